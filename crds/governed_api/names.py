@@ -1,0 +1,38 @@
+"""Names that both sides and users rely on: API group, kinds, object names, labels."""
+
+import hashlib
+
+GROUP = "governedmodels.io"
+VERSION = "v1alpha1"
+API_VERSION = f"{GROUP}/{VERSION}"
+
+KIND = "GovernedModel"
+PLURAL = "governedmodels"
+REPORT_KIND = "GovernanceReport"
+REPORT_PLURAL = "governancereports"
+
+FIELD_MANAGER = "governed-operator"
+PART_OF = "governed-models"
+
+LABEL_MODEL = f"{GROUP}/model"
+LABEL_COMPONENT = f"{GROUP}/component"
+LABEL_REVISION = f"{GROUP}/revision"
+ANNOTATION_DESIRED = f"{GROUP}/desired-hash"
+ANNOTATION_SAMPLES = f"{GROUP}/sample-requests"
+ANNOTATION_ACKNOWLEDGE = f"{GROUP}/acknowledge-verdict"
+
+ARCHIVE = "governed-archive"
+"""Name of the per-namespace archive: StatefulSet, Service, ServiceAccount and PVC template."""
+
+MAX_MODEL_NAME = 40
+"""Longest model name (characters): derived names must stay valid DNS labels of 63."""
+
+
+def component(model: str, part: str) -> str:
+    """Name of an owned object, such as ``credit-predictor``."""
+    return f"{model}-{part}"
+
+
+def short_hash(data: bytes) -> str:
+    """Ten hexadecimal characters, enough to tell one model's revisions apart in an object name."""
+    return hashlib.sha256(data).hexdigest()[:10]

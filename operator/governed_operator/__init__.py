@@ -1,0 +1,1 @@
+"""The operator's loop, the ``governed`` command and the local runner."""

@@ -1,0 +1,1 @@
+"""All that runs inside a governed model's pods and Jobs: a room per role."""

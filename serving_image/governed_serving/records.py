@@ -1,0 +1,128 @@
+"""Wire types that rooms exchange: journal frames and ledger entries.
+
+Frames are msgpack (msgspec, tagged arrays) inside the encrypted journal; ledger entries are canonical JSON (UTF-8, sorted
+keys, no spaces) and are the leaves of the RFC 6962 tree.
+"""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+__all__ = [
+    "AppendRequest",
+    "Column",
+    "EventRecord",
+    "ExplanationRecord",
+    "Frame",
+    "LedgerEntry",
+    "PredictionFrame",
+    "canonical",
+    "decode_frame",
+    "encode_frame",
+    "timestamp",
+]
+
+
+class Column(msgspec.Struct, array_like=True, frozen=True):
+    """One feature or output over all rows of a frame.
+
+    ``dtype`` is a V2 datatype (FP32, FP64, INT64, BOOL, BYTES). Numeric: ``data`` holds little-endian values, shape
+    (rows, *width*). BYTES: ``values`` is the dictionary of distinct strings and ``data`` int32 codes into it, shape (rows,).
+    """
+
+    dtype: str
+    data: bytes
+    values: list[str] = []
+    width: int = 1
+
+
+class PredictionFrame(msgspec.Struct, array_like=True, tag="p", frozen=True):
+    """The predictions of one group commit: many requests, columnar.
+
+    ``times`` float64 seconds since the epoch, shape (requests,); ``rows`` int32 rows per request, shape (requests,).
+    Every column of ``features`` (already masked) and ``outputs`` has sum(rows) rows, in request order.
+    """
+
+    model: str
+    revision: str
+    artefact: str
+    ids: list[str]
+    times: bytes
+    rows: bytes
+    features: dict[str, Column]
+    outputs: dict[str, Column]
+
+
+class ExplanationRecord(msgspec.Struct, array_like=True, tag="x", frozen=True):
+    """One explanation as it was answered; ``body`` is the JSON that went out."""
+
+    id: str
+    model: str
+    revision: str
+    time: float
+    body: bytes
+
+
+class EventRecord(msgspec.Struct, array_like=True, tag="e", frozen=True):
+    """Anything else that must be provable: a verdict, a late label, an acknowledgement. ``type`` is the ledger entry's type."""
+
+    type: str
+    id: str
+    model: str
+    revision: str
+    time: float
+    body: bytes
+    summary: dict[str, Any] = {}
+
+
+Frame = PredictionFrame | ExplanationRecord | EventRecord
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder: msgspec.msgpack.Decoder[Frame] = msgspec.msgpack.Decoder(Frame)
+
+
+def encode_frame(frame: Frame) -> bytes:
+    """Plaintext bytes of one journal frame."""
+    return _encoder.encode(frame)
+
+
+def decode_frame(data: bytes) -> Frame:
+    """Inverse of :func:`encode_frame`; raises ``msgspec.ValidationError`` on anything else."""
+    return _decoder.decode(data)
+
+
+class LedgerEntry(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """A leaf of the ledger. ``blob`` is the SHA-256 (hex) of the *ciphertext* that holds the content."""
+
+    type: str
+    namespace: str
+    model: str
+    id: str
+    time: str
+    revision: str = ""
+    blob: str = ""
+    frame: int | None = None
+    index: int | None = None
+    digest: str = ""
+    summary: dict[str, Any] = {}
+    v: int = 1
+
+
+class AppendRequest(msgspec.Struct, frozen=True):
+    """Body of POST /v1/ledger/entries (msgpack): ``entries`` are canonical JSON leaves numbered from ``first_seq`` in ``stream``."""
+
+    stream: str
+    first_seq: int
+    entries: list[bytes]
+
+
+def canonical(entry: LedgerEntry) -> bytes:
+    """The one byte form of an entry: sorted keys, no spaces, defaults left out except ``v`` and ``type``."""
+    data = msgspec.to_builtins(entry)
+    return msgspec.json.encode({"v": entry.v, **data}, order="deterministic")
+
+
+def timestamp(seconds: float) -> str:
+    """RFC 3339 UTC with milliseconds."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
