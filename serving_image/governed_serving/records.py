@@ -37,7 +37,7 @@ class Column(msgspec.Struct, array_like=True, frozen=True):
     width: int = 1
 
 
-class PredictionFrame(msgspec.Struct, array_like=True, tag="p", frozen=True):
+class PredictionFrame(msgspec.Struct, array_like=True, tag_field="kind", tag="p", frozen=True):
     """The predictions of one group commit: many requests, columnar.
 
     ``times`` float64 seconds since the epoch, shape (requests,); ``rows`` int32 rows per request, shape (requests,).
@@ -54,7 +54,7 @@ class PredictionFrame(msgspec.Struct, array_like=True, tag="p", frozen=True):
     outputs: dict[str, Column]
 
 
-class ExplanationRecord(msgspec.Struct, array_like=True, tag="x", frozen=True):
+class ExplanationRecord(msgspec.Struct, array_like=True, tag_field="kind", tag="x", frozen=True):
     """One explanation as it was answered; ``body`` is the JSON that went out."""
 
     id: str
@@ -64,7 +64,7 @@ class ExplanationRecord(msgspec.Struct, array_like=True, tag="x", frozen=True):
     body: bytes
 
 
-class EventRecord(msgspec.Struct, array_like=True, tag="e", frozen=True):
+class EventRecord(msgspec.Struct, array_like=True, tag_field="kind", tag="e", frozen=True):
     """Anything else that must be provable: a verdict, a late label, an acknowledgement. ``type`` is the ledger entry's type."""
 
     type: str

@@ -1,0 +1,237 @@
+"""spec.governance, spec.explainer and spec.quota: the rules a model serves under."""
+
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from governed_api.base import Part
+from governed_api.quantities import Duration, Quantity
+from governed_api.resources import Resources
+from governed_api.rules import Rule
+
+BiasMetric = Literal[
+    "statisticalParityDifference",
+    "disparateImpactRatio",
+    "equalOpportunityDifference",
+    "averageOddsDifference",
+    "equalizedOddsDifference",
+    "predictiveParityDifference",
+]
+
+Entity = Literal[
+    "PHONE_NUMBER",
+    "CN_RESIDENT_ID",
+    "BANK_CARD",
+    "CN_PASSPORT",
+    "CN_CREDIT_CODE",
+    "CN_PLATE",
+    "EMAIL",
+    "IP_ADDRESS",
+    "IBAN",
+    "US_SSN",
+]
+
+
+class ProtectedAttribute(Part):
+    """A column that must not decide."""
+
+    name: str = Field(min_length=1, max_length=63)
+    """Feature of the model, or column of the training data."""
+    privileged: list[str] = Field(default=[], max_length=64)
+    """Reference values; empty: the most favoured group is the reference."""
+
+
+class FavorableOutcome(Part):
+    """Which prediction favours a person: a class, or a score at or above a threshold."""
+
+    label: str | None = Field(default=None, max_length=256)
+    """Class of a classifier."""
+    threshold: float | None = None
+    """Score of a regression, at or above which the outcome is favourable."""
+
+    RULES: ClassVar[tuple[Rule, ...]] = (
+        Rule("has(self.label) != has(self.threshold)", "exactly one of label and threshold must be set"),
+    )
+
+
+class MetricBounds(Part):
+    """A fairness metric and the interval it must stay in."""
+
+    name: BiasMetric
+    """Definition as in AIF360 (signed, unprivileged minus privileged, or their ratio)."""
+    threshold_lower: float | None = None
+    """Least value."""
+    threshold_upper: float | None = None
+    """Greatest value."""
+
+    RULES: ClassVar[tuple[Rule, ...]] = (
+        Rule("has(self.thresholdLower) || has(self.thresholdUpper)", "thresholdLower or thresholdUpper must be set"),
+        Rule(
+            "!has(self.thresholdLower) || !has(self.thresholdUpper) || self.thresholdLower <= self.thresholdUpper",
+            "thresholdLower must not exceed thresholdUpper",
+            ".thresholdLower",
+        ),
+    )
+
+
+class Window(Part):
+    """How far back a verdict looks."""
+
+    type: Literal["whole", "sliding"] = "whole"
+    """whole: since the revision began to serve; sliding: the last samples."""
+    samples: int = Field(default=10000, ge=100, le=10_000_000)
+    """Samples of a sliding window."""
+
+
+class Bias(Part):
+    """What the auditor watches."""
+
+    protected_attributes: list[ProtectedAttribute] = Field(
+        min_length=1, max_length=8, json_schema_extra={"x-list-map-key": "name"}
+    )
+    """Whose groups are compared."""
+    strata: list[str] = Field(default=[], max_length=4)
+    """Features within whose values groups are compared as well (Simpson's paradox)."""
+    favorable_outcome: FavorableOutcome
+    """What counts as favourable."""
+    metrics: list[MetricBounds] = Field(min_length=1, max_length=16, json_schema_extra={"x-list-map-key": "name"})
+    """What is measured, and its bounds."""
+    confidence_level: float = Field(default=0.95, gt=0.5, lt=1)
+    """Of intervals and of the anytime-valid test."""
+    min_samples: int = Field(default=200, ge=1, le=1_000_000_000)
+    """Below this BiasWithinThresholds stays Unknown."""
+    window: Window = Window()
+    """How far back."""
+    action: Literal["Alert", "BlockPromotion", "Rollback"] = "Alert"
+    """What a failed verdict does beyond the condition."""
+
+
+class Masking(Part):
+    """Personal data in text is masked before the model, the journal and the ledger see it."""
+
+    fields: list[str] = Field(default=[], max_length=64)
+    """Text features; empty: all of them."""
+    entities: list[Entity] = Field(default=[], max_length=32)
+    """What is looked for; empty: every recogniser."""
+    action: Literal["Redact", "Replace", "Hash", "Tokenize", "Partial"] = "Replace"
+    """Redact: removed; Replace: <ENTITY>; Hash: keyed digest; Tokenize: reversible with the model's key; Partial: last four kept."""
+    failure_policy: Literal["Closed", "Open"] = "Closed"
+    """Closed: a request whose masking errs is refused; Open: it passes, and is counted."""
+
+
+class Retention(Part):
+    """How long payloads can be read; ledger entries stay for ever."""
+
+    payloads: Duration | None = None
+    """Journalled requests and answers are deleted after this; absent: kept."""
+
+
+class Privacy(Part):
+    """Masking and retention."""
+
+    masking: Masking | None = None
+    """Absent: text passes as it is."""
+    retention: Retention = Retention()
+    """Payload lifetime."""
+
+
+class KeyRef(Part):
+    """The Secret that holds the key-encryption key: 32 random bytes."""
+
+    secret_name: str = Field(min_length=1, max_length=253, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")
+    """Secret in the model's namespace."""
+    key: str = Field(default="kek", min_length=1, max_length=253)
+    """Key within it."""
+
+
+class Encryption(Part):
+    """Data, artefacts, journal and archive are ciphertext on disk."""
+
+    mode: Literal["envelope", "storageClass"] = "envelope"
+    """envelope: by our keysets; storageClass: envelope, on volumes whose StorageClass must declare encryption as well."""
+    storage_class_name: str | None = Field(default=None, max_length=253)
+    """StorageClass of the model's volumes; absent: the cluster's default."""
+    key_ref: KeyRef | None = None
+    """Absent: a Secret with a fresh key is made, and outlives the model."""
+    rotation: Duration | None = None
+    """Keysets get a new primary key this often; absent: never by itself."""
+
+    RULES: ClassVar[tuple[Rule, ...]] = (
+        Rule("self.mode != 'storageClass' || has(self.storageClassName)", "mode storageClass needs storageClassName", ".storageClassName"),
+    )
+
+
+class Audit(Part):
+    """The journal and the ledger."""
+
+    durability: Literal["Fsync", "PageCache"] = "Fsync"
+    """Fsync: an answer means its record is on disk; PageCache: it survives the process, not the node."""
+    failure_policy: Literal["Closed", "Open"] = "Closed"
+    """When the journal can't be written: Closed: requests are refused (503); Open: they are answered, and the loss is counted."""
+    spool_size: str = Field(default="1Gi", pattern=r"^[1-9][0-9]*(Mi|Gi)$")
+    """Room for records that the archive hasn't taken yet."""
+
+
+class Governance(Part):
+    """The rules a model serves under."""
+
+    bias: Bias | None = None
+    """Absent: no auditor verdicts."""
+    privacy: Privacy = Privacy()
+    """Masking and retention."""
+    encryption: Encryption = Encryption()
+    """Keys."""
+    audit: Audit = Audit()
+    """Journal and ledger."""
+
+
+class ExplainerConfig(Part):
+    """How explanations are computed."""
+
+    max_evaluations: int = Field(default=2048, ge=16, le=10_000_000)
+    """Most coalitions of a sampled explanation."""
+    background_rows: int = Field(default=100, ge=1, le=1000)
+    """Rows of the background sample."""
+    groups: list[list[str]] = Field(default=[], max_length=64)
+    """Features attributed together."""
+    budget_milliseconds: int | None = Field(default=None, ge=1, le=600_000)
+    """Best answer within this time, with its error; absent: run to the end."""
+    kernel_width: float | None = Field(default=None, gt=0)
+    """Of lime; absent: 0.75 × √features."""
+
+
+class Explainer(Part):
+    """Explanations on request and for a sample of live traffic."""
+
+    type: Literal["shap", "permutation", "lime", "anchors", "counterfactual"] = "shap"
+    """Default method; a request may ask for another."""
+    sampling: float = Field(default=0.0, ge=0, le=1)
+    """Share of live requests explained into the ledger."""
+    config: ExplainerConfig = ExplainerConfig()
+    """Parameters."""
+    resources: Resources = Resources()
+    """Of the explainer's container."""
+
+
+class Limit(Part):
+    """At most so many in a window."""
+
+    limit: int = Field(ge=1, le=1_000_000_000_000)
+    """Requests or tokens."""
+    window: Duration = "1m"
+    """Sliding window."""
+
+
+class Quota(Part):
+    """What one model may consume."""
+
+    requests: list[Limit] = Field(default=[], max_length=8)
+    """Beyond: 429 with Retry-After."""
+    tokens: list[Limit] = Field(default=[], max_length=8)
+    """Words of text inputs, or the runtime's own token counts; reserved first, settled after."""
+    max_concurrent: int | None = Field(default=None, ge=1, le=100_000)
+    """Requests in flight in one replica; beyond: 429."""
+    store: str | None = Field(default=None, max_length=512, pattern=r"^(redis|rediss|redis\+sentinel)://.+$")
+    """Redis-protocol server that shares the counts between replicas; absent: each replica counts alone."""
+    compute: dict[str, Quantity] | None = Field(default=None, max_length=16)
+    """Cap on what training and serving together may ask for."""

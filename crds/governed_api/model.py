@@ -1,0 +1,237 @@
+"""The typed v1alpha1 GovernedModel: the one source of CRD, validation, documentation and container configuration."""
+
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
+
+from governed_api.base import Part
+from governed_api.conditions import Condition
+from governed_api.governance import Explainer, Governance, Quota
+from governed_api.lifecycle import Lifecycle
+from governed_api.names import API_VERSION, KIND
+from governed_api.resources import Resources, Toleration
+from governed_api.rules import Rule
+
+
+class ModelFormat(Part):
+    """What the artefact is."""
+
+    name: Literal["onnx", "runtime"] = "onnx"
+    """onnx: served in process; runtime: served by the foreign container in runtime."""
+
+
+class Runtime(Part):
+    """A foreign inference server in a container of its own, behind our gateway."""
+
+    image: str = Field(min_length=1, max_length=512)
+    """Container image."""
+    command: list[str] = Field(default=[], max_length=64)
+    """Entry point; empty: the image's."""
+    args: list[str] = Field(default=[], max_length=64)
+    """Arguments."""
+    port: int = Field(default=9000, ge=1024, le=65535)
+    """Port that it listens on."""
+    protocol: Literal["v2", "openai"] = "v2"
+    """v2: Open Inference Protocol; openai: /v1/completions and /v1/chat/completions."""
+    health_path: str = Field(default="/health", pattern=r"^/.*$", max_length=256)
+    """Answers 200 when the runtime can serve."""
+    model: str = Field(default="", max_length=253)
+    """Model name inside the runtime; empty: the resource's name."""
+
+    RULES: ClassVar[tuple[Rule, ...]] = (
+        Rule("!(self.port in [8080, 8081, 8082, 8083, 8084, 8090])", "ports 8080 to 8084 and 8090 belong to the governed containers", ".port"),
+    )
+
+
+class Model(Part):
+    """Which model."""
+
+    model_format: ModelFormat = ModelFormat()
+    """Format."""
+    storage_uri: str | None = Field(default=None, max_length=2048, pattern=r"^(file:|pvc://).+$")
+    """file:path (local runs) or pvc://claim/path of an ONNX file or an artefact folder; absent: lifecycle.training makes the model."""
+    digest: str | None = Field(default=None, pattern=r"^sha256:[0-9a-f]{64}$")
+    """Expected SHA-256 of the file at storageUri; the model doesn't serve when it differs."""
+    runtime: Runtime | None = None
+    """A foreign runtime."""
+    resources: Resources = Resources()
+    """Of the server's container."""
+
+    RULES: ClassVar[tuple[Rule, ...]] = (
+        Rule("!has(self.storageUri) || has(self.digest)", "storageUri needs digest: what serves must be verifiable", ".digest"),
+        Rule("!has(self.digest) || has(self.storageUri)", "digest goes with storageUri", ".digest"),
+        Rule("(self.modelFormat.name == 'runtime') == has(self.runtime)", "modelFormat.name runtime and runtime go together", ".runtime"),
+    )
+
+
+class Predictor(Part):
+    """The service."""
+
+    model: Model = Model()
+    """Which model."""
+    min_replicas: int = Field(default=1, ge=0, le=1000)
+    """Fewest replicas; 0 needs KEDA."""
+    max_replicas: int = Field(default=1, ge=1, le=1000)
+    """Most replicas."""
+    scale_metric: Literal["cpu", "memory", "concurrency", "rps"] = "cpu"
+    """What autoscaling looks at."""
+    scale_target: int = Field(default=80, ge=1, le=1_000_000)
+    """Per cent of the request (cpu, memory), or the value per replica (concurrency, rps)."""
+    container_concurrency: int = Field(default=0, ge=0, le=10000)
+    """Requests computed at a time in one replica; the rest wait; 0: no bound of its own."""
+    timeout: int = Field(default=60, ge=1, le=3600)
+    """Seconds until a request is given up (504)."""
+    node_selector: dict[str, str] = Field(default={}, max_length=32)
+    """Passed on to pods."""
+    tolerations: list[Toleration] = Field(default=[], max_length=32)
+    """Passed on to pods."""
+    priority_class_name: str | None = Field(default=None, max_length=253)
+    """Passed on to pods."""
+
+    RULES: ClassVar[tuple[Rule, ...]] = (
+        Rule("self.minReplicas <= self.maxReplicas", "minReplicas must not exceed maxReplicas", ".minReplicas"),
+        Rule("!(self.scaleMetric in ['cpu', 'memory']) || self.scaleTarget <= 100", "scaleTarget is per cent for cpu and memory: at most 100", ".scaleTarget"),
+        Rule("self.minReplicas > 0 || self.scaleMetric in ['concurrency', 'rps']", "minReplicas 0 needs scaleMetric concurrency or rps", ".minReplicas"),
+    )
+
+
+class GovernedModelSpec(Part):
+    """What a model is, and which rules it serves under."""
+
+    predictor: Predictor = Predictor()
+    """The service."""
+    lifecycle: Lifecycle = Lifecycle()
+    """How the model comes to be and how it is replaced."""
+    explainer: Explainer | None = None
+    """Absent: /explain answers 404."""
+    governance: Governance = Governance()
+    """Rules."""
+    quota: Quota = Quota()
+    """What it may consume."""
+    suspend: bool = False
+    """True: nothing runs; volumes, keys and ledger stay."""
+
+    RULES: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "[has(self.lifecycle) && has(self.lifecycle.training), has(self.predictor) && has(self.predictor.model) && has(self.predictor.model.storageUri), "
+            "has(self.predictor) && has(self.predictor.model) && has(self.predictor.model.runtime)].filter(x, x).size() == 1",
+            "exactly one of lifecycle.training, predictor.model.storageUri and predictor.model.runtime must say where the model comes from",
+        ),
+        Rule(
+            "has(oldSelf.governance.encryption.keyRef) == has(self.governance.encryption.keyRef) && "
+            "(!has(self.governance.encryption.keyRef) || oldSelf.governance.encryption.keyRef == self.governance.encryption.keyRef)",
+            "governance.encryption.keyRef is immutable: rotate keysets instead, or make a new model",
+        ),
+        Rule(
+            "!has(self.governance.bias) || !has(self.governance.bias.favorableOutcome.threshold) || !has(self.lifecycle.training) || "
+            "self.lifecycle.training.loss.name == 'mse'",
+            "governance.bias.favorableOutcome.threshold needs a regression (lifecycle.training.loss.name mse): a classifier needs label",
+        ),
+        Rule(
+            "!has(self.explainer) || !has(self.predictor.model.runtime)",
+            "explainer is not supported yet for predictor.model.runtime",
+        ),
+        Rule(
+            "!has(self.governance.bias) || !has(self.predictor.model.runtime)",
+            "governance.bias is not supported yet for predictor.model.runtime",
+        ),
+        Rule(
+            "self.governance.audit.failurePolicy == 'Closed' || !has(self.governance.bias) || self.governance.bias.action == 'Alert'",
+            "governance.bias.action BlockPromotion and Rollback need governance.audit.failurePolicy Closed: a verdict must rest on all requests",
+        ),
+    )
+
+
+class ArtefactStatus(Part):
+    """What serves."""
+
+    digest: str
+    """sha256:… of the artefact."""
+    blob: str = ""
+    """Address in the archive."""
+    variant: str = ""
+    """float, int8 or pruned."""
+
+
+class BiasStatus(Part):
+    """The last verdict in brief."""
+
+    verdict: Literal["Pass", "Fail", "Unknown"]
+    """Pass, Fail or Unknown (below minSamples)."""
+    summary: str = ""
+    """Worst metric with its interval."""
+    samples: int = 0
+    """Predictions folded."""
+    ledger_index: int | None = None
+    """Entry that proves it."""
+
+
+class LedgerStatus(Part):
+    """The last checkpoint seen."""
+
+    size: int
+    """Entries."""
+    root_hash: str
+    """Base64 SHA-256."""
+    checkpoint: str
+    """C2SP signed note."""
+
+
+class RevisionStatus(Part):
+    """A revision and its share of traffic."""
+
+    name: str
+    """Hash over artefact and rules."""
+    artefact: str = ""
+    """Artefact digest."""
+    percent: int = Field(ge=0, le=100)
+    """Share of traffic."""
+    since: str = ""
+    """RFC 3339."""
+
+
+class GovernedModelStatus(Part):
+    """What is."""
+
+    model_config = Part.model_config | {"extra": "ignore"}
+
+    observed_generation: int | None = None
+    """Generation that this status speaks of."""
+    conditions: list[Condition] = Field(default=[], json_schema_extra={"x-list-map-key": "type"})
+    """metav1.Conditions."""
+    url: str | None = None
+    """Address inside the cluster."""
+    replicas: int | None = None
+    """Serving pods."""
+    selector: str | None = None
+    """Label selector of serving pods, for the scale subresource."""
+    bias: BiasStatus | None = None
+    """Last verdict."""
+    artefact: ArtefactStatus | None = None
+    """What serves."""
+    ledger: LedgerStatus | None = None
+    """Last checkpoint."""
+    stable: RevisionStatus | None = None
+    """Revision with the traffic."""
+    canary: RevisionStatus | None = None
+    """Revision on trial."""
+    rejected: str | None = None
+    """Revision that failed its trial, and is not tried again."""
+
+
+class GovernedModel(Part):
+    """The resource."""
+
+    api_version: Literal["governedmodels.io/v1alpha1"] = API_VERSION  # type: ignore[assignment]
+    kind: Literal["GovernedModel"] = KIND  # type: ignore[assignment]
+    metadata: dict[str, Any]
+    spec: GovernedModelSpec
+    status: GovernedModelStatus | None = None
+
+    @property
+    def name(self) -> str:
+        return str(self.metadata["name"])
+
+    @property
+    def namespace(self) -> str:
+        return str(self.metadata.get("namespace", "default"))

@@ -1,0 +1,127 @@
+"""GovernanceReport: the bus on which a model's own pods report. The operator makes it empty; each pod patches its own part."""
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from governed_api.base import Part
+
+
+class ReportPart(Part):
+    """What is common to all parts; unknown fields are kept, since a pod may be newer than the operator."""
+
+    model_config = Part.model_config | {"extra": "allow"}
+
+    observed_at: str = ""
+    """RFC 3339, when the part was written."""
+    revision: str = ""
+    """Revision it speaks of."""
+
+
+class GateResult(ReportPart):
+    """One row of the gate table."""
+
+    name: str
+    """accuracy, disparity, explanation, latency …"""
+    measured: float | None = None
+    """What was found."""
+    budget: float | None = None
+    """What the manifest allows."""
+    verdict: Literal["pass", "fail", "not applicable"]
+    """Inside the budget or not."""
+    message: str = ""
+    """In words."""
+
+
+class TrainerReport(ReportPart):
+    """Written by the trainer Job."""
+
+    phase: Literal["Pending", "Running", "Succeeded", "Failed"]
+    """Where it is."""
+    message: str = ""
+    """Progress, or why it failed."""
+    progress: float | None = Field(default=None, ge=0, le=1)
+    """Share of all epochs."""
+    training_hash: str = ""
+    """Hash of the training spec that this answers."""
+    artefact: dict[str, Any] | None = None
+    """digest, blob, variant."""
+    metrics: dict[str, float] = {}
+    """Held-out metrics of what ships."""
+    gates: list[GateResult] = []
+    """Gate table."""
+
+
+class MetricVerdict(ReportPart):
+    """One metric of one comparison."""
+
+    name: str
+    """Metric."""
+    attribute: str
+    """Protected attribute."""
+    group: str
+    """Compared group."""
+    reference: str
+    """Reference group."""
+    value: float | None = None
+    """Estimate."""
+    lower: float | None = None
+    """Lower end of the interval."""
+    upper: float | None = None
+    """Upper end of the interval."""
+    verdict: Literal["Pass", "Fail", "Unknown"]
+    """Against the bounds."""
+
+
+class AuditorReport(ReportPart):
+    """Written by the auditors of one model (replicas merge by revision and pod)."""
+
+    verdict: Literal["Pass", "Fail", "Unknown"]
+    """Overall."""
+    summary: str = ""
+    """Worst metric with its interval."""
+    samples: int = 0
+    """Predictions folded."""
+    metrics: list[MetricVerdict] = []
+    """Details."""
+    ledger_index: int | None = None
+    """Entry that proves it."""
+
+
+class ArchiveReport(ReportPart):
+    """Written by the namespace's archive."""
+
+    size: int = 0
+    """Entries in the ledger."""
+    checkpoint: str = ""
+    """Signed note."""
+    root_hash: str = ""
+    """Base64."""
+
+
+class ServerReport(ReportPart):
+    """Written by serving pods when what they know changes."""
+
+    ready: bool = False
+    """Serving."""
+    verified: bool | None = None
+    """Artefact digests matched."""
+    message: str = ""
+    """Why not."""
+
+
+class GovernanceReportStatus(Part):
+    """All parts."""
+
+    model_config = Part.model_config | {"extra": "allow"}
+
+    trainer: TrainerReport | None = None
+    """Training, compression, gates."""
+    auditor: AuditorReport | None = None
+    """Bias verdict of the stable revision."""
+    archive: ArchiveReport | None = None
+    """Ledger."""
+    server: ServerReport | None = None
+    """Serving."""
+    revisions: dict[str, dict[str, Any]] = {}
+    """Per-revision parts (auditor verdict, request statistics) for canary gating, keyed by revision name."""

@@ -1,0 +1,43 @@
+"""What every container of a model reads: the spec with defaults filled in, and who it is."""
+
+import hashlib
+import json
+from pathlib import Path
+
+from governed_api.base import Part
+from governed_api.model import GovernedModel, GovernedModelSpec
+
+
+class ResolvedModel(Part):
+    """Content of the ConfigMap; its name is hashed over these bytes, so that a change rolls the pods."""
+
+    name: str
+    namespace: str
+    spec: GovernedModelSpec
+
+    @classmethod
+    def of(cls, model: GovernedModel) -> "ResolvedModel":
+        return cls(name=model.name, namespace=model.namespace, spec=model.spec)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "ResolvedModel":
+        """Read the file at ``path``. Raises OSError, pydantic.ValidationError."""
+        return cls.model_validate_json(Path(path).read_bytes())
+
+    def dump(self) -> bytes:
+        """Canonical JSON: sorted keys, absent fields left out."""
+        return json.dumps(self.plain(), sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+    def training_hash(self) -> str:
+        """Identity of what training would make: data → gates and what bias rules feed into them."""
+        plain = self.plain()["spec"]
+        assert isinstance(plain, dict)
+        life = {k: v for k, v in plain["lifecycle"].items() if k != "rollout"}
+        training = life.get("training")
+        if isinstance(training, dict):
+            life["training"] = {
+                k: v for k, v in training.items() if k not in ("resources", "queueName", "volumeSize", "activeDeadline")
+            }
+        bias = plain.get("governance", {}).get("bias") or {}
+        basis = {"name": self.name, "lifecycle": life, "bias": {k: bias.get(k) for k in ("protectedAttributes", "strata", "favorableOutcome")}}
+        return hashlib.sha256(json.dumps(basis, sort_keys=True).encode()).hexdigest()[:16]
