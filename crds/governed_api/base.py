@@ -1,7 +1,12 @@
 """The base of every typed part: camelCase outside, snake_case inside, unknown fields refused by name."""
 
-from pydantic import BaseModel, ConfigDict
+from typing import Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler
 from pydantic.alias_generators import to_camel
+from pydantic_core import CoreSchema
+
+from governed_api.rules import Rule
 
 
 class Part(BaseModel):
@@ -10,6 +15,16 @@ class Part(BaseModel):
     model_config = ConfigDict(
         alias_generator=to_camel, populate_by_name=True, extra="forbid", frozen=True, use_attribute_docstrings=True
     )
+
+    RULES: ClassVar[tuple[Rule, ...]] = ()
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        """Carry the CEL rules, so that the CRD generator needs nothing but the JSON schema."""
+        schema: dict[str, Any] = handler(core)
+        if cls.RULES:
+            handler.resolve_ref_schema(schema)["x-kubernetes-validations"] = [r.crd() for r in cls.RULES]
+        return schema
 
     def plain(self) -> dict[str, object]:
         """JSON-ready mapping in the resource's own field names, absent fields left out."""

@@ -157,7 +157,11 @@ class Encryption(Part):
     """Keysets get a new primary key this often; absent: never by itself."""
 
     RULES: ClassVar[tuple[Rule, ...]] = (
-        Rule("self.mode != 'storageClass' || has(self.storageClassName)", "mode storageClass needs storageClassName", ".storageClassName"),
+        Rule(
+            "self.mode != 'storageClass' || has(self.storageClassName)",
+            "mode storageClass needs storageClassName",
+            ".storageClassName",
+        ),
     )
 
 

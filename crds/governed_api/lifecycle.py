@@ -63,9 +63,18 @@ class Data(Part):
             "[has(self.inline), has(self.generator), has(self.uri)].filter(x, x).size() == 1",
             "exactly one of inline, generator and uri must be set",
         ),
-        Rule("!has(self.countColumn) || !has(self.generator)", "countColumn goes with inline or uri, not with generator", ".countColumn"),
-        Rule("!has(self.digest) || !has(self.generator)", "digest goes with inline or uri, not with generator", ".digest"),
-        Rule("double(self.testFraction) + double(self.validationFraction) < 0.9", "testFraction + validationFraction must leave at least a tenth for training"),
+        Rule(
+            "!has(self.countColumn) || !has(self.generator)",
+            "countColumn goes with inline or uri, not with generator",
+            ".countColumn",
+        ),
+        Rule(
+            "!has(self.digest) || !has(self.generator)", "digest goes with inline or uri, not with generator", ".digest"
+        ),
+        Rule(
+            "double(self.testFraction) + double(self.validationFraction) < 0.9",
+            "testFraction + validationFraction must leave at least a tenth for training",
+        ),
         Rule("self.features.all(f, f.name != self.label)", "label must not be one of features", ".label"),
     )
 

@@ -39,7 +39,11 @@ class Runtime(Part):
     """Model name inside the runtime; empty: the resource's name."""
 
     RULES: ClassVar[tuple[Rule, ...]] = (
-        Rule("!(self.port in [8080, 8081, 8082, 8083, 8084, 8090])", "ports 8080 to 8084 and 8090 belong to the governed containers", ".port"),
+        Rule(
+            "!(self.port in [8080, 8081, 8082, 8083, 8084, 8090])",
+            "ports 8080 to 8084 and 8090 belong to the governed containers",
+            ".port",
+        ),
     )
 
 
@@ -58,9 +62,17 @@ class Model(Part):
     """Of the server's container."""
 
     RULES: ClassVar[tuple[Rule, ...]] = (
-        Rule("!has(self.storageUri) || has(self.digest)", "storageUri needs digest: what serves must be verifiable", ".digest"),
+        Rule(
+            "!has(self.storageUri) || has(self.digest)",
+            "storageUri needs digest: what serves must be verifiable",
+            ".digest",
+        ),
         Rule("!has(self.digest) || has(self.storageUri)", "digest goes with storageUri", ".digest"),
-        Rule("(self.modelFormat.name == 'runtime') == has(self.runtime)", "modelFormat.name runtime and runtime go together", ".runtime"),
+        Rule(
+            "(self.modelFormat.name == 'runtime') == has(self.runtime)",
+            "modelFormat.name runtime and runtime go together",
+            ".runtime",
+        ),
     )
 
 
@@ -90,8 +102,16 @@ class Predictor(Part):
 
     RULES: ClassVar[tuple[Rule, ...]] = (
         Rule("self.minReplicas <= self.maxReplicas", "minReplicas must not exceed maxReplicas", ".minReplicas"),
-        Rule("!(self.scaleMetric in ['cpu', 'memory']) || self.scaleTarget <= 100", "scaleTarget is per cent for cpu and memory: at most 100", ".scaleTarget"),
-        Rule("self.minReplicas > 0 || self.scaleMetric in ['concurrency', 'rps']", "minReplicas 0 needs scaleMetric concurrency or rps", ".minReplicas"),
+        Rule(
+            "!(self.scaleMetric in ['cpu', 'memory']) || self.scaleTarget <= 100",
+            "scaleTarget is per cent for cpu and memory: at most 100",
+            ".scaleTarget",
+        ),
+        Rule(
+            "self.minReplicas > 0 || self.scaleMetric in ['concurrency', 'rps']",
+            "minReplicas 0 needs scaleMetric concurrency or rps",
+            ".minReplicas",
+        ),
     )
 
 

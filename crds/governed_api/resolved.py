@@ -39,5 +39,9 @@ class ResolvedModel(Part):
                 k: v for k, v in training.items() if k not in ("resources", "queueName", "volumeSize", "activeDeadline")
             }
         bias = plain.get("governance", {}).get("bias") or {}
-        basis = {"name": self.name, "lifecycle": life, "bias": {k: bias.get(k) for k in ("protectedAttributes", "strata", "favorableOutcome")}}
+        basis = {
+            "name": self.name,
+            "lifecycle": life,
+            "bias": {k: bias.get(k) for k in ("protectedAttributes", "strata", "favorableOutcome")},
+        }
         return hashlib.sha256(json.dumps(basis, sort_keys=True).encode()).hexdigest()[:16]

@@ -1,0 +1,266 @@
+"""What an API server would say of a manifest, said offline.
+
+Follows apiextensions-apiserver: strict decoding (unknown fields by path), defaulting, structural validation, list-map
+keys, then CEL rules unless an earlier error blocks them; messages are those of kube-openapi and field.Error.
+"""
+
+import copy
+import json
+import re
+from collections.abc import Callable, Iterator
+from functools import cache
+from typing import Any
+
+import cel
+
+from governed_api import schema as generated
+from governed_api.names import API_VERSION, KIND
+from governed_api.quantities import quantity
+
+Schema = dict[str, Any]
+
+NOT_CHECKED = (
+    "<nil>: Invalid value: null: some validation rules were not checked because the object was invalid; "
+    "correct the existing errors to complete validation"
+)
+
+
+class Finding(str):
+    """One message; ``blocking`` ones keep CEL rules from running."""
+
+    blocking: bool
+
+    def __new__(cls, text: str, blocking: bool = False) -> "Finding":
+        out = super().__new__(cls, text)
+        out.blocking = blocking
+        return out
+
+
+@cache
+def model_schema() -> Schema:
+    """Structural schema of GovernedModel, as the CRD has it."""
+    root: Schema = generated.model_crd()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+    return root
+
+
+def validate(manifest: object, old: dict[str, Any] | None = None) -> list[str]:
+    """Messages for a manifest, in the API server's words; empty when it would be accepted.
+
+    ``old`` is the object that an update would replace: rules with ``oldSelf`` are checked against it.
+    """
+    if not isinstance(manifest, dict):
+        return [f"expected a mapping with apiVersion, kind, metadata and spec, found {_type(manifest)}"]
+    if manifest.get("apiVersion") != API_VERSION or manifest.get("kind") != KIND:
+        found = f"{manifest.get('apiVersion')!s} {manifest.get('kind')!s}"
+        return [f"no matches for kind: expected {API_VERSION} {KIND}, found {found}"]
+    metadata = manifest.get("metadata")
+    if not isinstance(metadata, dict) or not isinstance(metadata.get("name"), str):
+        return ["metadata.name: Required value: name or generateName is required"]
+    root = model_schema()
+    body = {k: v for k, v in manifest.items() if k != "status"}
+    unknown = [f'unknown field "{p}"' for p in _unknown(body, root, "", top=True)]
+    if unknown:
+        return unknown
+    body = defaulted(body, root)
+    findings = list(_structure(body, root, ""))
+    findings += _list_maps(body, root, "")
+    blocked = any(f.blocking for f in findings)
+    return [*findings, NOT_CHECKED] if blocked else [*findings, *_rules(body, old, root, "")]
+
+
+def defaulted(value: Any, schema: Schema) -> Any:
+    """A copy of ``value`` with the schema's defaults filled in, nulls dropped where a default exists."""
+    if isinstance(value, dict) and "properties" in schema:
+        out = {}
+        for key, item in value.items():
+            sub = schema["properties"].get(key)
+            if sub is not None and item is None and "default" in sub:
+                continue
+            out[key] = defaulted(item, sub) if sub is not None else item
+        for key, sub in schema["properties"].items():
+            if key not in out and "default" in sub:
+                out[key] = defaulted(copy.deepcopy(sub["default"]), sub)
+        return out
+    if isinstance(value, dict) and "additionalProperties" in schema:
+        return {k: defaulted(v, schema["additionalProperties"]) for k, v in value.items()}
+    if isinstance(value, list) and "items" in schema:
+        return [defaulted(v, schema["items"]) for v in value]
+    return value
+
+
+def _unknown(value: Any, schema: Schema, path: str, top: bool = False) -> Iterator[str]:
+    if schema.get("x-kubernetes-preserve-unknown-fields"):
+        return
+    if isinstance(value, dict):
+        if "additionalProperties" in schema:
+            for key, item in value.items():
+                yield from _unknown(item, schema["additionalProperties"], f"{path}.{key}")
+        elif "properties" in schema:
+            for key, item in value.items():
+                where = f"{path}.{key}" if path else key
+                if key not in schema["properties"]:
+                    yield where
+                elif not (top and key == "metadata"):
+                    yield from _unknown(item, schema["properties"][key], where)
+    elif isinstance(value, list) and "items" in schema:
+        for n, item in enumerate(value):
+            yield from _unknown(item, schema["items"], f"{path}[{n}]")
+
+
+def _type(value: object) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "boolean"
+    if isinstance(value, int):
+        return "integer"
+    if isinstance(value, float):
+        return "number"
+    if isinstance(value, str):
+        return "string"
+    return "array" if isinstance(value, list) else "object"
+
+
+def _fits(value: object, kind: str) -> bool:
+    found = _type(value)
+    if kind == "number":
+        return found in ("number", "integer")
+    if kind == "integer" and isinstance(value, float):
+        return value.is_integer()
+    return found == kind
+
+
+def _shown(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def _structure(value: Any, schema: Schema, path: str) -> Iterator[Finding]:
+    if schema.get("x-kubernetes-int-or-string"):
+        kinds = ["integer", "string"]
+    else:
+        kinds = [schema["type"]] if "type" in schema else []
+    if kinds and not any(_fits(value, k) for k in kinds):
+        expected = kinds[0] if len(kinds) == 1 else "[" + " ".join(kinds) + "]"
+        found = _type(value)
+        tail = f': "{found}"' if value is not None else ': "null"'
+        yield Finding(f'{path}: Invalid value: "{found}": {path} in body must be of type {expected}{tail}', True)
+        return
+    if "enum" in schema and value not in schema["enum"]:
+        supported = ", ".join(_shown(v) for v in schema["enum"])
+        yield Finding(f"{path}: Unsupported value: {_shown(value)}: supported values: {supported}", True)
+    if isinstance(value, str):
+        yield from _string(value, schema, path)
+    elif isinstance(value, (int, float)) and not isinstance(value, bool):
+        yield from _number(value, schema, path)
+    elif isinstance(value, list):
+        yield from _array(value, schema, path)
+    elif isinstance(value, dict):
+        yield from _object(value, schema, path)
+
+
+def _string(value: str, schema: Schema, path: str) -> Iterator[Finding]:
+    where = f"{path} in body"
+    if len(value) > schema.get("maxLength", len(value)):
+        yield Finding(f"{path}: Too long: may not be more than {schema['maxLength']} bytes", True)
+    if len(value) < schema.get("minLength", 0):
+        yield Finding(
+            f"{path}: Invalid value: {_shown(value)}: {where} should be at least {schema['minLength']} chars long"
+        )
+    if "pattern" in schema and not re.search(schema["pattern"], value):
+        yield Finding(f"{path}: Invalid value: {_shown(value)}: {where} should match '{schema['pattern']}'")
+
+
+def _number(value: float, schema: Schema, path: str) -> Iterator[Finding]:
+    tests: list[tuple[str, Callable[[Any, Any], bool], str]] = [
+        ("minimum", lambda v, b: v >= b, "greater than or equal to"),
+        ("maximum", lambda v, b: v <= b, "less than or equal to"),
+    ]
+    for name, holds, words in tests:
+        if name not in schema:
+            continue
+        bound = schema[name]
+        exclusive = schema.get(f"exclusive{name.capitalize()}")
+        if not holds(value, bound) or (exclusive and value == bound):
+            text = words.removesuffix(" or equal to") if exclusive else words
+            yield Finding(f"{path}: Invalid value: {_shown(value)}: {path} in body should be {text} {_shown(bound)}")
+
+
+def _array(value: list[Any], schema: Schema, path: str) -> Iterator[Finding]:
+    if len(value) > schema.get("maxItems", len(value)):
+        yield Finding(f"{path}: Too many: {len(value)}: must have at most {schema['maxItems']} items", True)
+    if len(value) < schema.get("minItems", 0):
+        yield Finding(
+            f"{path}: Invalid value: {len(value)}: {path} in body should have at least {schema['minItems']} items"
+        )
+    for n, item in enumerate(value):
+        yield from _structure(item, schema.get("items", {}), f"{path}[{n}]")
+
+
+def _object(value: dict[str, Any], schema: Schema, path: str) -> Iterator[Finding]:
+    if len(value) > schema.get("maxProperties", len(value)):
+        yield Finding(f"{path}: Too many: {len(value)}: must have at most {schema['maxProperties']} items", True)
+    for name in schema.get("required", []):
+        if name not in value:
+            yield Finding(f"{_join(path, name)}: Required value", True)
+    for name, item in value.items():
+        sub = schema.get("properties", {}).get(name) or schema.get("additionalProperties")
+        if isinstance(sub, dict) and not (path == "" and name == "metadata"):
+            yield from _structure(item, sub, _join(path, name))
+
+
+def _join(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name
+
+
+def _list_maps(value: Any, schema: Schema, path: str) -> list[Finding]:
+    found: list[Finding] = []
+    if isinstance(value, dict):
+        for name, item in value.items():
+            sub = schema.get("properties", {}).get(name)
+            if sub is not None:
+                found += _list_maps(item, sub, _join(path, name))
+    elif isinstance(value, list) and "items" in schema:
+        seen: list[dict[str, Any]] = []
+        for n, item in enumerate(value):
+            found += _list_maps(item, schema["items"], f"{path}[{n}]")
+            if schema.get("x-kubernetes-list-type") == "map" and isinstance(item, dict):
+                key = {k: item.get(k) for k in schema["x-kubernetes-list-map-keys"]}
+                if key in seen:
+                    found.append(Finding(f"{path}[{n}]: Duplicate value: {_shown(key)}"))
+                seen.append(key)
+    return found
+
+
+def _typed(value: Any, schema: Schema) -> Any:
+    """JSON values as CEL sees them: ``number`` is always a double."""
+    if isinstance(value, dict):
+        props, rest = schema.get("properties", {}), schema.get("additionalProperties", {})
+        return {k: _typed(v, props.get(k, rest)) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_typed(v, schema.get("items", {})) for v in value]
+    if schema.get("type") == "number" and isinstance(value, int):
+        return float(value)
+    return value
+
+
+def _compare(a: Any, b: Any) -> int:
+    return int(a > b) - int(a < b)
+
+
+def _rules(value: Any, old: Any, schema: Schema, path: str) -> Iterator[Finding]:
+    for rule in schema.get("x-kubernetes-validations", []):
+        if "oldSelf" in rule["rule"] and old is None:
+            continue
+        context = cel.Context(variables={"self": _typed(value, schema), "oldSelf": _typed(old, schema)})
+        context.add_function("quantity", lambda text: float(quantity(text)))
+        context.add_function("compareTo", _compare)
+        if not cel.evaluate(rule["rule"], context):
+            yield Finding(f"{(path + rule.get('fieldPath', '')) or '<nil>'}: Invalid value: {rule['message']}")
+    if isinstance(value, dict):
+        for name, item in value.items():
+            sub = schema.get("properties", {}).get(name)
+            if isinstance(sub, dict) and name != "metadata":
+                yield from _rules(item, old.get(name) if isinstance(old, dict) else None, sub, _join(path, name))
+    elif isinstance(value, list) and "items" in schema:
+        for n, item in enumerate(value):
+            yield from _rules(item, None, schema["items"], f"{path}[{n}]")
