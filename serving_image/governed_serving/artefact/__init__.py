@@ -1,0 +1,35 @@
+"""The artefact format: manifest, deterministic tar, verified directory, shared input preparation."""
+
+from governed_serving.artefact.errors import ArtefactError, MalformedArtefact, TamperedArtefact
+from governed_serving.artefact.manifest import (
+    FORMAT,
+    Feature,
+    Lineage,
+    Manifest,
+    Output,
+    decode_manifest,
+    encode_manifest,
+)
+from governed_serving.artefact.package import Artefact, digest, load, pack, unpack, write
+from governed_serving.artefact.segmentation import CJK_CHARACTERS, segment
+
+__all__ = [
+    "CJK_CHARACTERS",
+    "FORMAT",
+    "Artefact",
+    "ArtefactError",
+    "Feature",
+    "Lineage",
+    "MalformedArtefact",
+    "Manifest",
+    "Output",
+    "TamperedArtefact",
+    "decode_manifest",
+    "digest",
+    "encode_manifest",
+    "load",
+    "pack",
+    "segment",
+    "unpack",
+    "write",
+]

@@ -1,0 +1,86 @@
+"""model.json: what the artefact holds and how to talk to the model."""
+
+from typing import Any, Literal
+
+import msgspec
+
+from governed_serving.artefact.errors import MalformedArtefact
+
+FORMAT = "governedmodels.io/artefact/v1"
+
+
+class Feature(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"):
+    """One input of the model, raw, ONNX shape [-1, 1]; ``dtype`` is its V2 datatype (FP32 or BYTES).
+
+    ``categories`` are those seen in training (others count as unknown). ``min``, ``max``, ``mean`` describe the
+    training split. ``missing`` says whether NaN (numeric) or "" is imputed or refused: imputed where training had gaps.
+    ``segmentation`` names what :func:`governed_serving.artefact.segment` must do to a text before ONNX Runtime sees it.
+    """
+
+    name: str
+    type: Literal["numeric", "categorical", "text"]
+    dtype: Literal["FP32", "BYTES"]
+    categories: list[str] = []
+    min: float | None = None
+    max: float | None = None
+    mean: float | None = None
+    missing: Literal["refuse", "impute"] = "refuse"
+    segmentation: str = ""
+    max_tokens: int | None = None
+
+
+class Output(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One ONNX output; ``shape`` has -1 for the rows."""
+
+    name: str
+    dtype: str
+    shape: list[int]
+
+
+class Lineage(msgspec.Struct, frozen=True, rename="camel"):
+    """Where the model comes from. No clock and no host in here: the same manifest must give the same bytes."""
+
+    dataset: str
+    training: str
+    code: str
+    versions: dict[str, str]
+
+
+class Manifest(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"):
+    """model.json. ``files`` maps every other file of the artefact to its SHA-256 (hex).
+
+    ``inputs`` are the ONNX input names in feature order. Classification: outputs ``probabilities`` FP32 [-1, classes]
+    and ``label`` [-1] (INT64 or BYTES); regression: ``prediction`` FP32 [-1]. ``favorable`` is the class, ``threshold``
+    the score that favours a person. ``variant`` is what shipped: float, int8 or pruned.
+    """
+
+    name: str
+    task: Literal["classification", "regression"]
+    features: list[Feature]
+    inputs: list[str]
+    outputs: list[Output]
+    label: str
+    variant: Literal["float", "int8", "pruned"]
+    lineage: Lineage
+    files: dict[str, str]
+    classes: list[str | int] = []
+    favorable: str | None = None
+    threshold: float | None = None
+    settings: dict[str, Any] = {}
+    format: str = ""
+
+
+def encode_manifest(manifest: Manifest) -> bytes:
+    """Canonical JSON (sorted keys), the bytes of model.json."""
+    return msgspec.json.encode(msgspec.structs.replace(manifest, format=FORMAT), order="deterministic")
+
+
+def decode_manifest(data: bytes) -> Manifest:
+    """Inverse of :func:`encode_manifest`. Raises MalformedArtefact."""
+    try:
+        manifest = msgspec.json.decode(data, type=Manifest)
+    except msgspec.DecodeError as error:
+        raise MalformedArtefact(f"model.json: {error}") from error
+    if manifest.format != FORMAT:
+        raise MalformedArtefact(f"model.json: expected format {FORMAT}, found {manifest.format or 'none'}")
+    return manifest

@@ -1,0 +1,148 @@
+"""An artefact as bytes (deterministic tar, its SHA-256 is the model's digest) and as a verified directory."""
+
+import hashlib
+import io
+import os
+import tarfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from governed_serving.artefact.errors import MalformedArtefact, TamperedArtefact
+from governed_serving.artefact.manifest import Manifest, decode_manifest
+
+MODEL = "model.onnx"
+MANIFEST = "model.json"
+BACKGROUND = "background.json"
+TRAINING = "training.json"
+EVALUATION = "evaluation.json"
+GATES = "gates.json"
+NAMES = frozenset({MODEL, MANIFEST, BACKGROUND, TRAINING, EVALUATION, GATES})
+"""Every file that an artefact may hold; all but the manifest are listed in it with their digest."""
+
+
+def digest(data: bytes) -> str:
+    """``sha256:`` and 64 hexadecimal digits."""
+    return f"sha256:{hashlib.sha256(data).hexdigest()}"
+
+
+def pack(files: Mapping[str, bytes]) -> bytes:
+    """Tar of ``files``: sorted, no owner, no time: equal content gives equal bytes. Raises MalformedArtefact."""
+    _check_names(files)
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.USTAR_FORMAT) as archive:
+        for name in sorted(files):
+            entry = tarfile.TarInfo(name)
+            entry.size = len(files[name])
+            entry.mode = 0o444
+            archive.addfile(entry, io.BytesIO(files[name]))
+    return out.getvalue()
+
+
+def unpack(data: bytes, expected: str = "") -> dict[str, bytes]:
+    """Files of a packed artefact, each checked against the manifest.
+
+    ``expected`` is the digest (with or without ``sha256:``) that the tar itself must have, when known.
+    Raises TamperedArtefact, MalformedArtefact.
+    """
+    found = digest(data)
+    if expected and found.removeprefix("sha256:") != expected.removeprefix("sha256:"):
+        raise TamperedArtefact(f"artefact: expected digest {expected}, found {found}: it must not be served")
+    try:
+        with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as archive:
+            files = {entry.name: _content(archive, entry) for entry in archive}
+    except tarfile.TarError as error:
+        raise MalformedArtefact(f"artefact: expected a tar, found {len(data)} bytes that are none: {error}") from error
+    _check_names(files)
+    _verify(decode_manifest(files[MANIFEST]), files)
+    return files
+
+
+def _content(archive: tarfile.TarFile, entry: tarfile.TarInfo) -> bytes:
+    stream = archive.extractfile(entry) if entry.isreg() else None
+    if stream is None:
+        raise MalformedArtefact(f"artefact: expected plain files, found {entry.name!r} which is none")
+    return stream.read()
+
+
+def _check_names(files: Mapping[str, bytes]) -> None:
+    for name in (MANIFEST, MODEL):
+        if name not in files:
+            found = ", ".join(sorted(files)) or "nothing"
+            raise MalformedArtefact(f"artefact: expected a file {name}, found only {found}")
+    if strange := set(files) - NAMES:
+        raise MalformedArtefact(f"artefact: expected only {', '.join(sorted(NAMES))}, found {sorted(strange)[0]!r}")
+
+
+def _verify(manifest: Manifest, files: Mapping[str, bytes]) -> None:
+    listed = manifest.files.keys()
+    for name in sorted({*listed, *files} - {MANIFEST}):
+        if name not in files:
+            raise TamperedArtefact(f"{name}: listed in model.json but missing")
+        if name not in listed:
+            raise TamperedArtefact(f"{name}: not listed in model.json")
+        found = hashlib.sha256(files[name]).hexdigest()
+        if found != manifest.files[name]:
+            raise TamperedArtefact(f"{name}: expected SHA-256 {manifest.files[name]}, found {found}")
+
+
+def write(data: bytes, directory: Path, expected: str = "") -> None:
+    """Unpack ``data`` (see :func:`unpack`) into ``directory``; the manifest last, so that a cut is noticed."""
+    files = unpack(data, expected)
+    directory.mkdir(parents=True, exist_ok=True)
+    for name in sorted(files, key=lambda n: n == MANIFEST):
+        partial = directory / f".{name}.partial"
+        partial.write_bytes(files[name])
+        os.replace(partial, directory / name)
+
+
+@dataclass(frozen=True)
+class Artefact:
+    """A directory whose files matched their digests when it was loaded; ``digest`` is that of the packed artefact."""
+
+    directory: Path
+    manifest: Manifest
+    digest: str
+    model: bytes
+    """ONNX bytes as verified: build the session from these, so that nothing can change in between."""
+
+    def document(self, name: str) -> Any:
+        """A JSON document of the artefact, such as evaluation.json; None when it has none."""
+        path = self.directory / name
+        if name not in self.manifest.files:
+            return None
+        data = path.read_bytes()
+        _verify_one(self.manifest, name, data)
+        return msgspec.json.decode(data)
+
+    def background(self) -> dict[str, list[Any]]:
+        """Raw rows for explanations: feature → values (float, None for missing, or str), at most 100 each."""
+        found = self.document(BACKGROUND)
+        return dict(found["columns"]) if found else {}
+
+
+def _verify_one(manifest: Manifest, name: str, data: bytes) -> None:
+    found = hashlib.sha256(data).hexdigest()
+    if found != manifest.files[name]:
+        raise TamperedArtefact(f"{name}: expected SHA-256 {manifest.files[name]}, found {found}")
+
+
+def load(directory: Path, expected: str = "") -> Artefact:
+    """Read and verify an unpacked artefact.
+
+    ``expected``: the digest that the packed artefact must have (recomputed from the files), when known.
+    Raises MalformedArtefact (nothing there, other format), TamperedArtefact.
+    """
+    if not (directory / MANIFEST).is_file():
+        raise MalformedArtefact(f"{directory}: expected an artefact with {MANIFEST}, found none")
+    files = {path.name: path.read_bytes() for path in directory.iterdir() if path.name in NAMES}
+    _check_names(files)
+    manifest = decode_manifest(files[MANIFEST])
+    _verify(manifest, files)
+    found = digest(pack(files))
+    if expected and found.removeprefix("sha256:") != expected.removeprefix("sha256:"):
+        raise TamperedArtefact(f"artefact: expected digest {expected}, found {found}: it must not be served")
+    return Artefact(directory, manifest, found, files[MODEL])
