@@ -17,15 +17,9 @@ Quantity = Annotated[
 Duration = Annotated[str, Field(pattern=DURATION, max_length=16)]
 """A whole number with a unit: 30s, 15m, 24h, 90d."""
 
-_SUFFIX: dict[str, Decimal | int] = {
-    "": 1,
-    "m": Decimal("0.001"),
-    "k": 10**3,
-    "M": 10**6,
-    "G": 10**9,
-    "T": 10**12,
-    "P": 10**15,
-} | {f"{u}i": 1024**n for n, u in enumerate("KMGTP", 1)}
+_DECIMAL = {"": Decimal(1), "m": Decimal("0.001"), "k": Decimal(10**3), "M": Decimal(10**6), "G": Decimal(10**9)}
+_DECIMAL |= {"T": Decimal(10**12), "P": Decimal(10**15)}
+_SUFFIX = _DECIMAL | {f"{u}i": Decimal(1024**n) for n, u in enumerate("KMGTP", 1)}
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 

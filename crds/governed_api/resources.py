@@ -20,6 +20,7 @@ class Resources(Part):
     RULES: ClassVar[tuple[Rule, ...]] = (
         Rule(
             "!has(self.requests) || !has(self.limits) || self.requests.all(k, !(k in self.limits) || "
+            "!isQuantity(string(self.requests[k])) || !isQuantity(string(self.limits[k])) || "
             "quantity(string(self.requests[k])).compareTo(quantity(string(self.limits[k]))) <= 0)",
             "a request must not exceed its limit",
         ),

@@ -15,7 +15,7 @@ import cel
 
 from governed_api import schema as generated
 from governed_api.names import API_VERSION, KIND
-from governed_api.quantities import quantity
+from governed_api.quantities import QUANTITY, quantity
 
 Schema = dict[str, Any]
 
@@ -252,6 +252,7 @@ def _rules(value: Any, old: Any, schema: Schema, path: str) -> Iterator[Finding]
         if "oldSelf" in rule["rule"] and old is None:
             continue
         context = cel.Context(variables={"self": _typed(value, schema), "oldSelf": _typed(old, schema)})
+        context.add_function("isQuantity", lambda text: re.match(QUANTITY, text) is not None)
         context.add_function("quantity", lambda text: float(quantity(text)))
         context.add_function("compareTo", _compare)
         if not cel.evaluate(rule["rule"], context):

@@ -1,0 +1,181 @@
+"""Manifests for tests: a valid one to start from, and sixty invalid ones with the message each must get."""
+
+import copy
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+Manifest = dict[str, Any]
+
+
+def valid(name: str = "loans") -> Manifest:
+    """A small model that uses most of the spec."""
+    return {
+        "apiVersion": "governedmodels.io/v1alpha1",
+        "kind": "GovernedModel",
+        "metadata": {"name": name},
+        "spec": {
+            "predictor": {
+                "model": {"resources": {"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"memory": "512Mi"}}},
+                "minReplicas": 1,
+                "maxReplicas": 3,
+                "scaleMetric": "cpu",
+                "scaleTarget": 80,
+                "containerConcurrency": 16,
+                "timeout": 30,
+                "tolerations": [{"key": "gpu", "operator": "Exists", "effect": "NoSchedule"}],
+            },
+            "lifecycle": {
+                "training": {
+                    "data": {
+                        "inline": "sex,income,note,ok\nF,1,a,yes\nM,2,b,no\n",
+                        "label": "ok",
+                        "features": [
+                            {"name": "sex", "type": "categorical"},
+                            {"name": "income", "type": "numeric"},
+                            {"name": "note", "type": "text"},
+                        ],
+                    },
+                    "model": {"type": "mlp", "hidden": [8]},
+                    "loss": {"name": "crossEntropy"},
+                    "optimizer": {"name": "adam", "learningRate": 0.01},
+                    "schedule": {"name": "cosine", "warmupFraction": 0.1},
+                    "loop": {"epochs": 2, "batchSize": 2, "earlyStopping": {"patience": 2}},
+                },
+                "compression": {"method": "dynamicInt8"},
+                "gates": {"maxAccuracyDrop": 0.02},
+                "rollout": {"strategy": "Canary", "steps": [10, 50], "interval": "1m"},
+            },
+            "explainer": {"type": "shap", "sampling": 0.01, "config": {"maxEvaluations": 512}},
+            "governance": {
+                "bias": {
+                    "protectedAttributes": [{"name": "sex", "privileged": ["M"]}],
+                    "favorableOutcome": {"label": "yes"},
+                    "metrics": [{"name": "statisticalParityDifference", "thresholdLower": -0.1, "thresholdUpper": 0.1}],
+                    "minSamples": 100,
+                    "action": "Alert",
+                },
+                "privacy": {"masking": {"fields": ["note"], "entities": ["EMAIL"], "action": "Replace"}},
+                "encryption": {"mode": "envelope", "rotation": "90d"},
+                "audit": {"durability": "Fsync", "failurePolicy": "Closed"},
+            },
+            "quota": {
+                "requests": [{"limit": 100, "window": "1m"}],
+                "maxConcurrent": 32,
+                "compute": {"cpu": 4, "memory": "4Gi"},
+            },
+        },
+    }
+
+
+class Invalid(NamedTuple):
+    """A change to the valid manifest, and what the refusal must contain."""
+
+    name: str
+    change: Callable[[Manifest], None]
+    expected: str
+
+    def manifest(self) -> Manifest:
+        out = copy.deepcopy(valid(name="bad"))
+        self.change(out)
+        return out
+
+
+_ABSENT = object()
+
+
+def _put(path: str, value: Any = _ABSENT) -> Callable[[Manifest], None]:
+    """Set ``spec.…`` to a value, or remove it; numbers in the path index lists."""
+
+    def change(manifest: Manifest) -> None:
+        *parents, last = [int(p) if p.isdigit() else p for p in path.split(".")]
+        node: Any = manifest
+        for part in parents:
+            if isinstance(node, dict) and part not in node:
+                node[part] = {}
+            node = node[part]
+        if value is _ABSENT:
+            del node[last]
+        else:
+            node[last] = value
+
+    return change
+
+
+def _both(*changes: Callable[[Manifest], None]) -> Callable[[Manifest], None]:
+    def change(manifest: Manifest) -> None:
+        for one in changes:
+            one(manifest)
+
+    return change
+
+
+_P, _T, _B = "spec.predictor", "spec.lifecycle.training", "spec.governance.bias"
+_LONG = "x" * 70
+
+INVALID: list[Invalid] = [
+    Invalid("unknown field at the top", _put("spec.colour", "red"), 'unknown field "spec.colour"'),
+    Invalid("unknown field below", _put(f"{_P}.replicas", 3), 'unknown field "spec.predictor.replicas"'),
+    Invalid("mistyped field", _put(f"{_P}.minreplicas", 3), 'unknown field "spec.predictor.minreplicas"'),
+    Invalid("unknown field in a list", _put(f"{_T}.data.features.0.kind", "x"), 'unknown field "spec.lifecycle.training.data.features[0].kind"'),
+    Invalid("unknown governance field", _put("spec.governance.auditing", {}), 'unknown field "spec.governance.auditing"'),
+    Invalid("no spec", lambda m: m.pop("spec"), "spec: Required value"),
+    Invalid("name too long", _put("metadata.name", "n" * 41), "metadata.name must be a DNS label of at most 40 characters"),
+    Invalid("name starts with a digit", _put("metadata.name", "1model"), "metadata.name must be a DNS label"),
+    Invalid("text for a number", _put(f"{_P}.minReplicas", "two"), "spec.predictor.minReplicas in body must be of type integer"),
+    Invalid("number for a text", _put(f"{_T}.data.label", 3), "spec.lifecycle.training.data.label in body must be of type string"),
+    Invalid("text for a boolean", _put("spec.suspend", "yes"), "spec.suspend in body must be of type boolean"),
+    Invalid("object for a list", _put(f"{_T}.data.features", {"name": "a"}), "spec.lifecycle.training.data.features in body must be of type array"),
+    Invalid("list for an object", _put("spec.quota", []), "spec.quota in body must be of type object"),
+    Invalid("fraction for an integer", _put(f"{_P}.timeout", 1.5), "spec.predictor.timeout in body must be of type integer"),
+    Invalid("negative replicas", _put(f"{_P}.minReplicas", -1), "spec.predictor.minReplicas in body should be greater than or equal to 0"),
+    Invalid("zero maxReplicas", _put(f"{_P}.maxReplicas", 0), "spec.predictor.maxReplicas in body should be greater than or equal to 1"),
+    Invalid("min above max", _put(f"{_P}.minReplicas", 9), "minReplicas must not exceed maxReplicas"),
+    Invalid("unknown scale metric", _put(f"{_P}.scaleMetric", "gpu"), 'spec.predictor.scaleMetric: Unsupported value: "gpu"'),
+    Invalid("cpu target above 100 per cent", _put(f"{_P}.scaleTarget", 150), "scaleTarget is per cent for cpu and memory"),
+    Invalid("scale to zero on cpu", _put(f"{_P}.minReplicas", 0), "minReplicas 0 needs scaleMetric concurrency or rps"),
+    Invalid("timeout out of range", _put(f"{_P}.timeout", 100000), "spec.predictor.timeout in body should be less than or equal to 3600"),
+    Invalid("wrong unit of memory", _put(f"{_P}.model.resources.limits.memory", "512MB"), "spec.predictor.model.resources.limits.memory in body should match"),
+    Invalid("request above limit", _put(f"{_P}.model.resources.requests.memory", "2Gi"), "a request must not exceed its limit"),
+    Invalid("two sources of the model", _both(_put(f"{_P}.model.storageUri", "file:m.onnx"), _put(f"{_P}.model.digest", "sha256:" + "0" * 64)), "exactly one of lifecycle.training, predictor.model.storageUri and predictor.model.runtime"),
+    Invalid("no source of the model", _put(_T), "exactly one of lifecycle.training, predictor.model.storageUri and predictor.model.runtime"),
+    Invalid("storageUri without digest", _both(_put(_T), _put(f"{_P}.model.storageUri", "file:m.onnx")), "storageUri needs digest"),
+    Invalid("unsupported scheme", _put(f"{_P}.model.storageUri", "s3://bucket/model"), "spec.predictor.model.storageUri in body should match"),
+    Invalid("digest without storageUri", _put(f"{_P}.model.digest", "sha256:" + "0" * 64), "digest goes with storageUri"),
+    Invalid("digest of another kind", _put(f"{_P}.model.digest", "md5:abc"), "spec.predictor.model.digest in body should match"),
+    Invalid("runtime format without runtime", _put(f"{_P}.model.modelFormat.name", "runtime"), "modelFormat.name runtime and runtime go together"),
+    Invalid("unknown toleration effect", _put(f"{_P}.tolerations.0.effect", "Never"), 'spec.predictor.tolerations[0].effect: Unsupported value: "Never"'),
+    Invalid("two data sources", _put(f"{_T}.data.generator", {"name": "credit"}), "exactly one of inline, generator and uri must be set"),
+    Invalid("no data source", _put(f"{_T}.data.inline"), "exactly one of inline, generator and uri must be set"),
+    Invalid("unknown generator", _both(_put(f"{_T}.data.inline"), _put(f"{_T}.data.generator", {"name": "mnist"})), "spec.lifecycle.training.data.generator.name: Unsupported value"),
+    Invalid("no label", _put(f"{_T}.data.label"), "spec.lifecycle.training.data.label: Required value"),
+    Invalid("label among the features", _put(f"{_T}.data.label", "income"), "label must not be one of features"),
+    Invalid("no features", _put(f"{_T}.data.features", []), "spec.lifecycle.training.data.features in body should have at least 1 items"),
+    Invalid("feature twice", _put(f"{_T}.data.features.1.name", "sex"), "spec.lifecycle.training.data.features[1]: Duplicate value"),
+    Invalid("unknown feature type", _put(f"{_T}.data.features.0.type", "image"), 'features[0].type: Unsupported value: "image"'),
+    Invalid("feature name too long", _put(f"{_T}.data.features.0.name", _LONG), "spec.lifecycle.training.data.features[0].name: Too long"),
+    Invalid("all rows held out", _both(_put(f"{_T}.data.testFraction", 0.7), _put(f"{_T}.data.validationFraction", 0.3)), "must leave at least a tenth for training"),
+    Invalid("testFraction of one", _put(f"{_T}.data.testFraction", 1), "spec.lifecycle.training.data.testFraction in body should be less than 1"),
+    Invalid("heads don't divide", _put(f"{_T}.model", {"type": "mlp", "dimension": 30, "heads": 4}), "dimension must be a multiple of heads"),
+    Invalid("hidden layer of width zero", _put(f"{_T}.model.hidden", [8, 0]), "each width must be between 1 and 4096"),
+    Invalid("transformer without text", _both(_put(f"{_T}.model.type", "textTransformer"), _put(f"{_T}.data.features.2.type", "categorical")), "textTransformer needs exactly one feature of type text"),
+    Invalid("unknown optimiser", _put(f"{_T}.optimizer.name", "lion"), 'spec.lifecycle.training.optimizer.name: Unsupported value: "lion"'),
+    Invalid("learning rate of zero", _put(f"{_T}.optimizer.learningRate", 0), "spec.lifecycle.training.optimizer.learningRate in body should be greater than 0"),
+    Invalid("sparsity of one", _put("spec.lifecycle.compression.sparsity", 1), "spec.lifecycle.compression.sparsity in body should be less than 1"),
+    Invalid("canary step of 100", _put("spec.lifecycle.rollout.steps", [10, 100]), "each step must be between 1 and 99 per cent"),
+    Invalid("interval without unit", _put("spec.lifecycle.rollout.interval", "60"), "spec.lifecycle.rollout.interval in body should match"),
+    Invalid("sampling above one", _put("spec.explainer.sampling", 2), "spec.explainer.sampling in body should be less than or equal to 1"),
+    Invalid("unknown explainer", _put("spec.explainer.type", "magic"), 'spec.explainer.type: Unsupported value: "magic"'),
+    Invalid("both outcome kinds", _put(f"{_B}.favorableOutcome.threshold", 0.5), "exactly one of label and threshold must be set"),
+    Invalid("threshold for a classifier", _put(f"{_B}.favorableOutcome", {"threshold": 0.5}), "needs a regression"),
+    Invalid("metric without bounds", _put(f"{_B}.metrics", [{"name": "disparateImpactRatio"}]), "thresholdLower or thresholdUpper must be set"),
+    Invalid("bounds reversed", _put(f"{_B}.metrics.0.thresholdLower", 0.5), "thresholdLower must not exceed thresholdUpper"),
+    Invalid("unknown action", _put(f"{_B}.action", "Panic"), 'spec.governance.bias.action: Unsupported value: "Panic"'),
+    Invalid("action on an open journal", _both(_put(f"{_B}.action", "Rollback"), _put("spec.governance.audit.failurePolicy", "Open")), "a verdict must rest on all requests"),
+    Invalid("unknown entity", _put("spec.governance.privacy.masking.entities", ["SHOE_SIZE"]), 'entities[0]: Unsupported value: "SHOE_SIZE"'),
+    Invalid("storage class mode without a class", _put("spec.governance.encryption", {"mode": "storageClass"}), "mode storageClass needs storageClassName"),
+    Invalid("rotation in months", _put("spec.governance.encryption.rotation", "3mo"), "spec.governance.encryption.rotation in body should match"),
+    Invalid("limit of zero", _put("spec.quota.requests.0.limit", 0), "spec.quota.requests[0].limit in body should be greater than or equal to 1"),
+    Invalid("window in words", _put("spec.quota.requests.0.window", "minute"), "spec.quota.requests[0].window in body should match"),
+    Invalid("unknown quota store", _put("spec.quota.store", "memcached://x"), "spec.quota.store in body should match"),
+    Invalid("compute with a wrong unit", _put("spec.quota.compute.memory", "4 GB"), "spec.quota.compute.memory in body should match"),
+]  # fmt: skip

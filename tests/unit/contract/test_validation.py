@@ -1,0 +1,74 @@
+"""Offline validation; tests/apiserver holds the same manifests against a real API server."""
+
+import copy
+from typing import Any
+
+import pytest
+
+from governed_api import GovernedModel, ResolvedModel
+from governed_api.validation import defaulted, model_schema, validate
+from support.manifests import INVALID, Invalid, valid
+
+
+def test_the_valid_manifest_is_accepted_and_typed() -> None:
+    manifest = valid()
+    assert validate(manifest) == []
+    model = GovernedModel.model_validate(manifest)
+    assert model.spec.predictor.max_replicas == 3
+
+
+def test_there_are_sixty_and_they_differ() -> None:
+    assert len(INVALID) >= 60
+    assert len({i.name for i in INVALID}) == len(INVALID)
+
+
+@pytest.mark.parametrize("case", INVALID, ids=lambda c: c.name)
+def test_each_invalid_manifest_is_refused_by_name(case: Invalid) -> None:
+    messages = validate(case.manifest())
+    assert any(case.expected in m for m in messages), messages
+
+
+@pytest.mark.parametrize("document", [None, [], "text", 3])
+def test_what_is_no_mapping_is_refused(document: object) -> None:
+    assert "expected a mapping" in validate(document)[0]
+
+
+def test_another_kind_is_refused() -> None:
+    assert (
+        "expected governedmodels.io/v1alpha1 GovernedModel, found v1 Pod"
+        in validate({"apiVersion": "v1", "kind": "Pod"})[0]
+    )
+
+
+def test_key_reference_is_immutable() -> None:
+    old = defaulted(valid(), model_schema())
+    new = copy.deepcopy(old)
+    assert validate(new, old) == []
+    new["spec"]["governance"]["encryption"]["keyRef"] = {"secretName": "other"}
+    assert any("keyRef is immutable" in m for m in validate(new, old))
+
+
+def test_defaults_of_crd_and_types_agree() -> None:
+    """What the API server fills in is what pydantic fills in: one source."""
+    manifest: dict[str, Any] = valid()
+    by_crd = defaulted(manifest, model_schema())["spec"]
+    by_types = GovernedModel.model_validate(manifest).spec.model_dump(mode="json", by_alias=True, exclude_none=True)
+    assert _with_empty(by_crd, by_types) == by_types
+
+
+def _with_empty(crd: Any, types: Any) -> Any:
+    """Types spell out empty lists and maps, which a CRD default leaves to them as well."""
+    if isinstance(crd, dict):
+        return {k: _with_empty(v, types.get(k)) for k, v in crd.items()}
+    return crd
+
+
+def test_training_hash_ignores_what_does_not_change_the_model() -> None:
+    base = valid()
+    other = copy.deepcopy(base)
+    other["spec"]["predictor"]["maxReplicas"] = 9
+    other["spec"]["lifecycle"]["training"]["resources"] = {"limits": {"cpu": 2}}
+    different = copy.deepcopy(base)
+    different["spec"]["lifecycle"]["training"]["loop"]["seed"] = 5
+    hashes = [ResolvedModel.of(GovernedModel.model_validate(m)).training_hash() for m in (base, other, different)]
+    assert hashes[0] == hashes[1] != hashes[2]
