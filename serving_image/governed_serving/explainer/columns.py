@@ -1,0 +1,56 @@
+"""Rows as columns: the one shape in which features travel between a request, a method and the model."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from governed_serving.explainer.errors import NotExplainable
+
+__all__ = ["Columns", "Floats", "Predict", "concatenate", "factorise", "repeat", "row_count", "take"]
+
+Columns = Mapping[str, NDArray[Any]]
+"""Feature name → values, shape (rows,); numeric dtypes as the model takes them, or ``object`` holding ``str``."""
+
+Floats = NDArray[np.float64]
+
+Predict = Callable[[Columns], NDArray[Any]]
+"""The black box: columns of n rows → outputs, shape (n, outputs) or (n,)."""
+
+
+def row_count(columns: Columns) -> int:
+    """Rows of ``columns``; raises :class:`NotExplainable` if they differ in length or there are none."""
+    lengths = {name: len(values) for name, values in columns.items()}
+    if not lengths:
+        raise NotExplainable("expected at least one feature column, found none")
+    if len(set(lengths.values())) != 1:
+        raise NotExplainable(f"expected columns of one length, found {lengths}")
+    return next(iter(lengths.values()))
+
+
+def take(columns: Columns, index: Any) -> dict[str, NDArray[Any]]:
+    """Rows ``index`` (integers, slice or boolean mask) of every column."""
+    return {name: values[index] for name, values in columns.items()}
+
+
+def repeat(columns: Columns, times: int) -> dict[str, NDArray[Any]]:
+    """Every row ``times`` times, one after another."""
+    return {name: np.repeat(values, times) for name, values in columns.items()}
+
+
+def concatenate(parts: Sequence[Columns]) -> dict[str, NDArray[Any]]:
+    """Rows of all ``parts`` in order; the first part names the features."""
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def factorise(values: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """Distinct values and int64 codes into them, shape (rows,). NaN equals NaN."""
+    if values.dtype == object:
+        index: dict[Any, int] = {}
+        codes = np.fromiter((index.setdefault(value, len(index)) for value in values), np.int64, len(values))
+        distinct = np.empty(len(index), object)
+        distinct[:] = list(index)
+        return distinct, codes
+    distinct, inverse = np.unique(values, return_inverse=True)
+    return distinct, inverse.astype(np.int64).reshape(-1)
