@@ -1,0 +1,159 @@
+"""C2SP signed notes and tlog checkpoints with Ed25519: what others keep to notice a fork or a cut tail.
+
+https://c2sp.org/signed-note and https://c2sp.org/tlog-checkpoint
+"""
+
+import base64
+import binascii
+import hashlib
+from dataclasses import dataclass
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+__all__ = ["Checkpoint", "NoteError", "Signer", "Verifier", "open_checkpoint", "sign_checkpoint"]
+
+_ED25519 = b"\x01"
+_MARK = "— "
+
+
+class NoteError(ValueError):
+    """A note, key or checkpoint that isn't well formed, or a signature that doesn't verify."""
+
+
+def _key_hash(name: str, public: bytes) -> bytes:
+    return hashlib.sha256(name.encode() + b"\n" + _ED25519 + public).digest()[:4]
+
+
+def _check_name(name: str) -> str:
+    if not name or "+" in name or any(c.isspace() for c in name):
+        raise NoteError(f"a key name must be without spaces and '+', found {name!r}")
+    return name
+
+
+@dataclass(frozen=True)
+class Verifier:
+    """A verifier key (``vkey``): name+hash+base64(0x01 ‖ Ed25519 public key)."""
+
+    name: str
+    public: bytes
+
+    @classmethod
+    def parse(cls, vkey: str) -> "Verifier":
+        """Read a vkey; raises :class:`NoteError`."""
+        parts = vkey.strip().split("+", 2)
+        if len(parts) != 3:
+            raise NoteError("a verifier key must be name+hash+key")
+        key = _decode(parts[2], "verifier key")
+        if len(key) != 33 or key[:1] != _ED25519:
+            raise NoteError("a verifier key must be Ed25519 (type 1, 32 bytes)")
+        found = cls(_check_name(parts[0]), key[1:])
+        if found.key_hash.hex() != parts[1]:
+            raise NoteError(f"verifier key of {parts[0]}: its hash is {found.key_hash.hex()}, it says {parts[1]}")
+        return found
+
+    @property
+    def key_hash(self) -> bytes:
+        """First four bytes of SHA-256(name ‖ newline ‖ type ‖ key)."""
+        return _key_hash(self.name, self.public)
+
+    def __str__(self) -> str:
+        return f"{self.name}+{self.key_hash.hex()}+{base64.b64encode(_ED25519 + self.public).decode()}"
+
+    def open(self, note: str) -> str:
+        """The text of ``note`` (with its final newline) after checking this key's signature; raises :class:`NoteError`."""
+        text, separator, block = note.rpartition("\n\n")
+        if not separator or not block.endswith("\n"):
+            raise NoteError("a signed note must be text, an empty line and signature lines")
+        text += "\n"
+        for line in block.splitlines():
+            if not line.startswith(_MARK) or len(fields := line[len(_MARK) :].split(" ")) != 2:
+                raise NoteError("a signature line must be '— name base64'")
+            signature = _decode(fields[1], "signature")
+            if fields[0] == self.name and signature[:4] == self.key_hash:
+                return self._checked(text, signature[4:])
+        raise NoteError(f"the note carries no signature by {self.name}+{self.key_hash.hex()}")
+
+    def _checked(self, text: str, signature: bytes) -> str:
+        try:
+            Ed25519PublicKey.from_public_bytes(self.public).verify(signature, text.encode())
+        except InvalidSignature:
+            raise NoteError(f"the signature by {self.name} does not verify: the note was changed") from None
+        return text
+
+
+@dataclass(frozen=True)
+class Signer:
+    """An Ed25519 key that signs notes under ``name``; ``seed`` is 32 secret bytes."""
+
+    name: str
+    seed: bytes
+
+    def __post_init__(self) -> None:
+        _check_name(self.name)
+
+    @property
+    def verifier(self) -> Verifier:
+        """The public half."""
+        return Verifier(self.name, self._key().public_key().public_bytes_raw())
+
+    def sign(self, text: str) -> str:
+        """The signed note over ``text``, which must end with a newline."""
+        if not text.endswith("\n"):
+            raise NoteError("the text of a note must end with a newline")
+        blob = self.verifier.key_hash + self._key().sign(text.encode())
+        return f"{text}\n{_MARK}{self.name} {base64.b64encode(blob).decode()}\n"
+
+    def _key(self) -> Ed25519PrivateKey:
+        return Ed25519PrivateKey.from_private_bytes(self.seed)
+
+    def __repr__(self) -> str:
+        return f"Signer({self.name!r})"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a checkpoint says: which log, how many entries, which root (32 bytes), and extension lines."""
+
+    origin: str
+    size: int
+    root: bytes
+    extensions: tuple[str, ...] = ()
+
+    def text(self) -> str:
+        """Body of the note."""
+        lines = [self.origin, str(self.size), base64.b64encode(self.root).decode(), *self.extensions]
+        return "\n".join(lines) + "\n"
+
+    @classmethod
+    def parse(cls, text: str) -> "Checkpoint":
+        """Read a note's body; raises :class:`NoteError`."""
+        lines = text.removesuffix("\n").split("\n")
+        if len(lines) < 3 or not lines[0]:
+            raise NoteError("a checkpoint must have origin, size and root, each on a line")
+        if not lines[1].isascii() or not lines[1].isdigit() or lines[1] != str(int(lines[1])):
+            raise NoteError(f"a checkpoint's size must be a decimal number, found {lines[1]!r}")
+        root = _decode(lines[2], "root hash")
+        if len(root) != 32:
+            raise NoteError(f"a checkpoint's root must have 32 bytes, found {len(root)}")
+        return cls(lines[0], int(lines[1]), root, tuple(lines[3:]))
+
+
+def sign_checkpoint(signer: Signer, size: int, root: bytes, *extensions: str) -> str:
+    """Signed note that this log (origin = key name) has ``size`` entries under ``root``."""
+    return signer.sign(Checkpoint(signer.name, size, root, extensions).text())
+
+
+def open_checkpoint(note: str, verifier: Verifier) -> Checkpoint:
+    """Checkpoint within ``note`` after checking signature and origin; raises :class:`NoteError`."""
+    checkpoint = Checkpoint.parse(verifier.open(note))
+    if checkpoint.origin != verifier.name:
+        raise NoteError(f"the checkpoint is of log {checkpoint.origin!r}, expected {verifier.name!r}")
+    return checkpoint
+
+
+def _decode(text: str, what: str) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except binascii.Error as error:
+        raise NoteError(f"the {what} is not base64: {error}") from None
