@@ -1,0 +1,156 @@
+"""Sampled Shapley values: paired leverage samples in growing rounds, with an interval per player and a stopping rule."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from governed_serving.explainer.attribution import Attribution
+from governed_serving.explainer.columns import Floats
+from governed_serving.explainer.errors import BudgetExhausted
+from governed_serving.explainer.game import Booleans, Game, InterventionalGame, RowGame
+from governed_serving.explainer.intervals import student_quantile
+from governed_serving.explainer.shapley.coalitions import PairedSample, PairedSampler
+from governed_serving.explainer.shapley.regression import Fit, fit_pairs
+
+__all__ = ["SampledGame", "Stopping", "sampled_rows", "sampled_shapley"]
+
+Estimator = Callable[[PairedSample, Floats, Floats], Fit]
+
+
+@dataclass(frozen=True)
+class Stopping:
+    """When to stop: ``coalitions`` evaluated at most (≥ 4), or intervals narrow enough.
+
+    ``precision``: stop once the widest half-interval is at most this share of the range of the values (Covert & Lee's rule);
+    None asks for all coalitions. ``confidence`` is the interval's level.
+    """
+
+    coalitions: int = 2048
+    precision: float | None = None
+    confidence: float = 0.95
+
+
+@dataclass(frozen=True)
+class SampledGame:
+    """Estimate over the game's own players: shapes (players, outputs)."""
+
+    values: Floats
+    half_width: Floats
+    coalitions: int
+    stopped: str
+    exact: bool
+
+
+def sampled_shapley(
+    game: Game, total: Floats, seed: np.random.SeedSequence, stopping: Stopping, estimator: Estimator = fit_pairs
+) -> SampledGame:
+    """Shapley values of a game of at least two players; ``total`` = v(N) − v(∅), shape (outputs,).
+
+    A function of the game, the seed and the number of coalitions alone: when a budget cut it short, asking for as many
+    coalitions as it used gives the same bits. Raises :class:`BudgetExhausted` when not even the first round was possible.
+    """
+    sampler = PairedSampler(game.size, max(stopping.coalitions // 2, 2), seed)
+    rounds = _rounds(game.size, sampler.most, stopping.precision is not None or game.box.deadline is not None)
+    store = _Answers(game, sampler)
+    best: SampledGame | None = None
+    for pairs in rounds:
+        try:
+            sample, differences = store.up_to(pairs)
+        except BudgetExhausted:
+            if best is None:
+                raise
+            return SampledGame(best.values, best.half_width, best.coalitions, "budget", best.exact)
+        best = _estimate(sample, differences, total, stopping, estimator)
+        if best.exact or _precise(best, stopping):
+            return best
+    assert best is not None
+    return best
+
+
+def _rounds(players: int, most: int, many: bool) -> list[int]:
+    """Sample sizes in pairs: doubling from the least that a fit needs, so that the last round is never a small part."""
+    least = min(max(2 * players, 16), most)
+    if not many:
+        return [most]
+    sizes = [most]
+    while sizes[-1] // 2 >= least:
+        sizes.append(sizes[-1] // 2)
+    return sizes[::-1]
+
+
+def _estimate(
+    sample: PairedSample, differences: Floats, total: Floats, stopping: Stopping, estimator: Estimator
+) -> SampledGame:
+    coalitions = 2 * len(sample.masks)
+    if sample.complete:
+        fit = fit_pairs(sample, differences, total)
+        return SampledGame(fit.values, np.zeros_like(fit.values), coalitions, "complete", True)
+    fit = estimator(sample, differences, total)
+    half_width = student_quantile(stopping.confidence, fit.freedom) * fit.error
+    return SampledGame(fit.values, half_width, coalitions, "evaluations", False)
+
+
+def _precise(estimate: SampledGame, stopping: Stopping) -> bool:
+    if stopping.precision is None:
+        return False
+    spread = np.ptp(estimate.values, axis=0)
+    return bool((estimate.half_width.max(axis=0) <= stopping.precision * np.maximum(spread, 1e-12)).all())
+
+
+class _Answers:
+    """Pair differences known so far, by stratum, so that a larger sample asks only for what is new."""
+
+    def __init__(self, game: Game, sampler: PairedSampler) -> None:
+        self._game, self._sampler = game, sampler
+        self._known: list[Floats] = [np.empty((0, 0))] * len(sampler.sizes)
+
+    def up_to(self, pairs: int) -> tuple[PairedSample, Floats]:
+        sample = self._sampler.sample(pairs)
+        starts = np.concatenate([[0], np.cumsum(sample.drawn)])
+        position = np.arange(len(sample.masks)) - starts[sample.stratum]
+        known = np.array([len(answers) for answers in self._known])
+        new = np.flatnonzero(position >= known[sample.stratum])
+        if len(new):
+            self._learn(sample.masks[new], sample.stratum[new])
+        parts = [answers[:drawn] for answers, drawn in zip(self._known, sample.drawn, strict=True) if drawn]
+        return sample, np.concatenate(parts)
+
+    def _learn(self, masks: Booleans, stratum: Floats) -> None:
+        answers = self._game.values(np.concatenate([masks, ~masks]))
+        difference = answers[: len(masks)] - answers[len(masks) :]
+        for index, known in enumerate(self._known):
+            mine = difference[stratum == index]
+            if len(mine):
+                self._known[index] = np.concatenate([known, mine]) if len(known) else mine
+
+
+def sampled_rows(
+    game: InterventionalGame, seed: np.random.SeedSequence, stopping: Stopping, estimator: Estimator = fit_pairs
+) -> list[Attribution]:
+    """One :class:`Attribution` per row of ``game``; players that agree with all of the background get exactly zero."""
+    prediction, base = game.row_outputs, game.base
+    streams = seed.spawn(game.rows)
+    return [
+        _row(RowGame(game, row), prediction[row], base, streams[row], stopping, estimator) for row in range(game.rows)
+    ]
+
+
+def _row(
+    row: RowGame, prediction: Floats, base: Floats, seed: np.random.SeedSequence, stopping: Stopping, estimator: Estimator
+) -> Attribution:
+    before = row.box.rows
+    values = np.zeros((len(row.game.players), len(base)))
+    half = np.zeros_like(values)
+    coalitions, stopped, exact = 0, "complete", True
+    if row.size == 1:
+        values[row.active[0]] = prediction - base
+    elif row.size > 1:
+        found = sampled_shapley(row, prediction - base, seed, stopping, estimator)
+        values[row.active], half[row.active] = found.values, found.half_width
+        coalitions, stopped, exact = found.coalitions, found.stopped, found.exact
+    return Attribution(
+        method="sampled", names=row.game.players.names, values=values, lower=values - half, upper=values + half,
+        base=base, prediction=prediction, evaluations=row.box.rows - before, coalitions=coalitions,
+        confidence=stopping.confidence, exact=exact, details={"stopped": stopped},
+    )
