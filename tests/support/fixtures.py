@@ -1,0 +1,76 @@
+"""pytest fixtures over the beds: one control plane per session, one namespace per test, a dump when a test fails.
+
+A conftest imports what its level needs; the hook `pytest_runtest_makereport` adds the dump to a failed test's report.
+"""
+
+import os
+from collections.abc import Callable, Generator, Iterator
+
+import pytest
+
+from support.apiserver_bed import ApiServerBed
+from support.audit_log import AuditLog
+from support.cluster_access import Cluster
+from support.leftovers import Leftovers
+from support.progress import Say
+
+OPERATOR_NAMESPACE = "governed-system"
+
+
+@pytest.fixture(scope="session")
+def tell(request: pytest.FixtureRequest) -> Say:
+    """Progress lines of long set-up that reach the terminal although pytest captures output."""
+    capture = request.config.pluginmanager.getplugin("capturemanager")
+    reporter = request.config.pluginmanager.getplugin("terminalreporter")
+
+    def line(text: str) -> None:
+        with capture.global_and_fixture_disabled():
+            reporter.write_line(f"    {text}")
+
+    return line
+
+
+@pytest.fixture(scope="session")
+def api_bed(tell: Say) -> Iterator[ApiServerBed]:
+    """The session's API-server bed with three kwok nodes; after it, nothing of it may be left on this machine."""
+    bed = ApiServerBed.named(f"pytest-{os.getpid()}")
+    before = Leftovers.now(bed.folder)
+    bed.start(nodes=3, tell=tell)
+    try:
+        yield bed
+    finally:
+        bed.stop()
+    before.assert_same_now()
+
+
+@pytest.fixture(scope="session")
+def audit(api_bed: ApiServerBed) -> AuditLog:
+    """The audit log of the API-server bed."""
+    return api_bed.audit
+
+
+@pytest.fixture
+def namespace(api_bed: ApiServerBed, request: pytest.FixtureRequest) -> Iterator[Cluster]:
+    """A fresh namespace on the API-server bed, as a `Cluster` whose commands run in it."""
+    yield from in_fresh_namespace(api_bed.cluster, request)
+
+
+def in_fresh_namespace(cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[Cluster]:
+    """A namespace named after the test; deleted afterwards without waiting for it."""
+    prefix = request.node.originalname.removeprefix("test_").replace("_", "-").lower()
+    fresh = cluster.within(cluster.create_namespace(prefix))
+    request.node.stash[_DUMP] = lambda: fresh.dump([OPERATOR_NAMESPACE])
+    yield fresh
+    cluster.kubectl("delete", "namespace", fresh.namespace, "--wait=false")
+
+
+_DUMP = pytest.StashKey[Callable[[], str]]()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A failed test's report holds the state of its namespace and of the operator's."""
+    report = yield
+    if report.when == "call" and report.failed and _DUMP in item.stash:
+        report.sections.append(("state of the cluster", item.stash[_DUMP]()))
+    return report

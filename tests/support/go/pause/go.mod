@@ -1,0 +1,3 @@
+module governedmodels.io/tests/support/go/pause
+
+go 1.26.0
