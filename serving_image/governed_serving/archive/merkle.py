@@ -121,7 +121,9 @@ def verify_inclusion(leaf: bytes, index: int, size: int, proof: Sequence[bytes],
     if last:
         raise ProofError("the inclusion proof is too short")
     if found != root:
-        raise ProofError(f"the inclusion proof of entry {index} leads to root {found.hex()}, the checkpoint says {root.hex()}")
+        raise ProofError(
+            f"the inclusion proof of entry {index} leads to root {found.hex()}, the checkpoint says {root.hex()}"
+        )
 
 
 def verify_consistency(first: int, second: int, proof: Sequence[bytes], first_root: bytes, second_root: bytes) -> None:

@@ -45,7 +45,7 @@ class TiledTree:
         self.root = root
         self.size = size
         self._edge = [bytearray(e) for e in (edge or [])]
-        self._cache: OrderedDict[tuple[int, int], bytes] = OrderedDict()
+        self._cache: OrderedDict[tuple[int, int], list[bytes]] = OrderedDict()
         self._unsynced: list[Path] = []
 
     @property
@@ -67,7 +67,7 @@ class TiledTree:
             full = bytes(tile)
             tile.clear()
             self._write(level, (self.size >> (8 * level + 8)) - 1, full)
-            level, value = level + 1, _tile_root(full)
+            level, value = level + 1, self._rows(level, (self.size >> (8 * level + 8)) - 1)[-1]
 
     def extend(self, leaves: list[bytes]) -> None:
         """Add many leaf hashes."""
@@ -79,10 +79,13 @@ class TiledTree:
         level, rest = divmod(height, 8)
         first = index << rest
         number, offset = divmod(first, WIDTH)
+        if number < self.size >> (8 * level + 8):
+            place = (offset >> rest) * _HASH
+            return self._rows(level, number)[rest][place : place + _HASH]
         hashes = self._tile(level, number)[offset * _HASH : (offset + (1 << rest)) * _HASH]
         if len(hashes) != _HASH << rest:
             raise ValueError(f"node ({height}, {index}) is not complete in a tree of {self.size} entries")
-        return _tile_root(hashes)
+        return _rows(hashes)[-1]
 
     def root_hash(self, size: int | None = None) -> bytes:
         """Root over the first ``size`` leaves (default: all)."""
@@ -132,19 +135,23 @@ class TiledTree:
             return bytes(self._edge[level]) if level < len(self._edge) else b""
         if number > self.size >> (8 * level + 8):
             return b""
+        return self._rows(level, number)[0]
+
+    def _rows(self, level: int, number: int) -> list[bytes]:
+        """A full tile and the eight rows of hashes above it (16 KiB), so that a proof hashes each tile at most once."""
         key = (level, number)
-        data = self._cache.get(key)
-        if data is None:
-            data = (self.root / tile_path(level, number)).read_bytes()
-            self._remember(key, data)
+        rows = self._cache.get(key)
+        if rows is None:
+            rows = self._remember(key, (self.root / tile_path(level, number)).read_bytes())
         else:
             self._cache.move_to_end(key)
-        return data
+        return rows
 
-    def _remember(self, key: tuple[int, int], data: bytes) -> None:
-        self._cache[key] = data
+    def _remember(self, key: tuple[int, int], data: bytes) -> list[bytes]:
+        rows = self._cache[key] = _rows(data)
         if len(self._cache) > _CACHED_TILES:
             self._cache.popitem(last=False)
+        return rows
 
     def _write(self, level: int, number: int, data: bytes) -> None:
         path = self.root / tile_path(level, number)
@@ -157,12 +164,17 @@ class TiledTree:
         self._remember((level, number), data)
 
 
-def _tile_root(hashes: bytes) -> bytes:
-    """Root over a power-of-two run of 32-byte hashes."""
-    nodes = [hashes[i : i + _HASH] for i in range(0, len(hashes), _HASH)]
-    while len(nodes) > 1:
-        nodes = [hash_children(nodes[i], nodes[i + 1]) for i in range(0, len(nodes), 2)]
-    return nodes[0]
+def _rows(hashes: bytes) -> list[bytes]:
+    """A power-of-two run of 32-byte hashes and the rows above it, the last being their root."""
+    rows = [hashes]
+    while len(rows[-1]) > _HASH:
+        row = rows[-1]
+        rows.append(
+            b"".join(
+                hash_children(row[i : i + _HASH], row[i + _HASH : i + 2 * _HASH]) for i in range(0, len(row), 2 * _HASH)
+            )
+        )
+    return rows
 
 
 def _fsync(path: Path) -> None:

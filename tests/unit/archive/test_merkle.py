@@ -4,22 +4,26 @@ import hashlib
 from pathlib import Path
 
 import pytest
-from governed_serving.archive.merkle import EMPTY_ROOT, ProofError, hash_leaf, verify_consistency, verify_inclusion
-from governed_serving.archive.tiles import TiledTree, tile_path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-LEAVES = [bytes.fromhex(x) for x in ("", "00", "10", "2021", "3031", "40414243", "5051525354555657", "606162636465666768696a6b6c6d6e6f")]
-ROOTS = """
-6e340b9cffb37a989ca544e6bb780a2c78901d3fb33738768511a30617afa01d
-fac54203e7cc696cf0dfcb42c92a1d9dbaf70ad9e621f4bd8d98662f00e3c125
-aeb6bcfe274b70a14fb067a5e5578264db0fa9b51af5e0ba159158f329e06e77
-d37ee418976dd95753c1c73862b9398fa2a2cf9b4ff0fdfe8b30cd95209614b7
-4e3bbb1f7b478dcfe71fb631631519a3bca12c9aefca1612bfce4c13a86264d4
-76e67dadbcdf1e10e1b74ddc608abd2f98dfb16fbce75277b5232a127f2087ef
-ddb89be403809e325750d3d263cd78929c2942b7942a34b77e122c9594a74c8c
-5dc9da79a70659a9ad559cb701ded9a2ab9d823aad2f4960cfe370eff4604328
-""".split()
+from governed_serving.archive.merkle import EMPTY_ROOT, ProofError, hash_leaf, verify_consistency, verify_inclusion
+from governed_serving.archive.tiles import TiledTree, tile_path
+
+LEAVES = [
+    bytes.fromhex(x)
+    for x in ("", "00", "10", "2021", "3031", "40414243", "5051525354555657", "606162636465666768696a6b6c6d6e6f")
+]
+ROOTS = [
+    "6e340b9cffb37a989ca544e6bb780a2c78901d3fb33738768511a30617afa01d",
+    "fac54203e7cc696cf0dfcb42c92a1d9dbaf70ad9e621f4bd8d98662f00e3c125",
+    "aeb6bcfe274b70a14fb067a5e5578264db0fa9b51af5e0ba159158f329e06e77",
+    "d37ee418976dd95753c1c73862b9398fa2a2cf9b4ff0fdfe8b30cd95209614b7",
+    "4e3bbb1f7b478dcfe71fb631631519a3bca12c9aefca1612bfce4c13a86264d4",
+    "76e67dadbcdf1e10e1b74ddc608abd2f98dfb16fbce75277b5232a127f2087ef",
+    "ddb89be403809e325750d3d263cd78929c2942b7942a34b77e122c9594a74c8c",
+    "5dc9da79a70659a9ad559cb701ded9a2ab9d823aad2f4960cfe370eff4604328",
+]
 # (leaf index + 1, size) → path, from certificate-transparency-go's merkletree tests
 PATHS = {
     (1, 1): [],
@@ -94,7 +98,9 @@ def test_published_paths(tmp_path: Path) -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(size=st.integers(1, 1100), data=st.data())
-def test_proofs_equal_the_rfcs_recursion(tmp_path_factory: pytest.TempPathFactory, size: int, data: st.DataObject) -> None:
+def test_proofs_equal_the_rfcs_recursion(
+    tmp_path_factory: pytest.TempPathFactory, size: int, data: st.DataObject
+) -> None:
     leaves = [i.to_bytes(3, "big") for i in range(size)]
     tree = grown(tmp_path_factory.mktemp("t"), leaves)
     at = data.draw(st.integers(1, size))

@@ -3,13 +3,17 @@
 import base64
 
 import pytest
+
 from governed_serving.archive.note import Checkpoint, NoteError, Signer, Verifier, open_checkpoint, sign_checkpoint
 
 # golang.org/x/mod/sumdb/note, package example.
 PRIVATE = "PRIVATE+KEY+PeterNeumann+c74f20a3+AYEKFALVFGyNhPJEMzD1QIDr+Y7hfZx09iUvxdXHKDFz"
 VKEY = "PeterNeumann+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW"
 TEXT = "If you think cryptography is the answer to your problem,\nthen you don't know what your problem is.\n"
-NOTE = TEXT + "\n— PeterNeumann x08go/ZJkuBS9UG/SffcvIAQxVBtiFupLLr8pAcElZInNIuGUgYN1FFYC2pZSNXgKvqfqdngotpRZb6KE6RyyBwJnAM=\n"
+NOTE = (
+    TEXT
+    + "\n— PeterNeumann x08go/ZJkuBS9UG/SffcvIAQxVBtiFupLLr8pAcElZInNIuGUgYN1FFYC2pZSNXgKvqfqdngotpRZb6KE6RyyBwJnAM=\n"
+)
 
 
 def test_the_published_note_opens_and_is_signed_alike() -> None:
@@ -44,7 +48,9 @@ def test_a_changed_note_is_refused(change, message: str) -> None:
 def test_checkpoints_round_trip() -> None:
     signer = Signer("governedmodels.io/archive/default", bytes(range(32)))
     note = sign_checkpoint(signer, 7, bytes(32), "time 2026-01-01T00:00:00Z")
-    assert open_checkpoint(note, signer.verifier) == Checkpoint(signer.name, 7, bytes(32), ("time 2026-01-01T00:00:00Z",))
+    assert open_checkpoint(note, signer.verifier) == Checkpoint(
+        signer.name, 7, bytes(32), ("time 2026-01-01T00:00:00Z",)
+    )
     assert open_checkpoint(note, Verifier.parse(str(signer.verifier))).size == 7
 
 
@@ -63,7 +69,9 @@ def test_a_signed_but_malformed_checkpoint_is_refused(text: str, message: str) -
         open_checkpoint(signer.sign(text), signer.verifier)
 
 
-@pytest.mark.parametrize("vkey", ["a+b", "PeterNeumann+00000000+" + VKEY.rpartition("+")[2], "x+00+AAAA", "bad name+1+x"])
+@pytest.mark.parametrize(
+    "vkey", ["a+b", "PeterNeumann+00000000+" + VKEY.rpartition("+")[2], "x+00+AAAA", "bad name+1+x"]
+)
 def test_malformed_verifier_keys_are_refused(vkey: str) -> None:
     with pytest.raises(NoteError):
         Verifier.parse(vkey)
