@@ -1,0 +1,24 @@
+"""The ``governed`` command."""
+
+import typer
+
+from governed_operator.cli import crd, explain, render, report, run, validate, verify
+
+app = typer.Typer(
+    name="governed",
+    help="Model services that answer for themselves: validate, render and run GovernedModels; explain, verify, report.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+for module in (validate, render, run, crd, explain, verify, report):
+    app.command(module.__name__.rsplit(".", 1)[1])(module.command)
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    app()
+
+
+__all__ = ["app", "main"]

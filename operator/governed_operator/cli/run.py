@@ -1,0 +1,52 @@
+"""`governed run FILE`: a governed model on this machine, without a cluster."""
+
+import asyncio
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from governed_operator.cli.fail import fail
+
+
+def command(
+    file: Annotated[Path, typer.Argument(help="Manifest of a GovernedModel.", show_default=False)],
+    workdir: Annotated[
+        Path | None,
+        typer.Option(help="Where ciphertext, keys and reports are kept between runs.", show_default=".governed/NAME"),
+    ] = None,
+    port_offset: Annotated[int, typer.Option(help="Added to every port (8080 to 8084, 8090).")] = 0,
+    once: Annotated[bool, typer.Option(help="Send the sample's requests, show what came of them, stop.")] = False,
+    verbose: Annotated[bool, typer.Option(help="With --once: show the containers' log lines as well.")] = False,
+) -> None:
+    """Train, serve, explain and audit a model with the processes of this machine; Ctrl-C stops everything."""
+    from rich.console import Console
+
+    from governed_api.resolved import ResolvedModel
+    from governed_operator.local.errors import LocalError
+    from governed_operator.local.run import LocalRun, Options, Running, until_signalled
+    from governed_operator.manifest_file import ManifestError, load_model
+
+    console = Console(stderr=True, highlight=False)
+    try:
+        manifest = load_model(file)
+        model = ResolvedModel.of(manifest)
+        if model.spec.suspend:
+            fail(f"{file}: spec.suspend is true: nothing runs; set it to false")
+        folder = workdir or Path(".governed") / model.name
+        options = Options(folder, file.resolve().parent, port_offset, quiet=once and not verbose)
+
+        async def when_ready(running: Running) -> None:
+            if once:
+                from governed_operator.local.showcase import show
+
+                await show(running, manifest, file)
+                return
+            console.print(f"[bold green]ready[/bold green]  {running.url}/v2/models/{model.name}  (Ctrl-C stops)")
+            await asyncio.Event().wait()
+
+        interrupted = asyncio.run(until_signalled(LocalRun(model, options, console), when_ready))
+    except (ManifestError, LocalError) as error:
+        fail(str(error))
+    if once and interrupted:
+        raise typer.Exit(130)

@@ -1,0 +1,31 @@
+"""`governed validate FILE…`: what an API server would say, offline."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from governed_operator.cli.fail import fail
+
+
+def command(
+    files: Annotated[list[Path], typer.Argument(help="Manifests of GovernedModels.", show_default=False)],
+) -> None:
+    """Say exactly what an API server would say of each manifest; exit 1 when it would refuse one."""
+    from governed_operator.manifest_file import ManifestError, documents, findings
+
+    refused = False
+    for path in files:
+        try:
+            lines = findings(path)
+            names = [d["metadata"]["name"] for d in documents(path)] if not lines else []
+        except ManifestError as error:
+            fail(str(error))
+        for line in lines:
+            print(line, file=sys.stderr)
+        for name in names:
+            print(f"{path}: GovernedModel {name} is valid")
+        refused = refused or bool(lines)
+    if refused:
+        raise typer.Exit(1)

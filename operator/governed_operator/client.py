@@ -1,0 +1,73 @@
+"""HTTP client of a served model: Open Inference Protocol V2 and our explain route."""
+
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any
+
+import httpx
+
+Row = dict[str, Any]
+NUMERIC = {"FP16", "FP32", "FP64", "INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UINT64"}
+
+
+class ClientError(Exception):
+    """The model can't be reached or refuses; the message says what it answered."""
+
+
+class ModelClient:
+    """Speaks to one model at ``url``; rows are mappings of raw features."""
+
+    def __init__(self, url: str, model: str, *, timeout: float = 60.0) -> None:
+        self._http = httpx.Client(base_url=url.rstrip("/"), timeout=timeout, trust_env=False)
+        self._model = model
+        self._inputs: list[dict[str, Any]] | None = None
+
+    def __enter__(self) -> "ModelClient":
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self._http.close()
+
+    def metadata(self) -> dict[str, Any]:
+        return self._json("GET", f"/v2/models/{self._model}")
+
+    def infer(self, rows: Sequence[Row]) -> dict[str, Any]:
+        """V2 answer for ``rows`` in one request. Raises ClientError."""
+        return self._json("POST", f"/v2/models/{self._model}/infer", {"inputs": self._columns(rows)})
+
+    def explain(self, row: Row, parameters: dict[str, Any]) -> dict[str, Any]:
+        body: dict[str, Any] = {"inputs": self._columns([row])}
+        return self._json(
+            "POST", f"/v2/models/{self._model}/explain", body | ({"parameters": parameters} if parameters else {})
+        )
+
+    def _columns(self, rows: Sequence[Row]) -> list[dict[str, Any]]:
+        if self._inputs is None:
+            self._inputs = self.metadata()["inputs"]
+        return [self._column(declared, rows) for declared in self._inputs]
+
+    @staticmethod
+    def _column(declared: dict[str, Any], rows: Sequence[Row]) -> dict[str, Any]:
+        name, datatype = declared["name"], declared["datatype"]
+        missing = [i for i, row in enumerate(rows) if name not in row]
+        if missing:
+            raise ClientError(f"row {missing[0]} has no value for {name}: the model needs it ({datatype})")
+        values = [row[name] for row in rows]
+        data = values if datatype in NUMERIC or datatype == "BOOL" else [str(v) for v in values]
+        return {"name": name, "datatype": datatype, "shape": [len(rows), 1], "data": data}
+
+    def _json(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+        try:
+            answer = self._http.request(method, path, json=body)
+            found = answer.json()
+        except httpx.HTTPError as error:
+            raise ClientError(
+                f"{self._http.base_url}: {error or type(error).__name__}: is the model running there?"
+            ) from error
+        except ValueError as error:
+            raise ClientError(f"{self._http.base_url}{path} answered {answer.status_code} and no JSON") from error
+        if answer.status_code >= 400:
+            raise ClientError(f"{path} answered {answer.status_code}: {found.get('error', found)}")
+        if not isinstance(found, dict):
+            raise ClientError(f"{path}: expected a JSON mapping, found {type(found).__name__}")
+        return found

@@ -1,0 +1,75 @@
+"""What policy decided: the only input of the builders besides the model itself."""
+
+from dataclasses import dataclass, replace
+
+from governed_api.conditions import Truth
+from governed_api.lifecycle import Rollout
+from governed_api.names import short_hash
+from governed_api.resolved import ResolvedModel
+
+
+def pods_view(model: ResolvedModel) -> ResolvedModel:
+    """The model as its pods read it: what only the operator acts on is set to its default, so that changing it rolls no pod."""
+    predictor = model.spec.predictor
+    neutral = predictor.model_copy(
+        update={
+            name: type(predictor).model_fields[name].default
+            for name in ("min_replicas", "max_replicas", "scale_metric", "scale_target")
+        }
+    )
+    lifecycle = model.spec.lifecycle.model_copy(update={"rollout": Rollout()})
+    spec = model.spec.model_copy(update={"predictor": neutral, "lifecycle": lifecycle, "suspend": False})
+    return model.model_copy(update={"spec": spec})
+
+
+@dataclass(frozen=True)
+class Revision:
+    """A model with its rules and the artefact that serves under them."""
+
+    model: ResolvedModel
+    artefact: str
+    """sha256:… of the artefact; empty with a foreign runtime."""
+    percent: int = 100
+    """Share of traffic."""
+    since: str = ""
+    """RFC 3339, when it got this share."""
+
+    @classmethod
+    def of(cls, model: ResolvedModel, artefact: str, percent: int = 100) -> "Revision":
+        return cls(pods_view(model), artefact, percent)
+
+    @property
+    def name(self) -> str:
+        """Hash over artefact and rules."""
+        return short_hash(self.model.dump() + self.artefact.encode())
+
+    def at(self, percent: int, since: str) -> "Revision":
+        return replace(self, percent=percent, since=since)
+
+
+@dataclass(frozen=True)
+class Violation:
+    """A gate that isn't passed: which condition it falsifies, why, and what to do."""
+
+    condition: str
+    reason: str
+    message: str
+    status: Truth = "False"
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What should be."""
+
+    train: bool = False
+    """The trainer Job is wanted."""
+    stable: Revision | None = None
+    """Has the traffic; absent until an artefact is there."""
+    canary: Revision | None = None
+    """On trial."""
+    rejected: str | None = None
+    """Name of the revision that failed its trial."""
+    stopped: bool = False
+    """Suspended: volumes, keys and ledger stay, nothing runs."""
+    violations: tuple[Violation, ...] = ()
+    """Gates not passed, in order; the first one per condition is shown."""

@@ -1,0 +1,43 @@
+"""ServiceAccount, Role, RoleBinding and the GovernanceReport that they open to the model's own pods."""
+
+from governed_api.names import API_VERSION, GROUP, REPORT_KIND, REPORT_PLURAL, component
+from governed_operator.desired.manifest import Manifest, Subject, manifest
+
+RBAC = "rbac.authorization.k8s.io"
+
+
+def account_name(model: str) -> str:
+    return component(model, "pods")
+
+
+def governance_report(subject: Subject) -> Manifest:
+    """Made empty; the pods write its status."""
+    return manifest(API_VERSION, REPORT_KIND, subject.name, subject, "report")
+
+
+def service_account(subject: Subject) -> Manifest:
+    return manifest("v1", "ServiceAccount", account_name(subject.name), subject, "access")
+
+
+def role(subject: Subject) -> Manifest:
+    """Read and patch one report, by name."""
+    rule = {
+        "apiGroups": [GROUP],
+        "resources": [REPORT_PLURAL, f"{REPORT_PLURAL}/status"],
+        "resourceNames": [subject.name],
+        "verbs": ["get", "patch"],
+    }
+    return manifest(f"{RBAC}/v1", "Role", account_name(subject.name), subject, "access", rules=[rule])
+
+
+def role_binding(subject: Subject) -> Manifest:
+    name = account_name(subject.name)
+    return manifest(
+        f"{RBAC}/v1",
+        "RoleBinding",
+        name,
+        subject,
+        "access",
+        roleRef={"apiGroup": RBAC, "kind": "Role", "name": name},
+        subjects=[{"kind": "ServiceAccount", "name": name, "namespace": subject.namespace}],
+    )

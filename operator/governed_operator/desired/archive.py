@@ -1,0 +1,124 @@
+"""The namespace's archive: StatefulSet with a retained volume, Service, access."""
+
+from governed_api import runtime as rt
+from governed_api.names import API_VERSION, ARCHIVE, GROUP, LABEL_COMPONENT, PART_OF, REPORT_KIND, REPORT_PLURAL
+from governed_operator.desired import environment as env
+from governed_operator.desired import keys, pod
+from governed_operator.desired.manifest import Manifest, common_labels, shared
+from governed_operator.settings import Settings
+
+COMPONENT = "archive"
+
+
+def archive_service(namespace: str) -> Manifest:
+    return shared(
+        "v1",
+        "Service",
+        ARCHIVE,
+        namespace,
+        COMPONENT,
+        spec={
+            "selector": _selector(),
+            "ports": [{"name": "http", "port": rt.PORT_ARCHIVE, "targetPort": "http", "protocol": "TCP"}],
+        },
+    )
+
+
+def archive_stateful_set(namespace: str, settings: Settings) -> Manifest:
+    """One writer: a ledger has one head. Its volume outlives the StatefulSet and the models."""
+    return shared(
+        "apps/v1",
+        "StatefulSet",
+        ARCHIVE,
+        namespace,
+        COMPONENT,
+        spec={
+            "replicas": 1,
+            "serviceName": ARCHIVE,
+            "selector": {"matchLabels": _selector()},
+            "persistentVolumeClaimRetentionPolicy": {"whenDeleted": "Retain", "whenScaled": "Retain"},
+            "template": {"metadata": {"labels": common_labels(COMPONENT)}, "spec": _pod(namespace, settings)},
+            "volumeClaimTemplates": [_claim(settings)],
+        },
+    )
+
+
+def _selector() -> dict[str, str]:
+    return {"app.kubernetes.io/part-of": PART_OF, LABEL_COMPONENT: COMPONENT}
+
+
+def _pod(namespace: str, settings: Settings) -> Manifest:
+    return {
+        "serviceAccountName": ARCHIVE,
+        "terminationGracePeriodSeconds": 30,
+        "securityContext": pod.security_context(),
+        **({"imagePullSecrets": [{"name": s} for s in settings.pull_secrets]} if settings.pull_secrets else {}),
+        "containers": [_container(namespace, settings)],
+        "volumes": [
+            {"name": "keys", "secret": {"secretName": f"{ARCHIVE}-keys", "defaultMode": 0o440}},
+            pod.memory_volume("tmp", "64Mi"),
+        ],
+    }
+
+
+def _container(namespace: str, settings: Settings) -> Manifest:
+    return pod.container(
+        "archive",
+        settings.images.archive,
+        pod.python_module("governed_serving.archive", "serve"),
+        settings.pull_policy,
+        env=[
+            *env.identity(),
+            env.variable(rt.KEK_FILE, f"{rt.MOUNT_KEYS}/{rt.KEK_NAME}"),
+            env.variable(rt.ARCHIVE_ROOT_FILE, f"{rt.MOUNT_KEYS}/{rt.ROOT_NAME}"),
+            env.variable(rt.ARCHIVE_DIR, rt.MOUNT_ARCHIVE),
+            env.variable(rt.HTTP_PORT, rt.PORT_ARCHIVE),
+            env.variable(rt.REPORT, env.report_url(namespace, ARCHIVE)),
+        ],
+        ports=[{"name": "http", "containerPort": rt.PORT_ARCHIVE, "protocol": "TCP"}],
+        **pod.probes("http"),
+        resources={"requests": {"cpu": "100m", "memory": "256Mi"}, "limits": {"memory": "1Gi"}},
+        volumeMounts=[
+            pod.mount("keys", rt.MOUNT_KEYS, read_only=True),
+            pod.mount("archive", rt.MOUNT_ARCHIVE),
+            pod.mount("tmp", "/tmp"),
+        ],
+    )
+
+
+def _claim(settings: Settings) -> Manifest:
+    spec: Manifest = {
+        "accessModes": ["ReadWriteOnce"],
+        "resources": {"requests": {"storage": settings.archive_size}},
+    }
+    if settings.archive_storage_class:
+        spec["storageClassName"] = settings.archive_storage_class
+    return {"metadata": {"name": "archive", "labels": common_labels(COMPONENT)}, "spec": spec}
+
+
+def archive_access(namespace: str) -> list[Manifest]:
+    """The archive may patch the report that bears its name, and nothing else."""
+    rule = {
+        "apiGroups": [GROUP],
+        "resources": [REPORT_PLURAL, f"{REPORT_PLURAL}/status"],
+        "resourceNames": [ARCHIVE],
+        "verbs": ["get", "patch"],
+    }
+    return [
+        shared(API_VERSION, REPORT_KIND, ARCHIVE, namespace, COMPONENT),
+        shared("v1", "ServiceAccount", ARCHIVE, namespace, COMPONENT),
+        shared("rbac.authorization.k8s.io/v1", "Role", ARCHIVE, namespace, COMPONENT, rules=[rule]),
+        shared(
+            "rbac.authorization.k8s.io/v1",
+            "RoleBinding",
+            ARCHIVE,
+            namespace,
+            COMPONENT,
+            roleRef={"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": ARCHIVE},
+            subjects=[{"kind": "ServiceAccount", "name": ARCHIVE, "namespace": namespace}],
+        ),
+    ]
+
+
+def archive_keys(namespace: str) -> Manifest:
+    return keys.archive_keys(namespace)

@@ -1,0 +1,22 @@
+"""PodDisruptionBudget: a drained node never takes the last replica."""
+
+from governed_operator.desired.inference import COMPONENT, deployment_name, selector
+from governed_operator.desired.manifest import Manifest, Subject, manifest
+
+
+def pod_disruption_budget(subject: Subject) -> Manifest | None:
+    """None for a single replica: a budget on it would block every drain for ever."""
+    if subject.model.spec.predictor.min_replicas < 2:
+        return None
+    return manifest(
+        "policy/v1",
+        "PodDisruptionBudget",
+        deployment_name(subject.name),
+        subject,
+        COMPONENT,
+        spec={
+            "maxUnavailable": 1,
+            "unhealthyPodEvictionPolicy": "AlwaysAllow",
+            "selector": {"matchLabels": selector(subject)},
+        },
+    )

@@ -1,0 +1,62 @@
+"""Environment of each container: the contract of governed_api.runtime, and only what the container needs."""
+
+from governed_api import runtime as rt
+from governed_api.names import ARCHIVE, GROUP, REPORT_PLURAL, VERSION
+from governed_operator.desired.manifest import Manifest
+
+API_SERVER = "https://kubernetes.default.svc"
+
+
+def variable(name: str, value: str | int) -> Manifest:
+    return {"name": name, "value": str(value)}
+
+
+def downward(name: str, path: str) -> Manifest:
+    return {"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}}
+
+
+def report_url(namespace: str, name: str) -> str:
+    """Where the pods of ``name`` write their own part: the status of its GovernanceReport."""
+    return f"{API_SERVER}/apis/{GROUP}/{VERSION}/namespaces/{namespace}/{REPORT_PLURAL}/{name}/status"
+
+
+def loopback(port: int) -> str:
+    return f"http://127.0.0.1:{port}"
+
+
+def identity() -> list[Manifest]:
+    return [
+        downward(rt.NAMESPACE, "metadata.namespace"),
+        downward(rt.POD_NAME, "metadata.name"),
+        variable("TMPDIR", "/tmp"),
+    ]
+
+
+def model_spec() -> list[Manifest]:
+    return [variable(rt.SPEC, f"{rt.MOUNT_SPEC}/{rt.SPEC_FILE}")]
+
+
+def keys() -> list[Manifest]:
+    return [
+        variable(rt.KEK_FILE, f"{rt.MOUNT_KEYS}/{rt.KEK_NAME}"),
+        variable(rt.ARCHIVE_TOKEN_FILE, f"{rt.MOUNT_KEYS}/{rt.TOKEN_NAME}"),
+    ]
+
+
+def archive_address(namespace: str) -> list[Manifest]:
+    return [variable(rt.ARCHIVE_URL, f"http://{ARCHIVE}.{namespace}.svc:{rt.PORT_ARCHIVE}")]
+
+
+def revision(name: str, artefact: str) -> list[Manifest]:
+    return [variable(rt.REVISION, name), variable(rt.ARTEFACT_DIGEST, artefact)]
+
+
+def model_container(namespace: str, name: str) -> list[Manifest]:
+    """What every container of a model's own pods reads."""
+    return [
+        *identity(),
+        *model_spec(),
+        *keys(),
+        *archive_address(namespace),
+        variable(rt.REPORT, report_url(namespace, name)),
+    ]

@@ -1,0 +1,214 @@
+"""The inference Deployment: fetch → auditor (sidecar) → server, explainer, optional runtime."""
+
+from governed_api import runtime as rt
+from governed_api.model import Runtime
+from governed_api.names import LABEL_COMPONENT, LABEL_MODEL, LABEL_REVISION, component
+from governed_operator.decision import Revision
+from governed_operator.desired import environment as env
+from governed_operator.desired import pod
+from governed_operator.desired.access import account_name
+from governed_operator.desired.manifest import Manifest, Subject, manifest, model_labels
+from governed_operator.desired.specification import serving_name
+from governed_operator.desired.track import STABLE, TRACK_LABEL
+
+COMPONENT = "predictor"
+ENDPOINT_DELAY = 5
+"""Seconds that a stopping server still answers, until no load balancer sends to it any more."""
+
+
+def deployment_name(model: str, track: str = STABLE) -> str:
+    return component(model, COMPONENT if track == STABLE else track)
+
+
+def selector(subject: Subject, track: str | None = None) -> dict[str, str]:
+    """Labels of serving pods; without a track, those of all revisions."""
+    out = {LABEL_MODEL: subject.name, LABEL_COMPONENT: COMPONENT}
+    return out | {TRACK_LABEL: track} if track else out
+
+
+def deployment(subject: Subject, revision: Revision, track: str, replicas: int | None) -> Manifest:
+    """``replicas`` None: an autoscaler owns the field."""
+    labels = {**model_labels(subject, COMPONENT), **dict(subject.labels), TRACK_LABEL: track}
+    spec: Manifest = {
+        **({} if replicas is None else {"replicas": replicas}),
+        "selector": {"matchLabels": selector(subject, track)},
+        "revisionHistoryLimit": 3,
+        "progressDeadlineSeconds": 300,
+        "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": "25%"}},
+        "template": {
+            "metadata": {"labels": {**labels, LABEL_REVISION: revision.name}},
+            "spec": inference_pod(subject, revision, track),
+        },
+    }
+    out = manifest("apps/v1", "Deployment", deployment_name(subject.name, track), subject, COMPONENT, spec=spec)
+    out["metadata"]["labels"] |= {TRACK_LABEL: track, LABEL_REVISION: revision.name}
+    return out
+
+
+def inference_pod(subject: Subject, revision: Revision, track: str) -> Manifest:
+    spec = revision.model.spec
+    runtime = spec.predictor.model.runtime
+    init = [auditor_container(subject, revision)]
+    if runtime is None:
+        init.insert(0, fetch_container(subject, revision))
+    containers = [server_container(subject, revision)]
+    if spec.explainer:
+        containers.append(explainer_container(subject, revision))
+    if runtime:
+        containers.append(runtime_container(subject, runtime, revision))
+    return {
+        "serviceAccountName": account_name(subject.name),
+        "terminationGracePeriodSeconds": ENDPOINT_DELAY + spec.predictor.timeout + 25,
+        "securityContext": pod.security_context(),
+        "topologySpreadConstraints": [
+            _spread(subject, track, key) for key in ("topology.kubernetes.io/zone", "kubernetes.io/hostname")
+        ],
+        **pod.scheduling(subject),
+        "initContainers": init,
+        "containers": containers,
+        "volumes": _volumes(subject, revision),
+    }
+
+
+def _spread(subject: Subject, track: str, key: str) -> Manifest:
+    return {
+        "maxSkew": 1,
+        "topologyKey": key,
+        "whenUnsatisfiable": "ScheduleAnyway",
+        "labelSelector": {"matchLabels": selector(subject, track)},
+    }
+
+
+def _volumes(subject: Subject, revision: Revision) -> list[Manifest]:
+    spec = revision.model.spec
+    out = [
+        pod.spec_volume(serving_name(revision.model)),
+        pod.keys_volume(subject.name, spec),
+        pod.memory_volume("model", "1Gi"),
+        {"name": "spool", "emptyDir": {"sizeLimit": spec.governance.audit.spool_size}},
+        pod.memory_volume("tmp", "64Mi"),
+    ]
+    if spec.predictor.model.storage_uri:
+        out.append(pod.source_volume(spec.predictor.model.storage_uri))
+    return out
+
+
+def _mounts(*, model: bool = True, model_writable: bool = False, spool: bool = True) -> list[Manifest]:
+    out = [pod.mount("spec", rt.MOUNT_SPEC, read_only=True), pod.mount("keys", rt.MOUNT_KEYS, read_only=True)]
+    if model:
+        out.append(pod.mount("model", rt.MOUNT_MODEL, read_only=not model_writable))
+    if spool:
+        out.append(pod.mount("spool", rt.MOUNT_SPOOL))
+    return [*out, pod.mount("tmp", "/tmp")]
+
+
+def _environment(subject: Subject, revision: Revision, port: int) -> list[Manifest]:
+    return [
+        *env.model_container(subject.namespace, subject.name),
+        *env.revision(revision.name, revision.artefact),
+        env.variable(rt.MODEL_DIR, rt.MOUNT_MODEL),
+        env.variable(rt.SPOOL_DIR, rt.MOUNT_SPOOL),
+        env.variable(rt.HTTP_PORT, port),
+    ]
+
+
+def fetch_container(subject: Subject, revision: Revision) -> Manifest:
+    """Artefact by digest → verified → decrypted into the memory-backed volume."""
+    imported = bool(revision.model.spec.predictor.model.storage_uri)
+    mounts = _mounts(model_writable=True, spool=False)
+    variables = [
+        *env.model_container(subject.namespace, subject.name),
+        *env.revision(revision.name, revision.artefact),
+        env.variable(rt.MODEL_DIR, rt.MOUNT_MODEL),
+    ]
+    if imported:
+        mounts.append(pod.mount("source", rt.MOUNT_SOURCE, read_only=True))
+        variables.append(env.variable(rt.SOURCE_DIR, rt.MOUNT_SOURCE))
+    return pod.container(
+        "fetch",
+        subject.settings.images.server,
+        pod.python_module("governed_serving.archive", "fetch"),
+        subject.settings.pull_policy,
+        env=variables,
+        resources={"requests": {"cpu": "50m", "memory": "128Mi"}},
+        volumeMounts=mounts,
+    )
+
+
+def auditor_container(subject: Subject, revision: Revision) -> Manifest:
+    """A native sidecar: it stops after the server has drained, so that it ships the last records."""
+    return pod.container(
+        "auditor",
+        subject.settings.images.auditor,
+        pod.python_module("governed_serving.auditor"),
+        subject.settings.pull_policy,
+        restartPolicy="Always",
+        env=_environment(subject, revision, rt.PORT_AUDITOR),
+        ports=[{"name": "auditor", "containerPort": rt.PORT_AUDITOR, "protocol": "TCP"}],
+        **pod.probes("auditor", startup=False),
+        resources={"requests": {"cpu": "50m", "memory": "128Mi"}, "limits": {"memory": "512Mi"}},
+        volumeMounts=_mounts(),
+    )
+
+
+def server_container(subject: Subject, revision: Revision) -> Manifest:
+    spec = revision.model.spec
+    variables = [
+        *_environment(subject, revision, rt.PORT_HTTP),
+        env.variable(rt.INTERNAL_PORT, rt.PORT_INTERNAL),
+        env.variable(rt.AUDITOR_URL, env.loopback(rt.PORT_AUDITOR)),
+    ]
+    if spec.explainer:
+        variables.append(env.variable(rt.EXPLAINER_URL, env.loopback(rt.PORT_EXPLAINER)))
+    if spec.predictor.model.runtime:
+        variables.append(env.variable(rt.UPSTREAM_URL, env.loopback(spec.predictor.model.runtime.port)))
+    return pod.container(
+        "server",
+        subject.settings.images.server,
+        pod.python_module("governed_serving.server"),
+        subject.settings.pull_policy,
+        env=variables,
+        ports=[{"name": "http", "containerPort": rt.PORT_HTTP, "protocol": "TCP"}],
+        **pod.probes("http"),
+        lifecycle={"preStop": {"sleep": {"seconds": ENDPOINT_DELAY}}},
+        resources=pod.resources(spec.predictor.model.resources, "100m", "256Mi"),
+        volumeMounts=_mounts(),
+    )
+
+
+def explainer_container(subject: Subject, revision: Revision) -> Manifest:
+    explainer = revision.model.spec.explainer
+    assert explainer is not None
+    return pod.container(
+        "explainer",
+        subject.settings.images.explainer,
+        pod.python_module("governed_serving.explainer"),
+        subject.settings.pull_policy,
+        env=[
+            *_environment(subject, revision, rt.PORT_EXPLAINER),
+            env.variable(rt.PREDICTOR_URL, env.loopback(rt.PORT_INTERNAL)),
+        ],
+        ports=[{"name": "explainer", "containerPort": rt.PORT_EXPLAINER, "protocol": "TCP"}],
+        **pod.probes("explainer"),
+        resources=pod.resources(explainer.resources, "100m", "256Mi"),
+        volumeMounts=_mounts(),
+    )
+
+
+def runtime_container(subject: Subject, runtime: Runtime, revision: Revision) -> Manifest:
+    """A foreign inference server behind our gateway; no key, no spool, no governed file is mounted into it."""
+    probe = {"httpGet": {"path": runtime.health_path, "port": "runtime"}, "timeoutSeconds": 5}
+    return pod.container(
+        "runtime",
+        runtime.image,
+        list(runtime.command),
+        subject.settings.pull_policy,
+        **({"args": list(runtime.args)} if runtime.args else {}),
+        ports=[{"name": "runtime", "containerPort": runtime.port, "protocol": "TCP"}],
+        startupProbe={**probe, "periodSeconds": 2, "failureThreshold": 300},
+        readinessProbe={**probe, "periodSeconds": 5, "failureThreshold": 3},
+        livenessProbe={**probe, "periodSeconds": 10, "failureThreshold": 6},
+        lifecycle={"preStop": {"sleep": {"seconds": ENDPOINT_DELAY}}},
+        resources=pod.resources(revision.model.spec.predictor.model.resources, "100m", "256Mi"),
+        volumeMounts=[pod.mount("tmp", "/tmp")],
+    )

@@ -1,0 +1,45 @@
+"""Secrets. Their data is drawn when they are made (governed_operator.secrets): builders know only what belongs in them."""
+
+from governed_api import runtime as rt
+from governed_api.names import ARCHIVE, component
+from governed_operator.desired.manifest import (
+    ANNOTATION_CREATE_ONCE,
+    ANNOTATION_GENERATE,
+    Manifest,
+    Subject,
+    manifest,
+    shared,
+)
+
+
+def _generated(*keys: str) -> dict[str, str]:
+    return {ANNOTATION_CREATE_ONCE: "true", ANNOTATION_GENERATE: ",".join(keys)}
+
+
+def archive_keys(namespace: str) -> Manifest:
+    """The archive's own key-encryption key and the root that models' tokens derive from."""
+    return shared(
+        "v1",
+        "Secret",
+        f"{ARCHIVE}-keys",
+        namespace,
+        "archive",
+        annotations=_generated(rt.KEK_NAME, rt.ROOT_NAME),
+        type="Opaque",
+    )
+
+
+def model_kek(subject: Subject) -> Manifest | None:
+    """The model's key-encryption key, unless the manifest names one. It outlives the model, or its ledger's content would be lost."""
+    if subject.model.spec.governance.encryption.key_ref:
+        return None
+    name = component(subject.name, "kek")
+    return manifest(
+        "v1", "Secret", name, subject, "keys", owned=False, annotations=_generated(rt.KEK_NAME), type="Opaque"
+    )
+
+
+def model_token(subject: Subject) -> Manifest:
+    """The model's bearer token for the archive: HMAC-SHA256(root, namespace/name)."""
+    name = component(subject.name, "token")
+    return manifest("v1", "Secret", name, subject, "keys", annotations=_generated(rt.TOKEN_NAME), type="Opaque")

@@ -1,0 +1,79 @@
+"""NetworkPolicies: default deny by selecting the pods; clients → server, pod → archive, DNS and the API server, nothing else."""
+
+from urllib.parse import urlsplit
+
+from governed_api import runtime as rt
+from governed_api.names import ARCHIVE, LABEL_COMPONENT, LABEL_MODEL, PART_OF
+from governed_operator.desired.manifest import Manifest, Subject, manifest, shared
+from governed_operator.settings import Settings
+
+POLICY = ("networking.k8s.io/v1", "NetworkPolicy")
+ARCHIVE_PODS = {"app.kubernetes.io/part-of": PART_OF, LABEL_COMPONENT: "archive"}
+
+
+def _ports(*ports: int, protocol: str = "TCP") -> list[Manifest]:
+    return [{"port": p, "protocol": protocol} for p in ports]
+
+
+def _dns() -> Manifest:
+    namespace = {"matchLabels": {"kubernetes.io/metadata.name": "kube-system"}}
+    return {"to": [{"namespaceSelector": namespace}], "ports": _ports(53, protocol="UDP") + _ports(53)}
+
+
+def _api_server(settings: Settings) -> list[Manifest]:
+    if not settings.api_servers:
+        return [{"ports": _ports(443, 6443)}]
+    return [{"to": [{"ipBlock": {"cidr": cidr}}], "ports": _ports(port)} for cidr, port in settings.api_servers]
+
+
+def _scrape(settings: Settings, *ports: int) -> list[Manifest]:
+    if not settings.metrics_namespace:
+        return []
+    namespace = {"matchLabels": {"kubernetes.io/metadata.name": settings.metrics_namespace}}
+    return [{"from": [{"namespaceSelector": namespace}], "ports": _ports(*ports)}]
+
+
+def model_policy(subject: Subject) -> Manifest:
+    """One policy for all pods of the model: the trainer listens on nothing, so the server's port opens nothing there."""
+    egress = [
+        _dns(),
+        {"to": [{"podSelector": {"matchLabels": ARCHIVE_PODS}}], "ports": _ports(rt.PORT_ARCHIVE)},
+        *_api_server(subject.settings),
+    ]
+    store = subject.model.spec.quota.store
+    if store:
+        egress.append({"ports": _ports(urlsplit(store).port or 6379)})
+    return manifest(
+        *POLICY,
+        subject.name,
+        subject,
+        "network",
+        spec={
+            "podSelector": {"matchLabels": {LABEL_MODEL: subject.name}},
+            "policyTypes": ["Ingress", "Egress"],
+            "ingress": [
+                {"ports": _ports(rt.PORT_HTTP)},
+                *_scrape(subject.settings, rt.PORT_EXPLAINER, rt.PORT_AUDITOR),
+            ],
+            "egress": egress,
+        },
+    )
+
+
+def archive_policy(namespace: str, settings: Settings) -> Manifest:
+    models = {"matchExpressions": [{"key": LABEL_MODEL, "operator": "Exists"}]}
+    return shared(
+        *POLICY,
+        ARCHIVE,
+        namespace,
+        "archive",
+        spec={
+            "podSelector": {"matchLabels": ARCHIVE_PODS},
+            "policyTypes": ["Ingress", "Egress"],
+            "ingress": [
+                {"from": [{"podSelector": models}], "ports": _ports(rt.PORT_ARCHIVE)},
+                *_scrape(settings, rt.PORT_ARCHIVE),
+            ],
+            "egress": [_dns(), *_api_server(settings)],
+        },
+    )

@@ -1,0 +1,143 @@
+"""Parts of pods: restricted security, probes, volumes, scheduling."""
+
+from typing import Any
+
+from governed_api import runtime as rt
+from governed_api.model import GovernedModelSpec
+from governed_api.names import component
+from governed_api.resources import Resources
+from governed_operator.desired.manifest import Manifest, Subject
+
+USER = 65532
+
+
+def security_context() -> Manifest:
+    """Pod level, restricted Pod Security Standard."""
+    return {
+        "runAsNonRoot": True,
+        "runAsUser": USER,
+        "runAsGroup": USER,
+        "fsGroup": USER,
+        "fsGroupChangePolicy": "OnRootMismatch",
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+
+
+def container(name: str, image: str, command: list[str], pull_policy: str, **rest: Any) -> Manifest:
+    """A container that may write to its mounts alone and gains no privilege."""
+    return {
+        "name": name,
+        "image": image,
+        "imagePullPolicy": pull_policy,
+        **({"command": command} if command else {}),
+        **rest,
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "capabilities": {"drop": ["ALL"]},
+            "readOnlyRootFilesystem": True,
+        },
+    }
+
+
+def python_module(*words: str) -> list[str]:
+    return ["python", "-m", *words]
+
+
+def http_probe(path: str, port: str, *, period: int, failures: int, timeout: int = 5, delay: int = 0) -> Manifest:
+    probe: Manifest = {
+        "httpGet": {"path": path, "port": port},
+        "periodSeconds": period,
+        "failureThreshold": failures,
+        "timeoutSeconds": timeout,
+    }
+    if delay:
+        probe["initialDelaySeconds"] = delay
+    return probe
+
+
+def probes(port: str, *, startup: bool = True) -> Manifest:
+    """Startup (2 minutes), readiness and liveness; liveness never asks for dependencies."""
+    out: Manifest = {
+        "readinessProbe": http_probe(rt.READY_PATH, port, period=2, failures=2),
+        "livenessProbe": http_probe(rt.LIVE_PATH, port, period=10, failures=3, delay=0 if startup else 30),
+    }
+    if startup:
+        out = {"startupProbe": http_probe(rt.LIVE_PATH, port, period=1, failures=120), **out}
+    return out
+
+
+def resources(asked: Resources, cpu: str, memory: str) -> Manifest:
+    """What the manifest asks for; a request that it leaves open is its limit, or a modest default."""
+    limits = dict(asked.limits)
+    defaults = {"cpu": limits.get("cpu", cpu), "memory": limits.get("memory", memory)}
+    out: Manifest = {"requests": {k: str(v) for k, v in {**defaults, **asked.requests}.items()}}
+    if limits:
+        out["limits"] = {k: str(v) for k, v in limits.items()}
+    return out
+
+
+def mount(name: str, path: str, *, read_only: bool = False) -> Manifest:
+    return {"name": name, "mountPath": path, **({"readOnly": True} if read_only else {})}
+
+
+def memory_volume(name: str, limit: str) -> Manifest:
+    """Plaintext lives only here: a volume that never touches a disk."""
+    return {"name": name, "emptyDir": {"medium": "Memory", "sizeLimit": limit}}
+
+
+def spec_volume(config_map: str) -> Manifest:
+    return {"name": "spec", "configMap": {"name": config_map}}
+
+
+def kek_secret(model: str, spec: GovernedModelSpec) -> tuple[str, str]:
+    """(Secret, key) of the key-encryption key."""
+    ref = spec.governance.encryption.key_ref
+    return (ref.secret_name, ref.key) if ref else (component(model, "kek"), rt.KEK_NAME)
+
+
+def keys_volume(model: str, spec: GovernedModelSpec) -> Manifest:
+    secret, key = kek_secret(model, spec)
+    return {
+        "name": "keys",
+        "projected": {
+            "defaultMode": 0o440,
+            "sources": [
+                {"secret": {"name": secret, "items": [{"key": key, "path": rt.KEK_NAME}]}},
+                {
+                    "secret": {
+                        "name": component(model, "token"),
+                        "items": [{"key": rt.TOKEN_NAME, "path": rt.TOKEN_NAME}],
+                    }
+                },
+            ],
+        },
+    }
+
+
+def source_volume(uri: str | None) -> Manifest:
+    """Where a relative file: URI or pvc://claim/path is read from; the local runner puts the manifest's folder here."""
+    if uri and uri.startswith("pvc://"):
+        claim = uri.removeprefix("pvc://").split("/", 1)[0]
+        return {"name": "source", "persistentVolumeClaim": {"claimName": claim, "readOnly": True}}
+    return {"name": "source", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}}
+
+
+def scheduling(subject: Subject) -> Manifest:
+    """Node selection and priority as asked for; quota.compute needs a priority class of the model's own."""
+    predictor = subject.model.spec.predictor
+    out: Manifest = {}
+    if predictor.node_selector:
+        out["nodeSelector"] = dict(predictor.node_selector)
+    if predictor.tolerations:
+        out["tolerations"] = [t.plain() for t in predictor.tolerations]
+    priority = quota_class(subject) if subject.model.spec.quota.compute else predictor.priority_class_name
+    if priority:
+        out["priorityClassName"] = priority
+    if subject.settings.pull_secrets:
+        out["imagePullSecrets"] = [{"name": s} for s in subject.settings.pull_secrets]
+    return out
+
+
+def quota_class(subject: Subject) -> str:
+    """Name of the cluster-scoped PriorityClass that ties the model's pods to its ResourceQuota."""
+    return f"governed-{subject.namespace}-{subject.name}"

@@ -1,0 +1,38 @@
+"""Services: one for clients, and one per track where an HTTPRoute shares the traffic."""
+
+from governed_api import runtime as rt
+from governed_api.names import component
+from governed_operator.desired.inference import selector
+from governed_operator.desired.manifest import Manifest, Subject, manifest
+from governed_operator.desired.track import CANARY, STABLE
+
+
+def service_name(model: str, track: str | None = None) -> str:
+    return component(model, track) if track else model
+
+
+def service_url(subject: Subject) -> str:
+    """Address inside the cluster."""
+    return f"http://{service_name(subject.name)}.{subject.namespace}.svc:{rt.PORT_HTTP}"
+
+
+def service(subject: Subject, track: str | None = None) -> Manifest:
+    return manifest(
+        "v1",
+        "Service",
+        service_name(subject.name, track),
+        subject,
+        "predictor",
+        spec={
+            "selector": selector(subject, track),
+            "ports": [{"name": "http", "port": rt.PORT_HTTP, "targetPort": "http", "protocol": "TCP"}],
+        },
+    )
+
+
+def services(subject: Subject, *, canary: bool) -> list[Manifest]:
+    """The clients' Service selects all tracks, so that shares follow replicas where no Gateway is."""
+    out = [service(subject)]
+    if subject.settings.gateway and subject.capabilities.gateway_api:
+        out += [service(subject, track) for track in (STABLE, CANARY) if canary or track == STABLE]
+    return out

@@ -1,0 +1,30 @@
+"""PersistentVolumeClaims: the trainer's data volume, ciphertext only (its files are sealed by our keysets)."""
+
+from governed_api.names import component
+from governed_operator.desired.manifest import ANNOTATION_CREATE_ONCE, Manifest, Subject, manifest
+
+
+def data_claim_name(model: str) -> str:
+    return component(model, "data")
+
+
+def data_claim(subject: Subject) -> Manifest | None:
+    training = subject.model.spec.lifecycle.training
+    if training is None:
+        return None
+    spec: Manifest = {
+        "accessModes": ["ReadWriteOnce"],
+        "resources": {"requests": {"storage": training.volume_size}},
+    }
+    storage_class = subject.model.spec.governance.encryption.storage_class_name
+    if storage_class:
+        spec["storageClassName"] = storage_class
+    return manifest(
+        "v1",
+        "PersistentVolumeClaim",
+        data_claim_name(subject.name),
+        subject,
+        "trainer",
+        annotations={ANNOTATION_CREATE_ONCE: "true"},
+        spec=spec,
+    )

@@ -1,0 +1,97 @@
+"""The trainer Job: its name hashes the training spec, so that the same training is never run twice."""
+
+from governed_api import runtime as rt
+from governed_api.lifecycle import Training
+from governed_api.names import component
+from governed_api.quantities import seconds
+from governed_operator.desired import environment as env
+from governed_operator.desired import pod
+from governed_operator.desired.access import account_name
+from governed_operator.desired.manifest import ANNOTATION_CREATE_ONCE, Manifest, Subject, manifest, model_labels
+from governed_operator.desired.specification import training_name
+from governed_operator.desired.storage import data_claim_name
+
+COMPONENT = "trainer"
+PERMANENT_FAILURES = [2, 65, 78]
+"""Exit codes for which trying again is useless: usage, data (EX_DATAERR), configuration (EX_CONFIG)."""
+QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
+
+
+def job_name(subject: Subject) -> str:
+    return component(subject.name, f"train-{subject.model.training_hash()[:10]}")
+
+
+def trainer_job(subject: Subject) -> Manifest | None:
+    training = subject.model.spec.lifecycle.training
+    if training is None:
+        return None
+    job = manifest(
+        "batch/v1",
+        "Job",
+        job_name(subject),
+        subject,
+        COMPONENT,
+        annotations={ANNOTATION_CREATE_ONCE: "true"},
+        spec={
+            "backoffLimit": 3,
+            "activeDeadlineSeconds": seconds(training.active_deadline),
+            "podReplacementPolicy": "Failed",
+            "podFailurePolicy": {"rules": _failure_rules()},
+            "template": {"metadata": {"labels": model_labels(subject, COMPONENT)}, "spec": _pod(subject, training)},
+        },
+    )
+    if training.queue_name:
+        job["metadata"]["labels"][QUEUE_LABEL] = training.queue_name
+    return job
+
+
+def _failure_rules() -> list[Manifest]:
+    codes = {"containerName": "trainer", "operator": "In", "values": PERMANENT_FAILURES}
+    return [
+        {"action": "FailJob", "onExitCodes": codes},
+        {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
+    ]
+
+
+def _pod(subject: Subject, training: Training) -> Manifest:
+    return {
+        "restartPolicy": "Never",
+        "serviceAccountName": account_name(subject.name),
+        "terminationGracePeriodSeconds": 30,
+        "securityContext": pod.security_context(),
+        **pod.scheduling(subject),
+        "containers": [_container(subject, training)],
+        "volumes": [
+            pod.spec_volume(training_name(subject.model)),
+            pod.keys_volume(subject.name, subject.model.spec),
+            {"name": "data", "persistentVolumeClaim": {"claimName": data_claim_name(subject.name)}},
+            pod.source_volume(training.data.uri),
+            pod.memory_volume("model", "1Gi"),
+            pod.memory_volume("tmp", "1Gi"),
+        ],
+    }
+
+
+def _container(subject: Subject, training: Training) -> Manifest:
+    settings = subject.settings
+    return pod.container(
+        "trainer",
+        settings.images.trainer,
+        pod.python_module("governed_serving.trainer"),
+        settings.pull_policy,
+        env=[
+            *env.model_container(subject.namespace, subject.name),
+            env.variable(rt.DATA_DIR, rt.MOUNT_DATA),
+            env.variable(rt.SOURCE_DIR, rt.MOUNT_SOURCE),
+            env.variable(rt.MODEL_DIR, rt.MOUNT_MODEL),
+        ],
+        resources=pod.resources(training.resources, "500m", "1Gi"),
+        volumeMounts=[
+            pod.mount("spec", rt.MOUNT_SPEC, read_only=True),
+            pod.mount("keys", rt.MOUNT_KEYS, read_only=True),
+            pod.mount("data", rt.MOUNT_DATA),
+            pod.mount("source", rt.MOUNT_SOURCE, read_only=True),
+            pod.mount("model", rt.MOUNT_MODEL),
+            pod.mount("tmp", "/tmp"),
+        ],
+    )

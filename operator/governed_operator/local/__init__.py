@@ -1,0 +1,1 @@
+"""Runs rendered pod templates as local processes."""

@@ -1,0 +1,56 @@
+"""Log lines of many containers on one terminal: a coloured prefix, JSON lines made readable."""
+
+import json
+from collections import deque
+
+from rich.console import Console
+from rich.text import Text
+
+COLOURS = ("cyan", "magenta", "blue", "green", "yellow", "bright_cyan", "bright_magenta")
+LEVELS = {"warning": "yellow", "error": "red", "critical": "bold red"}
+KEPT = 20
+
+
+class Logs:
+    """Writes to ``console``; keeps the last lines of each container for error messages."""
+
+    def __init__(self, console: Console, *, quiet: bool = False) -> None:
+        self.console = console
+        self._quiet = quiet
+        self._colours: dict[str, str] = {}
+        self._last: dict[str, deque[tuple[str, str]]] = {}
+
+    def line(self, container: str, text: str) -> None:
+        """One line as a container wrote it."""
+        level, message = readable(text)
+        self._last.setdefault(container, deque(maxlen=KEPT)).append((level, message))
+        if self._quiet and level not in LEVELS:
+            return
+        colour = self._colours.setdefault(container, COLOURS[len(self._colours) % len(COLOURS)])
+        prefix = Text(f"{container:>9} │ ", style=colour)
+        self.console.print(prefix + Text(message, style=LEVELS.get(level, "")), soft_wrap=True)
+
+    def note(self, text: str, style: str = "dim") -> None:
+        """A line of the runner's own."""
+        self.console.print(Text(f"{'governed':>9} │ {text}", style=style), soft_wrap=True)
+
+    def cause(self, container: str) -> str:
+        """The last error that a container logged, otherwise its last line."""
+        lines = self._last.get(container, deque())
+        errors = [message for level, message in lines if level in ("error", "critical")]
+        return (errors or [message for _, message in lines] or ["it wrote nothing"])[-1]
+
+
+def readable(text: str) -> tuple[str, str]:
+    """(level, message with fields) of a JSON log line; a line of another form is its own message."""
+    try:
+        entry = json.loads(text)
+    except ValueError:
+        return "", text
+    if not isinstance(entry, dict) or "message" not in entry:
+        return "", text
+    fields = entry.get("fields")
+    own = {k: v for k, v in entry.items() if k not in ("level", "time", "message", "fields")}
+    extra = own | (fields if isinstance(fields, dict) else {})
+    tail = "".join(f" {k}={v}" for k, v in extra.items())
+    return str(entry.get("level", "")).lower(), f"{entry['message']}{tail}"

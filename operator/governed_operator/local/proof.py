@@ -1,0 +1,57 @@
+"""A request's place in the ledger: waits for its entry, then has the serving side verify it offline."""
+
+import asyncio
+import json
+import os
+import sys
+import time
+from typing import Any
+
+import httpx
+
+from governed_operator.cli.serving_side import module
+from governed_operator.local.errors import LocalError
+from governed_operator.local.run import Running
+
+PATIENCE = 30.0
+POLL = 0.1
+
+
+async def wait_for_entry(running: Running, request: str) -> dict[str, Any]:
+    """The ledger's entry of a prediction. Raises LocalError when it doesn't come in time."""
+    token = running.token_file.read_text().strip()
+    deadline = time.monotonic() + PATIENCE
+    async with httpx.AsyncClient(
+        base_url=running.archive_url, headers={"authorization": f"Bearer {token}"}, trust_env=False, timeout=5
+    ) as client:
+        while True:
+            answer = await client.get("/v1/ledger/find", params={"model": running.model.name, "id": request})
+            found = answer.json() if answer.status_code == 200 else []
+            entries = found.get("entries", []) if isinstance(found, dict) else found
+            if entries:
+                return dict(entries[0])
+            if time.monotonic() > deadline:
+                raise LocalError(
+                    f"request {request} is not in the ledger after {PATIENCE:.0f} s: see the auditor's log"
+                )
+            await asyncio.sleep(POLL)
+
+
+async def verify(running: Running, request: str) -> tuple[bool, str]:
+    """Whether the archive's folder verifies offline, that request included; and the verifier's own words."""
+    program = module("governed_serving.archive", "verify", str(running.workdir.archive_folder), "--id", request)
+    if program is None:
+        raise LocalError("the serving side isn't installed: pip install 'governed-models[serving]'")
+    done = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *program,
+        env=dict(os.environ) | running.workdir.archive_environment(),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    output, _ = await done.communicate()
+    return done.returncode == 0, output.decode(errors="replace").strip()
+
+
+def compact(entry: dict[str, Any]) -> str:
+    return json.dumps(entry, ensure_ascii=False, sort_keys=True)

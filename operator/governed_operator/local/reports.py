@@ -1,0 +1,35 @@
+"""Reads the GovernanceReport files that local pods write."""
+
+import json
+from typing import Any
+
+from pydantic import ValidationError
+
+from governed_api.report import GovernanceReportStatus
+from governed_operator.local.errors import LocalError
+from governed_operator.local.workdir import Workdir
+
+
+def raw_report(workdir: Workdir, name: str) -> dict[str, Any]:
+    """The report's status as it was written; empty before the first write."""
+    path = workdir.reports / f"{name}.json"
+    try:
+        found = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise LocalError(f"{path}: not JSON ({error}): remove it; it is written anew") from error
+    if not isinstance(found, dict):
+        raise LocalError(f"{path}: expected a mapping: remove it; it is written anew")
+    status = found.get("status", found)
+    return status if isinstance(status, dict) else {}
+
+
+def report(workdir: Workdir, name: str) -> GovernanceReportStatus:
+    """The typed report. Raises LocalError when it doesn't have the contract's shape."""
+    try:
+        return GovernanceReportStatus.model_validate(raw_report(workdir, name))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(p) for p in first["loc"])
+        raise LocalError(f"{workdir.reports / f'{name}.json'}: {where}: {first['msg']}") from error

@@ -1,0 +1,199 @@
+"""`governed run`: archive → Job → Deployment, as the operator would apply them."""
+
+import asyncio
+import functools
+import signal
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rich.console import Console
+
+from governed_api import runtime as rt
+from governed_api.names import ARCHIVE
+from governed_api.resolved import ResolvedModel
+from governed_operator.decision import Decision, Revision
+from governed_operator.desired import Manifest, Subject, objects
+from governed_operator.desired.inference import deployment_name
+from governed_operator.local.addresses import LOOPBACK, Addresses, refuse_taken
+from governed_operator.local.errors import LocalError
+from governed_operator.local.logs import Logs
+from governed_operator.local.pod import Host, Pod, run_job
+from governed_operator.local.probe import Prober
+from governed_operator.local.progress import training_state, waiting
+from governed_operator.local.reports import raw_report, report
+from governed_operator.local.supervision import Backoff
+from governed_operator.local.volumes import Secrets, Volumes
+from governed_operator.local.workdir import Workdir
+from governed_operator.policy.artefact import artefact_of
+
+UNKNOWN = "sha256:unknown"
+"""Stands for the artefact's digest until training has made it; nothing runs with it."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """Of one run."""
+
+    workdir: Path
+    source: Path
+    """Folder that relative file: URIs resolve against."""
+    port_offset: int = 0
+    quiet: bool = False
+    backoff: Backoff = field(default_factory=Backoff)
+
+
+@dataclass(frozen=True)
+class Running:
+    """A ready model on this machine."""
+
+    model: ResolvedModel
+    workdir: Workdir
+    addresses: Addresses
+    revision: Revision
+
+    @property
+    def url(self) -> str:
+        return f"http://{LOOPBACK}:{self.addresses.port(rt.PORT_HTTP)}"
+
+    @property
+    def auditor_url(self) -> str:
+        return f"http://{LOOPBACK}:{self.addresses.port(rt.PORT_AUDITOR)}"
+
+    @property
+    def archive_url(self) -> str:
+        return f"http://{LOOPBACK}:{self.addresses.port(rt.PORT_ARCHIVE)}"
+
+    @property
+    def token_file(self) -> Path:
+        return self.workdir.secrets / f"{self.model.name}-token" / rt.TOKEN_NAME
+
+    @property
+    def kek_file(self) -> Path:
+        ref = self.model.spec.governance.encryption.key_ref
+        secret, key = (ref.secret_name, ref.key) if ref else (f"{self.model.name}-kek", rt.KEK_NAME)
+        return self.workdir.secrets / secret / key
+
+
+def by_kind(manifests: list[Manifest], kind: str) -> list[Manifest]:
+    return [m for m in manifests if m["kind"] == kind]
+
+
+class LocalRun:
+    """One model's life on one machine."""
+
+    def __init__(self, model: ResolvedModel, options: Options, console: Console) -> None:
+        self.model = model
+        self.options = options
+        self.logs = Logs(console, quiet=options.quiet)
+        self.workdir = Workdir(options.workdir)
+        self._subject = Subject(model)
+        self._pods: list[Pod] = []
+        runtime = model.spec.predictor.model.runtime
+        self._foreign = [runtime.port] if runtime else []
+
+    async def __call__(self, when_ready: Callable[[Running], Awaitable[None]]) -> None:
+        """Start everything, call ``when_ready``, stop everything. Raises LocalError."""
+        self.workdir.open()
+        prober = Prober()
+        try:
+            await when_ready(await self._start(prober))
+        finally:
+            await self._stop()
+            await prober.close()
+            self.workdir.close()
+
+    async def _start(self, prober: Prober) -> Running:
+        artefact = self._artefact()
+        manifests = self._render(artefact)
+        secrets = Secrets(self.workdir, (f"{ARCHIVE}-keys", rt.ROOT_NAME))
+        for secret in by_kind(manifests, "Secret"):
+            secrets.ensure(secret)
+        addresses = Addresses(self.options.port_offset, self.workdir, by_kind(manifests, "Service"), self._foreign)
+        host = self._host(manifests, secrets, addresses, prober)
+        self._refuse_taken_ports(manifests, host)
+        archive = self._archive(manifests, host)
+        await self._up(archive, "archive")
+        if artefact is None:
+            await self._train(manifests, host)
+            artefact = self._artefact()
+            if artefact is None:
+                raise LocalError("the trainer succeeded, but its report names no artefact for this training spec")
+            manifests = self._render(artefact)
+            host = self._host(manifests, secrets, addresses, prober)
+        await self._up(self._deployment(manifests, host), self.model.name)
+        return Running(self.model, self.workdir, addresses, Revision.of(self.model, artefact))
+
+    def _artefact(self) -> str | None:
+        return artefact_of(self.model, report(self.workdir, self.model.name))
+
+    def _render(self, artefact: str | None) -> list[Manifest]:
+        stable = Revision.of(self.model, UNKNOWN if artefact is None else artefact)
+        return objects(self._subject, Decision(train=artefact is None, stable=stable))
+
+    def _host(self, manifests: list[Manifest], secrets: Secrets, addresses: Addresses, prober: Prober) -> Host:
+        config_maps = {m["metadata"]["name"]: m for m in by_kind(manifests, "ConfigMap")}
+        volumes = functools.partial(
+            Volumes, workdir=self.workdir, secrets=secrets, config_maps=config_maps, source=self.options.source
+        )
+        namespace = self.model.namespace
+        return Host(self.workdir, self.logs, addresses, prober, volumes, namespace, self.options.backoff)
+
+    def _archive(self, manifests: list[Manifest], host: Host) -> Pod:
+        (archive,) = by_kind(manifests, "StatefulSet")
+        spec = archive["spec"]
+        return Pod(f"{ARCHIVE}-0", spec["template"]["spec"], host, spec.get("volumeClaimTemplates"))
+
+    def _deployment(self, manifests: list[Manifest], host: Host) -> Pod:
+        (deployment,) = by_kind(manifests, "Deployment")
+        return Pod(f"{deployment_name(self.model.name)}-0", deployment["spec"]["template"]["spec"], host)
+
+    def _refuse_taken_ports(self, manifests: list[Manifest], host: Host) -> None:
+        pods = (self._archive(manifests, host), self._deployment(manifests, host))
+        refuse_taken({port: spec.name for pod in pods for spec in pod.specs() for port in spec.ports})
+
+    async def _up(self, pod: Pod, title: str) -> None:
+        self._pods.append(pod)
+        async with waiting(self.logs.console, f"starting {title}", lambda: (None, "")):
+            await pod.start()
+            await pod.ready()
+
+    async def _train(self, manifests: list[Manifest], host: Host) -> None:
+        state = training_state(lambda: raw_report(self.workdir, self.model.name))
+        async with waiting(self.logs.console, "training", state):
+            for job in by_kind(manifests, "Job"):
+                await run_job(job, host)
+
+    def kill(self) -> None:
+        """End all processes at once."""
+        for pod in self._pods:
+            pod.kill()
+
+    async def _stop(self) -> None:
+        for pod in reversed(self._pods):
+            await pod.stop()
+
+
+async def until_signalled(run: LocalRun, when_ready: Callable[[Running], Awaitable[None]]) -> bool:
+    """Run until done; SIGINT or SIGTERM stops gracefully, a second one at once. True when a signal ended it."""
+    task = asyncio.create_task(run(when_ready))
+    signals = 0
+
+    def end() -> None:
+        nonlocal signals
+        signals += 1
+        if signals == 1:
+            run.logs.note("stopping: requests in flight are finished; once more to stop at once", "bold")
+            task.cancel()
+        else:
+            run.kill()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, end)
+    try:
+        await task
+    except asyncio.CancelledError:
+        if not signals:
+            raise
+    return signals > 0

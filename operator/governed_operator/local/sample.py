@@ -1,0 +1,65 @@
+"""The sample's requests: a JSON file beside the manifest.
+
+``{"instances": [{feature: value}], "counts": [times sent], "rows": per request, "explain": [indices]}``
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from governed_api.model import GovernedModel
+from governed_api.names import ANNOTATION_SAMPLES
+from governed_operator.local.errors import LocalError
+
+Row = dict[str, Any]
+KNOWN = {"instances", "counts", "labels", "rows", "explain"}
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What `governed run --once` sends."""
+
+    instances: list[Row]
+    counts: list[int]
+    rows: int
+    explain: list[int]
+
+    def batches(self) -> list[list[Row]]:
+        """Every instance as often as its count says, interleaved as a population would arrive, in requests of ``rows`` rows."""
+        weighted = [((k + 0.5) / n, i) for i, n in enumerate(self.counts) for k in range(n)]
+        population = [self.instances[i] for _, i in sorted(weighted)]
+        return [population[i : i + self.rows] for i in range(0, len(population), self.rows)]
+
+    @property
+    def total(self) -> int:
+        return sum(self.counts)
+
+
+def sample_path(model: GovernedModel, file: Path) -> Path:
+    """The annotation's file, otherwise the companion ``<stem>.requests.json``."""
+    annotated = (model.metadata.get("annotations") or {}).get(ANNOTATION_SAMPLES)
+    return file.resolve().parent / annotated if annotated else file.resolve().with_name(f"{file.stem}.requests.json")
+
+
+def load_sample(path: Path) -> Sample:
+    """Raises LocalError naming the field."""
+    try:
+        found = json.loads(path.read_bytes())
+    except OSError as error:
+        raise LocalError(f"{path}: {error.strerror}: --once sends the requests in this file") from error
+    except ValueError as error:
+        raise LocalError(f"{path}: not JSON: {error}") from error
+    if not isinstance(found, dict) or not isinstance(found.get("instances"), list) or not found["instances"]:
+        raise LocalError(f"{path}: expected a mapping with a list of instances")
+    unknown = sorted(set(found) - KNOWN)
+    if unknown:
+        raise LocalError(f"{path}: {unknown[0]}: unknown field; known are {', '.join(sorted(KNOWN))}")
+    instances = found["instances"]
+    counts = found.get("counts") or [1] * len(instances)
+    if len(counts) != len(instances) or not all(isinstance(c, int) and c >= 0 for c in counts):
+        raise LocalError(f"{path}: counts: expected {len(instances)} whole numbers, one per instance")
+    explain = found.get("explain", [0])
+    if not all(isinstance(i, int) and 0 <= i < len(instances) for i in explain):
+        raise LocalError(f"{path}: explain: expected indices below {len(instances)}")
+    return Sample(instances, counts, int(found.get("rows", 64)), explain)

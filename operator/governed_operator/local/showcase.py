@@ -1,0 +1,135 @@
+"""`governed run --once`: the sample's requests, and what came of them, as a person sees it."""
+
+import asyncio
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+from rich.console import Console
+from rich.rule import Rule
+from rich.text import Text
+
+from governed_api.model import GovernedModel
+from governed_operator.client import ClientError, ModelClient
+from governed_operator.local.audit_view import bias_table, data_audit, gate_table
+from governed_operator.local.errors import LocalError
+from governed_operator.local.explanation_view import explanation_view
+from governed_operator.local.proof import verify, wait_for_entry
+from governed_operator.local.reports import raw_report
+from governed_operator.local.run import Running
+from governed_operator.local.sample import Sample, load_sample, sample_path
+
+VERDICT_PATIENCE = 30.0
+
+
+async def show(running: Running, manifest: GovernedModel, file: Path, console: Console | None = None) -> None:
+    """Send the sample, print everything in order. Raises LocalError when a step fails."""
+    console = console or Console(highlight=False)
+    sample = load_sample(sample_path(manifest, file))
+    _training(console, running)
+    try:
+        with ModelClient(running.url, running.model.name) as client:
+            first = await _predictions(console, client, sample)
+            if running.model.spec.explainer:
+                await _explanations(console, client, sample)
+    except ClientError as error:
+        raise LocalError(str(error)) from error
+    if running.model.spec.governance.bias:
+        await _bias(console, running, sample.total)
+    await _masking(console, running)
+    await _proof(console, running, first)
+
+
+def _training(console: Console, running: Running) -> None:
+    trainer = raw_report(running.workdir, running.model.name).get("trainer") or {}
+    if trainer.get("dataAudit"):
+        console.print(Rule("data audit: what was decided before any model", align="left"))
+        console.print(data_audit(trainer["dataAudit"]))
+    if trainer.get("gates"):
+        console.print(Rule("gates: what decides what ships", align="left"))
+        console.print(gate_table(trainer["gates"]))
+    artefact = trainer.get("artefact") or {}
+    if artefact:
+        console.print(Text(f"artefact {artefact.get('digest')} ({artefact.get('variant', '')})", style="dim"))
+
+
+async def _predictions(console: Console, client: ModelClient, sample: Sample) -> str:
+    """Print the first answer, send the rest; returns the first request's id."""
+    console.print(Rule("prediction", align="left"))
+    batches = sample.batches()
+    example = sample.instances[sample.explain[0] if sample.explain else 0]
+    began = time.perf_counter()
+    answer = await asyncio.to_thread(client.infer, [example])
+    taken = (time.perf_counter() - began) * 1000
+    console.print(Text(" ".join(f"{k}={v}" for k, v in example.items())))
+    for output in answer["outputs"]:
+        values = [f"{v:.4f}" if isinstance(v, float) else str(v) for v in output["data"]]
+        console.print(f"  {output['name']}: [bold]{', '.join(values)}[/bold]")
+    console.print(Text(f"request {answer['id']} · {taken:.1f} ms", style="dim"))
+    for rows in batches:
+        await asyncio.to_thread(client.infer, rows)
+    console.print(Text(f"{sample.total:,} rows more in {len(batches):,} requests", style="dim"))
+    return str(answer["id"])
+
+
+async def _explanations(console: Console, client: ModelClient, sample: Sample) -> None:
+    for index in sample.explain:
+        row = sample.instances[index]
+        title = " ".join(f"{k}={_clip(v)}" for k, v in row.items())
+        console.print(Rule(f"explanation: {title}", align="left"))
+        console.print(explanation_view(await asyncio.to_thread(client.explain, row, {})))
+
+
+def _clip(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 24 else f"{text[:23]}…"
+
+
+async def _bias(console: Console, running: Running, expected: int) -> None:
+    console.print(Rule("bias verdict", align="left"))
+    verdict = await _verdict(running, expected)
+    console.print(bias_table(verdict.get("metrics", [])))
+    status = {"Pass": "True", "Fail": "False"}.get(str(verdict.get("verdict")), "Unknown")
+    line = Text(f"BiasWithinThresholds={status}  ", style={"True": "green", "False": "bold red"}.get(status, "yellow"))
+    console.print(line + Text(f"{verdict.get('summary', '')}  ({verdict.get('samples', 0):,} samples)"))
+
+
+async def _verdict(running: Running, expected: int) -> dict[str, Any]:
+    """The auditor's verdict once it has seen ``expected`` rows."""
+    deadline = time.monotonic() + VERDICT_PATIENCE
+    found: dict[str, Any] = {}
+    async with httpx.AsyncClient(base_url=running.auditor_url, trust_env=False, timeout=5) as client:
+        while True:
+            answer = await client.get("/v1/verdict")
+            if answer.status_code == 200:
+                found = answer.json()
+            if int(found.get("samples") or 0) >= expected:
+                return found
+            if time.monotonic() > deadline:
+                raise LocalError(
+                    f"the auditor has folded {found.get('samples', 0)} of {expected} rows after {VERDICT_PATIENCE:.0f} s"
+                )
+            await asyncio.sleep(0.05)
+
+
+async def _masking(console: Console, running: Running) -> None:
+    if running.model.spec.governance.privacy.masking is None:
+        return
+    console.print(Rule("masking", align="left"))
+    async with httpx.AsyncClient(base_url=running.url, trust_env=False, timeout=5) as client:
+        lines = (await client.get("/metrics")).text.splitlines()
+    counters = [line for line in lines if "mask" in line and not line.startswith("#") and not line.endswith(" 0.0")]
+    for line in counters or ["nothing was masked"]:
+        console.print(Text(line))
+
+
+async def _proof(console: Console, running: Running, request: str) -> None:
+    console.print(Rule("proof", align="left"))
+    entry = await wait_for_entry(running, request)
+    passed, words = await verify(running, request)
+    console.print(Text(f"request {request} is ledger entry {entry.get('index')}"))
+    console.print(Text(words))
+    if not passed:
+        raise LocalError("the ledger does not verify: see the verifier's words above")
+    console.print(Text("the inclusion proof verifies offline", style="bold green"))

@@ -1,0 +1,120 @@
+"""A container of a pod template → the process that stands for it."""
+
+import os
+import shutil
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from governed_operator.desired.manifest import Manifest
+from governed_operator.local.addresses import LOOPBACK, Addresses
+from governed_operator.local.errors import LocalError
+
+INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "SYSTEMROOT", "VIRTUAL_ENV", "TZ", "PYTHONPATH")
+"""Of the runner's own environment; everything else comes from the template, as in a pod."""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """An HTTP probe with the patience of its template."""
+
+    url: str
+    period: float
+    failures: int
+    timeout: float
+    delay: float
+
+    @classmethod
+    def of(cls, probe: Manifest | None, container: Manifest, addresses: Addresses) -> "Probe | None":
+        if probe is None:
+            return None
+        if "httpGet" not in probe:
+            raise LocalError(f"container {container['name']}: only httpGet probes work on one machine")
+        get = probe["httpGet"]
+        named = {p["name"]: p["containerPort"] for p in container.get("ports", [])}
+        number = get["port"] if isinstance(get["port"], int) else named[get["port"]]
+        return cls(
+            url=f"http://{LOOPBACK}:{addresses.port(number)}{get['path']}",
+            period=probe.get("periodSeconds", 10),
+            failures=probe.get("failureThreshold", 3),
+            timeout=probe.get("timeoutSeconds", 1),
+            delay=probe.get("initialDelaySeconds", 0),
+        )
+
+
+@dataclass(frozen=True)
+class ProcessSpec:
+    """What is executed, and how it is watched."""
+
+    name: str
+    pod: str
+    argv: tuple[str, ...]
+    environment: Mapping[str, str]
+    ports: tuple[int, ...]
+    startup: Probe | None
+    readiness: Probe | None
+    liveness: Probe | None
+    grace: float
+
+    @property
+    def key(self) -> str:
+        return f"{self.pod}/{self.name}"
+
+
+def process_spec(
+    container: Manifest, pod: Manifest, name: str, namespace: str, directories: Mapping[str, Path], addresses: Addresses
+) -> ProcessSpec:
+    """Translate one container. ``directories``: volume name → directory. Raises LocalError when it needs its image."""
+    mounts = {m["mountPath"]: directories[m["name"]] for m in container.get("volumeMounts", [])}
+    own = [p["containerPort"] for p in container.get("ports", [])]
+    facts = {"metadata.name": name, "metadata.namespace": namespace}
+    environment = {k: os.environ[k] for k in INHERITED if k in os.environ}
+    for variable in container.get("env", []):
+        environment[variable["name"]] = _value(variable, facts, mounts, addresses)
+    return ProcessSpec(
+        name=container["name"],
+        pod=name,
+        argv=_command(container),
+        environment=environment,
+        ports=tuple(addresses.port(p) for p in {*own, *_listening(container)}),
+        startup=Probe.of(container.get("startupProbe"), container, addresses),
+        readiness=Probe.of(container.get("readinessProbe"), container, addresses),
+        liveness=Probe.of(container.get("livenessProbe"), container, addresses),
+        grace=pod.get("terminationGracePeriodSeconds", 30),
+    )
+
+
+def _listening(container: Manifest) -> list[int]:
+    return [
+        int(v["value"])
+        for v in container.get("env", [])
+        if v["name"].endswith("_PORT") and v.get("value", "").isdigit()
+    ]
+
+
+def _command(container: Manifest) -> tuple[str, ...]:
+    words = [*container.get("command", []), *container.get("args", [])]
+    if not container.get("command"):
+        raise LocalError(
+            f"container {container['name']} runs the entry point of image {container['image']}, which a local run can't start: "
+            "set predictor.model.runtime.command to a command of this machine"
+        )
+    if words[0] == "python":
+        words[0] = sys.executable
+    elif shutil.which(words[0]) is None:
+        raise LocalError(f"container {container['name']}: command {words[0]!r} is not on this machine's PATH")
+    return tuple(words)
+
+
+def _value(variable: Manifest, facts: Mapping[str, str], mounts: Mapping[str, Path], addresses: Addresses) -> str:
+    if "valueFrom" in variable:
+        path = variable["valueFrom"]["fieldRef"]["fieldPath"]
+        return facts[path]
+    value = str(variable.get("value", ""))
+    if variable["name"].endswith("_PORT") and value.isdigit():
+        return str(addresses.port(int(value)))
+    for mount in sorted(mounts, key=len, reverse=True):
+        if value == mount or value.startswith(f"{mount}/"):
+            return str(mounts[mount]) + value[len(mount) :]
+    return addresses.url(value)

@@ -1,0 +1,121 @@
+"""Volumes of a pod → directories; Secrets and ConfigMaps → files."""
+
+import base64
+from collections.abc import Mapping
+from pathlib import Path
+
+from governed_operator.desired.manifest import ANNOTATION_GENERATE, Manifest
+from governed_operator.local.errors import LocalError
+from governed_operator.local.workdir import Workdir
+from governed_operator.secrets import draw
+
+
+class Secrets:
+    """Secrets of a namespace as files WORKDIR/secrets/<name>/<key>, 0600; generated ones are drawn once."""
+
+    def __init__(self, workdir: Workdir, root: tuple[str, str]) -> None:
+        self._folder = workdir.secrets
+        self._root = root
+
+    def ensure(self, secret: Manifest) -> None:
+        """Draw a generated Secret's data unless it is there. A half-written one is an error, never replaced: a key may be lost."""
+        name = secret["metadata"]["name"]
+        folder = self._folder / name
+        wanted = secret["metadata"]["annotations"][ANNOTATION_GENERATE].split(",")
+        if folder.is_dir():
+            missing = [key for key in wanted if not (folder / key).is_file()]
+            if missing:
+                raise LocalError(f"{folder / missing[0]} is missing: restore the key, or start in a new --workdir")
+            return
+        staging = self._folder / f".{name}"
+        staging.mkdir(mode=0o700, exist_ok=True)
+        for key, value in draw(secret, self._root_key()).items():
+            write_private(staging / key, value)
+        staging.rename(folder)
+
+    def value(self, name: str, key: str) -> bytes:
+        """Raises LocalError when the Secret, or the key in it, isn't there."""
+        path = self._folder / name / key
+        if not path.is_file():
+            raise LocalError(
+                f"Secret {name} has no key {key}: expected a file {path} (32 random bytes, mode 0600) for a local run"
+            )
+        return path.read_bytes()
+
+    def keys(self, name: str) -> list[str]:
+        folder = self._folder / name
+        return sorted(p.name for p in folder.iterdir()) if folder.is_dir() else []
+
+    def _root_key(self) -> bytes | None:
+        path = self._folder.joinpath(*self._root)
+        return path.read_bytes() if path.is_file() else None
+
+
+def write_private(path: Path, content: bytes) -> None:
+    """A file that only its owner reads, from the first byte on."""
+    path.unlink(missing_ok=True)
+    path.touch(mode=0o600)
+    path.write_bytes(content)
+
+
+class Volumes:
+    """Directories of one pod's volumes, by volume name."""
+
+    def __init__(
+        self, pod: str, workdir: Workdir, secrets: Secrets, config_maps: Mapping[str, Manifest], source: Path
+    ) -> None:
+        self._pod = pod
+        self._workdir = workdir
+        self._secrets = secrets
+        self._config_maps = config_maps
+        self._source = source
+
+    def directory(self, volume: Manifest) -> Path:
+        """The directory that stands for ``volume``, made and filled. Raises LocalError for kinds that have no local meaning."""
+        name = volume["name"]
+        if name == "source" and "emptyDir" in volume:
+            return self._source
+        if "persistentVolumeClaim" in volume:
+            return self._made(self._workdir.volumes / volume["persistentVolumeClaim"]["claimName"])
+        if "claimTemplate" in volume:
+            return self._made(self._workdir.volumes / f"{name}-{self._pod}")
+        if "emptyDir" in volume:
+            memory = volume["emptyDir"].get("medium") == "Memory"
+            return self._made((self._workdir.memory if memory else self._workdir.volumes) / self._pod / name)
+        folder = self._made(self._workdir.memory / self._pod / name)
+        for path, content in self._files(volume).items():
+            write_private(folder / path, content)
+        return folder
+
+    def _files(self, volume: Manifest) -> dict[str, bytes]:
+        if "configMap" in volume:
+            return self._config_map(volume["configMap"]["name"])
+        if "secret" in volume:
+            return self._secret({**volume["secret"], "name": volume["secret"]["secretName"]})
+        if "projected" in volume:
+            out: dict[str, bytes] = {}
+            for source in volume["projected"]["sources"]:
+                out |= (
+                    self._secret(source["secret"])
+                    if "secret" in source
+                    else self._config_map(source["configMap"]["name"])
+                )
+            return out
+        kinds = ", ".join(k for k in volume if k != "name")
+        raise LocalError(f"volume {volume['name']} of kind {kinds} has no meaning on one machine")
+
+    def _secret(self, source: Manifest) -> dict[str, bytes]:
+        items = source.get("items") or [{"key": k, "path": k} for k in self._secrets.keys(source["name"])]
+        return {item["path"]: self._secrets.value(source["name"], item["key"]) for item in items}
+
+    def _config_map(self, name: str) -> dict[str, bytes]:
+        if name not in self._config_maps:
+            raise LocalError(f"ConfigMap {name} is not among the rendered objects")
+        found = self._config_maps[name]
+        binary = {k: base64.b64decode(v) for k, v in found.get("binaryData", {}).items()}
+        return {k: v.encode() for k, v in found.get("data", {}).items()} | binary
+
+    @staticmethod
+    def _made(path: Path) -> Path:
+        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return path

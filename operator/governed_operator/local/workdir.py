@@ -1,0 +1,86 @@
+"""The work directory of a local run: what stays on disk (ciphertext, keys 0600) and what stays in memory (plaintext)."""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from governed_api import runtime as rt
+from governed_api.names import ARCHIVE
+from governed_operator.local.errors import LocalError, StaleRun
+from governed_operator.local.process_table import Known, alive, known
+
+SHM = Path("/dev/shm")
+
+
+class Workdir:
+    """WORKDIR/{volumes,secrets,reports,run.json}; plaintext under ``memory``, gone when the run ends."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.resolve()
+        self.volumes = self.root / "volumes"
+        self.secrets = self.root / "secrets"
+        self.reports = self.root / "reports"
+        self.run_file = self.root / "run.json"
+        base = SHM if SHM.is_dir() and os.access(SHM, os.W_OK) else Path(tempfile.gettempdir())
+        tag = hashlib.sha256(str(self.root).encode()).hexdigest()[:12]
+        self.memory = base / f"governed-{os.getuid()}-{tag}"
+        self._known: dict[str, Known] = {}
+
+    @property
+    def archive_folder(self) -> Path:
+        """The archive's volume: ciphertext, ledger and blobs."""
+        return self.volumes / f"archive-{ARCHIVE}-0"
+
+    def archive_environment(self) -> dict[str, str]:
+        """What a program needs to read that volume."""
+        keys = self.secrets / f"{ARCHIVE}-keys"
+        return {rt.KEK_FILE: str(keys / rt.KEK_NAME), rt.ARCHIVE_ROOT_FILE: str(keys / rt.ROOT_NAME)}
+
+    def open(self) -> None:
+        """Make the folders and claim the work directory. Raises StaleRun, LocalError."""
+        try:
+            for folder in (self.root, self.volumes, self.secrets, self.reports):
+                folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as error:
+            raise LocalError(f"{self.root}: {error.strerror}: expected a folder that can be written") from error
+        self._refuse_stale()
+        if self.memory.exists():
+            shutil.rmtree(self.memory)
+        self.memory.mkdir(mode=0o700)
+        self.remember("governed run", os.getpid())
+
+    def close(self) -> None:
+        """Forget plaintext and the claim."""
+        shutil.rmtree(self.memory, ignore_errors=True)
+        self.run_file.unlink(missing_ok=True)
+
+    def remember(self, name: str, pid: int) -> None:
+        """Note a process, so that a later run can tell whether it is still there."""
+        self._known[name] = known(pid)
+        self._save()
+
+    def forget(self, name: str) -> None:
+        if self._known.pop(name, None):
+            self._save()
+
+    def _save(self) -> None:
+        temporary = self.run_file.with_suffix(".tmp")
+        temporary.write_text(json.dumps(self._known))
+        temporary.replace(self.run_file)
+
+    def _refuse_stale(self) -> None:
+        try:
+            earlier: dict[str, Known] = json.loads(self.run_file.read_text())
+        except (FileNotFoundError, ValueError):
+            return
+        living = {name: entry for name, entry in earlier.items() if alive(entry)}
+        if not living:
+            return
+        listed = ", ".join(f"{name} (pid {entry['pid']})" for name, entry in living.items())
+        if "governed run" in living:
+            raise StaleRun(f"{self.root} is in use by another run: {listed}; stop it, or choose another --workdir")
+        pids = " ".join(str(entry["pid"]) for entry in living.values())
+        raise StaleRun(f"an earlier run in {self.root} crashed and left {listed}; stop them first: kill {pids}")

@@ -1,0 +1,33 @@
+"""Objects as YAML, in the order of application."""
+
+from typing import Any
+
+import yaml
+
+from governed_api.resolved import ResolvedModel
+from governed_operator.decision import Decision, Revision
+from governed_operator.desired import Manifest, Subject, objects
+from governed_operator.policy.artefact import artefact_of
+from governed_operator.settings import Capabilities, Settings
+
+UNKNOWN = "sha256:unknown"
+"""Stands for the digest of an artefact that training has yet to make."""
+
+
+class _Dumper(yaml.SafeDumper):
+    def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002
+        return True
+
+
+def to_yaml(manifests: list[Manifest]) -> str:
+    """A stream of documents; equal objects give equal bytes."""
+    return yaml.dump_all(manifests, Dumper=_Dumper, sort_keys=False, width=120, allow_unicode=True, explicit_start=True)
+
+
+def render(model: ResolvedModel, artefact: str | None, settings: Settings, capabilities: Capabilities) -> str:
+    """All objects of a model, those of before and after training together; an unknown digest reads sha256:unknown."""
+    known = artefact if artefact is not None else artefact_of(model, None)
+    train = model.spec.lifecycle.training is not None
+    stable = Revision.of(model, UNKNOWN if known is None else known)
+    decision = Decision(train=train, stable=None if model.spec.suspend else stable, stopped=model.spec.suspend)
+    return to_yaml(objects(Subject(model, settings=settings, capabilities=capabilities), decision))

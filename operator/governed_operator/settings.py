@@ -1,0 +1,68 @@
+"""What an installation decides once for all models: images, endpoints of neighbours, sizes."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+
+REGISTRY = "ghcr.io/governed-models"
+VERSION = "0.1.0"
+
+
+@dataclass(frozen=True)
+class Images:
+    """One image per role."""
+
+    server: str = f"{REGISTRY}/server:{VERSION}"
+    explainer: str = f"{REGISTRY}/explainer:{VERSION}"
+    auditor: str = f"{REGISTRY}/auditor:{VERSION}"
+    archive: str = f"{REGISTRY}/archive:{VERSION}"
+    trainer: str = f"{REGISTRY}/trainer:{VERSION}"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Read from the environment of the operator (GOVERNED_OPERATOR_…), set by the chart's values."""
+
+    images: Images = field(default_factory=Images)
+    pull_policy: str = "IfNotPresent"
+    pull_secrets: tuple[str, ...] = ()
+    archive_size: str = "10Gi"
+    archive_storage_class: str | None = None
+    api_servers: tuple[tuple[str, int], ...] = ()
+    """(CIDR, port) of the API server's endpoints; empty: pods may reach 443 and 6443 anywhere."""
+    metrics_namespace: str | None = None
+    """Namespace whose pods may scrape the explainer and the auditor."""
+    gateway: str | None = None
+    """namespace/name of the Gateway that HTTPRoutes attach to; absent: no HTTPRoutes."""
+    prometheus: str | None = None
+    """URL that KEDA's triggers query; absent: no ScaledObjects."""
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "Settings":
+        """Settings with every GOVERNED_OPERATOR_… variable that is set and not empty applied."""
+
+        def get(name: str) -> str | None:
+            return environment.get(f"GOVERNED_OPERATOR_{name}") or None
+
+        images = {f.name: get(f"IMAGE_{f.name.upper()}") for f in fields(Images)}
+        servers = (s.rsplit(":", 1) for s in (get("API_SERVERS") or "").split(",") if s)
+        return cls(
+            images=Images(**{k: v for k, v in images.items() if v}),
+            pull_policy=get("PULL_POLICY") or "IfNotPresent",
+            pull_secrets=tuple(s for s in (get("PULL_SECRETS") or "").split(",") if s),
+            archive_size=get("ARCHIVE_SIZE") or "10Gi",
+            archive_storage_class=get("ARCHIVE_STORAGE_CLASS"),
+            api_servers=tuple((cidr, int(port)) for cidr, port in servers),
+            metrics_namespace=get("METRICS_NAMESPACE"),
+            gateway=get("GATEWAY"),
+            prometheus=get("PROMETHEUS"),
+        )
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """Neighbours found in the cluster by their CRDs."""
+
+    keda: bool = False
+    service_monitor: bool = False
+    gateway_api: bool = False
