@@ -23,6 +23,8 @@ KEEP = (
     "maxItems", "maxProperties", "x-kubernetes-validations",
 )  # fmt: skip
 
+SCALE_PATH = ".spec.predictor.minReplicas"
+
 NAME_RULE = Rule(
     f"self.metadata.name.size() <= {MAX_MODEL_NAME} && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')",
     f"metadata.name must be a DNS label of at most {MAX_MODEL_NAME} characters that starts with a letter: names of owned objects derive from it",
@@ -52,9 +54,15 @@ def _node(node: Schema, defs: dict[str, Schema]) -> Schema:
         out["enum"] = [node["const"]]
     _bounds(node, out)
     _children(node, out, defs)
-    if out.get("default") is None:
-        out.pop("default", None)
+    if (default := _without_nulls(out.pop("default", None))) is not None:
+        out["default"] = default  # whole: rules are checked on a default before its children's defaults apply
     return out
+
+
+def _without_nulls(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _without_nulls(v) for k, v in value.items() if v is not None}
+    return value
 
 
 def _bounds(node: Schema, out: Schema) -> None:
@@ -71,8 +79,6 @@ def _children(node: Schema, out: Schema, defs: dict[str, Schema]) -> None:
         out["properties"] = {k: _node(v, defs) for k, v in node["properties"].items()}
         if node.get("required"):
             out["required"] = sorted(node["required"])
-        if out.get("default"):
-            out["default"] = {}  # children bring their own defaults
         if node.get("additionalProperties") is True:
             out["x-kubernetes-preserve-unknown-fields"] = True
     elif isinstance(node.get("additionalProperties"), dict):
@@ -137,7 +143,7 @@ def model_crd() -> Schema:
             "subresources": {
                 "status": {},
                 "scale": {
-                    "specReplicasPath": ".spec.predictor.minReplicas",
+                    "specReplicasPath": SCALE_PATH,
                     "statusReplicasPath": ".status.replicas",
                     "labelSelectorPath": ".status.selector",
                 },

@@ -64,6 +64,7 @@ def validate(manifest: object, old: dict[str, Any] | None = None) -> list[str]:
     body = defaulted(body, root)
     findings = list(_structure(body, root, ""))
     findings += _list_maps(body, root, "")
+    findings += _scale(body)
     blocked = any(f.blocking for f in findings)
     return [*findings, NOT_CHECKED] if blocked else [*findings, *_rules(body, old, root, "")]
 
@@ -95,16 +96,16 @@ def _unknown(value: Any, schema: Schema, path: str, top: bool = False) -> Iterat
         if "additionalProperties" in schema:
             for key, item in value.items():
                 yield from _unknown(item, schema["additionalProperties"], f"{path}.{key}")
-        elif "properties" in schema:
+        else:
             for key, item in value.items():
-                where = f"{path}.{key}" if path else key
-                if key not in schema["properties"]:
+                where = _join(path, key)
+                if key not in schema.get("properties", {}):
                     yield where
                 elif not (top and key == "metadata"):
                     yield from _unknown(item, schema["properties"][key], where)
-    elif isinstance(value, list) and "items" in schema:
+    elif isinstance(value, list):
         for n, item in enumerate(value):
-            yield from _unknown(item, schema["items"], f"{path}[{n}]")
+            yield from _unknown(item, schema.get("items", {}), f"{path}[{n}]")
 
 
 def _type(value: object) -> str:
@@ -142,8 +143,9 @@ def _structure(value: Any, schema: Schema, path: str) -> Iterator[Finding]:
     if kinds and not any(_fits(value, k) for k in kinds):
         expected = kinds[0] if len(kinds) == 1 else "[" + " ".join(kinds) + "]"
         found = _type(value)
-        tail = f': "{found}"' if value is not None else ': "null"'
-        yield Finding(f'{path}: Invalid value: "{found}": {path} in body must be of type {expected}{tail}', True)
+        yield Finding(f'{path}: Invalid value: "{found}": {path} in body must be of type {expected}: "{found}"', True)
+        if kinds == ["integer"] and isinstance(value, float):
+            yield Finding(f'<nil>: Invalid value: "": Checked value must be of type integer (default format) in {path}')
         return
     if "enum" in schema and value not in schema["enum"]:
         supported = ", ".join(_shown(v) for v in schema["enum"])
@@ -206,6 +208,20 @@ def _object(value: dict[str, Any], schema: Schema, path: str) -> Iterator[Findin
         sub = schema.get("properties", {}).get(name) or schema.get("additionalProperties")
         if isinstance(sub, dict) and not (path == "" and name == "metadata"):
             yield from _structure(item, sub, _join(path, name))
+
+
+def _scale(body: dict[str, Any]) -> list[Finding]:
+    """What the scale subresource says of the field that it reads."""
+    path = generated.SCALE_PATH
+    value: Any = body
+    for name in path.split(".")[1:]:
+        value = value.get(name) if isinstance(value, dict) else None
+    if value is None or (isinstance(value, int) and value >= 0):
+        return []
+    if isinstance(value, int):
+        return [Finding(f"{path}: Invalid value: {value}: should be a non-negative integer")]
+    kind = {"number": "float64", "string": "string", "boolean": "bool"}.get(_type(value), _type(value))
+    return [Finding(f"{path}: Invalid value: 0: {path} accessor error: {value} is of the type {kind}, expected int64")]
 
 
 def _join(path: str, name: str) -> str:

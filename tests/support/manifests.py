@@ -124,7 +124,7 @@ INVALID: list[Invalid] = [
     Invalid("text for a number", _put(f"{_P}.minReplicas", "two"), "spec.predictor.minReplicas in body must be of type integer"),
     Invalid("number for a text", _put(f"{_T}.data.label", 3), "spec.lifecycle.training.data.label in body must be of type string"),
     Invalid("text for a boolean", _put("spec.suspend", "yes"), "spec.suspend in body must be of type boolean"),
-    Invalid("object for a list", _put(f"{_T}.data.features", {"name": "a"}), "spec.lifecycle.training.data.features in body must be of type array"),
+    Invalid("object for a list", _put(f"{_T}.data.features", {"name": "a"}), 'unknown field "spec.lifecycle.training.data.features.name"'),
     Invalid("list for an object", _put("spec.quota", []), "spec.quota in body must be of type object"),
     Invalid("fraction for an integer", _put(f"{_P}.timeout", 1.5), "spec.predictor.timeout in body must be of type integer"),
     Invalid("negative replicas", _put(f"{_P}.minReplicas", -1), "spec.predictor.minReplicas in body should be greater than or equal to 0"),
