@@ -1,0 +1,44 @@
+"""Keys and what they seal; see README.md."""
+
+from governed_serving.crypto.document import KeyInfo, is_keyset_document
+from governed_serving.crypto.errors import (
+    CryptoError,
+    KekError,
+    KeyDestroyed,
+    KeyMissing,
+    KeysetChanged,
+    Tampered,
+    WrongKek,
+)
+from governed_serving.crypto.kek import Kek, load_kek
+from governed_serving.crypto.keyring import KeyEvent, Keyring
+from governed_serving.crypto.keyset import Keyset
+from governed_serving.crypto.sealed import is_sealed, open_sealed_file, seal_file, sealed_reader, sealed_writer
+from governed_serving.crypto.segment import SegmentCipher, SegmentKey
+from governed_serving.crypto.store import DirectoryStore, KeysetStore
+
+__all__ = [
+    "CryptoError",
+    "DirectoryStore",
+    "Kek",
+    "KekError",
+    "KeyDestroyed",
+    "KeyEvent",
+    "KeyInfo",
+    "KeyMissing",
+    "Keyring",
+    "Keyset",
+    "KeysetChanged",
+    "KeysetStore",
+    "SegmentCipher",
+    "SegmentKey",
+    "Tampered",
+    "WrongKek",
+    "is_keyset_document",
+    "is_sealed",
+    "load_kek",
+    "open_sealed_file",
+    "seal_file",
+    "sealed_reader",
+    "sealed_writer",
+]

@@ -1,0 +1,117 @@
+"""A stored keyset: JSON around Tink's encrypted keyset, readable as to which key, since when, wrapped by whom."""
+
+import base64
+import re
+from typing import Any
+
+import msgspec
+from google.protobuf.message import DecodeError
+from tink import KeysetHandle, TinkError, proto_keyset_format, secret_key_access
+from tink.proto import tink_pb2
+
+from governed_serving.crypto.errors import CryptoError, KeyMissing, WrongKek
+from governed_serving.crypto.kek import Kek
+
+__all__ = ["FORMAT", "KeyInfo", "KeysetDocument", "is_keyset_document"]
+
+FORMAT = "governed-keyset-1"
+_LEAST = 12 + 16
+_STATUSES = {tink_pb2.ENABLED: "enabled", tink_pb2.DISABLED: "disabled", tink_pb2.DESTROYED: "destroyed"}
+_PURPOSE = re.compile(r"[a-z][a-z0-9-]{0,62}\Z")
+
+
+class KeyInfo(msgspec.Struct, frozen=True):
+    """One key of a keyset, without its material. ``status``: primary | enabled | destroyed; times RFC 3339."""
+
+    purpose: str
+    key_id: int
+    type: str
+    status: str
+    created: str
+    kek: str
+
+
+class _Key(msgspec.Struct, frozen=True):
+    id: int
+    type: str
+    status: str
+    created: str
+
+
+class KeysetDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a store holds. Everything but ``keyset`` is associated data of the wrapping, so that none of it can be changed."""
+
+    purpose: str
+    kek: str
+    keys: list[_Key]
+    keyset: str
+    format: str = FORMAT
+
+    @classmethod
+    def wrap(cls, purpose: str, handle: KeysetHandle, kek: Kek, created: dict[int, str]) -> bytes:
+        """JSON bytes of ``handle`` wrapped by ``kek``; ``created`` gives each key's birth."""
+        if not _PURPOSE.match(purpose):
+            raise CryptoError(f"key purpose {purpose!r}: expected a lower-case name such as 'journal'")
+        info = handle.keyset_info()
+        keys = [_describe(k, info.primary_key_id, created[k.key_id]) for k in info.key_info]
+        bare = cls(purpose, kek.id, keys, "")
+        wrapped = proto_keyset_format.serialize_encrypted(handle, kek, bare.aad())
+        return msgspec.json.encode(msgspec.structs.replace(bare, keyset=base64.b64encode(wrapped).decode()))
+
+    @classmethod
+    def parse(cls, data: bytes, purpose: str) -> "KeysetDocument":
+        """Read a document without opening it; raises :class:`KeyMissing` when it is none, or of another purpose."""
+        try:
+            document = msgspec.json.decode(data, type=cls)
+        except msgspec.DecodeError as error:
+            raise KeyMissing(f"the stored {purpose!r} keyset is damaged ({error}); restore it from a backup") from None
+        if document.format != FORMAT or document.purpose != purpose:
+            raise KeyMissing(f"expected a {FORMAT} for {purpose!r}, found a {document.format} for {document.purpose!r}")
+        return document
+
+    def unwrap(self, kek: Kek) -> KeysetHandle:
+        """The keyset's handle; raises :class:`WrongKek`."""
+        if self.kek != kek.id:
+            raise WrongKek(
+                f"the {self.purpose!r} keyset is wrapped by key {self.kek}, the key given is {kek.id}: mount the right key file"
+            )
+        try:
+            return proto_keyset_format.parse_encrypted(base64.b64decode(self.keyset), kek, self.aad())
+        except (TinkError, ValueError) as error:
+            raise KeyMissing(
+                f"the stored {self.purpose!r} keyset is damaged ({error}); restore it from a backup"
+            ) from None
+
+    def aad(self) -> bytes:
+        """What the wrapping binds."""
+        return msgspec.json.encode(msgspec.structs.replace(self, keyset=""), order="deterministic")
+
+    def info(self) -> list[KeyInfo]:
+        """The keys, oldest first; needs no KEK."""
+        return [KeyInfo(self.purpose, k.id, k.type, k.status, k.created, self.kek) for k in self.keys]
+
+
+def _describe(key: Any, primary: int, created: str) -> _Key:
+    status = "primary" if key.key_id == primary else _STATUSES[key.status]
+    kind = key.type_url.rsplit(".", 1)[-1].removesuffix("Key") or "none"
+    return _Key(key.key_id, kind, status, created)
+
+
+def is_keyset_document(data: bytes) -> bool:
+    """Whether ``data`` is a wrapped keyset and holds no plaintext key (for the archive's upload check)."""
+    try:
+        document = msgspec.json.decode(data, type=KeysetDocument)
+        wrapped = tink_pb2.EncryptedKeyset.FromString(base64.b64decode(document.keyset, validate=True))
+    except (ValueError, DecodeError):  # msgspec's and base64's errors are ValueErrors
+        return False
+    return document.format == FORMAT and bool(document.keys) and len(wrapped.encrypted_keyset) > _LEAST
+
+
+def plain_keyset(handle: KeysetHandle) -> tink_pb2.Keyset:
+    """The keyset as a message, keys in plaintext: for rotation and for pyca, never for storage."""
+    return tink_pb2.Keyset.FromString(proto_keyset_format.serialize(handle, secret_key_access.TOKEN))
+
+
+def handle_of(keyset: tink_pb2.Keyset) -> KeysetHandle:
+    """Inverse of :func:`plain_keyset`."""
+    return proto_keyset_format.parse(keyset.SerializeToString(), secret_key_access.TOKEN)

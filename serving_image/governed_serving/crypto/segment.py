@@ -1,0 +1,54 @@
+"""Keys of journal segments: AES-256-GCM under a fresh data key per segment, which the journal's keyset wraps.
+
+A nonce is (attempt, sequence number) and is never used twice under one key: a key lives no longer than one writer's one
+segment, sequence numbers only grow, and a failed write raises the attempt (NIST SP 800-38D, 8.2.1).
+"""
+
+import struct
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from governed_serving.crypto.errors import Tampered
+from governed_serving.crypto.keyset import Keyset
+
+__all__ = ["TAG_BYTES", "SegmentCipher", "SegmentKey"]
+
+TAG_BYTES = 16
+_NONCE = struct.Struct(">IQ")
+
+
+class SegmentKey:
+    """The data key of one segment."""
+
+    __slots__ = ("_aead",)
+
+    def __init__(self, key: bytes):
+        self._aead = AESGCM(key)
+
+    def seal(self, attempt: int, seq: int, plaintext: bytes, aad: bytes) -> bytes:
+        """ciphertext ‖ tag."""
+        return self._aead.encrypt(_NONCE.pack(attempt, seq), plaintext, aad)
+
+    def open(self, attempt: int, seq: int, ciphertext: bytes, aad: bytes) -> bytes:
+        """Inverse of :meth:`seal`; raises Tampered."""
+        try:
+            return self._aead.decrypt(_NONCE.pack(attempt, seq), ciphertext, aad)
+        except InvalidTag:
+            raise Tampered(f"frame {seq} doesn't authenticate") from None
+
+
+class SegmentCipher:
+    """Makes and opens segment keys with the ``journal`` keyset."""
+
+    def __init__(self, keyset: Keyset):
+        self._keyset = keyset
+
+    def new(self, aad: bytes) -> tuple[SegmentKey, bytes]:
+        """A fresh key, and its wrapped form for the segment's header; ``aad`` binds it to its segment."""
+        key = AESGCM.generate_key(bit_length=256)
+        return SegmentKey(key), self._keyset.seal(key, aad)
+
+    def open(self, wrapped: bytes, aad: bytes) -> SegmentKey:
+        """The key in a segment's header; raises Tampered or KeyMissing."""
+        return SegmentKey(self._keyset.open(wrapped, aad))

@@ -1,0 +1,135 @@
+"""Where wrapped keysets lie: a protocol, and its implementation over a directory.
+
+A store never sees a key in plaintext. The archive's client implements the same protocol over HTTP.
+"""
+
+import fcntl
+import hashlib
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Protocol
+
+from governed_serving.crypto.errors import KeyDestroyed, KeysetChanged
+
+__all__ = ["DirectoryStore", "KeysetStore"]
+
+
+class KeysetStore(Protocol):
+    """Wrapped keysets by purpose (one store per model)."""
+
+    def get(self, purpose: str) -> bytes | None:
+        """The document, None when there was never one; raises KeyDestroyed when it was destroyed."""
+        ...
+
+    def create(self, purpose: str, document: bytes) -> bytes:
+        """Create if absent, and return what is stored now: ``document``, or the one that was there first.
+
+        Raises KeyDestroyed when the purpose's keyset was destroyed.
+        """
+        ...
+
+    def replace(self, purpose: str, expected: bytes, document: bytes) -> None:
+        """Put ``document`` in the place of ``expected``; raises KeysetChanged when something else is stored."""
+        ...
+
+    def destroy(self, purpose: str, receipt: bytes) -> None:
+        """Remove the document for good, and keep ``receipt`` (JSON) in its place."""
+        ...
+
+    def purposes(self) -> list[str]:
+        """Purposes with a document, sorted."""
+        ...
+
+
+class DirectoryStore:
+    """Documents as files ``{purpose}.keyset.json`` (0600) below ``root``; safe among processes of one machine."""
+
+    def __init__(self, root: Path | str):
+        self.root = Path(root)
+
+    def get(self, purpose: str) -> bytes | None:
+        try:
+            return self._path(purpose).read_bytes()
+        except FileNotFoundError:
+            if self._receipt(purpose).exists():
+                raise KeyDestroyed(
+                    f"the {purpose!r} keyset was destroyed ({self._receipt(purpose).name} tells when); what it sealed can't be read any more"
+                ) from None
+            return None
+
+    def create(self, purpose: str, document: bytes) -> bytes:
+        with self._locked():
+            there = self.get(purpose)
+            if there is None:
+                self._write(self._path(purpose), document)
+            return there or document
+
+    def replace(self, purpose: str, expected: bytes, document: bytes) -> None:
+        with self._locked():
+            if self.get(purpose) != expected:
+                raise KeysetChanged(f"the {purpose!r} keyset was changed by another process meanwhile; try again")
+            self._write(self._path(purpose), document)
+
+    def destroy(self, purpose: str, receipt: bytes) -> None:
+        with self._locked():
+            self._write(self._receipt(purpose), receipt)
+            path = self._path(purpose)
+            # Best effort: on a journalled or copy-on-write disk the old blocks may live on, still wrapped by the KEK.
+            with path.open("r+b") as file:
+                file.write(os.urandom(path.stat().st_size))
+                file.flush()
+                os.fsync(file.fileno())
+            path.unlink()
+            self._sync()
+
+    def renew(self, purpose: str) -> None:
+        """Allow a new keyset after a destruction; the receipt is kept under its digest."""
+        with self._locked():
+            receipt = self._receipt(purpose)
+            if receipt.exists():
+                digest = hashlib.sha256(receipt.read_bytes()).hexdigest()[:12]
+                receipt.rename(self.root / f"{purpose}.destroyed-{digest}.json")
+                self._sync()
+
+    def purposes(self) -> list[str]:
+        suffix = ".keyset.json"
+        return sorted(p.name.removesuffix(suffix) for p in self.root.glob(f"*{suffix}"))
+
+    def _path(self, purpose: str) -> Path:
+        return self.root / f"{purpose}.keyset.json"
+
+    def _receipt(self, purpose: str) -> Path:
+        return self.root / f"{purpose}.destroyed.json"
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        handle = os.open(self.root / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(handle)
+
+    def _write(self, path: Path, data: bytes) -> None:
+        aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+        try:
+            with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            aside.rename(path)
+        except BaseException:
+            aside.unlink(missing_ok=True)
+            raise
+        self._sync()
+
+    def _sync(self) -> None:
+        handle = os.open(self.root, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
