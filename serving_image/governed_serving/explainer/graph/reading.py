@@ -1,0 +1,129 @@
+"""Walking an ONNX graph: producers, constants, sub-models, and the sources of each column of a tensor."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+from numpy.typing import NDArray
+from onnx import numpy_helper
+
+from governed_serving.explainer.columns import Columns
+from governed_serving.explainer.errors import NotExplainable
+
+__all__ = ["Graph", "PASSING", "attributes"]
+
+PASSING = frozenset({"Cast", "Identity", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "ZipMap"})
+"""Operators that change a tensor's type or shape but none of its values."""
+
+_COLUMNWISE = frozenset(
+    {"Cast", "Identity", "Scaler", "Imputer", "Sub", "Add", "Div", "Mul", "Clip", "Log", "Sqrt", "Abs", "Neg",
+     "Relu", "Tanh", "Sigmoid", "Equal", "Greater", "Less", "GreaterOrEqual", "LessOrEqual", "Not", "IsNaN", "Where", "Binarizer"}
+)
+
+
+def attributes(node: onnx.NodeProto) -> dict[str, Any]:
+    """Attribute name → Python value (tensors as arrays, bytes as str)."""
+    found: dict[str, Any] = {}
+    for attribute in node.attribute:
+        value = onnx.helper.get_attribute_value(attribute)
+        if isinstance(value, onnx.TensorProto):
+            value = numpy_helper.to_array(value)
+        elif isinstance(value, bytes):
+            value = value.decode()
+        elif isinstance(value, (list, tuple)) and value and isinstance(value[0], bytes):
+            value = [item.decode() for item in value]
+        found[attribute.name] = value
+    return found
+
+
+class Graph:
+    """A parsed model. ``names`` maps ONNX input names to the features that feed them, one column each."""
+
+    def __init__(self, model: bytes, names: Mapping[str, str]) -> None:
+        try:
+            self.model = onnx.load_from_string(model)
+        except Exception as error:  # protobuf's own errors share no base class
+            raise NotExplainable(f"expected an ONNX model, found {len(model)} bytes that are none") from error
+        graph = self.model.graph
+        self.producer = {output: node for node in graph.node for output in node.output if output}
+        self.constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+        for node in graph.node:
+            if node.op_type == "Constant" and "value" in attributes(node):
+                self.constants[node.output[0]] = attributes(node)["value"]
+        self.inputs = [value.name for value in graph.input if value.name not in self.constants]
+        self.names = {name: names.get(name, name) for name in self.inputs}
+
+    def back(self, output: str, through: frozenset[str] = PASSING) -> tuple[str, list[str]]:
+        """The first tensor before ``output`` whose producer isn't in ``through``, and the operators passed on the way."""
+        passed: list[str] = []
+        while (node := self.producer.get(output)) is not None and node.op_type in through:
+            passed.append(node.op_type)
+            variable = [name for name in node.input if name and name not in self.constants]
+            if not variable:
+                break
+            output = variable[0]
+        return output, passed
+
+    def evaluate(self, tensors: list[str], columns: Columns) -> dict[str, NDArray[Any]]:
+        """Values of inner ``tensors`` on the given rows, computed by ONNX Runtime."""
+        feed = self.feed(columns)
+        known = {name: feed[name] for name in tensors if name in feed}
+        wanted = [name for name in dict.fromkeys(tensors) if name not in known and name not in self.constants]
+        if not wanted:
+            return known
+        model = onnx.ModelProto()
+        model.CopyFrom(self.model)
+        del model.graph.output[:]
+        model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in wanted)
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        options.log_severity_level = 3
+        session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        needed = {value.name for value in session.get_inputs()}
+        found = session.run(wanted, {name: value for name, value in feed.items() if name in needed})
+        return {**known, **dict(zip(wanted, found, strict=True))}
+
+    def feed(self, columns: Columns) -> dict[str, NDArray[Any]]:
+        """ONNX inputs from feature columns: [rows, 1] each, or all of them side by side for a single matrix input."""
+        if len(self.inputs) == 1 and self.names[self.inputs[0]] not in columns:
+            return {self.inputs[0]: np.stack([np.asarray(values, np.float32) for values in columns.values()], axis=1)}
+        return {name: columns[feature].reshape(-1, 1) for name, feature in self.names.items() if feature in columns}
+
+    def sources(self, tensor: str, columns: Columns) -> list[frozenset[str]]:
+        """For each column of ``tensor`` (its last axis), the features that it is computed from."""
+        widths = {name: (value.shape[-1] if value.ndim > 1 else 1) for name, value in self.evaluate(self._upstream(tensor), columns).items()}
+        matrix = len(self.inputs) == 1 and self.names[self.inputs[0]] not in columns
+        known: dict[str, list[frozenset[str]]] = {}
+        for name in self.inputs:
+            known[name] = [frozenset({f}) for f in columns] if matrix else [frozenset({self.names[name]})]
+        return self._sources(tensor, widths, known)
+
+    def _upstream(self, tensor: str) -> list[str]:
+        todo, seen = [tensor], []
+        while todo:
+            name = todo.pop()
+            if name and name not in seen and name not in self.constants:
+                seen.append(name)
+                todo.extend(self.producer[name].input if name in self.producer else [])
+        return seen
+
+    def _sources(self, tensor: str, widths: Mapping[str, int], known: dict[str, list[frozenset[str]]]) -> list[frozenset[str]]:
+        if tensor in known:
+            return known[tensor]
+        node = self.producer.get(tensor)
+        if node is None:
+            raise NotExplainable(f"the graph uses {tensor!r}, which nothing makes")
+        parts = [self._sources(name, widths, known) for name in node.input if name and name not in self.constants]
+        width = widths.get(tensor, 1)
+        if node.op_type in ("Concat", "FeatureVectorizer"):
+            found = [source for part in parts for source in part]
+        elif node.op_type in _COLUMNWISE and all(len(part) == width for part in parts):
+            found = [frozenset().union(*column) for column in zip(*parts, strict=True)]
+        else:
+            found = [frozenset().union(*(source for part in parts for source in part))] * width
+        if len(found) != width:
+            found = [frozenset().union(*found)] * width
+        known[tensor] = found
+        return found

@@ -1,0 +1,1 @@
+"""Explanations of one row that aren't Shapley values: LIME, anchors, counterfactuals."""

@@ -1,0 +1,1 @@
+"""The explainer's process: protocol, predictor client, engine, jobs, live sampling, records."""

@@ -1,0 +1,186 @@
+"""Routes of the explainer: they translate, the engine decides."""
+
+import time
+import uuid
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+from fastapi import FastAPI, Request, Response
+
+from governed_serving.explainer.errors import (
+    BudgetExhausted,
+    ExplainerError,
+    ModelMisbehaved,
+    NotExplainable,
+    PredictorAway,
+)
+from governed_serving.explainer.service.engine import Engine
+from governed_serving.explainer.service.jobs import JobQueue, status
+from governed_serving.explainer.service.lanes import Busy, Lane
+from governed_serving.explainer.service.metrics import Metrics
+from governed_serving.explainer.service.protocol import parse
+from governed_serving.explainer.service.recorder import Recorder
+
+__all__ = ["MAX_BODY", "Explanations", "application", "status_of"]
+
+MAX_BODY = 8 << 20
+"""Bytes of one request."""
+
+JSON = "application/json"
+
+
+def status_of(error: Exception) -> int:
+    """HTTP status of a domain error; the journal's and the disk's failures are 503: nothing unrecorded goes out."""
+    table: tuple[tuple[type[Exception], int], ...] = (
+        (NotExplainable, 400), (Busy, 503), (BudgetExhausted, 504), (PredictorAway, 503), (ModelMisbehaved, 502),
+    )
+    return next((code for kind, code in table if isinstance(error, kind)), 503)
+
+
+class Explanations:
+    """Transport-free: explain now, explain later, and what both leave in the journal."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        recorder: Recorder,
+        metrics: Metrics,
+        lane: Lane,
+        *,
+        observe: Callable[[dict[str, Any]], Awaitable[None]] | None = None,
+    ) -> None:
+        self.engine, self._recorder, self.metrics, self._lane = engine, recorder, metrics, lane
+        self._observe = observe
+
+    async def explain(self, body: bytes, fallback_id: str, lane: Lane | None = None) -> bytes:
+        """The answer's bytes, which the journal holds by then. Raises ExplainerError and the journal's errors."""
+        request = parse(body, self.engine.model.features, fallback_id)
+        return await self.compute(request, lane)
+
+    async def compute(self, request: Any, lane: Lane | None = None) -> bytes:
+        """As :meth:`explain`, for a request that is parsed already."""
+        started = time.perf_counter()
+        answer = await (lane or self._lane).run(lambda: self.engine.explain(request))
+        encoded = msgspec.json.encode(answer)
+        await self._recorder.record(request.id, encoded)
+        self.metrics.answered(answer["parameters"]["method"], 200, time.perf_counter() - started, answer["evaluations"])
+        if self._observe is not None:
+            await self._observe(answer)
+        return encoded
+
+
+def application(
+    explanations: Explanations,
+    jobs: JobQueue,
+    *,
+    ready: Callable[[], str],
+    webhooks: tuple[str, ...] = (),
+    importances: Callable[[], dict[str, Any]] = dict,
+) -> FastAPI:
+    """``ready()`` says why the service isn't ready, or nothing; ``webhooks`` are the allowed URL prefixes."""
+    app = FastAPI(title="Governed Models explainer", version="1", docs_url="/docs", redoc_url=None)
+    metrics = explanations.metrics
+
+    async def guarded(work: Callable[[], Awaitable[Response]]) -> Response:
+        try:
+            return await work()
+        except (ExplainerError, OSError) as error:
+            code = status_of(error)
+            metrics.refused(code)
+            return failure(code, str(error))
+
+    @app.post("/v2/models/{model}/explain")
+    async def explain(model: str, request: Request) -> Response:
+        async def work() -> Response:
+            body = await _body(request)
+            _check_model(model, explanations)
+            answer = await explanations.explain(body, request.headers.get("x-request-id") or new_id())
+            return Response(answer, media_type=JSON)
+
+        return await guarded(work)
+
+    @app.post("/v2/models/{model}/explanations")
+    async def submit(model: str, request: Request) -> Response:
+        async def work() -> Response:
+            body = await _body(request)
+            _check_model(model, explanations)
+            parsed = parse(body, explanations.engine.model.features, request.headers.get("x-request-id") or new_id())
+            hook = allowed(parsed.parameters.webhook, webhooks)
+            job = jobs.submit(parsed.id, body, hook)
+            metrics.queue.set(jobs.depth)
+            location = f"/v2/models/{model}/explanations/{job.id}"
+            answer = msgspec.json.encode({"id": job.id, "status": job.status, "location": location})
+            return Response(answer, 202, {"location": location}, JSON)
+
+        return await guarded(work)
+
+    @app.get("/v2/models/{model}/explanations/{job_id}")
+    async def lookup(model: str, job_id: str) -> Response:
+        async def work() -> Response:
+            _check_model(model, explanations)
+            job = jobs.get(job_id)
+            if job is None:
+                return failure(404, f"no explanation {job_id!r} here; finished ones are kept for a while, the ledger keeps all")
+            return Response(status(job), media_type=JSON)
+
+        return await guarded(work)
+
+    @app.get("/v2/models/{model}/importances")
+    async def global_importances(model: str) -> Response:
+        async def work() -> Response:
+            _check_model(model, explanations)
+            return Response(msgspec.json.encode(importances()), media_type=JSON)
+
+        return await guarded(work)
+
+    @app.get("/healthz/live")
+    async def live() -> Response:
+        return Response(b'{"live":true}', media_type=JSON)
+
+    @app.get("/healthz/ready")
+    async def readiness() -> Response:
+        why = ready()
+        return failure(503, why) if why else Response(b'{"ready":true}', media_type=JSON)
+
+    @app.get("/metrics")
+    async def scrape() -> Response:
+        metrics.queue.set(jobs.depth)
+        return Response(metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    return app
+
+
+def failure(code: int, why: str) -> Response:
+    headers = {"retry-after": "1"} if code == 503 else {}
+    return Response(msgspec.json.encode({"error": why}), code, headers, JSON)
+
+
+def allowed(webhook: str | None, prefixes: tuple[str, ...]) -> str:
+    """The webhook if its URL is under an allowed prefix. Raises :class:`NotExplainable`."""
+    if not webhook:
+        return ""
+    if not any(webhook.startswith(prefix.rstrip("/") + "/") for prefix in prefixes):
+        listed = ", ".join(prefixes) or "none"
+        raise NotExplainable(f"parameters.webhook: expected a URL under one of the allowed prefixes ({listed}), found {webhook}")
+    return webhook
+
+
+def new_id() -> str:
+    return str(uuid.uuid4())
+
+
+async def _body(request: Request) -> bytes:
+    parts, size = [], 0
+    async for part in request.stream():
+        size += len(part)
+        if size > MAX_BODY:
+            raise NotExplainable(f"body: expected at most {MAX_BODY} bytes, found more")
+        parts.append(part)
+    return b"".join(parts)
+
+
+def _check_model(model: str, explanations: Explanations) -> None:
+    known = explanations.engine.model.manifest.name
+    if model != known:
+        raise NotExplainable(f"expected model {known!r}, found {model!r}")

@@ -1,0 +1,99 @@
+"""From a parsed request to the answer that goes out: choice of method, budget, provenance. No transport here."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from governed_api.governance import Explainer
+from governed_serving.explainer.blackbox import BlackBox
+from governed_serving.explainer.columns import Predict
+from governed_serving.explainer.service.methods import Task, method
+from governed_serving.explainer.service.model import ExplainedModel, code_digest
+from governed_serving.explainer.service.protocol import ExplainRequest
+
+__all__ = ["Engine"]
+
+MAX_ROWS_PER_CALL = 2048
+"""Rows in one call to the model server: a few milliseconds of its time, so that live requests get in between."""
+
+
+class Engine:
+    """Pure but for the black box: the same request on the same model, background and code gives the same bytes.
+
+    ``predict`` answers columns with output columns; ``costly`` says that it goes over a wire.
+    """
+
+    def __init__(
+        self,
+        model: ExplainedModel,
+        predict: Predict,
+        config: Explainer,
+        *,
+        costly: bool = True,
+        max_rows: int = MAX_ROWS_PER_CALL,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.model, self.config = model, config
+        self._predict, self._costly, self._max_rows, self._clock = predict, costly, max_rows, clock
+
+    def explain(self, request: ExplainRequest) -> dict[str, Any]:
+        """The answer's JSON. Raises :class:`governed_serving.explainer.errors.ExplainerError`."""
+        task = self._task(request)
+        name = request.parameters.method or self.config.type
+        answers = method(name)(task)
+        for answer in answers:
+            answer["seed"] = request.seed
+        return {
+            "model_name": self.model.manifest.name,
+            "id": request.id,
+            "explanations": answers,
+            "parameters": self._parameters(request, task, name),
+            "digests": self.digests(),
+            "evaluations": task.box.rows,
+            "calls": task.box.calls,
+        }
+
+    def digests(self) -> dict[str, str]:
+        """What the answer rests on."""
+        return {"model": self.model.digest, "background": self.model.background_digest, "code": code_digest()}
+
+    def _task(self, request: ExplainRequest) -> Task:
+        parameters = request.parameters
+        budget = parameters.budget_ms if parameters.budget_ms is not None else self.config.config.budget_milliseconds
+        box = BlackBox(
+            self._predict,
+            max_rows=self._max_rows,
+            costly=self._costly,
+            deadline=None if budget is None else self._clock() + budget / 1000,
+            clock=self._clock,
+        )
+        outputs = box(request.columns)
+        return Task(
+            model=self.model,
+            box=box,
+            rows=request.columns,
+            players=self.model.players(parameters.groups),
+            parameters=parameters,
+            seed=request.seed,
+            max_evaluations=parameters.max_evaluations or self.config.config.max_evaluations,
+            kernel_width=self.config.config.kernel_width,
+            targets=self._targets(request, outputs),
+            outputs=outputs,
+        )
+
+    def _targets(self, request: ExplainRequest, outputs: "np.ndarray[Any, np.dtype[np.float64]]") -> list[int]:
+        """Output column per row: as asked, else the favourable class, else the predicted one."""
+        asked = request.parameters.target
+        if asked is None and outputs.shape[1] > 1:
+            asked = self.model.manifest.favorable
+        if asked is not None:
+            return [self.model.position(asked)] * len(outputs)
+        return [int(index) for index in outputs.argmax(axis=1)]
+
+    def _parameters(self, request: ExplainRequest, task: Task, name: str) -> dict[str, Any]:
+        """The parameters in force, defaults filled in: with the id and the rows, all that a replay needs."""
+        asked = {k: v for k, v in msgspec.to_builtins(request.parameters).items() if v is not None and k != "webhook"}
+        return {**asked, "method": name, "max_evaluations": task.max_evaluations, "seed": request.seed}

@@ -1,0 +1,179 @@
+"""Explanations that may take their time: a bounded queue whose jobs lie sealed on the spool and survive a restart."""
+
+import asyncio
+import hashlib
+import os
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import msgspec
+
+from governed_serving.explainer.errors import ExplainerError, PredictorAway
+from governed_serving.explainer.service.lanes import Busy
+
+__all__ = ["Job", "JobQueue", "JobStore", "Sealer", "status"]
+
+_SUFFIX = ".job"
+ATTEMPTS = 5
+"""Tries of a job while the model server is away; then it has failed."""
+
+
+class Sealer(Protocol):
+    """Authenticated encryption of small documents; ``aad`` binds them to their name."""
+
+    def seal(self, plaintext: bytes, aad: bytes) -> bytes: ...
+
+    def open(self, ciphertext: bytes, aad: bytes) -> bytes: ...
+
+
+class Job(msgspec.Struct):
+    """``body`` is the request as it came, ``result`` the answer as it went into the ledger."""
+
+    id: str
+    body: bytes
+    created: float
+    status: Literal["queued", "running", "done", "failed"] = "queued"
+    result: bytes = b""
+    error: str = ""
+    webhook: str = ""
+    attempts: int = 0
+    delivered: bool = False
+
+
+class JobStore:
+    """One sealed file per job, replaced atomically. Names are hashed ids, so that an id can't name a path."""
+
+    def __init__(self, directory: Path, sealer: Sealer) -> None:
+        self._directory, self._sealer = directory, sealer
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+    def save(self, job: Job) -> None:
+        """Durable on return. Raises OSError."""
+        path = self._path(job.id)
+        partial = path.with_suffix(".partial")
+        with partial.open("wb") as file:
+            file.write(self._sealer.seal(msgspec.msgpack.encode(job), path.name.encode()))
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+
+    def load(self, job_id: str) -> Job | None:
+        path = self._path(job_id)
+        return self._open(path) if path.exists() else None
+
+    def all(self) -> list[Job]:
+        """Every job, oldest first; leftovers of a cut write are removed."""
+        for partial in self._directory.glob("*.partial"):
+            partial.unlink()
+        return sorted((self._open(path) for path in self._directory.glob(f"*{_SUFFIX}")), key=lambda job: job.created)
+
+    def remove(self, job_id: str) -> None:
+        self._path(job_id).unlink(missing_ok=True)
+
+    def _open(self, path: Path) -> Job:
+        return msgspec.msgpack.decode(self._sealer.open(path.read_bytes(), path.name.encode()), type=Job)
+
+    def _path(self, job_id: str) -> Path:
+        return self._directory / (hashlib.sha256(job_id.encode()).hexdigest() + _SUFFIX)
+
+
+class JobQueue:
+    """Runs jobs one after another through ``work``; keeps the last ``keep`` finished ones for who asks.
+
+    ``work(body, id)`` answers the JSON that is in the ledger; ``deliver(url, body)`` posts it to a webhook.
+    """
+
+    def __init__(
+        self,
+        store: JobStore,
+        work: Callable[[bytes, str], Awaitable[bytes]],
+        deliver: Callable[[str, bytes], Awaitable[None]],
+        *,
+        limit: int = 256,
+        keep: int = 1024,
+        clock: Callable[[], float] = time.time,
+        pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._store, self._work, self._deliver = store, work, deliver
+        self._limit, self._keep, self._clock, self._pause = limit, keep, clock, pause
+        self._waiting: deque[Job] = deque()
+        self._finished: deque[str] = deque()
+        self._wake = asyncio.Event()
+        for job in store.all():
+            if job.status in ("queued", "running"):
+                self._waiting.append(job)
+            else:
+                self._finished.append(job.id)
+        self.restored = len(self._waiting)
+
+    @property
+    def depth(self) -> int:
+        """Jobs that wait."""
+        return len(self._waiting)
+
+    def submit(self, job_id: str, body: bytes, webhook: str) -> Job:
+        """Sealed on the spool on return; the same id twice is the same job. Raises :class:`Busy`, OSError."""
+        known = self._store.load(job_id)
+        if known is not None:
+            return known
+        if len(self._waiting) >= self._limit:
+            raise Busy(f"{len(self._waiting)} explanations wait already, at most {self._limit}; try again later")
+        job = Job(job_id, body, self._clock(), webhook=webhook)
+        self._store.save(job)
+        self._waiting.append(job)
+        self._wake.set()
+        return job
+
+    def get(self, job_id: str) -> Job | None:
+        """The job as it stands, or None if there is none or it has been forgotten."""
+        return self._store.load(job_id)
+
+    async def run(self) -> None:
+        """Until cancelled; a job that is cut goes back to the queue at the next start."""
+        while True:
+            while not self._waiting:
+                self._wake.clear()
+                await self._wake.wait()
+            job = self._waiting.popleft()
+            await self._one(job)
+
+    async def _one(self, job: Job) -> None:
+        job.status, job.attempts = "running", job.attempts + 1
+        self._store.save(job)
+        try:
+            job.result = await self._work(job.body, job.id)
+            job.status = "done"
+        except (PredictorAway, Busy) as error:
+            if job.attempts < ATTEMPTS:
+                job.status = "queued"
+                self._store.save(job)
+                await self._pause(min(2.0**job.attempts, 30.0))
+                self._waiting.append(job)
+                return
+            job.status, job.error = "failed", str(error)
+        except ExplainerError as error:
+            job.status, job.error = "failed", str(error)
+        self._store.save(job)
+        self._remember(job.id)
+        if job.webhook:
+            await self._deliver(job.webhook, status(job))
+            job.delivered = True
+            self._store.save(job)
+
+    def _remember(self, job_id: str) -> None:
+        self._finished.append(job_id)
+        while len(self._finished) > self._keep:
+            self._store.remove(self._finished.popleft())
+
+
+def status(job: Job) -> bytes:
+    """The job as clients see it."""
+    answer: dict[str, Any] = {"id": job.id, "status": job.status, "created": job.created, "attempts": job.attempts}
+    if job.error:
+        answer["error"] = job.error
+    if job.result:
+        answer["result"] = msgspec.Raw(job.result)
+    return msgspec.json.encode(answer)

@@ -1,0 +1,122 @@
+"""The black box over HTTP: V2 binary tensors to the server's internal lane."""
+
+import json
+import struct
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import httpx
+import numpy as np
+from numpy.typing import NDArray
+
+from governed_serving.explainer.columns import Columns, Floats, row_count
+from governed_serving.explainer.errors import ModelMisbehaved, PredictorAway
+
+__all__ = ["PredictorClient"]
+
+_HEADER = "inference-header-content-length"
+_NUMPY = {"FP32": np.float32, "FP64": np.float64, "INT64": np.int64, "INT32": np.int32, "BOOL": np.bool_}
+_RETRIED = frozenset({429, 502, 503, 504})
+
+
+class PredictorClient:
+    """``client(columns)`` → outputs, shape (rows, outputs), float64; safe to call from several threads.
+
+    ``output`` is the model's output tensor to explain (probabilities or prediction). Retries while the server is away or busy,
+    ``patience`` seconds in all, then raises :class:`PredictorAway`.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        model: str,
+        output: str,
+        *,
+        patience: float = 10.0,
+        client: httpx.Client | None = None,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._path = f"{url.rstrip('/')}/v2/models/{model}/infer"
+        self._output = output
+        self._patience = patience
+        self._client = client or httpx.Client(timeout=httpx.Timeout(30.0, connect=2.0), limits=httpx.Limits(max_connections=4))
+        self._sleep = sleep
+
+    def __call__(self, columns: Columns) -> Floats:
+        body, header = encode(columns, self._output)
+        response = self._post(body, header)
+        if response.status_code != 200:
+            raise ModelMisbehaved(f"the model server answered {response.status_code} to a batch: {response.text[:200]}")
+        return decode(response.content, response.headers.get(_HEADER), self._output, row_count(columns))
+
+    def close(self) -> None:
+        self._client.close()
+
+    def _post(self, body: bytes, header: int) -> httpx.Response:
+        headers = {"content-type": "application/octet-stream", _HEADER: str(header), "x-governed-internal": "explainer"}
+        until, pause, why = time.monotonic() + self._patience, 0.02, ""
+        while True:
+            try:
+                response = self._client.post(self._path, content=body, headers=headers)
+                if response.status_code not in _RETRIED:
+                    return response
+                why = f"it answered {response.status_code}"
+            except httpx.TransportError as error:
+                why = f"{type(error).__name__}: {error}"
+            if time.monotonic() + pause > until:
+                raise PredictorAway(f"expected the model server at {self._path} within {self._patience:g} s; {why}")
+            self._sleep(pause)
+            pause = min(2 * pause, 1.0)
+
+
+def encode(columns: Columns, output: str) -> tuple[bytes, int]:
+    """V2 request with binary tensors, and the length of its JSON part."""
+    tensors, parts = [], []
+    for name, values in columns.items():
+        datatype, data = _binary(values)
+        parts.append(data)
+        tensors.append(
+            {"name": name, "shape": [len(values), 1], "datatype": datatype, "parameters": {"binary_data_size": len(data)}}
+        )
+    outputs = [{"name": output, "parameters": {"binary_data": True}}]
+    head = json.dumps({"inputs": tensors, "outputs": outputs}).encode()
+    return b"".join([head, *parts]), len(head)
+
+
+def _binary(values: NDArray[Any]) -> tuple[str, bytes]:
+    if values.dtype == object:
+        known: dict[str, bytes] = {}
+        for value in set(values):
+            raw = value.encode()
+            known[value] = struct.pack("<I", len(raw)) + raw
+        return "BYTES", b"".join(map(known.__getitem__, values))
+    if values.dtype == np.int64:
+        return "INT64", values.tobytes()
+    return "FP32", values.astype("<f4", copy=False).tobytes()
+
+
+def decode(content: bytes, header: str | None, output: str, rows: int) -> Floats:
+    """The named output of a V2 response, JSON or binary, shape (rows, outputs)."""
+    try:
+        head = json.loads(content[: int(header)] if header else content)
+        start = int(header) if header else 0
+        for tensor in head["outputs"]:
+            size = int(tensor.get("parameters", {}).get("binary_data_size", 0))
+            if tensor["name"] == output:
+                return _tensor(tensor, content[start : start + size] if size else None, rows)
+            start += size
+    except (KeyError, ValueError, TypeError) as error:
+        raise ModelMisbehaved(f"expected a V2 response from the model server: {type(error).__name__}: {error}") from error
+    raise ModelMisbehaved(f"expected output {output!r} from the model server, found {_names(head['outputs'])}")
+
+
+def _tensor(tensor: dict[str, Any], data: bytes | None, rows: int) -> Floats:
+    dtype = _NUMPY[tensor["datatype"]]
+    flat = np.frombuffer(data, dtype) if data is not None else np.array(tensor["data"], dtype)
+    values: Floats = flat.astype(np.float64).reshape(rows, -1)
+    return values
+
+
+def _names(outputs: Sequence[dict[str, Any]]) -> str:
+    return ", ".join(str(tensor.get("name")) for tensor in outputs) or "none"

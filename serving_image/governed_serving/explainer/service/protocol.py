@@ -1,0 +1,168 @@
+"""Open Inference Protocol V2 bodies of explanation requests → columns and parameters."""
+
+import hashlib
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from governed_serving.artefact import Feature
+from governed_serving.explainer.columns import Columns
+from governed_serving.explainer.errors import NotExplainable
+
+__all__ = ["MAX_ROWS", "ExplainRequest", "Parameters", "parse", "seed_of"]
+
+MAX_ROWS = 1024
+"""Rows that one request may ask to have explained."""
+
+_IGNORED = frozenset({"binary_data_output", "revision", "priority"})
+"""Parameters of inference requests that say nothing about explaining."""
+
+_NUMERIC = {"FP16", "FP32", "FP64", "INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UINT64", "BOOL"}
+
+
+class Parameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a request may ask for beyond its rows.
+
+    ``method``: see the engine's table, "" is the model's default. ``max_evaluations``: coalitions of a sampled method, samples of
+    lime and anchors. ``target``: class, or its position; default: the favourable class, else the predicted one.
+    ``budget_ms``: answer within this time with the error reached. ``precision``: stop when half-widths fall below this share of
+    the range. ``outcome``: the class that a counterfactual should reach.
+    """
+
+    method: str = ""
+    max_evaluations: int | None = None
+    target: str | int | None = None
+    seed: int | None = None
+    budget_ms: float | None = None
+    confidence: float = 0.95
+    precision: float | None = None
+    groups: dict[str, list[str]] | None = None
+    outcome: str | int | None = None
+    field: str | None = None
+    level: str = "token"
+    webhook: str | None = None
+
+
+class _Tensor(msgspec.Struct):
+    name: str
+    shape: list[int]
+    datatype: str
+    data: list[Any] = []
+    parameters: dict[str, Any] = {}
+
+
+class _Body(msgspec.Struct):
+    inputs: list[_Tensor]
+    id: str = ""
+    parameters: dict[str, Any] = {}
+    outputs: list[Any] = []
+
+
+class ExplainRequest(msgspec.Struct, frozen=True):
+    """Rows in the model's own dtypes, under the id that the prediction has in the ledger."""
+
+    id: str
+    columns: dict[str, Any]
+    parameters: Parameters
+
+    @property
+    def seed(self) -> int:
+        """63 bits: the one asked for, else derived from the id."""
+        return seed_of(self.id) if self.parameters.seed is None else self.parameters.seed
+
+
+def seed_of(request_id: str) -> int:
+    """Seed of a request id: the first 63 bits of its SHA-256."""
+    return int.from_bytes(hashlib.sha256(request_id.encode()).digest()[:8], "big") >> 1
+
+
+def parse(body: bytes, features: list[Feature], fallback_id: str) -> ExplainRequest:
+    """Raises :class:`NotExplainable` naming the field, what was expected and what was found."""
+    try:
+        decoded = msgspec.json.decode(body, type=_Body)
+    except msgspec.DecodeError as error:
+        raise NotExplainable(f"expected a V2 inference request: {error}") from error
+    parameters = {k: v for k, v in decoded.parameters.items() if k not in _IGNORED}
+    try:
+        known = msgspec.convert(parameters, Parameters, strict=False)
+    except msgspec.ValidationError as error:
+        raise NotExplainable(f"parameters: {error}") from error
+    _check(known)
+    return ExplainRequest(decoded.id or fallback_id, columns_of(decoded.inputs, features), known)
+
+
+def _check(parameters: Parameters) -> None:
+    if parameters.max_evaluations is not None and not 4 <= parameters.max_evaluations <= 10_000_000:
+        raise NotExplainable(f"parameters.max_evaluations: expected 4 to 10000000, found {parameters.max_evaluations}")
+    if parameters.budget_ms is not None and not 0 < parameters.budget_ms <= 600_000:
+        raise NotExplainable(f"parameters.budget_ms: expected up to 600000, found {parameters.budget_ms}")
+    if not 0.5 <= parameters.confidence < 1:
+        raise NotExplainable(f"parameters.confidence: expected 0.5 up to below 1, found {parameters.confidence}")
+    if parameters.precision is not None and not 0 < parameters.precision <= 1:
+        raise NotExplainable(f"parameters.precision: expected above 0 and up to 1, found {parameters.precision}")
+    if parameters.seed is not None and not 0 <= parameters.seed < 1 << 63:
+        raise NotExplainable(f"parameters.seed: expected 0 to 2^63 − 1, found {parameters.seed}")
+
+
+def columns_of(tensors: list[Any], features: list[Feature]) -> Columns:
+    """One column per feature, in the model's order; a single numeric matrix is taken as all features."""
+    by_name = {tensor.name: tensor for tensor in tensors}
+    if len(tensors) == 1 and len(features) > 1 and tensors[0].name not in {f.name for f in features}:
+        return _matrix(tensors[0], features)
+    known = {feature.name for feature in features}
+    if strange := sorted(set(by_name) - known):
+        raise NotExplainable(f"inputs: no feature {strange[0]!r}; the model has {', '.join(f.name for f in features)}")
+    if missing := [f.name for f in features if f.name not in by_name]:
+        raise NotExplainable(f"inputs: expected feature {missing[0]!r}, found none")
+    columns = {feature.name: _column(by_name[feature.name], feature) for feature in features}
+    lengths = {len(values) for values in columns.values()}
+    if len(lengths) != 1:
+        raise NotExplainable(f"inputs: expected tensors of equally many rows, found {sorted(lengths)}")
+    rows = lengths.pop()
+    if not 1 <= rows <= MAX_ROWS:
+        raise NotExplainable(f"inputs: expected 1 to {MAX_ROWS} rows, found {rows}")
+    return columns
+
+
+def _column(tensor: Any, feature: Feature) -> NDArray[Any]:
+    size = int(np.prod(tensor.shape))
+    if len(tensor.shape) not in (1, 2) or (len(tensor.shape) == 2 and tensor.shape[1] != 1):
+        raise NotExplainable(f"{feature.name}: expected shape [rows] or [rows, 1], found {tensor.shape}")
+    data = _flatten(tensor.data)
+    if len(data) != size:
+        raise NotExplainable(f"{feature.name}: shape {tensor.shape} needs {size} values, found {len(data)}")
+    if feature.dtype == "BYTES":
+        if tensor.datatype != "BYTES" or not all(isinstance(value, str) for value in data):
+            raise NotExplainable(f"{feature.name}: expected BYTES (strings), found {tensor.datatype}")
+        column = np.empty(size, object)
+        column[:] = data
+        return column
+    if tensor.datatype not in _NUMERIC:
+        raise NotExplainable(f"{feature.name}: expected a number ({feature.dtype}), found {tensor.datatype}")
+    try:
+        numbers = np.array([float("nan") if value is None else value for value in data], np.float32)
+    except (TypeError, ValueError) as error:
+        raise NotExplainable(f"{feature.name}: expected numbers: {error}") from error
+    if feature.missing == "refuse" and not np.isfinite(numbers).all():
+        raise NotExplainable(f"{feature.name}: expected finite numbers, found NaN or infinity")
+    return numbers
+
+
+def _matrix(tensor: Any, features: list[Feature]) -> Columns:
+    if any(feature.dtype == "BYTES" for feature in features):
+        raise NotExplainable(f"inputs: expected one tensor per feature (some are text), found only {tensor.name!r}")
+    if len(tensor.shape) != 2 or tensor.shape[1] != len(features):
+        raise NotExplainable(f"{tensor.name}: expected shape [rows, {len(features)}], found {tensor.shape}")
+    values = _flatten(tensor.data)
+    if len(values) != tensor.shape[0] * tensor.shape[1] or not 1 <= tensor.shape[0] <= MAX_ROWS:
+        raise NotExplainable(f"{tensor.name}: shape {tensor.shape} doesn't fit {len(values)} values (at most {MAX_ROWS} rows)")
+    table = np.array(values, np.float32).reshape(tensor.shape)
+    return {feature.name: table[:, index].copy() for index, feature in enumerate(features)}
+
+
+def _flatten(data: list[Any]) -> list[Any]:
+    while data and isinstance(data[0], list):
+        data = [value for part in data for value in part]
+    return data

@@ -1,0 +1,1 @@
+"""Text as players: tokens, phrases and sentences that are masked, one or many at a time."""

@@ -1,0 +1,123 @@
+"""The game whose players are the spans of one text; the other features stay as they are."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from governed_serving.explainer.attribution import Attribution
+from governed_serving.explainer.blackbox import BlackBox
+from governed_serving.explainer.columns import Columns, Floats, repeat
+from governed_serving.explainer.errors import NotExplainable
+from governed_serving.explainer.intervals import student_quantile
+from governed_serving.explainer.local.ridge import weighted_ridge
+from governed_serving.explainer.shapley.exact import exact_table
+from governed_serving.explainer.shapley.sampled import Estimator, Stopping, sampled_shapley
+from governed_serving.explainer.shapley.regression import fit_pairs
+from governed_serving.explainer.text.spans import Spans, cut, render
+
+__all__ = ["TextGame", "lime_text", "text_shapley"]
+
+EXACT_SPANS = 10
+LIME_KERNEL_WIDTH = 25.0
+
+
+class TextGame:
+    """``v(S)`` is the model's answer when only the spans in S stand. Equal texts are asked for once.
+
+    ``row`` holds one row; ``field`` is the text feature that is cut; ``placeholder`` stands for what is masked.
+    """
+
+    def __init__(self, box: BlackBox, row: Columns, field: str, spans: Spans, placeholder: str = "") -> None:
+        if not len(spans):
+            raise NotExplainable(f"{field}: expected text to explain, found none")
+        self.box, self.row, self.field, self.spans, self.placeholder = box, row, field, spans, placeholder
+        self._known: dict[str, Floats] = {}
+
+    @property
+    def size(self) -> int:
+        return len(self.spans)
+
+    def values(self, masks: NDArray[np.bool_]) -> Floats:
+        """masks (coalitions, spans) → (coalitions, outputs)."""
+        texts = render(self.spans, masks, self.placeholder).tolist()
+        new = [text for text in dict.fromkeys(texts) if text not in self._known]
+        if new:
+            column = np.empty(len(new), object)
+            column[:] = new
+            answers = self.box({**repeat(self.row, len(new)), self.field: column})
+            self._known.update(zip(new, answers, strict=True))
+        return np.array([self._known[text] for text in texts])
+
+    def ends(self) -> tuple[Floats, Floats]:
+        """``v(∅)`` and ``v(N)``, shape (outputs,) each."""
+        both = self.values(np.array([[False] * self.size, [True] * self.size]))
+        return both[0], both[1]
+
+
+def text_shapley(
+    box: BlackBox,
+    row: Columns,
+    field: str,
+    *,
+    level: str,
+    seed: np.random.SeedSequence,
+    stopping: Stopping,
+    placeholder: str = "",
+    estimator: Estimator = fit_pairs,
+) -> tuple[Attribution, TextGame]:
+    """Shapley values of a text's spans: exact up to ten, else sampled with intervals. ``details`` holds the spans' offsets."""
+    before = box.rows
+    spans = cut(str(row[field][0]), level, most=max(2, stopping.coalitions // 4))
+    game = TextGame(box, row, field, spans, placeholder)
+    base, prediction = game.ends()
+    half: Floats = np.zeros((game.size, len(base)))
+    coalitions, stopped, exact = 1 << min(game.size, EXACT_SPANS), "complete", True
+    if game.size <= EXACT_SPANS and coalitions <= stopping.coalitions:
+        values = exact_table(game)[0]
+    else:
+        found = sampled_shapley(game, prediction - base, seed, stopping, estimator)
+        values, half, coalitions, stopped, exact = found.values, found.half_width, found.coalitions, found.stopped, found.exact
+    attribution = Attribution(
+        method="text", names=tuple(spans.words()), values=values, lower=values - half, upper=values + half, base=base,
+        prediction=prediction, evaluations=box.rows - before, coalitions=coalitions, confidence=stopping.confidence,
+        exact=exact, details={"field": field, "level": level, "spans": [list(edge) for edge in spans.edges], "stopped": stopped},
+    )
+    return attribution, game
+
+
+def lime_text(
+    box: BlackBox,
+    row: Columns,
+    field: str,
+    *,
+    level: str,
+    seed: np.random.SeedSequence,
+    samples: int,
+    confidence: float = 0.95,
+    kernel_width: float | None = None,
+) -> tuple[Attribution, TextGame]:
+    """LIME for text with the lime library's sampling, cosine kernel and ridge penalty, and intervals beside."""
+    before = box.rows
+    spans = cut(str(row[field][0]), level)
+    game = TextGame(box, row, field, spans)
+    masks = _removals(len(spans), samples, np.random.default_rng(seed))
+    outputs = game.values(masks)
+    distance = 100 * (1 - np.sqrt(masks.mean(axis=1)))
+    weight = np.sqrt(np.exp(-(distance**2) / (kernel_width or LIME_KERNEL_WIDTH) ** 2))
+    fit = weighted_ridge(masks.astype(float), outputs, weight, 1.0)
+    half = student_quantile(confidence, fit.freedom) * fit.error
+    attribution = Attribution(
+        method="lime", names=tuple(spans.words()), values=fit.coefficients, lower=fit.coefficients - half,
+        upper=fit.coefficients + half, base=fit.intercept, prediction=outputs[0], evaluations=box.rows - before,
+        coalitions=samples, confidence=confidence,
+        details={"field": field, "level": level, "spans": [list(edge) for edge in spans.edges], "score": [float(s) for s in fit.score]},
+    )
+    return attribution, game
+
+
+def _removals(size: int, samples: int, rng: np.random.Generator) -> NDArray[np.bool_]:
+    """The whole text first; then a number of spans, uniform over 1…size, is removed at random."""
+    removed = rng.integers(1, size + 1, samples)
+    removed[0] = 0
+    rank = np.argsort(np.argsort(rng.random((samples, size)), axis=1), axis=1)
+    masks: NDArray[np.bool_] = rank >= removed[:, None]
+    return masks
