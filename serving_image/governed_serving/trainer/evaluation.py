@@ -1,0 +1,139 @@
+"""What a model is worth on held-out rows: quality, group rates, importances, latency. All through ONNX Runtime."""
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from governed_api.governance import Bias
+from governed_serving.trainer.audit import audit, confusion, favorable
+from governed_serving.trainer.dataset import Dataset
+from governed_serving.trainer.preprocessing import feeds
+
+CHUNK = 4096
+IMPORTANCE_ROWS = 512
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """``scores``: float32 (rows, classes) probabilities, or (rows, 1) predictions of a regression."""
+
+    scores: NDArray[np.float32]
+    classes: tuple[str | int, ...]
+
+    @property
+    def decided(self) -> NDArray[Any]:
+        """Class codes (int64), or predictions (float32), shape (rows,)."""
+        return self.scores.argmax(1) if self.classes else self.scores[:, 0]
+
+
+def predict(session: onnxruntime.InferenceSession, rows: Dataset) -> Predictions:
+    """Predictions for raw rows."""
+    output = "probabilities" if rows.classes else "prediction"
+    parts = []
+    for start in range(0, rows.rows, CHUNK):
+        part = rows.at(np.arange(start, min(start + CHUNK, rows.rows)))
+        parts.append(session.run([output], feeds(part))[0].reshape(part.rows, -1))
+    return Predictions(np.concatenate(parts), rows.classes)
+
+
+def quality(predictions: Predictions, label: NDArray[Any]) -> dict[str, float]:
+    """accuracy, logLoss (and auc for two classes), or r2, mae, rmse for a regression."""
+    if not predictions.classes:
+        error = predictions.decided.astype(np.float64) - label
+        spread = float(((label - label.mean(dtype=np.float64)) ** 2).mean())
+        r2 = 1 - float((error**2).mean()) / spread if spread > 0 else 0.0
+        return {"r2": r2, "mae": float(np.abs(error).mean()), "rmse": float((error**2).mean() ** 0.5)}
+    chosen = predictions.scores[np.arange(len(label)), label].astype(np.float64)
+    found = {
+        "accuracy": float((predictions.decided == label).mean()),
+        "logLoss": float(-np.log(np.maximum(chosen, 1e-12)).mean()),
+    }
+    if len(predictions.classes) == 2 and 0 < label.sum() < len(label):
+        found["auc"] = auc(predictions.scores[:, 1].astype(np.float64), label.astype(bool))
+    return found
+
+
+def headline(predictions: Predictions, label: NDArray[Any]) -> float:
+    """The figure that the accuracy gates read: accuracy, or R² for a regression."""
+    found = quality(predictions, label)
+    return found["accuracy"] if predictions.classes else found["r2"]
+
+
+def auc(score: NDArray[np.float64], positive: NDArray[np.bool_]) -> float:
+    """Area under the ROC curve, ties counted half (Mann & Whitney)."""
+    ranks = mid_ranks(score)
+    n1, n0 = int(positive.sum()), int((~positive).sum())
+    return float((ranks[positive].sum() - n1 * (n1 + 1) / 2) / (n1 * n0))
+
+
+def mid_ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Ranks from 1, ties share their mean rank."""
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    ends = np.cumsum(counts)
+    mean: NDArray[np.float64] = (ends - (counts - 1) / 2)[inverse]
+    return mean
+
+
+def spearman(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
+    """Rank correlation; 1 when either is constant and they have the same ranks, 0 when only one is constant."""
+    ra, rb = mid_ranks(a), mid_ranks(b)
+    if ra.std() == 0 or rb.std() == 0:
+        return float(np.array_equal(ra, rb))
+    return float(np.corrcoef(ra, rb)[0, 1])
+
+
+def largest_disparity(bias: Bias, rows: Dataset, predictions: Predictions) -> dict[str, float]:
+    """Protected attribute → largest |statistical parity difference| of any group against the privileged."""
+    outcome = favorable(bias, predictions.decided, rows.classes)
+    found = audit(bias, rows.groups, outcome)
+    return {name: max((abs(d["spd"]) for d in a["disparities"]), default=0.0) for name, a in found.items()}
+
+
+def group_tables(bias: Bias, rows: Dataset, predictions: Predictions) -> dict[str, Any]:
+    """Selection per group and stratum, and error rates per group where labels are classes."""
+    outcome = favorable(bias, predictions.decided, rows.classes)
+    truth = favorable(bias, rows.label, rows.classes)
+    tables = audit(bias, rows.groups, outcome)
+    for attribute in bias.protected_attributes:
+        errors = confusion(rows.groups[attribute.name], outcome, truth, attribute.privileged)
+        tables[attribute.name]["errors"] = errors
+    return tables
+
+
+def importances(session: onnxruntime.InferenceSession, rows: Dataset, seed: int) -> dict[str, float]:
+    """Feature → mean |change of the scores| when its values are shuffled among (at most 512) rows.
+
+    Permutation importance after Breiman (2001), of the output itself, so it needs no labels; summed over classes, halved.
+    """
+    rows = rows.at(np.arange(min(rows.rows, IMPORTANCE_ROWS)))
+    rng = np.random.default_rng(np.random.PCG64(seed))
+    before = predict(session, rows).scores.astype(np.float64)
+    found = {}
+    for name, column in rows.features.items():
+        shuffled = Dataset(
+            {**rows.features, name: column[rng.permutation(rows.rows)]},
+            rows.types,
+            rows.label,
+            rows.classes,
+            rows.groups,
+        )
+        change = np.abs(predict(session, shuffled).scores - before).sum(1)
+        found[name] = float(change.mean()) / (2 if rows.classes else 1)
+    return found
+
+
+def latencies(sessions: list[onnxruntime.InferenceSession], rows: Dataset, runs: int = 300) -> list[float]:
+    """Median seconds of a one-row inference for each session, taken in turn so that all meet the same machine."""
+    inputs = feeds(rows.at(np.arange(1)))
+    taken: list[list[float]] = [[] for _ in sessions]
+    for k in range(runs + runs // 5):
+        for session, times in zip(sessions, taken, strict=True):
+            start = time.perf_counter()
+            session.run(None, inputs)
+            if k >= runs // 5:
+                times.append(time.perf_counter() - start)
+    return [float(np.median(times)) for times in taken]

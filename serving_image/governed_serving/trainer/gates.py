@@ -1,0 +1,84 @@
+"""Gates: each measures the compressed model against the uncompressed one and a budget of the manifest."""
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from governed_api.governance import Bias
+from governed_api.lifecycle import Gates
+from governed_serving.trainer.dataset import Dataset
+from governed_serving.trainer.evaluation import headline, importances, largest_disparity, latencies, predict, spearman
+from governed_serving.trainer.preprocessing import session
+
+Verdict = Literal["pass", "fail", "not applicable"]
+LATENCY = "latency"
+
+
+@dataclass(frozen=True)
+class Gate:
+    """One row of the gate table."""
+
+    name: str
+    measured: float | None
+    budget: float | None
+    verdict: Verdict
+    message: str
+
+    def plain(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return asdict(self)
+
+
+def at_most(name: str, measured: float, budget: float, message: str) -> Gate:
+    """Passes when ``measured`` ≤ ``budget``."""
+    return Gate(name, measured, budget, "pass" if measured <= budget else "fail", message)
+
+
+def at_least(name: str, measured: float, budget: float, message: str) -> Gate:
+    """Passes when ``measured`` ≥ ``budget``."""
+    return Gate(name, measured, budget, "pass" if measured >= budget else "fail", message)
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Serialised models before and after compression, the held-out rows, and how the server will run them."""
+
+    before: bytes
+    after: bytes
+    rows: Dataset
+    level: str
+    threads: int
+    seed: int
+
+
+def judge(candidates: Candidates, gates: Gates, bias: Bias | None) -> list[Gate]:
+    """The gate table of a compression."""
+    c = candidates
+    before, after = (session(model, c.level, c.threads) for model in (c.before, c.after))
+    predicted = predict(before, c.rows), predict(after, c.rows)
+    figures = [headline(p, c.rows.label) for p in predicted]
+    figure = "accuracy" if c.rows.classes else "R²"
+    text = f"{figure} {figures[0]:.4f} before, {figures[1]:.4f} after compression"
+    table = [at_most("accuracy", figures[0] - figures[1], gates.max_accuracy_drop, text)]
+    if bias is not None:
+        spread = [largest_disparity(bias, c.rows, p) for p in predicted]
+        for name in spread[0]:
+            text = f"largest |SPD| by {name}: {spread[0][name]:.4f} before, {spread[1][name]:.4f} after compression"
+            table.append(
+                at_most(f"disparity/{name}", spread[1][name] - spread[0][name], gates.max_disparity_increase, text)
+            )
+    ranked = [np.array(list(importances(s, c.rows, c.seed).values())) for s in (before, after)]
+    text = "Spearman rank correlation of mean |attribution| before and after compression"
+    table.append(at_least("explanation", spearman(*ranked), gates.min_explanation_correlation, text))
+    slow, quick = latencies([before, after], c.rows)
+    text = f"one row on this node: {slow * 1e6:.0f} µs before, {quick * 1e6:.0f} µs after compression"
+    table.append(at_most(LATENCY, quick / slow, gates.max_latency_ratio, text))
+    return table
+
+
+def reproducible(table: list[Gate]) -> list[dict[str, Any]]:
+    """The table without what a clock measured, for the artefact, whose digest must not depend on the machine's mood."""
+    quiet = "measured on the node: see the ledger's gates entry"
+    rows = [gate.plain() for gate in table]
+    return [row | {"measured": None, "message": quiet} if row["name"] == LATENCY else row for row in rows]

@@ -1,0 +1,197 @@
+"""The Job from end to end: look for the model among the refs; else make it, and leave evidence of every step."""
+
+import hashlib
+import os
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Protocol
+
+from governed_api.resolved import ResolvedModel
+from governed_serving.records import LedgerEntry, canonical, timestamp
+from governed_serving.trainer.dataset import Masker, Scanner
+from governed_serving.trainer.errors import InvalidTraining
+from governed_serving.trainer.prepare import Prepared, prepare
+from governed_serving.trainer.progress import Narrator
+from governed_serving.trainer.sources import source_bytes
+from governed_serving.trainer.volume import Cipher, DataVolume
+
+
+class Archive(Protocol):
+    """What the Job needs of the namespace's archive, for its own model."""
+
+    def ref(self, name: str) -> dict[str, Any] | None: ...
+
+    def put_ref(self, name: str, value: dict[str, Any]) -> None: ...
+
+    def has_blob(self, address: str) -> bool: ...
+
+    def put_blob(self, sealed: bytes) -> str: ...
+
+    def append(self, stream: str, entries: list[bytes]) -> int: ...
+
+
+class Report(Protocol):
+    """The GovernanceReport (governed_serving.reporting)."""
+
+    def update(self, part: str, values: dict[str, Any]) -> None: ...
+
+
+@dataclass(frozen=True)
+class Rooms:
+    """The Job's neighbours, so that it runs without them in tests."""
+
+    archive: Archive
+    report: Report
+    data_cipher: Callable[[], Cipher]
+    artefact_cipher: Callable[[], Cipher]
+    scanner: Scanner
+    masker: Masker | None
+
+
+class Job:
+    """One training. ``source`` is where relative data paths begin, ``data`` the encrypted volume."""
+
+    def __init__(self, resolved: ResolvedModel, rooms: Rooms, *, source: Path, data: Path, narrator: Narrator) -> None:
+        self._resolved, self._rooms, self._narrator = resolved, rooms, narrator
+        self._source, self._data = source, data
+        self._said = 0.0
+
+    def run(self) -> dict[str, Any]:
+        """Make the model or find it; the report's artefact {digest, blob, variant}. Raises TrainingError and neighbours' errors."""
+        spec = self._resolved.spec
+        if spec.lifecycle.training is None:
+            raise InvalidTraining("spec.lifecycle.training", "expected how to train, found nothing")
+        self._report("Running", "reading data", progress=0.0)
+        source = source_bytes(spec.lifecycle.training.data, self._source)
+        code = code_version()
+        key = training_key(self._resolved, source, code)
+        if (kept := self._rooms.archive.ref(f"training-{key}")) and self._rooms.archive.has_blob(
+            kept["artefact"]["blob"]
+        ):
+            self._narrator.say("model found in the archive", digest=kept["artefact"]["digest"])
+            self._report("Succeeded", "the same training is in the archive already", progress=1.0, **kept)
+            return dict(kept["artefact"])
+        volume = DataVolume(self._data, self._rooms.data_cipher())
+        prepared = prepare(spec, source, volume, key, scanner=self._rooms.scanner, masker=self._rooms.masker)
+        self._tell_data(prepared)
+        return self._make(prepared, volume, key, code)
+
+    def _make(self, prepared: Prepared, volume: DataVolume, key: str, code: str) -> dict[str, Any]:
+        from governed_serving.trainer.loop import CHECKPOINT  # torch: not before the data is known to be good
+        from governed_serving.trainer.pipeline import make
+
+        made = make(self._resolved.name, self._resolved.spec, prepared, volume, key, code, self._epoch)
+        sealed = self._rooms.artefact_cipher().seal(made.packed, made.digest.encode())
+        blob = self._rooms.archive.put_blob(sealed)
+        artefact = {"digest": made.digest, "blob": blob, "variant": made.variant}
+        table = [gate.plain() for gate in made.gates]
+        self._rooms.archive.append(f"trainer-{key}", self._entries(prepared, made, key, blob, table))
+        kept = {"artefact": artefact, "metrics": made.metrics, "gates": table, "data": summary(prepared)}
+        self._rooms.archive.put_ref(f"artefact-{made.digest.removeprefix('sha256:')}", {"blob": blob, "training": key})
+        self._rooms.archive.put_ref(f"training-{key}", kept)
+        volume.remove(CHECKPOINT)
+        self._report("Succeeded", f"{made.variant} model after {made.epochs} epochs", progress=1.0, **kept)
+        for gate in made.gates:
+            self._narrator.say(f"gate {gate.name}: {gate.verdict}", measured=gate.measured, budget=gate.budget)
+        self._narrator.say("model ready", digest=made.digest, variant=made.variant, **made.measured)
+        return artefact
+
+    def _entries(self, prepared: Prepared, made: Any, key: str, blob: str, table: list[dict[str, Any]]) -> list[bytes]:
+        identity: dict[str, Any] = {
+            "namespace": self._resolved.namespace,
+            "model": self._resolved.name,
+            "time": timestamp(time.time()),
+        }
+        steps: list[dict[str, Any]] = [
+            {
+                "type": "dataset",
+                "id": prepared.manifest["digest"],
+                "digest": prepared.manifest["digest"],
+                "summary": summary(prepared),
+            },
+            {
+                "type": "training",
+                "id": key,
+                "digest": made.digest,
+                "summary": {"metrics": made.metrics, "epochs": made.epochs},
+            },
+            {
+                "type": "gates",
+                "id": key,
+                "digest": made.digest,
+                "summary": {"gates": table, "measured": made.measured, "node": node()},
+            },
+            {
+                "type": "artefact",
+                "id": made.digest,
+                "digest": made.digest,
+                "blob": blob,
+                "summary": {"variant": made.variant},
+            },
+        ]
+        return [canonical(LedgerEntry(**identity, **step)) for step in steps]
+
+    def _tell_data(self, prepared: Prepared) -> None:
+        found = prepared.manifest["personalData"]
+        self._narrator.say(
+            "data ready", rows=prepared.manifest["rows"], digest=prepared.manifest["digest"], personal_data=found
+        )
+        for attribute, table in prepared.audit.items():
+            for d in table["disparities"]:
+                ratio = "undefined" if d["dir"] is None else f"{d['dir']:.4f}"
+                self._narrator.say(
+                    f"labels by {attribute}: {d['group']} against {d['reference']}",
+                    spd=f"{d['spd']:+.4f}",
+                    dir=ratio,
+                    chi_square=f"{table['chiSquare']:.2f}",
+                    simpson=[name for name, s in table["strata"].items() if s["simpson"]],
+                )
+        self._report("Running", "training", progress=0.0, data=summary(prepared))
+
+    def _epoch(self, done: int, entry: dict[str, float]) -> None:
+        training = self._resolved.spec.lifecycle.training
+        assert training is not None
+        total = training.loop.epochs
+        self._narrator.epoch(done, total, entry)
+        if time.monotonic() - self._said >= 1.0:
+            self._said = time.monotonic()
+            self._report("Running", f"epoch {done} of {total}", progress=done / total)
+
+    def _report(self, phase: str, message: str, **fields: Any) -> None:
+        values = {"phase": phase, "message": message, "trainingHash": self._resolved.training_hash(), **fields}
+        self._rooms.report.update("trainer", values | {"observedAt": timestamp(time.time())})
+
+
+def summary(prepared: Prepared) -> dict[str, Any]:
+    """The data-set manifest (without its schema) and the audit of the labels, for the ledger and the report."""
+    return {k: v for k, v in prepared.manifest.items() if k != "schema"} | {"audit": prepared.audit}
+
+
+def training_key(resolved: ResolvedModel, source: bytes, code: str) -> str:
+    """Name of a training: manifest, data bytes, masking and code. Same key, same model."""
+    masking = resolved.spec.governance.privacy.masking
+    parts = [
+        resolved.training_hash(),
+        hashlib.sha256(source).hexdigest(),
+        masking.model_dump_json() if masking else "",
+        code,
+    ]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
+
+
+def code_version() -> str:
+    """Version of the distribution, and a hash over the sources that shape a model."""
+    rooms = Path(__file__).parent, Path(__file__).parent.parent / "artefact"
+    content = hashlib.sha256()
+    for path in sorted(p for room in rooms for p in room.rglob("*.py")):
+        content.update(path.name.encode() + b"\0" + path.read_bytes())
+    return f"{version('governed-models')}+{content.hexdigest()[:12]}"
+
+
+def node() -> dict[str, Any]:
+    """What the latencies were measured on."""
+    return {"machine": platform.machine(), "cpus": os.cpu_count() or 0}

@@ -1,0 +1,70 @@
+"""The data step: source → typed, masked, scanned, audited, described, and sealed on the data volume."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from governed_api.governance import Masking
+from governed_api.lifecycle import Training
+from governed_api.model import GovernedModelSpec
+from governed_serving.trainer import audit
+from governed_serving.trainer.dataset import Dataset, Masker, Scanner, manifest, masked, scan, typed
+from governed_serving.trainer.errors import InvalidTraining
+from governed_serving.trainer.sources import read
+from governed_serving.trainer.volume import DataVolume
+
+DATASET = "dataset"
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What trains, its manifest, and the audit of the labels as they are (empty without spec.governance.bias)."""
+
+    dataset: Dataset
+    manifest: dict[str, Any]
+    audit: dict[str, Any]
+
+
+def prepare(
+    spec: GovernedModelSpec, source: bytes, volume: DataVolume, key: str, *, scanner: Scanner, masker: Masker | None
+) -> Prepared:
+    """Prepared data of this training ``key``: from the volume when a killed Job left it there, else from ``source``.
+
+    Raises InvalidTraining.
+    """
+    training = spec.lifecycle.training
+    assert training is not None
+    if (left := volume.read(DATASET)) is not None:
+        kept = msgspec.msgpack.decode(left)
+        if kept["key"] == key:
+            return Prepared(Dataset.decode(kept["dataset"]), kept["manifest"], kept["audit"])
+    raw = typed(read(training.data, source), training, spec.governance.bias)
+    findings = scan(raw, scanner)
+    fields = masked_fields(training, spec.governance.privacy.masking)
+    dataset = masked(raw, fields, masker) if masker is not None else raw
+    described = manifest(dataset, training.data, source=source, findings=findings) | {"masked": fields}
+    prepared = Prepared(dataset, described, _audit(spec, dataset))
+    content = {"key": key, "dataset": dataset.encode(), "manifest": described, "audit": prepared.audit}
+    volume.write(DATASET, msgspec.msgpack.encode(content))
+    return prepared
+
+
+def masked_fields(training: Training, masking: Masking | None) -> list[str]:
+    """Text features that are masked before the model sees them. Raises InvalidTraining for one that is no text feature."""
+    texts = [f.name for f in training.data.features if f.type == "text"]
+    if masking is None:
+        return []
+    for k, name in enumerate(masking.fields):
+        if name not in texts:
+            known = ", ".join(texts) or "there are none"
+            path = f"spec.governance.privacy.masking.fields[{k}]"
+            raise InvalidTraining(path, f"expected a text feature ({known}), found {name!r}")
+    return list(masking.fields) or texts
+
+
+def _audit(spec: GovernedModelSpec, dataset: Dataset) -> dict[str, Any]:
+    bias = spec.governance.bias
+    if bias is None:
+        return {}
+    return audit.audit(bias, dataset.groups, audit.favorable(bias, dataset.label, dataset.classes))

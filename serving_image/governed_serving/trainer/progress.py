@@ -1,0 +1,63 @@
+"""Progress for people (a bar, when stderr is a terminal) or for log collectors (JSON lines)."""
+
+import json
+import sys
+import time
+from datetime import UTC, datetime
+from typing import Any, TextIO
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+
+class Narrator:
+    """Says what the Job is doing; a context manager that owns the terminal's bar."""
+
+    def __init__(self, stream: TextIO = sys.stderr, interval: float = 1.0) -> None:
+        self._stream, self._interval, self._last = stream, interval, 0.0
+        self._bar: Progress | None = None
+        if stream.isatty():
+            columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[detail]}"))
+            self._bar = Progress(*columns, TimeRemainingColumn(), console=Console(file=stream), transient=True)
+
+    def __enter__(self) -> "Narrator":
+        if self._bar:
+            self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar:
+            self._bar.stop()
+
+    def say(self, message: str, **fields: Any) -> None:
+        """One event."""
+        if self._bar:
+            self._bar.console.print(message, *(f"[dim]{k}={v}[/dim]" for k, v in fields.items()), highlight=False)
+        else:
+            self._line("info", message, fields)
+
+    def fail(self, message: str) -> None:
+        """The one-line reason why the Job ends without a model."""
+        if self._bar:
+            self._bar.console.print(f"error: {message}", markup=False, style="red")
+        else:
+            self._line("error", message, {})
+
+    def epoch(self, done: int, total: int, entry: dict[str, float]) -> None:
+        """``done`` of ``total`` epochs; lines are at most one a second, and the last."""
+        loss = f"loss {entry['trainingLoss']:.4f} / {entry['validationLoss']:.4f}"
+        if self._bar:
+            if not self._bar.tasks:
+                self._bar.add_task("training", total=total, detail="")
+            self._bar.update(self._bar.tasks[0].id, completed=done, detail=loss)
+        elif done == total or time.monotonic() - self._last >= self._interval:
+            self._last = time.monotonic()
+            self._line("info", "training", {"epoch": done, "epochs": total, **entry})
+
+    def _line(self, level: str, message: str, fields: dict[str, Any]) -> None:
+        now = datetime.now(UTC).isoformat(timespec="milliseconds")
+        print(
+            json.dumps({"level": level, "time": now, "message": message, **fields}, ensure_ascii=False, default=str),
+            file=self._stream,
+            flush=True,
+        )

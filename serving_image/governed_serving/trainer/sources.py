@@ -1,0 +1,64 @@
+"""Where training data comes from: the manifest itself, a file or volume, or a documented generator."""
+
+import gzip
+import hashlib
+import zlib
+from pathlib import Path
+
+from governed_api.lifecycle import Data
+from governed_serving.trainer.errors import InvalidTraining
+from governed_serving.trainer.generators import GENERATORS
+from governed_serving.trainer.tables import Table, parse_csv, with_counts
+
+DATA = "spec.lifecycle.training.data"
+
+
+def source_bytes(data: Data, directory: Path) -> bytes:
+    """CSV bytes as they lie at the source; for a generator its name, rows and seed, which stand for them.
+
+    ``directory`` is where relative ``file:`` paths and the mounted claim of ``pvc://`` begin.
+    Raises InvalidTraining (missing, unreadable, other than ``data.digest``).
+    """
+    if data.generator is not None:
+        return data.generator.model_dump_json().encode()
+    if data.inline is not None:
+        content = data.inline.encode()
+    else:
+        path = _path(data.uri or "", directory)
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise InvalidTraining(
+                f"{DATA}.uri", f"expected a readable file, found {error.strerror} at {path}"
+            ) from error
+    found = f"sha256:{hashlib.sha256(content).hexdigest()}"
+    if data.digest is not None and data.digest != found:
+        raise InvalidTraining(f"{DATA}.digest", f"expected {data.digest}, found {found}: the data changed")
+    return content
+
+
+def _path(uri: str, directory: Path) -> Path:
+    if uri.startswith("file:"):
+        return directory / uri.removeprefix("file:").removeprefix("//")
+    inside = Path(*Path(uri.removeprefix("pvc://")).parts[1:])
+    if ".." in inside.parts:
+        raise InvalidTraining(f"{DATA}.uri", f"expected a path inside the claim, found {uri}")
+    return directory / inside
+
+
+def read(data: Data, content: bytes) -> Table:
+    """The table of ``content`` (see :func:`source_bytes`), counts applied. Raises InvalidTraining."""
+    if data.generator is not None:
+        return GENERATORS[data.generator.name](data.generator.rows, data.generator.seed)
+    path = f"{DATA}.inline" if data.inline is not None else f"{DATA}.uri"
+    if data.uri is not None and data.uri.endswith(".gz"):
+        try:
+            content = gzip.decompress(content)
+        except (OSError, EOFError, zlib.error) as error:
+            raise InvalidTraining(path, f"expected gzip, found {error}") from error
+    try:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InvalidTraining(path, f"expected UTF-8, found byte {error.start} that is none") from error
+    table = parse_csv(text, path)
+    return with_counts(table, data.count_column, f"{DATA}.countColumn") if data.count_column else table

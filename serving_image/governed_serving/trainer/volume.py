@@ -1,0 +1,42 @@
+"""The encrypted data volume: whole files, sealed in memory and renamed into place; plaintext never touches the disk."""
+
+import os
+from pathlib import Path
+from typing import Protocol
+
+
+class Cipher(Protocol):
+    """Authenticated encryption under the model's keyset (governed_serving.crypto)."""
+
+    def seal(self, data: bytes, aad: bytes) -> bytes: ...
+
+    def open(self, sealed: bytes, aad: bytes) -> bytes: ...
+
+
+class DataVolume:
+    """Sealed files of one directory; a file's name is bound to its content as associated data."""
+
+    def __init__(self, directory: Path, cipher: Cipher) -> None:
+        self._directory = directory
+        self._cipher = cipher
+        directory.mkdir(parents=True, exist_ok=True)
+
+    def write(self, name: str, data: bytes) -> None:
+        """Seal ``data`` as ``name``: fsynced, then renamed over what was there."""
+        partial = self._directory / f".{name}.partial"
+        with partial.open("wb") as stream:
+            stream.write(self._cipher.seal(data, name.encode()))
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(partial, self._directory / name)
+
+    def read(self, name: str) -> bytes | None:
+        """Content of ``name``, None when there is none. Raises the cipher's error when it was tampered with."""
+        path = self._directory / name
+        if not path.exists():
+            return None
+        return self._cipher.open(path.read_bytes(), name.encode())
+
+    def remove(self, name: str) -> None:
+        """Forget ``name``, if it exists."""
+        (self._directory / name).unlink(missing_ok=True)
