@@ -1,0 +1,321 @@
+"""HTTP in front of the archive: routes translate, :class:`~governed_serving.archive.service.Archive` decides.
+
+Checkpoint, key, proofs and tiles (hashes only) are for anyone, so that a witness needs no secret; everything else needs a
+model's bearer token. A model reads and writes its own; the reader's token (name ``*``) reads everything and writes nothing.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import msgspec
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import FileResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+from governed_api.runtime import LIVE_PATH, METRICS_PATH, READY_PATH
+from governed_serving.archive.errors import ArchiveError, Busy, LedgerDamaged, Refused
+from governed_serving.archive.metrics import ArchiveMetrics
+from governed_serving.archive.service import Archive
+from governed_serving.archive.tiles import WIDTH
+from governed_serving.archive.tokens import READER, Tokens
+from governed_serving.records import AppendRequest
+
+__all__ = ["create_app"]
+
+_MAX_BODY = 16 << 20
+_MAX_ENTRIES = 1000
+_UPLOADS = 16
+_BINARY = "application/octet-stream"
+_append_decoder = msgspec.msgpack.Decoder(AppendRequest)
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+def create_app(
+    archive: Archive, tokens: Tokens, metrics: ArchiveMetrics, background: Callable[[], Awaitable[None]] | None = None
+) -> Starlette:
+    """The ASGI application. ``background`` runs beside it (the report); the archive is closed when it stops."""
+    state = _State(archive, tokens)
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        task = asyncio.ensure_future(background()) if background else None
+        state.ready = True
+        yield
+        state.ready = False
+        if task:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+        await run_in_threadpool(archive.close)
+
+    routes = [
+        Route(path, metrics.timed(path, handler), methods=list(methods))
+        for path, methods, handler in (*_ledger_routes(state), *_store_routes(state))
+    ]
+    routes += [
+        Route(LIVE_PATH, state.live),
+        Route(READY_PATH, state.readiness),
+        Route(METRICS_PATH, lambda _: Response(metrics.render(archive), media_type=metrics.media_type)),
+    ]
+    handlers: dict[Any, Any] = {ArchiveError: _problem, HTTPException: _http_problem, OSError: _disk_problem}
+    return Starlette(routes=routes, lifespan=lifespan, exception_handlers=handlers)
+
+
+class _State:
+    """What the handlers share."""
+
+    def __init__(self, archive: Archive, tokens: Tokens):
+        self.archive = archive
+        self.tokens = tokens
+        self.ready = False
+        self.uploads = asyncio.Semaphore(_UPLOADS)
+
+    def speaker(self, request: Request, named: str = "") -> str:
+        """Who the bearer token speaks for. Raises Refused (401)."""
+        claimed = request.headers.get("x-governed-model", "")
+        candidates = [claimed] if claimed else [named, *self.archive.models()]
+        return self.tokens.speaker(request.headers.get("authorization", ""), candidates)
+
+    def reader(self, request: Request, model: str) -> str:
+        """Check that the speaker may read what is ``model``'s. Raises Refused (401, 403)."""
+        speaker = self.speaker(request, model)
+        if speaker not in (model, READER):
+            raise Refused(403, f"the token is that of {speaker}; what is {model}'s needs the token of {model}")
+        return model
+
+    def writer(self, request: Request, model: str = "") -> str:
+        """Check that the speaker may write under ``model`` (default: its own name). Raises Refused (401, 403)."""
+        speaker = self.speaker(request, model)
+        if speaker == READER:
+            raise Refused(403, "a reader's token may not write")
+        if model and speaker != model:
+            raise Refused(403, f"the token is that of {speaker}, which may not write under {model}")
+        return speaker
+
+    async def live(self, _: Request) -> Response:
+        return _json({"live": True})
+
+    async def readiness(self, _: Request) -> Response:
+        return _json({"ready": True}) if self.ready else _json({"error": "the archive is stopping"}, 503)
+
+
+def _ledger_routes(state: _State) -> list[tuple[str, tuple[str, ...], Handler]]:
+    ledger = state.archive.ledger
+
+    async def append(request: Request) -> Response:
+        try:
+            asked = _append_decoder.decode(await _body(request, _MAX_BODY))
+        except msgspec.DecodeError as error:
+            raise Refused(400, f"expected a msgpack AppendRequest: {error}") from None
+        model = state.writer(request)
+        batch = await run_in_threadpool(state.archive.admit, model, asked)
+        done = await asyncio.wrap_future(state.archive.appender.submit(batch))
+        return _json({"first_index": done.first_index, "size": done.size, "ranges": done.ranges})
+
+    async def entries(request: Request) -> Response:
+        state.speaker(request)
+        start, end = _number(request, "start"), _number(request, "end")
+        if not 0 <= start <= end:
+            raise Refused(400, f"expected 0 ≤ start ≤ end, found start={start}, end={end}")
+        found = await run_in_threadpool(ledger.entries, start, min(end, start + _MAX_ENTRIES))
+        return Response(b'{"entries":[' + b",".join(found) + b"]}", media_type="application/json")
+
+    async def stream(request: Request) -> Response:
+        model = state.speaker(request)
+        following = ledger.next_seq(model, request.path_params["stream"])
+        return _json({"next_seq": following or 0})
+
+    async def find(request: Request) -> Response:
+        query = request.query_params
+        model = query.get("model", "") or state.speaker(request)
+        state.reader(request, model)
+        limit = min(_number(request, "limit", 100), _MAX_ENTRIES)
+        found = await run_in_threadpool(ledger.find, model, query.get("id", ""), query.get("type", ""), limit)
+        return _json({"found": [{"index": f.index, "entry": msgspec.Raw(f.entry)} for f in found]})
+
+    async def checkpoint(_: Request) -> Response:
+        return PlainTextResponse(await run_in_threadpool(ledger.checkpoint))
+
+    async def key(_: Request) -> Response:
+        return PlainTextResponse(ledger.vkey + "\n")
+
+    async def inclusion(request: Request) -> Response:
+        index, size = _number(request, "index"), _number(request, "size", ledger.size)
+        hashes = await _proved(ledger.inclusion, index, size)
+        return _json({"index": index, "size": size, "hashes": [h.hex() for h in hashes]})
+
+    async def consistency(request: Request) -> Response:
+        first, second = _number(request, "first"), _number(request, "second", ledger.size)
+        hashes = await _proved(ledger.consistency, first, second)
+        return _json({"first": first, "second": second, "hashes": [h.hex() for h in hashes]})
+
+    async def tile(request: Request) -> Response:
+        level, number, width = parse_tile(request.path_params["level"], request.path_params["tile"])
+        try:
+            data = await run_in_threadpool(ledger.tile, level, number, width)
+        except KeyError as error:
+            raise Refused(404, str(error.args[0])) from None
+        return Response(data, media_type=_BINARY)
+
+    return [
+        ("/v1/ledger/entries", ("POST",), append),
+        ("/v1/ledger/entries", ("GET",), entries),
+        ("/v1/ledger/streams/{stream}", ("GET",), stream),
+        ("/v1/ledger/find", ("GET",), find),
+        ("/v1/ledger/checkpoint", ("GET",), checkpoint),
+        ("/v1/ledger/key", ("GET",), key),
+        ("/v1/ledger/proof/inclusion", ("GET",), inclusion),
+        ("/v1/ledger/proof/consistency", ("GET",), consistency),
+        ("/v1/ledger/tile/{level}/{tile:path}", ("GET",), tile),
+    ]
+
+
+def _store_routes(state: _State) -> list[tuple[str, tuple[str, ...], Handler]]:
+    archive = state.archive
+
+    async def put_blob(request: Request) -> Response:
+        state.writer(request)
+        digest = request.path_params["digest"]
+        if archive.blobs.size(digest) is not None:
+            return _json({"blob": digest}, 200)
+        async with state.uploads:
+            fresh = await _receive(request, state, digest)
+        return _json({"blob": digest}, 201 if fresh else 200)
+
+    async def get_blob(request: Request) -> Response:
+        state.speaker(request)
+        digest = request.path_params["digest"]
+        if archive.blobs.size(digest) is None:
+            raise Refused(404, f"blob {digest} is not here")
+        return FileResponse(archive.blobs.path(digest), media_type=_BINARY)
+
+    async def get_keyset(request: Request) -> Response:
+        model, purpose = request.path_params["model"], request.path_params["purpose"]
+        return Response(archive.keyset(state.reader(request, model), purpose), media_type="application/json")
+
+    async def put_keyset(request: Request) -> Response:
+        model, purpose = request.path_params["model"], request.path_params["purpose"]
+        state.writer(request, model)
+        document = await _body(request, 256 << 10)
+        expected = request.headers.get("if-match", "").strip('"')
+        if expected:
+            await run_in_threadpool(archive.replace_keyset, model, purpose, document, expected)
+            return _json({"purpose": purpose})
+        existing = await run_in_threadpool(archive.create_keyset, model, purpose, document)
+        if existing is not None:
+            return Response(existing, 409, media_type="application/json")
+        return _json({"purpose": purpose}, 201)
+
+    async def delete_keyset(request: Request) -> Response:
+        model, purpose = request.path_params["model"], request.path_params["purpose"]
+        state.writer(request, model)
+        receipt = await _body(request, 64 << 10)
+        await run_in_threadpool(archive.destroy_keyset, model, purpose, receipt)
+        return _json({"purpose": purpose})
+
+    async def purposes(request: Request) -> Response:
+        return _json({"purposes": archive.purposes(state.reader(request, request.path_params["model"]))})
+
+    async def get_ref(request: Request) -> Response:
+        model = state.reader(request, request.path_params["model"])
+        return Response(archive.reference(model, request.path_params["name"]), media_type="application/json")
+
+    async def put_ref(request: Request) -> Response:
+        model, name = request.path_params["model"], request.path_params["name"]
+        state.writer(request, model)
+        await run_in_threadpool(archive.put_reference, model, name, await _body(request, 64 << 10))
+        return _json({"name": name})
+
+    async def refs(request: Request) -> Response:
+        return _json({"refs": archive.references(state.reader(request, request.path_params["model"]))})
+
+    return [
+        ("/v1/blobs/{digest}", ("PUT",), put_blob),
+        ("/v1/blobs/{digest}", ("GET", "HEAD"), get_blob),
+        ("/v1/keysets/{model}", ("GET",), purposes),
+        ("/v1/keysets/{model}/{purpose}", ("GET",), get_keyset),
+        ("/v1/keysets/{model}/{purpose}", ("PUT",), put_keyset),
+        ("/v1/keysets/{model}/{purpose}", ("DELETE",), delete_keyset),
+        ("/v1/refs/{model}", ("GET",), refs),
+        ("/v1/refs/{model}/{name}", ("GET",), get_ref),
+        ("/v1/refs/{model}/{name}", ("PUT",), put_ref),
+    ]
+
+
+def parse_tile(level: str, path: str) -> tuple[int, int, int]:
+    """(level, number, width) of a tile's path in the C2SP layout; raises Refused (400)."""
+    name, _, partial = path.partition(".p/")
+    groups = name.split("/")
+    digits = [g.removeprefix("x") for g in groups]
+    shape = [g.startswith("x") for g in groups] == [True] * (len(groups) - 1) + [False]
+    if not (shape and level.isdecimal() and all(len(d) == 3 and d.isdecimal() for d in digits)):
+        raise Refused(400, f"a tile's path is LEVEL/x001/x234/067[.p/WIDTH], found {level}/{path}")
+    width = int(partial) if partial.isdecimal() else WIDTH
+    if not 1 <= width <= WIDTH or (partial and not partial.isdecimal()):
+        raise Refused(400, f"a partial tile has 1 to {WIDTH - 1} hashes, found {partial}")
+    return int(level), int("".join(digits)), width
+
+
+async def _receive(request: Request, state: _State, digest: str) -> bool:
+    """Stream the body into the blob store; True when it is new."""
+    writer = await run_in_threadpool(state.archive.blobs.writer, digest)
+    with writer:
+        async for chunk in request.stream():
+            if chunk:
+                await run_in_threadpool(writer.write, chunk)
+        return await run_in_threadpool(writer.commit)
+
+
+async def _body(request: Request, limit: int) -> bytes:
+    parts, length = [], 0
+    async for chunk in request.stream():
+        length += len(chunk)
+        if length > limit:
+            raise Refused(413, f"the body may have at most {limit} bytes")
+        parts.append(chunk)
+    return b"".join(parts)
+
+
+async def _proved(proof: Callable[[int, int], list[bytes]], first: int, second: int) -> list[bytes]:
+    try:
+        return await run_in_threadpool(proof, first, second)
+    except ValueError as error:
+        raise Refused(400, str(error)) from None
+
+
+def _number(request: Request, name: str, default: int | None = None) -> int:
+    text = request.query_params.get(name)
+    if text is None and default is not None:
+        return default
+    if text is None or not text.isascii() or not text.isdigit() or len(text) > 18:
+        raise Refused(400, f"the query must give {name} as a number, found {text!r}")
+    return int(text)
+
+
+def _json(value: object, status: int = 200) -> Response:
+    return Response(msgspec.json.encode(value), status, media_type="application/json")
+
+
+async def _problem(_: Request, error: Exception) -> Response:
+    if isinstance(error, Refused):
+        return _json({"error": str(error), **error.details}, error.status)
+    if isinstance(error, Busy):
+        answer = _json({"error": str(error)}, error.status)
+        answer.headers["retry-after"] = "1"
+        return answer
+    return _json({"error": str(error)}, 500 if isinstance(error, LedgerDamaged) else 400)
+
+
+async def _disk_problem(_: Request, error: Exception) -> Response:
+    if isinstance(error, ClientDisconnect):
+        raise error
+    return _json({"error": f"the archive's volume: {error}"}, 507)
+
+
+async def _http_problem(_: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return _json({"error": error.detail}, error.status_code)

@@ -1,0 +1,116 @@
+"""Content-addressed blobs: ciphertext under the SHA-256 of itself, written once.
+
+``{root}/ab/abcdef…``. What arrives must be sealed already (by the model's keysets); anything whose first bytes are not those
+of one of our sealed formats is refused, so that plaintext can't end up here by mistake.
+"""
+
+import hashlib
+import os
+import secrets
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from governed_serving.archive.durable import fsync_folder
+from governed_serving.archive.errors import Refused
+
+__all__ = ["BlobStore", "BlobWriter", "check_address"]
+
+_CHUNK = 1 << 20
+
+
+def check_address(digest: str) -> str:
+    """``digest`` when it is 64 lower-case hex digits; raises :class:`Refused` (400)."""
+    if len(digest) != 64 or not set(digest) <= set("0123456789abcdef"):
+        raise Refused(400, f"a blob's address is its SHA-256 in 64 lower-case hex digits, found {digest[:80]!r}")
+    return digest
+
+
+class BlobStore:
+    """Blobs below ``root``; ``sealed`` tells from the first 64 bytes whether a body is one of our sealed formats."""
+
+    def __init__(self, root: Path, sealed: Callable[[bytes], bool], max_bytes: int = 8 << 30):
+        self.root = root
+        self.max_bytes = max_bytes
+        self._sealed = sealed
+        self._incoming = root / ".incoming"
+        self._incoming.mkdir(parents=True, exist_ok=True)
+        for left in self._incoming.iterdir():
+            left.unlink()  # of a process that was killed while receiving
+
+    def path(self, digest: str) -> Path:
+        """Where the blob is or would be."""
+        return self.root / digest[:2] / check_address(digest)
+
+    def size(self, digest: str) -> int | None:
+        """Bytes of a blob; None when it isn't here."""
+        path = self.path(digest)
+        return path.stat().st_size if path.exists() else None
+
+    def writer(self, digest: str) -> "BlobWriter":
+        """Receive a blob in chunks."""
+        return BlobWriter(self.path(digest), self._incoming / secrets.token_hex(8), self._sealed, self.max_bytes)
+
+    def put(self, digest: str, data: bytes) -> bool:
+        """Store a blob; False when it was here already. Raises :class:`Refused`, OSError."""
+        with self.writer(digest) as writer:
+            writer.write(data)
+            return writer.commit()
+
+    def read(self, digest: str) -> Iterator[bytes]:
+        """The blob in chunks of 1 MiB; raises FileNotFoundError."""
+        with self.path(digest).open("rb") as file:
+            while chunk := file.read(_CHUNK):
+                yield chunk
+
+    def addresses(self) -> Iterator[str]:
+        """All addresses, sorted."""
+        for folder in sorted(p for p in self.root.iterdir() if len(p.name) == 2):
+            yield from sorted(p.name for p in folder.iterdir())
+
+
+class BlobWriter:
+    """One blob on its way in: hashed as it comes, visible only once its address is right and it is on disk."""
+
+    def __init__(self, target: Path, aside: Path, sealed: Callable[[bytes], bool], max_bytes: int):
+        self._target = target
+        self._aside = aside
+        self._sealed = sealed
+        self._max_bytes = max_bytes
+        self._hash = hashlib.sha256()
+        self._head = b""
+        self._length = 0
+        self._file = os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
+
+    def write(self, chunk: bytes) -> None:
+        """Add bytes. Raises :class:`Refused` (413) beyond the limit, OSError."""
+        self._length += len(chunk)
+        if self._length > self._max_bytes:
+            raise Refused(413, f"a blob may have at most {self._max_bytes} bytes")
+        if len(self._head) < 64:
+            self._head = (self._head + chunk)[:64]
+        self._hash.update(chunk)
+        self._file.write(chunk)
+
+    def commit(self) -> bool:
+        """Check address and seal, make it durable and visible; False when it was here already."""
+        found = self._hash.hexdigest()
+        if found != self._target.name:
+            raise Refused(400, f"the body's SHA-256 is {found}, the address says {self._target.name}")
+        if not self._sealed(self._head):
+            raise Refused(415, "the body is not sealed: encrypt it with the model's keyset before it is archived")
+        if self._target.exists():
+            return False
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._target.parent.mkdir(exist_ok=True)
+        self._aside.rename(self._target)
+        fsync_folder(self._target.parent)
+        fsync_folder(self._target.parent.parent)
+        return True
+
+    def __enter__(self) -> "BlobWriter":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+        self._aside.unlink(missing_ok=True)

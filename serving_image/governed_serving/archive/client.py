@@ -1,0 +1,285 @@
+"""The archive over HTTP, synchronous: what trainer, auditor, fetch and keyring use.
+
+Calls that may safely be sent twice (all of them: appends are numbered, blobs and keysets addressed) are retried with full
+jitter on refused connections, timeouts, 429, 502, 503 and 504, within ``patience`` seconds; then :class:`Unreachable`.
+"""
+
+import hashlib
+import os
+import random
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import msgspec
+
+from governed_api import runtime
+from governed_api.resolved import ResolvedModel
+from governed_serving.archive.errors import Refused, Unreachable, Unverified
+from governed_serving.crypto.errors import KeyDestroyed, KeysetChanged
+from governed_serving.records import AppendRequest
+
+__all__ = ["Appended", "ArchiveClient", "ArchiveKeysetStore", "Found"]
+
+_AGAIN = {429, 502, 503, 504}
+_CHUNK = 1 << 20
+
+
+class Appended(msgspec.Struct, frozen=True):
+    """Answer to an append: ``ranges`` (first index, count) cover the entries in order; ``size`` is the ledger's."""
+
+    first_index: int
+    size: int
+    ranges: list[tuple[int, int]]
+
+
+class Found(msgspec.Struct, frozen=True):
+    """A ledger entry (canonical JSON bytes in ``entry``) and its index."""
+
+    index: int
+    entry: msgspec.Raw
+
+    def fields(self) -> dict[str, Any]:
+        """The entry as a mapping."""
+        return dict(msgspec.json.decode(self.entry))
+
+
+class ArchiveClient:
+    """One model's view of its namespace's archive at ``url``; ``token`` is the model's bearer token.
+
+    Thread-safe. ``clock`` and ``sleep`` are injected by tests.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        token: str,
+        model: str = "",
+        *,
+        patience: float = 30.0,
+        timeout: float = 30.0,
+        transport: httpx.BaseTransport | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ):
+        headers = {"authorization": f"Bearer {token.strip()}"}
+        if model:
+            headers["x-governed-model"] = model
+        self.model = model
+        self.patience = patience
+        self._clock, self._sleep = clock, sleep
+        self._url = url
+        self._http = httpx.Client(base_url=url, headers=headers, timeout=timeout, transport=transport, trust_env=False)
+
+    @classmethod
+    def from_environment(cls, *, patience: float = 30.0) -> "ArchiveClient":
+        """Client of the model in GOVERNED_SPEC, with GOVERNED_ARCHIVE_URL and GOVERNED_ARCHIVE_TOKEN_FILE. Raises KeyError, OSError."""
+        model = ResolvedModel.load(os.environ[runtime.SPEC]).name
+        token = Path(os.environ[runtime.ARCHIVE_TOKEN_FILE]).read_text()
+        return cls(os.environ[runtime.ARCHIVE_URL], token, model, patience=patience)
+
+    # -- blobs --------------------------------------------------------------------------------------------------------
+
+    def put_blob(self, sealed: bytes) -> str:
+        """Store ciphertext; its address (SHA-256, hex)."""
+        digest = hashlib.sha256(sealed).hexdigest()
+        self._ask("PUT", f"/v1/blobs/{digest}", content=sealed)
+        return digest
+
+    def put_blob_file(self, path: Path) -> str:
+        """Store a ciphertext file without reading it into memory; its address."""
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        length = {"content-length": str(path.stat().st_size)}
+        self._ask("PUT", f"/v1/blobs/{digest}", body=lambda: _chunks(path), headers=length)
+        return digest
+
+    def has_blob(self, digest: str) -> bool:
+        """Whether the blob is there."""
+        return self._ask("HEAD", f"/v1/blobs/{digest}", allowed=(404,)).status_code == 200
+
+    def get_blob(self, digest: str) -> bytes:
+        """Ciphertext of a blob, its address checked. Raises :class:`Refused` (404), :class:`Unverified`."""
+        data = self._ask("GET", f"/v1/blobs/{digest}").content
+        found = hashlib.sha256(data).hexdigest()
+        if found != digest:
+            raise Unverified(f"blob {digest}: its content has SHA-256 {found}")
+        return data
+
+    # -- ledger -------------------------------------------------------------------------------------------------------
+
+    def append(self, stream: str, entries: list[bytes], first_seq: int | None = None) -> int:
+        """Append canonical entries to ``stream`` and return the index of the first.
+
+        Without ``first_seq`` they go to the end of the stream as it is now: for writers that keep no count of their own and
+        are the stream's only ones.
+        """
+        start = self.next_seq(stream) if first_seq is None else first_seq
+        return self.append_batch(stream, start, entries).first_index
+
+    def append_batch(self, stream: str, first_seq: int, entries: list[bytes]) -> Appended:
+        """Append entries numbered from ``first_seq``; sending them again gives the same answer. Raises :class:`Refused` (409 for a gap)."""
+        body = msgspec.msgpack.encode(AppendRequest(stream, first_seq, entries))
+        answer = self._ask("POST", "/v1/ledger/entries", content=body, headers={"content-type": "application/msgpack"})
+        return msgspec.json.decode(answer.content, type=Appended)
+
+    def next_seq(self, stream: str) -> int:
+        """Number that the stream's next entry must have; 0 for a new one."""
+        return int(self._ask("GET", f"/v1/ledger/streams/{stream}").json()["next_seq"])
+
+    def checkpoint(self) -> str:
+        """Signed note over the whole ledger."""
+        return self._ask("GET", "/v1/ledger/checkpoint").text
+
+    def vkey(self) -> str:
+        """The ledger's verifier key."""
+        return self._ask("GET", "/v1/ledger/key").text.strip()
+
+    def entries(self, start: int, end: int) -> list[bytes]:
+        """Canonical entries ``start`` … ``end`` − 1, as far as there are."""
+        found: list[bytes] = []
+        while start + len(found) < end:
+            answer = self._ask("GET", "/v1/ledger/entries", params={"start": start + len(found), "end": end})
+            part = msgspec.json.decode(answer.content, type=dict[str, list[msgspec.Raw]], strict=False)["entries"]
+            if not part:
+                break
+            found.extend(bytes(e) for e in part)
+        return found
+
+    def inclusion(self, index: int, size: int) -> list[bytes]:
+        """Inclusion proof of entry ``index`` in the first ``size``."""
+        return self._proof("inclusion", index=index, size=size)
+
+    def consistency(self, first: int, second: int) -> list[bytes]:
+        """Proof that the first ``first`` entries are a prefix of the first ``second``."""
+        return self._proof("consistency", first=first, second=second)
+
+    def find(self, *, id: str = "", type: str = "", model: str = "", limit: int = 100) -> list[Found]:
+        """The newest entries of a model with this id and type, ascending by index."""
+        query = {"model": model or self.model, "id": id, "type": type, "limit": limit}
+        answer = self._ask("GET", "/v1/ledger/find", params={k: v for k, v in query.items() if v})
+        return msgspec.json.decode(answer.content, type=dict[str, list[Found]])["found"]
+
+    # -- references and keysets ----------------------------------------------------------------------------------------
+
+    def ref(self, name: str) -> dict[str, Any] | None:
+        """A JSON pointer of this model, or None."""
+        answer = self._ask("GET", f"/v1/refs/{self._me()}/{name}", allowed=(404,))
+        return None if answer.status_code == 404 else dict(answer.json())
+
+    def put_ref(self, name: str, value: dict[str, Any]) -> None:
+        """Set a JSON pointer of this model; its history stays in the ledger."""
+        self._ask("PUT", f"/v1/refs/{self._me()}/{name}", content=msgspec.json.encode(value, order="deterministic"))
+
+    def keysets(self) -> "ArchiveKeysetStore":
+        """The keyring's store, kept in the archive."""
+        return ArchiveKeysetStore(self)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def __enter__(self) -> "ArchiveClient":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _me(self) -> str:
+        if not self.model:
+            raise ValueError("this call needs the model's name: ArchiveClient(url, token, model)")
+        return self.model
+
+    def _proof(self, kind: str, **query: int) -> list[bytes]:
+        answer = self._ask("GET", f"/v1/ledger/proof/{kind}", params=query)
+        return [bytes.fromhex(h) for h in answer.json()["hashes"]]
+
+    def _ask(
+        self,
+        method: str,
+        path: str,
+        *,
+        content: bytes | None = None,
+        body: Callable[[], Iterator[bytes]] | None = None,
+        params: dict[str, Any] | None = None,
+        headers: dict[str, str] | None = None,
+        allowed: tuple[int, ...] = (),
+    ) -> httpx.Response:
+        """One call with bounded retries; raises :class:`Refused` for a 4xx that isn't ``allowed``."""
+        deadline, attempt = self._clock() + self.patience, 0
+        while True:
+            try:
+                answer = self._http.request(
+                    method, path, content=body() if body else content, params=params, headers=headers
+                )
+                problem = f"{answer.status_code} {_error_text(answer)}"
+                if answer.status_code not in _AGAIN:
+                    return _checked(answer, allowed)
+            except httpx.TransportError as error:
+                problem = str(error) or type(error).__name__
+            pause = random.uniform(0, min(5.0, 0.1 * 2**attempt))
+            if self._clock() + pause > deadline:
+                raise Unreachable(f"the archive at {self._url} doesn't answer {method} {path}: {problem}")
+            self._sleep(pause)
+            attempt += 1
+
+
+class ArchiveKeysetStore:
+    """crypto's KeysetStore over an :class:`ArchiveClient`: documents of one model, by purpose."""
+
+    def __init__(self, client: ArchiveClient):
+        self._client = client
+
+    def get(self, purpose: str) -> bytes | None:
+        """The wrapped document, or None; raises KeyDestroyed."""
+        answer = self._client._ask("GET", self._path(purpose), allowed=(404, 410))
+        if answer.status_code == 410:
+            raise KeyDestroyed(_error_text(answer))
+        return answer.content if answer.status_code == 200 else None
+
+    def create(self, purpose: str, document: bytes) -> bytes:
+        """Create if absent; what is stored now. Raises KeyDestroyed."""
+        answer = self._client._ask("PUT", self._path(purpose), content=document, allowed=(409, 410))
+        if answer.status_code == 410:
+            raise KeyDestroyed(_error_text(answer))
+        return document if answer.status_code == 201 else answer.content
+
+    def replace(self, purpose: str, expected: bytes, document: bytes) -> None:
+        """Put ``document`` in the place of ``expected``; raises KeysetChanged."""
+        match = {"if-match": f'"{hashlib.sha256(expected).hexdigest()}"'}
+        answer = self._client._ask("PUT", self._path(purpose), content=document, headers=match, allowed=(412,))
+        # A retry after a lost answer finds its own document there: that is success.
+        if answer.status_code == 412 and self.get(purpose) != document:
+            raise KeysetChanged(_error_text(answer))
+
+    def destroy(self, purpose: str, receipt: bytes) -> None:
+        """Remove for good; the receipt stays in its place and in the ledger."""
+        self._client._ask("DELETE", self._path(purpose), content=receipt, allowed=(410,))
+
+    def purposes(self) -> list[str]:
+        """Purposes with a document, sorted."""
+        return list(self._client._ask("GET", f"/v1/keysets/{self._client._me()}").json()["purposes"])
+
+    def _path(self, purpose: str) -> str:
+        return f"/v1/keysets/{self._client._me()}/{purpose}"
+
+
+def _chunks(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            yield chunk
+
+
+def _checked(answer: httpx.Response, allowed: tuple[int, ...]) -> httpx.Response:
+    if answer.is_success or answer.status_code in allowed:
+        return answer
+    raise Refused(answer.status_code, _error_text(answer))
+
+
+def _error_text(answer: httpx.Response) -> str:
+    try:
+        return str(answer.json()["error"])
+    except (ValueError, KeyError, TypeError):
+        return answer.text[:200] or answer.reason_phrase

@@ -1,0 +1,80 @@
+"""What the archive counts, in Prometheus' text format. Labels are routes, methods and statuses: never models' ids or requests'."""
+
+import time
+from collections.abc import Awaitable, Callable
+
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from starlette.requests import Request
+from starlette.responses import Response
+
+from governed_serving.archive.service import Archive
+
+__all__ = ["ArchiveMetrics"]
+
+
+class ArchiveMetrics:
+    """Own registry, so that several archives may live in one process."""
+
+    media_type = CONTENT_TYPE_LATEST
+
+    def __init__(self, namespace: str):
+        self._registry = CollectorRegistry()
+        common = {"namespace": namespace, "component": "archive"}
+        names = list(common)
+        self._requests = Counter(
+            "governed_archive_requests_total",
+            "Requests answered.",
+            [*names, "method", "route", "status"],
+            registry=self._registry,
+        )
+        self._seconds = Histogram(
+            "governed_archive_request_seconds",
+            "Time to the answer.",
+            [*names, "method", "route"],
+            registry=self._registry,
+        )
+        self._entries = Gauge(
+            "governed_archive_ledger_entries", "Entries in the ledger.", names, registry=self._registry
+        )
+        self._waiting = Gauge(
+            "governed_archive_appends_waiting", "Batches in the append queue.", names, registry=self._registry
+        )
+        self._groups = Gauge(
+            "governed_archive_commit_groups", "Groups written since the start.", names, registry=self._registry
+        )
+        self._group_seconds = Gauge(
+            "governed_archive_commit_seconds",
+            "Time spent writing groups since the start.",
+            names,
+            registry=self._registry,
+        )
+        self._common = common
+
+    def timed(
+        self, route: str, handler: Callable[[Request], Awaitable[Response]]
+    ) -> Callable[[Request], Awaitable[Response]]:
+        """``handler``, counted under its route pattern."""
+
+        async def counted(request: Request) -> Response:
+            began, status = time.perf_counter(), 500
+            try:
+                answer = await handler(request)
+                status = answer.status_code
+                return answer
+            except Exception as error:
+                status = getattr(error, "status", getattr(error, "status_code", 500))
+                raise
+            finally:
+                labels = {**self._common, "method": request.method, "route": route}
+                self._requests.labels(**labels, status=str(status)).inc()
+                self._seconds.labels(**labels).observe(time.perf_counter() - began)
+
+        return counted
+
+    def render(self, archive: Archive) -> bytes:
+        """The current values as text."""
+        self._entries.labels(**self._common).set(archive.ledger.size)
+        self._waiting.labels(**self._common).set(archive.appender.waiting)
+        self._groups.labels(**self._common).set(archive.appender.groups)
+        self._group_seconds.labels(**self._common).set(archive.appender.group_seconds)
+        return generate_latest(self._registry)

@@ -1,0 +1,242 @@
+"""The archive itself, without a transport: who may do what, and what of it becomes a ledger entry."""
+
+import fcntl
+import hashlib
+import os
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from governed_serving.archive.appender import Appender
+from governed_serving.archive.blobs import BlobStore
+from governed_serving.archive.entrylog import Batch
+from governed_serving.archive.errors import ArchiveError, Refused
+from governed_serving.archive.ledger import Appended, Ledger
+from governed_serving.archive.note import Signer
+from governed_serving.archive.references import References, check_model, check_name
+from governed_serving.crypto import (
+    DirectoryStore,
+    Kek,
+    KeyDestroyed,
+    Keyring,
+    KeysetChanged,
+    is_keyset_document,
+    is_sealed,
+)
+from governed_serving.records import AppendRequest, LedgerEntry, canonical, timestamp
+
+__all__ = ["OWN_STREAM", "Archive", "ledger_origin", "open_ledger"]
+
+OWN_STREAM = "governed-archive"
+"""Stream under which the archive itself writes entries about a model's keysets and references."""
+
+_entry_decoder = msgspec.json.Decoder(LedgerEntry)
+_TYPES = {
+    "acknowledgement",
+    "artefact",
+    "dataset",
+    "explanation",
+    "export",
+    "gates",
+    "key",
+    "label",
+    "prediction",
+    "ref",
+    "training",
+    "verdict",
+}
+_ENTRY_BYTES = 64 << 10
+
+
+def ledger_origin(namespace: str) -> str:
+    """Name of a namespace's log, and of the key that signs it."""
+    return f"governedmodels.io/archive/{namespace}"
+
+
+def open_ledger(root: Path, kek: Kek, namespace: str) -> Ledger:
+    """The ledger of an archive directory, under the archive's own keyring. Raises LedgerDamaged, CryptoError, OSError."""
+    keyring = Keyring(kek, DirectoryStore(root / "keys"))
+    seed = keyring.keyset("ledger-signing").signing_key().private_bytes_raw()
+    return Ledger(root / "ledger", keyring.keyset("ledger"), Signer(ledger_origin(namespace), seed))
+
+
+class Archive:
+    """Ledger, blobs, keysets and references of one namespace below ``root``.
+
+    One process at a time: a second one is refused. ``clock`` gives seconds since the epoch.
+    """
+
+    def __init__(self, root: Path, kek: Kek, namespace: str, *, clock: Callable[[], float] = time.time):
+        root.mkdir(parents=True, exist_ok=True)
+        self._guard = _only_one(root)
+        self.namespace = namespace
+        self._clock = clock
+        self.ledger = open_ledger(root, kek, namespace)
+        self.appender = Appender(self.ledger)
+        self.blobs = BlobStore(root / "blobs", is_sealed)
+        keyring = Keyring(kek, DirectoryStore(root / "keys"))
+        self._refs = References(root / "refs", keyring.keyset("references"))
+        self._keysets = root / "keysets"
+        self._own = threading.Lock()
+
+    # -- ledger -------------------------------------------------------------------------------------------------------
+
+    def admit(self, model: str, request: AppendRequest) -> Batch:
+        """The batch that ``request`` asks for, every entry checked: canonical, of this namespace, model and a known type.
+
+        Raises :class:`Refused`.
+        """
+        check_model(model)
+        check_name(request.stream)
+        if request.stream == OWN_STREAM:
+            raise Refused(403, f"stream {OWN_STREAM} is the archive's own")
+        if request.first_seq < 0:
+            raise Refused(400, f"first_seq must be 0 or more, found {request.first_seq}")
+        for number, entry in enumerate(request.entries, request.first_seq):
+            self._check_entry(model, number, entry)
+        return Batch(model, request.stream, request.first_seq, list(request.entries))
+
+    def _check_entry(self, model: str, number: int, data: bytes) -> None:
+        try:
+            entry = _entry_decoder.decode(data)
+        except msgspec.DecodeError as error:
+            raise Refused(400, f"entry {number}: {error}") from None
+        if entry.model != model or entry.namespace != self.namespace:
+            raise Refused(
+                403,
+                f"entry {number} is of {entry.namespace}/{entry.model}; the token is for {self.namespace}/{model}, which may write only its own",
+            )
+        if entry.type not in _TYPES:
+            raise Refused(400, f"entry {number}: type must be one of {', '.join(sorted(_TYPES))}, found {entry.type!r}")
+        if len(data) > _ENTRY_BYTES or canonical(entry) != data:
+            raise Refused(
+                400, f"entry {number} must be canonical JSON (sorted keys, no spaces) of at most {_ENTRY_BYTES} bytes"
+            )
+
+    def models(self) -> list[str]:
+        """Names of the models that have keysets or references here."""
+        folders = [
+            p for root in (self._keysets, self._refs.root) if root.is_dir() for p in root.iterdir() if p.is_dir()
+        ]
+        return sorted({p.name for p in folders})
+
+    # -- keysets ------------------------------------------------------------------------------------------------------
+
+    def keyset(self, model: str, purpose: str) -> bytes:
+        """A wrapped keyset; raises :class:`Refused` (404, 410)."""
+        try:
+            document = self._store(model).get(check_name(purpose))
+        except KeyDestroyed as error:
+            raise Refused(410, str(error)) from None
+        if document is None:
+            raise Refused(404, f"{model} has no {purpose} keyset")
+        return document
+
+    def purposes(self, model: str) -> list[str]:
+        """Purposes for which the model has a keyset."""
+        return self._store(model).purposes()
+
+    def create_keyset(self, model: str, purpose: str, document: bytes) -> bytes | None:
+        """Store a keyset where there is none (→ None); else change nothing and return the one there is."""
+        self._check_document(document)
+        with self._own:
+            try:
+                existing = self._store(model).get(check_name(purpose))
+            except KeyDestroyed as error:
+                raise Refused(410, str(error)) from None
+            if existing is None:
+                self._note_key(model, purpose, "created", document)
+                self._store(model).create(purpose, document)
+            return existing
+
+    def replace_keyset(self, model: str, purpose: str, document: bytes, expected: str) -> None:
+        """Rotation: put a keyset in the place of the one whose SHA-256 is ``expected``; raises :class:`Refused` (412)."""
+        self._check_document(document)
+        with self._own:
+            existing = self.keyset(model, purpose)
+            found = hashlib.sha256(existing).hexdigest()
+            if found != expected:
+                raise Refused(
+                    412, f"the {purpose} keyset of {model} has SHA-256 {found}, expected {expected}: read it again"
+                )
+            self._note_key(model, purpose, "replaced", document)
+            try:
+                self._store(model).replace(purpose, existing, document)
+            except KeysetChanged as error:
+                raise Refused(412, str(error)) from None
+
+    def destroy_keyset(self, model: str, purpose: str, receipt: bytes) -> None:
+        """Crypto-shredding: the keyset goes, its receipt stays. Raises :class:`Refused` (404, 410)."""
+        with self._own:
+            document = self.keyset(model, purpose)
+            self._note_key(model, purpose, "destroyed", document)
+            self._store(model).destroy(purpose, receipt or b"{}")
+
+    def _store(self, model: str) -> DirectoryStore:
+        return DirectoryStore(self._keysets / check_model(model))
+
+    def _check_document(self, document: bytes) -> None:
+        if not is_keyset_document(document):
+            raise Refused(415, "the body is no wrapped keyset: keysets are stored wrapped by the model's key only")
+
+    def _note_key(self, model: str, purpose: str, action: str, document: bytes) -> None:
+        # Before the act: an entry about an act that then failed is a lesser evil than an act without an entry.
+        digest = hashlib.sha256(document).hexdigest()
+        self._note(model, "key", f"{purpose}:{action}", digest, {"action": action, "purpose": purpose})
+
+    # -- references ---------------------------------------------------------------------------------------------------
+
+    def reference(self, model: str, name: str) -> bytes:
+        """A JSON pointer; raises :class:`Refused` (404)."""
+        data = self._refs.get(model, name)
+        if data is None:
+            raise Refused(404, f"{model} has no reference {name}")
+        return data
+
+    def references(self, model: str) -> list[str]:
+        """Names of the model's references."""
+        return self._refs.names(model)
+
+    def put_reference(self, model: str, name: str, data: bytes) -> None:
+        """Set a JSON pointer; the ledger keeps the digest of every value it had."""
+        check_name(name)
+        try:
+            value = msgspec.json.decode(data)
+        except msgspec.DecodeError as error:
+            raise Refused(400, f"a reference must be JSON: {error}") from None
+        if not isinstance(value, dict):
+            raise Refused(400, "a reference must be a JSON object")
+        if len(data) > References.MAX_BYTES:
+            raise Refused(413, f"a reference may have at most {References.MAX_BYTES} bytes, found {len(data)}")
+        with self._own:
+            if self._refs.get(model, name) == data:
+                return
+            self._note(model, "ref", name, hashlib.sha256(data).hexdigest(), {})
+            self._refs.put(model, name, data)
+
+    def _note(self, model: str, type: str, id: str, digest: str, summary: dict[str, Any]) -> None:
+        time = timestamp(self._clock())
+        entry = LedgerEntry(type, self.namespace, check_model(model), id, time, digest=digest, summary=summary)
+        seq = self.ledger.next_seq(model, OWN_STREAM) or 0
+        answer = self.appender.submit(Batch(model, OWN_STREAM, seq, [canonical(entry)])).result(timeout=30)
+        assert isinstance(answer, Appended)
+
+    def close(self) -> None:
+        """Finish what is queued, snapshot the ledger, let go of the directory."""
+        self.appender.close()
+        self.ledger.close()
+        os.close(self._guard)
+
+
+def _only_one(root: Path) -> int:
+    handle = os.open(root / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(handle)
+        raise ArchiveError(f"{root} is in use by another archive process; stop it first") from None
+    return handle

@@ -1,0 +1,45 @@
+"""Who speaks: a model's bearer token is HMAC-SHA256(root, "NAMESPACE/NAME"), so the archive keeps no list of them."""
+
+import hashlib
+import hmac
+from collections.abc import Iterable
+
+from governed_serving.archive.errors import Refused
+
+__all__ = ["READER", "Tokens", "model_token"]
+
+READER = "*"
+"""Name under which a token may read everything and write nothing: HMAC-SHA256(root, "NAMESPACE/*")."""
+
+_REMEMBERED = 10_000
+
+
+def model_token(root: bytes, namespace: str, name: str) -> str:
+    """The bearer token of a model, in hex."""
+    return hmac.new(root, f"{namespace}/{name}".encode(), hashlib.sha256).hexdigest()
+
+
+class Tokens:
+    """Checks bearer tokens of one namespace against ``root`` (secret bytes)."""
+
+    def __init__(self, root: bytes, namespace: str):
+        if len(root) < 16:
+            raise ValueError(f"the archive's root secret must have at least 16 bytes, found {len(root)}")
+        self._root = root
+        self._namespace = namespace
+        self._known: dict[str, str] = {}
+
+    def speaker(self, authorization: str, candidates: Iterable[str]) -> str:
+        """Name of the model whose token this is; ``candidates`` are the names that it may be.
+
+        Raises :class:`Refused` (401).
+        """
+        scheme, _, token = authorization.partition(" ")
+        if scheme.lower() != "bearer" or not token:
+            raise Refused(401, "an Authorization header 'Bearer TOKEN' is needed")
+        for name in (self._known.get(token), *candidates, READER):
+            if name and hmac.compare_digest(model_token(self._root, self._namespace, name), token.strip()):
+                if len(self._known) < _REMEMBERED:
+                    self._known[token] = name
+                return name
+        raise Refused(401, "the token is not that of the model named here; name it in the header x-governed-model")
