@@ -1,0 +1,3 @@
+from governed_serving import serve
+
+serve("explainer")

@@ -1,0 +1,91 @@
+"""The command line: what it prints, where, and its exit codes."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from governed_operator.cli import app
+
+VALID = {
+    "apiVersion": "governedmodels.io/v1alpha1",
+    "kind": "GovernedModel",
+    "metadata": {"name": "tiny", "namespace": "team"},
+    "spec": {
+        "lifecycle": {"training": {"data": {"inline": "x,y\n0,no\n1,yes\n", "label": "y", "features": [{"name": "x"}]}}}
+    },
+}
+
+
+@pytest.fixture
+def cli() -> CliRunner:
+    return CliRunner()
+
+
+def written(folder: Path, manifest: object) -> str:
+    path = folder / "model.yaml"
+    path.write_text(manifest if isinstance(manifest, str) else yaml.safe_dump(manifest))
+    return str(path)
+
+
+def test_validate_accepts(cli: CliRunner, tmp_path: Path) -> None:
+    result = cli.invoke(app, ["validate", written(tmp_path, VALID)])
+    assert (result.exit_code, result.stdout.strip().rsplit(": ", 1)[1]) == (0, "GovernedModel tiny is valid")
+
+
+@pytest.mark.parametrize(
+    ("manifest", "words"),
+    [
+        (VALID | {"spec": VALID["spec"] | {"replica": 1}}, "replica"),  # type: ignore[operator]
+        (VALID | {"spec": {"predictor": {"minReplicas": 3, "maxReplicas": 2}}}, "minReplicas"),
+        ("spec: [", "expected YAML"),
+        ("", "empty: expected a GovernedModel"),
+    ],
+)
+def test_validate_refuses_and_names_the_field(cli: CliRunner, tmp_path: Path, manifest: object, words: str) -> None:
+    result = cli.invoke(app, ["validate", written(tmp_path, manifest)])
+    assert result.exit_code == 1
+    assert words in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_missing_file_is_one_line(cli: CliRunner, tmp_path: Path) -> None:
+    for command in ("validate", "render", "run"):
+        result = cli.invoke(app, [command, str(tmp_path / "none.yaml")])
+        assert result.exit_code == 1
+        assert len(result.stderr.strip().splitlines()) == 1
+        assert "No such file" in result.stderr
+
+
+def test_render_prints_what_would_be_applied(cli: CliRunner, tmp_path: Path) -> None:
+    result = cli.invoke(app, ["render", written(tmp_path, VALID), "--artefact", "sha256:" + "0" * 64])
+    kinds = [d["kind"] for d in yaml.safe_load_all(result.stdout)]
+    assert result.exit_code == 0
+    assert kinds.index("StatefulSet") < kinds.index("Job") < kinds.index("Deployment")
+    assert "sha256:" + "0" * 64 in result.stdout
+
+
+def test_crd_files_are_written_and_checked(cli: CliRunner, tmp_path: Path) -> None:
+    assert cli.invoke(app, ["crd", "--check", str(tmp_path)]).exit_code == 1
+    assert cli.invoke(app, ["crd", "--write", str(tmp_path)]).exit_code == 0
+    assert cli.invoke(app, ["crd", "--check", str(tmp_path)]).exit_code == 0
+    (tmp_path / "governedmodels.yaml").write_text("changed")
+    stale = cli.invoke(app, ["crd", "--check", str(tmp_path)])
+    assert (stale.exit_code, "governedmodels.yaml" in stale.stderr) == (1, True)
+
+
+def test_run_refuses_a_suspended_model(cli: CliRunner, tmp_path: Path) -> None:
+    manifest = VALID | {"spec": VALID["spec"] | {"suspend": True}}  # type: ignore[operator]
+    result = cli.invoke(app, ["run", written(tmp_path, manifest), "--workdir", str(tmp_path / "w")])
+    assert (result.exit_code, "spec.suspend is true" in result.stderr) == (1, True)
+
+
+def test_explain_says_that_nothing_listens(cli: CliRunner) -> None:
+    result = cli.invoke(app, ["explain", "tiny", '{"x": 1}', "--url", "http://127.0.0.1:9"])
+    assert (result.exit_code, "is the model running there?" in result.stderr) == (1, True)
+
+
+def test_report_needs_a_run(cli: CliRunner, tmp_path: Path) -> None:
+    result = cli.invoke(app, ["report", "tiny", "--workdir", str(tmp_path)])
+    assert (result.exit_code, "run the model first" in result.stderr) == (1, True)

@@ -1,0 +1,129 @@
+"""What must hold for every rendered object, whatever the model."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from governed_api import runtime as rt
+
+GOLDEN = Path(__file__).parents[2] / "golden"
+CASES = {p.parent.name: list(yaml.safe_load_all(p.read_text())) for p in sorted(GOLDEN.glob("*/output.yaml"))}
+
+
+def pods(objects: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [o["spec"]["template"]["spec"] for o in objects if "template" in o.get("spec", {})]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_pods_keep_the_restricted_standard(case: str) -> None:
+    found = pods(CASES[case])
+    assert found
+    for pod in found:
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        for container in (*pod.get("initContainers", []), *pod["containers"]):
+            context = container["securityContext"]
+            assert context == {
+                "allowPrivilegeEscalation": False,
+                "capabilities": {"drop": ["ALL"]},
+                "readOnlyRootFilesystem": True,
+            }
+            assert {"cpu", "memory"} <= set(container["resources"]["requests"])
+        allowed = {"configMap", "emptyDir", "projected", "secret", "persistentVolumeClaim"}
+        assert all(set(v) - {"name"} <= allowed for v in pod["volumes"])
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_mounts_name_volumes_and_probes_name_ports(case: str) -> None:
+    for owner in (o for o in CASES[case] if "template" in o.get("spec", {})):
+        pod = owner["spec"]["template"]["spec"]
+        claims = [c["metadata"]["name"] for c in owner["spec"].get("volumeClaimTemplates", [])]
+        volumes = {v["name"] for v in pod["volumes"]} | set(claims)
+        for container in (*pod.get("initContainers", []), *pod["containers"]):
+            assert {m["name"] for m in container["volumeMounts"]} <= volumes
+            ports = {p["name"] for p in container.get("ports", [])}
+            probes = [container[k]["httpGet"]["port"] for k in container if k.endswith("Probe")]
+            assert set(probes) <= ports
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_plaintext_volumes_never_touch_a_disk(case: str) -> None:
+    for pod in pods(CASES[case]):
+        for volume in pod["volumes"]:
+            if volume["name"] in ("model", "tmp"):
+                assert volume["emptyDir"]["medium"] == "Memory"
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_objects_are_named_once_and_labelled(case: str) -> None:
+    keys = [(o["kind"], o["metadata"]["name"]) for o in CASES[case]]
+    assert len(keys) == len(set(keys))
+    assert all(o["metadata"]["labels"]["app.kubernetes.io/part-of"] == "governed-models" for o in CASES[case])
+    assert all(len(name) <= 63 for _, name in keys)
+
+
+def named(case: str, kind: str) -> list[dict[str, Any]]:
+    return [o for o in CASES[case] if o["kind"] == kind]
+
+
+def test_replicas_belong_to_the_autoscaler() -> None:
+    (fixed,) = named("imported", "Deployment")
+    (scaled,) = named("trained-full", "Deployment")
+    assert fixed["spec"]["replicas"] == 3
+    assert "replicas" not in scaled["spec"]
+
+
+def test_keda_replaces_the_hpa_only_where_it_is_present() -> None:
+    assert [len(named("foreign-runtime", k)) for k in ("HorizontalPodAutoscaler", "ScaledObject")] == [1, 0]
+    assert [len(named("neighbours-present", k)) for k in ("HorizontalPodAutoscaler", "ScaledObject")] == [0, 1]
+    assert named("neighbours-present", "ScaledObject")[0]["spec"]["minReplicaCount"] == 0
+
+
+def test_compute_quota_reaches_every_pod_of_the_model() -> None:
+    (quota,) = named("trained-full", "ResourceQuota")
+    (priority,) = named("trained-full", "PriorityClass")
+    name = priority["metadata"]["name"]
+    assert quota["spec"]["scopeSelector"]["matchExpressions"][0]["values"] == [name]
+    assert quota["spec"]["hard"] == {"requests.cpu": "12", "requests.memory": "16Gi", "requests.nvidia.com/gpu": "1"}
+    own = [o for o in CASES["trained-full"] if o["kind"] in ("Deployment", "Job")]
+    assert [o["spec"]["template"]["spec"]["priorityClassName"] for o in own] == [name, name]
+
+
+def test_the_auditor_outlives_the_server_in_a_pod() -> None:
+    (deployment,) = named("trained-full", "Deployment")
+    init = deployment["spec"]["template"]["spec"]["initContainers"]
+    assert [(c["name"], c.get("restartPolicy")) for c in init] == [("fetch", None), ("auditor", "Always")]
+
+
+def test_keys_outlive_the_model_and_tokens_do_not_leave_the_namespace() -> None:
+    assert [s["metadata"]["name"] for s in named("trained-minimal", "Secret")] == [
+        "governed-archive-keys", "tiny-kek", "tiny-token",
+    ]  # fmt: skip
+    assert [s["metadata"]["name"] for s in named("trained-full", "Secret")] == ["governed-archive-keys", "credit-token"]
+    assert all("data" not in s for case in CASES for s in named(case, "Secret"))
+
+
+def test_suspended_models_run_nothing_and_keep_what_must_stay() -> None:
+    kinds = [o["kind"] for o in CASES["suspended"] if o["metadata"]["labels"].get("governedmodels.io/model")]
+    assert "Deployment" not in kinds
+    assert "Job" not in kinds
+    assert {"GovernanceReport", "Secret", "PersistentVolumeClaim"} <= set(kinds)
+
+
+def test_a_foreign_runtime_gets_no_key_and_no_spool() -> None:
+    (deployment,) = named("foreign-runtime", "Deployment")
+    containers = {c["name"]: c for c in deployment["spec"]["template"]["spec"]["containers"]}
+    assert [m["name"] for m in containers["runtime"]["volumeMounts"]] == ["tmp"]
+    assert "env" not in containers["runtime"]
+    upstream = {e["name"]: e.get("value") for e in containers["server"]["env"]}[rt.UPSTREAM_URL]
+    assert upstream == "http://127.0.0.1:9000"
+
+
+def test_network_policies_open_the_clients_port_alone() -> None:
+    (model,) = [p for p in named("trained-full", "NetworkPolicy") if p["metadata"]["name"] == "credit"]
+    assert model["spec"]["policyTypes"] == ["Ingress", "Egress"]
+    assert model["spec"]["ingress"] == [{"ports": [{"port": 8080, "protocol": "TCP"}]}]
+    ports = [p["port"] for rule in model["spec"]["egress"] for p in rule["ports"]]
+    assert ports == [53, 53, 8090, 443, 6443, 6380]

@@ -1,0 +1,118 @@
+"""Parts of the local runner that need no process."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from governed_api.resolved import ResolvedModel
+from governed_operator.decision import Revision, pods_view
+from governed_operator.desired.objects import canary_replicas
+from governed_operator.local.addresses import Addresses
+from governed_operator.local.errors import LocalError
+from governed_operator.local.logs import readable
+from governed_operator.local.process_table import alive, known
+from governed_operator.local.sample import Sample, load_sample
+from governed_operator.local.supervision import Backoff
+from governed_operator.local.workdir import Workdir
+from governed_operator.manifest_file import load_model
+from governed_operator.secrets import archive_token, draw
+
+GOLDEN = Path(__file__).parents[2] / "golden"
+
+
+def test_backoff_starts_at_once_and_doubles_to_its_cap() -> None:
+    backoff = Backoff(first=0.5, cap=30)
+    assert [backoff.delay(n) for n in (1, 2, 3, 4, 20)] == [0, 0.5, 1, 2, 30]
+
+
+@pytest.mark.parametrize(
+    ("line", "want"),
+    [
+        ('{"level":"ERROR","time":"t","message":"no","fields":{"a":1}}', ("error", "no a=1")),
+        ('{"level":"info","message":"up","port":1}', ("info", "up port=1")),
+        ("plain {text", ("", "plain {text")),
+        ("[1]", ("", "[1]")),
+    ],
+)
+def test_log_lines_become_readable(line: str, want: tuple[str, str]) -> None:
+    assert readable(line) == want
+
+
+def test_addresses_shift_ports_services_and_reports(tmp_path: Path) -> None:
+    service = {"metadata": {"name": "governed-archive", "namespace": "team"}}
+    addresses = Addresses(100, Workdir(tmp_path), [service], foreign=[9000])
+    assert addresses.url("http://governed-archive.team.svc:8090/x") == "http://127.0.0.1:8190/x"
+    assert addresses.url("http://127.0.0.1:9000") == "http://127.0.0.1:9000"
+    assert addresses.url("http://elsewhere:8090") == "http://elsewhere:8090"
+    assert addresses.url("just text") == "just text"
+    api = "https://kubernetes.default.svc/apis/governedmodels.io/v1alpha1/namespaces/team/governancereports/tiny/status"
+    assert addresses.url(api) == (tmp_path / "reports" / "tiny.json").as_uri()
+
+
+def test_a_reused_pid_is_not_the_old_process() -> None:
+    entry = known(os.getpid())
+    assert alive(entry)
+    assert not alive({**entry, "started": "1"})
+
+
+@given(st.lists(st.integers(0, 40), min_size=1, max_size=8).filter(any), st.integers(1, 50))
+def test_batches_hold_the_whole_population(counts: list[int], rows: int) -> None:
+    sample = Sample([{"i": i} for i in range(len(counts))], counts, rows, [0])
+    sent = [row["i"] for batch in sample.batches() for row in batch]
+    assert [sent.count(i) for i in range(len(counts))] == counts
+    assert all(len(batch) <= rows for batch in sample.batches())
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ({}, "list of instances"),
+        ({"instances": [{}], "count": [1]}, "count: unknown field"),
+        ({"instances": [{}], "counts": [1, 2]}, "counts: expected 1"),
+        ({"instances": [{}], "explain": [1]}, "explain: expected indices below 1"),
+    ],
+)
+def test_bad_sample_names_the_field(tmp_path: Path, content: object, words: str) -> None:
+    path = tmp_path / "s.json"
+    path.write_text(json.dumps(content))
+    with pytest.raises(LocalError, match=words):
+        load_sample(path)
+
+
+@given(st.integers(1, 50), st.integers(1, 99))
+def test_canary_gets_at_least_its_share_and_no_more_pods_than_needed(stable: int, percent: int) -> None:
+    pods = canary_replicas(stable, percent)
+    assert pods / (pods + stable) >= percent / 100 - 1e-12
+    assert pods == 1 or (pods - 1) / (pods - 1 + stable) < percent / 100
+
+
+def test_tokens_derive_from_the_root_and_keys_are_fresh() -> None:
+    secret = {
+        "metadata": {
+            "name": "m-token",
+            "namespace": "ns",
+            "annotations": {"governedmodels.io/generate": "archive-token"},
+        }
+    }
+    assert draw(secret, b"r" * 32) == {"archive-token": archive_token(b"r" * 32, "ns", "m")}
+    with pytest.raises(ValueError, match="root key"):
+        draw(secret, None)
+    kek = {"metadata": {"name": "m-kek", "namespace": "ns", "annotations": {"governedmodels.io/generate": "kek"}}}
+    assert len(draw(kek, None)["kek"]) == 32
+    assert draw(kek, None) != draw(kek, None)
+
+
+def test_scaling_and_suspending_make_no_new_revision() -> None:
+    model = ResolvedModel.of(load_model(GOLDEN / "trained-full" / "input.yaml"))
+    scaled = model.spec.predictor.model_copy(update={"min_replicas": 5, "max_replicas": 50})
+    other = model.model_copy(update={"spec": model.spec.model_copy(update={"predictor": scaled, "suspend": True})})
+    assert pods_view(other) == pods_view(model)
+    assert Revision.of(other, "a").name == Revision.of(model, "a").name
+    assert Revision.of(model, "b").name != Revision.of(model, "a").name
+    timeout = model.spec.predictor.model_copy(update={"timeout": 31})
+    changed = model.model_copy(update={"spec": model.spec.model_copy(update={"predictor": timeout})})
+    assert Revision.of(changed, "a").name != Revision.of(model, "a").name
