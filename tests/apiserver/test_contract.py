@@ -7,7 +7,7 @@ import pytest
 
 from governed_api.validation import validate
 from support.cluster_access import Cluster, KubectlError
-from support.manifests import INVALID, Invalid, valid
+from support.model_manifests import INVALID, Invalid, valid
 
 CRDS = Path(__file__).parents[2] / "crds"
 

@@ -7,7 +7,7 @@ import pytest
 
 from governed_api import GovernedModel, ResolvedModel
 from governed_api.validation import defaulted, model_schema, validate
-from support.manifests import INVALID, Invalid, valid
+from support.model_manifests import INVALID, Invalid, valid
 
 
 def test_the_valid_manifest_is_accepted_and_typed() -> None:
