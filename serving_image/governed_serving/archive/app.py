@@ -135,7 +135,7 @@ def _ledger_routes(state: _State) -> list[tuple[str, tuple[str, ...], Handler]]:
         state.reader(request, model)
         limit = min(_number(request, "limit", 100), _MAX_ENTRIES)
         found = await run_in_threadpool(ledger.find, model, query.get("id", ""), query.get("type", ""), limit)
-        return _json({"found": [{"index": f.index, "entry": msgspec.Raw(f.entry)} for f in found]})
+        return _json([{"index": f.index, "entry": msgspec.Raw(f.entry)} for f in found])
 
     async def checkpoint(_: Request) -> Response:
         return PlainTextResponse(await run_in_threadpool(ledger.checkpoint))

@@ -160,7 +160,7 @@ class ArchiveClient:
         """The newest entries of a model with this id and type, ascending by index."""
         query = {"model": model or self.model, "id": id, "type": type, "limit": limit}
         answer = self._ask("GET", "/v1/ledger/find", params={k: v for k, v in query.items() if v})
-        return msgspec.json.decode(answer.content, type=dict[str, list[Found]])["found"]
+        return msgspec.json.decode(answer.content, type=list[Found])
 
     # -- references and keysets ----------------------------------------------------------------------------------------
 

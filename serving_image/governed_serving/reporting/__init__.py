@@ -1,0 +1,5 @@
+"""GovernanceReport writing, and the report that a person reads."""
+
+from governed_serving.reporting.writer import ReportWriter
+
+__all__ = ["ReportWriter"]

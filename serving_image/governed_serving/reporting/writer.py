@@ -1,0 +1,185 @@
+"""Writes a pod's own part of its GovernanceReport: a file when run locally, the status subresource in a cluster.
+
+In a cluster 10,000 models share one API server, so only what changes a verdict goes at once; the rest waits for five minutes
+after the last write. A report that can't be written never stops the work it reports on: it is logged, counted, and tried again.
+"""
+
+import fcntl
+import json
+import os
+import random
+import secrets
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import unquote, urlsplit
+
+import httpx
+
+__all__ = ["Part", "ReportWriter", "merge_patch"]
+
+Part = Literal["trainer", "auditor", "archive", "server", "revisions"]
+
+_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+_INTERVAL = 300.0
+_TRIES = 4
+_AFTER_FAILURE = 5.0
+_AT_ONCE = ("phase", "verdict", "ready", "verified", "artefact", "gates", "trainingHash", "revision")
+
+
+class ReportWriter:
+    """Writer for ``url``: ``file:///path.json``, or ``https://…/governancereports/NAME[/status]``.
+
+    Thread-safe. ``interval`` seconds between writes of unimportant changes (default: none for files, 300 for HTTPS).
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        interval: float | None = None,
+        account: Path = _ACCOUNT,
+        transport: httpx.BaseTransport | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ):
+        scheme = urlsplit(url).scheme
+        if scheme not in ("file", "http", "https"):
+            raise ValueError(f"the report's address must begin with file:// or https://, found {url!r}")
+        self._url = url
+        self._local = scheme == "file"
+        self._interval = (0.0 if self._local else _INTERVAL) if interval is None else interval
+        self._account, self._transport = account, transport
+        self._clock, self._sleep, self._now = clock, sleep, now
+        self._lock = threading.Lock()
+        self._pending: dict[str, Any] = {}
+        self._sent: dict[str, Any] = {}
+        self._next = float("-inf")
+        self._failing = False
+        self.failures = 0
+        """Writes that failed after all tries."""
+
+    def update(self, part: Part, values: dict[str, Any]) -> bool:
+        """Merge ``values`` (JSON merge-patch: None removes a field) into this part; True when it has been written now.
+
+        A first write and a changed verdict, phase, artefact, readiness … go at once, other changes when they are due.
+        """
+        observed = self._now().isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        # revisions is a mapping by revision name, so it has no time of its own.
+        own = values if part == "revisions" else {"observedAt": observed, **values}
+        with self._lock:
+            urgent = self._urgent(part, values)
+            self._pending = merge_patch(self._pending, {part: own}, keep_null=True)
+            # After a failure even a changed verdict waits a little: an API server in trouble must not be hammered.
+            due = self._clock() >= self._next or (urgent and not self._failing)
+            return self._write() if due else False
+
+    def flush(self) -> bool:
+        """Write what waits; True when nothing is left."""
+        with self._lock:
+            return self._write() if self._pending else True
+
+    def _urgent(self, part: str, values: dict[str, Any]) -> bool:
+        if part not in self._sent:
+            return True
+        return any(name in values and values[name] != self._sent[part].get(name) for name in _AT_ONCE)
+
+    def _write(self) -> bool:
+        try:
+            if self._local:
+                self._merge_file(Path(unquote(urlsplit(self._url).path)))
+            else:
+                self._patch()
+        except (OSError, ValueError, httpx.HTTPError) as error:
+            self._next = self._clock() + _AFTER_FAILURE
+            self._failed(error)
+            return False
+        self._sent = merge_patch(self._sent, self._pending)
+        self._pending = {}
+        self._next = self._clock() + self._interval
+        self._failing = False
+        return True
+
+    def _failed(self, error: Exception) -> None:
+        self.failures += 1
+        if not self._failing:  # once per streak: a report is written often
+            line = {
+                "level": "warning",
+                "time": self._now().isoformat(),
+                "message": "report not written; will be tried again",
+            }
+            print(json.dumps({**line, "url": self._url, "error": str(error)}), file=sys.stderr, flush=True)
+        self._failing = True
+
+    def _merge_file(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _locked(path.with_name(f".{path.name}.lock")):
+            found = json.loads(path.read_bytes()) if path.exists() else {}
+            if not isinstance(found, dict):
+                raise ValueError(f"{path}: expected a JSON object")
+            aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+            aside.write_text(json.dumps(merge_patch(found, {"status": self._pending}), indent=1, ensure_ascii=False))
+            aside.rename(path)
+
+    def _patch(self) -> None:
+        url = self._url if self._url.endswith("/status") else f"{self._url}/status"
+        problem = ""
+        with self._client() as client:
+            for attempt in range(_TRIES):
+                if attempt:
+                    self._sleep(random.uniform(0, 0.2 * 2**attempt))
+                try:
+                    answer = client.patch(url, json={"status": self._pending})
+                except httpx.TransportError as error:
+                    problem = str(error) or type(error).__name__
+                    continue
+                if answer.is_success:
+                    return
+                problem = f"{answer.status_code} {answer.text[:200]}"
+                if answer.status_code not in (409, 429) and answer.status_code < 500:
+                    break
+        raise OSError(f"expected the report to be patched, found {problem}")
+
+    def _client(self) -> httpx.Client:
+        """Made for each write: writes are minutes apart, and the token on disk is rotated."""
+        headers = {"content-type": "application/merge-patch+json", "accept": "application/json"}
+        token = self._account / "token"
+        if token.exists():
+            headers["authorization"] = f"Bearer {token.read_text().strip()}"
+        authority = self._account / "ca.crt"
+        verify: Any = True
+        if authority.exists() and self._transport is None:
+            import ssl
+
+            verify = ssl.create_default_context(cafile=str(authority))
+        return httpx.Client(headers=headers, verify=verify, timeout=5, transport=self._transport, trust_env=False)
+
+
+def merge_patch(target: dict[str, Any], patch: dict[str, Any], *, keep_null: bool = False) -> dict[str, Any]:
+    """RFC 7396: ``patch`` over ``target``, as a new mapping. ``keep_null`` keeps removals, to merge two patches into one."""
+    merged = dict(target)
+    for name, value in patch.items():
+        if value is None and not keep_null:
+            merged.pop(name, None)
+        elif isinstance(value, dict):
+            below = merged.get(name)
+            merged[name] = merge_patch(below if isinstance(below, dict) else {}, value, keep_null=keep_null)
+        else:
+            merged[name] = value
+    return merged
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)

@@ -1,0 +1,140 @@
+"""The report's writer: own part only, at once when it matters, seldom otherwise, never in the way."""
+
+import json
+import threading
+from datetime import UTC, datetime
+from pathlib import Path
+
+import httpx
+import pytest
+
+from governed_serving.reporting import ReportWriter
+from governed_serving.reporting.writer import merge_patch
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+class Server:
+    """Answers PATCH with the given statuses, then 200."""
+
+    def __init__(self, *statuses: int) -> None:
+        self.statuses = list(statuses)
+        self.requests: list[httpx.Request] = []
+        self.clock = 0.0
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        self.requests.append(request)
+        return httpx.Response(self.statuses.pop(0) if self.statuses else 200, text="because")
+
+    def writer(self, account: Path) -> ReportWriter:
+        return ReportWriter(
+            "https://kubernetes.default.svc/apis/governedmodels.io/v1alpha1/namespaces/ns/governancereports/credit",
+            account=account,
+            transport=httpx.MockTransport(self),
+            clock=lambda: self.clock,
+            sleep=lambda _: None,
+            now=lambda: NOW,
+        )
+
+
+def test_parts_of_several_writers_are_merged_in_the_file(tmp_path: Path) -> None:
+    url = f"file://{tmp_path}/reports/credit.json"
+    (tmp_path / "reports").mkdir()
+    (tmp_path / "reports" / "credit.json").write_text(
+        '{"kind": "GovernanceReport", "status": {"server": {"ready": true}}}'
+    )
+    writers = [ReportWriter(url, now=lambda: NOW) for _ in range(4)]
+
+    def work(number: int) -> None:
+        for i in range(20):
+            writers[number].update("revisions", {f"r{number}": {"requests": i}})
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(4)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert writers[0].update("trainer", {"phase": "Running", "progress": 0.5})
+    assert writers[0].update("trainer", {"phase": "Succeeded", "progress": None})
+    found = json.loads((tmp_path / "reports" / "credit.json").read_text())
+    assert found["kind"] == "GovernanceReport"
+    assert found["status"]["server"] == {"ready": True}
+    assert found["status"]["trainer"] == {"observedAt": "2026-01-01T00:00:00.000Z", "phase": "Succeeded"}
+    assert {k: v["requests"] for k, v in found["status"]["revisions"].items()} == {f"r{n}": 19 for n in range(4)}
+
+
+def test_the_cluster_gets_a_merge_patch_of_the_status(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("secret\n")
+    server = Server()
+    assert server.writer(tmp_path).update("archive", {"size": 3})
+    request = server.requests[0]
+    assert request.method == "PATCH"
+    assert request.url.path.endswith("/governancereports/credit/status")
+    assert request.headers["content-type"] == "application/merge-patch+json"
+    assert request.headers["authorization"] == "Bearer secret"
+    assert json.loads(request.content) == {"status": {"archive": {"observedAt": "2026-01-01T00:00:00.000Z", "size": 3}}}
+
+
+def test_a_changed_verdict_goes_at_once_and_the_rest_waits(tmp_path: Path) -> None:
+    server = Server()
+    writer = server.writer(tmp_path)
+    assert writer.update("auditor", {"verdict": "Unknown", "samples": 1})
+    for samples in range(2, 50):
+        server.clock += 1
+        assert not writer.update("auditor", {"verdict": "Unknown", "samples": samples})
+    assert writer.update("auditor", {"verdict": "Fail", "samples": 50})
+    server.clock += 299
+    assert not writer.update("auditor", {"verdict": "Fail", "samples": 51})
+    server.clock += 1
+    assert writer.update("auditor", {"verdict": "Fail", "samples": 52})
+    assert [json.loads(r.content)["status"]["auditor"]["samples"] for r in server.requests] == [1, 50, 52]
+
+
+def test_conflicts_and_server_errors_are_tried_again(tmp_path: Path) -> None:
+    server = Server(409, 503, 500)
+    writer = server.writer(tmp_path)
+    assert writer.update("archive", {"size": 3})
+    assert len(server.requests) == 4
+    assert writer.failures == 0
+
+
+def test_a_refusal_is_said_once_and_kept_for_later(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    server = Server(403, 403)
+    writer = server.writer(tmp_path)
+    assert not writer.update("auditor", {"verdict": "Pass"})
+    assert not writer.update("auditor", {"verdict": "Fail"})
+    assert len(server.requests) == 1
+    server.clock += 6
+    assert not writer.update("auditor", {"samples": 3})
+    assert writer.failures == 2
+    assert capsys.readouterr().err.count("403 because") == 1
+    assert writer.flush()
+    assert json.loads(server.requests[-1].content)["status"]["auditor"]["verdict"] == "Fail"
+
+
+def test_a_broken_file_stops_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "r.json"
+    path.write_text("{")
+    writer = ReportWriter(f"file://{path}")
+    assert not writer.update("server", {"ready": True})
+    assert writer.failures == 1
+    assert "will be tried again" in capsys.readouterr().err
+
+
+def test_other_addresses_are_refused() -> None:
+    with pytest.raises(ValueError, match="file:// or https://"):
+        ReportWriter("/tmp/report.json")
+
+
+@pytest.mark.parametrize(
+    ("target", "patch", "result"),
+    [
+        ({"a": "b"}, {"a": "c"}, {"a": "c"}),
+        ({"a": "b"}, {"a": None}, {}),
+        ({"a": {"b": "c"}}, {"a": {"b": "d", "c": None}}, {"a": {"b": "d"}}),
+        ({"a": [{"b": "c"}]}, {"a": [1]}, {"a": [1]}),
+        ({"a": "foo"}, {"a": {"bb": {"ccc": None}}}, {"a": {"bb": {}}}),
+    ],
+)
+def test_merging_is_rfc_7396(target: dict, patch: dict, result: dict) -> None:
+    assert merge_patch(target, patch) == result
