@@ -10,6 +10,7 @@ import numpy as np
 from governed_api.governance import Explainer
 from governed_serving.explainer.blackbox import BlackBox
 from governed_serving.explainer.columns import Predict
+from governed_serving.explainer.service.closed_form import ClosedForms
 from governed_serving.explainer.service.methods import Task, method
 from governed_serving.explainer.service.model import ExplainedModel, code_digest
 from governed_serving.explainer.service.protocol import ExplainRequest
@@ -37,6 +38,7 @@ class Engine:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.model, self.config = model, config
+        self._forms = ClosedForms(model)
         self._predict, self._costly, self._max_rows, self._clock = predict, costly, max_rows, clock
 
     def explain(self, request: ExplainRequest) -> dict[str, Any]:
@@ -73,6 +75,7 @@ class Engine:
         outputs = box(request.columns)
         return Task(
             model=self.model,
+            forms=self._forms,
             box=box,
             rows=request.columns,
             players=self.model.players(parameters.groups),

@@ -8,15 +8,22 @@ import numpy as np
 
 from governed_serving.explainer.attribution import Attribution
 from governed_serving.explainer.blackbox import BlackBox
-from governed_serving.explainer.columns import Columns, Floats
-from governed_serving.explainer.errors import UnknownMethod
-from governed_serving.explainer.game import InterventionalGame, RowGame
+from governed_serving.explainer.columns import Columns, Floats, take
+from governed_serving.explainer.errors import NotExplainable, UnknownMethod
+from governed_serving.explainer.game import Game, InterventionalGame, RowGame
+from governed_serving.explainer.local.anchors import find_anchor
+from governed_serving.explainer.local.counterfactual import find_counterfactuals
+from governed_serving.explainer.local.lime_tabular import lime_tabular
 from governed_serving.explainer.players import Players
-from governed_serving.explainer.quality import complexity, fidelity
+from governed_serving.explainer.quality import fidelity
+from governed_serving.explainer.service.closed_form import ClosedForms
 from governed_serving.explainer.service.model import ExplainedModel
 from governed_serving.explainer.service.protocol import Parameters
+from governed_serving.explainer.service.rendering import rendered
 from governed_serving.explainer.shapley.exact import MAX_PLAYERS, exact_shapley, planned_rows
+from governed_serving.explainer.shapley.permutation import permutation_rows
 from governed_serving.explainer.shapley.sampled import Stopping, sampled_rows
+from governed_serving.explainer.text.masking import lime_text, text_shapley
 
 __all__ = ["METHODS", "Task", "method"]
 
@@ -26,9 +33,13 @@ FULL_TABLE = 4096
 
 @dataclass(frozen=True)
 class Task:
-    """One request, ready to compute: all that a method may depend on."""
+    """One request, ready to compute: all that a method may depend on.
+
+    ``outputs``: the model's answers to ``rows``, shape (rows, outputs); ``targets``: the output to explain, per row.
+    """
 
     model: ExplainedModel
+    forms: ClosedForms
     box: BlackBox
     rows: Columns
     players: Players
@@ -38,7 +49,6 @@ class Task:
     kernel_width: float | None
     targets: list[int]
     outputs: Floats
-    """The model's answers to ``rows``, shape (rows, outputs)."""
 
     def streams(self) -> np.random.SeedSequence:
         return np.random.SeedSequence(self.seed)
@@ -46,29 +56,128 @@ class Task:
     def game(self) -> InterventionalGame:
         return InterventionalGame(self.box, self.rows, self.model.background, self.players)
 
+    def row(self, index: int) -> Columns:
+        return take(self.rows, slice(index, index + 1))
+
 
 Answers = list[dict[str, Any]]
 Method = Callable[[Task], Answers]
 
 
 def shap(task: Task) -> Answers:
-    """Exact where affordable, else sampled with intervals; with a budget, the anytime form of both."""
+    """The cheapest exact way there is (trees, enumeration), else sampled with intervals; with a budget, the anytime form."""
+    if task.forms.sums_to_output():
+        try:
+            return tree(task)
+        except NotExplainable:  # players mix in a column, or a quantised graph differs: enumeration still can
+            pass
     game = task.game()
     affordable = max(task.max_evaluations, FULL_TABLE) * game.backgrounds * game.rows
     if task.box.deadline is None and _widest(game) <= MAX_PLAYERS and planned_rows(game) <= affordable:
-        return _rendered(task, game, exact_shapley(game))
+        return _tabular(task, game, exact_shapley(game))
     return _sampled(task, game)
 
 
 def exact(task: Task) -> Answers:
-    """Exact Shapley values, whatever they cost (at most 14 players that differ)."""
+    """Shapley values by enumeration, whatever they cost (at most 14 players that differ)."""
     game = task.game()
-    return _rendered(task, game, exact_shapley(game))
+    return _tabular(task, game, exact_shapley(game))
 
 
 def sampled(task: Task) -> Answers:
-    """Sampled Shapley values of ``max_evaluations`` coalitions."""
+    """Sampled Shapley values of at most ``max_evaluations`` coalitions."""
     return _sampled(task, task.game())
+
+
+def permutation(task: Task) -> Answers:
+    """Shapley values by antithetic permutations."""
+    game = task.game()
+    return _tabular(
+        task, game, permutation_rows(game, task.max_evaluations, task.streams(), task.parameters.confidence)
+    )
+
+
+def tree(task: Task) -> Answers:
+    """TreeSHAP read from the graph."""
+    return _tabular(task, task.game(), task.forms.trees(task.rows, task.players, task.outputs))
+
+
+def linear(task: Task) -> Answers:
+    """LinearSHAP read from the graph."""
+    return _tabular(task, task.game(), task.forms.linear(task.rows, task.players, task.outputs))
+
+
+def lime(task: Task) -> Answers:
+    """LIME over the table, or over one text when ``field`` names it."""
+    if task.parameters.field is not None:
+        return _texts(task, lambda row, seed: lime_text(
+            task.box, row, _field(task), level=task.parameters.level, seed=seed, samples=task.max_evaluations,
+            confidence=task.parameters.confidence, kernel_width=task.kernel_width,
+        ))
+    found = lime_tabular(
+        task.box, task.rows, task.model.background, task.players, samples=task.max_evaluations, seed=task.streams(),
+        kernel_width=task.kernel_width, confidence=task.parameters.confidence,
+    )
+    return _tabular(task, task.game(), found)
+
+
+def text(task: Task) -> Answers:
+    """Shapley values of the tokens, phrases or sentences of one text."""
+    stopping = Stopping(task.max_evaluations, task.parameters.precision, task.parameters.confidence)
+    return _texts(task, lambda row, seed: text_shapley(
+        task.box, row, _field(task), level=task.parameters.level, seed=seed, stopping=stopping
+    ))
+
+
+def anchors(task: Task) -> Answers:
+    """The shortest rule that keeps the prediction, with the precision's interval."""
+    return [
+        {
+            "method": "anchors",
+            "target": task.model.outputs[int(task.outputs[row].argmax())],
+            "prediction": float(task.outputs[row].max()),
+            **find_anchor(
+                task.box, task.row(row), task.model.background, task.players, samples=task.max_evaluations,
+                seed=stream, confidence=task.parameters.confidence,
+            ).as_json(),
+        }
+        for row, stream in enumerate(task.streams().spawn(len(task.outputs)))
+    ]
+
+
+def counterfactual(task: Task) -> Answers:
+    """The nearest rows that get the other outcome, protected attributes left alone."""
+    answers = []
+    for row in range(len(task.outputs)):
+        wanted = _wanted(task, row)
+        found = find_counterfactuals(
+            task.box, task.row(row), task.model.background, wanted, immutable=task.model.protected,
+            ranges={f.name: (f.min, f.max) for f in task.model.features if f.type == "numeric"},
+            categories={f.name: f.categories for f in task.model.features if f.type == "categorical"},
+            frozen=tuple(f.name for f in task.model.features if f.type == "text"),
+            threshold=task.model.manifest.threshold, samples=task.max_evaluations,
+        )
+        answers.append({
+            "method": "counterfactual",
+            "target": task.model.outputs[wanted],
+            "prediction": float(task.outputs[row, wanted]),
+            "immutable": list(task.model.protected),
+            **found.as_json(),
+        })
+    return answers
+
+
+def _wanted(task: Task, row: int) -> int:
+    """The outcome to reach: as asked, else the favourable class where it wasn't given, else the runner-up."""
+    if task.parameters.outcome is not None:
+        return task.model.position(task.parameters.outcome, "outcome")
+    if task.outputs.shape[1] == 1:
+        return 0
+    order = np.argsort(-task.outputs[row], kind="stable")
+    favourable = task.model.manifest.favorable
+    if favourable is not None and (wanted := task.model.position(favourable)) != order[0]:
+        return wanted
+    return int(order[1])
 
 
 def _sampled(task: Task, game: InterventionalGame) -> Answers:
@@ -76,62 +185,61 @@ def _sampled(task: Task, game: InterventionalGame) -> Answers:
     widest = _widest(game)
     whole = 1 << widest if task.box.deadline is not None and widest <= MAX_PLAYERS else 0
     stopping = Stopping(max(task.max_evaluations, whole), parameters.precision, parameters.confidence)
-    return _rendered(task, game, sampled_rows(game, task.streams(), stopping))
+    return _tabular(task, game, sampled_rows(game, task.streams(), stopping))
 
 
 def _widest(game: InterventionalGame) -> int:
     return int((game.code_x[:, None, :] != game.code_b[None, :, :]).any(axis=1).sum(axis=1).max(initial=0))
 
 
-def _rendered(task: Task, game: InterventionalGame, attributions: list[Attribution]) -> Answers:
+def _tabular(task: Task, game: InterventionalGame, attributions: list[Attribution]) -> Answers:
     answers = []
-    for row, (found, target) in enumerate(zip(attributions, task.targets, strict=True)):
-        answer = rendered(task, row, found, target)
+    for row, found in enumerate(attributions):
+        target = task.targets[row]
+        answer = rendered(found, target, task.model.outputs[target], task.players, task.row(row))
         one = RowGame(game, row)
-        if one.size and task.box.left() > 0:
-            score = fidelity(one, found.values[one.active, target], target)
-            answer["fidelity"] = {"deletion": score.deletion, "insertion": score.insertion, "order": score.order}
+        _add_fidelity(answer, one, found.values[one.active, target], target)
         answers.append(answer)
     return answers
 
 
-def rendered(task: Task, row: int, found: Attribution, target: int) -> dict[str, Any]:
-    """An attribution as it goes out, for one output."""
-    entries = []
-    for index, (name, members) in enumerate(zip(task.players.names, task.players.members, strict=True)):
-        grouped = members != (name,)
-        entry: dict[str, Any] = {"group" if grouped else "feature": name}
-        values = {member: plain(task.rows[member][row]) for member in members}
-        entry["value"] = values if grouped else values[name]
-        entry["attribution"] = float(found.values[index, target])
-        entry["interval"] = [float(found.lower[index, target]), float(found.upper[index, target])]
-        if found.background_error is not None:
-            entry["background_error"] = float(found.background_error[index, target])
-        entries.append(entry)
-    return {
-        "method": found.method,
-        "target": task.model.outputs[target],
-        "base_value": float(found.base[target]),
-        "prediction": float(found.prediction[target]),
-        "attributions": entries,
-        "additivity_residual": float(found.residual[target]),
-        "exact": found.exact,
-        "confidence": found.confidence,
-        "evaluations": found.evaluations,
-        "coalitions": found.coalitions,
-        "complexity": complexity(found.values[:, target]),
-        **found.details,
-    }
+def _texts(
+    task: Task, explain: Callable[[Columns, np.random.SeedSequence], tuple[Attribution, Game]]
+) -> Answers:
+    answers = []
+    for row, stream in enumerate(task.streams().spawn(len(task.outputs))):
+        target = task.targets[row]
+        found, game = explain(task.row(row), stream)
+        answer = rendered(found, target, task.model.outputs[target], None, task.row(row))
+        _add_fidelity(answer, game, found.values[:, target], target)
+        answers.append(answer)
+    return answers
 
 
-def plain(value: Any) -> Any:
-    """A cell as JSON holds it."""
-    if isinstance(value, np.generic):
-        value = value.item()
-    return None if isinstance(value, float) and not np.isfinite(value) else value
+def _add_fidelity(answer: dict[str, Any], game: Game, values: Floats, target: int) -> None:
+    if game.size and game.box.left() > 0:
+        score = fidelity(game, values, target)
+        answer["fidelity"] = {"deletion": score.deletion, "insertion": score.insertion, "order": score.order}
 
 
-METHODS: dict[str, Method] = {"shap": shap, "exact": exact, "sampled": sampled}
+def _field(task: Task) -> str:
+    """The text feature to cut: the one named, or the only one there is."""
+    texts = [feature.name for feature in task.model.features if feature.dtype == "BYTES"]
+    named = task.parameters.field
+    if named is None:
+        free = [feature.name for feature in task.model.features if feature.type == "text"]
+        if len(free) == 1:
+            return free[0]
+        raise NotExplainable(f"parameters.field: expected the text to explain, one of {', '.join(texts) or 'none'}; found none")
+    if named not in texts:
+        raise NotExplainable(f"parameters.field: expected a text feature ({', '.join(texts) or 'none'}), found {named!r}")
+    return named
+
+
+METHODS: dict[str, Method] = {
+    "shap": shap, "exact": exact, "sampled": sampled, "permutation": permutation, "tree": tree, "linear": linear,
+    "lime": lime, "text": text, "anchors": anchors, "counterfactual": counterfactual,
+}
 
 
 def method(name: str) -> Method:

@@ -1,0 +1,218 @@
+"""Nearest counterfactuals: the fewest, smallest changes that get the wanted outcome, with what must not change left alone.
+
+Search by number of changed features (Wachter, Mittelstadt, Russell 2017 for the aim; Karimi et al. 2020 for the distance):
+all single changes, then beams of combinations, then each numeric change is drawn back to the decision boundary by bisection.
+Distance is Gower's: |change| / range for numbers, 1 for a category, summed over features.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from governed_serving.explainer.blackbox import BlackBox
+from governed_serving.explainer.columns import Columns, Floats, repeat
+from governed_serving.explainer.errors import BudgetExhausted, NotExplainable
+
+__all__ = ["Counterfactual", "Counterfactuals", "find_counterfactuals"]
+
+GRID = 24
+BEAM = 24
+BISECTIONS = 14
+MOST = 3
+CHANGES = 5
+
+
+@dataclass(frozen=True)
+class Counterfactual:
+    """``changes``: feature → (from, to); ``output``: the model's answer for the wanted outcome after the changes."""
+
+    changes: dict[str, tuple[Any, Any]]
+    distance: float
+    output: float
+
+
+@dataclass(frozen=True)
+class Counterfactuals:
+    """Nearest first; every one was put to the model and got the outcome. ``reached`` says whether the row has it already."""
+
+    found: list[Counterfactual]
+    reached: bool
+    evaluations: int
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "already": self.reached,
+            "counterfactuals": [
+                {
+                    "changes": [{"feature": f, "from": old, "to": new} for f, (old, new) in one.changes.items()],
+                    "distance": one.distance, "prediction": one.output,
+                }
+                for one in self.found
+            ],
+            "evaluations": self.evaluations,
+        }
+
+
+Change = tuple[tuple[str, Any], ...]
+
+
+class _Search:
+    def __init__(
+        self, box: BlackBox, row: Columns, wanted: int, threshold: float | None, scale: Mapping[str, float], samples: int
+    ) -> None:
+        self.box, self.row, self.wanted, self.threshold = box, row, wanted, threshold
+        self.scale, self.samples, self.evaluations = scale, samples, 0
+
+    def answers(self, changes: Sequence[Change]) -> tuple[Floats, NDArray[np.bool_]]:
+        """The wanted outcome's output, and whether it wins, for each set of changes."""
+        columns = {name: values.copy() for name, values in repeat(self.row, len(changes)).items()}
+        for index, change in enumerate(changes):
+            for feature, value in change:
+                columns[feature][index] = value
+        self.evaluations += len(changes)
+        outputs = self.box(columns)
+        chosen = outputs[:, self.wanted]
+        if outputs.shape[1] == 1:
+            return chosen, chosen >= (0.5 if self.threshold is None else self.threshold)
+        return chosen, outputs.argmax(axis=1) == self.wanted
+
+    def distance(self, change: Change) -> float:
+        return sum(self._one(feature, value) for feature, value in change)
+
+    def _one(self, feature: str, value: Any) -> float:
+        here = self.row[feature][0]
+        return abs(float(value) - float(here)) / self.scale[feature] if feature in self.scale else float(value != here)
+
+
+def find_counterfactuals(
+    box: BlackBox,
+    row: Columns,
+    background: Columns,
+    wanted: int,
+    *,
+    immutable: Sequence[str],
+    ranges: Mapping[str, tuple[float | None, float | None]],
+    categories: Mapping[str, Sequence[str]],
+    frozen: Sequence[str] = (),
+    threshold: float | None = None,
+    samples: int = 2048,
+) -> Counterfactuals:
+    """Up to three counterfactuals that change different sets of features.
+
+    ``wanted`` is the output column that should win (for a single output: reach ``threshold``); ``frozen`` are further features left
+    alone, such as free text. Raises :class:`NotExplainable` when nothing may change.
+    """
+    options = {
+        name: _options(name, values, row[name][0], ranges, categories)
+        for name, values in background.items()
+        if name not in immutable and name not in frozen
+    }
+    options = {name: values for name, values in options.items() if len(values)}
+    if not options:
+        raise NotExplainable("no feature may change: all are protected, text, or constant in the background")
+    scale = {name: _scale(background[name], ranges.get(name, (None, None))) for name in options if background[name].dtype != object}
+    search = _Search(box, row, wanted, threshold, scale, samples)
+    _, reached = search.answers([()])
+    if reached[0]:
+        return Counterfactuals([], True, search.evaluations)
+    found: dict[frozenset[str], Change] = {}
+    try:
+        _by_size(search, options, found)
+    except BudgetExhausted:
+        if not found:
+            raise
+    finished = [_finish(search, change) for change in found.values()]
+    finished.sort(key=lambda one: (one.distance, len(one.changes)))
+    return Counterfactuals(finished[:MOST], False, search.evaluations)
+
+
+def _by_size(search: _Search, options: Mapping[str, list[Any]], found: dict[frozenset[str], Change]) -> None:
+    """All single changes; then beams of more, until enough were found, the sizes or the samples are used up."""
+    beam: list[Change] = [()]
+    for _size in range(min(CHANGES, len(options))):
+        room = max(search.samples - search.evaluations, 0)
+        grown = _grown(beam, options, found)
+        if not grown or not room:
+            return
+        grown = grown[:: -(-len(grown) // room)]
+        output, reached = search.answers(grown)
+        for index in sorted(np.flatnonzero(reached).tolist(), key=lambda i: search.distance(grown[i])):
+            found.setdefault(frozenset(f for f, _ in grown[index]), grown[index])
+        if len(found) >= MOST:
+            return
+        gain = output / (1 + 0.1 * np.array([search.distance(change) for change in grown]))
+        beam = [grown[index] for index in np.argsort(-np.where(reached, -np.inf, gain), kind="stable")[:BEAM]]
+
+
+def _grown(beam: list[Change], options: Mapping[str, list[Any]], found: Mapping[frozenset[str], Change]) -> list[Change]:
+    """Each change with one more feature; supersets of what is enough already are left out."""
+    seen: dict[Change, None] = {}
+    for change in beam:
+        names = {feature for feature, _ in change}
+        for feature, values in options.items():
+            if feature in names or any(known <= names | {feature} for known in found):
+                continue
+            for value in values:
+                seen[tuple(sorted((*change, (feature, value)), key=lambda item: item[0]))] = None
+    return list(seen)
+
+
+def _finish(search: _Search, change: Change) -> Counterfactual:
+    """Numeric changes drawn back towards the row, one feature after another, as far as the outcome stays."""
+    best = dict(change)
+    try:
+        for feature in sorted(best):
+            if feature in search.scale:
+                best[feature] = _drawn_back(search, best, feature)
+    except BudgetExhausted:
+        pass  # the change found is valid as it is, only farther than need be
+    final = tuple(sorted(best.items()))
+    output, reached = search.answers([final]) if search.box.left() > 0 else (np.array([np.nan]), np.array([True]))
+    if not reached[0]:
+        final, output = change, search.answers([change])[0]
+    changes = {f: (_plain(search.row[f][0]), _plain(value)) for f, value in final}
+    return Counterfactual(changes, search.distance(final), float(output[0]))
+
+
+def _drawn_back(search: _Search, change: Mapping[str, Any], feature: str) -> Any:
+    near, far = float(search.row[feature][0]), float(change[feature])
+    whole = near.is_integer() and far.is_integer()
+    for _ in range(BISECTIONS):
+        middle = (near + far) / 2
+        middle = float(np.ceil(middle) if far > near else np.floor(middle)) if whole else middle
+        if middle in (near, far):
+            break
+        _, reached = search.answers([tuple({**change, feature: middle}.items())])
+        near, far = (near, middle) if reached[0] else (middle, far)
+    return far
+
+
+def _options(
+    name: str, values: NDArray[Any], here: Any, ranges: Mapping[str, tuple[float | None, float | None]],
+    categories: Mapping[str, Sequence[str]],
+) -> list[Any]:
+    """Values to try: every category, or quantiles of the background and the training range's ends."""
+    if values.dtype == object:
+        return [value for value in dict.fromkeys([*categories.get(name, ()), *values.tolist()]) if value != here]
+    numbers = values.astype(float)
+    numbers = numbers[np.isfinite(numbers)]
+    ends = [end for end in ranges.get(name, (None, None)) if end is not None]
+    distinct = np.unique(np.concatenate([numbers, ends])) if len(numbers) or ends else np.empty(0)
+    if len(distinct) > GRID:
+        distinct = np.unique(np.quantile(distinct, np.linspace(0, 1, GRID), method="nearest"))
+    return [value for value in distinct.tolist() if value != float(here)]
+
+
+def _scale(values: NDArray[Any], given: tuple[float | None, float | None]) -> float:
+    numbers = values.astype(float)
+    numbers = numbers[np.isfinite(numbers)]
+    low = min([*numbers, *([given[0]] if given[0] is not None else [])], default=0.0)
+    high = max([*numbers, *([given[1]] if given[1] is not None else [])], default=0.0)
+    return float(high - low) or 1.0
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value

@@ -1,0 +1,62 @@
+"""Attributions as JSON-ready answers."""
+
+from typing import Any
+
+import numpy as np
+
+from governed_serving.explainer.attribution import Attribution
+from governed_serving.explainer.columns import Columns
+from governed_serving.explainer.players import Players
+from governed_serving.explainer.quality import complexity
+
+__all__ = ["plain", "rendered"]
+
+
+def rendered(found: Attribution, target: int, target_name: str | int, players: Players | None, row: Columns) -> dict[str, Any]:
+    """One output of an attribution. ``row`` holds the explained row; without ``players`` the names are spans of a text."""
+    entries = [_entry(found, index, target, players, row) for index in range(len(found.names))]
+    return {
+        "method": found.method,
+        "target": target_name,
+        "base_value": float(found.base[target]),
+        "prediction": float(found.prediction[target]),
+        "attributions": entries,
+        "additivity_residual": float(found.residual[target]),
+        "exact": found.exact,
+        "confidence": found.confidence,
+        "evaluations": found.evaluations,
+        "coalitions": found.coalitions,
+        "complexity": complexity(found.values[:, target]),
+        **_details(found, target),
+    }
+
+
+def _entry(found: Attribution, index: int, target: int, players: Players | None, row: Columns) -> dict[str, Any]:
+    name = found.names[index]
+    entry: dict[str, Any]
+    if players is None:
+        entry = {"span": found.details["spans"][index], "value": name}
+    else:
+        members = players.members[index]
+        values = {member: plain(row[member][0]) for member in members}
+        alone = members == (name,)
+        entry = {"feature": name, "value": values[name]} if alone else {"group": name, "value": values}
+    entry["attribution"] = float(found.values[index, target])
+    entry["interval"] = [float(found.lower[index, target]), float(found.upper[index, target])]
+    if found.background_error is not None:
+        entry["background_error"] = float(found.background_error[index, target])
+    return entry
+
+
+def _details(found: Attribution, target: int) -> dict[str, Any]:
+    shown = {key: value for key, value in found.details.items() if key != "spans"}
+    if isinstance(shown.get("score"), list):
+        shown["score"] = shown["score"][target]
+    return shown
+
+
+def plain(value: Any) -> Any:
+    """A cell as JSON holds it: NaN becomes null."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    return None if isinstance(value, float) and not np.isfinite(value) else value
