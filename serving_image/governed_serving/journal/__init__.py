@@ -1,0 +1,42 @@
+"""The encrypted journal; see README.md."""
+
+from governed_serving.journal.chunk import Chunk, open_chunk
+from governed_serving.journal.columns import numbers, strings
+from governed_serving.journal.errors import (
+    JournalBusy,
+    JournalClosed,
+    JournalDamaged,
+    JournalError,
+    JournalFull,
+    JournalLocked,
+    RecordRefused,
+)
+from governed_serving.journal.format import RawFrame
+from governed_serving.journal.predictions import Field, Prediction, PredictionSchema
+from governed_serving.journal.reader import Cursor, JournalReader, streams
+from governed_serving.journal.writer import Ack, Durability, Journal, JournalStats
+
+__all__ = [
+    "Ack",
+    "Chunk",
+    "Cursor",
+    "Durability",
+    "Field",
+    "Journal",
+    "JournalBusy",
+    "JournalClosed",
+    "JournalDamaged",
+    "JournalError",
+    "JournalFull",
+    "JournalLocked",
+    "JournalReader",
+    "JournalStats",
+    "Prediction",
+    "PredictionSchema",
+    "RawFrame",
+    "RecordRefused",
+    "numbers",
+    "open_chunk",
+    "streams",
+    "strings",
+]
