@@ -36,6 +36,7 @@ MANIFEST = {
             "training": {"data": {"inline": "x,y\n0.1,no\n0.9,yes\n", "label": "y", "features": [{"name": "x"}]}}
         },
         "explainer": {},
+        "predictor": {"timeout": 1},
     },
 }
 

@@ -30,8 +30,7 @@ def write_report(part: str, content: dict[str, object]) -> None:
 def serve(name: str) -> None:
     """Answers every GET with the environment as JSON until SIGTERM."""
     trace(f"{name} start")
-    stopped = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: stopped.set())
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -47,5 +46,5 @@ def serve(name: str) -> None:
     server = http.server.ThreadingHTTPServer(("127.0.0.1", int(os.environ["GOVERNED_HTTP_PORT"])), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     log("listening", port=server.server_port)
-    stopped.wait()
+    signal.sigwait({signal.SIGTERM})
     trace(f"{name} stop")
