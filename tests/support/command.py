@@ -3,46 +3,97 @@
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
+from support import docker_daemon
 from support.apiserver_bed import ApiServerBed
+from support.docker_client import image_exists
+from support.images import IMAGES, build_images
+from support.kind_bed import KindBed
+from support.node_image import ensure_node_image, node_image
+from support.programs import API_BED, build
 from support.progress import BedError, say
 
-BEDS = ("apiserver", "kind")
+
+def _bed(options: argparse.Namespace) -> ApiServerBed | KindBed:
+    return ApiServerBed.named(options.name) if options.bed == "apiserver" else KindBed(options.name)
 
 
 def up(options: argparse.Namespace) -> None:
-    """Bring a bed up; the last line on stdout is the line to paste."""
-    if options.bed == "apiserver":
-        bed = ApiServerBed.named(options.name)
-        if bed.running and bed.ready():
-            say(f"API-server bed {options.name} is already up")
-        else:
-            bed.start(nodes=options.nodes)
-        print(f"export KUBECONFIG={bed.kubeconfig}")
+    """Bring a bed up; stdout is the line to paste."""
+    bed = _bed(options)
+    if bed.running:
+        say(f"the {options.bed} bed {options.name} is already up")
+    elif isinstance(bed, ApiServerBed):
+        bed.start(nodes=options.nodes)
+    else:
+        bed.start()
+    print(f"export KUBECONFIG={bed.kubeconfig}")
 
 
 def down(options: argparse.Namespace) -> None:
     """Take a bed down and leave nothing behind."""
-    if options.bed == "apiserver":
-        ApiServerBed.named(options.name).stop()
-    say(f"{options.bed} bed {options.name} is down")
+    _bed(options).stop()
+    say(f"the {options.bed} bed {options.name} is down")
 
 
 def status(options: argparse.Namespace) -> None:
     """Say what runs."""
-    if options.bed in (None, "apiserver"):
-        bed = ApiServerBed.named(options.name)
-        print(f"apiserver bed {options.name}: {'up at ' + bed.url if bed.running else 'down'}")
-        for process in bed.processes:
-            print(f"  {process.name:24} pid {process.pid:<8} {'alive' if process.alive else 'gone'}")
+    api = ApiServerBed.named(options.name)
+    print(f"apiserver bed {options.name}: {'up at ' + api.url if api.running else 'down'}")
+    for process in api.processes:
+        print(f"  {process.name:24} pid {process.pid:<8} {'alive' if process.alive else 'gone'}")
+    kind = KindBed(options.name)
+    print(f"kind bed {options.name}: {'up' if kind.running else 'down'}")
+    for node in kind.nodes():
+        print(f"  {node}")
+    if kind.running:
+        print(f"  NodePort 30080 at 127.0.0.1:{kind.host_port(30080)}, 30081 at 127.0.0.1:{kind.host_port(30081)}")
+    print(f"dockerd started here for: {', '.join(docker_daemon.users()) or 'nobody'}")
+    print(f"node image: {node_image()} ({'there' if image_exists(node_image()) else 'not there'})")
 
 
 def kubeconfig(options: argparse.Namespace) -> None:
     """Print the path of a bed's kubeconfig."""
-    bed = ApiServerBed.named(options.name)
-    if not bed.kubeconfig.exists():
+    bed = _bed(options)
+    if not bed.running:
         raise BedError(f"the {options.bed} bed {options.name} is not up: run tests/cluster up --bed {options.bed}")
     print(bed.kubeconfig)
+
+
+def build_all_images(options: argparse.Namespace) -> None:
+    """Build the project's images from their Dockerfiles, with sizes and SBOMs; names limit it to some roles."""
+    docker_daemon.acquire("build-images")
+    try:
+        build_images(options.roles)
+    finally:
+        docker_daemon.release("build-images")
+
+
+def load_images(options: argparse.Namespace) -> None:
+    """Copy the project's images into the nodes of a kind bed; builds those that are missing."""
+    bed = KindBed(options.name)
+    if not bed.running:
+        raise BedError(f"the kind bed {options.name} is not up: run tests/cluster up")
+    chosen = [image for image in IMAGES if not options.roles or image.role in options.roles]
+    missing = [image.role for image in chosen if not image_exists(image.name)]
+    if missing:
+        build_images(missing)
+    bed.load_images([name for image in chosen for name in (image.name, image.alias)])
+
+
+def prepare(_: argparse.Namespace) -> None:
+    """Make all that the beds need and a cold machine lacks: programs, node image, project images."""
+    docker_daemon.acquire("prepare")
+    try:
+        with ThreadPoolExecutor() as pool:  # Go compiles while wheels come down
+            images = pool.submit(build_images)
+            build(API_BED)
+            ensure_node_image()
+            build(["helm"])
+            images.result()
+    finally:
+        docker_daemon.release("prepare")
 
 
 COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
@@ -50,6 +101,9 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
     "down": down,
     "status": status,
     "kubeconfig": kubeconfig,
+    "build-images": build_all_images,
+    "load-images": load_images,
+    "prepare": prepare,
 }
 
 
@@ -57,11 +111,14 @@ def parser() -> argparse.ArgumentParser:
     root = argparse.ArgumentParser(prog="tests/cluster", description="Real Kubernetes to test on, without a registry.")
     commands = root.add_subparsers(dest="command", required=True)
     for name, action in COMMANDS.items():
-        one = commands.add_parser(name, help=(action.__doc__ or "").split("\n")[0])
-        one.add_argument("--bed", choices=BEDS, default=None if name == "status" else "kind")
+        one = commands.add_parser(name, help=action.__doc__)
         one.add_argument("--name", default="default", help="several beds of a kind may run side by side")
+        if name not in ("prepare", "build-images"):
+            one.add_argument("--bed", choices=("apiserver", "kind"), default="kind")
         if name == "up":
             one.add_argument("--nodes", type=int, default=3, help="kwok nodes of the apiserver bed (0: none)")
+        if name.endswith("images"):
+            one.add_argument("roles", nargs="*", choices=[[], *(image.role for image in IMAGES)], metavar="ROLE")
     return root
 
 

@@ -11,6 +11,9 @@ import pytest
 from support.apiserver_bed import ApiServerBed
 from support.audit_log import AuditLog
 from support.cluster_access import Cluster
+from support.faults import Faults
+from support.images import IMAGES, build_images
+from support.kind_bed import KindBed
 from support.leftovers import Leftovers
 from support.progress import Say
 
@@ -47,6 +50,47 @@ def api_bed(tell: Say) -> Iterator[ApiServerBed]:
 def audit(api_bed: ApiServerBed) -> AuditLog:
     """The audit log of the API-server bed."""
     return api_bed.audit
+
+
+@pytest.fixture(scope="session")
+def kind_bed(tell: Say) -> Iterator[KindBed]:
+    """The kind cluster of the session: the one that `tests/cluster up` left running, else a fresh one that is taken away.
+
+    KUBECONFIG is not looked at: tests break things, so they touch no cluster that these tools didn't make.
+    """
+    standing = KindBed("default")
+    if standing.running:
+        tell(f"using the kind bed that is up: {standing.kubeconfig}")
+        yield standing
+        return
+    bed = KindBed(f"pytest-{os.getpid()}")
+    before = Leftovers.now(bed.folder)
+    bed.start(tell)
+    try:
+        yield bed
+    finally:
+        bed.stop()
+    before.assert_same_now()
+
+
+@pytest.fixture(scope="session")
+def project_images(kind_bed: KindBed, tell: Say) -> dict[str, str]:
+    """The project's images, built and on every node of the kind bed: role → name."""
+    build_images(tell=tell)
+    kind_bed.load_images([name for image in IMAGES for name in (image.name, image.alias)], tell)
+    return {image.role: image.name for image in IMAGES}
+
+
+@pytest.fixture
+def kind_namespace(kind_bed: KindBed, request: pytest.FixtureRequest) -> Iterator[Cluster]:
+    """A fresh namespace on the kind bed, with Restricted Pod Security, as a `Cluster` whose commands run in it."""
+    yield from in_fresh_namespace(kind_bed.cluster, request)
+
+
+@pytest.fixture
+def faults(kind_bed: KindBed, kind_namespace: Cluster) -> Faults:
+    """Tools that break the kind bed, pods named within the test's namespace."""
+    return Faults(kind_bed, kind_namespace)
 
 
 @pytest.fixture

@@ -1,0 +1,174 @@
+"""The project's images: one command builds them all from their Dockerfiles, bounds their size and writes an SBOM beside each."""
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+import tomllib
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from support.docker_client import build_image, image_exists, image_size, run_docker
+from support.node_image import debian_root
+from support.places import ROOT, cache, locked
+from support.progress import BedError, Say, say
+from support.sbom import write_sbom
+
+MB = 1_000_000
+SBOM_FOLDER = ROOT / "dist" / "sbom"
+_BASE_PACKAGES = "python3,python3-venv,ca-certificates"
+
+
+@dataclass(frozen=True)
+class ProjectImage:
+    """One image: its Dockerfile and target, the lock it is made from, and the most it may weigh without its base."""
+
+    role: str
+    dockerfile: str
+    lock: str
+    bound: int | None  # bytes
+
+    @property
+    def name(self) -> str:
+        return f"governed-models/{self.role}:{version()}"
+
+    @property
+    def alias(self) -> str:
+        """The name that the operator's own defaults use."""
+        return f"ghcr.io/{self.name}"
+
+
+def version() -> str:
+    """The distribution's version, which is the images' tag."""
+    return str(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"])
+
+
+_SERVING = "serving_image/Dockerfile"
+IMAGES = (
+    ProjectImage("operator", "operator/Dockerfile", "operator/locks/operator.txt", 120 * MB),
+    *(
+        ProjectImage(role, _SERVING, "serving_image/locks/serving.txt", 350 * MB)
+        for role in ("server", "explainer", "auditor", "archive")
+    ),
+    ProjectImage("trainer", _SERVING, "serving_image/locks/train-cpu.txt", None),
+)
+
+
+@dataclass(frozen=True)
+class Built:
+    """What a build gave: size without base in bytes, layers for comparing two builds, where the SBOM lies."""
+
+    image: ProjectImage
+    size: int
+    layers: tuple[str, ...]
+    sbom: Path
+
+
+def ensure_base(tell: Say = say) -> str:
+    """BASE_IMAGE where set (a registry's python:3.12-slim, say), else a local Debian with Python made by mmdebstrap."""
+    return os.environ.get("BASE_IMAGE") or debian_root("local/governed-python:bookworm", _BASE_PACKAGES, tell)
+
+
+def build_images(roles: Iterable[str] = (), tell: Say = say) -> list[Built]:
+    """Build all images (or those of `roles`), print sizes, refuse one that is too heavy. A Docker daemon must answer."""
+    chosen = [image for image in IMAGES if not roles or image.role in set(roles)]
+    started = time.monotonic()
+    with locked("images"):
+        base = ensure_base(tell)
+        offline = _same_python(base)
+        if offline:
+            with ThreadPoolExecutor() as pool:
+                list(pool.map(lambda lock: _wheelhouse(lock, tell), sorted({image.lock for image in chosen})))
+        built = [_build(image, base, offline) for image in chosen]
+    for one in built:
+        bound = f"of at most {one.image.bound / MB:.0f} MB" if one.image.bound else "(no bound: torch)"
+        tell(f"{one.image.name}: {one.size / MB:.0f} MB without base {bound}; SBOM {one.sbom.relative_to(ROOT)}")
+    tell(f"{len(built)} images built in {time.monotonic() - started:.0f} s")
+    heavy = [one for one in built if one.image.bound and one.size > one.image.bound]
+    if heavy:
+        raise BedError(
+            f"too heavy: {', '.join(one.image.name for one in heavy)}; drop a dependency or raise the bound on purpose"
+        )
+    return built
+
+
+def _build(image: ProjectImage, base: str, offline: bool) -> Built:
+    context = _context(image, offline)
+    arguments = {"BASE_IMAGE": base, "TORCH": "cpu"}
+    # A wheelhouse holds all that is needed: without a network nothing else can slip in.
+    network = ["--network=none"] if offline else ["--network=host"]
+    target = image.role
+    build_image(image.name, context, file=context / image.dockerfile, target=target, arguments=arguments, extra=network)
+    run_docker("tag", image.name, image.alias)
+    layers = tuple(json.loads(run_docker("image", "inspect", "--format", "{{json .RootFS.Layers}}", image.name)))
+    sbom = write_sbom(image.name, image.role, version(), SBOM_FOLDER)
+    return Built(image, image_size(image.name) - image_size(base), layers, sbom)
+
+
+def _same_python(base: str) -> bool:
+    """Whether this Python can fetch wheels for the base image's: same minor version and machine."""
+    code = "import sys, platform; print(sys.version_info[:2], platform.machine(), sys.platform)"
+    here = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    return run_docker("run", "--rm", "--network=none", "--entrypoint=python3", base, "-c", code) == here
+
+
+def _wheelhouse(lock: str, tell: Say) -> Path:
+    """All wheels of a lock file, hashes checked, in the cache under the lock's digest."""
+    text = (ROOT / lock).read_bytes()
+    folder = cache("wheelhouse") / f"{Path(lock).stem}-{hashlib.sha256(text).hexdigest()[:12]}"
+    if not folder.exists():
+        tell(f"fetching the wheels of {lock}")
+        scratch = folder.with_name(f".{folder.name}.{os.getpid()}")
+        command = [
+            sys.executable,
+            "-m",
+            "pip",
+            "download",
+            "--quiet",
+            "--no-deps",
+            "--only-binary=:all:",
+            "--require-hashes",
+        ]
+        result = subprocess.run(
+            [*command, "--dest", str(scratch), "-r", str(ROOT / lock)], capture_output=True, text=True, check=False
+        )
+        if result.returncode:
+            shutil.rmtree(scratch, ignore_errors=True)
+            hint = (
+                "; torch's CPU wheel comes from PIP_FIND_LINKS or PIP_EXTRA_INDEX_URL"
+                if "torch" in result.stderr
+                else ""
+            )
+            raise BedError(f"pip download of {lock} failed{hint}:\n{result.stderr[-2000:]}")
+        scratch.rename(folder)
+    return folder
+
+
+def _context(image: ProjectImage, offline: bool) -> Path:
+    """A build context in the cache: the sources that the Dockerfile copies, and the wheelhouse. Docker 20.10 knows one context."""
+    folder = cache("contexts") / Path(image.lock).stem
+    shutil.rmtree(folder, ignore_errors=True)
+    skip = shutil.ignore_patterns("__pycache__", "*.pyc", "*.egg-info")
+    for part in ("crds/governed_api", "operator/governed_operator", "operator/locks", "serving_image/governed_serving",
+                 "serving_image/locks"):  # fmt: skip
+        shutil.copytree(ROOT / part, folder / part, ignore=skip)
+    for dockerfile in ("operator/Dockerfile", _SERVING):
+        shutil.copy(ROOT / dockerfile, folder / dockerfile)
+    if offline:
+        (folder / "wheelhouse").mkdir()
+        for wheel in _wheelhouse(image.lock, say).iterdir():
+            os.link(wheel, folder / "wheelhouse" / wheel.name)
+    for path in folder.rglob("*"):
+        if "wheelhouse" not in path.parts:
+            path.chmod(0o755 if path.is_dir() else 0o644)  # a contributor's umask is no part of the image
+    return folder
+
+
+def missing_images() -> list[str]:
+    """Names of the project's images that the daemon doesn't hold."""
+    return [image.name for image in IMAGES if not image_exists(image.name)]

@@ -1,0 +1,83 @@
+"""Small restricted workloads of busybox that the smoke tests put on the bed."""
+
+from typing import Any
+
+from support.node_image import TOOLS
+
+Object = dict[str, Any]
+
+POD_SECURITY = {
+    "runAsNonRoot": True,
+    "runAsUser": 65532,
+    "fsGroup": 65532,
+    "seccompProfile": {"type": "RuntimeDefault"},
+}
+CONTAINER_SECURITY = {
+    "allowPrivilegeEscalation": False,
+    "readOnlyRootFilesystem": True,
+    "capabilities": {"drop": ["ALL"]},
+}
+IDLE = "trap exit TERM; while :; do sleep 3600 & wait; done"
+SERVE = "hostname > /www/index.html; exec httpd -f -v -p 8080 -h /www"
+
+
+def container(script: str, name: str = "main", **rest: Any) -> Object:
+    return {
+        "name": name,
+        "image": TOOLS,
+        "imagePullPolicy": "IfNotPresent",
+        "command": ["/bin/sh", "-c", script],
+        "securityContext": CONTAINER_SECURITY,
+        **rest,
+    }
+
+
+def pod_spec(*containers: Object, **rest: Any) -> Object:
+    return {
+        "terminationGracePeriodSeconds": 1,
+        "automountServiceAccountToken": False,
+        "securityContext": POD_SECURITY,
+        "containers": list(containers),
+        **rest,
+    }
+
+
+def pod(name: str, script: str = IDLE, labels: dict[str, str] | None = None, **rest: Any) -> Object:
+    metadata = {"name": name, "labels": {"app": name, **(labels or {})}}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": pod_spec(container(script), **rest)}
+
+
+def web(replicas: int = 1, name: str = "web") -> list[Object]:
+    """A Deployment of web servers that say their own name, and its Service on port 80."""
+    serving = container(
+        SERVE,
+        ports=[{"name": "http", "containerPort": 8080}],
+        readinessProbe={"httpGet": {"path": "/", "port": "http"}, "periodSeconds": 1},
+        volumeMounts=[{"name": "www", "mountPath": "/www"}],
+        resources={"requests": {"cpu": "20m"}},
+    )
+    spread = {
+        "maxSkew": 1,
+        "topologyKey": "kubernetes.io/hostname",
+        "whenUnsatisfiable": "DoNotSchedule",
+        "labelSelector": {"matchLabels": {"app": name}},
+        "nodeTaintsPolicy": "Honor",
+    }
+    template = {
+        "metadata": {"labels": {"app": name}},
+        "spec": pod_spec(serving, volumes=[{"name": "www", "emptyDir": {}}], topologySpreadConstraints=[spread]),
+    }
+    return [
+        {
+            "apiVersion": "apps/v1",
+            "kind": "Deployment",
+            "metadata": {"name": name},
+            "spec": {"replicas": replicas, "selector": {"matchLabels": {"app": name}}, "template": template},
+        },
+        {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": {"name": name},
+            "spec": {"selector": {"app": name}, "ports": [{"port": 80, "targetPort": "http"}]},
+        },
+    ]
