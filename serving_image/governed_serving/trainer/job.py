@@ -85,12 +85,12 @@ class Job:
         from governed_serving.trainer.pipeline import make
 
         made = make(self._resolved.name, self._resolved.spec, prepared, volume, key, code, self._epoch)
-        sealed = self._rooms.artefact_cipher().seal(made.packed, made.digest.encode())
+        sealed = self._rooms.artefact_cipher().seal(made.packed, b"")  # its digest binds it already
         blob = self._rooms.archive.put_blob(sealed)
         artefact = {"digest": made.digest, "blob": blob, "variant": made.variant}
         table = [gate.plain() for gate in made.gates]
         self._rooms.archive.append(f"trainer-{key}", self._entries(prepared, made, key, blob, table))
-        kept = {"artefact": artefact, "metrics": made.metrics, "gates": table, "data": summary(prepared)}
+        kept = {"artefact": artefact, "metrics": made.metrics, "gates": table, "dataAudit": prepared.audit}
         self._rooms.archive.put_ref(f"artefact-{made.digest.removeprefix('sha256:')}", {"blob": blob, "training": key})
         self._rooms.archive.put_ref(f"training-{key}", kept)
         volume.remove(CHECKPOINT)
@@ -150,7 +150,7 @@ class Job:
                     chi_square=f"{table['chiSquare']:.2f}",
                     simpson=[name for name, s in table["strata"].items() if s["simpson"]],
                 )
-        self._report("Running", "training", progress=0.0, data=summary(prepared))
+        self._report("Running", "training", progress=0.0, dataAudit=prepared.audit)
 
     def _epoch(self, done: int, entry: dict[str, float]) -> None:
         training = self._resolved.spec.lifecycle.training

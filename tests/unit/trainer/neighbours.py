@@ -85,4 +85,4 @@ class Workplace:
 
     def artefact(self, made: dict[str, Any]) -> bytes:
         """The packed artefact behind a Job's result."""
-        return self.cipher.open(self.archive.blobs[made["blob"]], made["digest"].encode())
+        return self.cipher.open(self.archive.blobs[made["blob"]], b"")

@@ -1,0 +1,91 @@
+"""`python -m governed_serving.trainer`: the Job, configured by its environment (governed_api.runtime).
+
+Exit codes: 0 the model is in the archive; 2 the manifest or its data can't be trained on; 65 (EX_DATAERR) training ran and
+nothing may ship; 1 anything else, where another try may help. The operator knows 2 and 65 as final.
+"""
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pydantic
+
+from governed_api import runtime
+from governed_api.resolved import ResolvedModel
+from governed_serving.archive.client import ArchiveClient
+from governed_serving.archive.errors import ArchiveError
+from governed_serving.crypto import CryptoError, Keyring, load_kek
+from governed_serving.reporting import ReportError, ReportWriter
+from governed_serving.trainer.errors import InvalidTraining, TrainingError
+from governed_serving.trainer.job import Job, Rooms
+from governed_serving.trainer.masking import masker_of, scanner
+from governed_serving.trainer.progress import Narrator
+
+INVALID, FAILED, RETRY = 2, 65, 1
+
+
+def main() -> int:
+    """Run the Job; what goes wrong becomes one line, phase Failed in the report, and an exit code."""
+    with Narrator() as narrator:
+        try:
+            resolved = ResolvedModel.load(os.environ[runtime.SPEC])
+            report = ReportWriter(os.environ[runtime.REPORT])
+        except KeyError as error:
+            narrator.fail(f"environment: expected {error.args[0]}, found nothing")
+            return INVALID
+        except pydantic.ValidationError as error:
+            first = error.errors()[0]
+            narrator.fail(f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}")
+            return INVALID
+        except OSError as error:
+            narrator.fail(f"{error.filename}: {error.strerror}")
+            return INVALID
+        return attempt(lambda: _run(resolved, report, narrator), resolved, report, narrator)
+
+
+def attempt(run: Callable[[], object], resolved: ResolvedModel, report: ReportWriter, narrator: Narrator) -> int:
+    """Exit code of ``run``, its error told."""
+    try:
+        run()
+    except InvalidTraining as error:
+        return _failed(str(error), INVALID, resolved, report, narrator)
+    except TrainingError as error:
+        return _failed(str(error), FAILED, resolved, report, narrator)
+    except (ArchiveError, CryptoError, ReportError) as error:
+        return _failed(str(error), RETRY, resolved, report, narrator)
+    except OSError as error:
+        return _failed(
+            f"{error.filename or 'data volume'}: {error.strerror or error}", RETRY, resolved, report, narrator
+        )
+    return 0
+
+
+def _run(resolved: ResolvedModel, report: ReportWriter, narrator: Narrator) -> None:
+    kek = load_kek(os.environ[runtime.KEK_FILE])
+    with ArchiveClient.from_environment() as archive:
+        keyring = Keyring(kek, archive.keysets())
+        rooms = Rooms(
+            archive=archive,
+            report=report,
+            data_cipher=lambda: keyring.keyset("data"),
+            artefact_cipher=lambda: keyring.keyset("artefact"),
+            scanner=scanner(),
+            masker=masker_of(resolved.spec.governance.privacy.masking, keyring),
+        )
+        source = Path(os.environ.get(runtime.SOURCE_DIR, "."))
+        Job(resolved, rooms, source=source, data=Path(os.environ[runtime.DATA_DIR]), narrator=narrator).run()
+
+
+def _failed(message: str, code: int, resolved: ResolvedModel, report: ReportWriter, narrator: Narrator) -> int:
+    line = " ".join(message.split())
+    narrator.fail(line)
+    try:
+        report.update("trainer", {"phase": "Failed", "message": line, "trainingHash": resolved.training_hash()})
+    except (ReportError, OSError) as error:
+        narrator.fail(f"the report could not be written: {error}")
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
