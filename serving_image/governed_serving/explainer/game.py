@@ -126,7 +126,7 @@ class InterventionalGame:
             code += np.where(select(g), self.code_x[x, g], self.code_b[b, g]) * radix
         flat = code.reshape(-1)
         if self._dedupe == "sort":
-            distinct, first, inverse = np.unique(flat, return_index=True, return_inverse=True)
+            _, first, inverse = np.unique(flat, return_index=True, return_inverse=True)
             return self.box(self._pick(x, b, select, shape, first))[inverse.reshape(-1)].reshape(*shape, -1)
         return self._from_table(flat, lambda first: self._pick(x, b, select, shape, first)).reshape(*shape, -1)
 

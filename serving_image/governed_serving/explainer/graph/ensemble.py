@@ -80,7 +80,7 @@ def _read_v3(given: dict[str, Any], operator: str) -> tuple[Trees, str, bool]:
     count = 1 if binary else labels if operator == "TreeEnsembleClassifier" else int(given["n_targets"])
     values = np.zeros((len(kind), count))
     at = [index[int(t), int(n)] for t, n in zip(given[f"{prefix}_treeids"], given[f"{prefix}_nodeids"], strict=True)]
-    np.add.at(values, (at, np.zeros_like(ids) if binary else ids), _tensor(given, f"{prefix}_weights"))
+    np.add.at(values, (np.array(at), np.zeros_like(ids) if binary else ids), _tensor(given, f"{prefix}_weights"))
     if given.get("aggregate_function", "SUM") == "AVERAGE":
         values /= len(set(tree.tolist()))
     elif given.get("aggregate_function", "SUM") != "SUM":

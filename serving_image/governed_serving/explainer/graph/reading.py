@@ -12,7 +12,7 @@ from onnx import numpy_helper
 from governed_serving.explainer.columns import Columns
 from governed_serving.explainer.errors import NotExplainable
 
-__all__ = ["Graph", "PASSING", "attributes"]
+__all__ = ["PASSING", "Graph", "attributes"]
 
 PASSING = frozenset({"Cast", "Identity", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "ZipMap"})
 """Operators that change a tensor's type or shape but none of its values."""

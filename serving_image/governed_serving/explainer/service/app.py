@@ -21,6 +21,7 @@ from governed_serving.explainer.service.lanes import Busy, Lane
 from governed_serving.explainer.service.metrics import Metrics
 from governed_serving.explainer.service.protocol import parse
 from governed_serving.explainer.service.recorder import Recorder
+from governed_serving.journal import JournalError
 
 __all__ = ["MAX_BODY", "Explanations", "application", "status_of"]
 
@@ -85,7 +86,7 @@ def application(
     async def guarded(work: Callable[[], Awaitable[Response]]) -> Response:
         try:
             return await work()
-        except (ExplainerError, OSError) as error:
+        except (ExplainerError, JournalError, OSError) as error:
             code = status_of(error)
             metrics.refused(code)
             return failure(code, str(error))

@@ -88,7 +88,7 @@ class _Margins:
 
     def as_outputs(self, outputs: int, binary: bool) -> "_Margins":
         """One margin per output column: log-odds for two classes, the complement where there is no link."""
-        if outputs != 2 or not binary and self.values.shape[2] == 1:
+        if outputs != 2 or (not binary and self.values.shape[2] == 1):
             return self
         if self.values.shape[2] == 1:
             one = 1.0 if self.link == "" else 0.0

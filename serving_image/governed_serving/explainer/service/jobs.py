@@ -13,6 +13,8 @@ import msgspec
 
 from governed_serving.explainer.errors import ExplainerError, PredictorAway
 from governed_serving.explainer.service.lanes import Busy
+from governed_serving.explainer.service.log import log
+from governed_serving.journal import JournalError
 
 __all__ = ["Job", "JobQueue", "JobStore", "Sealer", "status"]
 
@@ -96,9 +98,10 @@ class JobQueue:
         keep: int = 1024,
         clock: Callable[[], float] = time.time,
         pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        log: Callable[..., None] = log,
     ) -> None:
         self._store, self._work, self._deliver = store, work, deliver
-        self._limit, self._keep, self._clock, self._pause = limit, keep, clock, pause
+        self._limit, self._keep, self._clock, self._pause, self._log = limit, keep, clock, pause, log
         self._waiting: deque[Job] = deque()
         self._finished: deque[str] = deque()
         self._wake = asyncio.Event()
@@ -108,6 +111,7 @@ class JobQueue:
             else:
                 self._finished.append(job.id)
         self.restored = len(self._waiting)
+        self.unsaved = 0
 
     @property
     def depth(self) -> int:
@@ -138,7 +142,12 @@ class JobQueue:
                 self._wake.clear()
                 await self._wake.wait()
             job = self._waiting.popleft()
-            await self._one(job)
+            try:
+                await self._one(job)
+            except OSError as error:  # the spool is full: the job stays as it last was on disk, and comes back at a restart
+                self.unsaved += 1
+                self._log("error", "the spool can't hold a job's state", error=str(error))
+                await self._pause(1.0)
 
     async def _one(self, job: Job) -> None:
         job.status, job.attempts = "running", job.attempts + 1
@@ -146,7 +155,7 @@ class JobQueue:
         try:
             job.result = await self._work(job.body, job.id)
             job.status = "done"
-        except (PredictorAway, Busy) as error:
+        except (PredictorAway, Busy, JournalError) as error:
             if job.attempts < ATTEMPTS:
                 job.status = "queued"
                 self._store.save(job)

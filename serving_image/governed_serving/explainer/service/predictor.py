@@ -113,7 +113,7 @@ def decode(content: bytes, header: str | None, output: str, rows: int) -> Floats
 
 def _tensor(tensor: dict[str, Any], data: bytes | None, rows: int) -> Floats:
     dtype = _NUMPY[tensor["datatype"]]
-    flat = np.frombuffer(data, dtype) if data is not None else np.array(tensor["data"], dtype)
+    flat: NDArray[Any] = np.frombuffer(data, dtype) if data is not None else np.array(tensor["data"], dtype)
     values: Floats = flat.astype(np.float64).reshape(rows, -1)
     return values
 

@@ -64,7 +64,7 @@ class ExplainRequest(msgspec.Struct, frozen=True):
     """Rows in the model's own dtypes, under the id that the prediction has in the ledger."""
 
     id: str
-    columns: dict[str, Any]
+    columns: Columns
     parameters: Parameters
 
     @property

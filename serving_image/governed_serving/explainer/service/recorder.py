@@ -4,6 +4,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
+from governed_serving.journal import JournalError
 from governed_serving.records import EventRecord, ExplanationRecord, Frame
 
 __all__ = ["JournalLike", "Recorder"]
@@ -16,16 +17,31 @@ class JournalLike(Protocol):
 
 
 class Recorder:
-    """``record`` returns once the journal has the explanation; its errors are the journal's own."""
+    """``record`` returns once the journal has the explanation, or raises the journal's error.
 
-    def __init__(self, journal: JournalLike, model: str, revision: str, clock: Callable[[], float] = time.time) -> None:
+    With ``lost`` (failure policy Open) an explanation that can't be recorded goes out all the same, and ``lost()`` counts it.
+    """
+
+    def __init__(
+        self, journal: JournalLike, model: str, revision: str, *,
+        lost: Callable[[], None] | None = None, clock: Callable[[], float] = time.time,
+    ) -> None:
         self._journal, self._model, self._revision, self._clock = journal, model, revision, clock
+        self._lost = lost
 
     async def record(self, request_id: str, body: bytes) -> None:
         """The explanation of ``request_id`` exactly as it goes out."""
-        await self._journal.append(ExplanationRecord(request_id, self._model, self._revision, self._clock(), body))
+        await self._append(ExplanationRecord(request_id, self._model, self._revision, self._clock(), body))
 
     async def event(self, kind: str, identifier: str, body: bytes, summary: dict[str, Any]) -> None:
         """Anything else that must be provable, such as a drift alarm."""
         now = self._clock()
-        await self._journal.append(EventRecord(kind, identifier, self._model, self._revision, now, body, summary))
+        await self._append(EventRecord(kind, identifier, self._model, self._revision, now, body, summary))
+
+    async def _append(self, record: Frame) -> None:
+        try:
+            await self._journal.append(record)
+        except JournalError:
+            if self._lost is None:
+                raise
+            self._lost()

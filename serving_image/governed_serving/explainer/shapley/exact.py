@@ -24,7 +24,8 @@ MAX_PLAYERS = 14
 @functools.lru_cache(maxsize=MAX_PLAYERS + 1)
 def subsets(players: int) -> Booleans:
     """All coalitions, shape (2^players, players): player j is in coalition m when bit j of m is set."""
-    return (np.arange(1 << players)[:, None] >> np.arange(players)) & 1 == 1
+    inside: Booleans = (np.arange(1 << players)[:, None] >> np.arange(players)) & 1 == 1
+    return inside
 
 
 @functools.lru_cache(maxsize=MAX_PLAYERS + 1)
@@ -35,7 +36,8 @@ def shapley_matrix(players: int) -> Floats:
     weight = np.array([1.0 / (players * math.comb(players - 1, s)) for s in range(players)])
     joined = weight[np.maximum(size - 1, 0)]
     left = weight[np.minimum(size, players - 1)]
-    return np.where(inside, joined[:, None], -left[:, None])
+    matrix: Floats = np.where(inside, joined[:, None], -left[:, None])
+    return matrix
 
 
 def exact_table(game: Game) -> tuple[Floats, Floats]:
@@ -88,7 +90,7 @@ def _play(
         stop = min(start + step, len(x))
         xs, bs, at = x[start:stop, None], b[start:stop, None], place[start:stop]
         ends = (game.background_outputs[bs[:, 0]], game.row_outputs[xs[:, 0]])
-        values = np.einsum("po,d->pdo", ends[1], matrix[-1]) + np.einsum("po,d->pdo", ends[0], matrix[0])
+        values: Floats = np.einsum("po,d->pdo", ends[1], matrix[-1]) + np.einsum("po,d->pdo", ends[0], matrix[0])
         if d > 1:
             inner = game.block(xs, bs, lambda g: bits[at[:, g]], (stop - start, bits.shape[1]))
             values += np.matmul(matrix[1:-1].T, inner)

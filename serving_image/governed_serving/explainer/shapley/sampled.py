@@ -8,7 +8,7 @@ import numpy as np
 from governed_serving.explainer.attribution import Attribution
 from governed_serving.explainer.columns import Floats
 from governed_serving.explainer.errors import BudgetExhausted
-from governed_serving.explainer.game import Booleans, Game, InterventionalGame, RowGame
+from governed_serving.explainer.game import Booleans, Codes, Game, InterventionalGame, RowGame
 from governed_serving.explainer.intervals import student_quantile
 from governed_serving.explainer.shapley.coalitions import PairedSample, PairedSampler
 from governed_serving.explainer.shapley.regression import Fit, fit_pairs
@@ -116,7 +116,7 @@ class _Answers:
         parts = [answers[:drawn] for answers, drawn in zip(self._known, sample.drawn, strict=True) if drawn]
         return sample, np.concatenate(parts)
 
-    def _learn(self, masks: Booleans, stratum: Floats) -> None:
+    def _learn(self, masks: Booleans, stratum: Codes) -> None:
         answers = self._game.values(np.concatenate([masks, ~masks]))
         difference = answers[: len(masks)] - answers[len(masks) :]
         for index, known in enumerate(self._known):

@@ -10,8 +10,8 @@ from governed_serving.explainer.errors import NotExplainable
 from governed_serving.explainer.intervals import student_quantile
 from governed_serving.explainer.local.ridge import weighted_ridge
 from governed_serving.explainer.shapley.exact import exact_table
-from governed_serving.explainer.shapley.sampled import Estimator, Stopping, sampled_shapley
 from governed_serving.explainer.shapley.regression import fit_pairs
+from governed_serving.explainer.shapley.sampled import Estimator, Stopping, sampled_shapley
 from governed_serving.explainer.text.spans import Spans, cut, render
 
 __all__ = ["TextGame", "lime_text", "text_shapley"]

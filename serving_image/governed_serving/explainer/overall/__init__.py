@@ -1,0 +1,1 @@
+"""Explanations of the model as a whole: importances, effects, a surrogate tree, and how importances drift."""

@@ -1,0 +1,169 @@
+"""Sampled live traffic: which answered requests get explained into the ledger, and the loop that does it.
+
+The choice is a function of the request id alone, so that anyone can check from the ledger that none was left out.
+"""
+
+import asyncio
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+import msgspec
+import numpy as np
+
+from governed_serving.artefact import Feature
+from governed_serving.explainer.columns import Columns
+from governed_serving.explainer.errors import ExplainerError
+from governed_serving.explainer.service.lanes import Lane
+from governed_serving.explainer.service.metrics import Metrics
+from governed_serving.explainer.service.protocol import ExplainRequest, Parameters, seed_of
+from governed_serving.journal import JournalDamaged, JournalError, numbers, strings
+from governed_serving.records import Frame, PredictionFrame
+
+__all__ = ["Compute", "FrameSource", "LiveSampler", "chosen", "requests_in"]
+
+MAX_ROWS = 8
+"""Rows explained of one sampled request; the others of it are counted as dropped."""
+
+BACKLOG = 256
+"""Chosen requests of one look beyond which the rest is counted as dropped: sampling never runs hours behind."""
+
+
+class FrameSource(Protocol):
+    """What is needed of :class:`governed_serving.journal.JournalReader`."""
+
+    @property
+    def first_seq(self) -> int | None: ...
+
+    def read(self, from_seq: int = 0) -> Iterator[tuple[int, Frame]]: ...
+
+
+class Compute(Protocol):
+    """:meth:`governed_serving.explainer.service.app.Explanations.compute`."""
+
+    async def __call__(self, request: ExplainRequest, lane: Lane | None = None) -> bytes: ...
+
+
+def chosen(request_id: str, share: float) -> bool:
+    """Whether a request is in the sample of ``share`` (0 to 1): its hash, as a fraction, lies below."""
+    return seed_of(request_id) < share * (1 << 63)
+
+
+def requests_in(frame: PredictionFrame, features: list[Feature], share: float) -> list[tuple[str, Columns, int]]:
+    """(id, columns of at most ``MAX_ROWS`` rows, rows left out) of every chosen request of a frame."""
+    counts = np.frombuffer(frame.rows, "<i4")
+    ends = np.cumsum(counts)
+    picked = [index for index, request_id in enumerate(frame.ids) if chosen(request_id, share)]
+    if not picked:
+        return []
+    table = {f.name: strings(frame.features[f.name]) if f.dtype == "BYTES" else numbers(frame.features[f.name]) for f in features}
+    found: list[tuple[str, Columns, int]] = []
+    for index in picked:
+        start, stop = int(ends[index] - counts[index]), int(ends[index])
+        kept = slice(start, min(stop, start + MAX_ROWS))
+        columns: dict[str, Any] = {
+            f.name: table[f.name][kept] if f.dtype == "BYTES" else table[f.name][kept].astype(np.float32) for f in features
+        }
+        found.append((frame.ids[index], columns, max(0, stop - start - MAX_ROWS)))
+    return found
+
+
+class LiveSampler:
+    """Follows the server's streams and explains what :func:`chosen` picks, on the slow lane.
+
+    ``streams()`` names them, ``source(name)`` opens one. Progress lies in ``cursors`` (one small file per stream), so that a
+    restart goes on where it was; a frame that was cut short is explained again, to the same bits.
+    """
+
+    def __init__(
+        self,
+        streams: Callable[[], list[str]],
+        source: Callable[[str], FrameSource],
+        cursors: Path,
+        features: list[Feature],
+        share: float,
+        compute: Compute,
+        lane: Lane,
+        metrics: Metrics,
+        log: Callable[..., None],
+    ) -> None:
+        self._streams, self._source, self._cursors = streams, source, cursors
+        self._features, self._share, self._compute, self._lane = features, share, compute, lane
+        self._metrics, self._log = metrics, log
+        self._open: dict[str, FrameSource] = {}
+        cursors.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+    async def run(self, pause: float = 0.5) -> None:
+        """Until cancelled."""
+        while True:
+            try:
+                busy = await self.look()
+            except (OSError, JournalError) as error:
+                self._log("warning", "live sampling can't read the journal", error=str(error))
+                busy = False
+            if not busy:
+                await asyncio.sleep(pause)
+
+    async def look(self) -> bool:
+        """One pass over all streams; whether there was anything new."""
+        busy = False
+        for name in self._streams():
+            if name.startswith("server"):
+                busy |= await self._follow(name)
+        return busy
+
+    async def _follow(self, name: str) -> bool:
+        source = self._open.setdefault(name, self._source(name))
+        at = self._cursor(name)
+        first = source.first_seq
+        if first is not None and first > at:
+            self._metrics.dropped("trimmed", first - at)
+            at = first
+        done, last = 0, None
+        try:
+            for seq, frame in await asyncio.to_thread(lambda: _some(source, at)):
+                if isinstance(frame, PredictionFrame):
+                    done = await self._frame(frame, done)
+                last = seq
+        except JournalDamaged as error:
+            self._log("error", "the journal doesn't verify; its frames are not sampled", error=str(error), stream=name)
+            self._open.pop(name)
+        if last is not None:
+            self._save(name, last + 1)
+        return last is not None
+
+    async def _frame(self, frame: PredictionFrame, done: int) -> int:
+        for request_id, columns, left_out in requests_in(frame, self._features, self._share):
+            if done >= BACKLOG:
+                self._metrics.dropped("behind", 1)
+                continue
+            done += 1
+            if left_out:
+                self._metrics.dropped("rows", left_out)
+            try:
+                await self._compute(ExplainRequest(request_id, dict(columns), Parameters()), self._lane)
+                self._metrics.sampled(1)
+            except (ExplainerError, JournalError) as error:
+                self._metrics.dropped(type(error).__name__, 1)
+                self._log("warning", "a sampled request was not explained", error=str(error))
+        return done
+
+    def _cursor(self, name: str) -> int:
+        path = self._cursors / name
+        return int(msgspec.json.decode(path.read_bytes())["next"]) if path.exists() else 0
+
+    def _save(self, name: str, following: int) -> None:
+        partial = self._cursors / f".{name}"
+        partial.write_bytes(msgspec.json.encode({"next": following}))
+        os.replace(partial, self._cursors / name)
+
+
+def _some(source: FrameSource, at: int, most: int = 64) -> list[tuple[int, Frame]]:
+    """The next frames, at most ``most``."""
+    found = []
+    for item in source.read(at):
+        found.append(item)
+        if len(found) >= most:
+            break
+    return found

@@ -1,0 +1,173 @@
+"""The explainer's process: wires settings, keys, journal and engine together, serves, drains."""
+
+import asyncio
+import contextlib
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import httpx
+import msgspec
+import numpy as np
+import uvicorn
+
+from governed_api import runtime
+from governed_serving.archive.client import ArchiveClient
+from governed_serving.crypto import DirectoryStore, Keyring, Keyset, SegmentCipher, load_kek
+from governed_serving.explainer.overall.drift import ImportanceMonitor
+from governed_serving.explainer.service.app import Explanations, application
+from governed_serving.explainer.service.engine import Engine
+from governed_serving.explainer.service.jobs import JobQueue, JobStore
+from governed_serving.explainer.service.lanes import Lane
+from governed_serving.explainer.service.live import LiveSampler
+from governed_serving.explainer.service.log import log
+from governed_serving.explainer.service.metrics import Metrics
+from governed_serving.explainer.service.model import ExplainedModel
+from governed_serving.explainer.service.predictor import PredictorClient
+from governed_serving.explainer.service.recorder import Recorder
+from governed_serving.explainer.service.settings import Settings
+from governed_serving.journal import Journal, JournalReader, streams
+
+__all__ = ["serve"]
+
+NICENESS = 10
+"""Explanations give way to the server in the same pod."""
+
+
+class _Service:
+    """Everything that lives as long as the process."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        spec, config = settings.resolved.spec, settings.explainer.config
+        self.model = ExplainedModel.read(
+            settings.model_dir, settings.artefact_digest, config.groups, config.background_rows, settings.protected
+        )
+        self.keyset = _keyset(settings)
+        self.cipher = SegmentCipher(self.keyset)
+        self.metrics = Metrics(settings.resolved.namespace, settings.model)
+        self.journal = Journal(
+            settings.spool_dir, f"explainer-{settings.pod}", self.cipher, spec.governance.audit.durability,
+            _bytes(spec.governance.audit.spool_size) // 4,
+        )
+        lost = None if spec.governance.audit.failure_policy == "Closed" else lambda: self.metrics.dropped("unrecorded", 1)
+        self.recorder = Recorder(self.journal, settings.model, settings.revision, lost=lost)
+        self.predictor = PredictorClient(settings.predictor_url, settings.model, self.model.output)
+        self.engine = Engine(self.model, self.predictor, settings.explainer)
+        self.lane, self.slow = Lane("request", 2, 64), Lane("slow", 1, 8)
+        self.monitor = ImportanceMonitor(self.model.players(None).names)
+        self.explanations = Explanations(self.engine, self.recorder, self.metrics, self.lane, observe=self._observe)
+        store = JobStore(settings.spool_dir / "explanations", self.keyset)
+        self.jobs = JobQueue(store, self._work, self._deliver)
+        self.stopping = False
+        self._state = settings.spool_dir / "explanations" / "importances.state"
+        if self._state.exists():
+            self.monitor.restore(self.keyset.open(self._state.read_bytes(), b"importances"))
+
+    def why_not_ready(self) -> str:
+        if self.stopping:
+            return "the explainer is shutting down"
+        return "" if self.journal.writable else "the journal can't be written; free space on the spool volume"
+
+    def sampler(self) -> LiveSampler:
+        spool = self.settings.spool_dir
+        return LiveSampler(
+            lambda: streams(spool), lambda name: JournalReader(spool, name, self.cipher), spool / "cursors" / "explainer",
+            self.model.features, self.settings.explainer.sampling, self.explanations.compute, self.slow, self.metrics, log,
+        )
+
+    async def _work(self, body: bytes, request_id: str) -> bytes:
+        return await self.explanations.explain(body, request_id, self.slow)
+
+    async def _deliver(self, url: str, body: bytes) -> None:
+        try:
+            async with httpx.AsyncClient(timeout=10.0, trust_env=False) as client:
+                answer = await client.post(url, content=body, headers={"content-type": "application/json"})
+            if answer.status_code >= 400:
+                log("warning", "a webhook refused an explanation", status=answer.status_code)
+        except httpx.HTTPError as error:
+            log("warning", "a webhook could not be reached; the result stays under its id", error=str(error))
+
+    async def _observe(self, answer: dict[str, Any]) -> None:
+        """Folds attributions over the model's own players into the global importances."""
+        names = self.monitor.report()["players"]
+        for one in answer["explanations"]:
+            entries = one.get("attributions", [])
+            if one["method"] == "lime" or [entry.get("feature", entry.get("group")) for entry in entries] != names:
+                continue
+            alarm = self.monitor.observe(np.array([entry["attribution"] for entry in entries]))
+            self.metrics.drift.set(self.monitor.distance)
+            if alarm is not None:
+                plain = msgspec.to_builtins(alarm)
+                log("warning", "global importances drift", **plain)
+                await self.recorder.event(
+                    "verdict", f"importance-drift-{alarm.window}", msgspec.json.encode(plain), {"kind": "importanceDrift", **plain}
+                )
+
+    def close(self) -> None:
+        self.lane.close()
+        self.slow.close()
+        self._state.write_bytes(self.keyset.seal(self.monitor.dump(), b"importances"))
+        self.journal.close()
+        self.predictor.close()
+
+
+def _keyset(settings: Settings) -> Keyset:
+    """The journal's keyset: from the archive, or from the spool where there is none (a model run by hand)."""
+    kek = load_kek(settings.kek_file)
+    url, token = os.environ.get(runtime.ARCHIVE_URL), os.environ.get(runtime.ARCHIVE_TOKEN_FILE)
+    if url and token:
+        store: Any = ArchiveClient(url, Path(token).read_text().strip(), settings.model).keysets()
+    else:
+        store = DirectoryStore(settings.spool_dir / "keysets")
+    return Keyring(kek, store).keyset("journal")
+
+
+def _bytes(size: str) -> int:
+    return int(size[:-2]) << (20 if size.endswith("Mi") else 30)
+
+
+class _Server(uvicorn.Server):
+    """Readiness goes 503 as soon as the signal comes; what is in flight finishes."""
+
+    service: _Service
+
+    def handle_exit(self, sig: int, frame: Any) -> None:
+        self.service.stopping = True
+        super().handle_exit(sig, frame)
+
+
+async def _run(settings: Settings) -> None:
+    service = _Service(settings)
+    app = application(
+        service.explanations, service.jobs, ready=service.why_not_ready, webhooks=settings.webhooks,
+        importances=service.monitor.report,
+    )
+    config = uvicorn.Config(
+        app, host=os.environ.get("GOVERNED_HOST", "0.0.0.0"), port=settings.port, log_config=None, access_log=False,
+        lifespan="off", timeout_graceful_shutdown=20,
+    )
+    server = _Server(config)
+    server.service = service
+    tasks = [asyncio.create_task(service.jobs.run())]
+    if settings.explainer.sampling > 0:
+        tasks.append(asyncio.create_task(service.sampler().run()))
+    log("info", "explaining", model=settings.model, port=settings.port, restored_jobs=service.jobs.restored, **service.engine.digests())
+    try:
+        await server.serve()
+    finally:
+        for task in tasks:
+            task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.gather(*tasks, return_exceptions=True)
+        service.close()
+        log("info", "stopped")
+
+
+def serve() -> None:
+    """Runs until SIGTERM."""
+    os.nice(NICENESS)
+    settings = Settings.from_environment()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    asyncio.run(_run(settings))
