@@ -1,0 +1,236 @@
+"""The service over ASGI: contract, records, provenance, bad input, jobs."""
+
+import asyncio
+import json
+
+import httpx
+import numpy as np
+import pytest
+
+from governed_serving.explainer.errors import PredictorAway
+from governed_serving.explainer.service.jobs import ATTEMPTS, JobStore
+from governed_serving.records import ExplanationRecord
+from unit.explainer import models
+from unit.explainer.beds import Bed, Xor, until
+
+PATH = "/v2/models/loans/explain"
+
+
+@pytest.fixture
+def bed(tmp_path):
+    return Bed(tmp_path)
+
+
+async def test_answer_has_contract_fields_and_is_what_the_journal_holds(bed):
+    body = models.request(models.table(2, 9), "req-7")
+    answer = await bed.client.post(PATH, content=body)
+    assert answer.status_code == 200
+    found = answer.json()
+    assert (found["model_name"], found["id"]) == ("loans", "req-7")
+    assert set(found["digests"]) == {"model", "background", "code"}
+    for row in found["explanations"]:
+        assert row["method"] == "exact"
+        assert row["target"] == "yes"
+        assert abs(row["additivity_residual"]) < 1e-12
+        total = row["base_value"] + sum(entry["attribution"] for entry in row["attributions"])
+        assert total == pytest.approx(row["prediction"], abs=1e-12)
+        assert [entry["feature"] for entry in row["attributions"]] == ["age", "income", "job", "sex"]
+        assert row["fidelity"]["insertion"] >= row["fidelity"]["deletion"]
+    (record,) = bed.journal.records
+    assert isinstance(record, ExplanationRecord)
+    assert record.body == answer.content
+    assert record.id == "req-7"
+
+
+@pytest.mark.parametrize("method", ["shap", "exact", "sampled", "permutation", "lime", "anchors", "counterfactual"])
+async def test_same_id_replays_to_the_same_bits(tmp_path, method):
+    body = models.request(models.table(1, 9), "req-8", method=method, max_evaluations=400)
+    first = await Bed(tmp_path / "a").client.post(PATH, content=body)
+    second = await Bed(tmp_path / "b").client.post(PATH, content=body)
+    assert first.status_code == 200
+    assert first.content == second.content
+
+
+async def test_seed_comes_from_the_id_unless_given(bed):
+    def lime(request_id, **more):
+        return models.request(models.table(1, 9), request_id, method="lime", max_evaluations=300, **more)
+
+    one, two, same = [await bed.client.post(PATH, content=lime(i, **m)) for i, m in (("a", {}), ("b", {}), ("b", {"seed": None}))]
+    assert one.json()["explanations"][0]["attributions"] != two.json()["explanations"][0]["attributions"]
+    assert two.content == same.content
+    given = await bed.client.post(PATH, content=lime("b", seed=one.json()["explanations"][0]["seed"]))
+    assert given.json()["explanations"][0]["attributions"] == one.json()["explanations"][0]["attributions"]
+
+
+async def test_budget_gives_the_best_answer_so_far_with_its_error(tmp_path):
+    ticks = iter(np.arange(0, 1e4, 0.004))
+    bed = Bed(tmp_path)
+    bed.engine._clock = lambda: float(next(ticks))
+    answer = await bed.client.post(PATH, content=models.request(models.table(1, 9), budget_ms=60_000))
+    row = answer.json()["explanations"][0]
+    assert row["method"] == "sampled"
+    assert row["exact"]
+    assert row["stopped"] == "complete"
+
+
+async def test_budget_too_small_for_anything_is_504(tmp_path):
+    ticks = iter(np.arange(0, 1e4, 1.0))
+    bed = Bed(tmp_path)
+    bed.engine._clock = lambda: float(next(ticks))
+    answer = await bed.client.post(PATH, content=models.request(models.table(1, 9), budget_ms=1))
+    assert answer.status_code == 504
+    assert "budget_ms" in answer.json()["error"]
+
+
+def _without(name):
+    columns = models.table(1, 9)
+    del columns[name]
+    return models.request(columns)
+
+
+BAD = {
+    "no JSON": (b"{", "expected a V2 inference request"),
+    "a feature is missing": (_without("job"), "expected feature 'job'"),
+    "an unknown feature": (models.request({**models.table(1, 9), "shoe": np.ones(1, np.float32)}), "no feature 'shoe'"),
+    "NaN": (models.request({**models.table(1, 9), "age": np.array([None])}).replace(b'"BYTES", "data": [null]', b'"FP32", "data": [null]'), "age"),
+    "text where a number is due": (models.request({**models.table(1, 9), "age": models.strings(["x"])}), "age: expected a number"),
+    "a number where text is due": (models.request({**models.table(1, 9), "job": np.ones(1, np.float32)}), "job: expected BYTES"),
+    "an unknown method": (models.request(models.table(1, 9), method="magic"), "parameters.method: expected one of anchors"),
+    "an unknown parameter": (models.request(models.table(1, 9), speed=9), "speed"),
+    "a wrong target": (models.request(models.table(1, 9), target="maybe"), "expected one of no, yes"),
+    "a wrong group": (models.request(models.table(1, 9), groups={"g": ["hat"]}), "no feature 'hat'"),
+    "too few evaluations": (models.request(models.table(1, 9), max_evaluations=1), "max_evaluations"),
+    "a forbidden webhook": (models.request(models.table(1, 9), webhook="http://hooks.example.evil/x"), ""),
+}
+
+
+@pytest.mark.parametrize("case", [name for name in BAD if "webhook" not in name])
+async def test_bad_input_is_400_and_leaves_no_record(bed, case):
+    body, expected = BAD[case]
+    answer = await bed.client.post(PATH, content=body)
+    assert answer.status_code == 400, answer.text
+    assert expected in answer.json()["error"]
+    assert bed.journal.records == []
+
+
+async def test_journal_full_is_503_and_nothing_goes_out(bed):
+    bed.journal.full = True
+    answer = await bed.client.post(PATH, content=models.request(models.table(1, 9)))
+    assert answer.status_code == 503
+    assert "attributions" not in answer.text
+
+
+async def test_model_that_answers_nan_is_502(tmp_path):
+    bed = Bed(tmp_path, lambda columns: np.full((len(columns["age"]), 2), np.nan))
+    answer = await bed.client.post(PATH, content=models.request(models.table(1, 9)))
+    assert answer.status_code == 502
+
+
+async def test_predictor_away_is_503(tmp_path):
+    def away(columns):
+        raise PredictorAway("expected the model server")
+
+    answer = await Bed(tmp_path, away).client.post(PATH, content=models.request(models.table(1, 9)))
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+
+
+async def test_more_than_the_lane_holds_is_503(tmp_path):
+    gate = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def slow(columns):
+        asyncio.run_coroutine_threadsafe(gate.wait(), loop).result(10)
+        return models.probabilities(columns)
+
+    bed = Bed(tmp_path, slow)
+    calls = [asyncio.create_task(bed.client.post(PATH, content=models.request(models.table(1, 9), f"r{i}"))) for i in range(3)]
+    await until(lambda: bed.lane.inside == 3)
+    refused = await bed.client.post(PATH, content=models.request(models.table(1, 9), "late"))
+    gate.set()
+    assert refused.status_code == 503
+    assert [call.status_code for call in await asyncio.gather(*calls)] == [200, 200, 200]
+
+
+async def test_job_is_accepted_computed_and_delivered(bed):
+    body = models.request(models.table(1, 9), "job-1", webhook="http://hooks.example/done")
+    accepted = await bed.client.post("/v2/models/loans/explanations", content=body)
+    assert accepted.status_code == 202
+    location = accepted.headers["location"]
+    assert (await bed.client.get(location)).json()["status"] == "queued"
+    runner = asyncio.create_task(bed.jobs.run())
+    await until(lambda: bed.delivered)
+    runner.cancel()
+    done = (await bed.client.get(location)).json()
+    assert done["status"] == "done"
+    assert done["result"]["id"] == "job-1"
+    assert json.loads(bed.delivered[0][1])["result"] == done["result"]
+    assert bed.journal.records[0].id == "job-1"
+
+
+async def test_jobs_survive_a_restart_and_lie_sealed(tmp_path):
+    first = Bed(tmp_path)
+    for i in range(3):
+        answer = await first.client.post("/v2/models/loans/explanations", content=models.request(models.table(1, 9), f"job-{i}"))
+        assert answer.status_code == 202
+    full = await first.client.post("/v2/models/loans/explanations", content=models.request(models.table(1, 9), "job-3"))
+    assert full.status_code == 503
+    assert not any(b"nurse" in p.read_bytes() or b"inputs" in p.read_bytes() for p in tmp_path.iterdir())
+    second = Bed(tmp_path)
+    assert second.jobs.restored == 3
+    runner = asyncio.create_task(second.jobs.run())
+    await until(lambda: len(second.journal.records) == 3)
+    runner.cancel()
+    assert [record.id for record in second.journal.records] == ["job-0", "job-1", "job-2"]
+
+
+async def test_job_retries_while_the_predictor_is_away_then_fails(tmp_path):
+    calls = []
+
+    def away(columns):
+        calls.append(1)
+        raise PredictorAway("expected the model server")
+
+    bed = Bed(tmp_path, away)
+    bed.jobs.submit("j", models.request(models.table(1, 9), "j"), "")
+    runner = asyncio.create_task(bed.jobs.run())
+    await until(lambda: bed.jobs.get("j").status == "failed")
+    runner.cancel()
+    assert len(calls) == ATTEMPTS
+    assert len(bed.pauses) == ATTEMPTS - 1
+
+
+async def test_job_with_a_bad_request_fails_at_submission(bed):
+    body, _ = BAD["a forbidden webhook"]
+    answer = await bed.client.post("/v2/models/loans/explanations", content=body)
+    assert answer.status_code == 400
+    assert "webhook" in answer.json()["error"]
+
+
+async def test_unknown_job_and_model_are_named(bed):
+    assert (await bed.client.get("/v2/models/loans/explanations/none")).status_code == 404
+    other = await bed.client.post("/v2/models/other/explain", content=models.request(models.table(1, 9)))
+    assert "expected model 'loans'" in other.json()["error"]
+
+
+def test_job_store_removes_what_a_crash_left(tmp_path):
+    (tmp_path / "x.partial").write_bytes(b"half")
+    assert JobStore(tmp_path, Xor()).all() == []
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_probes_and_metrics(bed):
+    assert (await bed.client.get("/healthz/live")).status_code == 200
+    assert (await bed.client.get("/healthz/ready")).status_code == 200
+    await bed.client.post(PATH, content=models.request(models.table(1, 9)))
+    text = (await bed.client.get("/metrics")).text
+    assert 'governed_explainer_requests_total{method="shap",model_name="loans",namespace="default",status="200"} 1.0' in text
+
+
+async def test_protected_attribute_never_changes_in_a_counterfactual(bed):
+    body = models.request(models.table(12, 3), method="counterfactual")
+    answer: httpx.Response = await bed.client.post(PATH, content=body)
+    rows = answer.json()["explanations"]
+    found = [one for row in rows for one in row["counterfactuals"]]
+    assert found
+    assert all(change["feature"] != "sex" for one in found for change in one["changes"])
+    assert all(one["prediction"] >= 0.5 for one in found)
