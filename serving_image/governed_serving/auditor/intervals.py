@@ -1,0 +1,116 @@
+"""Intervals for rates, differences and ratios; fixed-sample and anytime-valid.
+
+Fixed-sample intervals hold for one look at a window that was closed beforehand. A monitor looks all the time: its intervals
+are confidence sequences, which hold at all times together (Robbins 1970; Howard et al. 2021).
+"""
+
+from math import exp, inf, lgamma, log, sqrt
+from statistics import NormalDist
+from typing import NamedTuple
+
+__all__ = ["Interval", "binomial_sequence", "clopper_pearson", "katz", "newcombe", "wilson"]
+
+
+class Interval(NamedTuple):
+    """Closed interval."""
+
+    lower: float
+    upper: float
+
+
+def _z(level: float) -> float:
+    return NormalDist().inv_cdf(0.5 + level / 2)
+
+
+def wilson(k: int, n: int, level: float = 0.95) -> Interval:
+    """Score interval of a proportion k/n (Wilson 1927)."""
+    if n == 0:
+        return Interval(0.0, 1.0)
+    z, p = _z(level), k / n
+    centre = (p + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    return Interval(max(0.0, centre - half), min(1.0, centre + half))
+
+
+def newcombe(k1: int, n1: int, k0: int, n0: int, level: float = 0.95) -> Interval:
+    """Interval of k1/n1 − k0/n0, hybrid score method 10 (Newcombe 1998)."""
+    if n1 == 0 or n0 == 0:
+        return Interval(-1.0, 1.0)
+    p1, p0 = k1 / n1, k0 / n0
+    a, b = wilson(k1, n1, level), wilson(k0, n0, level)
+    below = sqrt((p1 - a.lower) ** 2 + (b.upper - p0) ** 2)
+    above = sqrt((a.upper - p1) ** 2 + (p0 - b.lower) ** 2)
+    return Interval(p1 - p0 - below, p1 - p0 + above)
+
+
+def katz(k1: int, n1: int, k0: int, n0: int, level: float = 0.95) -> Interval:
+    """Log interval of the ratio (k1/n1)/(k0/n0) (Katz et al. 1978); half a case is added where a count is zero."""
+    if n1 == 0 or n0 == 0 or (k1 == 0 and k0 == 0):
+        return Interval(0.0, inf)
+    a, b = (k1 + 0.5, k0 + 0.5) if 0 in (k1, k0) else (float(k1), float(k0))
+    m, n = (n1 + 0.5, n0 + 0.5) if 0 in (k1, k0) else (float(n1), float(n0))
+    centre = log(a / m) - log(b / n)
+    half = _z(level) * sqrt(max(1 / a - 1 / m + 1 / b - 1 / n, 0.0))
+    return Interval(0.0 if k1 == 0 else exp(centre - half), inf if k0 == 0 else exp(centre + half))
+
+
+def _log_tail(k: int, n: int, p: float) -> tuple[float, float]:
+    """P(X ≤ k), P(X ≥ k) for X ~ Binomial(n, p), summed in logs."""
+    terms = [
+        lgamma(n + 1) - lgamma(i + 1) - lgamma(n - i + 1) + i * log(p) + (n - i) * log(1 - p) for i in range(n + 1)
+    ]
+    return sum(exp(t) for t in terms[: k + 1]), sum(exp(t) for t in terms[k:])
+
+
+def clopper_pearson(k: int, n: int, level: float = 0.95) -> Interval:
+    """Exact interval of a proportion (Clopper & Pearson 1934), by bisection on binomial tails."""
+    tail = (1 - level) / 2
+    lower = 0.0 if k == 0 else _bisect(lambda p: _log_tail(k, n, p)[1] < tail)
+    upper = 1.0 if k == n else _bisect(lambda p: _log_tail(k, n, p)[0] >= tail)
+    return Interval(lower, upper)
+
+
+def _bisect(left: object) -> float:
+    """Border of a predicate that holds near 0 and not near 1."""
+    assert callable(left)
+    low, high = 1e-12, 1 - 1e-12
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if left(middle) else (low, middle)
+    return (low + high) / 2
+
+
+def _beta(a: float, b: float) -> float:
+    return lgamma(a) + lgamma(b) - lgamma(a + b)
+
+
+def log_mixture(k: int, n: int, p: float) -> float:
+    """Log of the Beta(½, ½) mixture martingale against rate ``p``: of k successes in n, whatever their order."""
+    if (p <= 0 and k > 0) or (p >= 1 and k < n):
+        return inf
+    against = (k * log(p) if k else 0.0) + ((n - k) * log(1 - p) if n - k else 0.0)
+    return _beta(k + 0.5, n - k + 0.5) - _beta(0.5, 0.5) - against
+
+
+def binomial_sequence(k: int, n: int, level: float = 0.95) -> Interval:
+    """Confidence sequence of a rate: it covers the rate at all n together with probability ≥ ``level``.
+
+    The rates against which the mixture martingale is below 1/(1 − level) (Robbins 1970, with Ville's inequality). It depends
+    on the counts alone, so that replicas and restarts change nothing.
+    """
+    if n == 0:
+        return Interval(0.0, 1.0)
+    bound, peak = -log(1 - level), k / n
+    lower = 0.0 if k == 0 else _edge(k, n, bound, 0.0, peak)
+    upper = 1.0 if k == n else _edge(k, n, bound, 1.0, peak)
+    return Interval(lower, upper)
+
+
+def _edge(k: int, n: int, bound: float, outside: float, inside: float) -> float:
+    for _ in range(60):
+        middle = (outside + inside) / 2
+        if log_mixture(k, n, middle) >= bound:
+            outside = middle
+        else:
+            inside = middle
+    return outside
