@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from support import docker_daemon
 from support.apiserver_bed import ApiServerBed
+from support.cluster_access import KubectlError
 from support.docker_client import image_exists
 from support.images import IMAGES, build_images
 from support.kind_bed import KindBed
@@ -126,7 +127,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser().parse_args(argv)
     try:
         COMMANDS[options.command](options)
-    except BedError as error:
+    except (BedError, KubectlError) as error:
         print(f"tests/cluster: {error}", file=sys.stderr)
         return 1
     return 0

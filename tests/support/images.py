@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from support.docker_client import build_image, image_exists, image_size, run_docker
+from support.docker_client import build_image, image_size, run_docker
 from support.node_image import debian_root
 from support.places import ROOT, cache, locked
 from support.progress import BedError, Say, say
@@ -74,8 +74,11 @@ def ensure_base(tell: Say = say) -> str:
     return os.environ.get("BASE_IMAGE") or debian_root("local/governed-python:bookworm", _BASE_PACKAGES, tell)
 
 
-def build_images(roles: Iterable[str] = (), tell: Say = say) -> list[Built]:
-    """Build all images (or those of `roles`), print sizes, refuse one that is too heavy. A Docker daemon must answer."""
+def build_images(roles: Iterable[str] = (), tell: Say = say, fresh: bool = False) -> list[Built]:
+    """Build all images (or those of `roles`), print sizes, refuse one that is too heavy; `fresh` uses no build cache.
+
+    A Docker daemon must answer (`docker_daemon.acquire`).
+    """
     chosen = [image for image in IMAGES if not roles or image.role in set(roles)]
     started = time.monotonic()
     with locked("images"):
@@ -84,7 +87,8 @@ def build_images(roles: Iterable[str] = (), tell: Say = say) -> list[Built]:
         if offline:
             with ThreadPoolExecutor() as pool:
                 list(pool.map(lambda lock: _wheelhouse(lock, tell), sorted({image.lock for image in chosen})))
-        built = [_build(image, base, offline) for image in chosen]
+        contexts = {lock: _context(lock, offline) for lock in sorted({image.lock for image in chosen})}
+        built = [_build(image, base, contexts[image.lock], offline, fresh) for image in chosen]
     for one in built:
         bound = f"of at most {one.image.bound / MB:.0f} MB" if one.image.bound else "(no bound: torch)"
         tell(f"{one.image.name}: {one.size / MB:.0f} MB without base {bound}; SBOM {one.sbom.relative_to(ROOT)}")
@@ -97,11 +101,10 @@ def build_images(roles: Iterable[str] = (), tell: Say = say) -> list[Built]:
     return built
 
 
-def _build(image: ProjectImage, base: str, offline: bool) -> Built:
-    context = _context(image, offline)
+def _build(image: ProjectImage, base: str, context: Path, offline: bool, fresh: bool) -> Built:
     arguments = {"BASE_IMAGE": base, "TORCH": "cpu"}
     # A wheelhouse holds all that is needed: without a network nothing else can slip in.
-    network = ["--network=none"] if offline else ["--network=host"]
+    network = ["--network=none" if offline else "--network=host", *(["--no-cache"] if fresh else [])]
     target = image.role
     build_image(image.name, context, file=context / image.dockerfile, target=target, arguments=arguments, extra=network)
     run_docker("tag", image.name, image.alias)
@@ -149,9 +152,9 @@ def _wheelhouse(lock: str, tell: Say) -> Path:
     return folder
 
 
-def _context(image: ProjectImage, offline: bool) -> Path:
+def _context(lock: str, offline: bool) -> Path:
     """A build context in the cache: the sources that the Dockerfile copies, and the wheelhouse. Docker 20.10 knows one context."""
-    folder = cache("contexts") / Path(image.lock).stem
+    folder = cache("contexts") / Path(lock).stem
     shutil.rmtree(folder, ignore_errors=True)
     skip = shutil.ignore_patterns("__pycache__", "*.pyc", "*.egg-info")
     for part in ("crds/governed_api", "operator/governed_operator", "operator/locks", "serving_image/governed_serving",
@@ -161,14 +164,9 @@ def _context(image: ProjectImage, offline: bool) -> Path:
         shutil.copy(ROOT / dockerfile, folder / dockerfile)
     if offline:
         (folder / "wheelhouse").mkdir()
-        for wheel in _wheelhouse(image.lock, say).iterdir():
+        for wheel in _wheelhouse(lock, say).iterdir():
             os.link(wheel, folder / "wheelhouse" / wheel.name)
     for path in folder.rglob("*"):
         if "wheelhouse" not in path.parts:
             path.chmod(0o755 if path.is_dir() else 0o644)  # a contributor's umask is no part of the image
     return folder
-
-
-def missing_images() -> list[str]:
-    """Names of the project's images that the daemon doesn't hold."""
-    return [image.name for image in IMAGES if not image_exists(image.name)]

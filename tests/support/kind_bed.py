@@ -105,6 +105,10 @@ class KindBed:
             docker_lines("ps", f"--filter=label=io.x-k8s.kind.cluster={self.kind_name}", "--format", "{{.Names}}")
         )
 
+    def workers(self) -> list[str]:
+        """The nodes that take pods: the control plane is tainted where there are others."""
+        return [node for node in self.nodes() if node != self.control_plane] or self.nodes()
+
     def on_node(self, node: str, *command: str, stdin: str | None = None) -> str:
         """Run a command on a node as root and return its stdout."""
         return run_docker("exec", *(["-i"] if stdin is not None else []), node, *command, stdin=stdin, timeout=120)
@@ -121,10 +125,10 @@ class KindBed:
         return int(docker_lines("port", self.control_plane, f"{node_port}/tcp")[0].rpartition(":")[2])
 
     def load_images(self, images: Iterable[str], tell: Say = say) -> None:
-        """Copy images from the Docker daemon to every node; a node that holds the very image already is left alone."""
+        """Copy images from the Docker daemon to every worker; one that holds the very image already is left alone."""
         wanted = {name: docker_lines("image", "inspect", "--format", "{{.Id}}", name)[0] for name in images}
         started = time.monotonic()
-        missing = {node: [n for n, key in wanted.items() if not self._holds(node, n, key)] for node in self.nodes()}
+        missing = {node: [n for n, key in wanted.items() if not self._holds(node, n, key)] for node in self.workers()}
         names = sorted({name for absent in missing.values() for name in absent})
         if not names:
             return
@@ -164,7 +168,7 @@ class KindBed:
         if not is_local():
             self.load_images([ensure_tools_image(tell), ensure_metrics_server_image(tell)], tell)
         text = (SUPPORT / "manifests" / "metrics-server.yaml").read_text()
-        self.cluster.apply(text.replace("${METRICS_SERVER}", METRICS_SERVER))
+        self.cluster.within("kube-system").apply(text.replace("${METRICS_SERVER}", METRICS_SERVER))
         if is_local():  # kind's own network, in a pulled node image, enforces policies itself
             enforcer = Process(
                 "network-policy",
