@@ -119,7 +119,7 @@ class Artefact:
         return msgspec.json.decode(data)
 
     def background(self) -> dict[str, list[Any]]:
-        """Raw rows for explanations: feature → values (float, None for missing, or str), at most 100 each."""
+        """Raw rows for explanations: feature → values (float, None for missing, or str), in random order (the head is a sample)."""
         found = self.document(BACKGROUND)
         return dict(found["columns"]) if found else {}
 

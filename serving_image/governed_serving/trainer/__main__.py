@@ -16,7 +16,7 @@ from governed_api.resolved import ResolvedModel
 from governed_serving.archive.client import ArchiveClient
 from governed_serving.archive.errors import ArchiveError
 from governed_serving.crypto import CryptoError, Keyring, load_kek
-from governed_serving.reporting import ReportError, ReportWriter
+from governed_serving.reporting import ReportWriter
 from governed_serving.trainer.errors import InvalidTraining, TrainingError
 from governed_serving.trainer.job import Job, Rooms
 from governed_serving.trainer.masking import masker_of, scanner
@@ -52,7 +52,7 @@ def attempt(run: Callable[[], object], resolved: ResolvedModel, report: ReportWr
         return _failed(str(error), INVALID, resolved, report, narrator)
     except TrainingError as error:
         return _failed(str(error), FAILED, resolved, report, narrator)
-    except (ArchiveError, CryptoError, ReportError) as error:
+    except (ArchiveError, CryptoError) as error:
         return _failed(str(error), RETRY, resolved, report, narrator)
     except OSError as error:
         return _failed(
@@ -80,10 +80,9 @@ def _run(resolved: ResolvedModel, report: ReportWriter, narrator: Narrator) -> N
 def _failed(message: str, code: int, resolved: ResolvedModel, report: ReportWriter, narrator: Narrator) -> int:
     line = " ".join(message.split())
     narrator.fail(line)
-    try:
-        report.update("trainer", {"phase": "Failed", "message": line, "trainingHash": resolved.training_hash()})
-    except (ReportError, OSError) as error:
-        narrator.fail(f"the report could not be written: {error}")
+    report.update("trainer", {"phase": "Failed", "message": line, "trainingHash": resolved.training_hash()})
+    if not report.flush():
+        narrator.fail(f"{line} (and the report could not be written)")
     return code
 
 

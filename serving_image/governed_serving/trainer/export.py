@@ -37,6 +37,7 @@ def export(network: Network, fitted: Preprocessing) -> Any:
             input_names=fitted.inputs,
             output_names=[SCORES],
             opset_version=OPSET,
+            optimize=bool(fitted.texts),  # a tabular network has nothing to fold, and the optimiser takes seconds
             verbose=False,
         )
     if program is None:

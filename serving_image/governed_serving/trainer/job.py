@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from governed_api.resolved import ResolvedModel
 from governed_serving.records import LedgerEntry, canonical, timestamp
@@ -37,7 +37,9 @@ class Archive(Protocol):
 class Report(Protocol):
     """The GovernanceReport (governed_serving.reporting)."""
 
-    def update(self, part: str, values: dict[str, Any]) -> None: ...
+    def update(self, part: Literal["trainer"], values: dict[str, Any]) -> bool: ...
+
+    def flush(self) -> bool: ...
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ class Job:
         from governed_serving.trainer.pipeline import make
 
         made = make(self._resolved.name, self._resolved.spec, prepared, volume, key, code, self._epoch)
-        sealed = self._rooms.artefact_cipher().seal(made.packed, b"")  # its digest binds it already
+        sealed = self._rooms.artefact_cipher().seal(made.packed, made.digest.encode())
         blob = self._rooms.archive.put_blob(sealed)
         artefact = {"digest": made.digest, "blob": blob, "variant": made.variant}
         table = [gate.plain() for gate in made.gates]
@@ -163,7 +165,7 @@ class Job:
 
     def _report(self, phase: str, message: str, **fields: Any) -> None:
         values = {"phase": phase, "message": message, "trainingHash": self._resolved.training_hash(), **fields}
-        self._rooms.report.update("trainer", values | {"observedAt": timestamp(time.time())})
+        self._rooms.report.update("trainer", values)
 
 
 def summary(prepared: Prepared) -> dict[str, Any]:

@@ -23,7 +23,8 @@ from governed_serving.trainer.prepare import Prepared
 from governed_serving.trainer.preprocessing import Categorical, Encoded, Preprocessing, encode, fit, session
 from governed_serving.trainer.volume import DataVolume
 
-BACKGROUND_ROWS = 100
+BACKGROUND_ROWS = 1000
+"""Most that spec.explainer.config.backgroundRows can ask for; in random order, so that any head of them is a sample."""
 PACKAGES = ("torch", "onnx", "onnxscript", "onnxruntime", "numpy")
 
 Progress = Callable[[int, dict[str, float]], None]
@@ -188,7 +189,7 @@ def _files(
 
 def _background(train: Dataset) -> dict[str, list[Any]]:
     rng = np.random.default_rng(np.random.PCG64(0))
-    rows = train.at(np.sort(rng.permutation(train.rows)[:BACKGROUND_ROWS]))
+    rows = train.at(rng.permutation(train.rows)[:BACKGROUND_ROWS])
     return {name: [None if v != v else v for v in column.tolist()] for name, column in rows.features.items()}
 
 

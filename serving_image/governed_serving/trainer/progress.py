@@ -13,7 +13,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 class Narrator:
     """Says what the Job is doing; a context manager that owns the terminal's bar."""
 
-    def __init__(self, stream: TextIO = sys.stderr, interval: float = 1.0) -> None:
+    def __init__(self, stream: TextIO | None = None, interval: float = 1.0) -> None:
+        stream = stream or sys.stderr
         self._stream, self._interval, self._last = stream, interval, 0.0
         self._bar: Progress | None = None
         if stream.isatty():

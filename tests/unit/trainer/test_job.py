@@ -1,6 +1,9 @@
 """The Job from end to end, in memory: digests, reuse, evidence, gates, variants, and that nothing plain touches the disk."""
 
 import json
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +114,37 @@ def test_the_same_manifest_gives_the_same_digest(
         .run()
     )
     assert other["digest"] != again["digest"]
+
+
+KILLED = """
+import os, pathlib, signal, sys
+from unit.trainer.manifests import ADMISSIONS_BIAS, admissions, resolved
+from unit.trainer.neighbours import Workplace
+
+job = Workplace(pathlib.Path(sys.argv[1])).job(
+    resolved(admissions(epochs=12, batchSize=128, checkpointEpochs=3), governance={"bias": ADMISSIONS_BIAS})
+)
+job._narrator.epoch = lambda done, *_: done == 8 and os.kill(os.getpid(), signal.SIGKILL)
+job.run()
+"""
+
+
+def test_after_kill_9_the_job_resumes_and_makes_the_same_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = resolved(admissions(epochs=12, batchSize=128, checkpointEpochs=3), governance=GOVERNANCE)
+    tests = Path(__file__).parents[2]
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path / "a")], cwd=tests, check=False, timeout=120)
+    assert killed.returncode == -signal.SIGKILL
+    left = {path.name: path.read_bytes() for path in (tmp_path / "a" / "data").iterdir()}
+    assert set(left) == {"dataset", "checkpoint"}
+    assert not any(word in data for data in left.values() for word in (b"female", b"department", b"optimiser"))
+    place = Workplace(tmp_path / "a")
+    job = place.job(plan)
+    epochs: list[int] = []
+    monkeypatch.setattr(job._narrator, "epoch", lambda done, *_: epochs.append(done))
+    resumed = job.run()
+    assert epochs == [7, 8, 9, 10, 11, 12]
+    assert not (tmp_path / "a" / "data" / "checkpoint").exists()
+    assert resumed["digest"] == Workplace(tmp_path / "b").job(plan).run()["digest"]
 
 
 def test_nothing_plain_on_the_data_volume(berkeley: tuple[Workplace, dict[str, Any]]) -> None:
