@@ -1,0 +1,1 @@
+"""HTTP: the hot routes as raw ASGI, everything else FastAPI, one OpenAPI page over both."""

@@ -1,0 +1,114 @@
+"""The ASGI application: POST …/infer answered here, everything else by FastAPI.
+
+The hot route costs one dictionary lookup; what it answers is the same function that FastAPI documents and calls for it.
+"""
+
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from governed_serving.server.app.service import Gateway, Reply, failure
+from governed_serving.server.errors import BodyTooLarge, InvalidRequest, ServerError
+
+__all__ = ["HotApp", "body_header", "check_length"]
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+
+class HotApp:
+    """Wraps ``rest``. ``max_body`` in bytes holds for every route."""
+
+    def __init__(self, gateway: Gateway, rest: App, max_body: int) -> None:
+        self.gateway, self.max_body = gateway, max_body
+        self.path = f"/v2/models/{gateway.model}/infer"
+        self._rest = rest
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._rest(scope, receive, send)
+        elif scope["path"] == self.path and scope["method"] == "POST":
+            await self._infer(scope, receive, send)
+        else:
+            await self._other(scope, receive, send)
+
+    async def _infer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            length, header = body_header(scope["headers"])
+            check_length(length, self.max_body)
+            service = self.gateway.serving()
+            body = await self._read(receive)
+            reply = await service.infer(body, header)
+        except ServerError as error:
+            reply = failure(error)
+        await respond(send, reply)
+
+    async def _read(self, receive: Receive) -> bytes:
+        message = await receive()
+        body: bytes = message.get("body", b"")
+        if not message.get("more_body"):
+            check_length(len(body), self.max_body)
+            return body
+        parts, size = [body], len(body)
+        while message.get("more_body"):
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise InvalidRequest("request body: expected its end, found the connection closed")
+            parts.append(message.get("body", b""))
+            size += len(parts[-1])
+            check_length(size, self.max_body)
+        return b"".join(parts)
+
+    async def _other(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """FastAPI's routes read bodies themselves: count what passes."""
+        try:
+            length, _ = body_header(scope["headers"])
+            check_length(length, self.max_body)
+        except ServerError as error:
+            await respond(send, failure(error))
+            return
+        seen = 0
+
+        async def counted() -> MutableMapping[str, Any]:
+            nonlocal seen
+            message = await receive()
+            seen += len(message.get("body", b""))
+            check_length(seen, self.max_body)
+            return message
+
+        await self._rest(scope, counted, send)
+
+
+def body_header(headers: list[tuple[bytes, bytes]]) -> tuple[int, int | None]:
+    """(Content-Length or 0, Inference-Header-Content-Length or None). Raises InvalidRequest."""
+    length, header = 0, None
+    for name, value in headers:
+        if name == b"content-length":
+            length = int(value) if value.isdigit() else 0
+        elif name == b"inference-header-content-length":
+            if not value.isdigit():
+                raise InvalidRequest(
+                    f"Inference-Header-Content-Length: expected a whole number, found {value.decode('latin-1')!r}"
+                )
+            header = int(value)
+        elif name == b"content-encoding" and value != b"identity":
+            raise InvalidRequest(
+                f"Content-Encoding: expected identity, found {value.decode('latin-1')!r}; send the body uncompressed"
+            )
+    return length, header
+
+
+def check_length(length: int, limit: int) -> None:
+    """Raises BodyTooLarge."""
+    if length > limit:
+        raise BodyTooLarge(
+            f"request body: expected at most {limit} bytes, found {length} or more; send fewer rows per request"
+        )
+
+
+async def respond(send: Send, reply: Reply) -> None:
+    """Send a whole answer."""
+    headers = [*reply.headers, (b"content-length", str(len(reply.body)).encode())]
+    await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+    await send({"type": "http.response.body", "body": reply.body})

@@ -1,0 +1,79 @@
+"""The lane for the explainer, on loopback: V2 infer without quota, masking and journal, behind every governed request."""
+
+import asyncio
+from typing import Any
+
+import numpy as np
+
+from governed_serving.server.app.hot import Receive, Scope, Send, body_header, check_length, respond
+from governed_serving.server.app.service import Gateway, Reply, failure
+from governed_serving.server.errors import NotFound, ServerError, Unavailable
+from governed_serving.server.messages import InferRequest, InferResponse, OutputValues
+from governed_serving.server.signature import array
+
+__all__ = ["InternalApp"]
+
+MAX_OPEN = 8
+"""Calls that may wait at a time; the explainer retries the rest."""
+
+
+class InternalApp:
+    """Raw ASGI: POST /v2/models/{model}/infer, and readiness. ``max_body`` in bytes."""
+
+    def __init__(self, gateway: Gateway, max_body: int) -> None:
+        self._gateway, self._max_body = gateway, max_body
+        self._room = asyncio.Semaphore(MAX_OPEN)
+        self._path = f"/v2/models/{gateway.model}/infer"
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        assert scope["type"] == "http", "the internal lane speaks HTTP alone"
+        try:
+            reply = await self._answer(scope, receive)
+        except ServerError as error:
+            reply = failure(error)
+        await respond(send, reply)
+
+    async def _answer(self, scope: Scope, receive: Receive) -> Reply:
+        path = scope["path"]
+        if scope["method"] == "GET" and path in ("/v2/health/ready", "/healthz/ready"):
+            self._gateway.serving()
+            return Reply(200, b'{"ready":true}')
+        if scope["method"] != "POST" or path != self._path:
+            raise NotFound(f"{scope['method']} {path}: expected POST {self._path}, the only route of the internal lane")
+        service = self._gateway.serving()
+        if self._room.locked():
+            raise Unavailable(
+                f"internal lane: expected at most {MAX_OPEN} calls at a time, found more; retry in a moment"
+            )
+        async with self._room:
+            length, header = body_header(scope["headers"])
+            check_length(length, self._max_body)
+            request, form = service.v2.decode(await self._body(receive), header)
+            encoded = service.v2.encode(await self._compute(request), form)
+        if not encoded.header:
+            return Reply(200, encoded.body)
+        size = (b"inference-header-content-length", str(encoded.header).encode())
+        return Reply(200, encoded.body, ((b"content-type", b"application/octet-stream"), size))
+
+    async def _body(self, receive: Receive) -> bytes:
+        parts, size, more = [], 0, True
+        while more:
+            message = await receive()
+            parts.append(message.get("body", b""))
+            size += len(parts[-1])
+            check_length(size, self._max_body)
+            more = message.get("more_body", False)
+        return b"".join(parts)
+
+    async def _compute(self, request: InferRequest) -> InferResponse:
+        plane = self._gateway.serving().plane
+        signature = plane.signature
+        columns = [array(spec, [values]) for spec, values in zip(signature.inputs, request.columns, strict=True)]
+        outputs = await plane.compute_internal(columns)
+        wanted = request.outputs
+        values: list[OutputValues] = []
+        for spec, output in zip(signature.outputs, outputs, strict=True):
+            if not wanted or spec.name in wanted:
+                flat: Any = np.ascontiguousarray(output).ravel()
+                values.append(OutputValues(spec, request.rows, flat if spec.dtype != "BYTES" else flat.tolist()))
+        return InferResponse(request.id, values)

@@ -1,0 +1,74 @@
+"""What the OpenAPI page says about routes whose bodies msgspec decodes."""
+
+from typing import Any
+
+import msgspec
+from pydantic import BaseModel
+
+from governed_serving.server.protocol.v1 import V1Request
+from governed_serving.server.protocol.v2_messages import LooseRequest, Reply
+
+__all__ = ["Problem", "any_json", "explain_operation", "infer_operation", "v1_operation"]
+
+
+class Problem(BaseModel):
+    """Every error, as V2 has it: one line with what was expected, what was found, what to do."""
+
+    error: str
+
+
+def _schema(kind: Any) -> dict[str, Any]:
+    return _inlined(msgspec.json.schema(kind))
+
+
+def _inlined(schema: dict[str, Any]) -> dict[str, Any]:
+    """A schema without references: OpenAPI keeps its components elsewhere than JSON Schema does."""
+    definitions = schema.pop("$defs", {})
+
+    def walk(node: Any) -> Any:
+        if isinstance(node, dict):
+            if reference := node.get("$ref"):
+                return walk(definitions[reference.rsplit("/", 1)[1]])
+            return {key: walk(value) for key, value in node.items()}
+        return [walk(value) for value in node] if isinstance(node, list) else node
+
+    out: dict[str, Any] = walk(schema)
+    return out
+
+
+def _body(kind: Any, *, binary: bool) -> dict[str, Any]:
+    content: dict[str, Any] = {"application/json": {"schema": _schema(kind)}}
+    if binary:
+        content["application/octet-stream"] = {"schema": {"type": "string", "format": "binary"}}
+    return {"required": True, "content": content}
+
+
+_LENGTH = {
+    "name": "Inference-Header-Content-Length",
+    "in": "header",
+    "required": False,
+    "schema": {"type": "integer", "minimum": 1},
+    "description": "Bytes of JSON before the binary tensors (V2 binary tensor data extension).",
+}
+
+
+def infer_operation() -> dict[str, Any]:
+    """V2 infer."""
+    answer = {"description": "The prediction", "content": {"application/json": {"schema": _schema(Reply)}}}
+    return {"requestBody": _body(LooseRequest, binary=True), "parameters": [_LENGTH], "responses": {"200": answer}}
+
+
+def explain_operation() -> dict[str, Any]:
+    """V2 explain."""
+    answer = {"description": "One explanation per row", "content": {"application/json": {"schema": {"type": "object"}}}}
+    return {"requestBody": _body(LooseRequest, binary=True), "parameters": [_LENGTH], "responses": {"200": answer}}
+
+
+def v1_operation() -> dict[str, Any]:
+    """V1 predict and explain."""
+    return {"requestBody": _body(V1Request, binary=False)}
+
+
+def any_json() -> dict[str, Any]:
+    """A body that the foreign runtime defines."""
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": {"type": "object"}}}}}

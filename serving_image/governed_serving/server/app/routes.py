@@ -1,0 +1,199 @@
+"""FastAPI: Open Inference Protocol V2, KServe V1, health, metrics, OpenAI routes, and the OpenAPI page over all of them."""
+
+from collections.abc import Awaitable, Callable
+from importlib.metadata import version
+from typing import Any
+from urllib.parse import quote
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, StreamingResponse
+from starlette.exceptions import HTTPException
+
+from governed_api import runtime
+from governed_serving.server.app import openapi
+from governed_serving.server.app.hot import body_header
+from governed_serving.server.app.json_route import Stream
+from governed_serving.server.app.service import Gateway, HttpService, Reply, failure
+from governed_serving.server.errors import InvalidRequest, NotFound, ServerError
+
+__all__ = ["application"]
+
+
+def application(gateway: Gateway) -> FastAPI:
+    """The cold routes of ``gateway``; every error has V2's form."""
+    app = FastAPI(
+        title=f"Governed model {gateway.model}",
+        version=version("governed-models"),
+        description="Open Inference Protocol V2, KServe V1 and explanations, under the quotas, masking and audit of the model's spec.",
+        responses={"4XX": {"model": openapi.Problem}, "5XX": {"model": openapi.Problem}},
+    )
+    _errors(app)
+    _health(app, gateway)
+    _metadata(app, gateway)
+    _inference(app, gateway)
+    _v1(app, gateway)
+    return app
+
+
+def _errors(app: FastAPI) -> None:
+    @app.exception_handler(ServerError)
+    async def known(request: Request, error: ServerError) -> Response:  # noqa: ARG001
+        return _response(failure(error))
+
+    @app.exception_handler(HTTPException)
+    async def routing(request: Request, error: HTTPException) -> Response:
+        text = f"{request.method} {request.url.path}: {error.detail}; GET /openapi.json lists what there is"
+        return JSONResponse({"error": text}, error.status_code, error.headers)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError) -> Response:  # noqa: ARG001
+        return _response(failure(InvalidRequest("; ".join(str(e["msg"]) for e in error.errors()))))
+
+
+def _response(reply: Reply) -> Response:
+    headers = {name.decode(): value.decode("latin-1") for name, value in reply.headers}
+    return Response(reply.body, reply.status, headers)
+
+
+def _health(app: FastAPI, gateway: Gateway) -> None:
+    async def live() -> dict[str, bool]:
+        return {"live": True}
+
+    async def ready() -> Response:
+        if gateway.why:
+            return JSONResponse({"error": f"model {gateway.model!r}: {gateway.why}", "ready": False}, 503)
+        return JSONResponse({"ready": True})
+
+    for path in (runtime.LIVE_PATH, "/v2/health/live"):
+        app.get(path, tags=["health"])(live)
+    for path in (runtime.READY_PATH, "/v2/health/ready"):
+        app.get(path, tags=["health"], response_model=None)(ready)
+
+    @app.get(runtime.METRICS_PATH, tags=["health"])
+    async def metrics() -> Response:
+        parts = [gateway.service.plane.metrics.text()] if gateway.service else []
+        parts += [read() for read in gateway.extra_metrics]
+        return Response(b"".join(parts), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+def _versioned(gateway: Gateway, model: str, revision: str | None) -> HttpService:
+    gateway.named(model)
+    service = gateway.serving()
+    mine = service.plane.identity.revision
+    if revision is not None and revision != mine:
+        raise NotFound(
+            f"model {model!r}, version {revision!r}: expected {mine!r}, the one served here; correct the URL"
+        )
+    return service
+
+
+def _metadata(app: FastAPI, gateway: Gateway) -> None:
+    @app.get("/v2", tags=["metadata"])
+    async def server() -> dict[str, Any]:
+        return {"name": "governed-models", "version": app.version, "extensions": ["binary_tensor_data", "explain"]}
+
+    @app.get("/v2/models/{model}", tags=["metadata"])
+    @app.get("/v2/models/{model}/versions/{revision}", tags=["metadata"])
+    async def metadata(model: str, revision: str | None = None) -> dict[str, Any]:
+        return _versioned(gateway, model, revision).metadata()
+
+    @app.get("/v2/models/{model}/ready", tags=["health"], response_model=None)
+    @app.get("/v2/models/{model}/versions/{revision}/ready", tags=["health"], response_model=None)
+    async def ready(model: str, revision: str | None = None) -> Response:
+        gateway.named(model)
+        if gateway.why:
+            return JSONResponse({"error": f"model {model!r}: {gateway.why}", "name": model, "ready": False}, 503)
+        _versioned(gateway, model, revision)
+        return JSONResponse({"name": model, "ready": True})
+
+    @app.get("/v1/models", tags=["v1"])
+    async def models() -> dict[str, Any]:
+        listed = [{"id": gateway.model, "object": "model", "owned_by": "governed-models"}]
+        return {"models": [gateway.model], "object": "list", "data": listed}
+
+    @app.get("/v1/models/{model}", tags=["v1"])
+    async def model_v1(model: str) -> dict[str, Any]:
+        gateway.named(model)
+        return {"name": model, "ready": not gateway.why}
+
+
+async def _counted(service: HttpService, verb: str, call: Callable[[], Awaitable[Reply]]) -> Response:
+    try:
+        return _response(await call())
+    except ServerError as error:
+        service.count_failure(verb, error)
+        raise
+
+
+def _inference(app: FastAPI, gateway: Gateway) -> None:
+    infer_docs, explain_docs = openapi.infer_operation(), openapi.explain_operation()
+
+    @app.post("/v2/models/{model}/infer", tags=["inference"], openapi_extra=infer_docs)
+    @app.post("/v2/models/{model}/versions/{revision}/infer", tags=["inference"], openapi_extra=infer_docs)
+    async def infer(request: Request, model: str, revision: str | None = None) -> Response:
+        """Predict. The unversioned path is answered before FastAPI, by the same function."""
+        service = _versioned(gateway, model, revision)
+        _, header = body_header(request.scope["headers"])
+        return _response(await service.infer(await request.body(), header))
+
+    @app.post("/v2/models/{model}/explain", tags=["inference"], openapi_extra=explain_docs)
+    @app.post("/v2/models/{model}/versions/{revision}/explain", tags=["inference"], openapi_extra=explain_docs)
+    async def explain(request: Request, model: str, revision: str | None = None) -> Response:
+        """Predict, journal, and explain the prediction."""
+        service = _versioned(gateway, model, revision)
+        _, header = body_header(request.scope["headers"])
+        body = await request.body()
+        return await _counted(service, "explain", lambda: service.explain(body, header))
+
+    @app.post("/v2/models/{model}/explanations", tags=["inference"], openapi_extra=explain_docs, status_code=202)
+    async def explain_later(request: Request, model: str) -> Response:
+        """Predict, journal, and have the prediction explained in the background."""
+        service = _versioned(gateway, model, None)
+        _, header = body_header(request.scope["headers"])
+        body = await request.body()
+        return await _counted(service, "explain", lambda: service.explain(body, header, later=True))
+
+    @app.get("/v2/models/{model}/explanations/{ticket}", tags=["inference"])
+    async def explanation(model: str, ticket: str) -> Response:
+        """An explanation that was asked for earlier."""
+        service = _versioned(gateway, model, None)
+        return _response(await service.read_explainer(f"explanations/{quote(ticket, safe='')}"))
+
+    @app.get("/v2/models/{model}/importances", tags=["inference"])
+    async def importances(model: str) -> Response:
+        """Global importances over live traffic."""
+        return _response(await _versioned(gateway, model, None).read_explainer("importances"))
+
+
+def _v1(app: FastAPI, gateway: Gateway) -> None:
+    docs = openapi.v1_operation()
+
+    @app.post("/v1/models/{model}:predict", tags=["v1"], openapi_extra=docs)
+    async def predict(request: Request, model: str) -> Response:
+        """KServe's V1 protocol."""
+        service = _versioned(gateway, model, None)
+        body = await request.body()
+        return await _counted(service, "predict", lambda: service.predict_v1(body))
+
+    @app.post("/v1/models/{model}:explain", tags=["v1"], openapi_extra=docs)
+    async def explain(request: Request, model: str) -> Response:
+        """KServe's V1 protocol; the answer is the V2 explanation."""
+        service = _versioned(gateway, model, None)
+        body = await request.body()
+        return await _counted(service, "explain", lambda: service.explain_v1(body))
+
+    @app.post("/v1/chat/completions", tags=["openai"], openapi_extra=openapi.any_json())
+    @app.post("/v1/completions", tags=["openai"], openapi_extra=openapi.any_json())
+    async def chat(request: Request) -> Response:
+        """The foreign runtime's completions, governed; streams are passed through."""
+        if gateway.chat is None:
+            raise NotFound(
+                f"{request.url.path}: expected predictor.model.runtime with protocol openai, found another kind of model"
+            )
+        answer = await gateway.chat.answer(request.url.path, await request.body())
+        if isinstance(answer, Stream):
+            headers = {"x-request-id": answer.id, "cache-control": "no-cache"}
+            return StreamingResponse(answer.pieces, media_type="text/event-stream", headers=headers)
+        identity, body = answer
+        return Response(body, media_type="application/json", headers={"x-request-id": identity})

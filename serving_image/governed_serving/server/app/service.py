@@ -1,0 +1,147 @@
+"""Bodies to bodies: what the routes of one model answer, whatever carries them."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from governed_serving.server.app.json_route import JsonRoute
+from governed_serving.server.dataplane import DataPlane
+from governed_serving.server.errors import NotFound, ServerError, Unavailable
+from governed_serving.server.messages import ExplainRequest, InferResponse
+from governed_serving.server.protocol.v1 import V1Codec
+from governed_serving.server.protocol.v2 import V2Codec
+
+__all__ = ["Gateway", "HttpService", "Reply", "failure"]
+
+_JSON = (b"content-type", b"application/json")
+_OCTETS = (b"content-type", b"application/octet-stream")
+
+
+@dataclass(slots=True, frozen=True)
+class Reply:
+    """An HTTP answer but its transport."""
+
+    status: int
+    body: bytes
+    headers: tuple[tuple[bytes, bytes], ...] = (_JSON,)
+
+
+def failure(error: ServerError) -> Reply:
+    """V2's error body, and Retry-After where waiting helps."""
+    headers: tuple[tuple[bytes, bytes], ...] = (_JSON,)
+    if error.retry_after is not None:
+        headers = (_JSON, (b"retry-after", str(error.retry_after).encode()))
+    return Reply(error.status, msgspec.json.encode({"error": str(error)}), headers)
+
+
+@dataclass
+class Gateway:
+    """What the routes reach: nothing while the model loads, then its service; ``why`` it isn't ready, "" when it is."""
+
+    model: str
+    why: str = "the model is being loaded and verified"
+    service: "HttpService | None" = None
+    chat: JsonRoute | None = None
+    extra_metrics: list[Callable[[], bytes]] = field(default_factory=list)
+
+    def serving(self) -> "HttpService":
+        """Raises Unavailable."""
+        if self.service is None:
+            raise Unavailable(f"model {self.model!r}: expected it to be ready, found: {self.why}; retry in a moment")
+        return self.service
+
+    def named(self, model: str) -> None:
+        """Raises NotFound for another name."""
+        if model != self.model:
+            raise NotFound(f"model {model!r}: expected {self.model!r}, the one served here; correct the URL")
+
+
+class HttpService:
+    """The answers of one loaded model."""
+
+    def __init__(self, plane: DataPlane, v2: V2Codec) -> None:
+        self.plane = plane
+        self.v2 = v2
+        self.v1 = V1Codec(plane.signature)
+        self._count = plane.metrics.requests
+
+    def submit_infer(self, body: bytes, header: int | None, done: Callable[[Reply], None]) -> None:
+        """V2 infer; ``done`` is called once, perhaps before this returns."""
+        count, encode = self._count, self.v2.encode
+        try:
+            request, form = self.v2.decode(body, header)
+
+            def answer(answer: InferResponse | ServerError) -> None:
+                if isinstance(answer, ServerError):
+                    count["infer", answer.status] += 1
+                    done(failure(answer))
+                    return
+                encoded = encode(answer, form)
+                count["infer", 200] += 1
+                identity = (b"x-request-id", answer.id.encode("ascii", "replace"))
+                if encoded.header:
+                    length = (b"inference-header-content-length", str(encoded.header).encode())
+                    done(Reply(200, encoded.body, (_OCTETS, identity, length)))
+                else:
+                    done(Reply(200, encoded.body, (_JSON, identity)))
+
+            self.plane.submit(request, answer)
+        except ServerError as error:
+            count["infer", error.status] += 1
+            done(failure(error))
+
+    async def infer(self, body: bytes, header: int | None) -> Reply:
+        """:meth:`submit_infer` awaited."""
+        future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+
+        def done(reply: Reply) -> None:
+            if not future.done():
+                future.set_result(reply)
+
+        self.submit_infer(body, header, done)
+        return await future
+
+    async def explain(self, body: bytes, header: int | None, *, later: bool = False) -> Reply:
+        """V2 explain; ``later``: a ticket now, the explanation under its id. Raises ServerError."""
+        request, _ = self.v2.decode(body, header)
+        return await self._explain(ExplainRequest(request, request.parameters, later))
+
+    async def read_explainer(self, path: str) -> Reply:
+        """GET something of the explainer's. Raises ServerError."""
+        answer = await self.plane.explaining().read(path)
+        return Reply(answer.status, answer.body)
+
+    async def predict_v1(self, body: bytes) -> Reply:
+        """V1 :predict. Raises ServerError."""
+        response = await self.plane.infer(self.v1.decode(body))
+        self._count["predict", 200] += 1
+        return Reply(200, self.v1.encode(response), (_JSON, (b"x-request-id", response.id.encode("ascii", "replace"))))
+
+    async def explain_v1(self, body: bytes) -> Reply:
+        """V1 :explain. Raises ServerError."""
+        request = self.v1.decode(body)
+        return await self._explain(ExplainRequest(request, request.parameters))
+
+    async def _explain(self, request: ExplainRequest) -> Reply:
+        answer = await self.plane.explain(request)
+        self._count["explain", answer.status] += 1
+        return Reply(answer.status, answer.body)
+
+    def count_failure(self, verb: str, error: ServerError) -> None:
+        """For routes that raise."""
+        self._count[verb, error.status] += 1
+
+    def metadata(self) -> dict[str, Any]:
+        """$metadata_model_response."""
+        signature, identity = self.plane.signature, self.plane.identity
+        return {
+            "name": identity.model,
+            "versions": [identity.revision] if identity.revision else [],
+            "platform": "onnx_onnxruntime_v1",
+            "inputs": [{"name": s.name, "datatype": s.dtype, "shape": [-1, *s.shape]} for s in signature.inputs],
+            "outputs": [{"name": s.name, "datatype": s.dtype, "shape": [-1, *s.shape]} for s in signature.outputs],
+            "parameters": {"artefact": identity.artefact, "classes": list(signature.classes)},
+        }

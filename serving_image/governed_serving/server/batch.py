@@ -1,0 +1,198 @@
+"""One call of the model for several requests: columns in, answers and one journal frame out.
+
+Runs on the predictor's thread, except ``responses``.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from governed_serving.records import PredictionFrame
+from governed_serving.server.errors import InvalidRequest, PredictionFailed, ServerError
+from governed_serving.server.masking import Masking, masked_inputs
+from governed_serving.server.messages import InferRequest, InferResponse, OutputValues
+from governed_serving.server.metrics import ServerMetrics
+from governed_serving.server.predictors import Columns, Outputs
+from governed_serving.server.recording import Recorder
+from governed_serving.server.signature import Input, Signature, array
+
+__all__ = ["Batch", "BatchPlan", "Item"]
+
+
+class Item:
+    """A request on its way."""
+
+    __slots__ = ("answered", "done", "keep_masked", "request", "rows", "since")
+
+    def __init__(
+        self,
+        request: InferRequest,
+        done: Callable[[InferResponse | ServerError], None],
+        since: float,
+        keep_masked: bool,
+    ) -> None:
+        self.request, self.done, self.since, self.keep_masked = request, done, since, keep_masked
+        self.rows = request.rows
+        self.answered = False
+
+
+class BatchPlan:
+    """What is the same for every batch of a model. ``recorder`` None: nothing is journalled."""
+
+    def __init__(
+        self, signature: Signature, masking: Masking | None, recorder: Recorder | None, fields: tuple[str, ...] = ()
+    ) -> None:
+        self.signature = signature
+        self.masking = masking
+        self.masked = masked_inputs(signature, fields) if masking else []
+        self.recorder = recorder
+        self.texts = [
+            k
+            for k, spec in enumerate(signature.inputs)
+            if spec.kind == "text" or (spec.kind == "tensor" and spec.textual)
+        ]
+        # features of the same dtype travel as rows of one matrix: one conversion, one check
+        self.plain = [k for k, s in enumerate(signature.inputs) if s.dtype == "FP32" and s.shape == (1,)]
+        self.others = [k for k in range(len(signature.inputs)) if k not in set(self.plain)]
+        self.complete = np.array([not signature.inputs[k].impute for k in self.plain])
+        self.all_complete = bool(self.complete.all())
+        self._failures_seen = 0
+
+    def tokens(self, request: InferRequest) -> int:
+        """Words of the text inputs; a CJK character counts as a word."""
+        return sum(_words(text) for k in self.texts for text in request.columns[k])
+
+    def count_failures(self, metrics: ServerMetrics) -> None:
+        """Carry masking failures over to the metrics."""
+        if self.masking is not None and self.masking.failures != self._failures_seen:
+            metrics.count["masking_failures"] += self.masking.failures - self._failures_seen
+            self._failures_seen = self.masking.failures
+
+    @staticmethod
+    def joined(parts: list[Outputs]) -> Outputs:
+        """Outputs of consecutive pieces."""
+        return [np.concatenate(pieces) for pieces in zip(*parts, strict=True)]
+
+
+class Batch:
+    """Several requests as one."""
+
+    def __init__(self, plan: BatchPlan, items: list[Item]) -> None:
+        self.plan, self.items = plan, items
+        self._rows = [item.rows for item in items]
+        self._columns: Columns = []
+        self._outputs: Outputs = []
+        self._values: list[list[Any]] = []
+        self._frame: PredictionFrame | None = None
+
+    def columns(self) -> Columns:
+        """Checked and masked columns of all requests. Raises InvalidRequest, MaskingFailed."""
+        plan, requests = self.plan, [item.request for item in self.items]
+        columns: Columns = [None] * len(plan.signature.inputs)  # type: ignore[list-item]
+        self._numbers(columns, requests)
+        for k in plan.others:
+            spec = plan.signature.inputs[k]
+            columns[k] = array(spec, [r.columns[k] for r in requests])
+            _check_other(spec, columns[k])
+        for k in plan.masked:
+            columns[k] = plan.masking.column(columns[k])  # type: ignore[union-attr]
+        self._columns = columns
+        return columns
+
+    def _numbers(self, columns: Columns, requests: list[InferRequest]) -> None:
+        plan = self.plan
+        if not plan.plain:
+            return
+        rows = sum(self._rows)
+        parts = [[r.columns[k] for r in requests] for k in plan.plain]
+        if all(isinstance(part, list) for column in parts for part in column):
+            flat = [value for column in parts for part in column for value in part]
+            with np.errstate(over="ignore"):
+                try:
+                    matrix = np.array(flat, np.float32).reshape(len(plan.plain), rows)
+                except OverflowError:  # an integer beyond float64
+                    matrix = np.array([min(max(v, -1e39), 1e39) for v in flat], np.float32).reshape(
+                        len(plan.plain), rows
+                    )
+        else:
+            matrix = np.stack(
+                [
+                    array(plan.signature.inputs[k], column).reshape(-1)
+                    for k, column in zip(plan.plain, parts, strict=True)
+                ]
+            )
+        if not np.isfinite(matrix).all():
+            self._refuse_missing(matrix)
+        for position, k in enumerate(plan.plain):
+            columns[k] = matrix[position].reshape(rows, 1)
+
+    def _refuse_missing(self, matrix: NDArray[np.float32]) -> None:
+        """NaN is the model's to fill in where it was trained to; infinity is nobody's."""
+        bad = np.isinf(matrix) | (np.isnan(matrix) & self.plan.complete[:, None])
+        if not bad.any():
+            return
+        position, row = (int(v) for v in np.argwhere(bad)[0])
+        name = self.plan.signature.inputs[self.plan.plain[position]].name
+        if np.isnan(matrix[position, row]):
+            raise InvalidRequest(
+                f"input {name!r}: expected a number in row {row}, found a missing value (NaN or null); the model was trained without gaps here"
+            )
+        raise InvalidRequest(f"input {name!r}: expected a finite FP32 number in row {row}, found one beyond ±3.4e38")
+
+    def finish(self, outputs: Outputs) -> None:
+        """Take the model's answer; check that it has a row for every row, and build the journal frame."""
+        rows = sum(self._rows)
+        for spec, values in zip(self.plan.signature.outputs, outputs, strict=True):
+            if len(values) != rows or values.size != rows * spec.width:
+                raise PredictionFailed(
+                    f"output {spec.name!r}: expected {rows} rows of {spec.width} values, found shape {list(values.shape)}"
+                )
+        self._outputs = outputs
+        self._values = [values.ravel().tolist() for values in outputs]
+        if self.plan.recorder is not None:
+            ids = [item.request.id for item in self.items]
+            self._frame = self.plan.recorder.frame(ids, self._rows, self._columns, outputs)
+
+    def frame(self) -> PredictionFrame:
+        """The journal frame of the whole batch."""
+        assert self._frame is not None, "the plan has no recorder"
+        return self._frame
+
+    def responses(self, ledger: str) -> Iterator[tuple[Item, InferResponse]]:
+        """Each request with its answer."""
+        specs = self.plan.signature.outputs
+        start = 0
+        for item in self.items:
+            rows = item.rows
+            end = start + rows
+            wanted = item.request.outputs
+            outputs = [
+                OutputValues(spec, rows, values[start * spec.width : end * spec.width])
+                for spec, values in zip(specs, self._values, strict=True)
+                if not wanted or spec.name in wanted
+            ]
+            if wanted:
+                outputs.sort(key=lambda o: wanted.index(o.spec.name))
+            masked = [column[start:end].ravel().tolist() for column in self._columns] if item.keep_masked else ()
+            yield item, InferResponse(item.request.id, outputs, ledger, masked)
+            start = end
+
+
+def _check_other(spec: Input, values: NDArray[Any]) -> None:
+    if values.dtype == object:
+        if spec.kind == "categorical" and not spec.impute and "" in values.ravel().tolist():
+            row = values.ravel().tolist().index("") // spec.width
+            raise InvalidRequest(
+                f'input {spec.name!r}: expected a category in row {row}, found a missing value (null or "")'
+            )
+    elif values.dtype.kind == "f" and not np.isfinite(values).all():
+        row = int(np.argwhere(~np.isfinite(values))[0][0])
+        raise InvalidRequest(f"input {spec.name!r}: expected finite numbers in row {row}, found NaN or infinity")
+
+
+def _words(text: str) -> int:
+    if text.isascii():
+        return len(text.split())
+    return len("".join(f" {c} " if "\u2e80" <= c <= "\ud7ff" or "\uf900" <= c <= "\ufaff" else c for c in text).split())

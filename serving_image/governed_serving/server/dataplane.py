@@ -1,0 +1,288 @@
+"""The data plane: admit → mask → predict → journal → reply, whatever the transport.
+
+One predictor call serves every request that was waiting; one journal record holds them; each gets its answer only after that.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from governed_serving.journal.errors import JournalError
+from governed_serving.server.admission import Admission
+from governed_serving.server.batch import Batch, BatchPlan, Item
+from governed_serving.server.errors import DeadlineExceeded, JournalUnavailable, NotFound, PredictionFailed, ServerError
+from governed_serving.server.explanation import ExplainerProxy, Proxied
+from governed_serving.server.identifiers import Identifiers
+from governed_serving.server.lane import ComputeLane
+from governed_serving.server.logs import event
+from governed_serving.server.messages import ExplainRequest, InferRequest, InferResponse
+from governed_serving.server.metrics import ServerMetrics
+from governed_serving.server.predictors import Columns, Outputs, Predictor
+from governed_serving.server.recording import Journal
+
+__all__ = ["DataPlane", "Identity"]
+
+MAX_BATCH_ROWS = 1024
+"""Rows of requests that share one call; larger requests go alone."""
+SWEEP_SECONDS = 0.1
+"""How often requests past their deadline are looked for."""
+INTERNAL_SECONDS = 0.005
+"""The time that one call for the explainer should take at most, since a request may have to wait for it."""
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Who serves."""
+
+    model: str
+    namespace: str
+    revision: str
+    artefact: str = ""
+
+
+class DataPlane:
+    """Serves one model. Lives on one event loop."""
+
+    def __init__(
+        self,
+        identity: Identity,
+        predictor: Predictor,
+        plan: BatchPlan,
+        admission: Admission,
+        metrics: ServerMetrics,
+        *,
+        journal: Journal | None,
+        journal_policy: Literal["Closed", "Open"] = "Closed",
+        timeout: float = 60.0,
+        concurrency: int = 0,
+        explainer: ExplainerProxy | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.identity, self.predictor, self.signature = identity, predictor, predictor.signature
+        self.admission, self.metrics = admission, metrics
+        self.explainer = explainer
+        self._plan, self._journal, self._closed_policy = plan, journal, journal_policy == "Closed"
+        self._timeout, self._clock = timeout, clock
+        self._new_id = Identifiers()
+        slots = predictor.slots if predictor.merges or not concurrency else min(predictor.slots, concurrency)
+        together = (concurrency or 256) if predictor.merges else 1
+        self._lane = ComputeLane(self._compute, slots=slots, max_requests=together, max_rows=MAX_BATCH_ROWS)
+        self._open: dict[Item, None] = {}
+        self._background: set[asyncio.Task[None]] = set()
+        self._emptied = asyncio.Event()
+        self._sweeper: asyncio.TimerHandle | None = None
+        self._internal_rows = 256
+        metrics.gauges["in_flight_requests"] = ("Admitted and not answered.", lambda: float(len(self._open)))
+        metrics.gauges["waiting_requests"] = ("Waiting for the predictor.", lambda: float(self._lane.waiting))
+
+    def submit(
+        self, request: InferRequest, done: Callable[[InferResponse | ServerError], None], *, keep_masked: bool = False
+    ) -> None:
+        """Admit ``request`` and call ``done`` once, on the event loop, with its answer or error. Raises what refuses it at once."""
+        if not self.admission.immediate:
+            self._spawn(self._submit_later(request, done, keep_masked))
+            return
+        self.admission.enter(self._plan.tokens(request) if self.admission.counts_tokens else 0)
+        self._enqueue(request, done, keep_masked)
+
+    async def _submit_later(
+        self, request: InferRequest, done: Callable[[InferResponse | ServerError], None], keep_masked: bool
+    ) -> None:
+        try:
+            await self.admission.enter_shared(self._plan.tokens(request) if self.admission.counts_tokens else 0)
+        except ServerError as error:
+            done(error)
+        else:
+            self._enqueue(request, done, keep_masked)
+
+    def _enqueue(
+        self, request: InferRequest, done: Callable[[InferResponse | ServerError], None], keep_masked: bool
+    ) -> None:
+        if not request.id:
+            request.id = self._new_id()
+        item = Item(request, done, self._clock(), keep_masked)
+        self._open[item] = None
+        if self._sweeper is None:
+            self._sweeper = asyncio.get_running_loop().call_later(SWEEP_SECONDS, self._sweep)
+        self._lane.put(item)
+
+    async def infer(self, request: InferRequest, *, keep_masked: bool = False) -> InferResponse:
+        """The answer to ``request``. Raises ServerError."""
+        future: asyncio.Future[InferResponse] = asyncio.get_running_loop().create_future()
+
+        def done(answer: InferResponse | ServerError) -> None:
+            if future.done():  # the client left
+                return
+            if isinstance(answer, ServerError):
+                future.set_exception(answer)
+            else:
+                future.set_result(answer)
+
+        self.submit(request, done, keep_masked=keep_masked)
+        return await future
+
+    async def explain(self, request: ExplainRequest) -> Proxied:
+        """The explainer's answer for ``request``, which is predicted and journalled first. Raises ServerError."""
+        explainer = self.explaining()
+        response = await self.infer(request.infer, keep_masked=True)
+        return await explainer.explain(response, request.options, "explanations" if request.later else "explain")
+
+    def explaining(self) -> ExplainerProxy:
+        """Raises NotFound for a model without explainer."""
+        if self.explainer is None:
+            raise NotFound(
+                f"model {self.identity.model!r}: expected spec.explainer, found none; add it to have explanations"
+            )
+        return self.explainer
+
+    async def _compute(self, items: list[Item]) -> None:
+        items = [item for item in items if not item.answered]
+        if not items:
+            return
+        started = self._clock()
+        batch = Batch(self._plan, items)
+        try:
+            await self.predictor.predict(batch.columns, batch.finish)
+        except Exception as error:
+            await self._failed(items, error)
+            return
+        self.metrics.predict_seconds.observe(self._clock() - started)
+        self.metrics.batch_requests.observe(len(items))
+        self._plan.count_failures(self.metrics)
+        if self._journal is None:
+            self._reply(batch, "")
+        else:  # the next batch computes while this one is being written
+            self._spawn(self._record(self._journal, batch))
+
+    async def _failed(self, items: list[Item], error: Exception) -> None:
+        """Among several requests only the guilty one fails: the others are computed alone."""
+        self._plan.count_failures(self.metrics)
+        if len(items) > 1:
+            for item in items:
+                await self._compute([item])
+            return
+        if not isinstance(error, ServerError):
+            event("prediction failed unexpectedly", level=40, error=error)
+            error = PredictionFailed(
+                f"model: expected an answer, found {type(error).__name__}; the server's log has the details"
+            )
+        for item in items:
+            self._answer(item, error)
+
+    async def _record(self, journal: Journal, batch: Batch) -> None:
+        count = len(batch.items)
+        try:
+            await journal.append(batch.frame())
+        except JournalError as error:
+            if self._closed_policy:
+                refused = JournalUnavailable(
+                    f"journal: expected room for a record, found: {error}; the request is not answered (failurePolicy Closed)"
+                )
+                for item in batch.items:
+                    self._answer(item, refused)
+                return
+            self.metrics.count["journal_lost_records"] += count
+            self._reply(batch, "")
+            return
+        self.metrics.count["journal_records"] += count
+        self._reply(batch, "pending")
+
+    def _reply(self, batch: Batch, ledger: str) -> None:
+        for item, response in batch.responses(ledger):
+            self._answer(item, response)
+
+    def _answer(self, item: Item, answer: InferResponse | ServerError) -> None:
+        if item.answered:
+            return
+        item.answered = True
+        del self._open[item]
+        if not self._open:
+            self._emptied.set()
+        self.admission.leave()
+        self.metrics.seconds.observe(self._clock() - item.since)
+        if not isinstance(answer, ServerError):
+            self.metrics.count["request_rows"] += item.rows
+        item.done(answer)
+
+    def _sweep(self) -> None:
+        """Requests are in order of arrival: only the head can be late."""
+        self._sweeper = None
+        limit = self._clock() - self._timeout
+        late = []
+        for item in self._open:
+            if item.since > limit:
+                break
+            late.append(item)
+        for item in late:
+            self._answer(
+                item,
+                DeadlineExceeded(
+                    f"server: expected an answer within {self._timeout:g} s (spec.predictor.timeout), found none; retry later"
+                ),
+            )
+        if self._open:
+            self._sweeper = asyncio.get_running_loop().call_later(SWEEP_SECONDS, self._sweep)
+
+    async def compute_internal(self, columns: Columns) -> Outputs:
+        """Outputs for the explainer: neither admitted nor masked nor journalled, in pieces, behind requests. Raises ServerError."""
+        rows = len(columns[0])
+        parts: list[Outputs] = []
+        start = 0
+        while start < rows:
+            size = min(rows - start, self._internal_rows)
+            parts.append(await self._internal_piece([column[start : start + size] for column in columns]))
+            start += size
+        self.metrics.count["internal_rows"] += rows
+        return parts[0] if len(parts) == 1 else self._plan.joined(parts)
+
+    async def _internal_piece(self, piece: Columns) -> Outputs:
+        answer: asyncio.Future[Outputs] = asyncio.get_running_loop().create_future()
+
+        async def call() -> None:
+            started = self._clock()
+            try:
+                outputs = await self.predictor.predict(lambda: piece, lambda out: out)
+            except Exception as error:
+                if not answer.done():
+                    answer.set_exception(error)
+                return
+            seconds = max(self._clock() - started, 1e-6)
+            fitting = int(len(piece[0]) * INTERNAL_SECONDS / seconds)
+            self._internal_rows = max(64, min(65536, fitting, 2 * self._internal_rows))
+            if not answer.done():
+                answer.set_result(outputs)
+
+        self._lane.put_low(call)
+        return await answer
+
+    def _spawn(self, call: Any) -> None:
+        task = asyncio.get_running_loop().create_task(call)
+        self._background.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._background.discard(task)
+        self._emptied.set()
+        if not task.cancelled() and (error := task.exception()) is not None:
+            event("a request's task failed unexpectedly", level=40, error=error)
+
+    async def warm_up(self) -> None:
+        """One prediction past admission and journal. Raises PredictionFailed, UpstreamFailed."""
+        await self.predictor.warm_up()
+
+    async def drain(self) -> None:
+        """Wait until every admitted request is answered."""
+        while self._open or self._background:
+            self._emptied.clear()
+            await self._emptied.wait()
+
+    async def close(self) -> None:
+        """Answer what is open, then release the predictor."""
+        await self.drain()
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        if self.explainer is not None:
+            await self.explainer.close()
+        await self.predictor.close()

@@ -1,0 +1,92 @@
+"""Errors of the server room; each knows its HTTP status and is translated once, at the edge.
+
+ServerError
+├── InvalidRequest 400      body, tensor names, shapes, dtypes, values
+├── NotFound 404            no such model, version or explainer
+├── BodyTooLarge 413
+├── QuotaExceeded 429       carries Retry-After
+├── PredictionFailed 500    the model itself erred
+├── UpstreamFailed 502      the foreign runtime erred
+├── Unavailable 503         not ready, draining, overloaded
+│   ├── MaskingFailed       personal data could not be masked, and the policy is Closed
+│   ├── JournalUnavailable  the record could not be written, and the policy is Closed
+│   └── ExplainerAway
+└── DeadlineExceeded 504
+"""
+
+
+class ServerError(Exception):
+    """Base; the message is one line: what was expected, what was found, what to do. ``retry_after`` in seconds."""
+
+    status = 500
+    retry_after: int | None = None
+
+
+class InvalidRequest(ServerError):
+    """The client must change the request."""
+
+    status = 400
+
+
+class NotFound(ServerError):
+    """There is no such thing here."""
+
+    status = 404
+
+
+class BodyTooLarge(ServerError):
+    """The body exceeds the limit."""
+
+    status = 413
+
+
+class QuotaExceeded(ServerError):
+    """A quota of the spec is used up; ``quota`` names it (requests, tokens, concurrency)."""
+
+    status = 429
+
+    def __init__(self, message: str, *, quota: str, retry_after: int) -> None:
+        super().__init__(message)
+        self.quota = quota
+        self.retry_after = retry_after
+
+
+class PredictionFailed(ServerError):
+    """The model erred on valid input."""
+
+    status = 500
+
+
+class UpstreamFailed(ServerError):
+    """The foreign runtime can't be reached or answered something else than its protocol."""
+
+    status = 502
+
+
+class Unavailable(ServerError):
+    """Not now; the same request may succeed later."""
+
+    status = 503
+    retry_after = 1
+
+
+class MaskingFailed(Unavailable):
+    """Masking erred under failurePolicy Closed. Never quotes the text."""
+
+
+class JournalUnavailable(Unavailable):
+    """The journal can't be written under failurePolicy Closed."""
+
+    retry_after = 5
+
+
+class ExplainerAway(Unavailable):
+    """The explainer doesn't answer."""
+
+    retry_after = 5
+
+
+class DeadlineExceeded(ServerError):
+    """spec.predictor.timeout passed."""
+
+    status = 504

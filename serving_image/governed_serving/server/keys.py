@@ -1,0 +1,69 @@
+"""Wrapped keysets: the archive's, with a copy in the spool so that a restart doesn't need the archive."""
+
+from pathlib import Path
+
+from governed_serving.archive.client import ArchiveClient
+from governed_serving.archive.errors import Unreachable
+from governed_serving.crypto import DirectoryStore, KeysetStore
+from governed_serving.server.logs import event
+from governed_serving.server.settings import InvalidSettings, Settings
+
+__all__ = ["CachedStore", "keyset_store"]
+
+
+def keyset_store(settings: Settings, model: str) -> KeysetStore:
+    """Where the model's keysets lie; without an archive (a model run by hand), in the spool. Raises InvalidSettings, OSError."""
+    if settings.spool_dir is None:
+        raise InvalidSettings("GOVERNED_SPOOL_DIR: expected the spool's folder, found nothing; set it")
+    local = settings.spool_dir / "keysets"
+    if not settings.archive_url:
+        return DirectoryStore(local)
+    if settings.archive_token_file is None:
+        raise InvalidSettings("GOVERNED_ARCHIVE_TOKEN_FILE: expected the archive token's file, found nothing; set it")
+    client = ArchiveClient(settings.archive_url, settings.archive_token_file.read_text(), model, patience=20.0)
+    return CachedStore(client.keysets(), settings.spool_dir / "keyset-cache")
+
+
+class CachedStore:
+    """``store``, and the last document seen of each purpose as a file below ``folder``. Documents are wrapped: ciphertext."""
+
+    def __init__(self, store: KeysetStore, folder: Path) -> None:
+        self._store, self._folder = store, folder
+
+    def get(self, purpose: str) -> bytes | None:
+        """From the archive; from the copy while that is away. Raises KeyDestroyed (which also removes the copy), Unreachable."""
+        copy = self._folder / f"{purpose}.json"
+        try:
+            document = self._store.get(purpose)
+        except Unreachable:
+            if not copy.is_file():
+                raise
+            event("the archive is away; the keyset's copy in the spool is used", level=30, purpose=purpose)
+            return copy.read_bytes()
+        except Exception:
+            copy.unlink(missing_ok=True)
+            raise
+        if document is not None:
+            self._keep(copy, document)
+        return document
+
+    def create(self, purpose: str, document: bytes) -> bytes:
+        stored = self._store.create(purpose, document)
+        self._keep(self._folder / f"{purpose}.json", stored)
+        return stored
+
+    def replace(self, purpose: str, expected: bytes, document: bytes) -> None:
+        self._store.replace(purpose, expected, document)
+
+    def destroy(self, purpose: str, receipt: bytes) -> None:
+        self._store.destroy(purpose, receipt)
+        (self._folder / f"{purpose}.json").unlink(missing_ok=True)
+
+    def purposes(self) -> list[str]:
+        return self._store.purposes()
+
+    def _keep(self, copy: Path, document: bytes) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        partial = copy.with_suffix(".partial")
+        partial.write_bytes(document)
+        partial.replace(copy)

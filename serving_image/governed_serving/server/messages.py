@@ -1,0 +1,59 @@
+"""What the data plane takes and gives, whatever the transport."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from governed_serving.server.signature import Output, Values
+
+__all__ = ["ExplainRequest", "InferRequest", "InferResponse", "OutputValues"]
+
+
+@dataclass(slots=True)
+class InferRequest:
+    """A request that fits the signature by name, shape and datatype.
+
+    ``columns`` one per input of the signature, in its order, each flattened to rows × width. ``outputs`` are the names
+    asked for; empty: all.
+    """
+
+    id: str
+    rows: int
+    columns: list[Values]
+    outputs: tuple[str, ...] = ()
+    parameters: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class OutputValues:
+    """One output of one request; ``values`` flattened to rows × width."""
+
+    spec: Output
+    rows: int
+    values: list[Any]
+
+    @property
+    def shape(self) -> list[int]:
+        """With the rows first."""
+        return [self.rows, *self.spec.shape]
+
+
+@dataclass(slots=True)
+class InferResponse:
+    """The answer to one request. ``masked`` the columns as the model saw them, for the explainer."""
+
+    id: str
+    outputs: list[OutputValues]
+    ledger: str = ""
+    """pending: journalled, the archive will have it; "": not journalled."""
+    masked: Sequence[Values] = ()
+
+
+@dataclass(slots=True)
+class ExplainRequest:
+    """An inference request and how its answer is to be explained: method, max_evaluations, target, seed, budget_ms …"""
+
+    infer: InferRequest
+    options: dict[str, Any]
+    later: bool = False
+    """Answer with a ticket at once."""

@@ -1,0 +1,105 @@
+"""Counters of the server as Prometheus text: plain integers on the hot path, labelled when scraped.
+
+Prefix governed_, base units, labels namespace, name, model_name, component; never a user or a request id.
+"""
+
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+__all__ = ["Histogram", "ServerMetrics"]
+
+_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+_SIZES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 1024.0, 4096.0)
+_LABELS = ("namespace", "name", "model_name", "component")
+
+_COUNTERS = {
+    "request_rows": "Rows predicted for answered requests.",
+    "journal_records": "Requests written to the journal before their answer.",
+    "journal_lost_records": "Requests answered though the journal could not be written (failurePolicy Open).",
+    "masking_failures": "Batches of texts whose masking erred.",
+    "tokens": "Tokens that requests used.",
+    "tokens_overrun": "Tokens used beyond a quota because a reservation was too small.",
+    "internal_rows": "Rows computed for the explainer.",
+    "streams_cut": "Streams whose client left before the end.",
+}
+
+
+class Histogram:
+    """Counts per bucket; ``observe`` costs one bisection."""
+
+    __slots__ = ("_bounds", "_counts", "_sum")
+
+    def __init__(self, bounds: tuple[float, ...]) -> None:
+        self._bounds = bounds
+        self._counts = [0] * (len(bounds) + 1)
+        self._sum = 0.0
+
+    def observe(self, value: float) -> None:
+        self._counts[bisect_left(self._bounds, value)] += 1
+        self._sum += value
+
+    def buckets(self) -> tuple[list[tuple[str, float]], float]:
+        """Cumulative buckets and the sum."""
+        total, out = 0, []
+        for bound, count in zip([*map(str, self._bounds), "+Inf"], self._counts, strict=True):
+            total += count
+            out.append((bound, float(total)))
+        return out, self._sum
+
+
+class ServerMetrics(Collector):
+    """All counters of one server process."""
+
+    def __init__(self, namespace: str, name: str, model_name: str = "") -> None:
+        self._values = [namespace, name, model_name or name, "server"]
+        self.count = dict.fromkeys(_COUNTERS, 0)
+        self.requests: defaultdict[tuple[str, int], int] = defaultdict(int)
+        self.refusals: defaultdict[str, int] = defaultdict(int)
+        self.seconds = Histogram(_SECONDS)
+        self.predict_seconds = Histogram(_SECONDS)
+        self.batch_requests = Histogram(_SIZES)
+        self.gauges: dict[str, tuple[str, Callable[[], float]]] = {}
+        self._registry = CollectorRegistry(auto_describe=False)
+        self._registry.register(self)
+        ProcessCollector(namespace="governed", registry=self._registry)
+
+    def text(self) -> bytes:
+        """Prometheus text exposition."""
+        return generate_latest(self._registry)
+
+    def collect(self) -> Iterator[Metric]:
+        for key, text in _COUNTERS.items():
+            family = CounterMetricFamily(f"governed_{key}", text, labels=_LABELS)
+            family.add_metric(self._values, self.count[key])
+            yield family
+        yield self._requests()
+        refusals = CounterMetricFamily(
+            "governed_quota_refusals", "Requests refused by a quota.", labels=[*_LABELS, "quota"]
+        )
+        for quota in ("requests", "tokens", "concurrency"):
+            refusals.add_metric([*self._values, quota], self.refusals[quota])
+        yield refusals
+        for key, text, histogram in (
+            ("request_duration_seconds", "From the request's arrival in the data plane to its answer.", self.seconds),
+            ("predict_duration_seconds", "Masking, model and record of one batch.", self.predict_seconds),
+            ("batch_requests", "Requests that shared one call of the model.", self.batch_requests),
+        ):
+            family_h = HistogramMetricFamily(f"governed_{key}", text, labels=_LABELS)
+            buckets, total = histogram.buckets()
+            family_h.add_metric(self._values, buckets, total)
+            yield family_h
+        for key, (text, read) in self.gauges.items():
+            gauge = GaugeMetricFamily(f"governed_{key}", text, labels=_LABELS)
+            gauge.add_metric(self._values, read())
+            yield gauge
+
+    def _requests(self) -> Metric:
+        family = CounterMetricFamily("governed_requests", "Answered requests.", labels=[*_LABELS, "verb", "code"])
+        for (verb, code), count in sorted(self.requests.items()):
+            family.add_metric([*self._values, verb, str(code)], count)
+        return family

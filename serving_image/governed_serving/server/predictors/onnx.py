@@ -1,0 +1,138 @@
+"""ONNX Runtime in this process, on a thread of its own."""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from governed_serving.artefact import segment
+from governed_serving.server.errors import PredictionFailed, Unavailable
+from governed_serving.server.predictors.protocol import Columns, Outputs
+from governed_serving.server.signature import NUMPY, Input, Output, Signature
+
+__all__ = ["OnnxPredictor", "signature_of"]
+
+T = TypeVar("T")
+
+_TYPES = {
+    "tensor(float)": "FP32",
+    "tensor(double)": "FP64",
+    "tensor(float16)": "FP16",
+    "tensor(string)": "BYTES",
+    "tensor(bool)": "BOOL",
+} | {f"tensor({u}int{bits})": f"{u.upper()}INT{bits}" for u in ("", "u") for bits in (8, 16, 32, 64)}
+
+
+class OnnxPredictor:
+    """A model's session. One call at a time: operators may use ``threads`` threads, and what waits is merged into the next call."""
+
+    merges = True
+    slots = 1
+
+    def __init__(self, model: bytes, signature: Signature | None = None, *, threads: int = 1) -> None:
+        """``model``: ONNX bytes that somebody verified. Raises ValueError when ONNX Runtime can't load it, or it doesn't fit ``signature``."""
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+        options.add_session_config_entry(
+            "session.intra_op.allow_spinning", "0"
+        )  # spinning threads would eat other pods' CPU
+        options.log_severity_level = 3
+        try:
+            self._session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # ONNX Runtime raises a dozen classes of its own
+            raise ValueError(
+                f"model.onnx: expected a model that ONNX Runtime {ort.__version__} loads, found: {_line(error)}"
+            ) from error
+        self.signature = signature or signature_of(self._session)
+        self._names = [spec.name for spec in self.signature.inputs]
+        self._outputs = [spec.name for spec in self.signature.outputs]
+        self._segmented = [(k, s.segmentation) for k, s in enumerate(self.signature.inputs) if s.segmentation]
+        _check(self._session, self.signature)
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="onnxruntime")
+        self._closed = False
+
+    def run(self, columns: Columns) -> Outputs:
+        """The model on the caller's thread. Raises PredictionFailed."""
+        feeds = dict(zip(self._names, columns, strict=True))
+        for k, segmentation in self._segmented:
+            feeds[self._names[k]] = _segmented(columns[k], segmentation)
+        try:
+            return list(self._session.run(self._outputs, feeds))
+        except Exception as error:  # ONNX Runtime raises a dozen classes of its own
+            raise PredictionFailed(f"model: expected an answer from ONNX Runtime, found: {_line(error)}") from error
+
+    async def predict(self, make: Callable[[], Columns], finish: Callable[[Outputs], T]) -> T:
+        if self._closed:
+            raise Unavailable("server: expected to be serving, found it shutting down; retry elsewhere")
+        return await asyncio.get_running_loop().run_in_executor(self._pool, lambda: finish(self.run(make())))
+
+    def example(self, rows: int = 1) -> Columns:
+        """Columns of zeros and empty strings, for the warm-up."""
+        shapes = [(rows, *spec.shape) for spec in self.signature.inputs]
+        return [
+            np.full(shape, "", object) if spec.textual else np.zeros(shape, NUMPY[spec.dtype])
+            for spec, shape in zip(self.signature.inputs, shapes, strict=True)
+        ]
+
+    async def warm_up(self) -> None:
+        await self.predict(self.example, lambda _: None)
+
+    async def close(self) -> None:
+        self._closed = True
+        await asyncio.get_running_loop().run_in_executor(None, self._pool.shutdown)
+
+
+def signature_of(session: Any) -> Signature:
+    """The signature that a bare ONNX file declares. Raises ValueError for types or shapes that can't be served."""
+    inputs = []
+    for node in session.get_inputs():
+        shape = _row_shape(node)
+        kind = "tensor" if shape != (1,) else "categorical" if node.type == "tensor(string)" else "numeric"
+        inputs.append(Input(node.name, _datatype(node), shape, kind))  # type: ignore[arg-type]
+    outputs = [Output(node.name, _datatype(node), _row_shape(node)) for node in session.get_outputs()]
+    return Signature(tuple(inputs), tuple(outputs))
+
+
+def _datatype(node: Any) -> str:
+    if node.type not in _TYPES:
+        raise ValueError(
+            f"model.onnx: {node.name!r}: expected a tensor of a V2 datatype, found {node.type}; export the classifier without ZipMap"
+        )
+    return _TYPES[node.type]
+
+
+def _row_shape(node: Any) -> tuple[int, ...]:
+    shape = list(node.shape)
+    if not shape or isinstance(shape[0], int):
+        raise ValueError(
+            f"model.onnx: {node.name!r}: expected a free first dimension (rows), found shape {shape}; export it with dynamic shapes"
+        )
+    if not all(isinstance(size, int) for size in shape[1:]):
+        raise ValueError(f"model.onnx: {node.name!r}: expected only the rows to be free, found shape {shape}")
+    return tuple(shape[1:])
+
+
+def _check(session: Any, signature: Signature) -> None:
+    found = {node.name for node in session.get_inputs()}
+    wanted = {spec.name for spec in signature.inputs}
+    if found != wanted:
+        raise ValueError(f"model.onnx: expected inputs {sorted(wanted)} (model.json), found {sorted(found)}")
+    outputs = {node.name for node in session.get_outputs()}
+    if missing := [spec.name for spec in signature.outputs if spec.name not in outputs]:
+        raise ValueError(f"model.onnx: expected output {missing[0]!r} (model.json), found {sorted(outputs)}")
+
+
+def _segmented(column: NDArray[Any], segmentation: str) -> NDArray[Any]:
+    out = np.empty(column.size, object)
+    out[:] = segment(column.ravel().tolist(), segmentation)
+    return out.reshape(column.shape)
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:400]

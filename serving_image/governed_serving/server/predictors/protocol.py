@@ -1,0 +1,37 @@
+"""The one interface below governance."""
+
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar
+
+from numpy.typing import NDArray
+
+from governed_serving.server.signature import Signature
+
+__all__ = ["Columns", "Outputs", "Predictor"]
+
+T = TypeVar("T")
+
+Columns = list[NDArray[Any]]
+"""One array per input, in the signature's order, shape (rows, *input.shape); str in object arrays."""
+
+Outputs = list[NDArray[Any]]
+"""One array per output, in the signature's order, shape (rows, *output.shape)."""
+
+
+class Predictor(Protocol):
+    """Rows in, rows out."""
+
+    signature: Signature
+    merges: bool
+    """Rows of several requests in one call are cheaper than call by call."""
+    slots: int
+    """Calls that may run at a time."""
+
+    async def predict(self, make: Callable[[], Columns], finish: Callable[[Outputs], T]) -> T:
+        """``finish(model(make()))``, none of it on the event loop's thread. Raises PredictionFailed, UpstreamFailed, what the two raise."""
+
+    async def ready(self) -> str:
+        """ "" when it can serve, else why not."""
+
+    async def close(self) -> None:
+        """Release what it holds."""

@@ -1,0 +1,99 @@
+"""The life of one server process: bind → load and verify → warm up → ready → drain → closed."""
+
+import asyncio
+import os
+import time
+from typing import Any
+
+from governed_api import runtime
+from governed_api.resolved import ResolvedModel
+from governed_serving.archive.errors import ArchiveError
+from governed_serving.journal import Journal
+from governed_serving.reporting.writer import ReportWriter
+from governed_serving.server import composition, serve
+from governed_serving.server.app.hot import HotApp
+from governed_serving.server.app.internal import InternalApp
+from governed_serving.server.app.routes import application
+from governed_serving.server.app.service import Gateway
+from governed_serving.server.logs import event
+from governed_serving.server.predictors.onnx import OnnxPredictor
+from governed_serving.server.settings import Settings
+from governed_serving.server.signature import Signature
+
+__all__ = ["Process"]
+
+
+class Process:
+    """``started``: reading of time.monotonic() at the process's beginning."""
+
+    def __init__(self, settings: Settings, resolved: ResolvedModel, started: float) -> None:
+        self._settings, self._resolved, self._started = settings, resolved, started
+        self._gateway = Gateway(resolved.name)
+        self._journal: Journal | None = None
+        self._keyring: Any = None
+
+    async def run(self) -> None:
+        """Until SIGTERM. Raises what keeps it from serving: PortTaken, ArtefactError, CryptoError, JournalError, ValueError, OSError."""
+        settings, stop = self._settings, serve.stop_event()
+        sockets = [serve.bind(settings.host, settings.http_port, runtime.HTTP_PORT)]
+        app = HotApp(self._gateway, application(self._gateway), settings.max_body)
+        servers = [serve.server(app, grace=self._resolved.spec.predictor.timeout)]
+        if settings.internal_port:
+            sockets.append(serve.bind("127.0.0.1", settings.internal_port, runtime.INTERNAL_PORT))
+            servers.append(serve.server(InternalApp(self._gateway, settings.max_body)))
+        tasks = [asyncio.create_task(s.serve([sock])) for s, sock in zip(servers, sockets, strict=True)]
+        loading = asyncio.create_task(self._load())
+        stopping = asyncio.create_task(stop.wait())
+        await asyncio.wait([loading, stopping], return_when=asyncio.FIRST_COMPLETED)
+        try:
+            if loading.done():
+                loading.result()
+                await stopping
+        finally:
+            self._gateway.why = "the server is shutting down"
+            loading.cancel()
+            stopping.cancel()
+            await self._stop(servers, tasks)
+
+    async def _load(self) -> None:
+        """Off the loop, so that liveness answers meanwhile."""
+        service = await asyncio.to_thread(self._build)
+        self._gateway.service = service
+        await service.plane.warm_up()
+        self._gateway.why = ""
+        seconds = round(time.monotonic() - self._started, 3)
+        identity = service.plane.identity
+        event("ready", model=identity.model, revision=identity.revision, artefact=identity.artefact, seconds=seconds)
+        await asyncio.to_thread(self._report)
+
+    def _build(self) -> Any:
+        settings, resolved = self._settings, self._resolved
+        artefact = composition.load_artefact(settings, resolved)
+        signature = Signature.of(artefact.manifest)
+        predictor = OnnxPredictor(artefact.model, signature, threads=settings.threads)
+        try:
+            self._keyring = composition.open_keyring(settings, resolved.name)
+            self._journal = composition.open_journal(settings, resolved.spec.governance.audit, self._keyring)
+        except ArchiveError as error:
+            raise OSError(f"archive at {settings.archive_url}: {error}") from error
+        return composition.http_service(
+            settings, resolved, self._gateway, predictor, artefact.digest, self._keyring, self._journal
+        )
+
+    def _report(self) -> None:
+        url = os.environ.get(runtime.REPORT)
+        if url:
+            ReportWriter(url).update(
+                "server", {"ready": True, "verified": True, "message": "", "revision": self._settings.revision}
+            )
+
+    async def _stop(self, servers: list[Any], tasks: list[asyncio.Task[None]]) -> None:
+        """Requests in flight are answered and journalled; then the journal is flushed."""
+        if self._settings.drain:
+            await asyncio.sleep(self._settings.drain)
+        await serve.drain(servers, tasks)
+        if self._gateway.service is not None:
+            await self._gateway.service.plane.close()
+        if self._journal is not None:
+            await asyncio.to_thread(self._journal.close)
+        event("stopped")

@@ -1,0 +1,99 @@
+"""Checks tensors of any legal form against the signature, and says what is wrong with those that don't fit."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from governed_serving.server.errors import InvalidRequest
+from governed_serving.server.protocol.v2_messages import LooseTensor
+from governed_serving.server.signature import NUMPY, Input, Signature, Values
+
+__all__ = ["checked", "values_of"]
+
+
+def checked(signature: Signature, tensors: list[LooseTensor], data: list[Values]) -> tuple[int, list[Values]]:
+    """Rows, and columns in the signature's order. Raises InvalidRequest naming the tensor."""
+    found = {tensor.name: k for k, tensor in enumerate(tensors)}
+    if len(found) != len(tensors):
+        names = [t.name for t in tensors]
+        twice = next(n for n in names if names.count(n) > 1)
+        raise InvalidRequest(f"inputs: expected each name once, found {twice!r} more than once")
+    if strange := [n for n in found if n not in signature.index]:
+        raise InvalidRequest(
+            f"input {strange[0]!r}: expected one of {signature.names()}; correct the name or leave it out"
+        )
+    if missing := [s.name for s in signature.inputs if s.name not in found]:
+        raise InvalidRequest(
+            f"input {missing[0]!r}: expected this feature, found inputs without it; send all of {signature.names()}"
+        )
+    rows: int | None = None
+    columns: list[Values] = []
+    for spec in signature.inputs:
+        tensor = tensors[found[spec.name]]
+        count, values = _column(spec, tensor, data[found[spec.name]])
+        if rows is not None and count != rows:
+            first = signature.inputs[0].name
+            raise InvalidRequest(f"input {spec.name!r}: expected {rows} rows as in {first!r}, found {count}")
+        rows = count
+        columns.append(values)
+    return rows or 0, columns
+
+
+def _column(spec: Input, tensor: LooseTensor, data: Values) -> tuple[int, Values]:
+    shape = tensor.shape
+    legal = (len(shape) == 1 and spec.shape == (1,)) or tuple(shape[1:]) == spec.shape
+    if not shape or shape[0] < 1 or not legal:
+        want = f"[n, {', '.join(map(str, spec.shape))}]" + (" or [n]" if spec.shape == (1,) else "")
+        raise InvalidRequest(f"input {spec.name!r}: expected shape {want} with n ≥ 1, found {shape}")
+    check_datatype(spec.name, spec.textual, spec.dtype, tensor.datatype)
+    values = data if isinstance(data, np.ndarray) else values_of(spec.name, spec.textual, spec.dtype, flatten(data))
+    if len(values) != math.prod(shape):
+        raise InvalidRequest(
+            f"input {spec.name!r}: expected {math.prod(shape)} values for shape {shape}, found {len(values)}"
+        )
+    return shape[0], values
+
+
+def check_datatype(name: str, textual: bool, expected: str, found: str) -> None:
+    """Numbers of any width fit a number; strings fit strings only."""
+    if found not in NUMPY:
+        raise InvalidRequest(f"input {name!r}: expected a V2 datatype such as {expected}, found {found!r}")
+    if textual != (found == "BYTES"):
+        what = "BYTES (strings)" if textual else f"{expected} (numbers)"
+        raise InvalidRequest(f"input {name!r}: expected datatype {what}, found {found}")
+
+
+def flatten(data: Sequence[Any]) -> list[Any]:
+    """Nested lists in row-major order; the specification allows both forms."""
+    if not any(isinstance(item, list) for item in data):
+        return list(data)
+    out: list[Any] = []
+    for item in data:
+        if isinstance(item, list):
+            out.extend(flatten(item))
+        else:
+            out.append(item)
+    return out
+
+
+def values_of(name: str, textual: bool, dtype: str, values: list[Any]) -> list[Any]:
+    """Values of the right kind; null becomes NaN or "", which the data plane refuses where the model can't fill it in."""
+    if textual:
+        for k, value in enumerate(values):
+            if value is None:
+                values[k] = ""
+            elif not isinstance(value, str):
+                raise InvalidRequest(f"input {name!r}: expected strings, found {_kind(value)} at index {k}")
+        return values
+    for k, value in enumerate(values):
+        if value is None:
+            values[k] = math.nan
+        elif not isinstance(value, (int, float)):
+            raise InvalidRequest(f"input {name!r}: expected {dtype} numbers, found {_kind(value)} at index {k}")
+    return values
+
+
+def _kind(value: Any) -> str:
+    return {"str": "a string", "dict": "an object", "list": "an array"}.get(type(value).__name__, type(value).__name__)

@@ -1,0 +1,204 @@
+"""Open Inference Protocol V2 over HTTP: bodies to InferRequest, InferResponse to bodies."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from governed_serving.server.errors import InvalidRequest
+from governed_serving.server.messages import InferRequest, InferResponse, OutputValues
+from governed_serving.server.protocol import binary
+from governed_serving.server.protocol.json_errors import malformed
+from governed_serving.server.protocol.matrix import is_matrix, split_matrix
+from governed_serving.server.protocol.tensors import checked
+from governed_serving.server.protocol.v2_messages import (
+    ANY_REQUEST,
+    REQUEST,
+    InferenceRequest,
+    LooseRequest,
+    LooseTensor,
+    OutputTensor,
+    Reply,
+    ReplyParameters,
+)
+from governed_serving.server.signature import Signature, Values
+
+__all__ = ["Encoded", "Form", "V2Codec"]
+
+_KIND = "a V2 inference request"
+
+
+@dataclass(slots=True, frozen=True)
+class Form:
+    """In which form the client wants outputs: ``every`` in binary, or the ones in ``names``."""
+
+    every: bool = False
+    names: frozenset[str] = frozenset()
+
+
+JSON = Form()
+
+
+@dataclass(slots=True, frozen=True)
+class Encoded:
+    """A body; ``header`` is the length of its JSON part when tensors follow it, else 0."""
+
+    body: bytes
+    header: int = 0
+
+
+class V2Codec:
+    """Translates for one model. Stateless after construction."""
+
+    def __init__(self, signature: Signature, model: str, revision: str) -> None:
+        self._signature = signature
+        self._expected = [(spec.name, spec.textual, spec.shape) for spec in signature.inputs]
+        self._model = model
+        self._revision = revision
+        self._encode = msgspec.json.Encoder().encode
+        self._parameters = {
+            ledger: ReplyParameters(revision, ledger) if revision or ledger else None for ledger in ("", "pending")
+        }
+
+    def decode(self, body: bytes, header: int | None = None) -> tuple[InferRequest, Form]:
+        """The request in ``body``; ``header`` is the value of Inference-Header-Content-Length. Raises InvalidRequest."""
+        if header is not None:
+            return self._decode_binary(body, header)
+        try:
+            message = REQUEST.decode(body)
+        except msgspec.ValidationError:
+            return self._decode_loose(_loose(body), memoryview(b""))
+        except msgspec.DecodeError as error:
+            raise malformed(error, body, _KIND) from error
+        columns = self._columns(message)
+        if columns is None:  # another order, a matrix, or a mistake: the loose way sorts it out or names it
+            return self._decode_loose(_loose(body), memoryview(b""))
+        request = InferRequest(message.id, message.inputs[0].shape[0], columns)
+        if message.outputs is None and message.parameters is None:
+            return request, JSON
+        return request, self._wanted(request, message)
+
+    def _columns(self, message: InferenceRequest) -> list[Values] | None:
+        """Columns when every tensor is where the signature has it, flat, and of the right kind; else None."""
+        tensors = message.inputs
+        if len(tensors) != len(self._expected) or not tensors or not tensors[0].shape:
+            return None
+        rows = tensors[0].shape[0]
+        if rows < 1:
+            return None
+        columns: list[Values] = []
+        for (name, textual, shape), tensor in zip(self._expected, tensors, strict=True):
+            data, found = tensor.data, tensor.shape
+            if tensor.name != name or tensor.text is not textual or data is None:
+                return None
+            if (
+                found[0:1] != [rows]
+                or len(data) != rows * (found[1] if len(found) == 2 else 1)
+                or (*found[1:],) not in (shape, ())
+            ):
+                return None
+            if len(found) == 1 and shape != (1,):
+                return None
+            columns.append(data)
+        return columns
+
+    def _decode_binary(self, body: bytes, header: int) -> tuple[InferRequest, Form]:
+        if not 0 < header <= len(body):
+            raise InvalidRequest(
+                f"Inference-Header-Content-Length: expected 1 to {len(body)} (the body), found {header}"
+            )
+        return self._decode_loose(_loose(body[:header]), memoryview(body)[header:])
+
+    def _decode_loose(self, message: LooseRequest, tail: memoryview) -> tuple[InferRequest, Form]:
+        data = _take_binary(message, tail)
+        if is_matrix(self._signature, message.inputs):
+            rows, columns = split_matrix(self._signature, message.inputs[0], data[0])
+        else:
+            rows, columns = checked(self._signature, message.inputs, data)
+        request = InferRequest(message.id, rows, columns)
+        return request, self._wanted(request, message)
+
+    def _wanted(self, request: InferRequest, message: InferenceRequest | LooseRequest) -> Form:
+        known = {spec.name for spec in self._signature.outputs}
+        names = tuple(o.name for o in message.outputs or ())
+        if strange := [n for n in names if n not in known]:
+            raise InvalidRequest(f"outputs: expected some of {', '.join(sorted(known))}, found {strange[0]!r}")
+        request.outputs = names
+        request.parameters = message.parameters or {}
+        binary_names = [o.name for o in message.outputs or () if (o.parameters or {}).get("binary_data")]
+        return Form(bool(request.parameters.get("binary_data_output")), frozenset(binary_names))
+
+    def encode(self, response: InferResponse, form: Form = JSON) -> Encoded:
+        """The reply's body."""
+        if form is not JSON and (form.every or form.names):
+            return self._encode_binary(response, form)
+        outputs = [OutputTensor(o.spec.name, o.shape, o.spec.dtype, o.values) for o in response.outputs]
+        return Encoded(self._encode(self._reply(response, outputs)))
+
+    def _encode_binary(self, response: InferResponse, form: Form) -> Encoded:
+        outputs, tail = [], []
+        for output in response.outputs:
+            if not (form.every or output.spec.name in form.names):
+                outputs.append(OutputTensor(output.spec.name, output.shape, output.spec.dtype, output.values))
+                continue
+            raw = binary.pack(output.spec.dtype, output.values)
+            tail.append(raw)
+            size = {"binary_data_size": len(raw)}
+            outputs.append(OutputTensor(output.spec.name, output.shape, output.spec.dtype, None, size))
+        head = self._encode(self._reply(response, outputs))
+        return Encoded(b"".join([head, *tail]), len(head))
+
+    def _reply(self, response: InferResponse, outputs: list[OutputTensor]) -> Reply:
+        return Reply(self._model, self._revision, response.id, outputs, self._parameters[response.ledger])
+
+    def encode_request(self, response: InferResponse, options: dict[str, Any]) -> bytes:
+        """The masked columns of an answered request as a V2 body again, for the explainer."""
+        tensors = []
+        for spec, values in zip(self._signature.inputs, response.masked, strict=True):
+            flat = values if isinstance(values, list) else values.tolist()
+            rows = len(flat) // spec.width
+            tensors.append({"name": spec.name, "shape": [rows, *spec.shape], "datatype": spec.dtype, "data": flat})
+        return self._encode({"id": response.id, "inputs": tensors, "parameters": options})
+
+
+def _loose(body: bytes) -> LooseRequest:
+    try:
+        return ANY_REQUEST.decode(body)
+    except msgspec.DecodeError as error:
+        raise malformed(error, body, _KIND) from error
+
+
+def _take_binary(message: LooseRequest, tail: memoryview) -> list[Values]:
+    """Data of every tensor: from the JSON, or the next ``binary_data_size`` bytes of ``tail``."""
+    out: list[Values] = []
+    at = 0
+    for tensor in message.inputs:
+        size = (tensor.parameters or {}).get("binary_data_size")
+        if size is None:
+            if tensor.data is None:
+                raise InvalidRequest(
+                    f"input {tensor.name!r}: expected data, or binary_data_size in its parameters, found neither"
+                )
+            out.append(tensor.data)
+            continue
+        if not isinstance(size, int) or size < 0 or at + size > len(tail):
+            raise InvalidRequest(
+                f"input {tensor.name!r}: expected binary_data_size up to {len(tail) - at} (what the body holds), found {size}"
+            )
+        out.append(binary.unpack(tensor.name, tensor.datatype, tail[at : at + size], _elements(tensor)))
+        at += size
+    if at != len(tail):
+        raise InvalidRequest(f"request body: expected {at} bytes of binary tensors, found {len(tail)}")
+    return out
+
+
+def _elements(tensor: LooseTensor) -> int:
+    count = 1
+    for size in tensor.shape:
+        count *= max(size, 0)
+    return count
+
+
+def outputs_of(response: InferResponse) -> dict[str, OutputValues]:
+    """Outputs by name."""
+    return {o.spec.name: o for o in response.outputs}

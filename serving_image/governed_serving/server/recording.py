@@ -1,0 +1,54 @@
+"""From a computed batch to what the journal keeps of it: masked columns and outputs, one frame for the whole batch."""
+
+import time
+from array import array
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from governed_serving.journal.columns import pack
+from governed_serving.records import Column, Frame, PredictionFrame
+from governed_serving.server.signature import Signature
+
+__all__ = ["Journal", "Recorder"]
+
+
+class Journal(Protocol):
+    """What the server needs of governed_serving.journal."""
+
+    async def append(self, record: Frame) -> Any:
+        """Returns when the record is as durable as the spec asks. Raises JournalError."""
+
+
+class Recorder:
+    """Builds PredictionFrames of one model revision."""
+
+    def __init__(self, signature: Signature, model: str, revision: str, artefact: str) -> None:
+        self._features = [(s.name, s.dtype, s.width) for s in signature.inputs]
+        self._outputs = [(s.name, s.dtype, s.width) for s in signature.outputs]
+        self._model, self._revision, self._artefact = model, revision, artefact
+
+    def frame(
+        self, ids: list[str], rows: list[int], columns: Sequence[NDArray[Any]], outputs: Sequence[NDArray[Any]]
+    ) -> PredictionFrame:
+        """``columns`` (masked) and ``outputs`` hold sum(rows) rows, in the signature's order."""
+        times = np.full(len(ids), time.time(), "<f8").tobytes()
+        return PredictionFrame(
+            self._model,
+            self._revision,
+            self._artefact,
+            ids,
+            times,
+            array("i", rows).tobytes(),
+            _packed(self._features, columns),
+            _packed(self._outputs, outputs),
+        )
+
+
+def _packed(fields: list[tuple[str, str, int]], arrays: Sequence[NDArray[Any]]) -> dict[str, Column]:
+    return {
+        name: pack(dtype, width, [values], len(values))
+        for (name, dtype, width), values in zip(fields, arrays, strict=True)
+    }

@@ -1,0 +1,134 @@
+"""What a model takes and gives: inputs and outputs by name, V2 datatype and shape."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from governed_serving.artefact import Manifest
+from governed_serving.server.errors import InvalidRequest
+
+__all__ = ["NUMPY", "Input", "Output", "Signature", "Values", "array"]
+
+Values = list[Any] | NDArray[Any]
+"""One input over all rows, flattened: numbers or str, length rows × width."""
+
+NUMPY: dict[str, np.dtype[Any]] = {
+    "BOOL": np.dtype("?"),
+    "UINT8": np.dtype("<u1"),
+    "UINT16": np.dtype("<u2"),
+    "UINT32": np.dtype("<u4"),
+    "UINT64": np.dtype("<u8"),
+    "INT8": np.dtype("<i1"),
+    "INT16": np.dtype("<i2"),
+    "INT32": np.dtype("<i4"),
+    "INT64": np.dtype("<i8"),
+    "FP16": np.dtype("<f2"),
+    "FP32": np.dtype("<f4"),
+    "FP64": np.dtype("<f8"),
+    "BYTES": np.dtype("O"),
+}
+"""V2 datatypes and what holds them here."""
+
+
+@dataclass(frozen=True)
+class Input:
+    """One input. ``shape`` is that of one row, (1,) for a feature; ``kind`` tensor: neither of the three feature kinds."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...] = (1,)
+    kind: Literal["numeric", "categorical", "text", "tensor"] = "numeric"
+    impute: bool = False
+    """Missing values (NaN, null, "") are the model's to fill in."""
+    segmentation: str = ""
+    max_tokens: int | None = None
+
+    @property
+    def width(self) -> int:
+        """Elements of one row."""
+        return math.prod(self.shape)
+
+    @property
+    def textual(self) -> bool:
+        """Holds strings."""
+        return self.dtype == "BYTES"
+
+
+@dataclass(frozen=True)
+class Output:
+    """One output; ``shape`` is that of one row, () for a scalar."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...] = ()
+
+    @property
+    def width(self) -> int:
+        """Elements of one row."""
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True)
+class Signature:
+    """All inputs, in feature order, and all outputs. ``classes`` of a classifier, as ``label`` names them."""
+
+    inputs: tuple[Input, ...]
+    outputs: tuple[Output, ...]
+    classes: tuple[str | int, ...] = ()
+    index: dict[str, int] = field(init=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "index", {spec.name: k for k, spec in enumerate(self.inputs)})
+
+    @classmethod
+    def of(cls, manifest: Manifest) -> "Signature":
+        """The signature of an artefact."""
+        inputs = tuple(
+            Input(f.name, f.dtype, (1,), f.type, f.missing == "impute", f.segmentation, f.max_tokens)
+            for f in manifest.features
+        )
+        outputs = tuple(Output(o.name, o.dtype, tuple(o.shape[1:])) for o in manifest.outputs)
+        return cls(inputs, outputs, tuple(manifest.classes))
+
+    @property
+    def numeric(self) -> bool:
+        """Every input is one number: then one matrix [rows, features] will do as well."""
+        return all(not spec.textual and spec.shape == (1,) for spec in self.inputs)
+
+    def names(self) -> str:
+        """Input names for messages."""
+        return ", ".join(spec.name for spec in self.inputs[:24]) + (" …" if len(self.inputs) > 24 else "")
+
+
+def array(spec: Input, parts: Sequence[Values]) -> NDArray[Any]:
+    """The values of several requests as one array, shape (rows, *spec.shape). Raises InvalidRequest on overflow."""
+    dtype = NUMPY[spec.dtype]
+    flat: list[Any] = []
+    arrays: list[NDArray[Any]] = []
+    for part in parts:
+        if isinstance(part, np.ndarray):
+            arrays.append(part)
+        else:
+            flat.extend(part)
+    if not arrays:
+        return _converted(spec, flat, dtype).reshape(-1, *spec.shape)
+    pieces = [p if isinstance(p, np.ndarray) else _converted(spec, p, dtype) for p in parts]
+    joined = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+    with np.errstate(over="ignore"):
+        return joined.astype(dtype, copy=False).reshape(-1, *spec.shape)
+
+
+def _converted(spec: Input, values: list[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
+    try:
+        if dtype == np.float32:  # a number beyond its range becomes infinite, which the caller refuses by name
+            with np.errstate(over="ignore"):
+                return np.array(values, np.float64).astype(np.float32)
+        return np.array(values, dtype)
+    except (OverflowError, ValueError, TypeError) as error:
+        raise InvalidRequest(
+            f"input {spec.name!r}: expected {spec.dtype}, found a value out of its range; {error}"
+        ) from error
