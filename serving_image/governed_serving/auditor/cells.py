@@ -1,166 +1,193 @@
-"""Mergeable sufficient statistics: counts per protected groups × strata × outcome × label.
+"""Mergeable sufficient statistics: counts over protected values × strata × outcome × label.
 
-Counts add up, so any split over replicas, windows and restarts gives the same total, and memory depends on the number of
-groups, never on traffic.
+Everything that a verdict says about decisions is a function of these counts. They are integers and their sum has no order, so that
+any split over replicas and any restart gives the same verdict.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["MAX_VALUES", "OTHER", "UNLABELLED", "Cells", "Layout"]
+__all__ = ["FAVORABLE", "OTHER", "UNFAVORABLE", "UNKNOWN", "Cells", "CodedColumn", "GroupTable", "Key", "coded"]
 
-MAX_VALUES = 64
-"""Distinct values kept of a dimension; later ones are counted as OTHER."""
-MAX_CELLS = 1 << 18
-OTHER = "(other)"
-UNLABELLED, UNFAVOURABLE, FAVOURABLE = 0, 1, 2
-"""Last axis: what the label said, if one came."""
-
-Codes = NDArray[np.int64]
 Counts = NDArray[np.int64]
+Key = tuple[str, ...]
+CodedColumn = tuple[NDArray[Any], Sequence[str]]
+"""Integer codes, shape (rows,), and the values they stand for."""
+
+UNFAVORABLE, FAVORABLE, UNKNOWN = 0, 1, 2
+"""Last axis of counts: what the label (truth) said; UNKNOWN until it arrives. The axis before it is the outcome (0, 1)."""
+OTHER = "(other)"
+"""Stands for the values beyond the limit of cells."""
+
+_DENSE = 1 << 20
 
 
-@dataclass(frozen=True)
-class Layout:
-    """Names of the dimensions: protected attributes first, then strata (without repeats)."""
+class GroupTable:
+    """Counts of groups. ``groups``: names; ``counts``: int64 (groups, 2 outcomes, 3 labels)."""
 
-    attributes: tuple[str, ...]
-    strata: tuple[str, ...] = ()
+    __slots__ = ("counts", "groups")
+
+    def __init__(self, groups: Sequence[str], counts: Counts):
+        self.groups = tuple(groups)
+        self.counts = counts
 
     @property
-    def dimensions(self) -> tuple[str, ...]:
-        return (*self.attributes, *(s for s in self.strata if s not in self.attributes))
+    def rows(self) -> Counts:
+        """Rows per group, shape (groups,)."""
+        rows: Counts = self.counts.sum((1, 2))
+        return rows
+
+    def of(self, names: Iterable[str]) -> Counts:
+        """Pooled counts of the named groups, shape (2, 3)."""
+        chosen = [self.groups.index(name) for name in names if name in self.groups]
+        pooled: Counts = self.counts[chosen].sum(0)
+        return pooled
 
 
 class Cells:
-    """``counts``: int64, shape (values of dimension 1, …, values of dimension d, outcome 2, label 3)."""
+    """Counts per joint value of ``axes`` (protected attributes, then strata): key → int64 (2 outcomes, 3 labels).
 
-    def __init__(self, layout: Layout) -> None:
-        self.layout = layout
-        self.values: list[dict[str, int]] = [{} for _ in layout.dimensions]
-        self.counts: Counts = np.zeros((*(0 for _ in layout.dimensions), 2, 3), np.int64)
-        self.overflowed = 0
-        """Rows whose group was counted as OTHER for want of room."""
+    At most ``limit`` keys; rows of further ones are counted under ``OTHER`` on every axis, and in ``overflow``.
+    """
+
+    def __init__(self, axes: Sequence[str], limit: int = 20_000):
+        self.axes = tuple(axes)
+        self.limit = limit
+        self.counts: dict[Key, Counts] = {}
+        self.overflow = 0
 
     @property
-    def total(self) -> int:
-        """Rows folded."""
-        return int(self.counts.sum())
+    def rows(self) -> int:
+        """Rows counted."""
+        return sum(int(c.sum()) for c in self.counts.values())
 
-    def encode(self, dimension: int, words: Sequence[str]) -> Codes:
-        """Codes of distinct values of a dimension, new ones added; shape (len(words),)."""
-        index = self.values[dimension]
-        codes = np.empty(len(words), np.int64)
-        for n, word in enumerate(words):
-            code = index.get(word)
-            if code is None:
-                room = len(index) < MAX_VALUES - 1 and self._room(dimension)
-                code = index.setdefault(word if room else OTHER, len(index))
-            codes[n] = code
-        self._grow()
-        return codes
+    @property
+    def labelled(self) -> int:
+        """Rows whose label is known."""
+        return sum(int(c[:, :UNKNOWN].sum()) for c in self.counts.values())
 
     def add(
-        self, codes: Sequence[Codes], outcome: NDArray[Any], label: NDArray[Any] | int = UNLABELLED, times: int = 1
+        self, columns: Mapping[str, CodedColumn], outcome: NDArray[Any], label: NDArray[Any] | None = None
     ) -> None:
-        """Fold rows: one code array per dimension, ``outcome`` 0/1 and ``label`` 0/1/2, all of shape (rows,).
+        """Fold rows: a coded column per axis, ``outcome`` 0/1 (bool or integer), ``label`` 0, 1 or 2 (unknown); all shape (rows,)."""
+        sizes = [len(columns[name][1]) for name in self.axes]
+        joint, space = _joint([columns[name][0] for name in self.axes], sizes, outcome, label)
+        if space <= _DENSE:
+            found = np.bincount(joint, minlength=space).reshape(-1, 2, 3)
+            occupied = np.flatnonzero(found.any((1, 2)))
+            self._put(occupied, found[occupied], sizes, columns)
+            return
+        codes, inverse = np.unique(joint // 6, return_inverse=True)
+        found = np.bincount(inverse * 6 + joint % 6, minlength=6 * len(codes)).reshape(-1, 2, 3)
+        self._put(codes, found, sizes, columns)
 
-        ``times`` −1 takes rows out again (a window that slides, a label that replaces "none").
-        """
-        shape = self.counts.shape
-        joint = np.zeros(len(outcome), np.int64)
-        for size, code in zip(shape[:-2], codes, strict=True):
-            joint *= size
-            joint += code
-        joint *= 6
-        joint += outcome.astype(np.int64) * 3 + label
-        flat = self.counts.reshape(-1)
-        if len(joint) * 8 < flat.size:
-            np.add.at(flat, joint, times)
-        else:
-            flat += times * np.bincount(joint, minlength=flat.size)
+    def _put(
+        self, codes: NDArray[Any], counts: Counts, sizes: Sequence[int], columns: Mapping[str, CodedColumn]
+    ) -> None:
+        names: list[list[str]] = []
+        for axis, size in zip(reversed(self.axes), reversed(sizes), strict=True):
+            codes, place = np.divmod(codes, size)
+            values = columns[axis][1]
+            names.append([values[i] for i in place.tolist()])
+        keys = zip(*reversed(names), strict=True) if names else [()] * len(counts)
+        for key, table in zip(keys, counts, strict=True):
+            self.put(key, table)
 
-    def merge(self, other: "Cells", times: int = 1) -> None:
-        """Add another table of the same layout, whatever the order in which its values were seen."""
-        if other.layout != self.layout:
-            raise ValueError(f"cells of {other.layout} can't be added to cells of {self.layout}")
-        places = [self.encode(d, list(values)) for d, values in enumerate(other.values)]
-        if other.counts.size:
-            np.add.at(self.counts, np.ix_(*places), times * other.counts)
-        self.overflowed += times * other.overflowed
+    def put(self, key: Key, table: Counts) -> None:
+        """Add ``table`` (2 outcomes, 3 labels) to one key."""
+        cell = self.counts.get(key)
+        if cell is None:
+            if len(self.counts) >= self.limit:
+                self.overflow += int(table.sum())
+                key = (OTHER,) * len(self.axes)
+            cell = self.counts.setdefault(key, np.zeros((2, 3), np.int64))
+        cell += table
+
+    def relabel(self, key: Key, outcome: int, label: int) -> bool:
+        """A late label: one row of ``key`` with this outcome moves from unknown to ``label``; False when there is none."""
+        cell = self.counts.get(key)
+        if cell is None or cell[outcome, UNKNOWN] <= 0:
+            return False
+        cell[outcome, UNKNOWN] -= 1
+        cell[outcome, label] += 1
+        return True
+
+    def merge(self, other: "Cells") -> "Cells":
+        """Add the counts of ``other`` (same axes) to these; returns self. Raises ValueError for other axes."""
+        if other.axes != self.axes:
+            raise ValueError(f"expected counts over {self.axes}, found {other.axes}")
+        for key, table in sorted(other.counts.items()):
+            self.put(key, table)
+        self.overflow += other.overflow
+        return self
 
     def copy(self) -> "Cells":
         """An independent copy."""
-        out = Cells(self.layout)
-        out.merge(self)
-        return out
+        return Cells(self.axes, self.limit).merge(self)
 
-    def table(self, attribute: str, within: Mapping[str, str] | None = None) -> dict[str, Counts]:
-        """Group of ``attribute`` → counts, shape (outcome 2, label 3), over all other dimensions or ``within`` given values."""
-        names = self.layout.dimensions
-        counts = self.counts
-        picked = {names.index(k): self.values[names.index(k)].get(v) for k, v in (within or {}).items()}
-        for axis in reversed(range(len(names))):
-            if axis in picked:
-                place = picked[axis]
-                counts = np.zeros_like(counts.sum(axis=axis)) if place is None else counts.take(place, axis=axis)
-            elif names[axis] != attribute:
-                counts = counts.sum(axis=axis)
-        groups = self.values[names.index(attribute)]
-        return {name: counts[code] for name, code in sorted(groups.items()) if counts[code].any()}
+    def by(self, *names: str) -> GroupTable:
+        """Counts per value of the named axes (one: groups; several: intersections, joined by ``∧``), sorted by name."""
+        places = [self.axes.index(name) for name in names]
+        sums: dict[Key, Counts] = {}
+        for key, table in self.counts.items():
+            group = tuple(key[place] for place in places)
+            sums[group] = sums[group] + table if group in sums else table
+        ordered = sorted(sums)
+        counts = np.array([sums[group] for group in ordered], np.int64).reshape(-1, 2, 3)
+        return GroupTable([" ∧ ".join(group) for group in ordered], counts)
 
-    def intersections(self) -> dict[str, Counts]:
-        """Joint group of all protected attributes ("F × 40+") → counts, shape (2, 3)."""
-        names = self.layout.dimensions
-        counts = self.counts
-        for axis in reversed(range(len(names))):
-            if names[axis] not in self.layout.attributes:
-                counts = counts.sum(axis=axis)
-        words = [list(v) for v in self.values[: len(self.layout.attributes)]]
-        found = {}
-        for place in np.ndindex(*counts.shape[:-2]):
-            if counts[place].any():
-                found[" × ".join(words[d][c] for d, c in enumerate(place))] = counts[place]
-        return dict(sorted(found.items()))
+    def where(self, name: str, value: str) -> "Cells":
+        """The part in which axis ``name`` has ``value`` (shares its counts)."""
+        place = self.axes.index(name)
+        part = Cells(self.axes, self.limit)
+        part.counts = {key: table for key, table in self.counts.items() if key[place] == value}
+        return part
 
-    def values_of(self, dimension: str) -> list[str]:
-        """Values seen of a dimension, sorted."""
-        return sorted(self.values[self.layout.dimensions.index(dimension)])
+    def values(self, name: str) -> list[str]:
+        """Values found on an axis, sorted."""
+        place = self.axes.index(name)
+        return sorted({key[place] for key in self.counts})
 
     def dump(self) -> dict[str, Any]:
-        """JSON form: only cells that hold rows, in sorted order, so that equal tables give equal bytes."""
-        rows = []
-        words = [list(v) for v in self.values]
-        for place in np.ndindex(*self.counts.shape[:-2]):
-            if self.counts[place].any():
-                rows.append([[words[d][c] for d, c in enumerate(place)], self.counts[place].reshape(-1).tolist()])
-        out: dict[str, Any] = {"attributes": list(self.layout.attributes), "strata": list(self.layout.strata)}
-        return out | {"cells": sorted(rows), "overflowed": self.overflowed}
+        """Plain data, sorted: equal counts give equal bytes."""
+        occupied = sorted((key, table.ravel().tolist()) for key, table in self.counts.items() if table.any())
+        cells = [[list(key), table] for key, table in occupied]
+        return {"axes": list(self.axes), "cells": cells, "overflow": self.overflow}
 
     @classmethod
-    def load(cls, dumped: Mapping[str, Any]) -> "Cells":
-        """Inverse of :meth:`dump`; raises ValueError, KeyError or TypeError on anything else."""
-        out = cls(Layout(tuple(dumped["attributes"]), tuple(dumped["strata"])))
-        rows = dumped["cells"]
-        columns = [[row[0][d] for row in rows] for d in range(len(out.layout.dimensions))]
-        places = [out.encode(d, words) for d, words in enumerate(columns)]
-        if rows:
-            counts = np.array([row[1] for row in rows], np.int64).reshape(len(rows), 2, 3)
-            np.add.at(out.counts, tuple(places), counts)
-        out.overflowed = int(dumped.get("overflowed", 0))
-        return out
+    def load(cls, dumped: Mapping[str, Any], limit: int = 20_000) -> "Cells":
+        """Inverse of :meth:`dump`."""
+        cells = cls(dumped["axes"], limit)
+        for key, table in dumped["cells"]:
+            cells.counts[tuple(key)] = np.array(table, np.int64).reshape(2, 3)
+        cells.overflow = int(dumped["overflow"])
+        return cells
 
-    def _room(self, dimension: int) -> bool:
-        sizes = [len(v) + (d == dimension) for d, v in enumerate(self.values)]
-        return int(np.prod([max(s, 1) for s in sizes])) <= MAX_CELLS
 
-    def _grow(self) -> None:
-        target = tuple(len(v) for v in self.values)
-        if self.counts.shape[:-2] != target:
-            wider = np.zeros((*target, 2, 3), np.int64)
-            wider[tuple(slice(0, n) for n in self.counts.shape)] = self.counts
-            self.counts = wider
+def _joint(
+    codes: Sequence[NDArray[Any]], sizes: Sequence[int], outcome: NDArray[Any], label: NDArray[Any] | None
+) -> tuple[NDArray[np.int64], int]:
+    """Mixed-radix index of every row over axes × outcome × label, and the number of places."""
+    joint = np.zeros(len(outcome), np.int64)
+    space = 1
+    for code, size in zip(codes, sizes, strict=True):
+        if space > 1:
+            joint *= size
+        joint += code
+        space *= size
+    joint *= 6
+    joint += np.multiply(outcome, 3, dtype=np.int64)
+    joint += UNKNOWN if label is None else label
+    return joint, space * 6
+
+
+def coded(values: NDArray[Any] | Sequence[Any]) -> CodedColumn:
+    """Codes and names of any column; whole numbers are named without a decimal point."""
+    array = np.asarray(values)
+    if array.dtype.kind == "f" and bool((array == np.floor(array)).all()):
+        array = array.astype(np.int64)
+    names, codes = np.unique(array, return_inverse=True)
+    return codes, [str(name) for name in names.tolist()]

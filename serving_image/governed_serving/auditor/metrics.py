@@ -1,219 +1,312 @@
-"""Group fairness metrics from counts.
+"""Fairness metrics as functions of counts; numpy only, no I/O, shared by auditor and trainer.
 
-Two conventions, named: ``signed`` is AIF360's, group minus (or over) reference; ``spread`` is fairlearn's, max − min (or min/max)
-over all groups. Definitions: Barocas, Hardt & Narayanan, "Fairness and Machine Learning", ch. 3; four-fifths rule: 29 CFR 1607.4(D).
+Signed differences and ratios compare an unprivileged group with the privileged (AIF360's convention); the ``…MaxMin`` figures
+take the spread over all groups (fairlearn's). Counts are arrays (…, 2 outcomes, 3 labels) as in :mod:`.cells`, and every
+function broadcasts over the leading axes, so that a bootstrap evaluates all its replicates at once. Undefined values are NaN.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from math import nan
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from governed_serving.auditor.cells import Cells
+from governed_serving.auditor.cells import FAVORABLE, UNFAVORABLE, UNKNOWN, Cells, CodedColumn, GroupTable, coded
 
 __all__ = [
+    "LABEL_METRICS",
     "METRICS",
+    "RATES",
+    "Cells",
+    "CodedColumn",
     "Comparison",
-    "Confusion",
-    "chi_square",
+    "GroupTable",
+    "SimpsonFinding",
+    "adjusted_difference",
+    "coded",
     "compare",
+    "confusion",
+    "entropy_index",
+    "group_rates",
     "impact_ratios",
-    "reference",
+    "reference_groups",
     "simpson",
     "spread",
+    "theil_index",
 ]
 
-Counts = NDArray[np.int64]
+Array = NDArray[Any]
+Floats = NDArray[np.float64]
 
 
-@dataclass(frozen=True)
-class Confusion:
-    """Counts of one group. ``rows``, ``favourable``: all rows; ``tp, fp, tn, fn``: those with a label."""
-
-    rows: int
-    favourable: int
-    tp: int = 0
-    fp: int = 0
-    tn: int = 0
-    fn: int = 0
-
-    @classmethod
-    def of(cls, counts: Counts) -> "Confusion":
-        """From cells of shape (outcome 2, label 3)."""
-        return cls(
-            int(counts.sum()), int(counts[1].sum()),
-            tp=int(counts[1, 2]), fp=int(counts[1, 1]), tn=int(counts[0, 1]), fn=int(counts[0, 2]),
-        )  # fmt: skip
-
-    def __add__(self, other: "Confusion") -> "Confusion":
-        return Confusion(*(a + b for a, b in zip(self.tuple, other.tuple, strict=True)))
-
-    @property
-    def tuple(self) -> tuple[int, ...]:
-        return (self.rows, self.favourable, self.tp, self.fp, self.tn, self.fn)
-
-    @property
-    def selection(self) -> tuple[int, int]:
-        """(favourable, rows)."""
-        return self.favourable, self.rows
-
-    @property
-    def true_positive(self) -> tuple[int, int]:
-        return self.tp, self.tp + self.fn
-
-    @property
-    def false_positive(self) -> tuple[int, int]:
-        return self.fp, self.fp + self.tn
-
-    @property
-    def precision(self) -> tuple[int, int]:
-        return self.tp, self.tp + self.fp
+def ratio(numerator: Array, denominator: Array) -> Floats:
+    """Quotient; NaN where the denominator is 0."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(denominator > 0, numerator / denominator, np.nan)
 
 
-Rate = tuple[int, int]
-"""k of n."""
+def selected(c: Array) -> tuple[Array, Array]:
+    """(favourable outcomes, rows)."""
+    return c[..., FAVORABLE, :].sum(-1), c.sum((-2, -1))
+
+
+def labelled_favorable(c: Array) -> tuple[Array, Array]:
+    """(favourable labels, rows with a label)."""
+    known = c[..., :UNKNOWN]
+    return known[..., FAVORABLE].sum(-1), known.sum((-2, -1))
+
+
+def true_positives(c: Array) -> tuple[Array, Array]:
+    """(favourable outcomes, rows) among favourable labels: TPR."""
+    return c[..., FAVORABLE, FAVORABLE], c[..., :, FAVORABLE].sum(-1)
+
+
+def false_positives(c: Array) -> tuple[Array, Array]:
+    """(favourable outcomes, rows) among unfavourable labels: FPR."""
+    return c[..., FAVORABLE, UNFAVORABLE], c[..., :, UNFAVORABLE].sum(-1)
+
+
+def precise(c: Array) -> tuple[Array, Array]:
+    """(favourable labels, rows) among favourable outcomes with a label: PPV."""
+    return c[..., FAVORABLE, FAVORABLE], c[..., FAVORABLE, :UNKNOWN].sum(-1)
+
+
+def omitted(c: Array) -> tuple[Array, Array]:
+    """(favourable labels, rows) among unfavourable outcomes with a label: false omission rate."""
+    return c[..., UNFAVORABLE, FAVORABLE], c[..., UNFAVORABLE, :UNKNOWN].sum(-1)
+
+
+def right(c: Array) -> tuple[Array, Array]:
+    """(outcome = label, rows with a label): accuracy."""
+    hits = c[..., FAVORABLE, FAVORABLE] + c[..., UNFAVORABLE, UNFAVORABLE]
+    return hits, c[..., :UNKNOWN].sum((-2, -1))
+
+
+Rate = Callable[[Array], tuple[Array, Array]]
+"""Counts → (cases, out of)."""
+
+RATES: Mapping[str, Rate] = {
+    "selectionRate": selected,
+    "baseRate": labelled_favorable,
+    "truePositiveRate": true_positives,
+    "falsePositiveRate": false_positives,
+    "predictiveValue": precise,
+    "falseOmissionRate": omitted,
+    "accuracy": right,
+}
+
+
+def _value(rate: Rate, c: Array) -> Floats:
+    return ratio(*rate(c))
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric as rates and what is made of them; ``combine`` gets (group, reference) per rate."""
+    """A metric of two groups: the rates that it rests on, and what is made of their values in (unprivileged, privileged)."""
 
-    name: str
-    rates: tuple[Callable[[Confusion], Rate], ...]
-    combine: Callable[[Sequence[tuple[float, float]]], float]
-    labelled: bool
+    rates: tuple[Rate, ...]
+    combine: Callable[[list[Floats], list[Floats]], Floats]
 
-    def value(self, group: Confusion, against: Confusion) -> float:
-        """Signed value; nan where a rate isn't defined."""
-        return self.combine([(_rate(r(group)), _rate(r(against))) for r in self.rates])
+    def __call__(self, u: Array, p: Array) -> Floats:
+        """Value for counts (…, 2, 3) of the unprivileged and the privileged; shape (…)."""
+        return self.combine([_value(r, u) for r in self.rates], [_value(r, p) for r in self.rates])
 
-
-def _rate(rate: Rate) -> float:
-    return rate[0] / rate[1] if rate[1] else nan
+    def support(self, u: Array, p: Array) -> int:
+        """Rows on the smaller side of the smallest rate."""
+        return int(min(min(r(u)[1], r(p)[1]) for r in self.rates))
 
 
-def _difference(pairs: Sequence[tuple[float, float]]) -> float:
-    return pairs[0][0] - pairs[0][1]
+def _difference(u: list[Floats], p: list[Floats]) -> Floats:
+    return u[0] - p[0]
 
 
-def _ratio(pairs: Sequence[tuple[float, float]]) -> float:
-    return pairs[0][0] / pairs[0][1] if pairs[0][1] else nan
+def _ratio(u: list[Floats], p: list[Floats]) -> Floats:
+    return ratio(u[0], p[0])
 
 
-def _average(pairs: Sequence[tuple[float, float]]) -> float:
-    return sum(a - b for a, b in pairs) / len(pairs)
+def _mean_difference(u: list[Floats], p: list[Floats]) -> Floats:
+    return (u[0] - p[0] + u[1] - p[1]) / 2
 
 
-def _worst(pairs: Sequence[tuple[float, float]]) -> float:
-    gaps = [abs(a - b) for a, b in pairs]
-    return nan if any(g != g for g in gaps) else max(gaps)
+def _largest(u: list[Floats], p: list[Floats]) -> Floats:
+    return np.maximum(np.abs(u[0] - p[0]), np.abs(u[1] - p[1]))
 
 
-_SELECTION, _TPR, _FPR, _PPV = (
-    (lambda c: c.selection),
-    (lambda c: c.true_positive),
-    (lambda c: c.false_positive),
-    (lambda c: c.precision),
-)
-METRICS: dict[str, Metric] = {
-    m.name: m
-    for m in (
-        Metric("statisticalParityDifference", (_SELECTION,), _difference, False),
-        Metric("disparateImpactRatio", (_SELECTION,), _ratio, False),
-        Metric("equalOpportunityDifference", (_TPR,), _difference, True),
-        Metric("averageOddsDifference", (_TPR, _FPR), _average, True),
-        Metric("equalizedOddsDifference", (_TPR, _FPR), _worst, True),
-        Metric("predictiveParityDifference", (_PPV,), _difference, True),
-    )
+METRICS: Mapping[str, Metric] = {
+    "statisticalParityDifference": Metric((selected,), _difference),
+    "disparateImpactRatio": Metric((selected,), _ratio),
+    "equalOpportunityDifference": Metric((true_positives,), _difference),
+    "averageOddsDifference": Metric((true_positives, false_positives), _mean_difference),
+    "equalizedOddsDifference": Metric((true_positives, false_positives), _largest),
+    "predictiveParityDifference": Metric((precise,), _difference),
+    "falsePositiveRateDifference": Metric((false_positives,), _difference),
+    "falseOmissionRateDifference": Metric((omitted,), _difference),
+    "accuracyDifference": Metric((right,), _difference),
+    "baseRateDifference": Metric((labelled_favorable,), _difference),
 }
+"""SPD = P(Ŷ=1|u) − P(Ŷ=1|p); DIR their ratio (four-fifths rule, 29 CFR 1607.4 D: below .8); equal opportunity ΔTPR; average odds
+(ΔTPR + ΔFPR)/2; equalised odds max(|ΔTPR|, |ΔFPR|) (Hardt, Price & Srebro 2016); predictive parity ΔPPV."""
+
+LABEL_METRICS = frozenset(METRICS) - {"statisticalParityDifference", "disparateImpactRatio"}
+"""Those that need labels."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """One metric of one group against the reference."""
+    """One group against the reference; ``counts`` and ``against``: (2, 3). ``metrics``: name → value (NaN where not defined)."""
 
-    metric: str
     group: str
     reference: str
-    value: float
-    group_counts: Confusion
-    reference_counts: Confusion
+    counts: Array
+    against: Array
+    metrics: dict[str, float]
 
 
-def reference(groups: Mapping[str, Confusion], privileged: Sequence[str]) -> list[str]:
-    """Reference groups: those named and seen, otherwise the one with the highest favourable rate."""
-    named = [g for g in privileged if g in groups]
-    seen = [g for g in groups if groups[g].rows]
-    return named or ([max(seen, key=lambda g: (_rate(groups[g].selection), g))] if seen else [])
+def group_rates(table: GroupTable) -> dict[str, dict[str, float]]:
+    """Group → rate → value."""
+    columns = {name: _value(rate, table.counts).tolist() for name, rate in RATES.items()}
+    return {group: {name: values[i] for name, values in columns.items()} for i, group in enumerate(table.groups)}
 
 
-def compare(groups: Mapping[str, Confusion], privileged: Sequence[str], metrics: Sequence[str]) -> list[Comparison]:
-    """Every group against the reference groups taken together, for every metric."""
-    base = reference(groups, privileged)
-    if not base:
-        return []
-    against = sum((groups[g] for g in base[1:]), start=groups[base[0]])
-    return [
-        Comparison(name, group, "+".join(base), METRICS[name].value(counts, against), counts, against)
-        for name in metrics
-        for group, counts in groups.items()
-        if group not in base
-    ]
+def reference_groups(table: GroupTable, privileged: Sequence[str] = ()) -> tuple[str, ...]:
+    """The privileged groups that are there; none named: the one with the highest selection rate (ties: last by name)."""
+    named = tuple(name for name in privileged if name in table.groups)
+    if named or privileged or not table.groups:
+        return named
+    rates = np.nan_to_num(_value(selected, table.counts), nan=-1.0)
+    best = max(range(len(table.groups)), key=lambda i: (rates[i], table.groups[i]))
+    return (table.groups[best],)
 
 
-def spread(groups: Mapping[str, Confusion], metric: str) -> float:
-    """fairlearn's convention: greatest minus least group rate (ratios: least over greatest; odds: the worse of TPR and FPR)."""
-    chosen = METRICS[metric]
-    gaps = []
-    for rate in chosen.rates:
-        rates = [_rate(rate(c)) for c in groups.values()]
-        ratio = chosen.combine is _ratio
-        gaps.append(min(rates) / max(rates) if ratio and max(rates) > 0 else max(rates) - min(rates))
-    return sum(gaps) / len(gaps) if chosen.combine is _average else max(gaps)
+def compare(
+    table: GroupTable, privileged: Sequence[str] = (), names: Sequence[str] = tuple(METRICS)
+) -> list[Comparison]:
+    """Every other group against the privileged ones together; empty when there is no reference."""
+    base = reference_groups(table, privileged)
+    pooled = table.of(base)
+    found = []
+    for group, counts in zip(table.groups, table.counts, strict=True):
+        if not base or group in base or not counts.any():
+            continue
+        values = {name: float(METRICS[name](counts, pooled)) for name in names}
+        found.append(Comparison(group, " + ".join(base), counts, pooled, values))
+    return found
 
 
-def impact_ratios(groups: Mapping[str, Confusion], least_share: float = 0.0) -> dict[str, float | None]:
-    """NYC Local Law 144 (6 RCNY § 5-300): selection rate over that of the most selected category; None below ``least_share`` of rows."""
-    total = sum(c.rows for c in groups.values())
-    kept = {g: _rate(c.selection) for g, c in groups.items() if c.rows and c.rows >= least_share * total}
-    best = max(kept.values(), default=0.0)
-    return {g: kept[g] / best if g in kept and best else None for g in groups}
+def spread(table: GroupTable) -> dict[str, float]:
+    """fairlearn's conventions over all groups: differences are max − min of a rate, ratios min / max, odds the worse of both."""
+    rates = {name: _value(rate, table.counts) for name, rate in RATES.items()}
+    gap = {name: _gap(values) for name, values in rates.items()}
+    low = {name: _low(values) for name, values in rates.items()}
+    return {
+        "demographicParityDifferenceMaxMin": gap["selectionRate"],
+        "demographicParityRatioMinMax": low["selectionRate"],
+        "equalOpportunityDifferenceMaxMin": gap["truePositiveRate"],
+        "equalizedOddsDifferenceMaxMin": max(gap["truePositiveRate"], gap["falsePositiveRate"]),
+        "equalizedOddsRatioMinMax": min(low["truePositiveRate"], low["falsePositiveRate"]),
+        "predictiveParityDifferenceMaxMin": gap["predictiveValue"],
+        "accuracyDifferenceMaxMin": gap["accuracy"],
+    }
 
 
-def chi_square(groups: Mapping[str, Confusion]) -> float:
-    """Pearson's χ² of group × outcome, uncorrected; 0 where a margin is empty."""
-    table = np.array([[c.favourable, c.rows - c.favourable] for c in groups.values()], np.float64)
-    if not table.size or not table.sum():
-        return 0.0
-    expected = table.sum(1, keepdims=True) * table.sum(0, keepdims=True) / table.sum()
-    return float(((table - expected) ** 2 / expected).sum()) if (expected > 0).all() else 0.0
+def _gap(values: Floats) -> float:
+    known = values[~np.isnan(values)]
+    return float(known.max() - known.min()) if len(known) else float("nan")
 
 
-def simpson(cells: Cells, attribute: str, stratum: str, privileged: Sequence[str]) -> list[dict[str, Any]]:
-    """Per group: SPD over all, SPD within strata, and adjusted for them (Mantel-Haenszel weights n₁n₀/(n₁+n₀)); does it turn?"""
-    whole = {g: Confusion.of(c) for g, c in cells.table(attribute).items()}
-    base = reference(whole, privileged)
-    out = []
-    for one in compare(whole, base, ["statisticalParityDifference"]):
-        within, total, weights = {}, 0.0, 0.0
-        for value in cells.values_of(stratum):
-            groups = {g: Confusion.of(c) for g, c in cells.table(attribute, {stratum: value}).items()}
-            pool = [groups[g] for g in base if g in groups]
-            mine = groups.get(one.group)
-            if mine is None or not pool:
-                continue
-            against = sum(pool[1:], start=pool[0])
-            gap = _rate(mine.selection) - _rate(against.selection)
-            weight = mine.rows * against.rows / (mine.rows + against.rows)
-            within[value], total, weights = gap, total + weight * gap, weights + weight
-        if weights:
-            adjusted = total / weights
-            turns = abs(one.value) > 0.01 and adjusted * one.value <= 0
-            out.append(
-                {"group": one.group, "reference": one.reference, "stratum": stratum, "spd": one.value, "within": within,
-                 "adjustedSpd": adjusted, "reverses": turns}
-            )  # fmt: skip
-    return out
+def _low(values: Floats) -> float:
+    known = values[~np.isnan(values)]
+    if not len(known):
+        return float("nan")
+    return float(known.min() / known.max()) if known.max() > 0 else 0.0
+
+
+def impact_ratios(table: GroupTable, least_share: float = 0.0) -> dict[str, float | None]:
+    """NYC Local Law 144 (6 RCNY § 5-300): selection rate / rate of the most selected category.
+
+    Categories with less than ``least_share`` of the rows are left out (None), as § 5-301 (d) allows below 2 %.
+    """
+    rows = table.rows
+    kept = (rows > 0) & (rows >= least_share * rows.sum())
+    rates = _value(selected, table.counts)
+    best = rates[kept].max() if kept.any() else 0.0
+    usable = kept & bool(best > 0)
+    return {group: float(rates[i] / best) if usable[i] else None for i, group in enumerate(table.groups)}
+
+
+def entropy_index(c: Array, alpha: float = 2.0) -> Floats:
+    """Generalised entropy of the benefits ŷ − y + 1 ∈ {0, 1, 2} over rows with a label (Speicher et al., KDD 2018).
+
+    ``alpha`` 1 is the Theil index; 0 isn't defined here, since benefits may be 0.
+    """
+    in_favour = c[..., FAVORABLE, UNFAVORABLE]
+    hits, n = right(c)
+    mean = ratio(hits + 2 * in_favour, n)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        one, two = 1 / mean, 2 / mean
+        if alpha == 1:
+            theil: Floats = (hits * one * np.log(one) + in_favour * two * np.log(two)) / n
+            return theil
+        general: Floats = ((hits * one**alpha + in_favour * two**alpha) / n - 1) / (alpha * (alpha - 1))
+    return general
+
+
+def theil_index(c: Array) -> Floats:
+    """Generalised entropy with α = 1."""
+    return entropy_index(c, 1.0)
+
+
+def adjusted_difference(u: Array, p: Array) -> float:
+    """Stratum-adjusted SPD: mean of the strata's, weighted n₁n₀/(n₁+n₀) as Mantel & Haenszel (1959). ``u``, ``p``: (strata, 2, 3)."""
+    n1, n0 = u.sum((-2, -1)), p.sum((-2, -1))
+    both = (n1 > 0) & (n0 > 0)
+    if not both.any():
+        return float("nan")
+    weight = n1[both] * n0[both] / (n1[both] + n0[both])
+    return float((weight * (_value(selected, u[both]) - _value(selected, p[both]))).sum() / weight.sum())
+
+
+@dataclass(frozen=True)
+class SimpsonFinding:
+    """Whether an attribute's disparity survives within the strata. ``strata``: value → SPD (NaN: one side is empty)."""
+
+    attribute: str
+    group: str
+    reference: str
+    by: str
+    difference: float
+    adjusted: float
+    strata: dict[str, float]
+    reverses: bool
+    """The adjusted difference has the other sign, or is less than a tenth: the aggregate is the strata's doing."""
+
+
+def simpson(cells: Cells, attribute: str, by: str, privileged: Sequence[str] = ()) -> list[SimpsonFinding]:
+    """Compare the aggregate SPD of every group with the one within the values of ``by`` (Simpson 1951; Bickel et al. 1975)."""
+    table = cells.by(attribute)
+    base = reference_groups(table, privileged)
+    values = cells.values(by)
+    parts = [cells.where(by, value).by(attribute) for value in values]
+    reference = np.array([part.of(base) for part in parts]).reshape(-1, 2, 3)
+    findings = []
+    for whole in compare(table, privileged, ("statisticalParityDifference",)):
+        counts = np.array([part.of([whole.group]) for part in parts]).reshape(-1, 2, 3)
+        within = _value(selected, counts) - _value(selected, reference)
+        difference, adjusted = whole.metrics["statisticalParityDifference"], adjusted_difference(counts, reference)
+        reverses = abs(difference) > 0.01 and (adjusted * difference <= 0 or abs(adjusted) < abs(difference) / 10)
+        strata = dict(zip(values, within.tolist(), strict=True))
+        findings.append(
+            SimpsonFinding(attribute, whole.group, whole.reference, by, difference, adjusted, strata, bool(reverses))
+        )
+    return findings
+
+
+def confusion(
+    groups: Array | Sequence[Any], outcome: Array | Sequence[Any], label: Array | Sequence[Any] | None = None
+) -> GroupTable:
+    """Counts per group straight from columns: ``outcome`` and ``label`` favourable or not (bool or 0/1), shape (rows,)."""
+    cells = Cells(("group",))
+    known = None if label is None else np.asarray(label, np.int64)
+    cells.add({"group": coded(np.asarray(groups))}, np.asarray(outcome), known)
+    return cells.by("group")

@@ -4,64 +4,65 @@ A metric fails when its anytime-valid interval lies outside the bounds, so that 
 alarms; it passes when the estimate lies inside; in between, and below ``minSamples``, the verdict is Unknown and says why.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from math import inf, isfinite
 from typing import Any, Literal
 
 from governed_api.governance import Bias, MetricBounds
-from governed_serving.auditor.cells import Cells
+from governed_serving.auditor.cells import Cells, GroupTable
 from governed_serving.auditor.intervals import Interval, binomial_sequence, katz, newcombe
-from governed_serving.auditor.metrics import METRICS, Comparison, Confusion, compare, simpson
+from governed_serving.auditor.metrics import LABEL_METRICS, METRICS, Comparison, compare, simpson
 
 __all__ = ["SMALLEST_GROUP", "judge", "sequence_interval"]
 
 Verdict = Literal["Pass", "Fail", "Unknown"]
 SMALLEST_GROUP = 10
-"""Groups with fewer rows are not compared (small-cell suppression)."""
+"""Groups with fewer rows are neither compared nor shown (small-cell suppression)."""
 
 
-def sequence_interval(one: Comparison, level: float) -> Interval:
+def sequence_interval(name: str, one: Comparison, level: float) -> Interval:
     """Anytime-valid interval of a comparison: a confidence sequence per rate, the level shared among them (union bound)."""
-    metric = METRICS[one.metric]
+    metric = METRICS[name]
     share = 1 - (1 - level) / (2 * len(metric.rates))
     pairs = [
-        (binomial_sequence(*rate(one.group_counts), share), binomial_sequence(*rate(one.reference_counts), share))
+        (binomial_sequence(*_counts(rate(one.counts)), share), binomial_sequence(*_counts(rate(one.against)), share))
         for rate in metric.rates
     ]
-    if one.metric == "disparateImpactRatio":
+    if name == "disparateImpactRatio":
         a, b = pairs[0]
         return Interval(a.lower / b.upper, a.upper / b.lower if b.lower else inf)
     gaps = [Interval(a.lower - b.upper, a.upper - b.lower) for a, b in pairs]
-    if one.metric == "equalizedOddsDifference":
+    if name == "equalizedOddsDifference":
         least = [max(g.lower, -g.upper, 0.0) for g in gaps]
         return Interval(max(least), max(max(abs(g.lower), abs(g.upper)) for g in gaps))
     return Interval(sum(g.lower for g in gaps) / len(gaps), sum(g.upper for g in gaps) / len(gaps))
 
 
-def _fixed(one: Comparison, level: float) -> Interval | None:
-    metric = METRICS[one.metric]
+def _counts(rate: tuple[Any, Any]) -> tuple[int, int]:
+    return int(rate[0]), int(rate[1])
+
+
+def _fixed(name: str, one: Comparison, level: float) -> Interval | None:
+    """Interval for one look at a closed window."""
+    metric = METRICS[name]
     if len(metric.rates) != 1:
         return None
-    group, against = metric.rates[0](one.group_counts), metric.rates[0](one.reference_counts)
-    return (katz if one.metric == "disparateImpactRatio" else newcombe)(*group, *against, level)
+    group, against = _counts(metric.rates[0](one.counts)), _counts(metric.rates[0](one.against))
+    return (katz if name == "disparateImpactRatio" else newcombe)(*group, *against, level)
 
 
-def _rows(one: Comparison) -> int:
-    """The smaller side's rows that the metric rests on."""
-    metric = METRICS[one.metric]
-    return min(min(r(one.group_counts)[1], r(one.reference_counts)[1]) for r in metric.rates)
-
-
-def _metric_verdict(one: Comparison, bounds: MetricBounds, interval: Interval, enough: bool) -> tuple[Verdict, str]:
+def _metric_verdict(name: str, one: Comparison, bounds: MetricBounds, interval: Interval) -> tuple[Verdict, str]:
     low = -inf if bounds.threshold_lower is None else bounds.threshold_lower
     high = inf if bounds.threshold_upper is None else bounds.threshold_upper
-    if one.value != one.value:
-        return "Unknown", "no labels yet" if METRICS[one.metric].labelled else "a rate is not defined"
-    if not enough or _rows(one) < SMALLEST_GROUP:
-        return "Unknown", "too few samples"
+    value = one.metrics[name]
+    if value != value:
+        return "Unknown", "no labels yet" if name in LABEL_METRICS else "a rate is not defined"
+    if METRICS[name].support(one.counts, one.against) < SMALLEST_GROUP:
+        return "Unknown", f"fewer than {SMALLEST_GROUP} rows in a group"
     if interval.upper < low or interval.lower > high:
         return "Fail", "the whole interval lies outside the bounds"
-    if low <= one.value <= high:
+    if low <= value <= high:
         return "Pass", ""
     return "Unknown", "the estimate lies outside the bounds, but its interval still reaches them"
 
@@ -71,41 +72,39 @@ def judge(bias: Bias, cells: Cells) -> dict[str, Any]:
 
     The overall level is shared among all comparisons (Bonferroni), so that one overall false alarm has probability ≤ 1 − level.
     """
-    bounds = {b.name: b for b in bias.metrics}
-    samples = cells.total
-    found = []
-    tables = {a.name: {g: Confusion.of(c) for g, c in cells.table(a.name).items()} for a in bias.protected_attributes}
-    compared = [(a, compare(tables[a.name], a.privileged, list(bounds))) for a in bias.protected_attributes]
-    number = max(sum(len(c) for _, c in compared), 1)
-    level = 1 - (1 - bias.confidence_level) / number
-    for attribute, comparisons in compared:
-        for one in comparisons:
-            interval = sequence_interval(one, level)
-            verdict, why = _metric_verdict(one, bounds[one.metric], interval, samples >= bias.min_samples)
-            found.append(
-                _entry(
-                    attribute.name, one, bounds[one.metric], interval, _fixed(one, bias.confidence_level), verdict, why
-                )
-            )
-    overall = _overall([f["verdict"] for f in found]) if samples >= bias.min_samples else "Unknown"
+    names = [bounds.name for bounds in bias.metrics]
+    tables = {a.name: cells.by(a.name) for a in bias.protected_attributes}
+    compared = {a.name: compare(tables[a.name], a.privileged, names) for a in bias.protected_attributes}
+    level = 1 - (1 - bias.confidence_level) / max(len(names) * sum(map(len, compared.values())), 1)
+    samples = cells.rows
+    enough = samples >= bias.min_samples
+    found = [
+        _entry(attribute, one, bounds, level, bias.confidence_level, enough)
+        for attribute, comparisons in compared.items()
+        for one in comparisons
+        for bounds in bias.metrics
+    ]
+    overall = _overall([f["verdict"] for f in found]) if enough else "Unknown"
+    strata = [
+        asdict(row)
+        for a in bias.protected_attributes
+        for s in bias.strata
+        if s != a.name
+        for row in simpson(cells, a.name, s, a.privileged)
+    ]
     return {
         "verdict": overall,
-        "summary": _summary(overall, found, samples, bias.min_samples),
+        "summary": _summary(found, samples, bias.min_samples),
         "samples": samples,
+        "labelled": cells.labelled,
         "confidenceLevel": bias.confidence_level,
         "metrics": found,
-        "groups": {name: _group_rates(groups) for name, groups in tables.items()},
-        "strata": [
-            row
-            for a in bias.protected_attributes
-            for s in bias.strata
-            if s != a.name
-            for row in simpson(cells, a.name, s, a.privileged)
-        ],
+        "groups": {name: _group_rates(table) for name, table in tables.items()},
+        "strata": [{**row, "strata": {k: _number(v) for k, v in row["strata"].items()}} for row in strata],
     }
 
 
-def _overall(verdicts: list[Verdict]) -> Verdict:
+def _overall(verdicts: Sequence[Verdict]) -> Verdict:
     if "Fail" in verdicts:
         return "Fail"
     return "Unknown" if "Unknown" in verdicts or not verdicts else "Pass"
@@ -116,56 +115,57 @@ def _number(value: float) -> float | None:
 
 
 def _entry(
-    attribute: str,
-    one: Comparison,
-    bounds: MetricBounds,
-    interval: Interval,
-    fixed: Interval | None,
-    verdict: Verdict,
-    why: str,
+    attribute: str, one: Comparison, bounds: MetricBounds, level: float, fixed_level: float, enough: bool
 ) -> dict[str, Any]:
+    name = bounds.name
+    interval = sequence_interval(name, one, level)
+    verdict, why = _metric_verdict(name, one, bounds, interval) if enough else ("Unknown", "too few samples")
     entry: dict[str, Any] = {
-        "name": one.metric,
+        "name": name,
         "attribute": attribute,
         "group": one.group,
         "reference": one.reference,
-        "value": _number(one.value),
+        "value": _number(one.metrics[name]),
         "lower": _number(interval.lower),
         "upper": _number(interval.upper),
         "thresholdLower": bounds.threshold_lower,
         "thresholdUpper": bounds.threshold_upper,
-        "samples": one.group_counts.rows + one.reference_counts.rows,
+        "samples": int(one.counts.sum() + one.against.sum()),
         "verdict": verdict,
         "message": why,
     }
+    fixed = _fixed(name, one, fixed_level)
     if fixed is not None:
         entry["fixedSample"] = {"lower": _number(fixed.lower), "upper": _number(fixed.upper)}
     return entry
 
 
-def _group_rates(groups: Mapping[str, Confusion]) -> list[dict[str, Any]]:
+def _group_rates(table: GroupTable) -> list[dict[str, Any]]:
+    rows, favourable = table.rows.tolist(), table.counts[:, 1].sum(1).tolist()
     return [
-        {"group": name, "rows": c.rows, "favorable": c.favourable, "rate": c.favourable / c.rows}
-        for name, c in groups.items()
-        if c.rows >= SMALLEST_GROUP
+        {"group": name, "rows": n, "favorable": k, "rate": k / n}
+        for name, n, k in zip(table.groups, rows, favourable, strict=True)
+        if n >= SMALLEST_GROUP
     ]
 
 
-def _summary(overall: Verdict, found: list[dict[str, Any]], samples: int, least: int) -> str:
+def _summary(found: list[dict[str, Any]], samples: int, least: int) -> str:
     if samples < least:
         return f"{samples} of {least} samples"
-    order = {"Fail": 0, "Unknown": 1, "Pass": 2}
     if not found:
-        return f"{samples} samples of a single group: nothing to compare"
+        return f"{samples} samples, and no two groups to compare"
+    order = {"Fail": 0, "Unknown": 1, "Pass": 2}
     worst = min(found, key=lambda f: (order[f["verdict"]], -_excess(f)))
+    about = f"{worst['name']} of {worst['attribute']}={worst['group']} against {worst['reference']}"
     if worst["value"] is None:
-        return f"{worst['name']} {worst['attribute']}: {worst['message']}"
-    upper = "∞" if worst["upper"] is None else f"{worst['upper']:.4f}"
-    text = f"{worst['name']} {worst['attribute']} {worst['group']}/{worst['reference']} {worst['value']:+.4f} [{worst['lower']:.4f}, {upper}]"
+        return f"{about}: {worst['message']}"
     limits = ", ".join(
-        f"{w} {v:g}" for w, v in (("≥", worst["thresholdLower"]), ("≤", worst["thresholdUpper"])) if v is not None
+        f"{sign} {worst[key]:g}"
+        for sign, key in (("≥", "thresholdLower"), ("≤", "thresholdUpper"))
+        if worst[key] is not None
     )
-    return f"{text} (bounds {limits})"
+    upper = "∞" if worst["upper"] is None else f"{worst['upper']:.4f}"
+    return f"{about}: {worst['value']:+.4f} [{worst['lower']:.4f}, {upper}], expected {limits}"
 
 
 def _excess(entry: Mapping[str, Any]) -> float:
