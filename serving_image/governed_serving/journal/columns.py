@@ -5,7 +5,7 @@ Numeric columns are little-endian arrays; strings are codes into a dictionary, s
 
 import sys
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import chain
 from typing import Any
 
@@ -37,6 +37,9 @@ _CODES = np.dtype("<i4")
 # array.array takes Python numbers several times faster than numpy does for the few rows of a request.
 _FAST = {"UINT8": "B", "INT32": "i", "INT64": "q", "FP32": "f", "FP64": "d"} if sys.byteorder == "little" else {}
 
+_LISTS = frozenset((list, tuple))
+_TEXT = frozenset((str,))
+
 Values = Sequence[Any] | NDArray[Any]
 
 
@@ -54,7 +57,7 @@ def pack(dtype: str, width: int, parts: Sequence[Values], rows: int) -> Column:
     expected = rows * width * DTYPES[dtype].itemsize
     if len(data) != expected:
         raise RecordRefused(f"expected {expected} bytes for {rows} rows × {width} of {dtype}, found {len(data)}")
-    return Column(dtype, data, width=width)
+    return Column(dtype, data, [], width)
 
 
 def numbers(column: Column) -> NDArray[Any]:
@@ -71,9 +74,9 @@ def strings(column: Column) -> NDArray[np.object_]:
 
 def _numeric(dtype: str, parts: Sequence[Values]) -> bytes:
     code = _FAST.get(dtype)
-    if code is not None and not any(isinstance(p, np.ndarray) for p in parts):
+    if code is not None and _LISTS.issuperset(map(type, parts)):
         try:
-            return array(code, chain.from_iterable(parts)).tobytes()
+            return array(code, [*chain.from_iterable(parts)]).tobytes()
         except TypeError:  # None (a missing value) or nested rows: numpy knows what to do
             pass
     kind = DTYPES[dtype]
@@ -81,12 +84,16 @@ def _numeric(dtype: str, parts: Sequence[Values]) -> bytes:
 
 
 def _pack_strings(parts: Sequence[Values], count: int, width: int) -> Column:
-    flat: Iterable[Any] = chain.from_iterable(p.ravel().tolist() if isinstance(p, np.ndarray) else p for p in parts)
+    if not _LISTS.issuperset(map(type, parts)):
+        parts = [p.ravel().tolist() if isinstance(p, np.ndarray) else p for p in parts]
     index: dict[Any, int] = {}
-    codes = array("i", [index.setdefault(v, len(index)) for v in map(_text, flat)])
+    code, size = index.setdefault, index.__len__
+    codes = array("i", [code(v, size()) for v in chain.from_iterable(parts)])
+    if not _TEXT.issuperset(map(type, index)):
+        return _pack_strings([[_text(v) for v in chain.from_iterable(parts)]], count, width)
     if len(codes) != count:
         raise RecordRefused(f"expected {count} strings, found {len(codes)}")
-    return Column("BYTES", codes.tobytes(), list(index), width)
+    return Column("BYTES", codes.tobytes(), [*index], width)
 
 
 def _text(value: Any) -> str:

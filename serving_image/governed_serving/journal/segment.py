@@ -34,21 +34,23 @@ def segments(folder: Path) -> list[int]:
 class SegmentFile:
     """The segment being written. Not thread-safe."""
 
-    def __init__(self, folder: Path, stream: str, chain: Chain, cipher: SegmentCipher):
-        """Create the file and write its header (fsynced); raises OSError and leaves nothing behind."""
+    def __init__(self, folder: Path, stream: str, chain: Chain, cipher: SegmentCipher, durable: bool = True):
+        """Create the file and write its header (fsynced if ``durable``); raises OSError and leaves nothing behind."""
         bare = Header(stream, chain.identity, chain.next_seq, chain.previous, time.time())
         self._key, wrapped = cipher.new(bare.aad())
         self._header = Header(stream, chain.identity, chain.next_seq, chain.previous, bare.created, wrapped)
         self.path = segment_path(folder, chain.next_seq)
         self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
         self._attempt = 0
+        self._lost: OSError | None = None
         self.broken = False
         self.end = 0
         self.next_seq, self._previous = chain.next_seq, chain.previous
         try:
             self._write([self._header.pack()])
-            os.fsync(self._fd)
-            sync_folder(folder)
+            if durable:
+                os.fsync(self._fd)
+                sync_folder(folder)
         except OSError:
             self.close()
             self.path.unlink(missing_ok=True)
@@ -80,11 +82,19 @@ class SegmentFile:
 
     def sync(self) -> None:
         """Make all frames durable; raises OSError, after which the file must not be written any more."""
-        os.fdatasync(self._fd)
-
-    def close(self) -> None:
-        """Close the file."""
+        if self._lost is not None:
+            raise self._lost
         if self._fd >= 0:
+            os.fdatasync(self._fd)
+
+    def close(self, sync: bool = False) -> None:
+        """Close the file; ``sync``: make it durable first. If that fails, :meth:`sync` says so to whoever asks later."""
+        if self._fd >= 0:
+            try:
+                if sync:
+                    os.fdatasync(self._fd)
+            except OSError as error:
+                self._lost = error
             os.close(self._fd)
             self._fd = -1
 

@@ -1,7 +1,9 @@
-"""The writing end of a stream: group commit by one thread.
+"""The writing end of a stream: group commit.
 
-Whatever waits when the thread comes round goes out together: predictions as one columnar frame, one write, one fsync. So the cost
-per request falls as load rises, and a caller that was answered knows that its record is on disk.
+Whatever waits goes out together: predictions as one columnar frame, one write, one fsync. So the cost per request falls as load
+rises, and a caller that was answered knows that its record is on disk. The event loop encodes and writes at the end of its round
+(a few microseconds per record: a thread's hop costs more); only fsync, which takes milliseconds, is left to a thread, and while
+it runs the next group gathers.
 """
 
 import asyncio
@@ -75,6 +77,15 @@ class _Item(NamedTuple):
 Outcome = Ack | JournalError
 
 
+class _Job(NamedTuple):
+    """Work for the thread: write ``items``, then fsync ``segment`` and answer ``outcomes``."""
+
+    loop: asyncio.AbstractEventLoop
+    items: list[_Item]
+    outcomes: list[tuple[_Item, Outcome]]
+    segment: SegmentFile | None
+
+
 class Journal:
     """Appends to ``{spool}/journal/{stream}``.
 
@@ -103,7 +114,7 @@ class Journal:
         self._segment_bytes = segment_bytes or min(16 << 20, max(64 << 10, max_bytes // 8))
         self._stats = JournalStats()
         self._segment: SegmentFile | None = None
-        self._queue: SimpleQueue[_Item | None] = SimpleQueue()
+        self._queue: SimpleQueue[_Item] = SimpleQueue()
         self._closed = False
         self._failing = False
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -114,6 +125,9 @@ class Journal:
             os.close(self._lock)
             raise
         self._spool_bytes = _size_of(self.folder)
+        self._writing = threading.Lock()
+        self._scheduled = self._syncing = False
+        self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._run, name=f"journal-{stream}", daemon=True)
         self._thread.start()
 
@@ -130,6 +144,9 @@ class Journal:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Ack] = loop.create_future()
         self._queue.put(_Item(record, loop, future))
+        if not self._scheduled:
+            self._scheduled = True
+            loop.call_soon(self._round, loop)
         return future
 
     def append_blocking(self, record: Record, timeout: float | None = None) -> Ack:
@@ -137,6 +154,7 @@ class Journal:
         self._admit()
         future: Future[Ack] = Future()
         self._queue.put(_Item(record, None, future))
+        self._commit_here()
         return future.result(timeout)
 
     @property
@@ -150,12 +168,16 @@ class Journal:
         return not self._closed and not self._failing
 
     def close(self) -> None:
-        """Write what waits, fsync, end the thread. Further appends raise JournalClosed."""
+        """Write what waits, fsync. Further appends raise JournalClosed. Raises OSError when the fsync fails."""
         if self._closed:
             return
         self._closed = True
-        self._queue.put(None)
+        self._jobs.put(None)
         self._thread.join()
+        self._commit_here()
+        if self._segment is not None:
+            self._segment.sync()
+        self._leave_segment()
         os.close(self._lock)
 
     def __enter__(self) -> "Journal":
@@ -184,55 +206,95 @@ class Journal:
             ) from None
         return handle
 
-    # ---- the thread ----
+    def _round(self, loop: asyncio.AbstractEventLoop) -> None:
+        """On the event loop: write what waits. While an fsync runs nothing is written: the end of it comes here again."""
+        self._scheduled = False
+        if self._syncing or self._queue.empty():
+            return
+        if not self._writing.acquire(blocking=False):  # a blocking caller is at the disk: the loop must not wait for it
+            self._syncing = True
+            self._jobs.put(_Job(loop, self._drain(), [], None))
+            return
+        try:
+            outcomes = self._write_all(self._drain())
+            segment = self._segment
+        finally:
+            self._writing.release()
+        if self._fsync:
+            self._syncing = True
+            self._jobs.put(_Job(loop, [], outcomes, segment))
+        else:
+            self._finish(outcomes)
+            if not self._queue.empty():
+                self._round(loop)
 
     def _run(self) -> None:
-        going = True
-        while going:
-            batch = self._wait()
-            if batch and batch[-1] is None:
-                going = False
-            items = [i for i in batch if i is not None]
-            if items:
-                self._commit(items)
-        self._refuse_late()
-        self._leave_segment()
+        """The thread: fsync, and tell the loop."""
+        while (job := self._jobs.get()) is not None:
+            with self._writing:
+                outcomes = job.outcomes + self._write_all(job.items)
+                outcomes = self._synced(outcomes, job.segment or self._segment)
+            try:
+                job.loop.call_soon_threadsafe(self._after_sync, outcomes, job.loop)
+            except RuntimeError:  # the loop was closed meanwhile; others may wait all the same
+                self._syncing = False
+                self._finish(outcomes)
+                self._commit_here()
 
-    def _wait(self) -> list[_Item | None]:
-        """What waits, in order; None at the end when the journal is to close."""
+    def _after_sync(self, outcomes: list[tuple[_Item, Outcome]], loop: asyncio.AbstractEventLoop) -> None:
+        self._syncing = False
+        self._finish(outcomes)
+        self._round(loop)
+
+    def _commit_here(self) -> None:
+        """Commit what waits in the calling thread."""
+        while not self._queue.empty():
+            with self._writing:
+                outcomes = self._synced(self._write_all(self._drain()), self._segment)
+            self._finish(outcomes)
+
+    def _drain(self) -> list[_Item]:
+        """What waits, in order."""
         get = self._queue.get_nowait
-        batch = [self._queue.get()]
+        batch: list[_Item] = []
         try:
-            while batch[-1] is not None and len(batch) < _GROUP:
+            while len(batch) < _GROUP:
                 batch.append(get())
         except Empty:
             pass
         return batch
 
-    def _refuse_late(self) -> None:
-        """A record put between the check and the end of the thread: nobody must wait for ever."""
-        late = [i for i in self._drain() if i is not None]
-        _answer([(i, JournalClosed(f"journal stream {self.stream} is closed")) for i in late])
+    def _write_all(self, items: list[_Item]) -> list[tuple[_Item, Outcome]]:
+        return [pair for group in _groups(items) for pair in self._write_group(group)]
 
-    def _drain(self) -> Iterator[_Item | None]:
-        while not self._queue.empty():
-            yield self._queue.get_nowait()
+    def _synced(
+        self, outcomes: list[tuple[_Item, Outcome]], segment: SegmentFile | None
+    ) -> list[tuple[_Item, Outcome]]:
+        """Fsync what was written, if that is wanted; a failure takes all acknowledgements back."""
+        if not self._fsync or segment is None:
+            return outcomes
+        try:
+            segment.sync()
+            self._stats.syncs += 1
+        except OSError as error:
+            # After a failed fsync the kernel may have dropped the pages: go on in a new file, answer for none of these.
+            if segment is self._segment:
+                self._leave_segment()
+            trouble = self._trouble(error)
+            return [(item, trouble if isinstance(outcome, Ack) else outcome) for item, outcome in outcomes]
+        return outcomes
 
-    def _commit(self, items: list[_Item]) -> None:
-        outcomes: list[tuple[_Item, Outcome]] = []
-        written: list[tuple[_Item, Outcome]] = []
-        for group in _groups(items):
-            for part, outcome in self._write_group(group):
-                (written if isinstance(outcome, Ack) else outcomes).append((part, outcome))
-        if written and self._fsync:
-            error = self._sync()
-            if error is not None:
-                written = [(item, error) for item, _ in written]
-        done = sum(isinstance(o, Ack) for _, o in written)
-        self._stats.records += done
-        self._stats.failed += len(items) - done
-        self._failing = done == 0 and not all(isinstance(o, RecordRefused) for _, o in outcomes)
-        _answer(outcomes + written)
+    def _finish(self, outcomes: list[tuple[_Item, Outcome]]) -> None:
+        """Count and answer."""
+        refused = [o for _, o in outcomes if not isinstance(o, Ack)]
+        self._stats.records += len(outcomes) - len(refused)
+        for outcome in refused:
+            self._stats.refused_full += isinstance(outcome, JournalFull)
+            self._stats.refused_invalid += isinstance(outcome, RecordRefused)
+            self._stats.failed += not isinstance(outcome, (JournalFull, RecordRefused))
+        if outcomes:
+            self._failing = len(refused) == len(outcomes) and not all(isinstance(o, RecordRefused) for o in refused)
+        _answer(outcomes)
 
     def _write_group(self, group: list[_Item]) -> list[tuple[_Item, Outcome]]:
         """Write one frame; when a record doesn't fit its schema, each one by itself, so that it fails alone."""
@@ -241,7 +303,6 @@ class Journal:
         except Exception as error:  # whatever a caller's record makes of the encoder, the others' must be written
             if len(group) > 1:
                 return [pair for item in group for pair in self._write_group([item])]
-            self._stats.refused_invalid += 1
             refused = (
                 error if isinstance(error, RecordRefused) else RecordRefused(f"the record can't be encoded: {error}")
             )
@@ -249,7 +310,6 @@ class Journal:
         try:
             seq = self._write(plaintext)
         except JournalError as error:
-            self._stats.refused_full += len(group)
             return [(item, error) for item in group]
         return [(item, Ack(self.stream, seq, index)) for index, item in enumerate(group)]
 
@@ -260,7 +320,7 @@ class Journal:
             if self._segment is not None and self._segment.end >= self._segment_bytes:
                 self._leave_segment()
             if self._segment is None:
-                self._segment = SegmentFile(self.folder, self.stream, self._chain, self._cipher)
+                self._segment = SegmentFile(self.folder, self.stream, self._chain, self._cipher, self._fsync)
                 self._spool_bytes += self._segment.end
             before = self._segment.end
             seq = self._segment.append(plaintext)
@@ -294,27 +354,11 @@ class Journal:
             return JournalFull(f"journal volume of {self.folder}: {error.strerror}; free space or enlarge it")
         return JournalError(f"journal volume of {self.folder}: can't be written ({error.strerror})")
 
-    def _sync(self) -> JournalError | None:
-        try:
-            if self._segment is not None:
-                self._segment.sync()
-            self._stats.syncs += 1
-        except OSError as error:
-            # After a failed fsync the kernel may have dropped the pages: go on in a new file, answer for none of these.
-            self._leave_segment()
-            self._stats.refused_full += 1
-            return self._trouble(error)
-        return None
-
     def _leave_segment(self) -> None:
         segment, self._segment = self._segment, None
         if segment is not None:
             self._chain = segment.chain
-            try:
-                segment.sync()
-            except OSError:
-                self._stats.failed += 1
-            segment.close()
+            segment.close(sync=self._fsync)
 
 
 def _groups(items: Sequence[_Item]) -> Iterator[list[_Item]]:
@@ -358,7 +402,14 @@ def _answer(outcomes: list[tuple[_Item, Outcome]]) -> None:
             item.future.set_result(outcome)
         else:
             item.future.set_exception(outcome)
+    try:
+        here: asyncio.AbstractEventLoop | None = asyncio.get_running_loop()
+    except RuntimeError:  # the committing thread has none
+        here = None
     for loop, pairs in loops.items():
+        if loop is here:
+            _resolve(pairs)
+            continue
         try:
             loop.call_soon_threadsafe(_resolve, pairs)
         except RuntimeError:  # the loop is closed: nobody waits there any more
