@@ -55,6 +55,8 @@ class Violation:
     reason: str
     message: str
     status: Truth = "False"
+    blocking: bool = False
+    """Nothing new may be made until it is gone; what serves goes on."""
 
 
 @dataclass(frozen=True)
@@ -64,11 +66,15 @@ class Decision:
     train: bool = False
     """The trainer Job is wanted."""
     stable: Revision | None = None
-    """Has the traffic; absent until an artefact is there."""
+    """Has the traffic; absent until an artefact is there, and while what serves is held as it is."""
+    held: bool = False
+    """The stable Deployment exists and is left as it is (training, trial, or a violation that blocks)."""
     canary: Revision | None = None
     """On trial."""
     rejected: str | None = None
     """Name of the revision that failed its trial."""
+    again_in: float | None = None
+    """Seconds until time alone may change this decision."""
     stopped: bool = False
     """Suspended: volumes, keys and ledger stay, nothing runs."""
     violations: tuple[Violation, ...] = ()

@@ -51,21 +51,20 @@ def model_objects(subject: Subject, decision: Decision) -> list[Manifest]:
         wanted += [network.model_policy(subject)]
         if decision.train:
             wanted += [specification.training_config(subject), trainer.trainer_job(subject)]
-        if decision.stable:
+        if decision.stable or decision.held:
             wanted += _serving(subject, decision)
     return [m for m in wanted if m is not None]
 
 
 def _serving(subject: Subject, decision: Decision) -> Iterable[Manifest | None]:
-    assert decision.stable is not None
     stable, canary = decision.stable, decision.canary
-    revisions = [stable, canary] if canary and canary.name != stable.name else [stable]
-    configs = {c["metadata"]["name"]: c for c in (specification.serving_config(subject, r) for r in revisions)}
-    yield from configs.values()
+    configs = [specification.serving_config(subject, r) for r in (stable, canary) if r]
+    yield from {c["metadata"]["name"]: c for c in configs}.values()
     predictor = subject.model.spec.predictor
     fixed = None if autoscaling.automatic(predictor) else predictor.min_replicas
     yield from service.services(subject, canary=canary is not None)
-    yield inference.deployment(subject, stable, STABLE, fixed)
+    if stable:
+        yield inference.deployment(subject, stable, STABLE, fixed)
     if canary:
         yield inference.deployment(subject, canary, CANARY, canary_replicas(predictor.min_replicas, canary.percent))
     yield autoscaling.horizontal_pod_autoscaler(subject)

@@ -8,7 +8,7 @@ from governed_operator.desired.track import CANARY, STABLE
 
 
 def http_route(subject: Subject, decision: Decision) -> Manifest | None:
-    if not (subject.settings.gateway and subject.capabilities.gateway_api) or decision.stable is None:
+    if not (subject.settings.gateway and subject.capabilities.gateway_api):
         return None
     namespace, name = subject.settings.gateway.split("/", 1)
     shares = [(STABLE, 100 - (decision.canary.percent if decision.canary else 0))]

@@ -1,0 +1,168 @@
+"""What policy and status need to know of a child, taken from its status when an event comes; the rest isn't kept."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from governed_api.names import LABEL_COMPONENT, LABEL_REVISION
+from governed_operator.desired.track import TRACK_LABEL
+
+Object = dict[str, Any]
+
+STUCK = frozenset(
+    {
+        "CrashLoopBackOff",
+        "ImagePullBackOff",
+        "ErrImagePull",
+        "InvalidImageName",
+        "ErrImageNeverPull",
+        "CreateContainerConfigError",
+        "CreateContainerError",
+        "RunContainerError",
+    }
+)
+
+
+class Problem(NamedTuple):
+    """Why a pod doesn't run."""
+
+    reason: str
+    message: str
+
+
+class WorkloadFacts(NamedTuple):
+    """A Deployment or StatefulSet."""
+
+    observed: bool
+    """Its controller has seen the present generation."""
+    replicas: int
+    updated: int
+    available: int
+    wanted: int
+    track: str
+    revision: str
+    problem: Problem | None
+
+
+class JobFacts(NamedTuple):
+    """A Job."""
+
+    succeeded: bool
+    failure: Problem | None
+    suspended: bool
+
+
+class PodFacts(NamedTuple):
+    """A pod."""
+
+    component: str
+    track: str
+    revision: str
+    problem: Problem | None
+    ready: tuple[tuple[str, bool], ...]
+    """(container, ready) of containers and sidecars."""
+
+
+class ClaimFacts(NamedTuple):
+    """A PersistentVolumeClaim."""
+
+    bound: bool
+
+
+def _condition(status: Object, kind: str) -> Object:
+    found: Object = next((c for c in status.get("conditions") or () if c["type"] == kind), {})
+    return found
+
+
+def workload(o: Object) -> WorkloadFacts:
+    spec, status = o["spec"], o.get("status", {})
+    labels = o["metadata"].get("labels", {})
+    problem = None
+    failure, progress = _condition(status, "ReplicaFailure"), _condition(status, "Progressing")
+    if failure.get("status") == "True":
+        problem = Problem(failure.get("reason", "ReplicaFailure"), failure.get("message", ""))
+    elif progress.get("reason") == "ProgressDeadlineExceeded":
+        problem = Problem("ProgressDeadlineExceeded", progress.get("message", ""))
+    ready = status.get("availableReplicas", 0)
+    return WorkloadFacts(
+        observed=status.get("observedGeneration", 0) >= o["metadata"].get("generation", 0),
+        replicas=status.get("replicas", 0),
+        updated=status.get("updatedReplicas", 0),
+        available=ready,
+        wanted=spec.get("replicas", 1),
+        track=labels.get(TRACK_LABEL, ""),
+        revision=labels.get(LABEL_REVISION, ""),
+        problem=problem,
+    )
+
+
+def job(o: Object) -> JobFacts:
+    status = o.get("status", {})
+    failed = _condition(status, "Failed")
+    failure = None
+    if failed.get("status") == "True":
+        failure = Problem(failed.get("reason", "JobFailed"), failed.get("message", ""))
+    complete = _condition(status, "Complete").get("status") == "True"
+    return JobFacts(complete, failure, bool(o["spec"].get("suspend")))
+
+
+def pod(o: Object) -> PodFacts:
+    labels, status = o["metadata"].get("labels", {}), o.get("status", {})
+    statuses = [*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())]
+    running = {c["name"] for c in o["spec"]["containers"]}
+    running |= {c["name"] for c in o["spec"].get("initContainers", ()) if c.get("restartPolicy") == "Always"}
+    return PodFacts(
+        component=labels.get(LABEL_COMPONENT, ""),
+        track=labels.get(TRACK_LABEL, ""),
+        revision=labels.get(LABEL_REVISION, ""),
+        problem=None
+        if o["metadata"].get("deletionTimestamp")
+        else pod_problem(o["metadata"]["name"], status, statuses),
+        ready=tuple(sorted((s["name"], bool(s.get("ready"))) for s in statuses if s["name"] in running)),
+    )
+
+
+def pod_problem(name: str, status: Object, statuses: list[Object]) -> Problem | None:
+    """The first thing that keeps a pod from running, in words that name pod and container."""
+    scheduled = _condition(status, "PodScheduled")
+    if scheduled.get("status") == "False" and scheduled.get("reason") == "Unschedulable":
+        return Problem("Unschedulable", f"pod {name}: {scheduled.get('message', '')}")
+    for container in statuses:
+        found = _container_problem(container)
+        if found:
+            return Problem(found.reason, f"container {container['name']} of pod {name}: {found.message}")
+    if status.get("phase") == "Failed" and status.get("reason"):
+        return Problem(status["reason"], f"pod {name}: {status.get('message', '')}")
+    return None
+
+
+def _container_problem(container: Object) -> Problem | None:
+    waiting = container.get("state", {}).get("waiting") or {}
+    ended = container.get("state", {}).get("terminated") or container.get("lastState", {}).get("terminated") or {}
+    if ended.get("reason") == "OOMKilled" and not container.get("ready"):
+        return Problem("OOMKilled", f"used more memory than its limit ({container.get('restartCount', 0)} restarts)")
+    if waiting.get("reason") in STUCK:
+        tail = f"; it exited with code {ended['exitCode']}" if "exitCode" in ended else ""
+        last = f": {ended['message'].strip()[-300:]}" if ended.get("message") else ""
+        return Problem(waiting["reason"], f"{waiting.get('message', '')}{tail}{last}")
+    return None
+
+
+def claim(o: Object) -> ClaimFacts:
+    return ClaimFacts(o.get("status", {}).get("phase") == "Bound")
+
+
+FACTS: Mapping[str, Callable[[Object], Any]] = {
+    "Deployment": workload,
+    "StatefulSet": workload,
+    "Job": job,
+    "Pod": pod,
+    "PersistentVolumeClaim": claim,
+    "Secret": lambda o: tuple(sorted(o.get("data") or ())),
+    "PriorityClass": lambda o: o.get("value", 0),
+}
+
+
+def facts_of(kind: str, observed: Object) -> Any:
+    """Facts of a kind; None for kinds whose mere presence matters."""
+    taker = FACTS.get(kind)
+    return taker(observed) if taker else None

@@ -1,0 +1,63 @@
+"""One model and its surroundings at one moment: all that policy and status may look at."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from governed_api.model import GovernedModelStatus
+from governed_api.names import ARCHIVE
+from governed_api.report import ArchiveReport, GovernanceReportStatus
+from governed_api.resolved import ResolvedModel
+from governed_operator.cache import Child, ChildKey
+from governed_operator.desired.inference import deployment_name
+from governed_operator.desired.manifest import Subject
+from governed_operator.desired.track import STABLE
+from governed_operator.facts import PodFacts, WorkloadFacts
+
+
+@dataclass(frozen=True)
+class Outside:
+    """Objects that the manifest names and others own; each None or empty when it isn't asked for."""
+
+    missing_secret: str | None = None
+    """What is wrong with the Secret of governance.encryption.keyRef."""
+    missing_claim: str | None = None
+    """A PersistentVolumeClaim that data or model should come from, and that isn't there."""
+    unencrypted_class: str | None = None
+    """What is wrong with the StorageClass under encryption.mode storageClass."""
+
+
+@dataclass(frozen=True)
+class Observed:
+    """A frozen snapshot."""
+
+    subject: Subject
+    generation: int
+    status: GovernedModelStatus
+    now: datetime
+    report: GovernanceReportStatus | None = None
+    report_error: str | None = None
+    archive_report: ArchiveReport | None = None
+    children: Mapping[ChildKey, Child] = field(default_factory=dict)
+    shared: Mapping[ChildKey, Child] = field(default_factory=dict)
+    """Of the namespace's archive."""
+    outside: Outside = Outside()
+
+    @property
+    def model(self) -> ResolvedModel:
+        return self.subject.model
+
+    def workload(self, track: str = STABLE) -> WorkloadFacts | None:
+        """The Deployment of a track."""
+        child = self.children.get(("Deployment", deployment_name(self.subject.name, track)))
+        return child.facts if child and not child.deleting else None
+
+    @property
+    def archive(self) -> WorkloadFacts | None:
+        child = self.shared.get(("StatefulSet", ARCHIVE))
+        return child.facts if child else None
+
+    def pods(self, component: str, track: str | None = None) -> list[PodFacts]:
+        """Pods of a component, those that are going away left out."""
+        found = [c.facts for k, c in self.children.items() if k[0] == "Pod" and not c.deleting]
+        return [p for p in found if p.component == component and track in (None, p.track)]

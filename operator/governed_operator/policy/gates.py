@@ -1,0 +1,119 @@
+"""Gates in a chain, each named after its violation: the first one per condition becomes that condition."""
+
+from collections.abc import Callable
+
+from governed_api import conditions as c
+from governed_operator.decision import Violation
+from governed_operator.desired.trainer import job_name
+from governed_operator.observed import Observed
+
+Gate = Callable[[Observed], Violation | None]
+
+
+def key_secret_missing(obs: Observed) -> Violation | None:
+    problem = obs.outside.missing_secret
+    return Violation(c.ENCRYPTION_READY, "SecretNotFound", problem, blocking=True) if problem else None
+
+
+def kek_lost(obs: Observed) -> Violation | None:
+    """A key that was there and is gone must never be replaced by a fresh one: what it sealed would be lost silently."""
+    ref = obs.model.spec.governance.encryption.key_ref
+    sealed = obs.status.stable is not None or obs.status.artefact is not None
+    if ref or not sealed or ("Secret", f"{obs.subject.name}-kek") in obs.children:
+        return None
+    message = f"Secret {obs.subject.name}-kek is gone: restore it from a backup; without it artefact and journal can't be read"
+    return Violation(c.ENCRYPTION_READY, "KeyLost", message, blocking=True)
+
+
+def storage_class_not_encrypted(obs: Observed) -> Violation | None:
+    problem = obs.outside.unencrypted_class
+    return Violation(c.ENCRYPTION_READY, "StorageClassNotEncrypted", problem, blocking=True) if problem else None
+
+
+def source_claim_missing(obs: Observed) -> Violation | None:
+    problem = obs.outside.missing_claim
+    return Violation(c.READY, "PersistentVolumeClaimNotFound", problem, blocking=True) if problem else None
+
+
+def source_is_local(obs: Observed) -> Violation | None:
+    training = obs.model.spec.lifecycle.training
+    uris = {
+        "spec.lifecycle.training.data.uri": training.data.uri if training else None,
+        "spec.predictor.model.storageUri": obs.model.spec.predictor.model.storage_uri,
+    }
+    for name, uri in uris.items():
+        if uri and uri.startswith("file:"):
+            message = (
+                f"{name}: {uri} works with governed run only: put the file on a volume and name it pvc://claim/path"
+            )
+            return Violation(c.READY, "SourceNotReachable", message, blocking=True)
+    return None
+
+
+def report_not_readable(obs: Observed) -> Violation | None:
+    return Violation(c.DEGRADED, "ReportNotReadable", obs.report_error, "True") if obs.report_error else None
+
+
+def training_failed(obs: Observed) -> Violation | None:
+    if obs.model.spec.lifecycle.training is None:
+        return None
+    child = obs.children.get(("Job", job_name(obs.subject)))
+    trainer = obs.report.trainer if obs.report else None
+    answers = trainer is not None and trainer.training_hash == obs.model.training_hash()
+    said = trainer.message if trainer and answers and trainer.phase == "Failed" else ""
+    if child and child.facts.failure:
+        failure = child.facts.failure
+        return Violation(c.TRAINING_SUCCEEDED, failure.reason, said or failure.message)
+    return None
+
+
+def training_pod_stuck(obs: Observed) -> Violation | None:
+    for pod in obs.pods("trainer"):
+        if pod.problem:
+            return Violation(c.TRAINING_SUCCEEDED, pod.problem.reason, pod.problem.message)
+    return None
+
+
+def archive_pod_stuck(obs: Observed) -> Violation | None:
+    for child in obs.shared.values():
+        if child.kind == "Pod" and child.facts.problem:
+            return Violation(c.ARCHIVE_READY, child.facts.problem.reason, child.facts.problem.message)
+    return None
+
+
+def predictor_pod_stuck(obs: Observed) -> Violation | None:
+    """Any pod that is meant to serve: a service that limps is not Ready."""
+    for pod in obs.pods("predictor", "stable"):
+        if pod.problem:
+            return Violation(c.PREDICTOR_READY, pod.problem.reason, pod.problem.message)
+    workload = obs.workload()
+    if workload and workload.problem:
+        return Violation(c.PREDICTOR_READY, workload.problem.reason, workload.problem.message)
+    return None
+
+
+def artefact_refused(obs: Observed) -> Violation | None:
+    server = obs.report.server if obs.report else None
+    if server and server.verified is False:
+        return Violation(c.MODEL_VERIFIED, "DigestMismatch", server.message or "the artefact differs from its digest")
+    return None
+
+
+GATES: tuple[Gate, ...] = (
+    key_secret_missing,
+    kek_lost,
+    storage_class_not_encrypted,
+    source_claim_missing,
+    source_is_local,
+    report_not_readable,
+    training_failed,
+    training_pod_stuck,
+    archive_pod_stuck,
+    predictor_pod_stuck,
+    artefact_refused,
+)
+
+
+def violations(obs: Observed) -> tuple[Violation, ...]:
+    """All violations, in the order of the chain."""
+    return tuple(v for gate in GATES if (v := gate(obs)) is not None)

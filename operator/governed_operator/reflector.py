@@ -1,0 +1,85 @@
+"""Keeps the cache of one kind in step with the API server: list, watch, list again when the thread is lost."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+
+from governed_api.names import FIELD_MANAGER
+from governed_operator.cache import Cache, ModelKey, model_key
+from governed_operator.cluster import ApiError, Cluster, Object
+from governed_operator.kinds import Kind
+
+logger = logging.getLogger("governed_operator.reflector")
+
+SELECTOR = f"app.kubernetes.io/managed-by={FIELD_MANAGER}"
+WATCH_SECONDS = 290
+SILENCE = 150.0
+"""Seconds without any event before a watch is given up; the API server sends a bookmark every minute."""
+
+
+class Reflector:
+    """One kind's list and watch."""
+
+    def __init__(self, kind: Kind, cluster: Cluster, cache: Cache, wake: Callable[[ModelKey], None]) -> None:
+        self.kind = kind
+        self.synced = asyncio.Event()
+        self.heard = time.monotonic()
+        self._cluster = cluster
+        self._cache = cache
+        self._wake = wake
+
+    async def run(self) -> None:
+        """Never returns; breaks are retried with back-off."""
+        version, failures = "", 0
+        while True:
+            try:
+                if not version:
+                    version = await self._list()
+                async for event in self._cluster.watch(self.kind, SELECTOR, version, WATCH_SECONDS, SILENCE):
+                    version = self._take(event)
+                    failures = 0
+            except ApiError as error:
+                failures += 1
+                if error.status == 410 or failures > 3:
+                    version = ""
+                if error.status != 410:
+                    logger.warning("watch of %s broke: %s", self.kind.plural, error)
+                await asyncio.sleep(min(30.0, 0.2 * 2.0**failures))
+
+    async def _list(self) -> str:
+        seen: set[tuple[ModelKey, str]] = set()
+        version = ""
+        async for items, version in self._cluster.pages(self.kind, SELECTOR):  # noqa: B007
+            for item in items:
+                self._put(item)
+                seen.add((model_key(item), item["metadata"]["name"]))
+            self.heard = time.monotonic()
+        for key in self._cache.keep_only(self.kind.kind, seen):
+            self._wake(key)
+        self.synced.set()
+        return version
+
+    def _take(self, event: Object) -> str:
+        """Fold one event in; the version to go on from."""
+        self.heard = time.monotonic()
+        observed = event["object"]
+        if event["type"] == "ERROR":
+            raise ApiError(observed.get("code", 0), observed.get("reason", ""), observed.get("message", ""))
+        if event["type"] == "DELETED":
+            self._woken(self._cache.drop(self.kind.kind, observed))
+        elif event["type"] != "BOOKMARK":
+            self._put(observed)
+        return str(observed["metadata"]["resourceVersion"])
+
+    def _put(self, observed: Object) -> None:
+        self._woken(self._cache.put(self.kind.kind, observed))
+
+    def _woken(self, key: ModelKey | None) -> None:
+        if key is not None:
+            self._wake(key)
+
+    @property
+    def silent_for(self) -> float:
+        """Seconds since anything was heard."""
+        return time.monotonic() - self.heard

@@ -1,0 +1,213 @@
+"""(Observed, Decision) → status: conditions, revisions, figures. Pure."""
+
+from typing import Any
+
+from governed_api import conditions as c
+from governed_api.conditions import Condition, Truth, set_condition
+from governed_api.model import ArtefactStatus, BiasStatus, GovernedModelStatus, LedgerStatus, RevisionStatus
+from governed_operator.decision import Decision, Revision
+from governed_operator.desired.inference import selector
+from governed_operator.desired.service import service_url
+from governed_operator.observed import Observed
+
+State = tuple[Truth, str, str]
+
+
+def status_of(obs: Observed, decision: Decision) -> GovernedModelStatus:
+    """The whole status."""
+    workload = obs.workload()
+    serving = workload is not None and not decision.stopped
+    report = obs.report
+    artefact = obs.status.artefact
+    if decision.stable and decision.stable.artefact:
+        trained = (report.trainer.artefact or {}) if report and report.trainer else {}
+        same = trained.get("digest") == decision.stable.artefact
+        blob, variant = (str(trained.get(k) or "") for k in ("blob", "variant"))
+        artefact = ArtefactStatus(
+            digest=decision.stable.artefact, blob=blob if same else "", variant=variant if same else ""
+        )
+    return GovernedModelStatus(
+        observed_generation=obs.generation,
+        conditions=conditions(obs, decision),
+        url=service_url(obs.subject) if serving else None,
+        replicas=workload.replicas if workload else 0,
+        selector=",".join(f"{k}={v}" for k, v in selector(obs.subject).items()),
+        bias=_bias(obs),
+        artefact=artefact,
+        ledger=_ledger(obs),
+        stable=_revision(decision.stable) or obs.status.stable,
+        canary=_revision(decision.canary),
+        rejected=decision.rejected,
+    )
+
+
+def _revision(revision: Revision | None) -> RevisionStatus | None:
+    if revision is None:
+        return None
+    return RevisionStatus(
+        name=revision.name, artefact=revision.artefact, percent=revision.percent, since=revision.since
+    )
+
+
+def _bias(obs: Observed) -> BiasStatus | None:
+    auditor = obs.report.auditor if obs.report else None
+    if auditor is None or obs.model.spec.governance.bias is None:
+        return None
+    return BiasStatus(
+        verdict=auditor.verdict, summary=auditor.summary, samples=auditor.samples, ledger_index=auditor.ledger_index
+    )
+
+
+def _ledger(obs: Observed) -> LedgerStatus | None:
+    seen = obs.archive_report
+    if seen is None or not seen.checkpoint:
+        return obs.status.ledger
+    return LedgerStatus(size=seen.size, root_hash=seen.root_hash, checkpoint=seen.checkpoint)
+
+
+def conditions(obs: Observed, decision: Decision) -> list[Condition]:
+    """Conditions in their documented order; a gate's violation outranks what would be derived."""
+    states = _states(obs, decision)
+    for violation in reversed(decision.violations):
+        if violation.condition != c.READY:
+            states[violation.condition] = (violation.status, violation.reason, violation.message)
+    states[c.READY] = _ready(states, obs, decision)
+    out: list[Condition] = list(obs.status.conditions)
+    for kind in c.TYPES:
+        state = states.get(kind)
+        out = [x for x in out if x.type != kind] if state is None else _set(out, kind, state, obs)
+    return sorted(out, key=lambda x: c.TYPES.index(x.type) if x.type in c.TYPES else len(c.TYPES))
+
+
+def _set(known: list[Condition], kind: str, state: State, obs: Observed) -> list[Condition]:
+    status, reason, message = state
+    return set_condition(known, kind, status, reason, message[:1000], generation=obs.generation, now=obs.now)
+
+
+def _states(obs: Observed, decision: Decision) -> dict[str, State | None]:
+    spec = obs.model.spec
+    return {
+        c.ARCHIVE_READY: _archive(obs),
+        c.ENCRYPTION_READY: _encryption(obs),
+        c.QUOTA_ENFORCED: _quota(obs),
+        c.TRAINING_SUCCEEDED: _training(obs, decision) if spec.lifecycle.training else None,
+        c.MODEL_VERIFIED: _verified(obs, decision),
+        c.PREDICTOR_READY: _predictor(obs, decision),
+        c.EXPLAINER_READY: _container(obs, "explainer") if spec.explainer else None,
+        c.AUDITOR_READY: _container(obs, "auditor"),
+        c.BIAS_WITHIN_THRESHOLDS: _bias_state(obs) if spec.governance.bias else None,
+        c.DEGRADED: ("False", "AsExpected", ""),
+    }
+
+
+def _archive(obs: Observed) -> State:
+    archive = obs.archive
+    if archive and archive.available >= 1:
+        return "True", "Serving", ""
+    return "False", "ArchiveNotReady", "the namespace's archive has no ready pod"
+
+
+def _encryption(obs: Observed) -> State:
+    ref = obs.model.spec.governance.encryption.key_ref
+    name = ref.secret_name if ref else f"{obs.subject.name}-kek"
+    if ref or ("Secret", name) in obs.children:
+        return "True", "Envelope", f"keysets are wrapped by the key in Secret {name}"
+    return "Unknown", "KeyPending", f"Secret {name} is being made"
+
+
+def _quota(obs: Observed) -> State:
+    quota = obs.model.spec.quota
+    if quota.compute and ("ResourceQuota", f"{obs.subject.name}-compute") not in obs.children:
+        return "False", "QuotaPending", "the ResourceQuota is being made"
+    parts = [n for n in ("requests", "tokens", "max_concurrent", "compute") if getattr(quota, n)]
+    named = ", ".join(n.replace("max_concurrent", "maxConcurrent") for n in parts)
+    return "True", "Enforced" if parts else "NoQuota", f"limits: {named}" if parts else ""
+
+
+def _training(obs: Observed, decision: Decision) -> State:
+    trainer = obs.report.trainer if obs.report else None
+    answers = trainer is not None and trainer.training_hash == obs.model.training_hash()
+    if trainer and answers and trainer.phase == "Succeeded":
+        return "True", "Trained", trainer.message
+    if decision.stopped:
+        return "Unknown", "Suspended", "spec.suspend is true"
+    message = trainer.message if trainer and answers else ""
+    return "Unknown", "Training", message or "the trainer Job has not reported yet"
+
+
+def _verified(obs: Observed, decision: Decision) -> State:
+    if obs.model.spec.predictor.model.runtime:
+        return "Unknown", "ForeignRuntime", "what a foreign runtime loads is not verified"
+    server = obs.report.server if obs.report else None
+    workload = obs.workload()
+    if server and server.verified:
+        return "True", "DigestMatched", server.message
+    if decision.stable and workload and workload.observed and workload.available >= 1 and workload.updated >= 1:
+        return "True", "DigestMatched", "pods serve only after their artefact matched its digest"
+    return "Unknown", "NotServing", "no pod has verified the artefact yet"
+
+
+def _predictor(obs: Observed, decision: Decision) -> State:
+    if decision.stopped:
+        return "False", "Suspended", "spec.suspend is true: nothing runs"
+    workload = obs.workload()
+    if workload is None:
+        return "False", "NotDeployed", "no artefact to serve yet"
+    if not workload.observed or (decision.stable and workload.revision != decision.stable.name):
+        return "False", "RollingOut", "the Deployment controller has not seen the present revision yet"
+    if workload.updated < workload.wanted or workload.available < workload.wanted:
+        message = f"{workload.available} of {workload.wanted} replicas are available, {workload.updated} up to date"
+        return "False", "RollingOut", message
+    return "True", "Serving", f"{workload.available} replicas"
+
+
+def _container(obs: Observed, name: str) -> State:
+    states = [dict(p.ready).get(name, False) for p in obs.pods("predictor", "stable")]
+    if states and all(states):
+        return "True", "Serving", ""
+    if not states:
+        return "Unknown", "NoPods", "no serving pod yet"
+    return "False", "ContainerNotReady", f"container {name} is ready in {sum(states)} of {len(states)} pods"
+
+
+def _bias_state(obs: Observed) -> State:
+    auditor = obs.report.auditor if obs.report else None
+    if auditor is None:
+        return "Unknown", "NoVerdict", "the auditor has not reported yet"
+    if auditor.verdict == "Unknown":
+        return "Unknown", "TooFewSamples", auditor.summary or f"{auditor.samples} samples"
+    within = auditor.verdict == "Pass"
+    return "True" if within else "False", "WithinThresholds" if within else "BeyondThreshold", auditor.summary
+
+
+REQUIRED = (c.ENCRYPTION_READY, c.TRAINING_SUCCEEDED, c.ARCHIVE_READY, c.MODEL_VERIFIED, c.PREDICTOR_READY)
+"""What Ready needs, in the order in which a cause is looked for."""
+
+
+def _ready(states: dict[str, State | None], obs: Observed, decision: Decision) -> State:
+    if decision.stopped:
+        return "False", "Suspended", "spec.suspend is true: nothing runs"
+    for violation in decision.violations:
+        if violation.condition in (c.READY, *REQUIRED) and violation.status != "True":
+            return "False", violation.reason, violation.message
+    serving = obs.workload() is not None
+    for kind in REQUIRED:
+        state = states.get(kind)
+        excused = (kind == c.TRAINING_SUCCEEDED and serving) or (state is not None and state[1] == "ForeignRuntime")
+        if state is not None and state[0] != "True" and not excused:
+            return "False", state[1], state[2]
+    return "True", "Serving", ""
+
+
+NOISE = ("ledger", "bias")
+
+
+def significant(status: dict[str, Any]) -> dict[str, Any]:
+    """A status without figures that move by themselves: these alone are not worth a write each time."""
+    out = {k: v for k, v in status.items() if k not in NOISE}
+    out["verdict"] = (status.get("bias") or {}).get("verdict")
+    out["conditions"] = [
+        {k: v for k, v in x.items() if not (k == "message" and x["type"] == c.BIAS_WITHIN_THRESHOLDS)}
+        for x in status.get("conditions", [])
+    ]
+    return out
