@@ -18,6 +18,7 @@ import msgspec
 from governed_api import runtime
 from governed_api.resolved import ResolvedModel
 from governed_serving.archive.errors import Refused, Unreachable, Unverified
+from governed_serving.archive.tiles import tile_path
 from governed_serving.crypto.errors import KeyDestroyed, KeysetChanged
 from governed_serving.records import AppendRequest
 
@@ -155,6 +156,10 @@ class ArchiveClient:
     def consistency(self, first: int, second: int) -> list[bytes]:
         """Proof that the first ``first`` entries are a prefix of the first ``second``."""
         return self._proof("consistency", first=first, second=second)
+
+    def tile(self, level: int, number: int, width: int = 256) -> bytes:
+        """``width`` hashes (32 bytes each) of a tile of the tree."""
+        return self._ask("GET", f"/v1/ledger/tile/{tile_path(level, number, width)}").content
 
     def find(self, *, id: str = "", type: str = "", model: str = "", limit: int = 100) -> list[Found]:
         """The newest entries of a model with this id and type, ascending by index."""

@@ -97,6 +97,8 @@ class Ledger:
         with self._lock:
             if self._note is None or self._note[0] != self.size:
                 note = sign_checkpoint(self._signer, self.size, self._tree.root_hash())
+                # The edge first: with the full tiles it lets a verifier name the entry that differs.
+                replace_file(self.root / "edge", msgspec.msgpack.encode((self.size, self._tree.edge)))
                 replace_file(self.root / "checkpoint", note.encode())
                 self._note = (self.size, note)
             return self._note[1]
@@ -188,7 +190,6 @@ class Ledger:
             if not self._stale:
                 self.checkpoint()
                 self._snapshot()
-                self._tree.write_partial()
             self._log.close()
 
     def abandon(self) -> None:

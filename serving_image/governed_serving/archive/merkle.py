@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 
 __all__ = [
     "EMPTY_ROOT",
+    "Frontier",
     "NodeReader",
     "ProofError",
     "consistency_proof",
@@ -25,6 +26,32 @@ EMPTY_ROOT = hashlib.sha256(b"").digest()
 
 NodeReader = Callable[[int, int], bytes]
 """(height, index) → 32-byte hash of a complete node."""
+
+
+class Frontier:
+    """Root of a growing tree in O(log n) memory: the roots of its complete subtrees, left to right."""
+
+    def __init__(self) -> None:
+        self.size = 0
+        self._roots: list[bytes] = []
+
+    def append(self, leaf: bytes) -> None:
+        """Add one leaf hash."""
+        rest, node = self.size, leaf
+        while rest & 1:
+            node = hash_children(self._roots.pop(), node)
+            rest >>= 1
+        self._roots.append(node)
+        self.size += 1
+
+    def root(self) -> bytes:
+        """Root over all leaves so far."""
+        if not self._roots:
+            return EMPTY_ROOT
+        root = self._roots[-1]
+        for left in reversed(self._roots[:-1]):
+            root = hash_children(left, root)
+        return root
 
 
 class ProofError(ValueError):

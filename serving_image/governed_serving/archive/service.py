@@ -23,13 +23,14 @@ from governed_serving.crypto import (
     Kek,
     KeyDestroyed,
     Keyring,
+    Keyset,
     KeysetChanged,
     is_keyset_document,
     is_sealed,
 )
 from governed_serving.records import AppendRequest, LedgerEntry, canonical, timestamp
 
-__all__ = ["OWN_STREAM", "Archive", "ledger_origin", "open_ledger"]
+__all__ = ["OWN_STREAM", "Archive", "ledger_cipher", "ledger_origin", "open_ledger"]
 
 OWN_STREAM = "governed-archive"
 """Stream under which the archive itself writes entries about a model's keysets and references."""
@@ -55,6 +56,11 @@ _ENTRY_BYTES = 64 << 10
 def ledger_origin(namespace: str) -> str:
     """Name of a namespace's log, and of the key that signs it."""
     return f"governedmodels.io/archive/{namespace}"
+
+
+def ledger_cipher(root: Path, kek: Kek) -> Keyset:
+    """The keyset under which an archive directory's entries lie; raises CryptoError when there is none."""
+    return Keyring(kek, DirectoryStore(root / "keys")).keyset("ledger", create=False)
 
 
 def open_ledger(root: Path, kek: Kek, namespace: str) -> Ledger:

@@ -118,14 +118,6 @@ class TiledTree:
             _fsync(folder)
         self._unsynced.clear()
 
-    def write_partial(self) -> None:
-        """Write the partial tiles too, for readers of the directory (on a clean stop)."""
-        for level, tile in enumerate(self._edge):
-            if tile:
-                path = self.root / tile_path(level, self.size >> (8 * level + 8), len(tile) // _HASH)
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(tile)
-
     def _known(self, size: int) -> None:
         if size > self.size:
             raise ValueError(f"size must be at most {self.size}, the entries there are, found {size}")

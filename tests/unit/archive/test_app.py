@@ -33,7 +33,7 @@ class Loopback(httpx.BaseTransport):
 
     def __init__(self, app) -> None:
         self.loop = asyncio.new_event_loop()
-        self.thread = threading.Thread(target=self.loop.run_forever)
+        self.thread = threading.Thread(target=self.loop.run_forever, daemon=True)
         self.thread.start()
         self.inner = httpx.ASGITransport(app)
 

@@ -1,0 +1,135 @@
+"""``python -m governed_serving.archive`` serve | fetch | verify | export."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+
+import msgspec
+
+from governed_api import runtime
+from governed_serving.archive.errors import ArchiveError
+from governed_serving.archive.note import NoteError
+
+__all__ = ["main"]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one verb; 0 when it holds, 1 with one line on stderr when it doesn't, 2 for wrong usage."""
+    options = _parser().parse_args(arguments)
+    errors = _expected_errors()
+    try:
+        return int(options.run(options))
+    except KeyError as error:
+        return _fail(options.verb, f"environment variable {error.args[0]} must be set")
+    except errors as error:
+        return _fail(options.verb, str(error) or type(error).__name__)
+    except KeyboardInterrupt:
+        return 130
+
+
+def _expected_errors() -> tuple[type[Exception], ...]:
+    from governed_serving.artefact import ArtefactError
+    from governed_serving.crypto import CryptoError
+
+    return (ArchiveError, NoteError, CryptoError, ArtefactError, OSError, msgspec.DecodeError)
+
+
+def _fail(verb: str, message: str) -> int:
+    print(f"{verb}: {' '.join(message.split())}", file=sys.stderr)
+    return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m governed_serving.archive", description=__doc__)
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    serve = verbs.add_parser("serve", help="serve the archive of one namespace (GOVERNED_* environment)")
+    serve.add_argument("--host", default="0.0.0.0", help="address to listen on (default %(default)s)")
+    serve.set_defaults(run=_serve)
+    fetch = verbs.add_parser("fetch", help="bring the artefact into GOVERNED_MODEL_DIR, verified (init container)")
+    fetch.set_defaults(run=_fetch)
+    verify = verbs.add_parser("verify", help="recompute a ledger: signature, tree, blobs, one request's proof")
+    _add_source(verify)
+    verify.add_argument("--id", default="", help="also prove that this request (or other id) is in the ledger")
+    verify.add_argument("--model-key", type=Path, help="the model's key-encryption key: shows the content of --id")
+    verify.add_argument(
+        "--checkpoint",
+        type=Path,
+        action="append",
+        default=[],
+        help="an earlier checkpoint or GovernanceReport, kept elsewhere",
+    )
+    verify.add_argument("--no-blobs", action="store_true", help="don't look whether the blobs are there and unchanged")
+    verify.add_argument("--json", action="store_true", help="print what was found as JSON")
+    verify.set_defaults(run=_verify)
+    export = verbs.add_parser("export", help="write a self-contained bundle that verifies anywhere")
+    _add_source(export)
+    export.add_argument("output", type=Path, help="tar file to write (.tar or .tar.gz)")
+    export.add_argument("--of", default="", metavar="MODEL", help="only the entries of this model, each with its proof")
+    export.add_argument("--id", default="", help="only the entries with this id, each with its proof")
+    export.add_argument("--blobs", action="store_true", help="with the (encrypted) blobs that the entries name")
+    export.set_defaults(run=_export)
+    return parser
+
+
+def _add_source(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", help="an archive's folder, an exported bundle, or the archive's URL")
+    parser.add_argument(
+        "--key-file",
+        type=Path,
+        action="append",
+        default=[],
+        help=f"verifier key to trust (text), or the archive's key-encryption key (default: ${runtime.KEK_FILE})",
+    )
+    parser.add_argument(
+        "--token-file", type=Path, help=f"bearer token for a URL (default: ${runtime.ARCHIVE_TOKEN_FILE})"
+    )
+    parser.add_argument("--model", default="", help="whose token that is")
+
+
+def _serve(options: argparse.Namespace) -> int:
+    from governed_serving.archive.serve import serve
+
+    serve(options.host)
+    return 0
+
+
+def _fetch(_: argparse.Namespace) -> int:
+    from governed_serving.archive.fetch import fetch
+
+    print(f"fetch: {fetch()}", file=sys.stderr)
+    return 0
+
+
+def _verify(options: argparse.Namespace) -> int:
+    from governed_serving.archive.opening import noted_checkpoint, open_source
+    from governed_serving.archive.printing import print_content, print_verification
+    from governed_serving.archive.verification import verify
+
+    source, vkey = open_source(options.source, options.key_file, options.token_file, options.model)
+    with closing(source):
+        earlier = tuple(noted_checkpoint(path) for path in options.checkpoint)
+        found = verify(source, vkey=vkey, earlier=earlier, id=options.id, blobs=not options.no_blobs)
+        if options.json:
+            sys.stdout.write(msgspec.json.format(msgspec.json.encode(found), indent=1).decode() + "\n")
+        else:
+            print_verification(found, trusted=bool(vkey))
+        if options.model_key:
+            print_content(source, found.proofs, options.model_key)
+    return 0
+
+
+def _export(options: argparse.Namespace) -> int:
+    from governed_serving.archive.bundle import export
+    from governed_serving.archive.opening import open_source
+
+    source, _ = open_source(options.source, options.key_file, options.token_file, options.model)
+    with closing(source):
+        entries, blobs = export(source, options.output, model=options.of, id=options.id, blobs=options.blobs)
+    print(f"{options.output}: {entries} entries, {blobs} blobs; verify it with: verify {options.output}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,94 @@
+"""Export: a self-contained tar that anyone can verify with nothing but this package's ``verify`` (or RFC 6962 and Ed25519).
+
+``bundle.json``, ``vkey``, ``checkpoint``, ``entries.jsonl`` (canonical JSON, one a line), ``proofs.json`` (inclusion proofs, when
+only some entries were chosen), ``blobs/<sha256>`` (ciphertext, when asked for).
+"""
+
+import io
+import tarfile
+from pathlib import Path
+
+import msgspec
+
+from governed_serving.archive.errors import ArchiveError
+from governed_serving.archive.merkle import Frontier, hash_children, hash_leaf, inclusion_proof
+from governed_serving.archive.note import Verifier, open_checkpoint
+from governed_serving.archive.sources import Leaf, LogSource
+from governed_serving.records import LedgerEntry
+
+__all__ = ["export"]
+
+_decoder = msgspec.json.Decoder(LedgerEntry)
+
+
+def export(source: LogSource, target: Path, *, model: str = "", id: str = "", blobs: bool = False) -> tuple[int, int]:
+    """Write the bundle; (entries, blobs) that are in it. ``model`` and ``id`` choose entries, each with its proof then.
+
+    Raises ArchiveError when nothing matches, and before anything is written when the source isn't what was signed.
+    """
+    if not source.complete:
+        raise ArchiveError("a bundle can be made of an archive or a complete bundle, not of a part")
+    note = source.checkpoint()
+    checkpoint = open_checkpoint(note, Verifier.parse(source.vkey()))
+    hashes: list[bytes] = []
+    chosen: list[Leaf] = []
+    addresses: dict[str, None] = {}
+    tree = Frontier()
+    for leaf in source.leaves(checkpoint.size):
+        hashes.append(hash_leaf(leaf.data))
+        tree.append(hashes[-1])
+        entry = _decoder.decode(leaf.data)
+        if model in ("", entry.model) and id in ("", entry.id):
+            chosen.append(leaf)
+            addresses |= {entry.blob: None} if entry.blob else {}
+    if tree.root() != checkpoint.root:
+        raise ArchiveError("the entries don't have the signed root: run verify, it names the entry that differs")
+    if not chosen:
+        raise ArchiveError(f"no entry of model {model or 'any'} with id {id or 'any'}")
+    complete = not (model or id)
+    about = {"format": "governed-bundle-1", "origin": checkpoint.origin, "size": checkpoint.size, "complete": complete}
+    members = {
+        "bundle.json": msgspec.json.encode({**about, "entries": len(chosen), "blobs": blobs}),
+        "vkey": source.vkey().encode(),
+        "checkpoint": note.encode(),
+        "entries.jsonl": b"".join(leaf.data + b"\n" for leaf in chosen),
+    }
+    if not complete:
+        members["proofs.json"] = _proofs(hashes, chosen)
+    _write(source, target, members, list(addresses) if blobs else [])
+    return len(chosen), len(addresses) if blobs else 0
+
+
+def _proofs(hashes: list[bytes], chosen: list[Leaf]) -> bytes:
+    levels = [hashes]
+    while len(levels[-1]) > 1:
+        row = levels[-1]
+        levels.append([hash_children(row[i], row[i + 1]) for i in range(0, len(row) - 1, 2)])
+
+    def node(height: int, index: int) -> bytes:
+        return levels[height][index]
+
+    proofs = [
+        {"index": leaf.index, "hashes": [h.hex() for h in inclusion_proof(node, leaf.index, len(hashes))]}
+        for leaf in chosen
+    ]
+    return msgspec.json.encode(proofs)
+
+
+def _write(source: LogSource, target: Path, members: dict[str, bytes], blobs: list[str]) -> None:
+    aside = target.with_name(f".{target.name}.partial")
+    try:
+        with tarfile.open(aside, "w:gz" if target.name.endswith("gz") else "w") as tar:
+            for name, data in members.items():
+                _add(tar, name, data)
+            for digest in blobs:
+                _add(tar, f"blobs/{digest}", source.blob_bytes(digest))
+        aside.rename(target)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
+    member = tarfile.TarInfo(name)
+    member.size, member.mode = len(data), 0o444
+    tar.addfile(member, io.BytesIO(data))

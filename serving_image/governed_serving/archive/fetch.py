@@ -1,0 +1,75 @@
+"""The init container: the artefact by digest, from the archive or from spec.predictor.model.storageUri, verified and unpacked.
+
+Plaintext is written to GOVERNED_MODEL_DIR only, which is backed by memory, and only after every digest was right.
+"""
+
+import os
+from pathlib import Path
+
+from governed_api import runtime
+from governed_api.resolved import ResolvedModel
+from governed_serving.archive.client import ArchiveClient
+from governed_serving.archive.errors import Unverified
+from governed_serving.archive.imported import packed_import
+from governed_serving.artefact import ArtefactError, load, write
+from governed_serving.crypto import CryptoError, Keyring, Tampered, load_kek
+
+__all__ = ["fetch"]
+
+
+def fetch() -> str:
+    """Bring the artefact into GOVERNED_MODEL_DIR and say what was done.
+
+    Raises KeyError (a variable is missing), ArchiveError, ArtefactError, CryptoError, OSError: nothing is served then.
+    """
+    resolved = ResolvedModel.load(os.environ[runtime.SPEC])
+    target = Path(os.environ[runtime.MODEL_DIR])
+    source = resolved.spec.predictor.model.storage_uri
+    if source:
+        expected = resolved.spec.predictor.model.digest or ""
+        path = source_path(source)
+        write(packed_import(path, expected, resolved), target)
+        return f"{path.name} ({expected}) is verified and in {target}"
+    digest = os.environ[runtime.ARTEFACT_DIGEST]
+    if _already(target, digest):
+        return f"artefact {digest} is already in {target}, verified"
+    with ArchiveClient.from_environment(patience=120.0) as client:
+        write(download(client, digest), target, digest)
+    return f"artefact {digest} is verified and in {target}"
+
+
+def download(client: ArchiveClient, digest: str) -> bytes:
+    """The packed artefact with SHA-256 ``digest`` (``sha256:…``), opened with the model's artefact keyset.
+
+    Raises :class:`Unverified` when the archive's bytes are not what was sealed.
+    """
+    pointer = client.ref(f"artefact-{digest.removeprefix('sha256:')}")
+    if pointer is None:
+        raise Unverified(f"the archive knows no artefact {digest} of {client.model}: has its training succeeded?")
+    keyset = Keyring(load_kek(os.environ[runtime.KEK_FILE]), client.keysets()).keyset("artefact", create=False)
+    try:
+        return keyset.open(client.get_blob(pointer["blob"]), digest.encode())
+    except Tampered as error:
+        raise Unverified(f"artefact {digest}: {error}; it is not served") from None
+
+
+def source_path(uri: str) -> Path:
+    """Where ``file:path`` or ``pvc://claim/path`` lies: below GOVERNED_SAMPLES_DIR unless absolute."""
+    base = Path(os.environ.get(runtime.SOURCE_DIR, "."))
+    if uri.startswith("pvc://"):
+        claim, _, inside = uri.removeprefix("pvc://").partition("/")
+        path = (base / inside).resolve()
+        if not path.is_relative_to(base.resolve()):
+            raise Unverified(f"{uri}: the path leaves the volume of claim {claim}")
+        return path
+    return base / uri.removeprefix("file:").removeprefix("//")
+
+
+def _already(target: Path, digest: str) -> bool:
+    try:
+        return load(target, digest).digest.removeprefix("sha256:") == digest.removeprefix("sha256:")
+    except (ArtefactError, OSError):
+        return False
+
+
+ERRORS = (CryptoError, ArtefactError)

@@ -1,0 +1,75 @@
+"""What a ledger entry commits to, opened with the model's key: one request as it was answered."""
+
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from governed_serving.archive.errors import ArchiveError
+from governed_serving.archive.sources import LogSource
+from governed_serving.crypto import CryptoError, Kek, Keyring, SegmentCipher
+from governed_serving.journal import JournalError, numbers, open_chunk, strings
+from governed_serving.records import Column, EventRecord, ExplanationRecord, Frame, LedgerEntry, PredictionFrame
+
+__all__ = ["opened_record"]
+
+
+def opened_record(source: LogSource, kek: Kek, entry: LedgerEntry) -> dict[str, Any]:
+    """Content behind ``entry`` (a prediction, explanation or event in a journal chunk), ready for JSON.
+
+    Raises ArchiveError when the entry has no content, its key was destroyed, or the blob isn't what was shipped.
+    """
+    if not entry.blob or entry.frame is None:
+        raise ArchiveError(
+            f"entry {entry.id} ({entry.type}) has no journalled content; all it says is in the entry itself"
+        )
+    try:
+        cipher = SegmentCipher(Keyring(kek, source.keysets(entry.model)).keyset("journal", create=False))
+        for seq, frame in open_chunk(source.blob_bytes(entry.blob), cipher):
+            if seq == entry.frame:
+                return _content(frame, entry)
+    except (CryptoError, JournalError, FileNotFoundError) as error:
+        raise ArchiveError(f"the content of entry {entry.id} can't be opened: {error}") from error
+    raise ArchiveError(
+        f"blob {entry.blob} holds no frame {entry.frame}: the entry names another place than its content's"
+    )
+
+
+def _content(frame: Frame, entry: LedgerEntry) -> dict[str, Any]:
+    if isinstance(frame, PredictionFrame):
+        return _prediction(frame, entry)
+    if isinstance(frame, ExplanationRecord | EventRecord):
+        if frame.id != entry.id:
+            raise ArchiveError(f"frame {entry.frame} is about {frame.id}, the entry about {entry.id}")
+        return {"id": frame.id, "body": _json(frame.body)}
+    raise ArchiveError(f"frame {entry.frame} is of an unknown kind")
+
+
+def _prediction(frame: PredictionFrame, entry: LedgerEntry) -> dict[str, Any]:
+    places = [i for i, id in enumerate(frame.ids) if id == entry.id]
+    if not places:
+        raise ArchiveError(f"frame {entry.frame} holds {len(frame.ids)} requests, none with id {entry.id}")
+    place = entry.index if entry.index in places else places[0]
+    assert place is not None
+    rows = np.frombuffer(frame.rows, "<i4")
+    start = int(rows[:place].sum())
+    end = start + int(rows[place])
+    return {
+        "id": entry.id,
+        "revision": frame.revision,
+        "artefact": frame.artefact,
+        "features": {name: _values(column, start, end) for name, column in frame.features.items()},
+        "outputs": {name: _values(column, start, end) for name, column in frame.outputs.items()},
+    }
+
+
+def _values(column: Column, start: int, end: int) -> list[Any]:
+    values = strings(column) if column.dtype == "BYTES" else numbers(column)
+    return list(values[start:end].tolist())
+
+
+def _json(body: bytes) -> Any:
+    try:
+        return msgspec.json.decode(body)
+    except msgspec.DecodeError:
+        return body.decode(errors="replace")

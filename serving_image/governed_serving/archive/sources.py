@@ -1,0 +1,253 @@
+"""Where a verifier reads a log from: an archive's directory, an exported bundle, or a running archive."""
+
+import hashlib
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+
+from governed_serving.archive.client import ArchiveClient
+from governed_serving.archive.entrylog import EntryLog
+from governed_serving.archive.errors import ArchiveError, Refused
+from governed_serving.archive.note import Verifier
+from governed_serving.archive.service import ledger_cipher
+from governed_serving.archive.tiles import TiledTree
+from governed_serving.crypto import DirectoryStore, Kek, KeysetStore
+
+__all__ = ["BundleSource", "DirectorySource", "Leaf", "LogSource", "UrlSource"]
+
+
+class Leaf(msgspec.Struct, frozen=True):
+    """An entry, where it is, and its inclusion proof when the source is only a part of the log."""
+
+    index: int
+    data: bytes
+    proof: list[bytes] | None = None
+
+
+class LogSource(Protocol):
+    """What verification needs."""
+
+    complete: bool
+    """Whether :meth:`leaves` are all entries, so that the tree can be recomputed."""
+    blobs_are: str
+    """What :meth:`blob` finds out, in words."""
+
+    def vkey(self) -> str:
+        """The verifier key as the source tells it."""
+        ...
+
+    def checkpoint(self) -> str:
+        """The signed note."""
+        ...
+
+    def leaves(self, size: int) -> Iterator[Leaf]:
+        """The entries below ``size``, in order. Raises ArchiveError naming the entry where reading fails."""
+        ...
+
+    def leaf_hash(self, index: int, size: int) -> bytes | None:
+        """What the signed tree holds at ``index``, when the source keeps the tree's tiles and they have the signed root."""
+        ...
+
+    def blob(self, digest: str) -> str | None:
+        """What is wrong with a blob; None when it is there and unchanged, or when the source carries no blobs."""
+        ...
+
+    def blob_bytes(self, digest: str) -> bytes:
+        """Ciphertext of a blob; raises FileNotFoundError."""
+        ...
+
+    def keysets(self, model: str) -> KeysetStore:
+        """The model's wrapped keysets."""
+        ...
+
+    def close(self) -> None:
+        """Let go of files and connections."""
+        ...
+
+
+class DirectorySource:
+    """An archive's volume, read without changing it; ``kek`` is the archive's own key. The archive may be running."""
+
+    complete = True
+    blobs_are = "there and unchanged"
+
+    def __init__(self, root: Path, kek: Kek):
+        self._root = root
+        self._kek = kek
+        self._tree: TiledTree | None = None
+
+    def vkey(self) -> str:
+        return self._text("vkey")
+
+    def checkpoint(self) -> str:
+        return self._text("checkpoint")
+
+    def leaves(self, size: int) -> Iterator[Leaf]:
+        origin = Verifier.parse(self.vkey()).name
+        log = EntryLog(self._root / "ledger" / "log", ledger_cipher(self._root, self._kek), origin)
+        for first, batch in log.batches():
+            for index, data in enumerate(batch.entries, first):
+                if index >= size:
+                    return
+                yield Leaf(index, data)
+
+    def leaf_hash(self, index: int, size: int) -> bytes | None:
+        if self._tree is None:
+            path = self._root / "ledger" / "edge"
+            if not path.exists():
+                return None
+            found, edge = msgspec.msgpack.decode(path.read_bytes(), type=tuple[int, list[bytes]])
+            if found < size:
+                return None
+            self._tree = TiledTree(self._root / "ledger" / "tile", found, edge)
+        try:
+            return self._tree.tile(0, index >> 8, (index & 255) + 1)[-32:]
+        except (OSError, KeyError):
+            return None
+
+    def tiles_root(self, size: int) -> bytes | None:
+        """Root that the stored tiles have at ``size``; None when they can't be read."""
+        if self.leaf_hash(size - 1, size) is None or self._tree is None:
+            return None
+        try:
+            return self._tree.root_hash(size)
+        except (OSError, ValueError, IndexError):
+            return None
+
+    def blob(self, digest: str) -> str | None:
+        path = self._root / "blobs" / digest[:2] / digest
+        if not path.is_file():
+            return "is missing"
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        return None if found == digest else f"has SHA-256 {found}: it was changed"
+
+    def blob_bytes(self, digest: str) -> bytes:
+        return (self._root / "blobs" / digest[:2] / digest).read_bytes()
+
+    def keysets(self, model: str) -> KeysetStore:
+        return DirectoryStore(self._root / "keysets" / model)
+
+    def close(self) -> None:
+        """Nothing stays open."""
+
+    def _text(self, name: str) -> str:
+        path = self._root / "ledger" / name
+        if not path.is_file():
+            raise ArchiveError(
+                f"{self._root} is no archive, or one without entries: expected {path.relative_to(self._root)}"
+            )
+        return path.read_text()
+
+
+class UrlSource:
+    """A running archive, by its API. Blobs are asked for, not fetched."""
+
+    complete = True
+    blobs_are = "there (their content is checked over the folder)"
+
+    def __init__(self, client: ArchiveClient):
+        self._client = client
+
+    def vkey(self) -> str:
+        return self._client.vkey()
+
+    def checkpoint(self) -> str:
+        return self._client.checkpoint()
+
+    def leaves(self, size: int) -> Iterator[Leaf]:
+        for start in range(0, size, 1000):
+            for index, data in enumerate(self._client.entries(start, min(start + 1000, size)), start):
+                yield Leaf(index, data)
+
+    def leaf_hash(self, index: int, size: int) -> bytes | None:
+        width = min(256, size - (index >> 8 << 8))
+        return self._client.tile(0, index >> 8, width)[(index & 255) * 32 :][:32]
+
+    def blob(self, digest: str) -> str | None:
+        return None if self._client.has_blob(digest) else "is missing"
+
+    def blob_bytes(self, digest: str) -> bytes:
+        try:
+            return self._client.get_blob(digest)
+        except Refused as error:
+            raise FileNotFoundError(str(error)) from None
+
+    def keysets(self, model: str) -> KeysetStore:
+        if self._client.model != model:
+            raise ArchiveError(f"the keysets of {model} need its own token: give --model {model} and its --token-file")
+        return self._client.keysets()
+
+    def close(self) -> None:
+        self._client.close()
+
+
+class _Proved(msgspec.Struct):
+    index: int
+    hashes: list[str]
+
+
+class BundleSource:
+    """An exported bundle: a tar file that carries all that is needed, and may be a part of the log."""
+
+    def __init__(self, path: Path):
+        try:
+            self._tar = tarfile.open(path, "r:*")  # noqa: SIM115 - open as long as the source is
+        except tarfile.TarError as error:
+            raise ArchiveError(f"{path} is neither an archive's folder nor an exported bundle: {error}") from None
+        self._names = set(self._tar.getnames())
+        about = msgspec.json.decode(self._member("bundle.json"))
+        if about.get("format") != "governed-bundle-1":
+            raise ArchiveError(f"{path}: expected a bundle of format governed-bundle-1, found {about.get('format')!r}")
+        self.complete = bool(about["complete"])
+        self._blobs = bool(about["blobs"])
+        self.blobs_are = "there and unchanged" if self._blobs else "not in the bundle"
+
+    def vkey(self) -> str:
+        return self._member("vkey").decode()
+
+    def checkpoint(self) -> str:
+        return self._member("checkpoint").decode()
+
+    def leaves(self, size: int) -> Iterator[Leaf]:
+        lines = self._member("entries.jsonl").split(b"\n")[:-1]
+        if self.complete:
+            for index, data in enumerate(lines[:size]):
+                yield Leaf(index, data)
+            return
+        proofs = msgspec.json.decode(self._member("proofs.json"), type=list[_Proved])
+        if len(proofs) != len(lines):
+            raise ArchiveError(f"the bundle has {len(lines)} entries and {len(proofs)} proofs: one was cut")
+        for proved, data in zip(proofs, lines, strict=True):
+            yield Leaf(proved.index, data, [bytes.fromhex(h) for h in proved.hashes])
+
+    def leaf_hash(self, index: int, size: int) -> bytes | None:  # noqa: ARG002 - a bundle keeps no tiles
+        return None
+
+    def blob(self, digest: str) -> str | None:
+        if not self._blobs:
+            return None
+        if f"blobs/{digest}" not in self._names:
+            return "is missing"
+        found = hashlib.sha256(self._member(f"blobs/{digest}")).hexdigest()
+        return None if found == digest else f"has SHA-256 {found}: it was changed"
+
+    def blob_bytes(self, digest: str) -> bytes:
+        return self._member(f"blobs/{digest}")
+
+    def keysets(self, model: str) -> KeysetStore:
+        raise ArchiveError(
+            f"a bundle carries no keysets of {model}: verify the archive's folder or URL to read content"
+        )
+
+    def close(self) -> None:
+        self._tar.close()
+
+    def _member(self, name: str) -> bytes:
+        file = self._tar.extractfile(name) if name in self._names else None
+        if file is None:
+            raise FileNotFoundError(f"the bundle has no {name}")
+        return file.read()

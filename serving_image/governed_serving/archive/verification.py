@@ -1,0 +1,197 @@
+"""Recomputes a log from its entries and says what holds: signature, tree, earlier checkpoints, blobs, one request's proof."""
+
+from collections.abc import Iterator
+
+import msgspec
+
+from governed_serving.archive.errors import ArchiveError, LedgerDamaged
+from governed_serving.archive.merkle import Frontier, ProofError, hash_leaf, inclusion_proof, verify_inclusion
+from governed_serving.archive.note import Checkpoint, Verifier, open_checkpoint
+from governed_serving.archive.sources import DirectorySource, Leaf, LogSource
+from governed_serving.records import LedgerEntry, canonical
+
+__all__ = ["BadEntry", "Proof", "Verification", "verify"]
+
+_decoder = msgspec.json.Decoder(LedgerEntry)
+
+
+class BadEntry(ArchiveError):
+    """The first entry that is not what was signed, or whose evidence is gone."""
+
+    def __init__(self, index: int, entry: LedgerEntry | None, problem: str):
+        what = f"{entry.type}, id {entry.id}, model {entry.model}" if entry else "unreadable"
+        super().__init__(f"entry {index} ({what}): {problem}")
+        self.index = index
+
+
+class Proof(msgspec.Struct, frozen=True):
+    """That an entry is in the log: RFC 6962 inclusion proof (hex), verified against the signed root."""
+
+    index: int
+    size: int
+    hashes: list[str]
+    entry: msgspec.Raw
+
+
+class Verification(msgspec.Struct):
+    """What was found to hold."""
+
+    origin: str
+    size: int
+    root: str
+    vkey: str
+    entries: int = 0
+    blobs: int = 0
+    blobs_are: str = "there and unchanged"
+    complete: bool = True
+    earlier: list[int] = []
+    proofs: list[Proof] = []
+
+
+class _Walk:
+    """State of one pass over the entries."""
+
+    def __init__(self, source: LogSource, now: Checkpoint, earlier: list[Checkpoint], id: str, check_blobs: bool):
+        self.source, self.now, self.id = source, now, id
+        self.check_blobs = check_blobs
+        self.earlier = {c.size: c for c in earlier}
+        self.frontier = Frontier()
+        self.hashes: list[bytes] = []
+        self.found: list[Leaf] = []
+        self.blobs: set[str] = set()
+
+    def leaf(self, leaf: Leaf) -> None:
+        """One entry: canonical form, place, blob."""
+        entry = _entry(leaf)
+        self._place(leaf, entry)
+        if self.check_blobs and entry.blob and entry.blob not in self.blobs:
+            problem = self.source.blob(entry.blob)
+            if problem:
+                raise BadEntry(leaf.index, entry, f"its blob {entry.blob} {problem}")
+            self.blobs.add(entry.blob)
+        if self.id and entry.id == self.id:
+            self.found.append(leaf)
+
+    def _place(self, leaf: Leaf, entry: LedgerEntry) -> None:
+        found = hash_leaf(leaf.data)
+        if leaf.proof is not None:
+            try:
+                verify_inclusion(found, leaf.index, self.now.size, leaf.proof, self.now.root)
+            except ProofError as error:
+                raise BadEntry(leaf.index, entry, str(error)) from None
+            return
+        self.frontier.append(found)
+        if self.id:
+            self.hashes.append(found)
+        signed = self.earlier.get(self.frontier.size)
+        if signed and self.frontier.root() != signed.root:
+            raise ArchiveError(
+                f"the first {signed.size} entries have root {self.frontier.root().hex()}, the earlier checkpoint signed "
+                f"{signed.root.hex()}: the log was rewritten or forked at or before entry {signed.size - 1}"
+            )
+
+    def node(self, height: int, index: int) -> bytes:
+        """A complete node over the hashes of all entries."""
+        part = Frontier()
+        for leaf in self.hashes[index << height : (index + 1) << height]:
+            part.append(leaf)
+        return part.root()
+
+
+def verify(
+    source: LogSource, *, vkey: str = "", earlier: tuple[str, ...] = (), id: str = "", blobs: bool = True
+) -> Verification:
+    """Check everything that ``source`` holds.
+
+    ``vkey``: the key that must have signed (default: the source's own word). ``earlier``: checkpoints kept elsewhere, which
+    must be prefixes. ``id``: an entry id whose inclusion is proved. Raises :class:`BadEntry` for the first bad entry, and
+    ArchiveError, NoteError for what concerns the whole.
+    """
+    verifier = Verifier.parse(vkey or source.vkey())
+    now = open_checkpoint(source.checkpoint(), verifier)
+    before = [open_checkpoint(note, verifier) for note in earlier]
+    for old in before:
+        if old.size > now.size:
+            raise ArchiveError(
+                f"an earlier checkpoint signed {old.size} entries, the log now has {now.size}: its tail was cut"
+            )
+        if not source.complete and old.size != now.size:
+            raise ArchiveError(
+                f"a bundle of chosen entries can't show that it goes on from an earlier checkpoint of {old.size}: verify the archive itself"
+            )
+        if old.size == now.size and old.root != now.root:
+            raise ArchiveError(f"two checkpoints over {now.size} entries have different roots: the log forked")
+    walk = _Walk(source, now, before, id, blobs)
+    count = _recompute(walk, source)
+    proofs = [_prove(walk, leaf) for leaf in walk.found]
+    if id and not proofs:
+        raise ArchiveError(f"id {id} is not among the {count} entries: expected the id of a request that was answered")
+    checked = [c.size for c in before]
+    return Verification(
+        now.origin,
+        now.size,
+        now.root.hex(),
+        str(verifier),
+        count,
+        len(walk.blobs),
+        source.blobs_are if blobs else "not looked at",
+        source.complete,
+        checked,
+        proofs,
+    )
+
+
+def _recompute(walk: _Walk, source: LogSource) -> int:
+    count = 0
+    try:
+        for leaf in source.leaves(walk.now.size):
+            walk.leaf(leaf)
+            count += 1
+    except LedgerDamaged as error:
+        raise BadEntry(error.index, None, str(error)) from None
+    if not source.complete:
+        return count
+    if walk.frontier.size < walk.now.size:
+        raise BadEntry(
+            walk.frontier.size,
+            None,
+            f"it and what follows are missing: {walk.frontier.size} of {walk.now.size} signed entries are there",
+        )
+    if walk.frontier.root() != walk.now.root:
+        _name_difference(source, walk.now)
+    return count
+
+
+def _name_difference(source: LogSource, now: Checkpoint) -> None:
+    """The recomputed root is wrong: find the first entry whose hash isn't the one in the signed tree."""
+    pinned = not isinstance(source, DirectorySource) or source.tiles_root(now.size) == now.root
+    for leaf in source.leaves(now.size) if pinned else _none():
+        signed = source.leaf_hash(leaf.index, now.size)
+        if signed is not None and signed != hash_leaf(leaf.data):
+            found = hash_leaf(leaf.data).hex()
+            raise BadEntry(
+                leaf.index, _entry(leaf), f"its content was changed: it hashes to {found}, signed was {signed.hex()}"
+            )
+    raise ArchiveError(
+        f"the {now.size} entries don't have the signed root {now.root.hex()}, and the stored tree can't tell which of them differs"
+    )
+
+
+def _none() -> Iterator[Leaf]:
+    yield from ()
+
+
+def _entry(leaf: Leaf) -> LedgerEntry:
+    try:
+        entry = _decoder.decode(leaf.data)
+    except msgspec.DecodeError as error:
+        raise BadEntry(leaf.index, None, f"it is no ledger entry: {error}") from None
+    if canonical(entry) != leaf.data:
+        raise BadEntry(leaf.index, entry, "it is not in canonical form: it was changed")
+    return entry
+
+
+def _prove(walk: _Walk, leaf: Leaf) -> Proof:
+    hashes = leaf.proof if leaf.proof is not None else inclusion_proof(walk.node, leaf.index, walk.now.size)
+    verify_inclusion(hash_leaf(leaf.data), leaf.index, walk.now.size, hashes, walk.now.root)
+    return Proof(leaf.index, walk.now.size, [h.hex() for h in hashes], msgspec.Raw(leaf.data))

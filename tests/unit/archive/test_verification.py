@@ -1,0 +1,308 @@
+"""Verification by anyone: what was changed, cut, forked or lost is named; what is whole passes, as folder, bundle and URL."""
+
+import hashlib
+import shutil
+from contextlib import closing
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from governed_serving.archive.__main__ import main
+from governed_serving.archive.app import create_app
+from governed_serving.archive.bundle import export
+from governed_serving.archive.client import ArchiveClient
+from governed_serving.archive.entrylog import Batch, EntryLog
+from governed_serving.archive.errors import ArchiveError
+from governed_serving.archive.merkle import hash_leaf, verify_inclusion
+from governed_serving.archive.metrics import ArchiveMetrics
+from governed_serving.archive.note import NoteError, Signer
+from governed_serving.archive.service import Archive, ledger_cipher, ledger_origin
+from governed_serving.archive.sources import BundleSource, DirectorySource, UrlSource
+from governed_serving.archive.tokens import Tokens, model_token
+from governed_serving.archive.verification import BadEntry, Verification, verify
+from governed_serving.crypto import DirectoryStore, Kek, Keyring, SegmentCipher
+from governed_serving.journal import Field, Journal, JournalReader, Prediction, PredictionSchema
+from governed_serving.records import LedgerEntry, canonical
+
+from .ledgers import leaf
+from .test_app import ROOT, Loopback
+
+KEY = bytes(range(32))
+MODEL_KEY = bytes([9]) * 32
+
+
+def filled(root: Path, count: int = 300) -> Archive:
+    """An archive with ``count`` predictions, of which every hundredth names a blob of its own."""
+    archive = Archive(root, Kek(KEY), "default")
+    entries = []
+    for i in range(count):
+        body = b"GMSEAL1\n" + bytes([i // 100]) * 50
+        digest = hashlib.sha256(body).hexdigest()
+        if i % 100 == 0:
+            archive.blobs.put(digest, body)
+        entries.append(leaf(f"req-{i}", blob=digest if i % 100 == 0 else ""))
+    for start in range(0, count, 50):
+        archive.appender.submit(Batch("credit", "s", start, entries[start : start + 50])).result(10)
+    return archive
+
+
+def source(root: Path) -> DirectorySource:
+    return DirectorySource(root, Kek(KEY))
+
+
+def rewritten(root: Path, index: int, data: bytes) -> None:
+    """Change one entry as somebody would who has the archive's key: decrypt, edit, encrypt, keep the tree as it was."""
+    cipher = ledger_cipher(root, Kek(KEY))
+    log = EntryLog(root / "ledger" / "log", cipher, ledger_origin("default"))
+    batches = list(log.batches())
+    shutil.rmtree(root / "ledger" / "log")
+    changed = []
+    for first, batch in batches:
+        entries = [data if first + i == index else e for i, e in enumerate(batch.entries)]
+        changed.append((first, Batch(batch.model, batch.stream, batch.first_seq, entries)))
+    fresh = EntryLog(root / "ledger" / "log", cipher, ledger_origin("default"))
+    fresh.recover(0)
+    fresh.append(changed)
+    fresh.close()
+
+
+def test_a_whole_archive_verifies_while_it_runs_and_after(tmp_path: Path) -> None:
+    archive = filled(tmp_path)
+    archive.ledger.checkpoint()
+    running = verify(source(tmp_path), id="req-123")
+    assert (running.size, running.entries, running.blobs) == (300, 300, 3)
+    proof = running.proofs[0]
+    hashes = [bytes.fromhex(h) for h in proof.hashes]
+    verify_inclusion(hash_leaf(bytes(proof.entry)), 123, 300, hashes, bytes.fromhex(running.root))
+    archive.close()
+    assert verify(source(tmp_path)).root == running.root
+
+
+def test_a_changed_entry_is_named(tmp_path: Path) -> None:
+    filled(tmp_path).close()
+    rewritten(tmp_path, 260, leaf("req-260", summary={"label": "other"}))
+    with pytest.raises(
+        BadEntry, match=r"entry 260 \(prediction, id req-260, model credit\): its content was changed"
+    ) as bad:
+        verify(source(tmp_path))
+    assert bad.value.index == 260
+    rewritten(tmp_path, 7, leaf("req-7").replace(b":", b": "))
+    with pytest.raises(BadEntry, match=r"entry 7 .*canonical"):
+        verify(source(tmp_path))
+
+
+def test_flipped_ciphertext_is_named(tmp_path: Path) -> None:
+    filled(tmp_path).close()
+    segment = next((tmp_path / "ledger" / "log").glob("*.seg"))
+    data = bytearray(segment.read_bytes())
+    data[len(data) // 2] ^= 1
+    segment.write_bytes(data)
+    with pytest.raises(BadEntry, match=r"entry 150 .*don't decrypt"):
+        verify(source(tmp_path))
+
+
+def test_a_missing_or_changed_blob_is_named(tmp_path: Path) -> None:
+    filled(tmp_path).close()
+    entry = msgspec.json.decode(
+        leaf("x", blob=hashlib.sha256(b"GMSEAL1\n" + bytes([2]) * 50).hexdigest()), type=LedgerEntry
+    )
+    path = tmp_path / "blobs" / entry.blob[:2] / entry.blob
+    body = path.read_bytes()
+    path.write_bytes(body + b"x")
+    with pytest.raises(BadEntry, match=r"entry 200 \(prediction, id req-200.*has SHA-256"):
+        verify(source(tmp_path))
+    path.unlink()
+    with pytest.raises(BadEntry, match=r"entry 200 .*is missing"):
+        verify(source(tmp_path))
+    assert verify(source(tmp_path), blobs=False).blobs == 0
+
+
+def test_a_cut_tail_is_named(tmp_path: Path) -> None:
+    filled(tmp_path).close()
+    segment = next((tmp_path / "ledger" / "log").glob("*.seg"))
+    segment.write_bytes(segment.read_bytes()[:-1])
+    with pytest.raises(BadEntry, match=r"entry 250 .*250 of 300 signed entries are there"):
+        verify(source(tmp_path))
+
+
+def test_a_checkpoint_kept_elsewhere_shows_cut_and_fork(tmp_path: Path) -> None:
+    archive = filled(tmp_path / "a", 200)
+    kept = archive.ledger.checkpoint()
+    archive.appender.submit(Batch("credit", "t", 0, [leaf("later")])).result(10)
+    archive.close()
+    assert verify(source(tmp_path / "a"), earlier=(kept,)).earlier == [200]
+    # The archive's owner starts over with the same keys, drops entry 0 and signs anew: consistent in itself, but not with what was kept.
+    shutil.copytree(tmp_path / "a" / "keys", tmp_path / "b" / "keys")
+    forked = Archive(tmp_path / "b", Kek(KEY), "default")
+    forked.appender.submit(Batch("credit", "s", 0, [leaf(f"req-{i}") for i in range(1, 300)])).result(10)
+    forked.close()
+    assert verify(source(tmp_path / "b")).size == 299
+    with pytest.raises(ArchiveError, match="rewritten or forked at or before entry 199"):
+        verify(source(tmp_path / "b"), earlier=(kept,))
+    shutil.copytree(tmp_path / "a" / "keys", tmp_path / "c" / "keys")
+    short = Archive(tmp_path / "c", Kek(KEY), "default")
+    short.appender.submit(Batch("credit", "s", 0, [leaf("req-0")])).result(10)
+    short.close()
+    with pytest.raises(ArchiveError, match="tail was cut"):
+        verify(source(tmp_path / "c"), earlier=(kept,))
+
+
+def test_a_foreign_signature_is_refused(tmp_path: Path) -> None:
+    filled(tmp_path).close()
+    stranger = Signer(ledger_origin("default"), bytes(32)).verifier
+    with pytest.raises(NoteError, match="no signature by"):
+        verify(source(tmp_path), vkey=str(stranger))
+    checkpoint = tmp_path / "ledger" / "checkpoint"
+    checkpoint.write_text(checkpoint.read_text().replace("\n300\n", "\n299\n"))
+    with pytest.raises(NoteError, match="does not verify"):
+        verify(source(tmp_path))
+
+
+def checked(path: Path, id: str = "") -> Verification:
+    with closing(BundleSource(path)) as bundle:
+        return verify(bundle, id=id)
+
+
+@pytest.mark.parametrize("name", ["b.tar", "b.tar.gz"])
+def test_bundles_verify_without_any_key(tmp_path: Path, name: str) -> None:
+    filled(tmp_path / "a").close()
+    assert export(source(tmp_path / "a"), tmp_path / name, blobs=True) == (300, 3)
+    found = checked(tmp_path / name, "req-17")
+    assert (found.size, found.blobs, found.complete, found.proofs[0].index) == (300, 3, True, 17)
+    export(source(tmp_path / "a"), tmp_path / name, id="req-299")
+    part = checked(tmp_path / name, "req-299")
+    assert (part.complete, part.entries, part.size) == (False, 1, 300)
+    with pytest.raises(ArchiveError, match="no entry of model any with id nobody"):
+        export(source(tmp_path / "a"), tmp_path / name, id="nobody")
+
+
+def test_a_changed_bundle_is_named(tmp_path: Path) -> None:
+    filled(tmp_path / "a").close()
+    for chosen, message in (
+        ({}, "don't have the signed root"),
+        ({"model": "credit"}, r"entry 42 \(prediction, id req-4X"),
+    ):
+        export(source(tmp_path / "a"), tmp_path / "b.tar", **chosen)
+        data = (tmp_path / "b.tar").read_bytes()
+        (tmp_path / "b.tar").write_bytes(data.replace(b'"id":"req-42"', b'"id":"req-4X"'))
+        with pytest.raises(ArchiveError, match=message):
+            checked(tmp_path / "b.tar")
+
+
+def test_a_running_archive_verifies_by_its_url(tmp_path: Path) -> None:
+    archive = filled(tmp_path)
+    transport = Loopback(create_app(archive, Tokens(ROOT, "default"), ArchiveMetrics("default")))
+    client = ArchiveClient("http://archive", model_token(ROOT, "default", "*"), transport=transport, patience=0.0)
+    assert verify(UrlSource(client), id="req-5").blobs == 3
+    real = client.entries
+
+    def lying(start: int, end: int) -> list[bytes]:
+        return [leaf("forged") if start + i == 270 else e for i, e in enumerate(real(start, end))]
+
+    client.entries = lying  # type: ignore[method-assign]
+    with pytest.raises(BadEntry, match=r"entry 270 \(prediction, id forged"):
+        verify(UrlSource(client))
+    transport.stop()
+    archive.close()
+
+
+async def journalled(root: Path, spool: Path) -> None:
+    """Ship a real journal and its entries."""
+    archive = Archive(root, Kek(KEY), "default")
+    cipher = SegmentCipher(Keyring(Kek(MODEL_KEY), DirectoryStore(root / "keysets" / "credit")).keyset("journal"))
+    fields = (Field("age", "FP32"), Field("note", "BYTES"))
+    schema = PredictionSchema("credit", "r1", "sha256:a", fields, (Field("label", "INT64"),))
+    journal = Journal(spool, "server-0", cipher)
+    await journal.append(Prediction(schema, "req-a", 0.0, 1, [[41.0], ["<PHONE>"]], [[1]]))
+    await journal.append(Prediction(schema, "req-b", 0.0, 2, [[42.0, 43.0], ["x", "y"]], [[0, 1]]))
+    journal.close()
+    seq, reader, following = 0, JournalReader(spool, "server-0", cipher), 0
+    while chunk := reader.chunk(following):
+        following = chunk.last_seq + 1
+        archive.blobs.put(chunk.digest, chunk.data)
+        for number, record in enumerate(chunk.records, chunk.first_seq):
+            entries = [
+                canonical(
+                    LedgerEntry(
+                        "prediction", "default", "credit", id, "2026-01-01T00:00:00.000Z", "r1", chunk.digest, number, i
+                    )
+                )
+                for i, id in enumerate(record.ids)
+            ]
+            archive.appender.submit(Batch("credit", "server-0", seq, entries)).result(10)
+            seq += len(entries)
+    archive.close()
+
+
+async def test_one_request_is_shown_with_the_models_key(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = tmp_path / "a"
+    await journalled(root, tmp_path / "spool")
+    keys = {"archive": KEY, "model": MODEL_KEY, "wrong": bytes(32)}
+    for name, key in keys.items():
+        (tmp_path / name).write_bytes(key)
+        (tmp_path / name).chmod(0o600)
+    command = ["verify", str(root), "--key-file", str(tmp_path / "archive"), "--id", "req-b"]
+    assert main([*command, "--model-key", str(tmp_path / "model")]) == 0
+    out = capsys.readouterr().out
+    shown = msgspec.json.decode(out[out.index("{\n") :])
+    assert shown["features"] == {"age": [42.0, 43.0], "note": ["x", "y"]}
+    assert shown["outputs"] == {"label": [0, 1]}
+    assert "id req-b is entry 1 (prediction" in out
+    assert main([*command, "--model-key", str(tmp_path / "wrong")]) == 1
+    assert "wrapped by key" in capsys.readouterr().err
+
+
+def test_the_command_answers_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    filled(tmp_path / "a").close()
+    (tmp_path / "kek").write_bytes(KEY)
+    (tmp_path / "kek").chmod(0o600)
+    monkeypatch.setenv("GOVERNED_KEK_FILE", str(tmp_path / "kek"))
+    vkey = tmp_path / "a" / "ledger" / "vkey"
+    assert (
+        main(
+            [
+                "verify",
+                str(tmp_path / "a"),
+                "--key-file",
+                str(vkey),
+                "--checkpoint",
+                str(tmp_path / "a" / "ledger" / "checkpoint"),
+            ]
+        )
+        == 0
+    )
+    assert "by the key that you gave" in capsys.readouterr().out
+    assert main(["verify", str(tmp_path / "a"), "--json", "--id", "req-3"]) == 0
+    assert msgspec.json.decode(capsys.readouterr().out)["proofs"][0]["index"] == 3
+    assert main(["export", str(tmp_path / "a"), str(tmp_path / "b.tar"), "--of", "credit"]) == 0
+    assert main(["verify", str(tmp_path / "b.tar"), "--id", "req-3"]) == 0
+    capsys.readouterr()
+    rewritten(tmp_path / "a", 3, leaf("req-3", summary={"x": 1}))
+    report = tmp_path / "report.json"
+    report.write_text("{}")
+    for words, message in (
+        ([str(tmp_path / "a")], "entry 3 (prediction, id req-3, model credit): its content was changed"),
+        ([str(tmp_path / "none")], "no such archive folder or bundle"),
+        ([str(tmp_path / "kek")], "neither an archive's folder nor an exported bundle"),
+        ([str(tmp_path / "b.tar"), "--id", "nobody"], "id nobody is not among"),
+        ([str(tmp_path / "b.tar"), "--checkpoint", str(report)], "no status.archive.checkpoint"),
+    ):
+        assert main(["verify", *words]) == 1
+        err = capsys.readouterr().err
+        assert message in err
+        assert err.count("\n") == 1
+    monkeypatch.delenv("GOVERNED_KEK_FILE")
+    assert main(["verify", str(tmp_path / "a")]) == 1
+    assert "GOVERNED_KEK_FILE must be set" in capsys.readouterr().err
+
+
+def test_nothing_of_the_service_is_plaintext(tmp_path: Path) -> None:
+    archive = filled(tmp_path)
+    archive.put_reference("credit", "training-1", b'{"blob":"pointer-in-clear"}')
+    archive.close()
+    data = b"".join(p.read_bytes() for p in tmp_path.rglob("*") if p.is_file())
+    assert b"req-1" not in data
+    assert b"pointer-in-clear" not in data
