@@ -17,9 +17,13 @@ from governed_serving.artefact.manifest import Manifest, decode_manifest
 MODEL = "model.onnx"
 MANIFEST = "model.json"
 BACKGROUND = "background.json"
+"""{"columns": {feature: [raw value or null]}}: training rows in random order, texts masked."""
 TRAINING = "training.json"
+"""{"curve": [{epoch, learningRate, trainingLoss, validationLoss, validationAccuracy?}], "dataset": data-set manifest}."""
 EVALUATION = "evaluation.json"
+"""{"rows", "metrics", "groups": {attribute: rates, disparities, strata, errors}, "importances", "data": audit of labels}."""
 GATES = "gates.json"
+"""{"gates": [{name, measured, budget, verdict, message}]}; what a clock measured is null here, and in the ledger."""
 NAMES = frozenset({MODEL, MANIFEST, BACKGROUND, TRAINING, EVALUATION, GATES})
 """Every file that an artefact may hold; all but the manifest are listed in it with their digest."""
 

@@ -70,14 +70,17 @@ def make(
     before = export.serialise(export.join(parts.fitted, exported, decision))
     shipped, variant, judged = _compress(spec, parts, encoded, exported, before, decision)
     table += judged
-    report, measured = _evaluate(spec, parts, prepared, shipped)
+    report = _evaluate(spec, parts, prepared, shipped)
     _check_least(spec, report["metrics"])
+    optimise = spec.lifecycle.optimization
+    brought, seconds = gates.optimisation(shipped, parts.test, optimise.level, optimise.threads)
+    table.append(brought)
     files = _files(parts, prepared, report, curve, table)
     files["model.onnx"] = shipped
     files["model.json"] = artefact.encode_manifest(_manifest(name, spec, parts, prepared, variant, files, key, code))
     packed = artefact.pack(files)
-    metrics = _flat_metrics(report)
-    return Made(packed, artefact.digest(packed), variant, metrics, table, measured, len(curve))
+    measured = {"latencySeconds": seconds}
+    return Made(packed, artefact.digest(packed), variant, _flat_metrics(report), table, measured, len(curve))
 
 
 def _target_scale(train: Dataset) -> tuple[float, float]:
@@ -143,26 +146,20 @@ def _compress(
     return after, variant, table
 
 
-def _evaluate(
-    spec: GovernedModelSpec, parts: Parts, prepared: Prepared, model: bytes
-) -> tuple[dict[str, Any], dict[str, float]]:
+def _evaluate(spec: GovernedModelSpec, parts: Parts, prepared: Prepared, model: bytes) -> dict[str, Any]:
     optimise, training = spec.lifecycle.optimization, spec.lifecycle.training
     assert training is not None
     running = session(model, optimise.level, optimise.threads)
     predictions = evaluation.predict(running, parts.test)
     weights = evaluation.importances(running, parts.test, training.loop.seed)
     bias = spec.governance.bias
-    report = {
+    return {
         "rows": {"training": parts.train.rows, "validation": parts.validation.rows, "test": parts.test.rows},
         "metrics": evaluation.quality(predictions, parts.test.label),
         "groups": evaluation.group_tables(bias, parts.test, predictions) if bias is not None else {},
         "importances": [{"feature": n, "value": v} for n, v in sorted(weights.items(), key=lambda item: -item[1])],
         "data": prepared.audit,
     }
-    plain = session(model, "none", optimise.threads)
-    unoptimised, optimised = evaluation.latencies([plain, running], parts.test, runs=150)
-    measured = {"latencySeconds": optimised, "optimizationLatencyRatio": optimised / unoptimised}
-    return report, measured
 
 
 def _check_least(spec: GovernedModelSpec, metrics: dict[str, float]) -> None:

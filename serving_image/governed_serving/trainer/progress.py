@@ -8,6 +8,7 @@ from typing import Any, TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
 
 class Narrator:
@@ -33,14 +34,15 @@ class Narrator:
     def say(self, message: str, **fields: Any) -> None:
         """One event."""
         if self._bar:
-            self._bar.console.print(message, *(f"[dim]{k}={v}[/dim]" for k, v in fields.items()), highlight=False)
+            told = Text(" ").join([Text(message), *(Text(f"{k}={v}", style="dim") for k, v in fields.items())])
+            self._bar.console.print(told)
         else:
             self._line("info", message, fields)
 
     def fail(self, message: str) -> None:
         """The one-line reason why the Job ends without a model."""
         if self._bar:
-            self._bar.console.print(f"error: {message}", markup=False, style="red")
+            self._bar.console.print(Text(f"error: {message}", style="red"))
         else:
             self._line("error", message, {})
 

@@ -174,7 +174,7 @@ def test_compression_ships_inside_the_budgets(tmp_path: Path, method: str, varia
     operators = {n.op_type for n in onnx.load_from_string(content["model.onnx"]).graph.node}
     assert {"dynamicInt8": "DynamicQuantizeLinear", "staticInt8": "QuantizeLinear"}.get(method, "Gemm") in operators
     table = {g["name"]: g for g in content["gates.json"]["gates"]}
-    assert set(table) == {"export", "accuracy", "disparity/sex", "explanation", "latency"}
+    assert set(table) == {"export", "accuracy", "disparity/sex", "explanation", "latency", "optimization"}
     assert table["latency"]["measured"] is None
     full = {g["name"]: g for g in place.report.parts[-1]["gates"]}
     assert full["latency"]["measured"] > 0
