@@ -5,6 +5,7 @@ import base64
 import json
 import logging
 import os
+import signal
 import socket
 import sys
 from datetime import UTC, datetime
@@ -60,6 +61,9 @@ def serve(host: str) -> None:
     logging.getLogger("governed.archive").info(
         "archive of %s: %d entries, port %d", namespace, archive.ledger.size, port
     )
+    # uvicorn raises the signal again once it has stopped; ours has done its work by then, and the exit code is to be 0.
+    for sign in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(sign, lambda *_: None)
     uvicorn.Server(config).run(sockets=[listener])
 
 

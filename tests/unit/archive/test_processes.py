@@ -1,0 +1,232 @@
+"""The archive and fetch as processes: environment in, one line on what is wrong, nothing lost by kill -9."""
+
+import hashlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from governed_api.resolved import ResolvedModel
+from governed_serving.archive.client import ArchiveClient
+from governed_serving.archive.errors import ArchiveError
+from governed_serving.archive.tokens import model_token
+from governed_serving.artefact import Feature, Lineage, Manifest, Output, encode_manifest, load, pack
+from governed_serving.crypto import Keyring, load_kek
+
+from .ledgers import batch
+
+pytestmark = pytest.mark.slow
+
+SPEC = {
+    "name": "credit",
+    "namespace": "default",
+    "spec": {
+        "lifecycle": {
+            "training": {"data": {"generator": {"name": "credit"}, "label": "y", "features": [{"name": "age"}]}},
+        }
+    },
+}
+
+
+class Process:
+    """An archive process on a free port, with its keys and a client."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        for name in ("kek", "root", "model-kek"):
+            (root / name).write_bytes(hashlib.sha256(name.encode()).digest())
+            (root / name).chmod(0o600)
+        self.token = model_token((root / "root").read_bytes(), "default", "credit")
+        (root / "token").write_text(self.token)
+        (root / "spec.json").write_bytes(ResolvedModel.model_validate(SPEC).dump())
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.child: subprocess.Popen[str] | None = None
+
+    def environment(self, **more: str) -> dict[str, str]:
+        common = {
+            "GOVERNED_NAMESPACE": "default",
+            "GOVERNED_ARCHIVE_ROOT_FILE": str(self.root / "root"),
+            "GOVERNED_ARCHIVE_DIR": str(self.root / "archive"),
+            "GOVERNED_HTTP_PORT": str(self.port),
+            "GOVERNED_KEK_FILE": str(self.root / "kek"),
+            "GOVERNED_REPORT": f"file://{self.root}/report.json",
+        }
+        return {**os.environ, **common, **more}
+
+    def start(self) -> None:
+        command = [sys.executable, "-m", "governed_serving.archive", "serve", "--host", "127.0.0.1"]
+        self.child = subprocess.Popen(command, env=self.environment(), stderr=subprocess.PIPE, text=True)
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
+            try:
+                if httpx.get(self.url + "/healthz/ready", trust_env=False).status_code == 200:
+                    return
+            except httpx.TransportError:
+                assert self.child.poll() is None, self.child.communicate()[1]
+                time.sleep(0.02)
+        raise TimeoutError("the archive didn't become ready")
+
+    def stop(self, sign: signal.Signals = signal.SIGTERM) -> int:
+        assert self.child is not None
+        self.child.send_signal(sign)
+        self.child.communicate(timeout=20)
+        return self.child.returncode
+
+    def run(self, verb: str, *words: str, **more: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "governed_serving.archive", verb, *words]
+        return subprocess.run(
+            command, env=self.environment(**more), capture_output=True, text=True, timeout=60, check=False
+        )
+
+
+@pytest.fixture
+def process(tmp_path: Path) -> Iterator[Process]:
+    process = Process(tmp_path)
+    yield process
+    if process.child and process.child.poll() is None:
+        process.stop(signal.SIGKILL)
+
+
+def test_kill_9_under_load_loses_nothing_that_was_answered(process: Process) -> None:
+    process.start()
+    answered: dict[str, int] = {}
+
+    def write(stream: str) -> None:
+        with ArchiveClient(process.url, process.token, "credit", patience=20.0) as client:
+            for start in range(0, 150, 5):
+                answer = client.append_batch(stream, start, batch(start, 5, stream).entries)
+                answered[f"{stream}/{start}"] = answer.first_index
+
+    threads = [threading.Thread(target=write, args=(f"s{n}",)) for n in range(3)]
+    for t in threads:
+        t.start()
+    deadline = time.monotonic() + 30
+    while len(answered) < 20 and time.monotonic() < deadline:
+        time.sleep(0.002)
+    process.stop(signal.SIGKILL)
+    process.start()
+    for t in threads:
+        t.join(60)
+    assert len(answered) == 90
+    with ArchiveClient(process.url, process.token, "credit", patience=5.0) as client:
+        entries = client.entries(0, 10_000)
+    assert len(entries) == len(set(entries)) == 450
+    for name, index in answered.items():
+        stream, _, start = name.partition("/")
+        assert entries[index] == batch(int(start), 1, stream).entries[0]
+    assert process.stop() == 0
+    done = process.run("verify", str(process.root / "archive"))
+    assert done.returncode == 0, done.stderr
+    assert "450 entries" in done.stdout
+    assert (
+        process.run(
+            "verify", str(process.root / "archive"), "--checkpoint", str(process.root / "report.json")
+        ).returncode
+        == 0
+    )
+
+
+def artefact() -> bytes:
+    model = b"not loaded here"
+    manifest = Manifest(
+        name="credit",
+        task="regression",
+        features=[Feature("age", "numeric", "FP32")],
+        inputs=["age"],
+        outputs=[Output("prediction", "FP32", [-1])],
+        label="y",
+        variant="float",
+        lineage=Lineage("d", "t", "c", {}),
+        files={"model.onnx": hashlib.sha256(model).hexdigest()},
+    )
+    return pack({"model.onnx": model, "model.json": encode_manifest(manifest)})
+
+
+def archived(process: Process, packed: bytes, claimed: str = "") -> str:
+    """Put an artefact into the archive as the trainer does; its digest."""
+    digest = claimed or f"sha256:{hashlib.sha256(packed).hexdigest()}"
+    with ArchiveClient(process.url, process.token, "credit", patience=5.0) as client:
+        keyset = Keyring(load_kek(process.root / "model-kek"), client.keysets()).keyset("artefact")
+        blob = client.put_blob(keyset.seal(packed, digest.encode()))
+        client.put_ref(f"artefact-{digest.removeprefix('sha256:')}", {"blob": blob})
+    return digest
+
+
+def fetched(process: Process, digest: str) -> subprocess.CompletedProcess[str]:
+    return process.run(
+        "fetch",
+        GOVERNED_SPEC=str(process.root / "spec.json"),
+        GOVERNED_MODEL_DIR=str(process.root / "model"),
+        GOVERNED_ARTEFACT_DIGEST=digest,
+        GOVERNED_KEK_FILE=str(process.root / "model-kek"),
+        GOVERNED_ARCHIVE_URL=process.url,
+        GOVERNED_ARCHIVE_TOKEN_FILE=str(process.root / "token"),
+    )
+
+
+def test_fetch_brings_the_verified_artefact_and_refuses_another(process: Process) -> None:
+    process.start()
+    packed = artefact()
+    digest = archived(process, packed)
+    done = fetched(process, digest)
+    assert done.returncode == 0, done.stderr
+    assert load(process.root / "model", digest).digest == digest
+    assert "already" in fetched(process, digest).stderr
+    forged = archived(process, packed, "sha256:" + "1" * 64)
+    unknown = "sha256:" + "2" * 64
+    for wanted, message in ((forged, "expected digest"), (unknown, "knows no artefact")):
+        done = fetched(process, wanted)
+        assert done.returncode == 1
+        assert message in done.stderr
+        assert done.stderr.count("\n") == 1
+    assert load(process.root / "model", digest).digest == digest
+
+
+def test_a_changed_blob_is_not_unpacked(process: Process) -> None:
+    process.start()
+    digest = archived(process, artefact())
+    for path in (process.root / "archive" / "blobs").glob("??/*"):
+        data = bytearray(path.read_bytes())
+        data[-1] ^= 1
+        path.write_bytes(data)
+    done = fetched(process, digest)
+    assert done.returncode == 1
+    assert "its content has SHA-256" in done.stderr
+    assert not (process.root / "model").exists()
+
+
+def test_start_errors_are_one_line(process: Process) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", process.port))
+        taken.listen()
+        done = process.run("serve", "--host", "127.0.0.1")
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert f"port {process.port} can't be had" in done.stderr
+    done = process.run("serve", GOVERNED_KEK_FILE=str(process.root / "nowhere"))
+    assert done.returncode == 1
+    assert "nowhere: not found" in done.stderr
+    process.start()
+    (process.root / "other").mkdir()
+    second = Process(process.root / "other")
+    done = second.run("serve", GOVERNED_ARCHIVE_DIR=str(process.root / "archive"))
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "in use by another archive process" in done.stderr
+
+
+def test_an_absent_archive_is_said_in_one_line(process: Process) -> None:
+    with (
+        ArchiveClient(process.url, process.token, "credit", patience=0.2) as client,
+        pytest.raises(ArchiveError, match="doesn't answer GET"),
+    ):
+        client.checkpoint()
