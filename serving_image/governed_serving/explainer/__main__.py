@@ -1,6 +1,10 @@
 """``python -m governed_serving.explainer``: the explainer of one model."""
 
+import os
 import sys
+
+# One BLAS thread, set before numpy is loaded: sums in one order, hence the same bits at a replay, and no fight for cores.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 from pydantic import ValidationError
 

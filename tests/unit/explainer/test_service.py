@@ -127,7 +127,7 @@ async def test_model_that_answers_nan_is_502(tmp_path):
 
 
 async def test_predictor_away_is_503(tmp_path):
-    def away(columns):
+    def away(_):
         raise PredictorAway("expected the model server")
 
     answer = await Bed(tmp_path, away).client.post(PATH, content=models.request(models.table(1, 9)))
@@ -186,7 +186,7 @@ async def test_jobs_survive_a_restart_and_lie_sealed(tmp_path):
 async def test_job_retries_while_the_predictor_is_away_then_fails(tmp_path):
     calls = []
 
-    def away(columns):
+    def away(_):
         calls.append(1)
         raise PredictorAway("expected the model server")
 

@@ -11,6 +11,7 @@ from governed_serving.explainer.errors import BudgetExhausted
 from governed_serving.explainer.game import Booleans, Codes, Game, InterventionalGame, RowGame
 from governed_serving.explainer.intervals import student_quantile
 from governed_serving.explainer.shapley.coalitions import PairedSample, PairedSampler
+from governed_serving.explainer.shapley.gaussian import fit_gaussian
 from governed_serving.explainer.shapley.regression import Fit, fit_pairs
 
 __all__ = ["SampledGame", "Stopping", "sampled_rows", "sampled_shapley"]
@@ -43,7 +44,7 @@ class SampledGame:
 
 
 def sampled_shapley(
-    game: Game, total: Floats, seed: np.random.SeedSequence, stopping: Stopping, estimator: Estimator = fit_pairs
+    game: Game, total: Floats, seed: np.random.SeedSequence, stopping: Stopping, estimator: Estimator = fit_gaussian
 ) -> SampledGame:
     """Shapley values of a game of at least two players; ``total`` = v(N) − v(∅), shape (outputs,).
 
@@ -126,7 +127,7 @@ class _Answers:
 
 
 def sampled_rows(
-    game: InterventionalGame, seed: np.random.SeedSequence, stopping: Stopping, estimator: Estimator = fit_pairs
+    game: InterventionalGame, seed: np.random.SeedSequence, stopping: Stopping, estimator: Estimator = fit_gaussian
 ) -> list[Attribution]:
     """One :class:`Attribution` per row of ``game``; players that agree with all of the background get exactly zero."""
     prediction, base = game.row_outputs, game.base

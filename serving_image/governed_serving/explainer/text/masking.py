@@ -10,7 +10,7 @@ from governed_serving.explainer.errors import NotExplainable
 from governed_serving.explainer.intervals import student_quantile
 from governed_serving.explainer.local.ridge import weighted_ridge
 from governed_serving.explainer.shapley.exact import exact_table
-from governed_serving.explainer.shapley.regression import fit_pairs
+from governed_serving.explainer.shapley.gaussian import fit_gaussian
 from governed_serving.explainer.shapley.sampled import Estimator, Stopping, sampled_shapley
 from governed_serving.explainer.text.spans import Spans, cut, render
 
@@ -62,7 +62,7 @@ def text_shapley(
     seed: np.random.SeedSequence,
     stopping: Stopping,
     placeholder: str = "",
-    estimator: Estimator = fit_pairs,
+    estimator: Estimator = fit_gaussian,
 ) -> tuple[Attribution, TextGame]:
     """Shapley values of a text's spans: exact up to ten, else sampled with intervals. ``details`` holds the spans' offsets."""
     before = box.rows
