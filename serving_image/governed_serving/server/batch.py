@@ -82,6 +82,7 @@ class Batch:
     def __init__(self, plan: BatchPlan, items: list[Item]) -> None:
         self.plan, self.items = plan, items
         self._rows = [item.rows for item in items]
+        self.size = sum(item.request.size for item in items)
         self._columns: Columns = []
         self._outputs: Outputs = []
         self._values: list[list[Any]] = []

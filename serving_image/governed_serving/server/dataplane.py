@@ -144,7 +144,7 @@ class DataPlane:
         started = self._clock()
         batch = Batch(self._plan, items)
         try:
-            await self.predictor.predict(batch.columns, batch.finish)
+            await self.predictor.predict(batch.columns, batch.finish, batch.size)
         except Exception as error:
             await self._failed(items, error)
             return
@@ -243,7 +243,7 @@ class DataPlane:
         async def call() -> None:
             started = self._clock()
             try:
-                outputs = await self.predictor.predict(lambda: piece, lambda out: out)
+                outputs = await self.predictor.predict(lambda: piece, lambda out: out, 1 << 30)
             except Exception as error:
                 if not answer.done():
                     answer.set_exception(error)

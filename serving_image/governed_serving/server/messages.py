@@ -22,6 +22,8 @@ class InferRequest:
     columns: list[Values]
     outputs: tuple[str, ...] = ()
     parameters: dict[str, Any] = field(default_factory=dict)
+    size: int = 0
+    """Bytes of the body it came in."""
 
 
 @dataclass(slots=True)

@@ -11,6 +11,7 @@ from governed_serving.archive.errors import ArchiveError
 from governed_serving.journal import Journal
 from governed_serving.reporting.writer import ReportWriter
 from governed_serving.server import composition, serve
+from governed_serving.server.app.front import front
 from governed_serving.server.app.hot import HotApp
 from governed_serving.server.app.internal import InternalApp
 from governed_serving.server.app.routes import application
@@ -37,7 +38,7 @@ class Process:
         settings, stop = self._settings, serve.stop_event()
         sockets = [serve.bind(settings.host, settings.http_port, runtime.HTTP_PORT)]
         app = HotApp(self._gateway, application(self._gateway), settings.max_body)
-        servers = [serve.server(app, grace=self._resolved.spec.predictor.timeout)]
+        servers = [serve.server(app, http=front, grace=self._resolved.spec.predictor.timeout)]
         if settings.internal_port:
             sockets.append(serve.bind("127.0.0.1", settings.internal_port, runtime.INTERNAL_PORT))
             servers.append(serve.server(InternalApp(self._gateway, settings.max_body)))

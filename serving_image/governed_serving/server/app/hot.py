@@ -23,6 +23,7 @@ class HotApp:
     def __init__(self, gateway: Gateway, rest: App, max_body: int) -> None:
         self.gateway, self.max_body = gateway, max_body
         self.path = f"/v2/models/{gateway.model}/infer"
+        self.heads: dict[bytes, Any] = {}
         self._rest = rest
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

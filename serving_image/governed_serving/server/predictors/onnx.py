@@ -1,6 +1,7 @@
 """ONNX Runtime in this process, on a thread of its own."""
 
 import asyncio
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -18,6 +19,12 @@ __all__ = ["OnnxPredictor", "signature_of"]
 
 T = TypeVar("T")
 
+INLINE_SECONDS = 0.001
+"""Work expected to take less runs on the event loop: handing a batch to a thread and back costs more than a small model (measured:
+tests/bench/serving), and the loop is blocked no longer than by decoding a large request."""
+INLINE_BYTES = 64 * 1024
+WARM_UPS = 16
+
 _TYPES = {
     "tensor(float)": "FP32",
     "tensor(double)": "FP64",
@@ -25,6 +32,24 @@ _TYPES = {
     "tensor(string)": "BYTES",
     "tensor(bool)": "BOOL",
 } | {f"tensor({u}int{bits})": f"{u.upper()}INT{bits}" for u in ("", "u") for bits in (8, 16, 32, 64)}
+
+
+class _Cost:
+    """What a call takes, learnt from the calls before: seconds of CPU, growing with the requests' bytes. Starts as expensive."""
+
+    def __init__(self) -> None:
+        self._seconds, self._size = 1.0, 1.0
+
+    def observe(self, seconds: float, size: int) -> None:
+        weight = 0.5 if self._seconds > 10 * seconds else 0.1
+        self._seconds += weight * (seconds - self._seconds)
+        self._size += weight * (max(size, 1) - self._size)
+
+    def expected(self, size: int) -> float:
+        """Seconds; infinite where it would be a guess far beyond what was seen."""
+        if size > INLINE_BYTES:
+            return float("inf")
+        return self._seconds * max(1.0, size / max(self._size, 1024.0))
 
 
 class OnnxPredictor:
@@ -55,6 +80,7 @@ class OnnxPredictor:
         self._segmented = [(k, s.segmentation) for k, s in enumerate(self.signature.inputs) if s.segmentation]
         _check(self._session, self.signature)
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="onnxruntime")
+        self._cost = _Cost()
         self._closed = False
 
     def run(self, columns: Columns) -> Outputs:
@@ -67,10 +93,19 @@ class OnnxPredictor:
         except Exception as error:  # ONNX Runtime raises a dozen classes of its own
             raise PredictionFailed(f"model: expected an answer from ONNX Runtime, found: {_line(error)}") from error
 
-    async def predict(self, make: Callable[[], Columns], finish: Callable[[Outputs], T]) -> T:
+    async def predict(self, make: Callable[[], Columns], finish: Callable[[Outputs], T], size: int) -> T:
         if self._closed:
             raise Unavailable("server: expected to be serving, found it shutting down; retry elsewhere")
-        return await asyncio.get_running_loop().run_in_executor(self._pool, lambda: finish(self.run(make())))
+
+        def work() -> T:
+            started = time.thread_time()
+            answer = finish(self.run(make()))
+            self._cost.observe(time.thread_time() - started, size)
+            return answer
+
+        if self._cost.expected(size) < INLINE_SECONDS:
+            return work()
+        return await asyncio.get_running_loop().run_in_executor(self._pool, work)
 
     def example(self, rows: int = 1) -> Columns:
         """Columns of zeros and empty strings, for the warm-up."""
@@ -81,7 +116,8 @@ class OnnxPredictor:
         ]
 
     async def warm_up(self) -> None:
-        await self.predict(self.example, lambda _: None)
+        for _ in range(WARM_UPS):
+            await self.predict(self.example, lambda _: None, 0)
 
     async def close(self) -> None:
         self._closed = True

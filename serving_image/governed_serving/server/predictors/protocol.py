@@ -27,8 +27,11 @@ class Predictor(Protocol):
     slots: int
     """Calls that may run at a time."""
 
-    async def predict(self, make: Callable[[], Columns], finish: Callable[[Outputs], T]) -> T:
-        """``finish(model(make()))``, none of it on the event loop's thread. Raises PredictionFailed, UpstreamFailed, what the two raise."""
+    async def predict(self, make: Callable[[], Columns], finish: Callable[[Outputs], T], size: int) -> T:
+        """``finish(model(make()))``, off the event loop's thread unless that is known to take longer than the work itself.
+
+        ``size``: bytes of the requests. Raises PredictionFailed, UpstreamFailed, what ``make`` and ``finish`` raise.
+        """
 
     async def ready(self) -> str:
         """ "" when it can serve, else why not."""

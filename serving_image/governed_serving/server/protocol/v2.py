@@ -73,7 +73,7 @@ class V2Codec:
         columns = self._columns(message)
         if columns is None:  # another order, a matrix, or a mistake: the loose way sorts it out or names it
             return self._decode_loose(_loose(body), memoryview(b""))
-        request = InferRequest(message.id, message.inputs[0].shape[0], columns)
+        request = InferRequest(message.id, message.inputs[0].shape[0], columns, size=len(body))
         if message.outputs is None and message.parameters is None:
             return request, JSON
         return request, self._wanted(request, message)
@@ -115,7 +115,7 @@ class V2Codec:
             rows, columns = split_matrix(self._signature, message.inputs[0], data[0])
         else:
             rows, columns = checked(self._signature, message.inputs, data)
-        request = InferRequest(message.id, rows, columns)
+        request = InferRequest(message.id, rows, columns, size=1 << 20)  # never on the event loop: it may be anything
         return request, self._wanted(request, message)
 
     def _wanted(self, request: InferRequest, message: InferenceRequest | LooseRequest) -> Form:

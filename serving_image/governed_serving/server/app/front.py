@@ -1,0 +1,217 @@
+"""A front before uvicorn for the one route that must be fast: whole POST …/infer requests, framed strictly, answered without ASGI.
+
+Anything else about a connection (another route, chunked bodies, Expect, Connection, anything irregular) hands it over to uvicorn's own
+protocol with all bytes that came, so llhttp judges them and FastAPI answers. Framing here accepts a subset of RFC 9112: exactly
+one Content-Length, no Transfer-Encoding, header lines of plain tokens.
+"""
+
+import asyncio
+import re
+from typing import Any, NamedTuple, cast
+
+from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
+
+from governed_serving.server.app.hot import HotApp
+from governed_serving.server.app.service import Reply, failure
+from governed_serving.server.errors import BodyTooLarge, ServerError
+
+__all__ = ["front"]
+
+_HEADER = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([\t\x20-\x7e\x80-\xff]*)")
+_DELEGATED = frozenset({b"transfer-encoding", b"expect", b"connection", b"upgrade", b"content-encoding", b"trailer", b"te"})
+_HEAD_LIMIT = 16 * 1024
+_CACHED_HEADS = 512
+_READ_AHEAD = 256 * 1024
+"""Bytes beyond the request being answered that are read before the socket is left alone."""
+_STATUS = {200: b"HTTP/1.1 200 OK\r\n"}
+
+
+class Head(NamedTuple):
+    """What matters of a request's head."""
+
+    length: int
+    header: int | None
+
+
+def parse_head(head: bytes) -> Head | None:
+    """``head`` without its blank line, request line included; None when uvicorn must look at it."""
+    length, header = -1, None
+    for line in head.split(b"\r\n")[1:]:
+        found = _HEADER.fullmatch(line)
+        if found is None:
+            return None
+        name, value = found[1].lower(), found[2].strip()
+        if name in _DELEGATED:
+            if name == b"connection" and value.lower() == b"keep-alive":
+                continue
+            return None
+        if name == b"content-length":
+            if length >= 0 or not value.isdigit() or len(value) > 15:
+                return None
+            length = int(value)
+        elif name == b"inference-header-content-length":
+            if header is not None or not value.isdigit() or len(value) > 15:
+                return None
+            header = int(value)
+    return Head(length, header) if length >= 0 else None
+
+
+class _Front(asyncio.Protocol):
+    """One connection, until it is handed over. Requests are answered one by one, in order."""
+
+    def __init__(
+        self, config: Config, server_state: ServerState, app_state: dict[str, Any], _loop: asyncio.AbstractEventLoop | None = None
+    ) -> None:
+        self._make_uvicorn = lambda: HttpToolsProtocol(config, server_state, app_state, _loop)
+        self._loop = _loop or asyncio.get_running_loop()
+        self._app: HotApp = config.app  # type: ignore[assignment]
+        self._state, self._keep_alive = server_state, config.timeout_keep_alive
+        self._start = b"POST " + self._app.path.encode() + b" HTTP/1.1\r\n"
+        self._heads = self._app.heads
+        self._buffer = b""
+        self._needed = 0
+        self._busy = self._closing = self._write_paused = self._read_paused = False
+        self._transport: asyncio.Transport = None  # type: ignore[assignment]
+        self._last = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is none of asyncio's classes
+        self._state.connections.add(self)  # type: ignore[arg-type]
+        self._last = self._loop.time()
+        self._timer = self._loop.call_later(self._keep_alive, self._check_idle)
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
+        self._state.connections.discard(self)  # type: ignore[arg-type]
+        self._closing = True
+        self._buffer = b""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def eof_received(self) -> bool:
+        return self._busy  # a client may close its side and still wait for the answer
+
+    def pause_writing(self) -> None:
+        self._write_paused = True
+
+    def resume_writing(self) -> None:
+        self._write_paused = False
+        self._next()
+
+    def shutdown(self) -> None:
+        """The server drains: the answer being made is the last."""
+        self._closing = True
+        if not self._busy:
+            self._transport.close()
+
+    def data_received(self, data: bytes) -> None:
+        self._buffer = self._buffer + data if self._buffer else data
+        if self._busy:
+            if len(self._buffer) > _READ_AHEAD and not self._read_paused:
+                self._read_paused = True
+                self._transport.pause_reading()
+        elif len(self._buffer) >= self._needed:
+            self._next()
+
+    def _next(self) -> None:
+        """Answer the request at the beginning of the buffer, if it is there as a whole."""
+        while self._buffer and not (self._busy or self._closing or self._write_paused):
+            buffer = self._buffer
+            if not buffer.startswith(self._start):
+                if len(buffer) < len(self._start) and self._start.startswith(buffer):
+                    return
+                self._hand_over()
+                return
+            end = buffer.find(b"\r\n\r\n", 0, _HEAD_LIMIT)
+            if end < 0:
+                if len(buffer) >= _HEAD_LIMIT:
+                    self._hand_over()
+                return
+            head = self._head(buffer[:end])
+            if head is None:
+                self._hand_over()
+                return
+            if head.length > self._app.max_body:
+                self._refuse(head.length)
+                return
+            self._needed = end + 4 + head.length
+            if len(buffer) < self._needed:
+                return
+            body = buffer[end + 4 : self._needed]
+            self._buffer = buffer[self._needed :]
+            self._needed = 0
+            self._answer(body, head.header)
+
+    def _head(self, raw: bytes) -> Head | None:
+        """Clients repeat themselves: a head seen before needs no parsing."""
+        known = self._heads.get(raw)
+        if known is None:
+            known = parse_head(raw)
+            if known is not None and len(raw) < 1024:
+                if len(self._heads) >= _CACHED_HEADS:
+                    self._heads.clear()
+                self._heads[raw] = known
+        return known
+
+    def _answer(self, body: bytes, header: int | None) -> None:
+        self._busy = True
+        try:
+            service = self._app.gateway.serving()
+        except ServerError as error:
+            self._send(failure(error))
+        else:
+            service.submit_infer(body, header, self._send)
+
+    def _send(self, reply: Reply) -> None:
+        self._busy = False
+        self._state.total_requests += 1
+        self._last = self._loop.time()
+        transport = self._transport
+        if transport.is_closing():
+            return
+        status = _STATUS.get(reply.status) or b"HTTP/1.1 %d \r\n" % reply.status
+        fields = b"".join([b"%b: %b\r\n" % pair for pair in reply.headers])
+        date = self._state.default_headers
+        stamp = b"date: %b\r\n" % date[0][1] if date else b""
+        close = b"connection: close\r\n" if self._closing else b""
+        transport.write(b"%b%b%bcontent-length: %d\r\n%b\r\n%b" % (status, fields, stamp, len(reply.body), close, reply.body))
+        if self._closing:
+            transport.close()
+            return
+        if self._read_paused:
+            self._read_paused = False
+            transport.resume_reading()
+        if self._buffer:
+            self._loop.call_soon(self._next)
+
+    def _refuse(self, length: int) -> None:
+        """Too large: the body isn't read, so the connection can't go on."""
+        self._closing = True
+        limit = self._app.max_body
+        self._send(failure(BodyTooLarge(f"request body: expected at most {limit} bytes, found {length}; send fewer rows per request")))
+
+    def _hand_over(self) -> None:
+        protocol = self._make_uvicorn()
+        data, self._buffer = self._buffer, b""
+        self._state.connections.discard(self)  # type: ignore[arg-type]
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._read_paused:
+            self._transport.resume_reading()
+        protocol.connection_made(self._transport)
+        self._transport.set_protocol(protocol)
+        protocol.data_received(data)
+
+    def _check_idle(self) -> None:
+        """Neither an answer being made nor one sent lately: an idle client, or one that sends too slowly."""
+        idle = self._loop.time() - self._last
+        if not self._busy and idle >= self._keep_alive:
+            self._transport.close()
+            return
+        self._timer = self._loop.call_later(max(1.0, self._keep_alive - idle), self._check_idle)
+
+
+front = _Front
+"""For uvicorn.Config(http=…), over a :class:`HotApp`."""

@@ -1,0 +1,91 @@
+"""Data planes for tests: the real parts over the tabular model, with a journal and a masker that remember."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from governed_serving.records import PredictionFrame
+from governed_serving.server.admission import Admission
+from governed_serving.server.batch import BatchPlan
+from governed_serving.server.dataplane import DataPlane, Identity
+from governed_serving.server.masking import Masking
+from governed_serving.server.metrics import ServerMetrics
+from governed_serving.server.predictors.onnx import OnnxPredictor
+from governed_serving.server.quota import QuotaGate
+from governed_serving.server.recording import Recorder
+from governed_serving.server.signature import Signature
+from unit.server.tabular_model import manifest, tabular
+
+
+
+async def until(condition: Callable[[], Any], seconds: float = 10.0) -> None:
+    """Poll ``condition`` on the loop; AssertionError after ``seconds``."""
+    deadline = asyncio.get_running_loop().time() + seconds
+    while not condition():
+        assert asyncio.get_running_loop().time() < deadline, "waited in vain"
+        await asyncio.sleep(0.001)
+
+
+IDENTITY = Identity("credit", "default", "r1", "sha256:0")
+
+
+class MemoryJournal:
+    """Keeps frames; ``error`` is raised instead; ``gate`` holds acknowledgements back."""
+
+    def __init__(self) -> None:
+        self.frames: list[PredictionFrame] = []
+        self.error: Exception | None = None
+        self.gate: asyncio.Event | None = None
+
+    async def append(self, record: Any) -> Any:
+        if self.error is not None:
+            raise self.error
+        self.frames.append(record)
+        if self.gate is not None:
+            await self.gate.wait()
+
+    @property
+    def ids(self) -> list[str]:
+        return [i for frame in self.frames for i in frame.ids]
+
+
+class WordMasker:
+    """Masks the word secret; errs on the word boom."""
+
+    def mask_many(self, texts: Sequence[str]) -> list[str]:
+        if any("boom" in text for text in texts):
+            raise RuntimeError("secret must not appear")
+        return [text.replace("secret", "<MASKED>") for text in texts]
+
+
+def predictor(*, text: bool = False, impute: tuple[str, ...] = ()) -> OnnxPredictor:
+    model = tabular(text=text)
+    return OnnxPredictor(model, Signature.of(manifest(model, text=text, impute=impute)))
+
+
+def plane(
+    *,
+    text: bool = False,
+    journal: Any = None,
+    journal_policy: Any = "Closed",
+    masking_policy: Any = "Closed",
+    quota: QuotaGate | None = None,
+    max_concurrent: int | None = None,
+    ready: Callable[[], str] = lambda: "",
+    using: Any = None,
+    **more: Any,
+) -> DataPlane:
+    compute = using or predictor(text=text)
+    metrics = ServerMetrics("default", "credit")
+    masking = Masking(WordMasker(), masking_policy) if text else None
+    recorder = Recorder(compute.signature, "credit", "r1", "sha256:0") if journal else None
+    return DataPlane(
+        IDENTITY,
+        compute,
+        BatchPlan(compute.signature, masking, recorder),
+        Admission(ready, metrics, quota=quota, max_concurrent=max_concurrent),
+        metrics,
+        journal=journal,
+        journal_policy=journal_policy,
+        **more,
+    )

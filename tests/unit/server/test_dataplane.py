@@ -1,0 +1,241 @@
+"""The chain: nothing is answered before it is written, nothing is written before it is masked, nobody pays for a neighbour."""
+
+import asyncio
+from typing import Any
+
+import msgspec
+import numpy as np
+import onnxruntime
+import pytest
+
+from governed_api.governance import Limit, Quota
+from governed_serving.journal import numbers, strings
+from governed_serving.journal.errors import JournalFull
+from governed_serving.server.errors import (
+    DeadlineExceeded,
+    InvalidRequest,
+    JournalUnavailable,
+    MaskingFailed,
+    NotFound,
+    PredictionFailed,
+    QuotaExceeded,
+    Unavailable,
+)
+from governed_serving.server.messages import ExplainRequest, InferRequest
+from governed_serving.server.protocol.v2 import V2Codec
+from governed_serving.server.quota import LocalQuota
+from unit.server.planes import MemoryJournal, plane, predictor, until
+from unit.server.tabular_model import NUMBERS, ROW, tabular, v2_body
+
+
+def request(rows: int = 1, *, text: str | None = None, identity: str = "", **changes: Any) -> InferRequest:
+    codec = V2Codec(predictor(text=text is not None).signature, "credit", "r1")
+    message = v2_body(rows, text=text, identity=identity)
+    for tensor in message["inputs"]:
+        if tensor["name"] in changes:
+            tensor["data"] = changes[tensor["name"]]
+    return codec.decode(msgspec.json.encode(message))[0]
+
+
+async def test_answers_what_onnxruntime_answers() -> None:
+    session = onnxruntime.InferenceSession(tabular(), providers=["CPUExecutionProvider"])
+    feeds = {n: np.array([[ROW[n]]], np.float32 if n in NUMBERS else object) for n in ROW}
+    expected = session.run(["probabilities", "label"], feeds)
+    response = await plane().infer(request())
+    assert response.outputs[0].values == pytest.approx(expected[0].ravel().tolist(), abs=1e-7)
+    assert response.outputs[1].values == expected[1].tolist()
+
+
+async def test_requests_together_get_what_each_gets_alone() -> None:
+    data = plane()
+    requests = [request(1 + k % 3, income=[1000.0 * (k + 1)] * (1 + k % 3)) for k in range(20)]
+    alone = [await plane().infer(r) for r in requests]
+    together = await asyncio.gather(*[data.infer(r) for r in requests])
+    for one, other in zip(alone, together, strict=True):
+        assert other.outputs[0].values == pytest.approx(one.outputs[0].values, abs=1e-6)
+        assert other.outputs[1].values == one.outputs[1].values
+    buckets, total = data.metrics.batch_requests.buckets()
+    assert total == 20
+    assert buckets[-1][1] < 20  # they shared calls
+
+
+async def test_nothing_is_answered_before_the_journal_has_it() -> None:
+    journal = MemoryJournal()
+    journal.gate = asyncio.Event()
+    task = asyncio.create_task(plane(journal=journal).infer(request(identity="a")))
+    await until(lambda: journal.frames)
+    assert journal.ids == ["a"]
+    assert not task.done()
+    journal.gate.set()
+    assert (await task).ledger == "pending"
+
+
+async def test_the_journal_holds_masked_text_and_the_answer() -> None:
+    journal = MemoryJournal()
+    response = await plane(text=True, journal=journal).infer(request(2, text="my secret note", identity="a"), keep_masked=True)
+    frame = journal.frames[0]
+    assert strings(frame.features["note"]).tolist() == ["my <MASKED> note"] * 2
+    assert numbers(frame.features["income"]).tolist() == [8200.0, 8200.0]
+    assert numbers(frame.outputs["probabilities"]).ravel().tolist() == response.outputs[0].values
+    assert strings(frame.outputs["label"]).tolist() == response.outputs[1].values
+    assert response.masked[-1] == ["my <MASKED> note"] * 2
+    assert (frame.model, frame.revision, frame.artefact, frame.ids) == ("credit", "r1", "sha256:0", ["a"])
+
+
+async def test_the_model_sees_masked_text() -> None:
+    journal = MemoryJournal()
+    data = plane(text=True, journal=journal)
+    seen = await data.infer(request(text="secret"))
+    same = await data.infer(request(text="< MASKED >"))  # what segmentation makes of <MASKED>
+    assert seen.outputs[0].values == same.outputs[0].values
+
+
+async def test_full_journal_closed_refuses_and_open_counts() -> None:
+    journal = MemoryJournal()
+    journal.error = JournalFull("no room")
+    with pytest.raises(JournalUnavailable, match="no room"):
+        await plane(journal=journal).infer(request())
+    data = plane(journal=journal, journal_policy="Open")
+    assert (await data.infer(request())).ledger == ""
+    assert data.metrics.count["journal_lost_records"] == 1
+    assert data.metrics.count["journal_records"] == 0
+
+
+async def test_masking_fails_closed_for_the_one_that_errs() -> None:
+    journal = MemoryJournal()
+    data = plane(text=True, journal=journal)
+    answers = await asyncio.gather(
+        data.infer(request(text="fine")), data.infer(request(text="boom secret")), data.infer(request(text="fine")), return_exceptions=True
+    )
+    assert isinstance(answers[1], MaskingFailed)
+    assert "secret" not in str(answers[1])
+    assert not isinstance(answers[0], Exception)
+    assert not isinstance(answers[2], Exception)
+    assert len(journal.ids) == 2
+    assert data.metrics.count["masking_failures"] >= 1
+
+
+async def test_masking_open_passes_and_counts() -> None:
+    data = plane(text=True, masking_policy="Open")
+    await data.infer(request(text="boom"))
+    assert data.metrics.count["masking_failures"] == 1
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "words"),
+    [
+        ("income", [None], "'income': expected a number in row 0, found a missing value"),
+        ("income", [1e39], "'income': expected a finite FP32 number in row 0"),
+        ("income", [10**400], "'income'"),
+        ("housing", [""], "'housing': expected a category in row 0"),
+    ],
+)
+async def test_values_that_the_model_cant_take_are_named(column: str, values: list[Any], words: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        await plane().infer(request(**{column: values}))
+    assert words in str(caught.value)
+
+
+async def test_gaps_pass_where_the_model_fills_them() -> None:
+    data = plane(using=predictor(impute=("income",)))
+    response = await data.infer(request(income=[None]))
+    assert len(response.outputs[1].values) == 1
+
+
+async def test_a_bad_request_harms_no_neighbour() -> None:
+    data = plane()
+    answers = await asyncio.gather(*[data.infer(request(income=[v])) for v in (1.0, 1e39, 2.0)], return_exceptions=True)
+    assert [isinstance(a, InvalidRequest) for a in answers] == [False, True, False]
+
+
+async def test_quota_of_requests() -> None:
+    data = plane(quota=LocalQuota(Quota(requests=[Limit(limit=2, window="1h")]), "k"))
+    await data.infer(request())
+    await data.infer(request())
+    with pytest.raises(QuotaExceeded, match="at most 2 requests in 1h") as caught:
+        await data.infer(request())
+    assert caught.value.retry_after is not None
+    assert 1 <= caught.value.retry_after <= 3600
+    assert data.metrics.refusals["requests"] == 1
+
+
+async def test_quota_of_tokens_counts_words_and_cjk_characters() -> None:
+    data = plane(text=True, quota=LocalQuota(Quota(tokens=[Limit(limit=7, window="1h")]), "k"))
+    await data.infer(request(text="three plain words"))
+    await data.infer(request(text="两字 ok"))
+    with pytest.raises(QuotaExceeded, match="at most 7 tokens"):
+        await data.infer(request(text="two more"))
+
+
+async def test_max_concurrent() -> None:
+    journal = MemoryJournal()
+    journal.gate = asyncio.Event()
+    data = plane(journal=journal, max_concurrent=1)
+    first = asyncio.create_task(data.infer(request()))
+    await asyncio.sleep(0)
+    with pytest.raises(QuotaExceeded, match="at most 1 requests in flight"):
+        await data.infer(request())
+    journal.gate.set()
+    await first
+    await data.infer(request())
+
+
+async def test_not_ready_is_503() -> None:
+    with pytest.raises(Unavailable, match="found: loading"):
+        await plane(ready=lambda: "loading").infer(request())
+
+
+async def test_timeout_is_504_and_frees_its_place() -> None:
+    journal = MemoryJournal()
+    journal.gate = asyncio.Event()
+    data = plane(journal=journal, timeout=0.05, max_concurrent=1)
+    with pytest.raises(DeadlineExceeded, match="within 0.05 s"):
+        await data.infer(request())
+    journal.gate.set()
+    await data.infer(request())
+
+
+async def test_a_model_that_errs_is_500() -> None:
+    compute = predictor()
+    broken = plane(using=compute)
+    compute._outputs = ["no such output"]
+    with pytest.raises(PredictionFailed, match="model: expected an answer from ONNX Runtime"):
+        await broken.infer(request())
+
+
+async def test_explain_without_explainer_is_404() -> None:
+    with pytest.raises(NotFound, match=r"expected spec\.explainer"):
+        await plane().explain(ExplainRequest(request(), {}))
+
+
+async def test_the_internal_lane_is_neither_counted_nor_journalled_and_agrees() -> None:
+    journal = MemoryJournal()
+    data = plane(journal=journal, quota=LocalQuota(Quota(requests=[Limit(limit=1, window="1h")]), "k"))
+    response = await data.infer(request(3))
+    columns = [np.array([[ROW[n]]] * 700, np.float32 if n in NUMBERS else object) for n in ROW]
+    outputs = await data.compute_internal(columns)
+    assert outputs[0].shape == (700, 2)
+    assert outputs[0][0].tolist() == pytest.approx(response.outputs[0].values[:2], abs=1e-6)
+    assert len(journal.ids) == 1
+    assert data.metrics.count["internal_rows"] == 700
+
+
+async def test_drain_waits_for_what_is_open() -> None:
+    journal = MemoryJournal()
+    journal.gate = asyncio.Event()
+    data = plane(journal=journal)
+    task = asyncio.create_task(data.infer(request()))
+    await asyncio.sleep(0)
+    closing = asyncio.create_task(data.close())
+    await until(lambda: journal.frames)
+    assert not closing.done()
+    journal.gate.set()
+    await closing
+    assert (await task).ledger == "pending"
+
+
+async def test_generated_ids_are_uuid7_and_sorted() -> None:
+    data = plane()
+    ids = [(await data.infer(request())).id for _ in range(3)]
+    assert all(i[14] == "7" and i[19] in "89ab" and len(i) == 36 for i in ids)
+    assert len(set(ids)) == 3
