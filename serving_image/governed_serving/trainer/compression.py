@@ -2,19 +2,19 @@
 
 import logging
 import warnings
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import onnx
 from onnx import helper
 
 from governed_api.lifecycle import Compression
+from governed_serving.trainer.documents import Variant
 from governed_serving.trainer.export import plain
 from governed_serving.trainer.preprocessing import Encoded, session
 from governed_serving.trainer.scratch import memory_scratch
 
 OPERATORS = ["Gemm", "MatMul"]
-Variant = Literal["float", "int8", "pruned"]
 
 
 def compress(network: Any, spec: Compression, calibration: Encoded) -> tuple[Any, Variant]:

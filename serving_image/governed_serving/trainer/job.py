@@ -84,9 +84,11 @@ class Job:
 
     def _make(self, prepared: Prepared, volume: DataVolume, key: str, code: str) -> dict[str, Any]:
         from governed_serving.trainer.loop import CHECKPOINT  # torch: not before the data is known to be good
-        from governed_serving.trainer.pipeline import make
+        from governed_serving.trainer.pipeline import Pipeline
 
-        made = make(self._resolved.name, self._resolved.spec, prepared, volume, key, code, self._epoch)
+        resolved = self._resolved
+        pipeline = Pipeline(resolved.name, resolved.spec, prepared, volume, key=key, code=code)
+        made = pipeline.make(self._epoch)
         sealed = self._rooms.artefact_cipher().seal(made.packed, made.digest.encode())
         blob = self._rooms.archive.put_blob(sealed)
         artefact = {"digest": made.digest, "blob": blob, "variant": made.variant}

@@ -1,31 +1,23 @@
-"""The model step: encode → train → export → compress → gates → artefact files. The only module that pulls in torch."""
+"""The model step: encode → train → export → compress → gates → artefact. The only module that pulls in torch."""
 
-import hashlib
-import json
-import platform
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 
 from governed_api.model import GovernedModelSpec
 from governed_serving import artefact
-from governed_serving.artefact import CJK_CHARACTERS, Feature, Lineage, Manifest, Output
-from governed_serving.trainer import evaluation, export, gates
-from governed_serving.trainer.compression import Variant, compress
-from governed_serving.trainer.dataset import Dataset, reweighing, split
+from governed_serving.trainer import documents, evaluation, export, gates
+from governed_serving.trainer.compression import compress
+from governed_serving.trainer.dataset import reweighing, split
+from governed_serving.trainer.documents import Variant
 from governed_serving.trainer.errors import TrainingFailed
 from governed_serving.trainer.loop import Curve, Rows, Trainer, build
 from governed_serving.trainer.networks import Network
 from governed_serving.trainer.prepare import Prepared
-from governed_serving.trainer.preprocessing import Categorical, Encoded, Preprocessing, encode, fit, session
+from governed_serving.trainer.preprocessing import encode, fit, session
 from governed_serving.trainer.volume import DataVolume
-
-BACKGROUND_ROWS = 1000
-"""Most that spec.explainer.config.backgroundRows can ask for; in random order, so that any head of them is a sample."""
-PACKAGES = ("torch", "onnx", "onnxscript", "onnxruntime", "numpy")
 
 Progress = Callable[[int, dict[str, float]], None]
 
@@ -43,210 +35,147 @@ class Made:
     epochs: int
 
 
-@dataclass(frozen=True)
-class Parts:
-    """The three splits and the fitted preprocessing."""
+class Pipeline:
+    """One training from prepared data to a packed artefact; ``key`` names it, ``code`` is the version of our sources."""
 
-    train: Dataset
-    validation: Dataset
-    test: Dataset
-    fitted: Preprocessing
+    def __init__(
+        self, name: str, spec: GovernedModelSpec, prepared: Prepared, volume: DataVolume, *, key: str, code: str
+    ) -> None:
+        assert spec.lifecycle.training is not None
+        self._name, self._spec, self._training = name, spec, spec.lifecycle.training
+        self._prepared, self._volume = prepared, volume
+        self._key, self._code = key, code
+        self._classes = prepared.dataset.classes
+        parts = split(prepared.dataset, self._training.data, self._training.loop.seed)
+        self._train, self._validation, self._test = parts
+        self._fitted = fit(self._train, self._training.preprocess)
+        self._encoded = encode(self._fitted, self._train)
+        self._encoded_test = encode(self._fitted, self._test)
+        self._mean, self._scale = self._target_scale()
 
+    def make(self, progress: Progress) -> Made:
+        """Train, compress, judge and pack. Raises TrainingFailed."""
+        mitigation = self._unmitigated(progress)
+        network, curve = self._fit_network(self._key, self._weights(), progress)
+        exported = export.export(network, self._fitted)
+        table = [self._agreement(network, exported)]
+        decision = export.decisions(self._classes, self._mean, self._scale)
+        shipped, variant = self._compress(exported, decision, table)
+        report = self._evaluate(shipped) | mitigation
+        self._check_least(report["metrics"])
+        optimise = self._spec.lifecycle.optimization
+        brought, seconds = gates.optimisation(shipped, self._test, optimise.level, optimise.threads)
+        table.append(brought)
+        packed = artefact.pack(self._files(shipped, variant, report, curve, table))
+        metrics = flat_metrics(report)
+        return Made(packed, artefact.digest(packed), variant, metrics, table, {"latencySeconds": seconds}, len(curve))
 
-def make(
-    name: str, spec: GovernedModelSpec, prepared: Prepared, volume: DataVolume, key: str, code: str, progress: Progress
-) -> Made:
-    """Train, compress, judge and pack. Raises InvalidTraining, TrainingFailed."""
-    training = spec.lifecycle.training
-    assert training is not None
-    splits = split(prepared.dataset, training.data, training.loop.seed)
-    parts = Parts(*splits, fit(splits[0], training.preprocess))
-    encoded = encode(parts.fitted, parts.train)
-    mean, scale = _target_scale(parts.train)
-    network, curve = _train(spec, parts, encoded, volume, key, (mean, scale), progress)
-    exported = export.export(network, parts.fitted)
-    decision = export.decisions(prepared.dataset.classes, mean, scale)
-    table = [_agreement(network, exported, encode(parts.fitted, parts.test), not prepared.dataset.classes)]
-    before = export.serialise(export.join(parts.fitted, exported, decision))
-    shipped, variant, judged = _compress(spec, parts, encoded, exported, before, decision)
-    table += judged
-    report = _evaluate(spec, parts, prepared, shipped)
-    _check_least(spec, report["metrics"])
-    optimise = spec.lifecycle.optimization
-    brought, seconds = gates.optimisation(shipped, parts.test, optimise.level, optimise.threads)
-    table.append(brought)
-    files = _files(parts, prepared, report, curve, table)
-    files["model.onnx"] = shipped
-    files["model.json"] = artefact.encode_manifest(_manifest(name, spec, parts, prepared, variant, files, key, code))
-    packed = artefact.pack(files)
-    measured = {"latencySeconds": seconds}
-    return Made(packed, artefact.digest(packed), variant, _flat_metrics(report), table, measured, len(curve))
+    def _target_scale(self) -> tuple[float, float]:
+        if self._classes:
+            return 0.0, 1.0
+        label = self._train.label.astype(np.float64)
+        return float(label.mean()), float(label.std()) or 1.0
 
+    def _targets(self, label: Any) -> Any:
+        return label if self._classes else ((label - self._mean) / self._scale).astype(np.float32)
 
-def _target_scale(train: Dataset) -> tuple[float, float]:
-    if train.classes:
-        return 0.0, 1.0
-    label = train.label.astype(np.float64)
-    return float(label.mean()), float(label.std()) or 1.0
+    def _weights(self) -> Any:
+        bias = self._spec.governance.bias
+        if self._training.mitigation.method == "none" or bias is None or not self._classes:
+            return None
+        groups = {a.name: self._train.groups[a.name] for a in bias.protected_attributes}
+        return reweighing(self._train.label, groups)
 
+    def _fit_network(self, key: str, weights: Any, progress: Progress) -> tuple[Network, Curve]:
+        rows = Rows.of(self._encoded, self._targets(self._train.label), weights)
+        held = Rows.of(encode(self._fitted, self._validation), self._targets(self._validation.label))
+        counts = np.bincount(self._train.label, minlength=len(self._classes)).tolist() if self._classes else []
+        network = build(self._fitted, self._training, len(self._classes) or 1)
+        return network, Trainer(network, self._training, self._volume, key).run(rows, held, counts, progress)
 
-def _train(
-    spec: GovernedModelSpec,
-    parts: Parts,
-    encoded: Encoded,
-    volume: DataVolume,
-    key: str,
-    target: tuple[float, float],
-    progress: Progress,
-) -> tuple[Network, Curve]:
-    training = spec.lifecycle.training
-    assert training is not None
-    weights = None
-    if training.mitigation.method == "reweighing" and spec.governance.bias is not None and parts.train.classes:
-        named = [a.name for a in spec.governance.bias.protected_attributes]
-        weights = reweighing(parts.train.label, {name: parts.train.groups[name] for name in named})
-    counts = np.bincount(parts.train.label, minlength=len(parts.train.classes)).tolist() if parts.train.classes else []
-    network = build(parts.fitted, training, len(parts.train.classes) or 1)
-    trainer = Trainer(network, training, volume, key)
-    rows = Rows.of(encoded, _targets(parts.train, target), weights)
-    held = Rows.of(encode(parts.fitted, parts.validation), _targets(parts.validation, target))
-    return network, trainer.run(rows, held, counts, progress)
+    def _unmitigated(self, progress: Progress) -> dict[str, Any]:
+        """What the same training gives without mitigation, so that its effect is on record; empty when there is none."""
+        bias = self._spec.governance.bias
+        if self._weights() is None or bias is None:
+            return {}
+        network, _ = self._fit_network(f"{self._key}/unmitigated", None, progress)
+        scores = export.softmax(export.torch_scores(network, self._encoded_test))
+        predictions = evaluation.Predictions(scores, self._classes)
+        found = {
+            "metrics": evaluation.quality(predictions, self._test.label),
+            "largestDisparity": evaluation.largest_disparity(bias, self._test, predictions),
+        }
+        return {"unmitigated": found}
 
+    def _agreement(self, network: Network, exported: Any) -> gates.Gate:
+        difference = export.largest_difference(network, exported, self._encoded_test, not self._classes)
+        text = "largest |ONNX Runtime − torch| over held-out rows"
+        gate = gates.at_most("export", difference, export.TOLERANCE, text)
+        if gate.verdict == "fail":
+            raise TrainingFailed(f"export: expected ONNX within {export.TOLERANCE:g} of torch, found {difference:g}")
+        return gate
 
-def _targets(rows: Dataset, target: tuple[float, float]) -> Any:
-    if rows.classes:
-        return rows.label
-    return ((rows.label - target[0]) / target[1]).astype(np.float32)
+    def _compress(self, exported: Any, decision: Any, table: list[gates.Gate]) -> tuple[bytes, Variant]:
+        """The model that ships, and its variant; the judgement is added to ``table``."""
+        life = self._spec.lifecycle
+        before = export.serialise(export.join(self._fitted, exported, decision))
+        if life.compression.method == "none":
+            return before, "float"
+        calibration = {name: values[: life.compression.calibration_rows] for name, values in self._encoded.items()}
+        small, variant = compress(exported, life.compression, calibration)
+        after = export.serialise(export.join(self._fitted, small, decision))
+        level, threads = life.optimization.level, life.optimization.threads
+        candidates = gates.Candidates(before, after, self._test, level, threads, self._training.loop.seed)
+        judged = gates.judge(candidates, life.gates, self._spec.governance.bias)
+        table += judged
+        return (before, "float") if any(gate.verdict == "fail" for gate in judged) else (after, variant)
 
+    def _evaluate(self, model: bytes) -> dict[str, Any]:
+        optimise, bias = self._spec.lifecycle.optimization, self._spec.governance.bias
+        running = session(model, optimise.level, optimise.threads)
+        predictions = evaluation.predict(running, self._test)
+        weights = evaluation.importances(running, self._test, self._training.loop.seed)
+        parts = {"training": self._train, "validation": self._validation, "test": self._test}
+        return {
+            "rows": {name: part.rows for name, part in parts.items()},
+            "metrics": evaluation.quality(predictions, self._test.label),
+            "groups": evaluation.group_tables(bias, self._test, predictions) if bias is not None else {},
+            "importances": [{"feature": n, "value": v} for n, v in sorted(weights.items(), key=lambda item: -item[1])],
+            "data": self._prepared.audit,
+        }
 
-def _agreement(network: Network, exported: Any, encoded: Encoded, regression: bool) -> gates.Gate:
-    difference = export.largest_difference(network, exported, encoded, regression)
-    text = "largest |ONNX Runtime − torch| over held-out rows"
-    gate = gates.at_most("export", difference, export.TOLERANCE, text)
-    if gate.verdict == "fail":
-        raise TrainingFailed(f"export: expected ONNX within {export.TOLERANCE:g} of torch, found {difference:g}")
-    return gate
+    def _check_least(self, metrics: dict[str, float]) -> None:
+        least = self._spec.lifecycle.gates.min_accuracy
+        name = "accuracy" if self._classes else "r2"
+        if least is not None and metrics[name] < least:
+            found = f"expected {name} ≥ {least:g} on held-out rows, found {metrics[name]:.4f}: nothing ships"
+            raise TrainingFailed(f"spec.lifecycle.gates.minAccuracy: {found}")
 
-
-def _compress(
-    spec: GovernedModelSpec, parts: Parts, encoded: Encoded, exported: Any, before: bytes, decision: Any
-) -> tuple[bytes, Variant, list[gates.Gate]]:
-    life = spec.lifecycle
-    assert life.training is not None
-    if life.compression.method == "none":
-        return before, "float", []
-    calibration = {name: values[: life.compression.calibration_rows] for name, values in encoded.items()}
-    small, variant = compress(exported, life.compression, calibration)
-    after = export.serialise(export.join(parts.fitted, small, decision))
-    optimise = life.optimization
-    candidates = gates.Candidates(before, after, parts.test, optimise.level, optimise.threads, life.training.loop.seed)
-    table = gates.judge(candidates, life.gates, spec.governance.bias)
-    if any(gate.verdict == "fail" for gate in table):
-        return before, "float", table
-    return after, variant, table
-
-
-def _evaluate(spec: GovernedModelSpec, parts: Parts, prepared: Prepared, model: bytes) -> dict[str, Any]:
-    optimise, training = spec.lifecycle.optimization, spec.lifecycle.training
-    assert training is not None
-    running = session(model, optimise.level, optimise.threads)
-    predictions = evaluation.predict(running, parts.test)
-    weights = evaluation.importances(running, parts.test, training.loop.seed)
-    bias = spec.governance.bias
-    return {
-        "rows": {"training": parts.train.rows, "validation": parts.validation.rows, "test": parts.test.rows},
-        "metrics": evaluation.quality(predictions, parts.test.label),
-        "groups": evaluation.group_tables(bias, parts.test, predictions) if bias is not None else {},
-        "importances": [{"feature": n, "value": v} for n, v in sorted(weights.items(), key=lambda item: -item[1])],
-        "data": prepared.audit,
-    }
-
-
-def _check_least(spec: GovernedModelSpec, metrics: dict[str, float]) -> None:
-    least = spec.lifecycle.gates.min_accuracy
-    found = metrics.get("accuracy", metrics.get("r2", 0.0))
-    if least is not None and found < least:
-        name = "accuracy" if "accuracy" in metrics else "R²"
-        raise TrainingFailed(
-            f"spec.lifecycle.gates.minAccuracy: expected {name} ≥ {least:g} on held-out rows, found {found:.4f}: nothing ships"
+    def _files(
+        self, model: bytes, variant: Variant, report: dict[str, Any], curve: Curve, table: list[gates.Gate]
+    ) -> dict[str, bytes]:
+        files = {
+            "model.onnx": model,
+            "background.json": documents.encode(documents.background(self._train)),
+            "training.json": documents.encode({"curve": curve, "dataset": self._prepared.manifest}),
+            "evaluation.json": documents.encode(report),
+            "gates.json": documents.encode({"gates": gates.reproducible(table)}),
+        }
+        files["model.json"] = documents.manifest(
+            self._name,
+            self._spec,
+            self._train,
+            self._fitted,
+            variant=variant,
+            dataset=self._prepared.manifest["digest"],
+            key=self._key,
+            code=self._code,
+            files=files,
         )
+        return files
 
 
-def _files(
-    parts: Parts, prepared: Prepared, report: dict[str, Any], curve: Curve, table: list[gates.Gate]
-) -> dict[str, bytes]:
-    documents = {
-        "background.json": {"columns": _background(parts.train)},
-        "training.json": {"curve": curve, "dataset": prepared.manifest},
-        "evaluation.json": report,
-        "gates.json": {"gates": gates.reproducible(table)},
-    }
-    return {name: json.dumps(d, sort_keys=True, ensure_ascii=False).encode() for name, d in documents.items()}
-
-
-def _background(train: Dataset) -> dict[str, list[Any]]:
-    rng = np.random.default_rng(np.random.PCG64(0))
-    rows = train.at(rng.permutation(train.rows)[:BACKGROUND_ROWS])
-    return {name: [None if v != v else v for v in column.tolist()] for name, column in rows.features.items()}
-
-
-def _manifest(
-    name: str,
-    spec: GovernedModelSpec,
-    parts: Parts,
-    prepared: Prepared,
-    variant: Variant,
-    files: dict[str, bytes],
-    key: str,
-    code: str,
-) -> Manifest:
-    training, classes = spec.lifecycle.training, prepared.dataset.classes
-    assert training is not None
-    outputs = [Output("prediction", "FP32", [-1])]
-    if classes:
-        text = isinstance(classes[0], str)
-        outputs = [
-            Output("probabilities", "FP32", [-1, len(classes)]),
-            Output("label", "BYTES" if text else "INT64", [-1]),
-        ]
-    outcome = spec.governance.bias.favorable_outcome if spec.governance.bias else None
-    return Manifest(
-        name=name,
-        task="classification" if classes else "regression",
-        features=[_feature(parts, f.name, f.type) for f in training.data.features],
-        inputs=[f.name for f in training.data.features],
-        outputs=outputs,
-        label=training.data.label,
-        variant=variant,
-        lineage=Lineage(prepared.manifest["digest"], key, code, _versions()),
-        files={n: hashlib.sha256(data).hexdigest() for n, data in files.items()},
-        classes=list(classes),
-        favorable=outcome.label if outcome else None,
-        threshold=outcome.threshold if outcome else None,
-        settings={"level": spec.lifecycle.optimization.level, "threads": spec.lifecycle.optimization.threads},
-    )
-
-
-def _versions() -> dict[str, str]:
-    return {"python": ".".join(platform.python_version_tuple()[:2]), **{name: version(name) for name in PACKAGES}}
-
-
-def _feature(parts: Parts, name: str, kind: Any) -> Feature:
-    column = parts.train.features[name]
-    if kind == "numeric":
-        seen = column[~np.isnan(column)]
-        low, high, mean = float(seen.min()), float(seen.max()), float(seen.astype(np.float64).mean())
-        gaps: Any = "impute" if len(seen) < len(column) else "refuse"
-        return Feature(name, kind, "FP32", min=low, max=high, mean=mean, missing=gaps)
-    missing: Any = "impute" if (column == "").any() else "refuse"
-    if kind == "text":
-        width = next(t.max_tokens for t in parts.fitted.texts if t.name == name)
-        return Feature(name, kind, "BYTES", missing=missing, segmentation=CJK_CHARACTERS, max_tokens=width)
-    known = next(f for f in parts.fitted.features if isinstance(f, Categorical) and f.name == name)
-    return Feature(name, kind, "BYTES", categories=known.categories, missing=missing)
-
-
-def _flat_metrics(report: dict[str, Any]) -> dict[str, float]:
+def flat_metrics(report: dict[str, Any]) -> dict[str, float]:
     """Held-out quality, and disparities of the data (``data.``) and of the model, for status and the command line."""
     flat = dict(report["metrics"])
     for prefix, tables in (("data", report["data"]), ("model", report["groups"])):
@@ -256,4 +185,7 @@ def _flat_metrics(report: dict[str, Any]) -> dict[str, float]:
                 flat[f"{prefix}.spd.{attribute}.{d['group']}"] = d["spd"]
                 if d["dir"] is not None:
                     flat[f"{prefix}.dir.{attribute}.{d['group']}"] = d["dir"]
+    if without := report.get("unmitigated"):
+        flat |= {f"unmitigated.{name}": value for name, value in without["metrics"].items()}
+        flat |= {f"unmitigated.largestDisparity.{name}": v for name, v in without["largestDisparity"].items()}
     return flat

@@ -257,19 +257,25 @@ def test_texts_are_masked_before_training_and_classified(tmp_path: Path, archite
     assert label.tolist() == ["negative", "positive"]
 
 
-def test_integer_classes_and_reweighing(tmp_path: Path) -> None:
-    csv = "x,g,y\n" + "".join(f"{k % 10},{'uv'[k % 3 == 0]},{int(k % 10 > 4) * 7}\n" for k in range(200))
+def test_integer_classes_and_what_reweighing_brings(tmp_path: Path) -> None:
+    drawn = np.random.default_rng(5)
+    x, g = drawn.integers(0, 10, 1000), drawn.integers(0, 2, 1000)
+    y = drawn.random(1000) < 0.3 + 0.06 * x - 0.3 * g
+    rows = "".join(f"{a},{'uv'[b]},{int(c) * 7}\n" for a, b, c in zip(x, g, y, strict=True))
     rules = {
         **ADMISSIONS_BIAS,
         "protectedAttributes": [{"name": "g"}],
         "strata": [],
         "favorableOutcome": {"label": "7"},
     }
-    plan = inline(csv, {"x": "numeric"}, mitigation={"method": "reweighing"}, loop={"epochs": 30, "batchSize": 32})
+    features = {"x": "numeric", "g": "categorical"}
+    plan = inline(f"x,g,y\n{rows}", features, mitigation={"method": "reweighing"}, model={"type": "linear"})
     place = Workplace(tmp_path)
-    made = place.job(resolved(plan, governance={"bias": rules})).run()
-    _, label = predict(files(place, made)["model.onnx"], x=[0.0, 9.0])
+    made = place.job(resolved(plan | {"loop": {"epochs": 30, "batchSize": 32}}, governance={"bias": rules})).run()
+    _, label = predict(files(place, made)["model.onnx"], x=[0.0, 9.0], g=["v", "u"])
     assert label.tolist() == [0, 7]
+    found = place.report.parts[-1]["metrics"]
+    assert abs(found["model.spd.g.v"]) < found["unmitigated.largestDisparity.g"] - 0.1
 
 
 def test_masking_a_field_that_is_no_text_is_refused(tmp_path: Path) -> None:

@@ -1,0 +1,95 @@
+"""The artefact's files: its manifest and the documents that go with the model. No clock, no host, no thread count."""
+
+import hashlib
+import json
+import platform
+from importlib.metadata import version
+from typing import Any, Literal
+
+import numpy as np
+
+from governed_api.model import GovernedModelSpec
+from governed_serving import artefact
+from governed_serving.artefact import CJK_CHARACTERS, Feature, Lineage, Manifest, Output
+from governed_serving.trainer.dataset import Dataset
+from governed_serving.trainer.preprocessing import Categorical, Preprocessing
+
+BACKGROUND_ROWS = 1000
+"""Most that spec.explainer.config.backgroundRows can ask for; in random order, so that any head of them is a sample."""
+PACKAGES = ("torch", "onnx", "onnxscript", "onnxruntime", "numpy")
+Variant = Literal["float", "int8", "pruned"]
+
+
+def encode(document: Any) -> bytes:
+    """JSON with sorted keys: one byte form for one content."""
+    return json.dumps(document, sort_keys=True, ensure_ascii=False, allow_nan=False).encode()
+
+
+def background(train: Dataset) -> dict[str, Any]:
+    """Raw training rows for explanations, at most ``BACKGROUND_ROWS``; gaps are null."""
+    rng = np.random.default_rng(np.random.PCG64(0))
+    rows = train.at(rng.permutation(train.rows)[:BACKGROUND_ROWS])
+    columns = {n: [None if v != v else v for v in column.tolist()] for n, column in rows.features.items()}
+    return {"columns": columns}
+
+
+def manifest(
+    name: str,
+    spec: GovernedModelSpec,
+    train: Dataset,
+    fitted: Preprocessing,
+    *,
+    variant: Variant,
+    dataset: str,
+    key: str,
+    code: str,
+    files: dict[str, bytes],
+) -> bytes:
+    """model.json. ``dataset`` is the data set's digest, ``key`` the training's, ``code`` the version of our sources."""
+    training, classes = spec.lifecycle.training, train.classes
+    assert training is not None
+    outcome = spec.governance.bias.favorable_outcome if spec.governance.bias else None
+    described = Manifest(
+        name=name,
+        task="classification" if classes else "regression",
+        features=[_feature(train, fitted, f.name, f.type) for f in training.data.features],
+        inputs=[f.name for f in training.data.features],
+        outputs=_outputs(classes),
+        label=training.data.label,
+        variant=variant,
+        lineage=Lineage(dataset, key, code, _versions()),
+        files={n: hashlib.sha256(data).hexdigest() for n, data in files.items()},
+        classes=list(classes),
+        favorable=outcome.label if outcome else None,
+        threshold=outcome.threshold if outcome else None,
+        settings={"level": spec.lifecycle.optimization.level, "threads": spec.lifecycle.optimization.threads},
+    )
+    return artefact.encode_manifest(described)
+
+
+def _outputs(classes: tuple[str | int, ...]) -> list[Output]:
+    if not classes:
+        return [Output("prediction", "FP32", [-1])]
+    text = isinstance(classes[0], str)
+    return [Output("probabilities", "FP32", [-1, len(classes)]), Output("label", "BYTES" if text else "INT64", [-1])]
+
+
+def _versions() -> dict[str, str]:
+    return {"python": ".".join(platform.python_version_tuple()[:2]), **{name: version(name) for name in PACKAGES}}
+
+
+def _feature(
+    train: Dataset, fitted: Preprocessing, name: str, kind: Literal["numeric", "categorical", "text"]
+) -> Feature:
+    column = train.features[name]
+    gaps = np.isnan(column) if kind == "numeric" else column == ""
+    missing: Literal["refuse", "impute"] = "impute" if gaps.any() else "refuse"
+    if kind == "numeric":
+        seen = column[~gaps]
+        low, high, mean = float(seen.min()), float(seen.max()), float(seen.astype(np.float64).mean())
+        return Feature(name, kind, "FP32", min=low, max=high, mean=mean, missing=missing)
+    if kind == "text":
+        width = next(t.max_tokens for t in fitted.texts if t.name == name)
+        return Feature(name, kind, "BYTES", missing=missing, segmentation=CJK_CHARACTERS, max_tokens=width)
+    known = next(f for f in fitted.features if isinstance(f, Categorical) and f.name == name)
+    return Feature(name, kind, "BYTES", categories=known.categories, missing=missing)
