@@ -7,7 +7,7 @@ from pathlib import Path
 from governed_operator.desired.manifest import ANNOTATION_GENERATE, Manifest
 from governed_operator.local.errors import LocalError
 from governed_operator.local.workdir import Workdir
-from governed_operator.secrets import draw
+from governed_operator.key_material import draw
 
 
 class Secrets:

@@ -19,7 +19,7 @@ from governed_operator.local.sample import Sample, load_sample
 from governed_operator.local.supervision import Backoff
 from governed_operator.local.workdir import Workdir
 from governed_operator.manifest_file import load_model
-from governed_operator.secrets import archive_token, draw
+from governed_operator.key_material import archive_token, draw
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 

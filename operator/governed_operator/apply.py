@@ -1,0 +1,137 @@
+"""The one path of writing: server-side apply of what differs, creation of what is made once, prune of what is unwanted."""
+
+import asyncio
+import base64
+from collections.abc import Mapping
+
+from governed_api import runtime as rt
+from governed_api.names import ARCHIVE
+from governed_operator.cache import Cache, Child, ChildKey, ModelKey
+from governed_operator.cluster import Cluster, Object
+from governed_operator.desired.manifest import ANNOTATION_CREATE_ONCE, ANNOTATION_GENERATE, Manifest
+from governed_operator.kinds import BY_NAME, OWNED, SECRET
+from governed_operator.metrics import Metrics
+from governed_operator.projection import desired_fingerprint, observed_fingerprint
+from governed_operator.key_material import draw
+
+WORKLOADS = frozenset({"Deployment", "StatefulSet", "Job"})
+"""Written last: their pods need the rest."""
+KEPT = frozenset({"Secret"})
+"""Never pruned: a key may be all that opens a ledger."""
+PRUNABLE = frozenset(k.kind for k in OWNED) - KEPT
+
+
+class Wait(Exception):
+    """Something must happen first; try again in ``seconds``."""
+
+    def __init__(self, seconds: float, why: str) -> None:
+        super().__init__(why)
+        self.seconds = seconds
+
+
+class Applier:
+    """Writes; answers go into the cache at once, so that no decision rests on anything older than our own writes."""
+
+    def __init__(self, cluster: Cluster, cache: Cache, metrics: Metrics, parallel: int = 24) -> None:
+        self._cluster = cluster
+        self._cache = cache
+        self._metrics = metrics
+        self._slots = asyncio.Semaphore(parallel)
+        self._normalised: dict[tuple[str, str, str], tuple[bytes, bytes]] = {}
+        self._roots: dict[str, bytes] = {}
+
+    def differs(self, key: ModelKey, manifest: Manifest, desired: bytes | None = None) -> bool:
+        """Whether a manifest must be written, judged by the cache."""
+        kind, name = manifest["kind"], manifest["metadata"]["name"]
+        child = self._cache.children(key).get((kind, name))
+        if child is None:
+            return True
+        if child.deleting or ANNOTATION_CREATE_ONCE in manifest["metadata"].get("annotations", {}):
+            return False
+        desired = desired or desired_fingerprint(manifest)
+        if child.fingerprint == desired:
+            return False
+        return self._normalised.get((kind, key[0], name)) != (desired, child.fingerprint)
+
+    async def converge(self, key: ModelKey, wanted: list[Manifest], uid: str) -> int:
+        """Write what differs; the number of writes. Raises ApiError, Wait."""
+        todo = [m for m in wanted if self.differs(key, m)]
+        for manifest in todo:
+            self._refuse_strangers(key, manifest, uid)
+        light = [m for m in todo if m["kind"] not in WORKLOADS]
+        await asyncio.gather(*(self._write(key, m) for m in light))
+        await asyncio.gather(*(self._write(key, m) for m in todo if m["kind"] in WORKLOADS))
+        return len(todo)
+
+    def _refuse_strangers(self, key: ModelKey, manifest: Manifest, uid: str) -> None:
+        """A child of an earlier model of this name goes by garbage collection first."""
+        child = self._cache.children(key).get((manifest["kind"], manifest["metadata"]["name"]))
+        if child and child.owner and uid and child.owner != uid:
+            raise Wait(2.0, f"{child.kind} {child.name} of an earlier model of this name is still there")
+
+    async def _write(self, key: ModelKey, manifest: Manifest) -> None:
+        kind = BY_NAME[manifest["kind"]]
+        name = manifest["metadata"]["name"]
+        annotations = manifest["metadata"].get("annotations", {})
+        async with self._slots:
+            if ANNOTATION_GENERATE in annotations:
+                manifest = await self._with_data(key[0], manifest)
+            if ANNOTATION_CREATE_ONCE in annotations:
+                answer = await self._cluster.create(kind, manifest)
+                answer = answer or await self._cluster.get(kind, manifest["metadata"].get("namespace"), name)
+                self._metrics.writes.labels(kind.kind, "create").inc()
+            else:
+                answer = await self._cluster.apply(kind, manifest)
+                self._metrics.writes.labels(kind.kind, "apply").inc()
+                self._remember_normalised(key, manifest, answer)
+        if answer:
+            self._cache.put(kind.kind, answer)
+
+    def _remember_normalised(self, key: ModelKey, manifest: Manifest, answer: Object) -> None:
+        """Where the server writes our values in another form, that form is right from now on."""
+        desired, observed = desired_fingerprint(manifest), observed_fingerprint(answer)
+        place = (manifest["kind"], key[0], manifest["metadata"]["name"])
+        if observed is not None and observed != desired:
+            self._normalised[place] = (desired, observed)
+        else:
+            self._normalised.pop(place, None)
+
+    async def _with_data(self, namespace: str, manifest: Manifest) -> Manifest:
+        wanted = manifest["metadata"]["annotations"][ANNOTATION_GENERATE].split(",")
+        root = await self.archive_root(namespace) if rt.TOKEN_NAME in wanted else None
+        data = {k: _base64(v) for k, v in draw(manifest, root).items()}
+        return {**manifest, "data": data}
+
+    async def archive_root(self, namespace: str) -> bytes:
+        """Root that tokens of a namespace derive from. Raises Wait while there is none."""
+        if namespace not in self._roots:
+            secret = await self._cluster.get(SECRET, namespace, f"{ARCHIVE}-keys")
+            if secret is None:
+                raise Wait(1.0, f"Secret {ARCHIVE}-keys is not there yet")
+            self._roots[namespace] = _from_base64(secret["data"][rt.ROOT_NAME])
+        return self._roots[namespace]
+
+    def forget(self, namespace: str) -> None:
+        """The namespace's archive keys may be others now."""
+        self._roots.pop(namespace, None)
+
+    async def prune(self, key: ModelKey, wanted: set[ChildKey], spared: Mapping[ChildKey, Child]) -> int:
+        """Delete children that are neither wanted nor spared; the number of deletions."""
+        unwanted = [
+            child
+            for place, child in self._cache.children(key).items()
+            if child.kind in PRUNABLE and place not in wanted and place not in spared and not child.deleting
+        ]
+        for child in unwanted:
+            kind = BY_NAME[child.kind]
+            await self._cluster.delete(kind, key[0] if kind.namespaced else None, child.name, child.uid)
+            self._metrics.writes.labels(child.kind, "delete").inc()
+        return len(unwanted)
+
+
+def _base64(value: bytes) -> str:
+    return base64.b64encode(value).decode()
+
+
+def _from_base64(text: str) -> bytes:
+    return base64.b64decode(text)

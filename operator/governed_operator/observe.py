@@ -1,0 +1,157 @@
+"""Cache → Observed: the only place that reads clocks and, for objects of others that a manifest names, the API server."""
+
+import json
+from datetime import UTC, datetime
+
+from pydantic import ValidationError
+
+from governed_api.model import GovernedModelSpec, GovernedModelStatus
+from governed_api.names import ARCHIVE
+from governed_api.report import ArchiveReport, GovernanceReportStatus
+from governed_api.resolved import ResolvedModel
+from governed_operator.cache import Cache, ModelEntry, ModelKey
+from governed_operator.cluster import Cluster, Object
+from governed_operator.desired.manifest import Subject
+from governed_operator.kinds import CLAIM, PRIORITY_CLASS, SECRET, STORAGE_CLASS
+from governed_operator.observed import Observed, Outside
+from governed_operator.settings import Capabilities, Settings
+
+PASSED_ON = ("kueue.x-k8s.io/",)
+ENCRYPTED_LABEL = "governedmodels.io/encrypted"
+
+
+class SpecNotReadable(Exception):
+    """A stored spec that this version's types don't take (made under another version's CRD)."""
+
+
+class Observer:
+    """Takes snapshots."""
+
+    def __init__(self, cluster: Cluster, cache: Cache, settings: Settings, capabilities: Capabilities) -> None:
+        self._cluster = cluster
+        self._cache = cache
+        self._settings = settings
+        self._capabilities = capabilities
+        self._specs: dict[ModelKey, tuple[int, str, GovernedModelSpec]] = {}
+
+    async def observe(self, key: ModelKey, entry: ModelEntry) -> Observed:
+        """Raises ApiError, SpecNotReadable."""
+        content: Object = json.loads(entry.content)
+        namespace, name = key
+        model = ResolvedModel(name=name, namespace=namespace, spec=self._spec(key, entry, content))
+        report, error = _report(self._cache.report(namespace, name))
+        labels = content["metadata"].get("labels") or {}
+        subject = Subject(
+            model=model,
+            uid=entry.uid,
+            settings=self._settings,
+            capabilities=self._capabilities,
+            priority=await self._priority(model),
+            labels=tuple(sorted((k, v) for k, v in labels.items() if k.startswith(PASSED_ON))),
+        )
+        return Observed(
+            subject=subject,
+            generation=entry.generation,
+            status=_status(content["status"]),
+            now=datetime.now(UTC).replace(microsecond=0),
+            report=report,
+            report_error=error,
+            archive_report=_archive_report(self._cache.report(namespace, ARCHIVE)),
+            children=self._cache.children(key),
+            shared=self._cache.children((namespace, "")),
+            outside=await self._outside(model),
+        )
+
+    def _spec(self, key: ModelKey, entry: ModelEntry, content: Object) -> GovernedModelSpec:
+        known = self._specs.get(key)
+        if known and known[:2] == (entry.generation, entry.uid):
+            return known[2]
+        try:
+            spec = GovernedModelSpec.model_validate(content["spec"])
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise SpecNotReadable(f"spec.{'.'.join(str(p) for p in first['loc'])}: {first['msg']}") from error
+        if len(self._specs) > 2048:
+            self._specs.clear()
+        self._specs[key] = (entry.generation, entry.uid, spec)
+        return spec
+
+    async def _priority(self, model: ResolvedModel) -> int:
+        name = model.spec.predictor.priority_class_name
+        if not name or not model.spec.quota.compute:
+            return 0
+        found = await self._cluster.get(PRIORITY_CLASS, None, name)
+        return int(found.get("value", 0)) if found else 0
+
+    async def _outside(self, model: ResolvedModel) -> Outside:
+        encryption = model.spec.governance.encryption
+        training = model.spec.lifecycle.training
+        uris = (training.data.uri if training else None, model.spec.predictor.model.storage_uri)
+        claims = [u.removeprefix("pvc://").split("/", 1)[0] for u in uris if u and u.startswith("pvc://")]
+        if not (claims or encryption.key_ref or encryption.mode == "storageClass"):
+            return Outside()
+        return Outside(
+            missing_secret=await self._secret_problem(model),
+            missing_claim=await self._claim_problem(model.namespace, claims),
+            unencrypted_class=await self._class_problem(model),
+        )
+
+    async def _secret_problem(self, model: ResolvedModel) -> str | None:
+        ref = model.spec.governance.encryption.key_ref
+        if ref is None:
+            return None
+        found = await self._cluster.get(SECRET, model.namespace, ref.secret_name)
+        if found is None:
+            return f"governance.encryption.keyRef: there is no Secret {ref.secret_name} in namespace {model.namespace}"
+        if ref.key not in (found.get("data") or {}):
+            return f"governance.encryption.keyRef: Secret {ref.secret_name} has no key {ref.key}"
+        return None
+
+    async def _claim_problem(self, namespace: str, claims: list[str]) -> str | None:
+        for name in claims:
+            if await self._cluster.get(CLAIM, namespace, name) is None:
+                return f"pvc://{name}: there is no PersistentVolumeClaim {name} in namespace {namespace}"
+        return None
+
+    async def _class_problem(self, model: ResolvedModel) -> str | None:
+        encryption = model.spec.governance.encryption
+        if encryption.mode != "storageClass" or not encryption.storage_class_name:
+            return None
+        name = encryption.storage_class_name
+        found = await self._cluster.get(STORAGE_CLASS, None, name)
+        if found is None:
+            return f"governance.encryption.storageClassName: there is no StorageClass {name}"
+        declared = {**(found["metadata"].get("labels") or {}), **(found["metadata"].get("annotations") or {})}
+        parameters = {k.lower(): str(v).lower() for k, v in (found.get("parameters") or {}).items()}
+        if declared.get(ENCRYPTED_LABEL) == "true" or parameters.get("encrypted") == "true":
+            return None
+        return (
+            f'StorageClass {name} does not declare encryption: expected parameter encrypted: "true" '
+            f'or label {ENCRYPTED_LABEL}: "true"'
+        )
+
+
+def _status(raw: Object) -> GovernedModelStatus:
+    try:
+        return GovernedModelStatus.model_validate(raw)
+    except ValidationError:
+        return GovernedModelStatus()  # written by another version: what is said there is found out anew
+
+
+def _report(raw: Object | None) -> tuple[GovernanceReportStatus | None, str | None]:
+    if not raw:
+        return None, None
+    try:
+        return GovernanceReportStatus.model_validate(raw), None
+    except ValidationError as error:
+        first = error.errors()[0]
+        return None, f"GovernanceReport: {'.'.join(str(p) for p in first['loc'])}: {first['msg']}"
+
+
+def _archive_report(raw: Object | None) -> ArchiveReport | None:
+    if not raw or "archive" not in raw:
+        return None
+    try:
+        return ArchiveReport.model_validate(raw["archive"])
+    except ValidationError:
+        return None

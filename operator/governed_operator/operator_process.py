@@ -1,0 +1,202 @@
+"""Everything that one operator process runs: watches, workers when leading, health and metrics over HTTP."""
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from typing import Any
+
+from aiohttp import web
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from governed_operator.cache import Cache, ModelKey
+from governed_operator.cluster import ApiError, Cluster, Object
+from governed_operator.kinds import MODEL, WATCHED
+from governed_operator.leader import Leadership, cancelled, identity
+from governed_operator.metrics import Metrics
+from governed_operator.observe import Observer
+from governed_operator.reconcile import Reconciler, run_workers
+from governed_operator.reflector import SILENCE, Reflector
+from governed_operator.settings import Capabilities, Settings
+from governed_operator.workqueue import WorkQueue
+
+logger = logging.getLogger("governed_operator")
+
+WORKERS = 16
+CAPABILITY_GROUPS = {
+    "keda": "keda.sh",
+    "service_monitor": "monitoring.coreos.com",
+    "gateway_api": "gateway.networking.k8s.io",
+}
+CHECK_EVERY = 60.0
+"""Seconds between looks at whether the model watch still tells the truth."""
+STALE_AFTER = 60.0
+"""Seconds that a known change may be missing from the cache before the process is declared dead."""
+
+
+async def discover(cluster: Cluster) -> Capabilities:
+    """Which neighbours' CRDs this cluster has."""
+    groups = {g["name"] for g in (await cluster.request("GET", "/apis"))["groups"]}
+    return Capabilities(**{flag: group in groups for flag, group in CAPABILITY_GROUPS.items()})
+
+
+@dataclass
+class Staleness:
+    """Since when the API server has known more than the model cache."""
+
+    since: float | None = None
+
+    @property
+    def seconds(self) -> float:
+        return 0.0 if self.since is None else time.monotonic() - self.since
+
+
+class OperatorProcess:
+    """Started and stopped by the handlers."""
+
+    def __init__(self, cluster: Cluster, settings: Settings, capabilities: Capabilities) -> None:
+        self.cache = Cache()
+        self.queue = WorkQueue()
+        self.metrics = Metrics(self.queue)
+        self._cluster = cluster
+        kinds = [k for k in WATCHED if not k.capability or getattr(capabilities, k.capability)]
+        self._reflectors = [Reflector(k, cluster, self.cache, self._child_changed) for k in kinds]
+        observer = Observer(cluster, self.cache, settings, capabilities)
+        self._reconciler = Reconciler(cluster, self.cache, self.queue, observer, self.metrics, settings)
+        namespace = os.environ.get("POD_NAMESPACE", "default")
+        self.leadership = Leadership(cluster, namespace, identity(os.environ.get("POD_NAME", f"local-{os.getpid()}")))
+        self._stale = Staleness()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._runner: web.AppRunner | None = None
+        self._models_seen = asyncio.Event()
+
+    @classmethod
+    async def create(cls) -> "OperatorProcess":
+        cluster = await Cluster.connect()
+        return cls(cluster, Settings.from_environment(), await discover(cluster))
+
+    def _child_changed(self, key: ModelKey) -> None:
+        """A shared child (no model) wakes its namespace's archive."""
+        if key[0]:
+            self.queue.wake(key)
+
+    def model_event(self, kind: str | None, observed: Object) -> None:
+        """From kopf: a model was listed, changed or deleted."""
+        key = (observed["metadata"]["namespace"], observed["metadata"]["name"])
+        self._models_seen.set()
+        if kind == "DELETED":
+            self.cache.drop_model(key, observed["metadata"]["uid"])
+            self.queue.wake(key)
+        elif self.cache.put_model(observed):
+            self.queue.add(key, 0.0 if kind == "MODIFIED" else 0.05)
+
+    async def start(self) -> None:
+        """Watches and HTTP at once; workers once leading and all caches are complete."""
+        for reflector in self._reflectors:
+            self._spawn(reflector.run())
+        self._spawn(self._watch_the_watch())
+        self._spawn(self.leadership.run(self._lead, self._lost))
+        port = int(os.environ.get("GOVERNED_OPERATOR_HTTP_PORT", "8080"))
+        app = web.Application()
+        app.add_routes(
+            [
+                web.get("/healthz/live", self._live),
+                web.get("/healthz/ready", self._ready),
+                web.get("/metrics", self._metrics),
+            ]
+        )
+        self._runner = web.AppRunner(app, access_log=None)
+        await self._runner.setup()
+        await web.TCPSite(self._runner, "0.0.0.0", port).start()
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        task.add_done_callback(self._ended)
+        self._tasks.append(task)
+
+    @staticmethod
+    def _ended(task: asyncio.Task[None]) -> None:
+        """None of the tasks may end by itself; liveness says so as well."""
+        if not task.cancelled():
+            logger.critical("a task of the operator has ended", exc_info=task.exception())
+
+    async def stop(self) -> None:
+        """Work in hand ends where it stands: every step may be repeated; then the Lease is given up."""
+        for task in self._tasks:
+            await cancelled(task)
+        await self.leadership.release()
+        if self._runner:
+            await self._runner.cleanup()
+        await self._cluster.close()
+
+    async def _lead(self) -> None:
+        await self._list_models()
+        for reflector in self._reflectors:
+            await reflector.synced.wait()
+        for key in list(self.cache.keys()):
+            self.queue.wake(key)
+        await run_workers(self._reconciler, WORKERS)
+
+    async def _list_models(self) -> None:
+        """kopf doesn't say when its first list is complete; a model missing from the cache must mean that it is gone."""
+        async for items, _ in self._cluster.pages(MODEL, ""):
+            for item in items:
+                self.cache.put_model(item)
+
+    @staticmethod
+    def _lost() -> None:
+        """Two leaders must never write: the process ends, and comes back as a standby."""
+        logger.error("ending: another process may be leading")
+        os._exit(1)
+
+    async def _watch_the_watch(self) -> None:
+        """A watch that ended silently looks like a quiet cluster: compare with a cheap list now and then."""
+        while True:
+            await asyncio.sleep(CHECK_EVERY)
+            try:
+                behind = await self._behind()
+            except ApiError:
+                continue  # an API server that is away makes nothing stale
+            self._stale.since = (self._stale.since or time.monotonic()) if behind else None
+
+    async def _behind(self) -> bool:
+        """Whether the API server has a model in a newer version than the cache, twice within a few seconds."""
+        before = dict(self.cache.models)
+        listed = await self._cluster.request("GET", MODEL.path(), resourceVersion="0")
+        newer = []
+        for item in listed["items"]:
+            key = (item["metadata"]["namespace"], item["metadata"]["name"])
+            known = before.get(key)
+            if known is None or known.version < int(item["metadata"]["resourceVersion"]):
+                newer.append((key, int(item["metadata"]["resourceVersion"])))
+        if not newer:
+            return False
+        await asyncio.sleep(10)
+        missing = [k for k, v in newer if k in self.cache.models and self.cache.models[k].version < v]
+        unknown = [k for k, _ in newer if k not in self.cache.models and k not in before]
+        return bool(missing or unknown)
+
+    def _dead(self) -> str | None:
+        """Why this process should be restarted."""
+        silent = max(self._reflectors, key=lambda r: r.silent_for)
+        if silent.silent_for > 2 * SILENCE:
+            return f"nothing heard of {silent.kind.plural} for {silent.silent_for:.0f} s"
+        if self._stale.seconds > STALE_AFTER:
+            return f"the watch of models has missed changes for {self._stale.seconds:.0f} s"
+        ended = [t for t in self._tasks if t.done()]
+        return "a task has ended" if ended else None
+
+    async def _live(self, _: web.Request) -> web.Response:
+        why = self._dead()
+        return web.json_response({"error": why}, status=503) if why else web.json_response({})
+
+    async def _ready(self, _: web.Request) -> web.Response:
+        waiting = [r.kind.plural for r in self._reflectors if not r.synced.is_set()]
+        if waiting:
+            return web.json_response({"error": f"not listed yet: {', '.join(waiting)}"}, status=503)
+        return web.json_response({"leading": self.leadership.leading})
+
+    async def _metrics(self, _: web.Request) -> web.Response:
+        return web.Response(body=generate_latest(self.metrics.registry), headers={"Content-Type": CONTENT_TYPE_LATEST})

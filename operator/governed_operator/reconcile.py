@@ -1,0 +1,187 @@
+"""One level-triggered reconcile per model: observe → policy → desired → apply → status. May run at any time, twice, or after a crash anywhere."""
+
+import asyncio
+import json
+import logging
+import time
+from typing import Any
+
+from governed_api.model import GovernedModelStatus
+from governed_api.names import ARCHIVE
+from governed_operator.apply import Applier, Wait
+from governed_operator.cache import Cache, Child, ChildKey, ModelEntry, ModelKey
+from governed_operator.cluster import ApiError, Cluster
+from governed_operator.decision import Decision
+from governed_operator.desired import Manifest, archive_objects, model_objects
+from governed_operator.desired.inference import COMPONENT, deployment_name
+from governed_operator.kinds import MODEL
+from governed_operator.metrics import Metrics
+from governed_operator.observe import Observer, SpecNotReadable
+from governed_operator.observed import Observed
+from governed_operator.policy.decide import decide
+from governed_operator.recorder import Recorder
+from governed_operator.settings import Settings
+from governed_operator.status import significant, status_of
+from governed_operator.workqueue import WorkQueue
+
+logger = logging.getLogger("governed_operator.reconcile")
+
+AFTER_WRITES = 0.5
+"""Seconds after which our own writes are looked at again, when no event comes sooner."""
+FIGURES_EVERY = 300.0
+"""Seconds between writes that only refresh figures."""
+REVISION_FIELDS = ("stable", "canary", "rejected")
+
+
+class Reconciler:
+    """Workers over the queue."""
+
+    def __init__(
+        self, cluster: Cluster, cache: Cache, queue: WorkQueue, observer: Observer, metrics: Metrics, settings: Settings
+    ) -> None:
+        self._cluster = cluster
+        self._cache = cache
+        self._queue = queue
+        self._observer = observer
+        self._metrics = metrics
+        self._settings = settings
+        self._applier = Applier(cluster, cache, metrics)
+        self._recorder = Recorder(cluster)
+        self._archives: dict[str, bool] = {}
+        self._figures: dict[ModelKey, float] = {}
+
+    async def work(self) -> None:
+        """Never returns."""
+        while True:
+            key = await self._queue.take()
+            began = time.perf_counter()
+            result = await self._guarded(key)
+            self._metrics.reconciles.labels(result).observe(time.perf_counter() - began)
+
+    async def _guarded(self, key: ModelKey) -> str:
+        try:
+            again = await (self.reconcile(key) if key[1] else self.reconcile_archive(key[0]))
+        except Wait as wait:
+            self._queue.done(key, wait.seconds)
+            return "waits"
+        except ApiError as error:
+            if error.namespace_ends:
+                self._queue.done(key)
+                return "namespace ends"
+            await self._failed(key, error.reason or str(error.status), str(error))
+        except SpecNotReadable as error:
+            await self._failed(key, "SpecNotReadable", str(error))
+        except Exception as error:  # the edge: one model's trouble must not stop the others
+            logger.exception("%s/%s: reconcile failed", *key)
+            await self._failed(key, type(error).__name__, str(error))
+        else:
+            self._queue.done(key, again)
+            return "done"
+        return "failed"
+
+    async def _failed(self, key: ModelKey, reason: str, message: str) -> None:
+        delay = self._queue.failed(key)
+        self._metrics.errors.labels(reason).inc()
+        logger.warning("%s/%s: %s: %s; again in %.0f s", *key, reason, message, delay)
+        entry = self._cache.models.get(key)
+        if entry and reason in ("SpecNotReadable", "Invalid", "Forbidden", "Conflict"):
+            await self._recorder.warn(key, entry.uid, "ReconcileFailed", message)
+
+    async def reconcile(self, key: ModelKey) -> float | None:
+        """Seconds until it must be looked at again without an event. Raises ApiError, Wait."""
+        entry = self._cache.models.get(key)
+        if entry is None or entry.deleting:
+            await self._clean_up(key, entry)
+            return None
+        self._want_archive(key[0])
+        obs = await self._observer.observe(key, entry)
+        decision = decide(obs)
+        status = status_of(obs, decision)
+        if self._revisions_move(obs, status):
+            await self._write_status(key, entry, obs, status)
+        wanted = model_objects(obs.subject, decision)
+        writes = await self._applier.converge(key, wanted, obs.subject.uid)
+        writes += await self._applier.prune(key, {_place(m) for m in wanted}, spared(obs, decision))
+        if writes:
+            return AFTER_WRITES
+        await self._write_status(key, entry, obs, status)
+        return decision.again_in
+
+    @staticmethod
+    def _revisions_move(obs: Observed, status: GovernedModelStatus) -> bool:
+        """A change of revisions is on record before it is carried out: a crash in between must not forget it."""
+        known = obs.status
+        return known.stable is not None and any(getattr(known, f) != getattr(status, f) for f in REVISION_FIELDS)
+
+    async def _write_status(self, key: ModelKey, entry: ModelEntry, obs: Observed, status: GovernedModelStatus) -> None:
+        known: dict[str, Any] = json.loads(entry.content)["status"]
+        new = status.plain()
+        self._metrics.note(key, {c.type: c.status for c in status.conditions})
+        if new == known:
+            return
+        if significant(new) == significant(known) and not self._figures_due(key):
+            return
+        self._figures[key] = time.monotonic()
+        patch = new | {k: None for k in known if k not in new}
+        answer = await self._cluster.patch_status(MODEL, key[0], key[1], patch)
+        self._metrics.writes.labels(MODEL.kind, "status").inc()
+        self._cache.put_model(answer)
+        await self._recorder.transitions(key, entry.uid, obs.status, status)
+
+    def _figures_due(self, key: ModelKey) -> bool:
+        last = self._figures.setdefault(key, time.monotonic())
+        return time.monotonic() - last >= FIGURES_EVERY
+
+    async def _clean_up(self, key: ModelKey, entry: ModelEntry | None) -> None:
+        """Cluster-scoped children have no owner that could take them along."""
+        self._metrics.note(key, None)
+        self._figures.pop(key, None)
+        left = [c for c in self._cache.children(key).values() if c.kind == "PriorityClass"]
+        if left and (entry or await self._cluster.get(MODEL, *key) is None):
+            keep = {place: c for place, c in self._cache.children(key).items() if c.kind != "PriorityClass"}
+            await self._applier.prune(key, set(), keep)
+
+    def _want_archive(self, namespace: str) -> None:
+        if ("StatefulSet", ARCHIVE) not in self._cache.children((namespace, "")):
+            self._queue.wake((namespace, ""))
+
+    async def reconcile_archive(self, namespace: str) -> None:
+        """The namespace's archive: made with the first model, left when the last one goes."""
+        key = (namespace, "")
+        models = [k for k, m in self._cache.models.items() if k[0] == namespace and not m.deleting]
+        if not models:
+            self._archives.pop(namespace, None)
+            self._applier.forget(namespace)
+            return
+        await self._applier.converge(key, archive_objects(namespace, self._settings), "")
+        stateful = self._cache.children(key).get(("StatefulSet", ARCHIVE))
+        ready = bool(stateful and stateful.facts.available)
+        if self._archives.get(namespace) != ready:
+            self._archives[namespace] = ready
+            for model in models:
+                self._queue.wake(model)
+
+
+def _place(manifest: Manifest) -> ChildKey:
+    return manifest["kind"], manifest["metadata"]["name"]
+
+
+def spared(obs: Observed, decision: Decision) -> dict[ChildKey, Child]:
+    """What isn't wanted anew, and must stay all the same: a held Deployment, and ConfigMaps that running pods may still mount."""
+    workload = obs.workload()
+    settled = workload is not None and workload.observed and workload.updated >= workload.replicas
+    out = {}
+    for place, child in obs.children.items():
+        serving_config = child.kind == "ConfigMap" and child.component == COMPONENT
+        held = decision.held and (serving_config or place == ("Deployment", deployment_name(obs.subject.name)))
+        rolling = serving_config and not settled and not decision.stopped
+        if held or rolling:
+            out[place] = child
+    return out
+
+
+async def run_workers(reconciler: Reconciler, number: int) -> None:
+    """Reconcile with ``number`` workers until cancelled."""
+    async with asyncio.TaskGroup() as group:
+        for _ in range(number):
+            group.create_task(reconciler.work())

@@ -1,0 +1,69 @@
+"""Kubernetes Events for people: transitions that somebody may want to hear of, never a stream."""
+
+import logging
+from datetime import UTC, datetime
+from uuid import uuid4
+
+from governed_api import conditions as c
+from governed_api.conditions import Condition
+from governed_api.model import GovernedModelStatus
+from governed_api.names import API_VERSION, FIELD_MANAGER, KIND
+from governed_operator.cache import ModelKey
+from governed_operator.cluster import ApiError, Cluster
+from governed_operator.kinds import EVENT
+
+logger = logging.getLogger("governed_operator.recorder")
+
+QUIET = frozenset({"RollingOut", "NotDeployed", "Training", "ArchiveNotReady", "KeyPending", "NotServing", "Suspended"})
+"""Reasons of ordinary progress."""
+
+
+class Recorder:
+    """Writes events.k8s.io/v1 Events about a model."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+
+    async def transitions(self, key: ModelKey, uid: str, old: GovernedModelStatus, new: GovernedModelStatus) -> None:
+        """One event per condition that newly tells of trouble, and one when the model gets Ready or a revision takes over."""
+        before = {x.type: x for x in old.conditions}
+        for condition in new.conditions:
+            if _worth_telling(before.get(condition.type), condition):
+                kind = "Normal" if _good(condition) else "Warning"
+                await self._post(key, uid, kind, condition.reason, condition.message or condition.type)
+
+    async def warn(self, key: ModelKey, uid: str, reason: str, message: str) -> None:
+        await self._post(key, uid, "Warning", reason, message)
+
+    async def _post(self, key: ModelKey, uid: str, kind: str, reason: str, message: str) -> None:
+        namespace, name = key
+        event = {
+            "apiVersion": EVENT.api_version,
+            "kind": EVENT.kind,
+            "metadata": {"name": f"{name}.{uuid4().hex[:16]}", "namespace": namespace},
+            "eventTime": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+            "reportingController": f"governedmodels.io/{FIELD_MANAGER}",
+            "reportingInstance": FIELD_MANAGER,
+            "action": "Reconcile",
+            "type": kind,
+            "reason": reason[:128],
+            "note": message[:1024],
+            "regarding": {"apiVersion": API_VERSION, "kind": KIND, "namespace": namespace, "name": name, "uid": uid},
+        }
+        try:
+            await self._cluster.create(EVENT, event)
+        except ApiError as error:
+            logger.warning("%s/%s: event %s was not written: %s", *key, reason, error)
+
+
+def _good(condition: Condition) -> bool:
+    return (condition.status == "True") != (condition.type == c.DEGRADED)
+
+
+def _worth_telling(old: Condition | None, new: Condition) -> bool:
+    same = old is not None and (old.status, old.reason) == (new.status, new.reason)
+    if same or new.reason in QUIET or new.status == "Unknown":
+        return False
+    if new.type == c.READY:
+        return True
+    return not _good(new) and new.type in (c.TRAINING_SUCCEEDED, c.BIAS_WITHIN_THRESHOLDS, c.DEGRADED)
