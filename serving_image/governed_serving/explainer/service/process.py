@@ -28,6 +28,7 @@ from governed_serving.explainer.service.predictor import PredictorClient
 from governed_serving.explainer.service.recorder import Recorder
 from governed_serving.explainer.service.settings import Settings
 from governed_serving.journal import Journal, JournalReader, streams
+from governed_serving.server.keys import CachedStore
 
 __all__ = ["serve"]
 
@@ -118,7 +119,8 @@ def _keyset(settings: Settings) -> Keyset:
     kek = load_kek(settings.kek_file)
     url, token = os.environ.get(runtime.ARCHIVE_URL), os.environ.get(runtime.ARCHIVE_TOKEN_FILE)
     if url and token:
-        store: Any = ArchiveClient(url, Path(token).read_text().strip(), settings.model).keysets()
+        archive = ArchiveClient(url, Path(token).read_text().strip(), settings.model, patience=20.0)
+        store: Any = CachedStore(archive.keysets(), settings.spool_dir / "keyset-cache")
     else:
         store = DirectoryStore(settings.spool_dir / "keysets")
     return Keyring(kek, store).keyset("journal")
@@ -153,7 +155,7 @@ async def _run(settings: Settings) -> None:
     tasks = [asyncio.create_task(service.jobs.run())]
     if settings.explainer.sampling > 0:
         tasks.append(asyncio.create_task(service.sampler().run()))
-    log("info", "explaining", model=settings.model, port=settings.port, restored_jobs=service.jobs.restored, **service.engine.digests())
+    log("info", "explaining", model=settings.model, port=settings.port, restored_jobs=service.jobs.restored, digests=service.engine.digests())
     try:
         await server.serve()
     finally:
