@@ -1,0 +1,237 @@
+"""Finding: one pass of RE2 over UTF-8 notices places worth a look; exact patterns and checks decide on the few of them.
+
+The first pass knows only cheap shapes (seven digits close together, an @ between letters, …) and is a DFA without captures, so
+its cost doesn't depend on the number of recognisers. It also notices characters that must be folded first (``folding.py``);
+then the text is folded and searched again, and offsets are led back to the original.
+"""
+
+import re
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
+
+import re2
+
+from governed_serving.privacy.folding import JOINERS, fold, fold_table, offsets
+from governed_serving.privacy.recognisers import ENTITIES, PROVINCES, RECOGNISERS, Recogniser
+
+__all__ = ["Finder", "Finding", "Hook"]
+
+
+class Finding(NamedTuple):
+    """``text[start:end]`` is personal data of kind ``entity`` (offsets in characters)."""
+
+    entity: str
+    start: int
+    end: int
+
+
+class Hook(NamedTuple):
+    """A finder of your own, for names or addresses: a dictionary or an NER model. ``find(text)`` → (start, end) in characters."""
+
+    entity: str
+    find: Callable[[str], Iterable[tuple[int, int]]]
+
+
+class Span(NamedTuple):
+    """A finding in bytes."""
+
+    entity: str
+    start: int
+    end: int
+
+
+class _MustFold(Exception):
+    """The text holds characters that have to be folded first."""
+
+
+_JOIN = rb"0-9A-Za-z_.%+'()@:-"
+_RUN = re.compile(rb"[" + _JOIN + rb"]*(?: (?=[0-9(+]|[0-9A-Z]{4})[" + _JOIN + rb"]+)*")
+_JOINED = frozenset(b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz_.%+'()@:-")
+_DIGITS = b"0123456789"
+_LONGEST = 400
+_STRIP = str.maketrans("", "", " -().+·•")
+_SEPARATOR = re.compile(rb"[ -]")
+
+
+def _first_pass() -> "re2._Regexp":
+    joiners = _class(JOINERS)
+    rest = _class(set(fold_table()) - JOINERS - {0xFF08, 0xFF09})
+    shapes = (
+        f"[0-9A-Za-z@.:]{joiners}|{joiners}[0-9@]|（[0-9+]|{rest}",
+        "[0-9](?:[ ()-]{0,2}[0-9]){6}|[0-9]{6}[A-Ya-y]|[0-9]{3}[.][0-9]{3}[.][0-9]{4}",
+        "[A-Z]{2}[0-9]{2} ?[0-9A-Z]{4} ?[0-9A-Z]{4}",
+        "[0-9A-Za-z_%+'-]@[0-9A-Za-z]",
+        "[0-9][.][0-9]{1,3}[.][0-9]{1,3}[.][0-9]",
+        "[0-9A-Fa-f]::|::[0-9A-Fa-f]|(?::[0-9A-Fa-f]{1,4}){3}:",
+        f"[{PROVINCES}][A-Z]",
+    )
+    options = re2.Options()
+    options.never_capture = True
+    options.max_mem = 64 << 20  # the class of folded characters makes many DFA states
+    return re2.compile("|".join(shapes), options)
+
+
+def _class(codes: Iterable[int]) -> str:
+    return "[" + "".join(f"\\x{{{c:x}}}" for c in sorted(codes)) + "]"
+
+
+class Finder:
+    """Finds the given entities (all when empty). Thread-safe.
+
+    ``find`` gives findings of one text, in order and not overlapping; ``spans`` the same in UTF-8 of the folded text.
+    Raises ValueError for an unknown entity.
+    """
+
+    def __init__(self, entities: Sequence[str] = (), hooks: Sequence[Hook] = ()):
+        unknown = sorted(set(entities) - set(ENTITIES) - {h.entity for h in hooks})
+        if unknown:
+            raise ValueError(f"unknown entity {unknown[0]!r}; there are {', '.join(ENTITIES)}")
+        chosen = [r for r in RECOGNISERS if not entities or r.entity in entities]
+        self._numbers = [r for r in chosen if r.family == "#"]
+        self._by_family = {f: [r for r in chosen if r.family == f] for f in ("@", ".", ":", "plate")}
+        self._hooks = [h for h in hooks if not entities or h.entity in entities]
+        self._pass = _PASS
+
+    def find(self, text: str) -> list[Finding]:
+        """Findings in ``text``, by offsets of the original characters."""
+        data = text.encode(errors="surrogatepass")
+        try:
+            spans, places = self._spans(data), None
+        except _MustFold:
+            data = fold(text).encode(errors="surrogatepass")
+            spans, places = self._spans(data, folded=True), offsets(text)
+        found = self._characters(data, spans, places) if spans else []
+        return self._with_hooks(text, found) if self._hooks else found
+
+    def count(self, text: str) -> dict[str, int]:
+        """Entity → number of findings; offsets aren't computed."""
+        if self._hooks:
+            spans: Sequence[Finding | Span] = self.find(text)
+        else:
+            data = text.encode(errors="surrogatepass")
+            try:
+                spans = self._spans(data)
+            except _MustFold:
+                spans = self._spans(fold(text).encode(errors="surrogatepass"), folded=True)
+        counts: dict[str, int] = {}
+        for span in spans:
+            counts[span.entity] = counts.get(span.entity, 0) + 1
+        return counts
+
+    def _characters(self, data: bytes, spans: list[Span], places: list[int] | None) -> list[Finding]:
+        found: list[Finding] = []
+        byte = char = 0
+        for entity, start, end in spans:
+            first = char + len(data[byte:start].decode(errors="surrogatepass"))
+            char = first + len(data[start:end].decode(errors="surrogatepass"))
+            byte = end
+            if places is None:
+                found.append(Finding(entity, first, char))
+            else:
+                found.append(Finding(entity, places[first], places[char - 1] + 1))
+        return found
+
+    def _with_hooks(self, text: str, found: list[Finding]) -> list[Finding]:
+        """Hooks fill what patterns left: a finding that overlaps another is passed over."""
+        for hook in self._hooks:
+            for start, end in hook.find(text):
+                place = bisect_right(found, start, key=lambda f: f.start)
+                free = (place == 0 or found[place - 1].end <= start) and (
+                    place == len(found) or end <= found[place].start
+                )
+                if free and 0 <= start < end <= len(text):
+                    found.insert(place, Finding(hook.entity, start, end))
+        return found
+
+    def _spans(self, data: bytes, folded: bool = False) -> list[Span]:
+        spans: list[Span] = []
+        done = 0
+        for match in self._pass.finditer(data):
+            start, end = match.span()
+            if start < done:
+                continue
+            first, last = data[start], data[end - 1]
+            if last >= 0x80 or (first >= 0x80 and last < 0x41):
+                if folded:
+                    continue
+                raise _MustFold
+            look = self._plate if first >= 0x80 else self._region
+            done = look(data, start, end, done, spans)
+        return spans
+
+    def _plate(self, data: bytes, start: int, end: int, _: int, spans: list[Span]) -> int:
+        for recogniser in self._by_family["plate"]:
+            match = recogniser.pattern.match(data, start)
+            if match is not None and _holds(recogniser, match.group()):
+                spans.append(Span(recogniser.entity, start, match.end()))
+                return match.end()
+        return end - 1
+
+    def _region(self, data: bytes, start: int, end: int, floor: int, spans: list[Span]) -> int:
+        """Look closely at the run of joined characters around ``start``; returns its end."""
+        low, least = start, max(floor, start - _LONGEST)
+        while low > least and data[low - 1] in _JOINED:
+            low -= 1
+        match = _RUN.match(data, end)
+        high = end if match is None else match.end()
+        region = data[low:high]
+        taken = self._digits(region) if region.isdigit() else self._search(region)
+        spans.extend(Span(entity, low + a, low + b) for entity, a, b in taken)
+        return high
+
+    def _digits(self, region: bytes) -> list[Span]:
+        """A bare number is one of a few things, by its length."""
+        size = len(region)
+        for recogniser in self._numbers:
+            if size >= recogniser.digits and recogniser.pattern.fullmatch(region) and _holds(recogniser, region):
+                return [Span(recogniser.entity, 0, size)]
+        return []
+
+    def _search(self, region: bytes) -> list[Span]:
+        taken: list[Span] = []
+        for family in (b"@", b".", b":"):
+            if family in region:
+                for recogniser in self._by_family[family.decode()]:
+                    _collect(recogniser, region, taken)
+        digits = len(region) - len(region.translate(None, _DIGITS))
+        for recogniser in self._numbers:
+            if digits >= recogniser.digits:
+                _collect(recogniser, region, taken)
+        taken.sort(key=lambda s: s.start)
+        return taken
+
+
+def _collect(recogniser: Recogniser, region: bytes, taken: list[Span]) -> None:
+    """Add what ``recogniser`` finds in ``region`` where nothing was found yet."""
+    position = 0
+    while (match := recogniser.pattern.search(region, position)) is not None:
+        start, end = match.span()
+        held = _longest(recogniser, match.group())
+        if held and all(start + held <= s.start or start >= s.end for s in taken):
+            taken.append(Span(recogniser.entity, start, start + held))
+            position = start + held
+        else:
+            following = _SEPARATOR.search(region, start + 1, end)
+            position = end if following is None else following.end()
+
+
+def _longest(recogniser: Recogniser, candidate: bytes) -> int:
+    """Length of the longest beginning of ``candidate``, cut at separators, that holds; 0: none does."""
+    while True:
+        if _holds(recogniser, candidate):
+            return len(candidate)
+        cut = max(candidate.rfind(b" "), candidate.rfind(b"-"))
+        if cut <= 0 or not recogniser.pattern.fullmatch(candidate[:cut]):
+            return 0
+        candidate = candidate[:cut]
+
+
+def _holds(recogniser: Recogniser, candidate: bytes) -> bool:
+    if recogniser.check is None:
+        return True
+    value = candidate.decode()
+    return recogniser.check(value if recogniser.family == ":" else value.translate(_STRIP))
+
+
+_PASS = _first_pass()

@@ -1,0 +1,70 @@
+"""The recognisers: an exact pattern and a check per entity. Patterns see folded UTF-8 (see ``folding.py``).
+
+| entity | what is found | checked by |
+|---|---|---|
+| PHONE_NUMBER | Chinese mobile and landline, 400/800 numbers, +country numbers, North American 555-555-5555 | form |
+| CN_RESIDENT_ID | resident identity number, 18 or 15 characters | GB 11643: birthday, check character |
+| BANK_CARD | bank and credit cards, 13 to 19 digits | ISO/IEC 7812: issuer range, Luhn |
+| CN_PASSPORT | ordinary, service and diplomatic passports of China | form |
+| CN_CREDIT_CODE | unified social credit code of organisations | GB 32100: check character |
+| CN_PLATE | vehicle number plates | form (GA 36), two digits or more |
+| EMAIL | addresses with an ASCII local part | form |
+| IP_ADDRESS | IPv4, IPv6 | ranges; RFC 4291 |
+| IBAN | international bank account numbers | ISO 13616: length, mod 97 |
+| US_SSN | social security numbers, written with separators | ranges |
+
+Not found: names, postal addresses (pass a hook), local phone numbers without an area code, social security numbers without
+separators, numbers spelled in words.
+"""
+
+import re
+from collections.abc import Callable
+from typing import NamedTuple
+
+from governed_serving.privacy import validators
+
+__all__ = ["ENTITIES", "PROVINCES", "RECOGNISERS", "Recogniser"]
+
+PROVINCES = "京津沪渝冀豫云辽黑湘皖鲁新苏浙赣鄂桂甘晋蒙陕吉闽贵粤青藏川宁琼"
+
+
+class Recogniser(NamedTuple):
+    """``pattern`` finds candidates in a region that holds ``family`` (``#``: digits, at least ``digits``), ``check`` decides."""
+
+    entity: str
+    family: str
+    digits: int
+    pattern: re.Pattern[bytes]
+    check: Callable[[str], bool] | None = None
+
+
+def _whole(body: str) -> re.Pattern[bytes]:
+    """Never inside a longer token: ASCII letters, digits and ``_`` go on a token, Chinese characters don't."""
+    return re.compile(rf"(?<![0-9A-Za-z_])(?:{body})(?![0-9A-Za-z_])".encode())
+
+
+_CODE = "[0-9A-HJ-NPQRTUWXYa-hj-npqrtuwxy]"
+_OCTET = "(?:25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
+_LOCAL = "[0-9A-Za-z_%+'-]"
+_LABEL = "[0-9A-Za-z](?:[0-9A-Za-z-]{0,61}[0-9A-Za-z])?"
+_MOBILE = r"1[3-9][0-9](?:[ -]?[0-9]{4}){2}|1[3-9][0-9]{2}[ -][0-9]{3}[ -][0-9]{4}"
+_LANDLINE = r"(?:0(?:10|2[0-9])|\(0(?:10|2[0-9])\) ?)[ -]?[0-9]{4}[ -]?[0-9]{4}|(?:0[3-9][0-9]{2}|\(0[3-9][0-9]{2}\) ?)[ -]?[0-9]{3,4}[ -]?[0-9]{4}"
+_PLATE_BODY = "[0-9A-HJ-NP-Z]"
+
+# In order: a number that several could claim belongs to the first whose check holds.
+RECOGNISERS: tuple[Recogniser, ...] = (
+    Recogniser("EMAIL", "@", 0, re.compile(rf"(?<![0-9A-Za-z_%+'.-]){_LOCAL}{{1,64}}(?:\.{_LOCAL}{{1,64}})*@(?:{_LABEL}\.)+[A-Za-z]{{2,63}}(?![0-9A-Za-z_])".encode())),
+    Recogniser("CN_PLATE", "plate", 0, re.compile(rf"(?:{'|'.join(PROVINCES)})[A-HJ-NP-Z](?:[ .-]|·|•)?(?:{_PLATE_BODY}{{5,6}}|{_PLATE_BODY}{{4}}(?:学|挂|警|港|澳|领|使))(?![0-9A-Za-z_])".encode()), validators.plate),
+    Recogniser("IP_ADDRESS", ".", 4, re.compile(rf"(?<![0-9A-Za-z_.])(?:{_OCTET}\.){{3}}{_OCTET}(?![0-9A-Za-z_]|\.[0-9])".encode())),
+    Recogniser("IP_ADDRESS", ":", 1, re.compile(rb"(?<![0-9A-Za-z_:.])[0-9A-Fa-f:]{2,39}(?:(?:[0-9]{1,3}\.){3}[0-9]{1,3})?(?![0-9A-Za-z_:])"), validators.ipv6),
+    Recogniser("CN_RESIDENT_ID", "#", 15, _whole(r"[1-9][0-9]{5}[ -]?[0-9]{8}[ -]?[0-9]{3}[0-9Xx]|[1-9][0-9]{14}"), validators.resident_id),
+    Recogniser("CN_CREDIT_CODE", "#", 6, _whole(rf"{_CODE}{{2}}[0-9]{{6}}{_CODE}{{10}}"), validators.credit_code),
+    Recogniser("IBAN", "#", 7, _whole(r"[A-Z]{2}[0-9]{2}(?: ?[0-9A-Z]{4}){2,7}(?: ?[0-9A-Z]{1,3})?"), validators.iban),
+    Recogniser("BANK_CARD", "#", 13, _whole(r"[2-6][0-9]{3}(?:[ -]?[0-9]{4}){3}(?:[ -]?[0-9]{1,3})?|3[0-9]{3}[ -]?[0-9]{6}[ -]?[0-9]{4,5}|[2-6][0-9]{12,18}"), validators.payment_card),
+    Recogniser("PHONE_NUMBER", "#", 7, re.compile(rf"(?<![0-9A-Za-z_+])(?:(?:\(?(?:\+|00)86\)?[ -]?|86[ -]?)?(?:{_MOBILE})|(?:(?:\+|00)86[ -]?)?(?:{_LANDLINE})(?:-[0-9]{{1,6}})?|[48]00[ -]?[0-9]{{3}}[ -]?[0-9]{{4}}|(?:\+?1[ .-])?(?:\([2-9][0-9]{{2}}\) ?|[2-9][0-9]{{2}}[.-])[2-9][0-9]{{2}}[ .-][0-9]{{4}}|\+[1-9][0-9]{{0,2}}(?:[ -]?\(?[0-9]{{1,5}}\)?){{2,6}})(?![0-9A-Za-z_])".encode()), lambda v: 7 <= len(v) <= 20),
+    Recogniser("CN_PASSPORT", "#", 7, _whole(r"[EGDSPegdsp][0-9]{8}|[Ee][A-HJ-NP-Za-hj-np-z][0-9]{7}")),
+    Recogniser("US_SSN", "#", 9, _whole(r"[0-9]{3}([ -])[0-9]{2}\1[0-9]{4}"), validators.ssn),
+)  # fmt: skip
+
+ENTITIES: tuple[str, ...] = tuple(sorted({r.entity for r in RECOGNISERS}))
+"""Every entity that has a recogniser; ``governed_api.governance.Entity`` names the same."""
