@@ -71,7 +71,15 @@ def tabular(seed: int = 7, *, text: bool = False) -> bytes:
             value = g.node("Relu", [value], f"relu{k}")
     g.node("Softmax", [value], "probabilities", axis=1)
     best = g.node("ArgMax", ["probabilities"], "best", axis=1, keepdims=0)
-    g.node("LabelEncoder", [best], "label", domain="ai.onnx.ml", keys_int64s=[0, 1], values_strings=CLASSES, default_string="")
+    g.node(
+        "LabelEncoder",
+        [best],
+        "label",
+        domain="ai.onnx.ml",
+        keys_int64s=[0, 1],
+        values_strings=CLASSES,
+        default_string="",
+    )
     inputs = [helper.make_tensor_value_info(n, TensorProto.FLOAT, ["batch", 1]) for n in NUMBERS]
     strings = [*CATEGORIES, "note"] if text else list(CATEGORIES)
     inputs += [helper.make_tensor_value_info(n, TensorProto.STRING, ["batch", 1]) for n in strings]
@@ -117,7 +125,8 @@ def write_artefact(folder: Path, *, text: bool = False) -> Path:
 def v2_body(rows: int = 1, *, text: str | None = None, identity: str = "") -> dict[str, Any]:
     """A V2 request of ``rows`` equal rows, one tensor per feature."""
     inputs = [
-        {"name": n, "shape": [rows, 1], "datatype": "FP32" if n in NUMBERS else "BYTES", "data": [ROW[n]] * rows} for n in ROW
+        {"name": n, "shape": [rows, 1], "datatype": "FP32" if n in NUMBERS else "BYTES", "data": [ROW[n]] * rows}
+        for n in ROW
     ]
     if text is not None:
         inputs.append({"name": "note", "shape": [rows, 1], "datatype": "BYTES", "data": [text] * rows})

@@ -72,7 +72,9 @@ async def test_nothing_is_answered_before_the_journal_has_it() -> None:
 
 async def test_the_journal_holds_masked_text_and_the_answer() -> None:
     journal = MemoryJournal()
-    response = await plane(text=True, journal=journal).infer(request(2, text="my secret note", identity="a"), keep_masked=True)
+    response = await plane(text=True, journal=journal).infer(
+        request(2, text="my secret note", identity="a"), keep_masked=True
+    )
     frame = journal.frames[0]
     assert strings(frame.features["note"]).tolist() == ["my <MASKED> note"] * 2
     assert numbers(frame.features["income"]).tolist() == [8200.0, 8200.0]
@@ -105,7 +107,10 @@ async def test_masking_fails_closed_for_the_one_that_errs() -> None:
     journal = MemoryJournal()
     data = plane(text=True, journal=journal)
     answers = await asyncio.gather(
-        data.infer(request(text="fine")), data.infer(request(text="boom secret")), data.infer(request(text="fine")), return_exceptions=True
+        data.infer(request(text="fine")),
+        data.infer(request(text="boom secret")),
+        data.infer(request(text="fine")),
+        return_exceptions=True,
     )
     assert isinstance(answers[1], MaskingFailed)
     assert "secret" not in str(answers[1])
@@ -189,7 +194,7 @@ async def test_timeout_is_504_and_frees_its_place() -> None:
     journal = MemoryJournal()
     journal.gate = asyncio.Event()
     data = plane(journal=journal, timeout=0.05, max_concurrent=1)
-    with pytest.raises(DeadlineExceeded, match="within 0.05 s"):
+    with pytest.raises(DeadlineExceeded, match=r"within 0\.05 s"):
         await data.infer(request())
     journal.gate.set()
     await data.infer(request())

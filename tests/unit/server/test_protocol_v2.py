@@ -46,7 +46,9 @@ def test_vector_shape_is_accepted() -> None:
     message = v2_body()
     for tensor in message["inputs"]:
         tensor["shape"] = [1]
-    assert CODEC.decode(json.dumps(message).encode())[0].columns == CODEC.decode(json.dumps(v2_body()).encode())[0].columns
+    assert (
+        CODEC.decode(json.dumps(message).encode())[0].columns == CODEC.decode(json.dumps(v2_body()).encode())[0].columns
+    )
 
 
 ERRORS = {
@@ -60,15 +62,27 @@ ERRORS = {
     "missing feature": (json.dumps({"inputs": v2_body()["inputs"][1:]}).encode(), "'income': expected this feature"),
     "string for a number": (with_tensor(0, data=["x"]), "'income': expected FP32 numbers, found a string at index 0"),
     "number for a string": (with_tensor(8, data=[1]), "'housing': expected strings, found int at index 0"),
-    "BYTES for a number": (with_tensor(0, datatype="BYTES", data=["1"]), "'income': expected datatype FP32 (numbers), found BYTES"),
-    "FP32 for a string": (with_tensor(8, datatype="FP32", data=[1.0]), "'housing': expected datatype BYTES (strings), found FP32"),
+    "BYTES for a number": (
+        with_tensor(0, datatype="BYTES", data=["1"]),
+        "'income': expected datatype FP32 (numbers), found BYTES",
+    ),
+    "FP32 for a string": (
+        with_tensor(8, datatype="FP32", data=[1.0]),
+        "'housing': expected datatype BYTES (strings), found FP32",
+    ),
     "unknown datatype": (with_tensor(0, datatype="FP8"), "'income': expected a V2 datatype such as FP32, found 'FP8'"),
     "wrong shape": (with_tensor(0, shape=[1, 2]), "'income': expected shape [n, 1] or [n] with n ≥ 1, found [1, 2]"),
     "no rows": (with_tensor(0, shape=[0, 1], data=[]), "n ≥ 1"),
     "negative": (with_tensor(0, shape=[-1, 1]), "n ≥ 1"),
     "too few values": (with_tensor(0, shape=[2, 1]), "'income': expected 2 values for shape [2, 1], found 1"),
-    "rows differ": (with_tensor(1, shape=[2, 1], data=[1.0, 2.0]), "'employmentYears': expected 1 rows as in 'income', found 2"),
-    "twice": (json.dumps({"inputs": v2_body()["inputs"] + v2_body()["inputs"][:1]}).encode(), "'income' more than once"),
+    "rows differ": (
+        with_tensor(1, shape=[2, 1], data=[1.0, 2.0]),
+        "'employmentYears': expected 1 rows as in 'income', found 2",
+    ),
+    "twice": (
+        json.dumps({"inputs": v2_body()["inputs"] + v2_body()["inputs"][:1]}).encode(),
+        "'income' more than once",
+    ),
     "no data": (with_tensor(0, data=None), "'income': expected data, or binary_data_size"),
     "unknown output": (json.dumps(body(outputs=[{"name": "score"}])).encode(), "found 'score'"),
 }
@@ -96,7 +110,9 @@ def binary_body(columns: dict[str, tuple[str, list[Any]]], **more: Any) -> tuple
     tail, inputs = b"", []
     for name, (dtype, values) in columns.items():
         raw = binary.pack(dtype, values)
-        inputs.append({"name": name, "shape": [len(values), 1], "datatype": dtype, "parameters": {"binary_data_size": len(raw)}})
+        inputs.append(
+            {"name": name, "shape": [len(values), 1], "datatype": dtype, "parameters": {"binary_data_size": len(raw)}}
+        )
         tail += raw
     head = json.dumps({"inputs": inputs, **more}).encode()
     return head + tail, len(head)
@@ -129,22 +145,24 @@ def test_arbitrary_bytes_are_refused_not_crashed_on(data: bytes, header: int) ->
         CODEC.decode(data, header)
 
 
-
-
 def test_binary_errors_name_the_tensor() -> None:
     data, header = binary_body({"income": ("FP32", [1.0])})
     with pytest.raises(InvalidRequest, match="'income': expected binary_data_size up to 2"):
         CODEC.decode(data[:-2], header)
     with pytest.raises(InvalidRequest, match="expected 4 bytes of binary tensors, found 5"):
         CODEC.decode(data + b"!", header)
-    raw = json.dumps({"inputs": [{"name": "housing", "shape": [1, 1], "datatype": "BYTES", "parameters": {"binary_data_size": 5}}]}).encode()
+    raw = json.dumps(
+        {"inputs": [{"name": "housing", "shape": [1, 1], "datatype": "BYTES", "parameters": {"binary_data_size": 5}}]}
+    ).encode()
     with pytest.raises(InvalidRequest, match="'housing': expected UTF-8 in string 0, found byte 0xff"):
         CODEC.decode(raw + b"\x01\x00\x00\x00\xff", len(raw))
 
 
 def test_outputs_come_back_in_the_form_asked_for() -> None:
     probabilities, label = CREDIT.outputs
-    response = InferResponse("r", [OutputValues(probabilities, 1, [0.25, 0.75]), OutputValues(label, 1, ["yes"])], "pending")
+    response = InferResponse(
+        "r", [OutputValues(probabilities, 1, [0.25, 0.75]), OutputValues(label, 1, ["yes"])], "pending"
+    )
     plain = json.loads(CODEC.encode(response).body)
     assert plain["outputs"][0] == {"name": "probabilities", "shape": [1, 2], "datatype": "FP32", "data": [0.25, 0.75]}
     assert plain["parameters"] == {"revision": "r1", "ledger": "pending"}

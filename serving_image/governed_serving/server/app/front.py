@@ -20,7 +20,9 @@ from governed_serving.server.errors import BodyTooLarge, ServerError
 __all__ = ["front"]
 
 _HEADER = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([\t\x20-\x7e\x80-\xff]*)")
-_DELEGATED = frozenset({b"transfer-encoding", b"expect", b"connection", b"upgrade", b"content-encoding", b"trailer", b"te"})
+_DELEGATED = frozenset(
+    {b"transfer-encoding", b"expect", b"connection", b"upgrade", b"content-encoding", b"trailer", b"te"}
+)
 _HEAD_LIMIT = 16 * 1024
 _CACHED_HEADS = 512
 _READ_AHEAD = 256 * 1024
@@ -62,7 +64,11 @@ class _Front(asyncio.Protocol):
     """One connection, until it is handed over. Requests are answered one by one, in order."""
 
     def __init__(
-        self, config: Config, server_state: ServerState, app_state: dict[str, Any], _loop: asyncio.AbstractEventLoop | None = None
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         self._make_uvicorn = lambda: HttpToolsProtocol(config, server_state, app_state, _loop)
         self._loop = _loop or asyncio.get_running_loop()
@@ -176,7 +182,9 @@ class _Front(asyncio.Protocol):
         date = self._state.default_headers
         stamp = b"date: %b\r\n" % date[0][1] if date else b""
         close = b"connection: close\r\n" if self._closing else b""
-        transport.write(b"%b%b%bcontent-length: %d\r\n%b\r\n%b" % (status, fields, stamp, len(reply.body), close, reply.body))
+        transport.write(
+            b"%b%b%bcontent-length: %d\r\n%b\r\n%b" % (status, fields, stamp, len(reply.body), close, reply.body)
+        )
         if self._closing:
             transport.close()
             return
@@ -190,7 +198,13 @@ class _Front(asyncio.Protocol):
         """Too large: the body isn't read, so the connection can't go on."""
         self._closing = True
         limit = self._app.max_body
-        self._send(failure(BodyTooLarge(f"request body: expected at most {limit} bytes, found {length}; send fewer rows per request")))
+        self._send(
+            failure(
+                BodyTooLarge(
+                    f"request body: expected at most {limit} bytes, found {length}; send fewer rows per request"
+                )
+            )
+        )
 
     def _hand_over(self) -> None:
         protocol = self._make_uvicorn()

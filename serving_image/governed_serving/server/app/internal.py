@@ -9,6 +9,7 @@ from governed_serving.server.app.hot import Receive, Scope, Send, body_header, c
 from governed_serving.server.app.service import Gateway, Reply, failure
 from governed_serving.server.errors import NotFound, ServerError, Unavailable
 from governed_serving.server.messages import InferRequest, InferResponse, OutputValues
+from governed_serving.server.protocol.v2 import Form
 from governed_serving.server.signature import array
 
 __all__ = ["InternalApp"]
@@ -49,7 +50,7 @@ class InternalApp:
             length, header = body_header(scope["headers"])
             check_length(length, self._max_body)
             request, form = service.v2.decode(await self._body(receive), header)
-            encoded = service.v2.encode(await self._compute(request), form)
+            encoded = service.v2.encode(await self._compute(request, form), form)
         if not encoded.header:
             return Reply(200, encoded.body)
         size = (b"inference-header-content-length", str(encoded.header).encode())
@@ -65,7 +66,7 @@ class InternalApp:
             more = message.get("more_body", False)
         return b"".join(parts)
 
-    async def _compute(self, request: InferRequest) -> InferResponse:
+    async def _compute(self, request: InferRequest, form: Form) -> InferResponse:
         plane = self._gateway.serving().plane
         signature = plane.signature
         columns = [array(spec, [values]) for spec, values in zip(signature.inputs, request.columns, strict=True)]
@@ -75,5 +76,7 @@ class InternalApp:
         for spec, output in zip(signature.outputs, outputs, strict=True):
             if not wanted or spec.name in wanted:
                 flat: Any = np.ascontiguousarray(output).ravel()
-                values.append(OutputValues(spec, request.rows, flat if spec.dtype != "BYTES" else flat.tolist()))
+                if spec.dtype == "BYTES" or not (form.every or spec.name in form.names):
+                    flat = flat.tolist()
+                values.append(OutputValues(spec, request.rows, flat))
         return InferResponse(request.id, values)

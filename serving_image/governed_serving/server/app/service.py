@@ -10,9 +10,10 @@ import msgspec
 from governed_serving.server.app.json_route import JsonRoute
 from governed_serving.server.dataplane import DataPlane
 from governed_serving.server.errors import NotFound, ServerError, Unavailable
+from governed_serving.server.logs import event
 from governed_serving.server.messages import ExplainRequest, InferResponse
 from governed_serving.server.protocol.v1 import V1Codec
-from governed_serving.server.protocol.v2 import V2Codec
+from governed_serving.server.protocol.v2 import Form, V2Codec
 
 __all__ = ["Gateway", "HttpService", "Reply", "failure"]
 
@@ -27,6 +28,12 @@ class Reply:
     status: int
     body: bytes
     headers: tuple[tuple[bytes, bytes], ...] = (_JSON,)
+
+
+def _header_value(text: str) -> bytes:
+    """A client's id as a header: nothing in it may end the line (RFC 9110, 5.5)."""
+    raw = text.encode("ascii", "replace")
+    return raw if text.isprintable() else bytes(c if 32 <= c < 127 else 63 for c in raw)
 
 
 def failure(error: ServerError) -> Reply:
@@ -69,29 +76,37 @@ class HttpService:
         self._count = plane.metrics.requests
 
     def submit_infer(self, body: bytes, header: int | None, done: Callable[[Reply], None]) -> None:
-        """V2 infer; ``done`` is called once, perhaps before this returns."""
-        count, encode = self._count, self.v2.encode
+        """V2 infer; ``done`` is called once, perhaps before this returns. Never raises."""
         try:
             request, form = self.v2.decode(body, header)
-
-            def answer(answer: InferResponse | ServerError) -> None:
-                if isinstance(answer, ServerError):
-                    count["infer", answer.status] += 1
-                    done(failure(answer))
-                    return
-                encoded = encode(answer, form)
-                count["infer", 200] += 1
-                identity = (b"x-request-id", answer.id.encode("ascii", "replace"))
-                if encoded.header:
-                    length = (b"inference-header-content-length", str(encoded.header).encode())
-                    done(Reply(200, encoded.body, (_OCTETS, identity, length)))
-                else:
-                    done(Reply(200, encoded.body, (_JSON, identity)))
-
-            self.plane.submit(request, answer)
+            self.plane.submit(request, lambda answer: done(self._infer_reply(answer, form)))
         except ServerError as error:
-            count["infer", error.status] += 1
+            self._count["infer", error.status] += 1
             done(failure(error))
+        except Exception as error:  # a bug of ours must not leave the client without an answer
+            done(self._unexpected(error))
+
+    def _infer_reply(self, answer: InferResponse | ServerError, form: Form) -> Reply:
+        if isinstance(answer, ServerError):
+            self._count["infer", answer.status] += 1
+            return failure(answer)
+        try:
+            encoded = self.v2.encode(answer, form)
+        except Exception as error:  # as above, and the other requests of the batch go on
+            return self._unexpected(error)
+        self._count["infer", 200] += 1
+        identity = (b"x-request-id", _header_value(answer.id))
+        if not encoded.header:
+            return Reply(200, encoded.body, (_JSON, identity))
+        length = (b"inference-header-content-length", str(encoded.header).encode())
+        return Reply(200, encoded.body, (_OCTETS, identity, length))
+
+    def _unexpected(self, error: Exception) -> Reply:
+        event("a request failed unexpectedly", level=40, error=error)
+        self._count["infer", 500] += 1
+        return failure(
+            ServerError(f"server: expected to answer, found {type(error).__name__}; its log has the details")
+        )
 
     async def infer(self, body: bytes, header: int | None) -> Reply:
         """:meth:`submit_infer` awaited."""
@@ -118,7 +133,7 @@ class HttpService:
         """V1 :predict. Raises ServerError."""
         response = await self.plane.infer(self.v1.decode(body))
         self._count["predict", 200] += 1
-        return Reply(200, self.v1.encode(response), (_JSON, (b"x-request-id", response.id.encode("ascii", "replace"))))
+        return Reply(200, self.v1.encode(response), (_JSON, (b"x-request-id", _header_value(response.id))))
 
     async def explain_v1(self, body: bytes) -> Reply:
         """V1 :explain. Raises ServerError."""

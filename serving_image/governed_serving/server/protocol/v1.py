@@ -44,7 +44,9 @@ class V1Codec:
             values_of(spec.name, spec.textual, spec.dtype, column)
             for spec, column in zip(self._signature.inputs, columns, strict=True)
         ]
-        return InferRequest(message.id, len(message.instances), checked, parameters=message.parameters or {}, size=len(body))
+        return InferRequest(
+            message.id, len(message.instances), checked, parameters=message.parameters or {}, size=len(body)
+        )
 
     def _row(self, number: int, row: dict[str, Any] | list[Any]) -> list[Any]:
         inputs = self._signature.inputs

@@ -33,7 +33,9 @@ class Tensor(msgspec.Struct, tag_field="datatype"):
 
 def _tensor(tag: str, element: type) -> Any:
     data: Any = list[element] | None  # type: ignore[valid-type]
-    made: Any = msgspec.defstruct(f"{tag}Tensor", [("data", data, None)], bases=(Tensor,), tag=tag, tag_field="datatype")
+    made: Any = msgspec.defstruct(
+        f"{tag}Tensor", [("data", data, None)], bases=(Tensor,), tag=tag, tag_field="datatype"
+    )
     made.text = element is str
     made.datatype = tag
     return made

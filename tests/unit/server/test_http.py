@@ -1,0 +1,301 @@
+"""The routes, through ASGI without a socket: paths, status codes, error bodies, headers, the OpenAPI page."""
+
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+
+from governed_api.governance import Limit, Quota
+from governed_serving.journal.errors import JournalFull
+from governed_serving.server.app.hot import HotApp
+from governed_serving.server.app.internal import InternalApp
+from governed_serving.server.app.routes import application
+from governed_serving.server.app.service import Gateway, HttpService
+from governed_serving.server.explanation import ExplainerProxy
+from governed_serving.server.protocol.v2 import V2Codec
+from governed_serving.server.quota import LocalQuota
+from unit.server.planes import MemoryJournal, plane
+from unit.server.tabular_model import CATEGORIES, NUMBERS, ROW, v2_body
+
+INFER = "/v2/models/credit/infer"
+
+
+def gateway(**options: Any) -> Gateway:
+    made = Gateway("credit", why="")
+    data = plane(**options)
+    made.service = HttpService(data, V2Codec(data.signature, "credit", "r1"))
+    return made
+
+
+def client(made: Gateway, *, max_body: int = 1 << 20) -> httpx.AsyncClient:
+    app: Any = HotApp(made, application(made), max_body)
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://server")
+
+
+@pytest.fixture
+async def http() -> AsyncIterator[httpx.AsyncClient]:
+    async with client(gateway(journal=MemoryJournal())) as made:
+        yield made
+
+
+async def test_infer_hot_and_versioned_agree(http: httpx.AsyncClient) -> None:
+    hot = await http.post(INFER, json=v2_body(2, identity="a"))
+    cold = await http.post("/v2/models/credit/versions/r1/infer", json=v2_body(2, identity="a"))
+    assert hot.status_code == cold.status_code == 200
+    assert hot.json() == cold.json()
+    assert hot.headers["x-request-id"] == cold.headers["x-request-id"] == "a"
+    assert hot.json()["parameters"] == {"revision": "r1", "ledger": "pending"}
+    assert [o["shape"] for o in hot.json()["outputs"]] == [[2, 2], [2]]
+
+
+async def test_an_id_is_made_and_returned(http: httpx.AsyncClient) -> None:
+    answer = await http.post(INFER, json=v2_body())
+    assert answer.json()["id"] == answer.headers["x-request-id"]
+    assert len(answer.json()["id"]) == 36
+
+
+async def test_an_id_cant_inject_headers(http: httpx.AsyncClient) -> None:
+    answer = await http.post(INFER, json=v2_body(identity="a\r\nx-evil: 1"))
+    assert answer.json()["id"] == "a\r\nx-evil: 1"
+    assert answer.headers["x-request-id"] == "a??x-evil: 1"
+
+
+async def test_binary_in_and_out(http: httpx.AsyncClient) -> None:
+    raw = np.array([8200.0], np.float32).tobytes()
+    message = v2_body()
+    del message["inputs"][0]["data"]
+    message["inputs"][0]["parameters"] = {"binary_data_size": 4}
+    message["parameters"] = {"binary_data_output": True}
+    head = json.dumps(message).encode()
+    headers = {"Inference-Header-Content-Length": str(len(head)), "content-type": "application/octet-stream"}
+    answer = await http.post(INFER, content=head + raw, headers=headers)
+    size = int(answer.headers["inference-header-content-length"])
+    outputs = json.loads(answer.content[:size])["outputs"]
+    scores = np.frombuffer(answer.content[size : size + 8], np.float32)
+    plain = (await http.post(INFER, json=v2_body())).json()
+    assert scores.tolist() == pytest.approx(plain["outputs"][0]["data"])
+    assert outputs[1]["parameters"]["binary_data_size"] == 4 + len(plain["outputs"][1]["data"][0])
+
+
+async def test_v1_by_name_and_by_position(http: httpx.AsyncClient) -> None:
+    named = await http.post("/v1/models/credit:predict", json={"instances": [ROW, ROW]})
+    placed = await http.post("/v1/models/credit:predict", json={"instances": [list(ROW.values())]})
+    assert named.status_code == placed.status_code == 200
+    assert named.json()["predictions"] == placed.json()["predictions"] * 2
+    assert len(named.json()["probabilities"][0]) == 2
+
+
+V1_ERRORS = {
+    "no rows": ({"instances": []}, "at least one row"),
+    "missing feature": ({"instances": [{k: v for k, v in ROW.items() if k != "age"}]}, "expected feature 'age'"),
+    "unknown feature": ({"instances": [ROW | {"salary": 1}]}, "instances[0].salary"),
+    "too few values": ({"instances": [[1, 2]]}, "expected 12 values"),
+    "wrong type": ({"instances": [ROW | {"age": "old"}]}, "'age': expected FP32 numbers, found a string"),
+    "not instances": ({"inputs": []}, "instances"),
+}
+
+
+@pytest.mark.parametrize("name", V1_ERRORS)
+async def test_v1_errors(http: httpx.AsyncClient, name: str) -> None:
+    body, words = V1_ERRORS[name]
+    answer = await http.post("/v1/models/credit:predict", json=body)
+    assert answer.status_code == 400
+    assert words in answer.json()["error"]
+
+
+async def test_metadata_and_health(http: httpx.AsyncClient) -> None:
+    assert (await http.get("/v2")).json()["extensions"] == ["binary_tensor_data", "explain"]
+    for path in (
+        "/v2/health/live",
+        "/v2/health/ready",
+        "/healthz/live",
+        "/healthz/ready",
+        "/v2/models/credit/ready",
+        "/v2/models/credit/versions/r1/ready",
+    ):
+        assert (await http.get(path)).status_code == 200, path
+    metadata = (await http.get("/v2/models/credit")).json()
+    assert [i["name"] for i in metadata["inputs"]] == [*NUMBERS, *CATEGORIES]
+    assert metadata["inputs"][0] == {"name": "income", "datatype": "FP32", "shape": [-1, 1]}
+    assert metadata["versions"] == ["r1"]
+    assert (await http.get("/v1/models")).json()["models"] == ["credit"]
+    assert (await http.get("/v1/models/credit")).json() == {"name": "credit", "ready": True}
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/v2/models/other", 404),
+        ("POST", "/v2/models/other/infer", 404),
+        ("POST", "/v2/models/credit/versions/r9/infer", 404),
+        ("POST", "/v1/models/other:predict", 404),
+        ("POST", "/v2/models/credit/explain", 404),
+        ("POST", "/v1/chat/completions", 404),
+        ("GET", "/nowhere", 404),
+        ("GET", INFER, 405),
+    ],
+)
+async def test_what_is_not_there_is_named(http: httpx.AsyncClient, method: str, path: str, status: int) -> None:
+    answer = await http.request(method, path, json=v2_body() if method == "POST" else None)
+    assert answer.status_code == status
+    assert set(answer.json()) == {"error"}
+    assert "\n" not in answer.json()["error"]
+
+
+async def test_loading_is_503_everywhere_but_live() -> None:
+    async with client(Gateway("credit")) as http:
+        assert (await http.get("/healthz/live")).status_code == 200
+        for method, path in (
+            ("GET", "/healthz/ready"),
+            ("GET", "/v2/models/credit/ready"),
+            ("GET", "/v2/models/credit"),
+            ("POST", INFER),
+        ):
+            answer = await http.request(method, path, json=v2_body() if method == "POST" else None)
+            assert answer.status_code == 503, path
+            assert "loaded and verified" in answer.json()["error"]
+
+
+async def test_body_limit_is_413_with_and_without_length() -> None:
+    async with client(gateway(), max_body=500) as http:
+        assert (await http.post(INFER, json=v2_body())).status_code == 413
+
+        async def chunks() -> AsyncIterator[bytes]:
+            for _ in range(10):
+                yield b"x" * 100
+
+        for path in (INFER, "/v2/models/credit/explain"):
+            answer = await http.post(path, content=chunks())
+            assert answer.status_code == 413
+            assert "expected at most 500 bytes" in answer.json()["error"]
+
+
+async def test_quota_is_429_with_retry_after() -> None:
+    quota = LocalQuota(Quota(requests=[Limit(limit=1, window="1m")]), "k")
+    async with client(gateway(quota=quota)) as http:
+        assert (await http.post(INFER, json=v2_body())).status_code == 200
+        refused = await http.post(INFER, json=v2_body())
+        assert refused.status_code == 429
+        assert 1 <= int(refused.headers["retry-after"]) <= 60
+        assert "at most 1 requests in 1m" in refused.json()["error"]
+        text = (await http.get("/metrics")).text
+    assert (
+        'governed_quota_refusals_total{component="server",model_name="credit",name="credit",namespace="default",quota="requests"} 1.0'
+        in text
+    )
+    assert 'verb="infer"} 1.0' in text
+    assert 'governed_request_duration_seconds_bucket{component="server",le="+Inf"' in text
+
+
+async def test_full_journal_is_503() -> None:
+    journal = MemoryJournal()
+    journal.error = JournalFull("4 of 4 bytes are used")
+    async with client(gateway(journal=journal)) as http:
+        answer = await http.post(INFER, json=v2_body())
+    assert answer.status_code == 503
+    assert "4 of 4 bytes are used" in answer.json()["error"]
+    assert answer.headers["retry-after"] == "5"
+
+
+async def test_compressed_bodies_are_refused_in_words(http: httpx.AsyncClient) -> None:
+    answer = await http.post(INFER, content=b"x", headers={"content-encoding": "gzip"})
+    assert answer.status_code == 400
+    assert "found 'gzip'" in answer.json()["error"]
+
+
+async def test_openapi_has_the_hot_routes(http: httpx.AsyncClient) -> None:
+    document = (await http.get("/openapi.json")).json()
+    operation = document["paths"]["/v2/models/{model}/infer"]["post"]
+    assert "inputs" in operation["requestBody"]["content"]["application/json"]["schema"]["properties"]
+    assert {"model", "Inference-Header-Content-Length"} <= {p["name"] for p in operation["parameters"]}
+    assert "/v2/models/{model}/explain" in document["paths"]
+    assert (await http.get("/docs")).status_code == 200
+
+
+def explaining(answer: Any, *, text: bool = False) -> tuple[Gateway, MemoryJournal]:
+    journal = MemoryJournal()
+    made = gateway(text=text, journal=journal)
+    assert made.service is not None
+    proxy = ExplainerProxy(
+        "http://explainer", "credit", made.service.v2, timeout=5, transport=httpx.MockTransport(answer)
+    )
+    made.service.plane.explainer = proxy
+    return made, journal
+
+
+async def test_explain_predicts_journals_and_proxies_masked_columns() -> None:
+    seen: list[httpx.Request] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        seen.append(request)
+        return httpx.Response(200, json={"explanations": []})
+
+    made, journal = explaining(answer, text=True)
+    async with client(made) as http:
+        body = v2_body(text="a secret", identity="e1") | {"parameters": {"method": "shap", "seed": 7}}
+        assert (await http.post("/v2/models/credit/explain", json=body)).json() == {"explanations": []}
+        v1 = await http.post("/v1/models/credit:explain", json={"instances": [ROW | {"note": "secret"}]})
+    assert v1.status_code == 200
+    assert journal.ids[0] == "e1"
+    sent = json.loads(seen[0].content)
+    assert (sent["id"], sent["parameters"]) == ("e1", {"method": "shap", "seed": 7})
+    columns = {t["name"]: t["data"] for t in sent["inputs"]}
+    assert columns.pop("note") == ["a <MASKED>"]
+    assert columns == {k: [np.float32(v).item() if k in NUMBERS else v] for k, v in ROW.items()}
+    assert seen[0].url.path == "/v2/models/credit/explain"
+    assert seen[0].headers["x-governed-internal"] == "server"
+
+
+async def test_explainer_away_is_503_naming_it() -> None:
+    def away(request: httpx.Request) -> httpx.Response:
+        raise httpx.ConnectError("refused", request=request)
+
+    made, journal = explaining(away)
+    async with client(made) as http:
+        answer = await http.post("/v2/models/credit/explain", json=v2_body(identity="e1"))
+    assert answer.status_code == 503
+    assert "explainer at http://explainer" in answer.json()["error"]
+    assert journal.ids == ["e1"]
+
+
+async def test_the_explainers_own_refusal_passes() -> None:
+    made, _ = explaining(lambda _: httpx.Response(400, json={"error": "parameters.method: expected shap"}))
+    async with client(made) as http:
+        answer = await http.post("/v2/models/credit/explain", json=v2_body())
+    assert answer.status_code == 400
+    assert "parameters.method" in answer.json()["error"]
+
+
+async def test_later_explanations_are_fetched_by_ticket() -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        return (
+            httpx.Response(202, json={"id": "t"})
+            if request.method == "POST"
+            else httpx.Response(200, json={"path": request.url.path})
+        )
+
+    made, _ = explaining(answer)
+    async with client(made) as http:
+        assert (await http.post("/v2/models/credit/explanations", json=v2_body())).status_code == 202
+        assert (await http.get("/v2/models/credit/explanations/t")).json() == {
+            "path": "/v2/models/credit/explanations/t"
+        }
+        assert (await http.get("/v2/models/credit/importances")).json() == {"path": "/v2/models/credit/importances"}
+
+
+async def test_the_internal_lane() -> None:
+    journal = MemoryJournal()
+    made = gateway(journal=journal)
+    app: Any = InternalApp(made, 1 << 20)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://lane") as http:
+        message = v2_body(5) | {"outputs": [{"name": "probabilities", "parameters": {"binary_data": True}}]}
+        answer = await http.post(INFER, json=message)
+        other = await http.get("/metrics")
+    size = int(answer.headers["inference-header-content-length"])
+    scores = np.frombuffer(answer.content[size:], np.float32).reshape(5, 2)
+    assert scores.sum(axis=1).tolist() == pytest.approx([1.0] * 5)
+    assert journal.ids == []
+    assert other.status_code == 404

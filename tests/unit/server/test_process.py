@@ -1,0 +1,179 @@
+"""The process: ready only when verified, drained on SIGTERM, one line and exit code 1 when it can't serve."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from governed_api.model import GovernedModel
+from governed_api.resolved import ResolvedModel
+from governed_serving.crypto import DirectoryStore, Keyring, SegmentCipher, load_kek
+from governed_serving.journal import JournalReader
+from governed_serving.records import PredictionFrame
+from unit.server.tabular_model import v2_body, write_artefact
+
+DIGEST = "sha256:" + "0" * 64
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Server:
+    """One process over ``folder``."""
+
+    def __init__(self, folder: Path, spec: dict[str, Any] | None = None, **env: str) -> None:
+        resource = {
+            "apiVersion": "governedmodels.io/v1alpha1",
+            "kind": "GovernedModel",
+            "metadata": {"name": "credit"},
+            "spec": {"predictor": {"model": {"storageUri": "file:m.onnx", "digest": DIGEST}}} | (spec or {}),
+        }
+        (folder / "spec.json").write_bytes(ResolvedModel.of(GovernedModel.model_validate(resource)).dump())
+        if not (folder / "artefact").exists():
+            write_artefact(folder / "artefact")
+        if not (folder / "kek").exists():
+            (folder / "kek").write_bytes(os.urandom(32))
+            (folder / "kek").chmod(0o600)
+        (folder / "spool").mkdir(exist_ok=True)
+        self.folder, self.port, self.internal = folder, free_port(), free_port()
+        variables = {
+            "GOVERNED_SPEC": str(folder / "spec.json"),
+            "GOVERNED_MODEL_DIR": str(folder / "artefact"),
+            "GOVERNED_SPOOL_DIR": str(folder / "spool"),
+            "GOVERNED_KEK_FILE": str(folder / "kek"),
+            "GOVERNED_HTTP_PORT": str(self.port),
+            "GOVERNED_INTERNAL_PORT": str(self.internal),
+            "GOVERNED_HOST": "127.0.0.1",
+            "GOVERNED_THREADS": "1",
+            "GOVERNED_REVISION": "r1",
+        }
+        self.log = (folder / "log").open("w")
+        command = [sys.executable, "-m", "governed_serving.server"]
+        self.process = subprocess.Popen(command, env=os.environ | variables | env, stderr=self.log)
+        self.http = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=30)
+
+    def until(self, condition: Callable[[], bool], seconds: float = 60) -> None:
+        deadline = time.monotonic() + seconds
+        while True:
+            try:
+                if condition():
+                    return
+            except httpx.TransportError:
+                assert self.process.poll() is None, self.lines()
+            assert time.monotonic() < deadline, self.lines()
+            time.sleep(0.02)
+
+    def ready(self) -> "Server":
+        self.until(lambda: self.http.get("/healthz/ready").status_code == 200)
+        return self
+
+    def stop(self) -> int:
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(30)
+
+    def lines(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in (self.folder / "log").read_text().splitlines()]
+
+    def close(self) -> None:
+        self.http.close()
+        self.process.kill()
+        self.process.wait()
+        self.log.close()
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Server]]:
+    made: list[Server] = []
+
+    def launch(*args: Any, **kwargs: Any) -> Server:
+        made.append(Server(tmp_path, *args, **kwargs))
+        return made[-1]
+
+    yield launch
+    for server in made:
+        server.close()
+
+
+def journalled(folder: Path) -> list[str]:
+    """Ids in the journal, read as the auditor does."""
+    keyset = Keyring(load_kek(folder / "kek"), DirectoryStore(folder / "spool" / "keysets")).keyset(
+        "journal", create=False
+    )
+    reader = JournalReader(folder / "spool", "server-local", SegmentCipher(keyset))
+    return [i for _, frame in reader.read() if isinstance(frame, PredictionFrame) for i in frame.ids]
+
+
+def test_serves_records_and_drains(start: Callable[..., Server], tmp_path: Path) -> None:
+    server = start().ready()
+    for k in range(5):
+        assert server.http.post("/v2/models/credit/infer", json=v2_body(identity=str(k))).status_code == 200
+    internal = httpx.post(
+        f"http://127.0.0.1:{server.internal}/v2/models/credit/infer", json=v2_body(identity="not recorded")
+    )
+    assert internal.status_code == 200
+    assert server.stop() == 0
+    assert journalled(tmp_path) == [str(k) for k in range(5)]
+    messages = [line["message"] for line in server.lines()]
+    assert messages[0] == "ready"
+    assert messages[-1] == "stopped"
+    assert b"8200" not in b"".join(p.read_bytes() for p in (tmp_path / "spool").rglob("*") if p.is_file())
+
+
+def test_killed_in_the_middle_loses_no_answered_request(start: Callable[..., Server], tmp_path: Path) -> None:
+    server = start().ready()
+    answered = []
+    for k in range(40):
+        answered.append(server.http.post("/v2/models/credit/infer", json=v2_body(identity=str(k))).json()["id"])
+    server.process.kill()
+    server.process.wait()
+    again = start().ready()
+    assert again.http.post("/v2/models/credit/infer", json=v2_body(identity="after")).status_code == 200
+    again.stop()
+    assert journalled(tmp_path) == [*answered, "after"]
+
+
+def refused(server: Server) -> str:
+    assert server.process.wait(60) == 1
+    (line,) = server.lines()[-1:]
+    assert line["level"] == "error"
+    return str(line["message"])
+
+
+def test_a_tampered_artefact_is_not_served(start: Callable[..., Server], tmp_path: Path) -> None:
+    model = write_artefact(tmp_path / "artefact") / "model.onnx"
+    data = bytearray(model.read_bytes())
+    data[len(data) // 2] ^= 1
+    model.write_bytes(data)
+    assert "model.onnx: expected SHA-256" in refused(start())
+
+
+def test_a_taken_port_is_named(start: Callable[..., Server]) -> None:
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        holder.listen()
+        port = holder.getsockname()[1]
+        message = refused(start(GOVERNED_HTTP_PORT=str(port)))
+    assert f"port {port} on 127.0.0.1: expected it to be free" in message
+    assert "GOVERNED_HTTP_PORT" in message
+
+
+def test_a_key_that_others_can_read_is_refused(start: Callable[..., Server], tmp_path: Path) -> None:
+    (tmp_path / "kek").write_bytes(os.urandom(32))
+    (tmp_path / "kek").chmod(0o644)
+    assert "kek" in refused(start())
+
+
+def test_a_missing_variable_is_named(start: Callable[..., Server]) -> None:
+    assert "GOVERNED_KEK_FILE" in refused(start(GOVERNED_KEK_FILE=""))
