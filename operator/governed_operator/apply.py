@@ -9,10 +9,10 @@ from governed_api.names import ARCHIVE
 from governed_operator.cache import Cache, Child, ChildKey, ModelKey
 from governed_operator.cluster import Cluster, Object
 from governed_operator.desired.manifest import ANNOTATION_CREATE_ONCE, ANNOTATION_GENERATE, Manifest
+from governed_operator.key_material import draw
 from governed_operator.kinds import BY_NAME, OWNED, SECRET
 from governed_operator.metrics import Metrics
 from governed_operator.projection import desired_fingerprint, observed_fingerprint
-from governed_operator.key_material import draw
 
 WORKLOADS = frozenset({"Deployment", "StatefulSet", "Job"})
 """Written last: their pods need the rest."""

@@ -27,10 +27,13 @@ class Recorder:
     async def transitions(self, key: ModelKey, uid: str, old: GovernedModelStatus, new: GovernedModelStatus) -> None:
         """One event per condition that newly tells of trouble, and one when the model gets Ready or a revision takes over."""
         before = {x.type: x for x in old.conditions}
-        for condition in new.conditions:
-            if _worth_telling(before.get(condition.type), condition):
-                kind = "Normal" if _good(condition) else "Warning"
-                await self._post(key, uid, kind, condition.reason, condition.message or condition.type)
+        told = {
+            (x.reason, x.message or x.type): "Normal" if _good(x) else "Warning"
+            for x in new.conditions
+            if _worth_telling(before.get(x.type), x)
+        }
+        for (reason, message), kind in told.items():
+            await self._post(key, uid, kind, reason, message)
 
     async def warn(self, key: ModelKey, uid: str, reason: str, message: str) -> None:
         await self._post(key, uid, "Warning", reason, message)

@@ -4,6 +4,7 @@ from governed_api import runtime as rt
 from governed_api.names import API_VERSION, ARCHIVE, GROUP, LABEL_COMPONENT, PART_OF, REPORT_KIND, REPORT_PLURAL
 from governed_operator.desired import environment as env
 from governed_operator.desired import keys, pod
+from governed_operator.desired.canonical import canonical
 from governed_operator.desired.manifest import Manifest, common_labels, shared
 from governed_operator.settings import Settings
 
@@ -89,11 +90,14 @@ def _container(namespace: str, settings: Settings) -> Manifest:
 def _claim(settings: Settings) -> Manifest:
     spec: Manifest = {
         "accessModes": ["ReadWriteOnce"],
-        "resources": {"requests": {"storage": settings.archive_size}},
+        "resources": {"requests": {"storage": canonical(settings.archive_size)}},
+        "volumeMode": "Filesystem",
     }
     if settings.archive_storage_class:
         spec["storageClassName"] = settings.archive_storage_class
-    return {"metadata": {"name": "archive", "labels": common_labels(COMPONENT)}, "spec": spec}
+    # the list is atomic, so the server's defaults are part of what we apply
+    frame = {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "status": {"phase": "Pending"}}
+    return frame | {"metadata": {"name": "archive", "labels": common_labels(COMPONENT)}, "spec": spec}
 
 
 def archive_access(namespace: str) -> list[Manifest]:

@@ -12,7 +12,7 @@ def variable(name: str, value: str | int) -> Manifest:
 
 
 def downward(name: str, path: str) -> Manifest:
-    return {"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}}
+    return {"name": name, "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": path}}}
 
 
 def report_url(namespace: str, name: str) -> str:

@@ -7,6 +7,7 @@ from governed_operator.decision import Revision
 from governed_operator.desired import environment as env
 from governed_operator.desired import pod
 from governed_operator.desired.access import account_name
+from governed_operator.desired.canonical import canonical
 from governed_operator.desired.manifest import Manifest, Subject, manifest, model_labels
 from governed_operator.desired.specification import serving_name
 from governed_operator.desired.track import STABLE, TRACK_LABEL
@@ -85,7 +86,7 @@ def _volumes(subject: Subject, revision: Revision) -> list[Manifest]:
         pod.spec_volume(serving_name(revision.model)),
         pod.keys_volume(subject.name, spec),
         pod.memory_volume("model", "1Gi"),
-        {"name": "spool", "emptyDir": {"sizeLimit": spec.governance.audit.spool_size}},
+        {"name": "spool", "emptyDir": {"sizeLimit": canonical(spec.governance.audit.spool_size)}},
         pod.memory_volume("tmp", "64Mi"),
     ]
     if spec.predictor.model.storage_uri:

@@ -6,6 +6,7 @@ from governed_api import runtime as rt
 from governed_api.model import GovernedModelSpec
 from governed_api.names import component
 from governed_api.resources import Resources
+from governed_operator.desired.canonical import canonical
 from governed_operator.desired.manifest import Manifest, Subject
 
 USER = 65532
@@ -70,9 +71,9 @@ def resources(asked: Resources, cpu: str, memory: str) -> Manifest:
     """What the manifest asks for; a request that it leaves open is its limit, or a modest default."""
     limits = dict(asked.limits)
     defaults = {"cpu": limits.get("cpu", cpu), "memory": limits.get("memory", memory)}
-    out: Manifest = {"requests": {k: str(v) for k, v in {**defaults, **asked.requests}.items()}}
+    out: Manifest = {"requests": {k: canonical(v) for k, v in {**defaults, **asked.requests}.items()}}
     if limits:
-        out["limits"] = {k: str(v) for k, v in limits.items()}
+        out["limits"] = {k: canonical(v) for k, v in limits.items()}
     return out
 
 

@@ -1,6 +1,7 @@
 """quota.compute: a ResourceQuota scoped by a PriorityClass of the model's own, so that the API server refuses more, not only we."""
 
 from governed_api.names import component
+from governed_operator.desired.canonical import canonical
 from governed_operator.desired.manifest import Manifest, Subject, manifest, model_labels
 from governed_operator.desired.pod import quota_class
 
@@ -31,7 +32,7 @@ def resource_quota(subject: Subject) -> Manifest | None:
         subject,
         "quota",
         spec={
-            "hard": {f"requests.{name}": str(value) for name, value in sorted(compute.items())},
+            "hard": {f"requests.{name}": canonical(value) for name, value in sorted(compute.items())},
             "scopeSelector": {"matchExpressions": [scope]},
         },
     )

@@ -1,6 +1,7 @@
 """PersistentVolumeClaims: the trainer's data volume, ciphertext only (its files are sealed by our keysets)."""
 
 from governed_api.names import component
+from governed_operator.desired.canonical import canonical
 from governed_operator.desired.manifest import ANNOTATION_CREATE_ONCE, Manifest, Subject, manifest
 
 
@@ -14,7 +15,7 @@ def data_claim(subject: Subject) -> Manifest | None:
         return None
     spec: Manifest = {
         "accessModes": ["ReadWriteOnce"],
-        "resources": {"requests": {"storage": training.volume_size}},
+        "resources": {"requests": {"storage": canonical(training.volume_size)}},
     }
     storage_class = subject.model.spec.governance.encryption.storage_class_name
     if storage_class:
