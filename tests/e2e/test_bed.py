@@ -25,13 +25,15 @@ def test_service_answers_through_dns_and_cluster_ip_across_nodes(kind_namespace:
     assert len(set(servers.values())) == 2, "the two servers must be on two nodes, or nothing crosses between nodes"
     address = kind_namespace.get("service", "web")["spec"]["clusterIP"]
     for url in ("http://web/", f"http://web.{kind_namespace.namespace}.svc.cluster.local/", f"http://{address}/"):
-        seen: set[str] = set()
+        seen: set[str | None] = set()
 
-        def ask(url: str = url, seen: set[str] = seen) -> set[str]:
-            seen.add(kind_namespace.execute("client", "wget", "-q", "-T", "2", "-O", "-", url).strip())
-            return seen
+        def ask(url: str = url, seen: set[str | None] = seen) -> set[str | None]:
+            seen.add(workloads.fetch(kind_namespace, "client", url))
+            return seen - {None}
 
-        eventually(ask, lambda seen: seen == set(servers), within=60, what=f"an answer from both servers through {url}")
+        eventually(
+            ask, lambda found: found == set(servers), within=60, what=f"an answer from both servers through {url}"
+        )
 
 
 def test_claim_keeps_its_data_for_the_next_pod(kind_namespace: Cluster) -> None:

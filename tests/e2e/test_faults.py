@@ -29,10 +29,7 @@ def server(kind_namespace: Cluster) -> str:
 
 
 def _asks(cluster: Cluster) -> bool:
-    try:
-        return cluster.execute("client", "wget", "-q", "-T", "2", "-O", "-", "http://web/").startswith("web-")
-    except KubectlError:
-        return False
+    return (workloads.fetch(cluster, "client", "http://web/") or "").startswith("web-")
 
 
 def test_killed_container_is_started_again(faults: Faults, kind_namespace: Cluster, server: str) -> None:

@@ -1,7 +1,9 @@
 """Small restricted workloads of busybox that the smoke tests put on the bed."""
 
+import re
 from typing import Any
 
+from support.cluster_access import Cluster, KubectlError
 from support.node_image import TOOLS
 
 Object = dict[str, Any]
@@ -81,3 +83,13 @@ def web(replicas: int = 1, name: str = "web") -> list[Object]:
             "spec": {"selector": {"app": name}, "ports": [{"port": 80, "targetPort": "http"}]},
         },
     ]
+
+
+def fetch(cluster: Cluster, client: str, url: str) -> str | None:
+    """GET a URL from within a pod; None when nobody answers within 3 s or the name or connection is refused."""
+    try:
+        return cluster.execute(client, "timeout", "3", "wget", "-q", "-O", "-", url).strip()
+    except KubectlError as error:
+        if re.search(r"exit code (1|124|143)$|bad address|refused", str(error)):
+            return None
+        raise
