@@ -7,7 +7,7 @@ then the text is folded and searched again, and offsets are led back to the orig
 
 import re
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import re2
@@ -190,16 +190,23 @@ class Finder:
 
     def _search(self, region: bytes) -> list[Span]:
         taken: list[Span] = []
-        for family in (b"@", b".", b":"):
-            if family in region:
-                for recogniser in self._by_family[family.decode()]:
-                    _collect(recogniser, region, taken)
-        digits = len(region) - len(region.translate(None, _DIGITS))
-        for recogniser in self._numbers:
-            if digits >= recogniser.digits:
-                _collect(recogniser, region, taken)
+        for recogniser in self._candidates(region):
+            _collect(recogniser, region, taken)
+            if taken and taken[0].end - taken[0].start == len(region):
+                return taken
         taken.sort(key=lambda s: s.start)
         return taken
+
+    def _candidates(self, region: bytes) -> Iterator[Recogniser]:
+        """Recognisers that can find something in ``region``, by what is in it."""
+        for family in (b"@", b".", b":"):
+            if family in region:
+                yield from self._by_family[family.decode()]
+        digits = len(region) - len(region.translate(None, _DIGITS))
+        bare = b"+" not in region and region.upper() == region.lower()
+        for recogniser in self._numbers:
+            if digits >= (recogniser.bare if bare else recogniser.digits):
+                yield recogniser
 
 
 def _collect(recogniser: Recogniser, region: bytes, taken: list[Span]) -> None:
