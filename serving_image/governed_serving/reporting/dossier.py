@@ -1,0 +1,258 @@
+"""Everything that the page shows, gathered and verified first: report, ledger, artefact, keys, one request as example."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from governed_serving.archive.errors import ArchiveError
+from governed_serving.archive.note import NoteError
+from governed_serving.archive.record import opened_record
+from governed_serving.archive.sources import LogSource
+from governed_serving.archive.verification import Proof, Verification, verify
+from governed_serving.artefact import ArtefactError, unpack
+from governed_serving.crypto import CryptoError, Kek, KeyInfo, Keyring
+from governed_serving.journal import JournalError
+from governed_serving.records import LedgerEntry
+from governed_serving.reporting.served import Served, fold_served
+
+__all__ = ["Dossier", "Example", "LedgerView", "gather"]
+
+_KEPT = {"dataset", "training", "gates", "artefact", "verdict", "key", "label", "ref", "export", "acknowledgement"}
+_KEPT_EACH = 500
+_ERRORS = (ArchiveError, ArtefactError, CryptoError, JournalError, NoteError, OSError, msgspec.DecodeError)
+
+
+@dataclass
+class LedgerView:
+    """The model's part of the ledger: how many entries of each type, first and last time, and the entries of seldom types."""
+
+    verification: Verification | None = None
+    error: str = ""
+    counts: dict[str, int] = field(default_factory=dict)
+    first: str = ""
+    last: str = ""
+    entries: dict[str, list[tuple[int, LedgerEntry]]] = field(default_factory=dict)
+    chunks: list[str] = field(default_factory=list)
+    explained: tuple[int, LedgerEntry] | None = None
+    predicted: tuple[int, LedgerEntry] | None = None
+
+    def latest(self, type: str) -> tuple[int, LedgerEntry] | None:
+        """(index, entry) of the newest entry of a seldom type."""
+        found = self.entries.get(type)
+        return found[-1] if found else None
+
+    def index(self, type: str) -> int | None:
+        """Index of the newest entry of a type."""
+        found = self.latest(type)
+        return found[0] if found else None
+
+
+@dataclass
+class Example:
+    """One request: what was asked and answered, its explanation, and the proofs that both are in the ledger."""
+
+    id: str
+    proofs: list[Proof] = field(default_factory=list)
+    prediction: dict[str, Any] | None = None
+    explanation: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass
+class Dossier:
+    """``report`` is the GovernanceReport's status; ``documents`` the artefact's JSON files by name; ``notes`` what couldn't be had."""
+
+    model: str
+    made: datetime
+    report: dict[str, Any] = field(default_factory=dict)
+    ledger: LedgerView | None = None
+    documents: dict[str, Any] = field(default_factory=dict)
+    keys: list[KeyInfo] = field(default_factory=list)
+    served: Served | None = None
+    example: Example | None = None
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def trainer(self) -> dict[str, Any]:
+        """The trainer's part of the report."""
+        return dict(self.report.get("trainer") or {})
+
+    @property
+    def auditor(self) -> dict[str, Any]:
+        """The auditor's part of the report."""
+        return dict(self.report.get("auditor") or {})
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """The data-set manifest: from the artefact, else from report or ledger (without its schema)."""
+        found = self.documents.get("training.json", {}).get("dataset") or self.trainer.get("data")
+        return dict(found or self._summary("dataset"))
+
+    @property
+    def data_audit(self) -> dict[str, Any]:
+        """The audit of the labels, per protected attribute."""
+        known = (
+            self.documents.get("evaluation.json", {}).get("data")
+            or self.data.get("audit")
+            or self._summary("dataset").get("audit")
+        )
+        return dict(known or {})
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """model.json."""
+        return dict(self.documents.get("model.json") or {})
+
+    @property
+    def evaluation(self) -> dict[str, Any]:
+        """evaluation.json."""
+        return dict(self.documents.get("evaluation.json") or {})
+
+    @property
+    def gates(self) -> list[dict[str, Any]]:
+        """The gate table: as it was measured, from report or ledger; else from the artefact (without timings)."""
+        known = self.trainer.get("gates") or self._summary("gates").get("gates")
+        return list(known or self.documents.get("gates.json", {}).get("gates", []))
+
+    def _summary(self, type: str) -> dict[str, Any]:
+        found = self.ledger.latest(type) if self.ledger else None
+        return dict(found[1].summary) if found else {}
+
+
+def gather(
+    model: str,
+    *,
+    report: dict[str, Any],
+    source: LogSource | None,
+    kek: Kek | None,
+    vkey: str = "",
+    earlier: tuple[str, ...] = (),
+    documents: dict[str, Any] | None = None,
+    example: str = "",
+    made: datetime | None = None,
+) -> Dossier:
+    """Collect a dossier. What can't be read is noted in it, never guessed; a ledger that doesn't verify is said so in it."""
+    dossier = Dossier(model, made or datetime.now(UTC), report.get("status", report), documents=dict(documents or {}))
+    if source is None:
+        dossier.notes.append("No archive was given: what follows rests on the report alone and is not proved.")
+        return dossier
+    dossier.ledger = _read_ledger(source, model)
+    with_id = example or _example_id(dossier.ledger)
+    _verify(dossier, source, vkey, earlier, with_id)
+    _attempt(dossier, "keys", lambda: _inventory(dossier, source))
+    if kek is None:
+        dossier.notes.append(
+            "No model key was given: encrypted content (artefact, requests, explanations) stays closed."
+        )
+        return dossier
+    if not documents:
+        _attempt(dossier, "artefact", lambda: _open_artefact(dossier, source, kek))
+    _attempt(dossier, "served predictions", lambda: _fold(dossier, source, kek))
+    if dossier.example:
+        _attempt(dossier, "example request", lambda: _open_example(dossier, source, kek))
+    return dossier
+
+
+def _attempt(dossier: Dossier, what: str, action: Any) -> None:
+    try:
+        action()
+    except _ERRORS as error:
+        dossier.notes.append(f"Not shown: {what} ({error}).")
+
+
+def _read_ledger(source: LogSource, model: str) -> LedgerView:
+    view = LedgerView()
+    try:
+        for index, entry in _entries(source):
+            if entry.model == model:
+                _note(view, index, entry)
+    except _ERRORS as error:
+        view.error = str(error)
+    return view
+
+
+def _entries(source: LogSource) -> Iterator[tuple[int, LedgerEntry]]:
+    decoder = msgspec.json.Decoder(LedgerEntry)
+    from governed_serving.archive.note import Checkpoint
+
+    text = source.checkpoint().rpartition("\n\n")[0] + "\n"
+    for leaf in source.leaves(Checkpoint.parse(text).size):
+        yield leaf.index, decoder.decode(leaf.data)
+
+
+def _note(view: LedgerView, index: int, entry: LedgerEntry) -> None:
+    view.counts[entry.type] = view.counts.get(entry.type, 0) + 1
+    view.first = view.first or entry.time
+    view.last = max(view.last, entry.time)
+    if entry.type in _KEPT:
+        kept = view.entries.setdefault(entry.type, [])
+        kept.append((index, entry))
+        del kept[:-_KEPT_EACH]
+    elif entry.type == "explanation":
+        view.explained = (index, entry)
+    elif entry.type == "prediction":
+        view.predicted = (index, entry)
+    if entry.blob and entry.frame is not None and (not view.chunks or view.chunks[-1] != entry.blob):
+        view.chunks.append(entry.blob)
+
+
+def _example_id(view: LedgerView) -> str:
+    chosen = view.explained or view.predicted
+    return chosen[1].id if chosen else ""
+
+
+def _verify(dossier: Dossier, source: LogSource, vkey: str, earlier: tuple[str, ...], id: str) -> None:
+    assert dossier.ledger is not None
+    try:
+        dossier.ledger.verification = verify(source, vkey=vkey, earlier=earlier, id=id)
+        if id:
+            dossier.example = Example(id, dossier.ledger.verification.proofs)
+    except _ERRORS as error:
+        dossier.ledger.error = str(error)
+
+
+def _inventory(dossier: Dossier, source: LogSource) -> None:
+    # The inventory reads the documents without opening them, so any key will do.
+    dossier.keys = Keyring(Kek(bytes(32)), source.keysets(dossier.model)).inventory()
+
+
+def _open_artefact(dossier: Dossier, source: LogSource, kek: Kek) -> None:
+    assert dossier.ledger is not None
+    found = dossier.ledger.latest("artefact")
+    if found is None or not found[1].blob:
+        dossier.notes.append("Not shown: artefact (the ledger names none; it was not trained here).")
+        return
+    entry = found[1]
+    keyset = Keyring(kek, source.keysets(dossier.model)).keyset("artefact", create=False)
+    packed = keyset.open(source.blob_bytes(entry.blob), entry.digest.encode())
+    files = unpack(packed, entry.digest)
+    dossier.documents = {n: msgspec.json.decode(d) for n, d in files.items() if n.endswith(".json")}
+
+
+def _fold(dossier: Dossier, source: LogSource, kek: Kek) -> None:
+    assert dossier.ledger is not None
+    if not dossier.ledger.chunks:
+        return
+    audit = dossier.data_audit
+    strata = [s for table in audit.values() for s in table.get("strata", {})]
+    about = {"axes": [*audit, *strata], **dossier.manifest}
+    dossier.served = fold_served(source, kek, dossier.model, dossier.ledger.chunks, about)
+
+
+def _open_example(dossier: Dossier, source: LogSource, kek: Kek) -> None:
+    assert dossier.example is not None
+    for proof in dossier.example.proofs:
+        entry = msgspec.json.decode(proof.entry, type=LedgerEntry)
+        if entry.type == "prediction" and entry.model == dossier.model:
+            dossier.example.prediction = opened_record(source, kek, entry)
+        elif entry.type == "explanation" and entry.model == dossier.model:
+            body = opened_record(source, kek, entry)["body"]
+            dossier.example.explanation = list(body.get("explanations", [])) if isinstance(body, dict) else []
+
+
+def read_documents(folder: Path) -> dict[str, Any]:
+    """JSON files of an unpacked artefact."""
+    return {path.name: msgspec.json.decode(path.read_bytes()) for path in sorted(folder.glob("*.json"))}

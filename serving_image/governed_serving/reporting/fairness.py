@@ -1,0 +1,311 @@
+"""The page's section on groups: what was decided in the data, by the model on held-out rows, and in service."""
+
+from typing import Any
+
+from governed_serving.auditor.cells import Cells
+from governed_serving.auditor.intervals import newcombe, wilson
+from governed_serving.auditor.metrics import reference_groups
+from governed_serving.reporting.dossier import Dossier
+from governed_serving.reporting.markup import Safe, tag, text
+from governed_serving.reporting.parts import figure, number, percent, pill, section, table
+from governed_serving.reporting.svg import Estimate, dots, forest
+
+__all__ = ["fairness_section"]
+
+_LEVEL = 0.95
+_LEAST = 10
+_NAMES = {
+    "statisticalParityDifference": "statistical parity difference",
+    "disparateImpactRatio": "disparate impact ratio",
+    "equalOpportunityDifference": "equal opportunity difference",
+    "averageOddsDifference": "average odds difference",
+    "equalizedOddsDifference": "equalised odds difference",
+    "predictiveParityDifference": "predictive parity difference",
+}
+
+
+def fairness_section(dossier: Dossier) -> Safe:
+    """Everything about groups."""
+    verdict = dossier.auditor.get("verdict")
+    lead = text(
+        [
+            "Rates of the favourable outcome by protected group, in three places: in the data that the model learnt from, on rows "
+            "held out from training, and in what was served. ",
+            "Where groups differ in all but not within strata (or the other way round), both are shown: that is Simpson's paradox.",
+        ]
+    )
+    blocks = [
+        _verdict(dossier.auditor) if verdict else tag("p", "No live verdict has been reported yet.", class_="none")
+    ]
+    attributes = list(dict.fromkeys([*dossier.data_audit, *dossier.evaluation.get("groups", {})]))
+    for attribute in attributes:
+        blocks.append(_attribute(dossier, attribute))
+    if not attributes:
+        blocks.append(tag("p", "No protected attribute is watched (spec.governance.bias is absent).", class_="none"))
+    return section("fairness", "Groups and bias", *blocks, lead=lead)
+
+
+def _verdict(auditor: dict[str, Any]) -> Safe:
+    metrics = auditor.get("metrics", [])
+    rows = [
+        [
+            _NAMES.get(m["name"], m["name"]),
+            f"{m.get('attribute', '')}: {m.get('group', '')} against {m.get('reference', '')}",
+            number(m.get("value")),
+            f"[{number(m.get('lower'))}, {number(m.get('upper')) if m.get('upper') is not None else '∞'}]",
+            _bounds(m),
+            pill(m.get("verdict", "Unknown")),
+        ]
+        for m in metrics
+    ]
+    differences = [m for m in metrics if m["name"] != "disparateImpactRatio"]
+    ratios = [m for m in metrics if m["name"] == "disparateImpactRatio"]
+    status = {"Pass": "True", "Fail": "False"}.get(auditor.get("verdict", ""), "Unknown")
+    said = text([tag("strong", f"BiasWithinThresholds = {status} "), pill(auditor.get("verdict", "Unknown")), " "])
+    return text(
+        [
+            tag("h3", "Live verdict"),
+            tag("p", said, auditor.get("summary", ""), f" ({auditor.get('samples', 0):,} predictions)."),
+            table(["metric", "comparison", "value", "interval", "allowed", "verdict"], rows, numeric=(2, 3))
+            if rows
+            else None,
+            *_metric_forests(differences, 0.0, "difference (unprivileged − privileged)"),
+            *_metric_forests(ratios, 1.0, "ratio (unprivileged / privileged)"),
+            tag(
+                "p",
+                "Intervals hold at all times together (confidence sequences, shared over all comparisons), so that looking after every request raises no false alarm.",
+                class_="small",
+            ),
+        ]
+    )
+
+
+def _metric_forests(metrics: list[dict[str, Any]], centre: float, label: str) -> list[Safe]:
+    """One forest plot per pair of bounds."""
+    by_bounds: dict[tuple[Any, Any], list[dict[str, Any]]] = {}
+    for m in metrics:
+        by_bounds.setdefault((m.get("thresholdLower"), m.get("thresholdUpper")), []).append(m)
+    plots = []
+    for bounds, group in by_bounds.items():
+        rows = [
+            Estimate(f"{_short(m['name'])}, {m.get('group', '')}", m.get("value"), m.get("lower"), m.get("upper"))
+            for m in group
+        ]
+        plots.append(
+            figure(
+                forest("Live metrics with intervals", rows, label, bounds, centre), "Shaded: what the manifest allows."
+            )
+        )
+    return plots
+
+
+def _short(name: str) -> str:
+    return _NAMES.get(name, name).replace(" difference", "").replace("disparate ", "")
+
+
+def _bounds(m: dict[str, Any]) -> str:
+    low, high = m.get("thresholdLower"), m.get("thresholdUpper")
+    parts = [f"≥ {number(low)}" if low is not None else "", f"≤ {number(high)}" if high is not None else ""]
+    return ", ".join(p for p in parts if p)
+
+
+def _attribute(dossier: Dossier, attribute: str) -> Safe:
+    data = dossier.data_audit.get(attribute, {})
+    held = dossier.evaluation.get("groups", {}).get(attribute, {})
+    served = dossier.served.cells if dossier.served and dossier.served.cells and dossier.served.cells.rows else None
+    return text(
+        [
+            tag("h3", f"Protected attribute: {attribute}"),
+            _rates(attribute, data, held, served),
+            _in_all(data, "In the data"),
+            _strata(data, "the data", "labels as they were decided"),
+            _served_strata(attribute, data, served) if served else None,
+            _errors(held),
+        ]
+    )
+
+
+def _rates(attribute: str, data: dict[str, Any], held: dict[str, Any], served: Cells | None) -> Safe:
+    places: dict[str, list[tuple[str, int, int]]] = {}
+    if data.get("groups"):
+        places["data (labels)"] = [(g["group"], g["rows"], g["favorable"]) for g in data["groups"]]
+    if held.get("groups"):
+        places["held-out (model)"] = [(g["group"], g["rows"], g["favorable"]) for g in held["groups"]]
+    if served is not None and attribute in served.axes:
+        counted = served.by(attribute)
+        triples = zip(counted.groups, counted.rows.tolist(), counted.counts[:, 1].sum(1).tolist(), strict=True)
+        places["served (model)"] = [(str(g), int(n), int(k)) for g, n, k in triples]
+    groups = list(dict.fromkeys(g for found in places.values() for g, _, _ in found))
+    shown = {
+        place: [_rate(groups.index(g), g, n, k) for g, n, k in found if n >= _LEAST] for place, found in places.items()
+    }
+    rows = [
+        [place, g, f"{n:,}", f"{k:,}", percent(k / n if n else None), _ci(k, n)]
+        for place, found in places.items()
+        for g, n, k in found
+    ]
+    plot = dots(
+        f"Favourable outcome by {attribute}", shown, groups, "rate of the favourable outcome, 95 % interval (Wilson)"
+    )
+    return text(
+        [
+            figure(plot, f"Rates of the favourable outcome by {attribute}, wherever they are known."),
+            _details(
+                "Figures",
+                table(["where", "group", "rows", "favourable", "rate", "95 % interval"], rows, numeric=(2, 3, 4, 5)),
+            ),
+        ]
+    )
+
+
+def _rate(series: int, group: str, n: int, k: int) -> Estimate:
+    low, high = wilson(k, n, _LEVEL)
+    return Estimate(group, k / n, low, high, f"{percent(k / n)}  n={n:,}", series)
+
+
+def _ci(k: int, n: int) -> str:
+    if not n:
+        return "–"
+    low, high = wilson(k, n, _LEVEL)
+    return f"[{percent(low)}, {percent(high)}]"
+
+
+def _in_all(data: dict[str, Any], title: str) -> Safe:
+    lines = []
+    for d in data.get("disparities", []):
+        ratio = "not defined" if d.get("dir") is None else f"{d['dir']:.6f}"
+        lines.append(
+            tag(
+                "p",
+                tag("strong", f"{title}, in all: "),
+                f"{d['group']} against {d['reference']}: SPD {d['spd']:+.6f}, DIR {ratio}".replace("-", "−"),
+                f", χ² {data['chiSquare']:.3f}" if data.get("chiSquare") is not None else "",
+                ". ",
+                "Below four fifths." if d.get("dir") is not None and d["dir"] < 0.8 else "",
+            )
+        )
+    return text(lines)
+
+
+def _strata(data: dict[str, Any], where: str, what: str) -> Safe:
+    """SPD in all and within each stratum, as audited by the trainer."""
+    blocks = []
+    for name, found in data.get("strata", {}).items():
+        whole = {d["group"]: d["spd"] for d in data.get("disparities", [])}
+        for compared in found.get("adjusted", []) or [{"group": g, "spd": v} for g, v in whole.items()]:
+            group = compared["group"]
+            rows = [Estimate("in all", compared["spd"], series=1, strong=True)]
+            rows += [_audited(r, name) for r in found.get("byStratum", []) if r["group"] == group]
+            if compared.get("adjustedSpd") is not None:
+                rows.append(Estimate(f"adjusted for {name}", compared["adjustedSpd"], series=2, strong=True))
+            title = f"{group} against the others by {name}, in {where}"
+            blocks.append(
+                figure(
+                    forest(title, rows, "statistical parity difference"),
+                    f"Statistical parity difference of {group} in all and within {name}: {what}.",
+                )
+            )
+            if compared.get("reverses"):
+                blocks.append(_paradox(group, name, compared["spd"], compared["adjustedSpd"]))
+    return text(blocks)
+
+
+def _audited(row: dict[str, Any], name: str) -> Estimate:
+    counts = [row.get(k) for k in ("favorable", "rows", "referenceFavorable", "referenceRows")]
+    label = f"{name} {row['stratum']}"
+    if any(c is None for c in counts):
+        return Estimate(label, row["spd"])
+    low, high = newcombe(int(counts[0] or 0), int(counts[1] or 0), int(counts[2] or 0), int(counts[3] or 0), _LEVEL)
+    return Estimate(label, row["spd"], low, high)
+
+
+def _paradox(group: str, by: str, whole: float, adjusted: float) -> Safe:
+    return tag(
+        "p",
+        tag("strong", "Simpson's paradox. "),
+        f"In all, {group} differs by {whole:+.4f}; compared within {by} by {adjusted:+.4f}. ".replace("-", "−"),
+        f"The groups applied to different values of {by}: the aggregate is the strata's doing, so both figures belong in any judgement.",
+        class_="callout",
+    )
+
+
+def _served_strata(attribute: str, data: dict[str, Any], served: Cells) -> Safe:
+    """Rates and differences by stratum, recomputed from the journalled predictions."""
+    blocks: list[Safe] = []
+    if attribute not in served.axes:
+        return Safe("")
+    privileged = [d["reference"] for d in data.get("disparities", [])][:1]
+    names = privileged[0].split("+") if privileged else []
+    whole = served.by(attribute)
+    base = [n for n in names if n in whole.groups] or list(reference_groups(whole, ()))
+    for by in data.get("strata", {}):
+        if by not in served.axes or by == attribute:
+            continue
+        groups = list(whole.groups)
+        shown: dict[str, list[Estimate]] = {}
+        rows = [_difference("in all", whole, g, base, True) for g in groups if g not in base]
+        for value in served.values(by):
+            part = served.where(by, value).by(attribute)
+            counted = zip(part.groups, part.rows.tolist(), part.counts[:, 1].sum(1).tolist(), strict=True)
+            shown[f"{by} {value}"] = [_rate(groups.index(g), g, int(n), int(k)) for g, n, k in counted if n >= _LEAST]
+            rows += [_difference(f"{by} {value}", part, g, base, False) for g in groups if g not in base]
+        against = "+".join(base)
+        kept = [r for r in rows if r is not None]
+        blocks.append(tag("h4", f"Served decisions by {by}, recomputed from the ledger"))
+        blocks.append(
+            figure(
+                dots(
+                    f"Served: favourable outcome by {by} and {attribute}",
+                    {k: v for k, v in shown.items() if v},
+                    groups,
+                    "rate of the favourable outcome, 95 % interval (Wilson)",
+                ),
+                f"What the model decided, by {by} and {attribute}.",
+            )
+        )
+        blocks.append(
+            figure(
+                forest(
+                    f"Served: difference to {against} by {by}",
+                    kept,
+                    "statistical parity difference, 95 % interval (Newcombe)",
+                ),
+                f"Difference to {against}, in all and within {by}; groups of fewer than {_LEAST} rows are left out.",
+            )
+        )
+    return text(blocks)
+
+
+def _difference(label: str, counts: Any, group: str, base: list[str], strong: bool) -> Estimate | None:
+    if group not in counts.groups or not any(b in counts.groups for b in base):
+        return None
+    ours, theirs = counts.of([group]), counts.of(base)
+    n1, n0 = int(ours.sum()), int(theirs.sum())
+    if min(n1, n0) < _LEAST:
+        return None
+    k1, k0 = int(ours[1].sum()), int(theirs[1].sum())
+    low, high = newcombe(k1, n1, k0, n0, _LEVEL)
+    return Estimate(f"{label}, {group}", k1 / n1 - k0 / n0, low, high, series=1 if strong else 0, strong=strong)
+
+
+def _errors(held: dict[str, Any]) -> Safe:
+    rows = held.get("errors", {}).get("groups", [])
+    if not rows:
+        return Safe("")
+    keys = ("accuracy", "selectionRate", "baseRate", "tpr", "fpr", "ppv")
+    headings = [
+        "group",
+        "rows",
+        "accuracy",
+        "selection rate",
+        "base rate",
+        "true positive rate",
+        "false positive rate",
+        "precision",
+    ]
+    body = [[r["group"], f"{int(r['rows']):,}", *(percent(r.get(k)) for k in keys)] for r in rows]
+    return table(headings, body, "Error rates on held-out rows", numeric=range(1, 8))
+
+
+def _details(title: str, inside: Safe) -> Safe:
+    return tag("details", tag("summary", title), inside)

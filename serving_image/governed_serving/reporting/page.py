@@ -1,0 +1,139 @@
+"""The page: one self-contained HTML file, no script, no external resource."""
+
+from importlib.resources import files
+
+from governed_serving.reporting.clauses import judge_clauses
+from governed_serving.reporting.dossier import Dossier
+from governed_serving.reporting.fairness import fairness_section
+from governed_serving.reporting.markup import Safe, tag, text
+from governed_serving.reporting.parts import card, pill
+from governed_serving.reporting.sections import (
+    clauses_section,
+    data_section,
+    explanations_section,
+    gates_section,
+    keys_section,
+    ledger_section,
+    model_section,
+    privacy_section,
+    training_section,
+)
+
+__all__ = ["render_page"]
+
+_CONTENTS = (
+    ("model", "Model"),
+    ("data", "Data"),
+    ("training", "Training"),
+    ("gates", "Gates"),
+    ("fairness", "Groups"),
+    ("explanations", "Explanations"),
+    ("privacy", "Privacy"),
+    ("keys", "Keys"),
+    ("ledger", "Ledger"),
+    ("clauses", "Clauses"),
+)
+# The page may load nothing and run nothing, whatever a value in it says.
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
+
+
+def render_page(dossier: Dossier) -> str:
+    """The whole document."""
+    clauses = judge_clauses(dossier)
+    head = tag(
+        "head",
+        tag("meta", charset="utf-8"),
+        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        tag("meta", http_equiv="Content-Security-Policy", content=_POLICY),
+        tag("title", f"Governance report: {dossier.model}"),
+        tag("style", Safe(files("governed_serving.reporting").joinpath("style.css").read_text())),
+    )
+    main = tag(
+        "main",
+        model_section(dossier),
+        data_section(dossier),
+        training_section(dossier),
+        gates_section(dossier),
+        fairness_section(dossier),
+        explanations_section(dossier),
+        privacy_section(dossier),
+        keys_section(dossier),
+        ledger_section(dossier),
+        clauses_section(clauses),
+    )
+    made = dossier.made.strftime("%Y-%m-%d %H:%M UTC")
+    footer = tag(
+        "footer",
+        f"Generated {made} from report, artefact and ledger. Figures of what was served are recomputed from the ledger where a model key was given.",
+    )
+    body = tag("body", _top(dossier, made), main, footer)
+    return "<!doctype html>\n" + tag("html", head, body, lang="en") + "\n"
+
+
+def _top(dossier: Dossier, made: str) -> Safe:
+    contents = tag(
+        "nav", tag("ol", [tag("li", tag("a", name, href=f"#{id}")) for id, name in _CONTENTS]), aria_label="Contents"
+    )
+    return tag(
+        "header",
+        tag("p", f"Governance report · {made}", class_="eyebrow"),
+        tag("h1", dossier.model),
+        _sentence(dossier),
+        tag("div", _cards(dossier), class_="cards"),
+        tag("ul", [tag("li", note) for note in dossier.notes], class_="notes") if dossier.notes else None,
+        contents,
+        class_="top",
+    )
+
+
+def _sentence(dossier: Dossier) -> Safe:
+    data = dossier.data
+    source = f" Data: {data['source']}." if data.get("source") else ""
+    task = dossier.manifest.get("task")
+    what = f"A {task} model that predicts {dossier.manifest.get('label')}." if task else ""
+    return tag("p", what + source, class_="lead") if what or source else Safe("")
+
+
+def _cards(dossier: Dossier) -> Safe:
+    auditor, ledger = dossier.auditor, dossier.ledger
+    gates = dossier.gates
+    failed = [g["name"] for g in gates if g["verdict"] == "fail"]
+    verified = ledger.verification if ledger else None
+    accuracy = (dossier.evaluation.get("metrics") or dossier.trainer.get("metrics") or {}).get("accuracy")
+    predictions = ledger.counts.get("prediction", 0) if ledger else 0
+    return text(
+        [
+            card(
+                "Bias verdict",
+                pill(auditor.get("verdict", "Unknown")),
+                f"{auditor.get('samples', 0):,} predictions judged",
+            ),
+            card(
+                "Ledger",
+                pill("verified" if verified else "does not verify" if ledger else "not given"),
+                f"{verified.size:,} entries, root {verified.root[:12]}…"
+                if verified
+                else (ledger.error if ledger else ""),
+            ),
+            card(
+                "Gates",
+                f"{len(gates) - len(failed)} of {len(gates)} passed" if gates else "none",
+                f"not passed: {', '.join(failed)}" if failed else f"ships: {dossier.manifest.get('variant', '–')}",
+            ),
+            card(
+                "Held-out accuracy",
+                f"{accuracy:.1%}" if isinstance(accuracy, float) else "–",
+                f"{dossier.evaluation.get('rows', {}).get('test', 0):,} rows" if dossier.evaluation else "",
+            ),
+            card(
+                "On record",
+                f"{predictions:,}",
+                f"predictions, {ledger.counts.get('explanation', 0) if ledger else 0:,} explanations",
+            ),
+            card(
+                "Keys",
+                f"{len(dossier.keys)}",
+                f"for {', '.join(sorted({k.purpose for k in dossier.keys}))}" if dossier.keys else "",
+            ),
+        ]
+    )
