@@ -65,7 +65,10 @@ def http_service(
     identity = Identity(resolved.name, resolved.namespace, revision, artefact)
     metrics = ServerMetrics(resolved.namespace, resolved.name)
     rules = spec.governance.privacy.masking
-    masking = Masking(text_masker(rules, keyring), rules.failure_policy) if rules else None
+    masking = None
+    if rules:
+        masker = text_masker(rules, keyring)
+        masking, metrics.masked = Masking(masker, rules.failure_policy), masker.counts
     recorder = Recorder(signature, resolved.name, revision, artefact) if journal else None
     plan = BatchPlan(signature, masking, recorder, tuple(rules.fields) if rules else ())
     quota = quota_gate(spec.quota, f"{resolved.namespace}/{resolved.name}")

@@ -5,7 +5,7 @@ Prefix governed_, base units, labels namespace, name, model_name, component; nev
 
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -21,7 +21,7 @@ _COUNTERS = {
     "request_rows": "Rows predicted for answered requests.",
     "journal_records": "Requests written to the journal before their answer.",
     "journal_lost_records": "Requests answered though the journal could not be written (failurePolicy Open).",
-    "masking_failures": "Batches of texts whose masking erred.",
+    "masking_failures": "Times that masking erred.",
     "tokens": "Tokens that requests used.",
     "tokens_overrun": "Tokens used beyond a quota because a reservation was too small.",
     "internal_rows": "Rows computed for the explainer.",
@@ -63,6 +63,8 @@ class ServerMetrics(Collector):
         self.seconds = Histogram(_SECONDS)
         self.predict_seconds = Histogram(_SECONDS)
         self.batch_requests = Histogram(_SIZES)
+        self.masked: Mapping[str, int] = {}
+        """Entity → findings masked; set by who makes the masker."""
         self.gauges: dict[str, tuple[str, Callable[[], float]]] = {}
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
@@ -84,6 +86,12 @@ class ServerMetrics(Collector):
         for quota in ("requests", "tokens", "concurrency"):
             refusals.add_metric([*self._values, quota], self.refusals[quota])
         yield refusals
+        masked = CounterMetricFamily(
+            "governed_masked_entities", "Personal data masked, by kind.", labels=[*_LABELS, "entity"]
+        )
+        for entity, found in sorted(self.masked.items()):
+            masked.add_metric([*self._values, entity], found)
+        yield masked
         for key, text, histogram in (
             ("request_duration_seconds", "From the request's arrival in the data plane to its answer.", self.seconds),
             ("predict_duration_seconds", "Masking, model and record of one batch.", self.predict_seconds),

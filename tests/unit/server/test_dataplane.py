@@ -244,3 +244,13 @@ async def test_generated_ids_are_uuid7_and_sorted() -> None:
     ids = [(await data.infer(request())).id for _ in range(3)]
     assert all(i[14] == "7" and i[19] in "89ab" and len(i) == 36 for i in ids)
     assert len(set(ids)) == 3
+
+
+async def test_masking_open_still_masks_the_neighbours() -> None:
+    journal = MemoryJournal()
+    data = plane(text=True, journal=journal, masking_policy="Open")
+    await asyncio.gather(
+        data.infer(request(text="a secret", identity="a")), data.infer(request(text="boom", identity="b"))
+    )
+    texts = {i: t for f in journal.frames for i, t in zip(f.ids, strings(f.features["note"]).tolist(), strict=True)}
+    assert texts == {"a": "a <MASKED>", "b": "boom"}
