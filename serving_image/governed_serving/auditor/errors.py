@@ -1,0 +1,25 @@
+"""What can go wrong in the auditor; translated to an HTTP status at the edge.
+
+AuditorError
+├── Unusable     a request that can't be right (400)
+├── NotFound     nothing of that id here (404)
+└── Unavailable  can't be done now: journal full, predictor away (503)
+"""
+
+__all__ = ["AuditorError", "NotFound", "Unavailable", "Unusable"]
+
+
+class AuditorError(Exception):
+    """Root; the message is one line for a person."""
+
+
+class Unusable(AuditorError):
+    """The request can't be fulfilled as it stands."""
+
+
+class NotFound(AuditorError):
+    """Nothing of that name or id."""
+
+
+class Unavailable(AuditorError):
+    """Come again."""

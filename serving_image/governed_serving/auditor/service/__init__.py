@@ -1,0 +1,1 @@
+"""The auditor's process: tails, folds, ships, judges, answers."""

@@ -1,0 +1,141 @@
+"""Routes of the auditor: they translate, :class:`Watch` and the journal decide."""
+
+import asyncio
+import time
+import uuid
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+from fastapi import FastAPI, Request, Response
+
+from governed_serving.auditor.errors import AuditorError, NotFound, Unusable
+from governed_serving.auditor.service.folding import label_of
+from governed_serving.auditor.service.metrics import Metrics
+from governed_serving.auditor.service.watch import Watch
+from governed_serving.journal import Journal, JournalError
+from governed_serving.records import EventRecord
+
+__all__ = ["MAX_BODY", "MAX_LABELS", "application"]
+
+MAX_BODY = 4 << 20
+MAX_LABELS = 10_000
+JSON = "application/json"
+_SCALARS = (str, int, float, bool)
+
+
+class OneLabel(msgspec.Struct):
+    """The truth of one request: a value, or one per row."""
+
+    id: str
+    label: Any
+
+
+class Labels(msgspec.Struct):
+    """Body of POST /v1/labels."""
+
+    labels: list[OneLabel]
+
+
+def status_of(error: Exception) -> int:
+    """HTTP status of a domain error."""
+    if isinstance(error, Unusable):
+        return 400
+    return 404 if isinstance(error, NotFound) else 503
+
+
+def application(
+    watch: Watch, journal: Journal, metrics: Metrics, ready: Callable[[], str], refresh: Callable[[], None]
+) -> FastAPI:
+    """``ready()`` says why the service isn't ready, or nothing; ``refresh()`` brings ``metrics`` up to date."""
+    app = FastAPI(title="Governed Models auditor", version="1", docs_url="/docs", redoc_url=None)
+
+    async def guarded(work: Callable[[], Awaitable[Response]]) -> Response:
+        try:
+            return await work()
+        except (AuditorError, JournalError) as error:
+            return failure(status_of(error), str(error))
+
+    @app.get("/v1/verdict")
+    async def verdict() -> Response:
+        return answer(watch.verdict)
+
+    @app.get("/v1/groups")
+    async def groups() -> Response:
+        found = watch.verdict
+        return answer({k: found.get(k, {}) for k in ("groups", "strata", "intersections", "samples")})
+
+    @app.post("/v1/labels")
+    async def labels(request: Request) -> Response:
+        async def work() -> Response:
+            if watch.tail is None:
+                raise NotFound("this model has no governance.bias: labels have no use here")
+            accepted = _parse_labels(await body_of(request))
+            for one in accepted:
+                _check_label(watch, one)
+            now = time.time()
+            await asyncio.gather(*(journal.append(_event(watch, one, now)) for one in accepted))
+            return answer({"accepted": len(accepted)}, 202)
+
+        return await guarded(work)
+
+    @app.get("/healthz/live")
+    async def live() -> Response:
+        return answer({"live": True})
+
+    @app.get("/healthz/ready")
+    async def readiness() -> Response:
+        why = ready()
+        return failure(503, why) if why else answer({"ready": True})
+
+    @app.get("/metrics")
+    async def scrape() -> Response:
+        await asyncio.to_thread(refresh)
+        return Response(metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    return app
+
+
+def answer(body: Any, code: int = 200) -> Response:
+    return Response(msgspec.json.encode(body), code, media_type=JSON)
+
+
+def failure(code: int, why: str) -> Response:
+    headers = {"retry-after": "1"} if code == 503 else {}
+    return Response(msgspec.json.encode({"error": why}), code, headers, JSON)
+
+
+async def body_of(request: Request) -> bytes:
+    """The body, at most MAX_BODY bytes. Raises Unusable."""
+    parts, size = [], 0
+    async for part in request.stream():
+        size += len(part)
+        if size > MAX_BODY:
+            raise Unusable(f"body: expected at most {MAX_BODY} bytes, found more; send fewer labels at a time")
+        parts.append(part)
+    return b"".join(parts)
+
+
+def _parse_labels(body: bytes) -> list[OneLabel]:
+    try:
+        found = msgspec.json.decode(body, type=Labels).labels
+    except msgspec.DecodeError as error:
+        raise Unusable(f'body: expected {{"labels": [{{"id": …, "label": …}}]}} ({error})') from None
+    if len(found) > MAX_LABELS:
+        raise Unusable(f"labels: expected at most {MAX_LABELS}, found {len(found)}; send them in parts")
+    return found
+
+
+def _check_label(watch: Watch, one: OneLabel) -> None:
+    assert watch.tail is not None
+    values = one.label if isinstance(one.label, list) else [one.label]
+    if not values or not all(isinstance(v, _SCALARS) for v in values):
+        raise Unusable(f"labels: request {one.id}: expected a value or one per row, found {one.label!r}")
+    try:
+        label_of(watch.tail.fold.bias, values)
+    except ValueError:
+        raise Unusable(f"labels: request {one.id}: expected numbers, found {one.label!r}") from None
+
+
+def _event(watch: Watch, one: OneLabel, now: float) -> EventRecord:
+    return EventRecord("label", one.id or str(uuid.uuid4()), watch.model, watch.revision, now, msgspec.json.encode(one))

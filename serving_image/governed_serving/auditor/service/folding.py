@@ -1,0 +1,132 @@
+"""Journal records → counts: what a verdict rests on, and how far it has been read."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from governed_api.governance import Bias
+from governed_serving.artefact import Manifest
+from governed_serving.auditor.cells import Cells, CodedColumn
+from governed_serving.auditor.grouping import MISSING, Grouping, outcomes
+from governed_serving.auditor.service.labels import LabelJoin
+from governed_serving.auditor.windows import Window
+from governed_serving.journal import numbers
+from governed_serving.records import Column, EventRecord, Frame, PredictionFrame
+
+__all__ = ["Fold", "label_of"]
+
+
+class Fold:
+    """Counts of one revision. Deterministic: the same records give the same state, in any split over streams.
+
+    ``manifest`` gives numeric attributes their bands. Records of other revisions are passed over.
+    """
+
+    def __init__(self, bias: Bias, revision: str, manifest: Manifest | None = None, label_capacity: int = 200_000):
+        self.bias = bias
+        self.revision = revision
+        names = [a.name for a in bias.protected_attributes]
+        self.axes = tuple(dict.fromkeys([*names, *bias.strata]))
+        features = {f.name: f for f in manifest.features} if manifest else {}
+        self._groupings = [
+            Grouping.of(name, features[name].min, features[name].max) if name in features else Grouping(name)
+            for name in self.axes
+        ]
+        self.window = Window(self.axes, bias.window.samples if bias.window.type == "sliding" else None)
+        self.labels = LabelJoin(label_capacity)
+        self.requests = 0
+        self.rows = 0
+        self.unusable = 0
+        """Rows without an output that says whether it favours."""
+        self.absent: set[str] = set()
+        """Axes that predictions don't carry."""
+
+    def record(self, record: Frame) -> None:
+        """Fold one record."""
+        if self.revision and record.revision != self.revision:
+            return
+        if isinstance(record, PredictionFrame):
+            self._predictions(record)
+        elif isinstance(record, EventRecord) and record.type == "label":
+            self._label(record)
+
+    def cells(self) -> Cells:
+        """Counts of the window."""
+        return self.window.total()
+
+    def _predictions(self, frame: PredictionFrame) -> None:
+        rows = np.frombuffer(frame.rows, "<i4")
+        total = int(rows.sum())
+        favourable = self._outcome(frame.outputs)
+        if favourable is None or len(favourable) != total:
+            self.unusable += total
+            return
+        columns = {g.name: self._axis(g, frame.features.get(g.name), total) for g in self._groupings}
+        times = np.frombuffer(frame.times, "<f8")
+        bucket = self.window.bucket_of(times if total == len(times) else np.repeat(times, rows))
+        self.window.add(columns, favourable, bucket)
+        self.requests += len(frame.ids)
+        self.rows += total
+        self._joined(self.labels.remember(frame.ids, rows, [columns[a] for a in self.axes], favourable, bucket))
+
+    def _axis(self, grouping: Grouping, column: Column | None, rows: int) -> CodedColumn:
+        if column is None:
+            self.absent.add(grouping.name)
+            return np.zeros(rows, np.int32), [MISSING]
+        return grouping.encode(numbers(column), column.values if column.dtype == "BYTES" else None)
+
+    def _outcome(self, outputs: Mapping[str, Column]) -> Any:
+        wanted = self.bias.favorable_outcome
+        column = outputs.get("label") if wanted.threshold is None else outputs.get("prediction")
+        if column is None and len(outputs) == 1:
+            column = next(iter(outputs.values()))
+        if column is None or column.width != 1:
+            return None
+        words = column.values if column.dtype == "BYTES" else None
+        return outcomes(numbers(column), words, wanted.label, wanted.threshold)
+
+    def _label(self, event: EventRecord) -> None:
+        self._joined(self.labels.label(event.id, label_of(self.bias, msgspec.json.decode(event.body)["label"])))
+
+    def _joined(self, rows: Any) -> None:
+        for row in rows:
+            self.window.relabel(*row)
+
+    def dump(self) -> dict[str, Any]:
+        """For the snapshot."""
+        return {
+            "revision": self.revision,
+            "window": self.window.dump(),
+            "labels": self.labels.dump(),
+            "counts": [self.requests, self.rows, self.unusable],
+            "absent": sorted(self.absent),
+        }
+
+    def load(self, dumped: Mapping[str, Any]) -> bool:
+        """Inverse of :meth:`dump`; False (and nothing is loaded) for another revision or other axes."""
+        if dumped["revision"] != self.revision or tuple(dumped["window"]["axes"]) != self.axes:
+            return False
+        samples = self.window.samples
+        self.window = Window.load(dumped["window"])
+        self.window.samples = samples
+        self.labels.load(dumped["labels"])
+        self.requests, self.rows, self.unusable = dumped["counts"]
+        self.absent = set(dumped["absent"])
+        return True
+
+
+def label_of(bias: Bias, value: Any) -> list[int]:
+    """Late label(s) as 0/1: is it the favourable class, or at or above the threshold?"""
+    wanted = bias.favorable_outcome
+    values = value if isinstance(value, list) else [value]
+    if wanted.threshold is not None:
+        return [int(float(v) >= wanted.threshold) for v in values]
+    return [int(_text(v) == wanted.label) for v in values]
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)

@@ -1,0 +1,62 @@
+"""Prometheus metrics of the auditor: base units, no request or user ids in labels."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Gauge, generate_latest
+
+__all__ = ["Metrics"]
+
+_GAUGES = {
+    "governed_journal_backlog_bytes": "Bytes in the spool that the archive hasn't taken yet",
+    "governed_auditor_rows": "Rows folded into the window",
+    "governed_auditor_records_total": "Journal records folded",
+    "governed_auditor_shipped_entries_total": "Ledger entries shipped",
+    "governed_auditor_shipped_bytes_total": "Sealed bytes shipped",
+    "governed_auditor_ship_failures_total": "Attempts to ship that failed",
+    "governed_auditor_unusable_rows_total": "Rows without an output that says whether it favours",
+    "governed_auditor_labels_joined_total": "Rows whose label has been joined",
+    "governed_auditor_labels_waiting": "Labels whose prediction isn't known yet",
+    "governed_auditor_unrecorded_verdicts_total": "Verdicts that the journal had no room for",
+    "governed_auditor_bias_verdict": "1 pass, 0 fail, -1 unknown",
+}
+
+
+class Metrics:
+    """One registry per process (or per test)."""
+
+    def __init__(self, namespace: str, model: str) -> None:
+        self.registry = CollectorRegistry()
+        self._labels = (namespace, model)
+        names = ["namespace", "name"]
+        self._gauges = {
+            name: Gauge(name, text, names, registry=self.registry).labels(*self._labels)
+            for name, text in _GAUGES.items()
+        }
+        self._dropped = Gauge(
+            "governed_auditor_labels_dropped_total", "Labels that came to nothing", [*names, "reason"], registry=self.registry
+        )
+        self._bias = Gauge(
+            "governed_bias_metric", "Fairness metric of a group against the reference",
+            [*names, "metric", "attribute", "group"], registry=self.registry,
+        )  # fmt: skip
+
+    def set(self, values: Mapping[str, float]) -> None:
+        """Values by name, without the prefix ``governed_``."""
+        for name, value in values.items():
+            self._gauges[f"governed_{name}"].set(value)
+
+    def dropped(self, reasons: Mapping[str, int]) -> None:
+        for reason, count in reasons.items():
+            self._dropped.labels(*self._labels, reason).set(count)
+
+    def bias(self, entries: Iterable[Mapping[str, Any]]) -> None:
+        """Entries of a verdict; a metric that isn't defined is left out."""
+        self._bias.clear()
+        for entry in entries:
+            if entry["value"] is not None:
+                labels = (*self._labels, entry["name"], entry["attribute"], entry["group"])
+                self._bias.labels(*labels).set(entry["value"])
+
+    def text(self) -> bytes:
+        return generate_latest(self.registry)

@@ -1,0 +1,161 @@
+"""The auditor's process: wires settings, keys, journal, threads and routes together; serves; drains."""
+
+import asyncio
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+
+from governed_serving import artefact
+from governed_serving.archive.client import ArchiveClient
+from governed_serving.artefact import Manifest
+from governed_serving.auditor.service.app import application
+from governed_serving.auditor.service.folding import Fold
+from governed_serving.auditor.service.keys import keyset_of
+from governed_serving.auditor.service.log import log
+from governed_serving.auditor.service.metrics import Metrics
+from governed_serving.auditor.service.settings import Settings
+from governed_serving.auditor.service.shipping import Shipper
+from governed_serving.auditor.service.tail import Tail
+from governed_serving.auditor.service.watch import Watch
+from governed_serving.crypto import SegmentCipher
+from governed_serving.journal import Journal
+from governed_serving.reporting.writer import ReportWriter
+
+__all__ = ["Service", "serve"]
+
+DRAIN_SECONDS = 20.0
+_CODES = {"Pass": 1, "Fail": 0}
+
+
+class Service:
+    """Everything that lives as long as the process."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.stopping = False
+        self.metrics = Metrics(settings.namespace, settings.model)
+        keyset = keyset_of(settings)
+        cipher = SegmentCipher(keyset)
+        audit = settings.resolved.spec.governance.audit
+        self.journal = Journal(
+            settings.spool_dir, f"auditor-{settings.pod}", cipher, audit.durability, settings.spool_bytes
+        )
+        bias = settings.bias
+        manifest = _manifest(settings.model_dir)
+        self.tail = Tail(settings.spool_dir, keyset, cipher, Fold(bias, settings.revision, manifest)) if bias else None
+        if self.tail is not None and self.tail.restarted:
+            log("warning", self.tail.restarted)
+        self.client = _client(settings)
+        self.shipper = (
+            Shipper(settings.spool_dir, self.client, cipher, settings.namespace, self._shipped) if self.client else None
+        )
+        self.watch = Watch(
+            settings.model,
+            settings.revision,
+            settings.spool_dir,
+            self.journal,
+            self.tail,
+            self.shipper,
+            ReportWriter(settings.report) if settings.report and bias else None,
+        )
+
+    def _shipped(self, record: Any, index: int) -> None:
+        self.watch.shipped(record, index)
+
+    def why_not_ready(self) -> str:
+        """An archive that is away is no reason: serving goes on until the spool is full."""
+        if self.stopping:
+            return "the auditor is shutting down"
+        if "folding" in self.watch.trouble:
+            return self.watch.trouble["folding"]
+        return "" if self.journal.writable else "the journal can't be written; free space on the spool volume"
+
+    def refresh(self) -> None:
+        """Bring the metrics up to date."""
+        watch = self.watch
+        values: dict[str, float] = {
+            "journal_backlog_bytes": watch.backlog,
+            "auditor_ship_failures_total": watch.ship_failures,
+            "auditor_unrecorded_verdicts_total": watch.unrecorded,
+        }
+        if self.tail is not None:
+            fold = self.tail.fold
+            values |= {
+                "auditor_rows": watch.verdict["samples"],
+                "auditor_records_total": self.tail.records,
+                "auditor_unusable_rows_total": fold.unusable,
+                "auditor_labels_joined_total": fold.labels.joined,
+                "auditor_labels_waiting": fold.labels.waiting,
+                "auditor_bias_verdict": _CODES.get(watch.verdict["verdict"], -1),
+            }
+            self.metrics.dropped(fold.labels.dropped)
+            self.metrics.bias(watch.verdict["metrics"])
+        if self.shipper is not None:
+            values |= {
+                "auditor_shipped_entries_total": self.shipper.entries,
+                "auditor_shipped_bytes_total": self.shipper.bytes,
+            }
+        self.metrics.set(values)
+
+    def close(self) -> None:
+        """Drain: fold and ship to the end of the journal."""
+        self.watch.stop(DRAIN_SECONDS)
+        self.journal.close()
+        if self.client is not None:
+            self.client.close()
+
+
+def _manifest(folder: Path) -> Manifest | None:
+    """model.json, for the bands of numeric attributes; None where the model isn't ours."""
+    path = folder / "model.json"
+    return artefact.decode_manifest(path.read_bytes()) if path.is_file() else None
+
+
+def _client(settings: Settings) -> ArchiveClient | None:
+    if not settings.archive_url:
+        return None
+    return ArchiveClient(settings.archive_url, settings.archive_token, settings.model, patience=5.0)
+
+
+class _Server(uvicorn.Server):
+    """Readiness goes 503 as soon as the signal comes; the signal isn't raised again, since draining goes on after it."""
+
+    service: Service
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        for sign in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(sign, self._leave, sign)
+        yield
+
+    def _leave(self, sign: signal.Signals) -> None:
+        self.service.stopping = True
+        self.handle_exit(sign, None)
+
+
+async def _run(settings: Settings) -> None:
+    service = Service(settings)
+    app = application(service.watch, service.journal, service.metrics, service.why_not_ready, service.refresh)
+    config = uvicorn.Config(
+        app, host=settings.host, port=settings.port, log_config=None, access_log=False, lifespan="off",
+        timeout_graceful_shutdown=10,
+    )  # fmt: skip
+    server = _Server(config)
+    server.service = service
+    service.watch.start()
+    log("info", "auditing", model=settings.model, port=settings.port, revision=settings.revision)
+    try:
+        await server.serve()
+    finally:
+        await asyncio.to_thread(service.close)
+        log("info", "stopped", shipped=service.shipper.entries if service.shipper else 0)
+
+
+def serve() -> None:
+    """Runs until SIGTERM."""
+    asyncio.run(_run(Settings.from_environment()))

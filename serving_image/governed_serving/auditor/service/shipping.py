@@ -1,0 +1,147 @@
+"""Every stream of the spool to the archive: sealed chunk as a blob, one ledger entry per record, then the journal may be trimmed.
+
+Before a chunk leaves, what it is gets written down (first and last frame, its number in the ledger). After a kill at any point the
+same chunk is made again and sent again; blobs are addressed by content and appends are numbered, so it arrives once.
+"""
+
+import os
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from governed_serving.archive.client import ArchiveClient
+from governed_serving.auditor.service.entries import entries_of
+from governed_serving.crypto import SegmentCipher
+from governed_serving.journal import Chunk, JournalReader, streams
+from governed_serving.journal.chunk import pack_chunk
+from governed_serving.records import Frame
+
+__all__ = ["Progress", "Shipper"]
+
+CHUNK_BYTES = 2 << 20
+_BATCH = 4096
+
+
+class Progress(msgspec.Struct, frozen=True):
+    """Of one stream: the next frame, the tag of the one before, the ledger number of the next entry.
+
+    ``last``: a chunk up to this frame is on its way.
+    """
+
+    identity: str
+    frame: int = 0
+    tag: str = ""
+    number: int = 0
+    last: int | None = None
+
+
+class Shipper:
+    """``on_shipped(record, index)`` is told where each event went in the ledger."""
+
+    def __init__(
+        self,
+        spool: Path,
+        client: ArchiveClient,
+        cipher: SegmentCipher,
+        namespace: str,
+        on_shipped: Callable[[Frame, int], None] = lambda *_: None,
+    ):
+        self._spool, self._client, self._cipher, self._namespace = spool, client, cipher, namespace
+        self._on_shipped = on_shipped
+        self._readers: dict[str, JournalReader] = {}
+        self._progress: dict[str, Progress] = {}
+        self.entries = 0
+        self.blobs = 0
+        self.bytes = 0
+
+    def step(self) -> int:
+        """Ship at most one chunk of every stream; the number of entries. Raises ArchiveError, JournalError, CryptoError, OSError."""
+        return sum(self._ship(stream) for stream in streams(self._spool))
+
+    def next_frame(self, stream: str) -> int:
+        """Everything before it is in the archive."""
+        progress = self._progress.get(stream)
+        return progress.frame if progress else 0
+
+    def reader(self, stream: str) -> JournalReader:
+        """The reader of a stream."""
+        return self._readers.setdefault(stream, JournalReader(self._spool, stream, self._cipher))
+
+    def _ship(self, stream: str) -> int:
+        reader = self.reader(stream)
+        progress = self._progress.get(stream) or self._load(stream, reader)
+        if progress is None:
+            return 0
+        chunk = self._chunk(reader, progress)
+        if chunk is None:
+            return 0
+        if progress.last is None:
+            progress = msgspec.structs.replace(progress, last=chunk.last_seq)
+            self._save(stream, progress)
+        self._client.put_blob(chunk.data)
+        sent = self._append(chunk, progress)
+        self._save(stream, Progress(chunk.identity, chunk.last_seq + 1, chunk.tag.hex(), progress.number + sent))
+        self.blobs += 1
+        self.bytes += len(chunk.data)
+        self.entries += sent
+        return sent
+
+    def _chunk(self, reader: JournalReader, progress: Progress) -> Chunk | None:
+        """The next chunk; after a restart in the middle of one, that very one again."""
+        if progress.last is None:
+            return reader.chunk(progress.frame, CHUNK_BYTES)
+        frames = []
+        for frame in reader.frames(progress.frame, bytes.fromhex(progress.tag) or None):
+            frames.append(frame)
+            if frame.seq == progress.last:
+                break
+        return pack_chunk(frames)
+
+    def _append(self, chunk: Chunk, progress: Progress) -> int:
+        """Entries in batches that the archive takes; returns how many."""
+        number, batch, records = progress.number, list[bytes](), list[Frame]()
+        for entry, record in entries_of(chunk, self._namespace):
+            batch.append(entry)
+            records.append(record)
+            if len(batch) >= _BATCH:
+                number += self._send(chunk.identity, number, batch, records)
+                batch, records = [], []
+        if batch:
+            number += self._send(chunk.identity, number, batch, records)
+        return number - progress.number
+
+    def _send(self, identity: str, number: int, batch: list[bytes], records: list[Frame]) -> int:
+        answer = self._client.append_batch(identity, number, batch)
+        indices = (first + i for first, count in answer.ranges for i in range(count))
+        for record, index in zip(records, indices, strict=False):
+            self._on_shipped(record, index)
+        return len(batch)
+
+    def _load(self, stream: str, reader: JournalReader) -> Progress | None:
+        identity = reader.identity
+        if not identity:
+            return None
+        try:
+            progress = msgspec.json.decode(self._file(stream).read_bytes(), type=Progress)
+        except FileNotFoundError:
+            progress = None
+        if progress is None or progress.identity != identity:  # a new stream, or a new one under an old name
+            progress = Progress(identity, reader.first_seq or 0, number=self._client.next_seq(identity))
+        self._progress[stream] = progress
+        return progress
+
+    def _save(self, stream: str, progress: Progress) -> None:
+        path = self._file(stream)
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+        with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(msgspec.json.encode(progress))
+            file.flush()
+            os.fsync(file.fileno())
+        aside.rename(path)
+        self._progress[stream] = progress
+
+    def _file(self, stream: str) -> Path:
+        return self._spool / "cursors" / f"shipped-{stream}"

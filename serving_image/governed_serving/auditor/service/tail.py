@@ -1,0 +1,102 @@
+"""Follows all streams into the fold, and keeps where it is together with what it has counted: one sealed file, replaced at once.
+
+A restart goes on from that file with the frames behind it, which the journal still holds because trimming waits for it. So no record
+is counted twice or not at all, whatever is killed when.
+"""
+
+import os
+import secrets
+from pathlib import Path
+
+import msgspec
+
+from governed_serving.auditor.service.folding import Fold
+from governed_serving.crypto import CryptoError, Keyset, SegmentCipher
+from governed_serving.journal import JournalReader, streams
+
+__all__ = ["Tail"]
+
+_AAD = b"auditor state 1"
+
+
+class Place(msgspec.Struct):
+    """Next frame of a stream, and the tag of the one before it."""
+
+    frame: int
+    tag: bytes
+    identity: str
+
+
+class Tail:
+    """Reads what is new into ``fold``; ``save`` makes it durable."""
+
+    def __init__(self, spool: Path, keyset: Keyset, cipher: SegmentCipher, fold: Fold):
+        self.fold = fold
+        self._spool, self._keyset, self._cipher = spool, keyset, cipher
+        self._file = spool / "auditor" / "state"
+        self._readers: dict[str, JournalReader] = {}
+        self._places: dict[str, Place] = {}
+        self._saved: dict[str, int] = {}
+        self._changed = False
+        self.records = 0
+        self.restarted = ""
+        """Why the state began anew, when it did."""
+        self._restore()
+
+    def step(self, most: int = 2000) -> int:
+        """Fold at most ``most`` new frames per stream; how many there were. Raises JournalError, CryptoError, OSError."""
+        return sum(self._follow(stream, most) for stream in streams(self._spool))
+
+    def durable(self, stream: str) -> int:
+        """Frames before it won't be read again."""
+        return self._saved.get(stream, 0)
+
+    def save(self) -> None:
+        """Seal counts and places to the state file, if anything changed. Raises OSError."""
+        if not self._changed:
+            return
+        places = {name: [p.frame, p.tag, p.identity] for name, p in self._places.items()}
+        plain = msgspec.msgpack.encode({"fold": self.fold.dump(), "places": places})
+        self._file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        aside = self._file.with_name(f".state.{secrets.token_hex(4)}")
+        with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(self._keyset.seal(plain, _AAD))
+            file.flush()
+            os.fsync(file.fileno())
+        aside.rename(self._file)
+        self._saved = {name: p.frame for name, p in self._places.items()}
+        self._changed = False
+
+    def _follow(self, stream: str, most: int) -> int:
+        reader = self._readers.setdefault(stream, JournalReader(self._spool, stream, self._cipher))
+        place = self._places.get(stream)
+        count = 0
+        for frame in reader.frames(place.frame if place else 0, place.tag if place else None):
+            self.fold.record(frame.record())
+            place = Place(frame.seq + 1, frame.tag, reader.identity if place is None else place.identity)
+            count += 1
+            if count >= most:
+                break
+        if count and place is not None:
+            self._places[stream] = place
+            self._changed = True
+            self.records += count
+        return count
+
+    def _restore(self) -> None:
+        try:
+            sealed = self._file.read_bytes()
+        except FileNotFoundError:
+            return
+        try:
+            found = msgspec.msgpack.decode(self._keyset.open(sealed, _AAD))
+        except (CryptoError, msgspec.DecodeError) as error:
+            self.restarted = f"the state can't be opened ({error}); counting begins anew"
+            return
+        if not self.fold.load(found["fold"]):
+            self.restarted = "another revision serves, or the rules name other attributes; counting begins anew"
+        for name, (frame, tag, identity) in found["places"].items():
+            reader = self._readers.setdefault(name, JournalReader(self._spool, name, self._cipher))
+            if reader.identity == identity:  # otherwise the spool was lost, and this is a new stream
+                self._places[name] = Place(frame, tag, identity)
+                self._saved[name] = frame

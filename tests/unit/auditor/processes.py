@@ -1,0 +1,156 @@
+"""An archive and an auditor as processes on free ports, and a writer that plays the server."""
+
+import hashlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+
+from governed_api.resolved import ResolvedModel
+from governed_serving.archive.client import ArchiveClient
+from governed_serving.archive.tokens import model_token
+from governed_serving.crypto import DirectoryStore, Keyring, Keyset, SegmentCipher, load_kek
+from governed_serving.journal import Field, Journal, Prediction, PredictionSchema
+from support.waiting import eventually
+
+SPEC: dict[str, Any] = {
+    "name": "loans",
+    "namespace": "default",
+    "spec": {
+        "lifecycle": {
+            "training": {
+                "data": {"generator": {"name": "credit"}, "label": "decision", "features": [{"name": "sex", "type": "categorical"}]}
+            }
+        },
+        "governance": {
+            "bias": {
+                "protectedAttributes": [{"name": "sex", "privileged": ["M"]}],
+                "favorableOutcome": {"label": "yes"},
+                "metrics": [
+                    {"name": "statisticalParityDifference", "thresholdLower": -0.1, "thresholdUpper": 0.1},
+                    {"name": "equalOpportunityDifference", "thresholdLower": -0.1, "thresholdUpper": 0.1},
+                ],
+                "minSamples": 50,
+            }
+        },
+    },
+}  # fmt: skip
+
+SCHEMA = PredictionSchema("loans", "r1", "sha256:0", (Field("sex", "BYTES"),), (Field("label", "BYTES"),))
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Site:
+    """Folders, keys and processes of one model."""
+
+    def __init__(self, root: Path) -> None:
+        self.root, self.spool = root, root / "spool"
+        for name in ("kek", "root", "model-kek"):
+            (root / name).write_bytes(hashlib.sha256(name.encode()).digest())
+            (root / name).chmod(0o600)
+        self.token = model_token((root / "root").read_bytes(), "default", "loans")
+        (root / "token").write_text(self.token)
+        (root / "spec.json").write_bytes(ResolvedModel.model_validate(SPEC).dump())
+        self.archive_port, self.port = free_port(), free_port()
+        self.archive_url = f"http://127.0.0.1:{self.archive_port}"
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.children: dict[str, subprocess.Popen[str]] = {}
+
+    def start_archive(self) -> None:
+        own = {
+            "GOVERNED_ARCHIVE_ROOT_FILE": str(self.root / "root"),
+            "GOVERNED_ARCHIVE_DIR": str(self.root / "archive"),
+            "GOVERNED_HTTP_PORT": str(self.archive_port),
+            "GOVERNED_KEK_FILE": str(self.root / "kek"),
+            "GOVERNED_NAMESPACE": "default",
+        }
+        self._start("archive", ["governed_serving.archive", "serve", "--host", "127.0.0.1"], own, self.archive_url)
+
+    def start_auditor(self) -> None:
+        own = {
+            "GOVERNED_SPEC": str(self.root / "spec.json"),
+            "GOVERNED_KEK_FILE": str(self.root / "model-kek"),
+            "GOVERNED_SPOOL_DIR": str(self.spool),
+            "GOVERNED_MODEL_DIR": str(self.root / "model"),
+            "GOVERNED_ARCHIVE_URL": self.archive_url,
+            "GOVERNED_ARCHIVE_TOKEN_FILE": str(self.root / "token"),
+            "GOVERNED_HTTP_PORT": str(self.port),
+            "GOVERNED_HOST": "127.0.0.1",
+            "GOVERNED_POD_NAME": "pod",
+            "GOVERNED_NAMESPACE": "default",
+            "GOVERNED_REVISION": "r1",
+            "GOVERNED_REPORT": f"file://{self.root}/report.json",
+        }
+        self._start("auditor", ["governed_serving.auditor"], own, self.url)
+
+    def _start(self, name: str, command: list[str], own: dict[str, str], url: str) -> None:
+        with (self.root / f"{name}.log").open("a") as log:
+            self.children[name] = subprocess.Popen(
+                [sys.executable, "-m", *command], env={**os.environ, **own}, stderr=log, text=True
+            )
+
+        def ready() -> bool:
+            assert self.children[name].poll() is None, (self.root / f"{name}.log").read_text()
+            return httpx.get(url + "/healthz/ready", trust_env=False).status_code == 200
+
+        eventually(lambda: _answers(ready), within=40, every=0.02, what=f"{name} ready")
+
+    def stop(self, name: str, sign: signal.Signals = signal.SIGTERM) -> int:
+        child = self.children.pop(name)
+        child.send_signal(sign)
+        return child.wait(40)
+
+    def close(self) -> None:
+        for name in list(self.children):
+            self.stop(name, signal.SIGKILL)
+
+    def client(self) -> ArchiveClient:
+        return ArchiveClient(self.archive_url, self.token, "loans", patience=5.0)
+
+    def keyset(self) -> Keyset:
+        with self.client() as client:
+            return Keyring(load_kek(self.root / "model-kek"), client.keysets()).keyset("journal")
+
+    def writer(self, pod: str = "pod") -> Journal:
+        return Journal(self.spool, f"server-{pod}", SegmentCipher(self.keyset()), "PageCache", segment_bytes=1 << 16)
+
+    def get(self, path: str) -> dict[str, Any]:
+        return dict(httpx.get(self.url + path, trust_env=False).json())
+
+
+def _answers(look: Any) -> Any:
+    try:
+        return look()
+    except httpx.TransportError as error:
+        raise OSError(str(error)) from error
+
+
+def local_keyset(root: Path) -> Keyset:
+    """A keyset without an archive."""
+    kek = root / "kek"
+    kek.write_bytes(bytes(range(32)))
+    kek.chmod(0o600)
+    return Keyring(load_kek(kek), DirectoryStore(root / "keysets")).keyset("journal")
+
+
+def prediction(number: int, sex: str, decision: str, time: float = 1_767_225_600.0) -> Prediction:
+    return Prediction(SCHEMA, f"request-{number}", time + number, 1, [[sex]], [[decision]])
+
+
+def people(count: int, seed: int, men: float = 0.7, women: float = 0.3) -> list[tuple[str, str]]:
+    """(sex, decision) of as many men as women, on average; the rates are those of "yes"."""
+    rng = np.random.default_rng(seed)
+    sexes = rng.choice(["M", "F"], count)
+    yes = rng.random(count) < np.where(sexes == "M", men, women)
+    return [(str(s), "yes" if y else "no") for s, y in zip(sexes, yes, strict=True)]

@@ -1,0 +1,103 @@
+"""The auditor as a process: everything arrives in the ledger once, whatever is killed; the verdict is the one of an undisturbed run."""
+
+import json
+import signal
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import msgspec
+import pytest
+
+from support.waiting import eventually
+
+from .processes import Site, people, prediction
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    site = Site(tmp_path)
+    site.start_archive()
+    yield site
+    site.close()
+
+
+def ledger_ids(site: Site, kind: str) -> Counter[str]:
+    with site.client() as client:
+        entries = [json.loads(e) for e in client.entries(0, 100_000)]
+    return Counter(e["id"] for e in entries if e["type"] == kind)
+
+
+def test_predictions_reach_ledger_report_and_verdict_once_through_kill_9(site: Site) -> None:
+    rows = people(1200, seed=1)
+    site.start_auditor()
+    with site.writer() as journal:
+        for number, (sex, decision) in enumerate(rows):
+            journal.append_blocking(prediction(number, sex, decision))
+            if number in (300, 600, 900):
+                site.stop("auditor", signal.SIGKILL)
+                site.start_auditor()
+    verdict = eventually(lambda: site.get("/v1/verdict"), lambda v: v["samples"] == len(rows), within=30, every=0.05)
+    assert verdict["metrics"][0]["verdict"] == "Fail"
+    men = [d for s, d in rows if s == "M"]
+    women = [d for s, d in rows if s == "F"]
+    expected = women.count("yes") / len(women) - men.count("yes") / len(men)
+    assert verdict["metrics"][0]["value"] == pytest.approx(expected, abs=1e-12)
+    assert site.stop("auditor") == 0, "SIGTERM drains and exits 0"
+    assert ledger_ids(site, "prediction") == Counter({f"request-{n}": 1 for n in range(len(rows))})
+    assert ledger_ids(site, "verdict"), "verdicts are in the ledger too"
+    report = json.loads((site.root / "report.json").read_bytes())["status"]["auditor"]
+    assert (report["verdict"], report["samples"], report["revision"]) == ("Fail", len(rows), "r1")
+
+
+def test_archive_away_verdict_goes_on_and_nothing_is_lost(site: Site) -> None:
+    site.start_auditor()
+    with site.writer() as journal:
+        site.stop("archive")
+        for number, (sex, decision) in enumerate(people(200, seed=2)):
+            journal.append_blocking(prediction(number, sex, decision))
+    eventually(lambda: site.get("/v1/verdict"), lambda v: v["samples"] == 200, within=30, every=0.05)
+    metrics = httpx.get(site.url + "/metrics", trust_env=False).text
+    backlog = next(line for line in metrics.splitlines() if line.startswith("governed_journal_backlog_bytes{"))
+    assert float(backlog.split()[-1]) > 0
+    site.start_archive()
+    eventually(lambda: ledger_ids(site, "prediction"), lambda ids: len(ids) == 200, within=40)
+
+
+def test_late_labels_join_by_request_id_and_are_in_the_ledger(site: Site) -> None:
+    site.start_auditor()
+    rows = people(300, seed=3)
+    with site.writer() as journal:
+        for number, (sex, decision) in enumerate(rows):
+            journal.append_blocking(prediction(number, sex, decision))
+    labels = [{"id": f"request-{n}", "label": "yes" if n % 2 else "no"} for n in range(len(rows))]
+    answer = httpx.post(site.url + "/v1/labels", content=msgspec.json.encode({"labels": labels}), trust_env=False)
+    assert answer.status_code == 202, answer.text
+    verdict = eventually(lambda: site.get("/v1/verdict"), lambda v: v["labelled"] == len(rows), within=20, every=0.05)
+    truth = {(s, n % 2, d) for n, (s, d) in enumerate(rows)}
+    assert truth
+    rate = {}
+    for sex in "MF":
+        good = [d for n, (s, d) in enumerate(rows) if s == sex and n % 2]
+        rate[sex] = good.count("yes") / len(good)
+    measured = next(m for m in verdict["metrics"] if m["name"] == "equalOpportunityDifference")
+    assert measured["value"] == pytest.approx(rate["F"] - rate["M"], abs=1e-12)
+    eventually(lambda: ledger_ids(site, "label"), lambda ids: len(ids) == len(rows), within=20)
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        (b"{", "expected"),
+        (b'{"labels": [{"id": "a"}]}', "label"),
+        (b'{"labels": [{"id": "a", "label": {"x": 1}}]}', "expected a value"),
+    ],
+)
+def test_bad_labels_are_refused_by_name(site: Site, body: bytes, expected: str) -> None:
+    site.start_auditor()
+    answer = httpx.post(site.url + "/v1/labels", content=body, trust_env=False)
+    assert answer.status_code == 400
+    assert expected in answer.json()["error"]
