@@ -73,6 +73,8 @@ class Decision:
     """On trial."""
     rejected: str | None = None
     """Name of the revision that failed its trial."""
+    key_lost: bool = False
+    """The key-encryption key is gone: no fresh one may take its name."""
     again_in: float | None = None
     """Seconds until time alone may change this decision."""
     stopped: bool = False

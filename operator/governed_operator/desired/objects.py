@@ -40,7 +40,7 @@ def model_objects(subject: Subject, decision: Decision) -> list[Manifest]:
     """The model's own objects."""
     wanted: list[Manifest | None] = [
         access.governance_report(subject),
-        keys.model_kek(subject),
+        None if decision.key_lost else keys.model_kek(subject),
         keys.model_token(subject),
         quota.priority_class(subject),
         quota.resource_quota(subject),

@@ -3,6 +3,7 @@
 import asyncio
 import functools
 import signal
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -155,14 +156,18 @@ class LocalRun:
     async def _up(self, pod: Pod, title: str) -> None:
         self._pods.append(pod)
         async with waiting(self.logs.console, f"starting {title}", lambda: (None, "")):
+            began = time.monotonic()
             await pod.start()
             await pod.ready()
+            self.logs.note(f"{title} is ready after {time.monotonic() - began:.1f} s")
 
     async def _train(self, manifests: list[Manifest], host: Host) -> None:
         state = training_state(lambda: raw_report(self.workdir, self.model.name))
         async with waiting(self.logs.console, "training", state):
+            began = time.monotonic()
             for job in by_kind(manifests, "Job"):
                 await run_job(job, host)
+            self.logs.note(f"trained in {time.monotonic() - began:.1f} s")
 
     def kill(self) -> None:
         """End all processes at once."""

@@ -21,11 +21,15 @@ from governed_operator.local.run import Running
 from governed_operator.local.sample import Sample, load_sample, sample_path
 
 VERDICT_PATIENCE = 30.0
+WIDTH = 130
+"""Columns where no terminal says how many there are."""
 
 
 async def show(running: Running, manifest: GovernedModel, file: Path, console: Console | None = None) -> None:
     """Send the sample, print everything in order. Raises LocalError when a step fails."""
     console = console or Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=WIDTH)
     sample = load_sample(sample_path(manifest, file))
     _training(console, running)
     try:

@@ -12,6 +12,9 @@ from governed_operator.local.workdir import Workdir
 
 POLL = 0.05
 """Seconds between probes until the first success: a person waits."""
+PATIENT_POLL = 0.25
+"""Between probes of what takes longer than EAGER seconds: probing must not starve what it waits for."""
+EAGER = 5.0
 
 
 @dataclass(frozen=True)
@@ -117,11 +120,11 @@ class Supervised:
         probe = self.spec.startup
         if probe is None:
             return None
-        deadline = time.monotonic() + probe.period * probe.failures
+        began = time.monotonic()
         while (reason := await self._prober.ask(probe)) is not None:
-            if time.monotonic() > deadline:
+            if time.monotonic() - began > probe.period * probe.failures:
                 return f"did not start within {probe.period * probe.failures:.0f} s ({reason})"
-            await asyncio.sleep(POLL)
+            await asyncio.sleep(_poll(began))
         return None
 
     async def _follow_readiness(self) -> None:
@@ -129,7 +132,7 @@ class Supervised:
         if probe is None:
             self._is_ready()
             return
-        failures = 0
+        failures, began = 0, time.monotonic()
         while True:
             if await self._prober.ask(probe) is None:
                 failures = 0
@@ -138,7 +141,7 @@ class Supervised:
                 failures += 1
                 if failures >= probe.failures:
                     self.ready.clear()
-            await asyncio.sleep(probe.period if self.ready.is_set() else POLL)
+            await asyncio.sleep(probe.period if self.ready.is_set() else _poll(began))
 
     async def _follow_liveness(self) -> str:
         probe = self.spec.liveness
@@ -163,3 +166,7 @@ class Supervised:
             await asyncio.wait_for(self._stopping.wait(), seconds)
         except TimeoutError:
             return
+
+
+def _poll(began: float) -> float:
+    return POLL if time.monotonic() - began < EAGER else PATIENT_POLL

@@ -9,7 +9,7 @@ from governed_operator.desired.trainer import job_name
 from governed_operator.observed import Observed
 from governed_operator.policy.artefact import artefact_of
 from governed_operator.policy.canary import judge
-from governed_operator.policy.gates import violations
+from governed_operator.policy.gates import KEY_LOST, violations
 
 RECHECK = 5.0
 """Seconds between looks at objects that we don't watch, while one of them is missing."""
@@ -22,7 +22,8 @@ def decide(obs: Observed) -> Decision:
         return Decision(stopped=True, violations=found)
     held = obs.workload() is not None
     if any(v.blocking for v in found):
-        return Decision(held=held, violations=found, again_in=RECHECK)
+        lost = any(v.reason == KEY_LOST for v in found)
+        return Decision(held=held, violations=found, key_lost=lost, again_in=RECHECK)
     artefact = artefact_of(obs.model, obs.report)
     training = obs.model.spec.lifecycle.training is not None
     train = training and (artefact is None or ("Job", job_name(obs.subject)) in obs.children)

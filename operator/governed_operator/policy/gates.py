@@ -7,6 +7,7 @@ from governed_operator.decision import Violation
 from governed_operator.desired.trainer import job_name
 from governed_operator.observed import Observed
 
+KEY_LOST = "KeyLost"
 Gate = Callable[[Observed], Violation | None]
 
 
@@ -22,7 +23,7 @@ def kek_lost(obs: Observed) -> Violation | None:
     if ref or not sealed or ("Secret", f"{obs.subject.name}-kek") in obs.children:
         return None
     message = f"Secret {obs.subject.name}-kek is gone: restore it from a backup; without it artefact and journal can't be read"
-    return Violation(c.ENCRYPTION_READY, "KeyLost", message, blocking=True)
+    return Violation(c.ENCRYPTION_READY, KEY_LOST, message, blocking=True)
 
 
 def storage_class_not_encrypted(obs: Observed) -> Violation | None:

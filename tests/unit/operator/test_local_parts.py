@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from governed_api.resolved import ResolvedModel
 from governed_operator.decision import Revision, pods_view
 from governed_operator.desired.objects import canary_replicas
+from governed_operator.key_material import archive_token, draw
 from governed_operator.local.addresses import Addresses
 from governed_operator.local.errors import LocalError
 from governed_operator.local.logs import readable
@@ -19,7 +20,6 @@ from governed_operator.local.sample import Sample, load_sample
 from governed_operator.local.supervision import Backoff
 from governed_operator.local.workdir import Workdir
 from governed_operator.manifest_file import load_model
-from governed_operator.key_material import archive_token, draw
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 

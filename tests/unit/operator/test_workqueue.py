@@ -1,0 +1,67 @@
+"""The work queue: no key twice, none lost, back-off of one key alone."""
+
+import asyncio
+
+import pytest
+
+from governed_operator.cache import Cache
+from governed_operator.workqueue import WorkQueue
+
+A, B = ("n", "a"), ("n", "b")
+
+
+async def soon(queue: WorkQueue) -> tuple[str, str]:
+    return await asyncio.wait_for(queue.take(), 2)
+
+
+async def test_many_wakes_are_one_turn() -> None:
+    queue = WorkQueue(settle=0.01)
+    for _ in range(5):
+        queue.wake(A)
+    assert await soon(queue) == A
+    queue.done(A)
+    assert len(queue) == 0
+
+
+async def test_a_wake_while_busy_comes_after() -> None:
+    queue = WorkQueue(settle=0.0)
+    queue.wake(A)
+    assert await soon(queue) == A
+    queue.wake(A)
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(queue.take(), 0.05)
+    queue.done(A)
+    assert await soon(queue) == A
+
+
+async def test_failure_delays_one_key_and_a_success_forgets_it() -> None:
+    queue = WorkQueue(settle=0.0)
+    queue.wake(A)
+    await soon(queue)
+    assert [queue.failed(A), queue._delay(A)] == [1.0, 1.0]
+    queue.wake(B)
+    assert await soon(queue) == B
+    queue.done(B)
+    assert await soon(queue) == A
+    assert queue.failed(A) == 2.0
+    queue.add(A, 0.0)
+    assert await soon(queue) == A
+    queue.done(A)
+    assert queue._failures == {}
+
+
+def _object(version: int, **status: object) -> dict[str, object]:
+    labels = {"governedmodels.io/model": "m"}
+    metadata = {"name": "o", "namespace": "n", "uid": "u", "resourceVersion": str(version), "labels": labels}
+    return {"metadata": metadata, "spec": {}, "status": status}
+
+
+def test_the_cache_never_goes_back_and_wakes_only_for_news() -> None:
+    cache = Cache()
+    assert cache.put("Deployment", _object(5, availableReplicas=1)) == ("n", "m")
+    assert cache.put("Deployment", _object(4, availableReplicas=0)) is None
+    assert cache.children(("n", "m"))["Deployment", "o"].facts.available == 1
+    assert cache.put("Deployment", _object(6, availableReplicas=1)) is None
+    assert cache.put("Deployment", _object(7, availableReplicas=0)) == ("n", "m")
+    assert cache.keep_only("Deployment", set()) == [("n", "m")]
+    assert not cache.children(("n", "m"))
