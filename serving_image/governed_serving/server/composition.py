@@ -1,5 +1,7 @@
 """From spec and settings to a data plane: the one place that knows all parts."""
 
+from dataclasses import dataclass
+
 from governed_api.governance import Audit
 from governed_api.resolved import ResolvedModel
 from governed_serving.artefact import Artefact, load
@@ -8,6 +10,7 @@ from governed_serving.journal import Journal
 from governed_serving.server.admission import Admission
 from governed_serving.server.app.service import Gateway, HttpService
 from governed_serving.server.batch import BatchPlan
+from governed_serving.server.chat import ChatGateway
 from governed_serving.server.dataplane import DataPlane, Identity
 from governed_serving.server.explanation import ExplainerProxy
 from governed_serving.server.keys import keyset_store
@@ -20,7 +23,7 @@ from governed_serving.server.recording import Recorder
 from governed_serving.server.settings import InvalidSettings, Settings
 from governed_serving.server.text_masker import text_masker
 
-__all__ = ["http_service", "load_artefact", "open_journal", "open_keyring"]
+__all__ = ["Rules", "chat_gateway", "http_service", "load_artefact", "open_journal", "open_keyring"]
 
 
 def load_artefact(settings: Settings, resolved: ResolvedModel) -> Artefact:
@@ -50,6 +53,34 @@ def open_journal(settings: Settings, audit: Audit, keyring: Keyring) -> Journal:
     return Journal(settings.spool_dir, f"server-{settings.pod}", cipher, audit.durability, size)
 
 
+@dataclass(frozen=True)
+class Rules:
+    """What the spec asks for above any kind of predictor."""
+
+    metrics: ServerMetrics
+    masking: Masking | None
+    admission: Admission
+
+    @classmethod
+    def of(cls, resolved: ResolvedModel, gateway: Gateway, keyring: Keyring | None) -> "Rules":
+        """Raises ValueError, CryptoError."""
+        spec = resolved.spec
+        metrics = ServerMetrics(resolved.namespace, resolved.name)
+        masking, rules = None, spec.governance.privacy.masking
+        if rules:
+            masker = text_masker(rules, keyring)
+            masking, metrics.masked = Masking(masker, rules.failure_policy), masker.counts
+        quota = quota_gate(spec.quota, f"{resolved.namespace}/{resolved.name}")
+        admission = Admission(lambda: gateway.why, metrics, quota=quota, max_concurrent=spec.quota.max_concurrent)
+        return cls(metrics, masking, admission)
+
+
+def _watch(metrics: ServerMetrics, journal: Journal | None) -> None:
+    if journal is not None:
+        text = "Bytes of this server's journal stream on disk."
+        metrics.gauges["spool_bytes"] = (text, lambda: float(journal.stats.spool_bytes))
+
+
 def http_service(
     settings: Settings,
     resolved: ResolvedModel,
@@ -62,36 +93,50 @@ def http_service(
     """Everything above ``predictor``, as the spec wants it. Raises ValueError for a spec that doesn't fit the model."""
     spec, signature = resolved.spec, predictor.signature
     revision = settings.revision or "local"
-    identity = Identity(resolved.name, resolved.namespace, revision, artefact)
-    metrics = ServerMetrics(resolved.namespace, resolved.name)
-    rules = spec.governance.privacy.masking
-    masking = None
-    if rules:
-        masker = text_masker(rules, keyring)
-        masking, metrics.masked = Masking(masker, rules.failure_policy), masker.counts
+    rules = Rules.of(resolved, gateway, keyring)
+    fields = spec.governance.privacy.masking.fields if spec.governance.privacy.masking else ()
     recorder = Recorder(signature, resolved.name, revision, artefact) if journal else None
-    plan = BatchPlan(signature, masking, recorder, tuple(rules.fields) if rules else ())
-    quota = quota_gate(spec.quota, f"{resolved.namespace}/{resolved.name}")
-    admission = Admission(lambda: gateway.why, metrics, quota=quota, max_concurrent=spec.quota.max_concurrent)
     codec = V2Codec(signature, resolved.name, revision)
     explainer = None
     if settings.explainer_url:
         explainer = ExplainerProxy(settings.explainer_url, resolved.name, codec, timeout=spec.predictor.timeout)
     plane = DataPlane(
-        identity,
+        Identity(resolved.name, resolved.namespace, revision, artefact),
         predictor,
-        plan,
-        admission,
-        metrics,
+        BatchPlan(signature, rules.masking, recorder, tuple(fields)),
+        rules.admission,
+        rules.metrics,
         journal=journal,
         journal_policy=spec.governance.audit.failure_policy,
         timeout=spec.predictor.timeout,
         concurrency=spec.predictor.container_concurrency,
         explainer=explainer,
     )
-    if journal is not None:
-        metrics.gauges["spool_bytes"] = (
-            "Bytes of this server's journal stream on disk.",
-            lambda: float(journal.stats.spool_bytes),
-        )
+    _watch(rules.metrics, journal)
     return HttpService(plane, codec)
+
+
+def chat_gateway(
+    settings: Settings, resolved: ResolvedModel, gateway: Gateway, keyring: Keyring | None, journal: Journal | None
+) -> ChatGateway:
+    """The way to a runtime that speaks OpenAI's protocol. Raises ValueError, CryptoError."""
+    import httpx
+
+    runtime = resolved.spec.predictor.model.runtime
+    assert runtime is not None, "only a runtime speaks OpenAI's protocol"
+    rules = Rules.of(resolved, gateway, keyring)
+    times = httpx.Timeout(resolved.spec.predictor.timeout, connect=2.0)
+    made = ChatGateway(
+        resolved.name,
+        runtime.model or resolved.name,
+        settings.revision or "local",
+        httpx.AsyncClient(base_url=settings.upstream_url, timeout=times, trust_env=False),
+        rules.admission,
+        rules.metrics,
+        masking=rules.masking,
+        journal=journal,
+        journal_policy=resolved.spec.governance.audit.failure_policy,
+    )
+    _watch(rules.metrics, journal)
+    gateway.extra_metrics.append(rules.metrics.text)
+    return made

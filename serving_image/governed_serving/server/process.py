@@ -6,8 +6,10 @@ import time
 from typing import Any
 
 from governed_api import runtime
+from governed_api.model import Runtime
 from governed_api.resolved import ResolvedModel
 from governed_serving.archive.errors import ArchiveError
+from governed_serving.crypto import Keyring
 from governed_serving.journal import Journal
 from governed_serving.reporting.writer import ReportWriter
 from governed_serving.server import composition, serve
@@ -15,10 +17,11 @@ from governed_serving.server.app.front import front
 from governed_serving.server.app.hot import HotApp
 from governed_serving.server.app.internal import InternalApp
 from governed_serving.server.app.routes import application
-from governed_serving.server.app.service import Gateway
+from governed_serving.server.app.service import Gateway, HttpService
+from governed_serving.server.chat import ChatGateway
 from governed_serving.server.logs import event
 from governed_serving.server.predictors.onnx import OnnxPredictor
-from governed_serving.server.settings import Settings
+from governed_serving.server.settings import InvalidSettings, Settings
 from governed_serving.server.signature import Signature
 
 __all__ = ["Process"]
@@ -31,7 +34,9 @@ class Process:
         self._settings, self._resolved, self._started = settings, resolved, started
         self._gateway = Gateway(resolved.name)
         self._journal: Journal | None = None
-        self._keyring: Any = None
+        self._keyring: Keyring | None = None
+        self._chat: ChatGateway | None = None
+        self._artefact = ""
 
     async def run(self) -> None:
         """Until SIGTERM. Raises what keeps it from serving: PortTaken, ArtefactError, CryptoError, JournalError, ValueError, OSError."""
@@ -58,28 +63,66 @@ class Process:
 
     async def _load(self) -> None:
         """Off the loop, so that liveness answers meanwhile."""
-        service = await asyncio.to_thread(self._build)
-        self._gateway.service = service
-        await service.plane.warm_up()
+        runtime_spec = self._resolved.spec.predictor.model.runtime
+        if runtime_spec is None:
+            self._gateway.service = await asyncio.to_thread(self._own)
+        else:
+            await self._foreign(runtime_spec)
+        if self._gateway.service is not None:
+            await self._gateway.service.plane.warm_up()
         self._gateway.why = ""
         seconds = round(time.monotonic() - self._started, 3)
-        identity = service.plane.identity
-        event("ready", model=identity.model, revision=identity.revision, artefact=identity.artefact, seconds=seconds)
+        event(
+            "ready",
+            model=self._resolved.name,
+            revision=self._settings.revision,
+            artefact=self._artefact,
+            seconds=seconds,
+        )
         await asyncio.to_thread(self._report)
 
-    def _build(self) -> Any:
+    def _own(self) -> HttpService:
+        """Verify the artefact, load the model, open the journal."""
         settings, resolved = self._settings, self._resolved
         artefact = composition.load_artefact(settings, resolved)
-        signature = Signature.of(artefact.manifest)
-        predictor = OnnxPredictor(artefact.model, signature, threads=settings.threads)
+        self._artefact = artefact.digest
+        predictor = OnnxPredictor(artefact.model, Signature.of(artefact.manifest), threads=settings.threads)
+        self._open()
+        return composition.http_service(
+            settings, resolved, self._gateway, predictor, artefact.digest, self._keyring, self._journal
+        )
+
+    async def _foreign(self, runtime_spec: Runtime) -> None:
+        """Wait for the runtime, as long as it takes: its own probes decide when it has failed."""
+        settings, resolved = self._settings, self._resolved
+        if not settings.upstream_url:
+            raise InvalidSettings(f"{runtime.UPSTREAM_URL}: expected the runtime's address, found nothing; set it")
+        await asyncio.to_thread(self._open)
+        if runtime_spec.protocol == "openai":
+            from governed_serving.server.predictors.waiting import healthy
+
+            await healthy(settings.upstream_url, runtime_spec.health_path, self._wait)
+            parts = (self._gateway, self._keyring, self._journal)
+            self._gateway.chat = self._chat = composition.chat_gateway(settings, resolved, *parts)
+            return
+        from governed_serving.server.predictors.waiting import connected
+
+        name = runtime_spec.model or resolved.name
+        predictor = await connected(settings.upstream_url, name, resolved.spec.predictor.timeout, self._wait)
+        self._gateway.service = composition.http_service(
+            settings, resolved, self._gateway, predictor, "", self._keyring, self._journal
+        )
+
+    def _wait(self, why: str) -> None:
+        self._gateway.why = why
+
+    def _open(self) -> None:
+        settings, resolved = self._settings, self._resolved
         try:
             self._keyring = composition.open_keyring(settings, resolved.name)
             self._journal = composition.open_journal(settings, resolved.spec.governance.audit, self._keyring)
         except ArchiveError as error:
             raise OSError(f"archive at {settings.archive_url}: {error}") from error
-        return composition.http_service(
-            settings, resolved, self._gateway, predictor, artefact.digest, self._keyring, self._journal
-        )
 
     def _report(self) -> None:
         url = os.environ.get(runtime.REPORT)
@@ -95,6 +138,8 @@ class Process:
         await serve.drain(servers, tasks)
         if self._gateway.service is not None:
             await self._gateway.service.plane.close()
+        if self._chat is not None:
+            await self._chat.close()
         if self._journal is not None:
             await asyncio.to_thread(self._journal.close)
         event("stopped")

@@ -70,9 +70,9 @@ class _Front(asyncio.Protocol):
         app_state: dict[str, Any],
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
-        self._make_uvicorn = lambda: HttpToolsProtocol(config, server_state, app_state, _loop)
+        self._uvicorn = (config, server_state, app_state, _loop)
         self._loop = _loop or asyncio.get_running_loop()
-        self._app: HotApp = config.app  # type: ignore[assignment]
+        self._app = cast(HotApp, config.app)
         self._state, self._keep_alive = server_state, config.timeout_keep_alive
         self._start = b"POST " + self._app.path.encode() + b" HTTP/1.1\r\n"
         self._heads = self._app.heads
@@ -90,7 +90,7 @@ class _Front(asyncio.Protocol):
         self._timer = self._loop.call_later(self._keep_alive, self._check_idle)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
-        self._state.connections.discard(self)  # type: ignore[arg-type]
+        self._state.connections.discard(self)
         self._closing = True
         self._buffer = b""
         if self._timer is not None:
@@ -207,9 +207,9 @@ class _Front(asyncio.Protocol):
         )
 
     def _hand_over(self) -> None:
-        protocol = self._make_uvicorn()
+        protocol = HttpToolsProtocol(*self._uvicorn)
         data, self._buffer = self._buffer, b""
-        self._state.connections.discard(self)  # type: ignore[arg-type]
+        self._state.connections.discard(self)
         if self._timer is not None:
             self._timer.cancel()
         if self._read_paused:

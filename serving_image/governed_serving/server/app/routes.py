@@ -15,7 +15,7 @@ from governed_serving.server.app import openapi
 from governed_serving.server.app.hot import body_header
 from governed_serving.server.app.json_route import Stream
 from governed_serving.server.app.service import Gateway, HttpService, Reply, failure
-from governed_serving.server.errors import InvalidRequest, NotFound, ServerError
+from governed_serving.server.errors import InvalidRequest, NotFound, ServerError, Unavailable
 
 __all__ = ["application"]
 
@@ -187,6 +187,10 @@ def _v1(app: FastAPI, gateway: Gateway) -> None:
     @app.post("/v1/completions", tags=["openai"], openapi_extra=openapi.any_json())
     async def chat(request: Request) -> Response:
         """The foreign runtime's completions, governed; streams are passed through."""
+        if gateway.why:
+            raise Unavailable(
+                f"model {gateway.model!r}: expected it to be ready, found: {gateway.why}; retry in a moment"
+            )
         if gateway.chat is None:
             raise NotFound(
                 f"{request.url.path}: expected predictor.model.runtime with protocol openai, found another kind of model"

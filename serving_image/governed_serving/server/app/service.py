@@ -56,6 +56,10 @@ class Gateway:
 
     def serving(self) -> "HttpService":
         """Raises Unavailable."""
+        if self.chat is not None:
+            raise NotFound(
+                f"model {self.model!r}: expected the V2 or V1 protocol, found a runtime that speaks OpenAI's; POST /v1/chat/completions"
+            )
         if self.service is None:
             raise Unavailable(f"model {self.model!r}: expected it to be ready, found: {self.why}; retry in a moment")
         return self.service

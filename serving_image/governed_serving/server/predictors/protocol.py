@@ -33,8 +33,8 @@ class Predictor(Protocol):
         ``size``: bytes of the requests. Raises PredictionFailed, UpstreamFailed, what ``make`` and ``finish`` raise.
         """
 
-    async def ready(self) -> str:
-        """ "" when it can serve, else why not."""
+    async def warm_up(self) -> None:
+        """One call whose answer is thrown away, so that the first request finds everything loaded."""
 
     async def close(self) -> None:
         """Release what it holds."""

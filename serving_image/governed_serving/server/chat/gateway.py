@@ -1,0 +1,250 @@
+"""One governed completion: decode → mask → reserve → journal the prompt → runtime → journal the completion → settle → end.
+
+The prompt is in the journal before the runtime sees it, the completion before the client learns that it is complete.
+"""
+
+import asyncio
+from array import array
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from time import time
+from typing import Any, Literal
+
+import httpx
+import msgspec
+
+from governed_serving.journal.columns import pack
+from governed_serving.journal.errors import JournalError
+from governed_serving.records import PredictionFrame
+from governed_serving.server.admission import Admission
+from governed_serving.server.app.json_route import Stream
+from governed_serving.server.chat import request as requests
+from governed_serving.server.chat.events import DONE, Completion, error_event
+from governed_serving.server.errors import InvalidRequest, JournalUnavailable, ServerError, UpstreamFailed
+from governed_serving.server.identifiers import Identifiers
+from governed_serving.server.logs import event
+from governed_serving.server.masking import Masking
+from governed_serving.server.metrics import ServerMetrics
+from governed_serving.server.recording import Journal
+
+__all__ = ["ChatGateway"]
+
+State = Literal["started", "complete", "cut"]
+UNREAD_SECONDS = 10.0
+
+
+@dataclass
+class _Call:
+    """One completion on its way."""
+
+    id: str
+    prompt: str
+    reserved: int
+    prompt_tokens: int
+    completion: Completion = field(default_factory=Completion)
+    settled: bool = False
+
+
+class ChatGateway:
+    """Governs ``client``'s runtime. ``runtime_model``: the model's name there."""
+
+    def __init__(
+        self,
+        model: str,
+        runtime_model: str,
+        revision: str,
+        client: httpx.AsyncClient,
+        admission: Admission,
+        metrics: ServerMetrics,
+        *,
+        masking: Masking | None,
+        journal: Journal | None,
+        journal_policy: Literal["Closed", "Open"] = "Closed",
+    ) -> None:
+        self._model, self._runtime_model, self._revision = model, runtime_model, revision
+        self._client, self._admission, self._metrics = client, admission, metrics
+        self._masking, self._journal, self._closed = masking, journal, journal_policy == "Closed"
+        self._new_id = Identifiers()
+        self._endings: set[asyncio.Task[None]] = set()
+
+    async def answer(self, path: str, body: bytes) -> tuple[str, bytes] | Stream:
+        """(request id, JSON), or a stream of server-sent events. Raises ServerError."""
+        try:
+            answer = await self._answer(path, body)
+        except ServerError as error:
+            self._metrics.requests["chat", error.status] += 1
+            raise
+        self._metrics.requests["chat", 200] += 1
+        return answer
+
+    async def _answer(self, path: str, body: bytes) -> tuple[str, bytes] | Stream:
+        message = requests.decode(path, body, self._model, masked=self._masking is not None)
+        message["model"] = self._runtime_model
+        message = await asyncio.to_thread(self._mask, message)
+        reserved, most = requests.budget(path, message)
+        if self._admission.counts_tokens and not (message.get("max_tokens") or message.get("max_completion_tokens")):
+            message["max_tokens"] = most
+        call = _Call(self._new_id(), requests.prompt_text(path, message), reserved, reserved - most)
+        await self._admission.enter_shared(reserved)
+        try:
+            await self._write(call, "started")
+            if message.get("stream"):
+                return await self._stream(path, message, call)
+            return call.id, await self._whole(path, message, call)
+        except BaseException:
+            await self._end(call, "cut", record=False)
+            raise
+
+    def _mask(self, message: dict[str, Any]) -> dict[str, Any]:
+        if self._masking is None:
+            return message
+        masked: dict[str, Any] = requests.with_strings(
+            message, iter(self._masking.texts(list(requests.strings(message))))
+        )
+        return masked
+
+    async def _whole(self, path: str, message: dict[str, Any], call: _Call) -> bytes:
+        try:
+            answer = await self._client.post(path, json=message)
+        except httpx.HTTPError as error:
+            raise _away(error) from error
+        _check(answer.status_code, answer.text)
+        try:
+            decoded: dict[str, Any] = msgspec.json.decode(answer.content, type=dict[str, Any])
+        except msgspec.DecodeError as error:
+            raise UpstreamFailed(f"runtime: expected JSON, found: {error}") from error
+        call.completion.take(decoded)
+        await self._end(call, "complete", record=True)
+        decoded["model"] = self._model
+        return msgspec.json.encode(decoded)
+
+    async def _stream(self, path: str, message: dict[str, Any], call: _Call) -> Stream:
+        asked = bool((message.get("stream_options") or {}).get("include_usage"))
+        message["stream_options"] = {**(message.get("stream_options") or {}), "include_usage": True}
+        stack = AsyncExitStack()
+        try:
+            answer = await stack.enter_async_context(self._client.stream("POST", path, json=message))
+            if answer.status_code != 200:
+                _check(answer.status_code, (await answer.aread()).decode(errors="replace"))
+        except httpx.HTTPError as error:
+            await stack.aclose()
+            raise _away(error) from error
+        except BaseException:
+            await stack.aclose()
+            raise
+        # a client that leaves before the first piece never starts the generator: then nobody else would end the call
+        unread = asyncio.get_running_loop().call_later(UNREAD_SECONDS, lambda: self._spawn(self._close(stack, call)))
+        return Stream(call.id, self._pieces(stack, answer, call, asked, unread))
+
+    async def _pieces(
+        self, stack: AsyncExitStack, answer: httpx.Response, call: _Call, asked: bool, unread: asyncio.TimerHandle
+    ) -> AsyncIterator[bytes]:
+        unread.cancel()
+        try:
+            async for line in answer.aiter_lines():
+                data = line.removeprefix("data:").strip()
+                if not line.startswith("data:") or not data or data == "[DONE]":
+                    continue
+                chunk = msgspec.json.decode(data)
+                call.completion.take(chunk)
+                if asked or chunk.get("choices") or "usage" not in chunk:
+                    chunk["model"] = self._model
+                    yield b"data: " + msgspec.json.encode(chunk) + b"\n\n"
+            await self._end(call, "complete", record=True)
+            yield DONE
+        except (httpx.HTTPError, msgspec.DecodeError, ServerError) as error:
+            event("a stream was cut", level=30, kind=type(error).__name__)
+            yield error_event(str(error) if isinstance(error, ServerError) else str(_away(error)))
+        finally:  # the client may have left: what was generated is still recorded and settled, in a task that can't be cancelled with us
+            if not call.settled:
+                self._metrics.count["streams_cut"] += 1
+            self._spawn(self._close(stack, call))
+
+    async def _close(self, stack: AsyncExitStack, call: _Call) -> None:
+        await stack.aclose()
+        await self._end(call, "cut", record=True)
+
+    def _spawn(self, ending: Any) -> None:
+        task = asyncio.get_running_loop().create_task(ending)
+        self._endings.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._endings.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            event("the end of a stream could not be recorded", level=40, kind=type(error).__name__)
+
+    async def _end(self, call: _Call, state: State, *, record: bool) -> None:
+        """Settle once, and record what was generated. Raises JournalUnavailable."""
+        if call.settled:
+            return
+        call.settled = True
+        self._admission.leave()
+        used = call.completion.tokens(call.prompt_tokens) if record else 0
+        self._metrics.count["tokens"] += used - call.reserved
+        quota = self._admission.quota
+        if quota is not None and self._admission.counts_tokens:
+            self._metrics.count["tokens_overrun"] += await quota.settle(call.reserved, used)
+        if record:
+            await self._write(call, state, used)
+
+    async def _write(self, call: _Call, state: State, tokens: int = 0) -> None:
+        if self._journal is None:
+            return
+        completion = call.completion.text
+        if self._masking is not None and completion:
+            completion = (await asyncio.to_thread(self._masking.texts, [completion]))[0]
+        frame = PredictionFrame(
+            self._model,
+            self._revision,
+            "",
+            [call.id],
+            array("d", [time()]).tobytes(),
+            array("i", [1]).tobytes(),
+            {"prompt": pack("BYTES", 1, [[call.prompt]], 1)},
+            {
+                "completion": pack("BYTES", 1, [[completion]], 1),
+                "state": pack("BYTES", 1, [[state]], 1),
+                "tokens": pack("INT64", 1, [[tokens]], 1),
+            },
+        )
+        try:
+            await self._journal.append(frame)
+        except JournalError as error:
+            if self._closed:
+                raise JournalUnavailable(
+                    f"journal: expected room for a record, found: {error} (failurePolicy Closed)"
+                ) from error
+            self._metrics.count["journal_lost_records"] += 1
+            return
+        self._metrics.count["journal_records"] += 1
+
+    async def close(self) -> None:
+        """Wait for endings, drop connections."""
+        while self._endings:
+            await asyncio.wait(self._endings)
+        await self._client.aclose()
+
+
+def _away(error: Exception) -> UpstreamFailed:
+    return UpstreamFailed(
+        f"runtime: expected an answer, found {type(error).__name__}; it may be restarting, retry later"
+    )
+
+
+def _check(status: int, text: str) -> None:
+    """The runtime's refusals pass; its failures are 502."""
+    if status == 200:
+        return
+    if 400 <= status < 500 and status not in (401, 403, 429):
+        raise InvalidRequest(f"runtime: {_message(text)}")
+    raise UpstreamFailed(f"runtime: expected an answer, found status {status}: {_message(text)}")
+
+
+def _message(text: str) -> str:
+    try:
+        error = msgspec.json.decode(text.encode())["error"]
+        return str(error.get("message", error) if isinstance(error, dict) else error)[:400]
+    except (msgspec.DecodeError, KeyError, TypeError):
+        return text[:200]

@@ -1,0 +1,105 @@
+"""Bodies of /v1/chat/completions and /v1/completions: which strings they hold, what they may cost."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+from governed_serving.server.errors import InvalidRequest, NotFound
+from governed_serving.server.protocol.json_errors import malformed
+
+__all__ = ["CHAT", "COMPLETIONS", "budget", "decode", "prompt_text", "strings", "with_strings"]
+
+CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
+DEFAULT_TOKENS = 1024
+"""max_tokens of a request that names none, where tokens are limited: what isn't bounded can't be reserved."""
+_MESSAGE_OVERHEAD = 8
+_BYTES_PER_TOKEN = 3
+_LARGEST = 1_000_000
+
+
+def decode(path: str, body: bytes, model: str, *, masked: bool) -> dict[str, Any]:
+    """The request. Raises InvalidRequest, NotFound (another model)."""
+    try:
+        message: dict[str, Any] = msgspec.json.decode(body, type=dict[str, Any])
+    except msgspec.DecodeError as error:
+        raise malformed(error, body, "an OpenAI request") from error
+    field = "messages" if path == CHAT else "prompt"
+    content = message.get(field)
+    if not content or not isinstance(content, list if path == CHAT else (str, list)):
+        raise InvalidRequest(
+            f"{field}: expected {'a list of messages' if path == CHAT else 'text'}, found {_kind(content)}"
+        )
+    if message.get("model", model) != model:
+        raise NotFound(
+            f"model {message['model']!r}: expected {model!r}, the one served here; correct it or leave it out"
+        )
+    if masked:
+        _check_maskable(message)
+    return message
+
+
+def _kind(value: Any) -> str:
+    return "nothing" if not value else type(value).__name__
+
+
+def _check_maskable(message: dict[str, Any]) -> None:
+    """Token ids and pictures can't be searched for personal data: refused (fails closed)."""
+    prompt = message.get("prompt")
+    if isinstance(prompt, list) and not all(isinstance(item, str) for item in prompt):
+        raise InvalidRequest("prompt: expected text, found token ids, which can't be masked; send strings")
+    for number, part in enumerate(message.get("messages") or []):
+        content = part.get("content") if isinstance(part, dict) else None
+        for piece in content if isinstance(content, list) else []:
+            kind = piece.get("type") if isinstance(piece, dict) else None
+            if kind != "text":
+                raise InvalidRequest(
+                    f"messages[{number}].content: expected text parts, found {kind!r}, which can't be masked"
+                )
+
+
+def strings(value: Any) -> Iterator[str]:
+    """Every string in ``value``, in order; keys of objects are the protocol's."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for item in value.values():
+            yield from strings(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from strings(item)
+
+
+def with_strings(value: Any, replacements: Iterator[str]) -> Any:
+    """``value`` with its strings replaced in the order of :func:`strings`."""
+    if isinstance(value, str):
+        return next(replacements)
+    if isinstance(value, dict):
+        return {key: with_strings(item, replacements) for key, item in value.items()}
+    if isinstance(value, list):
+        return [with_strings(item, replacements) for item in value]
+    return value
+
+
+def prompt_text(path: str, message: dict[str, Any]) -> str:
+    """What the journal keeps of the request: its messages as JSON, or its prompt."""
+    content = message["messages" if path == CHAT else "prompt"]
+    return content if isinstance(content, str) else msgspec.json.encode(content).decode()
+
+
+def budget(path: str, message: dict[str, Any]) -> tuple[int, int]:
+    """(tokens to reserve, max_tokens per choice). Raises InvalidRequest for numbers that aren't."""
+    names = ("max_completion_tokens", "max_tokens")
+    limit = next((message[n] for n in names if message.get(n) is not None), DEFAULT_TOKENS)
+    choices = max(_count(message.get("n") or 1, "n"), _count(message.get("best_of") or 1, "best_of"))
+    prompts = message["prompt"] if path == COMPLETIONS and isinstance(message["prompt"], list) else [None]
+    most = _count(limit, "max_tokens")
+    prompt = sum(len(text.encode()) // _BYTES_PER_TOKEN + 1 for text in strings(message))
+    prompt += _MESSAGE_OVERHEAD * len(message.get("messages") or [])
+    return prompt + choices * most * max(1, len(prompts)), most
+
+
+def _count(value: Any, name: str) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= _LARGEST:
+        raise InvalidRequest(f"{name}: expected a whole number from 1 to {_LARGEST}, found {value!r}")
+    return value

@@ -1,0 +1,294 @@
+"""OpenAI completions of a foreign runtime: masked, reserved, recorded, streamed; nothing gets past."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import httpx
+import pytest
+
+from governed_api.governance import Limit, Quota
+from governed_serving.journal import numbers, strings
+from governed_serving.journal.errors import JournalFull
+from governed_serving.server.admission import Admission
+from governed_serving.server.app.json_route import Stream
+from governed_serving.server.chat import ChatGateway
+from governed_serving.server.chat.request import CHAT, COMPLETIONS, with_strings
+from governed_serving.server.chat.request import strings as strings_of
+from governed_serving.server.errors import (
+    InvalidRequest,
+    JournalUnavailable,
+    MaskingFailed,
+    NotFound,
+    QuotaExceeded,
+    UpstreamFailed,
+)
+from governed_serving.server.masking import Masking
+from governed_serving.server.metrics import ServerMetrics
+from governed_serving.server.quota import LocalQuota
+from unit.server.planes import MemoryJournal, WordMasker, until
+
+ANSWER = {
+    "id": "x",
+    "model": "inner",
+    "choices": [{"index": 0, "message": {"role": "assistant", "content": "a secret answer"}}],
+    "usage": {"prompt_tokens": 5, "completion_tokens": 3, "total_tokens": 8},
+}
+
+
+def chunk(text: str = "", **more: Any) -> bytes:
+    body = {"id": "x", "choices": [{"index": 0, "delta": {"content": text}}] if text else []} | more
+    return b"data: " + json.dumps(body).encode() + b"\n\n"
+
+
+class Pieces(httpx.AsyncByteStream):
+    """A stream that can be held back and that knows that it was closed."""
+
+    def __init__(self, pieces: list[bytes], gate: asyncio.Event | None = None, error: Exception | None = None) -> None:
+        self.pieces, self.gate, self.error, self.closed = pieces, gate, error, False
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for number, piece in enumerate(self.pieces):
+            if number and self.gate is not None:
+                await self.gate.wait()
+            yield piece
+        if self.error is not None:
+            raise self.error
+
+    async def aclose(self) -> None:
+        self.closed = True
+
+
+class World:
+    """A gateway over a runtime that answers as told and remembers what it was asked."""
+
+    def __init__(
+        self, answer: Callable[[httpx.Request], httpx.Response] | None = None, *, tokens: int | None = None, **more: Any
+    ) -> None:
+        self.seen: list[dict[str, Any]] = []
+        self.journal = MemoryJournal()
+        self.metrics = ServerMetrics("default", "chat")
+        quota = Quota(tokens=[Limit(limit=tokens, window="1h")]) if tokens else None
+        self.quota = LocalQuota(quota, "k") if quota else None
+        self.admission = Admission(lambda: "", self.metrics, quota=self.quota)
+
+        def runtime(request: httpx.Request) -> httpx.Response:
+            self.seen.append(json.loads(request.content))
+            return answer(request) if answer else httpx.Response(200, json=ANSWER)
+
+        client = httpx.AsyncClient(base_url="http://runtime", transport=httpx.MockTransport(runtime))
+        options: dict[str, Any] = {"masking": Masking(WordMasker(), "Closed"), "journal": self.journal} | more
+        self.gateway = ChatGateway("chat", "inner", "r1", client, self.admission, self.metrics, **options)
+
+    async def chat(self, content: Any = "my secret", **more: Any) -> Any:
+        message = {"model": "chat", "messages": [{"role": "user", "content": content}], "max_tokens": 16} | more
+        return await self.gateway.answer(CHAT, json.dumps(message).encode())
+
+    def records(self) -> list[tuple[str, str, str, int]]:
+        return [
+            (
+                strings(f.features["prompt"])[0],
+                strings(f.outputs["state"])[0],
+                strings(f.outputs["completion"])[0],
+                int(numbers(f.outputs["tokens"])[0]),
+            )
+            for f in self.journal.frames
+        ]
+
+    def left(self) -> int:
+        assert self.quota is not None
+        item, key = self.quota._tokens.items[0]
+        return int(self.quota._limiter.get_window_stats(item, key).remaining)
+
+
+async def read(stream: Stream) -> list[bytes]:
+    return [piece async for piece in stream.pieces]
+
+
+async def test_masked_on_the_way_in_and_in_the_journal() -> None:
+    world = World()
+    identity, body = await world.chat()
+    assert world.seen[0]["messages"][0]["content"] == "my <MASKED>"
+    assert world.seen[0]["model"] == "inner"
+    assert json.loads(body)["choices"][0]["message"]["content"] == "a secret answer"
+    assert json.loads(body)["model"] == "chat"
+    prompt = '[{"role":"user","content":"my <MASKED>"}]'
+    assert world.records() == [(prompt, "started", "", 0), (prompt, "complete", "a <MASKED> answer", 8)]
+    assert {f.ids[0] for f in world.journal.frames} == {identity}
+    assert world.admission.open == 0
+
+
+async def test_strings_everywhere_are_masked() -> None:
+    world = World()
+    await world.chat(
+        [{"type": "text", "text": "secret"}], user="secret", tools=[{"function": {"description": "secret"}}]
+    )
+    assert "secret" not in json.dumps(world.seen[0])
+
+
+async def test_completions() -> None:
+    world = World(lambda _: httpx.Response(200, json={"choices": [{"index": 0, "text": "done"}]}))
+    await world.gateway.answer(COMPLETIONS, json.dumps({"prompt": "a secret", "max_tokens": 4}).encode())
+    assert world.records()[-1][:3] == ("a <MASKED>", "complete", "done")
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "kind", "words"),
+    [
+        (CHAT, b"{", InvalidRequest, "byte 1"),
+        (CHAT, b"{}", InvalidRequest, "messages: expected a list of messages, found nothing"),
+        (CHAT, b'{"messages":"hello"}', InvalidRequest, "found str"),
+        (CHAT, b'{"messages":[{"role":"user","content":"x"}],"model":"other"}', NotFound, "'other'"),
+        (
+            CHAT,
+            b'{"messages":[{"content":[{"type":"image_url","image_url":{}}]}]}',
+            InvalidRequest,
+            "'image_url', which can't be masked",
+        ),
+        (
+            CHAT,
+            b'{"messages":[{"role":"user","content":"x"}],"max_tokens":-1}',
+            InvalidRequest,
+            "max_tokens: expected a whole number",
+        ),
+        (COMPLETIONS, b'{"prompt":[1,2]}', InvalidRequest, "token ids, which can't be masked"),
+    ],
+)
+async def test_bad_requests_are_named(path: str, body: bytes, kind: type[Exception], words: str) -> None:
+    world = World()
+    with pytest.raises(kind) as caught:
+        await world.gateway.answer(path, body)
+    assert words in str(caught.value)
+    assert world.seen == []
+    assert world.admission.open == 0
+
+
+async def test_masking_that_errs_lets_nothing_through() -> None:
+    world = World()
+    with pytest.raises(MaskingFailed):
+        await world.chat("boom")
+    assert world.seen == []
+    assert world.journal.frames == []
+
+
+async def test_a_full_journal_lets_nothing_through() -> None:
+    world = World()
+    world.journal.error = JournalFull("full")
+    with pytest.raises(JournalUnavailable):
+        await world.chat()
+    assert world.seen == []
+    assert world.admission.open == 0
+    open_world = World(journal_policy="Open")
+    open_world.journal.error = JournalFull("full")
+    await open_world.chat()
+    assert open_world.metrics.count["journal_lost_records"] == 2
+
+
+async def test_tokens_are_reserved_first_and_settled_after() -> None:
+    gate = asyncio.Event()
+    world = World(tokens=100)
+    world.journal.gate = gate
+    first = asyncio.create_task(world.chat("hi", max_tokens=60))
+    await until(lambda: world.journal.frames)
+    assert world.left() < 40  # the first holds its reservation while it runs
+    with pytest.raises(QuotaExceeded, match="at most 100 tokens"):
+        await world.chat("hi", max_tokens=60)
+    gate.set()
+    await first
+    assert world.left() == 92  # the runtime said 8
+    await world.chat("hi", max_tokens=60)
+    assert world.metrics.count["tokens"] == 16
+
+
+async def test_without_max_tokens_the_reservation_binds_the_runtime() -> None:
+    world = World(tokens=5000)
+    message = {"messages": [{"role": "user", "content": "hi"}]}
+    await world.gateway.answer(CHAT, json.dumps(message).encode())
+    assert world.seen[0]["max_tokens"] == 1024
+
+
+async def test_a_failing_runtime_is_502_and_costs_nothing() -> None:
+    def away(request: httpx.Request) -> httpx.Response:
+        raise httpx.ConnectError("refused", request=request)
+
+    for answer in (away, lambda _: httpx.Response(500, text="oops")):
+        world = World(answer, tokens=1000)
+        with pytest.raises(UpstreamFailed, match="runtime"):
+            await world.chat()
+        assert world.left() == 1000
+        assert world.admission.open == 0
+    refusing = World(lambda _: httpx.Response(400, json={"error": {"message": "no such sampler"}}))
+    with pytest.raises(InvalidRequest, match="no such sampler"):
+        await refusing.chat()
+
+
+async def test_streams_pass_and_are_recorded_before_they_end() -> None:
+    usage = {"usage": {"total_tokens": 9}}
+    body = Pieces([chunk("a sec"), chunk("ret"), chunk(**usage), b"data: [DONE]\n\n"])
+    world = World(lambda _: httpx.Response(200, stream=body), tokens=1000)
+    stream = await world.chat(stream=True)
+    pieces: list[bytes] = []
+    recorded: list[int] = []
+    async for piece in stream.pieces:
+        pieces.append(piece)
+        recorded.append(len(world.journal.frames))
+    assert pieces[-1] == b"data: [DONE]\n\n"
+    assert recorded == [1, 1, 2]  # the completion is in the journal before the client learns of the end
+    assert len(pieces) == 3  # the client did not ask for usage
+    assert world.seen[0]["stream_options"] == {"include_usage": True}
+    assert world.records()[-1][1:] == ("complete", "a <MASKED>", 9)
+    assert world.left() == 991
+    await world.gateway.close()
+    assert body.closed
+    assert world.metrics.count["streams_cut"] == 0
+
+
+async def test_usage_passes_when_asked_for() -> None:
+    body = Pieces([chunk("a"), chunk(usage={"total_tokens": 9})])
+    world = World(lambda _: httpx.Response(200, stream=body))
+    pieces = await read(await world.chat(stream=True, stream_options={"include_usage": True}))
+    assert len(pieces) == 3
+
+
+async def test_a_client_that_leaves_is_recorded_and_settled() -> None:
+    gate = asyncio.Event()
+    body = Pieces([chunk("begin"), chunk("never")], gate)
+    world = World(lambda _: httpx.Response(200, stream=body), tokens=1000)
+    stream = await world.chat("hi", stream=True)
+    await anext(stream.pieces)
+    await stream.pieces.aclose()  # type: ignore[attr-defined]
+    await until(lambda: len(world.journal.frames) == 2)
+    await world.gateway.close()
+    assert world.records()[-1][1:3] == ("cut", "begin")
+    assert world.admission.open == 0
+    assert world.left() > 980
+    assert world.metrics.count["streams_cut"] == 1
+    assert body.closed
+
+
+async def test_a_runtime_that_dies_midway_ends_the_stream_with_an_error() -> None:
+    body = Pieces([chunk("begin")], error=httpx.ReadError("gone"))
+    world = World(lambda _: httpx.Response(200, stream=body))
+    pieces = await read(await world.chat(stream=True))
+    assert b"ReadError" in pieces[-1]
+    await world.gateway.close()
+    assert world.records()[-1][1:3] == ("cut", "begin")
+
+
+async def test_a_journal_that_fills_midway_withholds_the_end() -> None:
+    body = Pieces([chunk("a"), b"data: [DONE]\n\n"])
+    world = World(lambda _: httpx.Response(200, stream=body))
+    stream = await world.chat(stream=True)
+    world.journal.error = JournalFull("full")
+    pieces = await read(stream)
+    assert b"journal" in pieces[-1]
+    assert b"data: [DONE]\n\n" not in pieces
+    await world.gateway.close()
+
+
+def test_strings_and_their_replacement_agree() -> None:
+    value = {"a": ["x", {"b": "y", "c": 1}], "d": None, "e": "z"}
+    found = list(strings_of(value))
+    assert found == ["x", "y", "z"]
+    assert with_strings(value, iter(["1", "2", "3"])) == {"a": ["1", {"b": "2", "c": 1}], "d": None, "e": "3"}
