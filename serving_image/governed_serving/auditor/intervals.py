@@ -5,10 +5,11 @@ are confidence sequences, which hold at all times together (Robbins 1970; Howard
 """
 
 from math import exp, inf, lgamma, log, sqrt
-from statistics import NormalDist
 from typing import NamedTuple
 
-__all__ = ["Interval", "binomial_sequence", "clopper_pearson", "katz", "newcombe", "wilson"]
+from governed_serving.auditor.special import beta_quantile, normal_quantile
+
+__all__ = ["Interval", "binomial_sequence", "clopper_pearson", "katz", "log_mixture", "newcombe", "wilson"]
 
 
 class Interval(NamedTuple):
@@ -19,7 +20,7 @@ class Interval(NamedTuple):
 
 
 def _z(level: float) -> float:
-    return NormalDist().inv_cdf(0.5 + level / 2)
+    return normal_quantile(0.5 + level / 2)
 
 
 def wilson(k: int, n: int, level: float = 0.95) -> Interval:
@@ -54,30 +55,12 @@ def katz(k1: int, n1: int, k0: int, n0: int, level: float = 0.95) -> Interval:
     return Interval(0.0 if k1 == 0 else exp(centre - half), inf if k0 == 0 else exp(centre + half))
 
 
-def _log_tail(k: int, n: int, p: float) -> tuple[float, float]:
-    """P(X ≤ k), P(X ≥ k) for X ~ Binomial(n, p), summed in logs."""
-    terms = [
-        lgamma(n + 1) - lgamma(i + 1) - lgamma(n - i + 1) + i * log(p) + (n - i) * log(1 - p) for i in range(n + 1)
-    ]
-    return sum(exp(t) for t in terms[: k + 1]), sum(exp(t) for t in terms[k:])
-
-
 def clopper_pearson(k: int, n: int, level: float = 0.95) -> Interval:
-    """Exact interval of a proportion (Clopper & Pearson 1934), by bisection on binomial tails."""
+    """Exact interval of a proportion (Clopper & Pearson 1934), from quantiles of the beta law."""
     tail = (1 - level) / 2
-    lower = 0.0 if k == 0 else _bisect(lambda p: _log_tail(k, n, p)[1] < tail)
-    upper = 1.0 if k == n else _bisect(lambda p: _log_tail(k, n, p)[0] >= tail)
+    lower = 0.0 if k == 0 else beta_quantile(tail, k, n - k + 1)
+    upper = 1.0 if k == n else beta_quantile(1 - tail, k + 1, n - k)
     return Interval(lower, upper)
-
-
-def _bisect(left: object) -> float:
-    """Border of a predicate that holds near 0 and not near 1."""
-    assert callable(left)
-    low, high = 1e-12, 1 - 1e-12
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if left(middle) else (low, middle)
-    return (low + high) / 2
 
 
 def _beta(a: float, b: float) -> float:

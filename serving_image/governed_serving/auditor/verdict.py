@@ -1,7 +1,7 @@
 """From counts to a verdict, against the manifest's bounds.
 
-A metric fails when its anytime-valid interval lies outside the bounds, so that looking after every request raises no false
-alarms; it passes when the estimate lies inside; in between, and below ``minSamples``, the verdict is Unknown and says why.
+A metric fails when its confidence sequence lies outside the bounds, so that looking after every request raises no false alarms; it
+passes when the estimate lies inside; in between, and below ``minSamples``, the verdict is Unknown and says why.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,32 +11,16 @@ from typing import Any, Literal
 
 from governed_api.governance import Bias, MetricBounds
 from governed_serving.auditor.cells import Cells, GroupTable
-from governed_serving.auditor.intervals import Interval, binomial_sequence, katz, newcombe
-from governed_serving.auditor.metrics import LABEL_METRICS, METRICS, Comparison, compare, simpson
+from governed_serving.auditor.hypotheses import chi_square
+from governed_serving.auditor.intervals import Interval, katz, newcombe
+from governed_serving.auditor.metrics import LABEL_METRICS, METRICS, Comparison, compare, impact_ratios, simpson, spread
+from governed_serving.auditor.sequences import e_benjamini_hochberg, metric_evidence, metric_sequence
 
-__all__ = ["SMALLEST_GROUP", "judge", "sequence_interval"]
+__all__ = ["SMALLEST_GROUP", "judge"]
 
 Verdict = Literal["Pass", "Fail", "Unknown"]
 SMALLEST_GROUP = 10
 """Groups with fewer rows are neither compared nor shown (small-cell suppression)."""
-
-
-def sequence_interval(name: str, one: Comparison, level: float) -> Interval:
-    """Anytime-valid interval of a comparison: a confidence sequence per rate, the level shared among them (union bound)."""
-    metric = METRICS[name]
-    share = 1 - (1 - level) / (2 * len(metric.rates))
-    pairs = [
-        (binomial_sequence(*_counts(rate(one.counts)), share), binomial_sequence(*_counts(rate(one.against)), share))
-        for rate in metric.rates
-    ]
-    if name == "disparateImpactRatio":
-        a, b = pairs[0]
-        return Interval(a.lower / b.upper, a.upper / b.lower if b.lower else inf)
-    gaps = [Interval(a.lower - b.upper, a.upper - b.lower) for a, b in pairs]
-    if name == "equalizedOddsDifference":
-        least = [max(g.lower, -g.upper, 0.0) for g in gaps]
-        return Interval(max(least), max(max(abs(g.lower), abs(g.upper)) for g in gaps))
-    return Interval(sum(g.lower for g in gaps) / len(gaps), sum(g.upper for g in gaps) / len(gaps))
 
 
 def _counts(rate: tuple[Any, Any]) -> tuple[int, int]:
@@ -52,9 +36,13 @@ def _fixed(name: str, one: Comparison, level: float) -> Interval | None:
     return (katz if name == "disparateImpactRatio" else newcombe)(*group, *against, level)
 
 
+def _limits(bounds: MetricBounds) -> tuple[float, float]:
+    low, high = bounds.threshold_lower, bounds.threshold_upper
+    return -inf if low is None else low, inf if high is None else high
+
+
 def _metric_verdict(name: str, one: Comparison, bounds: MetricBounds, interval: Interval) -> tuple[Verdict, str]:
-    low = -inf if bounds.threshold_lower is None else bounds.threshold_lower
-    high = inf if bounds.threshold_upper is None else bounds.threshold_upper
+    low, high = _limits(bounds)
     value = one.metrics[name]
     if value != value:
         return "Unknown", "no labels yet" if name in LABEL_METRICS else "a rate is not defined"
@@ -68,9 +56,10 @@ def _metric_verdict(name: str, one: Comparison, bounds: MetricBounds, interval: 
 
 
 def judge(bias: Bias, cells: Cells) -> dict[str, Any]:
-    """Verdict over ``cells``: ``verdict``, ``summary``, ``samples``, ``metrics``, ``groups``, ``strata``; JSON-ready.
+    """Verdict over ``cells``: ``verdict``, ``summary``, ``samples``, ``metrics``, ``groups``, ``strata``, …; JSON-ready.
 
     The overall level is shared among all comparisons (Bonferroni), so that one overall false alarm has probability ≤ 1 − level.
+    ``discovered`` of a metric is the weaker claim that holds for most: false discovery rate by e-BH.
     """
     names = [bounds.name for bounds in bias.metrics]
     tables = {a.name: cells.by(a.name) for a in bias.protected_attributes}
@@ -85,6 +74,10 @@ def judge(bias: Bias, cells: Cells) -> dict[str, Any]:
         for bounds in bias.metrics
     ]
     overall = _overall([f["verdict"] for f in found]) if enough else "Unknown"
+    discoveries = e_benjamini_hochberg([f["logEvidence"] for f in found], bias.confidence_level)
+    for place, entry in enumerate(found):
+        entry["discovered"] = enough and place in discoveries
+        entry["logEvidence"] = _number(entry["logEvidence"])
     strata = [
         asdict(row)
         for a in bias.protected_attributes
@@ -100,8 +93,37 @@ def judge(bias: Bias, cells: Cells) -> dict[str, Any]:
         "confidenceLevel": bias.confidence_level,
         "metrics": found,
         "groups": {name: _group_rates(table) for name, table in tables.items()},
-        "strata": [{**row, "strata": {k: _number(v) for k, v in row["strata"].items()}} for row in strata],
+        "strata": [_clean(row) for row in strata],
+        "attributes": {name: _attribute(table) for name, table in tables.items()},
+        "intersections": _intersections(bias, cells),
     }
+
+
+def _clean(row: dict[str, Any]) -> dict[str, Any]:
+    within = {name: _number(value) for name, value in row["strata"].items()}
+    return {**row, "adjusted": _number(row["adjusted"]), "strata": within}
+
+
+def _attribute(table: GroupTable) -> dict[str, Any]:
+    """What is said of an attribute as a whole: fairlearn's spread, LL144's impact ratios, χ² of one look."""
+    test = chi_square(table.counts.sum(2))
+    shown = {group for group, rows in zip(table.groups, table.rows, strict=True) if rows >= SMALLEST_GROUP}
+    ratios = {name: value for name, value in impact_ratios(table, 0.02).items() if name in shown}
+    return {
+        "spread": {name: _number(value) for name, value in spread(table).items()},
+        "impactRatios": ratios,
+        "chiSquare": {"statistic": test.statistic, "pValue": test.p_value},
+    }
+
+
+def _intersections(bias: Bias, cells: Cells) -> dict[str, Any]:
+    """Groups of all protected attributes together, small cells left out."""
+    if len(bias.protected_attributes) < 2:
+        return {}
+    table = cells.by(*(a.name for a in bias.protected_attributes))
+    ratios = impact_ratios(table, 0.02)
+    rows = [{**row, "impactRatio": ratios[row["group"]]} for row in _group_rates(table)]
+    return {"groups": rows, "suppressed": len(table.groups) - len(rows)}
 
 
 def _overall(verdicts: Sequence[Verdict]) -> Verdict:
@@ -118,7 +140,7 @@ def _entry(
     attribute: str, one: Comparison, bounds: MetricBounds, level: float, fixed_level: float, enough: bool
 ) -> dict[str, Any]:
     name = bounds.name
-    interval = sequence_interval(name, one, level)
+    interval = metric_sequence(name, one.counts, one.against, level)
     verdict, why = _metric_verdict(name, one, bounds, interval) if enough else ("Unknown", "too few samples")
     entry: dict[str, Any] = {
         "name": name,
@@ -133,6 +155,7 @@ def _entry(
         "samples": int(one.counts.sum() + one.against.sum()),
         "verdict": verdict,
         "message": why,
+        "logEvidence": metric_evidence(name, one.counts, one.against, *_limits(bounds)),
     }
     fixed = _fixed(name, one, fixed_level)
     if fixed is not None:
