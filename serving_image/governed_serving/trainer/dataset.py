@@ -1,7 +1,7 @@
 """From a raw table to typed columns that are known to be trainable, and the manifest that describes them."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -21,15 +21,15 @@ MAX_CLASSES, MAX_GROUPS = 1000, 64
 
 
 class Scanner(Protocol):
-    """Finds personal data: text → entity → how often (governed_serving.privacy)."""
+    """Finds personal data: texts → entity → how often (governed_serving.privacy)."""
 
-    def __call__(self, text: str) -> Mapping[str, int]: ...
+    def __call__(self, texts: Iterable[str]) -> Mapping[str, int]: ...
 
 
 class Masker(Protocol):
     """Replaces personal data in texts as the server will (governed_serving.privacy)."""
 
-    def __call__(self, texts: list[str]) -> list[str]: ...
+    def __call__(self, texts: list[str], /) -> list[str]: ...
 
 
 @dataclass(frozen=True)
@@ -260,19 +260,9 @@ def _schema(name: str, column: Column, kind: str) -> dict[str, Any]:
 
 
 def scan(dataset: Dataset, scanner: Scanner) -> dict[str, dict[str, int]]:
-    """Column → entity → number of findings, for columns of strings that hold any. Equal values are scanned once."""
-    findings: dict[str, dict[str, int]] = {}
-    for name, column in dataset.features.items():
-        if dataset.types[name] == "numeric":
-            continue
-        texts, counts = np.unique(column.astype(str), return_counts=True)
-        totals: dict[str, int] = {}
-        for text, count in zip(texts.tolist(), counts.tolist(), strict=True):
-            for entity, times in scanner(text).items():
-                totals[entity] = totals.get(entity, 0) + times * count
-        if totals:
-            findings[name] = dict(sorted(totals.items()))
-    return findings
+    """Column → entity → number of findings, for columns of strings that hold any."""
+    found = {n: scanner(column.tolist()) for n, column in dataset.features.items() if dataset.types[n] != "numeric"}
+    return {name: dict(sorted(counts.items())) for name, counts in found.items() if counts}
 
 
 def split(dataset: Dataset, data: Data, seed: int) -> tuple[Dataset, Dataset, Dataset]:

@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -66,8 +66,8 @@ class MemoryReport:
         return True
 
 
-def scan_phones(text: str) -> Mapping[str, int]:
-    found = len(PHONE.findall(text))
+def scan_phones(texts: Iterable[str]) -> Mapping[str, int]:
+    found = sum(len(PHONE.findall(text)) for text in texts)
     return {"PHONE_NUMBER": found} if found else {}
 
 
