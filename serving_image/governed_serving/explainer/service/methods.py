@@ -53,6 +53,10 @@ class Task:
     def streams(self) -> np.random.SeedSequence:
         return np.random.SeedSequence(self.seed)
 
+    def samples(self, least: int) -> int:
+        """Rows that a method of single rows may draw: what was asked for, else at least ``least``."""
+        return self.parameters.max_evaluations or max(self.max_evaluations, least)
+
     def game(self) -> InterventionalGame:
         return InterventionalGame(self.box, self.rows, self.model.background, self.players)
 
@@ -111,11 +115,11 @@ def lime(task: Task) -> Answers:
     """LIME over the table, or over one text when ``field`` names it."""
     if task.parameters.field is not None:
         return _texts(task, lambda row, seed: lime_text(
-            task.box, row, _field(task), level=task.parameters.level, seed=seed, samples=task.max_evaluations,
+            task.box, row, _field(task), level=task.parameters.level, seed=seed, samples=task.samples(1000),
             confidence=task.parameters.confidence, kernel_width=task.kernel_width,
         ))
     found = lime_tabular(
-        task.box, task.rows, task.model.background, task.players, samples=task.max_evaluations, seed=task.streams(),
+        task.box, task.rows, task.model.background, task.players, samples=task.samples(5000), seed=task.streams(),
         kernel_width=task.kernel_width, confidence=task.parameters.confidence,
     )
     return _tabular(task, task.game(), found)
@@ -137,7 +141,7 @@ def anchors(task: Task) -> Answers:
             "target": task.model.outputs[int(task.outputs[row].argmax())],
             "prediction": float(task.outputs[row].max()),
             **find_anchor(
-                task.box, task.row(row), task.model.background, task.players, samples=task.max_evaluations,
+                task.box, task.row(row), task.model.background, task.players, samples=task.samples(20_000),
                 seed=stream, confidence=task.parameters.confidence,
             ).as_json(),
         }
@@ -155,7 +159,7 @@ def counterfactual(task: Task) -> Answers:
             ranges={f.name: (f.min, f.max) for f in task.model.features if f.type == "numeric"},
             categories={f.name: f.categories for f in task.model.features if f.type == "categorical"},
             frozen=tuple(f.name for f in task.model.features if f.type == "text"),
-            threshold=task.model.manifest.threshold, samples=task.max_evaluations,
+            threshold=task.model.manifest.threshold, samples=task.samples(4000),
         )
         answers.append({
             "method": "counterfactual",
