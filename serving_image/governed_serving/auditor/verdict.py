@@ -106,12 +106,12 @@ def _clean(row: dict[str, Any]) -> dict[str, Any]:
 
 def _attribute(table: GroupTable) -> dict[str, Any]:
     """What is said of an attribute as a whole: fairlearn's spread, LL144's impact ratios, χ² of one look."""
-    test = chi_square(table.counts.sum(2))
-    shown = {group for group, rows in zip(table.groups, table.rows, strict=True) if rows >= SMALLEST_GROUP}
-    ratios = {name: value for name, value in impact_ratios(table, 0.02).items() if name in shown}
+    large = table.rows >= SMALLEST_GROUP
+    shown = GroupTable([group for group, keep in zip(table.groups, large, strict=True) if keep], table.counts[large])
+    test = chi_square(shown.counts.sum(2))
     return {
-        "spread": {name: _number(value) for name, value in spread(table).items()},
-        "impactRatios": ratios,
+        "spread": {name: _number(value) for name, value in spread(shown).items()},
+        "impactRatios": impact_ratios(shown, 0.02),
         "chiSquare": {"statistic": test.statistic, "pValue": test.p_value},
     }
 
