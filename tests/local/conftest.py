@@ -1,0 +1,109 @@
+"""`governed run` as a person starts it, and what a test needs to know of it."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from support.waiting import eventually
+
+ROOT = Path(__file__).parents[2]
+SAMPLES = ROOT / "crds" / "samples"
+GOVERNED = [str(Path(sys.executable).with_name("governed"))]
+PORTS = (8080, 8081, 8082, 8083, 8084, 8090)
+
+
+def free_offset() -> int:
+    """A port offset at which all of a model's ports are free."""
+    for offset in range(2000, 40000, 100):
+        try:
+            for port in PORTS:
+                with socket.socket() as probe:
+                    probe.bind(("127.0.0.1", port + offset))
+        except OSError:
+            continue
+        return offset
+    raise RuntimeError("no free ports")
+
+
+def governed(*arguments: str | Path, timeout: float = 400) -> subprocess.CompletedProcess[str]:
+    """Run the command to its end."""
+    environment = {**os.environ, "COLUMNS": "200", "NO_COLOR": "1"}
+    command = [*GOVERNED, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False, env=environment)
+
+
+@dataclass
+class Served:
+    """A model that `governed run` serves."""
+
+    name: str
+    workdir: Path
+    offset: int
+    process: subprocess.Popen[bytes]
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{8080 + self.offset}/v2/models/{self.name}"
+
+    @property
+    def auditor(self) -> str:
+        return f"http://127.0.0.1:{8084 + self.offset}"
+
+    def pids(self) -> dict[str, int]:
+        """Container name → process id, the runner itself left out."""
+        known = json.loads((self.workdir / "run.json").read_text())
+        return {name: entry["pid"] for name, entry in known.items() if name != "governed run"}
+
+    def ready(self) -> bool:
+        try:
+            return httpx.get(f"{self.url}/ready", timeout=2, trust_env=False).status_code == 200
+        except httpx.HTTPError:
+            return False
+
+    def stop(self) -> int:
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(60)
+
+
+def start(sample: Path, workdir: Path, log: Path, name: str) -> Served:
+    offset = free_offset()
+    command = [*GOVERNED, "run", str(sample), "--workdir", str(workdir), "--port-offset", str(offset)]
+    with log.open("ab") as out:
+        process = subprocess.Popen(command, stdout=out, stderr=out)
+    served = Served(name, workdir, offset, process)
+
+    def up() -> bool:
+        assert process.poll() is None, log.read_text()[-3000:]
+        return served.ready()
+
+    eventually(up, within=300)
+    return served
+
+
+@pytest.fixture(scope="session")
+def admissions_once(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    """README command one, once per session: its work directory and what it printed."""
+    workdir = tmp_path_factory.mktemp("admissions")
+    done = governed(
+        "run", SAMPLES / "admissions.yaml", "--once", "--workdir", workdir, "--port-offset", str(free_offset())
+    )
+    return workdir, done
+
+
+@pytest.fixture
+def admissions(admissions_once: tuple[Path, Any], tmp_path: Path) -> Iterator[Served]:
+    """The trained model, served from the same work directory (no second training)."""
+    served = start(SAMPLES / "admissions.yaml", admissions_once[0], tmp_path / "log", "admissions")
+    yield served
+    if served.process.poll() is None:
+        assert served.stop() == 0

@@ -1,0 +1,80 @@
+"""kill -9 of any one process while requests come in: it comes back, and every answer is in the ledger."""
+
+import os
+import signal
+import subprocess
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from support.waiting import eventually
+
+from .conftest import Served, governed
+
+BODY = {
+    "inputs": [
+        {"name": "department", "shape": [1, 1], "datatype": "BYTES", "data": ["A"]},
+        {"name": "sex", "shape": [1, 1], "datatype": "BYTES", "data": ["female"]},
+    ]
+}
+REQUESTS = 250
+
+
+def answered(served: Served, client: httpx.Client, request: str) -> bool:
+    """One request; False where it was refused or cut off."""
+    try:
+        return client.post(f"{served.url}/infer", json={"id": request, **BODY}).status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
+def in_ledger(served: Served) -> set[str]:
+    """Ids of the predictions in the ledger, read with the model's own token."""
+    (token,) = served.workdir.glob("secrets/*-token/archive-token")
+    headers = {"authorization": f"Bearer {token.read_text().strip()}", "x-governed-model": served.name}
+    base = f"http://127.0.0.1:{8090 + served.offset}/v1/ledger"
+    found: set[str] = set()
+    start = 0
+    with httpx.Client(headers=headers, trust_env=False, timeout=30) as client:
+        while entries := client.get(f"{base}/entries", params={"start": start, "end": start + 1000}).json()["entries"]:
+            found.update(e["id"] for e in entries if e["type"] == "prediction")
+            start += len(entries)
+    return found
+
+
+@pytest.mark.parametrize("victim", ["server", "auditor", "explainer", "archive"])
+def test_every_answer_is_in_the_ledger_though_a_process_was_killed(admissions: Served, victim: str) -> None:
+    ids = [f"{victim}-{n}-{uuid.uuid4().hex[:8]}" for n in range(REQUESTS)]
+    pids = admissions.pids()
+    (name,) = [n for n in pids if victim in n]
+
+    def send(numbered: tuple[int, str]) -> bool:
+        number, request = numbered
+        if number == REQUESTS // 3:
+            os.kill(pids[name], signal.SIGKILL)
+        if number > REQUESTS // 2:
+            eventually(admissions.ready, within=60)
+        return answered(admissions, client, request)
+
+    with httpx.Client(trust_env=False, timeout=30) as client, ThreadPoolExecutor(4) as pool:
+        kept = [request for request, ok in zip(ids, pool.map(send, enumerate(ids)), strict=True) if ok]
+    assert len(kept) > REQUESTS // 3
+    if victim != "server":
+        assert len(kept) == REQUESTS, "the server must not depend on the others being up"
+    eventually(lambda: admissions.pids().get(name) not in (None, pids[name]), within=60, what=f"{victim} comes back")
+    eventually(lambda: set(kept) <= in_ledger(admissions), within=60, what="every answered request is in the ledger")
+    assert admissions.stop() == 0
+    verified = governed("verify", admissions.workdir)
+    assert verified.returncode == 0, verified.stdout + verified.stderr
+
+
+def test_plaintext_of_the_model_is_gone_after_the_run(admissions: Served) -> None:
+    memory = next(Path("/dev/shm").glob("governed-*"), None)
+    assert memory is not None
+    assert admissions.stop() == 0
+    left: Any = subprocess.run(["find", str(memory)], capture_output=True, text=True, check=False).stdout
+    assert left == ""

@@ -1,0 +1,92 @@
+"""README command one: what a person sees, and that it holds."""
+
+import json
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from .conftest import SAMPLES, free_offset, governed
+
+Once = tuple[Path, subprocess.CompletedProcess[str]]
+
+
+def test_it_ends_well_and_leaves_nothing_running(admissions_once: Once) -> None:
+    workdir, done = admissions_once
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert not (workdir / "run.json").exists()
+
+
+@pytest.mark.parametrize(
+    "shown",
+    [
+        "SPD -0.141645, DIR 0.681830, χ² 92.205",
+        "Simpson's paradox",
+        r"A\s+female\s+\+0\.2035",
+        r"additivity residual -?\d",
+        r"BiasWithinThresholds=False",
+        r"inclusion\s+id .* proof of \d+ hashes holds",
+        "the inclusion proof verifies offline",
+    ],
+)
+def test_a_person_sees(admissions_once: Once, shown: str) -> None:
+    assert re.search(shown if "\\" in shown or "=" in shown else re.escape(shown), admissions_once[1].stdout), (
+        admissions_once[1].stdout
+    )
+
+
+def test_the_explanation_ranks_department_above_sex(admissions_once: Once) -> None:
+    shown = re.findall(r"^(department|sex)\s+.*?([+-]\d\.\d+)\s*$", admissions_once[1].stdout, re.MULTILINE)
+    assert len(shown) >= 4
+    for (_, department), (_, sex) in zip(shown[::2], shown[1::2], strict=True):
+        assert abs(float(department)) > abs(float(sex))
+
+
+def test_a_second_run_reuses_the_model_and_continues_the_ledger(admissions_once: Once) -> None:
+    workdir, first = admissions_once
+    again = governed(
+        "run", SAMPLES / "admissions.yaml", "--once", "--workdir", workdir, "--port-offset", str(free_offset())
+    )
+    assert again.returncode == 0, again.stdout + again.stderr
+    sizes = [int(re.search(r"([\d,]+) entries, root", d.stdout)[1].replace(",", "")) for d in (first, again)]  # type: ignore[index]
+    digests = [re.search(r"artefact (sha256:[0-9a-f]{64})", d.stdout)[1] for d in (first, again)]  # type: ignore[index]
+    assert sizes[1] > sizes[0] > 70
+    assert digests[0] == digests[1]
+
+
+def test_the_same_manifest_gives_the_same_model(admissions_once: Once, tmp_path: Path) -> None:
+    report = json.loads((admissions_once[0] / "reports" / "admissions.json").read_text())
+    other = governed(
+        "run", SAMPLES / "admissions.yaml", "--once", "--workdir", tmp_path, "--port-offset", str(free_offset())
+    )
+    assert other.returncode == 0, other.stdout + other.stderr
+    again = json.loads((tmp_path / "reports" / "admissions.json").read_text())
+    digest = lambda r: r["status"]["trainer"]["artefact"]["digest"]  # noqa: E731
+    assert digest(report) == digest(again)
+
+
+def test_verify_names_a_changed_entry(admissions_once: Once, tmp_path: Path) -> None:
+    workdir = tmp_path / "copy"
+    subprocess.run(["cp", "-r", str(admissions_once[0]), str(workdir)], check=True)
+    assert governed("verify", workdir).returncode == 0
+    blobs = sorted(p for p in (workdir / "volumes").rglob("*") if p.is_file() and "blobs" in str(p))
+    victim = blobs[0]
+    data = bytearray(victim.read_bytes())
+    data[len(data) // 2] ^= 1
+    victim.chmod(0o600)
+    victim.write_bytes(data)
+    refused = governed("verify", workdir)
+    assert refused.returncode == 1
+    assert re.search(r"entry \d+", refused.stdout + refused.stderr), refused.stdout + refused.stderr
+
+
+def test_report_is_one_page_without_outside_resources(admissions_once: Once, tmp_path: Path) -> None:
+    page = tmp_path / "report.html"
+    done = governed("report", SAMPLES / "admissions.yaml", "--workdir", admissions_once[0], "--output", page)
+    assert done.returncode == 0, done.stdout + done.stderr
+    html = page.read_text()
+    assert "<svg" in html
+    assert not re.search(r"""(src|href)=["']https?://""", html)
+    for shown in ("-0.1416", "department", "sha256:"):
+        assert shown in html.replace("−", "-")
