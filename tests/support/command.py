@@ -1,6 +1,7 @@
 """`tests/cluster`: beds, images and programs by hand; the same code stands behind the pytest fixtures."""
 
 import argparse
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -125,6 +126,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     options = parser().parse_args(argv)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that half-done work is cleared away
     try:
         COMMANDS[options.command](options)
     except (BedError, KubectlError) as error:
