@@ -50,7 +50,7 @@ _TYPES = {
     "training",
     "verdict",
 }
-_ENTRY_BYTES = 64 << 10
+_ENTRY_BYTES = 256 << 10
 
 
 def ledger_origin(namespace: str) -> str:

@@ -1,17 +1,31 @@
-"""Group statistics: of the data before training (what was decided) and of predictions after it.
+"""Group statistics of the data before training (what was decided) and of predictions after it, by the auditor's own maths.
 
-Signed differences and ratios are unprivileged − privileged and unprivileged / privileged, as in AIF360.
+Signed differences and ratios are unprivileged − privileged and unprivileged / privileged, as in AIF360; intervals are for one
+look at closed data (Newcombe 1998, Katz et al. 1978). Undefined values are None.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from governed_api.governance import Bias
+from governed_serving.auditor.cells import Cells, GroupTable, coded
+from governed_serving.auditor.hypotheses import chi_square
+from governed_serving.auditor.intervals import katz, newcombe
+from governed_serving.auditor.metrics import Comparison, compare, confusion, group_rates, reference_groups, simpson
 from governed_serving.trainer.tables import Column
 
 Flags = NDArray[np.bool_]
+SPD, DIR = "statisticalParityDifference", "disparateImpactRatio"
+ERRORS = {
+    "equalOpportunity": "equalOpportunityDifference",
+    "averageOdds": "averageOddsDifference",
+    "equalizedOdds": "equalizedOddsDifference",
+    "predictiveParity": "predictiveParityDifference",
+}
+"""Name in evaluation.json → metric."""
 
 
 def favorable(bias: Bias, values: NDArray[Any], classes: tuple[str | int, ...]) -> Flags:
@@ -23,131 +37,75 @@ def favorable(bias: Bias, values: NDArray[Any], classes: tuple[str | int, ...]) 
     return np.asarray(values == [str(c) for c in classes].index(str(outcome.label)))
 
 
-def rates(groups: Column, outcome: Flags) -> dict[str, tuple[int, int]]:
-    """Group → (rows, favourable rows)."""
-    names, codes = np.unique(groups.astype(str), return_inverse=True)
-    totals = np.bincount(codes, minlength=len(names))
-    good = np.bincount(codes, weights=outcome, minlength=len(names))
-    return {n: (int(t), int(g)) for n, t, g in zip(names.tolist(), totals, good, strict=True)}
-
-
-def reference(counts: dict[str, tuple[int, int]], privileged: list[str]) -> list[str]:
-    """The privileged groups: those named, otherwise the one with the highest favourable rate."""
-    named = [name for name in privileged if name in counts]
-    return named or [max(counts, key=lambda name: (counts[name][1] / max(counts[name][0], 1), name))]
-
-
-def chi_square(counts: dict[str, tuple[int, int]]) -> float:
-    """Pearson's χ² of group × outcome, no continuity correction; 0 when a margin is empty."""
-    table = np.array([[good, total - good] for total, good in counts.values()], dtype=np.float64)
-    expected = table.sum(1, keepdims=True) * table.sum(0, keepdims=True) / max(table.sum(), 1.0)
-    if (expected <= 0).any():
-        return 0.0
-    return float(((table - expected) ** 2 / expected).sum())
-
-
-def disparities(counts: dict[str, tuple[int, int]], privileged: list[str]) -> list[dict[str, Any]]:
-    """SPD and DIR of every group against the privileged ones together; None where a rate isn't defined."""
-    base = reference(counts, privileged)
-    total, good = (sum(counts[name][k] for name in base) for k in (0, 1))
-    found = []
-    for name, (rows, favoured) in counts.items():
-        if name in base or rows == 0 or total == 0:
-            continue
-        rate, against = favoured / rows, good / total
-        ratio = rate / against if against > 0 else None
-        comparison = {"group": name, "reference": "+".join(base)}
-        found.append({**comparison, "spd": rate - against, "dir": ratio})
-    return found
-
-
-def adjusted(strata: dict[str, dict[str, tuple[int, int]]], group: str, base: list[str]) -> float | None:
-    """Stratum-adjusted SPD of ``group`` against ``base``: mean over strata, weighted n₁n₀/(n₁+n₀) as Mantel & Haenszel."""
-    weighted = weights = 0.0
-    for counts in strata.values():
-        n1, good1 = counts.get(group, (0, 0))
-        n0, good0 = (sum(counts.get(name, (0, 0))[k] for name in base) for k in (0, 1))
-        if n1 and n0:
-            weight = n1 * n0 / (n1 + n0)
-            weighted += weight * (good1 / n1 - good0 / n0)
-            weights += weight
-    return weighted / weights if weights else None
-
-
-def audit_attribute(groups: Column, outcome: Flags, privileged: list[str], strata: dict[str, Column]) -> dict[str, Any]:
-    """Rates, disparities and χ² of one protected attribute, in all and within each stratum."""
-    counts = rates(groups, outcome)
-    base = reference(counts, privileged)
-    overall = disparities(counts, privileged)
-    return {
-        "groups": [
-            {"group": name, "rows": rows, "favorable": good, "rate": good / rows}
-            for name, (rows, good) in counts.items()
-        ],
-        "disparities": overall,
-        "chiSquare": chi_square(counts),
-        "strata": {name: _stratified(groups, outcome, base, column, overall) for name, column in strata.items()},
-    }
-
-
-def _stratified(
-    groups: Column, outcome: Flags, base: list[str], column: Column, overall: list[dict[str, Any]]
-) -> dict[str, Any]:
-    values = sorted(set(column.tolist()))
-    within = {value: rates(groups[column == value], outcome[column == value]) for value in values}
-    rows = []
-    for value, counts in within.items():
-        present = [name for name in base if name in counts]
-        rows += [{"stratum": value, **d} for d in (disparities(counts, present) if present else [])]
-    compared = []
-    for whole in overall:
-        value = adjusted(within, whole["group"], base)
-        if value is not None:
-            reverses = abs(whole["spd"]) > 0.01 and value * whole["spd"] <= 0
-            compared.append({"group": whole["group"], "spd": whole["spd"], "adjustedSpd": value, "reverses": reverses})
-    return {"byStratum": rows, "adjusted": compared, "simpson": any(c["reverses"] for c in compared)}
-
-
 def audit(bias: Bias, groups: dict[str, Column], outcome: Flags) -> dict[str, Any]:
-    """Protected attribute → :func:`audit_attribute`, strata as ``bias`` names them."""
-    strata = {name: groups[name] for name in bias.strata}
-    return {a.name: audit_attribute(groups[a.name], outcome, a.privileged, strata) for a in bias.protected_attributes}
-
-
-def confusion(groups: Column, outcome: Flags, truth: Flags, privileged: list[str]) -> dict[str, Any]:
-    """Error rates per group, and equal-opportunity, average-odds and predictive-parity differences to the privileged."""
-    names = sorted(set(groups.tolist()))
-    table = {name: _error_rates(outcome[groups == name], truth[groups == name]) for name in names}
-    base = reference(rates(groups, outcome), privileged)
-    pool = np.isin(groups.astype(str), base)
-    against = _error_rates(outcome[pool], truth[pool])
-    compared = []
-    for name in names:
-        if name in base:
-            continue
-        tpr, fpr, ppv = (_difference(table[name][k], against[k]) for k in ("tpr", "fpr", "ppv"))
-        odds = None if tpr is None or fpr is None else (tpr + fpr) / 2
-        equalized = None if tpr is None or fpr is None else max(abs(tpr), abs(fpr))
-        gaps = {"equalOpportunity": tpr, "averageOdds": odds, "equalizedOdds": equalized, "predictiveParity": ppv}
-        compared.append({"group": name, "reference": "+".join(base), **gaps})
-    return {"groups": [{"group": name, **table[name]} for name in names], "disparities": compared}
-
-
-def _error_rates(outcome: Flags, truth: Flags) -> dict[str, float | None]:
+    """Protected attribute → rates, disparities and χ² in all, and within each stratum of ``bias.strata``."""
     return {
-        "rows": float(len(outcome)),
-        "accuracy": _share(outcome == truth),
-        "selectionRate": _share(outcome),
-        "baseRate": _share(truth),
-        "tpr": _share(outcome[truth]),
-        "fpr": _share(outcome[~truth]),
-        "ppv": _share(truth[outcome]),
+        a.name: _attribute(groups, a.name, bias.strata, outcome, a.privileged, bias.confidence_level)
+        for a in bias.protected_attributes
     }
 
 
-def _share(flags: Flags) -> float | None:
-    return float(flags.mean()) if len(flags) else None
+def _attribute(
+    columns: dict[str, Column], name: str, strata: Sequence[str], outcome: Flags, privileged: list[str], level: float
+) -> dict[str, Any]:
+    cells = Cells((name, *(s for s in strata if s != name)))
+    cells.add({axis: coded(columns[axis]) for axis in cells.axes}, outcome, None)
+    table = cells.by(name)
+    base = reference_groups(table, privileged)
+    test = chi_square(table.counts.sum(2))
+    return {
+        "groups": _rates(table),
+        "disparities": [_disparity(c, level) for c in compare(table, base, (SPD, DIR))],
+        "chiSquare": test.statistic,
+        "pValue": test.p_value,
+        "strata": {by: _stratified(cells, name, by, base, level) for by in strata if by != name},
+    }
 
 
-def _difference(value: float | None, against: float | None) -> float | None:
-    return None if value is None or against is None else value - against
+def _rates(table: GroupTable) -> list[dict[str, Any]]:
+    rows, favoured = table.rows.tolist(), table.counts[:, 1].sum(1).tolist()
+    listed = zip(table.groups, rows, favoured, strict=True)
+    return [{"group": g, "rows": n, "favorable": k, "rate": k / n if n else None} for g, n, k in listed]
+
+
+def _disparity(found: Comparison, level: float) -> dict[str, Any]:
+    (k1, n1), (k0, n0) = ((int(c[1].sum()), int(c.sum())) for c in (found.counts, found.against))
+    difference, ratio = newcombe(k1, n1, k0, n0, level), katz(k1, n1, k0, n0, level)
+    return {
+        "group": found.group,
+        "reference": found.reference,
+        "spd": found.metrics[SPD],
+        "dir": _known(found.metrics[DIR]),
+        "spdInterval": [_known(v) for v in difference],
+        "dirInterval": [_known(v) for v in ratio],
+    }
+
+
+def _stratified(cells: Cells, name: str, by: str, base: Sequence[str], level: float) -> dict[str, Any]:
+    rows = []
+    for value in cells.values(by):
+        part = cells.where(by, value).by(name)
+        if any(group in part.groups for group in base):
+            rows += [{"stratum": value} | _disparity(c, level) for c in compare(part, base, (SPD, DIR))]
+    found = [f for f in simpson(cells, name, by, base) if f.adjusted == f.adjusted]
+    compared = [
+        {"group": f.group, "spd": f.difference, "adjustedSpd": f.adjusted, "reverses": f.reverses} for f in found
+    ]
+    return {"byStratum": rows, "adjusted": compared, "simpson": any(f.reverses for f in found)}
+
+
+def errors(groups: Column, outcome: Flags, truth: Flags, privileged: list[str]) -> dict[str, Any]:
+    """Error rates per group, and equal-opportunity, odds and predictive-parity differences to the privileged."""
+    table = confusion(groups, outcome, truth)
+    rates = group_rates(table)
+    counted = zip(table.groups, table.rows.tolist(), strict=True)
+    listed = [{"group": g, "rows": n} | {name: _known(v) for name, v in rates[g].items()} for g, n in counted]
+    compared = [
+        {"group": c.group, "reference": c.reference} | {k: _known(c.metrics[name]) for k, name in ERRORS.items()}
+        for c in compare(table, privileged, tuple(ERRORS.values()))
+    ]
+    return {"groups": listed, "disparities": compared}
+
+
+def _known(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None

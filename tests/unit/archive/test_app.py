@@ -151,7 +151,7 @@ def test_a_model_known_by_its_reference_needs_no_name(bed: Bed) -> None:
         (b"{", "entry 7"),
         (leaf("x").replace(b":", b": "), "canonical"),
         (leaf("x", "gossip"), "type must be one of"),
-        (leaf("x", summary={"t": "y" * 70_000}), "at most"),
+        (leaf("x", summary={"t": "y" * 270_000}), "at most"),
         (leaf("x").replace(b'"model"', b'"extra":1,"model"'), "extra"),
     ],
 )
