@@ -94,10 +94,17 @@ def _sentence(dossier: Dossier) -> Safe:
     return tag("p", what + source, class_="lead") if what or source else Safe("")
 
 
+def _ships(dossier: Dossier, failed: list[str]) -> str:
+    variant = dossier.manifest.get("variant") or (dossier.trainer.get("artefact") or {}).get("variant", "")
+    kept = f"ships: {variant}" if variant else ""
+    return f"not passed: {', '.join(failed)}; {kept}" if failed else kept
+
+
 def _cards(dossier: Dossier) -> Safe:
     auditor, ledger = dossier.auditor, dossier.ledger
     gates = dossier.gates
     failed = [g["name"] for g in gates if g["verdict"] == "fail"]
+    judged = sum(g["verdict"] != "not applicable" for g in gates)
     verified = ledger.verification if ledger else None
     accuracy = (dossier.evaluation.get("metrics") or dossier.trainer.get("metrics") or {}).get("accuracy")
     predictions = ledger.counts.get("prediction", 0) if ledger else 0
@@ -117,8 +124,8 @@ def _cards(dossier: Dossier) -> Safe:
             ),
             card(
                 "Gates",
-                f"{len(gates) - len(failed)} of {len(gates)} passed" if gates else "none",
-                f"not passed: {', '.join(failed)}" if failed else f"ships: {dossier.manifest.get('variant', '–')}",
+                f"{judged - len(failed)} of {judged} passed" if gates else "none",
+                _ships(dossier, failed),
             ),
             card(
                 "Held-out accuracy",

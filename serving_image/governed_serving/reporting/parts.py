@@ -27,7 +27,11 @@ def section(id: str, title: str, *children: Any, lead: Any = None) -> Safe:
 
 
 def table(
-    headings: Sequence[str], rows: Iterable[Sequence[Any]], caption: str = "", numeric: Iterable[int] = ()
+    headings: Sequence[str],
+    rows: Iterable[Sequence[Any]],
+    caption: str = "",
+    numeric: Iterable[int] = (),
+    narrow: bool = False,
 ) -> Safe:
     """A table; ``numeric`` columns are set right with tabular figures."""
     right = set(numeric)
@@ -35,7 +39,13 @@ def table(
     body = [tag("tr", [_cell(i, value, i in right) for i, value in enumerate(row)]) for row in rows]
     return tag(
         "div",
-        tag("table", tag("caption", caption) if caption else None, tag("thead", head), tag("tbody", body)),
+        tag(
+            "table",
+            tag("caption", caption) if caption else None,
+            tag("thead", head),
+            tag("tbody", body),
+            class_="narrow" if narrow else None,
+        ),
         class_="scroll",
     )
 
@@ -53,8 +63,8 @@ def facts(pairs: Iterable[tuple[str, Any]]) -> Safe:
 
 
 def figure(plot: Safe, caption: Any) -> Safe:
-    """A plot with its caption; nothing when there is no plot."""
-    return tag("figure", plot, tag("figcaption", caption)) if plot else Safe("")
+    """A plot under its caption; nothing when there is no plot."""
+    return tag("figure", tag("figcaption", caption), plot) if plot else Safe("")
 
 
 def pill(verdict: Any) -> Safe:

@@ -147,7 +147,7 @@ def training_section(dossier: Dossier) -> Safe:
     others = [n for n in names if n not in losses and n not in rates]
     plots = [
         _curve(curve, losses, "Loss", "loss"),
-        _curve(curve, others, "Held-out quality while training", "value"),
+        _curve(curve, others, "Quality on validation rows", "value"),
         _curve(curve, rates, "Learning rate", "learning rate", 160),
     ]
     shown = [[str(i + 1), *(number(e.get(n)) for n in names)] for i, e in enumerate(curve)]
@@ -173,6 +173,11 @@ def _curve(curve: list[dict[str, Any]], names: list[str], title: str, unit: str,
         for n in names
     ]
     return figure(curves(title, lines, "epoch", unit, height), f"{title} by epoch.")
+
+
+def _words(name: str) -> str:
+    """trainingLoss → training loss."""
+    return "".join(f" {c.lower()}" if c.isupper() else c for c in name)
 
 
 def gates_section(dossier: Dossier) -> Safe:
@@ -252,7 +257,7 @@ def _explained(one: dict[str, Any]) -> Safe:
         rows.append(Estimate(shown, float(e.get("attribution") or 0), low, high))
     known = facts(
         [
-            ("Method", f"{one.get('method', '')}{', exact' if one.get('exact') else ''}"),
+            ("Method", _method(one)),
             ("Target", str(one.get("target", ""))),
             ("Base value", number(one.get("base_value"))),
             ("Prediction", number(one.get("prediction"))),
@@ -265,6 +270,11 @@ def _explained(one: dict[str, Any]) -> Safe:
     return text(
         [figure(signed_bars(f"Attributions to {one.get('target', 'the output')}", rows, "attribution"), caption), known]
     )
+
+
+def _method(one: dict[str, Any]) -> str:
+    method = str(one.get("method", ""))
+    return f"{method}, exact" if one.get("exact") and "exact" not in method else method
 
 
 def _asked(prediction: dict[str, Any]) -> Safe:
@@ -303,7 +313,9 @@ def privacy_section(dossier: Dossier) -> Safe:
         blocks.append(_none("No scan for personal data is recorded."))
     elif scan:
         blocks.append(
-            table(["column", "entity", "findings"], scan, "What the scan found before training", numeric=(2,))
+            table(
+                ["column", "entity", "findings"], scan, "What the scan found before training", numeric=(2,), narrow=True
+            )
         )
     else:
         blocks.append(tag("p", "The scan found no personal data that its recognisers know."))
@@ -326,7 +338,7 @@ def privacy_section(dossier: Dossier) -> Safe:
             if served
             else ""
         )
-        blocks.append(table(["field", "entity", "placeholders"], masked, caption, numeric=(2,)))
+        blocks.append(table(["field", "entity", "placeholders"], masked, caption, numeric=(2,), narrow=True))
     elif served and served.rows:
         blocks.append(tag("p", f"No placeholders in the {served.rows:,} journalled rows that were opened."))
     else:
@@ -418,7 +430,7 @@ def _counts(ledger: LedgerView) -> Safe:
     rows = [[k, f"{n:,}"] for k, n in sorted(ledger.counts.items())]
     caption = f"Entries of this model, {ledger.first[:19]} to {ledger.last[:19]} UTC" if rows else ""
     return (
-        table(["entry", "count"], rows, caption, numeric=(1,))
+        table(["entry", "count"], rows, caption, numeric=(1,), narrow=True)
         if rows
         else _none("The ledger holds no entry of this model.")
     )

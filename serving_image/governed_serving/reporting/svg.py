@@ -4,7 +4,7 @@ Colours come from CSS variables of the page, so that light, dark and print fit; 
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from governed_serving.reporting.markup import Safe, tag, text
@@ -67,7 +67,7 @@ def curves(title: str, lines: Sequence[Line], x_label: str, y_label: str, height
         parts.append(tag("polyline", points=path, class_=f"curve s{number % 6}"))
         if len(shown) == 1:
             parts.append(_mark(number, *shown[0]))
-    parts.append(_legend([line.name for line in lines], 120, 12))
+    parts.append(_legend([line.name for line in lines], 150, 12))
     return _figure(title, f"{y_label} over {x_label}: " + _spoken(lines), height, parts)
 
 
@@ -78,17 +78,17 @@ def dots(title: str, rows: Mapping[str, Sequence[Estimate]], series: Sequence[st
         return Safe("")
     band = 14.0 * per + 14.0
     height = 36 + band * len(rows) + 40
-    x = _Scale(0.0, 1.0, 190, _WIDTH - 130)
-    parts = [_x_axis(x, [0, 0.25, 0.5, 0.75, 1], 30, height - 34, _percent), _legend(series, 190, 12)]
+    x = _Scale(0.0, 1.0, 150, _WIDTH - 136)
+    parts = [_x_axis(x, [0, 0.25, 0.5, 0.75, 1], 30, height - 34, _percent), _legend(series, 150, 12)]
     for place, (name, estimates) in enumerate(rows.items()):
         top = 34 + place * band
         if place % 2 == 0:
             parts.append(tag("rect", x=0, y=top, width=_WIDTH, height=band, class_="band"))
-        parts.append(tag("text", name, x=180, y=top + band / 2 + 4, class_="label end"))
+        parts.append(tag("text", name, x=140, y=top + band / 2 + 4, class_="label end"))
         for line, one in enumerate(estimates):
             height_here = top + 14 + line * 14
             parts.append(_whisker(x, one, height_here))
-            parts.append(tag("text", one.note, x=_WIDTH - 122, y=height_here + 4, class_="note"))
+            parts.append(tag("text", one.note, x=_WIDTH - 124, y=height_here + 4, class_="note"))
     parts.append(tag("text", x_label, x=(x.start + x.end) / 2, y=height - 4, class_="axis mid"))
     spoken = "; ".join(f"{k}: " + ", ".join(f"{e.label} {_percent(e.value)}" for e in r) for k, r in rows.items())
     return _figure(title, spoken, height, parts)
@@ -109,20 +109,21 @@ def forest(
         return Safe("")
     reach = min(max(abs(v - centre) for v in known) or 0.1, 10.0)
     marks = [t for t in ticks(centre - reach, centre + reach, 5) if abs(t - centre) <= reach * 1.35]
+    shown = _signed if centre == 0 else _plain
     height = 34 + _ROW * len(rows) + 44
-    x = _Scale(min(marks[0], centre - reach), max(marks[-1], centre + reach), 250, _WIDTH - 170)
+    x = _Scale(min(marks[0], centre - reach), max(marks[-1], centre + reach), 200, _WIDTH - 178)
     bottom = height - 38
-    parts = [_allowed(x, bounds, 24, bottom), _x_axis(x, marks, 24, bottom, _signed if centre == 0 else _short)]
+    parts = [_allowed(x, bounds, 24, bottom), _x_axis(x, marks, 24, bottom, _signed_tick if centre == 0 else _short)]
     parts.append(tag("line", x1=x(centre), x2=x(centre), y1=18, y2=bottom, class_="centre"))
     for place, row in enumerate(rows):
         y = 34 + place * _ROW + _ROW / 2 - 6
         weight = "strong " if row.strong else ""
-        parts.append(tag("text", row.label, x=240, y=y + 4, class_=f"{weight}label end"))
+        parts.append(tag("text", row.label, x=190, y=y + 4, class_=f"{weight}label end"))
         if row.value is not None:
             parts.append(_whisker(x, row, y))
-        parts.append(tag("text", row.note or _interval(row), x=_WIDTH - 160, y=y + 4, class_=f"{weight}note"))
+        parts.append(tag("text", row.note or _interval(row, shown), x=_WIDTH - 164, y=y + 4, class_=f"{weight}note"))
     parts.append(tag("text", x_label, x=(x.start + x.end) / 2, y=height - 4, class_="axis mid"))
-    return _figure(title, "; ".join(f"{r.label} {_interval(r)}" for r in rows), height, parts)
+    return _figure(title, "; ".join(f"{r.label} {_interval(r, shown)}" for r in rows), height, parts)
 
 
 def signed_bars(title: str, rows: Sequence[Estimate], x_label: str) -> Safe:
@@ -133,12 +134,12 @@ def signed_bars(title: str, rows: Sequence[Estimate], x_label: str) -> Safe:
     low, high = min(0.0, *values), max(0.0, *values)
     marks = ticks(low, high, 5)
     height = 12 + _ROW * len(rows) + 44
-    x = _Scale(marks[0], marks[-1], 250, _WIDTH - 90)
+    x = _Scale(marks[0], marks[-1], 200, _WIDTH - 90)
     bottom = height - 38
     parts = [_x_axis(x, marks, 6, bottom, _short)]
     for place, row in enumerate(rows):
         y = 8 + place * _ROW
-        parts.append(tag("text", _clip(row.label, 36), x=240, y=y + 16, class_="label end"))
+        parts.append(tag("text", _clip(row.label, 30), x=190, y=y + 16, class_="label end"))
         value = row.value or 0.0
         side = "up" if value >= 0 else "down"
         left, right = sorted((x(0.0), x(value)))
@@ -187,8 +188,7 @@ def _y_axis(y: _Scale, marks: Sequence[float], x: _Scale) -> Safe:
     )
 
 
-def _x_axis(x: _Scale, marks: Sequence[float], top: float, bottom: float, shown: object) -> Safe:
-    assert callable(shown)
+def _x_axis(x: _Scale, marks: Sequence[float], top: float, bottom: float, shown: Callable[[float], str]) -> Safe:
     return text(
         [
             [
@@ -261,18 +261,26 @@ def _spoken(lines: Sequence[Line]) -> str:
     )
 
 
-def _interval(row: Estimate) -> str:
+def _interval(row: Estimate, shown: Callable[[float], str]) -> str:
     if row.value is None:
         return "not defined"
     if row.lower is None and row.upper is None:
-        return _signed(row.value)
-    low = "−∞" if row.lower is None else _signed(row.lower)
-    high = "∞" if row.upper is None else _signed(row.upper)
-    return f"{_signed(row.value)} [{low}, {high}]"
+        return shown(row.value)
+    low = "−∞" if row.lower is None else shown(row.lower)
+    high = "∞" if row.upper is None else shown(row.upper)
+    return f"{shown(row.value)} [{low}, {high}]"
 
 
 def _signed(value: float) -> str:
     return f"{value:+.3f}".replace("-", "−")
+
+
+def _signed_tick(value: float) -> str:
+    return f"{value:+.3g}".replace("-", "−") if value else "0"
+
+
+def _plain(value: float) -> str:
+    return f"{value:.3f}".replace("-", "−")
 
 
 def _percent(value: float | None) -> str:
