@@ -1,0 +1,44 @@
+"""Our server without its duties: no quota, no masking, no journal. Not a product mode: composed here, for the comparison alone."""
+
+import asyncio
+import sys
+from pathlib import Path
+
+import uvloop
+
+from governed_serving.artefact import load
+from governed_serving.server import serve
+from governed_serving.server.admission import Admission
+from governed_serving.server.app.front import front
+from governed_serving.server.app.hot import HotApp
+from governed_serving.server.app.routes import application
+from governed_serving.server.app.service import Gateway, HttpService
+from governed_serving.server.batch import BatchPlan
+from governed_serving.server.dataplane import DataPlane, Identity
+from governed_serving.server.metrics import ServerMetrics
+from governed_serving.server.predictors.onnx import OnnxPredictor
+from governed_serving.server.protocol.v2 import V2Codec
+from governed_serving.server.signature import Signature
+
+
+async def main(port: int, folder: Path) -> None:
+    artefact = load(folder)
+    signature = Signature.of(artefact.manifest)
+    gateway, metrics = Gateway("credit", why=""), ServerMetrics("default", "credit")
+    plane = DataPlane(
+        Identity("credit", "default", "r1"),
+        OnnxPredictor(artefact.model, signature, threads=1),
+        BatchPlan(signature, None, None),
+        Admission(lambda: gateway.why, metrics),
+        metrics,
+        journal=None,
+    )
+    await plane.warm_up()
+    gateway.service = HttpService(plane, V2Codec(signature, "credit", "r1"))
+    server = serve.server(HotApp(gateway, application(gateway), 1 << 26), http=front)
+    await server.serve([serve.bind("127.0.0.1", port, "port")])
+
+
+if __name__ == "__main__":
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(main(int(sys.argv[1]), Path(sys.argv[2])))
