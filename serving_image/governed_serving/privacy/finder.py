@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import re2
 
-from governed_serving.privacy.folding import JOINERS, fold, fold_table, offsets
+from governed_serving.privacy.folding import JOINERS, PUNCTUATION, fold, fold_table, offsets
 from governed_serving.privacy.recognisers import ENTITIES, PROVINCES, RECOGNISERS, Recogniser
 
 __all__ = ["Finder", "Finding", "Hook"]
@@ -56,9 +56,9 @@ _SEPARATOR = re.compile(rb"[ -]")
 
 def _first_pass() -> "re2._Regexp":
     joiners = _class(JOINERS)
-    rest = _class(set(fold_table()) - JOINERS - {0xFF08, 0xFF09})
+    rest = _class(set(fold_table()) - JOINERS - set(PUNCTUATION))
     shapes = (
-        f"[0-9A-Za-z@.:]{joiners}|{joiners}[0-9@]|（[0-9+]|{rest}",
+        f"[0-9A-Za-z@.:]{joiners}|{joiners}[0-9@]|（[0-9+]|[0-9A-Fa-f：]：[0-9A-Fa-f：]|{rest}",
         "[0-9](?:[ ()-]{0,2}[0-9]){6}|[0-9]{6}[A-Ya-y]|[0-9]{3}[.][0-9]{3}[.][0-9]{4}",
         "[A-Z]{2}[0-9]{2} ?[0-9A-Z]{4} ?[0-9A-Z]{4}",
         "[0-9A-Za-z_%+'-]@[0-9A-Za-z]",
@@ -149,14 +149,14 @@ class Finder:
         done = 0
         for match in self._pass.finditer(data):
             start, end = match.span()
-            if start < done:
-                continue
-            first, last = data[start], data[end - 1]
-            if last >= 0x80 or (first >= 0x80 and last < 0x41):
+            plate = data[start] >= 0x80 and 0x41 <= data[end - 1] <= 0x5A
+            if not plate and not data[start:end].isascii():
                 if folded:
                     continue
                 raise _MustFold
-            look = self._plate if first >= 0x80 else self._region
+            if start < done:
+                continue
+            look = self._plate if plate else self._region
             done = look(data, start, end, done, spans)
         return spans
 

@@ -8,7 +8,7 @@ may compose them, but no recogniser looks at them.
 import unicodedata
 from functools import cache
 
-__all__ = ["JOINERS", "fold", "fold_table", "offsets"]
+__all__ = ["JOINERS", "PUNCTUATION", "fold", "fold_table", "offsets"]
 
 _MATTERS = frozenset("0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz@._+-")
 _SPACES = (0xA0, *range(0x2000, 0x200B), 0x202F, 0x205F, 0x3000)
@@ -26,6 +26,9 @@ _INVISIBLE = (
 
 JOINERS = frozenset((*_SPACES, *_DASHES, *_INVISIBLE))
 """Folded characters that matter only beside letters, digits and such: a dash between words needs no second look."""
+
+PUNCTUATION = {0xFF08: "(", 0xFF09: ")", 0xFF1A: ":"}
+"""Full-width punctuation of （010）12345678 and of IPv6: too common in prose to need a second look by itself."""
 
 
 @cache
@@ -47,7 +50,7 @@ def fold_table() -> dict[int, str]:
     table |= dict.fromkeys(_SPACES, " ")
     table |= dict.fromkeys(_DASHES, "-")
     table |= dict.fromkeys(_INVISIBLE, "")
-    table |= {0xFF08: "(", 0xFF09: ")"}  # （010）12345678
+    table |= PUNCTUATION
     return table
 
 

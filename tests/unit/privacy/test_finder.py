@@ -1,0 +1,193 @@
+"""What is planted is found, where it was planted; what isn't there isn't found."""
+
+import unicodedata
+from collections.abc import Iterable
+from typing import get_args
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from governed_api.governance import Entity
+from governed_serving.privacy import ENTITIES, Finder, Finding, Hook, scan
+from governed_serving.privacy.folding import fold, offsets
+from governed_serving.privacy.recognisers import PROVINCES
+
+from .numbers_made import MOBILES, PLANTED
+
+FINDER = Finder()
+
+# Chinese and English prose without anything that belongs to an entity; some characters of it must be folded.
+prose = st.text(
+    "的我你他电话号码是在有和这个人们工作申请贷款，。！：；、（）「」—… abcdefghilmnorstuw\n😀é½", max_size=30
+)
+planted = st.sampled_from(sorted(PLANTED)).flatmap(lambda e: st.tuples(st.just(e), PLANTED[e]))
+WIDE = {ord(c): ord(c) + 0xFEE0 for c in map(chr, range(0x21, 0x7F))}
+
+
+def found(text: str) -> list[tuple[str, str]]:
+    return [(f.entity, text[f.start : f.end]) for f in FINDER.find(text)]
+
+
+def test_the_spec_and_the_recognisers_name_the_same_entities():
+    assert set(ENTITIES) == set(get_args(Entity))
+    assert set(PLANTED) == set(ENTITIES)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.tuples(prose, planted), min_size=1, max_size=4), prose)
+def test_planted_entities_are_found_where_they_were_planted(parts: list[tuple[str, tuple[str, str]]], end: str):
+    text, wanted = "", []
+    for before, (entity, value) in parts:
+        text += before + "，"
+        wanted.append(Finding(entity, len(text), len(text) + len(value)))
+        text += value + "，"
+    assert FINDER.find(text + end) == wanted
+
+
+@settings(max_examples=150, deadline=None)
+@given(prose, planted.filter(lambda p: p[0] not in ("CN_PLATE", "PHONE_NUMBER")), prose)
+def test_full_width_characters_hide_nothing(before: str, plant: tuple[str, str], after: str):
+    entity, value = plant
+    wide = value.translate(WIDE)
+    text = f"{before}，{wide}，{after}"
+    assert FINDER.find(text) == [Finding(entity, len(before) + 1, len(before) + 1 + len(wide))]
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    MOBILES,
+    st.integers(1, 10),
+    st.sampled_from("\u200b\u00ad\ufeff\u2060"),
+)
+def test_invisible_characters_hide_nothing(phone: str, place: int, invisible: str):
+    text = f"电话{phone[:place]}{invisible}{phone[place:]}号"
+    assert FINDER.find(text) == [Finding("PHONE_NUMBER", 2, 14)]
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    planted.filter(lambda p: p[0] not in ("EMAIL", "CN_PLATE")), st.sampled_from(["abc", "9", "_", "Z"]), st.booleans()
+)
+def test_nothing_is_found_inside_a_longer_token(plant: tuple[str, str], more: str, front: bool):
+    entity, value = plant
+    text = f"编号{more}{value}" if front else f"编号{value}{more}"
+    whole = (2, 2 + len(value) + len(more))
+    for finding in FINDER.find(text):
+        # Another entity may be made by the added character, or lie behind a separator; never one cut out of a token.
+        edges = (text[finding.start - 1], text[finding.end : finding.end + 1] or " ")
+        assert not any(c.isascii() and (c.isalnum() or c == "_") for c in edges), (text, finding)
+        assert finding.entity != entity or (finding.start, finding.end) != (2, 2 + len(value)), whole
+
+
+@settings(max_examples=100, deadline=None)
+@given(prose)
+def test_prose_holds_nothing(text: str):
+    assert FINDER.find(text) == []
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.text(max_size=60))
+def test_any_text_can_be_searched_and_offsets_are_in_order(text: str):
+    last = 0
+    for finding in FINDER.find(text):
+        assert last <= finding.start < finding.end <= len(text)
+        last = finding.end
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("我的手机13800138000是新的", [("PHONE_NUMBER", "13800138000")]),
+        ("电话１３８００１３８０００号", [("PHONE_NUMBER", "１３８００１３８０００")]),
+        ("（010）62771234", [("PHONE_NUMBER", "（010）62771234")]),
+        ("86 13800138000 / 8613800138000", [("PHONE_NUMBER", "86 13800138000"), ("PHONE_NUMBER", "8613800138000")]),
+        ("13800138000 13900139000", [("PHONE_NUMBER", "13800138000"), ("PHONE_NUMBER", "13900139000")]),
+        ("400-810-8888转1", [("PHONE_NUMBER", "400-810-8888")]),
+        ("身份证11010519491231002x。", [("CN_RESIDENT_ID", "11010519491231002x")]),
+        ("卡4111 1111 1111 1111 12", [("BANK_CARD", "4111 1111 1111 1111")]),
+        ("2024 4111 1111 1111 1111", [("BANK_CARD", "4111 1111 1111 1111")]),
+        ("American Express 3782 822463 10005", [("BANK_CARD", "3782 822463 10005")]),
+        ("GB82 WEST 1234 5698 7654 32 EUR", [("IBAN", "GB82 WEST 1234 5698 7654 32")]),
+        (
+            "车牌京A12345和粤BD12345、京A·88888",
+            [("CN_PLATE", "京A12345"), ("CN_PLATE", "粤BD12345"), ("CN_PLATE", "京A·88888")],
+        ),
+        ("张三x@y.cn，", [("EMAIL", "x@y.cn")]),
+        ("mail a.b+c@mail.example.co.uk.", [("EMAIL", "a.b+c@mail.example.co.uk")]),
+        ("主机192.168.1.1和fe80::1", [("IP_ADDRESS", "192.168.1.1"), ("IP_ADDRESS", "fe80::1")]),
+    ],
+)
+def test_as_people_write(text: str, wanted: list[tuple[str, str]]):
+    assert found(text) == wanted
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "2024-01-15 10:30:00",
+        "订单20240115103000123",
+        "a13800138000 13800138000b 138001380001",
+        "version 1.2.3.4.5 and 256.1.1.1",
+        "std::vector<int> abc::def 10:30:45",
+        "11010519491231002Y 110105194912310021",
+        "4111 1111 1111 1112",
+        "123-00-6789 000-12-3456",
+        "3.14159265358979",
+        "张三@公司，@all，foo@bar",
+        "东京ABC 京东JD",
+        "收入 85,000，房贷 1200000",
+    ],
+)
+def test_what_only_looks_like_it(text: str):
+    assert found(text) == []
+
+
+def test_only_the_entities_asked_for():
+    text = "13800138000 a@b.cn"
+    assert [f.entity for f in Finder(["EMAIL"]).find(text)] == ["EMAIL"]
+    with pytest.raises(ValueError, match="unknown entity 'NAME'; there are BANK_CARD"):
+        Finder(["NAME"])
+
+
+def test_hooks_find_names_but_not_over_other_findings():
+    def names(text: str) -> Iterable[tuple[int, int]]:
+        yield from ((i, i + 2) for i in range(len(text)) if text.startswith("张三", i))
+        yield (0, 5)
+
+    text = "13800138000 张三 张三x@y.cn"
+    hooked = Finder(hooks=[Hook("NAME", names)])
+    assert [(f.entity, text[f.start : f.end]) for f in hooked.find(text)] == [
+        ("PHONE_NUMBER", "13800138000"),
+        ("NAME", "张三"),
+        ("NAME", "张三"),
+        ("EMAIL", "x@y.cn"),
+    ]
+    assert hooked.count(text) == {"PHONE_NUMBER": 1, "NAME": 2, "EMAIL": 1}
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.one_of(prose, planted.map(lambda p: p[1])), max_size=20))
+def test_scanning_together_counts_what_finding_one_by_one_does(texts: list[str]):
+    one_by_one: dict[str, int] = {}
+    for text in texts:
+        for finding in FINDER.find(text):
+            one_by_one[finding.entity] = one_by_one.get(finding.entity, 0) + 1
+    assert dict(scan(texts)) == one_by_one
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.text(max_size=40))
+def test_offsets_lead_back(text: str):
+    places = offsets(text)
+    assert len(places) == len(fold(text)) + 1
+    assert places == sorted(places)
+    assert places[-1] == len(text)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.characters(exclude_categories=["Cs"]))
+def test_folding_is_nfkc_where_ascii_letters_and_digits_are_concerned(char: str):
+    normal = unicodedata.normalize("NFKC", char)
+    if char not in PROVINCES and any(c.isascii() and c.isalnum() for c in normal):
+        assert fold(char) == normal
