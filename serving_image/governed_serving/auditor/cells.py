@@ -69,9 +69,7 @@ class Cells:
         """Rows whose label is known."""
         return sum(int(c[:, :UNKNOWN].sum()) for c in self.counts.values())
 
-    def add(
-        self, columns: Mapping[str, CodedColumn], outcome: NDArray[Any], label: NDArray[Any] | None = None
-    ) -> None:
+    def add(self, columns: Mapping[str, CodedColumn], outcome: NDArray[Any], label: NDArray[Any] | None = None) -> None:
         """Fold rows: a coded column per axis, ``outcome`` 0/1 (bool or integer), ``label`` 0, 1 or 2 (unknown); all shape (rows,)."""
         sizes = [len(columns[name][1]) for name in self.axes]
         joint, space = _joint([columns[name][0] for name in self.axes], sizes, outcome, label)
@@ -179,7 +177,7 @@ def _joint(
         joint += code
         space *= size
     joint *= 6
-    joint += np.multiply(outcome, 3, dtype=np.int64)
+    joint += np.multiply(outcome, 3, dtype=np.int64, casting="unsafe")
     joint += UNKNOWN if label is None else label
     return joint, space * 6
 

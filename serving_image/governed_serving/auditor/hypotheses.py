@@ -44,9 +44,7 @@ def fisher_exact(table: Table) -> TestResult:
         return TestResult(odds, 1.0)
     first, last = max(0, column - (c + d)), min(row, column)
     whole = log_choose(total, column)
-    logs = np.array(
-        [log_choose(row, k) + log_choose(total - row, column - k) - whole for k in range(first, last + 1)]
-    )
+    logs = np.array([log_choose(row, k) + log_choose(total - row, column - k) - whole for k in range(first, last + 1)])
     seen = logs[a - first]
     # Equal probabilities may differ in the last bits: scipy's relative slack of 1e-7.
     return TestResult(odds, min(1.0, float(np.exp(logs[logs <= seen + 1e-7]).sum())))
@@ -84,5 +82,3 @@ def benjamini_hochberg(p_values: Sequence[float]) -> NDArray[np.float64]:
     out = np.empty_like(p)
     out[order] = np.minimum(np.minimum.accumulate(scaled[::-1])[::-1], 1)
     return out
-
-

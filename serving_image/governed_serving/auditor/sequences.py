@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from governed_serving.auditor.intervals import Interval
+from governed_serving.auditor.intervals import Interval, binomial_sequence
 from governed_serving.auditor.metrics import METRICS, Metric
 
 __all__ = ["e_benjamini_hochberg", "log_evidence", "metric_evidence", "metric_sequence", "mixture_radius"]
@@ -88,11 +88,10 @@ def metric_sequence(name: str, u: Array, p: Array, level: float) -> Interval:
 def _ratio_sequence(metric: Metric, u: Array, p: Array, alpha: float) -> Interval:
     centre, variance = _log_ratio(metric, u, p)
     radius = float(mixture_radius(variance, alpha, RATIO_PRECISION))
-    if not np.isfinite(centre):  # no case on one side: only the other end says something
-        smallest = float(metric.rates[0](u)[0]) == 0
-        (a, _), (b, _) = _rate(*metric.rates[0](u)), _rate(*metric.rates[0](p))
-        bound = exp(log(float(a) / float(b)) + (radius if smallest else -radius))
-        return Interval(0.0, bound) if smallest else Interval(bound, inf)
+    if not np.isfinite(centre):  # a side without a case: exact sequences of both rates instead
+        (k1, n1), (k0, n0) = metric.rates[0](u), metric.rates[0](p)
+        a, b = (binomial_sequence(int(k), int(n), 1 - alpha / 2) for k, n in ((k1, n1), (k0, n0)))
+        return Interval(a.lower / b.upper, a.upper / b.lower if b.lower > 0 else inf)
     return Interval(exp(float(centre) - radius), exp(float(centre) + radius))
 
 
@@ -130,4 +129,3 @@ def e_benjamini_hochberg(log_values: Mapping[str, float] | Sequence[float], leve
     alpha = 1 - level
     kept = [k for k, (_, value) in enumerate(ranked, 1) if value >= log(len(items) / (alpha * k))]
     return [key for key, _ in ranked[: max(kept)]] if kept else []
-

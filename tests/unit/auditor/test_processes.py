@@ -16,6 +16,12 @@ from .processes import Site, people, prediction
 
 pytestmark = pytest.mark.slow
 
+BAD_LABELS = {
+    b"{": "expected",
+    b'{"labels": [{"id": "a"}]}': "label",
+    b'{"labels": [{"id": "a", "label": {"x": 1}}]}': "expected a value",
+}
+
 
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[Site]:
@@ -37,7 +43,7 @@ def test_predictions_reach_ledger_report_and_verdict_once_through_kill_9(site: S
     with site.writer() as journal:
         for number, (sex, decision) in enumerate(rows):
             journal.append_blocking(prediction(number, sex, decision))
-            if number in (300, 600, 900):
+            if number in (400, 800):
                 site.stop("auditor", signal.SIGKILL)
                 site.start_auditor()
     verdict = eventually(lambda: site.get("/v1/verdict"), lambda v: v["samples"] == len(rows), within=30, every=0.05)
@@ -77,8 +83,6 @@ def test_late_labels_join_by_request_id_and_are_in_the_ledger(site: Site) -> Non
     answer = httpx.post(site.url + "/v1/labels", content=msgspec.json.encode({"labels": labels}), trust_env=False)
     assert answer.status_code == 202, answer.text
     verdict = eventually(lambda: site.get("/v1/verdict"), lambda v: v["labelled"] == len(rows), within=20, every=0.05)
-    truth = {(s, n % 2, d) for n, (s, d) in enumerate(rows)}
-    assert truth
     rate = {}
     for sex in "MF":
         good = [d for n, (s, d) in enumerate(rows) if s == sex and n % 2]
@@ -86,18 +90,6 @@ def test_late_labels_join_by_request_id_and_are_in_the_ledger(site: Site) -> Non
     measured = next(m for m in verdict["metrics"] if m["name"] == "equalOpportunityDifference")
     assert measured["value"] == pytest.approx(rate["F"] - rate["M"], abs=1e-12)
     eventually(lambda: ledger_ids(site, "label"), lambda ids: len(ids) == len(rows), within=20)
-
-
-@pytest.mark.parametrize(
-    ("body", "expected"),
-    [
-        (b"{", "expected"),
-        (b'{"labels": [{"id": "a"}]}', "label"),
-        (b'{"labels": [{"id": "a", "label": {"x": 1}}]}', "expected a value"),
-    ],
-)
-def test_bad_labels_are_refused_by_name(site: Site, body: bytes, expected: str) -> None:
-    site.start_auditor()
-    answer = httpx.post(site.url + "/v1/labels", content=body, trust_env=False)
-    assert answer.status_code == 400
-    assert expected in answer.json()["error"]
+    for body, expected in BAD_LABELS.items():
+        answer = httpx.post(site.url + "/v1/labels", content=body, trust_env=False)
+        assert (answer.status_code, expected in answer.json()["error"]) == (400, True), answer.text

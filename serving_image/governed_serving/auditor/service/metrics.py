@@ -34,7 +34,10 @@ class Metrics:
             for name, text in _GAUGES.items()
         }
         self._dropped = Gauge(
-            "governed_auditor_labels_dropped_total", "Labels that came to nothing", [*names, "reason"], registry=self.registry
+            "governed_auditor_labels_dropped_total",
+            "Labels that came to nothing",
+            [*names, "reason"],
+            registry=self.registry,
         )
         self._bias = Gauge(
             "governed_bias_metric", "Fairness metric of a group against the reference",

@@ -149,7 +149,10 @@ class Watch:
         now = self._clock()
         about = {"revision": self.revision, "window": window, "evidence": digest, "time": timestamp(now)}
         self.verdict = {**found, **known, **about}
-        state = (found["verdict"], *(f"{m['attribute']}/{m['group']}/{m['name']}/{m['verdict']}" for m in found["metrics"]))
+        state = (
+            found["verdict"],
+            *(f"{m['attribute']}/{m['group']}/{m['name']}/{m['verdict']}" for m in found["metrics"]),
+        )
         if state != self._recorded or now - self._recorded_at >= RECORD_SECONDS:
             self._record(state, cells.dump())
         self._tell()
@@ -169,7 +172,9 @@ class Watch:
         body = msgspec.json.encode({"verdict": self.verdict, "counts": counts})
         summary = {k: self.verdict[k] for k in ("verdict", "samples", "summary", "evidence")}
         try:
-            self._journal.append_blocking(EventRecord("verdict", name, self.model, self.revision, now, body, summary), 30)
+            self._journal.append_blocking(
+                EventRecord("verdict", name, self.model, self.revision, now, body, summary), 30
+            )
         except (JournalError, TimeoutError) as error:
             self.unrecorded += 1
             log("error", "a verdict could not be recorded", error=str(error))

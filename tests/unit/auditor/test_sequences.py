@@ -1,0 +1,109 @@
+"""What is valid at all times: coverage by simulation, agreement of interval and evidence, exact bets."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from governed_serving.auditor.betting import LAMBDAS, PairBetting, betting_interval, log_wealth
+from governed_serving.auditor.metrics import METRICS
+from governed_serving.auditor.sequences import e_benjamini_hochberg, metric_evidence, metric_sequence
+
+ALPHA = 0.05
+
+
+def table(k: int, n: int) -> np.ndarray:
+    return np.array([[0, 0, n - k], [0, 0, k]])
+
+
+@given(st.integers(0, 300), st.integers(300, 900), st.integers(0, 300), st.integers(300, 900), st.floats(0.0, 0.3))
+def test_evidence_and_interval_say_the_same(k1: int, n1: int, k0: int, n0: int, bound: float) -> None:
+    """The interval leaves out the bounds exactly when the e-value against them reaches 1/alpha."""
+    u, p = table(k1, n1), table(k0, n0)
+    name = "statisticalParityDifference"
+    interval = metric_sequence(name, u, p, 1 - ALPHA)
+    evidence = metric_evidence(name, u, p, -bound, bound)
+    outside = max(interval.lower - bound, -bound - interval.upper)
+    if abs(outside) > 1e-9 and abs(interval.lower) < 1 and abs(interval.upper) < 1:
+        assert (outside > 0) == (evidence > -np.log(ALPHA))
+
+
+@pytest.mark.parametrize("name", sorted(METRICS))
+def test_every_metric_has_an_interval_around_its_value(name: str) -> None:
+    u, p = np.array([[300, 200, 5], [100, 600, 5]]), np.array([[500, 200, 9], [300, 900, 9]])
+    interval = metric_sequence(name, u, p, 0.95)
+    assert interval.lower <= float(METRICS[name](u, p)) <= interval.upper
+    wide = metric_sequence(name, u, p, 0.999)
+    assert wide.lower <= interval.lower <= interval.upper <= wide.upper
+
+
+def test_composite_null_is_not_rejected_inside_its_bounds() -> None:
+    """True difference .08 against |SPD| ≤ .1, looked at after every batch."""
+    rng = np.random.default_rng(0)
+    false = 0
+    for _ in range(100):
+        k1, k0 = rng.binomial(10, 0.42, 300).cumsum(), rng.binomial(10, 0.5, 300).cumsum()
+        looks = (
+            metric_evidence(
+                "statisticalParityDifference",
+                table(int(k1[i]), 10 * (i + 1)),
+                table(int(k0[i]), 10 * (i + 1)),
+                -0.1,
+                0.1,
+            )
+            for i in range(5, 300, 12)
+        )
+        false += max(looks) > -np.log(ALPHA)
+    assert false <= 5
+
+
+def test_one_group_without_a_case_bounds_the_ratio_from_one_side() -> None:
+    interval = metric_sequence("disparateImpactRatio", table(0, 400), table(200, 400), 0.95)
+    assert interval.lower == 0.0
+    assert 0 < interval.upper < 0.2
+
+
+def test_bets_are_a_martingale_under_the_boundary_of_the_null() -> None:
+    """E[1 + λ(D − ε)] ≤ 1 for every λ of the grid when the mean difference is at most ε: exactly, not by simulation."""
+    for epsilon, probability in ((0.0, [0.25, 0.5, 0.25]), (0.1, [0.2, 0.5, 0.3])):
+        bets = LAMBDAS / (1 + epsilon)
+        growth = [1 + bets * (d - epsilon) for d in (-1, 0, 1)]
+        assert sum(p * g for p, g in zip(probability, growth, strict=True)) == pytest.approx(np.ones(len(bets)))
+        assert np.min(growth) > 0
+
+
+def test_bets_find_a_difference_and_their_interval_covers_it() -> None:
+    rng = np.random.default_rng(3)
+    bets = PairBetting()
+    for _ in range(40):
+        bets.add(rng.random(100) < 0.35, rng.random(60) < 0.5)
+    assert bets.log_evidence(0.0) > np.log(20)
+    assert bets.log_evidence(0.3) < 0
+    interval = betting_interval(bets.pairs)
+    assert interval.lower < -0.15 < interval.upper < 0
+
+
+@given(st.lists(st.integers(1, 60), min_size=1, max_size=10), st.integers(0, 2**32 - 1))
+def test_pairs_do_not_depend_on_how_a_stream_is_cut(cuts: list[int], seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    one, two = rng.integers(0, 2, sum(cuts)), rng.integers(0, 2, sum(cuts))
+    whole, parts = PairBetting(), PairBetting()
+    whole.add(one, two)
+    places = np.cumsum(cuts)[:-1]
+    for a, b in zip(np.split(one, places), np.split(two, places[::-1] if len(places) == 1 else places), strict=True):
+        parts.add(a, b)
+        parts = PairBetting.load(parts.dump())
+    assert parts.pairs.tolist() == whole.pairs.tolist()
+
+
+def test_wealth_broadcasts() -> None:
+    pairs = np.array([[10, 50, 20], [0, 0, 0]])
+    assert log_wealth(pairs)[1] == pytest.approx(0.0)
+    assert log_wealth(pairs)[0] == pytest.approx(log_wealth(pairs[0]))
+
+
+def test_e_bh_needs_more_evidence_for_fewer_discoveries() -> None:
+    evidence = {"a": np.log(50), "b": np.log(45), "c": 0.0, "d": -1.0}
+    assert set(e_benjamini_hochberg(evidence, 0.95)) == {"a", "b"}
+    assert e_benjamini_hochberg({"a": np.log(50), "c": 0.0, "d": -1.0, "e": 0.0}, 0.95) == []
+    assert e_benjamini_hochberg([], 0.95) == []

@@ -1,0 +1,270 @@
+"""The auditor's parts without processes: every crash point of shipping, splits and restarts of the fold, late labels, windows."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from governed_api.governance import Bias
+from governed_serving.archive.client import Appended
+from governed_serving.auditor.cells import Cells
+from governed_serving.auditor.grouping import Grouping, outcomes
+from governed_serving.auditor.service.entries import entries_of
+from governed_serving.auditor.service.folding import Fold, label_of
+from governed_serving.auditor.service.shipping import Shipper
+from governed_serving.auditor.service.tail import Tail
+from governed_serving.auditor.windows import Window
+from governed_serving.crypto import Keyset, SegmentCipher
+from governed_serving.journal import Journal, JournalReader, open_chunk
+from governed_serving.records import EventRecord, ExplanationRecord, LedgerEntry, canonical, timestamp
+
+from .processes import SPEC, local_keyset, people, prediction
+
+BIAS = Bias.model_validate(SPEC["spec"]["governance"]["bias"])
+
+
+@pytest.fixture
+def keyset(tmp_path: Path) -> Iterator[Keyset]:
+    yield local_keyset(tmp_path)
+
+
+def write(spool: Path, keyset: Keyset, rows: list[tuple[str, str]], first: int = 0) -> None:
+    with Journal(spool, "server-pod", SegmentCipher(keyset), "PageCache", segment_bytes=1 << 14) as journal:
+        for number, (sex, decision) in enumerate(rows, first):
+            journal.append_blocking(prediction(number, sex, decision))
+
+
+class Killed(Exception):
+    """The process ended here."""
+
+
+class Archive:
+    """Numbered appends and addressed blobs, as the archive answers them; ``killing`` ends the caller before or after call n."""
+
+    def __init__(self) -> None:
+        self.blobs: dict[str, bytes] = {}
+        self.entries: list[bytes] = []
+        self.calls = 0
+        self.kill_before = self.kill_after = -1
+
+    def _call(self, work: Any) -> Any:
+        self.calls += 1
+        if self.calls == self.kill_before:
+            raise Killed
+        answer = work()
+        if self.calls == self.kill_after:
+            raise Killed
+        return answer
+
+    def put_blob(self, data: bytes) -> str:
+        from hashlib import sha256
+
+        address = sha256(data).hexdigest()
+        self._call(lambda: self.blobs.__setitem__(address, data))
+        return address
+
+    def next_seq(self, stream: str) -> int:
+        assert stream
+        return len(self.entries)
+
+    def append_batch(self, stream: str, first: int, entries: list[bytes]) -> Appended:
+        assert stream.startswith("server-pod.")
+
+        def work() -> Appended:
+            assert first <= len(self.entries), "a gap"
+            known = self.entries[first : first + len(entries)]
+            assert known == entries[: len(known)], "a number repeated with other content"
+            self.entries += entries[len(known) :]
+            return Appended(first, len(self.entries), [(first, len(entries))])
+
+        return self._call(work)
+
+
+@pytest.mark.parametrize("call", range(1, 9))
+@pytest.mark.parametrize("when", ["kill_before", "kill_after"])
+def test_shipping_arrives_once_whatever_call_the_process_dies_in(
+    tmp_path: Path, keyset: Keyset, call: int, when: str
+) -> None:
+    archive, cipher = Archive(), SegmentCipher(keyset)
+    setattr(archive, when, call)
+    written = 0
+    for part in range(3):
+        write(tmp_path, keyset, people(40, part), written)
+        written += 40
+        for _ in range(30):
+            shipper = Shipper(tmp_path, archive, cipher, "default")  # type: ignore[arg-type]
+            try:
+                while shipper.step():
+                    continue
+                break
+            except Killed:
+                write(tmp_path, keyset, people(10, 9), written)  # traffic goes on while the auditor is away
+                written += 10
+    entries = [json.loads(e) for e in archive.entries]
+    assert [e["id"] for e in entries] == [f"request-{n}" for n in range(written)]
+    for entry in entries:
+        frames = dict(open_chunk(archive.blobs[entry["blob"]], cipher))
+        assert frames[entry["frame"]].ids[entry["index"]] == entry["id"]
+
+
+def test_entries_are_canonical_byte_for_byte(tmp_path: Path, keyset: Keyset) -> None:
+    cipher = SegmentCipher(keyset)
+    odd = prediction(0, "M", "yes")
+    odd = msgspec.structs.replace(odd, id='say "hi" 你好\\\n')
+    with Journal(tmp_path, "server-pod", cipher) as journal:
+        for record in (
+            odd,
+            ExplanationRecord("request-0", "loans", "r1", 5.0, b"{}"),
+            EventRecord("label", "request-0", "loans", "r1", 6.5, b"{}", {"n": 1}),
+        ):
+            journal.append_blocking(record)
+    chunk = JournalReader(tmp_path, "server-pod", cipher).chunk(0)
+    assert chunk is not None
+    found = [entry for entry, _ in entries_of(chunk, "default")]
+    expected = [
+        LedgerEntry(
+            "prediction", "default", "loans", odd.id, timestamp(odd.time), "r1", chunk.digest, chunk.first_seq, 0
+        ),
+        LedgerEntry(
+            "explanation", "default", "loans", "request-0", timestamp(5.0), "r1", chunk.digest, chunk.first_seq + 1
+        ),
+        LedgerEntry(
+            "label",
+            "default",
+            "loans",
+            "request-0",
+            timestamp(6.5),
+            "r1",
+            chunk.digest,
+            chunk.first_seq + 2,
+            summary={"n": 1},
+        ),
+    ]
+    assert found == [canonical(entry) for entry in expected]
+
+
+def test_restarts_anywhere_give_the_state_of_an_undisturbed_run(tmp_path: Path, keyset: Keyset) -> None:
+    cipher = SegmentCipher(keyset)
+    write(tmp_path, keyset, people(300, 4))
+    whole = Fold(BIAS, "r1")
+    for _, record in JournalReader(tmp_path, "server-pod", cipher).read():
+        whole.record(record)
+    tail = Tail(tmp_path, keyset, cipher, Fold(BIAS, "r1"))
+    step = 0
+    while tail.step(most=7):
+        step += 1
+        if step % 2:  # every other step is lost with the process: it must be folded again
+            tail.save()
+        if step % 3 == 0:
+            tail = Tail(tmp_path, keyset, cipher, Fold(BIAS, "r1"))
+    assert tail.fold.dump() == whole.dump()
+    assert whole.rows == 300
+
+
+def test_another_revision_begins_anew_and_passes_old_records_over(tmp_path: Path, keyset: Keyset) -> None:
+    cipher = SegmentCipher(keyset)
+    write(tmp_path, keyset, people(20, 4))
+    first = Tail(tmp_path, keyset, cipher, Fold(BIAS, "r1"))
+    first.step()
+    first.save()
+    second = Tail(tmp_path, keyset, cipher, Fold(BIAS, "r2"))
+    assert "revision" in second.restarted
+    write(tmp_path, keyset, people(20, 5), 20)
+    second.step()
+    assert (first.fold.rows, second.fold.rows) == (20, 0)
+
+
+def test_state_and_spool_hold_no_plaintext(tmp_path: Path, keyset: Keyset) -> None:
+    write(tmp_path, keyset, people(20, 4))
+    tail = Tail(tmp_path, keyset, SegmentCipher(keyset), Fold(BIAS, "r1"))
+    tail.step()
+    tail.save()
+    assert all(b"request-1" not in path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.permutations(range(12)), st.integers(0, 12))
+def test_labels_join_whether_they_come_before_or_after(order: list[int], early: int) -> None:
+    from governed_serving.journal.predictions import merge
+
+    fold, rows = Fold(BIAS, "r1"), people(12, 6)
+
+    def label(number: int) -> None:
+        body = msgspec.json.encode({"id": f"request-{number}", "label": ["yes"] if number % 2 else "no"})
+        fold.record(EventRecord("label", f"request-{number}", "loans", "r1", 0.0, body))
+
+    for number in order[:early]:
+        label(number)
+    fold.record(merge([prediction(n, *rows[n]) for n in range(12)]))
+    for number in order[early:]:
+        label(number)
+    expected = Cells(("sex",))
+    for number, (sex, decision) in enumerate(rows):
+        expected.put((sex,), np.eye(6, dtype=np.int64)[3 * (decision == "yes") + number % 2].reshape(2, 3))
+    assert fold.cells().dump() == expected.dump()
+    label(0)
+    assert fold.labels.dropped["repeated"] == 1
+
+
+def test_label_memory_is_bounded_and_counts_what_it_loses() -> None:
+    from governed_serving.journal.predictions import merge
+
+    fold = Fold(BIAS, "r1", label_capacity=10)
+    for start in range(0, 100, 5):
+        fold.record(merge([prediction(n, "M", "yes") for n in range(start, start + 5)]))
+    assert fold.labels.remembered <= 20
+    assert fold.labels.forgotten == 100 - fold.labels.remembered
+    for number in range(30):
+        fold.labels.label(f"nobody-{number}", [1])
+    assert (fold.labels.waiting, fold.labels.dropped["evicted"]) == (10, 20)
+
+
+def test_predictions_without_the_attribute_say_so() -> None:
+    from governed_serving.journal.predictions import merge
+
+    bias = Bias.model_validate({**SPEC["spec"]["governance"]["bias"], "protectedAttributes": [{"name": "religion"}]})
+    fold = Fold(bias, "r1")
+    fold.record(merge([prediction(1, "M", "yes")]))
+    assert fold.absent == {"religion"}
+    assert fold.cells().values("religion") == ["(missing)"]
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 4))
+def test_sliding_windows_add_up_over_replicas(seed: int, replicas: int) -> None:
+    rng = np.random.default_rng(seed)
+    minutes = np.sort(rng.integers(0, 50, 400))
+    outcome, owner = rng.integers(0, 2, 400), rng.integers(0, replicas, 400)
+
+    def window(rows: np.ndarray) -> Window:
+        made = Window(("g",), samples=100)
+        for row in np.flatnonzero(rows):
+            made.add({"g": (np.zeros(1, np.int64), ["a"])}, outcome[[row]], made.bucket_of(minutes[[row]] * 60.0))
+        return made
+
+    merged = Window(("g",), samples=100)
+    for replica in range(replicas):
+        merged.merge(Window.load(window(owner == replica).dump()))
+    whole = window(np.ones(400, bool))
+    assert merged.total().dump() == whole.total().dump()
+    assert 100 <= whole.total().rows <= 400
+
+
+def test_numeric_attributes_get_bands_from_the_training_range() -> None:
+    codes, names = Grouping.of("age", 18, 68).encode(np.array([17.0, 28.0, 67.0, np.nan], np.float32), None)
+    assert [names[c] for c in codes] == ["< 28", "[28, 38)", "≥ 58", "(missing)"]
+    codes, names = Grouping.of("flag", 0, 1).encode(np.array([0.0, 1.0], np.float32), None)
+    assert [names[c] for c in codes] == ["0", "1"]
+
+
+def test_outcomes_of_words_numbers_and_scores() -> None:
+    assert outcomes(np.array([0, 1, 0]), ["no", "yes"], "yes", None).tolist() == [False, True, False]
+    assert outcomes(np.array([1, 0]), None, "1", None).tolist() == [True, False]
+    assert outcomes(np.array([0.2, 0.5]), None, None, 0.5).tolist() == [False, True]
+    assert label_of(BIAS, ["yes", "no", 1]) == [1, 0, 0]

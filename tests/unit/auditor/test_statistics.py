@@ -1,0 +1,115 @@
+"""Intervals, tests and corrections against scipy and statsmodels."""
+
+import math
+
+import numpy as np
+import pytest
+import scipy.special
+import scipy.stats
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.proportion import confint_proportions_2indep, proportion_confint
+
+from governed_serving.auditor.bootstrap import bca
+from governed_serving.auditor.hypotheses import benjamini_hochberg, chi_square, fisher_exact, holm, permutation_test
+from governed_serving.auditor.intervals import binomial_sequence, clopper_pearson, katz, newcombe, wilson
+from governed_serving.auditor.metrics import METRICS
+from governed_serving.auditor.special import beta_quantile, chi_square_tail, incomplete_beta, normal_quantile
+
+counts = st.integers(0, 400)
+
+
+@given(st.floats(0.001, 500), st.integers(1, 200))
+def test_chi_square_tail(x: float, degrees: int) -> None:
+    assert chi_square_tail(x, degrees) == pytest.approx(scipy.stats.chi2.sf(x, degrees), rel=1e-9, abs=1e-14)
+
+
+@given(st.floats(0.1, 3000), st.floats(0.1, 3000), st.floats(0.0, 1.0))
+def test_incomplete_beta(a: float, b: float, x: float) -> None:
+    assert incomplete_beta(a, b, x) == pytest.approx(scipy.special.betainc(a, b, x), rel=1e-8, abs=1e-12)
+
+
+@settings(deadline=None)
+@given(st.floats(0.001, 0.999), st.integers(1, 500), st.integers(1, 500))
+def test_beta_quantile(p: float, a: int, b: int) -> None:
+    assert beta_quantile(p, a, b) == pytest.approx(scipy.stats.beta.ppf(p, a, b), abs=1e-9)
+
+
+def test_normal_quantile() -> None:
+    assert normal_quantile(0.975) == pytest.approx(scipy.stats.norm.ppf(0.975), abs=1e-12)
+    assert (normal_quantile(0), normal_quantile(1)) == (-math.inf, math.inf)
+
+
+@settings(deadline=None)
+@given(st.integers(0, 300), st.integers(1, 300), st.sampled_from([0.9, 0.95, 0.99]))
+def test_intervals_of_a_rate(k: int, n: int, level: float) -> None:
+    k = min(k, n)
+    for ours, method in ((wilson, "wilson"), (clopper_pearson, "beta")):
+        assert tuple(ours(k, n, level)) == pytest.approx(proportion_confint(k, n, 1 - level, method), abs=1e-8)
+
+
+@given(st.integers(0, 80), st.integers(80, 200), st.integers(0, 80), st.integers(80, 200))
+def test_newcombe(k1: int, n1: int, k0: int, n0: int) -> None:
+    expected = confint_proportions_2indep(k1, n1, k0, n0, compare="diff", method="newcomb")
+    assert tuple(newcombe(k1, n1, k0, n0)) == pytest.approx(expected, abs=1e-9)
+
+
+@given(st.integers(1, 80), st.integers(81, 200), st.integers(1, 80), st.integers(81, 200))
+def test_katz(k1: int, n1: int, k0: int, n0: int) -> None:
+    expected = confint_proportions_2indep(k1, n1, k0, n0, compare="ratio", method="log")
+    assert tuple(katz(k1, n1, k0, n0)) == pytest.approx(expected, rel=1e-9)
+
+
+@settings(max_examples=60)
+@given(st.integers(0, 60), st.integers(0, 60), st.integers(0, 60), st.integers(0, 60))
+def test_fisher(a: int, b: int, c: int, d: int) -> None:
+    expected = scipy.stats.fisher_exact([[a, b], [c, d]])
+    found = fisher_exact([[a, b], [c, d]])
+    assert found.p_value == pytest.approx(expected.pvalue, abs=1e-9)
+
+
+@given(st.lists(st.lists(st.integers(1, 500), min_size=3, max_size=3), min_size=2, max_size=6))
+def test_chi_square(table: list[list[int]]) -> None:
+    expected = scipy.stats.chi2_contingency(table, correction=False)
+    found = chi_square(table)
+    assert found.statistic == pytest.approx(expected.statistic, rel=1e-9, abs=1e-9)
+    assert found.p_value == pytest.approx(expected.pvalue, rel=1e-8, abs=1e-13)
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=30))
+def test_corrections(p_values: list[float]) -> None:
+    assert holm(p_values) == pytest.approx(multipletests(p_values, method="holm")[1], abs=1e-12)
+    assert benjamini_hochberg(p_values) == pytest.approx(multipletests(p_values, method="fdr_bh")[1], abs=1e-12)
+
+
+def test_permutation_agrees_with_fisher() -> None:
+    found = permutation_test(30, 100, 45, 100, draws=99_999)
+    assert found.p_value == pytest.approx(fisher_exact([[30, 70], [45, 55]]).p_value, abs=0.004)
+
+
+def test_bca_equals_scipys_on_the_rows() -> None:
+    u, p = np.array([[30, 20, 0], [10, 60, 0]]), np.array([[50, 20, 0], [30, 90, 0]])
+    metric = METRICS["equalOpportunityDifference"]
+
+    def rows(table: np.ndarray) -> np.ndarray:
+        return np.repeat(np.arange(6), table.ravel())
+
+    def statistic(a: np.ndarray, b: np.ndarray) -> float:
+        return float(metric(*(np.bincount(x.astype(int), minlength=6).reshape(2, 3) for x in (a, b))))
+
+    expected = scipy.stats.bootstrap(
+        (rows(u), rows(p)), statistic, n_resamples=3000, vectorized=False, rng=np.random.default_rng(0)
+    )
+    assert tuple(bca(metric, u, p, draws=20_000)) == pytest.approx(tuple(expected.confidence_interval), abs=0.012)
+
+
+def test_confidence_sequence_of_a_rate_covers_at_all_times() -> None:
+    rng = np.random.default_rng(5)
+    missed = 0
+    for _ in range(60):
+        k = np.cumsum(rng.random(800) < 0.3)
+        missed += any(
+            not (low <= 0.3 <= high) for low, high in (binomial_sequence(int(k[n - 1]), n) for n in range(10, 801, 79))
+        )
+    assert missed <= 6
