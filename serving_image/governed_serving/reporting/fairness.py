@@ -1,5 +1,6 @@
 """The page's section on groups: what was decided in the data, by the model on held-out rows, and in service."""
 
+from dataclasses import replace
 from typing import Any
 
 from governed_serving.auditor.cells import Cells
@@ -93,7 +94,8 @@ def _metric_forests(metrics: list[dict[str, Any]], centre: float, label: str) ->
         ]
         plots.append(
             figure(
-                forest("Live metrics with intervals", rows, label, bounds, centre), "Shaded: what the manifest allows."
+                forest("Live metrics with intervals", rows, label, bounds, centre),
+                "Live metrics with their intervals; shaded: what the manifest allows",
             )
         )
     return plots
@@ -194,8 +196,9 @@ def _strata(data: dict[str, Any], where: str, what: str) -> Safe:
         whole = {d["group"]: d["spd"] for d in data.get("disparities", [])}
         for compared in found.get("adjusted", []) or [{"group": g, "spd": v} for g, v in whole.items()]:
             group = compared["group"]
-            rows = [Estimate("in all", compared["spd"], series=1, strong=True)]
-            rows += [_audited(r, name) for r in found.get("byStratum", []) if r["group"] == group]
+            whole_row = next((d for d in data.get("disparities", []) if d["group"] == group), {"spd": compared["spd"]})
+            rows = [replace(_audited(whole_row, "in all"), series=1, strong=True)]
+            rows += [_audited(r, f"{name} {r['stratum']}") for r in found.get("byStratum", []) if r["group"] == group]
             if compared.get("adjustedSpd") is not None:
                 rows.append(Estimate(f"adjusted for {name}", compared["adjustedSpd"], series=2, strong=True))
             title = f"{group} against the others by {name}, in {where}"
@@ -210,12 +213,13 @@ def _strata(data: dict[str, Any], where: str, what: str) -> Safe:
     return text(blocks)
 
 
-def _audited(row: dict[str, Any], name: str) -> Estimate:
+def _audited(row: dict[str, Any], label: str) -> Estimate:
+    """An audited difference, with its interval where the audit says the counts."""
     counts = [row.get(k) for k in ("favorable", "rows", "referenceFavorable", "referenceRows")]
-    label = f"{name} {row['stratum']}"
     if any(c is None for c in counts):
         return Estimate(label, row["spd"])
-    low, high = newcombe(int(counts[0] or 0), int(counts[1] or 0), int(counts[2] or 0), int(counts[3] or 0), _LEVEL)
+    k1, n1, k0, n0 = (int(c or 0) for c in counts)
+    low, high = newcombe(k1, n1, k0, n0, _LEVEL)
     return Estimate(label, row["spd"], low, high)
 
 

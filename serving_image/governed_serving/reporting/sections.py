@@ -202,6 +202,7 @@ def gates_section(dossier: Dossier) -> Safe:
             [[k, number(v)] for k, v in metrics.items()],
             "Quality on held-out rows of what ships",
             numeric=(1,),
+            narrow=True,
         )
         if metrics
         else None,

@@ -1,0 +1,357 @@
+"""The page over a real (small) archive: Berkeley 1973 served, journalled, audited, explained; and what it says when things are wrong."""
+
+import re
+from datetime import UTC, datetime
+from html.parser import HTMLParser
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from governed_api.governance import Bias
+from governed_serving.archive.entrylog import Batch
+from governed_serving.archive.service import Archive
+from governed_serving.archive.sources import DirectorySource
+from governed_serving.crypto import DirectoryStore, Kek, Keyring, SegmentCipher
+from governed_serving.journal import Field, Journal, JournalReader, Prediction, PredictionSchema
+from governed_serving.records import ExplanationRecord, LedgerEntry, canonical
+from governed_serving.reporting.__main__ import main
+from governed_serving.reporting.clauses import judge_clauses
+from governed_serving.reporting.dossier import Dossier, gather
+from governed_serving.reporting.markup import Safe, tag
+from governed_serving.reporting.page import render_page
+from governed_serving.reporting.svg import Estimate, Line, curves, dots, forest, signed_bars, ticks
+from governed_serving.trainer.audit import audit
+
+KEY, MODEL_KEY = bytes(32), bytes([5]) * 32
+NOW = datetime(2026, 1, 2, tzinfo=UTC)
+HOSTILE = "<script>alert('x')</script>&\""
+# Bickel, Hammel, O'Connell 1975: department → (men admitted, rejected, women admitted, rejected)
+BERKELEY = {
+    "A": (512, 313, 89, 19),
+    "B": (353, 207, 17, 8),
+    "C": (120, 205, 202, 391),
+    "D": (138, 279, 131, 244),
+    "E": (53, 138, 94, 299),
+    "F": (22, 351, 24, 317),
+}
+
+
+def applicants() -> tuple[list[str], list[str], list[bool]]:
+    rows = [
+        (department, sex, admitted)
+        for department, counts in BERKELEY.items()
+        for (sex, admitted), count in zip(
+            (("male", True), ("male", False), ("female", True), ("female", False)), counts, strict=True
+        )
+        for _ in range(count)
+    ]
+    return [r[0] for r in rows], [r[1] for r in rows], [r[2] for r in rows]
+
+
+def label_audit() -> dict[str, Any]:
+    bias = Bias.model_validate(
+        {
+            "protectedAttributes": [{"name": "sex", "privileged": ["male"]}],
+            "strata": ["department"],
+            "favorableOutcome": {"label": "admitted"},
+            "metrics": [{"name": "statisticalParityDifference", "thresholdLower": -0.1}],
+        }
+    )
+    departments, sexes, admitted = applicants()
+    groups = {"sex": np.array(sexes, object), "department": np.array(departments, object)}
+    return audit(bias, groups, np.array(admitted))
+
+
+def documents() -> dict[str, Any]:
+    table = label_audit()
+    features = [{"name": n, "type": "categorical", "dtype": "BYTES"} for n in ("department", "sex")]
+    return {
+        "model.json": {
+            "name": "admissions",
+            "task": "classification",
+            "label": "decision",
+            "favorable": "admitted",
+            "features": features,
+        },
+        "training.json": {
+            "curve": [{"trainingLoss": 0.6 - i / 100, "validationAccuracy": 0.6} for i in range(5)],
+            "dataset": {
+                "digest": "sha256:" + "a" * 64,
+                "source": HOSTILE,
+                "rows": 4526,
+                "personalData": {"note": {"EMAIL": 3}},
+                "schema": [],
+            },
+        },
+        "evaluation.json": {
+            "data": table,
+            "groups": table,
+            "importances": [{"feature": "department", "value": 0.3}],
+            "metrics": {"accuracy": 0.68},
+        },
+    }
+
+
+REPORT = {
+    "status": {
+        "auditor": {
+            "verdict": "Fail",
+            "summary": "statisticalParityDifference −0.14",
+            "samples": 4526,
+            "observedAt": "2026-01-01T00:00:00.000Z",
+            "metrics": [
+                {
+                    "name": "statisticalParityDifference", "attribute": "sex", "group": "female", "reference": "male",
+                    "value": -0.1416, "lower": -0.18, "upper": -0.1, "thresholdLower": -0.1, "thresholdUpper": None, "verdict": "Fail",
+                }
+            ],
+        },
+        "trainer": {"phase": "Succeeded", "gates": [{"name": "latency", "measured": 1.1, "budget": 0.8, "verdict": "fail", "message": HOSTILE}]},
+    }
+}  # fmt: skip
+
+
+async def archived(root: Path, spool: Path) -> None:
+    """4,526 applicants served in six requests with one masked note each, and an explanation of the first."""
+    archive = Archive(root, Kek(KEY), "default")
+    cipher = SegmentCipher(Keyring(Kek(MODEL_KEY), DirectoryStore(root / "keysets" / "admissions")).keyset("journal"))
+    fields = (Field("department", "BYTES"), Field("sex", "BYTES"), Field("note", "BYTES"))
+    schema = PredictionSchema("admissions", "r1", "sha256:a", fields, (Field("label", "BYTES"),))
+    departments, sexes, admitted = applicants()
+    journal = Journal(spool, "server-0", cipher)
+    for department in BERKELEY:
+        place = [i for i, d in enumerate(departments) if d == department]
+        columns = [
+            [department] * len(place),
+            [sexes[i] for i in place],
+            ["call <PHONE_NUMBER>"] + ["-"] * (len(place) - 1),
+        ]
+        labels = ["admitted" if admitted[i] else "rejected" for i in place]
+        await journal.append(Prediction(schema, f"req-{department}", 0.0, len(place), columns, [labels]))
+    attributions = [
+        {"feature": "department", "value": HOSTILE, "attribution": 0.3, "interval": [0.2, 0.4]},
+        {"feature": "sex", "value": "male", "attribution": -0.01},
+    ]
+    body = msgspec.json.encode(
+        {"explanations": [{"method": "shap", "target": "admitted", "attributions": attributions, "seed": 7}]}
+    )
+    await journal.append(ExplanationRecord("req-A", "admissions", "r1", 0.0, body))
+    journal.close()
+    entries, reader, following = [], JournalReader(spool, "server-0", cipher), 0
+    while chunk := reader.chunk(following):
+        following = chunk.last_seq + 1
+        archive.blobs.put(chunk.digest, chunk.data)
+        for number, record in enumerate(chunk.records, chunk.first_seq):
+            explained = isinstance(record, ExplanationRecord)
+            for i, id in enumerate([record.id] if explained else record.ids):  # type: ignore[union-attr]
+                kind = "explanation" if explained else "prediction"
+                entries.append(
+                    LedgerEntry(
+                        kind, "default", "admissions", id, "2026-01-01T00:00:00.000Z", "r1", chunk.digest, number, i
+                    )
+                )
+    entries.append(LedgerEntry("dataset", "default", "admissions", "d", "2026-01-01T00:00:00.000Z", digest="sha256:a"))
+    entries.append(LedgerEntry("verdict", "default", "admissions", "v", "2026-01-01T00:00:00.000Z"))
+    entries.append(LedgerEntry("prediction", "default", "other", "req-A", "2026-01-01T00:00:00.000Z"))
+    own = [canonical(e) for e in entries if e.model == "admissions"]
+    archive.appender.submit(Batch("admissions", "s", 0, own)).result(10)
+    archive.appender.submit(Batch("other", "s", 0, [canonical(entries[-1])])).result(10)
+    archive.close()
+
+
+@pytest.fixture
+async def root(tmp_path: Path) -> Path:
+    await archived(tmp_path / "archive", tmp_path / "spool")
+    return tmp_path / "archive"
+
+
+def dossier(root: Path, kek: Kek | None = Kek(MODEL_KEY)) -> Dossier:
+    source = DirectorySource(root, Kek(KEY))
+    return gather("admissions", report=REPORT, source=source, kek=kek, documents=documents(), made=NOW)
+
+
+class Structure(HTMLParser):
+    """Checks nesting, and collects what a page could load."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.seen: dict[str, int] = {}
+        self.links: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen[tag] = self.seen.get(tag, 0) + 1
+        self.links += [v or "" for k, v in attrs if k in ("src", "href", "action", "data", "xlink:href")]
+        if tag != "meta":
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:  # noqa: ARG002
+        self.seen[tag] = self.seen.get(tag, 0) + 1
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def structure(page: str) -> Structure:
+    found = Structure()
+    found.feed(page)
+    assert found.open == []
+    return found
+
+
+def test_the_page_is_one_file_that_loads_and_runs_nothing(root: Path) -> None:
+    page = render_page(dossier(root))
+    found = structure(page)
+    assert "script" not in found.seen
+    assert all(link.startswith("#") for link in found.links)
+    assert re.search(r"url\(|@import|http://|https://", page) is None
+    assert "default-src &#x27;none&#x27;" in page
+    assert "compliant" not in page.lower()
+    assert HOSTILE not in page
+    assert page.count("&lt;script&gt;") >= 2
+    assert found.seen["svg"] == found.seen["desc"] >= 6
+
+
+def test_simpsons_paradox_is_seen_in_the_data_and_in_what_was_served(root: Path) -> None:
+    found = dossier(root)
+    page = render_page(found)
+    assert "SPD −0.141645, DIR 0.681830" in page
+    assert "χ² 92.205" in page
+    assert (
+        "Simpson&#x27;s paradox. </strong>In all, female differs by −0.1416; compared within department by +0.0184"
+        in page
+    )
+    assert "adjusted for department" in page
+    assert re.search(r"department A.{0,900}\+0\.203 \[\+0\.11", page, re.S)
+    assert found.served is not None
+    assert found.served.cells is not None
+    counted = found.served.cells.by("sex")
+    assert dict(zip(counted.groups, counted.counts[:, 1].sum(1).tolist(), strict=True)) == {"female": 557, "male": 1198}
+    assert found.served.cells.rows == 4526
+
+
+def test_example_masking_and_proof_are_shown(root: Path) -> None:
+    found = dossier(root)
+    assert found.served is not None
+    assert found.served.masked == {"note": {"PHONE_NUMBER": 6}}
+    assert found.example is not None
+    assert found.example.id == "req-A"
+    assert found.example.prediction is not None
+    assert len(found.example.prediction["outputs"]["label"]) == 933
+    page = render_page(found)
+    assert "Inclusion proof: explanation req-A" in page
+    assert "department = &lt;script&gt;" in page
+    assert found.ledger is not None
+    assert found.ledger.counts["prediction"] == 6
+
+
+def test_without_a_key_content_stays_closed_and_is_said_so(root: Path) -> None:
+    page = render_page(dossier(root, None))
+    assert "No model key was given" in page
+    assert "PHONE_NUMBER" not in page
+    wrong = render_page(dossier(root, Kek(bytes([6]) * 32)))
+    assert "Not shown: served predictions" in wrong
+
+
+def test_a_tampered_ledger_heads_the_page(root: Path) -> None:
+    segment = next((root / "ledger" / "log").glob("*.seg"))
+    data = bytearray(segment.read_bytes())
+    data[100] ^= 1
+    segment.write_bytes(data)
+    page = render_page(dossier(root))
+    assert "The ledger does not verify." in page
+    assert page.index("does not verify") < page.index("Model and lineage")
+    verdicts = {c.number: c.verdict for c in judge_clauses(dossier(root))}
+    assert verdicts[16] == "fail"
+
+
+def test_clauses_name_what_is_there_and_what_is_missing(root: Path) -> None:
+    found = {c.number: c for c in judge_clauses(dossier(root))}
+    assert len(found) == 20
+    assert found[1].verdict == "fail"
+    assert "live bias verdict is Fail" in found[1].failed[0]
+    assert found[2].verdict == "no evidence"
+    assert "licence of the data" in found[2].missing
+    assert found[4].verdict == "not applicable"
+    assert found[13].present[-1][0] == "1 explanations by request id"
+    assert found[16].verdict == "pass"
+    assert found[19].verdict == "pass"
+    assert {c.verdict for c in judge_clauses(Dossier("m", NOW))} == {"no evidence", "not applicable"}
+
+
+def test_an_empty_dossier_still_makes_a_page() -> None:
+    page = render_page(gather("m", report={}, source=None, kek=None, made=NOW))
+    structure(page)
+    assert "No archive was given" in page
+
+
+def test_the_command_writes_the_page_or_one_line(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, key in (("kek", KEY), ("model-kek", MODEL_KEY)):
+        (tmp_path / name).write_bytes(key)
+        (tmp_path / name).chmod(0o600)
+    report = tmp_path / "report.json"
+    report.write_bytes(msgspec.json.encode(REPORT))
+    words = [
+        "html",
+        "--model",
+        "admissions",
+        "--report",
+        str(report),
+        "--archive",
+        str(root),
+        "--output",
+        str(tmp_path / "page.html"),
+    ]
+    words += ["--model-key", str(tmp_path / "model-kek")]
+    assert main([*words, "--key-file", str(tmp_path / "kek")]) == 0
+    structure((tmp_path / "page.html").read_text())
+    capsys.readouterr()
+    for bad, message in (
+        (["--key-file", str(tmp_path / "none")], "No such file"),
+        (["--key-file", str(tmp_path / "kek"), "--checkpoint", str(report)], "no status.archive.checkpoint"),
+    ):
+        assert main([*words, *bad]) == 1
+        err = capsys.readouterr().err
+        assert message in err
+        assert err.count("\n") == 1
+
+
+@given(low=st.floats(-1e6, 1e6), width=st.floats(1e-6, 1e6), count=st.integers(2, 9))
+def test_ticks_are_round_and_cover(low: float, width: float, count: int) -> None:
+    marks = ticks(low, low + width, count)
+    assert marks[0] <= low + width * 1e-6 + 1e-9
+    assert marks[-1] >= low + width - width * 1e-6 - 1e-9
+    assert 2 <= len(marks) <= count + 3
+    steps = {round(b - a, 6) for a, b in pairwise(marks)}
+    assert max(steps) - min(steps) <= 1e-5 * max(1.0, abs(max(steps)))
+
+
+def test_plots_say_their_values_and_survive_nothing() -> None:
+    plot = forest("t", [Estimate("a", 0.1, 0.0, None), Estimate("b", None)], "x", (-0.1, None))
+    assert "a +0.100 [+0.000, ∞]; b not defined" in plot
+    assert "allowed by the manifest" in plot
+    assert "loss over epoch: l from 1 to 0.5" in curves("t", [Line("l", [(1, 1.0), (2, 0.5)])], "epoch", "loss")
+    assert "g: a 50 %" in dots("t", {"g": [Estimate("a", 0.5)]}, ["a"], "x")
+    assert "a −0.200" in signed_bars("t", [Estimate("a", -0.2)], "x")
+    assert (curves("t", [], "", ""), dots("t", {}, [], ""), forest("t", [], ""), signed_bars("t", [], "")) == (
+        "",
+        "",
+        "",
+        "",
+    )
+
+
+def test_markup_escapes_what_it_did_not_make() -> None:
+    assert (
+        tag("a", "<b>", title='"', class_="x", data_n=1.5, hidden=False)
+        == '<a title="&quot;" class="x" data-n="1.5">&lt;b&gt;</a>'
+    )
+    assert tag("p", Safe("<i/>"), None, [1, "&"]) == "<p><i/>1&amp;</p>"
