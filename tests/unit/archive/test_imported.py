@@ -1,0 +1,81 @@
+"""Models from storageUri: an ONNX file or an artefact folder with the expected digest, nothing else."""
+
+import hashlib
+from pathlib import Path
+
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from governed_api.resolved import ResolvedModel
+from governed_serving.archive.errors import Unverified
+from governed_serving.archive.fetch import fetch, source_path
+from governed_serving.archive.imported import packed_import
+from governed_serving.artefact import MalformedArtefact, TamperedArtefact, load, unpack, write
+
+
+def resolved(uri: str, digest: str) -> ResolvedModel:
+    model = {"storageUri": uri, "digest": digest}
+    return ResolvedModel.model_validate({"name": "m", "namespace": "default", "spec": {"predictor": {"model": model}}})
+
+
+def onnx_file(path: Path, width: int = 1, output: str = "prediction") -> str:
+    """A graph that adds its two inputs; its digest."""
+    inputs = [helper.make_tensor_value_info(n, TensorProto.FLOAT, ["rows", width]) for n in ("a", "b")]
+    outputs = [helper.make_tensor_value_info(output, TensorProto.FLOAT, ["rows"])]
+    shape = helper.make_tensor("shape", TensorProto.INT64, [1], [-1])
+    nodes = [helper.make_node("Add", ["a", "b"], ["sum"]), helper.make_node("Reshape", ["sum", "shape"], [output])]
+    graph = helper.make_graph(nodes, "g", inputs, outputs, [shape])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    data = model.SerializeToString()
+    path.write_bytes(data)
+    return f"sha256:{hashlib.sha256(data).hexdigest()}"
+
+
+def test_an_onnx_file_becomes_an_artefact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    digest = onnx_file(tmp_path / "m.onnx")
+    model = resolved("file:m.onnx", digest)
+    (tmp_path / "spec.json").write_bytes(model.dump())
+    monkeypatch.setenv("GOVERNED_SPEC", str(tmp_path / "spec.json"))
+    monkeypatch.setenv("GOVERNED_MODEL_DIR", str(tmp_path / "model"))
+    monkeypatch.setenv("GOVERNED_SAMPLES_DIR", str(tmp_path))
+    assert digest in fetch()
+    found = load(tmp_path / "model")
+    assert [f.name for f in found.manifest.features] == ["a", "b"]
+    assert found.manifest.task == "regression"
+    assert onnx.load_from_string(found.model).graph.name == "g"
+
+
+def test_other_content_is_not_served(tmp_path: Path) -> None:
+    digest = onnx_file(tmp_path / "m.onnx")
+    model = resolved("file:m.onnx", digest)
+    (tmp_path / "m.onnx").write_bytes((tmp_path / "m.onnx").read_bytes() + b"x")
+    with pytest.raises(Unverified, match="it is not served"):
+        packed_import(tmp_path / "m.onnx", digest, model)
+
+
+@pytest.mark.parametrize(("width", "output", "message"), [(3, "prediction", "input a is"), (1, "y", "outputs must be")])
+def test_a_graph_of_another_shape_is_refused_by_name(tmp_path: Path, width: int, output: str, message: str) -> None:
+    digest = onnx_file(tmp_path / "m.onnx", width, output)
+    with pytest.raises(MalformedArtefact, match=message):
+        packed_import(tmp_path / "m.onnx", digest, resolved("file:m.onnx", digest))
+
+
+def test_an_artefact_folder_is_taken_as_it_is(tmp_path: Path) -> None:
+    digest = onnx_file(tmp_path / "m.onnx")
+    packed = packed_import(tmp_path / "m.onnx", digest, resolved("file:m.onnx", digest))
+    write(packed, tmp_path / "folder")
+    whole = f"sha256:{hashlib.sha256(packed).hexdigest()}"
+    assert packed_import(tmp_path / "folder", whole, resolved("file:folder", whole)) == packed
+    assert "model.onnx" in unpack(packed, whole)
+    (tmp_path / "folder" / "model.onnx").chmod(0o644)
+    (tmp_path / "folder" / "model.onnx").write_bytes(b"other")
+    with pytest.raises(TamperedArtefact):
+        packed_import(tmp_path / "folder", whole, resolved("file:folder", whole))
+
+
+def test_claim_paths_stay_in_their_volume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GOVERNED_SAMPLES_DIR", str(tmp_path))
+    assert source_path("pvc://claim/sub/m.onnx") == tmp_path / "sub" / "m.onnx"
+    with pytest.raises(Unverified, match="leaves the volume of claim c"):
+        source_path("pvc://c/../../etc/passwd")
