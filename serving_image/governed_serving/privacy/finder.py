@@ -175,16 +175,18 @@ class Finder:
             low -= 1
         match = _RUN.match(data, end)
         high = end if match is None else match.end()
-        region = data[low:high]
-        taken = self._digits(region) if region.isdigit() else self._search(region)
-        spans.extend(Span(entity, low + a, low + b) for entity, a, b in taken)
+        region = data[low:high].rstrip(b".'%-")
+        taken = self._token(region) if region.isalnum() else self._search(region)
+        for entity, first, last in taken:
+            spans.append(Span(entity, low + first, low + last))
         return high
 
-    def _digits(self, region: bytes) -> list[Span]:
-        """A bare number is one of a few things, by its length."""
-        size = len(region)
+    def _token(self, region: bytes) -> list[Span]:
+        """A token without separators is an entity as a whole or holds none."""
+        size, bare = len(region), region.isdigit()
         for recogniser in self._numbers:
-            if size >= recogniser.digits and recogniser.pattern.fullmatch(region) and _holds(recogniser, region):
+            least = recogniser.bare if bare else recogniser.digits
+            if size >= least and recogniser.pattern.fullmatch(region) and _holds(recogniser, region):
                 return [Span(recogniser.entity, 0, size)]
         return []
 
