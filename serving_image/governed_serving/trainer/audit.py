@@ -25,7 +25,15 @@ ERRORS = {
     "equalizedOdds": "equalizedOddsDifference",
     "predictiveParity": "predictiveParityDifference",
 }
-"""Name in evaluation.json → metric."""
+RATES = {
+    "accuracy": "accuracy",
+    "selectionRate": "selectionRate",
+    "baseRate": "baseRate",
+    "tpr": "truePositiveRate",
+    "fpr": "falsePositiveRate",
+    "ppv": "predictiveValue",
+}
+"""Names in evaluation.json → the auditor's metrics and rates."""
 
 
 def favorable(bias: Bias, values: NDArray[Any], classes: tuple[str | int, ...]) -> Flags:
@@ -99,7 +107,7 @@ def errors(groups: Column, outcome: Flags, truth: Flags, privileged: list[str]) 
     table = confusion(groups, outcome, truth)
     rates = group_rates(table)
     counted = zip(table.groups, table.rows.tolist(), strict=True)
-    listed = [{"group": g, "rows": n} | {name: _known(v) for name, v in rates[g].items()} for g, n in counted]
+    listed = [{"group": g, "rows": n} | {k: _known(rates[g][name]) for k, name in RATES.items()} for g, n in counted]
     compared = [
         {"group": c.group, "reference": c.reference} | {k: _known(c.metrics[name]) for k, name in ERRORS.items()}
         for c in compare(table, privileged, tuple(ERRORS.values()))

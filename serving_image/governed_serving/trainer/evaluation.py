@@ -9,7 +9,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from governed_api.governance import Bias
-from governed_serving.trainer.audit import audit, confusion, favorable
+from governed_serving.trainer.audit import audit, errors, favorable
 from governed_serving.trainer.dataset import Dataset
 from governed_serving.trainer.preprocessing import feeds
 
@@ -90,7 +90,10 @@ def largest_disparity(bias: Bias, rows: Dataset, predictions: Predictions) -> di
     """Protected attribute → largest |statistical parity difference| of any group against the privileged."""
     outcome = favorable(bias, predictions.decided, rows.classes)
     found = audit(bias, rows.groups, outcome)
-    return {name: max((abs(d["spd"]) for d in a["disparities"]), default=0.0) for name, a in found.items()}
+    return {
+        name: max((abs(d["spd"]) for d in a["disparities"] if d["spd"] == d["spd"]), default=0.0)
+        for name, a in found.items()
+    }
 
 
 def group_tables(bias: Bias, rows: Dataset, predictions: Predictions) -> dict[str, Any]:
@@ -99,8 +102,8 @@ def group_tables(bias: Bias, rows: Dataset, predictions: Predictions) -> dict[st
     truth = favorable(bias, rows.label, rows.classes)
     tables = audit(bias, rows.groups, outcome)
     for attribute in bias.protected_attributes:
-        errors = confusion(rows.groups[attribute.name], outcome, truth, attribute.privileged)
-        tables[attribute.name]["errors"] = errors
+        groups = rows.groups[attribute.name]
+        tables[attribute.name]["errors"] = errors(groups, outcome, truth, attribute.privileged)
     return tables
 
 

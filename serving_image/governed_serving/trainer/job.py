@@ -1,5 +1,6 @@
 """The Job from end to end: look for the model among the refs; else make it, and leave evidence of every step."""
 
+import functools
 import hashlib
 import os
 import platform
@@ -187,12 +188,19 @@ def training_key(resolved: ResolvedModel, source: bytes, code: str) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
 
 
+SHAPING = ("trainer", "artefact", "privacy", "auditor/cells.py", "auditor/metrics.py", "auditor/intervals.py")
+"""Rooms and modules whose code decides what an artefact holds."""
+
+
+@functools.cache
 def code_version() -> str:
     """Version of the distribution, and a hash over the sources that shape a model."""
-    rooms = Path(__file__).parent, Path(__file__).parent.parent / "artefact"
+    serving = Path(__file__).parent.parent
+    named = [serving / name for name in SHAPING]
+    paths = [path for room in named for path in (room.rglob("*.py") if room.is_dir() else [room])]
     content = hashlib.sha256()
-    for path in sorted(p for room in rooms for p in room.rglob("*.py")):
-        content.update(path.name.encode() + b"\0" + path.read_bytes())
+    for path in sorted(paths):
+        content.update(path.relative_to(serving).as_posix().encode() + b"\0" + path.read_bytes())
     return f"{version('governed-models')}+{content.hexdigest()[:12]}"
 
 

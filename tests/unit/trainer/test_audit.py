@@ -4,9 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy.stats import chi2_contingency
+from scipy.stats import chi2
+from statsmodels.stats.proportion import confint_proportions_2indep
 
-from governed_serving.trainer.audit import audit, chi_square, confusion, disparities, favorable
+from governed_api.governance import Bias
+from governed_serving.trainer import documents
+from governed_serving.trainer.audit import audit, errors, favorable
 from governed_serving.trainer.dataset import Dataset, reweighing, typed
 from governed_serving.trainer.generators import GENERATORS, credit
 from governed_serving.trainer.generators.credit import EXPECTED_FEMALE, EXPECTED_MALE
@@ -36,32 +39,56 @@ def test_berkeley(berkeley: Dataset) -> None:
     assert table["strata"]["department"]["simpson"] is True
 
 
-def test_chi_square_is_scipys() -> None:
-    counts = {"a": (40, 10), "b": (70, 33), "c": (55, 5)}
-    want = chi2_contingency([[g, t - g] for t, g in counts.values()], correction=False).statistic
-    assert chi_square(counts) == pytest.approx(want, rel=1e-12)
+def test_intervals_and_test_of_berkeley(berkeley: Dataset) -> None:
+    rules = bias(ADMISSIONS_BIAS)
+    table = audit(rules, berkeley.groups, favorable(rules, berkeley.label, berkeley.classes))["sex"]
+    (women,) = table["disparities"]
+    want = confint_proportions_2indep(557, 1835, 1198, 2691, method="newcomb", compare="diff")
+    assert women["spdInterval"] == pytest.approx(want, abs=1e-9)
+    low, high = women["dirInterval"]
+    assert low < women["dir"] < high
+    assert table["pValue"] == pytest.approx(chi2.sf(table["chiSquare"], 1), rel=1e-9)
+
+
+def grouped(counts: dict[str, tuple[int, int]]) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Group → (rows, favourable) as columns."""
+    names = [name for name, (rows, _) in counts.items() for _ in range(rows)]
+    outcome = [k < good for rows, good in counts.values() for k in range(rows)]
+    return {"g": np.array(names, dtype=object)}, np.array(outcome)
+
+
+def rules_for(**attribute: object) -> Bias:
+    return bias({**ADMISSIONS_BIAS, "protectedAttributes": [{"name": "g", **attribute}], "strata": []})
 
 
 def test_without_privileged_the_most_favoured_group_is_the_reference() -> None:
-    found = disparities({"a": (10, 5), "b": (10, 8), "c": (10, 0)}, [])
+    found = audit(rules_for(), *grouped({"a": (10, 5), "b": (10, 8), "c": (10, 0)}))["g"]["disparities"]
     assert [(d["group"], d["reference"]) for d in found] == [("a", "b"), ("c", "b")]
     assert found[0]["spd"] == pytest.approx(-0.3)
     assert found[1]["dir"] == 0
 
 
-def test_undefined_ratio_is_none() -> None:
-    assert disparities({"a": (10, 0), "b": (10, 0)}, ["b"])[0]["dir"] is None
+def test_undefined_values_are_none_and_json_holds_them() -> None:
+    found = audit(rules_for(privileged=["b"]), *grouped({"a": (10, 0), "b": (10, 0)}))
+    assert found["g"]["disparities"][0]["dir"] is None
+    documents.encode(found)
 
 
-def test_confusion_reproduces_compas() -> None:
+def test_errors_reproduce_compas() -> None:
     counts = {"African-American": (990, 805, 532, 1369), "Caucasian": (1139, 349, 461, 505)}
-    group, predicted, actual = [], [], []
+    group: list[str] = []
+    predicted: list[int] = []
+    actual: list[int] = []
     for name, cells in counts.items():
         for (p, a), n in zip(((0, 0), (1, 0), (0, 1), (1, 1)), cells, strict=True):
             group += [name] * n
             predicted += [p] * n
             actual += [a] * n
-    table = confusion(np.array(group, dtype=object), np.array(predicted, bool), np.array(actual, bool), ["Caucasian"])
+    table = errors(np.array(group, dtype=object), np.array(predicted, bool), np.array(actual, bool), ["Caucasian"])
+    rates = {row["group"]: row for row in table["groups"]}
+    assert rates["African-American"]["fpr"] == pytest.approx(0.4485, abs=5e-5)
+    assert 1 - rates["Caucasian"]["tpr"] == pytest.approx(0.4772, abs=5e-5)
+    assert rates["Caucasian"]["rows"] == 2454
     (gap,) = table["disparities"]
     assert gap["equalOpportunity"] == pytest.approx(0.19737, abs=1e-5)
     assert gap["averageOdds"] == pytest.approx(0.20565, abs=1e-5)
