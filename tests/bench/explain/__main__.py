@@ -1,0 +1,32 @@
+"""``python tests/bench/explain``: which questions to measure, and with which alibi."""
+
+import argparse
+import os
+import sys
+import warnings
+
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+warnings.simplefilter("ignore")
+
+import by_trees  # noqa: E402
+import exactly  # noqa: E402
+import of_text  # noqa: E402
+import sampling  # noqa: E402
+
+QUESTIONS = {"exact": exactly.measure, "sampled": sampling.measure, "trees": by_trees.measure, "text": of_text.measure}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Explanations beside shap, lime and alibi.")
+    parser.add_argument("questions", nargs="*", help=f"of {', '.join(QUESTIONS)}; all by default")
+    parser.add_argument("--alibi-python", default="", help="interpreter of an environment that has alibi 0.9.6")
+    given = parser.parse_args()
+    if unknown := [name for name in given.questions if name not in QUESTIONS]:
+        parser.error(f"expected {', '.join(QUESTIONS)}, found {unknown[0]}")
+    for name in given.questions or QUESTIONS:
+        QUESTIONS[name](given.alibi_python)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
