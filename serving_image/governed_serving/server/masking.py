@@ -12,6 +12,10 @@ from governed_serving.server.signature import Signature
 __all__ = ["Masker", "Masking", "masked_inputs"]
 
 
+REMEMBERED_CHARACTERS = 48
+REMEMBERED_TEXTS = 4096
+
+
 class Masker(Protocol):
     """Removes personal data from texts; same length, same order. Any exception means that nothing may be trusted."""
 
@@ -42,6 +46,7 @@ class Masking:
         self._masker = masker
         self._closed = policy == "Closed"
         self.failures = 0
+        self._clean: set[str] = set()
 
     def texts(self, texts: Sequence[str]) -> list[str]:
         """Masked texts. Raises MaskingFailed (policy Closed); the message never quotes the text."""
@@ -56,10 +61,21 @@ class Masking:
             ) from error
 
     def _masked(self, texts: Sequence[str]) -> list[str]:
-        masked = self._masker.mask_many(texts)
-        if len(masked) != len(texts):
-            raise ValueError(f"{len(texts)} texts in, {len(masked)} out")
-        return masked
+        """Short texts in which nothing was found are remembered: categories come again and again."""
+        out, clean = list(texts), self._clean
+        unknown = [k for k, text in enumerate(out) if text not in clean]
+        if not unknown:
+            return out
+        masked = self._masker.mask_many([out[k] for k in unknown])
+        if len(masked) != len(unknown):
+            raise ValueError(f"{len(unknown)} texts in, {len(masked)} out")
+        for k, text in zip(unknown, masked, strict=True):
+            if text == out[k] and len(text) <= REMEMBERED_CHARACTERS:
+                if len(clean) >= REMEMBERED_TEXTS:
+                    clean.clear()
+                clean.add(text)
+            out[k] = text
+        return out
 
     def _open(self, text: str) -> str:
         """Only the text that errs passes as it is."""

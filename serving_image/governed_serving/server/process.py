@@ -9,6 +9,7 @@ from governed_api import runtime
 from governed_api.model import Runtime
 from governed_api.resolved import ResolvedModel
 from governed_serving.archive.errors import ArchiveError
+from governed_serving.artefact import ArtefactError
 from governed_serving.crypto import Keyring
 from governed_serving.journal import Journal
 from governed_serving.reporting.writer import ReportWriter
@@ -55,6 +56,11 @@ class Process:
             if loading.done():
                 loading.result()
                 await stopping
+        except Exception as error:
+            await asyncio.to_thread(
+                self._report, ready=False, verified=not isinstance(error, ArtefactError), message=str(error)
+            )
+            raise
         finally:
             self._gateway.why = "the server is shutting down"
             loading.cancel()
@@ -124,12 +130,11 @@ class Process:
         except ArchiveError as error:
             raise OSError(f"archive at {settings.archive_url}: {error}") from error
 
-    def _report(self) -> None:
+    def _report(self, *, ready: bool = True, verified: bool = True, message: str = "") -> None:
         url = os.environ.get(runtime.REPORT)
         if url:
-            ReportWriter(url).update(
-                "server", {"ready": True, "verified": True, "message": "", "revision": self._settings.revision}
-            )
+            values = {"ready": ready, "verified": verified, "message": message, "revision": self._settings.revision}
+            ReportWriter(url).update("server", values)
 
     async def _stop(self, servers: list[Any], tasks: list[asyncio.Task[None]]) -> None:
         """Requests in flight are answered and journalled; then the journal is flushed."""

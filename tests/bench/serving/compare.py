@@ -10,8 +10,6 @@ import time
 from collections import defaultdict
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[2])]
-
 import contenders
 import forms
 from contenders import Contender
@@ -84,16 +82,27 @@ def measure(folder: Path, made: list[Contender], rounds: int, seconds: float) ->
 
 def table(made: list[Contender], rates: dict[tuple[str, str, int], float], alone: dict[int, float]) -> None:
     """Print it; every ratio is to the better peer in its better form."""
-    best = {rows: max(v for (name, _, r), v in rates.items() if r == rows and any(c.peer and c.name == name for c in made)) for rows in ROWS}
-    print(f"\nrequests per CPU-second of the server; {CONNECTIONS} connections, V2 JSON, one core, one ONNX Runtime thread; × = to the better peer")
+    best = {
+        rows: max(v for (name, _, r), v in rates.items() if r == rows and any(c.peer and c.name == name for c in made))
+        for rows in ROWS
+    }
+    print(
+        f"\nrequests per CPU-second of the server; {CONNECTIONS} connections, V2 JSON, one core, one ONNX Runtime thread; × = to the better peer"
+    )
     print(f"{'':34}{'1 row':>10}{'×':>7}{'64 rows':>10}{'×':>7}{'RSS MiB':>9}{'start s':>9}")
-    print(f"{'ONNX Runtime in a loop (calls)':34}{alone[1]:>10,.0f}{alone[1] / best[1]:>7.1f}{alone[64]:>10,.0f}{alone[64] / best[64]:>7.1f}")
+    print(
+        f"{'ONNX Runtime in a loop (calls)':34}{alone[1]:>10,.0f}{alone[1] / best[1]:>7.1f}{alone[64]:>10,.0f}{alone[64] / best[64]:>7.1f}"
+    )
     for one in made:
         for form in FORMS if one.peer else (one.form,):
             name = f"{one.name} ({'12 tensors' if form == 'tensors' else '1 coded matrix'})"
-            cells = "".join(f"{rates[one.name, form, r]:>10,.0f}{rates[one.name, form, r] / best[r]:>7.1f}" for r in ROWS)
+            cells = "".join(
+                f"{rates[one.name, form, r]:>10,.0f}{rates[one.name, form, r] / best[r]:>7.1f}" for r in ROWS
+            )
             print(f"{name:34}{cells}{one.resident_mib():>9.0f}{one.start_seconds:>9.2f}")
-    print("ours get 12 mixed tensors. governance on: request quota, masking of 4 string fields, encrypted journal fsynced before each answer")
+    print(
+        "ours get 12 mixed tensors. governance on: request quota, masking of 4 string fields, encrypted journal fsynced before each answer"
+    )
 
 
 def main() -> None:

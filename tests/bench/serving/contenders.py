@@ -39,7 +39,11 @@ class Contender:
         began = time.monotonic()
         with log.open("wb") as out:
             self.process = subprocess.Popen(
-                ["taskset", "-c", "0", *self.command], env=os.environ | self.env, cwd=self.folder, stdout=out, stderr=out
+                ["taskset", "-c", "0", *self.command],
+                env=os.environ | self.env,
+                cwd=self.folder,
+                stdout=out,
+                stderr=out,
             )
         while not self._ready():
             if self.process.poll() is not None or time.monotonic() - began > 120:
@@ -97,7 +101,12 @@ def governed(folder: Path, port: int) -> Contender:
         "quota": {"requests": [{"limit": 1_000_000_000, "window": "1m"}], "maxConcurrent": 1000},
         "governance": {"privacy": {"masking": masking}, "audit": {"durability": "Fsync", "spoolSize": "8Gi"}},
     }
-    resource = {"apiVersion": "governedmodels.io/v1alpha1", "kind": "GovernedModel", "metadata": {"name": "credit"}, "spec": spec}
+    resource = {
+        "apiVersion": "governedmodels.io/v1alpha1",
+        "kind": "GovernedModel",
+        "metadata": {"name": "credit"},
+        "spec": spec,
+    }
     (folder / "spec.json").write_bytes(ResolvedModel.of(GovernedModel.model_validate(resource)).dump())
     (folder / "kek").write_bytes(os.urandom(32))
     (folder / "kek").chmod(0o600)
@@ -123,7 +132,13 @@ def ungoverned(folder: Path, port: int) -> Contender:
 
 def kserve(folder: Path, port: int, python: Path) -> Contender:
     """KServe's Python server."""
-    command = [str(python), str(HERE / "peers" / "kserve_server.py"), str(port), f"{folder}/mixed.onnx", f"{folder}/matrix.onnx"]
+    command = [
+        str(python),
+        str(HERE / "peers" / "kserve_server.py"),
+        str(port),
+        f"{folder}/mixed.onnx",
+        f"{folder}/matrix.onnx",
+    ]
     return Contender("KServe 0.21.0", command, port, "tensors", peer=True)
 
 
@@ -138,7 +153,9 @@ def mlserver(folder: Path, port: int, python: Path) -> Contender:
         "debug": False, "logging_settings": str(home / "logging.json"),
     }  # fmt: skip
     (home / "settings.json").write_text(json.dumps(settings))
-    (home / "model-settings.json").write_text(json.dumps({"name": "credit", "implementation": "mlserver_runtime.Credit"}))
+    (home / "model-settings.json").write_text(
+        json.dumps({"name": "credit", "implementation": "mlserver_runtime.Credit"})
+    )
     env = {"MIXED": f"{folder}/mixed.onnx", "SINGLE": f"{folder}/matrix.onnx", "PYTHONPATH": str(HERE / "peers")}
     command = [str(python), "-m", "mlserver.cli.main", "start", "."]
     if (python.parent / "mlserver").exists():

@@ -181,3 +181,30 @@ def test_heads(head: bytes, expected: Head | None) -> None:
 def test_arbitrary_heads_never_crash(data: bytes) -> None:
     found = parse_head(LINE + data)
     assert found is None or found.length >= 0
+
+
+async def test_bodies_held_at_a_time_are_bounded() -> None:
+    async with serving(max_body=2000) as (connect, _):
+        waiting = []
+        for _ in range(4):
+            c = await connect()
+            c.send(LINE + b"host: x\r\ncontent-length: 2000\r\n\r\n{")
+            await c.writer.drain()
+            waiting.append(c)
+        for _ in range(100):
+            late = await connect()
+            late.send(LINE + b"host: x\r\ncontent-length: 2000\r\n\r\n{")
+            try:
+                async with asyncio.timeout(0.2):
+                    status, _, body = await late.answer()
+                break
+            except TimeoutError:
+                continue
+        assert status == 503
+        assert "8000 of 8000 in use" in json.loads(body)["error"]
+        for c in waiting:
+            c.writer.close()
+            await c.writer.wait_closed()
+        fresh = await connect()
+        fresh.send(infer("a"))
+        assert (await fresh.answer())[0] == 200

@@ -77,7 +77,7 @@ class _Front(asyncio.Protocol):
         self._start = b"POST " + self._app.path.encode() + b" HTTP/1.1\r\n"
         self._heads = self._app.heads
         self._buffer = b""
-        self._needed = 0
+        self._needed = self._held = 0
         self._busy = self._closing = self._write_paused = self._read_paused = False
         self._transport: asyncio.Transport = None  # type: ignore[assignment]
         self._last = 0.0
@@ -93,6 +93,8 @@ class _Front(asyncio.Protocol):
         self._state.connections.discard(self)
         self._closing = True
         self._buffer = b""
+        if not self._busy:
+            self._release()
         if self._timer is not None:
             self._timer.cancel()
 
@@ -142,6 +144,8 @@ class _Front(asyncio.Protocol):
             if head.length > self._app.max_body:
                 self._refuse(head.length)
                 return
+            if not self._hold(head.length):
+                return
             self._needed = end + 4 + head.length
             if len(buffer) < self._needed:
                 return
@@ -172,6 +176,7 @@ class _Front(asyncio.Protocol):
 
     def _send(self, reply: Reply) -> None:
         self._busy = False
+        self._release()
         self._state.total_requests += 1
         self._last = self._loop.time()
         transport = self._transport
@@ -193,6 +198,23 @@ class _Front(asyncio.Protocol):
             transport.resume_reading()
         if self._buffer:
             self._loop.call_soon(self._next)
+
+    def _hold(self, length: int) -> bool:
+        """Take room for the request's body, once."""
+        if self._held:
+            return True
+        try:
+            self._app.room.take(length)
+        except ServerError as error:  # the body isn't read, so the connection can't go on
+            self._closing = True
+            self._send(failure(error))
+            return False
+        self._held = length
+        return True
+
+    def _release(self) -> None:
+        self._app.room.give(self._held)
+        self._held = 0
 
     def _refuse(self, length: int) -> None:
         """Too large: the body isn't read, so the connection can't go on."""

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from governed_serving.server.app.service import Gateway, Reply, failure
-from governed_serving.server.errors import BodyTooLarge, InvalidRequest, ServerError
+from governed_serving.server.errors import BodyTooLarge, InvalidRequest, ServerError, Unavailable
 
 __all__ = ["HotApp", "body_header", "check_length"]
 
@@ -17,11 +17,31 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
+class BodyRoom:
+    """Bytes of request bodies held at a time, over all connections. ``limit`` bounds the process's memory."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit, self.held = limit, 0
+
+    def take(self, size: int) -> None:
+        """Raises Unavailable, and then nothing is taken."""
+        if self.held + size > self.limit:
+            raise Unavailable(
+                f"server: expected room for {size} bytes of request body, found {self.held} of {self.limit} in use; retry in a moment"
+            )
+        self.held += size
+
+    def give(self, size: int) -> None:
+        """The body is answered."""
+        self.held -= size
+
+
 class HotApp:
-    """Wraps ``rest``. ``max_body`` in bytes holds for every route."""
+    """Wraps ``rest``. ``max_body`` in bytes holds for every route; four such bodies may be held at a time, in all."""
 
     def __init__(self, gateway: Gateway, rest: App, max_body: int) -> None:
         self.gateway, self.max_body = gateway, max_body
+        self.room = BodyRoom(4 * max_body)
         self.path = f"/v2/models/{gateway.model}/infer"
         self.heads: dict[bytes, Any] = {}
         self._rest = rest
@@ -35,50 +55,67 @@ class HotApp:
             await self._other(scope, receive, send)
 
     async def _infer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        held = _Held(self)
         try:
             length, header = body_header(scope["headers"])
             check_length(length, self.max_body)
             service = self.gateway.serving()
-            body = await self._read(receive)
+            body = await self._read(receive, held)
             reply = await service.infer(body, header)
         except ServerError as error:
             reply = failure(error)
+        finally:
+            held.release()
         await respond(send, reply)
 
-    async def _read(self, receive: Receive) -> bytes:
-        message = await receive()
-        body: bytes = message.get("body", b"")
-        if not message.get("more_body"):
-            check_length(len(body), self.max_body)
-            return body
-        parts, size = [body], len(body)
-        while message.get("more_body"):
+    async def _read(self, receive: Receive, held: "_Held") -> bytes:
+        parts: list[bytes] = []
+        more = True
+        while more:
             message = await receive()
             if message["type"] == "http.disconnect":
                 raise InvalidRequest("request body: expected its end, found the connection closed")
             parts.append(message.get("body", b""))
-            size += len(parts[-1])
-            check_length(size, self.max_body)
-        return b"".join(parts)
+            held.add(len(parts[-1]))
+            more = message.get("more_body", False)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
 
     async def _other(self, scope: Scope, receive: Receive, send: Send) -> None:
         """FastAPI's routes read bodies themselves: count what passes."""
+        held = _Held(self)
+
+        async def counted() -> MutableMapping[str, Any]:
+            message = await receive()
+            held.add(len(message.get("body", b"")))
+            return message
+
         try:
             length, _ = body_header(scope["headers"])
             check_length(length, self.max_body)
         except ServerError as error:
             await respond(send, failure(error))
             return
-        seen = 0
+        try:
+            await self._rest(scope, counted, send)
+        finally:
+            held.release()
 
-        async def counted() -> MutableMapping[str, Any]:
-            nonlocal seen
-            message = await receive()
-            seen += len(message.get("body", b""))
-            check_length(seen, self.max_body)
-            return message
 
-        await self._rest(scope, counted, send)
+class _Held:
+    """What one request holds of the room."""
+
+    def __init__(self, app: HotApp) -> None:
+        self._app, self._size = app, 0
+
+    def add(self, size: int) -> None:
+        """Raises BodyTooLarge, Unavailable."""
+        check_length(self._size + size, self._app.max_body)
+        self._app.room.take(size)
+        self._size += size
+
+    def release(self) -> None:
+        self._app.room.give(self._size)
+        self._size = 0
 
 
 def body_header(headers: list[tuple[bytes, bytes]]) -> tuple[int, int | None]:

@@ -22,7 +22,7 @@ T = TypeVar("T")
 INLINE_SECONDS = 0.001
 """Work expected to take less runs on the event loop: handing a batch to a thread and back costs more than a small model (measured:
 tests/bench/serving), and the loop is blocked no longer than by decoding a large request."""
-INLINE_BYTES = 64 * 1024
+INLINE_BYTES = 256 * 1024
 WARM_UPS = 16
 
 _TYPES = {
@@ -35,15 +35,18 @@ _TYPES = {
 
 
 class _Cost:
-    """What a call takes, learnt from the calls before: seconds of CPU, growing with the requests' bytes. Starts as expensive."""
+    """What a call takes, learnt from the calls before: seconds, growing with the requests' bytes. Starts as expensive.
+
+    Follows a cheaper call quickly and a dearer one slowly: a call that the kernel interrupted says little about the next.
+    """
 
     def __init__(self) -> None:
         self._seconds, self._size = 1.0, 1.0
 
     def observe(self, seconds: float, size: int) -> None:
-        weight = 0.5 if self._seconds > 10 * seconds else 0.1
+        weight = 0.5 if seconds < self._seconds else 0.05
         self._seconds += weight * (seconds - self._seconds)
-        self._size += weight * (max(size, 1) - self._size)
+        self._size += 0.1 * (max(size, 1) - self._size)
 
     def expected(self, size: int) -> float:
         """Seconds; infinite where it would be a guess far beyond what was seen."""
@@ -98,9 +101,9 @@ class OnnxPredictor:
             raise Unavailable("server: expected to be serving, found it shutting down; retry elsewhere")
 
         def work() -> T:
-            started = time.thread_time()
+            started = time.perf_counter()
             answer = finish(self.run(make()))
-            self._cost.observe(time.thread_time() - started, size)
+            self._cost.observe(time.perf_counter() - started, size)
             return answer
 
         if self._cost.expected(size) < INLINE_SECONDS:

@@ -19,7 +19,12 @@ class Credit(Model):
         self.single = onnxruntime.InferenceSession(single, options, providers=["CPUExecutionProvider"])
         self.ready = True
 
-    def predict(self, payload: InferRequest, headers: dict[str, str] | None = None, response_headers: dict[str, str] | None = None) -> InferResponse:  # noqa: ARG002
+    def predict(
+        self,
+        payload: InferRequest,
+        headers: dict[str, str] | None = None,
+        response_headers: dict[str, str] | None = None,
+    ) -> InferResponse:  # noqa: ARG002
         tensors = payload.inputs
         session = self.single if len(tensors) == 1 else self.mixed
         feeds = {
@@ -34,4 +39,11 @@ class Credit(Model):
 
 
 logging.disable(logging.INFO)
-ModelServer(http_port=int(port), workers=1, enable_grpc=False, enable_docs_url=False, enable_latency_logging=False, access_log_format=None).start([Credit()])
+ModelServer(
+    http_port=int(port),
+    workers=1,
+    enable_grpc=False,
+    enable_docs_url=False,
+    enable_latency_logging=False,
+    access_log_format=None,
+).start([Credit()])

@@ -20,11 +20,14 @@ class Credit(MLModel):
         tensors = payload.inputs
         session = self.single if len(tensors) == 1 else self.mixed
         feeds = {
-            t.name: np.array(t.data.root, object if t.datatype == "BYTES" else np.float32).reshape(t.shape) for t in tensors
+            t.name: np.array(t.data.root, object if t.datatype == "BYTES" else np.float32).reshape(t.shape)
+            for t in tensors
         }
         scores, label = session.run(None, feeds)
         outputs = [
-            ResponseOutput(name="probabilities", shape=list(scores.shape), datatype="FP32", data=scores.ravel().tolist()),
+            ResponseOutput(
+                name="probabilities", shape=list(scores.shape), datatype="FP32", data=scores.ravel().tolist()
+            ),
             ResponseOutput(name="label", shape=list(label.shape), datatype="BYTES", data=label.tolist()),
         ]
         return InferenceResponse(model_name="credit", id=payload.id, outputs=outputs)

@@ -1,0 +1,114 @@
+"""Quotas by the limits library: never more than the limit, reservations given back, a store that is away refuses."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from limits.aio.storage import MemoryStorage
+
+from governed_api.governance import Limit, Quota
+from governed_serving.server.errors import QuotaExceeded, Unavailable
+from governed_serving.server.quota import LocalQuota, SharedQuota, quota_gate
+from governed_serving.server.window_storage import WindowStorage
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@given(st.integers(1, 20), st.lists(st.tuples(st.floats(0, 5), st.integers(1, 4)), max_size=120))
+@settings(max_examples=80, deadline=None)
+def test_never_more_than_the_limit_in_a_window(limit: int, steps: list[tuple[float, int]]) -> None:
+    """The library's approximation weighs the previous window; within one aligned window it is exact."""
+    clock = Clock()
+    storage = WindowStorage(clock)
+    taken: dict[int, int] = {}
+    for wait, amount in steps:
+        clock.now += wait
+        if storage.acquire_sliding_window_entry("k", limit, 10, amount):
+            taken[int(clock.now // 10)] = taken.get(int(clock.now // 10), 0) + amount
+    assert all(count <= limit for count in taken.values())
+
+
+def test_a_window_slides() -> None:
+    clock = Clock()
+    storage = WindowStorage(clock)
+    assert storage.acquire_sliding_window_entry("k", 10, 10, 10)
+    clock.now += 10
+    assert not storage.acquire_sliding_window_entry("k", 10, 10, 1)  # all of the last window still counts
+    clock.now += 5
+    assert storage.acquire_sliding_window_entry("k", 10, 10, 5)  # half of it
+    assert not storage.acquire_sliding_window_entry("k", 10, 10, 1)
+    clock.now += 25
+    assert storage.acquire_sliding_window_entry("k", 10, 10, 10)
+
+
+def spec(**more: Any) -> Quota:
+    return Quota.model_validate(more)
+
+
+def gates(quota: Quota) -> list[Any]:
+    return [LocalQuota(quota, "k"), SharedQuota(quota, "k", MemoryStorage())]
+
+
+@pytest.mark.parametrize("which", [0, 1])
+async def test_requests_and_tokens_are_taken_together_or_not_at_all(which: int) -> None:
+    gate = gates(spec(requests=[{"limit": 3, "window": "1h"}], tokens=[{"limit": 10, "window": "1h"}]))[which]
+    await gate.take(8)
+    with pytest.raises(QuotaExceeded, match=r"quota\.tokens: expected at most 10 tokens in 1h") as caught:
+        await gate.take(5)
+    assert caught.value.quota == "tokens"
+    await gate.take(1)
+    await gate.take(1)  # the refused one took no request
+    with pytest.raises(QuotaExceeded, match=r"quota\.requests: expected at most 3 requests in 1h"):
+        await gate.take(0)
+
+
+@pytest.mark.parametrize("which", [0, 1])
+async def test_several_windows_hold_at_once(which: int) -> None:
+    gate = gates(spec(requests=[{"limit": 5, "window": "1h"}, {"limit": 2, "window": "1d"}]))[which]
+    await gate.take(0)
+    await gate.take(0)
+    for _ in range(5):  # what the second window refuses doesn't use up the first
+        with pytest.raises(QuotaExceeded, match="at most 2 requests in 1d"):
+            await gate.take(0)
+
+
+@pytest.mark.parametrize("which", [0, 1])
+async def test_settling_gives_back_and_adds(which: int) -> None:
+    gate = gates(spec(tokens=[{"limit": 100, "window": "1h"}]))[which]
+    await gate.take(90)
+    assert await gate.settle(90, 30) == 0
+    await gate.take(60)
+    assert await gate.settle(60, 75) == 5  # 30 + 75 = 105: five more than there were
+    with pytest.raises(QuotaExceeded):
+        await gate.take(1)
+
+
+async def test_a_request_larger_than_the_window_is_told_so() -> None:
+    gate = LocalQuota(spec(tokens=[{"limit": 10, "window": "1m"}]), "k")
+    with pytest.raises(QuotaExceeded, match="the request alone is larger") as caught:
+        await gate.take(11)
+    assert caught.value.retry_after == 60
+
+
+async def test_a_store_that_is_away_refuses() -> None:
+    class Away(MemoryStorage):
+        async def acquire_sliding_window_entry(self, *_: Any, **__: Any) -> bool:
+            raise ConnectionError("refused")
+
+    gate = SharedQuota(spec(requests=[{"limit": 3, "window": "1h"}]), "k", Away())
+    with pytest.raises(Unavailable, match=r"quota\.store: .* found ConnectionError"):
+        await gate.take(0)
+
+
+def test_no_limits_no_gate() -> None:
+    assert quota_gate(Quota(), "k") is None
+    gate = quota_gate(Quota(requests=[Limit(limit=1)]), "k")
+    assert gate is not None
+    assert gate.immediate
