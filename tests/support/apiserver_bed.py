@@ -10,7 +10,6 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -23,7 +22,7 @@ from support.certificates import LIFETIME, Authority, service_account_keys
 from support.cluster_access import Cluster
 from support.places import SUPPORT, cache
 from support.processes import Process, stop_all
-from support.programs import API_BED, kwok_stages, program
+from support.programs import API_BED, ensure, kwok_stages, program
 from support.progress import BedError, Say, say
 from support.waiting import eventually
 
@@ -71,8 +70,7 @@ class ApiServerBed:
 
     def start(self, nodes: int = 0, tell: Say = say) -> None:
         """Bring the control plane up with `nodes` kwok nodes; a broken or half-started one of the same name is removed first."""
-        with ThreadPoolExecutor() as pool:  # programs found on PATH are asked for their version: 0.1 s each
-            list(pool.map(program, API_BED))
+        ensure(API_BED, tell)
         self.stop()
         self.folder.mkdir(parents=True)
         started = time.monotonic()

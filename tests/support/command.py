@@ -13,7 +13,7 @@ from support.docker_client import image_exists
 from support.images import IMAGES, build_images
 from support.kind_bed import KindBed
 from support.node_image import ensure_node_image, node_image
-from support.programs import API_BED, build
+from support.programs import API_BED, ensure
 from support.progress import BedError, say
 
 
@@ -90,9 +90,9 @@ def prepare(_: argparse.Namespace) -> None:
     try:
         with ThreadPoolExecutor() as pool:  # Go compiles while wheels come down
             images = pool.submit(build_images)
-            build(API_BED)
+            ensure(API_BED)
             ensure_node_image()
-            build(["helm"])
+            ensure(["helm"])
             images.result()
     finally:
         docker_daemon.release("prepare")

@@ -32,7 +32,7 @@ from support.node_image import (
 )
 from support.places import ROOT, SUPPORT, cache
 from support.processes import Process
-from support.programs import program
+from support.programs import ensure, program
 from support.progress import BedError, Say, say
 from support.waiting import eventually
 
@@ -65,6 +65,7 @@ class KindBed:
         self.stop()
         docker_daemon.acquire(self.folder.name, tell)
         try:
+            ensure(["kind", "kubectl"], tell)
             image = ensure_node_image(tell)
             started = time.monotonic()
             self._create(image)

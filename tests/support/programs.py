@@ -153,6 +153,11 @@ def program(name: str) -> Path:
     return _on_host(name) or build([name])[name]
 
 
+def ensure(names: Iterable[str], tell: Say = say) -> None:
+    """Have these programs, with progress through `tell`; what the host offers at the pinned version is not built."""
+    build([name for name in names if not _on_host(name)], tell)
+
+
 def _on_host(name: str) -> Path | None:
     """KUBEBUILDER_ASSETS first, then PATH; only at the pinned minor version, so that results mean the same everywhere."""
     assets = os.environ.get("KUBEBUILDER_ASSETS")
