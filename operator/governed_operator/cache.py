@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from governed_api.names import LABEL_COMPONENT, LABEL_MODEL, REPORT_KIND
+from governed_api.names import KIND, LABEL_COMPONENT, LABEL_MODEL, REPORT_KIND
 from governed_operator.facts import facts_of
 from governed_operator.projection import observed_fingerprint
 
@@ -34,7 +34,11 @@ class Child(NamedTuple):
 
 
 def model_key(observed: Object) -> ModelKey:
+    """The owner's name before the label: a label may drift, and its object must still be found."""
     metadata = observed["metadata"]
+    for reference in metadata.get("ownerReferences") or ():
+        if reference.get("controller") and reference["kind"] == KIND:
+            return metadata.get("namespace", ""), reference["name"]
     labels = metadata.get("labels") or {}
     namespace = metadata.get("namespace") or labels.get(NAMESPACE_LABEL, "")
     return namespace, labels.get(LABEL_MODEL, "")

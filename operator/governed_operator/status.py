@@ -155,7 +155,8 @@ def _predictor(obs: Observed, decision: Decision) -> State:
         return "False", "NotDeployed", "no artefact to serve yet"
     if not workload.observed or (decision.stable and workload.revision != decision.stable.name):
         return "False", "RollingOut", "the Deployment controller has not seen the present revision yet"
-    if workload.updated < workload.wanted or workload.available < workload.wanted:
+    floor = min(workload.wanted, max(1, obs.model.spec.predictor.min_replicas))
+    if workload.updated < workload.replicas or workload.available < floor:
         message = f"{workload.available} of {workload.wanted} replicas are available, {workload.updated} up to date"
         return "False", "RollingOut", message
     return "True", "Serving", f"{workload.available} replicas"

@@ -259,3 +259,16 @@ def test_action_block_holds_the_canary_where_it_is() -> None:
     )
     assert step(obs) == (None, 10, None)
     assert condition(obs, "Degraded")[1] == "PromotionBlocked"
+
+
+def test_scaling_out_does_not_unready_but_a_rollout_and_too_few_replicas_do() -> None:
+    spec = {"predictor": {**IMPORTED["predictor"], "minReplicas": 2, "maxReplicas": 9}}
+    revision = Revision.of(resolved(spec), DIGEST).name
+
+    def ready(**changes: int) -> str:
+        deployment = child("Deployment", "m-predictor", workload(revision, **changes))
+        return condition(observed(spec, deployment, child("Pod", "p", pod())), "Ready")[0]
+
+    assert ready(wanted=5, replicas=5, updated=5, available=2) == "True"
+    assert ready(wanted=5, replicas=5, updated=5, available=1) == "False"
+    assert ready(wanted=2, replicas=3, updated=1, available=2) == "False"

@@ -1,0 +1,152 @@
+"""The operator as a process, and models for it."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from governed_api.model import GovernedModel
+from governed_api.resolved import ResolvedModel
+from support.apiserver_bed import ApiServerBed
+from support.cluster_access import Cluster
+from support.waiting import eventually
+
+USER = "governed-operator"
+DIGEST = "sha256:" + "ab" * 32
+CRDS = Path(__file__).parents[3] / "crds"
+
+
+@dataclass
+class OperatorUnderTest:
+    """One operator process."""
+
+    process: subprocess.Popen[bytes]
+    port: int
+    log: Path
+
+    def get(self, path: str) -> httpx.Response:
+        """Raises OSError while nothing answers, as `eventually` expects."""
+        try:
+            return httpx.get(f"http://127.0.0.1:{self.port}{path}", timeout=5, trust_env=False)
+        except httpx.HTTPError as error:
+            raise OSError(str(error)) from error
+
+    @property
+    def leading(self) -> bool:
+        return bool(self.get("/healthz/ready").json().get("leading"))
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
+        self.process.send_signal(number)
+        self.process.wait(30)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def running_operator(bed: ApiServerBed, folder: Path, name: str = "operator") -> Iterator[OperatorUnderTest]:
+    """Start one; stopped at the end if it still runs."""
+    port, log = free_port(), folder / f"{name}.log"
+    environment = {
+        **os.environ,
+        "KUBECONFIG": str(bed.kubeconfig_for(USER, ["system:masters"])),
+        "GOVERNED_OPERATOR_HTTP_PORT": str(port),
+        "POD_NAME": name,
+    }
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "governed_operator"], env=environment, stdout=output, stderr=output
+        )
+    operator = OperatorUnderTest(process, port, log)
+    try:
+        yield operator
+    finally:
+        if process.poll() is None:
+            operator.stop()
+
+
+def install_crds(cluster: Cluster) -> None:
+    for name in ("governedmodels", "governancereports"):
+        cluster.kubectl("apply", "-f", str(CRDS / f"{name}.yaml"))
+        cluster.kubectl("wait", "--for=condition=Established", f"crd/{name}.governedmodels.io", "--timeout=30s")
+
+
+def model(name: str, spec: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "apiVersion": "governedmodels.io/v1alpha1",
+        "kind": "GovernedModel",
+        "metadata": {"name": name},
+        "spec": spec,
+    }
+
+
+def imported(name: str = "plain", **predictor: Any) -> dict[str, Any]:
+    """A model that needs no training."""
+    return model(name, {"predictor": {**predictor, "model": {"storageUri": "pvc://models/m.onnx", "digest": DIGEST}}})
+
+
+def trained(name: str = "rich") -> dict[str, Any]:
+    """A model that makes every owned kind but those of neighbours."""
+    training = {"data": {"inline": "x,ok\n0,no\n1,yes\n", "label": "ok", "features": [{"name": "x"}]}}
+    return model(
+        name,
+        {
+            "predictor": {"minReplicas": 2, "maxReplicas": 4},
+            "lifecycle": {"training": training},
+            "explainer": {},
+            "quota": {"compute": {"cpu": "8", "memory": "8192Mi"}, "requests": [{"limit": 10}]},
+        },
+    )
+
+
+def training_hash(cluster: Cluster, name: str) -> str:
+    stored = cluster.get("gmodel", name)
+    found = {k: stored[k] for k in ("apiVersion", "kind", "spec")} | {"metadata": stored["metadata"]}
+    return ResolvedModel.of(GovernedModel.model_validate(found)).training_hash()
+
+
+def claim(cluster: Cluster, name: str = "models") -> None:
+    spec = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}
+    cluster.apply({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": name}, "spec": spec})
+
+
+def write_report(cluster: Cluster, name: str, **parts: Any) -> None:
+    """As a model's pods would."""
+    patch = json.dumps({"status": parts})
+    cluster.kubectl("patch", "greport", name, "--subresource=status", "--type=merge", "-p", patch)
+
+
+def condition(cluster: Cluster, name: str, kind: str = "Ready") -> tuple[str, str, str]:
+    """(status, reason, message)"""
+    found = cluster.get("gmodel", name)
+    (one,) = [c for c in found["status"]["conditions"] if c["type"] == kind]
+    return one["status"], one["reason"], one["message"]
+
+
+def await_ready(cluster: Cluster, name: str, within: float = 90) -> None:
+    eventually(lambda: condition(cluster, name), lambda c: c[0] == "True", within=within, what=f"{name} is Ready")
+
+
+def make_trained(cluster: Cluster, name: str = "rich") -> None:
+    """Create the rich model, and report a training that succeeded."""
+    cluster.apply(trained(name))
+    eventually(lambda: cluster.get("greport", name), within=30, what="the report")
+    trainer = {
+        "phase": "Succeeded",
+        "trainingHash": training_hash(cluster, name),
+        "artefact": {"digest": DIGEST, "blob": "b", "variant": "float"},
+    }
+    write_report(cluster, name, trainer=trainer)
+    await_ready(cluster, name)

@@ -1,0 +1,133 @@
+"""Causes in conditions within seconds, canaries, deletion."""
+
+import json
+from typing import Any
+
+import pytest
+from operator_bed import DIGEST, await_ready, claim, condition, imported, make_trained, model, write_report
+
+from support.cluster_access import Cluster, KubectlError
+from support.waiting import eventually
+
+pytestmark = pytest.mark.usefixtures("operator")
+
+
+@pytest.fixture
+def plain(namespace: Cluster) -> Cluster:
+    claim(namespace)
+    namespace.apply(imported())
+    await_ready(namespace, "plain")
+    return namespace
+
+
+def pods(cluster: Cluster) -> list[dict[str, Any]]:
+    return cluster.list("pod", "-l", "governedmodels.io/model=plain")
+
+
+def test_a_crash_loop_is_named_within_15_seconds_and_forgotten_when_over(plain: Cluster) -> None:
+    (pod,) = pods(plain)
+    good = json.dumps({"status": {"containerStatuses": pod["status"]["containerStatuses"]}})
+    bad = pod["status"]["containerStatuses"]
+    bad[0] |= {
+        "ready": False,
+        "restartCount": 5,
+        "state": {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 40s"}},
+        "lastState": {"terminated": {"exitCode": 3, "reason": "Error"}},
+    }
+    patch = json.dumps({"status": {"containerStatuses": bad}})
+    name = pod["metadata"]["name"]
+    plain.kubectl("patch", "pod", name, "--subresource=status", "--type=merge", "-p", patch)
+    found = eventually(lambda: condition(plain, "plain"), lambda c: c[0] == "False", within=15)
+    assert found[1] == "CrashLoopBackOff"
+    assert name in found[2]
+    assert "exited with code 3" in found[2]
+    events = plain.list("events", "--field-selector=reason=CrashLoopBackOff")
+    assert [e["type"] for e in events] == ["Warning"]
+    plain.kubectl("patch", "pod", name, "--subresource=status", "--type=merge", "-p", good)
+    await_ready(plain, "plain", 15)
+
+
+def test_missing_secret_and_claim_are_named_and_come_right(namespace: Cluster) -> None:
+    spec = imported()["spec"] | {"governance": {"encryption": {"keyRef": {"secretName": "mine"}}}}
+    namespace.apply(model("plain", spec))
+    found = eventually(lambda: condition(namespace, "plain"), lambda c: c[1] == "SecretNotFound", within=15)
+    assert "there is no Secret mine" in found[2]
+    namespace.kubectl("create", "secret", "generic", "mine", "--from-literal=kek=" + "k" * 32)
+    eventually(lambda: condition(namespace, "plain"), lambda c: c[1] == "PersistentVolumeClaimNotFound", within=15)
+    claim(namespace)
+    await_ready(namespace, "plain")
+
+
+def test_deletion_leaves_only_what_is_retained(namespace: Cluster) -> None:
+    make_trained(namespace)
+    assert [p for p in namespace.list("priorityclass") if p["metadata"]["name"].endswith(f"{namespace.namespace}-rich")]
+    namespace.kubectl("delete", "gmodel", "rich")
+    kinds = "sa,role,rolebinding,netpol,resourcequota,svc,deploy,hpa,pdb,cm,secret,pvc,job,greport,pod"
+
+    def left() -> set[str]:
+        found = namespace.list(kinds, "-l", "governedmodels.io/model=rich")
+        return {f"{o['kind']}/{o['metadata']['name']}" for o in found if "deletionTimestamp" not in o["metadata"]}
+
+    eventually(left, lambda names: names == {"Secret/rich-kek"}, within=60)
+    assert namespace.get("sts", "governed-archive")
+    assert namespace.get("secret", "governed-archive-keys")
+    name = f"governed-{namespace.namespace}-rich"
+    eventually(
+        lambda: [p for p in namespace.list("priorityclass") if p["metadata"]["name"] == name],
+        lambda p: not p,
+        within=30,
+    )
+
+
+def test_the_api_server_refuses_more_than_quota_compute(namespace: Cluster) -> None:
+    make_trained(namespace)
+    name = f"governed-{namespace.namespace}-rich"
+    restricted = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+    resources = {"requests": {"cpu": "100", "memory": "1Mi"}}
+    container = {"name": "c", "image": "i", "resources": resources, "securityContext": restricted}
+    pod_security = {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "greedy"},
+        "spec": {"priorityClassName": name, "securityContext": pod_security, "containers": [container]},
+    }
+    with pytest.raises(KubectlError, match="exceeded quota: rich-compute"):
+        namespace.apply(pod)
+
+
+def canary(timeout: int) -> dict[str, Any]:
+    out = imported(timeout=timeout)
+    out["spec"]["lifecycle"] = {"rollout": {"strategy": "Canary", "steps": [20], "interval": "1s"}}
+    return out
+
+
+def test_a_canary_is_promoted_when_good_and_rolled_back_when_not(namespace: Cluster) -> None:
+    claim(namespace)
+    namespace.apply(canary(60))
+    await_ready(namespace, "plain")
+    first = namespace.get("gmodel", "plain")["status"]["stable"]["name"]
+
+    namespace.apply(canary(61))
+    on_trial = eventually(lambda: namespace.get("gmodel", "plain")["status"]["canary"]["name"], within=30)
+    eventually(lambda: namespace.get("deploy", "plain-canary"), within=30)
+    assert namespace.get("gmodel", "plain")["status"]["stable"]["name"] == first
+    good = {"server": {"requests": 100, "errors": 0, "medianLatencySeconds": 0.01}}
+    write_report(namespace, "plain", revisions={on_trial: good})
+    eventually(lambda: namespace.get("gmodel", "plain")["status"]["stable"]["name"], lambda n: n == on_trial, within=60)
+    eventually(lambda: namespace.list("deploy"), lambda d: len(d) == 1, within=60, what="the canary is gone")
+    await_ready(namespace, "plain")
+
+    namespace.apply(canary(62))
+    worse = eventually(lambda: namespace.get("gmodel", "plain")["status"]["canary"]["name"], within=30)
+    bad = {"server": {"requests": 100, "errors": 50, "medianLatencySeconds": 0.01}}
+    write_report(namespace, "plain", revisions={worse: bad})
+    found = eventually(lambda: condition(namespace, "plain", "Degraded"), lambda c: c[0] == "True", within=60)
+    assert found[1] == "CanaryErrorRate"
+    assert "50 of 100 requests failed" in found[2]
+    eventually(lambda: namespace.list("deploy"), lambda d: len(d) == 1, within=60)
+    status = namespace.get("gmodel", "plain")["status"]
+    assert (status["stable"]["name"], status["rejected"], status.get("canary")) == (on_trial, worse, None)
+    environment = namespace.get("deploy", "plain-predictor")["spec"]["template"]["metadata"]["labels"]
+    assert environment["governedmodels.io/revision"] == on_trial
+    assert DIGEST in json.dumps(namespace.get("deploy", "plain-predictor"))
