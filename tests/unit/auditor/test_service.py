@@ -1,7 +1,6 @@
 """The auditor's parts without processes: every crash point of shipping, splits and restarts of the fold, late labels, windows."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +29,8 @@ BIAS = Bias.model_validate(SPEC["spec"]["governance"]["bias"])
 
 
 @pytest.fixture
-def keyset(tmp_path: Path) -> Iterator[Keyset]:
-    yield local_keyset(tmp_path)
+def keyset(tmp_path: Path) -> Keyset:
+    return local_keyset(tmp_path)
 
 
 def write(spool: Path, keyset: Keyset, rows: list[tuple[str, str]], first: int = 0) -> None:

@@ -1,0 +1,62 @@
+"""What a failed verdict sets off, with hysteresis, and how a person takes it back.
+
+An alarm is raised by Fail. It ends by itself only after Pass on ``calm`` further samples, so that a figure at its bound doesn't make the
+operator roll to and fro; or a person acknowledges it, which is recorded in the ledger and lifts the action while the verdict
+stays what it is. A Fail after an end raises it anew.
+"""
+
+from typing import Any, Literal
+
+import msgspec
+
+__all__ = ["Alarm"]
+
+Action = Literal["Alert", "BlockPromotion", "Rollback"]
+
+
+class Alarm(msgspec.Struct):
+    """State of one model's alarm; kept with the counts."""
+
+    action: Action
+    calm: int
+    """Samples of Pass in a row that end it."""
+    active: bool = False
+    since: float = 0.0
+    acknowledged_by: str = ""
+    reason: str = ""
+    passing_from: int | None = None
+
+    def observe(self, verdict: str, samples: int, now: float) -> None:
+        """A verdict over ``samples`` folded so far."""
+        if verdict == "Fail":
+            self.passing_from = None
+            if not self.active:
+                self.active, self.since, self.acknowledged_by, self.reason = True, now, "", ""
+            return
+        if not self.active or verdict != "Pass":
+            self.passing_from = None
+            return
+        if self.passing_from is None:
+            self.passing_from = samples
+        elif samples - self.passing_from >= self.calm:
+            self.active, self.passing_from = False, None
+
+    def acknowledge(self, by: str, reason: str) -> None:
+        """A person has seen the alarm and answers for going on."""
+        if self.active:
+            self.acknowledged_by, self.reason = by, reason
+
+    @property
+    def in_force(self) -> Action | None:
+        """What is to be done now; None: nothing, or a person has taken it over."""
+        return self.action if self.active and not self.acknowledged_by else None
+
+    def report(self) -> dict[str, Any]:
+        """For verdict and report."""
+        return {
+            "action": self.action,
+            "active": self.active,
+            "inForce": self.in_force or "None",
+            "acknowledgedBy": self.acknowledged_by,
+            "reason": self.reason,
+        }

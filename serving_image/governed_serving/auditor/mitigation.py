@@ -1,0 +1,75 @@
+"""What could be done about a disparity, and what it would cost: offered with its effect measured, never applied here."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from governed_serving.auditor.metrics import Cells, coded, confusion, group_rates
+
+__all__ = ["Offer", "group_thresholds", "reweighing"]
+
+Floats = NDArray[np.float64]
+
+
+def reweighing(cells: Cells, attribute: str) -> dict[tuple[str, int], float]:
+    """(group, label) → weight P(group)·P(label)/P(group, label) that makes both independent (Kamiran & Calders 2012)."""
+    table = cells.by(attribute)
+    joint = table.counts[:, :, :2].sum(1).astype(np.float64)
+    total = joint.sum()
+    wanted = joint.sum(1, keepdims=True) * joint.sum(0, keepdims=True) / max(total, 1.0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        weights = np.where(joint > 0, wanted / joint, 0.0)
+    return {
+        (group, label): float(weights[place, label]) for place, group in enumerate(table.groups) for label in (0, 1)
+    }
+
+
+@dataclass(frozen=True)
+class Offer:
+    """Thresholds per group on the score, and what they would do on the rows given."""
+
+    thresholds: dict[str, float]
+    accuracy_before: float
+    accuracy_after: float
+    largest_difference_before: float
+    largest_difference_after: float
+
+
+def group_thresholds(score: Floats, label: NDArray[Any], groups: NDArray[Any], threshold: float = 0.5) -> Offer:
+    """Thresholds that give every group about the selection rate that ``threshold`` gives all together (demographic parity).
+
+    ``score``, ``label`` (0/1), ``groups``: shape (rows,). The rate is the present one, so that as many are favoured as before; whether
+    treating groups by different thresholds is lawful is for people to decide (Hardt, Price & Srebro 2016).
+    """
+    codes, names = coded(groups)
+    before = score >= threshold
+    rate = float(before.mean())
+    thresholds, after = {}, np.zeros(len(score), bool)
+    for place, name in enumerate(names):
+        own = codes == place
+        cut = _cut(score[own], rate)
+        thresholds[name] = cut
+        after[own] = score[own] >= cut
+    return Offer(
+        thresholds,
+        float((before == label).mean()),
+        float((after == label).mean()),
+        _largest(groups, before),
+        _largest(groups, after),
+    )
+
+
+def _cut(score: Floats, rate: float) -> float:
+    """The score at or above which a share of ``rate``, as near as ties allow, lies."""
+    ordered = np.unique(score)[::-1]
+    share = 1 - np.searchsorted(np.sort(score), ordered) / len(score)
+    candidates = np.append(share, 0.0)
+    best = int(np.abs(candidates - rate).argmin())
+    return float(ordered[best]) if best < len(ordered) else float(np.nextafter(ordered[0], np.inf))
+
+
+def _largest(groups: NDArray[Any], outcome: NDArray[Any]) -> float:
+    rates = [r["selectionRate"] for r in group_rates(confusion(groups, outcome)).values()]
+    return max(rates) - min(rates)

@@ -1,0 +1,149 @@
+"""Drift, proxies, counterfactual flips, explanation gaps, mitigation offers, alarms."""
+
+import numpy as np
+import pytest
+import scipy.stats
+
+from governed_serving.auditor.alarms import Alarm
+from governed_serving.auditor.attributions import attribution_gaps
+from governed_serving.auditor.cells import Cells, coded
+from governed_serving.auditor.counterfactuals import attribute_flips, swap_words, text_flips
+from governed_serving.auditor.drift import (
+    kolmogorov_smirnov,
+    maximum_mean_discrepancy,
+    population_stability,
+    quantile_edges,
+)
+from governed_serving.auditor.mitigation import group_thresholds, reweighing
+from governed_serving.auditor.proxies import proxies
+
+
+def test_kolmogorov_smirnov_equals_scipy() -> None:
+    rng = np.random.default_rng(0)
+    for shift in (0.0, 0.1, 0.5):
+        one, two = rng.normal(size=700), rng.normal(shift, size=500)
+        expected = scipy.stats.ks_2samp(one, two, method="asymp")
+        found = kolmogorov_smirnov(one, two)
+        assert found.statistic == pytest.approx(expected.statistic, abs=1e-12)
+        # scipy uses the exact finite-n law at an effective n; ours is the limit.
+        assert found.p_value == pytest.approx(expected.pvalue, abs=0.02)
+
+
+def test_population_stability_sees_a_shift_and_nothing_else() -> None:
+    rng = np.random.default_rng(1)
+    reference = rng.normal(size=20_000)
+    edges = quantile_edges(reference)
+
+    def histogram(values: np.ndarray) -> np.ndarray:
+        return np.bincount(np.searchsorted(edges, values, "right"), minlength=len(edges) + 1)
+
+    assert len(edges) == 9
+    assert population_stability(histogram(reference), histogram(rng.normal(size=20_000))) < 0.01
+    assert population_stability(histogram(reference), histogram(rng.normal(0.8, size=20_000))) > 0.25
+
+
+def test_maximum_mean_discrepancy_finds_what_moments_hide() -> None:
+    """Same means and variances, other shape: one bump against two."""
+    rng = np.random.default_rng(2)
+    bump = rng.normal(size=(300, 1))
+    two = np.where(rng.random((300, 1)) < 0.5, -0.95, 0.95) + rng.normal(0, 0.3, (300, 1))
+    assert maximum_mean_discrepancy(bump, two).p_value < 0.01
+    assert maximum_mean_discrepancy(bump, rng.normal(size=(300, 1))).p_value > 0.05
+
+
+def test_proxies_name_the_feature_that_tells_the_attribute() -> None:
+    rng = np.random.default_rng(3)
+    sex = rng.integers(0, 2, 3000)
+    job = np.where(rng.random(3000) < 0.85, sex, 1 - sex)
+    features = {"job": coded(job), "noise": coded(rng.integers(0, 5, 3000)), "copy": coded(sex)}
+    found = proxies(features, coded(sex))
+    assert [a.feature for a in found] == ["copy", "job"]
+    assert found[0].cramers_v == pytest.approx(1, abs=0.01)
+    assert found[0].lift == 1.0
+    table = np.histogram2d(job, sex, 2)[0].astype(int)
+    expected = scipy.stats.contingency.association(table, correction=False)
+    assert found[1].cramers_v == pytest.approx(expected, abs=0.01)
+    assert 0.6 < found[1].lift < 0.8
+
+
+@pytest.mark.parametrize(
+    ("text", "swapped"),
+    [
+        ("He said his wife left", "She said her husband left"),
+        ("the woman and the man", "the man and the woman"),
+        ("SHE is there; theme, mankind", "HE is there; theme, mankind"),
+        ("他是一位先生,男性", "她是一位女士,女性"),
+        ("妈妈说她来", "爸爸说他来"),
+        ("no such words", "no such words"),
+    ],
+)
+def test_words_are_swapped_whole_and_at_once(text: str, swapped: str) -> None:
+    assert swap_words(text) == swapped
+
+
+def test_flips_count_decisions_that_hang_on_the_attribute() -> None:
+    columns = {"sex": np.array(["M", "F", "M", "F"], object), "x": np.array([0.0, 1.0, 2.0, 3.0])}
+    blind = attribute_flips(lambda c: c["x"] > 1, columns, "sex", ["M", "F"])
+    assert {g: (f.rows, f.flipped) for g, f in blind.items()} == {"M": (2, 0), "F": (2, 0)}
+    biased = attribute_flips(lambda c: (c["sex"] == "M") & (c["x"] > 1), columns, "sex", ["M", "F"])
+    assert {g: (f.rows, f.flipped) for g, f in biased.items()} == {"M": (2, 1), "F": (2, 1)}
+    texts = {"text": np.array(["he pays", "she pays", "it pays"], object)}
+    found = text_flips(lambda c: np.array(["he " in t and "she" not in t for t in c["text"]]), texts, "text")
+    assert (found.rows, found.flipped, found.rate) == (2, 2, 1.0)
+
+
+def test_explanations_that_lean_on_a_feature_for_one_group() -> None:
+    rng = np.random.default_rng(4)
+    groups = np.repeat(["a", "b"], 200)
+    values = rng.normal(size=(400, 3))
+    values[:200, 1] += 0.7
+    found = attribution_gaps(values, ["x", "y", "z"], groups)
+    assert found[0].feature == "y"
+    assert found[0].p_value < 1e-6
+    assert all(gap.p_value > 0.01 for gap in found if gap.feature != "y")
+    assert attribution_gaps(values[:5], ["x", "y", "z"], groups[:5]) == []
+
+
+def test_reweighing_makes_label_and_group_independent() -> None:
+    cells = Cells(("g",))
+    rng = np.random.default_rng(5)
+    groups = rng.choice(["a", "b"], 1000, p=[0.3, 0.7])
+    label = (rng.random(1000) < np.where(groups == "a", 0.2, 0.6)).astype(int)
+    cells.add({"g": coded(groups)}, label, label)
+    weights = reweighing(cells, "g")
+    per_row = np.array([weights[g, int(y)] for g, y in zip(groups, label, strict=True)])
+    rates = [np.average(label[groups == g], weights=per_row[groups == g]) for g in "ab"]
+    assert rates[0] == pytest.approx(rates[1])
+    assert per_row.sum() == pytest.approx(1000)
+
+
+def test_group_thresholds_are_offered_with_what_they_cost() -> None:
+    rng = np.random.default_rng(6)
+    groups = rng.choice(["a", "b"], 4000)
+    score = np.clip(rng.normal(np.where(groups == "a", 0.42, 0.58), 0.2), 0, 1)
+    label = (rng.random(4000) < score).astype(int)
+    offer = group_thresholds(score, label, groups)
+    assert offer.largest_difference_before > 0.2
+    assert offer.largest_difference_after < 0.01
+    assert offer.thresholds["a"] < 0.5 < offer.thresholds["b"]
+    assert 0.5 < offer.accuracy_after <= offer.accuracy_before + 0.02
+
+
+def test_alarm_has_hysteresis_and_a_person_can_take_it_over() -> None:
+    alarm = Alarm("Rollback", calm=100)
+    alarm.observe("Unknown", 50, 1.0)
+    assert alarm.in_force is None
+    alarm.observe("Fail", 200, 2.0)
+    assert (alarm.in_force, alarm.since) == ("Rollback", 2.0)
+    alarm.observe("Pass", 210, 3.0)
+    alarm.observe("Unknown", 280, 3.5)
+    alarm.observe("Pass", 300, 4.0)
+    alarm.observe("Pass", 399, 5.0)
+    assert alarm.in_force == "Rollback", "99 passing samples are not yet calm"
+    alarm.observe("Pass", 400, 6.0)
+    assert alarm.in_force is None
+    alarm.observe("Fail", 500, 7.0)
+    alarm.acknowledge("dr. zhang", "known shift, decided in board 12")
+    assert (alarm.active, alarm.in_force, alarm.report()["acknowledgedBy"]) == (True, None, "dr. zhang")
+    alarm.observe("Fail", 510, 8.0)
+    assert alarm.in_force is None, "an acknowledged alarm isn't raised again while it lasts"
