@@ -69,8 +69,30 @@ def test_archive_away_verdict_goes_on_and_nothing_is_lost(site: Site) -> None:
     metrics = httpx.get(site.url + "/metrics", trust_env=False).text
     backlog = next(line for line in metrics.splitlines() if line.startswith("governed_journal_backlog_bytes{"))
     assert float(backlog.split()[-1]) > 0
+    assert post(site, "/v1/reviews", {"id": "request-7", "by": "me", "reason": "why?"}).status_code == 503
     site.start_archive()
     eventually(lambda: ledger_ids(site, "prediction"), lambda ids: len(ids) == 200, within=40)
+    people_come_in(site)
+
+
+def post(site: Site, path: str, body: dict[str, str]) -> httpx.Response:
+    return httpx.post(site.url + path, json=body, trust_env=False, timeout=30)
+
+
+def people_come_in(site: Site) -> None:
+    """A contested decision and an acknowledged alarm: both answered, both in the ledger, the latter lifts the action."""
+    contested = post(site, "/v1/reviews", {"id": "request-7", "by": "applicant", "reason": "I was refused"})
+    assert (contested.status_code, contested.json()["prediction"]["id"]) == (202, "request-7")
+    assert post(site, "/v1/reviews", {"id": "nobody", "by": "x", "reason": "y"}).status_code == 404
+    assert post(site, "/v1/reviews", {"id": "request-7", "by": "", "reason": "y"}).status_code == 400
+    assert site.get("/v1/verdict")["alarm"]["inForce"] == "Alert"
+    assert post(site, "/v1/acknowledgements", {"by": "board", "reason": "known"}).status_code == 202
+    verdict = eventually(
+        lambda: site.get("/v1/verdict"), lambda v: v["alarm"]["inForce"] == "None", within=20, every=0.05
+    )
+    assert (verdict["verdict"], verdict["alarm"]["acknowledgedBy"]) == ("Fail", "board")
+    eventually(lambda: ledger_ids(site, "acknowledgement"), lambda ids: set(ids) == {"request-7", "alarm"}, within=20)
+    assert len(site.get("/v1/reviews/request-7")["reviews"]) == 1
 
 
 def test_late_labels_join_by_request_id_and_are_in_the_ledger(site: Site) -> None:

@@ -9,7 +9,10 @@ from typing import Any
 import msgspec
 from fastapi import FastAPI, Request, Response
 
+from governed_serving.archive.client import ArchiveClient
+from governed_serving.archive.errors import ArchiveError
 from governed_serving.auditor.errors import AuditorError, NotFound, Unusable
+from governed_serving.auditor.service import reviews
 from governed_serving.auditor.service.folding import label_of
 from governed_serving.auditor.service.metrics import Metrics
 from governed_serving.auditor.service.watch import Watch
@@ -45,7 +48,12 @@ def status_of(error: Exception) -> int:
 
 
 def application(
-    watch: Watch, journal: Journal, metrics: Metrics, ready: Callable[[], str], refresh: Callable[[], None]
+    watch: Watch,
+    journal: Journal,
+    metrics: Metrics,
+    ready: Callable[[], str],
+    refresh: Callable[[], None],
+    archive: ArchiveClient | None = None,
 ) -> FastAPI:
     """``ready()`` says why the service isn't ready, or nothing; ``refresh()`` brings ``metrics`` up to date."""
     app = FastAPI(title="Governed Models auditor", version="1", docs_url="/docs", redoc_url=None)
@@ -53,7 +61,7 @@ def application(
     async def guarded(work: Callable[[], Awaitable[Response]]) -> Response:
         try:
             return await work()
-        except (AuditorError, JournalError) as error:
+        except (AuditorError, JournalError, ArchiveError) as error:
             return failure(status_of(error), str(error))
 
     @app.get("/v1/verdict")
@@ -76,6 +84,31 @@ def application(
             now = time.time()
             await asyncio.gather(*(journal.append(_event(watch, one, now)) for one in accepted))
             return answer({"accepted": len(accepted)}, 202)
+
+        return await guarded(work)
+
+    @app.post("/v1/acknowledgements")
+    async def acknowledge(request: Request) -> Response:
+        async def work() -> Response:
+            await journal.append(reviews.acknowledgement(watch, await body_of(request), time.time()))
+            return answer({"recorded": True}, 202)
+
+        return await guarded(work)
+
+    @app.post("/v1/reviews")
+    async def contest(request: Request) -> Response:
+        async def work() -> Response:
+            body = await body_of(request)
+            event, found = await asyncio.to_thread(reviews.contest, watch, archive, body, time.time())
+            await journal.append(event)
+            return answer(found, 202)
+
+        return await guarded(work)
+
+    @app.get("/v1/reviews/{request_id}")
+    async def review(request_id: str) -> Response:
+        async def work() -> Response:
+            return answer(await asyncio.to_thread(reviews.record_of, archive, request_id))
 
         return await guarded(work)
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from governed_api.governance import Bias
 from governed_serving.artefact import Manifest
+from governed_serving.auditor.alarms import Alarm
 from governed_serving.auditor.cells import Cells, CodedColumn
 from governed_serving.auditor.grouping import MISSING, Grouping, outcomes
 from governed_serving.auditor.service.labels import LabelJoin
@@ -36,6 +37,7 @@ class Fold:
         ]
         self.window = Window(self.axes, bias.window.samples if bias.window.type == "sliding" else None)
         self.labels = LabelJoin(label_capacity)
+        self.alarm = Alarm(bias.action, bias.min_samples)
         self.requests = 0
         self.rows = 0
         self.unusable = 0
@@ -51,6 +53,8 @@ class Fold:
             self._predictions(record)
         elif isinstance(record, EventRecord) and record.type == "label":
             self._label(record)
+        elif isinstance(record, EventRecord) and record.type == "acknowledgement":
+            self._acknowledge(record)
 
     def cells(self) -> Cells:
         """Counts of the window."""
@@ -90,6 +94,11 @@ class Fold:
     def _label(self, event: EventRecord) -> None:
         self._joined(self.labels.label(event.id, label_of(self.bias, msgspec.json.decode(event.body)["label"])))
 
+    def _acknowledge(self, event: EventRecord) -> None:
+        if event.summary.get("kind") == "alarm":
+            body = msgspec.json.decode(event.body)
+            self.alarm.acknowledge(body["by"], body["reason"])
+
     def _joined(self, rows: Any) -> None:
         for row in rows:
             self.window.relabel(*row)
@@ -102,6 +111,7 @@ class Fold:
             "labels": self.labels.dump(),
             "counts": [self.requests, self.rows, self.unusable],
             "absent": sorted(self.absent),
+            "alarm": msgspec.to_builtins(self.alarm),
         }
 
     def load(self, dumped: Mapping[str, Any]) -> bool:
@@ -114,6 +124,7 @@ class Fold:
         self.labels.load(dumped["labels"])
         self.requests, self.rows, self.unusable = dumped["counts"]
         self.absent = set(dumped["absent"])
+        self.alarm = msgspec.convert({**dumped["alarm"], "action": self.alarm.action, "calm": self.alarm.calm}, Alarm)
         return True
 
 

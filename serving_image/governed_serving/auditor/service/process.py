@@ -140,7 +140,9 @@ class _Server(uvicorn.Server):
 
 async def _run(settings: Settings) -> None:
     service = Service(settings)
-    app = application(service.watch, service.journal, service.metrics, service.why_not_ready, service.refresh)
+    app = application(
+        service.watch, service.journal, service.metrics, service.why_not_ready, service.refresh, service.client
+    )
     config = uvicorn.Config(
         app, host=settings.host, port=settings.port, log_config=None, access_log=False, lifespan="off",
         timeout_graceful_shutdown=10,

@@ -55,7 +55,7 @@ class Watch:
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._drained = threading.Event()
-        self._judged = (-1, -1)
+        self._judged: tuple[int, int, str] = (-1, -1, "")
         self._judge_again = 0.0
         self._evidence = ""
         self._recorded: tuple[str, ...] = ()
@@ -129,7 +129,7 @@ class Watch:
         """While records pour in, judging may take a tenth of the time."""
         assert self.tail is not None
         fold = self.tail.fold
-        state = (fold.rows, fold.labels.joined)
+        state = (fold.rows, fold.labels.joined, fold.alarm.acknowledged_by)
         if state == self._judged:
             return
         began = time.monotonic()
@@ -145,6 +145,8 @@ class Watch:
             found["summary"] = f"predictions don't carry {', '.join(sorted(fold.absent))}; {found['summary']}"
         digest = sha256(msgspec.json.encode(cells.dump())).hexdigest()
         window = {"type": fold.bias.window.type, "rows": found["samples"], "folded": fold.rows}
+        fold.alarm.observe(found["verdict"], fold.rows, self._clock())
+        found["alarm"] = fold.alarm.report()
         known: dict[str, Any] = {k: v for k, v in self.verdict.items() if k in ("id", "ledgerIndex")}
         now = self._clock()
         about = {"revision": self.revision, "window": window, "evidence": digest, "time": timestamp(now)}

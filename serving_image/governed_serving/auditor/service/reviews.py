@@ -1,0 +1,87 @@
+"""Where people come in: acknowledging an alarm, contesting a single decision. Both leave an entry in the ledger."""
+
+from typing import Any
+
+import msgspec
+
+from governed_serving.archive.client import ArchiveClient
+from governed_serving.auditor.errors import NotFound, Unavailable, Unusable
+from governed_serving.auditor.service.watch import Watch
+from governed_serving.records import EventRecord
+
+__all__ = ["acknowledgement", "contest", "record_of"]
+
+_WORDS = 2000
+
+
+class Acknowledgement(msgspec.Struct, forbid_unknown_fields=True):
+    """Body of POST /v1/acknowledgements: who answers for going on, and why."""
+
+    by: str
+    reason: str
+
+
+class Contest(msgspec.Struct, forbid_unknown_fields=True):
+    """Body of POST /v1/reviews: the request whose decision is contested, by whom, and why."""
+
+    id: str
+    by: str
+    reason: str
+
+
+def acknowledgement(watch: Watch, body: bytes, now: float) -> EventRecord:
+    """The event of a person taking over the alarm. Raises Unusable, NotFound."""
+    _parse(body, Acknowledgement)
+    if watch.tail is None or not watch.tail.fold.alarm.active:
+        raise NotFound("no alarm is active: there is nothing to acknowledge")
+    # Names and reasons are in the body, which is encrypted and can be forgotten; the ledger's summary can't.
+    summary = {"kind": "alarm", "verdict": watch.verdict.get("id", "")}
+    return EventRecord("acknowledgement", "alarm", watch.model, watch.revision, now, body, summary)
+
+
+def contest(watch: Watch, archive: ArchiveClient | None, body: bytes, now: float) -> tuple[EventRecord, dict[str, Any]]:
+    """The event of a contested decision, and what a reviewer needs. Raises Unusable, NotFound, Unavailable, ArchiveError."""
+    asked = _parse(body, Contest)
+    found = record_of(archive, asked.id)
+    summary = {"kind": "review", "state": "open", "prediction": found["prediction"]["index"]}
+    event = EventRecord("acknowledgement", asked.id, watch.model, watch.revision, now, body, summary)
+    return event, found
+
+
+def record_of(archive: ArchiveClient | None, request_id: str) -> dict[str, Any]:
+    """Ledger entries of a request: its prediction, explanations, labels, reviews; and how to ask for what is missing."""
+    if archive is None:
+        raise Unavailable("no archive is configured: the record of a decision can't be looked up")
+    entries = [{"index": f.index, **f.fields()} for f in archive.find(id=request_id)]
+    by_type: dict[str, list[dict[str, Any]]] = {}
+    for entry in entries:
+        by_type.setdefault(entry["type"], []).append(entry)
+    if "prediction" not in by_type:
+        raise NotFound(
+            f"request {request_id!r}: no prediction of that id is in the ledger (yet); it comes within seconds"
+        )
+    model = archive.model
+    return {
+        "id": request_id,
+        "prediction": by_type["prediction"][-1],
+        "explanations": by_type.get("explanation", []),
+        "labels": by_type.get("label", []),
+        "reviews": [e for e in by_type.get("acknowledgement", []) if e.get("summary", {}).get("kind") == "review"],
+        "next": {
+            "explanation": f"POST /v2/models/{model}/explain with the same inputs and id",
+            "counterfactual": f'POST /v2/models/{model}/explain with parameters {{"method": "counterfactual"}}',
+        },
+    }
+
+
+def _parse(body: bytes, kind: Any) -> Any:
+    try:
+        found = msgspec.json.decode(body, type=kind)
+    except msgspec.DecodeError as error:
+        fields = ", ".join(f.name for f in msgspec.structs.fields(kind))
+        raise Unusable(f"body: expected an object with {fields} ({error})") from None
+    for field in msgspec.structs.fields(kind):
+        value = getattr(found, field.name).strip()
+        if not 0 < len(value) <= _WORDS:
+            raise Unusable(f"{field.name}: expected 1 to {_WORDS} characters, found {len(value)}")
+    return found
