@@ -77,6 +77,12 @@ class JournalReader:
         ``previous`` is the tag of frame ``from_seq`` − 1 as remembered by a cursor. Raises JournalDamaged where the chain breaks
         (number missing, segments that don't join, a tail cut below the cursor), CryptoError when a key is lost.
         """
+        try:
+            yield from self._follow(from_seq, previous)
+        except FileNotFoundError:  # another process trimmed what we stood in: the next call begins with the oldest left
+            self._position = None
+
+    def _follow(self, from_seq: int, previous: bytes | None) -> Iterator[RawFrame]:
         position = self._seek(from_seq)
         if position is not None and position.seq < from_seq:
             raise JournalDamaged(
@@ -84,7 +90,7 @@ class JournalReader:
                 position.seq,
                 f"is missing: the stream ends here, but was read up to frame {from_seq} before",
             )
-        if position is not None and previous is not None and position.previous != previous:
+        if position is not None and previous is not None and position.seq == from_seq and position.previous != previous:
             raise JournalDamaged(
                 self.stream, from_seq - 1, "isn't the one that was read before: the stream was replaced"
             )
@@ -172,7 +178,7 @@ class JournalReader:
     def _seek(self, seq: int) -> _Position | None:
         """Position of frame ``seq``, or of the end of the stream when it is shorter; None for an empty stream."""
         position = self._position
-        if position is None or position.seq > seq or not segment_path(self.folder, position.header.first_seq).exists():
+        if position is None or position.seq > seq or not self._holds_still(position):
             found = segments(self.folder)
             if not found:
                 return None
@@ -190,6 +196,11 @@ class JournalReader:
                 break
             position = following
         return position
+
+    def _holds_still(self, position: _Position) -> bool:
+        """Whether the segment is there as it was: one without a frame is made anew, with another key, when its writer was killed."""
+        first = position.header.first_seq
+        return position.seq > first and segment_path(self.folder, first).exists()
 
     def _begin(self, first: int) -> _Position | None:
         opened = self._open_segment(first)

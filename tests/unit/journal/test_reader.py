@@ -8,6 +8,7 @@ import pytest
 
 from governed_serving.crypto import CryptoError, Tampered, is_sealed
 from governed_serving.journal import Journal, JournalDamaged, JournalReader, open_chunk, streams
+from governed_serving.journal.segment import SegmentFile, recover
 from governed_serving.records import PredictionFrame
 
 from .samples import cipher, event, prediction
@@ -247,3 +248,29 @@ def test_a_big_group_is_split_but_complete(tmp_path: Path):
     frames = [f for _, f in reader(tmp_path).read() if isinstance(f, PredictionFrame)]
     assert len(frames) == 3
     assert [i for f in frames for i in f.ids] == [f"request-{n}" for n in range(9_000)]
+
+
+def test_a_reader_that_waits_in_a_segment_which_is_made_anew_goes_on(tmp_path: Path):
+    fill(tmp_path, 3)
+    following = reader(tmp_path)
+    assert [s for s, _ in following.read()] == [0, 1, 2]
+    chain, _ = recover(tmp_path / "journal" / "server-a", "server-a", cipher(tmp_path))
+    SegmentFile(
+        tmp_path / "journal" / "server-a", "server-a", chain, cipher(tmp_path)
+    ).close()  # killed before its first frame
+    assert list(following.read(3)) == []
+    fill(tmp_path, 2, first=3)
+    assert [s for s, _ in following.read(3)] == [3, 4]
+
+
+def test_a_slow_reader_goes_on_with_the_oldest_frame_that_is_left(tmp_path: Path):
+    fill(tmp_path, 12)
+    slow, quick = reader(tmp_path), reader(tmp_path)
+    frames = slow.frames()
+    next(frames)
+    quick.trim(12)
+    rest = [f.seq for f in frames]
+    assert rest == list(range(1, 1 + len(rest)))
+    oldest = slow.first_seq
+    assert oldest is not None
+    assert [s for s, _ in slow.read(1)] == list(range(oldest, 12))
