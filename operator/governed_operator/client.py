@@ -62,7 +62,7 @@ class ModelClient:
             found = answer.json()
         except httpx.HTTPError as error:
             raise ClientError(
-                f"{self._http.base_url}: {error or type(error).__name__}: is the model running there?"
+                f"{self._http.base_url}: {str(error) or type(error).__name__}: is the model running there?"
             ) from error
         except ValueError as error:
             raise ClientError(f"{self._http.base_url}{path} answered {answer.status_code} and no JSON") from error

@@ -5,6 +5,7 @@ cost more CPU than everything else that the operator does.
 """
 
 import json
+import os
 from collections.abc import AsyncIterator
 from typing import Any
 from urllib.parse import urlencode
@@ -49,7 +50,8 @@ class Cluster:
         try:
             config.load_incluster_config()
         except config.ConfigException:
-            await config.load_kube_config()
+            # named explicitly: the library reads KUBECONFIG when it is imported
+            await config.load_kube_config(config_file=os.environ.get("KUBECONFIG"))
         configuration = client.Configuration.get_default_copy()
         configuration.connection_pool_maxsize = 128
         return cls(client.ApiClient(configuration))
@@ -70,7 +72,7 @@ class Cluster:
                 method, self._host + path, headers=headers, body=body, _request_timeout=limits
             )
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise ApiError(0, "Unreachable", f"{method} {path}: {error or type(error).__name__}") from error
+            raise ApiError(0, "Unreachable", f"{method} {path}: {str(error) or type(error).__name__}") from error
 
     async def request(
         self, method: str, path: str, body: Object | None = None, *, media: str = "application/json", **query: str
@@ -82,7 +84,7 @@ class Cluster:
         try:
             data = await answer.read()
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise ApiError(0, "Unreachable", f"{method} {path}: {error or type(error).__name__}") from error
+            raise ApiError(0, "Unreachable", f"{method} {path}: {str(error) or type(error).__name__}") from error
         try:
             found: Object = json.loads(data)
         except ValueError:
@@ -158,6 +160,6 @@ class Cluster:
             async for line in answer.response.content:
                 yield json.loads(line)
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-            raise ApiError(0, "Unreachable", f"watch {kind.plural}: {error or type(error).__name__}") from error
+            raise ApiError(0, "Unreachable", f"watch {kind.plural}: {str(error) or type(error).__name__}") from error
         finally:
             answer.response.close()

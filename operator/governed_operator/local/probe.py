@@ -18,7 +18,7 @@ class Prober:
         except httpx.TimeoutException:
             return f"no answer from {probe.url} within {probe.timeout:.0f} s"
         except httpx.HTTPError as error:
-            return f"{probe.url}: {error or type(error).__name__}"
+            return f"{probe.url}: {str(error) or type(error).__name__}"
         if answer.status_code < 400:
             return None
         return f"{probe.url} answered {answer.status_code}: {answer.text[:300]}"
