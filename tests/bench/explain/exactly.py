@@ -59,7 +59,7 @@ def _case(title: str, model: bytes, background: np.ndarray, rows: np.ndarray, al
     if got := alibi(alibi_python, "kernel", model, background=background, rows=rows[:ALIBI_ROWS]):
         table.append(["alibi KernelShap (sampled)", got["seconds"] * ROWS, got["seconds"] * 1000, got["seconds"] * ROWS / two, got["evaluated"] / ALIBI_ROWS, error(np.array(got["values"]))])
     show(
-        f"Exact Shapley values: {title}, {ROWS} rows × {BACKGROUND} background rows", 
+        f"Exact Shapley values: {title}, {ROWS} rows × {BACKGROUND} background rows",
         ["", "s for 128 rows", "ms a row", "time ÷ ours", "model rows a row", "largest difference"], table,
         f"peers: measured on {SHAP_ROWS} rows ({ALIBI_ROWS} for alibi), scaled to {ROWS}; target: ours ≤ 2 s on two cores",
     )

@@ -11,8 +11,8 @@ from governed_serving.explainer.blackbox import BlackBox
 from governed_serving.explainer.shapley.sampled import Stopping
 from governed_serving.explainer.text.masking import lime_text, text_shapley
 
-GOOD, BAD = "good kind fast warm clean fresh bright lovely".split(), "bad rude slow cold dirty stale gloomy awful".split()
-PLAIN = "the a room food staff place was were and with for our day night very quite so it we they".split()
+GOOD, BAD = ["good", "kind", "fast", "warm", "clean", "fresh", "bright", "lovely"], ["bad", "rude", "slow", "cold", "dirty", "stale", "gloomy", "awful"]
+PLAIN = ["the", "a", "room", "food", "staff", "place", "was", "were", "and", "with", "for", "our", "day", "night", "very", "quite", "so", "it", "we", "they"]
 WORDS, TEXTS = 24, 6
 
 
