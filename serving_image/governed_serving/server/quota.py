@@ -3,6 +3,7 @@
 Tokens are reserved before the work and settled after it, so that concurrent requests can't overrun a limit together.
 """
 
+import asyncio
 import math
 import time
 from collections.abc import Awaitable, Sequence
@@ -16,6 +17,10 @@ from governed_serving.server.errors import QuotaExceeded, ServerError, Unavailab
 from governed_serving.server.window_storage import WindowStorage
 
 __all__ = ["LocalQuota", "QuotaGate", "SharedQuota", "quota_gate"]
+
+
+STORE_SECONDS = 2.0
+"""A shared store that takes longer is away."""
 
 
 class QuotaGate(Protocol):
@@ -157,7 +162,8 @@ class SharedQuota:
     @staticmethod
     async def _ask(call: Awaitable[Any]) -> Any:
         try:
-            return await call
+            async with asyncio.timeout(STORE_SECONDS):
+                return await call
         except ServerError:
             raise
         except Exception as error:  # the library passes on whatever its driver raises

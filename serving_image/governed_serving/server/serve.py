@@ -53,6 +53,7 @@ def server(app: Any, *, http: Any = "httptools", grace: float = 60.0) -> uvicorn
         log_config=None,
         access_log=False,
         server_header=False,
+        proxy_headers=False,
         timeout_keep_alive=75,
         timeout_graceful_shutdown=int(grace) or 1,
         backlog=2048,

@@ -19,12 +19,7 @@ class Credit(Model):
         self.single = onnxruntime.InferenceSession(single, options, providers=["CPUExecutionProvider"])
         self.ready = True
 
-    def predict(
-        self,
-        payload: InferRequest,
-        headers: dict[str, str] | None = None,
-        response_headers: dict[str, str] | None = None,
-    ) -> InferResponse:  # noqa: ARG002
+    def predict(self, payload: InferRequest, *_: object, **__: object) -> InferResponse:
         tensors = payload.inputs
         session = self.single if len(tensors) == 1 else self.mixed
         feeds = {
