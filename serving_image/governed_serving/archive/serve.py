@@ -8,10 +8,12 @@ import os
 import signal
 import socket
 import sys
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
 import uvicorn
+from starlette.applications import Starlette
 
 from governed_api import runtime
 from governed_serving.archive.app import create_app
@@ -45,11 +47,20 @@ def serve(host: str) -> None:
     port = int(os.environ.get(runtime.HTTP_PORT, str(runtime.PORT_ARCHIVE)))
     root = Path(os.environ[runtime.ARCHIVE_ROOT_FILE]).read_bytes()
     tokens = Tokens(root, namespace)
-    _log_json()
-    listener = _listen(host, port)
-    archive = Archive(Path(os.environ[runtime.ARCHIVE_DIR]), load_kek(os.environ[runtime.KEK_FILE]), namespace)
-    app = create_app(archive, tokens, ArchiveMetrics(namespace), lambda: _report(archive))
-    config = uvicorn.Config(
+    with closing(_listen(host, port)) as listener:
+        archive = Archive(Path(os.environ[runtime.ARCHIVE_DIR]), load_kek(os.environ[runtime.KEK_FILE]), namespace)
+        _log_json()
+        log = logging.getLogger("governed.archive")
+        log.info("archive of %s: %d entries, port %d", namespace, archive.ledger.size, port)
+        app = create_app(archive, tokens, ArchiveMetrics(namespace), lambda: _report(archive))
+        # uvicorn raises the signal again once it has stopped; ours has done its work by then, and the exit code is to be 0.
+        for sign in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(sign, lambda *_: None)
+        uvicorn.Server(_settings(app)).run(sockets=[listener])
+
+
+def _settings(app: Starlette) -> uvicorn.Config:
+    return uvicorn.Config(
         app,
         log_config=None,
         access_log=False,
@@ -58,13 +69,6 @@ def serve(host: str) -> None:
         timeout_keep_alive=30,
         limit_concurrency=512,
     )
-    logging.getLogger("governed.archive").info(
-        "archive of %s: %d entries, port %d", namespace, archive.ledger.size, port
-    )
-    # uvicorn raises the signal again once it has stopped; ours has done its work by then, and the exit code is to be 0.
-    for sign in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(sign, lambda *_: None)
-    uvicorn.Server(config).run(sockets=[listener])
 
 
 async def _report(archive: Archive) -> None:

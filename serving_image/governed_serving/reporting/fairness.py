@@ -66,7 +66,7 @@ def _verdict(auditor: dict[str, Any]) -> Safe:
     return text(
         [
             tag("h3", "Live verdict"),
-            tag("p", said, auditor.get("summary", ""), f" ({auditor.get('samples', 0):,} predictions)."),
+            tag("p", said, auditor.get("summary", ""), f" ({auditor.get('samples', 0):,} decisions)."),
             table(["metric", "comparison", "value", "interval", "allowed", "verdict"], rows, numeric=(2, 3))
             if rows
             else None,

@@ -113,7 +113,7 @@ def _cards(dossier: Dossier) -> Safe:
             card(
                 "Bias verdict",
                 pill(auditor.get("verdict", "Unknown")),
-                f"{auditor.get('samples', 0):,} predictions judged",
+                f"{auditor.get('samples', 0):,} decisions judged",
             ),
             card(
                 "Ledger",
@@ -135,7 +135,7 @@ def _cards(dossier: Dossier) -> Safe:
             card(
                 "On record",
                 f"{predictions:,}",
-                f"predictions, {ledger.counts.get('explanation', 0) if ledger else 0:,} explanations",
+                f"requests, {ledger.counts.get('explanation', 0) if ledger else 0:,} explanations",
             ),
             card(
                 "Keys",

@@ -236,7 +236,7 @@ def test_kill_9_loses_nothing_that_was_answered(tmp_path: Path) -> None:
     for wanted in (150, 60, 300):
         child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
         assert child.stdout is not None
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 120
         for _ in range(wanted):
             answered = int(child.stdout.readline())
             assert time.monotonic() < deadline

@@ -15,8 +15,10 @@ import httpx
 import pytest
 
 from governed_api.resolved import ResolvedModel
+from governed_serving.archive.__main__ import main
 from governed_serving.archive.client import ArchiveClient
 from governed_serving.archive.errors import ArchiveError
+from governed_serving.archive.service import Archive
 from governed_serving.archive.tokens import model_token
 from governed_serving.artefact import Feature, Lineage, Manifest, Output, encode_manifest, load, pack
 from governed_serving.crypto import Keyring, load_kek
@@ -39,8 +41,8 @@ SPEC = {
 class Process:
     """An archive process on a free port, with its keys and a client."""
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+        self.root, self.monkeypatch, self.capsys = root, monkeypatch, capsys
         for name in ("kek", "root", "model-kek"):
             (root / name).write_bytes(hashlib.sha256(name.encode()).digest())
             (root / name).chmod(0o600)
@@ -53,8 +55,8 @@ class Process:
         self.url = f"http://127.0.0.1:{self.port}"
         self.child: subprocess.Popen[str] | None = None
 
-    def environment(self, **more: str) -> dict[str, str]:
-        common = {
+    def environment(self) -> dict[str, str]:
+        return {
             "GOVERNED_NAMESPACE": "default",
             "GOVERNED_ARCHIVE_ROOT_FILE": str(self.root / "root"),
             "GOVERNED_ARCHIVE_DIR": str(self.root / "archive"),
@@ -62,12 +64,13 @@ class Process:
             "GOVERNED_KEK_FILE": str(self.root / "kek"),
             "GOVERNED_REPORT": f"file://{self.root}/report.json",
         }
-        return {**os.environ, **common, **more}
 
     def start(self) -> None:
         command = [sys.executable, "-m", "governed_serving.archive", "serve", "--host", "127.0.0.1"]
-        self.child = subprocess.Popen(command, env=self.environment(), stderr=subprocess.PIPE, text=True)
-        deadline = time.monotonic() + 30
+        self.child = subprocess.Popen(
+            command, env={**os.environ, **self.environment()}, stderr=subprocess.PIPE, text=True
+        )
+        deadline = time.monotonic() + 120
         while time.monotonic() < deadline:
             try:
                 if httpx.get(self.url + "/healthz/ready", trust_env=False).status_code == 200:
@@ -80,19 +83,22 @@ class Process:
     def stop(self, sign: signal.Signals = signal.SIGTERM) -> int:
         assert self.child is not None
         self.child.send_signal(sign)
-        self.child.communicate(timeout=20)
+        self.child.communicate(timeout=60)
         return self.child.returncode
 
-    def run(self, verb: str, *words: str, **more: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "governed_serving.archive", verb, *words]
-        return subprocess.run(
-            command, env=self.environment(**more), capture_output=True, text=True, timeout=60, check=False
-        )
+    def run(self, verb: str, *words: str, **more: str) -> tuple[int, str, str]:
+        """Run a verb in this process: (exit code, stdout, stderr)."""
+        with self.monkeypatch.context() as patched:
+            for name, value in {**self.environment(), **more}.items():
+                patched.setenv(name, value)
+            code = main([verb, *words])
+        said = self.capsys.readouterr()
+        return code, said.out, said.err
 
 
 @pytest.fixture
-def process(tmp_path: Path) -> Iterator[Process]:
-    process = Process(tmp_path)
+def process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Process]:
+    process = Process(tmp_path, monkeypatch, capsys)
     yield process
     if process.child and process.child.poll() is None:
         process.stop(signal.SIGKILL)
@@ -103,7 +109,7 @@ def test_kill_9_under_load_loses_nothing_that_was_answered(process: Process) -> 
     answered: dict[str, int] = {}
 
     def write(stream: str) -> None:
-        with ArchiveClient(process.url, process.token, "credit", patience=20.0) as client:
+        with ArchiveClient(process.url, process.token, "credit", patience=120.0) as client:
             for start in range(0, 150, 5):
                 answer = client.append_batch(stream, start, batch(start, 5, stream).entries)
                 answered[f"{stream}/{start}"] = answer.first_index
@@ -111,30 +117,26 @@ def test_kill_9_under_load_loses_nothing_that_was_answered(process: Process) -> 
     threads = [threading.Thread(target=write, args=(f"s{n}",)) for n in range(3)]
     for t in threads:
         t.start()
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while len(answered) < 20 and time.monotonic() < deadline:
         time.sleep(0.002)
     process.stop(signal.SIGKILL)
     process.start()
     for t in threads:
-        t.join(60)
+        t.join(180)
     assert len(answered) == 90
-    with ArchiveClient(process.url, process.token, "credit", patience=5.0) as client:
+    with ArchiveClient(process.url, process.token, "credit", patience=60.0) as client:
         entries = client.entries(0, 10_000)
     assert len(entries) == len(set(entries)) == 450
     for name, index in answered.items():
         stream, _, start = name.partition("/")
         assert entries[index] == batch(int(start), 1, stream).entries[0]
     assert process.stop() == 0
-    done = process.run("verify", str(process.root / "archive"))
-    assert done.returncode == 0, done.stderr
-    assert "450 entries" in done.stdout
-    assert (
-        process.run(
-            "verify", str(process.root / "archive"), "--checkpoint", str(process.root / "report.json")
-        ).returncode
-        == 0
+    code, out, err = process.run(
+        "verify", str(process.root / "archive"), "--checkpoint", str(process.root / "report.json")
     )
+    assert code == 0, err
+    assert "450 entries" in out
 
 
 def artefact() -> bytes:
@@ -156,14 +158,14 @@ def artefact() -> bytes:
 def archived(process: Process, packed: bytes, claimed: str = "") -> str:
     """Put an artefact into the archive as the trainer does; its digest."""
     digest = claimed or f"sha256:{hashlib.sha256(packed).hexdigest()}"
-    with ArchiveClient(process.url, process.token, "credit", patience=5.0) as client:
+    with ArchiveClient(process.url, process.token, "credit", patience=60.0) as client:
         keyset = Keyring(load_kek(process.root / "model-kek"), client.keysets()).keyset("artefact")
         blob = client.put_blob(keyset.seal(packed, digest.encode()))
         client.put_ref(f"artefact-{digest.removeprefix('sha256:')}", {"blob": blob})
     return digest
 
 
-def fetched(process: Process, digest: str) -> subprocess.CompletedProcess[str]:
+def fetched(process: Process, digest: str) -> tuple[int, str, str]:
     return process.run(
         "fetch",
         GOVERNED_SPEC=str(process.root / "spec.json"),
@@ -179,17 +181,16 @@ def test_fetch_brings_the_verified_artefact_and_refuses_another(process: Process
     process.start()
     packed = artefact()
     digest = archived(process, packed)
-    done = fetched(process, digest)
-    assert done.returncode == 0, done.stderr
+    code, _, err = fetched(process, digest)
+    assert code == 0, err
     assert load(process.root / "model", digest).digest == digest
-    assert "already" in fetched(process, digest).stderr
+    assert "already" in fetched(process, digest)[2]
     forged = archived(process, packed, "sha256:" + "1" * 64)
     unknown = "sha256:" + "2" * 64
     for wanted, message in ((forged, "expected digest"), (unknown, "knows no artefact")):
-        done = fetched(process, wanted)
-        assert done.returncode == 1
-        assert message in done.stderr
-        assert done.stderr.count("\n") == 1
+        code, _, err = fetched(process, wanted)
+        assert (code, err.count("\n")) == (1, 1)
+        assert message in err
     assert load(process.root / "model", digest).digest == digest
 
 
@@ -200,9 +201,9 @@ def test_a_changed_blob_is_not_unpacked(process: Process) -> None:
         data = bytearray(path.read_bytes())
         data[-1] ^= 1
         path.write_bytes(data)
-    done = fetched(process, digest)
-    assert done.returncode == 1
-    assert "its content has SHA-256" in done.stderr
+    code, _, err = fetched(process, digest)
+    assert code == 1
+    assert "its content has SHA-256" in err
     assert not (process.root / "model").exists()
 
 
@@ -210,18 +211,17 @@ def test_start_errors_are_one_line(process: Process) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", process.port))
         taken.listen()
-        done = process.run("serve", "--host", "127.0.0.1")
-    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
-    assert f"port {process.port} can't be had" in done.stderr
-    done = process.run("serve", GOVERNED_KEK_FILE=str(process.root / "nowhere"))
-    assert done.returncode == 1
-    assert "nowhere: not found" in done.stderr
-    process.start()
-    (process.root / "other").mkdir()
-    second = Process(process.root / "other")
-    done = second.run("serve", GOVERNED_ARCHIVE_DIR=str(process.root / "archive"))
-    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
-    assert "in use by another archive process" in done.stderr
+        code, _, err = process.run("serve", "--host", "127.0.0.1")
+    assert (code, err.count("\n")) == (1, 1)
+    assert f"port {process.port} can't be had" in err
+    code, _, err = process.run("serve", GOVERNED_KEK_FILE=str(process.root / "nowhere"))
+    assert (code, err.count("\n")) == (1, 1)
+    assert "nowhere: not found" in err
+    held = Archive(process.root / "archive", load_kek(process.root / "kek"), "default")
+    code, _, err = process.run("serve", "--host", "127.0.0.1")
+    held.close()
+    assert (code, err.count("\n")) == (1, 1)
+    assert "in use by another archive process" in err
 
 
 def test_an_absent_archive_is_said_in_one_line(process: Process) -> None:
