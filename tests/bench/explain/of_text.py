@@ -57,7 +57,7 @@ def measure(alibi_python: str) -> None:  # noqa: ARG001  alibi's text explainers
     partition = shap.Explainer(lambda b: predict(b)[:, 1], shap.maskers.Text(r"\W+"), algorithm="partition", silent=True)
     add("shap Partition (Owen values, default)", lambda t: partition([t]), None)
     show(
-        f"Text classifier, {WORDS} words: one explanation", ["", "ms (median)", "ms (least)", "texts evaluated", "squared error of Shapley values"], table,
+        f"Text classifier, {WORDS} words: one explanation", ["", "CPU ms (median)", "CPU ms (least)", "texts evaluated", "squared error of Shapley values"], table,
         "reference: ours with 20,000 coalitions; Owen values of shap's partition are another quantity, hence no error",
     )
 

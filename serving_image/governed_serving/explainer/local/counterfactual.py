@@ -144,7 +144,19 @@ def _by_size(search: _Search, options: Mapping[str, list[Any]], found: dict[froz
         if len(found) >= MOST:
             return
         gain = output / (1 + 0.1 * np.array([search.distance(change) for change in grown]))
-        beam = [grown[index] for index in np.argsort(-np.where(reached, -np.inf, gain), kind="stable")[:BEAM]]
+        beam = _spread(grown, np.where(reached, -np.inf, gain))
+
+
+def _spread(grown: list[Change], gain: Floats) -> list[Change]:
+    """The best few of each set of features: on a plateau the nearest changes of one feature must not crowd out the others."""
+    sets = {frozenset(feature for feature, _ in change) for change in grown}
+    quota, taken, beam = max(2, BEAM // len(sets)), dict.fromkeys(sets, 0), []
+    for index in np.argsort(-gain, kind="stable"):
+        names = frozenset(feature for feature, _ in grown[index])
+        if taken[names] < quota and len(beam) < 2 * BEAM:
+            taken[names] += 1
+            beam.append(grown[index])
+    return beam
 
 
 def _grown(beam: list[Change], options: Mapping[str, list[Any]], found: Mapping[frozenset[str], Change]) -> list[Change]:
