@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from governed_serving.auditor.betting import LAMBDAS, PairBetting, betting_interval, log_wealth
@@ -16,6 +16,7 @@ def table(k: int, n: int) -> np.ndarray:
     return np.array([[0, 0, n - k], [0, 0, k]])
 
 
+@settings(deadline=None)
 @given(st.integers(0, 300), st.integers(300, 900), st.integers(0, 300), st.integers(300, 900), st.floats(0.0, 0.3))
 def test_evidence_and_interval_say_the_same(k1: int, n1: int, k0: int, n0: int, bound: float) -> None:
     """The interval leaves out the bounds exactly when the e-value against them reaches 1/alpha."""
@@ -83,6 +84,7 @@ def test_bets_find_a_difference_and_their_interval_covers_it() -> None:
     assert interval.lower < -0.15 < interval.upper < 0
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(1, 60), min_size=1, max_size=10), st.integers(0, 2**32 - 1))
 def test_pairs_do_not_depend_on_how_a_stream_is_cut(cuts: list[int], seed: int) -> None:
     rng = np.random.default_rng(seed)

@@ -234,7 +234,7 @@ def test_predictions_without_the_attribute_say_so() -> None:
     assert fold.cells().values("religion") == ["(missing)"]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 4))
 def test_sliding_windows_add_up_over_replicas(seed: int, replicas: int) -> None:
     rng = np.random.default_rng(seed)

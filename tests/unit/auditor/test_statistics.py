@@ -20,11 +20,13 @@ from governed_serving.auditor.special import beta_quantile, chi_square_tail, inc
 counts = st.integers(0, 400)
 
 
+@settings(deadline=None)
 @given(st.floats(0.001, 500), st.integers(1, 200))
 def test_chi_square_tail(x: float, degrees: int) -> None:
     assert chi_square_tail(x, degrees) == pytest.approx(scipy.stats.chi2.sf(x, degrees), rel=1e-9, abs=1e-14)
 
 
+@settings(deadline=None)
 @given(st.floats(0.1, 3000), st.floats(0.1, 3000), st.floats(0.0, 1.0))
 def test_incomplete_beta(a: float, b: float, x: float) -> None:
     assert incomplete_beta(a, b, x) == pytest.approx(scipy.special.betainc(a, b, x), rel=1e-8, abs=1e-12)
@@ -49,19 +51,21 @@ def test_intervals_of_a_rate(k: int, n: int, level: float) -> None:
         assert tuple(ours(k, n, level)) == pytest.approx(proportion_confint(k, n, 1 - level, method), abs=1e-8)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 80), st.integers(80, 200), st.integers(0, 80), st.integers(80, 200))
 def test_newcombe(k1: int, n1: int, k0: int, n0: int) -> None:
     expected = confint_proportions_2indep(k1, n1, k0, n0, compare="diff", method="newcomb")
     assert tuple(newcombe(k1, n1, k0, n0)) == pytest.approx(expected, abs=1e-9)
 
 
+@settings(deadline=None)
 @given(st.integers(1, 80), st.integers(81, 200), st.integers(1, 80), st.integers(81, 200))
 def test_katz(k1: int, n1: int, k0: int, n0: int) -> None:
     expected = confint_proportions_2indep(k1, n1, k0, n0, compare="ratio", method="log")
     assert tuple(katz(k1, n1, k0, n0)) == pytest.approx(expected, rel=1e-9)
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(st.integers(0, 60), st.integers(0, 60), st.integers(0, 60), st.integers(0, 60))
 def test_fisher(a: int, b: int, c: int, d: int) -> None:
     expected = scipy.stats.fisher_exact([[a, b], [c, d]])
@@ -69,6 +73,7 @@ def test_fisher(a: int, b: int, c: int, d: int) -> None:
     assert found.p_value == pytest.approx(expected.pvalue, abs=1e-9)
 
 
+@settings(deadline=None)
 @given(st.lists(st.lists(st.integers(1, 500), min_size=3, max_size=3), min_size=2, max_size=6))
 def test_chi_square(table: list[list[int]]) -> None:
     expected = scipy.stats.chi2_contingency(table, correction=False)
@@ -77,6 +82,7 @@ def test_chi_square(table: list[list[int]]) -> None:
     assert found.p_value == pytest.approx(expected.pvalue, rel=1e-8, abs=1e-13)
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=30))
 def test_corrections(p_values: list[float]) -> None:
     assert holm(p_values) == pytest.approx(multipletests(p_values, method="holm")[1], abs=1e-12)
