@@ -14,8 +14,9 @@ import pytest
 
 from governed_serving import artefact
 from governed_serving.records import LedgerEntry
-from governed_serving.trainer import preprocessing
+from governed_serving.trainer import export, preprocessing
 from governed_serving.trainer.errors import InvalidTraining, TrainingFailed
+from governed_serving.trainer.networks import Network
 from unit.trainer.manifests import ADMISSIONS_BIAS, admissions, inline, resolved
 from unit.trainer.neighbours import Workplace
 
@@ -33,6 +34,23 @@ def predict(model: bytes, **columns: list[Any]) -> list[np.ndarray]:
         for name, values in columns.items()
     }
     return preprocessing.session(model, "all").run(None, inputs)
+
+
+_exported: dict[bytes, Any] = {}
+
+
+@pytest.fixture
+def exported_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Torch's exporter takes seconds: networks of the same weights share its result."""
+    real = export.export
+
+    def export_once(network: Network, fitted: preprocessing.Preprocessing) -> Any:
+        key = b"".join(v.numpy().tobytes() for v in network.state_dict().values())
+        if key not in _exported:
+            _exported[key] = real(network, fitted)
+        return _exported[key]
+
+    monkeypatch.setattr(export, "export", export_once)
 
 
 @pytest.fixture(scope="module")
@@ -129,6 +147,7 @@ job.run()
 """
 
 
+@pytest.mark.usefixtures("exported_once")
 def test_after_kill_9_the_job_resumes_and_makes_the_same_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = resolved(admissions(epochs=12, batchSize=128, checkpointEpochs=3), governance=GOVERNANCE)
     tests = Path(__file__).parents[2]
@@ -156,6 +175,7 @@ def test_nothing_plain_on_the_data_volume(berkeley: tuple[Workplace, dict[str, A
         assert not any(word in content for word in (b"department", b"admitted", b"female"))
 
 
+@pytest.mark.usefixtures("exported_once")
 @pytest.mark.parametrize(
     ("method", "variant"), [("dynamicInt8", "int8"), ("staticInt8", "int8"), ("magnitudePruning", "pruned")]
 )
@@ -168,7 +188,7 @@ def test_compression_ships_inside_the_budgets(tmp_path: Path, method: str, varia
         "maxLatencyRatio": 100,
     }
     lifecycle = {"compression": {"method": method, "sparsity": 0.3}, "gates": generous}
-    made = place.job(resolved(admissions(epochs=6, batchSize=128), governance=GOVERNANCE, lifecycle=lifecycle)).run()
+    made = place.job(resolved(admissions(epochs=4, batchSize=128), governance=GOVERNANCE, lifecycle=lifecycle)).run()
     assert made["variant"] == variant
     content = files(place, made)
     operators = {n.op_type for n in onnx.load_from_string(content["model.onnx"]).graph.node}
@@ -180,6 +200,7 @@ def test_compression_ships_inside_the_budgets(tmp_path: Path, method: str, varia
     assert full["latency"]["measured"] > 0
 
 
+@pytest.mark.usefixtures("exported_once")
 @pytest.mark.parametrize(
     ("budget", "gate"),
     [({"maxLatencyRatio": 0.001}, "latency"), ({"maxAccuracyDrop": 0.0, "maxDisparityIncrease": 0.0}, "accuracy")],
@@ -195,16 +216,19 @@ def test_outside_a_budget_the_uncompressed_ships_and_the_table_says_why(
         "maxLatencyRatio": 100,
     }
     lifecycle = {"compression": {"method": "magnitudePruning", "sparsity": 0.97}, "gates": generous | budget}
-    made = place.job(resolved(admissions(epochs=6, batchSize=128), governance=GOVERNANCE, lifecycle=lifecycle)).run()
+    made = place.job(resolved(admissions(epochs=4, batchSize=128), governance=GOVERNANCE, lifecycle=lifecycle)).run()
     assert made["variant"] == "float"
     failed = [g for g in place.report.parts[-1]["gates"] if g["verdict"] == "fail"]
     assert gate in {g["name"] for g in failed}
     assert all(g["measured"] > g["budget"] for g in failed)
 
 
+@pytest.mark.usefixtures("exported_once")
 def test_below_the_least_accuracy_nothing_ships(tmp_path: Path) -> None:
     place = Workplace(tmp_path)
-    plan = resolved(admissions(epochs=1), governance=GOVERNANCE, lifecycle={"gates": {"minAccuracy": 0.99}})
+    plan = resolved(
+        admissions(epochs=4, batchSize=128), governance=GOVERNANCE, lifecycle={"gates": {"minAccuracy": 0.99}}
+    )
     with pytest.raises(TrainingFailed, match=r"minAccuracy: expected accuracy ≥ 0\.99"):
         place.job(plan).run()
     assert not place.archive.blobs
@@ -240,7 +264,7 @@ def test_texts_are_masked_before_training_and_classified(tmp_path: Path, archite
         },
         "preprocess": {"maxTokens": 24},
         "model": {"type": architecture, "hidden": [16], "dimension": 16, "layers": 1, "heads": 2},
-        "loop": {"epochs": 12, "batchSize": 64},
+        "loop": {"epochs": 10, "batchSize": 64},
     }
     place = Workplace(tmp_path)
     made = place.job(resolved(plan, governance={"privacy": {"masking": {}}})).run()
