@@ -101,46 +101,34 @@ def _ships(dossier: Dossier, failed: list[str]) -> str:
 
 
 def _cards(dossier: Dossier) -> Safe:
-    auditor, ledger = dossier.auditor, dossier.ledger
-    gates = dossier.gates
+    return text([*_verdict_cards(dossier), *_record_cards(dossier)])
+
+
+def _verdict_cards(dossier: Dossier) -> list[Safe]:
+    auditor, ledger, gates = dossier.auditor, dossier.ledger, dossier.gates
     failed = [g["name"] for g in gates if g["verdict"] == "fail"]
     judged = sum(g["verdict"] != "not applicable" for g in gates)
     verified = ledger.verification if ledger else None
+    state = "verified" if verified else "does not verify" if ledger else "not given"
+    found = f"{verified.size:,} entries, root {verified.root[:12]}…" if verified else (ledger.error if ledger else "")
+    return [
+        card(
+            "Bias verdict", pill(auditor.get("verdict", "Unknown")), f"{auditor.get('samples', 0):,} decisions judged"
+        ),
+        card("Ledger", pill(state), found),
+        card("Gates", f"{judged - len(failed)} of {judged} passed" if gates else "none", _ships(dossier, failed)),
+    ]
+
+
+def _record_cards(dossier: Dossier) -> list[Safe]:
+    counts = dossier.ledger.counts if dossier.ledger else {}
     accuracy = (dossier.evaluation.get("metrics") or dossier.trainer.get("metrics") or {}).get("accuracy")
-    predictions = ledger.counts.get("prediction", 0) if ledger else 0
-    return text(
-        [
-            card(
-                "Bias verdict",
-                pill(auditor.get("verdict", "Unknown")),
-                f"{auditor.get('samples', 0):,} decisions judged",
-            ),
-            card(
-                "Ledger",
-                pill("verified" if verified else "does not verify" if ledger else "not given"),
-                f"{verified.size:,} entries, root {verified.root[:12]}…"
-                if verified
-                else (ledger.error if ledger else ""),
-            ),
-            card(
-                "Gates",
-                f"{judged - len(failed)} of {judged} passed" if gates else "none",
-                _ships(dossier, failed),
-            ),
-            card(
-                "Held-out accuracy",
-                f"{accuracy:.1%}" if isinstance(accuracy, float) else "–",
-                f"{dossier.evaluation.get('rows', {}).get('test', 0):,} rows" if dossier.evaluation else "",
-            ),
-            card(
-                "On record",
-                f"{predictions:,}",
-                f"requests, {ledger.counts.get('explanation', 0) if ledger else 0:,} explanations",
-            ),
-            card(
-                "Keys",
-                f"{len(dossier.keys)}",
-                f"for {', '.join(sorted({k.purpose for k in dossier.keys}))}" if dossier.keys else "",
-            ),
-        ]
-    )
+    rows = f"{dossier.evaluation.get('rows', {}).get('test', 0):,} rows" if dossier.evaluation else ""
+    purposes = sorted({k.purpose for k in dossier.keys})
+    return [
+        card("Held-out accuracy", f"{accuracy:.1%}" if isinstance(accuracy, float) else "–", rows),
+        card(
+            "On record", f"{counts.get('prediction', 0):,}", f"requests, {counts.get('explanation', 0):,} explanations"
+        ),
+        card("Keys", f"{len(dossier.keys)}", f"for {', '.join(purposes)}" if purposes else ""),
+    ]
