@@ -64,7 +64,7 @@ def test_compas() -> None:
     assert {name: found.metrics[name] for name in expected} == pytest.approx(expected, abs=1e-6)
     favourable = GroupTable(table.groups, table.counts[:, ::-1, :])
     (flipped,) = compare(favourable, ["white"], ["disparateImpactRatio"])
-    assert flipped.metrics["disparateImpactRatio"] == pytest.approx(0.631588, abs=1e-6)
+    assert flipped.metrics["disparateImpactRatio"] == pytest.approx(0.631593, abs=1e-6)
 
 
 def test_berkeley_aggregate_and_paradox() -> None:
