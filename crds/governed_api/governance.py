@@ -123,7 +123,15 @@ class Retention(Part):
     """How long payloads can be read; ledger entries stay for ever."""
 
     payloads: Duration | None = None
-    """Journalled requests and answers are deleted after this; absent: kept."""
+    """Not supported yet: destroying the model's journal keyset is what makes payloads unreadable."""
+
+    RULES: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "!has(self.payloads)",
+            "governance.privacy.retention.payloads is not supported yet: leave it out; destroying the journal keyset ends payloads",
+            ".payloads",
+        ),
+    )
 
 
 class Privacy(Part):
@@ -154,9 +162,14 @@ class Encryption(Part):
     key_ref: KeyRef | None = None
     """Absent: a Secret with a fresh key is made, and outlives the model."""
     rotation: Duration | None = None
-    """Keysets get a new primary key this often; absent: never by itself."""
+    """Not supported yet: keysets keep their primary key until they are rotated by hand."""
 
     RULES: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "!has(self.rotation)",
+            "governance.encryption.rotation is not supported yet: leave it out; keysets keep their primary key",
+            ".rotation",
+        ),
         Rule(
             "self.mode != 'storageClass' || has(self.storageClassName)",
             "mode storageClass needs storageClassName",

@@ -55,7 +55,7 @@ def valid(name: str = "loans") -> Manifest:
                     "action": "Alert",
                 },
                 "privacy": {"masking": {"fields": ["note"], "entities": ["EMAIL"], "action": "Replace"}},
-                "encryption": {"mode": "envelope", "rotation": "90d"},
+                "encryption": {"mode": "envelope"},
                 "audit": {"durability": "Fsync", "failurePolicy": "Closed"},
             },
             "quota": {
@@ -174,6 +174,12 @@ INVALID: list[Invalid] = [
     Invalid("unknown entity", _put("spec.governance.privacy.masking.entities", ["SHOE_SIZE"]), 'entities[0]: Unsupported value: "SHOE_SIZE"'),
     Invalid("storage class mode without a class", _put("spec.governance.encryption", {"mode": "storageClass"}), "mode storageClass needs storageClassName"),
     Invalid("rotation in months", _put("spec.governance.encryption.rotation", "3mo"), "spec.governance.encryption.rotation in body should match"),
+    Invalid(
+        "rotation", _put("spec.governance.encryption.rotation", "90d"), "governance.encryption.rotation is not supported yet"
+    ),
+    Invalid(
+        "retention", _put("spec.governance.privacy.retention", {"payloads": "30d"}), "retention.payloads is not supported yet"
+    ),
     Invalid("limit of zero", _put("spec.quota.requests.0.limit", 0), "spec.quota.requests[0].limit in body should be greater than or equal to 1"),
     Invalid("window in words", _put("spec.quota.requests.0.window", "minute"), "spec.quota.requests[0].window in body should match"),
     Invalid("unknown quota store", _put("spec.quota.store", "memcached://x"), "spec.quota.store in body should match"),
