@@ -38,6 +38,7 @@ class Process:
         self._keyring: Keyring | None = None
         self._chat: ChatGateway | None = None
         self._artefact = ""
+        self._rpc: Any = None
 
     async def run(self) -> None:
         """Until SIGTERM. Raises what keeps it from serving: PortTaken, ArtefactError, CryptoError, JournalError, ValueError, OSError."""
@@ -48,6 +49,8 @@ class Process:
         if settings.internal_port:
             sockets.append(serve.bind("127.0.0.1", settings.internal_port, runtime.INTERNAL_PORT))
             servers.append(serve.server(InternalApp(self._gateway, settings.max_body)))
+        if settings.grpc_port:
+            await self._start_rpc(settings.grpc_port)
         tasks = [asyncio.create_task(s.serve([sock])) for s, sock in zip(servers, sockets, strict=True)]
         loading = asyncio.create_task(self._load())
         stopping = asyncio.create_task(stop.wait())
@@ -66,6 +69,12 @@ class Process:
             loading.cancel()
             stopping.cancel()
             await self._stop(servers, tasks)
+
+    async def _start_rpc(self, port: int) -> None:
+        from governed_serving.server.rpc.service import RpcServer  # grpcio is optional
+
+        self._rpc = RpcServer(self._gateway, self._settings.max_body)
+        await self._rpc.start(self._settings.host, port)
 
     async def _load(self) -> None:
         """Off the loop, so that liveness answers meanwhile."""
@@ -140,6 +149,8 @@ class Process:
         """Requests in flight are answered and journalled; then the journal is flushed."""
         if self._settings.drain:
             await asyncio.sleep(self._settings.drain)
+        if self._rpc is not None:
+            await self._rpc.stop(self._resolved.spec.predictor.timeout)
         await serve.drain(servers, tasks)
         if self._gateway.service is not None:
             await self._gateway.service.plane.close()

@@ -67,12 +67,12 @@ class V2Codec:
         try:
             message = REQUEST.decode(body)
         except msgspec.ValidationError:
-            return self._decode_loose(_loose(body), memoryview(b""))
+            return self.decode_tensors(_loose(body), memoryview(b""))
         except msgspec.DecodeError as error:
             raise malformed(error, body, _KIND) from error
         columns = self._columns(message)
         if columns is None:  # another order, a matrix, or a mistake: the loose way sorts it out or names it
-            return self._decode_loose(_loose(body), memoryview(b""))
+            return self.decode_tensors(_loose(body), memoryview(b""))
         request = InferRequest(message.id, message.inputs[0].shape[0], columns, size=len(body))
         if message.outputs is None and message.parameters is None:
             return request, JSON
@@ -107,9 +107,10 @@ class V2Codec:
             raise InvalidRequest(
                 f"Inference-Header-Content-Length: expected 1 to {len(body)} (the body), found {header}"
             )
-        return self._decode_loose(_loose(body[:header]), memoryview(body)[header:])
+        return self.decode_tensors(_loose(body[:header]), memoryview(body)[header:])
 
-    def _decode_loose(self, message: LooseRequest, tail: memoryview) -> tuple[InferRequest, Form]:
+    def decode_tensors(self, message: LooseRequest, tail: memoryview) -> tuple[InferRequest, Form]:
+        """The request in ``message``, whose tensors with binary_data_size lie in ``tail``, in order. Raises InvalidRequest."""
         data = _take_binary(message, tail)
         if is_matrix(self._signature, message.inputs):
             rows, columns = split_matrix(self._signature, message.inputs[0], data[0])

@@ -1,0 +1,114 @@
+"""gRPC: every method of the service, raw and typed contents, errors as status codes."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+import grpc.aio
+import numpy as np
+import pytest
+
+from governed_api.governance import Limit, Quota
+from governed_serving.server.app.service import Gateway, HttpService
+from governed_serving.server.protocol import binary
+from governed_serving.server.protocol.v2 import V2Codec
+from governed_serving.server.quota import LocalQuota
+from governed_serving.server.rpc.messages import MESSAGES
+from governed_serving.server.rpc.service import RpcServer
+from unit.server.planes import MemoryJournal, plane
+from unit.server.tabular_model import NUMBERS, ROW
+
+
+class Client:
+    def __init__(self, channel: Any, gateway: Gateway, journal: MemoryJournal) -> None:
+        self.channel, self.gateway, self.journal = channel, gateway, journal
+
+    async def __call__(
+        self, method: str, message: str = "", service: str = "inference.GRPCInferenceService", **fields: Any
+    ) -> Any:
+        name = message or method
+        call = self.channel.unary_unary(
+            f"/{service}/{method}",
+            request_serializer=MESSAGES[f"{name}Request"].SerializeToString,
+            response_deserializer=MESSAGES[f"{name}Response"].FromString,
+        )
+        return await call(MESSAGES[f"{name}Request"](**fields), timeout=20)
+
+
+@pytest.fixture
+async def rpc() -> AsyncIterator[Client]:
+    journal = MemoryJournal()
+    quota = LocalQuota(Quota(requests=[Limit(limit=3, window="1h")]), "k")
+    data = plane(journal=journal, quota=quota)
+    gateway = Gateway("credit", why="", service=HttpService(data, V2Codec(data.signature, "credit", "r1")))
+    server = RpcServer(gateway, 1 << 20)
+    port = await server.start("127.0.0.1", 0)
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        yield Client(channel, gateway, journal)
+    await server.stop(0)
+    await data.close()
+
+
+def typed() -> list[dict[str, Any]]:
+    out: list[dict[str, Any]] = []
+    for name, value in ROW.items():
+        number = name in NUMBERS
+        contents = {"fp32_contents": [value]} if number else {"bytes_contents": [value.encode()]}
+        out.append({"name": name, "datatype": "FP32" if number else "BYTES", "shape": [1, 1], "contents": contents})
+    return out
+
+
+async def test_typed_and_raw_contents_agree(rpc: Client) -> None:
+    first = await rpc("ModelInfer", model_name="credit", id="a", inputs=typed())
+    bare = [{k: t[k] for k in ("name", "datatype", "shape")} for t in typed()]
+    raw = [binary.pack("FP32" if n in NUMBERS else "BYTES", [v]) for n, v in ROW.items()]
+    second = await rpc("ModelInfer", model_name="credit", id="b", inputs=bare, raw_input_contents=raw)
+    scores = list(first.outputs[0].contents.fp32_contents)
+    assert np.frombuffer(second.raw_output_contents[0], np.float32).tolist() == pytest.approx(scores)
+    assert first.outputs[1].contents.bytes_contents[0] in (b"yes", b"no")
+    assert list(first.outputs[0].shape) == [1, 2]
+    assert (first.model_version, first.id, first.parameters["ledger"].string_param) == ("r1", "a", "pending")
+    assert rpc.journal.ids == ["a", "b"]
+
+
+async def test_health_and_metadata(rpc: Client) -> None:
+    assert (await rpc("ServerLive")).live
+    assert (await rpc("ServerReady")).ready
+    assert (await rpc("ModelReady", name="credit", version="r1")).ready
+    assert (await rpc("ServerMetadata")).name == "governed-models"
+    metadata = await rpc("ModelMetadata", name="credit")
+    assert [t.name for t in metadata.inputs] == list(ROW)
+    assert list(metadata.outputs[0].shape) == [-1, 2]
+    check = {"message": "HealthCheck", "service": "grpc.health.v1.Health"}
+    assert (await rpc("Check", **check)).status == 1
+    rpc.gateway.why = "draining"
+    assert (await rpc("Check", **check)).status == 2
+    assert not (await rpc("ServerReady")).ready
+
+
+@pytest.mark.parametrize(
+    ("fields", "code", "words"),
+    [
+        ({"model_name": "other"}, grpc.StatusCode.NOT_FOUND, "'other'"),
+        ({"model_name": "credit", "model_version": "r9"}, grpc.StatusCode.NOT_FOUND, "'r9'"),
+        ({"model_name": "credit"}, grpc.StatusCode.INVALID_ARGUMENT, "'income'"),
+        (
+            {"model_name": "credit", "inputs": typed(), "raw_input_contents": [b""]},
+            grpc.StatusCode.INVALID_ARGUMENT,
+            "raw_input_contents: expected 12",
+        ),
+    ],
+)
+async def test_errors_are_status_codes(rpc: Client, fields: dict[str, Any], code: Any, words: str) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await rpc("ModelInfer", **fields)
+    assert caught.value.code() == code
+    assert words in caught.value.details()
+
+
+async def test_quota_is_resource_exhausted(rpc: Client) -> None:
+    for _ in range(3):
+        await rpc("ModelInfer", model_name="credit", inputs=typed())
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await rpc("ModelInfer", model_name="credit", inputs=typed())
+    assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
