@@ -157,6 +157,33 @@ class InterventionalGame:
                 columns[feature] = flat if coded.dictionary is None else coded.dictionary[flat]
         return columns
 
+    def cube(self, x: Codes, b: Codes, order: Codes) -> Floats:
+        """All hybrids of pairs that differ on the same players, shape (pairs, 2^d, outputs); ``x`` and ``b`` (pairs,), ``order`` (d,).
+
+        Player ``order[j]`` is bit j of the second axis. Columns are written as blocks, which is several times faster than choosing.
+        """
+        pairs, d = len(x), len(order)
+        bit = {int(player): index for index, player in enumerate(order)}
+        columns = {}
+        for g, members in enumerate(self.players.members):
+            for feature in members:
+                coded = self._features[feature]
+                values = np.empty((pairs, 1 << d), coded.rows.dtype)
+                if g in bit:
+                    blocks = values.reshape(pairs, 1 << (d - bit[g] - 1), 2, 1 << bit[g])
+                    blocks[:, :, 0, :] = coded.background[b][:, None, None]
+                    blocks[:, :, 1, :] = coded.rows[x][:, None, None]
+                else:
+                    values[...] = coded.rows[x][:, None]
+                flat = values.reshape(-1)
+                columns[feature] = flat if coded.dictionary is None else coded.dictionary[flat]
+        return self.box(columns).reshape(pairs, 1 << d, -1)
+
+    @property
+    def direct(self) -> bool:
+        """Whether hybrids go to the model as they are, without looking for equal ones."""
+        return self._dedupe == "none"
+
     def _pick(
         self, x: Codes, b: Codes, select: Callable[[int], Booleans], shape: tuple[int, int], flat: Codes
     ) -> Columns:

@@ -17,12 +17,14 @@ def predictor(folder):
     options.intra_op_num_threads = 1
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(str(Path(folder, "model.onnx")), options)
-    name, output = session.get_inputs()[0].name, session.get_outputs()[-1].name
+    names, output = [one.name for one in session.get_inputs()], session.get_outputs()[-1].name
     count = [0]
 
     def predict(table):
         count[0] += len(table)
-        return session.run([output], {name: np.asarray(table, np.float32)})[0]
+        table = np.asarray(table, np.float32)
+        split = [table] if len(names) == 1 else [np.ascontiguousarray(table[:, i : i + 1]) for i in range(len(names))]
+        return session.run([output], dict(zip(names, split, strict=True)))[0]
 
     return predict, count
 

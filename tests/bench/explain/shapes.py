@@ -35,31 +35,32 @@ def adult_like(rows: int, seed: int) -> np.ndarray:
 
 
 def logistic(mixed: bool, seed: int = 0) -> bytes:
-    """ONNX logistic regression on one float input (rows, 12); with ``mixed`` the first eight columns are one-hot inside the graph."""
+    """ONNX logistic regression with an input per feature (rows, 1), as our artefacts have; with ``mixed`` the first eight are
+    categories, whose weights are looked up (one-hot times weights)."""
     rng = np.random.default_rng(seed)
     nodes, constants, parts = [], {}, []
     if mixed:
         for index, (name, count) in enumerate(ADULT.items()):
             nodes += [
-                helper.make_node("Gather", ["x", f"at{index}"], [f"{name}f"], axis=1),
-                helper.make_node("Cast", [f"{name}f"], [f"{name}i"], to=TensorProto.INT64),
-                helper.make_node("Gather", [f"{name}w", f"{name}i"], [f"{name}o"], axis=0),
+                helper.make_node("Cast", [f"f{index}"], [f"{name}i"], to=TensorProto.INT64),
+                helper.make_node("Gather", [f"{name}w", f"{name}s"], [f"{name}o"], axis=0),
+                helper.make_node("Squeeze", [f"{name}i", "last"], [f"{name}s"]),
             ]
-            constants |= {f"at{index}": np.array(index, np.int64), f"{name}w": rng.normal(size=(count, 1)).astype(np.float32)}
+            nodes[-1], nodes[-2] = nodes[-2], nodes[-1]
+            constants |= {"last": np.array([1], np.int64), f"{name}w": rng.normal(size=(count, 1)).astype(np.float32)}
             parts.append(f"{name}o")
     start = 8 if mixed else 0
-    constants |= {
-        "from": np.array([start], np.int64), "to": np.array([12], np.int64), "axis": np.array([1], np.int64),
-        "w": (rng.normal(size=(12 - start, 1)) * ([[0.03], [1e-4], [1e-3], [0.03]] if mixed else 1)).astype(np.float32),
-    }
-    nodes += [helper.make_node("Slice", ["x", "from", "to", "axis"], ["numbers"]), helper.make_node("MatMul", ["numbers", "w"], ["linear"])]
+    weights = rng.normal(size=(12 - start, 1)) * ([[0.03], [1e-4], [1e-3], [0.03]] if mixed else 1)
+    constants["w"] = weights.astype(np.float32)
+    numbers = [f"f{i}" for i in range(start, 12)]
+    nodes += [helper.make_node("Concat", numbers, ["numbers"], axis=1), helper.make_node("MatMul", ["numbers", "w"], ["linear"])]
     total = "linear"
     for index, part in enumerate(parts):
         nodes.append(helper.make_node("Add", [total, part], [f"sum{index}"]))
         total = f"sum{index}"
     nodes.append(helper.make_node("Sigmoid", [total], ["p"]))
     graph = helper.make_graph(
-        nodes, "logistic", [helper.make_tensor_value_info("x", 1, [None, 12])], [helper.make_tensor_value_info("p", 1, [None, 1])],
+        nodes, "logistic", [helper.make_tensor_value_info(f"f{i}", 1, [None, 1]) for i in range(12)], [helper.make_tensor_value_info("p", 1, [None, 1])],
         [numpy_helper.from_array(value, name) for name, value in constants.items()],
     )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9).SerializeToString()

@@ -82,6 +82,8 @@ def _play(
 ) -> None:
     """Adds the games of all pairs that differ on exactly ``d`` players."""
     place = _places(differs[x, b], d)
+    alike = np.lexsort(place.T)  # pairs that differ on the same players stand together
+    x, b, place = x[alike], b[alike], place[alike]
     bits = np.concatenate([subsets(d).T[:, 1:-1], np.ones((1, (1 << d) - 2), bool)])
     matrix = shapley_matrix(d)
     step = max(1, game.box.max_rows >> d)
@@ -89,6 +91,9 @@ def _play(
     def part(start: int) -> Floats:
         stop = min(start + step, len(x))
         xs, bs, at = x[start:stop, None], b[start:stop, None], place[start:stop]
+        if game.direct and d > 1 and (at == at[0]).all():
+            whole: Floats = np.matmul(matrix.T, game.cube(xs[:, 0], bs[:, 0], np.flatnonzero(at[0] < d)))
+            return whole
         ends = (game.background_outputs[bs[:, 0]], game.row_outputs[xs[:, 0]])
         values: Floats = np.einsum("po,d->pdo", ends[1], matrix[-1]) + np.einsum("po,d->pdo", ends[0], matrix[0])
         if d > 1:
