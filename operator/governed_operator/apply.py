@@ -3,6 +3,7 @@
 import asyncio
 import base64
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from governed_api import runtime as rt
 from governed_api.names import ARCHIVE
@@ -29,6 +30,26 @@ class Wait(Exception):
         self.seconds = seconds
 
 
+class Expected(NamedTuple):
+    """A manifest, reduced to what comparing needs."""
+
+    kind: str
+    name: str
+    once: bool
+    """Made once; never compared."""
+    fingerprint: bytes
+
+    @classmethod
+    def of(cls, manifest: Manifest) -> "Expected":
+        metadata = manifest["metadata"]
+        once = ANNOTATION_CREATE_ONCE in metadata.get("annotations", {})
+        return cls(manifest["kind"], metadata["name"], once, b"" if once else desired_fingerprint(manifest))
+
+    @property
+    def place(self) -> ChildKey:
+        return self.kind, self.name
+
+
 class Applier:
     """Writes; answers go into the cache at once, so that no decision rests on anything older than our own writes."""
 
@@ -40,27 +61,24 @@ class Applier:
         self._normalised: dict[tuple[str, str, str], tuple[bytes, bytes]] = {}
         self._roots: dict[str, bytes] = {}
 
-    def differs(self, key: ModelKey, manifest: Manifest, desired: bytes | None = None) -> bool:
+    def differs(self, key: ModelKey, expected: Expected) -> bool:
         """Whether a manifest must be written, judged by the cache."""
-        kind, name = manifest["kind"], manifest["metadata"]["name"]
-        child = self._cache.children(key).get((kind, name))
+        child = self._cache.children(key).get(expected.place)
         if child is None:
             return True
-        if child.deleting or ANNOTATION_CREATE_ONCE in manifest["metadata"].get("annotations", {}):
+        if child.deleting or expected.once or child.fingerprint == expected.fingerprint:
             return False
-        desired = desired or desired_fingerprint(manifest)
-        if child.fingerprint == desired:
-            return False
-        return self._normalised.get((kind, key[0], name)) != (desired, child.fingerprint)
+        place = (expected.kind, key[0], expected.name)
+        return self._normalised.get(place) != (expected.fingerprint, child.fingerprint)
 
-    async def converge(self, key: ModelKey, wanted: list[Manifest], uid: str) -> int:
+    async def converge(self, key: ModelKey, wanted: list[tuple[Manifest, Expected]], uid: str) -> int:
         """Write what differs; the number of writes. Raises ApiError, Wait."""
-        todo = [m for m in wanted if self.differs(key, m)]
-        for manifest in todo:
+        todo = [(m, e) for m, e in wanted if self.differs(key, e)]
+        for manifest, _ in todo:
             self._refuse_strangers(key, manifest, uid)
-        light = [m for m in todo if m["kind"] not in WORKLOADS]
-        await asyncio.gather(*(self._write(key, m) for m in light))
-        await asyncio.gather(*(self._write(key, m) for m in todo if m["kind"] in WORKLOADS))
+        for workloads in (False, True):
+            turn = [(m, e) for m, e in todo if (e.kind in WORKLOADS) is workloads]
+            await asyncio.gather(*(self._write(key, m, e) for m, e in turn))
         return len(todo)
 
     def _refuse_strangers(self, key: ModelKey, manifest: Manifest, uid: str) -> None:
@@ -69,7 +87,7 @@ class Applier:
         if child and child.owner and uid and child.owner != uid:
             raise Wait(2.0, f"{child.kind} {child.name} of an earlier model of this name is still there")
 
-    async def _write(self, key: ModelKey, manifest: Manifest) -> None:
+    async def _write(self, key: ModelKey, manifest: Manifest, expected: Expected) -> None:
         kind = BY_NAME[manifest["kind"]]
         name = manifest["metadata"]["name"]
         annotations = manifest["metadata"].get("annotations", {})
@@ -83,16 +101,16 @@ class Applier:
             else:
                 answer = await self._cluster.apply(kind, manifest)
                 self._metrics.writes.labels(kind.kind, "apply").inc()
-                self._remember_normalised(key, manifest, answer)
+                self._remember_normalised(key, expected, answer)
         if answer:
             self._cache.put(kind.kind, answer)
 
-    def _remember_normalised(self, key: ModelKey, manifest: Manifest, answer: Object) -> None:
+    def _remember_normalised(self, key: ModelKey, expected: Expected, answer: Object) -> None:
         """Where the server writes our values in another form, that form is right from now on."""
-        desired, observed = desired_fingerprint(manifest), observed_fingerprint(answer)
-        place = (manifest["kind"], key[0], manifest["metadata"]["name"])
-        if observed is not None and observed != desired:
-            self._normalised[place] = (desired, observed)
+        observed = observed_fingerprint(answer)
+        place = (expected.kind, key[0], expected.name)
+        if observed is not None and observed != expected.fingerprint:
+            self._normalised[place] = (expected.fingerprint, observed)
         else:
             self._normalised.pop(place, None)
 
@@ -115,13 +133,17 @@ class Applier:
         """The namespace's archive keys may be others now."""
         self._roots.pop(namespace, None)
 
-    async def prune(self, key: ModelKey, wanted: set[ChildKey], spared: Mapping[ChildKey, Child]) -> int:
-        """Delete children that are neither wanted nor spared; the number of deletions."""
-        unwanted = [
+    def unwanted(self, key: ModelKey, wanted: set[ChildKey], spared: Mapping[ChildKey, Child]) -> list[Child]:
+        """Children that are neither wanted nor spared."""
+        return [
             child
             for place, child in self._cache.children(key).items()
             if child.kind in PRUNABLE and place not in wanted and place not in spared and not child.deleting
         ]
+
+    async def prune(self, key: ModelKey, wanted: set[ChildKey], spared: Mapping[ChildKey, Child]) -> int:
+        """Delete what is unwanted; the number of deletions."""
+        unwanted = self.unwanted(key, wanted, spared)
         for child in unwanted:
             kind = BY_NAME[child.kind]
             await self._cluster.delete(kind, key[0] if kind.namespaced else None, child.name, child.uid)

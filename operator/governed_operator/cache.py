@@ -102,9 +102,10 @@ class Cache:
     def put_model(self, observed: Object) -> bool:
         """True when there is something new in it."""
         key = (observed["metadata"]["namespace"], observed["metadata"]["name"])
-        entry, known = ModelEntry.of(observed), self.models.get(key)
-        if known and known.uid == entry.uid and entry.version <= known.version:
+        known, metadata = self.models.get(key), observed["metadata"]
+        if known and known.uid == metadata["uid"] and int(metadata["resourceVersion"]) <= known.version:
             return False
+        entry = ModelEntry.of(observed)
         self.models[key] = entry
         return known is None or known._replace(version=0) != entry._replace(version=0)
 
@@ -114,11 +115,11 @@ class Cache:
 
     def put(self, kind: str, observed: Object) -> ModelKey | None:
         """Remember a child; the model to wake, or None when nothing that matters changed."""
-        key = model_key(observed)
-        child = child_of(kind, observed)
-        known = self._children[key].get((kind, child.name))
-        if known and known.uid == child.uid and child.version <= known.version:
+        key, metadata = model_key(observed), observed["metadata"]
+        known = self._children[key].get((kind, metadata["name"]))
+        if known and known.uid == metadata["uid"] and int(metadata["resourceVersion"]) <= known.version:
             return None
+        child = child_of(kind, observed)
         self._children[key][kind, child.name] = child
         changed = known is None or _essence(known) != _essence(child)
         if kind == REPORT_KIND:

@@ -8,11 +8,11 @@ from typing import Any
 
 from governed_api.model import GovernedModelStatus
 from governed_api.names import ARCHIVE
-from governed_operator.apply import Applier, Wait
+from governed_operator.apply import Applier, Expected, Wait
 from governed_operator.cache import Cache, Child, ChildKey, ModelEntry, ModelKey
 from governed_operator.cluster import ApiError, Cluster
 from governed_operator.decision import Decision
-from governed_operator.desired import Manifest, archive_objects, model_objects
+from governed_operator.desired import archive_objects, model_objects
 from governed_operator.desired.inference import COMPONENT, deployment_name
 from governed_operator.kinds import MODEL
 from governed_operator.metrics import Metrics
@@ -30,6 +30,7 @@ AFTER_WRITES = 0.5
 """Seconds after which our own writes are looked at again, when no event comes sooner."""
 FIGURES_EVERY = 300.0
 """Seconds between writes that only refresh figures."""
+Token = tuple[Any, ...]
 REVISION_FIELDS = ("stable", "canary", "rejected")
 
 
@@ -49,6 +50,7 @@ class Reconciler:
         self._recorder = Recorder(cluster)
         self._archives: dict[str, bool] = {}
         self._figures: dict[ModelKey, float] = {}
+        self._settled: dict[ModelKey, tuple[Token, tuple[Expected, ...]]] = {}
 
     async def work(self) -> None:
         """Never returns."""
@@ -99,13 +101,27 @@ class Reconciler:
         status = status_of(obs, decision)
         if self._revisions_move(obs, status):
             await self._write_status(key, entry, obs, status)
-        wanted = model_objects(obs.subject, decision)
-        writes = await self._applier.converge(key, wanted, obs.subject.uid)
-        writes += await self._applier.prune(key, {_place(m) for m in wanted}, spared(obs, decision))
-        if writes:
+        if await self._carry_out(key, obs, decision):
             return AFTER_WRITES
         await self._write_status(key, entry, obs, status)
         return decision.again_in
+
+    async def _carry_out(self, key: ModelKey, obs: Observed, decision: Decision) -> int:
+        """Make the world agree; the number of writes. What was found in order is not rendered again until it is wanted otherwise."""
+        token, keep = _token(obs, decision), spared(obs, decision)
+        known_token, expected = self._settled.get(key, ((), ()))
+        if known_token == token and self._in_order(key, expected, keep):
+            return 0
+        wanted = [(m, Expected.of(m)) for m in model_objects(obs.subject, decision)]
+        writes = await self._applier.converge(key, wanted, obs.subject.uid)
+        writes += await self._applier.prune(key, {e.place for _, e in wanted}, keep)
+        self._settled[key] = (token, tuple(e for _, e in wanted))
+        return writes
+
+    def _in_order(self, key: ModelKey, expected: tuple[Expected, ...], keep: dict[ChildKey, Child]) -> bool:
+        if any(self._applier.differs(key, e) for e in expected):
+            return False
+        return not self._applier.unwanted(key, {e.place for e in expected}, keep)
 
     @staticmethod
     def _revisions_move(obs: Observed, status: GovernedModelStatus) -> bool:
@@ -136,6 +152,7 @@ class Reconciler:
         """Cluster-scoped children have no owner that could take them along."""
         self._metrics.note(key, None)
         self._figures.pop(key, None)
+        self._settled.pop(key, None)
         left = [c for c in self._cache.children(key).values() if c.kind == "PriorityClass"]
         if left and (entry or await self._cluster.get(MODEL, *key) is None):
             keep = {place: c for place, c in self._cache.children(key).items() if c.kind != "PriorityClass"}
@@ -153,7 +170,8 @@ class Reconciler:
             self._archives.pop(namespace, None)
             self._applier.forget(namespace)
             return
-        await self._applier.converge(key, archive_objects(namespace, self._settings), "")
+        wanted = [(m, Expected.of(m)) for m in archive_objects(namespace, self._settings)]
+        await self._applier.converge(key, wanted, "")
         stateful = self._cache.children(key).get(("StatefulSet", ARCHIVE))
         ready = bool(stateful and stateful.facts.available)
         if self._archives.get(namespace) != ready:
@@ -162,8 +180,12 @@ class Reconciler:
                 self._queue.wake(model)
 
 
-def _place(manifest: Manifest) -> ChildKey:
-    return manifest["kind"], manifest["metadata"]["name"]
+def _token(obs: Observed, decision: Decision) -> Token:
+    """All that the builders' output depends on: equal tokens, equal objects."""
+    revisions = tuple(r and (r.name, r.percent) for r in (decision.stable, decision.canary))
+    flags = (decision.train, decision.held, decision.stopped, decision.key_lost)
+    subject = obs.subject
+    return (subject.uid, obs.generation, subject.priority, subject.labels, revisions, flags)
 
 
 def spared(obs: Observed, decision: Decision) -> dict[ChildKey, Child]:
