@@ -136,6 +136,8 @@ def chat_gateway(
         masking=rules.masking,
         journal=journal,
         journal_policy=resolved.spec.governance.audit.failure_policy,
+        timeout=resolved.spec.predictor.timeout,
+        concurrency=resolved.spec.predictor.container_concurrency,
     )
     _watch(rules.metrics, journal)
     gateway.extra_metrics.append(rules.metrics.text)

@@ -17,6 +17,7 @@ from governed_serving.server.chat import ChatGateway
 from governed_serving.server.chat.request import CHAT, COMPLETIONS, with_strings
 from governed_serving.server.chat.request import strings as strings_of
 from governed_serving.server.errors import (
+    DeadlineExceeded,
     InvalidRequest,
     JournalUnavailable,
     MaskingFailed,
@@ -292,3 +293,42 @@ def test_strings_and_their_replacement_agree() -> None:
     found = list(strings_of(value))
     assert found == ["x", "y", "z"]
     assert with_strings(value, iter(["1", "2", "3"])) == {"a": ["1", {"b": "2", "c": 1}], "d": None, "e": "3"}
+
+
+async def test_container_concurrency_makes_the_rest_wait() -> None:
+    gate = asyncio.Event()
+    body = Pieces([chunk("a"), chunk("b")], gate)
+    world = World(lambda _: httpx.Response(200, stream=body), concurrency=1, timeout=5)
+    stream = await world.chat(stream=True)
+    await anext(stream.pieces)
+    second = asyncio.create_task(world.chat(stream=True))
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert len(world.seen) == 1
+    gate.set()
+    await read(stream)
+    await read(await second)
+    assert len(world.seen) == 2
+    await world.gateway.close()
+    assert world.admission.open == 0
+
+
+async def test_too_long_a_wait_and_too_slow_a_runtime_are_504() -> None:
+    gate = asyncio.Event()
+    world = World(
+        lambda _: httpx.Response(200, stream=Pieces([chunk("a"), chunk("b")], gate)), concurrency=1, timeout=0.05
+    )
+    stream = await world.chat(stream=True)
+    await anext(stream.pieces)
+    with pytest.raises(DeadlineExceeded, match=r"within 0\.05 s"):
+        await world.chat()
+    gate.set()
+    await read(stream)
+    await world.gateway.close()
+
+    def slow(request: httpx.Request) -> httpx.Response:
+        raise httpx.ReadTimeout("slow", request=request)
+
+    late = World(slow)
+    with pytest.raises(DeadlineExceeded):
+        await late.chat()

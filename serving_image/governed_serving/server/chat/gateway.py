@@ -21,7 +21,13 @@ from governed_serving.server.admission import Admission
 from governed_serving.server.app.json_route import Stream
 from governed_serving.server.chat import request as requests
 from governed_serving.server.chat.events import DONE, Completion, error_event
-from governed_serving.server.errors import InvalidRequest, JournalUnavailable, ServerError, UpstreamFailed
+from governed_serving.server.errors import (
+    DeadlineExceeded,
+    InvalidRequest,
+    JournalUnavailable,
+    ServerError,
+    UpstreamFailed,
+)
 from governed_serving.server.identifiers import Identifiers
 from governed_serving.server.logs import event
 from governed_serving.server.masking import Masking
@@ -44,6 +50,7 @@ class _Call:
     prompt_tokens: int
     completion: Completion = field(default_factory=Completion)
     settled: bool = False
+    slot: bool = False
 
 
 class ChatGateway:
@@ -61,10 +68,14 @@ class ChatGateway:
         masking: Masking | None,
         journal: Journal | None,
         journal_policy: Literal["Closed", "Open"] = "Closed",
+        timeout: float = 60.0,
+        concurrency: int = 0,
     ) -> None:
         self._model, self._runtime_model, self._revision = model, runtime_model, revision
         self._client, self._admission, self._metrics = client, admission, metrics
         self._masking, self._journal, self._closed = masking, journal, journal_policy == "Closed"
+        self._timeout = timeout
+        self._slots = asyncio.Semaphore(concurrency) if concurrency else None
         self._new_id = Identifiers()
         self._endings: set[asyncio.Task[None]] = set()
 
@@ -88,6 +99,7 @@ class ChatGateway:
         call = _Call(self._new_id(), requests.prompt_text(path, message), reserved, reserved - most)
         await self._admission.enter_shared(reserved)
         try:
+            await self._slot(call)
             await self._write(call, "started")
             if message.get("stream"):
                 return await self._stream(path, message, call)
@@ -95,6 +107,17 @@ class ChatGateway:
         except BaseException:
             await self._end(call, "cut", record=False)
             raise
+
+    async def _slot(self, call: _Call) -> None:
+        """Wait for one of spec.predictor.containerConcurrency places. Raises DeadlineExceeded."""
+        if self._slots is None:
+            return
+        try:
+            async with asyncio.timeout(self._timeout):
+                await self._slots.acquire()
+        except TimeoutError as error:
+            raise _late(self._timeout) from error
+        call.slot = True
 
     def _mask(self, message: dict[str, Any]) -> dict[str, Any]:
         if self._masking is None:
@@ -108,7 +131,7 @@ class ChatGateway:
         try:
             answer = await self._client.post(path, json=message)
         except httpx.HTTPError as error:
-            raise _away(error) from error
+            raise self._away(error) from error
         _check(answer.status_code, answer.text)
         try:
             decoded: dict[str, Any] = msgspec.json.decode(answer.content, type=dict[str, Any])
@@ -129,7 +152,7 @@ class ChatGateway:
                 _check(answer.status_code, (await answer.aread()).decode(errors="replace"))
         except httpx.HTTPError as error:
             await stack.aclose()
-            raise _away(error) from error
+            raise self._away(error) from error
         except BaseException:
             await stack.aclose()
             raise
@@ -155,7 +178,7 @@ class ChatGateway:
             yield DONE
         except (httpx.HTTPError, msgspec.DecodeError, ServerError) as error:
             event("a stream was cut", level=30, kind=type(error).__name__)
-            yield error_event(str(error) if isinstance(error, ServerError) else str(_away(error)))
+            yield error_event(str(error) if isinstance(error, ServerError) else str(self._away(error)))
         finally:  # the client may have left: what was generated is still recorded and settled, in a task that can't be cancelled with us
             if not call.settled:
                 self._metrics.count["streams_cut"] += 1
@@ -164,6 +187,13 @@ class ChatGateway:
     async def _close(self, stack: AsyncExitStack, call: _Call) -> None:
         await stack.aclose()
         await self._end(call, "cut", record=True)
+
+    def _away(self, error: Exception) -> ServerError:
+        if isinstance(error, httpx.TimeoutException) and not isinstance(error, httpx.ConnectTimeout):
+            return _late(self._timeout)
+        return UpstreamFailed(
+            f"runtime: expected an answer, found {type(error).__name__}; it may be restarting, retry later"
+        )
 
     def _spawn(self, ending: Any) -> None:
         task = asyncio.get_running_loop().create_task(ending)
@@ -180,6 +210,8 @@ class ChatGateway:
         if call.settled:
             return
         call.settled = True
+        if call.slot and self._slots is not None:
+            self._slots.release()
         self._admission.leave()
         used = call.completion.tokens(call.prompt_tokens) if record else 0
         self._metrics.count["tokens"] += used - call.reserved
@@ -227,9 +259,9 @@ class ChatGateway:
         await self._client.aclose()
 
 
-def _away(error: Exception) -> UpstreamFailed:
-    return UpstreamFailed(
-        f"runtime: expected an answer, found {type(error).__name__}; it may be restarting, retry later"
+def _late(seconds: float) -> DeadlineExceeded:
+    return DeadlineExceeded(
+        f"server: expected an answer within {seconds:g} s (spec.predictor.timeout), found none; retry later"
     )
 
 
