@@ -17,6 +17,7 @@ class Attribution:
     ``values``, ``lower``, ``upper``: shape (players, outputs); ``base`` and ``prediction``: shape (outputs,).
     The interval is at ``confidence`` for the method's own sampling; it has no width where the method is exact.
     ``background_error``: standard error that comes from the background being a finite sample, shape (players, outputs), or None.
+    ``halves``: the values against each half of the background alone, whose agreement says how stable they are, or None.
     ``evaluations``: model rows asked for (shared evaluations are counted once, for the request), ``coalitions``: coalitions used.
     """
 
@@ -32,6 +33,7 @@ class Attribution:
     confidence: float = 0.95
     exact: bool = False
     background_error: Floats | None = None
+    halves: tuple[Floats, Floats] | None = None
     details: dict[str, Any] = field(default_factory=dict)
 
     @property

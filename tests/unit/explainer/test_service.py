@@ -234,3 +234,21 @@ async def test_protected_attribute_never_changes_in_a_counterfactual(bed):
     assert found
     assert all(change["feature"] != "sex" for one in found for change in one["changes"])
     assert all(one["prediction"] >= 0.5 for one in found)
+
+
+async def test_overview_is_computed_once_and_recorded(bed):
+    first, second = await asyncio.gather(*(bed.client.get("/v2/models/loans/overview") for _ in range(2)))
+    assert first.status_code == 200
+    assert first.content == second.content
+    (record,) = bed.journal.records
+    assert record.body == first.content
+    found = first.json()
+    assert {one["player"] for one in found["permutation_importance"]} == {"age", "income", "job", "sex"}
+    assert {one["feature"]: one["kind"] for one in found["effects"]}["job"] == "partial dependence"
+    assert found["mean_absolute_attribution"][0]["player"] in ("age", "job")
+    assert sum(rule["rows"] for rule in found["surrogate"]["rules"]) == 27
+
+
+async def test_stability_compares_halves_of_the_background(bed):
+    row = (await bed.client.post(PATH, content=models.request(models.table(1, 9)))).json()["explanations"][0]
+    assert -1 <= row["stability"] <= 1

@@ -150,7 +150,8 @@ def _by_size(search: _Search, options: Mapping[str, list[Any]], found: dict[froz
 def _spread(grown: list[Change], gain: Floats) -> list[Change]:
     """The best few of each set of features: on a plateau the nearest changes of one feature must not crowd out the others."""
     sets = {frozenset(feature for feature, _ in change) for change in grown}
-    quota, taken, beam = max(2, BEAM // len(sets)), dict.fromkeys(sets, 0), []
+    quota, taken = max(2, BEAM // len(sets)), dict.fromkeys(sets, 0)
+    beam: list[Change] = []
     for index in np.argsort(-gain, kind="stable"):
         names = frozenset(feature for feature, _ in grown[index])
         if taken[names] < quota and len(beam) < 2 * BEAM:

@@ -1,5 +1,6 @@
 """Routes of the explainer: they translate, the engine decides."""
 
+import asyncio
 import time
 import uuid
 from collections.abc import Awaitable, Callable
@@ -19,6 +20,7 @@ from governed_serving.explainer.service.engine import Engine
 from governed_serving.explainer.service.jobs import JobQueue, status
 from governed_serving.explainer.service.lanes import Busy, Lane
 from governed_serving.explainer.service.metrics import Metrics
+from governed_serving.explainer.service.overview import overview
 from governed_serving.explainer.service.protocol import parse
 from governed_serving.explainer.service.recorder import Recorder
 from governed_serving.journal import JournalError
@@ -53,11 +55,23 @@ class Explanations:
     ) -> None:
         self.engine, self._recorder, self.metrics, self._lane = engine, recorder, metrics, lane
         self._observe = observe
+        self._once = asyncio.Lock()
+        self._overview: bytes | None = None
 
     async def explain(self, body: bytes, fallback_id: str, lane: Lane | None = None) -> bytes:
         """The answer's bytes, which the journal holds by then. Raises ExplainerError and the journal's errors."""
         request = parse(body, self.engine.model.features, fallback_id)
         return await self.compute(request, lane)
+
+    async def overview(self, lane: Lane) -> bytes:
+        """Global explanations, computed once per process and recorded; two who ask at once get one computation."""
+        async with self._once:
+            if self._overview is None:
+                answer = await lane.run(lambda: overview(self.engine))
+                encoded = msgspec.json.encode(answer)
+                await self._recorder.record(answer["id"], encoded)
+                self._overview = encoded
+            return self._overview
 
     async def compute(self, request: Any, lane: Lane | None = None) -> bytes:
         """As :meth:`explain`, for a request that is parsed already."""
@@ -76,10 +90,11 @@ def application(
     jobs: JobQueue,
     *,
     ready: Callable[[], str],
+    slow: Lane,
     webhooks: tuple[str, ...] = (),
     importances: Callable[[], dict[str, Any]] = dict,
 ) -> FastAPI:
-    """``ready()`` says why the service isn't ready, or nothing; ``webhooks`` are the allowed URL prefixes."""
+    """``ready()`` says why the service isn't ready, or nothing; ``slow`` computes what may take long; ``webhooks`` are the allowed URL prefixes."""
     app = FastAPI(title="Governed Models explainer", version="1", docs_url="/docs", redoc_url=None)
     metrics = explanations.metrics
 
@@ -124,6 +139,14 @@ def application(
             if job is None:
                 return failure(404, f"no explanation {job_id!r} here; finished ones are kept for a while, the ledger keeps all")
             return Response(status(job), media_type=JSON)
+
+        return await guarded(work)
+
+    @app.get("/v2/models/{model}/overview")
+    async def whole(model: str) -> Response:
+        async def work() -> Response:
+            _check_model(model, explanations)
+            return Response(await explanations.overview(slow), media_type=JSON)
 
         return await guarded(work)
 

@@ -62,16 +62,20 @@ class Engine:
         """What the answer rests on."""
         return {"model": self.model.digest, "background": self.model.background_digest, "code": code_digest()}
 
-    def _task(self, request: ExplainRequest) -> Task:
-        parameters = request.parameters
-        budget = parameters.budget_ms if parameters.budget_ms is not None else self.config.config.budget_milliseconds
-        box = BlackBox(
+    def box(self, budget: float | None) -> BlackBox:
+        """A fresh count of the model's evaluations; ``budget`` in milliseconds."""
+        return BlackBox(
             self._predict,
             max_rows=self._max_rows,
             costly=self._costly,
             deadline=None if budget is None else self._clock() + budget / 1000,
             clock=self._clock,
         )
+
+    def _task(self, request: ExplainRequest) -> Task:
+        parameters = request.parameters
+        budget = parameters.budget_ms if parameters.budget_ms is not None else self.config.config.budget_milliseconds
+        box = self.box(budget)
         outputs = box(request.columns)
         return Task(
             model=self.model,

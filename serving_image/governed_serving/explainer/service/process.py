@@ -143,7 +143,7 @@ class _Server(uvicorn.Server):
 async def _run(settings: Settings) -> None:
     service = _Service(settings)
     app = application(
-        service.explanations, service.jobs, ready=service.why_not_ready, webhooks=settings.webhooks,
+        service.explanations, service.jobs, ready=service.why_not_ready, slow=service.slow, webhooks=settings.webhooks,
         importances=service.monitor.report,
     )
     config = uvicorn.Config(

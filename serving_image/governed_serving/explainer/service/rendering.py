@@ -7,7 +7,7 @@ import numpy as np
 from governed_serving.explainer.attribution import Attribution
 from governed_serving.explainer.columns import Columns
 from governed_serving.explainer.players import Players
-from governed_serving.explainer.quality import complexity
+from governed_serving.explainer.quality import complexity, rank_correlation
 
 __all__ = ["plain", "rendered"]
 
@@ -27,6 +27,7 @@ def rendered(found: Attribution, target: int, target_name: str | int, players: P
         "evaluations": found.evaluations,
         "coalitions": found.coalitions,
         "complexity": complexity(found.values[:, target]),
+        **_stability(found, target),
         **_details(found, target),
     }
 
@@ -46,6 +47,12 @@ def _entry(found: Attribution, index: int, target: int, players: Players | None,
     if found.background_error is not None:
         entry["background_error"] = float(found.background_error[index, target])
     return entry
+
+
+def _stability(found: Attribution, target: int) -> dict[str, Any]:
+    if found.halves is None:
+        return {}
+    return {"stability": rank_correlation(found.halves[0][:, target], found.halves[1][:, target])}
 
 
 def _details(found: Attribution, target: int) -> dict[str, Any]:

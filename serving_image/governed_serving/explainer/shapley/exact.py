@@ -63,18 +63,24 @@ def exact_shapley(game: InterventionalGame) -> list[Attribution]:
     count = differs.sum(axis=2)
     _check(int(count.max(initial=0)))
     outputs = game.background_outputs.shape[1]
-    total = np.zeros((game.rows, len(game.players), outputs))
-    square = np.zeros_like(total)
+    total = np.zeros((2, game.rows, len(game.players), outputs))
+    square = np.zeros_like(total[0])
     coalitions = 0
     for d in range(1, int(count.max(initial=0)) + 1):
         x, b = np.nonzero(count == d)
         if len(x):
             coalitions += len(x) << d
             _play(game, d, x, b, differs, total, square)
+    halves, total = total, total.sum(axis=0)
     variance = np.maximum(square - total**2, 0.0)
     error = np.sqrt(variance * float((game.weights**2).sum()))
     evaluations = game.box.rows - before
-    return [_result(game, row, total[row], error[row], evaluations, coalitions) for row in range(game.rows)]
+    mass = np.array([game.weights[0::2].sum(), max(game.weights[1::2].sum(), 1e-300)])
+    halves /= mass[:, None, None, None]
+    return [
+        _result(game, row, total[row], error[row], (halves[0, row], halves[1, row]), evaluations, coalitions)
+        for row in range(game.rows)
+    ]
 
 
 def _play(
@@ -107,7 +113,7 @@ def _play(
     starts = list(range(0, len(x), step))
     for start, values in zip(starts, game.map(part, starts), strict=True):
         at = (x[start : start + step, None], players[start : start + step])
-        np.add.at(total, at, values * weight[start : start + step])
+        np.add.at(total, (b[start : start + step, None] % 2, *at), values * weight[start : start + step])
         np.add.at(square, at, values**2 * weight[start : start + step])
 
 
@@ -125,10 +131,12 @@ def _check(players: int) -> None:
 
 
 def _result(
-    game: InterventionalGame, row: int, values: Floats, error: Floats, evaluations: int, coalitions: int
+    game: InterventionalGame, row: int, values: Floats, error: Floats, halves: tuple[Floats, Floats], evaluations: int,
+    coalitions: int,
 ) -> Attribution:
     return Attribution(
         method="exact", names=game.players.names, values=values, lower=values, upper=values, base=game.base,
         prediction=game.row_outputs[row], evaluations=evaluations, coalitions=coalitions, exact=True,
         background_error=error,
+        halves=halves if game.backgrounds > 1 else None,
     )

@@ -1,0 +1,79 @@
+"""The model as a whole, over its background rows: importances, effects, a surrogate tree, as one answer."""
+
+from typing import Any
+
+import numpy as np
+
+from governed_serving.explainer.columns import row_count, take
+from governed_serving.explainer.errors import NotExplainable
+from governed_serving.explainer.overall.effects import Effect, accumulated_local_effects, partial_dependence
+from governed_serving.explainer.overall.importance import GlobalImportance, permutation_importance
+from governed_serving.explainer.overall.surrogate import surrogate_tree
+from governed_serving.explainer.service.engine import Engine
+from governed_serving.explainer.service.protocol import ExplainRequest, Parameters, seed_of
+from governed_serving.explainer.service.rendering import plain
+
+__all__ = ["overview"]
+
+EXPLAINED = 32
+"""Background rows whose attributions make the mean |attribution|."""
+
+POINTS = 12
+
+
+def overview(engine: Engine) -> dict[str, Any]:
+    """Asks the model for a few thousand rows. The seed comes from the model's digest: the same model, the same answer."""
+    model, box = engine.model, engine.box(None)
+    rows, identifier = model.background, f"overview-{model.digest.removeprefix('sha256:')[:16]}"
+    seeds = np.random.SeedSequence(seed_of(identifier)).spawn(2)
+    players = model.players(None)
+    target = model.position(model.manifest.favorable) if model.manifest.favorable is not None else len(model.outputs) - 1
+    shuffled = permutation_importance(box, rows, players, repeats=5, seed=seeds[0])
+    outputs = box(rows)[:, target]
+    tree = surrogate_tree(rows, outputs, depth=3, least=max(2, len(outputs) // 20), seed=seeds[1])
+    request = ExplainRequest(identifier, take(rows, slice(0, EXPLAINED)), Parameters(target=model.outputs[target]))
+    answer = engine.explain(request)
+    return {
+        "model_name": model.manifest.name,
+        "id": identifier,
+        "target": model.outputs[target],
+        "rows": row_count(rows),
+        "mean_absolute_attribution": _mean_absolute(answer),
+        "permutation_importance": _importance(shuffled),
+        "effects": [_effect(engine, feature.name, feature.dtype == "BYTES", target, box) for feature in model.features if feature.type != "text"],
+        "surrogate": {"fidelity": tree.fidelity, "rules": [{"rule": r, "value": v, "rows": n} for r, v, n in tree.root.rules()]},
+        "digests": engine.digests(),
+        "evaluations": box.rows + answer["evaluations"],
+    }
+
+
+def _mean_absolute(answer: dict[str, Any]) -> list[dict[str, Any]]:
+    shares: dict[str, list[float]] = {}
+    for one in answer["explanations"]:
+        for entry in one.get("attributions", []):
+            shares.setdefault(entry.get("feature", entry.get("group")), []).append(abs(entry["attribution"]))
+    ranked = sorted(shares.items(), key=lambda item: -sum(item[1]))
+    return [{"player": name, "value": float(np.mean(values))} for name, values in ranked]
+
+
+def _importance(found: GlobalImportance) -> list[dict[str, Any]]:
+    order = np.argsort(-found.values, kind="stable")
+    return [
+        {"player": found.names[i], "value": float(found.values[i]), "interval": [float(found.lower[i]), float(found.upper[i])]}
+        for i in order
+    ]
+
+
+def _effect(engine: Engine, feature: str, text: bool, target: int, box: Any) -> dict[str, Any]:
+    """ALE for numbers, partial dependence for categories and for numbers that have but one value."""
+    try:
+        if text:
+            raise NotExplainable("categories have no order")
+        found: Effect = accumulated_local_effects(box, engine.model.background, feature, POINTS)
+        kind = "accumulated local effects"
+    except NotExplainable:
+        found, kind = partial_dependence(box, engine.model.background, feature, POINTS), "partial dependence"
+    return {
+        "feature": feature, "kind": kind, "grid": [plain(value) for value in found.grid],
+        "values": found.values[:, target].tolist(), "rows": found.counts.tolist(),
+    }
