@@ -1,5 +1,5 @@
 """Tests of this level run on a kind cluster; `support.fixtures` brings it up."""
 
-from support.fixtures import faults, kind_bed, kind_namespace, project_images, pytest_runtest_makereport, tell
+from support.fixtures import faults, kind_bed, kind_namespace, project_images, pytest_runtest_makereport, swept, tell
 
-__all__ = ["faults", "kind_bed", "kind_namespace", "project_images", "pytest_runtest_makereport", "tell"]
+__all__ = ["faults", "kind_bed", "kind_namespace", "project_images", "pytest_runtest_makereport", "swept", "tell"]

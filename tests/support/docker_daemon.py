@@ -5,7 +5,6 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,12 +66,6 @@ def release(user: str) -> None:
             _save(_State(state.process, users, state.tables, state.interfaces, state.sysctls))
         else:
             _stop(state)
-
-
-def sweep(dead: Iterable[str]) -> None:
-    """Release what killed test runs held."""
-    for user in dead:
-        release(user)
 
 
 def users() -> list[str]:

@@ -5,6 +5,7 @@ A conftest imports what its level needs; the hook `pytest_runtest_makereport` ad
 
 import os
 from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +16,7 @@ from support.faults import Faults
 from support.images import IMAGES, build_images
 from support.kind_bed import KindBed
 from support.leftovers import Leftovers
+from support.places import cache
 from support.progress import Say
 
 OPERATOR_NAMESPACE = "governed-system"
@@ -34,7 +36,16 @@ def tell(request: pytest.FixtureRequest) -> Say:
 
 
 @pytest.fixture(scope="session")
-def api_bed(tell: Say) -> Iterator[ApiServerBed]:
+def swept() -> None:
+    """Beds of test runs that were killed are taken away first: their run is gone, their processes may not be."""
+    for folder in cache("beds").glob("*-pytest-*"):
+        kind, _, run = folder.name.partition("-")
+        if not Path(f"/proc/{run.removeprefix('pytest-')}").exists():
+            (KindBed(run) if kind == "kind" else ApiServerBed.named(run)).stop()
+
+
+@pytest.fixture(scope="session")
+def api_bed(tell: Say, swept: None) -> Iterator[ApiServerBed]:  # noqa: ARG001
     """The session's API-server bed with three kwok nodes; after it, nothing of it may be left on this machine."""
     bed = ApiServerBed.named(f"pytest-{os.getpid()}")
     before = Leftovers.now(bed.folder)
@@ -53,7 +64,7 @@ def audit(api_bed: ApiServerBed) -> AuditLog:
 
 
 @pytest.fixture(scope="session")
-def kind_bed(tell: Say) -> Iterator[KindBed]:
+def kind_bed(tell: Say, swept: None) -> Iterator[KindBed]:  # noqa: ARG001
     """The kind cluster of the session: the one that `tests/cluster up` left running, else a fresh one that is taken away.
 
     KUBECONFIG is not looked at: tests break things, so they touch no cluster that these tools didn't make.
