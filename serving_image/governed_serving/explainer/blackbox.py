@@ -54,7 +54,9 @@ class BlackBox:
         if rows <= self.max_rows:
             return self._once(columns, rows)
         starts = range(0, rows, self.max_rows)
-        return np.concatenate(self.map(lambda start: self(take(columns, slice(start, start + self.max_rows))), list(starts)))
+        return np.concatenate(
+            self.map(lambda start: self(take(columns, slice(start, start + self.max_rows))), list(starts))
+        )
 
     def map(self, work: Callable[[int], T], items: list[int]) -> list[T]:
         """``[work(i) for i in items]`` over the workers, in order."""

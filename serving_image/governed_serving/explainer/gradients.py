@@ -26,7 +26,13 @@ class GradientAttribution:
 
 
 def integrated_gradients(
-    module: Module, inputs: torch.Tensor, baseline: torch.Tensor, target: int, *, tolerance: float = 1e-4, most: int = 1024
+    module: Module,
+    inputs: torch.Tensor,
+    baseline: torch.Tensor,
+    target: int,
+    *,
+    tolerance: float = 1e-4,
+    most: int = 1024,
 ) -> GradientAttribution:
     """Path integral of the gradient from ``baseline`` to ``inputs`` (Sundararajan, Taly, Yan 2017), by Gauss-Legendre quadrature.
 

@@ -36,9 +36,13 @@ class Players:
                 raise NotExplainable(f"group {group!r}: expected at least one feature, found none")
             for feature in members:
                 if feature not in features:
-                    raise NotExplainable(f"group {group!r}: no feature {feature!r}; the model has {', '.join(features)}")
+                    raise NotExplainable(
+                        f"group {group!r}: no feature {feature!r}; the model has {', '.join(features)}"
+                    )
                 if feature in owner:
-                    raise NotExplainable(f"feature {feature!r} is in the groups {owner[feature]!r} and {group!r}; name it once")
+                    raise NotExplainable(
+                        f"feature {feature!r} is in the groups {owner[feature]!r} and {group!r}; name it once"
+                    )
                 owner[feature] = group
         alone = [feature for feature in features if feature not in owner]
         clash = [feature for feature in alone if feature in groups]

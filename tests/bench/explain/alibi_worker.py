@@ -38,7 +38,11 @@ def kernel(folder, rows):
     start = time.process_time()
     found = explainer.explain(rows["rows"], silent=True)
     spent = time.process_time() - start
-    return {"seconds": spent / len(rows["rows"]), "values": np.asarray(found.shap_values[0]).tolist(), "evaluated": count[0]}
+    return {
+        "seconds": spent / len(rows["rows"]),
+        "values": np.asarray(found.shap_values[0]).tolist(),
+        "evaluated": count[0],
+    }
 
 
 def anchor(folder, rows):
@@ -52,8 +56,10 @@ def anchor(folder, rows):
     found = [explainer.explain(row) for row in rows["rows"]]
     spent = time.process_time() - start
     return {
-        "seconds": spent / len(found), "evaluated": count[0] / len(found),
-        "precision": float(np.mean([one.precision for one in found])), "length": float(np.mean([len(one.anchor) for one in found])),
+        "seconds": spent / len(found),
+        "evaluated": count[0] / len(found),
+        "precision": float(np.mean([one.precision for one in found])),
+        "length": float(np.mean([len(one.anchor) for one in found])),
     }
 
 

@@ -21,7 +21,9 @@ def measure(alibi_python: str) -> None:
     cases = {
         "Adult's shape (8 categoricals, 4 numbers)": (logistic(True), adult_like(BACKGROUND, 1), adult_like(ROWS, 2)),
         "12 continuous features (worst case)": (
-            logistic(False), rng.normal(size=(BACKGROUND, 12)).astype(np.float32), rng.normal(size=(ROWS, 12)).astype(np.float32)
+            logistic(False),
+            rng.normal(size=(BACKGROUND, 12)).astype(np.float32),
+            rng.normal(size=(ROWS, 12)).astype(np.float32),
         ),
     }
     for title, (model, background, rows) in cases.items():
@@ -50,7 +52,9 @@ def _case(title: str, model: bytes, background: np.ndarray, rows: np.ndarray, al
     two, found, evaluated = min((ours(2) for _ in range(3)), key=lambda one: one[0])
     one, _, _ = ours(1)
     values = np.array([a.values[:, 0] for a in found])
-    exact = shap.explainers.Exact(lambda t: predict(t)[:, 0].astype(float), shap.maskers.Independent(background, max_samples=BACKGROUND))
+    exact = shap.explainers.Exact(
+        lambda t: predict(t)[:, 0].astype(float), shap.maskers.Independent(background, max_samples=BACKGROUND)
+    )
     exact(rows[:1])
     theirs, oracle = seconds(lambda: exact(rows[:SHAP_ROWS]))
     kernel = shap.KernelExplainer(lambda t: predict(t)[:, 0].astype(float), background)
@@ -62,14 +66,38 @@ def _case(title: str, model: bytes, background: np.ndarray, rows: np.ndarray, al
     table = [
         ["ours exact, 2 workers", two, two / ROWS * 1000, 1.0, evaluated / ROWS, 0.0],
         ["ours exact, 1 worker", one, one / ROWS * 1000, one / two, evaluated / ROWS, 0.0],
-        ["shap Exact", theirs / SHAP_ROWS * ROWS, theirs / SHAP_ROWS * 1000, theirs / SHAP_ROWS * ROWS / two, 4096.0 * BACKGROUND, error(oracle.values)],
-        ["shap Kernel (sampled)", spent / SHAP_ROWS * ROWS, spent / SHAP_ROWS * 1000, spent / SHAP_ROWS * ROWS / two, 2072.0 * BACKGROUND, error(np.array(sampled))],
+        [
+            "shap Exact",
+            theirs / SHAP_ROWS * ROWS,
+            theirs / SHAP_ROWS * 1000,
+            theirs / SHAP_ROWS * ROWS / two,
+            4096.0 * BACKGROUND,
+            error(oracle.values),
+        ],
+        [
+            "shap Kernel (sampled)",
+            spent / SHAP_ROWS * ROWS,
+            spent / SHAP_ROWS * 1000,
+            spent / SHAP_ROWS * ROWS / two,
+            2072.0 * BACKGROUND,
+            error(np.array(sampled)),
+        ],
     ]
     if got := alibi(alibi_python, "kernel", model, background=background, rows=rows[:ALIBI_ROWS]):
-        table.append(["alibi KernelShap (sampled)", got["seconds"] * ROWS, got["seconds"] * 1000, got["seconds"] * ROWS / two, got["evaluated"] / ALIBI_ROWS, error(np.array(got["values"]))])
+        table.append(
+            [
+                "alibi KernelShap (sampled)",
+                got["seconds"] * ROWS,
+                got["seconds"] * 1000,
+                got["seconds"] * ROWS / two,
+                got["evaluated"] / ALIBI_ROWS,
+                error(np.array(got["values"])),
+            ]
+        )
     show(
         f"Exact Shapley values: {title}, {ROWS} rows × {BACKGROUND} background rows",
-        ["", "CPU s for 128 rows", "CPU ms a row", "time ÷ ours", "model rows a row", "largest difference"], table,
+        ["", "CPU s for 128 rows", "CPU ms a row", "time ÷ ours", "model rows a row", "largest difference"],
+        table,
         f"peers: measured on {SHAP_ROWS} rows ({ALIBI_ROWS} for alibi), scaled to {ROWS}; target: ours ≤ 2 s on two cores. "
         f"Wall time of ours: {wall[2]:.3g} s with 2 workers, {wall[1]:.3g} s with 1",
     )

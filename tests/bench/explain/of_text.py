@@ -11,8 +11,32 @@ from governed_serving.explainer.blackbox import BlackBox
 from governed_serving.explainer.shapley.sampled import Stopping
 from governed_serving.explainer.text.masking import lime_text, text_shapley
 
-GOOD, BAD = ["good", "kind", "fast", "warm", "clean", "fresh", "bright", "lovely"], ["bad", "rude", "slow", "cold", "dirty", "stale", "gloomy", "awful"]
-PLAIN = ["the", "a", "room", "food", "staff", "place", "was", "were", "and", "with", "for", "our", "day", "night", "very", "quite", "so", "it", "we", "they"]
+GOOD, BAD = (
+    ["good", "kind", "fast", "warm", "clean", "fresh", "bright", "lovely"],
+    ["bad", "rude", "slow", "cold", "dirty", "stale", "gloomy", "awful"],
+)
+PLAIN = [
+    "the",
+    "a",
+    "room",
+    "food",
+    "staff",
+    "place",
+    "was",
+    "were",
+    "and",
+    "with",
+    "for",
+    "our",
+    "day",
+    "night",
+    "very",
+    "quite",
+    "so",
+    "it",
+    "we",
+    "they",
+]
 WORDS, TEXTS = 24, 6
 
 
@@ -46,18 +70,30 @@ def measure(alibi_python: str) -> None:  # noqa: ARG001  alibi's text explainers
         asked[0] = 0
         median, least = best_ms(lambda i: work(rows[i]), TEXTS)
         evaluated = asked[0] / TEXTS
-        error = "–" if values is None else float(((np.array([values(text) for text in rows]) - reference) ** 2).sum(axis=1).mean())
+        error = (
+            "–"
+            if values is None
+            else float(((np.array([values(text) for text in rows]) - reference) ** 2).sum(axis=1).mean())
+        )
         table.append([name, median, least, evaluated, error])
 
     for count in (256, 1000):
-        add(f"ours Shapley over tokens ({count})", lambda t, n=count: _shapley(box, t, n), lambda t, n=count: _shapley(box, t, n)[0])
+        add(
+            f"ours Shapley over tokens ({count})",
+            lambda t, n=count: _shapley(box, t, n),
+            lambda t, n=count: _shapley(box, t, n)[0],
+        )
     add("ours LIME (1,000)", lambda t: _lime(box, t), None)
     library = lime.lime_text.LimeTextExplainer(random_state=0, bow=False)
     add("lime (1,000)", lambda t: library.explain_instance(t, predict, num_features=WORDS, num_samples=1000), None)
-    partition = shap.Explainer(lambda b: predict(b)[:, 1], shap.maskers.Text(r"\W+"), algorithm="partition", silent=True)
+    partition = shap.Explainer(
+        lambda b: predict(b)[:, 1], shap.maskers.Text(r"\W+"), algorithm="partition", silent=True
+    )
     add("shap Partition (Owen values, default)", lambda t: partition([t]), None)
     show(
-        f"Text classifier, {WORDS} words: one explanation", ["", "CPU ms (median)", "CPU ms (least)", "texts evaluated", "squared error of Shapley values"], table,
+        f"Text classifier, {WORDS} words: one explanation",
+        ["", "CPU ms (median)", "CPU ms (least)", "texts evaluated", "squared error of Shapley values"],
+        table,
         "reference: ours with 20,000 coalitions; Owen values of shap's partition are another quantity, hence no error",
     )
 
@@ -69,7 +105,9 @@ def _column(text: str) -> dict[str, np.ndarray]:
 
 
 def _shapley(box: BlackBox, text: str, count: int) -> tuple[np.ndarray, int]:
-    found, _ = text_shapley(box, _column(text), "text", level="token", seed=np.random.SeedSequence(0), stopping=Stopping(count))
+    found, _ = text_shapley(
+        box, _column(text), "text", level="token", seed=np.random.SeedSequence(0), stopping=Stopping(count)
+    )
     return found.values[:, 1], found.evaluations
 
 

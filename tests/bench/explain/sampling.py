@@ -35,12 +35,27 @@ def measure(alibi_python: str) -> None:  # noqa: ARG001  alibi's KernelShap is s
     table = []
     for kind, width in CASES:
         x, y = _data(width)
-        model = RandomForestClassifier(40, max_depth=8, random_state=0) if kind == "forest" else MLPClassifier((32, 32), max_iter=80, random_state=0)
+        model = (
+            RandomForestClassifier(40, max_depth=8, random_state=0)
+            if kind == "forest"
+            else MLPClassifier((32, 32), max_iter=80, random_state=0)
+        )
         model.fit(x, y)
         table += _case(kind, width, model, x[:BACKGROUND], x[100 : 100 + ROWS])
     show(
         f"Sampled Shapley values: mean squared error (summed over features), {ROWS} rows × {BACKGROUND} background rows, {SEEDS} seeds",
-        ["", "coalitions", "shap default", "shap l1_reg off", "permutation", "ours", "ours ÷ shap (l1 off)", "coverage of 95 %", "s a row beyond the model"], table,
+        [
+            "",
+            "coalitions",
+            "shap default",
+            "shap l1_reg off",
+            "permutation",
+            "ours",
+            "ours ÷ shap (l1 off)",
+            "coverage of 95 %",
+            "s a row beyond the model",
+        ],
+        table,
         "target: ours at most half of shap's error; coverage 95 ± 2 %. Truth: enumeration (13 features), TreeSHAP by shap (30, 60)",
     )
 
@@ -67,12 +82,38 @@ def _case(kind: str, width: int, model, background: np.ndarray, rows: np.ndarray
         errors, walks, covered, overhead = [], [], [], 0.0
         for seed in range(SEEDS):
             game = _game(predict, rows, background)
-            spent, found = seconds(lambda g=game, s=seed, n=count: sampled_rows(g, np.random.SeedSequence(s), Stopping(n)))
+            spent, found = seconds(
+                lambda g=game, s=seed, n=count: sampled_rows(g, np.random.SeedSequence(s), Stopping(n))
+            )
             values = np.array([one.values[:, 0] for one in found])
             errors.append(error(values))
-            covered.append(np.mean([(one.lower[:, 0] <= t) & (t <= one.upper[:, 0]) for one, t in zip(found, truth, strict=True)]))
-            overhead += spent - seconds(lambda n=game.box.rows: predict(np.repeat(background, n // BACKGROUND + 1, axis=0)[:n]))[0]
-        walks = error(np.array([one.values[:, 0] for one in permutation_rows(_game(predict, rows, background), count, np.random.SeedSequence(0))]))
+            covered.append(
+                np.mean([(one.lower[:, 0] <= t) & (t <= one.upper[:, 0]) for one, t in zip(found, truth, strict=True)])
+            )
+            overhead += (
+                spent
+                - seconds(lambda n=game.box.rows: predict(np.repeat(background, n // BACKGROUND + 1, axis=0)[:n]))[0]
+            )
+        walks = error(
+            np.array(
+                [
+                    one.values[:, 0]
+                    for one in permutation_rows(_game(predict, rows, background), count, np.random.SeedSequence(0))
+                ]
+            )
+        )
         mine = float(np.mean(errors))
-        out.append([f"{kind}, {width} features", count, default, plain, walks, mine, mine / plain, f"{np.mean(covered):.1%}", max(overhead, 0) / SEEDS / ROWS])
+        out.append(
+            [
+                f"{kind}, {width} features",
+                count,
+                default,
+                plain,
+                walks,
+                mine,
+                mine / plain,
+                f"{np.mean(covered):.1%}",
+                max(overhead, 0) / SEEDS / ROWS,
+            ]
+        )
     return out

@@ -12,7 +12,16 @@ from onnx import TensorProto, helper, numpy_helper
 
 __all__ = ["ADULT", "adult_like", "alibi", "columns_of", "logistic", "session"]
 
-ADULT = {"workclass": 8, "education": 16, "marital": 7, "occupation": 14, "relationship": 6, "race": 5, "sex": 2, "country": 11}
+ADULT = {
+    "workclass": 8,
+    "education": 16,
+    "marital": 7,
+    "occupation": 14,
+    "relationship": 6,
+    "race": 5,
+    "sex": 2,
+    "country": 11,
+}
 """Categories of the eight categorical groups of the Adult data; four numbers come on top: 12 groups, as in alibi's notebook."""
 
 NUMBERS = ("age", "gain", "loss", "hours")
@@ -53,14 +62,20 @@ def logistic(mixed: bool, seed: int = 0) -> bytes:
     weights = rng.normal(size=(12 - start, 1)) * ([[0.03], [1e-4], [1e-3], [0.03]] if mixed else 1)
     constants["w"] = weights.astype(np.float32)
     numbers = [f"f{i}" for i in range(start, 12)]
-    nodes += [helper.make_node("Concat", numbers, ["numbers"], axis=1), helper.make_node("MatMul", ["numbers", "w"], ["linear"])]
+    nodes += [
+        helper.make_node("Concat", numbers, ["numbers"], axis=1),
+        helper.make_node("MatMul", ["numbers", "w"], ["linear"]),
+    ]
     total = "linear"
     for index, part in enumerate(parts):
         nodes.append(helper.make_node("Add", [total, part], [f"sum{index}"]))
         total = f"sum{index}"
     nodes.append(helper.make_node("Sigmoid", [total], ["p"]))
     graph = helper.make_graph(
-        nodes, "logistic", [helper.make_tensor_value_info(f"f{i}", 1, [None, 1]) for i in range(12)], [helper.make_tensor_value_info("p", 1, [None, 1])],
+        nodes,
+        "logistic",
+        [helper.make_tensor_value_info(f"f{i}", 1, [None, 1]) for i in range(12)],
+        [helper.make_tensor_value_info("p", 1, [None, 1])],
         [numpy_helper.from_array(value, name) for name, value in constants.items()],
     )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9).SerializeToString()
@@ -85,7 +100,9 @@ def alibi(python: str, task: str, model: bytes, **arrays: np.ndarray) -> dict[st
         Path(folder, "model.onnx").write_bytes(model)
         np.savez(Path(folder, "rows.npz"), **arrays)
         worker = Path(__file__).with_name("alibi_worker.py")
-        done = subprocess.run([python, str(worker), task, folder], capture_output=True, text=True, timeout=500, check=False)
+        done = subprocess.run(
+            [python, str(worker), task, folder], capture_output=True, text=True, timeout=500, check=False
+        )
     if done.returncode:
         print(f"alibi: not measured, its worker ended with {done.returncode}: {done.stderr.strip().splitlines()[-1:]}")
         return None

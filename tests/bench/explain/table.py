@@ -13,7 +13,12 @@ def show(title: str, head: list[str], rows: list[list[Any]], note: str = "") -> 
     widths = [max(len(row[i]) for row in cells) for i in range(len(head))]
     print(f"\n## {title}")
     for row in cells:
-        print("  ".join(cell.ljust(width) if i == 0 else cell.rjust(width) for i, (cell, width) in enumerate(zip(row, widths, strict=True))))
+        print(
+            "  ".join(
+                cell.ljust(width) if i == 0 else cell.rjust(width)
+                for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+            )
+        )
     if note:
         print(note)
 

@@ -54,7 +54,9 @@ class Bed:
         self.delivered: list[tuple[str, bytes]] = []
         self.pauses: list[float] = []
         self.jobs = JobQueue(JobStore(directory, Xor()), self._work, self._deliver, limit=3, pause=self._pause)
-        app = application(self.explanations, self.jobs, ready=lambda: "", slow=Lane("slow", 1, 2), webhooks=("http://hooks.example",))
+        app = application(
+            self.explanations, self.jobs, ready=lambda: "", slow=Lane("slow", 1, 2), webhooks=("http://hooks.example",)
+        )
         self.client = httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://explainer")
 
     async def _work(self, body: bytes, request_id: str) -> bytes:

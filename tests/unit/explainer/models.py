@@ -46,8 +46,17 @@ def manifest() -> Manifest:
         Feature("sex", "categorical", "BYTES", categories=SEXES),
     ]
     return Manifest(
-        name="loans", task="classification", features=features, inputs=[f.name for f in features], outputs=[],
-        label="granted", variant="float", lineage=Lineage("d", "t", "c", {}), files={}, classes=["no", "yes"], favorable="yes",
+        name="loans",
+        task="classification",
+        features=features,
+        inputs=[f.name for f in features],
+        outputs=[],
+        label="granted",
+        variant="float",
+        lineage=Lineage("d", "t", "c", {}),
+        files={},
+        classes=["no", "yes"],
+        favorable="yes",
     )
 
 

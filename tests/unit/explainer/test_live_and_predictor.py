@@ -24,7 +24,9 @@ def frame(ids, seed, rows=1):
     table = models.table(len(ids) * rows, seed)
     features = {n: pack("BYTES" if v.dtype == object else "FP32", 1, [v], len(v)) for n, v in table.items()}
     times = np.zeros(len(ids)).tobytes()
-    return PredictionFrame("loans", "r1", "sha256:0", ids, times, array("i", [rows] * len(ids)).tobytes(), features, {}), table
+    return PredictionFrame(
+        "loans", "r1", "sha256:0", ids, times, array("i", [rows] * len(ids)).tobytes(), features, {}
+    ), table
 
 
 @pytest.fixture
@@ -37,8 +39,15 @@ def cipher(tmp_path):
 
 def sampler(bed, spool, cipher, share):
     return LiveSampler(
-        lambda: streams(spool), lambda name: JournalReader(spool, name, cipher), spool / "cursors" / "explainer",
-        bed.engine.model.features, share, bed.explanations.compute, Lane("slow", 1, 8), bed.metrics, lambda *_, **__: None,
+        lambda: streams(spool),
+        lambda name: JournalReader(spool, name, cipher),
+        spool / "cursors" / "explainer",
+        bed.engine.model.features,
+        share,
+        bed.explanations.compute,
+        Lane("slow", 1, 8),
+        bed.metrics,
+        lambda *_, **__: None,
     )
 
 
@@ -91,7 +100,14 @@ async def test_sampling_drops_are_bounded_and_counted(tmp_path, cipher):
 
 
 def served(handler):
-    return PredictorClient("http://server", "loans", "probabilities", patience=2.0, client=httpx.Client(transport=httpx.MockTransport(handler)), sleep=lambda _: None)
+    return PredictorClient(
+        "http://server",
+        "loans",
+        "probabilities",
+        patience=2.0,
+        client=httpx.Client(transport=httpx.MockTransport(handler)),
+        sleep=lambda _: None,
+    )
 
 
 def answer(request):
@@ -111,11 +127,22 @@ def answer(request):
             columns[tensor["name"]] = models.strings(texts)
     values = models.probabilities(columns).astype(np.float32)
     label = b"x" * 6
-    out = json.dumps({"outputs": [
-        {"name": "label", "datatype": "BYTES", "shape": [1], "parameters": {"binary_data_size": 6}},
-        {"name": "probabilities", "datatype": "FP32", "shape": list(values.shape), "parameters": {"binary_data_size": values.nbytes}},
-    ]}).encode()
-    return httpx.Response(200, content=out + label + values.tobytes(), headers={"inference-header-content-length": str(len(out))})
+    out = json.dumps(
+        {
+            "outputs": [
+                {"name": "label", "datatype": "BYTES", "shape": [1], "parameters": {"binary_data_size": 6}},
+                {
+                    "name": "probabilities",
+                    "datatype": "FP32",
+                    "shape": list(values.shape),
+                    "parameters": {"binary_data_size": values.nbytes},
+                },
+            ]
+        }
+    ).encode()
+    return httpx.Response(
+        200, content=out + label + values.tobytes(), headers={"inference-header-content-length": str(len(out))}
+    )
 
 
 def test_predictor_speaks_v2_binary_both_ways():
@@ -126,7 +153,14 @@ def test_predictor_speaks_v2_binary_both_ways():
 
 def test_predictor_reads_json_answers_too():
     def plain(_):
-        return httpx.Response(200, json={"outputs": [{"name": "probabilities", "datatype": "FP32", "shape": [2, 2], "data": [0.1, 0.9, 0.2, 0.8]}]})
+        return httpx.Response(
+            200,
+            json={
+                "outputs": [
+                    {"name": "probabilities", "datatype": "FP32", "shape": [2, 2], "data": [0.1, 0.9, 0.2, 0.8]}
+                ]
+            },
+        )
 
     np.testing.assert_allclose(served(plain)(models.table(2, 1)), [[0.1, 0.9], [0.2, 0.8]], atol=1e-7)
 
@@ -143,7 +177,14 @@ def test_predictor_retries_while_the_server_is_busy_then_gives_up():
         served(lambda _: httpx.Response(503))(models.table(1, 1))
 
 
-@pytest.mark.parametrize("content", [b"no json", b'{"outputs": []}', b'{"outputs": [{"name": "probabilities", "datatype": "FP32", "data": [1, 2, 3]}]}'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"no json",
+        b'{"outputs": []}',
+        b'{"outputs": [{"name": "probabilities", "datatype": "FP32", "data": [1, 2, 3]}]}',
+    ],
+)
 def test_predictor_that_answers_nonsense_is_named(content):
     with pytest.raises(ModelMisbehaved):
         served(lambda _: httpx.Response(200, content=content))(models.table(2, 1))

@@ -55,7 +55,14 @@ def test_lime_for_tables_is_the_lime_librarys_within_its_noise():
     for _ in range(3):
         found = library.explain_instance(row, logistic, num_features=WIDTH, num_samples=6000, labels=(1,))
         theirs.append([weight for _, weight in sorted(found.local_exp[1])])
-    ours = lime_tabular(box(), columns(row[None]), columns(background), Players.of_features(NAMES), samples=20_000, seed=np.random.SeedSequence(0))[0]
+    ours = lime_tabular(
+        box(),
+        columns(row[None]),
+        columns(background),
+        Players.of_features(NAMES),
+        samples=20_000,
+        seed=np.random.SeedSequence(0),
+    )[0]
     mean, noise = np.mean(theirs, axis=0), np.ptp(theirs, axis=0).max()
     np.testing.assert_allclose(ours.values[:, 1], mean, atol=0.02 + noise)
     assert ours.details["score"][1] == pytest.approx(found.score, abs=0.08)
@@ -65,7 +72,9 @@ def test_lime_intervals_cover_its_own_limit():
     rng = np.random.default_rng(2)
     background, row = columns(rng.normal(size=(200, WIDTH))), columns(rng.normal(size=(1, WIDTH)))
     players = Players.of_features(NAMES)
-    limit = lime_tabular(box(), row, background, players, samples=200_000, seed=np.random.SeedSequence(99))[0].values[:, 1]
+    limit = lime_tabular(box(), row, background, players, samples=200_000, seed=np.random.SeedSequence(99))[0].values[
+        :, 1
+    ]
     covered = []
     for seed in range(30):
         one = lime_tabular(box(), row, background, players, samples=800, seed=np.random.SeedSequence(seed))[0]
@@ -83,7 +92,9 @@ def test_bernoulli_bounds_solve_the_divergence(hits, pulls):
 
     assert lower <= mean <= upper
     for edge in (lower, upper):
-        assert edge in (pytest.approx(0, abs=1e-9), pytest.approx(1, abs=1e-9)) or divergence(edge) == pytest.approx(level, rel=1e-3)
+        assert edge in (pytest.approx(0, abs=1e-9), pytest.approx(1, abs=1e-9)) or divergence(edge) == pytest.approx(
+            level, rel=1e-3
+        )
 
 
 def test_anchor_finds_the_rule_that_decides():
@@ -94,7 +105,9 @@ def test_anchor_finds_the_rule_that_decides():
     background = models.table(300, 1)
     row = {k: v[:1] for k, v in models.table(300, 2).items()}
     row["job"], row["sex"] = models.strings(["smith"]), models.strings(["male"])
-    found = find_anchor(BlackBox(rule), row, background, Players.of_features(row), samples=20_000, seed=np.random.SeedSequence(0))
+    found = find_anchor(
+        BlackBox(rule), row, background, Players.of_features(row), samples=20_000, seed=np.random.SeedSequence(0)
+    )
     assert set(found.predicates) == {"job", "sex"}
     assert found.certified
     assert found.interval[0] >= 0.95
@@ -111,7 +124,14 @@ def test_anchor_that_cannot_be_certified_says_so():
         return np.stack([1 - p, p], axis=1)
 
     row = {k: v[:1] for k, v in models.table(3, 2).items()}
-    found = find_anchor(BlackBox(coin), row, models.table(100, 1), Players.of_features(row), samples=1500, seed=np.random.SeedSequence(0))
+    found = find_anchor(
+        BlackBox(coin),
+        row,
+        models.table(100, 1),
+        Players.of_features(row),
+        samples=1500,
+        seed=np.random.SeedSequence(0),
+    )
     assert not found.certified
     assert found.interval[0] < 0.95
 
@@ -134,18 +154,35 @@ def test_counterfactual_combines_when_no_single_change_is_enough():
         p = np.where((c["job"] == "nurse") & (c["age"] > 50), 0.9, 0.1)
         return np.stack([1 - p, p], axis=1)
 
-    row = {"age": np.float32([30]), "income": np.float32([10]), "job": models.strings(["clerk"]), "sex": models.strings(["male"])}
-    found = find_counterfactuals(BlackBox(both), row, models.table(60, 1), 1, immutable=["sex"], ranges={"age": (18, 80)}, categories={"job": models.JOBS})
+    row = {
+        "age": np.float32([30]),
+        "income": np.float32([10]),
+        "job": models.strings(["clerk"]),
+        "sex": models.strings(["male"]),
+    }
+    found = find_counterfactuals(
+        BlackBox(both),
+        row,
+        models.table(60, 1),
+        1,
+        immutable=["sex"],
+        ranges={"age": (18, 80)},
+        categories={"job": models.JOBS},
+    )
     assert found.found[0].changes.keys() == {"age", "job"}
     assert found.found[0].changes["age"][1] == 51
     assert found.found[0].changes["job"] == ("clerk", "nurse")
 
 
 def test_counterfactual_of_a_row_that_has_the_outcome_says_so():
-    found = find_counterfactuals(box(), columns(np.full((1, WIDTH), 2.0)), columns(np.eye(WIDTH)), 1, immutable=[], ranges={}, categories={})
+    found = find_counterfactuals(
+        box(), columns(np.full((1, WIDTH), 2.0)), columns(np.eye(WIDTH)), 1, immutable=[], ranges={}, categories={}
+    )
     assert found.reached
     with pytest.raises(NotExplainable, match="no feature may change"):
-        find_counterfactuals(box(), columns(np.ones((1, WIDTH))), columns(np.eye(WIDTH)), 0, immutable=NAMES, ranges={}, categories={})
+        find_counterfactuals(
+            box(), columns(np.ones((1, WIDTH))), columns(np.eye(WIDTH)), 0, immutable=NAMES, ranges={}, categories={}
+        )
 
 
 def test_spans_of_chinese_english_and_masks():
@@ -170,7 +207,9 @@ def test_spans_partition_a_text_and_render_it_back(text, level):
 
 def words(c):
     """Additive in words but for one interaction."""
-    score = np.array([0.3 * (" good" in f" {t}") - 0.4 * (" bad" in f" {t}") + 0.2 * ("not" in t and "bad" in t) for t in c["text"]])
+    score = np.array(
+        [0.3 * (" good" in f" {t}") - 0.4 * (" bad" in f" {t}") + 0.2 * ("not" in t and "bad" in t) for t in c["text"]]
+    )
     return np.stack([0.5 - score, 0.5 + score], axis=1)
 
 
@@ -180,7 +219,14 @@ def text_row(text):
 
 def test_text_shapley_values_are_exact_for_short_texts_and_count_texts_once():
     one = BlackBox(words)
-    found, game = text_shapley(one, text_row("not bad but good"), "text", level="token", seed=np.random.SeedSequence(0), stopping=Stopping(1000))
+    found, game = text_shapley(
+        one,
+        text_row("not bad but good"),
+        "text",
+        level="token",
+        seed=np.random.SeedSequence(0),
+        stopping=Stopping(1000),
+    )
     assert found.exact
     np.testing.assert_allclose(found.values[:, 1], [0.1, -0.3, 0.0, 0.3], atol=1e-12)
     assert one.rows <= 16
@@ -190,7 +236,9 @@ def test_text_shapley_values_are_exact_for_short_texts_and_count_texts_once():
 
 def test_long_texts_are_sampled_and_cover_the_truth():
     text = " ".join(["plain"] * 12 + ["not", "bad", "good"])
-    found, _ = text_shapley(BlackBox(words), text_row(text), "text", level="token", seed=np.random.SeedSequence(1), stopping=Stopping(400))
+    found, _ = text_shapley(
+        BlackBox(words), text_row(text), "text", level="token", seed=np.random.SeedSequence(1), stopping=Stopping(400)
+    )
     truth = np.array([0.0] * 12 + [0.1, -0.3, 0.3])
     assert not found.exact
     assert abs(found.residual[1]) < 1e-12
@@ -202,9 +250,13 @@ def test_long_texts_are_sampled_and_cover_the_truth():
 def test_lime_for_text_is_the_lime_librarys_within_its_noise():
     text = "it was not bad but really good for a price like this"
     library = oracles.lime_text.LimeTextExplainer(random_state=0, bow=False, mask_string="")
-    found = library.explain_instance(text, lambda batch: words({"text": batch}), num_features=20, num_samples=4000, labels=(1,))
+    found = library.explain_instance(
+        text, lambda batch: words({"text": batch}), num_features=20, num_samples=4000, labels=(1,)
+    )
     theirs = np.array([weight for _, weight in sorted(found.local_exp[1])])
-    ours, _ = lime_text(BlackBox(words), text_row(text), "text", level="token", seed=np.random.SeedSequence(0), samples=4000)
+    ours, _ = lime_text(
+        BlackBox(words), text_row(text), "text", level="token", seed=np.random.SeedSequence(0), samples=4000
+    )
     np.testing.assert_allclose(ours.values[:, 1], theirs, atol=0.03)
 
 

@@ -27,7 +27,13 @@ def test_permutation_importance_ranks_and_is_zero_for_what_is_ignored():
     rows = models.table(300, 1)
     labels = (models.probabilities(rows)[:, 1] > 0.5).astype(int)
     rows["noise"] = np.random.default_rng(0).normal(size=300)
-    found = permutation_importance(BlackBox(models.probabilities), rows, Players.of_features(rows), log_loss(labels), seed=np.random.SeedSequence(0))
+    found = permutation_importance(
+        BlackBox(models.probabilities),
+        rows,
+        Players.of_features(rows),
+        log_loss(labels),
+        seed=np.random.SeedSequence(0),
+    )
     value = dict(zip(found.names, found.values, strict=True))
     assert value["noise"] == 0
     assert min(value["age"], value["job"]) > value["income"] > 0
@@ -43,7 +49,14 @@ def test_permutation_importance_agrees_with_scikit_learn():
     model = LinearRegression().fit(table, y)
     theirs = oracle(model, table, y, scoring="neg_mean_squared_error", n_repeats=20, random_state=0).importances_mean
     box = BlackBox(lambda c: model.predict(np.stack([c[k] for k in "abc"], axis=1)))
-    found = permutation_importance(box, rows, Players.of_features("abc"), lambda out: (out[:, 0] - y) ** 2, repeats=20, seed=np.random.SeedSequence(1))
+    found = permutation_importance(
+        box,
+        rows,
+        Players.of_features("abc"),
+        lambda out: (out[:, 0] - y) ** 2,
+        repeats=20,
+        seed=np.random.SeedSequence(1),
+    )
     np.testing.assert_allclose(found.values, theirs, rtol=0.1, atol=1e-6)
 
 
@@ -55,7 +68,11 @@ def test_partial_dependence_equals_scikit_learn():
     table = np.stack([rng.integers(0, 4, 150), rng.normal(size=150)], axis=1).astype(float)
     model = LogisticRegression().fit(table, table[:, 0] + table[:, 1] > 2)
     theirs = oracle(model, table, [0], response_method="predict_proba", kind="average")
-    found = partial_dependence(BlackBox(lambda c: model.predict_proba(np.stack([c["x"], c["y"]], axis=1))), {"x": table[:, 0], "y": table[:, 1]}, "x")
+    found = partial_dependence(
+        BlackBox(lambda c: model.predict_proba(np.stack([c["x"], c["y"]], axis=1))),
+        {"x": table[:, 0], "y": table[:, 1]},
+        "x",
+    )
     np.testing.assert_array_equal(found.grid, theirs["grid_values"][0])
     np.testing.assert_allclose(found.values[:, 1], theirs["average"][0], atol=1e-12)
     assert found.curves.shape == (150, 4, 2)
@@ -116,7 +133,10 @@ def test_drift_alarm_comes_when_importances_move_and_names_the_player():
 def test_drift_false_alarms_stay_rare():
     alarms = 0
     for seed in range(100):
-        rng, one = np.random.default_rng(seed), ImportanceMonitor(("a", "b", "c"), reference=60, window=40, least=0.0, alpha=0.05)
+        rng, one = (
+            np.random.default_rng(seed),
+            ImportanceMonitor(("a", "b", "c"), reference=60, window=40, least=0.0, alpha=0.05),
+        )
         alarms += any(one.observe(rng.normal(size=3)) is not None for _ in range(700))
     assert alarms <= 12
 
@@ -144,10 +164,14 @@ def test_gradients_equal_captum():
     from governed_serving.explainer.gradients import integrated_gradients, saliency
 
     torch.manual_seed(0)
-    module = torch.nn.Sequential(torch.nn.Linear(6, 16), torch.nn.Tanh(), torch.nn.Linear(16, 3), torch.nn.Softmax(dim=1)).double()
+    module = torch.nn.Sequential(
+        torch.nn.Linear(6, 16), torch.nn.Tanh(), torch.nn.Linear(16, 3), torch.nn.Softmax(dim=1)
+    ).double()
     x, base = torch.randn(4, 6, dtype=torch.float64), torch.zeros(1, 6, dtype=torch.float64)
     ours = integrated_gradients(module, x, base, 1, tolerance=1e-9)
     theirs = IntegratedGradients(module).attribute(x, base.expand_as(x), target=1, n_steps=200)
     np.testing.assert_allclose(ours.values, theirs.detach().numpy(), atol=1e-6)
     assert np.abs(ours.residual).max() < 1e-8
-    np.testing.assert_allclose(saliency(module, x, 2), Saliency(module).attribute(x.requires_grad_(), target=2).numpy(), atol=1e-12)
+    np.testing.assert_allclose(
+        saliency(module, x, 2), Saliency(module).attribute(x.requires_grad_(), target=2).numpy(), atol=1e-12
+    )

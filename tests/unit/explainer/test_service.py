@@ -55,7 +55,9 @@ async def test_seed_comes_from_the_id_unless_given(bed):
     def lime(request_id, **more):
         return models.request(models.table(1, 9), request_id, method="lime", max_evaluations=300, **more)
 
-    one, two, same = [await bed.client.post(PATH, content=lime(i, **m)) for i, m in (("a", {}), ("b", {}), ("b", {"seed": None}))]
+    one, two, same = [
+        await bed.client.post(PATH, content=lime(i, **m)) for i, m in (("a", {}), ("b", {}), ("b", {"seed": None}))
+    ]
     assert one.json()["explanations"][0]["attributions"] != two.json()["explanations"][0]["attributions"]
     assert two.content == same.content
     given = await bed.client.post(PATH, content=lime("b", seed=one.json()["explanations"][0]["seed"]))
@@ -92,10 +94,24 @@ BAD = {
     "no JSON": (b"{", "expected a V2 inference request"),
     "a feature is missing": (_without("job"), "expected feature 'job'"),
     "an unknown feature": (models.request({**models.table(1, 9), "shoe": np.ones(1, np.float32)}), "no feature 'shoe'"),
-    "NaN": (models.request({**models.table(1, 9), "age": np.array([None])}).replace(b'"BYTES", "data": [null]', b'"FP32", "data": [null]'), "age"),
-    "text where a number is due": (models.request({**models.table(1, 9), "age": models.strings(["x"])}), "age: expected a number"),
-    "a number where text is due": (models.request({**models.table(1, 9), "job": np.ones(1, np.float32)}), "job: expected BYTES"),
-    "an unknown method": (models.request(models.table(1, 9), method="magic"), "parameters.method: expected one of anchors"),
+    "NaN": (
+        models.request({**models.table(1, 9), "age": np.array([None])}).replace(
+            b'"BYTES", "data": [null]', b'"FP32", "data": [null]'
+        ),
+        "age",
+    ),
+    "text where a number is due": (
+        models.request({**models.table(1, 9), "age": models.strings(["x"])}),
+        "age: expected a number",
+    ),
+    "a number where text is due": (
+        models.request({**models.table(1, 9), "job": np.ones(1, np.float32)}),
+        "job: expected BYTES",
+    ),
+    "an unknown method": (
+        models.request(models.table(1, 9), method="magic"),
+        "parameters.method: expected one of anchors",
+    ),
     "an unknown parameter": (models.request(models.table(1, 9), speed=9), "speed"),
     "a wrong target": (models.request(models.table(1, 9), target="maybe"), "expected one of no, yes"),
     "a wrong group": (models.request(models.table(1, 9), groups={"g": ["hat"]}), "no feature 'hat'"),
@@ -143,7 +159,10 @@ async def test_more_than_the_lane_holds_is_503(tmp_path):
         return models.probabilities(columns)
 
     bed = Bed(tmp_path, slow)
-    calls = [asyncio.create_task(bed.client.post(PATH, content=models.request(models.table(1, 9), f"r{i}"))) for i in range(3)]
+    calls = [
+        asyncio.create_task(bed.client.post(PATH, content=models.request(models.table(1, 9), f"r{i}")))
+        for i in range(3)
+    ]
     await until(lambda: bed.lane.inside == 3)
     refused = await bed.client.post(PATH, content=models.request(models.table(1, 9), "late"))
     gate.set()
@@ -170,7 +189,9 @@ async def test_job_is_accepted_computed_and_delivered(bed):
 async def test_jobs_survive_a_restart_and_lie_sealed(tmp_path):
     first = Bed(tmp_path)
     for i in range(3):
-        answer = await first.client.post("/v2/models/loans/explanations", content=models.request(models.table(1, 9), f"job-{i}"))
+        answer = await first.client.post(
+            "/v2/models/loans/explanations", content=models.request(models.table(1, 9), f"job-{i}")
+        )
         assert answer.status_code == 202
     full = await first.client.post("/v2/models/loans/explanations", content=models.request(models.table(1, 9), "job-3"))
     assert full.status_code == 503
@@ -223,7 +244,10 @@ async def test_probes_and_metrics(bed):
     assert (await bed.client.get("/healthz/ready")).status_code == 200
     await bed.client.post(PATH, content=models.request(models.table(1, 9)))
     text = (await bed.client.get("/metrics")).text
-    assert 'governed_explainer_requests_total{method="shap",model_name="loans",namespace="default",status="200"} 1.0' in text
+    assert (
+        'governed_explainer_requests_total{method="shap",model_name="loans",namespace="default",status="200"} 1.0'
+        in text
+    )
 
 
 async def test_protected_attribute_never_changes_in_a_counterfactual(bed):

@@ -100,11 +100,18 @@ def test_workers_and_chunks_change_nothing():
 def test_axioms(seed, width, backgrounds):
     """Efficiency, null player, symmetry, linearity."""
     rng = np.random.default_rng(seed)
-    rows, background = rng.integers(0, 3, (2, width)).astype(float), rng.integers(0, 3, (backgrounds, width)).astype(float)
+    rows, background = (
+        rng.integers(0, 3, (2, width)).astype(float),
+        rng.integers(0, 3, (backgrounds, width)).astype(float),
+    )
     rows[:, 1], background[:, 1] = rows[:, 0], background[:, 0]
 
     def f(table):
-        return np.sin(table[:, 0] + table[:, 1]) * (1 + table[:, 2:].sum(axis=1)) if width > 2 else np.sin(table.sum(axis=1))
+        return (
+            np.sin(table[:, 0] + table[:, 1]) * (1 + table[:, 2:].sum(axis=1))
+            if width > 2
+            else np.sin(table.sum(axis=1))
+        )
 
     found = exact_shapley(game(f, rows, background))
     doubled = exact_shapley(game(lambda t: 2 * f(t) + 3, rows, background))

@@ -74,10 +74,15 @@ def test_half_the_squared_error_of_kernel_explainer_at_equal_evaluations(truth):
     kernel = shap.KernelExplainer(network, background)
     np.random.seed(0)
     theirs = np.array(kernel.shap_values(rows, nsamples=count, l1_reg=False, silent=True))
-    ours = np.array([
-        [one.values[:, 0] for one in sampled_rows(game(network, rows, background), np.random.SeedSequence(s), Stopping(count))]
-        for s in range(1)
-    ])
+    ours = np.array(
+        [
+            [
+                one.values[:, 0]
+                for one in sampled_rows(game(network, rows, background), np.random.SeedSequence(s), Stopping(count))
+            ]
+            for s in range(1)
+        ]
+    )
     assert ((ours - exact) ** 2).sum(axis=2).mean() < 0.5 * ((theirs - exact) ** 2).sum(axis=1).mean()
 
 
@@ -129,7 +134,11 @@ def test_budget_returns_what_was_reached(truth):
     replay = sampled_rows(game(network, rows[:1], background), np.random.SeedSequence(2), Stopping(found.coalitions))[0]
     assert np.abs(replay.values[:, 0] - exact[0]).max() < 0.1
     with pytest.raises(BudgetExhausted):
-        sampled_rows(game(slow, rows[:1], background, clock=lambda: clock[0], deadline=clock[0] - 1), np.random.SeedSequence(2), Stopping(64))
+        sampled_rows(
+            game(slow, rows[:1], background, clock=lambda: clock[0], deadline=clock[0] - 1),
+            np.random.SeedSequence(2),
+            Stopping(64),
+        )
 
 
 def test_permutation_is_additive_and_covers(truth):
@@ -159,7 +168,9 @@ def test_student_quantile(freedom):
 
     for confidence in (0.8, 0.95, 0.99):
         tolerance = 0.02 if freedom < 5 else 0.003
-        assert student_quantile(confidence, freedom) == pytest.approx(t.ppf(0.5 + confidence / 2, freedom), rel=tolerance)
+        assert student_quantile(confidence, freedom) == pytest.approx(
+            t.ppf(0.5 + confidence / 2, freedom), rel=tolerance
+        )
 
 
 def test_game_of_one_box_is_shared_by_several_calls(truth):
@@ -168,7 +179,9 @@ def test_game_of_one_box_is_shared_by_several_calls(truth):
     before = box_game.box.rows
     from governed_serving.explainer.game import RowGame
 
-    found = sampled_shapley(RowGame(box_game, 0), box_game.row_outputs[0] - box_game.base, np.random.SeedSequence(0), Stopping(64))
+    found = sampled_shapley(
+        RowGame(box_game, 0), box_game.row_outputs[0] - box_game.base, np.random.SeedSequence(0), Stopping(64)
+    )
     assert isinstance(box_game.box, BlackBox)
     assert box_game.box.rows - before <= 64 * 12 + 4 + 12
     assert found.coalitions == 64

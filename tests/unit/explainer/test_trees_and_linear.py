@@ -99,8 +99,15 @@ def test_groups_of_columns_are_players():
 
 def test_missing_values_take_the_branch_that_the_graph_names():
     trees = Trees(
-        np.array([0, 0, 0]), np.array([1.0, 0, 0], np.float32), np.array([0, -1, -1]), np.array([True, False, False]),
-        np.array([1, 1, 2]), np.array([2, 1, 2]), np.array([[0.0], [5.0], [7.0]]), np.array([0]), np.array([0.5]),
+        np.array([0, 0, 0]),
+        np.array([1.0, 0, 0], np.float32),
+        np.array([0, -1, -1]),
+        np.array([True, False, False]),
+        np.array([1, 1, 2]),
+        np.array([2, 1, 2]),
+        np.array([[0.0], [5.0], [7.0]]),
+        np.array([0]),
+        np.array([0.5]),
     )
     z = np.array([[0.0], [2.0], [np.nan]], np.float32)
     np.testing.assert_array_equal(trees.predict(z)[:, 0], [5.5, 7.5, 5.5])
@@ -108,14 +115,28 @@ def test_missing_values_take_the_branch_that_the_graph_names():
 
 def test_tree_ensemble_of_opset_5():
     node = helper.make_node(
-        "TreeEnsemble", ["x"], ["y"], domain="ai.onnx.ml", n_targets=1, aggregate_function=1, post_transform=0, tree_roots=[0],
-        nodes_featureids=[0, 2], nodes_modes=numpy_helper.from_array(np.array([0, 3], np.uint8)),
-        nodes_splits=numpy_helper.from_array(np.array([0.5, 1.5], np.float32)), nodes_truenodeids=[0, 1], nodes_trueleafs=[1, 1],
-        nodes_falsenodeids=[1, 2], nodes_falseleafs=[0, 1], leaf_targetids=[0, 0, 0],
+        "TreeEnsemble",
+        ["x"],
+        ["y"],
+        domain="ai.onnx.ml",
+        n_targets=1,
+        aggregate_function=1,
+        post_transform=0,
+        tree_roots=[0],
+        nodes_featureids=[0, 2],
+        nodes_modes=numpy_helper.from_array(np.array([0, 3], np.uint8)),
+        nodes_splits=numpy_helper.from_array(np.array([0.5, 1.5], np.float32)),
+        nodes_truenodeids=[0, 1],
+        nodes_trueleafs=[1, 1],
+        nodes_falsenodeids=[1, 2],
+        nodes_falseleafs=[0, 1],
+        leaf_targetids=[0, 0, 0],
         leaf_weights=numpy_helper.from_array(np.array([1.0, 10.0, 100.0], np.float32)),
     )
     graph = helper.make_graph(
-        [node], "g", [helper.make_tensor_value_info("x", TensorProto.FLOAT, [None, 3])],
+        [node],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [None, 3])],
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, [None, 1])],
     )
     opsets = [helper.make_opsetid("", 17), helper.make_opsetid("ai.onnx.ml", 5)]
@@ -134,7 +155,15 @@ def logistic(extra_nodes=(), first="z"):
     nodes = [
         helper.make_node("Sub", ["a", "mean"], ["a0"]),
         helper.make_node("Div", ["a0", "std"], ["a1"]),
-        helper.make_node("LabelEncoder", ["c"], ["code"], domain="ai.onnx.ml", keys_strings=["r", "g"], values_int64s=[0, 1], default_int64=2),
+        helper.make_node(
+            "LabelEncoder",
+            ["c"],
+            ["code"],
+            domain="ai.onnx.ml",
+            keys_strings=["r", "g"],
+            values_int64s=[0, 1],
+            default_int64=2,
+        ),
         helper.make_node("Equal", ["code", "levels"], ["hot"]),
         helper.make_node("Cast", ["hot"], ["hot1"], to=TensorProto.FLOAT),
         helper.make_node("Concat", ["a1", "b", "hot1"], ["z"], axis=1),
@@ -143,10 +172,21 @@ def logistic(extra_nodes=(), first="z"):
         helper.make_node("Softmax", ["logits"], ["probabilities"], axis=1),
     ]
     weights = RNG.normal(size=(2, 5)).astype(np.float32)
-    constants = {"mean": np.float32([[2]]), "std": np.float32([[3]]), "levels": np.int64([[0, 1, 2]]), "w": weights, "bias": np.float32([0.1, -0.2])}
-    inputs = [helper.make_tensor_value_info(n, t, [None, 1]) for n, t in (("a", 1), ("b", 1), ("c", TensorProto.STRING))]
+    constants = {
+        "mean": np.float32([[2]]),
+        "std": np.float32([[3]]),
+        "levels": np.int64([[0, 1, 2]]),
+        "w": weights,
+        "bias": np.float32([0.1, -0.2]),
+    }
+    inputs = [
+        helper.make_tensor_value_info(n, t, [None, 1]) for n, t in (("a", 1), ("b", 1), ("c", TensorProto.STRING))
+    ]
     graph = helper.make_graph(
-        nodes, "g", inputs, [helper.make_tensor_value_info("probabilities", 1, [None, 2])],
+        nodes,
+        "g",
+        inputs,
+        [helper.make_tensor_value_info("probabilities", 1, [None, 2])],
         [numpy_helper.from_array(np.asarray(v), k) for k, v in constants.items()],
     )
     opsets = [helper.make_opsetid("", 17), helper.make_opsetid("ai.onnx.ml", 3)]
@@ -189,7 +229,10 @@ def test_linear_values_equal_shap_linear():
 
 
 def test_a_column_that_mixes_features_is_not_called_linear():
-    product = [helper.make_node("Mul", ["a", "b"], ["ab"]), helper.make_node("Concat", ["a1", "ab", "hot1"], ["z2"], axis=1)]
+    product = [
+        helper.make_node("Mul", ["a", "b"], ["ab"]),
+        helper.make_node("Concat", ["a1", "ab", "hot1"], ["z2"], axis=1),
+    ]
     layer = read_linear(Graph(logistic(product, "z2").SerializeToString(), {}), "probabilities")
     with pytest.raises(NotExplainable, match=r"isn't linear.*\['a', 'b'\]"):
         layer.owners(mixed(5, 1), Players.of_features(["a", "b", "c"]))

@@ -44,7 +44,9 @@ class ReadTrees:
         for index, source in enumerate(self.graph.sources(self.tensor, columns)):
             mine = {place[feature] for feature in source}
             if len(mine) != 1:
-                raise NotExplainable(f"column {index} of the trees' input is made of {sorted(source)}; group these features")
+                raise NotExplainable(
+                    f"column {index} of the trees' input is made of {sorted(source)}; group these features"
+                )
             owners.append(mine.pop())
         return np.array(owners, np.int64)
 
@@ -70,7 +72,12 @@ def _read_v3(given: dict[str, Any], operator: str) -> tuple[Trees, str, bool]:
     if strange := set(kind[~leaf]) - set(_MODES):
         raise NotExplainable(f"tree node mode {sorted(strange)[0]!r} is not supported")
     child = {
-        side: np.array([i if last else index[int(t), int(c)] for i, (t, c, last) in enumerate(zip(tree, given[f"nodes_{side}nodeids"], leaf, strict=True))])
+        side: np.array(
+            [
+                i if last else index[int(t), int(c)]
+                for i, (t, c, last) in enumerate(zip(tree, given[f"nodes_{side}nodeids"], leaf, strict=True))
+            ]
+        )
         for side in ("true", "false")
     }
     prefix = "class" if operator == "TreeEnsembleClassifier" else "target"
@@ -88,10 +95,19 @@ def _read_v3(given: dict[str, Any], operator: str) -> tuple[Trees, str, bool]:
     missing = np.asarray(given.get("nodes_missing_value_tracks_true") or np.zeros(len(kind)), bool)
     modes = np.array([_MODES.index(mode) if mode in _MODES else -1 for mode in kind])
     first = np.array([i for i in range(len(tree)) if i == 0 or tree[i] != tree[i - 1]])
-    base = np.asarray(_tensor(given, "base_values"), float).reshape(-1) if _has(given, "base_values") else np.zeros(count)
+    base = (
+        np.asarray(_tensor(given, "base_values"), float).reshape(-1) if _has(given, "base_values") else np.zeros(count)
+    )
     trees = Trees(
-        np.asarray(given["nodes_featureids"], np.int64), np.asarray(_tensor(given, "nodes_values")), modes, missing,
-        child["true"], child["false"], values, first, base[-count:] if len(base) >= count else np.zeros(count),
+        np.asarray(given["nodes_featureids"], np.int64),
+        np.asarray(_tensor(given, "nodes_values")),
+        modes,
+        missing,
+        child["true"],
+        child["false"],
+        values,
+        first,
+        base[-count:] if len(base) >= count else np.zeros(count),
     )
     return trees, given.get("post_transform", "NONE"), binary
 
@@ -105,7 +121,9 @@ def _read_v5(given: dict[str, Any]) -> tuple[Trees, str, bool]:
     sides = {}
     for side in ("true", "false"):
         ids = np.asarray(given[f"nodes_{side}nodeids"], np.int64)
-        sides[side] = np.concatenate([np.where(np.asarray(given[f"nodes_{side}leafs"], bool), ids + count, ids), np.arange(leaves) + count])
+        sides[side] = np.concatenate(
+            [np.where(np.asarray(given[f"nodes_{side}leafs"], bool), ids + count, ids), np.arange(leaves) + count]
+        )
     values = np.zeros((count + leaves, int(given["n_targets"])))
     values[np.arange(leaves) + count, np.asarray(given["leaf_targetids"], np.int64)] = given["leaf_weights"]
     roots = np.asarray(given["tree_roots"], np.int64)
@@ -118,8 +136,14 @@ def _read_v5(given: dict[str, Any]) -> tuple[Trees, str, bool]:
     splits = np.asarray(given["nodes_splits"])
     trees = Trees(
         np.concatenate([np.asarray(given["nodes_featureids"], np.int64), pad.astype(np.int64)]),
-        np.concatenate([splits, pad.astype(splits.dtype)]), np.concatenate([codes, pad.astype(np.int64) - 1]),
-        np.concatenate([missing, pad.astype(bool)]), sides["true"], sides["false"], values, roots, np.zeros(values.shape[1]),
+        np.concatenate([splits, pad.astype(splits.dtype)]),
+        np.concatenate([codes, pad.astype(np.int64) - 1]),
+        np.concatenate([missing, pad.astype(bool)]),
+        sides["true"],
+        sides["false"],
+        values,
+        roots,
+        np.zeros(values.shape[1]),
     )
     return trees, _POST[int(given.get("post_transform", 0))], False
 

@@ -40,7 +40,9 @@ class LinearLayer:
         for index, source in enumerate(self.graph.sources(self.tensor, columns)):
             mine = {place[feature] for feature in source}
             if len(mine) != 1:
-                raise NotExplainable(f"the model isn't linear in its features: column {index} of its last layer is made of {sorted(source)}")
+                raise NotExplainable(
+                    f"the model isn't linear in its features: column {index} of its last layer is made of {sorted(source)}"
+                )
             owners.append(mine.pop())
         return np.array(owners, np.int64)
 

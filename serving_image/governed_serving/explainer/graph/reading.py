@@ -18,8 +18,33 @@ PASSING = frozenset({"Cast", "Identity", "Reshape", "Squeeze", "Unsqueeze", "Fla
 """Operators that change a tensor's type or shape but none of its values."""
 
 _COLUMNWISE = frozenset(
-    {"Cast", "Identity", "Scaler", "Imputer", "Sub", "Add", "Div", "Mul", "Clip", "Log", "Sqrt", "Abs", "Neg",
-     "Relu", "Tanh", "Sigmoid", "Equal", "Greater", "Less", "GreaterOrEqual", "LessOrEqual", "Not", "IsNaN", "Where", "Binarizer"}
+    {
+        "Cast",
+        "Identity",
+        "Scaler",
+        "Imputer",
+        "Sub",
+        "Add",
+        "Div",
+        "Mul",
+        "Clip",
+        "Log",
+        "Sqrt",
+        "Abs",
+        "Neg",
+        "Relu",
+        "Tanh",
+        "Sigmoid",
+        "Equal",
+        "Greater",
+        "Less",
+        "GreaterOrEqual",
+        "LessOrEqual",
+        "Not",
+        "IsNaN",
+        "Where",
+        "Binarizer",
+    }
 )
 
 
@@ -93,7 +118,10 @@ class Graph:
 
     def sources(self, tensor: str, columns: Columns) -> list[frozenset[str]]:
         """For each column of ``tensor`` (its last axis), the features that it is computed from."""
-        widths = {name: (value.shape[-1] if value.ndim > 1 else 1) for name, value in self.evaluate(self._upstream(tensor), columns).items()}
+        widths = {
+            name: (value.shape[-1] if value.ndim > 1 else 1)
+            for name, value in self.evaluate(self._upstream(tensor), columns).items()
+        }
         matrix = len(self.inputs) == 1 and self.names[self.inputs[0]] not in columns
         known: dict[str, list[frozenset[str]]] = {}
         for name in self.inputs:
@@ -109,7 +137,9 @@ class Graph:
                 todo.extend(self.producer[name].input if name in self.producer else [])
         return seen
 
-    def _sources(self, tensor: str, widths: Mapping[str, int], known: dict[str, list[frozenset[str]]]) -> list[frozenset[str]]:
+    def _sources(
+        self, tensor: str, widths: Mapping[str, int], known: dict[str, list[frozenset[str]]]
+    ) -> list[frozenset[str]]:
         if tensor in known:
             return known[tensor]
         node = self.producer.get(tensor)

@@ -42,8 +42,12 @@ class Anchor:
     def as_json(self) -> dict[str, Any]:
         return {
             "anchor": [{"player": player, "conditions": conditions} for player, conditions in self.predicates.items()],
-            "precision": self.precision, "interval": list(self.interval), "coverage": self.coverage,
-            "certified": self.certified, "threshold": self.threshold, "confidence": self.confidence,
+            "precision": self.precision,
+            "interval": list(self.interval),
+            "coverage": self.coverage,
+            "certified": self.certified,
+            "threshold": self.threshold,
+            "confidence": self.confidence,
             "evaluations": self.evaluations,
         }
 
@@ -73,13 +77,17 @@ def _divergence(p: float, q: float) -> float:
 class _Sampler:
     """Rows inside a candidate: its players drawn jointly from background rows in the bin, the others from any row."""
 
-    def __init__(self, box: BlackBox, row: Columns, background: Columns, players: Players, rng: np.random.Generator) -> None:
+    def __init__(
+        self, box: BlackBox, row: Columns, background: Columns, players: Players, rng: np.random.Generator
+    ) -> None:
         self.box, self.row, self.background, self.players, self.rng = box, row, background, players, rng
         count = row_count(background)
         same = np.ones((count, len(players)), bool)
         for g, members in enumerate(players.members):
             for feature in members:
-                same[:, g] &= bins(background[feature], background[feature]) == bins(row[feature], background[feature])[0]
+                same[:, g] &= (
+                    bins(background[feature], background[feature]) == bins(row[feature], background[feature])[0]
+                )
         self.same = same
         self.inside = [np.flatnonzero(same[:, g]) for g in range(len(players))]
         self.label = int(box(row)[0].argmax())
@@ -97,7 +105,10 @@ class _Sampler:
                 for feature in members:
                     values = np.repeat(self.row[feature], count) if drawn is None else self.background[feature][drawn]
                     columns[feature].append(values)
-        found = self.box({feature: np.concatenate(parts) for feature, parts in columns.items()}).argmax(axis=1) == self.label
+        found = (
+            self.box({feature: np.concatenate(parts) for feature, parts in columns.items()}).argmax(axis=1)
+            == self.label
+        )
         self.evaluations += len(found)
         for candidate, part in zip(candidates, found.reshape(len(candidates), count), strict=True):
             self.pulls[candidate] = self.pulls.get(candidate, 0) + count
@@ -134,7 +145,10 @@ def find_anchor(
             for candidate in beam:
                 _settle(sampler, candidate, threshold, level, samples)
             good = [c for c in beam if sampler.bounds(c, level)[0] >= threshold]
-            best = max(good or [*beam, best], key=lambda c: (sampler.coverage(c), sampler.mean(c)) if good else (sampler.mean(c), 0.0))
+            best = max(
+                good or [*beam, best],
+                key=lambda c: (sampler.coverage(c), sampler.mean(c)) if good else (sampler.mean(c), 0.0),
+            )
             if good or sampler.evaluations >= samples or len(beam[0]) == len(players):
                 break
             beam = _extend(sampler, beam, len(players), level, samples)
@@ -143,8 +157,14 @@ def find_anchor(
     lower, upper = sampler.bounds(best, level)
     rule = {players.names[g]: {f: _condition(row[f], background[f]) for f in players.members[g]} for g in sorted(best)}
     return Anchor(
-        rule, sampler.mean(best), (lower, upper), sampler.coverage(best), lower >= threshold, threshold,
-        sampler.evaluations, confidence,
+        rule,
+        sampler.mean(best),
+        (lower, upper),
+        sampler.coverage(best),
+        lower >= threshold,
+        threshold,
+        sampler.evaluations,
+        confidence,
     )
 
 
@@ -152,12 +172,18 @@ def _settle(sampler: _Sampler, candidate: frozenset[int], threshold: float, leve
     """Pulls until the candidate is above or below the threshold for sure, or the samples are used up."""
     while sampler.evaluations < samples:
         lower, upper = sampler.bounds(candidate, level)
-        if lower >= threshold or upper < threshold or (sampler.mean(candidate) < threshold - 0.02 and sampler.pulls[candidate] >= 4 * BATCH):
+        if (
+            lower >= threshold
+            or upper < threshold
+            or (sampler.mean(candidate) < threshold - 0.02 and sampler.pulls[candidate] >= 4 * BATCH)
+        ):
             return
         sampler.pull([candidate], BATCH)
 
 
-def _extend(sampler: _Sampler, beam: list[frozenset[int]], players: int, level: float, samples: int) -> list[frozenset[int]]:
+def _extend(
+    sampler: _Sampler, beam: list[frozenset[int]], players: int, level: float, samples: int
+) -> list[frozenset[int]]:
     """One more player for each rule of the beam; the best few by KL-LUCB."""
     arms = sorted({c | {g} for c in beam for g in range(players) if g not in c}, key=sorted)
     fresh = [arm for arm in arms if arm not in sampler.pulls]

@@ -48,7 +48,8 @@ class Counterfactuals:
             "counterfactuals": [
                 {
                     "changes": [{"feature": f, "from": old, "to": new} for f, (old, new) in one.changes.items()],
-                    "distance": one.distance, "prediction": one.output,
+                    "distance": one.distance,
+                    "prediction": one.output,
                 }
                 for one in self.found
             ],
@@ -61,7 +62,13 @@ Change = tuple[tuple[str, Any], ...]
 
 class _Search:
     def __init__(
-        self, box: BlackBox, row: Columns, wanted: int, threshold: float | None, scale: Mapping[str, float], samples: int
+        self,
+        box: BlackBox,
+        row: Columns,
+        wanted: int,
+        threshold: float | None,
+        scale: Mapping[str, float],
+        samples: int,
     ) -> None:
         self.box, self.row, self.wanted, self.threshold = box, row, wanted, threshold
         self.scale, self.samples, self.evaluations = scale, samples, 0
@@ -113,7 +120,11 @@ def find_counterfactuals(
     options = {name: values for name, values in options.items() if len(values)}
     if not options:
         raise NotExplainable("no feature may change: all are protected, text, or constant in the background")
-    scale = {name: _scale(background[name], ranges.get(name, (None, None))) for name in options if background[name].dtype != object}
+    scale = {
+        name: _scale(background[name], ranges.get(name, (None, None)))
+        for name in options
+        if background[name].dtype != object
+    }
     search = _Search(box, row, wanted, threshold, scale, samples)
     _, reached = search.answers([()])
     if reached[0]:
@@ -160,7 +171,9 @@ def _spread(grown: list[Change], gain: Floats) -> list[Change]:
     return beam
 
 
-def _grown(beam: list[Change], options: Mapping[str, list[Any]], found: Mapping[frozenset[str], Change]) -> list[Change]:
+def _grown(
+    beam: list[Change], options: Mapping[str, list[Any]], found: Mapping[frozenset[str], Change]
+) -> list[Change]:
     """Each change with one more feature; supersets of what is enough already are left out."""
     seen: dict[Change, None] = {}
     for change in beam:
@@ -204,7 +217,10 @@ def _drawn_back(search: _Search, change: Mapping[str, Any], feature: str) -> Any
 
 
 def _options(
-    name: str, values: NDArray[Any], here: Any, ranges: Mapping[str, tuple[float | None, float | None]],
+    name: str,
+    values: NDArray[Any],
+    here: Any,
+    ranges: Mapping[str, tuple[float | None, float | None]],
     categories: Mapping[str, Sequence[str]],
 ) -> list[Any]:
     """Values to try: every category, or quantiles of the background and the training range's ends."""

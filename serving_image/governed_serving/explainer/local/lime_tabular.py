@@ -51,14 +51,29 @@ def lime_tabular(
     width = 0.75 * math.sqrt(len(players)) if kernel_width is None else kernel_width
     streams = seed.spawn(row_count(rows))
     return [
-        _one(box, take(rows, slice(row, row + 1)), background, players, samples, np.random.default_rng(stream), width, confidence)
+        _one(
+            box,
+            take(rows, slice(row, row + 1)),
+            background,
+            players,
+            samples,
+            np.random.default_rng(stream),
+            width,
+            confidence,
+        )
         for row, stream in enumerate(streams)
     ]
 
 
 def _one(
-    box: BlackBox, row: Columns, background: Columns, players: Players, samples: int,
-    rng: np.random.Generator, width: float, confidence: float,
+    box: BlackBox,
+    row: Columns,
+    background: Columns,
+    players: Players,
+    samples: int,
+    rng: np.random.Generator,
+    width: float,
+    confidence: float,
 ) -> Attribution:
     before = box.rows
     drawn = rng.integers(0, row_count(background), (samples, len(players)))
@@ -76,15 +91,40 @@ def _one(
     weight = np.sqrt(np.exp(-distance / width**2))
     fit = weighted_ridge(same, outputs, weight, RIDGE)
     half = student_quantile(confidence, fit.freedom) * fit.error
-    return _attribution("lime", players.names, fit.coefficients, half, fit.intercept, outputs[0], box.rows - before, confidence, fit.score)
+    return _attribution(
+        "lime",
+        players.names,
+        fit.coefficients,
+        half,
+        fit.intercept,
+        outputs[0],
+        box.rows - before,
+        confidence,
+        fit.score,
+    )
 
 
 def _attribution(
-    method: str, names: tuple[str, ...], values: Floats, half: Floats, base: Floats, prediction: Floats,
-    evaluations: int, confidence: float, score: Floats,
+    method: str,
+    names: tuple[str, ...],
+    values: Floats,
+    half: Floats,
+    base: Floats,
+    prediction: Floats,
+    evaluations: int,
+    confidence: float,
+    score: Floats,
 ) -> Attribution:
     return Attribution(
-        method=method, names=names, values=values, lower=values - half, upper=values + half, base=base,
-        prediction=prediction, evaluations=evaluations, coalitions=evaluations, confidence=confidence,
+        method=method,
+        names=names,
+        values=values,
+        lower=values - half,
+        upper=values + half,
+        base=base,
+        prediction=prediction,
+        evaluations=evaluations,
+        coalitions=evaluations,
+        confidence=confidence,
         details={"score": [float(value) for value in score]},
     )

@@ -66,7 +66,13 @@ class ImportanceMonitor:
     """Windows whose mean shares are kept for the report."""
 
     def __init__(
-        self, names: tuple[str, ...], *, reference: int = 200, window: int = 200, alpha: float = 0.01, least: float = 0.1
+        self,
+        names: tuple[str, ...],
+        *,
+        reference: int = 200,
+        window: int = 200,
+        alpha: float = 0.01,
+        least: float = 0.1,
     ) -> None:
         self.reference, self.window, self.alpha, self.least = reference, window, alpha, least
         size = len(names)
@@ -98,7 +104,9 @@ class ImportanceMonitor:
         spent = self.alpha * 6 / (math.pi**2 * state.windows**2)
         if p_value >= spent or state.distance < self.least:
             return None
-        return DriftAlarm(state.names[worst], float(before[worst]), float(after[worst]), state.distance, state.windows, p_value)
+        return DriftAlarm(
+            state.names[worst], float(before[worst]), float(after[worst]), state.distance, state.windows, p_value
+        )
 
     @property
     def distance(self) -> float:

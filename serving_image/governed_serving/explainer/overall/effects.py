@@ -43,7 +43,9 @@ def accumulated_local_effects(box: BlackBox, rows: Columns, feature: str, points
     edges of the quantile bins.
     """
     if rows[feature].dtype == object:
-        raise NotExplainable(f"{feature}: accumulated local effects need an ordered feature, found text; use partial dependence")
+        raise NotExplainable(
+            f"{feature}: accumulated local effects need an ordered feature, found text; use partial dependence"
+        )
     before = box.rows
     values = rows[feature].astype(float)
     edges = np.unique(np.quantile(values, np.linspace(0, 1, points + 1), method="inverted_cdf"))

@@ -65,7 +65,11 @@ def permutation_importance(
             outputs = box({**rows, **take({f: rows[f] for f in members}, moved)})
             change = loss(outputs) - baseline if loss is not None else np.abs(outputs - plain).mean(axis=1)
             rises[repeat, player] = change.mean()
-    half = student_quantile(confidence, repeats - 1) * rises.std(axis=0, ddof=1) / np.sqrt(repeats) if repeats > 1 else np.inf
+    half = (
+        student_quantile(confidence, repeats - 1) * rises.std(axis=0, ddof=1) / np.sqrt(repeats)
+        if repeats > 1
+        else np.inf
+    )
     mean = rises.mean(axis=0)
     return GlobalImportance(players.names, mean, mean - half, mean + half, box.rows - before, confidence)
 
@@ -74,6 +78,8 @@ def mean_absolute(attributions: Sequence[Attribution], output: int, confidence: 
     """Mean |φ| over explained rows (Lundberg et al. 2020), with the interval that comes from their number."""
     values = np.abs(np.array([one.values[:, output] for one in attributions]))
     mean, count = values.mean(axis=0), len(values)
-    half = student_quantile(confidence, count - 1) * values.std(axis=0, ddof=1) / np.sqrt(count) if count > 1 else np.inf
+    half = (
+        student_quantile(confidence, count - 1) * values.std(axis=0, ddof=1) / np.sqrt(count) if count > 1 else np.inf
+    )
     evaluations = max(one.evaluations for one in attributions)
     return GlobalImportance(attributions[0].names, mean, mean - half, mean + half, evaluations, confidence)

@@ -78,7 +78,10 @@ def _grow(rows: Columns, y: Floats, depth: int, least: int) -> Node:
         return leaf
     feature, split = best
     inside = _goes_left(rows[feature], split)
-    left, right = _grow(take(rows, inside), y[inside], depth - 1, least), _grow(take(rows, ~inside), y[~inside], depth - 1, least)
+    left, right = (
+        _grow(take(rows, inside), y[inside], depth - 1, least),
+        _grow(take(rows, ~inside), y[~inside], depth - 1, least),
+    )
     return Node(len(y), leaf.value, feature, split, left, right)
 
 

@@ -36,7 +36,11 @@ JSON = "application/json"
 def status_of(error: Exception) -> int:
     """HTTP status of a domain error; the journal's and the disk's failures are 503: nothing unrecorded goes out."""
     table: tuple[tuple[type[Exception], int], ...] = (
-        (NotExplainable, 400), (Busy, 503), (BudgetExhausted, 504), (PredictorAway, 503), (ModelMisbehaved, 502),
+        (NotExplainable, 400),
+        (Busy, 503),
+        (BudgetExhausted, 504),
+        (PredictorAway, 503),
+        (ModelMisbehaved, 502),
     )
     return next((code for kind, code in table if isinstance(error, kind)), 503)
 
@@ -96,68 +100,78 @@ def application(
 ) -> FastAPI:
     """``ready()`` says why the service isn't ready, or nothing; ``slow`` computes what may take long; ``webhooks`` are the allowed URL prefixes."""
     app = FastAPI(title="Governed Models explainer", version="1", docs_url="/docs", redoc_url=None)
-    metrics = explanations.metrics
+    _explain_routes(app, explanations, slow, importances)
+    _job_routes(app, explanations, jobs, webhooks)
+    _probe_routes(app, explanations.metrics, jobs, ready)
+    return app
 
-    async def guarded(work: Callable[[], Awaitable[Response]]) -> Response:
-        try:
-            return await work()
-        except (ExplainerError, JournalError, OSError) as error:
-            code = status_of(error)
-            metrics.refused(code)
-            return failure(code, str(error))
 
+async def _guarded(explanations: Explanations, model: str, work: Callable[[], Awaitable[Response]]) -> Response:
+    """The work's response, or the domain error's status and text."""
+    try:
+        known = explanations.engine.model.manifest.name
+        if model != known:
+            raise NotExplainable(f"expected model {known!r}, found {model!r}")
+        return await work()
+    except (ExplainerError, JournalError, OSError) as error:
+        code = status_of(error)
+        explanations.metrics.refused(code)
+        return failure(code, str(error))
+
+
+def _explain_routes(
+    app: FastAPI, explanations: Explanations, slow: Lane, importances: Callable[[], dict[str, Any]]
+) -> None:
     @app.post("/v2/models/{model}/explain")
     async def explain(model: str, request: Request) -> Response:
         async def work() -> Response:
-            body = await _body(request)
-            _check_model(model, explanations)
-            answer = await explanations.explain(body, request.headers.get("x-request-id") or new_id())
+            answer = await explanations.explain(await _body(request), _id_of(request))
             return Response(answer, media_type=JSON)
 
-        return await guarded(work)
-
-    @app.post("/v2/models/{model}/explanations")
-    async def submit(model: str, request: Request) -> Response:
-        async def work() -> Response:
-            body = await _body(request)
-            _check_model(model, explanations)
-            parsed = parse(body, explanations.engine.model.features, request.headers.get("x-request-id") or new_id())
-            hook = allowed(parsed.parameters.webhook, webhooks)
-            job = jobs.submit(parsed.id, body, hook)
-            metrics.queue.set(jobs.depth)
-            location = f"/v2/models/{model}/explanations/{job.id}"
-            answer = msgspec.json.encode({"id": job.id, "status": job.status, "location": location})
-            return Response(answer, 202, {"location": location}, JSON)
-
-        return await guarded(work)
-
-    @app.get("/v2/models/{model}/explanations/{job_id}")
-    async def lookup(model: str, job_id: str) -> Response:
-        async def work() -> Response:
-            _check_model(model, explanations)
-            job = jobs.get(job_id)
-            if job is None:
-                return failure(404, f"no explanation {job_id!r} here; finished ones are kept for a while, the ledger keeps all")
-            return Response(status(job), media_type=JSON)
-
-        return await guarded(work)
+        return await _guarded(explanations, model, work)
 
     @app.get("/v2/models/{model}/overview")
     async def whole(model: str) -> Response:
         async def work() -> Response:
-            _check_model(model, explanations)
             return Response(await explanations.overview(slow), media_type=JSON)
 
-        return await guarded(work)
+        return await _guarded(explanations, model, work)
 
     @app.get("/v2/models/{model}/importances")
     async def global_importances(model: str) -> Response:
         async def work() -> Response:
-            _check_model(model, explanations)
             return Response(msgspec.json.encode(importances()), media_type=JSON)
 
-        return await guarded(work)
+        return await _guarded(explanations, model, work)
 
+
+def _job_routes(app: FastAPI, explanations: Explanations, jobs: JobQueue, webhooks: tuple[str, ...]) -> None:
+    @app.post("/v2/models/{model}/explanations")
+    async def submit(model: str, request: Request) -> Response:
+        async def work() -> Response:
+            body = await _body(request)
+            parsed = parse(body, explanations.engine.model.features, _id_of(request))
+            job = jobs.submit(parsed.id, body, allowed(parsed.parameters.webhook, webhooks))
+            location = f"/v2/models/{model}/explanations/{job.id}"
+            answer = msgspec.json.encode({"id": job.id, "status": job.status, "location": location})
+            return Response(answer, 202, {"location": location}, JSON)
+
+        return await _guarded(explanations, model, work)
+
+    @app.get("/v2/models/{model}/explanations/{job_id}")
+    async def lookup(model: str, job_id: str) -> Response:
+        async def work() -> Response:
+            job = jobs.get(job_id)
+            if job is None:
+                return failure(
+                    404, f"no explanation {job_id!r} here; finished ones are kept for a while, the ledger keeps all"
+                )
+            return Response(status(job), media_type=JSON)
+
+        return await _guarded(explanations, model, work)
+
+
+def _probe_routes(app: FastAPI, metrics: Metrics, jobs: JobQueue, ready: Callable[[], str]) -> None:
     @app.get("/healthz/live")
     async def live() -> Response:
         return Response(b'{"live":true}', media_type=JSON)
@@ -172,8 +186,6 @@ def application(
         metrics.queue.set(jobs.depth)
         return Response(metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
-    return app
-
 
 def failure(code: int, why: str) -> Response:
     headers = {"retry-after": "1"} if code == 503 else {}
@@ -186,12 +198,15 @@ def allowed(webhook: str | None, prefixes: tuple[str, ...]) -> str:
         return ""
     if not any(webhook.startswith(prefix.rstrip("/") + "/") for prefix in prefixes):
         listed = ", ".join(prefixes) or "none"
-        raise NotExplainable(f"parameters.webhook: expected a URL under one of the allowed prefixes ({listed}), found {webhook}")
+        raise NotExplainable(
+            f"parameters.webhook: expected a URL under one of the allowed prefixes ({listed}), found {webhook}"
+        )
     return webhook
 
 
-def new_id() -> str:
-    return str(uuid.uuid4())
+def _id_of(request: Request) -> str:
+    """The id that a body without one gets: the caller's header, else a new one."""
+    return request.headers.get("x-request-id") or str(uuid.uuid4())
 
 
 async def _body(request: Request) -> bytes:
@@ -202,9 +217,3 @@ async def _body(request: Request) -> bytes:
             raise NotExplainable(f"body: expected at most {MAX_BODY} bytes, found more")
         parts.append(part)
     return b"".join(parts)
-
-
-def _check_model(model: str, explanations: Explanations) -> None:
-    known = explanations.engine.model.manifest.name
-    if model != known:
-        raise NotExplainable(f"expected model {known!r}, found {model!r}")

@@ -22,7 +22,14 @@ __all__ = ["ClosedForms"]
 AGREEMENT = 1e-3
 """Largest difference between the graph as read here and the answers of the serving model (single precision, quantised sums)."""
 
-_LINKS = {"NONE": "", "": "", "LOGISTIC": "logistic", "logistic": "logistic", "SOFTMAX": "softmax", "softmax": "softmax"}
+_LINKS = {
+    "NONE": "",
+    "": "",
+    "LOGISTIC": "logistic",
+    "logistic": "logistic",
+    "SOFTMAX": "softmax",
+    "softmax": "softmax",
+}
 
 
 class ClosedForms:
@@ -93,8 +100,10 @@ class _Margins:
         if self.values.shape[2] == 1:
             one = 1.0 if self.link == "" else 0.0
             return _Margins(
-                np.concatenate([-self.values, self.values], axis=2), np.concatenate([one - self.base, self.base]),
-                np.concatenate([one - self.prediction, self.prediction], axis=1), self.link,
+                np.concatenate([-self.values, self.values], axis=2),
+                np.concatenate([one - self.base, self.base]),
+                np.concatenate([one - self.prediction, self.prediction], axis=1),
+                self.link,
             )
         if self.link == "softmax":
             odds = self.values[..., 1:] - self.values[..., :1]
@@ -116,13 +125,23 @@ class _Margins:
 
 def _attributions(method: str, players: Players, found: _Margins, outputs: NDArray[np.float64]) -> list[Attribution]:
     linked = found.linked()
-    if linked.shape != outputs.shape or np.abs(linked - outputs).max() > AGREEMENT * max(1.0, float(np.abs(outputs).max())):
+    if linked.shape != outputs.shape or np.abs(linked - outputs).max() > AGREEMENT * max(
+        1.0, float(np.abs(outputs).max())
+    ):
         raise NotExplainable(f"the graph as read for {method!r} disagrees with what the model answers; use 'sampled'")
     details: dict[str, Any] = {"space": {"": "output", "logistic": "log-odds", "softmax": "margin"}[found.link]}
     return [
         Attribution(
-            method=method, names=players.names, values=values, lower=values, upper=values, base=found.base,
-            prediction=found.prediction[row], evaluations=0, coalitions=0, exact=True,
+            method=method,
+            names=players.names,
+            values=values,
+            lower=values,
+            upper=values,
+            base=found.base,
+            prediction=found.prediction[row],
+            evaluations=0,
+            coalitions=0,
+            exact=True,
             details={**details, "graph_residual": float(np.abs(linked[row] - outputs[row]).max())},
         )
         for row, values in enumerate(found.values)

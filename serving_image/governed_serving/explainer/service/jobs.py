@@ -144,7 +144,9 @@ class JobQueue:
             job = self._waiting.popleft()
             try:
                 await self._one(job)
-            except OSError as error:  # the spool is full: the job stays as it last was on disk, and comes back at a restart
+            except (
+                OSError
+            ) as error:  # the spool is full: the job stays as it last was on disk, and comes back at a restart
                 self.unsaved += 1
                 self._log("error", "the spool can't hold a job's state", error=str(error))
                 await self._pause(1.0)

@@ -27,7 +27,9 @@ class Lane:
     async def run(self, work: Callable[[], T]) -> T:
         """Result of ``work()`` in a thread of this lane."""
         if self.inside >= self.capacity:
-            raise Busy(f"{self.inside} explanations are computed or wait already, at most {self.capacity}; try again later")
+            raise Busy(
+                f"{self.inside} explanations are computed or wait already, at most {self.capacity}; try again later"
+            )
         self.inside += 1
         try:
             return await asyncio.get_running_loop().run_in_executor(self._pool, work)

@@ -114,13 +114,28 @@ def linear(task: Task) -> Answers:
 def lime(task: Task) -> Answers:
     """LIME over the table, or over one text when ``field`` names it."""
     if task.parameters.field is not None:
-        return _texts(task, lambda row, seed: lime_text(
-            task.box, row, _field(task), level=task.parameters.level, seed=seed, samples=task.samples(1000),
-            confidence=task.parameters.confidence, kernel_width=task.kernel_width,
-        ))
+        return _texts(
+            task,
+            lambda row, seed: lime_text(
+                task.box,
+                row,
+                _field(task),
+                level=task.parameters.level,
+                seed=seed,
+                samples=task.samples(1000),
+                confidence=task.parameters.confidence,
+                kernel_width=task.kernel_width,
+            ),
+        )
     found = lime_tabular(
-        task.box, task.rows, task.model.background, task.players, samples=task.samples(5000), seed=task.streams(),
-        kernel_width=task.kernel_width, confidence=task.parameters.confidence,
+        task.box,
+        task.rows,
+        task.model.background,
+        task.players,
+        samples=task.samples(5000),
+        seed=task.streams(),
+        kernel_width=task.kernel_width,
+        confidence=task.parameters.confidence,
     )
     return _tabular(task, task.game(), found)
 
@@ -128,9 +143,12 @@ def lime(task: Task) -> Answers:
 def text(task: Task) -> Answers:
     """Shapley values of the tokens, phrases or sentences of one text."""
     stopping = Stopping(task.max_evaluations, task.parameters.precision, task.parameters.confidence)
-    return _texts(task, lambda row, seed: text_shapley(
-        task.box, row, _field(task), level=task.parameters.level, seed=seed, stopping=stopping
-    ))
+    return _texts(
+        task,
+        lambda row, seed: text_shapley(
+            task.box, row, _field(task), level=task.parameters.level, seed=seed, stopping=stopping
+        ),
+    )
 
 
 def anchors(task: Task) -> Answers:
@@ -141,8 +159,13 @@ def anchors(task: Task) -> Answers:
             "target": task.model.outputs[int(task.outputs[row].argmax())],
             "prediction": float(task.outputs[row].max()),
             **find_anchor(
-                task.box, task.row(row), task.model.background, task.players, samples=task.samples(20_000),
-                seed=stream, confidence=task.parameters.confidence,
+                task.box,
+                task.row(row),
+                task.model.background,
+                task.players,
+                samples=task.samples(20_000),
+                seed=stream,
+                confidence=task.parameters.confidence,
             ).as_json(),
         }
         for row, stream in enumerate(task.streams().spawn(len(task.outputs)))
@@ -155,19 +178,26 @@ def counterfactual(task: Task) -> Answers:
     for row in range(len(task.outputs)):
         wanted = _wanted(task, row)
         found = find_counterfactuals(
-            task.box, task.row(row), task.model.background, wanted, immutable=task.model.protected,
+            task.box,
+            task.row(row),
+            task.model.background,
+            wanted,
+            immutable=task.model.protected,
             ranges={f.name: (f.min, f.max) for f in task.model.features if f.type == "numeric"},
             categories={f.name: f.categories for f in task.model.features if f.type == "categorical"},
             frozen=tuple(f.name for f in task.model.features if f.type == "text"),
-            threshold=task.model.manifest.threshold, samples=task.samples(4000),
+            threshold=task.model.manifest.threshold,
+            samples=task.samples(4000),
         )
-        answers.append({
-            "method": "counterfactual",
-            "target": task.model.outputs[wanted],
-            "prediction": float(task.outputs[row, wanted]),
-            "immutable": list(task.model.protected),
-            **found.as_json(),
-        })
+        answers.append(
+            {
+                "method": "counterfactual",
+                "target": task.model.outputs[wanted],
+                "prediction": float(task.outputs[row, wanted]),
+                "immutable": list(task.model.protected),
+                **found.as_json(),
+            }
+        )
     return answers
 
 
@@ -207,9 +237,7 @@ def _tabular(task: Task, game: InterventionalGame, attributions: list[Attributio
     return answers
 
 
-def _texts(
-    task: Task, explain: Callable[[Columns, np.random.SeedSequence], tuple[Attribution, Game]]
-) -> Answers:
+def _texts(task: Task, explain: Callable[[Columns, np.random.SeedSequence], tuple[Attribution, Game]]) -> Answers:
     answers = []
     for row, stream in enumerate(task.streams().spawn(len(task.outputs))):
         target = task.targets[row]
@@ -234,15 +262,27 @@ def _field(task: Task) -> str:
         free = [feature.name for feature in task.model.features if feature.type == "text"]
         if len(free) == 1:
             return free[0]
-        raise NotExplainable(f"parameters.field: expected the text to explain, one of {', '.join(texts) or 'none'}; found none")
+        raise NotExplainable(
+            f"parameters.field: expected the text to explain, one of {', '.join(texts) or 'none'}; found none"
+        )
     if named not in texts:
-        raise NotExplainable(f"parameters.field: expected a text feature ({', '.join(texts) or 'none'}), found {named!r}")
+        raise NotExplainable(
+            f"parameters.field: expected a text feature ({', '.join(texts) or 'none'}), found {named!r}"
+        )
     return named
 
 
 METHODS: dict[str, Method] = {
-    "shap": shap, "exact": exact, "sampled": sampled, "permutation": permutation, "tree": tree, "linear": linear,
-    "lime": lime, "text": text, "anchors": anchors, "counterfactual": counterfactual,
+    "shap": shap,
+    "exact": exact,
+    "sampled": sampled,
+    "permutation": permutation,
+    "tree": tree,
+    "linear": linear,
+    "lime": lime,
+    "text": text,
+    "anchors": anchors,
+    "counterfactual": counterfactual,
 }
 
 

@@ -13,25 +13,38 @@ class Metrics:
         names = ["namespace", "model_name"]
         self._labels = (namespace, model)
         self._requests = Counter(
-            "governed_explainer_requests_total", "Explanations asked for", [*names, "method", "status"], registry=self.registry
+            "governed_explainer_requests_total",
+            "Explanations asked for",
+            [*names, "method", "status"],
+            registry=self.registry,
         )
         self._seconds = Histogram(
-            "governed_explainer_duration_seconds", "Time of an explanation", [*names, "method"], registry=self.registry,
+            "governed_explainer_duration_seconds",
+            "Time of an explanation",
+            [*names, "method"],
+            registry=self.registry,
             buckets=(0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 120),
         )
         self._evaluations = Counter(
             "governed_explainer_evaluations_total", "Rows that the model was asked for", names, registry=self.registry
         )
         self._dropped = Counter(
-            "governed_explainer_dropped_total", "Sampled requests left unexplained", [*names, "reason"], registry=self.registry
+            "governed_explainer_dropped_total",
+            "Sampled requests left unexplained",
+            [*names, "reason"],
+            registry=self.registry,
         )
         self._sampled = Counter(
             "governed_explainer_sampled_total", "Live requests explained into the ledger", names, registry=self.registry
         )
-        self.queue = Gauge("governed_explainer_queue_depth", "Jobs that wait", names, registry=self.registry).labels(*self._labels)
+        self.queue = Gauge("governed_explainer_queue_depth", "Jobs that wait", names, registry=self.registry).labels(
+            *self._labels
+        )
         self.drift = Gauge(
-            "governed_explainer_importance_drift_ratio", "Total variation between reference and recent global importances",
-            names, registry=self.registry,
+            "governed_explainer_importance_drift_ratio",
+            "Total variation between reference and recent global importances",
+            names,
+            registry=self.registry,
         ).labels(*self._labels)
 
     def answered(self, method: str, status: int, seconds: float, evaluations: int) -> None:

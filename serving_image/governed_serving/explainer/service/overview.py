@@ -27,7 +27,9 @@ def overview(engine: Engine) -> dict[str, Any]:
     rows, identifier = model.background, f"overview-{model.digest.removeprefix('sha256:')[:16]}"
     seeds = np.random.SeedSequence(seed_of(identifier)).spawn(2)
     players = model.players(None)
-    target = model.position(model.manifest.favorable) if model.manifest.favorable is not None else len(model.outputs) - 1
+    target = (
+        model.position(model.manifest.favorable) if model.manifest.favorable is not None else len(model.outputs) - 1
+    )
     shuffled = permutation_importance(box, rows, players, repeats=5, seed=seeds[0])
     outputs = box(rows)[:, target]
     tree = surrogate_tree(rows, outputs, depth=3, least=max(2, len(outputs) // 20), seed=seeds[1])
@@ -40,8 +42,15 @@ def overview(engine: Engine) -> dict[str, Any]:
         "rows": row_count(rows),
         "mean_absolute_attribution": _mean_absolute(answer),
         "permutation_importance": _importance(shuffled),
-        "effects": [_effect(engine, feature.name, feature.dtype == "BYTES", target, box) for feature in model.features if feature.type != "text"],
-        "surrogate": {"fidelity": tree.fidelity, "rules": [{"rule": r, "value": v, "rows": n} for r, v, n in tree.root.rules()]},
+        "effects": [
+            _effect(engine, feature.name, feature.dtype == "BYTES", target, box)
+            for feature in model.features
+            if feature.type != "text"
+        ],
+        "surrogate": {
+            "fidelity": tree.fidelity,
+            "rules": [{"rule": r, "value": v, "rows": n} for r, v, n in tree.root.rules()],
+        },
         "digests": engine.digests(),
         "evaluations": box.rows + answer["evaluations"],
     }
@@ -59,7 +68,11 @@ def _mean_absolute(answer: dict[str, Any]) -> list[dict[str, Any]]:
 def _importance(found: GlobalImportance) -> list[dict[str, Any]]:
     order = np.argsort(-found.values, kind="stable")
     return [
-        {"player": found.names[i], "value": float(found.values[i]), "interval": [float(found.lower[i]), float(found.upper[i])]}
+        {
+            "player": found.names[i],
+            "value": float(found.values[i]),
+            "interval": [float(found.lower[i]), float(found.upper[i])],
+        }
         for i in order
     ]
 
@@ -74,6 +87,9 @@ def _effect(engine: Engine, feature: str, text: bool, target: int, box: Any) -> 
     except NotExplainable:
         found, kind = partial_dependence(box, engine.model.background, feature, POINTS), "partial dependence"
     return {
-        "feature": feature, "kind": kind, "grid": [plain(value) for value in found.grid],
-        "values": found.values[:, target].tolist(), "rows": found.counts.tolist(),
+        "feature": feature,
+        "kind": kind,
+        "grid": [plain(value) for value in found.grid],
+        "values": found.values[:, target].tolist(),
+        "rows": found.counts.tolist(),
     }

@@ -40,7 +40,9 @@ class PredictorClient:
         self._path = f"{url.rstrip('/')}/v2/models/{model}/infer"
         self._output = output
         self._patience = patience
-        self._client = client or httpx.Client(timeout=httpx.Timeout(30.0, connect=2.0), limits=httpx.Limits(max_connections=4))
+        self._client = client or httpx.Client(
+            timeout=httpx.Timeout(30.0, connect=2.0), limits=httpx.Limits(max_connections=4)
+        )
         self._sleep = sleep
 
     def __call__(self, columns: Columns) -> Floats:
@@ -77,7 +79,12 @@ def encode(columns: Columns, output: str) -> tuple[bytes, int]:
         datatype, data = _binary(values)
         parts.append(data)
         tensors.append(
-            {"name": name, "shape": [len(values), 1], "datatype": datatype, "parameters": {"binary_data_size": len(data)}}
+            {
+                "name": name,
+                "shape": [len(values), 1],
+                "datatype": datatype,
+                "parameters": {"binary_data_size": len(data)},
+            }
         )
     outputs = [{"name": output, "parameters": {"binary_data": True}}]
     head = json.dumps({"inputs": tensors, "outputs": outputs}).encode()
@@ -107,7 +114,9 @@ def decode(content: bytes, header: str | None, output: str, rows: int) -> Floats
                 return _tensor(tensor, content[start : start + size] if size else None, rows)
             start += size
     except (KeyError, ValueError, TypeError) as error:
-        raise ModelMisbehaved(f"expected a V2 response from the model server: {type(error).__name__}: {error}") from error
+        raise ModelMisbehaved(
+            f"expected a V2 response from the model server: {type(error).__name__}: {error}"
+        ) from error
     raise ModelMisbehaved(f"expected output {output!r} from the model server, found {_names(head['outputs'])}")
 
 

@@ -49,10 +49,15 @@ class _Service:
         self.cipher = SegmentCipher(self.keyset)
         self.metrics = Metrics(settings.resolved.namespace, settings.model)
         self.journal = Journal(
-            settings.spool_dir, f"explainer-{settings.pod}", self.cipher, spec.governance.audit.durability,
+            settings.spool_dir,
+            f"explainer-{settings.pod}",
+            self.cipher,
+            spec.governance.audit.durability,
             _bytes(spec.governance.audit.spool_size) // 4,
         )
-        lost = None if spec.governance.audit.failure_policy == "Closed" else lambda: self.metrics.dropped("unrecorded", 1)
+        lost = (
+            None if spec.governance.audit.failure_policy == "Closed" else lambda: self.metrics.dropped("unrecorded", 1)
+        )
         self.recorder = Recorder(self.journal, settings.model, settings.revision, lost=lost)
         self.predictor = PredictorClient(settings.predictor_url, settings.model, self.model.output)
         self.engine = Engine(self.model, self.predictor, settings.explainer)
@@ -74,8 +79,15 @@ class _Service:
     def sampler(self) -> LiveSampler:
         spool = self.settings.spool_dir
         return LiveSampler(
-            lambda: streams(spool), lambda name: JournalReader(spool, name, self.cipher), spool / "cursors" / "explainer",
-            self.model.features, self.settings.explainer.sampling, self.explanations.compute, self.slow, self.metrics, log,
+            lambda: streams(spool),
+            lambda name: JournalReader(spool, name, self.cipher),
+            spool / "cursors" / "explainer",
+            self.model.features,
+            self.settings.explainer.sampling,
+            self.explanations.compute,
+            self.slow,
+            self.metrics,
+            log,
         )
 
     async def _work(self, body: bytes, request_id: str) -> bytes:
@@ -103,7 +115,10 @@ class _Service:
                 plain = msgspec.to_builtins(alarm)
                 log("warning", "global importances drift", **plain)
                 await self.recorder.event(
-                    "verdict", f"importance-drift-{alarm.window}", msgspec.json.encode(plain), {"kind": "importanceDrift", **plain}
+                    "verdict",
+                    f"importance-drift-{alarm.window}",
+                    msgspec.json.encode(plain),
+                    {"kind": "importanceDrift", **plain},
                 )
 
     def close(self) -> None:
@@ -143,19 +158,35 @@ class _Server(uvicorn.Server):
 async def _run(settings: Settings) -> None:
     service = _Service(settings)
     app = application(
-        service.explanations, service.jobs, ready=service.why_not_ready, slow=service.slow, webhooks=settings.webhooks,
+        service.explanations,
+        service.jobs,
+        ready=service.why_not_ready,
+        slow=service.slow,
+        webhooks=settings.webhooks,
         importances=service.monitor.report,
     )
     config = uvicorn.Config(
-        app, host=os.environ.get("GOVERNED_HOST", "0.0.0.0"), port=settings.port, log_config=None, access_log=False,
-        lifespan="off", timeout_graceful_shutdown=20,
+        app,
+        host=os.environ.get("GOVERNED_HOST", "0.0.0.0"),
+        port=settings.port,
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        timeout_graceful_shutdown=20,
     )
     server = _Server(config)
     server.service = service
     tasks = [asyncio.create_task(service.jobs.run())]
     if settings.explainer.sampling > 0:
         tasks.append(asyncio.create_task(service.sampler().run()))
-    log("info", "explaining", model=settings.model, port=settings.port, restored_jobs=service.jobs.restored, digests=service.engine.digests())
+    log(
+        "info",
+        "explaining",
+        model=settings.model,
+        port=settings.port,
+        restored_jobs=service.jobs.restored,
+        digests=service.engine.digests(),
+    )
     try:
         await server.serve()
     finally:

@@ -157,7 +157,9 @@ def _matrix(tensor: Any, features: list[Feature]) -> Columns:
         raise NotExplainable(f"{tensor.name}: expected shape [rows, {len(features)}], found {tensor.shape}")
     values = _flatten(tensor.data)
     if len(values) != tensor.shape[0] * tensor.shape[1] or not 1 <= tensor.shape[0] <= MAX_ROWS:
-        raise NotExplainable(f"{tensor.name}: shape {tensor.shape} doesn't fit {len(values)} values (at most {MAX_ROWS} rows)")
+        raise NotExplainable(
+            f"{tensor.name}: shape {tensor.shape} doesn't fit {len(values)} values (at most {MAX_ROWS} rows)"
+        )
     table = np.array(values, np.float32).reshape(tensor.shape)
     return {feature.name: table[:, index].copy() for index, feature in enumerate(features)}
 

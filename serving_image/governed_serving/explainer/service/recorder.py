@@ -23,8 +23,13 @@ class Recorder:
     """
 
     def __init__(
-        self, journal: JournalLike, model: str, revision: str, *,
-        lost: Callable[[], None] | None = None, clock: Callable[[], float] = time.time,
+        self,
+        journal: JournalLike,
+        model: str,
+        revision: str,
+        *,
+        lost: Callable[[], None] | None = None,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._journal, self._model, self._revision, self._clock = journal, model, revision, clock
         self._lost = lost

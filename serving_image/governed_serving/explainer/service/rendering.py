@@ -12,7 +12,9 @@ from governed_serving.explainer.quality import complexity, rank_correlation
 __all__ = ["plain", "rendered"]
 
 
-def rendered(found: Attribution, target: int, target_name: str | int, players: Players | None, row: Columns) -> dict[str, Any]:
+def rendered(
+    found: Attribution, target: int, target_name: str | int, players: Players | None, row: Columns
+) -> dict[str, Any]:
     """One output of an attribution. ``row`` holds the explained row; without ``players`` the names are spans of a text."""
     entries = [_entry(found, index, target, players, row) for index in range(len(found.names))]
     return {

@@ -49,7 +49,9 @@ class PairedSampler:
         self._counts = [math.comb(players, s) // (2 if h else 1) for s, h in zip(self.sizes, half, strict=True)]
         self._share = np.array([1.0 if h else 2.0 for h in half])
         self.population = np.array(self._counts, float)
-        self.weight = np.array([1 / (s * (players - s)) / (2 if h else 1) for s, h in zip(self.sizes, half, strict=True)])
+        self.weight = np.array(
+            [1 / (s * (players - s)) / (2 if h else 1) for s, h in zip(self.sizes, half, strict=True)]
+        )
         self.most = min(most, sum(self._counts))
         drawn = self.allocate(self.most)
         streams = seed.spawn(len(self.sizes))
@@ -80,9 +82,7 @@ class PairedSampler:
         return PairedSample(masks, np.repeat(np.arange(len(drawn)), drawn), self.population, drawn, self.weight)
 
 
-def _draw(
-    players: int, size: int, count: int, want: int, half: bool, rng: np.random.Generator
-) -> NDArray[np.bool_]:
+def _draw(players: int, size: int, count: int, want: int, half: bool, rng: np.random.Generator) -> NDArray[np.bool_]:
     """``want`` distinct coalitions of ``size`` in random order; with ``half`` only those that hold player 0."""
     if count < _ENUMERABLE:
         ranks = rng.permutation(count)[:want] if count <= 4 * want else rng.choice(count, want, replace=False)

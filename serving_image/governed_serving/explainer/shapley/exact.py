@@ -117,7 +117,6 @@ def _play(
         np.add.at(square, at, values**2 * weight[start : start + step])
 
 
-
 def _places(differs: Booleans, d: int) -> NDArray[np.int64]:
     """Position of each player among the pair's differing ones, or ``d`` where the pair agrees: shape (pairs, players)."""
     return np.where(differs, np.cumsum(differs, axis=1) - 1, d)
@@ -131,12 +130,25 @@ def _check(players: int) -> None:
 
 
 def _result(
-    game: InterventionalGame, row: int, values: Floats, error: Floats, halves: tuple[Floats, Floats], evaluations: int,
+    game: InterventionalGame,
+    row: int,
+    values: Floats,
+    error: Floats,
+    halves: tuple[Floats, Floats],
+    evaluations: int,
     coalitions: int,
 ) -> Attribution:
     return Attribution(
-        method="exact", names=game.players.names, values=values, lower=values, upper=values, base=game.base,
-        prediction=game.row_outputs[row], evaluations=evaluations, coalitions=coalitions, exact=True,
+        method="exact",
+        names=game.players.names,
+        values=values,
+        lower=values,
+        upper=values,
+        base=game.base,
+        prediction=game.row_outputs[row],
+        evaluations=evaluations,
+        coalitions=coalitions,
+        exact=True,
         background_error=error,
         halves=halves if game.backgrounds > 1 else None,
     )

@@ -72,9 +72,17 @@ def permutation_rows(
             values[one.active], half[one.active], used = permutation_shapley(one, coalitions, stream, confidence)
         answers.append(
             Attribution(
-                method="permutation", names=game.players.names, values=values, lower=values - half, upper=values + half,
-                base=game.base, prediction=game.row_outputs[row], evaluations=game.box.rows - before, coalitions=used,
-                confidence=confidence, exact=one.size <= 1,
+                method="permutation",
+                names=game.players.names,
+                values=values,
+                lower=values - half,
+                upper=values + half,
+                base=game.base,
+                prediction=game.row_outputs[row],
+                evaluations=game.box.rows - before,
+                coalitions=used,
+                confidence=confidence,
+                exact=one.size <= 1,
             )
         )
     return answers

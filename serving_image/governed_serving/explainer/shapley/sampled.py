@@ -138,7 +138,12 @@ def sampled_rows(
 
 
 def _row(
-    row: RowGame, prediction: Floats, base: Floats, seed: np.random.SeedSequence, stopping: Stopping, estimator: Estimator
+    row: RowGame,
+    prediction: Floats,
+    base: Floats,
+    seed: np.random.SeedSequence,
+    stopping: Stopping,
+    estimator: Estimator,
 ) -> Attribution:
     before = row.box.rows
     values = np.zeros((len(row.game.players), len(base)))
@@ -151,7 +156,16 @@ def _row(
         values[row.active], half[row.active] = found.values, found.half_width
         coalitions, stopped, exact = found.coalitions, found.stopped, found.exact
     return Attribution(
-        method="sampled", names=row.game.players.names, values=values, lower=values - half, upper=values + half,
-        base=base, prediction=prediction, evaluations=row.box.rows - before, coalitions=coalitions,
-        confidence=stopping.confidence, exact=exact, details={"stopped": stopped},
+        method="sampled",
+        names=row.game.players.names,
+        values=values,
+        lower=values - half,
+        upper=values + half,
+        base=base,
+        prediction=prediction,
+        evaluations=row.box.rows - before,
+        coalitions=coalitions,
+        confidence=stopping.confidence,
+        exact=exact,
+        details={"stopped": stopped},
     )

@@ -74,7 +74,9 @@ class TreeExplainer:
     ``background`` (rows, columns) with ``weights`` (rows,) summing to 1, ``owners`` (columns,) the player of each column.
     """
 
-    def __init__(self, trees: Trees, background: NDArray[np.floating], weights: Floats, owners: Codes, players: int) -> None:
+    def __init__(
+        self, trees: Trees, background: NDArray[np.floating], weights: Floats, owners: Codes, players: int
+    ) -> None:
         self.trees, self.players = trees, players
         self._lay_paths(owners)
         self.base: Floats = weights @ trees.predict(background)
@@ -100,12 +102,17 @@ class TreeExplainer:
             elif path and trees.values[node].any():
                 bit: dict[int, int] = {}
                 starts.append(len(steps))
-                steps.extend((inner, branch, bit.setdefault(int(owners[trees.feature[inner]]), len(bit))) for inner, branch in path)
+                steps.extend(
+                    (inner, branch, bit.setdefault(int(owners[trees.feature[inner]]), len(bit)))
+                    for inner, branch in path
+                )
                 leaves.append(node)
                 slots.append(list(bit))
         width = max((len(slot) for slot in slots), default=0)
         if width > MAX_PATH:
-            raise NotExplainable(f"a path through a tree has {width} players, at most {MAX_PATH} are supported; use 'sampled'")
+            raise NotExplainable(
+                f"a path through a tree has {width} players, at most {MAX_PATH} are supported; use 'sampled'"
+            )
         table = np.array(steps, np.int64).reshape(-1, 3)
         inner, self._step_node = np.unique(table[:, 0], return_inverse=True)
         self._inner = inner
@@ -114,7 +121,9 @@ class TreeExplainer:
         self._leaf_values = trees.values[leaves]
         self._width = np.array([len(slot) for slot in slots], np.int64)
         self._full = (np.int64(1) << self._width) - 1
-        self._slots = np.array([slot + [0] * (width - len(slot)) for slot in slots], np.int64).reshape(len(slots), width)
+        self._slots = np.array([slot + [0] * (width - len(slot)) for slot in slots], np.int64).reshape(
+            len(slots), width
+        )
 
     def _satisfied(self, z: NDArray[np.floating]) -> Codes:
         """Per row and leaf, the players whose conditions on the path all hold, as bits: (rows, leaves)."""
@@ -155,7 +164,9 @@ class TreeExplainer:
             share = np.where(only_x[hit] & bit, gain[hit], -loss[hit])
             at = leaf[hit]
             for output in range(values.shape[1]):
-                values[:, output] += np.bincount(self._slots[at, slot], share * self._leaf_values[at, output], self.players)
+                values[:, output] += np.bincount(
+                    self._slots[at, slot], share * self._leaf_values[at, output], self.players
+                )
         return values
 
 

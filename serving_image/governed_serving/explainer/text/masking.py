@@ -75,11 +75,26 @@ def text_shapley(
         values = exact_table(game)[0]
     else:
         found = sampled_shapley(game, prediction - base, seed, stopping, estimator)
-        values, half, coalitions, stopped, exact = found.values, found.half_width, found.coalitions, found.stopped, found.exact
+        values, half, coalitions, stopped, exact = (
+            found.values,
+            found.half_width,
+            found.coalitions,
+            found.stopped,
+            found.exact,
+        )
     attribution = Attribution(
-        method="text", names=tuple(spans.words()), values=values, lower=values - half, upper=values + half, base=base,
-        prediction=prediction, evaluations=box.rows - before, coalitions=coalitions, confidence=stopping.confidence,
-        exact=exact, details={"field": field, "level": level, "spans": [list(edge) for edge in spans.edges], "stopped": stopped},
+        method="text",
+        names=tuple(spans.words()),
+        values=values,
+        lower=values - half,
+        upper=values + half,
+        base=base,
+        prediction=prediction,
+        evaluations=box.rows - before,
+        coalitions=coalitions,
+        confidence=stopping.confidence,
+        exact=exact,
+        details={"field": field, "level": level, "spans": [list(edge) for edge in spans.edges], "stopped": stopped},
     )
     return attribution, game
 
@@ -106,10 +121,22 @@ def lime_text(
     fit = weighted_ridge(masks.astype(float), outputs, weight, 1.0)
     half = student_quantile(confidence, fit.freedom) * fit.error
     attribution = Attribution(
-        method="lime", names=tuple(spans.words()), values=fit.coefficients, lower=fit.coefficients - half,
-        upper=fit.coefficients + half, base=fit.intercept, prediction=outputs[0], evaluations=box.rows - before,
-        coalitions=samples, confidence=confidence,
-        details={"field": field, "level": level, "spans": [list(edge) for edge in spans.edges], "score": [float(s) for s in fit.score]},
+        method="lime",
+        names=tuple(spans.words()),
+        values=fit.coefficients,
+        lower=fit.coefficients - half,
+        upper=fit.coefficients + half,
+        base=fit.intercept,
+        prediction=outputs[0],
+        evaluations=box.rows - before,
+        coalitions=samples,
+        confidence=confidence,
+        details={
+            "field": field,
+            "level": level,
+            "spans": [list(edge) for edge in spans.edges],
+            "score": [float(s) for s in fit.score],
+        },
     )
     return attribution, game
 
