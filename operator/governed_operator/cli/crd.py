@@ -10,27 +10,23 @@ from governed_operator.cli.fail import fail
 
 
 def command(
-    check: Annotated[
-        Path | None, typer.Option(help="Fail when the CRD files in this folder differ.", show_default=False)
-    ] = None,
-    write: Annotated[
-        Path | None, typer.Option(help="Write the CRD files into this folder.", show_default=False)
-    ] = None,
+    folder: Annotated[Path, typer.Argument(help="Folder of the CRD files.")] = Path("crds"),
+    check: Annotated[bool, typer.Option("--check", help="Fail when the files differ from the types.")] = False,
+    write: Annotated[bool, typer.Option("--write", help="Write the files.")] = False,
 ) -> None:
     """Print both CRDs, or check or write their files."""
     from governed_api import schema
 
     if check and write:
         fail("--check and --write exclude each other", 2)
-    folder = check or write
-    if folder and not folder.is_dir():
+    if (check or write) and not folder.is_dir():
         fail(f"{folder}: expected a folder that holds the CRD files")
     if check:
-        stale = schema.check(check)
+        stale = schema.check(folder)
         if stale:
-            fail(f"{check}: {', '.join(stale)} differ from the types: run governed crd --write {check}")
+            fail(f"{folder}: {', '.join(stale)} differ from the types: run governed crd {folder} --write")
     elif write:
-        for path in schema.write(write):
+        for path in schema.write(folder):
             print(path)
     else:
         sys.stdout.write("".join(schema.to_yaml(d) for d in schema.crd_documents()))

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -146,13 +147,11 @@ def _bytes(size: str) -> int:
 
 
 class _Server(uvicorn.Server):
-    """Readiness goes 503 as soon as the signal comes; what is in flight finishes."""
+    """uvicorn, but for signals: those are the process's, which has more to close than sockets."""
 
-    service: _Service
-
-    def handle_exit(self, sig: int, frame: Any) -> None:
-        self.service.stopping = True
-        super().handle_exit(sig, frame)
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
 
 
 async def _run(settings: Settings) -> None:
@@ -175,7 +174,13 @@ async def _run(settings: Settings) -> None:
         timeout_graceful_shutdown=20,
     )
     server = _Server(config)
-    server.service = service
+
+    def stop() -> None:
+        service.stopping = True  # readiness goes 503 at once; what is in flight finishes
+        server.should_exit = True
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop)
     tasks = [asyncio.create_task(service.jobs.run())]
     if settings.explainer.sampling > 0:
         tasks.append(asyncio.create_task(service.sampler().run()))
@@ -202,5 +207,4 @@ def serve() -> None:
     """Runs until SIGTERM."""
     os.nice(NICENESS)
     settings = Settings.from_environment()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     asyncio.run(_run(settings))
