@@ -7,6 +7,7 @@ equals what we applied if and only if nothing drifted; a hash of that is all the
 
 import hashlib
 import json
+from functools import lru_cache
 from typing import Any
 
 from governed_api.names import FIELD_MANAGER
@@ -26,7 +27,7 @@ def owned_fields(observed: dict[str, Json], manager: str = FIELD_MANAGER) -> dic
 
 def project(value: Json, fields: dict[str, Json]) -> Json:
     """The part of ``value`` that a fieldsV1 tree names; leaves and atomic parts are taken whole."""
-    if not any(key != "." for key in fields):
+    if not fields or (len(fields) == 1 and "." in fields):
         return value
     if isinstance(value, dict):
         named = ((key[2:], sub) for key, sub in fields.items() if key.startswith("f:"))
@@ -37,14 +38,27 @@ def project(value: Json, fields: dict[str, Json]) -> Json:
 
 
 def _items(value: list[Json], fields: dict[str, Json]) -> list[tuple[Json, dict[str, Json]]]:
-    keyed = [(json.loads(key[2:]), sub) for key, sub in fields.items() if key.startswith("k:")]
+    """Items of an associative list or a set that ``fields`` names, in the list's own order."""
+    tables: dict[tuple[str, ...], dict[tuple[Json, ...], dict[str, Json]]] = {}
+    for key, sub in fields.items():
+        if key.startswith("k:"):
+            names, values = _list_key(key)
+            tables.setdefault(names, {})[values] = sub
     out: list[tuple[Json, dict[str, Json]]] = []
     for item in value:
         if isinstance(item, dict):
-            out += [(item, sub) for keys, sub in keyed if all(item.get(k) == v for k, v in keys.items())]
+            found = (table.get(tuple(item.get(n) for n in names)) for names, table in tables.items())
+            out += [(item, sub) for sub in found if sub is not None]
         elif f"v:{json.dumps(item)}" in fields:
             out.append((item, {}))
     return out
+
+
+@lru_cache(maxsize=4096)
+def _list_key(key: str) -> tuple[tuple[str, ...], tuple[Json, ...]]:
+    """``k:{"name":"x"}`` → (("name",), ("x",)); the same few keys come in every object, so parsing them once is enough."""
+    parsed = json.loads(key[2:])
+    return tuple(parsed), tuple(parsed.values())
 
 
 def fingerprint(value: Json) -> bytes:
