@@ -192,15 +192,21 @@ async def _run(settings: Settings) -> None:
         restored_jobs=service.jobs.restored,
         digests=service.engine.digests(),
     )
+    for task in tasks:
+        task.add_done_callback(
+            lambda _: stop()
+        )  # jobs or sampling that end by themselves have failed: better restarted than half alive
     try:
         await server.serve()
     finally:
         for task in tasks:
             task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await asyncio.gather(*tasks, return_exceptions=True)
+        ended = await asyncio.gather(*tasks, return_exceptions=True)
         service.close()
         log("info", "stopped")
+    for outcome in ended:
+        if isinstance(outcome, Exception):
+            raise outcome
 
 
 def serve() -> None:
