@@ -254,3 +254,17 @@ async def test_masking_open_still_masks_the_neighbours() -> None:
     )
     texts = {i: t for f in journal.frames for i, t in zip(f.ids, strings(f.features["note"]).tolist(), strict=True)}
     assert texts == {"a": "a <MASKED>", "b": "boom"}
+
+
+async def test_what_arrives_while_a_record_is_written_shares_the_next_one() -> None:
+    journal = MemoryJournal()
+    data = plane(journal=journal)
+    await data.warm_up()
+    journal.gate = asyncio.Event()
+    first = asyncio.create_task(data.infer(request()))
+    await until(lambda: len(journal.frames) == 1)
+    rest = [asyncio.create_task(data.infer(request())) for _ in range(5)]
+    await asyncio.sleep(0)
+    journal.gate.set()
+    await asyncio.gather(first, *rest)
+    assert [len(frame.ids) for frame in journal.frames] == [1, 5]
