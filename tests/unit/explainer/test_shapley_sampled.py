@@ -56,7 +56,7 @@ def test_intervals_cover_and_error_shrinks(truth, estimator):
     covered, errors = [], {}
     for count in (200, 500):
         squares = []
-        for seed in range(4):
+        for seed in range(3):
             found = sampled_rows(game(network, rows, background), np.random.SeedSequence(seed), Stopping(count), **more)
             values = np.array([one.values[:, 0] for one in found])
             lower, upper = np.array([one.lower[:, 0] for one in found]), np.array([one.upper[:, 0] for one in found])
