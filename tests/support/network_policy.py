@@ -34,10 +34,10 @@ def matches(selector: Object | None, labels: Mapping[str, str]) -> bool:
 def _expression(expression: Object, labels: Mapping[str, str]) -> bool:
     key, operator, values = expression["key"], expression["operator"], expression.get("values") or ()
     if operator == "In":
-        return labels.get(key) in values
+        return bool(labels.get(key) in values)
     if operator == "NotIn":
-        return labels.get(key) not in values
-    return (key in labels) == (operator == "Exists")
+        return bool(labels.get(key) not in values)
+    return bool(key in labels) == (operator == "Exists")
 
 
 def ruleset(node: str, pods: Sequence[Object], namespaces: Sequence[Object], policies: Sequence[Object]) -> str:

@@ -158,7 +158,7 @@ def ensure_metrics_server_image(tell: Say = say) -> str:
 
 def _component_tags(kubeadm: Path) -> dict[str, str]:
     """Which name each component image must bear: kubeadm is asked for its own, kind's source for the others."""
-    command = [kubeadm, "config", "images", "list", "--kubernetes-version", kubernetes_version()]
+    command = [str(kubeadm), "config", "images", "list", "--kubernetes-version", kubernetes_version()]
     listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
     tags = {image.rpartition("/")[2].partition(":")[0]: image for image in listed}
     source = module_folder("kind")
