@@ -6,7 +6,7 @@ from typing import Any
 import yaml
 
 from governed_api.model import GovernedModel
-from governed_api.validation import validate
+from governed_api.validation import defaulted, model_schema, validate
 
 
 class ManifestError(Exception):
@@ -46,4 +46,4 @@ def load_model(path: Path) -> GovernedModel:
     problems = validate(found[0])
     if problems:
         raise ManifestError("\n".join(f"{path}: {p}" for p in problems))
-    return GovernedModel.model_validate(found[0])
+    return GovernedModel.model_validate(defaulted(found[0], model_schema()))

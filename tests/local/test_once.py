@@ -83,7 +83,7 @@ def test_verify_names_a_changed_entry(admissions_once: Once, tmp_path: Path) -> 
 
 def test_report_is_one_page_without_outside_resources(admissions_once: Once, tmp_path: Path) -> None:
     page = tmp_path / "report.html"
-    done = governed("report", SAMPLES / "admissions.yaml", "--workdir", admissions_once[0], "--output", page)
+    done = governed("report", "admissions", "--workdir", admissions_once[0], "--output", page)
     assert done.returncode == 0, done.stdout + done.stderr
     html = page.read_text()
     assert "<svg" in html
