@@ -26,15 +26,21 @@ async def wait_for_entry(running: Running, request: str) -> dict[str, Any]:
     ) as client:
         while True:
             answer = await client.get("/v1/ledger/find", params={"model": running.model.name, "id": request})
-            found = answer.json() if answer.status_code == 200 else []
-            entries = found.get("entries", []) if isinstance(found, dict) else found
-            if entries:
+            entries = answer.json() if answer.status_code == 200 else []
+            if entries and await _signed(client, int(entries[0]["index"])):
                 return dict(entries[0])
             if time.monotonic() > deadline:
                 raise LocalError(
                     f"request {request} is not in the ledger after {PATIENCE:.0f} s: see the auditor's log"
                 )
             await asyncio.sleep(POLL)
+
+
+async def _signed(client: httpx.AsyncClient, index: int) -> bool:
+    """Whether a checkpoint covers entry ``index``: the verifier reads files, and asking is what signs one and writes it."""
+    answer = await client.get("/v1/ledger/checkpoint")
+    lines = answer.text.split("\n")
+    return answer.status_code == 200 and len(lines) > 1 and int(lines[1]) > index
 
 
 async def verify(running: Running, request: str) -> tuple[bool, str]:
