@@ -10,8 +10,8 @@ import secrets
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from governed_serving.archive.durable import fsync_folder
 from governed_serving.archive.errors import Refused
+from governed_serving.durable import fsync_folder
 
 __all__ = ["BlobStore", "BlobWriter", "check_address"]
 

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import msgspec
 
-from governed_serving.archive.durable import replace_file
 from governed_serving.archive.entrylog import Batch, Cipher, EntryLog
 from governed_serving.archive.errors import LedgerDamaged, Refused
 from governed_serving.archive.idindex import IdIndex
@@ -21,6 +20,7 @@ from governed_serving.archive.merkle import hash_leaf
 from governed_serving.archive.note import Checkpoint, NoteError, Signer, open_checkpoint, sign_checkpoint
 from governed_serving.archive.streams import Streams
 from governed_serving.archive.tiles import TiledTree
+from governed_serving.durable import replace_file
 from governed_serving.records import LedgerEntry
 
 __all__ = ["Appended", "Found", "Ledger"]

@@ -6,9 +6,9 @@ Files that are replaced atomically, sealed under the archive's keyring; their hi
 import re
 from pathlib import Path
 
-from governed_serving.archive.durable import replace_file
 from governed_serving.archive.entrylog import Cipher
 from governed_serving.archive.errors import Refused
+from governed_serving.durable import replace_file
 
 __all__ = ["References", "check_model", "check_name"]
 

@@ -6,13 +6,13 @@ A store never sees a key in plaintext. The archive's client implements the same 
 import fcntl
 import hashlib
 import os
-import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
 from governed_serving.crypto.errors import KeyDestroyed, KeysetChanged
+from governed_serving.durable import fsync_folder, replace_file
 
 __all__ = ["DirectoryStore", "KeysetStore"]
 
@@ -64,18 +64,18 @@ class DirectoryStore:
         with self._locked():
             there = self.get(purpose)
             if there is None:
-                self._write(self._path(purpose), document)
+                replace_file(self._path(purpose), document)
             return there or document
 
     def replace(self, purpose: str, expected: bytes, document: bytes) -> None:
         with self._locked():
             if self.get(purpose) != expected:
                 raise KeysetChanged(f"the {purpose!r} keyset was changed by another process meanwhile; try again")
-            self._write(self._path(purpose), document)
+            replace_file(self._path(purpose), document)
 
     def destroy(self, purpose: str, receipt: bytes) -> None:
         with self._locked():
-            self._write(self._receipt(purpose), receipt)
+            replace_file(self._receipt(purpose), receipt)
             path = self._path(purpose)
             # Best effort: on a journalled or copy-on-write disk the old blocks may live on, still wrapped by the KEK.
             with path.open("r+b") as file:
@@ -83,7 +83,7 @@ class DirectoryStore:
                 file.flush()
                 os.fsync(file.fileno())
             path.unlink()
-            self._sync()
+            fsync_folder(self.root)
 
     def renew(self, purpose: str) -> None:
         """Allow a new keyset after a destruction; the receipt is kept under its digest."""
@@ -92,7 +92,7 @@ class DirectoryStore:
             if receipt.exists():
                 digest = hashlib.sha256(receipt.read_bytes()).hexdigest()[:12]
                 receipt.rename(self.root / f"{purpose}.destroyed-{digest}.json")
-                self._sync()
+                fsync_folder(self.root)
 
     def purposes(self) -> list[str]:
         suffix = ".keyset.json"
@@ -111,25 +111,5 @@ class DirectoryStore:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX)
             yield
-        finally:
-            os.close(handle)
-
-    def _write(self, path: Path, data: bytes) -> None:
-        aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-        try:
-            with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            aside.rename(path)
-        except BaseException:
-            aside.unlink(missing_ok=True)
-            raise
-        self._sync()
-
-    def _sync(self) -> None:
-        handle = os.open(self.root, os.O_RDONLY)
-        try:
-            os.fsync(handle)
         finally:
             os.close(handle)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from governed_serving.artefact import Manifest
+from governed_serving.journal.columns import DTYPES
 from governed_serving.server.errors import InvalidRequest
 
 __all__ = ["NUMPY", "Input", "Output", "Signature", "Values", "array"]
@@ -16,21 +17,7 @@ __all__ = ["NUMPY", "Input", "Output", "Signature", "Values", "array"]
 Values = list[Any] | NDArray[Any]
 """One input over all rows, flattened: numbers or str, length rows × width."""
 
-NUMPY: dict[str, np.dtype[Any]] = {
-    "BOOL": np.dtype("?"),
-    "UINT8": np.dtype("<u1"),
-    "UINT16": np.dtype("<u2"),
-    "UINT32": np.dtype("<u4"),
-    "UINT64": np.dtype("<u8"),
-    "INT8": np.dtype("<i1"),
-    "INT16": np.dtype("<i2"),
-    "INT32": np.dtype("<i4"),
-    "INT64": np.dtype("<i8"),
-    "FP16": np.dtype("<f2"),
-    "FP32": np.dtype("<f4"),
-    "FP64": np.dtype("<f8"),
-    "BYTES": np.dtype("O"),
-}
+NUMPY: dict[str, np.dtype[Any]] = {**DTYPES, "BYTES": np.dtype("O")}
 """V2 datatypes and what holds them here."""
 
 
