@@ -39,16 +39,8 @@ class ReadTrees:
 
     def owners(self, columns: Columns, players: Players) -> NDArray[np.int64]:
         """Player of each column. Raises :class:`NotExplainable` if a column mixes players."""
-        place = {feature: index for index, members in enumerate(players.members) for feature in members}
-        owners = []
-        for index, source in enumerate(self.graph.sources(self.tensor, columns)):
-            mine = {place[feature] for feature in source}
-            if len(mine) != 1:
-                raise NotExplainable(
-                    f"column {index} of the trees' input is made of {sorted(source)}; group these features"
-                )
-            owners.append(mine.pop())
-        return np.array(owners, np.int64)
+        refusal = "column {index} of the trees' input is made of {sources}; group these features"
+        return self.graph.owners(self.tensor, columns, players, refusal)
 
 
 def read_trees(graph: Graph, output: str) -> ReadTrees:

@@ -35,16 +35,8 @@ class LinearLayer:
 
     def owners(self, columns: Columns, players: Players) -> NDArray[np.int64]:
         """Player of each column of z. Raises :class:`NotExplainable` if a column mixes players: the model isn't linear in them."""
-        place = {feature: index for index, members in enumerate(players.members) for feature in members}
-        owners = []
-        for index, source in enumerate(self.graph.sources(self.tensor, columns)):
-            mine = {place[feature] for feature in source}
-            if len(mine) != 1:
-                raise NotExplainable(
-                    f"the model isn't linear in its features: column {index} of its last layer is made of {sorted(source)}"
-                )
-            owners.append(mine.pop())
-        return np.array(owners, np.int64)
+        refusal = "the model isn't linear in its features: column {index} of its last layer is made of {sources}"
+        return self.graph.owners(self.tensor, columns, players, refusal)
 
 
 def read_linear(graph: Graph, output: str) -> LinearLayer:

@@ -11,6 +11,7 @@ from onnx import numpy_helper
 
 from governed_serving.explainer.columns import Columns
 from governed_serving.explainer.errors import NotExplainable
+from governed_serving.explainer.players import Players
 
 __all__ = ["PASSING", "Graph", "attributes"]
 
@@ -127,6 +128,17 @@ class Graph:
         for name in self.inputs:
             known[name] = [frozenset({f}) for f in columns] if matrix else [frozenset({self.names[name]})]
         return self._sources(tensor, widths, known)
+
+    def owners(self, tensor: str, columns: Columns, players: Players, refusal: str) -> NDArray[np.int64]:
+        """Player of each column of ``tensor``; raises :class:`NotExplainable` with ``refusal`` (of index, sources) if one mixes players."""
+        place = {feature: index for index, members in enumerate(players.members) for feature in members}
+        owners = []
+        for index, source in enumerate(self.sources(tensor, columns)):
+            mine = {place[feature] for feature in source}
+            if len(mine) != 1:
+                raise NotExplainable(refusal.format(index=index, sources=sorted(source)))
+            owners.append(mine.pop())
+        return np.array(owners, np.int64)
 
     def _upstream(self, tensor: str) -> list[str]:
         todo, seen = [tensor], []
