@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import shutil
 import signal
 import socket
@@ -10,7 +11,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -29,18 +30,19 @@ from support.waiting import eventually
 # The defaults of 20 and 30 would measure the controllers' own throttle instead of what is under test.
 FAST_CLIENT = ("--kube-api-qps=2000", "--kube-api-burst=4000")
 SERVICE_CIDR = "10.96.0.0/16"
+_EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()
+_OWN_PORTS = range(10000, int(_EPHEMERAL[0]))
 HOST_PATHS = Path("/tmp/hostpath_pv")  # fixed in kube-controller-manager's own provisioner
 
 
 def _free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()
+    """Ports below those that the kernel hands out by itself: a process that was killed finds its own free again, however late."""
+    found: set[int] = set()
+    while len(found) < count:
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", random.choice(_OWN_PORTS) if _OWN_PORTS else 0))
+            found.add(probe.getsockname()[1])
+    return list(found)
 
 
 @dataclass
@@ -153,9 +155,20 @@ class ApiServerBed:
         self.process(name).stop(hard=hard)
 
     def revive(self, name: str) -> None:
-        self.process(name).start()
+        """Start a killed process again; returns when the API server is ready and a write has come through."""
+        process = self.process(name)
+        process.start()
         self._save()
-        eventually(self.ready, within=60, what="the API server's /readyz")
+
+        def writes() -> bool:
+            """/readyz may tell of a moment ago; a write can't."""
+            mark = f"governedmodels.io/revived={process.pid}"
+            command = ("annotate", "--overwrite", "namespace", "default", mark)
+            return self.ready() and bool(self.cluster.kubectl(*command, timeout=10))
+
+        eventually(lambda: not process.alive or writes(), within=60, what=f"a write after {name} was started again")
+        if not process.alive:
+            raise BedError(f"{name} ended as soon as it was started again; its log says:\n{process.tail()}")
 
     @contextmanager
     def paused(self, name: str) -> Iterator[None]:

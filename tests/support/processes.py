@@ -11,13 +11,18 @@ from typing import Any
 
 
 def _start_time(pid: int) -> int | None:
-    """Clock ticks since boot at which the process started: tells it from a later one under the same id."""
+    """Clock ticks since boot at which the process started: tells it from a later one under the same id. None: it is gone.
+
+    A killed process is a zombie as soon as its first thread has ended; until the others have, its ports and locks are held,
+    on a busy machine for tenths of a second. Whoever is started in its place meanwhile finds the address in use.
+    """
     try:
         text = Path(f"/proc/{pid}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):
         return None
     state, *fields = text.rpartition(")")[2].split()
-    return None if state == "Z" else int(fields[18])
+    started, threads = int(fields[18]), int(fields[16])
+    return None if state == "Z" and threads <= 1 else started
 
 
 @dataclass
