@@ -74,7 +74,7 @@ class MetricVerdict(ReportPart):
 
 
 class AuditorReport(ReportPart):
-    """Written by the auditors of one model (replicas merge by revision and pod)."""
+    """Written by the auditors of the stable revision; the heads of all verdicts are under revisions."""
 
     verdict: Literal["Pass", "Fail", "Unknown"]
     """Overall."""
@@ -100,14 +100,44 @@ class ArchiveReport(ReportPart):
 
 
 class ServerReport(ReportPart):
-    """Written by serving pods when what they know changes."""
+    """Written by the server of one serving pod: at once when what it knows changes, figures every few seconds on trial."""
 
     ready: bool = False
     """Serving."""
     verified: bool | None = None
-    """Artefact digests matched."""
+    """Artefact digest matched; absent before that is known, and with a foreign runtime."""
     message: str = ""
     """Why not."""
+    requests: int = Field(default=0, ge=0)
+    """Answered since the process began."""
+    errors: int = Field(default=0, ge=0)
+    """Of these, answered with a status of 500 or more: the service's own failures."""
+    latency_counts: list[int] = Field(default=[], max_length=256)
+    """Requests of the last quarter of an hour per bucket of governed_api.latency, zeros at the end left out."""
+
+
+class PodVerdict(ReportPart):
+    """Written by the auditor of one serving pod: the head of its verdict."""
+
+    verdict: Literal["Pass", "Fail", "Unknown"] = "Unknown"
+    """Over the predictions of this pod."""
+    summary: str = ""
+    """Worst metric with its interval."""
+    samples: int = 0
+    """Predictions folded."""
+    ledger_index: int | None = None
+    """Entry that proves it."""
+
+
+class RevisionReport(Part):
+    """What the pods of one revision say, by pod name: no replica overwrites another, and the operator drops pods that are gone."""
+
+    model_config = Part.model_config | {"extra": "allow"}
+
+    server: dict[str, ServerReport] = {}
+    """Servers."""
+    auditor: dict[str, PodVerdict] = {}
+    """Auditors."""
 
 
 class GovernanceReportStatus(Part):
@@ -118,10 +148,8 @@ class GovernanceReportStatus(Part):
     trainer: TrainerReport | None = None
     """Training, compression, gates."""
     auditor: AuditorReport | None = None
-    """Bias verdict of the stable revision."""
+    """Bias verdict of the stable revision, in full."""
     archive: ArchiveReport | None = None
     """Ledger."""
-    server: ServerReport | None = None
-    """Serving."""
-    revisions: dict[str, dict[str, Any]] = {}
-    """Per-revision parts (auditor verdict, request statistics) for canary gating, keyed by revision name."""
+    revisions: dict[str, RevisionReport] = {}
+    """Servers and auditors of each revision, keyed by revision name and pod: what a canary is judged by."""

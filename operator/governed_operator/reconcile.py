@@ -14,11 +14,12 @@ from governed_operator.cluster import ApiError, Cluster
 from governed_operator.decision import Decision
 from governed_operator.desired import archive_objects, model_objects
 from governed_operator.desired.inference import COMPONENT, deployment_name
-from governed_operator.kinds import MODEL
+from governed_operator.kinds import MODEL, REPORT
 from governed_operator.metrics import Metrics
 from governed_operator.observe import Observer, SpecNotReadable
 from governed_operator.observed import Observed
 from governed_operator.policy.decide import decide
+from governed_operator.policy.revisions import departed
 from governed_operator.recorder import Recorder
 from governed_operator.settings import Settings
 from governed_operator.status import significant, status_of
@@ -104,7 +105,17 @@ class Reconciler:
         if await self._carry_out(key, obs, decision):
             return AFTER_WRITES
         await self._write_status(key, entry, obs, status)
-        return decision.again_in
+        waits = (decision.again_in, await self._prune_report(key, obs))
+        return min((w for w in waits if w is not None), default=None)
+
+    async def _prune_report(self, key: ModelKey, obs: Observed) -> float | None:
+        """Pods add their entries and can't take them back when they die. Seconds until there may be more to remove."""
+        patch, again_in = departed(obs)
+        if patch:
+            answer = await self._cluster.patch_status(REPORT, key[0], key[1], {"revisions": patch})
+            self._metrics.writes.labels(REPORT.kind, "status").inc()
+            self._cache.put(REPORT.kind, answer)
+        return again_in
 
     async def _carry_out(self, key: ModelKey, obs: Observed, decision: Decision) -> int:
         """Make the world agree; the number of writes. What was found in order is not rendered again until it is wanted otherwise."""

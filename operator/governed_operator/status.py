@@ -5,10 +5,12 @@ from typing import Any
 from governed_api import conditions as c
 from governed_api.conditions import Condition, Truth, set_condition
 from governed_api.model import ArtefactStatus, BiasStatus, GovernedModelStatus, LedgerStatus, RevisionStatus
+from governed_api.report import AuditorReport, PodVerdict
 from governed_operator.decision import Decision, Revision
 from governed_operator.desired.inference import selector
 from governed_operator.desired.service import service_url
 from governed_operator.observed import Observed
+from governed_operator.policy.revisions import servers, verdict
 
 State = tuple[Truth, str, str]
 
@@ -49,8 +51,14 @@ def _revision(revision: Revision | None) -> RevisionStatus | None:
     )
 
 
+def _stable_verdict(obs: Observed) -> PodVerdict | AuditorReport | None:
+    """Over all pods of the revision that has the traffic."""
+    workload = obs.workload()
+    return verdict(obs, workload.revision if workload else None) or (obs.report.auditor if obs.report else None)
+
+
 def _bias(obs: Observed) -> BiasStatus | None:
-    auditor = obs.report.auditor if obs.report else None
+    auditor = _stable_verdict(obs)
     if auditor is None or obs.model.spec.governance.bias is None:
         return None
     return BiasStatus(
@@ -138,10 +146,9 @@ def _training(obs: Observed, decision: Decision) -> State:
 def _verified(obs: Observed, decision: Decision) -> State:
     if obs.model.spec.predictor.model.runtime:
         return "Unknown", "ForeignRuntime", "what a foreign runtime loads is not verified"
-    server = obs.report.server if obs.report else None
     workload = obs.workload()
-    if server and server.verified:
-        return "True", "DigestMatched", server.message
+    if any(s.verified for s in servers(obs, workload.revision if workload else None)):
+        return "True", "DigestMatched", "the server found the artefact's digest right"
     if decision.stable and workload and workload.observed and workload.available >= 1 and workload.updated >= 1:
         return "True", "DigestMatched", "pods serve only after their artefact matched its digest"
     return "Unknown", "NotServing", "no pod has verified the artefact yet"
@@ -172,7 +179,7 @@ def _container(obs: Observed, name: str) -> State:
 
 
 def _bias_state(obs: Observed) -> State:
-    auditor = obs.report.auditor if obs.report else None
+    auditor = _stable_verdict(obs)
     if auditor is None:
         return "Unknown", "NoVerdict", "the auditor has not reported yet"
     if auditor.verdict == "Unknown":

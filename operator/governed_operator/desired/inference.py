@@ -49,12 +49,12 @@ def deployment(subject: Subject, revision: Revision, track: str, replicas: int |
 def inference_pod(subject: Subject, revision: Revision, track: str) -> Manifest:
     spec = revision.model.spec
     runtime = spec.predictor.model.runtime
-    init = [auditor_container(subject, revision)]
+    init = [auditor_container(subject, revision, track)]
     if runtime is None:
         init.insert(0, fetch_container(subject, revision))
-    containers = [server_container(subject, revision)]
+    containers = [server_container(subject, revision, track)]
     if spec.explainer:
-        containers.append(explainer_container(subject, revision))
+        containers.append(explainer_container(subject, revision, track))
     if runtime:
         containers.append(runtime_container(subject, runtime, revision))
     return {
@@ -103,10 +103,11 @@ def _mounts(*, model: bool = True, model_writable: bool = False, spool: bool = T
     return [*out, pod.mount("tmp", "/tmp")]
 
 
-def _environment(subject: Subject, revision: Revision, port: int) -> list[Manifest]:
+def _environment(subject: Subject, revision: Revision, track: str, port: int) -> list[Manifest]:
     return [
         *env.model_container(subject.namespace, subject.name),
         *env.revision(revision.name, revision.artefact),
+        env.variable(rt.TRACK, track),
         env.variable(rt.MODEL_DIR, rt.MOUNT_MODEL),
         env.variable(rt.SPOOL_DIR, rt.MOUNT_SPOOL),
         env.variable(rt.HTTP_PORT, port),
@@ -136,7 +137,7 @@ def fetch_container(subject: Subject, revision: Revision) -> Manifest:
     )
 
 
-def auditor_container(subject: Subject, revision: Revision) -> Manifest:
+def auditor_container(subject: Subject, revision: Revision, track: str) -> Manifest:
     """A native sidecar: it stops after the server has drained, so that it ships the last records."""
     return pod.container(
         "auditor",
@@ -144,7 +145,7 @@ def auditor_container(subject: Subject, revision: Revision) -> Manifest:
         pod.python_module("governed_serving.auditor"),
         subject.settings.pull_policy,
         restartPolicy="Always",
-        env=_environment(subject, revision, rt.PORT_AUDITOR),
+        env=_environment(subject, revision, track, rt.PORT_AUDITOR),
         ports=[{"name": "auditor", "containerPort": rt.PORT_AUDITOR, "protocol": "TCP"}],
         **pod.probes("auditor", startup=False),
         resources={"requests": {"cpu": "50m", "memory": "128Mi"}, "limits": {"memory": "512Mi"}},
@@ -152,10 +153,10 @@ def auditor_container(subject: Subject, revision: Revision) -> Manifest:
     )
 
 
-def server_container(subject: Subject, revision: Revision) -> Manifest:
+def server_container(subject: Subject, revision: Revision, track: str) -> Manifest:
     spec = revision.model.spec
     variables = [
-        *_environment(subject, revision, rt.PORT_HTTP),
+        *_environment(subject, revision, track, rt.PORT_HTTP),
         env.variable(rt.INTERNAL_PORT, rt.PORT_INTERNAL),
         env.variable(rt.AUDITOR_URL, env.loopback(rt.PORT_AUDITOR)),
     ]
@@ -177,7 +178,7 @@ def server_container(subject: Subject, revision: Revision) -> Manifest:
     )
 
 
-def explainer_container(subject: Subject, revision: Revision) -> Manifest:
+def explainer_container(subject: Subject, revision: Revision, track: str) -> Manifest:
     explainer = revision.model.spec.explainer
     assert explainer is not None
     return pod.container(
@@ -186,7 +187,7 @@ def explainer_container(subject: Subject, revision: Revision) -> Manifest:
         pod.python_module("governed_serving.explainer"),
         subject.settings.pull_policy,
         env=[
-            *_environment(subject, revision, rt.PORT_EXPLAINER),
+            *_environment(subject, revision, track, rt.PORT_EXPLAINER),
             env.variable(rt.PREDICTOR_URL, env.loopback(rt.PORT_INTERNAL)),
         ],
         ports=[{"name": "explainer", "containerPort": rt.PORT_EXPLAINER, "protocol": "TCP"}],

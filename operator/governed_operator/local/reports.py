@@ -33,3 +33,17 @@ def report(workdir: Workdir, name: str) -> GovernanceReportStatus:
         first = error.errors()[0]
         where = ".".join(str(p) for p in first["loc"])
         raise LocalError(f"{workdir.reports / f'{name}.json'}: {where}: {first['msg']}") from error
+
+
+def forget_other_revisions(workdir: Workdir, name: str, revision: str) -> None:
+    """What pods of earlier revisions said: in a cluster the operator removes it. Call while none of the model's processes runs."""
+    path = workdir.reports / f"{name}.json"
+    status = raw_report(workdir, name)
+    known = status.get("revisions")
+    if not isinstance(known, dict) or set(known) <= {revision}:
+        return
+    found = json.loads(path.read_bytes())
+    found.get("status", found)["revisions"] = {r: v for r, v in known.items() if r == revision}
+    aside = path.with_suffix(".aside")
+    aside.write_text(json.dumps(found, indent=1, ensure_ascii=False))
+    aside.rename(path)

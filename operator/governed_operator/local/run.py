@@ -22,7 +22,7 @@ from governed_operator.local.logs import Logs
 from governed_operator.local.pod import Host, Pod, run_job
 from governed_operator.local.probe import Prober
 from governed_operator.local.progress import training_state, waiting
-from governed_operator.local.reports import raw_report, report
+from governed_operator.local.reports import forget_other_revisions, raw_report, report
 from governed_operator.local.supervision import Backoff
 from governed_operator.local.volumes import Secrets, Volumes
 from governed_operator.local.workdir import Workdir
@@ -122,8 +122,10 @@ class LocalRun:
                 raise LocalError("the trainer succeeded, but its report names no artefact for this training spec")
             manifests = self._render(artefact)
             host = self._host(manifests, secrets, addresses, prober)
+        revision = Revision.of(self.model, artefact)
+        forget_other_revisions(self.workdir, self.model.name, revision.name)
         await self._up(self._deployment(manifests, host), self.model.name)
-        return Running(self.model, self.workdir, addresses, Revision.of(self.model, artefact))
+        return Running(self.model, self.workdir, addresses, revision)
 
     def _artefact(self) -> str | None:
         return artefact_of(self.model, report(self.workdir, self.model.name))

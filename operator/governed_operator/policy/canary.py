@@ -2,12 +2,14 @@
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal
+from typing import Literal
 
+from governed_api.latency import median_interval
 from governed_api.model import RevisionStatus
 from governed_api.quantities import seconds
 from governed_operator.desired.track import CANARY
 from governed_operator.observed import Observed
+from governed_operator.policy.revisions import Served, served, verdict
 
 Verdict = Literal["advance", "wait", "hold", "reject"]
 
@@ -39,10 +41,6 @@ def judge(obs: Observed, trial: RevisionStatus) -> Judgement:
     return Judgement("advance")
 
 
-def _parts(obs: Observed, revision: str) -> dict[str, Any]:
-    return dict(obs.report.revisions.get(revision, {})) if obs.report else {}
-
-
 def _broken(obs: Observed, trial: RevisionStatus) -> Judgement | None:
     for pod in obs.pods("predictor", CANARY):
         if pod.problem:
@@ -50,23 +48,24 @@ def _broken(obs: Observed, trial: RevisionStatus) -> Judgement | None:
     workload = obs.workload(CANARY)
     if workload and workload.problem:
         return Judgement("reject", workload.problem.reason, workload.problem.message)
-    stats = _parts(obs, trial.name).get("server") or {}
-    requests, errors = int(stats.get("requests") or 0), int(stats.get("errors") or 0)
+    stats = served(obs, trial.name)
     rollout = obs.model.spec.lifecycle.rollout
-    if requests and errors / requests > rollout.max_error_rate:
-        message = f"{errors} of {requests} requests failed; lifecycle.rollout.maxErrorRate allows {rollout.max_error_rate:.2%}"
+    if stats.requests and stats.errors / stats.requests > rollout.max_error_rate:
+        message = f"{stats.errors} of {stats.requests} requests failed; lifecycle.rollout.maxErrorRate allows {rollout.max_error_rate:.2%}"
         return Judgement("reject", "ErrorRate", message)
     return _slow(obs, trial, stats)
 
 
-def _slow(obs: Observed, trial: RevisionStatus, stats: dict[str, Any]) -> Judgement | None:
+def _slow(obs: Observed, trial: RevisionStatus, stats: Served) -> Judgement | None:
+    """Slower beyond doubt: a handful of requests, the first ones above all, must not decide."""
+    new = median_interval(stats.latency_counts)
     stable = obs.status.stable
-    base = (_parts(obs, stable.name).get("server") or {}) if stable else {}
-    new, old = stats.get("medianLatencySeconds"), base.get("medianLatencySeconds")
+    old = median_interval(served(obs, stable.name if stable else None).latency_counts)
     allowed = obs.model.spec.lifecycle.rollout.max_latency_ratio
-    if new and old and new / old > allowed:
+    if new and old and new[0] / old[1] > allowed:
         message = (
-            f"median latency {new * 1000:.1f} ms is {new / old:.2f} times the stable revision's; {allowed:g} is allowed"
+            f"median latency is at least {new[0] * 1000:.3g} ms, {new[0] / old[1]:.2f} times the stable revision's "
+            f"{old[1] * 1000:.3g} ms; lifecycle.rollout.maxLatencyRatio allows {allowed:g}"
         )
         return Judgement("reject", "Latency", f"revision {trial.name}: {message}")
     return None
@@ -76,13 +75,13 @@ def _bias(obs: Observed, trial: RevisionStatus) -> Judgement | None:
     bias = obs.model.spec.governance.bias
     if bias is None or bias.action == "Alert":
         return None
-    auditor = _parts(obs, trial.name).get("auditor") or {}
-    summary = str(auditor.get("summary", ""))
-    if auditor.get("verdict") == "Fail":
+    found = verdict(obs, trial.name)
+    summary = found.summary if found else ""
+    if found and found.verdict == "Fail":
         if bias.action == "Rollback":
             return Judgement("reject", "BiasBeyondThreshold", summary)
         return Judgement("hold", "PromotionBlocked", f"bias verdict failed: {summary}")
-    if auditor.get("verdict") != "Pass":
+    if not found or found.verdict != "Pass":
         return Judgement("wait", "BiasUnknown", f"no bias verdict yet: {summary or 'too few samples'}")
     return None
 
@@ -91,7 +90,7 @@ def _unmeasured(obs: Observed, trial: RevisionStatus) -> Judgement | None:
     workload = obs.workload(CANARY)
     if workload is None or not workload.observed or workload.available < 1:
         return Judgement("wait", "CanaryStarting", f"revision {trial.name} is starting")
-    if not (_parts(obs, trial.name).get("server") or {}).get("requests"):
+    if not served(obs, trial.name).requests:
         return Judgement("wait", "NoRequests", f"revision {trial.name} has reported no request yet")
     return None
 

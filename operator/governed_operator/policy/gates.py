@@ -6,6 +6,7 @@ from governed_api import conditions as c
 from governed_operator.decision import Violation
 from governed_operator.desired.trainer import job_name
 from governed_operator.observed import Observed
+from governed_operator.policy.revisions import servers
 
 KEY_LOST = "KeyLost"
 Gate = Callable[[Observed], Violation | None]
@@ -94,9 +95,12 @@ def predictor_pod_stuck(obs: Observed) -> Violation | None:
 
 
 def artefact_refused(obs: Observed) -> Violation | None:
-    server = obs.report.server if obs.report else None
-    if server and server.verified is False:
-        return Violation(c.MODEL_VERIFIED, "DigestMismatch", server.message or "the artefact differs from its digest")
+    """By a pod of the stable revision: a canary that refuses is rolled back, and unmakes nothing."""
+    workload = obs.workload()
+    for server in servers(obs, workload.revision if workload else None):
+        if server.verified is False:
+            message = server.message or "the artefact differs from its digest"
+            return Violation(c.MODEL_VERIFIED, "DigestMismatch", message)
     return None
 
 

@@ -12,7 +12,7 @@ import secrets
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,15 +21,22 @@ from urllib.parse import unquote, urlsplit
 
 import httpx
 
-__all__ = ["Part", "ReportWriter", "merge_patch"]
+__all__ = ["Part", "ReportWriter", "merge_patch", "of_pod"]
 
-Part = Literal["trainer", "auditor", "archive", "server", "revisions"]
+Part = Literal["trainer", "auditor", "archive"]
+Address = tuple[str, ...]
+"""Path of a part below the report's status."""
 
 _ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 _INTERVAL = 300.0
 _TRIES = 4
 _AFTER_FAILURE = 5.0
 _AT_ONCE = ("phase", "verdict", "ready", "verified", "artefact", "gates", "trainingHash", "revision")
+
+
+def of_pod(revision: str, role: Literal["server", "auditor"], pod: str) -> Address:
+    """Path of what one pod's container says of its own revision: no other pod writes there."""
+    return ("revisions", revision, role, pod)
 
 
 class ReportWriter:
@@ -65,30 +72,45 @@ class ReportWriter:
         self.failures = 0
         """Writes that failed after all tries."""
 
-    def update(self, part: Part, values: dict[str, Any]) -> bool:
-        """Merge ``values`` (JSON merge-patch: None removes a field) into this part; True when it has been written now.
+    def update(self, part: Part | Address, values: dict[str, Any], *, at_once: bool = False) -> bool:
+        """Merge ``values`` (JSON merge-patch: None removes a field) into a part, or into the one at a path (:func:`of_pod`).
 
-        A first write and a changed verdict, phase, artefact, readiness … go at once, other changes when they are due.
+        A first write, a changed verdict, phase, artefact, readiness …, and what is asked ``at_once`` go now, other changes
+        when they are due. True when it has been written.
         """
+        return self.update_all({(part,) if isinstance(part, str) else part: values}, at_once=at_once)
+
+    def update_all(self, parts: Mapping[Address, dict[str, Any]], *, at_once: bool = False) -> bool:
+        """:meth:`update` of several parts in one write."""
         observed = self._now().isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        # revisions is a mapping by revision name, so it has no time of its own.
-        own = values if part == "revisions" else {"observedAt": observed, **values}
         with self._lock:
-            urgent = self._urgent(part, values)
-            self._pending = merge_patch(self._pending, {part: own}, keep_null=True)
+            urgent = at_once or any(self._urgent(path, values) for path, values in parts.items())
+            for path, values in parts.items():
+                patch: dict[str, Any] = {"observedAt": observed, **values}
+                for name in reversed(path):
+                    patch = {name: patch}
+                self._pending = merge_patch(self._pending, patch, keep_null=True)
             # After a failure even a changed verdict waits a little: an API server in trouble must not be hammered.
             due = self._clock() >= self._next or (urgent and not self._failing)
             return self._write() if due else False
+
+    @property
+    def waiting(self) -> bool:
+        """Something is not written yet."""
+        return bool(self._pending)
 
     def flush(self) -> bool:
         """Write what waits; True when nothing is left."""
         with self._lock:
             return self._write() if self._pending else True
 
-    def _urgent(self, part: str, values: dict[str, Any]) -> bool:
-        if part not in self._sent:
-            return True
-        return any(name in values and values[name] != self._sent[part].get(name) for name in _AT_ONCE)
+    def _urgent(self, path: Address, values: dict[str, Any]) -> bool:
+        sent: Any = self._sent
+        for name in path:
+            if name not in sent:
+                return True
+            sent = sent[name]
+        return any(name in values and values[name] != sent.get(name) for name in _AT_ONCE)
 
     def _write(self) -> bool:
         try:

@@ -65,7 +65,7 @@ class Rules:
     def of(cls, resolved: ResolvedModel, gateway: Gateway, keyring: Keyring | None) -> "Rules":
         """Raises ValueError, CryptoError."""
         spec = resolved.spec
-        metrics = ServerMetrics(resolved.namespace, resolved.name)
+        gateway.metrics = metrics = ServerMetrics(resolved.namespace, resolved.name)
         masking, rules = None, spec.governance.privacy.masking
         if rules:
             masker = text_masker(rules, keyring)

@@ -6,14 +6,16 @@ Prefix governed_, base units, labels namespace, name, model_name, component; nev
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
+from itertools import accumulate
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from governed_api.latency import BOUNDS, SECONDS, STEPS
+
 __all__ = ["Histogram", "ServerMetrics"]
 
-_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 _SIZES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 1024.0, 4096.0)
 _LABELS = ("namespace", "name", "model_name", "component")
 
@@ -30,26 +32,24 @@ _COUNTERS = {
 
 
 class Histogram:
-    """Counts per bucket; ``observe`` costs one bisection."""
+    """Counts per bucket; ``observe`` costs one bisection. Prometheus sees every ``steps``-th bound."""
 
-    __slots__ = ("_bounds", "_counts", "_sum")
+    __slots__ = ("_bounds", "_steps", "_sum", "counts")
 
-    def __init__(self, bounds: tuple[float, ...]) -> None:
-        self._bounds = bounds
-        self._counts = [0] * (len(bounds) + 1)
+    def __init__(self, bounds: tuple[float, ...], steps: int = 1) -> None:
+        self._bounds, self._steps = bounds, steps
+        self.counts = [0] * (len(bounds) + 1)
         self._sum = 0.0
 
     def observe(self, value: float) -> None:
-        self._counts[bisect_left(self._bounds, value)] += 1
+        self.counts[bisect_left(self._bounds, value)] += 1
         self._sum += value
 
     def buckets(self) -> tuple[list[tuple[str, float]], float]:
         """Cumulative buckets and the sum."""
-        total, out = 0, []
-        for bound, count in zip([*map(str, self._bounds), "+Inf"], self._counts, strict=True):
-            total += count
-            out.append((bound, float(total)))
-        return out, self._sum
+        below = list(accumulate(self.counts))
+        out = [(str(self._bounds[k]), float(below[k])) for k in range(0, len(self._bounds), self._steps)]
+        return [*out, ("+Inf", float(below[-1]))], self._sum
 
 
 class ServerMetrics(Collector):
@@ -60,8 +60,8 @@ class ServerMetrics(Collector):
         self.count = dict.fromkeys(_COUNTERS, 0)
         self.requests: defaultdict[tuple[str, int], int] = defaultdict(int)
         self.refusals: defaultdict[str, int] = defaultdict(int)
-        self.seconds = Histogram(_SECONDS)
-        self.predict_seconds = Histogram(_SECONDS)
+        self.seconds = Histogram(BOUNDS, STEPS)
+        self.predict_seconds = Histogram(SECONDS)
         self.batch_requests = Histogram(_SIZES)
         self.masked: Mapping[str, int] = {}
         """Entity → findings masked; set by who makes the masker."""

@@ -1,7 +1,6 @@
 """The life of one server process: bind → load and verify → warm up → ready → drain → closed."""
 
 import asyncio
-import os
 import time
 from typing import Any
 
@@ -12,7 +11,6 @@ from governed_serving.archive.errors import ArchiveError
 from governed_serving.artefact import ArtefactError
 from governed_serving.crypto import Keyring
 from governed_serving.journal import Journal
-from governed_serving.reporting.writer import ReportWriter
 from governed_serving.server import composition, serve
 from governed_serving.server.app.front import front
 from governed_serving.server.app.hot import HotApp
@@ -22,6 +20,7 @@ from governed_serving.server.app.service import Gateway, HttpService
 from governed_serving.server.chat import ChatGateway
 from governed_serving.server.logs import event
 from governed_serving.server.predictors.onnx import OnnxPredictor
+from governed_serving.server.reporting import Reporting
 from governed_serving.server.settings import InvalidSettings, Settings
 from governed_serving.server.signature import Signature
 
@@ -38,6 +37,8 @@ class Process:
         self._keyring: Keyring | None = None
         self._chat: ChatGateway | None = None
         self._artefact = ""
+        self._verified: bool | None = None
+        self._reporting = Reporting(settings, lambda: self._gateway.metrics)
         self._rpc: Any = None
 
     async def run(self) -> None:
@@ -53,6 +54,7 @@ class Process:
             await self._start_rpc(settings.grpc_port)
         tasks = [asyncio.create_task(s.serve([sock])) for s, sock in zip(servers, sockets, strict=True)]
         loading = asyncio.create_task(self._load())
+        reporting = asyncio.create_task(self._reporting.run())
         stopping = asyncio.create_task(stop.wait())
         await asyncio.wait([loading, stopping], return_when=asyncio.FIRST_COMPLETED)
         try:
@@ -60,14 +62,13 @@ class Process:
                 loading.result()
                 await stopping
         except Exception as error:
-            await asyncio.to_thread(
-                self._report, ready=False, verified=not isinstance(error, ArtefactError), message=str(error)
-            )
+            verified = False if isinstance(error, ArtefactError) else self._verified
+            await asyncio.to_thread(self._reporting.say, ready=False, verified=verified, message=str(error))
             raise
         finally:
             self._gateway.why = "the server is shutting down"
-            loading.cancel()
-            stopping.cancel()
+            for task in (loading, stopping, reporting):
+                task.cancel()
             await self._stop(servers, tasks)
 
     async def _start_rpc(self, port: int) -> None:
@@ -94,13 +95,13 @@ class Process:
             artefact=self._artefact,
             seconds=seconds,
         )
-        await asyncio.to_thread(self._report)
+        await asyncio.to_thread(self._reporting.say, ready=True, verified=self._verified)
 
     def _own(self) -> HttpService:
         """Verify the artefact, load the model, open the journal."""
         settings, resolved = self._settings, self._resolved
         artefact = composition.load_artefact(settings, resolved)
-        self._artefact = artefact.digest
+        self._artefact, self._verified = artefact.digest, True
         predictor = OnnxPredictor(artefact.model, Signature.of(artefact.manifest), threads=settings.threads)
         self._open()
         return composition.http_service(
@@ -138,12 +139,6 @@ class Process:
             self._journal = composition.open_journal(settings, resolved.spec.governance.audit, self._keyring)
         except ArchiveError as error:
             raise OSError(f"archive at {settings.archive_url}: {error}") from error
-
-    def _report(self, *, ready: bool = True, verified: bool = True, message: str = "") -> None:
-        url = os.environ.get(runtime.REPORT)
-        if url:
-            values = {"ready": ready, "verified": verified, "message": message, "revision": self._settings.revision}
-            ReportWriter(url).update("server", values)
 
     async def _stop(self, servers: list[Any], tasks: list[asyncio.Task[None]]) -> None:
         """Requests in flight are answered and journalled; then the journal is flushed."""

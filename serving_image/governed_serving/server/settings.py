@@ -29,6 +29,8 @@ class Settings:
     archive_token_file: Path | None
     artefact_digest: str
     revision: str
+    track: str
+    report: str
     pod: str
     namespace: str
     host: str
@@ -62,6 +64,8 @@ class Settings:
             archive_token_file=path(runtime.ARCHIVE_TOKEN_FILE),
             artefact_digest=env.get(runtime.ARTEFACT_DIGEST, ""),
             revision=env.get(runtime.REVISION, ""),
+            track=env.get(runtime.TRACK) or runtime.TRACK_STABLE,
+            report=env.get(runtime.REPORT, ""),
             pod=env.get(runtime.POD_NAME) or "local",
             namespace=env.get(runtime.NAMESPACE) or "default",
             host=env.get(HOST) or "0.0.0.0",

@@ -1,6 +1,7 @@
 """Causes in conditions within seconds, canaries, deletion."""
 
 import json
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -102,6 +103,29 @@ def canary(timeout: int) -> dict[str, Any]:
     return out
 
 
+def served(requests: int, errors: int, pod: str = "some") -> dict[str, Any]:
+    """A pod's entry, written now."""
+    now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return {pod: {"requests": requests, "errors": errors, "observedAt": now}}
+
+
+def test_entries_of_pods_that_are_gone_leave_the_report_and_only_they(namespace: Cluster) -> None:
+    claim(namespace)
+    namespace.apply(imported())
+    await_ready(namespace, "plain")
+    (pod,) = (p["metadata"]["name"] for p in namespace.list("pod", "-l", "governedmodels.io/component=predictor"))
+    revision = namespace.get("gmodel", "plain")["status"]["stable"]["name"]
+    long_ago = {"observedAt": "2026-01-01T00:00:00.000Z", "requests": 3}
+    old = {"server": {pod: long_ago, "gone": long_ago}, "auditor": {"gone": long_ago}}
+    write_report(namespace, "plain", revisions={revision: old, "earlier": {"server": {"gone": long_ago}}})
+
+    def left() -> dict[str, set[str]]:
+        found = namespace.get("greport", "plain")["status"]["revisions"]
+        return {r: {*parts.get("server", ()), *parts.get("auditor", ())} for r, parts in found.items()}
+
+    eventually(left, lambda found: found == {revision: {pod}}, within=30)
+
+
 def test_a_canary_is_promoted_when_good_and_rolled_back_when_not(namespace: Cluster) -> None:
     claim(namespace)
     namespace.apply(canary(60))
@@ -112,16 +136,14 @@ def test_a_canary_is_promoted_when_good_and_rolled_back_when_not(namespace: Clus
     on_trial = eventually(lambda: namespace.get("gmodel", "plain")["status"]["canary"]["name"], within=30)
     eventually(lambda: namespace.get("deploy", "plain-canary"), within=30)
     assert namespace.get("gmodel", "plain")["status"]["stable"]["name"] == first
-    good = {"server": {"requests": 100, "errors": 0, "medianLatencySeconds": 0.01}}
-    write_report(namespace, "plain", revisions={on_trial: good})
+    write_report(namespace, "plain", revisions={on_trial: {"server": served(100, 0)}})
     eventually(lambda: namespace.get("gmodel", "plain")["status"]["stable"]["name"], lambda n: n == on_trial, within=60)
     eventually(lambda: namespace.list("deploy"), lambda d: len(d) == 1, within=60, what="the canary is gone")
     await_ready(namespace, "plain")
 
     namespace.apply(canary(62))
     worse = eventually(lambda: namespace.get("gmodel", "plain")["status"]["canary"]["name"], within=30)
-    bad = {"server": {"requests": 100, "errors": 50, "medianLatencySeconds": 0.01}}
-    write_report(namespace, "plain", revisions={worse: bad})
+    write_report(namespace, "plain", revisions={worse: {"server": served(50, 30) | served(50, 20, "other")}})
     found = eventually(lambda: condition(namespace, "plain", "Degraded"), lambda c: c[0] == "True", within=60)
     assert found[1] == "CanaryErrorRate"
     assert "50 of 100 requests failed" in found[2]

@@ -55,8 +55,10 @@ def test_predictions_reach_ledger_report_and_verdict_once_through_kill_9(site: S
     assert site.stop("auditor") == 0, "SIGTERM drains and exits 0"
     assert ledger_ids(site, "prediction") == Counter({f"request-{n}": 1 for n in range(len(rows))})
     assert ledger_ids(site, "verdict"), "verdicts are in the ledger too"
-    report = json.loads((site.root / "report.json").read_bytes())["status"]["auditor"]
+    status = json.loads((site.root / "report.json").read_bytes())["status"]
+    report, own = status["auditor"], status["revisions"]["r1"]["auditor"]["pod"]
     assert (report["verdict"], report["samples"], report["revision"]) == ("Fail", len(rows), "r1")
+    assert (own["verdict"], own["samples"], own["summary"]) == ("Fail", len(rows), report["summary"])
 
 
 def test_archive_away_verdict_goes_on_and_nothing_is_lost(site: Site) -> None:

@@ -1,5 +1,7 @@
 """Decisions and conditions, table by table."""
 
+import random
+from bisect import bisect_left
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -22,6 +24,7 @@ from builders import (
     workload,
 )
 
+from governed_api.latency import BOUNDS, added, median_interval, quantile
 from governed_api.model import GovernedModelStatus, RevisionStatus
 from governed_operator.decision import Revision
 from governed_operator.desired import model_objects
@@ -29,6 +32,7 @@ from governed_operator.desired.manifest import Subject
 from governed_operator.desired.trainer import job_name
 from governed_operator.observed import Observed, Outside
 from governed_operator.policy.decide import decide
+from governed_operator.policy.revisions import departed
 from governed_operator.reconcile import spared
 from governed_operator.status import significant, status_of
 
@@ -83,6 +87,7 @@ def test_suspend_stops_everything_that_runs() -> None:
     assert condition(obs, "Ready")[:2] == ("False", "Suspended")
 
 
+STABLE = Revision.of(resolved(IMPORTED), DIGEST).name
 CRASH = Problem("CrashLoopBackOff", "container server of pod p: back-off; it exited with code 3")
 PROBLEMS = {
     "crash loop": (
@@ -104,7 +109,7 @@ PROBLEMS = {
     ),
     "plain class": ({"outside": Outside(unencrypted_class="class x")}, "StorageClassNotEncrypted", "class x"),
     "tampered": (
-        {"report": report(server={"verified": False, "message": "got sha256:1"})},
+        {"report": report(revisions={STABLE: {"server": {"p": {"verified": False, "message": "got sha256:1"}}}})},
         "DigestMismatch",
         "got sha256:1",
     ),
@@ -183,7 +188,16 @@ CANARY_SPEC = {
     "lifecycle": {"rollout": {"strategy": "Canary", "steps": [10, 50], "interval": "5m"}},
 }
 TARGET = Revision.of(resolved(CANARY_SPEC), DIGEST).name
-GOOD = {"server": {"requests": 100, "errors": 0, "medianLatencySeconds": 0.01}, "auditor": {"verdict": "Pass"}}
+
+
+def latencies(seconds: float, requests: int = 100) -> list[int]:
+    """Counts as a server reports them."""
+    place = bisect_left(BOUNDS, seconds)
+    return [0] * place + [requests]
+
+
+SERVED = {"requests": 100, "errors": 0, "latencyCounts": latencies(0.01)}
+GOOD = {"server": {"p": SERVED}, "auditor": {"p": {"verdict": "Pass"}}}
 
 
 def trial(percent: int | None, parts: dict[str, Any], minutes: int = 6, canary: Any = None, **changes: Any) -> Observed:
@@ -196,7 +210,7 @@ def trial(percent: int | None, parts: dict[str, Any], minutes: int = 6, canary: 
         child("Deployment", "m-predictor", workload("old")),
         child("Deployment", "m-canary", canary or workload(TARGET, "canary")),
     ]
-    revisions = {"old": {"server": {"medianLatencySeconds": 0.009}}, TARGET: parts}
+    revisions = {"old": {"server": {"q": {"requests": 900, "latencyCounts": latencies(0.009, 900)}}}, TARGET: parts}
     return observed(CANARY_SPEC, *children, status=status, report=report(revisions=revisions), **changes)
 
 
@@ -212,11 +226,41 @@ CANARY = {
     "waits for its interval": (trial(10, GOOD, minutes=2), (None, 10, None)),
     "goes on": (trial(10, GOOD), (None, 50, None)),
     "is promoted after the last step": (trial(50, GOOD), (TARGET, None, None)),
-    "waits for requests": (trial(10, {"auditor": {"verdict": "Pass"}}), (None, 10, None)),
+    "waits for requests": (trial(10, {"auditor": {"p": {"verdict": "Pass"}}}), (None, 10, None)),
     "waits for a verdict": (trial(10, {"server": GOOD["server"]}), (None, 10, None)),
-    "errs": (trial(10, {**GOOD, "server": {"requests": 100, "errors": 5}}), (None, None, TARGET)),
-    "is slow": (trial(10, {**GOOD, "server": {"requests": 9, "medianLatencySeconds": 0.02}}), (None, None, TARGET)),
-    "is biased": (trial(10, {**GOOD, "auditor": {"verdict": "Fail", "summary": "SPD -0.3"}}), (None, None, TARGET)),
+    "errs": (trial(10, {**GOOD, "server": {"p": {"requests": 100, "errors": 5}}}), (None, None, TARGET)),
+    "errs in one replica of two": (
+        trial(10, {**GOOD, "server": {"a": {"requests": 50, "errors": 4}, "b": {"requests": 250, "errors": 0}}}),
+        (None, None, TARGET),
+    ),
+    "errs within the budget, added up": (
+        trial(10, {**GOOD, "server": {"a": {"requests": 50, "errors": 1}, "b": {"requests": 250, "errors": 0}}}),
+        (None, 50, None),
+    ),
+    "is slow": (
+        trial(10, {**GOOD, "server": {"p": {"requests": 100, "latencyCounts": latencies(0.02)}}}),
+        (None, None, TARGET),
+    ),
+    "is slow only with all replicas": (
+        trial(10, {**GOOD, "server": {k: {"requests": 4, "latencyCounts": latencies(0.02, 4)} for k in "abcde"}}),
+        (None, None, TARGET),
+    ),
+    "has had a slow first request": (
+        trial(10, {**GOOD, "server": {"p": {"requests": 3, "latencyCounts": latencies(1.0, 3)}}}),
+        (None, 50, None),
+    ),
+    "is biased": (
+        trial(10, {**GOOD, "auditor": {"p": {"verdict": "Fail", "summary": "SPD -0.3"}}}),
+        (None, None, TARGET),
+    ),
+    "is biased in one replica": (
+        trial(10, {**GOOD, "auditor": {"a": {"verdict": "Pass", "samples": 9}, "b": {"verdict": "Fail"}}}),
+        (None, None, TARGET),
+    ),
+    "has a replica without enough samples": (
+        trial(10, {**GOOD, "auditor": {"a": {"verdict": "Pass"}, "b": {"verdict": "Unknown"}}}),
+        (None, 50, None),
+    ),
     "stalls": (
         trial(10, GOOD, canary=workload(TARGET, "canary", problem=Problem("ProgressDeadlineExceeded", "x"))),
         (None, None, TARGET),
@@ -255,10 +299,68 @@ def test_action_block_holds_the_canary_where_it_is() -> None:
         status=obs.status.model_copy(
             update={"canary": RevisionStatus(name=target, percent=10, since="2026-11-23T00:00:00Z")}
         ),
-        report=report(revisions={target: {**GOOD, "auditor": {"verdict": "Fail"}}}),
+        report=report(revisions={target: {**GOOD, "auditor": {"p": {"verdict": "Fail"}}}}),
     )
     assert step(obs) == (None, 10, None)
     assert condition(obs, "Degraded")[1] == "PromotionBlocked"
+
+
+def test_a_canary_that_refuses_its_artefact_leaves_the_stable_revision_verified() -> None:
+    parts = {"server": {"p": {"verified": False, "message": "got sha256:1"}}}
+    assert condition(trial(10, parts), "ModelVerified")[:2] == ("Unknown", "NotServing")
+    stable = {"server": {"p": {"ready": True, "verified": True}}}
+    assert condition(serving(report=report(revisions={STABLE: stable})), "ModelVerified")[:2] == (
+        "True",
+        "DigestMatched",
+    )
+
+
+def test_the_verdict_of_the_stable_revision_is_that_of_its_pods() -> None:
+    spec = {**TRAINED, "governance": {"bias": BIAS}}
+    model = resolved(spec)
+    name = Revision.of(model, DIGEST).name
+    pods = {"a": {"verdict": "Pass", "samples": 30}, "b": {"verdict": "Fail", "samples": 20, "summary": "SPD -0.3"}}
+    said = report(
+        trainer=trained_report(model).trainer, auditor={"verdict": "Pass"}, revisions={name: {"auditor": pods}}
+    )
+    obs = observed(spec, child("Deployment", "m-predictor", workload(name)), child("Pod", "p", pod()), report=said)
+    assert condition(obs, "BiasWithinThresholds") == ("False", "BeyondThreshold", "SPD -0.3")
+    bias = status_of(obs, decide(obs)).bias
+    assert bias is not None
+    assert (bias.verdict, bias.samples) == ("Fail", 50)
+
+
+def test_entries_of_pods_that_are_gone_are_removed_from_the_report() -> None:
+    old = (NOW - timedelta(minutes=5)).strftime("%Y-%m-%dT%H:%M:%S.000Z")
+    young = (NOW - timedelta(seconds=20)).strftime("%Y-%m-%dT%H:%M:%S.000Z")
+    revisions = {
+        "r1": {"server": {"gone": {"observedAt": old}}, "auditor": {"gone": {"observedAt": old}}},
+        "r2": {
+            "server": {"here": {"observedAt": old}, "gone": {"observedAt": old}, "unseen": {"observedAt": young}},
+            "auditor": {"here": {"observedAt": old, "verdict": "Pass"}},
+        },
+    }
+    obs = observed(IMPORTED, child("Pod", "here", pod()), report=report(revisions=revisions))
+    assert departed(obs) == ({"r1": None, "r2": {"server": {"gone": None}}}, 40.0)
+    assert departed(observed(IMPORTED, report=report())) == ({}, None)
+
+
+def test_latencies_of_replicas_add_up() -> None:
+    draw = random.Random(7)
+    drawn = sorted(draw.lognormvariate(-4.5, 0.8) for _ in range(4000))
+    replicas = [[0] * (len(BOUNDS) + 1) for _ in range(3)]
+    for k, value in enumerate(drawn):
+        replicas[k % 3][bisect_left(BOUNDS, value)] += 1
+    together = added(replicas)
+    for share in (0.1, 0.5, 0.99):
+        found = quantile(together, share)
+        assert found is not None
+        assert found == pytest.approx(drawn[int(share * len(drawn))], rel=0.05)
+    interval = median_interval(together)
+    assert interval is not None
+    assert interval[0] < drawn[2000] < interval[1] < 1.1 * interval[0]
+    assert quantile([], 0.5) is None
+    assert median_interval(latencies(0.01, 5)) is None
 
 
 def test_scaling_out_does_not_unready_but_a_rollout_and_too_few_replicas_do() -> None:

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from governed_serving.reporting import ReportWriter
-from governed_serving.reporting.writer import merge_patch
+from governed_serving.reporting.writer import merge_patch, of_pod
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -47,7 +47,7 @@ def test_parts_of_several_writers_are_merged_in_the_file(tmp_path: Path) -> None
 
     def work(number: int) -> None:
         for i in range(20):
-            writers[number].update("revisions", {f"r{number}": {"requests": i}})
+            writers[number].update(of_pod("r1", "server", f"pod-{number}"), {"requests": i})
 
     threads = [threading.Thread(target=work, args=(n,)) for n in range(4)]
     for t in threads:
@@ -60,7 +60,8 @@ def test_parts_of_several_writers_are_merged_in_the_file(tmp_path: Path) -> None
     assert found["kind"] == "GovernanceReport"
     assert found["status"]["server"] == {"ready": True}
     assert found["status"]["trainer"] == {"observedAt": "2026-01-01T00:00:00.000Z", "phase": "Succeeded"}
-    assert {k: v["requests"] for k, v in found["status"]["revisions"].items()} == {f"r{n}": 19 for n in range(4)}
+    pods = found["status"]["revisions"]["r1"]["server"]
+    assert {k: v["requests"] for k, v in pods.items()} == {f"pod-{n}": 19 for n in range(4)}
 
 
 def test_the_cluster_gets_a_merge_patch_of_the_status(tmp_path: Path) -> None:
@@ -90,6 +91,23 @@ def test_a_changed_verdict_goes_at_once_and_the_rest_waits(tmp_path: Path) -> No
     assert [json.loads(r.content)["status"]["auditor"]["samples"] for r in server.requests] == [1, 50, 52]
 
 
+def test_several_parts_go_in_one_write_and_each_counts_as_changed_by_itself(tmp_path: Path) -> None:
+    server = Server()
+    writer = server.writer(tmp_path)
+    own = of_pod("r1", "auditor", "p")
+    assert writer.update_all({own: {"verdict": "Pass"}, ("auditor",): {"verdict": "Pass", "samples": 4}})
+    (request,) = server.requests
+    status = json.loads(request.content)["status"]
+    assert status["revisions"]["r1"]["auditor"]["p"] == {"observedAt": "2026-01-01T00:00:00.000Z", "verdict": "Pass"}
+    assert status["auditor"]["samples"] == 4
+    assert not writer.update(own, {"verdict": "Pass", "samples": 5})
+    assert writer.waiting
+    assert writer.update(own, {"verdict": "Fail", "samples": 6})
+    assert not writer.waiting
+    assert not writer.update(own, {"samples": 7})
+    assert writer.update(own, {"samples": 8}, at_once=True)
+
+
 def test_conflicts_and_server_errors_are_tried_again(tmp_path: Path) -> None:
     server = Server(409, 503, 500)
     writer = server.writer(tmp_path)
@@ -116,7 +134,7 @@ def test_a_broken_file_stops_nothing(tmp_path: Path, capsys: pytest.CaptureFixtu
     path = tmp_path / "r.json"
     path.write_text("{")
     writer = ReportWriter(f"file://{path}")
-    assert not writer.update("server", {"ready": True})
+    assert not writer.update(of_pod("r1", "server", "p"), {"ready": True})
     assert writer.failures == 1
     assert "will be tried again" in capsys.readouterr().err
 

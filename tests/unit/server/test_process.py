@@ -16,6 +16,7 @@ import httpx
 import pytest
 
 from governed_api.model import GovernedModel
+from governed_api.report import ServerReport
 from governed_api.resolved import ResolvedModel
 from governed_serving.crypto import DirectoryStore, Keyring, SegmentCipher, load_kek
 from governed_serving.journal import JournalReader
@@ -130,6 +131,40 @@ def test_serves_records_and_drains(start: Callable[..., Server], tmp_path: Path)
     assert messages[0] == "ready"
     assert messages[-1] == "stopped"
     assert b"8200" not in b"".join(p.read_bytes() for p in (tmp_path / "spool").rglob("*") if p.is_file())
+
+
+def test_reports_that_the_artefact_is_verified_and_what_it_answered(
+    start: Callable[..., Server], tmp_path: Path
+) -> None:
+    where = {"GOVERNED_REPORT": (tmp_path / "report.json").as_uri(), "GOVERNED_POD_NAME": "pod-7"}
+    server = start(GOVERNED_TRACK="canary", **where).ready()
+
+    def told() -> dict[str, Any]:
+        if not (tmp_path / "report.json").exists():
+            return {}
+        found = json.loads((tmp_path / "report.json").read_text())["status"]["revisions"]["r1"]["server"]["pod-7"]
+        return dict(found)
+
+    server.until(lambda: bool(told().get("ready")))
+    assert told()["verified"] is True
+    for _ in range(8):
+        assert server.http.post("/v2/models/credit/infer", json=v2_body()).status_code == 200
+    assert server.http.post("/v2/models/credit/infer", json={}).status_code == 400
+    server.until(lambda: told().get("requests") == 9)
+    assert (told()["errors"], sum(told()["latencyCounts"])) == (0, 8)
+    ServerReport.model_validate(told())
+
+
+def test_a_tampered_artefact_is_reported(start: Callable[..., Server], tmp_path: Path) -> None:
+    write_artefact(tmp_path / "artefact")
+    model = tmp_path / "artefact" / "model.onnx"
+    model.write_bytes(model.read_bytes()[:-1] + b"x")
+    server = start(GOVERNED_REPORT=(tmp_path / "report.json").as_uri())
+    assert server.process.wait(60) == 1
+    status = json.loads((tmp_path / "report.json").read_text())["status"]
+    found = status["revisions"]["r1"]["server"]["local"]
+    assert (found["ready"], found["verified"]) == (False, False)
+    assert "model.onnx" in found["message"]
 
 
 def test_killed_in_the_middle_loses_no_answered_request(start: Callable[..., Server], tmp_path: Path) -> None:

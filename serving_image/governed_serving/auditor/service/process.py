@@ -60,7 +60,11 @@ class Service:
             self.journal,
             self.tail,
             self.shipper,
-            ReportWriter(settings.report) if settings.report and bias else None,
+            ReportWriter(settings.report, interval=5.0 if settings.on_trial else None)
+            if settings.report and bias
+            else None,
+            pod=settings.pod,
+            on_trial=settings.on_trial,
         )
 
     def _shipped(self, record: Any, index: int) -> None:

@@ -29,6 +29,7 @@ class Settings:
     pod: str
     namespace: str
     revision: str
+    on_trial: bool
     artefact_digest: str
 
     @property
@@ -64,5 +65,6 @@ class Settings:
             pod=environ.get(runtime.POD_NAME) or "local",
             namespace=environ.get(runtime.NAMESPACE) or resolved.namespace,
             revision=environ.get(runtime.REVISION, ""),
+            on_trial=environ.get(runtime.TRACK) == runtime.TRACK_CANARY,
             artefact_digest=environ.get(runtime.ARTEFACT_DIGEST, ""),
         )

@@ -18,7 +18,7 @@ from governed_serving.auditor.verdict import judge
 from governed_serving.crypto import CryptoError
 from governed_serving.journal import Journal, JournalError, streams
 from governed_serving.records import EventRecord, Frame, timestamp
-from governed_serving.reporting.writer import ReportWriter
+from governed_serving.reporting.writer import ReportWriter, of_pod
 
 __all__ = ["Watch"]
 
@@ -27,6 +27,9 @@ SHIP_POLL = 0.2
 SNAPSHOT_SECONDS = 10.0
 RECORD_SECONDS = 300.0
 """A verdict goes into the ledger when it changes, and this often while samples come."""
+
+HEAD = ("verdict", "summary", "samples", "ledgerIndex")
+"""What the operator reads of each pod's verdict."""
 
 TROUBLE = (ArchiveError, JournalError, CryptoError, OSError)
 
@@ -43,9 +46,14 @@ class Watch:
         tail: Tail | None,
         shipper: Shipper | None,
         report: ReportWriter | None,
+        *,
+        pod: str = "local",
+        on_trial: bool = False,
         clock: Callable[[], float] = time.time,
     ):
         self.model, self.revision = model, revision
+        self._own = of_pod(revision or "local", "auditor", pod)
+        self._on_trial = on_trial
         self.tail, self.shipper = tail, shipper
         self.verdict: dict[str, Any] = {"verdict": "Unknown", "summary": "no samples yet", "samples": 0, "metrics": []}
         self.trouble: dict[str, str] = {}
@@ -188,8 +196,9 @@ class Watch:
         if self._report is None:
             return
         part = {k: v for k, v in self.verdict.items() if k not in ("id", "strata", "groups", "intersections")}
+        own = {k: part[k] for k in HEAD if k in part}
         with self._lock:
-            self._report.update("auditor", part)
+            self._report.update_all({self._own: own} if self._on_trial else {self._own: own, ("auditor",): part})
 
     # ---- shipping ----
 

@@ -12,6 +12,7 @@ from governed_serving.server.dataplane import DataPlane
 from governed_serving.server.errors import NotFound, ServerError, Unavailable
 from governed_serving.server.logs import event
 from governed_serving.server.messages import ExplainRequest, InferResponse
+from governed_serving.server.metrics import ServerMetrics
 from governed_serving.server.protocol.v1 import V1Codec
 from governed_serving.server.protocol.v2 import Form, V2Codec
 
@@ -52,6 +53,7 @@ class Gateway:
     why: str = "the model is being loaded and verified"
     service: "HttpService | None" = None
     chat: JsonRoute | None = None
+    metrics: ServerMetrics | None = None
     extra_metrics: list[Callable[[], bytes]] = field(default_factory=list)
 
     def serving(self) -> "HttpService":

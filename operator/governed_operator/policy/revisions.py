@@ -1,0 +1,86 @@
+"""What the pods of a revision reported, added up; and which entries of a report speak of pods that are gone. Pure."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from governed_api import latency
+from governed_api.report import PodVerdict, ReportPart, RevisionReport, ServerReport
+from governed_operator.observed import Observed
+
+SETTLING = 60.0
+"""Seconds for which an entry stays though its pod isn't known: the report may be seen before the pod is."""
+
+
+@dataclass(frozen=True)
+class Served:
+    """All servers of a revision together."""
+
+    requests: int = 0
+    errors: int = 0
+    latency_counts: list[int] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, servers: Iterable[ServerReport]) -> "Served":
+        known = list(servers)
+        counts = latency.added(s.latency_counts for s in known)
+        return cls(sum(s.requests for s in known), sum(s.errors for s in known), counts)
+
+
+def _revision(obs: Observed, name: str | None) -> RevisionReport:
+    found = obs.report.revisions.get(name) if obs.report and name else None
+    return found or RevisionReport()
+
+
+def servers(obs: Observed, revision: str | None) -> list[ServerReport]:
+    """Of a revision's pods; empty for None."""
+    return list(_revision(obs, revision).server.values())
+
+
+def served(obs: Observed, revision: str | None) -> Served:
+    """Requests, errors and latencies of a revision's pods."""
+    return Served.of(servers(obs, revision))
+
+
+def verdict(obs: Observed, revision: str | None) -> PodVerdict | None:
+    """The bias verdict over a revision's pods, each of which judges what it served; None before any spoke.
+
+    One that fails makes it Fail, whatever the others say; else one that passes makes it Pass. The summary is that of the
+    pod with the most samples among those that decide.
+    """
+    found = list(_revision(obs, revision).auditor.values())
+    if not found:
+        return None
+    verdicts = {v.verdict for v in found}
+    overall = next(v for v in ("Fail", "Pass", "Unknown") if v in verdicts)
+    decisive = max((v for v in found if v.verdict == overall), key=lambda v: v.samples)
+    return decisive.model_copy(update={"samples": sum(v.samples for v in found)})
+
+
+def departed(obs: Observed) -> tuple[dict[str, Any], float | None]:
+    """(merge patch for the report's ``revisions`` that removes entries of pods that are gone, seconds until it may remove more)."""
+    if obs.report is None:
+        return {}, None
+    pods = {name for kind, name in obs.children if kind == "Pod"}
+    patch: dict[str, Any] = {}
+    waits: list[float] = []
+    for revision, parts in obs.report.revisions.items():
+        gone: dict[str, dict[str, None]] = {}
+        for role, entries in (("server", parts.server), ("auditor", parts.auditor)):
+            ages = {pod: _age(entry, obs.now) for pod, entry in entries.items() if pod not in pods}
+            waits += [SETTLING - age for age in ages.values() if age < SETTLING]
+            gone[role] = {pod: None for pod, age in ages.items() if age >= SETTLING}
+        if sum(map(len, gone.values())) == len(parts.server) + len(parts.auditor):
+            patch[revision] = None
+        elif any(gone.values()):
+            patch[revision] = {role: pods_gone for role, pods_gone in gone.items() if pods_gone}
+    return patch, max(1.0, min(waits)) if waits else None
+
+
+def _age(entry: ReportPart, now: datetime) -> float:
+    """Seconds since an entry was written; endless where it doesn't say when."""
+    try:
+        return (now - datetime.fromisoformat(entry.observed_at)).total_seconds()
+    except (ValueError, TypeError):
+        return float("inf")
