@@ -9,10 +9,11 @@ from pathlib import Path
 from governed_api import runtime
 from governed_api.resolved import ResolvedModel
 from governed_serving.archive.client import ArchiveClient
-from governed_serving.archive.errors import Unverified
+from governed_serving.archive.errors import Refused, Unverified
 from governed_serving.archive.imported import packed_import
-from governed_serving.artefact import ArtefactError, load, write
-from governed_serving.crypto import CryptoError, Keyring, Tampered, load_kek
+from governed_serving.artefact import ArtefactError, TamperedArtefact, load, write
+from governed_serving.crypto import Keyring, Tampered, load_kek
+from governed_serving.reporting.writer import ReportWriter, of_pod
 
 __all__ = ["fetch"]
 
@@ -23,6 +24,22 @@ def fetch() -> str:
     Raises KeyError (a variable is missing), ArchiveError, ArtefactError, CryptoError, OSError: nothing is served then.
     """
     resolved = ResolvedModel.load(os.environ[runtime.SPEC])
+    try:
+        return _fetched(resolved)
+    except (Unverified, TamperedArtefact) as error:
+        _report_refused(str(error))
+        raise
+
+
+def _report_refused(message: str) -> None:
+    """In the server's place, which never starts: what was brought is not what was asked for."""
+    if os.environ.get(runtime.REPORT):
+        revision = os.environ.get(runtime.REVISION) or "local"
+        own = of_pod(revision, "server", os.environ.get(runtime.POD_NAME) or "local")
+        ReportWriter(os.environ[runtime.REPORT]).update(own, {"ready": False, "verified": False, "message": message})
+
+
+def _fetched(resolved: ResolvedModel) -> str:
     target = Path(os.environ[runtime.MODEL_DIR])
     source = resolved.spec.predictor.model.storage_uri
     if source:
@@ -41,11 +58,11 @@ def fetch() -> str:
 def download(client: ArchiveClient, digest: str) -> bytes:
     """The packed artefact with SHA-256 ``digest`` (``sha256:…``), opened with the model's artefact keyset.
 
-    Raises :class:`Unverified` when the archive's bytes are not what was sealed.
+    Raises :class:`Refused` when the archive has none, :class:`Unverified` when the archive's bytes are not what was sealed.
     """
     pointer = client.ref(f"artefact-{digest.removeprefix('sha256:')}")
     if pointer is None:
-        raise Unverified(f"the archive knows no artefact {digest} of {client.model}: has its training succeeded?")
+        raise Refused(404, f"the archive knows no artefact {digest} of {client.model}: has its training succeeded?")
     keyset = Keyring(load_kek(os.environ[runtime.KEK_FILE]), client.keysets()).keyset("artefact", create=False)
     try:
         return keyset.open(client.get_blob(pointer["blob"]), digest.encode())
@@ -70,6 +87,3 @@ def _already(target: Path, digest: str) -> bool:
         return load(target, digest).digest.removeprefix("sha256:") == digest.removeprefix("sha256:")
     except (ArtefactError, OSError):
         return False
-
-
-ERRORS = (CryptoError, ArtefactError)

@@ -8,7 +8,7 @@ from governed_api import runtime
 from governed_api.model import Runtime
 from governed_api.resolved import ResolvedModel
 from governed_serving.archive.errors import ArchiveError
-from governed_serving.artefact import ArtefactError
+from governed_serving.artefact import TamperedArtefact
 from governed_serving.crypto import Keyring
 from governed_serving.journal import Journal
 from governed_serving.server import composition, serve
@@ -62,7 +62,7 @@ class Process:
                 loading.result()
                 await stopping
         except Exception as error:
-            verified = False if isinstance(error, ArtefactError) else self._verified
+            verified = False if isinstance(error, TamperedArtefact) else self._verified
             await asyncio.to_thread(self._reporting.say, ready=False, verified=verified, message=str(error))
             raise
         finally:

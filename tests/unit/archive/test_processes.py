@@ -1,6 +1,7 @@
 """The archive and fetch as processes: environment in, one line on what is wrong, nothing lost by kill -9."""
 
 import hashlib
+import json
 import os
 import signal
 import socket
@@ -192,6 +193,10 @@ def test_fetch_brings_the_verified_artefact_and_refuses_another(process: Process
         assert (code, err.count("\n")) == (1, 1)
         assert message in err
     assert load(process.root / "model", digest).digest == digest
+    status = json.loads((process.root / "report.json").read_text())["status"]
+    told = status["revisions"]["local"]["server"]["local"]
+    assert (told["ready"], told["verified"]) == (False, False)
+    assert "expected digest" in told["message"]
 
 
 def test_a_changed_blob_is_not_unpacked(process: Process) -> None:
