@@ -84,12 +84,21 @@ def load_images(options: argparse.Namespace) -> None:
     bed.load_images([name for image in chosen for name in (image.name, image.alias)])
 
 
+def _told(build: Callable[[], object]) -> None:
+    """Work beside the main thread: its failure is said when it happens, not when all else is done."""
+    try:
+        build()
+    except BaseException as error:
+        say(f"failed: {error}")
+        raise
+
+
 def prepare(_: argparse.Namespace) -> None:
     """Make all that the beds need and a cold machine lacks: programs, node image, project images."""
     docker_daemon.acquire("prepare")
     try:
         with ThreadPoolExecutor() as pool:  # Go compiles while wheels come down
-            images = pool.submit(build_images)
+            images = pool.submit(_told, build_images)
             ensure(API_BED)
             ensure_node_image()
             ensure(["helm"])

@@ -11,14 +11,17 @@ from pathlib import Path
 from support.progress import BedError
 
 
-@remembered
 def docker() -> str | None:
-    """A client with buildx, or one before 23, which speaks to the daemon's own BuildKit without it; else whatever is there."""
+    """A client with buildx, or one before 23, which speaks to the daemon's own BuildKit without it; else whatever is there.
+
+    Looked for at each call: a bed's set-up may have installed the one that can since the last.
+    """
     candidates = [path for path in (shutil.which("docker"), "/usr/bin/docker", "/usr/local/bin/docker") if path]
     present = [path for path in dict.fromkeys(candidates) if os.access(path, os.X_OK)]
     return next((path for path in present if _can_buildkit(path)), present[0] if present else None)
 
 
+@remembered
 def _can_buildkit(client: str) -> bool:
     if subprocess.run([client, "buildx", "version"], capture_output=True, check=False).returncode == 0:
         return True
