@@ -82,11 +82,11 @@ class Predictor(Part):
     model: Model = Model()
     """Which model."""
     min_replicas: int = Field(default=1, ge=0, le=1000)
-    """Fewest replicas; 0 needs KEDA."""
+    """Fewest replicas; 0 needs KEDA and an installation that can wake a model (chart value activationQuery)."""
     max_replicas: int = Field(default=1, ge=1, le=1000)
     """Most replicas."""
     scale_metric: Literal["cpu", "memory", "concurrency", "rps"] = "cpu"
-    """What autoscaling looks at."""
+    """What autoscaling looks at; concurrency and rps need KEDA, or a metrics adapter that serves governed_requests_in_flight and governed_requests_per_second."""
     scale_target: int = Field(default=80, ge=1, le=1_000_000)
     """Per cent of the request (cpu, memory), or the value per replica (concurrency, rps)."""
     container_concurrency: int = Field(default=0, ge=0, le=10000)

@@ -36,6 +36,8 @@ class Settings:
     """namespace/name of the Gateway that HTTPRoutes attach to; absent: no HTTPRoutes."""
     prometheus: str | None = None
     """URL that KEDA's triggers query; absent: no ScaledObjects."""
+    activation_query: str | None = None
+    """PromQL that is above 0 while requests for a model wait where no pod of it is needed ({namespace}, {name}); absent: no scale to zero."""
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "Settings":
@@ -56,6 +58,7 @@ class Settings:
             metrics_namespace=get("METRICS_NAMESPACE"),
             gateway=get("GATEWAY"),
             prometheus=get("PROMETHEUS"),
+            activation_query=get("ACTIVATION_QUERY"),
         )
 
 

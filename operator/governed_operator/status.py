@@ -149,6 +149,8 @@ def _verified(obs: Observed, decision: Decision) -> State:
     workload = obs.workload()
     if any(s.verified for s in servers(obs, workload.revision if workload else None)):
         return "True", "DigestMatched", "the server found the artefact's digest right"
+    if workload and workload.observed and workload.wanted == 0:
+        return "True", "ScaledToZero", "no pod runs; each verifies the artefact before it serves"
     if decision.stable and workload and workload.observed and workload.available >= 1 and workload.updated >= 1:
         return "True", "DigestMatched", "pods serve only after their artefact matched its digest"
     return "Unknown", "NotServing", "no pod has verified the artefact yet"

@@ -1,14 +1,17 @@
 """HorizontalPodAutoscaler, or a KEDA ScaledObject where KEDA is present and the metric calls for it."""
 
+from governed_api import runtime as rt
 from governed_api.model import Predictor
 from governed_operator.desired.inference import COMPONENT, deployment_name
 from governed_operator.desired.manifest import Manifest, Subject, manifest
 
-METRICS = {"concurrency": "governed_requests_in_flight", "rps": "governed_requests_per_second"}
+METRICS = {"concurrency": rt.METRIC_IN_FLIGHT, "rps": rt.METRIC_RATE}
 QUERIES = {
-    "concurrency": 'sum(governed_requests_in_flight{{namespace="{namespace}",name="{name}"}})',
-    "rps": 'sum(rate(governed_requests_total{{namespace="{namespace}",name="{name}"}}[1m]))',
+    "concurrency": f'sum({rt.METRIC_IN_FLIGHT}{{namespace="{{namespace}}",name="{{name}}"}})',
+    "rps": f'sum(rate({rt.METRIC_REQUESTS}{{namespace="{{namespace}}",name="{{name}}"}}[1m]))',
 }
+NEVER = "1000000"
+"""Threshold of a trigger that only wakes: it never asks for a second replica."""
 
 
 def automatic(predictor: Predictor) -> bool:
@@ -20,6 +23,31 @@ def by_keda(subject: Subject) -> bool:
     predictor = subject.model.spec.predictor
     available = subject.capabilities.keda and bool(subject.settings.prometheus)
     return automatic(predictor) and available and predictor.scale_metric in QUERIES
+
+
+def cannot_wake(subject: Subject) -> str | None:
+    """Why a model scaled to zero would never serve again: pods that don't run report no request."""
+    predictor = subject.model.spec.predictor
+    if predictor.min_replicas > 0:
+        return None
+    missing = [
+        what
+        for there, what in (
+            (subject.capabilities.keda, "KEDA"),
+            (subject.settings.prometheus, "Prometheus URL (chart value prometheusUrl)"),
+            (
+                subject.settings.activation_query,
+                "query of requests that wait at the gateway (chart value activationQuery)",
+            ),
+        )
+        if not there
+    ]
+    if not missing:
+        return None
+    return (
+        f"spec.predictor.minReplicas: 0 needs KEDA and something that wakes the model, found no {' and no '.join(missing)}; "
+        "set minReplicas to 1 or more, or have the operator's installation provide it"
+    )
 
 
 def horizontal_pod_autoscaler(subject: Subject) -> Manifest | None:
@@ -55,16 +83,9 @@ def scaled_object(subject: Subject) -> Manifest | None:
     if not by_keda(subject):
         return None
     predictor = subject.model.spec.predictor
-    query = QUERIES[predictor.scale_metric].format(namespace=subject.namespace, name=subject.name)
-    trigger = {
-        "type": "prometheus",
-        "metricType": "AverageValue",
-        "metadata": {
-            "serverAddress": subject.settings.prometheus,
-            "query": query,
-            "threshold": str(predictor.scale_target),
-        },
-    }
+    triggers = [_trigger(subject, QUERIES[predictor.scale_metric], str(predictor.scale_target))]
+    if predictor.min_replicas == 0 and subject.settings.activation_query:
+        triggers.append(_trigger(subject, subject.settings.activation_query, NEVER, activationThreshold="0"))
     return manifest(
         "keda.sh/v1alpha1",
         "ScaledObject",
@@ -75,6 +96,13 @@ def scaled_object(subject: Subject) -> Manifest | None:
             "scaleTargetRef": {"name": deployment_name(subject.name)},
             "minReplicaCount": predictor.min_replicas,
             "maxReplicaCount": predictor.max_replicas,
-            "triggers": [trigger],
+            "triggers": triggers,
         },
     )
+
+
+def _trigger(subject: Subject, query: str, threshold: str, **more: str) -> Manifest:
+    """``{namespace}`` and ``{name}`` in a query are the model's; other braces are PromQL's."""
+    query = query.replace("{namespace}", subject.namespace).replace("{name}", subject.name)
+    metadata = {"serverAddress": subject.settings.prometheus, "query": query, "threshold": threshold, **more}
+    return {"type": "prometheus", "metricType": "AverageValue", "metadata": metadata}

@@ -29,7 +29,13 @@ def identity() -> list[Manifest]:
         downward(rt.NAMESPACE, "metadata.namespace"),
         downward(rt.POD_NAME, "metadata.name"),
         variable("TMPDIR", "/tmp"),
+        *one_thread(),
     ]
+
+
+def one_thread() -> list[Manifest]:
+    """BLAS and OpenMP start a thread per core of the node otherwise, which costs many times the CPU that small matrices need."""
+    return [variable("OMP_NUM_THREADS", 1), variable("OPENBLAS_NUM_THREADS", 1)]
 
 
 def model_spec() -> list[Manifest]:

@@ -1,7 +1,7 @@
 """The inference Deployment: fetch → auditor (sidecar) → server, explainer, optional runtime."""
 
 from governed_api import runtime as rt
-from governed_api.model import Runtime
+from governed_api.model import GovernedModelSpec, Runtime
 from governed_api.names import LABEL_COMPONENT, LABEL_MODEL, LABEL_REVISION, component
 from governed_operator.decision import Revision
 from governed_operator.desired import environment as env
@@ -153,6 +153,12 @@ def auditor_container(subject: Subject, revision: Revision, track: str) -> Manif
     )
 
 
+def serves_grpc(spec: GovernedModelSpec) -> bool:
+    """The Open Inference Protocol has a gRPC side, OpenAI's has none."""
+    runtime = spec.predictor.model.runtime
+    return runtime is None or runtime.protocol == "v2"
+
+
 def server_container(subject: Subject, revision: Revision, track: str) -> Manifest:
     spec = revision.model.spec
     variables = [
@@ -160,6 +166,10 @@ def server_container(subject: Subject, revision: Revision, track: str) -> Manife
         env.variable(rt.INTERNAL_PORT, rt.PORT_INTERNAL),
         env.variable(rt.AUDITOR_URL, env.loopback(rt.PORT_AUDITOR)),
     ]
+    ports = [{"name": "http", "containerPort": rt.PORT_HTTP, "protocol": "TCP"}]
+    if serves_grpc(spec):
+        variables.append(env.variable(rt.GRPC_PORT, rt.PORT_GRPC))
+        ports.append({"name": "grpc", "containerPort": rt.PORT_GRPC, "protocol": "TCP"})
     if spec.explainer:
         variables.append(env.variable(rt.EXPLAINER_URL, env.loopback(rt.PORT_EXPLAINER)))
     if spec.predictor.model.runtime:
@@ -170,7 +180,7 @@ def server_container(subject: Subject, revision: Revision, track: str) -> Manife
         pod.python_module("governed_serving.server"),
         subject.settings.pull_policy,
         env=variables,
-        ports=[{"name": "http", "containerPort": rt.PORT_HTTP, "protocol": "TCP"}],
+        ports=ports,
         **pod.probes("http"),
         lifecycle={"preStop": {"sleep": {"seconds": ENDPOINT_DELAY}}},
         resources=pod.resources(spec.predictor.model.resources, "100m", "256Mi"),

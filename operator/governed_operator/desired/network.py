@@ -4,6 +4,7 @@ from urllib.parse import urlsplit
 
 from governed_api import runtime as rt
 from governed_api.names import ARCHIVE, LABEL_COMPONENT, LABEL_MODEL, PART_OF
+from governed_operator.desired.inference import serves_grpc
 from governed_operator.desired.manifest import Manifest, Subject, manifest, shared
 from governed_operator.settings import Settings
 
@@ -52,7 +53,7 @@ def model_policy(subject: Subject) -> Manifest:
             "podSelector": {"matchLabels": {LABEL_MODEL: subject.name}},
             "policyTypes": ["Ingress", "Egress"],
             "ingress": [
-                {"ports": _ports(rt.PORT_HTTP)},
+                {"ports": _ports(rt.PORT_HTTP, *([rt.PORT_GRPC] if serves_grpc(subject.model.spec) else []))},
                 *_scrape(subject.settings, rt.PORT_EXPLAINER, rt.PORT_AUDITOR),
             ],
             "egress": egress,

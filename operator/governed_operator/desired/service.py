@@ -2,7 +2,7 @@
 
 from governed_api import runtime as rt
 from governed_api.names import component
-from governed_operator.desired.inference import selector
+from governed_operator.desired.inference import selector, serves_grpc
 from governed_operator.desired.manifest import Manifest, Subject, manifest
 from governed_operator.desired.track import CANARY, STABLE
 
@@ -17,16 +17,17 @@ def service_url(subject: Subject) -> str:
 
 
 def service(subject: Subject, track: str | None = None) -> Manifest:
+    ports: list[Manifest] = [{"name": "http", "port": rt.PORT_HTTP, "targetPort": "http", "protocol": "TCP"}]
+    if serves_grpc(subject.model.spec):
+        own = {"name": "grpc", "port": rt.PORT_GRPC, "targetPort": "grpc", "protocol": "TCP"}
+        ports.append({**own, "appProtocol": "kubernetes.io/h2c"})
     return manifest(
         "v1",
         "Service",
         service_name(subject.name, track),
         subject,
         "predictor",
-        spec={
-            "selector": selector(subject, track),
-            "ports": [{"name": "http", "port": rt.PORT_HTTP, "targetPort": "http", "protocol": "TCP"}],
-        },
+        spec={"selector": selector(subject, track), "ports": ports},
     )
 
 

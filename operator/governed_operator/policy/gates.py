@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from governed_api import conditions as c
 from governed_operator.decision import Violation
+from governed_operator.desired.autoscaling import cannot_wake
 from governed_operator.desired.trainer import job_name
 from governed_operator.observed import Observed
 from governed_operator.policy.revisions import servers
@@ -50,6 +51,11 @@ def source_is_local(obs: Observed) -> Violation | None:
             )
             return Violation(c.READY, "SourceNotReachable", message, blocking=True)
     return None
+
+
+def scaled_to_zero_for_ever(obs: Observed) -> Violation | None:
+    problem = cannot_wake(obs.subject)
+    return Violation(c.READY, "ScaleToZeroUnavailable", problem, blocking=True) if problem else None
 
 
 def report_not_readable(obs: Observed) -> Violation | None:
@@ -110,6 +116,7 @@ GATES: tuple[Gate, ...] = (
     storage_class_not_encrypted,
     source_claim_missing,
     source_is_local,
+    scaled_to_zero_for_ever,
     report_not_readable,
     training_failed,
     training_pod_stuck,

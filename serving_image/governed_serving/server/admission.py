@@ -26,6 +26,7 @@ class Admission:
         self._not_ready, self._metrics, self.quota = not_ready, metrics, quota
         self._max = max_concurrent
         self.open = 0
+        metrics.gauges["requests_in_flight"] = ("Admitted and not answered.", lambda: float(self.open))
         self.immediate = quota is None or quota.immediate
         self.counts_tokens = quota is not None and quota.limits_tokens
 

@@ -76,8 +76,7 @@ class DataPlane:
         self._emptied = asyncio.Event()
         self._sweeper: asyncio.TimerHandle | None = None
         self._internal_rows = 256
-        metrics.gauges["in_flight_requests"] = ("Admitted and not answered.", lambda: float(len(self._open)))
-        metrics.gauges["waiting_requests"] = ("Waiting for the predictor.", lambda: float(self._lane.waiting))
+        metrics.gauges["requests_waiting"] = ("Waiting for the predictor.", lambda: float(self._lane.waiting))
 
     def submit(
         self, request: InferRequest, done: Callable[[InferResponse | ServerError], None], *, keep_masked: bool = False

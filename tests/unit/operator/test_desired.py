@@ -78,7 +78,33 @@ def test_replicas_belong_to_the_autoscaler() -> None:
 def test_keda_replaces_the_hpa_only_where_it_is_present() -> None:
     assert [len(named("foreign-runtime", k)) for k in ("HorizontalPodAutoscaler", "ScaledObject")] == [1, 0]
     assert [len(named("neighbours-present", k)) for k in ("HorizontalPodAutoscaler", "ScaledObject")] == [0, 1]
-    assert named("neighbours-present", "ScaledObject")[0]["spec"]["minReplicaCount"] == 0
+    scaled = named("neighbours-present", "ScaledObject")[0]["spec"]
+    assert scaled["minReplicaCount"] == 0
+    load, wake = (t["metadata"] for t in scaled["triggers"])
+    assert (load["threshold"], wake["activationThreshold"]) == ("8", "0")
+    assert wake["query"] == 'sum(rate(envoy_http_rq_total{route="assistants/chat"}[1m]))'
+
+
+def test_grpc_has_a_port_of_the_service_where_the_protocol_has_it() -> None:
+    def ports(case: str) -> tuple[list[str], list[str], str | None]:
+        (service,) = [s for s in named(case, "Service") if s["spec"].get("clusterIP") != "None"][-1:]
+        (deployment,) = named(case, "Deployment")
+        server = next(c for c in deployment["spec"]["template"]["spec"]["containers"] if c["name"] == "server")
+        environment = {e["name"]: e.get("value") for e in server["env"]}
+        names = [p["name"] for p in service["spec"]["ports"]], [p["name"] for p in server["ports"]]
+        return *names, environment.get(rt.GRPC_PORT)
+
+    assert ports("trained-full") == (["http", "grpc"], ["http", "grpc"], "8081")
+    assert ports("neighbours-present") == (["http"], ["http"], None)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_no_process_starts_a_thread_per_core_of_the_node(case: str) -> None:
+    for pod in pods(CASES[case]):
+        for container in (*pod.get("initContainers", []), *pod["containers"]):
+            if container["name"] != "runtime":
+                environment = {e["name"]: e.get("value") for e in container["env"]}
+                assert (environment["OPENBLAS_NUM_THREADS"], environment["OMP_NUM_THREADS"]) == ("1", "1")
 
 
 def test_compute_quota_reaches_every_pod_of_the_model() -> None:
@@ -124,6 +150,6 @@ def test_a_foreign_runtime_gets_no_key_and_no_spool() -> None:
 def test_network_policies_open_the_clients_port_alone() -> None:
     (model,) = [p for p in named("trained-full", "NetworkPolicy") if p["metadata"]["name"] == "credit"]
     assert model["spec"]["policyTypes"] == ["Ingress", "Egress"]
-    assert model["spec"]["ingress"] == [{"ports": [{"port": 8080, "protocol": "TCP"}]}]
+    assert model["spec"]["ingress"] == [{"ports": [{"port": p, "protocol": "TCP"} for p in (8080, 8081)]}]
     ports = [p["port"] for rule in model["spec"]["egress"] for p in rule["ports"]]
     assert ports == [53, 53, 8090, 443, 6443, 6380]

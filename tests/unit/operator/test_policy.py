@@ -34,6 +34,7 @@ from governed_operator.observed import Observed, Outside
 from governed_operator.policy.decide import decide
 from governed_operator.policy.revisions import departed
 from governed_operator.reconcile import spared
+from governed_operator.settings import Capabilities, Settings
 from governed_operator.status import significant, status_of
 
 JOB = job_name(Subject(resolved(TRAINED)))
@@ -361,6 +362,35 @@ def test_latencies_of_replicas_add_up() -> None:
     assert interval[0] < drawn[2000] < interval[1] < 1.1 * interval[0]
     assert quantile([], 0.5) is None
     assert median_interval(latencies(0.01, 5)) is None
+
+
+WAKE = {"prometheus": "http://prometheus:9090", "activation_query": "sum(waiting)"}
+SLEEPY = {"predictor": {**IMPORTED["predictor"], "minReplicas": 0, "maxReplicas": 3, "scaleMetric": "rps"}}
+
+
+@pytest.mark.parametrize(
+    ("keda", "settings", "missing"),
+    [
+        (False, WAKE, "found no KEDA;"),
+        (True, {}, "found no Prometheus URL (chart value prometheusUrl) and no query"),
+        (True, WAKE, None),
+    ],
+)
+def test_scale_to_zero_is_refused_where_nothing_could_wake_the_model(
+    keda: bool, settings: dict[str, str], missing: str | None
+) -> None:
+    revision = Revision.of(resolved(SLEEPY), DIGEST).name
+    asleep = child("Deployment", "m-predictor", workload(revision, wanted=0, replicas=0, updated=0, available=0))
+    subject = Subject(resolved(SLEEPY), uid="u", settings=Settings(**settings), capabilities=Capabilities(keda=keda))
+    obs = observed(SLEEPY, asleep, subject=subject)
+    status, reason, message = condition(obs, "Ready")
+    if missing is None:
+        assert (status, reason) == ("True", "Serving")
+        assert condition(obs, "ModelVerified")[:2] == ("True", "ScaledToZero")
+    else:
+        assert (status, reason) == ("False", "ScaleToZeroUnavailable")
+        assert missing in message
+        assert decide(obs).stable is None
 
 
 def test_scaling_out_does_not_unready_but_a_rollout_and_too_few_replicas_do() -> None:
