@@ -19,6 +19,10 @@ BIAS_WITHIN_THRESHOLDS = "BiasWithinThresholds"
 MODEL_VERIFIED = "ModelVerified"
 TRAINING_SUCCEEDED = "TrainingSucceeded"
 DEGRADED = "Degraded"
+RECONCILING = "Reconciling"
+"""kstatus: work is under way that time alone will finish. Present only while True."""
+STALLED = "Stalled"
+"""kstatus: nothing gets better until a person acts. Present only while True."""
 
 TYPES = (
     READY,
@@ -32,6 +36,8 @@ TYPES = (
     MODEL_VERIFIED,
     TRAINING_SUCCEEDED,
     DEGRADED,
+    RECONCILING,
+    STALLED,
 )
 
 Truth = Literal["True", "False", "Unknown"]

@@ -25,6 +25,9 @@ KEEP = (
 
 SCALE_PATH = ".spec.predictor.minReplicas"
 
+UNOBSERVED: Schema = {"default": {"observedGeneration": -1}}
+"""Until the operator has looked, a model without any status would count as done (kstatus: no conditions, Current)."""
+
 NAME_RULE = Rule(
     f"self.metadata.name.size() <= {MAX_MODEL_NAME} && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')",
     f"metadata.name must be a DNS label of at most {MAX_MODEL_NAME} characters that starts with a letter: names of owned objects derive from it",
@@ -160,7 +163,7 @@ def model_crd() -> Schema:
             "schema": {
                 "openAPIV3Schema": _root(
                     "A model service that answers for itself: what the model is, and which rules it serves under.",
-                    {"spec": structural(GovernedModelSpec), "status": structural(GovernedModelStatus)},
+                    {"spec": structural(GovernedModelSpec), "status": structural(GovernedModelStatus) | UNOBSERVED},
                     ["spec"],
                     [NAME_RULE],
                 )

@@ -57,6 +57,8 @@ class Violation:
     status: Truth = "False"
     blocking: bool = False
     """Nothing new may be made until it is gone; what serves goes on."""
+    stalled: bool = False
+    """It stays until a person acts; otherwise time, or an object that is still to come, may mend it."""
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,9 @@ STUCK = frozenset(
     }
 )
 
+FINAL = frozenset({"CrashLoopBackOff", "InvalidImageName", "OOMKilled", "ProgressDeadlineExceeded"})
+"""Problems that kstatus calls failed: waiting mends none of them. An image, a node or a Secret may still come."""
+
 
 class Problem(NamedTuple):
     """Why a pod doesn't run."""

@@ -80,6 +80,7 @@ def conditions(obs: Observed, decision: Decision) -> list[Condition]:
         if violation.condition != c.READY:
             states[violation.condition] = (violation.status, violation.reason, violation.message)
     states[c.READY] = _ready(states, obs, decision)
+    states |= _standing(states, decision)
     out: list[Condition] = list(obs.status.conditions)
     for kind in c.TYPES:
         state = states.get(kind)
@@ -207,6 +208,24 @@ def _ready(states: dict[str, State | None], obs: Observed, decision: Decision) -
         if state is not None and state[0] != "True" and not excused:
             return "False", state[1], state[2]
     return "True", "Serving", ""
+
+
+def _standing(states: dict[str, State | None], decision: Decision) -> dict[str, State | None]:
+    """kstatus' two conditions (sigs.k8s.io/cli-utils): at most one is True, none when all is done or suspended."""
+    out: dict[str, State | None] = {c.RECONCILING: None, c.STALLED: None}
+    stuck = next((v for v in decision.violations if v.stalled), None)
+    if decision.stopped:
+        return out
+    if stuck:
+        return out | {c.STALLED: ("True", stuck.reason, stuck.message)}
+    for kind in (c.READY, c.TRAINING_SUCCEEDED):  # a model in service may be trained anew
+        state = states.get(kind)
+        if state is not None and state[0] != "True":
+            return out | {c.RECONCILING: ("True", state[1], state[2])}
+    if decision.canary:
+        share = f"revision {decision.canary.name} is on trial with {decision.canary.percent} % of the traffic"
+        return out | {c.RECONCILING: ("True", "CanaryTrial", share)}
+    return out
 
 
 NOISE = ("ledger", "bias")

@@ -46,8 +46,11 @@ def common_labels(component: str) -> dict[str, str]:
     }
 
 
-def model_labels(subject: Subject, component: str) -> dict[str, str]:
-    return {"app.kubernetes.io/instance": subject.name, **common_labels(component), LABEL_MODEL: subject.name}
+def model_labels(subject: Subject, component: str, *, owned: bool = True) -> dict[str, str]:
+    """Without an owner no instance label: Argo CD's label tracking would take the object for one of an application
+    that bears the model's name, and prune it (gitops-engine: managed = tracking label and no owner reference)."""
+    instance = {"app.kubernetes.io/instance": subject.name} if owned else {}
+    return {**instance, **common_labels(component), LABEL_MODEL: subject.name}
 
 
 def owner(subject: Subject) -> list[Manifest]:
@@ -77,7 +80,8 @@ def manifest(
     **body: Any,
 ) -> Manifest:
     """A namespaced object of the model; ``owned=False`` for what must outlive it."""
-    metadata: Manifest = {"name": name, "namespace": subject.namespace, "labels": model_labels(subject, component)}
+    labels = model_labels(subject, component, owned=owned)
+    metadata: Manifest = {"name": name, "namespace": subject.namespace, "labels": labels}
     if annotations:
         metadata["annotations"] = annotations
     owners = owner(subject) if owned else []

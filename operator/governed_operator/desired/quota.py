@@ -10,7 +10,7 @@ def priority_class(subject: Subject) -> Manifest | None:
     """Cluster-scoped, so never owned: the operator removes it with the model."""
     if not subject.model.spec.quota.compute:
         return None
-    labels = {**model_labels(subject, "quota"), "governedmodels.io/namespace": subject.namespace}
+    labels = {**model_labels(subject, "quota", owned=False), "governedmodels.io/namespace": subject.namespace}
     return {
         "apiVersion": "scheduling.k8s.io/v1",
         "kind": "PriorityClass",

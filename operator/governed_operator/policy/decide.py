@@ -53,7 +53,7 @@ def _trial(obs: Observed, target: Revision, trial: RevisionStatus, found: tuple[
     judgement = judge(obs, trial)
     if judgement.verdict == "reject":
         message = f"revision {target.name} was rolled back at {trial.percent} %: {judgement.message}"
-        violation = Violation(c.DEGRADED, f"Canary{judgement.reason}", message, "True")
+        violation = Violation(c.DEGRADED, f"Canary{judgement.reason}", message, "True", stalled=True)
         return Decision(held=True, rejected=target.name, violations=(*found, violation))
     if judgement.verdict == "advance":
         later = [s for s in obs.model.spec.lifecycle.rollout.steps if s > trial.percent]
@@ -61,7 +61,7 @@ def _trial(obs: Observed, target: Revision, trial: RevisionStatus, found: tuple[
             return Decision(stable=target.at(100, timestamp(obs)), violations=found)
         return Decision(held=True, canary=target.at(later[0], timestamp(obs)), violations=found)
     if judgement.verdict == "hold":
-        found = (*found, Violation(c.DEGRADED, judgement.reason, judgement.message, "True"))
+        found = (*found, Violation(c.DEGRADED, judgement.reason, judgement.message, "True", stalled=True))
     canary = target.at(trial.percent, trial.since)
     return Decision(held=True, canary=canary, violations=found, again_in=judgement.again_in)
 
@@ -69,7 +69,7 @@ def _trial(obs: Observed, target: Revision, trial: RevisionStatus, found: tuple[
 def _still_rejected(obs: Observed) -> tuple[Violation, ...]:
     """The reason given when it was rejected stays until another revision comes."""
     old = next((x for x in obs.status.conditions if x.type == c.DEGRADED and x.reason.startswith("Canary")), None)
-    return (Violation(c.DEGRADED, old.reason, old.message, "True"),) if old else ()
+    return (Violation(c.DEGRADED, old.reason, old.message, "True", stalled=True),) if old else ()
 
 
 def timestamp(obs: Observed) -> str:

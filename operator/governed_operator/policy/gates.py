@@ -6,6 +6,7 @@ from governed_api import conditions as c
 from governed_operator.decision import Violation
 from governed_operator.desired.autoscaling import cannot_wake
 from governed_operator.desired.trainer import job_name
+from governed_operator.facts import FINAL, Problem
 from governed_operator.observed import Observed
 from governed_operator.policy.revisions import servers
 
@@ -25,12 +26,14 @@ def kek_lost(obs: Observed) -> Violation | None:
     if ref or not sealed or ("Secret", f"{obs.subject.name}-kek") in obs.children:
         return None
     message = f"Secret {obs.subject.name}-kek is gone: restore it from a backup; without it artefact and journal can't be read"
-    return Violation(c.ENCRYPTION_READY, KEY_LOST, message, blocking=True)
+    return Violation(c.ENCRYPTION_READY, KEY_LOST, message, blocking=True, stalled=True)
 
 
 def storage_class_not_encrypted(obs: Observed) -> Violation | None:
     problem = obs.outside.unencrypted_class
-    return Violation(c.ENCRYPTION_READY, "StorageClassNotEncrypted", problem, blocking=True) if problem else None
+    if not problem:
+        return None
+    return Violation(c.ENCRYPTION_READY, "StorageClassNotEncrypted", problem, blocking=True, stalled=True)
 
 
 def source_claim_missing(obs: Observed) -> Violation | None:
@@ -49,7 +52,7 @@ def source_is_local(obs: Observed) -> Violation | None:
             message = (
                 f"{name}: {uri} works with governed run only: put the file on a volume and name it pvc://claim/path"
             )
-            return Violation(c.READY, "SourceNotReachable", message, blocking=True)
+            return Violation(c.READY, "SourceNotReachable", message, blocking=True, stalled=True)
     return None
 
 
@@ -71,33 +74,36 @@ def training_failed(obs: Observed) -> Violation | None:
     said = trainer.message if trainer and answers and trainer.phase == "Failed" else ""
     if child and child.facts.failure:
         failure = child.facts.failure
-        return Violation(c.TRAINING_SUCCEEDED, failure.reason, said or failure.message)
+        return Violation(c.TRAINING_SUCCEEDED, failure.reason, said or failure.message, stalled=True)
     return None
 
 
 def training_pod_stuck(obs: Observed) -> Violation | None:
     for pod in obs.pods("trainer"):
         if pod.problem:
-            return Violation(c.TRAINING_SUCCEEDED, pod.problem.reason, pod.problem.message)
+            return _stuck(c.TRAINING_SUCCEEDED, pod.problem)
     return None
 
 
 def archive_pod_stuck(obs: Observed) -> Violation | None:
     for child in obs.shared.values():
         if child.kind == "Pod" and child.facts.problem:
-            return Violation(c.ARCHIVE_READY, child.facts.problem.reason, child.facts.problem.message)
+            return _stuck(c.ARCHIVE_READY, child.facts.problem)
     return None
 
 
 def predictor_pod_stuck(obs: Observed) -> Violation | None:
     """Any pod that is meant to serve: a service that limps is not Ready."""
-    for pod in obs.pods("predictor", "stable"):
-        if pod.problem:
-            return Violation(c.PREDICTOR_READY, pod.problem.reason, pod.problem.message)
     workload = obs.workload()
-    if workload and workload.problem:
-        return Violation(c.PREDICTOR_READY, workload.problem.reason, workload.problem.message)
-    return None
+    late = workload.problem if workload else None
+    problem = next((p.problem for p in obs.pods("predictor", "stable") if p.problem), late)
+    if problem is None:
+        return None
+    return _stuck(c.PREDICTOR_READY, problem, overdue=late is not None and late.reason in FINAL)
+
+
+def _stuck(condition: str, problem: Problem, overdue: bool = False) -> Violation:
+    return Violation(condition, problem.reason, problem.message, stalled=overdue or problem.reason in FINAL)
 
 
 def artefact_refused(obs: Observed) -> Violation | None:
@@ -106,7 +112,7 @@ def artefact_refused(obs: Observed) -> Violation | None:
     for server in servers(obs, workload.revision if workload else None):
         if server.verified is False:
             message = server.message or "the artefact differs from its digest"
-            return Violation(c.MODEL_VERIFIED, "DigestMismatch", message)
+            return Violation(c.MODEL_VERIFIED, "DigestMismatch", message, stalled=True)
     return None
 
 

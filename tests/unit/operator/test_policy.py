@@ -404,3 +404,63 @@ def test_scaling_out_does_not_unready_but_a_rollout_and_too_few_replicas_do() ->
     assert ready(wanted=5, replicas=5, updated=5, available=2) == "True"
     assert ready(wanted=5, replicas=5, updated=5, available=1) == "False"
     assert ready(wanted=2, replicas=3, updated=1, available=2) == "False"
+
+
+VERIFIED: dict[str, Any] = {"old": {"server": {"q": {"verified": True}}}}
+PULL = Problem("ImagePullBackOff", "container server of pod p: no such image")
+LATE = Problem("ProgressDeadlineExceeded", "no progress in 300 s")
+
+
+def pulling(problem: Problem | None = None) -> Observed:
+    deployment = child("Deployment", "m-predictor", workload("r", available=0, problem=problem))
+    return observed(IMPORTED, deployment, child("Pod", "p", pod(PULL)))
+
+
+STANDING: dict[str, tuple[Observed, str | None, str]] = {
+    "serves": (serving(), None, ""),
+    "is suspended": (serving({**IMPORTED, "suspend": True}), None, ""),
+    "is trained": (observed(TRAINED), "Reconciling", "Training"),
+    "is trained anew": (
+        observed(
+            TRAINED,
+            child("Deployment", "m-predictor", workload("old")),
+            child("Pod", "p", pod()),
+            report=report(revisions=VERIFIED),
+        ),
+        "Reconciling",
+        "Training",
+    ),
+    "could not be trained": (
+        observed(TRAINED, child("Job", JOB, JobFacts(False, Problem("BackoffLimitExceeded", "x"), False))),
+        "Stalled",
+        "BackoffLimitExceeded",
+    ),
+    "crashes": (replace(serving(), children=dict([child("Pod", "p", pod(CRASH))])), "Stalled", "CrashLoopBackOff"),
+    "waits for its image": (pulling(), "Reconciling", "ImagePullBackOff"),
+    "has waited too long": (pulling(LATE), "Stalled", "ImagePullBackOff"),
+    "waits for a Secret": (replace(serving(), outside=Outside(missing_secret="k")), "Reconciling", "SecretNotFound"),
+    "is under trial": (
+        replace(CANARY["goes on"][0], report=report(revisions={**VERIFIED, TARGET: GOOD})),
+        "Reconciling",
+        "CanaryTrial",
+    ),
+    "was rolled back": (CANARY["is biased"][0], "Stalled", "CanaryBiasBeyondThreshold"),
+    "has been promoted": (CANARY["is promoted after the last step"][0], "Reconciling", "RollingOut"),
+    "is not what it should be": (
+        replace(serving(), **PROBLEMS["tampered"][0]),
+        "Stalled",
+        "DigestMismatch",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", STANDING)
+def test_kstatus_conditions_stand_only_while_true(name: str) -> None:
+    obs, kind, reason = STANDING[name]
+    status = status_of(obs, decide(obs))
+    assert [(c.type, c.status, c.reason) for c in status.conditions if c.type in ("Reconciling", "Stalled")] == (
+        [(kind, "True", reason)] if kind else []
+    )
+    good = serving()
+    after = status_of(replace(good, status=status), decide(good))
+    assert not {"Reconciling", "Stalled"} & {c.type for c in after.conditions}
