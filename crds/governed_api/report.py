@@ -117,10 +117,12 @@ class ServerReport(ReportPart):
 
 
 class PodVerdict(ReportPart):
-    """Written by the auditor of one serving pod: the head of its verdict."""
+    """Written by the auditor of one serving pod: the head of its verdict, over what all pods of the revision counted."""
 
     verdict: Literal["Pass", "Fail", "Unknown"] = "Unknown"
-    """Over the predictions of this pod."""
+    """Over all replicas' predictions, as far as this pod has heard of them."""
+    in_force: str = ""
+    """Action that the alarm demands: with hysteresis, and None when a person has acknowledged it; empty: not told."""
     summary: str = ""
     """Worst metric with its interval."""
     samples: int = 0

@@ -7,6 +7,7 @@ from typing import Literal
 from governed_api.latency import median_interval
 from governed_api.model import RevisionStatus
 from governed_api.quantities import seconds
+from governed_api.report import PodVerdict
 from governed_operator.desired.track import CANARY
 from governed_operator.observed import Observed
 from governed_operator.policy.revisions import Served, served, verdict
@@ -77,13 +78,18 @@ def _bias(obs: Observed, trial: RevisionStatus) -> Judgement | None:
         return None
     found = verdict(obs, trial.name)
     summary = found.summary if found else ""
-    if found and found.verdict == "Fail":
+    if found and _in_force(found):
         if bias.action == "Rollback":
             return Judgement("reject", "BiasBeyondThreshold", summary)
         return Judgement("hold", "PromotionBlocked", f"bias verdict failed: {summary}")
-    if not found or found.verdict != "Pass":
+    if not found or found.verdict == "Unknown":
         return Judgement("wait", "BiasUnknown", f"no bias verdict yet: {summary or 'too few samples'}")
     return None
+
+
+def _in_force(found: PodVerdict) -> bool:
+    """A failed verdict demands its action until it has passed long enough, or a person has acknowledged the alarm."""
+    return found.in_force not in ("", "None") or (found.in_force == "" and found.verdict == "Fail")
 
 
 def _unmeasured(obs: Observed, trial: RevisionStatus) -> Judgement | None:

@@ -44,18 +44,14 @@ def served(obs: Observed, revision: str | None) -> Served:
 
 
 def verdict(obs: Observed, revision: str | None) -> PodVerdict | None:
-    """The bias verdict over a revision's pods, each of which judges what it served; None before any spoke.
+    """The bias verdict over a revision; None before any pod spoke.
 
-    One that fails makes it Fail, whatever the others say; else one that passes makes it Pass. The summary is that of the
-    pod with the most samples among those that decide.
+    Every pod judges what all of them counted, as far as it has heard: that of the most samples knows most. Where two know as
+    much, the worse counts.
     """
     found = list(_revision(obs, revision).auditor.values())
-    if not found:
-        return None
-    verdicts = {v.verdict for v in found}
-    overall = next(v for v in ("Fail", "Pass", "Unknown") if v in verdicts)
-    decisive = max((v for v in found if v.verdict == overall), key=lambda v: v.samples)
-    return decisive.model_copy(update={"samples": sum(v.samples for v in found)})
+    worst = ("Pass", "Unknown", "Fail")
+    return max(found, key=lambda v: (v.samples, worst.index(v.verdict)), default=None)
 
 
 def departed(obs: Observed) -> tuple[dict[str, Any], float | None]:

@@ -178,6 +178,10 @@ class ArchiveClient:
         """Set a JSON pointer of this model; its history stays in the ledger."""
         self._ask("PUT", f"/v1/refs/{self._me()}/{name}", content=msgspec.json.encode(value, order="deterministic"))
 
+    def refs(self) -> list[str]:
+        """Names of this model's JSON pointers, sorted."""
+        return list(self._ask("GET", f"/v1/refs/{self._me()}").json()["refs"])
+
     def keysets(self) -> "ArchiveKeysetStore":
         """The keyring's store, kept in the archive."""
         return ArchiveKeysetStore(self)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from governed_serving.auditor.cells import Cells, CodedColumn, Key
+from governed_serving.auditor.cells import UNKNOWN, Cells, CodedColumn, Key
 
 __all__ = ["MAX_BUCKETS", "Window"]
 
@@ -51,6 +51,15 @@ class Window:
         """A late label of a row; False when its part has left the window."""
         cells = self.buckets.get(bucket)
         return cells is not None and cells.relabel(key, outcome, label)
+
+    def correct(self, bucket: int, key: Key, outcome: int, label: int, *, back: bool = False) -> None:
+        """A late label of a row that another replica counted as unlabelled: the difference, which adds up with that one's counts.
+
+        ``back``: a label that is taken back.
+        """
+        change = np.zeros((2, 3), np.int64)
+        change[outcome, UNKNOWN], change[outcome, label] = -1, 1
+        self._cells(bucket, 0).put(key, -change if back else change)
 
     def total(self) -> Cells:
         """Counts of the whole window."""

@@ -16,7 +16,7 @@ from governed_serving.journal.errors import JournalDamaged
 from governed_serving.journal.format import Header, RawFrame, frames_in, parse_header
 from governed_serving.records import Frame
 
-__all__ = ["Chunk", "open_chunk", "pack_chunk"]
+__all__ = ["Chunk", "chunk_identity", "open_chunk", "pack_chunk"]
 
 _SEQ = struct.Struct(">Q")
 
@@ -48,6 +48,14 @@ def pack_chunk(frames: Sequence[RawFrame]) -> Chunk:
     first, last = frames[0], frames[-1]
     parts = [JOURNAL_CHUNK, first.header.pack(), first.previous, _SEQ.pack(first.seq)]
     return Chunk(first.header, first.seq, last.seq, last.tag, b"".join(parts + [f.raw for f in frames]), records)
+
+
+def chunk_identity(data: bytes) -> str:
+    """Which stream a chunk was cut from, as :attr:`Chunk.identity`; its header is public. Raises Tampered."""
+    parsed = parse_header(data[len(JOURNAL_CHUNK) :], "chunk") if data.startswith(JOURNAL_CHUNK) else None
+    if parsed is None:
+        raise Tampered(f"expected a journal chunk, found {len(data)} bytes that begin otherwise")
+    return f"{parsed[0].stream}.{parsed[0].identity}"
 
 
 def open_chunk(data: bytes, cipher: SegmentCipher) -> Iterator[tuple[int, Frame]]:

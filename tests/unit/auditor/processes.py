@@ -65,6 +65,7 @@ class Site:
         self.archive_port, self.port = free_port(), free_port()
         self.archive_url = f"http://127.0.0.1:{self.archive_port}"
         self.url = f"http://127.0.0.1:{self.port}"
+        self._urls = {"pod": self.url}
         self.children: dict[str, subprocess.Popen[str]] = {}
 
     def start_archive(self) -> None:
@@ -77,22 +78,31 @@ class Site:
         }
         self._start("archive", ["governed_serving.archive", "serve", "--host", "127.0.0.1"], own, self.archive_url)
 
-    def start_auditor(self) -> None:
+    def start_auditor(self, pod: str = "pod", revision: str = "r1", **more: str) -> None:
+        """One replica; every pod has its own spool and port, ``pod`` those of the site."""
         own = {
             "GOVERNED_SPEC": str(self.root / "spec.json"),
             "GOVERNED_KEK_FILE": str(self.root / "model-kek"),
-            "GOVERNED_SPOOL_DIR": str(self.spool),
+            "GOVERNED_SPOOL_DIR": str(self.spool_of(pod)),
             "GOVERNED_MODEL_DIR": str(self.root / "model"),
             "GOVERNED_ARCHIVE_URL": self.archive_url,
             "GOVERNED_ARCHIVE_TOKEN_FILE": str(self.root / "token"),
-            "GOVERNED_HTTP_PORT": str(self.port),
+            "GOVERNED_HTTP_PORT": self.url_of(pod).rpartition(":")[2],
             "GOVERNED_HOST": "127.0.0.1",
-            "GOVERNED_POD_NAME": "pod",
+            "GOVERNED_POD_NAME": pod,
             "GOVERNED_NAMESPACE": "default",
-            "GOVERNED_REVISION": "r1",
+            "GOVERNED_REVISION": revision,
             "GOVERNED_REPORT": f"file://{self.root}/report.json",
+            **more,
         }
-        self._start("auditor", ["governed_serving.auditor"], own, self.url)
+        name = "auditor" if pod == "pod" else f"auditor-{pod}"
+        self._start(name, ["governed_serving.auditor"], own, self.url_of(pod))
+
+    def spool_of(self, pod: str) -> Path:
+        return self.spool if pod == "pod" else self.root / f"spool-{pod}"
+
+    def url_of(self, pod: str) -> str:
+        return self._urls.setdefault(pod, f"http://127.0.0.1:{free_port()}")
 
     def _start(self, name: str, command: list[str], own: dict[str, str], url: str) -> None:
         with (self.root / f"{name}.log").open("a") as log:
@@ -123,10 +133,12 @@ class Site:
             return Keyring(load_kek(self.root / "model-kek"), client.keysets()).keyset("journal")
 
     def writer(self, pod: str = "pod") -> Journal:
-        return Journal(self.spool, f"server-{pod}", SegmentCipher(self.keyset()), "PageCache", segment_bytes=1 << 16)
+        return Journal(
+            self.spool_of(pod), f"server-{pod}", SegmentCipher(self.keyset()), "PageCache", segment_bytes=1 << 16
+        )
 
-    def get(self, path: str) -> dict[str, Any]:
-        return dict(httpx.get(self.url + path, trust_env=False).json())
+    def get(self, path: str, pod: str = "pod") -> dict[str, Any]:
+        return dict(httpx.get(self.url_of(pod) + path, trust_env=False).json())
 
 
 def _answers(look: Any) -> Any:

@@ -1,22 +1,32 @@
 """Journal records → counts: what a verdict rests on, and how far it has been read."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from governed_api.governance import Bias
 from governed_serving.artefact import Manifest
 from governed_serving.auditor.alarms import Alarm
 from governed_serving.auditor.cells import Cells, CodedColumn
 from governed_serving.auditor.grouping import MISSING, Grouping, outcomes
-from governed_serving.auditor.service.labels import LabelJoin
+from governed_serving.auditor.service.labels import LabelJoin, Row
+from governed_serving.auditor.service.tally import Tally
 from governed_serving.auditor.windows import Window
 from governed_serving.journal import numbers
 from governed_serving.records import Column, EventRecord, Frame, PredictionFrame
 
 __all__ = ["Fold", "label_of"]
+
+
+class Read(NamedTuple):
+    """A frame as the counts need it: coded columns of the axes, outcome, bucket, all shape (rows,)."""
+
+    columns: dict[str, CodedColumn]
+    outcome: NDArray[np.bool_]
+    bucket: NDArray[np.int64]
 
 
 class Fold:
@@ -60,24 +70,76 @@ class Fold:
         """Counts of the window."""
         return self.window.total()
 
+    @property
+    def rules(self) -> list[Any]:
+        """What is counted, JSON-ready: counts made under other rules don't add up with these."""
+        groupings = [[g.name, *g.edges] for g in self._groupings]
+        outcome, window = self.bias.favorable_outcome, self.bias.window
+        return [groupings, outcome.label, outcome.threshold, window.type, window.samples]
+
+    def tally(self) -> Tally:
+        """What the other replicas need of these counts."""
+        return Tally(
+            self.window.dump(),
+            self.requests,
+            self.rows,
+            self.unusable,
+            self.labels.joined,
+            sorted(self.absent),
+            msgspec.structs.replace(self.alarm),
+        )
+
+    def rows_of(self, frame: PredictionFrame, number: int) -> list[Row]:
+        """The rows of request ``number`` of any replica's frame; changes nothing, so that any thread may ask."""
+        read = self._read(frame)
+        if read is None:
+            return []
+        ends = np.frombuffer(frame.rows, "<i4").cumsum()
+        rows = range(int(ends[number - 1]) if number else 0, int(ends[number]))
+        return [
+            Row(
+                int(read.bucket[row]),
+                tuple(words[int(codes[row])] for codes, words in (read.columns[axis] for axis in self.axes)),
+                int(read.outcome[row]),
+            )
+            for row in rows
+        ]
+
+    def settle(self, request: str, rows: Iterable[Row], dropped: str) -> None:
+        """The ledger has told what becomes of a label: of one that waits, or of one that was joined and may be a repetition."""
+        for bucket, key, outcome, label in self.labels.confirm(request, repeated=dropped == "repeated"):
+            self.window.correct(bucket, key, outcome, label, back=True)
+        for bucket, key, outcome, label in self.labels.settle(request, list(rows), dropped):
+            self.window.correct(bucket, key, outcome, label)
+
     def _predictions(self, frame: PredictionFrame) -> None:
+        rows = np.frombuffer(frame.rows, "<i4")
+        read = self._read(frame)
+        if read is None:
+            self.unusable += int(rows.sum())
+            return
+        self.absent.update(axis for axis in self.axes if axis not in frame.features)
+        self.window.add(*read)
+        self.requests += len(frame.ids)
+        self.rows += len(read.outcome)
+        columns = [read.columns[axis] for axis in self.axes]
+        self._joined(self.labels.remember(frame.ids, rows, columns, read.outcome, read.bucket))
+
+    def _read(self, frame: PredictionFrame) -> Read | None:
+        """None when no output says whether it favours."""
         rows = np.frombuffer(frame.rows, "<i4")
         total = int(rows.sum())
         favourable = self._outcome(frame.outputs)
         if favourable is None or len(favourable) != total:
-            self.unusable += total
-            return
+            return None
         columns = {g.name: self._axis(g, frame.features.get(g.name), total) for g in self._groupings}
         times = np.frombuffer(frame.times, "<f8")
         bucket = self.window.bucket_of(times if total == len(times) else np.repeat(times, rows))
-        self.window.add(columns, favourable, bucket)
-        self.requests += len(frame.ids)
-        self.rows += total
-        self._joined(self.labels.remember(frame.ids, rows, [columns[a] for a in self.axes], favourable, bucket))
+        return Read(columns, favourable, bucket)
 
-    def _axis(self, grouping: Grouping, column: Column | None, rows: int) -> CodedColumn:
+    @staticmethod
+    def _axis(grouping: Grouping, column: Column | None, rows: int) -> CodedColumn:
         if column is None:
-            self.absent.add(grouping.name)
             return np.zeros(rows, np.int32), [MISSING]
         return grouping.encode(numbers(column), column.values if column.dtype == "BYTES" else None)
 
@@ -92,12 +154,13 @@ class Fold:
         return outcomes(numbers(column), words, wanted.label, wanted.threshold)
 
     def _label(self, event: EventRecord) -> None:
-        self._joined(self.labels.label(event.id, label_of(self.bias, msgspec.json.decode(event.body)["label"])))
+        values = label_of(self.bias, msgspec.json.decode(event.body)["label"])
+        self._joined(self.labels.label(event.id, values, event.time))
 
     def _acknowledge(self, event: EventRecord) -> None:
         if event.summary.get("kind") == "alarm":
             body = msgspec.json.decode(event.body)
-            self.alarm.acknowledge(body["by"], body["reason"])
+            self.alarm.acknowledge(body["by"], body["reason"], event.time)
 
     def _joined(self, rows: Any) -> None:
         for row in rows:

@@ -1,7 +1,8 @@
 """Labels that arrive late, joined to their predictions by request id.
 
 The last requests are remembered in blocks, one per journal frame: an id costs one dictionary entry. A label may also come before its
-prediction was folded; it then waits. Both memories are bounded, and what falls out of them is counted.
+prediction was folded, or its prediction may be another replica's; it then waits. Both memories are bounded, and what falls out of
+them is counted. The first label of a request counts.
 """
 
 from bisect import bisect_right
@@ -15,7 +16,15 @@ from numpy.typing import NDArray
 
 from governed_serving.auditor.cells import CodedColumn, Key
 
-__all__ = ["Block", "Joined", "LabelJoin"]
+__all__ = ["Block", "Joined", "LabelJoin", "Row", "Waiting"]
+
+
+class Row(NamedTuple):
+    """Where a row is in the counts."""
+
+    bucket: int
+    key: Key
+    outcome: int
 
 
 class Joined(NamedTuple):
@@ -25,6 +34,13 @@ class Joined(NamedTuple):
     key: Key
     outcome: int
     label: int
+
+
+class Waiting(msgspec.Struct, array_like=True):
+    """Labels of a request, and when they came (seconds since the epoch)."""
+
+    labels: list[int]
+    time: float
 
 
 class Block(msgspec.Struct):
@@ -63,14 +79,17 @@ class LabelJoin:
     def __init__(self, capacity: int = 200_000):
         self.capacity = capacity
         self.joined = 0
-        self.dropped = {"evicted": 0, "repeated": 0, "rowsDiffer": 0}
+        self.dropped = {"evicted": 0, "repeated": 0, "rowsDiffer": 0, "otherRevision": 0}
         """Labels that came to nothing, by reason."""
         self.forgotten = 0
         """Requests that left the memory without a label."""
         self._blocks: deque[Block] = deque()
         self._numbers: dict[str, int] = {}
         self._next = 0
-        self._early: OrderedDict[str, list[int]] = OrderedDict()
+        self._early: OrderedDict[str, Waiting] = OrderedDict()
+        self.doubt = False
+        """There are other replicas, where the same label may have been posted before: what is joined is to be confirmed."""
+        self._doubtful: OrderedDict[str, Waiting] = OrderedDict()
 
     def remember(
         self,
@@ -99,13 +118,17 @@ class LabelJoin:
         while len(self._blocks) > 1 and self._next - self._blocks[1].first >= self.capacity:
             self._forget(self._blocks.popleft())
         waiting = [i for i in ids if i in self._early] if self._early else []
-        return [row for i in waiting for row in self.label(i, self._early.pop(i))]
+        early = [(i, self._early.pop(i)) for i in waiting]
+        return [row for i, found in early for row in self.label(i, found.labels, found.time)]
 
-    def label(self, request: str, labels: list[int]) -> list[Joined]:
-        """Rows that get a label now; empty when it has to wait or is dropped (counted)."""
+    def label(self, request: str, labels: list[int], time: float = 0.0) -> list[Joined]:
+        """Rows that get a label now; empty when it has to wait or is dropped (counted). ``time``: when it came."""
         number = self._numbers.get(request)
         if number is None:
-            self._early[request] = labels
+            if request in self._early:
+                self.dropped["repeated"] += 1
+                return []
+            self._early[request] = Waiting(labels, time)
             if len(self._early) > self.capacity:
                 self._early.popitem(last=False)
                 self.dropped["evicted"] += 1
@@ -121,12 +144,46 @@ class LabelJoin:
             return []
         block.labelled[place] = 1
         self.joined += len(rows)
+        if self.doubt:
+            self._doubtful[request] = Waiting(labels, time)
+            if len(self._doubtful) > self.capacity:
+                self._doubtful.popitem(last=False)
         return rows
+
+    def confirm(self, request: str, *, repeated: bool) -> list[Joined]:
+        """The ledger says whether a joined label was the request's first; the rows whose label is to be taken back."""
+        found, number = self._doubtful.pop(request, None), self._numbers.get(request)
+        if found is None or number is None or not repeated:
+            return []
+        block = self._blocks[bisect_right(self._blocks, number, key=lambda b: b.first) - 1]
+        rows = block.rows(number - block.first, found.labels)
+        self.joined -= len(rows)
+        self.dropped["repeated"] += 1
+        return rows
+
+    def settle(self, request: str, rows: Sequence[Row], dropped: str = "") -> list[Joined]:
+        """The prediction of a waiting label was found elsewhere; its rows with their labels, or ``dropped`` says why there are none."""
+        found = self._early.pop(request, None)
+        if found is None:
+            return []
+        if dropped or len(rows) != len(found.labels):
+            self.dropped[dropped or "rowsDiffer"] += 1
+            return []
+        self.joined += len(rows)
+        return [Joined(*row, label) for row, label in zip(rows, found.labels, strict=True)]
 
     @property
     def waiting(self) -> int:
         """Labels whose prediction isn't known (yet)."""
         return len(self._early)
+
+    def all_waiting(self) -> dict[str, Waiting]:
+        """The labels that wait, oldest first: a copy."""
+        return dict(self._early)
+
+    def all_doubtful(self) -> dict[str, Waiting]:
+        """The labels that are joined and to be confirmed, oldest first: a copy."""
+        return dict(self._doubtful)
 
     @property
     def remembered(self) -> int:
@@ -144,7 +201,8 @@ class LabelJoin:
         return {
             "blocks": [msgspec.to_builtins(b, builtin_types=(bytes, bytearray)) for b in self._blocks],
             "next": self._next,
-            "early": [[k, v] for k, v in self._early.items()],
+            "early": [[k, v.labels, v.time] for k, v in self._early.items()],
+            "doubtful": [[k, v.labels, v.time] for k, v in self._doubtful.items()],
             "joined": self.joined,
             "dropped": self.dropped,
             "forgotten": self.forgotten,
@@ -157,6 +215,7 @@ class LabelJoin:
             self._blocks.append(block)
             self._numbers.update(zip(block.ids, range(block.first, block.first + len(block.ids)), strict=True))
         self._next = dumped["next"]
-        self._early.update((k, v) for k, v in dumped["early"])
+        self._early.update((k, Waiting(labels, time)) for k, labels, time in dumped["early"])
+        self._doubtful.update((k, Waiting(labels, time)) for k, labels, time in dumped["doubtful"])
         self.joined, self.forgotten = dumped["joined"], dumped["forgotten"]
         self.dropped.update(dumped["dropped"])

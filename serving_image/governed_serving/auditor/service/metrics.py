@@ -10,6 +10,7 @@ __all__ = ["Metrics"]
 _GAUGES = {
     "governed_journal_backlog_bytes": "Bytes in the spool that the archive hasn't taken yet",
     "governed_auditor_rows": "Rows folded into the window",
+    "governed_auditor_replicas": "Replicas whose counts the verdict adds up, ended ones included",
     "governed_auditor_records_total": "Journal records folded",
     "governed_auditor_shipped_entries_total": "Ledger entries shipped",
     "governed_auditor_shipped_bytes_total": "Sealed bytes shipped",

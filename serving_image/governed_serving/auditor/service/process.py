@@ -13,15 +13,17 @@ from governed_serving import artefact
 from governed_serving.archive.client import ArchiveClient
 from governed_serving.artefact import Manifest
 from governed_serving.auditor.service.app import application
+from governed_serving.auditor.service.elsewhere import Elsewhere
 from governed_serving.auditor.service.folding import Fold
 from governed_serving.auditor.service.keys import keyset_of
 from governed_serving.auditor.service.log import log
 from governed_serving.auditor.service.metrics import Metrics
+from governed_serving.auditor.service.replicas import Replicas, group_of, replica_of
 from governed_serving.auditor.service.settings import Settings
 from governed_serving.auditor.service.shipping import Shipper
 from governed_serving.auditor.service.tail import Tail
 from governed_serving.auditor.service.watch import Watch
-from governed_serving.crypto import SegmentCipher
+from governed_serving.crypto import Keyset, SegmentCipher
 from governed_serving.journal import Journal
 from governed_serving.reporting.writer import ReportWriter
 
@@ -65,7 +67,20 @@ class Service:
             else None,
             pod=settings.pod,
             on_trial=settings.on_trial,
+            replicas=self._replicas(keyset),
+            elsewhere=self._elsewhere(cipher),
         )
+
+    def _replicas(self, keyset: Keyset) -> Replicas | None:
+        if self.client is None or self.tail is None:
+            return None
+        group = group_of(self.settings.revision, self.tail.fold.rules)
+        return Replicas(self.client, keyset, group, replica_of(self.settings.spool_dir, self.settings.pod))
+
+    def _elsewhere(self, cipher: SegmentCipher) -> Elsewhere | None:
+        if self.client is None or self.tail is None:
+            return None
+        return Elsewhere(self.client, cipher, self.settings.revision, self.tail.fold.rows_of, self.tail.folded)
 
     def _shipped(self, record: Any, index: int) -> None:
         self.watch.shipped(record, index)
@@ -90,6 +105,7 @@ class Service:
             fold = self.tail.fold
             values |= {
                 "auditor_rows": watch.verdict["samples"],
+                "auditor_replicas": 1 + len(watch.replicas.tallies) if watch.replicas else 1,
                 "auditor_records_total": self.tail.records,
                 "auditor_unusable_rows_total": fold.unusable,
                 "auditor_labels_joined_total": fold.labels.joined,

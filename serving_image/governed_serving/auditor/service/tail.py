@@ -11,12 +11,13 @@ from pathlib import Path
 import msgspec
 
 from governed_serving.auditor.service.folding import Fold
+from governed_serving.auditor.service.labels import Row
 from governed_serving.crypto import CryptoError, Keyset, SegmentCipher
 from governed_serving.journal import JournalReader, streams
 
 __all__ = ["Tail"]
 
-_AAD = b"auditor state 1"
+_AAD = b"auditor state 2"
 
 
 class Place(msgspec.Struct):
@@ -46,6 +47,18 @@ class Tail:
     def step(self, most: int = 2000) -> int:
         """Fold at most ``most`` new frames per stream; how many there were. Raises JournalError, CryptoError, OSError."""
         return sum(self._follow(stream, most) for stream in streams(self._spool))
+
+    def settle(self, request: str, rows: list[Row], dropped: str) -> None:
+        """See :meth:`Fold.settle`."""
+        self.fold.settle(request, rows, dropped)
+        self._changed = True
+
+    def folded(self, identity: str) -> int | None:
+        """Next frame of the stream with this identity, when it is one of this spool's."""
+        for place in list(self._places.values()):
+            if place.identity == identity:
+                return place.frame
+        return None
 
     def durable(self, stream: str) -> int:
         """Frames before it won't be read again."""

@@ -1,7 +1,12 @@
-"""What the process does over and over: fold, judge, report, ship, trim. Two threads, so that an archive that is away delays no verdict."""
+"""What the process does over and over: fold, judge, report, ship, trim, exchange counts with the other replicas.
+
+A thread each for folding, shipping and exchanging, so that an archive that is away delays no verdict. Counts change in the
+folding thread alone.
+"""
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
@@ -10,10 +15,13 @@ from typing import Any
 import msgspec
 
 from governed_serving.archive.errors import ArchiveError
+from governed_serving.auditor.service.elsewhere import Elsewhere, Settled
 from governed_serving.auditor.service.folding import Fold
 from governed_serving.auditor.service.log import log
+from governed_serving.auditor.service.replicas import Replicas
 from governed_serving.auditor.service.shipping import Shipper
 from governed_serving.auditor.service.tail import Tail
+from governed_serving.auditor.service.tally import Whole, add_up
 from governed_serving.auditor.verdict import judge
 from governed_serving.crypto import CryptoError
 from governed_serving.journal import Journal, JournalError, streams
@@ -27,6 +35,13 @@ SHIP_POLL = 0.2
 SNAPSHOT_SECONDS = 10.0
 RECORD_SECONDS = 300.0
 """A verdict goes into the ledger when it changes, and this often while samples come."""
+EXCHANGE_POLL = 0.5
+REFRESH_SECONDS = 2.0
+PUBLISH_SECONDS = 15.0
+"""Counts are published this often while they change; at once when they grew by ``GROWTH`` or anything but their number changed."""
+GROWTH = 0.05
+GRACE_SECONDS = 10.0
+"""So long a verdict waits for the other replicas' counts after a start."""
 
 HEAD = ("verdict", "summary", "samples", "ledgerIndex")
 """What the operator reads of each pod's verdict."""
@@ -49,29 +64,40 @@ class Watch:
         *,
         pod: str = "local",
         on_trial: bool = False,
+        replicas: Replicas | None = None,
+        elsewhere: Elsewhere | None = None,
         clock: Callable[[], float] = time.time,
     ):
         self.model, self.revision = model, revision
         self._own = of_pod(revision or "local", "auditor", pod)
         self._on_trial = on_trial
-        self.tail, self.shipper = tail, shipper
+        self.tail, self.shipper, self.replicas = tail, shipper, replicas
         self.verdict: dict[str, Any] = {"verdict": "Unknown", "summary": "no samples yet", "samples": 0, "metrics": []}
         self.trouble: dict[str, str] = {}
         self.ship_failures = 0
         self.unrecorded = 0
         self._spool, self._journal, self._report, self._clock = spool, journal, report, clock
         self._lock = threading.Lock()
+        self._counts = threading.Lock()
+        """Held while counts change, and while another thread reads them."""
         self._stop = threading.Event()
         self._drained = threading.Event()
-        self._judged: tuple[int, int, str] = (-1, -1, "")
+        self._judged: tuple[Any, ...] = ()
         self._judge_again = 0.0
         self._evidence = ""
         self._recorded: tuple[str, ...] = ()
         self._recorded_at = 0.0
         self._snapshot_at = time.monotonic()
+        self._elsewhere = elsewhere
+        self._settled: deque[Settled] = deque()
+        self._begun = time.monotonic()
+        self._refreshed_at = self._published_at = float("-inf")
+        self._published: tuple[Any, ...] = ()
         self._threads = [threading.Thread(target=self._folding, name="folding", daemon=True)]
         if shipper is not None:
             self._threads.append(threading.Thread(target=self._shipping, name="shipping", daemon=True))
+        if replicas is not None:
+            self._threads.append(threading.Thread(target=self._exchanging, name="exchanging", daemon=True))
 
     def start(self) -> None:
         for thread in self._threads:
@@ -125,9 +151,12 @@ class Watch:
         """Fold what is new, judge it, keep it. Number of records."""
         if self.tail is None:
             return 0
-        count = self.tail.step()
-        if not count or time.monotonic() >= self._judge_again:
-            self._judge_if_changed()
+        with self._counts:
+            count = self.tail.step()
+            while self._settled:
+                self.tail.settle(*self._settled.popleft())
+            if not count or time.monotonic() >= self._judge_again:
+                self._judge_if_changed()
         if time.monotonic() - self._snapshot_at >= SNAPSHOT_SECONDS:
             self.tail.save()
             self._snapshot_at = time.monotonic()
@@ -137,31 +166,40 @@ class Watch:
         """While records pour in, judging may take a tenth of the time."""
         assert self.tail is not None
         fold = self.tail.fold
-        state = (fold.rows, fold.labels.joined, fold.alarm.acknowledged_by)
+        if self.replicas and not self.replicas.known and time.monotonic() - self._begun < GRACE_SECONDS:
+            return
+        sources = dict(self.replicas.sources) if self.replicas else {}
+        state = (fold.rows, fold.labels.joined, fold.alarm.acknowledged_by, sources)
         if state == self._judged:
             return
         began = time.monotonic()
         self._judged = state
-        self._judge(fold)
+        self._judge(fold, sources)
         now = time.monotonic()
         self._judge_again = now + max(0.2, 10 * (now - began))
 
-    def _judge(self, fold: Fold) -> None:
-        cells = fold.cells()
+    def _whole(self, fold: Fold) -> Whole:
+        return add_up(fold.tally(), self.replicas.tallies if self.replicas else [])
+
+    def _judge(self, fold: Fold, sources: dict[str, str]) -> None:
+        whole, now = self._whole(fold), self._clock()
+        cells = whole.cells
         found = judge(fold.bias, cells)
-        if fold.absent:
-            found["summary"] = f"predictions don't carry {', '.join(sorted(fold.absent))}; {found['summary']}"
+        if whole.absent:
+            found["summary"] = f"predictions don't carry {', '.join(sorted(whole.absent))}; {found['summary']}"
         digest = sha256(msgspec.json.encode(cells.dump())).hexdigest()
-        window = {"type": fold.bias.window.type, "rows": found["samples"], "folded": fold.rows}
-        fold.alarm.observe(found["verdict"], fold.rows, self._clock())
+        window = {"type": fold.bias.window.type, "rows": found["samples"], "folded": whole.rows}
+        fold.alarm.observe(found["verdict"], whole.rows, now)
+        for other in self.replicas.tallies if self.replicas else []:
+            fold.alarm.hear(other.alarm)
         found["alarm"] = fold.alarm.report()
         known: dict[str, Any] = {k: v for k, v in self.verdict.items() if k in ("id", "ledgerIndex")}
-        now = self._clock()
         about = {"revision": self.revision, "window": window, "evidence": digest, "time": timestamp(now)}
-        self.verdict = {**found, **known, **about}
+        self.verdict = {**found, **known, **about, "replicas": sources}
         state = (
             found["verdict"],
             *(f"{m['attribute']}/{m['group']}/{m['name']}/{m['verdict']}" for m in found["metrics"]),
+            found["alarm"]["inForce"],
         )
         if state != self._recorded or now - self._recorded_at >= RECORD_SECONDS:
             self._record(state, cells.dump())
@@ -171,7 +209,7 @@ class Watch:
         if self.tail is not None:
             self._judge_if_changed()
             if self.verdict.get("evidence", "") != self._evidence:
-                self._record(self._recorded, self.tail.fold.cells().dump())
+                self._record(self._recorded, self._whole(self.tail.fold).cells.dump())
             self.tail.save()
         return 0
 
@@ -195,8 +233,11 @@ class Watch:
     def _tell(self) -> None:
         if self._report is None:
             return
-        part = {k: v for k, v in self.verdict.items() if k not in ("id", "strata", "groups", "intersections")}
+        left_out = ("id", "strata", "groups", "intersections", "replicas")
+        part = {k: v for k, v in self.verdict.items() if k not in left_out}
         own = {k: part[k] for k in HEAD if k in part}
+        if "alarm" in part:
+            own["inForce"] = part["alarm"]["inForce"]
         with self._lock:
             self._report.update_all({self._own: own} if self._on_trial else {self._own: own, ("auditor",): part})
 
@@ -225,3 +266,53 @@ class Watch:
                 upto = min(upto, self.tail.durable(stream))
             self.shipper.reader(stream).trim(upto)
         return count
+
+    # ---- exchanging ----
+
+    def _exchanging(self) -> None:
+        while not self._drained.is_set():
+            self._guarded("exchanging", self.exchange_once)
+            self._drained.wait(EXCHANGE_POLL)
+        self._guarded("exchanging", lambda: self._publish(final=True))
+
+    def exchange_once(self) -> int:
+        """Read the others' counts, publish ours, look for predictions of labels that wait. Number of labels settled."""
+        assert self.replicas is not None
+        if time.monotonic() - self._refreshed_at >= REFRESH_SECONDS:
+            self.replicas.refresh()
+            self._refreshed_at = time.monotonic()
+        self._publish(final=False)
+        if self._elsewhere is None or self.tail is None or self._settled:
+            return 0
+        with self._counts:
+            labels = self.tail.fold.labels
+            labels.doubt = bool(self.replicas.tallies)
+            waiting, doubtful = labels.all_waiting(), labels.all_doubtful()
+        settled = self._elsewhere.look(waiting, doubtful)
+        self._settled.extend(settled)
+        return len(settled)
+
+    def _publish(self, final: bool) -> int:
+        assert self.replicas is not None
+        assert self.tail is not None
+        with self._counts:
+            state = _outline(self.tail.fold)
+            if not (final or self._worth_publishing(state)):
+                return 0
+            tally = self.tail.fold.tally()
+        self.replicas.publish(tally, self.revision, final)
+        self._published, self._published_at = state, time.monotonic()
+        return 0
+
+    def _worth_publishing(self, state: tuple[Any, ...]) -> bool:
+        before = self._published
+        if not before or state == before:
+            return not before
+        grown = any(now > (1 + GROWTH) * then for now, then in zip(state[:2], before[:2], strict=True))
+        due = time.monotonic() - self._published_at >= PUBLISH_SECONDS
+        return grown or due or state[2:] != before[2:]
+
+
+def _outline(fold: Fold) -> tuple[Any, ...]:
+    """Two counts, and what is told at once when it changes."""
+    return fold.rows, fold.labels.joined, frozenset(fold.absent), fold.alarm.active, fold.alarm.acknowledged_by

@@ -1,0 +1,98 @@
+"""Labels whose prediction another replica served, or that came after it was forgotten: found in the ledger by request id.
+
+Of several labels for one request the first in the ledger counts, and whoever took that one in counts it: so each counts once,
+wherever it was posted. The row's place in the counts comes from the prediction itself, opened from its blob.
+"""
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, NamedTuple
+
+from governed_serving.archive.client import ArchiveClient
+from governed_serving.auditor.service.labels import Row, Waiting
+from governed_serving.crypto import SegmentCipher
+from governed_serving.journal import open_chunk
+from governed_serving.journal.chunk import chunk_identity
+from governed_serving.records import Frame, PredictionFrame, timestamp
+
+__all__ = ["Elsewhere", "Settled"]
+
+PER_STEP = 500
+_PATIENCE = 5.0
+"""Seconds for a label's own prediction to be folded, and between looks for one that isn't in the ledger yet."""
+_CHUNKS = 8
+
+
+class Settled(NamedTuple):
+    """``rows`` of a waiting label's request (none: a joined label is confirmed); or why the label comes to nothing."""
+
+    id: str
+    rows: list[Row]
+    dropped: Literal["", "repeated", "otherRevision"] = ""
+
+
+class Elsewhere:
+    """``rows_of(frame, number)`` gives the rows of a request in a frame; ``folded(identity)`` the next frame of an own stream, or None."""
+
+    def __init__(
+        self,
+        client: ArchiveClient,
+        cipher: SegmentCipher,
+        revision: str,
+        rows_of: Callable[[PredictionFrame, int], list[Row]],
+        folded: Callable[[str], int | None],
+        clock: Callable[[], float] = time.time,
+    ):
+        self._client, self._cipher, self._revision = client, cipher, revision
+        self._rows_of, self._folded, self._clock = rows_of, folded, clock
+        self._again: dict[str, float] = {}
+        self._chunks: OrderedDict[str, tuple[str, dict[int, Frame]]] = OrderedDict()
+
+    def look(self, waiting: Mapping[str, Waiting], doubtful: Mapping[str, Waiting]) -> list[Settled]:
+        """What becomes of at most ``PER_STEP`` labels that wait, or were joined and may be repetitions.
+
+        Raises ArchiveError, CryptoError, JournalError.
+        """
+        now, labels = self._clock(), {**doubtful, **waiting}
+        self._again = {one: at for one, at in self._again.items() if one in labels}
+        due = [one for one, label in labels.items() if self._again.get(one, label.time + _PATIENCE) <= now]
+        found = []
+        for one in due[:PER_STEP]:
+            self._again[one] = now + _PATIENCE
+            settled = self._settle(one, timestamp(labels[one].time), one in doubtful)
+            if settled is not None:
+                found.append(settled)
+        return found
+
+    def _settle(self, one: str, stamp: str, joined: bool) -> Settled | None:
+        entries = [found.fields() for found in self._client.find(id=one)]
+        labels = [entry for entry in entries if entry["type"] == "label"]
+        predictions = [entry for entry in entries if entry["type"] == "prediction"]
+        if not any(label["time"] == stamp for label in labels) or not predictions:
+            return None
+        first, _ = self._chunk(labels[0]["blob"])
+        if self._folded(first) is None or labels[0]["time"] != stamp:
+            return Settled(one, [], "repeated")
+        if joined:
+            return Settled(one, [])
+        prediction = predictions[-1]
+        if self._revision and prediction.get("revision", "") != self._revision:
+            return Settled(one, [], "otherRevision")
+        identity, frames = self._chunk(prediction["blob"])
+        place = self._folded(identity)
+        if place is not None and prediction["frame"] >= place:
+            return None  # ours, and still to be folded
+        frame = frames[prediction["frame"]]
+        assert isinstance(frame, PredictionFrame)
+        return Settled(one, self._rows_of(frame, prediction["index"]))
+
+    def _chunk(self, blob: str) -> tuple[str, dict[int, Frame]]:
+        found = self._chunks.get(blob)
+        if found is None:
+            data: Any = self._client.get_blob(blob)
+            found = self._chunks[blob] = chunk_identity(data), dict(open_chunk(data, self._cipher))
+            if len(self._chunks) > _CHUNKS:
+                self._chunks.popitem(last=False)
+        self._chunks.move_to_end(blob)
+        return found

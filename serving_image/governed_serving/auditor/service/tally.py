@@ -1,0 +1,58 @@
+"""What one replica has counted, as the others need it; and the sum over all of them, which a verdict is a function of.
+
+Counts are integers, so that their sum is the same in whatever order and whoever adds them up.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from governed_serving.auditor.alarms import Alarm
+from governed_serving.auditor.cells import Cells
+from governed_serving.auditor.windows import Window
+
+__all__ = ["Tally", "Whole", "add_up"]
+
+
+class Tally(msgspec.Struct, frozen=True):
+    """The mergeable part of a fold. ``window``: :meth:`Window.dump`."""
+
+    window: dict[str, Any]
+    requests: int
+    rows: int
+    unusable: int
+    joined: int
+    absent: list[str]
+    alarm: Alarm
+
+
+@dataclass(frozen=True)
+class Whole:
+    """All replicas together."""
+
+    cells: Cells
+    rows: int
+    joined: int
+    unusable: int
+    absent: frozenset[str]
+
+
+def add_up(own: Tally, others: Sequence[Tally]) -> Whole:
+    """The sum. A label may be known to one replica before the count of its prediction has come from another: never below zero."""
+    every = [own, *others]
+    window = Window.load(own.window)
+    for other in others:
+        window.merge(Window.load(other.window))
+    cells = window.total()
+    if others:
+        for table in cells.counts.values():
+            table.clip(0, out=table)
+    return Whole(
+        cells,
+        sum(t.rows for t in every),
+        sum(t.joined for t in every),
+        sum(t.unusable for t in every),
+        frozenset(name for t in every for name in t.absent),
+    )
