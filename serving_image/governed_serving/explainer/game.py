@@ -5,6 +5,7 @@ A game is a set function per explained row: ``v(S)``, shape (outputs,). For tabl
 """
 
 import functools
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -21,6 +22,9 @@ __all__ = ["Game", "InterventionalGame", "RowGame"]
 
 TABLE_LIMIT = 1 << 20
 """Largest number of distinct rows for which every answer is kept in a table and no row is ever asked twice."""
+
+LONG_RUN = 128
+"""Equal neighbours from which plain block assignment is as fast as memory."""
 
 Booleans = NDArray[np.bool_]
 Codes = NDArray[np.int64]
@@ -70,6 +74,7 @@ class InterventionalGame:
         self._features = {f: _coded(rows[f], background[f][first]) for members in players.members for f in members}
         self._dedupe = self._plan_dedupe()
         self._seen: dict[str, Any] = {}
+        self._scratch = threading.local()
         self._x_columns, self._b_columns = take(rows, slice(None)), take(background, first)
 
     @staticmethod
@@ -160,24 +165,30 @@ class InterventionalGame:
     def cube(self, x: Codes, b: Codes, order: Codes) -> Floats:
         """All hybrids of pairs that differ on the same players, shape (pairs, 2^d, outputs); ``x`` and ``b`` (pairs,), ``order`` (d,).
 
-        Player ``order[j]`` is bit j of the second axis. Columns are written as blocks, which is several times faster than choosing.
+        Player ``order[j]`` is bit j of the second axis. The columns lie in memory that the thread's next call writes over: fresh
+        memory for each call would cost more than the model does.
         """
-        pairs, d = len(x), len(order)
         bit = {int(player): index for index, player in enumerate(order)}
         columns = {}
         for g, members in enumerate(self.players.members):
             for feature in members:
                 coded = self._features[feature]
-                values = np.empty((pairs, 1 << d), coded.rows.dtype)
+                values = self._memory(feature, coded.rows.dtype, (len(x), 1 << len(order)))
                 if g in bit:
-                    blocks = values.reshape(pairs, 1 << (d - bit[g] - 1), 2, 1 << bit[g])
-                    blocks[:, :, 0, :] = coded.background[b][:, None, None]
-                    blocks[:, :, 1, :] = coded.rows[x][:, None, None]
+                    _fill(values, coded.background[b], coded.rows[x], bit[g])
                 else:
                     values[...] = coded.rows[x][:, None]
                 flat = values.reshape(-1)
                 columns[feature] = flat if coded.dictionary is None else coded.dictionary[flat]
-        return self.box(columns).reshape(pairs, 1 << d, -1)
+        return self.box(columns).reshape(len(x), 1 << len(order), -1)
+
+    def _memory(self, feature: str, dtype: Any, shape: tuple[int, int]) -> NDArray[Any]:
+        """This thread's array for a feature, at least as large as any before."""
+        held: dict[str, NDArray[Any]] = self._scratch.__dict__
+        size = shape[0] * shape[1]
+        if feature not in held or held[feature].size < size:
+            held[feature] = np.empty(size, dtype)
+        return held[feature][:size].reshape(shape)
 
     @property
     def direct(self) -> bool:
@@ -198,6 +209,22 @@ class InterventionalGame:
                 values = np.where(chosen, coded.rows[at_x], coded.background[at_b])
                 columns[feature] = values if coded.dictionary is None else coded.dictionary[values]
         return columns
+
+
+def _fill(values: NDArray[Any], low: NDArray[Any], high: NDArray[Any], bit: int) -> None:
+    """Row p of ``values`` (pairs, 2^d) becomes ``high[p]`` where ``bit`` of the position is set, else ``low[p]``.
+
+    Short runs are written as words of a whole period, which is up to ten times faster than element by element.
+    """
+    pairs, run = len(values), 1 << bit
+    if run >= LONG_RUN:
+        blocks = values.reshape(pairs, -1, 2, run)
+        blocks[:, :, 0], blocks[:, :, 1] = low[:, None, None], high[:, None, None]
+        return
+    period = np.empty((pairs, 2 * run), values.dtype)
+    period[:, :run], period[:, run:] = low[:, None], high[:, None]
+    word = f"V{2 * run * values.itemsize}"
+    values.view(word)[...] = period.view(word)
 
 
 def _coded(rows: NDArray[Any], background: NDArray[Any]) -> _Coded:

@@ -86,6 +86,33 @@ def test_text_columns_and_the_table_of_known_answers():
     assert table.box.rows <= table.space + table.rows + table.backgrounds
 
 
+@pytest.mark.parametrize("dtype", ["f4", "f8", "i8", "?", "O"])
+def test_whole_tables_of_pairs_hold_every_hybrid_whatever_the_dtype(dtype):
+    """Nine players, the last of two features: short and long runs of equal neighbours, in memory used twice."""
+    seen = []
+
+    def remember(columns):
+        seen.append(np.stack([columns[f"f{i}"].copy() for i in range(10)], axis=1))
+        return np.zeros(len(seen[-1]))
+
+    def column(values):
+        return np.array([f"word {v}" for v in values], object) if dtype == "O" else np.asarray(values).astype(dtype)
+
+    rows = {f"f{i}": column([1, 3 + i]) for i in range(10)}
+    background = {f"f{i}": column([0, 0]) for i in range(10)}
+    players = Players.of_groups(list(rows), {"both": ["f8", "f9"]})
+    played = InterventionalGame(BlackBox(remember), rows, background, players)
+    order = np.array([2, 0, 1, 5, 4, 3, 6, 7, 8])
+    for _ in range(2):
+        played.cube(np.array([0, 1]), np.array([0, 0]), order)
+    for pair in range(2):
+        for code in range(512):
+            inside = {players.names[g] for j, g in enumerate(order) if code >> j & 1}
+            owner = {f: name for name, members in zip(players.names, players.members, strict=True) for f in members}
+            want = [(rows if owner[f] in inside else background)[f][pair if owner[f] in inside else 0] for f in rows]
+            assert (seen[-1].reshape(2, 512, 10)[pair, code] == want).all()
+
+
 def test_workers_and_chunks_change_nothing():
     rng = np.random.default_rng(3)
     rows, background = rng.normal(size=(3, 6)), rng.normal(size=(9, 6))

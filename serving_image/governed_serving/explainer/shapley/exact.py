@@ -98,8 +98,7 @@ def _play(
         stop = min(start + step, len(x))
         xs, bs, at = x[start:stop, None], b[start:stop, None], place[start:stop]
         if game.direct and d > 1 and (at == at[0]).all():
-            whole: Floats = np.matmul(matrix.T, game.cube(xs[:, 0], bs[:, 0], np.flatnonzero(at[0] < d)))
-            return whole
+            return _weighted(game.cube(xs[:, 0], bs[:, 0], np.flatnonzero(at[0] < d)), matrix)
         ends = (game.background_outputs[bs[:, 0]], game.row_outputs[xs[:, 0]])
         values: Floats = np.einsum("po,d->pdo", ends[1], matrix[-1]) + np.einsum("po,d->pdo", ends[0], matrix[0])
         if d > 1:
@@ -115,6 +114,14 @@ def _play(
         at = (x[start : start + step, None], players[start : start + step])
         np.add.at(total, (b[start : start + step, None] % 2, *at), values * weight[start : start + step])
         np.add.at(square, at, values**2 * weight[start : start + step])
+
+
+def _weighted(tables: Floats, matrix: Floats) -> Floats:
+    """Shapley values of whole tables, shape (pairs, 2^d, outputs) → (pairs, d, outputs)."""
+    if tables.shape[2] == 1:  # one product over all pairs, not one per pair
+        values: Floats = (tables[:, :, 0] @ matrix)[:, :, None]
+        return values
+    return np.matmul(matrix.T, tables)
 
 
 def _places(differs: Booleans, d: int) -> NDArray[np.int64]:
