@@ -254,12 +254,23 @@ CANARY = {
         trial(10, {**GOOD, "auditor": {"p": {"verdict": "Fail", "summary": "SPD -0.3"}}}),
         (None, None, TARGET),
     ),
-    "is biased in one replica": (
-        trial(10, {**GOOD, "auditor": {"a": {"verdict": "Pass", "samples": 9}, "b": {"verdict": "Fail"}}}),
+    "is biased, says the replica that has heard of most": (
+        trial(
+            10, {**GOOD, "auditor": {"a": {"verdict": "Pass", "samples": 9}, "b": {"verdict": "Fail", "samples": 30}}}
+        ),
         (None, None, TARGET),
     ),
-    "has a replica without enough samples": (
-        trial(10, {**GOOD, "auditor": {"a": {"verdict": "Pass"}, "b": {"verdict": "Unknown"}}}),
+    "is biased, says one of two that know as much": (
+        trial(
+            10, {**GOOD, "auditor": {"a": {"verdict": "Pass", "samples": 30}, "b": {"verdict": "Fail", "samples": 30}}}
+        ),
+        (None, None, TARGET),
+    ),
+    "has a replica that has not heard of all": (
+        trial(
+            10,
+            {**GOOD, "auditor": {"a": {"verdict": "Pass", "samples": 500}, "b": {"verdict": "Unknown", "samples": 3}}},
+        ),
         (None, 50, None),
     ),
     "stalls": (
