@@ -331,7 +331,7 @@ def test_the_verdict_of_the_stable_revision_is_that_of_its_pods() -> None:
     spec = {**TRAINED, "governance": {"bias": BIAS}}
     model = resolved(spec)
     name = Revision.of(model, DIGEST).name
-    pods = {"a": {"verdict": "Pass", "samples": 30}, "b": {"verdict": "Fail", "samples": 20, "summary": "SPD -0.3"}}
+    pods = {"a": {"verdict": "Pass", "samples": 30}, "b": {"verdict": "Fail", "samples": 50, "summary": "SPD -0.3"}}
     said = report(
         trainer=trained_report(model).trainer, auditor={"verdict": "Pass"}, revisions={name: {"auditor": pods}}
     )
