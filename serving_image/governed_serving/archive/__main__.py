@@ -89,10 +89,10 @@ def _add_source(parser: argparse.ArgumentParser) -> None:
 
 
 def _serve(options: argparse.Namespace) -> int:
+    from governed_serving import hosting
     from governed_serving.archive.serve import serve
 
-    serve(options.host)
-    return 0
+    return hosting.run("archive", lambda: serve(options.host), _expected_errors())
 
 
 def _fetch(_: argparse.Namespace) -> int:

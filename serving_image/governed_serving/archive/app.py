@@ -36,10 +36,14 @@ Handler = Callable[[Request], Awaitable[Response]]
 
 
 def create_app(
-    archive: Archive, tokens: Tokens, metrics: ArchiveMetrics, background: Callable[[], Awaitable[None]] | None = None
+    archive: Archive,
+    tokens: Tokens,
+    metrics: ArchiveMetrics,
+    background: Callable[[], Awaitable[None]] | None = None,
+    leaving: Callable[[], bool] = lambda: False,
 ) -> Starlette:
-    """The ASGI application. ``background`` runs beside it (the report); the archive is closed when it stops."""
-    state = _State(archive, tokens)
+    """The ASGI application. ``background`` runs beside it (the report); the archive is closed when it stops; ``leaving``: not ready."""
+    state = _State(archive, tokens, leaving)
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -68,10 +72,10 @@ def create_app(
 class _State:
     """What the handlers share."""
 
-    def __init__(self, archive: Archive, tokens: Tokens):
+    def __init__(self, archive: Archive, tokens: Tokens, leaving: Callable[[], bool]):
         self.archive = archive
         self.tokens = tokens
-        self.ready = False
+        self.ready, self._leaving = False, leaving
         self.uploads = asyncio.Semaphore(_UPLOADS)
 
     def speaker(self, request: Request, named: str = "") -> str:
@@ -100,7 +104,11 @@ class _State:
         return _json({"live": True})
 
     async def readiness(self, _: Request) -> Response:
-        return _json({"ready": True}) if self.ready else _json({"error": "the archive is stopping"}, 503)
+        return (
+            _json({"ready": True})
+            if self.ready and not self._leaving()
+            else _json({"error": "the archive is stopping"}, 503)
+        )
 
 
 def _ledger_routes(state: _State) -> list[tuple[str, tuple[str, ...], Handler]]:

@@ -6,30 +6,20 @@ import sys
 # One BLAS thread, set before numpy is loaded: sums in one order, hence the same bits at a replay, and no fight for cores.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-from pydantic import ValidationError
-
+from governed_serving import hosting
 from governed_serving.archive.errors import ArchiveError
 from governed_serving.artefact import ArtefactError
 from governed_serving.crypto import CryptoError
 from governed_serving.explainer.errors import ExplainerError
-from governed_serving.explainer.service.log import log
 from governed_serving.explainer.service.process import serve
 from governed_serving.journal import JournalError
 
-EXPECTED = (ArchiveError, ArtefactError, CryptoError, ExplainerError, JournalError, OSError, ValidationError)
+EXPECTED = (ArchiveError, ArtefactError, CryptoError, ExplainerError, JournalError)
 
 
 def main() -> int:
     """Exit code: 0 after SIGTERM, 1 with one line that says why it couldn't start."""
-    try:
-        serve()
-    except KeyError as error:
-        log("error", f"environment: expected the variable {error.args[0]}, found none")
-        return 1
-    except EXPECTED as error:
-        log("error", f"{type(error).__name__}: {error}")
-        return 1
-    return 0
+    return hosting.run("explainer", serve, EXPECTED)
 
 
 if __name__ == "__main__":

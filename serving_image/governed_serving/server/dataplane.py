@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from governed_serving.hosting.logs import log
 from governed_serving.journal.errors import JournalError
 from governed_serving.server.admission import Admission
 from governed_serving.server.batch import Batch, BatchPlan, Item
@@ -16,7 +17,6 @@ from governed_serving.server.errors import DeadlineExceeded, JournalUnavailable,
 from governed_serving.server.explanation import ExplainerProxy, Proxied
 from governed_serving.server.identifiers import Identifiers
 from governed_serving.server.lane import ComputeLane
-from governed_serving.server.logs import event
 from governed_serving.server.messages import ExplainRequest, InferRequest, InferResponse
 from governed_serving.server.metrics import ServerMetrics
 from governed_serving.server.predictors import Columns, Outputs, Predictor
@@ -170,7 +170,7 @@ class DataPlane:
                 await self._compute([item])
             return
         if not isinstance(error, ServerError):
-            event("prediction failed unexpectedly", level=40, error=error)
+            log("error", "prediction failed unexpectedly", exception=error)
             error = PredictionFailed(
                 f"model: expected an answer, found {type(error).__name__}; the server's log has the details"
             )
@@ -272,7 +272,7 @@ class DataPlane:
         self._background.discard(task)
         self._emptied.set()
         if not task.cancelled() and (error := task.exception()) is not None:
-            event("a request's task failed unexpectedly", level=40, error=error)
+            log("error", "a request's task failed unexpectedly", exception=error)
 
     async def warm_up(self) -> None:
         """One prediction past admission and journal. Raises PredictionFailed, UpstreamFailed."""

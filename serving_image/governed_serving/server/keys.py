@@ -5,7 +5,7 @@ from pathlib import Path
 from governed_serving.archive.client import ArchiveClient
 from governed_serving.archive.errors import Unreachable
 from governed_serving.crypto import DirectoryStore, KeysetStore
-from governed_serving.server.logs import event
+from governed_serving.hosting.logs import log
 from governed_serving.server.settings import InvalidSettings, Settings
 
 __all__ = ["CachedStore", "keyset_store"]
@@ -38,7 +38,7 @@ class CachedStore:
         except Unreachable:
             if not copy.is_file():
                 raise
-            event("the archive is away; the keyset's copy in the spool is used", level=30, purpose=purpose)
+            log("warning", "the archive is away; the keyset's copy in the spool is used", purpose=purpose)
             return copy.read_bytes()
         except Exception:
             copy.unlink(missing_ok=True)

@@ -4,21 +4,23 @@ import asyncio
 import time
 from typing import Any
 
+import uvicorn
+
 from governed_api import runtime
 from governed_api.model import Runtime
 from governed_api.resolved import ResolvedModel
 from governed_serving.archive.errors import ArchiveError
 from governed_serving.artefact import TamperedArtefact
 from governed_serving.crypto import Keyring
+from governed_serving.hosting import Host, listen, log, web_server
 from governed_serving.journal import Journal
-from governed_serving.server import composition, serve
+from governed_serving.server import composition
 from governed_serving.server.app.front import front
 from governed_serving.server.app.hot import HotApp
 from governed_serving.server.app.internal import InternalApp
 from governed_serving.server.app.routes import application
 from governed_serving.server.app.service import Gateway, HttpService
 from governed_serving.server.chat import ChatGateway
-from governed_serving.server.logs import event
 from governed_serving.server.predictors.onnx import OnnxPredictor
 from governed_serving.server.reporting import Reporting
 from governed_serving.server.settings import InvalidSettings, Settings
@@ -42,20 +44,20 @@ class Process:
         self._rpc: Any = None
 
     async def run(self) -> None:
-        """Until SIGTERM. Raises what keeps it from serving: PortTaken, ArtefactError, CryptoError, JournalError, ValueError, OSError."""
-        settings, stop = self._settings, serve.stop_event()
-        sockets = [serve.bind(settings.host, settings.http_port, runtime.HTTP_PORT)]
+        """Until SIGTERM. Raises what keeps it from serving: Problem, ArtefactError, CryptoError, JournalError, ValueError, OSError."""
+        settings, host = self._settings, Host()
         app = HotApp(self._gateway, application(self._gateway), settings.max_body)
-        servers = [serve.server(app, http=front, grace=self._resolved.spec.predictor.timeout)]
+        servers = {listen(settings.host, settings.http_port): self._http(app, http=front)}
         if settings.internal_port:
-            sockets.append(serve.bind("127.0.0.1", settings.internal_port, runtime.INTERNAL_PORT))
-            servers.append(serve.server(InternalApp(self._gateway, settings.max_body)))
+            internal = InternalApp(self._gateway, settings.max_body)
+            servers[listen("127.0.0.1", settings.internal_port, runtime.INTERNAL_PORT)] = self._http(internal)
         if settings.grpc_port:
             await self._start_rpc(settings.grpc_port)
-        tasks = [asyncio.create_task(s.serve([sock])) for s, sock in zip(servers, sockets, strict=True)]
+        for sock, server in servers.items():
+            host.start(server, sock)
         loading = asyncio.create_task(self._load())
         reporting = asyncio.create_task(self._reporting.run())
-        stopping = asyncio.create_task(stop.wait())
+        stopping = asyncio.create_task(host.stop.wait())
         await asyncio.wait([loading, stopping], return_when=asyncio.FIRST_COMPLETED)
         try:
             if loading.done():
@@ -69,7 +71,11 @@ class Process:
             self._gateway.why = "the server is shutting down"
             for task in (loading, stopping, reporting):
                 task.cancel()
-            await self._stop(servers, tasks)
+            await self._stop(host)
+
+    def _http(self, app: Any, http: Any = "httptools") -> uvicorn.Server:
+        grace = self._resolved.spec.predictor.timeout
+        return web_server(app, grace=grace, http=http, timeout_keep_alive=75, backlog=2048)
 
     async def _start_rpc(self, port: int) -> None:
         from governed_serving.server.rpc.service import RpcServer  # grpcio is optional
@@ -88,7 +94,8 @@ class Process:
             await self._gateway.service.plane.warm_up()
         self._gateway.why = ""
         seconds = round(time.monotonic() - self._started, 3)
-        event(
+        log(
+            "info",
             "ready",
             model=self._resolved.name,
             revision=self._settings.revision,
@@ -140,17 +147,17 @@ class Process:
         except ArchiveError as error:
             raise OSError(f"archive at {settings.archive_url}: {error}") from error
 
-    async def _stop(self, servers: list[Any], tasks: list[asyncio.Task[None]]) -> None:
+    async def _stop(self, host: Host) -> None:
         """Requests in flight are answered and journalled; then the journal is flushed."""
         if self._settings.drain:
             await asyncio.sleep(self._settings.drain)
         if self._rpc is not None:
             await self._rpc.stop(self._resolved.spec.predictor.timeout)
-        await serve.drain(servers, tasks)
+        await host.drain()
         if self._gateway.service is not None:
             await self._gateway.service.plane.close()
         if self._chat is not None:
             await self._chat.close()
         if self._journal is not None:
             await asyncio.to_thread(self._journal.close)
-        event("stopped")
+        log("info", "stopped")

@@ -7,7 +7,7 @@ from pathlib import Path
 import uvloop
 
 from governed_serving.artefact import load
-from governed_serving.server import serve
+from governed_serving.hosting import listen, web_server
 from governed_serving.server.admission import Admission
 from governed_serving.server.app.front import front
 from governed_serving.server.app.hot import HotApp
@@ -35,8 +35,10 @@ async def main(port: int, folder: Path) -> None:
     )
     await plane.warm_up()
     gateway.service = HttpService(plane, V2Codec(signature, "credit", "r1"))
-    server = serve.server(HotApp(gateway, application(gateway), 1 << 26), http=front)
-    await server.serve([serve.bind("127.0.0.1", port, "port")])
+    server = web_server(
+        HotApp(gateway, application(gateway), 1 << 26), grace=60, http=front, timeout_keep_alive=75, backlog=2048
+    )
+    await server.serve([listen("127.0.0.1", port)])
 
 
 if __name__ == "__main__":

@@ -218,7 +218,7 @@ def test_start_errors_are_one_line(process: Process) -> None:
         taken.listen()
         code, _, err = process.run("serve", "--host", "127.0.0.1")
     assert (code, err.count("\n")) == (1, 1)
-    assert f"port {process.port} can't be had" in err
+    assert f"port {process.port} on 127.0.0.1: expected it to be free" in err
     code, _, err = process.run("serve", GOVERNED_KEK_FILE=str(process.root / "nowhere"))
     assert (code, err.count("\n")) == (1, 1)
     assert "nowhere: not found" in err

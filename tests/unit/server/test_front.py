@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from governed_serving.server import serve
+from governed_serving.hosting import listen, web_server
 from governed_serving.server.app.front import Head, front, parse_head
 from governed_serving.server.app.hot import HotApp
 from governed_serving.server.app.routes import application
@@ -46,8 +46,8 @@ async def serving(max_body: int = 1 << 20, **options: Any) -> AsyncIterator[tupl
     gateway = Gateway("credit", why="")
     data = plane(**options)
     gateway.service = HttpService(data, V2Codec(data.signature, "credit", "r1"))
-    server = serve.server(HotApp(gateway, application(gateway), max_body), http=front)
-    sock = serve.bind("127.0.0.1", 0, "GOVERNED_HTTP_PORT")
+    server = web_server(HotApp(gateway, application(gateway), max_body), grace=60, http=front)
+    sock = listen("127.0.0.1", 0)
     task = asyncio.create_task(server.serve([sock]))
     await until(lambda: server.started)
     writers: list[asyncio.StreamWriter] = []

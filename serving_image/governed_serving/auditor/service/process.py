@@ -1,13 +1,8 @@
 """The auditor's process: wires settings, keys, journal, threads and routes together; serves; drains."""
 
 import asyncio
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-
-import uvicorn
 
 from governed_serving import artefact
 from governed_serving.archive.client import ArchiveClient
@@ -16,7 +11,6 @@ from governed_serving.auditor.service.app import application
 from governed_serving.auditor.service.elsewhere import Elsewhere
 from governed_serving.auditor.service.folding import Fold
 from governed_serving.auditor.service.keys import keyset_of
-from governed_serving.auditor.service.log import log
 from governed_serving.auditor.service.metrics import Metrics
 from governed_serving.auditor.service.replicas import Replicas, group_of, replica_of
 from governed_serving.auditor.service.settings import Settings
@@ -24,6 +18,7 @@ from governed_serving.auditor.service.shipping import Shipper
 from governed_serving.auditor.service.tail import Tail
 from governed_serving.auditor.service.watch import Watch
 from governed_serving.crypto import Keyset, SegmentCipher
+from governed_serving.hosting import Host, listen, log, web_server
 from governed_serving.journal import Journal
 from governed_serving.reporting.writer import ReportWriter
 
@@ -93,6 +88,10 @@ class Service:
             return self.watch.trouble["folding"]
         return "" if self.journal.writable else "the journal can't be written; free space on the spool volume"
 
+    def leave(self) -> None:
+        """From now on not ready."""
+        self.stopping = True
+
     def refresh(self) -> None:
         """Bring the metrics up to date."""
         watch = self.watch
@@ -141,43 +140,19 @@ def _client(settings: Settings) -> ArchiveClient | None:
     return ArchiveClient(settings.archive_url, settings.archive_token, settings.model, patience=5.0)
 
 
-class _Server(uvicorn.Server):
-    """Readiness goes 503 as soon as the signal comes; the signal isn't raised again, since draining goes on after it."""
-
-    service: Service
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        loop = asyncio.get_running_loop()
-        for sign in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(sign, self._leave, sign)
-        yield
-
-    def _leave(self, sign: signal.Signals) -> None:
-        self.service.stopping = True
-        self.handle_exit(sign, None)
-
-
-async def _run(settings: Settings) -> None:
+async def serve() -> None:
+    """Runs until SIGTERM. Raises Problem, KeyError, ArchiveError, CryptoError, JournalError, OSError."""
+    settings = Settings.from_environment()
+    host = Host()
+    sock = listen(settings.host, settings.port)
     service = Service(settings)
     app = application(
         service.watch, service.journal, service.metrics, service.why_not_ready, service.refresh, service.client
     )
-    config = uvicorn.Config(
-        app, host=settings.host, port=settings.port, log_config=None, access_log=False, lifespan="off",
-        timeout_graceful_shutdown=10,
-    )  # fmt: skip
-    server = _Server(config)
-    server.service = service
     service.watch.start()
     log("info", "auditing", model=settings.model, port=settings.port, revision=settings.revision)
     try:
-        await server.serve()
+        await host.serve(web_server(app, grace=10), sock, service.leave)
     finally:
         await asyncio.to_thread(service.close)
         log("info", "stopped", shipped=service.shipper.entries if service.shipper else 0)
-
-
-def serve() -> None:
-    """Runs until SIGTERM."""
-    asyncio.run(_run(Settings.from_environment()))

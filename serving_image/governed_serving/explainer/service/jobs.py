@@ -13,7 +13,7 @@ import msgspec
 
 from governed_serving.explainer.errors import ExplainerError, PredictorAway
 from governed_serving.explainer.service.lanes import Busy
-from governed_serving.explainer.service.log import log
+from governed_serving.hosting.logs import log
 from governed_serving.journal import JournalError
 
 __all__ = ["Job", "JobQueue", "JobStore", "Sealer", "status"]

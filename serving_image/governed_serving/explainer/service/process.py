@@ -1,17 +1,13 @@
 """The explainer's process: wires settings, keys, journal and engine together, serves, drains."""
 
 import asyncio
-import contextlib
 import os
-import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import msgspec
 import numpy as np
-import uvicorn
 
 from governed_api import runtime
 from governed_serving.archive.client import ArchiveClient
@@ -22,12 +18,12 @@ from governed_serving.explainer.service.engine import Engine
 from governed_serving.explainer.service.jobs import JobQueue, JobStore
 from governed_serving.explainer.service.lanes import Lane
 from governed_serving.explainer.service.live import LiveSampler
-from governed_serving.explainer.service.log import log
 from governed_serving.explainer.service.metrics import Metrics
 from governed_serving.explainer.service.model import ExplainedModel
 from governed_serving.explainer.service.predictor import PredictorClient
 from governed_serving.explainer.service.recorder import Recorder
 from governed_serving.explainer.service.settings import Settings
+from governed_serving.hosting import Host, listen, log, web_server
 from governed_serving.journal import Journal, JournalReader, streams
 from governed_serving.server.keys import CachedStore
 
@@ -76,6 +72,10 @@ class _Service:
         if self.stopping:
             return "the explainer is shutting down"
         return "" if self.journal.writable else "the journal can't be written; free space on the spool volume"
+
+    def leave(self) -> None:
+        """From now on not ready; what is in flight finishes."""
+        self.stopping = True
 
     def sampler(self) -> LiveSampler:
         spool = self.settings.spool_dir
@@ -146,15 +146,12 @@ def _bytes(size: str) -> int:
     return int(size[:-2]) << (20 if size.endswith("Mi") else 30)
 
 
-class _Server(uvicorn.Server):
-    """uvicorn, but for signals: those are the process's, which has more to close than sockets."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
-async def _run(settings: Settings) -> None:
+async def serve() -> None:
+    """Runs until SIGTERM. Raises Problem, KeyError, ExplainerError, ArchiveError, CryptoError, JournalError, OSError."""
+    os.nice(NICENESS)
+    settings = Settings.from_environment()
+    host = Host()
+    sock = listen(os.environ.get("GOVERNED_HOST") or "0.0.0.0", settings.port)
     service = _Service(settings)
     app = application(
         service.explanations,
@@ -164,23 +161,6 @@ async def _run(settings: Settings) -> None:
         webhooks=settings.webhooks,
         importances=service.monitor.report,
     )
-    config = uvicorn.Config(
-        app,
-        host=os.environ.get("GOVERNED_HOST", "0.0.0.0"),
-        port=settings.port,
-        log_config=None,
-        access_log=False,
-        lifespan="off",
-        timeout_graceful_shutdown=20,
-    )
-    server = _Server(config)
-
-    def stop() -> None:
-        service.stopping = True  # readiness goes 503 at once; what is in flight finishes
-        server.should_exit = True
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop)
     tasks = [asyncio.create_task(service.jobs.run())]
     if settings.explainer.sampling > 0:
         tasks.append(asyncio.create_task(service.sampler().run()))
@@ -192,12 +172,10 @@ async def _run(settings: Settings) -> None:
         restored_jobs=service.jobs.restored,
         digests=service.engine.digests(),
     )
-    for task in tasks:
-        task.add_done_callback(
-            lambda _: stop()
-        )  # jobs or sampling that end by themselves have failed: better restarted than half alive
+    for task in tasks:  # jobs or sampling that end by themselves have failed: better restarted than half alive
+        task.add_done_callback(lambda _: host.stop.set())
     try:
-        await server.serve()
+        await host.serve(web_server(app, grace=20), sock, service.leave)
     finally:
         for task in tasks:
             task.cancel()
@@ -207,10 +185,3 @@ async def _run(settings: Settings) -> None:
     for outcome in ended:
         if isinstance(outcome, Exception):
             raise outcome
-
-
-def serve() -> None:
-    """Runs until SIGTERM."""
-    os.nice(NICENESS)
-    settings = Settings.from_environment()
-    asyncio.run(_run(settings))

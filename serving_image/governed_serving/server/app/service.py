@@ -7,10 +7,10 @@ from typing import Any
 
 import msgspec
 
+from governed_serving.hosting.logs import log
 from governed_serving.server.app.json_route import JsonRoute
 from governed_serving.server.dataplane import DataPlane
 from governed_serving.server.errors import NotFound, ServerError, Unavailable
-from governed_serving.server.logs import event
 from governed_serving.server.messages import ExplainRequest, InferResponse
 from governed_serving.server.metrics import ServerMetrics
 from governed_serving.server.protocol.v1 import V1Codec
@@ -108,7 +108,7 @@ class HttpService:
         return Reply(200, encoded.body, (_OCTETS, identity, length))
 
     def _unexpected(self, error: Exception) -> Reply:
-        event("a request failed unexpectedly", level=40, error=error)
+        log("error", "a request failed unexpectedly", exception=error)
         self._count["infer", 500] += 1
         return failure(
             ServerError(f"server: expected to answer, found {type(error).__name__}; its log has the details")

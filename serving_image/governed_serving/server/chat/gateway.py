@@ -14,6 +14,7 @@ from typing import Any, Literal
 import httpx
 import msgspec
 
+from governed_serving.hosting.logs import log
 from governed_serving.journal.columns import pack
 from governed_serving.journal.errors import JournalError
 from governed_serving.records import PredictionFrame
@@ -29,7 +30,6 @@ from governed_serving.server.errors import (
     UpstreamFailed,
 )
 from governed_serving.server.identifiers import Identifiers
-from governed_serving.server.logs import event
 from governed_serving.server.masking import Masking
 from governed_serving.server.metrics import ServerMetrics
 from governed_serving.server.recording import Journal
@@ -177,7 +177,7 @@ class ChatGateway:
             await self._end(call, "complete", record=True)
             yield DONE
         except (httpx.HTTPError, msgspec.DecodeError, ServerError) as error:
-            event("a stream was cut", level=30, kind=type(error).__name__)
+            log("warning", "a stream was cut", kind=type(error).__name__)
             yield error_event(str(error) if isinstance(error, ServerError) else str(self._away(error)))
         finally:  # the client may have left: what was generated is still recorded and settled, in a task that can't be cancelled with us
             if not call.settled:
@@ -203,7 +203,7 @@ class ChatGateway:
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._endings.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            event("the end of a stream could not be recorded", level=40, kind=type(error).__name__)
+            log("error", "the end of a stream could not be recorded", kind=type(error).__name__)
 
     async def _end(self, call: _Call, state: State, *, record: bool) -> None:
         """Settle once, and record what was generated. Raises JournalUnavailable."""

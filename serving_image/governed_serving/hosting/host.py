@@ -1,0 +1,125 @@
+"""Sockets, signals and exit codes: bound before anything is loaded, drained before anything is closed."""
+
+import asyncio
+import contextlib
+import signal
+import socket
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any
+
+import uvicorn
+import uvloop
+from pydantic import ValidationError
+
+from governed_api import runtime
+from governed_serving.hosting.logs import install, log
+
+__all__ = ["Host", "Problem", "listen", "run", "web_server"]
+
+
+class Problem(Exception):
+    """What keeps a process from serving: a port that is taken, a variable that is missing; one line for a person."""
+
+
+def run(
+    component: str, work: Callable[[], Coroutine[Any, Any, None]], expected: tuple[type[Exception], ...] = ()
+) -> int:
+    """Run a role until it is drained. Exit code: 0, or 1 with one line that says why it could not serve.
+
+    ``expected`` are the errors that speak for themselves; another one is a bug and keeps its traceback.
+    """
+    install(component)
+    known: tuple[type[Exception], ...] = (Problem, OSError, ValidationError, *expected)
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(work())
+    except known as error:
+        log("error", f"not serving: {_in_words(error)}", kind=type(error).__name__)
+    except KeyError as error:
+        if not str(error.args[0]).startswith("GOVERNED_"):
+            raise
+        log("error", f"not serving: environment: expected the variable {error.args[0]}, found none; set it")
+    else:
+        return 0
+    return 1
+
+
+def _in_words(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        return f"{runtime.SPEC}: {'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def listen(host: str, port: int, variable: str = runtime.HTTP_PORT) -> socket.socket:
+    """A bound socket. Raises Problem naming the port and ``variable``."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        sock.bind((host, port))
+    except OSError as error:
+        sock.close()
+        raise Problem(
+            f"port {port} on {host}: expected it to be free, found {error.strerror}; stop the other process or set {variable}"
+        ) from error
+    sock.set_inheritable(True)
+    return sock
+
+
+class _Server(uvicorn.Server):
+    """Signals are the process's affair: it may have several servers, and more to close than sockets."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def web_server(app: Any, *, grace: float, **settings: Any) -> uvicorn.Server:
+    """A uvicorn server for ``app``. ``grace``: seconds for requests in flight at the end; ``settings``: uvicorn.Config's."""
+    common: dict[str, Any] = {
+        "ws": "none",
+        "lifespan": "off",
+        "log_config": None,
+        "access_log": False,
+        "server_header": False,
+        "proxy_headers": False,
+        "timeout_graceful_shutdown": int(grace) or 1,
+    }
+    return _Server(uvicorn.Config(app, **common | settings))
+
+
+class Host:
+    """HTTP servers on their sockets; ``stop`` is set by SIGTERM, by SIGINT, or by who can't go on. Made on the event loop."""
+
+    def __init__(self) -> None:
+        self.stop = asyncio.Event()
+        self._servers: list[uvicorn.Server] = []
+        self._tasks: list[asyncio.Task[None]] = []
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.stop.set)
+
+    def start(self, server: uvicorn.Server, sock: socket.socket) -> None:
+        """Serve on ``sock`` from now on; a server that ends by itself stops the host."""
+        task = asyncio.create_task(server.serve([sock]))
+        task.add_done_callback(lambda _: self.stop.set())
+        self._servers.append(server)
+        self._tasks.append(task)
+
+    async def drain(self) -> None:
+        """Close the ports, let what is in flight finish, end the servers. Raises what a server failed with."""
+        log("info", "draining")
+        failed = [s for s, task in zip(self._servers, self._tasks, strict=True) if task.done() and not s.started]
+        for server in self._servers:
+            server.should_exit = True
+        await asyncio.gather(*self._tasks)
+        if failed:
+            raise Problem("the HTTP server ended before it had started; its log line says why")
+
+    async def serve(self, server: uvicorn.Server, sock: socket.socket, leaving: Callable[[], None]) -> None:
+        """The whole life of a process with one server: ``leaving`` is called when readiness must go, then it drains."""
+        self.start(server, sock)
+        await self.stop.wait()
+        leaving()
+        await self.drain()
