@@ -1,13 +1,15 @@
 """Watch caches: every child as a fingerprint and a few facts, every model and report as bytes. 10,000 models must fit."""
 
-import json
+import sys
 from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+import msgspec
+
 from governed_api.names import KIND, LABEL_COMPONENT, LABEL_MODEL, REPORT_KIND
 from governed_operator.facts import facts_of
-from governed_operator.projection import observed_fingerprint
+from governed_operator.projection import bearing, observed_fingerprint
 
 Object = dict[str, Any]
 ModelKey = tuple[str, str]
@@ -16,6 +18,10 @@ ChildKey = tuple[str, str]
 """(kind, name)."""
 NAMESPACE_LABEL = "governedmodels.io/namespace"
 """On cluster-scoped objects: the namespace of the model they belong to."""
+
+
+COUNTED = frozenset({"Deployment", "StatefulSet", "Job", "PodDisruptionBudget", REPORT_KIND})
+"""Kinds whose status moves while their generation counts every change of spec."""
 
 
 class Child(NamedTuple):
@@ -31,37 +37,77 @@ class Child(NamedTuple):
     component: str
     owner: str
     """uid of the controlling owner; empty without one."""
+    bearing: int = 0
+    """As long as it stays, so does the fingerprint; 0 where the kind counts no generations."""
 
 
-def model_key(observed: Object) -> ModelKey:
-    """The owner's name before the label: a label may drift, and its object must still be found."""
-    metadata = observed["metadata"]
-    for reference in metadata.get("ownerReferences") or ():
-        if reference.get("controller") and reference["kind"] == KIND:
-            return metadata.get("namespace", ""), reference["name"]
-    labels = metadata.get("labels") or {}
-    namespace = metadata.get("namespace") or labels.get(NAMESPACE_LABEL, "")
-    return namespace, labels.get(LABEL_MODEL, "")
+class Owner(msgspec.Struct):
+    """An owner reference."""
+
+    kind: str
+    name: str
+    uid: str
+    controller: bool = False
 
 
-def child_of(kind: str, observed: Object) -> Child:
-    metadata = observed["metadata"]
-    owner = next((r["uid"] for r in metadata.get("ownerReferences") or () if r.get("controller")), "")
+class Head(msgspec.Struct, rename="camel"):
+    """Metadata that tell whose an object is and whether it is news: read without looking at the rest."""
+
+    name: str
+    uid: str
+    resource_version: str
+    namespace: str = ""
+    labels: dict[str, str] | None = None
+    owner_references: list[Owner] | None = None
+
+    @property
+    def version(self) -> int:
+        return int(self.resource_version)
+
+    @property
+    def controller(self) -> Owner | None:
+        return next((o for o in self.owner_references or () if o.controller), None)
+
+    @property
+    def model(self) -> ModelKey:
+        """The owner's name before the label: a label may drift, and its object must still be found."""
+        owner, labels = self.controller, self.labels or {}
+        if owner and owner.kind == KIND:
+            return self.namespace, owner.name
+        return self.namespace or labels.get(NAMESPACE_LABEL, ""), labels.get(LABEL_MODEL, "")
+
+
+class Headed(msgspec.Struct):
+    """Any object, its head alone."""
+
+    metadata: Head
+
+
+def head_of(observed: Object) -> Head:
+    return msgspec.convert(observed["metadata"], Head)
+
+
+def child_of(kind: str, head: Head, observed: Object, known: Child | None = None) -> Child:
+    """``known``: the same child as it was before; spares the fingerprint where nothing of ours can have changed."""
+    mark = bearing(observed) if kind in COUNTED else 0
+    same = known is not None and mark and known.bearing == mark
+    owner = head.controller
     return Child(
         kind=kind,
-        name=metadata["name"],
-        uid=metadata["uid"],
-        version=int(metadata["resourceVersion"]),
-        fingerprint=observed_fingerprint(observed),
+        name=head.name,
+        uid=head.uid,
+        version=head.version,
+        fingerprint=known.fingerprint if known is not None and same else observed_fingerprint(observed),
         facts=facts_of(kind, observed),
-        deleting="deletionTimestamp" in metadata,
-        component=(metadata.get("labels") or {}).get(LABEL_COMPONENT, ""),
-        owner=owner,
+        deleting="deletionTimestamp" in observed["metadata"],
+        component=sys.intern((head.labels or {}).get(LABEL_COMPONENT, "")),
+        owner=sys.intern(owner.uid) if owner else "",
+        bearing=mark,
     )
 
 
 def _essence(child: Child) -> Child:
-    return child._replace(version=0)
+    return child._replace(version=0, bearing=0)
 
 
 class ModelEntry(NamedTuple):
@@ -71,6 +117,8 @@ class ModelEntry(NamedTuple):
     version: int
     generation: int
     deleting: bool
+    answered: bool
+    """Its status speaks of this generation."""
     content: bytes
     """JSON of metadata (labels, annotations), spec and status."""
 
@@ -87,7 +135,8 @@ class ModelEntry(NamedTuple):
             int(metadata["resourceVersion"]),
             metadata.get("generation", 0),
             "deletionTimestamp" in metadata,
-            json.dumps(content, separators=(",", ":")).encode(),
+            content["status"].get("observedGeneration") == metadata.get("generation", 0),
+            msgspec.json.encode(content),
         )
 
 
@@ -113,13 +162,19 @@ class Cache:
         if key in self.models and self.models[key].uid == uid:
             del self.models[key]
 
+    def stale(self, kind: str, head: Head) -> bool:
+        """Whether this state of a child, or a later one, is known already: mostly from our own writes' answers."""
+        known = self._children.get(head.model, {}).get((kind, head.name))
+        return known is not None and known.uid == head.uid and head.version <= known.version
+
     def put(self, kind: str, observed: Object) -> ModelKey | None:
         """Remember a child; the model to wake, or None when nothing that matters changed."""
-        key, metadata = model_key(observed), observed["metadata"]
-        known = self._children[key].get((kind, metadata["name"]))
-        if known and known.uid == metadata["uid"] and int(metadata["resourceVersion"]) <= known.version:
+        head = head_of(observed)
+        if self.stale(kind, head):
             return None
-        child = child_of(kind, observed)
+        key = head.model
+        known = self._children[key].get((kind, head.name))
+        child = child_of(kind, head, observed, known if known and known.uid == head.uid else None)
         self._children[key][kind, child.name] = child
         changed = known is None or _essence(known) != _essence(child)
         if kind == REPORT_KIND:
@@ -127,21 +182,20 @@ class Cache:
         return key if changed else None
 
     def _put_report(self, namespace: str, name: str, observed: Object) -> bool:
-        content = json.dumps(observed.get("status") or {}, separators=(",", ":")).encode()
+        content = msgspec.json.encode(observed.get("status") or {})
         changed = self._reports.get((namespace, name)) != content
         self._reports[namespace, name] = content
         return changed
 
-    def drop(self, kind: str, observed: Object) -> ModelKey | None:
+    def drop(self, kind: str, head: Head) -> ModelKey | None:
         """Forget a child; the model to wake."""
-        key = model_key(observed)
-        name = observed["metadata"]["name"]
-        known = self._children.get(key, {}).get((kind, name))
-        if known is None or known.uid != observed["metadata"]["uid"]:
+        key = head.model
+        known = self._children.get(key, {}).get((kind, head.name))
+        if known is None or known.uid != head.uid:
             return None
-        del self._children[key][kind, name]
+        del self._children[key][kind, head.name]
         if kind == REPORT_KIND:
-            self._reports.pop((key[0], name), None)
+            self._reports.pop((key[0], head.name), None)
         if not self._children[key]:
             del self._children[key]
         return key
@@ -162,7 +216,7 @@ class Cache:
 
     def report(self, namespace: str, name: str) -> Object | None:
         found = self._reports.get((namespace, name))
-        return None if found is None else json.loads(found)
+        return None if found is None else msgspec.json.decode(found)
 
     def keys(self) -> Iterator[ModelKey]:
         """Of all models, and of children whose model is gone."""

@@ -1,6 +1,7 @@
 """What policy decided: the only input of the builders besides the model itself."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from governed_api.conditions import Truth
 from governed_api.lifecycle import Rollout
@@ -27,6 +28,8 @@ class Revision:
     """A model with its rules and the artefact that serves under them."""
 
     model: ResolvedModel
+    document: bytes = field(repr=False)
+    """The model as its pods read it: canonical JSON, made once, for its hash is part of several names."""
     artefact: str
     """sha256:… of the artefact; empty with a foreign runtime."""
     percent: int = 100
@@ -36,12 +39,13 @@ class Revision:
 
     @classmethod
     def of(cls, model: ResolvedModel, artefact: str, percent: int = 100) -> "Revision":
-        return cls(pods_view(model), artefact, percent)
+        seen = pods_view(model)
+        return cls(seen, seen.dump(), artefact, percent)
 
-    @property
+    @cached_property
     def name(self) -> str:
         """Hash over artefact and rules."""
-        return short_hash(self.model.dump() + self.artefact.encode())
+        return short_hash(self.document + self.artefact.encode())
 
     def at(self, percent: int, since: str) -> "Revision":
         return replace(self, percent=percent, since=since)

@@ -1,8 +1,8 @@
 """Cache → Observed: the only place that reads clocks and, for objects of others that a manifest names, the API server."""
 
-import json
 from datetime import UTC, datetime
 
+import msgspec
 from pydantic import ValidationError
 
 from governed_api.model import GovernedModelSpec, GovernedModelStatus
@@ -36,7 +36,7 @@ class Observer:
 
     async def observe(self, key: ModelKey, entry: ModelEntry) -> Observed:
         """Raises ApiError, SpecNotReadable."""
-        content: Object = json.loads(entry.content)
+        content: Object = msgspec.json.decode(entry.content)
         namespace, name = key
         model = ResolvedModel(name=name, namespace=namespace, spec=self._spec(key, entry, content))
         report, error = _report(self._cache.report(namespace, name))

@@ -70,7 +70,7 @@ class OperatorProcess:
         self._stale = Staleness()
         self._tasks: list[asyncio.Task[None]] = []
         self._runner: web.AppRunner | None = None
-        self._models_seen = asyncio.Event()
+        self._working = False
 
     @classmethod
     async def create(cls) -> "OperatorProcess":
@@ -78,18 +78,17 @@ class OperatorProcess:
         return cls(cluster, Settings.from_environment(), await discover(cluster))
 
     def _child_changed(self, key: ModelKey) -> None:
-        """A shared child (no model) wakes its namespace's archive."""
-        if key[0]:
+        """A shared child (no model) wakes its namespace's archive. Before the start of work, all are looked at anyway."""
+        if key[0] and self._working:
             self.queue.wake(key)
 
     def model_event(self, kind: str | None, observed: Object) -> None:
         """From kopf: a model was listed, changed or deleted."""
         key = (observed["metadata"]["namespace"], observed["metadata"]["name"])
-        self._models_seen.set()
         if kind == "DELETED":
             self.cache.drop_model(key, observed["metadata"]["uid"])
             self.queue.wake(key)
-        elif self.cache.put_model(observed):
+        elif self.cache.put_model(observed) and self._working:
             self.queue.add(key, 0.0 if kind == "MODIFIED" else 0.05)
 
     async def start(self) -> None:
@@ -135,8 +134,10 @@ class OperatorProcess:
         await self._list_models()
         for reflector in self._reflectors:
             await reflector.synced.wait()
-        for key in list(self.cache.keys()):
+        self._working = True
+        for key in [k for k, m in self.cache.models.items() if not m.answered]:
             self.queue.wake(key)
+        self.queue.someday(self.cache.keys())
         await run_workers(self._reconciler, WORKERS)
 
     async def _list_models(self) -> None:

@@ -10,10 +10,13 @@ import json
 from functools import lru_cache
 from typing import Any
 
+import msgspec
+
 from governed_api.names import FIELD_MANAGER
 
 Json = Any
 SKIPPED = ("apiVersion", "kind")
+_canonical = msgspec.json.Encoder(order="deterministic").encode
 
 
 def owned_fields(observed: dict[str, Json], manager: str = FIELD_MANAGER) -> dict[str, Json] | None:
@@ -63,14 +66,23 @@ def _list_key(key: str) -> tuple[tuple[str, ...], tuple[Json, ...]]:
 
 def fingerprint(value: Json) -> bytes:
     """Sixteen bytes over canonical JSON."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
-    return hashlib.blake2b(text.encode(), digest_size=16).digest()
+    return hashlib.blake2b(_canonical(value), digest_size=16).digest()
 
 
 def observed_fingerprint(observed: dict[str, Json]) -> bytes | None:
     """Of what we own in an observed object; None when we never applied it."""
     fields = owned_fields(observed)
     return None if fields is None else fingerprint(project(observed, fields))
+
+
+def bearing(observed: dict[str, Json]) -> int:
+    """Changes whenever the fingerprint may: generation, what metadata holds of ours, and which fields we own.
+
+    Only for kinds whose generation counts every change of their spec; a change of status leaves it alone.
+    """
+    metadata = observed["metadata"]
+    named = [metadata.get(k) for k in ("generation", "labels", "annotations", "ownerReferences")]
+    return hash(_canonical([*named, owned_fields(observed)]))
 
 
 def desired_fingerprint(manifest: dict[str, Json]) -> bytes:

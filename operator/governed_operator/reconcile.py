@@ -1,10 +1,11 @@
 """One level-triggered reconcile per model: observe → policy → desired → apply → status. May run at any time, twice, or after a crash anywhere."""
 
 import asyncio
-import json
 import logging
 import time
 from typing import Any
+
+import msgspec
 
 from governed_api.model import GovernedModelStatus
 from governed_api.names import ARCHIVE
@@ -141,7 +142,7 @@ class Reconciler:
         return known.stable is not None and any(getattr(known, f) != getattr(status, f) for f in REVISION_FIELDS)
 
     async def _write_status(self, key: ModelKey, entry: ModelEntry, obs: Observed, status: GovernedModelStatus) -> None:
-        known: dict[str, Any] = json.loads(entry.content)["status"]
+        known: dict[str, Any] = msgspec.json.decode(entry.content)["status"]
         new = status.plain()
         self._metrics.note(key, {c.type: c.status for c in status.conditions})
         if new == known:

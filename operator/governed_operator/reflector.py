@@ -5,8 +5,10 @@ import logging
 import time
 from collections.abc import Callable
 
+import msgspec
+
 from governed_api.names import FIELD_MANAGER
-from governed_operator.cache import Cache, ModelKey, model_key
+from governed_operator.cache import Cache, Headed, ModelKey, head_of
 from governed_operator.cluster import ApiError, Cluster, Object
 from governed_operator.kinds import Kind
 
@@ -16,6 +18,25 @@ SELECTOR = f"app.kubernetes.io/managed-by={FIELD_MANAGER}"
 WATCH_SECONDS = 290
 SILENCE = 150.0
 """Seconds without any event before a watch is given up; the API server sends a bookmark every minute."""
+
+
+class Event(msgspec.Struct):
+    """A watch event."""
+
+    type: str
+    object: msgspec.Raw
+
+
+_decoded = msgspec.json.Decoder(Event).decode
+_headed = msgspec.json.Decoder(Headed).decode
+_object = msgspec.json.Decoder(Object).decode
+
+
+def _event(line: bytes) -> Event:
+    try:
+        return _decoded(line)
+    except msgspec.DecodeError as error:
+        raise ApiError(0, "Unreadable", f"expected a watch event, found {line[:100]!r}: {error}") from error
 
 
 class Reflector:
@@ -36,8 +57,8 @@ class Reflector:
             try:
                 if not version:
                     version = await self._list()
-                async for event in self._cluster.watch(self.kind, SELECTOR, version, WATCH_SECONDS, SILENCE):
-                    version = self._take(event)
+                async for line in self._cluster.watch(self.kind, SELECTOR, version, WATCH_SECONDS, SILENCE):
+                    version = self._take(_event(line))
                     failures = 0
             except ApiError as error:
                 failures += 1
@@ -53,24 +74,27 @@ class Reflector:
         async for items, version in self._cluster.pages(self.kind, SELECTOR):  # noqa: B007
             for item in items:
                 self._put(item)
-                seen.add((model_key(item), item["metadata"]["name"]))
+                seen.add((head_of(item).model, item["metadata"]["name"]))
             self.heard = time.monotonic()
         for key in self._cache.keep_only(self.kind.kind, seen):
             self._wake(key)
         self.synced.set()
         return version
 
-    def _take(self, event: Object) -> str:
+    def _take(self, event: Event) -> str:
         """Fold one event in; the version to go on from."""
         self.heard = time.monotonic()
-        observed = event["object"]
-        if event["type"] == "ERROR":
-            raise ApiError(observed.get("code", 0), observed.get("reason", ""), observed.get("message", ""))
-        if event["type"] == "DELETED":
-            self._woken(self._cache.drop(self.kind.kind, observed))
-        elif event["type"] != "BOOKMARK":
-            self._put(observed)
-        return str(observed["metadata"]["resourceVersion"])
+        if event.type == "ERROR":
+            status = _object(event.object)
+            raise ApiError(status.get("code", 0), status.get("reason", ""), status.get("message", ""))
+        if event.type == "BOOKMARK":
+            return str(_object(event.object)["metadata"]["resourceVersion"])
+        head = _headed(event.object).metadata
+        if event.type == "DELETED":
+            self._woken(self._cache.drop(self.kind.kind, head))
+        elif not self._cache.stale(self.kind.kind, head):
+            self._put(_object(event.object))
+        return head.resource_version
 
     def _put(self, observed: Object) -> None:
         self._woken(self._cache.put(self.kind.kind, observed))

@@ -3,6 +3,7 @@
 import asyncio
 import heapq
 import time
+from collections.abc import Iterable
 
 from governed_operator.cache import ModelKey
 
@@ -18,11 +19,12 @@ class WorkQueue:
         self._heap: list[tuple[float, ModelKey]] = []
         self._busy: set[ModelKey] = set()
         self._again: set[ModelKey] = set()
+        self._someday: dict[ModelKey, None] = {}
         self._failures: dict[ModelKey, int] = {}
         self._change = asyncio.Event()
 
     def __len__(self) -> int:
-        return len(self._due)
+        return len(self._due) + len(self._someday)
 
     def wake(self, key: ModelKey) -> None:
         """Something changed: look at it shortly, together with what else changes meanwhile."""
@@ -30,6 +32,11 @@ class WorkQueue:
             self.add(key, self._delay(key))
         else:
             self.add(key, self._settle)
+
+    def someday(self, keys: Iterable[ModelKey]) -> None:
+        """Look at them when nothing else is due: a start with many models must not keep a change waiting."""
+        self._someday.update(dict.fromkeys(keys))
+        self._change.set()
 
     def add(self, key: ModelKey, delay: float) -> None:
         if key in self._busy:
@@ -44,15 +51,8 @@ class WorkQueue:
     async def take(self) -> ModelKey:
         """The next due key; the caller must give it back by done() or failed()."""
         while True:
-            while self._heap and self._heap[0][0] <= time.monotonic():
-                due, key = heapq.heappop(self._heap)
-                if self._due.get(key) != due:
-                    continue
-                if key in self._busy:
-                    self._again.add(key)
-                    del self._due[key]
-                    continue
-                del self._due[key]
+            key = self._next()
+            if key is not None:
                 self._busy.add(key)
                 return key
             self._change.clear()
@@ -61,6 +61,23 @@ class WorkQueue:
                 await asyncio.wait_for(self._change.wait(), wait)
             except TimeoutError:
                 continue
+
+    def _next(self) -> ModelKey | None:
+        while self._heap and self._heap[0][0] <= time.monotonic():
+            due, key = heapq.heappop(self._heap)
+            if self._due.get(key) != due:
+                continue
+            del self._due[key]
+            if key not in self._busy:
+                self._someday.pop(key, None)
+                return key
+            self._again.add(key)
+        while self._someday:
+            key = next(iter(self._someday))
+            del self._someday[key]
+            if key not in self._busy and key not in self._due:
+                return key
+        return None
 
     def done(self, key: ModelKey, again_in: float | None = None) -> None:
         self._failures.pop(key, None)

@@ -1,11 +1,14 @@
 """Quantities as the API server writes them, so that what we ask for and what it stores compare equal."""
 
+from functools import lru_cache
+
 from governed_api.quantities import quantity
 
 BINARY = ("", "Ki", "Mi", "Gi", "Ti", "Pi")
 DECIMAL = ("m", "", "k", "M", "G", "T", "P")
 
 
+@lru_cache(maxsize=1024)
 def canonical(text: int | str) -> str:
     """Canonical form (apimachinery resource.Quantity): no fraction, the largest suffix that divides. 0.5 → 500m, 1024Mi → 1Gi."""
     value = quantity(text)

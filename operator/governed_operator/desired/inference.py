@@ -83,7 +83,7 @@ def _spread(subject: Subject, track: str, key: str) -> Manifest:
 def _volumes(subject: Subject, revision: Revision) -> list[Manifest]:
     spec = revision.model.spec
     out = [
-        pod.spec_volume(serving_name(revision.model)),
+        pod.spec_volume(serving_name(revision)),
         pod.keys_volume(subject.name, spec),
         pod.memory_volume("model", "1Gi"),
         {"name": "spool", "emptyDir": {"sizeLimit": canonical(spec.governance.audit.spool_size)}},

@@ -7,9 +7,9 @@ from governed_operator.decision import Revision, pods_view
 from governed_operator.desired.manifest import ANNOTATION_CREATE_ONCE, Manifest, Subject, manifest
 
 
-def serving_name(model: ResolvedModel) -> str:
+def serving_name(revision: Revision) -> str:
     """Name hashed over the content, so that a change rolls the pods."""
-    return component(model.name, f"spec-{short_hash(model.dump())}")
+    return component(revision.model.name, f"spec-{short_hash(revision.document)}")
 
 
 def training_name(model: ResolvedModel) -> str:
@@ -20,11 +20,11 @@ def serving_config(subject: Subject, revision: Revision) -> Manifest:
     return manifest(
         "v1",
         "ConfigMap",
-        serving_name(revision.model),
+        serving_name(revision),
         subject,
         "predictor",
         immutable=True,
-        data={rt.SPEC_FILE: revision.model.dump().decode()},
+        data={rt.SPEC_FILE: revision.document.decode()},
     )
 
 

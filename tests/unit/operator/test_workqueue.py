@@ -50,6 +50,19 @@ async def test_failure_delays_one_key_and_a_success_forgets_it() -> None:
     assert queue._failures == {}
 
 
+async def test_what_is_due_goes_before_what_may_wait() -> None:
+    queue = WorkQueue(settle=0.0)
+    crowd = [("n", str(i)) for i in range(3)]
+    queue.someday(crowd)
+    queue.wake(A)
+    queue.wake(crowd[2])
+    assert len(queue) == 5
+    turns = [await soon(queue) for _ in range(4)]
+    assert turns == [A, crowd[2], crowd[0], crowd[1]]
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(queue.take(), 0.05)
+
+
 def _object(version: int, **status: object) -> dict[str, object]:
     labels = {"governedmodels.io/model": "m"}
     metadata = {"name": "o", "namespace": "n", "uid": "u", "resourceVersion": str(version), "labels": labels}
