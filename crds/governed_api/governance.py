@@ -123,15 +123,7 @@ class Retention(Part):
     """How long payloads can be read; ledger entries stay for ever."""
 
     payloads: Duration | None = None
-    """Not supported yet: destroying the model's journal keyset is what makes payloads unreadable."""
-
-    RULES: ClassVar[tuple[Rule, ...]] = (
-        Rule(
-            "!has(self.payloads)",
-            "governance.privacy.retention.payloads is not supported yet: leave it out; destroying the journal keyset ends payloads",
-            ".payloads",
-        ),
-    )
+    """The archive deletes what requests said (predictions, explanations, labels) after this long and keeps a receipt; absent: never."""
 
 
 class Privacy(Part):

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 __all__ = [
+    "RETENTION",
     "AppendRequest",
     "Column",
     "EventRecord",
@@ -22,6 +23,10 @@ __all__ = [
     "encode_frame",
     "timestamp",
 ]
+
+
+RETENTION = "retention"
+"""Name of a model's reference in the archive: {"payloads": seconds or null}, how long what requests said is kept."""
 
 
 class Column(msgspec.Struct, array_like=True, frozen=True):

@@ -178,7 +178,7 @@ INVALID: list[Invalid] = [
         "rotation", _put("spec.governance.encryption.rotation", "90d"), "governance.encryption.rotation is not supported yet"
     ),
     Invalid(
-        "retention", _put("spec.governance.privacy.retention", {"payloads": "30d"}), "retention.payloads is not supported yet"
+        "retention", _put("spec.governance.privacy.retention", {"payloads": "30 days"}), "retention.payloads in body should match"
     ),
     Invalid("limit of zero", _put("spec.quota.requests.0.limit", 0), "spec.quota.requests[0].limit in body should be greater than or equal to 1"),
     Invalid("window in words", _put("spec.quota.requests.0.window", "minute"), "spec.quota.requests[0].window in body should match"),

@@ -188,8 +188,8 @@ def _store_routes(state: _State) -> list[tuple[str, tuple[str, ...], Handler]]:
     async def put_blob(request: Request) -> Response:
         state.writer(request)
         digest = request.path_params["digest"]
-        if archive.blobs.size(digest) is not None:
-            return _json({"blob": digest}, 200)
+        if archive.blobs.size(digest) is not None or archive.blobs.expired(digest):
+            return _json({"blob": digest}, 200)  # a shipper that was killed sends again what may be deleted by now
         async with state.uploads:
             fresh = await _receive(request, state, digest)
         return _json({"blob": digest}, 201 if fresh else 200)
@@ -198,6 +198,10 @@ def _store_routes(state: _State) -> list[tuple[str, tuple[str, ...], Handler]]:
         state.speaker(request)
         digest = request.path_params["digest"]
         if archive.blobs.size(digest) is None:
+            if archive.blobs.expired(digest):
+                raise Refused(
+                    410, f"blob {digest} was deleted under governance.privacy.retention; the ledger has the receipt"
+                )
             raise Refused(404, f"blob {digest} is not here")
         return FileResponse(archive.blobs.path(digest), media_type=_BINARY)
 

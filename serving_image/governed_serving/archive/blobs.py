@@ -41,6 +41,24 @@ class BlobStore:
         """Where the blob is or would be."""
         return self.root / digest[:2] / check_address(digest)
 
+    def expired(self, digest: str) -> bool:
+        """Whether the blob was here and was deleted for good."""
+        return self._marker(digest).exists()
+
+    def expire(self, digest: str) -> None:
+        """Delete a blob for good: sent again, it is not stored again."""
+        marker = self._marker(digest)
+        marker.parent.mkdir(parents=True, exist_ok=True)
+        marker.touch(mode=0o600)
+        fsync_folder(marker.parent)
+        path = self.path(digest)
+        path.unlink(missing_ok=True)
+        if path.parent.is_dir():
+            fsync_folder(path.parent)
+
+    def _marker(self, digest: str) -> Path:
+        return self.root / "expired" / digest[:2] / check_address(digest)
+
     def size(self, digest: str) -> int | None:
         """Bytes of a blob; None when it isn't here."""
         path = self.path(digest)

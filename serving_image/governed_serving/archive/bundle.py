@@ -13,7 +13,8 @@ import msgspec
 from governed_serving.archive.errors import ArchiveError
 from governed_serving.archive.merkle import Frontier, hash_children, hash_leaf, inclusion_proof
 from governed_serving.archive.note import Verifier, open_checkpoint
-from governed_serving.archive.sources import Leaf, LogSource
+from governed_serving.archive.retention import Receipts
+from governed_serving.archive.sources import MISSING, Leaf, LogSource
 from governed_serving.records import LedgerEntry
 
 __all__ = ["export"]
@@ -22,7 +23,8 @@ _decoder = msgspec.json.Decoder(LedgerEntry)
 
 
 def export(source: LogSource, target: Path, *, model: str = "", id: str = "", blobs: bool = False) -> tuple[int, int]:
-    """Write the bundle; (entries, blobs) that are in it. ``model`` and ``id`` choose entries, each with its proof then.
+    """Write the bundle; (entries, blobs) that are in it. ``model`` and ``id`` choose entries, each with its proof then;
+    the receipts for blobs of theirs that were deleted go along.
 
     Raises ArchiveError when nothing matches, and before anything is written when the source isn't what was signed.
     """
@@ -33,6 +35,7 @@ def export(source: LogSource, target: Path, *, model: str = "", id: str = "", bl
     hashes: list[bytes] = []
     chosen: list[Leaf] = []
     addresses: dict[str, None] = {}
+    receipts: list[tuple[Leaf, set[str]]] = []
     tree = Frontier()
     for leaf in source.leaves(checkpoint.size):
         hashes.append(hash_leaf(leaf.data))
@@ -41,11 +44,17 @@ def export(source: LogSource, target: Path, *, model: str = "", id: str = "", bl
         if model in ("", entry.model) and id in ("", entry.id):
             chosen.append(leaf)
             addresses |= {entry.blob: None} if entry.blob else {}
+        if covered := set(Receipts.addresses(entry)):
+            receipts.append((leaf, covered))
     if tree.root() != checkpoint.root:
         raise ArchiveError("the entries don't have the signed root: run verify, it names the entry that differs")
     if not chosen:
         raise ArchiveError(f"no entry of model {model or 'any'} with id {id or 'any'}")
     complete = not (model or id)
+    deleted = {d for _, covered in receipts for d in covered & addresses.keys() if source.blob(d) == MISSING}
+    known = {leaf.index for leaf in chosen}
+    chosen += [leaf for leaf, covered in receipts if covered & deleted and leaf.index not in known]
+    kept = [d for d in addresses if d not in deleted] if blobs else []
     about = {"format": "governed-bundle-1", "origin": checkpoint.origin, "size": checkpoint.size, "complete": complete}
     members = {
         "bundle.json": msgspec.json.encode({**about, "entries": len(chosen), "blobs": blobs}),
@@ -55,8 +64,8 @@ def export(source: LogSource, target: Path, *, model: str = "", id: str = "", bl
     }
     if not complete:
         members["proofs.json"] = _proofs(hashes, chosen)
-    _write(source, target, members, list(addresses) if blobs else [])
-    return len(chosen), len(addresses) if blobs else 0
+    _write(source, target, members, kept)
+    return len(chosen), len(kept)
 
 
 def _proofs(hashes: list[bytes], chosen: list[Leaf]) -> bytes:

@@ -20,7 +20,7 @@ from governed_api.resolved import ResolvedModel
 from governed_serving.archive.errors import Refused, Unreachable, Unverified
 from governed_serving.archive.tiles import tile_path
 from governed_serving.crypto.errors import KeyDestroyed, KeysetChanged
-from governed_serving.records import AppendRequest
+from governed_serving.records import RETENTION, AppendRequest
 
 __all__ = ["Appended", "ArchiveClient", "ArchiveKeysetStore", "Found"]
 
@@ -99,10 +99,10 @@ class ArchiveClient:
 
     def has_blob(self, digest: str) -> bool:
         """Whether the blob is there."""
-        return self._ask("HEAD", f"/v1/blobs/{digest}", allowed=(404,)).status_code == 200
+        return self._ask("HEAD", f"/v1/blobs/{digest}", allowed=(404, 410)).status_code == 200
 
     def get_blob(self, digest: str) -> bytes:
-        """Ciphertext of a blob, its address checked. Raises :class:`Refused` (404), :class:`Unverified`."""
+        """Ciphertext of a blob, its address checked. Raises :class:`Refused` (404; 410: deleted under retention), :class:`Unverified`."""
         data = self._ask("GET", f"/v1/blobs/{digest}").content
         found = hashlib.sha256(data).hexdigest()
         if found != digest:
@@ -181,6 +181,12 @@ class ArchiveClient:
     def refs(self) -> list[str]:
         """Names of this model's JSON pointers, sorted."""
         return list(self._ask("GET", f"/v1/refs/{self._me()}").json()["refs"])
+
+    def keep_payloads(self, seconds: int | None) -> None:
+        """Say how long the archive keeps what this model's requests said; None: for ever. Said again, it changes nothing."""
+        known, wanted = self.ref(RETENTION), {"payloads": seconds}
+        if known != wanted and (known or seconds):  # a model that never had a window needs no reference
+            self.put_ref(RETENTION, wanted)
 
     def keysets(self) -> "ArchiveKeysetStore":
         """The keyring's store, kept in the archive."""

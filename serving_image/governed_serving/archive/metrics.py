@@ -48,6 +48,10 @@ class ArchiveMetrics:
             names,
             registry=self._registry,
         )
+        self._deleted = Gauge(
+            "governed_archive_deleted_blobs", "Payload blobs deleted under retention since the start.", names,
+            registry=self._registry,
+        )  # fmt: skip
         self._common = common
 
     def timed(
@@ -77,4 +81,5 @@ class ArchiveMetrics:
         self._waiting.labels(**self._common).set(archive.appender.waiting)
         self._groups.labels(**self._common).set(archive.appender.groups)
         self._group_seconds.labels(**self._common).set(archive.appender.group_seconds)
+        self._deleted.labels(**self._common).set(archive.retention.deleted)
         return generate_latest(self._registry)

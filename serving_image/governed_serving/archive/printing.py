@@ -26,6 +26,8 @@ def print_verification(found: Verification, *, trusted: bool) -> None:
     else:
         print(f"proofs      each of the {found.entries:,} entries in the bundle is in the signed tree")
     print(f"blobs       {found.blobs:,} named by entries: {found.blobs_are}")
+    if found.deleted:
+        print(f"deleted     {found.deleted:,} payload blobs under retention, each with a receipt in this log")
     for size in found.earlier:
         print(f"earlier     the checkpoint over {size:,} entries is a prefix of this log")
     for proof in found.proofs:

@@ -8,11 +8,12 @@ from pathlib import Path
 
 from governed_api import runtime
 from governed_serving.archive.app import create_app
+from governed_serving.archive.errors import ArchiveError
 from governed_serving.archive.metrics import ArchiveMetrics
 from governed_serving.archive.note import Checkpoint
 from governed_serving.archive.service import Archive
 from governed_serving.archive.tokens import Tokens
-from governed_serving.crypto import load_kek
+from governed_serving.crypto import CryptoError, load_kek
 from governed_serving.hosting import Host, listen, log, web_server
 from governed_serving.reporting import ReportWriter
 
@@ -39,7 +40,7 @@ async def serve(address: str) -> None:
             nonlocal leaving
             leaving = True
 
-        app = create_app(archive, tokens, ArchiveMetrics(namespace), lambda: _report(archive), lambda: leaving)
+        app = create_app(archive, tokens, ArchiveMetrics(namespace), lambda: _beside(archive), lambda: leaving)
         server = web_server(app, grace=20, lifespan="on", timeout_keep_alive=30, limit_concurrency=512)
         await host.serve(server, sock, leave)
         log("info", "stopped")
@@ -47,6 +48,22 @@ async def serve(address: str) -> None:
 
 def _tokens(namespace: str) -> Tokens:
     return Tokens(Path(os.environ[runtime.ARCHIVE_ROOT_FILE]).read_bytes(), namespace)
+
+
+async def _beside(archive: Archive) -> None:
+    """What runs beside the routes."""
+    await asyncio.gather(_report(archive), _sweep(archive))
+
+
+async def _sweep(archive: Archive) -> None:
+    """Delete payloads that are past their window; trouble is logged, and what is left is found again."""
+    while True:
+        try:
+            if deleted := await asyncio.to_thread(archive.sweep):
+                log("info", "payloads deleted under retention", blobs=deleted)
+        except (ArchiveError, CryptoError, OSError, TimeoutError) as error:
+            log("error", "payloads past their retention could not be deleted; tried again", error=str(error))
+        await asyncio.sleep(await asyncio.to_thread(archive.pause))
 
 
 async def _report(archive: Archive) -> None:

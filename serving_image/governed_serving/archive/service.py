@@ -18,6 +18,7 @@ from governed_serving.archive.errors import ArchiveError, Refused
 from governed_serving.archive.ledger import Appended, Ledger
 from governed_serving.archive.note import Signer
 from governed_serving.archive.references import References, check_model, check_name
+from governed_serving.archive.retention import Retention
 from governed_serving.crypto import (
     DirectoryStore,
     Kek,
@@ -88,6 +89,8 @@ class Archive:
         self._refs = References(root / "refs", keyring.keyset("references"))
         self._keysets = root / "keysets"
         self._own = threading.Lock()
+        cipher = keyring.keyset("references")
+        self.retention = Retention(root / "retention", cipher, self.ledger, self.blobs, self._refs, self._note_alone)
 
     # -- ledger -------------------------------------------------------------------------------------------------------
 
@@ -223,6 +226,7 @@ class Archive:
                 return
             self._note(model, "ref", name, hashlib.sha256(data).hexdigest(), {})
             self._refs.put(model, name, data)
+            self.retention.forget(model)
 
     def _note(self, model: str, type: str, id: str, digest: str, summary: dict[str, Any]) -> None:
         time = timestamp(self._clock())
@@ -230,6 +234,21 @@ class Archive:
         seq = self.ledger.next_seq(model, OWN_STREAM) or 0
         answer = self.appender.submit(Batch(model, OWN_STREAM, seq, [canonical(entry)])).result(timeout=30)
         assert isinstance(answer, Appended)
+
+    def _note_alone(self, model: str, type: str, id: str, digest: str, summary: dict[str, Any]) -> None:
+        with self._own:
+            self._note(model, type, id, digest, summary)
+
+    # -- retention ----------------------------------------------------------------------------------------------------
+
+    def sweep(self) -> int:
+        """Delete payloads past their model's window; the number of blobs. Raises ArchiveError, OSError."""
+        return self.retention.sweep(self.models(), self._clock())
+
+    def pause(self) -> float:
+        """Seconds until the next sweep: ten, or a tenth of the shortest window. A sweep reads only what is new."""
+        windows = self.retention.windows(self.models()).values()
+        return max(1.0, min(10.0, min(windows, default=100.0) / 10))
 
     def close(self) -> None:
         """Finish what is queued, snapshot the ledger, let go of the directory."""

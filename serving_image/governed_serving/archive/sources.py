@@ -16,7 +16,11 @@ from governed_serving.archive.service import ledger_cipher
 from governed_serving.archive.tiles import TiledTree
 from governed_serving.crypto import DirectoryStore, Kek, KeysetStore
 
-__all__ = ["BundleSource", "DirectorySource", "Leaf", "LogSource", "UrlSource"]
+__all__ = ["MISSING", "BundleSource", "DirectorySource", "Leaf", "LogSource", "UrlSource"]
+
+
+MISSING = "is missing"
+"""What :meth:`LogSource.blob` says of a blob that isn't there."""
 
 
 class Leaf(msgspec.Struct, frozen=True):
@@ -120,7 +124,7 @@ class DirectorySource:
     def blob(self, digest: str) -> str | None:
         path = self._root / "blobs" / digest[:2] / digest
         if not path.is_file():
-            return "is missing"
+            return MISSING
         with path.open("rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
         return None if found == digest else f"has SHA-256 {found}: it was changed"
@@ -168,7 +172,7 @@ class UrlSource:
         return self._client.tile(0, index >> 8, width)[(index & 255) * 32 :][:32]
 
     def blob(self, digest: str) -> str | None:
-        return None if self._client.has_blob(digest) else "is missing"
+        return None if self._client.has_blob(digest) else MISSING
 
     def blob_bytes(self, digest: str) -> bytes:
         try:
@@ -231,7 +235,7 @@ class BundleSource:
         if not self._blobs:
             return None
         if f"blobs/{digest}" not in self._names:
-            return "is missing"
+            return MISSING
         found = hashlib.sha256(self._member(f"blobs/{digest}")).hexdigest()
         return None if found == digest else f"has SHA-256 {found}: it was changed"
 

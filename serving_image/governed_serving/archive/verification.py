@@ -7,7 +7,8 @@ import msgspec
 from governed_serving.archive.errors import ArchiveError, LedgerDamaged
 from governed_serving.archive.merkle import Frontier, ProofError, hash_leaf, inclusion_proof, verify_inclusion
 from governed_serving.archive.note import Checkpoint, Verifier, open_checkpoint
-from governed_serving.archive.sources import DirectorySource, Leaf, LogSource
+from governed_serving.archive.retention import PAYLOADS, Receipts
+from governed_serving.archive.sources import MISSING, DirectorySource, Leaf, LogSource
 from governed_serving.records import LedgerEntry, canonical
 
 __all__ = ["BadEntry", "Proof", "Verification", "verify"]
@@ -46,6 +47,8 @@ class Verification(msgspec.Struct):
     complete: bool = True
     earlier: list[int] = []
     proofs: list[Proof] = []
+    deleted: int = 0
+    """Payload blobs that are gone under retention, each covered by a receipt in the log."""
 
 
 class _Walk:
@@ -59,18 +62,42 @@ class _Walk:
         self.hashes: list[bytes] = []
         self.found: list[Leaf] = []
         self.blobs: set[str] = set()
+        self.missing: dict[str, list[tuple[int, LedgerEntry]]] = {}
+        self.receipts = Receipts()
 
     def leaf(self, leaf: Leaf) -> None:
         """One entry: canonical form, place, blob."""
         entry = _entry(leaf)
         self._place(leaf, entry)
+        self.receipts.add(entry)
         if self.check_blobs and entry.blob and entry.blob not in self.blobs:
-            problem = self.source.blob(entry.blob)
-            if problem:
-                raise BadEntry(leaf.index, entry, f"its blob {entry.blob} {problem}")
-            self.blobs.add(entry.blob)
+            self._blob(leaf.index, entry)
         if self.id and entry.id == self.id:
             self.found.append(leaf)
+
+    def _blob(self, index: int, entry: LedgerEntry) -> None:
+        """There and unchanged; or missing, which a receipt may explain that comes later in the log."""
+        problem = None if entry.blob in self.missing else self.source.blob(entry.blob)
+        if entry.blob in self.missing or problem == MISSING:
+            self._remember(index, entry)
+        elif problem:
+            raise BadEntry(index, entry, f"its blob {entry.blob} {problem}")
+        else:
+            self.blobs.add(entry.blob)
+
+    def _remember(self, index: int, entry: LedgerEntry) -> None:
+        """Of each missing blob the first entry and the newest payload: what is to be held against the receipt."""
+        known = self.missing.setdefault(entry.blob, [(index, entry)])
+        if entry.type in PAYLOADS and (known[-1][1].type not in PAYLOADS or entry.time > known[-1][1].time):
+            self.missing[entry.blob] = [known[0], (index, entry)]
+
+    def explain_missing(self) -> int:
+        """Blobs that were deleted with a receipt. Raises BadEntry for the first one without."""
+        for index, entry in sorted((one for found in self.missing.values() for one in found), key=lambda one: one[0]):
+            problem = self.receipts.problem(entry)
+            if problem:
+                raise BadEntry(index, entry, problem)
+        return len(self.missing)
 
     def _place(self, leaf: Leaf, entry: LedgerEntry) -> None:
         found = hash_leaf(leaf.data)
@@ -123,6 +150,7 @@ def verify(
             raise ArchiveError(f"two checkpoints over {now.size} entries have different roots: the log forked")
     walk = _Walk(source, now, before, id, blobs)
     count = _recompute(walk, source)
+    deleted = walk.explain_missing()
     proofs = [_prove(walk, leaf) for leaf in walk.found]
     if id and not proofs:
         raise ArchiveError(f"id {id} is not among the {count} entries: expected the id of a request that was answered")
@@ -138,6 +166,7 @@ def verify(
         source.complete,
         checked,
         proofs,
+        deleted,
     )
 
 

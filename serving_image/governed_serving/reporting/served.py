@@ -51,8 +51,12 @@ def fold_served(
     served = Served(Cells(axes) if axes else None, chunks_known=len(addresses))
     groupings = [_grouping(name, about.get("features", [])) for name in axes]
     for address in addresses[-limit:]:
+        try:
+            chunk = source.blob_bytes(address)
+        except FileNotFoundError:
+            continue  # deleted under retention: verification says whether with a receipt
         served.chunks += 1
-        for _, frame in open_chunk(source.blob_bytes(address), cipher):
+        for _, frame in open_chunk(chunk, cipher):
             if isinstance(frame, PredictionFrame) and frame.model == model:
                 _fold(served, frame, groupings, about)
             elif isinstance(frame, ExplanationRecord) and frame.model == model:

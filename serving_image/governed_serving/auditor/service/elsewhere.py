@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
 
 from governed_serving.archive.client import ArchiveClient
+from governed_serving.archive.errors import Refused
 from governed_serving.auditor.service.labels import Row, Waiting
 from governed_serving.crypto import SegmentCipher
 from governed_serving.journal import open_chunk
@@ -29,7 +30,7 @@ class Settled(NamedTuple):
 
     id: str
     rows: list[Row]
-    dropped: Literal["", "repeated", "otherRevision"] = ""
+    dropped: Literal["", "repeated", "otherRevision", "evicted"] = ""
 
 
 class Elsewhere:
@@ -60,7 +61,12 @@ class Elsewhere:
         found = []
         for one in due[:PER_STEP]:
             self._again[one] = now + _PATIENCE
-            settled = self._settle(one, timestamp(labels[one].time), one in doubtful)
+            try:
+                settled = self._settle(one, timestamp(labels[one].time), one in doubtful)
+            except Refused as error:
+                if error.status != 410:
+                    raise
+                settled = Settled(one, [], "" if one in doubtful else "evicted")  # past its retention
             if settled is not None:
                 found.append(settled)
         return found

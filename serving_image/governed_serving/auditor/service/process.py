@@ -48,7 +48,17 @@ class Service:
             log("warning", self.tail.restarted)
         self.client = _client(settings)
         self.shipper = (
-            Shipper(settings.spool_dir, self.client, cipher, settings.namespace, self._shipped) if self.client else None
+            Shipper(
+                settings.spool_dir,
+                self.client,
+                cipher,
+                settings.namespace,
+                self._shipped,
+                retention=settings.retention,
+                tells_retention=not settings.on_trial,
+            )
+            if self.client
+            else None
         )
         self.watch = Watch(
             settings.model,

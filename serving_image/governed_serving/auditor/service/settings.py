@@ -7,6 +7,7 @@ from pathlib import Path
 
 from governed_api import runtime
 from governed_api.governance import Bias
+from governed_api.quantities import seconds
 from governed_api.resolved import ResolvedModel
 
 __all__ = ["Settings"]
@@ -39,6 +40,12 @@ class Settings:
     @property
     def bias(self) -> Bias | None:
         return self.resolved.spec.governance.bias
+
+    @property
+    def retention(self) -> int | None:
+        """Seconds that the archive keeps payloads; None: for ever."""
+        payloads = self.resolved.spec.governance.privacy.retention.payloads
+        return seconds(payloads) if payloads else None
 
     @property
     def spool_bytes(self) -> int:

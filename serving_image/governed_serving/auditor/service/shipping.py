@@ -6,6 +6,7 @@ same chunk is made again and sent again; blobs are addressed by content and appe
 
 import os
 import secrets
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,6 +21,8 @@ from governed_serving.records import Frame
 
 __all__ = ["Progress", "Shipper"]
 
+RETENTION_SECONDS = 3600.0
+"""How often the archive is told again how long it keeps payloads: another revision's pod may have said otherwise."""
 CHUNK_BYTES = 2 << 20
 _BATCH = 4096
 
@@ -38,7 +41,10 @@ class Progress(msgspec.Struct, frozen=True):
 
 
 class Shipper:
-    """``on_shipped(record, index)`` is told where each event went in the ledger."""
+    """``on_shipped(record, index)`` is told where each event went in the ledger.
+
+    ``retention``: seconds that the archive keeps payloads, None for ever; ``tells_retention`` False leaves that to others.
+    """
 
     def __init__(
         self,
@@ -47,9 +53,15 @@ class Shipper:
         cipher: SegmentCipher,
         namespace: str,
         on_shipped: Callable[[Frame, int], None] = lambda *_: None,
+        *,
+        retention: int | None = None,
+        tells_retention: bool = False,
+        clock: Callable[[], float] = time.monotonic,
     ):
         self._spool, self._client, self._cipher, self._namespace = spool, client, cipher, namespace
         self._on_shipped = on_shipped
+        self._retention, self._clock = retention, clock
+        self._tell_at = clock() if tells_retention else float("inf")
         self._readers: dict[str, JournalReader] = {}
         self._progress: dict[str, Progress] = {}
         self.entries = 0
@@ -58,6 +70,9 @@ class Shipper:
 
     def step(self) -> int:
         """Ship at most one chunk of every stream; the number of entries. Raises ArchiveError, JournalError, CryptoError, OSError."""
+        if self._clock() >= self._tell_at:
+            self._client.keep_payloads(self._retention)
+            self._tell_at = self._clock() + RETENTION_SECONDS
         return sum(self._ship(stream) for stream in streams(self._spool))
 
     def next_frame(self, stream: str) -> int:

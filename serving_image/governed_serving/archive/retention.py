@@ -1,0 +1,155 @@
+"""Payload retention: what requests said is deleted after a model's window, and the ledger keeps a receipt for it.
+
+A model's window is its reference ``retention`` ({"payloads": seconds}), whose history is in the ledger. What is old is told by the
+time in the entries, of a whole chunk by its newest. The receipt is written before anything is deleted, lists every address,
+and names the time before which entries may be concerned: verification holds each missing blob against it.
+"""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from governed_serving.archive.blobs import BlobStore
+from governed_serving.archive.entrylog import Cipher
+from governed_serving.archive.ledger import Ledger
+from governed_serving.archive.references import References
+from governed_serving.durable import replace_file
+from governed_serving.records import RETENTION, LedgerEntry, timestamp
+
+__all__ = ["DELETION", "PAYLOADS", "Receipts", "Retention"]
+
+DELETION = "deletion"
+"""Type of a receipt; only the archive writes it."""
+PAYLOADS = frozenset({"prediction", "explanation", "label"})
+"""Entries whose blob holds what a request said. A chunk that holds one of them goes as a whole."""
+
+_AAD = b"governed retention state 1"
+_SLICE = 1000
+_EACH = 1000
+"""Addresses in one receipt: an entry stays far below its limit."""
+_decoder = msgspec.json.Decoder(LedgerEntry)
+Note = Callable[[str, str, str, str, dict[str, Any]], None]
+
+
+class _State(msgspec.Struct):
+    """Up to which entry the ledger was read for ``models``, and the payload blobs found: address → (model, newest time)."""
+
+    models: list[str] = []
+    scanned: int = 0
+    waiting: dict[str, tuple[str, str]] = {}
+
+
+class Retention:
+    """Deletes from ``blobs`` what is past its model's window. ``note(model, type, id, digest, summary)`` writes the receipt.
+
+    One caller at a time. Memory and state: about 150 bytes per blob that is not deleted yet.
+    """
+
+    def __init__(self, path: Path, cipher: Cipher, ledger: Ledger, blobs: BlobStore, refs: References, note: Note):
+        self._path, self._cipher = path, cipher
+        self._ledger, self._blobs, self._refs, self._note = ledger, blobs, refs, note
+        self._state = self._read()
+        self._known: dict[str, float] = {}
+        self.deleted = 0
+        """Blobs deleted since the start."""
+
+    def windows(self, models: list[str]) -> dict[str, float]:
+        """Seconds by model, for those that have a window."""
+        found = {model: self._window(model) for model in models}
+        return {model: window for model, window in found.items() if window > 0}
+
+    def _window(self, model: str) -> float:
+        known = self._known.get(model)
+        if known is None:
+            data = self._refs.get(model, RETENTION)
+            payloads: Any = msgspec.json.decode(data).get("payloads") if data else None
+            known = self._known[model] = float(payloads) if isinstance(payloads, int | float) else 0.0
+        return known
+
+    def forget(self, model: str) -> None:
+        """Its reference was changed."""
+        self._known.pop(model, None)
+
+    def sweep(self, models: list[str], now: float) -> int:
+        """Delete what is due; the number of blobs. Raises ArchiveError, OSError: what is left is found again."""
+        windows = self.windows(models)
+        if not windows:
+            return 0
+        if not set(windows) <= set(self._state.models):
+            self._state = _State()  # entries of a model that had no window were passed over
+        known = (self._state.models, self._state.scanned)
+        self._state.models = sorted(windows)
+        self._scan(set(windows))
+        count = 0
+        for model, window in windows.items():
+            before = timestamp(now - window)
+            due = sorted(b for b, (of, newest) in self._state.waiting.items() if of == model and newest < before)
+            for start in range(0, len(due), _EACH):
+                self._delete(model, due[start : start + _EACH], before, window)
+            count += len(due)
+        if count or known != (self._state.models, self._state.scanned):
+            self._write()
+        self.deleted += count
+        return count
+
+    def _scan(self, models: set[str]) -> None:
+        state = self._state
+        while state.scanned < self._ledger.size:
+            leaves = self._ledger.entries(state.scanned, state.scanned + _SLICE)
+            for leaf in leaves:
+                entry = _decoder.decode(leaf)
+                if entry.model in models and entry.blob and entry.frame is not None and entry.type in PAYLOADS:
+                    self._found(entry)
+            state.scanned += len(leaves)
+
+    def _found(self, entry: LedgerEntry) -> None:
+        known = self._state.waiting.get(entry.blob)
+        if known is not None:
+            self._state.waiting[entry.blob] = (entry.model, max(known[1], entry.time))
+        elif self._blobs.size(entry.blob) is not None:
+            self._state.waiting[entry.blob] = (entry.model, entry.time)
+
+    def _delete(self, model: str, due: list[str], before: str, window: float) -> None:
+        summary = {"reason": "governance.privacy.retention.payloads", "seconds": window, "before": before, "blobs": due}
+        self._note(model, DELETION, f"retention:{before}", "", summary)
+        for digest in due:
+            self._blobs.expire(digest)
+            del self._state.waiting[digest]
+
+    def _read(self) -> _State:
+        if not self._path.exists():
+            return _State()
+        return msgspec.msgpack.decode(self._cipher.open(self._path.read_bytes(), _AAD), type=_State)
+
+    def _write(self) -> None:
+        replace_file(self._path, self._cipher.seal(msgspec.msgpack.encode(self._state), _AAD))
+
+
+class Receipts:
+    """What receipts in a ledger cover, gathered while its entries go by: address → (model, before)."""
+
+    def __init__(self) -> None:
+        self._covered: dict[str, tuple[str, str]] = {}
+
+    def add(self, entry: LedgerEntry) -> None:
+        """Take in an entry, if it is a receipt."""
+        if entry.type == DELETION:
+            for digest in self.addresses(entry):
+                self._covered[digest] = (entry.model, str(entry.summary.get("before", "")))
+
+    @staticmethod
+    def addresses(entry: LedgerEntry) -> Iterator[str]:
+        """Blobs that a receipt lists."""
+        listed = entry.summary.get("blobs", []) if entry.type == DELETION else []
+        yield from (str(digest) for digest in listed)
+
+    def problem(self, entry: LedgerEntry) -> str | None:
+        """Why the blob that ``entry`` names may not be missing; None when a receipt covers it."""
+        model, before = self._covered.get(entry.blob, ("", ""))
+        if model != entry.model or entry.frame is None:
+            return f"its blob {entry.blob} is missing, and no deletion receipt covers it"
+        if entry.type in PAYLOADS and entry.time >= before:
+            return f"its blob {entry.blob} was deleted too early: the receipt is for payloads before {before}"
+        return None  # a payload, or another record in the same chunk
