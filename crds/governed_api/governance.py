@@ -16,6 +16,29 @@ BiasMetric = Literal[
     "averageOddsDifference",
     "equalizedOddsDifference",
     "predictiveParityDifference",
+    "falsePositiveRateDifference",
+    "falseOmissionRateDifference",
+    "accuracyDifference",
+    "baseRateDifference",
+    "adjustedStatisticalParityDifference",
+    "impactRatio",
+    "demographicParityDifferenceMaxMin",
+    "demographicParityRatioMinMax",
+    "equalOpportunityDifferenceMaxMin",
+    "equalizedOddsDifferenceMaxMin",
+    "equalizedOddsRatioMinMax",
+    "predictiveParityDifferenceMaxMin",
+    "accuracyDifferenceMaxMin",
+    "theilIndex",
+    "generalizedEntropyIndex",
+    "scoreMeanDifference",
+    "scoreStandardizedMeanDifference",
+    "scoreDistributionDistance",
+    "meanErrorDifference",
+    "meanAbsoluteErrorDifference",
+    "rootMeanSquaredErrorDifference",
+    "calibrationDifference",
+    "calibrationError",
 ]
 
 Entity = Literal[
@@ -58,7 +81,7 @@ class MetricBounds(Part):
     """A fairness metric and the interval it must stay in."""
 
     name: BiasMetric
-    """Definition as in AIF360 (signed, unprivileged minus privileged, or their ratio)."""
+    """Signed: unprivileged minus privileged, or their ratio (AIF360). MaxMin, MinMax: over all groups (fairlearn). impactRatio: each category against the most selected (NYC Local Law 144)."""
     threshold_lower: float | None = None
     """Least value."""
     threshold_upper: float | None = None
@@ -92,6 +115,8 @@ class Bias(Part):
     """Whose groups are compared."""
     strata: list[str] = Field(default=[], max_length=4)
     """Features within whose values groups are compared as well (Simpson's paradox)."""
+    intersections: bool = False
+    """Judge the groups of all protected attributes together as well; without it they are only shown."""
     favorable_outcome: FavorableOutcome
     """What counts as favourable."""
     metrics: list[MetricBounds] = Field(min_length=1, max_length=16, json_schema_extra={"x-list-map-key": "name"})
@@ -104,6 +129,26 @@ class Bias(Part):
     """How far back."""
     action: Literal["Alert", "BlockPromotion", "Rollback"] = "Alert"
     """What a failed verdict does beyond the condition."""
+
+    RULES: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "!self.metrics.exists(m, m.name == 'adjustedStatisticalParityDifference')"
+            " || (has(self.strata) && self.strata.size() > 0)",
+            "metric adjustedStatisticalParityDifference needs strata to adjust for",
+            ".strata",
+        ),
+        Rule(
+            "!self.metrics.exists(m, m.name == 'calibrationError' || m.name == 'calibrationDifference')"
+            " || has(self.favorableOutcome.label)",
+            "calibration metrics are about probabilities: favorableOutcome must name a label",
+            ".favorableOutcome",
+        ),
+        Rule(
+            "!has(self.intersections) || !self.intersections || self.protectedAttributes.size() > 1",
+            "intersections needs at least two protectedAttributes",
+            ".intersections",
+        ),
+    )
 
 
 class Masking(Part):

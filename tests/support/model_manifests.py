@@ -169,6 +169,8 @@ INVALID: list[Invalid] = [
     Invalid("threshold for a classifier", _put(f"{_B}.favorableOutcome", {"threshold": 0.5}), "needs a regression"),
     Invalid("metric without bounds", _put(f"{_B}.metrics", [{"name": "disparateImpactRatio"}]), "thresholdLower or thresholdUpper must be set"),
     Invalid("bounds reversed", _put(f"{_B}.metrics.0.thresholdLower", 0.5), "thresholdLower must not exceed thresholdUpper"),
+    Invalid("adjusting for nothing", _put(f"{_B}.metrics", [{"name": "adjustedStatisticalParityDifference", "thresholdLower": -0.1}]), "needs strata to adjust for"),
+    Invalid("intersections of one attribute", _put(f"{_B}.intersections", True), "intersections needs at least two protectedAttributes"),
     Invalid("unknown action", _put(f"{_B}.action", "Panic"), 'spec.governance.bias.action: Unsupported value: "Panic"'),
     Invalid("action on an open journal", _both(_put(f"{_B}.action", "Rollback"), _put("spec.governance.audit.failurePolicy", "Open")), "a verdict must rest on all requests"),
     Invalid("unknown entity", _put("spec.governance.privacy.masking.entities", ["SHOE_SIZE"]), 'entities[0]: Unsupported value: "SHOE_SIZE"'),

@@ -10,18 +10,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from governed_serving.auditor.columns import OTHER, CodedColumn, coded
+from governed_serving.auditor.scores import ScoreTable
+
 __all__ = ["FAVORABLE", "OTHER", "UNFAVORABLE", "UNKNOWN", "Cells", "CodedColumn", "GroupTable", "Key", "coded"]
 
 Counts = NDArray[np.int64]
 Key = tuple[str, ...]
-CodedColumn = tuple[NDArray[Any], Sequence[str]]
-"""Integer codes, shape (rows,), and the values they stand for."""
-
 UNFAVORABLE, FAVORABLE, UNKNOWN = 0, 1, 2
 """Last axis of counts: what the label (truth) said; UNKNOWN until it arrives. The axis before it is the outcome (0, 1)."""
-OTHER = "(other)"
-"""Stands for the values beyond the limit of cells."""
-
 _DENSE = 1 << 20
 
 
@@ -51,11 +48,13 @@ class Cells:
     """Counts per joint value of ``axes`` (protected attributes, then strata): key → int64 (2 outcomes, 3 labels).
 
     At most ``limit`` keys; rows of further ones are counted under ``OTHER`` on every axis, and in ``overflow``.
+    ``scored``: axes over whose values the scores are kept as well.
     """
 
-    def __init__(self, axes: Sequence[str], limit: int = 20_000):
+    def __init__(self, axes: Sequence[str], limit: int = 20_000, scored: Sequence[str] = ()):
         self.axes = tuple(axes)
         self.limit = limit
+        self.scores = ScoreTable(scored) if scored else None
         self.counts: dict[Key, Counts] = {}
         self.overflow = 0
 
@@ -69,8 +68,16 @@ class Cells:
         """Rows whose label is known."""
         return sum(int(c[:, :UNKNOWN].sum()) for c in self.counts.values())
 
-    def add(self, columns: Mapping[str, CodedColumn], outcome: NDArray[Any], label: NDArray[Any] | None = None) -> None:
+    def add(
+        self,
+        columns: Mapping[str, CodedColumn],
+        outcome: NDArray[Any],
+        label: NDArray[Any] | None = None,
+        score: NDArray[Any] | None = None,
+    ) -> None:
         """Fold rows: a coded column per axis, ``outcome`` 0/1 (bool or integer), ``label`` 0, 1 or 2 (unknown); all shape (rows,)."""
+        if self.scores is not None and score is not None:
+            self.scores.add(columns, score)
         sizes = [len(columns[name][1]) for name in self.axes]
         joint, space = _joint([columns[name][0] for name in self.axes], sizes, outcome, label)
         if space <= _DENSE:
@@ -120,6 +127,9 @@ class Cells:
         for key, table in sorted(other.counts.items()):
             self.put(key, table)
         self.overflow += other.overflow
+        if other.scores is not None:
+            self.scores = self.scores or ScoreTable(other.scores.axes)
+            self.scores.merge(other.scores)
         return self
 
     def copy(self) -> "Cells":
@@ -153,7 +163,8 @@ class Cells:
         """Plain data, sorted: equal counts give equal bytes."""
         occupied = sorted((key, table.ravel().tolist()) for key, table in self.counts.items() if table.any())
         cells = [[list(key), table] for key, table in occupied]
-        return {"axes": list(self.axes), "cells": cells, "overflow": self.overflow}
+        found: dict[str, Any] = {"axes": list(self.axes), "cells": cells, "overflow": self.overflow}
+        return found if self.scores is None else {**found, "scores": self.scores.dump()}
 
     @classmethod
     def load(cls, dumped: Mapping[str, Any], limit: int = 20_000) -> "Cells":
@@ -162,6 +173,8 @@ class Cells:
         for key, table in dumped["cells"]:
             cells.counts[tuple(key)] = np.array(table, np.int64).reshape(2, 3)
         cells.overflow = int(dumped["overflow"])
+        if "scores" in dumped:
+            cells.scores = ScoreTable.load(dumped["scores"])
         return cells
 
 
@@ -180,12 +193,3 @@ def _joint(
     joint += np.multiply(outcome, 3, dtype=np.int64, casting="unsafe")
     joint += UNKNOWN if label is None else label
     return joint, space * 6
-
-
-def coded(values: NDArray[Any] | Sequence[Any]) -> CodedColumn:
-    """Codes and names of any column; whole numbers are named without a decimal point."""
-    array = np.asarray(values)
-    if array.dtype.kind == "f" and bool((array == np.floor(array)).all()):
-        array = array.astype(np.int64)
-    names, codes = np.unique(array, return_inverse=True)
-    return codes, [str(name) for name in names.tolist()]

@@ -282,8 +282,13 @@ class SimpsonFinding:
     """The adjusted difference has the other sign, or is less than a tenth: the aggregate is the strata's doing."""
 
 
-def simpson(cells: Cells, attribute: str, by: str, privileged: Sequence[str] = ()) -> list[SimpsonFinding]:
-    """Compare the aggregate SPD of every group with the one within the values of ``by`` (Simpson 1951; Bickel et al. 1975)."""
+def simpson(
+    cells: Cells, attribute: str, by: str, privileged: Sequence[str] = (), least: int = 0
+) -> list[SimpsonFinding]:
+    """Compare the aggregate SPD of every group with the one within the values of ``by`` (Simpson 1951; Bickel et al. 1975).
+
+    Strata with fewer than ``least`` rows on a side count, but their own difference isn't told (NaN).
+    """
     table = cells.by(attribute)
     base = reference_groups(table, privileged)
     values = cells.values(by)
@@ -295,7 +300,8 @@ def simpson(cells: Cells, attribute: str, by: str, privileged: Sequence[str] = (
         within = _value(selected, counts) - _value(selected, reference)
         difference, adjusted = whole.metrics["statisticalParityDifference"], adjusted_difference(counts, reference)
         reverses = abs(difference) > 0.01 and (adjusted * difference <= 0 or abs(adjusted) < abs(difference) / 10)
-        strata = dict(zip(values, within.tolist(), strict=True))
+        told = np.minimum(counts.sum((-2, -1)), reference.sum((-2, -1))) >= least
+        strata = dict(zip(values, np.where(told, within, np.nan).tolist(), strict=True))
         findings.append(
             SimpsonFinding(attribute, whole.group, whole.reference, by, difference, adjusted, strata, bool(reverses))
         )

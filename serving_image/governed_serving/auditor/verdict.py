@@ -12,28 +12,15 @@ from typing import Any, Literal
 from governed_api.governance import Bias, MetricBounds
 from governed_serving.auditor.cells import Cells, GroupTable
 from governed_serving.auditor.hypotheses import chi_square
-from governed_serving.auditor.intervals import Interval, katz, newcombe
-from governed_serving.auditor.metrics import LABEL_METRICS, METRICS, Comparison, compare, impact_ratios, simpson, spread
-from governed_serving.auditor.sequences import e_benjamini_hochberg, metric_evidence, metric_sequence
+from governed_serving.auditor.intervals import Interval
+from governed_serving.auditor.measures import LEAST_SHARE, NEED_LABELS, SMALLEST_GROUP, Finding, findings
+from governed_serving.auditor.metrics import impact_ratios, simpson, spread
+from governed_serving.auditor.sequences import e_benjamini_hochberg
 
 __all__ = ["SMALLEST_GROUP", "judge"]
 
 Verdict = Literal["Pass", "Fail", "Unknown"]
-SMALLEST_GROUP = 10
-"""Groups with fewer rows are neither compared nor shown (small-cell suppression)."""
-
-
-def _counts(rate: tuple[Any, Any]) -> tuple[int, int]:
-    return int(rate[0]), int(rate[1])
-
-
-def _fixed(name: str, one: Comparison, level: float) -> Interval | None:
-    """Interval for one look at a closed window."""
-    metric = METRICS[name]
-    if len(metric.rates) != 1:
-        return None
-    group, against = _counts(metric.rates[0](one.counts)), _counts(metric.rates[0](one.against))
-    return (katz if name == "disparateImpactRatio" else newcombe)(*group, *against, level)
+FEW = f"fewer than {SMALLEST_GROUP} rows in a group"
 
 
 def _limits(bounds: MetricBounds) -> tuple[float, float]:
@@ -41,16 +28,15 @@ def _limits(bounds: MetricBounds) -> tuple[float, float]:
     return -inf if low is None else low, inf if high is None else high
 
 
-def _metric_verdict(name: str, one: Comparison, bounds: MetricBounds, interval: Interval) -> tuple[Verdict, str]:
+def _metric_verdict(name: str, one: Finding, bounds: MetricBounds, interval: Interval) -> tuple[Verdict, str]:
     low, high = _limits(bounds)
-    value = one.metrics[name]
-    if value != value:
-        return "Unknown", "no labels yet" if name in LABEL_METRICS else "a rate is not defined"
-    if METRICS[name].support(one.counts, one.against) < SMALLEST_GROUP:
-        return "Unknown", f"fewer than {SMALLEST_GROUP} rows in a group"
+    if one.support < SMALLEST_GROUP:
+        return "Unknown", "no labels yet" if one.support == 0 and name in NEED_LABELS else FEW
+    if one.value != one.value:
+        return "Unknown", "a rate is not defined"
     if interval.upper < low or interval.lower > high:
         return "Fail", "the whole interval lies outside the bounds"
-    if low <= value <= high:
+    if low <= one.value <= high:
         return "Pass", ""
     return "Unknown", "the estimate lies outside the bounds, but its interval still reaches them"
 
@@ -61,17 +47,13 @@ def judge(bias: Bias, cells: Cells) -> dict[str, Any]:
     The overall level is shared among all comparisons (Bonferroni), so that one overall false alarm has probability ≤ 1 − level.
     ``discovered`` of a metric is the weaker claim that holds for most: false discovery rate by e-BH.
     """
-    names = [bounds.name for bounds in bias.metrics]
     tables = {a.name: cells.by(a.name) for a in bias.protected_attributes}
-    compared = {a.name: compare(tables[a.name], a.privileged, names) for a in bias.protected_attributes}
-    level = 1 - (1 - bias.confidence_level) / max(len(names) * sum(map(len, compared.values())), 1)
+    compared = _compared(bias, cells)
+    level = 1 - (1 - bias.confidence_level) / max(len(compared), 1)
     samples = cells.rows
     enough = samples >= bias.min_samples
     found = [
-        _entry(attribute, one, bounds, level, bias.confidence_level, enough)
-        for attribute, comparisons in compared.items()
-        for one in comparisons
-        for bounds in bias.metrics
+        _entry(attribute, one, bounds, level, bias.confidence_level, enough) for attribute, bounds, one in compared
     ]
     overall = _overall([f["verdict"] for f in found]) if enough else "Unknown"
     discoveries = e_benjamini_hochberg([f["logEvidence"] for f in found], bias.confidence_level)
@@ -83,7 +65,7 @@ def judge(bias: Bias, cells: Cells) -> dict[str, Any]:
         for a in bias.protected_attributes
         for s in bias.strata
         if s != a.name
-        for row in simpson(cells, a.name, s, a.privileged)
+        for row in simpson(cells, a.name, s, a.privileged, SMALLEST_GROUP)
     ]
     return {
         "verdict": overall,
@@ -99,6 +81,20 @@ def judge(bias: Bias, cells: Cells) -> dict[str, Any]:
     }
 
 
+def _compared(bias: Bias, cells: Cells) -> list[tuple[str, MetricBounds, Finding]]:
+    """(attribute, bounds, finding) of everything that is judged; small cells of intersections are left out."""
+    subjects = [([a.name], a.privileged) for a in bias.protected_attributes]
+    if bias.intersections and len(subjects) > 1:
+        subjects.append(([a.name for a in bias.protected_attributes], []))
+    return [
+        (" ∧ ".join(axes), bounds, one)
+        for axes, privileged in subjects
+        for bounds in bias.metrics
+        for one in findings(bounds.name, cells, axes, privileged, bias.strata)
+        if len(axes) == 1 or one.support >= SMALLEST_GROUP
+    ]
+
+
 def _clean(row: dict[str, Any]) -> dict[str, Any]:
     within = {name: _number(value) for name, value in row["strata"].items()}
     return {**row, "adjusted": _number(row["adjusted"]), "strata": within}
@@ -111,9 +107,16 @@ def _attribute(table: GroupTable) -> dict[str, Any]:
     test = chi_square(shown.counts.sum(2))
     return {
         "spread": {name: _number(value) for name, value in spread(shown).items()},
-        "impactRatios": impact_ratios(shown, 0.02),
+        "impactRatios": impact_ratios(shown, LEAST_SHARE),
+        "excluded": _excluded(table),
         "chiSquare": {"statistic": test.statistic, "pValue": test.p_value},
     }
+
+
+def _excluded(table: GroupTable) -> list[str]:
+    """Categories that are too small a share of the rows for impact ratios; their counts aren't shown."""
+    small = table.rows < LEAST_SHARE * table.rows.sum()
+    return [group for group, out in zip(table.groups, small, strict=True) if out]
 
 
 def _intersections(bias: Bias, cells: Cells) -> dict[str, Any]:
@@ -121,7 +124,7 @@ def _intersections(bias: Bias, cells: Cells) -> dict[str, Any]:
     if len(bias.protected_attributes) < 2:
         return {}
     table = cells.by(*(a.name for a in bias.protected_attributes))
-    ratios = impact_ratios(table, 0.02)
+    ratios = impact_ratios(table, LEAST_SHARE)
     rows = [{**row, "impactRatio": ratios[row["group"]]} for row in _group_rates(table)]
     return {"groups": rows, "suppressed": len(table.groups) - len(rows)}
 
@@ -137,27 +140,27 @@ def _number(value: float) -> float | None:
 
 
 def _entry(
-    attribute: str, one: Comparison, bounds: MetricBounds, level: float, fixed_level: float, enough: bool
+    attribute: str, one: Finding, bounds: MetricBounds, level: float, fixed_level: float, enough: bool
 ) -> dict[str, Any]:
-    name = bounds.name
-    interval = metric_sequence(name, one.counts, one.against, level)
-    verdict, why = _metric_verdict(name, one, bounds, interval) if enough else ("Unknown", "too few samples")
+    interval = one.sequence(level)
+    verdict, why = _metric_verdict(bounds.name, one, bounds, interval) if enough else ("Unknown", "too few samples")
+    shown = one.support >= SMALLEST_GROUP
     entry: dict[str, Any] = {
-        "name": name,
+        "name": bounds.name,
         "attribute": attribute,
         "group": one.group,
         "reference": one.reference,
-        "value": _number(one.metrics[name]),
-        "lower": _number(interval.lower),
-        "upper": _number(interval.upper),
+        "value": _number(one.value) if shown else None,
+        "lower": _number(interval.lower) if shown else None,
+        "upper": _number(interval.upper) if shown else None,
         "thresholdLower": bounds.threshold_lower,
         "thresholdUpper": bounds.threshold_upper,
-        "samples": int(one.counts.sum() + one.against.sum()),
+        "samples": one.samples,
         "verdict": verdict,
         "message": why,
-        "logEvidence": metric_evidence(name, one.counts, one.against, *_limits(bounds)),
+        "logEvidence": one.evidence(*_limits(bounds)),
     }
-    fixed = _fixed(name, one, fixed_level)
+    fixed = one.fixed(fixed_level) if shown else None
     if fixed is not None:
         entry["fixedSample"] = {"lower": _number(fixed.lower), "upper": _number(fixed.upper)}
     return entry
@@ -179,7 +182,8 @@ def _summary(found: list[dict[str, Any]], samples: int, least: int) -> str:
         return f"{samples} samples, and no two groups to compare"
     order = {"Fail": 0, "Unknown": 1, "Pass": 2}
     worst = min(found, key=lambda f: (order[f["verdict"]], -_excess(f)))
-    about = f"{worst['name']} of {worst['attribute']}={worst['group']} against {worst['reference']}"
+    against = f" against {worst['reference']}" if worst["reference"] else ""
+    about = f"{worst['name']} of {worst['attribute']}={worst['group']}{against}"
     if worst["value"] is None:
         return f"{about}: {worst['message']}"
     limits = ", ".join(
@@ -188,7 +192,8 @@ def _summary(found: list[dict[str, Any]], samples: int, least: int) -> str:
         if worst[key] is not None
     )
     upper = "∞" if worst["upper"] is None else f"{worst['upper']:.4f}"
-    return f"{about}: {worst['value']:+.4f} [{worst['lower']:.4f}, {upper}], expected {limits}"
+    lower = "−∞" if worst["lower"] is None else f"{worst['lower']:.4f}"
+    return f"{about}: {worst['value']:+.4f} [{lower}, {upper}], expected {limits}"
 
 
 def _excess(entry: Mapping[str, Any]) -> float:

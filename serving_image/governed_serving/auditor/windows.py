@@ -6,24 +6,37 @@ themselves. A replica drops only what the sum over all replicas would drop as we
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from math import nan
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from governed_serving.auditor.cells import UNKNOWN, Cells, CodedColumn, Key
 
-__all__ = ["MAX_BUCKETS", "Window"]
+__all__ = ["MAX_BUCKETS", "Joined", "Window"]
 
 MAX_BUCKETS = 2048
 _WIDTH = 60.0
 
 
-class Window:
-    """``samples`` None: whole. ``axes`` as in :class:`Cells`."""
+class Joined(NamedTuple):
+    """A row whose label is known now; ``score`` NaN: not kept. ``truth``: the label as a number."""
 
-    def __init__(self, axes: Sequence[str], samples: int | None = None):
+    bucket: int
+    key: Key
+    outcome: int
+    label: int
+    score: float = nan
+    truth: float = nan
+
+
+class Window:
+    """``samples`` None: whole. ``axes``, ``scored`` as in :class:`Cells`."""
+
+    def __init__(self, axes: Sequence[str], samples: int | None = None, scored: Sequence[str] = ()):
         self.axes = tuple(axes)
+        self.scored = tuple(scored)
         self.samples = samples
         self.buckets: dict[int, Cells] = {}
         self._rows: dict[int, int] = {}
@@ -34,36 +47,53 @@ class Window:
             return np.zeros(len(times), np.int64)
         return (times // _WIDTH).astype(np.int64)
 
-    def add(self, columns: Mapping[str, CodedColumn], outcome: NDArray[Any], bucket: NDArray[np.int64]) -> None:
+    def add(
+        self,
+        columns: Mapping[str, CodedColumn],
+        outcome: NDArray[Any],
+        bucket: NDArray[np.int64],
+        score: NDArray[Any] | None = None,
+    ) -> None:
         """Fold rows without labels; see :meth:`Cells.add`."""
         if not len(bucket):
             return
         if bucket[0] == bucket[-1] and (self.samples is None or (bucket == bucket[0]).all()):
-            self._cells(int(bucket[0]), len(bucket)).add(columns, outcome)
+            self._cells(int(bucket[0]), len(bucket)).add(columns, outcome, None, score)
         else:
             for one in np.unique(bucket).tolist():
                 rows = bucket == one
                 part = {name: (codes[rows], values) for name, (codes, values) in columns.items()}
-                self._cells(one, int(rows.sum())).add(part, outcome[rows])
+                own = None if score is None else score[rows]
+                self._cells(one, int(rows.sum())).add(part, outcome[rows], None, own)
         self._slide()
 
-    def relabel(self, bucket: int, key: Key, outcome: int, label: int) -> bool:
+    def relabel(self, joined: Joined) -> bool:
         """A late label of a row; False when its part has left the window."""
-        cells = self.buckets.get(bucket)
-        return cells is not None and cells.relabel(key, outcome, label)
+        cells = self.buckets.get(joined.bucket)
+        if cells is None or not cells.relabel(joined.key, joined.outcome, joined.label):
+            return False
+        self._learn(cells, joined, back=False)
+        return True
 
-    def correct(self, bucket: int, key: Key, outcome: int, label: int, *, back: bool = False) -> None:
+    def correct(self, joined: Joined, *, back: bool = False) -> None:
         """A late label of a row that another replica counted as unlabelled: the difference, which adds up with that one's counts.
 
         ``back``: a label that is taken back.
         """
         change = np.zeros((2, 3), np.int64)
-        change[outcome, UNKNOWN], change[outcome, label] = -1, 1
-        self._cells(bucket, 0).put(key, -change if back else change)
+        change[joined.outcome, UNKNOWN], change[joined.outcome, joined.label] = -1, 1
+        cells = self._cells(joined.bucket, 0)
+        cells.put(joined.key, -change if back else change)
+        self._learn(cells, joined, back)
+
+    def _learn(self, cells: Cells, joined: Joined, back: bool) -> None:
+        if cells.scores is not None and joined.score == joined.score:
+            values = dict(zip(self.axes, joined.key, strict=True))
+            cells.scores.learn(values, joined.score, joined.truth, back=back)
 
     def total(self) -> Cells:
         """Counts of the whole window."""
-        whole = Cells(self.axes)
+        whole = Cells(self.axes, scored=self.scored)
         for _, cells in sorted(self.buckets.items()):
             whole.merge(cells)
         return whole
@@ -78,12 +108,13 @@ class Window:
     def dump(self) -> dict[str, Any]:
         """Plain data; equal windows give equal bytes."""
         buckets = [[bucket, cells.dump()] for bucket, cells in sorted(self.buckets.items())]
-        return {"axes": list(self.axes), "samples": self.samples, "buckets": buckets}
+        axes, scored = list(self.axes), list(self.scored)
+        return {"axes": axes, "scored": scored, "samples": self.samples, "buckets": buckets}
 
     @classmethod
     def load(cls, dumped: Mapping[str, Any]) -> "Window":
         """Inverse of :meth:`dump`."""
-        window = cls(dumped["axes"], dumped["samples"])
+        window = cls(dumped["axes"], dumped["samples"], dumped["scored"])
         for bucket, cells in dumped["buckets"]:
             window.buckets[bucket] = Cells.load(cells)
             window._rows[bucket] = window.buckets[bucket].rows
@@ -92,7 +123,7 @@ class Window:
     def _cells(self, bucket: int, rows: int) -> Cells:
         cells = self.buckets.get(bucket)
         if cells is None:
-            cells = self.buckets[bucket] = Cells(self.axes)
+            cells = self.buckets[bucket] = Cells(self.axes, scored=self.scored)
             self._rows[bucket] = 0
         self._rows[bucket] += rows
         return cells

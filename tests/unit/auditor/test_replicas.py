@@ -82,9 +82,10 @@ def test_verdict_is_the_same_after_any_split_and_restart(site: Site, tmp_path_fa
         alone.close()
     assert found == {"a": expected, "b": expected, "a again": expected}
     report = json.loads((site.root / "report.json").read_bytes())["status"]
-    brief = report["revisions"]["r1"]["auditor"]
-    assert {"verdict", "summary", "samples"} <= brief.keys()
-    assert (brief["verdict"], brief["samples"]) == (expected["verdict"], 900)
+    heads = report["revisions"]["r1"]["auditor"]
+    for pod in "ab":
+        assert (heads[pod]["verdict"], heads[pod]["samples"]) == (expected["verdict"], 900)
+        assert (heads[pod]["summary"], heads[pod]["inForce"]) == (expected["summary"], "Alert")
     assert report["auditor"]["revision"] == "r1"
 
 

@@ -12,6 +12,7 @@ from governed_serving.artefact import Manifest
 from governed_serving.auditor.alarms import Alarm
 from governed_serving.auditor.cells import Cells, CodedColumn
 from governed_serving.auditor.grouping import MISSING, Grouping, outcomes
+from governed_serving.auditor.measures import SCORE_METRICS
 from governed_serving.auditor.service.labels import LabelJoin, Row
 from governed_serving.auditor.service.tally import Tally
 from governed_serving.auditor.windows import Window
@@ -22,11 +23,12 @@ __all__ = ["Fold", "label_of"]
 
 
 class Read(NamedTuple):
-    """A frame as the counts need it: coded columns of the axes, outcome, bucket, all shape (rows,)."""
+    """A frame as the counts need it: coded columns of the axes, outcome, bucket, score (None: not kept), all shape (rows,)."""
 
     columns: dict[str, CodedColumn]
     outcome: NDArray[np.bool_]
     bucket: NDArray[np.int64]
+    score: NDArray[np.float32] | None
 
 
 class Fold:
@@ -45,7 +47,9 @@ class Fold:
             Grouping.of(name, features[name].min, features[name].max) if name in features else Grouping(name)
             for name in self.axes
         ]
-        self.window = Window(self.axes, bias.window.samples if bias.window.type == "sliding" else None)
+        scored = names if any(m.name in SCORE_METRICS for m in bias.metrics) else []
+        self.window = Window(self.axes, bias.window.samples if bias.window.type == "sliding" else None, scored)
+        self._favorable_class = _class_index(bias, manifest)
         self.labels = LabelJoin(label_capacity)
         self.alarm = Alarm(bias.action, bias.min_samples)
         self.requests = 0
@@ -75,7 +79,7 @@ class Fold:
         """What is counted, JSON-ready: counts made under other rules don't add up with these."""
         groupings = [[g.name, *g.edges] for g in self._groupings]
         outcome, window = self.bias.favorable_outcome, self.bias.window
-        return [groupings, outcome.label, outcome.threshold, window.type, window.samples]
+        return [groupings, outcome.label, outcome.threshold, window.type, window.samples, list(self.window.scored)]
 
     def tally(self) -> Tally:
         """What the other replicas need of these counts."""
@@ -101,16 +105,17 @@ class Fold:
                 int(read.bucket[row]),
                 tuple(words[int(codes[row])] for codes, words in (read.columns[axis] for axis in self.axes)),
                 int(read.outcome[row]),
+                float("nan") if read.score is None else float(read.score[row]),
             )
             for row in rows
         ]
 
     def settle(self, request: str, rows: Iterable[Row], dropped: str) -> None:
         """The ledger has told what becomes of a label: of one that waits, or of one that was joined and may be a repetition."""
-        for bucket, key, outcome, label in self.labels.confirm(request, repeated=dropped == "repeated"):
-            self.window.correct(bucket, key, outcome, label, back=True)
-        for bucket, key, outcome, label in self.labels.settle(request, list(rows), dropped):
-            self.window.correct(bucket, key, outcome, label)
+        for joined in self.labels.confirm(request, repeated=dropped == "repeated"):
+            self.window.correct(joined, back=True)
+        for joined in self.labels.settle(request, list(rows), dropped):
+            self.window.correct(joined)
 
     def _predictions(self, frame: PredictionFrame) -> None:
         rows = np.frombuffer(frame.rows, "<i4")
@@ -123,7 +128,7 @@ class Fold:
         self.requests += len(frame.ids)
         self.rows += len(read.outcome)
         columns = [read.columns[axis] for axis in self.axes]
-        self._joined(self.labels.remember(frame.ids, rows, columns, read.outcome, read.bucket))
+        self._joined(self.labels.remember(frame.ids, rows, columns, read.outcome, read.bucket, read.score))
 
     def _read(self, frame: PredictionFrame) -> Read | None:
         """None when no output says whether it favours."""
@@ -135,7 +140,18 @@ class Fold:
         columns = {g.name: self._axis(g, frame.features.get(g.name), total) for g in self._groupings}
         times = np.frombuffer(frame.times, "<f8")
         bucket = self.window.bucket_of(times if total == len(times) else np.repeat(times, rows))
-        return Read(columns, favourable, bucket)
+        score = self._score(frame.outputs, total) if self.window.scored else None
+        return Read(columns, favourable, bucket, score)
+
+    def _score(self, outputs: Mapping[str, Column], rows: int) -> NDArray[np.float32]:
+        """Prediction of a regression, probability of the favourable class, or NaN where there is neither."""
+        prediction, probabilities = outputs.get("prediction"), outputs.get("probabilities")
+        if prediction is not None and prediction.width == 1 and prediction.dtype != "BYTES":
+            return numbers(prediction).astype(np.float32)
+        place = self._favorable_class
+        if probabilities is not None and place is not None and place < probabilities.width:
+            return numbers(probabilities).reshape(rows, -1)[:, place].astype(np.float32)
+        return np.full(rows, np.nan, np.float32)
 
     @staticmethod
     def _axis(grouping: Grouping, column: Column | None, rows: int) -> CodedColumn:
@@ -154,8 +170,8 @@ class Fold:
         return outcomes(numbers(column), words, wanted.label, wanted.threshold)
 
     def _label(self, event: EventRecord) -> None:
-        values = label_of(self.bias, msgspec.json.decode(event.body)["label"])
-        self._joined(self.labels.label(event.id, values, event.time))
+        told = msgspec.json.decode(event.body)["label"]
+        self._joined(self.labels.label(event.id, label_of(self.bias, told), event.time, truth_of(self.bias, told)))
 
     def _acknowledge(self, event: EventRecord) -> None:
         if event.summary.get("kind") == "alarm":
@@ -164,7 +180,7 @@ class Fold:
 
     def _joined(self, rows: Any) -> None:
         for row in rows:
-            self.window.relabel(*row)
+            self.window.relabel(row)
 
     def dump(self) -> dict[str, Any]:
         """For the snapshot."""
@@ -182,6 +198,8 @@ class Fold:
         if dumped["revision"] != self.revision or tuple(dumped["window"]["axes"]) != self.axes:
             return False
         samples = self.window.samples
+        if tuple(dumped["window"]["scored"]) != self.window.scored:
+            return False
         self.window = Window.load(dumped["window"])
         self.window.samples = samples
         self.labels.load(dumped["labels"])
@@ -198,6 +216,19 @@ def label_of(bias: Bias, value: Any) -> list[int]:
     if wanted.threshold is not None:
         return [int(float(v) >= wanted.threshold) for v in values]
     return [int(_text(v) == wanted.label) for v in values]
+
+
+def truth_of(bias: Bias, value: Any) -> list[float]:
+    """Late label(s) as numbers to hold scores against: themselves for a threshold, 0 or 1 for a class."""
+    if bias.favorable_outcome.threshold is None:
+        return [float(label) for label in label_of(bias, value)]
+    return [float(v) for v in (value if isinstance(value, list) else [value])]
+
+
+def _class_index(bias: Bias, manifest: Manifest | None) -> int | None:
+    classes = [str(c) for c in manifest.classes] if manifest else []
+    wanted = bias.favorable_outcome.label
+    return classes.index(wanted) if wanted in classes else None
 
 
 def _text(value: Any) -> str:

@@ -8,6 +8,7 @@ them is counted. The first label of a request counts.
 from bisect import bisect_right
 from collections import OrderedDict, deque
 from collections.abc import Mapping, Sequence
+from math import nan
 from typing import Any, NamedTuple
 
 import msgspec
@@ -15,32 +16,35 @@ import numpy as np
 from numpy.typing import NDArray
 
 from governed_serving.auditor.cells import CodedColumn, Key
+from governed_serving.auditor.windows import Joined
 
-__all__ = ["Block", "Joined", "LabelJoin", "Row", "Waiting"]
+__all__ = ["Block", "LabelJoin", "Row", "Waiting"]
 
 
 class Row(NamedTuple):
-    """Where a row is in the counts."""
+    """Where a row is in the counts; ``score`` NaN: not kept."""
 
     bucket: int
     key: Key
     outcome: int
-
-
-class Joined(NamedTuple):
-    """A row whose label is known now."""
-
-    bucket: int
-    key: Key
-    outcome: int
-    label: int
+    score: float
 
 
 class Waiting(msgspec.Struct, array_like=True):
-    """Labels of a request, and when they came (seconds since the epoch)."""
+    """Labels of a request (favourable or not), when they came (seconds since the epoch), and the labels as numbers."""
 
     labels: list[int]
     time: float
+    truths: list[float]
+
+    def joined(self, rows: Sequence[Row]) -> list[Joined]:
+        """The rows with their labels; empty when the numbers don't agree."""
+        if len(rows) != len(self.labels):
+            return []
+        return [
+            Joined(row.bucket, row.key, row.outcome, label, row.score, truth)
+            for row, label, truth in zip(rows, self.labels, self.truths, strict=True)
+        ]
 
 
 class Block(msgspec.Struct):
@@ -53,23 +57,23 @@ class Block(msgspec.Struct):
     values: list[list[str]]
     outcome: bytes
     bucket: bytes
+    score: bytes
     labelled: bytearray
 
-    def rows(self, request: int, labels: Sequence[int]) -> list[Joined]:
-        """The rows of a request with their labels; empty when the numbers don't agree."""
+    def rows(self, request: int) -> list[Row]:
+        """The rows of a request."""
         start, end = np.frombuffer(self.starts, np.int64)[request : request + 2].tolist()
-        if end - start != len(labels):
-            return []
+        score = np.frombuffer(self.score, np.float32)
         columns = [np.frombuffer(codes, np.int32) for codes in self.codes]
         outcome, bucket = np.frombuffer(self.outcome, np.uint8), np.frombuffer(self.bucket, np.int64)
         return [
-            Joined(
+            Row(
                 int(bucket[row]),
                 tuple(values[int(codes[row])] for codes, values in zip(columns, self.values, strict=True)),
                 int(outcome[row]),
-                label,
+                float(score[row]) if len(score) else nan,
             )
-            for row, label in zip(range(start, end), labels, strict=True)
+            for row in range(start, end)
         ]
 
 
@@ -98,6 +102,7 @@ class LabelJoin:
         columns: Sequence[CodedColumn],
         outcome: NDArray[Any],
         bucket: NDArray[np.int64],
+        score: NDArray[Any] | None = None,
     ) -> list[Joined]:
         """A frame was folded; returns the rows whose labels were waiting for it. ``rows``: per request, the others per row."""
         starts = np.zeros(len(ids) + 1, np.int64)
@@ -110,6 +115,7 @@ class LabelJoin:
             [list(values) for _, values in columns],
             outcome.astype(np.uint8).tobytes(),
             bucket.astype(np.int64).tobytes(),
+            b"" if score is None else score.astype(np.float32).tobytes(),
             bytearray(len(ids)),
         )
         self._blocks.append(block)
@@ -119,16 +125,21 @@ class LabelJoin:
             self._forget(self._blocks.popleft())
         waiting = [i for i in ids if i in self._early] if self._early else []
         early = [(i, self._early.pop(i)) for i in waiting]
-        return [row for i, found in early for row in self.label(i, found.labels, found.time)]
+        return [row for i, found in early for row in self._label(i, found)]
 
-    def label(self, request: str, labels: list[int], time: float = 0.0) -> list[Joined]:
+    def label(
+        self, request: str, labels: list[int], time: float = 0.0, truths: list[float] | None = None
+    ) -> list[Joined]:
         """Rows that get a label now; empty when it has to wait or is dropped (counted). ``time``: when it came."""
+        return self._label(request, Waiting(labels, time, truths or [float(label) for label in labels]))
+
+    def _label(self, request: str, label: Waiting) -> list[Joined]:
         number = self._numbers.get(request)
         if number is None:
             if request in self._early:
                 self.dropped["repeated"] += 1
                 return []
-            self._early[request] = Waiting(labels, time)
+            self._early[request] = label
             if len(self._early) > self.capacity:
                 self._early.popitem(last=False)
                 self.dropped["evicted"] += 1
@@ -138,14 +149,14 @@ class LabelJoin:
         if block.labelled[place]:
             self.dropped["repeated"] += 1
             return []
-        rows = block.rows(place, labels)
+        rows = label.joined(block.rows(place))
         if not rows:
             self.dropped["rowsDiffer"] += 1
             return []
         block.labelled[place] = 1
         self.joined += len(rows)
         if self.doubt:
-            self._doubtful[request] = Waiting(labels, time)
+            self._doubtful[request] = label
             if len(self._doubtful) > self.capacity:
                 self._doubtful.popitem(last=False)
         return rows
@@ -156,7 +167,7 @@ class LabelJoin:
         if found is None or number is None or not repeated:
             return []
         block = self._blocks[bisect_right(self._blocks, number, key=lambda b: b.first) - 1]
-        rows = block.rows(number - block.first, found.labels)
+        rows = found.joined(block.rows(number - block.first))
         self.joined -= len(rows)
         self.dropped["repeated"] += 1
         return rows
@@ -166,11 +177,11 @@ class LabelJoin:
         found = self._early.pop(request, None)
         if found is None:
             return []
-        if dropped or len(rows) != len(found.labels):
+        joined = [] if dropped else found.joined(rows)
+        if not joined:
             self.dropped[dropped or "rowsDiffer"] += 1
-            return []
-        self.joined += len(rows)
-        return [Joined(*row, label) for row, label in zip(rows, found.labels, strict=True)]
+        self.joined += len(joined)
+        return joined
 
     @property
     def waiting(self) -> int:
@@ -201,8 +212,8 @@ class LabelJoin:
         return {
             "blocks": [msgspec.to_builtins(b, builtin_types=(bytes, bytearray)) for b in self._blocks],
             "next": self._next,
-            "early": [[k, v.labels, v.time] for k, v in self._early.items()],
-            "doubtful": [[k, v.labels, v.time] for k, v in self._doubtful.items()],
+            "early": [[k, v.labels, v.time, v.truths] for k, v in self._early.items()],
+            "doubtful": [[k, v.labels, v.time, v.truths] for k, v in self._doubtful.items()],
             "joined": self.joined,
             "dropped": self.dropped,
             "forgotten": self.forgotten,
@@ -215,7 +226,7 @@ class LabelJoin:
             self._blocks.append(block)
             self._numbers.update(zip(block.ids, range(block.first, block.first + len(block.ids)), strict=True))
         self._next = dumped["next"]
-        self._early.update((k, Waiting(labels, time)) for k, labels, time in dumped["early"])
-        self._doubtful.update((k, Waiting(labels, time)) for k, labels, time in dumped["doubtful"])
+        self._early.update((k, Waiting(*waiting)) for k, *waiting in dumped["early"])
+        self._doubtful.update((k, Waiting(*waiting)) for k, *waiting in dumped["doubtful"])
         self.joined, self.forgotten = dumped["joined"], dumped["forgotten"]
         self.dropped.update(dumped["dropped"])

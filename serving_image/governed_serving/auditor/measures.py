@@ -1,0 +1,392 @@
+"""Every metric that a manifest can name, as findings: a value with its anytime-valid interval for each comparison.
+
+Names say the convention. Signed differences and ratios: unprivileged against privileged (AIF360). ``…MaxMin`` and ``…MinMax``: over all
+groups (fairlearn). ``impactRatio``: each category against the most selected one (NYC Local Law 144). ``score…``, ``…Error…`` and
+``calibration…`` are about scores. ``theilIndex`` and ``generalizedEntropyIndex`` are about all rows together.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from math import e, inf, log, nan, sqrt
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from governed_serving.auditor.cells import Cells, GroupTable
+from governed_serving.auditor.intervals import Interval, binomial_sequence, katz, newcombe
+from governed_serving.auditor.metrics import (
+    LABEL_METRICS,
+    METRICS,
+    RATES,
+    adjusted_difference,
+    compare,
+    entropy_index,
+    reference_groups,
+    right,
+    selected,
+    spread,
+)
+from governed_serving.auditor.scores import GroupScores
+from governed_serving.auditor.sequences import (
+    DIFFERENCE_PRECISION,
+    log_evidence,
+    metric_evidence,
+    metric_sequence,
+    mixture_radius,
+)
+
+__all__ = ["LEAST_SHARE", "NEED_LABELS", "SCORE_METRICS", "SMALLEST_GROUP", "Finding", "findings"]
+
+Array = NDArray[Any]
+
+SMALLEST_GROUP = 10
+"""Groups with fewer rows are neither compared nor shown (small-cell suppression)."""
+LEAST_SHARE = 0.02
+"""Categories below this share of the rows are left out of impact ratios (6 RCNY § 5-301 (d))."""
+ALL = "(all)"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """``sequence(level)``: interval valid at all times; ``evidence(lower, upper)``: log e-value against the bounds.
+
+    ``fixed(level)``: interval for one look at a closed window, where there is one. ``support``: rows on the smallest side.
+    """
+
+    group: str
+    reference: str
+    value: float
+    support: int
+    samples: int
+    sequence: Callable[[float], Interval]
+    evidence: Callable[[float, float], float] = lambda *_: -inf
+    fixed: Callable[[float], Interval | None] = lambda _: None
+
+
+@dataclass(frozen=True)
+class _Estimate:
+    """A value with its sampling variance, in units of ``scale``."""
+
+    value: float
+    variance: float
+    scale: float = 1.0
+
+    def sequence(self, level: float) -> Interval:
+        if not (np.isfinite(self.value) and self.variance > 0):
+            return Interval(-inf, inf)
+        radius = self.scale * float(mixture_radius(self.variance / self.scale**2, 1 - level, DIFFERENCE_PRECISION))
+        return Interval(self.value - radius, self.value + radius)
+
+    def within(self, least: float, most: float) -> Callable[[float], Interval]:
+        """The sequence, cut to the values that are possible."""
+
+        def sequence(level: float) -> Interval:
+            found = self.sequence(level)
+            return Interval(max(least, found.lower), min(most, found.upper))
+
+        return sequence
+
+    def evidence(self, lower: float, upper: float) -> float:
+        if not (np.isfinite(self.value) and self.variance > 0):
+            return -inf
+        distance = max(lower - self.value, self.value - upper, 0.0) / self.scale
+        return float(log_evidence(distance, self.variance / self.scale**2, DIFFERENCE_PRECISION))
+
+
+def findings(
+    name: str, cells: Cells, axes: Sequence[str], privileged: Sequence[str], strata: Sequence[str] = ()
+) -> list[Finding]:
+    """Metric ``name`` over the groups of ``axes`` (several: their intersections)."""
+    table = cells.by(*axes)
+    if name in METRICS:
+        return _pairs(name, table, privileged)
+    if name in SCORE_METRICS:
+        return _scores(name, cells, axes, table, privileged)
+    if name == "impactRatio":
+        return _impact(table)
+    if name == "adjustedStatisticalParityDifference":
+        return _adjusted(cells, axes, privileged, [s for s in strata if s not in axes])
+    if name in _ENTROPIES:
+        return _entropy(_ENTROPIES[name], table)
+    return _spread(name, table)
+
+
+# ---- two groups ----
+
+
+def _pairs(name: str, table: GroupTable, privileged: Sequence[str]) -> list[Finding]:
+    found = []
+    for one in compare(table, privileged, [name]):
+        u, p = one.counts, one.against
+        found.append(
+            Finding(
+                one.group,
+                one.reference,
+                one.metrics[name],
+                METRICS[name].support(u, p),
+                int(u.sum() + p.sum()),
+                partial(metric_sequence, name, u, p),
+                partial(metric_evidence, name, u, p),
+                partial(_fixed, name, u, p),
+            )
+        )
+    return found
+
+
+def _fixed(name: str, u: Array, p: Array, level: float) -> Interval | None:
+    metric = METRICS[name]
+    if len(metric.rates) != 1:
+        return None
+    (k1, n1), (k0, n0) = (tuple(int(x) for x in metric.rates[0](side)) for side in (u, p))
+    return (katz if name == "disparateImpactRatio" else newcombe)(k1, n1, k0, n0, level)
+
+
+def _impact(table: GroupTable) -> list[Finding]:
+    """Against the most selected category, of those with at least ``LEAST_SHARE`` of the rows."""
+    kept = table.rows >= max(LEAST_SHARE * table.rows.sum(), 1)
+    large = GroupTable([g for g, keep in zip(table.groups, kept, strict=True) if keep], table.counts[kept])
+    return _pairs("disparateImpactRatio", large, ())
+
+
+def _adjusted(cells: Cells, axes: Sequence[str], privileged: Sequence[str], strata: Sequence[str]) -> list[Finding]:
+    """SPD within the joint values of ``strata``, weighted as Mantel & Haenszel do; without strata there is nothing to adjust for."""
+    if not strata:
+        return []
+    table = cells.by(*axes)
+    base = reference_groups(table, privileged)
+    joint = cells.by(*axes, *strata)
+    parts: dict[str, dict[str, Array]] = {}
+    for name, counts in zip(joint.groups, joint.counts, strict=True):
+        words = name.split(" ∧ ")
+        group, stratum = " ∧ ".join(words[: len(axes)]), " ∧ ".join(words[len(axes) :])
+        parts.setdefault(stratum, {})[group] = counts
+    empty = np.zeros((2, 3), np.int64)
+    found = []
+    for group in table.groups:
+        if group in base or not base:
+            continue
+        u = np.array([part.get(group, empty) for part in parts.values()])
+        p = np.array([sum((part.get(b, empty) for b in base), empty) for part in parts.values()])
+        estimate = _adjusted_estimate(u, p)
+        support = int(min(u.sum(), p.sum()))
+        samples = int(u.sum() + p.sum())
+        reference = " + ".join(base)
+        found.append(Finding(group, reference, estimate.value, support, samples, estimate.sequence, estimate.evidence))
+    return found
+
+
+def _adjusted_estimate(u: Array, p: Array) -> _Estimate:
+    (k1, n1), (k0, n0) = selected(u), selected(p)
+    both = (n1 > 0) & (n0 > 0)
+    if not both.any():
+        return _Estimate(nan, nan)
+    k1, n1, k0, n0 = k1[both], n1[both], k0[both], n0[both]
+    weight = n1 * n0 / (n1 + n0)
+    a, b = (k1 + 1) / (n1 + 2), (k0 + 1) / (n0 + 2)
+    variances = a * (1 - a) / (n1 + 2) + b * (1 - b) / (n0 + 2)
+    return _Estimate(adjusted_difference(u, p), float((weight**2 * variances).sum() / weight.sum() ** 2))
+
+
+# ---- all groups ----
+
+_SPREADS: Mapping[str, tuple[tuple[str, ...], bool]] = {
+    "demographicParityDifferenceMaxMin": (("selectionRate",), False),
+    "demographicParityRatioMinMax": (("selectionRate",), True),
+    "equalOpportunityDifferenceMaxMin": (("truePositiveRate",), False),
+    "equalizedOddsDifferenceMaxMin": (("truePositiveRate", "falsePositiveRate"), False),
+    "equalizedOddsRatioMinMax": (("truePositiveRate", "falsePositiveRate"), True),
+    "predictiveParityDifferenceMaxMin": (("predictiveValue",), False),
+    "accuracyDifferenceMaxMin": (("accuracy",), False),
+}
+"""Name → the rates that it is about, and whether it is a ratio."""
+
+
+def _spread(name: str, table: GroupTable) -> list[Finding]:
+    large = table.rows >= SMALLEST_GROUP
+    shown = GroupTable([g for g, keep in zip(table.groups, large, strict=True) if keep], table.counts[large])
+    if len(shown.groups) < 2:
+        return []
+    rates, ratio = _SPREADS[name]
+    counts = [[(int(k), int(n)) for k, n in zip(*RATES[r](shown.counts), strict=True)] for r in rates]
+    support = min(n for rate in counts for _, n in rate)
+    what = "least / greatest" if ratio else "greatest − least"
+    return [
+        Finding(
+            ALL,
+            what,
+            spread(shown)[name],
+            support,
+            int(shown.counts.sum()),
+            partial(_spread_sequence, counts, ratio),
+        )
+    ]
+
+
+def _spread_sequence(counts: list[list[tuple[int, int]]], ratio: bool, level: float) -> Interval:
+    """From exact sequences of all rates, each at its share of alpha: the spread lies between what their ends allow."""
+    alpha = (1 - level) / sum(map(len, counts))
+    ends = []
+    for rate in counts:
+        sequences = [binomial_sequence(k, n, 1 - alpha) for k, n in rate]
+        lows, highs = [s.lower for s in sequences], [s.upper for s in sequences]
+        if ratio:
+            ends.append((min(lows) / max(highs), min(1.0, min(highs) / max(lows)) if max(lows) > 0 else 1.0))
+        else:
+            ends.append((max(max(lows) - min(highs), 0.0), max(highs) - min(lows)))
+    worst = min if ratio else max
+    return Interval(worst(low for low, _ in ends), worst(high for _, high in ends))
+
+
+_ENTROPIES = {"theilIndex": 1.0, "generalizedEntropyIndex": 2.0}
+
+
+def _entropy(alpha: float, table: GroupTable) -> list[Finding]:
+    counts = table.counts.sum(0).astype(np.float64)
+    _, n = right(counts)
+    value = float(entropy_index(counts, alpha)) if n > 0 else nan
+    estimate = _Estimate(value, _delta_variance(counts, alpha) if n > 1 else nan)
+    return [Finding(ALL, "", value, int(n), int(table.counts.sum()), estimate.within(0.0, inf), estimate.evidence)]
+
+
+def _delta_variance(counts: NDArray[np.float64], alpha: float) -> float:
+    """Sampling variance of the index: that of its influence values, which a little more weight on each kind of row gives."""
+    known = counts[:, :2]
+    n, base, step = known.sum(), float(entropy_index(counts, alpha)), known.sum() * 1e-6
+    influence = np.zeros((2, 2))
+    for place in np.ndindex(2, 2):
+        more = counts.copy()
+        more[place] += step
+        influence[place] = (float(entropy_index(more, alpha)) - base) / step * n
+    share = known / n
+    return float((share * influence**2).sum() - (share * influence).sum() ** 2) / n
+
+
+# ---- scores ----
+
+
+def _means(pick: Callable[[GroupScores], Any]) -> Callable[[GroupScores, GroupScores], _Estimate]:
+    def difference(u: GroupScores, p: GroupScores) -> _Estimate:
+        a, b = pick(u), pick(p)
+        if min(a.n, b.n) < 2:
+            return _Estimate(nan, nan)
+        scale = sqrt(_pooled(a, b)) or 1.0
+        return _Estimate(a.mean - b.mean, a.variance / a.n + b.variance / b.n, scale)
+
+    return difference
+
+
+def _pooled(a: Any, b: Any) -> float:
+    return float(((a.n - 1) * a.variance + (b.n - 1) * b.variance) / (a.n + b.n - 2))
+
+
+def _standardized(u: GroupScores, p: GroupScores) -> _Estimate:
+    """Cohen's d with the pooled deviation; variance after Hedges & Olkin 1985."""
+    a, b = u.score, p.score
+    if min(a.n, b.n) < 2 or _pooled(a, b) <= 0:
+        return _Estimate(nan, nan)
+    d = (a.mean - b.mean) / sqrt(_pooled(a, b))
+    return _Estimate(d, 1 / a.n + 1 / b.n + d * d / (2 * (a.n + b.n)))
+
+
+def _root_mean_square(u: GroupScores, p: GroupScores) -> _Estimate:
+    """Difference of RMSE; variance by the delta method, var(e²) / (4 n mean(e²))."""
+    if min(u.square.n, p.square.n) < 2 or min(u.square.mean, p.square.mean) <= 0:
+        return _Estimate(nan, nan)
+    a, b = sqrt(u.square.mean), sqrt(p.square.mean)
+    variance = sum(g.square.variance / (4 * g.square.n * g.square.mean) for g in (u, p))
+    return _Estimate(a - b, variance, sqrt(_pooled(u.error, p.error)) or 1.0)
+
+
+def _calibration_variance(g: GroupScores) -> float:
+    """Each row adds ±(score − label), the sign that of its bin."""
+    return max(g.error.mean_square - g.calibration_error**2, 1e-12) / g.error.n if g.error.n else nan
+
+
+def _calibration(u: GroupScores, p: GroupScores) -> _Estimate:
+    variance = _calibration_variance(u) + _calibration_variance(p)
+    return _Estimate(u.calibration_error - p.calibration_error, variance)
+
+
+def _distance(u: GroupScores, p: GroupScores) -> float:
+    """Kolmogorov and Smirnov's: largest gap between the distribution functions, at borders of nearby floats."""
+    codes = sorted({*u.near, *p.near})
+    a = np.array([u.near.get(c, 0) for c in codes], np.float64).cumsum()
+    b = np.array([p.near.get(c, 0) for c in codes], np.float64).cumsum()
+    return float(np.abs(a / a[-1] - b / b[-1]).max()) if len(codes) and a[-1] and b[-1] else nan
+
+
+def _uniform_radius(n: int, alpha: float) -> float:
+    """Time-uniform Dvoretzky–Kiefer–Wolfowitz bound (Howard & Ramdas, Bernoulli 2022, Corollary 2)."""
+    return 0.85 * sqrt((log(log(e * n)) + 0.8 * log(1612 / alpha)) / n) if n else inf
+
+
+SCORE_METRICS: Mapping[str, Callable[[GroupScores, GroupScores], _Estimate] | None] = {
+    "scoreMeanDifference": _means(lambda g: g.score),
+    "scoreStandardizedMeanDifference": _standardized,
+    "scoreDistributionDistance": None,
+    "meanErrorDifference": _means(lambda g: g.error),
+    "meanAbsoluteErrorDifference": _means(lambda g: g.absolute),
+    "rootMeanSquaredErrorDifference": _root_mean_square,
+    "calibrationDifference": _calibration,
+    "calibrationError": None,
+}
+"""Name → estimate for (unprivileged, privileged)."""
+
+
+NEED_LABELS = LABEL_METRICS | {
+    "equalOpportunityDifferenceMaxMin",
+    "equalizedOddsDifferenceMaxMin",
+    "equalizedOddsRatioMinMax",
+    "predictiveParityDifferenceMaxMin",
+    "accuracyDifferenceMaxMin",
+    *_ENTROPIES,
+    *(name for name in SCORE_METRICS if not name.startswith("score")),
+}
+"""Metrics that wait for labels."""
+
+
+def _scores(
+    name: str, cells: Cells, axes: Sequence[str], table: GroupTable, privileged: Sequence[str]
+) -> list[Finding]:
+    """Of one attribute: scores aren't kept for intersections."""
+    base = reference_groups(table, privileged)
+    if cells.scores is None or len(axes) != 1 or not base:
+        return []
+    if name == "calibrationError":
+        return [_own_calibration(g, cells.scores.of(axes[0], [g])) for g in table.groups]
+    pooled = cells.scores.of(axes[0], base)
+    reference = " + ".join(base)
+    found = []
+    for group in (g for g in table.groups if g not in base):
+        own = cells.scores.of(axes[0], [group])
+        estimator = SCORE_METRICS[name]
+        about_scores = name.startswith("score")
+        n1, n0 = (own.score.n, pooled.score.n) if about_scores else (own.error.n, pooled.error.n)
+        if estimator is None:
+            value = _distance(own, pooled)
+            sequence = _distance_sequence(value, n1, n0)
+            found.append(Finding(group, reference, value, min(n1, n0), n1 + n0, sequence))
+            continue
+        estimate = estimator(own, pooled)
+        found.append(
+            Finding(group, reference, estimate.value, min(n1, n0), n1 + n0, estimate.sequence, estimate.evidence)
+        )
+    return found
+
+
+def _distance_sequence(value: float, n1: int, n0: int) -> Callable[[float], Interval]:
+    def sequence(level: float) -> Interval:
+        radius = _uniform_radius(n1, (1 - level) / 2) + _uniform_radius(n0, (1 - level) / 2)
+        return Interval(max(0.0, value - radius), min(1.0, value + radius))
+
+    return sequence
+
+
+def _own_calibration(group: str, own: GroupScores) -> Finding:
+    """Calibration within a group (Kleinberg, Mullainathan & Raghavan 2017) needs no other group."""
+    estimate = _Estimate(own.calibration_error, _calibration_variance(own))
+    return Finding(
+        group, "its own labels", estimate.value, own.error.n, own.error.n, estimate.within(0.0, 1.0), estimate.evidence
+    )

@@ -1,0 +1,221 @@
+"""Statistics of scores per group that add up exactly: moments as whole numbers, distributions as counts of nearby floats.
+
+A float32 is a whole number of 2⁻¹⁷³ at most 24 bits wide, so that sums of values and of squares are Python integers: no split, no
+order and no restart changes a bit of them, and a row can be taken back. The distribution is kept at 8 bits of mantissa
+(values within 0.4 % share a count), the calibration in ten bins of [0, 1].
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from governed_serving.auditor.columns import OTHER, CodedColumn
+
+__all__ = ["BINS", "GroupScores", "Moments", "ScoreTable"]
+
+Floats = NDArray[np.float32]
+
+BINS = 10
+"""Of equal width over [0, 1], for calibration (Guo et al. 2017)."""
+_UNIT = 173
+_LIMIT = 1000
+
+
+@dataclass
+class Moments:
+    """``n`` values; ``total``: their sum in 2⁻¹⁷³, ``squares``: the sum of squares in 2⁻³⁴⁶."""
+
+    n: int = 0
+    total: int = 0
+    squares: int = 0
+
+    def add(self, other: "Moments", sign: int = 1) -> None:
+        """Add to these, or (``sign`` −1) take back."""
+        self.n += sign * other.n
+        self.total += sign * other.total
+        self.squares += sign * other.squares
+
+    @property
+    def mean(self) -> float:
+        """NaN without values."""
+        return self.total / (self.n << _UNIT) if self.n > 0 else float("nan")
+
+    @property
+    def variance(self) -> float:
+        """Of the sample, n − 1 in the denominator; NaN below two values."""
+        if self.n < 2:
+            return float("nan")
+        return (self.n * self.squares - self.total**2) / ((self.n * (self.n - 1)) << (2 * _UNIT))
+
+    @property
+    def mean_square(self) -> float:
+        """Mean of the squares; NaN without values."""
+        return self.squares / (self.n << (2 * _UNIT)) if self.n > 0 else float("nan")
+
+    def dump(self) -> list[Any]:
+        return [self.n, f"{self.total:x}", f"{self.squares:x}"]
+
+    @classmethod
+    def load(cls, dumped: Sequence[Any]) -> "Moments":
+        return cls(int(dumped[0]), int(dumped[1], 16), int(dumped[2], 16))
+
+
+@dataclass
+class GroupScores:
+    """One group. ``error``: score − truth of rows with a label, ``absolute`` and ``square`` of it; ``bins``: [rows, favourable] each."""
+
+    score: Moments = field(default_factory=Moments)
+    error: Moments = field(default_factory=Moments)
+    absolute: Moments = field(default_factory=Moments)
+    square: Moments = field(default_factory=Moments)
+    bins: NDArray[np.int64] = field(default_factory=lambda: np.zeros((BINS, 2), np.int64))
+    binned: list[int] = field(default_factory=lambda: [0] * BINS)
+    """Sum of the scores in each bin, in 2⁻¹⁷³."""
+    near: dict[int, int] = field(default_factory=dict)
+    """Code of a float → rows; codes are ordered as the floats are."""
+
+    def add(self, other: "GroupScores") -> None:
+        """Add another's."""
+        for name in ("score", "error", "absolute", "square"):
+            getattr(self, name).add(getattr(other, name))
+        self.bins += other.bins
+        self.binned = [a + b for a, b in zip(self.binned, other.binned, strict=True)]
+        for code, rows in other.near.items():
+            self.near[code] = self.near.get(code, 0) + rows
+
+    @property
+    def calibration_error(self) -> float:
+        """Expected calibration error: mean over rows of |mean score − rate of the favourable label| in their bin."""
+        rows = int(self.bins[:, 0].sum())
+        if rows <= 0:
+            return float("nan")
+        gaps = [abs(s - (int(k) << _UNIT)) for s, k in zip(self.binned, self.bins[:, 1].tolist(), strict=True)]
+        return sum(gaps) / (rows << _UNIT)
+
+    def dump(self) -> list[Any]:
+        moments = [m.dump() for m in (self.score, self.error, self.absolute, self.square)]
+        near = sorted(self.near.items())
+        binned = [f"{s:x}" for s in self.binned]
+        return [*moments, self.bins.ravel().tolist(), binned, [c for c, _ in near], [n for _, n in near]]
+
+    @classmethod
+    def load(cls, dumped: Sequence[Any]) -> "GroupScores":
+        *moments, bins, binned, codes, rows = dumped
+        table = np.array(bins, np.int64).reshape(BINS, 2)
+        sums = [int(s, 16) for s in binned]
+        score, error, absolute, square = (Moments.load(m) for m in moments)
+        return cls(score, error, absolute, square, table, sums, dict(zip(codes, rows, strict=True)))
+
+
+class ScoreTable:
+    """Scores by value of each of ``axes``; beyond 1,000 values of an axis they are counted under ``OTHER``."""
+
+    def __init__(self, axes: Sequence[str]):
+        self.axes = tuple(axes)
+        self.groups: dict[tuple[str, str], GroupScores] = {}
+
+    def add(self, columns: Mapping[str, CodedColumn], score: NDArray[Any]) -> None:
+        """Fold the scores of rows; those that aren't finite are left out."""
+        values = np.asarray(score, np.float32)
+        kept = np.isfinite(values)
+        values = values[kept]
+        if not len(values):
+            return
+        near = _near(values)
+        for axis in self.axes:
+            codes, words = columns[axis]
+            rows = codes[kept].astype(np.int64)
+            moments = _moments(rows, len(words), values)
+            keys, counts = np.unique((rows << 17) | near, return_counts=True)
+            for place in np.unique(rows).tolist():
+                found = self.group(axis, words[place])
+                found.score.add(moments[place])
+                own = (keys >> 17) == place
+                for code, times in zip((keys[own] & 0x1FFFF).tolist(), counts[own].tolist(), strict=True):
+                    found.near[code] = found.near.get(code, 0) + times
+
+    def learn(self, values: Mapping[str, str], score: float, truth: float, *, back: bool = False) -> None:
+        """The truth about one row with ``values`` of the axes has come (or, ``back``, is taken back)."""
+        error = np.float32(score) - np.float32(truth)
+        if not np.isfinite(error):
+            return
+        sign = -1 if back else 1
+        one = [_single(v) for v in (error, abs(error), np.float32(error) * np.float32(error))]
+        within = 0 <= score <= 1
+        place = min(int(score * BINS), BINS - 1) if within else 0
+        for axis in self.axes:
+            found = self.group(axis, values[axis])
+            for moments, value in zip((found.error, found.absolute, found.square), one, strict=True):
+                moments.add(value, sign)
+            if within:
+                found.bins[place] += (sign, sign * int(truth >= 0.5))
+                found.binned[place] += sign * _single(np.float32(score)).total
+
+    def group(self, axis: str, value: str) -> GroupScores:
+        """Scores of a group, made if need be."""
+        key = (axis, value)
+        if key not in self.groups and sum(a == axis for a, _ in self.groups) >= _LIMIT:
+            key = (axis, OTHER)
+        return self.groups.setdefault(key, GroupScores())
+
+    def of(self, axis: str, values: Sequence[str]) -> GroupScores:
+        """Pooled scores of the named groups."""
+        pooled = GroupScores()
+        for value in values:
+            if (axis, value) in self.groups:
+                pooled.add(self.groups[axis, value])
+        return pooled
+
+    def merge(self, other: "ScoreTable") -> None:
+        """Add another's."""
+        for (axis, value), found in sorted(other.groups.items()):
+            self.group(axis, value).add(found)
+
+    def dump(self) -> list[Any]:
+        """Plain data; equal statistics give equal bytes."""
+        return [list(self.axes), [[*key, found.dump()] for key, found in sorted(self.groups.items())]]
+
+    @classmethod
+    def load(cls, dumped: Sequence[Any]) -> "ScoreTable":
+        """Inverse of :meth:`dump`."""
+        table = cls(dumped[0])
+        for axis, value, found in dumped[1]:
+            table.groups[axis, value] = GroupScores.load(found)
+        return table
+
+
+def _moments(codes: NDArray[np.int64], size: int, values: Floats) -> list[Moments]:
+    """Exact moments per code. Weights of bincount stay below 2⁵³ for up to 2²⁹ rows, so that nothing is rounded."""
+    fraction, exponent = np.frexp(values)
+    whole = np.abs(fraction.astype(np.float64) * (1 << 24)).astype(np.int64)
+    low = int(exponent.min())
+    span = int(exponent.max()) - low + 1
+    place = codes * span + (exponent - low)
+    square = whole * whole
+    signed = np.where(fraction < 0, -whole, whole)
+    parts = [
+        np.bincount(place, weights, minlength=size * span).reshape(size, span).astype(np.int64)
+        for weights in (signed, square >> 24, square & 0xFFFFFF)
+    ]
+    counts = np.bincount(codes, minlength=size).tolist()
+    shift = low - 24 + _UNIT
+    found = []
+    for n, total, high, rest in zip(counts, *(p.tolist() for p in parts), strict=True):
+        sums = sum(t << (shift + i) for i, t in enumerate(total))
+        squares = sum(((h << 24) + r) << (2 * (shift + i)) for i, (h, r) in enumerate(zip(high, rest, strict=True)))
+        found.append(Moments(n, sums, squares))
+    return found
+
+
+def _single(value: Any) -> Moments:
+    return _moments(np.zeros(1, np.int64), 1, np.array([value], np.float32))[0]
+
+
+def _near(values: Floats) -> NDArray[np.int64]:
+    """17 bits of each float: sign, exponent, 8 bits of mantissa, in the order of the floats; −0 is 0."""
+    bits = (values + np.float32(0)).view(np.uint32)
+    ordered = np.where(bits >> 31, ~bits, bits | np.uint32(1 << 31))
+    return (ordered >> 15).astype(np.int64)
