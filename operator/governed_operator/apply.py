@@ -101,13 +101,17 @@ class Applier:
             else:
                 answer = await self._cluster.apply(kind, manifest)
                 self._metrics.writes.labels(kind.kind, "apply").inc()
-                self._remember_normalised(key, expected, answer)
         if answer:
             self._cache.put(kind.kind, answer)
+            self._remember_normalised(key, expected, answer)
 
     def _remember_normalised(self, key: ModelKey, expected: Expected, answer: Object) -> None:
         """Where the server writes our values in another form, that form is right from now on."""
-        observed = observed_fingerprint(answer)
+        if expected.once:
+            return
+        child = self._cache.children(key).get(expected.place)
+        ours = child is not None and child.version == int(answer["metadata"]["resourceVersion"])
+        observed = child.fingerprint if child and ours else observed_fingerprint(answer)
         place = (expected.kind, key[0], expected.name)
         if observed is not None and observed != expected.fingerprint:
             self._normalised[place] = (expected.fingerprint, observed)

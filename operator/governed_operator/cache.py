@@ -53,9 +53,10 @@ class Owner(msgspec.Struct):
 class Head(msgspec.Struct, rename="camel"):
     """Metadata that tell whose an object is and whether it is news: read without looking at the rest."""
 
-    name: str
-    uid: str
-    resource_version: str
+    name: str = ""
+    uid: str = ""
+    resource_version: str = ""
+    """All that a bookmark has."""
     namespace: str = ""
     labels: dict[str, str] | None = None
     owner_references: list[Owner] | None = None
@@ -75,12 +76,6 @@ class Head(msgspec.Struct, rename="camel"):
         if owner and owner.kind == KIND:
             return self.namespace, owner.name
         return self.namespace or labels.get(NAMESPACE_LABEL, ""), labels.get(LABEL_MODEL, "")
-
-
-class Headed(msgspec.Struct):
-    """Any object, its head alone."""
-
-    metadata: Head
 
 
 def head_of(observed: Object) -> Head:

@@ -21,6 +21,7 @@ from governed_operator.kinds import Kind
 Object = dict[str, Any]
 APPLY = "application/apply-patch+yaml"
 MERGE = "application/merge-patch+json"
+METADATA_ALONE = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 LIMITS = aiohttp.ClientTimeout(total=30.0)
 CONNECTIONS = 128
 LONGEST_LINE = 2**21
@@ -40,6 +41,23 @@ class ApiError(Exception):
     def namespace_ends(self) -> bool:
         """Nothing can be made in a namespace that is being deleted: no error of ours."""
         return self.status == 403 and "because it is being terminated" in self.message
+
+
+class _Metadata(msgspec.Struct, rename="camel"):
+    name: str
+    resource_version: str
+    namespace: str = ""
+
+
+class _Item(msgspec.Struct):
+    metadata: _Metadata
+
+
+class _List(msgspec.Struct):
+    items: list[_Item]
+
+
+_listed = msgspec.json.Decoder(_List).decode
 
 
 class Cluster:
@@ -78,11 +96,18 @@ class Cluster:
         await self._api.close()
 
     async def _send(
-        self, method: str, path: str, body: Object | None, media: str, limits: aiohttp.ClientTimeout
+        self,
+        method: str,
+        path: str,
+        *,
+        body: Object | None = None,
+        media: str = "application/json",
+        accept: str = "application/json",
+        limits: aiohttp.ClientTimeout = LIMITS,
     ) -> aiohttp.ClientResponse:
         settings = await self._api.configuration.auth_settings()
         headers = {s["key"]: s["value"] for s in settings.values() if s["value"]}
-        headers |= {"Content-Type": media, "Accept": "application/json"}
+        headers |= {"Content-Type": media, "Accept": accept}
         data = None if body is None else msgspec.json.encode(body)
         url = URL(self._host + path, encoded=True)
         try:
@@ -96,15 +121,24 @@ class Cluster:
         """The answer's JSON. Raises ApiError."""
         if query:
             path = f"{path}?{urlencode(query)}"
-        answer = await self._send(method, path, body, media, LIMITS)
+        found: Object = _json(await self._read(await self._send(method, path, body=body, media=media), path))
+        return found
+
+    async def _read(self, answer: aiohttp.ClientResponse, path: str) -> bytes:
+        """The whole body of an answer that is no refusal."""
         try:
             data = await answer.read()
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise _unreachable(method, path, error) from error
-        found = _json(data)
+            raise _unreachable(answer.method, path, error) from error
         if answer.status >= 400:
-            raise _refused(answer.status, found)
-        return found
+            raise _refused(answer.status, _json(data))
+        return data
+
+    async def versions(self, kind: Kind) -> dict[tuple[str, str], int]:
+        """(namespace, name) → resourceVersion of all objects of a kind as the API server's own cache has them; no more is read."""
+        path = f"{kind.path()}?resourceVersion=0"
+        data = await self._read(await self._send("GET", path, accept=METADATA_ALONE), path)
+        return {(m.namespace, m.name): int(m.resource_version) for m in (i.metadata for i in _listed(data).items)}
 
     async def get(self, kind: Kind, namespace: str | None, name: str) -> Object | None:
         """None when there is no such object."""
@@ -166,10 +200,10 @@ class Cluster:
             query["labelSelector"] = selector
         limits = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=silence)
         path = f"{kind.path()}?{urlencode(query)}"
-        answer = await self._send("GET", path, None, "application/json", limits)
+        answer = await self._send("GET", path, limits=limits)
         try:
             if answer.status >= 400:
-                raise _refused(answer.status, _json(await answer.read()))
+                await self._read(answer, path)
             async for line in answer.content:
                 if not line.endswith(b"\n"):
                     raise ConnectionResetError("ended within an event")

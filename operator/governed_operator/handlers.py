@@ -6,6 +6,7 @@ from typing import Any
 import kopf
 
 from governed_api.names import GROUP, PLURAL, VERSION
+from governed_operator.kopf_storage import NoDiffBase, NoProgress
 from governed_operator.operator_process import OperatorProcess
 
 logging.getLogger("kopf.objects").setLevel(logging.WARNING)
@@ -23,7 +24,8 @@ async def start(memo: kopf.Memo, settings: kopf.OperatorSettings, **_: Any) -> N
     settings.peering.standalone = True
     settings.watching.server_timeout = 290
     settings.watching.client_timeout = 320
-    settings.queueing.batch_window = 0.02
+    settings.persistence.diffbase_storage = NoDiffBase()
+    settings.persistence.progress_storage = NoProgress()
     memo.process = await OperatorProcess.create()
     await memo.process.start()
 

@@ -55,13 +55,19 @@ class Leadership:
         self._cluster = cluster
         self._namespace = namespace
         self._identity = identity
+        self._work: asyncio.Task[Any] | None = None
         self.leading = False
 
     async def run(self, lead: Callable[[], Awaitable[None]], lost: Callable[[], None]) -> None:
         async def started() -> None:
+            self._work = asyncio.current_task()  # the election starts it, and leaves it alone when cancelled itself
             self.leading = True
             logger.info("leading as %s", self._identity)
-            await lead()
+            try:
+                await lead()
+            except Exception:
+                logger.exception("the leader's work has failed")
+                lost()
 
         async def stopped() -> None:
             self.leading = False
@@ -69,7 +75,11 @@ class Leadership:
             lost()
 
         lock = SteadyLock(LEASE_NAME, self._namespace, self._identity, self._cluster.api)
-        await LeaderElection(Config(lock, DURATION, DEADLINE, RETRY, started, stopped)).run()
+        try:
+            await LeaderElection(Config(lock, DURATION, DEADLINE, RETRY, started, stopped)).run()
+        finally:
+            if self._work:
+                await cancelled(self._work)
 
     async def release(self) -> None:
         """Hand over at once: the next one need not wait for the Lease to run out."""

@@ -1,5 +1,6 @@
 """Cache → Observed: the only place that reads clocks and, for objects of others that a manifest names, the API server."""
 
+import time
 from datetime import UTC, datetime
 
 import msgspec
@@ -17,6 +18,8 @@ from governed_operator.observed import Observed, Outside
 from governed_operator.settings import Capabilities, Settings
 
 PASSED_ON = ("kueue.x-k8s.io/",)
+CLAIM_SECONDS = 30.0
+"""How long a claim that was there is taken to be there: many models read from the same one."""
 ENCRYPTED_LABEL = "governedmodels.io/encrypted"
 
 
@@ -33,6 +36,7 @@ class Observer:
         self._settings = settings
         self._capabilities = capabilities
         self._specs: dict[ModelKey, tuple[int, str, GovernedModelSpec]] = {}
+        self._claims: dict[tuple[str, str], float] = {}
 
     async def observe(self, key: ModelKey, entry: ModelEntry) -> Observed:
         """Raises ApiError, SpecNotReadable."""
@@ -109,8 +113,13 @@ class Observer:
 
     async def _claim_problem(self, namespace: str, claims: list[str]) -> str | None:
         for name in claims:
+            if time.monotonic() - self._claims.get((namespace, name), float("-inf")) < CLAIM_SECONDS:
+                continue
             if await self._cluster.get(CLAIM, namespace, name) is None:
                 return f"pvc://{name}: there is no PersistentVolumeClaim {name} in namespace {namespace}"
+            if len(self._claims) > 2048:
+                self._claims.clear()
+            self._claims[namespace, name] = time.monotonic()
         return None
 
     async def _class_problem(self, model: ResolvedModel) -> str | None:

@@ -164,14 +164,9 @@ class OperatorProcess:
 
     async def _behind(self) -> bool:
         """Whether the API server has a model in a newer version than the cache, twice within a few seconds."""
-        before = dict(self.cache.models)
-        listed = await self._cluster.request("GET", MODEL.path(), resourceVersion="0")
-        newer = []
-        for item in listed["items"]:
-            key = (item["metadata"]["namespace"], item["metadata"]["name"])
-            known = before.get(key)
-            if known is None or known.version < int(item["metadata"]["resourceVersion"]):
-                newer.append((key, int(item["metadata"]["resourceVersion"])))
+        before = {key: entry.version for key, entry in self.cache.models.items()}
+        listed = await self._cluster.versions(MODEL)
+        newer = [(key, version) for key, version in listed.items() if before.get(key, 0) < version]
         if not newer:
             return False
         await asyncio.sleep(10)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import msgspec
 
 from governed_api.names import FIELD_MANAGER
-from governed_operator.cache import Cache, Headed, ModelKey, head_of
+from governed_operator.cache import Cache, Head, ModelKey, head_of
 from governed_operator.cluster import ApiError, Cluster, Object
 from governed_operator.kinds import Kind
 
@@ -20,23 +20,32 @@ SILENCE = 150.0
 """Seconds without any event before a watch is given up; the API server sends a bookmark every minute."""
 
 
+class Headed(msgspec.Struct):
+    """Any object, its head alone; or a Status, which has none."""
+
+    metadata: Head = msgspec.field(default_factory=Head)
+
+
 class Event(msgspec.Struct):
-    """A watch event."""
+    """A watch event, as far as it is read before anybody knows that it is news."""
 
     type: str
-    object: msgspec.Raw
+    object: Headed
 
 
-_decoded = msgspec.json.Decoder(Event).decode
-_headed = msgspec.json.Decoder(Headed).decode
-_object = msgspec.json.Decoder(Object).decode
+_headed = msgspec.json.Decoder(Event).decode
 
 
 def _event(line: bytes) -> Event:
     try:
-        return _decoded(line)
+        return _headed(line)
     except msgspec.DecodeError as error:
         raise ApiError(0, "Unreadable", f"expected a watch event, found {line[:100]!r}: {error}") from error
+
+
+def _whole(line: bytes) -> Object:
+    found: Object = msgspec.json.decode(line)["object"]
+    return found
 
 
 class Reflector:
@@ -58,7 +67,7 @@ class Reflector:
                 if not version:
                     version = await self._list()
                 async for line in self._cluster.watch(self.kind, SELECTOR, version, WATCH_SECONDS, SILENCE):
-                    version = self._take(_event(line))
+                    version = self._take(line)
                     failures = 0
             except ApiError as error:
                 failures += 1
@@ -81,19 +90,18 @@ class Reflector:
         self.synced.set()
         return version
 
-    def _take(self, event: Event) -> str:
+    def _take(self, line: bytes) -> str:
         """Fold one event in; the version to go on from."""
         self.heard = time.monotonic()
+        event = _event(line)
+        head = event.object.metadata
         if event.type == "ERROR":
-            status = _object(event.object)
+            status = _whole(line)
             raise ApiError(status.get("code", 0), status.get("reason", ""), status.get("message", ""))
-        if event.type == "BOOKMARK":
-            return str(_object(event.object)["metadata"]["resourceVersion"])
-        head = _headed(event.object).metadata
         if event.type == "DELETED":
             self._woken(self._cache.drop(self.kind.kind, head))
-        elif not self._cache.stale(self.kind.kind, head):
-            self._put(_object(event.object))
+        elif event.type != "BOOKMARK" and not self._cache.stale(self.kind.kind, head):
+            self._put(_whole(line))
         return head.resource_version
 
     def _put(self, observed: Object) -> None:

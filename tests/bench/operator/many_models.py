@@ -75,6 +75,7 @@ def fresh_bed(name: str, models: int) -> Iterator[ApiServerBed]:
     """Each half on an empty API server: neither works beside the other's leftovers."""
     bed = ApiServerBed.named(f"bench-{name}-{os.getpid()}")
     bed.start(nodes=max(3, -(-models // 100)))
+    install_crds(bed.cluster)
     os.environ["KUBECONFIG"] = str(bed.kubeconfig_for("bench", ["system:masters"]))
     try:
         yield bed
@@ -128,7 +129,6 @@ async def until_idle(operator: OperatorUnderTest, patience: float) -> None:
 async def many(bed: ApiServerBed, models: list[Key], out: Result, patience: float) -> None:
     """Create, wait for Ready, keep still, change specs, restart."""
     cluster = await Cluster.connect()
-    install_crds(bed.cluster)
     await make_namespaces(cluster, models)
     seen, deployments = Watch(cluster, MODEL), Watch(cluster, DEPLOYMENT)
     watches = [asyncio.create_task(w.run()) for w in (seen, deployments)]
