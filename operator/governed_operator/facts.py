@@ -63,6 +63,8 @@ class PodFacts(NamedTuple):
     problem: Problem | None
     ready: tuple[tuple[str, bool], ...]
     """(container, ready) of containers and sidecars."""
+    last_words: str = ""
+    """End of what a container that failed said: its termination message, or its log's tail."""
 
 
 class ClaimFacts(NamedTuple):
@@ -121,7 +123,14 @@ def pod(o: Object) -> PodFacts:
         if o["metadata"].get("deletionTimestamp")
         else pod_problem(o["metadata"]["name"], status, statuses),
         ready=tuple(sorted((s["name"], bool(s.get("ready"))) for s in statuses if s["name"] in running)),
+        last_words=next((words for s in statuses if (words := _last_words(s))), ""),
     )
+
+
+def _last_words(container: Object) -> str:
+    ended = container.get("state", {}).get("terminated") or {}
+    lines = (ended.get("message") or "").strip().splitlines() if ended.get("exitCode") else []
+    return lines[-1][-300:] if lines else ""
 
 
 def pod_problem(name: str, status: Object, statuses: list[Object]) -> Problem | None:

@@ -4,19 +4,20 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 
+from governed_api.version import __version__
+
 REGISTRY = "ghcr.io/governed-models"
-VERSION = "0.1.0"
 
 
 @dataclass(frozen=True)
 class Images:
     """One image per role."""
 
-    server: str = f"{REGISTRY}/server:{VERSION}"
-    explainer: str = f"{REGISTRY}/explainer:{VERSION}"
-    auditor: str = f"{REGISTRY}/auditor:{VERSION}"
-    archive: str = f"{REGISTRY}/archive:{VERSION}"
-    trainer: str = f"{REGISTRY}/trainer:{VERSION}"
+    server: str = f"{REGISTRY}/server:{__version__}"
+    explainer: str = f"{REGISTRY}/explainer:{__version__}"
+    auditor: str = f"{REGISTRY}/auditor:{__version__}"
+    archive: str = f"{REGISTRY}/archive:{__version__}"
+    trainer: str = f"{REGISTRY}/trainer:{__version__}"
 
 
 @dataclass(frozen=True)

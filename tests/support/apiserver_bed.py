@@ -96,7 +96,7 @@ class ApiServerBed:
             shutil.rmtree(path, ignore_errors=True)
         if HOST_PATHS.is_dir() and not any(HOST_PATHS.iterdir()):
             HOST_PATHS.rmdir()
-        if self.folder.exists():
+        with suppress(FileNotFoundError):  # its own run may be taking it away just now
             shutil.rmtree(self.folder)
 
     # ---------------------------------------------------------------- access

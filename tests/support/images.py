@@ -7,12 +7,12 @@ import shutil
 import subprocess
 import sys
 import time
-import tomllib
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from governed_api.version import __version__
 from support.docker_client import build_image, image_size, run_docker
 from support.node_image import debian_root
 from support.places import ROOT, cache, locked
@@ -45,7 +45,7 @@ class ProjectImage:
 
 def version() -> str:
     """The distribution's version, which is the images' tag."""
-    return str(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"])
+    return __version__
 
 
 _SERVING = "serving_image/Dockerfile"

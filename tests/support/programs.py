@@ -220,7 +220,8 @@ def _go_build(module: GoModule, name: str, target: Path, tell: Say) -> None:
 
 
 def _go_environment() -> dict[str, str]:
-    return {**os.environ, "GOWORK": "off", "CGO_ENABLED": "0", "GOFLAGS": ""}
+    # The compiler is short-lived and allocates much: collecting later spares a fifth of its CPU time.
+    return {"GOGC": "400", **os.environ, "GOWORK": "off", "CGO_ENABLED": "0", "GOFLAGS": ""}
 
 
 def _go() -> str:

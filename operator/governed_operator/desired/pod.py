@@ -31,6 +31,7 @@ def container(name: str, image: str, command: list[str], pull_policy: str, **res
         "image": image,
         "imagePullPolicy": pull_policy,
         **({"command": command} if command else {}),
+        "terminationMessagePolicy": "FallbackToLogsOnError",  # so that a condition can tell a crash's last words
         **rest,
         "securityContext": {
             "allowPrivilegeEscalation": False,

@@ -74,7 +74,9 @@ def training_failed(obs: Observed) -> Violation | None:
     said = trainer.message if trainer and answers and trainer.phase == "Failed" else ""
     if child and child.facts.failure:
         failure = child.facts.failure
-        return Violation(c.TRAINING_SUCCEEDED, failure.reason, said or failure.message, stalled=True)
+        words = next((p.last_words for p in obs.pods("trainer") if p.last_words), "")
+        message = f"{failure.message}; the trainer's last words: {words}" if words else failure.message
+        return Violation(c.TRAINING_SUCCEEDED, failure.reason, said or message, stalled=True)
     return None
 
 

@@ -7,11 +7,11 @@ import platform
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from governed_api.resolved import ResolvedModel
+from governed_api.version import __version__
 from governed_serving.records import LedgerEntry, canonical, timestamp
 from governed_serving.trainer.dataset import Masker, Scanner
 from governed_serving.trainer.errors import InvalidTraining
@@ -201,7 +201,7 @@ def code_version() -> str:
     content = hashlib.sha256()
     for path in sorted(paths):
         content.update(path.relative_to(serving).as_posix().encode() + b"\0" + path.read_bytes())
-    return f"{version('governed-models')}+{content.hexdigest()[:12]}"
+    return f"{__version__}+{content.hexdigest()[:12]}"
 
 
 def node() -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """FastAPI: Open Inference Protocol V2, KServe V1, health, metrics, OpenAI routes, and the OpenAPI page over all of them."""
 
 from collections.abc import Awaitable, Callable
-from importlib.metadata import version
 from typing import Any
 from urllib.parse import quote
 
@@ -11,6 +10,7 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.exceptions import HTTPException
 
 from governed_api import runtime
+from governed_api.version import __version__
 from governed_serving.server.app import openapi
 from governed_serving.server.app.hot import body_header
 from governed_serving.server.app.json_route import Stream
@@ -24,7 +24,7 @@ def application(gateway: Gateway) -> FastAPI:
     """The cold routes of ``gateway``; every error has V2's form."""
     app = FastAPI(
         title=f"Governed model {gateway.model}",
-        version=version("governed-models"),
+        version=__version__,
         description="Open Inference Protocol V2, KServe V1 and explanations, under the quotas, masking and audit of the model's spec.",
         responses={"4XX": {"model": openapi.Problem}, "5XX": {"model": openapi.Problem}},
     )

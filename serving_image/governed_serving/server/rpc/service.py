@@ -2,9 +2,9 @@
 
 from collections.abc import Awaitable, Callable
 from importlib import import_module
-from importlib.metadata import version
 from typing import Any
 
+from governed_api.version import __version__
 from governed_serving.server.app.service import Gateway
 from governed_serving.server.errors import InvalidRequest, NotFound, ServerError
 from governed_serving.server.messages import InferResponse
@@ -101,7 +101,7 @@ class RpcServer:
         return MESSAGES["ModelReadyResponse"](ready=not self._gateway.why)
 
     async def _server_metadata(self, _: Any) -> Any:
-        return MESSAGES["ServerMetadataResponse"](name="governed-models", version=version("governed-models"))
+        return MESSAGES["ServerMetadataResponse"](name="governed-models", version=__version__)
 
     async def _model_metadata(self, message: Any) -> Any:
         self._named(message.name, message.version)
