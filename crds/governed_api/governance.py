@@ -199,14 +199,9 @@ class Encryption(Part):
     key_ref: KeyRef | None = None
     """Absent: a Secret with a fresh key is made, and outlives the model."""
     rotation: Duration | None = None
-    """Not supported yet: keysets keep their primary key until they are rotated by hand."""
+    """A new key takes over after this long, in the model's keysets and the archive's own; old ones go on opening what they sealed. Absent: never."""
 
     RULES: ClassVar[tuple[Rule, ...]] = (
-        Rule(
-            "!has(self.rotation)",
-            "governance.encryption.rotation is not supported yet: leave it out; keysets keep their primary key",
-            ".rotation",
-        ),
         Rule(
             "self.mode != 'storageClass' || has(self.storageClassName)",
             "mode storageClass needs storageClassName",

@@ -11,6 +11,7 @@ import msgspec
 
 __all__ = [
     "RETENTION",
+    "ROTATION",
     "AppendRequest",
     "Column",
     "EventRecord",
@@ -27,6 +28,10 @@ __all__ = [
 
 RETENTION = "retention"
 """Name of a model's reference in the archive: {"payloads": seconds or null}, how long what requests said is kept."""
+
+
+ROTATION = "rotation"
+"""Likewise: {"keys": seconds or null}, how old a key may get before another one takes over."""
 
 
 class Column(msgspec.Struct, array_like=True, frozen=True):

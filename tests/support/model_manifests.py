@@ -177,7 +177,7 @@ INVALID: list[Invalid] = [
     Invalid("storage class mode without a class", _put("spec.governance.encryption", {"mode": "storageClass"}), "mode storageClass needs storageClassName"),
     Invalid("rotation in months", _put("spec.governance.encryption.rotation", "3mo"), "spec.governance.encryption.rotation in body should match"),
     Invalid(
-        "rotation", _put("spec.governance.encryption.rotation", "90d"), "governance.encryption.rotation is not supported yet"
+        "rotation without unit", _put("spec.governance.encryption.rotation", "90"), "spec.governance.encryption.rotation in body should match"
     ),
     Invalid(
         "retention", _put("spec.governance.privacy.retention", {"payloads": "30 days"}), "retention.payloads in body should match"

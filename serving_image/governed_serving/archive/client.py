@@ -20,7 +20,7 @@ from governed_api.resolved import ResolvedModel
 from governed_serving.archive.errors import Refused, Unreachable, Unverified
 from governed_serving.archive.tiles import tile_path
 from governed_serving.crypto.errors import KeyDestroyed, KeysetChanged
-from governed_serving.records import RETENTION, AppendRequest
+from governed_serving.records import RETENTION, ROTATION, AppendRequest
 
 __all__ = ["Appended", "ArchiveClient", "ArchiveKeysetStore", "Found"]
 
@@ -182,11 +182,15 @@ class ArchiveClient:
         """Names of this model's JSON pointers, sorted."""
         return list(self._ask("GET", f"/v1/refs/{self._me()}").json()["refs"])
 
-    def keep_payloads(self, seconds: int | None) -> None:
-        """Say how long the archive keeps what this model's requests said; None: for ever. Said again, it changes nothing."""
-        known, wanted = self.ref(RETENTION), {"payloads": seconds}
-        if known != wanted and (known or seconds):  # a model that never had a window needs no reference
-            self.put_ref(RETENTION, wanted)
+    def say_times(self, *, payloads: int | None, keys: int | None) -> None:
+        """Seconds that the archive keeps what this model's requests said, and that its own keys last; None: for ever.
+
+        Said again, it changes nothing.
+        """
+        for name, wanted in ((RETENTION, {"payloads": payloads}), (ROTATION, {"keys": keys})):
+            known = self.ref(name)
+            if known != wanted and (known or any(wanted.values())):  # a model that never had one needs no reference
+                self.put_ref(name, wanted)
 
     def keysets(self) -> "ArchiveKeysetStore":
         """The keyring's store, kept in the archive."""

@@ -60,13 +60,13 @@ class _State(msgspec.Struct, array_like=True):
 class Ledger:
     """One log below ``root``. Thread-safe; one process at a time (the caller holds the directory's lock).
 
-    ``signer.name`` is the log's origin. Raises :class:`LedgerDamaged` when the files contradict the last checkpoint.
+    ``signer.name`` is the log's origin; ``older`` signers sign after it. Raises :class:`LedgerDamaged` when the files contradict the last checkpoint.
     """
 
-    def __init__(self, root: Path, cipher: Cipher, signer: Signer):
+    def __init__(self, root: Path, cipher: Cipher, signer: Signer, older: tuple[Signer, ...] = ()):
         self.root = root
         self._cipher = cipher
-        self._signer = signer
+        self._signer, self._older = signer, older
         self._lock = threading.RLock()
         root.mkdir(parents=True, exist_ok=True)
         replace_file(root / "vkey", f"{signer.verifier}\n".encode())
@@ -96,12 +96,20 @@ class Ledger:
         """Signed note over all entries; on disk before anyone sees it, so that a restart can't forget it."""
         with self._lock:
             if self._note is None or self._note[0] != self.size:
-                note = sign_checkpoint(self._signer, self.size, self._tree.root_hash())
+                note = sign_checkpoint(self._signer, self.size, self._tree.root_hash(), older=self._older)
                 # The edge first: with the full tiles it lets a verifier name the entry that differs.
                 replace_file(self.root / "edge", msgspec.msgpack.encode((self.size, self._tree.edge)))
                 replace_file(self.root / "checkpoint", note.encode())
                 self._note = (self.size, note)
             return self._note[1]
+
+    def sign_with(self, signer: Signer, older: tuple[Signer, ...]) -> None:
+        """From now on: a rotated key, and those that sign after it."""
+        with self._lock:
+            self._signer, self._older = signer, older
+            self._note = None
+            replace_file(self.root / "vkey", f"{signer.verifier}\n".encode())
+            self.checkpoint()
 
     def inclusion(self, index: int, size: int) -> list[bytes]:
         """Inclusion proof; ValueError outside 0 ≤ index < size ≤ :attr:`size`."""
@@ -316,10 +324,13 @@ class Ledger:
         path = self.root / "checkpoint"
         if not path.exists():
             return None
-        try:
-            return open_checkpoint(path.read_text(), self._signer.verifier)
-        except NoteError as error:
-            raise LedgerDamaged(f"{path}: {error}", index=0) from error
+        problem = ""
+        for signer in (self._signer, *self._older):  # the newest may never have signed: a rotation that was interrupted
+            try:
+                return open_checkpoint(path.read_text(), signer.verifier)
+            except NoteError as error:
+                problem = problem or str(error)
+        raise LedgerDamaged(f"{path}: {problem}", index=0)
 
     def _snapshot(self) -> None:
         self._tree.sync()

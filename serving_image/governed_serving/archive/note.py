@@ -11,7 +11,19 @@ from dataclasses import dataclass
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-__all__ = ["Checkpoint", "NoteError", "Signer", "Verifier", "open_checkpoint", "sign_checkpoint"]
+__all__ = [
+    "SIGNER",
+    "Checkpoint",
+    "NoteError",
+    "Signer",
+    "UnknownKey",
+    "Verifier",
+    "open_checkpoint",
+    "sign_checkpoint",
+]
+
+SIGNER = "ledger-signing:verifier"
+"""Id of the ledger entry that announces a rotated signing key: {"verifier": vkey, "before": the vkey it takes over from}."""
 
 _ED25519 = b"\x01"
 _MARK = "— "
@@ -19,6 +31,10 @@ _MARK = "— "
 
 class NoteError(ValueError):
     """A note, key or checkpoint that isn't well formed, or a signature that doesn't verify."""
+
+
+class UnknownKey(NoteError):
+    """A note that carries no signature by the key in question."""
 
 
 def _key_hash(name: str, public: bytes) -> bytes:
@@ -72,7 +88,7 @@ class Verifier:
             signature = _decode(fields[1], "signature")
             if fields[0] == self.name and signature[:4] == self.key_hash:
                 return self._checked(text, signature[4:])
-        raise NoteError(f"the note carries no signature by {self.name}+{self.key_hash.hex()}")
+        raise UnknownKey(f"the note carries no signature by {self.name}+{self.key_hash.hex()}")
 
     def _checked(self, text: str, signature: bytes) -> str:
         try:
@@ -101,8 +117,12 @@ class Signer:
         """The signed note over ``text``, which must end with a newline."""
         if not text.endswith("\n"):
             raise NoteError("the text of a note must end with a newline")
+        return f"{text}\n{self.line(text)}"
+
+    def line(self, text: str) -> str:
+        """This key's signature line under ``text``."""
         blob = self.verifier.key_hash + self._key().sign(text.encode())
-        return f"{text}\n{_MARK}{self.name} {base64.b64encode(blob).decode()}\n"
+        return f"{_MARK}{self.name} {base64.b64encode(blob).decode()}\n"
 
     def _key(self) -> Ed25519PrivateKey:
         return Ed25519PrivateKey.from_private_bytes(self.seed)
@@ -139,9 +159,13 @@ class Checkpoint:
         return cls(lines[0], int(lines[1]), root, tuple(lines[3:]))
 
 
-def sign_checkpoint(signer: Signer, size: int, root: bytes, *extensions: str) -> str:
-    """Signed note that this log (origin = key name) has ``size`` entries under ``root``."""
-    return signer.sign(Checkpoint(signer.name, size, root, extensions).text())
+def sign_checkpoint(signer: Signer, size: int, root: bytes, *extensions: str, older: tuple[Signer, ...] = ()) -> str:
+    """Signed note that this log (origin = key name) has ``size`` entries under ``root``.
+
+    ``older`` keys sign too, after it: who kept one of their verifiers can go on checking.
+    """
+    text = Checkpoint(signer.name, size, root, extensions).text()
+    return signer.sign(text) + "".join(one.line(text) for one in older)
 
 
 def open_checkpoint(note: str, verifier: Verifier) -> Checkpoint:

@@ -4,7 +4,10 @@ Files that are replaced atomically, sealed under the archive's keyring; their hi
 """
 
 import re
+import threading
 from pathlib import Path
+
+import msgspec
 
 from governed_serving.archive.entrylog import Cipher
 from governed_serving.archive.errors import Refused
@@ -38,6 +41,19 @@ class References:
     def __init__(self, root: Path, cipher: Cipher):
         self.root = root
         self._cipher = cipher
+        self._numbers: dict[tuple[str, str, str], float] = {}
+        self._lock = threading.Lock()
+
+    def number(self, model: str, name: str, field: str) -> float:
+        """A number that a pointer holds, kept for the next look; 0 where there is none."""
+        key = (model, name, field)
+        with self._lock:
+            known = self._numbers.get(key)
+            if known is None:
+                data = self.get(model, name)
+                value = msgspec.json.decode(data).get(field) if data else None
+                known = self._numbers[key] = float(value) if isinstance(value, int | float) else 0.0
+            return known
 
     def get(self, model: str, name: str) -> bytes | None:
         """JSON bytes, or None."""
@@ -46,7 +62,9 @@ class References:
 
     def put(self, model: str, name: str, data: bytes) -> None:
         """Store JSON bytes under a name."""
-        replace_file(self._path(model, name), self._cipher.seal(data, self._aad(model, name)))
+        with self._lock:
+            replace_file(self._path(model, name), self._cipher.seal(data, self._aad(model, name)))
+            self._numbers = {k: v for k, v in self._numbers.items() if k[:2] != (model, name)}
 
     def names(self, model: str) -> list[str]:
         """Names of all references of ``model``."""

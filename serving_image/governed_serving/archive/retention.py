@@ -14,9 +14,8 @@ import msgspec
 from governed_serving.archive.blobs import BlobStore
 from governed_serving.archive.entrylog import Cipher
 from governed_serving.archive.ledger import Ledger
-from governed_serving.archive.references import References
 from governed_serving.durable import replace_file
-from governed_serving.records import RETENTION, LedgerEntry, timestamp
+from governed_serving.records import LedgerEntry, timestamp
 
 __all__ = ["DELETION", "PAYLOADS", "Receipts", "Retention"]
 
@@ -47,34 +46,15 @@ class Retention:
     One caller at a time. Memory and state: about 150 bytes per blob that is not deleted yet.
     """
 
-    def __init__(self, path: Path, cipher: Cipher, ledger: Ledger, blobs: BlobStore, refs: References, note: Note):
+    def __init__(self, path: Path, cipher: Cipher, ledger: Ledger, blobs: BlobStore, note: Note):
         self._path, self._cipher = path, cipher
-        self._ledger, self._blobs, self._refs, self._note = ledger, blobs, refs, note
+        self._ledger, self._blobs, self._note = ledger, blobs, note
         self._state = self._read()
-        self._known: dict[str, float] = {}
         self.deleted = 0
         """Blobs deleted since the start."""
 
-    def windows(self, models: list[str]) -> dict[str, float]:
-        """Seconds by model, for those that have a window."""
-        found = {model: self._window(model) for model in models}
-        return {model: window for model, window in found.items() if window > 0}
-
-    def _window(self, model: str) -> float:
-        known = self._known.get(model)
-        if known is None:
-            data = self._refs.get(model, RETENTION)
-            payloads: Any = msgspec.json.decode(data).get("payloads") if data else None
-            known = self._known[model] = float(payloads) if isinstance(payloads, int | float) else 0.0
-        return known
-
-    def forget(self, model: str) -> None:
-        """Its reference was changed."""
-        self._known.pop(model, None)
-
-    def sweep(self, models: list[str], now: float) -> int:
-        """Delete what is due; the number of blobs. Raises ArchiveError, OSError: what is left is found again."""
-        windows = self.windows(models)
+    def sweep(self, windows: dict[str, float], now: float) -> int:
+        """Delete what is due by ``windows`` (seconds by model); the number of blobs. Raises ArchiveError, OSError: what is left is found again."""
         if not windows:
             return 0
         if not set(windows) <= set(self._state.models):

@@ -52,17 +52,19 @@ def _tokens(namespace: str) -> Tokens:
 
 async def _beside(archive: Archive) -> None:
     """What runs beside the routes."""
-    await asyncio.gather(_report(archive), _sweep(archive))
+    await asyncio.gather(_report(archive), _upkeep(archive))
 
 
-async def _sweep(archive: Archive) -> None:
-    """Delete payloads that are past their window; trouble is logged, and what is left is found again."""
+async def _upkeep(archive: Archive) -> None:
+    """Delete payloads that are past their window, rotate keys that are due; trouble is logged, and tried again."""
     while True:
         try:
             if deleted := await asyncio.to_thread(archive.sweep):
                 log("info", "payloads deleted under retention", blobs=deleted)
+            if rotated := await asyncio.to_thread(archive.rotate):
+                log("info", "keys rotated", purposes=rotated)
         except (ArchiveError, CryptoError, OSError, TimeoutError) as error:
-            log("error", "payloads past their retention could not be deleted; tried again", error=str(error))
+            log("error", "retention or rotation is held up; tried again", error=str(error))
         await asyncio.sleep(await asyncio.to_thread(archive.pause))
 
 

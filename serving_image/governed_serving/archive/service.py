@@ -6,30 +6,34 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from governed_api.names import ARCHIVE
 from governed_serving.archive.appender import Appender
 from governed_serving.archive.blobs import BlobStore
 from governed_serving.archive.entrylog import Batch
 from governed_serving.archive.errors import ArchiveError, Refused
 from governed_serving.archive.ledger import Appended, Ledger
-from governed_serving.archive.note import Signer
+from governed_serving.archive.note import SIGNER, Signer
 from governed_serving.archive.references import References, check_model, check_name
 from governed_serving.archive.retention import Retention
 from governed_serving.crypto import (
     DirectoryStore,
     Kek,
     KeyDestroyed,
+    KeyEvent,
     Keyring,
     Keyset,
     KeysetChanged,
     is_keyset_document,
     is_sealed,
+    rotate_due,
 )
-from governed_serving.records import AppendRequest, LedgerEntry, canonical, timestamp
+from governed_serving.records import RETENTION, ROTATION, AppendRequest, LedgerEntry, canonical, timestamp
 
 __all__ = ["OWN_STREAM", "Archive", "ledger_cipher", "ledger_origin", "open_ledger"]
 
@@ -52,6 +56,8 @@ _TYPES = {
     "verdict",
 }
 _ENTRY_BYTES = 256 << 10
+_SIGNERS = 4
+"""Signing keys that sign a checkpoint: the primary one and the newest of the older ones."""
 
 
 def ledger_origin(namespace: str) -> str:
@@ -64,11 +70,16 @@ def ledger_cipher(root: Path, kek: Kek) -> Keyset:
     return Keyring(kek, DirectoryStore(root / "keys")).keyset("ledger", create=False)
 
 
-def open_ledger(root: Path, kek: Kek, namespace: str) -> Ledger:
+def open_ledger(root: Path, keyring: Keyring, namespace: str) -> Ledger:
     """The ledger of an archive directory, under the archive's own keyring. Raises LedgerDamaged, CryptoError, OSError."""
-    keyring = Keyring(kek, DirectoryStore(root / "keys"))
-    seed = keyring.keyset("ledger-signing").signing_key().private_bytes_raw()
-    return Ledger(root / "ledger", keyring.keyset("ledger"), Signer(ledger_origin(namespace), seed))
+    signer, *older = _signers(keyring, namespace)
+    return Ledger(root / "ledger", keyring.keyset("ledger"), signer, tuple(older))
+
+
+def _signers(keyring: Keyring, namespace: str) -> list[Signer]:
+    """The newest key first; older ones go on signing, some of them, so that a verifier that was kept goes on working."""
+    keys = keyring.keyset("ledger-signing").signing_keys()
+    return [Signer(ledger_origin(namespace), key.private_bytes_raw()) for key in keys[:_SIGNERS]]
 
 
 class Archive:
@@ -82,15 +93,17 @@ class Archive:
         self._guard = _only_one(root)
         self.namespace = namespace
         self._clock = clock
-        self.ledger = open_ledger(root, kek, namespace)
+        own = DirectoryStore(root / "keys")
+        keyring = self._keyring = Keyring(kek, own, clock=lambda: datetime.fromtimestamp(self._clock(), UTC))
+        self.ledger = open_ledger(root, keyring, namespace)
         self.appender = Appender(self.ledger)
         self.blobs = BlobStore(root / "blobs", is_sealed)
-        keyring = Keyring(kek, DirectoryStore(root / "keys"))
         self._refs = References(root / "refs", keyring.keyset("references"))
         self._keysets = root / "keysets"
         self._own = threading.Lock()
+        self._announced = ""
         cipher = keyring.keyset("references")
-        self.retention = Retention(root / "retention", cipher, self.ledger, self.blobs, self._refs, self._note_alone)
+        self.retention = Retention(root / "retention", cipher, self.ledger, self.blobs, self._note_alone)
 
     # -- ledger -------------------------------------------------------------------------------------------------------
 
@@ -101,6 +114,8 @@ class Archive:
         """
         check_model(model)
         check_name(request.stream)
+        if model == ARCHIVE:
+            raise Refused(403, f"what {ARCHIVE} says, only the archive itself says")
         if request.stream == OWN_STREAM:
             raise Refused(403, f"stream {OWN_STREAM} is the archive's own")
         if request.first_seq < 0:
@@ -226,7 +241,6 @@ class Archive:
                 return
             self._note(model, "ref", name, hashlib.sha256(data).hexdigest(), {})
             self._refs.put(model, name, data)
-            self.retention.forget(model)
 
     def _note(self, model: str, type: str, id: str, digest: str, summary: dict[str, Any]) -> None:
         time = timestamp(self._clock())
@@ -243,12 +257,48 @@ class Archive:
 
     def sweep(self) -> int:
         """Delete payloads past their model's window; the number of blobs. Raises ArchiveError, OSError."""
-        return self.retention.sweep(self.models(), self._clock())
+        return self.retention.sweep(self._seconds(RETENTION, "payloads"), self._clock())
 
     def pause(self) -> float:
-        """Seconds until the next sweep: ten, or a tenth of the shortest window. A sweep reads only what is new."""
-        windows = self.retention.windows(self.models()).values()
-        return max(1.0, min(10.0, min(windows, default=100.0) / 10))
+        """Seconds until the next look: ten, or a tenth of the shortest time that a model gives. A look reads only what is new."""
+        times = [*self._seconds(RETENTION, "payloads").values(), *self._seconds(ROTATION, "keys").values()]
+        return max(1.0, min(10.0, min(times, default=100.0) / 10))
+
+    # -- own keys -----------------------------------------------------------------------------------------------------
+
+    def rotate(self) -> list[str]:
+        """Rotate the archive's own keys that are older than the shortest rotation of its models; the purposes.
+
+        Old keys go on opening what they sealed, and a new signing key is announced in the ledger, under both signatures.
+        Raises ArchiveError, CryptoError, OSError.
+        """
+        periods = self._seconds(ROTATION, "keys").values()
+        events: list[KeyEvent] = []
+        if periods:
+            now = datetime.fromtimestamp(self._clock(), UTC)
+            events = rotate_due(self._keyring, min(periods), ("ledger", "ledger-signing", "references"), now)
+        for event in events:
+            summary = {"action": event.action, "purpose": event.purpose, "keys": event.keys, "kek": event.kek}
+            self._note_alone(ARCHIVE, "key", f"{event.purpose}:{event.action}", event.digest, summary)
+        self._announce_signer()
+        return [event.purpose for event in events]
+
+    def _announce_signer(self) -> None:
+        """A signing key that isn't the first one, said in the log that it signs: also after a rotation that was interrupted."""
+        signer, *older = _signers(self._keyring, self.namespace)
+        vkey = str(signer.verifier)
+        if not older or self._announced == vkey:
+            return
+        said = self.ledger.find(ARCHIVE, id=SIGNER)
+        if not any(_entry_decoder.decode(f.entry).summary.get("verifier") == vkey for f in said):
+            self._note_alone(ARCHIVE, "key", SIGNER, "", {"verifier": vkey, "before": str(older[0].verifier)})
+        self.ledger.sign_with(signer, tuple(older))
+        self._announced = vkey
+
+    def _seconds(self, reference: str, name: str) -> dict[str, float]:
+        """What models say in a reference, in seconds; those that say nothing are left out."""
+        found = {model: self._refs.number(model, reference, name) for model in self.models()}
+        return {model: value for model, value in found.items() if value > 0}
 
     def close(self) -> None:
         """Finish what is queued, snapshot the ledger, let go of the directory."""

@@ -4,9 +4,10 @@ from collections.abc import Iterator
 
 import msgspec
 
+from governed_api.names import ARCHIVE
 from governed_serving.archive.errors import ArchiveError, LedgerDamaged
 from governed_serving.archive.merkle import Frontier, ProofError, hash_leaf, inclusion_proof, verify_inclusion
-from governed_serving.archive.note import Checkpoint, Verifier, open_checkpoint
+from governed_serving.archive.note import SIGNER, Checkpoint, UnknownKey, Verifier, open_checkpoint
 from governed_serving.archive.retention import PAYLOADS, Receipts
 from governed_serving.archive.sources import MISSING, DirectorySource, Leaf, LogSource
 from governed_serving.records import LedgerEntry, canonical
@@ -64,12 +65,20 @@ class _Walk:
         self.blobs: set[str] = set()
         self.missing: dict[str, list[tuple[int, LedgerEntry]]] = {}
         self.receipts = Receipts()
+        self.announced: dict[str, None] = {}
+        self.roots: dict[int, bytes] = {}
+        """Roots at sizes of ``asked``."""
+        self.asked: set[int] = set()
 
     def leaf(self, leaf: Leaf) -> None:
         """One entry: canonical form, place, blob."""
         entry = _entry(leaf)
         self._place(leaf, entry)
         self.receipts.add(entry)
+        if entry.model == ARCHIVE and entry.id == SIGNER:
+            self.announced |= {
+                str(entry.summary[name]): None for name in ("verifier", "before") if name in entry.summary
+            }
         if self.check_blobs and entry.blob and entry.blob not in self.blobs:
             self._blob(leaf.index, entry)
         if self.id and entry.id == self.id:
@@ -110,6 +119,8 @@ class _Walk:
         self.frontier.append(found)
         if self.id:
             self.hashes.append(found)
+        if self.frontier.size in self.asked:
+            self.roots[self.frontier.size] = self.frontier.root()
         signed = self.earlier.get(self.frontier.size)
         if signed and self.frontier.root() != signed.root:
             raise ArchiveError(
@@ -136,7 +147,7 @@ def verify(
     """
     verifier = Verifier.parse(vkey or source.vkey())
     now = open_checkpoint(source.checkpoint(), verifier)
-    before = [open_checkpoint(note, verifier) for note in earlier]
+    before, rotated = _by_key(earlier, verifier)
     for old in before:
         if old.size > now.size:
             raise ArchiveError(
@@ -149,8 +160,10 @@ def verify(
         if old.size == now.size and old.root != now.root:
             raise ArchiveError(f"two checkpoints over {now.size} entries have different roots: the log forked")
     walk = _Walk(source, now, before, id, blobs)
+    walk.asked = {Checkpoint.parse(note.rpartition("\n\n")[0]).size for note in rotated}
     count = _recompute(walk, source)
     deleted = walk.explain_missing()
+    before += [_signed_before_rotation(note, walk, verifier) for note in rotated]
     proofs = [_prove(walk, leaf) for leaf in walk.found]
     if id and not proofs:
         raise ArchiveError(f"id {id} is not among the {count} entries: expected the id of a request that was answered")
@@ -168,6 +181,32 @@ def verify(
         proofs,
         deleted,
     )
+
+
+def _by_key(earlier: tuple[str, ...], verifier: Verifier) -> tuple[list[Checkpoint], list[str]]:
+    """(checkpoints signed by this key, notes that don't bear its signature: of a key that it took over from, if the log says so)."""
+    signed, others = [], []
+    for note in earlier:
+        try:
+            signed.append(open_checkpoint(note, verifier))
+        except UnknownKey:
+            others.append(note)
+    return signed, others
+
+
+def _signed_before_rotation(note: str, walk: _Walk, verifier: Verifier) -> Checkpoint:
+    """An earlier checkpoint by a key that the log itself announces. Raises NoteError, ArchiveError."""
+    for vkey in walk.announced:
+        try:
+            old = open_checkpoint(note, Verifier.parse(vkey))
+        except UnknownKey:
+            continue
+        if walk.roots.get(old.size) != old.root:
+            raise ArchiveError(
+                f"the first {old.size} entries don't have the root that an earlier checkpoint signed: the log was rewritten or forked"
+            )
+        return old
+    return open_checkpoint(note, verifier)
 
 
 def _recompute(walk: _Walk, source: LogSource) -> int:

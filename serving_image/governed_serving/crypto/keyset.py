@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from tink import KeysetHandle, TinkError, aead, daead, prf, signature
@@ -40,6 +40,12 @@ def register() -> None:
             _done = True
 
 
+class _Opened(NamedTuple):
+    info: list[KeyInfo]
+    handle: KeysetHandle
+    primitives: dict[Any, Any]
+
+
 class Keyset:
     """Keys of one purpose. Thread-safe. Keys added elsewhere meanwhile (rotation) are fetched when first needed."""
 
@@ -51,16 +57,16 @@ class Keyset:
     @property
     def purpose(self) -> str:
         """What the keys are for."""
-        return self._info[0].purpose
+        return self._opened.info[0].purpose
 
     @property
     def primary_key_id(self) -> int:
         """The key that seals."""
-        return next(k.key_id for k in self._info if k.status == "primary")
+        return next(k.key_id for k in self._opened.info if k.status == "primary")
 
     def info(self) -> list[KeyInfo]:
         """The keys without their material."""
-        return list(self._info)
+        return list(self._opened.info)
 
     def seal(self, data: bytes, aad: bytes = b"") -> bytes:
         """``data`` encrypted and authenticated together with ``aad``; 41 bytes longer."""
@@ -86,13 +92,23 @@ class Keyset:
         """Keyed one-way digest: HMAC-SHA256 under the primary key, cut to ``length``. Purpose ``masking-digests``."""
         return bytes(self._primitive(prf.PrfSet).primary().compute(data, length))
 
-    def signing_key(self) -> Ed25519PrivateKey:
-        """The primary Ed25519 key for pyca. Purpose ``ledger-signing``."""
-        for key in plain_keyset(self._handle).key:
-            if key.key_id == self.primary_key_id and key.key_data.type_url.endswith("Ed25519PrivateKey"):
+    def signing_keys(self) -> list[Ed25519PrivateKey]:
+        """The Ed25519 keys for pyca, the primary one first, then the others from the newest on. Purpose ``ledger-signing``."""
+        opened = self._opened
+        status = {k.key_id: k.status for k in opened.info}
+        found: list[Ed25519PrivateKey] = []
+        for key in reversed(plain_keyset(opened.handle).key):
+            if status.get(key.key_id) in ("primary", "enabled") and key.key_data.type_url.endswith("Ed25519PrivateKey"):
                 private = ed25519_pb2.Ed25519PrivateKey.FromString(key.key_data.value)
-                return Ed25519PrivateKey.from_private_bytes(private.key_value)
-        raise CryptoError(f"the {self.purpose!r} keyset holds no Ed25519 key; use the 'ledger-signing' keyset")
+                place = 0 if status[key.key_id] == "primary" else len(found)
+                found.insert(place, Ed25519PrivateKey.from_private_bytes(private.key_value))
+        if not found:
+            raise CryptoError(f"the {self.purpose!r} keyset holds no Ed25519 key; use the 'ledger-signing' keyset")
+        return found
+
+    def signing_key(self) -> Ed25519PrivateKey:
+        """The primary one of :meth:`signing_keys`."""
+        return self.signing_keys()[0]
 
     def refresh(self) -> None:
         """Read the keyset from its store again."""
@@ -100,18 +116,17 @@ class Keyset:
             self._adopt(*self._reload())
 
     def _adopt(self, document: KeysetDocument, handle: KeysetHandle) -> None:
-        self._info = document.info()
-        self._handle = handle
-        self._primitives: dict[Any, Any] = {}
+        self._opened = _Opened(document.info(), handle, {})  # swapped as one: a writer may be in the middle of sealing
 
     def _primitive(self, kind: Any) -> Any:
-        primitive = self._primitives.get(kind)
+        opened = self._opened
+        primitive = opened.primitives.get(kind)
         if primitive is None:
             try:
-                primitive = self._primitives[kind] = self._handle.primitive(kind)
+                primitive = opened.primitives[kind] = opened.handle.primitive(kind)
             except TinkError as error:
                 raise CryptoError(
-                    f"the {self.purpose!r} keyset is of type {self._info[0].type}, which can't do this ({error})"
+                    f"the {self.purpose!r} keyset is of type {opened.info[0].type}, which can't do this ({error})"
                 ) from None
         return primitive
 
@@ -137,14 +152,14 @@ class Keyset:
         if not self._has(key_id):
             self.refresh()
         if not self._has(key_id):
-            known = ", ".join(f"{k.key_id} ({k.status})" for k in self._info)
+            known = ", ".join(f"{k.key_id} ({k.status})" for k in self._opened.info)
             raise KeyMissing(
                 f"the data was sealed under key {key_id}, the {self.purpose!r} keyset holds {known}: "
                 "that key was destroyed, or the data belongs to another model"
             )
 
     def _has(self, key_id: int) -> bool:
-        return any(k.key_id == key_id and k.status in ("primary", "enabled") for k in self._info)
+        return any(k.key_id == key_id and k.status in ("primary", "enabled") for k in self._opened.info)
 
 
 def new_handle(purpose: str) -> KeysetHandle:

@@ -114,6 +114,7 @@ class Journal:
         self._segment_bytes = segment_bytes or min(16 << 20, max(64 << 10, max_bytes // 8))
         self._stats = JournalStats()
         self._segment: SegmentFile | None = None
+        self._rolls = False
         self._queue: SimpleQueue[_Item] = SimpleQueue()
         self._closed = False
         self._failing = False
@@ -156,6 +157,10 @@ class Journal:
         self._queue.put(_Item(record, None, future))
         self._commit_here()
         return future.result(timeout)
+
+    def roll(self) -> None:
+        """The next record begins a segment, under the keyset's primary key as it is then."""
+        self._rolls = True
 
     @property
     def stats(self) -> JournalStats:
@@ -317,8 +322,9 @@ class Journal:
         """Append a frame, rolling to a new segment when due; raises JournalFull or JournalError."""
         self._make_room(len(plaintext))
         try:
-            if self._segment is not None and self._segment.end >= self._segment_bytes:
+            if self._segment is not None and (self._rolls or self._segment.end >= self._segment_bytes):
                 self._leave_segment()
+            self._rolls = False
             if self._segment is None:
                 self._segment = SegmentFile(self.folder, self.stream, self._chain, self._cipher, self._fsync)
                 self._spool_bytes += self._segment.end

@@ -1,14 +1,16 @@
 """Wrapped keysets: the archive's, with a copy in the spool so that a restart doesn't need the archive."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from governed_serving.archive.client import ArchiveClient
 from governed_serving.archive.errors import Unreachable
-from governed_serving.crypto import DirectoryStore, KeysetStore
+from governed_serving.crypto import DirectoryStore, Keyset, KeysetStore, KeyWatch
 from governed_serving.hosting.logs import log
+from governed_serving.journal import Journal
 from governed_serving.server.settings import InvalidSettings, Settings
 
-__all__ = ["CachedStore", "keyset_store"]
+__all__ = ["CachedStore", "key_watch", "keyset_store"]
 
 
 def keyset_store(settings: Settings, model: str) -> KeysetStore:
@@ -22,6 +24,19 @@ def keyset_store(settings: Settings, model: str) -> KeysetStore:
         raise InvalidSettings("GOVERNED_ARCHIVE_TOKEN_FILE: expected the archive token's file, found nothing; set it")
     client = ArchiveClient(settings.archive_url, settings.archive_token_file.read_text(), model, patience=20.0)
     return CachedStore(client.keysets(), settings.spool_dir / "keyset-cache")
+
+
+def key_watch(keyset: Keyset, period: float, journal: Journal, rotate: Callable[[], object] = lambda: None) -> KeyWatch:
+    """Takes new keys of the journal's keyset while the process runs: the next record begins a segment under the new one."""
+
+    def new(key: int) -> None:
+        journal.roll()
+        log("info", "the journal goes on under a new key", key=key)
+
+    def trouble(error: Exception) -> None:
+        log("warning", "keys could not be looked after; tried again", error=str(error))
+
+    return KeyWatch(keyset, period, new, trouble, rotate)
 
 
 class CachedStore:

@@ -8,10 +8,11 @@ import uvicorn
 
 from governed_api import runtime
 from governed_api.model import Runtime
+from governed_api.quantities import seconds
 from governed_api.resolved import ResolvedModel
 from governed_serving.archive.errors import ArchiveError
 from governed_serving.artefact import TamperedArtefact
-from governed_serving.crypto import Keyring
+from governed_serving.crypto import Keyring, KeyWatch
 from governed_serving.hosting import Host, listen, log, web_server
 from governed_serving.journal import Journal
 from governed_serving.server import composition
@@ -21,6 +22,7 @@ from governed_serving.server.app.internal import InternalApp
 from governed_serving.server.app.routes import application
 from governed_serving.server.app.service import Gateway, HttpService
 from governed_serving.server.chat import ChatGateway
+from governed_serving.server.keys import key_watch
 from governed_serving.server.predictors.onnx import OnnxPredictor
 from governed_serving.server.reporting import Reporting
 from governed_serving.server.settings import InvalidSettings, Settings
@@ -37,6 +39,7 @@ class Process:
         self._gateway = Gateway(resolved.name)
         self._journal: Journal | None = None
         self._keyring: Keyring | None = None
+        self._keys: KeyWatch | None = None
         self._chat: ChatGateway | None = None
         self._artefact = ""
         self._verified: bool | None = None
@@ -144,6 +147,9 @@ class Process:
         try:
             self._keyring = composition.open_keyring(settings, resolved.name)
             self._journal = composition.open_journal(settings, resolved.spec.governance.audit, self._keyring)
+            if period := resolved.spec.governance.encryption.rotation:
+                self._keys = key_watch(self._keyring.keyset("journal"), seconds(period), self._journal)
+                self._keys.start()
         except ArchiveError as error:
             raise OSError(f"archive at {settings.archive_url}: {error}") from error
 
@@ -158,6 +164,8 @@ class Process:
             await self._gateway.service.plane.close()
         if self._chat is not None:
             await self._chat.close()
+        if self._keys is not None:
+            self._keys.stop()
         if self._journal is not None:
             await asyncio.to_thread(self._journal.close)
         log("info", "stopped")

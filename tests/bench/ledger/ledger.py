@@ -19,7 +19,7 @@ from governed_serving.archive.merkle import hash_leaf, verify_consistency, verif
 from governed_serving.archive.service import open_ledger
 from governed_serving.archive.sources import DirectorySource
 from governed_serving.archive.verification import verify
-from governed_serving.crypto import Kek
+from governed_serving.crypto import DirectoryStore, Kek, Keyring
 from governed_serving.records import LedgerEntry, canonical
 
 
@@ -57,7 +57,7 @@ def main() -> None:
     table.add_row("bare SHA-256 loop", f"{count / bare[0]:,.0f}", f"{count / bare[1]:,.0f}", "1")
     with tempfile.TemporaryDirectory() as folder:
         kek = Kek(bytes(32))
-        ledger = open_ledger(Path(folder), kek, "bench")
+        ledger = open_ledger(Path(folder), Keyring(kek, DirectoryStore(Path(folder) / "keys")), "bench")
         for size in (1_000, 100, 1):
             part = data if size > 1 else data[:500]
             wall, cpu = timed(lambda size=size, part=part: append(ledger, f"s{size}", part, size))  # type: ignore[misc]
@@ -74,7 +74,9 @@ def main() -> None:
         Console().print(
             f"verify, whole log: {ledger.size / wall:,.0f} entries/s (wall), {ledger.size / cpu:,.0f} per CPU-s"
         )
-        wall, _ = timed(lambda: open_ledger(Path(folder), kek, "bench").abandon())
+        wall, _ = timed(
+            lambda: open_ledger(Path(folder), Keyring(kek, DirectoryStore(Path(folder) / "keys")), "bench").abandon()
+        )
         Console().print(f"open a log of {ledger.size:,} entries: {wall * 1000:.0f} ms")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     Console().print(f"peak resident memory, the bench's own {count:,} leaves included: {peak:.0f} MiB")

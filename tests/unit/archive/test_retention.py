@@ -190,11 +190,11 @@ def test_over_http_a_deleted_payload_is_gone_for_good(bed: Bed, tmp_path: Path) 
     with ArchiveClient(
         "http://archive", model_token(ROOT, "default", "credit"), "credit", transport=transport
     ) as client:
-        client.keep_payloads(None)
+        client.say_times(payloads=None, keys=None)
         assert client.refs() == []
-        client.keep_payloads(86400)
+        client.say_times(payloads=86400, keys=None)
         size = bed.archive.ledger.size
-        client.keep_payloads(86400)
+        client.say_times(payloads=86400, keys=None)
         assert bed.archive.ledger.size == size
         body = b"GMSEAL1\n" + b"x" * 50
         digest = client.put_blob(body)

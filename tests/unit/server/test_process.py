@@ -24,6 +24,7 @@ from governed_serving.records import PredictionFrame
 from unit.server.tabular_model import v2_body, write_artefact
 
 DIGEST = "sha256:" + "0" * 64
+SERVED = {"predictor": {"model": {"storageUri": "file:m.onnx", "digest": DIGEST}}}
 
 
 def free_port() -> int:
@@ -40,7 +41,7 @@ class Server:
             "apiVersion": "governedmodels.io/v1alpha1",
             "kind": "GovernedModel",
             "metadata": {"name": "credit"},
-            "spec": {"predictor": {"model": {"storageUri": "file:m.onnx", "digest": DIGEST}}} | (spec or {}),
+            "spec": SERVED | (spec or {}),
         }
         (folder / "spec.json").write_bytes(ResolvedModel.of(GovernedModel.model_validate(resource)).dump())
         if not (folder / "artefact").exists():
@@ -165,6 +166,17 @@ def test_a_tampered_artefact_is_reported(start: Callable[..., Server], tmp_path:
     found = status["revisions"]["r1"]["server"]["local"]
     assert (found["ready"], found["verified"]) == (False, False)
     assert "model.onnx" in found["message"]
+
+
+def test_a_new_journal_key_is_taken_while_serving(start: Callable[..., Server], tmp_path: Path) -> None:
+    server = start(spec={"governance": {"encryption": {"rotation": "1s"}}}).ready()
+    assert server.http.post("/v2/models/credit/infer", json=v2_body(identity="before")).status_code == 200
+    Keyring(load_kek(tmp_path / "kek"), DirectoryStore(tmp_path / "spool" / "keysets")).rotate("journal")
+    server.until(lambda: any("new key" in line["message"] for line in server.lines()))
+    assert server.http.post("/v2/models/credit/infer", json=v2_body(identity="after")).status_code == 200
+    assert server.stop() == 0
+    assert journalled(tmp_path) == ["before", "after"]
+    assert len(list((tmp_path / "spool" / "journal" / "server-local").glob("*.seg"))) == 2
 
 
 def test_killed_in_the_middle_loses_no_answered_request(start: Callable[..., Server], tmp_path: Path) -> None:

@@ -10,17 +10,18 @@ from governed_serving.artefact import Manifest
 from governed_serving.auditor.service.app import application
 from governed_serving.auditor.service.elsewhere import Elsewhere
 from governed_serving.auditor.service.folding import Fold
-from governed_serving.auditor.service.keys import keyset_of
+from governed_serving.auditor.service.keys import keyring_of
 from governed_serving.auditor.service.metrics import Metrics
 from governed_serving.auditor.service.replicas import Replicas, group_of, replica_of
 from governed_serving.auditor.service.settings import Settings
 from governed_serving.auditor.service.shipping import Shipper
 from governed_serving.auditor.service.tail import Tail
 from governed_serving.auditor.service.watch import Watch
-from governed_serving.crypto import Keyset, SegmentCipher
+from governed_serving.crypto import Keyring, Keyset, KeyWatch, SegmentCipher, rotate_due
 from governed_serving.hosting import Host, listen, log, web_server
 from governed_serving.journal import Journal
 from governed_serving.reporting.writer import ReportWriter
+from governed_serving.server.keys import key_watch
 
 __all__ = ["Service", "serve"]
 
@@ -35,7 +36,8 @@ class Service:
         self.settings = settings
         self.stopping = False
         self.metrics = Metrics(settings.namespace, settings.model)
-        keyset = keyset_of(settings)
+        keyring = keyring_of(settings)
+        keyset = keyring.keyset("journal")
         cipher = SegmentCipher(keyset)
         audit = settings.resolved.spec.governance.audit
         self.journal = Journal(
@@ -46,6 +48,7 @@ class Service:
         self.tail = Tail(settings.spool_dir, keyset, cipher, Fold(bias, settings.revision, manifest)) if bias else None
         if self.tail is not None and self.tail.restarted:
             log("warning", self.tail.restarted)
+        self.keys = self._key_watch(keyring, keyset)
         self.client = _client(settings)
         self.shipper = (
             Shipper(
@@ -55,7 +58,8 @@ class Service:
                 settings.namespace,
                 self._shipped,
                 retention=settings.retention,
-                tells_retention=not settings.on_trial,
+                rotation=settings.rotation,
+                tells=not settings.on_trial,
             )
             if self.client
             else None
@@ -86,6 +90,18 @@ class Service:
         if self.client is None or self.tail is None:
             return None
         return Elsewhere(self.client, cipher, self.settings.revision, self.tail.fold.rows_of, self.tail.folded)
+
+    def _key_watch(self, keyring: Keyring, keyset: Keyset) -> KeyWatch | None:
+        """The stable revision's auditors add the model's new keys."""
+        period = self.settings.rotation
+        if period is None:
+            return None
+
+        def rotate() -> None:
+            for event in rotate_due(keyring, period):
+                log("info", "key rotated", purpose=event.purpose, key=event.keys[0])
+
+        return key_watch(keyset, period, self.journal, (lambda: None) if self.settings.on_trial else rotate)
 
     def _shipped(self, record: Any, index: int) -> None:
         self.watch.shipped(record, index)
@@ -132,6 +148,8 @@ class Service:
 
     def close(self) -> None:
         """Drain: fold and ship to the end of the journal."""
+        if self.keys:
+            self.keys.stop()
         self.watch.stop(DRAIN_SECONDS)
         self.journal.close()
         if self.client is not None:
@@ -160,6 +178,8 @@ async def serve() -> None:
         service.watch, service.journal, service.metrics, service.why_not_ready, service.refresh, service.client
     )
     service.watch.start()
+    if service.keys:
+        service.keys.start()
     log("info", "auditing", model=settings.model, port=settings.port, revision=settings.revision)
     try:
         await host.serve(web_server(app, grace=10), sock, service.leave)

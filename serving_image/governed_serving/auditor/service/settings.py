@@ -48,6 +48,12 @@ class Settings:
         return seconds(payloads) if payloads else None
 
     @property
+    def rotation(self) -> int | None:
+        """Seconds after which a new key takes over; None: never."""
+        period = self.resolved.spec.governance.encryption.rotation
+        return seconds(period) if period else None
+
+    @property
     def spool_bytes(self) -> int:
         """Room in the spool for the auditor's own stream: an eighth."""
         size = self.resolved.spec.governance.audit.spool_size

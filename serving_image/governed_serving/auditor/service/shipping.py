@@ -21,8 +21,8 @@ from governed_serving.records import Frame
 
 __all__ = ["Progress", "Shipper"]
 
-RETENTION_SECONDS = 3600.0
-"""How often the archive is told again how long it keeps payloads: another revision's pod may have said otherwise."""
+TELL_SECONDS = 3600.0
+"""How often the archive is told again how long payloads are kept and keys last: another revision's pod may have said otherwise."""
 CHUNK_BYTES = 2 << 20
 _BATCH = 4096
 
@@ -43,7 +43,8 @@ class Progress(msgspec.Struct, frozen=True):
 class Shipper:
     """``on_shipped(record, index)`` is told where each event went in the ledger.
 
-    ``retention``: seconds that the archive keeps payloads, None for ever; ``tells_retention`` False leaves that to others.
+    ``retention`` and ``rotation``: seconds that payloads are kept and keys last, None for ever; ``tells`` False leaves it to
+    others to say so.
     """
 
     def __init__(
@@ -55,13 +56,14 @@ class Shipper:
         on_shipped: Callable[[Frame, int], None] = lambda *_: None,
         *,
         retention: int | None = None,
-        tells_retention: bool = False,
+        rotation: int | None = None,
+        tells: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ):
         self._spool, self._client, self._cipher, self._namespace = spool, client, cipher, namespace
         self._on_shipped = on_shipped
-        self._retention, self._clock = retention, clock
-        self._tell_at = clock() if tells_retention else float("inf")
+        self._retention, self._rotation, self._clock = retention, rotation, clock
+        self._tell_at = clock() if tells else float("inf")
         self._readers: dict[str, JournalReader] = {}
         self._progress: dict[str, Progress] = {}
         self.entries = 0
@@ -71,8 +73,8 @@ class Shipper:
     def step(self) -> int:
         """Ship at most one chunk of every stream; the number of entries. Raises ArchiveError, JournalError, CryptoError, OSError."""
         if self._clock() >= self._tell_at:
-            self._client.keep_payloads(self._retention)
-            self._tell_at = self._clock() + RETENTION_SECONDS
+            self._client.say_times(payloads=self._retention, keys=self._rotation)
+            self._tell_at = self._clock() + TELL_SECONDS
         return sum(self._ship(stream) for stream in streams(self._spool))
 
     def next_frame(self, stream: str) -> int:

@@ -10,6 +10,7 @@ import msgspec
 import numpy as np
 
 from governed_api import runtime
+from governed_api.quantities import seconds
 from governed_serving.archive.client import ArchiveClient
 from governed_serving.crypto import DirectoryStore, Keyring, Keyset, SegmentCipher, load_kek
 from governed_serving.explainer.overall.drift import ImportanceMonitor
@@ -25,7 +26,7 @@ from governed_serving.explainer.service.recorder import Recorder
 from governed_serving.explainer.service.settings import Settings
 from governed_serving.hosting import Host, listen, log, web_server
 from governed_serving.journal import Journal, JournalReader, streams
-from governed_serving.server.keys import CachedStore
+from governed_serving.server.keys import CachedStore, key_watch
 
 __all__ = ["serve"]
 
@@ -55,6 +56,8 @@ class _Service:
         lost = (
             None if spec.governance.audit.failure_policy == "Closed" else lambda: self.metrics.dropped("unrecorded", 1)
         )
+        period = spec.governance.encryption.rotation
+        self.keys = key_watch(self.keyset, seconds(period), self.journal) if period else None
         self.recorder = Recorder(self.journal, settings.model, settings.revision, lost=lost)
         self.predictor = PredictorClient(settings.predictor_url, settings.model, self.model.output)
         self.engine = Engine(self.model, self.predictor, settings.explainer)
@@ -123,6 +126,8 @@ class _Service:
                 )
 
     def close(self) -> None:
+        if self.keys:
+            self.keys.stop()
         self.lane.close()
         self.slow.close()
         self._state.write_bytes(self.keyset.seal(self.monitor.dump(), b"importances"))
@@ -161,6 +166,8 @@ async def serve() -> None:
         webhooks=settings.webhooks,
         importances=service.monitor.report,
     )
+    if service.keys:
+        service.keys.start()
     tasks = [asyncio.create_task(service.jobs.run())]
     if settings.explainer.sampling > 0:
         tasks.append(asyncio.create_task(service.sampler().run()))
