@@ -81,7 +81,8 @@ class Process:
         return web_server(app, grace=grace, http=http, timeout_keep_alive=75, backlog=2048)
 
     async def _start_rpc(self, port: int) -> None:
-        from governed_serving.server.rpc.service import RpcServer  # grpcio is optional
+        # here, since importing grpcio takes a while
+        from governed_serving.server.rpc.service import RpcServer
 
         self._rpc = RpcServer(self._gateway, self._settings.max_body)
         await self._rpc.start(self._settings.host, port)
