@@ -5,15 +5,17 @@ import base64
 from collections.abc import Mapping
 from typing import NamedTuple
 
+import msgspec
+
 from governed_api import runtime as rt
 from governed_api.names import ARCHIVE
-from governed_operator.cache import Cache, Child, ChildKey, ModelKey
-from governed_operator.cluster import Cluster, Object
+from governed_operator.cache import Cache, Child, ChildKey, ModelKey, head_of
+from governed_operator.cluster import Cluster
 from governed_operator.desired.manifest import ANNOTATION_CREATE_ONCE, ANNOTATION_GENERATE, Manifest
 from governed_operator.key_material import draw
-from governed_operator.kinds import BY_NAME, OWNED, SECRET
+from governed_operator.kinds import BY_NAME, OWNED, SECRET, Kind
 from governed_operator.metrics import Metrics
-from governed_operator.projection import desired_fingerprint, observed_fingerprint
+from governed_operator.projection import desired_fingerprint
 
 WORKLOADS = frozenset({"Deployment", "StatefulSet", "Job"})
 """Written last: their pods need the rest."""
@@ -89,32 +91,39 @@ class Applier:
 
     async def _write(self, key: ModelKey, manifest: Manifest, expected: Expected) -> None:
         kind = BY_NAME[manifest["kind"]]
-        name = manifest["metadata"]["name"]
         annotations = manifest["metadata"].get("annotations", {})
+        fresh = expected.place not in self._cache.children(key)
         async with self._slots:
             if ANNOTATION_GENERATE in annotations:
                 manifest = await self._with_data(key[0], manifest)
-            if ANNOTATION_CREATE_ONCE in annotations:
-                answer = await self._cluster.create(kind, manifest)
-                answer = answer or await self._cluster.get(kind, manifest["metadata"].get("namespace"), name)
+            if expected.once:
+                answer = await self._made(kind, manifest)
                 self._metrics.writes.labels(kind.kind, "create").inc()
             else:
                 answer = await self._cluster.apply(kind, manifest)
                 self._metrics.writes.labels(kind.kind, "apply").inc()
         if answer:
-            self._cache.put(kind.kind, answer)
-            self._remember_normalised(key, expected, answer)
+            self._cache.put(kind.kind, answer, applied=expected.fingerprint if fresh else None)
+            if not fresh and not expected.once:
+                self._remember_normalised(key, expected, answer)
 
-    def _remember_normalised(self, key: ModelKey, expected: Expected, answer: Object) -> None:
+    async def _made(self, kind: Kind, manifest: Manifest) -> bytes | None:
+        """Created, or what is there under its name."""
+        answer = await self._cluster.create(kind, manifest)
+        if answer:
+            return answer
+        metadata = manifest["metadata"]
+        found = await self._cluster.get(kind, metadata.get("namespace"), metadata["name"])
+        return None if found is None else msgspec.json.encode(found)
+
+    def _remember_normalised(self, key: ModelKey, expected: Expected, answer: bytes) -> None:
         """Where the server writes our values in another form, that form is right from now on."""
-        if expected.once:
-            return
         child = self._cache.children(key).get(expected.place)
-        ours = child is not None and child.version == int(answer["metadata"]["resourceVersion"])
-        observed = child.fingerprint if child and ours else observed_fingerprint(answer)
+        if child is None or child.version != head_of(answer).version:
+            return  # changed again meanwhile: an event tells
         place = (expected.kind, key[0], expected.name)
-        if observed is not None and observed != expected.fingerprint:
-            self._normalised[place] = (expected.fingerprint, observed)
+        if child.fingerprint is not None and child.fingerprint != expected.fingerprint:
+            self._normalised[place] = (expected.fingerprint, child.fingerprint)
         else:
             self._normalised.pop(place, None)
 

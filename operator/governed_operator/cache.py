@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from governed_api.names import KIND, LABEL_COMPONENT, LABEL_MODEL, REPORT_KIND
+from governed_api.names import FIELD_MANAGER, KIND, LABEL_COMPONENT, LABEL_MODEL, REPORT_KIND
 from governed_operator.facts import facts_of
-from governed_operator.projection import bearing, observed_fingerprint
+from governed_operator.projection import observed_fingerprint
 
 Object = dict[str, Any]
 ModelKey = tuple[str, str]
@@ -50,6 +50,15 @@ class Owner(msgspec.Struct):
     controller: bool = False
 
 
+class Managed(msgspec.Struct, rename={"fields": "fieldsV1"}):
+    """An entry of managedFields."""
+
+    manager: str = ""
+    operation: str = ""
+    subresource: str = ""
+    fields: msgspec.Raw = msgspec.Raw(b"")
+
+
 class Head(msgspec.Struct, rename="camel"):
     """Metadata that tell whose an object is and whether it is news: read without looking at the rest."""
 
@@ -60,6 +69,9 @@ class Head(msgspec.Struct, rename="camel"):
     namespace: str = ""
     labels: dict[str, str] | None = None
     owner_references: list[Owner] | None = None
+    generation: int = 0
+    deletion_timestamp: str | None = None
+    managed_fields: list[Managed] | None = None
 
     @property
     def version(self) -> int:
@@ -77,28 +89,72 @@ class Head(msgspec.Struct, rename="camel"):
             return self.namespace, owner.name
         return self.namespace or labels.get(NAMESPACE_LABEL, ""), labels.get(LABEL_MODEL, "")
 
+    @property
+    def ours(self) -> bytes | None:
+        """Our fieldsV1; None when we never applied the object."""
+        for entry in self.managed_fields or ():
+            if entry.manager == FIELD_MANAGER and entry.operation == "Apply" and not entry.subresource:
+                return bytes(entry.fields)
+        return None
 
-def head_of(observed: Object) -> Head:
-    return msgspec.convert(observed["metadata"], Head)
+    @property
+    def bearing(self) -> int:
+        """Changes whenever the fingerprint may, for kinds whose generation counts every change of their spec.
+
+        Whoever changes a field of ours takes it over: that shows in which fields we own. A change of status shows in nothing.
+        """
+        owners = tuple((o.kind, o.name, o.uid, o.controller) for o in self.owner_references or ())
+        labels = frozenset((self.labels or {}).items())
+        return hash((self.generation, labels, owners, self.ours))
 
 
-def child_of(kind: str, head: Head, observed: Object, known: Child | None = None) -> Child:
-    """``known``: the same child as it was before; spares the fingerprint where nothing of ours can have changed."""
-    mark = bearing(observed) if kind in COUNTED else 0
-    same = known is not None and mark and known.bearing == mark
+class Headed(msgspec.Struct):
+    """Any object, its head alone; or a Status, which has none."""
+
+    metadata: Head = msgspec.field(default_factory=Head)
+
+
+_headed = msgspec.json.Decoder(Headed).decode
+
+
+def head_of(observed: bytes) -> Head:
+    return _headed(observed).metadata
+
+
+def _fingerprint(head: Head, observed: bytes) -> bytes | None:
+    return None if head.ours is None else observed_fingerprint(msgspec.json.decode(observed))
+
+
+def child_of(kind: str, head: Head, observed: bytes, known: Child | None, applied: bytes | None) -> Child:
+    """``known``: the same child before; ``applied``: fingerprint of what we have just made it of.
+
+    Either spares the projection, the dearest part, where it can't tell anything new.
+    """
+    mark = head.bearing if kind in COUNTED else 0
+    if known is not None and mark and known.bearing == mark:
+        fingerprint = known.fingerprint
+    else:
+        fingerprint = _fingerprint(head, observed) if applied is None else applied
     owner = head.controller
     return Child(
         kind=kind,
         name=head.name,
         uid=head.uid,
         version=head.version,
-        fingerprint=known.fingerprint if known is not None and same else observed_fingerprint(observed),
+        fingerprint=fingerprint,
         facts=facts_of(kind, observed),
-        deleting="deletionTimestamp" in observed["metadata"],
+        deleting=head.deletion_timestamp is not None,
         component=sys.intern((head.labels or {}).get(LABEL_COMPONENT, "")),
         owner=sys.intern(owner.uid) if owner else "",
         bearing=mark,
     )
+
+
+class _Reported(msgspec.Struct):
+    status: msgspec.Raw = msgspec.Raw(b"{}")
+
+
+_reported = msgspec.json.Decoder(_Reported).decode
 
 
 def _essence(child: Child) -> Child:
@@ -162,22 +218,24 @@ class Cache:
         known = self._children.get(head.model, {}).get((kind, head.name))
         return known is not None and known.uid == head.uid and head.version <= known.version
 
-    def put(self, kind: str, observed: Object) -> ModelKey | None:
-        """Remember a child; the model to wake, or None when nothing that matters changed."""
-        head = head_of(observed)
+    def put(
+        self, kind: str, observed: bytes, head: Head | None = None, applied: bytes | None = None
+    ) -> ModelKey | None:
+        """Remember a child, given as JSON; the model to wake, or None when nothing that matters changed."""
+        head = head or head_of(observed)
         if self.stale(kind, head):
             return None
         key = head.model
         known = self._children[key].get((kind, head.name))
-        child = child_of(kind, head, observed, known if known and known.uid == head.uid else None)
+        child = child_of(kind, head, observed, known if known and known.uid == head.uid else None, applied)
         self._children[key][kind, child.name] = child
         changed = known is None or _essence(known) != _essence(child)
         if kind == REPORT_KIND:
             changed = self._put_report(key[0], child.name, observed) or changed
         return key if changed else None
 
-    def _put_report(self, namespace: str, name: str, observed: Object) -> bool:
-        content = msgspec.json.encode(observed.get("status") or {})
+    def _put_report(self, namespace: str, name: str, observed: bytes) -> bool:
+        content = bytes(_reported(observed).status)
         changed = self._reports.get((namespace, name)) != content
         self._reports[namespace, name] = content
         return changed

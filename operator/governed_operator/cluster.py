@@ -57,6 +57,17 @@ class _List(msgspec.Struct):
     items: list[_Item]
 
 
+class _PageMetadata(msgspec.Struct, rename={"resource_version": "resourceVersion", "rest": "continue"}):
+    resource_version: str
+    rest: str = ""
+
+
+class _Page(msgspec.Struct):
+    metadata: _PageMetadata
+    items: list[msgspec.Raw] | None = None
+
+
+_page = msgspec.json.Decoder(_Page).decode
 _listed = msgspec.json.Decoder(_List).decode
 
 
@@ -119,10 +130,15 @@ class Cluster:
         self, method: str, path: str, body: Object | None = None, *, media: str = "application/json", **query: str
     ) -> Object:
         """The answer's JSON. Raises ApiError."""
+        return _json(await self.raw(method, path, body, media=media, **query))
+
+    async def raw(
+        self, method: str, path: str, body: Object | None = None, *, media: str = "application/json", **query: str
+    ) -> bytes:
+        """The answer, undecoded. Raises ApiError."""
         if query:
             path = f"{path}?{urlencode(query)}"
-        found: Object = _json(await self._read(await self._send(method, path, body=body, media=media), path))
-        return found
+        return await self._read(await self._send(method, path, body=body, media=media), path)
 
     async def _read(self, answer: aiohttp.ClientResponse, path: str) -> bytes:
         """The whole body of an answer that is no refusal."""
@@ -149,18 +165,17 @@ class Cluster:
                 return None
             raise
 
-    async def apply(self, kind: Kind, manifest: Object, *, dry_run: bool = False) -> Object:
+    async def apply(self, kind: Kind, manifest: Object) -> bytes:
         """Server-side apply with our one field manager; conflicts are ours to win: we only name fields that we own."""
         metadata = manifest["metadata"]
         path = kind.path(metadata.get("namespace"), metadata["name"])
-        query = {"fieldManager": FIELD_MANAGER, "force": "true"} | ({"dryRun": "All"} if dry_run else {})
-        return await self.request("PATCH", path, manifest, media=APPLY, **query)
+        return await self.raw("PATCH", path, manifest, media=APPLY, fieldManager=FIELD_MANAGER, force="true")
 
-    async def create(self, kind: Kind, manifest: Object) -> Object | None:
+    async def create(self, kind: Kind, manifest: Object) -> bytes | None:
         """None when it is there already."""
         try:
             path = kind.path(manifest["metadata"].get("namespace"))
-            return await self.request("POST", path, manifest, fieldManager=FIELD_MANAGER)
+            return await self.raw("POST", path, manifest, fieldManager=FIELD_MANAGER)
         except ApiError as error:
             if error.reason == "AlreadyExists":
                 return None
@@ -179,15 +194,15 @@ class Cluster:
         path = kind.path(namespace, name, "status")
         return await self.request("PATCH", path, {"status": status}, media=MERGE, fieldManager=FIELD_MANAGER)
 
-    async def pages(self, kind: Kind, selector: str, limit: int = 500) -> AsyncIterator[tuple[list[Object], str]]:
-        """(objects, resourceVersion) page by page."""
+    async def pages(self, kind: Kind, selector: str, limit: int = 500) -> AsyncIterator[tuple[list[bytes], str]]:
+        """(objects, resourceVersion) page by page; objects undecoded."""
         query: dict[str, Any] = {"limit": str(limit)} | ({"labelSelector": selector} if selector else {})
         while True:
-            found = await self.request("GET", kind.path(), **query)
-            yield found["items"], found["metadata"]["resourceVersion"]
-            if not found["metadata"].get("continue"):
+            found = _page(await self.raw("GET", kind.path(), **query))
+            yield [bytes(item) for item in found.items or ()], found.metadata.resource_version
+            if not found.metadata.rest:
                 return
-            query["continue"] = found["metadata"]["continue"]
+            query["continue"] = found.metadata.rest
 
     async def watch(
         self, kind: Kind, selector: str, version: str, seconds: int, silence: float

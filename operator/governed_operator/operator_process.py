@@ -8,6 +8,7 @@ from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
@@ -144,7 +145,7 @@ class OperatorProcess:
         """kopf doesn't say when its first list is complete; a model missing from the cache must mean that it is gone."""
         async for items, _ in self._cluster.pages(MODEL, ""):
             for item in items:
-                self.cache.put_model(item)
+                self.cache.put_model(msgspec.json.decode(item))
 
     @staticmethod
     def _lost() -> None:

@@ -75,16 +75,6 @@ def observed_fingerprint(observed: dict[str, Json]) -> bytes | None:
     return None if fields is None else fingerprint(project(observed, fields))
 
 
-def bearing(observed: dict[str, Json]) -> int:
-    """Changes whenever the fingerprint may: generation, what metadata holds of ours, and which fields we own.
-
-    Only for kinds whose generation counts every change of their spec; a change of status leaves it alone.
-    """
-    metadata = observed["metadata"]
-    named = [metadata.get(k) for k in ("generation", "labels", "annotations", "ownerReferences")]
-    return hash(_canonical([*named, owned_fields(observed)]))
-
-
 def desired_fingerprint(manifest: dict[str, Json]) -> bytes:
     """Of a manifest as the API server will have it: without identity (never owned fields) and without empty values."""
     body = {k: v for k, v in manifest.items() if k not in SKIPPED}

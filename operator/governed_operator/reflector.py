@@ -8,7 +8,7 @@ from collections.abc import Callable
 import msgspec
 
 from governed_api.names import FIELD_MANAGER
-from governed_operator.cache import Cache, Head, ModelKey, head_of
+from governed_operator.cache import Cache, Headed, ModelKey, head_of
 from governed_operator.cluster import ApiError, Cluster, Object
 from governed_operator.kinds import Kind
 
@@ -18,12 +18,6 @@ SELECTOR = f"app.kubernetes.io/managed-by={FIELD_MANAGER}"
 WATCH_SECONDS = 290
 SILENCE = 150.0
 """Seconds without any event before a watch is given up; the API server sends a bookmark every minute."""
-
-
-class Headed(msgspec.Struct):
-    """Any object, its head alone; or a Status, which has none."""
-
-    metadata: Head = msgspec.field(default_factory=Head)
 
 
 class Event(msgspec.Struct):
@@ -43,9 +37,11 @@ def _event(line: bytes) -> Event:
         raise ApiError(0, "Unreadable", f"expected a watch event, found {line[:100]!r}: {error}") from error
 
 
-def _whole(line: bytes) -> Object:
-    found: Object = msgspec.json.decode(line)["object"]
-    return found
+class _Carried(msgspec.Struct):
+    object: msgspec.Raw
+
+
+_carried = msgspec.json.Decoder(_Carried).decode
 
 
 class Reflector:
@@ -82,8 +78,9 @@ class Reflector:
         version = ""
         async for items, version in self._cluster.pages(self.kind, SELECTOR):  # noqa: B007
             for item in items:
-                self._put(item)
-                seen.add((head_of(item).model, item["metadata"]["name"]))
+                head = head_of(item)
+                self._woken(self._cache.put(self.kind.kind, item, head))
+                seen.add((head.model, head.name))
             self.heard = time.monotonic()
         for key in self._cache.keep_only(self.kind.kind, seen):
             self._wake(key)
@@ -96,16 +93,13 @@ class Reflector:
         event = _event(line)
         head = event.object.metadata
         if event.type == "ERROR":
-            status = _whole(line)
+            status: Object = msgspec.json.decode(line)["object"]
             raise ApiError(status.get("code", 0), status.get("reason", ""), status.get("message", ""))
         if event.type == "DELETED":
             self._woken(self._cache.drop(self.kind.kind, head))
         elif event.type != "BOOKMARK" and not self._cache.stale(self.kind.kind, head):
-            self._put(_whole(line))
+            self._woken(self._cache.put(self.kind.kind, bytes(_carried(line).object), head))
         return head.resource_version
-
-    def _put(self, observed: Object) -> None:
-        self._woken(self._cache.put(self.kind.kind, observed))
 
     def _woken(self, key: ModelKey | None) -> None:
         if key is not None:

@@ -5,6 +5,7 @@ import asyncio
 import json
 import os
 import resource
+import signal
 import sys
 import tempfile
 import time
@@ -247,6 +248,7 @@ def main() -> None:
     parser.add_argument("--models", type=int, default=1000)
     parser.add_argument("--patience", type=float, default=420, help="seconds for all to become Ready")
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))
     models, out = keys(arguments.models), Result(arguments.models)
     with fresh_bed("bare", arguments.models):
         asyncio.run(ceiling(models, out))

@@ -126,14 +126,20 @@ class Watch:
         self.labels: dict[Key, dict[str, str]] = {}
 
     async def run(self) -> None:
+        """Never returns; a broken watch goes on where it was."""
         decode = msgspec.json.Decoder(_Event).decode
         version = (await self._cluster.request("GET", self._kind.path(), limit="1"))["metadata"]["resourceVersion"]
         while True:
-            async for line in self._cluster.watch(self._kind, "", version, 3600, 600):
-                event = decode(line)
-                version = event.object.metadata.resource_version
-                if event.type != "BOOKMARK":
-                    self._take(event.object)
+            try:
+                async for line in self._cluster.watch(self._kind, "", version, 3600, 600):
+                    event = decode(line)
+                    version = event.object.metadata.resource_version
+                    if event.type != "BOOKMARK":
+                        self._take(event.object)
+            except ApiError as error:
+                if error.status == 410:
+                    raise
+                await asyncio.sleep(0.2)
 
     def _take(self, seen: _Seen) -> None:
         key, now = (seen.metadata.namespace, seen.metadata.name), time.perf_counter()

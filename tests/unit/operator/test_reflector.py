@@ -21,8 +21,8 @@ class Server:
         self._listed, self._lines = listed, lines
         self.asked: list[str] = []
 
-    async def pages(self, *_: Any) -> AsyncIterator[tuple[list[dict[str, Any]], str]]:
-        yield self._listed, "10"
+    async def pages(self, *_: Any) -> AsyncIterator[tuple[list[bytes], str]]:
+        yield [json.dumps(o).encode() for o in self._listed], "10"
 
     async def watch(self, _kind: Any, _selector: str, version: str, *_: Any) -> AsyncIterator[bytes]:
         self.asked.append(version)

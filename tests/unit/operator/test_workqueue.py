@@ -1,6 +1,7 @@
 """The work queue: no key twice, none lost, back-off of one key alone."""
 
 import asyncio
+import json
 
 import pytest
 
@@ -63,10 +64,10 @@ async def test_what_is_due_goes_before_what_may_wait() -> None:
         await asyncio.wait_for(queue.take(), 0.05)
 
 
-def _object(version: int, **status: object) -> dict[str, object]:
+def _object(version: int, **status: object) -> bytes:
     labels = {"governedmodels.io/model": "m"}
     metadata = {"name": "o", "namespace": "n", "uid": "u", "resourceVersion": str(version), "labels": labels}
-    return {"metadata": metadata, "spec": {}, "status": status}
+    return json.dumps({"metadata": metadata, "spec": {}, "status": status}).encode()
 
 
 def test_the_cache_never_goes_back_and_wakes_only_for_news() -> None:
