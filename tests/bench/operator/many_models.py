@@ -42,7 +42,6 @@ from support.audit_log import Write  # noqa: E402
 
 QUIET = 20.0
 """Seconds watched for idle writes."""
-CHANGES = 150
 PAUSE = 0.2
 """Seconds between two changes of specs."""
 
@@ -52,10 +51,10 @@ class Result:
     """All that one run measured; times in seconds."""
 
     models: int
-    bare: float = 0.0
+    bare: float = float("nan")
     bare_writes: int = 0
-    children: float = 0.0
-    ready: float = 0.0
+    children: float = float("nan")
+    ready: float = float("nan")
     unready: int = 0
     writes: int = 0
     kinds: Counter[str] = field(default_factory=Counter)
@@ -63,12 +62,12 @@ class Result:
     memory: float = 0.0
     idle: int = 0
     changes: list[float] = field(default_factory=list)
-    leading: float = 0.0
-    working: float = 0.0
-    resynced: float = 0.0
+    leading: float = float("nan")
+    working: float = float("nan")
+    resynced: float = float("nan")
     resync_writes: int = 0
-    resync_cpu: float = 0.0
-    resync_memory: float = 0.0
+    resync_cpu: float = float("nan")
+    resync_memory: float = float("nan")
 
 
 @contextmanager
@@ -127,7 +126,7 @@ async def until_idle(operator: OperatorUnderTest, patience: float) -> None:
         await asyncio.sleep(0.25)
 
 
-async def many(bed: ApiServerBed, models: list[Key], out: Result, patience: float) -> None:
+async def many(bed: ApiServerBed, models: list[Key], out: Result, patience: float, changes: int) -> None:
     """Create, wait for Ready, keep still, change specs, restart."""
     cluster = await Cluster.connect()
     await make_namespaces(cluster, models)
@@ -142,7 +141,7 @@ async def many(bed: ApiServerBed, models: list[Key], out: Result, patience: floa
                 quiet = bed.audit.mark()
                 await asyncio.sleep(QUIET)
                 out.idle = len(bed.audit.writes(quiet, user=USER))
-                for number, key in enumerate(sample(models, CHANGES)):
+                for number, key in enumerate(sample(models, changes)):
                     out.changes.append(await change_seconds(cluster, deployments, key, 61 + number))
                     await asyncio.sleep(PAUSE)
                 await until_idle(operator, 60)
@@ -247,14 +246,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--models", type=int, default=1000)
     parser.add_argument("--patience", type=float, default=420, help="seconds for all to become Ready")
+    parser.add_argument("--changes", type=int, default=150, help="how many specs are changed, one after the other")
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))
     models, out = keys(arguments.models), Result(arguments.models)
-    with fresh_bed("bare", arguments.models):
-        asyncio.run(ceiling(models, out))
-    with fresh_bed("ours", arguments.models) as bed:
-        asyncio.run(many(bed, models, out, arguments.patience))
-    show(out)
+    try:
+        with fresh_bed("bare", arguments.models):
+            asyncio.run(ceiling(models, out))
+        with fresh_bed("ours", arguments.models) as bed:
+            asyncio.run(many(bed, models, out, arguments.patience, arguments.changes))
+    finally:  # what was measured before an interruption counts as well
+        show(out)
 
 
 if __name__ == "__main__":
