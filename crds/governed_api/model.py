@@ -148,8 +148,9 @@ class GovernedModelSpec(Part):
             "governance.bias.favorableOutcome.threshold needs a regression (lifecycle.training.loss.name mse): a classifier needs label",
         ),
         Rule(
-            "!has(self.explainer) || !has(self.predictor.model.runtime)",
-            "explainer is not supported yet for predictor.model.runtime",
+            "!has(self.explainer) || !has(self.predictor.model.runtime) || "
+            "(self.predictor.model.runtime.protocol == 'openai' && self.explainer.type in ['shap', 'lime'] && self.explainer.config.groups.size() == 0)",
+            "explainer of predictor.model.runtime needs protocol openai, type shap or lime, and no config.groups: the words of a prompt are explained",
         ),
         Rule(
             "!has(self.governance.bias) || !has(self.predictor.model.runtime)",

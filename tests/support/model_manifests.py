@@ -109,6 +109,16 @@ def _both(*changes: Callable[[Manifest], None]) -> Callable[[Manifest], None]:
     return change
 
 
+def _runtime(protocol: str, explainer: str) -> Callable[[Manifest], None]:
+    """A foreign runtime in place of training, with an explainer."""
+
+    def change(manifest: Manifest) -> None:
+        model = {"modelFormat": {"name": "runtime"}, "runtime": {"image": "llama:1", "protocol": protocol}}
+        manifest["spec"] = {"predictor": {"model": model}, "explainer": {"type": explainer}}
+
+    return change
+
+
 _P, _T, _B = "spec.predictor", "spec.lifecycle.training", "spec.governance.bias"
 _LONG = "x" * 70
 
@@ -143,6 +153,8 @@ INVALID: list[Invalid] = [
     Invalid("digest without storageUri", _put(f"{_P}.model.digest", "sha256:" + "0" * 64), "digest goes with storageUri"),
     Invalid("digest of another kind", _put(f"{_P}.model.digest", "md5:abc"), "spec.predictor.model.digest in body should match"),
     Invalid("runtime format without runtime", _put(f"{_P}.model.modelFormat.name", "runtime"), "modelFormat.name runtime and runtime go together"),
+    Invalid("tables explained of a runtime", _runtime("openai", "anchors"), "explainer of predictor.model.runtime needs protocol openai, type shap or lime"),
+    Invalid("explainer of a V2 runtime", _runtime("v2", "shap"), "explainer of predictor.model.runtime needs protocol openai"),
     Invalid("unknown toleration effect", _put(f"{_P}.tolerations.0.effect", "Never"), 'spec.predictor.tolerations[0].effect: Unsupported value: "Never"'),
     Invalid("two data sources", _put(f"{_T}.data.generator", {"name": "credit"}), "exactly one of inline, generator and uri must be set"),
     Invalid("no data source", _put(f"{_T}.data.inline"), "exactly one of inline, generator and uri must be set"),

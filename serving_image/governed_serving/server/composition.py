@@ -12,7 +12,7 @@ from governed_serving.server.app.service import Gateway, HttpService
 from governed_serving.server.batch import BatchPlan
 from governed_serving.server.chat import ChatGateway
 from governed_serving.server.dataplane import DataPlane, Identity
-from governed_serving.server.explanation import ExplainerProxy
+from governed_serving.server.explanation import ExplainerClient, ExplainerProxy
 from governed_serving.server.keys import keyset_store
 from governed_serving.server.masking import Masking
 from governed_serving.server.metrics import ServerMetrics
@@ -126,6 +126,9 @@ def chat_gateway(
     assert runtime is not None, "only a runtime speaks OpenAI's protocol"
     rules = Rules.of(resolved, gateway, keyring)
     times = httpx.Timeout(resolved.spec.predictor.timeout, connect=2.0)
+    explainer = None
+    if settings.explainer_url:
+        explainer = ExplainerClient(settings.explainer_url, resolved.name, timeout=resolved.spec.predictor.timeout)
     made = ChatGateway(
         resolved.name,
         runtime.model or resolved.name,
@@ -138,6 +141,7 @@ def chat_gateway(
         journal_policy=resolved.spec.governance.audit.failure_policy,
         timeout=resolved.spec.predictor.timeout,
         concurrency=resolved.spec.predictor.container_concurrency,
+        explainer=explainer,
     )
     _watch(rules.metrics, journal)
     gateway.extra_metrics.append(rules.metrics.text)

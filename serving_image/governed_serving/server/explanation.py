@@ -9,7 +9,7 @@ from governed_serving.server.errors import ExplainerAway, ServerError
 from governed_serving.server.messages import InferResponse
 from governed_serving.server.protocol.v2 import V2Codec
 
-__all__ = ["ExplainerProxy", "ExplanationRefused", "Proxied"]
+__all__ = ["ExplainerClient", "ExplainerProxy", "ExplanationRefused", "Proxied", "Verb"]
 
 Verb = Literal["explain", "explanations"]
 
@@ -30,24 +30,22 @@ class Proxied:
     body: bytes
 
 
-class ExplainerProxy:
+class ExplainerClient:
     """Speaks to ``{url}/v2/models/{model}/…``; connections are kept."""
 
     def __init__(
-        self, url: str, model: str, codec: V2Codec, *, timeout: float, transport: httpx.AsyncBaseTransport | None = None
+        self, url: str, model: str, *, timeout: float, transport: httpx.AsyncBaseTransport | None = None
     ) -> None:
         self._url = f"{url}/v2/models/{model}"
-        self._codec = codec
         self._timeout = timeout
         limits = httpx.Limits(max_connections=16, max_keepalive_connections=4)
         times = httpx.Timeout(timeout, connect=2.0)
         self._client = httpx.AsyncClient(timeout=times, limits=limits, transport=transport, trust_env=False)
 
-    async def explain(self, response: InferResponse, options: dict[str, Any], verb: Verb = "explain") -> Proxied:
-        """Explain the answered ``response``; verb explanations answers at once and computes later. Raises ExplainerAway, ExplanationRefused."""
-        return await self._ask(
-            "POST", verb, self._codec.encode_request(response, options), f"the prediction {response.id} is journalled, "
-        )
+    async def submit(self, body: bytes, request_id: str, verb: Verb) -> Proxied:
+        """Explain the answered request ``request_id``, whose V2 ``body`` is masked; verb explanations answers at once and computes
+        later. Raises ExplainerAway, ExplanationRefused."""
+        return await self._ask("POST", verb, body, f"the prediction {request_id} is journalled, ")
 
     async def read(self, path: str) -> Proxied:
         """GET below the model. Raises ExplainerAway, ExplanationRefused."""
@@ -75,6 +73,20 @@ class ExplainerProxy:
     async def close(self) -> None:
         """Drop connections."""
         await self._client.aclose()
+
+
+class ExplainerProxy(ExplainerClient):
+    """For predictions in V2's own form."""
+
+    def __init__(
+        self, url: str, model: str, codec: V2Codec, *, timeout: float, transport: httpx.AsyncBaseTransport | None = None
+    ) -> None:
+        super().__init__(url, model, timeout=timeout, transport=transport)
+        self._codec = codec
+
+    async def explain(self, response: InferResponse, options: dict[str, Any], verb: Verb = "explain") -> Proxied:
+        """Explain the answered ``response``. Raises as :meth:`submit`."""
+        return await self.submit(self._codec.encode_request(response, options), response.id, verb)
 
 
 def _error(answer: httpx.Response) -> str:

@@ -28,6 +28,14 @@ def test_each_invalid_manifest_is_refused_by_name(case: Invalid) -> None:
     assert any(case.expected in m for m in messages), messages
 
 
+@pytest.mark.parametrize("kind", ["shap", "lime"])
+def test_a_runtime_that_speaks_openai_can_be_explained(kind: str) -> None:
+    model = {"modelFormat": {"name": "runtime"}, "runtime": {"image": "llama:1", "protocol": "openai"}}
+    manifest = valid()
+    manifest["spec"] = {"predictor": {"model": model}, "explainer": {"type": kind, "sampling": 0.1}}
+    assert validate(manifest) == []
+
+
 @pytest.mark.parametrize("document", [None, [], "text", 3])
 def test_what_is_no_mapping_is_refused(document: object) -> None:
     assert "expected a mapping" in validate(document)[0]

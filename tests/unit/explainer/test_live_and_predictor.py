@@ -11,7 +11,7 @@ import pytest
 from governed_serving.crypto import DirectoryStore, Keyring, SegmentCipher, load_kek
 from governed_serving.explainer.errors import ModelMisbehaved, PredictorAway
 from governed_serving.explainer.service.lanes import Lane
-from governed_serving.explainer.service.live import BACKLOG, LiveSampler, chosen
+from governed_serving.explainer.service.live import BACKLOG, LiveSampler, chosen, requests_in
 from governed_serving.explainer.service.predictor import PredictorClient
 from governed_serving.journal import Journal, JournalReader, streams
 from governed_serving.journal.columns import pack
@@ -42,8 +42,7 @@ def sampler(bed, spool, cipher, share):
         lambda: streams(spool),
         lambda name: JournalReader(spool, name, cipher),
         spool / "cursors" / "explainer",
-        bed.engine.model.features,
-        share,
+        lambda frame: requests_in(frame, bed.engine.model.features, share),
         bed.explanations.compute,
         Lane("slow", 1, 8),
         bed.metrics,

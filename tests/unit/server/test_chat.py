@@ -12,7 +12,10 @@ from governed_api.governance import Limit, Quota
 from governed_serving.journal import numbers, strings
 from governed_serving.journal.errors import JournalFull
 from governed_serving.server.admission import Admission
+from governed_serving.server.app.internal import InternalApp
 from governed_serving.server.app.json_route import Stream
+from governed_serving.server.app.routes import application
+from governed_serving.server.app.service import Gateway
 from governed_serving.server.chat import ChatGateway
 from governed_serving.server.chat.request import CHAT, COMPLETIONS, with_strings
 from governed_serving.server.chat.request import strings as strings_of
@@ -25,6 +28,7 @@ from governed_serving.server.errors import (
     QuotaExceeded,
     UpstreamFailed,
 )
+from governed_serving.server.explanation import ExplainerClient
 from governed_serving.server.masking import Masking
 from governed_serving.server.metrics import ServerMetrics
 from governed_serving.server.quota import LocalQuota
@@ -332,3 +336,121 @@ async def test_too_long_a_wait_and_too_slow_a_runtime_are_504() -> None:
     late = World(slow)
     with pytest.raises(DeadlineExceeded):
         await late.chat()
+
+
+class Explainer:
+    """Remembers what it was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, dict[str, Any]]] = []
+
+    def client(self) -> ExplainerClient:
+        def answer(request: httpx.Request) -> httpx.Response:
+            self.asked.append((request.url.path, json.loads(request.content) if request.content else {}))
+            return httpx.Response(202 if request.url.path.endswith("explanations") else 200, json={"seen": True})
+
+        return ExplainerClient("http://explainer", "chat", timeout=5, transport=httpx.MockTransport(answer))
+
+
+async def test_explained_completions_are_governed_and_masked() -> None:
+    explainer = Explainer()
+    world = World(explainer=explainer.client())
+    messages = [{"role": "system", "content": "be kind"}, {"role": "user", "content": "my secret"}]
+    body = {"messages": messages, "max_tokens": 16, "explain": {"budget_ms": 500}}
+    answer = await world.gateway.explain(json.dumps(body).encode(), later=False)
+    assert (answer.status, json.loads(answer.body)) == (200, {"seen": True})
+    assert "explain" not in world.seen[0]
+    assert [state for _, state, _, _ in world.records()] == ["started", "complete"]
+    ((path, sent),) = explainer.asked
+    assert path == "/v2/models/chat/explain"
+    assert (sent["id"], sent["parameters"]) == (world.journal.frames[0].ids[0], {"budget_ms": 500})
+    texts = {one["name"]: one["data"][0] for one in sent["inputs"]}
+    assert texts["prompt"] == "my <MASKED>"
+    assert texts["completion"] == "a <MASKED> answer"
+    assert json.loads(texts["messages"])[1]["content"] == "my <MASKED>"
+    assert world.metrics.requests["explain", 200] == 1
+
+
+async def test_explanations_of_completions_can_wait() -> None:
+    explainer = Explainer()
+    world = World(
+        lambda _: httpx.Response(200, json={"choices": [{"index": 0, "text": "done"}]}), explainer=explainer.client()
+    )
+    answer = await world.gateway.explain(b'{"prompt": "a word", "max_tokens": 4}', later=True)
+    assert answer.status == 202
+    await world.gateway.read_explainer("explanations/x")
+    assert [path for path, _ in explainer.asked] == ["/v2/models/chat/explanations", "/v2/models/chat/explanations/x"]
+    assert [one["data"] for one in explainer.asked[0][1]["inputs"]] == [["a word"], ["done"], [""]]
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "words"),
+    [
+        (b"{", InvalidRequest, "byte 1"),
+        (b'{"prompt":"x","explain":3}', InvalidRequest, "explain: expected an object"),
+        (b'{"prompt":"x","stream":true}', InvalidRequest, "stream: expected false"),
+        (b'{"prompt":["x","y"]}', InvalidRequest, "expected one text to explain"),
+        (b'{"messages":[{"role":"system","content":"x"}]}', InvalidRequest, "expected a user's message of plain text"),
+        (b'{"prompt":"x","max_tokens":1}', InvalidRequest, "found an empty one"),
+    ],
+)
+async def test_what_cannot_be_explained_is_refused(body: bytes, kind: type[Exception], words: str) -> None:
+    world = World(lambda _: httpx.Response(200, json={"choices": []}), explainer=Explainer().client())
+    with pytest.raises(kind, match=words):
+        await world.gateway.explain(body, later=False)
+    assert world.admission.open == 0
+
+
+async def test_without_an_explainer_there_is_none() -> None:
+    world = World()
+    with pytest.raises(NotFound, match=r"expected spec\.explainer"):
+        await world.gateway.explain(b'{"prompt":"x"}', later=False)
+    assert world.seen == []
+
+
+async def test_the_explainers_prompts_wait_for_open_requests_and_leave_no_record(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("governed_serving.server.chat.gateway.PATIENCE", 60.0)
+    gate = asyncio.Event()
+    world = World(lambda _: httpx.Response(200, stream=Pieces([chunk("he"), chunk("llo")], gate)))
+    stream = await world.chat(stream=True)
+    reading = asyncio.create_task(read(stream))
+    asking = asyncio.create_task(world.gateway.internal(COMPLETIONS, b'{"prompt":"my secret","model":"chat"}'))
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert len(world.seen) == 1
+    gate.set()
+    await reading
+    await asking
+    assert world.seen[1] == {"prompt": "my secret", "model": "inner"}
+    assert len(world.journal.frames) == 2
+
+
+async def test_behind_endless_requests_the_explainer_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("governed_serving.server.chat.gateway.PATIENCE", 0.01)
+    world = World()
+    world.gateway._quiet.clear()
+    assert json.loads(await world.gateway.internal(CHAT, b'{"messages":[{"role":"user","content":"x"}]}'))["id"] == "x"
+
+
+async def test_routes_of_a_runtime_with_an_explainer() -> None:
+    explainer = Explainer()
+    world = World(
+        lambda _: httpx.Response(200, json={"choices": [{"index": 0, "text": "done"}]}), explainer=explainer.client()
+    )
+    gateway = Gateway("chat", why="", chat=world.gateway)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(application(gateway)), base_url="http://server") as http:
+        body = {"prompt": "a word", "max_tokens": 4}
+        now = await http.post("/v2/models/chat/explain", json=body)
+        later = await http.post("/v2/models/chat/explanations", json=body)
+        ticket = await http.get("/v2/models/chat/explanations/abc")
+        other = await http.post("/v2/models/other/explain", json=body)
+    assert (now.status_code, later.status_code, ticket.status_code, other.status_code) == (200, 202, 200, 404)
+    lane: Any = InternalApp(gateway, 1 << 20)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(lane), base_url="http://lane") as http:
+        scored = await http.post(COMPLETIONS, json={"prompt": "x", "logprobs": 1})
+        infer = await http.post("/v2/models/chat/infer", json={})
+    assert scored.json()["choices"][0]["text"] == "done"
+    assert world.seen[-1] == {"prompt": "x", "logprobs": 1, "model": "inner"}
+    assert (infer.status_code, len(world.journal.frames)) == (404, 4)

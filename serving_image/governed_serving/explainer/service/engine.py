@@ -1,7 +1,7 @@
 """From a parsed request to the answer that goes out: choice of method, budget, provenance. No transport here."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -11,7 +11,7 @@ from governed_api.governance import Explainer
 from governed_serving.explainer.blackbox import BlackBox
 from governed_serving.explainer.columns import Predict
 from governed_serving.explainer.service.closed_form import ClosedForms
-from governed_serving.explainer.service.methods import Task, method
+from governed_serving.explainer.service.methods import METHODS, Method, Task, method
 from governed_serving.explainer.service.model import ExplainedModel, code_digest
 from governed_serving.explainer.service.protocol import ExplainRequest
 
@@ -24,7 +24,8 @@ MAX_ROWS_PER_CALL = 2048
 class Engine:
     """Pure but for the black box: the same request on the same model, background and code gives the same bytes.
 
-    ``predict`` answers columns with output columns; ``costly`` says that it goes over a wire.
+    ``predict`` answers columns with output columns; ``costly`` says that it goes over a wire; ``methods`` are those that fit the
+    model; ``budget`` (milliseconds) holds where neither the request nor the spec sets one.
     """
 
     def __init__(
@@ -35,17 +36,20 @@ class Engine:
         *,
         costly: bool = True,
         max_rows: int = MAX_ROWS_PER_CALL,
+        methods: Mapping[str, Method] = METHODS,
+        budget: float | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.model, self.config = model, config
         self._forms = ClosedForms(model)
         self._predict, self._costly, self._max_rows, self._clock = predict, costly, max_rows, clock
+        self._methods, self._budget = methods, config.config.budget_milliseconds or budget
 
     def explain(self, request: ExplainRequest) -> dict[str, Any]:
         """The answer's JSON. Raises :class:`governed_serving.explainer.errors.ExplainerError`."""
         task = self._task(request)
         name = request.parameters.method or self.config.type
-        answers = method(name)(task)
+        answers = method(name, self._methods)(task)
         for answer in answers:
             answer["seed"] = request.seed
         return {
@@ -74,7 +78,7 @@ class Engine:
 
     def _task(self, request: ExplainRequest) -> Task:
         parameters = request.parameters
-        budget = parameters.budget_ms if parameters.budget_ms is not None else self.config.config.budget_milliseconds
+        budget = self._budget if parameters.budget_ms is None else parameters.budget_ms
         box = self.box(budget)
         outputs = box(request.columns)
         return Task(

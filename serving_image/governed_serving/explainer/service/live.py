@@ -74,7 +74,7 @@ def requests_in(frame: PredictionFrame, features: list[Feature], share: float) -
 
 
 class LiveSampler:
-    """Follows the server's streams and explains what :func:`chosen` picks, on the slow lane.
+    """Follows the server's streams and explains what ``pick`` chooses of each frame (as :func:`requests_in` does), on the slow lane.
 
     ``streams()`` names them, ``source(name)`` opens one. Progress lies in ``cursors`` (one small file per stream), so that a
     restart goes on where it was; a frame that was cut short is explained again, to the same bits.
@@ -85,15 +85,14 @@ class LiveSampler:
         streams: Callable[[], list[str]],
         source: Callable[[str], FrameSource],
         cursors: Path,
-        features: list[Feature],
-        share: float,
+        pick: Callable[[PredictionFrame], list[tuple[str, Columns, int]]],
         compute: Compute,
         lane: Lane,
         metrics: Metrics,
         log: Callable[..., None],
     ) -> None:
         self._streams, self._source, self._cursors = streams, source, cursors
-        self._features, self._share, self._compute, self._lane = features, share, compute, lane
+        self._pick, self._compute, self._lane = pick, compute, lane
         self._metrics, self._log = metrics, log
         self._open: dict[str, FrameSource] = {}
         cursors.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -138,7 +137,7 @@ class LiveSampler:
         return last is not None
 
     async def _frame(self, frame: PredictionFrame, done: int) -> int:
-        for request_id, columns, left_out in requests_in(frame, self._features, self._share):
+        for request_id, columns, left_out in self._pick(frame):
             if done >= BACKLOG:
                 self._metrics.dropped("behind", 1)
                 continue

@@ -1,6 +1,6 @@
 """Methods by name: from a task to one JSON-ready answer per row."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +9,7 @@ import numpy as np
 from governed_serving.explainer.attribution import Attribution
 from governed_serving.explainer.blackbox import BlackBox
 from governed_serving.explainer.columns import Columns, Floats, take
-from governed_serving.explainer.errors import NotExplainable, UnknownMethod
+from governed_serving.explainer.errors import BudgetExhausted, NotExplainable, UnknownMethod
 from governed_serving.explainer.game import Game, InterventionalGame, RowGame
 from governed_serving.explainer.local.anchors import find_anchor
 from governed_serving.explainer.local.counterfactual import find_counterfactuals
@@ -25,7 +25,7 @@ from governed_serving.explainer.shapley.permutation import permutation_rows
 from governed_serving.explainer.shapley.sampled import Stopping, sampled_rows
 from governed_serving.explainer.text.masking import lime_text, text_shapley
 
-__all__ = ["METHODS", "Task", "method"]
+__all__ = ["LANGUAGE_METHODS", "METHODS", "Method", "Task", "method"]
 
 FULL_TABLE = 4096
 """Coalitions per row up to which exact values are always taken: twelve players."""
@@ -114,19 +114,7 @@ def linear(task: Task) -> Answers:
 def lime(task: Task) -> Answers:
     """LIME over the table, or over one text when ``field`` names it."""
     if task.parameters.field is not None:
-        return _texts(
-            task,
-            lambda row, seed: lime_text(
-                task.box,
-                row,
-                _field(task),
-                level=task.parameters.level,
-                seed=seed,
-                samples=task.samples(1000),
-                confidence=task.parameters.confidence,
-                kernel_width=task.kernel_width,
-            ),
-        )
+        return text_lime(task)
     found = lime_tabular(
         task.box,
         task.rows,
@@ -250,7 +238,10 @@ def _texts(task: Task, explain: Callable[[Columns, np.random.SeedSequence], tupl
 
 def _add_fidelity(answer: dict[str, Any], game: Game, values: Floats, target: int) -> None:
     if game.size and game.box.left() > 0:
-        score = fidelity(game, values, target)
+        try:
+            score = fidelity(game, values, target)
+        except BudgetExhausted:  # the attributions are there, only their score isn't
+            return
         answer["fidelity"] = {"deletion": score.deletion, "insertion": score.insertion, "order": score.order}
 
 
@@ -272,6 +263,23 @@ def _field(task: Task) -> str:
     return named
 
 
+def text_lime(task: Task) -> Answers:
+    """LIME over the one text there is."""
+    return _texts(
+        task,
+        lambda row, seed: lime_text(
+            task.box,
+            row,
+            _field(task),
+            level=task.parameters.level,
+            seed=seed,
+            samples=task.samples(1000),
+            confidence=task.parameters.confidence,
+            kernel_width=task.kernel_width,
+        ),
+    )
+
+
 METHODS: dict[str, Method] = {
     "shap": shap,
     "exact": exact,
@@ -286,8 +294,12 @@ METHODS: dict[str, Method] = {
 }
 
 
-def method(name: str) -> Method:
+LANGUAGE_METHODS: dict[str, Method] = {"shap": text, "text": text, "lime": text_lime}
+"""Of a language model's prompt: there is no background, hence no method of tables."""
+
+
+def method(name: str, among: Mapping[str, Method] = METHODS) -> Method:
     """The method called ``name``. Raises :class:`UnknownMethod`."""
-    if name not in METHODS:
-        raise UnknownMethod(f"parameters.method: expected one of {', '.join(sorted(METHODS))}, found {name!r}")
-    return METHODS[name]
+    if name not in among:
+        raise UnknownMethod(f"parameters.method: expected one of {', '.join(sorted(among))}, found {name!r}")
+    return among[name]

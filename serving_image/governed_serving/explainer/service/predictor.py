@@ -37,7 +37,7 @@ class PredictorClient:
         client: httpx.Client | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self._path = f"{url.rstrip('/')}/v2/models/{model}/infer"
+        self._root, self._path = url.rstrip("/"), f"{url.rstrip('/')}/v2/models/{model}/infer"
         self._output = output
         self._patience = patience
         self._client = client or httpx.Client(
@@ -47,27 +47,35 @@ class PredictorClient:
 
     def __call__(self, columns: Columns) -> Floats:
         body, header = encode(columns, self._output)
-        response = self._post(body, header)
+        kind = {"content-type": "application/octet-stream", _HEADER: str(header)}
+        response = self._post(self._path, body, kind)
         if response.status_code != 200:
             raise ModelMisbehaved(f"the model server answered {response.status_code} to a batch: {response.text[:200]}")
         return decode(response.content, response.headers.get(_HEADER), self._output, row_count(columns))
 
+    def json(self, path: str, message: dict[str, Any]) -> bytes:
+        """What the runtime behind the server answers to an OpenAI request. Raises as a call does."""
+        response = self._post(self._root + path, json.dumps(message).encode(), {"content-type": "application/json"})
+        if response.status_code != 200:
+            raise ModelMisbehaved(f"the runtime answered {response.status_code} to a prompt: {response.text[:200]}")
+        return response.content
+
     def close(self) -> None:
         self._client.close()
 
-    def _post(self, body: bytes, header: int) -> httpx.Response:
-        headers = {"content-type": "application/octet-stream", _HEADER: str(header), "x-governed-internal": "explainer"}
+    def _post(self, url: str, body: bytes, headers: dict[str, str]) -> httpx.Response:
+        headers = {**headers, "x-governed-internal": "explainer"}
         until, pause, why = time.monotonic() + self._patience, 0.02, ""
         while True:
             try:
-                response = self._client.post(self._path, content=body, headers=headers)
+                response = self._client.post(url, content=body, headers=headers)
                 if response.status_code not in _RETRIED:
                     return response
                 why = f"it answered {response.status_code}"
             except httpx.TransportError as error:
                 why = f"{type(error).__name__}: {error}"
             if time.monotonic() + pause > until:
-                raise PredictorAway(f"expected the model server at {self._path} within {self._patience:g} s; {why}")
+                raise PredictorAway(f"expected the model server at {url} within {self._patience:g} s; {why}")
             self._sleep(pause)
             pause = min(2 * pause, 1.0)
 

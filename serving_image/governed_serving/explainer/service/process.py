@@ -18,12 +18,15 @@ from governed_serving.explainer.service.app import Explanations, application
 from governed_serving.explainer.service.engine import Engine
 from governed_serving.explainer.service.jobs import JobQueue, JobStore
 from governed_serving.explainer.service.lanes import Lane
-from governed_serving.explainer.service.live import LiveSampler
+from governed_serving.explainer.service.language import MAX_ROWS_PER_CALL, completions_in, language_model
+from governed_serving.explainer.service.live import LiveSampler, requests_in
+from governed_serving.explainer.service.methods import LANGUAGE_METHODS
 from governed_serving.explainer.service.metrics import Metrics
 from governed_serving.explainer.service.model import ExplainedModel
 from governed_serving.explainer.service.predictor import PredictorClient
 from governed_serving.explainer.service.recorder import Recorder
 from governed_serving.explainer.service.settings import Settings
+from governed_serving.explainer.text.completion import CompletionScorer
 from governed_serving.hosting import Host, listen, log, web_server
 from governed_serving.journal import Journal, JournalReader, streams
 from governed_serving.server.keys import CachedStore, key_watch
@@ -33,6 +36,9 @@ __all__ = ["serve"]
 NICENESS = 10
 """Explanations give way to the server in the same pod."""
 
+TIMEOUT_SHARE = 0.8
+"""Of the predictor's timeout: the time that an explanation of a language model gets where nothing else bounds it."""
+
 
 class _Service:
     """Everything that lives as long as the process."""
@@ -40,8 +46,13 @@ class _Service:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         spec, config = settings.resolved.spec, settings.explainer.config
-        self.model = ExplainedModel.read(
-            settings.model_dir, settings.artefact_digest, config.groups, config.background_rows, settings.protected
+        runtime_spec = spec.predictor.model.runtime
+        self.model = (
+            ExplainedModel.read(
+                settings.model_dir, settings.artefact_digest, config.groups, config.background_rows, settings.protected
+            )
+            if runtime_spec is None
+            else language_model(settings.model, runtime_spec)
         )
         self.keyset = _keyset(settings)
         self.cipher = SegmentCipher(self.keyset)
@@ -60,7 +71,18 @@ class _Service:
         self.keys = key_watch(self.keyset, seconds(period), self.journal) if period else None
         self.recorder = Recorder(self.journal, settings.model, settings.revision, lost=lost)
         self.predictor = PredictorClient(settings.predictor_url, settings.model, self.model.output)
-        self.engine = Engine(self.model, self.predictor, settings.explainer)
+        self.engine = (
+            Engine(self.model, self.predictor, settings.explainer)
+            if runtime_spec is None
+            else Engine(
+                self.model,
+                CompletionScorer(self.predictor.json),
+                settings.explainer,
+                max_rows=MAX_ROWS_PER_CALL,
+                methods=LANGUAGE_METHODS,
+                budget=spec.predictor.timeout * 1000 * TIMEOUT_SHARE,
+            )
+        )
         self.lane, self.slow = Lane("request", 2, 64), Lane("slow", 1, 8)
         self.monitor = ImportanceMonitor(self.model.players(None).names)
         self.explanations = Explanations(self.engine, self.recorder, self.metrics, self.lane, observe=self._observe)
@@ -81,13 +103,15 @@ class _Service:
         self.stopping = True
 
     def sampler(self) -> LiveSampler:
-        spool = self.settings.spool_dir
+        spool, share = self.settings.spool_dir, self.settings.explainer.sampling
+        foreign = self.settings.resolved.spec.predictor.model.runtime is not None
         return LiveSampler(
             lambda: streams(spool),
             lambda name: JournalReader(spool, name, self.cipher),
             spool / "cursors" / "explainer",
-            self.model.features,
-            self.settings.explainer.sampling,
+            (lambda frame: completions_in(frame, share))
+            if foreign
+            else (lambda frame: requests_in(frame, self.model.features, share)),
             self.explanations.compute,
             self.slow,
             self.metrics,

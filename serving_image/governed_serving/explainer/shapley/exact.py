@@ -118,10 +118,9 @@ def _play(
 
 def _weighted(tables: Floats, matrix: Floats) -> Floats:
     """Shapley values of whole tables, shape (pairs, 2^d, outputs) → (pairs, d, outputs)."""
-    if tables.shape[2] == 1:  # one product over all pairs, not one per pair
-        values: Floats = (tables[:, :, 0] @ matrix)[:, :, None]
-        return values
-    return np.matmul(matrix.T, tables)
+    single = tables.shape[2] == 1  # then one product over all pairs, not one per pair
+    values: Floats = (tables[:, :, 0] @ matrix)[:, :, None] if single else np.matmul(matrix.T, tables)
+    return values
 
 
 def _places(differs: Booleans, d: int) -> NDArray[np.int64]:

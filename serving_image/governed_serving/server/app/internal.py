@@ -14,12 +14,17 @@ from governed_serving.server.signature import array
 
 __all__ = ["InternalApp"]
 
+_OPENAI = ("/v1/completions", "/v1/chat/completions")
+
 MAX_OPEN = 8
 """Calls that may wait at a time; the explainer retries the rest."""
 
 
 class InternalApp:
-    """Raw ASGI: POST /v2/models/{model}/infer, and readiness. ``max_body`` in bytes."""
+    """Raw ASGI: POST /v2/models/{model}/infer, or the completions of a runtime that speaks OpenAI's protocol, and readiness.
+
+    ``max_body`` in bytes.
+    """
 
     def __init__(self, gateway: Gateway, max_body: int) -> None:
         self._gateway, self._max_body = gateway, max_body
@@ -37,11 +42,15 @@ class InternalApp:
     async def _answer(self, scope: Scope, receive: Receive) -> Reply:
         path = scope["path"]
         if scope["method"] == "GET" and path in ("/v2/health/ready", "/healthz/ready"):
-            self._gateway.serving()
+            if self._gateway.chat is None:
+                self._gateway.serving()
             return Reply(200, b'{"ready":true}')
-        if scope["method"] != "POST" or path != self._path:
-            raise NotFound(f"{scope['method']} {path}: expected POST {self._path}, the only route of the internal lane")
-        service = self._gateway.serving()
+        chat = self._gateway.chat
+        expected = (self._path,) if chat is None else _OPENAI
+        if scope["method"] != "POST" or path not in expected:
+            raise NotFound(
+                f"{scope['method']} {path}: expected POST {' or '.join(expected)}, all there is on the internal lane"
+            )
         if self._room.locked():
             raise Unavailable(
                 f"internal lane: expected at most {MAX_OPEN} calls at a time, found more; retry in a moment"
@@ -49,6 +58,9 @@ class InternalApp:
         async with self._room:
             length, header = body_header(scope["headers"])
             check_length(length, self._max_body)
+            if chat is not None:
+                return Reply(200, await chat.internal(path, await self._body(receive)))
+            service = self._gateway.serving()
             request, form = service.v2.decode(await self._body(receive), header)
             encoded = service.v2.encode(await self._compute(request, form), form)
         if not encoded.header:

@@ -4,6 +4,8 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Protocol
 
+from governed_serving.server.explanation import Proxied
+
 __all__ = ["JsonRoute", "Stream"]
 
 
@@ -20,3 +22,12 @@ class JsonRoute(Protocol):
 
     async def answer(self, path: str, body: bytes) -> "tuple[str, bytes] | Stream":
         """(request id, JSON), or a stream. Raises ServerError."""
+
+    async def internal(self, path: str, body: bytes) -> bytes:
+        """The runtime's own answer for the explainer, ungoverned and behind every request. Raises ServerError."""
+
+    async def explain(self, body: bytes, *, later: bool) -> Proxied:
+        """A governed completion and its explanation, or a ticket for it. Raises ServerError."""
+
+    async def read_explainer(self, path: str) -> Proxied:
+        """GET something of the explainer's. Raises ServerError."""

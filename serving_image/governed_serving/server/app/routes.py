@@ -13,9 +13,10 @@ from governed_api import runtime
 from governed_api.version import __version__
 from governed_serving.server.app import openapi
 from governed_serving.server.app.hot import body_header
-from governed_serving.server.app.json_route import Stream
+from governed_serving.server.app.json_route import JsonRoute, Stream
 from governed_serving.server.app.service import Gateway, HttpService, Reply, failure
 from governed_serving.server.errors import InvalidRequest, NotFound, ServerError, Unavailable
+from governed_serving.server.explanation import Proxied
 
 __all__ = ["application"]
 
@@ -118,6 +119,18 @@ def _metadata(app: FastAPI, gateway: Gateway) -> None:
         return {"name": model, "ready": not gateway.why}
 
 
+def _chat(gateway: Gateway, model: str) -> JsonRoute | None:
+    """The way to a runtime that speaks OpenAI's protocol, if that is what is served. Raises NotFound, Unavailable."""
+    gateway.named(model)
+    if gateway.why:
+        raise Unavailable(f"model {gateway.model!r}: expected it to be ready, found: {gateway.why}; retry in a moment")
+    return gateway.chat
+
+
+def _proxied(answer: Proxied) -> Response:
+    return Response(answer.body, answer.status, media_type="application/json")
+
+
 async def _counted(service: HttpService, verb: str, call: Callable[[], Awaitable[Reply]]) -> Response:
     try:
         return _response(await call())
@@ -140,7 +153,9 @@ def _inference(app: FastAPI, gateway: Gateway) -> None:
     @app.post("/v2/models/{model}/explain", tags=["inference"], openapi_extra=explain_docs)
     @app.post("/v2/models/{model}/versions/{revision}/explain", tags=["inference"], openapi_extra=explain_docs)
     async def explain(request: Request, model: str, revision: str | None = None) -> Response:
-        """Predict, journal, and explain the prediction."""
+        """Predict, journal, and explain the prediction. Before an OpenAI runtime: a completion request, with ``explain`` beside."""
+        if (chat := _chat(gateway, model)) is not None:
+            return _proxied(await chat.explain(await request.body(), later=False))
         service = _versioned(gateway, model, revision)
         _, header = body_header(request.scope["headers"])
         body = await request.body()
@@ -149,6 +164,8 @@ def _inference(app: FastAPI, gateway: Gateway) -> None:
     @app.post("/v2/models/{model}/explanations", tags=["inference"], openapi_extra=explain_docs, status_code=202)
     async def explain_later(request: Request, model: str) -> Response:
         """Predict, journal, and have the prediction explained in the background."""
+        if (chat := _chat(gateway, model)) is not None:
+            return _proxied(await chat.explain(await request.body(), later=True))
         service = _versioned(gateway, model, None)
         _, header = body_header(request.scope["headers"])
         body = await request.body()
@@ -157,8 +174,10 @@ def _inference(app: FastAPI, gateway: Gateway) -> None:
     @app.get("/v2/models/{model}/explanations/{ticket}", tags=["inference"])
     async def explanation(model: str, ticket: str) -> Response:
         """An explanation that was asked for earlier."""
-        service = _versioned(gateway, model, None)
-        return _response(await service.read_explainer(f"explanations/{quote(ticket, safe='')}"))
+        path = f"explanations/{quote(ticket, safe='')}"
+        if (chat := _chat(gateway, model)) is not None:
+            return _proxied(await chat.read_explainer(path))
+        return _response(await _versioned(gateway, model, None).read_explainer(path))
 
     @app.get("/v2/models/{model}/importances", tags=["inference"])
     async def importances(model: str) -> Response:
@@ -187,15 +206,12 @@ def _v1(app: FastAPI, gateway: Gateway) -> None:
     @app.post("/v1/completions", tags=["openai"], openapi_extra=openapi.any_json())
     async def chat(request: Request) -> Response:
         """The foreign runtime's completions, governed; streams are passed through."""
-        if gateway.why:
-            raise Unavailable(
-                f"model {gateway.model!r}: expected it to be ready, found: {gateway.why}; retry in a moment"
-            )
-        if gateway.chat is None:
+        chat = _chat(gateway, gateway.model)
+        if chat is None:
             raise NotFound(
                 f"{request.url.path}: expected predictor.model.runtime with protocol openai, found another kind of model"
             )
-        answer = await gateway.chat.answer(request.url.path, await request.body())
+        answer = await chat.answer(request.url.path, await request.body())
         if isinstance(answer, Stream):
             headers = {"x-request-id": answer.id, "cache-control": "no-cache"}
             return StreamingResponse(answer.pieces, media_type="text/event-stream", headers=headers)

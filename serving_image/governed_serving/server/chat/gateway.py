@@ -4,6 +4,7 @@ The prompt is in the journal before the runtime sees it, the completion before t
 """
 
 import asyncio
+import contextlib
 from array import array
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -14,21 +15,25 @@ from typing import Any, Literal
 import httpx
 import msgspec
 
+from governed_serving.conversation import last_spoken
 from governed_serving.hosting.logs import log
 from governed_serving.journal.columns import pack
 from governed_serving.journal.errors import JournalError
 from governed_serving.records import PredictionFrame
 from governed_serving.server.admission import Admission
 from governed_serving.server.app.json_route import Stream
+from governed_serving.server.chat import explaining
 from governed_serving.server.chat import request as requests
 from governed_serving.server.chat.events import DONE, Completion, error_event
 from governed_serving.server.errors import (
     DeadlineExceeded,
     InvalidRequest,
     JournalUnavailable,
+    NotFound,
     ServerError,
     UpstreamFailed,
 )
+from governed_serving.server.explanation import ExplainerClient, Proxied, Verb
 from governed_serving.server.identifiers import Identifiers
 from governed_serving.server.masking import Masking
 from governed_serving.server.metrics import ServerMetrics
@@ -38,6 +43,8 @@ __all__ = ["ChatGateway"]
 
 State = Literal["started", "complete", "cut"]
 UNREAD_SECONDS = 10.0
+PATIENCE = 0.5
+"""Seconds that the explainer waits for a moment without requests, each time."""
 
 
 @dataclass
@@ -54,7 +61,7 @@ class _Call:
 
 
 class ChatGateway:
-    """Governs ``client``'s runtime. ``runtime_model``: the model's name there."""
+    """Governs ``client``'s runtime. ``runtime_model``: the model's name there; ``explainer``: where completions are explained."""
 
     def __init__(
         self,
@@ -70,12 +77,16 @@ class ChatGateway:
         journal_policy: Literal["Closed", "Open"] = "Closed",
         timeout: float = 60.0,
         concurrency: int = 0,
+        explainer: ExplainerClient | None = None,
     ) -> None:
         self._model, self._runtime_model, self._revision = model, runtime_model, revision
         self._client, self._admission, self._metrics = client, admission, metrics
         self._masking, self._journal, self._closed = masking, journal, journal_policy == "Closed"
         self._timeout = timeout
         self._slots = asyncio.Semaphore(concurrency) if concurrency else None
+        self._explainer = explainer
+        self._internal, self._quiet = asyncio.Semaphore(1), asyncio.Event()
+        self._quiet.set()
         self._new_id = Identifiers()
         self._endings: set[asyncio.Task[None]] = set()
 
@@ -89,15 +100,65 @@ class ChatGateway:
         self._metrics.requests["chat", 200] += 1
         return answer
 
+    async def explain(self, body: bytes, *, later: bool) -> Proxied:
+        """A governed completion and its explanation, or a ticket for it. Raises ServerError."""
+        try:
+            answer = await self._explain(body, "explanations" if later else "explain")
+        except ServerError as error:
+            self._metrics.requests["explain", error.status] += 1
+            raise
+        self._metrics.requests["explain", answer.status] += 1
+        return answer
+
+    async def _explain(self, body: bytes, verb: Verb) -> Proxied:
+        explainer = self._explaining()
+        path, asked, options = explaining.taken_apart(body)
+        message = await self._prepared(path, asked)
+        spoken = last_spoken(requests.prompt_text(path, message))
+        if spoken is None:
+            raise InvalidRequest("messages: expected a user's message of plain text to explain, found none")
+        answer = await self._run(path, message)
+        assert not isinstance(answer, Stream), "streams were refused"
+        identity, completion = answer[0], explaining.first_text(answer[1])
+        if self._masking is not None:
+            completion = (await asyncio.to_thread(self._masking.texts, [completion]))[0]
+        return await explainer.submit(explaining.explainer_body(identity, spoken, completion, options), identity, verb)
+
+    async def read_explainer(self, path: str) -> Proxied:
+        """GET something of the explainer's. Raises ServerError."""
+        return await self._explaining().read(path)
+
+    def _explaining(self) -> ExplainerClient:
+        if self._explainer is None:
+            raise NotFound(f"model {self._model!r}: expected spec.explainer, found none; add it to have explanations")
+        return self._explainer
+
+    async def internal(self, path: str, body: bytes) -> bytes:
+        """The runtime's own answer to the explainer: neither admitted nor masked nor journalled. One at a time, when no request is
+        open, or after ``PATIENCE`` seconds behind requests. Raises ServerError."""
+        message = requests.decode(path, body, self._model, masked=False)
+        message["model"] = self._runtime_model
+        async with self._internal:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._quiet.wait(), PATIENCE)
+            return (await self._post(path, message)).content
+
     async def _answer(self, path: str, body: bytes) -> tuple[str, bytes] | Stream:
+        return await self._run(path, await self._prepared(path, body))
+
+    async def _prepared(self, path: str, body: bytes) -> dict[str, Any]:
+        """The request as the runtime may see it."""
         message = requests.decode(path, body, self._model, masked=self._masking is not None)
         message["model"] = self._runtime_model
-        message = await asyncio.to_thread(self._mask, message)
+        return await asyncio.to_thread(self._mask, message)
+
+    async def _run(self, path: str, message: dict[str, Any]) -> tuple[str, bytes] | Stream:
         reserved, most = requests.budget(path, message)
         if self._admission.counts_tokens and not (message.get("max_tokens") or message.get("max_completion_tokens")):
             message["max_tokens"] = most
         call = _Call(self._new_id(), requests.prompt_text(path, message), reserved, reserved - most)
         await self._admission.enter_shared(reserved)
+        self._quiet.clear()
         try:
             await self._slot(call)
             await self._write(call, "started")
@@ -128,11 +189,7 @@ class ChatGateway:
         return masked
 
     async def _whole(self, path: str, message: dict[str, Any], call: _Call) -> bytes:
-        try:
-            answer = await self._client.post(path, json=message)
-        except httpx.HTTPError as error:
-            raise self._away(error) from error
-        _check(answer.status_code, answer.text)
+        answer = await self._post(path, message)
         try:
             decoded: dict[str, Any] = msgspec.json.decode(answer.content, type=dict[str, Any])
         except msgspec.DecodeError as error:
@@ -141,6 +198,15 @@ class ChatGateway:
         await self._end(call, "complete", record=True)
         decoded["model"] = self._model
         return msgspec.json.encode(decoded)
+
+    async def _post(self, path: str, message: dict[str, Any]) -> httpx.Response:
+        """Raises ServerError unless the runtime answers 200."""
+        try:
+            answer = await self._client.post(path, json=message)
+        except httpx.HTTPError as error:
+            raise self._away(error) from error
+        _check(answer.status_code, answer.text)
+        return answer
 
     async def _stream(self, path: str, message: dict[str, Any], call: _Call) -> Stream:
         asked = bool((message.get("stream_options") or {}).get("include_usage"))
@@ -213,6 +279,8 @@ class ChatGateway:
         if call.slot and self._slots is not None:
             self._slots.release()
         self._admission.leave()
+        if not self._admission.open:
+            self._quiet.set()
         used = call.completion.tokens(call.prompt_tokens) if record else 0
         self._metrics.count["tokens"] += used - call.reserved
         quota = self._admission.quota
@@ -257,6 +325,8 @@ class ChatGateway:
         while self._endings:
             await asyncio.wait(self._endings)
         await self._client.aclose()
+        if self._explainer is not None:
+            await self._explainer.close()
 
 
 def _late(seconds: float) -> DeadlineExceeded:

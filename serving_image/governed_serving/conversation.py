@@ -1,0 +1,26 @@
+"""A journalled prompt as explanations take it apart: the text that a person wrote, and the messages around it."""
+
+from typing import Any, NamedTuple
+
+import msgspec
+
+__all__ = ["Spoken", "last_spoken"]
+
+
+class Spoken(NamedTuple):
+    """``text`` to explain; ``messages``: the whole chat as JSON, or "" for a bare prompt."""
+
+    text: str
+    messages: str
+
+
+def last_spoken(prompt: str) -> Spoken | None:
+    """The last message of the user in a chat's JSON, or the bare prompt; None for a chat in which the user wrote no plain text."""
+    try:
+        messages: Any = msgspec.json.decode(prompt)
+    except msgspec.DecodeError:
+        return Spoken(prompt, "")
+    if not isinstance(messages, list) or not all(isinstance(one, dict) and "role" in one for one in messages):
+        return Spoken(prompt, "")
+    said = [one.get("content") for one in messages if one["role"] == "user"]
+    return Spoken(said[-1], prompt) if said and isinstance(said[-1], str) and said[-1] else None

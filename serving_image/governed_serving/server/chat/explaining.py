@@ -1,0 +1,47 @@
+"""Requests to have a completion explained: an OpenAI body with ``explain`` beside, and what of it the explainer is asked."""
+
+from typing import Any
+
+import msgspec
+
+from governed_serving.conversation import Spoken
+from governed_serving.server.chat.events import Completion
+from governed_serving.server.chat.request import CHAT, COMPLETIONS
+from governed_serving.server.errors import InvalidRequest
+from governed_serving.server.protocol.json_errors import malformed
+
+__all__ = ["explainer_body", "first_text", "taken_apart"]
+
+
+def taken_apart(body: bytes) -> tuple[str, bytes, dict[str, Any]]:
+    """(route of the completion, its body, parameters of the explanation). Raises InvalidRequest."""
+    try:
+        message: dict[str, Any] = msgspec.json.decode(body, type=dict[str, Any])
+    except msgspec.DecodeError as error:
+        raise malformed(error, body, "an OpenAI request with the field explain") from error
+    options = message.pop("explain", {})
+    if not isinstance(options, dict):
+        raise InvalidRequest(f"explain: expected an object of parameters, found {type(options).__name__}")
+    if message.get("stream"):
+        raise InvalidRequest("stream: expected false, found true; an explanation needs the whole completion")
+    if isinstance(message.get("prompt"), list):
+        raise InvalidRequest("prompt: expected one text to explain, found a list; send one request for each")
+    return (CHAT if "messages" in message else COMPLETIONS), msgspec.json.encode(message), options
+
+
+def first_text(answer: bytes) -> str:
+    """The text of the first choice. Raises InvalidRequest when nothing was generated."""
+    first = Completion()
+    first.take({"choices": msgspec.json.decode(answer).get("choices", [])[:1]})
+    if not first.text:
+        raise InvalidRequest(
+            "max_tokens: expected a completion to explain, found an empty one; raise it or change the prompt"
+        )
+    return first.text
+
+
+def explainer_body(request_id: str, spoken: Spoken, completion: str, options: dict[str, Any]) -> bytes:
+    """V2 request of the explainer: the text to cut, the completion to score, the chat around it."""
+    texts = {"prompt": spoken.text, "completion": completion, "messages": spoken.messages}
+    tensors = [{"name": name, "shape": [1], "datatype": "BYTES", "data": [text]} for name, text in texts.items()]
+    return msgspec.json.encode({"id": request_id, "inputs": tensors, "parameters": options})
