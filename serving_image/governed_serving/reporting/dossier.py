@@ -21,7 +21,19 @@ from governed_serving.reporting.served import Served, fold_served
 
 __all__ = ["Dossier", "Example", "LedgerView", "gather"]
 
-_KEPT = {"dataset", "training", "gates", "artefact", "verdict", "key", "label", "ref", "export", "acknowledgement"}
+_KEPT = {
+    "dataset",
+    "training",
+    "gates",
+    "artefact",
+    "verdict",
+    "key",
+    "label",
+    "ref",
+    "export",
+    "acknowledgement",
+    "importanceDrift",
+}
 _KEPT_EACH = 500
 _ERRORS = (ArchiveError, ArtefactError, CryptoError, JournalError, NoteError, OSError, msgspec.DecodeError)
 

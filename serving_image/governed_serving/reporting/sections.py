@@ -4,7 +4,8 @@ from typing import Any
 
 import msgspec
 
-from governed_serving.records import LedgerEntry
+from governed_serving.explainer.overall.quality_windows import MEASURES, QualityWindows
+from governed_serving.records import LedgerEntry, timestamp
 from governed_serving.reporting.clauses import Clause
 from governed_serving.reporting.dossier import Dossier, LedgerView
 from governed_serving.reporting.markup import Safe, tag, text
@@ -22,6 +23,9 @@ __all__ = [
     "privacy_section",
     "training_section",
 ]
+
+QUALITY_WINDOWS = 24
+"""Newest windows shown."""
 
 
 def _none(sentence: str) -> Safe:
@@ -234,6 +238,8 @@ def explanations_section(dossier: Dossier) -> Safe:
                 f"Mean absolute attribution over {served.explanations:,} explanations in the ledger.",
             )
         )
+    if served and served.explanations:
+        blocks += [_quality(served.quality), _drift(dossier.ledger)]
     example = dossier.example
     if example and example.explanation:
         blocks.append(tag("h3", "One request, explained"))
@@ -245,6 +251,48 @@ def explanations_section(dossier: Dossier) -> Safe:
     if not any(blocks):
         blocks.append(_none("No explanation can be shown."))
     return section("explanations", "Explanations", *blocks)
+
+
+def _quality(windows: QualityWindows) -> Safe:
+    """The newest windows, recomputed from the explanations in the ledger."""
+    rows = []
+    for start in sorted(windows.windows)[-QUALITY_WINDOWS:]:
+        window = windows.windows[start]
+        measures = window.report()["measures"]
+        means = [number(measures[name]["mean"]) if name in measures else "–" for name in MEASURES]
+        rows.append([timestamp(start), f"{window.explanations:,}", f"{window.exact:,}", *means])
+    head = ["from", "explanations", "exact", *(name.replace("_", " ") for name in MEASURES)]
+    words = "; ".join(f"{name.replace('_', ' ')}: {meaning}" for name, meaning in MEASURES.items())
+    return text(
+        [
+            tag("h3", "Quality over time"),
+            table(head, rows, numeric=tuple(range(1, len(head)))),
+            tag("p", f"Means by hour. {words}."),
+        ]
+    )
+
+
+def _drift(ledger: LedgerView | None) -> Safe:
+    """Alarms of the explainer: which feature's weight in the decisions has moved."""
+    alarms = ledger.entries.get("importanceDrift", []) if ledger else []
+    if not alarms:
+        return tag("p", "No drift of global importances was reported.")
+    rows = [
+        [
+            _entry_link(index),
+            one.time,
+            one.summary.get("player"),
+            number(one.summary.get("before")),
+            number(one.summary.get("after")),
+        ]
+        for index, one in alarms
+    ]
+    return text(
+        [
+            tag("h3", "Drift of global importances"),
+            table(["", "at", "feature", "share before", "share after"], rows, numeric=(3, 4)),
+        ]
+    )
 
 
 def _explained(one: dict[str, Any]) -> Safe:

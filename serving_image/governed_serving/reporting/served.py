@@ -15,6 +15,7 @@ from governed_serving.archive.sources import LogSource
 from governed_serving.auditor.cells import Cells, CodedColumn
 from governed_serving.auditor.grouping import MISSING, Grouping, outcomes
 from governed_serving.crypto import Kek, Keyring, SegmentCipher
+from governed_serving.explainer.overall.quality_windows import QualityWindows
 from governed_serving.journal import numbers, open_chunk
 from governed_serving.records import Column, ExplanationRecord, PredictionFrame
 
@@ -25,7 +26,8 @@ _PLACEHOLDER = re.compile(r"<([A-Z][A-Z0-9_]{2,30})>")
 
 @dataclass
 class Served:
-    """Counts over the opened chunks. ``masked``: field → entity → placeholders seen; ``importances``: mean |attribution|."""
+    """Counts over the opened chunks. ``masked``: field → entity → placeholders seen; ``importances``: |attribution|; ``quality``: of
+    the explanations, by hour."""
 
     cells: Cells | None = None
     requests: int = 0
@@ -35,6 +37,7 @@ class Served:
     masked: dict[str, dict[str, int]] = field(default_factory=dict)
     explanations: int = 0
     importances: dict[str, list[float]] = field(default_factory=dict)
+    quality: QualityWindows = field(default_factory=QualityWindows)
 
 
 def fold_served(
@@ -118,6 +121,7 @@ def _importances(served: Served, frame: ExplanationRecord) -> None:
         return
     for one in explanations:
         served.explanations += 1
+        served.quality.observe(frame.time, one)
         for entry in one.get("attributions", []):
             name = entry.get("feature") or entry.get("group")
             if name and isinstance(entry.get("attribution"), int | float):

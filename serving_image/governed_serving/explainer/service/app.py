@@ -97,10 +97,12 @@ def application(
     slow: Lane,
     webhooks: tuple[str, ...] = (),
     importances: Callable[[], dict[str, Any]] = dict,
+    quality: Callable[[], dict[str, Any]] = dict,
 ) -> FastAPI:
     """``ready()`` says why the service isn't ready, or nothing; ``slow`` computes what may take long; ``webhooks`` are the allowed URL prefixes."""
     app = FastAPI(title="Governed Models explainer", version="1", docs_url="/docs", redoc_url=None)
-    _explain_routes(app, explanations, slow, importances)
+    _explain_routes(app, explanations, slow)
+    _report_routes(app, explanations, {"importances": importances, "quality": quality})
     _job_routes(app, explanations, jobs, webhooks)
     _probe_routes(app, explanations.metrics, jobs, ready)
     return app
@@ -119,9 +121,7 @@ async def _guarded(explanations: Explanations, model: str, work: Callable[[], Aw
         return failure(code, str(error))
 
 
-def _explain_routes(
-    app: FastAPI, explanations: Explanations, slow: Lane, importances: Callable[[], dict[str, Any]]
-) -> None:
+def _explain_routes(app: FastAPI, explanations: Explanations, slow: Lane) -> None:
     @app.post("/v2/models/{model}/explain")
     async def explain(model: str, request: Request) -> Response:
         async def work() -> Response:
@@ -137,12 +137,19 @@ def _explain_routes(
 
         return await _guarded(explanations, model, work)
 
-    @app.get("/v2/models/{model}/importances")
-    async def global_importances(model: str) -> Response:
+
+def _report_routes(app: FastAPI, explanations: Explanations, reports: dict[str, Callable[[], dict[str, Any]]]) -> None:
+    """Global importances, and quality by window, over the explanations given."""
+
+    async def report(model: str, request: Request) -> Response:
         async def work() -> Response:
-            return Response(msgspec.json.encode(importances()), media_type=JSON)
+            read = reports[request.url.path.rpartition("/")[2]]
+            return Response(msgspec.json.encode(read()), media_type=JSON)
 
         return await _guarded(explanations, model, work)
+
+    for name in reports:
+        app.get(f"/v2/models/{{model}}/{name}")(report)
 
 
 def _job_routes(app: FastAPI, explanations: Explanations, jobs: JobQueue, webhooks: tuple[str, ...]) -> None:

@@ -1,5 +1,7 @@
 """Prometheus metrics of the explainer: base units, no request or user ids in labels."""
 
+from collections.abc import Mapping
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 __all__ = ["Metrics"]
@@ -46,6 +48,27 @@ class Metrics:
             names,
             registry=self.registry,
         ).labels(*self._labels)
+
+        self._alarms = Counter(
+            "governed_explainer_importance_alarms_total",
+            "Windows whose global importances differ from the reference",
+            names,
+            registry=self.registry,
+        )
+        self._quality = Gauge(
+            "governed_explainer_quality",
+            "Mean of a quality measure over the explanations of the current window",
+            [*names, "measure"],
+            registry=self.registry,
+        )
+
+    def graded(self, means: Mapping[str, float]) -> None:
+        """Means by measure (governed_serving.explainer.overall.quality_windows.MEASURES)."""
+        for measure, mean in means.items():
+            self._quality.labels(*self._labels, measure).set(mean)
+
+    def alarmed(self) -> None:
+        self._alarms.labels(*self._labels).inc()
 
     def answered(self, method: str, status: int, seconds: float, evaluations: int) -> None:
         self._requests.labels(*self._labels, method, str(status)).inc()

@@ -6,14 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import msgspec
-import numpy as np
 
 from governed_api import runtime
 from governed_api.quantities import seconds
 from governed_serving.archive.client import ArchiveClient
 from governed_serving.crypto import DirectoryStore, Keyring, Keyset, SegmentCipher, load_kek
-from governed_serving.explainer.overall.drift import ImportanceMonitor
 from governed_serving.explainer.service.app import Explanations, application
 from governed_serving.explainer.service.engine import Engine
 from governed_serving.explainer.service.jobs import JobQueue, JobStore
@@ -26,6 +23,7 @@ from governed_serving.explainer.service.model import ExplainedModel
 from governed_serving.explainer.service.predictor import PredictorClient
 from governed_serving.explainer.service.recorder import Recorder
 from governed_serving.explainer.service.settings import Settings
+from governed_serving.explainer.service.watch import Watch
 from governed_serving.explainer.text.completion import CompletionScorer
 from governed_serving.hosting import Host, listen, log, web_server
 from governed_serving.journal import Journal, JournalReader, streams
@@ -84,14 +82,14 @@ class _Service:
             )
         )
         self.lane, self.slow = Lane("request", 2, 64), Lane("slow", 1, 8)
-        self.monitor = ImportanceMonitor(self.model.players(None).names)
-        self.explanations = Explanations(self.engine, self.recorder, self.metrics, self.lane, observe=self._observe)
-        store = JobStore(settings.spool_dir / "explanations", self.keyset)
+        kept = settings.spool_dir / "explanations"
+        self.watch = Watch(self.model.players(None).names, self.recorder, self.metrics, kept, self.keyset)
+        self.explanations = Explanations(
+            self.engine, self.recorder, self.metrics, self.lane, observe=self.watch.observe
+        )
+        store = JobStore(kept, self.keyset)
         self.jobs = JobQueue(store, self._work, self._deliver)
         self.stopping = False
-        self._state = settings.spool_dir / "explanations" / "importances.state"
-        if self._state.exists():
-            self.monitor.restore(self.keyset.open(self._state.read_bytes(), b"importances"))
 
     def why_not_ready(self) -> str:
         if self.stopping:
@@ -130,31 +128,12 @@ class _Service:
         except httpx.HTTPError as error:
             log("warning", "a webhook could not be reached; the result stays under its id", error=str(error))
 
-    async def _observe(self, answer: dict[str, Any]) -> None:
-        """Folds attributions over the model's own players into the global importances."""
-        names = self.monitor.report()["players"]
-        for one in answer["explanations"]:
-            entries = one.get("attributions", [])
-            if one["method"] == "lime" or [entry.get("feature", entry.get("group")) for entry in entries] != names:
-                continue
-            alarm = self.monitor.observe(np.array([entry["attribution"] for entry in entries]))
-            self.metrics.drift.set(self.monitor.distance)
-            if alarm is not None:
-                plain = msgspec.to_builtins(alarm)
-                log("warning", "global importances drift", **plain)
-                await self.recorder.event(
-                    "verdict",
-                    f"importance-drift-{alarm.window}",
-                    msgspec.json.encode(plain),
-                    {"kind": "importanceDrift", **plain},
-                )
-
     def close(self) -> None:
         if self.keys:
             self.keys.stop()
         self.lane.close()
         self.slow.close()
-        self._state.write_bytes(self.keyset.seal(self.monitor.dump(), b"importances"))
+        self.watch.save()
         self.journal.close()
         self.predictor.close()
 
@@ -188,7 +167,8 @@ async def serve() -> None:
         ready=service.why_not_ready,
         slow=service.slow,
         webhooks=settings.webhooks,
-        importances=service.monitor.report,
+        importances=service.watch.monitor.report,
+        quality=service.watch.windows.report,
     )
     if service.keys:
         service.keys.start()

@@ -179,10 +179,15 @@ def _inference(app: FastAPI, gateway: Gateway) -> None:
             return _proxied(await chat.read_explainer(path))
         return _response(await _versioned(gateway, model, None).read_explainer(path))
 
-    @app.get("/v2/models/{model}/importances", tags=["inference"])
-    async def importances(model: str) -> Response:
-        """Global importances over live traffic."""
-        return _response(await _versioned(gateway, model, None).read_explainer("importances"))
+    async def over_time(request: Request, model: str) -> Response:
+        """The explainer's own: global importances and quality of the explanations given; the model as a whole."""
+        path = request.url.path.rpartition("/")[2]
+        if (chat := _chat(gateway, model)) is not None:
+            return _proxied(await chat.read_explainer(path))
+        return _response(await _versioned(gateway, model, None).read_explainer(path))
+
+    for path in ("importances", "quality", "overview"):
+        app.get(f"/v2/models/{{model}}/{path}", tags=["inference"], operation_id=path)(over_time)
 
 
 def _v1(app: FastAPI, gateway: Gateway) -> None:

@@ -1,0 +1,88 @@
+"""What explanations say over time: global importances and their drift, quality by window; kept sealed over a restart."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from governed_serving.durable import replace_file
+from governed_serving.explainer.overall.drift import ImportanceMonitor
+from governed_serving.explainer.overall.quality_windows import QualityWindow, QualityWindows
+from governed_serving.explainer.service.jobs import Sealer
+from governed_serving.explainer.service.metrics import Metrics
+from governed_serving.explainer.service.recorder import Recorder
+from governed_serving.hosting import log
+
+__all__ = ["Watch"]
+
+
+class Watch:
+    """Folds every answer; an alarm and a closed window go into the journal, hence the ledger. State lies in ``folder``."""
+
+    def __init__(
+        self,
+        players: tuple[str, ...],
+        recorder: Recorder,
+        metrics: Metrics,
+        folder: Path,
+        sealer: Sealer,
+        *,
+        monitor: ImportanceMonitor | None = None,
+        windows: QualityWindows | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.monitor, self.windows = monitor or ImportanceMonitor(players), windows or QualityWindows()
+        self._players, self._recorder, self._metrics, self._sealer, self._clock = (
+            players,
+            recorder,
+            metrics,
+            sealer,
+            clock,
+        )
+        self._importances, self._quality = folder / "importances.state", folder / "quality.state"
+        if self._importances.exists():
+            self.monitor.restore(sealer.open(self._importances.read_bytes(), b"importances"))
+        if self._quality.exists():
+            self.windows.restore(sealer.open(self._quality.read_bytes(), b"quality"))
+
+    async def observe(self, answer: dict[str, Any]) -> None:
+        """One answer, all its rows. Raises the journal's error when what it caused can't be recorded."""
+        now = self._clock()
+        for one in answer["explanations"]:
+            await self._drift(one)
+            for window in self.windows.observe(now, one):
+                await self._closed(window)
+        self._metrics.graded(self.windows.latest())
+
+    async def _drift(self, one: dict[str, Any]) -> None:
+        """Attributions over the model's own players move the global importances."""
+        entries = one.get("attributions", [])
+        names = tuple(entry.get("feature", entry.get("group")) for entry in entries)
+        if one["method"] == "lime" or names != self._players:
+            return
+        alarm = self.monitor.observe(np.array([entry["attribution"] for entry in entries]))
+        self._metrics.drift.set(self.monitor.distance)
+        if alarm is None:
+            return
+        plain = msgspec.to_builtins(alarm)
+        self._metrics.alarmed()
+        log("warning", "global importances drift", **plain)
+        identifier = f"importance-drift-{alarm.window}"
+        summary = {"kind": "importanceDrift", **plain}
+        await self._recorder.event("importanceDrift", identifier, msgspec.json.encode(plain), summary)
+
+    async def _closed(self, window: QualityWindow) -> None:
+        report = window.report()
+        means = {name: round(one["mean"], 6) for name, one in report["measures"].items()}
+        summary = {"start": window.start, "seconds": self.windows.length, "explanations": window.explanations, **means}
+        identifier = f"explanation-quality-{window.start}"
+        await self._recorder.event("explanationQuality", identifier, msgspec.json.encode(report), summary)
+        self.save()
+
+    def save(self) -> None:
+        """Sealed, replaced as a whole."""
+        replace_file(self._importances, self._sealer.seal(self.monitor.dump(), b"importances"))
+        replace_file(self._quality, self._sealer.seal(self.windows.dump(), b"quality"))
