@@ -4,8 +4,9 @@ Only the odd part of a game, ``d(S) = v(S) − v(N∖S)``, matters for Shapley v
 process on the hypercube with kernel ``sinh(Σ_j η_j z_j z'_j)``, the odd part of ``exp``: interactions of all odd orders, weighted
 down by order and by the relevance η_j of the players in them. Shapley values are linear functionals of the process, known in
 closed form through the multilinear extension (Owen 1972: ``φ_i = ∫₀¹ ∂_i f(t,…,t) dt``, by Gauss-Legendre quadrature), hence
-the estimate is a Bayesian quadrature (O'Hagan 1991) with the posterior's variance as its error, calibrated by leave-one-out
-residuals. With many pairs the process is fitted to some and the others correct it by regression (Witter et al. 2025).
+the estimate is a Bayesian quadrature (O'Hagan 1991) with the posterior's variance as its error. What the process believes of its
+error is calibrated on the Shapley values themselves: groups of pairs are left out, and how far the values move is compared with how
+far they should have. (Residuals of single pairs can't say how errors of neighbouring coalitions add up.) With many pairs the process is fitted to some and the others correct it by regression (Witter et al. 2025).
 """
 
 import math
@@ -25,6 +26,9 @@ TUNED_ON = 256
 
 FITTED_ON = 1280
 """Pairs that the process is fitted to; its cost is cubic in them."""
+
+GROUPS = 16
+"""Groups of pairs that are left out in turn to calibrate the error."""
 
 RELEVANCE = (0.25, 0.5, 0.75, 1.0)
 SCALE = (0.2, 0.4, 0.8, 1.6)
@@ -116,8 +120,6 @@ def _posterior(kernel: _Kernel, z: Floats, y: Floats, total: Floats) -> Fit | No
     gram = np.linalg.pinv(z1.T @ b, hermitian=True)
     beta = gram @ (b.T @ y1)
     alpha = inverse @ (y1 - z1 @ beta)
-    precision = np.maximum(np.diag(inverse) - np.einsum("ij,jk,ik->i", b, gram, b), 1e-300)
-    scale = (alpha[:pairs] ** 2 / precision[:pairs, None]).mean(axis=0)
     sections = _section_shapley(z1, kernel.eta) / kernel.unit
     values = beta + sections.T @ alpha
     values += (total - values.sum(axis=0)) / players
@@ -127,8 +129,34 @@ def _posterior(kernel: _Kernel, z: Floats, y: Floats, total: Floats) -> Fit | No
         - np.einsum("ni,ni->i", sections, inverse @ sections)
         + np.einsum("ji,jk,ki->i", open_, gram, open_)
     )
+    precision = inverse - b @ gram @ b.T
+    weights = gram @ b.T + sections.T @ precision
+    scale, freedom = _calibration(precision[:pairs, :pairs], (weights - weights.mean(axis=0))[:, :pairs], alpha[:pairs])
     error = np.sqrt(np.maximum(spread, 0.0)[:, None] * scale[None, :])
-    return Fit(values, error, float(pairs - players))
+    return Fit(values, error, min(freedom, float(pairs - players)))
+
+
+def _calibration(precision: Floats, weights: Floats, alpha: Floats) -> tuple[Floats, float]:
+    """Variance of the process per output, and the degrees of freedom of that estimate.
+
+    The Shapley values are ``weights @ y`` (players, pairs). Without group G they would differ by ``weights_G r_G``, ``r_G`` the
+    residuals of G predicted from the others (block leave-out, ``precision_GG⁻¹ alpha_G``), whose variance the process knows up to
+    the scale that is sought. Freedom by Satterthwaite (1946) from the spread over groups.
+    """
+    pairs = len(alpha)
+    count = min(GROUPS, pairs // 2)
+    ratios = np.empty((count, alpha.shape[1]))
+    for index in range(count):
+        group = np.arange(index, pairs, count)  # every size of coalition in every group
+        part = weights[:, group]
+        solved = np.linalg.solve(precision[np.ix_(group, group)], np.concatenate([alpha[group], part.T], axis=1))
+        moved = part @ solved[:, : alpha.shape[1]]
+        expected = np.einsum("pi,ip->p", part, solved[:, alpha.shape[1] :])
+        known = expected > 1e-12 * expected.max(initial=0.0)
+        ratios[index] = (moved[known] ** 2 / expected[known, None]).mean(axis=0)
+    scale = ratios.mean(axis=0)
+    wobble = np.maximum(ratios.var(axis=0, ddof=1) / count, 1e-300)
+    return scale, max(float((2 * scale**2 / wobble).min()), 3.0)
 
 
 def _corrected(kernel: _Kernel, sample: PairedSample, z: Floats, y: Floats, total: Floats) -> Fit:
