@@ -1,6 +1,6 @@
 """spec.governance, spec.explainer and spec.quota: the rules a model serves under."""
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -53,6 +53,9 @@ Entity = Literal[
     "IBAN",
     "US_SSN",
 ]
+
+
+WebhookPrefix = Annotated[str, Field(pattern=r"^https?://[^/?#\s]+(/[^?#\s]*)?$", max_length=512)]
 
 
 class ProtectedAttribute(Part):
@@ -256,6 +259,8 @@ class Explainer(Part):
     """Default method; a request may ask for another."""
     sampling: float = Field(default=0.0, ge=0, le=1)
     """Share of live requests explained into the ledger."""
+    webhooks: list[WebhookPrefix] = Field(default=[], max_length=8)
+    """URL prefixes that a request may have its explanation posted to; empty: none, since an explanation holds personal data."""
     config: ExplainerConfig = ExplainerConfig()
     """Parameters."""
     resources: Resources = Resources()

@@ -155,6 +155,7 @@ INVALID: list[Invalid] = [
     Invalid("runtime format without runtime", _put(f"{_P}.model.modelFormat.name", "runtime"), "modelFormat.name runtime and runtime go together"),
     Invalid("tables explained of a runtime", _runtime("openai", "anchors"), "explainer of predictor.model.runtime needs protocol openai, type shap or lime"),
     Invalid("explainer of a V2 runtime", _runtime("v2", "shap"), "explainer of predictor.model.runtime needs protocol openai"),
+    Invalid("webhook without a scheme", _put("spec.explainer.webhooks", ["hooks.example"]), "spec.explainer.webhooks[0] in body should match"),
     Invalid("unknown toleration effect", _put(f"{_P}.tolerations.0.effect", "Never"), 'spec.predictor.tolerations[0].effect: Unsupported value: "Never"'),
     Invalid("two data sources", _put(f"{_T}.data.generator", {"name": "credit"}), "exactly one of inline, generator and uri must be set"),
     Invalid("no data source", _put(f"{_T}.data.inline"), "exactly one of inline, generator and uri must be set"),

@@ -16,6 +16,11 @@ def _ports(*ports: int, protocol: str = "TCP") -> list[Manifest]:
     return [{"port": p, "protocol": protocol} for p in ports]
 
 
+def _port(url: str) -> int:
+    found = urlsplit(url)
+    return found.port or (443 if found.scheme == "https" else 80)
+
+
 def _dns() -> Manifest:
     namespace = {"matchLabels": {"kubernetes.io/metadata.name": "kube-system"}}
     return {"to": [{"namespaceSelector": namespace}], "ports": _ports(53, protocol="UDP") + _ports(53)}
@@ -44,6 +49,8 @@ def model_policy(subject: Subject) -> Manifest:
     store = subject.model.spec.quota.store
     if store:
         egress.append({"ports": _ports(urlsplit(store).port or 6379)})
+    if hooks := subject.model.spec.explainer and subject.model.spec.explainer.webhooks:
+        egress.append({"ports": _ports(*sorted({_port(url) for url in hooks}))})
     return manifest(
         *POLICY,
         subject.name,

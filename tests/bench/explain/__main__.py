@@ -8,12 +8,21 @@ import warnings
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 warnings.simplefilter("ignore")
 
+import by_load  # noqa: E402
 import by_trees  # noqa: E402
 import exactly  # noqa: E402
+import interval_coverage  # noqa: E402
 import of_text  # noqa: E402
 import sampling  # noqa: E402
 
-QUESTIONS = {"exact": exactly.measure, "sampled": sampling.measure, "trees": by_trees.measure, "text": of_text.measure}
+QUESTIONS = {
+    "exact": exactly.measure,
+    "sampled": sampling.measure,
+    "coverage": interval_coverage.measure,
+    "trees": by_trees.measure,
+    "text": of_text.measure,
+    "serving": by_load.measure,
+}
 
 
 def main() -> int:

@@ -147,6 +147,17 @@ def test_a_foreign_runtime_gets_no_key_and_no_spool() -> None:
     assert upstream == "http://127.0.0.1:9000"
 
 
+def test_a_runtime_is_explained_beside_the_server_and_webhooks_can_be_reached() -> None:
+    (deployment,) = named("foreign-runtime", "Deployment")
+    pod = deployment["spec"]["template"]["spec"]
+    containers = {c["name"]: c for c in pod["containers"]}
+    asked = {e["name"]: e.get("value") for e in containers["explainer"]["env"]}[rt.PREDICTOR_URL]
+    assert asked == "http://127.0.0.1:8082"
+    assert "fetch" not in [c["name"] for c in pod["initContainers"]]
+    (model,) = [p for p in named("foreign-runtime", "NetworkPolicy") if p["metadata"]["name"] == "chat"]
+    assert [p["port"] for rule in model["spec"]["egress"] for p in rule["ports"]][-2:] == [443, 8443]
+
+
 def test_network_policies_open_the_clients_port_alone() -> None:
     (model,) = [p for p in named("trained-full", "NetworkPolicy") if p["metadata"]["name"] == "credit"]
     assert model["spec"]["policyTypes"] == ["Ingress", "Egress"]

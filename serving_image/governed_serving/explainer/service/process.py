@@ -166,7 +166,7 @@ async def serve() -> None:
         service.jobs,
         ready=service.why_not_ready,
         slow=service.slow,
-        webhooks=settings.webhooks,
+        webhooks=tuple(settings.explainer.webhooks),
         importances=service.watch.monitor.report,
         quality=service.watch.windows.report,
     )

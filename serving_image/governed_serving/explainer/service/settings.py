@@ -11,12 +11,10 @@ from governed_api.resolved import ResolvedModel
 
 __all__ = ["Settings"]
 
-WEBHOOKS = "GOVERNED_EXPLAINER_WEBHOOKS"
-
 
 @dataclass(frozen=True)
 class Settings:
-    """``webhooks`` are URL prefixes that results may be posted to; none by default, since a result holds personal data."""
+    """What one explainer reads before it starts."""
 
     resolved: ResolvedModel
     explainer: Explainer
@@ -28,7 +26,6 @@ class Settings:
     pod: str
     revision: str
     artefact_digest: str = ""
-    webhooks: tuple[str, ...] = ()
 
     @property
     def model(self) -> str:
@@ -55,5 +52,4 @@ class Settings:
             pod=environ.get(runtime.POD_NAME, "local"),
             revision=environ.get(runtime.REVISION, ""),
             artefact_digest=environ.get(runtime.ARTEFACT_DIGEST, ""),
-            webhooks=tuple(prefix for prefix in environ.get(WEBHOOKS, "").split(",") if prefix),
         )
