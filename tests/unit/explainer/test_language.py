@@ -1,7 +1,7 @@
 """Completions of a foreign runtime explained through log-probabilities.
 
-The runtime here answers in the shapes of llama-cpp-python's server, whose words have known weights: so the Shapley values are known.
-``tests/bench/explain language`` runs the same code against the real one.
+The runtime here answers in the shapes of llama-cpp-python 0.3.36 as its source builds them (``Llama._create_completion``,
+``_convert_text_completion_to_chat``); its words have known weights, so the Shapley values are known.
 """
 
 import json
@@ -161,6 +161,10 @@ def test_a_chats_first_token_is_scored_among_the_alternatives():
         (
             lambda a: a["choices"][0]["logprobs"].update(token_logprobs=[None] * 5),
             "expected a log-probability for every token",
+        ),
+        (
+            lambda a: [values.pop() for values in a["choices"][0]["logprobs"].values()],
+            "expected a log-probability for every token that",
         ),
         (lambda a: a["choices"][0]["logprobs"].update(tokens=3), "expected an OpenAI completion with logprobs"),
     ],

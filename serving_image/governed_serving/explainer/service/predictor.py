@@ -71,7 +71,7 @@ class PredictorClient:
                 response = self._client.post(url, content=body, headers=headers)
                 if response.status_code not in _RETRIED:
                     return response
-                why = f"it answered {response.status_code}"
+                why = f"it answered {response.status_code}: {response.text[:200]}"
             except httpx.TransportError as error:
                 why = f"{type(error).__name__}: {error}"
             if time.monotonic() + pause > until:

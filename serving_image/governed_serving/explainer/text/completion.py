@@ -100,7 +100,7 @@ class CompletionScorer:
             raise ModelMisbehaved(
                 "the runtime: expected the prompt to be echoed before the completion, found another text; it doesn't support echo"
             )
-        return _summed(choice.logprobs, len(completion), len(choice.text) - len(given))
+        return _summed(choice.logprobs, len(completion), len(choice.text), len(choice.text) - len(given))
 
     def _first_token(self, prompt: str, completion: str, messages: str) -> float:
         message = {
@@ -118,13 +118,18 @@ class CompletionScorer:
         return min(known.values()) if said is None else known[said]
 
 
-def _summed(found: _Logprobs, length: int, generated: int) -> float:
-    """Over the tokens that hold any of the ``length`` characters before the ``generated`` last ones.
+def _summed(found: _Logprobs, length: int, answered: int, generated: int) -> float:
+    """Over the tokens that hold any of the ``length`` characters before the ``generated`` last ones of ``answered`` in all.
 
     Counted from the end: what a tokenizer puts before the text (a space, a sentinel) doesn't shift it.
     """
     ends = [at + len(token) for at, token in zip(found.text_offset, found.tokens, strict=True)]
-    stop = max(ends, default=0) - generated
+    if max(ends, default=0) < answered:
+        raise ModelMisbehaved(
+            "the runtime: expected a log-probability for every token that it answers, found fewer, so that it can't be told which token "
+            "each belongs to (llama-cpp-python does so for models without a BOS token)"
+        )
+    stop = max(ends) - generated
     start = stop - length
     scored = [
         score
