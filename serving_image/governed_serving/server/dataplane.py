@@ -30,7 +30,7 @@ QUICK_SECONDS = 0.002
 """A batch that computes faster than a disk writes: computing the next one meanwhile would only make batches smaller."""
 SWEEP_SECONDS = 0.1
 """How often requests past their deadline are looked for."""
-INTERNAL_SECONDS = 0.005
+INTERNAL_SECONDS = 0.001
 """The time that one call for the explainer should take at most, since a request may have to wait for it."""
 
 

@@ -1,7 +1,6 @@
 """Sampled live traffic out of a real journal, the predictor client on the wire, and the process's own start-up."""
 
 import json
-import struct
 from array import array
 
 import httpx
@@ -118,12 +117,8 @@ def answer(request):
         if tensor["datatype"] == "FP32":
             columns[tensor["name"]] = np.frombuffer(data, "<f4")
         else:
-            texts, place = [], 0
-            while place < len(data):
-                (count,) = struct.unpack_from("<I", data, place)
-                texts.append(data[place + 4 : place + 4 + count].decode())
-                place += 4 + count
-            columns[tensor["name"]] = models.strings(texts)
+            words = models.strings(tensor["parameters"]["dictionary"])
+            columns[tensor["name"]] = words[np.frombuffer(data, "<i4")]
     values = models.probabilities(columns).astype(np.float32)
     label = b"x" * 6
     out = json.dumps(

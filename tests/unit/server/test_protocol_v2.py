@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from governed_serving.explainer.service.predictor import encode
 from governed_serving.server.errors import InvalidRequest
 from governed_serving.server.messages import InferResponse, OutputValues
 from governed_serving.server.protocol import binary
@@ -178,3 +179,35 @@ def test_outputs_come_back_in_the_form_asked_for() -> None:
 def test_every_datatype_survives_packing(dtype: str) -> None:
     values = [True, False] if dtype == "BOOL" else [0, 1, 100]
     assert binary.unpack("x", dtype, memoryview(binary.pack(dtype, values)), len(values)).tolist() == values
+
+
+TEXTS = Signature((Input("x", "FP32"), Input("s", "BYTES", kind="categorical")), (Output("y", "FP32"),))
+
+
+def test_the_explainers_batches_are_read_as_it_wrote_them() -> None:
+    columns = {"x": np.array([1.5, 2.5, 3.5], np.float32), "s": np.array(["锻工", "", "锻工"], object)}
+    body, header = encode(columns, "y")
+    assert body.count("锻工".encode()) + body.count(json.dumps("锻工").encode()[1:-1]) == 1
+    request, form = V2Codec(TEXTS, "m", "r1").decode(body, header)
+    assert [list(column) for column in request.columns] == [[1.5, 2.5, 3.5], ["锻工", "", "锻工"]]
+    assert form.names == {"y"}
+
+
+@pytest.mark.parametrize(
+    ("dictionary", "codes", "words"),
+    [
+        (["a"], [0, 1], "expected codes from 0 to 0 into its dictionary, found 0 to 1"),
+        (["a"], [-1, 0], "found -1 to 0"),
+        (["a", 3], [0, 1], "expected a list of strings"),
+        ("ab", [0, 1], "expected a list of strings"),
+        (["a"], [0], "expected binary_data_size 8"),
+    ],
+)
+def test_a_dictionary_that_does_not_fit_is_named(dictionary: Any, codes: list[int], words: str) -> None:
+    data = np.array(codes, "<i4").tobytes()
+    tensor = {"name": "s", "shape": [2, 1], "datatype": "BYTES"}
+    tensor["parameters"] = {"binary_data_size": len(data), "dictionary": dictionary}
+    numbers = {"name": "x", "shape": [2, 1], "datatype": "FP32", "data": [1.0, 2.0]}
+    head = json.dumps({"inputs": [numbers, tensor]}).encode()
+    with pytest.raises(InvalidRequest, match=words):
+        V2Codec(TEXTS, "m", "r1").decode(head + data, len(head))

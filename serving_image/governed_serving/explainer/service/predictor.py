@@ -1,7 +1,6 @@
-"""The black box over HTTP: V2 binary tensors to the server's internal lane."""
+"""The black box over HTTP: V2 binary tensors to the server's internal lane, strings as codes into a dictionary."""
 
 import json
-import struct
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,7 +9,7 @@ import httpx
 import numpy as np
 from numpy.typing import NDArray
 
-from governed_serving.explainer.columns import Columns, Floats, row_count
+from governed_serving.explainer.columns import Columns, Floats, factorise, row_count
 from governed_serving.explainer.errors import ModelMisbehaved, PredictorAway
 
 __all__ = ["PredictorClient"]
@@ -84,31 +83,23 @@ def encode(columns: Columns, output: str) -> tuple[bytes, int]:
     """V2 request with binary tensors, and the length of its JSON part."""
     tensors, parts = [], []
     for name, values in columns.items():
-        datatype, data = _binary(values)
+        datatype, data, more = _binary(values)
         parts.append(data)
-        tensors.append(
-            {
-                "name": name,
-                "shape": [len(values), 1],
-                "datatype": datatype,
-                "parameters": {"binary_data_size": len(data)},
-            }
-        )
+        parameters = {"binary_data_size": len(data), **more}
+        tensors.append({"name": name, "shape": [len(values), 1], "datatype": datatype, "parameters": parameters})
     outputs = [{"name": output, "parameters": {"binary_data": True}}]
     head = json.dumps({"inputs": tensors, "outputs": outputs}).encode()
     return b"".join([head, *parts]), len(head)
 
 
-def _binary(values: NDArray[Any]) -> tuple[str, bytes]:
+def _binary(values: NDArray[Any]) -> tuple[str, bytes, dict[str, Any]]:
+    """(datatype, data, further parameters). Few distinct texts make up a batch: they travel once."""
     if values.dtype == object:
-        known: dict[str, bytes] = {}
-        for value in set(values):
-            raw = value.encode()
-            known[value] = struct.pack("<I", len(raw)) + raw
-        return "BYTES", b"".join(map(known.__getitem__, values))
+        distinct, codes = factorise(values)
+        return "BYTES", codes.astype("<i4").tobytes(), {"dictionary": distinct.tolist()}
     if values.dtype == np.int64:
-        return "INT64", values.tobytes()
-    return "FP32", values.astype("<f4", copy=False).tobytes()
+        return "INT64", values.tobytes(), {}
+    return "FP32", values.astype("<f4", copy=False).tobytes(), {}
 
 
 def decode(content: bytes, header: str | None, output: str, rows: int) -> Floats:

@@ -186,7 +186,11 @@ def _take_binary(message: LooseRequest, tail: memoryview) -> list[Values]:
             raise InvalidRequest(
                 f"input {tensor.name!r}: expected binary_data_size up to {len(tail) - at} (what the body holds), found {size}"
             )
-        out.append(binary.unpack(tensor.name, tensor.datatype, tail[at : at + size], _elements(tensor)))
+        data, dictionary = tail[at : at + size], (tensor.parameters or {}).get("dictionary")
+        if dictionary is not None and tensor.datatype == "BYTES":
+            out.append(binary.coded(tensor.name, dictionary, data, _elements(tensor)))
+        else:
+            out.append(binary.unpack(tensor.name, tensor.datatype, data, _elements(tensor)))
         at += size
     if at != len(tail):
         raise InvalidRequest(f"request body: expected {at} bytes of binary tensors, found {len(tail)}")
