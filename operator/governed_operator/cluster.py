@@ -190,9 +190,10 @@ class Cluster:
             if error.status not in (404, 409):
                 raise
 
-    async def patch_status(self, kind: Kind, namespace: str, name: str, status: Object) -> Object:
+    async def patch_status(self, kind: Kind, namespace: str, name: str, status: Object) -> bytes:
+        """The answer, undecoded."""
         path = kind.path(namespace, name, "status")
-        return await self.request("PATCH", path, {"status": status}, media=MERGE, fieldManager=FIELD_MANAGER)
+        return await self.raw("PATCH", path, {"status": status}, media=MERGE, fieldManager=FIELD_MANAGER)
 
     async def pages(self, kind: Kind, selector: str, limit: int = 500) -> AsyncIterator[tuple[list[bytes], str]]:
         """(objects, resourceVersion) page by page; objects undecoded."""

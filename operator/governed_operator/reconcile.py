@@ -153,7 +153,7 @@ class Reconciler:
         patch = new | {k: None for k in known if k not in new}
         answer = await self._cluster.patch_status(MODEL, key[0], key[1], patch)
         self._metrics.writes.labels(MODEL.kind, "status").inc()
-        self._cache.put_model(answer)
+        self._cache.put_model(msgspec.json.decode(answer))
         await self._recorder.transitions(key, entry.uid, obs.status, status)
 
     def _figures_due(self, key: ModelKey) -> bool:

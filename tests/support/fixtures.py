@@ -18,8 +18,8 @@ from support.kind_bed import KindBed
 from support.leftovers import Leftovers
 from support.places import cache
 from support.progress import Say
-
-OPERATOR_NAMESPACE = "governed-system"
+from support.release import NAMESPACE as OPERATOR_NAMESPACE
+from support.release import Release
 
 
 @pytest.fixture(scope="session")
@@ -92,6 +92,19 @@ def project_images(kind_bed: KindBed, tell: Say) -> dict[str, str]:
     return {image.role: image.name for image in IMAGES}
 
 
+@pytest.fixture(scope="session")
+def release(kind_bed: KindBed, project_images: dict[str, str], tell: Say) -> Iterator[Release]:  # noqa: ARG001
+    """The operator, installed by Helm from an earlier version of the chart, so that a test can upgrade it."""
+    folder = kind_bed.folder / "helm"
+    folder.mkdir(exist_ok=True)
+    installed = Release(kind_bed.cluster, folder)
+    tell("helm install of the operator")
+    installed.upgrade(installed.previous_chart())
+    yield installed
+    if installed.installed:
+        installed.uninstall()
+
+
 @pytest.fixture
 def kind_namespace(kind_bed: KindBed, request: pytest.FixtureRequest) -> Iterator[Cluster]:
     """A fresh namespace on the kind bed, with Restricted Pod Security, as a `Cluster` whose commands run in it."""
@@ -114,9 +127,14 @@ def in_fresh_namespace(cluster: Cluster, request: pytest.FixtureRequest) -> Iter
     """A namespace named after the test; deleted afterwards without waiting for it."""
     prefix = request.node.originalname.removeprefix("test_").replace("_", "-").lower()
     fresh = cluster.within(cluster.create_namespace(prefix))
-    request.node.stash[_DUMP] = lambda: fresh.dump([OPERATOR_NAMESPACE])
+    dump_on_failure(request, fresh)
     yield fresh
     cluster.kubectl("delete", "namespace", fresh.namespace, "--wait=false")
+
+
+def dump_on_failure(request: pytest.FixtureRequest, cluster: Cluster) -> None:
+    """Have a failed test's report hold the state of this namespace and of the operator's."""
+    request.node.stash[_DUMP] = lambda: cluster.dump([OPERATOR_NAMESPACE])
 
 
 _DUMP = pytest.StashKey[Callable[[], str]]()

@@ -260,7 +260,8 @@ def _delta_variance(counts: NDArray[np.float64], alpha: float) -> float:
         more[place] += step
         influence[place] = (float(entropy_index(more, alpha)) - base) / step * n
     share = known / n
-    return float((share * influence**2).sum() - (share * influence).sum() ** 2) / n
+    spread = (share * influence**2).sum() - (share * influence).sum() ** 2
+    return float(spread / n)
 
 
 # ---- scores ----

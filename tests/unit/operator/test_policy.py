@@ -150,7 +150,9 @@ def test_a_failed_job_says_what_the_trainer_crashed_with() -> None:
     failure = JobFacts(False, Problem("BackoffLimitExceeded", "Job has reached the limit"), False)
     crashed = pod(component="trainer")._replace(last_words="PackageNotFoundError: torch")
     obs = observed(TRAINED, child("Job", JOB, failure), child("Pod", "t", crashed))
-    assert condition(obs, "Ready")[2] == "Job has reached the limit; the trainer's last words: PackageNotFoundError: torch"
+    assert (
+        condition(obs, "Ready")[2] == "Job has reached the limit; the trainer's last words: PackageNotFoundError: torch"
+    )
 
 
 def test_a_lost_key_is_never_replaced() -> None:

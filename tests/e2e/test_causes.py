@@ -1,0 +1,102 @@
+"""Why a model isn't Ready: the cause that a kubelet, a scheduler or a Job found is in the condition within 15 seconds."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from support.cluster_access import Cluster, Object
+from support.governed import condition
+from support.node_image import TOOLS
+from support.waiting import eventually
+
+PROMPTLY = 15.0  # seconds from the cause in the pod's status to the cause in the model's
+
+
+def foreign(name: str, image: str = TOOLS, script: str = "sleep 3600", **resources: Any) -> Object:
+    """A model whose runtime does as the script says."""
+    runtime = {"image": image, "command": ["sh", "-c", script], "port": 9000}
+    model = {"modelFormat": {"name": "runtime"}, "runtime": runtime, "resources": resources}
+    return _model(name, {"predictor": {"model": model}})
+
+
+def untrainable(name: str) -> Object:
+    rows = "x,ok\n" + "1,yes\n" * 40
+    data = {"inline": rows, "label": "ok", "features": [{"name": "x"}]}
+    return _model(name, {"lifecycle": {"training": {"data": data}}})
+
+
+def _model(name: str, spec: Object) -> Object:
+    return {
+        "apiVersion": "governedmodels.io/v1alpha1",
+        "kind": "GovernedModel",
+        "metadata": {"name": name},
+        "spec": spec,
+    }
+
+
+def _waiting(reasons: set[str]) -> Callable[[Object], bool]:
+    def seen(pod: Object) -> bool:
+        statuses = pod["status"].get("containerStatuses", [])
+        return any(s["state"].get("waiting", {}).get("reason") in reasons for s in statuses)
+
+    return seen
+
+
+def _killed_for_memory(pod: Object) -> bool:
+    statuses = pod["status"].get("containerStatuses", [])
+    ends = [s[which].get("terminated") or {} for s in statuses for which in ("state", "lastState")]
+    return any(end.get("reason") == "OOMKilled" for end in ends)
+
+
+def _unschedulable(pod: Object) -> bool:
+    return any(c.get("reason") == "Unschedulable" for c in pod["status"].get("conditions", []))
+
+
+PULL = {"ErrImagePull", "ImagePullBackOff"}
+CASES = {
+    "pull": (foreign("pull", image="registry.invalid/none:1"), _waiting(PULL), PULL),
+    "crash": (foreign("crash", script="exit 3"), _waiting({"CrashLoopBackOff"}), {"CrashLoopBackOff"}),
+    "memory": (
+        foreign("memory", script="tail /dev/zero", limits={"memory": "32Mi"}, requests={"memory": "32Mi"}),
+        _killed_for_memory,
+        {"OOMKilled"},
+    ),
+    "room": (foreign("room", requests={"cpu": "900"}), _unschedulable, {"Unschedulable"}),
+}
+
+
+@pytest.mark.usefixtures("release")
+def test_cause_is_named_within_15_seconds(kind_namespace: Cluster) -> None:
+    kind_namespace.apply([manifest for manifest, _, _ in CASES.values()] + [untrainable("data")])
+    happened: dict[str, float] = {}
+    named: dict[str, tuple[float, str, str]] = {}
+
+    def look() -> set[str]:
+        for name, (_, seen, reasons) in CASES.items():
+            label = f"governedmodels.io/model={name},governedmodels.io/component=predictor"
+            if name not in happened and any(seen(pod) for pod in kind_namespace.list("pods", "-l", label)):
+                happened[name] = time.monotonic()
+            status, reason, message = condition(kind_namespace, name)
+            if name not in named and status == "False" and reason in reasons:
+                named[name] = (time.monotonic(), reason, message)
+        return set(CASES) - set(named)
+
+    eventually(look, lambda missing: not missing, within=300, every=0.5, what="every cause is named")
+    for name, (at, reason, message) in named.items():
+        assert at - happened.get(name, at) <= PROMPTLY, (name, reason)
+        assert name in message, "the pod belongs to the message"
+    assert "used more memory than its limit" in named["memory"][2]
+    assert "exited with code 3" in named["crash"][2]
+    assert "Insufficient cpu" in named["room"][2]
+    events = {
+        (e["involvedObject"]["name"], e["reason"]) for e in kind_namespace.list("events") if e["type"] == "Warning"
+    }
+    assert {("crash", "CrashLoopBackOff"), ("room", "Unschedulable")} <= events
+
+    failed = eventually(
+        lambda: condition(kind_namespace, "data", "TrainingSucceeded"), lambda c: c[0] == "False", within=240, every=1
+    )
+    assert "yes" in failed[2], f"the trainer's own words name the only class: {failed}"
+    assert condition(kind_namespace, "data")[1:] == failed[1:]

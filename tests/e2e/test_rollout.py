@@ -1,0 +1,134 @@
+"""A new revision on trial: a fair one is promoted step by step, a biased one goes back and the model says why."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from support.cluster_access import Cluster
+from support.fixtures import dump_on_failure
+from support.governed import ask, await_condition, change, condition, pods, row, start_client, traffic
+from support.kind_bed import KindBed
+from support.release import Release
+from support.waiting import eventually
+
+NAME = "grants"
+URL = f"http://{NAME}:8080/v2/models/{NAME}"
+GRADES, SEXES = "ABCD", ("female", "male")
+BODIES = [row(grade=g, sex=s) for g in GRADES for s in SEXES]
+
+FAIR = {(g, s): 95 if g in "AB" else 5 for g in GRADES for s in SEXES}
+"""Per cent granted, by grade and sex: grade decides."""
+BIASED = {(g, s): 95 if g == "A" or (s == "male" and g != "D") else 5 for g in GRADES for s in SEXES}
+
+
+def _rows(granted: dict[tuple[str, str], int]) -> str:
+    lines = ["grade,sex,granted,cases"]
+    for (grade, sex), share in granted.items():
+        lines += [f"{grade},{sex},yes,{share}", f"{grade},{sex},no,{100 - share}"]
+    return "\n".join(lines) + "\n"
+
+
+def training(granted: dict[tuple[str, str], int], seed: int) -> dict[str, Any]:
+    return {
+        "data": {
+            "inline": _rows(granted),
+            "countColumn": "cases",
+            "label": "granted",
+            "features": [{"name": "grade", "type": "categorical"}, {"name": "sex", "type": "categorical"}],
+        },
+        "model": {"type": "mlp", "hidden": [8]},
+        "optimizer": {"name": "adamw", "learningRate": 0.05},
+        "loop": {"epochs": 15, "batchSize": 64, "seed": seed},
+    }
+
+
+def grants() -> dict[str, Any]:
+    bias = {
+        "protectedAttributes": [{"name": "sex", "privileged": ["male"]}],
+        "favorableOutcome": {"label": "yes"},
+        "metrics": [{"name": "statisticalParityDifference", "thresholdLower": -0.2, "thresholdUpper": 0.2}],
+        "minSamples": 400,
+        "action": "Rollback",
+    }
+    spec = {
+        "lifecycle": {
+            "training": training(FAIR, 1),
+            "rollout": {"strategy": "Canary", "steps": [50], "interval": "10s", "maxLatencyRatio": 100},
+        },
+        "governance": {"bias": bias},
+    }
+    return {
+        "apiVersion": "governedmodels.io/v1alpha1",
+        "kind": "GovernedModel",
+        "metadata": {"name": NAME},
+        "spec": spec,
+    }
+
+
+@pytest.fixture(scope="module")
+def cluster(kind_bed: KindBed, release: Release) -> Iterator[Cluster]:  # noqa: ARG001
+    here = kind_bed.cluster.within(kind_bed.cluster.create_namespace("rollout"))
+    here.apply(grants())
+    start_client(here)
+    yield here
+    here.kubectl("delete", "namespace", here.namespace, "--wait=false")
+
+
+@pytest.fixture(autouse=True)
+def _dumped(cluster: Cluster, request: pytest.FixtureRequest) -> None:
+    dump_on_failure(request, cluster)
+
+
+def _status(cluster: Cluster) -> dict[str, Any]:
+    found: dict[str, Any] = cluster.get("gmodel", NAME)["status"]
+    return found
+
+
+def _decision(cluster: Cluster, grade: str, sex: str) -> str:
+    status, answer = ask(cluster, f"{URL}/infer", row(grade=grade, sex=sex))
+    assert status == 200, answer
+    outputs = {output["name"]: output["data"] for output in answer["outputs"]}
+    return str(outputs["label"][0])
+
+
+def test_fair_revision_is_promoted(cluster: Cluster) -> None:
+    await_condition(cluster, NAME, within=420)
+    first = _status(cluster)["stable"]["name"]
+    with traffic(cluster, URL, BODIES, connections=2) as seen:
+        change(cluster, NAME, {"lifecycle": {"training": training(FAIR, 2)}})
+        trial = eventually(lambda: _status(cluster).get("canary"), within=300, every=1, what="the trial")
+        assert trial["percent"] == 50
+        eventually(lambda: len(pods(cluster, NAME, "canary")), lambda n: n == 1, within=60, what="a canary pod")
+        promoted = eventually(
+            lambda: _status(cluster)["stable"]["name"],
+            lambda name: name == trial["name"],
+            within=300,
+            every=1,
+            what="the promotion",
+        )
+        eventually(lambda: pods(cluster, NAME, "canary"), lambda left: left == [], within=180, every=1)
+    assert promoted != first
+    assert (seen.failed, seen.refused) == ([], [])
+    await_condition(cluster, NAME)
+    assert _decision(cluster, "B", "female") == "yes"
+
+
+def test_biased_revision_goes_back_and_says_why(cluster: Cluster) -> None:
+    good = _status(cluster)["stable"]["name"]
+    with traffic(cluster, URL, BODIES, connections=2) as seen:
+        change(cluster, NAME, {"lifecycle": {"training": training(BIASED, 3)}})
+        eventually(lambda: _status(cluster).get("canary"), within=300, every=1, what="the trial")
+        status, reason, message = await_condition(cluster, NAME, "Degraded", "True", within=300)
+        eventually(lambda: pods(cluster, NAME, "canary"), lambda left: left == [], within=180, every=1)
+    assert (status, reason) == ("True", "CanaryBiasBeyondThreshold")
+    assert "sex=female against male" in message
+    assert "rolled back at 50 %" in message
+    assert (seen.failed, seen.refused) == ([], [])
+    found = _status(cluster)
+    assert found["stable"]["name"] == good
+    assert found["rejected"] not in (None, good)
+    assert condition(cluster, NAME)[0] == "True", "what served goes on serving"
+    assert _decision(cluster, "B", "female") == "yes"
+    events = [e["reason"] for e in cluster.list("events") if e["involvedObject"]["name"] == NAME]
+    assert "CanaryBiasBeyondThreshold" in events
