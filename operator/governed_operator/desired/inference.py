@@ -139,13 +139,16 @@ def fetch_container(subject: Subject, revision: Revision) -> Manifest:
 
 def auditor_container(subject: Subject, revision: Revision, track: str) -> Manifest:
     """A native sidecar: it stops after the server has drained, so that it ships the last records."""
+    variables = _environment(subject, revision, track, rt.PORT_AUDITOR)
+    if revision.model.spec.governance.bias:  # counterfactuals are asked of the live model
+        variables.append(env.variable(rt.PREDICTOR_URL, env.loopback(rt.PORT_INTERNAL)))
     return pod.container(
         "auditor",
         subject.settings.images.auditor,
         pod.python_module("governed_serving.auditor"),
         subject.settings.pull_policy,
         restartPolicy="Always",
-        env=_environment(subject, revision, track, rt.PORT_AUDITOR),
+        env=variables,
         ports=[{"name": "auditor", "containerPort": rt.PORT_AUDITOR, "protocol": "TCP"}],
         **pod.probes("auditor", startup=False),
         resources={"requests": {"cpu": "50m", "memory": "128Mi"}, "limits": {"memory": "512Mi"}},

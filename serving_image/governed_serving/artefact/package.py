@@ -24,7 +24,9 @@ EVALUATION = "evaluation.json"
 """{"rows", "metrics", "groups": {attribute: rates, disparities, strata, errors}, "importances", "data": audit of labels}."""
 GATES = "gates.json"
 """{"gates": [{name, measured, budget, verdict, message}]}; what a clock measured is null here, and in the ledger."""
-NAMES = frozenset({MODEL, MANIFEST, BACKGROUND, TRAINING, EVALUATION, GATES})
+REFERENCE = "reference.json"
+"""{"rows", "columns"}: histograms of training rows, see governed_serving.auditor.reference; what drift is measured against."""
+NAMES = frozenset({MODEL, MANIFEST, BACKGROUND, TRAINING, EVALUATION, GATES, REFERENCE})
 """Every file that an artefact may hold; all but the manifest are listed in it with their digest."""
 
 
@@ -121,6 +123,10 @@ class Artefact:
         data = path.read_bytes()
         _verify_one(self.manifest, name, data)
         return msgspec.json.decode(data)
+
+    def reference(self) -> dict[str, Any]:
+        """Histograms of training rows; empty when the artefact has none."""
+        return dict(self.document(REFERENCE) or {})
 
     def background(self) -> dict[str, list[Any]]:
         """Raw rows for explanations: feature → values (float, None for missing, or str), in random order (the head is a sample)."""

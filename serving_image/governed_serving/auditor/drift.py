@@ -11,7 +11,13 @@ from numpy.typing import NDArray
 
 from governed_serving.auditor.hypotheses import TestResult
 
-__all__ = ["kolmogorov_smirnov", "maximum_mean_discrepancy", "population_stability", "quantile_edges"]
+__all__ = [
+    "kolmogorov_smirnov",
+    "kolmogorov_tail",
+    "maximum_mean_discrepancy",
+    "population_stability",
+    "quantile_edges",
+]
 
 Floats = NDArray[np.float64]
 
@@ -39,10 +45,10 @@ def kolmogorov_smirnov(one: NDArray[Any], two: NDArray[Any]) -> TestResult:
     gap = np.searchsorted(a, everything, "right") / len(a) - np.searchsorted(b, everything, "right") / len(b)
     statistic = float(np.abs(gap).max())
     effective = len(a) * len(b) / (len(a) + len(b))
-    return TestResult(statistic, _kolmogorov_tail(sqrt(effective) * statistic))
+    return TestResult(statistic, kolmogorov_tail(sqrt(effective) * statistic))
 
 
-def _kolmogorov_tail(x: float) -> float:
+def kolmogorov_tail(x: float) -> float:
     """P(K > x) of Kolmogorov's law."""
     if x < 0.2:
         return 1.0

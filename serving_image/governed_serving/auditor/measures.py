@@ -253,7 +253,8 @@ def _entropy(alpha: float, table: GroupTable) -> list[Finding]:
 def _delta_variance(counts: NDArray[np.float64], alpha: float) -> float:
     """Sampling variance of the index: that of its influence values, which a little more weight on each kind of row gives."""
     known = counts[:, :2]
-    n, base, step = known.sum(), float(entropy_index(counts, alpha)), known.sum() * 1e-6
+    n, base = float(known.sum()), float(entropy_index(counts, alpha))
+    step = n * 1e-6
     influence = np.zeros((2, 2))
     for place in np.ndindex(2, 2):
         more = counts.copy()

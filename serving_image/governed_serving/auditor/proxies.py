@@ -8,7 +8,7 @@ import numpy as np
 from governed_serving.auditor.cells import CodedColumn
 from governed_serving.auditor.hypotheses import chi_square
 
-__all__ = ["Association", "association", "proxies"]
+__all__ = ["Association", "association", "joint_lift", "proxies"]
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,28 @@ def association(feature: str, column: CodedColumn, attribute: CodedColumn) -> As
     largest = joint.sum(0).max()
     lift = float((joint.max(1).sum() - largest) / (n - largest))
     return Association(feature, sqrt(phi / max(min(rows, columns) - 1, 1e-12)), lift, test.p_value)
+
+
+def joint_lift(features: dict[str, CodedColumn], attribute: CodedColumn, folds: int = 2) -> float:
+    """How much better than the largest group all features together guess the attribute, over the most possible.
+
+    Naive Bayes with Laplace's correction, each half of the rows judged by what the other half taught; rows are in random order.
+    """
+    groups, names = attribute
+    rows, size = len(groups), len(names)
+    fold = np.arange(rows) % folds
+    right = 0
+    for part in range(folds):
+        train, test = fold != part, fold == part
+        score = np.log(np.bincount(groups[train], minlength=size) + 1.0) * np.ones((int(test.sum()), 1))
+        for codes, values in features.values():
+            width = len(values)
+            joint = np.bincount(codes[train].astype(np.int64) * size + groups[train], minlength=width * size)
+            chance = joint.reshape(width, size) + 1.0
+            score += np.log(chance / chance.sum(0))[codes[test]]
+        right += int((score.argmax(1) == groups[test]).sum())
+    largest = int(np.bincount(groups, minlength=size).max()) if rows else 0
+    return (right - largest) / (rows - largest) if rows > largest else 0.0
 
 
 def proxies(features: dict[str, CodedColumn], attribute: CodedColumn, least: float = 0.1) -> list[Association]:

@@ -11,9 +11,13 @@ import numpy as np
 from governed_api.model import GovernedModelSpec
 from governed_serving import artefact
 from governed_serving.artefact import CJK_CHARACTERS, Feature, Lineage, Manifest, Output
+from governed_serving.auditor.reference import describe
 from governed_serving.trainer.dataset import Dataset
+from governed_serving.trainer.evaluation import Predictions
 from governed_serving.trainer.preprocessing import Categorical, Preprocessing
 
+REFERENCE_ROWS = 20_000
+"""Training rows that the model is asked about, for the distribution of its outputs."""
 BACKGROUND_ROWS = 1000
 """Most that spec.explainer.config.backgroundRows can ask for; in random order, so that any head of them is a sample."""
 PACKAGES = ("torch", "onnx", "onnxscript", "onnxruntime", "numpy")
@@ -31,6 +35,17 @@ def background(train: Dataset) -> dict[str, Any]:
     rows = train.at(rng.permutation(train.rows)[:BACKGROUND_ROWS])
     columns = {n: [None if v != v else v for v in column.tolist()] for n, column in rows.features.items()}
     return {"columns": columns}
+
+
+def reference(train: Dataset, predictions: Predictions, favorable: str | None) -> dict[str, Any]:
+    """Histograms of training rows and of what the model says about (a head of) them, small cells suppressed."""
+    texts = frozenset(name for name, kind in train.types.items() if kind == "text")
+    if not predictions.classes:
+        return describe(train.features, texts, None, predictions.decided)
+    names = [str(c) for c in predictions.classes]
+    place = names.index(favorable) if favorable in names else len(names) - 1
+    decision = np.array(names, object)[predictions.decided]
+    return describe(train.features, texts, decision, predictions.scores[:, place])
 
 
 def manifest(

@@ -158,6 +158,7 @@ class Pipeline:
             "model.onnx": model,
             "background.json": documents.encode(documents.background(self._train)),
             "training.json": documents.encode({"curve": curve, "dataset": self._prepared.manifest}),
+            "reference.json": documents.encode(self._reference(model)),
             "evaluation.json": documents.encode(report),
             "gates.json": documents.encode({"gates": gates.reproducible(table)}),
         }
@@ -173,6 +174,13 @@ class Pipeline:
             files=files,
         )
         return files
+
+    def _reference(self, model: bytes) -> dict[str, Any]:
+        optimise, bias = self._spec.lifecycle.optimization, self._spec.governance.bias
+        running = session(model, optimise.level, optimise.threads)
+        rows = self._train.at(np.arange(min(self._train.rows, documents.REFERENCE_ROWS)))
+        favorable = bias.favorable_outcome.label if bias else None
+        return documents.reference(self._train, evaluation.predict(running, rows), favorable)
 
 
 def flat_metrics(report: dict[str, Any]) -> dict[str, float]:

@@ -73,6 +73,10 @@ def application(
         found = watch.verdict
         return answer({k: found.get(k, {}) for k in ("groups", "strata", "intersections", "samples")})
 
+    @app.get("/v1/findings")
+    async def findings() -> Response:
+        return answer(watch.checks.report() if watch.checks else {})
+
     @app.post("/v1/labels")
     async def labels(request: Request) -> Response:
         async def work() -> Response:

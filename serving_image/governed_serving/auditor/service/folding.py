@@ -50,6 +50,7 @@ class Fold:
         scored = names if any(m.name in SCORE_METRICS for m in bias.metrics) else []
         self.window = Window(self.axes, bias.window.samples if bias.window.type == "sliding" else None, scored)
         self._favorable_class = _class_index(bias, manifest)
+        self._classes = len(manifest.classes) if manifest else 0
         self.labels = LabelJoin(label_capacity)
         self.alarm = Alarm(bias.action, bias.min_samples)
         self.requests = 0
@@ -73,6 +74,12 @@ class Fold:
     def cells(self) -> Cells:
         """Counts of the window."""
         return self.window.total()
+
+    @property
+    def protected(self) -> dict[str, Grouping]:
+        """Protected attributes and how they are grouped."""
+        names = {a.name for a in self.bias.protected_attributes}
+        return {g.name: g for g in self._groupings if g.name in names}
 
     @property
     def rules(self) -> list[Any]:
@@ -140,10 +147,17 @@ class Fold:
         columns = {g.name: self._axis(g, frame.features.get(g.name), total) for g in self._groupings}
         times = np.frombuffer(frame.times, "<f8")
         bucket = self.window.bucket_of(times if total == len(times) else np.repeat(times, rows))
-        score = self._score(frame.outputs, total) if self.window.scored else None
+        score = self.scores(frame.outputs, total) if self.window.scored else None
         return Read(columns, favourable, bucket, score)
 
-    def _score(self, outputs: Mapping[str, Column], rows: int) -> NDArray[np.float32]:
+    def direction(self, target: Any) -> int:
+        """Whether more of ``target`` (a class; None: a prediction) favours a person: 1, −1, or 0 when that can't be said."""
+        outcome = self.bias.favorable_outcome
+        if outcome.threshold is not None or _text(target) == outcome.label:
+            return 1
+        return -1 if self._classes == 2 else 0
+
+    def scores(self, outputs: Mapping[str, Column], rows: int) -> NDArray[np.float32]:
         """Prediction of a regression, probability of the favourable class, or NaN where there is neither."""
         prediction, probabilities = outputs.get("prediction"), outputs.get("probabilities")
         if prediction is not None and prediction.width == 1 and prediction.dtype != "BYTES":

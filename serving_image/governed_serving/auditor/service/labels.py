@@ -172,6 +172,14 @@ class LabelJoin:
         self.dropped["repeated"] += 1
         return rows
 
+    def rows_of(self, request: str) -> list[Row]:
+        """The rows of a request that is remembered; empty for another."""
+        number = self._numbers.get(request)
+        if number is None:
+            return []
+        block = self._blocks[bisect_right(self._blocks, number, key=lambda b: b.first) - 1]
+        return block.rows(number - block.first)
+
     def settle(self, request: str, rows: Sequence[Row], dropped: str = "") -> list[Joined]:
         """The prediction of a waiting label was found elsewhere; its rows with their labels, or ``dropped`` says why there are none."""
         found = self._early.pop(request, None)

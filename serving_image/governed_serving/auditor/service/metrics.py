@@ -5,6 +5,8 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry, Gauge, generate_latest
 
+from governed_serving.auditor.service.checks import Finding
+
 __all__ = ["Metrics"]
 
 _GAUGES = {
@@ -19,6 +21,7 @@ _GAUGES = {
     "governed_auditor_labels_joined_total": "Rows whose label has been joined",
     "governed_auditor_labels_waiting": "Labels whose prediction isn't known yet",
     "governed_auditor_unrecorded_verdicts_total": "Verdicts that the journal had no room for",
+    "governed_auditor_flip_failures_total": "Looks at counterfactuals in which the predictor didn't answer",
     "governed_auditor_bias_verdict": "1 pass, 0 fail, -1 unknown",
 }
 
@@ -40,6 +43,14 @@ class Metrics:
             [*names, "reason"],
             registry=self.registry,
         )
+        self._findings = Gauge(
+            "governed_auditor_finding", "Drift (PSI, MMD²), proxies (Cramér's V), flips (rate), explanations (gap) by subject",
+            [*names, "kind", "subject"], registry=self.registry,
+        )  # fmt: skip
+        self._alarms = Gauge(
+            "governed_auditor_alarm", "1 while an alarm about a subject is raised",
+            [*names, "kind", "subject"], registry=self.registry,
+        )  # fmt: skip
         self._bias = Gauge(
             "governed_bias_metric", "Fairness metric of a group against the reference",
             [*names, "metric", "attribute", "group"], registry=self.registry,
@@ -53,6 +64,15 @@ class Metrics:
     def dropped(self, reasons: Mapping[str, int]) -> None:
         for reason, count in reasons.items():
             self._dropped.labels(*self._labels, reason).set(count)
+
+    def findings(self, found: Iterable[Finding], raised: Iterable[str]) -> None:
+        """What was looked at last, and which alarms are on."""
+        self._findings.clear()
+        self._alarms.clear()
+        for one in found:
+            self._findings.labels(*self._labels, *one.subject.split("/", 1)).set(one.value)
+        for subject in list(raised):
+            self._alarms.labels(*self._labels, *subject.split("/", 1)).set(1)
 
     def bias(self, entries: Iterable[Mapping[str, Any]]) -> None:
         """Entries of a verdict; a metric that isn't defined is left out."""

@@ -6,11 +6,15 @@ from typing import Any
 
 from governed_serving import artefact
 from governed_serving.archive.client import ArchiveClient
-from governed_serving.artefact import Manifest
+from governed_serving.artefact import Artefact
+from governed_serving.auditor.reference import read
 from governed_serving.auditor.service.app import application
+from governed_serving.auditor.service.checks import Checks
 from governed_serving.auditor.service.elsewhere import Elsewhere
 from governed_serving.auditor.service.folding import Fold
 from governed_serving.auditor.service.keys import keyring_of
+from governed_serving.auditor.service.lane import decider
+from governed_serving.auditor.service.live import Live
 from governed_serving.auditor.service.metrics import Metrics
 from governed_serving.auditor.service.replicas import Replicas, group_of, replica_of
 from governed_serving.auditor.service.settings import Settings
@@ -44,8 +48,12 @@ class Service:
             settings.spool_dir, f"auditor-{settings.pod}", cipher, audit.durability, settings.spool_bytes
         )
         bias = settings.bias
-        manifest = _manifest(settings.model_dir)
-        self.tail = Tail(settings.spool_dir, keyset, cipher, Fold(bias, settings.revision, manifest)) if bias else None
+        loaded = _artefact(settings.model_dir)
+        manifest = loaded.manifest if loaded else None
+        fold = Fold(bias, settings.revision, manifest) if bias else None
+        live = Live(fold, manifest, read(loaded.reference() if loaded else {})) if fold else None
+        self.tail = Tail(settings.spool_dir, keyset, cipher, fold, live) if fold else None
+        self.checks = self._checks(fold, live, loaded) if fold and live else None
         if self.tail is not None and self.tail.restarted:
             log("warning", self.tail.restarted)
         self.keys = self._key_watch(keyring, keyset)
@@ -78,7 +86,14 @@ class Service:
             on_trial=settings.on_trial,
             replicas=self._replicas(keyset),
             elsewhere=self._elsewhere(cipher),
+            checks=self.checks,
         )
+
+    def _checks(self, fold: Fold, live: Live, loaded: Artefact | None) -> Checks:
+        manifest = loaded.manifest if loaded else None
+        settings = self.settings
+        decide = decider(settings.predictor_url, settings.model, fold.bias, manifest) if manifest else None
+        return Checks(live, fold.protected, manifest, loaded.background() if loaded else {}, decide)
 
     def _replicas(self, keyset: Keyset) -> Replicas | None:
         if self.client is None or self.tail is None:
@@ -138,6 +153,9 @@ class Service:
                 "auditor_bias_verdict": _CODES.get(watch.verdict["verdict"], -1),
             }
             self.metrics.dropped(fold.labels.dropped)
+            if self.checks is not None and self.tail.live is not None:
+                self.metrics.findings(self.checks.findings, self.tail.live.alarms.raised)
+                values["auditor_flip_failures_total"] = self.checks.flip_failures
             self.metrics.bias(watch.verdict["metrics"])
         if self.shipper is not None:
             values |= {
@@ -156,10 +174,9 @@ class Service:
             self.client.close()
 
 
-def _manifest(folder: Path) -> Manifest | None:
-    """model.json, for the bands of numeric attributes; None where the model isn't ours."""
-    path = folder / "model.json"
-    return artefact.decode_manifest(path.read_bytes()) if path.is_file() else None
+def _artefact(folder: Path) -> Artefact | None:
+    """The model's own description, for bands of numeric attributes and what training looked like; None where the model isn't ours."""
+    return artefact.load(folder) if (folder / "model.json").is_file() else None
 
 
 def _client(settings: Settings) -> ArchiveClient | None:

@@ -12,12 +12,13 @@ import msgspec
 
 from governed_serving.auditor.service.folding import Fold
 from governed_serving.auditor.service.labels import Row
+from governed_serving.auditor.service.live import Live
 from governed_serving.crypto import CryptoError, Keyset, SegmentCipher
 from governed_serving.journal import JournalReader, streams
 
 __all__ = ["Tail"]
 
-_AAD = b"auditor state 2"
+_AAD = b"auditor state 3"
 
 
 class Place(msgspec.Struct):
@@ -31,8 +32,8 @@ class Place(msgspec.Struct):
 class Tail:
     """Reads what is new into ``fold``; ``save`` makes it durable."""
 
-    def __init__(self, spool: Path, keyset: Keyset, cipher: SegmentCipher, fold: Fold):
-        self.fold = fold
+    def __init__(self, spool: Path, keyset: Keyset, cipher: SegmentCipher, fold: Fold, live: Live | None = None):
+        self.fold, self.live = fold, live
         self._spool, self._keyset, self._cipher = spool, keyset, cipher
         self._file = spool / "auditor" / "state"
         self._readers: dict[str, JournalReader] = {}
@@ -69,7 +70,8 @@ class Tail:
         if not self._changed:
             return
         places = {name: [p.frame, p.tag, p.identity] for name, p in self._places.items()}
-        plain = msgspec.msgpack.encode({"fold": self.fold.dump(), "places": places})
+        live = self.live.dump() if self.live is not None else None
+        plain = msgspec.msgpack.encode({"fold": self.fold.dump(), "places": places, "live": live})
         self._file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         aside = self._file.with_name(f".state.{secrets.token_hex(4)}")
         with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
@@ -85,7 +87,10 @@ class Tail:
         place = self._places.get(stream)
         count = 0
         for frame in reader.frames(place.frame if place else 0, place.tag if place else None):
-            self.fold.record(frame.record())
+            record = frame.record()
+            self.fold.record(record)
+            if self.live is not None:
+                self.live.record(record)
             place = Place(frame.seq + 1, frame.tag, reader.identity if place is None else place.identity)
             count += 1
             if count >= most:
@@ -108,6 +113,8 @@ class Tail:
             return
         if not self.fold.load(found["fold"]):
             self.restarted = "another revision serves, or the rules name other attributes; counting begins anew"
+        elif self.live is not None and found["live"] is not None:
+            self.live.load(found["live"])
         for name, (frame, tag, identity) in found["places"].items():
             reader = self._readers.setdefault(name, JournalReader(self._spool, name, self._cipher))
             if reader.identity == identity:  # otherwise the spool was lost, and this is a new stream

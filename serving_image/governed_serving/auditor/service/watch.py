@@ -15,8 +15,12 @@ from typing import Any
 import msgspec
 
 from governed_serving.archive.errors import ArchiveError
+from governed_serving.auditor.measures import SMALLEST_GROUP
+from governed_serving.auditor.service.checks import LEAST_ROWS, Checks
 from governed_serving.auditor.service.elsewhere import Elsewhere, Settled
 from governed_serving.auditor.service.folding import Fold
+from governed_serving.auditor.service.lane import LANE_ERRORS
+from governed_serving.auditor.service.live import Live
 from governed_serving.auditor.service.replicas import Replicas
 from governed_serving.auditor.service.shipping import Shipper
 from governed_serving.auditor.service.tail import Tail
@@ -40,6 +44,10 @@ REFRESH_SECONDS = 2.0
 PUBLISH_SECONDS = 15.0
 """Counts are published this often while they change; at once when they grew by ``GROWTH`` or anything but their number changed."""
 GROWTH = 0.05
+CHECK_POLL = 1.0
+CHECK_SECONDS = 30.0
+"""Least time between two looks at fresh rows."""
+CHECK_LEVEL = 0.95
 GRACE_SECONDS = 10.0
 """So long a verdict waits for the other replicas' counts after a start."""
 
@@ -66,6 +74,7 @@ class Watch:
         on_trial: bool = False,
         replicas: Replicas | None = None,
         elsewhere: Elsewhere | None = None,
+        checks: Checks | None = None,
         clock: Callable[[], float] = time.time,
     ):
         self.model, self.revision = model, revision
@@ -88,7 +97,8 @@ class Watch:
         self._recorded: tuple[str, ...] = ()
         self._recorded_at = 0.0
         self._snapshot_at = time.monotonic()
-        self._elsewhere = elsewhere
+        self._elsewhere, self.checks = elsewhere, checks
+        self._checked_at = float("-inf")
         self._settled: deque[Settled] = deque()
         self._begun = time.monotonic()
         self._refreshed_at = self._published_at = float("-inf")
@@ -98,6 +108,8 @@ class Watch:
             self._threads.append(threading.Thread(target=self._shipping, name="shipping", daemon=True))
         if replicas is not None:
             self._threads.append(threading.Thread(target=self._exchanging, name="exchanging", daemon=True))
+        if checks is not None:
+            self._threads.append(threading.Thread(target=self._checking, name="checking", daemon=True))
 
     def start(self) -> None:
         for thread in self._threads:
@@ -235,6 +247,8 @@ class Watch:
             return
         left_out = ("id", "strata", "groups", "intersections", "replicas")
         part = {k: v for k, v in self.verdict.items() if k not in left_out}
+        if self.checks is not None and self.tail is not None and self.tail.live is not None:
+            part["alarms"] = sorted(self.tail.live.alarms.raised)
         own = {k: part[k] for k in HEAD if k in part}
         if "alarm" in part:
             own["inForce"] = part["alarm"]["inForce"]
@@ -311,6 +325,69 @@ class Watch:
         grown = any(now > (1 + GROWTH) * then for now, then in zip(state[:2], before[:2], strict=True))
         due = time.monotonic() - self._published_at >= PUBLISH_SECONDS
         return grown or due or state[2:] != before[2:]
+
+    # ---- checking ----
+
+    def _checking(self) -> None:
+        while not self._stop.is_set():
+            self._guarded("checking", self.check_once)
+            self._stop.wait(CHECK_POLL)
+
+    def check_once(self) -> int:
+        """Look at what is due: a window of drift, fresh rows, explanations. Number of alarms raised or ended."""
+        assert self.checks is not None
+        assert self.tail is not None
+        assert self.tail.live is not None
+        live, due = self.tail.live, time.monotonic() - self._checked_at >= CHECK_SECONDS
+        with self._counts:
+            closed = list(live.drift.closed) if live.window_closed else None
+            live.window_closed = False
+            rows = live.fresh.take() if due and live.fresh.seen >= LEAST_ROWS else None
+            gaps = live.attributions.gaps(CHECK_LEVEL, SMALLEST_GROUP) if rows else None
+        if closed is None and rows is None:
+            return 0
+        looked = []
+        if closed is not None:
+            self.checks.drifts(closed)
+            looked.append("drift/")
+        if rows is not None and gaps is not None:
+            self._checked_at = time.monotonic()
+            self.checks.gaps(gaps)
+            self.checks.rows(rows, self._lane_away, LANE_ERRORS)
+            looked += ["explanations/", "proxies/", "flips/", "drift/(all inputs)"]
+        return self._alarms(live, tuple(looked))
+
+    def _lane_away(self, error: Exception) -> None:
+        log("warning", "counterfactuals: the predictor doesn't answer; they are asked again", error=str(error))
+
+    def _alarms(self, live: Live, looked: tuple[str, ...]) -> int:
+        assert self.checks is not None
+        changed = 0
+        for one in self.checks.publish():
+            whole = one.subject == "drift/(all inputs)"
+            if not one.subject.startswith(looked) or (whole and "drift/(all inputs)" not in looked):
+                continue
+            now = self._clock()
+            with self._counts:
+                state = live.alarms.observe(one.subject, breach=one.breach, calm=one.calm, now=now)
+            if state:
+                changed += 1
+                log("warning" if state == "raised" else "info", f"alarm {state}", subject=one.subject, **one.figures)
+                self._note(one.subject, state, one.figures, now)
+        if changed:
+            self._tell()
+        return changed
+
+    def _note(self, subject: str, state: str, figures: dict[str, Any], now: float) -> None:
+        """An alarm that was raised or has ended, into the ledger."""
+        summary = {"kind": subject.split("/", 1)[0], "subject": subject, "state": state, **figures}
+        name = f"alarm-{self.revision or 'model'}-{timestamp(now)}"
+        event = EventRecord("verdict", name, self.model, self.revision, now, msgspec.json.encode(summary), summary)
+        try:
+            self._journal.append_blocking(event, 30)
+        except (JournalError, TimeoutError) as error:
+            self.unrecorded += 1
+            log("error", "an alarm could not be recorded", subject=subject, error=str(error))
 
 
 def _outline(fold: Fold) -> tuple[Any, ...]:

@@ -1,0 +1,214 @@
+"""What is watched beside the verdict, as folds of constant memory: drift per window, fresh rows, attributions per group; and hysteresis."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from math import nan, sqrt
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from governed_serving.auditor.drift import kolmogorov_tail, population_stability
+from governed_serving.auditor.reference import Distribution
+from governed_serving.auditor.sequences import DIFFERENCE_PRECISION, mixture_radius
+
+__all__ = ["AttributionSums", "ColumnDrift", "DriftMonitor", "FreshRows", "Gap", "Hysteresis"]
+
+Seen = Mapping[str, tuple[NDArray[Any], Sequence[str] | None]]
+"""Column → numbers and None, or codes and the words that they stand for; shape (rows,)."""
+
+
+class Hysteresis(msgspec.Struct):
+    """An alarm per subject: raised by ``patience`` breaches in a row, ended by as many calm sights; what lies between changes nothing."""
+
+    patience: int = 2
+    raised: dict[str, float] = {}
+    """Subject → since when."""
+    streaks: dict[str, int] = {}
+    """Breaches in a row (positive) or calm sights (negative)."""
+
+    def observe(self, subject: str, *, breach: bool, calm: bool, now: float) -> str:
+        """``raised`` or ``ended`` when that happens now, otherwise nothing."""
+        before = self.streaks.get(subject, 0)
+        self.streaks[subject] = max(before, 0) + 1 if breach else min(before, 0) - 1 if calm else 0
+        if subject not in self.raised and self.streaks[subject] >= self.patience:
+            self.raised[subject] = now
+            return "raised"
+        if subject in self.raised and self.streaks[subject] <= -self.patience:
+            del self.raised[subject]
+            return "ended"
+        return ""
+
+
+@dataclass(frozen=True)
+class ColumnDrift:
+    """One column of a window against training. ``ks``: Kolmogorov–Smirnov distance at the borders of the bins; NaN for words."""
+
+    column: str
+    psi: float
+    ks: float
+    p_value: float
+
+
+class DriftMonitor:
+    """Histograms over the bins of ``reference``, in windows of at least ``window`` rows, one after another."""
+
+    def __init__(self, reference: Mapping[str, Distribution], window: int = 2000):
+        self.reference = dict(reference)
+        self.window = window
+        self.rows = 0
+        self.windows = 0
+        self.closed: list[ColumnDrift] = []
+        """Of the last whole window, the largest PSI first."""
+        self._open = {name: np.zeros_like(one.counts) for name, one in self.reference.items()}
+
+    def add(self, columns: Seen, rows: int) -> bool:
+        """Fold a frame; True when a window has closed with it."""
+        for name, (values, words) in columns.items():
+            if name in self.reference:
+                self._open[name] += self.reference[name].count(values, words)
+        self.rows += rows
+        if self.rows < self.window:
+            return False
+        found = [self._compared(name, counts) for name, counts in self._open.items() if counts.any()]
+        self.closed = sorted(found, key=lambda one: -one.psi)
+        self.windows += 1
+        self.rows = 0
+        for counts in self._open.values():
+            counts[:] = 0
+        return True
+
+    def _compared(self, name: str, found: NDArray[np.int64]) -> ColumnDrift:
+        expected = self.reference[name].counts
+        psi = population_stability(expected, found)
+        if self.reference[name].edges is None:
+            return ColumnDrift(name, psi, nan, nan)
+        m, n = int(expected.sum()), int(found.sum())
+        distance = float(np.abs(expected.cumsum() / m - found.cumsum() / n).max())
+        return ColumnDrift(name, psi, distance, kolmogorov_tail(sqrt(m * n / (m + n)) * distance))
+
+    def dump(self) -> dict[str, Any]:
+        """Plain data."""
+        counts = {name: found.tolist() for name, found in self._open.items()}
+        closed = [asdict(one) for one in self.closed]
+        return {"open": counts, "rows": self.rows, "windows": self.windows, "closed": closed}
+
+    def load(self, dumped: Mapping[str, Any]) -> None:
+        """Inverse of :meth:`dump`; for another reference nothing is loaded."""
+        found = {name: np.array(counts, np.int64) for name, counts in dumped["open"].items()}
+        if {n: len(c) for n, c in found.items()} != {n: len(c) for n, c in self._open.items()}:
+            return
+        self._open, self.rows, self.windows = found, dumped["rows"], dumped["windows"]
+        self.closed = [ColumnDrift(**one) for one in dumped["closed"]]
+
+
+class FreshRows:
+    """A uniform sample of at most ``most`` of the rows since it was last taken: those with the smallest random numbers."""
+
+    def __init__(self, most: int = 500, seed: int = 0):
+        self.most = most
+        self.seen = 0
+        self._rng = np.random.default_rng(seed)
+        self._kept: list[tuple[float, dict[str, Any]]] = []
+        self._bar = 1.0
+
+    def add(self, columns: Seen, rows: int) -> None:
+        """Offer the rows of a frame."""
+        drawn = self._rng.random(rows)
+        self.seen += rows
+        for row in np.flatnonzero(drawn < self._bar).tolist():
+            cells = {n: v[row].item() if w is None else w[int(v[row])] for n, (v, w) in columns.items()}
+            self._kept.append((float(drawn[row]), cells))
+            if len(self._kept) >= 2 * self.most:
+                self._trim()
+
+    def take(self) -> dict[str, NDArray[Any]]:
+        """The sample as columns (float32, or objects that hold str), and begin anew."""
+        self._trim()
+        cells = [row for _, row in self._kept]
+        self.seen, self._kept, self._bar = 0, [], 1.0
+        names = list(cells[0]) if cells else []
+        return {name: _array([row.get(name) for row in cells]) for name in names}
+
+    def _trim(self) -> None:
+        self._kept = sorted(self._kept, key=lambda one: one[0])[: self.most]
+        if len(self._kept) == self.most:
+            self._bar = self._kept[-1][0]
+
+
+def _array(values: list[Any]) -> NDArray[Any]:
+    if all(isinstance(value, int | float) for value in values):
+        return np.array(values, np.float32)
+    out = np.empty(len(values), object)
+    out[:] = ["" if value is None else str(value) for value in values]
+    return out
+
+
+@dataclass(frozen=True)
+class Gap:
+    """Mean attribution to ``feature``: rows of ``group`` minus all others, with an interval valid at all times; ``scale``: pooled deviation."""
+
+    attribute: str
+    group: str
+    feature: str
+    difference: float
+    lower: float
+    upper: float
+    scale: float
+    rows: int
+
+
+class AttributionSums:
+    """Sums of attributions per attribute, group and feature; at most ``limit`` of them, further ones are counted in ``dropped``."""
+
+    def __init__(self, limit: int = 20_000):
+        self.limit = limit
+        self.rows = 0
+        self.dropped = 0
+        self._sums: dict[tuple[str, str, str], NDArray[np.float64]] = {}
+
+    def add(self, groups: Mapping[str, str], attributions: Mapping[str, float]) -> None:
+        """One explained row: attribute → its group, feature → attribution."""
+        self.rows += 1
+        for attribute, group in groups.items():
+            for feature, value in attributions.items():
+                key = (attribute, group, feature)
+                if key not in self._sums and len(self._sums) >= self.limit:
+                    self.dropped += 1
+                    continue
+                self._sums.setdefault(key, np.zeros(3))[:] += (1.0, value, value * value)
+
+    def gaps(self, level: float, least: int) -> list[Gap]:
+        """All gaps with at least ``least`` explained rows on both sides, at a level shared among them, the largest first."""
+        wholes: dict[tuple[str, str], NDArray[np.float64]] = {}
+        for (attribute, _, feature), sums in self._sums.items():
+            wholes[attribute, feature] = wholes.get((attribute, feature), np.zeros(3)) + sums
+        pairs = [(key, own, wholes[key[0], key[2]] - own) for key, own in sorted(self._sums.items())]
+        kept = [(key, own, rest) for key, own, rest in pairs if min(own[0], rest[0]) >= least]
+        alpha = (1 - level) / max(len(kept), 1)
+        return sorted((_gap(*one, alpha) for one in kept), key=lambda gap: -abs(gap.difference))
+
+    def dump(self) -> list[Any]:
+        """Plain data."""
+        return [self.rows, self.dropped, [[*key, *sums.tolist()] for key, sums in sorted(self._sums.items())]]
+
+    def load(self, dumped: Sequence[Any]) -> None:
+        """Inverse of :meth:`dump`."""
+        self.rows, self.dropped, sums = dumped
+        self._sums = {(a, g, f): np.array(found, np.float64) for a, g, f, *found in sums}
+
+
+def _gap(key: tuple[str, str, str], own: NDArray[np.float64], rest: NDArray[np.float64], alpha: float) -> Gap:
+    (n1, m1, v1), (n0, m0, v0) = _moments(own), _moments(rest)
+    scale = sqrt(((n1 - 1) * v1 + (n0 - 1) * v0) / (n1 + n0 - 2)) or 1e-12
+    variance = max(v1 / n1 + v0 / n0, 1e-24) / scale**2
+    radius = scale * float(mixture_radius(variance, alpha, DIFFERENCE_PRECISION))
+    attribute, group, feature = key
+    return Gap(attribute, group, feature, m1 - m0, m1 - m0 - radius, m1 - m0 + radius, scale, int(n1))
+
+
+def _moments(sums: NDArray[np.float64]) -> tuple[float, float, float]:
+    n, total, squares = sums.tolist()
+    mean = total / n
+    return n, mean, max((squares - n * mean * mean) / (n - 1), 0.0)

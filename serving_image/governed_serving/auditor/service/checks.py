@@ -1,0 +1,245 @@
+"""What takes longer than a frame, in a thread of its own: drift against training, proxies, counterfactual flips, explanation gaps.
+
+Each finding is a subject with figures and a state; an alarm is raised and ended with hysteresis, and both go into the ledger. A
+bound here is a common reading, not a rule of the manifest: these alarms tell people, they act on nothing.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from governed_serving.artefact import Manifest
+from governed_serving.auditor.columns import CodedColumn, coded
+from governed_serving.auditor.counterfactuals import Columns, Decide, attribute_flips, text_flips
+from governed_serving.auditor.drift import maximum_mean_discrepancy
+from governed_serving.auditor.grouping import Grouping
+from governed_serving.auditor.intervals import binomial_sequence
+from governed_serving.auditor.measures import SMALLEST_GROUP
+from governed_serving.auditor.monitors import ColumnDrift, Gap
+from governed_serving.auditor.proxies import joint_lift, proxies
+from governed_serving.auditor.service.live import Live
+
+__all__ = ["LEAST_ROWS", "Checks", "Finding"]
+
+LEAST_ROWS = 200
+"""Fresh rows that a check waits for."""
+PSI_SHIFTED, PSI_STABLE = 0.25, 0.1
+"""Siddiqi 2006."""
+MMD_LEVEL = 0.01
+PROXY_STRONG, PROXY_WEAK = 0.5, 0.3
+"""Of Cramér's V, and of the joint lift (Cohen 1988: .5 is large)."""
+FLIPS_MANY = 0.05
+"""Share of decisions that hang on the attribute."""
+GAP_LARGE, GAP_SMALL = 0.5, 0.2
+"""In pooled standard deviations (Cohen's d)."""
+FLIP_ROWS = 200
+MOST_GROUPS = 8
+
+
+@dataclass(frozen=True)
+class Finding:
+    """``subject`` names what was looked at, such as ``drift/income``; ``value`` is what the alarm looks at."""
+
+    subject: str
+    value: float
+    breach: bool
+    calm: bool
+    figures: dict[str, Any] = field(default_factory=dict)
+
+
+class Checks:
+    """``decide``: columns → favourable or not, through the predictor's low-priority lane; None where there's no predictor to ask.
+
+    ``background``: training rows as raw columns. ``findings`` is replaced as a whole, so that other threads may read it.
+    """
+
+    def __init__(
+        self,
+        live: Live,
+        groupings: Mapping[str, Grouping],
+        manifest: Manifest | None,
+        background: Mapping[str, list[Any]],
+        decide: Decide | None,
+    ):
+        self._live, self._groupings, self._manifest, self._decide = live, dict(groupings), manifest, decide
+        self._background = background
+        self._latest: dict[str, list[Finding]] = {}
+        self.findings: list[Finding] = []
+        self.flip_failures = 0
+        """Checks in which the predictor didn't answer."""
+
+    def drifts(self, closed: list[ColumnDrift]) -> None:
+        """A window of drift has closed."""
+        self._latest["drift"] = [
+            Finding(
+                f"drift/{one.column}",
+                one.psi,
+                one.psi >= PSI_SHIFTED,
+                one.psi < PSI_STABLE,
+                {"psi": one.psi, "ks": _known(one.ks), "pValue": _known(one.p_value)},
+            )
+            for one in closed
+        ]
+
+    def gaps(self, gaps: list[Gap]) -> None:
+        """Attributions per group, all that were explained so far."""
+        self._latest["explanations"] = [
+            Finding(
+                f"explanations/{gap.attribute}={gap.group}/{gap.feature}",
+                gap.difference,
+                (gap.lower > 0 or gap.upper < 0) and abs(gap.difference) >= GAP_LARGE * gap.scale,
+                abs(gap.difference) < GAP_SMALL * gap.scale,
+                {"difference": gap.difference, "lower": gap.lower, "upper": gap.upper, "rows": gap.rows},
+            )
+            for gap in gaps
+        ]
+
+    def rows(self, fresh: Columns, failed: Callable[[Exception], None], expected: tuple[type[Exception], ...]) -> None:
+        """A sample of fresh rows: proxies, discrepancy, flips. An ``expected`` error of the predictor is told to ``failed``."""
+        self._latest["proxies"] = [one for a in self._groupings for one in self._proxies(fresh, a)]
+        self._latest["discrepancy"] = self._discrepancy(fresh)
+        try:
+            self._flip(fresh)
+        except expected as error:
+            self.flip_failures += 1
+            failed(error)
+        self._latest["flips"] = self._flips()
+
+    def publish(self) -> list[Finding]:
+        """The findings of the last look at each kind."""
+        self.findings = [one for kind in sorted(self._latest) for one in self._latest[kind]]
+        return self.findings
+
+    # ---- proxies ----
+
+    def _proxies(self, fresh: Columns, attribute: str) -> list[Finding]:
+        if attribute not in fresh:
+            return []
+        own = _common(self._coded(fresh, attribute))
+        others = {n: _common(self._coded(fresh, n)) for n in fresh if n != attribute and n not in self._texts}
+        found = [
+            Finding(
+                f"proxies/{attribute}/{one.feature}",
+                one.cramers_v,
+                one.cramers_v >= PROXY_STRONG,
+                one.cramers_v < PROXY_WEAK,
+                {"cramersV": one.cramers_v, "lift": one.lift, "pValue": one.p_value},
+            )
+            for one in proxies(others, own)
+        ]
+        lift = joint_lift(others, own)
+        whole = {"lift": lift, "features": len(others)}
+        return [Finding(f"proxies/{attribute}/(all)", lift, lift >= PROXY_STRONG, lift < PROXY_WEAK, whole), *found]
+
+    @property
+    def _texts(self) -> set[str]:
+        return {f.name for f in self._manifest.features if f.type == "text"} if self._manifest else set()
+
+    def _coded(self, fresh: Columns, name: str) -> CodedColumn:
+        values = fresh[name]
+        if name in self._groupings and values.dtype != object:
+            return self._groupings[name].encode(values, None)
+        if values.dtype != object and len(np.unique(values)) > MOST_GROUPS:
+            edges = np.unique(np.nanquantile(values, (0.2, 0.4, 0.6, 0.8)))
+            return np.searchsorted(edges, values, "right"), [str(i) for i in range(len(edges) + 1)]
+        return coded(values.astype(str))
+
+    # ---- discrepancy ----
+
+    def _discrepancy(self, fresh: Columns) -> list[Finding]:
+        """MMD of all inputs together against training rows: it sees changes of dependence that no single column shows."""
+        known = self._background
+        names = [n for n in fresh if n in known and n not in self._texts and len(known[n]) >= LEAST_ROWS]
+        if not names:
+            return []
+        parts = [_embedded(known[n], fresh[n]) for n in names]
+        one, two = (np.column_stack([part[side] for part in parts]) for side in (0, 1))
+        test = maximum_mean_discrepancy(one, two)
+        breach = test.p_value < MMD_LEVEL
+        return [
+            Finding(
+                "drift/(all inputs)",
+                test.statistic,
+                breach,
+                not breach,
+                {"mmd2": test.statistic, "pValue": test.p_value},
+            )
+        ]
+
+    # ---- flips ----
+
+    def _flip(self, fresh: Columns) -> None:
+        """Ask the live model about the same rows with another group; adds to the counts since the revision began."""
+        if self._decide is None or self._manifest is None:
+            return
+        rows = {f.name: fresh[f.name][:FLIP_ROWS] for f in self._manifest.features if f.name in fresh}
+        if len(rows) < len(self._manifest.features):
+            return
+        for name in self._groupings:
+            if name in rows and name not in self._texts:
+                groups = _representatives(rows[name])
+                for group, flips in attribute_flips(self._decide, rows, name, groups).items():
+                    self._add(f"flips/{name}={group}", flips.rows, flips.flipped)
+        for name in sorted(self._texts):
+            flips = text_flips(self._decide, rows, name)
+            self._add(f"flips/words of {name}", flips.rows, flips.flipped)
+
+    def _add(self, subject: str, rows: int, flipped: int) -> None:
+        if rows:
+            counts = self._live.flips.setdefault(subject, [0, 0])
+            counts[0] += rows
+            counts[1] += flipped
+
+    def _flips(self) -> list[Finding]:
+        found = []
+        level = 1 - 0.05 / max(len(self._live.flips), 1)
+        for subject, (rows, flipped) in sorted(self._live.flips.items()):
+            interval = binomial_sequence(flipped, rows, level)
+            figures = {"rows": rows, "flipped": flipped, "lower": interval.lower, "upper": interval.upper}
+            breach, calm = interval.lower > FLIPS_MANY, interval.upper <= FLIPS_MANY
+            found.append(Finding(subject, flipped / rows, breach, calm, figures))
+        return found
+
+    def report(self) -> dict[str, Any]:
+        """For the API: figures by kind, and which alarms are raised."""
+        found: dict[str, Any] = {"alarms": dict(self._live.alarms.raised)}
+        for one in self.findings:
+            kind, subject = one.subject.split("/", 1)
+            found.setdefault(kind, {})[subject] = asdict(one)["figures"]
+        return found
+
+
+def _known(value: float) -> float | None:
+    return value if np.isfinite(value) else None
+
+
+def _common(column: CodedColumn) -> CodedColumn:
+    """Values of fewer than ``SMALLEST_GROUP`` rows as one: rare values tell everything and mean nothing."""
+    codes, names = column
+    counts = np.bincount(codes, minlength=len(names))
+    kept = np.flatnonzero(counts >= SMALLEST_GROUP)
+    place = np.full(len(names), len(kept))
+    place[kept] = np.arange(len(kept))
+    return place[codes], [*(names[i] for i in kept.tolist()), "(rare)"]
+
+
+def _embedded(training: list[Any], fresh: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Numbers in training's standard deviations, words as indicators; gaps at the mean."""
+    if fresh.dtype == object:
+        words = [str(w or "") for w in training]
+        names = sorted(set(words))[:50]
+        return tuple(np.array([[w == n for n in names] for w in side], np.float64) for side in (words, fresh))  # type: ignore[return-value]
+    known = np.array([np.nan if v is None else v for v in training], np.float64)
+    mean, deviation = np.nanmean(known), np.nanstd(known) or 1.0
+    return tuple(np.nan_to_num((side.astype(np.float64) - mean) / deviation)[:, None] for side in (known, fresh))  # type: ignore[return-value]
+
+
+def _representatives(values: NDArray[Any]) -> list[Any]:
+    """Groups to move rows to: the most frequent words, or the quartiles of numbers."""
+    if values.dtype != object and len(np.unique(values)) > MOST_GROUPS:
+        return [values.dtype.type(q) for q in np.unique(np.nanquantile(values, (0.25, 0.75)))]
+    names, counts = np.unique(values, return_counts=True)
+    return [names[i] for i in np.argsort(-counts, kind="stable")[:MOST_GROUPS]]

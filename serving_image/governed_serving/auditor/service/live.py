@@ -1,0 +1,132 @@
+"""The folding side of what is watched beside the verdict: every record passes here once, and nothing grows with their number."""
+
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from governed_serving.artefact import Manifest
+from governed_serving.auditor.monitors import AttributionSums, DriftMonitor, FreshRows, Hysteresis, Seen
+from governed_serving.auditor.reference import DECISION, SCORE, Distribution
+from governed_serving.auditor.service.folding import Fold
+from governed_serving.auditor.service.labels import Row
+from governed_serving.journal import numbers
+from governed_serving.records import Column, ExplanationRecord, Frame, PredictionFrame
+
+__all__ = ["Live"]
+
+_EARLY = 1000
+
+
+class Live:
+    """Beside ``fold``, of the same revision. ``reference`` empty: no drift is measured."""
+
+    def __init__(self, fold: Fold, manifest: Manifest | None, reference: Mapping[str, Distribution]):
+        self.drift = DriftMonitor(reference)
+        self.fresh = FreshRows()
+        self.attributions = AttributionSums()
+        self.alarms = Hysteresis()
+        self.flips: dict[str, list[int]] = {}
+        """What was swapped → rows, flipped."""
+        self.window_closed = False
+        """A window of drift closed and hasn't been looked at."""
+        self.unmatched = 0
+        """Explanations whose prediction isn't known."""
+        self._fold = fold
+        self._manifest = manifest
+        self._texts = frozenset(f.name for f in manifest.features if f.type == "text") if manifest else frozenset()
+        self._early: OrderedDict[str, list[dict[str, float]]] = OrderedDict()
+
+    def record(self, record: Frame) -> None:
+        """Fold one record, after :class:`Fold` has."""
+        if self._fold.revision and record.revision != self._fold.revision:
+            return
+        if isinstance(record, PredictionFrame):
+            self._predictions(record)
+        elif isinstance(record, ExplanationRecord):
+            self._explanation(record)
+
+    def _predictions(self, frame: PredictionFrame) -> None:
+        rows = int(np.frombuffer(frame.rows, "<i4").sum())
+        seen = {name: _seen(column) for name, column in frame.features.items() if column.width == 1}
+        self.fresh.add(seen, rows)
+        if self.drift.reference:
+            self.window_closed |= self.drift.add(self._measured(seen, frame, rows), rows)
+        for one in [i for i in frame.ids if i in self._early] if self._early else []:
+            self._joined(self._fold.labels.rows_of(one), self._early.pop(one))
+
+    def _measured(self, seen: Seen, frame: PredictionFrame, rows: int) -> Seen:
+        """Texts as their lengths, and the outputs."""
+        found: dict[str, tuple[NDArray[Any], Sequence[str] | None]] = {}
+        for name, (values, words) in seen.items():
+            if name in self._texts and words is not None:
+                found[name] = (np.array([len(word) for word in words], np.float64)[values], None)
+            else:
+                found[name] = (values, words)
+        label = frame.outputs.get("label")
+        if label is not None and label.width == 1:
+            found[DECISION] = _decision(label)
+        found[SCORE] = (self._fold.scores(frame.outputs, rows), None)
+        return found
+
+    def _explanation(self, record: ExplanationRecord) -> None:
+        try:
+            explained = [self._attributions(one) for one in msgspec.json.decode(record.body)["explanations"]]
+        except (msgspec.DecodeError, KeyError, TypeError, AttributeError):
+            return
+        found = [one for one in explained if one]
+        rows = self._fold.labels.rows_of(record.id)
+        if rows or not found:
+            self._joined(rows, found)
+            return
+        self._early[record.id] = found
+        if len(self._early) > _EARLY:
+            self._early.popitem(last=False)
+            self.unmatched += 1
+
+    def _attributions(self, one: Mapping[str, Any]) -> dict[str, float]:
+        """Feature → attribution towards the favourable outcome; empty when it is about something else."""
+        entries = one.get("attributions", [])
+        sign = self._fold.direction(one.get("target"))
+        names = [entry.get("feature") or entry.get("group") for entry in entries]
+        if sign == 0 or not all(names):
+            return {}
+        return {str(n): sign * float(entry["attribution"]) for n, entry in zip(names, entries, strict=True)}
+
+    def _joined(self, rows: list[Row], found: list[dict[str, float]]) -> None:
+        attributes = [a.name for a in self._fold.bias.protected_attributes]
+        for row, attributions in zip(rows, found, strict=False):
+            values = dict(zip(self._fold.axes, row.key, strict=True))
+            self.attributions.add({name: values[name] for name in attributes}, attributions)
+
+    def dump(self) -> dict[str, Any]:
+        """For the snapshot; fresh rows are left out, they come again."""
+        return {
+            "drift": self.drift.dump(),
+            "attributions": self.attributions.dump(),
+            "alarms": msgspec.to_builtins(self.alarms),
+            "flips": self.flips,
+        }
+
+    def load(self, dumped: Mapping[str, Any]) -> None:
+        """Inverse of :meth:`dump`."""
+        self.drift.load(dumped["drift"])
+        self.attributions.load(dumped["attributions"])
+        self.alarms = msgspec.convert(dumped["alarms"], Hysteresis)
+        self.flips = {name: list(counts) for name, counts in dumped["flips"].items()}
+
+
+def _seen(column: Column) -> tuple[Any, list[str] | None]:
+    return numbers(column), column.values if column.dtype == "BYTES" else None
+
+
+def _decision(label: Column) -> tuple[Any, list[str]]:
+    """Classes as words, whatever their type on the wire."""
+    values, words = _seen(label)
+    if words is not None:
+        return values, words
+    names, codes = np.unique(values, return_inverse=True)
+    return codes, [str(name) for name in names.tolist()]

@@ -1,0 +1,259 @@
+"""Drift against training, fresh rows, attribution gaps, proxies and flips as the live auditor folds and checks them."""
+
+import json
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+import scipy.stats
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.naive_bayes import CategoricalNB
+
+from governed_api.governance import Bias
+from governed_serving.artefact import Feature, Lineage, Manifest, Output
+from governed_serving.auditor.columns import coded
+from governed_serving.auditor.drift import population_stability
+from governed_serving.auditor.monitors import AttributionSums, DriftMonitor, FreshRows, Hysteresis
+from governed_serving.auditor.proxies import joint_lift
+from governed_serving.auditor.reference import SMALLEST, Distribution, describe, read
+from governed_serving.auditor.service.checks import Checks
+from governed_serving.auditor.service.folding import Fold
+from governed_serving.auditor.service.live import Live
+from governed_serving.records import Column, ExplanationRecord, PredictionFrame
+
+RNG = np.random.default_rng(0)
+BIAS = Bias.model_validate(
+    {
+        "protectedAttributes": [{"name": "sex"}],
+        "favorableOutcome": {"label": "yes"},
+        "metrics": [{"name": "statisticalParityDifference", "thresholdLower": -0.1}],
+    }
+)
+MANIFEST = Manifest(
+    "loans", "classification",
+    [Feature("income", "numeric", "FP32"), Feature("sex", "categorical", "BYTES"), Feature("text", "text", "BYTES")],
+    ["income", "sex", "text"], [Output("label", "BYTES", [-1])], "label", "float", Lineage("", "", "", {}), {}, classes=["no", "yes"],
+)  # fmt: skip
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.sampled_from(["a", "b", "c", "d"]), max_size=80), st.lists(st.floats(-9, 9, width=32), max_size=80))
+def test_no_cell_of_a_reference_tells_of_few_rows(words: list[str], values: list[float]) -> None:
+    """Every count is 0 or at least SMALLEST, unless all rows together are fewer and stand in one cell."""
+    for one, rows in (
+        (Distribution.of_words(np.array(words, object)), len(words)),
+        (Distribution.of_numbers(np.array(values, np.float32)), len(values)),
+    ):
+        counts = one.counts.tolist()
+        assert sum(counts) == rows
+        assert all(n == 0 or n >= SMALLEST for n in counts) or (len([n for n in counts if n]) == 1 and rows < SMALLEST)
+
+
+def reference(rows: int = 5000) -> dict[str, Any]:
+    features = {
+        "income": RNG.normal(50, 10, rows).astype(np.float32),
+        "sex": RNG.choice(np.array(["f", "m"], object), rows),
+        "text": np.array(["x" * int(n) for n in RNG.poisson(20, rows)], object),
+    }
+    decision = RNG.choice(np.array(["no", "yes"], object), rows)
+    return describe(features, frozenset(["text"]), decision, RNG.random(rows).astype(np.float32))
+
+
+def frame(rows: int, shift: float = 0.0, first: int = 0, seed: int = 1) -> PredictionFrame:
+    rng = np.random.default_rng(seed)
+    yes = rng.integers(0, 2, rows)
+    return PredictionFrame(
+        "loans", "r1", "a", [f"request-{first + i}" for i in range(rows)],
+        np.full(rows, 1.7e9).tobytes(), np.ones(rows, "<i4").tobytes(),
+        {
+            "income": Column("FP32", rng.normal(50 + shift, 10, rows).astype("<f4").tobytes()),
+            "sex": Column("BYTES", rng.integers(0, 2, rows, "<i4").tobytes(), ["f", "m"]),
+            "text": Column("BYTES", np.arange(rows, dtype="<i4").tobytes(), ["x" * int(n) for n in rng.poisson(20, rows)]),
+        },
+        {
+            "label": Column("BYTES", yes.astype("<i4").tobytes(), ["no", "yes"]),
+            "probabilities": Column("FP32", np.stack([1 - rng.random(rows), rng.random(rows)], 1).astype("<f4").tobytes(), width=2),
+        },
+    )  # fmt: skip
+
+
+def test_a_shift_of_one_column_is_seen_in_it_alone_and_survives_a_restart() -> None:
+    known = read(json.loads(json.dumps(reference())))
+    live = Live(Fold(BIAS, "r1", MANIFEST), MANIFEST, known)
+    for part in range(4):
+        live._fold.record(frame(600, 12.0, 600 * part, seed=part))
+        live.record(frame(600, 12.0, 600 * part, seed=part))
+        again = Live(live._fold, MANIFEST, known)
+        again.load(msgspec.msgpack.decode(msgspec.msgpack.encode(live.dump())))
+        assert msgspec.msgpack.encode(again.dump()) == msgspec.msgpack.encode(live.dump())  # NaN is NaN in bytes
+        closed, live = live.window_closed, again
+    assert closed
+    found = {one.column: one for one in live.drift.closed}
+    assert live.drift.closed[0].column == "income"
+    assert found["income"].psi > 0.25
+    assert found["income"].p_value < 1e-6
+    assert set(found) == {"income", "sex", "text", "output:decision", "output:score"}
+    assert max(one.psi for name, one in found.items() if name != "income") < 0.1
+
+
+def test_drift_of_binned_numbers_is_scipys_at_the_borders() -> None:
+    training = RNG.normal(size=4000)
+    one = Distribution.of_numbers(training)
+    monitor = DriftMonitor({"x": one}, window=100)
+    recent = RNG.normal(0.3, 1, 3000)
+    assert monitor.add({"x": (recent, None)}, 3000)
+    assert one.edges is not None
+    borders = one.edges - 1e-12
+    expected = np.abs(np.mean(training[:, None] <= borders, 0) - np.mean(recent[:, None] <= borders, 0)).max()
+    assert monitor.closed[0].ks == pytest.approx(expected, abs=1e-12)
+    assert monitor.closed[0].ks <= scipy.stats.ks_2samp(training, recent).statistic + 1e-12
+    assert monitor.closed[0].psi == pytest.approx(population_stability(one.counts, one.count(recent)))
+
+
+def test_fresh_rows_are_a_uniform_sample_of_bounded_size() -> None:
+    counts = np.zeros(1000)
+    for seed in range(60):
+        fresh = FreshRows(most=100, seed=seed)
+        for start in range(0, 1000, 50):
+            fresh.add({"n": (np.arange(start, start + 50), None)}, 50)
+            assert len(fresh._kept) < 200
+        assert fresh.seen == 1000
+        taken = fresh.take()["n"]
+        assert len(taken) == 100
+        counts[taken.astype(int)] += 1
+    assert scipy.stats.chisquare(counts.reshape(10, 100).sum(1)).pvalue > 1e-3
+    assert (fresh.seen, fresh.take()) == (0, {})
+
+
+def test_an_alarm_needs_two_breaches_and_ends_after_two_calm_sights() -> None:
+    alarm = Hysteresis()
+    sights = [
+        (True, False),
+        (False, True),
+        (True, False),
+        (True, False),
+        (False, False),
+        (False, True),
+        (True, False),
+        (False, True),
+        (False, True),
+    ]
+    found = [alarm.observe("x", breach=b, calm=c, now=float(i)) for i, (b, c) in enumerate(sights)]
+    assert found == ["", "", "", "raised", "", "", "", "", "ended"]
+    assert alarm.raised == {}
+
+
+def explanation(number: int, attributions: dict[str, float], target: str = "yes") -> ExplanationRecord:
+    entries = [{"feature": name, "attribution": value} for name, value in attributions.items()]
+    body = {"explanations": [{"target": target, "attributions": entries}]}
+    return ExplanationRecord(f"request-{number}", "loans", "r1", 1.0, json.dumps(body).encode())
+
+
+def test_explanations_are_compared_between_groups_whichever_comes_first() -> None:
+    live = Live(Fold(BIAS, "r1", MANIFEST), MANIFEST, {})
+    shown = frame(300, seed=3)
+    sexes = [shown.features["sex"].values[c] for c in np.frombuffer(shown.features["sex"].data, "<i4")]
+    rng = np.random.default_rng(4)
+
+    def explain(numbers: range) -> None:
+        for n in numbers:
+            value = rng.normal(0.5 if sexes[n] == "f" else 0.0, 0.3)
+            # Half of them speak of the other class: there the sign is the opposite.
+            live.record(
+                explanation(n, {"income": value if n % 2 else -value, "text": rng.normal()}, "yes" if n % 2 else "no")
+            )
+
+    explain(range(150))
+    live._fold.record(shown)
+    live.record(shown)
+    explain(range(150, 300))
+    assert live.attributions.rows == 300
+    gaps = {(g.group, g.feature): g for g in live.attributions.gaps(0.95, 10)}
+    women = gaps["f", "income"]
+    assert women.lower > 0.3
+    assert women.difference == pytest.approx(0.5, abs=0.15)
+    assert gaps["f", "text"].lower < 0 < gaps["f", "text"].upper
+    assert live.attributions.gaps(0.95, 1000) == []
+    live.record(ExplanationRecord("request-1", "loans", "r1", 1.0, b"not json"))
+    assert live.attributions.rows == 300
+
+
+def test_attribution_sums_are_bounded() -> None:
+    sums = AttributionSums(limit=3)
+    sums.add({"g": "a"}, {f"f{i}": 1.0 for i in range(5)})
+    assert (len(sums._sums), sums.dropped) == (3, 2)
+
+
+def test_joint_lift_is_that_of_naive_bayes_and_finds_what_no_single_feature_tells() -> None:
+    rng = np.random.default_rng(5)
+    group = rng.integers(0, 2, 4000)
+    features = {f"x{i}": (group + (rng.random(4000) < 0.35)) % 2 for i in range(8)}
+    found = joint_lift({n: coded(v) for n, v in features.items()}, coded(group))
+    table = np.stack(list(features.values()), 1)
+    fold = np.arange(4000) % 2
+    right = sum(
+        (
+            CategoricalNB(alpha=1.0).fit(table[fold != k], group[fold != k]).predict(table[fold == k])
+            == group[fold == k]
+        ).sum()
+        for k in (0, 1)
+    )
+    largest = np.bincount(group).max()
+    assert found == pytest.approx((right - largest) / (4000 - largest), abs=1e-9)
+    assert found > 0.5
+    assert joint_lift({"noise": coded(rng.integers(0, 3, 4000))}, coded(group)) < 0.1
+
+
+class Model:
+    """Favours men and texts about him, whatever the income."""
+
+    calls = 0
+
+    def __call__(self, columns: dict[str, Any]) -> Any:
+        self.calls += 1
+        return (columns["sex"] == "m") | np.array([t.startswith("he ") for t in columns["text"]])
+
+
+def checked(decide: Any) -> tuple[Checks, Live, list[Exception]]:
+    fold = Fold(BIAS, "r1", MANIFEST)
+    live = Live(fold, MANIFEST, {})
+    background = {"income": list(RNG.normal(0, 1, 500)), "sex": ["f", "m"] * 250}
+    checks, failures = Checks(live, fold.protected, MANIFEST, background, decide), list[Exception]()
+    rng = np.random.default_rng(6)
+    sex = rng.choice(np.array(["f", "m"], object), 400)
+    fresh = {
+        "income": (rng.normal(size=400) + 3 * (sex == "m")).astype(np.float32),
+        "sex": sex,
+        "text": np.array(["he is here", "it is here"] * 200, object),
+    }
+    checks.rows(fresh, failures.append, (ConnectionError,))
+    checks.publish()
+    return checks, live, failures
+
+
+def test_checks_find_proxies_flips_and_discrepancy() -> None:
+    model = Model()
+    checks, live, _ = checked(model)
+    found = {one.subject: one for one in checks.findings}
+    assert found["proxies/sex/income"].breach
+    assert found["proxies/sex/(all)"].breach
+    assert not any("text" in s for s in found if s.startswith("proxies/"))
+    assert found["drift/(all inputs)"].breach, "men earn more than in training: together it shows"
+    rows, flipped = live.flips["flips/sex=m"]
+    assert rows > 80
+    assert flipped == pytest.approx(rows / 2, abs=20), "women without him in their text become favoured"
+    assert live.flips["flips/words of text"][1] > 0
+    assert found["flips/sex=m"].breach
+    assert model.calls > 0
+    assert set(checks.report()) == {"alarms", "drift", "flips", "proxies"}
+
+
+def test_a_predictor_that_does_not_answer_stops_nothing_else() -> None:
+    def away(_: Any) -> Any:
+        raise ConnectionError("away")
+
+    checks, live, failures = checked(away)
+    assert (checks.flip_failures, len(failures), live.flips) == (1, 1, {})
+    assert any(one.subject.startswith("proxies/") for one in checks.findings)
