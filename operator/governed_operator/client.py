@@ -41,6 +41,14 @@ class ModelClient:
             "POST", f"/v2/models/{self._model}/explain", body | ({"parameters": parameters} if parameters else {})
         )
 
+    def acknowledge(self, by: str, reason: str) -> dict[str, Any]:
+        """To the auditor: a person takes over the alarm of a failed verdict. Raises ClientError."""
+        return self._json("POST", "/v1/acknowledgements", {"by": by, "reason": reason})
+
+    def contest(self, request: str, by: str, reason: str) -> dict[str, Any]:
+        """To the auditor: a person contests a decision; its record, explanation and counterfactual. Raises ClientError."""
+        return self._json("POST", "/v1/reviews", {"id": request, "by": by, "reason": reason})
+
     def _columns(self, rows: Sequence[Row]) -> list[dict[str, Any]]:
         if self._inputs is None:
             self._inputs = self.metadata()["inputs"]

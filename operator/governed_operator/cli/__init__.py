@@ -2,7 +2,7 @@
 
 import typer
 
-from governed_operator.cli import crd, explain, render, report, run, validate, verify
+from governed_operator.cli import acknowledge, contest, crd, explain, render, report, run, validate, verify
 
 app = typer.Typer(
     name="governed",
@@ -12,7 +12,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for module in (validate, render, run, crd, explain, verify, report):
+for module in (validate, render, run, crd, explain, verify, report, acknowledge, contest):
     app.command(module.__name__.rsplit(".", 1)[1])(module.command)
 
 

@@ -142,6 +142,8 @@ def auditor_container(subject: Subject, revision: Revision, track: str) -> Manif
     variables = _environment(subject, revision, track, rt.PORT_AUDITOR)
     if revision.model.spec.governance.bias:  # counterfactuals are asked of the live model
         variables.append(env.variable(rt.PREDICTOR_URL, env.loopback(rt.PORT_INTERNAL)))
+    if revision.model.spec.explainer:  # who contests a decision is shown why it was made
+        variables.append(env.variable(rt.EXPLAINER_URL, env.loopback(rt.PORT_EXPLAINER)))
     return pod.container(
         "auditor",
         subject.settings.images.auditor,

@@ -6,16 +6,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from governed_serving.auditor.metrics import Cells, coded, confusion, group_rates
+from governed_serving.auditor.metrics import Cells, GroupTable, coded, confusion, group_rates
 
-__all__ = ["Offer", "group_thresholds", "reweighing"]
+__all__ = ["Offer", "group_thresholds", "reweighing", "reweighing_of"]
 
 Floats = NDArray[np.float64]
 
 
 def reweighing(cells: Cells, attribute: str) -> dict[tuple[str, int], float]:
     """(group, label) → weight P(group)·P(label)/P(group, label) that makes both independent (Kamiran & Calders 2012)."""
-    table = cells.by(attribute)
+    return reweighing_of(cells.by(attribute))
+
+
+def reweighing_of(table: GroupTable) -> dict[tuple[str, int], float]:
+    """The same from counts per group; rows without a label are left out."""
     joint = table.counts[:, :, :2].sum(1).astype(np.float64)
     total = joint.sum()
     wanted = joint.sum(1, keepdims=True) * joint.sum(0, keepdims=True) / max(total, 1.0)

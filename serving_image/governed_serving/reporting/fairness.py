@@ -70,6 +70,7 @@ def _verdict(auditor: dict[str, Any]) -> Safe:
             table(["metric", "comparison", "value", "interval", "allowed", "verdict"], rows, numeric=(2, 3))
             if rows
             else None,
+            _alarms(auditor),
             *_metric_forests(differences, 0.0, "difference (unprivileged − privileged)"),
             *_metric_forests(ratios, 1.0, "ratio (unprivileged / privileged)"),
             tag(
@@ -79,6 +80,26 @@ def _verdict(auditor: dict[str, Any]) -> Safe:
             ),
         ]
     )
+
+
+def _alarms(auditor: dict[str, Any]) -> Safe | None:
+    """What the failed verdict demands or who took it over; and what else the auditor warns of."""
+    alarm, raised = auditor.get("alarm", {}), auditor.get("alarms", [])
+    lines = []
+    if alarm.get("acknowledgedBy"):
+        lines.append(
+            tag("p", f"Acknowledged by {alarm['acknowledgedBy']}: {alarm.get('reason', '')}. No action is in force.")
+        )
+    elif alarm.get("active"):
+        lines.append(
+            tag(
+                "p",
+                f"Action in force: {alarm.get('inForce', '')}. It ends when the verdict has passed long enough, or a person acknowledges it.",
+            )
+        )
+    if raised:
+        lines.append(tag("p", f"Alarms raised: {', '.join(raised)}.", class_="callout"))
+    return text(lines) if lines else None
 
 
 def _metric_forests(metrics: list[dict[str, Any]], centre: float, label: str) -> list[Safe]:
@@ -123,6 +144,7 @@ def _attribute(dossier: Dossier, attribute: str) -> Safe:
             _strata(data, "the data", "labels as they were decided"),
             _served_strata(attribute, data, served) if served else None,
             _errors(held),
+            _offers(attribute, dossier.evaluation),
         ]
     )
 
@@ -309,6 +331,42 @@ def _errors(held: dict[str, Any]) -> Safe:
     ]
     body = [[r["group"], f"{int(r['rows']):,}", *(percent(r.get(k)) for k in keys)] for r in rows]
     return table(headings, body, "Error rates on held-out rows", numeric=range(1, 8))
+
+
+def _offers(attribute: str, evaluation: dict[str, Any]) -> Safe:
+    """What could be done, and what it would do on held-out rows: for people to decide, none of it is in force."""
+    offer = evaluation.get("offers", {}).get(attribute)
+    if not offer:
+        return Safe("")
+    before, after = offer["largest_difference_before"], offer["largest_difference_after"]
+    rows = [
+        ["one threshold for all (in force)", number(before), percent(offer["accuracy_before"])],
+        ["a threshold per group (offered)", number(after), percent(offer["accuracy_after"])],
+    ]
+    without = evaluation.get("unmitigated")
+    if without:
+        gap = without["largestDisparity"].get(attribute)
+        rows.append(["trained without reweighing (measured)", number(gap), percent(without["metrics"].get("accuracy"))])
+    cuts = ", ".join(f"{group} {value:.4f}" for group, value in sorted(offer["thresholds"].items()))
+    weights = [[w["group"], "favourable" if w["label"] else "not", number(w["weight"])] for w in offer["weights"]]
+    said = (
+        "Training was reweighed, as the manifest asks. "
+        if without
+        else "Reweighing in training isn't in force: lifecycle.training.mitigation.method reweighing would train with the weights below. "
+    )
+    return text(
+        [
+            tag("h4", "What could be done about it"),
+            table(["", "largest difference of rates", "accuracy"], rows, "Measured on held-out rows", numeric=(1, 2)),
+            tag("p", f"Thresholds per group in place of {offer['threshold']:g}: {cuts}. ", said, class_="small"),
+            tag(
+                "p",
+                "Nothing of this is applied by itself. Whether groups may be treated by different thresholds is a question of law.",
+                class_="small",
+            ),
+            _details("Weights of reweighing", table(["group", "label", "weight"], weights, numeric=(2,))),
+        ]
+    )
 
 
 def _details(title: str, inside: Safe) -> Safe:

@@ -1,7 +1,7 @@
 """What a model is worth on held-out rows: quality, group rates, importances, latency. All through ONNX Runtime."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -9,6 +9,8 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from governed_api.governance import Bias
+from governed_serving.auditor.metrics import confusion
+from governed_serving.auditor.mitigation import group_thresholds, reweighing_of
 from governed_serving.trainer.audit import audit, errors, favorable
 from governed_serving.trainer.dataset import Dataset
 from governed_serving.trainer.preprocessing import feeds
@@ -105,6 +107,41 @@ def group_tables(bias: Bias, rows: Dataset, predictions: Predictions) -> dict[st
         groups = rows.groups[attribute.name]
         tables[attribute.name]["errors"] = errors(groups, outcome, truth, attribute.privileged)
     return tables
+
+
+OFFER_ROWS = 30
+"""Groups with fewer held-out rows are left out of what is offered."""
+
+
+def offers(bias: Bias, train: Dataset, rows: Dataset, predictions: Predictions) -> dict[str, Any]:
+    """Protected attribute → what could be done about a disparity, with its effect measured on held-out ``rows``; nothing is applied.
+
+    ``thresholds``: one per group instead of one for all (only where a threshold decides: two classes, or a regression);
+    ``weights`` of reweighing in training: see ``lifecycle.training.mitigation``.
+    """
+    if len(predictions.classes) > 2:
+        return {}
+    truth, learnt = (favorable(bias, part.label, part.classes) for part in (rows, train))
+    score, threshold = predictions.scores[:, 0].astype(np.float64), bias.favorable_outcome.threshold
+    if predictions.classes:
+        place = [str(c) for c in predictions.classes].index(str(bias.favorable_outcome.label))
+        score, threshold = predictions.scores[:, place].astype(np.float64), 0.5
+    found = {}
+    for attribute in bias.protected_attributes:
+        groups = rows.groups[attribute.name].astype(str)
+        names, counts = np.unique(groups, return_counts=True)
+        kept = np.isin(groups, names[counts >= OFFER_ROWS])
+        if len(np.unique(groups[kept])) < 2:
+            continue
+        offer = group_thresholds(score[kept], truth[kept], groups[kept], threshold or 0.0)
+        table = confusion(train.groups[attribute.name].astype(str), learnt, learnt)
+        weights = [
+            {"group": group, "label": label, "weight": weight}
+            for (group, label), weight in reweighing_of(table).items()
+            if table.of([group])[:, label].sum() >= OFFER_ROWS
+        ]
+        found[attribute.name] = {"threshold": threshold or 0.0, **asdict(offer), "weights": weights}
+    return found
 
 
 def importances(session: onnxruntime.InferenceSession, rows: Dataset, seed: int) -> dict[str, float]:

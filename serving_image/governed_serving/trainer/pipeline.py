@@ -140,6 +140,7 @@ class Pipeline:
             "rows": {name: part.rows for name, part in parts.items()},
             "metrics": evaluation.quality(predictions, self._test.label),
             "groups": evaluation.group_tables(bias, self._test, predictions) if bias is not None else {},
+            "offers": evaluation.offers(bias, self._train, self._test, predictions) if bias is not None else {},
             "importances": [{"feature": n, "value": v} for n, v in sorted(weights.items(), key=lambda item: -item[1])],
             "data": self._prepared.audit,
         }

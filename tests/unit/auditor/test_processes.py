@@ -2,6 +2,8 @@
 
 import json
 import signal
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -85,10 +87,15 @@ def people_come_in(site: Site) -> None:
     """A contested decision and an acknowledged alarm: both answered, both in the ledger, the latter lifts the action."""
     contested = post(site, "/v1/reviews", {"id": "request-7", "by": "applicant", "reason": "I was refused"})
     assert (contested.status_code, contested.json()["prediction"]["id"]) == (202, "request-7")
+    assert "no explainer" in contested.json()["counterfactual"]["error"]
     assert post(site, "/v1/reviews", {"id": "nobody", "by": "x", "reason": "y"}).status_code == 404
     assert post(site, "/v1/reviews", {"id": "request-7", "by": "", "reason": "y"}).status_code == 400
     assert site.get("/v1/verdict")["alarm"]["inForce"] == "Alert"
-    assert post(site, "/v1/acknowledgements", {"by": "board", "reason": "known"}).status_code == 202
+    spoken = subprocess.run(
+        [sys.executable, "-c", "from governed_operator.cli import main; main()", "acknowledge", "loans", "--by", "board", "--reason", "known", "--url", site.url],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (spoken.returncode, "recorded in the ledger" in spoken.stdout) == (0, True), spoken.stderr
     verdict = eventually(
         lambda: site.get("/v1/verdict"), lambda v: v["alarm"]["inForce"] == "None", within=20, every=0.05
     )

@@ -94,6 +94,17 @@ def documents() -> dict[str, Any]:
             "groups": table,
             "importances": [{"feature": "department", "value": 0.3}],
             "metrics": {"accuracy": 0.68},
+            "offers": {
+                "sex": {
+                    "threshold": 0.5,
+                    "thresholds": {"female": 0.31, "male": 0.55},
+                    "accuracy_before": 0.68,
+                    "accuracy_after": 0.66,
+                    "largest_difference_before": 0.1416,
+                    "largest_difference_after": 0.0021,
+                    "weights": [{"group": "female", "label": 1, "weight": 1.27}],
+                }
+            },
         },
     }
 
@@ -104,6 +115,8 @@ REPORT = {
             "verdict": "Fail",
             "summary": "statisticalParityDifference −0.14",
             "samples": 4526,
+            "alarm": {"action": "Rollback", "active": True, "inForce": "None", "acknowledgedBy": "board", "reason": HOSTILE},
+            "alarms": ["drift/department"],
             "observedAt": "2026-01-01T00:00:00.000Z",
             "metrics": [
                 {
@@ -222,6 +235,10 @@ def test_simpsons_paradox_is_seen_in_the_data_and_in_what_was_served(root: Path)
     found = dossier(root)
     page = render_page(found)
     assert "SPD −0.141645, DIR 0.681830" in page
+    assert "Thresholds per group in place of 0.5: female 0.3100, male 0.5500" in page
+    assert "Nothing of this is applied by itself" in page
+    assert "Acknowledged by board" in page
+    assert "Alarms raised: drift/department" in page
     assert "χ² 92.205" in page
     assert (
         "Simpson&#x27;s paradox. </strong>In all, female differs by −0.1416; compared within department by +0.0184"

@@ -293,6 +293,16 @@ def test_integer_classes_and_what_reweighing_brings(tmp_path: Path) -> None:
     assert label.tolist() == [0, 7]
     found = place.report.parts[-1]["metrics"]
     assert abs(found["model.spd.g.v"]) < found["unmitigated.largestDisparity.g"] - 0.1
+    offer = files(place, made)["evaluation.json"]["offers"]["g"]
+    assert offer["largest_difference_after"] < 0.05
+    assert set(offer["thresholds"]) == {"u", "v"}
+    weights = {(w["group"], w["label"]): w["weight"] for w in offer["weights"]}
+    assert weights["v", 1] > 1 > weights["v", 0]
+    known = files(place, made)["reference.json"]["columns"]
+    assert set(known) == {"x", "g", "output:decision", "output:score"}
+    assert known["g"]["values"] == ["u", "v"]
+    assert sum(known["x"]["counts"]) == files(place, made)["evaluation.json"]["rows"]["training"]
+    assert min(n for column in known.values() for n in column["counts"] if n) >= 10
 
 
 def test_masking_a_field_that_is_no_text_is_refused(tmp_path: Path) -> None:

@@ -16,6 +16,8 @@ from governed_serving.auditor.service import reviews
 from governed_serving.auditor.service.folding import label_of
 from governed_serving.auditor.service.metrics import Metrics
 from governed_serving.auditor.service.watch import Watch
+from governed_serving.auditor.service.why import Why
+from governed_serving.crypto import CryptoError
 from governed_serving.journal import Journal, JournalError
 from governed_serving.records import EventRecord
 
@@ -54,6 +56,7 @@ def application(
     ready: Callable[[], str],
     refresh: Callable[[], None],
     archive: ArchiveClient | None = None,
+    why: Why | None = None,
 ) -> FastAPI:
     """``ready()`` says why the service isn't ready, or nothing; ``refresh()`` brings ``metrics`` up to date."""
     app = FastAPI(title="Governed Models auditor", version="1", docs_url="/docs", redoc_url=None)
@@ -61,7 +64,7 @@ def application(
     async def guarded(work: Callable[[], Awaitable[Response]]) -> Response:
         try:
             return await work()
-        except (AuditorError, JournalError, ArchiveError) as error:
+        except (AuditorError, JournalError, ArchiveError, CryptoError) as error:
             return failure(status_of(error), str(error))
 
     @app.get("/v1/verdict")
@@ -103,7 +106,7 @@ def application(
     async def contest(request: Request) -> Response:
         async def work() -> Response:
             body = await body_of(request)
-            event, found = await asyncio.to_thread(reviews.contest, watch, archive, body, time.time())
+            event, found = await asyncio.to_thread(reviews.contest, watch, archive, why, body, time.time())
             await journal.append(event)
             return answer(found, 202)
 

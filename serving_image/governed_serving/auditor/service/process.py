@@ -21,6 +21,7 @@ from governed_serving.auditor.service.settings import Settings
 from governed_serving.auditor.service.shipping import Shipper
 from governed_serving.auditor.service.tail import Tail
 from governed_serving.auditor.service.watch import Watch
+from governed_serving.auditor.service.why import Why
 from governed_serving.crypto import Keyring, Keyset, KeyWatch, SegmentCipher, rotate_due
 from governed_serving.hosting import Host, listen, log, web_server
 from governed_serving.journal import Journal
@@ -72,6 +73,7 @@ class Service:
             if self.client
             else None
         )
+        self.why = Why(self.client, cipher, settings.explainer_url) if self.client else None
         self.watch = Watch(
             settings.model,
             settings.revision,
@@ -192,7 +194,13 @@ async def serve() -> None:
     sock = listen(settings.host, settings.port)
     service = Service(settings)
     app = application(
-        service.watch, service.journal, service.metrics, service.why_not_ready, service.refresh, service.client
+        service.watch,
+        service.journal,
+        service.metrics,
+        service.why_not_ready,
+        service.refresh,
+        service.client,
+        service.why,
     )
     service.watch.start()
     if service.keys:

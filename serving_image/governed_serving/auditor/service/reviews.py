@@ -7,6 +7,7 @@ import msgspec
 from governed_serving.archive.client import ArchiveClient
 from governed_serving.auditor.errors import NotFound, Unavailable, Unusable
 from governed_serving.auditor.service.watch import Watch
+from governed_serving.auditor.service.why import Why
 from governed_serving.records import EventRecord
 
 __all__ = ["acknowledgement", "contest", "record_of"]
@@ -39,17 +40,24 @@ def acknowledgement(watch: Watch, body: bytes, now: float) -> EventRecord:
     return EventRecord("acknowledgement", "alarm", watch.model, watch.revision, now, body, summary)
 
 
-def contest(watch: Watch, archive: ArchiveClient | None, body: bytes, now: float) -> tuple[EventRecord, dict[str, Any]]:
-    """The event of a contested decision, and what a reviewer needs. Raises Unusable, NotFound, Unavailable, ArchiveError."""
+def contest(
+    watch: Watch, archive: ArchiveClient | None, why: Why | None, body: bytes, now: float
+) -> tuple[EventRecord, dict[str, Any]]:
+    """The event of a contested decision, and what a reviewer needs: record, explanation, counterfactual.
+
+    Raises Unusable, NotFound, Unavailable, ArchiveError, CryptoError.
+    """
     asked = _parse(body, Contest)
     found = record_of(archive, asked.id)
+    if why is not None:
+        found |= why.of(found["prediction"])
     summary = {"kind": "review", "state": "open", "prediction": found["prediction"]["index"]}
     event = EventRecord("acknowledgement", asked.id, watch.model, watch.revision, now, body, summary)
     return event, found
 
 
 def record_of(archive: ArchiveClient | None, request_id: str) -> dict[str, Any]:
-    """Ledger entries of a request: its prediction, explanations, labels, reviews; and how to ask for what is missing."""
+    """Ledger entries of a request: its prediction, explanations, labels, reviews."""
     if archive is None:
         raise Unavailable("no archive is configured: the record of a decision can't be looked up")
     entries = [{"index": f.index, **f.fields()} for f in archive.find(id=request_id)]
@@ -60,17 +68,12 @@ def record_of(archive: ArchiveClient | None, request_id: str) -> dict[str, Any]:
         raise NotFound(
             f"request {request_id!r}: no prediction of that id is in the ledger (yet); it comes within seconds"
         )
-    model = archive.model
     return {
         "id": request_id,
         "prediction": by_type["prediction"][-1],
         "explanations": by_type.get("explanation", []),
         "labels": by_type.get("label", []),
         "reviews": [e for e in by_type.get("acknowledgement", []) if e.get("summary", {}).get("kind") == "review"],
-        "next": {
-            "explanation": f"POST /v2/models/{model}/explain with the same inputs and id",
-            "counterfactual": f'POST /v2/models/{model}/explain with parameters {{"method": "counterfactual"}}',
-        },
     }
 
 

@@ -15,7 +15,7 @@ __all__ = ["Settings"]
 
 @dataclass(frozen=True)
 class Settings:
-    """What the process needs to know. Empty ``archive_url``: nothing is shipped (a model run by hand)."""
+    """What the process needs to know. Empty ``archive_url``: nothing is shipped; empty ``explainer_url``: no explainer runs."""
 
     resolved: ResolvedModel
     model_dir: Path
@@ -25,6 +25,7 @@ class Settings:
     archive_token: str
     report: str
     predictor_url: str
+    explainer_url: str
     host: str
     port: int
     pod: str
@@ -73,6 +74,7 @@ class Settings:
             archive_token=Path(environ[runtime.ARCHIVE_TOKEN_FILE]).read_text().strip() if url else "",
             report=environ.get(runtime.REPORT, ""),
             predictor_url=environ.get(runtime.PREDICTOR_URL, f"http://127.0.0.1:{runtime.PORT_INTERNAL}"),
+            explainer_url=environ.get(runtime.EXPLAINER_URL, ""),
             host=environ.get("GOVERNED_HOST", "0.0.0.0"),
             port=int(environ.get(runtime.HTTP_PORT, runtime.PORT_AUDITOR)),
             pod=environ.get(runtime.POD_NAME) or "local",

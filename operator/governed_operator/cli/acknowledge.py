@@ -1,0 +1,27 @@
+"""`governed acknowledge`: a person answers for going on although the bias verdict failed."""
+
+from typing import Annotated
+
+import typer
+
+from governed_operator.cli.fail import fail
+
+
+def command(
+    name: Annotated[str, typer.Argument(help="Model.", show_default=False)],
+    by: Annotated[str, typer.Option(help="Who acknowledges.", show_default=False)],
+    reason: Annotated[str, typer.Option(help="Why serving goes on.", show_default=False)],
+    url: Annotated[str, typer.Option(help="Address of the model's auditor.")] = "http://127.0.0.1:8084",
+) -> None:
+    """Acknowledge the alarm of a failed verdict: its action is lifted, the verdict stays; recorded in the ledger.
+
+    In a cluster: kubectl port-forward deployment/NAME-predictor 8084
+    """
+    from governed_operator.client import ClientError, ModelClient
+
+    try:
+        with ModelClient(url, name) as client:
+            client.acknowledge(by, reason)
+    except ClientError as error:
+        fail(str(error))
+    print(f"{name}: acknowledged by {by}; it is recorded in the ledger")
