@@ -51,7 +51,7 @@ def contest(
     found = record_of(archive, asked.id)
     if why is not None:
         found |= why.of(found["prediction"])
-    summary = {"kind": "review", "state": "open", "prediction": found["prediction"]["index"]}
+    summary = {"kind": "review", "state": "open", "prediction": found["prediction"]["ledgerIndex"]}
     event = EventRecord("acknowledgement", asked.id, watch.model, watch.revision, now, body, summary)
     return event, found
 
@@ -60,7 +60,7 @@ def record_of(archive: ArchiveClient | None, request_id: str) -> dict[str, Any]:
     """Ledger entries of a request: its prediction, explanations, labels, reviews."""
     if archive is None:
         raise Unavailable("no archive is configured: the record of a decision can't be looked up")
-    entries = [{"index": f.index, **f.fields()} for f in archive.find(id=request_id)]
+    entries = [{"ledgerIndex": f.index, **f.fields()} for f in archive.find(id=request_id)]
     by_type: dict[str, list[dict[str, Any]]] = {}
     for entry in entries:
         by_type.setdefault(entry["type"], []).append(entry)

@@ -45,7 +45,7 @@ PUBLISH_SECONDS = 15.0
 """Counts are published this often while they change; at once when they grew by ``GROWTH`` or anything but their number changed."""
 GROWTH = 0.05
 CHECK_POLL = 1.0
-CHECK_SECONDS = 30.0
+CHECK_SECONDS = 60.0
 """Least time between two looks at fresh rows."""
 CHECK_LEVEL = 0.95
 GRACE_SECONDS = 10.0
