@@ -30,7 +30,7 @@ from governed_serving.auditor.metrics import (
 )
 from governed_serving.auditor.scores import GroupScores
 from governed_serving.auditor.sequences import (
-    DIFFERENCE_PRECISION,
+    DIFFERENCES,
     log_evidence,
     metric_evidence,
     metric_sequence,
@@ -76,7 +76,7 @@ class _Estimate:
     def sequence(self, level: float) -> Interval:
         if not (np.isfinite(self.value) and self.variance > 0):
             return Interval(-inf, inf)
-        radius = self.scale * float(mixture_radius(self.variance / self.scale**2, 1 - level, DIFFERENCE_PRECISION))
+        radius = self.scale * mixture_radius(self.variance / self.scale**2, 1 - level, DIFFERENCES)
         return Interval(self.value - radius, self.value + radius)
 
     def within(self, least: float, most: float) -> Callable[[float], Interval]:
@@ -92,7 +92,7 @@ class _Estimate:
         if not (np.isfinite(self.value) and self.variance > 0):
             return -inf
         distance = max(lower - self.value, self.value - upper, 0.0) / self.scale
-        return float(log_evidence(distance, self.variance / self.scale**2, DIFFERENCE_PRECISION))
+        return float(log_evidence(distance, self.variance / self.scale**2, DIFFERENCES))
 
 
 def findings(

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from governed_serving.auditor.drift import kolmogorov_tail, population_stability
 from governed_serving.auditor.reference import Distribution
-from governed_serving.auditor.sequences import DIFFERENCE_PRECISION, mixture_radius
+from governed_serving.auditor.sequences import DIFFERENCES, mixture_radius
 
 __all__ = ["AttributionSums", "ColumnDrift", "DriftMonitor", "FreshRows", "Gap", "Hysteresis"]
 
@@ -203,7 +203,7 @@ def _gap(key: tuple[str, str, str], own: NDArray[np.float64], rest: NDArray[np.f
     (n1, m1, v1), (n0, m0, v0) = _moments(own), _moments(rest)
     scale = sqrt(((n1 - 1) * v1 + (n0 - 1) * v0) / (n1 + n0 - 2)) or 1e-12
     variance = max(v1 / n1 + v0 / n0, 1e-24) / scale**2
-    radius = scale * float(mixture_radius(variance, alpha, DIFFERENCE_PRECISION))
+    radius = scale * mixture_radius(variance, alpha, DIFFERENCES)
     attribute, group, feature = key
     return Gap(attribute, group, feature, m1 - m0, m1 - m0 - radius, m1 - m0 + radius, scale, int(n1))
 

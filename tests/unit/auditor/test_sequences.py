@@ -2,12 +2,22 @@
 
 import numpy as np
 import pytest
+import scipy.integrate
+import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from governed_serving.auditor.betting import LAMBDAS, PairBetting, betting_interval, log_wealth
 from governed_serving.auditor.metrics import METRICS
-from governed_serving.auditor.sequences import e_benjamini_hochberg, metric_evidence, metric_sequence
+from governed_serving.auditor.sequences import (
+    DIFFERENCES,
+    RATIOS,
+    e_benjamini_hochberg,
+    log_evidence,
+    metric_evidence,
+    metric_sequence,
+    mixture_radius,
+)
 
 ALPHA = 0.05
 
@@ -27,6 +37,28 @@ def test_evidence_and_interval_say_the_same(k1: int, n1: int, k0: int, n0: int, 
     outside = max(interval.lower - bound, -bound - interval.upper)
     if abs(outside) > 1e-9 and abs(interval.lower) < 1 and abs(interval.upper) < 1:
         assert (outside > 0) == (evidence > -np.log(ALPHA))
+
+
+@settings(deadline=None)
+@given(st.floats(1e-9, 0.2), st.floats(1e-4, 0.3))
+def test_the_radius_is_where_the_evidence_reaches_its_bound(variance: float, alpha: float) -> None:
+    for mixture in (DIFFERENCES, RATIOS):
+        radius = mixture_radius(variance, alpha, mixture)
+        assert log_evidence(radius, variance, mixture) == pytest.approx(-np.log(alpha), abs=1e-6)
+        assert log_evidence(radius * 1.01, variance, mixture) > -np.log(alpha)
+
+
+def test_evidence_is_the_likelihood_averaged_over_the_mixture() -> None:
+    """Against scipy's quadrature."""
+    law = scipy.stats.norm
+    for distance, variance in ((0.0, 0.01), (0.12, 0.001), (0.4, 0.004)):
+
+        def bet(effect: float, d: float = distance, v: float = variance) -> float:
+            chance = sum(law.pdf(effect, side * DIFFERENCES.centre, DIFFERENCES.deviation) for side in (-1, 1)) / 2
+            return float(chance * law.pdf(d, effect, v**0.5) / law.pdf(d, 0, v**0.5))
+
+        averaged, _ = scipy.integrate.quad(bet, -1, 1, points=[-0.1, 0.1, distance], limit=200)
+        assert log_evidence(distance, variance, DIFFERENCES) == pytest.approx(np.log(averaged), rel=1e-6)
 
 
 @pytest.mark.parametrize("name", sorted(METRICS))
