@@ -1,0 +1,144 @@
+"""From the journal to an alarm that a person sees: folded, checked twice, recorded, in metrics and report; over a restart as well."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from governed_serving.auditor.reference import read
+from governed_serving.auditor.service import watch as watching
+from governed_serving.auditor.service.checks import Checks
+from governed_serving.auditor.service.folding import Fold
+from governed_serving.auditor.service.live import Live
+from governed_serving.auditor.service.metrics import Metrics
+from governed_serving.auditor.service.tail import Tail
+from governed_serving.auditor.service.watch import Watch
+from governed_serving.auditor.service.why import Why
+from governed_serving.crypto import Keyset, SegmentCipher
+from governed_serving.explainer.errors import PredictorAway
+from governed_serving.journal import Journal, JournalReader
+from governed_serving.records import EventRecord
+from governed_serving.reporting.writer import ReportWriter
+
+from .processes import local_keyset
+from .test_monitors import BIAS, MANIFEST, frame, reference
+
+KNOWN = read(reference())
+
+
+@pytest.fixture
+def keyset(tmp_path: Path) -> Keyset:
+    return local_keyset(tmp_path)
+
+
+class Place:
+    """A spool, and one auditor's parts over it."""
+
+    def __init__(self, root: Path, keyset: Keyset, decide: Any) -> None:
+        self.root, self.cipher = root, SegmentCipher(keyset)
+        fold = Fold(BIAS, "r1", MANIFEST)
+        self.live = Live(fold, MANIFEST, KNOWN)
+        self.journal = Journal(root, "auditor-pod", self.cipher, "PageCache")
+        tail = Tail(root, keyset, self.cipher, fold, self.live)
+        self.checks = Checks(self.live, fold.protected, MANIFEST, {}, decide)
+        report = ReportWriter(f"file://{root}/report.json")
+        self.watch = Watch("loans", "r1", root, self.journal, tail, None, report, checks=self.checks)
+
+    def events(self) -> list[EventRecord]:
+        found = JournalReader(self.root, "auditor-pod", self.cipher).read()
+        return [r for _, r in found if isinstance(r, EventRecord) and r.summary.get("subject")]
+
+
+def serve(place: Place, part: int, shift: float) -> None:
+    with Journal(place.root, "server-pod", place.cipher, "PageCache") as journal:
+        journal.append_blocking(frame(2000, shift, 2000 * part, seed=part))
+
+
+def test_an_alarm_is_raised_recorded_and_ended(tmp_path: Path, keyset: Keyset, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watching, "CHECK_SECONDS", 0.0)
+    place = Place(tmp_path, keyset, lambda columns: columns["sex"] == "m")
+    for part, shift in enumerate((12.0, 12.0, 0.0, 0.0)):
+        serve(place, part, shift)
+        while place.watch.fold_once():
+            continue
+        place.watch.check_once()
+        if part == 1:
+            raised = dict(place.live.alarms.raised)
+            metrics = Metrics("default", "loans")
+            metrics.findings(place.checks.findings, raised)
+            text = metrics.text().decode()
+            place.watch.tail.save()  # type: ignore[union-attr]
+            place.journal.close()
+            place = Place(tmp_path, keyset, lambda columns: columns["sex"] == "m")
+    assert set(raised) == {"drift/income", "flips/sex=f", "flips/sex=m"}, "no other column has moved"
+    assert 'governed_auditor_alarm{kind="drift",name="loans",namespace="default",subject="income"} 1.0' in text
+    assert 'kind="flips",name="loans",namespace="default",subject="sex=m"' in text
+    told = [(e.summary["subject"], e.summary["state"]) for e in place.events()]
+    assert ("drift/income", "raised") in told
+    assert told[-1] == ("drift/income", "ended")
+    assert told.count(("flips/sex=m", "raised")) == 1, "an alarm that lasts is not told again, after a restart neither"
+    assert sorted(place.live.alarms.raised) == ["flips/sex=f", "flips/sex=m"]
+    report = json.loads((tmp_path / "report.json").read_bytes())["status"]["auditor"]
+    assert report["alarms"] == ["flips/sex=f", "flips/sex=m"]
+    rows, flipped = place.live.flips["flips/sex=m"]
+    assert (flipped, rows > 200) == (rows, True), "whoever is made a man is favoured"
+
+
+def test_a_predictor_that_is_away_is_counted_and_the_rest_goes_on(tmp_path: Path, keyset: Keyset) -> None:
+    def away(_: Any) -> Any:
+        raise PredictorAway("not there")
+
+    place = Place(tmp_path, keyset, away)
+    serve(place, 0, 0.0)
+    place.watch.fold_once()
+    place.watch.check_once()
+    assert place.checks.flip_failures == 1
+    assert any(one.subject.startswith("proxies/") for one in place.checks.findings)
+    assert not place.watch.trouble
+
+
+class Archive:
+    """One chunk, as the archive gives it."""
+
+    model = "loans"
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+
+    def get_blob(self, _: str) -> bytes:
+        return self.data
+
+
+def test_a_review_puts_the_very_row_to_the_explainer(
+    tmp_path: Path, keyset: Keyset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = Place(tmp_path, keyset, None)
+    serve(place, 0, 0.0)
+    chunk = JournalReader(tmp_path, "server-pod", place.cipher).chunk(0)
+    assert chunk is not None
+    asked: list[dict[str, Any]] = []
+
+    class Answer:
+        def json(self) -> dict[str, Any]:
+            return {"explanations": []}
+
+    def post(url: str, *, json: dict[str, Any], **_: Any) -> Answer:
+        asked.append({"url": url, **json})
+        return Answer()
+
+    monkeypatch.setattr("httpx.post", post)
+    why = Why(Archive(chunk.data), place.cipher, "http://127.0.0.1:1")  # type: ignore[arg-type]
+    entry = {"id": "request-7", "blob": chunk.digest, "frame": 0, "index": 7}
+    assert set(why.of(entry)) == {"explanation", "counterfactual"}
+    shown = frame(2000, 0.0, 0, seed=0)
+    income = float(np.frombuffer(shown.features["income"].data, "<f4")[7])
+    assert [one["parameters"] for one in asked] == [{}, {"method": "counterfactual"}]
+    for one in asked:
+        assert (one["url"], one["id"]) == ("http://127.0.0.1:1/v2/models/loans/explain", "request-7")
+        tensors = {t["name"]: t for t in one["inputs"]}
+        assert (tensors["income"]["data"], tensors["income"]["shape"]) == ([income], [1, 1])
+        assert tensors["sex"]["data"][0] in ("f", "m")
+    nobody = Why(Archive(b""), place.cipher, "")  # type: ignore[arg-type]
+    assert "runs no explainer" in nobody.of(entry)["explanation"]["error"]
