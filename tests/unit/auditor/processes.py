@@ -114,7 +114,7 @@ class Site:
             assert self.children[name].poll() is None, (self.root / f"{name}.log").read_text()
             return httpx.get(url + "/healthz/ready", trust_env=False).status_code == 200
 
-        eventually(lambda: _answers(ready), within=40, every=0.02, what=f"{name} ready")
+        eventually(lambda: _answers(ready), within=120, every=0.05, what=f"{name} ready")
 
     def stop(self, name: str, sign: signal.Signals = signal.SIGTERM) -> int:
         child = self.children.pop(name)

@@ -45,7 +45,7 @@ def settled(site: Site, pod: str, samples: int, labelled: int) -> dict[str, Any]
         return (verdict["samples"], verdict.get("labelled")) == (samples, labelled)
 
     found = eventually(
-        lambda: site.get("/v1/verdict", pod), done, within=60, every=0.2, what=f"{pod}: everything counted"
+        lambda: site.get("/v1/verdict", pod), done, within=150, every=0.2, what=f"{pod}: everything counted"
     )
     return {name: found[name] for name in SAME}
 
