@@ -164,7 +164,8 @@ class Faults:
 
     def _container(self, pod: str, container: str) -> tuple[str, str]:
         found = self.cluster.get("pod", pod)
-        status = next(s for s in found["status"]["containerStatuses"] if s["name"] == container)
+        known = [*found["status"]["containerStatuses"], *found["status"].get("initContainerStatuses", [])]  # sidecars
+        status = next(s for s in known if s["name"] == container)
         return found["spec"]["nodeName"], status["containerID"].rpartition("/")[2]
 
     def _pid(self, node: str, identity: str) -> int:
