@@ -18,6 +18,8 @@ from urllib.parse import urlsplit
 
 LONGEST = 600.0
 PAUSE = 0.01
+RENEW = 50
+"""Answers after which a connection is given up: a Service shares connections among pods, not requests, and new pods get none of the old."""
 
 
 def connect(host: str, port: int) -> http.client.HTTPConnection:
@@ -39,6 +41,9 @@ class Client(threading.Thread):
     def run(self) -> None:
         number = 0
         while not (self.folder / "stop").exists() and time.monotonic() - self.started < LONGEST:
+            if number % RENEW == 0 and self.connection is not None:
+                self.connection.close()
+                self.connection = None
             self.note(**self.ask(self.bodies[number % len(self.bodies)]))
             number += 1
             time.sleep(PAUSE)
