@@ -4,7 +4,7 @@ from typing import Any
 
 from governed_api import runtime as rt
 from governed_api.model import GovernedModelSpec
-from governed_api.names import component
+from governed_api.names import component, short_hash
 from governed_api.resources import Resources
 from governed_operator.desired.canonical import canonical
 from governed_operator.desired.manifest import Manifest, Subject
@@ -141,5 +141,10 @@ def scheduling(subject: Subject) -> Manifest:
 
 
 def quota_class(subject: Subject) -> str:
-    """Name of the cluster-scoped PriorityClass that ties the model's pods to its ResourceQuota."""
-    return f"governed-{subject.namespace}-{subject.name}"
+    """Name of the cluster-scoped PriorityClass that ties the model's pods to its ResourceQuota.
+
+    At most 63 characters, since a quota's scope takes no more; the hash keeps models of different namespaces apart, and
+    classes of different value, which is immutable.
+    """
+    told_apart = f"{subject.namespace}/{subject.name}/{subject.priority}".encode()
+    return f"governed-{subject.name}-{short_hash(told_apart)}"

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from operator_bed import DIGEST, await_ready, claim, condition, imported, make_trained, model, write_report
+from operator_bed import DIGEST, await_ready, claim, condition, imported, make_trained, model, trained, write_report
 
 from support.cluster_access import Cluster, KubectlError
 from support.waiting import eventually
@@ -61,7 +61,7 @@ def test_missing_secret_and_claim_are_named_and_come_right(namespace: Cluster) -
 
 def test_deletion_leaves_only_what_is_retained(namespace: Cluster) -> None:
     make_trained(namespace)
-    assert [p for p in namespace.list("priorityclass") if p["metadata"]["name"].endswith(f"{namespace.namespace}-rich")]
+    assert len(classes(namespace)) == 1
     namespace.kubectl("delete", "gmodel", "rich")
     kinds = "sa,role,rolebinding,netpol,resourcequota,svc,deploy,hpa,pdb,cm,secret,pvc,job,greport,pod"
 
@@ -72,17 +72,12 @@ def test_deletion_leaves_only_what_is_retained(namespace: Cluster) -> None:
     eventually(left, lambda names: names == {"Secret/rich-kek"}, within=60)
     assert namespace.get("sts", "governed-archive")
     assert namespace.get("secret", "governed-archive-keys")
-    name = f"governed-{namespace.namespace}-rich"
-    eventually(
-        lambda: [p for p in namespace.list("priorityclass") if p["metadata"]["name"] == name],
-        lambda p: not p,
-        within=30,
-    )
+    eventually(lambda: classes(namespace), lambda left: not left, within=30)
 
 
 def test_the_api_server_refuses_more_than_quota_compute(namespace: Cluster) -> None:
     make_trained(namespace)
-    name = f"governed-{namespace.namespace}-rich"
+    (priority_class,) = classes(namespace)
     restricted = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
     resources = {"requests": {"cpu": "100", "memory": "1Mi"}}
     container = {"name": "c", "image": "i", "resources": resources, "securityContext": restricted}
@@ -91,10 +86,33 @@ def test_the_api_server_refuses_more_than_quota_compute(namespace: Cluster) -> N
         "apiVersion": "v1",
         "kind": "Pod",
         "metadata": {"name": "greedy"},
-        "spec": {"priorityClassName": name, "securityContext": pod_security, "containers": [container]},
+        "spec": {
+            "priorityClassName": priority_class["metadata"]["name"],
+            "securityContext": pod_security,
+            "containers": [container],
+        },
     }
     with pytest.raises(KubectlError, match="exceeded quota: rich-compute"):
         namespace.apply(pod)
+
+
+def test_a_priority_may_change_under_a_compute_quota(namespace: Cluster) -> None:
+    """The value of a PriorityClass is immutable: another priority is another class, and the old one goes."""
+    make_trained(namespace)
+    urgent = {"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": {"name": "urgent"}, "value": 7}
+    namespace.apply(urgent)
+    manifest = trained()
+    manifest["spec"]["predictor"]["priorityClassName"] = "urgent"
+    namespace.apply(manifest)
+    eventually(lambda: [c["value"] for c in classes(namespace)], lambda v: v == [7], within=60, what="one class, of 7")
+    await_ready(namespace, "rich")
+    template = namespace.get("deploy", "rich-predictor")["spec"]["template"]
+    assert template["spec"]["priorityClassName"] == classes(namespace)[0]["metadata"]["name"]
+
+
+def classes(cluster: Cluster) -> list[dict[str, Any]]:
+    """Priority classes of the models of a namespace."""
+    return cluster.list("priorityclass", "-l", f"governedmodels.io/namespace={cluster.namespace}")
 
 
 def canary(timeout: int) -> dict[str, Any]:
