@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -14,14 +14,18 @@ QUESTIONS = frozenset({"tokenreviews", "subjectaccessreviews", "selfsubjectacces
                        "selfsubjectreviews", "localsubjectaccessreviews", "serviceaccounts/token"})  # fmt: skip
 
 
+READS = frozenset({"get", "list", "watch"})
+
+
 @dataclass(frozen=True)
-class Write:
-    """One write request as the API server audited it."""
+class Request:
+    """One request as the API server audited it."""
 
     time: datetime
     user: str
     agent: str
     verb: str
+    group: str  # of the API; empty for the core
     resource: str  # with subresource, as in "governedmodels/status"
     namespace: str
     name: str
@@ -39,32 +43,40 @@ class AuditLog:
         """A place in the log, for `writes(since=…)`."""
         return self.size()
 
-    def writes(self, since: int = 0, *, user: str | None = None, ignore: frozenset[str] = HEARTBEATS) -> list[Write]:
+    def writes(self, since: int = 0, *, user: str | None = None, ignore: frozenset[str] = HEARTBEATS) -> list[Request]:
         """Writes after a mark, by one user or by all, without heartbeats unless `ignore` is empty. Dry runs don't count."""
-        found = []
+        return [
+            request
+            for request in self._requests(since, ("ResponseComplete",))
+            if request.verb not in READS
+            and request.resource not in QUESTIONS
+            and (user is None or request.user == user)
+            and request.resource.partition("/")[0] not in ignore
+        ]
+
+    def requests(self, user: str, since: int = 0) -> list[Request]:
+        """All that a user asked of the API server's resources; a watch counts from when it is answered."""
+        return [r for r in self._requests(since, ("ResponseStarted", "ResponseComplete")) if r.user == user]
+
+    def _requests(self, since: int, stages: tuple[str, ...]) -> Iterator[Request]:
         for line in self.lines(since):
             event = json.loads(line)
             target = event.get("objectRef")
-            if event["stage"] != "ResponseComplete" or not target or "dryRun=" in event["requestURI"]:
-                continue
-            write = _write(event, target)
-            if write.resource in QUESTIONS:
-                continue
-            if (user is None or write.user == user) and write.resource.partition("/")[0] not in ignore:
-                found.append(write)
-        return found
+            if event["stage"] in stages and target and "dryRun=" not in event["requestURI"]:
+                yield _request(event, target)
 
     def writes_per_user(self, since: int = 0, *, ignore: frozenset[str] = HEARTBEATS) -> Counter[str]:
         return Counter(write.user for write in self.writes(since, ignore=ignore))
 
 
-def _write(event: dict, target: dict) -> Write:  # type: ignore[type-arg]
+def _request(event: dict, target: dict) -> Request:  # type: ignore[type-arg]
     resource = target["resource"] + (f"/{target['subresource']}" if target.get("subresource") else "")
-    return Write(
+    return Request(
         time=datetime.fromisoformat(event["requestReceivedTimestamp"]).astimezone(UTC),
         user=event["user"].get("username", ""),
         agent=event.get("userAgent", ""),
         verb=event["verb"],
+        group=target.get("apiGroup", ""),
         resource=resource,
         namespace=target.get("namespace", ""),
         name=target.get("name", ""),

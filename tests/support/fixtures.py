@@ -5,6 +5,7 @@ A conftest imports what its level needs; the hook `pytest_runtest_makereport` ad
 
 import os
 from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -42,12 +43,22 @@ def swept() -> None:
         kind, _, run = folder.name.partition("-")
         if not Path(f"/proc/{run.removeprefix('pytest-')}").exists():
             (KindBed(run) if kind == "kind" else ApiServerBed.named(run)).stop()
+    for folder in cache("beds").glob("apiserver-*.*"):
+        if not Path(f"/proc/{folder.suffix[1:]}").exists():
+            ApiServerBed.named(folder.name.removeprefix("apiserver-")).stop()
 
 
 @pytest.fixture(scope="session")
 def api_bed(tell: Say, swept: None) -> Iterator[ApiServerBed]:  # noqa: ARG001
     """The session's API-server bed with three kwok nodes; after it, nothing of it may be left on this machine."""
-    bed = ApiServerBed.named(f"pytest-{os.getpid()}")
+    with started_bed(f"pytest-{os.getpid()}", tell) as bed:
+        yield bed
+
+
+@contextmanager
+def started_bed(name: str, tell: Say) -> Iterator[ApiServerBed]:
+    """An API-server bed; one beside the session's, for tests that rule a whole cluster, is named `<what>.<process id>`."""
+    bed = ApiServerBed.named(name)
     before = Leftovers.now(bed.folder)
     bed.start(nodes=3, tell=tell)
     try:

@@ -6,7 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,14 +56,17 @@ def free_port() -> int:
 
 
 @contextmanager
-def running_operator(bed: ApiServerBed, folder: Path, name: str = "operator") -> Iterator[OperatorUnderTest]:
-    """Start one; stopped at the end if it still runs."""
+def running_operator(
+    bed: ApiServerBed, folder: Path, name: str = "operator", settings: Mapping[str, str] | None = None
+) -> Iterator[OperatorUnderTest]:
+    """Start one, as an administrator unless `settings` (its environment) name another KUBECONFIG; stopped at the end if it still runs."""
     port, log = free_port(), folder / f"{name}.log"
     environment = {
         **os.environ,
         "KUBECONFIG": str(bed.kubeconfig_for(USER, ["system:masters"])),
-        "GOVERNED_OPERATOR_HTTP_PORT": str(port),
         "POD_NAME": name,
+        **(settings or {}),
+        "GOVERNED_OPERATOR_HTTP_PORT": str(port),
     }
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -139,9 +142,15 @@ def await_ready(cluster: Cluster, name: str, within: float = 90) -> None:
     eventually(lambda: condition(cluster, name), lambda c: c[0] == "True", within=within, what=f"{name} is Ready")
 
 
-def make_trained(cluster: Cluster, name: str = "rich") -> None:
-    """Create the rich model, and report a training that succeeded."""
-    cluster.apply(trained(name))
+def make_trained(cluster: Cluster, name: str = "rich", manifest: dict[str, Any] | None = None) -> None:
+    """Create the rich model, or another that is trained, and report that its training succeeded."""
+    cluster.apply(manifest or trained(name))
+    report_trained(cluster, name)
+    await_ready(cluster, name)
+
+
+def report_trained(cluster: Cluster, name: str) -> None:
+    """As the trainer of a model that is there would."""
     eventually(lambda: cluster.get("greport", name), within=30, what="the report")
     trainer = {
         "phase": "Succeeded",
@@ -149,4 +158,3 @@ def make_trained(cluster: Cluster, name: str = "rich") -> None:
         "artefact": {"digest": DIGEST, "blob": "b", "variant": "float"},
     }
     write_report(cluster, name, trainer=trainer)
-    await_ready(cluster, name)

@@ -26,6 +26,15 @@ def test_every_variable_the_chart_sets_is_one_the_operator_reads() -> None:
         assert f'"{name.removeprefix("GOVERNED_OPERATOR_")}"' in source or f'"{name}"' in source, name
 
 
+def test_everything_the_operator_reads_can_be_set_by_the_chart() -> None:
+    template = (CHART / "templates" / "deployment.yaml").read_text()
+    source = (ROOT / "operator" / "governed_operator" / "settings.py").read_text()
+    read = set(re.findall(r'get\("([A-Z_]+)"\)', source))
+    assert read
+    for name in read:
+        assert f"GOVERNED_OPERATOR_{name}," in template, name
+
+
 def test_the_dashboard_reads_metrics_that_the_operator_has() -> None:
     dashboard = json.loads((CHART / "dashboards" / "governed-models.json").read_text())
     wanted = {

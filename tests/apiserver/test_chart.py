@@ -1,0 +1,448 @@
+"""The chart with real Helm: refuses bad values, upgrades, leaves models alone when it goes, and grants what the operator uses."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from operator_bed import (
+    OperatorUnderTest,
+    await_ready,
+    claim,
+    condition,
+    free_port,
+    imported,
+    model,
+    report_trained,
+    running_operator,
+    trained,
+    write_report,
+)
+
+from support.apiserver_bed import ApiServerBed
+from support.cluster_access import Cluster, KubectlError
+from support.fixtures import OPERATOR_NAMESPACE, started_bed
+from support.gitops import authored
+from support.helm import Helm, HelmError
+from support.places import ROOT
+from support.programs import program
+from support.progress import Say
+from support.waiting import eventually
+
+CHART = ROOT / "charts" / "governed-models"
+RELEASE, NAME = "governed", "governed-governed-models"
+ACCOUNT = f"system:serviceaccount:{OPERATOR_NAMESPACE}:{NAME}"
+CRDS = ("governedmodels.governedmodels.io", "governancereports.governedmodels.io")
+
+
+@pytest.fixture(scope="module")
+def bed(tell: Say, swept: None) -> Iterator[ApiServerBed]:  # noqa: ARG001
+    """A cluster of these tests' own: they take the CRDs away from under everybody."""
+    with started_bed(f"chart.{os.getpid()}", tell) as own:
+        yield own
+
+
+@pytest.fixture
+def helm(bed: ApiServerBed, tmp_path: Path) -> Helm:
+    return Helm(bed.cluster.within(OPERATOR_NAMESPACE), tmp_path)
+
+
+@contextmanager
+def operator_of_the_chart(bed: ApiServerBed, folder: Path, name: str = "operator") -> Iterator[OperatorUnderTest]:
+    """The process that the chart's Deployment would run: its environment, its service account."""
+    here = bed.cluster.within(OPERATOR_NAMESPACE)
+    pod = here.get("deployment", NAME)["spec"]["template"]["spec"]
+    settings = {e["name"]: e["value"] for e in pod["containers"][0]["env"] if e.get("value")}
+    kubeconfig = with_token(bed, here.kubectl("create", "token", pod["serviceAccountName"], "--duration=2h").strip())
+    settings |= {"KUBECONFIG": str(kubeconfig), "POD_NAMESPACE": OPERATOR_NAMESPACE}
+    with running_operator(bed, folder, name, settings) as running:
+        eventually(lambda: running.leading, within=60, what="the operator leads")
+        yield running
+
+
+def with_token(bed: ApiServerBed, token: str) -> Path:
+    config = yaml.safe_load(bed.kubeconfig.read_text())
+    config["users"] = [{"name": user["name"], "user": {"token": token}} for user in config["users"]]
+    path = bed.folder / "kubeconfig-of-the-operator"
+    path.touch(mode=0o600)
+    path.write_text(yaml.safe_dump(config))
+    return path
+
+
+@contextmanager
+def fresh(bed: ApiServerBed, prefix: str) -> Iterator[Cluster]:
+    namespace = bed.cluster.within(bed.cluster.create_namespace(prefix))
+    try:
+        yield namespace
+    finally:
+        bed.cluster.kubectl("delete", "namespace", namespace.namespace, "--wait=false")
+
+
+# ---------------------------------------------------------------- what is refused, what is derived
+
+REFUSED: dict[str, tuple[list[str], tuple[str, ...]]] = {
+    "a word for a number": (["replicas=two"], ("/replicas", "got string, want integer")),
+    "too few": (["replicas=0"], ("/replicas", "got 0, want 1")),
+    "no such value": (["colour=red"], ("additional properties 'colour' not allowed",)),
+    "a misspelt one below": (["roles.sever=x"], ("/roles", "additional properties 'sever' not allowed")),
+    "no such policy": (["image.pullPolicy=Sometimes"], ("/image/pullPolicy", "'Always', 'IfNotPresent', 'Never'")),
+    "a tag in the image's name": (["image.repository=a/b:1"], ("/image/repository", "'a/b:1' does not match pattern")),
+    "an image without a name": (["roles.server="], ("/roles/server", "'' does not match pattern")),
+    "a size in another unit": (["archive.size=10 GB"], ("/archive/size", "'10 GB' does not match pattern")),
+    "an address without a port": (["apiServers[0]=10.0.0.1/32"], ("/apiServers/0", "does not match pattern")),
+    "a Gateway without a namespace": (["gateway=edge"], ("/gateway", "'edge' does not match pattern")),
+    "an interval without a unit": (["serviceMonitor.interval=30"], ("/serviceMonitor/interval",)),
+    "no port of the API server": (["networkPolicy.apiServerPorts[0]=0"], ("/networkPolicy/apiServerPorts/0", "got 0")),
+    "a pull secret as a word": (["imagePullSecrets[0]=mine"], ("/imagePullSecrets/0", "got string, want object")),
+    "a foreign account without a name": (["serviceAccount.create=false"], ("serviceAccount.name: expected the name",)),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_bad_values_are_refused_by_name(name: str, helm: Helm) -> None:
+    values, expected = REFUSED[name]
+    with pytest.raises(HelmError) as refused:
+        helm("template", RELEASE, str(CHART), *(f"--set={value}" for value in values))
+    for words in expected:
+        assert words in str(refused.value)
+
+
+def rendered(helm: Helm, *args: str) -> list[dict[str, Any]]:
+    return [d for d in yaml.safe_load_all(helm("template", RELEASE, str(CHART), *args)) if d]
+
+
+EVERYTHING = (
+    "--set=serviceMonitor.create=true,dashboard.create=true,priorityClassName=p,image.tag=v1,gateway=edge/gw",
+    "--set=apiServers[0]=10.0.0.1/32:6443,imagePullSecrets[0].name=mine,roles.pullSecrets[0]=theirs,replicas=1",
+)
+
+
+def test_what_is_rendered_is_right_with_any_values(helm: Helm, bed: ApiServerBed) -> None:
+    bed.cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": OPERATOR_NAMESPACE}})
+    eventually(lambda: helm.cluster.get("serviceaccount", "default"), within=30)
+    for arguments in ((), EVERYTHING, ("--set=crds.install=false,rbac.create=false,networkPolicy.create=false",)):
+        objects = [o for o in rendered(helm, *arguments) if o["kind"] != "ServiceMonitor"]
+        helm.cluster.apply(objects, "--dry-run=server", "--server-side", "--force-conflicts")
+    environment = {e["name"]: e.get("value") for e in container_of(rendered(helm, *EVERYTHING))["env"]}
+    assert environment["GOVERNED_OPERATOR_PULL_SECRETS"] == "theirs"
+    assert environment["GOVERNED_OPERATOR_API_SERVERS"] == "10.0.0.1/32:6443"
+
+
+def container_of(objects: list[dict[str, Any]]) -> dict[str, Any]:
+    (deployment,) = [o for o in objects if o["kind"] == "Deployment"]
+    container: dict[str, Any] = deployment["spec"]["template"]["spec"]["containers"][0]
+    return container
+
+
+def test_derived_files_are_up_to_date_with_helm() -> None:
+    command = [sys.executable, str(ROOT / "charts" / "render"), "--check", "--helm", str(program("helm"))]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+# ---------------------------------------------------------------- a release's life
+
+
+def older_chart(helm: Helm, folder: Path) -> Path:
+    """A previous version: another number, a CRD without spec.predictor.priorityClassName, an object that is gone by now."""
+    copy = folder / "older"
+    shutil.copytree(CHART, copy)
+    chart = copy / "Chart.yaml"
+    chart.write_text(chart.read_text().replace("version: 0.1.0", "version: 0.0.9", 1))
+    path = copy / "crds-source" / "governedmodels.yaml"
+    crd = yaml.safe_load(path.read_text())
+    properties = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]
+    del properties["predictor"]["properties"]["priorityClassName"]
+    path.write_text(yaml.safe_dump(crd))
+    old = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "gone-since"}}
+    (copy / "templates" / "old.yaml").write_text(yaml.safe_dump(old))
+    helm("package", str(copy), f"--destination={folder}")
+    return folder / "governed-models-0.0.9.tgz"
+
+
+OWNED = "gmodel,greport,deploy,svc,sa,role,rolebinding,netpol,pdb,cm,secret,sts"
+
+
+def identities(cluster: Cluster) -> dict[str, tuple[str, int]]:
+    """(uid, generation) of the models, of all that the operator made for them, and of the CRDs."""
+    found = cluster.list(OWNED) + cluster.list("crd")
+    ours = [o for o in found if o["kind"] in ("GovernedModel", "CustomResourceDefinition") or _managed(o)]
+    assert len(ours) > 10
+    return {
+        f"{o['kind']}/{o['metadata']['name']}": (o["metadata"]["uid"], o["metadata"].get("generation", 0))
+        for o in ours
+        if o["kind"] != "CustomResourceDefinition"
+    } | {o["metadata"]["name"]: (o["metadata"]["uid"], 0) for o in ours if o["metadata"]["name"] in CRDS}
+
+
+def _managed(found: dict[str, Any]) -> bool:
+    return (found["metadata"].get("labels") or {}).get("app.kubernetes.io/managed-by") == "governed-operator"
+
+
+def test_models_outlive_an_upgrade_and_the_release_itself(bed: ApiServerBed, helm: Helm, tmp_path: Path) -> None:
+    helm("install", RELEASE, str(older_chart(helm, tmp_path)), "--create-namespace", "--wait")
+    later = imported("later", priorityClassName="system-cluster-critical")
+    with fresh(bed, "outlive") as namespace:
+        with operator_of_the_chart(bed, tmp_path):
+            claim(namespace)
+            namespace.apply(imported())
+            await_ready(namespace, "plain")
+            with pytest.raises(KubectlError, match=r'unknown field "spec\.predictor\.priorityClassName"'):
+                namespace.apply(later)
+            before = identities(namespace)
+
+            helm("upgrade", RELEASE, str(CHART), "--wait")
+            namespace.apply(later, "--dry-run=server")
+            assert identities(namespace) == before
+            with pytest.raises(KubectlError, match="NotFound"):
+                helm.cluster.get("configmap", "gone-since")
+            assert [r["chart"] for r in json.loads(helm("list", "-o", "json"))] == ["governed-models-0.1.0"]
+
+        kept = helm("uninstall", RELEASE, "--wait")
+        assert all(crd in kept for crd in CRDS), "Helm says what it keeps"
+        assert identities(namespace) == before
+        assert not helm.cluster.list("deployment")
+        assert not [r for r in bed.cluster.list("clusterrole") if r["metadata"]["name"].startswith(NAME)]
+        namespace.apply(later, "--dry-run=server")
+
+        helm("install", RELEASE, str(CHART), "--wait")
+        assert identities(namespace) == before
+        mark = bed.audit.mark()
+        with operator_of_the_chart(bed, tmp_path, "again"):
+            namespace.kubectl("delete", "service", "plain")
+            eventually(lambda: namespace.get("service", "plain"), within=30, what="the operator has adopted the model")
+            await_ready(namespace, "plain")
+        written = {w.resource for w in bed.audit.writes(mark, user=ACCOUNT) if w.namespace == namespace.namespace}
+        assert written == {"services"}, "nothing but what was taken away had to be written"
+        with pytest.raises(HelmError, match="cannot be imported into the current release"):
+            helm("install", "another", str(CHART))
+
+
+def test_upgrade_to_the_same_changes_nothing(helm: Helm) -> None:
+    helm("upgrade", "--install", RELEASE, str(CHART), "--create-namespace", "--wait")
+    kinds = "deploy,svc,sa,role,rolebinding,netpol,pdb,clusterrole,clusterrolebinding,crd"
+
+    def versions() -> dict[str, str]:
+        found = authored(helm.cluster, kinds)
+        return {k: v for k, v in found.items() if NAME in k or k.partition("/")[2] in CRDS}
+
+    before = versions()
+    assert len(before) > 10
+    helm("upgrade", RELEASE, str(CHART), "--wait")
+    assert versions() == before
+
+
+# ---------------------------------------------------------------- helm test
+
+
+def helm_test(helm: Helm, operator: str) -> tuple[int, str, str]:
+    """Run `helm test`; the test pod's container runs here, since no kubelet does. (helm's exit code, its output, the container's)"""
+    process = subprocess.Popen(
+        helm.command("test", RELEASE, "--timeout=60s"),
+        env=helm.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        look = lambda: helm.cluster.get("pod", f"{NAME}-test")  # noqa: E731
+        pod = eventually(look, lambda p: p["status"].get("phase") == "Running", within=45, what="the test pod runs")
+        (container,) = pod["spec"]["containers"]
+        (named,) = [e["value"] for e in container["env"] if e["name"] == "OPERATOR_URL"]
+        assert named == f"http://{NAME}.{OPERATOR_NAMESPACE}.svc:8088"
+        assert container["command"][:2] == ["python", "-c"]
+        done = subprocess.run(
+            [sys.executable, *container["command"][1:]],
+            env={**os.environ, "OPERATOR_URL": operator, "no_proxy": "*"},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        phase = {"status": {"phase": "Failed" if done.returncode else "Succeeded"}}
+        arguments = ["--subresource=status", "--type=merge", "-p", json.dumps(phase)]
+        helm.cluster.kubectl("patch", "pod", f"{NAME}-test", *arguments)
+        output, _ = process.communicate(timeout=90)
+    finally:
+        process.kill()
+        process.wait()
+    return process.returncode, output, done.stdout + done.stderr
+
+
+def test_helm_test_tells_an_operator_that_works_from_one_that_does_not(
+    bed: ApiServerBed, helm: Helm, tmp_path: Path
+) -> None:
+    helm("upgrade", "--install", RELEASE, str(CHART), "--create-namespace", "--wait")
+    with operator_of_the_chart(bed, tmp_path) as operator:
+        code, output, said = helm_test(helm, f"http://127.0.0.1:{operator.port}")
+    assert code == 0, output + said
+    assert "Succeeded" in output
+    nobody = f"http://127.0.0.1:{free_port()}"
+    code, output, said = helm_test(helm, nobody)
+    assert code != 0, output
+    assert f"{nobody}/healthz/live: expected an answer, found" in said
+
+
+# ---------------------------------------------------------------- rights
+
+Right = tuple[str, str, str]
+"""(API group, resource with subresource, verb)"""
+
+NEIGHBOURS = (
+    ("keda.sh", "v1alpha1", "ScaledObject"),
+    ("monitoring.coreos.com", "v1", "ServiceMonitor"),
+    ("gateway.networking.k8s.io", "v1", "HTTPRoute"),
+)
+
+
+def neighbour(group: str, version: str, kind: str) -> dict[str, Any]:
+    """A CRD of that name that takes anything."""
+    plural = f"{kind.lower()}s"
+    anything = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+    served = {"name": version, "served": True, "storage": True, "schema": {"openAPIV3Schema": anything}}
+    annotations = {"api-approved.kubernetes.io": "unapproved, for tests"}
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": f"{plural}.{group}", "annotations": annotations},
+        "spec": {
+            "group": group,
+            "scope": "Namespaced",
+            "names": {"kind": kind, "plural": plural, "singular": kind.lower()},
+            "versions": [served],
+        },
+    }
+
+
+UNSEEN: dict[Right, str] = {
+    ("governedmodels.io", "governedmodels/finalizers", "update"): "asked for by OwnerReferencesPermissionEnforcement",
+    ("governedmodels.io", "governancereports", "get"): "granted to pods, so it must be held",
+    ("governedmodels.io", "governancereports/status", "get"): "granted to pods, so it must be held",
+    ("", "configmaps", "get"): "looks at one that was there already when it was to be made",
+    ("batch", "jobs", "get"): "looks at one that was there already when it was to be made",
+}
+"""What the ClusterRole grants and an ordinary day doesn't show."""
+
+
+def granted(cluster: Cluster) -> set[Right]:
+    rules = cluster.get("clusterrole", NAME)["rules"] + cluster.get("role", f"{NAME}-leader")["rules"]
+    return {(g, r, v) for rule in rules for g in rule["apiGroups"] for r in rule["resources"] for v in rule["verbs"]}
+
+
+def an_ordinary_day(namespace: Cluster) -> None:
+    """Every kind is made, changed and taken away: training, serving, canary, scaling to zero, suspension, deletion."""
+    urgent = {"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": {"name": "urgent"}, "value": 7}
+    encrypted = {"apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "metadata": {"name": "sealed"}}
+    encrypted |= {"provisioner": "kubernetes.io/host-path", "parameters": {"encrypted": "true"}}
+    namespace.apply([urgent, encrypted])
+    namespace.kubectl("create", "secret", "generic", "mine", "--from-literal=kek=" + "k" * 32)
+    claim(namespace)
+
+    rich = trained()
+    rich["spec"]["predictor"]["priorityClassName"] = "urgent"
+    namespace.apply(rich)
+    eventually(lambda: namespace.list("job"), within=30, what="the trainer Job")
+    report_trained(namespace, "rich")
+    await_ready(namespace, "rich")
+
+    sealed = imported("sealed", scaleMetric="concurrency", minReplicas=1, maxReplicas=3)
+    sealed["spec"]["governance"] = {"encryption": {"mode": "storageClass", "storageClassName": "sealed"}}
+    keyed = imported("keyed")
+    keyed["spec"]["governance"] = {"encryption": {"keyRef": {"secretName": "mine"}}}
+    namespace.apply([sealed, keyed, canary(60)])
+    for name in ("sealed", "keyed", "plain"):
+        await_ready(namespace, name)
+
+    namespace.apply(canary(61))
+    trial = eventually(lambda: namespace.get("gmodel", "plain")["status"]["canary"]["name"], within=30)
+    eventually(lambda: namespace.get("deploy", "plain-canary"), within=30)
+    bad = {"server": {"p": {"requests": 100, "errors": 50}}}
+    write_report(namespace, "plain", revisions={trial: bad})
+    eventually(lambda: condition(namespace, "plain", "Degraded"), lambda c: c[1] == "CanaryErrorRate", within=60)
+
+    plain = imported("rich")  # no longer trained: Job and data volume go
+    namespace.apply(plain)
+    await_ready(namespace, "rich")
+    namespace.apply([model(n, {**m["spec"], "suspend": True}) for n, m in (("rich", rich), ("sealed", sealed))])
+    for name in ("rich", "sealed"):
+        eventually(lambda n=name: condition(namespace, n), lambda c: c[1] == "Suspended", within=60)  # type: ignore[misc]
+    eventually(lambda: namespace.list("deploy,hpa,scaledobject", "-l", "governedmodels.io/model in (rich, sealed)"),
+               lambda left: not left, within=60, what="nothing runs")  # fmt: skip
+    namespace.kubectl("delete", "gmodel", "--all")
+    eventually(lambda: namespace.list("priorityclass", "-l", f"governedmodels.io/namespace={namespace.namespace}"),
+               lambda left: not left, within=60, what="the model's priority class is gone")  # fmt: skip
+
+
+def canary(timeout: int) -> dict[str, Any]:
+    out = imported(timeout=timeout)
+    out["spec"]["lifecycle"] = {"rollout": {"strategy": "Canary", "steps": [20], "interval": "1s"}}
+    return out
+
+
+def test_the_operator_is_granted_what_it_uses_and_nothing_else(bed: ApiServerBed, helm: Helm, tmp_path: Path) -> None:
+    bed.cluster.apply([neighbour(*n) for n in NEIGHBOURS])
+    values = "gateway=edge/gw,prometheusUrl=http://prometheus.monitoring.svc:9090"
+    helm("upgrade", "--install", RELEASE, str(CHART), "--create-namespace", "--wait", f"--set={values}")
+    helm.cluster.kubectl("delete", "lease", "governed-operator", "--ignore-not-found")
+    mark = bed.audit.mark()
+    with fresh(bed, "rights") as namespace, operator_of_the_chart(bed, tmp_path) as operator:
+        an_ordinary_day(namespace)
+        operator.stop()
+        log = operator.log.read_text()
+    bed.cluster.kubectl("delete", "crd", *(f"{k.lower()}s.{g}" for g, _, k in NEIGHBOURS))
+
+    asked = bed.audit.requests(ACCOUNT, mark)
+    assert [r for r in asked if r.code == 403] == []
+    assert "Forbidden" not in log
+    used = {(r.group, r.resource, r.verb) for r in asked}
+    # an apply that makes an object is a patch in the log, and needs the right to create as well
+    used |= {(r.group, r.resource, "create") for r in asked if (r.verb, r.code) == ("patch", 201)}
+    held = granted(helm.cluster)
+    assert not {right for right in held if "*" in right}
+    assert used - held == set(), "the audit log shows what RBAC did not grant"
+    assert held - used == set(UNSEEN), "neither more nor less than what has a reason"
+
+
+def test_a_right_that_is_missing_shows(bed: ApiServerBed, helm: Helm, tmp_path: Path) -> None:
+    """The proof above would notice: without one right the audit log holds its refusal."""
+    helm("upgrade", "--install", RELEASE, str(CHART), "--create-namespace", "--wait")
+    role = helm.cluster.get("clusterrole", NAME)
+    for rule in role["rules"]:
+        rule["verbs"] = [v for v in rule["verbs"] if (v, rule["resources"]) != ("create", ["secrets"])]
+    helm.cluster.kubectl("replace", "-f", "-", stdin=json.dumps(role))
+    mark = bed.audit.mark()
+    with fresh(bed, "missing") as namespace, operator_of_the_chart(bed, tmp_path):
+        namespace.apply(imported())
+        refused = lambda: [r for r in bed.audit.requests(ACCOUNT, mark) if r.code == 403]  # noqa: E731
+        found = eventually(refused, within=30, what="a refusal in the audit log")
+    assert {(r.resource, r.verb) for r in found} == {("secrets", "create")}
+    helm("upgrade", RELEASE, str(CHART), "--force-conflicts")
+
+
+# ---------------------------------------------------------------- without Helm
+
+
+def test_manifests_apply_and_a_second_apply_changes_nothing(api_bed: ApiServerBed) -> None:
+    folder = str(ROOT / "charts" / "manifests")
+    cluster = api_bed.cluster.within(OPERATOR_NAMESPACE)
+    try:
+        cluster.kubectl("apply", "-k", folder)
+        cluster.rollout(f"deployment/{NAME}")
+        names = cluster.kubectl("apply", "-k", folder, "-o", "name").split()
+        before = authored(cluster, *names)
+        assert len(before) > 12
+        again = cluster.kubectl("apply", "-k", folder).splitlines()
+        assert [line for line in again if not line.endswith(" unchanged")] == []
+        assert authored(cluster, *names) == before
+    finally:
+        roles = [NAME, f"{NAME}-edit", f"{NAME}-view"]
+        cluster.kubectl("delete", "namespace", OPERATOR_NAMESPACE, "--wait=false", "--ignore-not-found")
+        cluster.kubectl("delete", "clusterrole", *roles, "--ignore-not-found")
+        cluster.kubectl("delete", "clusterrolebinding", NAME, "--ignore-not-found")
