@@ -111,6 +111,7 @@ MODULES: tuple[GoModule, ...] = (
         stamp="-X helm.sh/helm/v4/internal/version.version={version}",
     ),
     GoModule("pause", "", {"pause": "."}),
+    GoModule("gitops", "github.com/argoproj/gitops-engine", {"gitops-judge": "."}),
 )
 
 API_BED = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl", "etcd", "kwok")

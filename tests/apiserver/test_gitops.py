@@ -1,0 +1,282 @@
+"""Flux, kpt and Argo CD read our status rightly, and see nothing of ours in what the user wrote."""
+
+import json
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from operator_bed import (
+    OperatorUnderTest,
+    await_ready,
+    claim,
+    condition,
+    imported,
+    make_trained,
+    report_trained,
+    trained,
+    write_report,
+)
+
+from governed_api.names import FIELD_MANAGER
+from support.cluster_access import Cluster
+from support.gitops import argo_health, authored, drift, kstatus
+from support.model_manifests import valid
+from support.places import ROOT
+from support.waiting import eventually
+
+pytestmark = pytest.mark.usefixtures("operator")
+
+SAMPLES = sorted((ROOT / "crds" / "samples").glob("*.yaml"))
+OWNED = "greport,sa,role,rolebinding,netpol,resourcequota,svc,deploy,hpa,pdb,cm,sts,secret,job"
+FLUX, ARGO = "kustomize-controller", "argocd-controller"
+
+
+def reading(cluster: Cluster, name: str) -> tuple[str, str]:
+    """(kstatus, Argo CD's health) of a model as it is now."""
+    found = cluster.get("gmodel", name)
+    return kstatus(found)[0], argo_health(found)[0]
+
+
+def await_reading(cluster: Cluster, name: str, *wanted: str, within: float = 60) -> None:
+    eventually(lambda: reading(cluster, name), lambda r: r == wanted, within=within, what=f"{name} reads {wanted}")
+
+
+# ---------------------------------------------------------------- status
+
+
+def test_a_model_in_the_making_is_in_progress_and_a_ready_one_current(
+    namespace: Cluster, operator: OperatorUnderTest
+) -> None:
+    operator.process.send_signal(signal.SIGSTOP)
+    try:
+        namespace.apply(trained())
+        found = namespace.get("gmodel", "rich")
+        assert found["status"]["observedGeneration"] == -1
+        assert reading(namespace, "rich") == ("InProgress", "Progressing")
+    finally:
+        operator.process.send_signal(signal.SIGCONT)
+    eventually(lambda: condition(namespace, "rich", "Reconciling"), lambda c: c[0] == "True", within=30)
+    assert reading(namespace, "rich") == ("InProgress", "Progressing")
+    make_trained(namespace)
+    assert reading(namespace, "rich") == ("Current", "Healthy")
+    kinds = {c["type"] for c in namespace.get("gmodel", "rich")["status"]["conditions"]}
+    assert not {"Reconciling", "Stalled"} & kinds, "present only while True"
+
+    operator.process.send_signal(signal.SIGSTOP)
+    try:
+        changed = trained()
+        changed["spec"]["predictor"]["timeout"] = 61
+        namespace.apply(changed)
+        assert reading(namespace, "rich") == ("InProgress", "Progressing"), "what it says is of an earlier generation"
+    finally:
+        operator.process.send_signal(signal.SIGCONT)
+    await_reading(namespace, "rich", "Current", "Healthy")
+    namespace.kubectl("patch", "gmodel", "rich", "--type=merge", "-p", '{"spec": {"suspend": true}}')
+    await_reading(namespace, "rich", "InProgress", "Suspended")
+
+
+def test_what_time_may_mend_is_in_progress_and_what_it_cannot_has_failed(namespace: Cluster) -> None:
+    namespace.apply(imported())
+    eventually(lambda: condition(namespace, "plain"), lambda c: c[1] == "PersistentVolumeClaimNotFound", within=15)
+    assert reading(namespace, "plain") == ("InProgress", "Progressing"), "Git may bring the claim in the next moment"
+    claim(namespace)
+    await_ready(namespace, "plain")
+    assert reading(namespace, "plain") == ("Current", "Healthy")
+    (pod,) = namespace.list("pod", "-l", "governedmodels.io/component=predictor")
+    statuses = pod["status"]["containerStatuses"]
+    statuses[0] |= {"ready": False, "state": {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 40s"}}}
+    patch_status(namespace, "pod", pod["metadata"]["name"], {"containerStatuses": statuses})
+    await_reading(namespace, "plain", "Failed", "Degraded", within=15)
+    _, message = kstatus(namespace.get("gmodel", "plain"))
+    assert pod["metadata"]["name"] in message
+    assert argo_health(namespace.get("gmodel", "plain"))[1].startswith("CrashLoopBackOff: ")
+
+
+def patch_status(cluster: Cluster, kind: str, name: str, status: dict[str, Any]) -> None:
+    patch = json.dumps({"status": status})
+    cluster.kubectl("patch", kind, name, "--subresource=status", "--type=merge", "-p", patch)
+
+
+def test_a_failed_training_has_failed_and_a_mended_one_goes_on(namespace: Cluster) -> None:
+    manifest = trained()
+    manifest["spec"]["predictor"]["nodeSelector"] = {"no": "such-node"}
+    namespace.apply(manifest)
+    eventually(lambda: condition(namespace, "rich"), lambda c: c[1] == "Unschedulable", within=30)
+    assert reading(namespace, "rich") == ("InProgress", "Progressing"), "a node may still come"
+    (pod,) = namespace.list("pod", "-l", "governedmodels.io/component=trainer")
+    ended = {"name": "trainer", "ready": False, "restartCount": 0, "image": "i", "imageID": "i"}
+    ended |= {"state": {"terminated": {"exitCode": 2, "reason": "Error", "startedAt": None, "finishedAt": None}}}
+    patch_status(namespace, "pod", pod["metadata"]["name"], {"phase": "Failed", "containerStatuses": [ended]})
+    await_reading(namespace, "rich", "Failed", "Degraded", within=30)
+    (job,) = namespace.list("job")
+    assert kstatus(job)[0] == "Failed", "as kstatus reads the Job itself"
+
+    mended = trained()
+    mended["spec"]["lifecycle"]["training"]["data"]["inline"] += "2,yes\n"
+    namespace.apply(mended)
+    await_reading(namespace, "rich", "InProgress", "Progressing")
+    report_trained(namespace, "rich")
+    await_reading(namespace, "rich", "Current", "Healthy", within=90)
+
+
+def test_a_canary_on_trial_is_in_progress_and_one_rolled_back_has_failed(namespace: Cluster) -> None:
+    claim(namespace)
+    namespace.apply(canary(60))
+    await_ready(namespace, "plain")
+    namespace.apply(canary(61))
+    trial = eventually(lambda: namespace.get("gmodel", "plain")["status"]["canary"]["name"], within=30)
+    assert reading(namespace, "plain") == ("InProgress", "Progressing")
+    write_report(namespace, "plain", revisions={trial: {"server": {"p": {"requests": 100, "errors": 50}}}})
+    await_reading(namespace, "plain", "Failed", "Degraded")
+    assert "50 of 100 requests failed" in kstatus(namespace.get("gmodel", "plain"))[1]
+    namespace.apply(canary(60))  # Git goes back to what serves
+    await_reading(namespace, "plain", "Current", "Healthy")
+
+
+def canary(timeout: int) -> dict[str, Any]:
+    out = imported(timeout=timeout)
+    out["spec"]["lifecycle"] = {"rollout": {"strategy": "Canary", "steps": [20], "interval": "1s"}}
+    return out
+
+
+def test_a_verdict_against_the_model_is_told_and_is_no_ill_health(namespace: Cluster) -> None:
+    manifest = trained()
+    bias = {"protectedAttributes": [{"name": "x"}], "favorableOutcome": {"label": "yes"}}
+    manifest["spec"]["governance"] = {
+        "bias": bias | {"metrics": [{"name": "disparateImpactRatio", "thresholdLower": 0.8}]}
+    }
+    make_trained(namespace, manifest=manifest)
+    auditor = {"verdict": "Fail", "summary": "disparateImpactRatio .58", "samples": 500}
+    write_report(namespace, "rich", auditor=auditor)
+    eventually(lambda: condition(namespace, "rich", "BiasWithinThresholds"), lambda c: c[0] == "False", within=30)
+    status, message = argo_health(namespace.get("gmodel", "rich"))
+    assert status == "Healthy"
+    assert message == "BeyondThreshold: disparateImpactRatio .58"
+
+
+def test_health_script_survives_what_it_has_never_seen(tmp_path: Path) -> None:
+    """Objects at the edge of existence, and a script that is wrong: the bench must show the difference."""
+    bare: dict[str, Any] = {
+        "apiVersion": "governedmodels.io/v1alpha1",
+        "kind": "GovernedModel",
+        "metadata": {"name": "m"},
+    }
+    assert argo_health(bare)[0] == "Progressing"
+    assert argo_health(bare | {"metadata": {"name": "m", "generation": 1}, "status": {}})[0] == "Progressing"
+    none_yet = {"metadata": {"name": "m", "generation": 1}, "status": {"observedGeneration": 1}}
+    assert argo_health(bare | none_yet)[0] == "Progressing"
+    wrong = tmp_path / "wrong.lua"
+    wrong.write_text("return {status = 'Fine'}")
+    with pytest.raises(RuntimeError, match='returned the status "Fine"'):
+        argo_health(bare, wrong)
+
+
+# ---------------------------------------------------------------- what the user wrote
+
+
+def manifests() -> list[dict[str, Any]]:
+    return [*(yaml.safe_load(path.read_text()) for path in SAMPLES), valid(), trained(), imported()]
+
+
+def settle(cluster: Cluster, name: str) -> None:
+    """Until the operator has said what it has to say of a model's present generation."""
+
+    def settled(found: dict[str, Any]) -> bool:
+        return bool(found["status"]["observedGeneration"] == found["metadata"]["generation"])
+
+    eventually(lambda: cluster.get("gmodel", name), settled, within=60, what=f"{name} is observed")
+
+
+APPLIES: dict[str, tuple[str, ...]] = {
+    "kubectl": (),
+    "Argo CD": ("--server-side", f"--field-manager={ARGO}"),
+    "Flux": ("--server-side", f"--field-manager={FLUX}"),
+}
+
+
+@pytest.mark.parametrize("how", APPLIES)
+def test_git_and_cluster_agree_after_the_operator_has_worked(namespace: Cluster, how: str) -> None:
+    arguments = APPLIES[how]
+    for manifest in manifests():
+        name = manifest["metadata"]["name"]
+        namespace.apply(manifest, *arguments)
+        settle(namespace, name)
+        live = namespace.get("gmodel", name)
+        assert drift(manifest, live) == [], "gitops-engine sees a difference"
+        before = authored(namespace, "gmodel", name)
+        again = namespace.apply(manifest, *arguments)  # server-side without force: a conflict would fail here
+        assert again.strip().endswith("serverside-applied" if arguments else "unchanged")
+        assert authored(namespace, "gmodel", name) == before
+        assert owned(namespace, name) == [], "the operator owns nothing but status"
+
+
+def owned(cluster: Cluster, name: str) -> list[dict[str, Any]]:
+    """What of a model the operator owns besides its status."""
+    found = json.loads(cluster.kubectl("get", "gmodel", name, "-o", "json", "--show-managed-fields"))
+    ours = [m for m in found["metadata"]["managedFields"] if m["manager"] == FIELD_MANAGER]
+    assert ours, "the operator has written the status"
+    return [m["fieldsV1"] for m in ours if m.get("subresource") != "status" or set(m["fieldsV1"]) != {"f:status"}]
+
+
+def test_a_converged_model_stays_the_same_under_a_second_apply(namespace: Cluster) -> None:
+    """resourceVersion and all: neither the apply nor the operator writes."""
+    claim(namespace)
+    for name, arguments in (("plain", ()), ("other", APPLIES["Flux"])):
+        manifest = imported(name)
+        namespace.apply(manifest, *arguments)
+        await_ready(namespace, name)
+        look = lambda n=name: namespace.get("gmodel", n)["metadata"]["resourceVersion"]  # noqa: E731
+        before = look()
+        namespace.apply(manifest, *arguments)
+        assert look() == before
+
+
+def test_the_bench_sees_a_drift() -> None:
+    live = valid()
+    live["spec"]["predictor"]["timeout"] = 31
+    assert drift(valid(), live) == [".spec.predictor.timeout: 31 → 30"]
+
+
+def test_nothing_without_an_owner_bears_a_label_that_argo_cd_tracks_by(namespace: Cluster) -> None:
+    """An application may bear the model's name. By label, Argo CD then takes for its own, and prunes, what has the label and
+    no owner reference (gitops-engine pkg/cache, GetManagedLiveObjs): the keys must not be among it."""
+    make_trained(namespace)
+    kinds = f"{OWNED},pvc,priorityclass"
+    found = namespace.list(kinds, "-l", "app.kubernetes.io/managed-by=governed-operator")
+    names = {f"{o['kind']}/{o['metadata']['name']}" for o in found}
+    assert {"Secret/rich-kek", "StatefulSet/governed-archive", "Deployment/rich-predictor"} <= names
+    assert [k for k in names if k.startswith("PriorityClass/governed-rich-")]
+    tracked = [o for o in found if "app.kubernetes.io/instance" in o["metadata"]["labels"]]
+    assert tracked, "people find a model's objects by this label"
+    assert [o["metadata"]["name"] for o in tracked if not o["metadata"].get("ownerReferences")] == []
+
+
+# ---------------------------------------------------------------- the chart's own objects
+
+
+def test_the_manifests_agree_with_what_is_live(namespace: Cluster) -> None:
+    """Whatever the API server adds to the operator's own objects, Argo CD sees no drift in them."""
+    text = (ROOT / "charts" / "manifests" / "install.yaml").read_text()
+    objects = [d for d in yaml.safe_load_all(text) if d]
+    for target in objects:
+        if target["metadata"].get("namespace"):
+            target["metadata"]["namespace"] = namespace.namespace
+        if target["kind"] not in ("CustomResourceDefinition",) and "namespace" not in target["metadata"]:
+            target["metadata"]["name"] = f"{target['metadata']['name']}-{namespace.namespace}"
+    try:
+        namespace.apply(objects)
+        namespace.rollout("deployment/governed-governed-models")
+        for target in objects:
+            named = namespace.within(target["metadata"].get("namespace", "default"))
+            live = named.get(target["kind"], target["metadata"]["name"])
+            assert drift(target, live) == [], f"{target['kind']} {target['metadata']['name']}"
+            read = lambda o=target, at=named: kstatus(at.get(o["kind"], o["metadata"]["name"]))[0]  # noqa: E731
+            eventually(read, lambda status: status == "Current", within=30, what=f"{target['kind']} is Current")
+        again = namespace.apply(objects).splitlines()
+        assert [line for line in again if not line.endswith(" unchanged")] == []
+    finally:
+        for kind in ("ClusterRole", "ClusterRoleBinding"):
+            names = [o["metadata"]["name"] for o in objects if o["kind"] == kind]
+            namespace.kubectl("delete", kind, *names, "--ignore-not-found")
