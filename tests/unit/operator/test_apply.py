@@ -1,0 +1,80 @@
+"""What is written, and what is believed of it: nothing twice, drift always, another form of our values once."""
+
+import copy
+import json
+from typing import Any
+
+from governed_operator.apply import Applier, Expected
+from governed_operator.cache import Cache
+from governed_operator.metrics import Metrics
+from governed_operator.workqueue import WorkQueue
+
+KEY = ("n", "m")
+MANIFEST: dict[str, Any] = {
+    "apiVersion": "v1",
+    "kind": "ResourceQuota",
+    "metadata": {"name": "q", "namespace": "n", "labels": {"governedmodels.io/model": "m"}},
+    "spec": {"hard": {"cpu": "1000m"}},
+}
+FIELDS = {"f:metadata": {"f:labels": {"f:governedmodels.io/model": {}}}, "f:spec": {"f:hard": {"f:cpu": {}}}}
+
+
+class Server:
+    """Stores what is applied, as its ``form`` has it; a second apply of the same is no change."""
+
+    def __init__(self, form: str = "1000m") -> None:
+        self.form, self.version, self.writes = form, 1, 0
+        self.cpu = ""
+
+    def stored(self) -> bytes:
+        managed = {"manager": "governed-operator", "operation": "Apply", "fieldsV1": FIELDS}
+        observed = copy.deepcopy(MANIFEST)
+        observed["metadata"] |= {"uid": "u", "resourceVersion": str(self.version), "managedFields": [managed]}
+        observed["spec"]["hard"]["cpu"] = self.cpu
+        return json.dumps(observed).encode()
+
+    def become(self, cpu: str) -> bytes:
+        if cpu != self.cpu:
+            self.cpu, self.version = cpu, self.version + 1
+        return self.stored()
+
+    async def apply(self, *_: Any) -> bytes:
+        self.writes += 1
+        return self.become(self.form)
+
+
+async def converge(applier: Applier) -> int:
+    return await applier.converge(KEY, [(MANIFEST, Expected.of(MANIFEST))], "")
+
+
+def bed(server: Server) -> tuple[Cache, Applier]:
+    cache = Cache()
+    return cache, Applier(server, cache, Metrics(WorkQueue()))  # type: ignore[arg-type]
+
+
+async def test_what_was_just_made_is_not_written_again_and_drift_is() -> None:
+    server = Server()
+    cache, applier = bed(server)
+    assert [await converge(applier) for _ in range(2)] == [1, 0]
+    assert cache.put("ResourceQuota", server.become("9")) == KEY
+    assert [await converge(applier) for _ in range(2)] == [1, 0]
+    assert (server.cpu, server.writes) == ("1000m", 2)
+
+
+async def test_a_form_of_the_server_s_own_is_asked_about_once() -> None:
+    server = Server(form="1")
+    cache, applier = bed(server)
+    assert await converge(applier) == 1
+    server.version += 1
+    cache.put("ResourceQuota", server.stored())
+    assert [await converge(applier) for _ in range(3)] == [1, 0, 0]
+    cache.put("ResourceQuota", server.become("9"))
+    assert [await converge(applier) for _ in range(2)] == [1, 0]
+
+
+async def test_a_new_process_finds_what_another_made_in_order() -> None:
+    server = Server()
+    server.become("1000m")
+    cache, applier = bed(server)
+    cache.put("ResourceQuota", server.stored())
+    assert await converge(applier) == 0
