@@ -111,7 +111,9 @@ def test_late_labels_join_by_request_id_and_are_in_the_ledger(site: Site) -> Non
         for number, (sex, decision) in enumerate(rows):
             journal.append_blocking(prediction(number, sex, decision))
     labels = [{"id": f"request-{n}", "label": "yes" if n % 2 else "no"} for n in range(len(rows))]
-    answer = httpx.post(site.url + "/v1/labels", content=msgspec.json.encode({"labels": labels}), trust_env=False)
+    answer = httpx.post(
+        site.url + "/v1/labels", content=msgspec.json.encode({"labels": labels}), trust_env=False, timeout=60
+    )
     assert answer.status_code == 202, answer.text
     verdict = eventually(lambda: site.get("/v1/verdict"), lambda v: v["labelled"] == len(rows), within=20, every=0.05)
     rate = {}

@@ -36,7 +36,7 @@ def write(site: Site, pod: str, numbers: range) -> None:
 
 def label(site: Site, pod: str, numbers: range) -> None:
     labels = [{"id": f"request-{n}", "label": "yes" if n % 3 else "no"} for n in numbers]
-    answer = httpx.post(site.url_of(pod) + "/v1/labels", json={"labels": labels}, trust_env=False)
+    answer = httpx.post(site.url_of(pod) + "/v1/labels", json={"labels": labels}, trust_env=False, timeout=60)
     assert answer.status_code == 202, answer.text
 
 
