@@ -61,7 +61,10 @@ class ModelClient:
         if missing:
             raise ClientError(f"row {missing[0]} has no value for {name}: the model needs it ({datatype})")
         values = [row[name] for row in rows]
-        data = values if datatype in NUMERIC or datatype == "BOOL" else [str(v) for v in values]
+        if datatype in NUMERIC:
+            data = [_number(name, datatype, v) for v in values]
+        else:
+            data = values if datatype == "BOOL" else [str(v) for v in values]
         return {"name": name, "datatype": datatype, "shape": [len(rows), 1], "data": data}
 
     def _json(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -79,3 +82,13 @@ class ModelClient:
         if not isinstance(found, dict):
             raise ClientError(f"{path}: expected a JSON mapping, found {type(found).__name__}")
         return found
+
+
+def _number(name: str, datatype: str, value: Any) -> Any:
+    """A word of the command line as the number that the model takes; anything else as it is. Raises ClientError."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return float(value) if datatype.startswith("FP") else int(value)
+    except ValueError:
+        raise ClientError(f"{name}: expected a number ({datatype}), found {value!r}") from None

@@ -3,7 +3,7 @@
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -13,7 +13,10 @@ from governed_operator.cli.fail import fail
 def command(
     name: Annotated[str, typer.Argument(help="Model.", show_default=False)],
     instance: Annotated[
-        str, typer.Argument(help='Raw features as JSON, such as {"sex": "female"}, or @FILE.', show_default=False)
+        list[str],
+        typer.Argument(
+            help='Raw features: name=value …, or JSON such as {"sex": "female"}, or @FILE.', show_default=False
+        ),
     ],
     url: Annotated[str, typer.Option(help="Address of the model's server.")] = "http://127.0.0.1:8080",
     method: Annotated[str | None, typer.Option(help="Another method than the manifest's.", show_default=False)] = None,
@@ -25,13 +28,7 @@ def command(
     from governed_operator.client import ClientError, ModelClient
     from governed_operator.local.explanation_view import explanation_view
 
-    try:
-        text = Path(instance[1:]).read_text(encoding="utf-8") if instance.startswith("@") else instance
-        row = json.loads(text)
-    except (OSError, ValueError) as error:
-        fail(f"{instance}: {error}: expected a JSON mapping of features, or @FILE")
-    if not isinstance(row, dict):
-        fail(f"expected a JSON mapping of features, found {type(row).__name__}")
+    row = _features(instance)
     try:
         with ModelClient(url, name) as client:
             answer = client.explain(row, {"method": method} if method else {})
@@ -42,3 +39,20 @@ def command(
         print()
         return
     Console(highlight=False).print(explanation_view(answer))
+
+
+def _features(words: list[str]) -> dict[str, Any]:
+    """name=value …, JSON, or @FILE of JSON; ends the command with what was expected otherwise."""
+    first = words[0]
+    if not first.startswith(("{", "@")):
+        lacking = next((word for word in words if not word.partition("=")[1]), None)
+        if lacking is not None:
+            fail(f"{lacking}: expected name=value, a JSON mapping of features, or @FILE")
+        return {name: value for name, _, value in (word.partition("=") for word in words)}
+    try:
+        row = json.loads(Path(first[1:]).read_text(encoding="utf-8") if first.startswith("@") else first)
+    except (OSError, ValueError) as error:
+        fail(f"{first}: {error}: expected a JSON mapping of features, or @FILE")
+    if not isinstance(row, dict):
+        fail(f"expected a JSON mapping of features, found {type(row).__name__}")
+    return row

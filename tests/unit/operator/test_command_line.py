@@ -7,6 +7,7 @@ import yaml
 from typer.testing import CliRunner
 
 from governed_operator.cli import app
+from governed_operator.client import ClientError, ModelClient
 
 VALID = {
     "apiVersion": "governedmodels.io/v1alpha1",
@@ -89,3 +90,37 @@ def test_explain_says_that_nothing_listens(cli: CliRunner) -> None:
 def test_report_needs_a_run(cli: CliRunner, tmp_path: Path) -> None:
     result = cli.invoke(app, ["report", "tiny", "--workdir", str(tmp_path)])
     assert (result.exit_code, "run the model first" in result.stderr) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("words", "row"),
+    [
+        (["department=A", "note=a=b"], {"department": "A", "note": "a=b"}),
+        (['{"age": 41}'], {"age": 41}),
+    ],
+)
+def test_explain_takes_names_and_values_or_json(
+    cli: CliRunner, monkeypatch: pytest.MonkeyPatch, words: list[str], row: dict[str, object]
+) -> None:
+    asked: list[object] = []
+
+    def explain(_: ModelClient, row: dict[str, object], parameters: dict[str, object]) -> dict[str, object]:
+        asked.append((row, parameters))
+        return {"explanations": []}
+
+    monkeypatch.setattr(ModelClient, "explain", explain)
+    assert cli.invoke(app, ["explain", "tiny", *words]).exit_code == 0
+    assert asked == [(row, {})]
+
+
+def test_explain_says_what_it_expected(cli: CliRunner) -> None:
+    result = cli.invoke(app, ["explain", "tiny", "department=A", "female"])
+    assert result.exit_code != 0
+    assert "female: expected name=value" in result.output
+
+
+def test_words_become_the_numbers_that_the_model_takes() -> None:
+    declared = {"name": "age", "datatype": "FP32"}
+    assert ModelClient._column(declared, [{"age": "41"}, {"age": 2}])["data"] == [41.0, 2]
+    with pytest.raises(ClientError, match="age: expected a number"):
+        ModelClient._column(declared, [{"age": "old"}])
