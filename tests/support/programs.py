@@ -221,7 +221,7 @@ def _go_build(module: GoModule, name: str, target: Path, tell: Say) -> None:
 
 
 def _go_environment() -> dict[str, str]:
-    # The compiler is short-lived and allocates much: collecting later spares a fifth of its CPU time.
+    # The compiler is short-lived and allocates much: collecting later spares a sixth of its CPU time (measured with kind).
     return {"GOGC": "400", **os.environ, "GOWORK": "off", "CGO_ENABLED": "0", "GOFLAGS": ""}
 
 
