@@ -206,8 +206,7 @@ def test_git_and_cluster_agree_after_the_operator_has_worked(namespace: Cluster,
         live = namespace.get("gmodel", name)
         assert drift(manifest, live) == [], "gitops-engine sees a difference"
         before = authored(namespace, "gmodel", name)
-        again = namespace.apply(manifest, *arguments)  # server-side without force: a conflict would fail here
-        assert again.strip().endswith("serverside-applied" if arguments else "unchanged")
+        namespace.apply(manifest, *arguments)  # server-side without force: a conflict would fail here
         assert authored(namespace, "gmodel", name) == before
         assert owned(namespace, name) == [], "the operator owns nothing but status"
 
@@ -274,8 +273,10 @@ def test_the_manifests_agree_with_what_is_live(namespace: Cluster) -> None:
             assert drift(target, live) == [], f"{target['kind']} {target['metadata']['name']}"
             read = lambda o=target, at=named: kstatus(at.get(o["kind"], o["metadata"]["name"]))[0]  # noqa: E731
             eventually(read, lambda status: status == "Current", within=30, what=f"{target['kind']} is Current")
-        again = namespace.apply(objects).splitlines()
-        assert [line for line in again if not line.endswith(" unchanged")] == []
+        names = [f"{o['kind']}/{o['metadata']['name']}" for o in objects]
+        before = authored(namespace, *names)
+        namespace.apply(objects)  # says "configured" of a budget that it leaves as it is: its selector's patch strategy
+        assert authored(namespace, *names) == before
     finally:
         for kind in ("ClusterRole", "ClusterRoleBinding"):
             names = [o["metadata"]["name"] for o in objects if o["kind"] == kind]
