@@ -86,7 +86,7 @@ class Cluster:
         labels = {"governed-models.io/test": "true", "pod-security.kubernetes.io/enforce": level}
         self.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}})
         eventually(
-            lambda: self.within(name).get("serviceaccount", "default"), within=30, what=f"{name}'s service account"
+            lambda: self.within(name).get("serviceaccount", "default"), within=90, what=f"{name}'s service account"
         )
         return name
 
