@@ -101,7 +101,7 @@ def prepare(_: argparse.Namespace) -> None:
             images = pool.submit(_told, build_images)
             ensure(API_BED)
             ensure_node_image()
-            ensure(["helm"])
+            ensure(["helm", "gitops-judge"])
             images.result()
     finally:
         docker_daemon.release("prepare")
