@@ -38,7 +38,7 @@ from rich.table import Table  # noqa: E402
 from governed_operator.cluster import Cluster  # noqa: E402
 from governed_operator.kinds import DEPLOYMENT, MODEL  # noqa: E402
 from support.apiserver_bed import ApiServerBed  # noqa: E402
-from support.audit_log import Write  # noqa: E402
+from support.audit_log import Request  # noqa: E402
 
 QUIET = 20.0
 """Seconds watched for idle writes."""
@@ -187,7 +187,7 @@ async def restart(bed: ApiServerBed, cluster: Cluster, folder: Path, key: Key, d
     """A new process: how soon it carries out a change, and what it writes besides."""
     mark, began = bed.audit.mark(), time.perf_counter()
 
-    def others(w: Write) -> bool:
+    def others(w: Request) -> bool:
         return w.namespace != key[0] or not w.name.startswith(key[1])
 
     with running_operator(bed, folder, "restarted") as operator:
