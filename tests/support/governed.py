@@ -6,12 +6,11 @@ import sys
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from governed_operator.local.sample import load_sample
 from support import workloads
 from support.cluster_access import Cluster, KubectlError, Object
 from support.images import IMAGES
@@ -41,11 +40,6 @@ def await_condition(
 def change(cluster: Cluster, name: str, spec: Mapping[str, Any]) -> None:
     """kubectl patch of a model's spec."""
     cluster.kubectl("patch", "gmodel", name, "--type=merge", "-p", json.dumps({"spec": spec}))
-
-
-def sample(name: str = "admissions") -> Object:
-    found: Object = yaml.safe_load((SAMPLES / f"{name}.yaml").read_text())
-    return found
 
 
 def pods(cluster: Cluster, model: str, track: str = "stable") -> list[Object]:
@@ -103,10 +97,8 @@ for body in json.load(sys.stdin):
 
 def send_sample(cluster: Cluster, url: str, name: str = "admissions", rows: int = 256) -> list[str]:
     """The sample's whole population in requests of ``rows`` rows, through the client pod; the requests' ids."""
-    found = json.loads((SAMPLES / f"{name}.requests.json").read_text())
-    weighted = [((k + 0.5) / n, i) for i, n in enumerate(found["counts"]) for k in range(n)]
-    population = [found["instances"][i] for _, i in sorted(weighted)]
-    bodies = [_columns(population[i : i + rows]) for i in range(0, len(population), rows)]
+    sample = replace(load_sample(SAMPLES / f"{name}.requests.json"), rows=rows)
+    bodies = [_columns(batch) for batch in sample.batches()]
     command = ["exec", "-i", CLIENT, "--", "python", "-c", SEND, f"{url}/infer"]
     return cluster.kubectl(*command, stdin=json.dumps(bodies), timeout=180).split()
 

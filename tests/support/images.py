@@ -35,17 +35,12 @@ class ProjectImage:
 
     @property
     def name(self) -> str:
-        return f"governed-models/{self.role}:{version()}"
+        return f"governed-models/{self.role}:{__version__}"
 
     @property
     def alias(self) -> str:
         """The name that the operator's own defaults use."""
         return f"ghcr.io/{self.name}"
-
-
-def version() -> str:
-    """The distribution's version, which is the images' tag."""
-    return __version__
 
 
 _SERVING = "serving_image/Dockerfile"
@@ -109,7 +104,7 @@ def _build(image: ProjectImage, base: str, context: Path, offline: bool, fresh: 
     build_image(image.name, context, file=context / image.dockerfile, target=target, arguments=arguments, extra=network)
     run_docker("tag", image.name, image.alias)
     layers = tuple(json.loads(run_docker("image", "inspect", "--format", "{{json .RootFS.Layers}}", image.name)))
-    sbom = write_sbom(image.name, image.role, version(), SBOM_FOLDER)
+    sbom = write_sbom(image.name, image.role, __version__, SBOM_FOLDER)
     return Built(image, image_size(image.name) - image_size(base), layers, sbom)
 
 

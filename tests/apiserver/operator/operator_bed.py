@@ -18,6 +18,7 @@ from governed_api.model import GovernedModel
 from governed_api.resolved import ResolvedModel
 from support.apiserver_bed import ApiServerBed
 from support.cluster_access import Cluster
+from support.governed import condition as condition
 from support.waiting import eventually
 
 USER = "governed-operator"
@@ -129,13 +130,6 @@ def write_report(cluster: Cluster, name: str, **parts: Any) -> None:
     """As a model's pods would."""
     patch = json.dumps({"status": parts})
     cluster.kubectl("patch", "greport", name, "--subresource=status", "--type=merge", "-p", patch)
-
-
-def condition(cluster: Cluster, name: str, kind: str = "Ready") -> tuple[str, str, str]:
-    """(status, reason, message)"""
-    found = cluster.get("gmodel", name)
-    (one,) = [c for c in found["status"]["conditions"] if c["type"] == kind]
-    return one["status"], one["reason"], one["message"]
 
 
 def await_ready(cluster: Cluster, name: str, within: float = 90) -> None:
