@@ -66,6 +66,9 @@ def set_condition(
 ) -> list[Condition]:
     """Conditions with one of them set; the transition time moves only when the status does."""
     old = next((c for c in conditions if c.type == type), None)
+    said = (status, reason, message, generation)
+    if old is not None and (old.status, old.reason, old.message, old.observed_generation) == said:
+        return list(conditions)
     moved = old is None or old.status != status
     new = Condition(
         type=type,

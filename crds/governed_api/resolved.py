@@ -2,9 +2,11 @@
 
 import hashlib
 import json
+from functools import cached_property
 from pathlib import Path
 
 from governed_api.base import Part
+from governed_api.lifecycle import Rollout
 from governed_api.model import GovernedModel, GovernedModelSpec
 
 
@@ -28,8 +30,32 @@ class ResolvedModel(Part):
         """Canonical JSON: sorted keys, absent fields left out."""
         return json.dumps(self.plain(), sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
+    @cached_property
+    def document(self) -> bytes:
+        """What `dump` gives, made once."""
+        return self.dump()
+
+    @cached_property
+    def for_pods(self) -> "ResolvedModel":
+        """The model as its pods read it: what only the operator acts on is set to its default, so that changing it rolls no pod."""
+        predictor = self.spec.predictor
+        neutral = predictor.model_copy(
+            update={
+                name: type(predictor).model_fields[name].default
+                for name in ("min_replicas", "max_replicas", "scale_metric", "scale_target")
+            }
+        )
+        lifecycle = self.spec.lifecycle.model_copy(update={"rollout": Rollout()})
+        spec = self.spec.model_copy(update={"predictor": neutral, "lifecycle": lifecycle, "suspend": False})
+        return ResolvedModel(name=self.name, namespace=self.namespace, spec=spec)
+
     def training_hash(self) -> str:
         """Identity of what training would make: data → gates and what bias rules feed into them."""
+        return self.training_identity
+
+    @cached_property
+    def training_identity(self) -> str:
+        """What `training_hash` gives, made once."""
         plain = self.plain()["spec"]
         assert isinstance(plain, dict)
         life = {k: v for k, v in plain["lifecycle"].items() if k != "rollout"}

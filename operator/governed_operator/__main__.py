@@ -1,9 +1,11 @@
 """``python -m governed_operator``: the operator in a pod, or on a machine with a kubeconfig."""
 
+import asyncio
 import logging
 import sys
 
 import kopf
+import uvloop
 
 import governed_operator.handlers  # noqa: F401  registers them
 
@@ -11,7 +13,8 @@ import governed_operator.handlers  # noqa: F401  registers them
 def main() -> None:
     """Runs until SIGTERM; logs one line per event to stderr."""
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    kopf.run(clusterwide=True, standalone=True)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        kopf.run(clusterwide=True, standalone=True, loop=runner.get_loop())
 
 
 if __name__ == "__main__":

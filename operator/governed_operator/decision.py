@@ -4,23 +4,8 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from governed_api.conditions import Truth
-from governed_api.lifecycle import Rollout
 from governed_api.names import short_hash
 from governed_api.resolved import ResolvedModel
-
-
-def pods_view(model: ResolvedModel) -> ResolvedModel:
-    """The model as its pods read it: what only the operator acts on is set to its default, so that changing it rolls no pod."""
-    predictor = model.spec.predictor
-    neutral = predictor.model_copy(
-        update={
-            name: type(predictor).model_fields[name].default
-            for name in ("min_replicas", "max_replicas", "scale_metric", "scale_target")
-        }
-    )
-    lifecycle = model.spec.lifecycle.model_copy(update={"rollout": Rollout()})
-    spec = model.spec.model_copy(update={"predictor": neutral, "lifecycle": lifecycle, "suspend": False})
-    return model.model_copy(update={"spec": spec})
 
 
 @dataclass(frozen=True)
@@ -39,8 +24,8 @@ class Revision:
 
     @classmethod
     def of(cls, model: ResolvedModel, artefact: str, percent: int = 100) -> "Revision":
-        seen = pods_view(model)
-        return cls(seen, seen.dump(), artefact, percent)
+        seen = model.for_pods
+        return cls(seen, seen.document, artefact, percent)
 
     @cached_property
     def name(self) -> str:

@@ -35,14 +35,14 @@ class Observer:
         self._cache = cache
         self._settings = settings
         self._capabilities = capabilities
-        self._specs: dict[ModelKey, tuple[int, str, GovernedModelSpec]] = {}
+        self._models: dict[ModelKey, tuple[int, str, ResolvedModel]] = {}
         self._claims: dict[tuple[str, str], float] = {}
 
     async def observe(self, key: ModelKey, entry: ModelEntry) -> Observed:
         """Raises ApiError, SpecNotReadable."""
         content: Object = msgspec.json.decode(entry.content)
         namespace, name = key
-        model = ResolvedModel(name=name, namespace=namespace, spec=self._spec(key, entry, content))
+        model = self._model(key, entry, content)
         report, error = _report(self._cache.report(namespace, name))
         labels = content["metadata"].get("labels") or {}
         subject = Subject(
@@ -66,8 +66,9 @@ class Observer:
             outside=await self._outside(model),
         )
 
-    def _spec(self, key: ModelKey, entry: ModelEntry, content: Object) -> GovernedModelSpec:
-        known = self._specs.get(key)
+    def _model(self, key: ModelKey, entry: ModelEntry, content: Object) -> ResolvedModel:
+        """The same object for a generation, with what was derived from it."""
+        known = self._models.get(key)
         if known and known[:2] == (entry.generation, entry.uid):
             return known[2]
         try:
@@ -75,10 +76,11 @@ class Observer:
         except ValidationError as error:
             first = error.errors()[0]
             raise SpecNotReadable(f"spec.{'.'.join(str(p) for p in first['loc'])}: {first['msg']}") from error
-        if len(self._specs) > 2048:
-            self._specs.clear()
-        self._specs[key] = (entry.generation, entry.uid, spec)
-        return spec
+        if len(self._models) > 2048:
+            self._models.clear()
+        model = ResolvedModel(name=key[1], namespace=key[0], spec=spec)
+        self._models[key] = (entry.generation, entry.uid, model)
+        return model
 
     async def _priority(self, model: ResolvedModel) -> int:
         name = model.spec.predictor.priority_class_name

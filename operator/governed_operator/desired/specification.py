@@ -3,7 +3,7 @@
 from governed_api import runtime as rt
 from governed_api.names import component, short_hash
 from governed_api.resolved import ResolvedModel
-from governed_operator.decision import Revision, pods_view
+from governed_operator.decision import Revision
 from governed_operator.desired.manifest import ANNOTATION_CREATE_ONCE, Manifest, Subject, manifest
 
 
@@ -38,5 +38,5 @@ def training_config(subject: Subject) -> Manifest:
         "trainer",
         annotations={ANNOTATION_CREATE_ONCE: "true"},
         immutable=True,
-        data={rt.SPEC_FILE: pods_view(subject.model).dump().decode()},
+        data={rt.SPEC_FILE: subject.model.for_pods.document.decode()},
     )

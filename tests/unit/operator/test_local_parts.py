@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from governed_api.resolved import ResolvedModel
-from governed_operator.decision import Revision, pods_view
+from governed_operator.decision import Revision
 from governed_operator.desired.objects import canary_replicas
 from governed_operator.key_material import archive_token, draw
 from governed_operator.local.addresses import Addresses
@@ -110,7 +110,7 @@ def test_scaling_and_suspending_make_no_new_revision() -> None:
     model = ResolvedModel.of(load_model(GOLDEN / "trained-full" / "input.yaml"))
     scaled = model.spec.predictor.model_copy(update={"min_replicas": 5, "max_replicas": 50})
     other = model.model_copy(update={"spec": model.spec.model_copy(update={"predictor": scaled, "suspend": True})})
-    assert pods_view(other) == pods_view(model)
+    assert other.for_pods == model.for_pods
     assert Revision.of(other, "a").name == Revision.of(model, "a").name
     assert Revision.of(model, "b").name != Revision.of(model, "a").name
     timeout = model.spec.predictor.model_copy(update={"timeout": 31})
