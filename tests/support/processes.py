@@ -43,6 +43,9 @@ class Process:
         return asdict(self)
 
     def start(self, environment: dict[str, str] | None = None) -> None:
+        """Beds are Go programs on few cores: they collect garbage later, for a sixth less CPU and some memory."""
+        if environment is None:
+            environment = {"GOGC": "400", **os.environ}
         with open(self.log, "ab") as log:
             child = subprocess.Popen(
                 self.argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, env=environment
