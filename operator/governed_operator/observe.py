@@ -142,6 +142,11 @@ class Observer:
         )
 
 
+def stored_status(entry: ModelEntry) -> GovernedModelStatus:
+    """The status that a model was last seen with."""
+    return _status(msgspec.json.decode(entry.content)["status"])
+
+
 def _status(raw: Object) -> GovernedModelStatus:
     try:
         return GovernedModelStatus.model_validate(raw)

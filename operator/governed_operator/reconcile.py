@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import time
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -17,13 +18,13 @@ from governed_operator.desired import archive_objects, model_objects
 from governed_operator.desired.inference import COMPONENT, deployment_name
 from governed_operator.kinds import MODEL, REPORT
 from governed_operator.metrics import Metrics
-from governed_operator.observe import Observer, SpecNotReadable
+from governed_operator.observe import Observer, SpecNotReadable, stored_status
 from governed_operator.observed import Observed
 from governed_operator.policy.decide import decide
 from governed_operator.policy.revisions import departed
 from governed_operator.recorder import Recorder
 from governed_operator.settings import Settings
-from governed_operator.status import significant, status_of
+from governed_operator.status import significant, status_of, status_of_failure
 from governed_operator.workqueue import WorkQueue
 
 logger = logging.getLogger("governed_operator.reconcile")
@@ -32,6 +33,8 @@ AFTER_WRITES = 0.5
 """Seconds after which our own writes are looked at again, when no event comes sooner."""
 FIGURES_EVERY = 300.0
 """Seconds between writes that only refresh figures."""
+TOLD = {"SpecNotReadable": True, "Invalid": True, "Forbidden": False, "Conflict": False}
+"""Failures that the status tells of; True: trying again mends nothing."""
 Token = tuple[Any, ...]
 REVISION_FIELDS = ("stable", "canary", "rejected")
 
@@ -88,8 +91,23 @@ class Reconciler:
         self._metrics.errors.labels(reason).inc()
         logger.warning("%s/%s: %s: %s; again in %.0f s", *key, reason, message, delay)
         entry = self._cache.models.get(key)
-        if entry and reason in ("SpecNotReadable", "Invalid", "Forbidden", "Conflict"):
-            await self._recorder.warn(key, entry.uid, "ReconcileFailed", message)
+        if entry and reason in TOLD:
+            await self._tell_failure(key, entry, reason, message)
+
+    async def _tell_failure(self, key: ModelKey, entry: ModelEntry, reason: str, message: str) -> None:
+        """In the status, and once as an event: whoever waits for this generation must not wait for ever."""
+        known = stored_status(entry)
+        now = datetime.now(UTC).replace(microsecond=0)
+        status = status_of_failure(
+            known, generation=entry.generation, now=now, reason=reason, message=message, stalled=TOLD[reason]
+        )
+        if status == known:
+            return
+        try:
+            await self._put_status(key, entry, status)
+        except ApiError as error:
+            logger.warning("%s/%s: the status could not tell of it: %s", *key, error)
+        await self._recorder.warn(key, entry.uid, "ReconcileFailed", message)
 
     async def reconcile(self, key: ModelKey) -> float | None:
         """Seconds until it must be looked at again without an event. Raises ApiError, Wait."""
@@ -150,11 +168,15 @@ class Reconciler:
         if significant(new) == significant(known) and not self._figures_due(key):
             return
         self._figures[key] = time.monotonic()
+        await self._put_status(key, entry, status)
+        await self._recorder.transitions(key, entry.uid, obs.status, status)
+
+    async def _put_status(self, key: ModelKey, entry: ModelEntry, status: GovernedModelStatus) -> None:
+        known, new = msgspec.json.decode(entry.content)["status"], status.plain()
         patch = new | {k: None for k in known if k not in new}
         answer = await self._cluster.patch_status(MODEL, key[0], key[1], patch)
         self._metrics.writes.labels(MODEL.kind, "status").inc()
         self._cache.put_model(msgspec.json.decode(answer))
-        await self._recorder.transitions(key, entry.uid, obs.status, status)
 
     def _figures_due(self, key: ModelKey) -> bool:
         last = self._figures.setdefault(key, time.monotonic())

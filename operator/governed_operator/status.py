@@ -1,5 +1,6 @@
 """(Observed, Decision) → status: conditions, revisions, figures. Pure."""
 
+from datetime import datetime
 from typing import Any
 
 from governed_api import conditions as c
@@ -226,6 +227,24 @@ def _standing(states: dict[str, State | None], decision: Decision) -> dict[str, 
         share = f"revision {decision.canary.name} is on trial with {decision.canary.percent} % of the traffic"
         return out | {c.RECONCILING: ("True", "CanaryTrial", share)}
     return out
+
+
+def status_of_failure(
+    known: GovernedModelStatus, *, generation: int, now: datetime, reason: str, message: str, stalled: bool
+) -> GovernedModelStatus:
+    """What a reconcile leaves that can't be carried out. What serves goes on, and a model that was Ready stays so under its old spec;
+    a new generation that isn't reached makes it not Ready. ``stalled``: trying again mends nothing.
+    """
+    found = [x for x in known.conditions if x.type not in (c.RECONCILING, c.STALLED)]
+    ready = next((x for x in found if x.type == c.READY), None)
+    states: dict[str, Truth] = {c.DEGRADED: "True", c.STALLED if stalled else c.RECONCILING: "True"}
+    if ready is None or ready.status != "True" or known.observed_generation != generation:
+        states[c.READY] = "False"
+    for kind, truth in states.items():
+        before = [*found, *(x for x in known.conditions if x.type == kind and x.type in (c.RECONCILING, c.STALLED))]
+        found = set_condition(before, kind, truth, reason, message[:1000], generation=generation, now=now)
+    found.sort(key=lambda x: c.TYPES.index(x.type) if x.type in c.TYPES else len(c.TYPES))
+    return known.model_copy(update={"observed_generation": generation, "conditions": found})
 
 
 NOISE = ("ledger", "bias")

@@ -59,6 +59,30 @@ def test_missing_secret_and_claim_are_named_and_come_right(namespace: Cluster) -
     await_ready(namespace, "plain")
 
 
+def test_a_change_that_the_api_server_refuses_is_told_while_the_old_spec_serves_on(plain: Cluster) -> None:
+    """kstatus and a person that waits for this generation must hear of it, not wait for ever."""
+    before = plain.get("deploy", "plain-predictor")["spec"]
+    hard = {"count/configmaps": str(len(plain.list("configmap")))}
+    plain.apply({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "full"}, "spec": {"hard": hard}})
+    eventually(
+        lambda: plain.get("resourcequota", "full").get("status", {}).get("hard"), within=30, what="the quota counts"
+    )
+    plain.apply(imported(timeout=77))
+    found = eventually(lambda: condition(plain, "plain"), lambda c: c[0] == "False", within=15)
+    assert found[1] == "Forbidden"
+    assert "exceeded quota: full" in found[2]
+    told = plain.get("gmodel", "plain")
+    assert told["status"]["observedGeneration"] == told["metadata"]["generation"]
+    assert condition(plain, "plain", "Degraded")[0] == condition(plain, "plain", "Reconciling")[0] == "True"
+    assert plain.get("deploy", "plain-predictor")["spec"] == before
+    plain.kubectl("delete", "resourcequota", "full")
+    await_ready(plain, "plain", 60)
+    after = {x["type"]: x["status"] for x in plain.get("gmodel", "plain")["status"]["conditions"]}
+    assert after["Degraded"] == "False"
+    assert "Reconciling" not in after
+    assert len(plain.list("events", "--field-selector=reason=ReconcileFailed")) == 1
+
+
 def test_deletion_leaves_only_what_is_retained(namespace: Cluster) -> None:
     make_trained(namespace)
     assert len(classes(namespace)) == 1

@@ -35,7 +35,7 @@ from governed_operator.policy.decide import decide
 from governed_operator.policy.revisions import departed
 from governed_operator.reconcile import spared
 from governed_operator.settings import Capabilities, Settings
-from governed_operator.status import significant, status_of
+from governed_operator.status import significant, status_of, status_of_failure
 
 JOB = job_name(Subject(resolved(TRAINED)))
 
@@ -484,3 +484,33 @@ def test_kstatus_conditions_stand_only_while_true(name: str) -> None:
     good = serving()
     after = status_of(replace(good, status=status), decide(good))
     assert not {"Reconciling", "Stalled"} & {c.type for c in after.conditions}
+
+
+FAILURES = {
+    # name: (generation that was reached, present generation, trying again may help) → (Ready, kstatus' condition)
+    "a new spec is refused": (1, 2, False, "False", "Reconciling"),
+    "a new spec can't be read": (1, 2, True, "False", "Stalled"),
+    "what serves can't be repaired": (1, 1, False, "True", "Reconciling"),
+}
+
+
+@pytest.mark.parametrize("name", FAILURES)
+def test_a_reconcile_that_failed_is_told_and_forgotten_when_one_succeeds(name: str) -> None:
+    reached, present, stalled, ready, standing = FAILURES[name]
+    good = serving(generation=reached)
+    before = status_of(good, decide(good))
+    told = {"generation": present, "now": NOW, "reason": "Forbidden", "message": "exceeded quota", "stalled": stalled}
+    status = status_of_failure(before, **told)
+    found = {c.type: (c.status, c.reason) for c in status.conditions}
+    assert status.observed_generation == present
+    assert found["Ready"] == (ready, "Serving" if ready == "True" else "Forbidden")
+    assert found["Degraded"] == found[standing] == ("True", "Forbidden")
+    assert len({"Reconciling", "Stalled"} & set(found)) == 1
+    assert found["PredictorReady"] == ("True", "Serving")
+    assert status_of_failure(status, **{**told, "now": NOW + timedelta(hours=1)}) == status, (
+        "trying again writes nothing"
+    )
+    again = serving(generation=present, status=status)
+    after = {c.type: c.status for c in status_of(again, decide(again)).conditions}
+    assert (after["Ready"], after["Degraded"]) == ("True", "False")
+    assert not {"Reconciling", "Stalled"} & set(after)
