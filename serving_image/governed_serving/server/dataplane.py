@@ -21,6 +21,7 @@ from governed_serving.server.messages import ExplainRequest, InferRequest, Infer
 from governed_serving.server.metrics import ServerMetrics
 from governed_serving.server.predictors import Columns, Outputs, Predictor
 from governed_serving.server.recording import Journal
+from governed_serving.server.spare import SpareTime
 
 __all__ = ["DataPlane", "Identity"]
 
@@ -30,8 +31,6 @@ QUICK_SECONDS = 0.002
 """A batch that computes faster than a disk writes: computing the next one meanwhile would only make batches smaller."""
 SWEEP_SECONDS = 0.1
 """How often requests past their deadline are looked for."""
-INTERNAL_SECONDS = 0.001
-"""The time that one call for the explainer should take at most, since a request may have to wait for it."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +74,7 @@ class DataPlane:
         self._background: set[asyncio.Task[None]] = set()
         self._emptied = asyncio.Event()
         self._sweeper: asyncio.TimerHandle | None = None
-        self._internal_rows = 256
+        self._spare = SpareTime()
         metrics.gauges["requests_waiting"] = ("Waiting for the predictor.", lambda: float(self._lane.waiting))
 
     def submit(
@@ -145,7 +144,8 @@ class DataPlane:
         started = self._clock()
         batch = Batch(self._plan, items)
         try:
-            await self.predictor.predict(batch.columns, batch.finish, batch.size)
+            with self._spare.request():
+                await self.predictor.predict(batch.columns, batch.finish, batch.size)
         except Exception as error:
             await self._failed(items, error)
             return
@@ -232,36 +232,13 @@ class DataPlane:
             self._sweeper = asyncio.get_running_loop().call_later(SWEEP_SECONDS, self._sweep)
 
     async def compute_internal(self, columns: Columns) -> Outputs:
-        """Outputs for the explainer: neither admitted nor masked nor journalled, in pieces, behind requests. Raises ServerError."""
+        """Outputs for the explainer: neither admitted nor masked nor journalled, in the gaps between requests. Raises ServerError."""
         rows = len(columns[0])
-        parts: list[Outputs] = []
-        start = 0
-        while start < rows:
-            size = min(rows - start, self._internal_rows)
-            parts.append(await self._internal_piece([column[start : start + size] for column in columns]))
-            start += size
+        parts = await self._spare.pieces(
+            rows, lambda piece: self.predictor.aside([column[piece] for column in columns])
+        )
         self.metrics.count["internal_rows"] += rows
         return parts[0] if len(parts) == 1 else self._plan.joined(parts)
-
-    async def _internal_piece(self, piece: Columns) -> Outputs:
-        answer: asyncio.Future[Outputs] = asyncio.get_running_loop().create_future()
-
-        async def call() -> None:
-            started = self._clock()
-            try:
-                outputs = await self.predictor.predict(lambda: piece, lambda out: out, 1 << 30)
-            except Exception as error:
-                if not answer.done():
-                    answer.set_exception(error)
-                return
-            seconds = max(self._clock() - started, 1e-6)
-            fitting = int(len(piece[0]) * INTERNAL_SECONDS / seconds)
-            self._internal_rows = max(64, min(65536, fitting, 2 * self._internal_rows))
-            if not answer.done():
-                answer.set_result(outputs)
-
-        self._lane.put_low(call)
-        return await answer
 
     def _spawn(self, call: Any) -> None:
         task = asyncio.get_running_loop().create_task(call)

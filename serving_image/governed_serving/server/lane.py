@@ -1,4 +1,4 @@
-"""Who computes next: requests merge while the predictor is busy, and the explainer's rows fill what is left.
+"""Who computes next: requests merge while the predictor is busy.
 
 Nothing waits on a timer: a call starts as soon as a slot is free with all that has arrived by then, so that one request alone
 has no added latency and many at once share a call.
@@ -22,8 +22,7 @@ class Work(Protocol):
 class ComputeLane:
     """``run`` is awaited with each batch; ``slots`` batches run at a time.
 
-    ``max_requests`` and ``max_rows`` bound a batch (a larger request goes alone). Low-priority batches start only when nothing
-    else waits, or after ``patience`` others in a row, at most one at a time.
+    ``max_requests`` and ``max_rows`` bound a batch (a larger request goes alone).
     """
 
     def __init__(
@@ -33,18 +32,13 @@ class ComputeLane:
         slots: int,
         max_requests: int,
         max_rows: int,
-        patience: int = 8,
     ) -> None:
         self._run = run
         self._slots = slots
         self._max_requests = max_requests
         self._max_rows = max_rows
-        self._patience = patience
         self._waiting: deque[Any] = deque()
-        self._low: deque[Callable[[], Coroutine[Any, Any, None]]] = deque()
         self._busy = 0
-        self._low_busy = False
-        self._passed_over = 0
         self._scheduled = False
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -56,16 +50,11 @@ class ComputeLane:
     @property
     def idle(self) -> bool:
         """Nothing waits and nothing runs."""
-        return not (self._busy or self._waiting or self._low)
+        return not (self._busy or self._waiting)
 
     def put(self, work: Work) -> None:
         """Queue ``work``; the batch is formed after the current turn of the event loop, so that what was read together goes together."""
         self._waiting.append(work)
-        self._schedule()
-
-    def put_low(self, run: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Queue a low-priority call."""
-        self._low.append(run)
         self._schedule()
 
     def _schedule(self) -> None:
@@ -75,16 +64,8 @@ class ComputeLane:
 
     def _pump(self) -> None:
         self._scheduled = False
-        while self._busy < self._slots:
-            if self._low and not self._low_busy and (not self._waiting or self._passed_over >= self._patience):
-                self._passed_over = 0
-                self._low_busy = True
-                self._start(self._low.popleft()(), low=True)
-            elif self._waiting:
-                self._passed_over += bool(self._low)
-                self._start(self._run(self._batch()), low=False)
-            else:
-                return
+        while self._waiting and self._busy < self._slots:
+            self._start(self._run(self._batch()))
 
     def _batch(self) -> list[Any]:
         waiting = self._waiting
@@ -95,20 +76,16 @@ class ComputeLane:
             batch.append(waiting.popleft())
         return batch
 
-    def _start(self, call: Coroutine[Any, Any, None], *, low: bool) -> None:
+    def _start(self, call: Coroutine[Any, Any, None]) -> None:
         self._busy += 1
         task = asyncio.get_running_loop().create_task(call)
         self._tasks.add(task)
-        task.add_done_callback(self._low_done if low else self._done)
-
-    def _low_done(self, task: asyncio.Task[None]) -> None:
-        self._low_busy = False
-        self._done(task)
+        task.add_done_callback(self._done)
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         self._busy -= 1
-        if self._waiting or self._low:
+        if self._waiting:
             self._pump()
         if not task.cancelled():
             task.result()  # whatever escapes is a bug and belongs in the log

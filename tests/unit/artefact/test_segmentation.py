@@ -1,5 +1,8 @@
 """Segmentation: CJK characters stand alone, words stay whole, doing it twice changes nothing."""
 
+import re
+import unicodedata
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -26,6 +29,17 @@ def test_examples(text: str, want: str) -> None:
 def test_idempotent_and_loses_no_word_characters(text: str) -> None:
     (once,) = segment([text], CJK_CHARACTERS)
     assert segment([once], CJK_CHARACTERS) == [once]
+
+
+@given(st.text())
+def test_spaces_go_around_every_single_mark_and_cjk_character(text: str) -> None:
+    folded = text if text.isascii() else unicodedata.normalize("NFKC", text)
+    spaced = re.sub(
+        "[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003134f]|[^\\w\\s]",
+        r" \g<0> ",
+        folded,
+    )
+    assert segment([text], CJK_CHARACTERS) == [" ".join(spaced.split())]
 
 
 def test_none_leaves_text_alone() -> None:

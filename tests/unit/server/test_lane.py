@@ -20,14 +20,11 @@ class Bench:
     def __init__(self, **limits: Any) -> None:
         self.started: list[list[str]] = []
         self.gates: list[asyncio.Event] = []
-        options = {"slots": 1, "max_requests": 8, "max_rows": 10, "patience": 2} | limits
+        options = {"slots": 1, "max_requests": 8, "max_rows": 10} | limits
         self.lane = ComputeLane(self.run, **options)
 
     async def run(self, batch: list[Piece]) -> None:
         await self._call([piece.name for piece in batch])
-
-    async def low(self) -> None:
-        await self._call(["low"])
 
     async def _call(self, names: list[str]) -> None:
         self.started.append(names)
@@ -65,29 +62,3 @@ async def test_batches_are_bounded_by_requests_and_rows() -> None:
         await bench.settle(k)
         bench.finish()
     assert bench.started == [["a", "b"], ["c"], ["d"], ["e"]]
-
-
-async def test_low_priority_waits_but_not_for_ever() -> None:
-    bench = Bench(max_requests=1)
-    bench.lane.put_low(bench.low)
-    for name in "abcd":
-        bench.lane.put(Piece(name))
-    for k in range(1, 6):
-        await bench.settle(k)
-        bench.finish()
-    assert bench.started == [["a"], ["b"], ["low"], ["c"], ["d"]]
-
-
-async def test_low_priority_takes_one_slot_at_most() -> None:
-    bench = Bench(slots=2)
-    bench.lane.put_low(bench.low)
-    bench.lane.put_low(bench.low)
-    await bench.settle(1)
-    bench.lane.put(Piece("a"))
-    await bench.settle(2)
-    assert bench.started == [["low"], ["a"]]
-    for _ in range(3):
-        bench.finish()
-        await asyncio.sleep(0)
-        await until(lambda: all(g.is_set() for g in bench.gates) is False or bench.lane.idle)
-    assert bench.started[2] == ["low"]

@@ -17,8 +17,8 @@ from governed_serving.explainer.service.protocol import ExplainRequest
 
 __all__ = ["Engine"]
 
-MAX_ROWS_PER_CALL = 2048
-"""Rows in one call to the model server: a few milliseconds of its time, so that live requests get in between."""
+MAX_ROWS_PER_CALL = 512
+"""Rows in one call to the model server. Between requests it takes a call apart and puts the answer together, which must stay below a millisecond."""
 
 
 class Engine:

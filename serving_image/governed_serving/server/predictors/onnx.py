@@ -24,6 +24,7 @@ INLINE_SECONDS = 0.001
 tests/bench/serving), and the loop is blocked no longer than by decoding a large request."""
 INLINE_BYTES = 256 * 1024
 WARM_UPS = 16
+REMEMBERED_TEXTS = 4096
 
 _TYPES = {
     "tensor(float)": "FP32",
@@ -56,7 +57,10 @@ class _Cost:
 
 
 class OnnxPredictor:
-    """A model's session. One call at a time: operators may use ``threads`` threads, and what waits is merged into the next call."""
+    """A model's session. One call at a time: operators may use ``threads`` threads, and what waits is merged into the next call.
+
+    :meth:`aside` has a thread of its own, so that no request waits for it to end.
+    """
 
     merges = True
     slots = 1
@@ -83,22 +87,26 @@ class OnnxPredictor:
         self._segmented = [(k, s.segmentation) for k, s in enumerate(self.signature.inputs) if s.segmentation]
         _check(self._session, self.signature)
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="onnxruntime")
+        self._aside = ThreadPoolExecutor(1, thread_name_prefix="aside")
+        self._known: dict[tuple[str, str], str] = {}
         self._cost = _Cost()
         self._closed = False
 
     def run(self, columns: Columns) -> Outputs:
         """The model on the caller's thread. Raises PredictionFailed."""
+        return self._run(columns, _segmented)
+
+    def _run(self, columns: Columns, segmented: Callable[[NDArray[Any], str], NDArray[Any]]) -> Outputs:
         feeds = dict(zip(self._names, columns, strict=True))
         for k, segmentation in self._segmented:
-            feeds[self._names[k]] = _segmented(columns[k], segmentation)
+            feeds[self._names[k]] = segmented(columns[k], segmentation)
         try:
             return list(self._session.run(self._outputs, feeds))
         except Exception as error:  # ONNX Runtime raises a dozen classes of its own
             raise PredictionFailed(f"model: expected an answer from ONNX Runtime, found: {_line(error)}") from error
 
     async def predict(self, make: Callable[[], Columns], finish: Callable[[Outputs], T], size: int) -> T:
-        if self._closed:
-            raise Unavailable("server: expected to be serving, found it shutting down; retry elsewhere")
+        self._refuse_closed()
 
         def work() -> T:
             started = time.perf_counter()
@@ -109,6 +117,27 @@ class OnnxPredictor:
         if self._cost.expected(size) < INLINE_SECONDS:
             return work()
         return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+
+    async def aside(self, columns: Columns) -> Outputs:
+        self._refuse_closed()
+        return await asyncio.get_running_loop().run_in_executor(self._aside, self._run, columns, self._remembered)
+
+    def _remembered(self, column: NDArray[Any], segmentation: str) -> NDArray[Any]:
+        """:func:`_segmented` for the explainer's columns, which repeat the same (masked) texts call after call."""
+        texts, known = column.ravel().tolist(), self._known
+        unknown = [text for text in dict.fromkeys(texts) if (segmentation, text) not in known]
+        if len(known) + len(unknown) > REMEMBERED_TEXTS:
+            known.clear()
+            unknown = list(dict.fromkeys(texts))
+        for text, apart in zip(unknown, segment(unknown, segmentation), strict=True):
+            known[segmentation, text] = apart
+        out = np.empty(column.size, object)
+        out[:] = [known[segmentation, text] for text in texts]
+        return out.reshape(column.shape)
+
+    def _refuse_closed(self) -> None:
+        if self._closed:
+            raise Unavailable("server: expected to be serving, found it shutting down; retry elsewhere")
 
     def example(self, rows: int = 1) -> Columns:
         """Columns of zeros and empty strings, for the warm-up."""
@@ -124,7 +153,8 @@ class OnnxPredictor:
 
     async def close(self) -> None:
         self._closed = True
-        await asyncio.get_running_loop().run_in_executor(None, self._pool.shutdown)
+        for pool in (self._pool, self._aside):
+            await asyncio.get_running_loop().run_in_executor(None, pool.shutdown)
 
 
 def signature_of(session: Any) -> Signature:
