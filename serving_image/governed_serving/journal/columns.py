@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from governed_serving.journal.errors import RecordRefused
 from governed_serving.records import Column
 
-__all__ = ["DTYPES", "numbers", "pack", "strings"]
+__all__ = ["DTYPES", "joined", "numbers", "pack", "strings"]
 
 DTYPES: dict[str, np.dtype[Any]] = {
     "BOOL": np.dtype("?"),
@@ -70,6 +70,20 @@ def strings(column: Column) -> NDArray[np.object_]:
     """The strings of a BYTES column, row by row, object array."""
     words: NDArray[np.object_] = np.array(column.values, dtype=object)
     return words.take(numbers(column))
+
+
+def joined(columns: Sequence[Column]) -> Column:
+    """The rows of several columns of one dtype and width, one after another."""
+    first = columns[0]
+    if first.dtype != "BYTES":
+        return Column(first.dtype, b"".join([column.data for column in columns]), [], first.width)
+    index: dict[str, int] = {}
+    code, size = index.setdefault, index.__len__
+    parts = []
+    for column in columns:
+        codes = np.array([code(word, size()) for word in column.values], _CODES)
+        parts.append(codes[np.frombuffer(column.data, _CODES)].tobytes())
+    return Column("BYTES", b"".join(parts), [*index], first.width)
 
 
 def _numeric(dtype: str, parts: Sequence[Values]) -> bytes:

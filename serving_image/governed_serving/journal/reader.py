@@ -71,6 +71,12 @@ class JournalReader:
         found = segments(self.folder)
         return found[0] if found else None
 
+    @property
+    def newest_segment(self) -> int | None:
+        """The frame that the newest segment begins with."""
+        found = segments(self.folder)
+        return found[-1] if found else None
+
     def frames(self, from_seq: int = 0, previous: bytes | None = None) -> Iterator[RawFrame]:
         """Frames from ``from_seq`` (or the oldest) to the end as it is now, unopened. Call again later to follow.
 

@@ -16,11 +16,12 @@ from governed_serving.auditor.cells import Cells
 from governed_serving.auditor.grouping import Grouping, outcomes
 from governed_serving.auditor.service.entries import entries_of
 from governed_serving.auditor.service.folding import Fold, label_of
+from governed_serving.auditor.service.merging import merged
 from governed_serving.auditor.service.shipping import Shipper
 from governed_serving.auditor.service.tail import Tail
 from governed_serving.auditor.windows import Window
 from governed_serving.crypto import Keyset, SegmentCipher
-from governed_serving.journal import Journal, JournalReader, open_chunk
+from governed_serving.journal import Journal, JournalDamaged, JournalReader, open_chunk
 from governed_serving.records import EventRecord, ExplanationRecord, LedgerEntry, canonical, timestamp
 
 from .processes import SPEC, local_keyset, people, prediction
@@ -112,6 +113,24 @@ def test_shipping_arrives_once_whatever_call_the_process_dies_in(
         assert frames[entry["frame"]].ids[entry["index"]] == entry["id"]
 
 
+def test_who_is_behind_says_so_and_who_has_caught_up_pauses(tmp_path: Path, keyset: Keyset) -> None:
+    write(tmp_path, keyset, people(200, 0))
+    cipher = SegmentCipher(keyset)
+    shipper = Shipper(tmp_path, Archive(), cipher, "default")  # type: ignore[arg-type]
+    tail = Tail(tmp_path, keyset, cipher, Fold(BIAS, "r1"))
+    assert len(list((tmp_path / "journal" / "server-pod").glob("*.seg"))) > 1
+    shipper.step()
+    assert shipper.behind, "the first segment is shipped, others wait"
+    while shipper.step():
+        continue
+    assert not shipper.behind
+    tail.step(most=150)
+    assert tail.behind
+    tail.step(most=150)
+    assert not tail.behind
+    assert tail.fold.rows == 200
+
+
 def test_entries_are_canonical_byte_for_byte(tmp_path: Path, keyset: Keyset) -> None:
     cipher = SegmentCipher(keyset)
     odd = prediction(0, "M", "yes")
@@ -162,8 +181,50 @@ def test_restarts_anywhere_give_the_state_of_an_undisturbed_run(tmp_path: Path, 
             tail.save()
         if step % 3 == 0:
             tail = Tail(tmp_path, keyset, cipher, Fold(BIAS, "r1"))
-    assert tail.fold.dump() == whole.dump()
+    assert content(tail.fold) == content(whole)
     assert whole.rows == 300
+
+
+def content(fold: Fold) -> dict[str, Any]:
+    """All that a fold knows, however its memory of requests is cut into blocks."""
+    dumped = fold.dump()
+    ids = [one for block in dumped["labels"].pop("blocks") for one in block["ids"]]
+    return {**dumped, "requests": [(one, fold.labels.rows_of(one)) for one in ids]}
+
+
+def test_frames_read_together_are_folded_as_one_and_count_the_same(tmp_path: Path, keyset: Keyset) -> None:
+    write(tmp_path, keyset, people(60, 4))
+    records = [record for _, record in JournalReader(tmp_path, "server-pod", SegmentCipher(keyset)).read()]
+    label = EventRecord("label", "request-1", "loans", "r1", 0.0, msgspec.json.encode({"label": "yes"}))
+    other = msgspec.structs.replace(records[0], revision="r2")
+    mixed = [*records[:20], label, *records[20:], other]
+    one_by_one, together = Fold(BIAS, "r1"), Fold(BIAS, "r1")
+    for record in mixed:
+        one_by_one.record(record)
+    found = list(merged(mixed))
+    for record in found:
+        together.record(record)
+    assert len(records) > 10, "a frame per group commit"
+    assert [type(record).__name__ for record in found] == [
+        "PredictionFrame",
+        "EventRecord",
+        "PredictionFrame",
+        "PredictionFrame",
+    ]
+    assert content(together) == content(one_by_one)
+
+
+def test_what_was_read_before_the_journal_broke_counts_once(tmp_path: Path, keyset: Keyset) -> None:
+    write(tmp_path, keyset, people(30, 4))
+    (segment,) = (tmp_path / "journal" / "server-pod").glob("*.seg")
+    data = bytearray(segment.read_bytes())
+    data[-5] ^= 1
+    segment.write_bytes(data)
+    tail = Tail(tmp_path, keyset, SegmentCipher(keyset), Fold(BIAS, "r1"))
+    for _ in range(3):
+        with pytest.raises(JournalDamaged):
+            tail.step()
+    assert 0 < tail.fold.rows < 30
 
 
 def test_another_revision_begins_anew_and_passes_old_records_over(tmp_path: Path, keyset: Keyset) -> None:

@@ -216,9 +216,9 @@ class LabelJoin:
         self.forgotten += len(block.ids) - sum(block.labelled)
 
     def dump(self) -> dict[str, Any]:
-        """For the snapshot."""
+        """For the snapshot, to be encoded before anything else is remembered: it shares the blocks' content."""
         return {
-            "blocks": [msgspec.to_builtins(b, builtin_types=(bytes, bytearray)) for b in self._blocks],
+            "blocks": [msgspec.structs.asdict(block) for block in self._blocks],
             "next": self._next,
             "early": [[k, v.labels, v.time, v.truths] for k, v in self._early.items()],
             "doubtful": [[k, v.labels, v.time, v.truths] for k, v in self._doubtful.items()],

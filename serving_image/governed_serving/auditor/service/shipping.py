@@ -66,6 +66,8 @@ class Shipper:
         self._tell_at = clock() if tells else float("inf")
         self._readers: dict[str, JournalReader] = {}
         self._progress: dict[str, Progress] = {}
+        self.behind = False
+        """The last step shipped a chunk behind which there was more."""
         self.entries = 0
         self.blobs = 0
         self.bytes = 0
@@ -75,6 +77,7 @@ class Shipper:
         if self._clock() >= self._tell_at:
             self._client.say_times(payloads=self._retention, keys=self._rotation)
             self._tell_at = self._clock() + TELL_SECONDS
+        self.behind = False
         return sum(self._ship(stream) for stream in streams(self._spool))
 
     def next_frame(self, stream: str) -> int:
@@ -97,6 +100,8 @@ class Shipper:
         if progress.last is None:
             progress = msgspec.structs.replace(progress, last=chunk.last_seq)
             self._save(stream, progress)
+        # it ended before the stream did: it was full, or its segment was
+        self.behind |= len(chunk.data) >= CHUNK_BYTES // 2 or (reader.newest_segment or 0) > chunk.last_seq
         self._client.put_blob(chunk.data)
         sent = self._append(chunk, progress)
         self._save(stream, Progress(chunk.identity, chunk.last_seq + 1, chunk.tag.hex(), progress.number + sent))

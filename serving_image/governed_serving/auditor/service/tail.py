@@ -13,12 +13,16 @@ import msgspec
 from governed_serving.auditor.service.folding import Fold
 from governed_serving.auditor.service.labels import Row
 from governed_serving.auditor.service.live import Live
+from governed_serving.auditor.service.merging import merged
 from governed_serving.crypto import CryptoError, Keyset, SegmentCipher
 from governed_serving.journal import JournalReader, streams
+from governed_serving.records import Frame
 
 __all__ = ["Tail"]
 
 _AAD = b"auditor state 3"
+_STEP = 2000
+"""Frames of a stream between two savings of the state."""
 
 
 class Place(msgspec.Struct):
@@ -41,13 +45,17 @@ class Tail:
         self._saved: dict[str, int] = {}
         self._changed = False
         self.records = 0
+        self.behind = False
+        """The last step left frames unread."""
         self.restarted = ""
         """Why the state began anew, when it did."""
         self._restore()
 
-    def step(self, most: int = 2000) -> int:
+    def step(self, most: int = _STEP) -> int:
         """Fold at most ``most`` new frames per stream; how many there were. Raises JournalError, CryptoError, OSError."""
-        return sum(self._follow(stream, most) for stream in streams(self._spool))
+        counts = [self._follow(stream, most) for stream in streams(self._spool)]
+        self.behind = most in counts
+        return sum(counts)
 
     def settle(self, request: str, rows: list[Row], dropped: str) -> None:
         """See :meth:`Fold.settle`."""
@@ -85,21 +93,26 @@ class Tail:
     def _follow(self, stream: str, most: int) -> int:
         reader = self._readers.setdefault(stream, JournalReader(self._spool, stream, self._cipher))
         place = self._places.get(stream)
-        count = 0
-        for frame in reader.frames(place.frame if place else 0, place.tag if place else None):
-            record = frame.record()
+        read: list[Frame] = []
+        try:
+            for frame in reader.frames(place.frame if place else 0, place.tag if place else None):
+                read.append(frame.record())
+                place = Place(frame.seq + 1, frame.tag, reader.identity if place is None else place.identity)
+                if len(read) >= most:
+                    break
+        finally:  # what was read before the journal broke counts, once
+            if read and place is not None:
+                self._take(read)
+                self._places[stream] = place
+        return len(read)
+
+    def _take(self, read: list[Frame]) -> None:
+        for record in merged(read):
             self.fold.record(record)
             if self.live is not None:
                 self.live.record(record)
-            place = Place(frame.seq + 1, frame.tag, reader.identity if place is None else place.identity)
-            count += 1
-            if count >= most:
-                break
-        if count and place is not None:
-            self._places[stream] = place
-            self._changed = True
-            self.records += count
-        return count
+        self._changed = True
+        self.records += len(read)
 
     def _restore(self) -> None:
         try:

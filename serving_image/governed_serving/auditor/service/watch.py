@@ -34,9 +34,16 @@ from governed_serving.reporting.writer import ReportWriter, of_pod
 
 __all__ = ["Watch"]
 
-POLL = 0.05
-SHIP_POLL = 0.2
-SNAPSHOT_SECONDS = 10.0
+POLL = 0.5
+SHIP_POLL = 1.0
+"""Looks are paced, not chained: what came meanwhile is folded, judged and shipped together. A look costs the same for one record as for
+hundreds (an HTTP round trip, a dozen fsyncs), and the server that makes the records wants the same core and the same disk."""
+JUDGE_SECONDS = 1.0
+JUDGE_SHARE = 0.05
+"""Of the time, while records come."""
+SNAPSHOT_SECONDS = 30.0
+SNAPSHOT_SHARE = 0.01
+"""Of the time: with hundreds of thousands of requests remembered the state is tens of megabytes, and the disk is the server's too."""
 RECORD_SECONDS = 300.0
 """A verdict goes into the ledger when it changes, and this often while samples come."""
 EXCHANGE_POLL = 0.5
@@ -96,7 +103,7 @@ class Watch:
         self._evidence = ""
         self._recorded: tuple[str, ...] = ()
         self._recorded_at = 0.0
-        self._snapshot_at = time.monotonic()
+        self._snapshot_due = time.monotonic() + SNAPSHOT_SECONDS
         self._elsewhere, self.checks = elsewhere, checks
         self._checked_at = float("-inf")
         self._settled: deque[Settled] = deque()
@@ -137,7 +144,8 @@ class Watch:
 
     def _folding(self) -> None:
         while not self._stop.is_set():
-            if not self._guarded("folding", self.fold_once):
+            self._guarded("folding", self.fold_once)
+            if self.tail is None or not self.tail.behind:
                 self._stop.wait(POLL)
         while self._guarded("folding", self.fold_once):
             continue
@@ -169,13 +177,14 @@ class Watch:
                 self.tail.settle(*self._settled.popleft())
             if not count or time.monotonic() >= self._judge_again:
                 self._judge_if_changed()
-        if time.monotonic() - self._snapshot_at >= SNAPSHOT_SECONDS:
+        if (began := time.monotonic()) >= self._snapshot_due:
             self.tail.save()
-            self._snapshot_at = time.monotonic()
+            now = time.monotonic()
+            self._snapshot_due = now + max(SNAPSHOT_SECONDS, (now - began) / SNAPSHOT_SHARE)
         return count
 
     def _judge_if_changed(self) -> None:
-        """While records pour in, judging may take a tenth of the time."""
+        """While records pour in, judging may take a share of the time and no more."""
         assert self.tail is not None
         fold = self.tail.fold
         if self.replicas and not self.replicas.known and time.monotonic() - self._begun < GRACE_SECONDS:
@@ -188,7 +197,7 @@ class Watch:
         self._judged = state
         self._judge(fold, sources)
         now = time.monotonic()
-        self._judge_again = now + max(0.2, 10 * (now - began))
+        self._judge_again = now + max(JUDGE_SECONDS, (now - began) / JUDGE_SHARE)
 
     def _whole(self, fold: Fold) -> Whole:
         return add_up(fold.tally(), self.replicas.tallies if self.replicas else [])
@@ -261,11 +270,11 @@ class Watch:
         pause = SHIP_POLL
         while not self._drained.is_set():
             before = self.ship_failures
-            shipped = self._guarded("shipping", self.ship_once)
+            self._guarded("shipping", self.ship_once)
             failed = "shipping" in self.trouble
             self.ship_failures = before + failed
             pause = min(pause * 2, 30.0) if failed else SHIP_POLL
-            if failed or not shipped:
+            if failed or not (self.shipper and self.shipper.behind):
                 (self._stop if failed and not self._stop.is_set() else self._drained).wait(pause)
         while self._guarded("shipping", self.ship_once):
             continue
