@@ -22,7 +22,7 @@ from table import show
 
 ROOT = Path(__file__).parents[3]
 SAMPLES = ROOT / "crds" / "samples"
-RATE, SECONDS, WARM, ROUNDS = 150.0, 8.0, 2.0, 8
+RATE, SECONDS, WARM, ROUNDS = 150.0, 8.0, 2.0, 12
 SHARE = 0.05
 """Of requests explained: more than the explainer manages, so that it is never idle."""
 
