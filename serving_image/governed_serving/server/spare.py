@@ -19,7 +19,8 @@ PATIENCE = 0.05
 PIECE_SECONDS = 0.001
 """Of one piece at most. What it holds meanwhile (the core, the interpreter's lock) a request may have to wait for."""
 LEAST, MOST = 16, 65_536
-SHRINK = 0.1
+DOUBT = 1.1
+"""By how much a row may be dearer than the piece before said: a piece that was interrupted says little about the next."""
 
 
 class SpareTime:
@@ -42,7 +43,8 @@ class SpareTime:
         self._computing = 0
         self._requested = float("-inf")
         self._rest_until = float("-inf")
-        self.rows = 64
+        self._row_seconds = PIECE_SECONDS / LEAST
+        self.rows = LEAST
         """Of the next piece."""
 
     @contextmanager
@@ -85,10 +87,7 @@ class SpareTime:
             await asyncio.sleep(0)  # what was computed is written first
 
     def _learn(self, rows: int, seconds: float) -> None:
-        """Rest, and fit the next piece: larger at once, smaller slowly, since a piece that was interrupted says little about the next."""
+        """Rest, and fit the next piece to what rows cost undisturbed."""
         self._rest_until = self._clock() + seconds * (1 / SHARE - 1)
-        fitting = rows * PIECE_SECONDS / max(seconds, 1e-6)
-        if fitting < self.rows:
-            self.rows = max(LEAST, round(self.rows - SHRINK * (self.rows - fitting)))
-        elif rows == self.rows:
-            self.rows = min(MOST, round(fitting), 2 * self.rows)
+        self._row_seconds = min(max(seconds / rows, 1e-9), DOUBT * self._row_seconds)
+        self.rows = max(LEAST, min(MOST, round(PIECE_SECONDS / self._row_seconds), 2 * self.rows))

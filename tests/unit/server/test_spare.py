@@ -36,7 +36,7 @@ async def test_pieces_grow_to_their_time_and_cover_every_row_once() -> None:
     bed = Bed()
     parts = await bed.spare.pieces(1000, bed.compute)
     assert [row for part in parts for row in part] == list(range(1000))
-    assert bed.sizes[:3] == [64, 100, 100], "a hundred rows last PIECE_SECONDS"
+    assert bed.sizes[:5] == [16, 32, 64, 100, 100], "a hundred rows last PIECE_SECONDS"
     assert not bed.rested, "nobody asks, so there is nobody to rest for"
 
 
