@@ -206,6 +206,13 @@ async def test_tokens_are_reserved_first_and_settled_after() -> None:
     assert world.metrics.count["tokens"] == 16
 
 
+async def test_a_runtime_that_knows_only_the_older_name_of_the_limit_is_bound_by_it_too() -> None:
+    world = World(tokens=5000)
+    await world.chat(max_tokens=None, max_completion_tokens=7)
+    await world.chat(max_tokens=900, max_completion_tokens=7)
+    assert [m["max_tokens"] for m in world.seen] == [7, 7], "what was reserved is what may be generated"
+
+
 async def test_without_max_tokens_the_reservation_binds_the_runtime() -> None:
     world = World(tokens=5000)
     message = {"messages": [{"role": "user", "content": "hi"}]}
@@ -446,6 +453,8 @@ async def test_routes_of_a_runtime_with_an_explainer() -> None:
         later = await http.post("/v2/models/chat/explanations", json=body)
         ticket = await http.get("/v2/models/chat/explanations/abc")
         other = await http.post("/v2/models/other/explain", json=body)
+        ready = [(await http.get(f"/v2/models/{model}/ready")).status_code for model in ("chat", "other")]
+    assert ready == [200, 404]
     assert (now.status_code, later.status_code, ticket.status_code, other.status_code) == (200, 202, 200, 404)
     lane: Any = InternalApp(gateway, 1 << 20)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(lane), base_url="http://lane") as http:

@@ -105,7 +105,8 @@ def _metadata(app: FastAPI, gateway: Gateway) -> None:
         gateway.named(model)
         if gateway.why:
             return JSONResponse({"error": f"model {model!r}: {gateway.why}", "name": model, "ready": False}, 503)
-        _versioned(gateway, model, revision)
+        if gateway.chat is None or revision is not None:  # a runtime with another protocol is ready as well
+            _versioned(gateway, model, revision)
         return JSONResponse({"name": model, "ready": True})
 
     @app.get("/v1/models", tags=["v1"])

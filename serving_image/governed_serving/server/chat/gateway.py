@@ -154,7 +154,8 @@ class ChatGateway:
 
     async def _run(self, path: str, message: dict[str, Any]) -> tuple[str, bytes] | Stream:
         reserved, most = requests.budget(path, message)
-        if self._admission.counts_tokens and not (message.get("max_tokens") or message.get("max_completion_tokens")):
+        if self._admission.counts_tokens:
+            # under the older name too: a runtime that knows only that one would go on and on
             message["max_tokens"] = most
         call = _Call(self._new_id(), requests.prompt_text(path, message), reserved, reserved - most)
         await self._admission.enter_shared(reserved)
