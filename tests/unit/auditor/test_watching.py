@@ -1,6 +1,7 @@
 """From the journal to an alarm that a person sees: folded, checked twice, recorded, in metrics and report; over a restart as well."""
 
 import json
+from array import array
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ from governed_serving.auditor.service.why import Why
 from governed_serving.crypto import Keyset, SegmentCipher
 from governed_serving.explainer.errors import PredictorAway
 from governed_serving.journal import Journal, JournalReader
-from governed_serving.records import EventRecord
+from governed_serving.journal.columns import pack
+from governed_serving.records import EventRecord, PredictionFrame
 from governed_serving.reporting.writer import ReportWriter
 
 from .processes import local_keyset
@@ -111,24 +113,30 @@ class Archive:
         return self.data
 
 
-def test_a_review_puts_the_very_row_to_the_explainer(
-    tmp_path: Path, keyset: Keyset, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    place = Place(tmp_path, keyset, None)
-    serve(place, 0, 0.0)
-    chunk = JournalReader(tmp_path, "server-pod", place.cipher).chunk(0)
-    assert chunk is not None
-    asked: list[dict[str, Any]] = []
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """What an explainer, which answers all, was asked."""
+    found: list[dict[str, Any]] = []
 
     class Answer:
         def json(self) -> dict[str, Any]:
             return {"explanations": []}
 
     def post(url: str, *, json: dict[str, Any], **_: Any) -> Answer:
-        asked.append({"url": url, **json})
+        found.append({"url": url, **json})
         return Answer()
 
     monkeypatch.setattr("httpx.post", post)
+    return found
+
+
+def test_a_review_puts_the_very_row_to_the_explainer(
+    tmp_path: Path, keyset: Keyset, asked: list[dict[str, Any]]
+) -> None:
+    place = Place(tmp_path, keyset, None)
+    serve(place, 0, 0.0)
+    chunk = JournalReader(tmp_path, "server-pod", place.cipher).chunk(0)
+    assert chunk is not None
     why = Why(Archive(chunk.data), place.cipher, "http://127.0.0.1:1")  # type: ignore[arg-type]
     entry = {"id": "request-7", "blob": chunk.digest, "frame": 0, "index": 7}
     assert set(why.of(entry)) == {"explanation", "counterfactual"}
@@ -142,3 +150,37 @@ def test_a_review_puts_the_very_row_to_the_explainer(
         assert tensors["sex"]["data"][0] in ("f", "m")
     nobody = Why(Archive(b""), place.cipher, "")  # type: ignore[arg-type]
     assert "runs no explainer" in nobody.of(entry)["explanation"]["error"]
+
+
+def completion(prompt: str, said: str) -> PredictionFrame:
+    """A runtime's, as the server's gateway journals it."""
+    times, rows = array("d", [1.0]).tobytes(), array("i", [1]).tobytes()
+    column = {name: pack("BYTES", 1, [[text]], 1) for name, text in {"prompt": prompt, "completion": said}.items()}
+    return PredictionFrame("chat", "r1", "", ["q"], times, rows, {"prompt": column.pop("prompt")}, column)
+
+
+CHAT = '[{"role":"system","content":"be kind"},{"role":"user","content":"a word"}]'
+
+
+@pytest.mark.parametrize(
+    ("prompt", "said", "expected"),
+    [
+        ("a word", " yes", ("a word", " yes", "")),
+        (CHAT, " yes", ("a word", " yes", CHAT)),
+        ("a word", "", None),
+        ('[{"role":"system","content":"be kind"}]', " yes", None),
+    ],
+)
+def test_a_review_of_a_completion_puts_its_words_to_the_explainer(
+    tmp_path: Path, keyset: Keyset, asked: list[dict[str, Any]], prompt: str, said: str, expected: Any
+) -> None:
+    place = Place(tmp_path, keyset, None)
+    with Journal(tmp_path, "server-pod", place.cipher, "PageCache") as journal:
+        journal.append_blocking(completion(prompt, said))
+    chunk = JournalReader(tmp_path, "server-pod", place.cipher).chunk(0)
+    assert chunk is not None
+    why = Why(Archive(chunk.data), place.cipher, "http://127.0.0.1:1")  # type: ignore[arg-type]
+    found = why.of({"id": "q", "blob": chunk.digest, "frame": 0, "index": 0})
+    texts = [tuple(tensor["data"][0] for tensor in one["inputs"]) for one in asked]
+    assert texts == [expected] * (2 if expected else 0)
+    assert ("error" in found["explanation"]) == (expected is None)

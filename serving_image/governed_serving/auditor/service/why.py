@@ -10,8 +10,9 @@ import httpx
 import numpy as np
 
 from governed_serving.archive.client import ArchiveClient
+from governed_serving.conversation import last_spoken
 from governed_serving.crypto import SegmentCipher
-from governed_serving.journal import numbers, open_chunk
+from governed_serving.journal import numbers, open_chunk, strings
 from governed_serving.records import Column, PredictionFrame
 
 __all__ = ["Why"]
@@ -33,7 +34,15 @@ class Why:
         frames = dict(open_chunk(self._client.get_blob(prediction["blob"]), self._cipher))
         frame = frames[prediction["frame"]]
         assert isinstance(frame, PredictionFrame)
-        inputs = _inputs(frame, prediction["index"])
+        inputs = (
+            _generated(frame, prediction["index"])
+            if "completion" in frame.outputs
+            else _inputs(frame, prediction["index"])
+        )
+        if not inputs:
+            return {
+                kind: {"error": "no text that a person wrote, or nothing was generated from it"} for kind in METHODS
+            }
         return {kind: self._ask(prediction["id"], inputs, method) for kind, method in METHODS.items()}
 
     def _ask(self, request: str, inputs: list[dict[str, Any]], method: str) -> Any:
@@ -51,6 +60,16 @@ def _inputs(frame: PredictionFrame, number: int) -> list[dict[str, Any]]:
     ends = np.frombuffer(frame.rows, "<i4").cumsum().tolist()
     rows = slice(ends[number - 1] if number else 0, ends[number])
     return [_tensor(name, column, rows) for name, column in frame.features.items()]
+
+
+def _generated(frame: PredictionFrame, number: int) -> list[dict[str, Any]]:
+    """What the explainer of a language model's completions is asked; nothing where there is nothing to explain."""
+    spoken = last_spoken(strings(frame.features["prompt"])[number])
+    completion = strings(frame.outputs["completion"])[number]
+    if spoken is None or not completion:
+        return []
+    texts = {"prompt": spoken.text, "completion": completion, "messages": spoken.messages}
+    return [{"name": name, "shape": [1, 1], "datatype": "BYTES", "data": [text]} for name, text in texts.items()]
 
 
 def _tensor(name: str, column: Column, rows: slice) -> dict[str, Any]:
