@@ -18,7 +18,7 @@ from governed_api import runtime as rt
 from governed_api.governance import Explainer
 from governed_api.model import Runtime
 from governed_serving.conversation import last_spoken
-from governed_serving.explainer.errors import ModelMisbehaved, NotExplainable, UnknownMethod
+from governed_serving.explainer.errors import BudgetExhausted, ModelMisbehaved, NotExplainable, UnknownMethod
 from governed_serving.explainer.service.engine import Engine
 from governed_serving.explainer.service.language import MAX_ROWS_PER_CALL, completions_in, language_model
 from governed_serving.explainer.service.methods import LANGUAGE_METHODS
@@ -135,6 +135,20 @@ def test_a_long_prompt_is_sampled_with_intervals_and_a_budget_keeps_the_best_so_
     assert cut["explanations"][0]["stopped"] == "budget"
     assert cut["evaluations"] < 2000
     assert "fidelity" not in cut["explanations"][0]
+
+
+def test_a_budget_holds_to_one_pass_of_the_model():
+    now = 0.0
+
+    def slow(path, message):
+        nonlocal now
+        now += 5.0
+        return WordRuntime()(path, message)
+
+    prompt = " ".join(f"w{i}" for i in range(300))
+    with pytest.raises(BudgetExhausted):
+        explained(engine(slow, budget=48_000, clock=lambda: now), prompt)
+    assert now <= 48 + 5
 
 
 def test_lime_of_a_prompt_finds_the_same_words():

@@ -18,8 +18,8 @@ from governed_serving.records import PredictionFrame
 
 __all__ = ["MAX_ROWS_PER_CALL", "completions_in", "language_model"]
 
-MAX_ROWS_PER_CALL = 4
-"""Prompts between two looks at the clock: each costs a pass of the language model."""
+MAX_ROWS_PER_CALL = 1
+"""Prompts between two looks at the clock: each costs a pass of the language model, of seconds when it is long."""
 
 OUTPUT = "log_probability"
 
