@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
+from support.fixtures import tell as tell
 from support.waiting import eventually
 
 ROOT = Path(__file__).parents[2]
@@ -64,9 +65,17 @@ class Served:
         known = json.loads((self.workdir / "run.json").read_text())
         return {name: entry["pid"] for name, entry in known.items() if name != "governed run"}
 
+    @property
+    def explainer(self) -> str:
+        return f"http://127.0.0.1:{8083 + self.offset}"
+
     def ready(self) -> bool:
+        return self.answers(f"{self.url}/ready")
+
+    @staticmethod
+    def answers(url: str) -> bool:
         try:
-            return httpx.get(f"{self.url}/ready", timeout=2, trust_env=False).status_code == 200
+            return httpx.get(url, timeout=2, trust_env=False).status_code == 200
         except httpx.HTTPError:
             return False
 
@@ -88,6 +97,20 @@ def start(sample: Path, workdir: Path, log: Path, name: str) -> Served:
 
     eventually(up, within=300)
     return served
+
+
+def in_ledger(served: Served, kind: str = "prediction") -> set[str]:
+    """Ids of the entries of a kind in the ledger, read with the model's own token."""
+    (token,) = served.workdir.glob("secrets/*-token/archive-token")
+    headers = {"authorization": f"Bearer {token.read_text().strip()}", "x-governed-model": served.name}
+    base = f"http://127.0.0.1:{8090 + served.offset}/v1/ledger"
+    found: set[str] = set()
+    start = 0
+    with httpx.Client(headers=headers, trust_env=False, timeout=30) as client:
+        while entries := client.get(f"{base}/entries", params={"start": start, "end": start + 1000}).json()["entries"]:
+            found.update(e["id"] for e in entries if e["type"] == kind)
+            start += len(entries)
+    return found
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ import pytest
 
 from support.waiting import eventually
 
-from .conftest import Served, governed
+from .conftest import Served, governed, in_ledger
 
 BODY = {
     "inputs": [
@@ -30,20 +30,6 @@ def answered(served: Served, client: httpx.Client, request: str) -> bool:
         return client.post(f"{served.url}/infer", json={"id": request, **BODY}).status_code == 200
     except httpx.HTTPError:
         return False
-
-
-def in_ledger(served: Served) -> set[str]:
-    """Ids of the predictions in the ledger, read with the model's own token."""
-    (token,) = served.workdir.glob("secrets/*-token/archive-token")
-    headers = {"authorization": f"Bearer {token.read_text().strip()}", "x-governed-model": served.name}
-    base = f"http://127.0.0.1:{8090 + served.offset}/v1/ledger"
-    found: set[str] = set()
-    start = 0
-    with httpx.Client(headers=headers, trust_env=False, timeout=30) as client:
-        while entries := client.get(f"{base}/entries", params={"start": start, "end": start + 1000}).json()["entries"]:
-            found.update(e["id"] for e in entries if e["type"] == "prediction")
-            start += len(entries)
-    return found
 
 
 @pytest.mark.parametrize("victim", ["server", "auditor", "explainer", "archive"])

@@ -12,6 +12,7 @@ from support.cluster_access import KubectlError
 from support.docker_client import image_exists
 from support.images import IMAGES, build_images
 from support.kind_bed import KindBed
+from support.language_runtime import language_runtime
 from support.node_image import ensure_node_image, node_image
 from support.programs import API_BED, ensure
 from support.progress import BedError, say
@@ -94,15 +95,16 @@ def _told(build: Callable[[], object]) -> None:
 
 
 def prepare(_: argparse.Namespace) -> None:
-    """Make all that the beds need and a cold machine lacks: programs, node image, project images."""
+    """Make all that the tests need and a cold machine lacks: programs, node image, project images, a language-model runtime."""
     docker_daemon.acquire("prepare")
     try:
         with ThreadPoolExecutor() as pool:  # Go compiles while wheels come down
-            images = pool.submit(_told, build_images)
+            others = [pool.submit(_told, build) for build in (language_runtime, build_images)]
             ensure(API_BED)
             ensure_node_image()
             ensure(["helm", "gitops-judge"])
-            images.result()
+            for one in others:
+                one.result()
     finally:
         docker_daemon.release("prepare")
 
