@@ -112,6 +112,7 @@ MODULES: tuple[GoModule, ...] = (
     ),
     GoModule("pause", "", {"pause": "."}),
     GoModule("gitops", "github.com/argoproj/gitops-engine", {"gitops-judge": "."}),
+    GoModule("kserve", "github.com/kserve/kserve", {"kserve-manager": "github.com/kserve/kserve/cmd/manager"}),
 )
 
 API_BED = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl", "etcd", "kwok")
