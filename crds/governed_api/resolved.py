@@ -26,6 +26,13 @@ class ResolvedModel(Part):
         """Read the file at ``path``. Raises OSError, pydantic.ValidationError."""
         return cls.model_validate_json(Path(path).read_bytes())
 
+    def __copy__(self) -> "ResolvedModel":
+        """Without what was derived: `model_copy` changes fields of the copy."""
+        copied = super().__copy__()
+        for name in ("document", "for_pods", "training_identity"):
+            copied.__dict__.pop(name, None)
+        return copied
+
     def dump(self) -> bytes:
         """Canonical JSON: sorted keys, absent fields left out."""
         return json.dumps(self.plain(), sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
