@@ -58,25 +58,49 @@ Entity = Literal[
 WebhookPrefix = Annotated[str, Field(pattern=r"^https?://[^/?#\s]+(/[^?#\s]*)?$", max_length=512)]
 
 
+SCORED = (
+    "scoreMeanDifference",
+    "scoreStandardizedMeanDifference",
+    "scoreDistributionDistance",
+    "meanErrorDifference",
+    "meanAbsoluteErrorDifference",
+    "rootMeanSquaredErrorDifference",
+    "calibrationDifference",
+    "calibrationError",
+)
+"""Metrics about scores or probabilities."""
+
+
 class ProtectedAttribute(Part):
     """A column that must not decide."""
 
     name: str = Field(min_length=1, max_length=63)
-    """Feature of the model, or column of the training data."""
+    """Feature of the model, or column of the training data; before a runtime with protocol openai the key in a request's metadata, which the runtime doesn't see."""
     privileged: list[str] = Field(default=[], max_length=64)
     """Reference values; empty: the most favoured group is the reference."""
 
 
 class FavorableOutcome(Part):
-    """Which prediction favours a person: a class, or a score at or above a threshold."""
+    """Which prediction favours a person: a class, a score at or above a threshold, or generated text in which a pattern is found."""
 
     label: str | None = Field(default=None, max_length=256)
     """Class of a classifier."""
     threshold: float | None = None
     """Score of a regression, at or above which the outcome is favourable."""
+    pattern: str | None = Field(default=None, min_length=1, max_length=512)
+    """RE2 expression, searched in the first answer that a runtime with protocol openai generated, reasoning left out, as it was journalled; (?i) ignores case."""
 
     RULES: ClassVar[tuple[Rule, ...]] = (
-        Rule("has(self.label) != has(self.threshold)", "exactly one of label and threshold must be set"),
+        Rule(
+            "[has(self.label), has(self.threshold), has(self.pattern)].filter(x, x).size() == 1",
+            "exactly one of label, threshold and pattern must be set",
+        ),
+        # what can't be compiled is an error, not false: it refuses the object all the same
+        Rule(
+            "!has(self.pattern) || ''.matches(self.pattern) in [true, false]",
+            "pattern must be an RE2 expression: no look-around, no back-references; correct it",
+            ".pattern",
+        ),
     )
 
 
@@ -117,7 +141,7 @@ class Bias(Part):
     )
     """Whose groups are compared."""
     strata: list[str] = Field(default=[], max_length=4)
-    """Features within whose values groups are compared as well (Simpson's paradox)."""
+    """Features (before a runtime with protocol openai: keys of metadata) within whose values groups are compared as well (Simpson's paradox)."""
     intersections: bool = False
     """Judge the groups of all protected attributes together as well; without it they are only shown."""
     favorable_outcome: FavorableOutcome
@@ -142,9 +166,22 @@ class Bias(Part):
         ),
         Rule(
             "!self.metrics.exists(m, m.name == 'calibrationError' || m.name == 'calibrationDifference')"
-            " || has(self.favorableOutcome.label)",
+            " || has(self.favorableOutcome.label) || has(self.favorableOutcome.pattern)",
             "calibration metrics are about probabilities: favorableOutcome must name a label",
             ".favorableOutcome",
+        ),
+        Rule(
+            f"!has(self.favorableOutcome.pattern) || !self.metrics.exists(m, m.name in {list(SCORED)})",
+            "metrics about scores, errors and calibration need scores, and generated text has none: "
+            "with favorableOutcome.pattern name metrics about rates, such as statisticalParityDifference",
+            ".metrics",
+        ),
+        Rule(
+            "!has(self.favorableOutcome.pattern) || !(self.protectedAttributes.exists(a, a.name in ['prompt', 'parameters'])"
+            " || (has(self.strata) && self.strata.exists(s, s in ['prompt', 'parameters'])))",
+            "protectedAttributes and strata must not be named prompt or parameters: "
+            "with favorableOutcome.pattern the journal keeps the request itself under these names; choose other metadata keys",
+            ".protectedAttributes",
         ),
         Rule(
             "!has(self.intersections) || !self.intersections || self.protectedAttributes.size() > 1",

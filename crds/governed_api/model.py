@@ -153,8 +153,20 @@ class GovernedModelSpec(Part):
             "explainer of predictor.model.runtime needs protocol openai, type shap or lime, and no config.groups: the words of a prompt are explained",
         ),
         Rule(
-            "!has(self.governance.bias) || !has(self.predictor.model.runtime)",
-            "governance.bias is not supported yet for predictor.model.runtime",
+            "!has(self.governance.bias) || !has(self.predictor.model.runtime) || self.predictor.model.runtime.protocol == 'openai'",
+            "governance.bias is not supported yet for predictor.model.runtime with protocol v2",
+        ),
+        Rule(
+            "!has(self.governance.bias) || !has(self.predictor.model.runtime) || self.predictor.model.runtime.protocol != 'openai' || "
+            "has(self.governance.bias.favorableOutcome.pattern)",
+            "governance.bias.favorableOutcome of a predictor.model.runtime with protocol openai needs pattern: "
+            "generated text has no label and no threshold",
+        ),
+        Rule(
+            "!has(self.governance.bias) || !has(self.governance.bias.favorableOutcome.pattern) || "
+            "(has(self.predictor.model.runtime) && self.predictor.model.runtime.protocol == 'openai')",
+            "governance.bias.favorableOutcome.pattern is searched in generated text and needs predictor.model.runtime with protocol openai: "
+            "name a label or a threshold instead",
         ),
         Rule(
             "self.governance.audit.failurePolicy == 'Closed' || !has(self.governance.bias) || self.governance.bias.action == 'Alert'",

@@ -271,7 +271,13 @@ def _rules(value: Any, old: Any, schema: Schema, path: str) -> Iterator[Finding]
         context.add_function("isQuantity", lambda text: re.match(QUANTITY, text) is not None)
         context.add_function("quantity", lambda text: float(quantity(text)))
         context.add_function("compareTo", _compare)
-        if not cel.evaluate(rule["rule"], context):
+        try:
+            kept = cel.evaluate(rule["rule"], context)
+        except RuntimeError as error:  # such as an expression that doesn't compile
+            why = " ".join(str(error).split())
+            yield Finding(f'{path}: Invalid value: "{_type(value)}": {why} evaluating rule: {rule["message"]}')
+            continue
+        if not kept:
             yield Finding(f"{(path + rule.get('fieldPath', '')) or '<nil>'}: Invalid value: {rule['message']}")
     if isinstance(value, dict):
         for name, item in value.items():

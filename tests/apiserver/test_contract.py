@@ -7,7 +7,7 @@ import pytest
 
 from governed_api.validation import validate
 from support.cluster_access import Cluster, KubectlError
-from support.model_manifests import INVALID, Invalid, valid
+from support.model_manifests import INVALID, Invalid, generative, valid
 
 CRDS = Path(__file__).parents[2] / "crds"
 
@@ -29,6 +29,16 @@ def server_messages(cluster: Cluster, case: Invalid) -> list[str]:
     return [part.strip() for part in re.split(r"\n\* ", text) if part.strip()]
 
 
+def without_engine(message: str) -> str:
+    """The message without what the expression engine says of an expression that doesn't compile: Go's words and Rust's differ."""
+    return re.sub(r'Invalid value: "object": .* evaluating rule', "evaluating rule", message)
+
+
+def test_a_runtime_with_audited_text_is_accepted(namespace: Cluster) -> None:
+    namespace.apply(generative())
+    assert validate(namespace.get("gmodel", "chat")) == []
+
+
 def test_a_valid_manifest_is_accepted_with_its_defaults(namespace: Cluster) -> None:
     namespace.apply(valid())
     stored = namespace.get("gmodel", "loans")
@@ -47,7 +57,7 @@ def test_the_server_refuses_and_offline_says_the_same(case: Invalid, namespace_o
         for message in offline:
             assert message in joined
     else:
-        assert sorted(server) == sorted(offline)
+        assert sorted(map(without_engine, server)) == sorted(map(without_engine, offline))
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,8 @@ import copy
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from governed_api.governance import SCORED
+
 Manifest = dict[str, Any]
 
 
@@ -119,6 +121,27 @@ def _runtime(protocol: str, explainer: str) -> Callable[[Manifest], None]:
     return change
 
 
+def generative(name: str = "chat") -> Manifest:
+    """A foreign runtime whose generated text is audited."""
+    model = {"modelFormat": {"name": "runtime"}, "runtime": {"image": "llama:1", "protocol": "openai"}}
+    bias = {
+        "protectedAttributes": [{"name": "sex", "privileged": ["male"]}],
+        "strata": ["office"],
+        "favorableOutcome": {"pattern": r"(?i)\bgranted\b|批准"},
+        "metrics": [{"name": "statisticalParityDifference", "thresholdLower": -0.1, "thresholdUpper": 0.1}],
+        "minSamples": 100,
+    }
+    spec = {"predictor": {"model": model}, "governance": {"bias": bias}}
+    return {**valid(name), "spec": spec}
+
+
+def _generative() -> Callable[[Manifest], None]:
+    def change(manifest: Manifest) -> None:
+        manifest["spec"] = generative()["spec"]
+
+    return change
+
+
 _P, _T, _B = "spec.predictor", "spec.lifecycle.training", "spec.governance.bias"
 _LONG = "x" * 70
 
@@ -178,7 +201,23 @@ INVALID: list[Invalid] = [
     Invalid("interval without unit", _put("spec.lifecycle.rollout.interval", "60"), "spec.lifecycle.rollout.interval in body should match"),
     Invalid("sampling above one", _put("spec.explainer.sampling", 2), "spec.explainer.sampling in body should be less than or equal to 1"),
     Invalid("unknown explainer", _put("spec.explainer.type", "magic"), 'spec.explainer.type: Unsupported value: "magic"'),
-    Invalid("both outcome kinds", _put(f"{_B}.favorableOutcome.threshold", 0.5), "exactly one of label and threshold must be set"),
+    Invalid("both outcome kinds", _put(f"{_B}.favorableOutcome.threshold", 0.5), "exactly one of label, threshold and pattern must be set"),
+    Invalid("no outcome kind", _put(f"{_B}.favorableOutcome", {}), "exactly one of label, threshold and pattern must be set"),
+    Invalid("label and pattern", _both(_generative(), _put(f"{_B}.favorableOutcome.label", "yes")), "exactly one of label, threshold and pattern must be set"),
+    Invalid("pattern for a trained model", _put(f"{_B}.favorableOutcome", {"pattern": "yes"}), "favorableOutcome.pattern is searched in generated text and needs predictor.model.runtime with protocol openai"),
+    Invalid("bias of a V2 runtime", _both(_generative(), _put(f"{_P}.model.runtime.protocol", "v2")), "governance.bias is not supported yet for predictor.model.runtime with protocol v2"),
+    Invalid("label of generated text", _both(_generative(), _put(f"{_B}.favorableOutcome", {"label": "yes"})), "generated text has no label and no threshold"),
+    Invalid("threshold of generated text", _both(_generative(), _put(f"{_B}.favorableOutcome", {"threshold": 0.5})), "generated text has no label and no threshold"),
+    Invalid("pattern that isn't closed", _both(_generative(), _put(f"{_B}.favorableOutcome.pattern", "(yes")), "pattern must be an RE2 expression"),
+    Invalid("pattern that looks behind", _both(_generative(), _put(f"{_B}.favorableOutcome.pattern", "(?<!not )granted")), "pattern must be an RE2 expression"),
+    Invalid("pattern too long", _both(_generative(), _put(f"{_B}.favorableOutcome.pattern", "y" * 513)), "spec.governance.bias.favorableOutcome.pattern: Too long"),
+    Invalid("pattern of nothing", _both(_generative(), _put(f"{_B}.favorableOutcome.pattern", "")), "spec.governance.bias.favorableOutcome.pattern in body should be at least 1 chars long"),
+    *(
+        Invalid(f"{name} of generated text", _both(_generative(), _put(f"{_B}.metrics", [{"name": name, "thresholdUpper": 0.1}])), "metrics about scores, errors and calibration need scores, and generated text has none")
+        for name in SCORED
+    ),
+    Invalid("attribute named prompt", _both(_generative(), _put(f"{_B}.protectedAttributes.0.name", "prompt")), "must not be named prompt or parameters"),
+    Invalid("stratum named parameters", _both(_generative(), _put(f"{_B}.strata", ["parameters"])), "must not be named prompt or parameters"),
     Invalid("threshold for a classifier", _put(f"{_B}.favorableOutcome", {"threshold": 0.5}), "needs a regression"),
     Invalid("metric without bounds", _put(f"{_B}.metrics", [{"name": "disparateImpactRatio"}]), "thresholdLower or thresholdUpper must be set"),
     Invalid("bounds reversed", _put(f"{_B}.metrics.0.thresholdLower", 0.5), "thresholdLower must not exceed thresholdUpper"),

@@ -6,8 +6,10 @@ from typing import Any
 import pytest
 
 from governed_api import GovernedModel, ResolvedModel
+from governed_api.governance import SCORED
 from governed_api.validation import defaulted, model_schema, validate
-from support.model_manifests import INVALID, Invalid, valid
+from governed_serving.auditor.measures import SCORE_METRICS
+from support.model_manifests import INVALID, Invalid, generative, valid
 
 
 def test_the_valid_manifest_is_accepted_and_typed() -> None:
@@ -34,6 +36,28 @@ def test_a_runtime_that_speaks_openai_can_be_explained(kind: str) -> None:
     manifest = valid()
     manifest["spec"] = {"predictor": {"model": model}, "explainer": {"type": kind, "sampling": 0.1}}
     assert validate(manifest) == []
+
+
+@pytest.mark.parametrize("pattern", ["granted", r"(?i)^\s*(yes|ok)\b", "批准|同意", r"\bApproved?\b", "y" * 512])
+def test_generated_text_can_be_audited(pattern: str) -> None:
+    manifest = generative()
+    manifest["spec"]["governance"]["bias"]["favorableOutcome"]["pattern"] = pattern
+    assert validate(manifest) == []
+    outcome = GovernedModel.model_validate(manifest).spec.governance.bias
+    assert outcome is not None
+    assert outcome.favorable_outcome.pattern == pattern
+
+
+def test_a_pattern_that_does_not_compile_is_refused_with_the_place() -> None:
+    manifest = generative()
+    manifest["spec"]["governance"]["bias"]["favorableOutcome"]["pattern"] = "(yes"
+    (message,) = validate(manifest)
+    assert message.startswith("spec.governance.bias.favorableOutcome: Invalid value:")
+    assert "unclosed group" in message
+
+
+def test_scored_metrics_are_those_of_the_auditor() -> None:
+    assert set(SCORED) == set(SCORE_METRICS)
 
 
 @pytest.mark.parametrize("document", [None, [], "text", 3])
