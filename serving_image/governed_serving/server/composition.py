@@ -11,6 +11,7 @@ from governed_serving.server.admission import Admission
 from governed_serving.server.app.service import Gateway, HttpService
 from governed_serving.server.batch import BatchPlan
 from governed_serving.server.chat import ChatGateway
+from governed_serving.server.chat.attributes import Attributes
 from governed_serving.server.dataplane import DataPlane, Identity
 from governed_serving.server.explanation import ExplainerClient, ExplainerProxy
 from governed_serving.server.keys import keyset_store
@@ -122,7 +123,7 @@ def chat_gateway(
     """The way to a runtime that speaks OpenAI's protocol. Raises ValueError, CryptoError."""
     import httpx
 
-    runtime = resolved.spec.predictor.model.runtime
+    runtime, bias = resolved.spec.predictor.model.runtime, resolved.spec.governance.bias
     assert runtime is not None, "only a runtime speaks OpenAI's protocol"
     rules = Rules.of(resolved, gateway, keyring)
     times = httpx.Timeout(resolved.spec.predictor.timeout, connect=2.0)
@@ -142,6 +143,7 @@ def chat_gateway(
         timeout=resolved.spec.predictor.timeout,
         concurrency=resolved.spec.predictor.container_concurrency,
         explainer=explainer,
+        attributes=Attributes(bias, rules.metrics) if bias else None,
     )
     _watch(rules.metrics, journal)
     gateway.extra_metrics.append(rules.metrics.text)

@@ -27,6 +27,7 @@ _COUNTERS = {
     "tokens": "Tokens that requests used.",
     "tokens_overrun": "Tokens used beyond a quota because a reservation was too small.",
     "internal_rows": "Rows computed for the explainer.",
+    "attributes_missing": "Attributes that a request's metadata didn't name; the auditor counts it among the missing.",
     "streams_cut": "Streams whose client left before the end.",
 }
 

@@ -4,6 +4,8 @@ from typing import Any
 
 import msgspec
 
+from governed_serving.generated import choice_text
+
 __all__ = ["DONE", "Completion", "error_event"]
 
 DONE = b"data: [DONE]\n\n"
@@ -19,6 +21,7 @@ class Completion:
 
     def __init__(self) -> None:
         self._parts: dict[int, list[str]] = {}
+        self._answer: list[str] = []
         self._chunks = 0
         self.usage: int | None = None
 
@@ -28,26 +31,26 @@ class Completion:
         if isinstance(usage, dict) and isinstance(usage.get("total_tokens"), int):
             self.usage = usage["total_tokens"]
         for choice in answer.get("choices") or []:
-            text = _text(choice)
+            text = choice_text(choice)
             if text:
                 self._chunks += 1
-                self._parts.setdefault(int(choice.get("index") or 0), []).append(text)
+                index = int(choice.get("index") or 0)
+                self._parts.setdefault(index, []).append(text)
+                if index == 0:
+                    self._answer.append(choice_text(choice, reasoning=False))
 
     @property
     def text(self) -> str:
         """All choices, one after another."""
         return "\n".join("".join(parts) for _, parts in sorted(self._parts.items()))
 
+    @property
+    def answer(self) -> str:
+        """The first choice without the reasoning before it."""
+        return "".join(self._answer)
+
     def tokens(self, prompt: int) -> int:
         """The runtime's own count; without one, ``prompt`` and a token per chunk or three bytes, whichever is more."""
         if self.usage is not None:
             return self.usage
         return prompt + max(self._chunks, -(-len(self.text.encode()) // 3))
-
-
-def _text(choice: dict[str, Any]) -> str:
-    message = choice.get("delta") or choice.get("message") or {}
-    pieces = [choice.get("text"), message.get("content"), message.get("reasoning_content"), message.get("refusal")]
-    for call in message.get("tool_calls") or []:
-        pieces.append((call.get("function") or {}).get("arguments"))
-    return "".join(piece for piece in pieces if isinstance(piece, str))

@@ -24,6 +24,7 @@ from governed_serving.server.admission import Admission
 from governed_serving.server.app.json_route import Stream
 from governed_serving.server.chat import explaining
 from governed_serving.server.chat import request as requests
+from governed_serving.server.chat.attributes import Attributes
 from governed_serving.server.chat.events import DONE, Completion, error_event
 from governed_serving.server.errors import (
     DeadlineExceeded,
@@ -58,10 +59,12 @@ class _Call:
     completion: Completion = field(default_factory=Completion)
     settled: bool = False
     slot: bool = False
+    attributes: dict[str, str] = field(default_factory=dict)
 
 
 class ChatGateway:
-    """Governs ``client``'s runtime. ``runtime_model``: the model's name there; ``explainer``: where completions are explained."""
+    """Governs ``client``'s runtime. ``runtime_model``: the model's name there; ``explainer``: where completions are explained;
+    ``attributes``: those that are journalled for the auditor, and protected ones kept from the runtime."""
 
     def __init__(
         self,
@@ -78,13 +81,14 @@ class ChatGateway:
         timeout: float = 60.0,
         concurrency: int = 0,
         explainer: ExplainerClient | None = None,
+        attributes: Attributes | None = None,
     ) -> None:
         self._model, self._runtime_model, self._revision = model, runtime_model, revision
         self._client, self._admission, self._metrics = client, admission, metrics
         self._masking, self._journal, self._closed = masking, journal, journal_policy == "Closed"
         self._timeout = timeout
         self._slots = asyncio.Semaphore(concurrency) if concurrency else None
-        self._explainer = explainer
+        self._explainer, self._attributes = explainer, attributes
         self._internal, self._quiet = asyncio.Semaphore(1), asyncio.Event()
         self._quiet.set()
         self._new_id = Identifiers()
@@ -153,11 +157,13 @@ class ChatGateway:
         return await asyncio.to_thread(self._mask, message)
 
     async def _run(self, path: str, message: dict[str, Any]) -> tuple[str, bytes] | Stream:
+        attributes = self._attributes.taken(message) if self._attributes else {}
         reserved, most = requests.budget(path, message)
         if self._admission.counts_tokens:
             # under the older name too: a runtime that knows only that one would go on and on
             message["max_tokens"] = most
         call = _Call(self._new_id(), requests.prompt_text(path, message), reserved, reserved - most)
+        call.attributes = attributes
         await self._admission.enter_shared(reserved)
         self._quiet.clear()
         try:
@@ -293,9 +299,11 @@ class ChatGateway:
     async def _write(self, call: _Call, state: State, tokens: int = 0) -> None:
         if self._journal is None:
             return
-        completion = call.completion.text
-        if self._masking is not None and completion:
-            completion = (await asyncio.to_thread(self._masking.texts, [completion]))[0]
+        texts = [call.completion.text]
+        if self._attributes is not None and call.completion.answer != texts[0]:
+            texts.append(call.completion.answer)
+        if self._masking is not None and texts[0]:
+            texts = await asyncio.to_thread(self._masking.texts, texts)
         frame = PredictionFrame(
             self._model,
             self._revision,
@@ -303,9 +311,15 @@ class ChatGateway:
             [call.id],
             array("d", [time()]).tobytes(),
             array("i", [1]).tobytes(),
-            {"prompt": pack("BYTES", 1, [[call.prompt]], 1)},
             {
-                "completion": pack("BYTES", 1, [[completion]], 1),
+                "prompt": pack("BYTES", 1, [[call.prompt]], 1),
+                **{name: pack("BYTES", 1, [[value]], 1) for name, value in call.attributes.items()},
+            },
+            {
+                **{
+                    name: pack("BYTES", 1, [[text]], 1)
+                    for name, text in zip(("completion", "answer"), texts, strict=False)
+                },
                 "state": pack("BYTES", 1, [[state]], 1),
                 "tokens": pack("INT64", 1, [[tokens]], 1),
             },

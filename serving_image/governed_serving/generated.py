@@ -1,0 +1,163 @@
+"""Generated text as it is audited: the pattern that says whether it favours, the records that hold it, and the request put again.
+
+The gateway journals each completion in frames of its own, ``started`` and then ``complete`` or ``cut``; only a complete one is a decision.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
+from typing import Any, Literal, NamedTuple
+
+import msgspec
+import numpy as np
+import re2
+from numpy.typing import NDArray
+
+from governed_serving.journal import numbers, strings
+from governed_serving.records import Column, PredictionFrame
+
+__all__ = [
+    "PARAMETERS",
+    "PROMPT",
+    "Asked",
+    "PatternRefused",
+    "Search",
+    "answer_of",
+    "choice_text",
+    "outcomes_of",
+    "put_again",
+    "searcher",
+    "state_of",
+    "swapped",
+]
+
+PROMPT, PARAMETERS = "prompt", "parameters"
+"""Features of a completion's record beside its attributes."""
+
+CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
+
+MOST_TOKENS = 2048
+"""Tokens that a request put again may generate."""
+
+_NOT_AGAIN = frozenset(
+    [
+        "messages",
+        "prompt",
+        "model",
+        "stream",
+        "stream_options",
+        "n",
+        "best_of",
+        "echo",
+        "logprobs",
+        "top_logprobs",
+        "user",
+        "store",
+    ]
+)
+"""Fields of a request that say nothing of the first choice's text, or who asked."""
+
+State = Literal["", "started", "complete", "cut"]
+Search = Callable[[str], bool]
+
+
+class PatternRefused(ValueError):
+    """governance.bias.favorableOutcome.pattern is no RE2 expression."""
+
+
+@lru_cache(maxsize=16)
+def searcher(pattern: str) -> Search:
+    """Whether ``pattern`` is found in a text, in time linear in it. Raises PatternRefused."""
+    options = re2.Options()
+    options.log_errors = False
+    try:
+        compiled = re2.compile(pattern, options)
+    except re2.error as error:
+        why = error.args[0].decode(errors="replace") if isinstance(error.args[0], bytes) else str(error)
+        raise PatternRefused(
+            f"governance.bias.favorableOutcome.pattern: expected an RE2 expression, found {pattern!r} ({why}); correct it"
+        ) from error
+    return lambda text: compiled.search(text) is not None
+
+
+def choice_text(choice: Mapping[str, Any], *, reasoning: bool = True) -> str:
+    """What was generated in a choice of an answer or of a chunk, with the ``reasoning`` beside the answer or without."""
+    message = choice.get("delta") or choice.get("message") or {}
+    pieces = [choice.get("text"), message.get("content"), message.get("reasoning_content") if reasoning else None]
+    pieces.append(message.get("refusal"))
+    for call in message.get("tool_calls") or []:
+        pieces.append((call.get("function") or {}).get("arguments"))
+    return "".join(piece for piece in pieces if isinstance(piece, str))
+
+
+def state_of(frame: PredictionFrame) -> State:
+    """How far the completion of a frame had come; "" for a frame that holds none."""
+    column = frame.outputs.get("state")
+    if column is None or not column.values or "completion" not in frame.outputs:
+        return ""
+    state: State = str(strings(column)[0])  # type: ignore[assignment]
+    return state
+
+
+def _judged(frame: PredictionFrame) -> Column:
+    """The first choice's answer: a column of its own where there were several choices, or reasoning before it."""
+    return frame.outputs.get("answer") or frame.outputs["completion"]
+
+
+def answer_of(frame: PredictionFrame) -> str:
+    """The text that is judged."""
+    return str(strings(_judged(frame))[0])
+
+
+def outcomes_of(frame: PredictionFrame, search: Search) -> NDArray[np.bool_]:
+    """Whether each generated text favours its person, shape (rows,)."""
+    column = _judged(frame)
+    found = np.array([search(text) for text in column.values] or [False], np.bool_)
+    return np.asarray(found[numbers(column)])
+
+
+class Asked(NamedTuple):
+    """A request as the internal lane takes it."""
+
+    path: str
+    body: dict[str, Any]
+
+
+def put_again(frame: PredictionFrame) -> Asked | None:
+    """The request of a completion, to be asked again without chance (temperature 0) and with one choice; None for many prompts."""
+    prompt = str(strings(frame.features[PROMPT])[0])
+    kept = frame.features.get(PARAMETERS)
+    parameters = msgspec.json.decode(str(strings(kept)[0]), type=dict[str, Any]) if kept else {}
+    body = {name: value for name, value in parameters.items() if name not in _NOT_AGAIN}
+    limit = "max_completion_tokens" if body.get("max_completion_tokens") else "max_tokens"
+    body |= {"temperature": 0, limit: min(int(body.get(limit) or MOST_TOKENS), MOST_TOKENS)}
+    try:
+        content = msgspec.json.decode(prompt)
+    except msgspec.DecodeError:
+        content = prompt
+    if isinstance(content, list) and content and all(isinstance(one, dict) and "role" in one for one in content):
+        return Asked(CHAT, {**body, "messages": content})
+    return None if isinstance(content, list) else Asked(COMPLETIONS, {**body, "prompt": prompt})
+
+
+def swapped(asked: Asked, swap: Callable[[str], str]) -> Asked | None:
+    """``asked`` with what the user said changed by ``swap``; None where that changes nothing."""
+    if asked.path == COMPLETIONS:
+        body = {**asked.body, "prompt": swap(asked.body["prompt"])}
+    else:
+        body = {**asked.body, "messages": [_message(one, swap) for one in asked.body["messages"]]}
+    return None if body == asked.body else Asked(asked.path, body)
+
+
+def _message(message: dict[str, Any], swap: Callable[[str], str]) -> dict[str, Any]:
+    content = message.get("content")
+    if message["role"] != "user":
+        return message
+    if isinstance(content, str):
+        return {**message, "content": swap(content)}
+    return {**message, "content": list(_parts(content, swap))} if isinstance(content, list) else message
+
+
+def _parts(parts: Iterable[Any], swap: Callable[[str], str]) -> Iterable[Any]:
+    for part in parts:
+        text = part.get("text") if isinstance(part, dict) else None
+        yield {**part, "text": swap(text)} if isinstance(text, str) else part
