@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from governed_api.governance import Bias, MetricBounds
 from governed_serving.auditor.cells import Cells, GroupTable
+from governed_serving.auditor.grouping import MISSING
 from governed_serving.auditor.hypotheses import chi_square
 from governed_serving.auditor.intervals import Interval
 from governed_serving.auditor.measures import LEAST_SHARE, NEED_LABELS, SMALLEST_GROUP, Finding, findings
@@ -72,8 +73,10 @@ def judge(bias: Bias, cells: Cells) -> dict[str, Any]:
         "summary": _summary(found, samples, bias.min_samples),
         "samples": samples,
         "labelled": cells.labelled,
+        "favorableOutcome": bias.favorable_outcome.plain(),
         "confidenceLevel": bias.confidence_level,
         "metrics": found,
+        "missing": {name: missing for name, table in tables.items() if (missing := _missing(table))},
         "groups": {name: _group_rates(table) for name, table in tables.items()},
         "strata": [_clean(row) for row in strata],
         "attributes": {name: _attribute(table) for name, table in tables.items()},
@@ -111,6 +114,11 @@ def _attribute(table: GroupTable) -> dict[str, Any]:
         "excluded": _excluded(table),
         "chiSquare": {"statistic": test.statistic, "pValue": test.p_value},
     }
+
+
+def _missing(table: GroupTable) -> int:
+    """Rows whose attribute isn't known."""
+    return int(table.rows[list(table.groups).index(MISSING)]) if MISSING in table.groups else 0
 
 
 def _excluded(table: GroupTable) -> list[str]:

@@ -114,6 +114,16 @@ class Dossier:
         return dict(known or {})
 
     @property
+    def watched(self) -> list[str]:
+        """Protected attributes of the live verdict."""
+        return list(self.auditor.get("attributes", {}))
+
+    @property
+    def pattern(self) -> str:
+        """What is searched in generated text; empty for a model that generates none."""
+        return str(self.auditor.get("favorableOutcome", {}).get("pattern", ""))
+
+    @property
     def manifest(self) -> dict[str, Any]:
         """model.json."""
         return dict(self.documents.get("model.json") or {})
@@ -250,7 +260,7 @@ def _fold(dossier: Dossier, source: LogSource, kek: Kek) -> None:
         return
     audit = dossier.data_audit
     strata = [s for table in audit.values() for s in table.get("strata", {})]
-    about = {"axes": [*audit, *strata], **dossier.manifest}
+    about = {"axes": [*(audit or dossier.watched), *strata], "pattern": dossier.pattern, **dossier.manifest}
     dossier.served = fold_served(source, kek, dossier.model, dossier.ledger.chunks, about)
 
 

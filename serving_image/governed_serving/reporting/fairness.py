@@ -38,7 +38,7 @@ def fairness_section(dossier: Dossier) -> Safe:
     blocks = [
         _verdict(dossier.auditor) if verdict else tag("p", "No live verdict has been reported yet.", class_="none")
     ]
-    attributes = list(dict.fromkeys([*dossier.data_audit, *dossier.evaluation.get("groups", {})]))
+    attributes = list(dict.fromkeys([*dossier.data_audit, *dossier.evaluation.get("groups", {}), *dossier.watched]))
     for attribute in attributes:
         blocks.append(_attribute(dossier, attribute))
     if not attributes:
@@ -70,6 +70,7 @@ def _verdict(auditor: dict[str, Any]) -> Safe:
             table(["metric", "comparison", "value", "interval", "allowed", "verdict"], rows, numeric=(2, 3))
             if rows
             else None,
+            _generated(auditor),
             _alarms(auditor),
             *_metric_forests(differences, 0.0, "difference (unprivileged − privileged)"),
             *_metric_forests(ratios, 1.0, "ratio (unprivileged / privileged)"),
@@ -79,6 +80,21 @@ def _verdict(auditor: dict[str, Any]) -> Safe:
                 class_="small",
             ),
         ]
+    )
+
+
+def _generated(auditor: dict[str, Any]) -> Safe | None:
+    """What counts as favourable in generated text, and of whom it can't be said."""
+    pattern = auditor.get("favorableOutcome", {}).get("pattern")
+    if not pattern:
+        return None
+    missing = [f"{name} in {rows:,}" for name, rows in auditor.get("missing", {}).items()]
+    return tag(
+        "p",
+        "Favourable is an answer in which ",
+        tag("code", pattern),
+        " is found. The model was not trained here: there is no audit of data and no held-out evaluation.",
+        f" Attributes missing from requests: {', '.join(missing)}." if missing else "",
     )
 
 

@@ -16,6 +16,7 @@ from governed_serving.auditor.cells import Cells, CodedColumn
 from governed_serving.auditor.grouping import MISSING, Grouping, outcomes
 from governed_serving.crypto import Kek, Keyring, SegmentCipher
 from governed_serving.explainer.overall.quality_windows import QualityWindows
+from governed_serving.generated import outcomes_of, searcher, state_of
 from governed_serving.journal import numbers, open_chunk
 from governed_serving.records import Column, ExplanationRecord, PredictionFrame
 
@@ -46,7 +47,7 @@ def fold_served(
     """Open the journal chunks (blob addresses) of ``model`` and count.
 
     ``about``: ``axes`` (protected attributes, then strata), ``features`` of model.json (for the bands of numeric axes),
-    ``favorable`` and ``threshold``. At most the ``limit`` newest chunks are opened. Raises CryptoError, JournalError.
+    ``favorable`` and ``threshold``, or ``pattern`` of generated text. At most the ``limit`` newest chunks are opened. Raises CryptoError, JournalError.
     """
     cipher = SegmentCipher(Keyring(kek, source.keysets(model)).keyset("journal", create=False))
     addresses = list(dict.fromkeys(chunks))
@@ -74,6 +75,8 @@ def _grouping(name: str, features: list[dict[str, Any]]) -> Grouping:
 
 
 def _fold(served: Served, frame: PredictionFrame, groupings: list[Grouping], about: dict[str, Any]) -> None:
+    if state_of(frame) == "started":
+        return  # the completion comes with the same features
     total = int(np.frombuffer(frame.rows, "<i4").sum())
     served.requests += len(frame.ids)
     served.rows += total
@@ -106,6 +109,9 @@ def _masked(column: Column) -> Iterator[tuple[str, int]]:
 
 
 def _favourable(frame: PredictionFrame, about: dict[str, Any]) -> Any:
+    if state_of(frame):
+        pattern = about.get("pattern")
+        return outcomes_of(frame, searcher(pattern)) if pattern and state_of(frame) == "complete" else None
     threshold = about.get("threshold")
     column = frame.outputs.get("label" if threshold is None else "prediction")
     if column is None or column.width != 1:

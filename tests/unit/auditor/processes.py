@@ -54,14 +54,14 @@ def free_port() -> int:
 class Site:
     """Folders, keys and processes of one model."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, spec: dict[str, Any] = SPEC) -> None:
         self.root, self.spool = root, root / "spool"
         for name in ("kek", "root", "model-kek"):
             (root / name).write_bytes(hashlib.sha256(name.encode()).digest())
             (root / name).chmod(0o600)
         self.token = model_token((root / "root").read_bytes(), "default", "loans")
         (root / "token").write_text(self.token)
-        (root / "spec.json").write_bytes(ResolvedModel.model_validate(SPEC).dump())
+        (root / "spec.json").write_bytes(ResolvedModel.model_validate(spec).dump())
         self.archive_port, self.port = free_port(), free_port()
         self.archive_url = f"http://127.0.0.1:{self.archive_port}"
         self.url = f"http://127.0.0.1:{self.port}"
@@ -97,6 +97,24 @@ class Site:
         }
         name = "auditor" if pod == "pod" else f"auditor-{pod}"
         self._start(name, ["governed_serving.auditor"], own, self.url_of(pod))
+
+    def start_server(self, **more: str) -> None:
+        """The stream that an auditor of the same pod follows, and the lane on which it asks."""
+        own = {
+            "GOVERNED_SPEC": str(self.root / "spec.json"),
+            "GOVERNED_KEK_FILE": str(self.root / "model-kek"),
+            "GOVERNED_SPOOL_DIR": str(self.spool),
+            "GOVERNED_ARCHIVE_URL": self.archive_url,
+            "GOVERNED_ARCHIVE_TOKEN_FILE": str(self.root / "token"),
+            "GOVERNED_HTTP_PORT": self.url_of("server").rpartition(":")[2],
+            "GOVERNED_INTERNAL_PORT": self.url_of("lane").rpartition(":")[2],
+            "GOVERNED_HOST": "127.0.0.1",
+            "GOVERNED_POD_NAME": "pod",
+            "GOVERNED_NAMESPACE": "default",
+            "GOVERNED_REVISION": "r1",
+            **more,
+        }
+        self._start("server", ["governed_serving.server"], own, self.url_of("server"))
 
     def spool_of(self, pod: str) -> Path:
         return self.spool if pod == "pod" else self.root / f"spool-{pod}"

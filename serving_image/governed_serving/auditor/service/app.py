@@ -173,8 +173,10 @@ def _check_label(watch: Watch, one: OneLabel) -> None:
         raise Unusable(f"labels: request {one.id}: expected a value or one per row, found {one.label!r}")
     try:
         label_of(watch.tail.fold.bias, values)
-    except ValueError:
-        raise Unusable(f"labels: request {one.id}: expected numbers, found {one.label!r}") from None
+    except ValueError as error:
+        numeric = watch.tail.fold.bias.favorable_outcome.threshold is not None
+        why = f"expected numbers, found {one.label!r}" if numeric else str(error)
+        raise Unusable(f"labels: request {one.id}: {why}") from None
 
 
 def _event(watch: Watch, one: OneLabel, now: float) -> EventRecord:

@@ -4,7 +4,7 @@ Each finding is a subject with figures and a state; an alarm is raised and ended
 bound here is a common reading, not a rule of the manifest: these alarms tell people, they act on nothing.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -20,6 +20,8 @@ from governed_serving.auditor.intervals import binomial_sequence
 from governed_serving.auditor.measures import SMALLEST_GROUP
 from governed_serving.auditor.monitors import ColumnDrift, Gap
 from governed_serving.auditor.proxies import joint_lift, proxies
+from governed_serving.auditor.service.conversations import Twins
+from governed_serving.auditor.service.lane import Ask
 from governed_serving.auditor.service.live import Live
 
 __all__ = ["LEAST_ROWS", "Checks", "Finding"]
@@ -37,6 +39,7 @@ FLIPS_MANY = 0.05
 GAP_LARGE, GAP_SMALL = 0.5, 0.2
 """In pooled standard deviations (Cohen's d)."""
 FLIP_ROWS = 200
+WORDS_OF_PROMPT = "flips/words of prompt"
 MOST_GROUPS = 8
 
 
@@ -54,7 +57,7 @@ class Finding:
 class Checks:
     """``decide``: columns → favourable or not, through the predictor's low-priority lane; None where there's no predictor to ask.
 
-    ``background``: training rows as raw columns. ``findings`` is replaced as a whole, so that other threads may read it.
+    ``ask``: the same for requests to a runtime that generates text. ``background``: training rows as raw columns. ``findings`` is replaced as a whole, so that other threads may read it.
     """
 
     def __init__(
@@ -64,13 +67,17 @@ class Checks:
         manifest: Manifest | None,
         background: Mapping[str, list[Any]],
         decide: Decide | None,
+        ask: Ask | None = None,
     ):
         self._live, self._groupings, self._manifest, self._decide = live, dict(groupings), manifest, decide
+        self._ask = ask
         self._background = background
         self._latest: dict[str, list[Finding]] = {}
         self.findings: list[Finding] = []
         self.flip_failures = 0
-        """Checks in which the predictor didn't answer."""
+        """Checks in which the predictor didn't answer, and prompts that a runtime didn't answer."""
+        self.flip_prompts = 0
+        """Prompts that a runtime was asked."""
 
     def drifts(self, closed: list[ColumnDrift]) -> None:
         """A window of drift has closed."""
@@ -109,6 +116,28 @@ class Checks:
             failed(error)
         self._latest["flips"] = self._flips()
 
+    def conversations(
+        self, fresh: Iterable[Twins], failed: Callable[[Exception], None], expected: tuple[type[Exception], ...]
+    ) -> None:
+        """A sample of conversations, each asked as it was and with its words swapped. Two that fail end the look."""
+        assert self._ask is not None, "conversations are sampled of a runtime that can be asked"
+        failures = 0
+        for twins in fresh:
+            try:
+                self.flip_prompts += 1
+                before = self._ask(twins.asked)
+                self.flip_prompts += 1
+                flipped = self._ask(twins.other) != before
+            except expected as error:
+                failures += 1
+                self.flip_failures += 1
+                failed(error)
+                if failures > 1:
+                    break
+            else:
+                self._add(WORDS_OF_PROMPT, 1, int(flipped))
+        self._latest["flips"] = self._flips()
+
     def publish(self) -> list[Finding]:
         """The findings of the last look at each kind."""
         self.findings = [one for kind in sorted(self._latest) for one in self._latest[kind]]
@@ -131,6 +160,8 @@ class Checks:
             )
             for one in proxies(others, own)
         ]
+        if not others:
+            return []
         lift = joint_lift(others, own)
         whole = {"lift": lift, "features": len(others)}
         return [Finding(f"proxies/{attribute}/(all)", lift, lift >= PROXY_STRONG, lift < PROXY_WEAK, whole), *found]

@@ -13,6 +13,7 @@ from governed_serving.archive.client import ArchiveClient
 from governed_serving.archive.errors import Refused
 from governed_serving.auditor.service.labels import Row, Waiting
 from governed_serving.crypto import SegmentCipher
+from governed_serving.generated import state_of
 from governed_serving.journal import open_chunk
 from governed_serving.journal.chunk import chunk_identity
 from governed_serving.records import Frame, PredictionFrame, timestamp
@@ -91,6 +92,8 @@ class Elsewhere:
             return None  # ours, and still to be folded
         frame = frames[prediction["frame"]]
         assert isinstance(frame, PredictionFrame)
+        if state_of(frame) == "started":
+            return None  # its completion is still to come
         return Settled(one, self._rows_of(frame, prediction["index"]))
 
     def _chunk(self, blob: str) -> tuple[str, dict[int, Frame]]:

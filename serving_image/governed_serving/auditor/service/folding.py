@@ -16,6 +16,7 @@ from governed_serving.auditor.measures import SCORE_METRICS
 from governed_serving.auditor.service.labels import LabelJoin, Row
 from governed_serving.auditor.service.tally import Tally
 from governed_serving.auditor.windows import Window
+from governed_serving.generated import Search, outcomes_of, searcher, state_of
 from governed_serving.journal import numbers
 from governed_serving.records import Column, EventRecord, Frame, PredictionFrame
 
@@ -34,7 +35,7 @@ class Read(NamedTuple):
 class Fold:
     """Counts of one revision. Deterministic: the same records give the same state, in any split over streams.
 
-    ``manifest`` gives numeric attributes their bands. Records of other revisions are passed over.
+    ``manifest`` gives numeric attributes their bands. Records of other revisions are passed over. Raises PatternRefused.
     """
 
     def __init__(self, bias: Bias, revision: str, manifest: Manifest | None = None, label_capacity: int = 200_000):
@@ -49,6 +50,8 @@ class Fold:
         ]
         scored = names if any(m.name in SCORE_METRICS for m in bias.metrics) else []
         self.window = Window(self.axes, bias.window.samples if bias.window.type == "sliding" else None, scored)
+        pattern = bias.favorable_outcome.pattern
+        self._search = searcher(pattern) if pattern is not None else None
         self._favorable_class = _class_index(bias, manifest)
         self._classes = len(manifest.classes) if manifest else 0
         self.labels = LabelJoin(label_capacity)
@@ -56,7 +59,7 @@ class Fold:
         self.requests = 0
         self.rows = 0
         self.unusable = 0
-        """Rows without an output that says whether it favours."""
+        """Rows without an output that says whether it favours, such as completions that were cut."""
         self.absent: set[str] = set()
         """Axes that predictions don't carry."""
 
@@ -86,7 +89,9 @@ class Fold:
         """What is counted, JSON-ready: counts made under other rules don't add up with these."""
         groupings = [[g.name, *g.edges] for g in self._groupings]
         outcome, window = self.bias.favorable_outcome, self.bias.window
-        return [groupings, outcome.label, outcome.threshold, window.type, window.samples, list(self.window.scored)]
+        pattern = [] if outcome.pattern is None else [outcome.pattern]
+        scored = list(self.window.scored)
+        return [groupings, outcome.label, outcome.threshold, window.type, window.samples, scored, *pattern]
 
     def tally(self) -> Tally:
         """What the other replicas need of these counts."""
@@ -125,6 +130,8 @@ class Fold:
             self.window.correct(joined)
 
     def _predictions(self, frame: PredictionFrame) -> None:
+        if self._search is not None and state_of(frame) == "started":
+            return
         rows = np.frombuffer(frame.rows, "<i4")
         read = self._read(frame)
         if read is None:
@@ -141,7 +148,7 @@ class Fold:
         """None when no output says whether it favours."""
         rows = np.frombuffer(frame.rows, "<i4")
         total = int(rows.sum())
-        favourable = self._outcome(frame.outputs)
+        favourable = self._outcome(frame.outputs) if self._search is None else self._generated(frame, self._search)
         if favourable is None or len(favourable) != total:
             return None
         columns = {g.name: self._axis(g, frame.features.get(g.name), total) for g in self._groupings}
@@ -153,6 +160,8 @@ class Fold:
     def direction(self, target: Any) -> int:
         """Whether more of ``target`` (a class; None: a prediction) favours a person: 1, −1, or 0 when that can't be said."""
         outcome = self.bias.favorable_outcome
+        if outcome.pattern is not None:
+            return 0
         if outcome.threshold is not None or _text(target) == outcome.label:
             return 1
         return -1 if self._classes == 2 else 0
@@ -182,6 +191,11 @@ class Fold:
             return None
         words = column.values if column.dtype == "BYTES" else None
         return outcomes(numbers(column), words, wanted.label, wanted.threshold)
+
+    @staticmethod
+    def _generated(frame: PredictionFrame, search: Search) -> Any:
+        """None for a completion that isn't complete: what a person was told of it isn't known."""
+        return outcomes_of(frame, search) if state_of(frame) == "complete" else None
 
     def _label(self, event: EventRecord) -> None:
         told = msgspec.json.decode(event.body)["label"]
@@ -224,12 +238,23 @@ class Fold:
 
 
 def label_of(bias: Bias, value: Any) -> list[int]:
-    """Late label(s) as 0/1: is it the favourable class, or at or above the threshold?"""
+    """Late label(s) as 0/1: is it the favourable class, at or above the threshold, or (true or false, or the right text) with the
+    pattern in it? Raises ValueError."""
     wanted = bias.favorable_outcome
     values = value if isinstance(value, list) else [value]
     if wanted.threshold is not None:
         return [int(float(v) >= wanted.threshold) for v in values]
+    if wanted.pattern is not None:
+        return _told(wanted.pattern, values)
     return [int(_text(v) == wanted.label) for v in values]
+
+
+def _told(pattern: str, values: list[Any]) -> list[int]:
+    search = searcher(pattern)
+    odd = [v for v in values if not isinstance(v, bool | str)]
+    if odd:
+        raise ValueError(f"expected true, false or the right text, found {odd[0]!r}")
+    return [int(v if isinstance(v, bool) else search(v)) for v in values]
 
 
 def truth_of(bias: Bias, value: Any) -> list[float]:

@@ -1,5 +1,7 @@
 """The live model as counterfactuals ask it: rows → favourable or not, over the server's internal low-priority lane."""
 
+import json
+from collections.abc import Callable
 from typing import Any
 
 import httpx
@@ -9,10 +11,14 @@ from numpy.typing import NDArray
 from governed_api.governance import Bias
 from governed_serving.artefact import Manifest
 from governed_serving.auditor.counterfactuals import Decide
-from governed_serving.explainer.errors import ExplainerError
+from governed_serving.explainer.errors import ExplainerError, ModelMisbehaved
 from governed_serving.explainer.service.predictor import PredictorClient
+from governed_serving.generated import Asked, choice_text, searcher
 
-__all__ = ["LANE_ERRORS", "decider"]
+__all__ = ["LANE_ERRORS", "Ask", "asker", "decider"]
+
+Ask = Callable[[Asked], bool]
+"""A request → whether the answer favours; raises ExplainerError when the runtime doesn't answer."""
 
 LANE_ERRORS = (ExplainerError, httpx.HTTPError)
 
@@ -34,3 +40,24 @@ def decider(url: str, model: str, bias: Bias, manifest: Manifest) -> Decide | No
         return np.asarray(found.argmax(1) == classes.index(str(outcome.label)))
 
     return decide
+
+
+def asker(url: str, model: str, bias: Bias, *, timeout: float) -> Ask | None:
+    """None where the outcome is no generated text. ``timeout`` in seconds is the runtime's, for one answer."""
+    pattern = bias.favorable_outcome.pattern
+    if pattern is None:
+        return None
+    search = searcher(pattern)
+    http = httpx.Client(timeout=httpx.Timeout(timeout + 5, connect=2.0), trust_env=False)
+    client = PredictorClient(url, model, "", patience=2.0, client=http)
+
+    def ask(asked: Asked) -> bool:
+        try:
+            choices = json.loads(client.json(asked.path, {**asked.body, "model": model}))["choices"]
+            return search(choice_text(choices[0], reasoning=False))
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            raise ModelMisbehaved(
+                f"expected an OpenAI answer with a choice from the runtime, found {type(error).__name__}: {error}"
+            ) from error
+
+    return ask

@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 from governed_serving.artefact import Manifest
 from governed_serving.auditor.monitors import AttributionSums, DriftMonitor, FreshRows, Hysteresis, Seen
 from governed_serving.auditor.reference import DECISION, SCORE, Distribution
+from governed_serving.auditor.service.conversations import Conversations
 from governed_serving.auditor.service.folding import Fold
 from governed_serving.auditor.service.labels import Row
+from governed_serving.generated import state_of
 from governed_serving.journal import numbers
 from governed_serving.records import Column, ExplanationRecord, Frame, PredictionFrame
 
@@ -38,6 +40,7 @@ class Live:
         self._fold = fold
         self._manifest = manifest
         self._texts = frozenset(f.name for f in manifest.features if f.type == "text") if manifest else frozenset()
+        self.conversations = Conversations()
         self._early: OrderedDict[str, list[dict[str, float]]] = OrderedDict()
 
     def record(self, record: Frame) -> None:
@@ -50,11 +53,24 @@ class Live:
             self._explanation(record)
 
     def _predictions(self, frame: PredictionFrame) -> None:
+        if self._fold.bias.favorable_outcome.pattern is not None:
+            self._completion(frame)
+            return
         rows = int(np.frombuffer(frame.rows, "<i4").sum())
         seen = {name: _seen(column) for name, column in frame.features.items() if column.width == 1}
         self.fresh.add(seen, rows)
         if self.drift.reference:
             self.window_closed |= self.drift.add(self._measured(seen, frame, rows), rows)
+        for one in [i for i in frame.ids if i in self._early] if self._early else []:
+            self._joined(self._fold.labels.rows_of(one), self._early.pop(one))
+
+    def _completion(self, frame: PredictionFrame) -> None:
+        """Of generated text the attributes are looked at, and prompts kept in which words can be swapped."""
+        if state_of(frame) != "complete":
+            return
+        seen = {name: _seen(frame.features[name]) for name in self._fold.axes if name in frame.features}
+        self.fresh.add(seen, int(np.frombuffer(frame.rows, "<i4").sum()))
+        self.conversations.add(frame)
         for one in [i for i in frame.ids if i in self._early] if self._early else []:
             self._joined(self._fold.labels.rows_of(one), self._early.pop(one))
 

@@ -21,7 +21,8 @@ _GAUGES = {
     "governed_auditor_labels_joined_total": "Rows whose label has been joined",
     "governed_auditor_labels_waiting": "Labels whose prediction isn't known yet",
     "governed_auditor_unrecorded_verdicts_total": "Verdicts that the journal had no room for",
-    "governed_auditor_flip_failures_total": "Looks at counterfactuals in which the predictor didn't answer",
+    "governed_auditor_flip_prompts_total": "Prompts put to a runtime for counterfactuals",
+    "governed_auditor_flip_failures_total": "Looks at counterfactuals (or single prompts) in which the predictor didn't answer",
     "governed_auditor_bias_verdict": "1 pass, 0 fail, -1 unknown",
 }
 
@@ -43,6 +44,10 @@ class Metrics:
             [*names, "reason"],
             registry=self.registry,
         )
+        self._missing = Gauge(
+            "governed_auditor_attribute_missing_rows", "Rows of the window in which a protected attribute isn't known",
+            [*names, "attribute"], registry=self.registry,
+        )  # fmt: skip
         self._findings = Gauge(
             "governed_auditor_finding", "Drift (PSI, MMD²), proxies (Cramér's V), flips (rate), explanations (gap) by subject",
             [*names, "kind", "subject"], registry=self.registry,
@@ -64,6 +69,12 @@ class Metrics:
     def dropped(self, reasons: Mapping[str, int]) -> None:
         for reason, count in reasons.items():
             self._dropped.labels(*self._labels, reason).set(count)
+
+    def missing(self, rows: Mapping[str, int]) -> None:
+        """Rows by protected attribute, of those that lack one."""
+        self._missing.clear()
+        for attribute, count in rows.items():
+            self._missing.labels(*self._labels, attribute).set(count)
 
     def findings(self, found: Iterable[Finding], raised: Iterable[str]) -> None:
         """What was looked at last, and which alarms are on."""

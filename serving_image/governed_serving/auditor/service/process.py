@@ -13,7 +13,7 @@ from governed_serving.auditor.service.checks import Checks
 from governed_serving.auditor.service.elsewhere import Elsewhere
 from governed_serving.auditor.service.folding import Fold
 from governed_serving.auditor.service.keys import keyring_of
-from governed_serving.auditor.service.lane import decider
+from governed_serving.auditor.service.lane import asker, decider
 from governed_serving.auditor.service.live import Live
 from governed_serving.auditor.service.metrics import Metrics
 from governed_serving.auditor.service.replicas import Replicas, group_of, replica_of
@@ -95,7 +95,10 @@ class Service:
         manifest = loaded.manifest if loaded else None
         settings = self.settings
         decide = decider(settings.predictor_url, settings.model, fold.bias, manifest) if manifest else None
-        return Checks(live, fold.protected, manifest, loaded.background() if loaded else {}, decide)
+        timeout = settings.resolved.spec.predictor.timeout
+        ask = asker(settings.predictor_url, settings.model, fold.bias, timeout=timeout)
+        background = loaded.background() if loaded else {}
+        return Checks(live, fold.protected, manifest, background, decide, ask)
 
     def _replicas(self, keyset: Keyset) -> Replicas | None:
         if self.client is None or self.tail is None:
@@ -158,6 +161,8 @@ class Service:
             if self.checks is not None and self.tail.live is not None:
                 self.metrics.findings(self.checks.findings, self.tail.live.alarms.raised)
                 values["auditor_flip_failures_total"] = self.checks.flip_failures
+                values["auditor_flip_prompts_total"] = self.checks.flip_prompts
+            self.metrics.missing(watch.verdict.get("missing", {}))
             self.metrics.bias(watch.verdict["metrics"])
         if self.shipper is not None:
             values |= {

@@ -54,6 +54,8 @@ GROWTH = 0.05
 CHECK_POLL = 1.0
 CHECK_SECONDS = 60.0
 """Least time between two looks at fresh rows."""
+LEAST_CONVERSATIONS = 8
+"""Fresh conversations with words to swap that a look waits for."""
 CHECK_LEVEL = 0.95
 GRACE_SECONDS = 10.0
 """So long a verdict waits for the other replicas' counts after a start."""
@@ -208,6 +210,9 @@ class Watch:
         found = judge(fold.bias, cells)
         if whole.absent:
             found["summary"] = f"predictions don't carry {', '.join(sorted(whole.absent))}; {found['summary']}"
+        for name, rows in found["missing"].items():
+            if name not in whole.absent:
+                found["summary"] += f"; {name} missing in {rows} of {found['samples']}"
         digest = sha256(msgspec.json.encode(cells.dump())).hexdigest()
         window = {"type": fold.bias.window.type, "rows": found["samples"], "folded": whole.rows}
         fold.alarm.observe(found["verdict"], whole.rows, now)
@@ -353,7 +358,8 @@ class Watch:
             live.window_closed = False
             rows = live.fresh.take() if due and live.fresh.seen >= LEAST_ROWS else None
             gaps = live.attributions.gaps(CHECK_LEVEL, SMALLEST_GROUP) if rows else None
-        if closed is None and rows is None:
+            talks = live.conversations.take() if due and live.conversations.seen >= LEAST_CONVERSATIONS else None
+        if closed is None and rows is None and talks is None:
             return 0
         looked = []
         if closed is not None:
@@ -364,6 +370,11 @@ class Watch:
             self.checks.gaps(gaps)
             self.checks.rows(rows, self._lane_away, LANE_ERRORS)
             looked += ["explanations/", "proxies/", "flips/", "drift/(all inputs)"]
+        if talks is not None:
+            self._checked_at = time.monotonic()
+            going = (talk for talk in talks if not self._stop.is_set())
+            self.checks.conversations(going, self._lane_away, LANE_ERRORS)
+            looked.append("flips/")
         return self._alarms(live, tuple(looked))
 
     def _lane_away(self, error: Exception) -> None:

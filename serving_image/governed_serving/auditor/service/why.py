@@ -12,6 +12,7 @@ import numpy as np
 from governed_serving.archive.client import ArchiveClient
 from governed_serving.conversation import last_spoken
 from governed_serving.crypto import SegmentCipher
+from governed_serving.generated import PROMPT, answer_of, state_of
 from governed_serving.journal import numbers, open_chunk, strings
 from governed_serving.records import Column, PredictionFrame
 
@@ -34,16 +35,22 @@ class Why:
         frames = dict(open_chunk(self._client.get_blob(prediction["blob"]), self._cipher))
         frame = frames[prediction["frame"]]
         assert isinstance(frame, PredictionFrame)
-        inputs = (
-            _generated(frame, prediction["index"])
-            if "completion" in frame.outputs
-            else _inputs(frame, prediction["index"])
-        )
-        if not inputs:
-            return {
-                kind: {"error": "no text that a person wrote, or nothing was generated from it"} for kind in METHODS
-            }
+        if state_of(frame):
+            return self._of_completion(prediction["id"], frame)
+        inputs = _inputs(frame, prediction["index"])
         return {kind: self._ask(prediction["id"], inputs, method) for kind, method in METHODS.items()}
+
+    def _of_completion(self, request: str, frame: PredictionFrame) -> dict[str, Any]:
+        """Which words of the prompt spoke for what was said."""
+        spoken, said = last_spoken(str(strings(frame.features[PROMPT])[0])), answer_of(frame)
+        without = "counterfactuals of a single completion are not available; /v1/findings tells how often swapped words change outcomes"
+        found: dict[str, Any] = {"counterfactual": {"error": without}}
+        if spoken is None or not said:
+            missing = "answer" if not said else "plain text of a user"
+            return {"explanation": {"error": f"the record holds no {missing} to explain"}, **found}
+        texts = {"prompt": spoken.text, "completion": said, "messages": spoken.messages}
+        inputs = [{"name": name, "shape": [1], "datatype": "BYTES", "data": [text]} for name, text in texts.items()]
+        return {"explanation": self._ask(request, inputs, ""), **found}
 
     def _ask(self, request: str, inputs: list[dict[str, Any]], method: str) -> Any:
         body = {"id": request, "inputs": inputs, "parameters": {"method": method} if method else {}}
@@ -60,16 +67,6 @@ def _inputs(frame: PredictionFrame, number: int) -> list[dict[str, Any]]:
     ends = np.frombuffer(frame.rows, "<i4").cumsum().tolist()
     rows = slice(ends[number - 1] if number else 0, ends[number])
     return [_tensor(name, column, rows) for name, column in frame.features.items()]
-
-
-def _generated(frame: PredictionFrame, number: int) -> list[dict[str, Any]]:
-    """What the explainer of a language model's completions is asked; nothing where there is nothing to explain."""
-    spoken = last_spoken(strings(frame.features["prompt"])[number])
-    completion = strings(frame.outputs["completion"])[number]
-    if spoken is None or not completion:
-        return []
-    texts = {"prompt": spoken.text, "completion": completion, "messages": spoken.messages}
-    return [{"name": name, "shape": [1, 1], "datatype": "BYTES", "data": [text]} for name, text in texts.items()]
 
 
 def _tensor(name: str, column: Column, rows: slice) -> dict[str, Any]:
