@@ -195,6 +195,18 @@ async def test_a_runtime_that_is_away_is_counted_and_left_alone(
     assert not place.watch.trouble
 
 
+async def test_a_slow_runtime_is_asked_for_half_a_minute(
+    tmp_path: Path, keyset: Keyset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await serve(tmp_path, keyset, bias(), by_income, applications(40))
+    place = Place(tmp_path, keyset, by_income)
+    while place.watch.fold_once():
+        continue
+    monkeypatch.setattr("governed_serving.auditor.service.checks.FLIP_SECONDS", -1.0)
+    place.watch.check_once()
+    assert place.asked == []
+
+
 async def test_missing_attributes_are_seen_in_summary_and_metrics(tmp_path: Path, keyset: Keyset) -> None:
     asked = applications(30) + [Application("she earns 90", None)] * 12
     await serve(tmp_path, keyset, bias(), by_income, asked)

@@ -10,7 +10,7 @@ from governed_api.governance import Bias
 from governed_serving.generated import PatternRefused, answer_of, searcher
 from governed_serving.journal import strings
 from governed_serving.server.chat.attributes import Attributes
-from governed_serving.server.chat.request import COMPLETIONS
+from governed_serving.server.chat.request import CHAT, COMPLETIONS
 from governed_serving.server.errors import InvalidRequest
 from governed_serving.server.metrics import ServerMetrics
 from unit.server.test_chat import Explainer, Pieces, World, chunk, read
@@ -51,6 +51,14 @@ async def test_taken_out_of_the_request_and_into_the_record() -> None:
             "metadata": {"office": "north", "ticket": "7"},
         }
     assert made.metrics.count["attributes_missing"] == 0
+
+
+async def test_the_record_holds_what_the_runtime_was_asked_for() -> None:
+    """Without max_tokens a token quota sets it, and it is kept."""
+    made = world(tokens=5000)
+    message = {"messages": [{"role": "user", "content": "hi"}], "metadata": {"sex": "female"}}
+    await made.gateway.answer(CHAT, json.dumps(message).encode())
+    assert json.loads(features(made)[-1]["parameters"]) == {"max_tokens": 1024}
 
 
 async def test_metadata_of_protected_attributes_alone_leaves_nothing() -> None:

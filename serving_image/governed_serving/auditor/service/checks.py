@@ -4,6 +4,7 @@ Each finding is a subject with figures and a state; an alarm is raised and ended
 bound here is a common reading, not a rule of the manifest: these alarms tell people, they act on nothing.
 """
 
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -39,6 +40,8 @@ FLIPS_MANY = 0.05
 GAP_LARGE, GAP_SMALL = 0.5, 0.2
 """In pooled standard deviations (Cohen's d)."""
 FLIP_ROWS = 200
+FLIP_SECONDS = 30.0
+"""So long a runtime is asked about conversations in one look: half the time of a slow one, at most."""
 WORDS_OF_PROMPT = "flips/words of prompt"
 MOST_GROUPS = 8
 
@@ -119,10 +122,13 @@ class Checks:
     def conversations(
         self, fresh: Iterable[Twins], failed: Callable[[Exception], None], expected: tuple[type[Exception], ...]
     ) -> None:
-        """A sample of conversations, each asked as it was and with its words swapped. Two that fail end the look."""
+        """A sample of conversations, each asked as it was and with its words swapped. Two that fail end the look, and
+        ``FLIP_SECONDS`` do."""
         assert self._ask is not None, "conversations are sampled of a runtime that can be asked"
-        failures = 0
+        failures, until = 0, time.monotonic() + FLIP_SECONDS
         for twins in fresh:
+            if time.monotonic() > until:
+                break
             try:
                 self.flip_prompts += 1
                 before = self._ask(twins.asked)

@@ -9,7 +9,7 @@ from governed_serving.generated import PARAMETERS, searcher
 from governed_serving.server.errors import InvalidRequest
 from governed_serving.server.metrics import ServerMetrics
 
-__all__ = ["Attributes"]
+__all__ = ["Attributes", "parameters_of"]
 
 MAX_CHARACTERS = 512
 """Of a value of metadata (OpenAI)."""
@@ -26,8 +26,8 @@ class Attributes:
         self._metrics = metrics
 
     def taken(self, message: dict[str, Any]) -> dict[str, str]:
-        """Columns of the record: the attributes ("": missing) and what was asked for beside the prompt. Strata stay in the message,
-        protected attributes are taken out of it. Raises InvalidRequest."""
+        """Columns of the record ("": missing). Strata stay in the message, protected attributes are taken out of it.
+        Raises InvalidRequest."""
         metadata = message.get("metadata")
         if metadata is not None and not isinstance(metadata, dict):
             raise InvalidRequest(f"metadata: expected an object of strings, found {type(metadata).__name__}")
@@ -39,8 +39,13 @@ class Attributes:
             if not found:
                 del message["metadata"]
         self._metrics.count["attributes_missing"] += sum(not value for value in values.values())
-        parameters = {name: value for name, value in message.items() if name not in ("messages", "prompt", "model")}
-        return {**values, PARAMETERS: msgspec.json.encode(parameters).decode()}
+        return values
+
+
+def parameters_of(message: dict[str, Any]) -> dict[str, str]:
+    """Column of the record: what the runtime is asked for beside the prompt, as JSON."""
+    found = {name: value for name, value in message.items() if name not in ("messages", "prompt", "model")}
+    return {PARAMETERS: msgspec.json.encode(found).decode()}
 
 
 def _value(name: str, value: Any) -> str:

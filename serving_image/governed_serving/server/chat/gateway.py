@@ -24,7 +24,7 @@ from governed_serving.server.admission import Admission
 from governed_serving.server.app.json_route import Stream
 from governed_serving.server.chat import explaining
 from governed_serving.server.chat import request as requests
-from governed_serving.server.chat.attributes import Attributes
+from governed_serving.server.chat.attributes import Attributes, parameters_of
 from governed_serving.server.chat.events import DONE, Completion, error_event
 from governed_serving.server.errors import (
     DeadlineExceeded,
@@ -163,7 +163,8 @@ class ChatGateway:
             # under the older name too: a runtime that knows only that one would go on and on
             message["max_tokens"] = most
         call = _Call(self._new_id(), requests.prompt_text(path, message), reserved, reserved - most)
-        call.attributes = attributes
+        if self._attributes is not None:
+            call.attributes = {**attributes, **parameters_of(message)}
         await self._admission.enter_shared(reserved)
         self._quiet.clear()
         try:
