@@ -127,8 +127,14 @@ def _record_cards(dossier: Dossier) -> list[Safe]:
     purposes = sorted({k.purpose for k in dossier.keys})
     return [
         card("Held-out accuracy", f"{accuracy:.1%}" if isinstance(accuracy, float) else "–", rows),
-        card(
-            "On record", f"{counts.get('prediction', 0):,}", f"requests, {counts.get('explanation', 0):,} explanations"
-        ),
+        card("On record", f"{_requests(dossier):,}", f"requests, {counts.get('explanation', 0):,} explanations"),
         card("Keys", f"{len(dossier.keys)}", f"for {', '.join(purposes)}" if purposes else ""),
     ]
+
+
+def _requests(dossier: Dossier) -> int:
+    """Requests on record; a completion has two records, so that counting them needs all of them opened."""
+    served = dossier.served
+    if served is not None and served.chunks == served.chunks_known:
+        return served.requests
+    return dossier.ledger.counts.get("prediction", 0) if dossier.ledger else 0

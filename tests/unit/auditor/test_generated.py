@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -12,7 +13,9 @@ from governed_serving.auditor.counterfactuals import swap_words
 from governed_serving.auditor.service import watch as watching
 from governed_serving.auditor.service.checks import Checks
 from governed_serving.auditor.service.conversations import MAX_CHARACTERS, Conversations
+from governed_serving.auditor.service.elsewhere import Elsewhere
 from governed_serving.auditor.service.folding import Fold, label_of
+from governed_serving.auditor.service.labels import Waiting
 from governed_serving.auditor.service.live import Live
 from governed_serving.auditor.service.metrics import Metrics
 from governed_serving.auditor.service.tail import Tail
@@ -23,8 +26,9 @@ from governed_serving.crypto import Keyset, SegmentCipher
 from governed_serving.explainer.errors import ModelMisbehaved
 from governed_serving.generated import Asked, PatternRefused, put_again, swapped
 from governed_serving.journal import Journal, JournalReader
+from governed_serving.journal.chunk import chunk_identity
 from governed_serving.journal.columns import pack
-from governed_serving.records import EventRecord, PredictionFrame
+from governed_serving.records import EventRecord, Frame, PredictionFrame, timestamp
 
 from .desks import BIAS, NO, YES, Application, Decide, applications, bias, by_income, by_pronoun, serve
 from .processes import local_keyset
@@ -291,6 +295,50 @@ def test_the_sample_of_conversations_is_bounded_and_uniform() -> None:
     assert len(set(taken)) == 10
     assert max(taken) > 500
     assert sample.take() == []
+
+
+class Ledger:
+    """Knows one label and the records of its completion as far as they have come; each is a chunk of its own."""
+
+    def __init__(self, cipher: SegmentCipher, root: Path) -> None:
+        self.cipher, self.root = cipher, root
+        self.entries: list[dict[str, Any]] = []
+        self.blobs: dict[str, bytes] = {}
+
+    def add(self, kind: str, record: Frame) -> None:
+        stream = f"server-{len(self.entries)}"
+        with Journal(self.root, stream, self.cipher, "PageCache") as journal:
+            journal.append_blocking(record)
+        chunk = JournalReader(self.root, stream, self.cipher).chunk(0)
+        assert chunk is not None
+        self.blobs[chunk.digest] = chunk.data
+        fields = {"type": kind, "time": timestamp(1.0), "revision": "r1", "blob": chunk.digest, "frame": 0, "index": 0}
+        self.entries.append(fields)
+
+    def find(self, *, id: str) -> list[Any]:
+        assert id == "request-1"
+        return [SimpleNamespace(fields=lambda one=one: one) for one in self.entries]
+
+    def get_blob(self, address: str) -> bytes:
+        return self.blobs[address]
+
+
+def test_a_label_waits_for_a_completion_that_another_replica_has_begun(tmp_path: Path, keyset: Keyset) -> None:
+    cipher = SegmentCipher(keyset)
+    ledger, fold = Ledger(cipher, tmp_path), Fold(bias(), "r1")
+    ledger.add("prediction", completion("may he?", state="started", said=""))
+    ledger.add("label", EventRecord("label", "request-1", "chat", "r1", 1.0, b"{}"))
+    own = {chunk_identity(ledger.blobs[ledger.entries[1]["blob"]])}
+    now = [100.0]
+    elsewhere = Elsewhere(
+        ledger, cipher, "r1", fold.rows_of, lambda identity: 1 if identity in own else None, lambda: now[0]  # type: ignore[arg-type]
+    )  # fmt: skip
+    waiting = {"request-1": Waiting([1], 1.0, [1.0])}
+    assert elsewhere.look(waiting, {}) == []
+    ledger.add("prediction", completion("may he?"))
+    now[0] += 10
+    (settled,) = elsewhere.look(waiting, {})
+    assert (settled.dropped, [row.outcome for row in settled.rows]) == ("", [1])
 
 
 class Archive:

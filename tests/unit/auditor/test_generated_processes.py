@@ -1,6 +1,7 @@
 """A language model audited end to end: runtime, server, auditor and archive as processes; what a person sees of it."""
 
 import json
+import re
 import subprocess
 import sys
 import threading
@@ -161,6 +162,7 @@ def assert_reported(site: Site) -> None:
         "female": [COUNT - men, 0],
     }
     page = render_page(dossier)
+    assert re.search(rf"On record.{{0,120}}\b{COUNT}\b", page, re.S), "a completion's two records are one request"
     assert "Protected attribute: sex" in page
     assert "an answer in which <code>(?i)\\bgranted\\b|批准</code> is found" in page
     assert "No protected attribute is watched" not in page

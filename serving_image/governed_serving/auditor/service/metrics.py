@@ -22,6 +22,7 @@ _GAUGES = {
     "governed_auditor_labels_waiting": "Labels whose prediction isn't known yet",
     "governed_auditor_unrecorded_verdicts_total": "Verdicts that the journal had no room for",
     "governed_auditor_flip_prompts_total": "Prompts put to a runtime for counterfactuals",
+    "governed_auditor_flip_passed_over_total": "Completions whose prompt can't be put again: too long, or several at once",
     "governed_auditor_flip_failures_total": "Looks at counterfactuals (or single prompts) in which the predictor didn't answer",
     "governed_auditor_bias_verdict": "1 pass, 0 fail, -1 unknown",
 }

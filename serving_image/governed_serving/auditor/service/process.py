@@ -161,6 +161,7 @@ class Service:
             if self.checks is not None and self.tail.live is not None:
                 self.metrics.findings(self.checks.findings, self.tail.live.alarms.raised)
                 values["auditor_flip_failures_total"] = self.checks.flip_failures
+                values["auditor_flip_passed_over_total"] = self.tail.live.conversations.passed_over
                 values["auditor_flip_prompts_total"] = self.checks.flip_prompts
             self.metrics.missing(watch.verdict.get("missing", {}))
             self.metrics.bias(watch.verdict["metrics"])
