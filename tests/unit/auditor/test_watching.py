@@ -1,7 +1,6 @@
 """From the journal to an alarm that a person sees: folded, checked twice, recorded, in metrics and report; over a restart as well."""
 
 import json
-from array import array
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +19,7 @@ from governed_serving.auditor.service.why import Why
 from governed_serving.crypto import Keyset, SegmentCipher
 from governed_serving.explainer.errors import PredictorAway
 from governed_serving.journal import Journal, JournalReader
-from governed_serving.journal.columns import pack
-from governed_serving.records import EventRecord, PredictionFrame
+from governed_serving.records import EventRecord
 from governed_serving.reporting.writer import ReportWriter
 
 from .processes import local_keyset
@@ -150,37 +148,3 @@ def test_a_review_puts_the_very_row_to_the_explainer(
         assert tensors["sex"]["data"][0] in ("f", "m")
     nobody = Why(Archive(b""), place.cipher, "")  # type: ignore[arg-type]
     assert "runs no explainer" in nobody.of(entry)["explanation"]["error"]
-
-
-def completion(prompt: str, said: str) -> PredictionFrame:
-    """A runtime's, as the server's gateway journals it."""
-    times, rows = array("d", [1.0]).tobytes(), array("i", [1]).tobytes()
-    column = {name: pack("BYTES", 1, [[text]], 1) for name, text in {"prompt": prompt, "completion": said}.items()}
-    return PredictionFrame("chat", "r1", "", ["q"], times, rows, {"prompt": column.pop("prompt")}, column)
-
-
-CHAT = '[{"role":"system","content":"be kind"},{"role":"user","content":"a word"}]'
-
-
-@pytest.mark.parametrize(
-    ("prompt", "said", "expected"),
-    [
-        ("a word", " yes", ("a word", " yes", "")),
-        (CHAT, " yes", ("a word", " yes", CHAT)),
-        ("a word", "", None),
-        ('[{"role":"system","content":"be kind"}]', " yes", None),
-    ],
-)
-def test_a_review_of_a_completion_puts_its_words_to_the_explainer(
-    tmp_path: Path, keyset: Keyset, asked: list[dict[str, Any]], prompt: str, said: str, expected: Any
-) -> None:
-    place = Place(tmp_path, keyset, None)
-    with Journal(tmp_path, "server-pod", place.cipher, "PageCache") as journal:
-        journal.append_blocking(completion(prompt, said))
-    chunk = JournalReader(tmp_path, "server-pod", place.cipher).chunk(0)
-    assert chunk is not None
-    why = Why(Archive(chunk.data), place.cipher, "http://127.0.0.1:1")  # type: ignore[arg-type]
-    found = why.of({"id": "q", "blob": chunk.digest, "frame": 0, "index": 0})
-    texts = [tuple(tensor["data"][0] for tensor in one["inputs"]) for one in asked]
-    assert texts == [expected] * (2 if expected else 0)
-    assert ("error" in found["explanation"]) == (expected is None)

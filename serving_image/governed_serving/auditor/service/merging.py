@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from governed_serving.generated import state_of
 from governed_serving.journal.columns import joined
 from governed_serving.records import Column, Frame, PredictionFrame
 
@@ -13,12 +14,15 @@ MAX_REQUESTS = 4096
 
 
 def merged(records: Iterable[Frame]) -> Iterator[Frame]:
-    """The same records in the same order, with runs of prediction frames of one kind put together."""
+    """The same records in the same order, with runs of prediction frames of one kind put together.
+
+    Completions stay apart: how far one had come is said of its frame.
+    """
     run: list[PredictionFrame] = []
     kind: Any = None
     requests = 0
     for record in records:
-        if isinstance(record, PredictionFrame):
+        if isinstance(record, PredictionFrame) and not state_of(record):
             own = _kind(record)
             if run and (own != kind or requests + len(record.ids) > MAX_REQUESTS):
                 yield _one(run)
