@@ -72,7 +72,7 @@ class Rules:
             masker = text_masker(rules, keyring)
             masking, metrics.masked = Masking(masker, rules.failure_policy), masker.counts
         quota = quota_gate(spec.quota, f"{resolved.namespace}/{resolved.name}")
-        admission = Admission(lambda: gateway.why, metrics, quota=quota, max_concurrent=spec.quota.max_concurrent)
+        admission = Admission(gateway.refusal, metrics, quota=quota, max_concurrent=spec.quota.max_concurrent)
         return cls(metrics, masking, admission)
 
 

@@ -71,7 +71,7 @@ class Process:
             await asyncio.to_thread(self._reporting.say, ready=False, verified=verified, message=str(error))
             raise
         finally:
-            self._gateway.why = "the server is shutting down"
+            self._gateway.why, self._gateway.leaving = "the server is shutting down", True
             for task in (loading, stopping, reporting):
                 task.cancel()
             await self._stop(host)
@@ -155,12 +155,11 @@ class Process:
             raise OSError(f"archive at {settings.archive_url}: {error}") from error
 
     async def _stop(self, host: Host) -> None:
-        """Requests in flight are answered and journalled; then the journal is flushed."""
+        """Requests that still come, and those in flight, are answered and journalled; then the journal is flushed."""
         if self._settings.drain:
             await asyncio.sleep(self._settings.drain)
-        if self._rpc is not None:
-            await self._rpc.stop(self._resolved.spec.predictor.timeout)
-        await host.drain()
+        ended = [] if self._rpc is None else [self._rpc.stop(self._resolved.spec.predictor.timeout)]
+        await asyncio.gather(host.drain(), *ended)
         if self._gateway.service is not None:
             await self._gateway.service.plane.close()
         if self._chat is not None:

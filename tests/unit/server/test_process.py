@@ -134,6 +134,19 @@ def test_serves_records_and_drains(start: Callable[..., Server], tmp_path: Path)
     assert b"8200" not in b"".join(p.read_bytes() for p in (tmp_path / "spool").rglob("*") if p.is_file())
 
 
+def test_who_still_comes_after_sigterm_is_answered(start: Callable[..., Server], tmp_path: Path) -> None:
+    """A Service's endpoints lag behind: until its ports are closed, a pod that leaves says so to probes and turns nobody away."""
+    server = start(GOVERNED_DRAIN_SECONDS="2").ready()
+    server.process.send_signal(signal.SIGTERM)
+    server.until(lambda: server.http.get("/healthz/ready").status_code == 503, 5)
+    with httpx.Client(base_url=f"http://127.0.0.1:{server.port}") as newcomer:
+        for k, client in enumerate((server.http, newcomer, server.http)):
+            answer = client.post("/v2/models/credit/infer", json=v2_body(identity=str(k)))
+            assert answer.status_code == 200, answer.text
+    assert server.process.wait(30) == 0
+    assert journalled(tmp_path) == ["0", "1", "2"]
+
+
 def test_reports_that_the_artefact_is_verified_and_what_it_answered(
     start: Callable[..., Server], tmp_path: Path
 ) -> None:

@@ -123,8 +123,8 @@ def _metadata(app: FastAPI, gateway: Gateway) -> None:
 def _chat(gateway: Gateway, model: str) -> JsonRoute | None:
     """The way to a runtime that speaks OpenAI's protocol, if that is what is served. Raises NotFound, Unavailable."""
     gateway.named(model)
-    if gateway.why:
-        raise Unavailable(f"model {gateway.model!r}: expected it to be ready, found: {gateway.why}; retry in a moment")
+    if why := gateway.refusal():
+        raise Unavailable(f"model {gateway.model!r}: expected it to be ready, found: {why}; retry in a moment")
     return gateway.chat
 
 

@@ -51,10 +51,16 @@ class Gateway:
 
     model: str
     why: str = "the model is being loaded and verified"
+    leaving: bool = False
+    """It sends new clients elsewhere, by not being ready, and still answers those that come until its ports are closed."""
     service: "HttpService | None" = None
     chat: JsonRoute | None = None
     metrics: ServerMetrics | None = None
     extra_metrics: list[Callable[[], bytes]] = field(default_factory=list)
+
+    def refusal(self) -> str:
+        """Why requests are refused; "" when they aren't."""
+        return "" if self.leaving else self.why
 
     def serving(self) -> "HttpService":
         """Raises Unavailable."""
