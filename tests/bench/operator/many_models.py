@@ -246,7 +246,9 @@ def main() -> None:
     parser.add_argument("--models", type=int, default=1000)
     parser.add_argument("--patience", type=float, default=420, help="seconds for all to become Ready")
     parser.add_argument("--changes", type=int, default=150, help="how many specs are changed, one after the other")
-    parser.add_argument("--no-ceiling", action="store_true", help="leave out the bare loop, half the time of a long run")
+    parser.add_argument(
+        "--no-ceiling", action="store_true", help="leave out the bare loop, half the time of a long run"
+    )
     parser.add_argument("--kserve", action="store_true", help="KServe's controller as well, on a bed of its own")
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))
