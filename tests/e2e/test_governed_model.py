@@ -268,7 +268,14 @@ def test_deleted_model_leaves_a_ledger_that_verifies(cluster: Cluster, tmp_path:
     size = len(entries(bundle))
     cluster.kubectl("apply", "-f", str(SAMPLES / f"{NAME}.yaml"))
     await_condition(cluster, NAME, within=420)
-    again = export_ledger(cluster, tmp_path / "again.tar")
+    _, later = ask(cluster, f"{URL}/infer", row(department="D", sex="male"))
+    again = eventually(
+        lambda: export_ledger(cluster, tmp_path / "again.tar"),
+        lambda ledger: later["id"] in predictions(ledger),
+        within=60,
+        every=2,
+        what="the new model's answer in the ledger",
+    )
     assert len(entries(again)) > size
     assert [json.dumps(e) for e in entries(again)[:size]] == [json.dumps(e) for e in entries(bundle)]
 
