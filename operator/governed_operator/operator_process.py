@@ -84,13 +84,16 @@ class OperatorProcess:
             self.queue.wake(key)
 
     def model_event(self, kind: str | None, observed: Object) -> None:
-        """From kopf: a model was listed, changed or deleted."""
+        """From kopf: a model was listed, changed or deleted. Ten thousand new ones must keep neither those in hand nor a change waiting."""
         key = (observed["metadata"]["namespace"], observed["metadata"]["name"])
         if kind == "DELETED":
             self.cache.drop_model(key, observed["metadata"]["uid"])
             self.queue.wake(key)
         elif self.cache.put_model(observed) and self._working:
-            self.queue.add(key, 0.0 if kind == "MODIFIED" else 0.05)
+            if kind == "MODIFIED":
+                self.queue.add(key, 0.0)
+            else:
+                self.queue.someday([key])
 
     async def start(self) -> None:
         """Watches and HTTP at once; workers once leading and all caches are complete."""

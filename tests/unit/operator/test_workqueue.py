@@ -2,10 +2,15 @@
 
 import asyncio
 import json
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from governed_operator.cache import Cache
+from governed_operator.cluster import Cluster
+from governed_operator.operator_process import OperatorProcess
+from governed_operator.settings import Capabilities, Settings
 from governed_operator.workqueue import WorkQueue
 
 A, B = ("n", "a"), ("n", "b")
@@ -62,6 +67,28 @@ async def test_what_is_due_goes_before_what_may_wait() -> None:
     assert turns == [A, crowd[2], crowd[0], crowd[1]]
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(queue.take(), 0.05)
+
+
+async def test_new_models_keep_neither_a_change_nor_what_is_in_hand_waiting() -> None:
+    """With thousands at once, each is brought to its end before the next is begun, and their archive comes before them all."""
+    process = OperatorProcess(cast(Cluster, SimpleNamespace()), Settings(), Capabilities())
+    process._working = True
+    new, changed = [("n", f"new{i}") for i in range(3)], ("n", "old")
+    for key in (*new, changed):
+        process.model_event("ADDED", _model(key, 1))
+    first = await soon(process.queue)
+    process.queue.wake(("n", ""))  # what it finds missing
+    process.queue.done(first, 0.0)
+    process.model_event("MODIFIED", _model(changed, 2))
+    await asyncio.sleep(0.15)
+    turns = [await soon(process.queue) for _ in range(5)]
+    assert set(turns[:3]) == {first, changed, ("n", "")}
+    assert turns[3:] == new[1:]
+
+
+def _model(key: tuple[str, str], version: int) -> dict[str, Any]:
+    metadata = {"namespace": key[0], "name": key[1], "uid": key[1], "resourceVersion": str(version)}
+    return {"metadata": {**metadata, "generation": version}, "spec": {}}
 
 
 def _object(version: int, **status: object) -> bytes:
