@@ -32,7 +32,7 @@ def test_everything_the_operator_reads_can_be_set_by_the_chart() -> None:
     read = set(re.findall(r'get\("([A-Z_]+)"\)', source))
     assert read
     for name in read:
-        assert f"GOVERNED_OPERATOR_{name}," in template, name
+        assert f"GOVERNED_OPERATOR_{name}," in template or f'(list "{name}" ' in template, name
 
 
 def test_the_dashboard_reads_metrics_that_the_operator_has() -> None:
