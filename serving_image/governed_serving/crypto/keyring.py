@@ -8,7 +8,7 @@ import msgspec
 from tink import KeysetHandle
 
 from governed_serving.crypto.document import KeyInfo, KeysetDocument, handle_of
-from governed_serving.crypto.errors import KeyMissing
+from governed_serving.crypto.errors import KeyMissing, KeysetChanged
 from governed_serving.crypto.kek import Kek
 from governed_serving.crypto.keyset import Keyset, new_handle, with_new_primary, without_key
 from governed_serving.crypto.store import KeysetStore
@@ -82,9 +82,14 @@ class Keyring:
             self._open[purpose] = Keyset(*self._load(purpose), reload=lambda: self._load(purpose))
         return self._open[purpose]
 
-    def rotate(self, purpose: str) -> KeyEvent:
-        """Add a key and make it primary; older ones still open what they sealed. Raises KeysetChanged on a race."""
+    def rotate(self, purpose: str, primary: int | None = None) -> KeyEvent:
+        """Add a key and make it primary; older ones still open what they sealed. ``primary``: the one that it takes the place of.
+
+        Raises KeysetChanged on a race, and when another key is primary already.
+        """
         stored, document, handle = self._stored(purpose)
+        if primary not in (None, handle.keyset_info().primary_key_id):
+            raise KeysetChanged(f"the {purpose!r} keyset was rotated by another process meanwhile; its key counts")
         rotated = handle_of(with_new_primary(handle, purpose))
         return self._replace("rotated", purpose, stored, document, rotated, [rotated.keyset_info().primary_key_id])
 

@@ -20,12 +20,13 @@ def rotate_due(
 ) -> list[KeyEvent]:
     """Add a key to each keyset whose primary key is ``period`` seconds old. Where another process was first, its key counts."""
     now = now or datetime.now(UTC)
-    born = {k.purpose: k.created for k in keyring.inventory() if k.status == "primary"}
+    primary = {k.purpose: k for k in keyring.inventory() if k.status == "primary"}
     events = []
     for purpose in purposes:
-        if purpose in born and now - datetime.fromisoformat(born[purpose]) >= timedelta(seconds=period):
+        old = primary.get(purpose)
+        if old is not None and now - datetime.fromisoformat(old.created) >= timedelta(seconds=period):
             try:
-                events.append(keyring.rotate(purpose))
+                events.append(keyring.rotate(purpose, old.key_id))
             except (KeysetChanged, KeyDestroyed, KeyMissing):
                 continue
     return events

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from governed_serving.crypto import DirectoryStore, Kek, KeyMissing, Keyring, KeyWatch, SegmentCipher, rotate_due
+from governed_serving.crypto.errors import KeysetChanged
 from governed_serving.journal import Journal, JournalReader
 from governed_serving.records import EventRecord
 
@@ -59,6 +60,17 @@ def test_of_two_that_rotate_at_once_one_wins_and_both_go_on(store: DirectoryStor
     for one in rings:
         one.keyset("journal").refresh()
     assert len({one.keyset("journal").primary_key_id for one in rings}) == 1
+
+
+def test_a_key_that_another_made_since_the_look_counts(store: DirectoryStore) -> None:
+    """Between seeing that a key is old and adding one, another process may have added its own."""
+    first, second = ring(store), ring(store)
+    old = first.keyset("journal").primary_key_id
+    made = first.rotate("journal", old)
+    with pytest.raises(KeysetChanged, match="rotated by another process"):
+        second.rotate("journal", old)
+    second.keyset("journal").refresh()
+    assert [second.keyset("journal").primary_key_id] == made.keys
 
 
 def event(number: int) -> EventRecord:
