@@ -14,7 +14,7 @@ import governed_operator.handlers  # noqa: F401  registers them
 def main() -> None:
     """Runs until SIGTERM; logs one line per event to stderr."""
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    gc.set_threshold(50_000, 20, 50)  # caches of thousands of models are no garbage: looking through them seldom is enough
+    gc.set_threshold(50_000, 20, 50)  # caches of thousands of models are no garbage
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         kopf.run(clusterwide=True, standalone=True, loop=runner.get_loop())
 
