@@ -1,6 +1,6 @@
 """spec.governance, spec.explainer and spec.quota: the rules a model serves under."""
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, get_args
 
 from pydantic import Field
 
@@ -8,6 +8,18 @@ from governed_api.base import Part
 from governed_api.quantities import Duration, Quantity
 from governed_api.resources import Resources
 from governed_api.rules import Rule
+
+ScoreMetric = Literal[
+    "scoreMeanDifference",
+    "scoreStandardizedMeanDifference",
+    "scoreDistributionDistance",
+    "meanErrorDifference",
+    "meanAbsoluteErrorDifference",
+    "rootMeanSquaredErrorDifference",
+    "calibrationDifference",
+    "calibrationError",
+]
+"""Metrics about scores or probabilities."""
 
 BiasMetric = Literal[
     "statisticalParityDifference",
@@ -31,14 +43,7 @@ BiasMetric = Literal[
     "accuracyDifferenceMaxMin",
     "theilIndex",
     "generalizedEntropyIndex",
-    "scoreMeanDifference",
-    "scoreStandardizedMeanDifference",
-    "scoreDistributionDistance",
-    "meanErrorDifference",
-    "meanAbsoluteErrorDifference",
-    "rootMeanSquaredErrorDifference",
-    "calibrationDifference",
-    "calibrationError",
+    ScoreMetric,
 ]
 
 Entity = Literal[
@@ -55,20 +60,9 @@ Entity = Literal[
 ]
 
 
+SCORED: tuple[str, ...] = get_args(ScoreMetric)
+
 WebhookPrefix = Annotated[str, Field(pattern=r"^https?://[^/?#\s]+(/[^?#\s]*)?$", max_length=512)]
-
-
-SCORED = (
-    "scoreMeanDifference",
-    "scoreStandardizedMeanDifference",
-    "scoreDistributionDistance",
-    "meanErrorDifference",
-    "meanAbsoluteErrorDifference",
-    "rootMeanSquaredErrorDifference",
-    "calibrationDifference",
-    "calibrationError",
-)
-"""Metrics about scores or probabilities."""
 
 
 class ProtectedAttribute(Part):

@@ -71,19 +71,21 @@ class Answer:
     async def news(self) -> None:
         """Until more is there, or all. Raises OSError when it breaks off."""
         if not (self._chunks or self.complete or self._error):
-            self._waiter = asyncio.get_running_loop().create_future()
-            await self._waiter
+            await self._told()
         if self._error and not self._chunks:
             raise self._error
 
     async def whole(self) -> bytes:
         """The body, once it is complete. Raises OSError."""
         while not (self.complete or self._error):
-            self._waiter = asyncio.get_running_loop().create_future()
-            await self._waiter
+            await self._told()
         if self._error:
             raise self._error
         return self.take()
+
+    async def _told(self) -> None:
+        self._waiter = asyncio.get_running_loop().create_future()
+        await self._waiter
 
 
 class Connection(asyncio.Protocol):

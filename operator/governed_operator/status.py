@@ -86,7 +86,12 @@ def conditions(obs: Observed, decision: Decision) -> list[Condition]:
     for kind in c.TYPES:
         state = states.get(kind)
         out = [x for x in out if x.type != kind] if state is None else _set(out, kind, state, obs)
-    return sorted(out, key=lambda x: c.TYPES.index(x.type) if x.type in c.TYPES else len(c.TYPES))
+    return _ordered(out)
+
+
+def _ordered(found: list[Condition]) -> list[Condition]:
+    """In their documented order, others' last."""
+    return sorted(found, key=lambda x: c.TYPES.index(x.type) if x.type in c.TYPES else len(c.TYPES))
 
 
 def _set(known: list[Condition], kind: str, state: State, obs: Observed) -> list[Condition]:
@@ -235,16 +240,15 @@ def status_of_failure(
     """What a reconcile leaves that can't be carried out. What serves goes on, and a model that was Ready stays so under its old spec;
     a new generation that isn't reached makes it not Ready. ``stalled``: trying again mends nothing.
     """
-    found = [x for x in known.conditions if x.type not in (c.RECONCILING, c.STALLED)]
+    standing, over = (c.STALLED, c.RECONCILING) if stalled else (c.RECONCILING, c.STALLED)
+    found = [x for x in known.conditions if x.type != over]
     ready = next((x for x in found if x.type == c.READY), None)
-    states: dict[str, Truth] = {c.DEGRADED: "True", c.STALLED if stalled else c.RECONCILING: "True"}
+    states: dict[str, Truth] = {c.DEGRADED: "True", standing: "True"}
     if ready is None or ready.status != "True" or known.observed_generation != generation:
         states[c.READY] = "False"
     for kind, truth in states.items():
-        before = [*found, *(x for x in known.conditions if x.type == kind and x.type in (c.RECONCILING, c.STALLED))]
-        found = set_condition(before, kind, truth, reason, message[:1000], generation=generation, now=now)
-    found.sort(key=lambda x: c.TYPES.index(x.type) if x.type in c.TYPES else len(c.TYPES))
-    return known.model_copy(update={"observed_generation": generation, "conditions": found})
+        found = set_condition(found, kind, truth, reason, message[:1000], generation=generation, now=now)
+    return known.model_copy(update={"observed_generation": generation, "conditions": _ordered(found)})
 
 
 NOISE = ("ledger", "bias")
