@@ -35,9 +35,7 @@ def fairness_section(dossier: Dossier) -> Safe:
             "Where groups differ in all but not within strata (or the other way round), both are shown: that is Simpson's paradox.",
         ]
     )
-    blocks = [
-        _verdict(dossier.auditor) if verdict else tag("p", "No live verdict has been reported yet.", class_="none")
-    ]
+    blocks = [_verdict(dossier) if verdict else tag("p", "No live verdict has been reported yet.", class_="none")]
     attributes = list(dict.fromkeys([*dossier.data_audit, *dossier.evaluation.get("groups", {}), *dossier.watched]))
     for attribute in attributes:
         blocks.append(_attribute(dossier, attribute))
@@ -46,7 +44,8 @@ def fairness_section(dossier: Dossier) -> Safe:
     return section("fairness", "Groups and bias", *blocks, lead=lead)
 
 
-def _verdict(auditor: dict[str, Any]) -> Safe:
+def _verdict(dossier: Dossier) -> Safe:
+    auditor = dossier.auditor
     metrics = auditor.get("metrics", [])
     rows = [
         [
@@ -70,7 +69,7 @@ def _verdict(auditor: dict[str, Any]) -> Safe:
             table(["metric", "comparison", "value", "interval", "allowed", "verdict"], rows, numeric=(2, 3))
             if rows
             else None,
-            _generated(auditor),
+            _generated(dossier),
             _alarms(auditor),
             *_metric_forests(differences, 0.0, "difference (unprivileged − privileged)"),
             *_metric_forests(ratios, 1.0, "ratio (unprivileged / privileged)"),
@@ -83,16 +82,15 @@ def _verdict(auditor: dict[str, Any]) -> Safe:
     )
 
 
-def _generated(auditor: dict[str, Any]) -> Safe | None:
+def _generated(dossier: Dossier) -> Safe | None:
     """What counts as favourable in generated text, and of whom it can't be said."""
-    pattern = auditor.get("favorableOutcome", {}).get("pattern")
-    if not pattern:
+    if not dossier.pattern:
         return None
-    missing = [f"{name} in {rows:,}" for name, rows in auditor.get("missing", {}).items()]
+    missing = [f"{name} in {rows:,}" for name, rows in dossier.auditor.get("missing", {}).items()]
     return tag(
         "p",
         "Favourable is an answer in which ",
-        tag("code", pattern),
+        tag("code", dossier.pattern),
         " is found. The model was not trained here: there is no audit of data and no held-out evaluation.",
         f" Attributes missing from requests: {', '.join(missing)}." if missing else "",
     )
