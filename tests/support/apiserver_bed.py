@@ -70,8 +70,11 @@ class ApiServerBed:
     def running(self) -> bool:
         return bool(self.processes) and all(process.alive for process in self.processes)
 
-    def start(self, nodes: int = 0, tell: Say = say) -> None:
-        """Bring the control plane up with `nodes` kwok nodes; a broken or half-started one of the same name is removed first."""
+    def start(self, nodes: int = 0, tell: Say = say, controllers: Sequence[str] = ()) -> None:
+        """Bring the control plane up with `nodes` kwok nodes; a broken or half-started one of the same name is removed first.
+
+        `controllers`: further flags of kube-controller-manager.
+        """
         ensure(API_BED, tell)
         self.stop()
         self.folder.mkdir(parents=True)
@@ -80,7 +83,7 @@ class ApiServerBed:
         self.nodes = nodes
         self._write_identities()
         try:
-            self._start_processes()
+            self._start_processes(controllers)
             self._create_defaults()
         except BaseException:
             self.stop()
@@ -276,8 +279,9 @@ class ApiServerBed:
             ],
         }  # fmt: skip
 
-    def _start_processes(self) -> None:
+    def _start_processes(self, controllers: Sequence[str]) -> None:
         arguments = self._arguments()
+        arguments["kube-controller-manager"] += controllers
         if not self.nodes:
             del arguments["kwok"]
         for name, args in arguments.items():
