@@ -98,10 +98,10 @@ class Applier:
                 manifest = await self._with_data(key[0], manifest)
             if expected.once:
                 answer = await self._made(kind, manifest)
-                self._metrics.writes.labels(kind.kind, "create").inc()
+                self._metrics.wrote(kind.kind, "create")
             else:
                 answer = await self._cluster.apply(kind, manifest)
-                self._metrics.writes.labels(kind.kind, "apply").inc()
+                self._metrics.wrote(kind.kind, "apply")
         if answer:
             self._cache.put(kind.kind, answer, applied=expected.fingerprint if fresh else None)
             if not fresh and not expected.once:
@@ -160,7 +160,7 @@ class Applier:
         for child in unwanted:
             kind = BY_NAME[child.kind]
             await self._cluster.delete(kind, key[0] if kind.namespaced else None, child.name, child.uid)
-            self._metrics.writes.labels(child.kind, "delete").inc()
+            self._metrics.wrote(child.kind, "delete")
         return len(unwanted)
 
 

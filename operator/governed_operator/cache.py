@@ -196,6 +196,8 @@ class Cache:
 
     def __init__(self) -> None:
         self.models: dict[ModelKey, ModelEntry] = {}
+        self._names: dict[str, set[str]] = defaultdict(set)
+        """Namespace → models."""
         self._children: dict[ModelKey, dict[ChildKey, Child]] = defaultdict(dict)
         self._reports: dict[ModelKey, bytes] = {}
 
@@ -207,11 +209,20 @@ class Cache:
             return False
         entry = ModelEntry.of(observed)
         self.models[key] = entry
+        self._names[key[0]].add(key[1])
         return known is None or known._replace(version=0) != entry._replace(version=0)
 
     def drop_model(self, key: ModelKey, uid: str) -> None:
         if key in self.models and self.models[key].uid == uid:
             del self.models[key]
+            self._names[key[0]].discard(key[1])
+            if not self._names[key[0]]:
+                del self._names[key[0]]
+
+    def models_of(self, namespace: str) -> dict[ModelKey, ModelEntry]:
+        """The models of one namespace."""
+        keys = [(namespace, name) for name in self._names.get(namespace, ())]
+        return {key: self.models[key] for key in keys}
 
     def stale(self, kind: str, head: Head) -> bool:
         """Whether this state of a child, or a later one, is known already: mostly from our own writes' answers."""

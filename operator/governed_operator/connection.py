@@ -8,8 +8,8 @@ import asyncio
 import base64
 import ssl
 from collections import deque
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from typing import NamedTuple, cast
 from urllib.parse import SplitResult, unquote, urlsplit
 
@@ -36,6 +36,11 @@ class Origin(NamedTuple):
     proxy_headers: Mapping[str, str] = {}
 
 
+def lines(headers: Mapping[str, str]) -> str:
+    """Headers as they are sent."""
+    return "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+
+
 class Answer:
     """What comes back for one request; its body may still be coming."""
 
@@ -47,6 +52,8 @@ class Answer:
         self._waiter: asyncio.Future[None] | None = None
         self.waiting = 0
         """Bytes that nobody has read yet."""
+        self.heard = asyncio.get_running_loop().time()
+        """When the last piece of a streamed body came."""
 
     def add(self, chunk: bytes) -> None:
         self._chunks.append(chunk)
@@ -120,6 +127,8 @@ class Connection(asyncio.Protocol):
             return
         if answer.complete:
             self._answer = None
+        if self._streams:
+            answer.heard = asyncio.get_running_loop().time()
         if answer.complete or self._streams:
             answer.tell()
         if self._streams and answer.waiting > AHEAD and not self._held:
@@ -179,9 +188,9 @@ class Connections:
         self._slots = asyncio.Semaphore(parallel)
 
     async def request(
-        self, method: str, target: str, headers: Mapping[str, str], body: bytes | None, seconds: float
+        self, method: str, target: str, headers: str, body: bytes | None, seconds: float
     ) -> tuple[int, bytes]:
-        """(status, body). A kept connection that was closed meanwhile is not the request's fault: it goes over a new one.
+        """(status, body); ``headers``: as :func:`lines` writes them. A kept connection that was closed meanwhile is not the request's fault: it goes over a new one.
 
         Raises OSError (TimeoutError ``seconds`` after it was sent).
         """
@@ -212,20 +221,20 @@ class Connections:
 
     @asynccontextmanager
     async def stream(
-        self, method: str, target: str, headers: Mapping[str, str], silence: float
+        self, method: str, target: str, headers: str, silence: float
     ) -> AsyncIterator[tuple[int, AsyncIterator[bytes]]]:
         """(status, pieces of the body as they come) over a connection of its own. Raises OSError (TimeoutError after ``silence`` seconds)."""
         connection = await self._connected()
         try:
             answer = connection.ask(self._message(method, target, headers, None), streams=True)
-            async with asyncio.timeout(silence):
+            with _given_up_after(silence, answer):
                 await answer.news()
-            yield answer.status, self._pieces(connection, answer, silence)
+                yield answer.status, self._pieces(connection, answer)
         finally:
             connection.close()
 
     @staticmethod
-    async def _pieces(connection: Connection, answer: Answer, silence: float) -> AsyncIterator[bytes]:
+    async def _pieces(connection: Connection, answer: Answer) -> AsyncIterator[bytes]:
         while True:
             piece = answer.take()
             connection.go_on()
@@ -233,8 +242,7 @@ class Connections:
                 yield piece
             elif answer.complete:
                 return
-            async with asyncio.timeout(silence):
-                await answer.news()
+            await answer.news()
 
     def _kept(self) -> Connection | None:
         while self._idle:
@@ -243,9 +251,8 @@ class Connections:
                 return connection
         return None
 
-    def _message(self, method: str, target: str, headers: Mapping[str, str], body: bytes | None) -> bytes:
-        head = f"{method} {self._prefix}{target} HTTP/1.1\r\n{self._head}"
-        head += "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+    def _message(self, method: str, target: str, headers: str, body: bytes | None) -> bytes:
+        head = f"{method} {self._prefix}{target} HTTP/1.1\r\n{self._head}{headers}"
         if body is None:
             return f"{head}\r\n".encode()
         return b"%bContent-Length: %d\r\n\r\n%b" % (head.encode(), len(body), body)
@@ -267,9 +274,8 @@ class Connections:
         loop = asyncio.get_running_loop()
         transport, tunnel = await loop.create_connection(_Tunnel, proxy.hostname or "", port, ssl=secured)
         place = f"[{self._host}]:{self._port}" if ":" in self._host else f"{self._host}:{self._port}"
-        headers = {"Host": place, **_authorisation(proxy), **self._origin.proxy_headers}
-        lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-        transport.write(f"CONNECT {place} HTTP/1.1\r\n{lines}\r\n".encode())
+        headers = lines({"Host": place, **_authorisation(proxy), **self._origin.proxy_headers})
+        transport.write(f"CONNECT {place} HTTP/1.1\r\n{headers}\r\n".encode())
         try:
             first = await tunnel.answer
             if first.split(b" ")[1:2] != [b"200"]:
@@ -296,6 +302,27 @@ class Connections:
         """Kept connections; those in use are closed by their users."""
         while self._idle:
             self._idle.pop().close()
+
+
+@contextmanager
+def _given_up_after(silence: float, answer: Answer) -> Iterator[None]:
+    """Fails the answer when nothing came for ``silence`` seconds. One timer for all pieces: one for each would cost as much as reading it."""
+    loop = asyncio.get_running_loop()
+    timer: asyncio.TimerHandle
+
+    def look() -> None:
+        nonlocal timer
+        left = answer.heard + silence - loop.time()
+        if left <= 0 and not answer.waiting:
+            answer.fail(TimeoutError(f"nothing heard for {silence:g} s"))
+        else:
+            timer = loop.call_later(left if left > 0 else silence, look)
+
+    timer = loop.call_later(silence, look)
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 class _Tunnel(asyncio.Protocol):

@@ -28,6 +28,7 @@ class Metrics(Collector):
         self.writes = Count(
             "governed_operator_writes", "Writes to the API server.", ["kind", "verb"], registry=self.registry
         )
+        self._writes: dict[tuple[str, str], Count] = {}
         self.watch_breaks = Count("governed_operator_watch_breaks", "Watches lost.", ["kind"], registry=self.registry)
         self.registry.register(self)
 
@@ -37,6 +38,13 @@ class Metrics(Collector):
             self._conditions.pop(key, None)
         else:
             self._conditions[key] = conditions
+
+    def wrote(self, kind: str, verb: str) -> None:
+        """One write to the API server."""
+        series = self._writes.get((kind, verb))
+        if series is None:
+            series = self._writes[kind, verb] = self.writes.labels(kind, verb)
+        series.inc()
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         """Models by condition, and models that wait."""

@@ -63,7 +63,10 @@ class OperatorProcess:
         self.metrics = Metrics(self.queue)
         self._cluster = cluster
         kinds = [k for k in WATCHED if not k.capability or getattr(capabilities, k.capability)]
-        self._reflectors = [Reflector(k, cluster, self.cache, self._child_changed) for k in kinds]
+        self._reflectors = [
+            Reflector(k, cluster, self.cache, self._child_changed, self.metrics.watch_breaks.labels(k.kind).inc)
+            for k in kinds
+        ]
         observer = Observer(cluster, self.cache, settings, capabilities)
         self._reconciler = Reconciler(cluster, self.cache, self.queue, observer, self.metrics, settings)
         namespace = os.environ.get("POD_NAMESPACE", "default")

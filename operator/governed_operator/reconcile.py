@@ -104,7 +104,7 @@ class Reconciler:
         if status == known:
             return
         try:
-            await self._put_status(key, entry, status)
+            await self._put_status(key, msgspec.json.decode(entry.content)["status"], status.plain())
         except ApiError as error:
             logger.warning("%s/%s: the status could not tell of it: %s", *key, error)
         await self._recorder.warn(key, entry.uid, "ReconcileFailed", message)
@@ -132,7 +132,7 @@ class Reconciler:
         patch, again_in = departed(obs)
         if patch:
             answer = await self._cluster.patch_status(REPORT, key[0], key[1], {"revisions": patch})
-            self._metrics.writes.labels(REPORT.kind, "status").inc()
+            self._metrics.wrote(REPORT.kind, "status")
             self._cache.put(REPORT.kind, answer)
         return again_in
 
@@ -168,14 +168,13 @@ class Reconciler:
         if significant(new) == significant(known) and not self._figures_due(key):
             return
         self._figures[key] = time.monotonic()
-        await self._put_status(key, entry, status)
+        await self._put_status(key, known, new)
         await self._recorder.transitions(key, entry.uid, obs.status, status)
 
-    async def _put_status(self, key: ModelKey, entry: ModelEntry, status: GovernedModelStatus) -> None:
-        known, new = msgspec.json.decode(entry.content)["status"], status.plain()
+    async def _put_status(self, key: ModelKey, known: dict[str, Any], new: dict[str, Any]) -> None:
         patch = new | {k: None for k in known if k not in new}
         answer = await self._cluster.patch_status(MODEL, key[0], key[1], patch)
-        self._metrics.writes.labels(MODEL.kind, "status").inc()
+        self._metrics.wrote(MODEL.kind, "status")
         self._cache.put_model(msgspec.json.decode(answer))
 
     def _figures_due(self, key: ModelKey) -> bool:
@@ -199,7 +198,7 @@ class Reconciler:
     async def reconcile_archive(self, namespace: str) -> None:
         """The namespace's archive: made with the first model, left when the last one goes."""
         key = (namespace, "")
-        models = [k for k, m in self._cache.models.items() if k[0] == namespace and not m.deleting]
+        models = [k for k, m in self._cache.models_of(namespace).items() if not m.deleting]
         if not models:
             self._archives.pop(namespace, None)
             self._applier.forget(namespace)

@@ -47,13 +47,21 @@ _carried = msgspec.json.Decoder(_Carried).decode
 class Reflector:
     """One kind's list and watch."""
 
-    def __init__(self, kind: Kind, cluster: Cluster, cache: Cache, wake: Callable[[ModelKey], None]) -> None:
+    def __init__(
+        self,
+        kind: Kind,
+        cluster: Cluster,
+        cache: Cache,
+        wake: Callable[[ModelKey], None],
+        broke: Callable[[], None],
+    ) -> None:
         self.kind = kind
         self.synced = asyncio.Event()
         self.heard = time.monotonic()
         self._cluster = cluster
         self._cache = cache
         self._wake = wake
+        self._broke = broke
 
     async def run(self) -> None:
         """Never returns; breaks are retried with back-off."""
@@ -69,6 +77,7 @@ class Reflector:
                 failures += 1
                 if error.status == 410 or failures > 3:
                     version = ""
+                self._broke()
                 if error.status != 410:
                     logger.warning("watch of %s broke: %s", self.kind.plural, error)
                 await asyncio.sleep(min(30.0, 0.2 * 2.0**failures))

@@ -14,6 +14,7 @@ from governed_operator.observed import Observed
 from governed_operator.policy.revisions import servers, verdict
 
 State = tuple[Truth, str, str]
+RANK = {kind: number for number, kind in enumerate(c.TYPES)}
 
 
 def status_of(obs: Observed, decision: Decision) -> GovernedModelStatus:
@@ -91,7 +92,7 @@ def conditions(obs: Observed, decision: Decision) -> list[Condition]:
 
 def _ordered(found: list[Condition]) -> list[Condition]:
     """In their documented order, others' last."""
-    return sorted(found, key=lambda x: c.TYPES.index(x.type) if x.type in c.TYPES else len(c.TYPES))
+    return sorted(found, key=lambda x: RANK.get(x.type, len(RANK)))
 
 
 def _set(known: list[Condition], kind: str, state: State, obs: Observed) -> list[Condition]:

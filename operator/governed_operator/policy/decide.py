@@ -73,4 +73,4 @@ def _still_rejected(obs: Observed) -> tuple[Violation, ...]:
 
 
 def timestamp(obs: Observed) -> str:
-    return obs.now.strftime("%Y-%m-%dT%H:%M:%SZ")
+    return f"{obs.now.isoformat()[:19]}Z"

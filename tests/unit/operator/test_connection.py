@@ -77,7 +77,7 @@ async def connected(server: Server, **origin: Any) -> AsyncIterator[Connections]
 
 
 async def get(connections: Connections, method: str = "GET", body: bytes | None = None) -> tuple[int, bytes]:
-    return await connections.request(method, "/a?b=c", {"Accept": "x/y"}, body, 5.0)
+    return await connections.request(method, "/a?b=c", "Accept: x/y\r\n", body, 5.0)
 
 
 async def test_a_request_carries_head_and_body_and_its_answer_status_and_body() -> None:
@@ -172,8 +172,8 @@ async def test_a_silent_server_is_given_up_and_its_late_answer_goes_to_nobody() 
     server = Server(talk)
     async with connected(server) as connections:
         with pytest.raises(TimeoutError, match=r"no answer within 0\.05 s"):
-            await connections.request("GET", "/", {}, None, 0.05)
-        assert await connections.request("GET", "/", {}, None, 5) == (200, b"02")
+            await connections.request("GET", "/", "", None, 0.05)
+        assert await connections.request("GET", "/", "", None, 5) == (200, b"02")
 
 
 async def test_a_cancelled_request_leaves_no_connection_with_a_stray_answer() -> None:
@@ -214,7 +214,7 @@ def streaming(*pieces: bytes, pause: float = 0.0, end: bytes = b"0\r\n\r\n") -> 
 
 async def test_a_stream_comes_piece_by_piece() -> None:
     server = streaming(b"one\n", b"two\n", pause=0.02)
-    async with connected(server) as connections, connections.stream("GET", "/", {}, 5.0) as (status, pieces):
+    async with connected(server) as connections, connections.stream("GET", "/", "", 5.0) as (status, pieces):
         assert status == 200
         assert [p async for p in pieces] == [b"one\n", b"two\n"]
 
@@ -222,12 +222,18 @@ async def test_a_stream_comes_piece_by_piece() -> None:
 async def test_a_stream_that_breaks_off_and_one_that_falls_silent_are_errors() -> None:
     async with connected(streaming(b"one", end=b"broken")) as connections:
         with pytest.raises(ConnectionError):
-            async with connections.stream("GET", "/", {}, 5.0) as (_, pieces):
+            async with connections.stream("GET", "/", "", 5.0) as (_, pieces):
                 assert [p async for p in pieces] == [b"one"]
     async with connected(streaming(b"one", end=b"")) as connections:
         with pytest.raises(TimeoutError):
-            async with connections.stream("GET", "/", {}, 0.05) as (_, pieces):
+            async with connections.stream("GET", "/", "", 0.05) as (_, pieces):
                 assert [p async for p in pieces] == [b"one"]
+
+
+async def test_a_stream_may_be_long_as_long_as_it_is_not_silent() -> None:
+    server = streaming(*[b"x"] * 12, pause=0.05)
+    async with connected(server) as connections, connections.stream("GET", "/", "", 0.3) as (_, pieces):
+        assert b"".join([p async for p in pieces]) == b"x" * 12
 
 
 async def test_a_slow_reader_holds_the_server_back_and_loses_nothing() -> None:
@@ -245,7 +251,7 @@ async def test_a_slow_reader_holds_the_server_back_and_loses_nothing() -> None:
         writer.write(b"0\r\n\r\n")
 
     server = Server(talk)
-    async with connected(server) as connections, connections.stream("GET", "/", {}, 5.0) as (_, pieces):
+    async with connected(server) as connections, connections.stream("GET", "/", "", 5.0) as (_, pieces):
         await asyncio.sleep(0.3)
         assert sent < 64
         assert sum([len(p) async for p in pieces]) == 128 * 2**20

@@ -15,10 +15,10 @@ FIELDS = {"f:spec": {"f:paused": {}}}
 
 
 class Server:
-    """Answers one list, then the watch's lines, then breaks for good."""
+    """Answers one list, then each watch's lines; the last one breaks for good."""
 
-    def __init__(self, listed: list[dict[str, Any]], lines: list[bytes]) -> None:
-        self._listed, self._lines = listed, lines
+    def __init__(self, listed: list[dict[str, Any]], *watches: list[bytes]) -> None:
+        self._listed, self._watches = listed, list(watches)
         self.asked: list[str] = []
 
     async def pages(self, *_: Any) -> AsyncIterator[tuple[list[bytes], str]]:
@@ -26,9 +26,10 @@ class Server:
 
     async def watch(self, _kind: Any, _selector: str, version: str, *_: Any) -> AsyncIterator[bytes]:
         self.asked.append(version)
-        for line in self._lines:
+        for line in self._watches.pop(0):
             yield line
-        raise KeyboardInterrupt  # ends a loop that has no end
+        if not self._watches:
+            raise KeyboardInterrupt  # ends a loop that has no end
 
 
 def deployment(version: int, *, paused: bool = False, generation: int = 1, available: int = 0) -> dict[str, Any]:
@@ -47,7 +48,7 @@ def line(kind: str, observed: dict[str, Any]) -> bytes:
 
 async def run(server: Server, cache: Cache) -> list[ModelKey]:
     woken: list[ModelKey] = []
-    reflector = Reflector(DEPLOYMENT, server, cache, woken.append)  # type: ignore[arg-type]
+    reflector = Reflector(DEPLOYMENT, server, cache, woken.append, lambda: None)  # type: ignore[arg-type]
     with pytest.raises(KeyboardInterrupt):
         await reflector.run()
     return woken
@@ -91,6 +92,18 @@ async def test_a_lost_field_is_drift_even_when_no_generation_counts_it() -> None
     assert child(cache).fingerprint != before
 
 
+async def test_a_watch_that_breaks_is_counted_and_goes_on() -> None:
+    breaks: list[int] = []
+    server = Server([deployment(5)], [b"upstream timeout\n"], [line("MODIFIED", deployment(11, available=1))])
+    cache = Cache()
+    reflector = Reflector(DEPLOYMENT, server, cache, print, lambda: breaks.append(1))  # type: ignore[arg-type]
+    with pytest.raises(KeyboardInterrupt):
+        await reflector.run()
+    assert breaks == [1]
+    assert server.asked == ["10", "10"]
+    assert child(cache).facts.available == 1
+
+
 async def test_deleted_is_dropped_by_uid() -> None:
     cache = Cache()
     other = deployment(9)
@@ -103,13 +116,13 @@ async def test_deleted_is_dropped_by_uid() -> None:
 
 @pytest.mark.parametrize("bad", [b'{"type":"ADDED","object":{"metada', b"upstream timeout\n"])
 def test_a_torn_event_breaks_the_watch(bad: bytes) -> None:
-    reflector = Reflector(DEPLOYMENT, None, Cache(), print)  # type: ignore[arg-type]
+    reflector = Reflector(DEPLOYMENT, None, Cache(), print, print)  # type: ignore[arg-type]
     with pytest.raises(ApiError, match="expected a watch event, found"):
         reflector._take(bad)
 
 
 def test_an_expired_version_is_told_apart() -> None:
-    reflector = Reflector(DEPLOYMENT, None, Cache(), print)  # type: ignore[arg-type]
+    reflector = Reflector(DEPLOYMENT, None, Cache(), print, print)  # type: ignore[arg-type]
     gone = {"kind": "Status", "code": 410, "reason": "Expired", "message": "too old resource version"}
     with pytest.raises(ApiError) as caught:
         reflector._take(line("ERROR", gone))
