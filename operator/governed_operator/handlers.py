@@ -28,6 +28,7 @@ async def start(memo: kopf.Memo, settings: kopf.OperatorSettings, **_: Any) -> N
     settings.persistence.progress_storage = NoProgress()
     memo.process = await OperatorProcess.create()
     await memo.process.start()
+    await memo.process.listed()
 
 
 @kopf.on.cleanup()  # type: ignore[untyped-decorator]

@@ -5,6 +5,7 @@ import logging
 import os
 import time
 from collections.abc import Coroutine
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +32,7 @@ CAPABILITY_GROUPS = {
     "service_monitor": "monitoring.coreos.com",
     "gateway_api": "gateway.networking.k8s.io",
 }
+FIRST_LISTS = 30.0
 CHECK_EVERY = 60.0
 """Seconds between looks at whether the model watch still tells the truth."""
 STALE_AFTER = 60.0
@@ -89,11 +91,12 @@ class OperatorProcess:
     def model_event(self, kind: str | None, observed: Object) -> None:
         """From kopf: a model was listed, changed or deleted. Ten thousand new ones must keep neither those in hand nor a change waiting."""
         key = (observed["metadata"]["namespace"], observed["metadata"]["name"])
+        known = key in self.cache.models
         if kind == "DELETED":
             self.cache.drop_model(key, observed["metadata"]["uid"])
             self.queue.wake(key)
         elif self.cache.put_model(observed) and self._working:
-            if kind == "MODIFIED":
+            if known or kind == "MODIFIED":
                 self.queue.add(key, 0.0)
             else:
                 self.queue.someday([key])
@@ -116,6 +119,13 @@ class OperatorProcess:
         self._runner = web.AppRunner(app, access_log=None)
         await self._runner.setup()
         await web.TCPSite(self._runner, "0.0.0.0", port).start()
+
+    async def listed(self, patience: float = FIRST_LISTS) -> None:
+        """Until all children are known, ``patience`` seconds at most: kopf's own first list, an event for every model, comes after that."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(patience):
+                for reflector in self._reflectors:
+                    await reflector.synced.wait()
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)

@@ -69,7 +69,8 @@ async def test_what_is_due_goes_before_what_may_wait() -> None:
         await asyncio.wait_for(queue.take(), 0.05)
 
 
-async def test_new_models_keep_neither_a_change_nor_what_is_in_hand_waiting() -> None:
+@pytest.mark.parametrize("told", ["MODIFIED", None], ids=["by an event", "by kopf's first list"])
+async def test_new_models_keep_neither_a_change_nor_what_is_in_hand_waiting(told: str | None) -> None:
     """With thousands at once, each is brought to its end before the next is begun, and their archive comes before them all."""
     process = OperatorProcess(cast(Cluster, SimpleNamespace()), Settings(), Capabilities())
     process._working = True
@@ -79,7 +80,7 @@ async def test_new_models_keep_neither_a_change_nor_what_is_in_hand_waiting() ->
     first = await soon(process.queue)
     process.queue.wake(("n", ""))  # what it finds missing
     process.queue.done(first, 0.0)
-    process.model_event("MODIFIED", _model(changed, 2))
+    process.model_event(told, _model(changed, 2))
     await asyncio.sleep(0.15)
     turns = [await soon(process.queue) for _ in range(5)]
     assert set(turns[:3]) == {first, changed, ("n", "")}
