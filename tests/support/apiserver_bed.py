@@ -258,7 +258,7 @@ class ApiServerBed:
                 f"--service-cluster-ip-range={SERVICE_CIDR}", "--service-account-issuer=https://kubernetes.default.svc",
                 f"--service-account-signing-key-file={at}/sa.key", f"--service-account-key-file={at}/sa.pub",
                 f"--audit-policy-file={SUPPORT}/audit-policy.yaml", f"--audit-log-path={at}/audit.log",
-                "--audit-log-mode=blocking", "--max-requests-inflight=2000", "--max-mutating-requests-inflight=1000",
+                "--audit-log-mode=blocking", "--audit-log-maxsize=100000", "--max-requests-inflight=2000", "--max-mutating-requests-inflight=1000",
             ],
             "kube-controller-manager": [
                 controller, controller.replace("--", "--authentication-", 1), controller.replace("--", "--authorization-", 1),
