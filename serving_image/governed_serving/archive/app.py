@@ -21,6 +21,7 @@ from governed_api.runtime import LIVE_PATH, METRICS_PATH, READY_PATH
 from governed_serving.archive.errors import ArchiveError, Busy, LedgerDamaged, Refused
 from governed_serving.archive.metrics import ArchiveMetrics
 from governed_serving.archive.service import Archive
+from governed_serving.archive.states import States
 from governed_serving.archive.tiles import WIDTH
 from governed_serving.archive.tokens import READER, Tokens
 from governed_serving.records import AppendRequest
@@ -213,7 +214,7 @@ def _store_routes(state: _State) -> list[tuple[str, tuple[str, ...], Handler]]:
         model, purpose = request.path_params["model"], request.path_params["purpose"]
         state.writer(request, model)
         document = await _body(request, 256 << 10)
-        expected = request.headers.get("if-match", "").strip('"')
+        expected = _digest(request, "if-match")
         if expected:
             await run_in_threadpool(archive.replace_keyset, model, purpose, document, expected)
             return _json({"purpose": purpose})
@@ -245,6 +246,22 @@ def _store_routes(state: _State) -> list[tuple[str, tuple[str, ...], Handler]]:
     async def refs(request: Request) -> Response:
         return _json({"refs": archive.references(state.reader(request, request.path_params["model"]))})
 
+    async def get_state(request: Request) -> Response:
+        model, known = state.reader(request, request.path_params["model"]), _digest(request, "if-none-match")
+        data, digest = await run_in_threadpool(archive.state, model, request.path_params["name"], known)
+        headers = {"etag": f'"{digest}"'}
+        return Response(status_code=304, headers=headers) if digest == known else Response(data, 200, headers, _BINARY)
+
+    async def put_state(request: Request) -> Response:
+        model, name = request.path_params["model"], request.path_params["name"]
+        state.writer(request, model)
+        async with state.uploads:
+            await run_in_threadpool(archive.put_state, model, name, await _body(request, States.MAX_BYTES))
+        return _json({"name": name})
+
+    async def states(request: Request) -> Response:
+        return _json({"states": archive.states(state.reader(request, request.path_params["model"]))})
+
     return [
         ("/v1/blobs/{digest}", ("PUT",), put_blob),
         ("/v1/blobs/{digest}", ("GET", "HEAD"), get_blob),
@@ -255,6 +272,9 @@ def _store_routes(state: _State) -> list[tuple[str, tuple[str, ...], Handler]]:
         ("/v1/refs/{model}", ("GET",), refs),
         ("/v1/refs/{model}/{name}", ("GET",), get_ref),
         ("/v1/refs/{model}/{name}", ("PUT",), put_ref),
+        ("/v1/states/{model}", ("GET",), states),
+        ("/v1/states/{model}/{name}", ("GET",), get_state),
+        ("/v1/states/{model}/{name}", ("PUT",), put_state),
     ]
 
 
@@ -290,6 +310,11 @@ async def _body(request: Request, limit: int) -> bytes:
             raise Refused(413, f"the body may have at most {limit} bytes")
         parts.append(chunk)
     return b"".join(parts)
+
+
+def _digest(request: Request, header: str) -> str:
+    """The one entity tag that a condition names; "" when there is none."""
+    return request.headers.get(header, "").strip('"')
 
 
 async def _proved(proof: Callable[[int, int], list[bytes]], first: int, second: int) -> list[bytes]:

@@ -13,8 +13,9 @@ from pathlib import Path
 from governed_serving.archive.errors import Refused
 from governed_serving.durable import fsync_folder
 
-__all__ = ["BlobStore", "BlobWriter", "check_address"]
+__all__ = ["NOT_SEALED", "BlobStore", "BlobWriter", "check_address"]
 
+NOT_SEALED = "the body is not sealed: encrypt it with the model's keyset before it is archived"
 _CHUNK = 1 << 20
 
 
@@ -115,7 +116,7 @@ class BlobWriter:
         if found != self._target.name:
             raise Refused(400, f"the body's SHA-256 is {found}, the address says {self._target.name}")
         if not self._sealed(self._head):
-            raise Refused(415, "the body is not sealed: encrypt it with the model's keyset before it is archived")
+            raise Refused(415, NOT_SEALED)
         if self._target.exists():
             return False
         self._file.flush()

@@ -167,7 +167,7 @@ class ArchiveClient:
         answer = self._ask("GET", "/v1/ledger/find", params={k: v for k, v in query.items() if v})
         return msgspec.json.decode(answer.content, type=list[Found])
 
-    # -- references and keysets ----------------------------------------------------------------------------------------
+    # -- references, states and keysets ---------------------------------------------------------------------------------
 
     def ref(self, name: str) -> dict[str, Any] | None:
         """A JSON pointer of this model, or None."""
@@ -181,6 +181,20 @@ class ArchiveClient:
     def refs(self) -> list[str]:
         """Names of this model's JSON pointers, sorted."""
         return list(self._ask("GET", f"/v1/refs/{self._me()}").json()["refs"])
+
+    def state(self, name: str, known: str = "") -> tuple[bytes, str] | None:
+        """(sealed bytes, their SHA-256) of a state of this model; None when there is none, or none other than ``known``."""
+        headers = {"if-none-match": f'"{known}"'} if known else None
+        answer = self._ask("GET", f"/v1/states/{self._me()}/{name}", headers=headers, allowed=(304, 404))
+        return (answer.content, hashlib.sha256(answer.content).hexdigest()) if answer.status_code == 200 else None
+
+    def put_state(self, name: str, sealed: bytes) -> None:
+        """Replace a state of this model; the ledger keeps the digest of every one there was."""
+        self._ask("PUT", f"/v1/states/{self._me()}/{name}", content=sealed)
+
+    def states(self) -> list[str]:
+        """Names of this model's states, sorted."""
+        return list(self._ask("GET", f"/v1/states/{self._me()}").json()["states"])
 
     def say_times(self, *, payloads: int | None, keys: int | None) -> None:
         """Seconds that the archive keeps what this model's requests said, and that its own keys last; None: for ever.

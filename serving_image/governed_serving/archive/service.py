@@ -21,6 +21,7 @@ from governed_serving.archive.ledger import Appended, Ledger
 from governed_serving.archive.note import SIGNER, Signer
 from governed_serving.archive.references import References, check_model, check_name
 from governed_serving.archive.retention import Retention
+from governed_serving.archive.states import States
 from governed_serving.crypto import (
     DirectoryStore,
     Kek,
@@ -38,7 +39,7 @@ from governed_serving.records import RETENTION, ROTATION, AppendRequest, LedgerE
 __all__ = ["OWN_STREAM", "Archive", "ledger_cipher", "ledger_origin", "open_ledger"]
 
 OWN_STREAM = "governed-archive"
-"""Stream under which the archive itself writes entries about a model's keysets and references."""
+"""Stream under which the archive itself writes entries about a model's keysets, references and states."""
 
 _entry_decoder = msgspec.json.Decoder(LedgerEntry)
 _TYPES = {
@@ -83,7 +84,7 @@ def _signers(keyring: Keyring, namespace: str) -> list[Signer]:
 
 
 class Archive:
-    """Ledger, blobs, keysets and references of one namespace below ``root``.
+    """Ledger, blobs, keysets, references and states of one namespace below ``root``.
 
     One process at a time: a second one is refused. ``clock`` gives seconds since the epoch.
     """
@@ -99,6 +100,7 @@ class Archive:
         self.appender = Appender(self.ledger)
         self.blobs = BlobStore(root / "blobs", is_sealed)
         self._refs = References(root / "refs", keyring.keyset("references"))
+        self._states = States(root / "states", is_sealed)
         self._keysets = root / "keysets"
         self._own = threading.Lock()
         self._announced = ""
@@ -142,11 +144,9 @@ class Archive:
             )
 
     def models(self) -> list[str]:
-        """Names of the models that have keysets or references here."""
-        folders = [
-            p for root in (self._keysets, self._refs.root) if root.is_dir() for p in root.iterdir() if p.is_dir()
-        ]
-        return sorted({p.name for p in folders})
+        """Names of the models that have keysets, references or states here."""
+        roots = [root for root in (self._keysets, self._refs.root, self._states.root) if root.is_dir()]
+        return sorted({p.name for root in roots for p in root.iterdir() if p.is_dir()})
 
     # -- keysets ------------------------------------------------------------------------------------------------------
 
@@ -241,6 +241,34 @@ class Archive:
                 return
             self._note(model, "ref", name, hashlib.sha256(data).hexdigest(), {})
             self._refs.put(model, name, data)
+
+    # -- states -------------------------------------------------------------------------------------------------------
+
+    def state(self, model: str, name: str, known: str = "") -> tuple[bytes, str]:
+        """(sealed bytes, their SHA-256); no bytes when that is ``known``. Raises :class:`Refused` (404)."""
+        if known and self._states.digest(model, name) == known:
+            return b"", known
+        data = self._states.get(model, name)
+        if data is None:
+            raise Refused(404, f"{model} has no state {name}")
+        return data, hashlib.sha256(data).hexdigest()
+
+    def states(self, model: str) -> list[str]:
+        """Names of the model's states."""
+        return self._states.names(model)
+
+    def put_state(self, model: str, name: str, sealed: bytes) -> None:
+        """Replace a state; the ledger keeps the digest of every one there was. Raises :class:`Refused` (413, 415)."""
+        self._states.check(sealed)
+        digest = hashlib.sha256(sealed).hexdigest()
+        with self._own:
+            if self._states.digest(model, name) == digest:
+                return
+            # A type of its own: a reference may have the same name, and its digests are of JSON.
+            self._note(model, "state", name, digest, {})
+            self._states.put(model, name, sealed)
+
+    # -- own entries --------------------------------------------------------------------------------------------------
 
     def _note(self, model: str, type: str, id: str, digest: str, summary: dict[str, Any]) -> None:
         time = timestamp(self._clock())

@@ -3,7 +3,9 @@
 import asyncio
 import hashlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -17,6 +19,7 @@ from governed_serving.archive.merkle import hash_leaf, verify_consistency, verif
 from governed_serving.archive.metrics import ArchiveMetrics
 from governed_serving.archive.note import Verifier, open_checkpoint
 from governed_serving.archive.service import Archive
+from governed_serving.archive.states import States
 from governed_serving.archive.tokens import READER, Tokens, model_token
 from governed_serving.crypto import Kek, KeyDestroyed, Keyring, KeysetChanged
 from governed_serving.records import AppendRequest
@@ -57,6 +60,7 @@ class Loopback(httpx.BaseTransport):
 
 class Bed:
     def __init__(self, root: Path) -> None:
+        self.root = root
         self.archive = Archive(root, KEK, "default", clock=lambda: 1_767_225_600.0)
         self.transport = Loopback(create_app(self.archive, Tokens(ROOT, "default"), ArchiveMetrics("default")))
 
@@ -66,13 +70,15 @@ class Bed:
             "http://archive", token, name if model is None else model, transport=self.transport, patience=0.0
         )
 
+    def close(self) -> None:
+        self.transport.stop()
+        self.archive.close()
+
 
 @pytest.fixture
 def bed(tmp_path: Path) -> Iterator[Bed]:
-    bed = Bed(tmp_path)
-    yield bed
-    bed.transport.stop()
-    bed.archive.close()
+    with closing(Bed(tmp_path)) as bed:
+        yield bed
 
 
 def sealed(data: bytes = b"data") -> bytes:
@@ -106,12 +112,16 @@ def test_many_entries_come_in_pages(bed: Bed) -> None:
 
 def test_a_model_writes_and_reads_only_its_own(bed: Bed) -> None:
     bed.client("other").put_ref("r", {"a": 1})
+    bed.client("other").put_state("s", sealed())
     with pytest.raises(Refused, match="entry 0 is of default/credit") as refused:
         bed.client("other").append_batch("s", 0, [leaf("x")])
     assert refused.value.status == 403
     for call in (
         lambda c: c._ask("GET", "/v1/refs/other/r"),
         lambda c: c._ask("PUT", "/v1/refs/other/r", content=b"{}"),
+        lambda c: c._ask("GET", "/v1/states/other/s"),
+        lambda c: c._ask("GET", "/v1/states/other"),
+        lambda c: c._ask("PUT", "/v1/states/other/s", content=sealed()),
         lambda c: c._ask("DELETE", "/v1/keysets/other/data"),
         lambda c: c.find(model="other"),
     ):
@@ -131,17 +141,22 @@ def test_tokens_are_checked(bed: Bed) -> None:
 
 def test_a_reader_reads_everything_and_writes_nothing(bed: Bed) -> None:
     bed.client().put_ref("r", {"a": 1})
+    bed.client().put_state("s", sealed())
     bed.client().append_batch("s", 0, [leaf("x")])
     reader = bed.client(READER, model="")
     assert reader._ask("GET", "/v1/refs/credit/r").json() == {"a": 1}
+    assert reader._ask("GET", "/v1/states/credit/s").content == sealed()
     assert len(reader.find(id="x", model="credit")) == 1
-    assert len(reader.entries(0, 9)) == 2
+    assert len(reader.entries(0, 9)) == 3
     with pytest.raises(Refused, match="may not write"):
         reader.put_blob(sealed())
+    with pytest.raises(Refused, match="may not write"):
+        reader._ask("PUT", "/v1/states/credit/s", content=sealed())
 
 
-def test_a_model_known_by_its_reference_needs_no_name(bed: Bed) -> None:
-    bed.client().put_ref("r", {"a": 1})
+@pytest.mark.parametrize("say", [lambda c: c.put_ref("r", {"a": 1}), lambda c: c.put_state("s", sealed())])
+def test_a_model_known_by_what_it_keeps_needs_no_name(bed: Bed, say: Callable[[ArchiveClient], None]) -> None:
+    say(bed.client())
     assert bed.client("credit", model="").put_blob(sealed())
 
 
@@ -171,6 +186,8 @@ def test_bad_requests_are_one_line(bed: Bed) -> None:
         ("/v1/ledger/tile/0/1", "tile's path"),
         ("/v1/blobs/xyz", "64 lower-case"),
         ("/v1/refs/credit/none", "no reference none"),
+        ("/v1/states/credit/none", "no state none"),
+        ("/v1/states/credit/-s", "must be letters"),
     ):
         with pytest.raises(Refused, match=message):
             client._ask("GET", path)
@@ -255,6 +272,72 @@ def test_references_keep_their_history(bed: Bed) -> None:
         bed.archive.put_reference("../etc", "x", b"{}")
     with pytest.raises(Refused, match="must be letters"):
         bed.archive.put_reference("credit", "..%2f", b"{}")
+
+
+def test_a_state_is_replaced_and_its_history_stays(bed: Bed) -> None:
+    client = bed.client()
+    assert client.state("counts.a") is None
+    assert client.states() == []
+    bodies = [sealed(b"one"), sealed(b"two")]
+    first, second = (hashlib.sha256(body).hexdigest() for body in bodies)
+    client.put_state("counts.a", bodies[0])
+    assert client.state("counts.a") == (bodies[0], first)
+    assert client.state("counts.a", known=first) is None
+    for body in (bodies[1], bodies[1]):
+        client.put_state("counts.a", body)
+    assert client.state("counts.a", known=first) == (bodies[1], second)
+    client.put_ref("counts.a", {"a": 1})
+    assert client.states() == ["counts.a"]
+    assert [f.fields()["digest"] for f in client.find(type="state", id="counts.a")] == [first, second]
+    stored = [p.read_bytes() for p in (bed.root / "states").rglob("*") if p.is_file()]
+    assert stored == [bodies[1]], "no earlier one is kept"
+
+
+def test_a_known_state_is_answered_without_its_bytes(bed: Bed) -> None:
+    bed.client().put_state("s", sealed())
+    first = bed.client()._ask("GET", "/v1/states/credit/s")
+    again = bed.client()._ask("GET", "/v1/states/credit/s", headers={"if-none-match": first.headers["etag"]}, allowed=(304,))  # fmt: skip
+    assert first.headers["etag"] == f'"{hashlib.sha256(sealed()).hexdigest()}"'
+    assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", first.headers["etag"])
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "message"),
+    [(b"name,age\nErika,42\n", 415, "not sealed"), (sealed(b"x" * 100), 413, "at most 99")],
+)
+def test_a_state_is_sealed_and_bounded(
+    bed: Bed, monkeypatch: pytest.MonkeyPatch, body: bytes, status: int, message: str
+) -> None:
+    monkeypatch.setattr(States, "MAX_BYTES", 99)
+    for put in (bed.client().put_state, partial(bed.archive.put_state, "credit")):
+        with pytest.raises(Refused, match=message) as refused:
+            put("s", body)
+        assert refused.value.status == status
+    assert (bed.client().states(), bed.archive.ledger.size) == ([], 0)
+
+
+def test_a_state_is_noted_before_it_is_there(bed: Bed, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    client = bed.client()
+    with monkeypatch.context() as patched:
+        patched.setattr("governed_serving.archive.states.replace_file", full)
+        with pytest.raises(Refused, match="No space") as refused:
+            client.put_state("s", sealed())
+    assert (refused.value.status, client.state("s"), bed.archive.ledger.size) == (507, None, 1)
+    client.put_state("s", sealed())
+    assert client.state("s", known="0" * 64) == (sealed(), hashlib.sha256(sealed()).hexdigest())
+
+
+def test_states_survive_a_restart_and_what_a_killed_process_left_does_not(tmp_path: Path) -> None:
+    with closing(Bed(tmp_path)) as bed:
+        bed.client().put_state("s", sealed())
+    (tmp_path / "states" / "credit" / ".s.0a1b2c3d").write_bytes(b"half")
+    with closing(Bed(tmp_path)) as bed:
+        bed.client().put_state("s", sealed())
+        assert bed.archive.ledger.size == 1, "the same bytes again are no change"
+    assert [p.name for p in (tmp_path / "states" / "credit").iterdir()] == ["s"]
 
 
 def test_tiles_are_served_in_the_c2sp_layout(bed: Bed) -> None:

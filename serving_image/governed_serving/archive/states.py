@@ -1,0 +1,64 @@
+"""States: sealed bytes per model that are replaced, such as a replica's counts; of what they were, the ledger has the digests.
+
+What is replaced again and again is no blob: nothing would ever name the old ones, or delete them.
+"""
+
+import hashlib
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from governed_serving.archive.blobs import NOT_SEALED
+from governed_serving.archive.errors import Refused
+from governed_serving.archive.references import check_model, check_name
+from governed_serving.durable import replace_file
+
+__all__ = ["States"]
+
+
+class States:
+    """``{root}/{model}/{name}``; ``sealed`` as in :class:`BlobStore`. The only writer below ``root``."""
+
+    MAX_BYTES = 32 << 20
+
+    def __init__(self, root: Path, sealed: Callable[[bytes], bool]):
+        self.root = root
+        self._sealed = sealed
+        self._digests: dict[tuple[str, str], str] = {}
+        self._lock = threading.Lock()
+        for left in root.glob("*/.*"):
+            left.unlink()  # of a process that was killed while replacing
+
+    def digest(self, model: str, name: str) -> str | None:
+        """SHA-256 (hex) of what is stored, kept for the next look; None when there is nothing."""
+        with self._lock:
+            known = self._digests.get((model, name))
+            if known is None and (data := self.get(model, name)) is not None:
+                known = self._digests[model, name] = hashlib.sha256(data).hexdigest()
+            return known
+
+    def get(self, model: str, name: str) -> bytes | None:
+        """Sealed bytes, or None."""
+        path = self._path(model, name)
+        return path.read_bytes() if path.exists() else None
+
+    def check(self, data: bytes) -> None:
+        """Raises :class:`Refused` for what may not be stored (413, 415)."""
+        if len(data) > self.MAX_BYTES:
+            raise Refused(413, f"a state may have at most {self.MAX_BYTES} bytes, found {len(data)}")
+        if not self._sealed(data[:64]):
+            raise Refused(415, NOT_SEALED)
+
+    def put(self, model: str, name: str, data: bytes) -> None:
+        """Store what was checked in the place of what was there. Raises OSError."""
+        with self._lock:
+            self._digests.pop((model, name), None)
+            replace_file(self._path(model, name), data)
+
+    def names(self, model: str) -> list[str]:
+        """Names of all states of ``model``."""
+        folder = self.root / check_model(model)
+        return sorted(p.name for p in folder.iterdir() if not p.name.startswith(".")) if folder.is_dir() else []
+
+    def _path(self, model: str, name: str) -> Path:
+        return self.root / check_model(model) / check_name(name)
