@@ -1,8 +1,8 @@
-"""The exchange of counts between the auditors of one revision, through references in the archive.
+"""The exchange of counts between the auditors of one revision, through states in the archive.
 
-Each auditor keeps one reference ``counts.{group}.{replica}`` to a sealed blob with its :class:`Tally`, and reads the others'. What
-a replica counted outlives it, so that scaling down takes nothing from a verdict; the ledger has an entry for every value that a
-reference had. ``group`` stands for revision and rules: counts over other attributes, bands or outcomes don't add up.
+Each auditor keeps one state ``counts.{group}.{replica}``, its sealed :class:`Published`, and reads the others'. What a replica
+counted outlives it, so that scaling down takes nothing from a verdict; the ledger has the digest of every state there was.
+``group`` stands for revision and rules: counts over other attributes, bands or outcomes don't add up.
 """
 
 import secrets
@@ -19,11 +19,19 @@ from governed_serving.auditor.service.tally import Tally
 from governed_serving.crypto import Keyset
 from governed_serving.durable import replace_file
 
-__all__ = ["Replicas", "group_of", "replica_of"]
+__all__ = ["Published", "Replicas", "group_of", "replica_of"]
 
-_AAD = b"auditor counts 1\0"
+_AAD = b"auditor counts 2\0"
 _RESTING = 60.0
-"""Seconds after which the reference of a replica that has ended is looked at again."""
+"""Seconds after which the state of a replica that has ended is looked at again."""
+
+
+class Published(msgspec.Struct, frozen=True):
+    """What a replica says. ``final``: it has ended, and counts on only if it is started again."""
+
+    revision: str
+    final: bool
+    tally: Tally
 
 
 def group_of(revision: str, rules: Any) -> str:
@@ -57,47 +65,39 @@ class Replicas:
         self._client, self._keyset, self._clock = client, keyset, clock
         self._prefix = f"counts.{group}."
         self._me = self._prefix + replica
-        self._known: dict[str, tuple[str, Tally]] = {}
+        self._known: dict[str, tuple[str, Published]] = {}
         self._again: dict[str, float] = {}
         self._sent = b""
         self.tallies: list[Tally] = []
         """The others', sorted by their names."""
         self.sources: dict[str, str] = {}
-        """Replica → blob of the counts that were added."""
+        """Replica → SHA-256 of the state whose counts were added."""
         self.known = False
         """The others' counts have been read at least once."""
 
     def publish(self, tally: Tally, revision: str, final: bool) -> None:
-        """Replace our reference, if anything changed. Raises ArchiveError, OSError."""
-        plain = msgspec.msgpack.encode(tally)
-        state = plain + bytes([final])
-        if state == self._sent:
-            return
-        blob = self._client.put_blob(self._keyset.seal(plain, _AAD + self._me.encode()))
-        self._client.put_ref(self._me, {"blob": blob, "revision": revision, "rows": tally.rows, "final": final})
-        self._sent = state
+        """Replace our state, if anything changed. Raises ArchiveError, OSError."""
+        plain = msgspec.msgpack.encode(Published(revision, final, tally))
+        if plain != self._sent:
+            self._client.put_state(self._me, self._keyset.seal(plain, _AAD + self._me.encode()))
+            self._sent = plain
 
     def refresh(self) -> None:
         """Read what the others published. Raises ArchiveError, CryptoError."""
-        now, changed = self._clock(), not self.known
-        for name in self._client.refs():
-            if not name.startswith(self._prefix) or name == self._me or self._again.get(name, 0.0) > now:
-                continue
-            changed |= self._read(name, now)
-        if changed:
-            self.tallies = [tally for _, (_, tally) in sorted(self._known.items())]
-            self.sources = {name.removeprefix(self._prefix): blob for name, (blob, _) in sorted(self._known.items())}
-            self.known = True
+        now = self._clock()
+        for name in self._client.states():
+            if name.startswith(self._prefix) and name != self._me and self._again.get(name, 0.0) <= now:
+                self._read(name, now)
+        known = sorted(self._known.items())
+        self.tallies = [said.tally for _, (_, said) in known]
+        self.sources = {name.removeprefix(self._prefix): digest for name, (digest, _) in known}
+        self.known = True
 
-    def _read(self, name: str, now: float) -> bool:
-        value = self._client.ref(name)
-        if value is None:
-            return False
-        if value["final"]:
+    def _read(self, name: str, now: float) -> None:
+        digest, said = self._known.get(name, ("", None))
+        if found := self._client.state(name, digest):
+            sealed, digest = found
+            said = msgspec.msgpack.decode(self._keyset.open(sealed, _AAD + name.encode()), type=Published)
+            self._known[name] = (digest, said)
+        if said is not None and said.final:
             self._again[name] = now + _RESTING
-        blob = str(value["blob"])
-        if name in self._known and self._known[name][0] == blob:
-            return False
-        plain = self._keyset.open(self._client.get_blob(blob), _AAD + name.encode())
-        self._known[name] = (blob, msgspec.msgpack.decode(plain, type=Tally))
-        return True
