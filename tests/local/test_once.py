@@ -1,5 +1,6 @@
 """README command one: what a person sees, and that it holds."""
 
+import hashlib
 import json
 import re
 import subprocess
@@ -66,19 +67,41 @@ def test_the_same_manifest_gives_the_same_model(admissions_once: Once, tmp_path:
     assert digest(report) == digest(again)
 
 
-def test_verify_names_a_changed_entry(admissions_once: Once, tmp_path: Path) -> None:
+def test_verify_names_a_changed_blob_and_its_entry(admissions_once: Once, tmp_path: Path) -> None:
     workdir = tmp_path / "copy"
     subprocess.run(["cp", "-r", str(admissions_once[0]), str(workdir)], check=True)
-    assert governed("verify", workdir).returncode == 0
-    blobs = sorted(p for p in (workdir / "volumes").rglob("*") if p.is_file() and "blobs" in str(p))
-    victim = blobs[0]
-    data = bytearray(victim.read_bytes())
-    data[len(data) // 2] ^= 1
-    victim.chmod(0o600)
-    victim.write_bytes(data)
+    whole = governed("verify", workdir)
+    assert whole.returncode == 0, whole.stdout + whole.stderr
+    assert re.search(r"^blobs +\d+ named by entries: there and unchanged$", whole.stdout, re.MULTILINE), (
+        f"a run leaves blobs that no entry names:\n{whole.stdout}"
+    )
+    report = json.loads((workdir / "reports" / "admissions.json").read_text())
+    artefact = report["status"]["trainer"]["artefact"]["blob"]
+    (sealed,) = (workdir / "volumes").rglob(artefact)
+    data = sealed.read_bytes()
+    upload = changed(data)  # as a trainer's whose entry hasn't come
+    address = hashlib.sha256(upload).hexdigest()
+    unnamed = sealed.parents[1] / address[:2] / address
+    unnamed.parent.mkdir(exist_ok=True)
+    unnamed.write_bytes(upload)
+    assert "; 1 that no entry names: unchanged" in governed("verify", workdir).stdout
+    unnamed.write_bytes(data)
+    refused = governed("verify", workdir)
+    assert (refused.returncode, f"blob {address}, which no entry names, has SHA-256" in refused.stderr) == (1, True), (
+        refused.stdout + refused.stderr
+    )
+    sealed.chmod(0o600)
+    sealed.write_bytes(upload)
     refused = governed("verify", workdir)
     assert refused.returncode == 1
-    assert re.search(r"entry \d+", refused.stdout + refused.stderr), refused.stdout + refused.stderr
+    assert re.search(rf"entry \d+ \(artefact, .*its blob {artefact} has SHA-256", refused.stderr), (
+        refused.stdout + refused.stderr
+    )
+
+
+def changed(data: bytes) -> bytes:
+    middle = len(data) // 2
+    return data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
 
 
 def test_report_is_one_page_without_outside_resources(admissions_once: Once, tmp_path: Path) -> None:

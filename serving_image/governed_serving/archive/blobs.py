@@ -13,7 +13,7 @@ from pathlib import Path
 from governed_serving.archive.errors import Refused
 from governed_serving.durable import fsync_folder
 
-__all__ = ["NOT_SEALED", "BlobStore", "BlobWriter", "check_address"]
+__all__ = ["NOT_SEALED", "BlobStore", "BlobWriter", "addresses", "check_address"]
 
 NOT_SEALED = "the body is not sealed: encrypt it with the model's keyset before it is archived"
 _CHUNK = 1 << 20
@@ -24,6 +24,12 @@ def check_address(digest: str) -> str:
     if len(digest) != 64 or not set(digest) <= set("0123456789abcdef"):
         raise Refused(400, f"a blob's address is its SHA-256 in 64 lower-case hex digits, found {digest[:80]!r}")
     return digest
+
+
+def addresses(root: Path) -> Iterator[str]:
+    """Addresses of the blobs that lie below a store's ``root``, sorted; what was deleted or is still coming in is none."""
+    for folder in sorted(root.glob("[0-9a-f][0-9a-f]")):
+        yield from sorted(p.name for p in folder.iterdir() if len(p.name) == 64 and p.name.startswith(folder.name))
 
 
 class BlobStore:
@@ -80,11 +86,6 @@ class BlobStore:
         with self.path(digest).open("rb") as file:
             while chunk := file.read(_CHUNK):
                 yield chunk
-
-    def addresses(self) -> Iterator[str]:
-        """All addresses, sorted."""
-        for folder in sorted(p for p in self.root.iterdir() if len(p.name) == 2):
-            yield from sorted(p.name for p in folder.iterdir())
 
 
 class BlobWriter:

@@ -25,7 +25,7 @@ def print_verification(found: Verification, *, trusted: bool) -> None:
         print(f"tree        recomputed from all {found.entries:,} entries: has the signed root")
     else:
         print(f"proofs      each of the {found.entries:,} entries in the bundle is in the signed tree")
-    print(f"blobs       {found.blobs:,} named by entries: {found.blobs_are}")
+    print(f"blobs       {found.of_blobs()}")
     if found.deleted:
         print(f"deleted     {found.deleted:,} payload blobs under retention, each with a receipt in this log")
     for size in found.earlier:

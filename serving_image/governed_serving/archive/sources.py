@@ -8,6 +8,7 @@ from typing import Protocol
 
 import msgspec
 
+from governed_serving.archive.blobs import addresses
 from governed_serving.archive.client import ArchiveClient
 from governed_serving.archive.entrylog import EntryLog
 from governed_serving.archive.errors import ArchiveError, Refused
@@ -57,6 +58,10 @@ class LogSource(Protocol):
 
     def blob(self, digest: str) -> str | None:
         """What is wrong with a blob; None when it is there and unchanged, or when the source carries no blobs."""
+        ...
+
+    def addresses(self) -> Iterator[str]:
+        """Blobs that lie there, whether an entry names them or not; none where the source can't list them."""
         ...
 
     def blob_bytes(self, digest: str) -> bytes:
@@ -122,12 +127,15 @@ class DirectorySource:
             return None
 
     def blob(self, digest: str) -> str | None:
-        path = self._root / "blobs" / digest[:2] / digest
-        if not path.is_file():
+        try:
+            with (self._root / "blobs" / digest[:2] / digest).open("rb") as file:
+                found = hashlib.file_digest(file, "sha256").hexdigest()
+        except FileNotFoundError:
             return MISSING
-        with path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
         return None if found == digest else f"has SHA-256 {found}: it was changed"
+
+    def addresses(self) -> Iterator[str]:
+        return addresses(self._root / "blobs")
 
     def blob_bytes(self, digest: str) -> bytes:
         return (self._root / "blobs" / digest[:2] / digest).read_bytes()
@@ -173,6 +181,9 @@ class UrlSource:
 
     def blob(self, digest: str) -> str | None:
         return None if self._client.has_blob(digest) else MISSING
+
+    def addresses(self) -> Iterator[str]:
+        yield from ()
 
     def blob_bytes(self, digest: str) -> bytes:
         try:
@@ -238,6 +249,10 @@ class BundleSource:
             return MISSING
         found = hashlib.sha256(self._member(f"blobs/{digest}")).hexdigest()
         return None if found == digest else f"has SHA-256 {found}: it was changed"
+
+    def addresses(self) -> Iterator[str]:
+        names = sorted(self._names) if self._blobs else []
+        return (name.removeprefix("blobs/") for name in names if name.startswith("blobs/"))
 
     def blob_bytes(self, digest: str) -> bytes:
         return self._member(f"blobs/{digest}")

@@ -50,6 +50,13 @@ class Verification(msgspec.Struct):
     proofs: list[Proof] = []
     deleted: int = 0
     """Payload blobs that are gone under retention, each covered by a receipt in the log."""
+    unnamed: int = 0
+    """Blobs that lie there unchanged, although no entry names them: of uploads whose entries are still to come, for example."""
+
+    def of_blobs(self) -> str:
+        """What holds of the blobs, in words."""
+        others = f"; {self.unnamed:,} that no entry names: unchanged" if self.unnamed else ""
+        return f"{self.blobs:,} named by entries: {self.blobs_are}{others}"
 
 
 class _Walk:
@@ -108,6 +115,17 @@ class _Walk:
                 raise BadEntry(index, entry, problem)
         return len(self.missing)
 
+    def unnamed(self) -> int:
+        """Blobs that no entry names. Raises ArchiveError for one that was changed; one that retention deletes meanwhile is none."""
+        count = 0
+        for digest in self.source.addresses() if self.check_blobs else ():
+            if digest in self.blobs or (problem := self.source.blob(digest)) == MISSING:
+                continue
+            if problem:
+                raise ArchiveError(f"blob {digest}, which no entry names, {problem}")
+            count += 1
+        return count
+
     def _place(self, leaf: Leaf, entry: LedgerEntry) -> None:
         found = hash_leaf(leaf.data)
         if leaf.proof is not None:
@@ -162,7 +180,7 @@ def verify(
     walk = _Walk(source, now, before, id, blobs)
     walk.asked = {Checkpoint.parse(note.rpartition("\n\n")[0]).size for note in rotated}
     count = _recompute(walk, source)
-    deleted = walk.explain_missing()
+    deleted, unnamed = walk.explain_missing(), walk.unnamed()
     before += [_signed_before_rotation(note, walk, verifier) for note in rotated]
     proofs = [_prove(walk, leaf) for leaf in walk.found]
     if id and not proofs:
@@ -180,6 +198,7 @@ def verify(
         checked,
         proofs,
         deleted,
+        unnamed,
     )
 
 

@@ -450,7 +450,7 @@ def ledger_section(dossier: Dossier) -> Safe:
                     ),
                     ("Root hash", tag("code", v.root, class_="wrap")),
                     ("Signed by", tag("code", v.vkey, class_="wrap")),
-                    ("Blobs", f"{v.blobs:,} named by entries: {v.blobs_are}"),
+                    ("Blobs", v.of_blobs()),
                     ("Earlier checkpoints", ", ".join(f"over {n:,} entries: a prefix of this log" for n in v.earlier)),
                 ]
             )

@@ -2,6 +2,7 @@
 
 import hashlib
 import shutil
+import tarfile
 from contextlib import closing
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 
 from governed_serving.archive.__main__ import main
 from governed_serving.archive.app import create_app
-from governed_serving.archive.bundle import export
+from governed_serving.archive.bundle import _add, export
 from governed_serving.archive.client import ArchiveClient
 from governed_serving.archive.entrylog import Batch, EntryLog
 from governed_serving.archive.errors import ArchiveError
@@ -118,6 +119,47 @@ def test_a_missing_or_changed_blob_is_named(tmp_path: Path) -> None:
     assert verify(source(tmp_path), blobs=False).blobs == 0
 
 
+def unnamed(root: Path, body: bytes = b"GMSEAL1\nupload") -> str:
+    """A blob whose entry hasn't come; its address."""
+    digest = hashlib.sha256(body).hexdigest()
+    path = root / "blobs" / digest[:2] / digest
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(body)
+    return digest
+
+
+def test_a_changed_blob_that_no_entry_names_is_named(tmp_path: Path) -> None:
+    filled(tmp_path).close()
+    digest, other = unnamed(tmp_path), unnamed(tmp_path, b"GMSEAL1\nanother")
+    found = verify(source(tmp_path))
+    assert (found.blobs, found.unnamed) == (3, 2)
+    assert found.of_blobs() == "3 named by entries: there and unchanged; 2 that no entry names: unchanged"
+    (tmp_path / "blobs" / digest[:2] / digest).write_bytes(b"GMSEAL1\nuploaD")
+    with pytest.raises(
+        ArchiveError, match=f"blob {digest}, which no entry names, has SHA-256 [0-9a-f]{{64}}: it was changed"
+    ):
+        verify(source(tmp_path))
+    assert verify(source(tmp_path), blobs=False).of_blobs() == "0 named by entries: not looked at"
+    assert (tmp_path / "blobs" / other[:2] / other).exists()
+
+
+def test_what_comes_in_and_what_was_deleted_are_no_blobs(tmp_path: Path) -> None:
+    archive = filled(tmp_path)
+    archive.blobs.expire(unnamed(tmp_path))
+    with archive.blobs.writer(hashlib.sha256(b"x").hexdigest()) as half:
+        half.write(b"GMSEAL1\nhalf of it")
+        archive.ledger.checkpoint()
+        assert verify(source(tmp_path)).unnamed == 0
+    archive.close()
+
+
+def test_a_blob_that_goes_while_it_is_looked_for_is_no_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    filled(tmp_path).close()
+    stays = unnamed(tmp_path)
+    monkeypatch.setattr("governed_serving.archive.sources.addresses", lambda _: iter([stays, "0" * 64]))
+    assert verify(source(tmp_path)).unnamed == 1
+
+
 def test_a_cut_tail_is_named(tmp_path: Path) -> None:
     filled(tmp_path).close()
     segment = next((tmp_path / "ledger" / "log").glob("*.seg"))
@@ -188,6 +230,20 @@ def test_a_changed_bundle_is_named(tmp_path: Path) -> None:
         (tmp_path / "b.tar").write_bytes(data.replace(b'"id":"req-42"', b'"id":"req-4X"'))
         with pytest.raises(ArchiveError, match=message):
             checked(tmp_path / "b.tar")
+
+
+def test_a_bundle_with_another_blob_is_looked_through(tmp_path: Path) -> None:
+    filled(tmp_path / "a").close()
+    for blobs, body, count in ((True, b"x", 1), (False, b"y", 0)):
+        export(source(tmp_path / "a"), tmp_path / "b.tar", blobs=blobs)
+        with tarfile.open(tmp_path / "b.tar", "a") as tar:
+            _add(tar, f"blobs/{hashlib.sha256(b'x').hexdigest()}", body)
+        assert checked(tmp_path / "b.tar").unnamed == count
+    export(source(tmp_path / "a"), tmp_path / "b.tar", blobs=True)
+    with tarfile.open(tmp_path / "b.tar", "a") as tar:
+        _add(tar, f"blobs/{'0' * 64}", b"x")
+    with pytest.raises(ArchiveError, match=f"blob {'0' * 64}, which no entry names, has SHA-256"):
+        checked(tmp_path / "b.tar")
 
 
 def test_a_running_archive_verifies_by_its_url(tmp_path: Path) -> None:
