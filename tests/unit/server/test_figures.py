@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 
 from governed_api.latency import quantile
 from governed_serving.reporting import ReportWriter
@@ -109,7 +110,13 @@ def test_what_could_not_be_written_is_written_when_the_api_server_is_back(tmp_pa
     }  # fmt: skip
 
 
-def test_nothing_to_write_to(tmp_path: Path) -> None:
-    reporting = Reporting(Settings.from_environment({"GOVERNED_SPEC": str(tmp_path)}), lambda: None)
+@pytest.mark.parametrize("told", [False, True])
+def test_figures_are_taken_only_where_there_is_a_report(tmp_path: Path, told: bool) -> None:
+    asked: list[bool] = []
+    environment = {"GOVERNED_SPEC": str(tmp_path)}
+    if told:
+        environment["GOVERNED_REPORT"] = (tmp_path / "report.json").as_uri()
+    reporting = Reporting(Settings.from_environment(environment), lambda: asked.append(True))
     reporting.say(ready=True, verified=None)
     reporting.look()
+    assert (bool(asked), (tmp_path / "report.json").exists()) == (told, told)
