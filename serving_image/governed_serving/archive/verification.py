@@ -162,9 +162,23 @@ def verify(
     ``vkey``: the key that must have signed (default: the source's own word). ``earlier``: checkpoints kept elsewhere, which
     must be prefixes. ``id``: an entry id whose inclusion is proved. Raises :class:`BadEntry` for the first bad entry, and
     ArchiveError, NoteError for what concerns the whole.
+
+    The archive may be running: what retention deletes meanwhile has its receipt after the checkpoint that was read, so that
+    a bad entry counts when it is bad under the newest one.
     """
-    verifier = Verifier.parse(vkey or source.vkey())
-    now = open_checkpoint(source.checkpoint(), verifier)
+    verifier, note = Verifier.parse(vkey or source.vkey()), source.checkpoint()
+    try:
+        return _verified(source, open_checkpoint(note, verifier), verifier, earlier, id, blobs)
+    except BadEntry:
+        newer = source.checkpoint()
+        if newer == note:
+            raise
+    return _verified(source, open_checkpoint(newer, verifier), verifier, earlier, id, blobs)
+
+
+def _verified(
+    source: LogSource, now: Checkpoint, verifier: Verifier, earlier: tuple[str, ...], id: str, blobs: bool
+) -> Verification:
     before, rotated = _by_key(earlier, verifier)
     for old in before:
         if old.size > now.size:

@@ -104,6 +104,21 @@ def test_payloads_go_after_their_window_with_a_receipt_and_the_rest_stays(bed: B
     assert bed.sweep(31) == 0
 
 
+def test_what_is_deleted_while_it_is_verified_is_no_loss(bed: Bed, monkeypatch: pytest.MonkeyPatch) -> None:
+    bed.keep(30 * DAY)
+    old, source = bed.chunk("prediction"), bed.source()
+    look = source.blob
+
+    def meanwhile(digest: str) -> str | None:
+        if bed.there(old):
+            bed.sweep(31)
+            bed.archive.ledger.checkpoint()
+        return look(digest)
+
+    monkeypatch.setattr(source, "blob", meanwhile)
+    assert verify(source).deleted == 1
+
+
 def test_a_loss_is_no_deletion(bed: Bed) -> None:
     bed.keep(30 * DAY)
     deleted, lost = bed.chunk("prediction"), bed.chunk("prediction", days=20)
