@@ -19,9 +19,8 @@ from governed_serving.server.identifiers import Identifiers
 from governed_serving.server.lane import ComputeLane
 from governed_serving.server.messages import ExplainRequest, InferRequest, InferResponse
 from governed_serving.server.metrics import ServerMetrics
-from governed_serving.server.predictors import Columns, Outputs, Predictor
+from governed_serving.server.predictors import Predictor
 from governed_serving.server.recording import Journal
-from governed_serving.server.spare import SpareTime
 
 __all__ = ["DataPlane", "Identity"]
 
@@ -74,7 +73,6 @@ class DataPlane:
         self._background: set[asyncio.Task[None]] = set()
         self._emptied = asyncio.Event()
         self._sweeper: asyncio.TimerHandle | None = None
-        self._spare = SpareTime()
         metrics.gauges["requests_waiting"] = ("Waiting for the predictor.", lambda: float(self._lane.waiting))
 
     def submit(
@@ -144,8 +142,7 @@ class DataPlane:
         started = self._clock()
         batch = Batch(self._plan, items)
         try:
-            with self._spare.request():
-                await self.predictor.predict(batch.columns, batch.finish, batch.size)
+            await self.predictor.predict(batch.columns, batch.finish, batch.size)
         except Exception as error:
             await self._failed(items, error)
             return
@@ -230,15 +227,6 @@ class DataPlane:
             )
         if self._open:
             self._sweeper = asyncio.get_running_loop().call_later(SWEEP_SECONDS, self._sweep)
-
-    async def compute_internal(self, columns: Columns) -> Outputs:
-        """Outputs for the explainer: neither admitted nor masked nor journalled, in the gaps between requests. Raises ServerError."""
-        rows = len(columns[0])
-        parts = await self._spare.pieces(
-            rows, lambda piece: self.predictor.aside([column[piece] for column in columns])
-        )
-        self.metrics.count["internal_rows"] += rows
-        return parts[0] if len(parts) == 1 else self._plan.joined(parts)
 
     def _spawn(self, call: Any) -> None:
         task = asyncio.get_running_loop().create_task(call)

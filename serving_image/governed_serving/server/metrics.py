@@ -27,6 +27,8 @@ _COUNTERS = {
     "tokens": "Tokens that requests used.",
     "tokens_overrun": "Tokens used beyond a quota because a reservation was too small.",
     "internal_rows": "Rows computed for the explainer.",
+    "internal_refused": "Calls of the explainer's turned away: too many at a time, or their process had just died.",
+    "internal_restarts": "Times that the process for the explainer's rows ended by itself.",
     "attributes_missing": "Attributes that a request's metadata didn't name; the auditor counts it among the missing.",
     "streams_cut": "Streams whose client left before the end.",
 }

@@ -21,8 +21,11 @@ from governed_serving.server.app.hot import HotApp
 from governed_serving.server.app.internal import InternalApp
 from governed_serving.server.app.routes import application
 from governed_serving.server.app.service import Gateway, HttpService
+from governed_serving.server.aside.keeper import Keeper
+from governed_serving.server.aside.rows import Rows
 from governed_serving.server.chat import ChatGateway
 from governed_serving.server.keys import key_watch
+from governed_serving.server.predictors import Columns, Outputs
 from governed_serving.server.predictors.onnx import OnnxPredictor
 from governed_serving.server.reporting import Reporting
 from governed_serving.server.settings import InvalidSettings, Settings
@@ -41,6 +44,7 @@ class Process:
         self._keyring: Keyring | None = None
         self._keys: KeyWatch | None = None
         self._chat: ChatGateway | None = None
+        self._aside: Keeper | None = None
         self._artefact = ""
         self._verified: bool | None = None
         self._reporting = Reporting(settings, lambda: self._gateway.metrics)
@@ -52,8 +56,11 @@ class Process:
         app = HotApp(self._gateway, application(self._gateway), settings.max_body)
         servers = {listen(settings.host, settings.http_port): self._http(app, http=front)}
         if settings.internal_port:
-            internal = InternalApp(self._gateway, settings.max_body)
-            servers[listen("127.0.0.1", settings.internal_port, runtime.INTERNAL_PORT)] = self._http(internal)
+            lane = listen("127.0.0.1", settings.internal_port, runtime.INTERNAL_PORT)
+            if self._resolved.spec.predictor.model.runtime is None:
+                self._aside = Keeper(lane, self._count)
+            else:
+                servers[lane] = self._http(InternalApp(self._gateway, settings.max_body, self._count))
         if settings.grpc_port:
             await self._start_rpc(settings.grpc_port)
         for sock, server in servers.items():
@@ -80,6 +87,10 @@ class Process:
         grace = self._resolved.spec.predictor.timeout
         return web_server(app, grace=grace, http=http, timeout_keep_alive=75, backlog=2048)
 
+    def _count(self, name: str, number: int) -> None:
+        if self._gateway.metrics is not None:
+            self._gateway.metrics.count[name] += number
+
     async def _start_rpc(self, port: int) -> None:
         # here, since importing grpcio takes a while
         from governed_serving.server.rpc.service import RpcServer
@@ -96,6 +107,8 @@ class Process:
             await self._foreign(runtime_spec)
         if self._gateway.service is not None:
             await self._gateway.service.plane.warm_up()
+        if self._aside is not None:
+            self._aside.start()
         self._gateway.why = ""
         seconds = round(time.monotonic() - self._started, 3)
         log(
@@ -136,9 +149,14 @@ class Process:
 
         name = runtime_spec.model or resolved.name
         predictor = await connected(settings.upstream_url, name, resolved.spec.predictor.timeout, self._wait)
-        self._gateway.service = composition.http_service(
+        self._gateway.service = service = composition.http_service(
             settings, resolved, self._gateway, predictor, "", self._keyring, self._journal
         )
+
+        async def compute(columns: Columns) -> Outputs:
+            return await predictor.predict(lambda: columns, lambda outputs: outputs, 0)
+
+        self._gateway.rows = Rows(service.v2, predictor.signature, compute, self._count)
 
     def _wait(self, why: str) -> None:
         self._gateway.why = why
@@ -160,6 +178,8 @@ class Process:
             await asyncio.sleep(self._settings.drain)
         ended = [] if self._rpc is None else [self._rpc.stop(self._resolved.spec.predictor.timeout)]
         await asyncio.gather(host.drain(), *ended)
+        if self._aside is not None:
+            await self._aside.stop()
         if self._gateway.service is not None:
             await self._gateway.service.plane.close()
         if self._chat is not None:

@@ -64,11 +64,11 @@ class Model:
             time.sleep(0.5)
 
     def tell(self, number: signal.Signals) -> None:
-        """To the containers' processes (each has a session of its own) and to the runner that watches them."""
+        """To the containers' processes (each leads a group, with the ones it started) and to the runner that watches them."""
         known = json.loads((self.folder / "work" / "run.json").read_text())
         pids = [entry["pid"] for name, entry in known.items() if name != "governed run"]
         for pid in [self.process.pid, *pids] if number == signal.SIGSTOP else [*pids, self.process.pid]:
-            os.kill(pid, number)
+            os.killpg(pid, number)
 
     def turn(self, bodies: Path) -> None:
         self.tell(signal.SIGCONT)

@@ -57,9 +57,9 @@ class WordMasker:
         return [text.replace("secret", "<MASKED>") for text in texts]
 
 
-def predictor(*, text: bool = False, impute: tuple[str, ...] = ()) -> OnnxPredictor:
+def predictor(*, text: bool = False, impute: tuple[str, ...] = (), **more: Any) -> OnnxPredictor:
     model = tabular(text=text)
-    return OnnxPredictor(model, Signature.of(manifest(model, text=text, impute=impute)))
+    return OnnxPredictor(model, Signature.of(manifest(model, text=text, impute=impute)), **more)
 
 
 def plane(

@@ -22,7 +22,6 @@ from governed_serving.server.errors import (
     Unavailable,
 )
 from governed_serving.server.messages import ExplainRequest, InferRequest
-from governed_serving.server.predictors import onnx
 from governed_serving.server.protocol.v2 import V2Codec
 from governed_serving.server.quota import LocalQuota
 from unit.server.planes import MemoryJournal, plane, predictor, until
@@ -212,74 +211,6 @@ async def test_a_model_that_errs_is_500() -> None:
 async def test_explain_without_explainer_is_404() -> None:
     with pytest.raises(NotFound, match=r"expected spec\.explainer"):
         await plane().explain(ExplainRequest(request(), {}))
-
-
-async def test_the_internal_lane_is_neither_counted_nor_journalled_and_agrees() -> None:
-    journal = MemoryJournal()
-    data = plane(journal=journal, quota=LocalQuota(Quota(requests=[Limit(limit=1, window="1h")]), "k"))
-    response = await data.infer(request(3))
-    columns = [np.array([[ROW[n]]] * 700, np.float32 if n in NUMBERS else object) for n in ROW]
-    outputs = await data.compute_internal(columns)
-    assert outputs[0].shape == (700, 2)
-    assert outputs[0][0].tolist() == pytest.approx(response.outputs[0].values[:2], abs=1e-6)
-    assert len(journal.ids) == 1
-    assert data.metrics.count["internal_rows"] == 700
-
-
-async def test_no_request_waits_for_rows_of_the_explainer() -> None:
-    model = predictor()
-    begun, finish, compute = asyncio.Event(), asyncio.Event(), model.aside
-
-    async def slow(columns: Any) -> Any:
-        begun.set()
-        await finish.wait()
-        return await compute(columns)
-
-    model.aside = slow  # type: ignore[method-assign]
-    data = plane(using=model, journal=MemoryJournal())
-    explaining = asyncio.create_task(data.compute_internal(model.example(3)))
-    await begun.wait()
-    for _ in range(3):
-        await data.infer(request())
-    assert not explaining.done()
-    finish.set()
-    assert len((await explaining)[0]) == 3
-
-
-async def test_rows_of_the_explainer_are_computed_while_a_record_goes_to_the_disk() -> None:
-    journal = MemoryJournal()
-    journal.gate = asyncio.Event()
-    data = plane(journal=journal)
-    asking = asyncio.create_task(data.infer(request()))
-    await until(lambda: journal.frames)
-    assert len((await data.compute_internal(data.predictor.example(2)))[0]) == 2  # type: ignore[attr-defined]
-    assert not asking.done()
-    journal.gate.set()
-    await asking
-
-
-async def test_texts_asked_again_and_again_are_segmented_once_and_answered_the_same(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    model, segmented = predictor(text=True), list[str]()
-    columns = model.example(3)
-    columns[-1] = np.array([["paid, 你好"], ["late"], ["paid, 你好"]], object)
-    expected = model.run(columns)
-    genuine = onnx.segment
-
-    def counted(texts: Any, segmentation: str) -> list[str]:
-        segmented.extend(texts)
-        return genuine(texts, segmentation)
-
-    monkeypatch.setattr(onnx, "segment", counted)
-    for _ in range(3):
-        found = await model.aside(columns)
-        assert all((one == other).all() for one, other in zip(found, expected, strict=True))
-    assert segmented == ["paid, 你好", "late"]
-    monkeypatch.setattr(onnx, "REMEMBERED_TEXTS", 2)
-    columns[-1] = np.array([["new"], ["late"], ["new"]], object)
-    await model.aside(columns)
-    assert len(model._known) == 2, "memory is bounded"
 
 
 async def test_drain_waits_for_what_is_open() -> None:

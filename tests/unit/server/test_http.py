@@ -1,5 +1,6 @@
 """The routes, through ASGI without a socket: paths, status codes, error bodies, headers, the OpenAPI page."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from typing import Any
@@ -11,13 +12,14 @@ import pytest
 from governed_api.governance import Limit, Quota
 from governed_serving.journal.errors import JournalFull
 from governed_serving.server.app.hot import HotApp
-from governed_serving.server.app.internal import InternalApp
+from governed_serving.server.app.internal import MAX_OPEN, InternalApp
 from governed_serving.server.app.routes import application
 from governed_serving.server.app.service import Gateway, HttpService
+from governed_serving.server.aside.rows import Rows
 from governed_serving.server.explanation import ExplainerProxy
 from governed_serving.server.protocol.v2 import V2Codec
 from governed_serving.server.quota import LocalQuota
-from unit.server.planes import MemoryJournal, plane
+from unit.server.planes import MemoryJournal, plane, predictor, until
 from unit.server.tabular_model import CATEGORIES, NUMBERS, ROW, v2_body
 
 INFER = "/v2/models/credit/infer"
@@ -286,16 +288,50 @@ async def test_later_explanations_are_fetched_by_ticket() -> None:
         assert (await http.get("/v2/models/credit/importances")).json() == {"path": "/v2/models/credit/importances"}
 
 
+def lane(counted: dict[str, int]) -> Any:
+    """The internal lane over a model of the test's process."""
+    model = predictor()
+
+    async def compute(columns: Any) -> Any:
+        return model.run(columns)
+
+    def count(name: str, number: int) -> None:
+        counted[name] = counted.get(name, 0) + number
+
+    rows = Rows(V2Codec(model.signature, "credit", "r1"), model.signature, compute, count)
+    return InternalApp(Gateway("credit", why="", rows=rows), 1 << 20, count)
+
+
 async def test_the_internal_lane() -> None:
-    journal = MemoryJournal()
-    made = gateway(journal=journal)
-    app: Any = InternalApp(made, 1 << 20)
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://lane") as http:
+    counted: dict[str, int] = {}
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(lane(counted)), base_url="http://lane") as http:
         message = v2_body(5) | {"outputs": [{"name": "probabilities", "parameters": {"binary_data": True}}]}
         answer = await http.post(INFER, json=message)
+        plain = await http.post(INFER, json=v2_body(1))
         other = await http.get("/metrics")
     size = int(answer.headers["inference-header-content-length"])
     scores = np.frombuffer(answer.content[size:], np.float32).reshape(5, 2)
     assert scores.sum(axis=1).tolist() == pytest.approx([1.0] * 5)
-    assert journal.ids == []
+    assert plain.json()["outputs"][0]["data"] == pytest.approx(scores[0].tolist(), abs=1e-6)
     assert other.status_code == 404
+    assert counted == {"internal_rows": 6}
+
+
+async def test_the_internal_lane_is_bounded_and_says_when_to_come_again() -> None:
+    counted: dict[str, int] = {}
+    app = lane(counted)
+
+    async def unended() -> AsyncIterator[bytes]:
+        yield b"{"
+        await asyncio.Event().wait()
+
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://lane") as http:
+        calls = [asyncio.create_task(http.post(INFER, content=unended())) for _ in range(MAX_OPEN)]
+        await until(lambda: app._room.locked())
+        answer = await http.post(INFER, json=v2_body())
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+        assert counted == {"internal_refused": 1}
+        for call in calls:
+            call.cancel()
+        await asyncio.gather(*calls, return_exceptions=True)
+        assert (await http.post(INFER, json=v2_body())).status_code == 200

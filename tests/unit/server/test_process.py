@@ -223,6 +223,72 @@ def test_killed_in_the_middle_loses_no_answered_request(start: Callable[..., Ser
     assert recorded[-1] == "after"
 
 
+LANE = "/v2/models/credit/infer"
+
+
+def rows_asked(server: Server, rows: int = 3) -> list[float]:
+    """Answers of the process for the explainer's rows, asked as the explainer asks: again until there is one."""
+    found: list[float] = []
+
+    def asked() -> bool:
+        answer = httpx.post(f"http://127.0.0.1:{server.internal}{LANE}", json=v2_body(rows), timeout=60)
+        assert answer.status_code == 200, answer.text
+        found[:] = answer.json()["outputs"][0]["data"]
+        return True
+
+    server.until(asked)
+    return found
+
+
+def child_of(server: Server) -> int:
+    """Pid of the process for the explainer's rows; 0 when there is none."""
+    pid = server.process.pid
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return int(children[0]) if children else 0
+
+
+def gone(pid: int) -> bool:
+    try:
+        return "Z" in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[:1]
+    except FileNotFoundError:
+        return True
+
+
+def test_rows_nobody_waits_for_have_a_process_that_comes_again_when_it_is_killed(start: Callable[..., Server]) -> None:
+    server = start().ready()
+    assert not child_of(server), "it costs the model's memory again, so it waits until somebody asks"
+    first = rows_asked(server)
+    assert first == server.http.post(LANE, json=v2_body(3)).json()["outputs"][0]["data"], "the same bits"
+    pid = child_of(server)
+    os.kill(pid, signal.SIGKILL)
+    assert rows_asked(server) == first
+    assert child_of(server) not in (0, pid)
+    lines = server.http.get("/metrics").text.splitlines()
+    counted = {line.split("{")[0]: line.split()[-1] for line in lines if line.startswith("governed_internal_")}
+    assert counted["governed_internal_restarts_total"] == "1.0"
+    assert counted["governed_internal_rows_total"] == "6.0"
+    assert [line["why"] for line in server.lines() if line["level"] == "error"] == ["exit code -9"]
+
+
+def test_the_process_for_rows_ends_with_the_server_however_that_ends(start: Callable[..., Server]) -> None:
+    server = start().ready()
+    rows_asked(server)
+    killed = child_of(server)
+    server.process.kill()
+    server.process.wait()
+    server.until(lambda: gone(killed), 20)
+    again = start(GOVERNED_DRAIN_SECONDS="1").ready()
+    first = rows_asked(again)
+    asked = child_of(again)
+    os.kill(asked, signal.SIGTERM)  # as reaches a whole group, before the server has drained
+    again.process.send_signal(signal.SIGTERM)
+    assert rows_asked(again) == first
+    assert child_of(again) == asked
+    assert again.process.wait(30) == 0
+    assert gone(asked)
+    assert again.lines()[-1]["message"] == "stopped"
+
+
 def refused(server: Server) -> str:
     assert server.process.wait(60) == 1
     (line,) = server.lines()[-1:]

@@ -1,16 +1,11 @@
 """The lane for the explainer, on loopback: V2 infer without quota, masking and journal, behind every governed request."""
 
 import asyncio
-from typing import Any
-
-import numpy as np
+from collections.abc import Callable
 
 from governed_serving.server.app.hot import Receive, Scope, Send, body_header, check_length, respond
 from governed_serving.server.app.service import Gateway, Reply, failure
 from governed_serving.server.errors import NotFound, ServerError, Unavailable
-from governed_serving.server.messages import InferRequest, InferResponse, OutputValues
-from governed_serving.server.protocol.v2 import Form
-from governed_serving.server.signature import array
 
 __all__ = ["InternalApp"]
 
@@ -23,11 +18,12 @@ MAX_OPEN = 8
 class InternalApp:
     """Raw ASGI: POST /v2/models/{model}/infer, or the completions of a runtime that speaks OpenAI's protocol, and readiness.
 
-    ``max_body`` in bytes.
+    Runs in the process for the explainer's rows; before a foreign runtime, which computes elsewhere, in the server's. ``max_body`` in bytes;
+    ``count`` is told a counter's name and by how much it grew.
     """
 
-    def __init__(self, gateway: Gateway, max_body: int) -> None:
-        self._gateway, self._max_body = gateway, max_body
+    def __init__(self, gateway: Gateway, max_body: int, count: Callable[[str, int], None]) -> None:
+        self._gateway, self._max_body, self._count = gateway, max_body, count
         self._room = asyncio.Semaphore(MAX_OPEN)
         self._path = f"/v2/models/{gateway.model}/infer"
 
@@ -43,7 +39,7 @@ class InternalApp:
         path = scope["path"]
         if scope["method"] == "GET" and path in ("/v2/health/ready", "/healthz/ready"):
             if self._gateway.chat is None:
-                self._gateway.serving()
+                self._gateway.computing()
             return Reply(200, b'{"ready":true}')
         chat = self._gateway.chat
         expected = (self._path,) if chat is None else _OPENAI
@@ -52,6 +48,7 @@ class InternalApp:
                 f"{scope['method']} {path}: expected POST {' or '.join(expected)}, all there is on the internal lane"
             )
         if self._room.locked():
+            self._count("internal_refused", 1)
             raise Unavailable(
                 f"internal lane: expected at most {MAX_OPEN} calls at a time, found more; retry in a moment"
             )
@@ -60,9 +57,7 @@ class InternalApp:
             check_length(length, self._max_body)
             if chat is not None:
                 return Reply(200, await chat.internal(path, await self._body(receive)))
-            service = self._gateway.serving()
-            request, form = service.v2.decode(await self._body(receive), header)
-            encoded = service.v2.encode(await self._compute(request, form), form)
+            encoded = await self._gateway.computing().answer(await self._body(receive), header)
         if not encoded.header:
             return Reply(200, encoded.body)
         size = (b"inference-header-content-length", str(encoded.header).encode())
@@ -77,18 +72,3 @@ class InternalApp:
             check_length(size, self._max_body)
             more = message.get("more_body", False)
         return b"".join(parts)
-
-    async def _compute(self, request: InferRequest, form: Form) -> InferResponse:
-        plane = self._gateway.serving().plane
-        signature = plane.signature
-        columns = [array(spec, [values]) for spec, values in zip(signature.inputs, request.columns, strict=True)]
-        outputs = await plane.compute_internal(columns)
-        wanted = request.outputs
-        values: list[OutputValues] = []
-        for spec, output in zip(signature.outputs, outputs, strict=True):
-            if not wanted or spec.name in wanted:
-                flat: Any = np.ascontiguousarray(output).ravel()
-                if spec.dtype == "BYTES" or not (form.every or spec.name in form.names):
-                    flat = flat.tolist()
-                values.append(OutputValues(spec, request.rows, flat))
-        return InferResponse(request.id, values)

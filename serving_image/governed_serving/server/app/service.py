@@ -9,6 +9,7 @@ import msgspec
 
 from governed_serving.hosting.logs import log
 from governed_serving.server.app.json_route import JsonRoute
+from governed_serving.server.aside.rows import Rows
 from governed_serving.server.dataplane import DataPlane
 from governed_serving.server.errors import NotFound, ServerError, Unavailable
 from governed_serving.server.messages import ExplainRequest, InferResponse
@@ -55,6 +56,8 @@ class Gateway:
     """It sends new clients elsewhere, by not being ready, and still answers those that come until its ports are closed."""
     service: "HttpService | None" = None
     chat: JsonRoute | None = None
+    rows: Rows | None = None
+    """Of the internal lane."""
     metrics: ServerMetrics | None = None
     extra_metrics: list[Callable[[], bytes]] = field(default_factory=list)
 
@@ -71,6 +74,12 @@ class Gateway:
         if self.service is None:
             raise Unavailable(f"model {self.model!r}: expected it to be ready, found: {self.why}; retry in a moment")
         return self.service
+
+    def computing(self) -> Rows:
+        """What the internal lane asks. Raises Unavailable."""
+        if self.rows is None:
+            raise Unavailable(f"model {self.model!r}: expected it to be ready, found: {self.why}; retry in a moment")
+        return self.rows
 
     def named(self, model: str) -> None:
         """Raises NotFound for another name."""

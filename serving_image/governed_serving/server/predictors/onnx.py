@@ -15,7 +15,7 @@ from governed_serving.server.errors import PredictionFailed, Unavailable
 from governed_serving.server.predictors.protocol import Columns, Outputs
 from governed_serving.server.signature import NUMPY, Input, Output, Signature
 
-__all__ = ["OnnxPredictor", "signature_of"]
+__all__ = ["OnnxPredictor", "segmented", "signature_of"]
 
 T = TypeVar("T")
 
@@ -24,7 +24,6 @@ INLINE_SECONDS = 0.001
 tests/bench/serving), and the loop is blocked no longer than by decoding a large request."""
 INLINE_BYTES = 256 * 1024
 WARM_UPS = 16
-REMEMBERED_TEXTS = 4096
 
 _TYPES = {
     "tensor(float)": "FP32",
@@ -56,17 +55,29 @@ class _Cost:
         return self._seconds * max(1.0, size / max(self._size, 1024.0))
 
 
-class OnnxPredictor:
-    """A model's session. One call at a time: operators may use ``threads`` threads, and what waits is merged into the next call.
+def segmented(column: NDArray[Any], segmentation: str) -> NDArray[Any]:
+    """A column of texts, same shape, as the model's graph expects them."""
+    out = np.empty(column.size, object)
+    out[:] = segment(column.ravel().tolist(), segmentation)
+    return out.reshape(column.shape)
 
-    :meth:`aside` has a thread of its own, so that no request waits for it to end.
-    """
+
+class OnnxPredictor:
+    """A model's session. One call at a time: operators may use ``threads`` threads, and what waits is merged into the next call."""
 
     merges = True
     slots = 1
 
-    def __init__(self, model: bytes, signature: Signature | None = None, *, threads: int = 1) -> None:
-        """``model``: ONNX bytes that somebody verified. Raises ValueError when ONNX Runtime can't load it, or it doesn't fit ``signature``."""
+    def __init__(
+        self,
+        model: bytes,
+        signature: Signature | None = None,
+        *,
+        threads: int = 1,
+        segmented: Callable[[NDArray[Any], str], NDArray[Any]] = segmented,
+    ) -> None:
+        """``model``: ONNX bytes that somebody verified; ``segmented`` prepares texts. Raises ValueError when ONNX Runtime can't load it, or it
+        doesn't fit ``signature``."""
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
@@ -84,22 +95,18 @@ class OnnxPredictor:
         self.signature = signature or signature_of(self._session)
         self._names = [spec.name for spec in self.signature.inputs]
         self._outputs = [spec.name for spec in self.signature.outputs]
+        self._prepared = segmented
         self._segmented = [(k, s.segmentation) for k, s in enumerate(self.signature.inputs) if s.segmentation]
         _check(self._session, self.signature)
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="onnxruntime")
-        self._aside = ThreadPoolExecutor(1, thread_name_prefix="aside")
-        self._known: dict[tuple[str, str], str] = {}
         self._cost = _Cost()
         self._closed = False
 
     def run(self, columns: Columns) -> Outputs:
         """The model on the caller's thread. Raises PredictionFailed."""
-        return self._run(columns, _segmented)
-
-    def _run(self, columns: Columns, segmented: Callable[[NDArray[Any], str], NDArray[Any]]) -> Outputs:
         feeds = dict(zip(self._names, columns, strict=True))
         for k, segmentation in self._segmented:
-            feeds[self._names[k]] = segmented(columns[k], segmentation)
+            feeds[self._names[k]] = self._prepared(columns[k], segmentation)
         try:
             return list(self._session.run(self._outputs, feeds))
         except Exception as error:  # ONNX Runtime raises a dozen classes of its own
@@ -117,23 +124,6 @@ class OnnxPredictor:
         if self._cost.expected(size) < INLINE_SECONDS:
             return work()
         return await asyncio.get_running_loop().run_in_executor(self._pool, work)
-
-    async def aside(self, columns: Columns) -> Outputs:
-        self._refuse_closed()
-        return await asyncio.get_running_loop().run_in_executor(self._aside, self._run, columns, self._remembered)
-
-    def _remembered(self, column: NDArray[Any], segmentation: str) -> NDArray[Any]:
-        """:func:`_segmented` for the explainer's columns, which repeat the same (masked) texts call after call."""
-        texts, known = column.ravel().tolist(), self._known
-        unknown = [text for text in dict.fromkeys(texts) if (segmentation, text) not in known]
-        if len(known) + len(unknown) > REMEMBERED_TEXTS:
-            known.clear()
-            unknown = list(dict.fromkeys(texts))
-        for text, apart in zip(unknown, segment(unknown, segmentation), strict=True):
-            known[segmentation, text] = apart
-        out = np.empty(column.size, object)
-        out[:] = [known[segmentation, text] for text in texts]
-        return out.reshape(column.shape)
 
     def _refuse_closed(self) -> None:
         if self._closed:
@@ -153,8 +143,7 @@ class OnnxPredictor:
 
     async def close(self) -> None:
         self._closed = True
-        for pool in (self._pool, self._aside):
-            await asyncio.get_running_loop().run_in_executor(None, pool.shutdown)
+        await asyncio.get_running_loop().run_in_executor(None, self._pool.shutdown)
 
 
 def signature_of(session: Any) -> Signature:
@@ -195,12 +184,6 @@ def _check(session: Any, signature: Signature) -> None:
     outputs = {node.name for node in session.get_outputs()}
     if missing := [spec.name for spec in signature.outputs if spec.name not in outputs]:
         raise ValueError(f"model.onnx: expected output {missing[0]!r} (model.json), found {sorted(outputs)}")
-
-
-def _segmented(column: NDArray[Any], segmentation: str) -> NDArray[Any]:
-    out = np.empty(column.size, object)
-    out[:] = segment(column.ravel().tolist(), segmentation)
-    return out.reshape(column.shape)
 
 
 def _line(error: Exception) -> str:

@@ -33,12 +33,6 @@ class Predictor(Protocol):
         ``size``: bytes of the requests. Raises PredictionFailed, UpstreamFailed, what ``make`` and ``finish`` raise.
         """
 
-    async def aside(self, columns: Columns) -> Outputs:
-        """The model on rows that no client waits for, beside calls of ``predict``: it takes none of their ``slots``.
-
-        Raises PredictionFailed, UpstreamFailed, Unavailable.
-        """
-
     async def warm_up(self) -> None:
         """One call whose answer is thrown away, so that the first request finds everything loaded."""
 

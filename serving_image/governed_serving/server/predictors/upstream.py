@@ -61,9 +61,6 @@ class UpstreamPredictor:
             raise UpstreamFailed(f"runtime: expected an answer, found status {answer.status_code}: {_error(answer)}")
         return await asyncio.to_thread(lambda: finish(self._outputs(answer.content)))
 
-    async def aside(self, columns: Columns) -> Outputs:
-        return await self.predict(lambda: columns, lambda outputs: outputs, 0)
-
     def _encode(self, make: Callable[[], Columns]) -> bytes:
         inputs = [
             {"name": s.name, "shape": [len(c), *s.shape], "datatype": s.dtype, "data": c.ravel().tolist()}

@@ -1,0 +1,132 @@
+"""The server's side: starts the process when somebody asks, counts what it says, starts it again when it dies, ends it.
+
+The process answers on the server's own listening socket, so that not a byte of the rows passes the server's event loop; calls that come
+while there is none wait in the socket's queue.
+"""
+
+import asyncio
+import os
+import socket
+import sys
+import time
+from collections.abc import Callable, Sequence
+
+from governed_serving.hosting import log
+
+__all__ = ["Keeper"]
+
+COMMAND = (sys.executable, "-m", "governed_serving.server.aside")
+QUEUE = 64
+"""Connections that wait to be accepted."""
+PAUSE, LONGEST_PAUSE = 0.5, 15.0
+"""Seconds between an end and the next start: doubled each time, and back to the first after an hour of life as long."""
+STEADY = 60.0
+PATIENCE = 10.0
+"""Seconds to end in, when asked to."""
+
+
+class Keeper:
+    """One process at a time over ``sock``, bound and not yet listening. ``count`` is told a counter's name and by how much it grew."""
+
+    def __init__(
+        self, sock: socket.socket, count: Callable[[str, int], None], command: Sequence[str] = COMMAND
+    ) -> None:
+        self._sock, self._count, self._command = sock, count, command
+        self._task: asyncio.Task[None] | None = None
+        self.process: asyncio.subprocess.Process | None = None
+
+    def start(self) -> None:
+        """Listen; from now on whoever asks is answered."""
+        self._sock.setblocking(False)
+        self._sock.listen(QUEUE)
+        self._task = asyncio.create_task(self._keep())
+
+    async def stop(self) -> None:
+        """Let calls in flight finish, for at most ``PATIENCE`` seconds."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait({self._task})
+        self._sock.close()
+        process = self.process
+        if process is None or process.returncode is not None:
+            return
+        assert process.stdin is not None
+        process.stdin.close()
+        try:
+            await asyncio.wait_for(process.wait(), PATIENCE)
+        except TimeoutError:
+            process.kill()
+            await process.wait()
+
+    async def _keep(self) -> None:
+        pause = PAUSE
+        while True:
+            await self._asked()
+            began = time.monotonic()
+            why = await self._life()
+            if time.monotonic() - began > STEADY:
+                pause = PAUSE
+            self._count("internal_restarts", 1)
+            log(
+                "error",
+                "the process for the explainer's rows ended; the next call starts it again",
+                why=why,
+                pause=pause,
+            )
+            await self._away(pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
+
+    async def _asked(self) -> None:
+        """Until a connection waits; it isn't accepted here."""
+        loop, asked = asyncio.get_running_loop(), asyncio.Event()
+        loop.add_reader(self._sock, asked.set)
+        try:
+            await asked.wait()
+        finally:
+            loop.remove_reader(self._sock)
+
+    async def _life(self) -> str:
+        """One process, from start to end; how it ended."""
+        try:
+            fd = self._sock.fileno()
+            self.process = process = await asyncio.create_subprocess_exec(
+                *self._command,
+                str(fd),
+                pass_fds=[fd],
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+            )
+        except OSError as error:
+            return str(error)
+        _lower(process.pid)
+        assert process.stdout is not None
+        async for line in process.stdout:
+            name, _, number = line.decode().partition(" ")
+            self._count(name, int(number))
+        return f"exit code {await process.wait()}"
+
+    async def _away(self, seconds: float) -> None:
+        """Turn callers away at once, rather than let them wait for what may not come: they retry."""
+        loop = asyncio.get_running_loop()
+        loop.add_reader(self._sock, self._refuse)
+        try:
+            await asyncio.sleep(seconds)
+        finally:
+            loop.remove_reader(self._sock)
+
+    def _refuse(self) -> None:
+        try:
+            connection, _ = self._sock.accept()
+        except OSError:  # the caller left
+            return
+        connection.close()
+        self._count("internal_refused", 1)
+
+
+def _lower(pid: int) -> None:
+    """Runs when nobody else wants the core, and leaves it the moment somebody does."""
+    try:
+        os.sched_setscheduler(pid, os.SCHED_IDLE, os.sched_param(0))
+        os.setpriority(os.PRIO_PROCESS, pid, 19)
+    except OSError as error:  # it ended already, or the sandbox knows no priorities
+        log("warning", "the process for the explainer's rows runs at the server's priority", error=str(error))

@@ -1,0 +1,34 @@
+"""Segmented texts, remembered: the explainer's columns repeat the same (masked) texts call after call."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from governed_serving.artefact import segment
+
+__all__ = ["RememberedTexts"]
+
+MOST = 4096
+
+
+class RememberedTexts:
+    """As :func:`governed_serving.server.predictors.onnx.segmented`, which segments anew. Forgets all when there are more than ``MOST``."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, str], str] = {}
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def __call__(self, column: NDArray[Any], segmentation: str) -> NDArray[Any]:
+        texts, known = column.ravel().tolist(), self._known
+        unknown = [text for text in dict.fromkeys(texts) if (segmentation, text) not in known]
+        if len(known) + len(unknown) > MOST:
+            known.clear()
+            unknown = list(dict.fromkeys(texts))
+        for text, apart in zip(unknown, segment(unknown, segmentation), strict=True):
+            known[segmentation, text] = apart
+        out = np.empty(column.size, object)
+        out[:] = [known[segmentation, text] for text in texts]
+        return out.reshape(column.shape)
