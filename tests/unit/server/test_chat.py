@@ -456,7 +456,7 @@ async def test_routes_of_a_runtime_with_an_explainer() -> None:
         ready = [(await http.get(f"/v2/models/{model}/ready")).status_code for model in ("chat", "other")]
     assert ready == [200, 404]
     assert (now.status_code, later.status_code, ticket.status_code, other.status_code) == (200, 202, 200, 404)
-    lane: Any = InternalApp(gateway, 1 << 20)
+    lane: Any = InternalApp(gateway, 1 << 20, lambda *_: None)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(lane), base_url="http://lane") as http:
         scored = await http.post(COMPLETIONS, json={"prompt": "x", "logprobs": 1})
         infer = await http.post("/v2/models/chat/infer", json={})

@@ -260,6 +260,8 @@ def test_rows_nobody_waits_for_have_a_process_that_comes_again_when_it_is_killed
     first = rows_asked(server)
     assert first == server.http.post(LANE, json=v2_body(3)).json()["outputs"][0]["data"], "the same bits"
     pid = child_of(server)
+    threads = [int(name) for name in os.listdir(f"/proc/{pid}/task")]
+    assert {os.sched_getscheduler(thread) for thread in threads} == {os.SCHED_IDLE}
     os.kill(pid, signal.SIGKILL)
     assert rows_asked(server) == first
     assert child_of(server) not in (0, pid)

@@ -18,7 +18,7 @@ from governed_serving.explainer.service.protocol import ExplainRequest
 __all__ = ["Engine"]
 
 MAX_ROWS_PER_CALL = 512
-"""Rows in one call to the model server. Between requests it takes a call apart and puts the answer together, which must stay below a millisecond."""
+"""Rows in one call to the model server, and so between two looks at the clock: while requests come, rows have a twentieth of a core."""
 
 
 class Engine:

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from governed_api.resolved import ResolvedModel
 from governed_serving import hosting
 from governed_serving.artefact import ArtefactError
-from governed_serving.hosting import web_server
+from governed_serving.hosting import take_what_is_left, web_server
 from governed_serving.server import composition
 from governed_serving.server.app.internal import InternalApp
 from governed_serving.server.app.service import Gateway
@@ -77,6 +77,7 @@ async def _ended(fd: int) -> None:
 
 async def _serve(sock: socket.socket, server: int) -> None:
     settings = Settings.from_environment()
+    take_what_is_left()
     resolved, count = ResolvedModel.load(settings.spec), _counter()
     gateway = Gateway(resolved.name, why="", rows=_rows(settings, resolved, server, count))
     web = web_server(

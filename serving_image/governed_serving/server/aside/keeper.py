@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from governed_serving.hosting import log
+from governed_serving.hosting.priority import NICENESS
 
 __all__ = ["Keeper"]
 
@@ -124,9 +125,8 @@ class Keeper:
 
 
 def _lower(pid: int) -> None:
-    """Runs when nobody else wants the core, and leaves it the moment somebody does."""
+    """For its imports; it lowers itself further before it computes. At the lowest priority it would never start on a busy machine."""
     try:
-        os.sched_setscheduler(pid, os.SCHED_IDLE, os.sched_param(0))
-        os.setpriority(os.PRIO_PROCESS, pid, 19)
-    except OSError as error:  # it ended already, or the sandbox knows no priorities
-        log("warning", "the process for the explainer's rows runs at the server's priority", error=str(error))
+        os.setpriority(os.PRIO_PROCESS, pid, min(19, os.nice(0) + NICENESS))
+    except ProcessLookupError:  # it ended already
+        return
