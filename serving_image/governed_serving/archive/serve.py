@@ -14,7 +14,7 @@ from governed_serving.archive.note import Checkpoint
 from governed_serving.archive.service import Archive
 from governed_serving.archive.tokens import Tokens
 from governed_serving.crypto import CryptoError, load_kek
-from governed_serving.hosting import Host, give_way, listen, log, web_server
+from governed_serving.hosting import Host, listen, log, web_server
 from governed_serving.reporting import ReportWriter
 
 __all__ = ["serve"]
@@ -27,7 +27,6 @@ async def serve(address: str) -> None:
 
     Raises Problem, KeyError, ArchiveError, CryptoError, OSError.
     """
-    give_way()
     namespace = os.environ.get(runtime.NAMESPACE, "default")
     port = int(os.environ.get(runtime.HTTP_PORT, str(runtime.PORT_ARCHIVE)))
     tokens = _tokens(namespace)

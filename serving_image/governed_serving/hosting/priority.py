@@ -1,20 +1,13 @@
-"""Who goes first where processes share a core: the server, which clients wait for."""
+"""Who goes last where processes share a core."""
 
 import os
 
 from governed_serving.hosting.logs import log
 
-__all__ = ["NICENESS", "give_way", "take_what_is_left"]
+__all__ = ["NICENESS", "take_what_is_left"]
 
 NICENESS = 10
-
-
-def give_way() -> None:
-    """Explainer, auditor and archive: a tenth of the server's weight, enough not to fall behind for good.
-
-    It counts where the roles share a machine without containers (`governed run`). In a pod each container has a share of its own, its CPU request.
-    """
-    os.nice(NICENESS)
+"""A tenth of the weight: gives way, and doesn't fall behind for good."""
 
 
 def take_what_is_left() -> None:

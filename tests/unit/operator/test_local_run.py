@@ -21,6 +21,7 @@ from rich.console import Console
 from governed_api.model import GovernedModel
 from governed_api.resolved import ResolvedModel
 from governed_operator.local.errors import JobFailed, LocalError, NotReady, PortTaken, StaleRun
+from governed_operator.local.process import NICENESS
 from governed_operator.local.process_table import started
 from governed_operator.local.run import LocalRun, Options, Running
 from governed_operator.local.supervision import Backoff
@@ -127,6 +128,21 @@ async def test_starts_in_order_serves_and_leaves_nothing_running(home: Path) -> 
         home / "work/volumes/tiny-predictor-0/spool"
     )  # fmt: skip
     assert not Path(server["GOVERNED_MODEL_DIR"]).exists(), "plaintext must go when the run ends"
+
+
+async def test_what_no_client_waits_for_gives_way_to_the_server(home: Path) -> None:
+    niceness: dict[str, int] = {}
+
+    async def when_ready(_: Running) -> None:
+        for line in trace(home):
+            _, name, *event, pid = line.split()
+            if event == ["start"]:
+                niceness[name] = os.getpriority(os.PRIO_PROCESS, int(pid))
+
+    await local_run(home)(when_ready)
+    own = os.nice(0)
+    behind = min(19, own + NICENESS)
+    assert niceness == {"server": own, "explainer": behind, "auditor": behind, "archive": behind}
 
 
 async def test_no_plaintext_in_the_work_directory(home: Path) -> None:

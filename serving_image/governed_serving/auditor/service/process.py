@@ -23,7 +23,7 @@ from governed_serving.auditor.service.tail import Tail
 from governed_serving.auditor.service.watch import Watch
 from governed_serving.auditor.service.why import Why
 from governed_serving.crypto import Keyring, Keyset, KeyWatch, SegmentCipher, rotate_due
-from governed_serving.hosting import Host, give_way, listen, log, web_server
+from governed_serving.hosting import Host, listen, log, web_server
 from governed_serving.journal import Journal
 from governed_serving.reporting.writer import ReportWriter
 from governed_serving.server.keys import key_watch
@@ -195,7 +195,6 @@ def _client(settings: Settings) -> ArchiveClient | None:
 
 async def serve() -> None:
     """Runs until SIGTERM. Raises Problem, KeyError, ArchiveError, CryptoError, JournalError, OSError."""
-    give_way()
     settings = Settings.from_environment()
     host = Host()
     sock = listen(settings.host, settings.port)

@@ -25,7 +25,7 @@ from governed_serving.explainer.service.recorder import Recorder
 from governed_serving.explainer.service.settings import Settings
 from governed_serving.explainer.service.watch import Watch
 from governed_serving.explainer.text.completion import CompletionScorer
-from governed_serving.hosting import Host, give_way, listen, log, web_server
+from governed_serving.hosting import Host, listen, log, web_server
 from governed_serving.journal import Journal, JournalReader, streams
 from governed_serving.server.keys import CachedStore, key_watch
 
@@ -153,7 +153,6 @@ def _bytes(size: str) -> int:
 
 async def serve() -> None:
     """Runs until SIGTERM. Raises Problem, KeyError, ExplainerError, ArchiveError, CryptoError, JournalError, OSError."""
-    give_way()
     settings = Settings.from_environment()
     host = Host()
     sock = listen(os.environ.get("GOVERNED_HOST") or "0.0.0.0", settings.port)
