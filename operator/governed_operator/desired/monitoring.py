@@ -3,10 +3,14 @@
 from governed_api import runtime as rt
 from governed_operator.desired.inference import COMPONENT, selector
 from governed_operator.desired.manifest import Manifest, Subject, manifest
+from governed_operator.desired.track import TRACK_LABEL
 
 
 def service_monitor(subject: Subject) -> Manifest | None:
-    """Scrapes the clients' port; the other containers listen on ports that no Service opens."""
+    """Scrapes the clients' port; the other containers listen on ports that no Service opens.
+
+    Through the clients' Service alone: a pod that is scraped through its track's as well would count twice in every sum.
+    """
     if not subject.capabilities.service_monitor:
         return None
     return manifest(
@@ -16,7 +20,10 @@ def service_monitor(subject: Subject) -> Manifest | None:
         subject,
         COMPONENT,
         spec={
-            "selector": {"matchLabels": selector(subject)},
+            "selector": {
+                "matchLabels": selector(subject),
+                "matchExpressions": [{"key": TRACK_LABEL, "operator": "DoesNotExist"}],
+            },
             "endpoints": [{"port": "http", "path": rt.METRICS_PATH, "interval": "30s"}],
         },
     )

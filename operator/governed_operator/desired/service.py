@@ -4,7 +4,7 @@ from governed_api import runtime as rt
 from governed_api.names import component
 from governed_operator.desired.inference import selector, serves_grpc
 from governed_operator.desired.manifest import Manifest, Subject, manifest
-from governed_operator.desired.track import CANARY, STABLE
+from governed_operator.desired.track import CANARY, STABLE, TRACK_LABEL
 
 
 def service_name(model: str, track: str | None = None) -> str:
@@ -21,7 +21,7 @@ def service(subject: Subject, track: str | None = None) -> Manifest:
     if serves_grpc(subject.model.spec):
         own = {"name": "grpc", "port": rt.PORT_GRPC, "targetPort": "grpc", "protocol": "TCP"}
         ports.append({**own, "appProtocol": "kubernetes.io/h2c"})
-    return manifest(
+    out = manifest(
         "v1",
         "Service",
         service_name(subject.name, track),
@@ -29,6 +29,8 @@ def service(subject: Subject, track: str | None = None) -> Manifest:
         "predictor",
         spec={"selector": selector(subject, track), "ports": ports},
     )
+    out["metadata"]["labels"] |= {TRACK_LABEL: track} if track else {}
+    return out
 
 
 def services(subject: Subject, *, canary: bool) -> list[Manifest]:

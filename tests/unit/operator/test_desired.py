@@ -85,6 +85,18 @@ def test_keda_replaces_the_hpa_only_where_it_is_present() -> None:
     assert wake["query"] == 'sum(rate(envoy_http_rq_total{route="assistants/chat"}[1m]))'
 
 
+def test_a_pod_is_scraped_through_one_service() -> None:
+    (monitor,) = named("neighbours-present", "ServiceMonitor")
+    selector = monitor["spec"]["selector"]
+    absent = {e["key"] for e in selector["matchExpressions"] if e["operator"] == "DoesNotExist"}
+
+    def chosen(labels: dict[str, str]) -> bool:
+        return selector["matchLabels"].items() <= labels.items() and not absent & labels.keys()
+
+    services = named("neighbours-present", "Service")
+    assert [s["metadata"]["name"] for s in services if chosen(s["metadata"]["labels"])] == ["chat"]
+
+
 def test_grpc_has_a_port_of_the_service_where_the_protocol_has_it() -> None:
     def ports(case: str) -> tuple[list[str], list[str], str | None]:
         (service,) = [s for s in named(case, "Service") if s["spec"].get("clusterIP") != "None"][-1:]
