@@ -82,6 +82,11 @@ class Head(msgspec.Struct, rename="camel"):
         return next((o for o in self.owner_references or () if o.controller), None)
 
     @property
+    def others(self) -> bool:
+        """Made by another controller, which may have copied our labels: so does KEDA from a ScaledObject to its autoscaler."""
+        return self.controller is not None and self.controller.kind != KIND
+
+    @property
     def model(self) -> ModelKey:
         """The owner's name before the label: a label may drift, and its object must still be found."""
         owner, labels = self.controller, self.labels or {}
@@ -234,7 +239,7 @@ class Cache:
     ) -> ModelKey | None:
         """Remember a child, given as JSON; the model to wake, or None when nothing that matters changed."""
         head = head or head_of(observed)
-        if self.stale(kind, head):
+        if self.stale(kind, head) or (head.others and kind != "Pod"):
             return None
         key = head.model
         known = self._children[key].get((kind, head.name))

@@ -127,3 +127,17 @@ def test_an_expired_version_is_told_apart() -> None:
     with pytest.raises(ApiError) as caught:
         reflector._take(line("ERROR", gone))
     assert caught.value.status == 410
+
+
+def test_what_another_controller_made_under_our_labels_is_not_ours_to_prune() -> None:
+    """KEDA's autoscaler bears the ScaledObject's labels; a pod belongs to its ReplicaSet, and is looked at all the same."""
+    made = deployment(11)
+    made["metadata"] |= {
+        "labels": {"governedmodels.io/model": "m"},
+        "ownerReferences": [{"kind": "ScaledObject", "name": "m", "uid": "s", "controller": True}],
+    }
+    cache = Cache()
+    assert cache.put("HorizontalPodAutoscaler", json.dumps(made).encode()) is None
+    assert cache.children(("n", "m")) == {}
+    made |= {"spec": {"containers": []}}
+    assert cache.put("Pod", json.dumps(made).encode()) == ("n", "m")
