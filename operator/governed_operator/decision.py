@@ -62,6 +62,8 @@ class Decision:
     """The stable Deployment exists and is left as it is (training, trial, or a violation that blocks)."""
     canary: Revision | None = None
     """On trial."""
+    canary_serves: bool = False
+    """Some pod of its track answers."""
     rejected: str | None = None
     """Name of the revision that failed its trial."""
     key_lost: bool = False

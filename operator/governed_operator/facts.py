@@ -107,6 +107,13 @@ class ClaimFacts(NamedTuple):
     bound: bool
 
 
+class RouteFacts(NamedTuple):
+    """An HTTPRoute."""
+
+    refusal: Problem | None
+    """Why a Gateway doesn't take it."""
+
+
 def _condition(status: Object, kind: str) -> Object:
     found: Object = next((c for c in status.get("conditions") or () if c["type"] == kind), {})
     return found
@@ -197,12 +204,26 @@ def claim(o: Object) -> ClaimFacts:
     return ClaimFacts(o.get("status", {}).get("phase") == "Bound")
 
 
+def route(o: Object) -> RouteFacts:
+    """What a Gateway's controller said of an earlier generation counts no more."""
+    for parent in o.get("status", {}).get("parents") or ():
+        accepted = _condition(parent, "Accepted")
+        current = accepted.get("observedGeneration", 0) >= o["metadata"].get("generation", 0)
+        if accepted.get("status") == "False" and current:
+            ref = parent["parentRef"]
+            gateway = f"{ref.get('namespace', '')}/{ref['name']}"
+            said = f": {accepted['message']}" if accepted.get("message") else ""
+            return RouteFacts(Problem(accepted["reason"], f"Gateway {gateway} refuses the HTTPRoute{said}"))
+    return RouteFacts(None)
+
+
 FACTS: Mapping[str, Callable[[Object], Any]] = {
     "Deployment": workload,
     "StatefulSet": workload,
     "Job": job,
     "Pod": pod,
     "PersistentVolumeClaim": claim,
+    "HTTPRoute": route,
     "Secret": lambda o: tuple(sorted(o.get("data") or ())),
     "PriorityClass": lambda o: o.get("value", 0),
 }

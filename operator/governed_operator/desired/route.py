@@ -1,4 +1,7 @@
-"""HTTPRoute (Gateway API): canary by weight, where the CRD and a Gateway are present."""
+"""HTTPRoute (Gateway API): canary by weight, where the CRD and a Gateway are present.
+
+What the CRD would default is written out: its lists are owned whole, and a filled-in field would look like drift.
+"""
 
 from governed_api import runtime as rt
 from governed_operator.decision import Decision
@@ -6,16 +9,29 @@ from governed_operator.desired.manifest import Manifest, Subject, manifest
 from governed_operator.desired.service import service_name
 from governed_operator.desired.track import CANARY, STABLE
 
+GROUP = "gateway.networking.k8s.io"
+
+
+def shares(decision: Decision) -> dict[str, int]:
+    """Percent by track. A backend without a pod that answers costs its share in refused requests, so a canary has none until one does."""
+    if decision.canary is None or not decision.canary_serves:
+        return {STABLE: 100}
+    return {STABLE: 100 - decision.canary.percent, CANARY: decision.canary.percent}
+
 
 def http_route(subject: Subject, decision: Decision) -> Manifest | None:
     if not (subject.settings.gateway and subject.capabilities.gateway_api):
         return None
     namespace, name = subject.settings.gateway.split("/", 1)
-    shares = [(STABLE, 100 - (decision.canary.percent if decision.canary else 0))]
-    if decision.canary:
-        shares.append((CANARY, decision.canary.percent))
     backends = [
-        {"name": service_name(subject.name, track), "port": rt.PORT_HTTP, "weight": weight} for track, weight in shares
+        {
+            "group": "",
+            "kind": "Service",
+            "name": service_name(subject.name, track),
+            "port": rt.PORT_HTTP,
+            "weight": weight,
+        }
+        for track, weight in shares(decision).items()
     ]
     prefix = f"/{subject.namespace}/{subject.name}/"
     rewrite = {
@@ -23,13 +39,13 @@ def http_route(subject: Subject, decision: Decision) -> Manifest | None:
         "urlRewrite": {"path": {"type": "ReplacePrefixMatch", "replacePrefixMatch": "/"}},
     }
     return manifest(
-        "gateway.networking.k8s.io/v1",
+        f"{GROUP}/v1",
         "HTTPRoute",
         subject.name,
         subject,
         "predictor",
         spec={
-            "parentRefs": [{"name": name, "namespace": namespace}],
+            "parentRefs": [{"group": GROUP, "kind": "Gateway", "name": name, "namespace": namespace}],
             "rules": [
                 {
                     "matches": [{"path": {"type": "PathPrefix", "value": prefix}}],

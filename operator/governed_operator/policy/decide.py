@@ -5,6 +5,7 @@ from dataclasses import replace
 from governed_api import conditions as c
 from governed_api.model import RevisionStatus
 from governed_operator.decision import Decision, Revision, Violation
+from governed_operator.desired.track import CANARY
 from governed_operator.desired.trainer import job_name
 from governed_operator.observed import Observed
 from governed_operator.policy.artefact import artefact_of
@@ -30,7 +31,8 @@ def decide(obs: Observed) -> Decision:
     if artefact is None:
         return Decision(train=train, held=held, violations=found)
     target = Revision.of(obs.model, artefact)
-    return replace(_rollout(obs, target, found), train=train)
+    trial = obs.workload(CANARY)
+    return replace(_rollout(obs, target, found), train=train, canary_serves=trial is not None and trial.available >= 1)
 
 
 def _rollout(obs: Observed, target: Revision, found: tuple[Violation, ...]) -> Decision:

@@ -65,6 +65,13 @@ def report_not_readable(obs: Observed) -> Violation | None:
     return Violation(c.DEGRADED, "ReportNotReadable", obs.report_error, "True") if obs.report_error else None
 
 
+def route_refused(obs: Observed) -> Violation | None:
+    """Inside the cluster the model is served all the same; a canary would wait for its share for ever."""
+    child = obs.children.get(("HTTPRoute", obs.subject.name))
+    refusal = child.facts.refusal if child and not child.deleting else None
+    return Violation(c.DEGRADED, refusal.reason, refusal.message, "True") if refusal else None
+
+
 def training_failed(obs: Observed) -> Violation | None:
     if obs.model.spec.lifecycle.training is None:
         return None
@@ -126,6 +133,7 @@ GATES: tuple[Gate, ...] = (
     source_is_local,
     scaled_to_zero_for_ever,
     report_not_readable,
+    route_refused,
     training_failed,
     training_pod_stuck,
     archive_pod_stuck,

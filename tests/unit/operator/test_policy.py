@@ -30,6 +30,7 @@ from governed_operator.decision import Revision
 from governed_operator.desired import model_objects
 from governed_operator.desired.manifest import Subject
 from governed_operator.desired.trainer import job_name
+from governed_operator.facts import route as route_facts
 from governed_operator.observed import Observed, Outside
 from governed_operator.policy.decide import decide
 from governed_operator.policy.revisions import departed
@@ -293,6 +294,53 @@ CANARY = {
 def test_a_canary(name: str) -> None:
     obs, want = CANARY[name]
     assert step(obs) == want
+
+
+GATEWAY = {"settings": Settings(gateway="ingress/shared"), "capabilities": Capabilities(gateway_api=True)}
+
+
+@pytest.mark.parametrize(
+    ("available", "shares"),
+    [(0, {"m-stable": 100}), (1, {"m-stable": 90, "m-canary": 10})],
+)
+def test_a_canary_has_no_share_of_a_gateway_s_requests_before_it_serves(available: int, shares: dict[str, int]) -> None:
+    obs = trial(10, {}, canary=workload(TARGET, "canary", available=available))
+    subject = replace(obs.subject, **GATEWAY)
+    objects = model_objects(subject, decide(replace(obs, subject=subject)))
+    (route,) = [o for o in objects if o["kind"] == "HTTPRoute"]
+    assert {b["name"]: b["weight"] for b in route["spec"]["rules"][0]["backendRefs"]} == shares
+    assert ("Service", "m-canary") in {(o["kind"], o["metadata"]["name"]) for o in objects}
+
+
+def parent(status: str, generation: int = 3) -> dict[str, Any]:
+    accepted = {
+        "type": "Accepted",
+        "status": status,
+        "reason": "NotAllowedByListeners",
+        "observedGeneration": generation,
+    }
+    return {"parentRef": {"namespace": "ingress", "name": "shared"}, "conditions": [accepted]}
+
+
+@pytest.mark.parametrize(
+    ("parents", "degraded"),
+    [
+        ([], ("False", "AsExpected", "")),
+        ([parent("True")], ("False", "AsExpected", "")),
+        ([parent("False", 2)], ("False", "AsExpected", "")),
+        (
+            [parent("True"), parent("False")],
+            ("True", "NotAllowedByListeners", "Gateway ingress/shared refuses the HTTPRoute"),
+        ),
+    ],
+    ids=["nobody answered", "accepted", "an earlier generation", "refused"],
+)
+def test_a_gateway_that_refuses_is_told(parents: list[dict[str, Any]], degraded: tuple[str, str, str]) -> None:
+    found = {"metadata": {"generation": 3}, "status": {"parents": parents}}
+    obs = serving()
+    obs = replace(obs, children={**obs.children, **dict([child("HTTPRoute", "m", route_facts(found))])})
+    assert condition(obs, "Degraded") == degraded
+    assert condition(obs, "Ready")[0] == "True"
 
 
 def test_a_rejected_canary_says_why_and_is_not_tried_again() -> None:
