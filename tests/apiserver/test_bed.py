@@ -1,14 +1,18 @@
 """The API-server bed itself: each of its parts does its work, and the tools that observe and break it tell the truth."""
 
+import json
 import subprocess
 import sys
+import urllib.request
 from datetime import timedelta
 
 import pytest
 
+from support import pod_network
 from support.apiserver_bed import ApiServerBed
 from support.audit_log import AuditLog
 from support.cluster_access import Cluster, KubectlError
+from support.host import is_root
 from support.leftovers import Leftovers
 from support.places import ROOT
 from support.processes import Process
@@ -129,3 +133,15 @@ def test_command_brings_a_bed_up_and_leaves_nothing_behind() -> None:
         cluster_command("down")
     assert not any(process.alive for process in started)
     before.assert_same_now()
+
+
+@pytest.mark.skipif(not is_root(), reason="only root may add a local route")
+def test_every_address_of_a_pod_network_says_which_it_is_until_it_is_taken_away() -> None:
+    network = pod_network.own_network()
+    routes = ["ip", "route", "show", "table", "local", str(network)]
+    with pod_network.answering(str(network), 8080):
+        for address in (network[1], network[-2]):
+            with urllib.request.urlopen(f"http://{address}:8080/a/b?c", timeout=5) as answer:
+                assert json.load(answer) == {"address": str(address), "path": "/a/b?c"}
+        assert subprocess.run(routes, capture_output=True, text=True, check=True).stdout
+    assert not subprocess.run(routes, capture_output=True, text=True, check=True).stdout

@@ -30,6 +30,8 @@ from support.waiting import eventually
 # The defaults of 20 and 30 would measure the controllers' own throttle instead of what is under test.
 FAST_CLIENT = ("--kube-api-qps=2000", "--kube-api-burst=4000")
 SERVICE_CIDR = "10.96.0.0/16"
+POD_CIDR = "10.0.0.1/24"
+"""Where kwok takes addresses of pods from; nobody answers there."""
 _EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()
 _OWN_PORTS = range(10000, int(_EPHEMERAL[0]))
 HOST_PATHS = Path("/tmp/hostpath_pv")  # fixed in kube-controller-manager's own provisioner
@@ -70,7 +72,7 @@ class ApiServerBed:
     def running(self) -> bool:
         return bool(self.processes) and all(process.alive for process in self.processes)
 
-    def start(self, nodes: int = 0, tell: Say = say, controllers: Sequence[str] = ()) -> None:
+    def start(self, nodes: int = 0, tell: Say = say, controllers: Sequence[str] = (), pod_cidr: str = POD_CIDR) -> None:
         """Bring the control plane up with `nodes` kwok nodes; a broken or half-started one of the same name is removed first.
 
         `controllers`: further flags of kube-controller-manager.
@@ -83,7 +85,7 @@ class ApiServerBed:
         self.nodes = nodes
         self._write_identities()
         try:
-            self._start_processes(controllers)
+            self._start_processes(controllers, pod_cidr)
             self._create_defaults()
         except BaseException:
             self.stop()
@@ -279,9 +281,10 @@ class ApiServerBed:
             ],
         }  # fmt: skip
 
-    def _start_processes(self, controllers: Sequence[str]) -> None:
+    def _start_processes(self, controllers: Sequence[str], pod_cidr: str) -> None:
         arguments = self._arguments()
         arguments["kube-controller-manager"] += controllers
+        arguments["kwok"].append(f"--cidr={pod_cidr}")
         if not self.nodes:
             del arguments["kwok"]
         for name, args in arguments.items():

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from support.apiserver_bed import ApiServerBed
+from support.apiserver_bed import POD_CIDR, ApiServerBed
 from support.audit_log import AuditLog
 from support.cluster_access import Cluster
 from support.faults import Faults
@@ -56,11 +56,11 @@ def api_bed(tell: Say, swept: None) -> Iterator[ApiServerBed]:  # noqa: ARG001
 
 
 @contextmanager
-def started_bed(name: str, tell: Say) -> Iterator[ApiServerBed]:
+def started_bed(name: str, tell: Say, pod_cidr: str = POD_CIDR) -> Iterator[ApiServerBed]:
     """An API-server bed; one beside the session's, for tests that rule a whole cluster, is named `<what>.<process id>`."""
     bed = ApiServerBed.named(name)
     before = Leftovers.now(bed.folder)
-    bed.start(nodes=3, tell=tell)
+    bed.start(nodes=3, tell=tell, pod_cidr=pod_cidr)
     try:
         yield bed
     finally:
