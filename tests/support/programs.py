@@ -34,12 +34,14 @@ class GoModule:
 
     @property
     def version(self) -> str:
-        if not self.path:
-            return "local"  # the sources lie here
+        return self.pinned(self.path) if self.path else "local"  # the sources lie here
+
+    def pinned(self, path: str) -> str:
+        """Version of a module that this one requires."""
         text = (self.folder / "go.mod").read_text()
-        found = re.search(rf"^\s*(?:require )?{re.escape(self.path)} (v\S+)", text, re.MULTILINE)
+        found = re.search(rf"^\s*(?:require )?{re.escape(path)} (v\S+)", text, re.MULTILINE)
         if found is None:
-            raise BedError(f"{self.folder / 'go.mod'} requires no {self.path}: restore the file from git")
+            raise BedError(f"{self.folder / 'go.mod'} requires no {path}: restore the file from git")
         return found.group(1)
 
     @property
@@ -49,7 +51,7 @@ class GoModule:
     @property
     def key(self) -> str:
         """Digest of everything that decides the bytes: pins, tags and flags."""
-        parts = [path.read_bytes() for path in sorted(self.folder.iterdir())]
+        parts = [path.read_bytes() for path in sorted(self.folder.rglob("*")) if path.is_file()]
         return hashlib.sha256(b"\0".join([*parts, self.tags.encode(), self.ldflags.encode()])).hexdigest()[:12]
 
     @property
@@ -113,6 +115,14 @@ MODULES: tuple[GoModule, ...] = (
     GoModule("pause", "", {"pause": "."}),
     GoModule("gitops", "github.com/argoproj/gitops-engine", {"gitops-judge": "."}),
     GoModule("kserve", "github.com/kserve/kserve", {"kserve-manager": "github.com/kserve/kserve/cmd/manager"}),
+    GoModule(
+        "traefik",
+        "github.com/traefik/traefik/v3",
+        {"traefik": "github.com/traefik/traefik/v3/cmd/traefik"},
+        stamp="-X github.com/traefik/traefik/v3/pkg/version.Version={version}",
+    ),
+    GoModule("keda", "github.com/kedacore/keda/v2", {}),
+    GoModule("prometheus-operator", "github.com/prometheus-operator/prometheus-operator", {}),
 )
 
 API_BED = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl", "etcd", "kwok")
@@ -241,10 +251,11 @@ def _go() -> str:
     return go
 
 
-def module_folder(name: str) -> Path:
-    """Where Go keeps the sources of the module behind tools module `name` (kind's own Dockerfiles, kwok's stages)."""
+def module_folder(name: str, path: str = "") -> Path:
+    """Where Go keeps the sources of the module behind tools module `name` (kind's own Dockerfiles, kwok's stages), or of one that it requires."""
     module = next(m for m in MODULES if m.name == name)
-    command = [_go(), "mod", "download", "-json", f"{module.path}@{module.version}"]
+    path = path or module.path
+    command = [_go(), "mod", "download", "-json", f"{path}@{module.pinned(path)}"]
     text = subprocess.run(
         command, cwd=module.folder, env=_go_environment(), capture_output=True, text=True, check=True
     ).stdout

@@ -1,0 +1,5 @@
+module governedmodels.io/tests/support/go/prometheus-operator
+
+go 1.26.0
+
+require github.com/prometheus-operator/prometheus-operator v0.85.0 // its definitions are read, nothing is compiled
