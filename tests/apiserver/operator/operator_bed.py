@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,13 @@ def imported(name: str = "plain", **predictor: Any) -> dict[str, Any]:
     return model(name, {"predictor": {**predictor, "model": {"storageUri": "pvc://models/m.onnx", "digest": DIGEST}}})
 
 
+def canary(timeout: int, **predictor: Any) -> dict[str, Any]:
+    """An imported model whose revisions, one per `timeout`, are tried on a fifth of the traffic."""
+    out = imported(timeout=timeout, **predictor)
+    out["spec"]["lifecycle"] = {"rollout": {"strategy": "Canary", "steps": [20], "interval": "1s"}}
+    return out
+
+
 def trained(name: str = "rich") -> dict[str, Any]:
     """A model that makes every owned kind but those of neighbours."""
     training = {"data": {"inline": "x,ok\n0,no\n1,yes\n", "label": "ok", "features": [{"name": "x"}]}}
@@ -130,6 +138,12 @@ def write_report(cluster: Cluster, name: str, **parts: Any) -> None:
     """As a model's pods would."""
     patch = json.dumps({"status": parts})
     cluster.kubectl("patch", "greport", name, "--subresource=status", "--type=merge", "-p", patch)
+
+
+def served(requests: int, errors: int, pod: str = "some") -> dict[str, Any]:
+    """A pod's entry in a report, written now."""
+    now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return {pod: {"requests": requests, "errors": errors, "observedAt": now}}
 
 
 def await_ready(cluster: Cluster, name: str, within: float = 90) -> None:

@@ -1,11 +1,22 @@
 """Causes in conditions within seconds, canaries, deletion."""
 
 import json
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from operator_bed import DIGEST, await_ready, claim, condition, imported, make_trained, model, trained, write_report
+from operator_bed import (
+    DIGEST,
+    await_ready,
+    canary,
+    claim,
+    condition,
+    imported,
+    make_trained,
+    model,
+    served,
+    trained,
+    write_report,
+)
 
 from support.cluster_access import Cluster, KubectlError
 from support.waiting import eventually
@@ -137,18 +148,6 @@ def test_a_priority_may_change_under_a_compute_quota(namespace: Cluster) -> None
 def classes(cluster: Cluster) -> list[dict[str, Any]]:
     """Priority classes of the models of a namespace."""
     return cluster.list("priorityclass", "-l", f"governedmodels.io/namespace={cluster.namespace}")
-
-
-def canary(timeout: int) -> dict[str, Any]:
-    out = imported(timeout=timeout)
-    out["spec"]["lifecycle"] = {"rollout": {"strategy": "Canary", "steps": [20], "interval": "1s"}}
-    return out
-
-
-def served(requests: int, errors: int, pod: str = "some") -> dict[str, Any]:
-    """A pod's entry, written now."""
-    now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    return {pod: {"requests": requests, "errors": errors, "observedAt": now}}
 
 
 def test_entries_of_pods_that_are_gone_leave_the_report_and_only_they(namespace: Cluster) -> None:
