@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from ipaddress import IPv4Network, ip_network
 
+from support.host import require_packages
+
 
 def own_network() -> IPv4Network:
     """One of the networks that RFC 2544 keeps for tests, by process id, so that runs side by side don't meet."""
@@ -23,6 +25,7 @@ def answering(cidr: str, port: int) -> Iterator[None]:
     """HTTP on `port` of every address in `cidr`: 200 and {"address", "path"}, whoever has the address or had it."""
     network = ip_network(cidr, strict=False)
     route = ["local", str(network), "dev", "lo"]
+    require_packages({"ip": "iproute2"})
     subprocess.run(["ip", "route", "replace", *route], check=True)
     try:
         with _serving([str(address) for address in network.hosts()], port):
