@@ -18,6 +18,8 @@ from urllib.parse import urlsplit
 
 LONGEST = 600.0
 PAUSE = 0.01
+BACK_OFF = 0.1
+"""Before a request is sent again: a process that is being killed closes its connections a moment before it stops listening."""
 RENEW = 50
 """Answers after which a connection is given up: a Service shares connections among pods, not requests, and new pods get none of the old."""
 
@@ -62,7 +64,7 @@ class Client(threading.Thread):
                 again += 1
                 if again > 400:
                     return {"failed": "no connection for 40 s"}
-                time.sleep(0.1)
+                time.sleep(BACK_OFF)
                 continue
             try:
                 self.connection.request("POST", self.parts.path, body, {"content-type": "application/json"})
@@ -77,6 +79,7 @@ class Client(threading.Thread):
                 ):
                     again += 1  # closed while idle: the server never took this request … or was killed with it
                     self.note(lost=type(error).__name__)
+                    time.sleep(BACK_OFF)
                     continue
                 return {"failed": f"{type(error).__name__}: {error}"}
             if answer.getheader("connection", "").lower() == "close":
