@@ -32,6 +32,14 @@ def answered(served: Served, client: httpx.Client, request: str) -> bool:
         return False
 
 
+def all_kept(served: Served, kept: list[str]) -> bool:
+    """Whether the ledger has them all; not yet, as long as an archive that was started again doesn't listen."""
+    try:
+        return set(kept) <= in_ledger(served)
+    except httpx.ConnectError:
+        return False
+
+
 @pytest.mark.parametrize("victim", ["server", "auditor", "explainer", "archive"])
 def test_every_answer_is_in_the_ledger_though_a_process_was_killed(admissions: Served, victim: str) -> None:
     ids = [f"{victim}-{n}-{uuid.uuid4().hex[:8]}" for n in range(REQUESTS)]
@@ -52,7 +60,7 @@ def test_every_answer_is_in_the_ledger_though_a_process_was_killed(admissions: S
     if victim != "server":
         assert len(kept) == REQUESTS, "the server must not depend on the others being up"
     eventually(lambda: admissions.pids().get(name) not in (None, pids[name]), within=60, what=f"{victim} comes back")
-    eventually(lambda: set(kept) <= in_ledger(admissions), within=60, what="every answered request is in the ledger")
+    eventually(lambda: all_kept(admissions, kept), within=60, what="every answered request is in the ledger")
     assert admissions.stop() == 0
     verified = governed("verify", admissions.workdir)
     assert verified.returncode == 0, verified.stdout + verified.stderr
