@@ -84,7 +84,8 @@ class Head(msgspec.Struct, rename="camel"):
     @property
     def others(self) -> bool:
         """Made by another controller, which may have copied our labels: so does KEDA from a ScaledObject to its autoscaler."""
-        return self.controller is not None and self.controller.kind != KIND
+        owner = self.controller
+        return owner is not None and owner.kind != KIND
 
     @property
     def model(self) -> ModelKey:

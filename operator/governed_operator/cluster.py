@@ -16,7 +16,7 @@ import msgspec
 from kubernetes.aio import client, config
 
 from governed_api.names import FIELD_MANAGER
-from governed_operator.connection import Connections, Origin, lines
+from governed_operator.connection import Connections, Origin, header_lines
 from governed_operator.kinds import Kind
 
 Object = dict[str, Any]
@@ -26,6 +26,7 @@ METADATA_ALONE = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=
 SECONDS = 30.0
 """For an answer, the whole of it."""
 TOKEN_SECONDS = 10.0
+"""Between two looks at the token."""
 LONGEST_LINE = 2**21
 """Bytes of one watch event; etcd takes no object above 1.5 MiB."""
 
@@ -120,7 +121,9 @@ class Cluster:
         if known is None:
             settings = await self._api.configuration.auth_settings()
             headers = {s["key"]: s["value"] for s in settings.values() if s["value"]}
-            known = self._known_headers[media, accept] = lines(headers | {"Content-Type": media, "Accept": accept})
+            known = self._known_headers[media, accept] = header_lines(
+                headers | {"Content-Type": media, "Accept": accept}
+            )
         return known
 
     async def request(

@@ -36,7 +36,7 @@ class Origin(NamedTuple):
     proxy_headers: Mapping[str, str] = {}
 
 
-def lines(headers: Mapping[str, str]) -> str:
+def header_lines(headers: Mapping[str, str]) -> str:
     """Headers as they are sent."""
     return "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
 
@@ -52,8 +52,8 @@ class Answer:
         self._waiter: asyncio.Future[None] | None = None
         self.waiting = 0
         """Bytes that nobody has read yet."""
-        self.heard = asyncio.get_running_loop().time()
-        """When the last piece of a streamed body came."""
+        self.heard = float("-inf")
+        """When the last piece of a streamed body came, by the loop's clock."""
 
     def add(self, chunk: bytes) -> None:
         self._chunks.append(chunk)
@@ -190,7 +190,7 @@ class Connections:
     async def request(
         self, method: str, target: str, headers: str, body: bytes | None, seconds: float
     ) -> tuple[int, bytes]:
-        """(status, body); ``headers``: as :func:`lines` writes them. A kept connection that was closed meanwhile is not the request's fault: it goes over a new one.
+        """(status, body); ``headers``: as :func:`header_lines` writes them. A kept connection that was closed meanwhile is not the request's fault: it goes over a new one.
 
         Raises OSError (TimeoutError ``seconds`` after it was sent).
         """
@@ -274,7 +274,7 @@ class Connections:
         loop = asyncio.get_running_loop()
         transport, tunnel = await loop.create_connection(_Tunnel, proxy.hostname or "", port, ssl=secured)
         place = f"[{self._host}]:{self._port}" if ":" in self._host else f"{self._host}:{self._port}"
-        headers = lines({"Host": place, **_authorisation(proxy), **self._origin.proxy_headers})
+        headers = header_lines({"Host": place, **_authorisation(proxy), **self._origin.proxy_headers})
         transport.write(f"CONNECT {place} HTTP/1.1\r\n{headers}\r\n".encode())
         try:
             first = await tunnel.answer

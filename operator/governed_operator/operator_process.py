@@ -33,6 +33,7 @@ CAPABILITY_GROUPS = {
     "gateway_api": "gateway.networking.k8s.io",
 }
 FIRST_LISTS = 30.0
+"""Seconds that a start waits for all children to be listed."""
 CHECK_EVERY = 60.0
 """Seconds between looks at whether the model watch still tells the truth."""
 STALE_AFTER = 60.0

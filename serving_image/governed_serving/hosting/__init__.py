@@ -2,6 +2,5 @@
 
 from governed_serving.hosting.host import Host, Problem, listen, run, web_server
 from governed_serving.hosting.logs import log
-from governed_serving.hosting.priority import take_what_is_left
 
-__all__ = ["Host", "Problem", "listen", "log", "run", "take_what_is_left", "web_server"]
+__all__ = ["Host", "Problem", "listen", "log", "run", "web_server"]

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from governed_serving.hosting.priority import NICENESS
 from governed_serving.server.aside import keeper, texts
 from governed_serving.server.aside.keeper import Keeper
 from governed_serving.server.aside.pace import AT_WORK, LATELY, LEAST, MOST, SHARE, Pace, cpu_of, piece_rows
+from governed_serving.server.aside.priority import NICENESS
 from governed_serving.server.aside.texts import RememberedTexts
 from unit.server.planes import predictor, until
 

@@ -72,14 +72,17 @@ class Gateway:
                 f"model {self.model!r}: expected the V2 or V1 protocol, found a runtime that speaks OpenAI's; POST /v1/chat/completions"
             )
         if self.service is None:
-            raise Unavailable(f"model {self.model!r}: expected it to be ready, found: {self.why}; retry in a moment")
+            raise self._not_ready()
         return self.service
 
     def computing(self) -> Rows:
         """What the internal lane asks. Raises Unavailable."""
         if self.rows is None:
-            raise Unavailable(f"model {self.model!r}: expected it to be ready, found: {self.why}; retry in a moment")
+            raise self._not_ready()
         return self.rows
+
+    def _not_ready(self) -> Unavailable:
+        return Unavailable(f"model {self.model!r}: expected it to be ready, found: {self.why}; retry in a moment")
 
     def named(self, model: str) -> None:
         """Raises NotFound for another name."""

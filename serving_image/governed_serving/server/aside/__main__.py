@@ -14,11 +14,12 @@ from concurrent.futures import ThreadPoolExecutor
 from governed_api.resolved import ResolvedModel
 from governed_serving import hosting
 from governed_serving.artefact import ArtefactError
-from governed_serving.hosting import take_what_is_left, web_server
+from governed_serving.hosting import web_server
 from governed_serving.server import composition
 from governed_serving.server.app.internal import InternalApp
 from governed_serving.server.app.service import Gateway
 from governed_serving.server.aside.pace import Pace, cpu_of, piece_rows
+from governed_serving.server.aside.priority import take_what_is_left
 from governed_serving.server.aside.rows import Rows
 from governed_serving.server.aside.texts import RememberedTexts
 from governed_serving.server.batch import BatchPlan

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from governed_serving.hosting import log
-from governed_serving.hosting.priority import NICENESS
+from governed_serving.server.aside.priority import NICENESS
 
 __all__ = ["Keeper"]
 
@@ -20,7 +20,7 @@ COMMAND = (sys.executable, "-m", "governed_serving.server.aside")
 QUEUE = 64
 """Connections that wait to be accepted."""
 PAUSE, LONGEST_PAUSE = 0.5, 15.0
-"""Seconds between an end and the next start: doubled each time, and back to the first after an hour of life as long."""
+"""Seconds between an end and the next start: doubled each time, and back to the first after a life of ``STEADY``."""
 STEADY = 60.0
 PATIENCE = 10.0
 """Seconds to end in, when asked to."""
