@@ -1,6 +1,7 @@
 """The neighbours' own schemas judge what the operator makes for them."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -49,48 +50,47 @@ def test_a_live_model_has_them_and_neither_rest_nor_a_restart_writes(
         consistently(lambda: writes(mark), lambda w: not w, during=10, every=2, what="no writes after a restart")
 
 
-def test_prometheus_is_sent_to_each_pod_once(
-    namespace: Cluster, api_bed: ApiServerBed, settings: dict[str, str], tmp_path: Path
-) -> None:
-    """By way of the clients' Service and of its track's, a pod's requests in flight would count twice for KEDA."""
+@pytest.fixture
+def model(namespace: Cluster, api_bed: ApiServerBed, settings: dict[str, str], tmp_path: Path) -> Iterator[Cluster]:
+    """The namespace of a model that is Ready under a running operator."""
     claim(namespace)
     with running_operator(api_bed, tmp_path, settings=settings):
         namespace.apply(imported(**SCALED))
-        monitor = eventually(lambda: namespace.get("servicemonitor", "plain"), within=60)
-        eventually(lambda: namespace.get("svc", "plain-stable"), within=60)
+        await_ready(namespace, "plain")
+        yield namespace
+
+
+def test_prometheus_is_sent_to_each_pod_once(model: Cluster) -> None:
+    """By way of the clients' Service and of its track's, a pod's requests in flight would count twice for KEDA."""
+    monitor = eventually(lambda: model.get("servicemonitor", "plain"), within=60)
+    eventually(lambda: model.get("svc", "plain-stable"), within=60)
     selector = monitor["spec"]["selector"]
     equal = [f"{k}={v}" for k, v in selector["matchLabels"].items()]
     absent = [f"!{e['key']}" for e in selector["matchExpressions"] if e["operator"] == "DoesNotExist"]
-    scraped = namespace.list("svc", "-l", ",".join(equal + absent))
+    scraped = model.list("svc", "-l", ",".join(equal + absent))
     assert [s["metadata"]["name"] for s in scraped] == ["plain"]
 
 
-def test_the_autoscaler_that_keda_makes_is_left_alone(
-    namespace: Cluster, api_bed: ApiServerBed, settings: dict[str, str], tmp_path: Path
-) -> None:
+def test_the_autoscaler_that_keda_makes_is_left_alone(model: Cluster) -> None:
     """KEDA copies a ScaledObject's labels, which are ours, to the autoscaler that it makes and keeps (controllers/keda/hpa.go)."""
-    claim(namespace)
-    with running_operator(api_bed, tmp_path, settings=settings):
-        namespace.apply(imported(**SCALED))
-        await_ready(namespace, "plain")
-        scaled = namespace.get("scaledobject", "plain-predictor")
-        owner = {k: scaled[k] for k in ("apiVersion", "kind")} | {k: scaled["metadata"][k] for k in ("name", "uid")}
-        name = "keda-hpa-plain-predictor"
-        target = {"apiVersion": "apps/v1", "kind": "Deployment", "name": "plain-predictor"}
-        namespace.apply(
-            {
-                "apiVersion": "autoscaling/v2",
-                "kind": "HorizontalPodAutoscaler",
-                "metadata": {
-                    "name": name,
-                    "labels": scaled["metadata"]["labels"],
-                    "ownerReferences": [{**owner, "controller": True, "blockOwnerDeletion": True}],
-                },
-                "spec": {"scaleTargetRef": target, "minReplicas": 1, "maxReplicas": 3},
-            }
-        )
-        before = namespace.get("gmodel", "plain")["status"]["stable"]["name"]
-        namespace.apply(imported(timeout=61, **SCALED))
-        eventually(lambda: namespace.get("gmodel", "plain")["status"]["stable"]["name"] != before, within=30)
-        await_ready(namespace, "plain")
-        assert namespace.get("hpa", name)["metadata"].get("deletionTimestamp") is None
+    scaled = model.get("scaledobject", "plain-predictor")
+    owner = {k: scaled[k] for k in ("apiVersion", "kind")} | {k: scaled["metadata"][k] for k in ("name", "uid")}
+    name = "keda-hpa-plain-predictor"
+    target = {"apiVersion": "apps/v1", "kind": "Deployment", "name": "plain-predictor"}
+    model.apply(
+        {
+            "apiVersion": "autoscaling/v2",
+            "kind": "HorizontalPodAutoscaler",
+            "metadata": {
+                "name": name,
+                "labels": scaled["metadata"]["labels"],
+                "ownerReferences": [{**owner, "controller": True, "blockOwnerDeletion": True}],
+            },
+            "spec": {"scaleTargetRef": target, "minReplicas": 1, "maxReplicas": 3},
+        }
+    )
+    before = model.get("gmodel", "plain")["status"]["stable"]["name"]
+    model.apply(imported(timeout=61, **SCALED))
+    eventually(lambda: model.get("gmodel", "plain")["status"]["stable"]["name"] != before, within=30)
+    await_ready(model, "plain")
+    assert model.get("hpa", name)["metadata"].get("deletionTimestamp") is None
