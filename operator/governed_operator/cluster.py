@@ -27,6 +27,8 @@ SECONDS = 30.0
 """For an answer, the whole of it."""
 TOKEN_SECONDS = 10.0
 """Between two looks at the token."""
+REST = 0.2
+"""Seconds between two looks at a watch: events come in crowds."""
 LONGEST_LINE = 2**21
 """Bytes of one watch event; etcd takes no object above 1.5 MiB."""
 
@@ -208,9 +210,9 @@ class Cluster:
             query["continue"] = found.metadata.rest
 
     async def watch(
-        self, kind: Kind, selector: str, version: str, seconds: int, silence: float
+        self, kind: Kind, selector: str, version: str, seconds: int, silence: float, rest: float = REST
     ) -> AsyncIterator[bytes]:
-        """Watch events with bookmarks, undecoded. Raises ApiError when it breaks, or says nothing for ``silence`` seconds."""
+        """Watch events with bookmarks, undecoded, those of ``rest`` seconds together. Raises ApiError when it breaks, or says nothing for ``silence`` seconds."""
         query = {
             "watch": "true", "allowWatchBookmarks": "true", "resourceVersion": version, "timeoutSeconds": str(seconds),
         }  # fmt: skip
@@ -219,7 +221,7 @@ class Cluster:
         path = f"{kind.path()}?{urlencode(query)}"
         headers = await self._headers("application/json", "application/json")
         try:
-            async with self._connections.stream("GET", path, headers, silence) as (status, pieces):
+            async with self._connections.stream("GET", path, headers, silence, rest) as (status, pieces):
                 if status >= 400:
                     raise _refused(status, _json(b"".join([p async for p in pieces])))
                 async for line in _lines(pieces):

@@ -18,8 +18,6 @@ import httptools
 PARALLEL = 128
 """Requests in flight; watches come on top."""
 CONNECT_SECONDS = 10.0
-AHEAD = 2**20
-"""Bytes of an answer that may wait for their reader before the other side has to."""
 
 
 class Origin(NamedTuple):
@@ -44,27 +42,29 @@ def header_lines(headers: Mapping[str, str]) -> str:
 class Answer:
     """What comes back for one request; its body may still be coming."""
 
-    def __init__(self) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
         self.status = 0
         self.complete = False
         self._chunks: deque[bytes] = deque()
         self._error: OSError | None = None
         self._waiter: asyncio.Future[None] | None = None
-        self.waiting = 0
-        """Bytes that nobody has read yet."""
         self.heard = float("-inf")
         """When the last piece of a streamed body came, by the loop's clock."""
 
     def add(self, chunk: bytes) -> None:
         self._chunks.append(chunk)
-        self.waiting += len(chunk)
 
     def take(self) -> bytes:
         """What is there of the body."""
         out = b"".join(self._chunks)
         self._chunks.clear()
-        self.waiting = 0
         return out
+
+    @property
+    def waiting(self) -> bool:
+        """Whether there is something that nobody has read yet."""
+        return bool(self._chunks)
 
     def fail(self, error: OSError) -> None:
         if not self.complete:
@@ -91,14 +91,56 @@ class Answer:
         return self.take()
 
     async def _told(self) -> None:
-        self._waiter = asyncio.get_running_loop().create_future()
+        self._waiter = self.loop.create_future()
         await self._waiter
+
+
+class Patience:
+    """Fails answers that don't come in time. One timer for all that are waited for: one for each is dear, and nearly none ever fires."""
+
+    def __init__(self) -> None:
+        self._until: dict[Answer, tuple[float, float]] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    def begins(self, answer: Answer, seconds: float) -> None:
+        """``seconds`` from now ..."""
+        loop = answer.loop
+        due = loop.time() + seconds
+        self._until[answer] = (due, seconds)
+        if self._timer is None or due < self._timer.when():
+            self._look_at(due, loop)
+
+    def ends(self, answer: Answer) -> None:
+        """... unless this comes first."""
+        del self._until[answer]
+
+    def _look_at(self, due: float, loop: asyncio.AbstractEventLoop) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = loop.call_at(due, self._look, loop)
+
+    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._timer = None
+        now = loop.time()
+        for answer, (due, seconds) in self._until.items():
+            if due <= now:
+                answer.fail(TimeoutError(f"no answer within {seconds:g} s"))
+        later = [due for due, _ in self._until.values() if due > now]
+        if later:
+            self._look_at(min(later), loop)
+
+    def close(self) -> None:
+        """Nothing is waited for any more."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
 
 class Connection(asyncio.Protocol):
     """One connection; one request at a time."""
 
-    def __init__(self) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
         self.open = False
         self.reusable = True
         self._answer: Answer | None = None
@@ -111,8 +153,10 @@ class Connection(asyncio.Protocol):
         self.open = True
 
     def ask(self, request: bytes, streams: bool = False) -> Answer:
-        """Send; with ``streams`` the reader is woken by every piece of the body, otherwise by its end."""
-        self._answer, self._streams = Answer(), streams
+        """Send. With ``streams`` the reader is woken by a piece of the body, and no more is read until it says :meth:`go_on`; otherwise by the end."""
+        self._answer, self._streams = Answer(self._loop), streams
+        if streams and hasattr(self._transport, "set_read_buffer_limits"):
+            self._transport.set_read_buffer_limits(high=1, low=0)  # TLS would read on into its own buffer
         self._transport.write(request)
         return self._answer
 
@@ -128,15 +172,18 @@ class Connection(asyncio.Protocol):
         if answer.complete:
             self._answer = None
         if self._streams:
-            answer.heard = asyncio.get_running_loop().time()
+            answer.heard = self._loop.time()
+            self._hold()
         if answer.complete or self._streams:
             answer.tell()
-        if self._streams and answer.waiting > AHEAD and not self._held:
+
+    def _hold(self) -> None:
+        if not self._held:
             self._held = True
             self._transport.pause_reading()
 
     def go_on(self) -> None:
-        """The reader has taken what was there."""
+        """The reader wants more."""
         if self._held:
             self._held = False
             self._transport.resume_reading()
@@ -186,6 +233,7 @@ class Connections:
         self._head = f"Host: {parts.netloc.rpartition('@')[2]}\r\n"
         self._idle: list[Connection] = []
         self._slots = asyncio.Semaphore(parallel)
+        self._patience = Patience()
 
     async def request(
         self, method: str, target: str, headers: str, body: bytes | None, seconds: float
@@ -207,13 +255,12 @@ class Connections:
             return await self._finished(connection, connection.ask(message), seconds)
 
     async def _finished(self, connection: Connection, answer: Answer, seconds: float) -> tuple[int, bytes]:
-        late = TimeoutError(f"no answer within {seconds:g} s")
-        timer = asyncio.get_running_loop().call_later(seconds, answer.fail, late)
+        self._patience.begins(answer, seconds)
         try:
             body = await answer.whole()
             return answer.status, body
         finally:
-            timer.cancel()
+            self._patience.ends(answer)
             if answer.complete and connection.open and connection.reusable:
                 self._idle.append(connection)
             else:
@@ -221,27 +268,30 @@ class Connections:
 
     @asynccontextmanager
     async def stream(
-        self, method: str, target: str, headers: str, silence: float
+        self, method: str, target: str, headers: str, silence: float, rest: float = 0.0
     ) -> AsyncIterator[tuple[int, AsyncIterator[bytes]]]:
-        """(status, pieces of the body as they come) over a connection of its own. Raises OSError (TimeoutError after ``silence`` seconds)."""
+        """(status, pieces of the body as they come) over a connection of its own. Raises OSError (TimeoutError after ``silence`` seconds).
+
+        What comes within ``rest`` seconds of a piece is read as one: reading each by itself costs more than what is done with it.
+        """
         connection = await self._connected()
         try:
             answer = connection.ask(self._message(method, target, headers, None), streams=True)
             with _given_up_after(silence, answer):
                 await answer.news()
-                yield answer.status, self._pieces(connection, answer)
+                yield answer.status, self._pieces(connection, answer, rest)
         finally:
             connection.close()
 
     @staticmethod
-    async def _pieces(connection: Connection, answer: Answer) -> AsyncIterator[bytes]:
+    async def _pieces(connection: Connection, answer: Answer, rest: float) -> AsyncIterator[bytes]:
         while True:
-            piece = answer.take()
-            connection.go_on()
-            if piece:
+            if piece := answer.take():
                 yield piece
+                await asyncio.sleep(rest)
             elif answer.complete:
                 return
+            connection.go_on()
             await answer.news()
 
     def _kept(self) -> Connection | None:
@@ -262,8 +312,9 @@ class Connections:
             if self._origin.proxy:
                 return await self._through(urlsplit(self._origin.proxy))
             name = self._origin.server_name if self._tls else None
-            _, connection = await asyncio.get_running_loop().create_connection(
-                Connection, self._host, self._port, ssl=self._tls, server_hostname=name
+            loop = asyncio.get_running_loop()
+            _, connection = await loop.create_connection(
+                lambda: Connection(loop), self._host, self._port, ssl=self._tls, server_hostname=name
             )
             return connection
 
@@ -286,10 +337,10 @@ class Connections:
             raise
 
     async def _taken_over(self, transport: asyncio.Transport) -> Connection:
-        connection = Connection()
+        loop = asyncio.get_running_loop()
+        connection = Connection(loop)
         if self._tls:
             name = self._origin.server_name or self._host
-            loop = asyncio.get_running_loop()
             secured = await loop.start_tls(transport, connection, self._tls, server_hostname=name)
             assert secured is not None
             connection.connection_made(secured)
@@ -300,6 +351,7 @@ class Connections:
 
     def close(self) -> None:
         """Kept connections; those in use are closed by their users."""
+        self._patience.close()
         while self._idle:
             self._idle.pop().close()
 

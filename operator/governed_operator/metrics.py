@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from prometheus_client import CollectorRegistry, Histogram
 from prometheus_client import Counter as Count
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from governed_operator.cache import ModelKey
@@ -25,10 +25,7 @@ class Metrics(Collector):
             buckets=buckets,
         )  # fmt: skip
         self.errors = Count("governed_operator_errors", "Failed reconciles.", ["reason"], registry=self.registry)
-        self.writes = Count(
-            "governed_operator_writes", "Writes to the API server.", ["kind", "verb"], registry=self.registry
-        )
-        self._writes: dict[tuple[str, str], Count] = {}
+        self._writes: Counter[tuple[str, str]] = Counter()
         self.watch_breaks = Count("governed_operator_watch_breaks", "Watches lost.", ["kind"], registry=self.registry)
         self.registry.register(self)
 
@@ -41,13 +38,14 @@ class Metrics(Collector):
 
     def wrote(self, kind: str, verb: str) -> None:
         """One write to the API server."""
-        series = self._writes.get((kind, verb))
-        if series is None:
-            series = self._writes[kind, verb] = self.writes.labels(kind, verb)
-        series.inc()
+        self._writes[kind, verb] += 1
 
-    def collect(self) -> Iterator[GaugeMetricFamily]:
-        """Models by condition, and models that wait."""
+    def collect(self) -> Iterator[Metric]:
+        """Writes, models by condition, and models that wait."""
+        writes = CounterMetricFamily("governed_operator_writes", "Writes to the API server.", labels=["kind", "verb"])
+        for (kind, verb), number in sorted(self._writes.items()):
+            writes.add_metric([kind, verb], number)
+        yield writes
         depth = GaugeMetricFamily("governed_operator_queue_depth", "Models that wait for a reconcile.")
         depth.add_metric([], len(self._queue))
         yield depth

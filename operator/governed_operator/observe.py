@@ -2,6 +2,7 @@
 
 import time
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 import msgspec
 from pydantic import ValidationError
@@ -23,6 +24,22 @@ CLAIM_SECONDS = 30.0
 ENCRYPTED_LABEL = "governedmodels.io/encrypted"
 
 
+READINGS = 2048
+"""Models whose reading is kept: one is looked at several times before it changes."""
+
+
+class Reading(NamedTuple):
+    """A model as it is stored, taken apart."""
+
+    entry: ModelEntry
+    model: ResolvedModel
+    labels: tuple[tuple[str, str], ...]
+    """Those that are passed on."""
+    stored: Object
+    """The status, as JSON has it."""
+    status: GovernedModelStatus
+
+
 class SpecNotReadable(Exception):
     """A stored spec that this version's types don't take (made under another version's CRD)."""
 
@@ -35,28 +52,28 @@ class Observer:
         self._cache = cache
         self._settings = settings
         self._capabilities = capabilities
-        self._models: dict[ModelKey, tuple[int, str, ResolvedModel]] = {}
+        self._readings: dict[ModelKey, Reading] = {}
         self._claims: dict[tuple[str, str], float] = {}
 
     async def observe(self, key: ModelKey, entry: ModelEntry) -> Observed:
         """Raises ApiError, SpecNotReadable."""
-        content: Object = msgspec.json.decode(entry.content)
         namespace, name = key
-        model = self._model(key, entry, content)
+        reading = self._reading(key, entry)
+        model = reading.model
         report, error = _report(self._cache.report(namespace, name))
-        labels = content["metadata"].get("labels") or {}
         subject = Subject(
             model=model,
             uid=entry.uid,
             settings=self._settings,
             capabilities=self._capabilities,
             priority=await self._priority(model),
-            labels=tuple(sorted((k, v) for k, v in labels.items() if k.startswith(PASSED_ON))),
+            labels=reading.labels,
         )
         return Observed(
             subject=subject,
             generation=entry.generation,
-            status=_status(content["status"]),
+            status=reading.status,
+            stored=reading.stored,
             now=datetime.now(UTC).replace(microsecond=0),
             report=report,
             report_error=error,
@@ -66,21 +83,24 @@ class Observer:
             outside=await self._outside(model),
         )
 
-    def _model(self, key: ModelKey, entry: ModelEntry, content: Object) -> ResolvedModel:
-        """The same object for a generation, with what was derived from it."""
-        known = self._models.get(key)
-        if known and known[:2] == (entry.generation, entry.uid):
-            return known[2]
-        try:
-            spec = GovernedModelSpec.model_validate(content["spec"])
-        except ValidationError as error:
-            first = error.errors()[0]
-            raise SpecNotReadable(f"spec.{'.'.join(str(p) for p in first['loc'])}: {first['msg']}") from error
-        if len(self._models) > 2048:
-            self._models.clear()
-        model = ResolvedModel(name=key[1], namespace=key[0], spec=spec)
-        self._models[key] = (entry.generation, entry.uid, model)
-        return model
+    def _reading(self, key: ModelKey, entry: ModelEntry) -> Reading:
+        """The same for the same entry; for a generation the same model, with what was derived from it."""
+        known = self._readings.get(key)
+        if known and known.entry is entry:
+            return known
+        content: Object = msgspec.json.decode(entry.content)
+        same = known is not None and (known.entry.generation, known.entry.uid) == (entry.generation, entry.uid)
+        labels = content["metadata"].get("labels") or {}
+        if len(self._readings) >= READINGS:
+            self._readings.clear()
+        self._readings[key] = reading = Reading(
+            entry=entry,
+            model=known.model if known and same else _resolved(key, content["spec"]),
+            labels=tuple(sorted((k, v) for k, v in labels.items() if k.startswith(PASSED_ON))),
+            stored=content["status"],
+            status=_status(content["status"]),
+        )
+        return reading
 
     async def _priority(self, model: ResolvedModel) -> int:
         name = model.spec.predictor.priority_class_name
@@ -140,6 +160,15 @@ class Observer:
             f'StorageClass {name} does not declare encryption: expected parameter encrypted: "true" '
             f'or label {ENCRYPTED_LABEL}: "true"'
         )
+
+
+def _resolved(key: ModelKey, spec: Object) -> ResolvedModel:
+    try:
+        taken = GovernedModelSpec.model_validate(spec)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise SpecNotReadable(f"spec.{'.'.join(str(p) for p in first['loc'])}: {first['msg']}") from error
+    return ResolvedModel(name=key[1], namespace=key[0], spec=taken)
 
 
 def stored_status(entry: ModelEntry) -> GovernedModelStatus:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 
 from governed_api.model import GovernedModelStatus
 from governed_api.names import ARCHIVE
@@ -35,6 +36,8 @@ class Observed:
     generation: int
     status: GovernedModelStatus
     now: datetime
+    stored: Mapping[str, Any] = field(default_factory=dict)
+    """The status as JSON has it: what a patch is held against."""
     report: GovernanceReportStatus | None = None
     report_error: str | None = None
     archive_report: ArchiveReport | None = None

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import time
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -160,8 +161,7 @@ class Reconciler:
         return known.stable is not None and any(getattr(known, f) != getattr(status, f) for f in REVISION_FIELDS)
 
     async def _write_status(self, key: ModelKey, entry: ModelEntry, obs: Observed, status: GovernedModelStatus) -> None:
-        known: dict[str, Any] = msgspec.json.decode(entry.content)["status"]
-        new = status.plain()
+        known, new = obs.stored, status.plain()
         self._metrics.note(key, {c.type: c.status for c in status.conditions})
         if new == known:
             return
@@ -171,7 +171,7 @@ class Reconciler:
         await self._put_status(key, known, new)
         await self._recorder.transitions(key, entry.uid, obs.status, status)
 
-    async def _put_status(self, key: ModelKey, known: dict[str, Any], new: dict[str, Any]) -> None:
+    async def _put_status(self, key: ModelKey, known: Mapping[str, Any], new: dict[str, Any]) -> None:
         patch = new | {k: None for k in known if k not in new}
         answer = await self._cluster.patch_status(MODEL, key[0], key[1], patch)
         self._metrics.wrote(MODEL.kind, "status")

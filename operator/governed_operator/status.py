@@ -1,5 +1,6 @@
 """(Observed, Decision) → status: conditions, revisions, figures. Pure."""
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -255,7 +256,7 @@ def status_of_failure(
 NOISE = ("ledger", "bias")
 
 
-def significant(status: dict[str, Any]) -> dict[str, Any]:
+def significant(status: Mapping[str, Any]) -> dict[str, Any]:
     """A status without figures that move by themselves: these alone are not worth a write each time."""
     out = {k: v for k, v in status.items() if k not in NOISE}
     out["verdict"] = (status.get("bias") or {}).get("verdict")

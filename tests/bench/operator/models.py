@@ -131,7 +131,7 @@ class Watch:
         version = (await self._cluster.request("GET", self._kind.path(), limit="1"))["metadata"]["resourceVersion"]
         while True:
             try:
-                async for line in self._cluster.watch(self._kind, "", version, 3600, 600):
+                async for line in self._cluster.watch(self._kind, "", version, 3600, 600, rest=0):
                     event = decode(line)
                     version = event.object.metadata.resource_version
                     if event.type != "BOOKMARK":

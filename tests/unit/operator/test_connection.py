@@ -162,6 +162,27 @@ async def test_what_is_no_http_is_told_as_it_came() -> None:
             await get(connections)
 
 
+async def test_each_request_has_its_own_patience() -> None:
+    """One timer looks after all: a longer wait must not put off a shorter one, nor a shorter one end a longer."""
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await server.asked(reader)
+        await asyncio.sleep(0.3)
+        writer.write(ANSWER)
+
+    server = Server(talk)
+    async with connected(server) as connections:
+        began = asyncio.get_running_loop().time()
+        patient = asyncio.create_task(connections.request("GET", "/", "", None, 5.0))
+        await asyncio.sleep(0.01)
+        with pytest.raises(TimeoutError, match=r"within 0\.05 s"):
+            await connections.request("GET", "/", "", None, 0.05)
+        assert asyncio.get_running_loop().time() - began < 0.25
+        assert await patient == (200, b"ok")
+        with pytest.raises(TimeoutError, match=r"within 0\.1 s"):
+            await connections.request("GET", "/", "", None, 0.1)
+
+
 async def test_a_silent_server_is_given_up_and_its_late_answer_goes_to_nobody() -> None:
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await server.asked(reader)
@@ -234,6 +255,20 @@ async def test_a_stream_may_be_long_as_long_as_it_is_not_silent() -> None:
     server = streaming(*[b"x"] * 12, pause=0.05)
     async with connected(server) as connections, connections.stream("GET", "/", "", 0.3) as (_, pieces):
         assert b"".join([p async for p in pieces]) == b"x" * 12
+
+
+@pytest.mark.parametrize("tls", [False, True])
+async def test_what_comes_while_a_reader_rests_is_read_as_one(
+    tls: bool, authority: Authority, server_tls: ssl.SSLContext
+) -> None:
+    server = streaming(*[b"%d\n" % n for n in range(10)], pause=0.02)
+    scheme, trust = ("https", trusting(authority)) if tls else ("http", None)
+    async with server.running(server_tls if tls else None) as port:
+        connections = Connections(Origin(f"{scheme}://127.0.0.1:{port}", trust, "api.example" if tls else None))
+        async with connections.stream("GET", "/", "", 5.0, rest=0.5) as (_, pieces):
+            found = [p async for p in pieces]
+    assert len(found) <= 2 + tls, "the first at once, the rest together; TLS has read one more when it is told to stop"
+    assert b"".join(found) == b"".join(b"%d\n" % n for n in range(10))
 
 
 async def test_a_slow_reader_holds_the_server_back_and_loses_nothing() -> None:
