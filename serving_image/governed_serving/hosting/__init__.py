@@ -2,5 +2,6 @@
 
 from governed_serving.hosting.host import Host, Problem, listen, run, web_server
 from governed_serving.hosting.logs import log
+from governed_serving.hosting.turns import give_way, short_turns
 
-__all__ = ["Host", "Problem", "listen", "log", "run", "web_server"]
+__all__ = ["Host", "Problem", "give_way", "listen", "log", "run", "short_turns", "web_server"]

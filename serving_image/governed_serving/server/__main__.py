@@ -22,6 +22,7 @@ async def _serve(started: float) -> None:
 def main() -> int:
     """0 after a drain, 1 with one line on stderr when it can't serve."""
     started = time.monotonic()
+    hosting.short_turns()
     return hosting.run("server", lambda: _serve(started), EXPECTED)
 
 

@@ -9,9 +9,11 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 
+from governed_serving.hosting.turns import SHORT, turn
 from governed_serving.server.aside import keeper, texts
 from governed_serving.server.aside.keeper import Keeper
 from governed_serving.server.aside.pace import AT_WORK, LATELY, LEAST, MOST, SHARE, Pace, cpu_of, piece_rows
@@ -172,7 +174,8 @@ async def ask(port: int, word: bytes = b"ask") -> int:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
         writer.write(word)
-        return int(await reader.read(10) or b"0")
+        answer = await reader.read(10)
+        return int(answer) if answer.isdigit() else 0
     except ConnectionResetError:
         return 0
     finally:
@@ -187,6 +190,7 @@ async def test_the_process_is_started_by_the_first_call_and_gives_way() -> None:
         assert made.process is not None
         assert pid == made.process.pid == await ask(port)
         assert os.getpriority(os.PRIO_PROCESS, pid) == min(19, os.nice(0) + NICENESS)
+        assert turn(pid) != SHORT, "the server's short turns are not inherited"
         await until(lambda: counts["internal_rows"] == 14)
 
 
@@ -195,11 +199,23 @@ async def test_one_that_dies_is_counted_and_started_again(monkeypatch: pytest.Mo
     async with kept() as (_, counts, port):
         first = await ask(port, b"die")
         await until(lambda: counts["internal_restarts"] == 1)
-        assert await ask(port) == 0, "turned away at once while it is away"
+        async with httpx.AsyncClient() as client:
+            answer = await client.post(f"http://127.0.0.1:{port}/v2", content=b"x" * 2**20)
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "1"), "turned away at once while it is away"
+        assert "being started again" in answer.json()["error"]
         assert counts["internal_refused"] == 1
         await asyncio.sleep(0.25)
         again = await ask(port)
         assert again not in (0, first)
+
+
+async def test_a_line_that_is_no_count_ends_nothing() -> None:
+    odd = "print('Traceback')\nprint('internal_rows many', flush=True)\n"
+    async with kept(odd + ANSWERS) as (_, counts, port):
+        first = await ask(port)
+        assert await ask(port) == first
+        await until(lambda: counts["internal_rows"] == 14)
+        assert set(counts) == {"internal_rows"}
 
 
 async def test_pauses_grow_while_it_dies_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:

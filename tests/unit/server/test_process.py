@@ -19,6 +19,7 @@ from governed_api.model import GovernedModel
 from governed_api.report import ServerReport
 from governed_api.resolved import ResolvedModel
 from governed_serving.crypto import DirectoryStore, Keyring, SegmentCipher, load_kek
+from governed_serving.hosting.turns import SHORT, turn
 from governed_serving.journal import JournalReader
 from governed_serving.records import PredictionFrame
 from unit.server.tabular_model import v2_body, write_artefact
@@ -232,6 +233,9 @@ def rows_asked(server: Server, rows: int = 3) -> list[float]:
 
     def asked() -> bool:
         answer = httpx.post(f"http://127.0.0.1:{server.internal}{LANE}", json=v2_body(rows), timeout=60)
+        if answer.status_code == 503:
+            assert answer.headers["retry-after"] == "1"
+            return False
         assert answer.status_code == 200, answer.text
         found[:] = answer.json()["outputs"][0]["data"]
         return True
@@ -260,7 +264,10 @@ def test_rows_nobody_waits_for_have_a_process_that_comes_again_when_it_is_killed
     first = rows_asked(server)
     assert first == server.http.post(LANE, json=v2_body(3)).json()["outputs"][0]["data"], "the same bits"
     pid = child_of(server)
+    server_turns = {turn(int(name)) for name in os.listdir(f"/proc/{server.process.pid}/task")}
+    assert server_turns <= {SHORT, 0}, "all its threads get the core from who has longer turns; 0: a kernel before 6.12"
     threads = [int(name) for name in os.listdir(f"/proc/{pid}/task")]
+    assert SHORT not in {turn(thread) for thread in threads}
     assert {os.sched_getscheduler(thread) for thread in threads} == {os.SCHED_IDLE}
     os.kill(pid, signal.SIGKILL)
     assert rows_asked(server) == first

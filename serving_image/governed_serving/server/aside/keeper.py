@@ -10,8 +10,9 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
-from governed_serving.hosting import log
+from governed_serving.hosting import give_way, log
 from governed_serving.server.aside.priority import NICENESS
 
 __all__ = ["Keeper"]
@@ -24,6 +25,10 @@ PAUSE, LONGEST_PAUSE = 0.5, 15.0
 STEADY = 60.0
 PATIENCE = 10.0
 """Seconds to end in, when asked to."""
+AWAY = b'{"error":"the process that computes these rows is being started again"}'
+BUSY = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Type: application/json\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%b"
+FAREWELL = 1.0
+"""Seconds that a caller who is turned away has to send what it wanted to."""
 
 
 class Keeper:
@@ -34,6 +39,7 @@ class Keeper:
     ) -> None:
         self._sock, self._count, self._command = sock, count, command
         self._task: asyncio.Task[None] | None = None
+        self._leaving: set[asyncio.Task[None]] = set()
         self.process: asyncio.subprocess.Process | None = None
 
     def start(self) -> None:
@@ -99,12 +105,21 @@ class Keeper:
             )
         except OSError as error:
             return str(error)
-        _lower(process.pid)
+        # for its imports; at the lowest priority it would never start on a busy machine
+        give_way(process.pid, min(19, os.nice(0) + NICENESS))
         assert process.stdout is not None
         async for line in process.stdout:
-            name, _, number = line.decode().partition(" ")
-            self._count(name, int(number))
+            self._counted(line)
         return f"exit code {await process.wait()}"
+
+    def _counted(self, line: bytes) -> None:
+        name, _, number = line.decode(errors="replace").partition(" ")
+        if number.strip().isdecimal():
+            self._count(name, int(number))
+        else:
+            log(
+                "warning", "expected a counter and a number from the process for the explainer's rows", found=repr(line)
+            )
 
     async def _away(self, seconds: float) -> None:
         """Turn callers away at once, rather than let them wait for what may not come: they retry."""
@@ -120,13 +135,22 @@ class Keeper:
             connection, _ = self._sock.accept()
         except OSError:  # the caller left
             return
-        connection.close()
         self._count("internal_refused", 1)
+        if len(self._leaving) >= QUEUE:
+            connection.close()
+            return
+        task = asyncio.create_task(_turned_away(connection))
+        self._leaving.add(task)
+        task.add_done_callback(self._leaving.discard)
 
 
-def _lower(pid: int) -> None:
-    """For its imports; it lowers itself further before it computes. At the lowest priority it would never start on a busy machine."""
-    try:
-        os.setpriority(os.PRIO_PROCESS, pid, min(19, os.nice(0) + NICENESS))
-    except ProcessLookupError:  # it ended already
-        return
+async def _turned_away(connection: socket.socket) -> None:
+    """A status, and then time to read it: closed with unread bytes, the connection would be reset before the caller has."""
+    loop = asyncio.get_running_loop()
+    connection.setblocking(False)
+    with connection, suppress(OSError):  # TimeoutError is one; the caller left, or won't
+        async with asyncio.timeout(FAREWELL):
+            await loop.sock_sendall(connection, BUSY % (len(AWAY), AWAY))
+            connection.shutdown(socket.SHUT_WR)
+            while await loop.sock_recv(connection, 1 << 16):
+                pass
