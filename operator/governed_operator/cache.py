@@ -20,7 +20,9 @@ NAMESPACE_LABEL = "governedmodels.io/namespace"
 """On cluster-scoped objects: the namespace of the model they belong to."""
 
 
-COUNTED = frozenset({"Deployment", "StatefulSet", "Job", "PodDisruptionBudget", "HTTPRoute", REPORT_KIND})
+COUNTED = frozenset(
+    {"Deployment", "StatefulSet", "Job", "PodDisruptionBudget", "HTTPRoute", "ScaledObject", REPORT_KIND}
+)
 """Kinds whose status moves while their generation counts every change of spec."""
 
 

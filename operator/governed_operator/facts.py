@@ -107,11 +107,11 @@ class ClaimFacts(NamedTuple):
     bound: bool
 
 
-class RouteFacts(NamedTuple):
-    """An HTTPRoute."""
+class NeighbourFacts(NamedTuple):
+    """An HTTPRoute or a ScaledObject, which another controller carries out."""
 
     refusal: Problem | None
-    """Why a Gateway doesn't take it."""
+    """Why it doesn't."""
 
 
 def _condition(status: Object, kind: str) -> Object:
@@ -204,7 +204,7 @@ def claim(o: Object) -> ClaimFacts:
     return ClaimFacts(o.get("status", {}).get("phase") == "Bound")
 
 
-def route(o: Object) -> RouteFacts:
+def route(o: Object) -> NeighbourFacts:
     """What a Gateway's controller said of an earlier generation counts no more."""
     for parent in o.get("status", {}).get("parents") or ():
         accepted = _condition(parent, "Accepted")
@@ -213,8 +213,17 @@ def route(o: Object) -> RouteFacts:
             ref = parent["parentRef"]
             gateway = f"{ref.get('namespace', '')}/{ref['name']}"
             said = f": {accepted['message']}" if accepted.get("message") else ""
-            return RouteFacts(Problem(accepted["reason"], f"Gateway {gateway} refuses the HTTPRoute{said}"))
-    return RouteFacts(None)
+            return NeighbourFacts(Problem(accepted["reason"], f"Gateway {gateway} refuses the HTTPRoute{said}"))
+    return NeighbourFacts(None)
+
+
+def scaled_object(o: Object) -> NeighbourFacts:
+    """KEDA's Ready is False when it can't make its autoscaler, or a trigger is wrong; Unknown until it has looked."""
+    ready = _condition(o.get("status", {}), "Ready")
+    if ready.get("status") != "False":
+        return NeighbourFacts(None)
+    said = f": {ready['message']}" if ready.get("message") else ""
+    return NeighbourFacts(Problem(ready.get("reason") or "ScaledObjectNotReady", f"KEDA does not scale it{said}"))
 
 
 FACTS: Mapping[str, Callable[[Object], Any]] = {
@@ -224,6 +233,7 @@ FACTS: Mapping[str, Callable[[Object], Any]] = {
     "Pod": pod,
     "PersistentVolumeClaim": claim,
     "HTTPRoute": route,
+    "ScaledObject": scaled_object,
     "Secret": lambda o: tuple(sorted(o.get("data") or ())),
     "PriorityClass": lambda o: o.get("value", 0),
 }

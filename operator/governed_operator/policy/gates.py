@@ -3,8 +3,10 @@
 from collections.abc import Callable
 
 from governed_api import conditions as c
+from governed_operator.cache import ChildKey
 from governed_operator.decision import Violation
 from governed_operator.desired.autoscaling import cannot_wake
+from governed_operator.desired.inference import deployment_name
 from governed_operator.desired.trainer import job_name
 from governed_operator.facts import FINAL, Problem
 from governed_operator.observed import Observed
@@ -67,7 +69,16 @@ def report_not_readable(obs: Observed) -> Violation | None:
 
 def route_refused(obs: Observed) -> Violation | None:
     """Inside the cluster the model is served all the same; a canary would wait for its share for ever."""
-    child = obs.children.get(("HTTPRoute", obs.subject.name))
+    return _refused(obs, ("HTTPRoute", obs.subject.name))
+
+
+def autoscaler_refused(obs: Observed) -> Violation | None:
+    """What runs serves on, and stays as it is under any load."""
+    return _refused(obs, ("ScaledObject", deployment_name(obs.subject.name)))
+
+
+def _refused(obs: Observed, place: ChildKey) -> Violation | None:
+    child = obs.children.get(place)
     refusal = child.facts.refusal if child and not child.deleting else None
     return Violation(c.DEGRADED, refusal.reason, refusal.message, "True") if refusal else None
 
@@ -134,6 +145,7 @@ GATES: tuple[Gate, ...] = (
     scaled_to_zero_for_ever,
     report_not_readable,
     route_refused,
+    autoscaler_refused,
     training_failed,
     training_pod_stuck,
     archive_pod_stuck,

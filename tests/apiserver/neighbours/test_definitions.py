@@ -94,3 +94,22 @@ def test_the_autoscaler_that_keda_makes_is_left_alone(model: Cluster) -> None:
     eventually(lambda: model.get("gmodel", "plain")["status"]["stable"]["name"] != before, within=30)
     await_ready(model, "plain")
     assert model.get("hpa", name)["metadata"].get("deletionTimestamp") is None
+
+
+def test_a_keda_that_does_not_scale_is_told_and_comes_back(model: Cluster) -> None:
+    """Its conditions (apis/keda/v1alpha1/condition_types.go) are written by hand: its controller does not run here."""
+
+    def said(status: str, reason: str, message: str) -> None:
+        ready = {"type": "Ready", "status": status, "reason": reason, "message": message}
+        patch = json.dumps({"status": {"conditions": [ready]}})
+        model.kubectl("patch", "scaledobject", "plain-predictor", "--subresource=status", "--type=merge", "-p", patch)
+
+    def degraded() -> tuple[str, str, str]:
+        found = next(c for c in model.get("gmodel", "plain")["status"]["conditions"] if c["type"] == "Degraded")
+        return found["status"], found["reason"], found["message"]
+
+    said("False", "ScaledObjectCheckFailed", "error parsing prometheus metadata: no serverAddress given")
+    expected = "KEDA does not scale it: error parsing prometheus metadata: no serverAddress given"
+    eventually(lambda: degraded() == ("True", "ScaledObjectCheckFailed", expected), within=20)
+    said("True", "ScaledObjectReady", "ScaledObject is defined correctly and is ready for scaling")
+    eventually(lambda: degraded()[0] == "False", within=20)

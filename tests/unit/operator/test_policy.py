@@ -31,6 +31,7 @@ from governed_operator.desired import model_objects
 from governed_operator.desired.manifest import Subject
 from governed_operator.desired.trainer import job_name
 from governed_operator.facts import route as route_facts
+from governed_operator.facts import scaled_object as scaled_facts
 from governed_operator.observed import Observed, Outside
 from governed_operator.policy.decide import decide
 from governed_operator.policy.revisions import departed
@@ -339,6 +340,28 @@ def test_a_gateway_that_refuses_is_told(parents: list[dict[str, Any]], degraded:
     found = {"metadata": {"generation": 3}, "status": {"parents": parents}}
     obs = serving()
     obs = replace(obs, children={**obs.children, **dict([child("HTTPRoute", "m", route_facts(found))])})
+    assert condition(obs, "Degraded") == degraded
+    assert condition(obs, "Ready")[0] == "True"
+
+
+@pytest.mark.parametrize(
+    ("conditions", "degraded"),
+    [
+        ([], ("False", "AsExpected", "")),
+        ([{"type": "Ready", "status": "Unknown"}], ("False", "AsExpected", "")),
+        ([{"type": "Ready", "status": "True", "reason": "ScaledObjectReady"}], ("False", "AsExpected", "")),
+        (
+            [{"type": "Ready", "status": "False", "reason": "ScaledObjectCheckFailed", "message": "no such host"}],
+            ("True", "ScaledObjectCheckFailed", "KEDA does not scale it: no such host"),
+        ),
+        ([{"type": "Ready", "status": "False"}], ("True", "ScaledObjectNotReady", "KEDA does not scale it")),
+    ],
+    ids=["nobody answered", "not looked yet", "ready", "refused", "refused without a word"],
+)
+def test_a_keda_that_does_not_scale_is_told(conditions: list[dict[str, Any]], degraded: tuple[str, str, str]) -> None:
+    found = {"metadata": {}, "status": {"conditions": conditions}}
+    obs = serving()
+    obs = replace(obs, children={**obs.children, **dict([child("ScaledObject", "m-predictor", scaled_facts(found))])})
     assert condition(obs, "Degraded") == degraded
     assert condition(obs, "Ready")[0] == "True"
 
