@@ -52,7 +52,6 @@ _TYPES = {
     "key",
     "label",
     "prediction",
-    "ref",
     "training",
     "verdict",
 }

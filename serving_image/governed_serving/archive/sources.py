@@ -3,6 +3,7 @@
 import hashlib
 import tarfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -12,10 +13,13 @@ from governed_serving.archive.blobs import addresses
 from governed_serving.archive.client import ArchiveClient
 from governed_serving.archive.entrylog import EntryLog
 from governed_serving.archive.errors import ArchiveError, Refused
+from governed_serving.archive.holdings import Holding
 from governed_serving.archive.note import Verifier
+from governed_serving.archive.references import References
 from governed_serving.archive.service import ledger_cipher
+from governed_serving.archive.states import States
 from governed_serving.archive.tiles import TiledTree
-from governed_serving.crypto import DirectoryStore, Kek, KeysetStore
+from governed_serving.crypto import DirectoryStore, Kek, KeyDestroyed, Keyring, KeysetStore, is_sealed
 
 __all__ = ["MISSING", "BundleSource", "DirectorySource", "Leaf", "LogSource", "UrlSource"]
 
@@ -62,6 +66,10 @@ class LogSource(Protocol):
 
     def addresses(self) -> Iterator[str]:
         """Blobs that lie there, whether an entry names them or not; none where the source can't list them."""
+        ...
+
+    def holdings(self) -> Iterator[Holding]:
+        """References, states and keysets that lie there; none where the source can't look at them. Raises CryptoError for what can't be opened."""
         ...
 
     def blob_bytes(self, digest: str) -> bytes:
@@ -137,6 +145,23 @@ class DirectorySource:
     def addresses(self) -> Iterator[str]:
         return addresses(self._root / "blobs")
 
+    def holdings(self) -> Iterator[Holding]:
+        ring = Keyring(self._kek, DirectoryStore(self._root / "keys"))
+        states = States(self._root / "states", is_sealed, clean=False)
+        for model, name in _named(self._root / "states"):
+            if (digest := states.digest(model, name)) is not None:
+                yield Holding("state", model, name, digest)
+        for model, name in _named(self._root / "refs"):
+            references = References(self._root / "refs", ring.keyset("references", create=False))
+            if (data := references.get(model, name)) is not None:
+                yield Holding("ref", model, name, hashlib.sha256(data).hexdigest())
+        for folder in _folders(self._root / "keysets"):
+            store = DirectoryStore(folder)
+            for purpose in store.purposes():
+                with suppress(KeyDestroyed):
+                    if document := store.get(purpose):
+                        yield Holding("key", folder.name, purpose, hashlib.sha256(document).hexdigest())
+
     def blob_bytes(self, digest: str) -> bytes:
         return (self._root / "blobs" / digest[:2] / digest).read_bytes()
 
@@ -153,6 +178,16 @@ class DirectorySource:
                 f"{self._root} is no archive, or one without entries: expected {path.relative_to(self._root)}"
             )
         return path.read_text()
+
+
+def _folders(root: Path) -> list[Path]:
+    return sorted(p for p in root.iterdir() if p.is_dir()) if root.is_dir() else []
+
+
+def _named(root: Path) -> Iterator[tuple[str, str]]:
+    """(model, name) of files that are no leftovers."""
+    for folder in _folders(root):
+        yield from ((folder.name, p.name) for p in sorted(folder.iterdir()) if not p.name.startswith("."))
 
 
 class UrlSource:
@@ -183,6 +218,9 @@ class UrlSource:
         return None if self._client.has_blob(digest) else MISSING
 
     def addresses(self) -> Iterator[str]:
+        yield from ()
+
+    def holdings(self) -> Iterator[Holding]:
         yield from ()
 
     def blob_bytes(self, digest: str) -> bytes:
@@ -253,6 +291,9 @@ class BundleSource:
     def addresses(self) -> Iterator[str]:
         names = sorted(self._names) if self._blobs else []
         return (name.removeprefix("blobs/") for name in names if name.startswith("blobs/"))
+
+    def holdings(self) -> Iterator[Holding]:
+        yield from ()
 
     def blob_bytes(self, digest: str) -> bytes:
         return self._member(f"blobs/{digest}")

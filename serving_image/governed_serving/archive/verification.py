@@ -6,6 +6,7 @@ import msgspec
 
 from governed_api.names import ARCHIVE
 from governed_serving.archive.errors import ArchiveError, LedgerDamaged
+from governed_serving.archive.holdings import KINDS, Holdings
 from governed_serving.archive.merkle import Frontier, ProofError, hash_leaf, inclusion_proof, verify_inclusion
 from governed_serving.archive.note import SIGNER, Checkpoint, UnknownKey, Verifier, open_checkpoint
 from governed_serving.archive.retention import PAYLOADS, Receipts
@@ -15,6 +16,7 @@ from governed_serving.records import LedgerEntry, canonical
 __all__ = ["BadEntry", "Proof", "Verification", "verify"]
 
 _decoder = msgspec.json.Decoder(LedgerEntry)
+_ALL = 2**62
 
 
 class BadEntry(ArchiveError):
@@ -53,6 +55,11 @@ class Verification(msgspec.Struct):
     unnamed: int = 0
     """Blobs that lie there unchanged, although no entry names them: of uploads whose entries are still to come, for example."""
 
+    held: int = 0
+    """References, states and keysets that lie there as an entry says."""
+    older: list[str] = []
+    """Those that are not what the last entry about them says."""
+
     def of_blobs(self) -> str:
         """What holds of the blobs, in words."""
         others = f"; {self.unnamed:,} that no entry names: unchanged" if self.unnamed else ""
@@ -62,9 +69,18 @@ class Verification(msgspec.Struct):
 class _Walk:
     """State of one pass over the entries."""
 
-    def __init__(self, source: LogSource, now: Checkpoint, earlier: list[Checkpoint], id: str, check_blobs: bool):
+    def __init__(
+        self,
+        source: LogSource,
+        now: Checkpoint,
+        earlier: list[Checkpoint],
+        id: str,
+        check_blobs: bool,
+        holdings: Holdings,
+    ):
         self.source, self.now, self.id = source, now, id
         self.check_blobs = check_blobs
+        self.holdings = holdings
         self.earlier = {c.size: c for c in earlier}
         self.frontier = Frontier()
         self.hashes: list[bytes] = []
@@ -82,6 +98,7 @@ class _Walk:
         entry = _entry(leaf)
         self._place(leaf, entry)
         self.receipts.add(entry)
+        self.holdings.add(entry)
         if entry.model == ARCHIVE and entry.id == SIGNER:
             self.announced |= {
                 str(entry.summary[name]): None for name in ("verifier", "before") if name in entry.summary
@@ -126,6 +143,21 @@ class _Walk:
             count += 1
         return count
 
+    def older(self) -> list[str]:
+        """Holdings that aren't what the last entry about them says. Raises ArchiveError for one that none does.
+
+        A running archive puts things in place between its checkpoints: their entries are there already, not signed yet.
+        """
+        if self.holdings.unnamed():
+            for leaf in self.source.leaves(_ALL):
+                if leaf.index >= self.now.size:
+                    self.holdings.add(_entry(leaf))
+        for held in self.holdings.unnamed():
+            raise ArchiveError(
+                f"{KINDS[held.type]} {held.name} of {held.model} has SHA-256 {held.digest}, which no entry about it names: it was changed"
+            )
+        return self.holdings.older(self.source.holdings())
+
     def _place(self, leaf: Leaf, entry: LedgerEntry) -> None:
         found = hash_leaf(leaf.data)
         if leaf.proof is not None:
@@ -166,19 +198,21 @@ def verify(
     The archive may be running: what retention deletes meanwhile has its receipt after the checkpoint that was read, so that
     a bad entry counts when it is bad under the newest one.
     """
-    verifier, note = Verifier.parse(vkey or source.vkey()), source.checkpoint()
+    verifier, held = Verifier.parse(vkey or source.vkey()), list(source.holdings())
+    note = source.checkpoint()
     try:
-        return _verified(source, open_checkpoint(note, verifier), verifier, earlier, id, blobs)
+        return _verified(source, note, verifier, earlier, id, blobs, Holdings(held))
     except BadEntry:
         newer = source.checkpoint()
         if newer == note:
             raise
-    return _verified(source, open_checkpoint(newer, verifier), verifier, earlier, id, blobs)
+    return _verified(source, newer, verifier, earlier, id, blobs, Holdings(held))
 
 
 def _verified(
-    source: LogSource, now: Checkpoint, verifier: Verifier, earlier: tuple[str, ...], id: str, blobs: bool
+    source: LogSource, note: str, verifier: Verifier, earlier: tuple[str, ...], id: str, blobs: bool, holdings: Holdings
 ) -> Verification:
+    now = open_checkpoint(note, verifier)
     before, rotated = _by_key(earlier, verifier)
     for old in before:
         if old.size > now.size:
@@ -191,10 +225,10 @@ def _verified(
             )
         if old.size == now.size and old.root != now.root:
             raise ArchiveError(f"two checkpoints over {now.size} entries have different roots: the log forked")
-    walk = _Walk(source, now, before, id, blobs)
+    walk = _Walk(source, now, before, id, blobs, holdings)
     walk.asked = {Checkpoint.parse(note.rpartition("\n\n")[0]).size for note in rotated}
     count = _recompute(walk, source)
-    deleted, unnamed = walk.explain_missing(), walk.unnamed()
+    deleted, unnamed, older = walk.explain_missing(), walk.unnamed(), walk.older()
     before += [_signed_before_rotation(note, walk, verifier) for note in rotated]
     proofs = [_prove(walk, leaf) for leaf in walk.found]
     if id and not proofs:
@@ -213,6 +247,8 @@ def _verified(
         proofs,
         deleted,
         unnamed,
+        len(holdings),
+        older,
     )
 
 

@@ -18,6 +18,8 @@ from governed_serving.archive.errors import ArchiveError
 from governed_serving.archive.merkle import hash_leaf, verify_inclusion
 from governed_serving.archive.metrics import ArchiveMetrics
 from governed_serving.archive.note import NoteError, Signer
+from governed_serving.archive.printing import print_verification
+from governed_serving.archive.references import References
 from governed_serving.archive.service import Archive, ledger_cipher, ledger_origin
 from governed_serving.archive.sources import BundleSource, DirectorySource, UrlSource
 from governed_serving.archive.tokens import Tokens, model_token
@@ -266,7 +268,9 @@ def test_a_running_archive_verifies_by_its_url(tmp_path: Path) -> None:
 async def journalled(root: Path, spool: Path) -> None:
     """Ship a real journal and its entries."""
     archive = Archive(root, Kek(KEY), "default")
-    cipher = SegmentCipher(Keyring(Kek(MODEL_KEY), DirectoryStore(root / "keysets" / "credit")).keyset("journal"))
+    keyset = Keyring(Kek(MODEL_KEY), DirectoryStore(spool.with_name("keys"))).keyset("journal")
+    archive.create_keyset("credit", "journal", (spool.with_name("keys") / "journal.keyset.json").read_bytes())
+    cipher = SegmentCipher(keyset)
     fields = (Field("age", "FP32"), Field("note", "BYTES"))
     schema = PredictionSchema("credit", "r1", "sha256:a", fields, (Field("label", "INT64"),))
     journal = Journal(spool, "server-0", cipher)
@@ -304,7 +308,7 @@ async def test_one_request_is_shown_with_the_models_key(tmp_path: Path, capsys: 
     shown = msgspec.json.decode(out[out.index("{\n") :])
     assert shown["features"] == {"age": [42.0, 43.0], "note": ["x", "y"]}
     assert shown["outputs"] == {"label": [0, 1]}
-    assert "id req-b is entry 1 (prediction" in out
+    assert "id req-b is entry 2 (prediction" in out, "entry 0 is the keyset's"
     assert main([*command, "--model-key", str(tmp_path / "wrong")]) == 1
     assert "wrapped by key" in capsys.readouterr().err
 
@@ -362,3 +366,57 @@ def test_nothing_of_the_service_is_plaintext(tmp_path: Path) -> None:
     data = b"".join(p.read_bytes() for p in tmp_path.rglob("*") if p.is_file())
     assert b"req-1" not in data
     assert b"pointer-in-clear" not in data
+
+
+def holding(root: Path, place: Path) -> Archive:
+    """An archive with a reference, a state and a keyset; ``place``: where the keyset is made."""
+    archive = filled(root, 50)
+    archive.put_reference("credit", "artefact", b'{"blob":"one"}')
+    for version in (b"first", b"second"):
+        archive.put_state("credit", "counts-a", b"GMSEAL1\n" + version)
+    Keyring(Kek(MODEL_KEY), DirectoryStore(place)).keyset("journal")
+    archive.create_keyset("credit", "journal", (place / "journal.keyset.json").read_bytes())
+    return archive
+
+
+def test_what_lies_under_a_name_is_what_an_entry_says(tmp_path: Path) -> None:
+    archive = holding(tmp_path / "a", tmp_path / "keys")
+    archive.ledger.checkpoint()
+    archive.put_state("credit", "counts-b", b"GMSEAL1\nbehind the checkpoint")
+    found = verify(source(tmp_path / "a"))
+    assert (found.held, found.older) == (4, []), "the archive runs, and has signed no checkpoint since"
+    archive.close()
+    assert verify(source(tmp_path / "a"), blobs=False).held == 4
+
+
+@pytest.mark.parametrize("what", ["reference artefact", "state counts-a", "keyset journal"])
+def test_what_was_changed_under_its_name_is_named(tmp_path: Path, what: str) -> None:
+    """As somebody would who has the archive's own key."""
+    root = tmp_path / "a"
+    holding(root, tmp_path / "keys").close()
+    match what.split()[0]:
+        case "reference":
+            ring = Keyring(Kek(KEY), DirectoryStore(root / "keys"))
+            References(root / "refs", ring.keyset("references")).put("credit", "artefact", b'{"blob":"two"}')
+        case "state":
+            (root / "states" / "credit" / "counts-a").write_bytes(b"GMSEAL1\nothers")
+        case _:
+            Keyring(Kek(MODEL_KEY), DirectoryStore(tmp_path / "other")).keyset("journal")
+            shutil.copy(tmp_path / "other" / "journal.keyset.json", root / "keysets" / "credit")
+    with pytest.raises(ArchiveError, match=rf"{what} of credit has SHA-256 [0-9a-f]{{64}}, which no entry .* changed"):
+        verify(source(root))
+
+
+@pytest.mark.parametrize("gone", [False, True])
+def test_what_was_put_back_or_taken_away_is_told(
+    tmp_path: Path, gone: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """So does an archive look that was killed between an entry and the act: no error, and not passed over."""
+    root = tmp_path / "a"
+    holding(root, tmp_path / "keys").close()
+    state = root / "states" / "credit" / "counts-a"
+    state.unlink() if gone else state.write_bytes(b"GMSEAL1\nfirst")
+    found = verify(source(root))
+    assert (found.held, found.older) == (2 if gone else 3, ["state counts-a of credit"])
+    print_verification(found, trusted=False)
+    assert "older       state counts-a of credit is not what its last entry says" in capsys.readouterr().out

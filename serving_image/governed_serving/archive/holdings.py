@@ -1,0 +1,61 @@
+"""What lies in an archive under a name (references, states, keysets), held against what the log says was put there."""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from governed_serving.records import LedgerEntry
+
+__all__ = ["KINDS", "Holding", "Holdings"]
+
+KINDS = {"ref": "reference", "state": "state", "key": "keyset"}
+"""Type of the entries that tell of it → what it is called."""
+_Place = tuple[str, str, str]
+
+
+class Holding(NamedTuple):
+    """``type``: of the entries that tell of it; ``digest``: SHA-256 (hex) of what is there now."""
+
+    type: str
+    model: str
+    name: str
+    digest: str
+
+
+class Holdings:
+    """Fed with every entry, in order; memory grows with the names, not with the log."""
+
+    def __init__(self, found: Iterable[Holding]) -> None:
+        self._found: dict[_Place, str] = {h[:3]: h.digest for h in found}
+        self._named: set[_Place] = set()
+        self._last: dict[_Place, str] = {}
+
+    def __len__(self) -> int:
+        return len(self._found)
+
+    def add(self, entry: LedgerEntry) -> None:
+        """What an entry tells: before anything is put in place, an entry names its digest."""
+        if entry.type not in KINDS or not entry.digest:
+            return
+        place = _place(entry)
+        if entry.digest == self._found.get(place):
+            self._named.add(place)
+        if entry.type != "key":  # a keyset's entries also come from those who use it
+            self._last[place] = entry.digest
+
+    def unnamed(self) -> list[Holding]:
+        """What no entry names."""
+        return [Holding(*place, digest) for place, digest in self._found.items() if place not in self._named]
+
+    def older(self, now: Iterable[Holding]) -> list[str]:
+        """In words, what isn't the last that was to be put there; ``now``: another look, for an archive that is running."""
+        still = {h[:3]: h.digest for h in now}
+        return [
+            f"{KINDS[place[0]]} {place[2]} of {place[1]}"
+            for place, last in sorted(self._last.items())
+            if still.get(place) == self._found.get(place) != last
+        ]
+
+
+def _place(entry: LedgerEntry) -> _Place:
+    name = entry.id.rpartition(":")[0] if entry.type == "key" else entry.id
+    return entry.type, entry.model, name
