@@ -65,6 +65,9 @@ class Reconciler:
             began = time.perf_counter()
             result = await self._guarded(key)
             self._metrics.reconciles.labels(result).observe(time.perf_counter() - began)
+            await asyncio.sleep(
+                0
+            )  # a model in order waits for nothing: after a start, thousands would keep probes and Lease waiting
 
     async def _guarded(self, key: ModelKey) -> str:
         try:

@@ -35,10 +35,10 @@ class OperatorUnderTest:
     port: int
     log: Path
 
-    def get(self, path: str) -> httpx.Response:
+    def get(self, path: str, seconds: float = 5) -> httpx.Response:
         """Raises OSError while nothing answers, as `eventually` expects."""
         try:
-            return httpx.get(f"http://127.0.0.1:{self.port}{path}", timeout=5, trust_env=False)
+            return httpx.get(f"http://127.0.0.1:{self.port}{path}", timeout=seconds, trust_env=False)
         except httpx.HTTPError as error:
             raise OSError(str(error)) from error
 

@@ -62,7 +62,9 @@ class Result:
     leading: float = float("nan")
     working: float = float("nan")
     resynced: float = float("nan")
-    resync_writes: int = 0
+    resync_writes: float = float("nan")
+    slowest: float = float("nan")
+    """Longest that a restarted operator took to answer over HTTP while it looked at every model."""
     resync_cpu: float = float("nan")
     resync_memory: float = float("nan")
 
@@ -104,14 +106,16 @@ async def until_leading(operator: OperatorUnderTest) -> None:
         await asyncio.sleep(0.05)
 
 
-async def until_idle(operator: OperatorUnderTest, patience: float) -> None:
-    """Until no model waits for a reconcile."""
-    deadline = time.perf_counter() + patience
-    while time.perf_counter() < deadline:
-        text = (await asyncio.to_thread(operator.get, "/metrics")).text
+async def until_idle(operator: OperatorUnderTest, patience: float) -> float:
+    """Until no model waits for a reconcile; the longest that an answer took meanwhile."""
+    deadline, slowest = time.perf_counter() + patience, 0.0
+    while (asked := time.perf_counter()) < deadline:
+        text = (await asyncio.to_thread(operator.get, "/metrics", patience)).text
+        slowest = max(slowest, time.perf_counter() - asked)
         if "governed_operator_queue_depth 0.0" in text:
-            return
+            break
         await asyncio.sleep(0.25)
+    return slowest
 
 
 async def many(bed: ApiServerBed, models: list[Key], out: Result, patience: float, changes: int) -> None:
@@ -161,7 +165,7 @@ async def restart(bed: ApiServerBed, cluster: Cluster, folder: Path, key: Key, d
         await until_leading(operator)
         out.leading = time.perf_counter() - began
         out.working = await change
-        await until_idle(operator, 300)
+        out.slowest = await until_idle(operator, 300)
         out.resynced = time.perf_counter() - began
         out.resync_cpu, out.resync_memory = cpu_seconds(operator.process.pid), memory_mib(operator.process.pid)
         out.resync_writes = len([w for w in bed.audit.writes(mark, user=USER) if others(w)])
@@ -212,7 +216,8 @@ def show(out: Result) -> None:
         f"{out.resynced:.1f} s, {out.resync_cpu:.1f} CPU s, {out.resync_memory:.0f} MiB",
         "",
     )
-    table.add_row("restart: writes for other models", str(out.resync_writes), "0")
+    table.add_row("restart: slowest answer to a probe meanwhile", f"{out.slowest:.2f} s", "5 s: its probes")
+    table.add_row("restart: writes for other models", f"{out.resync_writes:.0f}", "0")
     table.add_section()
     if out.kserve is None:
         table.add_row(
