@@ -1,4 +1,4 @@
-"""One process: started in a session of its own, its lines logged, stopped with grace."""
+"""One process: started in a group of its own, its lines logged, stopped with grace."""
 
 import asyncio
 import os
@@ -35,7 +35,7 @@ class Process:
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
-            start_new_session=True,
+            process_group=0,  # not a session: Linux shares out cores among sessions first (sched(7), autogroup), and niceness counts within one
             limit=LINE_LIMIT,
         )
         if self.spec.name in BEHIND:
@@ -59,7 +59,7 @@ class Process:
         return code
 
     async def stop(self, grace: float) -> None:
-        """SIGTERM, and SIGKILL to the whole session when ``grace`` seconds are over."""
+        """SIGTERM, and SIGKILL to the whole group when ``grace`` seconds are over."""
         if self._child is None or self._child.returncode is not None:
             return
         self._signal(signal.SIGTERM)

@@ -132,17 +132,22 @@ async def test_starts_in_order_serves_and_leaves_nothing_running(home: Path) -> 
 
 async def test_what_no_client_waits_for_gives_way_to_the_server(home: Path) -> None:
     niceness: dict[str, int] = {}
+    places: set[tuple[int, bool]] = set()
 
     async def when_ready(_: Running) -> None:
         for line in trace(home):
             _, name, *event, pid = line.split()
             if event == ["start"]:
                 niceness[name] = os.getpriority(os.PRIO_PROCESS, int(pid))
+                places.add((os.getsid(int(pid)), os.getpgid(int(pid)) == int(pid)))
 
     await local_run(home)(when_ready)
     own = os.nice(0)
     behind = min(19, own + NICENESS)
     assert niceness == {"server": own, "explainer": behind, "auditor": behind, "archive": behind}
+    assert places == {(os.getsid(0), True)}, (
+        "of sessions, each has the same share of a core, however nice its processes"
+    )
 
 
 async def test_no_plaintext_in_the_work_directory(home: Path) -> None:
