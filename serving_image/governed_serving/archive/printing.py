@@ -26,8 +26,7 @@ def print_verification(found: Verification, *, trusted: bool) -> None:
     else:
         print(f"proofs      each of the {found.entries:,} entries in the bundle is in the signed tree")
     print(f"blobs       {found.of_blobs()}")
-    if found.held:
-        print(f"held        {found.held:,} references, states and keysets: each is what an entry says")
+    print(f"held        {found.of_holdings()}")
     for what in found.older:
         print(
             f"older       {what} is not what its last entry says: its replacement was interrupted, or it was put back"

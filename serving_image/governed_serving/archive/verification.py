@@ -65,6 +65,13 @@ class Verification(msgspec.Struct):
         others = f"; {self.unnamed:,} that no entry names: unchanged" if self.unnamed else ""
         return f"{self.blobs:,} named by entries: {self.blobs_are}{others}"
 
+    def of_holdings(self) -> str:
+        """What holds of references, states and keysets, in words."""
+        if not self.held and not self.older:
+            return "not looked at (they are checked over the folder)"
+        others = f"; older than their last entry: {', '.join(self.older)}" if self.older else ""
+        return f"{self.held:,} references, states and keysets: each is what an entry says{others}"
+
 
 class _Walk:
     """State of one pass over the entries."""

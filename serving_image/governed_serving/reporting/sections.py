@@ -451,6 +451,7 @@ def ledger_section(dossier: Dossier) -> Safe:
                     ("Root hash", tag("code", v.root, class_="wrap")),
                     ("Signed by", tag("code", v.vkey, class_="wrap")),
                     ("Blobs", v.of_blobs()),
+                    ("Under names", v.of_holdings()),
                     ("Earlier checkpoints", ", ".join(f"over {n:,} entries: a prefix of this log" for n in v.earlier)),
                 ]
             )

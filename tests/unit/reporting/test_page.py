@@ -133,7 +133,9 @@ REPORT = {
 async def archived(root: Path, spool: Path) -> None:
     """4,526 applicants served in six requests with one masked note each, and an explanation of the first."""
     archive = Archive(root, Kek(KEY), "default")
-    cipher = SegmentCipher(Keyring(Kek(MODEL_KEY), DirectoryStore(root / "keysets" / "admissions")).keyset("journal"))
+    keyset = Keyring(Kek(MODEL_KEY), DirectoryStore(spool.with_name("keys"))).keyset("journal")
+    archive.create_keyset("admissions", "journal", (spool.with_name("keys") / "journal.keyset.json").read_bytes())
+    cipher = SegmentCipher(keyset)
     fields = (Field("department", "BYTES"), Field("sex", "BYTES"), Field("note", "BYTES"))
     schema = PredictionSchema("admissions", "r1", "sha256:a", fields, (Field("label", "BYTES"),))
     departments, sexes, admitted = applicants()
