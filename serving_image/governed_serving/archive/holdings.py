@@ -1,6 +1,6 @@
 """What lies in an archive under a name (references, states, keysets), held against what the log says was put there."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from governed_serving.records import LedgerEntry
@@ -46,14 +46,11 @@ class Holdings:
         """What no entry names."""
         return [Holding(*place, digest) for place, digest in self._found.items() if place not in self._named]
 
-    def older(self, now: Iterable[Holding]) -> list[str]:
-        """In words, what isn't the last that was to be put there; ``now``: another look, for an archive that is running."""
-        still = {h[:3]: h.digest for h in now}
-        return [
-            f"{KINDS[place[0]]} {place[2]} of {place[1]}"
-            for place, last in sorted(self._last.items())
-            if still.get(place) == self._found.get(place) != last
-        ]
+    def older(self, look: Callable[[], Iterable[Holding]]) -> list[str]:
+        """In words, what isn't the last that was to be put there; ``look``: again, as a running archive may just be at it."""
+        differ = [place for place, last in sorted(self._last.items()) if self._found.get(place) != last]
+        now = {h[:3]: h.digest for h in look()} if differ else {}
+        return [f"{KINDS[p[0]]} {p[2]} of {p[1]}" for p in differ if now.get(p) == self._found.get(p)]
 
 
 def _place(entry: LedgerEntry) -> _Place:

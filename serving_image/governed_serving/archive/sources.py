@@ -17,9 +17,8 @@ from governed_serving.archive.holdings import Holding
 from governed_serving.archive.note import Verifier
 from governed_serving.archive.references import References
 from governed_serving.archive.service import ledger_cipher
-from governed_serving.archive.states import States
 from governed_serving.archive.tiles import TiledTree
-from governed_serving.crypto import DirectoryStore, Kek, KeyDestroyed, Keyring, KeysetStore, is_sealed
+from governed_serving.crypto import DirectoryStore, Kek, KeyDestroyed, Keyring, KeysetStore
 
 __all__ = ["MISSING", "BundleSource", "DirectorySource", "Leaf", "LogSource", "UrlSource"]
 
@@ -146,15 +145,16 @@ class DirectorySource:
         return addresses(self._root / "blobs")
 
     def holdings(self) -> Iterator[Holding]:
-        ring = Keyring(self._kek, DirectoryStore(self._root / "keys"))
-        states = States(self._root / "states", is_sealed, clean=False)
         for model, name in _named(self._root / "states"):
-            if (digest := states.digest(model, name)) is not None:
-                yield Holding("state", model, name, digest)
-        for model, name in _named(self._root / "refs"):
+            with suppress(FileNotFoundError):
+                state = (self._root / "states" / model / name).read_bytes()
+                yield Holding("state", model, name, hashlib.sha256(state).hexdigest())
+        if named := list(_named(self._root / "refs")):
+            ring = Keyring(self._kek, DirectoryStore(self._root / "keys"))
             references = References(self._root / "refs", ring.keyset("references", create=False))
-            if (data := references.get(model, name)) is not None:
-                yield Holding("ref", model, name, hashlib.sha256(data).hexdigest())
+            for model, name in named:
+                if (data := references.get(model, name)) is not None:
+                    yield Holding("ref", model, name, hashlib.sha256(data).hexdigest())
         for folder in _folders(self._root / "keysets"):
             store = DirectoryStore(folder)
             for purpose in store.purposes():

@@ -17,16 +17,16 @@ __all__ = ["States"]
 
 
 class States:
-    """``{root}/{model}/{name}``; ``sealed`` as in :class:`BlobStore`. The only writer below ``root``, unless it is there to read."""
+    """``{root}/{model}/{name}``; ``sealed`` as in :class:`BlobStore`. The only writer below ``root``."""
 
     MAX_BYTES = 32 << 20
 
-    def __init__(self, root: Path, sealed: Callable[[bytes], bool], *, clean: bool = True):
+    def __init__(self, root: Path, sealed: Callable[[bytes], bool]):
         self.root = root
         self._sealed = sealed
         self._digests: dict[tuple[str, str], str] = {}
         self._lock = threading.Lock()
-        for left in root.glob("*/.*") if clean else ():
+        for left in root.glob("*/.*"):
             left.unlink()  # of a process that was killed while replacing
 
     def digest(self, model: str, name: str) -> str | None:

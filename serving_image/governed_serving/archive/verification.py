@@ -163,7 +163,7 @@ class _Walk:
             raise ArchiveError(
                 f"{KINDS[held.type]} {held.name} of {held.model} has SHA-256 {held.digest}, which no entry about it names: it was changed"
             )
-        return self.holdings.older(self.source.holdings())
+        return self.holdings.older(self.source.holdings)
 
     def _place(self, leaf: Leaf, entry: LedgerEntry) -> None:
         found = hash_leaf(leaf.data)
