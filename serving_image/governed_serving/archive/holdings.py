@@ -46,11 +46,19 @@ class Holdings:
         """What no entry names."""
         return [Holding(*place, digest) for place, digest in self._found.items() if place not in self._named]
 
-    def older(self, look: Callable[[], Iterable[Holding]]) -> list[str]:
-        """In words, what isn't the last that was to be put there; ``look``: again, as a running archive may just be at it."""
-        differ = [place for place, last in sorted(self._last.items()) if self._found.get(place) != last]
+    def differing(self) -> list[Holding]:
+        """What isn't what the last entry about it says, or isn't there at all: with the digest that it should have."""
+        return [Holding(*p, last) for p, last in sorted(self._last.items()) if self._found.get(p) != last]
+
+    def put_back(
+        self, look: Callable[[], Iterable[Holding]], prepared: Callable[[], Iterable[Holding]]
+    ) -> list[Holding]:
+        """Those of :meth:`differing` that nobody is just replacing: what is ``prepared`` will be in place in a moment, or at the
+        archive's next start, and what ``look`` now finds to be another has just been replaced."""
+        differ = self.differing()
+        coming = set(prepared()) if differ else set()
         now = {h[:3]: h.digest for h in look()} if differ else {}
-        return [f"{KINDS[p[0]]} {p[2]} of {p[1]}" for p in differ if now.get(p) == self._found.get(p)]
+        return [h for h in differ if h not in coming and now.get(h[:3]) == self._found.get(h[:3])]
 
 
 def _place(entry: LedgerEntry) -> _Place:

@@ -27,10 +27,6 @@ def print_verification(found: Verification, *, trusted: bool) -> None:
         print(f"proofs      each of the {found.entries:,} entries in the bundle is in the signed tree")
     print(f"blobs       {found.of_blobs()}")
     print(f"held        {found.of_holdings()}")
-    for what in found.older:
-        print(
-            f"older       {what} is not what its last entry says: its replacement was interrupted, or it was put back"
-        )
     if found.deleted:
         print(f"deleted     {found.deleted:,} payload blobs under retention, each with a receipt in this log")
     for size in found.earlier:

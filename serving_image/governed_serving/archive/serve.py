@@ -33,6 +33,8 @@ async def serve(address: str) -> None:
     host = Host()
     with closing(listen(address, port)) as sock:
         archive = Archive(Path(os.environ[runtime.ARCHIVE_DIR]), load_kek(os.environ[runtime.KEK_FILE]), namespace)
+        for what in archive.finished:
+            log("warning", "finished a replacement that a kill had interrupted: its entry was written", what=what)
         log("info", "archiving", namespace=namespace, entries=archive.ledger.size, port=port)
         leaving = False
 

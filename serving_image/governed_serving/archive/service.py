@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,9 @@ from governed_serving.archive.blobs import BlobStore
 from governed_serving.archive.entrylog import Batch
 from governed_serving.archive.errors import ArchiveError, Refused
 from governed_serving.archive.ledger import Appended, Ledger
+from governed_serving.archive.named import NamedFiles, check_model, check_name
 from governed_serving.archive.note import SIGNER, Signer
-from governed_serving.archive.references import References, check_model, check_name
+from governed_serving.archive.references import References
 from governed_serving.archive.retention import Retention
 from governed_serving.archive.states import States
 from governed_serving.crypto import (
@@ -105,6 +107,11 @@ class Archive:
         self._announced = ""
         cipher = keyring.keyset("references")
         self.retention = Retention(root / "retention", cipher, self.ledger, self.blobs, self._note_alone)
+        self.finished = [
+            *(f"reference {what}" for what in self._settle("ref", self._refs)),
+            *(f"state {what}" for what in self._settle("state", self._states)),
+        ]
+        """Replacements that a kill had interrupted."""
 
     # -- ledger -------------------------------------------------------------------------------------------------------
 
@@ -144,8 +151,8 @@ class Archive:
 
     def models(self) -> list[str]:
         """Names of the models that have keysets, references or states here."""
-        roots = [root for root in (self._keysets, self._refs.root, self._states.root) if root.is_dir()]
-        return sorted({p.name for root in roots for p in root.iterdir() if p.is_dir()})
+        roots = (NamedFiles(self._keysets), self._refs.files, self._states.files)
+        return sorted({model for root in roots for model in root.models()})
 
     # -- keysets ------------------------------------------------------------------------------------------------------
 
@@ -222,7 +229,7 @@ class Archive:
 
     def references(self, model: str) -> list[str]:
         """Names of the model's references."""
-        return self._refs.names(model)
+        return self._refs.files.names(model)
 
     def put_reference(self, model: str, name: str, data: bytes) -> None:
         """Set a JSON pointer; the ledger keeps the digest of every value it had."""
@@ -236,10 +243,9 @@ class Archive:
         if len(data) > References.MAX_BYTES:
             raise Refused(413, f"a reference may have at most {References.MAX_BYTES} bytes, found {len(data)}")
         with self._own:
-            if self._refs.get(model, name) == data:
-                return
-            self._note(model, "ref", name, hashlib.sha256(data).hexdigest(), {})
-            self._refs.put(model, name, data)
+            self._settle("ref", self._refs, model, name)
+            if self._refs.get(model, name) != data:
+                self._replace("ref", self._refs, model, name, data)
 
     # -- states -------------------------------------------------------------------------------------------------------
 
@@ -254,18 +260,34 @@ class Archive:
 
     def states(self, model: str) -> list[str]:
         """Names of the model's states."""
-        return self._states.names(model)
+        return self._states.files.names(model)
 
     def put_state(self, model: str, name: str, sealed: bytes) -> None:
         """Replace a state; the ledger keeps the digest of every one there was. Raises :class:`Refused` (413, 415)."""
         self._states.check(sealed)
         digest = hashlib.sha256(sealed).hexdigest()
         with self._own:
-            if self._states.digest(model, name) == digest:
-                return
             # A type of its own: a reference may have the same name, and its digests are of JSON.
-            self._note(model, "state", name, digest, {})
-            self._states.put(model, name, sealed)
+            self._settle("state", self._states, model, name)
+            if self._states.digest(model, name) != digest:
+                self._replace("state", self._states, model, name, sealed)
+
+    # -- what lies under a name ---------------------------------------------------------------------------------------
+
+    def _replace(self, type: str, under: References | States, model: str, name: str, data: bytes) -> None:
+        """Prepared, said, put in place. When the saying ends in an error, its entry may yet come: the next look settles it."""
+        prepared = under.prepare(model, name, data)
+        self._note(model, type, name, prepared.digest, {})
+        under.put_in_place(prepared)
+
+    def _settle(self, type: str, under: References | States, *only: str) -> list[str]:
+        """What was said is done, what wasn't is undone, of all names or of one (model, name). What was done, in words."""
+        return under.files.settle(partial(self._last, type), under.put_in_place, *only)
+
+    def _last(self, type: str, model: str, name: str) -> str:
+        """Digest that the newest entry about a name says, or ""."""
+        found = self.ledger.find(model, id=name, type=type, limit=1)
+        return _entry_decoder.decode(found[-1].entry).digest if found else ""
 
     # -- own entries --------------------------------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ from governed_serving.archive.client import ArchiveClient
 from governed_serving.archive.entrylog import EntryLog
 from governed_serving.archive.errors import ArchiveError, Refused
 from governed_serving.archive.holdings import Holding
+from governed_serving.archive.named import NamedFiles
 from governed_serving.archive.note import Verifier
 from governed_serving.archive.references import References
 from governed_serving.archive.service import ledger_cipher
@@ -42,6 +43,8 @@ class LogSource(Protocol):
     """Whether :meth:`leaves` are all entries, so that the tree can be recomputed."""
     blobs_are: str
     """What :meth:`blob` finds out, in words."""
+    sees_names: bool
+    """Whether :meth:`holdings` and :meth:`prepared` can look; where not, they find nothing."""
 
     def vkey(self) -> str:
         """The verifier key as the source tells it."""
@@ -68,7 +71,11 @@ class LogSource(Protocol):
         ...
 
     def holdings(self) -> Iterator[Holding]:
-        """References, states and keysets that lie there; none where the source can't look at them. Raises CryptoError for what can't be opened."""
+        """References, states and keysets that lie there. Raises CryptoError for what can't be opened."""
+        ...
+
+    def prepared(self) -> Iterator[Holding]:
+        """References and states that lie beside their place, to be put there once their entry is written."""
         ...
 
     def blob_bytes(self, digest: str) -> bytes:
@@ -89,6 +96,7 @@ class DirectorySource:
 
     complete = True
     blobs_are = "there and unchanged"
+    sees_names = True
 
     def __init__(self, root: Path, kek: Kek):
         self._root = root
@@ -145,22 +153,27 @@ class DirectorySource:
         return addresses(self._root / "blobs")
 
     def holdings(self) -> Iterator[Holding]:
-        for model, name in _named(self._root / "states"):
-            with suppress(FileNotFoundError):
-                state = (self._root / "states" / model / name).read_bytes()
+        states = NamedFiles(self._root / "states")
+        for model, name in _named(states):
+            if (state := states.read(model, name)) is not None:
                 yield Holding("state", model, name, hashlib.sha256(state).hexdigest())
-        if named := list(_named(self._root / "refs")):
+        if named := list(_named(NamedFiles(self._root / "refs"))):
             ring = Keyring(self._kek, DirectoryStore(self._root / "keys"))
             references = References(self._root / "refs", ring.keyset("references", create=False))
             for model, name in named:
                 if (data := references.get(model, name)) is not None:
                     yield Holding("ref", model, name, hashlib.sha256(data).hexdigest())
-        for folder in _folders(self._root / "keysets"):
-            store = DirectoryStore(folder)
+        for model in NamedFiles(self._root / "keysets").models():
+            store = self.keysets(model)
             for purpose in store.purposes():
                 with suppress(KeyDestroyed):
                     if document := store.get(purpose):
-                        yield Holding("key", folder.name, purpose, hashlib.sha256(document).hexdigest())
+                        yield Holding("key", model, purpose, hashlib.sha256(document).hexdigest())
+
+    def prepared(self) -> Iterator[Holding]:
+        for type, folder in (("ref", "refs"), ("state", "states")):
+            for one in NamedFiles(self._root / folder).prepared():
+                yield Holding(type, one.model, one.name, one.digest)
 
     def blob_bytes(self, digest: str) -> bytes:
         return (self._root / "blobs" / digest[:2] / digest).read_bytes()
@@ -180,14 +193,9 @@ class DirectorySource:
         return path.read_text()
 
 
-def _folders(root: Path) -> list[Path]:
-    return sorted(p for p in root.iterdir() if p.is_dir()) if root.is_dir() else []
-
-
-def _named(root: Path) -> Iterator[tuple[str, str]]:
-    """(model, name) of files that are no leftovers."""
-    for folder in _folders(root):
-        yield from ((folder.name, p.name) for p in sorted(folder.iterdir()) if not p.name.startswith("."))
+def _named(files: NamedFiles) -> Iterator[tuple[str, str]]:
+    """(model, name) of all that is in its place."""
+    return ((model, name) for model in files.models() for name in files.names(model))
 
 
 class UrlSource:
@@ -195,6 +203,7 @@ class UrlSource:
 
     complete = True
     blobs_are = "there (their content is checked over the folder)"
+    sees_names = False
 
     def __init__(self, client: ArchiveClient):
         self._client = client
@@ -223,6 +232,9 @@ class UrlSource:
     def holdings(self) -> Iterator[Holding]:
         yield from ()
 
+    def prepared(self) -> Iterator[Holding]:
+        yield from ()
+
     def blob_bytes(self, digest: str) -> bytes:
         try:
             return self._client.get_blob(digest)
@@ -245,6 +257,8 @@ class _Proved(msgspec.Struct):
 
 class BundleSource:
     """An exported bundle: a tar file that carries all that is needed, and may be a part of the log."""
+
+    sees_names = False
 
     def __init__(self, path: Path):
         try:
@@ -293,6 +307,9 @@ class BundleSource:
         return (name.removeprefix("blobs/") for name in names if name.startswith("blobs/"))
 
     def holdings(self) -> Iterator[Holding]:
+        yield from ()
+
+    def prepared(self) -> Iterator[Holding]:
         yield from ()
 
     def blob_bytes(self, digest: str) -> bytes:

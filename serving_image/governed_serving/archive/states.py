@@ -10,8 +10,7 @@ from pathlib import Path
 
 from governed_serving.archive.blobs import NOT_SEALED
 from governed_serving.archive.errors import Refused
-from governed_serving.archive.references import check_model, check_name
-from governed_serving.durable import replace_file
+from governed_serving.archive.named import NamedFiles, Prepared
 
 __all__ = ["States"]
 
@@ -22,12 +21,10 @@ class States:
     MAX_BYTES = 32 << 20
 
     def __init__(self, root: Path, sealed: Callable[[bytes], bool]):
-        self.root = root
+        self.files = NamedFiles(root)
         self._sealed = sealed
         self._digests: dict[tuple[str, str], str] = {}
         self._lock = threading.Lock()
-        for left in root.glob("*/.*"):
-            left.unlink()  # of a process that was killed while replacing
 
     def digest(self, model: str, name: str) -> str | None:
         """SHA-256 (hex) of what is stored, kept for the next look; None when there is nothing."""
@@ -39,8 +36,7 @@ class States:
 
     def get(self, model: str, name: str) -> bytes | None:
         """Sealed bytes, or None."""
-        path = self._path(model, name)
-        return path.read_bytes() if path.exists() else None
+        return self.files.read(model, name)
 
     def check(self, data: bytes) -> None:
         """Raises :class:`Refused` for what may not be stored (413, 415)."""
@@ -49,16 +45,12 @@ class States:
         if not self._sealed(data[:64]):
             raise Refused(415, NOT_SEALED)
 
-    def put(self, model: str, name: str, data: bytes) -> None:
-        """Store what was checked in the place of what was there. Raises OSError."""
+    def prepare(self, model: str, name: str, data: bytes) -> Prepared:
+        """What was checked, to be put in place once the ledger has its digest. Raises OSError."""
+        return self.files.prepare(model, name, data, hashlib.sha256(data).hexdigest())
+
+    def put_in_place(self, prepared: Prepared) -> None:
+        """Raises OSError."""
         with self._lock:
-            self._digests.pop((model, name), None)
-            replace_file(self._path(model, name), data)
-
-    def names(self, model: str) -> list[str]:
-        """Names of all states of ``model``."""
-        folder = self.root / check_model(model)
-        return sorted(p.name for p in folder.iterdir() if not p.name.startswith(".")) if folder.is_dir() else []
-
-    def _path(self, model: str, name: str) -> Path:
-        return self.root / check_model(model) / check_name(name)
+            self._digests.pop((prepared.model, prepared.name), None)
+            prepared.put_in_place()

@@ -56,9 +56,7 @@ class Verification(msgspec.Struct):
     """Blobs that lie there unchanged, although no entry names them: of uploads whose entries are still to come, for example."""
 
     held: int = 0
-    """References, states and keysets that lie there as an entry says."""
-    older: list[str] = []
-    """Those that are not what the last entry about them says."""
+    """References, states and keysets that lie there as the entries say."""
 
     def of_blobs(self) -> str:
         """What holds of the blobs, in words."""
@@ -67,10 +65,9 @@ class Verification(msgspec.Struct):
 
     def of_holdings(self) -> str:
         """What holds of references, states and keysets, in words."""
-        if not self.held and not self.older:
+        if not self.held:
             return "not looked at (they are checked over the folder)"
-        others = f"; older than their last entry: {', '.join(self.older)}" if self.older else ""
-        return f"{self.held:,} references, states and keysets: each is what an entry says{others}"
+        return f"{self.held:,} references, states and keysets: each is what its entries say"
 
 
 class _Walk:
@@ -150,12 +147,14 @@ class _Walk:
             count += 1
         return count
 
-    def older(self) -> list[str]:
-        """Holdings that aren't what the last entry about them says. Raises ArchiveError for one that none does.
+    def check_holdings(self) -> None:
+        """Raises ArchiveError for what lies under a name and isn't what the last entry about it says.
 
         A running archive puts things in place between its checkpoints: their entries are there already, not signed yet.
         """
-        if self.holdings.unnamed():
+        if not self.source.sees_names:
+            return
+        if self.holdings.unnamed() or self.holdings.differing():
             for leaf in self.source.leaves(_ALL):
                 if leaf.index >= self.now.size:
                     self.holdings.add(_entry(leaf))
@@ -163,7 +162,11 @@ class _Walk:
             raise ArchiveError(
                 f"{KINDS[held.type]} {held.name} of {held.model} has SHA-256 {held.digest}, which no entry about it names: it was changed"
             )
-        return self.holdings.older(self.source.holdings)
+        for held in self.holdings.put_back(self.source.holdings, self.source.prepared):
+            raise ArchiveError(
+                f"{KINDS[held.type]} {held.name} of {held.model} is not what the last entry about it says (SHA-256 {held.digest}): "
+                "an older one was put back, or it was taken away"
+            )
 
     def _place(self, leaf: Leaf, entry: LedgerEntry) -> None:
         found = hash_leaf(leaf.data)
@@ -235,7 +238,8 @@ def _verified(
     walk = _Walk(source, now, before, id, blobs, holdings)
     walk.asked = {Checkpoint.parse(note.rpartition("\n\n")[0]).size for note in rotated}
     count = _recompute(walk, source)
-    deleted, unnamed, older = walk.explain_missing(), walk.unnamed(), walk.older()
+    deleted, unnamed = walk.explain_missing(), walk.unnamed()
+    walk.check_holdings()
     before += [_signed_before_rotation(note, walk, verifier) for note in rotated]
     proofs = [_prove(walk, leaf) for leaf in walk.found]
     if id and not proofs:
@@ -255,7 +259,6 @@ def _verified(
         deleted,
         unnamed,
         len(holdings),
-        older,
     )
 
 

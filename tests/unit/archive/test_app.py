@@ -316,24 +316,28 @@ def test_a_state_is_sealed_and_bounded(
     assert (bed.client().states(), bed.archive.ledger.size) == ([], 0)
 
 
-def test_a_state_is_noted_before_it_is_there(bed: Bed, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("step", "said"), [("write_new", 0), ("fsync_folder", 0), ("Prepared.put_in_place", 1)])
+def test_a_state_is_noted_before_it_is_there(bed: Bed, monkeypatch: pytest.MonkeyPatch, step: str, said: int) -> None:
+    """On a full disk nothing is said; what was said is there once there is room."""
+
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
     client = bed.client()
     with monkeypatch.context() as patched:
-        patched.setattr("governed_serving.archive.states.replace_file", full)
+        patched.setattr(f"governed_serving.archive.named.{step}", full)
         with pytest.raises(Refused, match="No space") as refused:
             client.put_state("s", sealed())
-    assert (refused.value.status, client.state("s"), bed.archive.ledger.size) == (507, None, 1)
+    assert (refused.value.status, client.state("s"), bed.archive.ledger.size) == (507, None, said)
     client.put_state("s", sealed())
     assert client.state("s", known="0" * 64) == (sealed(), hashlib.sha256(sealed()).hexdigest())
+    assert bed.archive.ledger.size == 1, "said once"
 
 
 def test_states_survive_a_restart_and_what_a_killed_process_left_does_not(tmp_path: Path) -> None:
     with closing(Bed(tmp_path)) as bed:
         bed.client().put_state("s", sealed())
-    (tmp_path / "states" / "credit" / ".s.0a1b2c3d").write_bytes(b"half")
+    (tmp_path / "states" / "credit" / f".s.{'0a' * 32}").write_bytes(b"half")
     with closing(Bed(tmp_path)) as bed:
         bed.client().put_state("s", sealed())
         assert bed.archive.ledger.size == 1, "the same bytes again are no change"

@@ -1,0 +1,113 @@
+"""Files under a model and a name, replaced in three steps, so that a kill leaves nothing that looks like tampering.
+
+What is to lie there is written beside; then the ledger says so; then it is put in place. What was written beside and not put in
+place is looked up in the ledger later: in place with it if its entry was written, away with it if not.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from governed_serving.archive.errors import Refused
+from governed_serving.durable import fsync_folder, write_new
+
+__all__ = ["NamedFiles", "Prepared", "check_model", "check_name"]
+
+_MODEL = re.compile(r"[a-z0-9]([-a-z0-9.]{0,61}[a-z0-9])?")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_PREPARED = re.compile(r"\.(?P<name>.+)\.(?P<digest>[0-9a-f]{64})")
+
+
+def check_model(model: str) -> str:
+    """``model`` when it is a DNS label; raises :class:`Refused` (400)."""
+    if not _MODEL.fullmatch(model):
+        raise Refused(400, f"a model's name must be lower-case letters, digits and '-', found {model[:80]!r}")
+    return model
+
+
+def check_name(name: str) -> str:
+    """``name`` when it may name a file; raises :class:`Refused` (400)."""
+    if not _NAME.fullmatch(name):
+        raise Refused(400, f"a name must be letters, digits, '.', '_' and '-', at most 128, found {name[:80]!r}")
+    return name
+
+
+class Prepared:
+    """Bytes that lie durably beside the place they are for; ``digest`` is the one that the ledger is told."""
+
+    def __init__(self, beside: Path, model: str, name: str, digest: str):
+        self._beside = beside
+        self.model, self.name, self.digest = model, name, digest
+
+    def put_in_place(self) -> None:
+        """Over what was there. Raises OSError."""
+        self._beside.rename(self._beside.with_name(self.name))
+        fsync_folder(self._beside.parent)
+
+    def discard(self) -> None:
+        self._beside.unlink(missing_ok=True)
+
+
+class NamedFiles:
+    """``{root}/{model}/{name}``, mode 0600."""
+
+    def __init__(self, root: Path):
+        self.root = root
+
+    def read(self, model: str, name: str) -> bytes | None:
+        """What is there, or None."""
+        try:
+            return (self.root / check_model(model) / check_name(name)).read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def models(self) -> list[str]:
+        """Models that have a folder here."""
+        return sorted(p.name for p in self.root.iterdir() if p.is_dir()) if self.root.is_dir() else []
+
+    def names(self, model: str) -> list[str]:
+        """Names of all files of ``model``."""
+        folder = self.root / check_model(model)
+        return sorted(p.name for p in folder.iterdir() if not p.name.startswith(".")) if folder.is_dir() else []
+
+    def prepare(self, model: str, name: str, data: bytes, digest: str) -> Prepared:
+        """Write ``data`` durably beside its place; ``digest`` (SHA-256, hex) is what its entry will say. Raises OSError."""
+        folder = self.root / check_model(model)
+        folder.mkdir(parents=True, exist_ok=True)
+        beside = folder / f".{check_name(name)}.{digest}"
+        prepared = Prepared(beside, model, name, digest)
+        prepared.discard()
+        try:
+            write_new(beside, data)
+            fsync_folder(folder)
+        except OSError:
+            prepared.discard()
+            raise
+        return prepared
+
+    def settle(
+        self,
+        last: Callable[[str, str], str],
+        put_in_place: Callable[[Prepared], None],
+        model: str = "*",
+        name: str = "*",
+    ) -> list[str]:
+        """Finish or undo what was interrupted, what was put in place, in words.
+
+        ``last``: (model, name) → digest that the newest entry about it says, "" when there is none. Raises OSError.
+        """
+        finished = []
+        for one in list(self.prepared(model, name)):
+            if last(one.model, one.name) == one.digest:
+                put_in_place(one)
+                finished.append(f"{one.name} of {one.model}")
+            else:
+                one.discard()
+        return finished
+
+    def prepared(self, model: str = "*", name: str = "*") -> Iterator[Prepared]:
+        """What lies beside its place."""
+        for path in sorted(self.root.glob(f"{model}/.{name}.*")):
+            found = _PREPARED.fullmatch(path.name)
+            if found and name in ("*", found["name"]):
+                yield Prepared(path, path.parent.name, found["name"], found["digest"])
