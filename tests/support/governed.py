@@ -20,6 +20,8 @@ from support.waiting import eventually
 SAMPLES = ROOT / "crds" / "samples"
 ARCHIVE_POD = "governed-archive-0"
 CLIENT = "client"
+WORK = "/work"
+"""Folder of the client pod that outlives a process."""
 
 
 def condition(cluster: Cluster, name: str, kind: str = "Ready") -> tuple[str, str, str]:
@@ -128,22 +130,23 @@ class Traffic:
 
 @contextmanager
 def traffic(cluster: Cluster, url: str, bodies: Sequence[Object], connections: int = 4) -> Iterator[Traffic]:
-    """Requests from the client pod for the length of a with block; what came of them is known after it."""
-    cluster.execute(CLIENT, "sh", "-c", "rm -f /work/stop /work/answers.jsonl")
-    cluster.kubectl("exec", "-i", CLIENT, "--", "sh", "-c", "cat > /work/rows.json", stdin=json.dumps(list(bodies)))
-    words = ["exec", CLIENT, "--", "python", "/scripts/traffic_client.py", f"{url}/infer", str(connections)]
-    process = subprocess.Popen(
-        cluster.command(*words, "/work/rows.json", "/work"), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+    """Requests from the client pod for the length of a with block; what came of them is known after it.
+
+    The block begins once a request was answered. The client runs detached in its pod: no connection to the API server
+    or to a kubelet carries it, and tests may take both away.
+    """
+    cluster.execute(CLIENT, "sh", "-c", f"rm -f {WORK}/stop {WORK}/flowing {WORK}/answers.jsonl")
+    cluster.kubectl("exec", "-i", CLIENT, "--", "sh", "-c", f"cat > {WORK}/rows.json", stdin=json.dumps(list(bodies)))
+    program = f"python /scripts/traffic_client.py {url}/infer {connections} {WORK}/rows.json {WORK}"
+    cluster.execute(CLIENT, "sh", "-c", f"setsid {program} </dev/null >{WORK}/client.log 2>&1 &")
+    _await_client(cluster, "flowing", within=60)
     found = Traffic()
     try:
         yield found
     finally:
-        eventually(lambda: cluster.execute(CLIENT, "touch", "/work/stop") == "", within=60)
-        eventually(lambda: cluster.execute(CLIENT, "cat", "/work/answers.jsonl"), within=60, what="the traffic's end")
-        process.terminate()
-        output, _ = process.communicate(timeout=30)
-    for line in cluster.execute(CLIENT, "cat", "/work/answers.jsonl").splitlines():
+        eventually(lambda: cluster.execute(CLIENT, "touch", f"{WORK}/stop") == "", within=60)
+        _await_client(cluster, "answers.jsonl", within=150)
+    for line in cluster.execute(CLIENT, "cat", f"{WORK}/answers.jsonl").splitlines():
         one = json.loads(line)
         if "id" in one:
             found.answered.append(one["id"])
@@ -151,7 +154,15 @@ def traffic(cluster: Cluster, url: str, bodies: Sequence[Object], connections: i
             found.lost += 1
         else:
             (found.refused if "status" in one else found.failed).append(one)
-    assert found.answered, f"no request was answered; the client said: {output}"
+
+
+def _await_client(cluster: Cluster, name: str, within: float) -> None:
+    """Wait for a file that the traffic client leaves; what it printed is part of the error if none comes."""
+    try:
+        eventually(lambda: cluster.execute(CLIENT, "cat", f"{WORK}/{name}") is not None, within=within)
+    except AssertionError as missing:
+        said = cluster.execute(CLIENT, "cat", f"{WORK}/client.log")
+        raise AssertionError(f"the traffic client left no {name} within {within:.0f} s; it said: {said!r}") from missing
 
 
 # ------------------------------------------------------------------- ledger

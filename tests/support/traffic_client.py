@@ -5,7 +5,8 @@
 One JSON line an answer in STATE_FOLDER/answers.jsonl: {"at": seconds, "id": request id} or {"at", "status"} or
 {"at", "failed": what happened to a request that had been sent}. What was never accepted (connection refused, or closed
 while idle before the request) is sent again, as every load balancer and client library does, and counted in "again".
-Ends when STATE_FOLDER/stop appears, or after ten minutes.
+STATE_FOLDER/flowing appears with the first answer. Ends when STATE_FOLDER/stop appears, or after ten minutes; a request
+then under way is brought to its end, which takes PATIENCE and an answer's TIMEOUT at most.
 """
 
 import http.client
@@ -17,6 +18,9 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 LONGEST = 600.0
+PATIENCE = 40.0
+"""Seconds in which a connection, and on it an answer to one request, must be had."""
+TIMEOUT = 30.0
 PAUSE = 0.01
 BACK_OFF = 0.1
 """Before a request is sent again: a process that is being killed closes its connections a moment before it stops listening."""
@@ -25,8 +29,9 @@ RENEW = 50
 
 
 def connect(host: str, port: int) -> http.client.HTTPConnection:
-    connection = http.client.HTTPConnection(host, port, timeout=30)
+    connection = http.client.HTTPConnection(host, port, timeout=5)
     connection.connect()
+    connection.sock.settimeout(TIMEOUT)
     return connection
 
 
@@ -46,7 +51,10 @@ class Client(threading.Thread):
             if number % RENEW == 0 and self.connection is not None:
                 self.connection.close()
                 self.connection = None
-            self.note(**self.ask(self.bodies[number % len(self.bodies)]))
+            found = self.ask(self.bodies[number % len(self.bodies)])
+            self.note(**found)
+            if "id" in found and not (self.folder / "flowing").exists():
+                (self.folder / "flowing").touch()
             number += 1
             time.sleep(PAUSE)
 
@@ -55,15 +63,16 @@ class Client(threading.Thread):
 
     def ask(self, body: bytes) -> dict[str, object]:
         again = 0
+        began = time.monotonic()
         while True:
             fresh = self.connection is None
             try:
                 if self.connection is None:
                     self.connection = connect(str(self.parts.hostname), self.parts.port or 80)
-            except OSError:  # nobody there yet: nothing was sent
+            except OSError as error:  # nobody there yet: nothing was sent
                 again += 1
-                if again > 400:
-                    return {"failed": "no connection for 40 s"}
+                if time.monotonic() - began > PATIENCE:
+                    return {"failed": f"no connection for {PATIENCE:.0f} s; last: {type(error).__name__}: {error}"}
                 time.sleep(BACK_OFF)
                 continue
             try:
