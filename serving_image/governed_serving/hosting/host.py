@@ -12,6 +12,7 @@ import uvloop
 from pydantic import ValidationError
 
 from governed_api import runtime
+from governed_serving.hosting.heap import start_is_over
 from governed_serving.hosting.logs import install, log
 
 __all__ = ["Host", "Problem", "listen", "run", "web_server"]
@@ -119,6 +120,7 @@ class Host:
 
     async def serve(self, server: uvicorn.Server, sock: socket.socket, leaving: Callable[[], None]) -> None:
         """The whole life of a process with one server: ``leaving`` is called when readiness must go, then it drains."""
+        start_is_over()
         self.start(server, sock)
         await self.stop.wait()
         leaving()

@@ -13,7 +13,7 @@ from governed_api.resolved import ResolvedModel
 from governed_serving.archive.errors import ArchiveError
 from governed_serving.artefact import TamperedArtefact
 from governed_serving.crypto import Keyring, KeyWatch
-from governed_serving.hosting import Host, listen, log, web_server
+from governed_serving.hosting import Host, listen, log, start_is_over, web_server
 from governed_serving.journal import Journal
 from governed_serving.server import composition
 from governed_serving.server.app.front import front
@@ -109,6 +109,7 @@ class Process:
             await self._gateway.service.plane.warm_up()
         if self._aside is not None:
             self._aside.start()
+        start_is_over()
         self._gateway.why = ""
         seconds = round(time.monotonic() - self._started, 3)
         log(

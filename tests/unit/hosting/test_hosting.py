@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 PROGRAM = """
-import asyncio, sys
+import asyncio, gc, sys
 from governed_serving import hosting
 
 leaving = begun = False
@@ -25,7 +25,8 @@ async def app(scope, receive, send):
         while not leaving:
             await asyncio.sleep(0.01)
         await asyncio.sleep(0.2)
-    status = 404 if scope["path"] == "/begun" and not begun else 200
+    missing = {"/begun": not begun, "/frozen": gc.get_freeze_count() < 10_000}
+    status = 404 if missing.get(scope["path"]) else 200
     await send({"type": "http.response.start", "status": status, "headers": [(b"content-length", b"0")]})
     await send({"type": "http.response.body", "body": b""})
 
@@ -99,6 +100,15 @@ def test_requests_in_flight_are_answered_after_sigterm_and_the_exit_code_is_0(po
     assert {line["component"] for line in found} == {"tester"}
     assert (found[-1]["level"], found[-1]["answered"]) == ("info", 1)
     assert found[-1]["time"].endswith("Z")
+
+
+def test_what_the_start_made_is_out_of_the_collectors_sight(port: int) -> None:
+    process = start(port=port)
+    try:
+        answered(f"http://127.0.0.1:{port}/frozen")
+    finally:
+        process.kill()
+        process.communicate(timeout=30)
 
 
 def test_a_taken_port_is_one_line_and_exit_code_1(port: int) -> None:
