@@ -44,6 +44,13 @@ class Prepared:
         self._beside.rename(self._beside.with_name(self.name))
         fsync_folder(self._beside.parent)
 
+    def read(self) -> bytes | None:
+        """The bytes, or None when they aren't there any more: put in place meanwhile."""
+        try:
+            return self._beside.read_bytes()
+        except FileNotFoundError:
+            return None
+
     def discard(self) -> None:
         self._beside.unlink(missing_ok=True)
 
@@ -92,7 +99,7 @@ class NamedFiles:
         model: str = "*",
         name: str = "*",
     ) -> list[str]:
-        """Finish or undo what was interrupted, what was put in place, in words.
+        """Finish or undo what was interrupted; what was put in place, in words.
 
         ``last``: (model, name) → digest that the newest entry about it says, "" when there is none. Raises OSError.
         """

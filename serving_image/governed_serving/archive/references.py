@@ -39,7 +39,10 @@ class References:
 
     def get(self, model: str, name: str) -> bytes | None:
         """JSON bytes, or None."""
-        sealed = self.files.read(model, name)
+        return self.opened(model, name, self.files.read(model, name))
+
+    def opened(self, model: str, name: str, sealed: bytes | None) -> bytes | None:
+        """JSON bytes of what is stored, or is to be stored, under a name; None of None. Raises CryptoError."""
         return None if sealed is None else self._cipher.open(sealed, self._aad(model, name))
 
     def prepare(self, model: str, name: str, data: bytes) -> Prepared:

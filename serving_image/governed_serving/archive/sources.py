@@ -2,7 +2,7 @@
 
 import hashlib
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
@@ -19,10 +19,14 @@ from governed_serving.archive.note import Verifier
 from governed_serving.archive.references import References
 from governed_serving.archive.service import ledger_cipher
 from governed_serving.archive.tiles import TiledTree
-from governed_serving.crypto import DirectoryStore, Kek, KeyDestroyed, Keyring, KeysetStore
+from governed_serving.crypto import CryptoError, DirectoryStore, Kek, KeyDestroyed, Keyring, KeysetStore
 
 __all__ = ["MISSING", "BundleSource", "DirectorySource", "Leaf", "LogSource", "UrlSource"]
 
+
+_Stored = tuple[str, str, bytes | None]
+"""Model, name and bytes; no bytes when they went meanwhile."""
+_Look = Callable[[NamedFiles], Iterator[_Stored]]
 
 MISSING = "is missing"
 """What :meth:`LogSource.blob` says of a blob that isn't there."""
@@ -153,16 +157,7 @@ class DirectorySource:
         return addresses(self._root / "blobs")
 
     def holdings(self) -> Iterator[Holding]:
-        states = NamedFiles(self._root / "states")
-        for model, name in _named(states):
-            if (state := states.read(model, name)) is not None:
-                yield Holding("state", model, name, hashlib.sha256(state).hexdigest())
-        if named := list(_named(NamedFiles(self._root / "refs"))):
-            ring = Keyring(self._kek, DirectoryStore(self._root / "keys"))
-            references = References(self._root / "refs", ring.keyset("references", create=False))
-            for model, name in named:
-                if (data := references.get(model, name)) is not None:
-                    yield Holding("ref", model, name, hashlib.sha256(data).hexdigest())
+        yield from self._named(_in_place, ())
         for model in NamedFiles(self._root / "keysets").models():
             store = self.keysets(model)
             for purpose in store.purposes():
@@ -171,9 +166,20 @@ class DirectorySource:
                         yield Holding("key", model, purpose, hashlib.sha256(document).hexdigest())
 
     def prepared(self) -> Iterator[Holding]:
-        for type, folder in (("ref", "refs"), ("state", "states")):
-            for one in NamedFiles(self._root / folder).prepared():
-                yield Holding(type, one.model, one.name, one.digest)
+        # half of one may lie there: the process was killed while it wrote
+        yield from self._named(_beside, (CryptoError,))
+
+    def _named(self, look: _Look, passed_over: tuple[type[Exception], ...]) -> Iterator[Holding]:
+        """States and references; what can't be opened raises CryptoError, or is ``passed_over``."""
+        for model, name, data in look(NamedFiles(self._root / "states")):
+            if data is not None:
+                yield Holding("state", model, name, hashlib.sha256(data).hexdigest())
+        ring = Keyring(self._kek, DirectoryStore(self._root / "keys"))
+        references = References(self._root / "refs", ring.keyset("references", create=False))
+        for model, name, sealed in look(references.files):
+            with suppress(*passed_over):
+                if (data := references.opened(model, name, sealed)) is not None:
+                    yield Holding("ref", model, name, hashlib.sha256(data).hexdigest())
 
     def blob_bytes(self, digest: str) -> bytes:
         return (self._root / "blobs" / digest[:2] / digest).read_bytes()
@@ -193,9 +199,12 @@ class DirectorySource:
         return path.read_text()
 
 
-def _named(files: NamedFiles) -> Iterator[tuple[str, str]]:
-    """(model, name) of all that is in its place."""
-    return ((model, name) for model in files.models() for name in files.names(model))
+def _in_place(files: NamedFiles) -> Iterator[_Stored]:
+    return ((model, name, files.read(model, name)) for model in files.models() for name in files.names(model))
+
+
+def _beside(files: NamedFiles) -> Iterator[_Stored]:
+    return ((one.model, one.name, one.read()) for one in files.prepared())
 
 
 class UrlSource:

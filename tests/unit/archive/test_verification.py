@@ -411,6 +411,22 @@ def test_what_was_changed_under_its_name_is_named(tmp_path: Path, what: str) -> 
         verify(source(root))
 
 
+def test_what_lies_ready_excuses_only_what_it_is(tmp_path: Path) -> None:
+    """Somebody puts an older state back, and a file beside it that only looks as if the newer one were on its way."""
+    root = tmp_path / "a"
+    holding(root, tmp_path / "keys").close()
+    state = root / "states" / "credit" / "counts-a"
+    second = state.read_bytes()
+    state.write_bytes(b"GMSEAL1\nfirst")
+    beside = state.with_name(f".counts-a.{hashlib.sha256(second).hexdigest()}")
+    beside.write_bytes(b"half")
+    (root / "refs" / "credit" / f".artefact.{'0' * 64}").write_bytes(b"half")
+    with pytest.raises(ArchiveError, match="put back"):
+        verify(source(root))
+    beside.write_bytes(second)
+    assert verify(source(root)).held == 3
+
+
 @pytest.mark.parametrize("gone", [False, True])
 def test_what_was_put_back_or_taken_away_is_named(tmp_path: Path, gone: bool) -> None:
     root = tmp_path / "a"
