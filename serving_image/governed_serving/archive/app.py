@@ -58,8 +58,7 @@ def create_app(
         await run_in_threadpool(archive.close)
 
     routes = [
-        Route(path, metrics.timed(path, handler), methods=list(methods))
-        for path, methods, handler in (*_ledger_routes(state), *_store_routes(state))
+        Route(path, metrics.timed(path, handler), methods=list(methods)) for path, methods, handler in _routes(state)
     ]
     routes += [
         Route(LIVE_PATH, state.live),
@@ -112,7 +111,21 @@ class _State:
         )
 
 
-def _ledger_routes(state: _State) -> list[tuple[str, tuple[str, ...], Handler]]:
+_Table = list[tuple[str, tuple[str, ...], Handler]]
+"""Path, methods, handler."""
+
+
+def _routes(state: _State) -> _Table:
+    return [
+        *_ledger_routes(state),
+        *_proof_routes(state),
+        *_blob_routes(state),
+        *_keyset_routes(state),
+        *_named_routes(state),
+    ]
+
+
+def _ledger_routes(state: _State) -> _Table:
     ledger = state.archive.ledger
 
     async def append(request: Request) -> Response:
@@ -146,6 +159,17 @@ def _ledger_routes(state: _State) -> list[tuple[str, tuple[str, ...], Handler]]:
         found = await run_in_threadpool(ledger.find, model, query.get("id", ""), query.get("type", ""), limit)
         return _json([{"index": f.index, "entry": msgspec.Raw(f.entry)} for f in found])
 
+    return [
+        ("/v1/ledger/entries", ("POST",), append),
+        ("/v1/ledger/entries", ("GET",), entries),
+        ("/v1/ledger/streams/{stream}", ("GET",), stream),
+        ("/v1/ledger/find", ("GET",), find),
+    ]
+
+
+def _proof_routes(state: _State) -> _Table:
+    ledger = state.archive.ledger
+
     async def checkpoint(_: Request) -> Response:
         return PlainTextResponse(await run_in_threadpool(ledger.checkpoint))
 
@@ -171,10 +195,6 @@ def _ledger_routes(state: _State) -> list[tuple[str, tuple[str, ...], Handler]]:
         return Response(data, media_type=_BINARY)
 
     return [
-        ("/v1/ledger/entries", ("POST",), append),
-        ("/v1/ledger/entries", ("GET",), entries),
-        ("/v1/ledger/streams/{stream}", ("GET",), stream),
-        ("/v1/ledger/find", ("GET",), find),
         ("/v1/ledger/checkpoint", ("GET",), checkpoint),
         ("/v1/ledger/key", ("GET",), key),
         ("/v1/ledger/proof/inclusion", ("GET",), inclusion),
@@ -183,7 +203,7 @@ def _ledger_routes(state: _State) -> list[tuple[str, tuple[str, ...], Handler]]:
     ]
 
 
-def _store_routes(state: _State) -> list[tuple[str, tuple[str, ...], Handler]]:
+def _blob_routes(state: _State) -> _Table:
     archive = state.archive
 
     async def put_blob(request: Request) -> Response:
@@ -205,6 +225,15 @@ def _store_routes(state: _State) -> list[tuple[str, tuple[str, ...], Handler]]:
                 )
             raise Refused(404, f"blob {digest} is not here")
         return FileResponse(archive.blobs.path(digest), media_type=_BINARY)
+
+    return [
+        ("/v1/blobs/{digest}", ("PUT",), put_blob),
+        ("/v1/blobs/{digest}", ("GET", "HEAD"), get_blob),
+    ]
+
+
+def _keyset_routes(state: _State) -> _Table:
+    archive = state.archive
 
     async def get_keyset(request: Request) -> Response:
         model, purpose = request.path_params["model"], request.path_params["purpose"]
@@ -232,6 +261,18 @@ def _store_routes(state: _State) -> list[tuple[str, tuple[str, ...], Handler]]:
 
     async def purposes(request: Request) -> Response:
         return _json({"purposes": archive.purposes(state.reader(request, request.path_params["model"]))})
+
+    return [
+        ("/v1/keysets/{model}", ("GET",), purposes),
+        ("/v1/keysets/{model}/{purpose}", ("GET",), get_keyset),
+        ("/v1/keysets/{model}/{purpose}", ("PUT",), put_keyset),
+        ("/v1/keysets/{model}/{purpose}", ("DELETE",), delete_keyset),
+    ]
+
+
+def _named_routes(state: _State) -> _Table:
+    """References and states."""
+    archive = state.archive
 
     async def get_ref(request: Request) -> Response:
         model = state.reader(request, request.path_params["model"])
@@ -263,12 +304,6 @@ def _store_routes(state: _State) -> list[tuple[str, tuple[str, ...], Handler]]:
         return _json({"states": archive.states(state.reader(request, request.path_params["model"]))})
 
     return [
-        ("/v1/blobs/{digest}", ("PUT",), put_blob),
-        ("/v1/blobs/{digest}", ("GET", "HEAD"), get_blob),
-        ("/v1/keysets/{model}", ("GET",), purposes),
-        ("/v1/keysets/{model}/{purpose}", ("GET",), get_keyset),
-        ("/v1/keysets/{model}/{purpose}", ("PUT",), put_keyset),
-        ("/v1/keysets/{model}/{purpose}", ("DELETE",), delete_keyset),
         ("/v1/refs/{model}", ("GET",), refs),
         ("/v1/refs/{model}/{name}", ("GET",), get_ref),
         ("/v1/refs/{model}/{name}", ("PUT",), put_ref),

@@ -30,6 +30,7 @@ from governed_serving.journal.chunk import chunk_identity
 from governed_serving.journal.columns import pack
 from governed_serving.records import EventRecord, Frame, PredictionFrame, timestamp
 
+from .chunks import OneChunk
 from .desks import BIAS, NO, YES, Application, Decide, applications, bias, by_income, by_pronoun, serve
 from .processes import local_keyset
 
@@ -341,18 +342,6 @@ def test_a_label_waits_for_a_completion_that_another_replica_has_begun(tmp_path:
     assert (settled.dropped, [row.outcome for row in settled.rows]) == ("", [1])
 
 
-class Archive:
-    """One chunk, as the archive gives it."""
-
-    model = "chat"
-
-    def __init__(self, data: bytes) -> None:
-        self.data = data
-
-    def get_blob(self, _: str) -> bytes:
-        return self.data
-
-
 @pytest.fixture
 def reviewed(tmp_path: Path, keyset: Keyset, monkeypatch: pytest.MonkeyPatch) -> Callable[[PredictionFrame], Any]:
     """Frame → (what a reviewer is shown, what the explainer was asked)."""
@@ -374,7 +363,7 @@ def reviewed(tmp_path: Path, keyset: Keyset, monkeypatch: pytest.MonkeyPatch) ->
             journal.append_blocking(frame)
         chunk = JournalReader(tmp_path, "server-pod", cipher).chunk(0)
         assert chunk is not None
-        why = Why(Archive(chunk.data), cipher, "http://127.0.0.1:1")  # type: ignore[arg-type]
+        why = Why(OneChunk("chat", chunk.data), cipher, "http://127.0.0.1:1")  # type: ignore[arg-type]
         return why.of({"id": "request-1", "blob": chunk.digest, "frame": 0, "index": 0}), asked
 
     return look

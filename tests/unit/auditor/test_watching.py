@@ -22,6 +22,7 @@ from governed_serving.journal import Journal, JournalReader
 from governed_serving.records import EventRecord
 from governed_serving.reporting.writer import ReportWriter
 
+from .chunks import OneChunk
 from .processes import local_keyset
 from .test_monitors import BIAS, MANIFEST, frame, reference
 
@@ -99,18 +100,6 @@ def test_a_predictor_that_is_away_is_counted_and_the_rest_goes_on(tmp_path: Path
     assert not place.watch.trouble
 
 
-class Archive:
-    """One chunk, as the archive gives it."""
-
-    model = "loans"
-
-    def __init__(self, data: bytes) -> None:
-        self.data = data
-
-    def get_blob(self, _: str) -> bytes:
-        return self.data
-
-
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """What an explainer, which answers all, was asked."""
@@ -135,7 +124,7 @@ def test_a_review_puts_the_very_row_to_the_explainer(
     serve(place, 0, 0.0)
     chunk = JournalReader(tmp_path, "server-pod", place.cipher).chunk(0)
     assert chunk is not None
-    why = Why(Archive(chunk.data), place.cipher, "http://127.0.0.1:1")  # type: ignore[arg-type]
+    why = Why(OneChunk("loans", chunk.data), place.cipher, "http://127.0.0.1:1")  # type: ignore[arg-type]
     entry = {"id": "request-7", "blob": chunk.digest, "frame": 0, "index": 7}
     assert set(why.of(entry)) == {"explanation", "counterfactual"}
     shown = frame(2000, 0.0, 0, seed=0)
@@ -146,5 +135,5 @@ def test_a_review_puts_the_very_row_to_the_explainer(
         tensors = {t["name"]: t for t in one["inputs"]}
         assert (tensors["income"]["data"], tensors["income"]["shape"]) == ([income], [1, 1])
         assert tensors["sex"]["data"][0] in ("f", "m")
-    nobody = Why(Archive(b""), place.cipher, "")  # type: ignore[arg-type]
+    nobody = Why(OneChunk("loans", b""), place.cipher, "")  # type: ignore[arg-type]
     assert "runs no explainer" in nobody.of(entry)["explanation"]["error"]
