@@ -1,7 +1,7 @@
 """What is watched beside the verdict, as folds of constant memory: drift per window, fresh rows, attributions per group; and hysteresis."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from math import nan, sqrt
 from typing import Any
 
@@ -59,8 +59,8 @@ class DriftMonitor:
         self.window = window
         self.rows = 0
         self.windows = 0
-        self.closed: list[ColumnDrift] = []
-        """Of the last whole window, the largest PSI first."""
+        self.last: dict[str, NDArray[np.int64]] = {}
+        """Histograms of the last whole window."""
         self._open = {name: np.zeros_like(one.counts) for name, one in self.reference.items()}
 
     def add(self, columns: Seen, rows: int) -> bool:
@@ -71,13 +71,21 @@ class DriftMonitor:
         self.rows += rows
         if self.rows < self.window:
             return False
-        found = [self._compared(name, counts) for name, counts in self._open.items() if counts.any()]
-        self.closed = sorted(found, key=lambda one: -one.psi)
+        self.last = {name: counts.copy() for name, counts in self._open.items() if counts.any()}
         self.windows += 1
         self.rows = 0
         for counts in self._open.values():
             counts[:] = 0
         return True
+
+    def compared(self, others: Iterable[Mapping[str, Sequence[int]]] = ()) -> list[ColumnDrift]:
+        """The last whole window against training, the largest PSI first; ``others``: last windows of other replicas, added to ours."""
+        whole = {name: counts.copy() for name, counts in self.last.items()}
+        for other in others:
+            for name, counts in other.items():
+                if name in whole and len(counts) == len(whole[name]):
+                    whole[name] += counts
+        return sorted((self._compared(*one) for one in whole.items()), key=lambda one: -one.psi)
 
     def _compared(self, name: str, found: NDArray[np.int64]) -> ColumnDrift:
         expected = self.reference[name].counts
@@ -90,9 +98,8 @@ class DriftMonitor:
 
     def dump(self) -> dict[str, Any]:
         """Plain data."""
-        counts = {name: found.tolist() for name, found in self._open.items()}
-        closed = [asdict(one) for one in self.closed]
-        return {"open": counts, "rows": self.rows, "windows": self.windows, "closed": closed}
+        counts = _plain(self._open)
+        return {"open": counts, "rows": self.rows, "windows": self.windows, "last": _plain(self.last)}
 
     def load(self, dumped: Mapping[str, Any]) -> None:
         """Inverse of :meth:`dump`; for another reference nothing is loaded."""
@@ -100,7 +107,11 @@ class DriftMonitor:
         if {n: len(c) for n, c in found.items()} != {n: len(c) for n, c in self._open.items()}:
             return
         self._open, self.rows, self.windows = found, dumped["rows"], dumped["windows"]
-        self.closed = [ColumnDrift(**one) for one in dumped["closed"]]
+        self.last = {name: np.array(counts, np.int64) for name, counts in dumped.get("last", {}).items()}
+
+
+def _plain(counts: Mapping[str, NDArray[np.int64]]) -> dict[str, list[int]]:
+    return {name: found.tolist() for name, found in counts.items()}
 
 
 class FreshRows:
@@ -179,24 +190,41 @@ class AttributionSums:
                     continue
                 self._sums.setdefault(key, np.zeros(3))[:] += (1.0, value, value * value)
 
-    def gaps(self, level: float, least: int) -> list[Gap]:
-        """All gaps with at least ``least`` explained rows on both sides, at a level shared among them, the largest first."""
+    def gaps(self, level: float, least: int, others: Iterable[Sequence[Any]] = ()) -> list[Gap]:
+        """All gaps with at least ``least`` explained rows on both sides, at a level shared among them, the largest first.
+
+        ``others``: tables of other replicas; added up in an order of their own, so that every replica finds the same bits.
+        """
+        every = _added([self.table(), *others])
         wholes: dict[tuple[str, str], NDArray[np.float64]] = {}
-        for (attribute, _, feature), sums in self._sums.items():
+        for (attribute, _, feature), sums in every.items():
             wholes[attribute, feature] = wholes.get((attribute, feature), np.zeros(3)) + sums
-        pairs = [(key, own, wholes[key[0], key[2]] - own) for key, own in sorted(self._sums.items())]
+        pairs = [(key, own, wholes[key[0], key[2]] - own) for key, own in sorted(every.items())]
         kept = [(key, own, rest) for key, own, rest in pairs if min(own[0], rest[0]) >= least]
         alpha = (1 - level) / max(len(kept), 1)
         return sorted((_gap(*one, alpha) for one in kept), key=lambda gap: -abs(gap.difference))
 
     def dump(self) -> list[Any]:
         """Plain data."""
-        return [self.rows, self.dropped, [[*key, *sums.tolist()] for key, sums in sorted(self._sums.items())]]
+        return [self.rows, self.dropped, self.table()]
+
+    def table(self) -> list[Any]:
+        """Attribute, group, feature, rows, sum, sum of squares: plain data."""
+        return [[*key, *sums.tolist()] for key, sums in sorted(self._sums.items())]
 
     def load(self, dumped: Sequence[Any]) -> None:
         """Inverse of :meth:`dump`."""
         self.rows, self.dropped, sums = dumped
         self._sums = {(a, g, f): np.array(found, np.float64) for a, g, f, *found in sums}
+
+
+def _added(tables: list[Sequence[Any]]) -> dict[tuple[str, str, str], NDArray[np.float64]]:
+    """Floats don't add up to the same whatever the order: one order for all, by what is added."""
+    found: dict[tuple[str, str, str], NDArray[np.float64]] = {}
+    for attribute, group, feature, *sums in sorted(row for table in tables for row in table):
+        key = (attribute, group, feature)
+        found[key] = found.get(key, np.zeros(3)) + sums
+    return found
 
 
 def _gap(key: tuple[str, str, str], own: NDArray[np.float64], rest: NDArray[np.float64], alpha: float) -> Gap:

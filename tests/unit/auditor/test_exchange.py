@@ -4,12 +4,13 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from governed_serving.archive.client import ArchiveClient
 from governed_serving.auditor.alarms import Alarm
 from governed_serving.auditor.service.replicas import Replicas, replica_of
-from governed_serving.auditor.service.tally import Tally
+from governed_serving.auditor.service.tally import Beside, Tally
 from governed_serving.crypto import DirectoryStore, Kek, Keyring, Tampered
 
 from ..archive.test_app import Bed
@@ -89,6 +90,33 @@ def test_who_has_ended_is_seldom_asked_and_may_come_back(site: Site) -> None:
     for _ in range(2):
         a.refresh()
     assert site.asked == [200, 304, 200], "unchanged after its rest, it rests again"
+
+
+def test_who_has_ended_or_counts_nothing_any_more_is_not_running(site: Site) -> None:
+    """Its counts stay in the verdict; its last window of drift says nothing of now."""
+    a, b, c = site.replica("a"), site.replica("b"), site.replica("c")
+    b.publish(tally(2), "r1", False)
+    c.publish(tally(3), "r1", True)
+    a.refresh()
+    assert (a.running, a.tallies) == ([tally(2)], [tally(2), tally(3)])
+    site.now = 601.0
+    a.refresh()
+    assert (a.running, len(a.tallies)) == ([], 2)
+    b.publish(tally(4), "r1", False)
+    a.refresh()
+    assert a.running == [tally(4)]
+
+
+def test_what_is_watched_beside_the_verdict_is_told_and_an_earlier_version_told_nothing(site: Site) -> None:
+    a, b = site.replica("a"), site.replica("b")
+    told = Beside({"x": [1, 2]}, [["g", "a", "x", 1.0, 0.5, 0.25]], {"flips/sex=f": [3, 1]})
+    b.publish(msgspec.structs.replace(tally(2), beside=told), "r1", False)
+    earlier = {"revision": "r1", "final": False, "tally": msgspec.to_builtins(tally(3))}
+    del earlier["tally"]["beside"]
+    sealed = site.keyset.seal(msgspec.msgpack.encode(earlier), b"auditor counts 2\0counts.g.c")
+    site.client.put_state("counts.g.c", sealed)
+    a.refresh()
+    assert [found.beside for found in a.tallies] == [told, Beside()]
 
 
 def test_counts_are_no_blobs_and_old_ones_do_not_stay(site: Site) -> None:

@@ -90,12 +90,24 @@ def test_a_shift_of_one_column_is_seen_in_it_alone_and_survives_a_restart() -> N
         assert msgspec.msgpack.encode(again.dump()) == msgspec.msgpack.encode(live.dump())  # NaN is NaN in bytes
         closed, live = live.window_closed, again
     assert closed
-    found = {one.column: one for one in live.drift.closed}
-    assert live.drift.closed[0].column == "income"
+    found = {one.column: one for one in live.drift.compared()}
+    assert live.drift.compared()[0].column == "income"
     assert found["income"].psi > 0.25
     assert found["income"].p_value < 1e-6
     assert set(found) == {"income", "sex", "text", "output:decision", "output:score"}
     assert max(one.psi for name, one in found.items() if name != "income") < 0.1
+
+
+def test_windows_of_all_replicas_are_compared_as_one() -> None:
+    """Whoever of them looks; what bins differently is left out."""
+    one, other, whole = (DriftMonitor({"x": Distribution.of_numbers(RNG.normal(size=4000))}, window=100) for _ in "abc")
+    other.reference = whole.reference = one.reference
+    first, second = RNG.normal(0.2, 1, 300), RNG.normal(0.6, 1, 500)
+    for monitor, values in ((one, first), (other, second), (whole, np.concatenate([first, second]))):
+        assert monitor.add({"x": (values, None)}, len(values))
+    last = [{"x": monitor.last["x"].tolist()} for monitor in (one, other)]
+    assert one.compared(last[1:]) == other.compared(last[:1]) == whole.compared()
+    assert one.compared([{"x": [1, 2]}, {"y": [3]}]) == one.compared() != whole.compared()
 
 
 def test_drift_of_binned_numbers_is_scipys_at_the_borders() -> None:
@@ -107,9 +119,9 @@ def test_drift_of_binned_numbers_is_scipys_at_the_borders() -> None:
     assert one.edges is not None
     borders = one.edges - 1e-12
     expected = np.abs(np.mean(training[:, None] <= borders, 0) - np.mean(recent[:, None] <= borders, 0)).max()
-    assert monitor.closed[0].ks == pytest.approx(expected, abs=1e-12)
-    assert monitor.closed[0].ks <= scipy.stats.ks_2samp(training, recent).statistic + 1e-12
-    assert monitor.closed[0].psi == pytest.approx(population_stability(one.counts, one.count(recent)))
+    assert monitor.compared()[0].ks == pytest.approx(expected, abs=1e-12)
+    assert monitor.compared()[0].ks <= scipy.stats.ks_2samp(training, recent).statistic + 1e-12
+    assert monitor.compared()[0].psi == pytest.approx(population_stability(one.counts, one.count(recent)))
 
 
 def test_fresh_rows_are_a_uniform_sample_of_bounded_size() -> None:
@@ -178,6 +190,24 @@ def test_explanations_are_compared_between_groups_whichever_comes_first() -> Non
     assert live.attributions.gaps(0.95, 1000) == []
     live.record(ExplanationRecord("request-1", "loans", "r1", 1.0, b"not json"))
     assert live.attributions.rows == 300
+
+
+def test_explanations_that_replicas_have_are_compared_as_one() -> None:
+    rng = np.random.default_rng(6)
+    parts, whole = [AttributionSums() for _ in range(3)], AttributionSums()
+    for number in range(300):
+        groups, values = {"g": "ab"[number % 2]}, {"x": float(rng.normal(number % 2)), "y": float(rng.normal())}
+        for sums in (parts[number % 3], whole):
+            sums.add(groups, values)
+    tables = [json.loads(json.dumps(part.table())) for part in parts]
+    found = [part.gaps(0.95, 40, [t for i, t in enumerate(tables) if i != own]) for own, part in enumerate(parts)]
+    assert found[0] == found[1] == found[2], "the same bits"
+    assert parts[0].gaps(0.95, 51) == [], "too few of its own"
+    merged, expected = ({(g.group, g.feature): g for g in gaps} for gaps in (found[0], whole.gaps(0.95, 40)))
+    assert set(merged) == set(expected) == {(g, f) for g in "ab" for f in "xy"}
+    for key, gap in merged.items():
+        assert gap.rows == expected[key].rows == 150
+        assert (gap.lower, gap.upper) == pytest.approx((expected[key].lower, expected[key].upper))
 
 
 def test_attribution_sums_are_bounded() -> None:

@@ -2,8 +2,10 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -85,6 +87,33 @@ def test_an_alarm_is_raised_recorded_and_ended(tmp_path: Path, keyset: Keyset, m
     assert report["alarms"] == ["flips/sex=f", "flips/sex=m"]
     rows, flipped = place.live.flips["flips/sex=m"]
     assert (flipped, rows > 200) == (rows, True), "whoever is made a man is favoured"
+
+
+def test_what_other_replicas_saw_counts_in_every_finding(
+    tmp_path: Path, keyset: Keyset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of three replicas has shifted rows: the windows of all are one, and so are the rows in which the attribute was swapped."""
+    monkeypatch.setattr(watching, "CHECK_SECONDS", 0.0)
+    other = Place(tmp_path / "other", keyset, lambda columns: columns["sex"] == "m")
+    serve(other, 0, 0.0)
+    other.watch.fold_once()
+    other.watch.check_once()
+    told = msgspec.structs.replace(other.live._fold.tally(), beside=other.live.beside())
+    ended = msgspec.structs.replace(told, beside=msgspec.structs.replace(told.beside, drift={}))
+
+    place = Place(tmp_path / "own", keyset, lambda columns: columns["sex"] == "m")
+    serve(place, 0, 12.0)
+    place.watch.fold_once()
+    place.watch.replicas = SimpleNamespace(tallies=[told, told, ended], running=[told, told], sources={}, known=True)  # type: ignore[assignment]
+    place.watch.check_once()
+    found = {one.subject: one for one in place.checks.findings}
+    alone = {one.column: one.psi for one in place.live.drift.compared()}
+    assert found["drift/income"].value < alone["income"] / 4
+    assert found["drift/income"].value == place.live.drift.compared([told.beside.drift] * 2)[0].psi
+    rows, flipped = place.live.flips["flips/sex=m"]
+    others = told.beside.flips["flips/sex=m"]
+    assert found["flips/sex=m"].figures["rows"] == rows + 3 * others[0] > rows > 0
+    assert found["flips/sex=m"].figures["flipped"] == flipped + 3 * others[1]
 
 
 def test_a_predictor_that_is_away_is_counted_and_the_rest_goes_on(tmp_path: Path, keyset: Keyset) -> None:

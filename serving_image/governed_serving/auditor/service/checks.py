@@ -5,7 +5,7 @@ bound here is a common reading, not a rule of the manifest: these alarms tell pe
 """
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -76,6 +76,8 @@ class Checks:
         self._ask = ask
         self._background = background
         self._latest: dict[str, list[Finding]] = {}
+        self.others: Sequence[Mapping[str, Sequence[int]]] = ()
+        """What was swapped → rows, flipped, of each other replica."""
         self.findings: list[Finding] = []
         self.flip_failures = 0
         """Checks in which the predictor didn't answer, and prompts that a runtime didn't answer."""
@@ -233,8 +235,13 @@ class Checks:
 
     def _flips(self) -> list[Finding]:
         found = []
-        level = 1 - 0.05 / max(len(self._live.flips), 1)
-        for subject, (rows, flipped) in sorted(self._live.flips.items()):
+        every: dict[str, list[int]] = {}
+        for counts in (self._live.flips, *self.others):
+            for subject, (rows, flipped) in counts.items():
+                known = every.get(subject, [0, 0])
+                every[subject] = [known[0] + rows, known[1] + flipped]
+        level = 1 - 0.05 / max(len(every), 1)
+        for subject, (rows, flipped) in sorted(every.items()):
             interval = binomial_sequence(flipped, rows, level)
             figures = {"rows": rows, "flipped": flipped, "lower": interval.lower, "upper": interval.upper}
             breach, calm = interval.lower > FLIPS_MANY, interval.upper <= FLIPS_MANY

@@ -14,6 +14,7 @@ from governed_serving.auditor.reference import DECISION, SCORE, Distribution
 from governed_serving.auditor.service.conversations import Conversations
 from governed_serving.auditor.service.folding import Fold
 from governed_serving.auditor.service.labels import Row
+from governed_serving.auditor.service.tally import Beside
 from governed_serving.generated import state_of
 from governed_serving.journal import numbers
 from governed_serving.records import Column, ExplanationRecord, Frame, PredictionFrame
@@ -117,6 +118,12 @@ class Live:
         for row, attributions in zip(rows, found, strict=False):
             values = dict(zip(self._fold.axes, row.key, strict=True))
             self.attributions.add({name: values[name] for name in attributes}, attributions)
+
+    def beside(self) -> Beside:
+        """What the other replicas need of this."""
+        drift = {name: counts.tolist() for name, counts in self.drift.last.items()}
+        flips = {name: list(counts) for name, counts in self.flips.items()}
+        return Beside(drift, self.attributions.table(), flips)
 
     def dump(self) -> dict[str, Any]:
         """For the snapshot; fresh rows are left out, they come again."""

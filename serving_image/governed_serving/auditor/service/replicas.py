@@ -22,6 +22,8 @@ from governed_serving.durable import replace_file
 __all__ = ["Published", "Replicas", "group_of", "replica_of"]
 
 _AAD = b"auditor counts 2\0"
+RUNNING_SECONDS = 600.0
+"""A replica whose state hasn't changed for so long sees no requests; its last window says nothing of now."""
 _RESTING = 60.0
 """Seconds after which the state of a replica that has ended is looked at again."""
 
@@ -67,9 +69,12 @@ class Replicas:
         self._me = self._prefix + replica
         self._known: dict[str, tuple[str, Published]] = {}
         self._again: dict[str, float] = {}
+        self._changed: dict[str, float] = {}
         self._sent = b""
         self.tallies: list[Tally] = []
         """The others', sorted by their names."""
+        self.running: list[Tally] = []
+        """Of those the ones that still count."""
         self.sources: dict[str, str] = {}
         """Replica → SHA-256 of the state whose counts were added."""
         self.known = False
@@ -90,6 +95,9 @@ class Replicas:
                 self._read(name, now)
         known = sorted(self._known.items())
         self.tallies = [said.tally for _, (_, said) in known]
+        self.running = [
+            said.tally for name, (_, said) in known if not said.final and now - self._changed[name] <= RUNNING_SECONDS
+        ]
         self.sources = {name.removeprefix(self._prefix): digest for name, (digest, _) in known}
         self.known = True
 
@@ -99,5 +107,6 @@ class Replicas:
             sealed, digest = found
             said = msgspec.msgpack.decode(self._keyset.open(sealed, _AAD + name.encode()), type=Published)
             self._known[name] = (digest, said)
+            self._changed[name] = now
         if said is not None and said.final:
             self._again[name] = now + _RESTING

@@ -13,7 +13,18 @@ from governed_serving.auditor.alarms import Alarm
 from governed_serving.auditor.cells import Cells
 from governed_serving.auditor.windows import Window
 
-__all__ = ["Tally", "Whole", "add_up"]
+__all__ = ["Beside", "Tally", "Whole", "add_up"]
+
+
+class Beside(msgspec.Struct, frozen=True):
+    """The mergeable part of what is watched beside the verdict."""
+
+    drift: dict[str, list[int]] = {}
+    """Column → histogram of the last whole window."""
+    attributions: list[Any] = []
+    """:meth:`AttributionSums.table`."""
+    flips: dict[str, list[int]] = {}
+    """What was swapped → rows, flipped."""
 
 
 class Tally(msgspec.Struct, frozen=True):
@@ -26,6 +37,7 @@ class Tally(msgspec.Struct, frozen=True):
     joined: int
     absent: list[str]
     alarm: Alarm
+    beside: Beside = Beside()
 
 
 @dataclass(frozen=True)

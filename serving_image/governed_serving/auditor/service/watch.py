@@ -24,7 +24,7 @@ from governed_serving.auditor.service.live import Live
 from governed_serving.auditor.service.replicas import Replicas
 from governed_serving.auditor.service.shipping import Shipper
 from governed_serving.auditor.service.tail import Tail
-from governed_serving.auditor.service.tally import Whole, add_up
+from governed_serving.auditor.service.tally import Beside, Whole, add_up
 from governed_serving.auditor.verdict import judge
 from governed_serving.crypto import CryptoError
 from governed_serving.hosting.logs import log
@@ -328,6 +328,8 @@ class Watch:
             if not (final or self._worth_publishing(state)):
                 return 0
             tally = self.tail.fold.tally()
+            if self.tail.live is not None:
+                tally = msgspec.structs.replace(tally, beside=self.tail.live.beside())
         self.replicas.publish(tally, self.revision, final)
         self._published, self._published_at = state, time.monotonic()
         return 0
@@ -353,14 +355,18 @@ class Watch:
         assert self.tail is not None
         assert self.tail.live is not None
         live, due = self.tail.live, time.monotonic() - self._checked_at >= CHECK_SECONDS
+        others, running = self._beside()
         with self._counts:
-            closed = list(live.drift.closed) if live.window_closed else None
+            closed = live.drift.compared(one.drift for one in running) if live.window_closed else None
             live.window_closed = False
             rows = live.fresh.take() if due and live.fresh.seen >= LEAST_ROWS else None
-            gaps = live.attributions.gaps(CHECK_LEVEL, SMALLEST_GROUP) if rows else None
+            gaps = (
+                live.attributions.gaps(CHECK_LEVEL, SMALLEST_GROUP, (o.attributions for o in others)) if rows else None
+            )
             talks = live.conversations.take() if due and live.conversations.seen >= LEAST_CONVERSATIONS else None
         if closed is None and rows is None and talks is None:
             return 0
+        self.checks.others = [one.flips for one in others]
         looked = []
         if closed is not None:
             self.checks.drifts(closed)
@@ -376,6 +382,12 @@ class Watch:
             self.checks.conversations(going, self._lane_away, LANE_ERRORS)
             looked.append("flips/")
         return self._alarms(live, tuple(looked))
+
+    def _beside(self) -> tuple[list[Beside], list[Beside]]:
+        """What the other replicas have seen since the revision began, and the last windows are of."""
+        found = (self.replicas.tallies, self.replicas.running) if self.replicas else ([], [])
+        every, running = ([tally.beside for tally in tallies] for tallies in found)
+        return every, running
 
     def _lane_away(self, error: Exception) -> None:
         log("warning", "counterfactuals: the predictor doesn't answer; they are asked again", error=str(error))
