@@ -17,8 +17,9 @@ from governed_operator.kinds import BY_NAME, OWNED, SECRET, Kind
 from governed_operator.metrics import Metrics
 from governed_operator.projection import desired_fingerprint
 
-WORKLOADS = frozenset({"Deployment", "StatefulSet", "Job"})
-"""Written last: their pods need the rest."""
+LATER = {"Deployment": 1, "StatefulSet": 1, "Job": 1, "HorizontalPodAutoscaler": 2, "ScaledObject": 2}
+"""Turn in which a kind is written, after all others: pods need the rest, and what scales a workload looks it up at once (KEDA's
+complaint of one that isn't there yet would be the first that is heard of a model)."""
 KEPT = frozenset({"Secret"})
 """Never pruned: a key may be all that opens a ledger."""
 PRUNABLE = frozenset(k.kind for k in OWNED) - KEPT
@@ -78,9 +79,9 @@ class Applier:
         todo = [(m, e) for m, e in wanted if self.differs(key, e)]
         for manifest, _ in todo:
             self._refuse_strangers(key, manifest, uid)
-        for workloads in (False, True):
-            turn = [(m, e) for m, e in todo if (e.kind in WORKLOADS) is workloads]
-            await asyncio.gather(*(self._write(key, m, e) for m, e in turn))
+        for turn in range(max(LATER.values()) + 1):
+            now = [(m, e) for m, e in todo if LATER.get(e.kind, 0) == turn]
+            await asyncio.gather(*(self._write(key, m, e) for m, e in now))
         return len(todo)
 
     def _refuse_strangers(self, key: ModelKey, manifest: Manifest, uid: str) -> None:

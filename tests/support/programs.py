@@ -121,7 +121,7 @@ MODULES: tuple[GoModule, ...] = (
         {"traefik": "github.com/traefik/traefik/v3/cmd/traefik"},
         stamp="-X github.com/traefik/traefik/v3/pkg/version.Version={version}",
     ),
-    GoModule("keda", "github.com/kedacore/keda/v2", {}),
+    GoModule("keda", "github.com/kedacore/keda/v2", {"keda-operator": "github.com/kedacore/keda/v2/cmd/operator"}),
     GoModule("prometheus-operator", "github.com/prometheus-operator/prometheus-operator", {}),
 )
 

@@ -97,7 +97,7 @@ def test_the_autoscaler_that_keda_makes_is_left_alone(model: Cluster) -> None:
 
 
 def test_a_keda_that_does_not_scale_is_told_and_comes_back(model: Cluster) -> None:
-    """Its conditions (apis/keda/v1alpha1/condition_types.go) are written by hand: its controller does not run here."""
+    """Its conditions (apis/keda/v1alpha1/condition_types.go) are written by hand; by KEDA itself in test_keda.py, which is opt-in."""
 
     def said(status: str, reason: str, message: str) -> None:
         ready = {"type": "Ready", "status": status, "reason": reason, "message": message}

@@ -1,11 +1,13 @@
 """What is written, and what is believed of it: nothing twice, drift always, another form of our values once."""
 
+import asyncio
 import copy
 import json
 from typing import Any
 
 from governed_operator.apply import Applier, Expected
 from governed_operator.cache import Cache
+from governed_operator.kinds import BY_NAME, Kind
 from governed_operator.metrics import Metrics
 from governed_operator.workqueue import WorkQueue
 
@@ -78,3 +80,25 @@ async def test_a_new_process_finds_what_another_made_in_order() -> None:
     cache, applier = bed(server)
     cache.put("ResourceQuota", server.stored())
     assert await converge(applier) == 0
+
+
+async def test_pods_wait_for_what_they_need_and_autoscalers_for_what_they_scale() -> None:
+    begun: list[str] = []
+    ended: list[str] = []
+
+    class Slow:
+        async def apply(self, kind: Kind, _: Any) -> None:
+            begun.append(f"{kind.kind} after {len(ended)}")
+            await asyncio.sleep(0)
+            ended.append(kind.kind)
+
+    def of(kind: str) -> tuple[dict[str, Any], Expected]:
+        api = BY_NAME[kind].api_version
+        manifest = {**MANIFEST, "apiVersion": api, "kind": kind}
+        return manifest, Expected.of(manifest)
+
+    applier = Applier(Slow(), Cache(), Metrics(WorkQueue()))  # type: ignore[arg-type]
+    kinds = ("ScaledObject", "HorizontalPodAutoscaler", "Deployment", "Job", "Service", "Role")
+    assert await applier.converge(KEY, [of(kind) for kind in kinds], "") == 6
+    assert begun == ["Service after 0", "Role after 0", "Deployment after 2", "Job after 2",
+                     "ScaledObject after 4", "HorizontalPodAutoscaler after 4"]  # fmt: skip
