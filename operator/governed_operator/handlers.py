@@ -24,6 +24,9 @@ async def start(memo: kopf.Memo, settings: kopf.OperatorSettings, **_: Any) -> N
     settings.peering.standalone = True
     settings.watching.server_timeout = 290
     settings.watching.client_timeout = 320
+    settings.watching.chunk_size = 500
+    # A worker per model keeps its last event, decoded, until it ends: at a start those of all models.
+    settings.queueing.idle_timeout = 0.5
     settings.persistence.diffbase_storage = NoDiffBase()
     settings.persistence.progress_storage = NoProgress()
     memo.process = await OperatorProcess.create()
