@@ -149,7 +149,7 @@ class Bias(Part):
     window: Window = Window()
     """How far back."""
     action: Literal["Alert", "BlockPromotion", "Rollback"] = "Alert"
-    """What a failed verdict does beyond the condition."""
+    """What a failed verdict does beyond the condition: BlockPromotion holds a canary, Rollback takes it back. A revision that serves alone stays."""
 
     RULES: ClassVar[tuple[Rule, ...]] = (
         Rule(
