@@ -23,6 +23,8 @@ Object = dict[str, Any]
 APPLY = "application/apply-patch+yaml"
 MERGE = "application/merge-patch+json"
 METADATA_ALONE = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+PAGE = 500
+"""Objects of one answer to a list."""
 SECONDS = 30.0
 """For an answer, the whole of it."""
 TOKEN_SECONDS = 10.0
@@ -199,7 +201,7 @@ class Cluster:
         path = kind.path(namespace, name, "status")
         return await self.raw("PATCH", path, {"status": status}, media=MERGE, fieldManager=FIELD_MANAGER)
 
-    async def pages(self, kind: Kind, selector: str, limit: int = 500) -> AsyncIterator[tuple[list[bytes], str]]:
+    async def pages(self, kind: Kind, selector: str, limit: int = PAGE) -> AsyncIterator[tuple[list[bytes], str]]:
         """(objects, resourceVersion) page by page; objects undecoded."""
         query: dict[str, Any] = {"limit": str(limit)} | ({"labelSelector": selector} if selector else {})
         while True:

@@ -6,6 +6,7 @@ from typing import Any
 import kopf
 
 from governed_api.names import GROUP, PLURAL, VERSION
+from governed_operator.cluster import PAGE
 from governed_operator.kopf_storage import NoDiffBase, NoProgress
 from governed_operator.operator_process import OperatorProcess
 
@@ -24,7 +25,7 @@ async def start(memo: kopf.Memo, settings: kopf.OperatorSettings, **_: Any) -> N
     settings.peering.standalone = True
     settings.watching.server_timeout = 290
     settings.watching.client_timeout = 320
-    settings.watching.chunk_size = 500
+    settings.watching.chunk_size = PAGE
     # A worker per model keeps its last event, decoded, until it ends: at a start those of all models.
     settings.queueing.idle_timeout = 0.5
     settings.persistence.diffbase_storage = NoDiffBase()

@@ -3,7 +3,6 @@
 Sealed under the archive's keyring; their history is in the ledger.
 """
 
-import hashlib
 import threading
 from pathlib import Path
 
@@ -45,10 +44,10 @@ class References:
         """JSON bytes of what is stored, or is to be stored, under a name; None of None. Raises CryptoError."""
         return None if sealed is None else self._cipher.open(sealed, self._aad(model, name))
 
-    def prepare(self, model: str, name: str, data: bytes) -> Prepared:
-        """JSON bytes, to be put in place once the ledger has their digest. Raises OSError."""
+    def prepare(self, model: str, name: str, data: bytes, digest: str) -> Prepared:
+        """JSON bytes, to be put in place once the ledger has their ``digest`` (SHA-256, hex). Raises OSError."""
         sealed = self._cipher.seal(data, self._aad(model, name))
-        return self.files.prepare(model, name, sealed, hashlib.sha256(data).hexdigest())
+        return self.files.prepare(model, name, sealed, digest)
 
     def put_in_place(self, prepared: Prepared) -> None:
         """Raises OSError."""

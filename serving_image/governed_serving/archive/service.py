@@ -245,7 +245,7 @@ class Archive:
         with self._own:
             self._settle("ref", self._refs, model, name)
             if self._refs.get(model, name) != data:
-                self._replace("ref", self._refs, model, name, data)
+                self._replace("ref", self._refs, model, name, data, hashlib.sha256(data).hexdigest())
 
     # -- states -------------------------------------------------------------------------------------------------------
 
@@ -270,14 +270,14 @@ class Archive:
             # A type of its own: a reference may have the same name, and its digests are of JSON.
             self._settle("state", self._states, model, name)
             if self._states.digest(model, name) != digest:
-                self._replace("state", self._states, model, name, sealed)
+                self._replace("state", self._states, model, name, sealed, digest)
 
     # -- what lies under a name ---------------------------------------------------------------------------------------
 
-    def _replace(self, type: str, under: References | States, model: str, name: str, data: bytes) -> None:
+    def _replace(self, type: str, under: References | States, model: str, name: str, data: bytes, digest: str) -> None:
         """Prepared, said, put in place. When the saying ends in an error, its entry may yet come: the next look settles it."""
-        prepared = under.prepare(model, name, data)
-        self._note(model, type, name, prepared.digest, {})
+        prepared = under.prepare(model, name, data, digest)
+        self._note(model, type, name, digest, {})
         under.put_in_place(prepared)
 
     def _settle(self, type: str, under: References | States, *only: str) -> list[str]:

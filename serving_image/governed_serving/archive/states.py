@@ -45,9 +45,9 @@ class States:
         if not self._sealed(data[:64]):
             raise Refused(415, NOT_SEALED)
 
-    def prepare(self, model: str, name: str, data: bytes) -> Prepared:
-        """What was checked, to be put in place once the ledger has its digest. Raises OSError."""
-        return self.files.prepare(model, name, data, hashlib.sha256(data).hexdigest())
+    def prepare(self, model: str, name: str, data: bytes, digest: str) -> Prepared:
+        """What was checked, to be put in place once the ledger has its ``digest`` (SHA-256, hex). Raises OSError."""
+        return self.files.prepare(model, name, data, digest)
 
     def put_in_place(self, prepared: Prepared) -> None:
         """Raises OSError."""

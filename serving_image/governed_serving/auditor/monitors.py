@@ -99,7 +99,11 @@ class DriftMonitor:
     def dump(self) -> dict[str, Any]:
         """Plain data."""
         counts = _plain(self._open)
-        return {"open": counts, "rows": self.rows, "windows": self.windows, "last": _plain(self.last)}
+        return {"open": counts, "rows": self.rows, "windows": self.windows, "last": self.last_window()}
+
+    def last_window(self) -> dict[str, list[int]]:
+        """Column → histogram of the last whole window: plain data."""
+        return _plain(self.last)
 
     def load(self, dumped: Mapping[str, Any]) -> None:
         """Inverse of :meth:`dump`; for another reference nothing is loaded."""

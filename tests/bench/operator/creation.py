@@ -57,6 +57,12 @@ def memory_mib(pid: int) -> float:
     return pages * resource.getpagesize() / 2**20
 
 
+def peak_mib(pid: int) -> float:
+    """The largest RSS that there was."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) / 1024
+
+
 async def create_all(
     bed: ApiServerBed,
     cluster: Cluster,

@@ -16,6 +16,7 @@ from pathlib import Path
 TESTS = Path(__file__).parents[2]
 sys.path[:0] = [str(TESTS), str(TESTS / "apiserver" / "operator")]
 
+from creation import memory_mib, peak_mib  # noqa: E402
 from models import Key, document, keys, make_namespaces, together  # noqa: E402
 from operator_bed import USER, install_crds, running_operator  # noqa: E402
 from rich.console import Console  # noqa: E402
@@ -27,8 +28,8 @@ from governed_operator.leader import LEASE_NAME  # noqa: E402
 from support.apiserver_bed import ApiServerBed  # noqa: E402
 
 TYPES = ("Ready", "TrainingSucceeded", "ModelVerified", "BiasWithinThresholds", "Degraded", "Reconciling", "Stalled")
-LOOKS, EVERY = 10, 3.0
-"""Looks at the process, and seconds between them."""
+SECONDS = 30.0
+"""After which the process is looked at: it has listed all by then."""
 NEVER = "2099-01-01T00:00:00.000000Z"
 
 
@@ -53,11 +54,6 @@ async def fill(models: list[Key]) -> None:
         await cluster.close()
 
 
-def megabytes(pid: int, field: str) -> float:
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith(field)).split()[1]) / 1024
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--models", type=int, default=10_000)
@@ -77,15 +73,13 @@ def main() -> None:
         }
         bed.cluster.within("default").apply(lease)
         with tempfile.TemporaryDirectory() as folder, running_operator(bed, Path(folder)) as operator:
-            rows = []
-            for _ in range(LOOKS):
-                time.sleep(EVERY)
-                rows.append((megabytes(operator.process.pid, "VmRSS"), megabytes(operator.process.pid, "VmHWM")))
+            time.sleep(SECONDS)
+            peak, after = peak_mib(operator.process.pid), memory_mib(operator.process.pid)
     finally:
         bed.stop()
     table = Table("", "MiB", title=f"A standby that starts among {len(models):,} models")
-    table.add_row("peak", f"{rows[-1][1]:.0f}")
-    table.add_row(f"after {LOOKS * EVERY:.0f} s", f"{rows[-1][0]:.0f}")
+    table.add_row("peak", f"{peak:.0f}")
+    table.add_row(f"after {SECONDS:.0f} s", f"{after:.0f}")
     Console().print(table)
 
 

@@ -401,7 +401,8 @@ def test_what_was_changed_under_its_name_is_named(tmp_path: Path, what: str) -> 
         case "reference":
             ring = Keyring(Kek(KEY), DirectoryStore(root / "keys"))
             references = References(root / "refs", ring.keyset("references"))
-            references.put_in_place(references.prepare("credit", "artefact", b'{"blob":"two"}'))
+            two = b'{"blob":"two"}'
+            references.put_in_place(references.prepare("credit", "artefact", two, hashlib.sha256(two).hexdigest()))
         case "state":
             (root / "states" / "credit" / "counts-a").write_bytes(b"GMSEAL1\nothers")
         case _:

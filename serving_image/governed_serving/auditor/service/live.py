@@ -121,9 +121,8 @@ class Live:
 
     def beside(self) -> Beside:
         """What the other replicas need of this."""
-        drift = {name: counts.tolist() for name, counts in self.drift.last.items()}
         flips = {name: list(counts) for name, counts in self.flips.items()}
-        return Beside(drift, self.attributions.table(), flips)
+        return Beside(self.drift.last_window(), self.attributions.table(), flips)
 
     def dump(self) -> dict[str, Any]:
         """For the snapshot; fresh rows are left out, they come again."""
