@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from governed_serving.auditor.columns import OTHER, CodedColumn, coded
+from governed_serving.auditor.columns import OTHER, CodedColumn, Subject, coded, joint_name
 from governed_serving.auditor.scores import ScoreTable
 
 __all__ = ["FAVORABLE", "OTHER", "UNFAVORABLE", "UNKNOWN", "Cells", "CodedColumn", "GroupTable", "Key", "coded"]
@@ -48,10 +48,10 @@ class Cells:
     """Counts per joint value of ``axes`` (protected attributes, then strata): key → int64 (2 outcomes, 3 labels).
 
     At most ``limit`` keys; rows of further ones are counted under ``OTHER`` on every axis, and in ``overflow``.
-    ``scored``: axes over whose values the scores are kept as well.
+    ``scored``: subjects for whose groups the scores are kept as well.
     """
 
-    def __init__(self, axes: Sequence[str], limit: int = 20_000, scored: Sequence[str] = ()):
+    def __init__(self, axes: Sequence[str], limit: int = 20_000, scored: Sequence[Subject] = ()):
         self.axes = tuple(axes)
         self.limit = limit
         self.scores = ScoreTable(scored) if scored else None
@@ -128,7 +128,7 @@ class Cells:
             self.put(key, table)
         self.overflow += other.overflow
         if other.scores is not None:
-            self.scores = self.scores or ScoreTable(other.scores.axes)
+            self.scores = self.scores or ScoreTable(other.scores.subjects)
             self.scores.merge(other.scores)
         return self
 
@@ -137,15 +137,20 @@ class Cells:
         return Cells(self.axes, self.limit).merge(self)
 
     def by(self, *names: str) -> GroupTable:
-        """Counts per value of the named axes (one: groups; several: intersections, joined by ``∧``), sorted by name."""
+        """Counts per value of the named axes (one: groups; several: intersections), sorted by name."""
+        sums = self.sums(*names)
+        ordered = sorted(sums)
+        counts = np.array([sums[group] for group in ordered], np.int64).reshape(-1, 2, 3)
+        return GroupTable([joint_name(group) for group in ordered], counts)
+
+    def sums(self, *names: str) -> dict[Key, Counts]:
+        """Counts, shape (2, 3), per joint value of the named axes."""
         places = [self.axes.index(name) for name in names]
         sums: dict[Key, Counts] = {}
         for key, table in self.counts.items():
             group = tuple(key[place] for place in places)
             sums[group] = sums[group] + table if group in sums else table
-        ordered = sorted(sums)
-        counts = np.array([sums[group] for group in ordered], np.int64).reshape(-1, 2, 3)
-        return GroupTable([" ∧ ".join(group) for group in ordered], counts)
+        return sums
 
     def where(self, name: str, value: str) -> "Cells":
         """The part in which axis ``name`` has ``value`` (shares its counts)."""

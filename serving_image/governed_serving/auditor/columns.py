@@ -1,17 +1,37 @@
 """Columns as counts take them: integer codes, and the values they stand for."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["OTHER", "CodedColumn", "coded"]
+__all__ = ["OTHER", "CodedColumn", "Subject", "coded", "joint", "joint_name"]
 
 CodedColumn = tuple[NDArray[Any], Sequence[str]]
 """Integer codes, shape (rows,), and the values they stand for."""
 OTHER = "(other)"
 """Stands for the values beyond a limit."""
+Subject = tuple[str, ...]
+"""What has groups: an axis, or several whose values together make them (intersections)."""
+
+
+def joint_name(values: Iterable[str]) -> str:
+    """How an intersection is called, and so are the axes that it is of."""
+    return " ∧ ".join(values)
+
+
+def joint(columns: Mapping[str, CodedColumn], subject: Subject) -> CodedColumn:
+    """The groups of ``subject`` as one column. Of several axes only the groups that have rows are named."""
+    if len(subject) == 1:
+        return columns[subject[0]]
+    codes, names = columns[subject[0]]
+    for axis in subject[1:]:
+        more, values = columns[axis]
+        found, codes = np.unique(codes.astype(np.int64) * len(values) + more, return_inverse=True)
+        places = (divmod(code, len(values)) for code in found.tolist())
+        names = [joint_name((names[one], values[other])) for one, other in places]
+    return codes, names
 
 
 def coded(values: NDArray[Any] | Sequence[Any]) -> CodedColumn:

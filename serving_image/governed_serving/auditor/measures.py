@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from governed_serving.auditor.cells import Cells, GroupTable
+from governed_serving.auditor.cells import Cells, GroupTable, Key
+from governed_serving.auditor.columns import joint_name
 from governed_serving.auditor.intervals import Interval, binomial_sequence, katz, newcombe
 from governed_serving.auditor.metrics import (
     LABEL_METRICS,
@@ -156,12 +157,9 @@ def _adjusted(cells: Cells, axes: Sequence[str], privileged: Sequence[str], stra
         return []
     table = cells.by(*axes)
     base = reference_groups(table, privileged)
-    joint = cells.by(*axes, *strata)
-    parts: dict[str, dict[str, Array]] = {}
-    for name, counts in zip(joint.groups, joint.counts, strict=True):
-        words = name.split(" ∧ ")
-        group, stratum = " ∧ ".join(words[: len(axes)]), " ∧ ".join(words[len(axes) :])
-        parts.setdefault(stratum, {})[group] = counts
+    parts: dict[Key, dict[str, Array]] = {}
+    for key, counts in sorted(cells.sums(*axes, *strata).items()):
+        parts.setdefault(key[len(axes) :], {})[joint_name(key[: len(axes)])] = counts
     empty = np.zeros((2, 3), np.int64)
     found = []
     for group in table.groups:
@@ -352,17 +350,16 @@ NEED_LABELS = LABEL_METRICS | {
 def _scores(
     name: str, cells: Cells, axes: Sequence[str], table: GroupTable, privileged: Sequence[str]
 ) -> list[Finding]:
-    """Of one attribute: scores aren't kept for intersections."""
-    base = reference_groups(table, privileged)
-    if cells.scores is None or len(axes) != 1 or not base:
+    base, subject = reference_groups(table, privileged), tuple(axes)
+    if cells.scores is None or subject not in cells.scores.subjects or not base:
         return []
     if name == "calibrationError":
-        return [_own_calibration(g, cells.scores.of(axes[0], [g])) for g in table.groups]
-    pooled = cells.scores.of(axes[0], base)
+        return [_own_calibration(g, cells.scores.of(subject, [g])) for g in table.groups]
+    pooled = cells.scores.of(subject, base)
     reference = " + ".join(base)
     found = []
     for group in (g for g in table.groups if g not in base):
-        own = cells.scores.of(axes[0], [group])
+        own = cells.scores.of(subject, [group])
         estimator = SCORE_METRICS[name]
         about_scores = name.startswith("score")
         n1, n0 = (own.score.n, pooled.score.n) if about_scores else (own.error.n, pooled.error.n)

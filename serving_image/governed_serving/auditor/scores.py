@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from governed_serving.auditor.columns import OTHER, CodedColumn
+from governed_serving.auditor.columns import OTHER, CodedColumn, Subject, joint, joint_name
 
-__all__ = ["BINS", "GroupScores", "Moments", "ScoreTable"]
+__all__ = ["BINS", "GroupScores", "Moments", "ScoreTable", "plain_subject", "read_subject"]
 
 Floats = NDArray[np.float32]
 
@@ -111,31 +111,32 @@ class GroupScores:
 
 
 class ScoreTable:
-    """Scores by value of each of ``axes``; beyond 1,000 values of an axis they are counted under ``OTHER``."""
+    """Scores by group of each of ``subjects``; beyond 1,000 groups of a subject they are counted under ``OTHER``."""
 
-    def __init__(self, axes: Sequence[str]):
-        self.axes = tuple(axes)
-        self.groups: dict[tuple[str, str], GroupScores] = {}
+    def __init__(self, subjects: Sequence[Subject]):
+        self.subjects = tuple(subjects)
+        self.groups: dict[tuple[Subject, str], GroupScores] = {}
 
     def add(self, columns: Mapping[str, CodedColumn], score: NDArray[Any]) -> None:
-        """Fold the scores of rows; those that aren't finite are left out."""
+        """Fold the scores of rows; those that aren't finite are left out. ``columns``: one per axis of the subjects."""
         values = np.asarray(score, np.float32)
         kept = np.isfinite(values)
         values = values[kept]
         if not len(values):
             return
         near = _near(values)
-        for axis in self.axes:
-            codes, words = columns[axis]
+        for subject in self.subjects:
+            codes, groups = joint(columns, subject)
             rows = codes[kept].astype(np.int64)
-            moments = _moments(rows, len(words), values)
+            moments = _moments(rows, len(groups), values)
             keys, counts = np.unique((rows << 17) | near, return_counts=True)
-            for place in np.unique(rows).tolist():
-                found = self.group(axis, words[place])
+            present, starts = np.unique(keys >> 17, return_index=True)
+            parts = zip(np.split(keys & 0x1FFFF, starts[1:]), np.split(counts, starts[1:]), strict=True)
+            for place, (floats, times) in zip(present.tolist(), parts, strict=True):
+                found = self.group(subject, groups[place])
                 found.score.add(moments[place])
-                own = (keys >> 17) == place
-                for code, times in zip((keys[own] & 0x1FFFF).tolist(), counts[own].tolist(), strict=True):
-                    found.near[code] = found.near.get(code, 0) + times
+                for code, rows_of in zip(floats.tolist(), times.tolist(), strict=True):
+                    found.near[code] = found.near.get(code, 0) + rows_of
 
     def learn(self, values: Mapping[str, str], score: float, truth: float, *, back: bool = False) -> None:
         """The truth about one row with ``values`` of the axes has come (or, ``back``, is taken back)."""
@@ -146,45 +147,58 @@ class ScoreTable:
         one = [_single(v) for v in (error, abs(error), np.float32(error) * np.float32(error))]
         within = 0 <= score <= 1
         place = min(int(score * BINS), BINS - 1) if within else 0
-        for axis in self.axes:
-            found = self.group(axis, values[axis])
+        for subject in self.subjects:
+            found = self.group(subject, joint_name(values[axis] for axis in subject))
             for moments, value in zip((found.error, found.absolute, found.square), one, strict=True):
                 moments.add(value, sign)
             if within:
                 found.bins[place] += (sign, sign * int(truth >= 0.5))
                 found.binned[place] += sign * _single(np.float32(score)).total
 
-    def group(self, axis: str, value: str) -> GroupScores:
+    def group(self, subject: Subject, name: str) -> GroupScores:
         """Scores of a group, made if need be."""
-        key = (axis, value)
-        if key not in self.groups and sum(a == axis for a, _ in self.groups) >= _LIMIT:
-            key = (axis, OTHER)
+        key = (subject, name)
+        if key not in self.groups and sum(one == subject for one, _ in self.groups) >= _LIMIT:
+            key = (subject, OTHER)
         return self.groups.setdefault(key, GroupScores())
 
-    def of(self, axis: str, values: Sequence[str]) -> GroupScores:
+    def of(self, subject: Subject, names: Sequence[str]) -> GroupScores:
         """Pooled scores of the named groups."""
         pooled = GroupScores()
-        for value in values:
-            if (axis, value) in self.groups:
-                pooled.add(self.groups[axis, value])
+        for name in names:
+            if (subject, name) in self.groups:
+                pooled.add(self.groups[subject, name])
         return pooled
 
     def merge(self, other: "ScoreTable") -> None:
         """Add another's."""
-        for (axis, value), found in sorted(other.groups.items()):
-            self.group(axis, value).add(found)
+        for (subject, name), found in sorted(other.groups.items()):
+            self.group(subject, name).add(found)
 
     def dump(self) -> list[Any]:
         """Plain data; equal statistics give equal bytes."""
-        return [list(self.axes), [[*key, found.dump()] for key, found in sorted(self.groups.items())]]
+        groups = [
+            [plain_subject(subject), name, found.dump()] for (subject, name), found in sorted(self.groups.items())
+        ]
+        return [[plain_subject(subject) for subject in self.subjects], groups]
 
     @classmethod
     def load(cls, dumped: Sequence[Any]) -> "ScoreTable":
         """Inverse of :meth:`dump`."""
-        table = cls(dumped[0])
-        for axis, value, found in dumped[1]:
-            table.groups[axis, value] = GroupScores.load(found)
+        table = cls([read_subject(subject) for subject in dumped[0]])
+        for subject, name, found in dumped[1]:
+            table.groups[read_subject(subject), name] = GroupScores.load(found)
         return table
+
+
+def plain_subject(subject: Subject) -> str | list[str]:
+    """For documents: the name of an axis, or the names of several."""
+    return subject[0] if len(subject) == 1 else list(subject)
+
+
+def read_subject(plain: str | Sequence[str]) -> Subject:
+    """Inverse of :func:`plain_subject`."""
+    return (plain,) if isinstance(plain, str) else tuple(plain)
 
 
 def _moments(codes: NDArray[np.int64], size: int, values: Floats) -> list[Moments]:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from governed_api.governance import Bias, MetricBounds
 from governed_serving.auditor.cells import Cells, GroupTable
+from governed_serving.auditor.columns import joint_name
 from governed_serving.auditor.grouping import MISSING
 from governed_serving.auditor.hypotheses import chi_square
 from governed_serving.auditor.intervals import Interval
@@ -90,7 +91,7 @@ def _compared(bias: Bias, cells: Cells) -> list[tuple[str, MetricBounds, Finding
     if bias.intersections and len(subjects) > 1:
         subjects.append(([a.name for a in bias.protected_attributes], []))
     return [
-        (" ∧ ".join(axes), bounds, one)
+        (joint_name(axes), bounds, one)
         for axes, privileged in subjects
         for bounds in bias.metrics
         for one in findings(bounds.name, cells, axes, privileged, bias.strata)

@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from governed_serving.auditor.cells import UNKNOWN, Cells, CodedColumn, Key
+from governed_serving.auditor.columns import Subject
+from governed_serving.auditor.scores import plain_subject, read_subject
 
 __all__ = ["MAX_BUCKETS", "Joined", "Window"]
 
@@ -34,7 +36,7 @@ class Joined(NamedTuple):
 class Window:
     """``samples`` None: whole. ``axes``, ``scored`` as in :class:`Cells`."""
 
-    def __init__(self, axes: Sequence[str], samples: int | None = None, scored: Sequence[str] = ()):
+    def __init__(self, axes: Sequence[str], samples: int | None = None, scored: Sequence[Subject] = ()):
         self.axes = tuple(axes)
         self.scored = tuple(scored)
         self.samples = samples
@@ -108,13 +110,13 @@ class Window:
     def dump(self) -> dict[str, Any]:
         """Plain data; equal windows give equal bytes."""
         buckets = [[bucket, cells.dump()] for bucket, cells in sorted(self.buckets.items())]
-        axes, scored = list(self.axes), list(self.scored)
+        axes, scored = list(self.axes), [plain_subject(subject) for subject in self.scored]
         return {"axes": axes, "scored": scored, "samples": self.samples, "buckets": buckets}
 
     @classmethod
     def load(cls, dumped: Mapping[str, Any]) -> "Window":
         """Inverse of :meth:`dump`."""
-        window = cls(dumped["axes"], dumped["samples"], dumped["scored"])
+        window = cls(dumped["axes"], dumped["samples"], [read_subject(subject) for subject in dumped["scored"]])
         for bucket, cells in dumped["buckets"]:
             window.buckets[bucket] = Cells.load(cells)
             window._rows[bucket] = window.buckets[bucket].rows

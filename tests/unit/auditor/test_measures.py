@@ -1,6 +1,6 @@
 """Every metric that a manifest may name has an effect; scores checked against scipy, statsmodels, scikit-learn, fairlearn."""
 
-from typing import get_args
+from typing import Any, get_args
 
 import msgspec
 import numpy as np
@@ -37,7 +37,7 @@ def rows(count: int, seed: int) -> dict[str, np.ndarray]:
 
 def counted(data: dict[str, np.ndarray], threshold: float = 0.5) -> Cells:
     """Cells with scores, the labels learnt row by row as they are when they come late."""
-    cells = Cells(("g", "s"), scored=["g"])
+    cells = Cells(("g", "s"), scored=[("g",)])
     stratum = np.where(data["score"] * 100 % 2 < 1, "x", "y")
     outcome = data["score"] >= threshold
     cells.add({"g": coded(data["group"]), "s": coded(stratum)}, outcome, data["label"] > 0.5, data["score"])
@@ -143,30 +143,32 @@ def test_scores_add_up_to_the_same_bytes_in_any_split(values: list[float], cuts:
     groups = np.arange(len(score)) % 3
 
     def table(part: np.ndarray) -> ScoreTable:
-        made = ScoreTable(["g"])
+        made = ScoreTable([("g",)])
         made.add({"g": (groups[part], ["a", "b", "c"])}, score[part])
         return made
 
-    merged = ScoreTable(["g"])
+    merged = ScoreTable([("g",)])
     for part in np.split(np.random.default_rng(0).permutation(len(score)), sorted(c for c in cuts if c < len(score))):
         merged.merge(ScoreTable.load(msgspec.msgpack.decode(msgspec.msgpack.encode(table(part).dump()))))
     assert merged.dump() == table(np.arange(len(score))).dump()
     own = score[groups == 0].astype(np.float64)
-    found = merged.groups["g", "a"].score
+    found = merged.groups[("g",), "a"].score
     assert found.mean == pytest.approx(sum(own) / len(own), rel=1e-12)
     if len(own) > 1:
         assert found.variance == pytest.approx(np.var(own / 2.0**100, ddof=1) * 2.0**200, rel=1e-6)
 
 
 def test_a_label_that_is_taken_back_leaves_no_trace() -> None:
-    table = ScoreTable(["g"])
-    table.learn({"g": "a"}, 0.3, 1.0)
+    table = ScoreTable([("g",), ("g", "h")])
+    table.learn({"g": "a", "h": "x"}, 0.3, 1.0)
     before = table.dump()
-    table.learn({"g": "a"}, 0.9, 0.0)
-    table.learn({"g": "a"}, 0.9, 0.0, back=True)
+    table.learn({"g": "a", "h": "x"}, 0.9, 0.0)
+    assert table.dump() != before
+    table.learn({"g": "a", "h": "x"}, 0.9, 0.0, back=True)
     assert table.dump() == before
-    assert table.groups["g", "a"].error == Moments(
-        1, *(table.groups["g", "a"].error.total, table.groups["g", "a"].error.squares)
+    assert {name for _, name in table.groups} == {"a", "a ∧ x"}
+    assert table.groups[("g",), "a"].error == Moments(
+        1, *(table.groups[("g",), "a"].error.total, table.groups[("g",), "a"].error.squares)
     )
 
 
@@ -241,6 +243,86 @@ def test_intersections_are_judged_when_asked_for() -> None:
     assert "sex ∧ race" in found["summary"]
 
 
+BOTH: dict[str, Any] = {
+    "protectedAttributes": [{"name": "sex"}, {"name": "race"}],
+    "favorableOutcome": {"threshold": 0.5},
+    "intersections": True,
+}
+
+
+def of_two_axes(size: int, seed: int) -> dict[str, np.ndarray]:
+    """Scores that are low for one intersection and high for another, so that neither axis differs alone."""
+    rng = np.random.default_rng(seed)
+    sex, race = rng.choice(["f", "m"], size), rng.choice(["x", "y"], size)
+    score = np.clip(rng.normal(np.where((sex == "f") == (race == "x"), 0.35, 0.65), 0.1), 0.001, 0.999)
+    label = (rng.random(size) < 0.5).astype(int)
+    return {"sex": sex, "race": race, "score": score.astype(np.float32), "label": label}
+
+
+def folded(data: dict[str, np.ndarray], metric: str, ids: str = "") -> Fold:
+    """Through the journal's records: predictions, then their labels."""
+    metrics = [{"name": metric, "thresholdLower": -0.1, "thresholdUpper": 0.1}]
+    fold = Fold(Bias.model_validate({**BOTH, "metrics": metrics}), "r")
+    size = len(data["score"])
+    features = {}
+    for name in ("sex", "race"):
+        codes, words = coded(data[name])
+        features[name] = Column("BYTES", codes.astype("<i4").tobytes(), words)
+    requests = [f"{ids}{i}" for i in range(size)]
+    outputs = {"prediction": Column("FP32", data["score"].tobytes())}
+    times, ones = np.zeros(size).tobytes(), np.ones(size, "<i4").tobytes()
+    fold.record(PredictionFrame("m", "r", "x", requests, times, ones, features, outputs))
+    for one, label in zip(requests, data["label"].tolist(), strict=True):
+        fold.record(EventRecord("label", one, "m", "r", 1.0, msgspec.json.encode({"id": one, "label": label})))
+    return fold
+
+
+@pytest.mark.parametrize("name", sorted(SCORE_METRICS))
+def test_scores_of_intersections_are_what_one_column_of_joint_values_gives(name: str) -> None:
+    data = of_two_axes(3000, 6)
+    cells = folded(data, name).cells()
+    found = findings(name, cells, ["sex", "race"], ())
+    joined = np.array([f"{s} ∧ {r}" for s, r in zip(data["sex"], data["race"], strict=True)])
+    alone = findings(name, counted({**data, "group": joined}), ["g"], ())
+    assert {f.group: (f.value, f.samples, f.support) for f in found} == {
+        f.group: (f.value, f.samples, f.support) for f in alone
+    }
+    assert len(found) == (4 if name == "calibrationError" else 3)
+
+
+def test_scores_that_differ_at_an_intersection_alone_are_judged_there() -> None:
+    fold = folded(of_two_axes(4000, 7), "scoreMeanDifference")
+    found = judge(fold.bias, fold.cells())
+    assert found["verdict"] == "Fail"
+    assert "sex ∧ race" in found["summary"]
+    assert {f["verdict"] for f in found["metrics"] if f["attribute"] != "sex ∧ race"} == {"Pass"}
+    without = Fold(fold.bias.model_copy(update={"intersections": False}), "r")
+    assert not without.load(fold.dump()), "counts with intersections are not counts without"
+
+
+def test_scores_of_intersections_add_up_over_replicas_and_restarts() -> None:
+    data = of_two_axes(400, 8)
+    whole = folded(data, "calibrationDifference").window.total().dump()
+    first, second = ({k: v[part] for k, v in data.items()} for part in (slice(0, 150), slice(150, None)))
+    window = folded(first, "calibrationDifference").window.merge(folded(second, "calibrationDifference", "b").window)
+    assert window.total().dump() == whole
+    fold = folded(data, "calibrationDifference")
+    restored = Fold(fold.bias, "r")
+    assert restored.load(msgspec.msgpack.decode(msgspec.msgpack.encode(fold.dump())))
+    assert restored.dump() == fold.dump()
+
+
+def test_names_with_the_sign_of_intersections_in_them_stay_apart() -> None:
+    """A value may hold what joins the names of an intersection."""
+    cells = Cells(("g", "s"))
+    for group, rows_of, favourable in (("a ∧ b", 400, 100), ("c", 400, 300)):
+        for stratum in ("x", "y"):
+            columns = {"g": (np.zeros(rows_of, np.int64), [group]), "s": (np.zeros(rows_of, np.int64), [stratum])}
+            cells.add(columns, np.arange(rows_of) < favourable)
+    (found,) = findings("adjustedStatisticalParityDifference", cells, ["g"], ["c"], ["s"])
+    assert (found.group, found.value) == ("a ∧ b", pytest.approx(-0.5))
+
+
 def test_small_groups_and_strata_are_not_shown() -> None:
     cells = Cells(("g", "s"))
     for group, stratum, count in (("a", "x", 300), ("b", "x", 300), ("c", "x", 4), ("a", "y", 300), ("b", "y", 3)):
@@ -263,7 +345,7 @@ def test_small_groups_and_strata_are_not_shown() -> None:
 
 def test_names_that_wait_for_labels() -> None:
     data = rows(500, 4)
-    cells = Cells(("g", "s"), scored=["g"])
+    cells = Cells(("g", "s"), scored=[("g",)])
     columns = {"g": coded(data["group"]), "s": coded(data["group"])}
     cells.add(columns, data["score"] >= 0.5, None, data["score"])
     waiting = {

@@ -13,6 +13,7 @@ from governed_serving.auditor.alarms import Alarm
 from governed_serving.auditor.cells import Cells, CodedColumn
 from governed_serving.auditor.grouping import MISSING, Grouping, outcomes
 from governed_serving.auditor.measures import SCORE_METRICS
+from governed_serving.auditor.scores import plain_subject, read_subject
 from governed_serving.auditor.service.labels import LabelJoin, Row
 from governed_serving.auditor.service.tally import Tally
 from governed_serving.auditor.windows import Window
@@ -48,7 +49,8 @@ class Fold:
             Grouping.of(name, features[name].min, features[name].max) if name in features else Grouping(name)
             for name in self.axes
         ]
-        scored = names if any(m.name in SCORE_METRICS for m in bias.metrics) else []
+        subjects = [(name,) for name in names] + ([tuple(names)] if bias.intersections else [])
+        scored = subjects if any(m.name in SCORE_METRICS for m in bias.metrics) else []
         self.window = Window(self.axes, bias.window.samples if bias.window.type == "sliding" else None, scored)
         pattern = bias.favorable_outcome.pattern
         self._search = searcher(pattern) if pattern is not None else None
@@ -90,7 +92,7 @@ class Fold:
         groupings = [[g.name, *g.edges] for g in self._groupings]
         outcome, window = self.bias.favorable_outcome, self.bias.window
         pattern = [] if outcome.pattern is None else [outcome.pattern]
-        scored = list(self.window.scored)
+        scored = [plain_subject(subject) for subject in self.window.scored]
         return [groupings, outcome.label, outcome.threshold, window.type, window.samples, scored, *pattern]
 
     def tally(self) -> Tally:
@@ -226,7 +228,7 @@ class Fold:
         if dumped["revision"] != self.revision or tuple(dumped["window"]["axes"]) != self.axes:
             return False
         samples = self.window.samples
-        if tuple(dumped["window"]["scored"]) != self.window.scored:
+        if tuple(read_subject(subject) for subject in dumped["window"]["scored"]) != self.window.scored:
             return False
         self.window = Window.load(dumped["window"])
         self.window.samples = samples
