@@ -9,6 +9,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from governed_serving.auditor.inputs import InputDrift
 from governed_serving.auditor.reference import read
 from governed_serving.auditor.service import watch as watching
 from governed_serving.auditor.service.checks import Checks
@@ -39,13 +40,13 @@ def keyset(tmp_path: Path) -> Keyset:
 class Place:
     """A spool, and one auditor's parts over it."""
 
-    def __init__(self, root: Path, keyset: Keyset, decide: Any) -> None:
+    def __init__(self, root: Path, keyset: Keyset, decide: Any, background: Any = None) -> None:
         self.root, self.cipher = root, SegmentCipher(keyset)
         fold = Fold(BIAS, "r1", MANIFEST)
         self.live = Live(fold, MANIFEST, KNOWN)
         self.journal = Journal(root, "auditor-pod", self.cipher, "PageCache")
         tail = Tail(root, keyset, self.cipher, fold, self.live)
-        self.checks = Checks(self.live, fold.protected, MANIFEST, {}, decide)
+        self.checks = Checks(self.live, fold.protected, MANIFEST, background or {}, decide)
         report = ReportWriter(f"file://{root}/report.json")
         self.watch = Watch("loans", "r1", root, self.journal, tail, None, report, checks=self.checks)
 
@@ -94,14 +95,15 @@ def test_what_other_replicas_saw_counts_in_every_finding(
 ) -> None:
     """One of three replicas has shifted rows: the windows of all are one, and so are the rows in which the attribute was swapped."""
     monkeypatch.setattr(watching, "CHECK_SECONDS", 0.0)
-    other = Place(tmp_path / "other", keyset, lambda columns: columns["sex"] == "m")
+    background = {"income": np.random.default_rng(3).normal(50, 10, 500).tolist(), "sex": ["f", "m"] * 250}
+    other = Place(tmp_path / "other", keyset, lambda columns: columns["sex"] == "m", background)
     serve(other, 0, 0.0)
     other.watch.fold_once()
     other.watch.check_once()
     told = msgspec.structs.replace(other.live._fold.tally(), beside=other.live.beside())
-    ended = msgspec.structs.replace(told, beside=msgspec.structs.replace(told.beside, drift={}))
+    ended = msgspec.structs.replace(told, beside=msgspec.structs.replace(told.beside, drift={}, inputs={}))
 
-    place = Place(tmp_path / "own", keyset, lambda columns: columns["sex"] == "m")
+    place = Place(tmp_path / "own", keyset, lambda columns: columns["sex"] == "m", background)
     serve(place, 0, 12.0)
     place.watch.fold_once()
     place.watch.replicas = SimpleNamespace(tallies=[told, told, ended], running=[told, told], sources={}, known=True)  # type: ignore[assignment]
@@ -110,10 +112,24 @@ def test_what_other_replicas_saw_counts_in_every_finding(
     alone = {one.column: one.psi for one in place.live.drift.compared()}
     assert found["drift/income"].value < alone["income"] / 4
     assert found["drift/income"].value == place.live.drift.compared([told.beside.drift] * 2)[0].psi
+    whole = found["drift/(all inputs)"].figures
+    (own,) = place.live.inputs.values()
+    assert whole["rows"] == 3 * own[0] == 1500, "a sample of each that runs"
+    assert whole["mmd2"] < other_alone(place, background) / 2
     rows, flipped = place.live.flips["flips/sex=m"]
     others = told.beside.flips["flips/sex=m"]
     assert found["flips/sex=m"].figures["rows"] == rows + 3 * others[0] > rows > 0
     assert found["flips/sex=m"].figures["flipped"] == flipped + 3 * others[1]
+
+
+def other_alone(place: Place, background: Any) -> float:
+    """MMD² of the shifted replica's last look by itself."""
+    inputs = InputDrift(background, (), 200)
+    fresh = {"income": np.zeros(1, np.float32), "sex": np.array(["f"], object)}
+    assert inputs.sums(fresh).keys() == place.live.inputs.keys(), "another process gives the columns the same name"
+    found = inputs.compared(place.live.inputs)
+    assert found is not None
+    return found[0].statistic
 
 
 def test_a_predictor_that_is_away_is_counted_and_the_rest_goes_on(tmp_path: Path, keyset: Keyset) -> None:

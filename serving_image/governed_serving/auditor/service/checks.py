@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from governed_serving.artefact import Manifest
 from governed_serving.auditor.columns import CodedColumn, coded
 from governed_serving.auditor.counterfactuals import Columns, Decide, attribute_flips, text_flips
-from governed_serving.auditor.drift import maximum_mean_discrepancy
 from governed_serving.auditor.grouping import Grouping
+from governed_serving.auditor.inputs import InputDrift
 from governed_serving.auditor.intervals import binomial_sequence
 from governed_serving.auditor.measures import SMALLEST_GROUP
 from governed_serving.auditor.monitors import ColumnDrift, Gap
@@ -24,15 +24,15 @@ from governed_serving.auditor.proxies import joint_lift, proxies
 from governed_serving.auditor.service.conversations import Twins
 from governed_serving.auditor.service.lane import Ask
 from governed_serving.auditor.service.live import Live
+from governed_serving.auditor.service.tally import Beside
 
-__all__ = ["LEAST_ROWS", "Checks", "Finding"]
+__all__ = ["LEAST_ROWS", "Checks", "Finding", "Others"]
 
 LEAST_ROWS = 200
 """Fresh rows that a check waits for."""
 PSI_SHIFTED, PSI_STABLE = 0.25, 0.1
 """Siddiqi 2006."""
 MMD_LEVEL = 0.01
-MMD_ROWS = 250
 PROXY_STRONG, PROXY_WEAK = 0.5, 0.3
 """Of Cramér's V, and of the joint lift (Cohen 1988: .5 is large)."""
 FLIPS_MANY = 0.05
@@ -57,6 +57,14 @@ class Finding:
     figures: dict[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Others:
+    """What the other replicas saw: ``every`` since the revision began, ``running`` those of them that still count."""
+
+    every: Sequence[Beside] = ()
+    running: Sequence[Beside] = ()
+
+
 class Checks:
     """``decide``: columns → favourable or not, through the predictor's low-priority lane; None where there's no predictor to ask.
 
@@ -74,10 +82,9 @@ class Checks:
     ):
         self._live, self._groupings, self._manifest, self._decide = live, dict(groupings), manifest, decide
         self._ask = ask
-        self._background = background
+        self._inputs = InputDrift(background, self._texts, LEAST_ROWS)
         self._latest: dict[str, list[Finding]] = {}
-        self.others: Sequence[Mapping[str, Sequence[int]]] = ()
-        """What was swapped → rows, flipped, of each other replica."""
+        self.others = Others()
         self.findings: list[Finding] = []
         self.flip_failures = 0
         """Checks in which the predictor didn't answer, and prompts that a runtime didn't answer."""
@@ -190,24 +197,15 @@ class Checks:
     # ---- discrepancy ----
 
     def _discrepancy(self, fresh: Columns) -> list[Finding]:
-        """MMD of all inputs together against training rows: it sees changes of dependence that no single column shows."""
-        known = self._background
-        names = [n for n in fresh if n in known and n not in self._texts and len(known[n]) >= LEAST_ROWS]
-        if not names:
+        """All inputs together, with what the other replicas saw at their last look."""
+        self._live.inputs = self._inputs.sums(fresh)
+        found = self._inputs.compared(self._live.inputs, (one.inputs for one in self.others.running))
+        if found is None:
             return []
-        parts = [_embedded(known[n], fresh[n]) for n in names]
-        one, two = (np.column_stack([part[side] for part in parts]) for side in (0, 1))
-        test = maximum_mean_discrepancy(one, two, permutations=199, most=MMD_ROWS)
+        test, rows = found
         breach = test.p_value < MMD_LEVEL
-        return [
-            Finding(
-                "drift/(all inputs)",
-                test.statistic,
-                breach,
-                not breach,
-                {"mmd2": test.statistic, "pValue": test.p_value},
-            )
-        ]
+        figures = {"mmd2": test.statistic, "pValue": test.p_value, "rows": rows}
+        return [Finding("drift/(all inputs)", test.statistic, breach, not breach, figures)]
 
     # ---- flips ----
 
@@ -229,14 +227,14 @@ class Checks:
 
     def _add(self, subject: str, rows: int, flipped: int) -> None:
         if rows:
-            counts = self._live.flips.setdefault(subject, [0, 0])
-            counts[0] += rows
-            counts[1] += flipped
+            known = self._live.flips.get(subject, [0, 0])
+            # replaced as a whole: another thread reads it to tell the other replicas
+            self._live.flips = {**self._live.flips, subject: [known[0] + rows, known[1] + flipped]}
 
     def _flips(self) -> list[Finding]:
         found = []
         every: dict[str, list[int]] = {}
-        for counts in (self._live.flips, *self.others):
+        for counts in (self._live.flips, *(one.flips for one in self.others.every)):
             for subject, (rows, flipped) in counts.items():
                 known = every.get(subject, [0, 0])
                 every[subject] = [known[0] + rows, known[1] + flipped]
@@ -269,17 +267,6 @@ def _common(column: CodedColumn) -> CodedColumn:
     place = np.full(len(names), len(kept))
     place[kept] = np.arange(len(kept))
     return place[codes], [*(names[i] for i in kept.tolist()), "(rare)"]
-
-
-def _embedded(training: list[Any], fresh: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Numbers in training's standard deviations, words as indicators; gaps at the mean."""
-    if fresh.dtype == object:
-        words = [str(w or "") for w in training]
-        names = sorted(set(words))[:50]
-        return tuple(np.array([[w == n for n in names] for w in side], np.float64) for side in (words, fresh))  # type: ignore[return-value]
-    known = np.array([np.nan if v is None else v for v in training], np.float64)
-    mean, deviation = np.nanmean(known), np.nanstd(known) or 1.0
-    return tuple(np.nan_to_num((side.astype(np.float64) - mean) / deviation)[:, None] for side in (known, fresh))  # type: ignore[return-value]
 
 
 def _representatives(values: NDArray[Any]) -> list[Any]:

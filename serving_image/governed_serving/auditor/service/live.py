@@ -34,6 +34,8 @@ class Live:
         self.alarms = Hysteresis()
         self.flips: dict[str, list[int]] = {}
         """What was swapped → rows, flipped."""
+        self.inputs: dict[str, list[float]] = {}
+        """:meth:`InputDrift.sums` of the last look at fresh rows."""
         self.window_closed = False
         """A window of drift closed and hasn't been looked at."""
         self.unmatched = 0
@@ -122,7 +124,7 @@ class Live:
     def beside(self) -> Beside:
         """What the other replicas need of this."""
         flips = {name: list(counts) for name, counts in self.flips.items()}
-        return Beside(self.drift.last_window(), self.attributions.table(), flips)
+        return Beside(self.drift.last_window(), self.attributions.table(), flips, self.inputs)
 
     def dump(self) -> dict[str, Any]:
         """For the snapshot; fresh rows are left out, they come again."""

@@ -25,6 +25,8 @@ class Beside(msgspec.Struct, frozen=True):
     """:meth:`AttributionSums.table`."""
     flips: dict[str, list[int]] = {}
     """What was swapped → rows, flipped."""
+    inputs: dict[str, list[float]] = {}
+    """:meth:`InputDrift.sums` of the last look."""
 
 
 class Tally(msgspec.Struct, frozen=True):

@@ -16,7 +16,7 @@ import msgspec
 
 from governed_serving.archive.errors import ArchiveError
 from governed_serving.auditor.measures import SMALLEST_GROUP
-from governed_serving.auditor.service.checks import LEAST_ROWS, Checks
+from governed_serving.auditor.service.checks import LEAST_ROWS, Checks, Others
 from governed_serving.auditor.service.elsewhere import Elsewhere, Settled
 from governed_serving.auditor.service.folding import Fold
 from governed_serving.auditor.service.lane import LANE_ERRORS
@@ -24,7 +24,7 @@ from governed_serving.auditor.service.live import Live
 from governed_serving.auditor.service.replicas import Replicas
 from governed_serving.auditor.service.shipping import Shipper
 from governed_serving.auditor.service.tail import Tail
-from governed_serving.auditor.service.tally import Beside, Whole, add_up
+from governed_serving.auditor.service.tally import Whole, add_up
 from governed_serving.auditor.verdict import judge
 from governed_serving.crypto import CryptoError
 from governed_serving.hosting.logs import log
@@ -355,18 +355,20 @@ class Watch:
         assert self.tail is not None
         assert self.tail.live is not None
         live, due = self.tail.live, time.monotonic() - self._checked_at >= CHECK_SECONDS
-        others, running = self._beside()
+        others = self._others()
         with self._counts:
-            closed = live.drift.compared(one.drift for one in running) if live.window_closed else None
+            closed = live.drift.compared(one.drift for one in others.running) if live.window_closed else None
             live.window_closed = False
             rows = live.fresh.take() if due and live.fresh.seen >= LEAST_ROWS else None
             gaps = (
-                live.attributions.gaps(CHECK_LEVEL, SMALLEST_GROUP, (o.attributions for o in others)) if rows else None
+                live.attributions.gaps(CHECK_LEVEL, SMALLEST_GROUP, (o.attributions for o in others.every))
+                if rows
+                else None
             )
             talks = live.conversations.take() if due and live.conversations.seen >= LEAST_CONVERSATIONS else None
         if closed is None and rows is None and talks is None:
             return 0
-        self.checks.others = [one.flips for one in others]
+        self.checks.others = others
         looked = []
         if closed is not None:
             self.checks.drifts(closed)
@@ -383,11 +385,11 @@ class Watch:
             looked.append("flips/")
         return self._alarms(live, tuple(looked))
 
-    def _beside(self) -> tuple[list[Beside], list[Beside]]:
-        """What the other replicas have seen since the revision began, and the last windows are of."""
-        found = (self.replicas.tallies, self.replicas.running) if self.replicas else ([], [])
-        every, running = ([tally.beside for tally in tallies] for tallies in found)
-        return every, running
+    def _others(self) -> Others:
+        if self.replicas is None:
+            return Others()
+        every, running = self.replicas.tallies, self.replicas.running
+        return Others([tally.beside for tally in every], [tally.beside for tally in running])
 
     def _lane_away(self, error: Exception) -> None:
         log("warning", "counterfactuals: the predictor doesn't answer; they are asked again", error=str(error))
