@@ -74,7 +74,7 @@ class Process:
         deadline = time.monotonic() + 120
         while time.monotonic() < deadline:
             try:
-                if httpx.get(self.url + "/healthz/ready", trust_env=False).status_code == 200:
+                if httpx.get(self.url + "/healthz/ready", trust_env=False, timeout=30).status_code == 200:
                     return
             except httpx.TransportError:
                 assert self.child.poll() is None, self.child.communicate()[1]

@@ -130,7 +130,7 @@ class Site:
 
         def ready() -> bool:
             assert self.children[name].poll() is None, (self.root / f"{name}.log").read_text()
-            return httpx.get(url + "/healthz/ready", trust_env=False).status_code == 200
+            return httpx.get(url + "/healthz/ready", trust_env=False, timeout=30).status_code == 200
 
         eventually(lambda: _answers(ready), within=120, every=0.05, what=f"{name} ready")
 
@@ -156,7 +156,7 @@ class Site:
         )
 
     def get(self, path: str, pod: str = "pod") -> dict[str, Any]:
-        return dict(httpx.get(self.url_of(pod) + path, trust_env=False).json())
+        return dict(httpx.get(self.url_of(pod) + path, trust_env=False, timeout=30).json())
 
 
 def _answers(look: Any) -> Any:

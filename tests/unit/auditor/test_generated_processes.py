@@ -131,7 +131,7 @@ def assert_nothing_leaks(site: Site, ids: list[str]) -> None:
     again = [message for message in Runtime.seen if message.get("temperature") == 0]
     assert len(again) == len(Runtime.seen) - COUNT
     assert len(again) >= 16
-    metrics = httpx.get(site.url_of("server") + "/metrics", trust_env=False).text
+    metrics = httpx.get(site.url_of("server") + "/metrics", trust_env=False, timeout=30).text
     counted = {line.split("{")[0]: float(line.split()[-1]) for line in metrics.splitlines() if not line.startswith("#")}
     assert counted["governed_tokens_total"] == 40 * COUNT
     assert counted["governed_journal_records_total"] == 2 * COUNT

@@ -70,7 +70,7 @@ def test_archive_away_verdict_goes_on_and_nothing_is_lost(site: Site) -> None:
         for number, (sex, decision) in enumerate(people(200, seed=2)):
             journal.append_blocking(prediction(number, sex, decision))
     eventually(lambda: site.get("/v1/verdict"), lambda v: v["samples"] == 200, within=30, every=0.05)
-    metrics = httpx.get(site.url + "/metrics", trust_env=False).text
+    metrics = httpx.get(site.url + "/metrics", trust_env=False, timeout=30).text
     backlog = next(line for line in metrics.splitlines() if line.startswith("governed_journal_backlog_bytes{"))
     assert float(backlog.split()[-1]) > 0
     assert post(site, "/v1/reviews", {"id": "request-7", "by": "me", "reason": "why?"}).status_code == 503
@@ -124,5 +124,5 @@ def test_late_labels_join_by_request_id_and_are_in_the_ledger(site: Site) -> Non
     assert measured["value"] == pytest.approx(rate["F"] - rate["M"], abs=1e-12)
     eventually(lambda: ledger_ids(site, "label"), lambda ids: len(ids) == len(rows), within=20)
     for body, expected in BAD_LABELS.items():
-        answer = httpx.post(site.url + "/v1/labels", content=body, trust_env=False)
+        answer = httpx.post(site.url + "/v1/labels", content=body, trust_env=False, timeout=30)
         assert (answer.status_code, expected in answer.json()["error"]) == (400, True), answer.text

@@ -101,12 +101,14 @@ def test_an_alarm_is_acknowledged_once_for_all_replicas_and_revisions_do_not_mix
             within=30,
         )
     body = {"by": "board", "reason": "known"}
-    assert httpx.post(site.url_of("b") + "/v1/acknowledgements", json=body, trust_env=False).status_code == 202
+    assert (
+        httpx.post(site.url_of("b") + "/v1/acknowledgements", json=body, trust_env=False, timeout=30).status_code == 202
+    )
     for pod in "ba":
         found = eventually(
             lambda p=pod: site.get("/v1/verdict", p), lambda v: v["alarm"]["inForce"] == "None", within=30
         )
         assert (found["verdict"], found["alarm"]["acknowledgedBy"]) == ("Fail", "board")
     assert site.get("/v1/verdict", "c")["samples"] == 0
-    lines = httpx.get(site.url_of("a") + "/metrics", trust_env=False).text.splitlines()
+    lines = httpx.get(site.url_of("a") + "/metrics", trust_env=False, timeout=30).text.splitlines()
     assert next(line for line in lines if line.startswith("governed_auditor_replicas{")).endswith(" 2.0")

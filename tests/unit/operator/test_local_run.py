@@ -94,7 +94,7 @@ async def until(condition: Callable[[], Awaitable[bool]], seconds: float = 10) -
 
 
 async def environment(running: Running, port: int) -> dict[str, str]:
-    async with httpx.AsyncClient(trust_env=False) as client:
+    async with httpx.AsyncClient(trust_env=False, timeout=30) as client:
         found: dict[str, str] = (await client.get(f"http://127.0.0.1:{port + OFFSET}/")).json()
     assert running.model.name == "tiny"
     return found

@@ -124,7 +124,7 @@ def test_serves_records_and_drains(start: Callable[..., Server], tmp_path: Path)
     for k in range(5):
         assert server.http.post("/v2/models/credit/infer", json=v2_body(identity=str(k))).status_code == 200
     internal = httpx.post(
-        f"http://127.0.0.1:{server.internal}/v2/models/credit/infer", json=v2_body(identity="not recorded")
+        f"http://127.0.0.1:{server.internal}/v2/models/credit/infer", json=v2_body(identity="not recorded"), timeout=30
     )
     assert internal.status_code == 200
     assert server.stop() == 0
@@ -140,7 +140,7 @@ def test_who_still_comes_after_sigterm_is_answered(start: Callable[..., Server],
     server = start(GOVERNED_DRAIN_SECONDS="2").ready()
     server.process.send_signal(signal.SIGTERM)
     server.until(lambda: server.http.get("/healthz/ready").status_code == 503, 5)
-    with httpx.Client(base_url=f"http://127.0.0.1:{server.port}") as newcomer:
+    with httpx.Client(base_url=f"http://127.0.0.1:{server.port}", timeout=30) as newcomer:
         for k, client in enumerate((server.http, newcomer, server.http)):
             answer = client.post("/v2/models/credit/infer", json=v2_body(identity=str(k)))
             assert answer.status_code == 200, answer.text
