@@ -83,7 +83,7 @@ def test_requests_in_flight_are_answered_after_sigterm_and_the_exit_code_is_0(po
     url = f"http://127.0.0.1:{port}"
     slow: list[int] = []
     thread = threading.Thread(
-        target=lambda: slow.append(httpx.get(f"{url}/slow", timeout=20, trust_env=False, timeout=30).status_code)
+        target=lambda: slow.append(httpx.get(f"{url}/slow", timeout=20, trust_env=False).status_code)
     )
     try:
         answered(f"{url}/ready")
