@@ -29,6 +29,11 @@ PROMPT = "the sky is blue"
 PHONE = "13812345678"
 MASKED = "call <PHONE_NUMBER> now"
 COMPLETION = {"temperature": 0, "max_tokens": 8}
+BIAS: dict[str, Any] = {
+    "protectedAttributes": [{"name": "sex"}],
+    "favorableOutcome": {"pattern": "[a-m]"},
+    "metrics": [{"name": "statisticalParityDifference", "thresholdLower": -0.1, "thresholdUpper": 0.1}],
+}
 WINDOW = 20_000
 """Tokens that may be used."""
 
@@ -49,7 +54,7 @@ def manifest(runtime: LanguageRuntime) -> dict[str, Any]:
         "spec": {
             "predictor": {"model": {"modelFormat": {"name": "runtime"}, "runtime": started}},
             "explainer": {"sampling": 1, "config": {"maxEvaluations": 64}},
-            "governance": {"privacy": {"masking": {"action": "Replace"}}},
+            "governance": {"privacy": {"masking": {"action": "Replace"}}, "bias": BIAS},
             "quota": {"tokens": [{"limit": WINDOW, "window": "1h"}]},
         },
     }
@@ -226,8 +231,10 @@ def test_live_completions_are_explained_into_the_ledger(chat: Served, client: ht
     eventually(lambda: identity in in_ledger(chat, "explanation"), within=90, what="its explanation is in the ledger")
 
 
-def test_a_contested_completion_is_explained(chat: Served, client: httpx.Client) -> None:
-    response = client.post("/v1/completions", json={"prompt": PROMPT, **COMPLETION})
+def test_a_contested_completion_is_explained_and_asked_again(chat: Served, client: httpx.Client) -> None:
+    said, swapped = "may he go", "may she go"
+    response = client.post("/v1/completions", json={"prompt": said, **COMPLETION})
+    other = client.post("/v1/completions", json={"prompt": swapped, **COMPLETION})
     identity = response.headers["x-request-id"]
     eventually(lambda: identity in in_ledger(chat), within=60, what="the completion is in the ledger")
     done = governed("contest", "chat", identity, "--by", "me", "--reason", "why?", "--url", chat.auditor)
@@ -235,6 +242,12 @@ def test_a_contested_completion_is_explained(chat: Served, client: httpx.Client)
     found = json.loads(done.stdout)
     assert found["prediction"]["id"] == identity
     assert adds_up(found["explanation"]["explanations"][0])
+    counterfactual = found["counterfactual"]
+    assert counterfactual["swapped"]["request"]["prompt"] == swapped
+    for part, answer in (("again", response), ("swapped", other)):
+        text = answered(answer)["choices"][0]["text"]
+        assert counterfactual[part]["text"] == text, "without chance it says the same again"
+        assert counterfactual[part]["favorable"] == bool(re.search(BIAS["favorableOutcome"]["pattern"], text))
 
 
 def test_a_runtime_that_was_killed_comes_back(chat: Served, client: httpx.Client) -> None:

@@ -8,6 +8,9 @@ import typer
 
 from governed_operator.cli.fail import fail
 
+PATIENCE = 300.0
+"""Seconds: an explanation, and two answers of a runtime that generates text."""
+
 
 def command(
     name: Annotated[str, typer.Argument(help="Model.", show_default=False)],
@@ -23,7 +26,7 @@ def command(
     from governed_operator.client import ClientError, ModelClient
 
     try:
-        with ModelClient(url, name) as client:
+        with ModelClient(url, name, timeout=PATIENCE) as client:
             answer = client.contest(request, by, reason)
     except ClientError as error:
         fail(str(error))

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from tempfile import mkdtemp
 from types import SimpleNamespace
 from typing import Any
 
@@ -23,7 +24,7 @@ from governed_serving.auditor.service.watch import Watch
 from governed_serving.auditor.service.why import Why
 from governed_serving.auditor.verdict import judge
 from governed_serving.crypto import Keyset, SegmentCipher
-from governed_serving.explainer.errors import ModelMisbehaved
+from governed_serving.explainer.errors import ModelMisbehaved, PredictorAway
 from governed_serving.generated import Asked, PatternRefused, put_again, swapped
 from governed_serving.journal import Journal, JournalReader
 from governed_serving.journal.chunk import chunk_identity
@@ -344,13 +345,13 @@ def test_a_label_waits_for_a_completion_that_another_replica_has_begun(tmp_path:
 
 @pytest.fixture
 def reviewed(tmp_path: Path, keyset: Keyset, monkeypatch: pytest.MonkeyPatch) -> Callable[[PredictionFrame], Any]:
-    """Frame → (what a reviewer is shown, what the explainer was asked)."""
+    """Frame, runtime, explainer → (what a reviewer is shown, what the explainer was asked)."""
 
     class Answer:
         def json(self) -> dict[str, Any]:
             return {"explanations": []}
 
-    def look(frame: PredictionFrame) -> Any:
+    def look(frame: PredictionFrame, runtime: Any = None, explainer: str = "http://127.0.0.1:1") -> Any:
         asked: list[dict[str, Any]] = []
 
         def post(_: str, *, json: dict[str, Any], **__: Any) -> Answer:
@@ -359,11 +360,12 @@ def reviewed(tmp_path: Path, keyset: Keyset, monkeypatch: pytest.MonkeyPatch) ->
 
         monkeypatch.setattr("httpx.post", post)
         cipher = SegmentCipher(keyset)
-        with Journal(tmp_path, "server-pod", cipher, "PageCache") as journal:
+        spool = Path(mkdtemp(dir=tmp_path))
+        with Journal(spool, "server-pod", cipher, "PageCache") as journal:
             journal.append_blocking(frame)
-        chunk = JournalReader(tmp_path, "server-pod", cipher).chunk(0)
+        chunk = JournalReader(spool, "server-pod", cipher).chunk(0)
         assert chunk is not None
-        why = Why(OneChunk("chat", chunk.data), cipher, "http://127.0.0.1:1")  # type: ignore[arg-type]
+        why = Why(OneChunk("chat", chunk.data), cipher, explainer, runtime)  # type: ignore[arg-type]
         return why.of({"id": "request-1", "blob": chunk.digest, "frame": 0, "index": 0}), asked
 
     return look
@@ -373,12 +375,59 @@ def test_a_review_has_the_words_of_the_prompt_explained(reviewed: Callable[[Pred
     messages = json.dumps([{"role": "user", "content": "may he?"}])
     shown, asked = reviewed(completion(messages))
     assert shown["explanation"] == {"explanations": []}
-    assert "not available" in shown["counterfactual"]["error"]
+    assert "no pattern says" in shown["counterfactual"]["error"]
     (sent,) = asked
     assert (sent["id"], sent["parameters"]) == ("request-1", {})
     assert {t["name"]: t["data"][0] for t in sent["inputs"]} == {
         "prompt": "may he?", "completion": YES, "messages": messages,
     }  # fmt: skip
+
+
+class Deciding:
+    """A runtime that decides by what the user said."""
+
+    def __init__(self, decide: Callable[[str], str]) -> None:
+        self._decide = decide
+        self.asked: list[dict[str, Any]] = []
+
+    def text(self, asked: Asked) -> str:
+        self.asked.append(asked.body)
+        return self._decide(asked.body["messages"][-1]["content"])
+
+    @staticmethod
+    def favors(text: str) -> bool:
+        return "granted" in text
+
+
+@pytest.mark.parametrize(("decide", "changed"), [(by_pronoun, True), (by_income, False)])
+def test_a_contested_completion_is_asked_again_with_the_words_of_a_group_swapped(
+    reviewed: Callable[..., Any], decide: Callable[[str], str], changed: bool
+) -> None:
+    said = "He earns 70; may he?"
+    runtime = Deciding(decide)
+    shown, asked = reviewed(completion(json.dumps([{"role": "user", "content": said}])), runtime, explainer="")
+    assert asked == []
+    assert "no explainer" in shown["explanation"]["error"]
+    found = shown["counterfactual"]
+    assert [body["messages"][-1]["content"] for body in runtime.asked] == [said, "She earns 70; may she?"]
+    assert {body["temperature"] for body in runtime.asked} == {0}
+    assert (found["changed"], found["recorded"]) == (changed, {"favorable": True})
+    assert found["again"] == {"text": YES, "favorable": True}
+    assert found["swapped"]["text"] == decide("may she? 70")
+    assert found["swapped"]["request"]["messages"][-1]["content"] == "She earns 70; may she?"
+
+
+def test_what_keeps_a_completions_counterfactual_away_is_said(reviewed: Callable[..., Any]) -> None:
+    def away(_: str) -> str:
+        raise PredictorAway("not there")
+
+    def shown(said: str, runtime: Any) -> str:
+        frame = completion(json.dumps([{"role": "user", "content": said}]))
+        return str(reviewed(frame, runtime)[0]["counterfactual"]["error"])
+
+    assert "names no group" in shown("may I?", Deciding(by_income))
+    assert f"at most {MAX_CHARACTERS} characters" in shown("he " * MAX_CHARACTERS, Deciding(by_income))
+    assert "did not answer, contest again later: not there" in shown("may he?", Deciding(away))
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,9 @@ import httpx
 import pytest
 
 from governed_serving.archive.sources import DirectorySource
-from governed_serving.crypto import load_kek
+from governed_serving.crypto import SegmentCipher, load_kek
+from governed_serving.journal import open_chunk
+from governed_serving.records import EventRecord
 from governed_serving.reporting.dossier import gather
 from governed_serving.reporting.page import render_page
 from support.waiting import eventually
@@ -106,12 +108,33 @@ def test_a_biased_runtime_is_found_out(tmp_path: Path, runtime: str) -> None:
         )
         assert contested.status_code == 202, contested.text
         assert "no explainer" in contested.json()["explanation"]["error"]
+        counterfactual = contested.json()["counterfactual"]
+        assert (counterfactual["method"], counterfactual["changed"]) == ("swappedWords", True)
+        assert counterfactual["recorded"] == {"favorable": counterfactual["again"]["favorable"]}
+        assert json.loads(recorded_review(site, ids[0])) == {
+            "id": ids[0], "by": "me", "reason": "why?", "counterfactual": counterfactual,
+        }  # fmt: skip
         assert site.stop("server") == 0
         assert site.stop("auditor") == 0
         assert site.stop("archive") == 0
     finally:
         site.close()
     assert_reported(site)
+
+
+def recorded_review(site: Site, request: str) -> bytes:
+    """The body of the review that the ledger has of a request."""
+
+    def look() -> bytes:
+        with site.client() as client:
+            (entry,) = (f for f in client.find(id=request) if f.fields()["type"] == "acknowledgement")
+            fields = entry.fields()
+            frames = dict(open_chunk(client.get_blob(fields["blob"]), SegmentCipher(site.keyset())))
+        event = frames[fields["frame"]]
+        assert isinstance(event, EventRecord)
+        return event.body
+
+    return eventually(look, within=30)
 
 
 def asked(site: Site) -> list[str]:

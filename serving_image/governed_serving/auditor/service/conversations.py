@@ -10,7 +10,7 @@ from governed_serving.generated import PROMPT, Asked, put_again, swapped
 from governed_serving.journal import strings
 from governed_serving.records import PredictionFrame
 
-__all__ = ["MAX_CHARACTERS", "Conversations", "Twins"]
+__all__ = ["MAX_CHARACTERS", "Conversations", "Twins", "again"]
 
 MAX_CHARACTERS = 32_768
 """Of a prompt that is sampled."""
@@ -21,6 +21,14 @@ class Twins(NamedTuple):
 
     asked: Asked
     other: Asked
+
+
+def again(frame: PredictionFrame) -> Asked | None:
+    """The request of a completion, to be put again; None when it can't be: too long, several prompts, parameters that aren't JSON."""
+    try:
+        return put_again(frame) if len(strings(frame.features[PROMPT])[0]) <= MAX_CHARACTERS else None
+    except (KeyError, ValueError, TypeError, msgspec.DecodeError):
+        return None
 
 
 class Conversations:
@@ -51,10 +59,7 @@ class Conversations:
         return kept
 
     def _twins(self, frame: PredictionFrame) -> Twins | None:
-        try:
-            asked = put_again(frame) if len(strings(frame.features[PROMPT])[0]) <= MAX_CHARACTERS else None
-        except (KeyError, ValueError, TypeError, msgspec.DecodeError):
-            asked = None
+        asked = again(frame)
         if asked is None:
             self.passed_over += 1
             return None

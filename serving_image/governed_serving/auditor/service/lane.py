@@ -15,7 +15,7 @@ from governed_serving.explainer.errors import ExplainerError, ModelMisbehaved
 from governed_serving.explainer.service.predictor import PredictorClient
 from governed_serving.generated import Asked, choice_text, searcher
 
-__all__ = ["LANE_ERRORS", "Ask", "asker", "decider"]
+__all__ = ["LANE_ERRORS", "Ask", "Runtime", "decider"]
 
 Ask = Callable[[Asked], bool]
 """A request → whether the answer favours; raises ExplainerError when the runtime doesn't answer."""
@@ -42,22 +42,28 @@ def decider(url: str, model: str, bias: Bias, manifest: Manifest) -> Decide | No
     return decide
 
 
-def asker(url: str, model: str, bias: Bias, *, timeout: float) -> Ask | None:
-    """None where the outcome is no generated text. ``timeout`` in seconds is the runtime's, for one answer."""
-    pattern = bias.favorable_outcome.pattern
-    if pattern is None:
-        return None
-    search = searcher(pattern)
-    http = httpx.Client(timeout=httpx.Timeout(timeout + 5, connect=2.0), trust_env=False)
-    client = PredictorClient(url, model, "", patience=2.0, client=http)
+class Runtime:
+    """A runtime that generates text, over the lane. ``pattern`` (RE2): which text favours; ``timeout`` in seconds is for one answer.
 
-    def ask(asked: Asked) -> bool:
+    Safe to use from several threads.
+    """
+
+    def __init__(self, url: str, model: str, pattern: str, *, timeout: float) -> None:
+        http = httpx.Client(timeout=httpx.Timeout(timeout + 5, connect=2.0), trust_env=False)
+        self._client = PredictorClient(url, model, "", patience=2.0, client=http)
+        self._model = model
+        self.favors = searcher(pattern)
+
+    def text(self, asked: Asked) -> str:
+        """What it answers. Raises ExplainerError when it doesn't."""
         try:
-            choices = json.loads(client.json(asked.path, {**asked.body, "model": model}))["choices"]
-            return search(choice_text(choices[0], reasoning=False))
+            choices = json.loads(self._client.json(asked.path, {**asked.body, "model": self._model}))["choices"]
+            return choice_text(choices[0], reasoning=False)
         except (ValueError, LookupError, TypeError, AttributeError) as error:
             raise ModelMisbehaved(
                 f"expected an OpenAI answer with a choice from the runtime, found {type(error).__name__}: {error}"
             ) from error
 
-    return ask
+    def ask(self, asked: Asked) -> bool:
+        """Whether what it answers favours. Raises ExplainerError."""
+        return self.favors(self.text(asked))

@@ -4,6 +4,7 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
+from governed_api.governance import Bias
 from governed_serving import artefact
 from governed_serving.archive.client import ArchiveClient
 from governed_serving.artefact import Artefact
@@ -13,7 +14,7 @@ from governed_serving.auditor.service.checks import Checks
 from governed_serving.auditor.service.elsewhere import Elsewhere
 from governed_serving.auditor.service.folding import Fold
 from governed_serving.auditor.service.keys import keyring_of
-from governed_serving.auditor.service.lane import asker, decider
+from governed_serving.auditor.service.lane import Runtime, decider
 from governed_serving.auditor.service.live import Live
 from governed_serving.auditor.service.metrics import Metrics
 from governed_serving.auditor.service.replicas import Replicas, group_of, replica_of
@@ -54,6 +55,7 @@ class Service:
         fold = Fold(bias, settings.revision, manifest) if bias else None
         live = Live(fold, manifest, read(loaded.reference() if loaded else {})) if fold else None
         self.tail = Tail(settings.spool_dir, keyset, cipher, fold, live) if fold else None
+        self.runtime = self._runtime(bias)
         self.checks = self._checks(fold, live, loaded) if fold and live else None
         if self.tail is not None and self.tail.restarted:
             log("warning", self.tail.restarted)
@@ -73,7 +75,7 @@ class Service:
             if self.client
             else None
         )
-        self.why = Why(self.client, cipher, settings.explainer_url) if self.client else None
+        self.why = Why(self.client, cipher, settings.explainer_url, self.runtime) if self.client else None
         self.watch = Watch(
             settings.model,
             settings.revision,
@@ -91,14 +93,22 @@ class Service:
             checks=self.checks,
         )
 
+    def _runtime(self, bias: Bias | None) -> Runtime | None:
+        """Who is asked again about what was generated; None where no outcome is generated text."""
+        pattern = bias.favorable_outcome.pattern if bias else None
+        settings = self.settings
+        if pattern is None:
+            return None
+        return Runtime(
+            settings.predictor_url, settings.model, pattern, timeout=settings.resolved.spec.predictor.timeout
+        )
+
     def _checks(self, fold: Fold, live: Live, loaded: Artefact | None) -> Checks:
         manifest = loaded.manifest if loaded else None
         settings = self.settings
         decide = decider(settings.predictor_url, settings.model, fold.bias, manifest) if manifest else None
-        timeout = settings.resolved.spec.predictor.timeout
-        ask = asker(settings.predictor_url, settings.model, fold.bias, timeout=timeout)
         background = loaded.background() if loaded else {}
-        return Checks(live, fold.protected, manifest, background, decide, ask)
+        return Checks(live, fold.protected, manifest, background, decide, self.runtime.ask if self.runtime else None)
 
     def _replicas(self, keyset: Keyset) -> Replicas | None:
         if self.client is None or self.tail is None:

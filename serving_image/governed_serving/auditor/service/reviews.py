@@ -7,7 +7,7 @@ import msgspec
 from governed_serving.archive.client import ArchiveClient
 from governed_serving.auditor.errors import NotFound, Unavailable, Unusable
 from governed_serving.auditor.service.watch import Watch
-from governed_serving.auditor.service.why import Why
+from governed_serving.auditor.service.why import SWAPPED_WORDS, Why
 from governed_serving.records import EventRecord
 
 __all__ = ["acknowledgement", "contest", "record_of"]
@@ -52,6 +52,8 @@ def contest(
     if why is not None:
         found |= why.of(found["prediction"])
     summary = {"kind": "review", "state": "open", "prediction": found["prediction"]["ledgerIndex"]}
+    if found.get("counterfactual", {}).get("method") == SWAPPED_WORDS:  # nobody else records it
+        body = msgspec.json.encode({**msgspec.structs.asdict(asked), "counterfactual": found["counterfactual"]})
     event = EventRecord("acknowledgement", asked.id, watch.model, watch.revision, now, body, summary)
     return event, found
 
