@@ -137,11 +137,11 @@ def test_texts_asked_again_and_again_are_segmented_once_and_answered_the_same(mo
     assert len(known) == 2, "memory is bounded"
 
 
-ANSWERS = """
-import os, socket, sys
+STAYS = """
+import os, socket, sys, threading
 lane = socket.socket(fileno=int(sys.argv[1]))
 lane.setblocking(True)
-while not os.path.exists("ended"):
+while True:
     caller, _ = lane.accept()
     caller.sendall(b"%d" % os.getpid())
     print("internal_rows", 7, flush=True)
@@ -149,6 +149,7 @@ while not os.path.exists("ended"):
         os._exit(3)
     caller.close()
 """
+ANSWERS = STAYS.replace("lane =", "threading.Thread(target=lambda: (sys.stdin.read(), os._exit(0))).start()\nlane =", 1)
 
 
 @asynccontextmanager
@@ -243,7 +244,7 @@ async def test_pauses_grow_while_it_dies_again_and_again(monkeypatch: pytest.Mon
 
 async def test_one_that_doesnt_end_when_asked_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(keeper, "PATIENCE", 0.1)
-    async with kept() as (made, _, port):
+    async with kept(STAYS) as (made, _, port):
         await ask(port)
     assert made.process is not None
     assert made.process.returncode == -9
