@@ -40,9 +40,9 @@ def test_image_holds_no_compiler_no_pip_and_torch_only_in_the_trainer(
     role: str, project_images: dict[str, str]
 ) -> None:
     code = """
-import importlib.util, json, os, shutil, sys
+import importlib.util, json, os, pwd, shutil, sys
 found = [name for name in ("cc", "gcc", "clang", "make", "pip", "pip3") if shutil.which(name)]
-caches = [p for p in ("/root/.cache", "/home", "/tmp", "/wheelhouse") if os.path.isdir(p) and os.access(p, os.R_OK) and os.listdir(p)]
+caches = [p for p in (pwd.getpwuid(0).pw_dir + "/.cache", "/home", "/tmp", "/wheelhouse") if os.path.isdir(p) and os.access(p, os.R_OK) and os.listdir(p)]
 writable = [p for p in ("/opt/app", "/opt/governed", "/usr", "/etc") if os.access(p, os.W_OK)]
 print(json.dumps({"tools": found, "caches": caches, "writable": writable, "user": os.getuid(),
                   "pip": bool(importlib.util.find_spec("pip")), "torch": bool(importlib.util.find_spec("torch"))}))
