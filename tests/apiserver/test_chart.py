@@ -34,7 +34,7 @@ from support.helm import Helm, HelmError
 from support.places import ROOT
 from support.programs import program
 from support.progress import Say
-from support.waiting import eventually
+from support.waiting import comes_to_rest, eventually
 
 CHART = ROOT / "charts" / "governed-models"
 RELEASE, NAME = "governed", "governed-governed-models"
@@ -197,6 +197,7 @@ def test_models_outlive_an_upgrade_and_the_release_itself(bed: ApiServerBed, hel
             with pytest.raises(KubectlError, match=r'unknown field "spec\.predictor\.priorityClassName"'):
                 namespace.apply(later)
             before = identities(namespace)
+            comes_to_rest(lambda: namespace.get("gmodel", "plain")["metadata"]["resourceVersion"], what="the model")
 
             helm("upgrade", RELEASE, str(CHART), "--wait")
             namespace.apply(later, "--dry-run=server")

@@ -24,7 +24,7 @@ from support.cluster_access import Cluster
 from support.gitops import argo_health, authored, drift, kstatus
 from support.model_manifests import valid
 from support.places import ROOT
-from support.waiting import consistently, eventually
+from support.waiting import comes_to_rest, consistently, eventually
 
 pytestmark = pytest.mark.usefixtures("operator")
 
@@ -226,16 +226,13 @@ def test_a_converged_model_stays_the_same_under_a_second_apply(namespace: Cluste
     def version() -> str:
         return str(namespace.get("gmodel", "plain")["metadata"]["resourceVersion"])
 
-    def stays(value: str) -> str:
-        return consistently(version, lambda seen: seen == value, during=4, what=f"resourceVersion {value}")
-
     claim(namespace)
     namespace.apply(imported(), *APPLIES[how])
     await_ready(namespace, "plain")
     # Ready comes before the last word: the autoscaler and the archive have things to say after it.
-    before = eventually(lambda: stays(version()), what="the model comes to rest")
+    before = comes_to_rest(version, what="the model")
     namespace.apply(imported(), *APPLIES[how])
-    stays(before)
+    consistently(version, lambda seen: seen == before, during=4, what=f"resourceVersion {before}")
 
 
 def test_the_bench_sees_a_drift() -> None:

@@ -90,10 +90,15 @@ def test_cause_is_named_within_15_seconds(kind_namespace: Cluster) -> None:
     assert "used more memory than its limit" in named["memory"][2]
     assert "exited with code 3" in named["crash"][2]
     assert "Insufficient cpu" in named["room"][2]
-    events = {
-        (e["involvedObject"]["name"], e["reason"]) for e in kind_namespace.list("events") if e["type"] == "Warning"
-    }
-    assert {("crash", "CrashLoopBackOff"), ("room", "Unschedulable")} <= events
+
+    def warnings() -> set[tuple[str, str]]:
+        warned = [e for e in kind_namespace.list("events") if e["type"] == "Warning"]
+        return {(e["involvedObject"]["name"], e["reason"]) for e in warned}
+
+    wanted = {("crash", "CrashLoopBackOff"), ("room", "Unschedulable")}
+    eventually(
+        warnings, lambda events: wanted <= events, within=30, what="events for people"
+    )  # posted after the status
 
     failed = eventually(
         lambda: condition(kind_namespace, "data", "TrainingSucceeded"), lambda c: c[0] == "False", within=240, every=1

@@ -38,6 +38,16 @@ def eventually(
         time.sleep(every)
 
 
+def comes_to_rest(look: Callable[[], T], *, during: float = 4.0, within: float = 60.0, what: str = "it") -> T:
+    """What `look` sees once it has seen the same for `during` seconds."""
+
+    def rests() -> T:
+        first = look()
+        return consistently(look, lambda seen: seen == first, during=during, what=what)
+
+    return eventually(rests, lambda _: True, within=within, what=f"{what} comes to rest")
+
+
 def consistently(
     look: Callable[[], T],
     holds: Callable[[T], object] = bool,
