@@ -49,6 +49,8 @@ class LedgerView:
     last: str = ""
     entries: dict[str, list[tuple[int, LedgerEntry]]] = field(default_factory=dict)
     chunks: list[str] = field(default_factory=list)
+    labelled: list[str] = field(default_factory=list)
+    """Chunks in which labels are."""
     explained: tuple[int, LedgerEntry] | None = None
     predicted: tuple[int, LedgerEntry] | None = None
 
@@ -219,6 +221,8 @@ def _note(view: LedgerView, index: int, entry: LedgerEntry) -> None:
         view.predicted = (index, entry)
     if entry.blob and entry.frame is not None and (not view.chunks or view.chunks[-1] != entry.blob):
         view.chunks.append(entry.blob)
+    if entry.type == "label" and entry.blob and (not view.labelled or view.labelled[-1] != entry.blob):
+        view.labelled.append(entry.blob)
 
 
 def _example_id(view: LedgerView) -> str:
@@ -261,7 +265,9 @@ def _fold(dossier: Dossier, source: LogSource, kek: Kek) -> None:
     audit = dossier.data_audit
     strata = [s for table in audit.values() for s in table.get("strata", {})]
     about = {"axes": [*(audit or dossier.watched), *strata], "pattern": dossier.pattern, **dossier.manifest}
-    dossier.served = fold_served(source, kek, dossier.model, dossier.ledger.chunks, about)
+    dossier.served = fold_served(
+        source, kek, dossier.model, dossier.ledger.chunks, about, labelled=dossier.ledger.labelled
+    )
 
 
 def _open_example(dossier: Dossier, source: LogSource, kek: Kek) -> None:

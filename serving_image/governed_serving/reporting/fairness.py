@@ -3,12 +3,13 @@
 from dataclasses import replace
 from typing import Any
 
-from governed_serving.auditor.cells import Cells
+from governed_serving.auditor.cells import UNKNOWN, Cells
 from governed_serving.auditor.intervals import newcombe, wilson
-from governed_serving.auditor.metrics import reference_groups
+from governed_serving.auditor.metrics import RATES, reference_groups
 from governed_serving.reporting.dossier import Dossier
 from governed_serving.reporting.markup import Safe, tag, text
 from governed_serving.reporting.parts import figure, number, percent, pill, section, table
+from governed_serving.reporting.served import REVISION
 from governed_serving.reporting.svg import Estimate, dots, forest
 
 __all__ = ["fairness_section"]
@@ -157,6 +158,7 @@ def _attribute(dossier: Dossier, attribute: str) -> Safe:
             _in_all(data, "In the data"),
             _strata(data, "the data", "labels as they were decided"),
             _served_strata(attribute, data, served) if served else None,
+            _truths(attribute, served) if served else None,
             _errors(held),
             _offers(attribute, dossier.evaluation),
         ]
@@ -314,6 +316,64 @@ def _served_strata(attribute: str, data: dict[str, Any], served: Cells) -> Safe:
             )
         )
     return text(blocks)
+
+
+_ERROR_RATES = {
+    "baseRate": "base rate",
+    "truePositiveRate": "true positive rate",
+    "falsePositiveRate": "false positive rate",
+    "predictiveValue": "precision",
+    "accuracy": "accuracy",
+}
+
+
+def _truths(attribute: str, served: Cells) -> Safe:
+    """Error rates of served decisions whose truth came later, for each revision that decided."""
+    if attribute not in served.axes or served.labelled < _LEAST:
+        return Safe("")
+    rows: list[list[str]] = []
+    shown: dict[str, list[Estimate]] = {}
+    groups = list(served.by(attribute).groups)
+    for revision in served.values(REVISION):
+        counted = served.where(REVISION, revision).by(attribute)
+        for group, counts in zip(counted.groups, counted.counts, strict=True):
+            known = int(counts[:, :UNKNOWN].sum())
+            if known < _LEAST:
+                continue
+            cases = {name: [int(x) for x in RATES[name](counts)] for name in _ERROR_RATES}
+            rows.append([revision, group, f"{known:,}", *(_case(k, n) for k, n in cases.values())])
+            k, n = cases["truePositiveRate"]
+            if n >= _LEAST:
+                shown.setdefault(f"revision {revision}", []).append(_rate(groups.index(group), group, n, k))
+    if not rows:
+        return Safe("")
+    title = "Served decisions and what came of them, recomputed from the ledger"
+    plot = dots(
+        f"Served: true positive rate by {attribute}", shown, groups, "true positive rate, 95 % interval (Wilson)"
+    )
+    return text(
+        [
+            tag("h4", title),
+            tag(
+                "p",
+                f"Labels that came later, joined to the decisions by request id: {served.labelled:,} of {served.rows:,} rows. "
+                f"Groups of fewer than {_LEAST} labelled rows, and rates over fewer, are left out.",
+            ),
+            figure(plot, f"Of those who deserved the favourable outcome, how many got it, by {attribute}.")
+            if shown
+            else None,
+            table(
+                ["revision", "group", "labelled rows", *_ERROR_RATES.values()],
+                rows,
+                "Error rates of what was served",
+                numeric=range(2, 8),
+            ),
+        ]
+    )
+
+
+def _case(k: int, n: int) -> str:
+    return f"{percent(k / n)} {_ci(k, n)}" if n >= _LEAST else "–"
 
 
 def _difference(label: str, counts: Any, group: str, base: list[str], strong: bool) -> Estimate | None:

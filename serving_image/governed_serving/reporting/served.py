@@ -1,38 +1,47 @@
 """What was served, recomputed from the ledger: predictions opened with the model's key, counted by group and stratum.
 
-Independent of the auditor's own state: whoever has the ledger and the key comes to the same counts.
+Independent of the auditor's own state: whoever has the ledger and the key comes to the same counts. Labels are joined whenever they came:
+also those of requests that an earlier revision answered, which the auditor of the present one has nothing to do with.
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
+from governed_api.governance import FavorableOutcome
 from governed_serving.archive.sources import LogSource
-from governed_serving.auditor.cells import Cells, CodedColumn
+from governed_serving.auditor.cells import UNKNOWN, Cells, CodedColumn
 from governed_serving.auditor.grouping import MISSING, Grouping, outcomes
+from governed_serving.auditor.truth import label_of
 from governed_serving.crypto import Kek, Keyring, SegmentCipher
 from governed_serving.explainer.overall.quality_windows import QualityWindows
 from governed_serving.generated import outcomes_of, searcher, state_of
 from governed_serving.journal import numbers, open_chunk
-from governed_serving.records import Column, ExplanationRecord, PredictionFrame
+from governed_serving.records import Column, EventRecord, ExplanationRecord, Frame, PredictionFrame
 
-__all__ = ["Served", "fold_served"]
+__all__ = ["REVISION", "Served", "fold_served"]
+
+REVISION = "(revision)"
+"""The axis of who decided."""
 
 _PLACEHOLDER = re.compile(r"<([A-Z][A-Z0-9_]{2,30})>")
 
 
 @dataclass
 class Served:
-    """Counts over the opened chunks. ``masked``: field → entity → placeholders seen; ``importances``: |attribution|; ``quality``: of
+    """Counts over the opened chunks, whose last axis is ``REVISION``. ``labels``: rows whose label is known. ``masked``: field → entity → placeholders seen; ``importances``: |attribution|; ``quality``: of
     the explanations, by hour."""
 
     cells: Cells | None = None
     requests: int = 0
     rows: int = 0
+    labels: int = 0
     chunks: int = 0
     chunks_known: int = 0
     masked: dict[str, dict[str, int]] = field(default_factory=dict)
@@ -42,9 +51,15 @@ class Served:
 
 
 def fold_served(
-    source: LogSource, kek: Kek, model: str, chunks: Iterable[str], about: dict[str, Any], limit: int = 2000
+    source: LogSource,
+    kek: Kek,
+    model: str,
+    chunks: Iterable[str],
+    about: dict[str, Any],
+    limit: int = 2000,
+    labelled: Iterable[str] = (),
 ) -> Served:
-    """Open the journal chunks (blob addresses) of ``model`` and count.
+    """Open the journal chunks (blob addresses) of ``model`` and count. ``labelled``: those of them in which labels are.
 
     ``about``: ``axes`` (protected attributes, then strata), ``features`` of model.json (for the bands of numeric axes),
     ``favorable`` and ``threshold``, or ``pattern`` of generated text. At most the ``limit`` newest chunks are opened. Raises CryptoError, JournalError.
@@ -52,20 +67,47 @@ def fold_served(
     cipher = SegmentCipher(Keyring(kek, source.keysets(model)).keyset("journal", create=False))
     addresses = list(dict.fromkeys(chunks))
     axes = list(dict.fromkeys(about["axes"]))
-    served = Served(Cells(axes) if axes else None, chunks_known=len(addresses))
+    served = Served(Cells([*axes, REVISION]) if axes else None, chunks_known=len(addresses))
     groupings = [_grouping(name, about.get("features", [])) for name in axes]
+    truths = _truths(source, cipher, model, list(dict.fromkeys(labelled))[-limit:], about) if axes else {}
     for address in addresses[-limit:]:
-        try:
-            chunk = source.blob_bytes(address)
-        except FileNotFoundError:
-            continue  # deleted under retention: verification says whether with a receipt
-        served.chunks += 1
-        for _, frame in open_chunk(chunk, cipher):
+        frames = _opened(source, cipher, address)
+        served.chunks += frames is not None
+        for frame in frames or []:
             if isinstance(frame, PredictionFrame) and frame.model == model:
-                _fold(served, frame, groupings, about)
+                _fold(served, frame, groupings, about, truths)
             elif isinstance(frame, ExplanationRecord) and frame.model == model:
                 _importances(served, frame)
     return served
+
+
+def _opened(source: LogSource, cipher: SegmentCipher, address: str) -> list[Frame] | None:
+    """None for a chunk that was deleted under retention: verification says whether with a receipt."""
+    try:
+        chunk = source.blob_bytes(address)
+    except FileNotFoundError:
+        return None
+    return [frame for _, frame in open_chunk(chunk, cipher)]
+
+
+def _truths(
+    source: LogSource, cipher: SegmentCipher, model: str, chunks: list[str], about: dict[str, Any]
+) -> dict[str, list[int]]:
+    """Request → its labels (favourable or not); the first one in the ledger counts."""
+    named = {"label": about.get("favorable"), "threshold": about.get("threshold"), "pattern": about.get("pattern")}
+    chosen = {name: value for name, value in named.items() if value not in (None, "")}
+    if not chosen:
+        return {}
+    outcome = FavorableOutcome(**chosen)
+    found: dict[str, list[int]] = {}
+    for address in chunks:
+        for frame in _opened(source, cipher, address) or []:
+            if isinstance(frame, EventRecord) and (frame.type, frame.model) == ("label", model):
+                with suppress(
+                    ValueError, KeyError, TypeError, msgspec.DecodeError
+                ):  # it was told so when it was posted
+                    found.setdefault(frame.id, label_of(outcome, msgspec.json.decode(frame.body)["label"]))
+    return found
 
 
 def _grouping(name: str, features: list[dict[str, Any]]) -> Grouping:
@@ -74,7 +116,13 @@ def _grouping(name: str, features: list[dict[str, Any]]) -> Grouping:
     return Grouping.of(name, found.get("min"), found.get("max")) if numeric else Grouping(name)
 
 
-def _fold(served: Served, frame: PredictionFrame, groupings: list[Grouping], about: dict[str, Any]) -> None:
+def _fold(
+    served: Served,
+    frame: PredictionFrame,
+    groupings: list[Grouping],
+    about: dict[str, Any],
+    truths: Mapping[str, list[int]],
+) -> None:
     if state_of(frame) == "started":
         return  # the completion comes with the same features
     total = int(np.frombuffer(frame.rows, "<i4").sum())
@@ -95,7 +143,20 @@ def _fold(served: Served, frame: PredictionFrame, groupings: list[Grouping], abo
         else:
             words = found.values if found.dtype == "BYTES" else None
             columns[grouping.name] = grouping.encode(numbers(found), words)
-    served.cells.add(columns, favourable)
+    columns[REVISION] = (np.zeros(total, np.int32), [frame.revision])
+    known = _known(frame, total, truths) if truths else None
+    served.labels += 0 if known is None else int((known != UNKNOWN).sum())
+    served.cells.add(columns, favourable, known)
+
+
+def _known(frame: PredictionFrame, total: int, truths: Mapping[str, list[int]]) -> NDArray[np.int8]:
+    """The label of each row; ``UNKNOWN`` where there is none, or not one for each row of the request."""
+    found = np.full(total, UNKNOWN, np.int8)
+    ends = np.frombuffer(frame.rows, "<i4").cumsum().tolist()
+    for request, start, end in zip(frame.ids, [0, *ends[:-1]], ends, strict=True):
+        if len(labels := truths.get(request, ())) == end - start:
+            found[start:end] = labels
+    return found
 
 
 def _masked(column: Column) -> Iterator[tuple[str, int]]:

@@ -15,13 +15,14 @@ from governed_serving.auditor.service import watch as watching
 from governed_serving.auditor.service.checks import Checks
 from governed_serving.auditor.service.conversations import MAX_CHARACTERS, Conversations
 from governed_serving.auditor.service.elsewhere import Elsewhere
-from governed_serving.auditor.service.folding import Fold, label_of
+from governed_serving.auditor.service.folding import Fold
 from governed_serving.auditor.service.labels import Waiting
 from governed_serving.auditor.service.live import Live
 from governed_serving.auditor.service.metrics import Metrics
 from governed_serving.auditor.service.tail import Tail
 from governed_serving.auditor.service.watch import Watch
 from governed_serving.auditor.service.why import Why
+from governed_serving.auditor.truth import label_of
 from governed_serving.auditor.verdict import judge
 from governed_serving.crypto import Keyset, SegmentCipher
 from governed_serving.explainer.errors import ModelMisbehaved, PredictorAway
@@ -118,7 +119,7 @@ async def test_late_labels_say_what_the_right_answer_was(tmp_path: Path, keyset:
     assert dict(zip(table.groups, table.counts[:, :, 1].sum(1).tolist(), strict=True)) == {"female": 15, "male": 3}
     for label in (1, 2.5):
         with pytest.raises(ValueError, match="expected true, false or the right text"):
-            label_of(bias(), label)
+            label_of(bias().favorable_outcome, label)
 
 
 def test_a_pattern_that_is_none_keeps_the_auditor_from_starting() -> None:

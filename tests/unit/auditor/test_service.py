@@ -15,10 +15,11 @@ from governed_serving.archive.client import Appended
 from governed_serving.auditor.cells import Cells
 from governed_serving.auditor.grouping import Grouping, outcomes
 from governed_serving.auditor.service.entries import entries_of
-from governed_serving.auditor.service.folding import Fold, label_of
+from governed_serving.auditor.service.folding import Fold
 from governed_serving.auditor.service.merging import merged
 from governed_serving.auditor.service.shipping import Shipper
 from governed_serving.auditor.service.tail import Tail
+from governed_serving.auditor.truth import label_of
 from governed_serving.auditor.windows import Window
 from governed_serving.crypto import Keyset, SegmentCipher
 from governed_serving.journal import Journal, JournalDamaged, JournalReader, open_chunk
@@ -327,4 +328,4 @@ def test_outcomes_of_words_numbers_and_scores() -> None:
     assert outcomes(np.array([0, 1, 0]), ["no", "yes"], "yes", None).tolist() == [False, True, False]
     assert outcomes(np.array([1, 0]), None, "1", None).tolist() == [True, False]
     assert outcomes(np.array([0.2, 0.5]), None, None, 0.5).tolist() == [False, True]
-    assert label_of(BIAS, ["yes", "no", 1]) == [1, 0, 0]
+    assert label_of(BIAS.favorable_outcome, ["yes", "no", 1]) == [1, 0, 0]

@@ -28,6 +28,8 @@ from governed_serving.reporting.page import render_page
 from governed_serving.reporting.svg import Estimate, Line, curves, dots, forest, signed_bars, ticks
 from governed_serving.trainer.audit import audit
 
+from .ships import shipped
+
 KEY, MODEL_KEY = bytes(32), bytes([5]) * 32
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 HOSTILE = "<script>alert('x')</script>&\""
@@ -158,19 +160,7 @@ async def archived(root: Path, spool: Path) -> None:
     )
     await journal.append(ExplanationRecord("req-A", "admissions", "r1", 0.0, body))
     journal.close()
-    entries, reader, following = [], JournalReader(spool, "server-0", cipher), 0
-    while chunk := reader.chunk(following):
-        following = chunk.last_seq + 1
-        archive.blobs.put(chunk.digest, chunk.data)
-        for number, record in enumerate(chunk.records, chunk.first_seq):
-            explained = isinstance(record, ExplanationRecord)
-            for i, id in enumerate([record.id] if explained else record.ids):  # type: ignore[union-attr]
-                kind = "explanation" if explained else "prediction"
-                entries.append(
-                    LedgerEntry(
-                        kind, "default", "admissions", id, "2026-01-01T00:00:00.000Z", "r1", chunk.digest, number, i
-                    )
-                )
+    entries = shipped(archive, "admissions", JournalReader(spool, "server-0", cipher))
     entries.append(LedgerEntry("dataset", "default", "admissions", "d", "2026-01-01T00:00:00.000Z", digest="sha256:a"))
     entries.append(LedgerEntry("verdict", "default", "admissions", "v", "2026-01-01T00:00:00.000Z"))
     entries.append(LedgerEntry("prediction", "default", "other", "req-A", "2026-01-01T00:00:00.000Z"))

@@ -13,10 +13,10 @@ from governed_serving.archive.client import ArchiveClient
 from governed_serving.archive.errors import ArchiveError
 from governed_serving.auditor.errors import AuditorError, NotFound, Unusable
 from governed_serving.auditor.service import reviews
-from governed_serving.auditor.service.folding import label_of
 from governed_serving.auditor.service.metrics import Metrics
 from governed_serving.auditor.service.watch import Watch
 from governed_serving.auditor.service.why import Why
+from governed_serving.auditor.truth import label_of
 from governed_serving.crypto import CryptoError
 from governed_serving.journal import Journal, JournalError
 from governed_serving.records import EventRecord
@@ -172,7 +172,7 @@ def _check_label(watch: Watch, one: OneLabel) -> None:
     if not values or not all(isinstance(v, _SCALARS) for v in values):
         raise Unusable(f"labels: request {one.id}: expected a value or one per row, found {one.label!r}")
     try:
-        label_of(watch.tail.fold.bias, values)
+        label_of(watch.tail.fold.bias.favorable_outcome, values)
     except ValueError as error:
         numeric = watch.tail.fold.bias.favorable_outcome.threshold is not None
         why = f"expected numbers, found {one.label!r}" if numeric else str(error)

@@ -16,12 +16,13 @@ from governed_serving.auditor.measures import SCORE_METRICS
 from governed_serving.auditor.scores import plain_subject, read_subject
 from governed_serving.auditor.service.labels import LabelJoin, Row
 from governed_serving.auditor.service.tally import Tally
+from governed_serving.auditor.truth import label_of, truth_of, word_of
 from governed_serving.auditor.windows import Window
 from governed_serving.generated import Search, outcomes_of, searcher, state_of
 from governed_serving.journal import numbers
 from governed_serving.records import Column, EventRecord, Frame, PredictionFrame
 
-__all__ = ["Fold", "label_of"]
+__all__ = ["Fold"]
 
 
 class Read(NamedTuple):
@@ -164,7 +165,7 @@ class Fold:
         outcome = self.bias.favorable_outcome
         if outcome.pattern is not None:
             return 0
-        if outcome.threshold is not None or _text(target) == outcome.label:
+        if outcome.threshold is not None or word_of(target) == outcome.label:
             return 1
         return -1 if self._classes == 2 else 0
 
@@ -201,7 +202,8 @@ class Fold:
 
     def _label(self, event: EventRecord) -> None:
         told = msgspec.json.decode(event.body)["label"]
-        self._joined(self.labels.label(event.id, label_of(self.bias, told), event.time, truth_of(self.bias, told)))
+        outcome = self.bias.favorable_outcome
+        self._joined(self.labels.label(event.id, label_of(outcome, told), event.time, truth_of(outcome, told)))
 
     def _acknowledge(self, event: EventRecord) -> None:
         if event.summary.get("kind") == "alarm":
@@ -239,40 +241,7 @@ class Fold:
         return True
 
 
-def label_of(bias: Bias, value: Any) -> list[int]:
-    """Late label(s) as 0/1: is it the favourable class, at or above the threshold, or (true or false, or the right text) with the
-    pattern in it? Raises ValueError."""
-    wanted = bias.favorable_outcome
-    values = value if isinstance(value, list) else [value]
-    if wanted.threshold is not None:
-        return [int(float(v) >= wanted.threshold) for v in values]
-    if wanted.pattern is not None:
-        return _told(wanted.pattern, values)
-    return [int(_text(v) == wanted.label) for v in values]
-
-
-def _told(pattern: str, values: list[Any]) -> list[int]:
-    search = searcher(pattern)
-    odd = [v for v in values if not isinstance(v, bool | str)]
-    if odd:
-        raise ValueError(f"expected true, false or the right text, found {odd[0]!r}")
-    return [int(v if isinstance(v, bool) else search(v)) for v in values]
-
-
-def truth_of(bias: Bias, value: Any) -> list[float]:
-    """Late label(s) as numbers to hold scores against: themselves for a threshold, 0 or 1 for a class."""
-    if bias.favorable_outcome.threshold is None:
-        return [float(label) for label in label_of(bias, value)]
-    return [float(v) for v in (value if isinstance(value, list) else [value])]
-
-
 def _class_index(bias: Bias, manifest: Manifest | None) -> int | None:
     classes = [str(c) for c in manifest.classes] if manifest else []
     wanted = bias.favorable_outcome.label
     return classes.index(wanted) if wanted in classes else None
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
