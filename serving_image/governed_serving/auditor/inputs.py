@@ -79,7 +79,10 @@ class InputDrift:
     def __init__(self, background: Mapping[str, list[Any]], texts: Iterable[str], least: int):
         left_out = set(texts)
         self._background = {n: v for n, v in background.items() if n not in left_out and len(v) >= least}
-        self._known: dict[str, tuple[dict[str, Encoder], MeanEmbedding]] = {}
+        self._prepared = ""
+        """Name of the columns that ``_encoders`` and ``_embedding`` are for: those of the last look alone, whatever requests carry."""
+        self._encoders: dict[str, Encoder] = {}
+        self._embedding: MeanEmbedding | None = None
 
     def sums(self, fresh: Columns) -> dict[str, list[float]]:
         """What ``fresh`` rows add, by a name for the columns that they have: sums of the same name add up. Empty: nothing to compare."""
@@ -87,26 +90,28 @@ class InputDrift:
         if not kinds:
             return {}
         name = sha256(msgspec.json.encode(kinds)).hexdigest()[:16]
-        if name not in self._known:
-            encoders = {column: encoder(self._background[column], words) for column, words in kinds}
-            training = [one(self._background[column]) for column, one in encoders.items()]
-            self._known[name] = (encoders, MeanEmbedding(np.column_stack(training)))
-        encoders, embedding = self._known[name]
-        rows = np.column_stack([one(fresh[column]) for column, one in encoders.items()])
-        return {name: embedding.sums(rows).tolist()}
+        if self._embedding is None or name != self._prepared:
+            self._prepared = name
+            self._encoders = {column: encoder(self._background[column], words) for column, words in kinds}
+            self._embedding = MeanEmbedding(self._encoded(self._background))
+        return {name: self._embedding.sums(self._encoded(fresh)).tolist()}
+
+    def _encoded(self, columns: Mapping[str, Any]) -> Floats:
+        return np.column_stack([encode(columns[column]) for column, encode in self._encoders.items()])
 
     def compared(
         self, own: Mapping[str, Sequence[float]], others: Iterable[Mapping[str, Sequence[float]]] = ()
     ) -> tuple[TestResult, int] | None:
-        """``own`` rows and those of other replicas, added up, against training, and how many they are. None: there are none.
+        """The rows last given to :meth:`sums` and those of other replicas, added up, against training, and how many they are.
 
-        Floats don't add up to the same in every order: they are added in an order of their own.
+        None: there are none. Floats don't add up to the same in every order: they are added in an order of their own.
         """
-        for name, sums in own.items():
-            parts = [one[name] for one in others if len(one.get(name, ())) == len(sums)]
-            whole = np.sum(sorted([list(sums), *(list(part) for part in parts)]), axis=0)
-            return self._known[name][1].compare(whole), int(whole[0])
-        return None
+        sums = own.get(self._prepared)
+        if sums is None or self._embedding is None:
+            return None
+        found = (one.get(self._prepared, ()) for one in others)
+        whole = np.sum(sorted([list(sums), *(list(part) for part in found if len(part) == len(sums))]), axis=0)
+        return self._embedding.compare(whole), int(whole[0])
 
 
 Encoder = Callable[[Any], Floats]
