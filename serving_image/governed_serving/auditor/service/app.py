@@ -3,7 +3,7 @@
 import asyncio
 import time
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -61,11 +61,8 @@ def application(
     """``ready()`` says why the service isn't ready, or nothing; ``refresh()`` brings ``metrics`` up to date."""
     app = FastAPI(title="Governed Models auditor", version="1", docs_url="/docs", redoc_url=None)
 
-    async def guarded(work: Callable[[], Awaitable[Response]]) -> Response:
-        try:
-            return await work()
-        except (AuditorError, JournalError, ArchiveError, CryptoError) as error:
-            return failure(status_of(error), str(error))
+    for kind in (AuditorError, JournalError, ArchiveError, CryptoError):
+        app.add_exception_handler(kind, told)
 
     @app.get("/v1/verdict")
     async def verdict() -> Response:
@@ -82,42 +79,30 @@ def application(
 
     @app.post("/v1/labels")
     async def labels(request: Request) -> Response:
-        async def work() -> Response:
-            if watch.tail is None:
-                raise NotFound("this model has no governance.bias: labels have no use here")
-            accepted = _parse_labels(await body_of(request))
-            for one in accepted:
-                _check_label(watch, one)
-            now = time.time()
-            await asyncio.gather(*(journal.append(_event(watch, one, now)) for one in accepted))
-            return answer({"accepted": len(accepted)}, 202)
-
-        return await guarded(work)
+        if watch.tail is None:
+            raise NotFound("this model has no governance.bias: labels have no use here")
+        accepted = _parse_labels(await body_of(request))
+        for one in accepted:
+            _check_label(watch, one)
+        now = time.time()
+        await asyncio.gather(*(journal.append(_event(watch, one, now)) for one in accepted))
+        return answer({"accepted": len(accepted)}, 202)
 
     @app.post("/v1/acknowledgements")
     async def acknowledge(request: Request) -> Response:
-        async def work() -> Response:
-            await journal.append(reviews.acknowledgement(watch, await body_of(request), time.time()))
-            return answer({"recorded": True}, 202)
-
-        return await guarded(work)
+        await journal.append(reviews.acknowledgement(watch, await body_of(request), time.time()))
+        return answer({"recorded": True}, 202)
 
     @app.post("/v1/reviews")
     async def contest(request: Request) -> Response:
-        async def work() -> Response:
-            body = await body_of(request)
-            event, found = await asyncio.to_thread(reviews.contest, watch, archive, why, body, time.time())
-            await journal.append(event)
-            return answer(found, 202)
-
-        return await guarded(work)
+        body = await body_of(request)
+        event, found = await asyncio.to_thread(reviews.contest, watch, archive, why, body, time.time())
+        await journal.append(event)
+        return answer(found, 202)
 
     @app.get("/v1/reviews/{request_id}")
     async def review(request_id: str) -> Response:
-        async def work() -> Response:
-            return answer(await asyncio.to_thread(reviews.record_of, archive, request_id))
-
-        return await guarded(work)
+        return answer(await asyncio.to_thread(reviews.record_of, archive, request_id))
 
     @app.get("/healthz/live")
     async def live() -> Response:
@@ -134,6 +119,10 @@ def application(
         return Response(metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     return app
+
+
+async def told(_: Request, error: Exception) -> Response:
+    return failure(status_of(error), str(error))
 
 
 def answer(body: Any, code: int = 200) -> Response:
