@@ -373,7 +373,11 @@ def _truths(attribute: str, served: Cells) -> Safe:
 
 
 def _case(k: int, n: int) -> str:
-    return f"{percent(k / n)} {_ci(k, n)}" if n >= _LEAST else "–"
+    """Per cent with its interval, on one line."""
+    if n < _LEAST:
+        return "–"
+    low, high = wilson(k, n, _LEVEL)
+    return f"{percent(k / n)} [{100 * low:.1f}, {100 * high:.1f}]".replace(" ", "\u00a0")
 
 
 def _difference(label: str, counts: Any, group: str, base: list[str], strong: bool) -> Estimate | None:
