@@ -5,16 +5,19 @@ keys, no spaces) and are the leaves of the RFC 6962 tree.
 """
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import msgspec
 
 __all__ = [
+    "ENTRY_TYPES",
+    "EVENT_TYPES",
     "RETENTION",
     "ROTATION",
     "AppendRequest",
     "Column",
     "EventRecord",
+    "EventType",
     "ExplanationRecord",
     "Frame",
     "LedgerEntry",
@@ -25,6 +28,25 @@ __all__ = [
     "timestamp",
 ]
 
+
+_EventType = Literal["acknowledgement", "explanationQuality", "importanceDrift", "label", "verdict"]
+if TYPE_CHECKING:
+    EventType = _EventType
+else:  # what another version wrote can be read all the same
+    EventType = str
+
+EVENT_TYPES: frozenset[str] = frozenset(get_args(_EventType))
+ENTRY_TYPES = EVENT_TYPES | {
+    "artefact",
+    "dataset",
+    "explanation",
+    "export",
+    "gates",
+    "key",
+    "prediction",
+    "training",
+}
+"""Types of entries that the archive takes from models' pods: one that it refuses would hold up all that comes after it."""
 
 RETENTION = "retention"
 """Name of a model's reference in the archive: {"payloads": seconds or null}, how long what requests said is kept."""
@@ -77,7 +99,7 @@ class ExplanationRecord(msgspec.Struct, array_like=True, tag_field="kind", tag="
 class EventRecord(msgspec.Struct, array_like=True, tag_field="kind", tag="e", frozen=True):
     """Anything else that must be provable: a verdict, a late label, an acknowledgement. ``type`` is the ledger entry's type."""
 
-    type: str
+    type: EventType
     id: str
     model: str
     revision: str

@@ -36,7 +36,7 @@ from governed_serving.crypto import (
     is_sealed,
     rotate_due,
 )
-from governed_serving.records import RETENTION, ROTATION, AppendRequest, LedgerEntry, canonical, timestamp
+from governed_serving.records import ENTRY_TYPES, RETENTION, ROTATION, AppendRequest, LedgerEntry, canonical, timestamp
 
 __all__ = ["OWN_STREAM", "Archive", "ledger_cipher", "ledger_origin", "open_ledger"]
 
@@ -44,19 +44,6 @@ OWN_STREAM = "governed-archive"
 """Stream under which the archive itself writes entries about a model's keysets, references and states."""
 
 _entry_decoder = msgspec.json.Decoder(LedgerEntry)
-_TYPES = {
-    "acknowledgement",
-    "artefact",
-    "dataset",
-    "explanation",
-    "export",
-    "gates",
-    "key",
-    "label",
-    "prediction",
-    "training",
-    "verdict",
-}
 _ENTRY_BYTES = 256 << 10
 _SIGNERS = 4
 """Signing keys that sign a checkpoint: the primary one and the newest of the older ones."""
@@ -142,8 +129,9 @@ class Archive:
                 403,
                 f"entry {number} is of {entry.namespace}/{entry.model}; the token is for {self.namespace}/{model}, which may write only its own",
             )
-        if entry.type not in _TYPES:
-            raise Refused(400, f"entry {number}: type must be one of {', '.join(sorted(_TYPES))}, found {entry.type!r}")
+        if entry.type not in ENTRY_TYPES:
+            known = ", ".join(sorted(ENTRY_TYPES))
+            raise Refused(400, f"entry {number}: type must be one of {known}, found {entry.type!r}")
         if len(data) > _ENTRY_BYTES or canonical(entry) != data:
             raise Refused(
                 400, f"entry {number} must be canonical JSON (sorted keys, no spaces) of at most {_ENTRY_BYTES} bytes"

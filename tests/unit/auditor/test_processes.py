@@ -12,6 +12,9 @@ import httpx
 import msgspec
 import pytest
 
+from governed_serving.crypto import SegmentCipher
+from governed_serving.journal import Journal
+from governed_serving.records import EVENT_TYPES, EventRecord
 from support.waiting import eventually
 
 from .processes import Site, people, prediction
@@ -102,6 +105,17 @@ def people_come_in(site: Site) -> None:
     assert (verdict["verdict"], verdict["alarm"]["acknowledgedBy"]) == ("Fail", "board")
     eventually(lambda: ledger_ids(site, "acknowledgement"), lambda ids: set(ids) == {"request-7", "alarm"}, within=20)
     assert len(site.get("/v1/reviews/request-7")["reviews"]) == 1
+
+
+def test_the_archive_takes_every_type_of_event_that_pods_write(site: Site) -> None:
+    """One that it refused would hold up all that its stream has to say for ever."""
+    site.start_auditor()
+    body = msgspec.json.encode({"id": "request-0", "label": "yes"})
+    with Journal(site.spool_of("pod"), "explainer-pod", SegmentCipher(site.keyset()), "PageCache") as journal:
+        for kind in sorted(EVENT_TYPES):
+            journal.append_blocking(EventRecord(kind, f"of-{kind}", "loans", "r1", 1.0, body))  # type: ignore[arg-type]
+    for kind in EVENT_TYPES:
+        eventually(lambda k=kind: f"of-{k}" in ledger_ids(site, k), within=30, what=f"{kind} in the ledger")  # type: ignore[misc]
 
 
 def test_late_labels_join_by_request_id_and_are_in_the_ledger(site: Site) -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from governed_api.governance import Bias
 from governed_serving.archive.client import Appended
+from governed_serving.archive.errors import Refused
 from governed_serving.auditor.cells import Cells
 from governed_serving.auditor.grouping import Grouping, outcomes
 from governed_serving.auditor.service.entries import entries_of
@@ -112,6 +113,23 @@ def test_shipping_arrives_once_whatever_call_the_process_dies_in(
     for entry in entries:
         frames = dict(open_chunk(archive.blobs[entry["blob"]], cipher))
         assert frames[entry["frame"]].ids[entry["index"]] == entry["id"]
+
+
+def test_a_stream_whose_entries_are_refused_holds_up_no_other_and_is_told(tmp_path: Path, keyset: Keyset) -> None:
+    class Choosy(Archive):
+        def append_batch(self, stream: str, first: int, entries: list[bytes]) -> Appended:
+            if stream.startswith("explainer-pod."):
+                raise Refused(400, "entry 0: type must be one of …")
+            return super().append_batch(stream, first, entries)
+
+    archive, cipher = Choosy(), SegmentCipher(keyset)
+    with Journal(tmp_path, "explainer-pod", cipher) as journal:
+        journal.append_blocking(EventRecord("verdict", "odd", "loans", "r1", 6.5, b"{}"))
+    write(tmp_path, keyset, people(40, 0))
+    shipper = Shipper(tmp_path, archive, cipher, "default")  # type: ignore[arg-type]
+    with pytest.raises(Refused, match="type must be one of"):
+        shipper.step()
+    assert len(archive.entries) == 40, "explainer- comes before server-"
 
 
 def test_who_is_behind_says_so_and_who_has_caught_up_pauses(tmp_path: Path, keyset: Keyset) -> None:

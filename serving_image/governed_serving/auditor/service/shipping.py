@@ -13,9 +13,10 @@ from pathlib import Path
 import msgspec
 
 from governed_serving.archive.client import ArchiveClient
+from governed_serving.archive.errors import Refused
 from governed_serving.auditor.service.entries import entries_of
 from governed_serving.crypto import SegmentCipher
-from governed_serving.journal import Chunk, JournalReader, streams
+from governed_serving.journal import Chunk, JournalError, JournalReader, streams
 from governed_serving.journal.chunk import pack_chunk
 from governed_serving.records import Frame
 
@@ -73,12 +74,23 @@ class Shipper:
         self.bytes = 0
 
     def step(self) -> int:
-        """Ship at most one chunk of every stream; the number of entries. Raises ArchiveError, JournalError, CryptoError, OSError."""
+        """Ship at most one chunk of every stream; the number of entries. Raises ArchiveError, JournalError, CryptoError, OSError.
+
+        A stream that is damaged, or whose entries the archive refuses, holds up no other one; it is told when all were tried.
+        """
         if self._clock() >= self._tell_at:
             self._client.say_times(payloads=self._retention, keys=self._rotation)
             self._tell_at = self._clock() + TELL_SECONDS
         self.behind = False
-        return sum(self._ship(stream) for stream in streams(self._spool))
+        count, trouble = 0, None
+        for stream in streams(self._spool):
+            try:
+                count += self._ship(stream)
+            except (Refused, JournalError) as error:
+                trouble = trouble or error
+        if trouble is not None:
+            raise trouble
+        return count
 
     def next_frame(self, stream: str) -> int:
         """Everything before it is in the archive."""

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
 from governed_serving.journal import JournalError
-from governed_serving.records import EventRecord, ExplanationRecord, Frame
+from governed_serving.records import EventRecord, EventType, ExplanationRecord, Frame
 
 __all__ = ["JournalLike", "Recorder"]
 
@@ -38,7 +38,7 @@ class Recorder:
         """The explanation of ``request_id`` exactly as it goes out."""
         await self._append(ExplanationRecord(request_id, self._model, self._revision, self._clock(), body))
 
-    async def event(self, kind: str, identifier: str, body: bytes, summary: dict[str, Any]) -> None:
+    async def event(self, kind: EventType, identifier: str, body: bytes, summary: dict[str, Any]) -> None:
         """Anything else that must be provable, such as a drift alarm."""
         now = self._clock()
         await self._append(EventRecord(kind, identifier, self._model, self._revision, now, body, summary))
