@@ -96,9 +96,8 @@ def test_cause_is_named_within_15_seconds(kind_namespace: Cluster) -> None:
         return {(e["involvedObject"]["name"], e["reason"]) for e in warned}
 
     wanted = {("crash", "CrashLoopBackOff"), ("room", "Unschedulable")}
-    eventually(
-        warnings, lambda events: wanted <= events, within=30, what="events for people"
-    )  # posted after the status
+    # posted after the status
+    eventually(warnings, lambda events: wanted <= events, within=30, what="events for people")
 
     failed = eventually(
         lambda: condition(kind_namespace, "data", "TrainingSucceeded"), lambda c: c[0] == "False", within=240, every=1

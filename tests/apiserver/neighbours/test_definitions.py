@@ -13,7 +13,7 @@ from support.apiserver_bed import ApiServerBed
 from support.audit_log import AuditLog
 from support.cluster_access import Cluster
 from support.places import ROOT
-from support.waiting import consistently, eventually
+from support.waiting import comes_to_rest, consistently, eventually
 
 RENDERED = ROOT / "tests" / "golden" / "neighbours-present" / "output.yaml"
 KINDS = ("HTTPRoute", "ScaledObject", "ServiceMonitor")
@@ -39,9 +39,8 @@ def test_a_live_model_has_them_and_neither_rest_nor_a_restart_writes(
     with running_operator(api_bed, tmp_path, "first", settings):
         namespace.apply(imported(**SCALED))
         await_ready(namespace, "plain")
-        eventually(
-            lambda: (mark := audit.mark(), consistently(lambda: writes(mark), lambda w: not w, during=5)), within=60
-        )
+        begun = audit.mark()
+        comes_to_rest(lambda: writes(begun), during=5, what="what the operator writes")
     assert {o["kind"] for o in namespace.list(",".join(KINDS))} == set(KINDS)
     mark = audit.mark()
     with running_operator(api_bed, tmp_path, "second", settings) as second:

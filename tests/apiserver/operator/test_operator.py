@@ -18,7 +18,7 @@ from operator_bed import (
 from support.apiserver_bed import ApiServerBed
 from support.audit_log import AuditLog
 from support.cluster_access import Cluster
-from support.waiting import consistently, eventually
+from support.waiting import comes_to_rest, consistently, eventually
 
 pytestmark = pytest.mark.usefixtures("operator")
 
@@ -84,7 +84,8 @@ def test_a_converged_system_writes_nothing_and_neither_does_a_restart(
     def writes(since: int) -> list[Any]:
         return [w for w in audit.writes(since, user=USER) if w.namespace == namespace.namespace]
 
-    eventually(lambda: (mark := audit.mark(), consistently(lambda: writes(mark), lambda w: not w, during=5)), within=60)
+    begun = audit.mark()
+    comes_to_rest(lambda: writes(begun), during=5, what="what the operator writes")
     mark = audit.mark()
     consistently(lambda: writes(mark), lambda w: not w, during=60, every=5, what="no writes")
     with running_operator(api_bed, tmp_path, "second") as second:

@@ -13,7 +13,7 @@ from governed_serving.auditor.alarms import Alarm
 from governed_serving.auditor.cells import Cells, CodedColumn
 from governed_serving.auditor.grouping import MISSING, Grouping, outcomes
 from governed_serving.auditor.measures import SCORE_METRICS
-from governed_serving.auditor.scores import plain_subject, read_subject
+from governed_serving.auditor.scores import plain_subject
 from governed_serving.auditor.service.labels import LabelJoin, Row
 from governed_serving.auditor.service.tally import Tally
 from governed_serving.auditor.truth import label_of, truth_of, word_of
@@ -230,9 +230,10 @@ class Fold:
         if dumped["revision"] != self.revision or tuple(dumped["window"]["axes"]) != self.axes:
             return False
         samples = self.window.samples
-        if tuple(read_subject(subject) for subject in dumped["window"]["scored"]) != self.window.scored:
+        window = Window.load(dumped["window"])
+        if window.scored != self.window.scored:
             return False
-        self.window = Window.load(dumped["window"])
+        self.window = window
         self.window.samples = samples
         self.labels.load(dumped["labels"])
         self.requests, self.rows, self.unusable = dumped["counts"]

@@ -123,8 +123,7 @@ class Live:
 
     def beside(self) -> Beside:
         """What the other replicas need of this."""
-        flips = {name: list(counts) for name, counts in self.flips.items()}
-        return Beside(self.drift.last_window(), self.attributions.table(), flips, self.inputs)
+        return Beside(self.drift.last_window(), self.attributions.table(), self.flips, self.inputs)
 
     def dump(self) -> dict[str, Any]:
         """For the snapshot; fresh rows are left out, they come again."""
