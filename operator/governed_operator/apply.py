@@ -11,8 +11,8 @@ from governed_api import runtime as rt
 from governed_api.names import ARCHIVE
 from governed_operator.cache import Cache, Child, ChildKey, ModelKey, head_of
 from governed_operator.cluster import Cluster
+from governed_operator.desired.key_material import draw
 from governed_operator.desired.manifest import ANNOTATION_CREATE_ONCE, ANNOTATION_GENERATE, Manifest
-from governed_operator.key_material import draw
 from governed_operator.kinds import BY_NAME, OWNED, SECRET, Kind
 from governed_operator.metrics import Metrics
 from governed_operator.projection import desired_fingerprint

@@ -1,4 +1,4 @@
-"""Secrets. Their data is drawn when they are made (governed_operator.key_material): builders know only what belongs in them."""
+"""Secrets. Their data is drawn when they are made (governed_operator.desired.key_material): builders know only what belongs in them."""
 
 from governed_api import runtime as rt
 from governed_api.names import ARCHIVE, component

@@ -4,8 +4,8 @@ import base64
 from collections.abc import Mapping
 from pathlib import Path
 
+from governed_operator.desired.key_material import draw
 from governed_operator.desired.manifest import ANNOTATION_GENERATE, Manifest
-from governed_operator.key_material import draw
 from governed_operator.local.errors import LocalError
 from governed_operator.local.workdir import Workdir
 

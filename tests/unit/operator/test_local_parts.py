@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from governed_api.resolved import ResolvedModel
 from governed_operator.decision import Revision
+from governed_operator.desired.key_material import archive_token, draw
 from governed_operator.desired.objects import canary_replicas
-from governed_operator.key_material import archive_token, draw
 from governed_operator.local.addresses import Addresses
 from governed_operator.local.errors import LocalError
 from governed_operator.local.logs import readable
