@@ -9,7 +9,7 @@ import msgspec
 
 from governed_api.names import FIELD_MANAGER, KIND, LABEL_COMPONENT, LABEL_MODEL, REPORT_KIND
 from governed_operator.facts import facts_of
-from governed_operator.projection import observed_fingerprint
+from governed_operator.kube.projection import observed_fingerprint
 
 Object = dict[str, Any]
 ModelKey = tuple[str, str]

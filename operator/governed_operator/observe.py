@@ -12,9 +12,9 @@ from governed_api.names import ARCHIVE
 from governed_api.report import ArchiveReport, GovernanceReportStatus
 from governed_api.resolved import ResolvedModel
 from governed_operator.cache import Cache, ModelEntry, ModelKey
-from governed_operator.cluster import Cluster, Object
 from governed_operator.desired.manifest import Subject
-from governed_operator.kinds import CLAIM, PRIORITY_CLASS, SECRET, STORAGE_CLASS
+from governed_operator.kube.cluster import Cluster, Object
+from governed_operator.kube.kinds import CLAIM, PRIORITY_CLASS, SECRET, STORAGE_CLASS
 from governed_operator.observed import Observed, Outside
 from governed_operator.settings import Capabilities, Settings
 

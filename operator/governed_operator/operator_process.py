@@ -14,9 +14,9 @@ from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from governed_operator.cache import Cache, ModelKey
-from governed_operator.cluster import ApiError, Cluster, Object
-from governed_operator.kinds import MODEL, WATCHED
-from governed_operator.leader import Leadership, cancelled, identity
+from governed_operator.kube.cluster import ApiError, Cluster, Object
+from governed_operator.kube.kinds import MODEL, WATCHED
+from governed_operator.kube.leader import Leadership, cancelled, identity
 from governed_operator.metrics import Metrics
 from governed_operator.observe import Observer
 from governed_operator.reconcile import Reconciler, run_workers

@@ -13,11 +13,11 @@ from governed_api.model import GovernedModelStatus
 from governed_api.names import ARCHIVE
 from governed_operator.apply import Applier, Expected, Wait
 from governed_operator.cache import Cache, Child, ChildKey, ModelEntry, ModelKey
-from governed_operator.cluster import ApiError, Cluster
 from governed_operator.decision import Decision
 from governed_operator.desired import archive_objects, model_objects
 from governed_operator.desired.inference import COMPONENT, deployment_name
-from governed_operator.kinds import MODEL, REPORT
+from governed_operator.kube.cluster import ApiError, Cluster
+from governed_operator.kube.kinds import MODEL, REPORT
 from governed_operator.metrics import Metrics
 from governed_operator.observe import Observer, SpecNotReadable, stored_status
 from governed_operator.observed import Observed

@@ -9,8 +9,8 @@ import msgspec
 
 from governed_api.names import FIELD_MANAGER
 from governed_operator.cache import Cache, Headed, ModelKey, head_of
-from governed_operator.cluster import ApiError, Cluster, Object
-from governed_operator.kinds import Kind
+from governed_operator.kube.cluster import ApiError, Cluster, Object
+from governed_operator.kube.kinds import Kind
 
 logger = logging.getLogger("governed_operator.reflector")
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from models import Key, Object, Watch, together
 
-from governed_operator.cluster import Cluster
-from governed_operator.kinds import Kind
+from governed_operator.kube.cluster import Cluster
+from governed_operator.kube.kinds import Kind
 from support.apiserver_bed import ApiServerBed
 
 QUIET = 20.0

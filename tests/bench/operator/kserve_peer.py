@@ -16,7 +16,7 @@ import httpx
 import yaml
 from models import Key, Object
 
-from governed_operator.kinds import Kind
+from governed_operator.kube.kinds import Kind
 from support.apiserver_bed import ApiServerBed
 from support.certificates import Authority
 from support.cluster_access import Cluster

@@ -35,8 +35,8 @@ from operator_bed import USER, OperatorUnderTest, install_crds, running_operator
 from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 
-from governed_operator.cluster import Cluster  # noqa: E402
-from governed_operator.kinds import DEPLOYMENT, MODEL  # noqa: E402
+from governed_operator.kube.cluster import Cluster  # noqa: E402
+from governed_operator.kube.kinds import DEPLOYMENT, MODEL  # noqa: E402
 from support.apiserver_bed import ApiServerBed  # noqa: E402
 from support.audit_log import Request  # noqa: E402
 from support.cluster_access import Cluster as KubectlCluster  # noqa: E402

@@ -22,9 +22,9 @@ from operator_bed import USER, install_crds, running_operator  # noqa: E402
 from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 
-from governed_operator.cluster import MERGE, Cluster  # noqa: E402
-from governed_operator.kinds import MODEL  # noqa: E402
-from governed_operator.leader import LEASE_NAME  # noqa: E402
+from governed_operator.kube.cluster import MERGE, Cluster  # noqa: E402
+from governed_operator.kube.kinds import MODEL  # noqa: E402
+from governed_operator.kube.leader import LEASE_NAME  # noqa: E402
 from support.apiserver_bed import ApiServerBed  # noqa: E402
 
 TYPES = ("Ready", "TrainingSucceeded", "ModelVerified", "BiasWithinThresholds", "Degraded", "Reconciling", "Stalled")

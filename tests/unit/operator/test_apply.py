@@ -7,7 +7,7 @@ from typing import Any
 
 from governed_operator.apply import Applier, Expected
 from governed_operator.cache import Cache
-from governed_operator.kinds import BY_NAME, Kind
+from governed_operator.kube.kinds import BY_NAME, Kind
 from governed_operator.metrics import Metrics
 from governed_operator.workqueue import WorkQueue
 

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import pytest
 
-from governed_operator.connection import Connections, Origin
+from governed_operator.kube.connection import Connections, Origin
 from support.certificates import Authority
 
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"

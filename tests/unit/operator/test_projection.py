@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from governed_api.quantities import quantity
 from governed_operator.desired.canonical import canonical
 from governed_operator.facts import Problem, pod_problem
-from governed_operator.projection import desired_fingerprint, observed_fingerprint, project
+from governed_operator.kube.projection import desired_fingerprint, observed_fingerprint, project
 
 DESIRED: dict[str, Any] = {
     "apiVersion": "apps/v1",

@@ -8,7 +8,7 @@ from typing import Any, cast
 import pytest
 
 from governed_operator.cache import Cache
-from governed_operator.cluster import Cluster
+from governed_operator.kube.cluster import Cluster
 from governed_operator.operator_process import OperatorProcess
 from governed_operator.settings import Capabilities, Settings
 from governed_operator.workqueue import WorkQueue

@@ -13,10 +13,10 @@ from kubernetes.aio.leaderelection.electionconfig import Config
 from kubernetes.aio.leaderelection.leaderelection import LeaderElection
 from kubernetes.aio.leaderelection.resourcelock.leaselock import LeaseLock
 
-from governed_operator.cluster import MERGE, ApiError, Cluster
-from governed_operator.kinds import LEASE
+from governed_operator.kube.cluster import MERGE, ApiError, Cluster
+from governed_operator.kube.kinds import LEASE
 
-logger = logging.getLogger("governed_operator.leader")
+logger = logging.getLogger("governed_operator.kube.leader")
 
 LEASE_NAME = "governed-operator"
 DURATION, DEADLINE, RETRY = 15, 10, 2

@@ -16,8 +16,8 @@ import msgspec
 from kubernetes.aio import client, config
 
 from governed_api.names import FIELD_MANAGER
-from governed_operator.connection import Connections, Origin, header_lines
-from governed_operator.kinds import Kind
+from governed_operator.kube.connection import Connections, Origin, header_lines
+from governed_operator.kube.kinds import Kind
 
 Object = dict[str, Any]
 APPLY = "application/apply-patch+yaml"

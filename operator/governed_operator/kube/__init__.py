@@ -1,0 +1,1 @@
+"""The API server: connection, typed calls, kinds, projections, leader election."""
