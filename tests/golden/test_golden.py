@@ -6,8 +6,8 @@ import pytest
 import yaml
 
 from governed_api.resolved import ResolvedModel
-from governed_operator.manifest_file import load_model
-from governed_operator.rendering import render
+from governed_operator.local.manifest_file import load_model
+from governed_operator.local.rendering import render
 from governed_operator.settings import Capabilities, Settings
 
 HERE = Path(__file__).parent

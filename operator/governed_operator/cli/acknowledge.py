@@ -17,7 +17,7 @@ def command(
 
     In a cluster: kubectl port-forward deployment/NAME-predictor 8084
     """
-    from governed_operator.client import ClientError, ModelClient
+    from governed_operator.local.client import ClientError, ModelClient
 
     try:
         with ModelClient(url, name) as client:

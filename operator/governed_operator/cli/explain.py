@@ -25,7 +25,7 @@ def command(
     """Explain one prediction of a model that serves here or in a cluster."""
     from rich.console import Console
 
-    from governed_operator.client import ClientError, ModelClient
+    from governed_operator.local.client import ClientError, ModelClient
     from governed_operator.local.explanation_view import explanation_view
 
     row = _features(instance)

@@ -22,8 +22,8 @@ def command(
 ) -> None:
     """Print the objects that the operator applies for a model, in order, as YAML."""
     from governed_api.resolved import ResolvedModel
-    from governed_operator.manifest_file import ManifestError, load_model
-    from governed_operator.rendering import render
+    from governed_operator.local.manifest_file import ManifestError, load_model
+    from governed_operator.local.rendering import render
     from governed_operator.settings import Capabilities, Settings
 
     try:

@@ -10,7 +10,7 @@ import typer
 
 from governed_api import runtime as rt
 from governed_operator.cli.fail import fail
-from governed_operator.cli.serving_side import module
+from governed_operator.local.serving_side import module
 
 
 def command(

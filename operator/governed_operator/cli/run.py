@@ -24,8 +24,8 @@ def command(
 
     from governed_api.resolved import ResolvedModel
     from governed_operator.local.errors import LocalError
+    from governed_operator.local.manifest_file import ManifestError, load_model
     from governed_operator.local.run import LocalRun, Options, Running, until_signalled
-    from governed_operator.manifest_file import ManifestError, load_model
 
     console = Console(stderr=True, highlight=False)
     try:

@@ -13,7 +13,7 @@ def command(
     files: Annotated[list[Path], typer.Argument(help="Manifests of GovernedModels.", show_default=False)],
 ) -> None:
     """Say exactly what an API server would say of each manifest; exit 1 when it would refuse one."""
-    from governed_operator.manifest_file import ManifestError, documents, findings
+    from governed_operator.local.manifest_file import ManifestError, documents, findings
 
     refused = False
     for path in files:

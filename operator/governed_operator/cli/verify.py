@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from governed_operator.cli.fail import fail
-from governed_operator.cli.serving_side import module
+from governed_operator.local.serving_side import module
 
 
 def command(

@@ -9,9 +9,9 @@ from typing import Any
 
 import httpx
 
-from governed_operator.cli.serving_side import module
 from governed_operator.local.errors import LocalError
 from governed_operator.local.run import Running
+from governed_operator.local.serving_side import module
 
 PATIENCE = 30.0
 POLL = 0.1

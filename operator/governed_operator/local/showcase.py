@@ -11,8 +11,8 @@ from rich.rule import Rule
 from rich.text import Text
 
 from governed_api.model import GovernedModel
-from governed_operator.client import ClientError, ModelClient
 from governed_operator.local.audit_view import bias_table, data_audit, gate_table
+from governed_operator.local.client import ClientError, ModelClient
 from governed_operator.local.errors import LocalError
 from governed_operator.local.explanation_view import explanation_view
 from governed_operator.local.proof import verify, wait_for_entry

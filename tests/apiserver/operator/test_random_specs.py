@@ -10,7 +10,7 @@ from operator_bed import DIGEST, install_crds, model
 from governed_api.model import GovernedModel
 from governed_api.resolved import ResolvedModel
 from governed_api.validation import validate
-from governed_operator.rendering import render
+from governed_operator.local.rendering import render
 from governed_operator.settings import Capabilities, Settings
 from support.apiserver_bed import ApiServerBed
 from support.cluster_access import Cluster

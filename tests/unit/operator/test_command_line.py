@@ -7,7 +7,7 @@ import yaml
 from typer.testing import CliRunner
 
 from governed_operator.cli import app
-from governed_operator.client import ClientError, ModelClient
+from governed_operator.local.client import ClientError, ModelClient
 
 VALID = {
     "apiVersion": "governedmodels.io/v1alpha1",

@@ -15,11 +15,11 @@ from governed_operator.desired.objects import canary_replicas
 from governed_operator.local.addresses import Addresses
 from governed_operator.local.errors import LocalError
 from governed_operator.local.logs import readable
+from governed_operator.local.manifest_file import load_model
 from governed_operator.local.process_table import alive, known
 from governed_operator.local.sample import Sample, load_sample
 from governed_operator.local.supervision import Backoff
 from governed_operator.local.workdir import Workdir
-from governed_operator.manifest_file import load_model
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 
