@@ -8,7 +8,7 @@ import sys
 import kopf
 import uvloop
 
-import governed_operator.handlers  # noqa: F401  registers them
+import governed_operator.loop.handlers  # noqa: F401  registers them
 
 
 def main() -> None:

@@ -5,7 +5,7 @@ from typing import Any
 import kopf
 import pytest
 
-from governed_operator import handlers
+from governed_operator.loop import handlers
 
 
 class Process:

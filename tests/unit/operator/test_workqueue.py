@@ -9,9 +9,9 @@ import pytest
 
 from governed_operator.cache import Cache
 from governed_operator.kube.cluster import Cluster
-from governed_operator.operator_process import OperatorProcess
+from governed_operator.loop.operator_process import OperatorProcess
+from governed_operator.loop.workqueue import WorkQueue
 from governed_operator.settings import Capabilities, Settings
-from governed_operator.workqueue import WorkQueue
 
 A, B = ("n", "a"), ("n", "b")
 

@@ -17,12 +17,12 @@ from governed_operator.cache import Cache, ModelKey
 from governed_operator.kube.cluster import ApiError, Cluster, Object
 from governed_operator.kube.kinds import MODEL, WATCHED
 from governed_operator.kube.leader import Leadership, cancelled, identity
-from governed_operator.metrics import Metrics
-from governed_operator.observe import Observer
-from governed_operator.reconcile import Reconciler, run_workers
+from governed_operator.loop.metrics import Metrics
+from governed_operator.loop.observe import Observer
+from governed_operator.loop.reconcile import Reconciler, run_workers
+from governed_operator.loop.workqueue import WorkQueue
 from governed_operator.reflector import SILENCE, Reflector
 from governed_operator.settings import Capabilities, Settings
-from governed_operator.workqueue import WorkQueue
 
 logger = logging.getLogger("governed_operator")
 

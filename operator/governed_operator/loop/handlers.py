@@ -6,9 +6,9 @@ from typing import Any
 import kopf
 
 from governed_api.names import GROUP, PLURAL, VERSION
-from governed_operator.kopf_storage import NoDiffBase, NoProgress
 from governed_operator.kube.cluster import PAGE
-from governed_operator.operator_process import OperatorProcess
+from governed_operator.loop.kopf_storage import NoDiffBase, NoProgress
+from governed_operator.loop.operator_process import OperatorProcess
 
 logging.getLogger("kopf.objects").setLevel(logging.WARNING)
 

@@ -15,7 +15,7 @@ from governed_operator.desired.manifest import ANNOTATION_CREATE_ONCE, ANNOTATIO
 from governed_operator.kube.cluster import Cluster
 from governed_operator.kube.kinds import BY_NAME, OWNED, SECRET, Kind
 from governed_operator.kube.projection import desired_fingerprint
-from governed_operator.metrics import Metrics
+from governed_operator.loop.metrics import Metrics
 
 LATER = {"Deployment": 1, "StatefulSet": 1, "Job": 1, "HorizontalPodAutoscaler": 2, "ScaledObject": 2}
 """Turn in which a kind is written, after all others: pods need the rest, and what scales a workload looks it up at once (KEDA's

@@ -12,7 +12,7 @@ from governed_operator.cache import ModelKey
 from governed_operator.kube.cluster import ApiError, Cluster
 from governed_operator.kube.kinds import EVENT
 
-logger = logging.getLogger("governed_operator.recorder")
+logger = logging.getLogger("governed_operator.loop.recorder")
 
 QUIET = frozenset({"RollingOut", "NotDeployed", "Training", "ArchiveNotReady", "KeyPending", "NotServing", "Suspended"})
 """Reasons of ordinary progress."""

@@ -9,7 +9,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from governed_operator.cache import ModelKey
-from governed_operator.workqueue import WorkQueue
+from governed_operator.loop.workqueue import WorkQueue
 
 
 class Metrics(Collector):

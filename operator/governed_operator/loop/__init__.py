@@ -1,0 +1,1 @@
+"""The reconcile loop: wake-ups, queue, observe, apply, status."""
