@@ -3,7 +3,6 @@
 from governed_api import runtime as rt
 from governed_api.model import GovernedModelSpec, Runtime
 from governed_api.names import LABEL_COMPONENT, LABEL_MODEL, LABEL_REVISION, component
-from governed_operator.decision import Revision
 from governed_operator.desired import environment as env
 from governed_operator.desired import pod
 from governed_operator.desired.access import account_name
@@ -11,6 +10,7 @@ from governed_operator.desired.canonical import canonical
 from governed_operator.desired.manifest import Manifest, Subject, manifest, model_labels
 from governed_operator.desired.specification import serving_name
 from governed_operator.desired.track import STABLE, TRACK_LABEL
+from governed_operator.policy.decision import Revision
 
 COMPONENT = "predictor"
 ENDPOINT_DELAY = 5

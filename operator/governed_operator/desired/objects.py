@@ -3,7 +3,6 @@
 import math
 from collections.abc import Iterable
 
-from governed_operator.decision import Decision
 from governed_operator.desired import (
     access,
     archive,
@@ -22,6 +21,7 @@ from governed_operator.desired import (
 )
 from governed_operator.desired.manifest import Manifest, Subject
 from governed_operator.desired.track import CANARY, STABLE
+from governed_operator.policy.decision import Decision
 from governed_operator.settings import Settings
 
 

@@ -15,7 +15,7 @@ from governed_operator.cache import Cache, ModelEntry, ModelKey
 from governed_operator.desired.manifest import Subject
 from governed_operator.kube.cluster import Cluster, Object
 from governed_operator.kube.kinds import CLAIM, PRIORITY_CLASS, SECRET, STORAGE_CLASS
-from governed_operator.observed import Observed, Outside
+from governed_operator.policy.observed import Observed, Outside
 from governed_operator.settings import Capabilities, Settings
 
 PASSED_ON = ("kueue.x-k8s.io/",)

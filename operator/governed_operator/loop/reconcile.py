@@ -12,7 +12,6 @@ import msgspec
 from governed_api.model import GovernedModelStatus
 from governed_api.names import ARCHIVE
 from governed_operator.cache import Cache, Child, ChildKey, ModelEntry, ModelKey
-from governed_operator.decision import Decision
 from governed_operator.desired import archive_objects, model_objects
 from governed_operator.desired.inference import COMPONENT, deployment_name
 from governed_operator.kube.cluster import ApiError, Cluster
@@ -22,11 +21,12 @@ from governed_operator.loop.metrics import Metrics
 from governed_operator.loop.observe import Observer, SpecNotReadable, stored_status
 from governed_operator.loop.recorder import Recorder
 from governed_operator.loop.workqueue import WorkQueue
-from governed_operator.observed import Observed
 from governed_operator.policy.decide import decide
+from governed_operator.policy.decision import Decision
+from governed_operator.policy.observed import Observed
 from governed_operator.policy.revisions import departed
+from governed_operator.policy.status import significant, status_of, status_of_failure
 from governed_operator.settings import Settings
-from governed_operator.status import significant, status_of, status_of_failure
 
 logger = logging.getLogger("governed_operator.loop.reconcile")
 

@@ -9,7 +9,7 @@ from governed_api.model import RevisionStatus
 from governed_api.quantities import seconds
 from governed_api.report import PodVerdict
 from governed_operator.desired.track import CANARY
-from governed_operator.observed import Observed
+from governed_operator.policy.observed import Observed
 from governed_operator.policy.revisions import Served, served, verdict
 
 Verdict = Literal["advance", "wait", "hold", "reject"]

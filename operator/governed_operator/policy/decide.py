@@ -4,13 +4,13 @@ from dataclasses import replace
 
 from governed_api import conditions as c
 from governed_api.model import RevisionStatus
-from governed_operator.decision import Decision, Revision, Violation
 from governed_operator.desired.track import CANARY
 from governed_operator.desired.trainer import job_name
-from governed_operator.observed import Observed
 from governed_operator.policy.artefact import artefact_of
 from governed_operator.policy.canary import judge
+from governed_operator.policy.decision import Decision, Revision, Violation
 from governed_operator.policy.gates import KEY_LOST, violations
+from governed_operator.policy.observed import Observed
 
 RECHECK = 5.0
 """Seconds between looks at objects that we don't watch, while one of them is missing."""

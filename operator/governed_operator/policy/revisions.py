@@ -7,7 +7,7 @@ from typing import Any
 
 from governed_api import latency
 from governed_api.report import PodVerdict, ReportPart, RevisionReport, ServerReport
-from governed_operator.observed import Observed
+from governed_operator.policy.observed import Observed
 
 SETTLING = 60.0
 """Seconds for which an entry stays though its pod isn't known: the report may be seen before the pod is."""

@@ -11,7 +11,7 @@ from governed_api.resolved import ResolvedModel
 from governed_operator.cache import Child, ChildKey
 from governed_operator.desired.manifest import Subject
 from governed_operator.facts import JobFacts, PodFacts, Problem, WorkloadFacts
-from governed_operator.observed import Observed
+from governed_operator.policy.observed import Observed
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 DIGEST = "sha256:" + "ab" * 32

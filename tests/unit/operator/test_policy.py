@@ -26,18 +26,18 @@ from builders import (
 
 from governed_api.latency import BOUNDS, added, median_interval, quantile
 from governed_api.model import GovernedModelStatus, RevisionStatus
-from governed_operator.decision import Revision
 from governed_operator.desired import model_objects
 from governed_operator.desired.manifest import Subject
 from governed_operator.desired.trainer import job_name
 from governed_operator.facts import route as route_facts
 from governed_operator.facts import scaled_object as scaled_facts
 from governed_operator.loop.reconcile import spared
-from governed_operator.observed import Observed, Outside
 from governed_operator.policy.decide import decide
+from governed_operator.policy.decision import Revision
+from governed_operator.policy.observed import Observed, Outside
 from governed_operator.policy.revisions import departed
+from governed_operator.policy.status import significant, status_of, status_of_failure
 from governed_operator.settings import Capabilities, Settings
-from governed_operator.status import significant, status_of, status_of_failure
 
 JOB = job_name(Subject(resolved(TRAINED)))
 
