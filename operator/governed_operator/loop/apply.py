@@ -9,13 +9,13 @@ import msgspec
 
 from governed_api import runtime as rt
 from governed_api.names import ARCHIVE
-from governed_operator.cache import Cache, Child, ChildKey, ModelKey, head_of
 from governed_operator.desired.key_material import draw
 from governed_operator.desired.manifest import ANNOTATION_CREATE_ONCE, ANNOTATION_GENERATE, Manifest
 from governed_operator.kube.cluster import Cluster
 from governed_operator.kube.kinds import BY_NAME, OWNED, SECRET, Kind
 from governed_operator.kube.projection import desired_fingerprint
 from governed_operator.loop.metrics import Metrics
+from governed_operator.watch.cache import Cache, Child, ChildKey, ModelKey, head_of
 
 LATER = {"Deployment": 1, "StatefulSet": 1, "Job": 1, "HorizontalPodAutoscaler": 2, "ScaledObject": 2}
 """Turn in which a kind is written, after all others: pods need the rest, and what scales a workload looks it up at once (KEDA's

@@ -8,8 +8,8 @@ from prometheus_client import Counter as Count
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from governed_operator.cache import ModelKey
 from governed_operator.loop.workqueue import WorkQueue
+from governed_operator.watch.cache import ModelKey
 
 
 class Metrics(Collector):

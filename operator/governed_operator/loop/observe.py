@@ -11,12 +11,12 @@ from governed_api.model import GovernedModelSpec, GovernedModelStatus
 from governed_api.names import ARCHIVE
 from governed_api.report import ArchiveReport, GovernanceReportStatus
 from governed_api.resolved import ResolvedModel
-from governed_operator.cache import Cache, ModelEntry, ModelKey
 from governed_operator.desired.manifest import Subject
 from governed_operator.kube.cluster import Cluster, Object
 from governed_operator.kube.kinds import CLAIM, PRIORITY_CLASS, SECRET, STORAGE_CLASS
 from governed_operator.policy.observed import Observed, Outside
 from governed_operator.settings import Capabilities, Settings
+from governed_operator.watch.cache import Cache, ModelEntry, ModelKey
 
 PASSED_ON = ("kueue.x-k8s.io/",)
 CLAIM_SECONDS = 30.0

@@ -13,7 +13,6 @@ import msgspec
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from governed_operator.cache import Cache, ModelKey
 from governed_operator.kube.cluster import ApiError, Cluster, Object
 from governed_operator.kube.kinds import MODEL, WATCHED
 from governed_operator.kube.leader import Leadership, cancelled, identity
@@ -21,8 +20,9 @@ from governed_operator.loop.metrics import Metrics
 from governed_operator.loop.observe import Observer
 from governed_operator.loop.reconcile import Reconciler, run_workers
 from governed_operator.loop.workqueue import WorkQueue
-from governed_operator.reflector import SILENCE, Reflector
 from governed_operator.settings import Capabilities, Settings
+from governed_operator.watch.cache import Cache, ModelKey
+from governed_operator.watch.reflector import SILENCE, Reflector
 
 logger = logging.getLogger("governed_operator")
 

@@ -11,7 +11,6 @@ import msgspec
 
 from governed_api.model import GovernedModelStatus
 from governed_api.names import ARCHIVE
-from governed_operator.cache import Cache, Child, ChildKey, ModelEntry, ModelKey
 from governed_operator.desired import archive_objects, model_objects
 from governed_operator.desired.inference import COMPONENT, deployment_name
 from governed_operator.kube.cluster import ApiError, Cluster
@@ -27,6 +26,7 @@ from governed_operator.policy.observed import Observed
 from governed_operator.policy.revisions import departed
 from governed_operator.policy.status import significant, status_of, status_of_failure
 from governed_operator.settings import Settings
+from governed_operator.watch.cache import Cache, Child, ChildKey, ModelEntry, ModelKey
 
 logger = logging.getLogger("governed_operator.loop.reconcile")
 

@@ -8,9 +8,9 @@ from governed_api import conditions as c
 from governed_api.conditions import Condition
 from governed_api.model import GovernedModelStatus
 from governed_api.names import API_VERSION, FIELD_MANAGER, KIND
-from governed_operator.cache import ModelKey
 from governed_operator.kube.cluster import ApiError, Cluster
 from governed_operator.kube.kinds import EVENT
+from governed_operator.watch.cache import ModelKey
 
 logger = logging.getLogger("governed_operator.loop.recorder")
 

@@ -5,7 +5,7 @@ import heapq
 import time
 from collections.abc import Iterable
 
-from governed_operator.cache import ModelKey
+from governed_operator.watch.cache import ModelKey
 
 FIRST, CAP = 1.0, 300.0
 

@@ -3,14 +3,14 @@
 from collections.abc import Callable
 
 from governed_api import conditions as c
-from governed_operator.cache import ChildKey
 from governed_operator.desired.autoscaling import cannot_wake
 from governed_operator.desired.inference import deployment_name
 from governed_operator.desired.trainer import job_name
-from governed_operator.facts import FINAL, Problem
 from governed_operator.policy.decision import Violation
 from governed_operator.policy.observed import Observed
 from governed_operator.policy.revisions import servers
+from governed_operator.watch.cache import ChildKey
+from governed_operator.watch.facts import FINAL, Problem
 
 KEY_LOST = "KeyLost"
 Gate = Callable[[Observed], Violation | None]

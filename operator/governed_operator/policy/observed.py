@@ -9,11 +9,11 @@ from governed_api.model import GovernedModelStatus
 from governed_api.names import ARCHIVE
 from governed_api.report import ArchiveReport, GovernanceReportStatus
 from governed_api.resolved import ResolvedModel
-from governed_operator.cache import Child, ChildKey
 from governed_operator.desired.inference import deployment_name
 from governed_operator.desired.manifest import Subject
 from governed_operator.desired.track import STABLE
-from governed_operator.facts import PodFacts, WorkloadFacts
+from governed_operator.watch.cache import Child, ChildKey
+from governed_operator.watch.facts import PodFacts, WorkloadFacts
 
 
 @dataclass(frozen=True)

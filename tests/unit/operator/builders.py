@@ -8,10 +8,10 @@ from governed_api.model import GovernedModel, GovernedModelStatus
 from governed_api.names import ARCHIVE
 from governed_api.report import GovernanceReportStatus
 from governed_api.resolved import ResolvedModel
-from governed_operator.cache import Child, ChildKey
 from governed_operator.desired.manifest import Subject
-from governed_operator.facts import JobFacts, PodFacts, Problem, WorkloadFacts
 from governed_operator.policy.observed import Observed
+from governed_operator.watch.cache import Child, ChildKey
+from governed_operator.watch.facts import JobFacts, PodFacts, Problem, WorkloadFacts
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 DIGEST = "sha256:" + "ab" * 32

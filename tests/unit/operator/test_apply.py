@@ -5,11 +5,11 @@ import copy
 import json
 from typing import Any
 
-from governed_operator.cache import Cache
 from governed_operator.kube.kinds import BY_NAME, Kind
 from governed_operator.loop.apply import Applier, Expected
 from governed_operator.loop.metrics import Metrics
 from governed_operator.loop.workqueue import WorkQueue
+from governed_operator.watch.cache import Cache
 
 KEY = ("n", "m")
 MANIFEST: dict[str, Any] = {

@@ -29,8 +29,6 @@ from governed_api.model import GovernedModelStatus, RevisionStatus
 from governed_operator.desired import model_objects
 from governed_operator.desired.manifest import Subject
 from governed_operator.desired.trainer import job_name
-from governed_operator.facts import route as route_facts
-from governed_operator.facts import scaled_object as scaled_facts
 from governed_operator.loop.reconcile import spared
 from governed_operator.policy.decide import decide
 from governed_operator.policy.decision import Revision
@@ -38,6 +36,8 @@ from governed_operator.policy.observed import Observed, Outside
 from governed_operator.policy.revisions import departed
 from governed_operator.policy.status import significant, status_of, status_of_failure
 from governed_operator.settings import Capabilities, Settings
+from governed_operator.watch.facts import route as route_facts
+from governed_operator.watch.facts import scaled_object as scaled_facts
 
 JOB = job_name(Subject(resolved(TRAINED)))
 

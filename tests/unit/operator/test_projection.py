@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from governed_api.quantities import quantity
 from governed_operator.desired.canonical import canonical
-from governed_operator.facts import Problem, pod_problem
 from governed_operator.kube.projection import desired_fingerprint, observed_fingerprint, project
+from governed_operator.watch.facts import Problem, pod_problem
 
 DESIRED: dict[str, Any] = {
     "apiVersion": "apps/v1",

@@ -3,10 +3,10 @@
 import asyncio
 from typing import Any
 
-from governed_operator.cache import Cache, ModelKey
 from governed_operator.loop.metrics import Metrics
 from governed_operator.loop.reconcile import Reconciler, run_workers
 from governed_operator.loop.workqueue import WorkQueue
+from governed_operator.watch.cache import Cache, ModelKey
 
 
 class InOrder(Reconciler):

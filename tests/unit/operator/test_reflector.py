@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from governed_operator.cache import Cache, ModelKey
 from governed_operator.kube.cluster import ApiError
 from governed_operator.kube.kinds import DEPLOYMENT
-from governed_operator.reflector import Reflector
+from governed_operator.watch.cache import Cache, ModelKey
+from governed_operator.watch.reflector import Reflector
 
 FIELDS = {"f:spec": {"f:paused": {}}}
 

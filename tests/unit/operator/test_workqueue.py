@@ -7,11 +7,11 @@ from typing import Any, cast
 
 import pytest
 
-from governed_operator.cache import Cache
 from governed_operator.kube.cluster import Cluster
 from governed_operator.loop.operator_process import OperatorProcess
 from governed_operator.loop.workqueue import WorkQueue
 from governed_operator.settings import Capabilities, Settings
+from governed_operator.watch.cache import Cache
 
 A, B = ("n", "a"), ("n", "b")
 

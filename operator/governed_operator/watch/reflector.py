@@ -8,11 +8,11 @@ from collections.abc import Callable
 import msgspec
 
 from governed_api.names import FIELD_MANAGER
-from governed_operator.cache import Cache, Headed, ModelKey, head_of
 from governed_operator.kube.cluster import ApiError, Cluster, Object
 from governed_operator.kube.kinds import Kind
+from governed_operator.watch.cache import Cache, Headed, ModelKey, head_of
 
-logger = logging.getLogger("governed_operator.reflector")
+logger = logging.getLogger("governed_operator.watch.reflector")
 
 SELECTOR = f"app.kubernetes.io/managed-by={FIELD_MANAGER}"
 WATCH_SECONDS = 290

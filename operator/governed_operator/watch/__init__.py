@@ -1,0 +1,1 @@
+"""What is: caches of watched objects, and the facts kept of them."""
