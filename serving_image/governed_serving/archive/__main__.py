@@ -10,7 +10,7 @@ import msgspec
 
 from governed_api import runtime
 from governed_serving.archive.errors import ArchiveError
-from governed_serving.archive.note import NoteError
+from governed_serving.archive.ledger.note import NoteError
 
 __all__ = ["main"]
 
@@ -96,16 +96,16 @@ def _serve(options: argparse.Namespace) -> int:
 
 
 def _fetch(_: argparse.Namespace) -> int:
-    from governed_serving.archive.fetch import fetch
+    from governed_serving.archive.fetching.fetch import fetch
 
     print(f"fetch: {fetch()}", file=sys.stderr)
     return 0
 
 
 def _verify(options: argparse.Namespace) -> int:
-    from governed_serving.archive.opening import noted_checkpoint, open_source
-    from governed_serving.archive.printing import print_content, print_verification
-    from governed_serving.archive.verification import verify
+    from governed_serving.archive.verify.opening import noted_checkpoint, open_source
+    from governed_serving.archive.verify.printing import print_content, print_verification
+    from governed_serving.archive.verify.verification import verify
 
     source, vkey = open_source(options.source, options.key_file, options.token_file, options.model)
     with closing(source):
@@ -121,8 +121,8 @@ def _verify(options: argparse.Namespace) -> int:
 
 
 def _export(options: argparse.Namespace) -> int:
-    from governed_serving.archive.bundle import export
-    from governed_serving.archive.opening import open_source
+    from governed_serving.archive.verify.bundle import export
+    from governed_serving.archive.verify.opening import open_source
 
     source, _ = open_source(options.source, options.key_file, options.token_file, options.model)
     with closing(source):

@@ -19,10 +19,10 @@ from starlette.routing import Route
 
 from governed_api.runtime import LIVE_PATH, METRICS_PATH, READY_PATH
 from governed_serving.archive.errors import ArchiveError, Busy, LedgerDamaged, Refused
+from governed_serving.archive.ledger.tiles import WIDTH
 from governed_serving.archive.metrics import ArchiveMetrics
 from governed_serving.archive.service import Archive
-from governed_serving.archive.states import States
-from governed_serving.archive.tiles import WIDTH
+from governed_serving.archive.store.states import States
 from governed_serving.archive.tokens import READER, Tokens
 from governed_serving.records import AppendRequest
 

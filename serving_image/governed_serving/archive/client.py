@@ -18,7 +18,7 @@ import msgspec
 from governed_api import runtime
 from governed_api.resolved import ResolvedModel
 from governed_serving.archive.errors import Refused, Unreachable, Unverified
-from governed_serving.archive.tiles import tile_path
+from governed_serving.archive.ledger.tiles import tile_path
 from governed_serving.crypto.errors import KeyDestroyed, KeysetChanged
 from governed_serving.records import RETENTION, ROTATION, AppendRequest
 

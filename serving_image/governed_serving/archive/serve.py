@@ -9,8 +9,8 @@ from pathlib import Path
 from governed_api import runtime
 from governed_serving.archive.app import create_app
 from governed_serving.archive.errors import ArchiveError
+from governed_serving.archive.ledger.note import Checkpoint
 from governed_serving.archive.metrics import ArchiveMetrics
-from governed_serving.archive.note import Checkpoint
 from governed_serving.archive.service import Archive
 from governed_serving.archive.tokens import Tokens
 from governed_serving.crypto import CryptoError, load_kek

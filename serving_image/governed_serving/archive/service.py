@@ -14,16 +14,16 @@ from typing import Any
 import msgspec
 
 from governed_api.names import ARCHIVE
-from governed_serving.archive.appender import Appender
-from governed_serving.archive.blobs import BlobStore
-from governed_serving.archive.entrylog import Batch
 from governed_serving.archive.errors import ArchiveError, Refused
-from governed_serving.archive.ledger import Appended, Ledger
-from governed_serving.archive.named import NamedFiles, check_model, check_name
-from governed_serving.archive.note import SIGNER, Signer
-from governed_serving.archive.references import References
-from governed_serving.archive.retention import Retention
-from governed_serving.archive.states import States
+from governed_serving.archive.ledger.appender import Appender
+from governed_serving.archive.ledger.entrylog import Batch
+from governed_serving.archive.ledger.ledger import Appended, Ledger
+from governed_serving.archive.ledger.note import SIGNER, Signer
+from governed_serving.archive.store.blobs import BlobStore
+from governed_serving.archive.store.named import NamedFiles, check_model, check_name
+from governed_serving.archive.store.references import References
+from governed_serving.archive.store.retention import Retention
+from governed_serving.archive.store.states import States
 from governed_serving.crypto import (
     DirectoryStore,
     Kek,

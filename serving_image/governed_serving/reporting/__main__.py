@@ -11,8 +11,8 @@ import msgspec
 
 from governed_api import runtime
 from governed_serving.archive.errors import ArchiveError
-from governed_serving.archive.note import NoteError
-from governed_serving.archive.opening import noted_checkpoint, open_source
+from governed_serving.archive.ledger.note import NoteError
+from governed_serving.archive.verify.opening import noted_checkpoint, open_source
 from governed_serving.crypto import CryptoError, load_kek
 from governed_serving.reporting.dossier import gather, read_documents
 from governed_serving.reporting.page import render_page

@@ -9,10 +9,10 @@ from typing import Any
 import msgspec
 
 from governed_serving.archive.errors import ArchiveError
-from governed_serving.archive.note import NoteError
-from governed_serving.archive.record import opened_record
-from governed_serving.archive.sources import LogSource
-from governed_serving.archive.verification import Proof, Verification, verify
+from governed_serving.archive.ledger.note import NoteError
+from governed_serving.archive.verify.record import opened_record
+from governed_serving.archive.verify.sources import LogSource
+from governed_serving.archive.verify.verification import Proof, Verification, verify
 from governed_serving.artefact import ArtefactError, unpack
 from governed_serving.crypto import CryptoError, Kek, KeyInfo, Keyring
 from governed_serving.journal import JournalError
@@ -200,7 +200,7 @@ def _read_ledger(source: LogSource, model: str) -> LedgerView:
 
 def _entries(source: LogSource) -> Iterator[tuple[int, LedgerEntry]]:
     decoder = msgspec.json.Decoder(LedgerEntry)
-    from governed_serving.archive.note import Checkpoint
+    from governed_serving.archive.ledger.note import Checkpoint
 
     text = source.checkpoint().rpartition("\n\n")[0] + "\n"
     for leaf in source.leaves(Checkpoint.parse(text).size):

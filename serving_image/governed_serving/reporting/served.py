@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from governed_api.governance import FavorableOutcome
-from governed_serving.archive.sources import LogSource
+from governed_serving.archive.verify.sources import LogSource
 from governed_serving.auditor.cells import UNKNOWN, Cells, CodedColumn
 from governed_serving.auditor.grouping import MISSING, Grouping, outcomes
 from governed_serving.auditor.truth import label_of

@@ -13,12 +13,12 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from governed_serving.archive.entrylog import Batch
-from governed_serving.archive.ledger import Ledger
-from governed_serving.archive.merkle import hash_leaf, verify_consistency, verify_inclusion
+from governed_serving.archive.ledger.entrylog import Batch
+from governed_serving.archive.ledger.ledger import Ledger
+from governed_serving.archive.ledger.merkle import hash_leaf, verify_consistency, verify_inclusion
 from governed_serving.archive.service import open_ledger
-from governed_serving.archive.sources import DirectorySource
-from governed_serving.archive.verification import verify
+from governed_serving.archive.verify.sources import DirectorySource
+from governed_serving.archive.verify.verification import verify
 from governed_serving.crypto import DirectoryStore, Kek, Keyring
 from governed_serving.records import LedgerEntry, canonical
 

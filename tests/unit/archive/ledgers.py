@@ -5,9 +5,9 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from governed_serving.archive.entrylog import Batch
-from governed_serving.archive.ledger import Ledger
-from governed_serving.archive.note import Signer
+from governed_serving.archive.ledger.entrylog import Batch
+from governed_serving.archive.ledger.ledger import Ledger
+from governed_serving.archive.ledger.note import Signer
 from governed_serving.records import LedgerEntry, canonical
 
 SIGNER = Signer("governedmodels.io/archive/default", bytes(range(32)))

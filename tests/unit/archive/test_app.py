@@ -15,11 +15,11 @@ import pytest
 from governed_serving.archive.app import create_app, parse_tile
 from governed_serving.archive.client import ArchiveClient
 from governed_serving.archive.errors import ArchiveError, Refused, Unreachable
-from governed_serving.archive.merkle import hash_leaf, verify_consistency, verify_inclusion
+from governed_serving.archive.ledger.merkle import hash_leaf, verify_consistency, verify_inclusion
+from governed_serving.archive.ledger.note import Verifier, open_checkpoint
 from governed_serving.archive.metrics import ArchiveMetrics
-from governed_serving.archive.note import Verifier, open_checkpoint
 from governed_serving.archive.service import Archive
-from governed_serving.archive.states import States
+from governed_serving.archive.store.states import States
 from governed_serving.archive.tokens import READER, Tokens, model_token
 from governed_serving.crypto import Kek, KeyDestroyed, Keyring, KeysetChanged
 from governed_serving.records import AppendRequest
@@ -325,7 +325,7 @@ def test_a_state_is_noted_before_it_is_there(bed: Bed, monkeypatch: pytest.Monke
 
     client = bed.client()
     with monkeypatch.context() as patched:
-        patched.setattr(f"governed_serving.archive.named.{step}", full)
+        patched.setattr(f"governed_serving.archive.store.named.{step}", full)
         with pytest.raises(Refused, match="No space") as refused:
             client.put_state("s", sealed())
     assert (refused.value.status, client.state("s"), bed.archive.ledger.size) == (507, None, said)

@@ -9,8 +9,8 @@ from onnx import TensorProto, helper
 
 from governed_api.resolved import ResolvedModel
 from governed_serving.archive.errors import Unverified
-from governed_serving.archive.fetch import fetch, source_path
-from governed_serving.archive.imported import packed_import
+from governed_serving.archive.fetching.fetch import fetch, source_path
+from governed_serving.archive.fetching.imported import packed_import
 from governed_serving.artefact import MalformedArtefact, TamperedArtefact, load, unpack, write
 
 

@@ -12,10 +12,10 @@ from cryptography.exceptions import InvalidTag
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from governed_serving.archive.entrylog import Batch
 from governed_serving.archive.errors import LedgerDamaged, Refused
-from governed_serving.archive.merkle import hash_leaf, verify_consistency, verify_inclusion
-from governed_serving.archive.note import open_checkpoint
+from governed_serving.archive.ledger.entrylog import Batch
+from governed_serving.archive.ledger.merkle import hash_leaf, verify_consistency, verify_inclusion
+from governed_serving.archive.ledger.note import open_checkpoint
 
 from .ledgers import SIGNER, PlainAead, batch, leaf, opened
 from .test_merkle import naive_root
@@ -82,7 +82,7 @@ def test_a_restart_goes_on_with_snapshot_and_without(tmp_path: Path) -> None:
 
 
 def test_segments_roll_and_the_index_merges(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("governed_serving.archive.entrylog._SEGMENT_ENTRIES", 100)
+    monkeypatch.setattr("governed_serving.archive.ledger.entrylog._SEGMENT_ENTRIES", 100)
     ledger = opened(tmp_path)
     for i in range(120):
         ledger.append(batch(i * 30, 30))
@@ -208,7 +208,7 @@ def test_what_is_derived_is_rebuilt_after_a_failure(tmp_path: Path, monkeypatch:
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr("governed_serving.archive.tiles.TiledTree._write", full)
+        patched.setattr("governed_serving.archive.ledger.tiles.TiledTree._write", full)
         with pytest.raises(OSError, match="No space"):
             ledger.append(batch(250, 10))
     assert ledger.append(batch(250, 10)).ranges == ((250, 10),)

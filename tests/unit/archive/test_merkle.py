@@ -7,8 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from governed_serving.archive.merkle import EMPTY_ROOT, ProofError, hash_leaf, verify_consistency, verify_inclusion
-from governed_serving.archive.tiles import TiledTree, tile_path
+from governed_serving.archive.ledger.merkle import (
+    EMPTY_ROOT,
+    ProofError,
+    hash_leaf,
+    verify_consistency,
+    verify_inclusion,
+)
+from governed_serving.archive.ledger.tiles import TiledTree, tile_path
 
 LEAVES = [
     bytes.fromhex(x)

@@ -4,7 +4,14 @@ import base64
 
 import pytest
 
-from governed_serving.archive.note import Checkpoint, NoteError, Signer, Verifier, open_checkpoint, sign_checkpoint
+from governed_serving.archive.ledger.note import (
+    Checkpoint,
+    NoteError,
+    Signer,
+    Verifier,
+    open_checkpoint,
+    sign_checkpoint,
+)
 
 # golang.org/x/mod/sumdb/note, package example.
 PRIVATE = "PRIVATE+KEY+PeterNeumann+c74f20a3+AYEKFALVFGyNhPJEMzD1QIDr+Y7hfZx09iUvxdXHKDFz"

@@ -8,15 +8,15 @@ import msgspec
 import pytest
 
 from governed_serving.archive.app import create_app
-from governed_serving.archive.bundle import export
 from governed_serving.archive.client import ArchiveClient
-from governed_serving.archive.entrylog import Batch
 from governed_serving.archive.errors import Refused
+from governed_serving.archive.ledger.entrylog import Batch
 from governed_serving.archive.metrics import ArchiveMetrics
 from governed_serving.archive.service import Archive
-from governed_serving.archive.sources import BundleSource, DirectorySource, UrlSource
 from governed_serving.archive.tokens import Tokens, model_token
-from governed_serving.archive.verification import BadEntry, verify
+from governed_serving.archive.verify.bundle import export
+from governed_serving.archive.verify.sources import BundleSource, DirectorySource, UrlSource
+from governed_serving.archive.verify.verification import BadEntry, verify
 from governed_serving.crypto import Kek
 from governed_serving.records import RETENTION, AppendRequest, LedgerEntry, canonical, timestamp
 

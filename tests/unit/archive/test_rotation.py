@@ -7,12 +7,12 @@ import msgspec
 import pytest
 
 from governed_api.names import ARCHIVE
-from governed_serving.archive.entrylog import Batch
 from governed_serving.archive.errors import ArchiveError, Refused
-from governed_serving.archive.note import NoteError, Signer, Verifier, open_checkpoint, sign_checkpoint
+from governed_serving.archive.ledger.entrylog import Batch
+from governed_serving.archive.ledger.note import NoteError, Signer, Verifier, open_checkpoint, sign_checkpoint
 from governed_serving.archive.service import Archive, ledger_origin
-from governed_serving.archive.sources import DirectorySource
-from governed_serving.archive.verification import verify
+from governed_serving.archive.verify.sources import DirectorySource
+from governed_serving.archive.verify.verification import verify
 from governed_serving.crypto import DirectoryStore, Kek, Keyring
 from governed_serving.records import ROTATION, AppendRequest, LedgerEntry
 

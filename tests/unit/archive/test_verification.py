@@ -11,19 +11,19 @@ import pytest
 
 from governed_serving.archive.__main__ import main
 from governed_serving.archive.app import create_app
-from governed_serving.archive.bundle import _add, export
 from governed_serving.archive.client import ArchiveClient
-from governed_serving.archive.entrylog import Batch, EntryLog
 from governed_serving.archive.errors import ArchiveError
-from governed_serving.archive.merkle import hash_leaf, verify_inclusion
+from governed_serving.archive.ledger.entrylog import Batch, EntryLog
+from governed_serving.archive.ledger.merkle import hash_leaf, verify_inclusion
+from governed_serving.archive.ledger.note import NoteError, Signer
 from governed_serving.archive.metrics import ArchiveMetrics
-from governed_serving.archive.named import Prepared
-from governed_serving.archive.note import NoteError, Signer
-from governed_serving.archive.references import References
 from governed_serving.archive.service import Archive, ledger_cipher, ledger_origin
-from governed_serving.archive.sources import BundleSource, DirectorySource, UrlSource
+from governed_serving.archive.store.named import Prepared
+from governed_serving.archive.store.references import References
 from governed_serving.archive.tokens import Tokens, model_token
-from governed_serving.archive.verification import BadEntry, Verification, verify
+from governed_serving.archive.verify.bundle import _add, export
+from governed_serving.archive.verify.sources import BundleSource, DirectorySource, UrlSource
+from governed_serving.archive.verify.verification import BadEntry, Verification, verify
 from governed_serving.crypto import DirectoryStore, Kek, Keyring, SegmentCipher
 from governed_serving.journal import Field, Journal, JournalReader, Prediction, PredictionSchema
 from governed_serving.records import LedgerEntry, canonical
@@ -158,7 +158,7 @@ def test_what_comes_in_and_what_was_deleted_are_no_blobs(tmp_path: Path) -> None
 def test_a_blob_that_goes_while_it_is_looked_for_is_no_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     filled(tmp_path).close()
     stays = unnamed(tmp_path)
-    monkeypatch.setattr("governed_serving.archive.sources.addresses", lambda _: iter([stays, "0" * 64]))
+    monkeypatch.setattr("governed_serving.archive.verify.sources.addresses", lambda _: iter([stays, "0" * 64]))
     assert verify(source(tmp_path)).unnamed == 1
 
 

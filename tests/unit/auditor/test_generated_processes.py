@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
-from governed_serving.archive.sources import DirectorySource
+from governed_serving.archive.verify.sources import DirectorySource
 from governed_serving.crypto import SegmentCipher, load_kek
 from governed_serving.journal import open_chunk
 from governed_serving.records import EventRecord

@@ -9,9 +9,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from governed_serving.archive.record import opened_record
-from governed_serving.archive.sources import DirectorySource
-from governed_serving.archive.verification import verify
+from governed_serving.archive.verify.record import opened_record
+from governed_serving.archive.verify.sources import DirectorySource
+from governed_serving.archive.verify.verification import verify
 from governed_serving.crypto import load_kek
 from governed_serving.records import LedgerEntry
 from support.waiting import eventually

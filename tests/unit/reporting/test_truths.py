@@ -7,9 +7,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from governed_serving.archive.entrylog import Batch
+from governed_serving.archive.ledger.entrylog import Batch
 from governed_serving.archive.service import Archive
-from governed_serving.archive.sources import DirectorySource
+from governed_serving.archive.verify.sources import DirectorySource
 from governed_serving.crypto import DirectoryStore, Kek, Keyring, SegmentCipher
 from governed_serving.journal import Field, Journal, JournalReader, Prediction, PredictionSchema
 from governed_serving.records import EventRecord, canonical

@@ -9,7 +9,7 @@ import os
 from collections import OrderedDict
 from pathlib import Path
 
-from governed_serving.archive.merkle import (
+from governed_serving.archive.ledger.merkle import (
     consistency_proof,
     hash_children,
     inclusion_proof,

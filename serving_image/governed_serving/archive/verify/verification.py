@@ -6,11 +6,11 @@ import msgspec
 
 from governed_api.names import ARCHIVE
 from governed_serving.archive.errors import ArchiveError, LedgerDamaged
-from governed_serving.archive.holdings import KINDS, Holdings
-from governed_serving.archive.merkle import Frontier, ProofError, hash_leaf, inclusion_proof, verify_inclusion
-from governed_serving.archive.note import SIGNER, Checkpoint, UnknownKey, Verifier, open_checkpoint
-from governed_serving.archive.retention import PAYLOADS, Receipts
-from governed_serving.archive.sources import MISSING, DirectorySource, Leaf, LogSource
+from governed_serving.archive.ledger.merkle import Frontier, ProofError, hash_leaf, inclusion_proof, verify_inclusion
+from governed_serving.archive.ledger.note import SIGNER, Checkpoint, UnknownKey, Verifier, open_checkpoint
+from governed_serving.archive.store.holdings import KINDS, Holdings
+from governed_serving.archive.store.retention import PAYLOADS, Receipts
+from governed_serving.archive.verify.sources import MISSING, DirectorySource, Leaf, LogSource
 from governed_serving.records import LedgerEntry, canonical
 
 __all__ = ["BadEntry", "Proof", "Verification", "verify"]

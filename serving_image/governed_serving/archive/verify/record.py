@@ -6,7 +6,7 @@ import msgspec
 import numpy as np
 
 from governed_serving.archive.errors import ArchiveError
-from governed_serving.archive.sources import LogSource
+from governed_serving.archive.verify.sources import LogSource
 from governed_serving.crypto import CryptoError, Kek, Keyring, SegmentCipher
 from governed_serving.journal import JournalError, numbers, open_chunk, strings
 from governed_serving.records import Column, EventRecord, ExplanationRecord, Frame, LedgerEntry, PredictionFrame

@@ -5,9 +5,9 @@ import threading
 import time
 from concurrent.futures import Future
 
-from governed_serving.archive.entrylog import Batch
 from governed_serving.archive.errors import ArchiveError, Busy, Refused
-from governed_serving.archive.ledger import Appended, Ledger
+from governed_serving.archive.ledger.entrylog import Batch
+from governed_serving.archive.ledger.ledger import Appended, Ledger
 
 __all__ = ["Appender"]
 

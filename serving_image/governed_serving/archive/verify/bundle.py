@@ -11,10 +11,10 @@ from pathlib import Path
 import msgspec
 
 from governed_serving.archive.errors import ArchiveError
-from governed_serving.archive.merkle import Frontier, hash_children, hash_leaf, inclusion_proof
-from governed_serving.archive.note import Verifier, open_checkpoint
-from governed_serving.archive.retention import Receipts
-from governed_serving.archive.sources import MISSING, Leaf, LogSource
+from governed_serving.archive.ledger.merkle import Frontier, hash_children, hash_leaf, inclusion_proof
+from governed_serving.archive.ledger.note import Verifier, open_checkpoint
+from governed_serving.archive.store.retention import Receipts
+from governed_serving.archive.verify.sources import MISSING, Leaf, LogSource
 from governed_serving.records import LedgerEntry
 
 __all__ = ["export"]

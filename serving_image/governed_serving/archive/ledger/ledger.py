@@ -13,13 +13,13 @@ from pathlib import Path
 
 import msgspec
 
-from governed_serving.archive.entrylog import Batch, Cipher, EntryLog
 from governed_serving.archive.errors import LedgerDamaged, Refused
-from governed_serving.archive.idindex import IdIndex
-from governed_serving.archive.merkle import hash_leaf
-from governed_serving.archive.note import Checkpoint, NoteError, Signer, open_checkpoint, sign_checkpoint
-from governed_serving.archive.streams import Streams
-from governed_serving.archive.tiles import TiledTree
+from governed_serving.archive.ledger.entrylog import Batch, Cipher, EntryLog
+from governed_serving.archive.ledger.idindex import IdIndex
+from governed_serving.archive.ledger.merkle import hash_leaf
+from governed_serving.archive.ledger.note import Checkpoint, NoteError, Signer, open_checkpoint, sign_checkpoint
+from governed_serving.archive.ledger.streams import Streams
+from governed_serving.archive.ledger.tiles import TiledTree
 from governed_serving.durable import replace_file
 from governed_serving.records import LedgerEntry
 

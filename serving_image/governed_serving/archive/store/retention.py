@@ -11,9 +11,9 @@ from typing import Any
 
 import msgspec
 
-from governed_serving.archive.blobs import BlobStore
-from governed_serving.archive.entrylog import Cipher
-from governed_serving.archive.ledger import Ledger
+from governed_serving.archive.ledger.entrylog import Cipher
+from governed_serving.archive.ledger.ledger import Ledger
+from governed_serving.archive.store.blobs import BlobStore
 from governed_serving.durable import replace_file
 from governed_serving.records import LedgerEntry, timestamp
 

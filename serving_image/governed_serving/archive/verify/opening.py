@@ -9,7 +9,7 @@ import msgspec
 from governed_api import runtime
 from governed_serving.archive.client import ArchiveClient
 from governed_serving.archive.errors import ArchiveError, Unverified
-from governed_serving.archive.sources import BundleSource, DirectorySource, LogSource, UrlSource
+from governed_serving.archive.verify.sources import BundleSource, DirectorySource, LogSource, UrlSource
 from governed_serving.crypto import load_kek
 
 __all__ = ["noted_checkpoint", "open_source"]

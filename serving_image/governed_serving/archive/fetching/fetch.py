@@ -10,7 +10,7 @@ from governed_api import runtime
 from governed_api.resolved import ResolvedModel
 from governed_serving.archive.client import ArchiveClient
 from governed_serving.archive.errors import Refused, Unverified
-from governed_serving.archive.imported import packed_import
+from governed_serving.archive.fetching.imported import packed_import
 from governed_serving.artefact import ArtefactError, TamperedArtefact, load, write
 from governed_serving.crypto import Keyring, Tampered, load_kek
 from governed_serving.reporting.writer import ReportWriter, of_pod

@@ -8,9 +8,9 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from governed_serving.archive.blobs import NOT_SEALED
 from governed_serving.archive.errors import Refused
-from governed_serving.archive.named import NamedFiles, Prepared
+from governed_serving.archive.store.blobs import NOT_SEALED
+from governed_serving.archive.store.named import NamedFiles, Prepared
 
 __all__ = ["States"]
 

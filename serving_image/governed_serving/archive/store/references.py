@@ -8,8 +8,8 @@ from pathlib import Path
 
 import msgspec
 
-from governed_serving.archive.entrylog import Cipher
-from governed_serving.archive.named import NamedFiles, Prepared
+from governed_serving.archive.ledger.entrylog import Cipher
+from governed_serving.archive.store.named import NamedFiles, Prepared
 
 __all__ = ["References"]
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import msgspec
 
-from governed_serving.archive.record import opened_record
-from governed_serving.archive.sources import LogSource
-from governed_serving.archive.verification import Proof, Verification
+from governed_serving.archive.verify.record import opened_record
+from governed_serving.archive.verify.sources import LogSource
+from governed_serving.archive.verify.verification import Proof, Verification
 from governed_serving.crypto import load_kek
 from governed_serving.records import LedgerEntry
 

@@ -9,16 +9,16 @@ from typing import Protocol
 
 import msgspec
 
-from governed_serving.archive.blobs import addresses
 from governed_serving.archive.client import ArchiveClient
-from governed_serving.archive.entrylog import EntryLog
 from governed_serving.archive.errors import ArchiveError, Refused
-from governed_serving.archive.holdings import Holding
-from governed_serving.archive.named import NamedFiles
-from governed_serving.archive.note import Verifier
-from governed_serving.archive.references import References
+from governed_serving.archive.ledger.entrylog import EntryLog
+from governed_serving.archive.ledger.note import Verifier
+from governed_serving.archive.ledger.tiles import TiledTree
 from governed_serving.archive.service import ledger_cipher
-from governed_serving.archive.tiles import TiledTree
+from governed_serving.archive.store.blobs import addresses
+from governed_serving.archive.store.holdings import Holding
+from governed_serving.archive.store.named import NamedFiles
+from governed_serving.archive.store.references import References
 from governed_serving.crypto import CryptoError, DirectoryStore, Kek, KeyDestroyed, Keyring, KeysetStore
 
 __all__ = ["MISSING", "BundleSource", "DirectorySource", "Leaf", "LogSource", "UrlSource"]

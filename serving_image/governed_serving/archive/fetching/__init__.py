@@ -1,0 +1,1 @@
+"""Brings artefacts into a pod: by reference, or imported."""

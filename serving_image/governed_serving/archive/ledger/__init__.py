@@ -1,0 +1,1 @@
+"""The Merkle log of one archive: tree, tiles, entries, streams, ids, checkpoints."""

@@ -1,0 +1,1 @@
+"""Recomputes a ledger from what is held, exported or served."""
