@@ -9,8 +9,8 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 from governed_serving import hosting
 from governed_serving.archive.errors import ArchiveError
 from governed_serving.artefact import ArtefactError
+from governed_serving.blackbox.errors import ExplainerError
 from governed_serving.crypto import CryptoError
-from governed_serving.explainer.errors import ExplainerError
 from governed_serving.explainer.service.process import serve
 from governed_serving.journal import JournalError
 

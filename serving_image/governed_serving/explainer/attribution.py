@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from governed_serving.explainer.columns import Floats
+from governed_serving.blackbox.columns import Floats
 
 __all__ = ["Attribution"]
 

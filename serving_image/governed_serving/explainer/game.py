@@ -13,9 +13,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from governed_serving.explainer.blackbox import BlackBox
-from governed_serving.explainer.columns import Columns, Floats, factorise, row_count, take
-from governed_serving.explainer.errors import NotExplainable
+from governed_serving.blackbox.box import BlackBox
+from governed_serving.blackbox.columns import Columns, Floats, factorise, row_count, take
+from governed_serving.blackbox.errors import NotExplainable
 from governed_serving.explainer.players import Players
 
 __all__ = ["Game", "InterventionalGame", "RowGame"]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from governed_serving.explainer.columns import Floats
+from governed_serving.blackbox.columns import Floats
 
 __all__ = ["GradientAttribution", "integrated_gradients", "saliency"]
 

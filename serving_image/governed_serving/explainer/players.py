@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from governed_serving.explainer.errors import NotExplainable
+from governed_serving.blackbox.errors import NotExplainable
 
 __all__ = ["Players"]
 

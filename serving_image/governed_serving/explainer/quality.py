@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from governed_serving.explainer.columns import Floats
+from governed_serving.blackbox.columns import Floats
 from governed_serving.explainer.game import Game
 
 __all__ = ["Fidelity", "complexity", "fidelity", "rank_correlation"]

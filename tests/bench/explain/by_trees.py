@@ -8,7 +8,7 @@ from skl2onnx import to_onnx
 from sklearn.ensemble import RandomForestClassifier
 from table import best_ms, show
 
-from governed_serving.explainer.blackbox import BlackBox
+from governed_serving.blackbox.box import BlackBox
 from governed_serving.explainer.game import InterventionalGame
 from governed_serving.explainer.graph.ensemble import read_trees
 from governed_serving.explainer.graph.reading import Graph

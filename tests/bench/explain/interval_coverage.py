@@ -6,7 +6,7 @@ from sampling import classifier
 from sklearn.ensemble import RandomForestClassifier
 from table import show
 
-from governed_serving.explainer.blackbox import BlackBox
+from governed_serving.blackbox.box import BlackBox
 from governed_serving.explainer.shapley.exact import shapley_matrix, subsets
 from governed_serving.explainer.shapley.sampled import Stopping, sampled_shapley
 

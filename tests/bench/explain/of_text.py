@@ -7,7 +7,7 @@ from sklearn.feature_extraction.text import HashingVectorizer
 from sklearn.linear_model import LogisticRegression
 from table import best_ms, show
 
-from governed_serving.explainer.blackbox import BlackBox
+from governed_serving.blackbox.box import BlackBox
 from governed_serving.explainer.shapley.sampled import Stopping
 from governed_serving.explainer.text.masking import lime_text, text_shapley
 

@@ -7,7 +7,7 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.neural_network import MLPClassifier
 from table import seconds, show
 
-from governed_serving.explainer.blackbox import BlackBox
+from governed_serving.blackbox.box import BlackBox
 from governed_serving.explainer.game import InterventionalGame
 from governed_serving.explainer.players import Players
 from governed_serving.explainer.shapley.exact import exact_shapley

@@ -19,8 +19,8 @@ from governed_serving.auditor.service.metrics import Metrics
 from governed_serving.auditor.service.tail import Tail
 from governed_serving.auditor.service.watch import Watch
 from governed_serving.auditor.service.why import Why
+from governed_serving.blackbox.errors import PredictorAway
 from governed_serving.crypto import Keyset, SegmentCipher
-from governed_serving.explainer.errors import PredictorAway
 from governed_serving.journal import Journal, JournalReader
 from governed_serving.records import EventRecord
 from governed_serving.reporting.writer import ReportWriter

@@ -7,11 +7,11 @@ import httpx
 import numpy as np
 import pytest
 
+from governed_serving.blackbox.client import PredictorClient
+from governed_serving.blackbox.errors import ModelMisbehaved, PredictorAway
 from governed_serving.crypto import DirectoryStore, Keyring, SegmentCipher, load_kek
-from governed_serving.explainer.errors import ModelMisbehaved, PredictorAway
 from governed_serving.explainer.service.lanes import Lane
 from governed_serving.explainer.service.live import BACKLOG, LiveSampler, chosen, requests_in
-from governed_serving.explainer.service.predictor import PredictorClient
 from governed_serving.journal import Journal, JournalReader, streams
 from governed_serving.journal.columns import pack
 from governed_serving.records import PredictionFrame

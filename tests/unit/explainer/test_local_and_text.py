@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from governed_serving.explainer.blackbox import BlackBox
-from governed_serving.explainer.errors import NotExplainable
+from governed_serving.blackbox.box import BlackBox
+from governed_serving.blackbox.errors import NotExplainable
 from governed_serving.explainer.local.anchors import bernoulli_bounds, find_anchor
 from governed_serving.explainer.local.counterfactual import find_counterfactuals
 from governed_serving.explainer.local.lime_tabular import lime_tabular

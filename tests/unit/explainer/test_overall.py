@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from governed_serving.explainer.blackbox import BlackBox
-from governed_serving.explainer.errors import NotExplainable
+from governed_serving.blackbox.box import BlackBox
+from governed_serving.blackbox.errors import NotExplainable
 from governed_serving.explainer.overall.drift import ImportanceMonitor
 from governed_serving.explainer.overall.effects import accumulated_local_effects, partial_dependence
 from governed_serving.explainer.overall.importance import log_loss, permutation_importance

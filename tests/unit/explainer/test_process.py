@@ -18,7 +18,7 @@ import pytest
 
 from governed_api import runtime
 from governed_serving.artefact import encode_manifest, pack, write
-from governed_serving.explainer.service.predictor import _HEADER
+from governed_serving.blackbox.client import _HEADER
 from unit.explainer import models
 from unit.explainer.test_live_and_predictor import answer
 

@@ -7,7 +7,7 @@ import httpx
 import numpy as np
 import pytest
 
-from governed_serving.explainer.errors import PredictorAway
+from governed_serving.blackbox.errors import PredictorAway
 from governed_serving.explainer.service.jobs import ATTEMPTS, JobStore
 from governed_serving.records import ExplanationRecord
 from unit.explainer import models

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from governed_serving.explainer.blackbox import BlackBox
-from governed_serving.explainer.errors import NotExplainable
+from governed_serving.blackbox.box import BlackBox
+from governed_serving.blackbox.errors import NotExplainable
 from governed_serving.explainer.game import InterventionalGame, RowGame
 from governed_serving.explainer.players import Players
 from governed_serving.explainer.shapley.exact import exact_shapley, exact_table, planned_rows

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from governed_serving.explainer.blackbox import BlackBox
-from governed_serving.explainer.errors import BudgetExhausted
+from governed_serving.blackbox.box import BlackBox
+from governed_serving.blackbox.errors import BudgetExhausted
 from governed_serving.explainer.intervals import student_quantile
 from governed_serving.explainer.shapley.coalitions import PairedSampler
 from governed_serving.explainer.shapley.exact import exact_shapley, shapley_matrix, subsets

@@ -6,8 +6,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from sklearn.ensemble import GradientBoostingClassifier, RandomForestClassifier, RandomForestRegressor
 
-from governed_serving.explainer.blackbox import BlackBox
-from governed_serving.explainer.errors import NotExplainable
+from governed_serving.blackbox.box import BlackBox
+from governed_serving.blackbox.errors import NotExplainable
 from governed_serving.explainer.game import InterventionalGame
 from governed_serving.explainer.graph.ensemble import read_trees
 from governed_serving.explainer.graph.linear import read_linear

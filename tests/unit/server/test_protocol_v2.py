@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from governed_serving.explainer.service.predictor import encode
+from governed_serving.blackbox.client import encode
 from governed_serving.server.errors import InvalidRequest
 from governed_serving.server.messages import InferResponse, OutputValues
 from governed_serving.server.protocol import binary

@@ -11,8 +11,8 @@ from fastapi import FastAPI, Request, Response
 
 from governed_serving.archive.client import ArchiveClient
 from governed_serving.archive.errors import ArchiveError
-from governed_serving.auditor.errors import AuditorError, NotFound, Unusable
 from governed_serving.auditor.service import reviews
+from governed_serving.auditor.service.errors import AuditorError, NotFound, Unusable
 from governed_serving.auditor.service.metrics import Metrics
 from governed_serving.auditor.service.watch import Watch
 from governed_serving.auditor.service.why import Why

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from governed_api.governance import Bias
 from governed_serving.artefact import Manifest
 from governed_serving.auditor.counterfactuals import Decide
-from governed_serving.explainer.errors import ExplainerError, ModelMisbehaved
-from governed_serving.explainer.service.predictor import PredictorClient
+from governed_serving.blackbox.client import PredictorClient
+from governed_serving.blackbox.errors import ExplainerError, ModelMisbehaved
 from governed_serving.generated import Asked, choice_text, searcher
 
 __all__ = ["LANE_ERRORS", "Ask", "Runtime", "decider"]

@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 
 from governed_serving.archive.client import ArchiveClient
-from governed_serving.auditor.errors import NotFound, Unavailable, Unusable
+from governed_serving.auditor.service.errors import NotFound, Unavailable, Unusable
 from governed_serving.auditor.service.watch import Watch
 from governed_serving.auditor.service.why import SWAPPED_WORDS, Why
 from governed_serving.records import EventRecord

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from governed_serving.explainer.columns import Columns, Floats
-from governed_serving.explainer.errors import NotExplainable
+from governed_serving.blackbox.columns import Columns, Floats
+from governed_serving.blackbox.errors import NotExplainable
 from governed_serving.explainer.graph.reading import Graph, attributes
 from governed_serving.explainer.players import Players
 from governed_serving.explainer.shapley.trees import Trees

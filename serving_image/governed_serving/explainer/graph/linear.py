@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from governed_serving.explainer.columns import Columns, Floats
-from governed_serving.explainer.errors import NotExplainable
+from governed_serving.blackbox.columns import Columns, Floats
+from governed_serving.blackbox.errors import NotExplainable
 from governed_serving.explainer.graph.reading import PASSING, Graph, attributes
 from governed_serving.explainer.players import Players
 

@@ -9,8 +9,8 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from governed_serving.explainer.columns import Columns
-from governed_serving.explainer.errors import NotExplainable
+from governed_serving.blackbox.columns import Columns
+from governed_serving.blackbox.errors import NotExplainable
 from governed_serving.explainer.players import Players
 
 __all__ = ["PASSING", "Graph", "attributes"]

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from governed_serving.explainer.blackbox import BlackBox
-from governed_serving.explainer.columns import Columns, row_count
-from governed_serving.explainer.errors import BudgetExhausted
+from governed_serving.blackbox.box import BlackBox
+from governed_serving.blackbox.columns import Columns, row_count
+from governed_serving.blackbox.errors import BudgetExhausted
 from governed_serving.explainer.local.lime_tabular import bins
 from governed_serving.explainer.players import Players
 

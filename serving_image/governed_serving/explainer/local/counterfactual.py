@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from governed_serving.explainer.blackbox import BlackBox
-from governed_serving.explainer.columns import Columns, Floats, repeat
-from governed_serving.explainer.errors import BudgetExhausted, NotExplainable
+from governed_serving.blackbox.box import BlackBox
+from governed_serving.blackbox.columns import Columns, Floats, repeat
+from governed_serving.blackbox.errors import BudgetExhausted, NotExplainable
 
 __all__ = ["Counterfactual", "Counterfactuals", "find_counterfactuals"]
 

@@ -9,9 +9,9 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from governed_serving.blackbox.box import BlackBox
+from governed_serving.blackbox.columns import Columns, Floats, row_count, take
 from governed_serving.explainer.attribution import Attribution
-from governed_serving.explainer.blackbox import BlackBox
-from governed_serving.explainer.columns import Columns, Floats, row_count, take
 from governed_serving.explainer.intervals import student_quantile
 from governed_serving.explainer.local.ridge import weighted_ridge
 from governed_serving.explainer.players import Players

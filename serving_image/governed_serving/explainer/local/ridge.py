@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from governed_serving.explainer.columns import Floats
+from governed_serving.blackbox.columns import Floats
 
 __all__ = ["RidgeFit", "weighted_ridge"]
 

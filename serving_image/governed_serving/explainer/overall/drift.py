@@ -11,7 +11,7 @@ from statistics import NormalDist
 import msgspec
 import numpy as np
 
-from governed_serving.explainer.columns import Floats
+from governed_serving.blackbox.columns import Floats
 
 __all__ = ["DriftAlarm", "ImportanceMonitor"]
 

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from governed_serving.explainer.blackbox import BlackBox
-from governed_serving.explainer.columns import Columns, Floats, factorise, repeat, row_count
-from governed_serving.explainer.errors import NotExplainable
+from governed_serving.blackbox.box import BlackBox
+from governed_serving.blackbox.columns import Columns, Floats, factorise, repeat, row_count
+from governed_serving.blackbox.errors import NotExplainable
 
 __all__ = ["Effect", "accumulated_local_effects", "partial_dependence"]
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from governed_serving.explainer.columns import Columns, Floats, row_count, take
+from governed_serving.blackbox.columns import Columns, Floats, row_count, take
 
 __all__ = ["Node", "SurrogateTree", "surrogate_tree"]
 

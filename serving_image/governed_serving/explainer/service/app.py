@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 from fastapi import FastAPI, Request, Response
 
-from governed_serving.explainer.errors import (
+from governed_serving.blackbox.errors import (
     BudgetExhausted,
     ExplainerError,
     ModelMisbehaved,

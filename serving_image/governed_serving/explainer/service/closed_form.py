@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from governed_serving.blackbox.columns import Columns, Floats
+from governed_serving.blackbox.errors import NotExplainable
 from governed_serving.explainer.attribution import Attribution
-from governed_serving.explainer.columns import Columns, Floats
-from governed_serving.explainer.errors import NotExplainable
 from governed_serving.explainer.graph.ensemble import ReadTrees, read_trees
 from governed_serving.explainer.graph.linear import read_linear
 from governed_serving.explainer.graph.reading import Graph

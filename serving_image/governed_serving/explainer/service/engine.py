@@ -8,8 +8,8 @@ import msgspec
 import numpy as np
 
 from governed_api.governance import Explainer
-from governed_serving.explainer.blackbox import BlackBox
-from governed_serving.explainer.columns import Predict
+from governed_serving.blackbox.box import BlackBox
+from governed_serving.blackbox.columns import Predict
 from governed_serving.explainer.service.closed_form import ClosedForms
 from governed_serving.explainer.service.methods import METHODS, Method, Task, method
 from governed_serving.explainer.service.model import ExplainedModel, code_digest
@@ -46,7 +46,7 @@ class Engine:
         self._methods, self._budget = methods, config.config.budget_milliseconds or budget
 
     def explain(self, request: ExplainRequest) -> dict[str, Any]:
-        """The answer's JSON. Raises :class:`governed_serving.explainer.errors.ExplainerError`."""
+        """The answer's JSON. Raises :class:`governed_serving.blackbox.errors.ExplainerError`."""
         task = self._task(request)
         name = request.parameters.method or self.config.type
         answers = method(name, self._methods)(task)

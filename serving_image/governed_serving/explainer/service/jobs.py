@@ -11,7 +11,7 @@ from typing import Any, Literal, Protocol
 
 import msgspec
 
-from governed_serving.explainer.errors import ExplainerError, PredictorAway
+from governed_serving.blackbox.errors import ExplainerError, PredictorAway
 from governed_serving.explainer.service.lanes import Busy
 from governed_serving.hosting.logs import log
 from governed_serving.journal import JournalError

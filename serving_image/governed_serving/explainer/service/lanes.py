@@ -5,7 +5,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from governed_serving.explainer.errors import ExplainerError
+from governed_serving.blackbox.errors import ExplainerError
 
 __all__ = ["Busy", "Lane"]
 

@@ -13,8 +13,8 @@ import msgspec
 import numpy as np
 
 from governed_serving.artefact import Feature
-from governed_serving.explainer.columns import Columns
-from governed_serving.explainer.errors import ExplainerError
+from governed_serving.blackbox.columns import Columns
+from governed_serving.blackbox.errors import ExplainerError
 from governed_serving.explainer.service.lanes import Lane
 from governed_serving.explainer.service.metrics import Metrics
 from governed_serving.explainer.service.protocol import ExplainRequest, Parameters, seed_of

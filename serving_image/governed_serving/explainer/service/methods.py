@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from governed_serving.blackbox.box import BlackBox
+from governed_serving.blackbox.columns import Columns, Floats, take
+from governed_serving.blackbox.errors import BudgetExhausted, NotExplainable, UnknownMethod
 from governed_serving.explainer.attribution import Attribution
-from governed_serving.explainer.blackbox import BlackBox
-from governed_serving.explainer.columns import Columns, Floats, take
-from governed_serving.explainer.errors import BudgetExhausted, NotExplainable, UnknownMethod
 from governed_serving.explainer.game import Game, InterventionalGame, RowGame
 from governed_serving.explainer.local.anchors import find_anchor
 from governed_serving.explainer.local.counterfactual import find_counterfactuals

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 import governed_serving.explainer
 from governed_serving.artefact import Artefact, Feature, Manifest, load
-from governed_serving.explainer.columns import Columns, row_count, take
-from governed_serving.explainer.errors import NotExplainable
+from governed_serving.blackbox.columns import Columns, row_count, take
+from governed_serving.blackbox.errors import NotExplainable
 from governed_serving.explainer.players import Players
 
 __all__ = ["ExplainedModel", "code_digest"]

@@ -4,8 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from governed_serving.explainer.columns import row_count, take
-from governed_serving.explainer.errors import NotExplainable
+from governed_serving.blackbox.columns import row_count, take
+from governed_serving.blackbox.errors import NotExplainable
 from governed_serving.explainer.overall.effects import Effect, accumulated_local_effects, partial_dependence
 from governed_serving.explainer.overall.importance import GlobalImportance, permutation_importance
 from governed_serving.explainer.overall.surrogate import surrogate_tree

@@ -10,6 +10,7 @@ import httpx
 from governed_api import runtime
 from governed_api.quantities import seconds
 from governed_serving.archive.client import ArchiveClient
+from governed_serving.blackbox.client import PredictorClient
 from governed_serving.crypto import DirectoryStore, Keyring, Keyset, SegmentCipher, load_kek
 from governed_serving.explainer.service.app import Explanations, application
 from governed_serving.explainer.service.engine import Engine
@@ -20,7 +21,6 @@ from governed_serving.explainer.service.live import LiveSampler, requests_in
 from governed_serving.explainer.service.methods import LANGUAGE_METHODS
 from governed_serving.explainer.service.metrics import Metrics
 from governed_serving.explainer.service.model import ExplainedModel
-from governed_serving.explainer.service.predictor import PredictorClient
 from governed_serving.explainer.service.recorder import Recorder
 from governed_serving.explainer.service.settings import Settings
 from governed_serving.explainer.service.watch import Watch

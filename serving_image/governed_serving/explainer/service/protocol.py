@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from governed_serving.artefact import Feature
-from governed_serving.explainer.columns import Columns
-from governed_serving.explainer.errors import NotExplainable
+from governed_serving.blackbox.columns import Columns
+from governed_serving.blackbox.errors import NotExplainable
 
 __all__ = ["MAX_ROWS", "ExplainRequest", "Parameters", "parse", "seed_of"]
 

@@ -4,8 +4,8 @@ from typing import Any
 
 import numpy as np
 
+from governed_serving.blackbox.columns import Columns
 from governed_serving.explainer.attribution import Attribution
-from governed_serving.explainer.columns import Columns
 from governed_serving.explainer.players import Players
 from governed_serving.explainer.quality import complexity, rank_correlation
 

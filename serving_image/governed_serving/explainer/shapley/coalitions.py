@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from governed_serving.explainer.columns import Floats
+from governed_serving.blackbox.columns import Floats
 
 __all__ = ["PairedSample", "PairedSampler"]
 

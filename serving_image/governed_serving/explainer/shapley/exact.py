@@ -11,9 +11,9 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from governed_serving.blackbox.columns import Floats
+from governed_serving.blackbox.errors import NotExplainable
 from governed_serving.explainer.attribution import Attribution
-from governed_serving.explainer.columns import Floats
-from governed_serving.explainer.errors import NotExplainable
 from governed_serving.explainer.game import Booleans, Codes, Game, InterventionalGame
 
 __all__ = ["MAX_PLAYERS", "exact_shapley", "exact_table", "planned_rows", "shapley_matrix", "subsets"]

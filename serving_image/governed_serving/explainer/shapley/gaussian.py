@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from governed_serving.explainer.columns import Floats
+from governed_serving.blackbox.columns import Floats
 from governed_serving.explainer.shapley.coalitions import PairedSample
 from governed_serving.explainer.shapley.regression import Fit, fit_pairs
 

@@ -6,7 +6,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from governed_serving.explainer.columns import Floats
+from governed_serving.blackbox.columns import Floats
 
 __all__ = ["linear_shapley"]
 

@@ -7,9 +7,9 @@ plain Student t over permutations.
 import numpy as np
 from numpy.typing import NDArray
 
+from governed_serving.blackbox.columns import Floats
+from governed_serving.blackbox.errors import BudgetExhausted
 from governed_serving.explainer.attribution import Attribution
-from governed_serving.explainer.columns import Floats
-from governed_serving.explainer.errors import BudgetExhausted
 from governed_serving.explainer.game import Game, InterventionalGame, RowGame
 from governed_serving.explainer.intervals import student_quantile
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from governed_serving.explainer.columns import Floats
+from governed_serving.blackbox.columns import Floats
 from governed_serving.explainer.shapley.coalitions import PairedSample
 
 __all__ = ["Fit", "fit_pairs"]

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from governed_serving.blackbox.columns import Floats
+from governed_serving.blackbox.errors import BudgetExhausted
 from governed_serving.explainer.attribution import Attribution
-from governed_serving.explainer.columns import Floats
-from governed_serving.explainer.errors import BudgetExhausted
 from governed_serving.explainer.game import Booleans, Codes, Game, InterventionalGame, RowGame
 from governed_serving.explainer.intervals import student_quantile
 from governed_serving.explainer.shapley.coalitions import PairedSample, PairedSampler

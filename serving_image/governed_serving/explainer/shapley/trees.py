@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from governed_serving.explainer.columns import Floats
-from governed_serving.explainer.errors import NotExplainable
+from governed_serving.blackbox.columns import Floats
+from governed_serving.blackbox.errors import NotExplainable
 
 __all__ = ["TreeExplainer", "Trees"]
 

@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 import msgspec
 import numpy as np
 
-from governed_serving.explainer.columns import Columns, Floats
-from governed_serving.explainer.errors import ModelMisbehaved
+from governed_serving.blackbox.columns import Columns, Floats
+from governed_serving.blackbox.errors import ModelMisbehaved
 
 __all__ = ["CHAT", "COMPLETIONS", "FEATURES", "CompletionScorer"]
 

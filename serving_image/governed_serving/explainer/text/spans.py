@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from governed_serving.explainer.errors import NotExplainable
+from governed_serving.blackbox.errors import NotExplainable
 
 __all__ = ["LEVELS", "Spans", "cut", "render"]
 

@@ -9,8 +9,8 @@ import httpx
 import numpy as np
 from numpy.typing import NDArray
 
-from governed_serving.explainer.columns import Columns, Floats, factorise, row_count
-from governed_serving.explainer.errors import ModelMisbehaved, PredictorAway
+from governed_serving.blackbox.columns import Columns, Floats, factorise, row_count
+from governed_serving.blackbox.errors import ModelMisbehaved, PredictorAway
 
 __all__ = ["PredictorClient"]
 

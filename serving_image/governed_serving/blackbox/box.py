@@ -8,8 +8,8 @@ from typing import TypeVar
 
 import numpy as np
 
-from governed_serving.explainer.columns import Columns, Floats, Predict, row_count, take
-from governed_serving.explainer.errors import BudgetExhausted, ModelMisbehaved
+from governed_serving.blackbox.columns import Columns, Floats, Predict, row_count, take
+from governed_serving.blackbox.errors import BudgetExhausted, ModelMisbehaved
 
 __all__ = ["BlackBox"]
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from governed_serving.explainer.errors import NotExplainable
+from governed_serving.blackbox.errors import NotExplainable
 
 __all__ = ["Columns", "Floats", "Predict", "concatenate", "factorise", "repeat", "row_count", "take"]
 
