@@ -6,8 +6,8 @@ from governed_serving import hosting
 from governed_serving.archive.errors import ArchiveError
 from governed_serving.artefact import ArtefactError
 from governed_serving.auditor.service.process import serve
+from governed_serving.completions.generated import PatternRefused
 from governed_serving.crypto import CryptoError
-from governed_serving.generated import PatternRefused
 from governed_serving.journal import JournalError
 
 EXPECTED = (ArchiveError, ArtefactError, CryptoError, JournalError, PatternRefused)

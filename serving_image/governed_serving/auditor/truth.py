@@ -3,7 +3,7 @@
 from typing import Any
 
 from governed_api.governance import FavorableOutcome
-from governed_serving.generated import searcher
+from governed_serving.completions.generated import searcher
 
 __all__ = ["label_of", "truth_of", "word_of"]
 

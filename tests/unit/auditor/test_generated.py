@@ -25,8 +25,8 @@ from governed_serving.auditor.service.why import Why
 from governed_serving.auditor.truth import label_of
 from governed_serving.auditor.verdict import judge
 from governed_serving.blackbox.errors import ModelMisbehaved, PredictorAway
+from governed_serving.completions.generated import Asked, PatternRefused, put_again, swapped
 from governed_serving.crypto import Keyset, SegmentCipher
-from governed_serving.generated import Asked, PatternRefused, put_again, swapped
 from governed_serving.journal import Journal, JournalReader
 from governed_serving.journal.chunk import chunk_identity
 from governed_serving.journal.columns import pack

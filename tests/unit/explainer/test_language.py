@@ -18,7 +18,7 @@ from governed_api import runtime as rt
 from governed_api.governance import Explainer
 from governed_api.model import Runtime
 from governed_serving.blackbox.errors import BudgetExhausted, ModelMisbehaved, NotExplainable, UnknownMethod
-from governed_serving.conversation import last_spoken
+from governed_serving.completions.conversation import last_spoken
 from governed_serving.explainer.service.engine import Engine
 from governed_serving.explainer.service.language import MAX_ROWS_PER_CALL, completions_in, language_model
 from governed_serving.explainer.service.methods import LANGUAGE_METHODS

@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from governed_api.governance import Bias
-from governed_serving.generated import PatternRefused, answer_of, searcher
+from governed_serving.completions.generated import PatternRefused, answer_of, searcher
 from governed_serving.journal import strings
 from governed_serving.server.chat.attributes import Attributes
 from governed_serving.server.chat.request import CHAT, COMPLETIONS

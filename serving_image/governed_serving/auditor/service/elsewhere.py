@@ -12,8 +12,8 @@ from typing import Any, Literal, NamedTuple
 from governed_serving.archive.client import ArchiveClient
 from governed_serving.archive.errors import Refused
 from governed_serving.auditor.service.labels import Row, Waiting
+from governed_serving.completions.generated import state_of
 from governed_serving.crypto import SegmentCipher
-from governed_serving.generated import state_of
 from governed_serving.journal import open_chunk
 from governed_serving.journal.chunk import chunk_identity
 from governed_serving.records import Frame, PredictionFrame, timestamp

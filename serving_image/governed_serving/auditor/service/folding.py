@@ -18,7 +18,7 @@ from governed_serving.auditor.service.labels import LabelJoin, Row
 from governed_serving.auditor.service.tally import Tally
 from governed_serving.auditor.truth import label_of, truth_of, word_of
 from governed_serving.auditor.windows import Window
-from governed_serving.generated import Search, outcomes_of, searcher, state_of
+from governed_serving.completions.generated import Search, outcomes_of, searcher, state_of
 from governed_serving.journal import numbers
 from governed_serving.records import Column, EventRecord, Frame, PredictionFrame
 

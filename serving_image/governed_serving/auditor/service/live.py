@@ -15,7 +15,7 @@ from governed_serving.auditor.service.conversations import Conversations
 from governed_serving.auditor.service.folding import Fold
 from governed_serving.auditor.service.labels import Row
 from governed_serving.auditor.service.tally import Beside
-from governed_serving.generated import state_of
+from governed_serving.completions.generated import state_of
 from governed_serving.journal import numbers
 from governed_serving.records import Column, ExplanationRecord, Frame, PredictionFrame
 

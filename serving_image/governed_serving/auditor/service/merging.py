@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from governed_serving.generated import state_of
+from governed_serving.completions.generated import state_of
 from governed_serving.journal.columns import joined
 from governed_serving.records import Column, Frame, PredictionFrame
 

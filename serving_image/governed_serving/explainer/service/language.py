@@ -9,7 +9,7 @@ import numpy as np
 from governed_api.model import Runtime
 from governed_serving.artefact import Feature, Lineage, Manifest, Output
 from governed_serving.blackbox.columns import Columns
-from governed_serving.conversation import last_spoken
+from governed_serving.completions.conversation import last_spoken
 from governed_serving.explainer.service.live import chosen
 from governed_serving.explainer.service.model import ExplainedModel
 from governed_serving.explainer.text.completion import FEATURES

@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 
 from governed_api.governance import Bias
-from governed_serving.generated import PARAMETERS, searcher
+from governed_serving.completions.generated import PARAMETERS, searcher
 from governed_serving.server.errors import InvalidRequest
 from governed_serving.server.metrics import ServerMetrics
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 
-from governed_serving.generated import choice_text
+from governed_serving.completions.generated import choice_text
 
 __all__ = ["DONE", "Completion", "error_event"]
 

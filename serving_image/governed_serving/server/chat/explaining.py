@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 
-from governed_serving.conversation import Spoken
+from governed_serving.completions.conversation import Spoken
 from governed_serving.server.chat.events import Completion
 from governed_serving.server.chat.request import CHAT, COMPLETIONS
 from governed_serving.server.errors import InvalidRequest

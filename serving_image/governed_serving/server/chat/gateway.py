@@ -15,7 +15,7 @@ from typing import Any, Literal
 import httpx
 import msgspec
 
-from governed_serving.conversation import last_spoken
+from governed_serving.completions.conversation import last_spoken
 from governed_serving.hosting.logs import log
 from governed_serving.journal.columns import pack
 from governed_serving.journal.errors import JournalError

@@ -1,0 +1,1 @@
+"""Completions and conversations as the OpenAI protocol shapes them."""
