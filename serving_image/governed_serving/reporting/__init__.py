@@ -1,5 +1,5 @@
 """GovernanceReport writing, and the report that a person reads."""
 
-from governed_serving.reporting.writer import ReportWriter
+from governed_serving.report.writer import ReportWriter
 
 __all__ = ["ReportWriter"]

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from governed_api import runtime
-from governed_serving.reporting.writer import ReportWriter, of_pod
+from governed_serving.report.writer import ReportWriter, of_pod
 from governed_serving.server.figures import Figures
 from governed_serving.server.metrics import ServerMetrics
 from governed_serving.server.settings import Settings

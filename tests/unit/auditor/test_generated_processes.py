@@ -16,10 +16,10 @@ import pytest
 
 from governed_serving.archive.verify.sources import DirectorySource
 from governed_serving.crypto import SegmentCipher, load_kek
+from governed_serving.dossier.dossier import gather
+from governed_serving.dossier.page import render_page
 from governed_serving.journal import open_chunk
 from governed_serving.records import EventRecord
-from governed_serving.reporting.dossier import gather
-from governed_serving.reporting.page import render_page
 from support.waiting import eventually
 
 from .desks import BIAS, YES, applications, by_pronoun

@@ -23,7 +23,7 @@ from governed_serving.blackbox.errors import PredictorAway
 from governed_serving.crypto import Keyset, SegmentCipher
 from governed_serving.journal import Journal, JournalReader
 from governed_serving.records import EventRecord
-from governed_serving.reporting.writer import ReportWriter
+from governed_serving.report.writer import ReportWriter
 
 from .chunks import OneChunk
 from .processes import local_keyset

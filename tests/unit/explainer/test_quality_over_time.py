@@ -5,15 +5,15 @@ import json
 import numpy as np
 import pytest
 
+from governed_serving.dossier.markup import Safe
+from governed_serving.dossier.sections import _quality
+from governed_serving.dossier.served import Served, _importances
 from governed_serving.explainer.overall.drift import ImportanceMonitor
 from governed_serving.explainer.overall.quality_windows import MEASURES, QualityWindows, measured
 from governed_serving.explainer.service.metrics import Metrics
 from governed_serving.explainer.service.recorder import Recorder
 from governed_serving.explainer.service.watch import Watch
 from governed_serving.records import EventRecord, ExplanationRecord
-from governed_serving.reporting.markup import Safe
-from governed_serving.reporting.sections import _quality
-from governed_serving.reporting.served import Served, _importances
 from unit.explainer import models
 from unit.explainer.beds import Bed, MemoryJournal, Xor
 

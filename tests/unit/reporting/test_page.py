@@ -18,14 +18,14 @@ from governed_serving.archive.ledger.entrylog import Batch
 from governed_serving.archive.service import Archive
 from governed_serving.archive.verify.sources import DirectorySource
 from governed_serving.crypto import DirectoryStore, Kek, Keyring, SegmentCipher
+from governed_serving.dossier.__main__ import main
+from governed_serving.dossier.clauses import judge_clauses
+from governed_serving.dossier.dossier import Dossier, gather
+from governed_serving.dossier.markup import Safe, tag
+from governed_serving.dossier.page import render_page
+from governed_serving.dossier.svg import Estimate, Line, curves, dots, forest, signed_bars, ticks
 from governed_serving.journal import Field, Journal, JournalReader, Prediction, PredictionSchema
 from governed_serving.records import ExplanationRecord, LedgerEntry, canonical
-from governed_serving.reporting.__main__ import main
-from governed_serving.reporting.clauses import judge_clauses
-from governed_serving.reporting.dossier import Dossier, gather
-from governed_serving.reporting.markup import Safe, tag
-from governed_serving.reporting.page import render_page
-from governed_serving.reporting.svg import Estimate, Line, curves, dots, forest, signed_bars, ticks
 from governed_serving.trainer.audit import audit
 
 from .ships import shipped

@@ -11,11 +11,11 @@ from governed_serving.archive.ledger.entrylog import Batch
 from governed_serving.archive.service import Archive
 from governed_serving.archive.verify.sources import DirectorySource
 from governed_serving.crypto import DirectoryStore, Kek, Keyring, SegmentCipher
+from governed_serving.dossier.dossier import gather
+from governed_serving.dossier.page import render_page
+from governed_serving.dossier.served import REVISION, Served
 from governed_serving.journal import Field, Journal, JournalReader, Prediction, PredictionSchema
 from governed_serving.records import EventRecord, canonical
-from governed_serving.reporting.dossier import gather
-from governed_serving.reporting.page import render_page
-from governed_serving.reporting.served import REVISION, Served
 
 from .ships import shipped
 

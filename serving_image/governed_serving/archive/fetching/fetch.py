@@ -13,7 +13,7 @@ from governed_serving.archive.errors import Refused, Unverified
 from governed_serving.archive.fetching.imported import packed_import
 from governed_serving.artefact import ArtefactError, TamperedArtefact, load, write
 from governed_serving.crypto import Keyring, Tampered, load_kek
-from governed_serving.reporting.writer import ReportWriter, of_pod
+from governed_serving.report.writer import ReportWriter, of_pod
 
 __all__ = ["fetch"]
 

@@ -26,7 +26,7 @@ from governed_serving.auditor.service.why import Why
 from governed_serving.crypto import Keyring, Keyset, KeyWatch, SegmentCipher, rotate_due
 from governed_serving.hosting import Host, listen, log, web_server
 from governed_serving.journal import Journal
-from governed_serving.reporting.writer import ReportWriter
+from governed_serving.report.writer import ReportWriter
 from governed_serving.server.keys import key_watch
 
 __all__ = ["Service", "serve"]

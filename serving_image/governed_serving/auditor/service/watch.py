@@ -30,7 +30,7 @@ from governed_serving.crypto import CryptoError
 from governed_serving.hosting.logs import log
 from governed_serving.journal import Journal, JournalError, streams
 from governed_serving.records import EventRecord, Frame, timestamp
-from governed_serving.reporting.writer import ReportWriter, of_pod
+from governed_serving.report.writer import ReportWriter, of_pod
 
 __all__ = ["Watch"]
 

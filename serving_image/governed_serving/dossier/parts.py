@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from governed_serving.reporting.markup import Safe, tag, text
+from governed_serving.dossier.markup import Safe, tag, text
 
 __all__ = ["card", "digest", "facts", "figure", "number", "percent", "pill", "section", "table"]
 

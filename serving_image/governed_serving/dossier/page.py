@@ -2,12 +2,12 @@
 
 from importlib.resources import files
 
-from governed_serving.reporting.clauses import judge_clauses
-from governed_serving.reporting.dossier import Dossier
-from governed_serving.reporting.fairness import fairness_section
-from governed_serving.reporting.markup import Safe, tag, text
-from governed_serving.reporting.parts import card, pill
-from governed_serving.reporting.sections import (
+from governed_serving.dossier.clauses import judge_clauses
+from governed_serving.dossier.dossier import Dossier
+from governed_serving.dossier.fairness import fairness_section
+from governed_serving.dossier.markup import Safe, tag, text
+from governed_serving.dossier.parts import card, pill
+from governed_serving.dossier.sections import (
     clauses_section,
     data_section,
     explanations_section,

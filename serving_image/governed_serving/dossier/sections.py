@@ -4,13 +4,13 @@ from typing import Any
 
 import msgspec
 
+from governed_serving.dossier.clauses import Clause
+from governed_serving.dossier.dossier import Dossier, LedgerView
+from governed_serving.dossier.markup import Safe, tag, text
+from governed_serving.dossier.parts import digest, facts, figure, number, pill, section, table
+from governed_serving.dossier.svg import Estimate, Line, curves, signed_bars
 from governed_serving.explainer.overall.quality_windows import MEASURES, QualityWindows
 from governed_serving.records import LedgerEntry, timestamp
-from governed_serving.reporting.clauses import Clause
-from governed_serving.reporting.dossier import Dossier, LedgerView
-from governed_serving.reporting.markup import Safe, tag, text
-from governed_serving.reporting.parts import digest, facts, figure, number, pill, section, table
-from governed_serving.reporting.svg import Estimate, Line, curves, signed_bars
 
 __all__ = [
     "clauses_section",

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-from governed_serving.reporting.dossier import Dossier
+from governed_serving.dossier.dossier import Dossier
 
 __all__ = ["Clause", "judge_clauses"]
 

@@ -14,8 +14,8 @@ from governed_serving.archive.errors import ArchiveError
 from governed_serving.archive.ledger.note import NoteError
 from governed_serving.archive.verify.opening import noted_checkpoint, open_source
 from governed_serving.crypto import CryptoError, load_kek
-from governed_serving.reporting.dossier import gather, read_documents
-from governed_serving.reporting.page import render_page
+from governed_serving.dossier.dossier import gather, read_documents
+from governed_serving.dossier.page import render_page
 
 __all__ = ["main"]
 

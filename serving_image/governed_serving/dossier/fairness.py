@@ -6,11 +6,11 @@ from typing import Any
 from governed_serving.auditor.cells import UNKNOWN, Cells
 from governed_serving.auditor.intervals import newcombe, wilson
 from governed_serving.auditor.metrics import RATES, reference_groups
-from governed_serving.reporting.dossier import Dossier
-from governed_serving.reporting.markup import Safe, tag, text
-from governed_serving.reporting.parts import figure, number, percent, pill, section, table
-from governed_serving.reporting.served import REVISION
-from governed_serving.reporting.svg import Estimate, dots, forest
+from governed_serving.dossier.dossier import Dossier
+from governed_serving.dossier.markup import Safe, tag, text
+from governed_serving.dossier.parts import figure, number, percent, pill, section, table
+from governed_serving.dossier.served import REVISION
+from governed_serving.dossier.svg import Estimate, dots, forest
 
 __all__ = ["fairness_section"]
 

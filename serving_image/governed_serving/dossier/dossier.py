@@ -15,9 +15,9 @@ from governed_serving.archive.verify.sources import LogSource
 from governed_serving.archive.verify.verification import Proof, Verification, verify
 from governed_serving.artefact import ArtefactError, unpack
 from governed_serving.crypto import CryptoError, Kek, KeyInfo, Keyring
+from governed_serving.dossier.served import Served, fold_served
 from governed_serving.journal import JournalError
 from governed_serving.records import LedgerEntry
-from governed_serving.reporting.served import Served, fold_served
 
 __all__ = ["Dossier", "Example", "LedgerView", "gather"]
 

@@ -1,0 +1,1 @@
+"""What a person reads: one page over report, artefact and verified ledger."""

@@ -1,0 +1,1 @@
+"""Client of the GovernanceReport: a pod puts its own part."""
