@@ -25,7 +25,7 @@ EVALUATION = "evaluation.json"
 GATES = "gates.json"
 """{"gates": [{name, measured, budget, verdict, message}]}; what a clock measured is null here, and in the ledger."""
 REFERENCE = "reference.json"
-"""{"rows", "columns"}: histograms of training rows, see governed_serving.auditor.reference; what drift is measured against."""
+"""{"rows", "columns"}: histograms of training rows, see governed_serving.fairness.monitoring.reference; what drift is measured against."""
 NAMES = frozenset({MODEL, MANIFEST, BACKGROUND, TRAINING, EVALUATION, GATES, REFERENCE})
 """Every file that an artefact may hold; all but the manifest are listed in it with their digest."""
 

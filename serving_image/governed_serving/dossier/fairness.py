@@ -3,14 +3,14 @@
 from dataclasses import replace
 from typing import Any
 
-from governed_serving.auditor.cells import UNKNOWN, Cells
-from governed_serving.auditor.intervals import newcombe, wilson
-from governed_serving.auditor.metrics import RATES, reference_groups
 from governed_serving.dossier.dossier import Dossier
 from governed_serving.dossier.markup import Safe, tag, text
 from governed_serving.dossier.parts import figure, number, percent, pill, section, table
 from governed_serving.dossier.served import REVISION
 from governed_serving.dossier.svg import Estimate, dots, forest
+from governed_serving.fairness.counts.cells import UNKNOWN, Cells
+from governed_serving.fairness.inference.intervals import newcombe, wilson
+from governed_serving.fairness.metrics.metrics import RATES, reference_groups
 
 __all__ = ["fairness_section"]
 

@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 
 from governed_api.governance import FavorableOutcome
 from governed_serving.archive.verify.sources import LogSource
-from governed_serving.auditor.cells import UNKNOWN, Cells, CodedColumn
-from governed_serving.auditor.grouping import MISSING, Grouping, outcomes
-from governed_serving.auditor.truth import label_of
 from governed_serving.completions.generated import outcomes_of, searcher, state_of
 from governed_serving.crypto import Kek, Keyring, SegmentCipher
 from governed_serving.explainer.overall.quality_windows import QualityWindows
+from governed_serving.fairness.counts.cells import UNKNOWN, Cells, CodedColumn
+from governed_serving.fairness.counts.grouping import MISSING, Grouping, outcomes
+from governed_serving.fairness.counts.truth import label_of
 from governed_serving.journal import numbers, open_chunk
 from governed_serving.records import Column, EventRecord, ExplanationRecord, Frame, PredictionFrame
 

@@ -11,10 +11,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from governed_api.governance import Bias
-from governed_serving.auditor.cells import Cells, GroupTable, coded
-from governed_serving.auditor.hypotheses import chi_square
-from governed_serving.auditor.intervals import katz, newcombe
-from governed_serving.auditor.metrics import Comparison, compare, confusion, group_rates, reference_groups, simpson
+from governed_serving.fairness.counts.cells import Cells, GroupTable, coded
+from governed_serving.fairness.inference.hypotheses import chi_square
+from governed_serving.fairness.inference.intervals import katz, newcombe
+from governed_serving.fairness.metrics.metrics import (
+    Comparison,
+    compare,
+    confusion,
+    group_rates,
+    reference_groups,
+    simpson,
+)
 from governed_serving.trainer.tables import Column
 
 Flags = NDArray[np.bool_]

@@ -11,7 +11,7 @@ import numpy as np
 from governed_api.model import GovernedModelSpec
 from governed_serving import artefact
 from governed_serving.artefact import CJK_CHARACTERS, Feature, Lineage, Manifest, Output
-from governed_serving.auditor.reference import describe
+from governed_serving.fairness.monitoring.reference import describe
 from governed_serving.trainer.dataset import Dataset
 from governed_serving.trainer.evaluation import Predictions
 from governed_serving.trainer.preprocessing import Categorical, Preprocessing

@@ -9,8 +9,8 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from governed_api.governance import Bias
-from governed_serving.auditor.metrics import confusion
-from governed_serving.auditor.mitigation import group_thresholds, reweighing_of
+from governed_serving.fairness.metrics.metrics import confusion
+from governed_serving.fairness.metrics.mitigation import group_thresholds, reweighing_of
 from governed_serving.trainer.audit import audit, errors, favorable
 from governed_serving.trainer.dataset import Dataset
 from governed_serving.trainer.preprocessing import feeds

@@ -8,10 +8,10 @@ import msgspec
 import pytest
 
 from governed_serving.archive.client import ArchiveClient
-from governed_serving.auditor.alarms import Alarm
 from governed_serving.auditor.service.replicas import Replicas, replica_of
 from governed_serving.auditor.service.tally import Beside, Tally
 from governed_serving.crypto import DirectoryStore, Kek, Keyring, Tampered
+from governed_serving.fairness.monitoring.alarms import Alarm
 
 from ..archive.test_app import Bed
 

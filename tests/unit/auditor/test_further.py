@@ -4,17 +4,17 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from governed_serving.auditor.alarms import Alarm
-from governed_serving.auditor.attributions import attribution_gaps
-from governed_serving.auditor.cells import Cells, coded
-from governed_serving.auditor.counterfactuals import attribute_flips, swap_words, text_flips
-from governed_serving.auditor.drift import (
+from governed_serving.fairness.counts.cells import Cells, coded
+from governed_serving.fairness.metrics.mitigation import group_thresholds, reweighing
+from governed_serving.fairness.monitoring.alarms import Alarm
+from governed_serving.fairness.monitoring.attributions import attribution_gaps
+from governed_serving.fairness.monitoring.counterfactuals import attribute_flips, swap_words, text_flips
+from governed_serving.fairness.monitoring.drift import (
     kolmogorov_smirnov,
     population_stability,
     quantile_edges,
 )
-from governed_serving.auditor.mitigation import group_thresholds, reweighing
-from governed_serving.auditor.proxies import proxies
+from governed_serving.fairness.monitoring.proxies import proxies
 
 
 def test_kolmogorov_smirnov_equals_scipy() -> None:

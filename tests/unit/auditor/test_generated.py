@@ -10,7 +10,6 @@ from typing import Any
 import msgspec
 import pytest
 
-from governed_serving.auditor.counterfactuals import swap_words
 from governed_serving.auditor.service import watch as watching
 from governed_serving.auditor.service.checks import Checks
 from governed_serving.auditor.service.conversations import MAX_CHARACTERS, Conversations
@@ -22,11 +21,12 @@ from governed_serving.auditor.service.metrics import Metrics
 from governed_serving.auditor.service.tail import Tail
 from governed_serving.auditor.service.watch import Watch
 from governed_serving.auditor.service.why import Why
-from governed_serving.auditor.truth import label_of
-from governed_serving.auditor.verdict import judge
 from governed_serving.blackbox.errors import ModelMisbehaved, PredictorAway
 from governed_serving.completions.generated import Asked, PatternRefused, put_again, swapped
 from governed_serving.crypto import Keyset, SegmentCipher
+from governed_serving.fairness.counts.truth import label_of
+from governed_serving.fairness.metrics.verdict import judge
+from governed_serving.fairness.monitoring.counterfactuals import swap_words
 from governed_serving.journal import Journal, JournalReader
 from governed_serving.journal.chunk import chunk_identity
 from governed_serving.journal.columns import pack

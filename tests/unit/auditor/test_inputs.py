@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import pdist
 
-from governed_serving.auditor.inputs import InputDrift, MeanEmbedding, median_square
+from governed_serving.fairness.monitoring.inputs import InputDrift, MeanEmbedding, median_square
 
 
 def drawn(seed: int, rows: int, columns: int = 6, *, tied: float = 0.0, moved: float = 0.0) -> np.ndarray:

@@ -15,11 +15,11 @@ from statsmodels.stats.weightstats import CompareMeans
 
 from governed_api.governance import Bias, BiasMetric
 from governed_serving.artefact import Feature, Lineage, Manifest, Output
-from governed_serving.auditor.cells import Cells, coded
-from governed_serving.auditor.measures import NEED_LABELS, SCORE_METRICS, findings
-from governed_serving.auditor.scores import Moments, ScoreTable
 from governed_serving.auditor.service.folding import Fold
-from governed_serving.auditor.verdict import judge
+from governed_serving.fairness.counts.cells import Cells, coded
+from governed_serving.fairness.counts.scores import Moments, ScoreTable
+from governed_serving.fairness.metrics.measures import NEED_LABELS, SCORE_METRICS, findings
+from governed_serving.fairness.metrics.verdict import judge
 from governed_serving.records import Column, EventRecord, PredictionFrame
 
 from .test_metrics import berkeley
@@ -173,7 +173,7 @@ def test_a_label_that_is_taken_back_leaves_no_trace() -> None:
 
 
 def test_the_bound_of_a_distribution_holds_at_all_times() -> None:
-    from governed_serving.auditor.measures import _uniform_radius
+    from governed_serving.fairness.metrics.measures import _uniform_radius
 
     rng = np.random.default_rng(5)
     missed = 0

@@ -6,8 +6,8 @@ from fairlearn import metrics as fairlearn
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from governed_serving.auditor.hypotheses import chi_square
-from governed_serving.auditor.metrics import (
+from governed_serving.fairness.inference.hypotheses import chi_square
+from governed_serving.fairness.metrics.metrics import (
     METRICS,
     Cells,
     GroupTable,

@@ -13,14 +13,14 @@ from sklearn.naive_bayes import CategoricalNB
 
 from governed_api.governance import Bias
 from governed_serving.artefact import Feature, Lineage, Manifest, Output
-from governed_serving.auditor.columns import coded
-from governed_serving.auditor.drift import population_stability
-from governed_serving.auditor.monitors import AttributionSums, DriftMonitor, FreshRows, Hysteresis
-from governed_serving.auditor.proxies import joint_lift
-from governed_serving.auditor.reference import SMALLEST, Distribution, describe, read
 from governed_serving.auditor.service.checks import Checks
 from governed_serving.auditor.service.folding import Fold
 from governed_serving.auditor.service.live import Live
+from governed_serving.fairness.counts.columns import coded
+from governed_serving.fairness.monitoring.drift import population_stability
+from governed_serving.fairness.monitoring.monitors import AttributionSums, DriftMonitor, FreshRows, Hysteresis
+from governed_serving.fairness.monitoring.proxies import joint_lift
+from governed_serving.fairness.monitoring.reference import SMALLEST, Distribution, describe, read
 from governed_serving.records import Column, ExplanationRecord, PredictionFrame
 
 RNG = np.random.default_rng(0)

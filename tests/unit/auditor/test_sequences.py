@@ -7,9 +7,8 @@ import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from governed_serving.auditor.betting import LAMBDAS, PairBetting, betting_interval, log_wealth
-from governed_serving.auditor.metrics import METRICS
-from governed_serving.auditor.sequences import (
+from governed_serving.fairness.inference.betting import LAMBDAS, PairBetting, betting_interval, log_wealth
+from governed_serving.fairness.inference.sequences import (
     DIFFERENCES,
     RATIOS,
     e_benjamini_hochberg,
@@ -18,6 +17,7 @@ from governed_serving.auditor.sequences import (
     metric_sequence,
     mixture_radius,
 )
+from governed_serving.fairness.metrics.metrics import METRICS
 
 ALPHA = 0.05
 

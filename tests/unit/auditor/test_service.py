@@ -13,16 +13,16 @@ from hypothesis import strategies as st
 from governed_api.governance import Bias
 from governed_serving.archive.client import Appended
 from governed_serving.archive.errors import Refused
-from governed_serving.auditor.cells import Cells
-from governed_serving.auditor.grouping import Grouping, outcomes
 from governed_serving.auditor.service.entries import entries_of
 from governed_serving.auditor.service.folding import Fold
 from governed_serving.auditor.service.merging import merged
 from governed_serving.auditor.service.shipping import Shipper
 from governed_serving.auditor.service.tail import Tail
-from governed_serving.auditor.truth import label_of
-from governed_serving.auditor.windows import Window
 from governed_serving.crypto import Keyset, SegmentCipher
+from governed_serving.fairness.counts.cells import Cells
+from governed_serving.fairness.counts.grouping import Grouping, outcomes
+from governed_serving.fairness.counts.truth import label_of
+from governed_serving.fairness.counts.windows import Window
 from governed_serving.journal import Journal, JournalDamaged, JournalReader, open_chunk
 from governed_serving.records import EventRecord, ExplanationRecord, LedgerEntry, canonical, timestamp
 

@@ -11,11 +11,17 @@ from hypothesis import strategies as st
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import confint_proportions_2indep, proportion_confint
 
-from governed_serving.auditor.bootstrap import bca
-from governed_serving.auditor.hypotheses import benjamini_hochberg, chi_square, fisher_exact, holm, permutation_test
-from governed_serving.auditor.intervals import binomial_sequence, clopper_pearson, katz, newcombe, wilson
-from governed_serving.auditor.metrics import METRICS
-from governed_serving.auditor.special import beta_quantile, chi_square_tail, incomplete_beta, normal_quantile
+from governed_serving.fairness.inference.bootstrap import bca
+from governed_serving.fairness.inference.hypotheses import (
+    benjamini_hochberg,
+    chi_square,
+    fisher_exact,
+    holm,
+    permutation_test,
+)
+from governed_serving.fairness.inference.intervals import binomial_sequence, clopper_pearson, katz, newcombe, wilson
+from governed_serving.fairness.inference.special import beta_quantile, chi_square_tail, incomplete_beta, normal_quantile
+from governed_serving.fairness.metrics.metrics import METRICS
 
 counts = st.integers(0, 400)
 

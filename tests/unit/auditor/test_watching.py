@@ -9,8 +9,6 @@ import msgspec
 import numpy as np
 import pytest
 
-from governed_serving.auditor.inputs import InputDrift
-from governed_serving.auditor.reference import read
 from governed_serving.auditor.service import watch as watching
 from governed_serving.auditor.service.checks import Checks
 from governed_serving.auditor.service.folding import Fold
@@ -21,6 +19,8 @@ from governed_serving.auditor.service.watch import Watch
 from governed_serving.auditor.service.why import Why
 from governed_serving.blackbox.errors import PredictorAway
 from governed_serving.crypto import Keyset, SegmentCipher
+from governed_serving.fairness.monitoring.inputs import InputDrift
+from governed_serving.fairness.monitoring.reference import read
 from governed_serving.journal import Journal, JournalReader
 from governed_serving.records import EventRecord
 from governed_serving.report.writer import ReportWriter

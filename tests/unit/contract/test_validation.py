@@ -8,7 +8,7 @@ import pytest
 from governed_api import GovernedModel, ResolvedModel
 from governed_api.governance import SCORED
 from governed_api.validation import defaulted, model_schema, validate
-from governed_serving.auditor.measures import SCORE_METRICS
+from governed_serving.fairness.metrics.measures import SCORE_METRICS
 from support.model_manifests import INVALID, Invalid, generative, valid
 
 

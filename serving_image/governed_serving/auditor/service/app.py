@@ -16,8 +16,8 @@ from governed_serving.auditor.service.errors import AuditorError, NotFound, Unus
 from governed_serving.auditor.service.metrics import Metrics
 from governed_serving.auditor.service.watch import Watch
 from governed_serving.auditor.service.why import Why
-from governed_serving.auditor.truth import label_of
 from governed_serving.crypto import CryptoError
+from governed_serving.fairness.counts.truth import label_of
 from governed_serving.journal import Journal, JournalError
 from governed_serving.records import EventRecord
 

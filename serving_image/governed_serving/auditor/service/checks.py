@@ -13,18 +13,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from governed_serving.artefact import Manifest
-from governed_serving.auditor.columns import CodedColumn, coded
-from governed_serving.auditor.counterfactuals import Columns, Decide, attribute_flips, text_flips
-from governed_serving.auditor.grouping import Grouping
-from governed_serving.auditor.inputs import InputDrift
-from governed_serving.auditor.intervals import binomial_sequence
-from governed_serving.auditor.measures import SMALLEST_GROUP
-from governed_serving.auditor.monitors import ColumnDrift, Gap
-from governed_serving.auditor.proxies import joint_lift, proxies
 from governed_serving.auditor.service.conversations import Twins
 from governed_serving.auditor.service.lane import Ask
 from governed_serving.auditor.service.live import Live
 from governed_serving.auditor.service.tally import Beside
+from governed_serving.fairness.counts.columns import CodedColumn, coded
+from governed_serving.fairness.counts.grouping import Grouping
+from governed_serving.fairness.inference.intervals import binomial_sequence
+from governed_serving.fairness.metrics.measures import SMALLEST_GROUP
+from governed_serving.fairness.monitoring.counterfactuals import Columns, Decide, attribute_flips, text_flips
+from governed_serving.fairness.monitoring.inputs import InputDrift
+from governed_serving.fairness.monitoring.monitors import ColumnDrift, Gap
+from governed_serving.fairness.monitoring.proxies import joint_lift, proxies
 
 __all__ = ["LEAST_ROWS", "Checks", "Finding", "Others"]
 

@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 import msgspec
 
-from governed_serving.auditor.counterfactuals import swap_words
 from governed_serving.completions.generated import PROMPT, Asked, put_again, swapped
+from governed_serving.fairness.monitoring.counterfactuals import swap_words
 from governed_serving.journal import strings
 from governed_serving.records import PredictionFrame
 

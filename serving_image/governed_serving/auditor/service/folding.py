@@ -9,16 +9,16 @@ from numpy.typing import NDArray
 
 from governed_api.governance import Bias
 from governed_serving.artefact import Manifest
-from governed_serving.auditor.alarms import Alarm
-from governed_serving.auditor.cells import Cells, CodedColumn
-from governed_serving.auditor.grouping import MISSING, Grouping, outcomes
-from governed_serving.auditor.measures import SCORE_METRICS
-from governed_serving.auditor.scores import plain_subject
 from governed_serving.auditor.service.labels import LabelJoin, Row
 from governed_serving.auditor.service.tally import Tally
-from governed_serving.auditor.truth import label_of, truth_of, word_of
-from governed_serving.auditor.windows import Window
 from governed_serving.completions.generated import Search, outcomes_of, searcher, state_of
+from governed_serving.fairness.counts.cells import Cells, CodedColumn
+from governed_serving.fairness.counts.grouping import MISSING, Grouping, outcomes
+from governed_serving.fairness.counts.scores import plain_subject
+from governed_serving.fairness.counts.truth import label_of, truth_of, word_of
+from governed_serving.fairness.counts.windows import Window
+from governed_serving.fairness.metrics.measures import SCORE_METRICS
+from governed_serving.fairness.monitoring.alarms import Alarm
 from governed_serving.journal import numbers
 from governed_serving.records import Column, EventRecord, Frame, PredictionFrame
 

@@ -15,8 +15,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from governed_serving.auditor.cells import CodedColumn, Key
-from governed_serving.auditor.windows import Joined
+from governed_serving.fairness.counts.cells import CodedColumn, Key
+from governed_serving.fairness.counts.windows import Joined
 
 __all__ = ["Block", "LabelJoin", "Row", "Waiting"]
 

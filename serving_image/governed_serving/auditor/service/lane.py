@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from governed_api.governance import Bias
 from governed_serving.artefact import Manifest
-from governed_serving.auditor.counterfactuals import Decide
 from governed_serving.blackbox.client import PredictorClient
 from governed_serving.blackbox.errors import ExplainerError, ModelMisbehaved
 from governed_serving.completions.generated import Asked, choice_text, searcher
+from governed_serving.fairness.monitoring.counterfactuals import Decide
 
 __all__ = ["LANE_ERRORS", "Ask", "Runtime", "decider"]
 

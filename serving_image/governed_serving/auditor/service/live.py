@@ -9,13 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from governed_serving.artefact import Manifest
-from governed_serving.auditor.monitors import AttributionSums, DriftMonitor, FreshRows, Hysteresis, Seen
-from governed_serving.auditor.reference import DECISION, SCORE, Distribution
 from governed_serving.auditor.service.conversations import Conversations
 from governed_serving.auditor.service.folding import Fold
 from governed_serving.auditor.service.labels import Row
 from governed_serving.auditor.service.tally import Beside
 from governed_serving.completions.generated import state_of
+from governed_serving.fairness.monitoring.monitors import AttributionSums, DriftMonitor, FreshRows, Hysteresis, Seen
+from governed_serving.fairness.monitoring.reference import DECISION, SCORE, Distribution
 from governed_serving.journal import numbers
 from governed_serving.records import Column, ExplanationRecord, Frame, PredictionFrame
 

@@ -8,7 +8,6 @@ from governed_api.governance import Bias
 from governed_serving import artefact
 from governed_serving.archive.client import ArchiveClient
 from governed_serving.artefact import Artefact
-from governed_serving.auditor.reference import read
 from governed_serving.auditor.service.app import application
 from governed_serving.auditor.service.checks import Checks
 from governed_serving.auditor.service.elsewhere import Elsewhere
@@ -24,6 +23,7 @@ from governed_serving.auditor.service.tail import Tail
 from governed_serving.auditor.service.watch import Watch
 from governed_serving.auditor.service.why import Why
 from governed_serving.crypto import Keyring, Keyset, KeyWatch, SegmentCipher, rotate_due
+from governed_serving.fairness.monitoring.reference import read
 from governed_serving.hosting import Host, listen, log, web_server
 from governed_serving.journal import Journal
 from governed_serving.report.writer import ReportWriter

@@ -9,9 +9,9 @@ from typing import Any
 
 import msgspec
 
-from governed_serving.auditor.alarms import Alarm
-from governed_serving.auditor.cells import Cells
-from governed_serving.auditor.windows import Window
+from governed_serving.fairness.counts.cells import Cells
+from governed_serving.fairness.counts.windows import Window
+from governed_serving.fairness.monitoring.alarms import Alarm
 
 __all__ = ["Beside", "Tally", "Whole", "add_up"]
 

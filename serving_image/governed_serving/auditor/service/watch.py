@@ -15,7 +15,6 @@ from typing import Any
 import msgspec
 
 from governed_serving.archive.errors import ArchiveError
-from governed_serving.auditor.measures import SMALLEST_GROUP
 from governed_serving.auditor.service.checks import LEAST_ROWS, Checks, Others
 from governed_serving.auditor.service.elsewhere import Elsewhere, Settled
 from governed_serving.auditor.service.folding import Fold
@@ -25,8 +24,9 @@ from governed_serving.auditor.service.replicas import Replicas
 from governed_serving.auditor.service.shipping import Shipper
 from governed_serving.auditor.service.tail import Tail
 from governed_serving.auditor.service.tally import Whole, add_up
-from governed_serving.auditor.verdict import judge
 from governed_serving.crypto import CryptoError
+from governed_serving.fairness.metrics.measures import SMALLEST_GROUP
+from governed_serving.fairness.metrics.verdict import judge
 from governed_serving.hosting.logs import log
 from governed_serving.journal import Journal, JournalError, streams
 from governed_serving.records import EventRecord, Frame, timestamp

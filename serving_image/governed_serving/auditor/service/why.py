@@ -11,12 +11,12 @@ import httpx
 import numpy as np
 
 from governed_serving.archive.client import ArchiveClient
-from governed_serving.auditor.counterfactuals import swap_words
 from governed_serving.auditor.service.conversations import MAX_CHARACTERS, again
 from governed_serving.auditor.service.lane import LANE_ERRORS, Runtime
 from governed_serving.completions.conversation import last_spoken
 from governed_serving.completions.generated import PROMPT, answer_of, state_of, swapped
 from governed_serving.crypto import SegmentCipher
+from governed_serving.fairness.monitoring.counterfactuals import swap_words
 from governed_serving.journal import numbers, open_chunk, strings
 from governed_serving.records import Column, PredictionFrame
 

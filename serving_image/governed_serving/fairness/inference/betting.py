@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from governed_serving.auditor.intervals import Interval
+from governed_serving.fairness.inference.intervals import Interval
 
 __all__ = ["LAMBDAS", "PairBetting", "betting_interval", "log_wealth"]
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from governed_serving.auditor.columns import OTHER, CodedColumn, Subject, joint, joint_name
+from governed_serving.fairness.counts.columns import OTHER, CodedColumn, Subject, joint, joint_name
 
 __all__ = ["BINS", "GroupScores", "Moments", "ScoreTable", "plain_subject", "read_subject"]
 

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from governed_serving.auditor.columns import OTHER, CodedColumn, Subject, coded, joint_name
-from governed_serving.auditor.scores import ScoreTable
+from governed_serving.fairness.counts.columns import OTHER, CodedColumn, Subject, coded, joint_name
+from governed_serving.fairness.counts.scores import ScoreTable
 
 __all__ = ["FAVORABLE", "OTHER", "UNFAVORABLE", "UNKNOWN", "Cells", "CodedColumn", "GroupTable", "Key", "coded"]
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from governed_serving.auditor.cells import CodedColumn, coded
+from governed_serving.fairness.counts.cells import CodedColumn, coded
 
 __all__ = ["MISSING", "Grouping", "outcomes"]
 

@@ -9,9 +9,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from governed_serving.auditor.drift import kolmogorov_tail, population_stability
-from governed_serving.auditor.reference import Distribution
-from governed_serving.auditor.sequences import DIFFERENCES, mixture_radius
+from governed_serving.fairness.inference.sequences import DIFFERENCES, mixture_radius
+from governed_serving.fairness.monitoring.drift import kolmogorov_tail, population_stability
+from governed_serving.fairness.monitoring.reference import Distribution
 
 __all__ = ["AttributionSums", "ColumnDrift", "DriftMonitor", "FreshRows", "Gap", "Hysteresis"]
 

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from governed_serving.auditor.intervals import Interval
-from governed_serving.auditor.special import normal_quantile, normal_tail
+from governed_serving.fairness.inference.intervals import Interval
+from governed_serving.fairness.inference.special import normal_quantile, normal_tail
 
 __all__ = ["bca"]
 

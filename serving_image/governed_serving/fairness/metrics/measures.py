@@ -14,10 +14,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from governed_serving.auditor.cells import Cells, GroupTable, Key
-from governed_serving.auditor.columns import joint_name
-from governed_serving.auditor.intervals import Interval, binomial_sequence, katz, newcombe
-from governed_serving.auditor.metrics import (
+from governed_serving.fairness.counts.cells import Cells, GroupTable, Key
+from governed_serving.fairness.counts.columns import joint_name
+from governed_serving.fairness.counts.scores import GroupScores
+from governed_serving.fairness.inference.intervals import Interval, binomial_sequence, katz, newcombe
+from governed_serving.fairness.inference.sequences import (
+    DIFFERENCES,
+    log_evidence,
+    metric_evidence,
+    metric_sequence,
+    mixture_radius,
+)
+from governed_serving.fairness.metrics.metrics import (
     LABEL_METRICS,
     METRICS,
     RATES,
@@ -28,14 +36,6 @@ from governed_serving.auditor.metrics import (
     right,
     selected,
     spread,
-)
-from governed_serving.auditor.scores import GroupScores
-from governed_serving.auditor.sequences import (
-    DIFFERENCES,
-    log_evidence,
-    metric_evidence,
-    metric_sequence,
-    mixture_radius,
 )
 
 __all__ = ["LEAST_SHARE", "NEED_LABELS", "SCORE_METRICS", "SMALLEST_GROUP", "Finding", "findings"]

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from governed_serving.auditor.drift import quantile_edges
+from governed_serving.fairness.monitoring.drift import quantile_edges
 
 __all__ = ["DECISION", "SCORE", "Distribution", "describe", "read"]
 

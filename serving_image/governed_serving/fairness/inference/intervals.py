@@ -7,7 +7,7 @@ are confidence sequences, which hold at all times together (Robbins 1970; Howard
 from math import exp, inf, lgamma, log, sqrt
 from typing import NamedTuple
 
-from governed_serving.auditor.special import beta_quantile, normal_quantile
+from governed_serving.fairness.inference.special import beta_quantile, normal_quantile
 
 __all__ = ["Interval", "binomial_sequence", "clopper_pearson", "katz", "log_mixture", "newcombe", "wilson"]
 

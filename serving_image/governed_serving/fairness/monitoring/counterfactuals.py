@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from governed_serving.auditor.intervals import Interval, wilson
+from governed_serving.fairness.inference.intervals import Interval, wilson
 
 __all__ = ["GENDER_WORDS", "Flips", "attribute_flips", "swap_words", "text_flips"]
 

@@ -5,8 +5,8 @@ from math import sqrt
 
 import numpy as np
 
-from governed_serving.auditor.cells import CodedColumn
-from governed_serving.auditor.hypotheses import chi_square
+from governed_serving.fairness.counts.cells import CodedColumn
+from governed_serving.fairness.inference.hypotheses import chi_square
 
 __all__ = ["Association", "association", "joint_lift", "proxies"]
 

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from governed_serving.auditor.intervals import Interval, binomial_sequence
-from governed_serving.auditor.metrics import METRICS, Metric
+from governed_serving.fairness.inference.intervals import Interval, binomial_sequence
+from governed_serving.fairness.metrics.metrics import METRICS, Metric
 
 __all__ = [
     "DIFFERENCES",

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from governed_serving.auditor.metrics import Cells, GroupTable, coded, confusion, group_rates
+from governed_serving.fairness.metrics.metrics import Cells, GroupTable, coded, confusion, group_rates
 
 __all__ = ["Offer", "group_thresholds", "reweighing", "reweighing_of"]
 

@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from governed_serving.auditor.hypotheses import TestResult
+from governed_serving.fairness.inference.hypotheses import TestResult
 
 __all__ = ["InputDrift", "MeanEmbedding"]
 

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from governed_serving.auditor.hypotheses import holm
-from governed_serving.auditor.special import normal_tail
+from governed_serving.fairness.inference.hypotheses import holm
+from governed_serving.fairness.inference.special import normal_tail
 
 __all__ = ["AttributionGap", "attribution_gaps"]
 

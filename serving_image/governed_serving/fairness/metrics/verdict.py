@@ -10,14 +10,14 @@ from math import inf, isfinite
 from typing import Any, Literal
 
 from governed_api.governance import Bias, MetricBounds
-from governed_serving.auditor.cells import Cells, GroupTable
-from governed_serving.auditor.columns import joint_name
-from governed_serving.auditor.grouping import MISSING
-from governed_serving.auditor.hypotheses import chi_square
-from governed_serving.auditor.intervals import Interval
-from governed_serving.auditor.measures import LEAST_SHARE, NEED_LABELS, SMALLEST_GROUP, Finding, findings
-from governed_serving.auditor.metrics import impact_ratios, simpson, spread
-from governed_serving.auditor.sequences import e_benjamini_hochberg
+from governed_serving.fairness.counts.cells import Cells, GroupTable
+from governed_serving.fairness.counts.columns import joint_name
+from governed_serving.fairness.counts.grouping import MISSING
+from governed_serving.fairness.inference.hypotheses import chi_square
+from governed_serving.fairness.inference.intervals import Interval
+from governed_serving.fairness.inference.sequences import e_benjamini_hochberg
+from governed_serving.fairness.metrics.measures import LEAST_SHARE, NEED_LABELS, SMALLEST_GROUP, Finding, findings
+from governed_serving.fairness.metrics.metrics import impact_ratios, simpson, spread
 
 __all__ = ["SMALLEST_GROUP", "judge"]
 

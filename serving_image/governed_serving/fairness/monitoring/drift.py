@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from governed_serving.auditor.hypotheses import TestResult
+from governed_serving.fairness.inference.hypotheses import TestResult
 
 __all__ = [
     "kolmogorov_smirnov",

@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from governed_serving.auditor.cells import UNKNOWN, Cells, CodedColumn, Key
-from governed_serving.auditor.columns import Subject
-from governed_serving.auditor.scores import plain_subject, read_subject
+from governed_serving.fairness.counts.cells import UNKNOWN, Cells, CodedColumn, Key
+from governed_serving.fairness.counts.columns import Subject
+from governed_serving.fairness.counts.scores import plain_subject, read_subject
 
 __all__ = ["MAX_BUCKETS", "Joined", "Window"]
 

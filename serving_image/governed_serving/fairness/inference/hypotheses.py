@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from governed_serving.auditor.special import chi_square_tail, log_choose
+from governed_serving.fairness.inference.special import chi_square_tail, log_choose
 
 __all__ = ["TestResult", "benjamini_hochberg", "chi_square", "fisher_exact", "holm", "permutation_test"]
 

@@ -12,7 +12,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from governed_serving.auditor.cells import FAVORABLE, UNFAVORABLE, UNKNOWN, Cells, CodedColumn, GroupTable, coded
+from governed_serving.fairness.counts.cells import (
+    FAVORABLE,
+    UNFAVORABLE,
+    UNKNOWN,
+    Cells,
+    CodedColumn,
+    GroupTable,
+    coded,
+)
 
 __all__ = [
     "LABEL_METRICS",

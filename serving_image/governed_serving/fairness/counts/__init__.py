@@ -1,0 +1,1 @@
+"""Counts that add up: cells, groups, windows, scores, labels."""

@@ -1,0 +1,1 @@
+"""Intervals, sequences, tests: what counts allow to say."""

@@ -1,0 +1,1 @@
+"""Fairness metrics, verdicts, mitigation offers."""

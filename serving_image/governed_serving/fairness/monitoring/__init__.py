@@ -1,0 +1,1 @@
+"""Drift, proxies, flips, alarms."""
