@@ -32,7 +32,7 @@ def command(
     report = local.reports / f"{name}.json"
     if not report.is_file():
         fail(f"{report}: no such report: run the model first (governed run), or name its --workdir")
-    program = module("governed_serving.reporting", "html")
+    program = module("governed_serving.dossier", "html")
     if program is None:
         fail("the serving side isn't installed: pip install 'governed-models[serving]'")
     target = output or Path(f"{name}.html")

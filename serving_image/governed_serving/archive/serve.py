@@ -15,7 +15,7 @@ from governed_serving.archive.service import Archive
 from governed_serving.archive.tokens import Tokens
 from governed_serving.crypto import CryptoError, load_kek
 from governed_serving.hosting import Host, listen, log, web_server
-from governed_serving.reporting import ReportWriter
+from governed_serving.report import ReportWriter
 
 __all__ = ["serve"]
 

@@ -1,4 +1,4 @@
-"""``python -m governed_serving.reporting html``: the governance report of one model as one HTML page."""
+"""``python -m governed_serving.dossier html``: the governance report of one model as one HTML page."""
 
 import argparse
 import sys
@@ -61,7 +61,7 @@ def _fail(message: str) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m governed_serving.reporting", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m governed_serving.dossier", description=__doc__)
     html = parser.add_subparsers(dest="verb", required=True).add_parser("html", help="write the page")
     html.add_argument("--model", required=True, help="name of the model")
     html.add_argument("--report", type=Path, help="its GovernanceReport (JSON)")

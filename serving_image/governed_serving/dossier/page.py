@@ -46,7 +46,7 @@ def render_page(dossier: Dossier) -> str:
         tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
         tag("meta", http_equiv="Content-Security-Policy", content=_POLICY),
         tag("title", f"Governance report: {dossier.model}"),
-        tag("style", Safe(files("governed_serving.reporting").joinpath("style.css").read_text())),
+        tag("style", Safe(files("governed_serving.dossier").joinpath("style.css").read_text())),
     )
     main = tag(
         "main",

@@ -16,7 +16,7 @@ from governed_api.resolved import ResolvedModel
 from governed_serving.archive.client import ArchiveClient
 from governed_serving.archive.errors import ArchiveError
 from governed_serving.crypto import CryptoError, Keyring, load_kek
-from governed_serving.reporting import ReportWriter
+from governed_serving.report import ReportWriter
 from governed_serving.trainer.errors import InvalidTraining, TrainingError
 from governed_serving.trainer.job import Job, Rooms
 from governed_serving.trainer.masking import masker_of, scanner

@@ -36,7 +36,7 @@ class Archive(Protocol):
 
 
 class Report(Protocol):
-    """The GovernanceReport (governed_serving.reporting)."""
+    """The GovernanceReport (governed_serving.report)."""
 
     def update(self, part: Literal["trainer"], values: dict[str, Any]) -> bool: ...
 

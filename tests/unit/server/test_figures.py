@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from governed_api.latency import quantile
-from governed_serving.reporting import ReportWriter
+from governed_serving.report import ReportWriter
 from governed_serving.server.figures import SNAPSHOT, WINDOW, Figures
 from governed_serving.server.metrics import ServerMetrics
 from governed_serving.server.reporting import TICK, Reporting

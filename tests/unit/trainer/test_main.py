@@ -9,7 +9,7 @@ import pytest
 
 from governed_api import runtime
 from governed_serving.archive.errors import Unreachable
-from governed_serving.reporting import ReportWriter
+from governed_serving.report import ReportWriter
 from governed_serving.trainer.__main__ import attempt, main
 from governed_serving.trainer.errors import InvalidTraining, TrainingFailed
 from governed_serving.trainer.progress import Narrator

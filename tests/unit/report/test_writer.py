@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from governed_serving.report.writer import merge_patch, of_pod
-from governed_serving.reporting import ReportWriter
+from governed_serving.report import ReportWriter
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
