@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from governed_api.governance import Audit
 from governed_api.resolved import ResolvedModel
+from governed_serving.archive.keysets import model_keyring
 from governed_serving.artefact import Artefact, load
 from governed_serving.crypto import Keyring, SegmentCipher, load_kek
 from governed_serving.journal import Journal
@@ -14,7 +15,6 @@ from governed_serving.server.chat import ChatGateway
 from governed_serving.server.chat.attributes import Attributes
 from governed_serving.server.dataplane import DataPlane, Identity
 from governed_serving.server.explanation import ExplainerClient, ExplainerProxy
-from governed_serving.server.keys import keyset_store
 from governed_serving.server.masking import Masking
 from governed_serving.server.metrics import ServerMetrics
 from governed_serving.server.predictors import Predictor
@@ -37,10 +37,20 @@ def load_artefact(settings: Settings, resolved: ResolvedModel) -> Artefact:
 
 
 def open_keyring(settings: Settings, model: str) -> Keyring:
-    """The model's keysets. Raises KekError, InvalidSettings."""
+    """The model's keysets. Raises KekError, InvalidSettings, OSError."""
     if settings.kek_file is None:
         raise InvalidSettings("GOVERNED_KEK_FILE: expected the key-encryption key's file, found nothing; set it")
-    return Keyring(load_kek(settings.kek_file), keyset_store(settings, model))
+    kek = load_kek(settings.kek_file)
+    if settings.spool_dir is None:
+        raise InvalidSettings("GOVERNED_SPOOL_DIR: expected the spool's folder, found nothing; set it")
+    token = ""
+    if settings.archive_url:
+        if settings.archive_token_file is None:
+            raise InvalidSettings(
+                "GOVERNED_ARCHIVE_TOKEN_FILE: expected the archive token's file, found nothing; set it"
+            )
+        token = settings.archive_token_file.read_text()
+    return model_keyring(kek, settings.spool_dir, model, settings.archive_url, token)
 
 
 def open_journal(settings: Settings, audit: Audit, keyring: Keyring) -> Journal:

@@ -11,6 +11,7 @@ from governed_api.model import Runtime
 from governed_api.quantities import seconds
 from governed_api.resolved import ResolvedModel
 from governed_serving.archive.errors import ArchiveError
+from governed_serving.archive.keysets import key_watch
 from governed_serving.artefact import TamperedArtefact
 from governed_serving.crypto import Keyring, KeyWatch
 from governed_serving.hosting import Host, listen, log, start_is_over, web_server
@@ -24,7 +25,6 @@ from governed_serving.server.app.service import Gateway, HttpService
 from governed_serving.server.aside.keeper import Keeper
 from governed_serving.server.aside.rows import Rows
 from governed_serving.server.chat import ChatGateway
-from governed_serving.server.keys import key_watch
 from governed_serving.server.predictors import Columns, Outputs
 from governed_serving.server.predictors.onnx import OnnxPredictor
 from governed_serving.server.reporting import Reporting

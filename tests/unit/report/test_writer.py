@@ -8,8 +8,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from governed_serving.report.writer import merge_patch, of_pod
 from governed_serving.report import ReportWriter
+from governed_serving.report.writer import merge_patch, of_pod
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 

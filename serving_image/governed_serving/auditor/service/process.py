@@ -7,12 +7,12 @@ from typing import Any
 from governed_api.governance import Bias
 from governed_serving import artefact
 from governed_serving.archive.client import ArchiveClient
+from governed_serving.archive.keysets import key_watch, model_keyring
 from governed_serving.artefact import Artefact
 from governed_serving.auditor.service.app import application
 from governed_serving.auditor.service.checks import Checks
 from governed_serving.auditor.service.elsewhere import Elsewhere
 from governed_serving.auditor.service.folding import Fold
-from governed_serving.auditor.service.keys import keyring_of
 from governed_serving.auditor.service.lane import Runtime, decider
 from governed_serving.auditor.service.live import Live
 from governed_serving.auditor.service.metrics import Metrics
@@ -22,12 +22,11 @@ from governed_serving.auditor.service.shipping import Shipper
 from governed_serving.auditor.service.tail import Tail
 from governed_serving.auditor.service.watch import Watch
 from governed_serving.auditor.service.why import Why
-from governed_serving.crypto import Keyring, Keyset, KeyWatch, SegmentCipher, rotate_due
+from governed_serving.crypto import Keyring, Keyset, KeyWatch, SegmentCipher, load_kek, rotate_due
 from governed_serving.fairness.monitoring.reference import read
 from governed_serving.hosting import Host, listen, log, web_server
 from governed_serving.journal import Journal
 from governed_serving.report.writer import ReportWriter
-from governed_serving.server.keys import key_watch
 
 __all__ = ["Service", "serve"]
 
@@ -42,7 +41,13 @@ class Service:
         self.settings = settings
         self.stopping = False
         self.metrics = Metrics(settings.namespace, settings.model)
-        keyring = keyring_of(settings)
+        keyring = model_keyring(
+            load_kek(settings.kek_file),
+            settings.spool_dir,
+            settings.model,
+            settings.archive_url,
+            settings.archive_token,
+        )
         keyset = keyring.keyset("journal")
         cipher = SegmentCipher(keyset)
         audit = settings.resolved.spec.governance.audit

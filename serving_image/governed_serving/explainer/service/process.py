@@ -3,15 +3,14 @@
 import asyncio
 import os
 from pathlib import Path
-from typing import Any
 
 import httpx
 
 from governed_api import runtime
 from governed_api.quantities import seconds
-from governed_serving.archive.client import ArchiveClient
+from governed_serving.archive.keysets import key_watch, model_keyring
 from governed_serving.blackbox.client import PredictorClient
-from governed_serving.crypto import DirectoryStore, Keyring, Keyset, SegmentCipher, load_kek
+from governed_serving.crypto import Keyset, SegmentCipher, load_kek
 from governed_serving.explainer.service.app import Explanations, application
 from governed_serving.explainer.service.engine import Engine
 from governed_serving.explainer.service.jobs import JobQueue, JobStore
@@ -27,7 +26,6 @@ from governed_serving.explainer.service.watch import Watch
 from governed_serving.explainer.text.completion import CompletionScorer
 from governed_serving.hosting import Host, listen, log, web_server
 from governed_serving.journal import Journal, JournalReader, streams
-from governed_serving.server.keys import CachedStore, key_watch
 
 __all__ = ["serve"]
 
@@ -138,13 +136,16 @@ class _Service:
 def _keyset(settings: Settings) -> Keyset:
     """The journal's keyset: from the archive, or from the spool where there is none (a model run by hand)."""
     kek = load_kek(settings.kek_file)
-    url, token = os.environ.get(runtime.ARCHIVE_URL), os.environ.get(runtime.ARCHIVE_TOKEN_FILE)
-    if url and token:
-        archive = ArchiveClient(url, Path(token).read_text().strip(), settings.model, patience=20.0)
-        store: Any = CachedStore(archive.keysets(), settings.spool_dir / "keyset-cache")
-    else:
-        store = DirectoryStore(settings.spool_dir / "keysets")
-    return Keyring(kek, store).keyset("journal")
+    url, token = os.environ.get(runtime.ARCHIVE_URL, ""), os.environ.get(runtime.ARCHIVE_TOKEN_FILE)
+    known = url and token
+    keyring = model_keyring(
+        kek,
+        settings.spool_dir,
+        settings.model,
+        url if known else "",
+        Path(token).read_text().strip() if known and token else "",
+    )
+    return keyring.keyset("journal")
 
 
 def _bytes(size: str) -> int:

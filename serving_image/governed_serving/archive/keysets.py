@@ -5,25 +5,23 @@ from pathlib import Path
 
 from governed_serving.archive.client import ArchiveClient
 from governed_serving.archive.errors import Unreachable
-from governed_serving.crypto import DirectoryStore, Keyset, KeysetStore, KeyWatch
+from governed_serving.crypto import DirectoryStore, Kek, Keyring, Keyset, KeysetStore, KeyWatch
 from governed_serving.hosting.logs import log
 from governed_serving.journal import Journal
-from governed_serving.server.settings import InvalidSettings, Settings
 
-__all__ = ["CachedStore", "key_watch", "keyset_store"]
+__all__ = ["CachedStore", "key_watch", "model_keyring"]
 
 
-def keyset_store(settings: Settings, model: str) -> KeysetStore:
-    """Where the model's keysets lie; without an archive (a model run by hand), in the spool. Raises InvalidSettings, OSError."""
-    if settings.spool_dir is None:
-        raise InvalidSettings("GOVERNED_SPOOL_DIR: expected the spool's folder, found nothing; set it")
-    local = settings.spool_dir / "keysets"
-    if not settings.archive_url:
-        return DirectoryStore(local)
-    if settings.archive_token_file is None:
-        raise InvalidSettings("GOVERNED_ARCHIVE_TOKEN_FILE: expected the archive token's file, found nothing; set it")
-    client = ArchiveClient(settings.archive_url, settings.archive_token_file.read_text(), model, patience=20.0)
-    return CachedStore(client.keysets(), settings.spool_dir / "keyset-cache")
+def model_keyring(kek: Kek, spool: Path, model: str, archive: str, token: str) -> Keyring:
+    """``model``'s keysets: those of the archive at URL ``archive``, with copies below ``spool``; without one, the spool's own.
+
+    Opening a keyset raises CryptoError, and ArchiveError where the archive is unreachable and the spool has no copy.
+    """
+    store: KeysetStore = DirectoryStore(spool / "keysets")
+    if archive:
+        client = ArchiveClient(archive, token, model, patience=20.0)
+        store = CachedStore(client.keysets(), spool / "keyset-cache")
+    return Keyring(kek, store)
 
 
 def key_watch(keyset: Keyset, period: float, journal: Journal, rotate: Callable[[], object] = lambda: None) -> KeyWatch:
