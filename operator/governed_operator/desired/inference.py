@@ -7,10 +7,10 @@ from governed_operator.desired import environment as env
 from governed_operator.desired import pod
 from governed_operator.desired.access import account_name
 from governed_operator.desired.canonical import canonical
+from governed_operator.desired.decision import Revision
 from governed_operator.desired.manifest import Manifest, Subject, manifest, model_labels
 from governed_operator.desired.specification import serving_name
 from governed_operator.desired.track import STABLE, TRACK_LABEL
-from governed_operator.policy.decision import Revision
 
 COMPONENT = "predictor"
 ENDPOINT_DELAY = 5

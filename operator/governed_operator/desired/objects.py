@@ -19,9 +19,9 @@ from governed_operator.desired import (
     storage,
     trainer,
 )
+from governed_operator.desired.decision import Decision
 from governed_operator.desired.manifest import Manifest, Subject
 from governed_operator.desired.track import CANARY, STABLE
-from governed_operator.policy.decision import Decision
 from governed_operator.settings import Settings
 
 

@@ -4,10 +4,10 @@ What the CRD would default is written out: its lists are owned whole, and a fill
 """
 
 from governed_api import runtime as rt
+from governed_operator.desired.decision import Decision
 from governed_operator.desired.manifest import Manifest, Subject, manifest
 from governed_operator.desired.service import service_name
 from governed_operator.desired.track import CANARY, STABLE
-from governed_operator.policy.decision import Decision
 
 GROUP = "gateway.networking.k8s.io"
 

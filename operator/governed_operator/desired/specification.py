@@ -3,8 +3,8 @@
 from governed_api import runtime as rt
 from governed_api.names import component, short_hash
 from governed_api.resolved import ResolvedModel
+from governed_operator.desired.decision import Revision
 from governed_operator.desired.manifest import ANNOTATION_CREATE_ONCE, Manifest, Subject, manifest
-from governed_operator.policy.decision import Revision
 
 
 def serving_name(revision: Revision) -> str:

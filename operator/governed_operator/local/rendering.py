@@ -6,8 +6,8 @@ import yaml
 
 from governed_api.resolved import ResolvedModel
 from governed_operator.desired import Manifest, Subject, objects
+from governed_operator.desired.decision import Decision, Revision
 from governed_operator.policy.artefact import artefact_of
-from governed_operator.policy.decision import Decision, Revision
 from governed_operator.settings import Capabilities, Settings
 
 UNKNOWN = "sha256:unknown"

@@ -14,6 +14,7 @@ from governed_api import runtime as rt
 from governed_api.names import ARCHIVE
 from governed_api.resolved import ResolvedModel
 from governed_operator.desired import Manifest, Subject, objects
+from governed_operator.desired.decision import Decision, Revision
 from governed_operator.desired.inference import deployment_name
 from governed_operator.local.addresses import LOOPBACK, Addresses, refuse_taken
 from governed_operator.local.errors import LocalError
@@ -26,7 +27,6 @@ from governed_operator.local.supervision import Backoff
 from governed_operator.local.volumes import Secrets, Volumes
 from governed_operator.local.workdir import Workdir
 from governed_operator.policy.artefact import artefact_of
-from governed_operator.policy.decision import Decision, Revision
 
 UNKNOWN = "sha256:unknown"
 """Stands for the artefact's digest until training has made it; nothing runs with it."""

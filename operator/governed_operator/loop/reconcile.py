@@ -12,6 +12,7 @@ import msgspec
 from governed_api.model import GovernedModelStatus
 from governed_api.names import ARCHIVE
 from governed_operator.desired import archive_objects, model_objects
+from governed_operator.desired.decision import Decision
 from governed_operator.desired.inference import COMPONENT, deployment_name
 from governed_operator.kube.cluster import ApiError, Cluster
 from governed_operator.kube.kinds import MODEL, REPORT
@@ -21,7 +22,6 @@ from governed_operator.loop.observe import Observer, SpecNotReadable, stored_sta
 from governed_operator.loop.recorder import Recorder
 from governed_operator.loop.workqueue import WorkQueue
 from governed_operator.policy.decide import decide
-from governed_operator.policy.decision import Decision
 from governed_operator.policy.observed import Observed
 from governed_operator.policy.revisions import departed
 from governed_operator.policy.status import significant, status_of, status_of_failure

@@ -4,11 +4,11 @@ from dataclasses import replace
 
 from governed_api import conditions as c
 from governed_api.model import RevisionStatus
+from governed_operator.desired.decision import Decision, Revision, Violation
 from governed_operator.desired.track import CANARY
 from governed_operator.desired.trainer import job_name
 from governed_operator.policy.artefact import artefact_of
 from governed_operator.policy.canary import judge
-from governed_operator.policy.decision import Decision, Revision, Violation
 from governed_operator.policy.gates import KEY_LOST, violations
 from governed_operator.policy.observed import Observed
 

@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 from governed_api import conditions as c
 from governed_operator.desired.autoscaling import cannot_wake
+from governed_operator.desired.decision import Violation
 from governed_operator.desired.inference import deployment_name
 from governed_operator.desired.trainer import job_name
-from governed_operator.policy.decision import Violation
 from governed_operator.policy.observed import Observed
 from governed_operator.policy.revisions import servers
 from governed_operator.watch.cache import ChildKey

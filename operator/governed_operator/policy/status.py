@@ -8,9 +8,9 @@ from governed_api import conditions as c
 from governed_api.conditions import Condition, Truth, set_condition
 from governed_api.model import ArtefactStatus, BiasStatus, GovernedModelStatus, LedgerStatus, RevisionStatus
 from governed_api.report import AuditorReport, PodVerdict
+from governed_operator.desired.decision import Decision, Revision
 from governed_operator.desired.inference import selector
 from governed_operator.desired.service import service_url
-from governed_operator.policy.decision import Decision, Revision
 from governed_operator.policy.observed import Observed
 from governed_operator.policy.revisions import servers, verdict
 

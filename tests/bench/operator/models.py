@@ -12,10 +12,10 @@ from operator_bed import DIGEST, model
 from governed_api.model import GovernedModel
 from governed_api.resolved import ResolvedModel
 from governed_operator.desired import Subject, archive_objects, model_objects
+from governed_operator.desired.decision import Decision, Revision
 from governed_operator.desired.key_material import draw
 from governed_operator.kube.cluster import MERGE, ApiError, Cluster
 from governed_operator.kube.kinds import BY_NAME, MODEL, Kind
-from governed_operator.policy.decision import Decision, Revision
 from governed_operator.settings import Settings
 
 Object = dict[str, Any]

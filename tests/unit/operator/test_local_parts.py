@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from governed_api.resolved import ResolvedModel
+from governed_operator.desired.decision import Revision
 from governed_operator.desired.key_material import archive_token, draw
 from governed_operator.desired.objects import canary_replicas
 from governed_operator.local.addresses import Addresses
@@ -19,7 +20,6 @@ from governed_operator.local.process_table import alive, known
 from governed_operator.local.sample import Sample, load_sample
 from governed_operator.local.supervision import Backoff
 from governed_operator.local.workdir import Workdir
-from governed_operator.policy.decision import Revision
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 

@@ -27,11 +27,11 @@ from builders import (
 from governed_api.latency import BOUNDS, added, median_interval, quantile
 from governed_api.model import GovernedModelStatus, RevisionStatus
 from governed_operator.desired import model_objects
+from governed_operator.desired.decision import Revision
 from governed_operator.desired.manifest import Subject
 from governed_operator.desired.trainer import job_name
 from governed_operator.loop.reconcile import spared
 from governed_operator.policy.decide import decide
-from governed_operator.policy.decision import Revision
 from governed_operator.policy.observed import Observed, Outside
 from governed_operator.policy.revisions import departed
 from governed_operator.policy.status import significant, status_of, status_of_failure
