@@ -2,7 +2,8 @@
 
 from governed_api import runtime as rt
 from governed_api.model import GovernedModelSpec, Runtime
-from governed_api.names import LABEL_COMPONENT, LABEL_MODEL, LABEL_REVISION, component
+from governed_api.names import LABEL_COMPONENT, LABEL_MODEL, LABEL_REVISION, LABEL_TRACK, component
+from governed_api.runtime import TRACK_STABLE
 from governed_operator.desired import environment as env
 from governed_operator.desired import pod
 from governed_operator.desired.access import account_name
@@ -10,26 +11,25 @@ from governed_operator.desired.canonical import canonical
 from governed_operator.desired.decision import Revision
 from governed_operator.desired.manifest import Manifest, Subject, manifest, model_labels
 from governed_operator.desired.specification import serving_name
-from governed_operator.desired.track import STABLE, TRACK_LABEL
 
 COMPONENT = "predictor"
 ENDPOINT_DELAY = 5
 """Seconds that a stopping server still answers, until no load balancer sends to it any more."""
 
 
-def deployment_name(model: str, track: str = STABLE) -> str:
-    return component(model, COMPONENT if track == STABLE else track)
+def deployment_name(model: str, track: str = TRACK_STABLE) -> str:
+    return component(model, COMPONENT if track == TRACK_STABLE else track)
 
 
 def selector(subject: Subject, track: str | None = None) -> dict[str, str]:
     """Labels of serving pods; without a track, those of all revisions."""
     out = {LABEL_MODEL: subject.name, LABEL_COMPONENT: COMPONENT}
-    return out | {TRACK_LABEL: track} if track else out
+    return out | {LABEL_TRACK: track} if track else out
 
 
 def deployment(subject: Subject, revision: Revision, track: str, replicas: int | None) -> Manifest:
     """``replicas`` None: an autoscaler owns the field."""
-    labels = {**model_labels(subject, COMPONENT), **dict(subject.labels), TRACK_LABEL: track}
+    labels = {**model_labels(subject, COMPONENT), **dict(subject.labels), LABEL_TRACK: track}
     spec: Manifest = {
         **({} if replicas is None else {"replicas": replicas}),
         "selector": {"matchLabels": selector(subject, track)},
@@ -42,7 +42,7 @@ def deployment(subject: Subject, revision: Revision, track: str, replicas: int |
         },
     }
     out = manifest("apps/v1", "Deployment", deployment_name(subject.name, track), subject, COMPONENT, spec=spec)
-    out["metadata"]["labels"] |= {TRACK_LABEL: track, LABEL_REVISION: revision.name}
+    out["metadata"]["labels"] |= {LABEL_TRACK: track, LABEL_REVISION: revision.name}
     return out
 
 

@@ -1,9 +1,9 @@
 """ServiceMonitor, where Prometheus Operator's CRD is present."""
 
 from governed_api import runtime as rt
+from governed_api.names import LABEL_TRACK
 from governed_operator.desired.inference import COMPONENT, selector
 from governed_operator.desired.manifest import Manifest, Subject, manifest
-from governed_operator.desired.track import TRACK_LABEL
 
 
 def service_monitor(subject: Subject) -> Manifest | None:
@@ -22,7 +22,7 @@ def service_monitor(subject: Subject) -> Manifest | None:
         spec={
             "selector": {
                 "matchLabels": selector(subject),
-                "matchExpressions": [{"key": TRACK_LABEL, "operator": "DoesNotExist"}],
+                "matchExpressions": [{"key": LABEL_TRACK, "operator": "DoesNotExist"}],
             },
             "endpoints": [{"port": "http", "path": rt.METRICS_PATH, "interval": "30s"}],
         },

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable
 
+from governed_api.runtime import TRACK_CANARY, TRACK_STABLE
 from governed_operator.desired import (
     access,
     archive,
@@ -21,7 +22,6 @@ from governed_operator.desired import (
 )
 from governed_operator.desired.decision import Decision
 from governed_operator.desired.manifest import Manifest, Subject
-from governed_operator.desired.track import CANARY, STABLE
 from governed_operator.settings import Settings
 
 
@@ -64,9 +64,11 @@ def _serving(subject: Subject, decision: Decision) -> Iterable[Manifest | None]:
     fixed = None if autoscaling.automatic(predictor) else predictor.min_replicas
     yield from service.services(subject, canary=canary is not None)
     if stable:
-        yield inference.deployment(subject, stable, STABLE, fixed)
+        yield inference.deployment(subject, stable, TRACK_STABLE, fixed)
     if canary:
-        yield inference.deployment(subject, canary, CANARY, canary_replicas(predictor.min_replicas, canary.percent))
+        yield inference.deployment(
+            subject, canary, TRACK_CANARY, canary_replicas(predictor.min_replicas, canary.percent)
+        )
     yield autoscaling.horizontal_pod_autoscaler(subject)
     yield autoscaling.scaled_object(subject)
     yield disruption.pod_disruption_budget(subject)

@@ -4,10 +4,10 @@ What the CRD would default is written out: its lists are owned whole, and a fill
 """
 
 from governed_api import runtime as rt
+from governed_api.runtime import TRACK_CANARY, TRACK_STABLE
 from governed_operator.desired.decision import Decision
 from governed_operator.desired.manifest import Manifest, Subject, manifest
 from governed_operator.desired.service import service_name
-from governed_operator.desired.track import CANARY, STABLE
 
 GROUP = "gateway.networking.k8s.io"
 
@@ -15,8 +15,8 @@ GROUP = "gateway.networking.k8s.io"
 def shares(decision: Decision) -> dict[str, int]:
     """Percent by track. A backend without a pod that answers costs its share in refused requests, so a canary has none until one does."""
     if decision.canary is None or not decision.canary_serves:
-        return {STABLE: 100}
-    return {STABLE: 100 - decision.canary.percent, CANARY: decision.canary.percent}
+        return {TRACK_STABLE: 100}
+    return {TRACK_STABLE: 100 - decision.canary.percent, TRACK_CANARY: decision.canary.percent}
 
 
 def http_route(subject: Subject, decision: Decision) -> Manifest | None:

@@ -1,10 +1,10 @@
 """Services: one for clients, and one per track where an HTTPRoute shares the traffic."""
 
 from governed_api import runtime as rt
-from governed_api.names import component
+from governed_api.names import LABEL_TRACK, component
+from governed_api.runtime import TRACK_CANARY, TRACK_STABLE
 from governed_operator.desired.inference import selector, serves_grpc
 from governed_operator.desired.manifest import Manifest, Subject, manifest
-from governed_operator.desired.track import CANARY, STABLE, TRACK_LABEL
 
 
 def service_name(model: str, track: str | None = None) -> str:
@@ -29,7 +29,7 @@ def service(subject: Subject, track: str | None = None) -> Manifest:
         "predictor",
         spec={"selector": selector(subject, track), "ports": ports},
     )
-    out["metadata"]["labels"] |= {TRACK_LABEL: track} if track else {}
+    out["metadata"]["labels"] |= {LABEL_TRACK: track} if track else {}
     return out
 
 
@@ -37,5 +37,5 @@ def services(subject: Subject, *, canary: bool) -> list[Manifest]:
     """The clients' Service selects all tracks, so that shares follow replicas where no Gateway is."""
     out = [service(subject)]
     if subject.settings.gateway and subject.capabilities.gateway_api:
-        out += [service(subject, track) for track in (STABLE, CANARY) if canary or track == STABLE]
+        out += [service(subject, track) for track in (TRACK_STABLE, TRACK_CANARY) if canary or track == TRACK_STABLE]
     return out

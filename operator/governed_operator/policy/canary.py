@@ -8,7 +8,7 @@ from governed_api.latency import median_interval
 from governed_api.model import RevisionStatus
 from governed_api.quantities import seconds
 from governed_api.report import PodVerdict
-from governed_operator.desired.track import CANARY
+from governed_api.runtime import TRACK_CANARY
 from governed_operator.policy.observed import Observed
 from governed_operator.policy.revisions import Served, served, verdict
 
@@ -43,10 +43,10 @@ def judge(obs: Observed, trial: RevisionStatus) -> Judgement:
 
 
 def _broken(obs: Observed, trial: RevisionStatus) -> Judgement | None:
-    for pod in obs.pods("predictor", CANARY):
+    for pod in obs.pods("predictor", TRACK_CANARY):
         if pod.problem:
             return Judgement("reject", pod.problem.reason, pod.problem.message)
-    workload = obs.workload(CANARY)
+    workload = obs.workload(TRACK_CANARY)
     if workload and workload.problem:
         return Judgement("reject", workload.problem.reason, workload.problem.message)
     stats = served(obs, trial.name)
@@ -93,7 +93,7 @@ def _in_force(found: PodVerdict) -> bool:
 
 
 def _unmeasured(obs: Observed, trial: RevisionStatus) -> Judgement | None:
-    workload = obs.workload(CANARY)
+    workload = obs.workload(TRACK_CANARY)
     if workload is None or not workload.observed or workload.available < 1:
         return Judgement("wait", "CanaryStarting", f"revision {trial.name} is starting")
     if not served(obs, trial.name).requests:

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 from governed_api import conditions as c
 from governed_api.model import RevisionStatus
+from governed_api.runtime import TRACK_CANARY
 from governed_operator.desired.decision import Decision, Revision, Violation
-from governed_operator.desired.track import CANARY
 from governed_operator.desired.trainer import job_name
 from governed_operator.policy.artefact import artefact_of
 from governed_operator.policy.canary import judge
@@ -31,7 +31,7 @@ def decide(obs: Observed) -> Decision:
     if artefact is None:
         return Decision(train=train, held=held, violations=found)
     target = Revision.of(obs.model, artefact)
-    trial = obs.workload(CANARY)
+    trial = obs.workload(TRACK_CANARY)
     return replace(_rollout(obs, target, found), train=train, canary_serves=trial is not None and trial.available >= 1)
 
 

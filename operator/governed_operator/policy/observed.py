@@ -9,9 +9,9 @@ from governed_api.model import GovernedModelStatus
 from governed_api.names import ARCHIVE
 from governed_api.report import ArchiveReport, GovernanceReportStatus
 from governed_api.resolved import ResolvedModel
+from governed_api.runtime import TRACK_STABLE
 from governed_operator.desired.inference import deployment_name
 from governed_operator.desired.manifest import Subject
-from governed_operator.desired.track import STABLE
 from governed_operator.watch.cache import Child, ChildKey
 from governed_operator.watch.facts import PodFacts, WorkloadFacts
 
@@ -50,7 +50,7 @@ class Observed:
     def model(self) -> ResolvedModel:
         return self.subject.model
 
-    def workload(self, track: str = STABLE) -> WorkloadFacts | None:
+    def workload(self, track: str = TRACK_STABLE) -> WorkloadFacts | None:
         """The Deployment of a track."""
         child = self.children.get(("Deployment", deployment_name(self.subject.name, track)))
         return child.facts if child and not child.deleting else None

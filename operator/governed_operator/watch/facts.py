@@ -5,8 +5,7 @@ from typing import Any, NamedTuple, TypedDict
 
 import msgspec
 
-from governed_api.names import LABEL_COMPONENT, LABEL_REVISION
-from governed_operator.desired.track import TRACK_LABEL
+from governed_api.names import LABEL_COMPONENT, LABEL_REVISION, LABEL_TRACK
 
 Object = dict[str, Any]
 
@@ -135,7 +134,7 @@ def workload(o: Object) -> WorkloadFacts:
         updated=status.get("updatedReplicas", 0),
         available=ready,
         wanted=spec.get("replicas", 1),
-        track=labels.get(TRACK_LABEL, ""),
+        track=labels.get(LABEL_TRACK, ""),
         revision=labels.get(LABEL_REVISION, ""),
         problem=problem,
     )
@@ -158,7 +157,7 @@ def pod(o: Object) -> PodFacts:
     running |= {c["name"] for c in o["spec"].get("initContainers", ()) if c.get("restartPolicy") == "Always"}
     return PodFacts(
         component=labels.get(LABEL_COMPONENT, ""),
-        track=labels.get(TRACK_LABEL, ""),
+        track=labels.get(LABEL_TRACK, ""),
         revision=labels.get(LABEL_REVISION, ""),
         problem=None
         if o["metadata"].get("deletionTimestamp")
