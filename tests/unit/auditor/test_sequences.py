@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from governed_serving.fairness.inference.betting import LAMBDAS, PairBetting, betting_interval, log_wealth
-from governed_serving.fairness.inference.sequences import (
+from governed_serving.fairness.metrics.metrics import METRICS
+from governed_serving.fairness.metrics.sequences import (
     DIFFERENCES,
     RATIOS,
     e_benjamini_hochberg,
@@ -17,7 +18,6 @@ from governed_serving.fairness.inference.sequences import (
     metric_sequence,
     mixture_radius,
 )
-from governed_serving.fairness.metrics.metrics import METRICS
 
 ALPHA = 0.05
 

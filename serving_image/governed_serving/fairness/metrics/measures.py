@@ -18,13 +18,6 @@ from governed_serving.fairness.counts.cells import Cells, GroupTable, Key
 from governed_serving.fairness.counts.columns import joint_name
 from governed_serving.fairness.counts.scores import GroupScores
 from governed_serving.fairness.inference.intervals import Interval, binomial_sequence, katz, newcombe
-from governed_serving.fairness.inference.sequences import (
-    DIFFERENCES,
-    log_evidence,
-    metric_evidence,
-    metric_sequence,
-    mixture_radius,
-)
 from governed_serving.fairness.metrics.metrics import (
     LABEL_METRICS,
     METRICS,
@@ -36,6 +29,13 @@ from governed_serving.fairness.metrics.metrics import (
     right,
     selected,
     spread,
+)
+from governed_serving.fairness.metrics.sequences import (
+    DIFFERENCES,
+    log_evidence,
+    metric_evidence,
+    metric_sequence,
+    mixture_radius,
 )
 
 __all__ = ["LEAST_SHARE", "NEED_LABELS", "SCORE_METRICS", "SMALLEST_GROUP", "Finding", "findings"]

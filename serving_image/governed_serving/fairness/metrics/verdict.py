@@ -15,9 +15,9 @@ from governed_serving.fairness.counts.columns import joint_name
 from governed_serving.fairness.counts.grouping import MISSING
 from governed_serving.fairness.inference.hypotheses import chi_square
 from governed_serving.fairness.inference.intervals import Interval
-from governed_serving.fairness.inference.sequences import e_benjamini_hochberg
 from governed_serving.fairness.metrics.measures import LEAST_SHARE, NEED_LABELS, SMALLEST_GROUP, Finding, findings
 from governed_serving.fairness.metrics.metrics import impact_ratios, simpson, spread
+from governed_serving.fairness.metrics.sequences import e_benjamini_hochberg
 
 __all__ = ["SMALLEST_GROUP", "judge"]
 

@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from governed_serving.fairness.inference.sequences import DIFFERENCES, mixture_radius
+from governed_serving.fairness.metrics.sequences import DIFFERENCES, mixture_radius
 from governed_serving.fairness.monitoring.drift import kolmogorov_tail, population_stability
 from governed_serving.fairness.monitoring.reference import Distribution
 
