@@ -22,7 +22,7 @@ from governed_serving.fairness.metrics.measures import NEED_LABELS, SCORE_METRIC
 from governed_serving.fairness.metrics.verdict import judge
 from governed_serving.records import Column, EventRecord, PredictionFrame
 
-from .test_metrics import berkeley
+from ..fairness.test_metrics import berkeley
 
 NAMES = get_args(BiasMetric)
 
