@@ -95,7 +95,7 @@ class Answer:
         await self._waiter
 
 
-class Patience:
+class TimeoutRegistry:
     """Fails answers that don't come in time. One timer for all that are waited for: one for each is dear, and nearly none ever fires."""
 
     def __init__(self) -> None:
@@ -233,7 +233,7 @@ class Connections:
         self._head = f"Host: {parts.netloc.rpartition('@')[2]}\r\n"
         self._idle: list[Connection] = []
         self._slots = asyncio.Semaphore(parallel)
-        self._patience = Patience()
+        self._patience = TimeoutRegistry()
 
     async def request(
         self, method: str, target: str, headers: str, body: bytes | None, seconds: float

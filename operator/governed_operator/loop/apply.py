@@ -147,17 +147,17 @@ class Applier:
         """The namespace's archive keys may be others now."""
         self._roots.pop(namespace, None)
 
-    def unwanted(self, key: ModelKey, wanted: set[ChildKey], spared: Mapping[ChildKey, Child]) -> list[Child]:
-        """Children that are neither wanted nor spared."""
+    def unwanted(self, key: ModelKey, wanted: set[ChildKey], retained: Mapping[ChildKey, Child]) -> list[Child]:
+        """Children that are neither wanted nor retained."""
         return [
             child
             for place, child in self._cache.children(key).items()
-            if child.kind in PRUNABLE and place not in wanted and place not in spared and not child.deleting
+            if child.kind in PRUNABLE and place not in wanted and place not in retained and not child.deleting
         ]
 
-    async def prune(self, key: ModelKey, wanted: set[ChildKey], spared: Mapping[ChildKey, Child]) -> int:
+    async def prune(self, key: ModelKey, wanted: set[ChildKey], retained: Mapping[ChildKey, Child]) -> int:
         """Delete what is unwanted; the number of deletions."""
-        unwanted = self.unwanted(key, wanted, spared)
+        unwanted = self.unwanted(key, wanted, retained)
         for child in unwanted:
             kind = BY_NAME[child.kind]
             await self._cluster.delete(kind, key[0] if kind.namespaced else None, child.name, child.uid)

@@ -100,7 +100,7 @@ class OperatorProcess:
             if known or kind == "MODIFIED":
                 self.queue.add(key, 0.0)
             else:
-                self.queue.someday([key])
+                self.queue.enqueue_low_priority([key])
 
     async def start(self) -> None:
         """Watches and HTTP at once; workers once leading and all caches are complete."""
@@ -155,7 +155,7 @@ class OperatorProcess:
         self._working = True
         for key in [k for k, m in self.cache.models.items() if not m.answered]:
             self.queue.wake(key)
-        self.queue.someday(self.cache.keys())
+        self.queue.enqueue_low_priority(self.cache.keys())
         await run_workers(self._reconciler, WORKERS)
 
     async def _list_models(self) -> None:

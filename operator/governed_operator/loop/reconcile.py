@@ -23,7 +23,7 @@ from governed_operator.loop.recorder import Recorder
 from governed_operator.loop.workqueue import WorkQueue
 from governed_operator.policy.decide import decide
 from governed_operator.policy.observed import Observed
-from governed_operator.policy.revisions import departed
+from governed_operator.policy.revisions import stale_report_entries
 from governed_operator.policy.status import significant, status_of, status_of_failure
 from governed_operator.settings import Settings
 from governed_operator.watch.cache import Cache, Child, ChildKey, ModelEntry, ModelKey
@@ -34,7 +34,7 @@ AFTER_WRITES = 0.5
 """Seconds after which our own writes are looked at again, when no event comes sooner."""
 FIGURES_EVERY = 300.0
 """Seconds between writes that only refresh figures."""
-TOLD = {"SpecNotReadable": True, "Invalid": True, "Forbidden": False, "Conflict": False}
+REPORTED_FAILURES = {"SpecNotReadable": True, "Invalid": True, "Forbidden": False, "Conflict": False}
 """Failures that the status tells of; True: trying again mends nothing."""
 Token = tuple[Any, ...]
 REVISION_FIELDS = ("stable", "canary", "rejected")
@@ -95,7 +95,7 @@ class Reconciler:
         self._metrics.errors.labels(reason).inc()
         logger.warning("%s/%s: %s: %s; again in %.0f s", *key, reason, message, delay)
         entry = self._cache.models.get(key)
-        if entry and reason in TOLD:
+        if entry and reason in REPORTED_FAILURES:
             await self._tell_failure(key, entry, reason, message)
 
     async def _tell_failure(self, key: ModelKey, entry: ModelEntry, reason: str, message: str) -> None:
@@ -103,7 +103,12 @@ class Reconciler:
         known = stored_status(entry)
         now = datetime.now(UTC).replace(microsecond=0)
         status = status_of_failure(
-            known, generation=entry.generation, now=now, reason=reason, message=message, stalled=TOLD[reason]
+            known,
+            generation=entry.generation,
+            now=now,
+            reason=reason,
+            message=message,
+            stalled=REPORTED_FAILURES[reason],
         )
         if status == known:
             return
@@ -133,7 +138,7 @@ class Reconciler:
 
     async def _prune_report(self, key: ModelKey, obs: Observed) -> float | None:
         """Pods add their entries and can't take them back when they die. Seconds until there may be more to remove."""
-        patch, again_in = departed(obs)
+        patch, again_in = stale_report_entries(obs)
         if patch:
             answer = await self._cluster.patch_status(REPORT, key[0], key[1], {"revisions": patch})
             self._metrics.wrote(REPORT.kind, "status")
@@ -142,7 +147,7 @@ class Reconciler:
 
     async def _carry_out(self, key: ModelKey, obs: Observed, decision: Decision) -> int:
         """Make the world agree; the number of writes. What was found in order is not rendered again until it is wanted otherwise."""
-        token, keep = _token(obs, decision), spared(obs, decision)
+        token, keep = _token(obs, decision), retained_children(obs, decision)
         known_token, expected = self._settled.get(key, ((), ()))
         if known_token == token and self._in_order(key, expected, keep):
             return 0
@@ -224,7 +229,7 @@ def _token(obs: Observed, decision: Decision) -> Token:
     return (subject.uid, obs.generation, subject.priority, subject.labels, revisions, flags)
 
 
-def spared(obs: Observed, decision: Decision) -> dict[ChildKey, Child]:
+def retained_children(obs: Observed, decision: Decision) -> dict[ChildKey, Child]:
     """What isn't wanted anew, and must stay all the same: a held Deployment, and ConfigMaps that running pods may still mount."""
     workload = obs.workload()
     settled = workload is not None and workload.observed and workload.updated >= workload.replicas

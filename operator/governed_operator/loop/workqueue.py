@@ -19,12 +19,12 @@ class WorkQueue:
         self._heap: list[tuple[float, ModelKey]] = []
         self._busy: set[ModelKey] = set()
         self._again: set[ModelKey] = set()
-        self._someday: dict[ModelKey, None] = {}
+        self._low_priority: dict[ModelKey, None] = {}
         self._failures: dict[ModelKey, int] = {}
         self._change = asyncio.Event()
 
     def __len__(self) -> int:
-        return len(self._due) + len(self._someday)
+        return len(self._due) + len(self._low_priority)
 
     def wake(self, key: ModelKey) -> None:
         """Something changed: look at it shortly, together with what else changes meanwhile."""
@@ -33,9 +33,9 @@ class WorkQueue:
         else:
             self.add(key, self._settle)
 
-    def someday(self, keys: Iterable[ModelKey]) -> None:
+    def enqueue_low_priority(self, keys: Iterable[ModelKey]) -> None:
         """Look at them when nothing else is due: a start with many models must not keep a change waiting."""
-        self._someday.update(dict.fromkeys(keys))
+        self._low_priority.update(dict.fromkeys(keys))
         self._change.set()
 
     def add(self, key: ModelKey, delay: float) -> None:
@@ -69,12 +69,12 @@ class WorkQueue:
                 continue
             del self._due[key]
             if key not in self._busy:
-                self._someday.pop(key, None)
+                self._low_priority.pop(key, None)
                 return key
             self._again.add(key)
-        while self._someday:
-            key = next(iter(self._someday))
-            del self._someday[key]
+        while self._low_priority:
+            key = next(iter(self._low_priority))
+            del self._low_priority[key]
             if key not in self._busy and key not in self._due:
                 return key
         return None

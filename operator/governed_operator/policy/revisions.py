@@ -54,7 +54,7 @@ def verdict(obs: Observed, revision: str | None) -> PodVerdict | None:
     return max(found, key=lambda v: (v.samples, worst.index(v.verdict)), default=None)
 
 
-def departed(obs: Observed) -> tuple[dict[str, Any], float | None]:
+def stale_report_entries(obs: Observed) -> tuple[dict[str, Any], float | None]:
     """(merge patch for the report's ``revisions`` that removes entries of pods that are gone, seconds until it may remove more)."""
     if obs.report is None:
         return {}, None

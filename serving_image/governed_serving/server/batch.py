@@ -18,10 +18,10 @@ from governed_serving.server.predictors import Columns, Outputs
 from governed_serving.server.recording import Recorder
 from governed_serving.server.signature import Input, Signature, array
 
-__all__ = ["Batch", "BatchPlan", "Item"]
+__all__ = ["Batch", "BatchPlan", "PendingRequest"]
 
 
-class Item:
+class PendingRequest:
     """A request on its way."""
 
     __slots__ = ("answered", "done", "keep_masked", "request", "rows", "since")
@@ -79,7 +79,7 @@ class BatchPlan:
 class Batch:
     """Several requests as one."""
 
-    def __init__(self, plan: BatchPlan, items: list[Item]) -> None:
+    def __init__(self, plan: BatchPlan, items: list[PendingRequest]) -> None:
         self.plan, self.items = plan, items
         self._rows = [item.rows for item in items]
         self.size = sum(item.request.size for item in items)
@@ -161,7 +161,7 @@ class Batch:
         assert self._frame is not None, "the plan has no recorder"
         return self._frame
 
-    def responses(self, ledger: str) -> Iterator[tuple[Item, InferResponse]]:
+    def responses(self, ledger: str) -> Iterator[tuple[PendingRequest, InferResponse]]:
         """Each request with its answer."""
         specs = self.plan.signature.outputs
         start = 0

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from governed_serving.hosting.logs import log
 from governed_serving.journal.errors import JournalError
 from governed_serving.server.admission import Admission
-from governed_serving.server.batch import Batch, BatchPlan, Item
+from governed_serving.server.batch import Batch, BatchPlan, PendingRequest
 from governed_serving.server.errors import DeadlineExceeded, JournalUnavailable, NotFound, PredictionFailed, ServerError
 from governed_serving.server.explanation import ExplainerProxy, Proxied
 from governed_serving.server.identifiers import Identifiers
@@ -69,7 +69,7 @@ class DataPlane:
         slots = predictor.slots if predictor.merges or not concurrency else min(predictor.slots, concurrency)
         together = (concurrency or 256) if predictor.merges else 1
         self._lane = ComputeLane(self._compute, slots=slots, max_requests=together, max_rows=MAX_BATCH_ROWS)
-        self._open: dict[Item, None] = {}
+        self._open: dict[PendingRequest, None] = {}
         self._background: set[asyncio.Task[None]] = set()
         self._emptied = asyncio.Event()
         self._sweeper: asyncio.TimerHandle | None = None
@@ -100,7 +100,7 @@ class DataPlane:
     ) -> None:
         if not request.id:
             request.id = self._new_id()
-        item = Item(request, done, self._clock(), keep_masked)
+        item = PendingRequest(request, done, self._clock(), keep_masked)
         self._open[item] = None
         if self._sweeper is None:
             self._sweeper = asyncio.get_running_loop().call_later(SWEEP_SECONDS, self._sweep)
@@ -135,7 +135,7 @@ class DataPlane:
             )
         return self.explainer
 
-    async def _compute(self, items: list[Item]) -> None:
+    async def _compute(self, items: list[PendingRequest]) -> None:
         items = [item for item in items if not item.answered]
         if not items:
             return
@@ -159,7 +159,7 @@ class DataPlane:
         else:  # the next batch computes while this one is being written
             self._spawn(self._record(self._journal, batch))
 
-    async def _failed(self, items: list[Item], error: Exception) -> None:
+    async def _failed(self, items: list[PendingRequest], error: Exception) -> None:
         """Among several requests only the guilty one fails: the others are computed alone."""
         self._plan.count_failures(self.metrics)
         if len(items) > 1:
@@ -196,7 +196,7 @@ class DataPlane:
         for item, response in batch.responses(ledger):
             self._answer(item, response)
 
-    def _answer(self, item: Item, answer: InferResponse | ServerError) -> None:
+    def _answer(self, item: PendingRequest, answer: InferResponse | ServerError) -> None:
         if item.answered:
             return
         item.answered = True

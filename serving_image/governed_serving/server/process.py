@@ -17,13 +17,13 @@ from governed_serving.crypto import Keyring, KeyWatch
 from governed_serving.hosting import Host, listen, log, start_is_over, web_server
 from governed_serving.journal import Journal
 from governed_serving.server import composition
-from governed_serving.server.app.front import front
-from governed_serving.server.app.hot import HotApp
+from governed_serving.server.app.connection import FastPathConnection
+from governed_serving.server.app.fast_path import FastPathApp
 from governed_serving.server.app.internal import InternalApp
 from governed_serving.server.app.routes import application
 from governed_serving.server.app.service import Gateway, HttpService
-from governed_serving.server.aside.keeper import Keeper
-from governed_serving.server.aside.rows import Rows
+from governed_serving.server.background.rows import Rows
+from governed_serving.server.background.supervisor import Supervisor
 from governed_serving.server.chat import ChatGateway
 from governed_serving.server.predictors import Columns, Outputs
 from governed_serving.server.predictors.onnx import OnnxPredictor
@@ -44,7 +44,7 @@ class Process:
         self._keyring: Keyring | None = None
         self._keys: KeyWatch | None = None
         self._chat: ChatGateway | None = None
-        self._aside: Keeper | None = None
+        self._background_process: Supervisor | None = None
         self._artefact = ""
         self._verified: bool | None = None
         self._reporting = Reporting(settings, lambda: self._gateway.metrics)
@@ -53,12 +53,12 @@ class Process:
     async def run(self) -> None:
         """Until SIGTERM. Raises what keeps it from serving: Problem, ArtefactError, CryptoError, JournalError, ValueError, OSError."""
         settings, host = self._settings, Host()
-        app = HotApp(self._gateway, application(self._gateway), settings.max_body)
-        servers = {listen(settings.host, settings.http_port): self._http(app, http=front)}
+        app = FastPathApp(self._gateway, application(self._gateway), settings.max_body)
+        servers = {listen(settings.host, settings.http_port): self._http(app, http=FastPathConnection)}
         if settings.internal_port:
             lane = listen("127.0.0.1", settings.internal_port, runtime.INTERNAL_PORT)
             if self._resolved.spec.predictor.model.runtime is None:
-                self._aside = Keeper(lane, self._count)
+                self._background_process = Supervisor(lane, self._count)
             else:
                 servers[lane] = self._http(InternalApp(self._gateway, settings.max_body, self._count))
         if settings.grpc_port:
@@ -107,8 +107,8 @@ class Process:
             await self._foreign(runtime_spec)
         if self._gateway.service is not None:
             await self._gateway.service.plane.warm_up()
-        if self._aside is not None:
-            self._aside.start()
+        if self._background_process is not None:
+            self._background_process.start()
         start_is_over()
         self._gateway.why = ""
         seconds = round(time.monotonic() - self._started, 3)
@@ -179,8 +179,8 @@ class Process:
             await asyncio.sleep(self._settings.drain)
         ended = [] if self._rpc is None else [self._rpc.stop(self._resolved.spec.predictor.timeout)]
         await asyncio.gather(host.drain(), *ended)
-        if self._aside is not None:
-            await self._aside.stop()
+        if self._background_process is not None:
+            await self._background_process.stop()
         if self._gateway.service is not None:
             await self._gateway.service.plane.close()
         if self._chat is not None:

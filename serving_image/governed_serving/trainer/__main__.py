@@ -18,7 +18,7 @@ from governed_serving.archive.errors import ArchiveError
 from governed_serving.crypto import CryptoError, Keyring, load_kek
 from governed_serving.report import ReportWriter
 from governed_serving.trainer.errors import InvalidTraining, TrainingError
-from governed_serving.trainer.job import Job, Rooms
+from governed_serving.trainer.job import Dependencies, Job
 from governed_serving.trainer.masking import masker_of, scanner
 from governed_serving.trainer.progress import Narrator
 
@@ -65,7 +65,7 @@ def _run(resolved: ResolvedModel, report: ReportWriter, narrator: Narrator) -> N
     kek = load_kek(os.environ[runtime.KEK_FILE])
     with ArchiveClient.from_environment() as archive:
         keyring = Keyring(kek, archive.keysets())
-        rooms = Rooms(
+        rooms = Dependencies(
             archive=archive,
             report=report,
             data_cipher=lambda: keyring.keyset("data"),

@@ -44,7 +44,7 @@ class Report(Protocol):
 
 
 @dataclass(frozen=True)
-class Rooms:
+class Dependencies:
     """The Job's neighbours, so that it runs without them in tests."""
 
     archive: Archive
@@ -58,7 +58,9 @@ class Rooms:
 class Job:
     """One training. ``source`` is where relative data paths begin, ``data`` the encrypted volume."""
 
-    def __init__(self, resolved: ResolvedModel, rooms: Rooms, *, source: Path, data: Path, narrator: Narrator) -> None:
+    def __init__(
+        self, resolved: ResolvedModel, rooms: Dependencies, *, source: Path, data: Path, narrator: Narrator
+    ) -> None:
         self._resolved, self._rooms, self._narrator = resolved, rooms, narrator
         self._source, self._data = source, data
         self._said = 0.0

@@ -9,8 +9,8 @@ import uvloop
 from governed_serving.artefact import load
 from governed_serving.hosting import listen, web_server
 from governed_serving.server.admission import Admission
-from governed_serving.server.app.front import front
-from governed_serving.server.app.hot import HotApp
+from governed_serving.server.app.connection import FastPathConnection
+from governed_serving.server.app.fast_path import FastPathApp
 from governed_serving.server.app.routes import application
 from governed_serving.server.app.service import Gateway, HttpService
 from governed_serving.server.batch import BatchPlan
@@ -36,7 +36,11 @@ async def main(port: int, folder: Path) -> None:
     await plane.warm_up()
     gateway.service = HttpService(plane, V2Codec(signature, "credit", "r1"))
     server = web_server(
-        HotApp(gateway, application(gateway), 1 << 26), grace=60, http=front, timeout_keep_alive=75, backlog=2048
+        FastPathApp(gateway, application(gateway), 1 << 26),
+        grace=60,
+        http=FastPathConnection,
+        timeout_keep_alive=75,
+        backlog=2048,
     )
     await server.serve([listen("127.0.0.1", port)])
 

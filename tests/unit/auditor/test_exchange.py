@@ -9,7 +9,7 @@ import pytest
 
 from governed_serving.archive.client import ArchiveClient
 from governed_serving.auditor.service.replicas import Replicas, replica_of
-from governed_serving.auditor.service.tally import Beside, Tally
+from governed_serving.auditor.service.tally import SharedMonitoringState, Tally
 from governed_serving.crypto import DirectoryStore, Kek, Keyring, Tampered
 from governed_serving.fairness.monitoring.alarms import Alarm
 
@@ -109,14 +109,14 @@ def test_who_has_ended_or_counts_nothing_any_more_is_not_running(site: Site) -> 
 
 def test_what_is_watched_beside_the_verdict_is_told_and_an_earlier_version_told_nothing(site: Site) -> None:
     a, b = site.replica("a"), site.replica("b")
-    told = Beside({"x": [1, 2]}, [["g", "a", "x", 1.0, 0.5, 0.25]], {"flips/sex=f": [3, 1]})
+    told = SharedMonitoringState({"x": [1, 2]}, [["g", "a", "x", 1.0, 0.5, 0.25]], {"flips/sex=f": [3, 1]})
     b.publish(msgspec.structs.replace(tally(2), beside=told), "r1", False)
     earlier = {"revision": "r1", "final": False, "tally": msgspec.to_builtins(tally(3))}
     del earlier["tally"]["beside"]
     sealed = site.keyset.seal(msgspec.msgpack.encode(earlier), b"auditor counts 2\0counts.g.c")
     site.client.put_state("counts.g.c", sealed)
     a.refresh()
-    assert [found.beside for found in a.tallies] == [told, Beside()]
+    assert [found.beside for found in a.tallies] == [told, SharedMonitoringState()]
 
 
 def test_counts_are_no_blobs_and_old_ones_do_not_stay(site: Site) -> None:

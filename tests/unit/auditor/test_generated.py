@@ -13,14 +13,14 @@ import pytest
 from governed_serving.auditor.service import watch as watching
 from governed_serving.auditor.service.checks import Checks
 from governed_serving.auditor.service.conversations import MAX_CHARACTERS, Conversations
-from governed_serving.auditor.service.elsewhere import Elsewhere
+from governed_serving.auditor.service.decision_review import DecisionReview
 from governed_serving.auditor.service.folding import Fold
+from governed_serving.auditor.service.label_resolver import CrossReplicaLabelResolver
 from governed_serving.auditor.service.labels import Waiting
 from governed_serving.auditor.service.live import Live
 from governed_serving.auditor.service.metrics import Metrics
 from governed_serving.auditor.service.tail import Tail
 from governed_serving.auditor.service.watch import Watch
-from governed_serving.auditor.service.why import Why
 from governed_serving.blackbox.errors import ModelMisbehaved, PredictorAway
 from governed_serving.completions.generated import Asked, PatternRefused, put_again, swapped
 from governed_serving.crypto import Keyset, SegmentCipher
@@ -333,7 +333,7 @@ def test_a_label_waits_for_a_completion_that_another_replica_has_begun(tmp_path:
     ledger.add("label", EventRecord("label", "request-1", "chat", "r1", 1.0, b"{}"))
     own = {chunk_identity(ledger.blobs[ledger.entries[1]["blob"]])}
     now = [100.0]
-    elsewhere = Elsewhere(
+    elsewhere = CrossReplicaLabelResolver(
         ledger, cipher, "r1", fold.rows_of, lambda identity: 1 if identity in own else None, lambda: now[0]  # type: ignore[arg-type]
     )  # fmt: skip
     waiting = {"request-1": Waiting([1], 1.0, [1.0])}
@@ -366,7 +366,7 @@ def reviewed(tmp_path: Path, keyset: Keyset, monkeypatch: pytest.MonkeyPatch) ->
             journal.append_blocking(frame)
         chunk = JournalReader(spool, "server-pod", cipher).chunk(0)
         assert chunk is not None
-        why = Why(OneChunk("chat", chunk.data), cipher, explainer, runtime)  # type: ignore[arg-type]
+        why = DecisionReview(OneChunk("chat", chunk.data), cipher, explainer, runtime)  # type: ignore[arg-type]
         return why.of({"id": "request-1", "blob": chunk.digest, "frame": 0, "index": 0}), asked
 
     return look

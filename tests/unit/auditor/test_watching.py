@@ -11,12 +11,12 @@ import pytest
 
 from governed_serving.auditor.service import watch as watching
 from governed_serving.auditor.service.checks import Checks
+from governed_serving.auditor.service.decision_review import DecisionReview
 from governed_serving.auditor.service.folding import Fold
 from governed_serving.auditor.service.live import Live
 from governed_serving.auditor.service.metrics import Metrics
 from governed_serving.auditor.service.tail import Tail
 from governed_serving.auditor.service.watch import Watch
-from governed_serving.auditor.service.why import Why
 from governed_serving.blackbox.errors import PredictorAway
 from governed_serving.crypto import Keyset, SegmentCipher
 from governed_serving.fairness.monitoring.inputs import InputDrift
@@ -169,7 +169,7 @@ def test_a_review_puts_the_very_row_to_the_explainer(
     serve(place, 0, 0.0)
     chunk = JournalReader(tmp_path, "server-pod", place.cipher).chunk(0)
     assert chunk is not None
-    why = Why(OneChunk("loans", chunk.data), place.cipher, "http://127.0.0.1:1")  # type: ignore[arg-type]
+    why = DecisionReview(OneChunk("loans", chunk.data), place.cipher, "http://127.0.0.1:1")  # type: ignore[arg-type]
     entry = {"id": "request-7", "blob": chunk.digest, "frame": 0, "index": 7}
     assert set(why.of(entry)) == {"explanation", "counterfactual"}
     shown = frame(2000, 0.0, 0, seed=0)
@@ -180,5 +180,5 @@ def test_a_review_puts_the_very_row_to_the_explainer(
         tensors = {t["name"]: t for t in one["inputs"]}
         assert (tensors["income"]["data"], tensors["income"]["shape"]) == ([income], [1, 1])
         assert tensors["sex"]["data"][0] in ("f", "m")
-    nobody = Why(OneChunk("loans", b""), place.cipher, "")  # type: ignore[arg-type]
+    nobody = DecisionReview(OneChunk("loans", b""), place.cipher, "")  # type: ignore[arg-type]
     assert "runs no explainer" in nobody.of(entry)["explanation"]["error"]

@@ -30,10 +30,10 @@ from governed_operator.desired import model_objects
 from governed_operator.desired.decision import Revision
 from governed_operator.desired.manifest import Subject
 from governed_operator.desired.trainer import job_name
-from governed_operator.loop.reconcile import spared
+from governed_operator.loop.reconcile import retained_children
 from governed_operator.policy.decide import decide
 from governed_operator.policy.observed import Observed, Outside
-from governed_operator.policy.revisions import departed
+from governed_operator.policy.revisions import stale_report_entries
 from governed_operator.policy.status import significant, status_of, status_of_failure
 from governed_operator.settings import Capabilities, Settings
 from governed_operator.watch.facts import route as route_facts
@@ -76,7 +76,7 @@ def test_retraining_leaves_what_serves_alone() -> None:
     )
     decision = decide(obs)
     assert (decision.train, decision.held) == (True, True)
-    assert {("Deployment", "m-predictor"), ("ConfigMap", "m-spec-1")} <= set(spared(obs, decision))
+    assert {("Deployment", "m-predictor"), ("ConfigMap", "m-spec-1")} <= set(retained_children(obs, decision))
     assert "Deployment" not in {m["kind"] for m in model_objects(obs.subject, decision)}
     assert "Service" in {m["kind"] for m in model_objects(obs.subject, decision)}
 
@@ -86,13 +86,13 @@ def test_suspend_stops_everything_that_runs() -> None:
     decision = decide(obs)
     assert decision.stopped
     assert not {"Deployment", "Job", "Service"} & {m["kind"] for m in model_objects(obs.subject, decision)}
-    assert not spared(obs, decision)
+    assert not retained_children(obs, decision)
     assert condition(obs, "Ready")[:2] == ("False", "Suspended")
 
 
 STABLE = Revision.of(resolved(IMPORTED), DIGEST).name
 CRASH = Problem("CrashLoopBackOff", "container server of pod p: back-off; it exited with code 3")
-PROBLEMS = {
+RETRYABLE_ERRORS = {
     "crash loop": (
         {"children": dict([child("Pod", "p", pod(CRASH))])},
         "CrashLoopBackOff",
@@ -119,9 +119,9 @@ PROBLEMS = {
 }
 
 
-@pytest.mark.parametrize("name", PROBLEMS)
+@pytest.mark.parametrize("name", RETRYABLE_ERRORS)
 def test_ready_names_the_cause(name: str) -> None:
-    changes, reason, words = PROBLEMS[name]
+    changes, reason, words = RETRYABLE_ERRORS[name]
     obs = serving()
     if "children" in changes:
         changes = {"children": {**obs.children, **changes["children"]}}  # type: ignore[dict-item]
@@ -134,7 +134,7 @@ def test_a_blocked_model_goes_on_serving() -> None:
     obs = replace(serving(), outside=Outside(missing_secret="gone"))
     decision = decide(obs)
     assert decision.held
-    assert ("Deployment", "m-predictor") in spared(obs, decision)
+    assert ("Deployment", "m-predictor") in retained_children(obs, decision)
     assert decision.again_in
 
 
@@ -433,8 +433,8 @@ def test_entries_of_pods_that_are_gone_are_removed_from_the_report() -> None:
         },
     }
     obs = observed(IMPORTED, child("Pod", "here", pod()), report=report(revisions=revisions))
-    assert departed(obs) == ({"r1": None, "r2": {"server": {"gone": None}}}, 40.0)
-    assert departed(observed(IMPORTED, report=report())) == ({}, None)
+    assert stale_report_entries(obs) == ({"r1": None, "r2": {"server": {"gone": None}}}, 40.0)
+    assert stale_report_entries(observed(IMPORTED, report=report())) == ({}, None)
 
 
 def test_latencies_of_replicas_add_up() -> None:
@@ -538,7 +538,7 @@ STANDING: dict[str, tuple[Observed, str | None, str]] = {
     "was rolled back": (CANARY["is biased"][0], "Stalled", "CanaryBiasBeyondThreshold"),
     "has been promoted": (CANARY["is promoted after the last step"][0], "Reconciling", "RollingOut"),
     "is not what it should be": (
-        replace(serving(), **PROBLEMS["tampered"][0]),
+        replace(serving(), **RETRYABLE_ERRORS["tampered"][0]),
         "Stalled",
         "DigestMismatch",
     ),

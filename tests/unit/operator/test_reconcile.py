@@ -21,7 +21,7 @@ async def test_a_crowd_of_models_in_order_keeps_nothing_else_waiting() -> None:
     workers, models, turns = 4, 400, 0
     queue, nobody = WorkQueue(), Any
     reconciler = InOrder(nobody, Cache(), queue, nobody, Metrics(queue), nobody)  # type: ignore[arg-type]
-    queue.someday(("n", f"m{number}") for number in range(models))
+    queue.enqueue_low_priority(("n", f"m{number}") for number in range(models))
     work = asyncio.create_task(run_workers(reconciler, workers))
     while len(queue):
         await asyncio.sleep(0)

@@ -59,7 +59,7 @@ async def test_failure_delays_one_key_and_a_success_forgets_it() -> None:
 async def test_what_is_due_goes_before_what_may_wait() -> None:
     queue = WorkQueue(settle=0.0)
     crowd = [("n", str(i)) for i in range(3)]
-    queue.someday(crowd)
+    queue.enqueue_low_priority(crowd)
     queue.wake(A)
     queue.wake(crowd[2])
     assert len(queue) == 5

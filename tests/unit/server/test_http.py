@@ -11,11 +11,11 @@ import pytest
 
 from governed_api.governance import Limit, Quota
 from governed_serving.journal.errors import JournalFull
-from governed_serving.server.app.hot import HotApp
+from governed_serving.server.app.fast_path import FastPathApp
 from governed_serving.server.app.internal import MAX_OPEN, InternalApp
 from governed_serving.server.app.routes import application
 from governed_serving.server.app.service import Gateway, HttpService
-from governed_serving.server.aside.rows import Rows
+from governed_serving.server.background.rows import Rows
 from governed_serving.server.explanation import ExplainerProxy
 from governed_serving.server.protocol.v2 import V2Codec
 from governed_serving.server.quota import LocalQuota
@@ -33,7 +33,7 @@ def gateway(**options: Any) -> Gateway:
 
 
 def client(made: Gateway, *, max_body: int = 1 << 20) -> httpx.AsyncClient:
-    app: Any = HotApp(made, application(made), max_body)
+    app: Any = FastPathApp(made, application(made), max_body)
     return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://server")
 
 

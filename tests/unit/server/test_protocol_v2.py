@@ -13,7 +13,7 @@ from governed_serving.blackbox.client import encode
 from governed_serving.server.errors import InvalidRequest
 from governed_serving.server.messages import InferResponse, OutputValues
 from governed_serving.server.protocol import binary
-from governed_serving.server.protocol.v2 import Form, V2Codec
+from governed_serving.server.protocol.v2 import OutputEncoding, V2Codec
 from governed_serving.server.signature import NUMPY, Input, Output, Signature
 from unit.server.tabular_model import manifest, tabular, v2_body
 
@@ -168,7 +168,7 @@ def test_outputs_come_back_in_the_form_asked_for() -> None:
     assert plain["outputs"][0] == {"name": "probabilities", "shape": [1, 2], "datatype": "FP32", "data": [0.25, 0.75]}
     assert plain["parameters"] == {"revision": "r1", "ledger": "pending"}
     assert (plain["model_name"], plain["model_version"], plain["id"]) == ("credit", "r1", "r")
-    mixed = CODEC.encode(response, Form(names=frozenset({"probabilities"})))
+    mixed = CODEC.encode(response, OutputEncoding(names=frozenset({"probabilities"})))
     head = json.loads(mixed.body[: mixed.header])
     assert head["outputs"][0]["parameters"] == {"binary_data_size": 8}
     assert head["outputs"][1]["data"] == ["yes"]

@@ -9,7 +9,7 @@ from typing import Any
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from governed_api.resolved import ResolvedModel
-from governed_serving.trainer.job import Job, Rooms
+from governed_serving.trainer.job import Dependencies, Job
 from governed_serving.trainer.progress import Narrator
 
 PHONE = re.compile(r"1[3-9]\d{9}")
@@ -84,7 +84,7 @@ class Workplace:
 
     def job(self, resolved: ResolvedModel) -> Job:
         masker = mask_phones if resolved.spec.governance.privacy.masking else None
-        rooms = Rooms(self.archive, self.report, lambda: self.cipher, lambda: self.cipher, scan_phones, masker)
+        rooms = Dependencies(self.archive, self.report, lambda: self.cipher, lambda: self.cipher, scan_phones, masker)
         return Job(resolved, rooms, source=self.directory, data=self.directory / "data", narrator=Narrator(interval=0))
 
     def artefact(self, made: dict[str, Any]) -> bytes:

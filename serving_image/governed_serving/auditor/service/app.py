@@ -12,10 +12,10 @@ from fastapi import FastAPI, Request, Response
 from governed_serving.archive.client import ArchiveClient
 from governed_serving.archive.errors import ArchiveError
 from governed_serving.auditor.service import reviews
+from governed_serving.auditor.service.decision_review import DecisionReview
 from governed_serving.auditor.service.errors import AuditorError, NotFound, Unusable
 from governed_serving.auditor.service.metrics import Metrics
 from governed_serving.auditor.service.watch import Watch
-from governed_serving.auditor.service.why import Why
 from governed_serving.crypto import CryptoError
 from governed_serving.fairness.counts.truth import label_of
 from governed_serving.journal import Journal, JournalError
@@ -56,7 +56,7 @@ def application(
     ready: Callable[[], str],
     refresh: Callable[[], None],
     archive: ArchiveClient | None = None,
-    why: Why | None = None,
+    why: DecisionReview | None = None,
 ) -> FastAPI:
     """``ready()`` says why the service isn't ready, or nothing; ``refresh()`` brings ``metrics`` up to date."""
     app = FastAPI(title="Governed Models auditor", version="1", docs_url="/docs", redoc_url=None)

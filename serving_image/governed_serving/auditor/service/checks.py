@@ -16,7 +16,7 @@ from governed_serving.artefact import Manifest
 from governed_serving.auditor.service.conversations import Twins
 from governed_serving.auditor.service.lane import Ask
 from governed_serving.auditor.service.live import Live
-from governed_serving.auditor.service.tally import Beside
+from governed_serving.auditor.service.tally import SharedMonitoringState
 from governed_serving.fairness.counts.columns import CodedColumn, coded
 from governed_serving.fairness.counts.grouping import Grouping
 from governed_serving.fairness.inference.intervals import binomial_sequence
@@ -61,8 +61,8 @@ class Finding:
 class Others:
     """What the other replicas saw: ``every`` since the revision began, ``running`` those of them that still count."""
 
-    every: Sequence[Beside] = ()
-    running: Sequence[Beside] = ()
+    every: Sequence[SharedMonitoringState] = ()
+    running: Sequence[SharedMonitoringState] = ()
 
 
 class Checks:

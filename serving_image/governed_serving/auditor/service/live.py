@@ -12,7 +12,7 @@ from governed_serving.artefact import Manifest
 from governed_serving.auditor.service.conversations import Conversations
 from governed_serving.auditor.service.folding import Fold
 from governed_serving.auditor.service.labels import Row
-from governed_serving.auditor.service.tally import Beside
+from governed_serving.auditor.service.tally import SharedMonitoringState
 from governed_serving.completions.generated import state_of
 from governed_serving.fairness.monitoring.monitors import AttributionSums, DriftMonitor, FreshRows, Hysteresis, Seen
 from governed_serving.fairness.monitoring.reference import DECISION, SCORE, Distribution
@@ -25,7 +25,7 @@ _EARLY = 1000
 
 
 class Live:
-    """Beside ``fold``, of the same revision. ``reference`` empty: no drift is measured."""
+    """SharedMonitoringState ``fold``, of the same revision. ``reference`` empty: no drift is measured."""
 
     def __init__(self, fold: Fold, manifest: Manifest | None, reference: Mapping[str, Distribution]):
         self.drift = DriftMonitor(reference)
@@ -121,9 +121,9 @@ class Live:
             values = dict(zip(self._fold.axes, row.key, strict=True))
             self.attributions.add({name: values[name] for name in attributes}, attributions)
 
-    def beside(self) -> Beside:
+    def beside(self) -> SharedMonitoringState:
         """What the other replicas need of this."""
-        return Beside(self.drift.last_window(), self.attributions.table(), self.flips, self.inputs)
+        return SharedMonitoringState(self.drift.last_window(), self.attributions.table(), self.flips, self.inputs)
 
     def dump(self) -> dict[str, Any]:
         """For the snapshot; fresh rows are left out, they come again."""

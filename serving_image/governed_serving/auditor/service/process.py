@@ -11,8 +11,9 @@ from governed_serving.archive.keysets import key_watch, model_keyring
 from governed_serving.artefact import Artefact
 from governed_serving.auditor.service.app import application
 from governed_serving.auditor.service.checks import Checks
-from governed_serving.auditor.service.elsewhere import Elsewhere
+from governed_serving.auditor.service.decision_review import DecisionReview
 from governed_serving.auditor.service.folding import Fold
+from governed_serving.auditor.service.label_resolver import CrossReplicaLabelResolver
 from governed_serving.auditor.service.lane import Runtime, decider
 from governed_serving.auditor.service.live import Live
 from governed_serving.auditor.service.metrics import Metrics
@@ -21,7 +22,6 @@ from governed_serving.auditor.service.settings import Settings
 from governed_serving.auditor.service.shipping import Shipper
 from governed_serving.auditor.service.tail import Tail
 from governed_serving.auditor.service.watch import Watch
-from governed_serving.auditor.service.why import Why
 from governed_serving.crypto import Keyring, Keyset, KeyWatch, SegmentCipher, load_kek, rotate_due
 from governed_serving.fairness.monitoring.reference import read
 from governed_serving.hosting import Host, listen, log, web_server
@@ -80,7 +80,7 @@ class Service:
             if self.client
             else None
         )
-        self.why = Why(self.client, cipher, settings.explainer_url, self.runtime) if self.client else None
+        self.why = DecisionReview(self.client, cipher, settings.explainer_url, self.runtime) if self.client else None
         self.watch = Watch(
             settings.model,
             settings.revision,
@@ -121,10 +121,12 @@ class Service:
         group = group_of(self.settings.revision, self.tail.fold.rules)
         return Replicas(self.client, keyset, group, replica_of(self.settings.spool_dir, self.settings.pod))
 
-    def _elsewhere(self, cipher: SegmentCipher) -> Elsewhere | None:
+    def _elsewhere(self, cipher: SegmentCipher) -> CrossReplicaLabelResolver | None:
         if self.client is None or self.tail is None:
             return None
-        return Elsewhere(self.client, cipher, self.settings.revision, self.tail.fold.rows_of, self.tail.folded)
+        return CrossReplicaLabelResolver(
+            self.client, cipher, self.settings.revision, self.tail.fold.rows_of, self.tail.folded
+        )
 
     def _key_watch(self, keyring: Keyring, keyset: Keyset) -> KeyWatch | None:
         """The stable revision's auditors add the model's new keys."""

@@ -5,9 +5,9 @@ from typing import Any
 import msgspec
 
 from governed_serving.archive.client import ArchiveClient
+from governed_serving.auditor.service.decision_review import SWAPPED_WORDS, DecisionReview
 from governed_serving.auditor.service.errors import NotFound, Unavailable, Unusable
 from governed_serving.auditor.service.watch import Watch
-from governed_serving.auditor.service.why import SWAPPED_WORDS, Why
 from governed_serving.records import EventRecord
 
 __all__ = ["acknowledgement", "contest", "record_of"]
@@ -41,7 +41,7 @@ def acknowledgement(watch: Watch, body: bytes, now: float) -> EventRecord:
 
 
 def contest(
-    watch: Watch, archive: ArchiveClient | None, why: Why | None, body: bytes, now: float
+    watch: Watch, archive: ArchiveClient | None, why: DecisionReview | None, body: bytes, now: float
 ) -> tuple[EventRecord, dict[str, Any]]:
     """The event of a contested decision, and what a reviewer needs: record, explanation, counterfactual.
 

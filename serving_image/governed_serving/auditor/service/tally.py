@@ -13,10 +13,10 @@ from governed_serving.fairness.counts.cells import Cells
 from governed_serving.fairness.counts.windows import Window
 from governed_serving.fairness.monitoring.alarms import Alarm
 
-__all__ = ["Beside", "Tally", "Whole", "add_up"]
+__all__ = ["SharedMonitoringState", "Tally", "Whole", "add_up"]
 
 
-class Beside(msgspec.Struct, frozen=True):
+class SharedMonitoringState(msgspec.Struct, frozen=True):
     """The mergeable part of what is watched beside the verdict."""
 
     drift: dict[str, list[int]] = {}
@@ -39,7 +39,7 @@ class Tally(msgspec.Struct, frozen=True):
     joined: int
     absent: list[str]
     alarm: Alarm
-    beside: Beside = Beside()
+    beside: SharedMonitoringState = SharedMonitoringState()
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ import msgspec
 
 from governed_serving.archive.errors import ArchiveError
 from governed_serving.auditor.service.checks import LEAST_ROWS, Checks, Others
-from governed_serving.auditor.service.elsewhere import Elsewhere, Settled
 from governed_serving.auditor.service.folding import Fold
+from governed_serving.auditor.service.label_resolver import CrossReplicaLabelResolver, Settled
 from governed_serving.auditor.service.lane import LANE_ERRORS
 from governed_serving.auditor.service.live import Live
 from governed_serving.auditor.service.replicas import Replicas
@@ -63,7 +63,7 @@ GRACE_SECONDS = 10.0
 HEAD = ("verdict", "summary", "samples", "ledgerIndex")
 """What the operator reads of each pod's verdict."""
 
-TROUBLE = (ArchiveError, JournalError, CryptoError, OSError)
+RETRYABLE_ERRORS = (ArchiveError, JournalError, CryptoError, OSError)
 
 
 class Watch:
@@ -82,7 +82,7 @@ class Watch:
         pod: str = "local",
         on_trial: bool = False,
         replicas: Replicas | None = None,
-        elsewhere: Elsewhere | None = None,
+        elsewhere: CrossReplicaLabelResolver | None = None,
         checks: Checks | None = None,
         clock: Callable[[], float] = time.time,
     ):
@@ -158,7 +158,7 @@ class Watch:
         """Run ``work``; trouble is logged once per streak, kept for the probes, and waited out."""
         try:
             done = work()
-        except TROUBLE as error:
+        except RETRYABLE_ERRORS as error:
             text = f"{type(error).__name__}: {error}"
             if self.trouble.get(what) != text:
                 log("error", f"{what} is held up", error=text)

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable
 
-from governed_serving.server.app.hot import Receive, Scope, Send, body_header, check_length, respond
+from governed_serving.server.app.fast_path import Receive, Scope, Send, body_header, check_length, respond
 from governed_serving.server.app.service import Gateway, Reply, failure
 from governed_serving.server.errors import NotFound, ServerError, Unavailable
 

@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from governed_api import runtime
 from governed_api.version import __version__
 from governed_serving.server.app import openapi
-from governed_serving.server.app.hot import body_header
+from governed_serving.server.app.fast_path import body_header
 from governed_serving.server.app.json_route import JsonRoute, Stream
 from governed_serving.server.app.service import Gateway, HttpService, Reply, failure
 from governed_serving.server.errors import InvalidRequest, NotFound, ServerError, Unavailable

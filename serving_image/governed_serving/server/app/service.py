@@ -9,13 +9,13 @@ import msgspec
 
 from governed_serving.hosting.logs import log
 from governed_serving.server.app.json_route import JsonRoute
-from governed_serving.server.aside.rows import Rows
+from governed_serving.server.background.rows import Rows
 from governed_serving.server.dataplane import DataPlane
 from governed_serving.server.errors import NotFound, ServerError, Unavailable
 from governed_serving.server.messages import ExplainRequest, InferResponse
 from governed_serving.server.metrics import ServerMetrics
 from governed_serving.server.protocol.v1 import V1Codec
-from governed_serving.server.protocol.v2 import Form, V2Codec
+from governed_serving.server.protocol.v2 import OutputEncoding, V2Codec
 
 __all__ = ["Gateway", "HttpService", "Reply", "failure"]
 
@@ -110,7 +110,7 @@ class HttpService:
         except Exception as error:  # a bug of ours must not leave the client without an answer
             done(self._unexpected(error))
 
-    def _infer_reply(self, answer: InferResponse | ServerError, form: Form) -> Reply:
+    def _infer_reply(self, answer: InferResponse | ServerError, form: OutputEncoding) -> Reply:
         if isinstance(answer, ServerError):
             self._count["infer", answer.status] += 1
             return failure(answer)

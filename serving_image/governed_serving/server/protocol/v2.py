@@ -23,20 +23,20 @@ from governed_serving.server.protocol.v2_messages import (
 )
 from governed_serving.server.signature import Signature, Values
 
-__all__ = ["Encoded", "Form", "V2Codec"]
+__all__ = ["Encoded", "OutputEncoding", "V2Codec"]
 
 _KIND = "a V2 inference request"
 
 
 @dataclass(slots=True, frozen=True)
-class Form:
+class OutputEncoding:
     """In which form the client wants outputs: ``every`` in binary, or the ones in ``names``."""
 
     every: bool = False
     names: frozenset[str] = frozenset()
 
 
-JSON = Form()
+JSON = OutputEncoding()
 
 
 @dataclass(slots=True, frozen=True)
@@ -60,7 +60,7 @@ class V2Codec:
             ledger: ReplyParameters(revision, ledger) if revision or ledger else None for ledger in ("", "pending")
         }
 
-    def decode(self, body: bytes, header: int | None = None) -> tuple[InferRequest, Form]:
+    def decode(self, body: bytes, header: int | None = None) -> tuple[InferRequest, OutputEncoding]:
         """The request in ``body``; ``header`` is the value of Inference-Header-Content-Length. Raises InvalidRequest."""
         if header is not None:
             return self._decode_binary(body, header)
@@ -102,14 +102,14 @@ class V2Codec:
             columns.append(data)
         return columns
 
-    def _decode_binary(self, body: bytes, header: int) -> tuple[InferRequest, Form]:
+    def _decode_binary(self, body: bytes, header: int) -> tuple[InferRequest, OutputEncoding]:
         if not 0 < header <= len(body):
             raise InvalidRequest(
                 f"Inference-Header-Content-Length: expected 1 to {len(body)} (the body), found {header}"
             )
         return self.decode_tensors(_loose(body[:header]), memoryview(body)[header:])
 
-    def decode_tensors(self, message: LooseRequest, tail: memoryview) -> tuple[InferRequest, Form]:
+    def decode_tensors(self, message: LooseRequest, tail: memoryview) -> tuple[InferRequest, OutputEncoding]:
         """The request in ``message``, whose tensors with binary_data_size lie in ``tail``, in order. Raises InvalidRequest."""
         data = _take_binary(message, tail)
         if is_matrix(self._signature, message.inputs):
@@ -119,7 +119,7 @@ class V2Codec:
         request = InferRequest(message.id, rows, columns, size=1 << 20)  # never on the event loop: it may be anything
         return request, self._wanted(request, message)
 
-    def _wanted(self, request: InferRequest, message: InferenceRequest | LooseRequest) -> Form:
+    def _wanted(self, request: InferRequest, message: InferenceRequest | LooseRequest) -> OutputEncoding:
         known = {spec.name for spec in self._signature.outputs}
         names = tuple(o.name for o in message.outputs or ())
         if strange := [n for n in names if n not in known]:
@@ -127,16 +127,16 @@ class V2Codec:
         request.outputs = names
         request.parameters = message.parameters or {}
         binary_names = [o.name for o in message.outputs or () if (o.parameters or {}).get("binary_data")]
-        return Form(bool(request.parameters.get("binary_data_output")), frozenset(binary_names))
+        return OutputEncoding(bool(request.parameters.get("binary_data_output")), frozenset(binary_names))
 
-    def encode(self, response: InferResponse, form: Form = JSON) -> Encoded:
+    def encode(self, response: InferResponse, form: OutputEncoding = JSON) -> Encoded:
         """The reply's body."""
         if form is not JSON and (form.every or form.names):
             return self._encode_binary(response, form)
         outputs = [OutputTensor(o.spec.name, o.shape, o.spec.dtype, o.values) for o in response.outputs]
         return Encoded(self._encode(self._reply(response, outputs)))
 
-    def _encode_binary(self, response: InferResponse, form: Form) -> Encoded:
+    def _encode_binary(self, response: InferResponse, form: OutputEncoding) -> Encoded:
         outputs, tail = [], []
         for output in response.outputs:
             if not (form.every or output.spec.name in form.names):

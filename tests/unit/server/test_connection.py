@@ -1,4 +1,4 @@
-"""The front, on a real socket: whole, split, pipelined and foreign requests on one connection."""
+"""Connections of the fast path, on a real socket: whole, split, pipelined and foreign requests on one connection."""
 
 import asyncio
 import json
@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from governed_serving.hosting import listen, web_server
-from governed_serving.server.app.front import Head, front, parse_head
-from governed_serving.server.app.hot import HotApp
+from governed_serving.server.app.connection import FastPathConnection, Head, parse_head
+from governed_serving.server.app.fast_path import FastPathApp
 from governed_serving.server.app.routes import application
 from governed_serving.server.app.service import Gateway, HttpService
 from governed_serving.server.protocol.v2 import V2Codec
@@ -46,7 +46,7 @@ async def serving(max_body: int = 1 << 20, **options: Any) -> AsyncIterator[tupl
     gateway = Gateway("credit", why="")
     data = plane(**options)
     gateway.service = HttpService(data, V2Codec(data.signature, "credit", "r1"))
-    server = web_server(HotApp(gateway, application(gateway), max_body), grace=60, http=front)
+    server = web_server(FastPathApp(gateway, application(gateway), max_body), grace=60, http=FastPathConnection)
     sock = listen("127.0.0.1", 0)
     task = asyncio.create_task(server.serve([sock]))
     await until(lambda: server.started)

@@ -1,6 +1,6 @@
-"""``python -m governed_serving.server.aside FD``: answers the internal lane on the listening socket FD until standard input ends.
+"""``python -m governed_serving.server.background FD``: answers the internal lane on the listening socket FD until standard input ends.
 
-Started by the server (keeper.py), with its environment; writes what it counted to standard output, a line each.
+Started by the server (supervisor.py), with its environment; writes what it counted to standard output, a line each.
 """
 
 import asyncio
@@ -18,10 +18,10 @@ from governed_serving.hosting import web_server
 from governed_serving.server import composition
 from governed_serving.server.app.internal import InternalApp
 from governed_serving.server.app.service import Gateway
-from governed_serving.server.aside.pace import Pace, cpu_of, piece_rows
-from governed_serving.server.aside.priority import take_what_is_left
-from governed_serving.server.aside.rows import Rows
-from governed_serving.server.aside.texts import RememberedTexts
+from governed_serving.server.background.priority import take_what_is_left
+from governed_serving.server.background.rows import Rows
+from governed_serving.server.background.texts import RememberedTexts
+from governed_serving.server.background.throttle import CpuThrottle, cpu_of, piece_rows
 from governed_serving.server.batch import BatchPlan
 from governed_serving.server.predictors import Columns, Outputs
 from governed_serving.server.predictors.onnx import OnnxPredictor
@@ -54,7 +54,7 @@ def _rows(settings: Settings, resolved: ResolvedModel, server: int, count: Calla
     artefact = composition.load_artefact(settings, resolved)
     signature = Signature.of(artefact.manifest)
     predictor = OnnxPredictor(artefact.model, signature, threads=settings.threads, segmented=RememberedTexts())
-    pace = Pace(piece_rows(len(artefact.model)), cpu_of(server), threads=settings.threads)
+    pace = CpuThrottle(piece_rows(len(artefact.model)), cpu_of(server), threads=settings.threads)
     pool = ThreadPoolExecutor(1, thread_name_prefix="onnxruntime")
 
     async def compute(columns: Columns) -> Outputs:

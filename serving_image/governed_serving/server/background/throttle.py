@@ -9,7 +9,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-__all__ = ["Pace", "cpu_of", "piece_rows"]
+__all__ = ["CpuThrottle", "cpu_of", "piece_rows"]
 
 T = TypeVar("T")
 
@@ -34,7 +34,7 @@ def cpu_of(pid: int) -> Callable[[], float]:
     return lambda: time.clock_gettime(clock)
 
 
-class Pace:
+class CpuThrottle:
     """``rows`` a piece, one at a time, whoever asks. ``server`` and ``spent`` are CPU seconds, of the server and of this process."""
 
     def __init__(

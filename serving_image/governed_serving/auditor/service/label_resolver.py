@@ -18,7 +18,7 @@ from governed_serving.journal import open_chunk
 from governed_serving.journal.chunk import chunk_identity
 from governed_serving.records import Frame, PredictionFrame, timestamp
 
-__all__ = ["Elsewhere", "Settled"]
+__all__ = ["CrossReplicaLabelResolver", "Settled"]
 
 PER_STEP = 500
 _PATIENCE = 5.0
@@ -34,7 +34,7 @@ class Settled(NamedTuple):
     dropped: Literal["", "repeated", "otherRevision", "evicted"] = ""
 
 
-class Elsewhere:
+class CrossReplicaLabelResolver:
     """``rows_of(frame, number)`` gives the rows of a request in a frame; ``folded(identity)`` the next frame of an own stream, or None."""
 
     def __init__(

@@ -14,11 +14,20 @@ import numpy as np
 import pytest
 
 from governed_serving.hosting.turns import SHORT, turn
-from governed_serving.server.aside import keeper, texts
-from governed_serving.server.aside.keeper import Keeper
-from governed_serving.server.aside.pace import AT_WORK, LATELY, LEAST, MOST, SHARE, Pace, cpu_of, piece_rows
-from governed_serving.server.aside.priority import NICENESS
-from governed_serving.server.aside.texts import RememberedTexts
+from governed_serving.server.background import supervisor, texts
+from governed_serving.server.background.priority import NICENESS
+from governed_serving.server.background.supervisor import Supervisor
+from governed_serving.server.background.texts import RememberedTexts
+from governed_serving.server.background.throttle import (
+    AT_WORK,
+    LATELY,
+    LEAST,
+    MOST,
+    SHARE,
+    CpuThrottle,
+    cpu_of,
+    piece_rows,
+)
 from unit.server.planes import predictor, until
 
 
@@ -28,7 +37,7 @@ class Clocks:
     def __init__(self, server_share: float, rows: int = 10, cost: float = 1e-4) -> None:
         self.now, self.spent, self.cost, self.server_share = 100.0, 5.0, cost, server_share
         self.pieces: list[tuple[int, int]] = []
-        self.pace = Pace(
+        self.pace = CpuThrottle(
             rows,
             lambda: self.now * self.server_share,
             spent=lambda: self.spent,
@@ -153,8 +162,8 @@ ANSWERS = STAYS.replace("lane =", "threading.Thread(target=lambda: (sys.stdin.re
 
 
 @asynccontextmanager
-async def kept(program: str = ANSWERS) -> AsyncIterator[tuple[Keeper, Counter[str], int]]:
-    """A keeper of ``program``, its counts, and its port."""
+async def kept(program: str = ANSWERS) -> AsyncIterator[tuple[Supervisor, Counter[str], int]]:
+    """A supervisor of ``program``, its counts, and its port."""
     sock, counts = socket.socket(), Counter[str]()
     sock.bind(("127.0.0.1", 0))
     port = sock.getsockname()[1]
@@ -162,7 +171,7 @@ async def kept(program: str = ANSWERS) -> AsyncIterator[tuple[Keeper, Counter[st
     def count(name: str, number: int) -> None:
         counts[name] += number
 
-    made = Keeper(sock, count, (sys.executable, "-c", program))
+    made = Supervisor(sock, count, (sys.executable, "-c", program))
     made.start()
     try:
         yield made, counts, port
@@ -196,10 +205,10 @@ async def test_the_process_is_started_by_the_first_call_and_gives_way() -> None:
 
 
 async def test_one_that_dies_is_counted_and_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(keeper, "PAUSE", 1234.5)
-    monkeypatch.setattr(keeper, "FAREWELL", 30.0)
+    monkeypatch.setattr(supervisor, "PAUSE", 1234.5)
+    monkeypatch.setattr(supervisor, "FAREWELL", 30.0)
     paused, genuine = asyncio.Event(), asyncio.sleep
-    monkeypatch.setattr(keeper.asyncio, "sleep", lambda s: paused.wait() if s == keeper.PAUSE else genuine(s))
+    monkeypatch.setattr(supervisor.asyncio, "sleep", lambda s: paused.wait() if s == supervisor.PAUSE else genuine(s))
     async with kept() as (_, counts, port):
         first = await ask(port, b"die")
         await until(lambda: counts["internal_restarts"] == 1)
@@ -225,8 +234,8 @@ async def test_a_line_that_is_no_count_ends_nothing() -> None:
 
 
 async def test_pauses_grow_while_it_dies_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(keeper, "PAUSE", 0.01)
-    monkeypatch.setattr(keeper, "LONGEST_PAUSE", 0.04)
+    monkeypatch.setattr(supervisor, "PAUSE", 0.01)
+    monkeypatch.setattr(supervisor, "LONGEST_PAUSE", 0.04)
     slept: list[float] = []
     genuine = asyncio.sleep
 
@@ -234,7 +243,7 @@ async def test_pauses_grow_while_it_dies_again_and_again(monkeypatch: pytest.Mon
         slept.append(seconds)
         await genuine(seconds)
 
-    monkeypatch.setattr(keeper.asyncio, "sleep", sleep)
+    monkeypatch.setattr(supervisor.asyncio, "sleep", sleep)
     async with kept("raise SystemExit(1)") as (_, counts, port):
         for number in range(1, 5):
             while counts["internal_restarts"] < number:
@@ -243,7 +252,7 @@ async def test_pauses_grow_while_it_dies_again_and_again(monkeypatch: pytest.Mon
 
 
 async def test_one_that_doesnt_end_when_asked_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(keeper, "PATIENCE", 0.1)
+    monkeypatch.setattr(supervisor, "PATIENCE", 0.1)
     async with kept(STAYS) as (made, _, port):
         await ask(port)
     assert made.process is not None

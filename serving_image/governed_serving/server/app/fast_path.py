@@ -9,7 +9,7 @@ from typing import Any
 from governed_serving.server.app.service import Gateway, Reply, failure
 from governed_serving.server.errors import BodyTooLarge, InvalidRequest, ServerError, Unavailable
 
-__all__ = ["HotApp", "body_header", "check_length"]
+__all__ = ["FastPathApp", "body_header", "check_length"]
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -36,7 +36,7 @@ class BodyRoom:
         self.held -= size
 
 
-class HotApp:
+class FastPathApp:
     """Wraps ``rest``. ``max_body`` in bytes holds for every route; four such bodies may be held at a time, in all."""
 
     def __init__(self, gateway: Gateway, rest: App, max_body: int) -> None:
@@ -104,7 +104,7 @@ class HotApp:
 class _Held:
     """What one request holds of the room."""
 
-    def __init__(self, app: HotApp) -> None:
+    def __init__(self, app: FastPathApp) -> None:
         self._app, self._size = app, 0
 
     def add(self, size: int) -> None:

@@ -20,7 +20,7 @@ from governed_serving.fairness.monitoring.counterfactuals import swap_words
 from governed_serving.journal import numbers, open_chunk, strings
 from governed_serving.records import Column, PredictionFrame
 
-__all__ = ["SWAPPED_WORDS", "Why"]
+__all__ = ["SWAPPED_WORDS", "DecisionReview"]
 
 METHODS = {"explanation": "", "counterfactual": "counterfactual"}
 """What a reviewer is shown → the explainer's method (empty: the manifest's)."""
@@ -30,7 +30,7 @@ the request in which the words that name a group are swapped, ``changed`` whethe
 NO_EXPLAINER = {"error": "this model runs no explainer (spec.explainer)"}
 
 
-class Why:
+class DecisionReview:
     """``url`` of the explainer; empty: there is none, and the answer says so. ``runtime``: who generated the text that was decided by."""
 
     def __init__(

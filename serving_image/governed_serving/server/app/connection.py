@@ -1,4 +1,4 @@
-"""A front before uvicorn for the one route that must be fast: whole POST …/infer requests, framed strictly, answered without ASGI.
+"""Connections before uvicorn for the one route that must be fast: whole POST …/infer requests, framed strictly, answered without ASGI.
 
 Anything else about a connection (another route, chunked bodies, Expect, Connection, anything irregular) hands it over to uvicorn's own
 protocol with all bytes that came, so llhttp judges them and FastAPI answers. Framing here accepts a subset of RFC 9112: exactly
@@ -13,11 +13,11 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from governed_serving.server.app.hot import HotApp
+from governed_serving.server.app.fast_path import FastPathApp
 from governed_serving.server.app.service import Reply, failure
 from governed_serving.server.errors import BodyTooLarge, ServerError
 
-__all__ = ["front"]
+__all__ = ["FastPathConnection"]
 
 _HEADER = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([\t\x20-\x7e\x80-\xff]*)")
 _DELEGATED = frozenset(
@@ -60,8 +60,11 @@ def parse_head(head: bytes) -> Head | None:
     return Head(length, header) if length >= 0 else None
 
 
-class _Front(asyncio.Protocol):
-    """One connection, until it is handed over. Requests are answered one by one, in order."""
+class FastPathConnection(asyncio.Protocol):
+    """One connection, until it is handed over. Requests are answered one by one, in order.
+
+    For ``uvicorn.Config(http=…)``, over a :class:`FastPathApp`.
+    """
 
     def __init__(
         self,
@@ -72,7 +75,7 @@ class _Front(asyncio.Protocol):
     ) -> None:
         self._uvicorn = (config, server_state, app_state, _loop)
         self._loop = _loop or asyncio.get_running_loop()
-        self._app = cast(HotApp, config.app)
+        self._app = cast(FastPathApp, config.app)
         self._state, self._keep_alive = server_state, config.timeout_keep_alive
         self._start = b"POST " + self._app.path.encode() + b" HTTP/1.1\r\n"
         self._heads = self._app.heads
@@ -247,7 +250,3 @@ class _Front(asyncio.Protocol):
             self._transport.close()
             return
         self._timer = self._loop.call_later(max(1.0, self._keep_alive - idle), self._check_idle)
-
-
-front = _Front
-"""For uvicorn.Config(http=…), over a :class:`HotApp`."""

@@ -13,11 +13,11 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from governed_serving.hosting import give_way, log
-from governed_serving.server.aside.priority import NICENESS
+from governed_serving.server.background.priority import NICENESS
 
-__all__ = ["Keeper"]
+__all__ = ["Supervisor"]
 
-COMMAND = (sys.executable, "-m", "governed_serving.server.aside")
+COMMAND = (sys.executable, "-m", "governed_serving.server.background")
 QUEUE = 64
 """Connections that wait to be accepted."""
 PAUSE, LONGEST_PAUSE = 0.5, 15.0
@@ -31,7 +31,7 @@ FAREWELL = 1.0
 """Seconds that a caller who is turned away has to send what it wanted to."""
 
 
-class Keeper:
+class Supervisor:
     """One process at a time over ``sock``, bound and not yet listening. ``count`` is told a counter's name and by how much it grew."""
 
     def __init__(
