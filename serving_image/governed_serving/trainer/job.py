@@ -1,6 +1,5 @@
 """The Job from end to end: look for the model among the refs; else make it, and leave evidence of every step."""
 
-import functools
 import hashlib
 import os
 import platform
@@ -12,6 +11,7 @@ from typing import Any, Literal, Protocol
 
 from governed_api.resolved import ResolvedModel
 from governed_api.version import __version__
+from governed_serving.code_closure import code_digest
 from governed_serving.records import LedgerEntry, canonical, timestamp
 from governed_serving.trainer.dataset import Masker, Scanner
 from governed_serving.trainer.errors import InvalidTraining
@@ -190,20 +190,13 @@ def training_key(resolved: ResolvedModel, source: bytes, code: str) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
 
 
-SHAPING = ("trainer", "artefact", "privacy", "auditor/cells.py", "auditor/metrics.py", "auditor/intervals.py")
-"""Rooms and modules whose code decides what an artefact holds."""
+CODE = "governed_serving.trainer.__main__"
+"""Everything of ours that the Job can import decides, or may decide, what an artefact holds."""
 
 
-@functools.cache
 def code_version() -> str:
-    """Version of the distribution, and a hash over the sources that shape a model."""
-    serving = Path(__file__).parent.parent
-    named = [serving / name for name in SHAPING]
-    paths = [path for room in named for path in (room.rglob("*.py") if room.is_dir() else [room])]
-    content = hashlib.sha256()
-    for path in sorted(paths):
-        content.update(path.relative_to(serving).as_posix().encode() + b"\0" + path.read_bytes())
-    return f"{__version__}+{content.hexdigest()[:12]}"
+    """Version of the distribution, and a digest of the code that shapes a model: other code, another training."""
+    return f"{__version__}+{code_digest(CODE)[:12]}"
 
 
 def node() -> dict[str, Any]:

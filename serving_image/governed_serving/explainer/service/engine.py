@@ -12,7 +12,7 @@ from governed_serving.blackbox.box import BlackBox
 from governed_serving.blackbox.columns import Predict
 from governed_serving.explainer.service.closed_form import ClosedForms
 from governed_serving.explainer.service.methods import METHODS, Method, Task, method
-from governed_serving.explainer.service.model import ExplainedModel, code_digest
+from governed_serving.explainer.service.model import ExplainedModel, explainer_code
 from governed_serving.explainer.service.protocol import ExplainRequest
 
 __all__ = ["Engine"]
@@ -64,7 +64,7 @@ class Engine:
 
     def digests(self) -> dict[str, str]:
         """What the answer rests on."""
-        return {"model": self.model.digest, "background": self.model.background_digest, "code": code_digest()}
+        return {"model": self.model.digest, "background": self.model.background_digest, "code": explainer_code()}
 
     def box(self, budget: float | None) -> BlackBox:
         """A fresh count of the model's evaluations; ``budget`` in milliseconds."""

@@ -10,13 +10,16 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-import governed_serving.explainer
 from governed_serving.artefact import Artefact, Feature, Manifest, load
 from governed_serving.blackbox.columns import Columns, row_count, take
 from governed_serving.blackbox.errors import NotExplainable
+from governed_serving.code_closure import code_digest
 from governed_serving.explainer.players import Players
 
-__all__ = ["ExplainedModel", "code_digest"]
+__all__ = ["ExplainedModel", "explainer_code"]
+
+CODE = "governed_serving.explainer.__main__"
+"""Where the process begins that explains."""
 
 
 @dataclass(frozen=True)
@@ -94,11 +97,6 @@ def _column(values: list[Any] | None, feature: Feature) -> NDArray[Any]:
     return np.array([np.nan if value is None else value for value in values], np.float32)
 
 
-@functools.cache
-def code_digest() -> str:
-    """SHA-256 over the explainer's sources, by path: says which code computed an explanation."""
-    root = Path(governed_serving.explainer.__file__).parent
-    total = hashlib.sha256()
-    for path in sorted(root.rglob("*.py")):
-        total.update(path.relative_to(root).as_posix().encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
-    return f"sha256:{total.hexdigest()}"
+def explainer_code() -> str:
+    """SHA-256 over everything of ours that this process can import: says which code computed an explanation."""
+    return f"sha256:{code_digest(CODE)}"
