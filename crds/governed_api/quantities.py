@@ -33,6 +33,14 @@ def quantity(text: int | str) -> Decimal:
     return Decimal(number) * _SUFFIX[text[len(number) :]]
 
 
+def whole_bytes(text: int | str) -> int:
+    """Bytes of a size such as ``64Mi``. Raises ValueError for what is no quantity, or no whole number of bytes."""
+    size = quantity(text)
+    if size != size.to_integral_value():
+        raise ValueError(f"{text!r} is not a size: expected a whole number of bytes, such as 64Mi")
+    return int(size)
+
+
 def seconds(duration: str) -> int:
     """Seconds of a duration such as ``15m``. Raises ValueError."""
     if not re.match(DURATION, duration):

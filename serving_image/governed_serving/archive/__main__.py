@@ -11,6 +11,7 @@ import msgspec
 from governed_api import runtime
 from governed_serving.archive.errors import ArchiveError
 from governed_serving.archive.ledger.note import NoteError
+from governed_serving.environment import InvalidSettings
 
 __all__ = ["main"]
 
@@ -21,8 +22,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     errors = _expected_errors()
     try:
         return int(options.run(options))
-    except KeyError as error:
-        return _fail(options.verb, f"environment variable {error.args[0]} must be set")
     except errors as error:
         return _fail(options.verb, str(error) or type(error).__name__)
     except KeyboardInterrupt:
@@ -33,7 +32,7 @@ def _expected_errors() -> tuple[type[Exception], ...]:
     from governed_serving.artefact import ArtefactError
     from governed_serving.crypto import CryptoError
 
-    return (ArchiveError, NoteError, CryptoError, ArtefactError, OSError, msgspec.DecodeError)
+    return (ArchiveError, NoteError, CryptoError, ArtefactError, InvalidSettings, OSError, msgspec.DecodeError)
 
 
 def _fail(verb: str, message: str) -> int:

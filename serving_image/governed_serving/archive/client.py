@@ -5,7 +5,6 @@ jitter on refused connections, timeouts, 429, 502, 503 and 504, within ``patienc
 """
 
 import hashlib
-import os
 import random
 import time
 from collections.abc import Callable, Iterator
@@ -15,8 +14,6 @@ from typing import Any
 import httpx
 import msgspec
 
-from governed_api import runtime
-from governed_api.resolved import ResolvedModel
 from governed_serving.archive.errors import Refused, Unreachable, Unverified
 from governed_serving.archive.ledger.tiles import tile_path
 from governed_serving.crypto.errors import KeyDestroyed, KeysetChanged
@@ -73,13 +70,6 @@ class ArchiveClient:
         self._clock, self._sleep = clock, sleep
         self._url = url
         self._http = httpx.Client(base_url=url, headers=headers, timeout=timeout, transport=transport, trust_env=False)
-
-    @classmethod
-    def from_environment(cls, *, patience: float = 30.0) -> "ArchiveClient":
-        """Client of the model in GOVERNED_SPEC, with GOVERNED_ARCHIVE_URL and GOVERNED_ARCHIVE_TOKEN_FILE. Raises KeyError, OSError."""
-        model = ResolvedModel.load(os.environ[runtime.SPEC]).name
-        token = Path(os.environ[runtime.ARCHIVE_TOKEN_FILE]).read_text()
-        return cls(os.environ[runtime.ARCHIVE_URL], token, model, patience=patience)
 
     # -- blobs --------------------------------------------------------------------------------------------------------
 

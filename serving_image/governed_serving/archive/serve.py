@@ -3,7 +3,9 @@
 import asyncio
 import base64
 import os
+from collections.abc import Mapping
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 
 from governed_api import runtime
@@ -14,6 +16,7 @@ from governed_serving.archive.metrics import ArchiveMetrics
 from governed_serving.archive.service import Archive
 from governed_serving.archive.tokens import Tokens
 from governed_serving.crypto import CryptoError, load_kek
+from governed_serving.environment import PodEnvironment
 from governed_serving.hosting import Host, listen, log, web_server
 from governed_serving.report import ReportWriter
 
@@ -22,17 +25,43 @@ __all__ = ["serve"]
 _REPORT_SECONDS = 15.0
 
 
+@dataclass(frozen=True)
+class Settings:
+    """What the archive reads before it starts. Empty ``report``: nothing is told."""
+
+    namespace: str
+    port: int
+    folder: Path
+    kek_file: Path
+    root: bytes
+    """Secret that the models' tokens derive from."""
+    report: str
+
+    @classmethod
+    def from_environment(cls, variables: Mapping[str, str] = os.environ) -> "Settings":
+        """Raises InvalidSettings."""
+        env = PodEnvironment(variables)
+        return cls(
+            namespace=env.text(runtime.NAMESPACE, "default"),
+            port=env.port(runtime.HTTP_PORT, runtime.PORT_ARCHIVE),
+            folder=env.required_path(runtime.ARCHIVE_DIR, "the archive's folder"),
+            kek_file=env.required_path(runtime.KEK_FILE, "the path of the archive's key-encryption key"),
+            root=env.content(runtime.ARCHIVE_ROOT_FILE, "the root of the models' tokens"),
+            report=env.text(runtime.REPORT),
+        )
+
+
 async def serve(address: str) -> None:
     """Serve on ``address`` until SIGTERM; then finish what is in flight, snapshot and return.
 
-    Raises Problem, KeyError, ArchiveError, CryptoError, OSError.
+    Raises Problem, InvalidSettings, ArchiveError, CryptoError, OSError.
     """
-    namespace = os.environ.get(runtime.NAMESPACE, "default")
-    port = int(os.environ.get(runtime.HTTP_PORT, str(runtime.PORT_ARCHIVE)))
-    tokens = _tokens(namespace)
+    settings = Settings.from_environment()
+    namespace, port = settings.namespace, settings.port
+    tokens = Tokens(settings.root, namespace)
     host = Host()
     with closing(listen(address, port)) as sock:
-        archive = Archive(Path(os.environ[runtime.ARCHIVE_DIR]), load_kek(os.environ[runtime.KEK_FILE]), namespace)
+        archive = Archive(settings.folder, load_kek(settings.kek_file), namespace)
         for what in archive.finished:
             log("warning", "finished a replacement that a kill had interrupted: its entry was written", what=what)
         log("info", "archiving", namespace=namespace, entries=archive.ledger.size, port=port)
@@ -42,19 +71,17 @@ async def serve(address: str) -> None:
             nonlocal leaving
             leaving = True
 
-        app = create_app(archive, tokens, ArchiveMetrics(namespace), lambda: _beside(archive), lambda: leaving)
+        app = create_app(
+            archive, tokens, ArchiveMetrics(namespace), lambda: _beside(archive, settings.report), lambda: leaving
+        )
         server = web_server(app, grace=20, lifespan="on", timeout_keep_alive=30, limit_concurrency=512)
         await host.serve(server, sock, leave)
         log("info", "stopped")
 
 
-def _tokens(namespace: str) -> Tokens:
-    return Tokens(Path(os.environ[runtime.ARCHIVE_ROOT_FILE]).read_bytes(), namespace)
-
-
-async def _beside(archive: Archive) -> None:
+async def _beside(archive: Archive, report: str) -> None:
     """What runs beside the routes."""
-    await asyncio.gather(_report(archive), _upkeep(archive))
+    await asyncio.gather(_report(archive, report), _upkeep(archive))
 
 
 async def _upkeep(archive: Archive) -> None:
@@ -70,9 +97,8 @@ async def _upkeep(archive: Archive) -> None:
         await asyncio.sleep(await asyncio.to_thread(archive.pause))
 
 
-async def _report(archive: Archive) -> None:
+async def _report(archive: Archive, url: str) -> None:
     """Tell the report about the first checkpoint at once, and about later ones as often as its writer lets through."""
-    url = os.environ.get(runtime.REPORT)
     if not url:
         return
     writer, told = ReportWriter(url), -1

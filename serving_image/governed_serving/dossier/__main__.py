@@ -16,6 +16,7 @@ from governed_serving.archive.verify.opening import noted_checkpoint, open_sourc
 from governed_serving.crypto import CryptoError, load_kek
 from governed_serving.dossier.dossier import gather, read_documents
 from governed_serving.dossier.page import render_page
+from governed_serving.environment import InvalidSettings
 
 __all__ = ["main"]
 
@@ -26,9 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         page = _page(options)
         options.output.write_text(page, encoding="utf-8")
-    except KeyError as error:
-        return _fail(f"environment variable {error.args[0]} must be set, or --key-file given")
-    except (ArchiveError, NoteError, CryptoError, OSError, msgspec.DecodeError) as error:
+    except (ArchiveError, NoteError, CryptoError, InvalidSettings, OSError, msgspec.DecodeError) as error:
         return _fail(str(error))
     print(f"{options.output}: {len(page.encode()) / 1024:.0f} KiB", file=sys.stderr)
     return 0

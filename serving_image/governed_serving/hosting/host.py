@@ -9,9 +9,9 @@ from typing import Any
 
 import uvicorn
 import uvloop
-from pydantic import ValidationError
 
 from governed_api import runtime
+from governed_serving.environment import InvalidSettings
 from governed_serving.hosting.heap import start_is_over
 from governed_serving.hosting.logs import install, log
 
@@ -19,7 +19,7 @@ __all__ = ["Host", "Problem", "listen", "run", "web_server"]
 
 
 class Problem(Exception):
-    """What keeps a process from serving: a port that is taken, a variable that is missing; one line for a person."""
+    """What keeps a process from serving, such as a port that is taken; one line for a person."""
 
 
 def run(
@@ -30,25 +30,18 @@ def run(
     ``expected`` are the errors that speak for themselves; another one is a bug and keeps its traceback.
     """
     install(component)
-    known: tuple[type[Exception], ...] = (Problem, OSError, ValidationError, *expected)
+    known: tuple[type[Exception], ...] = (Problem, InvalidSettings, OSError, *expected)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(work())
     except known as error:
         log("error", f"not serving: {_in_words(error)}", kind=type(error).__name__)
-    except KeyError as error:
-        if not str(error.args[0]).startswith("GOVERNED_"):
-            raise
-        log("error", f"not serving: environment: expected the variable {error.args[0]}, found none; set it")
     else:
         return 0
     return 1
 
 
 def _in_words(error: Exception) -> str:
-    if isinstance(error, ValidationError):
-        first = error.errors()[0]
-        return f"{runtime.SPEC}: {'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
     return " ".join(str(error).split()) or type(error).__name__
 
 

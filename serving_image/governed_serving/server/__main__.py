@@ -3,20 +3,20 @@
 import sys
 import time
 
-from governed_api.resolved import ResolvedModel
 from governed_serving import hosting
 from governed_serving.artefact import ArtefactError
 from governed_serving.crypto import CryptoError
+from governed_serving.environment import read_model
 from governed_serving.journal.errors import JournalError
 from governed_serving.server.process import Process
-from governed_serving.server.settings import InvalidSettings, Settings
+from governed_serving.server.settings import Settings
 
-EXPECTED = (InvalidSettings, ArtefactError, CryptoError, JournalError, ValueError)
+EXPECTED = (ArtefactError, CryptoError, JournalError, ValueError)
 
 
 async def _serve(started: float) -> None:
     settings = Settings.from_environment()
-    await Process(settings, ResolvedModel.load(settings.spec), started).run()
+    await Process(settings, read_model(settings.spec), started).run()
 
 
 def main() -> int:

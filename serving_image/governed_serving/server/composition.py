@@ -2,11 +2,14 @@
 
 from dataclasses import dataclass
 
+from governed_api import runtime
 from governed_api.governance import Audit
+from governed_api.quantities import whole_bytes
 from governed_api.resolved import ResolvedModel
 from governed_serving.archive.keysets import model_keyring
 from governed_serving.artefact import Artefact, load
 from governed_serving.crypto import Keyring, SegmentCipher, load_kek
+from governed_serving.environment import missing
 from governed_serving.journal import Journal
 from governed_serving.server.admission import Admission
 from governed_serving.server.app.service import Gateway, HttpService
@@ -21,7 +24,7 @@ from governed_serving.server.predictors import Predictor
 from governed_serving.server.protocol.v2 import V2Codec
 from governed_serving.server.quota import quota_gate
 from governed_serving.server.recording import Recorder
-from governed_serving.server.settings import InvalidSettings, Settings
+from governed_serving.server.settings import Settings
 from governed_serving.server.text_masker import text_masker
 
 __all__ = ["Rules", "chat_gateway", "http_service", "load_artefact", "open_journal", "open_keyring"]
@@ -30,7 +33,7 @@ __all__ = ["Rules", "chat_gateway", "http_service", "load_artefact", "open_journ
 def load_artefact(settings: Settings, resolved: ResolvedModel) -> Artefact:
     """The verified artefact. Raises ArtefactError, InvalidSettings."""
     if settings.model_dir is None:
-        raise InvalidSettings("GOVERNED_MODEL_DIR: expected the folder of the artefact, found nothing; set it")
+        raise missing(runtime.MODEL_DIR, "the folder of the artefact")
     # an imported model is packed where it is fetched: its digest is that of the file, and fetch has checked it
     expected = "" if resolved.spec.predictor.model.storage_uri else settings.artefact_digest
     return load(settings.model_dir, expected)
@@ -39,29 +42,21 @@ def load_artefact(settings: Settings, resolved: ResolvedModel) -> Artefact:
 def open_keyring(settings: Settings, model: str) -> Keyring:
     """The model's keysets. Raises KekError, InvalidSettings, OSError."""
     if settings.kek_file is None:
-        raise InvalidSettings("GOVERNED_KEK_FILE: expected the key-encryption key's file, found nothing; set it")
+        raise missing(runtime.KEK_FILE, "the key-encryption key's file")
     kek = load_kek(settings.kek_file)
     if settings.spool_dir is None:
-        raise InvalidSettings("GOVERNED_SPOOL_DIR: expected the spool's folder, found nothing; set it")
-    token = ""
-    if settings.archive_url:
-        if settings.archive_token_file is None:
-            raise InvalidSettings(
-                "GOVERNED_ARCHIVE_TOKEN_FILE: expected the archive token's file, found nothing; set it"
-            )
-        token = settings.archive_token_file.read_text()
-    return model_keyring(kek, settings.spool_dir, model, settings.archive_url, token)
+        raise missing(runtime.SPOOL_DIR, "the spool's folder")
+    return model_keyring(kek, settings.spool_dir, model, settings.archive_url, settings.archive_token)
 
 
 def open_journal(settings: Settings, audit: Audit, keyring: Keyring) -> Journal:
     """The server's own stream. Raises JournalError, CryptoError, OSError, InvalidSettings."""
     if settings.spool_dir is None:
-        raise InvalidSettings(
-            "GOVERNED_SPOOL_DIR: expected the spool's folder, found nothing; set it: nothing is served unrecorded"
-        )
-    size = int(audit.spool_size[:-2]) * (2**20 if audit.spool_size.endswith("Mi") else 2**30)
+        raise missing(runtime.SPOOL_DIR, "the spool's folder, without which nothing is served")
     cipher = SegmentCipher(keyring.keyset("journal"))
-    return Journal(settings.spool_dir, f"server-{settings.pod}", cipher, audit.durability, size)
+    return Journal(
+        settings.spool_dir, f"server-{settings.pod}", cipher, audit.durability, whole_bytes(audit.spool_size)
+    )
 
 
 @dataclass(frozen=True)
@@ -133,8 +128,8 @@ def chat_gateway(
     """The way to a runtime that speaks OpenAI's protocol. Raises ValueError, CryptoError."""
     import httpx
 
-    runtime, bias = resolved.spec.predictor.model.runtime, resolved.spec.governance.bias
-    assert runtime is not None, "only a runtime speaks OpenAI's protocol"
+    foreign, bias = resolved.spec.predictor.model.runtime, resolved.spec.governance.bias
+    assert foreign is not None, "only a runtime speaks OpenAI's protocol"
     rules = Rules.of(resolved, gateway, keyring)
     times = httpx.Timeout(resolved.spec.predictor.timeout, connect=2.0)
     explainer = None
@@ -142,7 +137,7 @@ def chat_gateway(
         explainer = ExplainerClient(settings.explainer_url, resolved.name, timeout=resolved.spec.predictor.timeout)
     made = ChatGateway(
         resolved.name,
-        runtime.model or resolved.name,
+        foreign.model or resolved.name,
         settings.revision or "local",
         httpx.AsyncClient(base_url=settings.upstream_url, timeout=times, trust_env=False),
         rules.admission,

@@ -14,6 +14,7 @@ from governed_serving.archive.errors import ArchiveError
 from governed_serving.archive.keysets import key_watch
 from governed_serving.artefact import TamperedArtefact
 from governed_serving.crypto import Keyring, KeyWatch
+from governed_serving.environment import missing
 from governed_serving.hosting import Host, listen, log, start_is_over, web_server
 from governed_serving.journal import Journal
 from governed_serving.server import composition
@@ -28,7 +29,7 @@ from governed_serving.server.chat import ChatGateway
 from governed_serving.server.predictors import Columns, Outputs
 from governed_serving.server.predictors.onnx import OnnxPredictor
 from governed_serving.server.reporting import Reporting
-from governed_serving.server.settings import InvalidSettings, Settings
+from governed_serving.server.settings import Settings
 from governed_serving.server.signature import Signature
 
 __all__ = ["Process"]
@@ -51,7 +52,7 @@ class Process:
         self._rpc: Any = None
 
     async def run(self) -> None:
-        """Until SIGTERM. Raises what keeps it from serving: Problem, ArtefactError, CryptoError, JournalError, ValueError, OSError."""
+        """Until SIGTERM. Raises what keeps it from serving: Problem, InvalidSettings, ArtefactError, CryptoError, JournalError, ValueError, OSError."""
         settings, host = self._settings, Host()
         app = FastPathApp(self._gateway, application(self._gateway), settings.max_body)
         servers = {listen(settings.host, settings.http_port): self._http(app, http=FastPathConnection)}
@@ -137,7 +138,7 @@ class Process:
         """Wait for the runtime, as long as it takes: its own probes decide when it has failed."""
         settings, resolved = self._settings, self._resolved
         if not settings.upstream_url:
-            raise InvalidSettings(f"{runtime.UPSTREAM_URL}: expected the runtime's address, found nothing; set it")
+            raise missing(runtime.UPSTREAM_URL, "the runtime's address")
         await asyncio.to_thread(self._open)
         if runtime_spec.protocol == "openai":
             from governed_serving.server.predictors.waiting import healthy

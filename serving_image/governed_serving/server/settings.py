@@ -1,4 +1,4 @@
-"""What the server reads from its environment (constants of governed_api.runtime, and a few of its own with defaults)."""
+"""What the server reads from its environment (names: governed_api.runtime)."""
 
 import os
 from collections.abc import Mapping
@@ -6,15 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from governed_api import runtime
+from governed_serving.environment import PodEnvironment
 
-MAX_BODY = "GOVERNED_MAX_BODY_BYTES"
-THREADS = "GOVERNED_THREADS"
-DRAIN_SECONDS = "GOVERNED_DRAIN_SECONDS"
-HOST = "GOVERNED_HOST"
-
-
-class InvalidSettings(Exception):
-    """A variable is missing or has a value of the wrong kind; the message names it."""
+__all__ = ["Settings", "available_cores"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +20,7 @@ class Settings:
     spool_dir: Path | None
     kek_file: Path | None
     archive_url: str
-    archive_token_file: Path | None
+    archive_token: str
     artefact_digest: str
     revision: str
     track: str
@@ -47,46 +41,33 @@ class Settings:
     """Seconds between readiness going 503 and the port being closed."""
 
     @classmethod
-    def from_environment(cls, env: Mapping[str, str] = os.environ) -> "Settings":
+    def from_environment(cls, variables: Mapping[str, str] = os.environ) -> "Settings":
         """Raises InvalidSettings."""
-
-        def path(name: str) -> Path | None:
-            return Path(env[name]) if env.get(name) else None
-
-        if not env.get(runtime.SPEC):
-            raise InvalidSettings(f"{runtime.SPEC}: expected the path of the resolved spec, found nothing; set it")
+        env = PodEnvironment(variables)
+        url, token = env.archive()
         return cls(
-            spec=Path(env[runtime.SPEC]),
-            model_dir=path(runtime.MODEL_DIR),
-            spool_dir=path(runtime.SPOOL_DIR),
-            kek_file=path(runtime.KEK_FILE),
-            archive_url=env.get(runtime.ARCHIVE_URL, ""),
-            archive_token_file=path(runtime.ARCHIVE_TOKEN_FILE),
-            artefact_digest=env.get(runtime.ARTEFACT_DIGEST, ""),
-            revision=env.get(runtime.REVISION, ""),
-            track=env.get(runtime.TRACK) or runtime.TRACK_STABLE,
-            report=env.get(runtime.REPORT, ""),
-            pod=env.get(runtime.POD_NAME) or "local",
-            namespace=env.get(runtime.NAMESPACE) or "default",
-            host=env.get(HOST) or "0.0.0.0",
-            http_port=_number(env, runtime.HTTP_PORT, runtime.PORT_HTTP),
-            grpc_port=_number(env, runtime.GRPC_PORT, 0) or None,
-            internal_port=_number(env, runtime.INTERNAL_PORT, 0) or None,
-            explainer_url=env.get(runtime.EXPLAINER_URL, "").rstrip("/"),
-            upstream_url=env.get(runtime.UPSTREAM_URL, "").rstrip("/"),
-            max_body=_number(env, MAX_BODY, 64 * 2**20),
-            threads=_number(env, THREADS, available_cores()),
-            drain=_number(env, DRAIN_SECONDS, 0),
+            spec=env.required_path(runtime.SPEC, "the path of the resolved spec"),
+            model_dir=env.path(runtime.MODEL_DIR),
+            spool_dir=env.path(runtime.SPOOL_DIR),
+            kek_file=env.path(runtime.KEK_FILE),
+            archive_url=url,
+            archive_token=token,
+            artefact_digest=env.text(runtime.ARTEFACT_DIGEST),
+            revision=env.text(runtime.REVISION),
+            track=env.text(runtime.TRACK, runtime.TRACK_STABLE),
+            report=env.text(runtime.REPORT),
+            pod=env.text(runtime.POD_NAME, "local"),
+            namespace=env.text(runtime.NAMESPACE, "default"),
+            host=env.text(runtime.HOST, "0.0.0.0"),
+            http_port=env.port(runtime.HTTP_PORT, runtime.PORT_HTTP),
+            grpc_port=env.port(runtime.GRPC_PORT, 0) or None,
+            internal_port=env.port(runtime.INTERNAL_PORT, 0) or None,
+            explainer_url=env.url(runtime.EXPLAINER_URL),
+            upstream_url=env.url(runtime.UPSTREAM_URL),
+            max_body=env.number(runtime.MAX_BODY_BYTES, 64 * 2**20),
+            threads=env.number(runtime.THREADS, available_cores()),
+            drain=env.number(runtime.DRAIN_SECONDS, 0),
         )
-
-
-def _number(env: Mapping[str, str], name: str, default: int) -> int:
-    text = env.get(name, "")
-    if not text:
-        return default
-    if not text.isdecimal():
-        raise InvalidSettings(f"{name}: expected a whole number, found {text!r}; correct or unset it")
-    return int(text)
 
 
 def available_cores(quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:

@@ -4,18 +4,16 @@ Exit codes: 0 the model is in the archive; 2 the manifest or its data can't be t
 nothing may ship; 1 anything else, where another try may help. The operator knows 2 and 65 as final.
 """
 
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-
-import pydantic
 
 from governed_api import runtime
 from governed_api.resolved import ResolvedModel
 from governed_serving.archive.client import ArchiveClient
 from governed_serving.archive.errors import ArchiveError
 from governed_serving.crypto import CryptoError, Keyring, load_kek
+from governed_serving.environment import InvalidSettings, PodEnvironment
 from governed_serving.report import ReportWriter
 from governed_serving.trainer.errors import InvalidTraining, TrainingError
 from governed_serving.trainer.job import Dependencies, Job
@@ -28,27 +26,21 @@ INVALID, FAILED, RETRY = 2, 65, 1
 def main() -> int:
     """Run the Job; what goes wrong becomes one line, phase Failed in the report, and an exit code."""
     with Narrator() as narrator:
+        env = PodEnvironment()
         try:
-            resolved = ResolvedModel.load(os.environ[runtime.SPEC])
-            report = ReportWriter(os.environ[runtime.REPORT])
-        except KeyError as error:
-            narrator.fail(f"environment: expected {error.args[0]}, found nothing")
+            resolved = env.model()
+            report = ReportWriter(env.required(runtime.REPORT, "the address of the GovernanceReport"))
+        except InvalidSettings as error:
+            narrator.fail(str(error))
             return INVALID
-        except pydantic.ValidationError as error:
-            first = error.errors()[0]
-            narrator.fail(f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}")
-            return INVALID
-        except OSError as error:
-            narrator.fail(f"{error.filename}: {error.strerror}")
-            return INVALID
-        return attempt(lambda: _run(resolved, report, narrator), resolved, report, narrator)
+        return attempt(lambda: _run(resolved, report, narrator, env), resolved, report, narrator)
 
 
 def attempt(run: Callable[[], object], resolved: ResolvedModel, report: ReportWriter, narrator: Narrator) -> int:
     """Exit code of ``run``, its error told."""
     try:
         run()
-    except InvalidTraining as error:
+    except (InvalidSettings, InvalidTraining) as error:
         return _failed(str(error), INVALID, resolved, report, narrator)
     except TrainingError as error:
         return _failed(str(error), FAILED, resolved, report, narrator)
@@ -61,9 +53,12 @@ def attempt(run: Callable[[], object], resolved: ResolvedModel, report: ReportWr
     return 0
 
 
-def _run(resolved: ResolvedModel, report: ReportWriter, narrator: Narrator) -> None:
-    kek = load_kek(os.environ[runtime.KEK_FILE])
-    with ArchiveClient.from_environment() as archive:
+def _run(resolved: ResolvedModel, report: ReportWriter, narrator: Narrator, env: PodEnvironment) -> None:
+    kek_file = env.required_path(runtime.KEK_FILE, "the path of the model's key-encryption key")
+    url = env.required_url(runtime.ARCHIVE_URL, "the archive's address")
+    data = env.required_path(runtime.DATA_DIR, "the data volume's folder")
+    kek = load_kek(kek_file)
+    with ArchiveClient(url, env.token(), resolved.name) as archive:
         keyring = Keyring(kek, archive.keysets())
         rooms = Dependencies(
             archive=archive,
@@ -73,8 +68,8 @@ def _run(resolved: ResolvedModel, report: ReportWriter, narrator: Narrator) -> N
             scanner=scanner(),
             masker=masker_of(resolved.spec.governance.privacy.masking, keyring),
         )
-        source = Path(os.environ.get(runtime.SOURCE_DIR, "."))
-        Job(resolved, rooms, source=source, data=Path(os.environ[runtime.DATA_DIR]), narrator=narrator).run()
+        source = env.path(runtime.SOURCE_DIR) or Path()
+        Job(resolved, rooms, source=source, data=data, narrator=narrator).run()
 
 
 def _failed(message: str, code: int, resolved: ResolvedModel, report: ReportWriter, narrator: Narrator) -> int:

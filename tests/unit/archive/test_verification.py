@@ -356,7 +356,10 @@ def test_the_command_answers_in_one_line(
         assert err.count("\n") == 1
     monkeypatch.delenv("GOVERNED_KEK_FILE")
     assert main(["verify", str(tmp_path / "a")]) == 1
-    assert "GOVERNED_KEK_FILE must be set" in capsys.readouterr().err
+    assert (
+        "GOVERNED_KEK_FILE: expected the archive's key-encryption key, or --key-file, found nothing; set it"
+        in capsys.readouterr().err
+    )
 
 
 def test_nothing_of_the_service_is_plaintext(tmp_path: Path) -> None:

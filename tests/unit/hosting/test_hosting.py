@@ -15,6 +15,7 @@ import pytest
 PROGRAM = """
 import asyncio, gc, sys
 from governed_serving import hosting
+from governed_serving.environment import missing
 
 leaving = begun = False
 
@@ -36,7 +37,7 @@ def leave():
 
 async def work():
     if WHAT == "missing":
-        raise KeyError("GOVERNED_SPEC")
+        raise missing("GOVERNED_SPEC", "the path of the resolved spec")
     if WHAT == "bug":
         raise RuntimeError("a bug")
     host = hosting.Host()
@@ -126,7 +127,7 @@ def test_a_missing_variable_is_named_and_a_bug_keeps_its_traceback() -> None:
     process = start("missing")
     (line,) = lines(process)
     assert process.returncode == 1
-    assert "expected the variable GOVERNED_SPEC, found none" in line["message"]
+    assert "GOVERNED_SPEC: expected the path of the resolved spec, found nothing; set it" in line["message"]
     process = start("bug")
     _, errors = process.communicate(timeout=30)
     assert process.returncode == 1

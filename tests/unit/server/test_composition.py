@@ -9,12 +9,13 @@ import pytest
 
 from governed_api.model import GovernedModel
 from governed_api.resolved import ResolvedModel
+from governed_serving.environment import InvalidSettings
 from governed_serving.journal import Journal, strings
 from governed_serving.records import PredictionFrame
 from governed_serving.server import composition
 from governed_serving.server.app.service import Gateway, HttpService
 from governed_serving.server.predictors.onnx import OnnxPredictor
-from governed_serving.server.settings import InvalidSettings, Settings, available_cores
+from governed_serving.server.settings import Settings, available_cores
 from governed_serving.server.signature import Signature
 from unit.server.tabular_model import v2_body, write_artefact
 

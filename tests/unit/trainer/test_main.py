@@ -107,3 +107,14 @@ def test_exit_codes(tmp_path: Path, capsys: pytest.CaptureFixture[str], error: E
     assert attempt(raising(error), resolved(admissions()), report, Narrator()) == code
     assert "\n" not in last_line(capsys.readouterr().err)["message"]
     assert trainer_part(tmp_path)["phase"] == "Failed"
+
+
+@pytest.mark.parametrize("name", [runtime.KEK_FILE, runtime.ARCHIVE_URL, runtime.ARCHIVE_TOKEN_FILE, runtime.DATA_DIR])
+def test_a_variable_that_the_job_needs_is_named_in_the_report(
+    environment: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    write(environment, admissions())
+    monkeypatch.delenv(name)
+    assert main() == 2
+    assert last_line(capsys.readouterr().err)["message"].startswith(f"{name}: expected ")
+    assert trainer_part(environment)["phase"] == "Failed"

@@ -3,7 +3,6 @@
 Plaintext is written to GOVERNED_MODEL_DIR only, which is backed by memory, and only after every digest was right.
 """
 
-import os
 from pathlib import Path
 
 from governed_api import runtime
@@ -13,6 +12,7 @@ from governed_serving.archive.errors import Refused, Unverified
 from governed_serving.archive.fetching.imported import packed_import
 from governed_serving.artefact import ArtefactError, TamperedArtefact, load, write
 from governed_serving.crypto import Keyring, Tampered, load_kek
+from governed_serving.environment import PodEnvironment
 from governed_serving.report.writer import ReportWriter, of_pod
 
 __all__ = ["fetch"]
@@ -21,41 +21,43 @@ __all__ = ["fetch"]
 def fetch() -> str:
     """Bring the artefact into GOVERNED_MODEL_DIR and say what was done.
 
-    Raises KeyError (a variable is missing), ArchiveError, ArtefactError, CryptoError, OSError: nothing is served then.
+    Raises InvalidSettings, ArchiveError, ArtefactError, CryptoError, OSError: nothing is served then.
     """
-    resolved = ResolvedModel.load(os.environ[runtime.SPEC])
+    env = PodEnvironment()
+    resolved = env.model()
     try:
-        return _fetched(resolved)
+        return _fetched(resolved, env)
     except (Unverified, TamperedArtefact) as error:
-        _report_refused(str(error))
+        _report_refused(str(error), env)
         raise
 
 
-def _report_refused(message: str) -> None:
+def _report_refused(message: str, env: PodEnvironment) -> None:
     """In the server's place, which never starts: what was brought is not what was asked for."""
-    if os.environ.get(runtime.REPORT):
-        revision = os.environ.get(runtime.REVISION) or "local"
-        own = of_pod(revision, "server", os.environ.get(runtime.POD_NAME) or "local")
-        ReportWriter(os.environ[runtime.REPORT]).update(own, {"ready": False, "verified": False, "message": message})
+    if url := env.text(runtime.REPORT):
+        own = of_pod(env.text(runtime.REVISION, "local"), "server", env.text(runtime.POD_NAME, "local"))
+        ReportWriter(url).update(own, {"ready": False, "verified": False, "message": message})
 
 
-def _fetched(resolved: ResolvedModel) -> str:
-    target = Path(os.environ[runtime.MODEL_DIR])
+def _fetched(resolved: ResolvedModel, env: PodEnvironment) -> str:
+    target = env.required_path(runtime.MODEL_DIR, "the folder to write the artefact to")
     source = resolved.spec.predictor.model.storage_uri
     if source:
         expected = resolved.spec.predictor.model.digest or ""
-        path = source_path(source)
+        path = source_path(source, env.path(runtime.SOURCE_DIR) or Path())
         write(packed_import(path, expected, resolved), target)
         return f"{path.name} ({expected}) is verified and in {target}"
-    digest = os.environ[runtime.ARTEFACT_DIGEST]
+    digest = env.required(runtime.ARTEFACT_DIGEST, "the artefact's digest")
     if _already(target, digest):
         return f"artefact {digest} is already in {target}, verified"
-    with ArchiveClient.from_environment(patience=120.0) as client:
-        write(download(client, digest), target, digest)
+    url = env.required_url(runtime.ARCHIVE_URL, "the archive's address")
+    kek_file = env.required_path(runtime.KEK_FILE, "the path of the model's key-encryption key")
+    with ArchiveClient(url, env.token(), resolved.name, patience=120.0) as client:
+        write(download(client, digest, kek_file), target, digest)
     return f"artefact {digest} is verified and in {target}"
 
 
-def download(client: ArchiveClient, digest: str) -> bytes:
+def download(client: ArchiveClient, digest: str, kek_file: Path) -> bytes:
     """The packed artefact with SHA-256 ``digest`` (``sha256:…``), opened with the model's artefact keyset.
 
     Raises :class:`Refused` when the archive has none, :class:`Unverified` when the archive's bytes are not what was sealed.
@@ -63,16 +65,15 @@ def download(client: ArchiveClient, digest: str) -> bytes:
     pointer = client.ref(f"artefact-{digest.removeprefix('sha256:')}")
     if pointer is None:
         raise Refused(404, f"the archive knows no artefact {digest} of {client.model}: has its training succeeded?")
-    keyset = Keyring(load_kek(os.environ[runtime.KEK_FILE]), client.keysets()).keyset("artefact", create=False)
+    keyset = Keyring(load_kek(kek_file), client.keysets()).keyset("artefact", create=False)
     try:
         return keyset.open(client.get_blob(pointer["blob"]), digest.encode())
     except Tampered as error:
         raise Unverified(f"artefact {digest}: {error}; it is not served") from None
 
 
-def source_path(uri: str) -> Path:
-    """Where ``file:path`` or ``pvc://claim/path`` lies: below GOVERNED_SAMPLES_DIR unless absolute."""
-    base = Path(os.environ.get(runtime.SOURCE_DIR, "."))
+def source_path(uri: str, base: Path) -> Path:
+    """Where ``file:path`` or ``pvc://claim/path`` lies: below ``base`` (GOVERNED_SAMPLES_DIR) unless absolute."""
     if uri.startswith("pvc://"):
         claim, _, inside = uri.removeprefix("pvc://").partition("/")
         path = (base / inside).resolve()

@@ -211,7 +211,7 @@ def _client(settings: Settings) -> ArchiveClient | None:
 
 
 async def serve() -> None:
-    """Runs until SIGTERM. Raises Problem, KeyError, ArchiveError, CryptoError, JournalError, OSError."""
+    """Runs until SIGTERM. Raises Problem, InvalidSettings, ArchiveError, CryptoError, JournalError, OSError."""
     settings = Settings.from_environment()
     host = Host()
     sock = listen(settings.host, settings.port)

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from governed_api import runtime
 from governed_api.governance import Bias
-from governed_api.quantities import seconds
+from governed_api.quantities import seconds, whole_bytes
 from governed_api.resolved import ResolvedModel
+from governed_serving.environment import PodEnvironment
 
 __all__ = ["Settings"]
 
@@ -57,29 +58,29 @@ class Settings:
     @property
     def spool_bytes(self) -> int:
         """Room in the spool for the auditor's own stream: an eighth."""
-        size = self.resolved.spec.governance.audit.spool_size
-        return (int(size[:-2]) << (20 if size.endswith("Mi") else 30)) // 8
+        return whole_bytes(self.resolved.spec.governance.audit.spool_size) // 8
 
     @classmethod
-    def from_environment(cls, environ: Mapping[str, str] = os.environ) -> "Settings":
-        """Raises KeyError naming a missing variable, OSError, pydantic.ValidationError."""
-        resolved = ResolvedModel.load(environ[runtime.SPEC])
-        url = environ.get(runtime.ARCHIVE_URL, "")
+    def from_environment(cls, variables: Mapping[str, str] = os.environ) -> "Settings":
+        """Raises InvalidSettings."""
+        env = PodEnvironment(variables)
+        resolved = env.model()
+        url, token = env.archive()
         return cls(
             resolved=resolved,
-            model_dir=Path(environ.get(runtime.MODEL_DIR, runtime.MOUNT_MODEL)),
-            spool_dir=Path(environ.get(runtime.SPOOL_DIR, runtime.MOUNT_SPOOL)),
-            kek_file=Path(environ[runtime.KEK_FILE]),
+            model_dir=Path(env.text(runtime.MODEL_DIR, runtime.MOUNT_MODEL)),
+            spool_dir=Path(env.text(runtime.SPOOL_DIR, runtime.MOUNT_SPOOL)),
+            kek_file=env.required_path(runtime.KEK_FILE, "the path of the model's key-encryption key"),
             archive_url=url,
-            archive_token=Path(environ[runtime.ARCHIVE_TOKEN_FILE]).read_text().strip() if url else "",
-            report=environ.get(runtime.REPORT, ""),
-            predictor_url=environ.get(runtime.PREDICTOR_URL, f"http://127.0.0.1:{runtime.PORT_INTERNAL}"),
-            explainer_url=environ.get(runtime.EXPLAINER_URL, ""),
-            host=environ.get("GOVERNED_HOST", "0.0.0.0"),
-            port=int(environ.get(runtime.HTTP_PORT, runtime.PORT_AUDITOR)),
-            pod=environ.get(runtime.POD_NAME) or "local",
-            namespace=environ.get(runtime.NAMESPACE) or resolved.namespace,
-            revision=environ.get(runtime.REVISION, ""),
-            on_trial=environ.get(runtime.TRACK) == runtime.TRACK_CANARY,
-            artefact_digest=environ.get(runtime.ARTEFACT_DIGEST, ""),
+            archive_token=token,
+            report=env.text(runtime.REPORT),
+            predictor_url=env.url(runtime.PREDICTOR_URL, f"http://127.0.0.1:{runtime.PORT_INTERNAL}"),
+            explainer_url=env.url(runtime.EXPLAINER_URL),
+            host=env.text(runtime.HOST, "0.0.0.0"),
+            port=env.port(runtime.HTTP_PORT, runtime.PORT_AUDITOR),
+            pod=env.text(runtime.POD_NAME, "local"),
+            namespace=env.text(runtime.NAMESPACE, resolved.namespace),
+            revision=env.text(runtime.REVISION),
+            on_trial=env.text(runtime.TRACK) == runtime.TRACK_CANARY,
+            artefact_digest=env.text(runtime.ARTEFACT_DIGEST),
         )

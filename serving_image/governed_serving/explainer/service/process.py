@@ -1,16 +1,13 @@
 """The explainer's process: wires settings, keys, journal and engine together, serves, drains."""
 
 import asyncio
-import os
-from pathlib import Path
 
 import httpx
 
-from governed_api import runtime
 from governed_api.quantities import seconds
 from governed_serving.archive.keysets import key_watch, model_keyring
 from governed_serving.blackbox.client import PredictorClient
-from governed_serving.crypto import Keyset, SegmentCipher, load_kek
+from governed_serving.crypto import SegmentCipher, load_kek
 from governed_serving.explainer.service.app import Explanations, application
 from governed_serving.explainer.service.engine import Engine
 from governed_serving.explainer.service.jobs import JobQueue, JobStore
@@ -47,7 +44,13 @@ class _Service:
             if runtime_spec is None
             else language_model(settings.model, runtime_spec)
         )
-        self.keyset = _keyset(settings)
+        self.keyset = model_keyring(
+            load_kek(settings.kek_file),
+            settings.spool_dir,
+            settings.model,
+            settings.archive_url,
+            settings.archive_token,
+        ).keyset("journal")
         self.cipher = SegmentCipher(self.keyset)
         self.metrics = Metrics(settings.resolved.namespace, settings.model)
         self.journal = Journal(
@@ -55,7 +58,7 @@ class _Service:
             f"explainer-{settings.pod}",
             self.cipher,
             spec.governance.audit.durability,
-            _bytes(spec.governance.audit.spool_size) // 4,
+            settings.spool_bytes,
         )
         lost = (
             None if spec.governance.audit.failure_policy == "Closed" else lambda: self.metrics.dropped("unrecorded", 1)
@@ -133,30 +136,11 @@ class _Service:
         self.predictor.close()
 
 
-def _keyset(settings: Settings) -> Keyset:
-    """The journal's keyset: from the archive, or from the spool where there is none (a model run by hand)."""
-    kek = load_kek(settings.kek_file)
-    url, token = os.environ.get(runtime.ARCHIVE_URL, ""), os.environ.get(runtime.ARCHIVE_TOKEN_FILE)
-    known = url and token
-    keyring = model_keyring(
-        kek,
-        settings.spool_dir,
-        settings.model,
-        url if known else "",
-        Path(token).read_text().strip() if known and token else "",
-    )
-    return keyring.keyset("journal")
-
-
-def _bytes(size: str) -> int:
-    return int(size[:-2]) << (20 if size.endswith("Mi") else 30)
-
-
 async def serve() -> None:
-    """Runs until SIGTERM. Raises Problem, KeyError, ExplainerError, ArchiveError, CryptoError, JournalError, OSError."""
+    """Runs until SIGTERM. Raises Problem, InvalidSettings, ExplainerError, ArchiveError, CryptoError, JournalError, OSError."""
     settings = Settings.from_environment()
     host = Host()
-    sock = listen(os.environ.get("GOVERNED_HOST") or "0.0.0.0", settings.port)
+    sock = listen(settings.host, settings.port)
     service = _Service(settings)
     app = application(
         service.explanations,

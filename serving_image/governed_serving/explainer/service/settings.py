@@ -7,21 +7,26 @@ from pathlib import Path
 
 from governed_api import runtime
 from governed_api.governance import Explainer
+from governed_api.quantities import whole_bytes
 from governed_api.resolved import ResolvedModel
+from governed_serving.environment import PodEnvironment
 
 __all__ = ["Settings"]
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What one explainer reads before it starts."""
+    """What one explainer reads before it starts. Empty ``archive_url``: a model run by hand, whose keysets lie in the spool."""
 
     resolved: ResolvedModel
     explainer: Explainer
     model_dir: Path
     spool_dir: Path
     kek_file: Path
+    archive_url: str
+    archive_token: str
     predictor_url: str
+    host: str
     port: int
     pod: str
     revision: str
@@ -32,24 +37,34 @@ class Settings:
         return self.resolved.name
 
     @property
+    def spool_bytes(self) -> int:
+        """Room in the spool for the explainer's own stream: a quarter."""
+        return whole_bytes(self.resolved.spec.governance.audit.spool_size) // 4
+
+    @property
     def protected(self) -> tuple[str, ...]:
         """Columns that must not decide, hence must not change in a counterfactual."""
         bias = self.resolved.spec.governance.bias
         return tuple(attribute.name for attribute in bias.protected_attributes) if bias else ()
 
     @classmethod
-    def from_environment(cls, environ: Mapping[str, str] = os.environ) -> "Settings":
-        """Raises KeyError naming a missing variable, OSError, pydantic.ValidationError."""
-        resolved = ResolvedModel.load(environ[runtime.SPEC])
+    def from_environment(cls, variables: Mapping[str, str] = os.environ) -> "Settings":
+        """Raises InvalidSettings."""
+        env = PodEnvironment(variables)
+        resolved = env.model()
+        url, token = env.archive()
         return cls(
             resolved=resolved,
             explainer=resolved.spec.explainer or Explainer(),
-            model_dir=Path(environ.get(runtime.MODEL_DIR, runtime.MOUNT_MODEL)),
-            spool_dir=Path(environ.get(runtime.SPOOL_DIR, runtime.MOUNT_SPOOL)),
-            kek_file=Path(environ[runtime.KEK_FILE]),
-            predictor_url=environ.get(runtime.PREDICTOR_URL, f"http://127.0.0.1:{runtime.PORT_INTERNAL}"),
-            port=int(environ.get(runtime.HTTP_PORT, runtime.PORT_EXPLAINER)),
-            pod=environ.get(runtime.POD_NAME, "local"),
-            revision=environ.get(runtime.REVISION, ""),
-            artefact_digest=environ.get(runtime.ARTEFACT_DIGEST, ""),
+            model_dir=Path(env.text(runtime.MODEL_DIR, runtime.MOUNT_MODEL)),
+            spool_dir=Path(env.text(runtime.SPOOL_DIR, runtime.MOUNT_SPOOL)),
+            kek_file=env.required_path(runtime.KEK_FILE, "the path of the model's key-encryption key"),
+            archive_url=url,
+            archive_token=token,
+            predictor_url=env.url(runtime.PREDICTOR_URL, f"http://127.0.0.1:{runtime.PORT_INTERNAL}"),
+            host=env.text(runtime.HOST, "0.0.0.0"),
+            port=env.port(runtime.HTTP_PORT, runtime.PORT_EXPLAINER),
+            pod=env.text(runtime.POD_NAME, "local"),
+            revision=env.text(runtime.REVISION),
+            artefact_digest=env.text(runtime.ARTEFACT_DIGEST),
         )

@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from governed_api.resolved import ResolvedModel
 from governed_serving import hosting
 from governed_serving.artefact import ArtefactError
+from governed_serving.environment import read_model
 from governed_serving.hosting import web_server
 from governed_serving.server import composition
 from governed_serving.server.app.internal import InternalApp
@@ -26,10 +27,10 @@ from governed_serving.server.batch import BatchPlan
 from governed_serving.server.predictors import Columns, Outputs
 from governed_serving.server.predictors.onnx import OnnxPredictor
 from governed_serving.server.protocol.v2 import V2Codec
-from governed_serving.server.settings import InvalidSettings, Settings
+from governed_serving.server.settings import Settings
 from governed_serving.server.signature import Signature
 
-EXPECTED = (InvalidSettings, ArtefactError, ValueError)
+EXPECTED = (ArtefactError, ValueError)
 
 GRACE = 5.0
 """Seconds for calls in flight at the end."""
@@ -79,7 +80,7 @@ async def _ended(fd: int) -> None:
 async def _serve(sock: socket.socket, server: int) -> None:
     settings = Settings.from_environment()
     take_what_is_left()
-    resolved, count = ResolvedModel.load(settings.spec), _counter()
+    resolved, count = read_model(settings.spec), _counter()
     gateway = Gateway(resolved.name, why="", rows=_rows(settings, resolved, server, count))
     web = web_server(
         InternalApp(gateway, settings.max_body, count), grace=GRACE, http="httptools", timeout_keep_alive=75

@@ -5,13 +5,13 @@ from importlib import import_module
 from typing import Any
 
 from governed_api.version import __version__
+from governed_serving.environment import InvalidSettings
 from governed_serving.server.app.service import Gateway
 from governed_serving.server.errors import InvalidRequest, NotFound, ServerError
 from governed_serving.server.messages import InferResponse
 from governed_serving.server.protocol import binary
 from governed_serving.server.protocol.v2_messages import LooseRequest, LooseTensor, RequestedOutput
 from governed_serving.server.rpc.messages import MESSAGES
-from governed_serving.server.settings import InvalidSettings
 
 __all__ = ["RpcServer"]
 

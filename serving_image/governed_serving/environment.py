@@ -1,0 +1,127 @@
+"""What a process reads from its pod's environment (names: governed_api.runtime): typed, and told in one sentence where it's wrong.
+
+A variable that is set to nothing counts as not set.
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pydantic
+
+from governed_api import runtime
+from governed_api.resolved import ResolvedModel
+
+__all__ = ["InvalidSettings", "PodEnvironment", "missing", "read_model"]
+
+
+class InvalidSettings(Exception):
+    """A variable is missing or has a value of the wrong kind; the message names it, and what to do."""
+
+
+def missing(name: str, what: str) -> InvalidSettings:
+    """The error for a variable ``name`` that isn't set, though a process needs ``what``."""
+    return InvalidSettings(f"{name}: expected {what}, found nothing; set it")
+
+
+class PodEnvironment:
+    """Typed look-ups in ``variables``. Every method raises InvalidSettings, and nothing else."""
+
+    def __init__(self, variables: Mapping[str, str] = os.environ) -> None:
+        self._variables = variables
+
+    def text(self, name: str, default: str = "") -> str:
+        """The value, or ``default`` where it isn't set."""
+        return self._variables.get(name) or default
+
+    def required(self, name: str, what: str) -> str:
+        """The value; ``what`` says what is expected, as in "the address of the archive"."""
+        if found := self.text(name):
+            return found
+        raise missing(name, what)
+
+    def path(self, name: str) -> Path | None:
+        """A path, or None where it isn't set."""
+        found = self.text(name)
+        return Path(found) if found else None
+
+    def required_path(self, name: str, what: str) -> Path:
+        """A path; nobody has looked yet whether there is something."""
+        return Path(self.required(name, what))
+
+    def number(self, name: str, default: int) -> int:
+        """A whole number ≥ 0."""
+        found = self.text(name)
+        if not found:
+            return default
+        if not (found.isascii() and found.isdecimal()):
+            raise InvalidSettings(f"{name}: expected a whole number, found {found!r}; correct or unset it")
+        return int(found)
+
+    def port(self, name: str, default: int) -> int:
+        """A TCP port, 0 … 65535; 0 is none, or any that is free."""
+        found = self.number(name, default)
+        if found > 65535:
+            raise InvalidSettings(f"{name}: expected a port up to 65535, found {found}; correct or unset it")
+        return found
+
+    def url(self, name: str, default: str = "") -> str:
+        """An HTTP address without the slash at its end, or ``default``."""
+        found = self.text(name, default).rstrip("/")
+        if found and not _is_http(found):
+            raise InvalidSettings(f"{name}: expected an address such as http://host:8080, found {found!r}; correct it")
+        return found
+
+    def required_url(self, name: str, what: str) -> str:
+        """An HTTP address without the slash at its end."""
+        self.required(name, what)
+        return self.url(name)
+
+    def content(self, name: str, what: str) -> bytes:
+        """What is in the file that the variable names."""
+        return _content(name, self.required_path(name, f"the path of {what}"), what)
+
+    def token(self, name: str = runtime.ARCHIVE_TOKEN_FILE) -> str:
+        """The bearer token in the file that the variable names."""
+        found = self.content(name, "the archive's token").strip()
+        if not found or not found.isascii():
+            raise InvalidSettings(
+                f"{name}: expected a token in the file, found {len(found)} bytes that are none; write it anew"
+            )
+        return found.decode()
+
+    def archive(self) -> tuple[str, str]:
+        """(address, token) of the archive; ("", "") where the process has none."""
+        url = self.url(runtime.ARCHIVE_URL)
+        return (url, self.token()) if url else ("", "")
+
+    def model(self) -> ResolvedModel:
+        """The resolved spec that GOVERNED_SPEC names."""
+        return read_model(self.required_path(runtime.SPEC, "the path of the resolved spec"))
+
+
+def read_model(path: Path) -> ResolvedModel:
+    """The resolved spec at ``path``, which GOVERNED_SPEC names. Raises InvalidSettings."""
+    content = _content(runtime.SPEC, path, "the resolved spec")
+    try:
+        return ResolvedModel.model_validate_json(content)
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise InvalidSettings(f"{runtime.SPEC}: {where + ': ' if where else ''}{first['msg']}") from error
+
+
+def _content(name: str, path: Path, what: str) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InvalidSettings(f"{name}: {path}: expected {what}, found {error.strerror}; correct the path") from error
+
+
+def _is_http(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:
+        return False
