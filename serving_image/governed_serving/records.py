@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import msgspec
 
+from governed_serving.decoding import decode_with
+
 __all__ = [
     "ENTRY_TYPES",
     "EVENT_TYPES",
@@ -121,7 +123,7 @@ def encode_frame(frame: Frame) -> bytes:
 
 def decode_frame(data: bytes) -> Frame:
     """Inverse of :func:`encode_frame`; raises ``msgspec.ValidationError`` on anything else."""
-    return _decoder.decode(data)
+    return decode_with(_decoder, data)
 
 
 class LedgerEntry(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):

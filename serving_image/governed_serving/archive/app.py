@@ -24,6 +24,7 @@ from governed_serving.archive.metrics import ArchiveMetrics
 from governed_serving.archive.service import Archive
 from governed_serving.archive.store.states import States
 from governed_serving.archive.tokens import READER, Tokens
+from governed_serving.decoding import decode_with
 from governed_serving.records import AppendRequest
 
 __all__ = ["create_app"]
@@ -130,7 +131,7 @@ def _ledger_routes(state: _State) -> _Table:
 
     async def append(request: Request) -> Response:
         try:
-            asked = _append_decoder.decode(await _body(request, _MAX_BODY))
+            asked = decode_with(_append_decoder, await _body(request, _MAX_BODY))
         except msgspec.DecodeError as error:
             raise Refused(400, f"expected a msgpack AppendRequest: {error}") from None
         model = state.writer(request)

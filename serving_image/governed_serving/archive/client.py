@@ -17,12 +17,14 @@ import msgspec
 from governed_serving.archive.errors import Refused, Unreachable, Unverified
 from governed_serving.archive.ledger.tiles import tile_path
 from governed_serving.crypto.errors import KeyDestroyed, KeysetChanged
+from governed_serving.decoding import decode_json, decode_with
 from governed_serving.records import RETENTION, ROTATION, AppendRequest
 
 __all__ = ["Appended", "ArchiveClient", "ArchiveKeysetStore", "Found"]
 
 _AGAIN = {429, 502, 503, 504}
 _CHUNK = 1 << 20
+_ENTRIES = msgspec.json.Decoder(dict[str, list[msgspec.Raw]], strict=False)
 
 
 class Appended(msgspec.Struct, frozen=True):
@@ -41,7 +43,7 @@ class Found(msgspec.Struct, frozen=True):
 
     def fields(self) -> dict[str, Any]:
         """The entry as a mapping."""
-        return dict(msgspec.json.decode(self.entry))
+        return dict(decode_json(self.entry))
 
 
 class ArchiveClient:
@@ -114,7 +116,7 @@ class ArchiveClient:
         """Append entries numbered from ``first_seq``; sending them again gives the same answer. Raises :class:`Refused` (409 for a gap)."""
         body = msgspec.msgpack.encode(AppendRequest(stream, first_seq, entries))
         answer = self._ask("POST", "/v1/ledger/entries", content=body, headers={"content-type": "application/msgpack"})
-        return msgspec.json.decode(answer.content, type=Appended)
+        return decode_json(answer.content, type=Appended)
 
     def next_seq(self, stream: str) -> int:
         """Number that the stream's next entry must have; 0 for a new one."""
@@ -133,7 +135,7 @@ class ArchiveClient:
         found: list[bytes] = []
         while start + len(found) < end:
             answer = self._ask("GET", "/v1/ledger/entries", params={"start": start + len(found), "end": end})
-            part = msgspec.json.decode(answer.content, type=dict[str, list[msgspec.Raw]], strict=False)["entries"]
+            part = decode_with(_ENTRIES, answer.content)["entries"]
             if not part:
                 break
             found.extend(bytes(e) for e in part)
@@ -155,7 +157,7 @@ class ArchiveClient:
         """The newest entries of a model with this id and type, ascending by index."""
         query = {"model": model or self.model, "id": id, "type": type, "limit": limit}
         answer = self._ask("GET", "/v1/ledger/find", params={k: v for k, v in query.items() if v})
-        return msgspec.json.decode(answer.content, type=list[Found])
+        return decode_json(answer.content, type=list[Found])
 
     # -- references, states and keysets ---------------------------------------------------------------------------------
 

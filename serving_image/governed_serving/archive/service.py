@@ -36,6 +36,7 @@ from governed_serving.crypto import (
     is_sealed,
     rotate_due,
 )
+from governed_serving.decoding import decode_json, decode_with
 from governed_serving.records import ENTRY_TYPES, RETENTION, ROTATION, AppendRequest, LedgerEntry, canonical, timestamp
 
 __all__ = ["OWN_STREAM", "Archive", "ledger_cipher", "ledger_origin", "open_ledger"]
@@ -121,7 +122,7 @@ class Archive:
 
     def _check_entry(self, model: str, number: int, data: bytes) -> None:
         try:
-            entry = _entry_decoder.decode(data)
+            entry = decode_with(_entry_decoder, data)
         except msgspec.DecodeError as error:
             raise Refused(400, f"entry {number}: {error}") from None
         if entry.model != model or entry.namespace != self.namespace:
@@ -223,7 +224,7 @@ class Archive:
         """Set a JSON pointer; the ledger keeps the digest of every value it had."""
         check_name(name)
         try:
-            value = msgspec.json.decode(data)
+            value = decode_json(data)
         except msgspec.DecodeError as error:
             raise Refused(400, f"a reference must be JSON: {error}") from None
         if not isinstance(value, dict):
@@ -275,7 +276,7 @@ class Archive:
     def _last(self, type: str, model: str, name: str) -> str:
         """Digest that the newest entry about a name says, or ""."""
         found = self.ledger.find(model, id=name, type=type, limit=1)
-        return _entry_decoder.decode(found[-1].entry).digest if found else ""
+        return decode_with(_entry_decoder, found[-1].entry).digest if found else ""
 
     # -- own entries --------------------------------------------------------------------------------------------------
 
@@ -327,7 +328,7 @@ class Archive:
         if not older or self._announced == vkey:
             return
         said = self.ledger.find(ARCHIVE, id=SIGNER)
-        if not any(_entry_decoder.decode(f.entry).summary.get("verifier") == vkey for f in said):
+        if not any(decode_with(_entry_decoder, f.entry).summary.get("verifier") == vkey for f in said):
             self._note_alone(ARCHIVE, "key", SIGNER, "", {"verifier": vkey, "before": str(older[0].verifier)})
         self.ledger.sign_with(signer, tuple(older))
         self._announced = vkey

@@ -5,6 +5,7 @@ from typing import Any, Literal
 import msgspec
 
 from governed_serving.artefact.errors import MalformedArtefact
+from governed_serving.decoding import decode_json
 
 FORMAT = "governedmodels.io/artefact/v1"
 
@@ -78,7 +79,7 @@ def encode_manifest(manifest: Manifest) -> bytes:
 def decode_manifest(data: bytes) -> Manifest:
     """Inverse of :func:`encode_manifest`. Raises MalformedArtefact."""
     try:
-        manifest = msgspec.json.decode(data, type=Manifest)
+        manifest = decode_json(data, type=Manifest)
     except msgspec.DecodeError as error:
         raise MalformedArtefact(f"model.json: {error}") from error
     if manifest.format != FORMAT:

@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from governed_serving.artefact.errors import MalformedArtefact, TamperedArtefact
 from governed_serving.artefact.manifest import Manifest, decode_manifest
+from governed_serving.decoding import decode_json
 
 MODEL = "model.onnx"
 MANIFEST = "model.json"
@@ -122,7 +121,7 @@ class Artefact:
             return None
         data = path.read_bytes()
         _verify_one(self.manifest, name, data)
-        return msgspec.json.decode(data)
+        return decode_json(data)
 
     def reference(self) -> dict[str, Any]:
         """Histograms of training rows; empty when the artefact has none."""

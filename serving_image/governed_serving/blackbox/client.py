@@ -6,11 +6,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import httpx
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from governed_serving.blackbox.columns import Columns, Floats, factorise, row_count
 from governed_serving.blackbox.errors import ModelMisbehaved, PredictorAway
+from governed_serving.decoding import decode_json
 
 __all__ = ["PredictorClient"]
 
@@ -105,14 +107,14 @@ def _binary(values: NDArray[Any]) -> tuple[str, bytes, dict[str, Any]]:
 def decode(content: bytes, header: str | None, output: str, rows: int) -> Floats:
     """The named output of a V2 response, JSON or binary, shape (rows, outputs)."""
     try:
-        head = json.loads(content[: int(header)] if header else content)
+        head = decode_json(content[: int(header)] if header else content)
         start = int(header) if header else 0
         for tensor in head["outputs"]:
             size = int(tensor.get("parameters", {}).get("binary_data_size", 0))
             if tensor["name"] == output:
                 return _tensor(tensor, content[start : start + size] if size else None, rows)
             start += size
-    except (KeyError, ValueError, TypeError) as error:
+    except (msgspec.DecodeError, KeyError, ValueError, TypeError, AttributeError) as error:
         raise ModelMisbehaved(
             f"expected a V2 response from the model server: {type(error).__name__}: {error}"
         ) from error

@@ -4,6 +4,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from governed_serving.decoding import decode_json
+
 __all__ = ["Spoken", "last_spoken"]
 
 
@@ -17,7 +19,7 @@ class Spoken(NamedTuple):
 def last_spoken(prompt: str) -> Spoken | None:
     """The last message of the user in a chat's JSON, or the bare prompt; None for a chat in which the user wrote no plain text."""
     try:
-        messages: Any = msgspec.json.decode(prompt)
+        messages: Any = decode_json(prompt)
     except msgspec.DecodeError:
         return Spoken(prompt, "")
     if not isinstance(messages, list) or not all(isinstance(one, dict) and "role" in one for one in messages):

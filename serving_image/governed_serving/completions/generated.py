@@ -12,6 +12,7 @@ import numpy as np
 import re2
 from numpy.typing import NDArray
 
+from governed_serving.decoding import decode_json
 from governed_serving.journal import numbers, strings
 from governed_serving.records import Column, PredictionFrame
 
@@ -126,12 +127,12 @@ def put_again(frame: PredictionFrame) -> Asked | None:
     """The request of a completion, to be asked again without chance (temperature 0) and with one choice; None for many prompts."""
     prompt = str(strings(frame.features[PROMPT])[0])
     kept = frame.features.get(PARAMETERS)
-    parameters = msgspec.json.decode(str(strings(kept)[0]), type=dict[str, Any]) if kept else {}
+    parameters = decode_json(str(strings(kept)[0]), type=dict[str, Any]) if kept else {}
     body = {name: value for name, value in parameters.items() if name not in _NOT_AGAIN}
     limit = "max_completion_tokens" if body.get("max_completion_tokens") else "max_tokens"
     body |= {"temperature": 0, limit: min(int(body.get(limit) or MOST_TOKENS), MOST_TOKENS)}
     try:
-        content = msgspec.json.decode(prompt)
+        content = decode_json(prompt)
     except msgspec.DecodeError:
         content = prompt
     if isinstance(content, list) and content and all(isinstance(one, dict) and "role" in one for one in content):

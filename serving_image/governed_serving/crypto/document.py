@@ -11,6 +11,7 @@ from tink.proto import tink_pb2
 
 from governed_serving.crypto.errors import CryptoError, KeyMissing, WrongKek
 from governed_serving.crypto.kek import Kek
+from governed_serving.decoding import decode_json
 
 __all__ = ["FORMAT", "KeyInfo", "KeysetDocument", "is_keyset_document"]
 
@@ -62,7 +63,7 @@ class KeysetDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def parse(cls, data: bytes, purpose: str) -> "KeysetDocument":
         """Read a document without opening it; raises :class:`KeyMissing` when it is none, or of another purpose."""
         try:
-            document = msgspec.json.decode(data, type=cls)
+            document = decode_json(data, type=cls)
         except msgspec.DecodeError as error:
             raise KeyMissing(f"the stored {purpose!r} keyset is damaged ({error}); restore it from a backup") from None
         if document.format != FORMAT or document.purpose != purpose:
@@ -100,7 +101,7 @@ def _describe(key: Any, primary: int, created: str) -> _Key:
 def is_keyset_document(data: bytes) -> bool:
     """Whether ``data`` is a wrapped keyset and holds no plaintext key (for the archive's upload check)."""
     try:
-        document = msgspec.json.decode(data, type=KeysetDocument)
+        document = decode_json(data, type=KeysetDocument)
         wrapped = tink_pb2.EncryptedKeyset.FromString(base64.b64decode(document.keyset, validate=True))
     except (ValueError, DecodeError):  # msgspec's and base64's errors are ValueErrors
         return False

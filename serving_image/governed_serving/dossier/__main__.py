@@ -14,6 +14,7 @@ from governed_serving.archive.errors import ArchiveError
 from governed_serving.archive.ledger.note import NoteError
 from governed_serving.archive.verify.opening import noted_checkpoint, open_source
 from governed_serving.crypto import CryptoError, load_kek
+from governed_serving.decoding import decode_json
 from governed_serving.dossier.dossier import gather, read_documents
 from governed_serving.dossier.page import render_page
 from governed_serving.environment import InvalidSettings
@@ -34,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _page(options: argparse.Namespace) -> str:
-    report = msgspec.json.decode(options.report.read_bytes()) if options.report else {}
+    report = decode_json(options.report.read_bytes()) if options.report else {}
     if not isinstance(report, dict):
         raise ArchiveError(f"{options.report}: expected a GovernanceReport as a JSON object")
     documents: dict[str, Any] = read_documents(options.artefact) if options.artefact else {}

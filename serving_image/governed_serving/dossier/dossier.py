@@ -15,6 +15,7 @@ from governed_serving.archive.verify.sources import LogSource
 from governed_serving.archive.verify.verification import Proof, Verification, verify
 from governed_serving.artefact import ArtefactError, unpack
 from governed_serving.crypto import CryptoError, Kek, KeyInfo, Keyring
+from governed_serving.decoding import decode_json, decode_with
 from governed_serving.dossier.served import Served, fold_served
 from governed_serving.journal import JournalError
 from governed_serving.records import LedgerEntry
@@ -204,7 +205,7 @@ def _entries(source: LogSource) -> Iterator[tuple[int, LedgerEntry]]:
 
     text = source.checkpoint().rpartition("\n\n")[0] + "\n"
     for leaf in source.leaves(Checkpoint.parse(text).size):
-        yield leaf.index, decoder.decode(leaf.data)
+        yield leaf.index, decode_with(decoder, leaf.data)
 
 
 def _note(view: LedgerView, index: int, entry: LedgerEntry) -> None:
@@ -255,7 +256,7 @@ def _open_artefact(dossier: Dossier, source: LogSource, kek: Kek) -> None:
     keyset = Keyring(kek, source.keysets(dossier.model)).keyset("artefact", create=False)
     packed = keyset.open(source.blob_bytes(entry.blob), entry.digest.encode())
     files = unpack(packed, entry.digest)
-    dossier.documents = {n: msgspec.json.decode(d) for n, d in files.items() if n.endswith(".json")}
+    dossier.documents = {n: decode_json(d) for n, d in files.items() if n.endswith(".json")}
 
 
 def _fold(dossier: Dossier, source: LogSource, kek: Kek) -> None:
@@ -273,7 +274,7 @@ def _fold(dossier: Dossier, source: LogSource, kek: Kek) -> None:
 def _open_example(dossier: Dossier, source: LogSource, kek: Kek) -> None:
     assert dossier.example is not None
     for proof in dossier.example.proofs:
-        entry = msgspec.json.decode(proof.entry, type=LedgerEntry)
+        entry = decode_json(proof.entry, type=LedgerEntry)
         if entry.type == "prediction" and entry.model == dossier.model:
             dossier.example.prediction = opened_record(source, kek, entry)
         elif entry.type == "explanation" and entry.model == dossier.model:
@@ -283,4 +284,4 @@ def _open_example(dossier: Dossier, source: LogSource, kek: Kek) -> None:
 
 def read_documents(folder: Path) -> dict[str, Any]:
     """JSON files of an unpacked artefact."""
-    return {path.name: msgspec.json.decode(path.read_bytes()) for path in sorted(folder.glob("*.json"))}
+    return {path.name: decode_json(path.read_bytes()) for path in sorted(folder.glob("*.json"))}

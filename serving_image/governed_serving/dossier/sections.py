@@ -2,8 +2,7 @@
 
 from typing import Any
 
-import msgspec
-
+from governed_serving.decoding import decode_json
 from governed_serving.dossier.clauses import Clause
 from governed_serving.dossier.dossier import Dossier, LedgerView
 from governed_serving.dossier.markup import Safe, tag, text
@@ -487,7 +486,7 @@ def _counts(ledger: LedgerView) -> Safe:
 
 
 def _proof(proof: Any) -> Safe:
-    entry = msgspec.json.decode(proof.entry, type=LedgerEntry)
+    entry = decode_json(proof.entry, type=LedgerEntry)
     path = [[str(i + 1), tag("code", h, class_="wrap")] for i, h in enumerate(proof.hashes)]
     return tag(
         "details",

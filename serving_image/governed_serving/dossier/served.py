@@ -18,6 +18,7 @@ from governed_api.governance import FavorableOutcome
 from governed_serving.archive.verify.sources import LogSource
 from governed_serving.completions.generated import outcomes_of, searcher, state_of
 from governed_serving.crypto import Kek, Keyring, SegmentCipher
+from governed_serving.decoding import decode_json
 from governed_serving.explainer.overall.quality_windows import QualityWindows
 from governed_serving.fairness.counts.cells import UNKNOWN, Cells, CodedColumn
 from governed_serving.fairness.counts.grouping import MISSING, Grouping, outcomes
@@ -106,7 +107,7 @@ def _truths(
                 with suppress(
                     ValueError, KeyError, TypeError, msgspec.DecodeError
                 ):  # it was told so when it was posted
-                    found.setdefault(frame.id, label_of(outcome, msgspec.json.decode(frame.body)["label"]))
+                    found.setdefault(frame.id, label_of(outcome, decode_json(frame.body)["label"]))
     return found
 
 
@@ -183,7 +184,7 @@ def _favourable(frame: PredictionFrame, about: dict[str, Any]) -> Any:
 
 def _importances(served: Served, frame: ExplanationRecord) -> None:
     try:
-        explanations = msgspec.json.decode(frame.body).get("explanations", [])
+        explanations = decode_json(frame.body).get("explanations", [])
     except (msgspec.DecodeError, AttributeError):
         return
     for one in explanations:

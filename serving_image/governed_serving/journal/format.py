@@ -13,6 +13,7 @@ import msgspec
 
 from governed_serving.crypto import CryptoError, SegmentCipher, SegmentKey, Tampered
 from governed_serving.crypto.segment import TAG_BYTES
+from governed_serving.decoding import decode_msgpack
 from governed_serving.journal.errors import JournalDamaged
 from governed_serving.records import Frame, decode_frame
 
@@ -116,7 +117,7 @@ def parse_header(data: bytes, name: str) -> tuple[Header, int] | None:
     if len(data) < start + length:
         return None
     try:
-        return msgspec.msgpack.decode(data[start : start + length], type=Header), start + length
+        return decode_msgpack(data[start : start + length], type=Header), start + length
     except msgspec.DecodeError as error:
         raise JournalDamaged(name, 0, f"the segment's header was changed ({error})") from None
 

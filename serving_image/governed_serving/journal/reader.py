@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 
 from governed_serving.crypto import SegmentCipher, SegmentKey
+from governed_serving.decoding import decode_json
 from governed_serving.journal.chunk import Chunk, pack_chunk
 from governed_serving.journal.errors import JournalDamaged
 from governed_serving.journal.format import FRAME, Header, RawFrame, frames_in, parse_header
@@ -135,7 +136,7 @@ class JournalReader:
     def cursor(self) -> Cursor | None:
         """What :meth:`save_cursor` kept; None at first. Raises JournalDamaged when it is of another stream."""
         try:
-            cursor = msgspec.json.decode(self._cursor_file.read_bytes(), type=Cursor)
+            cursor = decode_json(self._cursor_file.read_bytes(), type=Cursor)
         except FileNotFoundError:
             return None
         except msgspec.DecodeError as error:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from governed_api.governance import Bias
 from governed_api.lifecycle import Data, Training
+from governed_serving.decoding import decode_msgpack
 from governed_serving.trainer.errors import InvalidTraining
 from governed_serving.trainer.sources import DATA
 from governed_serving.trainer.tables import Column, Table, numbers
@@ -74,7 +75,7 @@ class Dataset:
     @classmethod
     def decode(cls, data: bytes) -> "Dataset":
         """Inverse of :meth:`encode`."""
-        plain = msgspec.msgpack.decode(data)
+        plain = decode_msgpack(data)
         return cls(
             {name: _column(column) for name, column in plain["features"].items()},
             plain["types"],

@@ -8,6 +8,7 @@ import msgspec
 from governed_api.governance import Masking
 from governed_api.lifecycle import Training
 from governed_api.model import GovernedModelSpec
+from governed_serving.decoding import decode_msgpack
 from governed_serving.trainer import audit
 from governed_serving.trainer.dataset import Dataset, Masker, Scanner, manifest, masked, scan, typed
 from governed_serving.trainer.errors import InvalidTraining
@@ -36,7 +37,7 @@ def prepare(
     training = spec.lifecycle.training
     assert training is not None
     if (left := volume.read(DATASET)) is not None:
-        kept = msgspec.msgpack.decode(left)
+        kept = decode_msgpack(left)
         if kept["key"] == key:
             return Prepared(Dataset.decode(kept["dataset"]), kept["manifest"], kept["audit"])
     raw = typed(read(training.data, source), training, spec.governance.bias)

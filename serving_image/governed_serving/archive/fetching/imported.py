@@ -4,11 +4,10 @@ import hashlib
 from pathlib import Path
 from typing import Any, Literal
 
-import msgspec
-
 from governed_api.resolved import ResolvedModel
 from governed_serving.archive.errors import Unverified
 from governed_serving.artefact import Feature, Lineage, MalformedArtefact, Manifest, Output, encode_manifest, load, pack
+from governed_serving.decoding import decode_json
 
 __all__ = ["packed_import"]
 
@@ -82,7 +81,7 @@ def _classes(session: Any, outputs: dict[str, Output]) -> list[str | int]:
     """From the metadata property ``classes`` (a JSON list); otherwise 0 … K − 1."""
     listed = session.get_modelmeta().custom_metadata_map.get("classes")
     if listed:
-        return msgspec.json.decode(listed, type=list[str | int])
+        return decode_json(listed, type=list[str | int])
     width = outputs["probabilities"].shape[-1]
     if width < 1 or outputs["label"].dtype == "BYTES":
         raise MalformedArtefact("storageUri: the ONNX metadata property classes must list the classes as JSON")

@@ -17,6 +17,7 @@ from typing import Protocol
 import msgspec
 
 from governed_serving.archive.errors import LedgerDamaged
+from governed_serving.decoding import decode_msgpack
 
 __all__ = ["Batch", "Cipher", "EntryLog"]
 
@@ -247,7 +248,7 @@ class EntryLog:
                 "they were changed, or this is another archive's key",
                 index=place.first,
             ) from error
-        return msgspec.msgpack.decode(plain, type=Batch)
+        return decode_msgpack(plain, type=Batch)
 
     def _opens(self, segment: int, place: _Place) -> bool:
         try:

@@ -20,6 +20,7 @@ from governed_serving.archive.ledger.merkle import hash_leaf
 from governed_serving.archive.ledger.note import Checkpoint, NoteError, Signer, open_checkpoint, sign_checkpoint
 from governed_serving.archive.ledger.streams import Streams
 from governed_serving.archive.ledger.tiles import TiledTree
+from governed_serving.decoding import decode_msgpack, decode_with
 from governed_serving.durable import replace_file
 from governed_serving.records import LedgerEntry
 
@@ -150,7 +151,7 @@ class Ledger:
             found: list[Found] = []
             for index in candidates:
                 leaf = next(self._log.read(index, index + 1))
-                entry = _entry_decoder.decode(leaf)
+                entry = decode_with(_entry_decoder, leaf)
                 if entry.model == model and id in ("", entry.id) and type in ("", entry.type):
                     found.append(Found(index, leaf))
                     if len(found) >= limit:
@@ -268,7 +269,7 @@ class Ledger:
         self._tree.extend([hash_leaf(e) for e in batch.entries])
         self._streams.add(batch.model, batch.stream, batch.first_seq, first, len(batch.entries))
         for index, leaf in enumerate(batch.entries, first):
-            entry = _entry_decoder.decode(leaf)
+            entry = decode_with(_entry_decoder, leaf)
             self._index.add(self._index.hash(entry.model, entry.id), index)
             if entry.type != "prediction":
                 self._index.add(self._index.hash(entry.model, f"\1{entry.type}"), index)
@@ -316,7 +317,7 @@ class Ledger:
         path = self.root / "state"
         if not path.exists():
             return empty
-        state = msgspec.msgpack.decode(self._cipher.open(path.read_bytes(), _STATE_AAD), type=_State)
+        state = decode_msgpack(self._cipher.open(path.read_bytes(), _STATE_AAD), type=_State)
         complete = all((self.root / "index" / run).exists() for run in state.runs)
         return state if complete else empty
 

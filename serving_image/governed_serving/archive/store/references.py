@@ -6,10 +6,9 @@ Sealed under the archive's keyring; their history is in the ledger.
 import threading
 from pathlib import Path
 
-import msgspec
-
 from governed_serving.archive.ledger.entrylog import Cipher
 from governed_serving.archive.store.named import NamedFiles, Prepared
+from governed_serving.decoding import decode_json
 
 __all__ = ["References"]
 
@@ -32,7 +31,7 @@ class References:
             known = self._numbers.get(key)
             if known is None:
                 data = self.get(model, name)
-                value = msgspec.json.decode(data).get(field) if data else None
+                value = decode_json(data).get(field) if data else None
                 known = self._numbers[key] = float(value) if isinstance(value, int | float) else 0.0
             return known
 

@@ -14,6 +14,7 @@ import msgspec
 from governed_serving.archive.ledger.entrylog import Cipher
 from governed_serving.archive.ledger.ledger import Ledger
 from governed_serving.archive.store.blobs import BlobStore
+from governed_serving.decoding import decode_msgpack, decode_with
 from governed_serving.durable import replace_file
 from governed_serving.records import LedgerEntry, timestamp
 
@@ -79,7 +80,7 @@ class Retention:
         while state.scanned < self._ledger.size:
             leaves = self._ledger.entries(state.scanned, state.scanned + _SLICE)
             for leaf in leaves:
-                entry = _decoder.decode(leaf)
+                entry = decode_with(_decoder, leaf)
                 if entry.model in models and entry.blob and entry.frame is not None and entry.type in PAYLOADS:
                     self._found(entry)
             state.scanned += len(leaves)
@@ -101,7 +102,7 @@ class Retention:
     def _read(self) -> _State:
         if not self._path.exists():
             return _State()
-        return msgspec.msgpack.decode(self._cipher.open(self._path.read_bytes(), _AAD), type=_State)
+        return decode_msgpack(self._cipher.open(self._path.read_bytes(), _AAD), type=_State)
 
     def _write(self) -> None:
         replace_file(self._path, self._cipher.seal(msgspec.msgpack.encode(self._state), _AAD))

@@ -15,6 +15,7 @@ from governed_serving.archive.ledger.merkle import Frontier, hash_children, hash
 from governed_serving.archive.ledger.note import Verifier, open_checkpoint
 from governed_serving.archive.store.retention import Receipts
 from governed_serving.archive.verify.sources import MISSING, Leaf, LogSource
+from governed_serving.decoding import decode_with
 from governed_serving.records import LedgerEntry
 
 __all__ = ["export"]
@@ -40,7 +41,7 @@ def export(source: LogSource, target: Path, *, model: str = "", id: str = "", bl
     for leaf in source.leaves(checkpoint.size):
         hashes.append(hash_leaf(leaf.data))
         tree.append(hashes[-1])
-        entry = _decoder.decode(leaf.data)
+        entry = decode_with(_decoder, leaf.data)
         if model in ("", entry.model) and id in ("", entry.id):
             chosen.append(leaf)
             addresses |= {entry.blob: None} if entry.blob else {}

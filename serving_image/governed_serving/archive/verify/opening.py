@@ -3,13 +3,12 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import msgspec
-
 from governed_api import runtime
 from governed_serving.archive.client import ArchiveClient
 from governed_serving.archive.errors import ArchiveError, Unverified
 from governed_serving.archive.verify.sources import BundleSource, DirectorySource, LogSource, UrlSource
 from governed_serving.crypto import load_kek
+from governed_serving.decoding import decode_json
 from governed_serving.environment import PodEnvironment
 
 __all__ = ["noted_checkpoint", "open_source"]
@@ -45,7 +44,7 @@ def noted_checkpoint(path: Path) -> str:
     text = path.read_text()
     if not text.lstrip().startswith("{"):
         return text
-    document = msgspec.json.decode(text)
+    document = decode_json(text)
     note = document.get("status", document).get("archive", {}).get("checkpoint", "")
     if not note:
         raise Unverified(f"{path}: the report holds no status.archive.checkpoint")

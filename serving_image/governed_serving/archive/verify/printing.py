@@ -9,6 +9,7 @@ from governed_serving.archive.verify.record import opened_record
 from governed_serving.archive.verify.sources import LogSource
 from governed_serving.archive.verify.verification import Proof, Verification
 from governed_serving.crypto import load_kek
+from governed_serving.decoding import decode_json
 from governed_serving.records import LedgerEntry
 
 __all__ = ["print_content", "print_verification"]
@@ -32,7 +33,7 @@ def print_verification(found: Verification, *, trusted: bool) -> None:
     for size in found.earlier:
         print(f"earlier     the checkpoint over {size:,} entries is a prefix of this log")
     for proof in found.proofs:
-        entry = msgspec.json.decode(proof.entry, type=LedgerEntry)
+        entry = decode_json(proof.entry, type=LedgerEntry)
         print(
             f"inclusion   id {entry.id} is entry {proof.index:,} ({entry.type}, {entry.time}): proof of {len(proof.hashes)} hashes holds"
         )
@@ -44,7 +45,7 @@ def print_content(source: LogSource, proofs: list[Proof], key: Path) -> None:
     """What the proved entries commit to, opened with the model's key."""
     kek = load_kek(key)
     for proof in proofs:
-        entry = msgspec.json.decode(proof.entry, type=LedgerEntry)
+        entry = decode_json(proof.entry, type=LedgerEntry)
         if entry.blob and entry.frame is not None:
             content = opened_record(source, kek, entry)
             print(f"content of entry {proof.index}:")

@@ -8,6 +8,7 @@ import numpy as np
 from governed_serving.archive.errors import ArchiveError
 from governed_serving.archive.verify.sources import LogSource
 from governed_serving.crypto import CryptoError, Kek, Keyring, SegmentCipher
+from governed_serving.decoding import decode_json
 from governed_serving.journal import JournalError, numbers, open_chunk, strings
 from governed_serving.records import Column, EventRecord, ExplanationRecord, Frame, LedgerEntry, PredictionFrame
 
@@ -70,6 +71,6 @@ def _values(column: Column, start: int, end: int) -> list[Any]:
 
 def _json(body: bytes) -> Any:
     try:
-        return msgspec.json.decode(body)
+        return decode_json(body)
     except msgspec.DecodeError:
         return body.decode(errors="replace")

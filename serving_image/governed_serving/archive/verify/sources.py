@@ -20,6 +20,7 @@ from governed_serving.archive.store.holdings import Holding
 from governed_serving.archive.store.named import NamedFiles
 from governed_serving.archive.store.references import References
 from governed_serving.crypto import CryptoError, DirectoryStore, Kek, KeyDestroyed, Keyring, KeysetStore
+from governed_serving.decoding import decode_json, decode_msgpack
 
 __all__ = ["MISSING", "BundleSource", "DirectorySource", "Leaf", "LogSource", "UrlSource"]
 
@@ -127,7 +128,7 @@ class DirectorySource:
             path = self._root / "ledger" / "edge"
             if not path.exists():
                 return None
-            found, edge = msgspec.msgpack.decode(path.read_bytes(), type=tuple[int, list[bytes]])
+            found, edge = decode_msgpack(path.read_bytes(), type=tuple[int, list[bytes]])
             if found < size:
                 return None
             self._tree = TiledTree(self._root / "ledger" / "tile", found, edge)
@@ -275,7 +276,7 @@ class BundleSource:
         except tarfile.TarError as error:
             raise ArchiveError(f"{path} is neither an archive's folder nor an exported bundle: {error}") from None
         self._names = set(self._tar.getnames())
-        about = msgspec.json.decode(self._member("bundle.json"))
+        about = decode_json(self._member("bundle.json"))
         if about.get("format") != "governed-bundle-1":
             raise ArchiveError(f"{path}: expected a bundle of format governed-bundle-1, found {about.get('format')!r}")
         self.complete = bool(about["complete"])
@@ -294,7 +295,7 @@ class BundleSource:
             for index, data in enumerate(lines[:size]):
                 yield Leaf(index, data)
             return
-        proofs = msgspec.json.decode(self._member("proofs.json"), type=list[_Proved])
+        proofs = decode_json(self._member("proofs.json"), type=list[_Proved])
         if len(proofs) != len(lines):
             raise ArchiveError(f"the bundle has {len(lines)} entries and {len(proofs)} proofs: one was cut")
         for proved, data in zip(proofs, lines, strict=True):

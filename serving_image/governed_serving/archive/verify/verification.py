@@ -11,6 +11,7 @@ from governed_serving.archive.ledger.note import SIGNER, Checkpoint, UnknownKey,
 from governed_serving.archive.store.holdings import KINDS, Holdings
 from governed_serving.archive.store.retention import PAYLOADS, Receipts
 from governed_serving.archive.verify.sources import MISSING, DirectorySource, Leaf, LogSource
+from governed_serving.decoding import decode_with
 from governed_serving.records import LedgerEntry, canonical
 
 __all__ = ["BadEntry", "Proof", "Verification", "verify"]
@@ -330,7 +331,7 @@ def _none() -> Iterator[Leaf]:
 
 def _entry(leaf: Leaf) -> LedgerEntry:
     try:
-        entry = _decoder.decode(leaf.data)
+        entry = decode_with(_decoder, leaf.data)
     except msgspec.DecodeError as error:
         raise BadEntry(leaf.index, None, f"it is no ledger entry: {error}") from None
     if canonical(entry) != leaf.data:

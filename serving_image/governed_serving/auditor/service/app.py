@@ -17,6 +17,7 @@ from governed_serving.auditor.service.errors import AuditorError, NotFound, Unus
 from governed_serving.auditor.service.metrics import Metrics
 from governed_serving.auditor.service.watch import Watch
 from governed_serving.crypto import CryptoError
+from governed_serving.decoding import decode_json
 from governed_serving.fairness.counts.truth import label_of
 from governed_serving.journal import Journal, JournalError
 from governed_serving.records import EventRecord
@@ -147,7 +148,7 @@ async def body_of(request: Request) -> bytes:
 
 def _parse_labels(body: bytes) -> list[OneLabel]:
     try:
-        found = msgspec.json.decode(body, type=Labels).labels
+        found = decode_json(body, type=Labels).labels
     except msgspec.DecodeError as error:
         raise Unusable(f'body: expected {{"labels": [{{"id": …, "label": …}}]}} ({error})') from None
     if len(found) > MAX_LABELS:

@@ -12,6 +12,7 @@ from governed_serving.artefact import Manifest
 from governed_serving.auditor.service.labels import LabelJoin, Row
 from governed_serving.auditor.service.tally import Tally
 from governed_serving.completions.generated import Search, outcomes_of, searcher, state_of
+from governed_serving.decoding import decode_json
 from governed_serving.fairness.counts.cells import Cells, CodedColumn
 from governed_serving.fairness.counts.grouping import MISSING, Grouping, outcomes
 from governed_serving.fairness.counts.scores import plain_subject
@@ -201,13 +202,13 @@ class Fold:
         return outcomes_of(frame, search) if state_of(frame) == "complete" else None
 
     def _label(self, event: EventRecord) -> None:
-        told = msgspec.json.decode(event.body)["label"]
+        told = decode_json(event.body)["label"]
         outcome = self.bias.favorable_outcome
         self._joined(self.labels.label(event.id, label_of(outcome, told), event.time, truth_of(outcome, told)))
 
     def _acknowledge(self, event: EventRecord) -> None:
         if event.summary.get("kind") == "alarm":
-            body = msgspec.json.decode(event.body)
+            body = decode_json(event.body)
             self.alarm.acknowledge(body["by"], body["reason"], event.time)
 
     def _joined(self, rows: Any) -> None:

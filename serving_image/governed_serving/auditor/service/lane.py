@@ -1,10 +1,10 @@
 """The live model as counterfactuals ask it: rows → favourable or not, over the server's internal low-priority lane."""
 
-import json
 from collections.abc import Callable
 from typing import Any
 
 import httpx
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -13,6 +13,7 @@ from governed_serving.artefact import Manifest
 from governed_serving.blackbox.client import PredictorClient
 from governed_serving.blackbox.errors import ExplainerError, ModelMisbehaved
 from governed_serving.completions.generated import Asked, choice_text, searcher
+from governed_serving.decoding import decode_json
 from governed_serving.fairness.monitoring.counterfactuals import Decide
 
 __all__ = ["LANE_ERRORS", "Ask", "Runtime", "decider"]
@@ -57,9 +58,9 @@ class Runtime:
     def text(self, asked: Asked) -> str:
         """What it answers. Raises ExplainerError when it doesn't."""
         try:
-            choices = json.loads(self._client.json(asked.path, {**asked.body, "model": self._model}))["choices"]
+            choices = decode_json(self._client.json(asked.path, {**asked.body, "model": self._model}))["choices"]
             return choice_text(choices[0], reasoning=False)
-        except (ValueError, LookupError, TypeError, AttributeError) as error:
+        except (msgspec.DecodeError, ValueError, LookupError, TypeError, AttributeError) as error:
             raise ModelMisbehaved(
                 f"expected an OpenAI answer with a choice from the runtime, found {type(error).__name__}: {error}"
             ) from error

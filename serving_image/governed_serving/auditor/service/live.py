@@ -14,6 +14,7 @@ from governed_serving.auditor.service.folding import Fold
 from governed_serving.auditor.service.labels import Row
 from governed_serving.auditor.service.tally import SharedMonitoringState
 from governed_serving.completions.generated import state_of
+from governed_serving.decoding import decode_json
 from governed_serving.fairness.monitoring.monitors import AttributionSums, DriftMonitor, FreshRows, Hysteresis, Seen
 from governed_serving.fairness.monitoring.reference import DECISION, SCORE, Distribution
 from governed_serving.journal import numbers
@@ -93,7 +94,7 @@ class Live:
 
     def _explanation(self, record: ExplanationRecord) -> None:
         try:
-            explained = [self._attributions(one) for one in msgspec.json.decode(record.body)["explanations"]]
+            explained = [self._attributions(one) for one in decode_json(record.body)["explanations"]]
         except (msgspec.DecodeError, KeyError, TypeError, AttributeError):
             return
         found = [one for one in explained if one]

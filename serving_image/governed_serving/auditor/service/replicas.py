@@ -17,6 +17,7 @@ import msgspec
 from governed_serving.archive.client import ArchiveClient
 from governed_serving.auditor.service.tally import Tally
 from governed_serving.crypto import Keyset
+from governed_serving.decoding import decode_msgpack
 from governed_serving.durable import replace_file
 
 __all__ = ["Published", "Replicas", "group_of", "replica_of"]
@@ -105,7 +106,7 @@ class Replicas:
         digest, said = self._known.get(name, ("", None))
         if found := self._client.state(name, digest):
             sealed, digest = found
-            said = msgspec.msgpack.decode(self._keyset.open(sealed, _AAD + name.encode()), type=Published)
+            said = decode_msgpack(self._keyset.open(sealed, _AAD + name.encode()), type=Published)
             self._known[name] = (digest, said)
             self._changed[name] = now
         if said is not None and said.final:

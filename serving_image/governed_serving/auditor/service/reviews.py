@@ -8,6 +8,7 @@ from governed_serving.archive.client import ArchiveClient
 from governed_serving.auditor.service.decision_review import SWAPPED_WORDS, DecisionReview
 from governed_serving.auditor.service.errors import NotFound, Unavailable, Unusable
 from governed_serving.auditor.service.watch import Watch
+from governed_serving.decoding import decode_json
 from governed_serving.records import EventRecord
 
 __all__ = ["acknowledgement", "contest", "record_of"]
@@ -81,7 +82,7 @@ def record_of(archive: ArchiveClient | None, request_id: str) -> dict[str, Any]:
 
 def _parse(body: bytes, kind: Any) -> Any:
     try:
-        found = msgspec.json.decode(body, type=kind)
+        found = decode_json(body, type=kind)
     except msgspec.DecodeError as error:
         fields = ", ".join(f.name for f in msgspec.structs.fields(kind))
         raise Unusable(f"body: expected an object with {fields} ({error})") from None

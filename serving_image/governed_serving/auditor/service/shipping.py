@@ -16,6 +16,7 @@ from governed_serving.archive.client import ArchiveClient
 from governed_serving.archive.errors import Refused
 from governed_serving.auditor.service.entries import entries_of
 from governed_serving.crypto import SegmentCipher
+from governed_serving.decoding import decode_json
 from governed_serving.journal import Chunk, JournalError, JournalReader, streams
 from governed_serving.journal.chunk import pack_chunk
 from governed_serving.records import Frame
@@ -158,7 +159,7 @@ class Shipper:
         if not identity:
             return None
         try:
-            progress = msgspec.json.decode(self._file(stream).read_bytes(), type=Progress)
+            progress = decode_json(self._file(stream).read_bytes(), type=Progress)
         except FileNotFoundError:
             progress = None
         if progress is None or progress.identity != identity:  # a new stream, or a new one under an old name

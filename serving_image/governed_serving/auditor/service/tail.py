@@ -15,6 +15,7 @@ from governed_serving.auditor.service.labels import Row
 from governed_serving.auditor.service.live import Live
 from governed_serving.auditor.service.merging import merged
 from governed_serving.crypto import CryptoError, Keyset, SegmentCipher
+from governed_serving.decoding import decode_msgpack
 from governed_serving.journal import JournalReader, streams
 from governed_serving.records import Frame
 
@@ -120,7 +121,7 @@ class Tail:
         except FileNotFoundError:
             return
         try:
-            found = msgspec.msgpack.decode(self._keyset.open(sealed, _AAD))
+            found = decode_msgpack(self._keyset.open(sealed, _AAD))
         except (CryptoError, msgspec.DecodeError) as error:
             self.restarted = f"the state can't be opened ({error}); counting begins anew"
             return

@@ -12,6 +12,7 @@ import msgspec
 import numpy as np
 
 from governed_serving.blackbox.columns import Floats
+from governed_serving.decoding import decode_msgpack
 
 __all__ = ["DriftAlarm", "ImportanceMonitor"]
 
@@ -130,7 +131,7 @@ class ImportanceMonitor:
 
     def restore(self, data: bytes) -> bool:
         """False, and nothing changes, when the state is of other players."""
-        state = msgspec.msgpack.decode(data, type=_State)
+        state = decode_msgpack(data, type=_State)
         if state.names != self._state.names:
             return False
         self._state = state

@@ -10,6 +10,8 @@ from typing import Any
 
 import msgspec
 
+from governed_serving.decoding import decode_msgpack
+
 __all__ = ["MEASURES", "QualityWindow", "QualityWindows", "measured"]
 
 MEASURES = {
@@ -114,7 +116,7 @@ class QualityWindows:
         return msgspec.msgpack.encode(list(self.windows.values()))
 
     def restore(self, data: bytes) -> None:
-        self.windows = {w.start: w for w in msgspec.msgpack.decode(data, type=list[QualityWindow])}
+        self.windows = {w.start: w for w in decode_msgpack(data, type=list[QualityWindow])}
 
     def _forget(self) -> None:
         for start in sorted(self.windows)[: -self.kept]:

@@ -12,6 +12,7 @@ from typing import Any, Literal, Protocol
 import msgspec
 
 from governed_serving.blackbox.errors import ExplainerError, PredictorAway
+from governed_serving.decoding import decode_msgpack
 from governed_serving.explainer.service.lanes import Busy
 from governed_serving.hosting.logs import log
 from governed_serving.journal import JournalError
@@ -76,7 +77,7 @@ class JobStore:
         self._path(job_id).unlink(missing_ok=True)
 
     def _open(self, path: Path) -> Job:
-        return msgspec.msgpack.decode(self._sealer.open(path.read_bytes(), path.name.encode()), type=Job)
+        return decode_msgpack(self._sealer.open(path.read_bytes(), path.name.encode()), type=Job)
 
     def _path(self, job_id: str) -> Path:
         return self._directory / (hashlib.sha256(job_id.encode()).hexdigest() + _SUFFIX)

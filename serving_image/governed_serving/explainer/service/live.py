@@ -15,6 +15,7 @@ import numpy as np
 from governed_serving.artefact import Feature
 from governed_serving.blackbox.columns import Columns
 from governed_serving.blackbox.errors import ExplainerError
+from governed_serving.decoding import decode_json
 from governed_serving.explainer.service.lanes import Lane
 from governed_serving.explainer.service.metrics import Metrics
 from governed_serving.explainer.service.protocol import ExplainRequest, Parameters, seed_of
@@ -154,7 +155,7 @@ class LiveSampler:
 
     def _cursor(self, name: str) -> int:
         path = self._cursors / name
-        return int(msgspec.json.decode(path.read_bytes())["next"]) if path.exists() else 0
+        return int(decode_json(path.read_bytes())["next"]) if path.exists() else 0
 
     def _save(self, name: str, following: int) -> None:
         partial = self._cursors / f".{name}"

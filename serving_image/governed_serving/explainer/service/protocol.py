@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from governed_serving.artefact import Feature
 from governed_serving.blackbox.columns import Columns
 from governed_serving.blackbox.errors import NotExplainable
+from governed_serving.decoding import decode_json
 
 __all__ = ["MAX_ROWS", "ExplainRequest", "Parameters", "parse", "seed_of"]
 
@@ -81,7 +82,7 @@ def seed_of(request_id: str) -> int:
 def parse(body: bytes, features: list[Feature], fallback_id: str) -> ExplainRequest:
     """Raises :class:`NotExplainable` naming the field, what was expected and what was found."""
     try:
-        decoded = msgspec.json.decode(body, type=_Body)
+        decoded = decode_json(body, type=_Body)
     except msgspec.DecodeError as error:
         raise NotExplainable(f"expected a V2 inference request: {error}") from error
     parameters = {k: v for k, v in decoded.parameters.items() if k not in _IGNORED}

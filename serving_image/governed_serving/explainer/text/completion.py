@@ -12,6 +12,7 @@ import numpy as np
 
 from governed_serving.blackbox.columns import Columns, Floats
 from governed_serving.blackbox.errors import ModelMisbehaved
+from governed_serving.decoding import decode_json
 
 __all__ = ["CHAT", "COMPLETIONS", "FEATURES", "CompletionScorer"]
 
@@ -145,13 +146,13 @@ def _summed(found: _Logprobs, length: int, answered: int, generated: int) -> flo
 
 def _filled(messages: str, prompt: str) -> list[dict[str, Any]]:
     """The messages with ``prompt`` as the content of the last one of the user."""
-    known: list[dict[str, Any]] = msgspec.json.decode(messages)
+    known: list[dict[str, Any]] = decode_json(messages)
     last = max(index for index, one in enumerate(known) if one.get("role") == "user")
     return [{**one, "content": prompt} if index == last else one for index, one in enumerate(known)]
 
 
 def _decoded(data: bytes, kind: type[T]) -> T:
     try:
-        return msgspec.json.decode(data, type=kind)
+        return decode_json(data, type=kind)
     except msgspec.DecodeError as error:
         raise ModelMisbehaved(f"the runtime: expected an OpenAI completion with logprobs, found: {error}") from error

@@ -5,6 +5,7 @@ from typing import Any
 import msgspec
 
 from governed_serving.completions.conversation import Spoken
+from governed_serving.decoding import decode_json
 from governed_serving.server.chat.events import Completion
 from governed_serving.server.chat.request import CHAT, COMPLETIONS
 from governed_serving.server.errors import InvalidRequest
@@ -16,7 +17,7 @@ __all__ = ["explainer_body", "first_text", "taken_apart"]
 def taken_apart(body: bytes) -> tuple[str, bytes, dict[str, Any]]:
     """(route of the completion, its body, parameters of the explanation). Raises InvalidRequest."""
     try:
-        message: dict[str, Any] = msgspec.json.decode(body, type=dict[str, Any])
+        message: dict[str, Any] = decode_json(body, type=dict[str, Any])
     except msgspec.DecodeError as error:
         raise malformed(error, body, "an OpenAI request with the field explain") from error
     options = message.pop("explain", {})
@@ -32,7 +33,7 @@ def taken_apart(body: bytes) -> tuple[str, bytes, dict[str, Any]]:
 def first_text(answer: bytes) -> str:
     """The text of the first choice. Raises InvalidRequest when nothing was generated."""
     first = Completion()
-    first.take({"choices": msgspec.json.decode(answer).get("choices", [])[:1]})
+    first.take({"choices": decode_json(answer).get("choices", [])[:1]})
     if not first.text:
         raise InvalidRequest(
             "max_tokens: expected a completion to explain, found an empty one; raise it or change the prompt"

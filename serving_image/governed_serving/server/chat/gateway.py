@@ -16,6 +16,7 @@ import httpx
 import msgspec
 
 from governed_serving.completions.conversation import last_spoken
+from governed_serving.decoding import decode_json
 from governed_serving.hosting.logs import log
 from governed_serving.journal.columns import pack
 from governed_serving.journal.errors import JournalError
@@ -199,7 +200,7 @@ class ChatGateway:
     async def _whole(self, path: str, message: dict[str, Any], call: _Call) -> bytes:
         answer = await self._post(path, message)
         try:
-            decoded: dict[str, Any] = msgspec.json.decode(answer.content, type=dict[str, Any])
+            decoded: dict[str, Any] = decode_json(answer.content, type=dict[str, Any])
         except msgspec.DecodeError as error:
             raise UpstreamFailed(f"runtime: expected JSON, found: {error}") from error
         call.completion.take(decoded)
@@ -243,7 +244,7 @@ class ChatGateway:
                 data = line.removeprefix("data:").strip()
                 if not line.startswith("data:") or not data or data == "[DONE]":
                     continue
-                chunk = msgspec.json.decode(data)
+                chunk = decode_json(data)
                 call.completion.take(chunk)
                 if asked or chunk.get("choices") or "usage" not in chunk:
                     chunk["model"] = self._model
@@ -362,7 +363,7 @@ def _check(status: int, text: str) -> None:
 
 def _message(text: str) -> str:
     try:
-        error = msgspec.json.decode(text.encode())["error"]
+        error = decode_json(text.encode())["error"]
         return str(error.get("message", error) if isinstance(error, dict) else error)[:400]
     except (msgspec.DecodeError, KeyError, TypeError):
         return text[:200]

@@ -5,6 +5,7 @@ from typing import Any
 
 import msgspec
 
+from governed_serving.decoding import decode_json
 from governed_serving.server.errors import InvalidRequest, NotFound
 from governed_serving.server.protocol.json_errors import malformed
 
@@ -21,7 +22,7 @@ _LARGEST = 1_000_000
 def decode(path: str, body: bytes, model: str, *, masked: bool) -> dict[str, Any]:
     """The request. Raises InvalidRequest, NotFound (another model)."""
     try:
-        message: dict[str, Any] = msgspec.json.decode(body, type=dict[str, Any])
+        message: dict[str, Any] = decode_json(body, type=dict[str, Any])
     except msgspec.DecodeError as error:
         raise malformed(error, body, "an OpenAI request") from error
     field = "messages" if path == CHAT else "prompt"

@@ -9,6 +9,7 @@ import httpx
 import msgspec
 import numpy as np
 
+from governed_serving.decoding import decode_json
 from governed_serving.server.errors import InvalidRequest, UpstreamFailed
 from governed_serving.server.predictors.protocol import Columns, Outputs
 from governed_serving.server.signature import NUMPY, Input, Output, Signature
@@ -71,7 +72,7 @@ class UpstreamPredictor:
     def _outputs(self, body: bytes) -> Outputs:
         """Raises UpstreamFailed naming what is not V2."""
         try:
-            found = {o["name"]: o for o in msgspec.json.decode(body)["outputs"]}
+            found = {o["name"]: o for o in decode_json(body)["outputs"]}
             return [
                 np.array(found[s.name]["data"], NUMPY[s.dtype]).reshape(-1, *s.shape) for s in self.signature.outputs
             ]

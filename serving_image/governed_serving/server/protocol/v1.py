@@ -4,6 +4,7 @@ from typing import Any
 
 import msgspec
 
+from governed_serving.decoding import decode_with
 from governed_serving.server.errors import InvalidRequest
 from governed_serving.server.messages import InferRequest, InferResponse
 from governed_serving.server.protocol.json_errors import malformed
@@ -31,7 +32,7 @@ class V1Codec:
     def decode(self, body: bytes) -> InferRequest:
         """Raises InvalidRequest."""
         try:
-            message = self._decoder.decode(body)
+            message = decode_with(self._decoder, body)
         except msgspec.DecodeError as error:
             raise malformed(error, body, 'a V1 request {"instances": [...]}') from error
         if not message.instances:

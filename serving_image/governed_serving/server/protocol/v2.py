@@ -5,6 +5,7 @@ from typing import Any
 
 import msgspec
 
+from governed_serving.decoding import decode_with
 from governed_serving.server.errors import InvalidRequest
 from governed_serving.server.messages import InferRequest, InferResponse, OutputValues
 from governed_serving.server.protocol import binary
@@ -65,7 +66,7 @@ class V2Codec:
         if header is not None:
             return self._decode_binary(body, header)
         try:
-            message = REQUEST.decode(body)
+            message = decode_with(REQUEST, body)
         except msgspec.ValidationError:
             return self.decode_tensors(_loose(body), memoryview(b""))
         except msgspec.DecodeError as error:
@@ -164,7 +165,7 @@ class V2Codec:
 
 def _loose(body: bytes) -> LooseRequest:
     try:
-        return ANY_REQUEST.decode(body)
+        return decode_with(ANY_REQUEST, body)
     except msgspec.DecodeError as error:
         raise malformed(error, body, _KIND) from error
 

@@ -1,0 +1,75 @@
+"""Bytes that others wrote, decoded: whatever is wrong with them is a ``msgspec.DecodeError``, never another exception.
+
+msgspec raises RecursionError for JSON that nests about a thousand deep and UnicodeDecodeError for some invalid bytes. A caller that
+expects DecodeError alone would answer such input with a traceback, or end the thread that reads it from a journal.
+"""
+
+from typing import Any, TypeVar, overload
+
+import msgspec
+
+__all__ = ["MAX_DEPTH", "decode_json", "decode_msgpack", "decode_with", "nested_beyond"]
+
+T = TypeVar("T")
+
+MAX_DEPTH = 64
+"""Arrays and objects within one another that a request may have where its schema leaves them open."""
+
+
+def decode_with(decoder: "msgspec.json.Decoder[T] | msgspec.msgpack.Decoder[T]", data: bytes | memoryview) -> T:
+    """``data`` as ``decoder`` wants it. Raises msgspec.DecodeError (its subclass ValidationError for a wrong type)."""
+    try:
+        return decoder.decode(data)
+    except RecursionError as error:
+        raise msgspec.DecodeError("it nests too deeply") from error
+    except UnicodeDecodeError as error:
+        raise msgspec.DecodeError(f"expected UTF-8, found byte 0x{error.object[error.start]:02x}") from error
+
+
+_json: dict[Any, "msgspec.json.Decoder[Any]"] = {}
+_msgpack: dict[Any, "msgspec.msgpack.Decoder[Any]"] = {}
+
+
+@overload
+def decode_json(data: bytes | memoryview | str) -> Any: ...
+@overload
+def decode_json(data: bytes | memoryview | str, type: type[T]) -> T: ...
+def decode_json(data: bytes | memoryview | str, type: Any = Any) -> Any:
+    """JSON as ``type`` (default: dicts, lists, strings, numbers). Raises msgspec.DecodeError."""
+    decoder = _json.get(type)
+    if decoder is None:
+        decoder = _json[type] = msgspec.json.Decoder(type)
+    if isinstance(data, str):
+        try:
+            data = data.encode()
+        except UnicodeEncodeError as error:  # a lone surrogate
+            raise msgspec.DecodeError(f"expected Unicode text, found a lone surrogate at {error.start}") from error
+    return decode_with(decoder, data)
+
+
+@overload
+def decode_msgpack(data: bytes | memoryview) -> Any: ...
+@overload
+def decode_msgpack(data: bytes | memoryview, type: type[T]) -> T: ...
+def decode_msgpack(data: bytes | memoryview, type: Any = Any) -> Any:
+    """MessagePack as ``type``. Raises msgspec.DecodeError."""
+    decoder = _msgpack.get(type)
+    if decoder is None:
+        decoder = _msgpack[type] = msgspec.msgpack.Decoder(type)
+    return decode_with(decoder, data)
+
+
+def nested_beyond(value: Any, depth: int = MAX_DEPTH) -> bool:
+    """Whether lists and dicts lie more than ``depth`` deep in ``value``: what walks it recursively would fail on it."""
+    level = [value]
+    for _ in range(depth + 1):
+        below: list[Any] = []
+        for item in level:
+            if isinstance(item, dict):
+                below.extend(v for v in item.values() if isinstance(v, (dict, list)))
+            elif isinstance(item, list):
+                below.extend(v for v in item if isinstance(v, (dict, list)))
+        if not below:
+            return False
+        level = below
+    return True
