@@ -62,7 +62,7 @@ def decode_msgpack(data: bytes | memoryview, type: Any = Any) -> Any:
 def nested_beyond(value: Any, depth: int = MAX_DEPTH) -> bool:
     """Whether lists and dicts lie more than ``depth`` deep in ``value``: what walks it recursively would fail on it."""
     level = [value]
-    for _ in range(depth + 1):
+    for _ in range(depth):
         below: list[Any] = []
         for item in level:
             if isinstance(item, dict):
