@@ -67,6 +67,7 @@ def plane(
     text: bool = False,
     journal: Any = None,
     journal_policy: Any = "Closed",
+    masker: Any = None,
     masking_policy: Any = "Closed",
     quota: QuotaGate | None = None,
     max_concurrent: int | None = None,
@@ -76,7 +77,7 @@ def plane(
 ) -> DataPlane:
     compute = using or predictor(text=text)
     metrics = ServerMetrics("default", "credit")
-    masking = Masking(WordMasker(), masking_policy) if text else None
+    masking = Masking(masker or WordMasker(), masking_policy) if text else None
     recorder = Recorder(compute.signature, "credit", "r1", "sha256:0") if journal else None
     return DataPlane(
         IDENTITY,

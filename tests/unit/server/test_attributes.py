@@ -13,7 +13,7 @@ from governed_serving.server.chat.attributes import Attributes
 from governed_serving.server.chat.request import CHAT, COMPLETIONS
 from governed_serving.server.errors import InvalidRequest
 from governed_serving.server.metrics import ServerMetrics
-from unit.server.test_chat import Explainer, Pieces, World, chunk, read
+from unit.server.conversations import Explainer, Pieces, World, chunk, read
 
 BIAS = Bias.model_validate(
     {
