@@ -1,7 +1,7 @@
 """Masking of texts on their way to the model, as ``governance.privacy.masking`` says."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Literal
 
 from governed_api.governance import Masking
@@ -13,29 +13,38 @@ __all__ = ["Masker", "MaskingError", "masker", "scan"]
 
 _SCANNED_TOGETHER = 1 << 16
 
+REMEMBERED_CHARACTERS = 48
+REMEMBERED_TEXTS = 4096
+
 
 class MaskingError(Exception):
     """A text can't be masked, and the policy is to refuse it. The message doesn't quote the text."""
 
 
 class Masker:
-    """Replaces what ``finder`` finds by what ``act`` makes of it.
+    """``replace`` bound to a failure policy: the one place that decides what happens to a text that can't be masked.
 
-    ``counts``: findings per entity since it was made; ``failures``: texts that couldn't be masked. With ``failure_policy`` Closed
-    a failure raises MaskingError, with Open the text passes as it is.
+    ``replace`` answers a text without personal data, and may raise whatever it likes. With ``failure_policy`` Closed that raises
+    MaskingError, with Open this text alone passes as it is. ``failures`` counts both; ``counts`` are findings per entity, kept by
+    ``replace``. Short texts in which nothing was found are remembered: categories come again and again.
     """
 
-    def __init__(self, finder: Finder, act: Action, failure_policy: Literal["Closed", "Open"] = "Closed"):
-        self._finder = finder
-        self._act = act
+    def __init__(
+        self,
+        replace: Callable[[str], str],
+        failure_policy: Literal["Closed", "Open"] = "Closed",
+        counts: Counter[str] | None = None,
+    ):
+        self._replace = replace
         self._closed = failure_policy == "Closed"
-        self.counts: Counter[str] = Counter()
+        self._clean: set[str] = set()
+        self.counts: Counter[str] = Counter() if counts is None else counts
         self.failures = 0
 
     def mask(self, text: str) -> str:
         """``text`` without personal data; the very same object when there is none. Raises MaskingError."""
         try:
-            return self._mask(text)
+            masked = self._replace(text)
         except Exception as error:  # whatever went wrong: unmasked text must not pass unnoticed
             self.failures += 1
             if self._closed:
@@ -43,14 +52,29 @@ class Masker:
                     f"expected a text that can be searched for personal data, found {type(error).__name__}; the request is refused"
                 ) from error
             return text
+        if masked == text and len(text) <= REMEMBERED_CHARACTERS:
+            if len(self._clean) >= REMEMBERED_TEXTS:
+                self._clean.clear()
+            self._clean.add(text)
+        return masked
 
     def mask_many(self, texts: Sequence[str]) -> list[str]:
-        """:meth:`mask` for each, same order."""
-        return [self.mask(text) for text in texts]
+        """:meth:`mask` for each, same order; those remembered as clean are not searched again."""
+        clean = self._clean
+        return [text if text in clean else self.mask(text) for text in texts]
 
     __call__ = mask_many
 
-    def _mask(self, text: str) -> str:
+
+class _Replacement:
+    """Replaces what ``finder`` finds by what ``act`` makes of it; ``counts`` findings per entity since it was made."""
+
+    def __init__(self, finder: Finder, act: Action) -> None:
+        self._finder = finder
+        self._act = act
+        self.counts: Counter[str] = Counter()
+
+    def __call__(self, text: str) -> str:
         findings = self._finder.find(text)
         if not findings:
             return text
@@ -66,7 +90,8 @@ class Masker:
 
 def masker(rules: Masking, keyring: Keyring | None = None, hooks: Sequence[Hook] = ()) -> Masker:
     """The masker of a spec. Raises ValueError (unknown entity, key needed) or CryptoError."""
-    return Masker(Finder(rules.entities, hooks), action(rules.action, keyring), rules.failure_policy)
+    replace = _Replacement(Finder(rules.entities, hooks), action(rules.action, keyring))
+    return Masker(replace, rules.failure_policy, replace.counts)
 
 
 def scan(texts: Iterable[str], finder: Finder | None = None) -> Counter[str]:

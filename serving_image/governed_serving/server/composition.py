@@ -11,6 +11,7 @@ from governed_serving.artefact import Artefact, load
 from governed_serving.crypto import Keyring, SegmentCipher, load_kek
 from governed_serving.environment import missing
 from governed_serving.journal import Journal
+from governed_serving.privacy import masker
 from governed_serving.server.admission import Admission
 from governed_serving.server.app.service import Gateway, HttpService
 from governed_serving.server.batch import BatchPlan
@@ -25,7 +26,6 @@ from governed_serving.server.protocol.v2 import V2Codec
 from governed_serving.server.quota import quota_gate
 from governed_serving.server.recording import Recorder
 from governed_serving.server.settings import Settings
-from governed_serving.server.text_masker import text_masker
 
 __all__ = ["Rules", "chat_gateway", "http_service", "load_artefact", "open_journal", "open_keyring"]
 
@@ -74,8 +74,8 @@ class Rules:
         gateway.metrics = metrics = ServerMetrics(resolved.namespace, resolved.name)
         masking, rules = None, spec.governance.privacy.masking
         if rules:
-            masker = text_masker(rules, keyring)
-            masking, metrics.masked = Masking(masker, rules.failure_policy), masker.counts
+            made = masker(rules, keyring)
+            masking, metrics.masked = Masking(made), made.counts
         quota = quota_gate(spec.quota, f"{resolved.namespace}/{resolved.name}")
         admission = Admission(gateway.refusal, metrics, quota=quota, max_concurrent=spec.quota.max_concurrent)
         return cls(metrics, masking, admission)

@@ -9,6 +9,7 @@ import httpx
 
 from governed_api.governance import Limit, Quota
 from governed_serving.journal import numbers, strings
+from governed_serving.privacy import Masker
 from governed_serving.server.admission import Admission
 from governed_serving.server.app.json_route import Stream
 from governed_serving.server.chat import ChatGateway
@@ -17,7 +18,7 @@ from governed_serving.server.explanation import ExplainerClient
 from governed_serving.server.masking import Masking
 from governed_serving.server.metrics import ServerMetrics
 from governed_serving.server.quota import LocalQuota
-from unit.server.planes import MemoryJournal, WordMasker
+from unit.server.planes import MemoryJournal, word_masker
 
 ANSWER = {
     "id": "x",
@@ -77,7 +78,7 @@ class World:
 
         client = httpx.AsyncClient(base_url="http://runtime", transport=httpx.MockTransport(runtime))
         options: dict[str, Any] = {
-            "masking": Masking(masker or WordMasker(), masking_policy),
+            "masking": Masking(Masker(masker or word_masker, masking_policy)),
             "journal": self.journal,
         } | more
         self.gateway = ChatGateway("chat", "inner", "r1", client, self.admission, self.metrics, **options)

@@ -29,7 +29,7 @@ from governed_serving.server.metrics import ServerMetrics
 from governed_serving.server.protocol.v2 import V2Codec
 from governed_serving.server.quota import LocalQuota
 from unit.server.conversations import ANSWER, Explainer, Pieces, World, chunk, read
-from unit.server.planes import MemoryJournal, WordMasker, plane, predictor, until
+from unit.server.planes import MemoryJournal, plane, predictor, until, word_masker
 from unit.server.tabular_model import v2_body
 from unit.server.test_dataplane import request
 
@@ -55,13 +55,12 @@ class TracedJournal(MemoryJournal):
         return await super().append(record)
 
 
-class TracedMasker(WordMasker):
-    def __init__(self, trace: Trace) -> None:
-        self.trace = trace
+def traced_masker(trace: Trace) -> Callable[[str], str]:
+    def replace(text: str) -> str:
+        trace.events.append("mask")
+        return word_masker(text)
 
-    def mask_many(self, texts: Sequence[str]) -> list[str]:
-        self.trace.events.append("mask")
-        return super().mask_many(texts)
+    return replace
 
 
 class TracedQuota:
@@ -133,7 +132,7 @@ class Columns:
         self.predictor.error = error
         self.predictor.gate = asyncio.Event() if gate else None
         self.plane: DataPlane = plane(
-            text=True, journal=self.journal, using=self.predictor, masker=TracedMasker(trace), **more
+            text=True, journal=self.journal, using=self.predictor, masker=traced_masker(trace), **more
         )
         self.metrics: ServerMetrics = self.plane.metrics
 
@@ -173,7 +172,7 @@ class Conversation:
         self.trace, self.error = trace, error
         self.gate = asyncio.Event() if gate else None
         self.running = self.most = 0
-        self.world = World(masker=TracedMasker(trace), journal=TracedJournal(trace), **more)
+        self.world = World(masker=traced_masker(trace), journal=TracedJournal(trace), **more)
         self.world.gateway._client._transport = httpx.MockTransport(self._runtime)
         self.journal: MemoryJournal = self.world.gateway._journal  # type: ignore[assignment]
         self.metrics = self.world.metrics
