@@ -7,7 +7,8 @@ else that the operator does: 1.2 ms each where ours take .1.
 import os
 import time
 import urllib.request
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 from urllib.parse import urlencode, urlsplit
@@ -16,6 +17,7 @@ import msgspec
 from kubernetes.aio import client, config
 
 from governed_api.names import FIELD_MANAGER
+from governed_api.reasons import Reason
 from governed_operator.kube.connection import Connections, Origin, header_lines
 from governed_operator.kube.kinds import Kind
 
@@ -38,11 +40,13 @@ LONGEST_LINE = 2**21
 class ApiError(Exception):
     """The API server refused, or can't be reached (status 0)."""
 
-    def __init__(self, status: int, reason: str, message: str) -> None:
+    def __init__(self, status: int, reason: str, message: str, subject: str = "") -> None:
         super().__init__(f"{message or reason} ({status})")
         self.status = status
         self.reason = reason
         self.message = message
+        self.subject = subject
+        """Kind and name of the object that the request was about, where known: a webhook's denial doesn't name it."""
 
     @property
     def namespace_ends(self) -> bool:
@@ -165,7 +169,8 @@ class Cluster:
     async def get(self, kind: Kind, namespace: str | None, name: str) -> Object | None:
         """None when there is no such object."""
         try:
-            return await self.request("GET", kind.path(namespace, name))
+            with about(kind, name):
+                return await self.request("GET", kind.path(namespace, name))
         except ApiError as error:
             if error.status == 404:
                 return None
@@ -175,13 +180,17 @@ class Cluster:
         """Server-side apply with our one field manager; conflicts are ours to win: we only name fields that we own."""
         metadata = manifest["metadata"]
         path = kind.path(metadata.get("namespace"), metadata["name"])
-        return await self.raw("PATCH", path, manifest, media=APPLY, fieldManager=FIELD_MANAGER, force="true")
+        with about(kind, metadata["name"]):
+            return await self.raw("PATCH", path, manifest, media=APPLY, fieldManager=FIELD_MANAGER, force="true")
 
     async def create(self, kind: Kind, manifest: Object) -> bytes | None:
         """None when it is there already."""
+        metadata = manifest["metadata"]
         try:
-            path = kind.path(manifest["metadata"].get("namespace"))
-            return await self.raw("POST", path, manifest, fieldManager=FIELD_MANAGER)
+            with about(kind, metadata["name"]):
+                return await self.raw(
+                    "POST", kind.path(metadata.get("namespace")), manifest, fieldManager=FIELD_MANAGER
+                )
         except ApiError as error:
             if error.reason == "AlreadyExists":
                 return None
@@ -191,7 +200,8 @@ class Cluster:
         """Delete exactly the object that was seen; its dependents go in the background."""
         body = {"propagationPolicy": "Background", "preconditions": {"uid": uid}}
         try:
-            await self.request("DELETE", kind.path(namespace, name), body)
+            with about(kind, name):
+                await self.request("DELETE", kind.path(namespace, name), body)
         except ApiError as error:
             if error.status not in (404, 409):
                 raise
@@ -199,7 +209,8 @@ class Cluster:
     async def patch_status(self, kind: Kind, namespace: str, name: str, status: Object) -> bytes:
         """The answer, undecoded."""
         path = kind.path(namespace, name, "status")
-        return await self.raw("PATCH", path, {"status": status}, media=MERGE, fieldManager=FIELD_MANAGER)
+        with about(kind, name):
+            return await self.raw("PATCH", path, {"status": status}, media=MERGE, fieldManager=FIELD_MANAGER)
 
     async def pages(self, kind: Kind, selector: str, limit: int = PAGE) -> AsyncIterator[tuple[list[bytes], str]]:
         """(objects, resourceVersion) page by page; objects undecoded."""
@@ -232,6 +243,16 @@ class Cluster:
             raise _unreachable("watch", kind.plural, error) from error
 
 
+@contextmanager
+def about(kind: Kind, name: str) -> Iterator[None]:
+    """A refusal within it names the object."""
+    try:
+        yield
+    except ApiError as error:
+        error.subject = error.subject or f"{kind.kind} {name}"
+        raise
+
+
 @lru_cache(maxsize=64)
 def _encoded(query: tuple[tuple[str, str], ...]) -> str:
     return urlencode(query)
@@ -260,15 +281,18 @@ def _proxy(host: str) -> str | None:
 
 def _json(data: bytes) -> Object:
     try:
-        found: Object = msgspec.json.decode(data)
+        found = msgspec.json.decode(data)
     except ValueError:
-        return {"message": data.decode(errors="replace")[:300]}
-    return found
+        found = None
+    return found if isinstance(found, dict) else {"message": data.decode(errors="replace")[:300]}
 
 
 def _refused(status: int, found: Object) -> ApiError:
-    return ApiError(status, found.get("reason", ""), found.get("message", ""))
+    """A Status; anything may stand in one that a webhook wrote, null included."""
+    return ApiError(status, *(str(found.get(part) or "") for part in ("reason", "message")))
 
 
 def _unreachable(method: str, path: str, error: Exception) -> ApiError:
-    return ApiError(0, "Unreachable", f"{method} {path}: {str(error) or type(error).__name__}")
+    """No answer in time is another matter than no connection: a webhook that hangs on one object does that for ever."""
+    reason = Reason.TIMEOUT if isinstance(error, TimeoutError) else Reason.UNREACHABLE
+    return ApiError(0, reason, f"{method} {path}: {str(error) or type(error).__name__}")

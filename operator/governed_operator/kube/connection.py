@@ -308,15 +308,22 @@ class Connections:
         return b"%bContent-Length: %d\r\n\r\n%b" % (head.encode(), len(body), body)
 
     async def _connected(self) -> Connection:
-        async with asyncio.timeout(CONNECT_SECONDS):
-            if self._origin.proxy:
-                return await self._through(urlsplit(self._origin.proxy))
-            name = self._origin.server_name if self._tls else None
-            loop = asyncio.get_running_loop()
-            _, connection = await loop.create_connection(
-                lambda: Connection(loop), self._host, self._port, ssl=self._tls, server_hostname=name
-            )
-            return connection
+        """Raises ConnectionError when there is none in time: TimeoutError is kept for a server that takes requests and doesn't answer."""
+        try:
+            async with asyncio.timeout(CONNECT_SECONDS):
+                return await self._connect()
+        except TimeoutError as error:
+            raise ConnectionError(f"no connection within {CONNECT_SECONDS:g} s") from error
+
+    async def _connect(self) -> Connection:
+        if self._origin.proxy:
+            return await self._through(urlsplit(self._origin.proxy))
+        name = self._origin.server_name if self._tls else None
+        loop = asyncio.get_running_loop()
+        _, connection = await loop.create_connection(
+            lambda: Connection(loop), self._host, self._port, ssl=self._tls, server_hostname=name
+        )
+        return connection
 
     async def _through(self, proxy: SplitResult) -> Connection:
         """A tunnel. Raises ConnectionError when the proxy refuses."""

@@ -9,11 +9,13 @@ import msgspec
 
 from governed_api import runtime as rt
 from governed_api.names import ARCHIVE
+from governed_api.reasons import Reason
 from governed_operator.desired.key_material import draw
 from governed_operator.desired.manifest import ANNOTATION_CREATE_ONCE, ANNOTATION_GENERATE, Manifest
 from governed_operator.kube.cluster import Cluster
 from governed_operator.kube.kinds import BY_NAME, OWNED, SECRET, Kind
 from governed_operator.kube.projection import desired_fingerprint
+from governed_operator.loop.failures import Wait
 from governed_operator.loop.metrics import Metrics
 from governed_operator.watch.cache import Cache, Child, ChildKey, ModelKey, head_of
 
@@ -23,14 +25,6 @@ complaint of one that isn't there yet would be the first that is heard of a mode
 KEPT = frozenset({"Secret"})
 """Never pruned: a key may be all that opens a ledger."""
 PRUNABLE = frozenset(k.kind for k in OWNED) - KEPT
-
-
-class Wait(Exception):
-    """Something must happen first; try again in ``seconds``."""
-
-    def __init__(self, seconds: float, why: str) -> None:
-        super().__init__(why)
-        self.seconds = seconds
 
 
 class Expected(NamedTuple):
@@ -88,7 +82,8 @@ class Applier:
         """A child of an earlier model of this name goes by garbage collection first."""
         child = self._cache.children(key).get((manifest["kind"], manifest["metadata"]["name"]))
         if child and child.owner and uid and child.owner != uid:
-            raise Wait(2.0, f"{child.kind} {child.name} of an earlier model of this name is still there")
+            found = f"{child.kind} {child.name} of an earlier model of this name is still there"
+            raise Wait(2.0, Reason.PREVIOUS_MODEL_REMAINS, found)
 
     async def _write(self, key: ModelKey, manifest: Manifest, expected: Expected) -> None:
         kind = BY_NAME[manifest["kind"]]
@@ -139,7 +134,7 @@ class Applier:
         if namespace not in self._roots:
             secret = await self._cluster.get(SECRET, namespace, f"{ARCHIVE}-keys")
             if secret is None:
-                raise Wait(1.0, f"Secret {ARCHIVE}-keys is not there yet")
+                raise Wait(1.0, Reason.ARCHIVE_KEYS_PENDING, f"Secret {ARCHIVE}-keys is not there yet")
             self._roots[namespace] = _from_base64(secret["data"][rt.ROOT_NAME])
         return self._roots[namespace]
 

@@ -14,7 +14,8 @@ from governed_api.resolved import ResolvedModel
 from governed_operator.desired.manifest import Subject
 from governed_operator.kube.cluster import Cluster, Object
 from governed_operator.kube.kinds import CLAIM, PRIORITY_CLASS, SECRET, STORAGE_CLASS
-from governed_operator.policy.observed import Observed, Outside
+from governed_operator.loop.failures import SpecNotReadable
+from governed_operator.policy.observed import Observed, Outside, Refusal
 from governed_operator.settings import Capabilities, Settings
 from governed_operator.watch.cache import Cache, ModelEntry, ModelKey
 
@@ -40,10 +41,6 @@ class Reading(NamedTuple):
     status: GovernedModelStatus
 
 
-class SpecNotReadable(Exception):
-    """A stored spec that this version's types don't take (made under another version's CRD)."""
-
-
 class Observer:
     """Takes snapshots."""
 
@@ -55,8 +52,8 @@ class Observer:
         self._readings: dict[ModelKey, Reading] = {}
         self._claims: dict[tuple[str, str], float] = {}
 
-    async def observe(self, key: ModelKey, entry: ModelEntry) -> Observed:
-        """Raises ApiError, SpecNotReadable."""
+    async def observe(self, key: ModelKey, entry: ModelEntry, archive_failure: Refusal | None = None) -> Observed:
+        """``archive_failure``: why the namespace's archive can't be made as it should be. Raises ApiError, SpecNotReadable."""
         namespace, name = key
         reading = self._reading(key, entry)
         model = reading.model
@@ -81,6 +78,7 @@ class Observer:
             children=self._cache.children(key),
             shared=self._cache.children((namespace, "")),
             outside=await self._outside(model),
+            archive_failure=archive_failure,
         )
 
     def _reading(self, key: ModelKey, entry: ModelEntry) -> Reading:

@@ -3,28 +3,27 @@
 import asyncio
 import logging
 import time
-from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Any
-
-import msgspec
 
 from governed_api.model import GovernedModelStatus
 from governed_api.names import ARCHIVE
+from governed_api.reasons import Reason
 from governed_operator.desired import archive_objects, model_objects
 from governed_operator.desired.decision import Decision
 from governed_operator.desired.inference import COMPONENT, deployment_name
 from governed_operator.kube.cluster import ApiError, Cluster
 from governed_operator.kube.kinds import MODEL, REPORT
-from governed_operator.loop.apply import Applier, Expected, Wait
+from governed_operator.loop.apply import Applier, Expected
+from governed_operator.loop.failures import Failure, Wait
 from governed_operator.loop.metrics import Metrics
-from governed_operator.loop.observe import Observer, SpecNotReadable, stored_status
+from governed_operator.loop.observe import Observer
 from governed_operator.loop.recorder import Recorder
+from governed_operator.loop.report_failure import FailureReporter, StatusWriter
 from governed_operator.loop.workqueue import WorkQueue
 from governed_operator.policy.decide import decide
 from governed_operator.policy.observed import Observed
 from governed_operator.policy.revisions import stale_report_entries
-from governed_operator.policy.status import significant, status_of, status_of_failure
+from governed_operator.policy.status import significant, status_of
 from governed_operator.settings import Settings
 from governed_operator.watch.cache import Cache, Child, ChildKey, ModelEntry, ModelKey
 
@@ -34,8 +33,6 @@ AFTER_WRITES = 0.5
 """Seconds after which our own writes are looked at again, when no event comes sooner."""
 FIGURES_EVERY = 300.0
 """Seconds between writes that only refresh figures."""
-REPORTED_FAILURES = {"SpecNotReadable": True, "Invalid": True, "Forbidden": False, "Conflict": False}
-"""Failures that the status tells of; True: trying again mends nothing."""
 Token = tuple[Any, ...]
 REVISION_FIELDS = ("stable", "canary", "rejected")
 
@@ -54,6 +51,8 @@ class Reconciler:
         self._settings = settings
         self._applier = Applier(cluster, cache, metrics)
         self._recorder = Recorder(cluster)
+        self._status = StatusWriter(cluster, cache, metrics)
+        self._failures = FailureReporter(self._status, cache, queue, self._recorder, metrics)
         self._archives: dict[str, bool] = {}
         self._figures: dict[ModelKey, float] = {}
         self._settled: dict[ModelKey, tuple[Token, tuple[Expected, ...]]] = {}
@@ -70,53 +69,34 @@ class Reconciler:
             )  # a model in order waits for nothing: after a start, thousands would keep probes and Lease waiting
 
     async def _guarded(self, key: ModelKey) -> str:
+        """The edge: one model's trouble must not stop the others, and none of it may stay untold."""
         try:
             again = await (self.reconcile(key) if key[1] else self.reconcile_archive(key[0]))
-        except Wait as wait:
-            self._queue.done(key, wait.seconds)
-            return "waits"
-        except ApiError as error:
-            if error.namespace_ends:
-                self._queue.done(key)
-                return "namespace ends"
-            await self._failed(key, error.reason or str(error.status), str(error))
-        except SpecNotReadable as error:
-            await self._failed(key, "SpecNotReadable", str(error))
-        except Exception as error:  # the edge: one model's trouble must not stop the others
-            logger.exception("%s/%s: reconcile failed", *key)
-            await self._failed(key, type(error).__name__, str(error))
-        else:
-            self._queue.done(key, again)
-            return "done"
-        return "failed"
+        except Exception as error:
+            return await self._not_done(key, error)
+        self._failures.passed(key)
+        self._queue.done(key, again)
+        return "done"
 
-    async def _failed(self, key: ModelKey, reason: str, message: str) -> None:
-        delay = self._queue.failed(key)
-        self._metrics.errors.labels(reason).inc()
-        logger.warning("%s/%s: %s: %s; again in %.0f s", *key, reason, message, delay)
-        entry = self._cache.models.get(key)
-        if entry and reason in REPORTED_FAILURES:
-            await self._tell_failure(key, entry, reason, message)
-
-    async def _tell_failure(self, key: ModelKey, entry: ModelEntry, reason: str, message: str) -> None:
-        """In the status, and once as an event: whoever waits for this generation must not wait for ever."""
-        known = stored_status(entry)
-        now = datetime.now(UTC).replace(microsecond=0)
-        status = status_of_failure(
-            known,
-            generation=entry.generation,
-            now=now,
-            reason=reason,
-            message=message,
-            stalled=REPORTED_FAILURES[reason],
-        )
-        if status == known:
-            return
+    async def _not_done(self, key: ModelKey, error: Exception) -> str:
+        if isinstance(error, ApiError) and error.namespace_ends:
+            self._failures.passed(key)
+            self._queue.done(key)
+            return "namespace ends"
+        failure = Failure.of(error)
+        if failure.reason is Reason.UNEXPECTED_ERROR:
+            logger.error("%s/%s: reconcile failed", *key, exc_info=error)
         try:
-            await self._put_status(key, msgspec.json.decode(entry.content)["status"], status.plain())
-        except ApiError as error:
-            logger.warning("%s/%s: the status could not tell of it: %s", *key, error)
-        await self._recorder.warn(key, entry.uid, "ReconcileFailed", message)
+            await self._failures.failed(key, failure)
+        except Exception:
+            logger.exception("%s/%s: failed to report a failure", *key)
+        if isinstance(error, Wait):
+            self._queue.done(key, error.seconds)
+            return "waits"
+        self._metrics.errors.labels(failure.reason).inc()
+        delay = self._queue.failed(key)
+        logger.warning("%s/%s: %s: %s; again in %.0f s", *key, failure.reason, failure.message, delay)
+        return "failed"
 
     async def reconcile(self, key: ModelKey) -> float | None:
         """Seconds until it must be looked at again without an event. Raises ApiError, Wait."""
@@ -125,7 +105,7 @@ class Reconciler:
             await self._clean_up(key, entry)
             return None
         self._want_archive(key[0])
-        obs = await self._observer.observe(key, entry)
+        obs = await self._observer.observe(key, entry, self._failures.archive_failure(key[0]))
         decision = decide(obs)
         status = status_of(obs, decision)
         if self._revisions_move(obs, status):
@@ -176,14 +156,8 @@ class Reconciler:
         if significant(new) == significant(known) and not self._figures_due(key):
             return
         self._figures[key] = time.monotonic()
-        await self._put_status(key, known, new)
+        await self._status.write(key, known, new)
         await self._recorder.transitions(key, entry.uid, obs.status, status)
-
-    async def _put_status(self, key: ModelKey, known: Mapping[str, Any], new: dict[str, Any]) -> None:
-        patch = new | {k: None for k in known if k not in new}
-        answer = await self._cluster.patch_status(MODEL, key[0], key[1], patch)
-        self._metrics.wrote(MODEL.kind, "status")
-        self._cache.put_model(msgspec.json.decode(answer))
 
     def _figures_due(self, key: ModelKey) -> bool:
         last = self._figures.setdefault(key, time.monotonic())

@@ -105,6 +105,20 @@ def training_pod_stuck(obs: Observed) -> Violation | None:
     return None
 
 
+def archive_missing(obs: Observed) -> Violation | None:
+    """It can't be made, so there is none, or none that works."""
+    if obs.archive_failure is None or (obs.archive and obs.archive.available >= 1):
+        return None
+    return Violation(c.ARCHIVE_READY, *obs.archive_failure[:2], stalled=obs.archive_failure.stalled)
+
+
+def archive_not_as_wanted(obs: Observed) -> Violation | None:
+    """Whatever runs of it goes on."""
+    if obs.archive_failure is None:
+        return None
+    return Violation(c.DEGRADED, *obs.archive_failure[:2], "True", stalled=obs.archive_failure.stalled)
+
+
 def archive_pod_stuck(obs: Observed) -> Violation | None:
     for child in obs.shared.values():
         if child.kind == "Pod" and child.facts.problem:
@@ -148,6 +162,8 @@ GATES: tuple[Gate, ...] = (
     autoscaler_refused,
     training_failed,
     training_pod_stuck,
+    archive_missing,
+    archive_not_as_wanted,
     archive_pod_stuck,
     predictor_pod_stuck,
     artefact_refused,

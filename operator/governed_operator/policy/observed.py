@@ -3,10 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from governed_api.model import GovernedModelStatus
 from governed_api.names import ARCHIVE
+from governed_api.reasons import Reason
 from governed_api.report import ArchiveReport, GovernanceReportStatus
 from governed_api.resolved import ResolvedModel
 from governed_api.runtime import TRACK_STABLE
@@ -28,6 +29,16 @@ class Outside:
     """What is wrong with the StorageClass under encryption.mode storageClass."""
 
 
+class Refusal(NamedTuple):
+    """Why what all models of a namespace share can't be made as it should be."""
+
+    reason: Reason
+    message: str
+    stalled: bool
+    subject: str = ""
+    """Kind and name of the object."""
+
+
 @dataclass(frozen=True)
 class Observed:
     """A frozen snapshot."""
@@ -45,6 +56,7 @@ class Observed:
     shared: Mapping[ChildKey, Child] = field(default_factory=dict)
     """Of the namespace's archive."""
     outside: Outside = Outside()
+    archive_failure: Refusal | None = None
 
     @property
     def model(self) -> ResolvedModel:

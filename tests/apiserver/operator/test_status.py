@@ -94,6 +94,51 @@ def test_a_change_that_the_api_server_refuses_is_told_while_the_old_spec_serves_
     assert len(plain.list("events", "--field-selector=reason=ReconcileFailed")) == 1
 
 
+def webhook_that_is_down(namespace: str) -> dict[str, Any]:
+    """Of Deployments in one namespace; its port refuses connections."""
+    rule = {"apiGroups": ["apps"], "apiVersions": ["v1"], "operations": ["*"], "resources": ["deployments"]}
+    return {
+        "apiVersion": "admissionregistration.k8s.io/v1",
+        "kind": "ValidatingWebhookConfiguration",
+        "metadata": {"name": "down"},
+        "webhooks": [
+            {
+                "name": "down.example.com", "clientConfig": {"url": "https://127.0.0.1:1/"}, "rules": [rule],
+                "failurePolicy": "Fail", "sideEffects": "None", "admissionReviewVersions": ["v1"], "timeoutSeconds": 2,
+                "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}},
+            }
+        ],
+    }  # fmt: skip
+
+
+def denied(cluster: Cluster) -> bool:
+    try:
+        cluster.kubectl("annotate", "deploy", "plain-predictor", "try=1", "--dry-run=server")
+    except KubectlError:
+        return True
+    return False
+
+
+def test_a_webhook_that_is_down_is_told_once_and_forgotten_when_it_is_gone(plain: Cluster) -> None:
+    """500 InternalError: nothing that a quota or a schema says, and no less in the way."""
+    plain.apply(webhook_that_is_down(plain.namespace))
+    try:
+        eventually(lambda: denied(plain), within=30, what="the API server calls the webhook")
+        plain.apply(imported(timeout=78))
+        found = eventually(lambda: condition(plain, "plain"), lambda c: c[:2] == ("False", "InternalError"), within=30)
+        assert "Deployment plain-predictor" in found[2]
+        assert "down.example.com" in found[2]
+        told = plain.get("gmodel", "plain")
+        assert told["status"]["observedGeneration"] == told["metadata"]["generation"]
+        assert condition(plain, "plain", "Degraded")[:2] == ("True", "InternalError")
+        assert len(plain.list("events", "--field-selector=reason=ReconcileFailed")) == 1
+    finally:
+        plain.kubectl("delete", "validatingwebhookconfiguration", "down")
+    await_ready(plain, "plain", 60)
+    eventually(lambda: condition(plain, "plain", "Degraded"), lambda c: c[0] == "False", within=15)
+    assert len(plain.list("events", "--field-selector=reason=ReconcileFailed")) == 1
+
+
 def test_deletion_leaves_only_what_is_retained(namespace: Cluster) -> None:
     make_trained(namespace)
     assert len(classes(namespace)) == 1

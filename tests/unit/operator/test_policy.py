@@ -26,13 +26,14 @@ from builders import (
 
 from governed_api.latency import BOUNDS, added, median_interval, quantile
 from governed_api.model import GovernedModelStatus, RevisionStatus
+from governed_api.reasons import Reason
 from governed_operator.desired import model_objects
 from governed_operator.desired.decision import Revision
 from governed_operator.desired.manifest import Subject
 from governed_operator.desired.trainer import job_name
 from governed_operator.loop.reconcile import retained_children
 from governed_operator.policy.decide import decide
-from governed_operator.policy.observed import Observed, Outside
+from governed_operator.policy.observed import Observed, Outside, Refusal
 from governed_operator.policy.revisions import stale_report_entries
 from governed_operator.policy.status import significant, status_of, status_of_failure
 from governed_operator.settings import Capabilities, Settings
@@ -585,3 +586,24 @@ def test_a_reconcile_that_failed_is_told_and_forgotten_when_one_succeeds(name: s
     after = {c.type: c.status for c in status_of(again, decide(again)).conditions}
     assert (after["Ready"], after["Degraded"]) == ("True", "False")
     assert not {"Reconciling", "Stalled"} & set(after)
+
+
+ARCHIVE_DENIED = Refusal(Reason.BAD_REQUEST, "the namespace's archive: denied", True, "StatefulSet governed-archive")
+ARCHIVE_FAILURES: dict[str, tuple[dict[str, Any], tuple[str, str], tuple[str, str]]] = {
+    # name: (changes) → (ArchiveReady, Ready)
+    "there is none": ({"shared": {}}, ("False", "BadRequest"), ("False", "BadRequest")),
+    "it serves as it was": ({}, ("True", "Serving"), ("True", "Serving")),
+}
+
+
+@pytest.mark.parametrize("name", ARCHIVE_FAILURES)
+def test_an_archive_that_can_not_be_made_as_it_should_be_is_told(name: str) -> None:
+    changes, archive, ready = ARCHIVE_FAILURES[name]
+    obs = serving(archive_failure=ARCHIVE_DENIED, **changes)
+    found = {c.type: (c.status, c.reason) for c in status_of(obs, decide(obs)).conditions}
+    assert (found["ArchiveReady"], found["Ready"]) == (archive, ready)
+    assert found["Degraded"] == found["Stalled"] == ("True", "BadRequest")
+    good = serving(status=status_of(obs, decide(obs)))
+    after = {c.type: c.status for c in status_of(good, decide(good)).conditions}
+    assert (after["Ready"], after["ArchiveReady"], after["Degraded"]) == ("True", "True", "False")
+    assert "Stalled" not in after

@@ -1,0 +1,114 @@
+"""Reasons of conditions and Events: one closed, documented set. A reason is stable; its message is for people and may change.
+
+What Kubernetes or a neighbour says of an object (``CrashLoopBackOff``, ``Unschedulable``, a Gateway's ``NoMatchingParent``) is
+passed on in their words: a :data:`PassedOn`, never one of these.
+"""
+
+from enum import StrEnum
+from typing import NewType
+
+PassedOn = NewType("PassedOn", str)
+"""A reason that another controller gave."""
+
+
+class Reason(StrEnum):
+    """Each with what it says of the model; see :attr:`description`."""
+
+    description: str
+
+    def __new__(cls, value: str, description: str) -> "Reason":
+        member = str.__new__(cls, value)
+        member._value_ = value
+        member.description = description
+        return member
+
+    # In order
+    AS_EXPECTED = "AsExpected", "Nothing is degraded."
+    SERVING = "Serving", "It is up and answers."
+    ENVELOPE = "Envelope", "Keysets are wrapped by the key-encryption key that the message names."
+    ENFORCED = "Enforced", "The limits that the message lists are enforced."
+    NO_QUOTA = "NoQuota", "The manifest sets no limits."
+    TRAINED = "Trained", "Training answered this very training spec."
+    DIGEST_MATCHED = "DigestMatched", "What serves has the artefact's digest."
+    SCALED_TO_ZERO = "ScaledToZero", "No pod runs; each verifies the artefact before it serves."
+    FOREIGN_RUNTIME = "ForeignRuntime", "What a foreign runtime loads is not verified."
+    WITHIN_THRESHOLDS = "WithinThresholds", "Every bias metric is within its thresholds."
+    SUSPENDED = "Suspended", "spec.suspend is true: nothing runs; keys, volumes and ledger stay."
+
+    # Under way
+    ARCHIVE_NOT_READY = "ArchiveNotReady", "The namespace's archive has no ready pod."
+    KEY_PENDING = "KeyPending", "The Secret with the key-encryption key is being made."
+    QUOTA_PENDING = "QuotaPending", "The ResourceQuota is being made."
+    TRAINING = "Training", "The trainer Job has not answered this training spec yet."
+    NOT_SERVING = "NotServing", "No pod has verified the artefact yet."
+    NOT_DEPLOYED = "NotDeployed", "There is no artefact to serve yet."
+    ROLLING_OUT = "RollingOut", "The Deployment is on its way to the present revision."
+    NO_PODS = "NoPods", "No serving pod runs yet."
+    CONTAINER_NOT_READY = "ContainerNotReady", "That container is not ready in some serving pod."
+    NO_VERDICT = "NoVerdict", "The auditor has not reported yet."
+    TOO_FEW_SAMPLES = "TooFewSamples", "Fewer samples than the bias metrics need for a verdict."
+    CANARY_TRIAL = "CanaryTrial", "A revision is on trial with a share of the traffic."
+    ARCHIVE_KEYS_PENDING = (
+        "ArchiveKeysPending",
+        "The namespace's archive keys, from which tokens derive, are not there.",
+    )
+    PREVIOUS_MODEL_REMAINS = "PreviousModelRemains", "An object of an earlier model of this name is not gone yet."
+
+    # A person must act, or something must come
+    SECRET_NOT_FOUND = "SecretNotFound", "The Secret of governance.encryption.keyRef, or its key, is missing."
+    KEY_LOST = "KeyLost", "The key-encryption key was there and is gone: restore it from a backup."
+    STORAGE_CLASS_NOT_ENCRYPTED = "StorageClassNotEncrypted", "The StorageClass does not declare encryption."
+    CLAIM_NOT_FOUND = (
+        "PersistentVolumeClaimNotFound",
+        "A PersistentVolumeClaim that data or model come from is missing.",
+    )
+    SOURCE_NOT_REACHABLE = "SourceNotReachable", "A file: URI works with `governed run` only."
+    SCALE_TO_ZERO_UNAVAILABLE = "ScaleToZeroUnavailable", "Nothing would wake a model that is scaled to zero."
+    REPORT_NOT_READABLE = "ReportNotReadable", "The GovernanceReport was written by an incompatible version."
+    DIGEST_MISMATCH = "DigestMismatch", "A server refused the artefact: its digest is another one."
+    BEYOND_THRESHOLD = "BeyondThreshold", "A bias metric is beyond its thresholds."
+    SCALED_OBJECT_NOT_READY = "ScaledObjectNotReady", "KEDA does not scale the model, and gives no reason."
+    JOB_FAILED = "JobFailed", "The trainer Job failed, and Kubernetes gives no reason."
+    REPLICA_FAILURE = "ReplicaFailure", "Replicas can't be made, and Kubernetes gives no reason."
+
+    # A canary's trial
+    CANARY_ERROR_RATE = (
+        "CanaryErrorRate",
+        "Rolled back: more failed requests than lifecycle.rollout.maxErrorRate allows.",
+    )
+    CANARY_LATENCY = "CanaryLatency", "Rolled back: slower than lifecycle.rollout.maxLatencyRatio allows."
+    CANARY_BIAS = (
+        "CanaryBiasBeyondThreshold",
+        "Rolled back: the bias verdict failed, and governance.bias.action is Rollback.",
+    )
+    PROMOTION_BLOCKED = "PromotionBlocked", "The trial is held: the bias verdict failed."
+
+    # A reconcile failed: the API server, or a webhook behind it, refused
+    SPEC_NOT_READABLE = "SpecNotReadable", "The stored spec was made under another version's CRD."
+    INVALID = "Invalid", "The API server finds an object invalid (422)."
+    FORBIDDEN = "Forbidden", "A quota, a policy or RBAC forbids a write (403)."
+    BAD_REQUEST = "BadRequest", "A webhook denies a write, or the API server can't read it (400)."
+    REQUEST_ENTITY_TOO_LARGE = "RequestEntityTooLarge", "An object is larger than the API server takes (413)."
+    UNAUTHORIZED = "Unauthorized", "The API server doesn't know the operator (401)."
+    NOT_FOUND = "NotFound", "A kind, namespace or object that a write needs is missing (404)."
+    METHOD_NOT_ALLOWED = "MethodNotAllowed", "The API server has that kind, and no such operation (405)."
+    CONFLICT = "Conflict", "Somebody else keeps changing the same object (409)."
+    TOO_MANY_REQUESTS = "TooManyRequests", "The API server keeps asking for fewer requests (429)."
+    INTERNAL_ERROR = "InternalError", "The API server, or a webhook that is down, failed (500)."
+    SERVICE_UNAVAILABLE = "ServiceUnavailable", "The API server, or an extension of it, is unavailable (502, 503)."
+    TIMEOUT = "Timeout", "The API server, or a webhook, did not answer in time (408, 504, or no answer at all)."
+    UNREACHABLE = "Unreachable", "The connection to the API server keeps breaking."
+    UNEXPECTED_ERROR = "UnexpectedError", "A fault of the operator itself."
+    OTHER = "Other", "Refused in a way that is none of these."
+
+    # Events alone
+    RECONCILE_FAILED = "ReconcileFailed", "A reconcile failed; Degraded has its reason."
+
+
+Cause = Reason | PassedOn
+"""What a condition may have for a reason."""
+
+
+def canary_problem(problem: PassedOn) -> PassedOn:
+    """Rolled back: pods of the canary didn't run, for a reason that Kubernetes gave."""
+    return PassedOn(f"Canary{problem}")
