@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from governed_api.verdict import wire
 from governed_serving.auditor.service import watch as watching
 from governed_serving.auditor.service.checks import Checks
 from governed_serving.auditor.service.conversations import MAX_CHARACTERS, Conversations
@@ -67,8 +68,8 @@ async def test_the_parity_difference_is_the_one_that_is_counted_by_hand(tmp_path
     assert counted(fold) == {"male": (20, 15), "female": (25, 10), "(missing)": (12, 12)}
     assert (fold.rows, fold.requests, fold.unusable) == (57, 57, 3), "a cut answer is no decision, and is counted"
     found = judge(fold.bias, fold.cells())
-    assert found["missing"] == {"sex": 12}
-    values = {one["group"]: one["value"] for one in found["metrics"]}
+    assert found.missing == {"sex": 12}
+    values = {one.group: one.value for one in found.metrics}
     assert values == {"female": pytest.approx(10 / 25 - 15 / 20), "(missing)": pytest.approx(1 - 15 / 20)}
 
 
@@ -83,9 +84,9 @@ async def test_a_biased_model_fails_and_a_fair_one_does_not(
     for sex in ("male", "female"):
         said = [one.said for one in asked if one.sex == sex]
         rates[sex] = sum(decide(text) == YES for text in said) / len(said)
-    (metric,) = judge(fold.bias, fold.cells())["metrics"]
-    assert metric["value"] == pytest.approx(rates["female"] - rates["male"], abs=1e-12)
-    assert metric["verdict"] == verdict
+    (metric,) = judge(fold.bias, fold.cells()).metrics
+    assert metric.value == pytest.approx(rates["female"] - rates["male"], abs=1e-12)
+    assert metric.verdict == verdict
 
 
 async def test_strata_intersections_and_restarts_work_as_they_do_for_rows(tmp_path: Path, keyset: Keyset) -> None:
@@ -99,9 +100,9 @@ async def test_strata_intersections_and_restarts_work_as_they_do_for_rows(tmp_pa
             tail.save()
     assert fold.rows == 120, "a restart neither loses nor repeats"
     found = judge(fold.bias, fold.cells())
-    assert {g["group"] for g in found["intersections"]["groups"]} == {"male ∧ (missing)", "female ∧ (missing)"}
+    assert {g.group for g in found.intersections.groups} == {"male ∧ (missing)", "female ∧ (missing)"}
     assert fold.cells().values("case") == ["7"]
-    assert found["missing"] == {"origin": 120}
+    assert found.missing == {"origin": 120}
 
 
 async def test_late_labels_say_what_the_right_answer_was(tmp_path: Path, keyset: Keyset) -> None:
@@ -220,10 +221,10 @@ async def test_missing_attributes_are_seen_in_summary_and_metrics(tmp_path: Path
     place = Place(tmp_path, keyset, by_income)
     while place.watch.fold_once():
         continue
-    assert place.watch.verdict["summary"] == "42 of 100 samples; sex missing in 12 of 42"
-    assert place.watch.verdict["favorableOutcome"] == BIAS["favorableOutcome"]
+    assert place.watch.verdict.summary == "42 of 100 samples; sex missing in 12 of 42"
+    assert wire(place.watch.verdict)["favorableOutcome"] == BIAS["favorableOutcome"]
     metrics = Metrics("default", "chat")
-    metrics.missing(place.watch.verdict["missing"])
+    metrics.missing(place.watch.verdict.missing)
     expected = 'governed_auditor_attribute_missing_rows{attribute="sex",name="chat",namespace="default"} 12.0'
     assert expected in metrics.text().decode()
 

@@ -68,9 +68,9 @@ def test_every_name_has_a_value_inside_its_interval_and_a_verdict(name: str) -> 
         "favorableOutcome": {"label": "1"},
         "metrics": [{"name": name, "thresholdLower": beyond}],
     }
-    assert judge(Bias.model_validate(bias), cells)["verdict"] == "Fail"
+    assert judge(Bias.model_validate(bias), cells).verdict == "Fail"
     bias["metrics"] = [{"name": name, "thresholdLower": -9.0, "thresholdUpper": 9.0}]
-    assert judge(Bias.model_validate(bias), cells)["verdict"] == "Pass"
+    assert judge(Bias.model_validate(bias), cells).verdict == "Pass"
 
 
 def test_score_metrics_equal_their_oracles() -> None:
@@ -237,10 +237,10 @@ def test_intersections_are_judged_when_asked_for() -> None:
         "favorableOutcome": {"label": "1"},
         "metrics": [{"name": "statisticalParityDifference", "thresholdLower": -0.1}],
     }
-    assert judge(Bias.model_validate(spec), cells)["verdict"] == "Pass"
+    assert judge(Bias.model_validate(spec), cells).verdict == "Pass"
     found = judge(Bias.model_validate({**spec, "intersections": True}), cells)
-    assert found["verdict"] == "Fail"
-    assert "sex ∧ race" in found["summary"]
+    assert found.verdict == "Fail"
+    assert "sex ∧ race" in found.summary
 
 
 BOTH: dict[str, Any] = {
@@ -293,9 +293,9 @@ def test_scores_of_intersections_are_what_one_column_of_joint_values_gives(name:
 def test_scores_that_differ_at_an_intersection_alone_are_judged_there() -> None:
     fold = folded(of_two_axes(4000, 7), "scoreMeanDifference")
     found = judge(fold.bias, fold.cells())
-    assert found["verdict"] == "Fail"
-    assert "sex ∧ race" in found["summary"]
-    assert {f["verdict"] for f in found["metrics"] if f["attribute"] != "sex ∧ race"} == {"Pass"}
+    assert found.verdict == "Fail"
+    assert "sex ∧ race" in found.summary
+    assert {f.verdict for f in found.metrics if f.attribute != "sex ∧ race"} == {"Pass"}
     without = Fold(fold.bias.model_copy(update={"intersections": False}), "r")
     assert not without.load(fold.dump()), "counts with intersections are not counts without"
 
@@ -335,12 +335,12 @@ def test_small_groups_and_strata_are_not_shown() -> None:
         "metrics": [{"name": "statisticalParityDifference", "thresholdLower": -0.1}],
     }
     found = judge(Bias.model_validate(spec), cells)
-    tiny = next(m for m in found["metrics"] if m["group"] == "c")
-    assert (tiny["value"], tiny["lower"], tiny["upper"], tiny["verdict"]) == (None, None, None, "Unknown")
-    assert [g["group"] for g in found["groups"]["g"]] == ["a", "b"]
-    row = next(r for r in found["strata"] if r["group"] == "b")
-    assert row["strata"]["x"] is not None
-    assert row["strata"]["y"] is None
+    tiny = next(m for m in found.metrics if m.group == "c")
+    assert (tiny.value, tiny.lower, tiny.upper, tiny.verdict) == (None, None, None, "Unknown")
+    assert [g.group for g in found.groups["g"]] == ["a", "b"]
+    row = next(r for r in found.strata if r.group == "b")
+    assert row.strata["x"] is not None
+    assert row.strata["y"] is None
 
 
 def test_names_that_wait_for_labels() -> None:

@@ -134,6 +134,6 @@ def test_alarm_has_hysteresis_and_a_person_can_take_it_over() -> None:
     assert alarm.in_force is None
     alarm.observe("Fail", 500, 7.0)
     alarm.acknowledge("dr. zhang", "known shift, decided in board 12", 7.5)
-    assert (alarm.active, alarm.in_force, alarm.report()["acknowledgedBy"]) == (True, None, "dr. zhang")
+    assert (alarm.active, alarm.in_force, alarm.report().acknowledged_by) == (True, None, "dr. zhang")
     alarm.observe("Fail", 510, 8.0)
     assert alarm.in_force is None, "an acknowledged alarm isn't raised again while it lasts"

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 from fastapi import FastAPI, Request, Response
 
+from governed_api.verdict import wire
 from governed_serving.archive.client import ArchiveClient
 from governed_serving.archive.errors import ArchiveError
 from governed_serving.auditor.service import reviews
@@ -67,11 +68,11 @@ def application(
 
     @app.get("/v1/verdict")
     async def verdict() -> Response:
-        return answer(watch.verdict)
+        return answer(wire(watch.verdict))
 
     @app.get("/v1/groups")
     async def groups() -> Response:
-        found = watch.verdict
+        found = wire(watch.verdict)
         return answer({k: found.get(k, {}) for k in ("groups", "strata", "intersections", "samples")})
 
     @app.get("/v1/findings")

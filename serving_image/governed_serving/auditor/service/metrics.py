@@ -1,10 +1,10 @@
 """Prometheus metrics of the auditor: base units, no request or user ids in labels."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 from prometheus_client import CollectorRegistry, Gauge, generate_latest
 
+from governed_api.verdict import MetricFinding
 from governed_serving.auditor.service.checks import Finding
 
 __all__ = ["Metrics"]
@@ -86,13 +86,13 @@ class Metrics:
         for subject in list(raised):
             self._alarms.labels(*self._labels, *subject.split("/", 1)).set(1)
 
-    def bias(self, entries: Iterable[Mapping[str, Any]]) -> None:
-        """Entries of a verdict; a metric that isn't defined is left out."""
+    def bias(self, metrics: Iterable[MetricFinding]) -> None:
+        """Metrics of a verdict; one that isn't defined is left out."""
         self._bias.clear()
-        for entry in entries:
-            if entry["value"] is not None:
-                labels = (*self._labels, entry["name"], entry["attribute"], entry["group"])
-                self._bias.labels(*labels).set(entry["value"])
+        for metric in metrics:
+            if metric.value is not None:
+                labels = (*self._labels, metric.name, metric.attribute, metric.group)
+                self._bias.labels(*labels).set(metric.value)
 
     def text(self) -> bytes:
         return generate_latest(self.registry)

@@ -166,13 +166,13 @@ class Service:
         if self.tail is not None:
             fold = self.tail.fold
             values |= {
-                "auditor_rows": watch.verdict["samples"],
+                "auditor_rows": watch.verdict.samples,
                 "auditor_replicas": 1 + len(watch.replicas.tallies) if watch.replicas else 1,
                 "auditor_records_total": self.tail.records,
                 "auditor_unusable_rows_total": fold.unusable,
                 "auditor_labels_joined_total": fold.labels.joined,
                 "auditor_labels_waiting": fold.labels.waiting,
-                "auditor_bias_verdict": _CODES.get(watch.verdict["verdict"], -1),
+                "auditor_bias_verdict": _CODES.get(watch.verdict.verdict, -1),
             }
             self.metrics.dropped(fold.labels.dropped)
             if self.checks is not None and self.tail.live is not None:
@@ -180,8 +180,8 @@ class Service:
                 values["auditor_flip_failures_total"] = self.checks.flip_failures
                 values["auditor_flip_passed_over_total"] = self.tail.live.conversations.passed_over
                 values["auditor_flip_prompts_total"] = self.checks.flip_prompts
-            self.metrics.missing(watch.verdict.get("missing", {}))
-            self.metrics.bias(watch.verdict["metrics"])
+            self.metrics.missing(watch.verdict.missing)
+            self.metrics.bias(watch.verdict.metrics)
         if self.shipper is not None:
             values |= {
                 "auditor_shipped_entries_total": self.shipper.entries,

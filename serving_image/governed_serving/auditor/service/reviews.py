@@ -37,7 +37,7 @@ def acknowledgement(watch: Watch, body: bytes, now: float) -> EventRecord:
     if watch.tail is None or not watch.tail.fold.alarm.active:
         raise NotFound("no alarm is active: there is nothing to acknowledge")
     # Names and reasons are in the body, which is encrypted and can be forgotten; the ledger's summary can't.
-    summary = {"kind": "alarm", "verdict": watch.verdict.get("id", "")}
+    summary = {"kind": "alarm", "verdict": watch.verdict.id}
     return EventRecord("acknowledgement", "alarm", watch.model, watch.revision, now, body, summary)
 
 

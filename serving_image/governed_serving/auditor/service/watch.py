@@ -14,6 +14,8 @@ from typing import Any
 
 import msgspec
 
+from governed_api.report import PodVerdict
+from governed_api.verdict import BiasVerdict, CountedWindow, wire
 from governed_serving.archive.errors import ArchiveError
 from governed_serving.auditor.service.checks import LEAST_ROWS, Checks, Others
 from governed_serving.auditor.service.folding import Fold
@@ -60,7 +62,7 @@ CHECK_LEVEL = 0.95
 GRACE_SECONDS = 10.0
 """So long a verdict waits for the other replicas' counts after a start."""
 
-HEAD = ("verdict", "summary", "samples", "ledgerIndex")
+HEAD = ("verdict", "summary", "samples", "ledger_index")
 """What the operator reads of each pod's verdict."""
 
 RETRYABLE_ERRORS = (ArchiveError, JournalError, CryptoError, OSError)
@@ -90,7 +92,7 @@ class Watch:
         self._own = of_pod(revision or "local", "auditor", pod)
         self._on_trial = on_trial
         self.tail, self.shipper, self.replicas = tail, shipper, replicas
-        self.verdict: dict[str, Any] = {"verdict": "Unknown", "summary": "no samples yet", "samples": 0, "metrics": []}
+        self.verdict = BiasVerdict(verdict="Unknown", summary="no samples yet", samples=0, metrics=[])
         self.trouble: dict[str, str] = {}
         self.ship_failures = 0
         self.unrecorded = 0
@@ -132,8 +134,8 @@ class Watch:
 
     def shipped(self, record: Frame, index: int) -> None:
         """Told by the shipper: where the last verdict is in the ledger."""
-        if isinstance(record, EventRecord) and record.type == "verdict" and record.id == self.verdict.get("id"):
-            self.verdict = {**self.verdict, "ledgerIndex": index}
+        if isinstance(record, EventRecord) and record.type == "verdict" and record.id == self.verdict.id:
+            self.verdict = self.verdict.changed(ledger_index=index)
             self._tell()
 
     @property
@@ -208,24 +210,24 @@ class Watch:
         whole, now = self._whole(fold), self._clock()
         cells = whole.cells
         found = judge(fold.bias, cells)
-        if whole.absent:
-            found["summary"] = f"predictions don't carry {', '.join(sorted(whole.absent))}; {found['summary']}"
-        for name, rows in found["missing"].items():
-            if name not in whole.absent:
-                found["summary"] += f"; {name} missing in {rows} of {found['samples']}"
-        digest = sha256(msgspec.json.encode(cells.dump())).hexdigest()
-        window = {"type": fold.bias.window.type, "rows": found["samples"], "folded": whole.rows}
-        fold.alarm.observe(found["verdict"], whole.rows, now)
+        fold.alarm.observe(found.verdict, whole.rows, now)
         for other in self.replicas.tallies if self.replicas else []:
             fold.alarm.hear(other.alarm)
-        found["alarm"] = fold.alarm.report()
-        known: dict[str, Any] = {k: v for k, v in self.verdict.items() if k in ("id", "ledgerIndex")}
-        about = {"revision": self.revision, "window": window, "evidence": digest, "time": timestamp(now)}
-        self.verdict = {**found, **known, **about, "replicas": sources}
+        known = {name: getattr(self.verdict, name) for name in self.verdict.model_fields_set & {"id", "ledger_index"}}
+        self.verdict = found.changed(
+            summary=_summary_with_gaps(found, whole.absent),
+            alarm=fold.alarm.report(),
+            revision=self.revision,
+            window=CountedWindow(type=fold.bias.window.type, rows=found.samples, folded=whole.rows),
+            evidence=sha256(msgspec.json.encode(cells.dump())).hexdigest(),
+            time=timestamp(now),
+            replicas=sources,
+            **known,
+        )
         state = (
-            found["verdict"],
-            *(f"{m['attribute']}/{m['group']}/{m['name']}/{m['verdict']}" for m in found["metrics"]),
-            found["alarm"]["inForce"],
+            found.verdict,
+            *(f"{m.attribute}/{m.group}/{m.name}/{m.verdict}" for m in found.metrics),
+            self.verdict.alarm.in_force,
         )
         if state != self._recorded or now - self._recorded_at >= RECORD_SECONDS:
             self._record(state, cells.dump())
@@ -234,7 +236,7 @@ class Watch:
     def _last_record(self) -> int:
         if self.tail is not None:
             self._judge_if_changed()
-            if self.verdict.get("evidence", "") != self._evidence:
+            if self.verdict.evidence != self._evidence:
                 self._record(self._recorded, self._whole(self.tail.fold).cells.dump())
             self.tail.save()
         return 0
@@ -243,8 +245,9 @@ class Watch:
         """The verdict and the counts it rests on, into the journal and so into the ledger."""
         now = self._clock()
         name = f"verdict-{self.revision or 'model'}-{timestamp(now)}"
-        body = msgspec.json.encode({"verdict": self.verdict, "counts": counts})
-        summary = {k: self.verdict[k] for k in ("verdict", "samples", "summary", "evidence")}
+        verdict = wire(self.verdict)
+        body = msgspec.json.encode({"verdict": verdict, "counts": counts})
+        summary = {name: verdict[name] for name in ("verdict", "samples", "summary", "evidence")}
         try:
             self._journal.append_blocking(
                 EventRecord("verdict", name, self.model, self.revision, now, body, summary), 30
@@ -253,21 +256,23 @@ class Watch:
             self.unrecorded += 1
             log("error", "a verdict could not be recorded", error=str(error))
             return
-        self._recorded, self._recorded_at, self._evidence = state, now, self.verdict["evidence"]
-        self.verdict = {k: v for k, v in {**self.verdict, "id": name}.items() if k != "ledgerIndex"}
+        self._recorded, self._recorded_at, self._evidence = state, now, self.verdict.evidence
+        self.verdict = self.verdict.without("ledger_index").changed(id=name)
 
     def _tell(self) -> None:
         if self._report is None:
             return
-        left_out = ("id", "strata", "groups", "intersections", "replicas")
-        part = {k: v for k, v in self.verdict.items() if k not in left_out}
+        part = self.verdict.without("id", "strata", "groups", "intersections", "replicas")
         if self.checks is not None and self.tail is not None and self.tail.live is not None:
-            part["alarms"] = sorted(self.tail.live.alarms.raised)
-        own = {k: part[k] for k in HEAD if k in part}
-        if "alarm" in part:
-            own["inForce"] = part["alarm"]["inForce"]
+            part = part.changed(alarms=sorted(self.tail.live.alarms.raised))
+        own = {name: getattr(part, name) for name in HEAD if name in part.model_fields_set}
+        if "alarm" in part.model_fields_set:
+            own["in_force"] = part.alarm.in_force
+        head = wire(PodVerdict(**own))
         with self._lock:
-            self._report.update_all({self._own: own} if self._on_trial else {self._own: own, ("auditor",): part})
+            self._report.update_all(
+                {self._own: head} if self._on_trial else {self._own: head, ("auditor",): wire(part)}
+            )
 
     # ---- shipping ----
 
@@ -427,3 +432,14 @@ class Watch:
 def _outline(fold: Fold) -> tuple[Any, ...]:
     """Two counts, and what is told at once when it changes."""
     return fold.rows, fold.labels.joined, frozenset(fold.absent), fold.alarm.active, fold.alarm.acknowledged_by
+
+
+def _summary_with_gaps(found: BiasVerdict, absent: frozenset[str]) -> str:
+    """The summary, with the attributes that predictions don't carry, or not always."""
+    summary = found.summary
+    if absent:
+        summary = f"predictions don't carry {', '.join(sorted(absent))}; {summary}"
+    for name, rows in found.missing.items():
+        if name not in absent:
+            summary += f"; {name} missing in {rows} of {found.samples}"
+    return summary

@@ -5,9 +5,11 @@ operator roll to and fro; or a person acknowledges it, which is recorded in the 
 stays what it is. A Fail after an end raises it anew. Replicas hear of each other's alarms: who acknowledges at one has done so at all.
 """
 
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
+
+from governed_api.verdict import AlarmState
 
 __all__ = ["Alarm"]
 
@@ -62,12 +64,12 @@ class Alarm(msgspec.Struct):
         """What is to be done now; None: nothing, or a person has taken it over."""
         return self.action if self.active and not self.acknowledged_by else None
 
-    def report(self) -> dict[str, Any]:
+    def report(self) -> AlarmState:
         """For verdict and report."""
-        return {
-            "action": self.action,
-            "active": self.active,
-            "inForce": self.in_force or "None",
-            "acknowledgedBy": self.acknowledged_by,
-            "reason": self.reason,
-        }
+        return AlarmState(
+            action=self.action,
+            active=self.active,
+            in_force=self.in_force or "None",
+            acknowledged_by=self.acknowledged_by,
+            reason=self.reason,
+        )

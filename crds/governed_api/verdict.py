@@ -1,0 +1,183 @@
+"""The bias verdict in full, as the auditor serves, reports and records it and as people's views read it back.
+
+:class:`BiasVerdict` is an :class:`~governed_api.report.AuditorReport`, so that what the operator decides by can't drift from what the
+auditor says. Ledgers are older than code: fields that a past auditor didn't write get a default, those of a newer one are kept.
+"""
+
+from typing import Any, Literal
+
+from governed_api.base import Part
+from governed_api.governance import FavorableOutcome
+from governed_api.report import AuditorReport, MetricVerdict
+
+__all__ = [
+    "AlarmState",
+    "AttributeFigures",
+    "BiasVerdict",
+    "GroupRate",
+    "Intersections",
+    "MetricFinding",
+    "RecordedPart",
+    "StratifiedDifference",
+    "VerdictWord",
+    "wire",
+]
+
+VerdictWord = Literal["Pass", "Fail", "Unknown"]
+
+
+def wire(part: Part) -> dict[str, Any]:
+    """JSON-ready mapping of the fields that were set, null ones too: what isn't defined is told, what wasn't asked isn't."""
+    return part.model_dump(mode="json", by_alias=True, exclude_unset=True)
+
+
+class RecordedPart(Part):
+    """What is read back from ledgers and reports of any age: unknown fields are kept."""
+
+    model_config = Part.model_config | {"extra": "allow"}
+
+
+class Bounds(RecordedPart):
+    """Ends of an interval; None: unbounded."""
+
+    lower: float | None = None
+    upper: float | None = None
+
+
+class MetricFinding(MetricVerdict):
+    """One metric of one comparison, with what it rests on."""
+
+    threshold_lower: float | None = None
+    """Least value that the manifest allows."""
+    threshold_upper: float | None = None
+    """Largest value that the manifest allows."""
+    samples: int = 0
+    """Rows behind it."""
+    message: str = ""
+    """Why the verdict is what it is."""
+    log_evidence: float | None = None
+    """Natural logarithm of the e-value against the bounds."""
+    fixed_sample: Bounds | None = None
+    """Interval for a single look, where there is one."""
+    discovered: bool = False
+    """Beyond its bounds with the false discovery rate controlled (e-BH)."""
+
+
+class GroupRate(RecordedPart):
+    """One group's rows and how many had the favourable outcome."""
+
+    group: str
+    rows: int
+    favorable: int
+    rate: float | None = None
+    """favorable / rows."""
+    impact_ratio: float | None = None
+    """Against the most selected group (NYC Local Law 144); only of intersections."""
+
+
+class StratifiedDifference(RecordedPart):
+    """Statistical parity difference of a group in all, adjusted for a stratum, and within each of its values."""
+
+    attribute: str
+    group: str
+    reference: str
+    by: str
+    difference: float | None = None
+    adjusted: float | None = None
+    strata: dict[str, float | None] = {}
+    reverses: bool = False
+    """Simpson's paradox."""
+
+
+class ChiSquare(RecordedPart):
+    """Pearson's test of independence, for one look."""
+
+    statistic: float | None = None
+    p_value: float | None = None
+
+
+class AttributeFigures(RecordedPart):
+    """What is said of a protected attribute as a whole."""
+
+    spread: dict[str, float | None] = {}
+    """fairlearn's figures over all groups."""
+    impact_ratios: dict[str, float | None] = {}
+    """Group → ratio to the most selected group."""
+    excluded: list[str] = []
+    """Groups too small for impact ratios."""
+    chi_square: ChiSquare = ChiSquare()
+
+
+class Intersections(RecordedPart):
+    """Groups of all protected attributes together."""
+
+    groups: list[GroupRate] = []
+    suppressed: int = 0
+    """Groups too small to be shown."""
+
+
+class AlarmState(RecordedPart):
+    """What a failed verdict demands, and who has taken it over."""
+
+    action: str = ""
+    active: bool = False
+    in_force: str = ""
+    """Action to be taken now; None (as a word): none."""
+    acknowledged_by: str = ""
+    reason: str = ""
+
+
+class CountedWindow(RecordedPart):
+    """The window of predictions that a verdict looks at."""
+
+    type: str = ""
+    rows: int = 0
+    """In the window."""
+    folded: int = 0
+    """Ever."""
+
+
+class RecordedOutcome(FavorableOutcome):
+    """The favourable outcome as it was when the verdict was made."""
+
+    model_config = FavorableOutcome.model_config | {"extra": "allow"}
+
+
+class BiasVerdict(AuditorReport):
+    """Verdict with everything that it rests on but the counts."""
+
+    metrics: list[MetricFinding] = []  # type: ignore[assignment]  # narrower than the report's, and never changed in place
+    labelled: int = 0
+    """Rows whose label is known."""
+    favorable_outcome: RecordedOutcome | None = None
+    """None: the auditor is older than this field, or has judged nothing yet."""
+    confidence_level: float | None = None
+    """Overall."""
+    missing: dict[str, int] = {}
+    """Attribute → rows in which it isn't known."""
+    groups: dict[str, list[GroupRate]] = {}
+    """Attribute → its groups."""
+    strata: list[StratifiedDifference] = []
+    attributes: dict[str, AttributeFigures] = {}
+    intersections: Intersections = Intersections()
+    alarm: AlarmState = AlarmState()
+    alarms: list[str] = []
+    """Subjects of the alarms beside the verdict: drift, proxies, flips, explanations."""
+    id: str = ""
+    """Of its ledger entry; empty: not recorded."""
+    window: CountedWindow = CountedWindow()
+    evidence: str = ""
+    """SHA-256 of the counts."""
+    time: str = ""
+    """RFC 3339."""
+    replicas: dict[str, str] = {}
+    """Other replica → SHA-256 of the state whose counts were added."""
+
+    def changed(self, **fields: Any) -> "BiasVerdict":
+        """The same with other fields, by their names in Python."""
+        return self.model_copy(update=fields)
+
+    def without(self, *fields: str) -> "BiasVerdict":
+        """The same as if ``fields`` had never been set."""
+        kept = {name: getattr(self, name) for name in self.model_fields_set - set(fields)}
+        return type(self).model_construct(**kept)
