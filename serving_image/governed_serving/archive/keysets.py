@@ -6,6 +6,7 @@ from pathlib import Path
 from governed_serving.archive.client import ArchiveClient
 from governed_serving.archive.errors import Unreachable
 from governed_serving.crypto import DirectoryStore, Kek, Keyring, Keyset, KeysetStore, KeyWatch
+from governed_serving.durable import replace_file
 from governed_serving.hosting.logs import log
 from governed_serving.journal import Journal
 
@@ -76,7 +77,4 @@ class CachedStore:
         return self._store.purposes()
 
     def _keep(self, copy: Path, document: bytes) -> None:
-        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        partial = copy.with_suffix(".partial")
-        partial.write_bytes(document)
-        partial.replace(copy)
+        replace_file(copy, document)

@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import os
 import tarfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any
 from governed_serving.artefact.errors import MalformedArtefact, TamperedArtefact
 from governed_serving.artefact.manifest import Manifest, decode_manifest
 from governed_serving.decoding import decode_json
+from governed_serving.durable import replace_file
 
 MODEL = "model.onnx"
 MANIFEST = "model.json"
@@ -99,9 +99,7 @@ def write(data: bytes, directory: Path, expected: str = "") -> None:
     files = unpack(data, expected)
     directory.mkdir(parents=True, exist_ok=True)
     for name in sorted(files, key=lambda n: n == MANIFEST):
-        partial = directory / f".{name}.partial"
-        partial.write_bytes(files[name])
-        os.replace(partial, directory / name)
+        replace_file(directory / name, files[name], mode=0o644, durable=False)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 from governed_serving.crypto.errors import KeyDestroyed, KeysetChanged
-from governed_serving.durable import fsync_folder, replace_file
+from governed_serving.durable import fsync_folder, put_in_place, replace_file
 
 __all__ = ["DirectoryStore", "KeysetStore"]
 
@@ -91,8 +91,7 @@ class DirectoryStore:
             receipt = self._receipt(purpose)
             if receipt.exists():
                 digest = hashlib.sha256(receipt.read_bytes()).hexdigest()[:12]
-                receipt.rename(self.root / f"{purpose}.destroyed-{digest}.json")
-                fsync_folder(self.root)
+                put_in_place(receipt, self.root / f"{purpose}.destroyed-{digest}.json")
 
     def purposes(self) -> list[str]:
         suffix = ".keyset.json"

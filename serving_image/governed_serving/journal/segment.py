@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from governed_serving.crypto import SegmentCipher
 from governed_serving.crypto.segment import TAG_BYTES
+from governed_serving.durable import fsync_folder
 from governed_serving.journal.errors import JournalDamaged
 from governed_serving.journal.format import FRAME, NO_TAG, Header, frame_aad, frames_in, parse_header
 
@@ -50,7 +51,7 @@ class SegmentFile:
             self._write([self._header.pack()])
             if durable:
                 os.fsync(self._fd)
-                sync_folder(folder)
+                fsync_folder(folder)
         except OSError:
             self.close()
             self.path.unlink(missing_ok=True)
@@ -130,7 +131,7 @@ def recover(folder: Path, stream: str, cipher: SegmentCipher) -> tuple[Chain, in
             _set_aside(path, data, end)
         if chain.next_seq == first:  # no frame: the next writer makes it anew, with a key of its own
             path.unlink()
-            sync_folder(folder)
+            fsync_folder(folder)
         return chain, torn
     return Chain(os.urandom(6).hex(), 0, NO_TAG), torn
 
@@ -163,13 +164,4 @@ def _set_aside(path: Path, data: bytes, end: int) -> None:
     with path.open("r+b") as file:
         file.truncate(end)
         os.fsync(file.fileno())
-    sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make creations and deletions in ``folder`` durable."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    fsync_folder(path.parent)

@@ -8,7 +8,6 @@ import fcntl
 import json
 import os
 import random
-import secrets
 import sys
 import threading
 import time
@@ -20,6 +19,8 @@ from typing import Any, Literal
 from urllib.parse import unquote, urlsplit
 
 import httpx
+
+from governed_serving.durable import replace_file
 
 __all__ = ["Part", "ReportWriter", "merge_patch", "of_pod"]
 
@@ -145,9 +146,8 @@ class ReportWriter:
             found = json.loads(path.read_bytes()) if path.exists() else {}
             if not isinstance(found, dict):
                 raise ValueError(f"{path}: expected a JSON object")
-            aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-            aside.write_text(json.dumps(merge_patch(found, {"status": self._pending}), indent=1, ensure_ascii=False))
-            aside.rename(path)
+            merged = json.dumps(merge_patch(found, {"status": self._pending}), indent=1, ensure_ascii=False)
+            replace_file(path, merged.encode(), mode=0o644)
 
     def _patch(self) -> None:
         url = self._url if self._url.endswith("/status") else f"{self._url}/status"

@@ -1,8 +1,9 @@
 """The encrypted data volume: whole files, sealed in memory and renamed into place; plaintext never touches the disk."""
 
-import os
 from pathlib import Path
 from typing import Protocol
+
+from governed_serving.durable import discard_partial, replace_file
 
 
 class Cipher(Protocol):
@@ -20,15 +21,11 @@ class DataVolume:
         self._directory = directory
         self._cipher = cipher
         directory.mkdir(parents=True, exist_ok=True)
+        discard_partial(directory)
 
     def write(self, name: str, data: bytes) -> None:
-        """Seal ``data`` as ``name``: fsynced, then renamed over what was there."""
-        partial = self._directory / f".{name}.partial"
-        with partial.open("wb") as stream:
-            stream.write(self._cipher.seal(data, name.encode()))
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(partial, self._directory / name)
+        """Seal ``data`` as ``name``, over what was there."""
+        replace_file(self._directory / name, self._cipher.seal(data, name.encode()))
 
     def read(self, name: str) -> bytes | None:
         """Content of ``name``, None when there is none. Raises the cipher's error when it was tampered with."""

@@ -18,6 +18,7 @@ import msgspec
 
 from governed_serving.archive.errors import LedgerDamaged
 from governed_serving.decoding import decode_msgpack
+from governed_serving.durable import fsync_folder
 
 __all__ = ["Batch", "Cipher", "EntryLog"]
 
@@ -178,9 +179,7 @@ class EntryLog:
         self._file = os.open(self._path(first), os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
         os.pwrite(self._file, _MAGIC, 0)
         os.fsync(self._file)
-        folder = os.open(self.root, os.O_RDONLY)
-        os.fsync(folder)
-        os.close(folder)
+        fsync_folder(self.root)
         if first not in self._segments:
             self._segments.append(first)
         self._end, self._entries = len(_MAGIC), 0

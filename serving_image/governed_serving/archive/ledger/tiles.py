@@ -5,7 +5,6 @@ the rightmost tile of each level stays in memory (at most 8 KiB a level) and is 
 https://c2sp.org/tlog-tiles
 """
 
-import os
 from collections import OrderedDict
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from governed_serving.archive.ledger.merkle import (
     inclusion_proof,
     tree_root,
 )
+from governed_serving.durable import fsync_file, fsync_folder, replace_file
 
 __all__ = ["WIDTH", "TiledTree", "tile_path"]
 
@@ -112,10 +112,10 @@ class TiledTree:
         """Make every full tile written since the last call durable."""
         folders = set()
         for path in self._unsynced:
-            _fsync(path)
+            fsync_file(path)
             folders.add(path.parent)
         for folder in folders:
-            _fsync(folder)
+            fsync_folder(folder)
         self._unsynced.clear()
 
     def _known(self, size: int) -> None:
@@ -147,11 +147,7 @@ class TiledTree:
 
     def _write(self, level: int, number: int, data: bytes) -> None:
         path = self.root / tile_path(level, number)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # Written aside and renamed: a reader of the directory never sees half a tile.
-        aside = path.with_name(path.name + ".new")
-        aside.write_bytes(data)
-        aside.rename(path)
+        replace_file(path, data, durable=False)  # a reader of the directory never sees half a tile
         self._unsynced.append(path)
         self._remember((level, number), data)
 
@@ -167,11 +163,3 @@ def _rows(hashes: bytes) -> list[bytes]:
             )
         )
     return rows
-
-
-def _fsync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

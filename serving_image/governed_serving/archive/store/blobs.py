@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from governed_serving.archive.errors import Refused
-from governed_serving.durable import fsync_folder
+from governed_serving.durable import fsync_folder, open_new, put_in_place
 
 __all__ = ["NOT_SEALED", "BlobStore", "BlobWriter", "addresses", "check_address"]
 
@@ -99,7 +99,7 @@ class BlobWriter:
         self._hash = hashlib.sha256()
         self._head = b""
         self._length = 0
-        self._file = os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
+        self._file = open_new(aside)
 
     def write(self, chunk: bytes) -> None:
         """Add bytes. Raises :class:`Refused` (413) beyond the limit, OSError."""
@@ -123,8 +123,7 @@ class BlobWriter:
         self._file.flush()
         os.fsync(self._file.fileno())
         self._target.parent.mkdir(exist_ok=True)
-        self._aside.rename(self._target)
-        fsync_folder(self._target.parent)
+        put_in_place(self._aside, self._target)
         fsync_folder(self._target.parent.parent)
         return True
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from governed_serving.archive.errors import Refused
-from governed_serving.durable import fsync_folder, write_new
+from governed_serving.durable import fsync_folder, put_in_place, write_new
 
 __all__ = ["NamedFiles", "Prepared", "check_model", "check_name"]
 
@@ -41,8 +41,7 @@ class Prepared:
 
     def put_in_place(self) -> None:
         """Over what was there. Raises OSError."""
-        self._beside.rename(self._beside.with_name(self.name))
-        fsync_folder(self._beside.parent)
+        put_in_place(self._beside, self._beside.with_name(self.name))
 
     def read(self) -> bytes | None:
         """The bytes, or None when they aren't there any more: put in place meanwhile."""

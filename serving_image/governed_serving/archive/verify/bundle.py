@@ -7,6 +7,7 @@ only some entries were chosen), ``blobs/<sha256>`` (ciphertext, when asked for).
 import io
 import tarfile
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
@@ -16,6 +17,7 @@ from governed_serving.archive.ledger.note import Verifier, open_checkpoint
 from governed_serving.archive.store.retention import Receipts
 from governed_serving.archive.verify.sources import MISSING, Leaf, LogSource
 from governed_serving.decoding import decode_with
+from governed_serving.durable import replacing
 from governed_serving.records import LedgerEntry
 
 __all__ = ["export"]
@@ -86,16 +88,12 @@ def _proofs(hashes: list[bytes], chosen: list[Leaf]) -> bytes:
 
 
 def _write(source: LogSource, target: Path, members: dict[str, bytes], blobs: list[str]) -> None:
-    aside = target.with_name(f".{target.name}.partial")
-    try:
-        with tarfile.open(aside, "w:gz" if target.name.endswith("gz") else "w") as tar:
-            for name, data in members.items():
-                _add(tar, name, data)
-            for digest in blobs:
-                _add(tar, f"blobs/{digest}", source.blob_bytes(digest))
-        aside.rename(target)
-    finally:
-        aside.unlink(missing_ok=True)
+    kind: Literal["w:gz", "w"] = "w:gz" if target.name.endswith("gz") else "w"
+    with replacing(target, mode=0o644) as file, tarfile.open(fileobj=file, mode=kind) as tar:
+        for name, data in members.items():
+            _add(tar, name, data)
+        for digest in blobs:
+            _add(tar, f"blobs/{digest}", source.blob_bytes(digest))
 
 
 def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:

@@ -4,8 +4,6 @@ Before a chunk leaves, what it is gets written down (first and last frame, its n
 same chunk is made again and sent again; blobs are addressed by content and appends are numbered, so it arrives once.
 """
 
-import os
-import secrets
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +15,7 @@ from governed_serving.archive.errors import Refused
 from governed_serving.auditor.service.entries import entries_of
 from governed_serving.crypto import SegmentCipher
 from governed_serving.decoding import decode_json
+from governed_serving.durable import replace_file
 from governed_serving.journal import Chunk, JournalError, JournalReader, streams
 from governed_serving.journal.chunk import pack_chunk
 from governed_serving.records import Frame
@@ -168,14 +167,7 @@ class Shipper:
         return progress
 
     def _save(self, stream: str, progress: Progress) -> None:
-        path = self._file(stream)
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-        with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(msgspec.json.encode(progress))
-            file.flush()
-            os.fsync(file.fileno())
-        aside.rename(path)
+        replace_file(self._file(stream), msgspec.json.encode(progress))
         self._progress[stream] = progress
 
     def _file(self, stream: str) -> Path:

@@ -4,8 +4,6 @@ A restart goes on from that file with the frames behind it, which the journal st
 is counted twice or not at all, whatever is killed when.
 """
 
-import os
-import secrets
 from pathlib import Path
 
 import msgspec
@@ -16,6 +14,7 @@ from governed_serving.auditor.service.live import Live
 from governed_serving.auditor.service.merging import merged
 from governed_serving.crypto import CryptoError, Keyset, SegmentCipher
 from governed_serving.decoding import decode_msgpack
+from governed_serving.durable import replace_file
 from governed_serving.journal import JournalReader, streams
 from governed_serving.records import Frame
 
@@ -81,13 +80,7 @@ class Tail:
         places = {name: [p.frame, p.tag, p.identity] for name, p in self._places.items()}
         live = self.live.dump() if self.live is not None else None
         plain = msgspec.msgpack.encode({"fold": self.fold.dump(), "places": places, "live": live})
-        self._file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        aside = self._file.with_name(f".state.{secrets.token_hex(4)}")
-        with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(self._keyset.seal(plain, _AAD))
-            file.flush()
-            os.fsync(file.fileno())
-        aside.rename(self._file)
+        replace_file(self._file, self._keyset.seal(plain, _AAD))
         self._saved = {name: p.frame for name, p in self._places.items()}
         self._changed = False
 

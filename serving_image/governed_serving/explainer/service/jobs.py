@@ -2,7 +2,6 @@
 
 import asyncio
 import hashlib
-import os
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
@@ -13,6 +12,7 @@ import msgspec
 
 from governed_serving.blackbox.errors import ExplainerError, PredictorAway
 from governed_serving.decoding import decode_msgpack
+from governed_serving.durable import discard_partial, replace_file
 from governed_serving.explainer.service.lanes import Busy
 from governed_serving.hosting.logs import log
 from governed_serving.journal import JournalError
@@ -56,12 +56,7 @@ class JobStore:
     def save(self, job: Job) -> None:
         """Durable on return. Raises OSError."""
         path = self._path(job.id)
-        partial = path.with_suffix(".partial")
-        with partial.open("wb") as file:
-            file.write(self._sealer.seal(msgspec.msgpack.encode(job), path.name.encode()))
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
+        replace_file(path, self._sealer.seal(msgspec.msgpack.encode(job), path.name.encode()))
 
     def load(self, job_id: str) -> Job | None:
         path = self._path(job_id)
@@ -69,8 +64,7 @@ class JobStore:
 
     def all(self) -> list[Job]:
         """Every job, oldest first; leftovers of a cut write are removed."""
-        for partial in self._directory.glob("*.partial"):
-            partial.unlink()
+        discard_partial(self._directory)
         return sorted((self._open(path) for path in self._directory.glob(f"*{_SUFFIX}")), key=lambda job: job.created)
 
     def remove(self, job_id: str) -> None:
