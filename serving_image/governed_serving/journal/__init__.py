@@ -2,6 +2,7 @@
 
 from governed_serving.journal.chunk import Chunk, open_chunk
 from governed_serving.journal.columns import numbers, strings
+from governed_serving.journal.cursor import Cursor, CursorFiles
 from governed_serving.journal.errors import (
     JournalBusy,
     JournalClosed,
@@ -13,13 +14,14 @@ from governed_serving.journal.errors import (
 )
 from governed_serving.journal.format import RawFrame
 from governed_serving.journal.predictions import Field, Prediction, PredictionSchema
-from governed_serving.journal.reader import Cursor, JournalReader, streams
+from governed_serving.journal.reader import JournalReader, streams
 from governed_serving.journal.writer import Ack, Durability, Journal, JournalStats
 
 __all__ = [
     "Ack",
     "Chunk",
     "Cursor",
+    "CursorFiles",
     "Durability",
     "Field",
     "Journal",

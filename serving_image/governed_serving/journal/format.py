@@ -67,6 +67,11 @@ class RawFrame(NamedTuple):
     offset: int
 
     @property
+    def identity(self) -> str:
+        """``{stream}.{identity}`` of the frame's stream, as :attr:`JournalReader.identity`."""
+        return f"{self.header.stream}.{self.header.identity}"
+
+    @property
     def tag(self) -> bytes:
         """What the next frame is chained to."""
         return self.ciphertext[-TAG_BYTES:]

@@ -1,7 +1,5 @@
 """The reading end: follows a stream across segments, checks its chain, hands out frames raw or opened, trims what was shipped."""
 
-import os
-import secrets
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -9,26 +7,16 @@ from pathlib import Path
 import msgspec
 
 from governed_serving.crypto import SegmentCipher, SegmentKey
-from governed_serving.decoding import decode_json
 from governed_serving.journal.chunk import Chunk, pack_chunk
 from governed_serving.journal.errors import JournalDamaged
 from governed_serving.journal.format import FRAME, Header, RawFrame, frames_in, parse_header
 from governed_serving.journal.segment import segment_path, segments
 from governed_serving.records import Frame
 
-__all__ = ["Cursor", "JournalReader", "streams"]
+__all__ = ["JournalReader", "streams"]
 
 _BLOCK = 4 << 20
 _HEAD = 1 << 17
-
-
-class Cursor(msgspec.Struct, frozen=True):
-    """How far a stream was shipped: the next frame, the tag of the one before (so that a cut or fork below is noticed)."""
-
-    stream: str
-    identity: str
-    next_seq: int
-    tag: str
 
 
 class _Position(msgspec.Struct):
@@ -53,7 +41,6 @@ class JournalReader:
     def __init__(self, spool: Path | str, stream: str, cipher: SegmentCipher):
         self.folder = Path(spool) / "journal" / stream
         self.stream = stream
-        self._cursor_file = Path(spool) / "cursors" / stream
         self._cipher = cipher
         self._position: _Position | None = None
 
@@ -111,14 +98,6 @@ class JournalReader:
         for frame in self.frames(from_seq):
             yield frame.seq, frame.record()
 
-    def raw_frame(self, seq: int) -> RawFrame:
-        """One frame; raises JournalDamaged when it isn't there."""
-        for frame in self.frames(seq):
-            if frame.seq == seq:
-                return frame
-            break
-        raise JournalDamaged(self.stream, seq, f"isn't in the journal, which holds frames from {self.first_seq} on")
-
     def chunk(self, from_seq: int, max_bytes: int = 4 << 20) -> Chunk | None:
         """Frames from ``from_seq``, at most about ``max_bytes`` and of one segment, to be shipped; None when there is nothing new.
 
@@ -132,42 +111,6 @@ class JournalReader:
             taken.append(frame)
             size += FRAME.size + len(frame.ciphertext)
         return pack_chunk(taken) if taken else None
-
-    def cursor(self) -> Cursor | None:
-        """What :meth:`save_cursor` kept; None at first. Raises JournalDamaged when it is of another stream."""
-        try:
-            cursor = decode_json(self._cursor_file.read_bytes(), type=Cursor)
-        except FileNotFoundError:
-            return None
-        except msgspec.DecodeError as error:
-            raise JournalDamaged(
-                self.stream,
-                0,
-                f"cursor file {self._cursor_file} can't be read ({error}); the archive knows how far it got",
-            ) from None
-        if self.identity and self.identity != f"{cursor.stream}.{cursor.identity}":
-            raise JournalDamaged(
-                self.stream,
-                cursor.next_seq,
-                f"the stream is another one ({self.identity}) than the cursor's ({cursor.stream}.{cursor.identity})",
-            )
-        return cursor
-
-    def save_cursor(self, last: RawFrame | Chunk) -> None:
-        """Keep, atomically and fsynced, that everything up to ``last`` was shipped."""
-        cursor = Cursor(
-            self.stream,
-            last.header.identity,
-            (last.seq if isinstance(last, RawFrame) else last.last_seq) + 1,
-            last.tag.hex(),
-        )
-        self._cursor_file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        aside = self._cursor_file.with_name(f".{self.stream}.{secrets.token_hex(4)}")
-        with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(msgspec.json.encode(cursor))
-            file.flush()
-            os.fsync(file.fileno())
-        aside.rename(self._cursor_file)
 
     def trim(self, upto: int) -> int:
         """Delete segments that hold only frames below ``upto``; the last one, which may be being written, stays. Returns bytes freed."""

@@ -1,6 +1,7 @@
 """Sampled live traffic out of a real journal, the predictor client on the wire, and the process's own start-up."""
 
 import json
+import shutil
 from array import array
 
 import httpx
@@ -75,6 +76,18 @@ async def test_sampled_requests_are_explained_once_to_what_explain_would_answer(
     row = {name: values[index : index + 1] for name, values in table.items()}
     asked = await bed.client.post("/v2/models/loans/explain", content=models.request(row, expected[0]))
     assert asked.content == bed.journal.records[0].body
+
+
+async def test_a_stream_made_anew_is_sampled_from_its_beginning(tmp_path, cipher):
+    """The spool was lost with the cursors kept: what the new stream holds is not taken for what was read before."""
+    bed = Bed(tmp_path / "jobs")
+    for ids in (["a", "b", "c"], ["d"], ["e"]):
+        shutil.rmtree(tmp_path / "journal", ignore_errors=True)
+        with Journal(tmp_path, "server-0", cipher, "PageCache") as journal:
+            for number, name in enumerate(ids):
+                await journal.append(frame([name], number)[0])
+            assert await sampler(bed, tmp_path, cipher, 1.0).look()
+    assert [record.id for record in bed.journal.records] == ["a", "b", "c", "d", "e"]
 
 
 async def test_sampling_drops_are_bounded_and_counted(tmp_path, cipher):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from governed_serving.crypto import CryptoError, Tampered, is_sealed
-from governed_serving.journal import Journal, JournalDamaged, JournalReader, open_chunk, streams
+from governed_serving.journal import Cursor, CursorFiles, Journal, JournalDamaged, JournalReader, open_chunk, streams
 from governed_serving.journal.segment import SegmentFile, recover
 from governed_serving.records import PredictionFrame
 
@@ -16,6 +16,10 @@ from .samples import cipher, event, prediction
 
 def reader(spool: Path) -> JournalReader:
     return JournalReader(spool, "server-a", cipher(spool))
+
+
+def cursors(spool: Path) -> CursorFiles[Cursor]:
+    return CursorFiles(spool / "cursors", Cursor)
 
 
 def fill(spool: Path, frames: int, stream: str = "server-a", first: int = 0) -> list[Path]:
@@ -58,11 +62,10 @@ def test_going_back_is_possible(tmp_path: Path):
     fill(tmp_path, 12)
     same = reader(tmp_path)
     assert [s for s, _ in same.read()] == list(range(12))
-    assert same.raw_frame(3).seq == 3
-    assert same.raw_frame(9).record().id == "event-9"  # type: ignore[union-attr]
+    assert next(same.frames(3)).seq == 3
+    assert next(same.frames(9)).record().id == "event-9"  # type: ignore[union-attr]
     assert [s for s, _ in same.read(5)] == list(range(5, 12))
-    with pytest.raises(JournalDamaged, match="frame 12: isn't in the journal"):
-        same.raw_frame(12)
+    assert next(same.frames(12), None) is None
 
 
 def test_chunks_cover_the_stream_and_open_alone(tmp_path: Path):
@@ -98,16 +101,36 @@ def test_something_else_is_no_chunk(tmp_path: Path):
 def test_a_cursor_remembers_and_trimming_keeps_the_rest(tmp_path: Path):
     fill(tmp_path, 12)
     source = reader(tmp_path)
-    assert source.cursor() is None
+    assert cursors(tmp_path).load("server-a", source.identity) is None
     chunk = source.chunk(0)
     assert chunk is not None
-    source.save_cursor(chunk)
+    cursors(tmp_path).save("server-a", Cursor.behind(chunk))
     assert source.trim(chunk.last_seq + 1) > 0
     again = reader(tmp_path)
-    cursor = again.cursor()
+    cursor = cursors(tmp_path).load("server-a", again.identity)
     assert cursor is not None
-    assert cursor.next_seq == chunk.last_seq + 1 == again.first_seq
-    assert [f.seq for f in again.frames(cursor.next_seq, bytes.fromhex(cursor.tag))] == list(range(cursor.next_seq, 12))
+    assert cursor.frame == chunk.last_seq + 1 == again.first_seq
+    assert [f.seq for f in again.frames(cursor.frame, cursor.previous)] == list(range(cursor.frame, 12))
+
+
+def test_a_followers_own_cursor_keeps_what_it_adds(tmp_path: Path):
+    class Numbered(Cursor, frozen=True):
+        number: int = 0
+
+    files = CursorFiles(tmp_path / "cursors", Numbered, "numbered-")
+    files.save("server-a", Numbered("server-a.0", 3, "ab" * 16, number=7))
+    assert files.load("server-a", "server-a.0") == Numbered("server-a.0", 3, "ab" * 16, number=7)
+    assert files.load("server-b", "server-b.0") is None
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b'{"next": 3}', b'{"identity": "server-a.0", "frame": "3"}', b"\xff"]
+)
+def test_a_cursor_that_cant_be_read_is_named_not_guessed(tmp_path: Path, content: bytes):
+    (tmp_path / "cursors").mkdir()
+    (tmp_path / "cursors" / "server-a").write_bytes(content)
+    with pytest.raises(JournalDamaged, match=r"its cursor .*server-a can't be read .*; remove it to begin anew"):
+        cursors(tmp_path).load("server-a", "server-a.0")
 
 
 def test_the_segment_being_written_is_never_trimmed(tmp_path: Path):
@@ -195,32 +218,31 @@ def test_an_older_copy_of_the_stream_is_noticed_by_the_cursor(tmp_path: Path):
     fill(tmp_path, 6)
     shutil.copytree(tmp_path / "journal" / "server-a", tmp_path / "older")
     fill(tmp_path, 6, first=6)
-    source = reader(tmp_path)
-    source.save_cursor(source.raw_frame(11))
+    cursors(tmp_path).save("server-a", Cursor.behind(next(reader(tmp_path).frames(11))))
     shutil.rmtree(tmp_path / "journal" / "server-a")
     shutil.copytree(tmp_path / "older", tmp_path / "journal" / "server-a")
     again = reader(tmp_path)
-    cursor = again.cursor()
+    cursor = cursors(tmp_path).load("server-a", again.identity)
     assert cursor is not None
     with pytest.raises(
         JournalDamaged, match="frame 6: is missing: the stream ends here, but was read up to frame 12 before"
     ):
-        list(again.frames(cursor.next_seq, bytes.fromhex(cursor.tag)))
+        list(again.frames(cursor.frame, cursor.previous))
     fill(tmp_path, 6, first=20)  # and a fork of the same length
     with pytest.raises(JournalDamaged, match="frame 11: isn't the one that was read before"):
-        list(reader(tmp_path).frames(cursor.next_seq, bytes.fromhex(cursor.tag)))
+        list(reader(tmp_path).frames(cursor.frame, cursor.previous))
 
 
 def test_a_stream_made_anew_under_an_old_name_is_another_one(tmp_path: Path):
     fill(tmp_path, 3)
     source = reader(tmp_path)
     before = source.identity
-    source.save_cursor(source.raw_frame(2))
+    cursors(tmp_path).save("server-a", Cursor.behind(next(source.frames(2))))
     shutil.rmtree(tmp_path / "journal")
     fill(tmp_path, 5)
     assert reader(tmp_path).identity != before
-    with pytest.raises(JournalDamaged, match="the stream is another one"):
-        reader(tmp_path).cursor()
+    assert cursors(tmp_path).load("server-a", before) is not None
+    assert cursors(tmp_path).load("server-a", reader(tmp_path).identity) is None
 
 
 def test_a_lost_key_is_named(tmp_path: Path):

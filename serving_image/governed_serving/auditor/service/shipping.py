@@ -14,9 +14,7 @@ from governed_serving.archive.client import ArchiveClient
 from governed_serving.archive.errors import Refused
 from governed_serving.auditor.service.entries import entries_of
 from governed_serving.crypto import SegmentCipher
-from governed_serving.decoding import decode_json
-from governed_serving.durable import replace_file
-from governed_serving.journal import Chunk, JournalError, JournalReader, streams
+from governed_serving.journal import Chunk, Cursor, CursorFiles, JournalError, JournalReader, streams
 from governed_serving.journal.chunk import pack_chunk
 from governed_serving.records import Frame
 
@@ -28,15 +26,12 @@ CHUNK_BYTES = 2 << 20
 _BATCH = 4096
 
 
-class Progress(msgspec.Struct, frozen=True):
-    """Of one stream: the next frame, the tag of the one before, the ledger number of the next entry.
+class Progress(Cursor, frozen=True):
+    """Of one stream: where it is shipped to, and the ledger number of the next entry.
 
     ``last``: a chunk up to this frame is on its way.
     """
 
-    identity: str
-    frame: int = 0
-    tag: str = ""
     number: int = 0
     last: int | None = None
 
@@ -67,6 +62,7 @@ class Shipper:
         self._tell_at = clock() if tells else float("inf")
         self._readers: dict[str, JournalReader] = {}
         self._progress: dict[str, Progress] = {}
+        self._files = CursorFiles(spool / "cursors", Progress, "shipped-")
         self.behind = False
         """The last step shipped a chunk behind which there was more."""
         self.entries = 0
@@ -116,7 +112,8 @@ class Shipper:
         self.behind |= len(chunk.data) >= CHUNK_BYTES // 2 or (reader.newest_segment or 0) > chunk.last_seq
         self._client.put_blob(chunk.data)
         sent = self._append(chunk, progress)
-        self._save(stream, Progress(chunk.identity, chunk.last_seq + 1, chunk.tag.hex(), progress.number + sent))
+        behind = Cursor.behind(chunk)
+        self._save(stream, Progress(behind.identity, behind.frame, behind.tag, progress.number + sent))
         self.blobs += 1
         self.bytes += len(chunk.data)
         self.entries += sent
@@ -127,7 +124,7 @@ class Shipper:
         if progress.last is None:
             return reader.chunk(progress.frame, CHUNK_BYTES)
         frames = []
-        for frame in reader.frames(progress.frame, bytes.fromhex(progress.tag) or None):
+        for frame in reader.frames(progress.frame, progress.previous):
             frames.append(frame)
             if frame.seq == progress.last:
                 break
@@ -157,18 +154,12 @@ class Shipper:
         identity = reader.identity
         if not identity:
             return None
-        try:
-            progress = decode_json(self._file(stream).read_bytes(), type=Progress)
-        except FileNotFoundError:
-            progress = None
-        if progress is None or progress.identity != identity:  # a new stream, or a new one under an old name
+        progress = self._files.load(stream, identity)
+        if progress is None:  # a new stream, or a new one under an old name
             progress = Progress(identity, reader.first_seq or 0, number=self._client.next_seq(identity))
         self._progress[stream] = progress
         return progress
 
     def _save(self, stream: str, progress: Progress) -> None:
-        replace_file(self._file(stream), msgspec.json.encode(progress))
+        self._files.save(stream, progress)
         self._progress[stream] = progress
-
-    def _file(self, stream: str) -> Path:
-        return self._spool / "cursors" / f"shipped-{stream}"

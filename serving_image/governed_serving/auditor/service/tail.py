@@ -15,7 +15,7 @@ from governed_serving.auditor.service.merging import merged
 from governed_serving.crypto import CryptoError, Keyset, SegmentCipher
 from governed_serving.decoding import decode_msgpack
 from governed_serving.durable import replace_file
-from governed_serving.journal import JournalReader, streams
+from governed_serving.journal import Cursor, JournalReader, streams
 from governed_serving.records import Frame
 
 __all__ = ["Tail"]
@@ -23,14 +23,6 @@ __all__ = ["Tail"]
 _AAD = b"auditor state 3"
 _STEP = 2000
 """Frames of a stream between two savings of the state."""
-
-
-class Place(msgspec.Struct):
-    """Next frame of a stream, and the tag of the one before it."""
-
-    frame: int
-    tag: bytes
-    identity: str
 
 
 class Tail:
@@ -41,7 +33,7 @@ class Tail:
         self._spool, self._keyset, self._cipher = spool, keyset, cipher
         self._file = spool / "auditor" / "state"
         self._readers: dict[str, JournalReader] = {}
-        self._places: dict[str, Place] = {}
+        self._cursors: dict[str, Cursor] = {}
         self._saved: dict[str, int] = {}
         self._changed = False
         self.records = 0
@@ -64,9 +56,9 @@ class Tail:
 
     def folded(self, identity: str) -> int | None:
         """Next frame of the stream with this identity, when it is one of this spool's."""
-        for place in list(self._places.values()):
-            if place.identity == identity:
-                return place.frame
+        for cursor in list(self._cursors.values()):
+            if cursor.identity == identity:
+                return cursor.frame
         return None
 
     def durable(self, stream: str) -> int:
@@ -77,27 +69,28 @@ class Tail:
         """Seal counts and places to the state file, if anything changed. Raises OSError."""
         if not self._changed:
             return
-        places = {name: [p.frame, p.tag, p.identity] for name, p in self._places.items()}
+        places = {name: [c.frame, bytes.fromhex(c.tag), c.identity] for name, c in self._cursors.items()}
         live = self.live.dump() if self.live is not None else None
         plain = msgspec.msgpack.encode({"fold": self.fold.dump(), "places": places, "live": live})
         replace_file(self._file, self._keyset.seal(plain, _AAD))
-        self._saved = {name: p.frame for name, p in self._places.items()}
+        self._saved = {name: c.frame for name, c in self._cursors.items()}
         self._changed = False
 
     def _follow(self, stream: str, most: int) -> int:
         reader = self._readers.setdefault(stream, JournalReader(self._spool, stream, self._cipher))
-        place = self._places.get(stream)
+        cursor = self._cursors.get(stream)
         read: list[Frame] = []
+        last = None
         try:
-            for frame in reader.frames(place.frame if place else 0, place.tag if place else None):
+            for frame in reader.frames(cursor.frame if cursor else 0, cursor.previous if cursor else None):
                 read.append(frame.record())
-                place = Place(frame.seq + 1, frame.tag, reader.identity if place is None else place.identity)
+                last = frame
                 if len(read) >= most:
                     break
         finally:  # what was read before the journal broke counts, once
-            if read and place is not None:
+            if last is not None:
                 self._take(read)
-                self._places[stream] = place
+                self._cursors[stream] = Cursor.behind(last)
         return len(read)
 
     def _take(self, read: list[Frame]) -> None:
@@ -125,5 +118,5 @@ class Tail:
         for name, (frame, tag, identity) in found["places"].items():
             reader = self._readers.setdefault(name, JournalReader(self._spool, name, self._cipher))
             if reader.identity == identity:  # otherwise the spool was lost, and this is a new stream
-                self._places[name] = Place(frame, tag, identity)
+                self._cursors[name] = Cursor(identity, frame, tag.hex())
                 self._saved[name] = frame

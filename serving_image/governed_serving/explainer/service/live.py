@@ -4,40 +4,37 @@ The choice is a function of the request id alone, so that anyone can check from 
 """
 
 import asyncio
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
-import msgspec
 import numpy as np
 
 from governed_serving.artefact import Feature
 from governed_serving.blackbox.columns import Columns
 from governed_serving.blackbox.errors import ExplainerError
-from governed_serving.decoding import decode_json
 from governed_serving.explainer.service.lanes import Lane
 from governed_serving.explainer.service.metrics import Metrics
 from governed_serving.explainer.service.protocol import ExplainRequest, Parameters, seed_of
-from governed_serving.journal import JournalDamaged, JournalError, numbers, strings
+from governed_serving.journal import (
+    Cursor,
+    CursorFiles,
+    JournalDamaged,
+    JournalError,
+    JournalReader,
+    RawFrame,
+    numbers,
+    strings,
+)
 from governed_serving.records import Frame, PredictionFrame
 
-__all__ = ["Compute", "FrameSource", "LiveSampler", "chosen", "requests_in"]
+__all__ = ["Compute", "LiveSampler", "chosen", "requests_in"]
 
 MAX_ROWS = 8
 """Rows explained of one sampled request; the others of it are counted as dropped."""
 
 BACKLOG = 256
 """Chosen requests of one look beyond which the rest is counted as dropped: sampling never runs hours behind."""
-
-
-class FrameSource(Protocol):
-    """What is needed of :class:`governed_serving.journal.JournalReader`."""
-
-    @property
-    def first_seq(self) -> int | None: ...
-
-    def read(self, from_seq: int = 0) -> Iterator[tuple[int, Frame]]: ...
 
 
 class Compute(Protocol):
@@ -84,7 +81,7 @@ class LiveSampler:
     def __init__(
         self,
         streams: Callable[[], list[str]],
-        source: Callable[[str], FrameSource],
+        source: Callable[[str], JournalReader],
         cursors: Path,
         pick: Callable[[PredictionFrame], list[tuple[str, Columns, int]]],
         compute: Compute,
@@ -92,11 +89,11 @@ class LiveSampler:
         metrics: Metrics,
         log: Callable[..., None],
     ) -> None:
-        self._streams, self._source, self._cursors = streams, source, cursors
+        self._streams, self._source = streams, source
+        self._cursors = CursorFiles(cursors, Cursor, "sampled-")
         self._pick, self._compute, self._lane = pick, compute, lane
         self._metrics, self._log = metrics, log
-        self._open: dict[str, FrameSource] = {}
-        cursors.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._open: dict[str, JournalReader] = {}
 
     async def run(self, pause: float = 0.5) -> None:
         """Until cancelled."""
@@ -119,22 +116,22 @@ class LiveSampler:
 
     async def _follow(self, name: str) -> bool:
         source = self._open.setdefault(name, self._source(name))
-        at = self._cursor(name)
-        first = source.first_seq
-        if first is not None and first > at:
-            self._metrics.dropped("trimmed", first - at)
-            at = first
         done, last = 0, None
         try:
-            for seq, frame in await asyncio.to_thread(lambda: _some(source, at)):
-                if isinstance(frame, PredictionFrame):
-                    done = await self._frame(frame, done)
-                last = seq
+            at = self._cursors.load(name, source.identity) or Cursor(source.identity)
+            first = source.first_seq
+            if first is not None and first > at.frame:
+                self._metrics.dropped("trimmed", first - at.frame)
+                at = Cursor(source.identity, first)
+            for frame, record in await asyncio.to_thread(lambda: _some(source, at)):
+                if isinstance(record, PredictionFrame):
+                    done = await self._frame(record, done)
+                last = frame
         except JournalDamaged as error:
             self._log("error", "the journal doesn't verify; its frames are not sampled", error=str(error), stream=name)
             self._open.pop(name)
         if last is not None:
-            self._save(name, last + 1)
+            self._cursors.save(name, Cursor.behind(last))
         return last is not None
 
     async def _frame(self, frame: PredictionFrame, done: int) -> int:
@@ -153,21 +150,12 @@ class LiveSampler:
                 self._log("warning", "a sampled request was not explained", error=str(error))
         return done
 
-    def _cursor(self, name: str) -> int:
-        path = self._cursors / name
-        return int(decode_json(path.read_bytes())["next"]) if path.exists() else 0
 
-    def _save(self, name: str, following: int) -> None:
-        partial = self._cursors / f".{name}"
-        partial.write_bytes(msgspec.json.encode({"next": following}))
-        os.replace(partial, self._cursors / name)
-
-
-def _some(source: FrameSource, at: int, most: int = 64) -> list[tuple[int, Frame]]:
-    """The next frames, at most ``most``."""
+def _some(source: JournalReader, at: Cursor, most: int = 64) -> list[tuple[RawFrame, Frame]]:
+    """The next frames and their records, at most ``most``."""
     found = []
-    for item in source.read(at):
-        found.append(item)
+    for frame in source.frames(at.frame, at.previous):
+        found.append((frame, frame.record()))
         if len(found) >= most:
             break
     return found
