@@ -33,7 +33,7 @@ class Reason(StrEnum):
     SCALED_TO_ZERO = "ScaledToZero", "No pod runs; each verifies the artefact before it serves."
     FOREIGN_RUNTIME = "ForeignRuntime", "What a foreign runtime loads is not verified."
     WITHIN_THRESHOLDS = "WithinThresholds", "Every bias metric is within its thresholds."
-    SUSPENDED = "Suspended", "spec.suspend is true: nothing runs; keys, volumes and ledger stay."
+    SUSPENDED = "Suspended", "Nothing runs, for spec.suspend is true; keys, volumes and ledger stay."
 
     # Under way
     ARCHIVE_NOT_READY = "ArchiveNotReady", "The namespace's archive has no ready pod."
@@ -105,10 +105,34 @@ class Reason(StrEnum):
     RECONCILE_FAILED = "ReconcileFailed", "A reconcile failed; Degraded has its reason."
 
 
-Cause = Reason | PassedOn
+class KubernetesReason(StrEnum):
+    """Kubernetes' own words that the operator itself tells apart."""
+
+    description: str
+
+    def __new__(cls, value: str, description: str) -> "KubernetesReason":
+        member = str.__new__(cls, value)
+        member._value_ = value
+        member.description = description
+        return member
+
+    CRASH_LOOP_BACK_OFF = "CrashLoopBackOff", "A container keeps ending."
+    IMAGE_PULL_BACK_OFF = "ImagePullBackOff", "An image can't be pulled, and the next try waits."
+    ERR_IMAGE_PULL = "ErrImagePull", "An image can't be pulled."
+    INVALID_IMAGE_NAME = "InvalidImageName", "An image's name is not one."
+    ERR_IMAGE_NEVER_PULL = "ErrImageNeverPull", "An image is not on the node, and may not be pulled."
+    CREATE_CONTAINER_CONFIG_ERROR = "CreateContainerConfigError", "A Secret or ConfigMap of a container is missing."
+    CREATE_CONTAINER_ERROR = "CreateContainerError", "A container can't be made."
+    RUN_CONTAINER_ERROR = "RunContainerError", "A container can't be started."
+    OOM_KILLED = "OOMKilled", "A container used more memory than its limit."
+    UNSCHEDULABLE = "Unschedulable", "No node takes the pod."
+    PROGRESS_DEADLINE_EXCEEDED = "ProgressDeadlineExceeded", "A Deployment made no progress for too long."
+
+
+Cause = Reason | KubernetesReason | PassedOn
 """What a condition may have for a reason."""
 
 
-def canary_problem(problem: PassedOn) -> PassedOn:
+def canary_problem(problem: Cause) -> PassedOn:
     """Rolled back: pods of the canary didn't run, for a reason that Kubernetes gave."""
     return PassedOn(f"Canary{problem}")

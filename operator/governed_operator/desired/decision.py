@@ -5,6 +5,7 @@ from functools import cached_property
 
 from governed_api.conditions import Truth
 from governed_api.names import short_hash
+from governed_api.reasons import Cause
 from governed_api.resolved import ResolvedModel
 
 
@@ -41,7 +42,7 @@ class Violation:
     """A gate that isn't passed: which condition it falsifies, why, and what to do."""
 
     condition: str
-    reason: str
+    reason: Cause
     message: str
     status: Truth = "False"
     blocking: bool = False

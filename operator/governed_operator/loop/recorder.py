@@ -8,13 +8,24 @@ from governed_api import conditions as c
 from governed_api.conditions import Condition
 from governed_api.model import GovernedModelStatus
 from governed_api.names import API_VERSION, FIELD_MANAGER, KIND
+from governed_api.reasons import Reason
 from governed_operator.kube.cluster import ApiError, Cluster
 from governed_operator.kube.kinds import EVENT
 from governed_operator.watch.cache import ModelKey
 
 logger = logging.getLogger("governed_operator.loop.recorder")
 
-QUIET = frozenset({"RollingOut", "NotDeployed", "Training", "ArchiveNotReady", "KeyPending", "NotServing", "Suspended"})
+QUIET = frozenset(
+    {
+        Reason.ROLLING_OUT,
+        Reason.NOT_DEPLOYED,
+        Reason.TRAINING,
+        Reason.ARCHIVE_NOT_READY,
+        Reason.KEY_PENDING,
+        Reason.NOT_SERVING,
+        Reason.SUSPENDED,
+    }
+)
 """Reasons of ordinary progress."""
 
 
@@ -35,7 +46,7 @@ class Recorder:
         for (reason, message), kind in told.items():
             await self._post(key, uid, kind, reason, message)
 
-    async def warn(self, key: ModelKey, uid: str, reason: str, message: str) -> None:
+    async def warn(self, key: ModelKey, uid: str, reason: Reason, message: str) -> None:
         await self._post(key, uid, "Warning", reason, message)
 
     async def _post(self, key: ModelKey, uid: str, kind: str, reason: str, message: str) -> None:

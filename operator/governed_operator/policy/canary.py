@@ -7,6 +7,7 @@ from typing import Literal
 from governed_api.latency import median_interval
 from governed_api.model import RevisionStatus
 from governed_api.quantities import seconds
+from governed_api.reasons import Cause, Reason, canary_problem
 from governed_api.report import PodVerdict
 from governed_api.runtime import TRACK_CANARY
 from governed_operator.policy.observed import Observed
@@ -20,7 +21,8 @@ class Judgement:
     """What to do with a canary, why, and when to ask again."""
 
     verdict: Verdict
-    reason: str = ""
+    reason: Cause = Reason.CANARY_TRIAL
+    """Of the condition, where it is held or rejected."""
     message: str = ""
     again_in: float | None = None
 
@@ -38,22 +40,22 @@ def judge(obs: Observed, trial: RevisionStatus) -> Judgement:
         return unmeasured
     left = seconds(obs.model.spec.lifecycle.rollout.interval) - (obs.now - _time(trial.since)).total_seconds()
     if left > 0:
-        return Judgement("wait", "CanaryInterval", f"{trial.percent} % of the traffic", left)
+        return Judgement("wait", message=f"{trial.percent} % of the traffic", again_in=left)
     return Judgement("advance")
 
 
 def _broken(obs: Observed, trial: RevisionStatus) -> Judgement | None:
     for pod in obs.pods("predictor", TRACK_CANARY):
         if pod.problem:
-            return Judgement("reject", pod.problem.reason, pod.problem.message)
+            return Judgement("reject", canary_problem(pod.problem.reason), pod.problem.message)
     workload = obs.workload(TRACK_CANARY)
     if workload and workload.problem:
-        return Judgement("reject", workload.problem.reason, workload.problem.message)
+        return Judgement("reject", canary_problem(workload.problem.reason), workload.problem.message)
     stats = served(obs, trial.name)
     rollout = obs.model.spec.lifecycle.rollout
     if stats.requests and stats.errors / stats.requests > rollout.max_error_rate:
         message = f"{stats.errors} of {stats.requests} requests failed; lifecycle.rollout.maxErrorRate allows {rollout.max_error_rate:.2%}"
-        return Judgement("reject", "ErrorRate", message)
+        return Judgement("reject", Reason.CANARY_ERROR_RATE, message)
     return _slow(obs, trial, stats)
 
 
@@ -68,7 +70,7 @@ def _slow(obs: Observed, trial: RevisionStatus, stats: Served) -> Judgement | No
             f"median latency is at least {new[0] * 1000:.3g} ms, {new[0] / old[1]:.2f} times the stable revision's "
             f"{old[1] * 1000:.3g} ms; lifecycle.rollout.maxLatencyRatio allows {allowed:g}"
         )
-        return Judgement("reject", "Latency", f"revision {trial.name}: {message}")
+        return Judgement("reject", Reason.CANARY_LATENCY, f"revision {trial.name}: {message}")
     return None
 
 
@@ -80,10 +82,10 @@ def _bias(obs: Observed, trial: RevisionStatus) -> Judgement | None:
     summary = found.summary if found else ""
     if found and _in_force(found):
         if bias.action == "Rollback":
-            return Judgement("reject", "BiasBeyondThreshold", summary)
-        return Judgement("hold", "PromotionBlocked", f"bias verdict failed: {summary}")
+            return Judgement("reject", Reason.CANARY_BIAS, summary)
+        return Judgement("hold", Reason.PROMOTION_BLOCKED, f"bias verdict failed: {summary}")
     if not found or found.verdict == "Unknown":
-        return Judgement("wait", "BiasUnknown", f"no bias verdict yet: {summary or 'too few samples'}")
+        return Judgement("wait", message=f"no bias verdict yet: {summary or 'too few samples'}")
     return None
 
 
@@ -95,9 +97,9 @@ def _in_force(found: PodVerdict) -> bool:
 def _unmeasured(obs: Observed, trial: RevisionStatus) -> Judgement | None:
     workload = obs.workload(TRACK_CANARY)
     if workload is None or not workload.observed or workload.available < 1:
-        return Judgement("wait", "CanaryStarting", f"revision {trial.name} is starting")
+        return Judgement("wait", message=f"revision {trial.name} is starting")
     if not served(obs, trial.name).requests:
-        return Judgement("wait", "NoRequests", f"revision {trial.name} has reported no request yet")
+        return Judgement("wait", message=f"revision {trial.name} has reported no request yet")
     return None
 
 

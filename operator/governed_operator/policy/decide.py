@@ -4,12 +4,13 @@ from dataclasses import replace
 
 from governed_api import conditions as c
 from governed_api.model import RevisionStatus
+from governed_api.reasons import PassedOn, Reason
 from governed_api.runtime import TRACK_CANARY
 from governed_operator.desired.decision import Decision, Revision, Violation
 from governed_operator.desired.trainer import job_name
 from governed_operator.policy.artefact import artefact_of
 from governed_operator.policy.canary import judge
-from governed_operator.policy.gates import KEY_LOST, violations
+from governed_operator.policy.gates import violations
 from governed_operator.policy.observed import Observed
 
 RECHECK = 5.0
@@ -23,7 +24,7 @@ def decide(obs: Observed) -> Decision:
         return Decision(stopped=True, violations=found)
     held = obs.workload() is not None
     if any(v.blocking for v in found):
-        lost = any(v.reason == KEY_LOST for v in found)
+        lost = any(v.reason == Reason.KEY_LOST for v in found)
         return Decision(held=held, violations=found, key_lost=lost, again_in=RECHECK)
     artefact = artefact_of(obs.model, obs.report)
     training = obs.model.spec.lifecycle.training is not None
@@ -55,7 +56,7 @@ def _trial(obs: Observed, target: Revision, trial: RevisionStatus, found: tuple[
     judgement = judge(obs, trial)
     if judgement.verdict == "reject":
         message = f"revision {target.name} was rolled back at {trial.percent} %: {judgement.message}"
-        violation = Violation(c.DEGRADED, f"Canary{judgement.reason}", message, "True", stalled=True)
+        violation = Violation(c.DEGRADED, judgement.reason, message, "True", stalled=True)
         return Decision(held=True, rejected=target.name, violations=(*found, violation))
     if judgement.verdict == "advance":
         later = [s for s in obs.model.spec.lifecycle.rollout.steps if s > trial.percent]
@@ -71,7 +72,7 @@ def _trial(obs: Observed, target: Revision, trial: RevisionStatus, found: tuple[
 def _still_rejected(obs: Observed) -> tuple[Violation, ...]:
     """The reason given when it was rejected stays until another revision comes."""
     old = next((x for x in obs.status.conditions if x.type == c.DEGRADED and x.reason.startswith("Canary")), None)
-    return (Violation(c.DEGRADED, old.reason, old.message, "True", stalled=True),) if old else ()
+    return (Violation(c.DEGRADED, PassedOn(old.reason), old.message, "True", stalled=True),) if old else ()
 
 
 def timestamp(obs: Observed) -> str:

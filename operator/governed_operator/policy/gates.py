@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from governed_api import conditions as c
+from governed_api.reasons import Reason
 from governed_operator.desired.autoscaling import cannot_wake
 from governed_operator.desired.decision import Violation
 from governed_operator.desired.inference import deployment_name
@@ -12,13 +13,12 @@ from governed_operator.policy.revisions import servers
 from governed_operator.watch.cache import ChildKey
 from governed_operator.watch.facts import FINAL, Problem
 
-KEY_LOST = "KeyLost"
 Gate = Callable[[Observed], Violation | None]
 
 
 def key_secret_missing(obs: Observed) -> Violation | None:
     problem = obs.outside.missing_secret
-    return Violation(c.ENCRYPTION_READY, "SecretNotFound", problem, blocking=True) if problem else None
+    return Violation(c.ENCRYPTION_READY, Reason.SECRET_NOT_FOUND, problem, blocking=True) if problem else None
 
 
 def kek_lost(obs: Observed) -> Violation | None:
@@ -28,19 +28,19 @@ def kek_lost(obs: Observed) -> Violation | None:
     if ref or not sealed or ("Secret", f"{obs.subject.name}-kek") in obs.children:
         return None
     message = f"Secret {obs.subject.name}-kek is gone: restore it from a backup; without it artefact and journal can't be read"
-    return Violation(c.ENCRYPTION_READY, KEY_LOST, message, blocking=True, stalled=True)
+    return Violation(c.ENCRYPTION_READY, Reason.KEY_LOST, message, blocking=True, stalled=True)
 
 
 def storage_class_not_encrypted(obs: Observed) -> Violation | None:
     problem = obs.outside.unencrypted_class
     if not problem:
         return None
-    return Violation(c.ENCRYPTION_READY, "StorageClassNotEncrypted", problem, blocking=True, stalled=True)
+    return Violation(c.ENCRYPTION_READY, Reason.STORAGE_CLASS_NOT_ENCRYPTED, problem, blocking=True, stalled=True)
 
 
 def source_claim_missing(obs: Observed) -> Violation | None:
     problem = obs.outside.missing_claim
-    return Violation(c.READY, "PersistentVolumeClaimNotFound", problem, blocking=True) if problem else None
+    return Violation(c.READY, Reason.CLAIM_NOT_FOUND, problem, blocking=True) if problem else None
 
 
 def source_is_local(obs: Observed) -> Violation | None:
@@ -54,17 +54,17 @@ def source_is_local(obs: Observed) -> Violation | None:
             message = (
                 f"{name}: {uri} works with governed run only: put the file on a volume and name it pvc://claim/path"
             )
-            return Violation(c.READY, "SourceNotReachable", message, blocking=True, stalled=True)
+            return Violation(c.READY, Reason.SOURCE_NOT_REACHABLE, message, blocking=True, stalled=True)
     return None
 
 
 def scaled_to_zero_for_ever(obs: Observed) -> Violation | None:
     problem = cannot_wake(obs.subject)
-    return Violation(c.READY, "ScaleToZeroUnavailable", problem, blocking=True) if problem else None
+    return Violation(c.READY, Reason.SCALE_TO_ZERO_UNAVAILABLE, problem, blocking=True) if problem else None
 
 
 def report_not_readable(obs: Observed) -> Violation | None:
-    return Violation(c.DEGRADED, "ReportNotReadable", obs.report_error, "True") if obs.report_error else None
+    return Violation(c.DEGRADED, Reason.REPORT_NOT_READABLE, obs.report_error, "True") if obs.report_error else None
 
 
 def route_refused(obs: Observed) -> Violation | None:
@@ -146,7 +146,7 @@ def artefact_refused(obs: Observed) -> Violation | None:
     for server in servers(obs, workload.revision if workload else None):
         if server.verified is False:
             message = server.message or "the artefact differs from its digest"
-            return Violation(c.MODEL_VERIFIED, "DigestMismatch", message, stalled=True)
+            return Violation(c.MODEL_VERIFIED, Reason.DIGEST_MISMATCH, message, stalled=True)
     return None
 
 

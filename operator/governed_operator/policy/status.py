@@ -7,6 +7,7 @@ from typing import Any
 from governed_api import conditions as c
 from governed_api.conditions import Condition, Truth, set_condition
 from governed_api.model import ArtefactStatus, BiasStatus, GovernedModelStatus, LedgerStatus, RevisionStatus
+from governed_api.reasons import Cause, Reason
 from governed_api.report import AuditorReport, PodVerdict
 from governed_operator.desired.decision import Decision, Revision
 from governed_operator.desired.inference import selector
@@ -14,7 +15,7 @@ from governed_operator.desired.service import service_url
 from governed_operator.policy.observed import Observed
 from governed_operator.policy.revisions import servers, verdict
 
-State = tuple[Truth, str, str]
+State = tuple[Truth, Cause, str]
 RANK = {kind: number for number, kind in enumerate(c.TYPES)}
 
 
@@ -113,90 +114,94 @@ def _states(obs: Observed, decision: Decision) -> dict[str, State | None]:
         c.EXPLAINER_READY: _container(obs, "explainer") if spec.explainer else None,
         c.AUDITOR_READY: _container(obs, "auditor"),
         c.BIAS_WITHIN_THRESHOLDS: _bias_state(obs) if spec.governance.bias else None,
-        c.DEGRADED: ("False", "AsExpected", ""),
+        c.DEGRADED: ("False", Reason.AS_EXPECTED, ""),
     }
 
 
 def _archive(obs: Observed) -> State:
     archive = obs.archive
     if archive and archive.available >= 1:
-        return "True", "Serving", ""
-    return "False", "ArchiveNotReady", "the namespace's archive has no ready pod"
+        return "True", Reason.SERVING, ""
+    return "False", Reason.ARCHIVE_NOT_READY, "the namespace's archive has no ready pod"
 
 
 def _encryption(obs: Observed) -> State:
     ref = obs.model.spec.governance.encryption.key_ref
     name = ref.secret_name if ref else f"{obs.subject.name}-kek"
     if ref or ("Secret", name) in obs.children:
-        return "True", "Envelope", f"keysets are wrapped by the key in Secret {name}"
-    return "Unknown", "KeyPending", f"Secret {name} is being made"
+        return "True", Reason.ENVELOPE, f"keysets are wrapped by the key in Secret {name}"
+    return "Unknown", Reason.KEY_PENDING, f"Secret {name} is being made"
 
 
 def _quota(obs: Observed) -> State:
     quota = obs.model.spec.quota
     if quota.compute and ("ResourceQuota", f"{obs.subject.name}-compute") not in obs.children:
-        return "False", "QuotaPending", "the ResourceQuota is being made"
+        return "False", Reason.QUOTA_PENDING, "the ResourceQuota is being made"
     parts = [n for n in ("requests", "tokens", "max_concurrent", "compute") if getattr(quota, n)]
     named = ", ".join(n.replace("max_concurrent", "maxConcurrent") for n in parts)
-    return "True", "Enforced" if parts else "NoQuota", f"limits: {named}" if parts else ""
+    return "True", Reason.ENFORCED if parts else Reason.NO_QUOTA, f"limits: {named}" if parts else ""
 
 
 def _training(obs: Observed, decision: Decision) -> State:
     trainer = obs.report.trainer if obs.report else None
     answers = trainer is not None and trainer.training_hash == obs.model.training_hash()
     if trainer and answers and trainer.phase == "Succeeded":
-        return "True", "Trained", trainer.message
+        return "True", Reason.TRAINED, trainer.message
     if decision.stopped:
-        return "Unknown", "Suspended", "spec.suspend is true"
+        return "Unknown", Reason.SUSPENDED, "spec.suspend is true"
     message = trainer.message if trainer and answers else ""
-    return "Unknown", "Training", message or "the trainer Job has not reported yet"
+    return "Unknown", Reason.TRAINING, message or "the trainer Job has not reported yet"
 
 
 def _verified(obs: Observed, decision: Decision) -> State:
     if obs.model.spec.predictor.model.runtime:
-        return "Unknown", "ForeignRuntime", "what a foreign runtime loads is not verified"
+        return "Unknown", Reason.FOREIGN_RUNTIME, "what a foreign runtime loads is not verified"
     workload = obs.workload()
     if any(s.verified for s in servers(obs, workload.revision if workload else None)):
-        return "True", "DigestMatched", "the server found the artefact's digest right"
+        return "True", Reason.DIGEST_MATCHED, "the server found the artefact's digest right"
     if workload and workload.observed and workload.wanted == 0:
-        return "True", "ScaledToZero", "no pod runs; each verifies the artefact before it serves"
+        return "True", Reason.SCALED_TO_ZERO, "no pod runs; each verifies the artefact before it serves"
     if decision.stable and workload and workload.observed and workload.available >= 1 and workload.updated >= 1:
-        return "True", "DigestMatched", "pods serve only after their artefact matched its digest"
-    return "Unknown", "NotServing", "no pod has verified the artefact yet"
+        return "True", Reason.DIGEST_MATCHED, "pods serve only after their artefact matched its digest"
+    return "Unknown", Reason.NOT_SERVING, "no pod has verified the artefact yet"
 
 
 def _predictor(obs: Observed, decision: Decision) -> State:
     if decision.stopped:
-        return "False", "Suspended", "spec.suspend is true: nothing runs"
+        return "False", Reason.SUSPENDED, "spec.suspend is true: nothing runs"
     workload = obs.workload()
     if workload is None:
-        return "False", "NotDeployed", "no artefact to serve yet"
+        return "False", Reason.NOT_DEPLOYED, "no artefact to serve yet"
     if not workload.observed or (decision.stable and workload.revision != decision.stable.name):
-        return "False", "RollingOut", "the Deployment controller has not seen the present revision yet"
+        return "False", Reason.ROLLING_OUT, "the Deployment controller has not seen the present revision yet"
     floor = min(workload.wanted, max(1, obs.model.spec.predictor.min_replicas))
     if workload.updated < workload.replicas or workload.available < floor:
         message = f"{workload.available} of {workload.wanted} replicas are available, {workload.updated} up to date"
-        return "False", "RollingOut", message
-    return "True", "Serving", f"{workload.available} replicas"
+        return "False", Reason.ROLLING_OUT, message
+    return "True", Reason.SERVING, f"{workload.available} replicas"
 
 
 def _container(obs: Observed, name: str) -> State:
     states = [dict(p.ready).get(name, False) for p in obs.pods("predictor", "stable")]
     if states and all(states):
-        return "True", "Serving", ""
+        return "True", Reason.SERVING, ""
     if not states:
-        return "Unknown", "NoPods", "no serving pod yet"
-    return "False", "ContainerNotReady", f"container {name} is ready in {sum(states)} of {len(states)} pods"
+        return "Unknown", Reason.NO_PODS, "no serving pod yet"
+    return "False", Reason.CONTAINER_NOT_READY, f"container {name} is ready in {sum(states)} of {len(states)} pods"
 
 
 def _bias_state(obs: Observed) -> State:
     auditor = _stable_verdict(obs)
     if auditor is None:
-        return "Unknown", "NoVerdict", "the auditor has not reported yet"
+        return "Unknown", Reason.NO_VERDICT, "the auditor has not reported yet"
     if auditor.verdict == "Unknown":
-        return "Unknown", "TooFewSamples", auditor.summary or f"{auditor.samples} samples"
+        return "Unknown", Reason.TOO_FEW_SAMPLES, auditor.summary or f"{auditor.samples} samples"
     within = auditor.verdict == "Pass"
-    return "True" if within else "False", "WithinThresholds" if within else "BeyondThreshold", auditor.summary
+    return (
+        "True" if within else "False",
+        Reason.WITHIN_THRESHOLDS if within else Reason.BEYOND_THRESHOLD,
+        auditor.summary,
+    )
 
 
 REQUIRED = (c.ENCRYPTION_READY, c.TRAINING_SUCCEEDED, c.ARCHIVE_READY, c.MODEL_VERIFIED, c.PREDICTOR_READY)
@@ -205,17 +210,19 @@ REQUIRED = (c.ENCRYPTION_READY, c.TRAINING_SUCCEEDED, c.ARCHIVE_READY, c.MODEL_V
 
 def _ready(states: dict[str, State | None], obs: Observed, decision: Decision) -> State:
     if decision.stopped:
-        return "False", "Suspended", "spec.suspend is true: nothing runs"
+        return "False", Reason.SUSPENDED, "spec.suspend is true: nothing runs"
     for violation in decision.violations:
         if violation.condition in (c.READY, *REQUIRED) and violation.status != "True":
             return "False", violation.reason, violation.message
     serving = obs.workload() is not None
     for kind in REQUIRED:
         state = states.get(kind)
-        excused = (kind == c.TRAINING_SUCCEEDED and serving) or (state is not None and state[1] == "ForeignRuntime")
+        excused = (kind == c.TRAINING_SUCCEEDED and serving) or (
+            state is not None and state[1] == Reason.FOREIGN_RUNTIME
+        )
         if state is not None and state[0] != "True" and not excused:
             return "False", state[1], state[2]
-    return "True", "Serving", ""
+    return "True", Reason.SERVING, ""
 
 
 def _standing(states: dict[str, State | None], decision: Decision) -> dict[str, State | None]:
@@ -232,12 +239,12 @@ def _standing(states: dict[str, State | None], decision: Decision) -> dict[str, 
             return out | {c.RECONCILING: ("True", state[1], state[2])}
     if decision.canary:
         share = f"revision {decision.canary.name} is on trial with {decision.canary.percent} % of the traffic"
-        return out | {c.RECONCILING: ("True", "CanaryTrial", share)}
+        return out | {c.RECONCILING: ("True", Reason.CANARY_TRIAL, share)}
     return out
 
 
 def status_of_failure(
-    known: GovernedModelStatus, *, generation: int, now: datetime, reason: str, message: str, stalled: bool
+    known: GovernedModelStatus, *, generation: int, now: datetime, reason: Reason, message: str, stalled: bool
 ) -> GovernedModelStatus:
     """What a reconcile leaves that can't be carried out. What serves goes on, and a model that was Ready stays so under its old spec;
     a new generation that isn't reached makes it not Ready. ``stalled``: trying again mends nothing.

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple, TypedDict
 import msgspec
 
 from governed_api.names import LABEL_COMPONENT, LABEL_REVISION, LABEL_TRACK
+from governed_api.reasons import Cause, KubernetesReason, PassedOn, Reason
 
 Object = dict[str, Any]
 
@@ -41,27 +42,36 @@ class _Part(TypedDict, total=False):
 
 _part = msgspec.json.Decoder(_Part).decode
 
-STUCK = frozenset(
+STUCK = {
+    reason.value: reason
+    for reason in (
+        KubernetesReason.CRASH_LOOP_BACK_OFF,
+        KubernetesReason.IMAGE_PULL_BACK_OFF,
+        KubernetesReason.ERR_IMAGE_PULL,
+        KubernetesReason.INVALID_IMAGE_NAME,
+        KubernetesReason.ERR_IMAGE_NEVER_PULL,
+        KubernetesReason.CREATE_CONTAINER_CONFIG_ERROR,
+        KubernetesReason.CREATE_CONTAINER_ERROR,
+        KubernetesReason.RUN_CONTAINER_ERROR,
+    )
+}
+"""What a container that waits may be stuck in, by Kubernetes' word for it."""
+
+FINAL = frozenset(
     {
-        "CrashLoopBackOff",
-        "ImagePullBackOff",
-        "ErrImagePull",
-        "InvalidImageName",
-        "ErrImageNeverPull",
-        "CreateContainerConfigError",
-        "CreateContainerError",
-        "RunContainerError",
+        KubernetesReason.CRASH_LOOP_BACK_OFF,
+        KubernetesReason.INVALID_IMAGE_NAME,
+        KubernetesReason.OOM_KILLED,
+        KubernetesReason.PROGRESS_DEADLINE_EXCEEDED,
     }
 )
-
-FINAL = frozenset({"CrashLoopBackOff", "InvalidImageName", "OOMKilled", "ProgressDeadlineExceeded"})
 """Problems that kstatus calls failed: waiting mends none of them. An image, a node or a Secret may still come."""
 
 
 class Problem(NamedTuple):
     """Why a pod doesn't run."""
 
-    reason: str
+    reason: Cause
     message: str
 
 
@@ -124,9 +134,9 @@ def workload(o: Object) -> WorkloadFacts:
     problem = None
     failure, progress = _condition(status, "ReplicaFailure"), _condition(status, "Progressing")
     if failure.get("status") == "True":
-        problem = Problem(failure.get("reason", "ReplicaFailure"), failure.get("message", ""))
-    elif progress.get("reason") == "ProgressDeadlineExceeded":
-        problem = Problem("ProgressDeadlineExceeded", progress.get("message", ""))
+        problem = Problem(failure.get("reason", Reason.REPLICA_FAILURE), failure.get("message", ""))
+    elif progress.get("reason") == KubernetesReason.PROGRESS_DEADLINE_EXCEEDED:
+        problem = Problem(KubernetesReason.PROGRESS_DEADLINE_EXCEEDED, progress.get("message", ""))
     ready = status.get("availableReplicas", 0)
     return WorkloadFacts(
         observed=status.get("observedGeneration", 0) >= o["metadata"].get("generation", 0),
@@ -145,7 +155,7 @@ def job(o: Object) -> JobFacts:
     failed = _condition(status, "Failed")
     failure = None
     if failed.get("status") == "True":
-        failure = Problem(failed.get("reason", "JobFailed"), failed.get("message", ""))
+        failure = Problem(failed.get("reason", Reason.JOB_FAILED), failed.get("message", ""))
     complete = _condition(status, "Complete").get("status") == "True"
     return JobFacts(complete, failure, bool(o["spec"].get("suspend")))
 
@@ -176,26 +186,30 @@ def _last_words(container: Object) -> str:
 def pod_problem(name: str, status: Object, statuses: list[Object]) -> Problem | None:
     """The first thing that keeps a pod from running, in words that name pod and container."""
     scheduled = _condition(status, "PodScheduled")
-    if scheduled.get("status") == "False" and scheduled.get("reason") == "Unschedulable":
-        return Problem("Unschedulable", f"pod {name}: {scheduled.get('message', '')}")
+    if scheduled.get("status") == "False" and scheduled.get("reason") == KubernetesReason.UNSCHEDULABLE:
+        return Problem(KubernetesReason.UNSCHEDULABLE, f"pod {name}: {scheduled.get('message', '')}")
     for container in statuses:
         found = _container_problem(container)
         if found:
             return Problem(found.reason, f"container {container['name']} of pod {name}: {found.message}")
     if status.get("phase") == "Failed" and status.get("reason"):
-        return Problem(status["reason"], f"pod {name}: {status.get('message', '')}")
+        return Problem(PassedOn(status["reason"]), f"pod {name}: {status.get('message', '')}")
     return None
 
 
 def _container_problem(container: Object) -> Problem | None:
     waiting = container.get("state", {}).get("waiting") or {}
     ended = container.get("state", {}).get("terminated") or container.get("lastState", {}).get("terminated") or {}
-    if ended.get("reason") == "OOMKilled" and not container.get("ready"):
-        return Problem("OOMKilled", f"used more memory than its limit ({container.get('restartCount', 0)} restarts)")
-    if waiting.get("reason") in STUCK:
+    if ended.get("reason") == KubernetesReason.OOM_KILLED and not container.get("ready"):
+        return Problem(
+            KubernetesReason.OOM_KILLED,
+            f"used more memory than its limit ({container.get('restartCount', 0)} restarts)",
+        )
+    stuck = STUCK.get(waiting.get("reason", ""))
+    if stuck:
         tail = f"; it exited with code {ended['exitCode']}" if "exitCode" in ended else ""
         last = f": {ended['message'].strip()[-300:]}" if ended.get("message") else ""
-        return Problem(waiting["reason"], f"{waiting.get('message', '')}{tail}{last}")
+        return Problem(stuck, f"{waiting.get('message', '')}{tail}{last}")
     return None
 
 
@@ -212,7 +226,9 @@ def route(o: Object) -> NeighbourFacts:
             ref = parent["parentRef"]
             gateway = f"{ref.get('namespace', '')}/{ref['name']}"
             said = f": {accepted['message']}" if accepted.get("message") else ""
-            return NeighbourFacts(Problem(accepted["reason"], f"Gateway {gateway} refuses the HTTPRoute{said}"))
+            return NeighbourFacts(
+                Problem(PassedOn(accepted["reason"]), f"Gateway {gateway} refuses the HTTPRoute{said}")
+            )
     return NeighbourFacts(None)
 
 
@@ -222,7 +238,9 @@ def scaled_object(o: Object) -> NeighbourFacts:
     if ready.get("status") != "False":
         return NeighbourFacts(None)
     said = f": {ready['message']}" if ready.get("message") else ""
-    return NeighbourFacts(Problem(ready.get("reason") or "ScaledObjectNotReady", f"KEDA does not scale it{said}"))
+    return NeighbourFacts(
+        Problem(ready.get("reason") or Reason.SCALED_OBJECT_NOT_READY, f"KEDA does not scale it{said}")
+    )
 
 
 FACTS: Mapping[str, Callable[[Object], Any]] = {
