@@ -1,0 +1,68 @@
+"""``tests/run mutants [ROOM …] [--sample N] [--seed S] [--require PERCENT]``: plants faults, names those that no test notices."""
+
+import argparse
+import os
+import random
+import sys
+import tempfile
+from pathlib import Path
+
+from mutants.equivalent import equivalents
+from mutants.planting import Mutant, mutants
+from mutants.rooms import ROOMS, Room, chosen
+from mutants.running import BaselineFailed, Outcome, copy_tree, judge, trace
+
+ROOT = Path(__file__).parents[2]
+
+
+def main() -> int:
+    """Exit code: 0 when every room reaches ``--require``, 1 below it, 2 for what can't be run."""
+    parser = argparse.ArgumentParser(prog="tests/run mutants", description=__doc__)
+    parser.add_argument(
+        "rooms", nargs="*", metavar="ROOM", help=f"{', '.join(ROOMS)}, or a path in one; all by default"
+    )
+    parser.add_argument("--sample", type=int, default=0, metavar="N", help="that many mutants of each room (0: all)")
+    parser.add_argument("--seed", type=int, default=0, help="chooses the sample")
+    parser.add_argument(
+        "--require", type=float, default=95.0, metavar="PERCENT", help="least share killed in each room"
+    )
+    parser.add_argument("--workers", type=int, default=min(4, os.cpu_count() or 1), help="mutants that run at once")
+    given = parser.parse_args()
+    enough = True
+    try:
+        for name in given.rooms or ROOMS:
+            outcomes = _room(chosen(name, ROOT), given.sample, given.seed, given.workers)
+            share = 100 * sum(o.killed for o in outcomes) / len(outcomes) if outcomes else 100.0
+            print(f"{name}: {sum(o.killed for o in outcomes)} of {len(outcomes)} killed ({share:.1f} %)", flush=True)
+            for outcome in outcomes:
+                if not outcome.killed:
+                    _tell(outcome)
+            enough &= share >= given.require
+    except (BaselineFailed, ValueError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0 if enough else 1
+
+
+def _room(room: Room, sample: int, seed: int, workers: int) -> list[Outcome]:
+    known = {entry.key for entry in equivalents()}
+    planned = [m for path in room.files(ROOT) for m in mutants(ROOT, path) if m.key not in known]
+    if sample and sample < len(planned):
+        planned = random.Random(seed).sample(planned, sample)
+    with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
+        trees = [copy_tree(ROOT, Path(folder) / str(i)) for i in range(workers)]
+        return judge(trees, planned, trace(ROOT, trees[0], room), _dot)
+
+
+def _dot(outcome: Outcome) -> None:
+    print("." if outcome.killed else "S", end="", file=sys.stderr, flush=True)
+
+
+def _tell(outcome: Outcome) -> None:
+    mutant: Mutant = outcome.mutant
+    why = f"survived {outcome.tests} tests" if outcome.tests else "no test executes it"
+    print(f"  {mutant.path}:{mutant.line}  {why}\n    - {mutant.before}\n    + {mutant.after}\n    in: {mutant.source}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,50 @@
+"""The rooms that prove things, and the tests that cover each (beyond ``tests/unit`` of the same name)."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["ROOMS", "Room", "chosen"]
+
+SERVING, OPERATOR, UNIT = "serving_image/governed_serving", "operator/governed_operator", "tests/unit"
+
+
+@dataclass(frozen=True)
+class Room:
+    """``sources``: a folder or a file below the repository; ``tests``: files and folders that run in one process, quick first."""
+
+    sources: str
+    tests: tuple[str, ...]
+
+    def files(self, root: Path) -> list[str]:
+        """The room's sources, by path below ``root``."""
+        place = root / self.sources
+        found = [place] if place.is_file() else sorted(place.rglob("*.py"))
+        return [path.relative_to(root).as_posix() for path in found]
+
+
+ROOMS = {
+    "privacy": Room(f"{SERVING}/privacy", (f"{UNIT}/privacy", f"{UNIT}/trainer/test_masking.py")),
+    "crypto": Room(f"{SERVING}/crypto", (f"{UNIT}/crypto",)),
+    "archive": Room(
+        f"{SERVING}/archive",
+        (
+            *(f"{UNIT}/archive/test_{name}.py" for name in ("merkle", "note", "retention", "rotation", "verification")),
+            *(f"{UNIT}/archive/test_{name}.py" for name in ("ledger", "app", "imported")),
+        ),
+    ),
+    "fairness": Room(f"{SERVING}/fairness", (f"{UNIT}/fairness", f"{UNIT}/auditor/test_monitors.py")),
+    "policy": Room(f"{OPERATOR}/policy", (f"{UNIT}/operator/test_policy.py", f"{UNIT}/operator/test_reconcile.py")),
+    "journal": Room(f"{SERVING}/journal", (f"{UNIT}/journal",)),
+    "artefact": Room(f"{SERVING}/artefact", (f"{UNIT}/artefact",)),
+}
+
+
+def chosen(name: str, root: Path) -> Room:
+    """A room by name, or a part of one by path (``archive/ledger``, ``privacy/finder.py``). Raises ValueError."""
+    top, _, rest = name.partition("/")
+    if top not in ROOMS:
+        raise ValueError(f"expected a room of {', '.join(ROOMS)} or a path in one, found {name!r}")
+    part = f"{ROOMS[top].sources}/{rest}".rstrip("/")
+    if not (root / part).exists():
+        raise ValueError(f"expected a file or folder of the room {top}, found none at {part}")
+    return Room(part, ROOMS[top].tests)

@@ -1,0 +1,137 @@
+"""The mutation runner: what it plants, that it plants in a copy, whom it asks, and what it says of the outcome."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from mutants.__main__ import ROOT
+from mutants.equivalent import equivalents
+from mutants.planting import Mutant, mutants
+from mutants.rooms import ROOMS, Room, chosen
+from mutants.running import BaselineFailed, copy_tree, judge, trace
+
+
+def changes(tmp_path: Path, source: str) -> set[str]:
+    (tmp_path / "m.py").write_text(source)
+    return {f"{m.before} → {m.after}" for m in mutants(tmp_path, "m.py")}
+
+
+@pytest.mark.parametrize(
+    ("source", "planted"),
+    [
+        ("a < b", {"a < b → pass", "a < b → (a <= b)"}),
+        ("x = a <= b < c", {"a <= b < c → (a < b < c)", "a <= b < c → (a <= b <= c)"}),
+        ("x = a in b", {"a in b → (a not in b)"}),
+        ("x = a is None", {"a is None → (a is not None)"}),
+        ("x = 3", {"3 → 4", "3 → (2)"}),
+        ("x = True", {"True → False"}),
+        ("x = .8", {".8 → 1.0"}),
+        ("x = 'ä'", {"'ä' → 'äX'"}),
+        ("x = a and b", {"a and b → (a or b)"}),
+        ("x = not a", {"not a → (a)"}),
+        ("x = -a", {"-a → (a)"}),
+        ("x = a + b", {"a + b → (a - b)"}),
+        ("x = a if b else c", {"a if b else c → (a if not b else c)"}),
+        ("if a:\n    b()", {"a → (not a)", "b() → pass"}),
+        ("def f():\n    return a", {"return a → return None"}),
+        ("for a in b:\n    continue", {"continue → break"}),
+        ("raise ValueError('words')", {"raise ValueError('words') → pass"}),
+        ("n += k", {"n += k → pass"}),
+        ("'''A docstring.'''\n__all__ = ['a']\nx: Literal['b', 1] = y", set()),
+        ("log('info', 'the words', n=1)\nx = f'{a + 1} words'", set()),
+        ("@cache\ndef f(a: int | None) -> int | None: ...", set()),
+    ],
+)
+def test_what_is_planted(tmp_path: Path, source: str, planted: set[str]) -> None:
+    assert changes(tmp_path, source) == planted
+
+
+def test_a_fault_changes_its_place_and_nothing_else(tmp_path: Path) -> None:
+    source = "x = 'ßäö', a < b  # words\n\nif x == 'ö':\n    y = (1 +\n         2)\n"
+    (tmp_path / "m.py").write_text(source)
+    for mutant in mutants(tmp_path, "m.py"):
+        text = mutant.planted(source.encode()).decode()
+        compile(text, "m.py", "exec")
+        assert text != source
+        assert text.replace(mutant.after, "", 1).endswith(source[-1])
+    texts = {m.planted(source.encode()).decode() for m in mutants(tmp_path, "m.py")}
+    assert "x = 'ßäö', (a <= b)  # words\n\nif x == 'ö':\n    y = (1 +\n         2)\n" in texts
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A repository of one function, of which the tests hold one half."""
+    root = tmp_path / "project"
+    (root / "crds").mkdir(parents=True)
+    (root / "crds" / "sized.py").write_text(
+        "def size(n: int) -> str:\n"
+        "    if n < 10:\n"
+        "        return 'small'\n"
+        "    while n > 99:\n"
+        "        n -= 1\n"
+        "    return 'large'\n"
+        "\n\ndef never() -> int:\n    return 1\n"
+    )
+    (root / "test_sized.py").write_text(
+        "from sized import size\n\n"
+        "def test_small():\n    assert size(9) == 'small'\n\n"
+        "def test_large():\n    assert size(10) == 'large'\n    assert size(101)\n"
+    )
+    (root / "pyproject.toml").write_text("[tool.pytest.ini_options]\naddopts = []\n")
+    subprocess.run(["git", "init", "-q"], cwd=root, check=True)
+    return root
+
+
+ROOM = Room("crds/sized.py", ("test_sized.py",))
+
+
+def test_survivors_are_told_and_the_tree_is_left_alone(project: Path, tmp_path: Path) -> None:
+    tree = copy_tree(project, tmp_path / "copy")
+    before = {path: path.read_bytes() for path in project.rglob("*") if path.is_file()}
+    wanted = {
+        "n < 10 → (n <= 10)": True,
+        "'small' → 'smallX'": True,
+        "return 'large' → return None": True,
+        "n -= 1 → pass": True,  # never ends: the clock's
+        "n > 99 → (n >= 99)": False,
+        "return 1 → return None": False,
+    }
+    planned = [m for m in mutants(project, ROOM.sources) if f"{m.before} → {m.after}" in wanted]
+    known = trace(project, tree, ROOM)
+    quick = type("Quick", (), {"tests": known.tests, "limit": lambda _, __: 15.0})()
+    told: list[Mutant] = []
+    outcomes = judge([tree], planned, quick, lambda o: told.append(o.mutant))
+    assert {f"{o.mutant.before} → {o.mutant.after}": o.killed for o in outcomes} == wanted
+    assert len(told) == len(wanted)
+    never = next(o for o in outcomes if o.mutant.before == "return 1")
+    assert never.tests == 0  # no test executes it: known without running one
+    boundary = next(o for o in outcomes if o.mutant.before == "n > 99")
+    assert boundary.tests == 1  # test_small never gets there
+    assert {path: path.read_bytes() for path in project.rglob("*") if path.is_file()} == before
+    assert (tree / ROOM.sources).read_bytes() == (project / ROOM.sources).read_bytes()
+
+
+def test_nothing_is_judged_on_tests_that_fail_already(project: Path, tmp_path: Path) -> None:
+    with (project / "test_sized.py").open("a") as tests:
+        tests.write("\ndef test_broken():\n    assert size(9) == 'large'\n")
+    with pytest.raises(BaselineFailed, match="test_broken"):
+        trace(project, copy_tree(project, tmp_path / "copy"), ROOM)
+
+
+def test_every_room_has_sources_and_tests() -> None:
+    for name, room in ROOMS.items():
+        assert room.files(ROOT), name
+        for tests in room.tests:
+            assert (ROOT / tests).exists(), tests
+    assert chosen("privacy/finder.py", ROOT).files(ROOT) == ["serving_image/governed_serving/privacy/finder.py"]
+    for wrong in ("kitchen", "privacy/none.py"):
+        with pytest.raises(ValueError, match="expected a"):
+            chosen(wrong, ROOT)
+
+
+def test_every_allowed_mutant_exists_and_says_why() -> None:
+    """An entry whose line was changed or mended is not needed any more."""
+    for entry in equivalents():
+        assert len(entry.reason) > 20, entry
+        assert entry.key in {m.key for m in mutants(ROOT, entry.path)}, f"fits no mutant any more: {entry}"
