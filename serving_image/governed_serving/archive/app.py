@@ -25,6 +25,7 @@ from governed_serving.archive.service import Archive
 from governed_serving.archive.store.states import States
 from governed_serving.archive.tokens import READER, Tokens
 from governed_serving.decoding import decode_with
+from governed_serving.hosting import exception_handlers
 from governed_serving.records import AppendRequest
 
 __all__ = ["create_app"]
@@ -67,6 +68,7 @@ def create_app(
         Route(METRICS_PATH, lambda _: Response(metrics.render(archive), media_type=metrics.media_type)),
     ]
     handlers: dict[Any, Any] = {ArchiveError: _problem, HTTPException: _http_problem, OSError: _disk_problem}
+    handlers |= exception_handlers()
     return Starlette(routes=routes, lifespan=lifespan, exception_handlers=handlers)
 
 

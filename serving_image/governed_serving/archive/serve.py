@@ -17,7 +17,7 @@ from governed_serving.archive.service import Archive
 from governed_serving.archive.tokens import Tokens
 from governed_serving.crypto import CryptoError, load_kek
 from governed_serving.environment import PodEnvironment
-from governed_serving.hosting import Host, listen, log, web_server
+from governed_serving.hosting import Door, Host, listen, log, web_server
 from governed_serving.report import ReportWriter
 
 __all__ = ["serve"]
@@ -74,7 +74,7 @@ async def serve(address: str) -> None:
         app = create_app(
             archive, tokens, ArchiveMetrics(namespace), lambda: _beside(archive, settings.report), lambda: leaving
         )
-        server = web_server(app, grace=20, lifespan="on", timeout_keep_alive=30, limit_concurrency=512)
+        server = web_server(Door(app), grace=20, lifespan="on", timeout_keep_alive=30, limit_concurrency=512)
         await host.serve(server, sock, leave)
         log("info", "stopped")
 

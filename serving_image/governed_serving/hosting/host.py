@@ -12,6 +12,8 @@ import uvloop
 
 from governed_api import runtime
 from governed_serving.environment import InvalidSettings
+from governed_serving.hosting.connection import BoundedConnection
+from governed_serving.hosting.door import Door
 from governed_serving.hosting.heap import start_is_over
 from governed_serving.hosting.logs import install, log
 
@@ -69,9 +71,10 @@ class _Server(uvicorn.Server):
         yield
 
 
-def web_server(app: Any, *, grace: float, **settings: Any) -> uvicorn.Server:
+def web_server(app: Door, *, grace: float, **settings: Any) -> uvicorn.Server:
     """A uvicorn server for ``app``. ``grace``: seconds for requests in flight at the end; ``settings``: uvicorn.Config's."""
     common: dict[str, Any] = {
+        "http": BoundedConnection,
         "ws": "none",
         "lifespan": "off",
         "log_config": None,

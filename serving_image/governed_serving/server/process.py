@@ -15,7 +15,8 @@ from governed_serving.archive.keysets import key_watch
 from governed_serving.artefact import TamperedArtefact
 from governed_serving.crypto import Keyring, KeyWatch
 from governed_serving.environment import missing
-from governed_serving.hosting import Host, listen, log, start_is_over, web_server
+from governed_serving.hosting import Door, Host, listen, log, start_is_over, web_server
+from governed_serving.hosting.connection import BoundedConnection
 from governed_serving.journal import Journal
 from governed_serving.server import composition
 from governed_serving.server.app.connection import FastPathConnection
@@ -84,7 +85,7 @@ class Process:
                 task.cancel()
             await self._stop(host)
 
-    def _http(self, app: Any, http: Any = "httptools") -> uvicorn.Server:
+    def _http(self, app: Door, http: Any = BoundedConnection) -> uvicorn.Server:
         grace = self._resolved.spec.predictor.timeout
         return web_server(app, grace=grace, http=http, timeout_keep_alive=75, backlog=2048)
 

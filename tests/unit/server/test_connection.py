@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import pytest
@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from governed_serving.hosting import listen, web_server
-from governed_serving.server.app.connection import FastPathConnection, Head, parse_head
+from governed_serving.hosting.http_head import BadHead, Head, parse_head
+from governed_serving.server.app.connection import FastPathConnection
 from governed_serving.server.app.fast_path import FastPathApp
 from governed_serving.server.app.routes import application
 from governed_serving.server.app.service import Gateway, HttpService
@@ -158,42 +159,88 @@ async def test_shutdown_lets_the_answer_out_and_closes() -> None:
         assert (status, headers["connection"]) == (200, "close")
 
 
+HOST = b"host: x\r\n"
+
+
 @pytest.mark.parametrize(
     ("head", "expected"),
     [
-        (b"host: x\r\ncontent-length: 12", Head(12, None)),
-        (b"Content-Length:12\r\nInference-Header-Content-Length: 5", Head(12, 5)),
-        (b"connection: keep-alive\r\ncontent-length: 1", Head(1, None)),
-        (b"connection: close\r\ncontent-length: 1", None),
-        (b"content-length: 1\r\ncontent-length: 1", None),
-        (b"content-length: +1", None),
-        (b"content-length: 1\r\n folded", None),
-        (b"content-length: 1\r\nexpect: 100-continue", None),
-        (b"content-length: 1\nx: y", None),
-        (b"host: x", None),
+        (HOST + b"content-length: 12", Head(12)),
+        (HOST + b"Content-Length:12\r\nInference-Header-Content-Length: 5", Head(12, 5)),
+        (HOST + b"connection: keep-alive\r\ncontent-length: 1", Head(1)),
+        (HOST + b"connection: close\r\ncontent-length: 1", Head(1, plain=False)),
+        (HOST + b"content-length: 1\r\nexpect: 100-continue", Head(1, plain=False)),
+        (HOST + b"transfer-encoding: chunked", Head(-1, chunked=True, plain=False)),
+        (
+            HOST + b"connection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\ncontent-length: 1",
+            Head(1, upgrade=True, plain=False),
+        ),
+        (HOST.strip(), Head(-1, plain=False)),
+        (HOST + b"content-length: 1\r\ncontent-length: 1", 400),
+        (HOST + b"content-length: +1", 400),
+        (HOST + b"content-length: 1, 1", 400),
+        (HOST + b"content-length: 1\r\n folded", 400),
+        (HOST + b"content-length: 1\nx: y", 400),
+        (HOST + b"content-length : 1", 400),
+        (HOST + b"x: a\x00b", 400),
+        (b"content-length: 1", 400),
+        (HOST + HOST + b"content-length: 1", 400),
+        (HOST + b"content-length: 1\r\ntransfer-encoding: chunked", 400),
+        (HOST + b"transfer-encoding: chunked\r\ntransfer-encoding: chunked", 400),
+        (HOST + b"transfer-encoding: gzip, chunked", 501),
+        (HOST + b"transfer-encoding: xchunked", 501),
+        (HOST + b"expect: the unexpected", 417),
     ],
 )
-def test_heads(head: bytes, expected: Head | None) -> None:
-    assert parse_head(LINE + head) == expected
+def test_heads(head: bytes, expected: Head | int) -> None:
+    if isinstance(expected, Head):
+        assert parse_head(LINE + head) == expected
+    else:
+        with pytest.raises(BadHead) as refused:
+            parse_head(LINE + head)
+        assert refused.value.status == expected
+
+
+@pytest.mark.parametrize(
+    ("line", "status"),
+    [
+        (b"GET / HTTP/2.0", 505),
+        (b"CONNECT x:1 HTTP/1.1", 501),
+        (b"GET  / HTTP/1.1", 400),
+        (b"GET / HTTP/1.1 ", 400),
+        (b"", 400),
+    ],
+)
+def test_request_lines(line: bytes, status: int) -> None:
+    with pytest.raises(BadHead) as refused:
+        parse_head(line + b"\r\n" + HOST.strip())
+    assert refused.value.status == status
 
 
 @given(st.binary(max_size=80))
 def test_arbitrary_heads_never_crash(data: bytes) -> None:
-    found = parse_head(LINE + data)
-    assert found is None or found.length >= 0
+    with suppress(BadHead):
+        assert parse_head(LINE + HOST + data).length >= -1
 
 
 async def test_bodies_held_at_a_time_are_bounded() -> None:
     async with serving(max_body=2000) as (connect, _):
         waiting = []
-        for _ in range(4):
+        for _ in range(40):  # what is only announced takes no room
             c = await connect()
             c.send(LINE + b"host: x\r\ncontent-length: 2000\r\n\r\n{")
+            waiting.append(c)
+        early = await connect()
+        early.send(infer("a"))
+        assert (await early.answer())[0] == 200
+        for _ in range(4):
+            c = await connect()
+            c.send(LINE + b"host: x\r\ncontent-length: 2000\r\n\r\n" + b"{" * 1900)
             await c.writer.drain()
             waiting.append(c)
         for _ in range(100):
             late = await connect()
-            late.send(LINE + b"host: x\r\ncontent-length: 2000\r\n\r\n{")
+            late.send(LINE + b"host: x\r\ncontent-length: 2000\r\n\r\n" + b"{" * 1900)
             try:
                 async with asyncio.timeout(0.2):
                     status, _, body = await late.answer()
@@ -201,7 +248,7 @@ async def test_bodies_held_at_a_time_are_bounded() -> None:
             except TimeoutError:
                 continue
         assert status == 503
-        assert "8000 of 8000 in use" in json.loads(body)["error"]
+        assert "of 8000 in use" in json.loads(body)["error"]
         for c in waiting:
             c.writer.close()
             await c.writer.wait_closed()

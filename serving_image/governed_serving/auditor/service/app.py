@@ -20,6 +20,7 @@ from governed_serving.auditor.service.watch import Watch
 from governed_serving.crypto import CryptoError
 from governed_serving.decoding import decode_json
 from governed_serving.fairness.counts.truth import label_of
+from governed_serving.hosting import exception_handlers
 from governed_serving.journal import Journal, JournalError
 from governed_serving.records import EventRecord
 
@@ -61,7 +62,13 @@ def application(
     why: DecisionReview | None = None,
 ) -> FastAPI:
     """``ready()`` says why the service isn't ready, or nothing; ``refresh()`` brings ``metrics`` up to date."""
-    app = FastAPI(title="Governed Models auditor", version="1", docs_url="/docs", redoc_url=None)
+    app = FastAPI(
+        title="Governed Models auditor",
+        version="1",
+        docs_url="/docs",
+        redoc_url=None,
+        exception_handlers=exception_handlers(),
+    )
 
     for kind in (AuditorError, JournalError, ArchiveError, CryptoError):
         app.add_exception_handler(kind, told)

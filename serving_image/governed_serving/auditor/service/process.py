@@ -24,7 +24,7 @@ from governed_serving.auditor.service.tail import Tail
 from governed_serving.auditor.service.watch import Watch
 from governed_serving.crypto import Keyring, Keyset, KeyWatch, SegmentCipher, load_kek, rotate_due
 from governed_serving.fairness.monitoring.reference import read
-from governed_serving.hosting import Host, listen, log, web_server
+from governed_serving.hosting import Door, Host, listen, log, web_server
 from governed_serving.journal import Journal
 from governed_serving.report.writer import ReportWriter
 
@@ -230,7 +230,7 @@ async def serve() -> None:
         service.keys.start()
     log("info", "auditing", model=settings.model, port=settings.port, revision=settings.revision)
     try:
-        await host.serve(web_server(app, grace=10), sock, service.leave)
+        await host.serve(web_server(Door(app), grace=10), sock, service.leave)
     finally:
         await asyncio.to_thread(service.close)
         log("info", "stopped", shipped=service.shipper.entries if service.shipper else 0)

@@ -23,6 +23,7 @@ from governed_serving.explainer.service.metrics import Metrics
 from governed_serving.explainer.service.overview import overview
 from governed_serving.explainer.service.protocol import parse
 from governed_serving.explainer.service.recorder import Recorder
+from governed_serving.hosting import exception_handlers
 from governed_serving.journal import JournalError
 
 __all__ = ["MAX_BODY", "Explanations", "application", "status_of"]
@@ -100,7 +101,13 @@ def application(
     quality: Callable[[], dict[str, Any]] = dict,
 ) -> FastAPI:
     """``ready()`` says why the service isn't ready, or nothing; ``slow`` computes what may take long; ``webhooks`` are the allowed URL prefixes."""
-    app = FastAPI(title="Governed Models explainer", version="1", docs_url="/docs", redoc_url=None)
+    app = FastAPI(
+        title="Governed Models explainer",
+        version="1",
+        docs_url="/docs",
+        redoc_url=None,
+        exception_handlers=exception_handlers(),
+    )
     _explain_routes(app, explanations, slow)
     _report_routes(app, explanations, {"importances": importances, "quality": quality})
     _job_routes(app, explanations, jobs, webhooks)

@@ -21,7 +21,7 @@ from governed_serving.explainer.service.recorder import Recorder
 from governed_serving.explainer.service.settings import Settings
 from governed_serving.explainer.service.watch import Watch
 from governed_serving.explainer.text.completion import CompletionScorer
-from governed_serving.hosting import Host, listen, log, web_server
+from governed_serving.hosting import Door, Host, listen, log, web_server
 from governed_serving.journal import Journal, JournalReader, streams
 
 __all__ = ["serve"]
@@ -167,7 +167,7 @@ async def serve() -> None:
     for task in tasks:  # jobs or sampling that end by themselves have failed: better restarted than half alive
         task.add_done_callback(lambda _: host.stop.set())
     try:
-        await host.serve(web_server(app, grace=20), sock, service.leave)
+        await host.serve(web_server(Door(app, lambda: service.metrics.refused(500)), grace=20), sock, service.leave)
     finally:
         for task in tasks:
             task.cancel()

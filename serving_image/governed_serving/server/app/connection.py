@@ -1,63 +1,28 @@
 """Connections before uvicorn for the one route that must be fast: whole POST …/infer requests, framed strictly, answered without ASGI.
 
-Anything else about a connection (another route, chunked bodies, Expect, Connection, anything irregular) hands it over to uvicorn's own
-protocol with all bytes that came, so llhttp judges them and FastAPI answers. Framing here accepts a subset of RFC 9112: exactly
-one Content-Length, no Transfer-Encoding, header lines of plain tokens.
+Anything else about a connection (another route, chunked bodies, Expect, Connection, anything irregular) hands it over to uvicorn's
+protocol, within :class:`~governed_serving.hosting.connection.BoundedConnection`, with all bytes that came.
 """
 
 import asyncio
-import re
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
+from governed_serving.hosting.arrival import HEAD_SECONDS, body_deadline
+from governed_serving.hosting.connection import BoundedConnection, refusal
+from governed_serving.hosting.http_head import HEAD_LIMIT, BadHead, Head, parse_head
 from governed_serving.server.app.fast_path import FastPathApp
 from governed_serving.server.app.service import Reply, failure
 from governed_serving.server.errors import BodyTooLarge, ServerError
 
 __all__ = ["FastPathConnection"]
 
-_HEADER = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([\t\x20-\x7e\x80-\xff]*)")
-_DELEGATED = frozenset(
-    {b"transfer-encoding", b"expect", b"connection", b"upgrade", b"content-encoding", b"trailer", b"te"}
-)
-_HEAD_LIMIT = 16 * 1024
 _CACHED_HEADS = 512
 _READ_AHEAD = 256 * 1024
 """Bytes beyond the request being answered that are read before the socket is left alone."""
 _STATUS = {200: b"HTTP/1.1 200 OK\r\n"}
-
-
-class Head(NamedTuple):
-    """What matters of a request's head."""
-
-    length: int
-    header: int | None
-
-
-def parse_head(head: bytes) -> Head | None:
-    """``head`` without its blank line, request line included; None when uvicorn must look at it."""
-    length, header = -1, None
-    for line in head.split(b"\r\n")[1:]:
-        found = _HEADER.fullmatch(line)
-        if found is None:
-            return None
-        name, value = found[1].lower(), found[2].strip()
-        if name in _DELEGATED:
-            if name == b"connection" and value.lower() == b"keep-alive":
-                continue
-            return None
-        if name == b"content-length":
-            if length >= 0 or not value.isdigit() or len(value) > 15:
-                return None
-            length = int(value)
-        elif name == b"inference-header-content-length":
-            if header is not None or not value.isdigit() or len(value) > 15:
-                return None
-            header = int(value)
-    return Head(length, header) if length >= 0 else None
 
 
 class FastPathConnection(asyncio.Protocol):
@@ -80,22 +45,25 @@ class FastPathConnection(asyncio.Protocol):
         self._start = b"POST " + self._app.path.encode() + b" HTTP/1.1\r\n"
         self._heads = self._app.heads
         self._buffer = b""
-        self._needed = self._held = 0
+        self._parts: list[bytes] = []
+        """Of a request whose end hasn't come."""
+        self._needed = self._have = self._held = 0
         self._busy = self._closing = self._write_paused = self._read_paused = False
         self._transport: asyncio.Transport = None  # type: ignore[assignment]
-        self._last = 0.0
+        self._last = self._began = 0.0
         self._timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is none of asyncio's classes
         self._state.connections.add(self)  # type: ignore[arg-type]
         self._last = self._loop.time()
-        self._timer = self._loop.call_later(self._keep_alive, self._check_idle)
+        self._timer = self._loop.call_later(min(HEAD_SECONDS, self._keep_alive), self._check_idle)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         self._state.connections.discard(self)
         self._closing = True
         self._buffer = b""
+        self._parts.clear()
         if not self._busy:
             self._release()
         if self._timer is not None:
@@ -112,32 +80,49 @@ class FastPathConnection(asyncio.Protocol):
         self._next()
 
     def shutdown(self) -> None:
-        """The server drains: the answer being made is the last."""
+        """The server drains: the answer being made, or to the request on its way, is the last."""
         self._closing = True
-        if not self._busy:
+        if not self._busy and not self._parts:
             self._transport.close()
 
     def data_received(self, data: bytes) -> None:
-        self._buffer = self._buffer + data if self._buffer else data
-        if self._busy:
-            if len(self._buffer) > _READ_AHEAD and not self._read_paused:
-                self._read_paused = True
-                self._transport.pause_reading()
-        elif len(self._buffer) >= self._needed:
+        if self._parts:
+            self._more_of_a_body(data)
+            return
+        if self._buffer:
+            self._buffer += data
+        else:
+            self._buffer = data
+            self._began = self._loop.time()
+        if not self._busy:
             self._next()
+        elif len(self._buffer) > _READ_AHEAD and not self._read_paused:
+            self._read_paused = True
+            self._transport.pause_reading()
+
+    def _more_of_a_body(self, data: bytes) -> None:
+        """Its room is taken as it comes: what a client only announces holds nothing."""
+        self._parts.append(data)
+        self._have += len(data)
+        if not self._hold(min(self._have, self._needed)) or self._have < self._needed:
+            return
+        self._buffer = b"".join(self._parts)
+        self._parts.clear()
+        self._needed = 0
+        self._next()
 
     def _next(self) -> None:
         """Answer the request at the beginning of the buffer, if it is there as a whole."""
-        while self._buffer and not (self._busy or self._closing or self._write_paused):
+        while self._buffer and not (self._busy or self._write_paused):
             buffer = self._buffer
             if not buffer.startswith(self._start):
                 if len(buffer) < len(self._start) and self._start.startswith(buffer):
                     return
                 self._hand_over()
                 return
-            end = buffer.find(b"\r\n\r\n", 0, _HEAD_LIMIT)
+            end = buffer.find(b"\r\n\r\n", 0, HEAD_LIMIT)
             if end < 0:
-                if len(buffer) >= _HEAD_LIMIT:
+                if len(buffer) >= HEAD_LIMIT:
                     self._hand_over()
                 return
             head = self._head(buffer[:end])
@@ -147,22 +132,29 @@ class FastPathConnection(asyncio.Protocol):
             if head.length > self._app.max_body:
                 self._refuse(head.length)
                 return
-            if not self._hold(head.length):
+            needed = end + 4 + head.length
+            if len(buffer) < needed:
+                self._parts, self._have, self._needed, self._buffer = [buffer], len(buffer), needed, b""
+                self._began = self._loop.time()
+                self._hold(self._have)
                 return
-            self._needed = end + 4 + head.length
-            if len(buffer) < self._needed:
+            if not self._hold(needed):
                 return
-            body = buffer[end + 4 : self._needed]
-            self._buffer = buffer[self._needed :]
-            self._needed = 0
+            body = buffer[end + 4 : needed]
+            self._buffer = buffer[needed:]
             self._answer(body, head.header)
 
     def _head(self, raw: bytes) -> Head | None:
-        """Clients repeat themselves: a head seen before needs no parsing."""
-        known = self._heads.get(raw)
+        """None where BoundedConnection must look at it. Clients repeat themselves: a head seen before needs no parsing."""
+        known: Head | None = self._heads.get(raw)
         if known is None:
-            known = parse_head(raw)
-            if known is not None and len(raw) < 1024:
+            try:
+                known = parse_head(raw)
+            except BadHead:  # BoundedConnection says so
+                return None
+            if not known.plain:
+                return None
+            if len(raw) < 1024:
                 if len(self._heads) >= _CACHED_HEADS:
                     self._heads.clear()
                 self._heads[raw] = known
@@ -202,17 +194,16 @@ class FastPathConnection(asyncio.Protocol):
         if self._buffer:
             self._loop.call_soon(self._next)
 
-    def _hold(self, length: int) -> bool:
-        """Take room for the request's body, once."""
-        if self._held:
-            return True
+    def _hold(self, size: int) -> bool:
+        """Take room for the ``size`` bytes that came of the request."""
         try:
-            self._app.room.take(length)
-        except ServerError as error:  # the body isn't read, so the connection can't go on
+            self._app.room.take(size - self._held)
+        except ServerError as error:  # the rest isn't read, so the connection can't go on
+            self._parts.clear()
             self._closing = True
             self._send(failure(error))
             return False
-        self._held = length
+        self._held = size
         return True
 
     def _release(self) -> None:
@@ -232,7 +223,7 @@ class FastPathConnection(asyncio.Protocol):
         )
 
     def _hand_over(self) -> None:
-        protocol = HttpToolsProtocol(*self._uvicorn)
+        protocol = BoundedConnection(*self._uvicorn)
         data, self._buffer = self._buffer, b""
         self._state.connections.discard(self)
         if self._timer is not None:
@@ -244,9 +235,24 @@ class FastPathConnection(asyncio.Protocol):
         protocol.data_received(data)
 
     def _check_idle(self) -> None:
-        """Neither an answer being made nor one sent lately: an idle client, or one that sends too slowly."""
-        idle = self._loop.time() - self._last
-        if not self._busy and idle >= self._keep_alive:
-            self._transport.close()
-            return
-        self._timer = self._loop.call_later(max(1.0, self._keep_alive - idle), self._check_idle)
+        """Ends the connection of an idle client, and of one whose request comes too slowly."""
+        now = self._loop.time()
+        if not self._busy and not self._write_paused:
+            if self._parts and now > body_deadline(self._began, self._have):
+                self._late("request body: expected it to arrive faster, found it unfinished; send it again")
+                return
+            if self._buffer and now - self._began >= HEAD_SECONDS:
+                self._late(f"request head: expected its end within {HEAD_SECONDS:g} s, found it unfinished")
+                return
+            if not self._parts and not self._buffer and now - self._last >= self._keep_alive:
+                self._transport.close()
+                return
+        self._timer = self._loop.call_later(min(HEAD_SECONDS, self._keep_alive), self._check_idle)
+
+    def _late(self, why: str) -> None:
+        self._parts.clear()
+        self._buffer = b""
+        self._closing = True
+        self._release()
+        self._transport.write(refusal(408, why))
+        self._transport.close()

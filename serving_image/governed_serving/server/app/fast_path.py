@@ -3,18 +3,14 @@
 The hot route costs one dictionary lookup; what it answers is the same function that FastAPI documents and calls for it.
 """
 
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import MutableMapping
 from typing import Any
 
+from governed_serving.hosting.door import App, Door, Receive, Scope, Send
 from governed_serving.server.app.service import Gateway, Reply, failure
 from governed_serving.server.errors import BodyTooLarge, InvalidRequest, ServerError, Unavailable
 
 __all__ = ["FastPathApp", "body_header", "check_length"]
-
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 class BodyRoom:
@@ -36,7 +32,7 @@ class BodyRoom:
         self.held -= size
 
 
-class FastPathApp:
+class FastPathApp(Door):
     """Wraps ``rest``. ``max_body`` in bytes holds for every route; four such bodies may be held at a time, in all."""
 
     def __init__(self, gateway: Gateway, rest: App, max_body: int) -> None:
@@ -45,8 +41,13 @@ class FastPathApp:
         self.path = f"/v2/models/{gateway.model}/infer"
         self.heads: dict[bytes, Any] = {}
         self._rest = rest
+        super().__init__(self._routed, self._count)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def _count(self) -> None:
+        if self.gateway.metrics is not None:
+            self.gateway.metrics.requests["unexpected", 500] += 1
+
+    async def _routed(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._rest(scope, receive, send)
         elif scope["path"] == self.path and scope["method"] == "POST":
@@ -123,17 +124,13 @@ def body_header(headers: list[tuple[bytes, bytes]]) -> tuple[int, int | None]:
     length, header = 0, None
     for name, value in headers:
         if name == b"content-length":
-            length = int(value) if value.isdigit() else 0
+            length = int(value) if value.isdigit() else 0  # the connection has judged it
         elif name == b"inference-header-content-length":
             if not value.isdigit():
                 raise InvalidRequest(
                     f"Inference-Header-Content-Length: expected a whole number, found {value.decode('latin-1')!r}"
                 )
             header = int(value)
-        elif name == b"content-encoding" and value != b"identity":
-            raise InvalidRequest(
-                f"Content-Encoding: expected identity, found {value.decode('latin-1')!r}; send the body uncompressed"
-            )
     return length, header
 
 

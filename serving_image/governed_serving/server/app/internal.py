@@ -3,7 +3,8 @@
 import asyncio
 from collections.abc import Callable
 
-from governed_serving.server.app.fast_path import Receive, Scope, Send, body_header, check_length, respond
+from governed_serving.hosting.door import Door, Receive, Scope, Send
+from governed_serving.server.app.fast_path import body_header, check_length, respond
 from governed_serving.server.app.service import Gateway, Reply, failure
 from governed_serving.server.errors import NotFound, ServerError, Unavailable
 
@@ -15,7 +16,7 @@ MAX_OPEN = 8
 """Calls that may wait at a time; the explainer retries the rest."""
 
 
-class InternalApp:
+class InternalApp(Door):
     """Raw ASGI: POST /v2/models/{model}/infer, or the completions of a runtime that speaks OpenAI's protocol, and readiness.
 
     Runs in the process for the explainer's rows; before a foreign runtime, which computes elsewhere, in the server's. ``max_body`` in bytes;
@@ -26,8 +27,9 @@ class InternalApp:
         self._gateway, self._max_body, self._count = gateway, max_body, count
         self._room = asyncio.Semaphore(MAX_OPEN)
         self._path = f"/v2/models/{gateway.model}/infer"
+        super().__init__(self._routed, lambda: count("internal_unexpected", 1))
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _routed(self, scope: Scope, receive: Receive, send: Send) -> None:
         assert scope["type"] == "http", "the internal lane speaks HTTP alone"
         try:
             reply = await self._answer(scope, receive)

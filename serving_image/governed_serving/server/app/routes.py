@@ -11,6 +11,7 @@ from starlette.exceptions import HTTPException
 
 from governed_api import runtime
 from governed_api.version import __version__
+from governed_serving.hosting import exception_handlers
 from governed_serving.server.app import openapi
 from governed_serving.server.app.fast_path import body_header
 from governed_serving.server.app.json_route import JsonRoute, Stream
@@ -29,6 +30,8 @@ def application(gateway: Gateway) -> FastAPI:
         description="Open Inference Protocol V2, KServe V1 and explanations, under the quotas, masking and audit of the model's spec.",
         responses={"4XX": {"model": openapi.Problem}, "5XX": {"model": openapi.Problem}},
     )
+    for kind, handler in exception_handlers().items():
+        app.add_exception_handler(kind, handler)
     _errors(app)
     _health(app, gateway)
     _metadata(app, gateway)

@@ -1,0 +1,142 @@
+"""What every ASGI application of ours stands behind: bodies unpacked within bounds, and an answer whatever happens.
+
+:class:`Door` takes gzip and deflate (RFC 9110, 8.4.1) off request bodies piece by piece, so that whoever counts bytes counts what comes
+out; other codings are 415. An exception that an application lets through is a bug of ours: it is logged once with its traceback, counted,
+and answered with 500 in the form of the routes' other errors.
+"""
+
+import zlib
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+import msgspec
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+
+from governed_serving.hosting.logs import log
+
+__all__ = ["App", "BadBody", "Door", "Receive", "Scope", "Send", "exception_handlers", "unexpected"]
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+PIECE = 256 * 1024
+"""Bytes that are unpacked at a time."""
+CODINGS = ("gzip", "x-gzip", "deflate")
+
+
+class BadBody(Exception):
+    """A body that can't be read: ``status`` 400 or 415."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+def unexpected(error: Exception) -> str:
+    """What a client is told about a bug of ours."""
+    return f"server: expected to answer, found {type(error).__name__}; its log has the details"
+
+
+def _json(status: int, message: str) -> Response:
+    return Response(msgspec.json.encode({"error": message}), status, media_type="application/json")
+
+
+def exception_handlers() -> dict[Any, Any]:
+    """For a Starlette or FastAPI application behind a Door, which would otherwise answer with a text of its own."""
+
+    async def bad_body(_: Request, error: Exception) -> Response:
+        assert isinstance(error, BadBody)
+        return _json(error.status, str(error))
+
+    async def bug(_: Request, error: Exception) -> Response:
+        return _json(500, unexpected(error))
+
+    return {BadBody: bad_body, Exception: bug}
+
+
+class Door:
+    """``app`` behind it. ``count`` is called once for each exception that ``app`` lets through."""
+
+    def __init__(self, app: App, count: Callable[[], None] = lambda: None) -> None:
+        self._behind, self._count_bug = app, count
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._behind(scope, receive, send)
+            return
+        started = False
+
+        async def noted(message: MutableMapping[str, Any]) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            scope, receive = _unpacked(scope, receive)
+            await self._behind(scope, receive, noted)
+        except BadBody as error:
+            if started:
+                raise
+            await _json(error.status, str(error))(scope, receive, send)
+        except ClientDisconnect:
+            log("info", "a client left before its request had arrived")
+        except Exception as error:
+            log("error", "a request failed unexpectedly", exception=error, path=scope["path"])
+            self._count_bug()
+            if not started:
+                await _json(500, unexpected(error))(scope, receive, send)
+
+
+def _unpacked(scope: Scope, receive: Receive) -> tuple[Scope, Receive]:
+    """The request without Content-Encoding. Raises BadBody for a coding that isn't taken."""
+    headers: list[tuple[bytes, bytes]] = scope["headers"]
+    codings = [value.decode("latin-1").strip().lower() for name, value in headers if name == b"content-encoding"]
+    codings = [coding for coding in codings if coding not in ("", "identity")]
+    if not codings:
+        return scope, receive
+    if len(codings) > 1 or codings[0] not in CODINGS:
+        found = ", ".join(codings)[:80]
+        raise BadBody(415, f"Content-Encoding: expected gzip, deflate or identity, found {found!r}; send the body so")
+    kept = [(name, value) for name, value in headers if name not in (b"content-encoding", b"content-length")]
+    return {**scope, "headers": kept}, _Inflating(receive, codings[0])
+
+
+class _Inflating:
+    """A body's messages, unpacked; never more than PIECE bytes ahead of who reads them."""
+
+    def __init__(self, receive: Receive, coding: str) -> None:
+        self._receive, self._coding = receive, coding
+        self._inflater: Any = None
+        self._packed, self._more = b"", True
+
+    async def __call__(self) -> MutableMapping[str, Any]:
+        while self._more and not self._packed:
+            message = await self._receive()
+            if message["type"] != "http.request":
+                return message
+            self._packed, self._more = message.get("body", b""), message.get("more_body", False)
+        try:
+            body = self._unpack()
+        except zlib.error as error:
+            raise BadBody(400, f"request body: expected {self._coding}, found: {error}") from error
+        ended = not self._more and not self._packed and (self._inflater is None or self._inflater.eof)
+        return {"type": "http.request", "body": body, "more_body": not ended}
+
+    def _unpack(self) -> bytes:
+        if self._inflater is None:
+            if not self._packed:
+                return b""
+            zlib_header = self._packed[0] & 0x0F == 8  # some send deflate without it
+            self._inflater = zlib.decompressobj(31 if "gzip" in self._coding else 15 if zlib_header else -15)
+        if self._inflater.eof and not self._packed:
+            return b""
+        if self._inflater.eof:
+            raise BadBody(400, f"request body: expected its end with that of its {self._coding}, found more bytes")
+        body: bytes = self._inflater.decompress(self._packed, PIECE)
+        self._packed = self._inflater.unconsumed_tail or self._inflater.unused_data
+        if not body and not self._packed and not self._more and not self._inflater.eof:
+            raise BadBody(400, f"request body: expected the end of its {self._coding}, found it cut")
+        return body
