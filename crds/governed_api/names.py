@@ -37,3 +37,14 @@ def component(model: str, part: str) -> str:
 def short_hash(data: bytes) -> str:
     """Ten hexadecimal characters, enough to tell one model's revisions apart in an object name."""
     return hashlib.sha256(data).hexdigest()[:10]
+
+
+MAX_REQUEST_ID = 128
+"""Characters of an id that a client gives a request: from the door to the ledger nothing refuses one that is as long."""
+
+
+def request_id_fault(text: str) -> str:
+    """What is wrong with a client's id of a request; "" when nothing is. None at all ("") is right."""
+    if len(text) > MAX_REQUEST_ID:
+        return f"expected at most {MAX_REQUEST_ID} characters, found {len(text)}"
+    return "" if text.isprintable() else "expected printable characters, found others"

@@ -57,6 +57,23 @@ async def test_completions() -> None:
     ("path", "body", "kind", "words"),
     [
         (CHAT, b"{", InvalidRequest, "byte 1"),
+        (CHAT, b'{"messages": ' + b"[" * 100_000, InvalidRequest, "expected JSON, found"),
+        (CHAT, b'{"messages": [{"content": "\xff"}]}', InvalidRequest, "expected JSON, found"),
+        (
+            CHAT,
+            b'{"messages": [{}], "metadata": ' + b'{"a":' * 500 + b"1" + b"}" * 501,
+            InvalidRequest,
+            "nested at most 64",
+        ),
+        (
+            CHAT,
+            b'{"messages": [{}], "stream_options": [1]}',
+            InvalidRequest,
+            "stream_options: expected an object, found list",
+        ),
+        (CHAT, b'{"messages": [{}], "stream": "yes"}', InvalidRequest, "stream: expected true or false, found str"),
+        (CHAT, b'{"messages": [1]}', InvalidRequest, "messages[0]: expected an object, found int"),
+        (CHAT, b'{"messages": [{}], "model": {"a": 1}}', InvalidRequest, "model: expected a string, found dict"),
         (CHAT, b"{}", InvalidRequest, "messages: expected a list of messages, found nothing"),
         (CHAT, b'{"messages":"hello"}', InvalidRequest, "found str"),
         (CHAT, b'{"messages":[{"role":"user","content":"x"}],"model":"other"}', NotFound, "'other'"),

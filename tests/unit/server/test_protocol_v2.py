@@ -1,6 +1,8 @@
 """V2 JSON and binary tensors: what fits is read alike from every legal form, what doesn't is named."""
 
 import json
+import time
+import tracemalloc
 from typing import Any
 
 import msgspec
@@ -96,6 +98,107 @@ def test_errors_name_what_is_wrong(name: str) -> None:
         CODEC.decode(data)
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+LIES = {
+    "2^31 strings in 8 bytes": ("BYTES", [2**31 - 1, 1], b"\0" * 8),
+    "2^40 strings": ("BYTES", [2**40], b""),
+    "2^31 twice": ("BYTES", [2**31 - 1, 2**31 - 1], b""),
+    "80,000 dimensions": ("BYTES", [2**62] * 80_000, b""),
+    "a number of 4,000 digits": ("FP32", [10**4000], b""),
+    "2^31 floats": ("FP32", [2**31 - 1], b"\0" * 4),
+    "nine dimensions": ("FP32", [1] * 9, b"\0" * 4),
+    "strings that claim more": ("BYTES", [1], b"\xff\xff\xff\xff"),
+}
+
+
+@pytest.mark.parametrize("name", LIES)
+def test_a_claimed_size_costs_nothing(name: str) -> None:
+    datatype, shape, data = LIES[name]
+    tensor = {"name": "income", "datatype": datatype, "shape": shape, "parameters": {"binary_data_size": len(data)}}
+    head = json.dumps({"inputs": [tensor]}).encode()
+    tracemalloc.start()
+    began = time.process_time()
+    try:
+        with pytest.raises(InvalidRequest) as caught:
+            CODEC.decode(head + data, len(head))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert time.process_time() - began < 1
+    assert peak < 30 * len(head) + (1 << 20)
+    assert len(str(caught.value)) < 400
+    with pytest.raises(InvalidRequest):  # and the same claim beside data in the JSON
+        CODEC.decode(json.dumps({"inputs": [tensor | {"data": [1.0], "parameters": {}}]}).encode())
+
+
+@pytest.mark.parametrize(
+    ("datatype", "value"),
+    [
+        ("UINT8", 300), ("UINT8", -1), ("INT8", 128), ("INT32", 1.5), ("INT32", 2**31), ("INT64", 2**63), ("UINT64", 2**64),
+        ("BOOL", 7), ("BOOL", 0.5), ("FP32", True), ("FP16", 70_000), ("FP64", True), ("INT16", False),
+    ],
+)  # fmt: skip
+def test_a_declared_datatype_is_enforced(datatype: str, value: Any) -> None:
+    with pytest.raises(InvalidRequest, match="'income': expected"):
+        CODEC.decode(with_tensor(0, datatype=datatype, data=[value]))
+
+
+@pytest.mark.parametrize(
+    ("datatype", "value"),
+    [("UINT8", 255), ("INT8", -128), ("INT32", 7), ("BOOL", True), ("BOOL", 1), ("FP32", 3), ("FP64", 1e300), ("UINT64", 2**64 - 1)],
+)  # fmt: skip
+def test_what_a_datatype_holds_is_taken(datatype: str, value: Any) -> None:
+    request, _ = CODEC.decode(with_tensor(0, datatype=datatype, data=[value]))
+    assert request.columns[0] == [value]
+
+
+@pytest.mark.parametrize(
+    ("shape", "data"),
+    [([2, 1], [[1.0, 2.0]]), ([1, 1], [[[1.0]]]), ([2, 1], [[1.0], 2.0]), ([1], [[1.0]]), ([1, 1], [[]]), ([1, 1], [[1.0], [2.0]])],
+)  # fmt: skip
+def test_nested_data_must_have_the_shape_it_claims(shape: list[int], data: list[Any]) -> None:
+    message = v2_body(shape[0])
+    message["inputs"][0] |= {"shape": shape, "data": data}
+    with pytest.raises(InvalidRequest, match="nested"):
+        CODEC.decode(json.dumps(message).encode())
+
+
+def test_deep_nesting_is_refused_in_words() -> None:
+    deep: Any = 1.0
+    for _ in range(900):
+        deep = [deep]
+    with pytest.raises(InvalidRequest, match="nested"):
+        CODEC.decode(with_tensor(0, data=[deep]))
+
+
+@pytest.mark.parametrize(
+    ("every", "asked", "binary_names"),
+    [
+        (True, {"probabilities": False}, {"label"}),
+        (True, {}, {"label", "probabilities"}),
+        (False, {"probabilities": True}, {"probabilities"}),
+        (None, {"label": False}, set()),
+    ],
+)
+def test_an_output_s_own_wish_wins(every: bool | None, asked: dict[str, bool], binary_names: set[str]) -> None:
+    outputs = [
+        {"name": n, "parameters": {"binary_data": asked[n]} if n in asked else {}} for n in ("probabilities", "label")
+    ]
+    message = body(outputs=outputs, parameters={} if every is None else {"binary_data_output": every})
+    _, encoding = CODEC.decode(json.dumps(message).encode())
+    assert encoding.names == binary_names
+
+
+@pytest.mark.parametrize("identity", [None, "", "a", "x" * 128])
+def test_ids_that_are_taken(identity: str | None) -> None:
+    assert CODEC.decode(json.dumps(body(id=identity)).encode())[0].id == (identity or "")
+
+
+@pytest.mark.parametrize("identity", ["x" * 129, "x" * 270_000, "a\nb", "a\0", "\u202e"])
+def test_ids_that_no_ledger_entry_could_hold_are_refused(identity: str) -> None:
+    with pytest.raises(InvalidRequest, match=r"^id: expected"):
+        CODEC.decode(json.dumps(body(id=identity)).encode())
 
 
 def test_one_matrix_for_numeric_models() -> None:

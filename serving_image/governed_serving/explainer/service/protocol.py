@@ -7,6 +7,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from governed_api.names import request_id_fault
 from governed_serving.artefact import Feature
 from governed_serving.blackbox.columns import Columns
 from governed_serving.blackbox.errors import NotExplainable
@@ -56,7 +57,7 @@ class _Tensor(msgspec.Struct):
 
 class _Body(msgspec.Struct):
     inputs: list[_Tensor]
-    id: str = ""
+    id: str | None = None
     parameters: dict[str, Any] = {}
     outputs: list[Any] = []
 
@@ -91,7 +92,10 @@ def parse(body: bytes, features: list[Feature], fallback_id: str) -> ExplainRequ
     except msgspec.ValidationError as error:
         raise NotExplainable(f"parameters: {error}") from error
     _check(known)
-    return ExplainRequest(decoded.id or fallback_id, columns_of(decoded.inputs, features), known)
+    identity = decoded.id or fallback_id
+    if fault := request_id_fault(identity):
+        raise NotExplainable(f"id: {fault}; shorten it or leave it out")
+    return ExplainRequest(identity, columns_of(decoded.inputs, features), known)
 
 
 def _check(parameters: Parameters) -> None:

@@ -36,7 +36,7 @@ class Rows:
         for spec, output in zip(self._signature.outputs, outputs, strict=True):
             if not wanted or spec.name in wanted:
                 flat: Any = np.ascontiguousarray(output).ravel()
-                if spec.dtype == "BYTES" or not (form.every or spec.name in form.names):
+                if spec.dtype == "BYTES" or spec.name not in form.names:
                     flat = flat.tolist()
                 values.append(OutputValues(spec, request.rows, flat))
         return self._codec.encode(InferResponse(request.id, values), form)

@@ -9,17 +9,14 @@ from governed_serving.decoding import decode_json
 from governed_serving.server.chat.events import Completion
 from governed_serving.server.chat.request import CHAT, COMPLETIONS
 from governed_serving.server.errors import InvalidRequest
-from governed_serving.server.protocol.json_errors import malformed
+from governed_serving.server.protocol.json_errors import decode_object
 
 __all__ = ["explainer_body", "first_text", "taken_apart"]
 
 
 def taken_apart(body: bytes) -> tuple[str, bytes, dict[str, Any]]:
     """(route of the completion, its body, parameters of the explanation). Raises InvalidRequest."""
-    try:
-        message: dict[str, Any] = decode_json(body, type=dict[str, Any])
-    except msgspec.DecodeError as error:
-        raise malformed(error, body, "an OpenAI request with the field explain") from error
+    message = decode_object(body, "an OpenAI request with the field explain")
     options = message.pop("explain", {})
     if not isinstance(options, dict):
         raise InvalidRequest(f"explain: expected an object of parameters, found {type(options).__name__}")

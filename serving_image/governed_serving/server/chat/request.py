@@ -5,9 +5,8 @@ from typing import Any
 
 import msgspec
 
-from governed_serving.decoding import decode_json
 from governed_serving.server.errors import InvalidRequest, NotFound
-from governed_serving.server.protocol.json_errors import malformed
+from governed_serving.server.protocol.json_errors import decode_object
 
 __all__ = ["CHAT", "COMPLETIONS", "budget", "decode", "prompt_text", "strings", "with_strings"]
 
@@ -21,10 +20,8 @@ _LARGEST = 1_000_000
 
 def decode(path: str, body: bytes, model: str, *, masked: bool) -> dict[str, Any]:
     """The request. Raises InvalidRequest, NotFound (another model)."""
-    try:
-        message: dict[str, Any] = decode_json(body, type=dict[str, Any])
-    except msgspec.DecodeError as error:
-        raise malformed(error, body, "an OpenAI request") from error
+    message = decode_object(body, "an OpenAI request")
+    _check_kinds(message)
     field = "messages" if path == CHAT else "prompt"
     content = message.get(field)
     if not content or not isinstance(content, list if path == CHAT else (str, list)):
@@ -42,6 +39,27 @@ def decode(path: str, body: bytes, model: str, *, masked: bool) -> dict[str, Any
 
 def _kind(value: Any) -> str:
     return "nothing" if not value else type(value).__name__
+
+
+_KINDS: dict[str, tuple[type, str]] = {
+    "model": (str, "a string"),
+    "stream": (bool, "true or false"),
+    "stream_options": (dict, "an object"),
+    "metadata": (dict, "an object of strings"),
+}
+"""Optional fields that are read here; null is as good as nothing."""
+
+
+def _check_kinds(message: dict[str, Any]) -> None:
+    for field, (kind, words) in _KINDS.items():
+        value = message.get(field)
+        if value is not None and not isinstance(value, kind):
+            raise InvalidRequest(f"{field}: expected {words}, found {type(value).__name__}")
+    messages = message.get("messages")
+    if isinstance(messages, list):
+        for number, item in enumerate(messages):
+            if not isinstance(item, dict):
+                raise InvalidRequest(f"messages[{number}]: expected an object, found {type(item).__name__}")
 
 
 def _check_maskable(message: dict[str, Any]) -> None:

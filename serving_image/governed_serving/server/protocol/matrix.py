@@ -3,7 +3,8 @@
 import numpy as np
 
 from governed_serving.server.errors import InvalidRequest
-from governed_serving.server.protocol.tensors import check_datatype, flatten, values_of
+from governed_serving.server.protocol.shapes import flatten, quoted
+from governed_serving.server.protocol.tensors import check_datatype, values_of
 from governed_serving.server.protocol.v2_messages import LooseTensor
 from governed_serving.server.signature import Signature, Values
 
@@ -27,12 +28,16 @@ def split_matrix(signature: Signature, tensor: LooseTensor, data: Values) -> tup
     rows, columns = tensor.shape
     if columns != width or rows < 1:
         raise InvalidRequest(
-            f"input {tensor.name!r}: expected shape [n, {width}] ({signature.names()}) with n ≥ 1, found {tensor.shape}"
+            f"input {quoted(tensor.name)}: expected shape [n, {width}] ({signature.names()}) with n ≥ 1, found {quoted(tensor.shape)}"
         )
     check_datatype(tensor.name, False, "FP32", tensor.datatype)
-    values = data if isinstance(data, np.ndarray) else values_of(tensor.name, False, "FP32", flatten(data))
+    values = (
+        data
+        if isinstance(data, np.ndarray)
+        else values_of(tensor.name, False, tensor.datatype, flatten(tensor.name, tensor.shape, data))
+    )
     if len(values) != rows * width:
         raise InvalidRequest(
-            f"input {tensor.name!r}: expected {rows * width} values for shape {tensor.shape}, found {len(values)}"
+            f"input {quoted(tensor.name)}: expected {rows * width} values for shape {tensor.shape}, found {len(values)}"
         )
     return rows, [values[k::width] for k in range(width)]

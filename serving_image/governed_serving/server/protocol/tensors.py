@@ -1,13 +1,15 @@
 """Checks tensors of any legal form against the signature, and says what is wrong with those that don't fit."""
 
 import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from governed_serving.server.errors import InvalidRequest
-from governed_serving.server.protocol.v2_messages import LooseTensor
+from governed_serving.server.protocol.shapes import flatten, quoted
+from governed_serving.server.protocol.v2_messages import INTEGER_RANGES, LooseTensor
 from governed_serving.server.signature import NUMPY, Input, Signature, Values
 
 __all__ = ["checked", "values_of"]
@@ -17,12 +19,11 @@ def checked(signature: Signature, tensors: list[LooseTensor], data: list[Values]
     """Rows, and columns in the signature's order. Raises InvalidRequest naming the tensor."""
     found = {tensor.name: k for k, tensor in enumerate(tensors)}
     if len(found) != len(tensors):
-        names = [t.name for t in tensors]
-        twice = next(n for n in names if names.count(n) > 1)
-        raise InvalidRequest(f"inputs: expected each name once, found {twice!r} more than once")
+        twice = Counter(tensor.name for tensor in tensors).most_common(1)[0][0]
+        raise InvalidRequest(f"inputs: expected each name once, found {quoted(twice)} more than once")
     if strange := [n for n in found if n not in signature.index]:
         raise InvalidRequest(
-            f"input {strange[0]!r}: expected one of {signature.names()}; correct the name or leave it out"
+            f"input {quoted(strange[0])}: expected one of {signature.names()}; correct the name or leave it out"
         )
     if missing := [s.name for s in signature.inputs if s.name not in found]:
         raise InvalidRequest(
@@ -46,9 +47,13 @@ def _column(spec: Input, tensor: LooseTensor, data: Values) -> tuple[int, Values
     legal = (len(shape) == 1 and spec.shape == (1,)) or tuple(shape[1:]) == spec.shape
     if not shape or shape[0] < 1 or not legal:
         want = f"[n, {', '.join(map(str, spec.shape))}]" + (" or [n]" if spec.shape == (1,) else "")
-        raise InvalidRequest(f"input {spec.name!r}: expected shape {want} with n ≥ 1, found {shape}")
+        raise InvalidRequest(f"input {spec.name!r}: expected shape {want} with n ≥ 1, found {quoted(shape)}")
     check_datatype(spec.name, spec.textual, spec.dtype, tensor.datatype)
-    values = data if isinstance(data, np.ndarray) else values_of(spec.name, spec.textual, spec.dtype, flatten(data))
+    values = (
+        data
+        if isinstance(data, np.ndarray)
+        else values_of(spec.name, spec.textual, tensor.datatype, flatten(spec.name, shape, data))
+    )
     if len(values) != math.prod(shape):
         raise InvalidRequest(
             f"input {spec.name!r}: expected {math.prod(shape)} values for shape {shape}, found {len(values)}"
@@ -59,41 +64,44 @@ def _column(spec: Input, tensor: LooseTensor, data: Values) -> tuple[int, Values
 def check_datatype(name: str, textual: bool, expected: str, found: str) -> None:
     """Numbers of any width fit a number; strings fit strings only."""
     if found not in NUMPY:
-        raise InvalidRequest(f"input {name!r}: expected a V2 datatype such as {expected}, found {found!r}")
+        raise InvalidRequest(f"input {name!r}: expected a V2 datatype such as {expected}, found {quoted(found)}")
     if textual != (found == "BYTES"):
         what = "BYTES (strings)" if textual else f"{expected} (numbers)"
         raise InvalidRequest(f"input {name!r}: expected datatype {what}, found {found}")
 
 
-def flatten(data: Sequence[Any]) -> list[Any]:
-    """Nested lists in row-major order; the specification allows both forms."""
-    if not any(isinstance(item, list) for item in data):
-        return list(data)
-    out: list[Any] = []
-    for item in data:
-        if isinstance(item, list):
-            out.extend(flatten(item))
-        else:
-            out.append(item)
-    return out
-
-
 def values_of(name: str, textual: bool, dtype: str, values: list[Any]) -> list[Any]:
-    """Values of the right kind; null becomes NaN or "", which the data plane refuses where the model can't fill it in."""
+    """Values that the declared datatype ``dtype`` has; null becomes NaN or "", which the data plane refuses where the model can't fill it in."""
     if textual:
         for k, value in enumerate(values):
             if value is None:
                 values[k] = ""
             elif not isinstance(value, str):
-                raise InvalidRequest(f"input {name!r}: expected strings, found {_kind(value)} at index {k}")
+                raise InvalidRequest(f"input {name!r}: expected strings, found {type(value).__name__} at index {k}")
         return values
+    fits = _fitting(dtype)
     for k, value in enumerate(values):
         if value is None:
             values[k] = math.nan
-        elif not isinstance(value, (int, float)):
+        elif not fits(value):
             raise InvalidRequest(f"input {name!r}: expected {dtype} numbers, found {_kind(value)} at index {k}")
     return values
 
 
+def _fitting(dtype: str) -> Callable[[Any], bool]:
+    """Whether a JSON value is one of the declared datatype."""
+    if dtype == "BOOL":
+        return lambda value: value is True or value is False or (type(value) is int and value in (0, 1))
+    if dtype in INTEGER_RANGES:
+        low, high = INTEGER_RANGES[dtype]
+        if dtype == "UINT64":
+            high = 2**64 - 1
+        return lambda value: type(value) is int and low <= value <= high
+    largest = float(np.finfo(NUMPY[dtype]).max) if dtype in ("FP16", "FP32", "FP64") else math.inf
+    return lambda value: type(value) in (int, float) and (-largest <= value <= largest or not math.isfinite(value))
+
+
 def _kind(value: Any) -> str:
+    if type(value) in (int, float):
+        return quoted(value, 40)
     return {"str": "a string", "dict": "an object", "list": "an array"}.get(type(value).__name__, type(value).__name__)

@@ -8,6 +8,7 @@ from governed_serving.decoding import decode_with
 from governed_serving.server.errors import InvalidRequest
 from governed_serving.server.messages import InferRequest, InferResponse
 from governed_serving.server.protocol.json_errors import malformed
+from governed_serving.server.protocol.shapes import identity
 from governed_serving.server.protocol.tensors import values_of
 from governed_serving.server.signature import Signature, Values
 
@@ -18,7 +19,7 @@ class V1Request(msgspec.Struct):
     """``instances`` are rows; ``parameters`` as in V2; an ``id`` is ours, V1 has none."""
 
     instances: list[dict[str, Any] | list[Any]]
-    id: str = ""
+    id: str | None = None
     parameters: dict[str, Any] | None = None
 
 
@@ -46,7 +47,7 @@ class V1Codec:
             for spec, column in zip(self._signature.inputs, columns, strict=True)
         ]
         return InferRequest(
-            message.id, len(message.instances), checked, parameters=message.parameters or {}, size=len(body)
+            identity(message.id), len(message.instances), checked, parameters=message.parameters or {}, size=len(body)
         )
 
     def _row(self, number: int, row: dict[str, Any] | list[Any]) -> list[Any]:

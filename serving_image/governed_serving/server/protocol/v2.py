@@ -11,13 +11,13 @@ from governed_serving.server.messages import InferRequest, InferResponse, Output
 from governed_serving.server.protocol import binary
 from governed_serving.server.protocol.json_errors import malformed
 from governed_serving.server.protocol.matrix import is_matrix, split_matrix
+from governed_serving.server.protocol.shapes import MAX_ELEMENTS, elements, identity, quoted
 from governed_serving.server.protocol.tensors import checked
 from governed_serving.server.protocol.v2_messages import (
     ANY_REQUEST,
     REQUEST,
     InferenceRequest,
     LooseRequest,
-    LooseTensor,
     OutputTensor,
     Reply,
     ReplyParameters,
@@ -31,9 +31,8 @@ _KIND = "a V2 inference request"
 
 @dataclass(slots=True, frozen=True)
 class OutputEncoding:
-    """In which form the client wants outputs: ``every`` in binary, or the ones in ``names``."""
+    """In which form the client wants outputs: those in ``names`` in binary."""
 
-    every: bool = False
     names: frozenset[str] = frozenset()
 
 
@@ -74,7 +73,7 @@ class V2Codec:
         columns = self._columns(message)
         if columns is None:  # another order, a matrix, or a mistake: the loose way sorts it out or names it
             return self.decode_tensors(_loose(body), memoryview(b""))
-        request = InferRequest(message.id, message.inputs[0].shape[0], columns, size=len(body))
+        request = InferRequest(identity(message.id), message.inputs[0].shape[0], columns, size=len(body))
         if message.outputs is None and message.parameters is None:
             return request, JSON
         return request, self._wanted(request, message)
@@ -112,27 +111,34 @@ class V2Codec:
 
     def decode_tensors(self, message: LooseRequest, tail: memoryview) -> tuple[InferRequest, OutputEncoding]:
         """The request in ``message``, whose tensors with binary_data_size lie in ``tail``, in order. Raises InvalidRequest."""
+        for tensor in message.inputs:
+            elements(tensor.name, tensor.shape, MAX_ELEMENTS, 1)
         data = _take_binary(message, tail)
         if is_matrix(self._signature, message.inputs):
             rows, columns = split_matrix(self._signature, message.inputs[0], data[0])
         else:
             rows, columns = checked(self._signature, message.inputs, data)
-        request = InferRequest(message.id, rows, columns, size=1 << 20)  # never on the event loop: it may be anything
+        request = InferRequest(
+            identity(message.id), rows, columns, size=1 << 20
+        )  # never on the event loop: it may be anything
         return request, self._wanted(request, message)
 
     def _wanted(self, request: InferRequest, message: InferenceRequest | LooseRequest) -> OutputEncoding:
         known = {spec.name for spec in self._signature.outputs}
         names = tuple(o.name for o in message.outputs or ())
         if strange := [n for n in names if n not in known]:
-            raise InvalidRequest(f"outputs: expected some of {', '.join(sorted(known))}, found {strange[0]!r}")
+            raise InvalidRequest(f"outputs: expected some of {', '.join(sorted(known))}, found {quoted(strange[0])}")
         request.outputs = names
         request.parameters = message.parameters or {}
-        binary_names = [o.name for o in message.outputs or () if (o.parameters or {}).get("binary_data")]
-        return OutputEncoding(bool(request.parameters.get("binary_data_output")), frozenset(binary_names))
+        asked = {o.name: (o.parameters or {}).get("binary_data") for o in message.outputs or ()}
+        every = bool(request.parameters.get("binary_data_output"))
+        return OutputEncoding(
+            frozenset(name for name in known if (every if asked.get(name) is None else bool(asked[name])))
+        )
 
     def encode(self, response: InferResponse, form: OutputEncoding = JSON) -> Encoded:
         """The reply's body."""
-        if form is not JSON and (form.every or form.names):
+        if form.names:
             return self._encode_binary(response, form)
         outputs = [OutputTensor(o.spec.name, o.shape, o.spec.dtype, o.values) for o in response.outputs]
         return Encoded(self._encode(self._reply(response, outputs)))
@@ -140,7 +146,7 @@ class V2Codec:
     def _encode_binary(self, response: InferResponse, form: OutputEncoding) -> Encoded:
         outputs, tail = [], []
         for output in response.outputs:
-            if not (form.every or output.spec.name in form.names):
+            if output.spec.name not in form.names:
                 outputs.append(OutputTensor(output.spec.name, output.shape, output.spec.dtype, output.values))
                 continue
             raw = binary.pack(output.spec.dtype, output.values)
@@ -179,30 +185,25 @@ def _take_binary(message: LooseRequest, tail: memoryview) -> list[Values]:
         if size is None:
             if tensor.data is None:
                 raise InvalidRequest(
-                    f"input {tensor.name!r}: expected data, or binary_data_size in its parameters, found neither"
+                    f"input {quoted(tensor.name)}: expected data, or binary_data_size in its parameters, found neither"
                 )
             out.append(tensor.data)
             continue
-        if not isinstance(size, int) or size < 0 or at + size > len(tail):
+        if not isinstance(size, int) or isinstance(size, bool) or size < 0 or at + size > len(tail):
             raise InvalidRequest(
-                f"input {tensor.name!r}: expected binary_data_size up to {len(tail) - at} (what the body holds), found {size}"
+                f"input {quoted(tensor.name)}: expected binary_data_size up to {len(tail) - at} (what the body holds), "
+                f"found {quoted(size)}"
             )
         data, dictionary = tail[at : at + size], (tensor.parameters or {}).get("dictionary")
+        count = elements(tensor.name, tensor.shape, size, binary.least_size(tensor.name, tensor.datatype))
         if dictionary is not None and tensor.datatype == "BYTES":
-            out.append(binary.coded(tensor.name, dictionary, data, _elements(tensor)))
+            out.append(binary.coded(tensor.name, dictionary, data, count))
         else:
-            out.append(binary.unpack(tensor.name, tensor.datatype, data, _elements(tensor)))
+            out.append(binary.unpack(tensor.name, tensor.datatype, data, count))
         at += size
     if at != len(tail):
         raise InvalidRequest(f"request body: expected {at} bytes of binary tensors, found {len(tail)}")
     return out
-
-
-def _elements(tensor: LooseTensor) -> int:
-    count = 1
-    for size in tensor.shape:
-        count *= max(size, 0)
-    return count
 
 
 def outputs_of(response: InferResponse) -> dict[str, OutputValues]:

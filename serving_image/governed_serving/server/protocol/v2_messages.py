@@ -3,12 +3,13 @@
 https://github.com/kserve/open-inference-protocol/blob/main/specification/protocol/inference_rest.md
 """
 
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import msgspec
 
 __all__ = [
     "ANY_REQUEST",
+    "INTEGER_RANGES",
     "REQUEST",
     "InferenceRequest",
     "LooseRequest",
@@ -31,8 +32,8 @@ class Tensor(msgspec.Struct, tag_field="datatype"):
     datatype: ClassVar[str]
 
 
-def _tensor(tag: str, element: type) -> Any:
-    data: Any = list[element] | None  # type: ignore[valid-type]
+def _tensor(tag: str, element: Any) -> Any:
+    data: Any = list[element] | None
     made: Any = msgspec.defstruct(
         f"{tag}Tensor", [("data", data, None)], bases=(Tensor,), tag=tag, tag_field="datatype"
     )
@@ -41,11 +42,13 @@ def _tensor(tag: str, element: type) -> Any:
     return made
 
 
-_FLOATS, _INTEGERS = (
-    ("FP16", "FP32", "FP64"),
-    ("INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UINT64"),
-)
-_KINDS = [_tensor(tag, float) for tag in _FLOATS] + [_tensor(tag, int) for tag in _INTEGERS]
+INTEGER_RANGES = {f"INT{n}": (-(2 ** (n - 1)), 2 ** (n - 1) - 1) for n in (8, 16, 32, 64)}
+INTEGER_RANGES |= {f"UINT{n}": (0, min(2**n - 1, 2**63 - 1)) for n in (8, 16, 32, 64)}
+"""Least and greatest value of each integer datatype; of UINT64 as far as the fast decoder bounds it."""
+
+_KINDS = [_tensor("FP16", Annotated[float, msgspec.Meta(ge=-65504, le=65504)])]
+_KINDS += [_tensor(tag, float) for tag in ("FP32", "FP64")]
+_KINDS += [_tensor(tag, Annotated[int, msgspec.Meta(ge=low, le=high)]) for tag, (low, high) in INTEGER_RANGES.items()]
 _KINDS += [_tensor("BOOL", bool), _tensor("BYTES", str)]
 
 TENSOR: Any = _KINDS[0]
@@ -64,7 +67,8 @@ class InferenceRequest(msgspec.Struct):
     """$inference_request, with typed tensors. ``inputs`` is list[TENSOR]; see ``REQUEST``."""
 
     inputs: list[Any]
-    id: str = ""
+    id: str | None = None
+    """null is none: some clients send it."""
     parameters: dict[str, Any] | None = None
     outputs: list[RequestedOutput] | None = None
 
@@ -88,7 +92,8 @@ class LooseRequest(msgspec.Struct):
     """$inference_request as loosely as the specification allows."""
 
     inputs: list[LooseTensor]
-    id: str = ""
+    id: str | None = None
+    """null is none: some clients send it."""
     parameters: dict[str, Any] | None = None
     outputs: list[RequestedOutput] | None = None
 
