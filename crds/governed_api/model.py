@@ -1,5 +1,6 @@
 """The typed v1alpha1 GovernedModel: the one source of CRD, validation, documentation and container configuration."""
 
+from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field
@@ -11,6 +12,7 @@ from governed_api.lifecycle import Lifecycle
 from governed_api.names import API_VERSION, KIND
 from governed_api.resources import Resources, Toleration
 from governed_api.rules import Rule
+from governed_api.runtime import PORTS
 
 
 class ModelFormat(Part):
@@ -18,6 +20,18 @@ class ModelFormat(Part):
 
     name: Literal["onnx", "runtime"] = "onnx"
     """onnx: served in process; runtime: served by the foreign container in runtime."""
+
+
+def in_words(ports: Sequence[int]) -> str:
+    """Ports in ascending order, neighbours as a range: ``8080 to 8084 and 8090``."""
+    runs: list[list[int]] = []
+    for port in sorted(ports):
+        if runs and port == runs[-1][-1] + 1:
+            runs[-1].append(port)
+        else:
+            runs.append([port])
+    *words, last = [f"{r[0]} to {r[-1]}" if len(r) > 1 else str(r[0]) for r in runs]
+    return f"{', '.join(words)} and {last}" if words else last
 
 
 class Runtime(Part):
@@ -40,8 +54,8 @@ class Runtime(Part):
 
     RULES: ClassVar[tuple[Rule, ...]] = (
         Rule(
-            "!(self.port in [8080, 8081, 8082, 8083, 8084, 8090])",
-            "ports 8080 to 8084 and 8090 belong to the governed containers",
+            f"!(self.port in {list(PORTS)})",
+            f"ports {in_words(PORTS)} belong to the governed containers",
             ".port",
         ),
     )

@@ -4,6 +4,9 @@ Processes read paths and ports from the environment alone, so that the local run
 shift ports.
 """
 
+from collections.abc import Mapping
+from enum import Enum
+
 SPEC = "GOVERNED_SPEC"
 KEK_FILE = "GOVERNED_KEK_FILE"
 MODEL_DIR = "GOVERNED_MODEL_DIR"
@@ -32,6 +35,35 @@ HOST = "GOVERNED_HOST"
 MAX_BODY_BYTES = "GOVERNED_MAX_BODY_BYTES"
 THREADS = "GOVERNED_THREADS"
 DRAIN_SECONDS = "GOVERNED_DRAIN_SECONDS"
+TEMPORARY_DIR = "TMPDIR"
+OPENMP_THREADS = "OMP_NUM_THREADS"
+OPENBLAS_THREADS = "OPENBLAS_NUM_THREADS"
+
+
+class Kind(Enum):
+    """What the value of an environment variable is: a local run maps it accordingly."""
+
+    PORT = "a port that the process listens on"
+    URL = "an address of another process, or of the API server"
+    PATH = "a file or folder of a mounted volume"
+    TEXT = "anything else"
+
+
+VARIABLES: Mapping[str, Kind] = {
+    SPEC: Kind.PATH, KEK_FILE: Kind.PATH, MODEL_DIR: Kind.PATH, SPOOL_DIR: Kind.PATH, DATA_DIR: Kind.PATH,
+    SOURCE_DIR: Kind.PATH, ARCHIVE_DIR: Kind.PATH, ARCHIVE_TOKEN_FILE: Kind.PATH, ARCHIVE_ROOT_FILE: Kind.PATH,
+    TEMPORARY_DIR: Kind.PATH,
+    ARCHIVE_URL: Kind.URL, REPORT: Kind.URL, PREDICTOR_URL: Kind.URL, EXPLAINER_URL: Kind.URL, AUDITOR_URL: Kind.URL,
+    UPSTREAM_URL: Kind.URL,
+    HTTP_PORT: Kind.PORT, GRPC_PORT: Kind.PORT, INTERNAL_PORT: Kind.PORT,
+    ARTEFACT_DIGEST: Kind.TEXT, REVISION: Kind.TEXT, TRACK: Kind.TEXT, POD_NAME: Kind.TEXT, NAMESPACE: Kind.TEXT,
+    HOST: Kind.TEXT, MAX_BODY_BYTES: Kind.TEXT, THREADS: Kind.TEXT, DRAIN_SECONDS: Kind.TEXT,
+    OPENMP_THREADS: Kind.TEXT, OPENBLAS_THREADS: Kind.TEXT,
+}  # fmt: skip
+"""Every variable that a container of ours is given; one that isn't here can't be put into a pod template."""
+
+LOCAL = "local"
+"""Revision and pod name of a process outside a cluster."""
 
 TRACK_STABLE = "stable"
 TRACK_CANARY = "canary"
@@ -43,6 +75,8 @@ PORT_INTERNAL = 8082
 PORT_EXPLAINER = 8083
 PORT_AUDITOR = 8084
 PORT_ARCHIVE = 8090
+PORTS = (PORT_HTTP, PORT_GRPC, PORT_INTERNAL, PORT_EXPLAINER, PORT_AUDITOR, PORT_ARCHIVE)
+"""All of them: a foreign runtime in the same pod must keep off."""
 
 MOUNT_SPEC = "/etc/governed"
 SPEC_FILE = "model.json"

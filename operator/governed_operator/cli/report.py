@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from governed_api import object_names
 from governed_api import runtime as rt
 from governed_operator.cli.fail import fail
 from governed_operator.local.serving_side import module
@@ -37,7 +38,7 @@ def command(
         fail("the serving side isn't installed: pip install 'governed-models[serving]'")
     target = output or Path(f"{name}.html")
     words = ["--model", name, "--report", str(report), "--archive", str(local.archive_folder), "--output", str(target)]
-    key = model_key or local.secrets / f"{name}-kek" / rt.KEK_NAME
+    key = model_key or local.secrets / object_names.own_kek(name) / rt.KEK_NAME
     if key.is_file():
         words += ["--model-key", str(key)]
     environment = dict(os.environ) | local.archive_environment()

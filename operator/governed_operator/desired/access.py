@@ -1,13 +1,10 @@
 """ServiceAccount, Role, RoleBinding and the GovernanceReport that they open to the model's own pods."""
 
-from governed_api.names import API_VERSION, GROUP, REPORT_KIND, REPORT_PLURAL, component
+from governed_api import object_names
+from governed_api.names import API_VERSION, GROUP, REPORT_KIND, REPORT_PLURAL
 from governed_operator.desired.manifest import Manifest, Subject, manifest
 
 RBAC = "rbac.authorization.k8s.io"
-
-
-def account_name(model: str) -> str:
-    return component(model, "pods")
 
 
 def governance_report(subject: Subject) -> Manifest:
@@ -16,7 +13,7 @@ def governance_report(subject: Subject) -> Manifest:
 
 
 def service_account(subject: Subject) -> Manifest:
-    return manifest("v1", "ServiceAccount", account_name(subject.name), subject, "access")
+    return manifest("v1", "ServiceAccount", object_names.account(subject.name), subject, "access")
 
 
 def role(subject: Subject) -> Manifest:
@@ -27,11 +24,11 @@ def role(subject: Subject) -> Manifest:
         "resourceNames": [subject.name],
         "verbs": ["get", "patch"],
     }
-    return manifest(f"{RBAC}/v1", "Role", account_name(subject.name), subject, "access", rules=[rule])
+    return manifest(f"{RBAC}/v1", "Role", object_names.account(subject.name), subject, "access", rules=[rule])
 
 
 def role_binding(subject: Subject) -> Manifest:
-    name = account_name(subject.name)
+    name = object_names.account(subject.name)
     return manifest(
         f"{RBAC}/v1",
         "RoleBinding",

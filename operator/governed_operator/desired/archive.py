@@ -1,5 +1,6 @@
 """The namespace's archive: StatefulSet with a retained volume, Service, access."""
 
+from governed_api import object_names
 from governed_api import runtime as rt
 from governed_api.names import API_VERSION, ARCHIVE, GROUP, LABEL_COMPONENT, PART_OF, REPORT_KIND, REPORT_PLURAL
 from governed_operator.desired import environment as env
@@ -56,7 +57,7 @@ def _pod(namespace: str, settings: Settings) -> Manifest:
         **({"imagePullSecrets": [{"name": s} for s in settings.pull_secrets]} if settings.pull_secrets else {}),
         "containers": [_container(namespace, settings)],
         "volumes": [
-            {"name": "keys", "secret": {"secretName": f"{ARCHIVE}-keys", "defaultMode": 0o440}},
+            {"name": "keys", "secret": {"secretName": object_names.ARCHIVE_KEYS, "defaultMode": 0o440}},
             pod.memory_volume("tmp", "64Mi"),
         ],
     }
@@ -81,7 +82,7 @@ def _container(namespace: str, settings: Settings) -> Manifest:
         resources={"requests": {"cpu": "100m", "memory": "256Mi"}, "limits": {"memory": "1Gi"}},
         volumeMounts=[
             pod.mount("keys", rt.MOUNT_KEYS, read_only=True),
-            pod.mount("archive", rt.MOUNT_ARCHIVE),
+            pod.mount(object_names.ARCHIVE_VOLUME, rt.MOUNT_ARCHIVE),
             pod.mount("tmp", "/tmp"),
         ],
     )
@@ -97,7 +98,7 @@ def _claim(settings: Settings) -> Manifest:
         spec["storageClassName"] = settings.archive_storage_class
     # the list is atomic, so the server's defaults are part of what we apply
     frame = {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "status": {"phase": "Pending"}}
-    return frame | {"metadata": {"name": "archive", "labels": common_labels(COMPONENT)}, "spec": spec}
+    return frame | {"metadata": {"name": object_names.ARCHIVE_VOLUME, "labels": common_labels(COMPONENT)}, "spec": spec}
 
 
 def archive_access(namespace: str) -> list[Manifest]:

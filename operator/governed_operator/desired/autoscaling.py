@@ -1,8 +1,9 @@
 """HorizontalPodAutoscaler, or a KEDA ScaledObject where KEDA is present and the metric calls for it."""
 
+from governed_api import object_names
 from governed_api import runtime as rt
 from governed_api.model import Predictor
-from governed_operator.desired.inference import COMPONENT, deployment_name
+from governed_operator.desired.inference import COMPONENT
 from governed_operator.desired.manifest import Manifest, Subject, manifest
 
 METRICS = {"concurrency": rt.METRIC_IN_FLIGHT, "rps": rt.METRIC_RATE}
@@ -57,11 +58,15 @@ def horizontal_pod_autoscaler(subject: Subject) -> Manifest | None:
     return manifest(
         "autoscaling/v2",
         "HorizontalPodAutoscaler",
-        deployment_name(subject.name),
+        object_names.deployment(subject.name),
         subject,
         COMPONENT,
         spec={
-            "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": deployment_name(subject.name)},
+            "scaleTargetRef": {
+                "apiVersion": "apps/v1",
+                "kind": "Deployment",
+                "name": object_names.deployment(subject.name),
+            },
             "minReplicas": max(predictor.min_replicas, 1),
             "maxReplicas": predictor.max_replicas,
             "metrics": [_metric(predictor)],
@@ -89,11 +94,11 @@ def scaled_object(subject: Subject) -> Manifest | None:
     return manifest(
         "keda.sh/v1alpha1",
         "ScaledObject",
-        deployment_name(subject.name),
+        object_names.deployment(subject.name),
         subject,
         COMPONENT,
         spec={
-            "scaleTargetRef": {"name": deployment_name(subject.name)},
+            "scaleTargetRef": {"name": object_names.deployment(subject.name)},
             "minReplicaCount": predictor.min_replicas,
             "maxReplicaCount": predictor.max_replicas,
             "triggers": triggers,

@@ -1,6 +1,7 @@
 """PodDisruptionBudget: a drained node never takes the last replica."""
 
-from governed_operator.desired.inference import COMPONENT, deployment_name, selector
+from governed_api import object_names
+from governed_operator.desired.inference import COMPONENT, selector
 from governed_operator.desired.manifest import Manifest, Subject, manifest
 
 
@@ -11,7 +12,7 @@ def pod_disruption_budget(subject: Subject) -> Manifest | None:
     return manifest(
         "policy/v1",
         "PodDisruptionBudget",
-        deployment_name(subject.name),
+        object_names.deployment(subject.name),
         subject,
         COMPONENT,
         spec={

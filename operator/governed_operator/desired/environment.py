@@ -8,10 +8,13 @@ API_SERVER = "https://kubernetes.default.svc"
 
 
 def variable(name: str, value: str | int) -> Manifest:
+    """Raises KeyError for a name that the contract doesn't have: a local run wouldn't know what its value is."""
+    assert rt.VARIABLES[name]
     return {"name": name, "value": str(value)}
 
 
 def downward(name: str, path: str) -> Manifest:
+    assert rt.VARIABLES[name]
     return {"name": name, "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": path}}}
 
 
@@ -28,14 +31,14 @@ def identity() -> list[Manifest]:
     return [
         downward(rt.NAMESPACE, "metadata.namespace"),
         downward(rt.POD_NAME, "metadata.name"),
-        variable("TMPDIR", "/tmp"),
+        variable(rt.TEMPORARY_DIR, "/tmp"),
         *one_thread(),
     ]
 
 
 def one_thread() -> list[Manifest]:
     """BLAS and OpenMP start a thread per core of the node otherwise, which costs many times the CPU that small matrices need."""
-    return [variable("OMP_NUM_THREADS", 1), variable("OPENBLAS_NUM_THREADS", 1)]
+    return [variable(rt.OPENMP_THREADS, 1), variable(rt.OPENBLAS_THREADS, 1)]
 
 
 def model_spec() -> list[Manifest]:

@@ -1,24 +1,18 @@
 """The inference Deployment: fetch → auditor (sidecar) → server, explainer, optional runtime."""
 
+from governed_api import object_names
 from governed_api import runtime as rt
 from governed_api.model import GovernedModelSpec, Runtime
-from governed_api.names import LABEL_COMPONENT, LABEL_MODEL, LABEL_REVISION, LABEL_TRACK, component
-from governed_api.runtime import TRACK_STABLE
+from governed_api.names import LABEL_COMPONENT, LABEL_MODEL, LABEL_REVISION, LABEL_TRACK
 from governed_operator.desired import environment as env
 from governed_operator.desired import pod
-from governed_operator.desired.access import account_name
 from governed_operator.desired.canonical import canonical
 from governed_operator.desired.decision import Revision
 from governed_operator.desired.manifest import Manifest, Subject, manifest, model_labels
-from governed_operator.desired.specification import serving_name
 
 COMPONENT = "predictor"
 ENDPOINT_DELAY = 5
 """Seconds that a stopping server still answers, until no load balancer sends to it any more."""
-
-
-def deployment_name(model: str, track: str = TRACK_STABLE) -> str:
-    return component(model, COMPONENT if track == TRACK_STABLE else track)
 
 
 def selector(subject: Subject, track: str | None = None) -> dict[str, str]:
@@ -41,7 +35,7 @@ def deployment(subject: Subject, revision: Revision, track: str, replicas: int |
             "spec": inference_pod(subject, revision, track),
         },
     }
-    out = manifest("apps/v1", "Deployment", deployment_name(subject.name, track), subject, COMPONENT, spec=spec)
+    out = manifest("apps/v1", "Deployment", object_names.deployment(subject.name, track), subject, COMPONENT, spec=spec)
     out["metadata"]["labels"] |= {LABEL_TRACK: track, LABEL_REVISION: revision.name}
     return out
 
@@ -58,7 +52,7 @@ def inference_pod(subject: Subject, revision: Revision, track: str) -> Manifest:
     if runtime:
         containers.append(runtime_container(subject, runtime, revision))
     return {
-        "serviceAccountName": account_name(subject.name),
+        "serviceAccountName": object_names.account(subject.name),
         "terminationGracePeriodSeconds": ENDPOINT_DELAY + spec.predictor.timeout + 25,
         "securityContext": pod.security_context(),
         "topologySpreadConstraints": [
@@ -83,7 +77,7 @@ def _spread(subject: Subject, track: str, key: str) -> Manifest:
 def _volumes(subject: Subject, revision: Revision) -> list[Manifest]:
     spec = revision.model.spec
     out = [
-        pod.spec_volume(serving_name(revision)),
+        pod.spec_volume(object_names.serving_config(revision.model.name, revision.document)),
         pod.keys_volume(subject.name, spec),
         pod.memory_volume("model", "1Gi"),
         {"name": "spool", "emptyDir": {"sizeLimit": canonical(spec.governance.audit.spool_size)}},

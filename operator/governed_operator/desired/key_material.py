@@ -4,6 +4,7 @@ import hashlib
 import hmac
 import secrets
 
+from governed_api import object_names
 from governed_api import runtime as rt
 from governed_operator.desired.manifest import ANNOTATION_GENERATE, Manifest
 
@@ -23,7 +24,7 @@ def draw(secret: Manifest, root: bytes | None) -> dict[str, bytes]:
         if key == rt.TOKEN_NAME:
             if root is None:
                 raise ValueError(f"Secret {metadata['name']} needs the archive's root key, which isn't there yet")
-            out[key] = archive_token(root, metadata["namespace"], metadata["name"].removesuffix("-token"))
+            out[key] = archive_token(root, metadata["namespace"], object_names.model_of_token(metadata["name"]))
         else:
             out[key] = secrets.token_bytes(KEY_BYTES)
     return out

@@ -1,7 +1,7 @@
 """Secrets. Their data is drawn when they are made (governed_operator.desired.key_material): builders know only what belongs in them."""
 
+from governed_api import object_names
 from governed_api import runtime as rt
-from governed_api.names import ARCHIVE, component
 from governed_operator.desired.manifest import (
     ANNOTATION_CREATE_ONCE,
     ANNOTATION_GENERATE,
@@ -21,7 +21,7 @@ def archive_keys(namespace: str) -> Manifest:
     return shared(
         "v1",
         "Secret",
-        f"{ARCHIVE}-keys",
+        object_names.ARCHIVE_KEYS,
         namespace,
         "archive",
         annotations=_generated(rt.KEK_NAME, rt.ROOT_NAME),
@@ -33,7 +33,7 @@ def model_kek(subject: Subject) -> Manifest | None:
     """The model's key-encryption key, unless the manifest names one. It outlives the model, or its ledger's content would be lost."""
     if subject.model.spec.governance.encryption.key_ref:
         return None
-    name = component(subject.name, "kek")
+    name = object_names.own_kek(subject.name)
     return manifest(
         "v1", "Secret", name, subject, "keys", owned=False, annotations=_generated(rt.KEK_NAME), type="Opaque"
     )
@@ -41,5 +41,5 @@ def model_kek(subject: Subject) -> Manifest | None:
 
 def model_token(subject: Subject) -> Manifest:
     """The model's bearer token for the archive: HMAC-SHA256(root, namespace/name)."""
-    name = component(subject.name, "token")
+    name = object_names.token(subject.name)
     return manifest("v1", "Secret", name, subject, "keys", annotations=_generated(rt.TOKEN_NAME), type="Opaque")

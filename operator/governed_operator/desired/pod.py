@@ -2,9 +2,9 @@
 
 from typing import Any
 
+from governed_api import object_names
 from governed_api import runtime as rt
 from governed_api.model import GovernedModelSpec
-from governed_api.names import component, short_hash
 from governed_api.resources import Resources
 from governed_operator.desired.canonical import canonical
 from governed_operator.desired.manifest import Manifest, Subject
@@ -91,14 +91,8 @@ def spec_volume(config_map: str) -> Manifest:
     return {"name": "spec", "configMap": {"name": config_map}}
 
 
-def kek_secret(model: str, spec: GovernedModelSpec) -> tuple[str, str]:
-    """(Secret, key) of the key-encryption key."""
-    ref = spec.governance.encryption.key_ref
-    return (ref.secret_name, ref.key) if ref else (component(model, "kek"), rt.KEK_NAME)
-
-
 def keys_volume(model: str, spec: GovernedModelSpec) -> Manifest:
-    secret, key = kek_secret(model, spec)
+    secret, key = object_names.key_encryption_key(model, spec)
     return {
         "name": "keys",
         "projected": {
@@ -107,7 +101,7 @@ def keys_volume(model: str, spec: GovernedModelSpec) -> Manifest:
                 {"secret": {"name": secret, "items": [{"key": key, "path": rt.KEK_NAME}]}},
                 {
                     "secret": {
-                        "name": component(model, "token"),
+                        "name": object_names.token(model),
                         "items": [{"key": rt.TOKEN_NAME, "path": rt.TOKEN_NAME}],
                     }
                 },
@@ -141,10 +135,4 @@ def scheduling(subject: Subject) -> Manifest:
 
 
 def quota_class(subject: Subject) -> str:
-    """Name of the cluster-scoped PriorityClass that ties the model's pods to its ResourceQuota.
-
-    At most 63 characters, since a quota's scope takes no more; the hash keeps models of different namespaces apart, and
-    classes of different value, which is immutable.
-    """
-    told_apart = f"{subject.namespace}/{subject.name}/{subject.priority}".encode()
-    return f"governed-{subject.name}-{short_hash(told_apart)}"
+    return object_names.priority_class(subject.namespace, subject.name, subject.priority)

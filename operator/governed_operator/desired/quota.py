@@ -1,6 +1,6 @@
 """quota.compute: a ResourceQuota scoped by a PriorityClass of the model's own, so that the API server refuses more, not only we."""
 
-from governed_api.names import component
+from governed_api import object_names
 from governed_operator.desired.canonical import canonical
 from governed_operator.desired.manifest import Manifest, Subject, manifest, model_labels
 from governed_operator.desired.pod import quota_class
@@ -28,7 +28,7 @@ def resource_quota(subject: Subject) -> Manifest | None:
     return manifest(
         "v1",
         "ResourceQuota",
-        component(subject.name, "compute"),
+        object_names.compute_quota(subject.name),
         subject,
         "quota",
         spec={

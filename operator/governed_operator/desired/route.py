@@ -3,11 +3,11 @@
 What the CRD would default is written out: its lists are owned whole, and a filled-in field would look like drift.
 """
 
+from governed_api import object_names
 from governed_api import runtime as rt
 from governed_api.runtime import TRACK_CANARY, TRACK_STABLE
 from governed_operator.desired.decision import Decision
 from governed_operator.desired.manifest import Manifest, Subject, manifest
-from governed_operator.desired.service import service_name
 
 GROUP = "gateway.networking.k8s.io"
 
@@ -27,7 +27,7 @@ def http_route(subject: Subject, decision: Decision) -> Manifest | None:
         {
             "group": "",
             "kind": "Service",
-            "name": service_name(subject.name, track),
+            "name": object_names.service(subject.name, track),
             "port": rt.PORT_HTTP,
             "weight": weight,
         }

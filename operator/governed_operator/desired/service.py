@@ -1,19 +1,16 @@
 """Services: one for clients, and one per track where an HTTPRoute shares the traffic."""
 
+from governed_api import object_names
 from governed_api import runtime as rt
-from governed_api.names import LABEL_TRACK, component
+from governed_api.names import LABEL_TRACK
 from governed_api.runtime import TRACK_CANARY, TRACK_STABLE
 from governed_operator.desired.inference import selector, serves_grpc
 from governed_operator.desired.manifest import Manifest, Subject, manifest
 
 
-def service_name(model: str, track: str | None = None) -> str:
-    return component(model, track) if track else model
-
-
 def service_url(subject: Subject) -> str:
     """Address inside the cluster."""
-    return f"http://{service_name(subject.name)}.{subject.namespace}.svc:{rt.PORT_HTTP}"
+    return f"http://{object_names.service(subject.name)}.{subject.namespace}.svc:{rt.PORT_HTTP}"
 
 
 def service(subject: Subject, track: str | None = None) -> Manifest:
@@ -24,7 +21,7 @@ def service(subject: Subject, track: str | None = None) -> Manifest:
     out = manifest(
         "v1",
         "Service",
-        service_name(subject.name, track),
+        object_names.service(subject.name, track),
         subject,
         "predictor",
         spec={"selector": selector(subject, track), "ports": ports},

@@ -1,12 +1,8 @@
 """PersistentVolumeClaims: the trainer's data volume, ciphertext only (its files are sealed by our keysets)."""
 
-from governed_api.names import component
+from governed_api import object_names
 from governed_operator.desired.canonical import canonical
 from governed_operator.desired.manifest import ANNOTATION_CREATE_ONCE, Manifest, Subject, manifest
-
-
-def data_claim_name(model: str) -> str:
-    return component(model, "data")
 
 
 def data_claim(subject: Subject) -> Manifest | None:
@@ -23,7 +19,7 @@ def data_claim(subject: Subject) -> Manifest | None:
     return manifest(
         "v1",
         "PersistentVolumeClaim",
-        data_claim_name(subject.name),
+        object_names.data_claim(subject.name),
         subject,
         "trainer",
         annotations={ANNOTATION_CREATE_ONCE: "true"},

@@ -1,15 +1,12 @@
 """The trainer Job: its name hashes the training spec, so that the same training is never run twice."""
 
+from governed_api import object_names
 from governed_api import runtime as rt
 from governed_api.lifecycle import Training
-from governed_api.names import component
 from governed_api.quantities import seconds
 from governed_operator.desired import environment as env
 from governed_operator.desired import pod
-from governed_operator.desired.access import account_name
 from governed_operator.desired.manifest import ANNOTATION_CREATE_ONCE, Manifest, Subject, manifest, model_labels
-from governed_operator.desired.specification import training_name
-from governed_operator.desired.storage import data_claim_name
 
 COMPONENT = "trainer"
 PERMANENT_FAILURES = [2, 65, 78]
@@ -18,7 +15,7 @@ QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 
 
 def job_name(subject: Subject) -> str:
-    return component(subject.name, f"train-{subject.model.training_hash()[:10]}")
+    return object_names.training_job(subject.name, subject.model.training_hash())
 
 
 def trainer_job(subject: Subject) -> Manifest | None:
@@ -56,15 +53,15 @@ def _failure_rules() -> list[Manifest]:
 def _pod(subject: Subject, training: Training) -> Manifest:
     return {
         "restartPolicy": "Never",
-        "serviceAccountName": account_name(subject.name),
+        "serviceAccountName": object_names.account(subject.name),
         "terminationGracePeriodSeconds": 30,
         "securityContext": pod.security_context(),
         **pod.scheduling(subject),
         "containers": [_container(subject, training)],
         "volumes": [
-            pod.spec_volume(training_name(subject.model)),
+            pod.spec_volume(object_names.training_config(subject.name, subject.model.training_hash())),
             pod.keys_volume(subject.name, subject.model.spec),
-            {"name": "data", "persistentVolumeClaim": {"claimName": data_claim_name(subject.name)}},
+            {"name": "data", "persistentVolumeClaim": {"claimName": object_names.data_claim(subject.name)}},
             pod.source_volume(training.data.uri),
             pod.memory_volume("model", "1Gi"),
             pod.memory_volume("tmp", "1Gi"),

@@ -10,12 +10,11 @@ from pathlib import Path
 
 from rich.console import Console
 
+from governed_api import object_names
 from governed_api import runtime as rt
-from governed_api.names import ARCHIVE
 from governed_api.resolved import ResolvedModel
 from governed_operator.desired import Manifest, Subject, objects
 from governed_operator.desired.decision import Decision, Revision
-from governed_operator.desired.inference import deployment_name
 from governed_operator.local.addresses import LOOPBACK, Addresses, refuse_taken
 from governed_operator.local.errors import LocalError
 from governed_operator.local.logs import Logs
@@ -67,12 +66,11 @@ class Running:
 
     @property
     def token_file(self) -> Path:
-        return self.workdir.secrets / f"{self.model.name}-token" / rt.TOKEN_NAME
+        return self.workdir.secrets / object_names.token(self.model.name) / rt.TOKEN_NAME
 
     @property
     def kek_file(self) -> Path:
-        ref = self.model.spec.governance.encryption.key_ref
-        secret, key = (ref.secret_name, ref.key) if ref else (f"{self.model.name}-kek", rt.KEK_NAME)
+        secret, key = object_names.key_encryption_key(self.model.name, self.model.spec)
         return self.workdir.secrets / secret / key
 
 
@@ -107,7 +105,7 @@ class LocalRun:
     async def _start(self, prober: Prober) -> Running:
         artefact = self._artefact()
         manifests = self._render(artefact)
-        secrets = Secrets(self.workdir, (f"{ARCHIVE}-keys", rt.ROOT_NAME))
+        secrets = Secrets(self.workdir, (object_names.ARCHIVE_KEYS, rt.ROOT_NAME))
         for secret in by_kind(manifests, "Secret"):
             secrets.ensure(secret)
         addresses = Addresses(self.options.port_offset, self.workdir, by_kind(manifests, "Service"), self._foreign)
@@ -145,11 +143,11 @@ class LocalRun:
     def _archive(self, manifests: list[Manifest], host: Host) -> Pod:
         (archive,) = by_kind(manifests, "StatefulSet")
         spec = archive["spec"]
-        return Pod(f"{ARCHIVE}-0", spec["template"]["spec"], host, spec.get("volumeClaimTemplates"))
+        return Pod(object_names.ARCHIVE_POD, spec["template"]["spec"], host, spec.get("volumeClaimTemplates"))
 
     def _deployment(self, manifests: list[Manifest], host: Host) -> Pod:
         (deployment,) = by_kind(manifests, "Deployment")
-        return Pod(f"{deployment_name(self.model.name)}-0", deployment["spec"]["template"]["spec"], host)
+        return Pod(object_names.local_pod(self.model.name), deployment["spec"]["template"]["spec"], host)
 
     def _refuse_taken_ports(self, manifests: list[Manifest], host: Host) -> None:
         pods = (self._archive(manifests, host), self._deployment(manifests, host))

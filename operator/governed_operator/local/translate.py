@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from governed_api.runtime import VARIABLES, Kind
 from governed_operator.desired.manifest import Manifest
 from governed_operator.local.addresses import LOOPBACK, Addresses
 from governed_operator.local.errors import LocalError
@@ -86,11 +87,13 @@ def process_spec(
 
 
 def _listening(container: Manifest) -> list[int]:
-    return [
-        int(v["value"])
-        for v in container.get("env", [])
-        if v["name"].endswith("_PORT") and v.get("value", "").isdigit()
-    ]
+    """Ports that the contract says it listens on, beside those that the template opens."""
+    return [int(v["value"]) for v in container.get("env", []) if _kind(v) is Kind.PORT]
+
+
+def _kind(variable: Manifest) -> Kind:
+    """What a variable's value is, by the contract; a name that isn't ours is passed on as it is."""
+    return VARIABLES.get(variable["name"], Kind.TEXT)
 
 
 def _command(container: Manifest) -> tuple[str, ...]:
@@ -112,9 +115,20 @@ def _value(variable: Manifest, facts: Mapping[str, str], mounts: Mapping[str, Pa
         path = variable["valueFrom"]["fieldRef"]["fieldPath"]
         return facts[path]
     value = str(variable.get("value", ""))
-    if variable["name"].endswith("_PORT") and value.isdigit():
-        return str(addresses.port(int(value)))
+    match _kind(variable):
+        case Kind.PORT:
+            return str(addresses.port(int(value)))
+        case Kind.URL:
+            return addresses.url(value)
+        case Kind.PATH:
+            return _path(value, mounts)
+        case Kind.TEXT:
+            return value
+
+
+def _path(value: str, mounts: Mapping[str, Path]) -> str:
+    """The same place under the directory that stands for its volume."""
     for mount in sorted(mounts, key=len, reverse=True):
         if value == mount or value.startswith(f"{mount}/"):
             return str(mounts[mount]) + value[len(mount) :]
-    return addresses.url(value)
+    return value

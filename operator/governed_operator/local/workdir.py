@@ -7,8 +7,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from governed_api import object_names
 from governed_api import runtime as rt
-from governed_api.names import ARCHIVE
 from governed_operator.local.errors import LocalError, StaleRun
 from governed_operator.local.process_table import Known, alive, known
 
@@ -32,11 +32,11 @@ class Workdir:
     @property
     def archive_folder(self) -> Path:
         """The archive's volume: ciphertext, ledger and blobs."""
-        return self.volumes / f"archive-{ARCHIVE}-0"
+        return self.volumes / object_names.ARCHIVE_CLAIM
 
     def archive_environment(self) -> dict[str, str]:
         """What a program needs to read that volume."""
-        keys = self.secrets / f"{ARCHIVE}-keys"
+        keys = self.secrets / object_names.ARCHIVE_KEYS
         return {rt.KEK_FILE: str(keys / rt.KEK_NAME), rt.ARCHIVE_ROOT_FILE: str(keys / rt.ROOT_NAME)}
 
     def open(self) -> None:

@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import msgspec
 
+from governed_api import object_names
 from governed_api import runtime as rt
-from governed_api.names import ARCHIVE
 from governed_api.reasons import Reason
 from governed_operator.desired.key_material import draw
 from governed_operator.desired.manifest import ANNOTATION_CREATE_ONCE, ANNOTATION_GENERATE, Manifest
@@ -132,9 +132,9 @@ class Applier:
     async def archive_root(self, namespace: str) -> bytes:
         """Root that tokens of a namespace derive from. Raises Wait while there is none."""
         if namespace not in self._roots:
-            secret = await self._cluster.get(SECRET, namespace, f"{ARCHIVE}-keys")
+            secret = await self._cluster.get(SECRET, namespace, object_names.ARCHIVE_KEYS)
             if secret is None:
-                raise Wait(1.0, Reason.ARCHIVE_KEYS_PENDING, f"Secret {ARCHIVE}-keys is not there yet")
+                raise Wait(1.0, Reason.ARCHIVE_KEYS_PENDING, f"Secret {object_names.ARCHIVE_KEYS} is not there yet")
             self._roots[namespace] = _from_base64(secret["data"][rt.ROOT_NAME])
         return self._roots[namespace]
 

@@ -13,6 +13,7 @@ import msgspec
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from governed_api.runtime import LIVE_PATH, METRICS_PATH, READY_PATH
 from governed_operator.kube.cluster import ApiError, Cluster, Object
 from governed_operator.kube.kinds import MODEL, WATCHED
 from governed_operator.kube.leader import Leadership, cancelled, identity
@@ -112,9 +113,9 @@ class OperatorProcess:
         app = web.Application()
         app.add_routes(
             [
-                web.get("/healthz/live", self._live),
-                web.get("/healthz/ready", self._ready),
-                web.get("/metrics", self._metrics),
+                web.get(LIVE_PATH, self._live),
+                web.get(READY_PATH, self._ready),
+                web.get(METRICS_PATH, self._metrics),
             ]
         )
         self._runner = web.AppRunner(app, access_log=None)

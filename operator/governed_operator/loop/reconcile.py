@@ -5,12 +5,13 @@ import logging
 import time
 from typing import Any
 
+from governed_api import object_names
 from governed_api.model import GovernedModelStatus
 from governed_api.names import ARCHIVE
 from governed_api.reasons import Reason
 from governed_operator.desired import archive_objects, model_objects
 from governed_operator.desired.decision import Decision
-from governed_operator.desired.inference import COMPONENT, deployment_name
+from governed_operator.desired.inference import COMPONENT
 from governed_operator.kube.cluster import ApiError, Cluster
 from governed_operator.kube.kinds import MODEL, REPORT
 from governed_operator.loop.apply import Applier, Expected
@@ -210,7 +211,7 @@ def retained_children(obs: Observed, decision: Decision) -> dict[ChildKey, Child
     out = {}
     for place, child in obs.children.items():
         serving_config = child.kind == "ConfigMap" and child.component == COMPONENT
-        held = decision.held and (serving_config or place == ("Deployment", deployment_name(obs.subject.name)))
+        held = decision.held and (serving_config or place == ("Deployment", object_names.deployment(obs.subject.name)))
         rolling = serving_config and not settled and not decision.stopped
         if held or rolling:
             out[place] = child

@@ -3,10 +3,10 @@
 from collections.abc import Callable
 
 from governed_api import conditions as c
+from governed_api import object_names
 from governed_api.reasons import Reason
 from governed_operator.desired.autoscaling import cannot_wake
 from governed_operator.desired.decision import Violation
-from governed_operator.desired.inference import deployment_name
 from governed_operator.desired.trainer import job_name
 from governed_operator.policy.observed import Observed
 from governed_operator.policy.revisions import servers
@@ -25,9 +25,10 @@ def kek_lost(obs: Observed) -> Violation | None:
     """A key that was there and is gone must never be replaced by a fresh one: what it sealed would be lost silently."""
     ref = obs.model.spec.governance.encryption.key_ref
     sealed = obs.status.stable is not None or obs.status.artefact is not None
-    if ref or not sealed or ("Secret", f"{obs.subject.name}-kek") in obs.children:
+    if ref or not sealed or ("Secret", object_names.own_kek(obs.subject.name)) in obs.children:
         return None
-    message = f"Secret {obs.subject.name}-kek is gone: restore it from a backup; without it artefact and journal can't be read"
+    name = object_names.own_kek(obs.subject.name)
+    message = f"Secret {name} is gone: restore it from a backup; without it artefact and journal can't be read"
     return Violation(c.ENCRYPTION_READY, Reason.KEY_LOST, message, blocking=True, stalled=True)
 
 
@@ -74,7 +75,7 @@ def route_refused(obs: Observed) -> Violation | None:
 
 def autoscaler_refused(obs: Observed) -> Violation | None:
     """What runs serves on, and stays as it is under any load."""
-    return _refused(obs, ("ScaledObject", deployment_name(obs.subject.name)))
+    return _refused(obs, ("ScaledObject", object_names.deployment(obs.subject.name)))
 
 
 def _refused(obs: Observed, place: ChildKey) -> Violation | None:

@@ -5,13 +5,13 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple
 
+from governed_api import object_names
 from governed_api.model import GovernedModelStatus
 from governed_api.names import ARCHIVE
 from governed_api.reasons import Reason
 from governed_api.report import ArchiveReport, GovernanceReportStatus
 from governed_api.resolved import ResolvedModel
 from governed_api.runtime import TRACK_STABLE
-from governed_operator.desired.inference import deployment_name
 from governed_operator.desired.manifest import Subject
 from governed_operator.watch.cache import Child, ChildKey
 from governed_operator.watch.facts import PodFacts, WorkloadFacts
@@ -64,7 +64,7 @@ class Observed:
 
     def workload(self, track: str = TRACK_STABLE) -> WorkloadFacts | None:
         """The Deployment of a track."""
-        child = self.children.get(("Deployment", deployment_name(self.subject.name, track)))
+        child = self.children.get(("Deployment", object_names.deployment(self.subject.name, track)))
         return child.facts if child and not child.deleting else None
 
     @property

@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Any
 
 from governed_api import conditions as c
+from governed_api import object_names
 from governed_api.conditions import Condition, Truth, set_condition
 from governed_api.model import ArtefactStatus, BiasStatus, GovernedModelStatus, LedgerStatus, RevisionStatus
 from governed_api.reasons import Cause, Reason
@@ -127,7 +128,7 @@ def _archive(obs: Observed) -> State:
 
 def _encryption(obs: Observed) -> State:
     ref = obs.model.spec.governance.encryption.key_ref
-    name = ref.secret_name if ref else f"{obs.subject.name}-kek"
+    name, _ = object_names.key_encryption_key(obs.subject.name, obs.model.spec)
     if ref or ("Secret", name) in obs.children:
         return "True", Reason.ENVELOPE, f"keysets are wrapped by the key in Secret {name}"
     return "Unknown", Reason.KEY_PENDING, f"Secret {name} is being made"
@@ -135,7 +136,7 @@ def _encryption(obs: Observed) -> State:
 
 def _quota(obs: Observed) -> State:
     quota = obs.model.spec.quota
-    if quota.compute and ("ResourceQuota", f"{obs.subject.name}-compute") not in obs.children:
+    if quota.compute and ("ResourceQuota", object_names.compute_quota(obs.subject.name)) not in obs.children:
         return "False", Reason.QUOTA_PENDING, "the ResourceQuota is being made"
     parts = [n for n in ("requests", "tokens", "max_concurrent", "compute") if getattr(quota, n)]
     named = ", ".join(n.replace("max_concurrent", "maxConcurrent") for n in parts)

@@ -19,6 +19,7 @@ from governed_operator.local.manifest_file import load_model
 from governed_operator.local.process_table import alive, known
 from governed_operator.local.sample import Sample, load_sample
 from governed_operator.local.supervision import Backoff
+from governed_operator.local.translate import process_spec
 from governed_operator.local.workdir import Workdir
 
 GOLDEN = Path(__file__).parents[2] / "golden"
@@ -51,6 +52,29 @@ def test_addresses_shift_ports_services_and_reports(tmp_path: Path) -> None:
     assert addresses.url("just text") == "just text"
     api = "https://kubernetes.default.svc/apis/governedmodels.io/v1alpha1/namespaces/team/governancereports/tiny/status"
     assert addresses.url(api) == (tmp_path / "reports" / "tiny.json").as_uri()
+
+
+def test_a_variable_is_mapped_by_what_the_contract_says_of_it_not_by_its_name(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    values = {
+        # name: (in the pod, in the process)
+        "GOVERNED_HTTP_PORT": ("8080", "8180"),
+        "GOVERNED_MODEL_DIR": ("/mnt/models", str(folder)),
+        "GOVERNED_UPSTREAM_URL": ("http://127.0.0.1:8082", "http://127.0.0.1:8182"),
+        "OTHER_PORT": ("8080", "8080"),
+        "GOVERNED_REVISION": ("/mnt/models", "/mnt/models"),
+        "OTHER_URL": ("http://127.0.0.1:8082", "http://127.0.0.1:8082"),
+    }
+    container = {
+        "name": "c",
+        "command": ["python"],
+        "env": [{"name": name, "value": value} for name, (value, _) in values.items()],
+        "volumeMounts": [{"name": "model", "mountPath": "/mnt/models"}],
+    }
+    addresses = Addresses(100, Workdir(tmp_path), [])
+    spec = process_spec(container, {}, "p", "n", {"model": folder}, addresses)
+    assert {name: spec.environment[name] for name in values} == {name: want for name, (_, want) in values.items()}
+    assert spec.ports == (8180,)
 
 
 def test_a_reused_pid_is_not_the_old_process() -> None:

@@ -1,0 +1,77 @@
+"""Facts of the contract that several rooms rely on are written once."""
+
+import ast
+import itertools
+import re
+from pathlib import Path
+
+import pytest
+
+import governed_api
+import governed_operator
+import governed_serving
+from governed_api import object_names, runtime
+from governed_api.governance import Encryption
+from governed_api.model import GovernedModelSpec, in_words
+from governed_api.names import MAX_MODEL_NAME
+from governed_api.runtime import PORTS, VARIABLES
+
+API, OPERATOR, SERVING = (Path(str(p.__file__)).parent for p in (governed_api, governed_operator, governed_serving))
+
+
+def formatted_tails(path: Path) -> set[str]:
+    """Literal ends of f-strings: ``f"{name}-kek"`` has ``-kek``."""
+    joined = (n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.JoinedStr))
+    return {
+        part.value
+        for node in joined
+        for part in node.values
+        if isinstance(part, ast.Constant) and isinstance(part.value, str)
+    }
+
+
+def test_no_derived_name_is_put_together_by_hand() -> None:
+    derived = {"-kek", "-keys", "-token", "-predictor", "-pods", "-compute", "-data", "-0"}
+    files = [p for room in (API, OPERATOR, SERVING) for p in room.rglob("*.py") if p.name != "object_names.py"]
+    found = {str(p): tails for p in files if (tails := formatted_tails(p) & derived)}
+    assert found == {}
+
+
+def test_derived_names_are_apart_and_valid_for_the_longest_model() -> None:
+    def names(model: str) -> list[str]:
+        return [
+            object_names.own_kek(model), object_names.token(model), object_names.account(model),
+            object_names.deployment(model), object_names.deployment(model, "canary"), object_names.data_claim(model),
+            object_names.compute_quota(model), object_names.serving_config(model, b"{}"),
+            object_names.training_config(model, "ab" * 5), object_names.training_job(model, "ab" * 32),
+            object_names.priority_class("n", model, 0), object_names.service(model),
+        ]  # fmt: skip
+
+    longest = names("m" * MAX_MODEL_NAME)
+    assert len(set(longest)) == len(longest)
+    assert all(re.fullmatch(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?", name) for name in longest)
+    assert object_names.priority_class("a", "m", 0) != object_names.priority_class("b", "m", 0)
+    assert object_names.model_of_token(object_names.token("a-token")) == "a-token"
+
+
+def test_the_key_is_the_one_that_the_manifest_names() -> None:
+    spec = GovernedModelSpec.model_validate({"predictor": {"model": {"runtime": {"image": "i"}}}})
+    assert object_names.key_encryption_key("m", spec) == ("m-kek", "kek")
+    encryption = Encryption.model_validate({"keyRef": {"secretName": "mine", "key": "k"}})
+    governance = spec.governance.model_copy(update={"encryption": encryption})
+    assert object_names.key_encryption_key("m", spec.model_copy(update={"governance": governance})) == ("mine", "k")
+
+
+def test_every_variable_of_the_contract_says_what_its_value_is() -> None:
+    named = {v for k, v in vars(runtime).items() if isinstance(v, str) and v.startswith("GOVERNED_")}
+    assert named <= set(VARIABLES)
+    assert {v for k, v in vars(runtime).items() if k.startswith("PORT_")} == set(PORTS)
+
+
+WORDS = {(1,): "1", (2, 1): "1 to 2", (1, 3): "1 and 3", (8, 1, 2, 3, 5): "1 to 3, 5 and 8"}
+
+
+@pytest.mark.parametrize("ports", WORDS)
+def test_ports_in_words(ports: tuple[int, ...]) -> None:
+    for order in itertools.permutations(ports):
+        assert in_words(order) == WORDS[ports]
