@@ -163,7 +163,6 @@ def server_container(subject: Subject, revision: Revision, track: str) -> Manife
     variables = [
         *_environment(subject, revision, track, rt.PORT_HTTP),
         env.variable(rt.INTERNAL_PORT, rt.PORT_INTERNAL),
-        env.variable(rt.AUDITOR_URL, env.loopback(rt.PORT_AUDITOR)),
     ]
     ports = [{"name": "http", "containerPort": rt.PORT_HTTP, "protocol": "TCP"}]
     if serves_grpc(spec):

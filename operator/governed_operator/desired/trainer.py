@@ -63,7 +63,6 @@ def _pod(subject: Subject, training: Training) -> Manifest:
             pod.keys_volume(subject.name, subject.model.spec),
             {"name": "data", "persistentVolumeClaim": {"claimName": object_names.data_claim(subject.name)}},
             pod.source_volume(training.data.uri),
-            pod.memory_volume("model", "1Gi"),
             pod.memory_volume("tmp", "1Gi"),
         ],
     }
@@ -80,7 +79,6 @@ def _container(subject: Subject, training: Training) -> Manifest:
             *env.model_container(subject.namespace, subject.name),
             env.variable(rt.DATA_DIR, rt.MOUNT_DATA),
             env.variable(rt.SOURCE_DIR, rt.MOUNT_SOURCE),
-            env.variable(rt.MODEL_DIR, rt.MOUNT_MODEL),
         ],
         resources=pod.resources(training.resources, "500m", "1Gi"),
         volumeMounts=[
@@ -88,7 +86,6 @@ def _container(subject: Subject, training: Training) -> Manifest:
             pod.mount("keys", rt.MOUNT_KEYS, read_only=True),
             pod.mount("data", rt.MOUNT_DATA),
             pod.mount("source", rt.MOUNT_SOURCE, read_only=True),
-            pod.mount("model", rt.MOUNT_MODEL),
             pod.mount("tmp", "/tmp"),
         ],
     )

@@ -25,6 +25,10 @@ BY_HAND = {
 """Read with a default and set by no template, with the reason."""
 
 
+SHARED = {"GOVERNED_NAMESPACE", "GOVERNED_POD_NAME", "GOVERNED_REPORT", "GOVERNED_TRACK"}
+"""Who and where a pod is: given to all its containers, read by some."""
+
+
 def role_containers() -> list[tuple[str, str, dict[str, Any]]]:
     """(golden case, role, container) of every process of ours that the operator starts."""
     found = []
@@ -59,16 +63,19 @@ REQUIRING = {"required", "required_path", "required_url", "content"}
 
 
 @cache
-def needs(role: str) -> frozenset[str]:
-    """Variables without which ``role`` doesn't start: ``env.required…(runtime.NAME, …)`` in its settings."""
+def needs(role: str, verb: str) -> frozenset[str]:
+    """Variables without which ``role`` doesn't start: ``env.required…(runtime.NAME, …)`` and the like, in its own modules."""
+    entry = {"serve": f"{role}.serve", "fetch": f"{role}.fetching.fetch"}.get(verb, f"{role}.__main__")
     found = set()
-    for name, path in code_closure.closure([f"{role}.__main__"]).items():
+    for name, path in code_closure.closure([entry]).items():
         if "/" in name or not name.startswith(role):
             continue
         for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in REQUIRING:
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+                if node.func.attr == "model":
+                    found.add(runtime.SPEC)
                 argument = node.args[0] if node.args else None
-                if isinstance(argument, ast.Attribute) and argument.attr in CONSTANTS:
+                if node.func.attr in REQUIRING and isinstance(argument, ast.Attribute) and argument.attr in CONSTANTS:
                     found.add(CONSTANTS[argument.attr])
     return frozenset(found)
 
@@ -79,11 +86,11 @@ def given(container: dict[str, Any]) -> set[str]:
 
 def disagreements(role: str, container: dict[str, Any]) -> list[str]:
     """What is set for nobody, and what is missing."""
-    served = "serve" if "serve" in container.get("command", []) + container.get("args", []) else ""
-    del served
+    verb = [*container.get("command", []), *container.get("args", [])][-1]
+    unread, lacking = given(container) - reads(role) - SHARED, needs(role, verb) - given(container)
     return [
-        *(f"{name} is set and {role} never reads it" for name in sorted(given(container) - reads(role))),
-        *(f"{role} needs {name} and it isn't set" for name in sorted(needs(role) - given(container))),
+        *(f"{name} is set and {role} never reads it" for name in sorted(unread)),
+        *(f"{role} needs {name} and it isn't set" for name in sorted(lacking)),
     ]
 
 
@@ -100,7 +107,7 @@ def test_a_container_is_given_what_its_process_reads(role: str, container: dict[
 def test_every_role_is_looked_at() -> None:
     roles = {role.removeprefix("governed_serving.") for _, role, _ in CONTAINERS}
     assert roles == {"archive", "auditor", "explainer", "server", "trainer"}
-    assert all(needs(f"governed_serving.{role}") for role in ("auditor", "explainer", "server"))
+    assert all(needs(f"governed_serving.{role}", "") for role in ("auditor", "explainer", "server", "trainer"))
 
 
 def test_every_variable_of_the_contract_is_read_and_set() -> None:
