@@ -13,7 +13,7 @@ import msgspec
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import FileResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
@@ -26,6 +26,7 @@ from governed_serving.archive.store.states import States
 from governed_serving.archive.tokens import READER, Tokens
 from governed_serving.decoding import decode_with
 from governed_serving.hosting import exception_handlers
+from governed_serving.hosting.bodies import BodyLimit, body_chunks, read_body
 from governed_serving.records import AppendRequest
 
 __all__ = ["create_app"]
@@ -334,20 +335,20 @@ async def _receive(request: Request, state: _State, digest: str) -> bool:
     """Stream the body into the blob store; True when it is new."""
     writer = await run_in_threadpool(state.archive.blobs.writer, digest)
     with writer:
-        async for chunk in request.stream():
-            if chunk:
-                await run_in_threadpool(writer.write, chunk)
+        async for chunk in body_chunks(request.receive, _cut):
+            await run_in_threadpool(writer.write, chunk)
         return await run_in_threadpool(writer.commit)
 
 
 async def _body(request: Request, limit: int) -> bytes:
-    parts, length = [], 0
-    async for chunk in request.stream():
-        length += len(chunk)
-        if length > limit:
-            raise Refused(413, f"the body may have at most {limit} bytes")
-        parts.append(chunk)
-    return b"".join(parts)
+    def too_long(_: int) -> Refused:
+        return Refused(413, f"the body may have at most {limit} bytes")
+
+    return await read_body(request.receive, BodyLimit(limit, too_long), _cut)
+
+
+def _cut(message: str) -> Refused:
+    return Refused(400, message)
 
 
 def _digest(request: Request, header: str) -> str:
@@ -386,8 +387,6 @@ async def _problem(_: Request, error: Exception) -> Response:
 
 
 async def _disk_problem(_: Request, error: Exception) -> Response:
-    if isinstance(error, ClientDisconnect):
-        raise error
     return _json({"error": f"the archive's volume: {error}"}, 507)
 
 

@@ -1,11 +1,10 @@
 """The archive over HTTP, synchronous: what trainer, auditor, fetch and keyring use.
 
 Calls that may safely be sent twice (all of them: appends are numbered, blobs and keysets addressed) are retried with full
-jitter on refused connections, timeouts, 429, 502, 503 and 504, within ``patience`` seconds; then :class:`Unreachable`.
+jitter (hosting.retrying: refused connections, timeouts, 429, 502, 503 and 504), within ``patience`` seconds; then :class:`Unreachable`.
 """
 
 import hashlib
-import random
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,11 +17,11 @@ from governed_serving.archive.errors import Refused, Unreachable, Unverified
 from governed_serving.archive.ledger.tiles import tile_path
 from governed_serving.crypto.errors import KeyDestroyed, KeysetChanged
 from governed_serving.decoding import decode_json, decode_with
+from governed_serving.hosting.retrying import Backoff, GaveUp, Retrying
 from governed_serving.records import RETENTION, ROTATION, AppendRequest
 
 __all__ = ["Appended", "ArchiveClient", "ArchiveKeysetStore", "Found"]
 
-_AGAIN = {429, 502, 503, 504}
 _CHUNK = 1 << 20
 _ENTRIES = msgspec.json.Decoder(dict[str, list[msgspec.Raw]], strict=False)
 
@@ -69,7 +68,9 @@ class ArchiveClient:
             headers["x-governed-model"] = model
         self.model = model
         self.patience = patience
-        self._clock, self._sleep = clock, sleep
+        self._retrying = Retrying(
+            Backoff(patience), text=lambda a: f"{a.status_code} {_error_text(a)}", clock=clock, sleep=sleep
+        )
         self._url = url
         self._http = httpx.Client(base_url=url, headers=headers, timeout=timeout, transport=transport, trust_env=False)
 
@@ -233,22 +234,15 @@ class ArchiveClient:
         allowed: tuple[int, ...] = (),
     ) -> httpx.Response:
         """One call with bounded retries; raises :class:`Refused` for a 4xx that isn't ``allowed``."""
-        deadline, attempt = self._clock() + self.patience, 0
-        while True:
-            try:
-                answer = self._http.request(
-                    method, path, content=body() if body else content, params=params, headers=headers
-                )
-                problem = f"{answer.status_code} {_error_text(answer)}"
-                if answer.status_code not in _AGAIN:
-                    return _checked(answer, allowed)
-            except httpx.TransportError as error:
-                problem = str(error) or type(error).__name__
-            pause = random.uniform(0, min(5.0, 0.1 * 2**attempt))
-            if self._clock() + pause > deadline:
-                raise Unreachable(f"the archive at {self._url} doesn't answer {method} {path}: {problem}")
-            self._sleep(pause)
-            attempt += 1
+
+        def send() -> httpx.Response:
+            return self._http.request(method, path, content=body() if body else content, params=params, headers=headers)
+
+        try:
+            answer = self._retrying.call(send)
+        except GaveUp as error:
+            raise Unreachable(f"the archive at {self._url} doesn't answer {method} {path}: {error}") from None
+        return _checked(answer, allowed)
 
 
 class ArchiveKeysetStore:

@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from governed_serving.blackbox.columns import Columns, Floats, factorise, row_count
 from governed_serving.blackbox.errors import ModelMisbehaved, PredictorAway
 from governed_serving.decoding import decode_json
+from governed_serving.hosting.retrying import Backoff, GaveUp, Retrying
 
 __all__ = ["PredictorClient"]
 
 _HEADER = "inference-header-content-length"
 _NUMPY = {"FP32": np.float32, "FP64": np.float64, "INT64": np.int64, "INT32": np.int32, "BOOL": np.bool_}
-_RETRIED = frozenset({429, 502, 503, 504})
 
 
 class PredictorClient:
@@ -44,7 +44,11 @@ class PredictorClient:
         self._client = client or httpx.Client(
             timeout=httpx.Timeout(30.0, connect=2.0), limits=httpx.Limits(max_connections=4)
         )
-        self._sleep = sleep
+        # The lane's queue turns over in milliseconds; the second that its Retry-After asks for is the least the field can say.
+        backoff = Backoff(patience, first=0.02, longest=1.0, heeds_retry_after=False)
+        self._retrying = Retrying(
+            backoff, text=lambda answer: f"it answered {answer.status_code}: {answer.text[:200]}", sleep=sleep
+        )
 
     def __call__(self, columns: Columns) -> Floats:
         body, header = encode(columns, self._output)
@@ -66,19 +70,10 @@ class PredictorClient:
 
     def _post(self, url: str, body: bytes, headers: dict[str, str]) -> httpx.Response:
         headers = {**headers, "x-governed-internal": "explainer"}
-        until, pause, why = time.monotonic() + self._patience, 0.02, ""
-        while True:
-            try:
-                response = self._client.post(url, content=body, headers=headers)
-                if response.status_code not in _RETRIED:
-                    return response
-                why = f"it answered {response.status_code}: {response.text[:200]}"
-            except httpx.TransportError as error:
-                why = f"{type(error).__name__}: {error}"
-            if time.monotonic() + pause > until:
-                raise PredictorAway(f"expected the model server at {url} within {self._patience:g} s; {why}")
-            self._sleep(pause)
-            pause = min(2 * pause, 1.0)
+        try:
+            return self._retrying.call(lambda: self._client.post(url, content=body, headers=headers))
+        except GaveUp as error:
+            raise PredictorAway(f"expected the model server at {url} within {self._patience:g} s; {error}") from None
 
 
 def encode(columns: Columns, output: str) -> tuple[bytes, int]:

@@ -7,7 +7,6 @@ after the last write. A report that can't be written never stops the work it rep
 import fcntl
 import json
 import os
-import random
 import sys
 import threading
 import time
@@ -21,6 +20,7 @@ from urllib.parse import unquote, urlsplit
 import httpx
 
 from governed_serving.durable import replace_file
+from governed_serving.hosting.retrying import Backoff, GaveUp, Retrying
 
 __all__ = ["Part", "ReportWriter", "merge_patch", "of_pod"]
 
@@ -30,7 +30,9 @@ Address = tuple[str, ...]
 
 _ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 _INTERVAL = 300.0
-_TRIES = 4
+_BACKOFF = Backoff(patience=20.0, first=0.4, attempts=4)
+_RETRYABLE_STATUS = frozenset({409, 429, *range(500, 600)})
+"""Another writer was faster, or the API server has too much to do."""
 _AFTER_FAILURE = 5.0
 _AT_ONCE = ("phase", "verdict", "ready", "verified", "artefact", "gates", "trainingHash", "revision")
 
@@ -151,22 +153,14 @@ class ReportWriter:
 
     def _patch(self) -> None:
         url = self._url if self._url.endswith("/status") else f"{self._url}/status"
-        problem = ""
+        retrying = Retrying(_BACKOFF, _RETRYABLE_STATUS, clock=self._clock, sleep=self._sleep)
         with self._client() as client:
-            for attempt in range(_TRIES):
-                if attempt:
-                    self._sleep(random.uniform(0, 0.2 * 2**attempt))
-                try:
-                    answer = client.patch(url, json={"status": self._pending})
-                except httpx.TransportError as error:
-                    problem = str(error) or type(error).__name__
-                    continue
-                if answer.is_success:
-                    return
-                problem = f"{answer.status_code} {answer.text[:200]}"
-                if answer.status_code not in (409, 429) and answer.status_code < 500:
-                    break
-        raise OSError(f"expected the report to be patched, found {problem}")
+            try:
+                answer = retrying.call(lambda: client.patch(url, json={"status": self._pending}))
+            except GaveUp as error:
+                raise OSError(f"expected the report to be patched, found {error}") from None
+        if not answer.is_success:
+            raise OSError(f"expected the report to be patched, found {answer.status_code} {answer.text[:200]}")
 
     def _client(self) -> httpx.Client:
         """Made for each write: writes are minutes apart, and the token on disk is rotated."""

@@ -23,6 +23,7 @@ from governed_serving.archive.store.states import States
 from governed_serving.archive.tokens import READER, Tokens, model_token
 from governed_serving.crypto import Kek, KeyDestroyed, Keyring, KeysetChanged
 from governed_serving.records import AppendRequest
+from support.asgi import cut_short
 
 from .ledgers import batch, leaf
 
@@ -437,3 +438,24 @@ def test_append_requests_are_the_contracts_msgpack(bed: Bed) -> None:
     headers = {"authorization": f"Bearer {token}", "x-governed-model": "credit"}
     with httpx.Client(base_url="http://archive", transport=bed.transport) as plain:
         assert plain.post("/v1/ledger/entries", content=body, headers=headers).json()["first_index"] == 0
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "/v1/ledger/entries"),
+        ("PUT", f"/v1/blobs/{hashlib.sha256(sealed()).hexdigest()}"),
+        ("PUT", "/v1/states/credit/s"),
+        ("PUT", "/v1/refs/credit/r"),
+        ("PUT", "/v1/keysets/credit/journal"),
+    ],
+)
+def test_a_client_that_goes_in_the_middle_of_a_body_leaves_nothing(bed: Bed, method: str, path: str) -> None:
+    headers = [
+        (b"authorization", f"Bearer {model_token(ROOT, 'default', 'credit')}".encode()),
+        (b"x-governed-model", b"credit"),
+    ]
+    asked = cut_short(bed.transport.inner.app, method, path, headers, sealed())
+    assert asyncio.run_coroutine_threadsafe(asked, bed.transport.loop).result(30) == [400]
+    assert bed.archive.ledger.size == 0
+    assert not [p for p in (bed.root / "blobs").rglob("*") if p.is_file()]

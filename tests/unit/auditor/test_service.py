@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from governed_api.governance import Bias
 from governed_serving.archive.client import Appended
 from governed_serving.archive.errors import Refused
+from governed_serving.auditor.service.app import application
 from governed_serving.auditor.service.entries import entries_of
 from governed_serving.auditor.service.folding import Fold
 from governed_serving.auditor.service.merging import merged
@@ -25,6 +27,7 @@ from governed_serving.fairness.counts.truth import label_of
 from governed_serving.fairness.counts.windows import Window
 from governed_serving.journal import Journal, JournalDamaged, JournalReader, open_chunk
 from governed_serving.records import EventRecord, ExplanationRecord, LedgerEntry, canonical, timestamp
+from support.asgi import cut_short
 
 from .processes import SPEC, local_keyset, people, prediction
 
@@ -347,3 +350,11 @@ def test_outcomes_of_words_numbers_and_scores() -> None:
     assert outcomes(np.array([1, 0]), None, "1", None).tolist() == [True, False]
     assert outcomes(np.array([0.2, 0.5]), None, None, 0.5).tolist() == [False, True]
     assert label_of(BIAS.favorable_outcome, ["yes", "no", 1]) == [1, 0, 0]
+
+
+@pytest.mark.parametrize("path", ["/v1/labels", "/v1/acknowledgements", "/v1/reviews"])
+async def test_a_client_that_goes_in_the_middle_of_a_body_is_refused_not_a_traceback(path: str) -> None:
+    watch: Any = SimpleNamespace(tail=object())
+    nobody: Any = None
+    app = application(watch, SimpleNamespace(append=None), nobody, str, lambda: None)  # type: ignore[arg-type]
+    assert await cut_short(app, "POST", path, (), b'{"labels": [') == [400]

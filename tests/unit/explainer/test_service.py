@@ -10,6 +10,7 @@ import pytest
 from governed_serving.blackbox.errors import PredictorAway
 from governed_serving.explainer.service.jobs import ATTEMPTS, JobStore
 from governed_serving.records import ExplanationRecord
+from support.asgi import cut_short
 from unit.explainer import models
 from unit.explainer.beds import Bed, Xor, until
 
@@ -276,3 +277,10 @@ async def test_overview_is_computed_once_and_recorded(bed):
 async def test_stability_compares_halves_of_the_background(bed):
     row = (await bed.client.post(PATH, content=models.request(models.table(1, 9)))).json()["explanations"][0]
     assert -1 <= row["stability"] <= 1
+
+
+@pytest.mark.parametrize("path", [PATH, "/v2/models/loans/explanations"])
+async def test_a_client_that_goes_in_the_middle_of_a_body_is_refused_not_a_traceback(bed, path):
+    app = bed.client._transport.app
+    assert await cut_short(app, "POST", path, (), models.request(models.table(1, 9))) == [400]
+    assert bed.journal.records == []

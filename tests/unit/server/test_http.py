@@ -20,6 +20,7 @@ from governed_serving.server.background.rows import Rows
 from governed_serving.server.explanation import ExplainerProxy
 from governed_serving.server.protocol.v2 import V2Codec
 from governed_serving.server.quota import LocalQuota
+from support.asgi import cut_short
 from unit.server.planes import MemoryJournal, plane, predictor, until
 from unit.server.tabular_model import CATEGORIES, NUMBERS, ROW, v2_body
 
@@ -343,3 +344,18 @@ async def test_the_internal_lane_is_bounded_and_says_when_to_come_again() -> Non
             call.cancel()
         await asyncio.gather(*calls, return_exceptions=True)
         assert (await http.post(INFER, json=v2_body())).status_code == 200
+
+
+@pytest.mark.parametrize("path", [INFER, "/v2/models/credit/versions/r1/infer", "/v2/models/credit/explain"])
+@pytest.mark.parametrize("pieces", [(), (b'{"inputs": [',), (b"", b"{")])
+async def test_a_client_that_goes_in_the_middle_of_a_body_is_no_fault_of_ours(
+    path: str, pieces: tuple[bytes, ...]
+) -> None:
+    made = gateway()
+    app = FastPathApp(made, application(made), 1 << 20)
+    assert await cut_short(app, "POST", path, (), *pieces) == [400]
+    assert app.room.held == 0
+
+
+async def test_half_a_body_is_not_computed_on_the_lane() -> None:
+    assert await cut_short(lane(lambda *_: None), "POST", INFER, (), json.dumps(v2_body()).encode()) == [400]

@@ -21,6 +21,7 @@ from governed_serving.crypto import CryptoError
 from governed_serving.decoding import decode_json
 from governed_serving.fairness.counts.truth import label_of
 from governed_serving.hosting import exception_handlers
+from governed_serving.hosting.bodies import BodyLimit, read_body
 from governed_serving.journal import Journal, JournalError
 from governed_serving.records import EventRecord
 
@@ -145,13 +146,11 @@ def failure(code: int, why: str) -> Response:
 
 async def body_of(request: Request) -> bytes:
     """The body, at most MAX_BODY bytes. Raises Unusable."""
-    parts, size = [], 0
-    async for part in request.stream():
-        size += len(part)
-        if size > MAX_BODY:
-            raise Unusable(f"body: expected at most {MAX_BODY} bytes, found more; send fewer labels at a time")
-        parts.append(part)
-    return b"".join(parts)
+
+    def too_long(_: int) -> Unusable:
+        return Unusable(f"body: expected at most {MAX_BODY} bytes, found more; send fewer labels at a time")
+
+    return await read_body(request.receive, BodyLimit(MAX_BODY, too_long), Unusable)
 
 
 def _parse_labels(body: bytes) -> list[OneLabel]:

@@ -24,6 +24,7 @@ from governed_serving.explainer.service.overview import overview
 from governed_serving.explainer.service.protocol import parse
 from governed_serving.explainer.service.recorder import Recorder
 from governed_serving.hosting import exception_handlers
+from governed_serving.hosting.bodies import BodyLimit, read_body
 from governed_serving.journal import JournalError
 
 __all__ = ["MAX_BODY", "Explanations", "application", "status_of"]
@@ -224,10 +225,7 @@ def _id_of(request: Request) -> str:
 
 
 async def _body(request: Request) -> bytes:
-    parts, size = [], 0
-    async for part in request.stream():
-        size += len(part)
-        if size > MAX_BODY:
-            raise NotExplainable(f"body: expected at most {MAX_BODY} bytes, found more")
-        parts.append(part)
-    return b"".join(parts)
+    def too_long(_: int) -> NotExplainable:
+        return NotExplainable(f"body: expected at most {MAX_BODY} bytes, found more; send fewer rows at a time")
+
+    return await read_body(request.receive, BodyLimit(MAX_BODY, too_long), NotExplainable)

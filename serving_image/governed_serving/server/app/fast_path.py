@@ -6,11 +6,12 @@ The hot route costs one dictionary lookup; what it answers is the same function 
 from collections.abc import MutableMapping
 from typing import Any
 
+from governed_serving.hosting.bodies import CUT, read_body
 from governed_serving.hosting.door import App, Door, Receive, Scope, Send
 from governed_serving.server.app.service import Gateway, Reply, failure
 from governed_serving.server.errors import BodyTooLarge, InvalidRequest, ServerError, Unavailable
 
-__all__ = ["FastPathApp", "body_header", "check_length"]
+__all__ = ["FastPathApp", "body_header", "check_length", "too_long"]
 
 
 class BodyRoom:
@@ -61,7 +62,7 @@ class FastPathApp(Door):
             length, header = body_header(scope["headers"])
             check_length(length, self.max_body)
             service = self.gateway.serving()
-            body = await self._read(receive, held)
+            body = await read_body(receive, held.add, InvalidRequest)
             reply = await service.infer(body, header)
         except ServerError as error:
             reply = failure(error)
@@ -69,24 +70,16 @@ class FastPathApp(Door):
             held.release()
         await respond(send, reply)
 
-    async def _read(self, receive: Receive, held: "_Held") -> bytes:
-        parts: list[bytes] = []
-        more = True
-        while more:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                raise InvalidRequest("request body: expected its end, found the connection closed")
-            parts.append(message.get("body", b""))
-            held.add(len(parts[-1]))
-            more = message.get("more_body", False)
-        return parts[0] if len(parts) == 1 else b"".join(parts)
-
     async def _other(self, scope: Scope, receive: Receive, send: Send) -> None:
         """FastAPI's routes read bodies themselves: count what passes."""
-        held = _Held(self)
+        held, more = _Held(self), True
 
         async def counted() -> MutableMapping[str, Any]:
+            nonlocal more
             message = await receive()
+            if more and message["type"] == "http.disconnect":
+                raise InvalidRequest(CUT)
+            more = message.get("more_body", False)
             held.add(len(message.get("body", b"")))
             return message
 
@@ -137,9 +130,14 @@ def body_header(headers: list[tuple[bytes, bytes]]) -> tuple[int, int | None]:
 def check_length(length: int, limit: int) -> None:
     """Raises BodyTooLarge."""
     if length > limit:
-        raise BodyTooLarge(
-            f"request body: expected at most {limit} bytes, found {length} or more; send fewer rows per request"
-        )
+        raise too_long(length, limit)
+
+
+def too_long(length: int, limit: int) -> BodyTooLarge:
+    """The error for a body of which ``length`` bytes have come, or are announced."""
+    return BodyTooLarge(
+        f"request body: expected at most {limit} bytes, found {length} or more; send fewer rows per request"
+    )
 
 
 async def respond(send: Send, reply: Reply) -> None:

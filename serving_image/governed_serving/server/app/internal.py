@@ -3,10 +3,11 @@
 import asyncio
 from collections.abc import Callable
 
+from governed_serving.hosting.bodies import BodyLimit, read_body
 from governed_serving.hosting.door import Door, Receive, Scope, Send
-from governed_serving.server.app.fast_path import body_header, check_length, respond
+from governed_serving.server.app.fast_path import body_header, check_length, respond, too_long
 from governed_serving.server.app.service import Gateway, Reply, failure
-from governed_serving.server.errors import NotFound, ServerError, Unavailable
+from governed_serving.server.errors import InvalidRequest, NotFound, ServerError, Unavailable
 
 __all__ = ["InternalApp"]
 
@@ -66,11 +67,7 @@ class InternalApp(Door):
         return Reply(200, encoded.body, ((b"content-type", b"application/octet-stream"), size))
 
     async def _body(self, receive: Receive) -> bytes:
-        parts, size, more = [], 0, True
-        while more:
-            message = await receive()
-            parts.append(message.get("body", b""))
-            size += len(parts[-1])
-            check_length(size, self._max_body)
-            more = message.get("more_body", False)
-        return b"".join(parts)
+        return await read_body(receive, BodyLimit(self._max_body, self._too_long), InvalidRequest)
+
+    def _too_long(self, length: int) -> ServerError:
+        return too_long(length, self._max_body)
