@@ -23,7 +23,7 @@ class Admission:
         quota: QuotaGate | None = None,
         max_concurrent: int | None = None,
     ) -> None:
-        self._not_ready, self._metrics, self.quota = not_ready, metrics, quota
+        self._not_ready, self.metrics, self.quota = not_ready, metrics, quota
         self._max = max_concurrent
         self.open = 0
         metrics.gauges["requests_in_flight"] = ("Admitted and not answered.", lambda: float(self.open))
@@ -37,9 +37,9 @@ class Admission:
             try:
                 self.quota.try_take(tokens)
             except QuotaExceeded as error:
-                self._metrics.refusals[error.quota] += 1
+                self.metrics.refusals[error.quota] += 1
                 raise
-        self._metrics.count["tokens"] += tokens
+        self.metrics.count["tokens"] += tokens
         self.open += 1
 
     async def enter_shared(self, tokens: int) -> None:
@@ -52,15 +52,15 @@ class Admission:
         except BaseException as error:
             self.open -= 1
             if isinstance(error, QuotaExceeded):
-                self._metrics.refusals[error.quota] += 1
+                self.metrics.refusals[error.quota] += 1
             raise
-        self._metrics.count["tokens"] += tokens
+        self.metrics.count["tokens"] += tokens
 
     def _room(self) -> None:
         if why := self._not_ready():
             raise Unavailable(f"model: expected it to be ready, found: {why}; retry in a moment")
         if self._max is not None and self.open >= self._max:
-            self._metrics.refusals["concurrency"] += 1
+            self.metrics.refusals["concurrency"] += 1
             raise QuotaExceeded(
                 f"quota.maxConcurrent: expected at most {self._max} requests in flight, found one more; retry in 1 s",
                 quota="concurrency",
@@ -70,6 +70,12 @@ class Admission:
             raise Unavailable(
                 f"server: expected fewer than {MAX_OPEN} requests in flight, found as many; it is overloaded, retry in a moment"
             )
+
+    async def settle(self, reserved: int, used: int) -> None:
+        """One admitted request used ``used`` tokens where ``reserved`` were taken. Raises Unavailable, where the quota lives elsewhere."""
+        self.metrics.count["tokens"] += used - reserved
+        if self.quota is not None and self.counts_tokens:
+            self.metrics.count["tokens_overrun"] += await self.quota.settle(reserved, used)
 
     def leave(self) -> None:
         """One admitted request was answered."""

@@ -13,7 +13,7 @@ from governed_serving.records import PredictionFrame
 from governed_serving.server.errors import InvalidRequest, PredictionFailed, ServerError
 from governed_serving.server.masking import Masking, masked_inputs
 from governed_serving.server.messages import InferRequest, InferResponse, OutputValues
-from governed_serving.server.metrics import ServerMetrics
+from governed_serving.server.pipeline import Exchange
 from governed_serving.server.predictors import Columns, Outputs
 from governed_serving.server.recording import Recorder
 from governed_serving.server.signature import Input, Signature, array
@@ -21,21 +21,21 @@ from governed_serving.server.signature import Input, Signature, array
 __all__ = ["Batch", "BatchPlan", "PendingRequest"]
 
 
-class PendingRequest:
-    """A request on its way."""
+class PendingRequest(Exchange):
+    """A request for rows on its way; ``done`` is called once, with its answer or error."""
 
-    __slots__ = ("answered", "done", "keep_masked", "request", "rows", "since")
+    __slots__ = ("done", "keep_masked", "request", "rows")
 
     def __init__(
         self,
         request: InferRequest,
         done: Callable[[InferResponse | ServerError], None],
-        since: float,
+        reserved: int,
         keep_masked: bool,
     ) -> None:
-        self.request, self.done, self.since, self.keep_masked = request, done, since, keep_masked
+        super().__init__(request.id, reserved)
+        self.request, self.done, self.keep_masked = request, done, keep_masked
         self.rows = request.rows
-        self.answered = False
 
 
 class BatchPlan:
@@ -58,17 +58,10 @@ class BatchPlan:
         self.others = [k for k in range(len(signature.inputs)) if k not in set(self.plain)]
         self.complete = np.array([not signature.inputs[k].impute for k in self.plain])
         self.all_complete = bool(self.complete.all())
-        self._failures_seen = 0
 
     def tokens(self, request: InferRequest) -> int:
         """Words of the text inputs; a CJK character counts as a word."""
         return sum(_words(text) for k in self.texts for text in request.columns[k])
-
-    def count_failures(self, metrics: ServerMetrics) -> None:
-        """Carry masking failures over to the metrics."""
-        if self.masking is not None and self.masking.failures != self._failures_seen:
-            metrics.count["masking_failures"] += self.masking.failures - self._failures_seen
-            self._failures_seen = self.masking.failures
 
     @staticmethod
     def joined(parts: list[Outputs]) -> Outputs:

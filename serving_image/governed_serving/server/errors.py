@@ -90,3 +90,8 @@ class DeadlineExceeded(ServerError):
     """spec.predictor.timeout passed."""
 
     status = 504
+
+    @classmethod
+    def after(cls, seconds: float) -> "DeadlineExceeded":
+        """The one message for it."""
+        return cls(f"server: expected an answer within {seconds:g} s (spec.predictor.timeout), found none; retry later")

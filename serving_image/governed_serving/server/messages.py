@@ -1,12 +1,12 @@
-"""What the data plane takes and gives, whatever the transport."""
+"""What the governed path takes and gives, whatever the transport."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from governed_serving.server.signature import Output, Values
 
-__all__ = ["ExplainRequest", "InferRequest", "InferResponse", "OutputValues"]
+__all__ = ["Completed", "ExplainRequest", "InferRequest", "InferResponse", "OutputValues", "Stream"]
 
 
 @dataclass(slots=True)
@@ -48,7 +48,7 @@ class InferResponse:
     outputs: list[OutputValues]
     ledger: str = ""
     """pending: journalled, the archive will have it; "": not journalled."""
-    masked: Sequence[Values] = ()
+    masked: Sequence[list[Any]] = ()
 
 
 @dataclass(slots=True)
@@ -59,3 +59,18 @@ class ExplainRequest:
     options: dict[str, Any]
     later: bool = False
     """Answer with a ticket at once."""
+
+
+class Completed(NamedTuple):
+    """A whole completion: its request's id, and the runtime's answer as JSON."""
+
+    id: str
+    body: bytes
+
+
+@dataclass(frozen=True)
+class Stream:
+    """A completion that comes in pieces (server-sent events)."""
+
+    id: str
+    pieces: AsyncIterator[bytes]

@@ -24,12 +24,13 @@ from governed_serving.server.app.fast_path import FastPathApp
 from governed_serving.server.app.internal import InternalApp
 from governed_serving.server.app.routes import application
 from governed_serving.server.app.service import Gateway, HttpService
-from governed_serving.server.background.rows import Rows
 from governed_serving.server.background.supervisor import Supervisor
 from governed_serving.server.chat import ChatGateway
+from governed_serving.server.pipeline import Pipeline
 from governed_serving.server.predictors import Columns, Outputs
 from governed_serving.server.predictors.onnx import OnnxPredictor
 from governed_serving.server.reporting import Reporting
+from governed_serving.server.rows import Rows
 from governed_serving.server.settings import Settings
 from governed_serving.server.signature import Signature
 
@@ -131,8 +132,16 @@ class Process:
         self._artefact, self._verified = artefact.digest, True
         predictor = OnnxPredictor(artefact.model, Signature.of(artefact.manifest), threads=settings.threads)
         self._open()
-        return composition.http_service(
-            settings, resolved, self._gateway, predictor, artefact.digest, self._keyring, self._journal
+        return composition.http_service(self._pipeline(artefact.digest), resolved, predictor)
+
+    def _pipeline(self, artefact: str = "") -> Pipeline:
+        return composition.pipeline(
+            self._settings,
+            self._resolved,
+            self._gateway,
+            artefact=artefact,
+            keyring=self._keyring,
+            journal=self._journal,
         )
 
     async def _foreign(self, runtime_spec: Runtime) -> None:
@@ -145,16 +154,15 @@ class Process:
             from governed_serving.server.predictors.waiting import healthy
 
             await healthy(settings.upstream_url, runtime_spec.health_path, self._wait)
-            parts = (self._gateway, self._keyring, self._journal)
-            self._gateway.chat = self._chat = composition.chat_gateway(settings, resolved, *parts)
+            pipeline = self._pipeline()
+            self._gateway.chat = self._chat = composition.chat_gateway(pipeline, resolved, settings.upstream_url)
+            self._gateway.extra_metrics.append(pipeline.metrics.text)
             return
         from governed_serving.server.predictors.waiting import connected
 
         name = runtime_spec.model or resolved.name
         predictor = await connected(settings.upstream_url, name, resolved.spec.predictor.timeout, self._wait)
-        self._gateway.service = service = composition.http_service(
-            settings, resolved, self._gateway, predictor, "", self._keyring, self._journal
-        )
+        self._gateway.service = service = composition.http_service(self._pipeline(), resolved, predictor)
 
         async def compute(columns: Columns) -> Outputs:
             return await predictor.predict(lambda: columns, lambda outputs: outputs, 0)

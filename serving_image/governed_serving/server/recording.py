@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from governed_serving.journal.columns import pack
 from governed_serving.records import Column, Frame, PredictionFrame
+from governed_serving.server.identity import Identity
 from governed_serving.server.signature import Signature
 
 __all__ = ["Journal", "Recorder"]
@@ -25,10 +26,10 @@ class Journal(Protocol):
 class Recorder:
     """Builds PredictionFrames of one model revision."""
 
-    def __init__(self, signature: Signature, model: str, revision: str, artefact: str) -> None:
+    def __init__(self, signature: Signature, identity: Identity) -> None:
         self._features = [(s.name, s.dtype, s.width) for s in signature.inputs]
         self._outputs = [(s.name, s.dtype, s.width) for s in signature.outputs]
-        self._model, self._revision, self._artefact = model, revision, artefact
+        self._identity = identity
 
     def frame(
         self, ids: list[str], rows: list[int], columns: Sequence[NDArray[Any]], outputs: Sequence[NDArray[Any]]
@@ -36,9 +37,9 @@ class Recorder:
         """``columns`` (masked) and ``outputs`` hold sum(rows) rows, in the signature's order."""
         times = np.full(len(ids), time.time(), "<f8").tobytes()
         return PredictionFrame(
-            self._model,
-            self._revision,
-            self._artefact,
+            self._identity.model,
+            self._identity.revision,
+            self._identity.artefact,
             ids,
             times,
             array("i", rows).tobytes(),

@@ -13,9 +13,10 @@ from governed_serving.server.app.connection import FastPathConnection
 from governed_serving.server.app.fast_path import FastPathApp
 from governed_serving.server.app.routes import application
 from governed_serving.server.app.service import Gateway, HttpService
-from governed_serving.server.batch import BatchPlan
-from governed_serving.server.dataplane import DataPlane, Identity
+from governed_serving.server.dataplane import DataPlane
+from governed_serving.server.identity import Identity
 from governed_serving.server.metrics import ServerMetrics
+from governed_serving.server.pipeline import PathRules, Pipeline
 from governed_serving.server.predictors.onnx import OnnxPredictor
 from governed_serving.server.protocol.v2 import V2Codec
 from governed_serving.server.signature import Signature
@@ -25,14 +26,8 @@ async def main(port: int, folder: Path) -> None:
     artefact = load(folder)
     signature = Signature.of(artefact.manifest)
     gateway, metrics = Gateway("credit", why=""), ServerMetrics("default", "credit")
-    plane = DataPlane(
-        Identity("credit", "default", "r1"),
-        OnnxPredictor(artefact.model, signature, threads=1),
-        BatchPlan(signature, None, None),
-        Admission(lambda: gateway.why, metrics),
-        metrics,
-        journal=None,
-    )
+    pipeline = Pipeline(Identity("credit", "default", "r1"), Admission(lambda: gateway.why, metrics), PathRules())
+    plane = DataPlane(pipeline, OnnxPredictor(artefact.model, signature, threads=1))
     await plane.warm_up()
     gateway.service = HttpService(plane, V2Codec(signature, "credit", "r1"))
     server = web_server(

@@ -14,11 +14,14 @@ from governed_api.governance import Bias
 from governed_serving.crypto import Keyset, SegmentCipher
 from governed_serving.journal import Journal
 from governed_serving.server.admission import Admission
-from governed_serving.server.app.json_route import Stream
 from governed_serving.server.chat import ChatGateway
 from governed_serving.server.chat.attributes import Attributes
 from governed_serving.server.chat.request import CHAT
+from governed_serving.server.chat.runtime import Runtime
+from governed_serving.server.identity import Identity
+from governed_serving.server.messages import Stream
 from governed_serving.server.metrics import ServerMetrics
+from governed_serving.server.pipeline import PathRules, Pipeline
 
 BIAS: dict[str, Any] = {
     "protectedAttributes": [{"name": "sex", "privileged": ["male"]}],
@@ -96,10 +99,9 @@ async def serve(
     metrics = ServerMetrics("default", "chat")
     client = httpx.AsyncClient(base_url="http://runtime", transport=httpx.MockTransport(runtime))
     journal = Journal(spool, f"server-{first}", SegmentCipher(keyset), "PageCache", segment_bytes=1 << 15)
-    gateway = ChatGateway(
-        "chat", "inner", "r1", client, Admission(lambda: "", metrics), metrics,
-        masking=None, journal=journal, attributes=Attributes(rules, metrics),
-    )  # fmt: skip
+    admission = Admission(lambda: "", metrics)
+    pipeline = Pipeline(Identity("chat", "default", "r1"), admission, PathRules(), journal=journal)
+    gateway = ChatGateway(pipeline, Runtime(client, "inner"), Attributes(rules, metrics))
     ids = [await _ask(gateway, one) for one in asked]
     await gateway.close()
     await asyncio.to_thread(journal.close)

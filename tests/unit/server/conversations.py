@@ -11,12 +11,15 @@ from governed_api.governance import Limit, Quota
 from governed_serving.journal import numbers, strings
 from governed_serving.privacy import Masker
 from governed_serving.server.admission import Admission
-from governed_serving.server.app.json_route import Stream
 from governed_serving.server.chat import ChatGateway
 from governed_serving.server.chat.request import CHAT
-from governed_serving.server.explanation import ExplainerClient
+from governed_serving.server.chat.runtime import Runtime
+from governed_serving.server.explainer_client import ExplainerClient
+from governed_serving.server.identity import Identity
 from governed_serving.server.masking import Masking
+from governed_serving.server.messages import Stream
 from governed_serving.server.metrics import ServerMetrics
+from governed_serving.server.pipeline import PathRules, Pipeline
 from governed_serving.server.quota import LocalQuota
 from unit.server.planes import MemoryJournal, word_masker
 
@@ -64,10 +67,12 @@ class World:
         ready: Callable[[], str] = lambda: "",
         masker: Any = None,
         masking_policy: Any = "Closed",
+        journal: MemoryJournal | None = None,
+        explainer: ExplainerClient | None = None,
         **more: Any,
     ) -> None:
         self.seen: list[dict[str, Any]] = []
-        self.journal = MemoryJournal()
+        self.journal = journal or MemoryJournal()
         self.metrics = ServerMetrics("default", "chat")
         self.quota = LocalQuota(Quota(tokens=[Limit(limit=tokens, window="1h")]), "k") if tokens else quota
         self.admission = Admission(ready, self.metrics, quota=self.quota, max_concurrent=max_concurrent)
@@ -77,11 +82,15 @@ class World:
             return answer(request) if answer else httpx.Response(200, json=ANSWER)
 
         client = httpx.AsyncClient(base_url="http://runtime", transport=httpx.MockTransport(runtime))
-        options: dict[str, Any] = {
-            "masking": Masking(Masker(masker or word_masker, masking_policy)),
-            "journal": self.journal,
-        } | more
-        self.gateway = ChatGateway("chat", "inner", "r1", client, self.admission, self.metrics, **options)
+        self.pipeline = Pipeline(
+            Identity("chat", "default", "r1"),
+            self.admission,
+            PathRules(**more),
+            masking=Masking(Masker(masker or word_masker, masking_policy)),
+            journal=self.journal,
+            explainer=explainer,
+        )
+        self.gateway = ChatGateway(self.pipeline, Runtime(client, "inner", self.pipeline.rules.timeout))
 
     async def chat(self, content: Any = "my secret", **more: Any) -> Any:
         message = {"model": "chat", "messages": [{"role": "user", "content": content}], "max_tokens": 16} | more

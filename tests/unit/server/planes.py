@@ -7,13 +7,13 @@ from typing import Any
 from governed_serving.privacy import Masker
 from governed_serving.records import PredictionFrame
 from governed_serving.server.admission import Admission
-from governed_serving.server.batch import BatchPlan
-from governed_serving.server.dataplane import DataPlane, Identity
+from governed_serving.server.dataplane import DataPlane
+from governed_serving.server.identity import Identity
 from governed_serving.server.masking import Masking
 from governed_serving.server.metrics import ServerMetrics
+from governed_serving.server.pipeline import PathRules, Pipeline
 from governed_serving.server.predictors.onnx import OnnxPredictor
 from governed_serving.server.quota import QuotaGate
-from governed_serving.server.recording import Recorder
 from governed_serving.server.signature import Signature
 from unit.server.tabular_model import manifest, tabular
 
@@ -77,14 +77,6 @@ def plane(
     compute = using or predictor(text=text)
     metrics = ServerMetrics("default", "credit")
     masking = Masking(Masker(masker or word_masker, masking_policy)) if text else None
-    recorder = Recorder(compute.signature, "credit", "r1", "sha256:0") if journal else None
-    return DataPlane(
-        IDENTITY,
-        compute,
-        BatchPlan(compute.signature, masking, recorder),
-        Admission(ready, metrics, quota=quota, max_concurrent=max_concurrent),
-        metrics,
-        journal=journal,
-        journal_policy=journal_policy,
-        **more,
-    )
+    admission = Admission(ready, metrics, quota=quota, max_concurrent=max_concurrent)
+    rules = PathRules(journal_policy=journal_policy, **more)
+    return DataPlane(Pipeline(IDENTITY, admission, rules, masking=masking, journal=journal), compute)

@@ -22,6 +22,7 @@ from governed_serving.server.errors import (
     QuotaExceeded,
     UpstreamFailed,
 )
+from governed_serving.server.explanation import Accepted, Explained
 from unit.server.conversations import Explainer, Pieces, World, chunk, read
 from unit.server.planes import until
 
@@ -283,7 +284,8 @@ async def test_explained_completions_are_governed_and_masked() -> None:
     messages = [{"role": "system", "content": "be kind"}, {"role": "user", "content": "my secret"}]
     body = {"messages": messages, "max_tokens": 16, "explain": {"budget_ms": 500}}
     answer = await world.gateway.explain(json.dumps(body).encode(), later=False)
-    assert (answer.status, json.loads(answer.body)) == (200, {"seen": True})
+    assert isinstance(answer, Explained)
+    assert json.loads(answer.document) == {"seen": True}
     assert "explain" not in world.seen[0]
     assert [state for _, state, _, _ in world.records()] == ["started", "complete"]
     ((path, sent),) = explainer.asked
@@ -302,8 +304,8 @@ async def test_explanations_of_completions_can_wait() -> None:
         lambda _: httpx.Response(200, json={"choices": [{"index": 0, "text": "done"}]}), explainer=explainer.client()
     )
     answer = await world.gateway.explain(b'{"prompt": "a word", "max_tokens": 4}', later=True)
-    assert answer.status == 202
-    await world.gateway.read_explainer("explanations/x")
+    assert isinstance(answer, Accepted)
+    await world.gateway.explaining().ticket("x")
     assert [path for path, _ in explainer.asked] == ["/v2/models/chat/explanations", "/v2/models/chat/explanations/x"]
     assert [one["data"] for one in explainer.asked[0][1]["inputs"]] == [["a word"], ["done"], [""]]
 
@@ -355,7 +357,7 @@ async def test_the_explainers_prompts_wait_for_open_requests_and_leave_no_record
 async def test_behind_endless_requests_the_explainer_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("governed_serving.server.chat.gateway.PATIENCE", 0.01)
     world = World()
-    world.gateway._quiet.clear()
+    world.pipeline.idle.clear()
     assert json.loads(await world.gateway.internal(CHAT, b'{"messages":[{"role":"user","content":"x"}]}'))["id"] == "x"
 
 

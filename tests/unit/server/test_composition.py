@@ -47,7 +47,8 @@ def build(folder: Path, **spec: Any) -> tuple[HttpService, Journal]:
     journal = composition.open_journal(made, model.spec.governance.audit, keyring)
     predictor = OnnxPredictor(artefact.model, Signature.of(artefact.manifest))
     gateway = Gateway("credit", why="")
-    service = composition.http_service(made, model, gateway, predictor, artefact.digest, keyring, journal)
+    path = composition.pipeline(made, model, gateway, artefact=artefact.digest, keyring=keyring, journal=journal)
+    service = composition.http_service(path, model, predictor)
     return service, journal
 
 

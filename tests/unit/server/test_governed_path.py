@@ -173,8 +173,8 @@ class Conversation:
         self.gate = asyncio.Event() if gate else None
         self.running = self.most = 0
         self.world = World(masker=traced_masker(trace), journal=TracedJournal(trace), **more)
-        self.world.gateway._client._transport = httpx.MockTransport(self._runtime)
-        self.journal: MemoryJournal = self.world.gateway._journal  # type: ignore[assignment]
+        self.world.gateway._runtime.client._transport = httpx.MockTransport(self._runtime)
+        self.journal: MemoryJournal = self.world.journal
         self.metrics = self.world.metrics
 
     async def _runtime(self, asked: httpx.Request) -> httpx.Response:
@@ -211,6 +211,10 @@ class Conversation:
 
 
 Path = type[Columns] | type[Conversation]
+STAGES = {
+    Columns: ["admit", "mask", "compute", "journal", "reply"],  # what was reserved for columns is what they use
+    Conversation: ["admit", "mask", "journal", "compute", "settle", "reply"],  # the prompt is journalled before
+}
 both = pytest.mark.parametrize("path", [Columns, Conversation])
 
 
@@ -234,6 +238,30 @@ async def test_admitted_and_masked_before_the_model_journalled_before_the_reply(
     assert trace.events[-1] == "reply"
     last = len(trace.events) - 1 - trace.events[::-1].index("journal")
     assert trace.events.index("compute") < last, "the answer is journalled before it is given"
+
+
+@both
+async def test_the_stages_of_an_answered_request(path: Path) -> None:
+    trace = Trace()
+    await path(trace, quota=TracedQuota(trace)).ask("x")
+    assert list(dict.fromkeys(trace.events)) == STAGES[path]
+
+
+@both
+async def test_nothing_is_masked_for_one_who_is_refused(path: Path) -> None:
+    trace = Trace()
+    with pytest.raises(Unavailable):
+        await path(trace, ready=lambda: "loading").ask()
+    assert trace.events == [], "masking costs a processor, and those who are refused get none"
+
+
+@both
+@pytest.mark.parametrize("policy", ["Closed", "Open"])
+async def test_texts_that_could_not_be_masked_are_counted(path: Path, policy: Any) -> None:
+    world = path(Trace(), masking_policy=policy)
+    await outcomes([world.ask("boom"), world.ask("fine")])
+    assert world.metrics.count["masking_failures"] >= 1
+    assert b"governed_masking_failures_total{" in world.metrics.text()
 
 
 @both
@@ -363,8 +391,9 @@ async def test_a_client_that_leaves_frees_its_place_and_is_settled(path: Path) -
     assert world.metrics.count["tokens"] >= 0
 
 
-async def test_closing_waits_for_what_is_in_flight() -> None:
-    world = Columns(Trace(), gate=True)
+@both
+async def test_closing_waits_for_what_is_in_flight(path: Path) -> None:
+    world = path(Trace(), gate=True)
     asking = asyncio.create_task(world.ask())
     await until(lambda: world.most == 1)
     closing = asyncio.create_task(world.close())
@@ -373,6 +402,7 @@ async def test_closing_waits_for_what_is_in_flight() -> None:
     world.release()
     await asyncio.wait_for(closing, 10)
     await asking
+    assert len(world.journal.frames) == path.records
 
 
 @both
@@ -443,6 +473,26 @@ async def test_tokens_of_a_conversation_are_settled_once_however_it_ends() -> No
         await world.ask()
     assert [used for _, used in quota.settled] == [8, 0, 0]
     assert world.metrics.count["tokens"] == 8
+
+
+async def test_a_completion_is_journalled_before_it_is_settled_and_settled_before_it_is_given() -> None:
+    trace = Trace()
+    await Conversation(trace, quota=TracedQuota(trace)).ask("x")
+    assert [e for e in trace.events if e != "mask"] == ["admit", "journal", "compute", "journal", "settle", "reply"]
+
+
+@pytest.mark.parametrize("policy", ["Closed", "Open"])
+async def test_a_quota_store_that_goes_away_costs_no_record_and_no_slot(policy: Any) -> None:
+    class Away(TracedQuota):
+        async def settle(self, reserved: int, used: int) -> int:
+            raise Unavailable(f"quota.store: expected an answer to {reserved} → {used}, found none")
+
+    world = Conversation(Trace(), quota=Away(Trace()), concurrency=1, journal_policy=policy)
+    for _ in range(2):
+        with pytest.raises(Unavailable, match=r"quota\.store"):
+            await asyncio.wait_for(world.ask(), 10)
+    assert [state for _, state, _, _ in world.world.records()] == ["started", "complete"] * 2
+    assert world.open == 0
 
 
 async def test_tokens_are_settled_though_the_completion_could_not_be_recorded() -> None:

@@ -16,10 +16,10 @@ from governed_serving.server.app.fast_path import FastPathApp
 from governed_serving.server.app.internal import MAX_OPEN, InternalApp
 from governed_serving.server.app.routes import application
 from governed_serving.server.app.service import Gateway, HttpService
-from governed_serving.server.background.rows import Rows
-from governed_serving.server.explanation import ExplainerProxy
+from governed_serving.server.explainer_client import ExplainerClient
 from governed_serving.server.protocol.v2 import V2Codec
 from governed_serving.server.quota import LocalQuota
+from governed_serving.server.rows import Rows
 from support.asgi import cut_short
 from unit.server.planes import MemoryJournal, plane, predictor, until
 from unit.server.tabular_model import CATEGORIES, NUMBERS, ROW, v2_body
@@ -230,10 +230,9 @@ def explaining(answer: Any, *, text: bool = False) -> tuple[Gateway, MemoryJourn
     journal = MemoryJournal()
     made = gateway(text=text, journal=journal)
     assert made.service is not None
-    proxy = ExplainerProxy(
-        "http://explainer", "credit", made.service.v2, timeout=5, transport=httpx.MockTransport(answer)
+    made.service.plane.pipeline.explainer = ExplainerClient(
+        "http://explainer", "credit", timeout=5, transport=httpx.MockTransport(answer)
     )
-    made.service.plane.explainer = proxy
     return made, journal
 
 
@@ -278,6 +277,21 @@ async def test_the_explainers_own_refusal_passes() -> None:
         answer = await http.post("/v2/models/credit/explain", json=v2_body())
     assert answer.status_code == 400
     assert "parameters.method" in answer.json()["error"]
+
+
+@pytest.mark.parametrize("status", [400, 404, 413, 429, 500, 502, 503, 504])
+async def test_each_reason_to_refuse_an_explanation_has_its_status(status: int) -> None:
+    made, _ = explaining(lambda _: httpx.Response(status, json={"error": "why"}))
+    async with client(made) as http:
+        answers = [
+            await http.post("/v2/models/credit/explain", json=v2_body()),
+            await http.post("/v2/models/credit/explanations", json=v2_body()),
+            await http.get("/v2/models/credit/explanations/t"),
+            await http.get("/v2/models/credit/quality"),
+        ]
+    assert [(a.status_code, a.json()) for a in answers] == [(status, {"error": "explainer: why"})] * 4
+    assert made.service is not None
+    assert made.service.plane.metrics.requests["explain", status] == 2
 
 
 async def test_later_explanations_are_fetched_by_ticket() -> None:

@@ -1,8 +1,6 @@
 """FastAPI: Open Inference Protocol V2, KServe V1, health, metrics, OpenAI routes, and the OpenAPI page over all of them."""
 
-from collections.abc import Awaitable, Callable
-from typing import Any
-from urllib.parse import quote
+from typing import Any, cast, get_args
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -14,10 +12,11 @@ from governed_api.version import __version__
 from governed_serving.hosting import exception_handlers
 from governed_serving.server.app import openapi
 from governed_serving.server.app.fast_path import body_header
-from governed_serving.server.app.json_route import JsonRoute, Stream
-from governed_serving.server.app.service import Gateway, HttpService, Reply, failure
+from governed_serving.server.app.json_route import JsonRoute
+from governed_serving.server.app.service import Gateway, HttpService, Reply, explained, failure
 from governed_serving.server.errors import InvalidRequest, NotFound, ServerError, Unavailable
-from governed_serving.server.explanation import Proxied
+from governed_serving.server.explanation import Explainer, ReportKind
+from governed_serving.server.messages import Stream
 
 __all__ = ["application"]
 
@@ -131,16 +130,10 @@ def _chat(gateway: Gateway, model: str) -> JsonRoute | None:
     return gateway.chat
 
 
-def _proxied(answer: Proxied) -> Response:
-    return Response(answer.body, answer.status, media_type="application/json")
-
-
-async def _counted(service: HttpService, verb: str, call: Callable[[], Awaitable[Reply]]) -> Response:
-    try:
-        return _response(await call())
-    except ServerError as error:
-        service.count_failure(verb, error)
-        raise
+def _explainer(gateway: Gateway, model: str) -> Explainer:
+    """Of whatever is served. Raises NotFound, Unavailable."""
+    chat = _chat(gateway, model)
+    return _versioned(gateway, model, None).plane.pipeline.explaining() if chat is None else chat.explaining()
 
 
 def _inference(app: FastAPI, gateway: Gateway) -> None:
@@ -159,39 +152,32 @@ def _inference(app: FastAPI, gateway: Gateway) -> None:
     async def explain(request: Request, model: str, revision: str | None = None) -> Response:
         """Predict, journal, and explain the prediction. Before an OpenAI runtime: a completion request, with ``explain`` beside."""
         if (chat := _chat(gateway, model)) is not None:
-            return _proxied(await chat.explain(await request.body(), later=False))
+            return _response(explained(await chat.explain(await request.body(), later=False)))
         service = _versioned(gateway, model, revision)
         _, header = body_header(request.scope["headers"])
-        body = await request.body()
-        return await _counted(service, "explain", lambda: service.explain(body, header))
+        return _response(await service.explain(await request.body(), header))
 
     @app.post("/v2/models/{model}/explanations", tags=["inference"], openapi_extra=explain_docs, status_code=202)
     async def explain_later(request: Request, model: str) -> Response:
         """Predict, journal, and have the prediction explained in the background."""
         if (chat := _chat(gateway, model)) is not None:
-            return _proxied(await chat.explain(await request.body(), later=True))
+            return _response(explained(await chat.explain(await request.body(), later=True)))
         service = _versioned(gateway, model, None)
         _, header = body_header(request.scope["headers"])
-        body = await request.body()
-        return await _counted(service, "explain", lambda: service.explain(body, header, later=True))
+        return _response(await service.explain(await request.body(), header, later=True))
 
     @app.get("/v2/models/{model}/explanations/{ticket}", tags=["inference"])
     async def explanation(model: str, ticket: str) -> Response:
         """An explanation that was asked for earlier."""
-        path = f"explanations/{quote(ticket, safe='')}"
-        if (chat := _chat(gateway, model)) is not None:
-            return _proxied(await chat.read_explainer(path))
-        return _response(await _versioned(gateway, model, None).read_explainer(path))
+        return _response(explained(await _explainer(gateway, model).ticket(ticket)))
 
     async def over_time(request: Request, model: str) -> Response:
         """The explainer's own: global importances and quality of the explanations given; the model as a whole."""
-        path = request.url.path.rpartition("/")[2]
-        if (chat := _chat(gateway, model)) is not None:
-            return _proxied(await chat.read_explainer(path))
-        return _response(await _versioned(gateway, model, None).read_explainer(path))
+        kind = cast(ReportKind, request.url.path.rpartition("/")[2])
+        return _response(explained(await _explainer(gateway, model).report(kind)))
 
-    for path in ("importances", "quality", "overview"):
-        app.get(f"/v2/models/{{model}}/{path}", tags=["inference"], operation_id=path)(over_time)
+    for kind in get_args(ReportKind):
+        app.get(f"/v2/models/{{model}}/{kind}", tags=["inference"], operation_id=kind)(over_time)
 
 
 def _v1(app: FastAPI, gateway: Gateway) -> None:
@@ -201,15 +187,13 @@ def _v1(app: FastAPI, gateway: Gateway) -> None:
     async def predict(request: Request, model: str) -> Response:
         """KServe's V1 protocol."""
         service = _versioned(gateway, model, None)
-        body = await request.body()
-        return await _counted(service, "predict", lambda: service.predict_v1(body))
+        return _response(await service.predict_v1(await request.body()))
 
     @app.post("/v1/models/{model}:explain", tags=["v1"], openapi_extra=docs)
     async def explain(request: Request, model: str) -> Response:
         """KServe's V1 protocol; the answer is the V2 explanation."""
         service = _versioned(gateway, model, None)
-        body = await request.body()
-        return await _counted(service, "explain", lambda: service.explain_v1(body))
+        return _response(await service.explain_v1(await request.body()))
 
     @app.post("/v1/chat/completions", tags=["openai"], openapi_extra=openapi.any_json())
     @app.post("/v1/completions", tags=["openai"], openapi_extra=openapi.any_json())
@@ -224,5 +208,4 @@ def _v1(app: FastAPI, gateway: Gateway) -> None:
         if isinstance(answer, Stream):
             headers = {"x-request-id": answer.id, "cache-control": "no-cache"}
             return StreamingResponse(answer.pieces, media_type="text/event-stream", headers=headers)
-        identity, body = answer
-        return Response(body, media_type="application/json", headers={"x-request-id": identity})
+        return Response(answer.body, media_type="application/json", headers={"x-request-id": answer.id})

@@ -9,15 +9,16 @@ import msgspec
 
 from governed_serving.hosting.logs import log
 from governed_serving.server.app.json_route import JsonRoute
-from governed_serving.server.background.rows import Rows
 from governed_serving.server.dataplane import DataPlane
 from governed_serving.server.errors import NotFound, ServerError, Unavailable
+from governed_serving.server.explanation import Accepted, Explained, Report
 from governed_serving.server.messages import ExplainRequest, InferResponse
 from governed_serving.server.metrics import ServerMetrics
 from governed_serving.server.protocol.v1 import V1Codec
 from governed_serving.server.protocol.v2 import OutputEncoding, V2Codec
+from governed_serving.server.rows import Rows
 
-__all__ = ["Gateway", "HttpService", "Reply", "failure"]
+__all__ = ["Gateway", "HttpService", "Reply", "explained", "failure"]
 
 _JSON = (b"content-type", b"application/json")
 _OCTETS = (b"content-type", b"application/octet-stream")
@@ -44,6 +45,11 @@ def failure(error: ServerError) -> Reply:
     if error.retry_after is not None:
         headers = (_JSON, (b"retry-after", str(error.retry_after).encode()))
     return Reply(error.status, msgspec.json.encode({"error": str(error)}), headers)
+
+
+def explained(answer: Explained | Accepted | Report) -> Reply:
+    """What the explainer answered, over HTTP."""
+    return Reply(answer.status, answer.document)
 
 
 @dataclass
@@ -145,33 +151,33 @@ class HttpService:
 
     async def explain(self, body: bytes, header: int | None, *, later: bool = False) -> Reply:
         """V2 explain; ``later``: a ticket now, the explanation under its id. Raises ServerError."""
-        request, _ = self.v2.decode(body, header)
-        return await self._explain(ExplainRequest(request, request.parameters, later))
 
-    async def read_explainer(self, path: str) -> Reply:
-        """GET something of the explainer's. Raises ServerError."""
-        answer = await self.plane.explaining().read(path)
-        return Reply(answer.status, answer.body)
+        def decode() -> ExplainRequest:
+            request, _ = self.v2.decode(body, header)
+            return ExplainRequest(request, request.parameters, later)
+
+        return await self._explain(decode)
 
     async def predict_v1(self, body: bytes) -> Reply:
         """V1 :predict. Raises ServerError."""
-        response = await self.plane.infer(self.v1.decode(body))
-        self._count["predict", 200] += 1
+        with self.plane.pipeline.counting("predict"):
+            response = await self.plane.infer(self.v1.decode(body))
         return Reply(200, self.v1.encode(response), (_JSON, (b"x-request-id", _header_value(response.id))))
 
     async def explain_v1(self, body: bytes) -> Reply:
         """V1 :explain. Raises ServerError."""
-        request = self.v1.decode(body)
-        return await self._explain(ExplainRequest(request, request.parameters))
 
-    async def _explain(self, request: ExplainRequest) -> Reply:
-        answer = await self.plane.explain(request)
-        self._count["explain", answer.status] += 1
-        return Reply(answer.status, answer.body)
+        def decode() -> ExplainRequest:
+            request = self.v1.decode(body)
+            return ExplainRequest(request, request.parameters)
 
-    def count_failure(self, verb: str, error: ServerError) -> None:
-        """For routes that raise."""
-        self._count[verb, error.status] += 1
+        return await self._explain(decode)
+
+    async def _explain(self, decode: Callable[[], ExplainRequest]) -> Reply:
+        with self.plane.pipeline.counting("explain") as counted:
+            answer = await self.plane.explain(decode())
+            counted.status = answer.status
+        return explained(answer)
 
     def metadata(self) -> dict[str, Any]:
         """$metadata_model_response."""

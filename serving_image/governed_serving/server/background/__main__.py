@@ -20,13 +20,13 @@ from governed_serving.server import composition
 from governed_serving.server.app.internal import InternalApp
 from governed_serving.server.app.service import Gateway
 from governed_serving.server.background.priority import take_what_is_left
-from governed_serving.server.background.rows import Rows
 from governed_serving.server.background.texts import RememberedTexts
 from governed_serving.server.background.throttle import CpuThrottle, cpu_of, piece_rows
 from governed_serving.server.batch import BatchPlan
 from governed_serving.server.predictors import Columns, Outputs
 from governed_serving.server.predictors.onnx import OnnxPredictor
 from governed_serving.server.protocol.v2 import V2Codec
+from governed_serving.server.rows import Rows
 from governed_serving.server.settings import Settings
 from governed_serving.server.signature import Signature
 

@@ -9,9 +9,10 @@ from governed_serving.decoding import decode_json
 from governed_serving.server.chat.events import Completion
 from governed_serving.server.chat.request import CHAT, COMPLETIONS
 from governed_serving.server.errors import InvalidRequest
+from governed_serving.server.explanation import Column, Question
 from governed_serving.server.protocol.json_errors import decode_object
 
-__all__ = ["explainer_body", "first_text", "taken_apart"]
+__all__ = ["first_text", "question", "taken_apart"]
 
 
 def taken_apart(body: bytes) -> tuple[str, bytes, dict[str, Any]]:
@@ -38,8 +39,7 @@ def first_text(answer: bytes) -> str:
     return first.text
 
 
-def explainer_body(request_id: str, spoken: Spoken, completion: str, options: dict[str, Any]) -> bytes:
-    """V2 request of the explainer: the text to cut, the completion to score, the chat around it."""
+def question(request_id: str, spoken: Spoken, completion: str, options: dict[str, Any]) -> Question:
+    """What the explainer is asked: the text to cut, the completion to score, the chat around it."""
     texts = {"prompt": spoken.text, "completion": completion, "messages": spoken.messages}
-    tensors = [{"name": name, "shape": [1], "datatype": "BYTES", "data": [text]} for name, text in texts.items()]
-    return msgspec.json.encode({"id": request_id, "inputs": tensors, "parameters": options})
+    return Question(request_id, [Column(name, [1], "BYTES", [text]) for name, text in texts.items()], options)

@@ -1,7 +1,6 @@
 """Open Inference Protocol V2 over HTTP: bodies to InferRequest, InferResponse to bodies."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import msgspec
 
@@ -158,15 +157,6 @@ class V2Codec:
 
     def _reply(self, response: InferResponse, outputs: list[OutputTensor]) -> Reply:
         return Reply(self._model, self._revision, response.id, outputs, self._parameters[response.ledger])
-
-    def encode_request(self, response: InferResponse, options: dict[str, Any]) -> bytes:
-        """The masked columns of an answered request as a V2 body again, for the explainer."""
-        tensors = []
-        for spec, values in zip(self._signature.inputs, response.masked, strict=True):
-            flat = values if isinstance(values, list) else values.tolist()
-            rows = len(flat) // spec.width
-            tensors.append({"name": spec.name, "shape": [rows, *spec.shape], "datatype": spec.dtype, "data": flat})
-        return self._encode({"id": response.id, "inputs": tensors, "parameters": options})
 
 
 def _loose(body: bytes) -> LooseRequest:

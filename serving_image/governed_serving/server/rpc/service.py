@@ -129,13 +129,9 @@ class RpcServer:
     async def _model_infer(self, message: Any) -> Any:
         self._named(message.model_name, message.model_version)
         service = self._gateway.serving()
-        try:
+        with service.plane.pipeline.counting("infer"):
             request, _ = service.v2.decode_tensors(*_loose(message))
             response = await service.plane.infer(request)
-        except ServerError as error:
-            service.count_failure("infer", error)
-            raise
-        service.plane.metrics.requests["infer", 200] += 1
         return _answer(response, self._gateway.model, service.plane.identity.revision, bool(message.raw_input_contents))
 
 

@@ -1,0 +1,52 @@
+"""One completion on its way, and what the journal keeps of it."""
+
+from array import array
+from time import time
+from typing import Literal
+
+from governed_serving.journal.columns import pack
+from governed_serving.records import Column, PredictionFrame
+from governed_serving.server.chat.events import Completion
+from governed_serving.server.chat.request import budget
+from governed_serving.server.chat.runtime import Message
+from governed_serving.server.identity import Identity
+from governed_serving.server.pipeline import Exchange
+
+__all__ = ["Conversation", "State"]
+
+State = Literal["started", "complete", "cut"]
+
+
+class Conversation(Exchange):
+    """A completion of ``message`` by the runtime's route ``path``. ``attributes``: columns of the record beside the prompt. Raises InvalidRequest."""
+
+    __slots__ = ("attributes", "completion", "ended", "max_tokens", "message", "path", "prompt", "prompt_tokens")
+
+    def __init__(self, identity: str, path: str, message: Message, attributes: dict[str, str]) -> None:
+        reserved, self.max_tokens = budget(path, message)
+        super().__init__(identity, reserved)
+        self.path, self.message, self.attributes = path, message, attributes
+        self.prompt = ""
+        """What the journal keeps of the request, once it is masked."""
+        self.prompt_tokens = reserved - self.max_tokens
+        self.completion = Completion()
+        self.ended = False
+        """Settled and recorded, or about to be."""
+
+    def frame(self, identity: Identity, state: State, texts: list[str], tokens: int) -> PredictionFrame:
+        """``texts``: the completion, and where it differs the answer without reasoning, masked."""
+        outputs = dict(zip(("completion", "answer"), texts, strict=False)) | {"state": state}
+        return PredictionFrame(
+            identity.model,
+            identity.revision,
+            identity.artefact,
+            [self.id],
+            array("d", [time()]).tobytes(),
+            array("i", [1]).tobytes(),
+            _texts({"prompt": self.prompt} | self.attributes),
+            _texts(outputs) | {"tokens": pack("INT64", 1, [[tokens]], 1)},
+        )
+
+
+def _texts(values: dict[str, str]) -> dict[str, Column]:
+    return {name: pack("BYTES", 1, [[value]], 1) for name, value in values.items()}

@@ -1,0 +1,259 @@
+"""The governed path, the same for every payload: admit → mask → compute → journal → settle → leave.
+
+Columns (dataplane.py) and conversations (chat/gateway.py) decode a request, compute it, and build its frames and its answer. What the spec
+rules about any request is here, once: identifiers, admission, the deadline, concurrency, masking, the journal and its failure policy,
+settlement, request metrics, explanations, drain. A stage that both payloads need (callers, budgets, masking of answers, labels) is a method of
+:class:`Pipeline`, and what it must remember of a request is a field of :class:`Exchange`.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import takewhile
+from typing import Any, Literal
+
+from governed_serving.hosting.logs import log
+from governed_serving.journal.errors import JournalError
+from governed_serving.records import PredictionFrame
+from governed_serving.server.admission import Admission
+from governed_serving.server.errors import DeadlineExceeded, JournalUnavailable, NotFound, ServerError
+from governed_serving.server.explanation import Explainer
+from governed_serving.server.identifiers import Identifiers
+from governed_serving.server.identity import Identity
+from governed_serving.server.masking import Masking
+from governed_serving.server.recording import Journal
+
+__all__ = ["Counted", "Exchange", "PathRules", "Pipeline"]
+
+SWEEP_SECONDS = 0.1
+"""How often requests past their deadline are looked for."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PathRules:
+    """What the spec asks of every request. ``timeout`` in seconds; ``concurrency`` is what is computed at a time, 0 for no bound."""
+
+    journal_policy: Literal["Closed", "Open"] = "Closed"
+    timeout: float = 60.0
+    concurrency: int = 0
+
+
+class Exchange:
+    """One request on its way to its answer; a payload adds what it needs. ``reserved`` are the tokens that it was admitted with."""
+
+    __slots__ = ("id", "over", "reserved", "since", "slot")
+
+    def __init__(self, identity: str, reserved: int) -> None:
+        self.id, self.reserved = identity, reserved
+        self.since = 0.0
+        """Reading of the pipeline's clock when it was admitted."""
+        self.slot = False
+        """It holds one of the slots of :meth:`Pipeline.take_slot`."""
+        self.over = False
+
+
+@dataclass(slots=True)
+class Counted:
+    """Under which code an answer is counted."""
+
+    status: int = 200
+
+
+class Pipeline:
+    """Governs one model's requests. Lives on one event loop.
+
+    ``masking`` None: nothing is masked; ``journal`` None: nothing is recorded; ``explainer`` None: nothing is explained.
+    """
+
+    def __init__(
+        self,
+        identity: Identity,
+        admission: Admission,
+        rules: PathRules,
+        *,
+        masking: Masking | None = None,
+        journal: Journal | None = None,
+        explainer: Explainer | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.identity, self.admission, self.metrics = identity, admission, admission.metrics
+        self.rules, self.masking, self.explainer, self.clock = rules, masking, explainer, clock
+        self.immediate, self.counts_tokens = admission.immediate, admission.counts_tokens
+        self.journalled = journal is not None
+        self.new_id = Identifiers()
+        self.idle = asyncio.Event()
+        """Set while no request is open."""
+        self.idle.set()
+        self._journal = journal
+        self._slots = asyncio.Semaphore(rules.concurrency) if rules.concurrency else None
+        self._open: dict[Exchange, None] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._expire: Callable[[Any, ServerError], None] | None = None
+        self._sweeper: asyncio.TimerHandle | None = None
+        self._masking_failures = 0
+
+    # admit
+
+    def admit(self, exchange: Exchange) -> None:
+        """Where ``immediate``. Raises Unavailable, QuotaExceeded; then there is nothing to leave."""
+        self.admission.enter(exchange.reserved)
+        self._enter(exchange)
+
+    async def admit_shared(self, exchange: Exchange) -> None:
+        """As :meth:`admit`, wherever the quota lives."""
+        await self.admission.enter_shared(exchange.reserved)
+        self._enter(exchange)
+
+    def _enter(self, exchange: Exchange) -> None:
+        exchange.since = self.clock()
+        if not self._open:
+            self.idle.clear()
+        self._open[exchange] = None
+        if self._sweeper is None and self._expire is not None:
+            self._sweeper = asyncio.get_running_loop().call_later(SWEEP_SECONDS, self._sweep)
+
+    # deadline and concurrency
+
+    def watch_deadline(self, expire: Callable[[Any, ServerError], None]) -> None:
+        """From now on ``expire`` is called with each exchange that is open for longer than the timeout, and its error."""
+        self._expire = expire
+
+    def late(self) -> DeadlineExceeded:
+        """The error of a request whose time is over."""
+        return DeadlineExceeded.after(self.rules.timeout)
+
+    def _sweep(self) -> None:
+        """Requests are in order of arrival: only those at the head can be late."""
+        self._sweeper = None
+        assert self._expire is not None, "only a deadline that is watched is swept"
+        limit = self.clock() - self.rules.timeout
+        for exchange in list(takewhile(lambda open_: open_.since <= limit, self._open)):
+            self._expire(exchange, self.late())
+        if self._open:
+            self._sweeper = asyncio.get_running_loop().call_later(SWEEP_SECONDS, self._sweep)
+
+    async def take_slot(self, exchange: Exchange) -> None:
+        """Wait for one of spec.predictor.containerConcurrency slots, where no batch bounds them. Raises DeadlineExceeded."""
+        if self._slots is None:
+            return
+        try:
+            async with asyncio.timeout(self.rules.timeout):
+                await self._slots.acquire()
+        except TimeoutError as error:
+            raise self.late() from error
+        exchange.slot = True
+
+    def free_slot(self, exchange: Exchange) -> None:
+        """It is computed, or won't be."""
+        if exchange.slot and self._slots is not None:
+            exchange.slot = False
+            self._slots.release()
+
+    # mask
+
+    async def mask(self, texts: list[str]) -> list[str]:
+        """Masked texts, in order, off the event loop. Raises MaskingFailed (failurePolicy Closed)."""
+        if self.masking is None or not texts:
+            return texts
+        try:
+            return await asyncio.to_thread(self.masking.texts, texts)
+        finally:
+            self.count_masking_failures()
+
+    def count_masking_failures(self) -> None:
+        """Carry them over to the metrics."""
+        if self.masking is not None and (failures := self.masking.failures) != self._masking_failures:
+            self.metrics.count["masking_failures"] += failures - self._masking_failures
+            self._masking_failures = failures
+
+    # journal
+
+    async def record(self, frame: PredictionFrame, requests: int = 1) -> str:
+        """How the answers' ledger field reads: pending when the journal has them, "" when nothing is journalled, or nothing could be
+        (failurePolicy Open). Raises JournalUnavailable (Closed)."""
+        if self._journal is None:
+            return ""
+        try:
+            await self._journal.append(frame)
+        except JournalError as error:
+            if self.rules.journal_policy == "Closed":
+                raise JournalUnavailable(
+                    f"journal: expected room for a record, found: {error}; the request is not answered (failurePolicy Closed)"
+                ) from error
+            self.metrics.count["journal_lost_records"] += requests
+            return ""
+        self.metrics.count["journal_records"] += requests
+        return "pending"
+
+    # settle and leave
+
+    async def settle(self, exchange: Exchange, used: int) -> None:
+        """It used ``used`` tokens: give back, or take, what differs from those reserved. Once. Raises Unavailable."""
+        await self.admission.settle(exchange.reserved, used)
+
+    def leave(self, exchange: Exchange) -> bool:
+        """Its answer goes out, or nobody waits for it. False when it had left before."""
+        if exchange.over:
+            return False
+        exchange.over = True
+        if exchange.slot:
+            self.free_slot(exchange)
+        del self._open[exchange]
+        self.admission.leave()
+        if not self._open:
+            self.idle.set()
+        return True
+
+    # request metrics
+
+    @contextmanager
+    def counting(self, verb: str) -> Iterator[Counted]:
+        """Count the request that is answered within, once: by its error's status, else as what is yielded says."""
+        counted = Counted()
+        try:
+            yield counted
+        except ServerError as error:
+            self.metrics.requests[verb, error.status] += 1
+            raise
+        self.metrics.requests[verb, counted.status] += 1
+
+    # explanations
+
+    def explaining(self) -> Explainer:
+        """Raises NotFound for a model without explainer."""
+        if self.explainer is None:
+            raise NotFound(
+                f"model {self.identity.model!r}: expected spec.explainer, found none; add it to have explanations"
+            )
+        return self.explainer
+
+    # drain
+
+    def spawn(self, call: Coroutine[Any, Any, None]) -> None:
+        """Run ``call`` whether or not the client still waits; :meth:`drain` waits for it."""
+        task = asyncio.get_running_loop().create_task(call)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log("error", "a request's task failed unexpectedly", exception=error)
+
+    async def drain(self) -> None:
+        """Wait until every admitted request is answered and recorded."""
+        while self._open or self._tasks:
+            if self._tasks:
+                await asyncio.wait(self._tasks)
+            else:
+                await self.idle.wait()
+
+    async def close(self) -> None:
+        """Answer what is open, then drop the explainer's connections."""
+        await self.drain()
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        if self.explainer is not None:
+            await self.explainer.close()
