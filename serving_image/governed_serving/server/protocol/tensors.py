@@ -98,7 +98,10 @@ def _fitting(dtype: str) -> Callable[[Any], bool]:
             high = 2**64 - 1
         return lambda value: type(value) is int and low <= value <= high
     largest = float(np.finfo(NUMPY[dtype]).max) if dtype in ("FP16", "FP32", "FP64") else math.inf
-    return lambda value: type(value) in (int, float) and (-largest <= value <= largest or not math.isfinite(value))
+    return lambda value: (
+        type(value) in (int, float)
+        and (-largest <= value <= largest or (type(value) is float and not math.isfinite(value)))
+    )
 
 
 def _kind(value: Any) -> str:
