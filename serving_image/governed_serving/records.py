@@ -42,7 +42,6 @@ ENTRY_TYPES = EVENT_TYPES | {
     "artefact",
     "dataset",
     "explanation",
-    "export",
     "gates",
     "key",
     "prediction",

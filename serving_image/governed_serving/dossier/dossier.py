@@ -22,7 +22,7 @@ from governed_serving.records import LedgerEntry
 
 __all__ = ["Dossier", "Example", "LedgerView", "gather"]
 
-_KEPT = {
+KEPT = {
     "dataset",
     "training",
     "gates",
@@ -30,8 +30,6 @@ _KEPT = {
     "verdict",
     "key",
     "label",
-    "ref",
-    "export",
     "acknowledgement",
     "importanceDrift",
 }
@@ -212,7 +210,7 @@ def _note(view: LedgerView, index: int, entry: LedgerEntry) -> None:
     view.counts[entry.type] = view.counts.get(entry.type, 0) + 1
     view.first = view.first or entry.time
     view.last = max(view.last, entry.time)
-    if entry.type in _KEPT:
+    if entry.type in KEPT:
         kept = view.entries.setdefault(entry.type, [])
         kept.append((index, entry))
         del kept[:-_KEPT_EACH]
