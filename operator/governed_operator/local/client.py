@@ -6,8 +6,9 @@ from typing import Any
 
 import httpx
 
+from governed_api.datatypes import NUMBERS
+
 Row = dict[str, Any]
-NUMERIC = {"FP16", "FP32", "FP64", "INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UINT64"}
 
 
 class ClientError(Exception):
@@ -61,7 +62,7 @@ class ModelClient:
         if missing:
             raise ClientError(f"row {missing[0]} has no value for {name}: the model needs it ({datatype})")
         values = [row[name] for row in rows]
-        if datatype in NUMERIC:
+        if datatype in NUMBERS:
             data = [_number(name, datatype, v) for v in values]
         else:
             data = values if datatype == "BOOL" else [str(v) for v in values]

@@ -14,11 +14,11 @@ from governed_serving.blackbox.columns import Columns, Floats, factorise, row_co
 from governed_serving.blackbox.errors import ModelMisbehaved, PredictorAway
 from governed_serving.decoding import decode_json
 from governed_serving.hosting.retrying import Backoff, GaveUp, Retrying
+from governed_serving.journal.columns import DTYPES
 
 __all__ = ["PredictorClient"]
 
 _HEADER = "inference-header-content-length"
-_NUMPY = {"FP32": np.float32, "FP64": np.float64, "INT64": np.int64, "INT32": np.int32, "BOOL": np.bool_}
 
 
 class PredictorClient:
@@ -117,7 +117,7 @@ def decode(content: bytes, header: str | None, output: str, rows: int) -> Floats
 
 
 def _tensor(tensor: dict[str, Any], data: bytes | None, rows: int) -> Floats:
-    dtype = _NUMPY[tensor["datatype"]]
+    dtype = DTYPES[tensor["datatype"]]
     flat: NDArray[Any] = np.frombuffer(data, dtype) if data is not None else np.array(tensor["data"], dtype)
     values: Floats = flat.astype(np.float64).reshape(rows, -1)
     return values

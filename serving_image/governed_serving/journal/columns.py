@@ -12,30 +12,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from governed_api.datatypes import DATATYPES, NUMERIC
 from governed_serving.journal.errors import RecordRefused
 from governed_serving.records import Column
 
 __all__ = ["DTYPES", "joined", "numbers", "pack", "strings"]
 
-DTYPES: dict[str, np.dtype[Any]] = {
-    "BOOL": np.dtype("?"),
-    "UINT8": np.dtype("<u1"),
-    "UINT16": np.dtype("<u2"),
-    "UINT32": np.dtype("<u4"),
-    "UINT64": np.dtype("<u8"),
-    "INT8": np.dtype("<i1"),
-    "INT16": np.dtype("<i2"),
-    "INT32": np.dtype("<i4"),
-    "INT64": np.dtype("<i8"),
-    "FP16": np.dtype("<f2"),
-    "FP32": np.dtype("<f4"),
-    "FP64": np.dtype("<f8"),
-}
+DTYPES: dict[str, np.dtype[Any]] = {name: np.dtype(d.numpy) for name, d in DATATYPES.items() if name in NUMERIC}
 """V2 datatypes of numeric columns."""
 
 _CODES = np.dtype("<i4")
 # array.array takes Python numbers several times faster than numpy does for the few rows of a request.
-_FAST = {"UINT8": "B", "INT32": "i", "INT64": "q", "FP32": "f", "FP64": "d"} if sys.byteorder == "little" else {}
+_FAST = {name: d.array for name, d in DATATYPES.items() if d.array} if sys.byteorder == "little" else {}
 
 _LISTS = frozenset((list, tuple))
 _TEXT = frozenset((str,))

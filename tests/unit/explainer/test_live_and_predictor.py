@@ -195,3 +195,12 @@ def test_predictor_retries_while_the_server_is_busy_then_gives_up():
 def test_predictor_that_answers_nonsense_is_named(content):
     with pytest.raises(ModelMisbehaved):
         served(lambda _: httpx.Response(200, content=content))(models.table(2, 1))
+
+
+@pytest.mark.parametrize("datatype", ["FP16", "FP32", "FP64", "INT8", "UINT64"])
+def test_predictor_reads_outputs_of_every_number(datatype):
+    def plain(_):
+        tensor = {"name": "probabilities", "datatype": datatype, "shape": [2, 2], "data": [0, 1, 1, 0]}
+        return httpx.Response(200, json={"outputs": [tensor]})
+
+    np.testing.assert_array_equal(served(plain)(models.table(2, 1)), [[0, 1], [1, 0]])

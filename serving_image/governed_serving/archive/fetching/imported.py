@@ -4,6 +4,7 @@ import hashlib
 from pathlib import Path
 from typing import Any, Literal
 
+from governed_api.datatypes import ONNX
 from governed_api.resolved import ResolvedModel
 from governed_serving.archive.errors import Unverified
 from governed_serving.artefact import Feature, Lineage, MalformedArtefact, Manifest, Output, encode_manifest, load, pack
@@ -12,7 +13,6 @@ from governed_serving.decoding import decode_json
 __all__ = ["packed_import"]
 
 _DTYPES: dict[str, Literal["FP32", "BYTES"]] = {"tensor(float)": "FP32", "tensor(string)": "BYTES"}
-_V2 = {"tensor(float)": "FP32", "tensor(int64)": "INT64", "tensor(string)": "BYTES", "tensor(double)": "FP64"}
 
 
 def packed_import(path: Path, expected: str, resolved: ResolvedModel) -> bytes:
@@ -39,7 +39,7 @@ def _manifest(data: bytes, resolved: ResolvedModel) -> Manifest:
     except Exception as error:  # onnxruntime has no common root for its errors
         raise MalformedArtefact(f"storageUri: not a model that ONNX Runtime loads: {error}") from error
     features = [_feature(i) for i in session.get_inputs()]
-    outputs = [Output(o.name, _V2.get(o.type, o.type), [-1, *_rest(o.shape)]) for o in session.get_outputs()]
+    outputs = [Output(o.name, ONNX.get(o.type, o.type), [-1, *_rest(o.shape)]) for o in session.get_outputs()]
     names = {o.name: o for o in outputs}
     classified = "probabilities" in names and "label" in names
     if not classified and "prediction" not in names:

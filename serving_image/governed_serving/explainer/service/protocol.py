@@ -7,6 +7,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from governed_api.datatypes import NUMERIC
 from governed_api.names import request_id_fault
 from governed_serving.artefact import Feature
 from governed_serving.blackbox.columns import Columns
@@ -20,8 +21,6 @@ MAX_ROWS = 1024
 
 _IGNORED = frozenset({"binary_data_output", "revision", "priority"})
 """Parameters of inference requests that say nothing about explaining."""
-
-_NUMERIC = {"FP16", "FP32", "FP64", "INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UINT64", "BOOL"}
 
 
 class Parameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -144,7 +143,7 @@ def _column(tensor: Any, feature: Feature) -> NDArray[Any]:
         column = np.empty(size, object)
         column[:] = data
         return column
-    if tensor.datatype not in _NUMERIC:
+    if tensor.datatype not in NUMERIC:
         raise NotExplainable(f"{feature.name}: expected a number ({feature.dtype}), found {tensor.datatype}")
     try:
         numbers = np.array([float("nan") if value is None else value for value in data], np.float32)

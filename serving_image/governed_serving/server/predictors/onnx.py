@@ -10,6 +10,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from governed_api.datatypes import ONNX
 from governed_serving.artefact import segment
 from governed_serving.server.errors import PredictionFailed, Unavailable
 from governed_serving.server.predictors.protocol import Columns, Outputs
@@ -24,14 +25,6 @@ INLINE_SECONDS = 0.001
 tests/bench/serving), and the loop is blocked no longer than by decoding a large request."""
 INLINE_BYTES = 256 * 1024
 WARM_UPS = 16
-
-_TYPES = {
-    "tensor(float)": "FP32",
-    "tensor(double)": "FP64",
-    "tensor(float16)": "FP16",
-    "tensor(string)": "BYTES",
-    "tensor(bool)": "BOOL",
-} | {f"tensor({u}int{bits})": f"{u.upper()}INT{bits}" for u in ("", "u") for bits in (8, 16, 32, 64)}
 
 
 class _Cost:
@@ -158,11 +151,11 @@ def signature_of(session: Any) -> Signature:
 
 
 def _datatype(node: Any) -> str:
-    if node.type not in _TYPES:
+    if node.type not in ONNX:
         raise ValueError(
             f"model.onnx: {node.name!r}: expected a tensor of a V2 datatype, found {node.type}; export the classifier without ZipMap"
         )
-    return _TYPES[node.type]
+    return ONNX[node.type]
 
 
 def _row_shape(node: Any) -> tuple[int, ...]:

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from governed_api.datatypes import DATATYPES
 from governed_serving.server.errors import InvalidRequest
 from governed_serving.server.protocol.shapes import flatten, quoted
-from governed_serving.server.protocol.v2_messages import INTEGER_RANGES, LooseTensor
+from governed_serving.server.protocol.v2_messages import LooseTensor
 from governed_serving.server.signature import NUMPY, Input, Signature, Values
 
 __all__ = ["checked", "values_of"]
@@ -90,17 +91,14 @@ def values_of(name: str, textual: bool, dtype: str, values: list[Any]) -> list[A
 
 def _fitting(dtype: str) -> Callable[[Any], bool]:
     """Whether a JSON value is one of the declared datatype."""
-    if dtype == "BOOL":
+    datatype = DATATYPES[dtype]
+    low, high = datatype.least, datatype.greatest
+    if datatype.json == "boolean":
         return lambda value: value is True or value is False or (type(value) is int and value in (0, 1))
-    if dtype in INTEGER_RANGES:
-        low, high = INTEGER_RANGES[dtype]
-        if dtype == "UINT64":
-            high = 2**64 - 1
+    if datatype.json == "integer":
         return lambda value: type(value) is int and low <= value <= high
-    largest = float(np.finfo(NUMPY[dtype]).max) if dtype in ("FP16", "FP32", "FP64") else math.inf
     return lambda value: (
-        type(value) in (int, float)
-        and (-largest <= value <= largest or (type(value) is float and not math.isfinite(value)))
+        type(value) in (int, float) and (low <= value <= high or (type(value) is float and not math.isfinite(value)))
     )
 
 

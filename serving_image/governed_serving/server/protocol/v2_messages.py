@@ -7,9 +7,10 @@ from typing import Annotated, Any, ClassVar
 
 import msgspec
 
+from governed_api.datatypes import DATATYPES, Datatype
+
 __all__ = [
     "ANY_REQUEST",
-    "INTEGER_RANGES",
     "REQUEST",
     "InferenceRequest",
     "LooseRequest",
@@ -42,14 +43,19 @@ def _tensor(tag: str, element: Any) -> Any:
     return made
 
 
-INTEGER_RANGES = {f"INT{n}": (-(2 ** (n - 1)), 2 ** (n - 1) - 1) for n in (8, 16, 32, 64)}
-INTEGER_RANGES |= {f"UINT{n}": (0, min(2**n - 1, 2**63 - 1)) for n in (8, 16, 32, 64)}
-"""Least and greatest value of each integer datatype; of UINT64 as far as the fast decoder bounds it."""
+def _element(datatype: Datatype) -> Any:
+    """The JSON that one element is, bounded where that costs the decoder nothing worth naming."""
+    if datatype.json == "integer":
+        bounds = msgspec.Meta(ge=int(datatype.least), le=min(int(datatype.greatest), _MOST))
+        return Annotated[int, bounds]
+    if datatype.name == "FP16":
+        return Annotated[float, msgspec.Meta(ge=datatype.least, le=datatype.greatest)]
+    return {"number": float, "boolean": bool, "string": str}[datatype.json]
 
-_KINDS = [_tensor("FP16", Annotated[float, msgspec.Meta(ge=-65504, le=65504)])]
-_KINDS += [_tensor(tag, float) for tag in ("FP32", "FP64")]
-_KINDS += [_tensor(tag, Annotated[int, msgspec.Meta(ge=low, le=high)]) for tag, (low, high) in INTEGER_RANGES.items()]
-_KINDS += [_tensor("BOOL", bool), _tensor("BYTES", str)]
+
+_MOST = 2**63 - 1
+"""As far as msgspec bounds an integer: what is beyond in a UINT64 takes the slow way."""
+_KINDS = [_tensor(datatype.name, _element(datatype)) for datatype in DATATYPES.values()]
 
 TENSOR: Any = _KINDS[0]
 for _kind in _KINDS[1:]:

@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable
 from importlib import import_module
 from typing import Any
 
+from governed_api.datatypes import DATATYPES
 from governed_api.version import __version__
 from governed_serving.environment import InvalidSettings
 from governed_serving.server.app.service import Gateway
@@ -24,12 +25,7 @@ _CODES = {
     503: "UNAVAILABLE",
     504: "DEADLINE_EXCEEDED",
 }
-_CONTENTS = (
-    {"BOOL": "bool_contents", "INT64": "int64_contents", "UINT64": "uint64_contents", "BYTES": "bytes_contents"}
-    | {"FP32": "fp32_contents", "FP64": "fp64_contents"}
-    | {f"INT{bits}": "int_contents" for bits in (8, 16, 32)}
-    | {f"UINT{bits}": "uint_contents" for bits in (8, 16, 32)}
-)
+_CONTENTS = {name: datatype.contents for name, datatype in DATATYPES.items() if datatype.contents}
 _SERVING, _NOT_SERVING = 1, 2
 
 
