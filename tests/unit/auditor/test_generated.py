@@ -11,7 +11,6 @@ import msgspec
 import pytest
 
 from governed_api.verdict import wire
-from governed_serving.auditor.service import watch as watching
 from governed_serving.auditor.service.checks import Checks
 from governed_serving.auditor.service.conversations import MAX_CHARACTERS, Conversations
 from governed_serving.auditor.service.decision_review import DecisionReview
@@ -21,7 +20,7 @@ from governed_serving.auditor.service.labels import Waiting
 from governed_serving.auditor.service.live import Live
 from governed_serving.auditor.service.metrics import Metrics
 from governed_serving.auditor.service.tail import Tail
-from governed_serving.auditor.service.watch import Watch
+from governed_serving.auditor.service.workers import check as checking
 from governed_serving.blackbox.errors import ModelMisbehaved, PredictorAway
 from governed_serving.completions.generated import Asked, PatternRefused, put_again, swapped
 from governed_serving.crypto import Keyset, SegmentCipher
@@ -36,6 +35,7 @@ from governed_serving.records import EventRecord, Frame, PredictionFrame, timest
 from .chunks import OneChunk
 from .desks import BIAS, NO, YES, Application, Decide, applications, bias, by_income, by_pronoun, serve
 from .processes import local_keyset
+from .workers import Workers
 
 
 @pytest.fixture
@@ -151,7 +151,7 @@ class Place:
         self.journal = Journal(root, "auditor-pod", self.cipher, "PageCache")
         tail = Tail(root, keyset, self.cipher, fold, self.live)
         self.checks = Checks(self.live, fold.protected, None, {}, None, ask)
-        self.watch = Watch("chat", "r1", root, self.journal, tail, None, None, checks=self.checks)
+        self.workers = Workers("chat", self.journal, tail, self.checks)
 
 
 @pytest.mark.parametrize(("decide", "flipped"), [(by_pronoun, 16), (by_income, 0)], ids=["biased", "fair"])
@@ -160,9 +160,8 @@ async def test_swapped_words_flip_the_model_that_listens_to_them(
 ) -> None:
     await serve(tmp_path, keyset, bias(), decide, applications(40))
     place = Place(tmp_path, keyset, decide)
-    while place.watch.fold_once():
-        continue
-    place.watch.check_once()
+    place.workers.fold_all()
+    place.workers.look()
     assert place.live.flips == {"flips/words of prompt": [16, flipped]}
     assert len(place.asked) == place.checks.flip_prompts == 32, "as many as are sampled at a time, each twice"
     for was, other in zip(place.asked[::2], place.asked[1::2], strict=True):
@@ -173,14 +172,14 @@ async def test_swapped_words_flip_the_model_that_listens_to_them(
         assert other.body["messages"][1]["content"] == swap_words(was.body["messages"][1]["content"])
     (figures,) = place.checks.report()["flips"].values()
     assert figures["flipped"] == flipped
-    place.watch.check_once()
+    place.workers.look()
     assert len(place.asked) == 32, "the next look is a minute away"
-    place.watch._checked_at = float("-inf")
-    place.watch.check_once()
+    place.workers.check.checked_at = float("-inf")
+    place.workers.look()
     assert len(place.asked) == 32, "and waits for fresh conversations"
     await serve(tmp_path, keyset, bias(), decide, applications(40), first=1)
-    place.watch.fold_once()
-    place.watch.check_once()
+    place.workers.fold_all()
+    place.workers.look()
     assert place.live.flips == {"flips/words of prompt": [32, 2 * flipped]}
     assert place.live.alarms.raised.keys() == ({"flips/words of prompt"} if flipped else set())
 
@@ -188,19 +187,18 @@ async def test_swapped_words_flip_the_model_that_listens_to_them(
 async def test_a_runtime_that_is_away_is_counted_and_left_alone(
     tmp_path: Path, keyset: Keyset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watching, "CHECK_SECONDS", 0.0)
+    monkeypatch.setattr(checking, "CHECK_SECONDS", 0.0)
 
     def away(_: str) -> str:
         raise ModelMisbehaved("not there")
 
     place = Place(tmp_path, keyset, away)
     await serve(tmp_path, keyset, bias(), by_income, applications(250))
-    while place.watch.fold_once():
-        continue
-    place.watch.check_once()
+    place.workers.fold_all()
+    place.workers.look()
     assert (place.checks.flip_failures, len(place.asked), place.live.flips) == (2, 2, {})
     assert place.checks.report() == {"alarms": {}}, "one attribute alone has no proxies"
-    assert not place.watch.trouble
+    assert place.workers.checking.failure is None
 
 
 async def test_a_slow_runtime_is_asked_for_half_a_minute(
@@ -208,10 +206,9 @@ async def test_a_slow_runtime_is_asked_for_half_a_minute(
 ) -> None:
     await serve(tmp_path, keyset, bias(), by_income, applications(40))
     place = Place(tmp_path, keyset, by_income)
-    while place.watch.fold_once():
-        continue
+    place.workers.fold_all()
     monkeypatch.setattr("governed_serving.auditor.service.checks.FLIP_SECONDS", -1.0)
-    place.watch.check_once()
+    place.workers.look()
     assert place.asked == []
 
 
@@ -219,12 +216,11 @@ async def test_missing_attributes_are_seen_in_summary_and_metrics(tmp_path: Path
     asked = applications(30) + [Application("she earns 90", None)] * 12
     await serve(tmp_path, keyset, bias(), by_income, asked)
     place = Place(tmp_path, keyset, by_income)
-    while place.watch.fold_once():
-        continue
-    assert place.watch.verdict.summary == "42 of 100 samples; sex missing in 12 of 42"
-    assert wire(place.watch.verdict)["favorableOutcome"] == BIAS["favorableOutcome"]
+    place.workers.fold_all()
+    assert place.workers.state.verdict.summary == "42 of 100 samples; sex missing in 12 of 42"
+    assert wire(place.workers.state.verdict)["favorableOutcome"] == BIAS["favorableOutcome"]
     metrics = Metrics("default", "chat")
-    metrics.missing(place.watch.verdict.missing)
+    metrics.missing(place.workers.state.verdict.missing)
     expected = 'governed_auditor_attribute_missing_rows{attribute="sex",name="chat",namespace="default"} 12.0'
     assert expected in metrics.text().decode()
 

@@ -9,14 +9,13 @@ import msgspec
 import numpy as np
 import pytest
 
-from governed_serving.auditor.service import watch as watching
 from governed_serving.auditor.service.checks import Checks
 from governed_serving.auditor.service.decision_review import DecisionReview
 from governed_serving.auditor.service.folding import Fold
 from governed_serving.auditor.service.live import Live
 from governed_serving.auditor.service.metrics import Metrics
 from governed_serving.auditor.service.tail import Tail
-from governed_serving.auditor.service.watch import Watch
+from governed_serving.auditor.service.workers import check as checking
 from governed_serving.blackbox.errors import PredictorAway
 from governed_serving.crypto import Keyset, SegmentCipher
 from governed_serving.fairness.monitoring.inputs import InputDrift
@@ -28,6 +27,7 @@ from governed_serving.report.writer import ReportWriter
 from .chunks import OneChunk
 from .processes import local_keyset
 from .test_monitors import BIAS, MANIFEST, frame, reference
+from .workers import Workers
 
 KNOWN = read(reference())
 
@@ -48,7 +48,7 @@ class Place:
         tail = Tail(root, keyset, self.cipher, fold, self.live)
         self.checks = Checks(self.live, fold.protected, MANIFEST, background or {}, decide)
         report = ReportWriter(f"file://{root}/report.json")
-        self.watch = Watch("loans", "r1", root, self.journal, tail, None, report, checks=self.checks)
+        self.workers = Workers("loans", self.journal, tail, self.checks, report)
 
     def events(self) -> list[EventRecord]:
         found = JournalReader(self.root, "auditor-pod", self.cipher).read()
@@ -61,19 +61,18 @@ def serve(place: Place, part: int, shift: float) -> None:
 
 
 def test_an_alarm_is_raised_recorded_and_ended(tmp_path: Path, keyset: Keyset, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watching, "CHECK_SECONDS", 0.0)
+    monkeypatch.setattr(checking, "CHECK_SECONDS", 0.0)
     place = Place(tmp_path, keyset, lambda columns: columns["sex"] == "m")
     for part, shift in enumerate((12.0, 12.0, 0.0, 0.0)):
         serve(place, part, shift)
-        while place.watch.fold_once():
-            continue
-        place.watch.check_once()
+        place.workers.fold_all()
+        place.workers.look()
         if part == 1:
             raised = dict(place.live.alarms.raised)
             metrics = Metrics("default", "loans")
             metrics.findings(place.checks.findings, raised)
             text = metrics.text().decode()
-            place.watch.tail.save()  # type: ignore[union-attr]
+            place.workers.state.counted.save()
             place.journal.close()
             place = Place(tmp_path, keyset, lambda columns: columns["sex"] == "m")
     assert set(raised) == {"drift/income", "flips/sex=f", "flips/sex=m"}, "no other column has moved"
@@ -94,20 +93,20 @@ def test_what_other_replicas_saw_counts_in_every_finding(
     tmp_path: Path, keyset: Keyset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One of three replicas has shifted rows: the windows of all are one, and so are the rows in which the attribute was swapped."""
-    monkeypatch.setattr(watching, "CHECK_SECONDS", 0.0)
+    monkeypatch.setattr(checking, "CHECK_SECONDS", 0.0)
     background = {"income": np.random.default_rng(3).normal(50, 10, 500).tolist(), "sex": ["f", "m"] * 250}
     other = Place(tmp_path / "other", keyset, lambda columns: columns["sex"] == "m", background)
     serve(other, 0, 0.0)
-    other.watch.fold_once()
-    other.watch.check_once()
+    other.workers.fold_all()
+    other.workers.look()
     told = msgspec.structs.replace(other.live._fold.tally(), beside=other.live.beside())
     ended = msgspec.structs.replace(told, beside=msgspec.structs.replace(told.beside, drift={}, inputs={}))
 
     place = Place(tmp_path / "own", keyset, lambda columns: columns["sex"] == "m", background)
     serve(place, 0, 12.0)
-    place.watch.fold_once()
-    place.watch.replicas = SimpleNamespace(tallies=[told, told, ended], running=[told, told], sources={}, known=True)  # type: ignore[assignment]
-    place.watch.check_once()
+    place.workers.fold_all()
+    place.workers.check.replicas = SimpleNamespace(tallies=[told, told, ended], running=[told, told])  # type: ignore[assignment]
+    place.workers.look()
     found = {one.subject: one for one in place.checks.findings}
     alone = {one.column: one.psi for one in place.live.drift.compared()}
     assert found["drift/income"].value < alone["income"] / 4
@@ -138,11 +137,11 @@ def test_a_predictor_that_is_away_is_counted_and_the_rest_goes_on(tmp_path: Path
 
     place = Place(tmp_path, keyset, away)
     serve(place, 0, 0.0)
-    place.watch.fold_once()
-    place.watch.check_once()
+    place.workers.fold_all()
+    place.workers.look()
     assert place.checks.flip_failures == 1
     assert any(one.subject.startswith("proxies/") for one in place.checks.findings)
-    assert not place.watch.trouble
+    assert place.workers.checking.failure is None
 
 
 @pytest.fixture

@@ -1,9 +1,10 @@
-"""Routes of the auditor: they translate, :class:`Watch` and the journal decide."""
+"""Routes of the auditor: they translate, workers and journal decide."""
 
 import asyncio
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -13,10 +14,11 @@ from governed_api.verdict import wire
 from governed_serving.archive.client import ArchiveClient
 from governed_serving.archive.errors import ArchiveError
 from governed_serving.auditor.service import reviews
+from governed_serving.auditor.service.checks import Checks
 from governed_serving.auditor.service.decision_review import DecisionReview
 from governed_serving.auditor.service.errors import AuditorError, NotFound, Unusable
 from governed_serving.auditor.service.metrics import Metrics
-from governed_serving.auditor.service.watch import Watch
+from governed_serving.auditor.service.state import AuditState, Subject
 from governed_serving.crypto import CryptoError
 from governed_serving.decoding import decode_json
 from governed_serving.fairness.counts.truth import label_of
@@ -25,7 +27,7 @@ from governed_serving.hosting.bodies import BodyLimit, read_body
 from governed_serving.journal import Journal, JournalError
 from governed_serving.records import EventRecord
 
-__all__ = ["MAX_BODY", "MAX_LABELS", "application"]
+__all__ = ["MAX_BODY", "MAX_LABELS", "Dependencies", "application"]
 
 MAX_BODY = 4 << 20
 MAX_LABELS = 10_000
@@ -53,16 +55,27 @@ def status_of(error: Exception) -> int:
     return 404 if isinstance(error, NotFound) else 503
 
 
-def application(
-    watch: Watch,
-    journal: Journal,
-    metrics: Metrics,
-    ready: Callable[[], str],
-    refresh: Callable[[], None],
-    archive: ArchiveClient | None = None,
-    why: DecisionReview | None = None,
-) -> FastAPI:
-    """``ready()`` says why the service isn't ready, or nothing; ``refresh()`` brings ``metrics`` up to date."""
+@dataclass(frozen=True)
+class Dependencies:
+    """What the routes ask. ``checks`` None: nothing is watched beside the verdict; ``archive`` None: no record can be looked up."""
+
+    state: AuditState
+    journal: Journal
+    metrics: Metrics
+    not_ready: Callable[[], str]
+    """Why the service isn't ready, or nothing."""
+    degraded: Callable[[], Mapping[str, str]]
+    """Worker that fails without making the service not ready → why."""
+    refresh: Callable[[], None]
+    """Brings ``metrics`` up to date."""
+    checks: Checks | None = None
+    archive: ArchiveClient | None = None
+    decision_review: DecisionReview | None = None
+
+
+def application(parts: Dependencies) -> FastAPI:
+    """All routes."""
+    state, journal, subject = parts.state, parts.journal, parts.state.subject
     app = FastAPI(
         title="Governed Models auditor",
         version="1",
@@ -76,43 +89,44 @@ def application(
 
     @app.get("/v1/verdict")
     async def verdict() -> Response:
-        return answer(wire(watch.verdict))
+        return answer(wire(state.verdict))
 
     @app.get("/v1/groups")
     async def groups() -> Response:
-        found = wire(watch.verdict)
+        found = wire(state.verdict)
         return answer({k: found.get(k, {}) for k in ("groups", "strata", "intersections", "samples")})
 
     @app.get("/v1/findings")
     async def findings() -> Response:
-        return answer(watch.checks.report() if watch.checks else {})
+        return answer(parts.checks.report() if parts.checks else {})
 
     @app.post("/v1/labels")
     async def labels(request: Request) -> Response:
-        if watch.tail is None:
+        if state.tail is None:
             raise NotFound("this model has no governance.bias: labels have no use here")
         accepted = _parse_labels(await body_of(request))
         for one in accepted:
-            _check_label(watch, one)
+            _check_label(state, one)
         now = time.time()
-        await asyncio.gather(*(journal.append(_event(watch, one, now)) for one in accepted))
+        await asyncio.gather(*(journal.append(_event(subject, one, now)) for one in accepted))
         return answer({"accepted": len(accepted)}, 202)
 
     @app.post("/v1/acknowledgements")
     async def acknowledge(request: Request) -> Response:
-        await journal.append(reviews.acknowledgement(watch, await body_of(request), time.time()))
+        await journal.append(reviews.acknowledgement(state, await body_of(request), time.time()))
         return answer({"recorded": True}, 202)
 
     @app.post("/v1/reviews")
     async def contest(request: Request) -> Response:
         body = await body_of(request)
-        event, found = await asyncio.to_thread(reviews.contest, watch, archive, why, body, time.time())
+        reviewed = (subject, parts.archive, parts.decision_review, body, time.time())
+        event, found = await asyncio.to_thread(reviews.contest, *reviewed)
         await journal.append(event)
         return answer(found, 202)
 
     @app.get("/v1/reviews/{request_id}")
     async def review(request_id: str) -> Response:
-        return answer(await asyncio.to_thread(reviews.record_of, archive, request_id))
+        return answer(await asyncio.to_thread(reviews.record_of, parts.archive, request_id))
 
     @app.get("/healthz/live")
     async def live() -> Response:
@@ -120,13 +134,15 @@ def application(
 
     @app.get("/healthz/ready")
     async def readiness() -> Response:
-        why = ready()
-        return failure(503, why) if why else answer({"ready": True})
+        if why := parts.not_ready():
+            return failure(503, why)
+        degraded = parts.degraded()
+        return answer({"ready": True, "degraded": degraded} if degraded else {"ready": True})
 
     @app.get("/metrics")
     async def scrape() -> Response:
-        await asyncio.to_thread(refresh)
-        return Response(metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+        await asyncio.to_thread(parts.refresh)
+        return Response(parts.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     return app
 
@@ -163,18 +179,20 @@ def _parse_labels(body: bytes) -> list[OneLabel]:
     return found
 
 
-def _check_label(watch: Watch, one: OneLabel) -> None:
-    assert watch.tail is not None
+def _check_label(state: AuditState, one: OneLabel) -> None:
+    assert state.tail is not None
     values = one.label if isinstance(one.label, list) else [one.label]
     if not values or not all(isinstance(v, _SCALARS) for v in values):
         raise Unusable(f"labels: request {one.id}: expected a value or one per row, found {one.label!r}")
     try:
-        label_of(watch.tail.fold.bias.favorable_outcome, values)
+        label_of(state.tail.fold.bias.favorable_outcome, values)
     except ValueError as error:
-        numeric = watch.tail.fold.bias.favorable_outcome.threshold is not None
+        numeric = state.tail.fold.bias.favorable_outcome.threshold is not None
         why = f"expected numbers, found {one.label!r}" if numeric else str(error)
         raise Unusable(f"labels: request {one.id}: {why}") from None
 
 
-def _event(watch: Watch, one: OneLabel, now: float) -> EventRecord:
-    return EventRecord("label", one.id or str(uuid.uuid4()), watch.model, watch.revision, now, msgspec.json.encode(one))
+def _event(subject: Subject, one: OneLabel, now: float) -> EventRecord:
+    return EventRecord(
+        "label", one.id or str(uuid.uuid4()), subject.model, subject.revision, now, msgspec.json.encode(one)
+    )

@@ -26,7 +26,7 @@ from governed_serving.fairness.monitoring.inputs import InputDrift
 from governed_serving.fairness.monitoring.monitors import ColumnDrift, Gap
 from governed_serving.fairness.monitoring.proxies import joint_lift, proxies
 
-__all__ = ["LEAST_ROWS", "Checks", "Finding", "Others"]
+__all__ = ["ALL_INPUTS", "LEAST_ROWS", "Checks", "Finding", "Others"]
 
 LEAST_ROWS = 200
 """Fresh rows that a check waits for."""
@@ -43,6 +43,7 @@ FLIP_ROWS = 200
 FLIP_SECONDS = 30.0
 """So long a runtime is asked about conversations in one look: half the time of a slow one, at most."""
 WORDS_OF_PROMPT = "flips/words of prompt"
+ALL_INPUTS = "drift/(all inputs)"
 MOST_GROUPS = 8
 
 
@@ -205,7 +206,7 @@ class Checks:
         test, rows = found
         breach = test.p_value < MMD_LEVEL
         figures = {"mmd2": test.statistic, "pValue": test.p_value, "rows": rows}
-        return [Finding("drift/(all inputs)", test.statistic, breach, not breach, figures)]
+        return [Finding(ALL_INPUTS, test.statistic, breach, not breach, figures)]
 
     # ---- flips ----
 

@@ -22,7 +22,7 @@ _GAUGES = {
     "governed_auditor_labels_waiting": "Labels whose prediction isn't known yet",
     "governed_auditor_unrecorded_verdicts_total": "Verdicts that the journal had no room for",
     "governed_auditor_flip_prompts_total": "Prompts put to a runtime for counterfactuals",
-    "governed_auditor_flip_passed_over_total": "Completions whose prompt can't be put again: too long, or several at once",
+    "governed_auditor_flip_passed_over_total": "Completions whose prompt can't be replayed: too long, or several at once",
     "governed_auditor_flip_failures_total": "Looks at counterfactuals (or single prompts) in which the predictor didn't answer",
     "governed_auditor_bias_verdict": "1 pass, 0 fail, -1 unknown",
 }
@@ -41,10 +41,18 @@ class Metrics:
         }
         self._dropped = Gauge(
             "governed_auditor_labels_dropped_total",
-            "Labels that came to nothing",
+            "Labels dropped (no matching prediction), by reason",
             [*names, "reason"],
             registry=self.registry,
         )
+        self._failures = Gauge(
+            "governed_auditor_worker_failures_total", "Runs of a worker that failed; it is run again",
+            [*names, "worker"], registry=self.registry,
+        )  # fmt: skip
+        self._failing = Gauge(
+            "governed_auditor_worker_failing", "1 while a worker's last run failed",
+            [*names, "worker"], registry=self.registry,
+        )  # fmt: skip
         self._missing = Gauge(
             "governed_auditor_attribute_missing_rows", "Rows of the window in which a protected attribute isn't known",
             [*names, "attribute"], registry=self.registry,
@@ -70,6 +78,13 @@ class Metrics:
     def dropped(self, reasons: Mapping[str, int]) -> None:
         for reason, count in reasons.items():
             self._dropped.labels(*self._labels, reason).set(count)
+
+    def workers(self, failures: Mapping[str, int], failing: Iterable[str]) -> None:
+        """Failed runs by worker, and the workers that fail now."""
+        stalled = set(failing)
+        for worker, count in failures.items():
+            self._failures.labels(*self._labels, worker).set(count)
+            self._failing.labels(*self._labels, worker).set(worker in stalled)
 
     def missing(self, rows: Mapping[str, int]) -> None:
         """Rows by protected attribute, of those that lack one."""

@@ -2,14 +2,14 @@
 
 import asyncio
 from pathlib import Path
-from typing import Any
 
 from governed_api.governance import Bias
 from governed_serving import artefact
 from governed_serving.archive.client import ArchiveClient
+from governed_serving.archive.errors import ArchiveError
 from governed_serving.archive.keysets import key_watch, model_keyring
 from governed_serving.artefact import Artefact
-from governed_serving.auditor.service.app import application
+from governed_serving.auditor.service.app import Dependencies, application
 from governed_serving.auditor.service.checks import Checks
 from governed_serving.auditor.service.decision_review import DecisionReview
 from governed_serving.auditor.service.folding import Fold
@@ -18,19 +18,28 @@ from governed_serving.auditor.service.lane import Runtime, decider
 from governed_serving.auditor.service.live import Live
 from governed_serving.auditor.service.metrics import Metrics
 from governed_serving.auditor.service.replicas import Replicas, group_of, replica_of
+from governed_serving.auditor.service.scheduling import Scheduler, Worker
 from governed_serving.auditor.service.settings import Settings
-from governed_serving.auditor.service.shipping import Shipper
+from governed_serving.auditor.service.shipping import Lifetimes, Shipper
+from governed_serving.auditor.service.state import AuditState, Subject
 from governed_serving.auditor.service.tail import Tail
-from governed_serving.auditor.service.watch import Watch
-from governed_serving.crypto import Keyring, Keyset, KeyWatch, SegmentCipher, load_kek, rotate_due
+from governed_serving.auditor.service.workers.check import CheckWorker
+from governed_serving.auditor.service.workers.exchange import ExchangeWorker
+from governed_serving.auditor.service.workers.fold import FoldWorker
+from governed_serving.auditor.service.workers.judge import JudgeWorker
+from governed_serving.auditor.service.workers.report import ReportWorker
+from governed_serving.auditor.service.workers.ship import ShipWorker, backlog
+from governed_serving.crypto import CryptoError, KeyWatch, SegmentCipher, load_kek, rotate_due
 from governed_serving.fairness.monitoring.reference import read
 from governed_serving.hosting import Door, Host, listen, log, web_server
-from governed_serving.journal import Journal
+from governed_serving.journal import Journal, JournalError
 from governed_serving.report.writer import ReportWriter
 
 __all__ = ["Service", "serve"]
 
 DRAIN_SECONDS = 20.0
+EXPECTED = (ArchiveError, JournalError, CryptoError, OSError)
+"""What work on archive, journal and disk must expect: it is tried again, and the pod stays ready while the archive is unreachable."""
 _CODES = {"Pass": 1, "Fail": 0}
 
 
@@ -41,62 +50,89 @@ class Service:
         self.settings = settings
         self.stopping = False
         self.metrics = Metrics(settings.namespace, settings.model)
-        keyring = model_keyring(
+        self.keyring = model_keyring(
             load_kek(settings.kek_file),
             settings.spool_dir,
             settings.model,
             settings.archive_url,
             settings.archive_token,
         )
-        keyset = keyring.keyset("journal")
-        cipher = SegmentCipher(keyset)
-        audit = settings.resolved.spec.governance.audit
-        self.journal = Journal(
-            settings.spool_dir, f"auditor-{settings.pod}", cipher, audit.durability, settings.spool_bytes
-        )
-        bias = settings.bias
-        loaded = _artefact(settings.model_dir)
-        manifest = loaded.manifest if loaded else None
-        fold = Fold(bias, settings.revision, manifest) if bias else None
-        live = Live(fold, manifest, read(loaded.reference() if loaded else {})) if fold else None
-        self.tail = Tail(settings.spool_dir, keyset, cipher, fold, live) if fold else None
-        self.runtime = self._runtime(bias)
-        self.checks = self._checks(fold, live, loaded) if fold and live else None
-        if self.tail is not None and self.tail.restarted:
-            log("warning", self.tail.restarted)
-        self.keys = self._key_watch(keyring, keyset)
+        self.keyset = self.keyring.keyset("journal")
+        self.cipher = SegmentCipher(self.keyset)
         self.client = _client(settings)
-        self.shipper = (
-            Shipper(
-                settings.spool_dir,
-                self.client,
-                cipher,
-                settings.namespace,
-                self._shipped,
-                retention=settings.retention,
-                rotation=settings.rotation,
-                tells=not settings.on_trial,
-            )
-            if self.client
-            else None
-        )
-        self.why = DecisionReview(self.client, cipher, settings.explainer_url, self.runtime) if self.client else None
-        self.watch = Watch(
-            settings.model,
-            settings.revision,
+        self.journal = self._journal()
+        self.keys = self._key_watch()
+        self.runtime = self._runtime(settings.bias)
+        self._counted(settings.bias)
+        subject = Subject(settings.model, settings.revision, settings.pod, settings.on_trial)
+        self.state = AuditState(subject, self.journal, self.tail)
+        self.shipper = self._shipper()
+        self.replicas = self._replicas()
+        self.scheduler = Scheduler(self._stages(), EXPECTED)
+
+    def _journal(self) -> Journal:
+        settings = self.settings
+        durability = settings.resolved.spec.governance.audit.durability
+        stream = f"auditor-{settings.pod}"
+        return Journal(settings.spool_dir, stream, self.cipher, durability, settings.spool_bytes)
+
+    def _counted(self, bias: Bias | None) -> None:
+        """Counts, and what is watched beside them; none without bias rules."""
+        self.tail: Tail | None = None
+        self.live: Live | None = None
+        self.checks: Checks | None = None
+        if bias is None:
+            return
+        loaded = _artefact(self.settings.model_dir)
+        manifest = loaded.manifest if loaded else None
+        fold = Fold(bias, self.settings.revision, manifest)
+        self.live = Live(fold, manifest, read(loaded.reference() if loaded else {}))
+        self.tail = Tail(self.settings.spool_dir, self.keyset, self.cipher, fold, self.live)
+        self.checks = self._checks(fold, self.live, loaded)
+        if self.tail.restarted:
+            log("warning", self.tail.restarted)
+
+    def _stages(self) -> list[list[Worker]]:
+        """In the order in which they end: counts are judged when they are complete, a last verdict is shipped, then reported."""
+        state, settings = self.state, self.settings
+        shipping: list[Worker] = []
+        if self.shipper is not None:
+            shipping.append(ShipWorker(state, settings.spool_dir, self.shipper))
+        if self.tail is None:
+            return [shipping]
+        checking: list[Worker] = []
+        if self.live is not None and self.checks is not None:
+            checking.append(CheckWorker(state, self.live, self.checks, self.replicas))
+        if self.replicas is not None:
+            shipping.append(ExchangeWorker(state, self.replicas, self._resolver()))
+        reporting: list[Worker] = []
+        if settings.report:
+            writer = ReportWriter(settings.report, interval=5.0 if settings.on_trial else None)
+            reporting.append(ReportWorker(state, writer))
+        return [checking, [FoldWorker(state)], [JudgeWorker(state, self.replicas)], shipping, reporting]
+
+    def _shipper(self) -> Shipper | None:
+        settings = self.settings
+        if self.client is None:
+            return None
+        lifetimes = None if settings.on_trial else Lifetimes(settings.retention, settings.rotation)
+        return Shipper(
             settings.spool_dir,
-            self.journal,
-            self.tail,
-            self.shipper,
-            ReportWriter(settings.report, interval=5.0 if settings.on_trial else None)
-            if settings.report and bias
-            else None,
-            pod=settings.pod,
-            on_trial=settings.on_trial,
-            replicas=self._replicas(keyset),
-            elsewhere=self._elsewhere(cipher),
-            checks=self.checks,
+            self.client,
+            self.cipher,
+            settings.namespace,
+            self.state.shipped,
+            lifetimes=lifetimes,
         )
+
+    def dependencies(self) -> Dependencies:
+        """What the routes ask."""
+        client = self.client
+        review = DecisionReview(client, self.cipher, self.settings.explainer_url, self.runtime) if client else None
+        return Dependencies(
+            self.state, self.journal, self.metrics, self.why_not_ready, self.degraded, self.refresh,
+            self.checks, client, review,
+        )  # fmt: skip
 
     def _runtime(self, bias: Bias | None) -> Runtime | None:
         """Who is asked again about what was generated; None where no outcome is generated text."""
@@ -115,41 +151,45 @@ class Service:
         background = loaded.background() if loaded else {}
         return Checks(live, fold.protected, manifest, background, decide, self.runtime.ask if self.runtime else None)
 
-    def _replicas(self, keyset: Keyset) -> Replicas | None:
+    def _replicas(self) -> Replicas | None:
         if self.client is None or self.tail is None:
             return None
         group = group_of(self.settings.revision, self.tail.fold.rules)
-        return Replicas(self.client, keyset, group, replica_of(self.settings.spool_dir, self.settings.pod))
+        return Replicas(self.client, self.keyset, group, replica_of(self.settings.spool_dir, self.settings.pod))
 
-    def _elsewhere(self, cipher: SegmentCipher) -> CrossReplicaLabelResolver | None:
+    def _resolver(self) -> CrossReplicaLabelResolver | None:
         if self.client is None or self.tail is None:
             return None
         return CrossReplicaLabelResolver(
-            self.client, cipher, self.settings.revision, self.tail.fold.rows_of, self.tail.folded
+            self.client, self.cipher, self.settings.revision, self.tail.fold.rows_of, self.tail.folded
         )
 
-    def _key_watch(self, keyring: Keyring, keyset: Keyset) -> KeyWatch | None:
+    def _key_watch(self) -> KeyWatch | None:
         """The stable revision's auditors add the model's new keys."""
         period = self.settings.rotation
         if period is None:
             return None
 
         def rotate() -> None:
-            for event in rotate_due(keyring, period):
+            for event in rotate_due(self.keyring, period):
                 log("info", "key rotated", purpose=event.purpose, key=event.keys[0])
 
-        return key_watch(keyset, period, self.journal, (lambda: None) if self.settings.on_trial else rotate)
-
-    def _shipped(self, record: Any, index: int) -> None:
-        self.watch.shipped(record, index)
+        return key_watch(self.keyset, period, self.journal, (lambda: None) if self.settings.on_trial else rotate)
 
     def why_not_ready(self) -> str:
-        """An archive that is away is no reason: serving goes on until the spool is full."""
+        """An archive that is unreachable is no reason: serving goes on until the spool is full."""
         if self.stopping:
             return "the auditor is shutting down"
-        if "folding" in self.watch.trouble:
-            return self.watch.trouble["folding"]
+        folding = self.scheduler.failing.get(FoldWorker.name)
+        if folding is not None:
+            return folding.text
+        if why := self.scheduler.why_not_ready():
+            return why
         return "" if self.journal.writable else "the journal can't be written; free space on the spool volume"
+
+    def degraded(self) -> dict[str, str]:
+        """Worker → why it stalls."""
+        return {name: failure.text for name, failure in self.scheduler.failing.items()}
 
     def leave(self) -> None:
         """From now on not ready."""
@@ -157,31 +197,15 @@ class Service:
 
     def refresh(self) -> None:
         """Bring the metrics up to date."""
-        watch = self.watch
+        failures = self.scheduler.failures
         values: dict[str, float] = {
-            "journal_backlog_bytes": watch.backlog,
-            "auditor_ship_failures_total": watch.ship_failures,
-            "auditor_unrecorded_verdicts_total": watch.unrecorded,
+            "journal_backlog_bytes": backlog(self.settings.spool_dir),
+            "auditor_ship_failures_total": failures.get(ShipWorker.name, 0),
+            "auditor_unrecorded_verdicts_total": self.state.unrecorded,
         }
+        self.metrics.workers(failures, self.scheduler.failing)
         if self.tail is not None:
-            fold = self.tail.fold
-            values |= {
-                "auditor_rows": watch.verdict.samples,
-                "auditor_replicas": 1 + len(watch.replicas.tallies) if watch.replicas else 1,
-                "auditor_records_total": self.tail.records,
-                "auditor_unusable_rows_total": fold.unusable,
-                "auditor_labels_joined_total": fold.labels.joined,
-                "auditor_labels_waiting": fold.labels.waiting,
-                "auditor_bias_verdict": _CODES.get(watch.verdict.verdict, -1),
-            }
-            self.metrics.dropped(fold.labels.dropped)
-            if self.checks is not None and self.tail.live is not None:
-                self.metrics.findings(self.checks.findings, self.tail.live.alarms.raised)
-                values["auditor_flip_failures_total"] = self.checks.flip_failures
-                values["auditor_flip_passed_over_total"] = self.tail.live.conversations.passed_over
-                values["auditor_flip_prompts_total"] = self.checks.flip_prompts
-            self.metrics.missing(watch.verdict.missing)
-            self.metrics.bias(watch.verdict.metrics)
+            values |= self._counts(self.tail)
         if self.shipper is not None:
             values |= {
                 "auditor_shipped_entries_total": self.shipper.entries,
@@ -189,11 +213,34 @@ class Service:
             }
         self.metrics.set(values)
 
+    def _counts(self, tail: Tail) -> dict[str, float]:
+        """Of a model with bias rules; what has labels of its own goes to the metrics at once."""
+        fold, verdict = tail.fold, self.state.verdict
+        values: dict[str, float] = {
+            "auditor_rows": verdict.samples,
+            "auditor_replicas": 1 + len(self.replicas.tallies) if self.replicas else 1,
+            "auditor_records_total": tail.records,
+            "auditor_unusable_rows_total": fold.unusable,
+            "auditor_labels_joined_total": fold.labels.joined,
+            "auditor_labels_waiting": fold.labels.waiting,
+            "auditor_bias_verdict": _CODES.get(verdict.verdict, -1),
+        }
+        self.metrics.dropped(fold.labels.dropped)
+        if self.checks is not None and self.live is not None:
+            self.metrics.findings(self.checks.findings, self.live.alarms.raised)
+            values["auditor_flip_failures_total"] = self.checks.flip_failures
+            values["auditor_flip_passed_over_total"] = self.live.conversations.passed_over
+            values["auditor_flip_prompts_total"] = self.checks.flip_prompts
+        self.metrics.missing(verdict.missing)
+        self.metrics.bias(verdict.metrics)
+        return values
+
     def close(self) -> None:
         """Drain: fold and ship to the end of the journal."""
         if self.keys:
             self.keys.stop()
-        self.watch.stop(DRAIN_SECONDS)
+        self.state.stopping.set()
+        self.scheduler.stop(DRAIN_SECONDS)
         self.journal.close()
         if self.client is not None:
             self.client.close()
@@ -216,16 +263,8 @@ async def serve() -> None:
     host = Host()
     sock = listen(settings.host, settings.port)
     service = Service(settings)
-    app = application(
-        service.watch,
-        service.journal,
-        service.metrics,
-        service.why_not_ready,
-        service.refresh,
-        service.client,
-        service.why,
-    )
-    service.watch.start()
+    app = application(service.dependencies())
+    service.scheduler.start()
     if service.keys:
         service.keys.start()
     log("info", "auditing", model=settings.model, port=settings.port, revision=settings.revision)

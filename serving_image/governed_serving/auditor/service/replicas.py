@@ -7,7 +7,8 @@ counted outlives it, so that scaling down takes nothing from a verdict; the ledg
 
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from governed_serving.crypto import Keyset
 from governed_serving.decoding import decode_msgpack
 from governed_serving.durable import replace_file
 
-__all__ = ["Published", "Replicas", "group_of", "replica_of"]
+__all__ = ["NOBODY", "OtherReplicas", "Published", "Replicas", "group_of", "replica_of"]
 
 _AAD = b"auditor counts 2\0"
 RUNNING_SECONDS = 600.0
@@ -54,8 +55,23 @@ def replica_of(spool: Path, pod: str) -> str:
         return name
 
 
+@dataclass(frozen=True)
+class OtherReplicas:
+    """What the other replicas published, as it was read at one time."""
+
+    tallies: Sequence[Tally] = ()
+    """Sorted by the replicas' names."""
+    running: Sequence[Tally] = ()
+    """Of those the ones that still count."""
+    sources: Mapping[str, str] = field(default_factory=dict)
+    """Replica → SHA-256 of the state whose counts were added."""
+
+
+NOBODY = OtherReplicas()
+
+
 class Replicas:
-    """``refresh`` and ``publish`` are one thread's; ``tallies`` may be read by any."""
+    """``refresh`` and ``publish`` are one thread's; ``others`` is immutable and replaced as a whole, so that any may read it."""
 
     def __init__(
         self,
@@ -72,14 +88,18 @@ class Replicas:
         self._again: dict[str, float] = {}
         self._changed: dict[str, float] = {}
         self._sent = b""
-        self.tallies: list[Tally] = []
-        """The others', sorted by their names."""
-        self.running: list[Tally] = []
+        self.others: OtherReplicas | None = None
+        """None: not read yet."""
+
+    @property
+    def tallies(self) -> Sequence[Tally]:
+        """The others' counts."""
+        return (self.others or NOBODY).tallies
+
+    @property
+    def running(self) -> Sequence[Tally]:
         """Of those the ones that still count."""
-        self.sources: dict[str, str] = {}
-        """Replica → SHA-256 of the state whose counts were added."""
-        self.known = False
-        """The others' counts have been read at least once."""
+        return (self.others or NOBODY).running
 
     def publish(self, tally: Tally, revision: str, final: bool) -> None:
         """Replace our state, if anything changed. Raises ArchiveError, OSError."""
@@ -95,12 +115,11 @@ class Replicas:
             if name.startswith(self._prefix) and name != self._me and self._again.get(name, 0.0) <= now:
                 self._read(name, now)
         known = sorted(self._known.items())
-        self.tallies = [said.tally for _, (_, said) in known]
-        self.running = [
-            said.tally for name, (_, said) in known if not said.final and now - self._changed[name] <= RUNNING_SECONDS
-        ]
-        self.sources = {name.removeprefix(self._prefix): digest for name, (digest, _) in known}
-        self.known = True
+        self.others = OtherReplicas(
+            [said.tally for _, (_, said) in known],
+            [s.tally for name, (_, s) in known if not s.final and now - self._changed[name] <= RUNNING_SECONDS],
+            {name.removeprefix(self._prefix): digest for name, (digest, _) in known},
+        )
 
     def _read(self, name: str, now: float) -> None:
         digest, said = self._known.get(name, ("", None))

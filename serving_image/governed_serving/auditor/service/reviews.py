@@ -7,7 +7,7 @@ import msgspec
 from governed_serving.archive.client import ArchiveClient
 from governed_serving.auditor.service.decision_review import SWAPPED_WORDS, DecisionReview
 from governed_serving.auditor.service.errors import NotFound, Unavailable, Unusable
-from governed_serving.auditor.service.watch import Watch
+from governed_serving.auditor.service.state import AuditState, Subject
 from governed_serving.decoding import decode_json
 from governed_serving.records import EventRecord
 
@@ -31,18 +31,19 @@ class Contest(msgspec.Struct, forbid_unknown_fields=True):
     reason: str
 
 
-def acknowledgement(watch: Watch, body: bytes, now: float) -> EventRecord:
+def acknowledgement(state: AuditState, body: bytes, now: float) -> EventRecord:
     """The event of a person taking over the alarm. Raises Unusable, NotFound."""
     _parse(body, Acknowledgement)
-    if watch.tail is None or not watch.tail.fold.alarm.active:
+    if state.tail is None or not state.tail.fold.alarm.active:
         raise NotFound("no alarm is active: there is nothing to acknowledge")
     # Names and reasons are in the body, which is encrypted and can be forgotten; the ledger's summary can't.
-    summary = {"kind": "alarm", "verdict": watch.verdict.id}
-    return EventRecord("acknowledgement", "alarm", watch.model, watch.revision, now, body, summary)
+    summary = {"kind": "alarm", "verdict": state.verdict.id}
+    about = state.subject
+    return EventRecord("acknowledgement", "alarm", about.model, about.revision, now, body, summary)
 
 
 def contest(
-    watch: Watch, archive: ArchiveClient | None, why: DecisionReview | None, body: bytes, now: float
+    subject: Subject, archive: ArchiveClient | None, why: DecisionReview | None, body: bytes, now: float
 ) -> tuple[EventRecord, dict[str, Any]]:
     """The event of a contested decision, and what a reviewer needs: record, explanation, counterfactual.
 
@@ -55,7 +56,7 @@ def contest(
     summary = {"kind": "review", "state": "open", "prediction": found["prediction"]["ledgerIndex"]}
     if found.get("counterfactual", {}).get("method") == SWAPPED_WORDS:  # nobody else records it
         body = msgspec.json.encode({**msgspec.structs.asdict(asked), "counterfactual": found["counterfactual"]})
-    event = EventRecord("acknowledgement", asked.id, watch.model, watch.revision, now, body, summary)
+    event = EventRecord("acknowledgement", asked.id, subject.model, subject.revision, now, body, summary)
     return event, found
 
 

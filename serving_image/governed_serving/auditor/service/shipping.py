@@ -6,6 +6,7 @@ same chunk is made again and sent again; blobs are addressed by content and appe
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -18,7 +19,7 @@ from governed_serving.journal import Chunk, Cursor, CursorFiles, JournalError, J
 from governed_serving.journal.chunk import pack_chunk
 from governed_serving.records import Frame
 
-__all__ = ["Progress", "Shipper"]
+__all__ = ["Lifetimes", "Progress", "Shipper"]
 
 TELL_SECONDS = 3600.0
 """How often the archive is told again how long payloads are kept and keys last: another revision's pod may have said otherwise."""
@@ -36,11 +37,18 @@ class Progress(Cursor, frozen=True):
     last: int | None = None
 
 
+@dataclass(frozen=True)
+class Lifetimes:
+    """Seconds that payloads are kept and keys last; None: for ever."""
+
+    payloads: int | None
+    keys: int | None
+
+
 class Shipper:
     """``on_shipped(record, index)`` is told where each event went in the ledger.
 
-    ``retention`` and ``rotation``: seconds that payloads are kept and keys last, None for ever; ``tells`` False leaves it to
-    others to say so.
+    ``lifetimes`` is told to the archive now and then; None leaves it to others to say so.
     """
 
     def __init__(
@@ -51,15 +59,13 @@ class Shipper:
         namespace: str,
         on_shipped: Callable[[Frame, int], None] = lambda *_: None,
         *,
-        retention: int | None = None,
-        rotation: int | None = None,
-        tells: bool = False,
+        lifetimes: Lifetimes | None = None,
         clock: Callable[[], float] = time.monotonic,
     ):
         self._spool, self._client, self._cipher, self._namespace = spool, client, cipher, namespace
         self._on_shipped = on_shipped
-        self._retention, self._rotation, self._clock = retention, rotation, clock
-        self._tell_at = clock() if tells else float("inf")
+        self._lifetimes, self._clock = lifetimes, clock
+        self._tell_at = clock()
         self._readers: dict[str, JournalReader] = {}
         self._progress: dict[str, Progress] = {}
         self._files = CursorFiles(spool / "cursors", Progress, "shipped-")
@@ -74,8 +80,8 @@ class Shipper:
 
         A stream that is damaged, or whose entries the archive refuses, holds up no other one; it is told when all were tried.
         """
-        if self._clock() >= self._tell_at:
-            self._client.say_times(payloads=self._retention, keys=self._rotation)
+        if self._lifetimes is not None and self._clock() >= self._tell_at:
+            self._client.say_times(payloads=self._lifetimes.payloads, keys=self._lifetimes.keys)
             self._tell_at = self._clock() + TELL_SECONDS
         self.behind = False
         count, trouble = 0, None

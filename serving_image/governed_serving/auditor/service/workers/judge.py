@@ -1,0 +1,158 @@
+"""Judges the counts of all replicas when they have changed, and records a verdict when it differs or is due."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any
+
+import msgspec
+
+from governed_api.verdict import AlarmState, BiasVerdict, CountedWindow, wire
+from governed_serving.auditor.service.replicas import NOBODY, OtherReplicas, Replicas
+from governed_serving.auditor.service.scheduling import Worker
+from governed_serving.auditor.service.state import AuditState
+from governed_serving.auditor.service.tally import Tally, Whole, add_up
+from governed_serving.fairness.metrics.verdict import judge
+from governed_serving.records import EventRecord, timestamp
+
+__all__ = ["JudgeWorker"]
+
+JUDGE_SECONDS = 1.0
+JUDGE_SHARE = 0.05
+"""Of the time, while records come."""
+RECORD_SECONDS = 300.0
+"""A verdict goes into the ledger when it changes, and this often while samples come."""
+GRACE_SECONDS = 10.0
+"""So long a verdict waits for the other replicas' counts after a start."""
+
+
+@dataclass(frozen=True)
+class _Recorded:
+    """What the last recorded verdict said, when, and the digest of the counts that it rested on."""
+
+    outline: tuple[str, ...] = ()
+    at: float = 0.0
+    evidence: str = ""
+
+
+class JudgeWorker(Worker):
+    """Counts → verdict. ``replicas`` None: this auditor is the only one."""
+
+    name = "judging"
+    longest_pause = 5.0
+    wakes = ("reporting",)
+    vital = True
+
+    def __init__(
+        self,
+        state: AuditState,
+        replicas: Replicas | None = None,
+        *,
+        clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._state, self._replicas, self._clock, self._monotonic = state, replicas, clock, monotonic
+        self._begun = monotonic()
+        self._judged: tuple[Any, ...] = ()
+        self._again = 0.0
+        self._recorded = _Recorded()
+
+    def run_once(self) -> int:
+        """1 for a new verdict. While records pour in, judging may take a share of the time and no more."""
+        if self._state.catching_up and self._monotonic() < self._again:
+            return 0
+        return self._judge_if_changed()
+
+    def finish(self) -> None:
+        """The last verdict, recorded with the counts that it rests on, and kept."""
+        self._judge_if_changed()
+        if self._state.verdict.evidence != self._recorded.evidence:
+            others = self._others() or NOBODY
+            with self._state.lock:
+                own = self._state.counted.fold.tally()
+            self._record(self._recorded.outline, add_up(own, others.tallies).cells.dump())
+        with self._state.lock:
+            self._state.counted.save()
+
+    def _judge_if_changed(self) -> int:
+        others = self._others()
+        if others is None:
+            return 0
+        with self._state.lock:
+            fold = self._state.counted.fold
+            counted = (fold.rows, fold.labels.joined, fold.alarm.acknowledged_by, others.sources)
+            if counted == self._judged:
+                return 0
+            own = fold.tally()
+        began = self._monotonic()
+        self._judge(own, others)
+        now = self._monotonic()
+        self._judged, self._again = counted, now + max(JUDGE_SECONDS, (now - began) / JUDGE_SHARE)
+        return 1
+
+    def _others(self) -> OtherReplicas | None:
+        """None: the others' counts aren't known yet, and may come within moments."""
+        if self._replicas is None:
+            return NOBODY
+        if self._replicas.others is None and self._monotonic() - self._begun >= GRACE_SECONDS:
+            return NOBODY
+        return self._replicas.others
+
+    def _judge(self, own: Tally, others: OtherReplicas) -> None:
+        bias, now = self._state.counted.fold.bias, self._clock()
+        whole = add_up(own, others.tallies)
+        found, counts = judge(bias, whole.cells), whole.cells.dump()
+        verdict = self._state.replace_verdict(
+            found.changed(
+                summary=_summary(found, whole.absent),
+                alarm=self._alarm(found, whole, others, now),
+                revision=self._state.subject.revision,
+                window=CountedWindow(type=bias.window.type, rows=found.samples, folded=whole.rows),
+                evidence=sha256(msgspec.json.encode(counts)).hexdigest(),
+                time=timestamp(now),
+                replicas=others.sources,
+            )
+        )
+        outline = _outline(verdict)
+        if outline != self._recorded.outline or now - self._recorded.at >= RECORD_SECONDS:
+            self._record(outline, counts)
+
+    def _alarm(self, found: BiasVerdict, whole: Whole, others: OtherReplicas, now: float) -> AlarmState:
+        with self._state.lock:
+            fold = self._state.counted.fold
+            alarm = msgspec.structs.replace(fold.alarm)
+            alarm.observe(found.verdict, whole.rows, now)
+            for other in others.tallies:
+                alarm.hear(other.alarm)
+            fold.alarm = alarm  # as a whole: others see the state before or after, none between
+        return alarm.report()
+
+    def _record(self, outline: tuple[str, ...], counts: dict[str, Any]) -> None:
+        """The verdict and the counts it rests on, into the journal and so into the ledger."""
+        now, subject, verdict = self._clock(), self._state.subject, self._state.verdict
+        told = wire(verdict)
+        summary = {name: told[name] for name in ("verdict", "samples", "summary", "evidence")}
+        body = msgspec.json.encode({"verdict": told, "counts": counts})
+        name = f"verdict-{subject.revision or 'model'}-{timestamp(now)}"
+        if self._state.record_verdict(
+            EventRecord("verdict", name, subject.model, subject.revision, now, body, summary)
+        ):
+            self._recorded = _Recorded(outline, now, verdict.evidence)
+
+
+def _outline(verdict: BiasVerdict) -> tuple[str, ...]:
+    """A change of this is recorded at once."""
+    metrics = (f"{m.attribute}/{m.group}/{m.name}/{m.verdict}" for m in verdict.metrics)
+    return (verdict.verdict, *metrics, verdict.alarm.in_force)
+
+
+def _summary(found: BiasVerdict, absent: frozenset[str]) -> str:
+    """The summary, with the attributes that predictions don't carry, or not always."""
+    summary = found.summary
+    if absent:
+        summary = f"predictions don't carry {', '.join(sorted(absent))}; {summary}"
+    for name, rows in found.missing.items():
+        if name not in absent:
+            summary += f"; {name} missing in {rows} of {found.samples}"
+    return summary
