@@ -32,13 +32,25 @@ from governed_serving.fairness.metrics.metrics import (
 )
 from governed_serving.fairness.metrics.sequences import (
     DIFFERENCES,
-    log_evidence,
-    metric_evidence,
-    metric_sequence,
+    Question,
+    RateContrast,
+    evidences,
+    intervals,
+    metric_question,
+    mixture_evidence,
     mixture_radius,
 )
 
-__all__ = ["LEAST_SHARE", "NEED_LABELS", "SCORE_METRICS", "SMALLEST_GROUP", "Finding", "findings"]
+__all__ = [
+    "LEAST_SHARE",
+    "NEED_LABELS",
+    "SCORE_METRICS",
+    "SMALLEST_GROUP",
+    "Finding",
+    "bound_evidence",
+    "findings",
+    "sequences",
+]
 
 Array = NDArray[Any]
 
@@ -51,7 +63,7 @@ ALL = "(all)"
 
 @dataclass(frozen=True)
 class Finding:
-    """``sequence(level)``: interval valid at all times; ``evidence(lower, upper)``: log e-value against the bounds.
+    """A value with what is asked about it. ``question``: of rates, answered exactly; None: ``own_sequence`` and ``own_evidence`` answer.
 
     ``fixed(level)``: interval for one look at a closed window, where there is one. ``support``: rows on the smallest side.
     """
@@ -61,9 +73,34 @@ class Finding:
     value: float
     support: int
     samples: int
-    sequence: Callable[[float], Interval]
-    evidence: Callable[[float, float], float] = lambda *_: -inf
+    question: Question | None = None
+    own_sequence: Callable[[float], Interval] = lambda _: Interval(-inf, inf)
+    own_evidence: Callable[[float, float], float] = lambda *_: -inf
     fixed: Callable[[float], Interval | None] = lambda _: None
+
+    def sequence(self, level: float) -> Interval:
+        """Interval valid at all times."""
+        return sequences([self], [level])[0]
+
+    def evidence(self, lower: float, upper: float) -> float:
+        """Log e-value against the bounds."""
+        return bound_evidence([self], [(lower, upper)])[0]
+
+
+def sequences(found: Sequence[Finding], levels: Sequence[float]) -> list[Interval]:
+    """The interval of each at its level; those of rates are solved together."""
+    questions = [(one.question, 1 - level) for one, level in zip(found, levels, strict=True) if one.question]
+    exact = iter(intervals([q for q, _ in questions], [alpha for _, alpha in questions]))
+    return [next(exact) if one.question else one.own_sequence(level) for one, level in zip(found, levels, strict=True)]
+
+
+def bound_evidence(found: Sequence[Finding], bounds: Sequence[tuple[float, float]]) -> list[float]:
+    """The log e-value of each against its bounds; those of rates are solved together."""
+    questions = [(one.question, limits) for one, limits in zip(found, bounds, strict=True) if one.question]
+    exact = iter(evidences([q for q, _ in questions], [limits for _, limits in questions]))
+    return [
+        next(exact) if one.question else one.own_evidence(*limits) for one, limits in zip(found, bounds, strict=True)
+    ]
 
 
 @dataclass(frozen=True)
@@ -93,7 +130,7 @@ class _Estimate:
         if not (np.isfinite(self.value) and self.variance > 0):
             return -inf
         distance = max(lower - self.value, self.value - upper, 0.0) / self.scale
-        return float(log_evidence(distance, self.variance / self.scale**2, DIFFERENCES))
+        return float(mixture_evidence(distance, self.variance / self.scale**2, DIFFERENCES))
 
 
 def findings(
@@ -128,9 +165,8 @@ def _pairs(name: str, table: GroupTable, privileged: Sequence[str]) -> list[Find
                 one.metrics[name],
                 METRICS[name].support(u, p),
                 int(u.sum() + p.sum()),
-                partial(metric_sequence, name, u, p),
-                partial(metric_evidence, name, u, p),
-                partial(_fixed, name, u, p),
+                metric_question(name, u, p),
+                fixed=partial(_fixed, name, u, p),
             )
         )
     return found
@@ -167,24 +203,25 @@ def _adjusted(cells: Cells, axes: Sequence[str], privileged: Sequence[str], stra
             continue
         u = np.array([part.get(group, empty) for part in parts.values()])
         p = np.array([sum((part.get(b, empty) for b in base), empty) for part in parts.values()])
-        estimate = _adjusted_estimate(u, p)
-        support = int(min(u.sum(), p.sum()))
-        samples = int(u.sum() + p.sum())
-        reference = " + ".join(base)
-        found.append(Finding(group, reference, estimate.value, support, samples, estimate.sequence, estimate.evidence))
+        found.append(_adjusted_finding(group, " + ".join(base), u, p))
     return found
 
 
-def _adjusted_estimate(u: Array, p: Array) -> _Estimate:
+def _adjusted_finding(group: str, reference: str, u: Array, p: Array) -> Finding:
+    """From counts (strata, 2, 3). Rows in strata that only one side has say nothing about the difference, and count for no support."""
     (k1, n1), (k0, n0) = selected(u), selected(p)
     both = (n1 > 0) & (n0 > 0)
+    support, samples = int(min(n1[both].sum(), n0[both].sum())), int(u.sum() + p.sum())
     if not both.any():
-        return _Estimate(nan, nan)
+        return Finding(group, reference, nan, 0, samples)
     k1, n1, k0, n0 = k1[both], n1[both], k0[both], n0[both]
     weight = n1 * n0 / (n1 + n0)
-    a, b = (k1 + 1) / (n1 + 2), (k0 + 1) / (n0 + 2)
-    variances = a * (1 - a) / (n1 + 2) + b * (1 - b) / (n0 + 2)
-    return _Estimate(adjusted_difference(u, p), float((weight**2 * variances).sum() / weight.sum() ** 2))
+    weight = weight / weight.sum()
+    cases, rows, weights = (
+        tuple(np.stack(pair, 1).ravel().tolist()) for pair in ((k1, k0), (n1, n0), (weight, -weight))
+    )
+    question = Question((RateContrast(cases, rows, weights),), "difference")
+    return Finding(group, reference, adjusted_difference(u, p), support, samples, question)
 
 
 # ---- all groups ----
@@ -217,7 +254,7 @@ def _spread(name: str, table: GroupTable) -> list[Finding]:
             spread(shown)[name],
             support,
             int(shown.counts.sum()),
-            partial(_spread_sequence, counts, ratio),
+            own_sequence=partial(_spread_sequence, counts, ratio),
         )
     ]
 
@@ -227,8 +264,8 @@ def _spread_sequence(counts: list[list[tuple[int, int]]], ratio: bool, level: fl
     alpha = (1 - level) / sum(map(len, counts))
     ends = []
     for rate in counts:
-        sequences = [binomial_sequence(k, n, 1 - alpha) for k, n in rate]
-        lows, highs = [s.lower for s in sequences], [s.upper for s in sequences]
+        each = [binomial_sequence(k, n, 1 - alpha) for k, n in rate]
+        lows, highs = [s.lower for s in each], [s.upper for s in each]
         if ratio:
             ends.append((min(lows) / max(highs), min(1.0, min(highs) / max(lows)) if max(lows) > 0 else 1.0))
         else:
@@ -245,7 +282,8 @@ def _entropy(alpha: float, table: GroupTable) -> list[Finding]:
     _, n = right(counts)
     value = float(entropy_index(counts, alpha)) if n > 0 else nan
     estimate = _Estimate(value, _delta_variance(counts, alpha) if n > 1 else nan)
-    return [Finding(ALL, "", value, int(n), int(table.counts.sum()), estimate.within(0.0, inf), estimate.evidence)]
+    own = (estimate.within(0.0, inf), estimate.evidence)
+    return [Finding(ALL, "", value, int(n), int(table.counts.sum()), None, *own)]
 
 
 def _delta_variance(counts: NDArray[np.float64], alpha: float) -> float:
@@ -366,11 +404,11 @@ def _scores(
         if estimator is None:
             value = _distance(own, pooled)
             sequence = _distance_sequence(value, n1, n0)
-            found.append(Finding(group, reference, value, min(n1, n0), n1 + n0, sequence))
+            found.append(Finding(group, reference, value, min(n1, n0), n1 + n0, None, sequence))
             continue
         estimate = estimator(own, pooled)
         found.append(
-            Finding(group, reference, estimate.value, min(n1, n0), n1 + n0, estimate.sequence, estimate.evidence)
+            Finding(group, reference, estimate.value, min(n1, n0), n1 + n0, None, estimate.sequence, estimate.evidence)
         )
     return found
 
@@ -386,6 +424,5 @@ def _distance_sequence(value: float, n1: int, n0: int) -> Callable[[float], Inte
 def _own_calibration(group: str, own: GroupScores) -> Finding:
     """Calibration within a group (Kleinberg, Mullainathan & Raghavan 2017) needs no other group."""
     estimate = _Estimate(own.calibration_error, _calibration_variance(own))
-    return Finding(
-        group, "its own labels", estimate.value, own.error.n, own.error.n, estimate.within(0.0, 1.0), estimate.evidence
-    )
+    answers = (estimate.within(0.0, 1.0), estimate.evidence)
+    return Finding(group, "its own labels", estimate.value, own.error.n, own.error.n, None, *answers)

@@ -1,34 +1,217 @@
 """Anytime-valid intervals and e-values for live monitoring, as functions of counts alone: no order, no split, no restart changes them.
 
-Normal-mixture confidence sequences with the variance estimated from the counts (Robbins 1970; Waudby-Smith, Arbour, Sinha, Kennedy
-& Ramdas, "Time-uniform central limit theory and asymptotic confidence sequences", Annals of Statistics 2024), the mixture with a hump
-on either side where disparities matter. They hold at all
-times together once a few dozen rows are there; the simulation in tests/bench/bias measures it. Exact alternatives:
-:func:`.intervals.binomial_sequence` (wider) and :mod:`.betting` (depends on the order).
+Rates are judged by the exact e-processes of :mod:`..inference.contrasts`, at every sample size. What rests on more than rates (standardised
+means, calibration, entropy) has asymptotic ones: normal-mixture confidence sequences with the variance estimated from the counts
+(Robbins 1970; Waudby-Smith, Arbour, Sinha, Kennedy & Ramdas, Annals of Statistics 2024), and findings say which. :mod:`..inference.betting` is a
+second exact opinion that depends on the order.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from math import exp, inf, log, log1p, sqrt
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from governed_serving.fairness.inference.intervals import Interval, binomial_sequence
-from governed_serving.fairness.metrics.metrics import METRICS, Metric
+from governed_serving.fairness.inference.contrasts import log_evidence, lower_end
+from governed_serving.fairness.inference.intervals import Interval
+from governed_serving.fairness.metrics.metrics import METRICS
 
 __all__ = [
     "DIFFERENCES",
-    "RATIOS",
     "Mixture",
+    "Question",
+    "RateContrast",
     "e_benjamini_hochberg",
-    "log_evidence",
+    "evidences",
+    "intervals",
     "metric_evidence",
+    "metric_question",
     "metric_sequence",
+    "mixture_evidence",
     "mixture_radius",
 ]
 
 Array = NDArray[Any]
+Floats = NDArray[np.float64]
+
+
+# ---- rates: exact ----
+
+
+class RateContrast(NamedTuple):
+    """``cases`` of ``rows``: of a group, of its reference, and so on in turn. ``weights``: of a difference Σ wᵢ pᵢ; None: ratio of two."""
+
+    cases: tuple[float, ...]
+    rows: tuple[float, ...]
+    weights: tuple[float, ...] | None = (1.0, -1.0)
+
+    @property
+    def range(self) -> tuple[float, float]:
+        """What is possible: of the difference, or of the ratio's logarithm as far as it is looked at."""
+        if self.weights is None:
+            return -_WIDEST, _WIDEST
+        return sum(min(w, 0.0) for w in self.weights), sum(max(w, 0.0) for w in self.weights)
+
+
+_WIDEST = 25.0
+"""Ratios are looked at from e⁻²⁵ to e²⁵."""
+
+Form = Literal["difference", "ratio", "largestDifference", "leastRatio"]
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked of rates: the value of one contrast, or the largest size (for ratios: the least ratio, either way) of several.
+
+    ``shares``: which part of alpha goes to each contrast; their sum is at most 1.
+    """
+
+    parts: tuple[RateContrast, ...]
+    form: Form
+    shares: tuple[float, ...] = (1.0,)
+
+
+def intervals(questions: Sequence[Question], alphas: Sequence[float]) -> list[Interval]:
+    """Confidence sequences at level 1 − alpha each, all solved together."""
+    parts = [part for question in questions for part in question.parts]
+    shared = [alpha * share for question, alpha in zip(questions, alphas, strict=True) for share in question.shares]
+    ends = iter(_ends(parts, shared))
+    return [_joined(question.form, [next(ends) for _ in question.parts]) for question in questions]
+
+
+def _joined(form: Form, ends: list[tuple[float, float]]) -> Interval:
+    if form == "difference":
+        return Interval(*ends[0])
+    if form == "ratio":
+        low, high = ends[0]
+        return Interval(0.0 if low <= -_WIDEST else exp(low), inf if high >= _WIDEST else exp(high))
+    least = max((max(low, -high, 0.0) for low, high in ends), default=0.0)
+    most = max((max(-low, high) for low, high in ends), default=inf)
+    if form == "largestDifference":
+        return Interval(least, min(most, 1.0))
+    return Interval(0.0 if most >= _WIDEST else exp(-most), exp(-least))
+
+
+def _ends(parts: Sequence[RateContrast], alphas: Sequence[float]) -> list[tuple[float, float]]:
+    """Both ends of each contrast, half of alpha each; the whole range where a rate has no rows."""
+    found = [part.range for part in parts]
+    for places in _alike(parts).values():
+        some = [parts[i] for i in places]
+        batch = _Batch(some + some, [1.0] * len(some) + [-1.0] * len(some))
+        thresholds = np.log(2 / np.array([alphas[i] for i in places] * 2))
+        ends = batch.lower_ends(thresholds)
+        for place, low, high in zip(places, ends[: len(some)].tolist(), ends[len(some) :].tolist(), strict=True):
+            found[place] = (low, -high)
+    return found
+
+
+def evidences(questions: Sequence[Question], bounds: Sequence[tuple[float, float]]) -> list[float]:
+    """Log e-values against "the value lies within the bounds", all solved together; −inf where nothing speaks against it."""
+    sides: list[tuple[int, float, RateContrast, float, float]] = []
+    for place, (question, (low, high)) in enumerate(zip(questions, bounds, strict=True)):
+        below, above = _on_contrasts(question.form, low, high)
+        for part, share in zip(question.parts, question.shares, strict=True):
+            sides += [(place, share, part, 1.0, above)] if above < inf else []
+            sides += [(place, share, part, -1.0, -below)] if below > -inf else []
+    values = np.full(len(sides), -inf)
+    for places in _alike([side[2] for side in sides]).values():
+        batch = _Batch([sides[i][2] for i in places], [sides[i][3] for i in places])
+        values[places] = batch.evidence(np.array([sides[i][4] for i in places]))
+    best = [-inf] * len(questions)
+    for (place, share, *_), value in zip(sides, values.tolist(), strict=True):
+        # Half on each side, shared among the parts: any one term of a weighted mean of e-values is below an e-value.
+        best[place] = max(best[place], value + log(share / 2))
+    return best
+
+
+def _on_contrasts(form: Form, low: float, high: float) -> tuple[float, float]:
+    """Bounds of a question as bounds of each of its contrasts."""
+    if form == "difference":
+        return low, high
+    if form == "ratio":
+        return log(low) if low > 0 else -inf, log(high) if 0 < high < inf else inf
+    if form == "largestDifference":
+        return (-high, high) if high < inf else (-inf, inf)
+    return (log(low), -log(low)) if 0 < low <= 1 else (-inf, inf)
+
+
+def _alike(parts: Sequence[RateContrast]) -> dict[int, list[int]]:
+    """Places by number of rates, of contrasts in which every rate has rows."""
+    found: dict[int, list[int]] = {}
+    for place, part in enumerate(parts):
+        if min(part.rows) > 0:
+            found.setdefault(len(part.rows), []).append(place)
+    return found
+
+
+class _Batch:
+    """Contrasts of equally many rates, each looked at from above (``signs`` 1) or from below (−1)."""
+
+    def __init__(self, parts: Sequence[RateContrast], signs: Sequence[float]):
+        self.k = np.array([part.cases for part in parts], np.float64)
+        self.n = np.array([part.rows for part in parts], np.float64)
+        self.sign = np.array(signs)
+        self.ratio = np.array([part.weights is None for part in parts])
+        plain = (1.0, -1.0)
+        self.weights = np.array([plain if part.weights is None else part.weights for part in parts])
+        ranges = np.array([part.range for part in parts])
+        self.least = np.where(self.sign > 0, ranges[:, 0], -ranges[:, 1])
+
+    def _half_spaces(self, t: Floats, rows: Array) -> tuple[Floats, Floats]:
+        sign, ratio = self.sign[rows], self.ratio[rows]
+        weights = self.weights[rows].copy()
+        weights[ratio, 1] = -np.exp(sign[ratio] * t[ratio])
+        return sign[:, None] * weights, np.where(ratio, 0.0, t)
+
+    def evidence(self, t: Floats) -> Floats:
+        """Log e-values against "sign × contrast ≤ t"."""
+        return log_evidence(self.k, self.n, *self._half_spaces(t, np.arange(len(t))))
+
+    def lower_ends(self, thresholds: Floats) -> Floats:
+        """Of sign × contrast."""
+        rate = (self.k + 0.5) / (self.n + 1)
+        spread = rate * (1 - rate) / (self.n + 1)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            observed = (self.weights * self.k / self.n).sum(1)
+            logs = np.log(self.k / self.n)
+            observed[self.ratio] = (logs[:, 0] - logs[:, 1])[self.ratio]
+            scale = np.where(self.ratio, (spread / rate**2).sum(1), (self.weights**2 * spread).sum(1))
+        undefined = np.isnan(observed)
+        most = np.clip(self.sign * np.where(undefined, 0.0, observed), self.least, -self.least)
+        most[undefined] = self.least[undefined]
+        return lower_end(self.k, self.n, self._half_spaces, self.least, most, np.sqrt(scale), thresholds)
+
+
+def metric_question(name: str, u: Array, p: Array) -> Question:
+    """METRICS[name] of counts (2, 3) of a group and its reference, as a question."""
+    pairs = []
+    for rate in METRICS[name].rates:
+        (k1, n1), (k0, n0) = rate(u), rate(p)
+        pairs.append(((float(k1), float(k0)), (float(n1), float(n0))))
+    if name == "averageOddsDifference":
+        cases, rows = (tuple(x for pair in pairs for x in pair[i]) for i in (0, 1))
+        return Question((RateContrast(cases, rows, (0.5, -0.5) * len(pairs)),), "difference")
+    if name == "disparateImpactRatio":
+        return Question((RateContrast(*pairs[0], None),), "ratio")
+    parts = tuple(RateContrast(*pair) for pair in pairs)
+    if len(parts) == 1:
+        return Question(parts, "difference")
+    return Question(parts, "largestDifference", (1 / len(parts),) * len(parts))
+
+
+def metric_sequence(name: str, u: Array, p: Array, level: float) -> Interval:
+    """Confidence sequence of METRICS[name] for counts (2, 3) of the unprivileged and the privileged."""
+    return intervals([metric_question(name, u, p)], [1 - level])[0]
+
+
+def metric_evidence(name: str, u: Array, p: Array, lower: float, upper: float) -> float:
+    """Log e-value against the composite null that the metric lies in [``lower``, ``upper``]; −inf where nothing speaks against it."""
+    return evidences([metric_question(name, u, p)], [(lower, upper)])[0]
+
+
+# ---- means and what is made of them: asymptotic ----
 
 
 class Mixture(NamedTuple):
@@ -39,13 +222,11 @@ class Mixture(NamedTuple):
 
 
 DIFFERENCES = Mixture(0.1, 0.04)
-"""For differences: finds .10 at 80 % power with 1.4 times the rows of a test with one look, .20 with 1.5 times, .06 with 1.7 times."""
-RATIOS = Mixture(0.2, 0.08)
-"""The same for log ratios: four-fifths is −.22 there."""
+"""For differences of scores, in units of their deviation or of a probability."""
 
 
-def log_evidence(distance: Any, variance: Any, mixture: Mixture) -> Any:
-    """Log e-value against a point null at ``distance`` from an estimate with this sampling ``variance``; broadcasts.
+def mixture_evidence(distance: Any, variance: Any, mixture: Mixture) -> Any:
+    """Log e-value against a point null at ``distance`` from an estimate with this sampling ``variance``; broadcasts. Asymptotic.
 
     The likelihood of what was seen, averaged over the mixture, over that under the null.
     """
@@ -58,7 +239,7 @@ def log_evidence(distance: Any, variance: Any, mixture: Mixture) -> Any:
 def mixture_radius(variance: float, alpha: float, mixture: Mixture) -> float:
     """Half-width of the (1 − ``alpha``) confidence sequence: the distance at which the evidence reaches 1/``alpha``.
 
-    The same formula as :func:`log_evidence`, for plain floats, inverted by bisection.
+    The same formula as :func:`mixture_evidence`, for plain floats, inverted by bisection.
     """
     centre, whole = mixture.centre, variance + mixture.deviation**2
     aim = -log(alpha) + log(2) - 0.5 * log(variance / whole)
@@ -74,88 +255,6 @@ def mixture_radius(variance: float, alpha: float, mixture: Mixture) -> float:
         middle = (low + high) / 2
         low, high = (middle, high) if short(middle) else (low, middle)
     return high
-
-
-def _rate(cases: Array, out_of: Array) -> tuple[Any, Any]:
-    """Estimate and its variance, with one case and one non-case added so that no variance is 0 (Agresti & Caffo 2000)."""
-    p = (cases + 1) / (out_of + 2)
-    return p, p * (1 - p) / (out_of + 2)
-
-
-def _differences(metric: Metric, u: Array, p: Array) -> list[tuple[Any, Any]]:
-    """(difference, its variance) for each rate that the metric rests on."""
-    pairs = []
-    for rate in metric.rates:
-        (k1, n1), (k0, n0) = rate(u), rate(p)
-        pairs.append((k1 / np.maximum(n1, 1) - k0 / np.maximum(n0, 1), _rate(k1, n1)[1] + _rate(k0, n0)[1]))
-    return pairs
-
-
-def _log_ratio(metric: Metric, u: Array, p: Array) -> tuple[Any, Any]:
-    (k1, n1), (k0, n0) = metric.rates[0](u), metric.rates[0](p)
-    (a, va), (b, vb) = _rate(k1, n1), _rate(k0, n0)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        centre = np.log(k1 / n1) - np.log(k0 / n0)
-    return centre, va / a**2 + vb / b**2
-
-
-def metric_sequence(name: str, u: Array, p: Array, level: float) -> Interval:
-    """Confidence sequence of METRICS[name] for counts (2, 3) of the unprivileged and the privileged."""
-    metric, alpha = METRICS[name], 1 - level
-    if metric.support(u, p) == 0:
-        return Interval(0.0, inf) if name == "disparateImpactRatio" else Interval(-1.0, 1.0)
-    if name == "disparateImpactRatio":
-        return _ratio_sequence(metric, u, p, alpha)
-    pairs = _differences(metric, u, p)
-    if name == "averageOddsDifference":
-        centre, variance = sum(d for d, _ in pairs) / 2, sum(v for _, v in pairs) / 4
-        radius = mixture_radius(float(variance), alpha, DIFFERENCES)
-        return Interval(max(-1.0, float(centre) - radius), min(1.0, float(centre) + radius))
-    # The larger of several: each at its share of alpha.
-    ends = []
-    for difference, variance in pairs:
-        radius = mixture_radius(float(variance), alpha / len(pairs), DIFFERENCES)
-        ends.append((max(-1.0, float(difference) - radius), min(1.0, float(difference) + radius)))
-    if len(ends) == 1:
-        return Interval(*ends[0])
-    return Interval(max(max(low, -high, 0.0) for low, high in ends), max(max(-low, high) for low, high in ends))
-
-
-def _ratio_sequence(metric: Metric, u: Array, p: Array, alpha: float) -> Interval:
-    centre, variance = _log_ratio(metric, u, p)
-    radius = mixture_radius(float(variance), alpha, RATIOS)
-    if not np.isfinite(centre):  # a side without a case: exact sequences of both rates instead
-        (k1, n1), (k0, n0) = metric.rates[0](u), metric.rates[0](p)
-        a, b = (binomial_sequence(int(k), int(n), 1 - alpha / 2) for k, n in ((k1, n1), (k0, n0)))
-        return Interval(a.lower / b.upper, a.upper / b.lower if b.lower > 0 else inf)
-    return Interval(exp(float(centre) - radius), exp(float(centre) + radius))
-
-
-def metric_evidence(name: str, u: Array, p: Array, lower: float, upper: float) -> float:
-    """Log e-value against the composite null that the metric lies in [``lower``, ``upper``]; −inf without data."""
-    metric = METRICS[name]
-    if metric.support(u, p) == 0:
-        return -inf
-    if name == "disparateImpactRatio":
-        centre, variance = _log_ratio(metric, u, p)
-        low, high = (log(lower) if lower > 0 else -inf), (log(upper) if 0 < upper < inf else inf)
-        if not np.isfinite(centre):
-            return -inf
-        return _outside(float(centre), float(variance), low, high, RATIOS)
-    pairs = _differences(metric, u, p)
-    if name == "averageOddsDifference":
-        pairs = [(sum(d for d, _ in pairs) / 2, sum(v for _, v in pairs) / 4)]
-    if name == "equalizedOddsDifference":
-        pairs, lower = [(abs(d), v) for d, v in pairs], -inf
-    # A mean of e-values is an e-value.
-    logs = [_outside(float(d), float(v), lower, upper, DIFFERENCES) for d, v in pairs]
-    top = max(logs)
-    return top + log(sum(exp(value - top) for value in logs) / len(logs))
-
-
-def _outside(centre: float, variance: float, low: float, high: float, mixture: Mixture) -> float:
-    distance = max(low - centre, centre - high, 0.0)
-    return float(log_evidence(distance, variance, mixture))
 
 
 def e_benjamini_hochberg(log_values: Mapping[str, float] | Sequence[float], level: float = 0.95) -> list[Any]:

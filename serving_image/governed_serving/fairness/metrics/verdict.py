@@ -26,7 +26,15 @@ from governed_serving.fairness.counts.columns import joint_name
 from governed_serving.fairness.counts.grouping import MISSING
 from governed_serving.fairness.inference.hypotheses import chi_square
 from governed_serving.fairness.inference.intervals import Interval
-from governed_serving.fairness.metrics.measures import LEAST_SHARE, NEED_LABELS, SMALLEST_GROUP, Finding, findings
+from governed_serving.fairness.metrics.measures import (
+    LEAST_SHARE,
+    NEED_LABELS,
+    SMALLEST_GROUP,
+    Finding,
+    bound_evidence,
+    findings,
+    sequences,
+)
 from governed_serving.fairness.metrics.metrics import SimpsonFinding, impact_ratios, simpson, spread
 from governed_serving.fairness.metrics.sequences import e_benjamini_hochberg
 
@@ -88,10 +96,12 @@ def judge(bias: Bias, cells: Cells) -> BiasVerdict:
 def _metrics(bias: Bias, cells: Cells, enough: bool) -> list[MetricFinding]:
     compared = _compared(bias, cells)
     level = 1 - (1 - bias.confidence_level) / max(len(compared), 1)
-    evidence = [one.evidence(*_limits(bounds)) for _, bounds, one in compared]
+    judged = [one for *_, one in compared]
+    evidence = bound_evidence(judged, [_limits(bounds) for _, bounds, _ in compared])
+    found = sequences(judged, [level] * len(judged))
     discoveries = e_benjamini_hochberg(evidence, bias.confidence_level)
     return [
-        _metric(attribute, one, bounds, level, bias.confidence_level, enough).model_copy(
+        _metric(attribute, one, bounds, found[place], bias.confidence_level, enough).model_copy(
             update={"log_evidence": _number(evidence[place]), "discovered": enough and place in discoveries}
         )
         for place, (attribute, bounds, one) in enumerate(compared)
@@ -162,9 +172,8 @@ def _number(value: float) -> float | None:
 
 
 def _metric(
-    attribute: str, one: Finding, bounds: MetricBounds, level: float, fixed_level: float, enough: bool
+    attribute: str, one: Finding, bounds: MetricBounds, interval: Interval, fixed_level: float, enough: bool
 ) -> MetricFinding:
-    interval = one.sequence(level)
     verdict, why = _metric_verdict(bounds.name, one, bounds, interval) if enough else ("Unknown", "too few samples")
     shown = one.support >= SMALLEST_GROUP
     found = MetricFinding(
