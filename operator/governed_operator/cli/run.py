@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from governed_api import routes
 from governed_operator.cli.fail import fail
 
 
@@ -42,7 +43,9 @@ def command(
 
                 await show(running, manifest, file)
                 return
-            console.print(f"[bold green]ready[/bold green]  {running.url}/v2/models/{model.name}  (Ctrl-C stops)")
+            console.print(
+                f"[bold green]ready[/bold green]  {running.url}{routes.MODEL.format(model=model.name)}  (Ctrl-C stops)"
+            )
             await asyncio.Event().wait()
 
         interrupted = asyncio.run(until_signalled(LocalRun(model, options, console), when_ready))

@@ -6,7 +6,8 @@ from typing import Any
 
 import httpx
 
-from governed_api.datatypes import NUMBERS
+from governed_api import routes
+from governed_api.datatypes import DATATYPES, NUMBERS
 
 Row = dict[str, Any]
 
@@ -30,25 +31,25 @@ class ModelClient:
         self._http.close()
 
     def metadata(self) -> dict[str, Any]:
-        return self._json("GET", f"/v2/models/{self._model}")
+        return self._json("GET", routes.MODEL.format(model=self._model))
 
     def infer(self, rows: Sequence[Row]) -> dict[str, Any]:
         """V2 answer for ``rows`` in one request. Raises ClientError."""
-        return self._json("POST", f"/v2/models/{self._model}/infer", {"inputs": self._columns(rows)})
+        return self._json("POST", routes.INFER.format(model=self._model), {"inputs": self._columns(rows)})
 
     def explain(self, row: Row, parameters: dict[str, Any]) -> dict[str, Any]:
         body: dict[str, Any] = {"inputs": self._columns([row])}
         return self._json(
-            "POST", f"/v2/models/{self._model}/explain", body | ({"parameters": parameters} if parameters else {})
+            "POST", routes.EXPLAIN.format(model=self._model), body | ({"parameters": parameters} if parameters else {})
         )
 
     def acknowledge(self, by: str, reason: str) -> dict[str, Any]:
         """To the auditor: a person takes over the alarm of a failed verdict. Raises ClientError."""
-        return self._json("POST", "/v1/acknowledgements", {"by": by, "reason": reason})
+        return self._json("POST", routes.ACKNOWLEDGEMENTS, {"by": by, "reason": reason})
 
     def contest(self, request: str, by: str, reason: str) -> dict[str, Any]:
         """To the auditor: a person contests a decision; its record, explanation and counterfactual. Raises ClientError."""
-        return self._json("POST", "/v1/reviews", {"id": request, "by": by, "reason": reason})
+        return self._json("POST", routes.REVIEWS, {"id": request, "by": by, "reason": reason})
 
     def _columns(self, rows: Sequence[Row]) -> list[dict[str, Any]]:
         if self._inputs is None:
@@ -90,6 +91,6 @@ def _number(name: str, datatype: str, value: Any) -> Any:
     if not isinstance(value, str):
         return value
     try:
-        return float(value) if datatype.startswith("FP") else int(value)
+        return float(value) if DATATYPES[datatype].json == "number" else int(value)
     except ValueError:
         raise ClientError(f"{name}: expected a number ({datatype}), found {value!r}") from None

@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 
+from governed_api import routes
 from governed_operator.local.errors import LocalError
 from governed_operator.local.run import Running
 from governed_operator.local.serving_side import module
@@ -25,7 +26,7 @@ async def wait_for_entry(running: Running, request: str) -> dict[str, Any]:
         base_url=running.archive_url, headers={"authorization": f"Bearer {token}"}, trust_env=False, timeout=5
     ) as client:
         while True:
-            answer = await client.get("/v1/ledger/find", params={"model": running.model.name, "id": request})
+            answer = await client.get(routes.FIND, params={"model": running.model.name, "id": request})
             entries = answer.json() if answer.status_code == 200 else []
             if entries and await _signed(client, int(entries[0]["index"])):
                 return dict(entries[0])
@@ -38,7 +39,7 @@ async def wait_for_entry(running: Running, request: str) -> dict[str, Any]:
 
 async def _signed(client: httpx.AsyncClient, index: int) -> bool:
     """Whether a checkpoint covers entry ``index``: the verifier reads files, and asking is what signs one and writes it."""
-    answer = await client.get("/v1/ledger/checkpoint")
+    answer = await client.get(routes.CHECKPOINT)
     lines = answer.text.split("\n")
     return answer.status_code == 200 and len(lines) > 1 and int(lines[1]) > index
 

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.rule import Rule
 from rich.text import Text
 
+from governed_api import routes
 from governed_api.model import GovernedModel
 from governed_operator.local.audit_view import bias_table, data_audit, gate_table
 from governed_operator.local.client import ClientError, ModelClient
@@ -105,7 +106,7 @@ async def _verdict(running: Running, expected: int) -> dict[str, Any]:
     found: dict[str, Any] = {}
     async with httpx.AsyncClient(base_url=running.auditor_url, trust_env=False, timeout=5) as client:
         while True:
-            answer = await client.get("/v1/verdict")
+            answer = await client.get(routes.VERDICT)
             if answer.status_code == 200:
                 found = answer.json()
             if int(found.get("samples") or 0) >= expected:
@@ -122,7 +123,7 @@ async def _masking(console: Console, running: Running) -> None:
         return
     console.print(Rule("masking", align="left"))
     async with httpx.AsyncClient(base_url=running.url, trust_env=False, timeout=5) as client:
-        lines = (await client.get("/metrics")).text.splitlines()
+        lines = (await client.get(routes.METRICS_PATH)).text.splitlines()
     counters = [line for line in lines if "mask" in line and not line.startswith("#") and not line.endswith(" 0.0")]
     for line in counters or ["nothing was masked"]:
         console.print(Text(line))

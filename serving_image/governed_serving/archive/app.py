@@ -17,6 +17,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
+from governed_api import routes
 from governed_api.runtime import LIVE_PATH, METRICS_PATH, READY_PATH
 from governed_serving.archive.errors import ArchiveError, Busy, LedgerDamaged, Refused
 from governed_serving.archive.ledger.tiles import WIDTH
@@ -164,10 +165,10 @@ def _ledger_routes(state: _State) -> _Table:
         return _json([{"index": f.index, "entry": msgspec.Raw(f.entry)} for f in found])
 
     return [
-        ("/v1/ledger/entries", ("POST",), append),
-        ("/v1/ledger/entries", ("GET",), entries),
-        ("/v1/ledger/streams/{stream}", ("GET",), stream),
-        ("/v1/ledger/find", ("GET",), find),
+        (routes.ENTRIES, ("POST",), append),
+        (routes.ENTRIES, ("GET",), entries),
+        (routes.STREAM, ("GET",), stream),
+        (routes.FIND, ("GET",), find),
     ]
 
 
@@ -199,11 +200,11 @@ def _proof_routes(state: _State) -> _Table:
         return Response(data, media_type=_BINARY)
 
     return [
-        ("/v1/ledger/checkpoint", ("GET",), checkpoint),
-        ("/v1/ledger/key", ("GET",), key),
-        ("/v1/ledger/proof/inclusion", ("GET",), inclusion),
-        ("/v1/ledger/proof/consistency", ("GET",), consistency),
-        ("/v1/ledger/tile/{level}/{tile:path}", ("GET",), tile),
+        (routes.CHECKPOINT, ("GET",), checkpoint),
+        (routes.LEDGER_KEY, ("GET",), key),
+        (routes.PROOF_INCLUSION, ("GET",), inclusion),
+        (routes.PROOF_CONSISTENCY, ("GET",), consistency),
+        (f"{routes.TILES}/{{level}}/{{tile:path}}", ("GET",), tile),
     ]
 
 
@@ -231,8 +232,8 @@ def _blob_routes(state: _State) -> _Table:
         return FileResponse(archive.blobs.path(digest), media_type=_BINARY)
 
     return [
-        ("/v1/blobs/{digest}", ("PUT",), put_blob),
-        ("/v1/blobs/{digest}", ("GET", "HEAD"), get_blob),
+        (routes.BLOB, ("PUT",), put_blob),
+        (routes.BLOB, ("GET", "HEAD"), get_blob),
     ]
 
 
@@ -267,10 +268,10 @@ def _keyset_routes(state: _State) -> _Table:
         return _json({"purposes": archive.purposes(state.reader(request, request.path_params["model"]))})
 
     return [
-        ("/v1/keysets/{model}", ("GET",), purposes),
-        ("/v1/keysets/{model}/{purpose}", ("GET",), get_keyset),
-        ("/v1/keysets/{model}/{purpose}", ("PUT",), put_keyset),
-        ("/v1/keysets/{model}/{purpose}", ("DELETE",), delete_keyset),
+        (routes.KEYSETS, ("GET",), purposes),
+        (routes.KEYSET, ("GET",), get_keyset),
+        (routes.KEYSET, ("PUT",), put_keyset),
+        (routes.KEYSET, ("DELETE",), delete_keyset),
     ]
 
 
@@ -308,12 +309,12 @@ def _named_routes(state: _State) -> _Table:
         return _json({"states": archive.states(state.reader(request, request.path_params["model"]))})
 
     return [
-        ("/v1/refs/{model}", ("GET",), refs),
-        ("/v1/refs/{model}/{name}", ("GET",), get_ref),
-        ("/v1/refs/{model}/{name}", ("PUT",), put_ref),
-        ("/v1/states/{model}", ("GET",), states),
-        ("/v1/states/{model}/{name}", ("GET",), get_state),
-        ("/v1/states/{model}/{name}", ("PUT",), put_state),
+        (routes.REFS, ("GET",), refs),
+        (routes.REF, ("GET",), get_ref),
+        (routes.REF, ("PUT",), put_ref),
+        (routes.STATES, ("GET",), states),
+        (routes.STATE, ("GET",), get_state),
+        (routes.STATE, ("PUT",), put_state),
     ]
 
 

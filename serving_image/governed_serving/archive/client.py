@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 import msgspec
 
+from governed_api import routes
 from governed_serving.archive.errors import Refused, Unreachable, Unverified
 from governed_serving.archive.ledger.tiles import tile_path
 from governed_serving.crypto.errors import KeyDestroyed, KeysetChanged
@@ -79,7 +80,7 @@ class ArchiveClient:
     def put_blob(self, sealed: bytes) -> str:
         """Store ciphertext; its address (SHA-256, hex)."""
         digest = hashlib.sha256(sealed).hexdigest()
-        self._ask("PUT", f"/v1/blobs/{digest}", content=sealed)
+        self._ask("PUT", routes.BLOB.format(digest=digest), content=sealed)
         return digest
 
     def put_blob_file(self, path: Path) -> str:
@@ -87,16 +88,16 @@ class ArchiveClient:
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         length = {"content-length": str(path.stat().st_size)}
-        self._ask("PUT", f"/v1/blobs/{digest}", body=lambda: _chunks(path), headers=length)
+        self._ask("PUT", routes.BLOB.format(digest=digest), body=lambda: _chunks(path), headers=length)
         return digest
 
     def has_blob(self, digest: str) -> bool:
         """Whether the blob is there."""
-        return self._ask("HEAD", f"/v1/blobs/{digest}", allowed=(404, 410)).status_code == 200
+        return self._ask("HEAD", routes.BLOB.format(digest=digest), allowed=(404, 410)).status_code == 200
 
     def get_blob(self, digest: str) -> bytes:
         """Ciphertext of a blob, its address checked. Raises :class:`Refused` (404; 410: deleted under retention), :class:`Unverified`."""
-        data = self._ask("GET", f"/v1/blobs/{digest}").content
+        data = self._ask("GET", routes.BLOB.format(digest=digest)).content
         found = hashlib.sha256(data).hexdigest()
         if found != digest:
             raise Unverified(f"blob {digest}: its content has SHA-256 {found}")
@@ -116,26 +117,26 @@ class ArchiveClient:
     def append_batch(self, stream: str, first_seq: int, entries: list[bytes]) -> Appended:
         """Append entries numbered from ``first_seq``; sending them again gives the same answer. Raises :class:`Refused` (409 for a gap)."""
         body = msgspec.msgpack.encode(AppendRequest(stream, first_seq, entries))
-        answer = self._ask("POST", "/v1/ledger/entries", content=body, headers={"content-type": "application/msgpack"})
+        answer = self._ask("POST", routes.ENTRIES, content=body, headers={"content-type": "application/msgpack"})
         return decode_json(answer.content, type=Appended)
 
     def next_seq(self, stream: str) -> int:
         """Number that the stream's next entry must have; 0 for a new one."""
-        return int(self._ask("GET", f"/v1/ledger/streams/{stream}").json()["next_seq"])
+        return int(self._ask("GET", routes.STREAM.format(stream=stream)).json()["next_seq"])
 
     def checkpoint(self) -> str:
         """Signed note over the whole ledger."""
-        return self._ask("GET", "/v1/ledger/checkpoint").text
+        return self._ask("GET", routes.CHECKPOINT).text
 
     def vkey(self) -> str:
         """The ledger's verifier key."""
-        return self._ask("GET", "/v1/ledger/key").text.strip()
+        return self._ask("GET", routes.LEDGER_KEY).text.strip()
 
     def entries(self, start: int, end: int) -> list[bytes]:
         """Canonical entries ``start`` … ``end`` − 1, as far as there are."""
         found: list[bytes] = []
         while start + len(found) < end:
-            answer = self._ask("GET", "/v1/ledger/entries", params={"start": start + len(found), "end": end})
+            answer = self._ask("GET", routes.ENTRIES, params={"start": start + len(found), "end": end})
             part = decode_with(_ENTRIES, answer.content)["entries"]
             if not part:
                 break
@@ -152,42 +153,46 @@ class ArchiveClient:
 
     def tile(self, level: int, number: int, width: int = 256) -> bytes:
         """``width`` hashes (32 bytes each) of a tile of the tree."""
-        return self._ask("GET", f"/v1/ledger/tile/{tile_path(level, number, width)}").content
+        return self._ask("GET", f"{routes.TILES}/{tile_path(level, number, width)}").content
 
     def find(self, *, id: str = "", type: str = "", model: str = "", limit: int = 100) -> list[Found]:
         """The newest entries of a model with this id and type, ascending by index."""
         query = {"model": model or self.model, "id": id, "type": type, "limit": limit}
-        answer = self._ask("GET", "/v1/ledger/find", params={k: v for k, v in query.items() if v})
+        answer = self._ask("GET", routes.FIND, params={k: v for k, v in query.items() if v})
         return decode_json(answer.content, type=list[Found])
 
     # -- references, states and keysets ---------------------------------------------------------------------------------
 
     def ref(self, name: str) -> dict[str, Any] | None:
         """A JSON pointer of this model, or None."""
-        answer = self._ask("GET", f"/v1/refs/{self._me()}/{name}", allowed=(404,))
+        answer = self._ask("GET", routes.REF.format(model=self._me(), name=name), allowed=(404,))
         return None if answer.status_code == 404 else dict(answer.json())
 
     def put_ref(self, name: str, value: dict[str, Any]) -> None:
         """Set a JSON pointer of this model; its history stays in the ledger."""
-        self._ask("PUT", f"/v1/refs/{self._me()}/{name}", content=msgspec.json.encode(value, order="deterministic"))
+        self._ask(
+            "PUT",
+            routes.REF.format(model=self._me(), name=name),
+            content=msgspec.json.encode(value, order="deterministic"),
+        )
 
     def refs(self) -> list[str]:
         """Names of this model's JSON pointers, sorted."""
-        return list(self._ask("GET", f"/v1/refs/{self._me()}").json()["refs"])
+        return list(self._ask("GET", routes.REFS.format(model=self._me())).json()["refs"])
 
     def state(self, name: str, known: str = "") -> tuple[bytes, str] | None:
         """(sealed bytes, their SHA-256) of a state of this model; None when there is none, or none other than ``known``."""
         headers = {"if-none-match": f'"{known}"'} if known else None
-        answer = self._ask("GET", f"/v1/states/{self._me()}/{name}", headers=headers, allowed=(304, 404))
+        answer = self._ask("GET", routes.STATE.format(model=self._me(), name=name), headers=headers, allowed=(304, 404))
         return (answer.content, hashlib.sha256(answer.content).hexdigest()) if answer.status_code == 200 else None
 
     def put_state(self, name: str, sealed: bytes) -> None:
         """Replace a state of this model; the ledger keeps the digest of every one there was."""
-        self._ask("PUT", f"/v1/states/{self._me()}/{name}", content=sealed)
+        self._ask("PUT", routes.STATE.format(model=self._me(), name=name), content=sealed)
 
     def states(self) -> list[str]:
         """Names of this model's states, sorted."""
-        return list(self._ask("GET", f"/v1/states/{self._me()}").json()["states"])
+        return list(self._ask("GET", routes.STATES.format(model=self._me())).json()["states"])
 
     def say_times(self, *, payloads: int | None, keys: int | None) -> None:
         """Seconds that the archive keeps what this model's requests said, and that its own keys last; None: for ever.
@@ -219,7 +224,7 @@ class ArchiveClient:
         return self.model
 
     def _proof(self, kind: str, **query: int) -> list[bytes]:
-        answer = self._ask("GET", f"/v1/ledger/proof/{kind}", params=query)
+        answer = self._ask("GET", routes.PROOF.format(kind=kind), params=query)
         return [bytes.fromhex(h) for h in answer.json()["hashes"]]
 
     def _ask(
@@ -279,10 +284,10 @@ class ArchiveKeysetStore:
 
     def purposes(self) -> list[str]:
         """Purposes with a document, sorted."""
-        return list(self._client._ask("GET", f"/v1/keysets/{self._client._me()}").json()["purposes"])
+        return list(self._client._ask("GET", routes.KEYSETS.format(model=self._client._me())).json()["purposes"])
 
     def _path(self, purpose: str) -> str:
-        return f"/v1/keysets/{self._client._me()}/{purpose}"
+        return routes.KEYSET.format(model=self._client._me(), purpose=purpose)
 
 
 def _chunks(path: Path) -> Iterator[bytes]:

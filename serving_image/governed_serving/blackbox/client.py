@@ -10,6 +10,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from governed_api import routes
 from governed_serving.blackbox.columns import Columns, Floats, factorise, row_count
 from governed_serving.blackbox.errors import ModelMisbehaved, PredictorAway
 from governed_serving.decoding import decode_json
@@ -38,7 +39,7 @@ class PredictorClient:
         client: httpx.Client | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self._root, self._path = url.rstrip("/"), f"{url.rstrip('/')}/v2/models/{model}/infer"
+        self._root, self._path = url.rstrip("/"), url.rstrip("/") + routes.INFER.format(model=model)
         self._output = output
         self._patience = patience
         self._client = client or httpx.Client(

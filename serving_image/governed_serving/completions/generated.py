@@ -12,6 +12,7 @@ import numpy as np
 import re2
 from numpy.typing import NDArray
 
+from governed_api import routes
 from governed_serving.decoding import decode_json
 from governed_serving.journal import numbers, strings
 from governed_serving.records import Column, PredictionFrame
@@ -34,7 +35,7 @@ __all__ = [
 PROMPT, PARAMETERS = "prompt", "parameters"
 """Features of a completion's record beside its attributes."""
 
-CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
+CHAT, COMPLETIONS = routes.CHAT_COMPLETIONS, routes.COMPLETIONS
 
 MOST_TOKENS = 2048
 """Tokens that a request put again may generate."""

@@ -19,6 +19,7 @@ from urllib.parse import unquote, urlsplit
 
 import httpx
 
+from governed_api.runtime import LOCAL
 from governed_serving.durable import replace_file
 from governed_serving.hosting.retrying import Backoff, GaveUp, Retrying
 
@@ -38,8 +39,8 @@ _AT_ONCE = ("phase", "verdict", "ready", "verified", "artefact", "gates", "train
 
 
 def of_pod(revision: str, role: Literal["server", "auditor"], pod: str) -> Address:
-    """Path of what one pod's container says of its own revision: no other pod writes there."""
-    return ("revisions", revision, role, pod)
+    """Path of what one pod's container says of its own revision: no other pod writes there. Empty: a process outside a cluster."""
+    return ("revisions", revision or LOCAL, role, pod or LOCAL)
 
 
 class ReportWriter:

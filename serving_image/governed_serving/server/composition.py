@@ -82,7 +82,7 @@ def pipeline(
     if settings.explainer_url:
         explainer = ExplainerClient(settings.explainer_url, resolved.name, timeout=spec.predictor.timeout)
     return Pipeline(
-        Identity(resolved.name, resolved.namespace, settings.revision or "local", artefact),
+        Identity(resolved.name, resolved.namespace, settings.revision, artefact),
         Admission(gateway.refusal, metrics, quota=quota, max_concurrent=spec.quota.max_concurrent),
         PathRules(
             journal_policy=spec.governance.audit.failure_policy,

@@ -5,6 +5,7 @@ from urllib.parse import quote
 import httpx
 import msgspec
 
+from governed_api import routes
 from governed_serving.server.errors import ExplainerAway
 from governed_serving.server.explanation import (
     Accepted,
@@ -34,7 +35,7 @@ class ExplainerClient:
     def __init__(
         self, url: str, model: str, *, timeout: float, transport: httpx.AsyncBaseTransport | None = None
     ) -> None:
-        self._url = f"{url}/v2/models/{model}"
+        self._url = url + routes.MODEL.format(model=model)
         self._timeout = timeout
         limits = httpx.Limits(max_connections=16, max_keepalive_connections=4)
         times = httpx.Timeout(timeout, connect=2.0)

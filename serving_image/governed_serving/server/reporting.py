@@ -22,7 +22,7 @@ class Reporting:
     def __init__(
         self, settings: Settings, metrics: Callable[[], ServerMetrics | None], writer: ReportWriter | None = None
     ) -> None:
-        self._path = of_pod(settings.revision or "local", "server", settings.pod)
+        self._path = of_pod(settings.revision, "server", settings.pod)
         self._trial = settings.track == runtime.TRACK_CANARY
         self._figures = Figures(metrics)
         self._writer = writer

@@ -35,7 +35,7 @@ def fetch() -> str:
 def _report_refused(message: str, env: PodEnvironment) -> None:
     """In the server's place, which never starts: what was brought is not what was asked for."""
     if url := env.text(runtime.REPORT):
-        own = of_pod(env.text(runtime.REVISION, "local"), "server", env.text(runtime.POD_NAME, "local"))
+        own = of_pod(env.text(runtime.REVISION), "server", env.text(runtime.POD_NAME))
         ReportWriter(url).update(own, {"ready": False, "verified": False, "message": message})
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 from fastapi import FastAPI, Request, Response
 
+from governed_api import routes
 from governed_api.verdict import wire
 from governed_serving.archive.client import ArchiveClient
 from governed_serving.archive.errors import ArchiveError
@@ -87,20 +88,20 @@ def application(parts: Dependencies) -> FastAPI:
     for kind in (AuditorError, JournalError, ArchiveError, CryptoError):
         app.add_exception_handler(kind, told)
 
-    @app.get("/v1/verdict")
+    @app.get(routes.VERDICT)
     async def verdict() -> Response:
         return answer(wire(state.verdict))
 
-    @app.get("/v1/groups")
+    @app.get(routes.GROUPS)
     async def groups() -> Response:
         found = wire(state.verdict)
         return answer({k: found.get(k, {}) for k in ("groups", "strata", "intersections", "samples")})
 
-    @app.get("/v1/findings")
+    @app.get(routes.FINDINGS)
     async def findings() -> Response:
         return answer(parts.checks.report() if parts.checks else {})
 
-    @app.post("/v1/labels")
+    @app.post(routes.LABELS)
     async def labels(request: Request) -> Response:
         if state.tail is None:
             raise NotFound("this model has no governance.bias: labels have no use here")
@@ -111,12 +112,12 @@ def application(parts: Dependencies) -> FastAPI:
         await asyncio.gather(*(journal.append(_event(subject, one, now)) for one in accepted))
         return answer({"accepted": len(accepted)}, 202)
 
-    @app.post("/v1/acknowledgements")
+    @app.post(routes.ACKNOWLEDGEMENTS)
     async def acknowledge(request: Request) -> Response:
         await journal.append(reviews.acknowledgement(state, await body_of(request), time.time()))
         return answer({"recorded": True}, 202)
 
-    @app.post("/v1/reviews")
+    @app.post(routes.REVIEWS)
     async def contest(request: Request) -> Response:
         body = await body_of(request)
         reviewed = (subject, parts.archive, parts.decision_review, body, time.time())
@@ -124,22 +125,22 @@ def application(parts: Dependencies) -> FastAPI:
         await journal.append(event)
         return answer(found, 202)
 
-    @app.get("/v1/reviews/{request_id}")
+    @app.get(routes.REVIEW)
     async def review(request_id: str) -> Response:
         return answer(await asyncio.to_thread(reviews.record_of, parts.archive, request_id))
 
-    @app.get("/healthz/live")
+    @app.get(routes.LIVE_PATH)
     async def live() -> Response:
         return answer({"live": True})
 
-    @app.get("/healthz/ready")
+    @app.get(routes.READY_PATH)
     async def readiness() -> Response:
         if why := parts.not_ready():
             return failure(503, why)
         degraded = parts.degraded()
         return answer({"ready": True, "degraded": degraded} if degraded else {"ready": True})
 
-    @app.get("/metrics")
+    @app.get(routes.METRICS_PATH)
     async def scrape() -> Response:
         await asyncio.to_thread(parts.refresh)
         return Response(parts.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")

@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import numpy as np
 
+from governed_api import routes
 from governed_serving.archive.client import ArchiveClient
 from governed_serving.auditor.service.conversations import MAX_CHARACTERS, again
 from governed_serving.auditor.service.lane import LANE_ERRORS, Runtime
@@ -99,7 +100,7 @@ class DecisionReview:
         if not self._url:
             return NO_EXPLAINER
         body = {"id": request, "inputs": inputs, "parameters": {"method": method} if method else {}}
-        path = f"{self._url}/v2/models/{self._client.model}/explain"
+        path = self._url + routes.EXPLAIN.format(model=self._client.model)
         try:
             answer = httpx.post(path, json=body, timeout=self._timeout, trust_env=False)
             return answer.json()

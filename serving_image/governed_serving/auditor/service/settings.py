@@ -78,7 +78,7 @@ class Settings:
             explainer_url=env.url(runtime.EXPLAINER_URL),
             host=env.text(runtime.HOST, "0.0.0.0"),
             port=env.port(runtime.HTTP_PORT, runtime.PORT_AUDITOR),
-            pod=env.text(runtime.POD_NAME, "local"),
+            pod=env.text(runtime.POD_NAME, runtime.LOCAL),
             namespace=env.text(runtime.NAMESPACE, resolved.namespace),
             revision=env.text(runtime.REVISION),
             on_trial=env.text(runtime.TRACK) == runtime.TRACK_CANARY,

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 from fastapi import FastAPI, Request, Response
 
+from governed_api import routes
 from governed_serving.blackbox.errors import (
     BudgetExhausted,
     ExplainerError,
@@ -130,7 +131,7 @@ async def _guarded(explanations: Explanations, model: str, work: Callable[[], Aw
 
 
 def _explain_routes(app: FastAPI, explanations: Explanations, slow: Lane) -> None:
-    @app.post("/v2/models/{model}/explain")
+    @app.post(routes.EXPLAIN)
     async def explain(model: str, request: Request) -> Response:
         async def work() -> Response:
             answer = await explanations.explain(await _body(request), _id_of(request))
@@ -138,7 +139,7 @@ def _explain_routes(app: FastAPI, explanations: Explanations, slow: Lane) -> Non
 
         return await _guarded(explanations, model, work)
 
-    @app.get("/v2/models/{model}/overview")
+    @app.get(routes.OVERVIEW)
     async def whole(model: str) -> Response:
         async def work() -> Response:
             return Response(await explanations.overview(slow), media_type=JSON)
@@ -157,29 +158,29 @@ def _report_routes(app: FastAPI, explanations: Explanations, reports: dict[str, 
         return await _guarded(explanations, model, work)
 
     for name in reports:
-        app.get(f"/v2/models/{{model}}/{name}")(report)
+        app.get(f"{routes.MODEL}/{name}")(report)
 
 
 def _job_routes(app: FastAPI, explanations: Explanations, jobs: JobQueue, webhooks: tuple[str, ...]) -> None:
-    @app.post("/v2/models/{model}/explanations")
+    @app.post(routes.EXPLANATIONS)
     async def submit(model: str, request: Request) -> Response:
         async def work() -> Response:
             body = await _body(request)
             parsed = parse(body, explanations.engine.model.features, _id_of(request))
             job = jobs.submit(parsed.id, body, allowed(parsed.parameters.webhook, webhooks))
-            location = f"/v2/models/{model}/explanations/{job.id}"
+            location = routes.EXPLANATION.format(model=model, ticket=job.id)
             answer = msgspec.json.encode({"id": job.id, "status": job.status, "location": location})
             return Response(answer, 202, {"location": location}, JSON)
 
         return await _guarded(explanations, model, work)
 
-    @app.get("/v2/models/{model}/explanations/{job_id}")
-    async def lookup(model: str, job_id: str) -> Response:
+    @app.get(routes.EXPLANATION)
+    async def lookup(model: str, ticket: str) -> Response:
         async def work() -> Response:
-            job = jobs.get(job_id)
+            job = jobs.get(ticket)
             if job is None:
                 return failure(
-                    404, f"no explanation {job_id!r} here; finished ones are kept for a while, the ledger keeps all"
+                    404, f"no explanation {ticket!r} here; finished ones are kept for a while, the ledger keeps all"
                 )
             return Response(status(job), media_type=JSON)
 
@@ -187,16 +188,16 @@ def _job_routes(app: FastAPI, explanations: Explanations, jobs: JobQueue, webhoo
 
 
 def _probe_routes(app: FastAPI, metrics: Metrics, jobs: JobQueue, ready: Callable[[], str]) -> None:
-    @app.get("/healthz/live")
+    @app.get(routes.LIVE_PATH)
     async def live() -> Response:
         return Response(b'{"live":true}', media_type=JSON)
 
-    @app.get("/healthz/ready")
+    @app.get(routes.READY_PATH)
     async def readiness() -> Response:
         why = ready()
         return failure(503, why) if why else Response(b'{"ready":true}', media_type=JSON)
 
-    @app.get("/metrics")
+    @app.get(routes.METRICS_PATH)
     async def scrape() -> Response:
         metrics.queue.set(jobs.depth)
         return Response(metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")

@@ -64,7 +64,7 @@ class Settings:
             predictor_url=env.url(runtime.PREDICTOR_URL, f"http://127.0.0.1:{runtime.PORT_INTERNAL}"),
             host=env.text(runtime.HOST, "0.0.0.0"),
             port=env.port(runtime.HTTP_PORT, runtime.PORT_EXPLAINER),
-            pod=env.text(runtime.POD_NAME, "local"),
+            pod=env.text(runtime.POD_NAME, runtime.LOCAL),
             revision=env.text(runtime.REVISION),
             artefact_digest=env.text(runtime.ARTEFACT_DIGEST),
         )

@@ -10,13 +10,14 @@ from typing import Any, TypeVar
 import msgspec
 import numpy as np
 
+from governed_api import routes
 from governed_serving.blackbox.columns import Columns, Floats
 from governed_serving.blackbox.errors import ModelMisbehaved
 from governed_serving.decoding import decode_json
 
 __all__ = ["CHAT", "COMPLETIONS", "FEATURES", "CompletionScorer"]
 
-CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
+CHAT, COMPLETIONS = routes.CHAT_COMPLETIONS, routes.COMPLETIONS
 
 FEATURES = ("prompt", "completion", "messages")
 """Columns of a scored row: the text that is cut, what the model said, and for chats the messages around it as JSON (else "")."""

@@ -6,6 +6,7 @@ The hot route costs one dictionary lookup; what it answers is the same function 
 from collections.abc import MutableMapping
 from typing import Any
 
+from governed_api import routes
 from governed_serving.hosting.bodies import CUT, read_body
 from governed_serving.hosting.door import App, Door, Receive, Scope, Send
 from governed_serving.server.app.service import Gateway, Reply, failure
@@ -39,7 +40,7 @@ class FastPathApp(Door):
     def __init__(self, gateway: Gateway, rest: App, max_body: int) -> None:
         self.gateway, self.max_body = gateway, max_body
         self.room = BodyRoom(4 * max_body)
-        self.path = f"/v2/models/{gateway.model}/infer"
+        self.path = routes.INFER.format(model=gateway.model)
         self.heads: dict[bytes, Any] = {}
         self._rest = rest
         super().__init__(self._routed, self._count)

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 
+from governed_api import routes
 from governed_serving.hosting.bodies import BodyLimit, read_body
 from governed_serving.hosting.door import Door, Receive, Scope, Send
 from governed_serving.server.app.fast_path import body_header, check_length, respond, too_long
@@ -11,7 +12,7 @@ from governed_serving.server.errors import InvalidRequest, NotFound, ServerError
 
 __all__ = ["InternalApp"]
 
-_OPENAI = ("/v1/completions", "/v1/chat/completions")
+_OPENAI = (routes.COMPLETIONS, routes.CHAT_COMPLETIONS)
 
 MAX_OPEN = 8
 """Calls that may wait at a time; the explainer retries the rest."""
@@ -27,7 +28,7 @@ class InternalApp(Door):
     def __init__(self, gateway: Gateway, max_body: int, count: Callable[[str, int], None]) -> None:
         self._gateway, self._max_body, self._count = gateway, max_body, count
         self._room = asyncio.Semaphore(MAX_OPEN)
-        self._path = f"/v2/models/{gateway.model}/infer"
+        self._path = routes.INFER.format(model=gateway.model)
         super().__init__(self._routed, lambda: count("internal_unexpected", 1))
 
     async def _routed(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -40,7 +41,7 @@ class InternalApp(Door):
 
     async def _answer(self, scope: Scope, receive: Receive) -> Reply:
         path = scope["path"]
-        if scope["method"] == "GET" and path in ("/v2/health/ready", "/healthz/ready"):
+        if scope["method"] == "GET" and path in (routes.V2_READY, routes.READY_PATH):
             if self._gateway.chat is None:
                 self._gateway.computing()
             return Reply(200, b'{"ready":true}')

@@ -7,7 +7,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.exceptions import HTTPException
 
-from governed_api import runtime
+from governed_api import routes
 from governed_api.version import __version__
 from governed_serving.hosting import exception_handlers
 from governed_serving.server.app import openapi
@@ -68,12 +68,12 @@ def _health(app: FastAPI, gateway: Gateway) -> None:
             return JSONResponse({"error": f"model {gateway.model!r}: {gateway.why}", "ready": False}, 503)
         return JSONResponse({"ready": True})
 
-    for path in (runtime.LIVE_PATH, "/v2/health/live"):
+    for path in (routes.LIVE_PATH, routes.V2_LIVE):
         app.get(path, tags=["health"])(live)
-    for path in (runtime.READY_PATH, "/v2/health/ready"):
+    for path in (routes.READY_PATH, routes.V2_READY):
         app.get(path, tags=["health"], response_model=None)(ready)
 
-    @app.get(runtime.METRICS_PATH, tags=["health"])
+    @app.get(routes.METRICS_PATH, tags=["health"])
     async def metrics() -> Response:
         parts = [gateway.service.plane.metrics.text()] if gateway.service else []
         parts += [read() for read in gateway.extra_metrics]
@@ -92,17 +92,17 @@ def _versioned(gateway: Gateway, model: str, revision: str | None) -> HttpServic
 
 
 def _metadata(app: FastAPI, gateway: Gateway) -> None:
-    @app.get("/v2", tags=["metadata"])
+    @app.get(routes.V2, tags=["metadata"])
     async def server() -> dict[str, Any]:
         return {"name": "governed-models", "version": app.version, "extensions": ["binary_tensor_data", "explain"]}
 
-    @app.get("/v2/models/{model}", tags=["metadata"])
-    @app.get("/v2/models/{model}/versions/{revision}", tags=["metadata"])
+    @app.get(routes.MODEL, tags=["metadata"])
+    @app.get(routes.VERSION, tags=["metadata"])
     async def metadata(model: str, revision: str | None = None) -> dict[str, Any]:
         return _versioned(gateway, model, revision).metadata()
 
-    @app.get("/v2/models/{model}/ready", tags=["health"], response_model=None)
-    @app.get("/v2/models/{model}/versions/{revision}/ready", tags=["health"], response_model=None)
+    @app.get(routes.MODEL_READY, tags=["health"], response_model=None)
+    @app.get(routes.VERSION_READY, tags=["health"], response_model=None)
     async def ready(model: str, revision: str | None = None) -> Response:
         gateway.named(model)
         if gateway.why:
@@ -111,12 +111,12 @@ def _metadata(app: FastAPI, gateway: Gateway) -> None:
             _versioned(gateway, model, revision)
         return JSONResponse({"name": model, "ready": True})
 
-    @app.get("/v1/models", tags=["v1"])
+    @app.get(routes.V1_MODELS, tags=["v1"])
     async def models() -> dict[str, Any]:
         listed = [{"id": gateway.model, "object": "model", "owned_by": "governed-models"}]
         return {"models": [gateway.model], "object": "list", "data": listed}
 
-    @app.get("/v1/models/{model}", tags=["v1"])
+    @app.get(routes.V1_MODEL, tags=["v1"])
     async def model_v1(model: str) -> dict[str, Any]:
         gateway.named(model)
         return {"name": model, "ready": not gateway.why}
@@ -139,16 +139,16 @@ def _explainer(gateway: Gateway, model: str) -> Explainer:
 def _inference(app: FastAPI, gateway: Gateway) -> None:
     infer_docs, explain_docs = openapi.infer_operation(), openapi.explain_operation()
 
-    @app.post("/v2/models/{model}/infer", tags=["inference"], openapi_extra=infer_docs)
-    @app.post("/v2/models/{model}/versions/{revision}/infer", tags=["inference"], openapi_extra=infer_docs)
+    @app.post(routes.INFER, tags=["inference"], openapi_extra=infer_docs)
+    @app.post(routes.VERSION_INFER, tags=["inference"], openapi_extra=infer_docs)
     async def infer(request: Request, model: str, revision: str | None = None) -> Response:
         """Predict. The unversioned path is answered before FastAPI, by the same function."""
         service = _versioned(gateway, model, revision)
         _, header = body_header(request.scope["headers"])
         return _response(await service.infer(await request.body(), header))
 
-    @app.post("/v2/models/{model}/explain", tags=["inference"], openapi_extra=explain_docs)
-    @app.post("/v2/models/{model}/versions/{revision}/explain", tags=["inference"], openapi_extra=explain_docs)
+    @app.post(routes.EXPLAIN, tags=["inference"], openapi_extra=explain_docs)
+    @app.post(routes.VERSION_EXPLAIN, tags=["inference"], openapi_extra=explain_docs)
     async def explain(request: Request, model: str, revision: str | None = None) -> Response:
         """Predict, journal, and explain the prediction. Before an OpenAI runtime: a completion request, with ``explain`` beside."""
         if (chat := _chat(gateway, model)) is not None:
@@ -157,7 +157,7 @@ def _inference(app: FastAPI, gateway: Gateway) -> None:
         _, header = body_header(request.scope["headers"])
         return _response(await service.explain(await request.body(), header))
 
-    @app.post("/v2/models/{model}/explanations", tags=["inference"], openapi_extra=explain_docs, status_code=202)
+    @app.post(routes.EXPLANATIONS, tags=["inference"], openapi_extra=explain_docs, status_code=202)
     async def explain_later(request: Request, model: str) -> Response:
         """Predict, journal, and have the prediction explained in the background."""
         if (chat := _chat(gateway, model)) is not None:
@@ -166,7 +166,7 @@ def _inference(app: FastAPI, gateway: Gateway) -> None:
         _, header = body_header(request.scope["headers"])
         return _response(await service.explain(await request.body(), header, later=True))
 
-    @app.get("/v2/models/{model}/explanations/{ticket}", tags=["inference"])
+    @app.get(routes.EXPLANATION, tags=["inference"])
     async def explanation(model: str, ticket: str) -> Response:
         """An explanation that was asked for earlier."""
         return _response(explained(await _explainer(gateway, model).ticket(ticket)))
@@ -177,26 +177,26 @@ def _inference(app: FastAPI, gateway: Gateway) -> None:
         return _response(explained(await _explainer(gateway, model).report(kind)))
 
     for kind in get_args(ReportKind):
-        app.get(f"/v2/models/{{model}}/{kind}", tags=["inference"], operation_id=kind)(over_time)
+        app.get(f"{routes.MODEL}/{kind}", tags=["inference"], operation_id=kind)(over_time)
 
 
 def _v1(app: FastAPI, gateway: Gateway) -> None:
     docs = openapi.v1_operation()
 
-    @app.post("/v1/models/{model}:predict", tags=["v1"], openapi_extra=docs)
+    @app.post(routes.V1_PREDICT, tags=["v1"], openapi_extra=docs)
     async def predict(request: Request, model: str) -> Response:
         """KServe's V1 protocol."""
         service = _versioned(gateway, model, None)
         return _response(await service.predict_v1(await request.body()))
 
-    @app.post("/v1/models/{model}:explain", tags=["v1"], openapi_extra=docs)
+    @app.post(routes.V1_EXPLAIN, tags=["v1"], openapi_extra=docs)
     async def explain(request: Request, model: str) -> Response:
         """KServe's V1 protocol; the answer is the V2 explanation."""
         service = _versioned(gateway, model, None)
         return _response(await service.explain_v1(await request.body()))
 
-    @app.post("/v1/chat/completions", tags=["openai"], openapi_extra=openapi.any_json())
-    @app.post("/v1/completions", tags=["openai"], openapi_extra=openapi.any_json())
+    @app.post(routes.CHAT_COMPLETIONS, tags=["openai"], openapi_extra=openapi.any_json())
+    @app.post(routes.COMPLETIONS, tags=["openai"], openapi_extra=openapi.any_json())
     async def chat(request: Request) -> Response:
         """The foreign runtime's completions, governed; streams are passed through."""
         chat = _chat(gateway, gateway.model)

@@ -66,7 +66,7 @@ def _rows(settings: Settings, resolved: ResolvedModel, server: int, count: Calla
         )
         return parts[0] if len(parts) == 1 else BatchPlan.joined(parts)
 
-    return Rows(V2Codec(signature, resolved.name, settings.revision or "local"), signature, compute, count)
+    return Rows(V2Codec(signature, resolved.name, settings.revision), signature, compute, count)
 
 
 async def _ended(fd: int) -> None:

@@ -5,12 +5,13 @@ from typing import Any
 
 import msgspec
 
+from governed_api import routes
 from governed_serving.server.errors import InvalidRequest, NotFound
 from governed_serving.server.protocol.json_errors import decode_object
 
 __all__ = ["CHAT", "COMPLETIONS", "budget", "decode", "prompt_text", "strings", "with_strings"]
 
-CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
+CHAT, COMPLETIONS = routes.CHAT_COMPLETIONS, routes.COMPLETIONS
 DEFAULT_TOKENS = 1024
 """max_tokens of a request that names none, where tokens are limited: what isn't bounded can't be reserved."""
 _MESSAGE_OVERHEAD = 8

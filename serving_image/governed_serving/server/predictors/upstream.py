@@ -9,6 +9,7 @@ import httpx
 import msgspec
 import numpy as np
 
+from governed_api import routes
 from governed_serving.decoding import decode_json
 from governed_serving.server.errors import InvalidRequest, UpstreamFailed
 from governed_serving.server.predictors.protocol import Columns, Outputs
@@ -26,7 +27,7 @@ class UpstreamPredictor:
     slots = 64
 
     def __init__(self, client: httpx.AsyncClient, model: str, signature: Signature) -> None:
-        self._client, self._path, self.signature = client, f"/v2/models/{model}/infer", signature
+        self._client, self._path, self.signature = client, routes.INFER.format(model=model), signature
 
     @classmethod
     async def connect(
@@ -37,7 +38,7 @@ class UpstreamPredictor:
             base_url=url, timeout=httpx.Timeout(patience, connect=2.0), transport=transport, trust_env=False
         )
         try:
-            answer = await client.get(f"/v2/models/{model}")
+            answer = await client.get(routes.MODEL.format(model=model))
         except httpx.HTTPError as error:
             await client.aclose()
             raise UpstreamFailed(

@@ -24,7 +24,7 @@ class ReportWorker(Worker):
     def __init__(self, state: AuditState, writer: ReportWriter) -> None:
         subject = state.subject
         self._state, self._writer = state, writer
-        self._own = of_pod(subject.revision or "local", "auditor", subject.pod)
+        self._own = of_pod(subject.revision, "auditor", subject.pod)
         self._told = self._present()
 
     def run_once(self) -> int:
