@@ -52,6 +52,10 @@ class Reason(StrEnum):
         "ArchiveKeysPending",
         "The namespace's archive keys, from which tokens derive, are not there.",
     )
+    NAME_TAKEN = (
+        "NameTaken",
+        "An object that the model needs exists already and belongs to others; it is left as it is.",
+    )
     PREVIOUS_MODEL_REMAINS = "PreviousModelRemains", "An object of an earlier model of this name is not gone yet."
 
     # A person must act, or something must come

@@ -11,9 +11,10 @@ import yaml
 
 from governed_api.base import Part
 from governed_api.model import GovernedModelSpec, GovernedModelStatus
-from governed_api.names import GROUP, KIND, MAX_MODEL_NAME, PLURAL, REPORT_KIND, REPORT_PLURAL, VERSION
+from governed_api.names import ARCHIVE, GROUP, KIND, MAX_MODEL_NAME, PLURAL, REPORT_KIND, REPORT_PLURAL, VERSION
 from governed_api.report import GovernanceReportStatus
 from governed_api.rules import Rule
+from governed_api.runtime import TRACK_CANARY, TRACK_STABLE
 
 Schema = dict[str, Any]
 
@@ -31,6 +32,13 @@ UNOBSERVED: Schema = {"default": {"observedGeneration": -1}}
 NAME_RULE = Rule(
     f"self.metadata.name.size() <= {MAX_MODEL_NAME} && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')",
     f"metadata.name must be a DNS label of at most {MAX_MODEL_NAME} characters that starts with a letter: names of owned objects derive from it",
+)
+
+RESERVED_NAME_RULE = Rule(
+    f"!self.metadata.name.startsWith('{ARCHIVE}') && !self.metadata.name.endsWith('-{TRACK_CANARY}')"
+    f" && !self.metadata.name.endsWith('-{TRACK_STABLE}')",
+    f"metadata.name must neither begin with {ARCHIVE} nor end with -{TRACK_CANARY} or -{TRACK_STABLE}: "
+    "such names belong to the namespace's archive and to other models' tracks",
 )
 
 
@@ -165,7 +173,7 @@ def model_crd() -> Schema:
                     "A model service that answers for itself: what the model is, and which rules it serves under.",
                     {"spec": structural(GovernedModelSpec), "status": structural(GovernedModelStatus) | UNOBSERVED},
                     ["spec"],
-                    [NAME_RULE],
+                    [NAME_RULE, RESERVED_NAME_RULE],
                 )
             },
         },

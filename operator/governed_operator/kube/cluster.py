@@ -176,12 +176,15 @@ class Cluster:
                 return None
             raise
 
-    async def apply(self, kind: Kind, manifest: Object) -> bytes:
-        """Server-side apply with our one field manager; conflicts are ours to win: we only name fields that we own."""
+    async def apply(self, kind: Kind, manifest: Object, *, force: bool = True) -> bytes:
+        """Server-side apply with our one field manager. With ``force`` conflicts are ours to win: of our objects we only name
+        fields that we own. Without, an object of this name that another has made raises ApiError (409, Conflict)."""
         metadata = manifest["metadata"]
         path = kind.path(metadata.get("namespace"), metadata["name"])
         with about(kind, metadata["name"]):
-            return await self.raw("PATCH", path, manifest, media=APPLY, fieldManager=FIELD_MANAGER, force="true")
+            return await self.raw(
+                "PATCH", path, manifest, media=APPLY, fieldManager=FIELD_MANAGER, force="true" if force else "false"
+            )
 
     async def create(self, kind: Kind, manifest: Object) -> bytes | None:
         """None when it is there already."""

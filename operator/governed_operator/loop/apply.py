@@ -9,13 +9,14 @@ import msgspec
 
 from governed_api import object_names
 from governed_api import runtime as rt
+from governed_api.names import GROUP
 from governed_api.reasons import Reason
 from governed_operator.desired.key_material import draw
 from governed_operator.desired.manifest import ANNOTATION_CREATE_ONCE, ANNOTATION_GENERATE, Manifest
-from governed_operator.kube.cluster import Cluster
+from governed_operator.kube.cluster import ApiError, Cluster
 from governed_operator.kube.kinds import BY_NAME, OWNED, SECRET, Kind
 from governed_operator.kube.projection import desired_fingerprint
-from governed_operator.loop.failures import Wait
+from governed_operator.loop.failures import NameTaken, Wait
 from governed_operator.loop.metrics import Metrics
 from governed_operator.watch.cache import Cache, Child, ChildKey, ModelKey, head_of
 
@@ -96,12 +97,21 @@ class Applier:
                 answer = await self._made(kind, manifest)
                 self._metrics.wrote(kind.kind, "create")
             else:
-                answer = await self._cluster.apply(kind, manifest)
+                answer = await self._applied(kind, manifest, fresh)
                 self._metrics.wrote(kind.kind, "apply")
         if answer:
             self._cache.put(kind.kind, answer, applied=expected.fingerprint if fresh else None)
             if not fresh and not expected.once:
                 self._remember_normalised(key, expected, answer)
+
+    async def _applied(self, kind: Kind, manifest: Manifest, fresh: bool) -> bytes:
+        """Raises NameTaken for an object that isn't known as ours and whose fields another has set."""
+        try:
+            return await self._cluster.apply(kind, manifest, force=not fresh)
+        except ApiError as error:
+            if fresh and error.status == 409 and error.reason == "Conflict":
+                raise NameTaken(kind.kind, manifest["metadata"]["name"], str(error)) from error
+            raise
 
     async def _made(self, kind: Kind, manifest: Manifest) -> bytes | None:
         """Created, or what is there under its name."""
@@ -110,7 +120,12 @@ class Applier:
             return answer
         metadata = manifest["metadata"]
         found = await self._cluster.get(kind, metadata.get("namespace"), metadata["name"])
-        return None if found is None else msgspec.json.encode(found)
+        if found is None:
+            return None
+        present = found["metadata"].get("labels") or {}
+        if any(present.get(k) != v for k, v in metadata.get("labels", {}).items() if k.startswith(GROUP)):
+            raise NameTaken(kind.kind, metadata["name"], "it does not bear the labels of this model")
+        return msgspec.json.encode(found)
 
     def _remember_normalised(self, key: ModelKey, expected: Expected, answer: bytes) -> None:
         """Where the server writes our values in another form, that form is right from now on."""

@@ -23,6 +23,14 @@ class Wait(Exception):
         self.reason = reason
 
 
+class NameTaken(Exception):
+    """An object that a model wants is there, made by another: it is never adopted."""
+
+    def __init__(self, kind: str, name: str, found: str) -> None:
+        super().__init__(f"expected to make {kind} {name}, found one that others own: {found}")
+        self.subject = f"{kind} {name}"
+
+
 class SpecNotReadable(Exception):
     """A stored spec that this version's types don't take (made under another version's CRD)."""
 
@@ -65,6 +73,7 @@ TREATMENTS: dict[Reason, Treatment] = {
     Reason.CONFLICT: Treatment("see who else writes that object", times=PASSING),
     Reason.TOO_MANY_REQUESTS: Treatment("see what overloads the API server", times=PASSING),
     Reason.UNREACHABLE: Treatment("see whether the API server is up", times=PASSING),
+    Reason.NAME_TAKEN: Treatment("rename the model or that object; it is left as it is", True, 1),
     # What must happen first.
     Reason.ARCHIVE_KEYS_PENDING: Treatment(
         "see the operator's log for why the archive is not made", times=1, seconds=WAIT_SECONDS
@@ -105,6 +114,8 @@ class Failure:
             return cls(reason, _message(reason, str(error), error.subject), error.subject)
         if isinstance(error, SpecNotReadable):
             return cls(Reason.SPEC_NOT_READABLE, _message(Reason.SPEC_NOT_READABLE, str(error)))
+        if isinstance(error, NameTaken):
+            return cls(Reason.NAME_TAKEN, _message(Reason.NAME_TAKEN, str(error)), error.subject)
         if isinstance(error, Wait):
             return cls(error.reason, _message(error.reason, str(error)))
         found = f"unexpected {type(error).__name__}: {error}"

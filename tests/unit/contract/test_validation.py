@@ -104,3 +104,17 @@ def test_training_hash_ignores_what_does_not_change_the_model() -> None:
     different["spec"]["lifecycle"]["training"]["loop"]["seed"] = 5
     hashes = [ResolvedModel.of(GovernedModel.model_validate(m)).training_hash() for m in (base, other, different)]
     assert hashes[0] == hashes[1] != hashes[2]
+
+
+@pytest.mark.parametrize("name", ["governed-archive", "governed-archive-keys", "loans-canary", "loans-stable"])
+def test_names_that_belong_to_others_are_refused(name: str) -> None:
+    manifest = valid()
+    manifest["metadata"]["name"] = name
+    assert any("metadata.name must neither begin with governed-archive" in m for m in validate(manifest))
+
+
+@pytest.mark.parametrize("name", ["archive", "governed", "canary", "stable-loans", "loans-canary-2"])
+def test_names_that_only_resemble_them_are_taken(name: str) -> None:
+    manifest = valid()
+    manifest["metadata"]["name"] = name
+    assert validate(manifest) == []

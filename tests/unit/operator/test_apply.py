@@ -5,8 +5,14 @@ import copy
 import json
 from typing import Any
 
+import pytest
+
+from governed_api.reasons import Reason
+from governed_operator.desired.manifest import ANNOTATION_CREATE_ONCE
+from governed_operator.kube.cluster import ApiError
 from governed_operator.kube.kinds import BY_NAME, Kind
 from governed_operator.loop.apply import Applier, Expected
+from governed_operator.loop.failures import Failure, NameTaken
 from governed_operator.loop.metrics import Metrics
 from governed_operator.loop.workqueue import WorkQueue
 from governed_operator.watch.cache import Cache
@@ -40,7 +46,7 @@ class Server:
             self.cpu, self.version = cpu, self.version + 1
         return self.stored()
 
-    async def apply(self, *_: Any) -> bytes:
+    async def apply(self, *_: Any, **__: Any) -> bytes:
         self.writes += 1
         return self.become(self.form)
 
@@ -87,7 +93,7 @@ async def test_pods_wait_for_what_they_need_and_autoscalers_for_what_they_scale(
     ended: list[str] = []
 
     class Slow:
-        async def apply(self, kind: Kind, _: Any) -> None:
+        async def apply(self, kind: Kind, *_: Any, **__: Any) -> None:
             begun.append(f"{kind.kind} after {len(ended)}")
             await asyncio.sleep(0)
             ended.append(kind.kind)
@@ -102,3 +108,49 @@ async def test_pods_wait_for_what_they_need_and_autoscalers_for_what_they_scale(
     assert await applier.converge(KEY, [of(kind) for kind in kinds], "") == 6
     assert begun == ["Service after 0", "Role after 0", "Deployment after 2", "Job after 2",
                      "ScaledObject after 4", "HorizontalPodAutoscaler after 4"]  # fmt: skip
+
+
+class Neighbourhood:
+    """An API server in which others own an object of that name; ``forced`` are the applies that would have taken it."""
+
+    def __init__(self) -> None:
+        self.forced: list[str] = []
+
+    async def apply(self, kind: Kind, manifest: dict[str, Any], *, force: bool) -> bytes:
+        if not force:
+            raise ApiError(
+                409, "Conflict", 'Apply failed with 1 conflict: conflict with "kubectl" using v1: .spec.hard.cpu'
+            )
+        self.forced.append(kind.kind)
+        return json.dumps({**manifest, "metadata": {**manifest["metadata"], "resourceVersion": "9"}}).encode()
+
+    async def create(self, *_: Any) -> None:
+        return None
+
+    async def get(self, *_: Any) -> dict[str, Any]:
+        return {"metadata": {"name": "q", "namespace": "n", "labels": {"governedmodels.io/model": "another"}}}
+
+
+@pytest.mark.parametrize("once", [False, True])
+async def test_what_others_own_is_never_adopted(once: bool) -> None:
+    server = Neighbourhood()
+    applier = Applier(server, Cache(), Metrics(WorkQueue()))  # type: ignore[arg-type]
+    manifest = copy.deepcopy(MANIFEST)
+    if once:
+        manifest["metadata"]["annotations"] = {ANNOTATION_CREATE_ONCE: "true"}
+    with pytest.raises(NameTaken) as taken:
+        await applier.converge(KEY, [(manifest, Expected.of(manifest))], "")
+    failure = Failure.of(taken.value)
+    assert (failure.reason, failure.subject) == (Reason.NAME_TAKEN, "ResourceQuota q")
+    assert "rename the model" in failure.message
+    assert not server.forced
+
+
+async def test_conflicts_over_our_own_objects_are_ours_to_win() -> None:
+    server = Server()
+    cache, applier = bed(server)
+    cache.put("ResourceQuota", server.become("2"))
+    neighbourhood = Neighbourhood()
+    applier._cluster = neighbourhood  # type: ignore[assignment]
+    assert await converge(applier) == 1
+    assert neighbourhood.forced == ["ResourceQuota"]
