@@ -1,12 +1,15 @@
 """The base of every typed part: camelCase outside, snake_case inside, unknown fields refused by name."""
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler
 from pydantic.alias_generators import to_camel
 from pydantic_core import CoreSchema
 
 from governed_api.rules import Rule
+
+VerdictWord = Literal["Pass", "Fail", "Unknown"]
+"""What a bias metric, or all of them together, come to; Unknown below ``minSamples`` and while an interval reaches the bounds."""
 
 
 class Part(BaseModel):

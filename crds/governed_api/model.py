@@ -5,7 +5,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from governed_api.base import Part
+from governed_api.base import Part, VerdictWord
 from governed_api.conditions import Condition
 from governed_api.governance import Explainer, Governance, Quota
 from governed_api.lifecycle import Lifecycle
@@ -203,7 +203,7 @@ class ArtefactStatus(Part):
 class BiasStatus(Part):
     """The last verdict in brief."""
 
-    verdict: Literal["Pass", "Fail", "Unknown"]
+    verdict: VerdictWord
     """Pass, Fail or Unknown (below minSamples)."""
     summary: str = ""
     """Worst metric with its interval."""

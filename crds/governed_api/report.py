@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from governed_api.base import Part
+from governed_api.base import Part, VerdictWord
 
 
 class ReportPart(Part):
@@ -69,14 +69,14 @@ class MetricVerdict(ReportPart):
     """Lower end of the interval."""
     upper: float | None = None
     """Upper end of the interval."""
-    verdict: Literal["Pass", "Fail", "Unknown"]
+    verdict: VerdictWord
     """Against the bounds."""
 
 
 class AuditorReport(ReportPart):
     """Written by the auditors of the stable revision; the heads of all verdicts are under revisions."""
 
-    verdict: Literal["Pass", "Fail", "Unknown"]
+    verdict: VerdictWord
     """Overall."""
     summary: str = ""
     """Worst metric with its interval."""
@@ -119,7 +119,7 @@ class ServerReport(ReportPart):
 class PodVerdict(ReportPart):
     """Written by the auditor of one serving pod: the head of its verdict, over what all pods of the revision counted."""
 
-    verdict: Literal["Pass", "Fail", "Unknown"] = "Unknown"
+    verdict: VerdictWord = "Unknown"
     """Over all replicas' predictions, as far as this pod has heard of them."""
     in_force: str = ""
     """Action that the alarm demands: with hysteresis, and None when a person has acknowledged it; empty: not told."""

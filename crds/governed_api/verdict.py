@@ -4,13 +4,15 @@
 auditor says. Ledgers are older than code: fields that a past auditor didn't write get a default, those of a newer one are kept.
 """
 
-from typing import Any, Literal
+from typing import Any
 
-from governed_api.base import Part
+from governed_api.base import Part, VerdictWord
+from governed_api.conditions import Truth
 from governed_api.governance import FavorableOutcome
 from governed_api.report import AuditorReport, MetricVerdict
 
 __all__ = [
+    "WITHIN_THRESHOLDS",
     "AlarmState",
     "AttributeFigures",
     "BiasVerdict",
@@ -23,7 +25,8 @@ __all__ = [
     "wire",
 ]
 
-VerdictWord = Literal["Pass", "Fail", "Unknown"]
+WITHIN_THRESHOLDS: dict[VerdictWord, Truth] = {"Pass": "True", "Fail": "False", "Unknown": "Unknown"}
+"""Verdict → status of the condition BiasWithinThresholds."""
 
 
 def wire(part: Part) -> dict[str, Any]:

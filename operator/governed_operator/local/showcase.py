@@ -12,6 +12,7 @@ from rich.text import Text
 
 from governed_api import routes
 from governed_api.model import GovernedModel
+from governed_api.verdict import WITHIN_THRESHOLDS
 from governed_operator.local.audit_view import bias_table, data_audit, gate_table
 from governed_operator.local.client import ClientError, ModelClient
 from governed_operator.local.errors import LocalError
@@ -95,7 +96,7 @@ async def _bias(console: Console, running: Running, expected: int) -> None:
     console.print(Rule("bias verdict", align="left"))
     verdict = await _verdict(running, expected)
     console.print(bias_table(verdict.get("metrics", [])))
-    status = {"Pass": "True", "Fail": "False"}.get(str(verdict.get("verdict")), "Unknown")
+    status = WITHIN_THRESHOLDS.get(verdict.get("verdict", "Unknown"), "Unknown")
     line = Text(f"BiasWithinThresholds={status}  ", style={"True": "green", "False": "bold red"}.get(status, "yellow"))
     console.print(line + Text(f"{verdict.get('summary', '')}  ({verdict.get('samples', 0):,} samples)"))
 

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
+from governed_api.verdict import WITHIN_THRESHOLDS
 from governed_serving.dossier.dossier import Dossier
 from governed_serving.dossier.markup import Safe, tag, text
 from governed_serving.dossier.parts import figure, number, percent, pill, section, table
@@ -61,7 +62,7 @@ def _verdict(dossier: Dossier) -> Safe:
     ]
     differences = [m for m in metrics if m["name"] != "disparateImpactRatio"]
     ratios = [m for m in metrics if m["name"] == "disparateImpactRatio"]
-    status = {"Pass": "True", "Fail": "False"}.get(auditor.get("verdict", ""), "Unknown")
+    status = WITHIN_THRESHOLDS.get(auditor.get("verdict", "Unknown"), "Unknown")
     said = text([tag("strong", f"BiasWithinThresholds = {status} "), pill(auditor.get("verdict", "Unknown")), " "])
     return text(
         [

@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 from governed_api.governance import Bias
 from governed_serving.archive.client import Appended
 from governed_serving.archive.errors import Refused
-from governed_serving.auditor.service.app import application
+from governed_serving.auditor.service.app import Dependencies, application
 from governed_serving.auditor.service.entries import entries_of
 from governed_serving.auditor.service.folding import Fold
 from governed_serving.auditor.service.merging import merged
+from governed_serving.auditor.service.metrics import Metrics
 from governed_serving.auditor.service.shipping import Shipper
 from governed_serving.auditor.service.tail import Tail
 from governed_serving.crypto import Keyset, SegmentCipher
@@ -354,7 +355,7 @@ def test_outcomes_of_words_numbers_and_scores() -> None:
 
 @pytest.mark.parametrize("path", ["/v1/labels", "/v1/acknowledgements", "/v1/reviews"])
 async def test_a_client_that_goes_in_the_middle_of_a_body_is_refused_not_a_traceback(path: str) -> None:
-    watch: Any = SimpleNamespace(tail=object())
-    nobody: Any = None
-    app = application(watch, SimpleNamespace(append=None), nobody, str, lambda: None)  # type: ignore[arg-type]
+    state: Any = SimpleNamespace(tail=object(), subject=None)
+    journal: Any = SimpleNamespace(append=None)
+    app = application(Dependencies(state, journal, Metrics("default", "loans"), str, dict, lambda: None))
     assert await cut_short(app, "POST", path, (), b'{"labels": [') == [400]

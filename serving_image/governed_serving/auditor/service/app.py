@@ -24,6 +24,7 @@ from governed_serving.crypto import CryptoError
 from governed_serving.decoding import decode_json
 from governed_serving.fairness.counts.truth import label_of
 from governed_serving.hosting import exception_handlers
+from governed_serving.hosting.answers import add_probes, json_answer, problem
 from governed_serving.hosting.bodies import BodyLimit, read_body
 from governed_serving.journal import Journal, JournalError
 from governed_serving.records import EventRecord
@@ -32,7 +33,6 @@ __all__ = ["MAX_BODY", "MAX_LABELS", "Dependencies", "application"]
 
 MAX_BODY = 4 << 20
 MAX_LABELS = 10_000
-JSON = "application/json"
 _SCALARS = (str, int, float, bool)
 
 
@@ -90,16 +90,16 @@ def application(parts: Dependencies) -> FastAPI:
 
     @app.get(routes.VERDICT)
     async def verdict() -> Response:
-        return answer(wire(state.verdict))
+        return json_answer(wire(state.verdict))
 
     @app.get(routes.GROUPS)
     async def groups() -> Response:
         found = wire(state.verdict)
-        return answer({k: found.get(k, {}) for k in ("groups", "strata", "intersections", "samples")})
+        return json_answer({k: found.get(k, {}) for k in ("groups", "strata", "intersections", "samples")})
 
     @app.get(routes.FINDINGS)
     async def findings() -> Response:
-        return answer(parts.checks.report() if parts.checks else {})
+        return json_answer(parts.checks.report() if parts.checks else {})
 
     @app.post(routes.LABELS)
     async def labels(request: Request) -> Response:
@@ -110,12 +110,12 @@ def application(parts: Dependencies) -> FastAPI:
             _check_label(state, one)
         now = time.time()
         await asyncio.gather(*(journal.append(_event(subject, one, now)) for one in accepted))
-        return answer({"accepted": len(accepted)}, 202)
+        return json_answer({"accepted": len(accepted)}, 202)
 
     @app.post(routes.ACKNOWLEDGEMENTS)
     async def acknowledge(request: Request) -> Response:
         await journal.append(reviews.acknowledgement(state, await body_of(request), time.time()))
-        return answer({"recorded": True}, 202)
+        return json_answer({"recorded": True}, 202)
 
     @app.post(routes.REVIEWS)
     async def contest(request: Request) -> Response:
@@ -123,42 +123,22 @@ def application(parts: Dependencies) -> FastAPI:
         reviewed = (subject, parts.archive, parts.decision_review, body, time.time())
         event, found = await asyncio.to_thread(reviews.contest, *reviewed)
         await journal.append(event)
-        return answer(found, 202)
+        return json_answer(found, 202)
 
     @app.get(routes.REVIEW)
     async def review(request_id: str) -> Response:
-        return answer(await asyncio.to_thread(reviews.record_of, parts.archive, request_id))
+        return json_answer(await asyncio.to_thread(reviews.record_of, parts.archive, request_id))
 
-    @app.get(routes.LIVE_PATH)
-    async def live() -> Response:
-        return answer({"live": True})
-
-    @app.get(routes.READY_PATH)
-    async def readiness() -> Response:
-        if why := parts.not_ready():
-            return failure(503, why)
-        degraded = parts.degraded()
-        return answer({"ready": True, "degraded": degraded} if degraded else {"ready": True})
-
-    @app.get(routes.METRICS_PATH)
-    async def scrape() -> Response:
+    async def scraped() -> bytes:
         await asyncio.to_thread(parts.refresh)
-        return Response(parts.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+        return parts.metrics.text()
 
+    add_probes(app, scraped, parts.not_ready, parts.degraded)
     return app
 
 
 async def told(_: Request, error: Exception) -> Response:
-    return failure(status_of(error), str(error))
-
-
-def answer(body: Any, code: int = 200) -> Response:
-    return Response(msgspec.json.encode(body), code, media_type=JSON)
-
-
-def failure(code: int, why: str) -> Response:
-    headers = {"retry-after": "1"} if code == 503 else {}
-    return Response(msgspec.json.encode({"error": why}), code, headers, JSON)
+    return problem(status_of(error), str(error))
 
 
 async def body_of(request: Request) -> bytes:

@@ -4,6 +4,7 @@ import asyncio
 from pathlib import Path
 
 from governed_api.governance import Bias
+from governed_api.verdict import VerdictWord
 from governed_serving import artefact
 from governed_serving.archive.client import ArchiveClient
 from governed_serving.archive.errors import ArchiveError
@@ -40,7 +41,7 @@ __all__ = ["Service", "serve"]
 DRAIN_SECONDS = 20.0
 EXPECTED = (ArchiveError, JournalError, CryptoError, OSError)
 """What work on archive, journal and disk must expect: it is tried again, and the pod stays ready while the archive is unreachable."""
-_CODES = {"Pass": 1, "Fail": 0}
+_CODES: dict[VerdictWord, int] = {"Pass": 1, "Fail": 0, "Unknown": -1}
 
 
 class Service:
@@ -223,7 +224,7 @@ class Service:
             "auditor_unusable_rows_total": fold.unusable,
             "auditor_labels_joined_total": fold.labels.joined,
             "auditor_labels_waiting": fold.labels.waiting,
-            "auditor_bias_verdict": _CODES.get(verdict.verdict, -1),
+            "auditor_bias_verdict": _CODES[verdict.verdict],
         }
         self.metrics.dropped(fold.labels.dropped)
         if self.checks is not None and self.live is not None:

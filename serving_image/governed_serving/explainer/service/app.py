@@ -25,6 +25,7 @@ from governed_serving.explainer.service.overview import overview
 from governed_serving.explainer.service.protocol import parse
 from governed_serving.explainer.service.recorder import Recorder
 from governed_serving.hosting import exception_handlers
+from governed_serving.hosting.answers import JSON, add_probes, problem
 from governed_serving.hosting.bodies import BodyLimit, read_body
 from governed_serving.journal import JournalError
 
@@ -32,8 +33,6 @@ __all__ = ["MAX_BODY", "Explanations", "application", "status_of"]
 
 MAX_BODY = 8 << 20
 """Bytes of one request."""
-
-JSON = "application/json"
 
 
 def status_of(error: Exception) -> int:
@@ -113,7 +112,12 @@ def application(
     _explain_routes(app, explanations, slow)
     _report_routes(app, explanations, {"importances": importances, "quality": quality})
     _job_routes(app, explanations, jobs, webhooks)
-    _probe_routes(app, explanations.metrics, jobs, ready)
+
+    async def scraped() -> bytes:
+        explanations.metrics.queue.set(jobs.depth)
+        return explanations.metrics.text()
+
+    add_probes(app, scraped, ready)
     return app
 
 
@@ -127,7 +131,7 @@ async def _guarded(explanations: Explanations, model: str, work: Callable[[], Aw
     except (ExplainerError, JournalError, OSError) as error:
         code = status_of(error)
         explanations.metrics.refused(code)
-        return failure(code, str(error))
+        return problem(code, str(error))
 
 
 def _explain_routes(app: FastAPI, explanations: Explanations, slow: Lane) -> None:
@@ -179,33 +183,12 @@ def _job_routes(app: FastAPI, explanations: Explanations, jobs: JobQueue, webhoo
         async def work() -> Response:
             job = jobs.get(ticket)
             if job is None:
-                return failure(
+                return problem(
                     404, f"no explanation {ticket!r} here; finished ones are kept for a while, the ledger keeps all"
                 )
             return Response(status(job), media_type=JSON)
 
         return await _guarded(explanations, model, work)
-
-
-def _probe_routes(app: FastAPI, metrics: Metrics, jobs: JobQueue, ready: Callable[[], str]) -> None:
-    @app.get(routes.LIVE_PATH)
-    async def live() -> Response:
-        return Response(b'{"live":true}', media_type=JSON)
-
-    @app.get(routes.READY_PATH)
-    async def readiness() -> Response:
-        why = ready()
-        return failure(503, why) if why else Response(b'{"ready":true}', media_type=JSON)
-
-    @app.get(routes.METRICS_PATH)
-    async def scrape() -> Response:
-        metrics.queue.set(jobs.depth)
-        return Response(metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
-
-
-def failure(code: int, why: str) -> Response:
-    headers = {"retry-after": "1"} if code == 503 else {}
-    return Response(msgspec.json.encode({"error": why}), code, headers, JSON)
 
 
 def allowed(webhook: str | None, prefixes: tuple[str, ...]) -> str:

@@ -9,7 +9,7 @@ from typing import Literal
 
 import msgspec
 
-from governed_api.verdict import AlarmState
+from governed_api.verdict import AlarmState, VerdictWord
 
 __all__ = ["Alarm"]
 
@@ -30,7 +30,7 @@ class Alarm(msgspec.Struct):
     reason: str = ""
     passing_from: int | None = None
 
-    def observe(self, verdict: str, samples: int, now: float) -> None:
+    def observe(self, verdict: VerdictWord, samples: int, now: float) -> None:
         """A verdict over ``samples`` folded so far."""
         if verdict == "Fail":
             self.passing_from = None

@@ -1,0 +1,53 @@
+"""Answers that all our HTTP services give alike: JSON, an error in words, probes and metrics."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import msgspec
+from fastapi import FastAPI, Response
+
+from governed_api import routes
+
+__all__ = ["JSON", "METRICS", "add_probes", "json_answer", "problem"]
+
+JSON = "application/json"
+METRICS = "text/plain; version=0.0.4; charset=utf-8"
+"""Media type of the Prometheus text format."""
+
+
+def json_answer(body: Any, status: int = 200) -> Response:
+    """``body`` as msgspec encodes it."""
+    return Response(msgspec.json.encode(body), status, media_type=JSON)
+
+
+def problem(status: int, message: str) -> Response:
+    """An error as every route of ours tells it; 503 asks to come again in a second."""
+    headers = {"retry-after": "1"} if status == 503 else {}
+    return Response(msgspec.json.encode({"error": message}), status, headers, JSON)
+
+
+def add_probes(
+    app: FastAPI,
+    metrics: Callable[[], Awaitable[bytes]],
+    not_ready: Callable[[], str],
+    degraded: Callable[[], Mapping[str, str]] = dict,
+) -> None:
+    """Liveness, readiness and metrics.
+
+    ``not_ready()`` says why the service isn't ready, or nothing; ``degraded()`` what fails without making it so → why.
+    """
+
+    @app.get(routes.LIVE_PATH)
+    async def live() -> Response:
+        return json_answer({"live": True})
+
+    @app.get(routes.READY_PATH)
+    async def readiness() -> Response:
+        if why := not_ready():
+            return problem(503, why)
+        failing = degraded()
+        return json_answer({"ready": True, "degraded": failing} if failing else {"ready": True})
+
+    @app.get(routes.METRICS_PATH)
+    async def scrape() -> Response:
+        return Response(await metrics(), media_type=METRICS)
