@@ -68,6 +68,13 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("--of", default="", metavar="MODEL", help="only the entries of this model, each with its proof")
     export.add_argument("--id", default="", help="only the entries with this id, each with its proof")
     export.add_argument("--blobs", action="store_true", help="with the (encrypted) blobs that the entries name")
+    export.add_argument(
+        "--checkpoint",
+        type=Path,
+        action="append",
+        default=[],
+        help="an earlier checkpoint or GovernanceReport: the bundle then proves that the log goes on from it",
+    )
     export.set_defaults(run=_export)
     return parser
 
@@ -121,11 +128,13 @@ def _verify(options: argparse.Namespace) -> int:
 
 def _export(options: argparse.Namespace) -> int:
     from governed_serving.archive.verify.bundle import export
-    from governed_serving.archive.verify.opening import open_source
+    from governed_serving.archive.verify.opening import noted_checkpoint, open_source
 
     source, _ = open_source(options.source, options.key_file, options.token_file, options.model)
     with closing(source):
-        entries, blobs = export(source, options.output, model=options.of, id=options.id, blobs=options.blobs)
+        earlier = tuple(noted_checkpoint(path) for path in options.checkpoint)
+        chosen = {"model": options.of, "id": options.id, "blobs": options.blobs}
+        entries, blobs = export(source, options.output, **chosen, earlier=earlier)
     print(f"{options.output}: {entries} entries, {blobs} blobs; verify it with: verify {options.output}")
     return 0
 

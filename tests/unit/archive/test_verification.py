@@ -192,6 +192,94 @@ def test_a_checkpoint_kept_elsewhere_shows_cut_and_fork(tmp_path: Path) -> None:
         verify(source(tmp_path / "c"), earlier=(kept,))
 
 
+def growing(root: Path, *counts: int) -> list[str]:
+    """Checkpoints of an archive that grows by so many entries each time."""
+    archive, notes, size = Archive(root, Kek(KEY), "default"), [], 0
+    for count in counts:
+        entries = [leaf(f"req-{i}") for i in range(size, size + count)]
+        if entries:
+            archive.appender.submit(Batch("credit", "s", size, entries)).result(10)
+        size += count
+        notes.append(archive.ledger.checkpoint())
+    archive.close()
+    return notes
+
+
+@pytest.mark.parametrize("counts", [(1, 1), (5, 3, 9), (64, 1), (255, 1, 1), (300, 212)])
+def test_a_part_proves_that_it_goes_on_from_earlier_checkpoints(tmp_path: Path, counts: tuple[int, ...]) -> None:
+    *kept, _ = growing(tmp_path / "a", *counts)
+    bundle = tmp_path / "b.tar"
+    export(source(tmp_path / "a"), bundle, id="req-0", earlier=tuple(kept))
+    with closing(BundleSource(bundle)) as part:
+        assert not part.complete
+        found = verify(part, earlier=tuple(kept), id="req-0")
+    assert found.earlier == [sum(counts[: n + 1]) for n in range(len(kept))]
+
+
+def test_a_part_without_the_proof_says_how_to_get_it(tmp_path: Path) -> None:
+    first, second, _ = growing(tmp_path / "a", 5, 4, 3)
+    export(source(tmp_path / "a"), tmp_path / "b.tar", id="req-0", earlier=(second,))
+    with closing(BundleSource(tmp_path / "b.tar")) as part:
+        assert verify(part, earlier=(second,)).earlier == [9]
+        with pytest.raises(ArchiveError, match="an earlier checkpoint of 5: export it with that checkpoint"):
+            verify(part, earlier=(first,))
+
+
+def forked(root: Path, keys: Path, counts: tuple[int, int]) -> str:
+    """A log under the same keys that begins with other entries; its last checkpoint."""
+    shutil.copytree(keys, root / "keys")
+    archive = Archive(root, Kek(KEY), "default")
+    archive.appender.submit(Batch("credit", "s", 0, [leaf(f"other-{i}") for i in range(sum(counts))])).result(10)
+    note = archive.ledger.checkpoint()
+    archive.close()
+    return note
+
+
+def test_a_part_of_a_forked_log_is_no_continuation_however_it_was_exported(tmp_path: Path) -> None:
+    kept, _ = growing(tmp_path / "a", 6, 5)
+    forked(tmp_path / "b", tmp_path / "a" / "keys", (6, 5))
+    export(source(tmp_path / "b"), tmp_path / "b.tar", id="other-0", earlier=(kept,))
+    with closing(BundleSource(tmp_path / "b.tar")) as part, pytest.raises(ArchiveError, match="rewritten or forked"):
+        verify(part, earlier=(kept,))
+    with pytest.raises(ArchiveError, match="its tail was cut"):
+        export(
+            source(tmp_path / "a"),
+            tmp_path / "c.tar",
+            earlier=(forked(tmp_path / "c", tmp_path / "a" / "keys", (9, 9)),),
+        )
+
+
+@pytest.mark.parametrize("harm", ["flip", "cut", "add", "other"])
+def test_a_changed_consistency_proof_is_refused(tmp_path: Path, harm: str) -> None:
+    kept, other, _ = growing(tmp_path / "a", 6, 3, 5)
+    export(source(tmp_path / "a"), tmp_path / "b.tar", id="req-0", earlier=(kept, other))
+    with closing(BundleSource(tmp_path / "b.tar")) as part:
+        proof = part.consistency(6, 14)
+        assert proof is not None
+        changed = {
+            "flip": [bytes(b ^ 1 for b in proof[0]), *proof[1:]], "cut": proof[:-1], "add": [*proof, proof[0]],
+            "other": part.consistency(9, 14),
+        }[harm]  # fmt: skip
+        part.consistency = lambda *_: changed  # type: ignore[method-assign]
+        with pytest.raises(ArchiveError, match="from the earlier checkpoint of 6 entries to that of 14"):
+            verify(part, earlier=(kept,))
+
+
+def test_what_a_witness_is_told_by_a_running_archive_is_checked(tmp_path: Path) -> None:
+    archive = filled(tmp_path, 100)
+    kept = archive.ledger.checkpoint()
+    archive.appender.submit(Batch("credit", "t", 0, [leaf("later")])).result(10)
+    transport = Loopback(create_app(archive, Tokens(ROOT, "default"), ArchiveMetrics("default")))
+    client = ArchiveClient("http://archive", model_token(ROOT, "default", "*"), transport=transport, patience=0.0)
+    assert verify(UrlSource(client), earlier=(kept,)).earlier == [100]
+    real = client.consistency
+    client.consistency = lambda first, second: real(first, second)[::-1]  # type: ignore[method-assign]
+    with pytest.raises(ArchiveError, match="from the earlier checkpoint of 100 entries"):
+        verify(UrlSource(client), earlier=(kept,))
+    transport.stop()
+    archive.close()
+
+
 def test_a_foreign_signature_is_refused(tmp_path: Path) -> None:
     filled(tmp_path).close()
     stranger = Signer(ledger_origin("default"), bytes(32)).verifier
@@ -316,7 +404,10 @@ async def test_one_request_is_shown_with_the_models_key(tmp_path: Path, capsys: 
 def test_the_command_answers_in_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    filled(tmp_path / "a").close()
+    archive = filled(tmp_path / "a")
+    checkpoint = archive.ledger.checkpoint()
+    archive.appender.submit(Batch("credit", "t", 0, [leaf("later")])).result(10)
+    archive.close()
     (tmp_path / "kek").write_bytes(KEY)
     (tmp_path / "kek").chmod(0o600)
     monkeypatch.setenv("GOVERNED_KEK_FILE", str(tmp_path / "kek"))
@@ -339,6 +430,10 @@ def test_the_command_answers_in_one_line(
     assert msgspec.json.decode(capsys.readouterr().out)["proofs"][0]["index"] == 3
     assert main(["export", str(tmp_path / "a"), str(tmp_path / "b.tar"), "--of", "credit"]) == 0
     assert main(["verify", str(tmp_path / "b.tar"), "--id", "req-3"]) == 0
+    (tmp_path / "kept").write_text(checkpoint)
+    part, since = str(tmp_path / "part.tar"), ["--checkpoint", str(tmp_path / "kept")]
+    assert main(["export", str(tmp_path / "a"), part, "--id", "req-3", *since]) == 0
+    assert main(["verify", part, *since]) == 0
     capsys.readouterr()
     rewritten(tmp_path / "a", 3, leaf("req-3", summary={"x": 1}))
     report = tmp_path / "report.json"

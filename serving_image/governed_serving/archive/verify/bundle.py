@@ -1,7 +1,7 @@
 """Export: a self-contained tar that anyone can verify with nothing but this package's ``verify`` (or RFC 6962 and Ed25519).
 
 ``bundle.json``, ``vkey``, ``checkpoint``, ``entries.jsonl`` (canonical JSON, one a line), ``proofs.json`` (inclusion proofs, when
-only some entries were chosen), ``blobs/<sha256>`` (ciphertext, when asked for).
+only some entries were chosen), ``consistency.json`` (consistency proofs from earlier checkpoints), ``blobs/<sha256>`` (ciphertext, when asked for).
 """
 
 import io
@@ -12,10 +12,17 @@ from typing import Literal
 import msgspec
 
 from governed_serving.archive.errors import ArchiveError
-from governed_serving.archive.ledger.merkle import Frontier, hash_children, hash_leaf, inclusion_proof
-from governed_serving.archive.ledger.note import Verifier, open_checkpoint
+from governed_serving.archive.ledger.merkle import (
+    Frontier,
+    NodeReader,
+    consistency_proof,
+    hash_children,
+    hash_leaf,
+    inclusion_proof,
+)
+from governed_serving.archive.ledger.note import Checkpoint, Verifier, open_checkpoint
 from governed_serving.archive.store.retention import Receipts
-from governed_serving.archive.verify.sources import MISSING, Leaf, LogSource
+from governed_serving.archive.verify.sources import CONSISTENCY, MISSING, Leaf, LogSource
 from governed_serving.decoding import decode_with
 from governed_serving.durable import replacing
 from governed_serving.records import LedgerEntry
@@ -25,9 +32,18 @@ __all__ = ["export"]
 _decoder = msgspec.json.Decoder(LedgerEntry)
 
 
-def export(source: LogSource, target: Path, *, model: str = "", id: str = "", blobs: bool = False) -> tuple[int, int]:
+def export(
+    source: LogSource,
+    target: Path,
+    *,
+    model: str = "",
+    id: str = "",
+    blobs: bool = False,
+    earlier: tuple[str, ...] = (),
+) -> tuple[int, int]:
     """Write the bundle; (entries, blobs) that are in it. ``model`` and ``id`` choose entries, each with its proof then;
-    the receipts for blobs of theirs that were deleted go along.
+    the receipts for blobs of theirs that were deleted go along. ``earlier``: checkpoints kept elsewhere, for each of which the
+    bundle then carries a proof that the log goes on from it (RFC 9162 §2.1.4).
 
     Raises ArchiveError when nothing matches, and before anything is written when the source isn't what was signed.
     """
@@ -35,6 +51,7 @@ def export(source: LogSource, target: Path, *, model: str = "", id: str = "", bl
         raise ArchiveError("a bundle can be made of an archive or a complete bundle, not of a part")
     note = source.checkpoint()
     checkpoint = open_checkpoint(note, Verifier.parse(source.vkey()))
+    sizes = _sizes(earlier, checkpoint)
     hashes: list[bytes] = []
     chosen: list[Leaf] = []
     addresses: dict[str, None] = {}
@@ -67,11 +84,26 @@ def export(source: LogSource, target: Path, *, model: str = "", id: str = "", bl
     }
     if not complete:
         members["proofs.json"] = _proofs(hashes, chosen)
+    if sizes:
+        node = _nodes(hashes)
+        proofs = {size: [h.hex() for h in consistency_proof(node, size, len(hashes))] for size in sizes}
+        members[CONSISTENCY] = msgspec.json.encode(proofs)
     _write(source, target, members, kept)
     return len(chosen), len(kept)
 
 
-def _proofs(hashes: list[bytes], chosen: list[Leaf]) -> bytes:
+def _sizes(earlier: tuple[str, ...], now: Checkpoint) -> list[int]:
+    """Entries that earlier checkpoints signed, without those of an empty log. Raises ArchiveError, NoteError."""
+    sizes = sorted({Checkpoint.parse(note.rpartition("\n\n")[0] + "\n").size for note in earlier} - {0})
+    if sizes and sizes[-1] > now.size:
+        raise ArchiveError(
+            f"an earlier checkpoint signed {sizes[-1]} entries, the log now has {now.size}: its tail was cut"
+        )
+    return sizes
+
+
+def _nodes(hashes: list[bytes]) -> NodeReader:
+    """Complete nodes over leaf hashes."""
     levels = [hashes]
     while len(levels[-1]) > 1:
         row = levels[-1]
@@ -80,6 +112,11 @@ def _proofs(hashes: list[bytes], chosen: list[Leaf]) -> bytes:
     def node(height: int, index: int) -> bytes:
         return levels[height][index]
 
+    return node
+
+
+def _proofs(hashes: list[bytes], chosen: list[Leaf]) -> bytes:
+    node = _nodes(hashes)
     proofs = [
         {"index": leaf.index, "hashes": [h.hex() for h in inclusion_proof(node, leaf.index, len(hashes))]}
         for leaf in chosen

@@ -22,7 +22,7 @@ from governed_serving.archive.store.references import References
 from governed_serving.crypto import CryptoError, DirectoryStore, Kek, KeyDestroyed, Keyring, KeysetStore
 from governed_serving.decoding import decode_json, decode_msgpack
 
-__all__ = ["MISSING", "BundleSource", "DirectorySource", "Leaf", "LogSource", "UrlSource"]
+__all__ = ["CONSISTENCY", "MISSING", "BundleSource", "DirectorySource", "Leaf", "LogSource", "UrlSource"]
 
 
 _Stored = tuple[str, str, bytes | None]
@@ -30,6 +30,8 @@ _Stored = tuple[str, str, bytes | None]
 _Look = Callable[[NamedFiles], Iterator[_Stored]]
 
 MISSING = "is missing"
+CONSISTENCY = "consistency.json"
+"""Member of a bundle: size of an earlier checkpoint → hashes (hex) of the proof that the log goes on from it."""
 """What :meth:`LogSource.blob` says of a blob that isn't there."""
 
 
@@ -65,6 +67,10 @@ class LogSource(Protocol):
 
     def leaf_hash(self, index: int, size: int) -> bytes | None:
         """What the signed tree holds at ``index``, when the source keeps the tree's tiles and they have the signed root."""
+        ...
+
+    def consistency(self, first: int, second: int) -> list[bytes] | None:
+        """The source's proof that its first ``first`` entries are a prefix of its first ``second`` (1 ≤ first ≤ second), if it has one."""
         ...
 
     def blob(self, digest: str) -> str | None:
@@ -145,6 +151,9 @@ class DirectorySource:
             return self._tree.root_hash(size)
         except (OSError, ValueError, IndexError):
             return None
+
+    def consistency(self, first: int, second: int) -> list[bytes] | None:  # noqa: ARG002 - the tree is recomputed here
+        return None
 
     def blob(self, digest: str) -> str | None:
         try:
@@ -233,6 +242,9 @@ class UrlSource:
         width = min(256, size - (index >> 8 << 8))
         return self._client.tile(0, index >> 8, width)[(index & 255) * 32 :][:32]
 
+    def consistency(self, first: int, second: int) -> list[bytes] | None:
+        return self._client.consistency(first, second)
+
     def blob(self, digest: str) -> str | None:
         return None if self._client.has_blob(digest) else MISSING
 
@@ -303,6 +315,12 @@ class BundleSource:
 
     def leaf_hash(self, index: int, size: int) -> bytes | None:  # noqa: ARG002 - a bundle keeps no tiles
         return None
+
+    def consistency(self, first: int, second: int) -> list[bytes] | None:  # noqa: ARG002 - its proofs lead to its own size
+        if CONSISTENCY not in self._names:
+            return None
+        proofs = decode_json(self._member(CONSISTENCY), type=dict[str, list[str]])
+        return [bytes.fromhex(h) for h in proofs[str(first)]] if str(first) in proofs else None
 
     def blob(self, digest: str) -> str | None:
         if not self._blobs:

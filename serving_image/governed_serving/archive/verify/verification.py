@@ -6,7 +6,14 @@ import msgspec
 
 from governed_api.names import ARCHIVE
 from governed_serving.archive.errors import ArchiveError, LedgerDamaged
-from governed_serving.archive.ledger.merkle import Frontier, ProofError, hash_leaf, inclusion_proof, verify_inclusion
+from governed_serving.archive.ledger.merkle import (
+    Frontier,
+    ProofError,
+    hash_leaf,
+    inclusion_proof,
+    verify_consistency,
+    verify_inclusion,
+)
 from governed_serving.archive.ledger.note import SIGNER, Checkpoint, UnknownKey, Verifier, open_checkpoint
 from governed_serving.archive.store.holdings import KINDS, Holdings
 from governed_serving.archive.store.retention import PAYLOADS, Receipts
@@ -230,10 +237,8 @@ def _verified(
             raise ArchiveError(
                 f"an earlier checkpoint signed {old.size} entries, the log now has {now.size}: its tail was cut"
             )
-        if not source.complete and old.size != now.size:
-            raise ArchiveError(
-                f"a bundle of chosen entries can't show that it goes on from an earlier checkpoint of {old.size}: verify the archive itself"
-            )
+        if old.size != now.size:
+            _goes_on(source, old, now)
         if old.size == now.size and old.root != now.root:
             raise ArchiveError(f"two checkpoints over {now.size} entries have different roots: the log forked")
     walk = _Walk(source, now, before, id, blobs, holdings)
@@ -261,6 +266,24 @@ def _verified(
         unnamed,
         len(holdings),
     )
+
+
+def _goes_on(source: LogSource, old: Checkpoint, now: Checkpoint) -> None:
+    """Check the source's own proof that the log goes on from ``old``: all there is where entries are left out, and what a
+    witness is told where the tree is recomputed as well. Raises ArchiveError."""
+    proof = source.consistency(old.size, now.size) if old.size else []
+    if proof is None and not source.complete:
+        raise ArchiveError(
+            f"this bundle of chosen entries can't show that it goes on from an earlier checkpoint of {old.size}: "
+            "export it with that checkpoint, or verify the archive itself"
+        )
+    try:
+        if proof is not None:
+            verify_consistency(old.size, now.size, proof, old.root, now.root)
+    except ProofError as error:
+        raise ArchiveError(
+            f"from the earlier checkpoint of {old.size} entries to that of {now.size}: {error}: the log was rewritten or forked"
+        ) from None
 
 
 def _by_key(earlier: tuple[str, ...], verifier: Verifier) -> tuple[list[Checkpoint], list[str]]:
