@@ -51,7 +51,7 @@ def _selector() -> dict[str, str]:
 
 def _pod(namespace: str, settings: Settings) -> Manifest:
     return {
-        "serviceAccountName": ARCHIVE,
+        **pod.account(ARCHIVE),
         "terminationGracePeriodSeconds": 30,
         "securityContext": pod.security_context(),
         **({"imagePullSecrets": [{"name": s} for s in settings.pull_secrets]} if settings.pull_secrets else {}),
@@ -59,6 +59,7 @@ def _pod(namespace: str, settings: Settings) -> Manifest:
         "volumes": [
             {"name": "keys", "secret": {"secretName": object_names.ARCHIVE_KEYS, "defaultMode": 0o440}},
             pod.memory_volume("tmp", "64Mi"),
+            pod.account_volume(),
         ],
     }
 
@@ -84,6 +85,7 @@ def _container(namespace: str, settings: Settings) -> Manifest:
             pod.mount("keys", rt.MOUNT_KEYS, read_only=True),
             pod.mount(object_names.ARCHIVE_VOLUME, rt.MOUNT_ARCHIVE),
             pod.mount("tmp", "/tmp"),
+            pod.account_mount(),
         ],
     )
 

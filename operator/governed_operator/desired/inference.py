@@ -11,6 +11,8 @@ from governed_operator.desired.decision import Revision
 from governed_operator.desired.manifest import Manifest, Subject, manifest, model_labels
 
 COMPONENT = "predictor"
+RUNTIME_TMP = "runtime-tmp"
+"""A foreign runtime's own: nothing that ours write there is its to read."""
 ENDPOINT_DELAY = 5
 """Seconds that a stopping server still answers, until no load balancer sends to it any more."""
 
@@ -52,7 +54,7 @@ def inference_pod(subject: Subject, revision: Revision, track: str) -> Manifest:
     if runtime:
         containers.append(runtime_container(subject, runtime, revision))
     return {
-        "serviceAccountName": object_names.account(subject.name),
+        **pod.account(object_names.account(subject.name)),
         "terminationGracePeriodSeconds": ENDPOINT_DELAY + spec.predictor.timeout + 25,
         "securityContext": pod.security_context(),
         "topologySpreadConstraints": [
@@ -82,19 +84,22 @@ def _volumes(subject: Subject, revision: Revision) -> list[Manifest]:
         pod.memory_volume("model", "1Gi"),
         {"name": "spool", "emptyDir": {"sizeLimit": canonical(spec.governance.audit.spool_size)}},
         pod.memory_volume("tmp", "64Mi"),
+        pod.account_volume(),
     ]
+    if spec.predictor.model.runtime:
+        out.append(pod.memory_volume(RUNTIME_TMP, "64Mi"))
     if spec.predictor.model.storage_uri:
         out.append(pod.source_volume(spec.predictor.model.storage_uri))
     return out
 
 
-def _mounts(*, model: bool = True, model_writable: bool = False, spool: bool = True) -> list[Manifest]:
+def _mounts(*, model_writable: bool = False, spool: bool = True, reports: bool = True) -> list[Manifest]:
     out = [pod.mount("spec", rt.MOUNT_SPEC, read_only=True), pod.mount("keys", rt.MOUNT_KEYS, read_only=True)]
-    if model:
-        out.append(pod.mount("model", rt.MOUNT_MODEL, read_only=not model_writable))
+    out.append(pod.mount("model", rt.MOUNT_MODEL, read_only=not model_writable))
     if spool:
         out.append(pod.mount("spool", rt.MOUNT_SPOOL))
-    return [*out, pod.mount("tmp", "/tmp")]
+    out.append(pod.mount("tmp", "/tmp"))
+    return [*out, pod.account_mount()] if reports else out
 
 
 def _environment(subject: Subject, revision: Revision, track: str, port: int) -> list[Manifest]:
@@ -201,7 +206,7 @@ def explainer_container(subject: Subject, revision: Revision, track: str) -> Man
         ports=[{"name": "explainer", "containerPort": rt.PORT_EXPLAINER, "protocol": "TCP"}],
         **pod.probes("explainer"),
         resources=pod.resources(explainer.resources, "100m", "256Mi"),
-        volumeMounts=_mounts(),
+        volumeMounts=_mounts(reports=False),
     )
 
 
@@ -220,5 +225,5 @@ def runtime_container(subject: Subject, runtime: Runtime, revision: Revision) ->
         livenessProbe={**probe, "periodSeconds": 10, "failureThreshold": 6},
         lifecycle={"preStop": {"sleep": {"seconds": ENDPOINT_DELAY}}},
         resources=pod.resources(revision.model.spec.predictor.model.resources, "100m", "256Mi"),
-        volumeMounts=[pod.mount("tmp", "/tmp")],
+        volumeMounts=[pod.mount(RUNTIME_TMP, "/tmp")],
     )

@@ -10,6 +10,7 @@ from governed_operator.desired.canonical import canonical
 from governed_operator.desired.manifest import Manifest, Subject
 
 USER = 65532
+ACCOUNT = "account"
 
 
 def security_context() -> Manifest:
@@ -85,6 +86,27 @@ def mount(name: str, path: str, *, read_only: bool = False) -> Manifest:
 def memory_volume(name: str, limit: str) -> Manifest:
     """Plaintext lives only here: a volume that never touches a disk."""
     return {"name": name, "emptyDir": {"medium": "Memory", "sizeLimit": limit}}
+
+
+def account(name: str) -> Manifest:
+    """A pod's identity: its token is mounted into those containers alone that write a report, and no Service's address is told."""
+    return {"serviceAccountName": name, "automountServiceAccountToken": False, "enableServiceLinks": False}
+
+
+def account_volume() -> Manifest:
+    """Token, certificate authority and namespace as kubelet would mount them into every container."""
+    root = {"name": "kube-root-ca.crt", "items": [{"key": "ca.crt", "path": "ca.crt"}]}
+    namespace = {"path": "namespace", "fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.namespace"}}
+    sources = [
+        {"serviceAccountToken": {"expirationSeconds": 3607, "path": "token"}},
+        {"configMap": root},
+        {"downwardAPI": {"items": [namespace]}},
+    ]
+    return {"name": ACCOUNT, "projected": {"defaultMode": 0o644, "sources": sources}}
+
+
+def account_mount() -> Manifest:
+    return mount(ACCOUNT, "/var/run/secrets/kubernetes.io/serviceaccount", read_only=True)
 
 
 def spec_volume(config_map: str) -> Manifest:

@@ -53,7 +53,7 @@ def _failure_rules() -> list[Manifest]:
 def _pod(subject: Subject, training: Training) -> Manifest:
     return {
         "restartPolicy": "Never",
-        "serviceAccountName": object_names.account(subject.name),
+        **pod.account(object_names.account(subject.name)),
         "terminationGracePeriodSeconds": 30,
         "securityContext": pod.security_context(),
         **pod.scheduling(subject),
@@ -64,6 +64,7 @@ def _pod(subject: Subject, training: Training) -> Manifest:
             {"name": "data", "persistentVolumeClaim": {"claimName": object_names.data_claim(subject.name)}},
             pod.source_volume(training.data.uri),
             pod.memory_volume("tmp", "1Gi"),
+            pod.account_volume(),
         ],
     }
 
@@ -87,5 +88,6 @@ def _container(subject: Subject, training: Training) -> Manifest:
             pod.mount("data", rt.MOUNT_DATA),
             pod.mount("source", rt.MOUNT_SOURCE, read_only=True),
             pod.mount("tmp", "/tmp"),
+            pod.account_mount(),
         ],
     )

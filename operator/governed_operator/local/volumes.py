@@ -93,6 +93,8 @@ class Volumes:
         if "secret" in volume:
             return self._secret({**volume["secret"], "name": volume["secret"]["secretName"]})
         if "projected" in volume:
+            if any("serviceAccountToken" in source for source in volume["projected"]["sources"]):
+                return {}  # no API server to speak to
             out: dict[str, bytes] = {}
             for source in volume["projected"]["sources"]:
                 out |= (

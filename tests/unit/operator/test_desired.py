@@ -153,10 +153,32 @@ def test_suspended_models_run_nothing_and_keep_what_must_stay() -> None:
 def test_a_foreign_runtime_gets_no_key_and_no_spool() -> None:
     (deployment,) = named("foreign-runtime", "Deployment")
     containers = {c["name"]: c for c in deployment["spec"]["template"]["spec"]["containers"]}
-    assert [m["name"] for m in containers["runtime"]["volumeMounts"]] == ["tmp"]
+    pod = deployment["spec"]["template"]["spec"]
+    mounted = {c["name"]: {m["name"] for m in c["volumeMounts"]} for c in [*pod["initContainers"], *pod["containers"]]}
+    assert mounted["runtime"] == {"runtime-tmp"}
+    assert all("runtime-tmp" not in names for role, names in mounted.items() if role != "runtime")
     assert "env" not in containers["runtime"]
+    assert pod["enableServiceLinks"] is False
+    assert pod["automountServiceAccountToken"] is False
+    assert {role for role, names in mounted.items() if "account" in names} == {"auditor", "server"}
     upstream = {e["name"]: e.get("value") for e in containers["server"]["env"]}[rt.UPSTREAM_URL]
     assert upstream == "http://127.0.0.1:9000"
+
+
+def test_no_pod_is_given_a_token_or_services_unasked() -> None:
+    pods = [
+        (case, manifest["spec"]["template"]["spec"])
+        for case in ("trained-full", "imported", "foreign-runtime")
+        for kind in ("Deployment", "StatefulSet", "Job")
+        for manifest in named(case, kind)
+    ]
+    assert len(pods) >= 6
+    for case, pod in pods:
+        assert pod["automountServiceAccountToken"] is False, case
+        assert pod["enableServiceLinks"] is False, case
+        holders = [c["name"] for c in pod["containers"] if "account" in {m["name"] for m in c["volumeMounts"]}]
+        assert set(holders) <= {"server", "archive", "trainer"}, "the explainer and a foreign runtime write no report"
+        assert holders, case
 
 
 def test_a_runtime_is_explained_beside_the_server_and_webhooks_can_be_reached() -> None:
