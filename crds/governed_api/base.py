@@ -32,3 +32,14 @@ class Part(BaseModel):
     def plain(self) -> dict[str, object]:
         """JSON-ready mapping in the resource's own field names, absent fields left out."""
         return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+class RecordedPart(Part):
+    """What is read back from ledgers, artefacts and reports of any age: absent fields have defaults, unknown ones are kept."""
+
+    model_config = Part.model_config | {"extra": "allow"}
+
+
+def wire(part: Part) -> dict[str, Any]:
+    """JSON-ready mapping of the fields that were set, null ones too: what isn't defined is told, what wasn't asked isn't."""
+    return part.model_dump(mode="json", by_alias=True, exclude_unset=True)

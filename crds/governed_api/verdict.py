@@ -6,7 +6,7 @@ auditor says. Ledgers are older than code: fields that a past auditor didn't wri
 
 from typing import Any
 
-from governed_api.base import Part, VerdictWord
+from governed_api.base import RecordedPart, VerdictWord, wire
 from governed_api.conditions import Truth
 from governed_api.governance import FavorableOutcome
 from governed_api.report import AuditorReport, MetricVerdict
@@ -27,17 +27,6 @@ __all__ = [
 
 WITHIN_THRESHOLDS: dict[VerdictWord, Truth] = {"Pass": "True", "Fail": "False", "Unknown": "Unknown"}
 """Verdict → status of the condition BiasWithinThresholds."""
-
-
-def wire(part: Part) -> dict[str, Any]:
-    """JSON-ready mapping of the fields that were set, null ones too: what isn't defined is told, what wasn't asked isn't."""
-    return part.model_dump(mode="json", by_alias=True, exclude_unset=True)
-
-
-class RecordedPart(Part):
-    """What is read back from ledgers and reports of any age: unknown fields are kept."""
-
-    model_config = Part.model_config | {"extra": "allow"}
 
 
 class Bounds(RecordedPart):

@@ -1,13 +1,17 @@
 """Reads the GovernanceReport files that local pods write."""
 
 import json
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
+from governed_api.base import Part
+from governed_api.evidence import TrainingReport
 from governed_api.report import GovernanceReportStatus
 from governed_operator.local.errors import LocalError
 from governed_operator.local.workdir import Workdir
+
+T = TypeVar("T", bound=Part)
 
 
 def raw_report(workdir: Workdir, name: str) -> dict[str, Any]:
@@ -27,12 +31,22 @@ def raw_report(workdir: Workdir, name: str) -> dict[str, Any]:
 
 def report(workdir: Workdir, name: str) -> GovernanceReportStatus:
     """The typed report. Raises LocalError when it doesn't have the contract's shape."""
+    return _typed(workdir, name, GovernanceReportStatus, raw_report(workdir, name))
+
+
+def training_report(workdir: Workdir, name: str) -> TrainingReport | None:
+    """The trainer's part in full; None before it has written any. Raises LocalError."""
+    part = raw_report(workdir, name).get("trainer")
+    return _typed(workdir, name, TrainingReport, part, "trainer.") if part else None
+
+
+def _typed(workdir: Workdir, name: str, kind: type[T], part: Any, below: str = "") -> T:
     try:
-        return GovernanceReportStatus.model_validate(raw_report(workdir, name))
+        return kind.model_validate(part)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(p) for p in first["loc"])
-        raise LocalError(f"{workdir.reports / f'{name}.json'}: {where}: {first['msg']}") from error
+        raise LocalError(f"{workdir.reports / f'{name}.json'}: {below}{where}: {first['msg']}") from error
 
 
 def forget_other_revisions(workdir: Workdir, name: str, revision: str) -> None:

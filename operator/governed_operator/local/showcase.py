@@ -12,13 +12,14 @@ from rich.text import Text
 
 from governed_api import routes
 from governed_api.model import GovernedModel
+from governed_api.report import AuditorReport
 from governed_api.verdict import WITHIN_THRESHOLDS
 from governed_operator.local.audit_view import bias_table, data_audit, gate_table
 from governed_operator.local.client import ClientError, ModelClient
 from governed_operator.local.errors import LocalError
 from governed_operator.local.explanation_view import explanation_view
 from governed_operator.local.proof import verify, wait_for_entry
-from governed_operator.local.reports import raw_report
+from governed_operator.local.reports import training_report
 from governed_operator.local.run import Running
 from governed_operator.local.sample import Sample, load_sample, sample_path
 
@@ -48,16 +49,17 @@ async def show(running: Running, manifest: GovernedModel, file: Path, console: C
 
 
 def _training(console: Console, running: Running) -> None:
-    trainer = raw_report(running.workdir, running.model.name).get("trainer") or {}
-    if trainer.get("dataAudit"):
+    trainer = training_report(running.workdir, running.model.name)
+    if trainer is None:
+        return
+    if trainer.data_audit:
         console.print(Rule("data audit: what was decided before any model", align="left"))
-        console.print(data_audit(trainer["dataAudit"]))
-    if trainer.get("gates"):
+        console.print(data_audit(trainer.data_audit))
+    if trainer.gates:
         console.print(Rule("gates: what decides what ships", align="left"))
-        console.print(gate_table(trainer["gates"]))
-    artefact = trainer.get("artefact") or {}
-    if artefact:
-        console.print(Text(f"artefact {artefact.get('digest')} ({artefact.get('variant', '')})", style="dim"))
+        console.print(gate_table(trainer.gates))
+    if trainer.artefact is not None:
+        console.print(Text(f"artefact {trainer.artefact.digest} ({trainer.artefact.variant})", style="dim"))
 
 
 async def _predictions(console: Console, client: ModelClient, sample: Sample) -> str:
@@ -95,26 +97,26 @@ def _clip(value: Any) -> str:
 async def _bias(console: Console, running: Running, expected: int) -> None:
     console.print(Rule("bias verdict", align="left"))
     verdict = await _verdict(running, expected)
-    console.print(bias_table(verdict.get("metrics", [])))
-    status = WITHIN_THRESHOLDS.get(verdict.get("verdict", "Unknown"), "Unknown")
+    console.print(bias_table(verdict.metrics))
+    status = WITHIN_THRESHOLDS[verdict.verdict]
     line = Text(f"BiasWithinThresholds={status}  ", style={"True": "green", "False": "bold red"}.get(status, "yellow"))
-    console.print(line + Text(f"{verdict.get('summary', '')}  ({verdict.get('samples', 0):,} samples)"))
+    console.print(line + Text(f"{verdict.summary}  ({verdict.samples:,} samples)"))
 
 
-async def _verdict(running: Running, expected: int) -> dict[str, Any]:
+async def _verdict(running: Running, expected: int) -> AuditorReport:
     """The auditor's verdict once it has seen ``expected`` rows."""
     deadline = time.monotonic() + VERDICT_PATIENCE
-    found: dict[str, Any] = {}
+    found = AuditorReport(verdict="Unknown")
     async with httpx.AsyncClient(base_url=running.auditor_url, trust_env=False, timeout=5) as client:
         while True:
             answer = await client.get(routes.VERDICT)
             if answer.status_code == 200:
-                found = answer.json()
-            if int(found.get("samples") or 0) >= expected:
+                found = AuditorReport.model_validate_json(answer.content)
+            if found.samples >= expected:
                 return found
             if time.monotonic() > deadline:
                 raise LocalError(
-                    f"the auditor has folded {found.get('samples', 0)} of {expected} rows after {VERDICT_PATIENCE:.0f} s"
+                    f"the auditor has folded {found.samples} of {expected} rows after {VERDICT_PATIENCE:.0f} s"
                 )
             await asyncio.sleep(0.05)
 

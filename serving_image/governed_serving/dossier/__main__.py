@@ -15,7 +15,7 @@ from governed_serving.archive.ledger.note import NoteError
 from governed_serving.archive.verify.opening import noted_checkpoint, open_source
 from governed_serving.crypto import CryptoError, load_kek
 from governed_serving.decoding import decode_json
-from governed_serving.dossier.dossier import gather, read_documents
+from governed_serving.dossier.dossier import document_files, gather
 from governed_serving.dossier.page import render_page
 from governed_serving.environment import InvalidSettings
 
@@ -38,7 +38,7 @@ def _page(options: argparse.Namespace) -> str:
     report = decode_json(options.report.read_bytes()) if options.report else {}
     if not isinstance(report, dict):
         raise ArchiveError(f"{options.report}: expected a GovernanceReport as a JSON object")
-    documents: dict[str, Any] = read_documents(options.artefact) if options.artefact else {}
+    documents: dict[str, Any] = document_files(options.artefact) if options.artefact else {}
     kek = load_kek(options.model_key) if options.model_key else None
     earlier = tuple(noted_checkpoint(path) for path in options.checkpoint)
     common: dict[str, Any] = {

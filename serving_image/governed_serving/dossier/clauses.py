@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
+from governed_api.evidence import DatasetManifest
 from governed_serving.dossier.dossier import Dossier
 
 __all__ = ["Clause", "judge_clauses"]
@@ -50,19 +51,20 @@ class _Case:
 
     def data_set(self) -> None:
         data, index = self.dossier.data, self.index("dataset")
-        self.need(data.get("digest"), "data-set manifest with digest", index)
+        self.need(data and data.digest, "data-set manifest with digest", index)
 
     def group_reports(self) -> None:
         d = self.dossier
         self.need(d.data_audit, "label audit per group", self.index("dataset"))
-        self.need(d.evaluation.get("groups"), "held-out rates per group", self.index("artefact"))
+        self.need(d.evaluation.groups, "held-out rates per group", self.index("artefact"))
         self.live_verdict()
 
     def live_verdict(self) -> None:
-        verdict = self.dossier.auditor.get("verdict")
+        auditor = self.dossier.auditor
+        verdict = auditor.verdict if auditor else None
         index = self.index("verdict")
-        if verdict == "Fail":
-            self.failed.append(f"live bias verdict is Fail: {self.dossier.auditor.get('summary', '')}")
+        if auditor and verdict == "Fail":
+            self.failed.append(f"live bias verdict is Fail: {auditor.summary}")
         self.need(
             verdict in ("Pass", "Fail"),
             f"live bias verdict {verdict}",
@@ -94,10 +96,14 @@ class _Case:
     def masking(self) -> None:
         served = self.dossier.served
         masked = sum(n for found in served.masked.values() for n in found.values()) if served else 0
-        scanned = "personalData" in self.dossier.data
-        self.need(scanned, "scan of the data for personal data", self.index("dataset"))
+        self.need(self.scanned, "scan of the data for personal data", self.index("dataset"))
         if served and masked:
             self.present.append((f"{masked:,} placeholders of masked data in what was served", None))
+
+    @property
+    def scanned(self) -> bool:
+        """The data were scanned for personal data."""
+        return self.dossier.data is not None and self.dossier.data.personal_data is not None
 
     def verdict(self) -> Verdict:
         if self.failed:
@@ -110,11 +116,11 @@ def _bias_stages(case: _Case) -> None:
 
 
 def _lawful_data(case: _Case) -> None:
-    data = case.dossier.data
+    data = case.dossier.data or DatasetManifest()
     case.data_set()
-    case.need(data.get("licence"), f"licence: {data.get('licence')}", case.index("dataset"), "licence of the data")
-    case.need(data.get("consentBasis"), f"basis: {data.get('consentBasis')}", case.index("dataset"), "consent basis")
-    case.need("personalData" in data, "scan for personal data", case.index("dataset"))
+    case.need(data.licence, f"licence: {data.licence}", case.index("dataset"), "licence of the data")
+    case.need(data.consent_basis, f"basis: {data.consent_basis}", case.index("dataset"), "consent basis")
+    case.need(case.scanned, "scan for personal data", case.index("dataset"))
 
 
 def _inputs_protected(case: _Case) -> None:
@@ -137,7 +143,7 @@ def _filing(case: _Case) -> None:
 
 def _explain_on_inspection(case: _Case) -> None:
     case.data_set()
-    case.need(case.dossier.manifest.get("lineage"), "algorithm and lineage of the artefact", case.index("artefact"))
+    case.need(case.dossier.card.lineage, "algorithm and lineage of the artefact", case.index("artefact"))
     case.explanations()
     case.verified_ledger()
 
@@ -173,10 +179,8 @@ def _eu_logs(case: _Case) -> None:
 
 def _eu_documentation(case: _Case) -> None:
     d = case.dossier
-    case.need(d.manifest, "documentation generated from the artefact (this page)", case.index("artefact"))
-    case.need(
-        d.evaluation.get("metrics") or d.trainer.get("metrics"), "accuracy on held-out rows", case.index("training")
-    )
+    case.need(d.documents.model, "documentation generated from the artefact (this page)", case.index("artefact"))
+    case.need(d.metrics, "accuracy on held-out rows", case.index("training"))
     case.missing += ["override events", "robustness tests"]
 
 
@@ -187,11 +191,12 @@ def _eu_monitoring(case: _Case) -> None:
 
 
 def _nyc(case: _Case) -> None:
-    ratios = [m for m in case.dossier.auditor.get("metrics", []) if m.get("name") == "disparateImpactRatio"]
+    auditor = case.dossier.auditor
+    ratios = [m for m in auditor.metrics if m.name == "disparateImpactRatio"] if auditor else []
     case.need(
         ratios or case.dossier.data_audit, "impact ratios per group", case.index("verdict") or case.index("dataset")
     )
-    when = case.dossier.auditor.get("observedAt", "")
+    when = auditor.observed_at if auditor else ""
     age = _age_days(when, case.dossier.made)
     case.need(
         age is not None and age <= 365,

@@ -1,6 +1,6 @@
 """Everything that the page shows, gathered and verified first: report, ledger, artefact, keys, one request as example."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -8,6 +8,9 @@ from typing import Any
 
 import msgspec
 
+from governed_api.evidence import DataAudit, DatasetManifest, Evaluation, GateTable, ShippedArtefact
+from governed_api.report import GateResult
+from governed_api.verdict import BiasVerdict
 from governed_serving.archive.errors import ArchiveError
 from governed_serving.archive.ledger.note import NoteError
 from governed_serving.archive.verify.record import opened_record
@@ -16,7 +19,22 @@ from governed_serving.archive.verify.verification import Proof, Verification, ve
 from governed_serving.artefact import ArtefactError, unpack
 from governed_serving.crypto import CryptoError, Kek, KeyInfo, Keyring
 from governed_serving.decoding import decode_json, decode_with
-from governed_serving.dossier.served import Served, fold_served
+from governed_serving.dossier.documents import (
+    Documents,
+    DriftAlarm,
+    DriftSummary,
+    ExplanationBody,
+    KeyEvent,
+    KeySummary,
+    ModelCard,
+    Report,
+    ShownExplanation,
+    ShownRequest,
+    read_documents,
+    read_part,
+    read_report,
+)
+from governed_serving.dossier.served import Served, ServedRules, fold_served
 from governed_serving.journal import JournalError
 from governed_serving.records import LedgerEntry
 
@@ -52,6 +70,12 @@ class LedgerView:
     """Chunks in which labels are."""
     explained: tuple[int, LedgerEntry] | None = None
     predicted: tuple[int, LedgerEntry] | None = None
+    dataset: DatasetManifest | None = None
+    """What the newest dataset entry says."""
+    gates: GateTable | None = None
+    """What the newest gates entry says."""
+    drifts: list[DriftAlarm] = field(default_factory=list)
+    keys: list[KeyEvent] = field(default_factory=list)
 
     def latest(self, type: str) -> tuple[int, LedgerEntry] | None:
         """(index, entry) of the newest entry of a seldom type."""
@@ -70,99 +94,108 @@ class Example:
 
     id: str
     proofs: list[Proof] = field(default_factory=list)
-    prediction: dict[str, Any] | None = None
-    explanation: list[dict[str, Any]] = field(default_factory=list)
+    prediction: ShownRequest | None = None
+    explanation: list[ShownExplanation] = field(default_factory=list)
 
 
 @dataclass
 class Dossier:
-    """``report`` is the GovernanceReport's status; ``documents`` the artefact's JSON files by name; ``notes`` what couldn't be had."""
+    """``report`` is the GovernanceReport's status; ``documents`` the artefact's; ``notes`` what couldn't be had."""
 
     model: str
     made: datetime
-    report: dict[str, Any] = field(default_factory=dict)
+    report: Report = field(default_factory=Report)
     ledger: LedgerView | None = None
-    documents: dict[str, Any] = field(default_factory=dict)
+    documents: Documents = field(default_factory=Documents)
     keys: list[KeyInfo] = field(default_factory=list)
     served: Served | None = None
     example: Example | None = None
     notes: list[str] = field(default_factory=list)
 
     @property
-    def trainer(self) -> dict[str, Any]:
-        """The trainer's part of the report."""
-        return dict(self.report.get("trainer") or {})
+    def auditor(self) -> BiasVerdict | None:
+        """The auditor's part of the report: the live verdict."""
+        return self.report.auditor
 
     @property
-    def auditor(self) -> dict[str, Any]:
-        """The auditor's part of the report."""
-        return dict(self.report.get("auditor") or {})
-
-    @property
-    def data(self) -> dict[str, Any]:
+    def data(self) -> DatasetManifest | None:
         """The data-set manifest: from the artefact, else from report or ledger (without its schema)."""
-        found = self.documents.get("training.json", {}).get("dataset") or self.trainer.get("data")
-        return dict(found or self._summary("dataset"))
+        training, trainer = self.documents.training, self.report.trainer
+        known = (training.dataset if training else None, trainer.data if trainer else None, self._recorded_data)
+        return next((found for found in known if found is not None and found.model_fields_set), None)
 
     @property
-    def data_audit(self) -> dict[str, Any]:
+    def data_audit(self) -> DataAudit:
         """The audit of the labels, per protected attribute."""
-        known = (
-            self.documents.get("evaluation.json", {}).get("data")
-            or self.data.get("audit")
-            or self._summary("dataset").get("audit")
-        )
-        return dict(known or {})
+        evaluation, data, recorded = self.documents.evaluation, self.data, self._recorded_data
+        known = (evaluation.data if evaluation else {}, data.audit if data else {}, recorded.audit if recorded else {})
+        return next((found for found in known if found), {})
 
     @property
     def watched(self) -> list[str]:
         """Protected attributes of the live verdict."""
-        return list(self.auditor.get("attributes", {}))
+        return list(self.auditor.attributes) if self.auditor else []
 
     @property
     def pattern(self) -> str:
         """What is searched in generated text; empty for a model that generates none."""
-        return str(self.auditor.get("favorableOutcome", {}).get("pattern", ""))
+        outcome = self.auditor.favorable_outcome if self.auditor else None
+        return (outcome.pattern or "") if outcome else ""
 
     @property
-    def manifest(self) -> dict[str, Any]:
-        """model.json."""
-        return dict(self.documents.get("model.json") or {})
+    def card(self) -> ModelCard:
+        """model.json; empty where there is none."""
+        return self.documents.model or ModelCard()
 
     @property
-    def evaluation(self) -> dict[str, Any]:
-        """evaluation.json."""
-        return dict(self.documents.get("evaluation.json") or {})
+    def evaluation(self) -> Evaluation:
+        """evaluation.json; empty where there is none."""
+        return self.documents.evaluation or Evaluation()
 
     @property
-    def gates(self) -> list[dict[str, Any]]:
+    def metrics(self) -> dict[str, float]:
+        """Quality on held-out rows: from the artefact, else from the report."""
+        return self.evaluation.metrics or (self.report.trainer.metrics if self.report.trainer else {})
+
+    @property
+    def shipped(self) -> ShippedArtefact:
+        """The artefact that the trainer reported; empty where it reported none."""
+        return (self.report.trainer.artefact if self.report.trainer else None) or ShippedArtefact()
+
+    @property
+    def gates(self) -> list[GateResult]:
         """The gate table: as it was measured, from report or ledger; else from the artefact (without timings)."""
-        known = self.trainer.get("gates") or self._summary("gates").get("gates")
-        return list(known or self.documents.get("gates.json", {}).get("gates", []))
+        trainer, ledger, document = self.report.trainer, self.ledger, self.documents.gates
+        recorded = ledger.gates if ledger else None
+        known = (trainer.gates if trainer else [], recorded.gates if recorded else [])
+        return next((found for found in known if found), document.gates if document else [])
 
-    def _summary(self, type: str) -> dict[str, Any]:
-        found = self.ledger.latest(type) if self.ledger else None
-        return dict(found[1].summary) if found else {}
+    @property
+    def _recorded_data(self) -> DatasetManifest | None:
+        return self.ledger.dataset if self.ledger else None
 
 
 def gather(
     model: str,
     *,
-    report: dict[str, Any],
+    report: Mapping[str, Any],
     source: LogSource | None,
     kek: Kek | None,
     vkey: str = "",
     earlier: tuple[str, ...] = (),
-    documents: dict[str, Any] | None = None,
+    documents: Mapping[str, Any] | None = None,
     example: str = "",
     made: datetime | None = None,
 ) -> Dossier:
     """Collect a dossier. What can't be read is noted in it, never guessed; a ledger that doesn't verify is said so in it."""
-    dossier = Dossier(model, made or datetime.now(UTC), report.get("status", report), documents=dict(documents or {}))
+    dossier = Dossier(model, made or datetime.now(UTC))
+    dossier.report = read_report(report, dossier.notes)
+    dossier.documents = read_documents(documents or {}, dossier.notes)
     if source is None:
         dossier.notes.append("No archive was given: what follows rests on the report alone and is not proved.")
         return dossier
     dossier.ledger = _read_ledger(source, model)
+    _read_summaries(dossier.ledger, dossier.notes)
     with_id = example or _example_id(dossier.ledger)
     _verify(dossier, source, vkey, earlier, with_id)
     _attempt(dossier, "keys", lambda: _inventory(dossier, source))
@@ -195,6 +228,21 @@ def _read_ledger(source: LogSource, model: str) -> LedgerView:
     except _ERRORS as error:
         view.error = str(error)
     return view
+
+
+def _read_summaries(view: LedgerView, notes: list[str]) -> None:
+    """What the entries of seldom types say in their summaries."""
+    dataset, gates = view.latest("dataset"), view.latest("gates")
+    if dataset is not None:
+        view.dataset = read_part(DatasetManifest, dataset[1].summary, f"ledger entry {dataset[0]}", notes)
+    if gates is not None:
+        view.gates = read_part(GateTable, gates[1].summary, f"ledger entry {gates[0]}", notes)
+    for index, entry in view.entries.get("importanceDrift", []):
+        drift = read_part(DriftSummary, entry.summary, f"ledger entry {index}", notes) or DriftSummary()
+        view.drifts.append(DriftAlarm(index, entry.time, drift))
+    for index, entry in view.entries.get("key", []):
+        key = read_part(KeySummary, entry.summary, f"ledger entry {index}", notes) or KeySummary()
+        view.keys.append(KeyEvent(index, entry.time, key.purpose, key.action or entry.id, entry.digest))
 
 
 def _entries(source: LogSource) -> Iterator[tuple[int, LedgerEntry]]:
@@ -254,18 +302,25 @@ def _open_artefact(dossier: Dossier, source: LogSource, kek: Kek) -> None:
     keyset = Keyring(kek, source.keysets(dossier.model)).keyset("artefact", create=False)
     packed = keyset.open(source.blob_bytes(entry.blob), entry.digest.encode())
     files = unpack(packed, entry.digest)
-    dossier.documents = {n: decode_json(d) for n, d in files.items() if n.endswith(".json")}
+    decoded = {n: decode_json(d) for n, d in files.items() if n.endswith(".json")}
+    dossier.documents = read_documents(decoded, dossier.notes)
 
 
 def _fold(dossier: Dossier, source: LogSource, kek: Kek) -> None:
     assert dossier.ledger is not None
     if not dossier.ledger.chunks:
         return
-    audit = dossier.data_audit
-    strata = [s for table in audit.values() for s in table.get("strata", {})]
-    about = {"axes": [*(audit or dossier.watched), *strata], "pattern": dossier.pattern, **dossier.manifest}
+    audit, card = dossier.data_audit, dossier.card
+    strata = [stratum for table in audit.values() for stratum in table.strata]
+    rules = ServedRules(
+        axes=[*(audit or dossier.watched), *strata],
+        bands={f.name: (f.min, f.max) for f in card.features if f.type == "numeric"},
+        label=card.favorable,
+        threshold=card.threshold,
+        pattern=dossier.pattern or None,
+    )
     dossier.served = fold_served(
-        source, kek, dossier.model, dossier.ledger.chunks, about, labelled=dossier.ledger.labelled
+        source, kek, dossier.model, dossier.ledger.chunks, rules, labelled=dossier.ledger.labelled
     )
 
 
@@ -274,12 +329,12 @@ def _open_example(dossier: Dossier, source: LogSource, kek: Kek) -> None:
     for proof in dossier.example.proofs:
         entry = decode_json(proof.entry, type=LedgerEntry)
         if entry.type == "prediction" and entry.model == dossier.model:
-            dossier.example.prediction = opened_record(source, kek, entry)
+            dossier.example.prediction = msgspec.convert(opened_record(source, kek, entry), ShownRequest)
         elif entry.type == "explanation" and entry.model == dossier.model:
             body = opened_record(source, kek, entry)["body"]
-            dossier.example.explanation = list(body.get("explanations", [])) if isinstance(body, dict) else []
+            dossier.example.explanation = msgspec.convert(body, ExplanationBody).explanations
 
 
-def read_documents(folder: Path) -> dict[str, Any]:
+def document_files(folder: Path) -> dict[str, Any]:
     """JSON files of an unpacked artefact."""
     return {path.name: decode_json(path.read_bytes()) for path in sorted(folder.glob("*.json"))}

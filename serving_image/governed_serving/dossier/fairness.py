@@ -1,15 +1,16 @@
 """The page's section on groups: what was decided in the data, by the model on held-out rows, and in service."""
 
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
-from governed_api.verdict import WITHIN_THRESHOLDS
+from governed_api.evidence import AdjustedDifference, AttributeAudit, Evaluation, StratumAudit, StratumDisparity
+from governed_api.verdict import WITHIN_THRESHOLDS, BiasVerdict, MetricFinding
 from governed_serving.dossier.dossier import Dossier
 from governed_serving.dossier.markup import Safe, tag, text
 from governed_serving.dossier.parts import figure, number, percent, pill, section, table
 from governed_serving.dossier.served import REVISION
 from governed_serving.dossier.svg import Estimate, dots, forest
-from governed_serving.fairness.counts.cells import UNKNOWN, Cells
+from governed_serving.fairness.counts.cells import UNKNOWN, Cells, GroupTable
 from governed_serving.fairness.inference.intervals import newcombe, wilson
 from governed_serving.fairness.metrics.metrics import RATES, reference_groups
 
@@ -29,7 +30,7 @@ _NAMES = {
 
 def fairness_section(dossier: Dossier) -> Safe:
     """Everything about groups."""
-    verdict = dossier.auditor.get("verdict")
+    auditor = dossier.auditor
     lead = text(
         [
             "Rates of the favourable outcome by protected group, in three places: in the data that the model learnt from, on rows "
@@ -37,8 +38,10 @@ def fairness_section(dossier: Dossier) -> Safe:
             "Where groups differ in all but not within strata (or the other way round), both are shown: that is Simpson's paradox.",
         ]
     )
-    blocks = [_verdict(dossier) if verdict else tag("p", "No live verdict has been reported yet.", class_="none")]
-    attributes = list(dict.fromkeys([*dossier.data_audit, *dossier.evaluation.get("groups", {}), *dossier.watched]))
+    blocks = [
+        _verdict(dossier, auditor) if auditor else tag("p", "No live verdict has been reported yet.", class_="none")
+    ]
+    attributes = list(dict.fromkeys([*dossier.data_audit, *dossier.evaluation.groups, *dossier.watched]))
     for attribute in attributes:
         blocks.append(_attribute(dossier, attribute))
     if not attributes:
@@ -46,32 +49,17 @@ def fairness_section(dossier: Dossier) -> Safe:
     return section("fairness", "Groups and bias", *blocks, lead=lead)
 
 
-def _verdict(dossier: Dossier) -> Safe:
-    auditor = dossier.auditor
-    metrics = auditor.get("metrics", [])
-    rows = [
-        [
-            _NAMES.get(m["name"], m["name"]),
-            f"{m.get('attribute', '')}: {m.get('group', '')} against {m.get('reference', '')}",
-            number(m.get("value")),
-            f"[{number(m.get('lower'))}, {number(m.get('upper')) if m.get('upper') is not None else '∞'}]",
-            _bounds(m),
-            pill(m.get("verdict", "Unknown")),
-        ]
-        for m in metrics
-    ]
-    differences = [m for m in metrics if m["name"] != "disparateImpactRatio"]
-    ratios = [m for m in metrics if m["name"] == "disparateImpactRatio"]
-    status = WITHIN_THRESHOLDS.get(auditor.get("verdict", "Unknown"), "Unknown")
-    said = text([tag("strong", f"BiasWithinThresholds = {status} "), pill(auditor.get("verdict", "Unknown")), " "])
+def _verdict(dossier: Dossier, auditor: BiasVerdict) -> Safe:
+    ratios = [m for m in auditor.metrics if m.name == "disparateImpactRatio"]
+    differences = [m for m in auditor.metrics if m.name != "disparateImpactRatio"]
+    status = WITHIN_THRESHOLDS[auditor.verdict]
+    said = text([tag("strong", f"BiasWithinThresholds = {status} "), pill(auditor.verdict), " "])
     return text(
         [
             tag("h3", "Live verdict"),
-            tag("p", said, auditor.get("summary", ""), f" ({auditor.get('samples', 0):,} decisions)."),
-            table(["metric", "comparison", "value", "interval", "allowed", "verdict"], rows, numeric=(2, 3))
-            if rows
-            else None,
-            _generated(dossier),
+            tag("p", said, auditor.summary, f" ({auditor.samples:,} decisions)."),
+            _metric_table(auditor.metrics),
+            _generated(dossier, auditor),
             _alarms(auditor),
             *_metric_forests(differences, 0.0, "difference (unprivileged − privileged)"),
             *_metric_forests(ratios, 1.0, "ratio (unprivileged / privileged)"),
@@ -84,11 +72,27 @@ def _verdict(dossier: Dossier) -> Safe:
     )
 
 
-def _generated(dossier: Dossier) -> Safe | None:
+def _metric_table(metrics: Sequence[MetricFinding]) -> Safe | None:
+    rows = [
+        [
+            _NAMES.get(m.name, m.name),
+            f"{m.attribute}: {m.group} against {m.reference}",
+            number(m.value),
+            f"[{number(m.lower)}, {number(m.upper) if m.upper is not None else '∞'}]",
+            _bounds(m),
+            pill(m.verdict),
+        ]
+        for m in metrics
+    ]
+    headings = ["metric", "comparison", "value", "interval", "allowed", "verdict"]
+    return table(headings, rows, numeric=(2, 3)) if rows else None
+
+
+def _generated(dossier: Dossier, auditor: BiasVerdict) -> Safe | None:
     """What counts as favourable in generated text, and of whom it can't be said."""
     if not dossier.pattern:
         return None
-    missing = [f"{name} in {rows:,}" for name, rows in dossier.auditor.get("missing", {}).items()]
+    missing = [f"{name} in {rows:,}" for name, rows in auditor.missing.items()]
     return tag(
         "p",
         "Favourable is an answer in which ",
@@ -98,37 +102,27 @@ def _generated(dossier: Dossier) -> Safe | None:
     )
 
 
-def _alarms(auditor: dict[str, Any]) -> Safe | None:
+def _alarms(auditor: BiasVerdict) -> Safe | None:
     """What the failed verdict demands or who took it over; and what else the auditor warns of."""
-    alarm, raised = auditor.get("alarm", {}), auditor.get("alarms", [])
-    lines = []
-    if alarm.get("acknowledgedBy"):
-        lines.append(
-            tag("p", f"Acknowledged by {alarm['acknowledgedBy']}: {alarm.get('reason', '')}. No action is in force.")
-        )
-    elif alarm.get("active"):
-        lines.append(
-            tag(
-                "p",
-                f"Action in force: {alarm.get('inForce', '')}. It ends when the verdict has passed long enough, or a person acknowledges it.",
-            )
-        )
-    if raised:
-        lines.append(tag("p", f"Alarms raised: {', '.join(raised)}.", class_="callout"))
+    alarm, lines = auditor.alarm, []
+    if alarm.acknowledged_by:
+        lines.append(tag("p", f"Acknowledged by {alarm.acknowledged_by}: {alarm.reason}. No action is in force."))
+    elif alarm.active:
+        ends = "It ends when the verdict has passed long enough, or a person acknowledges it."
+        lines.append(tag("p", f"Action in force: {alarm.in_force}. {ends}"))
+    if auditor.alarms:
+        lines.append(tag("p", f"Alarms raised: {', '.join(auditor.alarms)}.", class_="callout"))
     return text(lines) if lines else None
 
 
-def _metric_forests(metrics: list[dict[str, Any]], centre: float, label: str) -> list[Safe]:
+def _metric_forests(metrics: Sequence[MetricFinding], centre: float, label: str) -> list[Safe]:
     """One forest plot per pair of bounds."""
-    by_bounds: dict[tuple[Any, Any], list[dict[str, Any]]] = {}
+    by_bounds: dict[tuple[float | None, float | None], list[MetricFinding]] = {}
     for m in metrics:
-        by_bounds.setdefault((m.get("thresholdLower"), m.get("thresholdUpper")), []).append(m)
+        by_bounds.setdefault((m.threshold_lower, m.threshold_upper), []).append(m)
     plots = []
     for bounds, group in by_bounds.items():
-        rows = [
-            Estimate(f"{_short(m['name'])}, {m.get('group', '')}", m.get("value"), m.get("lower"), m.get("upper"))
-            for m in group
-        ]
+        rows = [Estimate(f"{_short(m.name)}, {m.group}", m.value, m.lower, m.upper) for m in group]
         plots.append(
             figure(
                 forest("Live metrics with intervals", rows, label, bounds, centre),
@@ -142,15 +136,15 @@ def _short(name: str) -> str:
     return _NAMES.get(name, name).replace(" difference", "").replace("disparate ", "")
 
 
-def _bounds(m: dict[str, Any]) -> str:
-    low, high = m.get("thresholdLower"), m.get("thresholdUpper")
+def _bounds(m: MetricFinding) -> str:
+    low, high = m.threshold_lower, m.threshold_upper
     parts = [f"≥ {number(low)}" if low is not None else "", f"≤ {number(high)}" if high is not None else ""]
     return ", ".join(p for p in parts if p)
 
 
 def _attribute(dossier: Dossier, attribute: str) -> Safe:
-    data = dossier.data_audit.get(attribute, {})
-    held = dossier.evaluation.get("groups", {}).get(attribute, {})
+    data = dossier.data_audit.get(attribute, AttributeAudit())
+    held = dossier.evaluation.groups.get(attribute, AttributeAudit())
     served = dossier.served.cells if dossier.served and dossier.served.cells and dossier.served.cells.rows else None
     return text(
         [
@@ -166,12 +160,12 @@ def _attribute(dossier: Dossier, attribute: str) -> Safe:
     )
 
 
-def _rates(attribute: str, data: dict[str, Any], held: dict[str, Any], served: Cells | None) -> Safe:
+def _rates(attribute: str, data: AttributeAudit, held: AttributeAudit, served: Cells | None) -> Safe:
     places: dict[str, list[tuple[str, int, int]]] = {}
-    if data.get("groups"):
-        places["data (labels)"] = [(g["group"], g["rows"], g["favorable"]) for g in data["groups"]]
-    if held.get("groups"):
-        places["held-out (model)"] = [(g["group"], g["rows"], g["favorable"]) for g in held["groups"]]
+    if data.groups:
+        places["data (labels)"] = [(g.group, g.rows, g.favorable) for g in data.groups]
+    if held.groups:
+        places["held-out (model)"] = [(g.group, g.rows, g.favorable) for g in held.groups]
     if served is not None and attribute in served.axes:
         counted = served.by(attribute)
         triples = zip(counted.groups, counted.rows.tolist(), counted.counts[:, 1].sum(1).tolist(), strict=True)
@@ -211,55 +205,63 @@ def _ci(k: int, n: int) -> str:
     return f"[{percent(low)}, {percent(high)}]"
 
 
-def _in_all(data: dict[str, Any], title: str) -> Safe:
+def _in_all(data: AttributeAudit, title: str) -> Safe:
     lines = []
-    for d in data.get("disparities", []):
-        ratio = "not defined" if d.get("dir") is None else f"{d['dir']:.6f}"
+    for d in data.disparities:
+        ratio = "not defined" if d.dir is None else f"{d.dir:.6f}"
         lines.append(
             tag(
                 "p",
                 tag("strong", f"{title}, in all: "),
-                f"{d['group']} against {d['reference']}: SPD {d['spd']:+.6f}, DIR {ratio}".replace("-", "−"),
-                f", χ² {data['chiSquare']:.3f}" if data.get("chiSquare") is not None else "",
+                f"{d.group} against {d.reference}: SPD {d.spd:+.6f}, DIR {ratio}".replace("-", "−"),
+                f", χ² {data.chi_square:.3f}" if data.chi_square is not None else "",
                 ". ",
-                "Below four fifths." if d.get("dir") is not None and d["dir"] < 0.8 else "",
+                "Below four fifths." if d.dir is not None and d.dir < 0.8 else "",
             )
         )
     return text(lines)
 
 
-def _strata(data: dict[str, Any], where: str, what: str) -> Safe:
+def _strata(data: AttributeAudit, where: str, what: str) -> Safe:
     """SPD in all and within each stratum, as audited by the trainer."""
     blocks = []
-    for name, found in data.get("strata", {}).items():
-        whole = {d["group"]: d["spd"] for d in data.get("disparities", [])}
-        for compared in found.get("adjusted", []) or [{"group": g, "spd": v} for g, v in whole.items()]:
-            group = compared["group"]
-            whole_row = next((d for d in data.get("disparities", []) if d["group"] == group), {"spd": compared["spd"]})
-            rows = [replace(_audited(whole_row, "in all"), series=1, strong=True)]
-            rows += [_audited(r, f"{name} {r['stratum']}") for r in found.get("byStratum", []) if r["group"] == group]
-            if compared.get("adjustedSpd") is not None:
-                rows.append(Estimate(f"adjusted for {name}", compared["adjustedSpd"], series=2, strong=True))
-            title = f"{group} against the others by {name}, in {where}"
+    for name, found in data.strata.items():
+        in_all = [AdjustedDifference(group=d.group, spd=d.spd) for d in data.disparities]
+        for compared in found.adjusted or in_all:
             blocks.append(
                 figure(
-                    forest(title, rows, "statistical parity difference"),
-                    f"Statistical parity difference of {group} in all and within {name}: {what}.",
+                    forest(
+                        f"{compared.group} against the others by {name}, in {where}",
+                        _within(name, data, found, compared),
+                        "statistical parity difference",
+                    ),
+                    f"Statistical parity difference of {compared.group} in all and within {name}: {what}.",
                 )
             )
-            if compared.get("reverses"):
-                blocks.append(_paradox(group, name, compared["spd"], compared["adjustedSpd"]))
+            if compared.reverses and compared.adjusted_spd is not None:
+                blocks.append(_paradox(compared.group, name, compared.spd, compared.adjusted_spd))
     return text(blocks)
 
 
-def _audited(row: dict[str, Any], label: str) -> Estimate:
+def _within(name: str, data: AttributeAudit, found: StratumAudit, compared: AdjustedDifference) -> list[Estimate]:
+    """A group's difference in all, within each value of the stratum, and adjusted for it."""
+    group = compared.group
+    known = (Estimate("in all", d.spd) for d in data.disparities if d.group == group)
+    rows = [replace(next(known, Estimate("in all", compared.spd)), series=1, strong=True)]
+    rows += [_audited(r, f"{name} {r.stratum}") for r in found.by_stratum if r.group == group]
+    if compared.adjusted_spd is not None:
+        rows.append(Estimate(f"adjusted for {name}", compared.adjusted_spd, series=2, strong=True))
+    return rows
+
+
+def _audited(row: StratumDisparity, label: str) -> Estimate:
     """An audited difference, with its interval where the audit says the counts."""
-    counts = [row.get(k) for k in ("favorable", "rows", "referenceFavorable", "referenceRows")]
-    if any(c is None for c in counts):
-        return Estimate(label, row["spd"])
-    k1, n1, k0, n0 = (int(c or 0) for c in counts)
+    counts = (row.favorable, row.rows, row.reference_favorable, row.reference_rows)
+    k1, n1, k0, n0 = counts
+    if k1 is None or n1 is None or k0 is None or n0 is None:
+        return Estimate(label, row.spd)
     low, high = newcombe(k1, n1, k0, n0, _LEVEL)
-    return Estimate(label, row["spd"], low, high)
+    return Estimate(label, row.spd, low, high)
 
 
 def _paradox(group: str, by: str, whole: float, adjusted: float) -> Safe:
@@ -272,16 +274,16 @@ def _paradox(group: str, by: str, whole: float, adjusted: float) -> Safe:
     )
 
 
-def _served_strata(attribute: str, data: dict[str, Any], served: Cells) -> Safe:
+def _served_strata(attribute: str, data: AttributeAudit, served: Cells) -> Safe:
     """Rates and differences by stratum, recomputed from the journalled predictions."""
     blocks: list[Safe] = []
     if attribute not in served.axes:
         return Safe("")
-    privileged = [d["reference"] for d in data.get("disparities", [])][:1]
+    privileged = [d.reference for d in data.disparities][:1]
     names = privileged[0].split("+") if privileged else []
     whole = served.by(attribute)
     base = [n for n in names if n in whole.groups] or list(reference_groups(whole, ()))
-    for by in data.get("strata", {}):
+    for by in data.strata:
         if by not in served.axes or by == attribute:
             continue
         groups = list(whole.groups)
@@ -381,7 +383,7 @@ def _case(k: int, n: int) -> str:
     return f"{percent(k / n)} [{100 * low:.1f}, {100 * high:.1f}]".replace(" ", "\u00a0")
 
 
-def _difference(label: str, counts: Any, group: str, base: list[str], strong: bool) -> Estimate | None:
+def _difference(label: str, counts: GroupTable, group: str, base: list[str], strong: bool) -> Estimate | None:
     if group not in counts.groups or not any(b in counts.groups for b in base):
         return None
     ours, theirs = counts.of([group]), counts.of(base)
@@ -393,11 +395,10 @@ def _difference(label: str, counts: Any, group: str, base: list[str], strong: bo
     return Estimate(f"{label}, {group}", k1 / n1 - k0 / n0, low, high, series=1 if strong else 0, strong=strong)
 
 
-def _errors(held: dict[str, Any]) -> Safe:
-    rows = held.get("errors", {}).get("groups", [])
+def _errors(held: AttributeAudit) -> Safe:
+    rows = held.errors.groups
     if not rows:
         return Safe("")
-    keys = ("accuracy", "selectionRate", "baseRate", "tpr", "fpr", "ppv")
     headings = [
         "group",
         "rows",
@@ -408,26 +409,27 @@ def _errors(held: dict[str, Any]) -> Safe:
         "false positive rate",
         "precision",
     ]
-    body = [[r["group"], f"{int(r['rows']):,}", *(percent(r.get(k)) for k in keys)] for r in rows]
+    rates = [(r.accuracy, r.selection_rate, r.base_rate, r.tpr, r.fpr, r.ppv) for r in rows]
+    body = [[r.group, f"{r.rows:,}", *map(percent, told)] for r, told in zip(rows, rates, strict=True)]
     return table(headings, body, "Error rates on held-out rows", numeric=range(1, 8))
 
 
-def _offers(attribute: str, evaluation: dict[str, Any]) -> Safe:
+def _offers(attribute: str, evaluation: Evaluation) -> Safe:
     """What could be done, and what it would do on held-out rows: for people to decide, none of it is in force."""
-    offer = evaluation.get("offers", {}).get(attribute)
-    if not offer:
+    offer = evaluation.offers.get(attribute)
+    if offer is None:
         return Safe("")
-    before, after = offer["largest_difference_before"], offer["largest_difference_after"]
+    before, after = offer.largest_difference_before, offer.largest_difference_after
     rows = [
-        ["one threshold for all (in force)", number(before), percent(offer["accuracy_before"])],
-        ["a threshold per group (offered)", number(after), percent(offer["accuracy_after"])],
+        ["one threshold for all (in force)", number(before), percent(offer.accuracy_before)],
+        ["a threshold per group (offered)", number(after), percent(offer.accuracy_after)],
     ]
-    without = evaluation.get("unmitigated")
-    if without:
-        gap = without["largestDisparity"].get(attribute)
-        rows.append(["trained without reweighing (measured)", number(gap), percent(without["metrics"].get("accuracy"))])
-    cuts = ", ".join(f"{group} {value:.4f}" for group, value in sorted(offer["thresholds"].items()))
-    weights = [[w["group"], "favourable" if w["label"] else "not", number(w["weight"])] for w in offer["weights"]]
+    without = evaluation.unmitigated
+    if without is not None:
+        gap = without.largest_disparity.get(attribute)
+        rows.append(["trained without reweighing (measured)", number(gap), percent(without.metrics.get("accuracy"))])
+    cuts = ", ".join(f"{group} {value:.4f}" for group, value in sorted(offer.thresholds.items()))
+    weights = [[w.group, "favourable" if w.label else "not", number(w.weight)] for w in offer.weights]
     said = (
         "Training was reweighed, as the manifest asks. "
         if without
@@ -437,7 +439,7 @@ def _offers(attribute: str, evaluation: dict[str, Any]) -> Safe:
         [
             tag("h4", "What could be done about it"),
             table(["", "largest difference of rates", "accuracy"], rows, "Measured on held-out rows", numeric=(1, 2)),
-            tag("p", f"Thresholds per group in place of {offer['threshold']:g}: {cuts}. ", said, class_="small"),
+            tag("p", f"Thresholds per group in place of {offer.threshold:g}: {cuts}. ", said, class_="small"),
             tag(
                 "p",
                 "Nothing of this is applied by itself. Whether groups may be treated by different thresholds is a question of law.",

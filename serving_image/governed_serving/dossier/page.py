@@ -87,15 +87,14 @@ def _top(dossier: Dossier, made: str) -> Safe:
 
 
 def _sentence(dossier: Dossier) -> Safe:
-    data = dossier.data
-    source = f" Data: {data['source']}." if data.get("source") else ""
-    task = dossier.manifest.get("task")
-    what = f"A {task} model that predicts {dossier.manifest.get('label')}." if task else ""
+    data, card = dossier.data, dossier.card
+    source = f" Data: {data.source}." if data and data.source else ""
+    what = f"A {card.task} model that predicts {card.label}." if card.task else ""
     return tag("p", what + source, class_="lead") if what or source else Safe("")
 
 
 def _ships(dossier: Dossier, failed: list[str]) -> str:
-    variant = dossier.manifest.get("variant") or (dossier.trainer.get("artefact") or {}).get("variant", "")
+    variant = dossier.card.variant or dossier.shipped.variant
     kept = f"ships: {variant}" if variant else ""
     return f"not passed: {', '.join(failed)}; {kept}" if failed else kept
 
@@ -106,14 +105,16 @@ def _cards(dossier: Dossier) -> Safe:
 
 def _verdict_cards(dossier: Dossier) -> list[Safe]:
     auditor, ledger, gates = dossier.auditor, dossier.ledger, dossier.gates
-    failed = [g["name"] for g in gates if g["verdict"] == "fail"]
-    judged = sum(g["verdict"] != "not applicable" for g in gates)
+    failed = [g.name for g in gates if g.verdict == "fail"]
+    judged = sum(g.verdict != "not applicable" for g in gates)
     verified = ledger.verification if ledger else None
     state = "verified" if verified else "does not verify" if ledger else "not given"
     found = f"{verified.size:,} entries, root {verified.root[:12]}…" if verified else (ledger.error if ledger else "")
     return [
         card(
-            "Bias verdict", pill(auditor.get("verdict", "Unknown")), f"{auditor.get('samples', 0):,} decisions judged"
+            "Bias verdict",
+            pill(auditor.verdict if auditor else "Unknown"),
+            f"{auditor.samples if auditor else 0:,} decisions judged",
         ),
         card("Ledger", pill(state), found),
         card("Gates", f"{judged - len(failed)} of {judged} passed" if gates else "none", _ships(dossier, failed)),
@@ -122,11 +123,11 @@ def _verdict_cards(dossier: Dossier) -> list[Safe]:
 
 def _record_cards(dossier: Dossier) -> list[Safe]:
     counts = dossier.ledger.counts if dossier.ledger else {}
-    accuracy = (dossier.evaluation.get("metrics") or dossier.trainer.get("metrics") or {}).get("accuracy")
-    rows = f"{dossier.evaluation.get('rows', {}).get('test', 0):,} rows" if dossier.evaluation else ""
+    accuracy = dossier.metrics.get("accuracy")
+    rows = f"{dossier.evaluation.rows.get('test', 0):,} rows" if dossier.documents.evaluation else ""
     purposes = sorted({k.purpose for k in dossier.keys})
     return [
-        card("Held-out accuracy", f"{accuracy:.1%}" if isinstance(accuracy, float) else "–", rows),
+        card("Held-out accuracy", f"{accuracy:.1%}" if accuracy is not None else "–", rows),
         card("On record", f"{_requests(dossier):,}", f"requests, {counts.get('explanation', 0):,} explanations"),
         card("Keys", f"{len(dossier.keys)}", f"for {', '.join(purposes)}" if purposes else ""),
     ]

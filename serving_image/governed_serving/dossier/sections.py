@@ -2,11 +2,22 @@
 
 from typing import Any
 
+from governed_api.evidence import ColumnSummary, DatasetManifest, Importance, LabelColumn
+from governed_serving.archive.verify.verification import Proof, Verification
 from governed_serving.decoding import decode_json
 from governed_serving.dossier.clauses import Clause
+from governed_serving.dossier.documents import (
+    CardFeature,
+    CardLineage,
+    ServerCounters,
+    ShownAttribution,
+    ShownExplanation,
+    ShownRequest,
+)
 from governed_serving.dossier.dossier import Dossier, LedgerView
 from governed_serving.dossier.markup import Safe, tag, text
 from governed_serving.dossier.parts import digest, facts, figure, number, pill, section, table
+from governed_serving.dossier.served import Served
 from governed_serving.dossier.svg import Estimate, Line, curves, signed_bars
 from governed_serving.explainer.overall.quality_windows import MEASURES, QualityWindows
 from governed_serving.records import LedgerEntry, timestamp
@@ -37,85 +48,78 @@ def _entry_link(index: int | None) -> Safe:
 
 def model_section(dossier: Dossier) -> Safe:
     """Identity, interface, lineage."""
-    m = dossier.manifest
-    artefact = dossier.trainer.get("artefact") or {}
+    card, shipped = dossier.card, dossier.shipped
     found = dossier.ledger.latest("artefact") if dossier.ledger else None
+    recorded = found[1].digest if found else ""
     identity = facts(
         [
             ("Model", dossier.model),
-            ("Task", m.get("task")),
-            ("Artefact", digest((found[1].digest if found else "") or artefact.get("digest", ""), 64)),
-            ("Variant that ships", m.get("variant") or artefact.get("variant")),
-            ("Predicts", m.get("label")),
-            ("Classes", ", ".join(map(str, m.get("classes", [])))),
-            ("Favourable outcome", m.get("favorable") or m.get("threshold")),
+            ("Task", card.task),
+            ("Artefact", digest(recorded or shipped.digest, 64)),
+            ("Variant that ships", card.variant or shipped.variant),
+            ("Predicts", card.label),
+            ("Classes", ", ".join(map(str, card.classes))),
+            ("Favourable outcome", card.favorable or card.threshold),
             ("In the ledger as", _entry_link(found[0]) if found else None),
         ]
     )
-    lineage = m.get("lineage", {})
-    steps = [
-        ("data", lineage.get("dataset")),
-        ("training", lineage.get("training")),
-        ("code", lineage.get("code")),
-        ("artefact", (found[1].digest if found else artefact.get("digest"))),
-    ]
-    chain = tag(
-        "ol", [tag("li", tag("b", name), digest(str(value), 12)) for name, value in steps if value], class_="chain"
-    )
-    versions = ", ".join(f"{k} {v}" for k, v in sorted(lineage.get("versions", {}).items()))
-    features = [[f["name"], f["type"], f.get("dtype", ""), _domain(f)] for f in m.get("features", [])]
+    features = [[f.name, f.type, f.dtype, _domain(f)] for f in card.features]
     return section(
         "model",
         "Model and lineage",
         identity,
-        tag("h3", "Lineage") if lineage else None,
-        chain if lineage else None,
-        tag("p", f"Made with {versions}.", class_="small") if versions else None,
+        *_lineage(card.lineage, recorded if found else shipped.digest),
         table(["feature", "type", "datatype", "values"], features, "What clients send") if features else None,
     )
 
 
-def _domain(feature: dict[str, Any]) -> str:
-    categories = feature.get("categories") or []
-    if categories:
-        return ", ".join(map(str, categories[:12])) + (f" … ({len(categories)})" if len(categories) > 12 else "")
-    if feature.get("min") is not None:
-        return f"{number(feature['min'])} … {number(feature.get('max'))}, mean {number(feature.get('mean'))}"
+def _lineage(lineage: CardLineage | None, artefact: str) -> list[Safe]:
+    if lineage is None:
+        return []
+    steps = [
+        ("data", lineage.dataset),
+        ("training", lineage.training),
+        ("code", lineage.code),
+        ("artefact", artefact),
+    ]
+    chain = tag("ol", [tag("li", tag("b", name), digest(value, 12)) for name, value in steps if value], class_="chain")
+    versions = ", ".join(f"{k} {v}" for k, v in sorted(lineage.versions.items()))
+    made = [tag("p", f"Made with {versions}.", class_="small")] if versions else []
+    return [tag("h3", "Lineage"), chain, *made]
+
+
+def _domain(feature: CardFeature) -> str:
+    known = feature.categories
+    if known:
+        return ", ".join(known[:12]) + (f" … ({len(known)})" if len(known) > 12 else "")
+    if feature.min is not None:
+        return f"{number(feature.min)} … {number(feature.max)}, mean {number(feature.mean)}"
     return ""
 
 
 def data_section(dossier: Dossier) -> Safe:
     """The data-set manifest."""
     data = dossier.data
-    if not data:
+    if data is None:
         return section("data", "Data", _none("No data-set manifest is recorded."))
     found = dossier.ledger.latest("dataset") if dossier.ledger else None
     known = facts(
         [
-            ("Digest", digest(data.get("digest", ""), 64)),
-            ("Source", data.get("source")),
-            ("Source digest", digest(data.get("sourceDigest", ""), 64)),
-            ("Licence", data.get("licence") or "not stated"),
-            ("Legal basis", data.get("consentBasis") or "not stated"),
-            ("Rows", f"{data.get('rows', 0):,}"),
-            ("Label", _label(data.get("label"))),
+            ("Digest", digest(data.digest, 64)),
+            ("Source", data.source),
+            ("Source digest", digest(data.source_digest, 64)),
+            ("Licence", data.licence or "not stated"),
+            ("Legal basis", data.consent_basis or "not stated"),
+            ("Rows", f"{data.rows:,}"),
+            ("Label", _label(data.label)),
             ("In the ledger as", _entry_link(found[0]) if found else None),
         ]
     )
     schema = [
-        [
-            c["name"],
-            c["type"],
-            f"{c.get('missing', 0):,}",
-            f"{c['distinct']:,}" if c.get("distinct") is not None else "",
-            f"{number(c['min'])} … {number(c['max'])} (mean {number(c.get('mean'))})"
-            if c.get("min") is not None
-            else "",
-        ]
-        for c in data.get("schema", [])
+        [c.name, c.type, f"{c.missing:,}", f"{c.distinct:,}" if c.distinct is not None else "", _range(c)]
+        for c in data.columns
     ]
-    rows = dossier.evaluation.get("rows", {})
-    split = ", ".join(f"{name} {count:,}" for name, count in rows.items())
+    split = ", ".join(f"{name} {count:,}" for name, count in dossier.evaluation.rows.items())
     return section(
         "data",
         "Data",
@@ -125,26 +129,32 @@ def data_section(dossier: Dossier) -> Safe:
     )
 
 
-def _label(label: Any) -> str:
-    if not isinstance(label, dict):
-        return str(label or "")
-    classes = ", ".join(map(str, label.get("classes", [])))
-    return f"{label.get('name')}: {classes}" if classes else str(label.get("name"))
+def _range(column: ColumnSummary) -> str:
+    if column.min is None:
+        return ""
+    return f"{number(column.min)} … {number(column.max)} (mean {number(column.mean)})"
+
+
+def _label(label: LabelColumn | str) -> str:
+    if isinstance(label, str):
+        return label
+    classes = ", ".join(map(str, label.classes))
+    return f"{label.name}: {classes}" if classes else label.name
 
 
 def training_section(dossier: Dossier) -> Safe:
     """Curves and what the Job reported."""
-    trainer = dossier.trainer
-    curve = dossier.documents.get("training.json", {}).get("curve", [])
+    trainer, training = dossier.report.trainer, dossier.documents.training
+    curve = training.curve if training else []
     known = facts(
         [
-            ("Phase", pill(trainer["phase"]) if trainer.get("phase") else None),
-            ("Said", trainer.get("message")),
-            ("Training hash", digest(trainer.get("trainingHash", ""))),
+            ("Phase", pill(trainer.phase) if trainer else None),
+            ("Said", trainer.message if trainer else None),
+            ("Training hash", digest(trainer.training_hash if trainer else "")),
             ("Epochs", len(curve) or None),
         ]
     )
-    names = [k for k in (curve[0] if curve else {}) if isinstance(curve[0][k], int | float) and k != "epoch"]
+    names = [name for name in (curve[0] if curve else {}) if name != "epoch"]
     losses = [n for n in names if "loss" in n.lower()]
     rates = [n for n in names if "learning" in n.lower() or n == "lr"]
     others = [n for n in names if n not in losses and n not in rates]
@@ -154,45 +164,28 @@ def training_section(dossier: Dossier) -> Safe:
         _curve(curve, rates, "Learning rate", "learning rate", 160),
     ]
     shown = [[str(i + 1), *(number(e.get(n)) for n in names)] for i, e in enumerate(curve)]
+    figures = table(["epoch", *names], shown, numeric=range(len(names) + 1))
     return section(
         "training",
         "Training",
         known,
         *plots,
-        tag(
-            "details",
-            tag("summary", "Every epoch in figures"),
-            table(["epoch", *names], shown, numeric=range(len(names) + 1)),
-        )
-        if curve
-        else None,
+        tag("details", tag("summary", "Every epoch in figures"), figures) if curve else None,
         _none("No training curve can be shown.") if not curve and not trainer else None,
     )
 
 
-def _curve(curve: list[dict[str, Any]], names: list[str], title: str, unit: str, height: float = 260) -> Safe:
-    lines = [
-        Line(n, [(i + 1.0, float(e[n])) for i, e in enumerate(curve) if isinstance(e.get(n), int | float)])
-        for n in names
-    ]
+def _curve(curve: list[dict[str, float]], names: list[str], title: str, unit: str, height: float = 260) -> Safe:
+    lines = [Line(n, [(i + 1.0, e[n]) for i, e in enumerate(curve) if n in e]) for n in names]
     return figure(curves(title, lines, "epoch", unit, height), f"{title} by epoch.")
-
-
-def _words(name: str) -> str:
-    """trainingLoss → training loss."""
-    return "".join(f" {c.lower()}" if c.isupper() else c for c in name)
 
 
 def gates_section(dossier: Dossier) -> Safe:
     """Gate table, held-out quality."""
-    gates = dossier.gates
-    metrics = dossier.evaluation.get("metrics") or dossier.trainer.get("metrics") or {}
+    gates, metrics = dossier.gates, dossier.metrics
     index = dossier.ledger.index("gates") if dossier.ledger else None
-    rows = [
-        [g["name"], number(g.get("measured")), number(g.get("budget")), pill(g["verdict"]), g.get("message", "")]
-        for g in gates
-    ]
-    variant = dossier.manifest.get("variant") or (dossier.trainer.get("artefact") or {}).get("variant")
+    rows = [[g.name, number(g.measured), number(g.budget), pill(g.verdict), g.message] for g in gates]
+    variant = dossier.card.variant or dossier.shipped.variant
     return section(
         "gates",
         "Gates: what decides what ships",
@@ -215,28 +208,10 @@ def gates_section(dossier: Dossier) -> Safe:
 
 def explanations_section(dossier: Dossier) -> Safe:
     """Global importances, and one request explained."""
-    blocks: list[Any] = []
-    importances = dossier.evaluation.get("importances", [])
-    bars = [Estimate(i["feature"], float(i["value"]), note=number(float(i["value"]))) for i in importances[:20]]
-    blocks.append(
-        figure(
-            signed_bars(
-                "Global importance (held-out rows)", bars, "mean change of the output when the feature is shuffled"
-            ),
-            "Permutation importance on held-out rows (Breiman 2001).",
-        )
-    )
+    blocks: list[Safe | None] = [_held_out_importance(dossier.evaluation.importances)]
     served = dossier.served
     if served and served.importances:
-        means = {name: sum(v) / len(v) for name, v in served.importances.items()}
-        top = sorted(means.items(), key=lambda item: -item[1])[:20]
-        bars = [Estimate(n, v, note=number(v)) for n, v in top]
-        blocks.append(
-            figure(
-                signed_bars("Global importance (explanations served)", bars, "mean |attribution|"),
-                f"Mean absolute attribution over {served.explanations:,} explanations in the ledger.",
-            )
-        )
+        blocks.append(_served_importance(served))
     if served and served.explanations:
         blocks += [_quality(served.quality), _drift(dossier.ledger)]
     example = dossier.example
@@ -250,6 +225,21 @@ def explanations_section(dossier: Dossier) -> Safe:
     if not any(blocks):
         blocks.append(_none("No explanation can be shown."))
     return section("explanations", "Explanations", *blocks)
+
+
+def _held_out_importance(importances: list[Importance]) -> Safe:
+    bars = [Estimate(i.feature, i.value, note=number(i.value)) for i in importances[:20]]
+    unit = "mean change of the output when the feature is shuffled"
+    plot = signed_bars("Global importance (held-out rows)", bars, unit)
+    return figure(plot, "Permutation importance on held-out rows (Breiman 2001).")
+
+
+def _served_importance(served: Served) -> Safe:
+    means = {name: sum(v) / len(v) for name, v in served.importances.items()}
+    top = sorted(means.items(), key=lambda item: -item[1])[:20]
+    bars = [Estimate(n, v, note=number(v)) for n, v in top]
+    plot = signed_bars("Global importance (explanations served)", bars, "mean |attribution|")
+    return figure(plot, f"Mean absolute attribution over {served.explanations:,} explanations in the ledger.")
 
 
 def _quality(windows: QualityWindows) -> Safe:
@@ -273,18 +263,12 @@ def _quality(windows: QualityWindows) -> Safe:
 
 def _drift(ledger: LedgerView | None) -> Safe:
     """Alarms of the explainer: which feature's weight in the decisions has moved."""
-    alarms = ledger.entries.get("importanceDrift", []) if ledger else []
+    alarms = ledger.drifts if ledger else []
     if not alarms:
         return tag("p", "No drift of global importances was reported.")
     rows = [
-        [
-            _entry_link(index),
-            one.time,
-            one.summary.get("player"),
-            number(one.summary.get("before")),
-            number(one.summary.get("after")),
-        ]
-        for index, one in alarms
+        [_entry_link(a.index), a.time, a.summary.player, number(a.summary.before), number(a.summary.after)]
+        for a in alarms
     ]
     return text(
         [
@@ -294,50 +278,48 @@ def _drift(ledger: LedgerView | None) -> Safe:
     )
 
 
-def _explained(one: dict[str, Any]) -> Safe:
-    entries = sorted(one.get("attributions", []), key=lambda e: -abs(float(e.get("attribution") or 0)))
-    rows = []
-    for e in entries[:20]:
-        name = str(e.get("feature") or e.get("group") or e.get("value", ""))
-        value = e.get("value")
-        shown = f"{name} = {value}" if e.get("feature") else name
-        low, high = e["interval"] if isinstance(e.get("interval"), list) else (None, None)
-        rows.append(Estimate(shown, float(e.get("attribution") or 0), low, high))
+def _explained(one: ShownExplanation) -> Safe:
+    entries = sorted(one.attributions, key=lambda e: -abs(e.size))
+    rows = [Estimate(_player(e), e.size, *(e.interval or (None, None))) for e in entries[:20]]
     known = facts(
         [
-            ("Method", _method(one)),
-            ("Target", str(one.get("target", ""))),
-            ("Base value", number(one.get("base_value"))),
-            ("Prediction", number(one.get("prediction"))),
-            ("Additivity residual", number(one.get("additivity_residual"))),
-            ("Evaluations", number(one.get("evaluations"))),
-            ("Seed", str(one["seed"]) if one.get("seed") is not None else None),
+            ("Method", f"{one.method}, exact" if one.exact and "exact" not in one.method else one.method),
+            ("Target", _target(one, "")),
+            ("Base value", number(one.base_value)),
+            ("Prediction", number(one.prediction)),
+            ("Additivity residual", number(one.additivity_residual)),
+            ("Evaluations", number(one.evaluations)),
+            ("Seed", str(one.seed) if one.seed is not None else None),
         ]
     )
     caption = "Attributions: what each feature adds to the base value. Whiskers: the explainer's own error."
-    return text(
-        [figure(signed_bars(f"Attributions to {one.get('target', 'the output')}", rows, "attribution"), caption), known]
-    )
+    plot = signed_bars(f"Attributions to {_target(one, 'the output')}", rows, "attribution")
+    return text([figure(plot, caption), known])
 
 
-def _method(one: dict[str, Any]) -> str:
-    method = str(one.get("method", ""))
-    return f"{method}, exact" if one.get("exact") and "exact" not in method else method
+def _player(entry: ShownAttribution) -> str:
+    """Who gets the attribution: a feature with its value, a group, or a part of a text."""
+    name = str(entry.feature or entry.group or ("" if entry.value is None else entry.value))
+    return f"{name} = {entry.value}" if entry.feature else name
 
 
-def _asked(prediction: dict[str, Any]) -> Safe:
-    rows = [[name, _values(v)] for name, v in prediction.get("features", {}).items()]
-    rows += [[tag("b", name), _values(v)] for name, v in prediction.get("outputs", {}).items()]
+def _target(one: ShownExplanation, otherwise: str) -> str:
+    return otherwise if one.target is None else str(one.target)
+
+
+def _asked(prediction: ShownRequest) -> Safe:
+    rows = [[name, _values(v)] for name, v in prediction.features.items()]
+    rows += [[tag("b", name), _values(v)] for name, v in prediction.outputs.items()]
     return tag(
         "details",
-        tag("summary", f"The request {prediction.get('id')} as it was served (masked) and its answer"),
+        tag("summary", f"The request {prediction.id} as it was served (masked) and its answer"),
         table(["field", "value"], rows),
         tag(
             "p",
             "Revision ",
-            tag("code", prediction.get("revision", "")),
+            tag("code", prediction.revision),
             ", artefact ",
-            digest(prediction.get("artefact", "")),
+            digest(prediction.artefact),
             class_="small",
         ),
     )
@@ -350,67 +332,58 @@ def _values(values: list[Any]) -> str:
 
 def privacy_section(dossier: Dossier) -> Safe:
     """Personal data found in the data, and masked in service."""
-    found = dossier.data.get("personalData")
-    scan = [[c, e, f"{n:,}"] for c, entities in (found or {}).items() for e, n in entities.items()]
-    served = dossier.served
-    masked = [
-        [f, e, f"{n:,}"] for f, entities in (served.masked if served else {}).items() for e, n in entities.items()
-    ]
-    blocks: list[Any] = [tag("h3", "In the training data")]
-    if found is None:
-        blocks.append(_none("No scan for personal data is recorded."))
-    elif scan:
-        blocks.append(
-            table(
-                ["column", "entity", "findings"], scan, "What the scan found before training", numeric=(2,), narrow=True
-            )
-        )
-    else:
-        blocks.append(tag("p", "The scan found no personal data that its recognisers know."))
-    if dossier.data.get("masked"):
-        blocks.append(tag("p", "Masked before training: ", ", ".join(dossier.data["masked"]), "."))
-    blocks.append(tag("h3", "In service"))
-    counters = (dossier.report.get("server") or {}).get("masking")
-    if isinstance(counters, dict):
-        blocks.append(
-            table(
-                ["entity", "masked"],
-                [[k, number(v)] for k, v in counters.items()],
-                "Counters of the server",
-                numeric=(1,),
-            )
-        )
-    if masked:
-        caption = (
-            f"Placeholders in {served.rows:,} journalled rows: masked before the model, the journal and the ledger saw them"
-            if served
-            else ""
-        )
-        blocks.append(table(["field", "entity", "placeholders"], masked, caption, numeric=(2,), narrow=True))
-    elif served and served.rows:
-        blocks.append(tag("p", f"No placeholders in the {served.rows:,} journalled rows that were opened."))
-    else:
-        blocks.append(
-            _none("Journalled requests were not opened (no model key), so placeholders can't be counted here.")
-        )
-    blocks.append(
-        tag(
-            "p",
-            "Recognisers find what has a form (numbers, addresses of mail); names and postal addresses need more and are not claimed.",
-            class_="small",
-        )
+    limits = "Recognisers find what has a form (numbers, addresses of mail); names and postal addresses need more and are not claimed."
+    return section(
+        "privacy",
+        "Privacy",
+        tag("h3", "In the training data"),
+        *_scanned(dossier.data),
+        tag("h3", "In service"),
+        _counters(dossier.report.server),
+        _placeholders(dossier.served),
+        tag("p", limits, class_="small"),
     )
-    return section("privacy", "Privacy", *blocks)
+
+
+def _scanned(data: DatasetManifest | None) -> list[Safe]:
+    """What the scan of the data found, and what was masked before training."""
+    if data is None or data.personal_data is None:
+        found = _none("No scan for personal data is recorded.")
+    elif scan := [[c, e, f"{n:,}"] for c, entities in data.personal_data.items() for e, n in entities.items()]:
+        caption = "What the scan found before training"
+        found = table(["column", "entity", "findings"], scan, caption, numeric=(2,), narrow=True)
+    else:
+        found = tag("p", "The scan found no personal data that its recognisers know.")
+    if data is None or not data.masked:
+        return [found]
+    return [found, tag("p", "Masked before training: ", ", ".join(data.masked), ".")]
+
+
+def _counters(server: ServerCounters | None) -> Safe | None:
+    if server is None or server.masking is None:
+        return None
+    rows = [[entity, number(count)] for entity, count in server.masking.items()]
+    return table(["entity", "masked"], rows, "Counters of the server", numeric=(1,))
+
+
+def _placeholders(served: Served | None) -> Safe:
+    """Placeholders of masked data in what was served."""
+    if served is None or not served.rows:
+        return _none("Journalled requests were not opened (no model key), so placeholders can't be counted here.")
+    rows = [[f, e, f"{n:,}"] for f, entities in served.masked.items() for e, n in entities.items()]
+    if not rows:
+        return tag("p", f"No placeholders in the {served.rows:,} journalled rows that were opened.")
+    caption = (
+        f"Placeholders in {served.rows:,} journalled rows: masked before the model, the journal and the ledger saw them"
+    )
+    return table(["field", "entity", "placeholders"], rows, caption, numeric=(2,), narrow=True)
 
 
 def keys_section(dossier: Dossier) -> Safe:
     """Key inventory and key events."""
     rows = [[k.purpose, str(k.key_id), k.type, pill(k.status), k.created, digest(k.kek)] for k in dossier.keys]
-    events = dossier.ledger.entries.get("key", []) if dossier.ledger else []
-    happened = [
-        [_entry_link(i), e.time, e.summary.get("purpose", ""), e.summary.get("action", e.id), digest(e.digest)]
-        for i, e in events[-20:]
-    ]
+    events = dossier.ledger.keys if dossier.ledger else []
+    happened = [[_entry_link(e.index), e.time, e.purpose, e.action, digest(e.digest)] for e in events[-20:]]
     return section(
         "keys",
         "Keys",
@@ -433,28 +406,11 @@ def ledger_section(dossier: Dossier) -> Safe:
     ledger = dossier.ledger
     if ledger is None:
         return section("ledger", "Ledger", _none("No archive was given."))
-    blocks: list[Any] = []
+    blocks: list[Safe] = []
     if ledger.error:
         blocks.append(tag("p", tag("strong", "The ledger does not verify. "), ledger.error, class_="callout bad"))
-    v = ledger.verification
-    if v:
-        blocks.append(
-            facts(
-                [
-                    ("Verified", pill("verified")),
-                    ("Log", v.origin),
-                    (
-                        "Entries",
-                        f"{v.size:,}, all recomputed" if v.complete else f"{v.entries:,} of {v.size:,}, each proved",
-                    ),
-                    ("Root hash", tag("code", v.root, class_="wrap")),
-                    ("Signed by", tag("code", v.vkey, class_="wrap")),
-                    ("Blobs", v.of_blobs()),
-                    ("Under names", v.of_holdings()),
-                    ("Earlier checkpoints", ", ".join(f"over {n:,} entries: a prefix of this log" for n in v.earlier)),
-                ]
-            )
-        )
+    if ledger.verification is not None:
+        blocks.append(_verified(ledger.verification))
     blocks.append(_counts(ledger))
     if dossier.example:
         blocks += [_proof(p) for p in dossier.example.proofs]
@@ -475,6 +431,21 @@ def ledger_section(dossier: Dossier) -> Safe:
     )
 
 
+def _verified(v: Verification) -> Safe:
+    return facts(
+        [
+            ("Verified", pill("verified")),
+            ("Log", v.origin),
+            ("Entries", f"{v.size:,}, all recomputed" if v.complete else f"{v.entries:,} of {v.size:,}, each proved"),
+            ("Root hash", tag("code", v.root, class_="wrap")),
+            ("Signed by", tag("code", v.vkey, class_="wrap")),
+            ("Blobs", v.of_blobs()),
+            ("Under names", v.of_holdings()),
+            ("Earlier checkpoints", ", ".join(f"over {n:,} entries: a prefix of this log" for n in v.earlier)),
+        ]
+    )
+
+
 def _counts(ledger: LedgerView) -> Safe:
     rows = [[k, f"{n:,}"] for k, n in sorted(ledger.counts.items())]
     caption = f"Entries of this model, {ledger.first[:19]} to {ledger.last[:19]} UTC" if rows else ""
@@ -485,7 +456,7 @@ def _counts(ledger: LedgerView) -> Safe:
     )
 
 
-def _proof(proof: Any) -> Safe:
+def _proof(proof: Proof) -> Safe:
     entry = decode_json(proof.entry, type=LedgerEntry)
     path = [[str(i + 1), tag("code", h, class_="wrap")] for i, h in enumerate(proof.hashes)]
     return tag(

@@ -5,7 +5,7 @@ also those of requests that an earlier revision answered, which the auditor of t
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,7 +26,7 @@ from governed_serving.fairness.counts.truth import label_of
 from governed_serving.journal import numbers, open_chunk
 from governed_serving.records import Column, EventRecord, ExplanationRecord, Frame, PredictionFrame
 
-__all__ = ["REVISION", "Served", "fold_served"]
+__all__ = ["REVISION", "Served", "ServedRules", "fold_served"]
 
 REVISION = "(revision)"
 """The axis of who decided."""
@@ -51,32 +51,43 @@ class Served:
     quality: QualityWindows = field(default_factory=QualityWindows)
 
 
+@dataclass(frozen=True)
+class ServedRules:
+    """What is counted: ``axes`` (protected attributes, then strata), the ``bands`` of numeric ones (least and largest value in
+    training), and what is favourable: a class, a score from a threshold on, or generated text in which a pattern is found."""
+
+    axes: Sequence[str]
+    bands: Mapping[str, tuple[float | None, float | None]] = field(default_factory=dict)
+    label: str | None = None
+    threshold: float | None = None
+    pattern: str | None = None
+
+
 def fold_served(
     source: LogSource,
     kek: Kek,
     model: str,
     chunks: Iterable[str],
-    about: dict[str, Any],
+    rules: ServedRules,
     limit: int = 2000,
     labelled: Iterable[str] = (),
 ) -> Served:
     """Open the journal chunks (blob addresses) of ``model`` and count. ``labelled``: those of them in which labels are.
 
-    ``about``: ``axes`` (protected attributes, then strata), ``features`` of model.json (for the bands of numeric axes),
-    ``favorable`` and ``threshold``, or ``pattern`` of generated text. At most the ``limit`` newest chunks are opened. Raises CryptoError, JournalError.
+    At most the ``limit`` newest chunks are opened. Raises CryptoError, JournalError.
     """
     cipher = SegmentCipher(Keyring(kek, source.keysets(model)).keyset("journal", create=False))
     addresses = list(dict.fromkeys(chunks))
-    axes = list(dict.fromkeys(about["axes"]))
+    axes = list(dict.fromkeys(rules.axes))
     served = Served(Cells([*axes, REVISION]) if axes else None, chunks_known=len(addresses))
-    groupings = [_grouping(name, about.get("features", [])) for name in axes]
-    truths = _truths(source, cipher, model, list(dict.fromkeys(labelled))[-limit:], about) if axes else {}
+    groupings = [_grouping(name, rules) for name in axes]
+    truths = _truths(source, cipher, model, list(dict.fromkeys(labelled))[-limit:], rules) if axes else {}
     for address in addresses[-limit:]:
         frames = _opened(source, cipher, address)
         served.chunks += frames is not None
         for frame in frames or []:
             if isinstance(frame, PredictionFrame) and frame.model == model:
-                _fold(served, frame, groupings, about, truths)
+                _fold(served, frame, groupings, rules, truths)
             elif isinstance(frame, ExplanationRecord) and frame.model == model:
                 _importances(served, frame)
     return served
@@ -92,10 +103,10 @@ def _opened(source: LogSource, cipher: SegmentCipher, address: str) -> list[Fram
 
 
 def _truths(
-    source: LogSource, cipher: SegmentCipher, model: str, chunks: list[str], about: dict[str, Any]
+    source: LogSource, cipher: SegmentCipher, model: str, chunks: list[str], rules: ServedRules
 ) -> dict[str, list[int]]:
     """Request → its labels (favourable or not); the first one in the ledger counts."""
-    named = {"label": about.get("favorable"), "threshold": about.get("threshold"), "pattern": about.get("pattern")}
+    named = {"label": rules.label, "threshold": rules.threshold, "pattern": rules.pattern}
     chosen = {name: value for name, value in named.items() if value not in (None, "")}
     if not chosen:
         return {}
@@ -111,17 +122,15 @@ def _truths(
     return found
 
 
-def _grouping(name: str, features: list[dict[str, Any]]) -> Grouping:
-    found = next((f for f in features if f["name"] == name), {})
-    numeric = found.get("type") == "numeric"
-    return Grouping.of(name, found.get("min"), found.get("max")) if numeric else Grouping(name)
+def _grouping(name: str, rules: ServedRules) -> Grouping:
+    return Grouping.of(name, *rules.bands[name]) if name in rules.bands else Grouping(name)
 
 
 def _fold(
     served: Served,
     frame: PredictionFrame,
     groupings: list[Grouping],
-    about: dict[str, Any],
+    rules: ServedRules,
     truths: Mapping[str, list[int]],
 ) -> None:
     if state_of(frame) == "started":
@@ -133,7 +142,7 @@ def _fold(
         for entity, times in _masked(column):
             counts = served.masked.setdefault(name, {})
             counts[entity] = counts.get(entity, 0) + times
-    favourable = _favourable(frame, about)
+    favourable = _favourable(frame, rules)
     if served.cells is None or favourable is None or len(favourable) != total:
         return
     columns: dict[str, CodedColumn] = {}
@@ -170,16 +179,14 @@ def _masked(column: Column) -> Iterator[tuple[str, int]]:
             yield entity, count
 
 
-def _favourable(frame: PredictionFrame, about: dict[str, Any]) -> Any:
+def _favourable(frame: PredictionFrame, rules: ServedRules) -> Any:
     if state_of(frame):
-        pattern = about.get("pattern")
-        return outcomes_of(frame, searcher(pattern)) if pattern and state_of(frame) == "complete" else None
-    threshold = about.get("threshold")
-    column = frame.outputs.get("label" if threshold is None else "prediction")
+        return outcomes_of(frame, searcher(rules.pattern)) if rules.pattern and state_of(frame) == "complete" else None
+    column = frame.outputs.get("label" if rules.threshold is None else "prediction")
     if column is None or column.width != 1:
         return None
     words = column.values if column.dtype == "BYTES" else None
-    return outcomes(numbers(column), words, about.get("favorable"), threshold)
+    return outcomes(numbers(column), words, rules.label, rules.threshold)
 
 
 def _importances(served: Served, frame: ExplanationRecord) -> None:

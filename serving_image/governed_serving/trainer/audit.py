@@ -10,6 +10,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from governed_api.evidence import (
+    AdjustedDifference,
+    AttributeAudit,
+    AuditedGroup,
+    DataAudit,
+    Disparity,
+    ErrorDifferences,
+    ErrorRates,
+    ErrorTable,
+    StratumAudit,
+    StratumDisparity,
+)
 from governed_api.governance import Bias
 from governed_serving.fairness.counts.cells import Cells, GroupTable, coded
 from governed_serving.fairness.inference.hypotheses import chi_square
@@ -27,20 +39,20 @@ from governed_serving.trainer.tables import Column
 Flags = NDArray[np.bool_]
 SPD, DIR = "statisticalParityDifference", "disparateImpactRatio"
 ERRORS = {
-    "equalOpportunity": "equalOpportunityDifference",
-    "averageOdds": "averageOddsDifference",
-    "equalizedOdds": "equalizedOddsDifference",
-    "predictiveParity": "predictiveParityDifference",
+    "equal_opportunity": "equalOpportunityDifference",
+    "average_odds": "averageOddsDifference",
+    "equalized_odds": "equalizedOddsDifference",
+    "predictive_parity": "predictiveParityDifference",
 }
 RATES = {
     "accuracy": "accuracy",
-    "selectionRate": "selectionRate",
-    "baseRate": "baseRate",
+    "selection_rate": "selectionRate",
+    "base_rate": "baseRate",
     "tpr": "truePositiveRate",
     "fpr": "falsePositiveRate",
     "ppv": "predictiveValue",
 }
-"""Names in evaluation.json → the auditor's metrics and rates."""
+"""Fields of evaluation.json → the auditor's metrics and rates."""
 
 
 def favorable(bias: Bias, values: NDArray[Any], classes: tuple[str | int, ...]) -> Flags:
@@ -52,7 +64,7 @@ def favorable(bias: Bias, values: NDArray[Any], classes: tuple[str | int, ...]) 
     return np.asarray(values == [str(c) for c in classes].index(str(outcome.label)))
 
 
-def audit(bias: Bias, groups: dict[str, Column], outcome: Flags) -> dict[str, Any]:
+def audit(bias: Bias, groups: dict[str, Column], outcome: Flags) -> DataAudit:
     """Protected attribute → rates, disparities and χ² in all, and within each stratum of ``bias.strata``."""
     return {
         a.name: _attribute(groups, a.name, bias.strata, outcome, a.privileged, bias.confidence_level)
@@ -62,28 +74,29 @@ def audit(bias: Bias, groups: dict[str, Column], outcome: Flags) -> dict[str, An
 
 def _attribute(
     columns: dict[str, Column], name: str, strata: Sequence[str], outcome: Flags, privileged: list[str], level: float
-) -> dict[str, Any]:
+) -> AttributeAudit:
     cells = Cells((name, *(s for s in strata if s != name)))
     cells.add({axis: coded(columns[axis]) for axis in cells.axes}, outcome, None)
     table = cells.by(name)
     base = reference_groups(table, privileged)
     test = chi_square(table.counts.sum(2))
-    return {
-        "groups": _rates(table),
-        "disparities": [_disparity(c, level) for c in compare(table, base, (SPD, DIR))],
-        "chiSquare": test.statistic,
-        "pValue": test.p_value,
-        "strata": {by: _stratified(cells, name, by, base, level) for by in strata if by != name},
-    }
+    return AttributeAudit(
+        groups=_rates(table),
+        disparities=[Disparity(**_disparity(c, level)) for c in compare(table, base, (SPD, DIR))],
+        chi_square=test.statistic,
+        p_value=test.p_value,
+        strata={by: _stratified(cells, name, by, base, level) for by in strata if by != name},
+    )
 
 
-def _rates(table: GroupTable) -> list[dict[str, Any]]:
+def _rates(table: GroupTable) -> list[AuditedGroup]:
     rows, favoured = table.rows.tolist(), table.counts[:, 1].sum(1).tolist()
     listed = zip(table.groups, rows, favoured, strict=True)
-    return [{"group": g, "rows": n, "favorable": k, "rate": k / n if n else None} for g, n, k in listed]
+    return [AuditedGroup(group=g, rows=n, favorable=k, rate=k / n if n else None) for g, n, k in listed]
 
 
 def _disparity(found: Comparison, level: float) -> dict[str, Any]:
+    """Fields of :class:`Disparity`."""
     (k1, n1), (k0, n0) = ((int(c[1].sum()), int(c.sum())) for c in (found.counts, found.against))
     difference, ratio = newcombe(k1, n1, k0, n0, level), katz(k1, n1, k0, n0, level)
     return {
@@ -91,35 +104,41 @@ def _disparity(found: Comparison, level: float) -> dict[str, Any]:
         "reference": found.reference,
         "spd": found.metrics[SPD],
         "dir": _known(found.metrics[DIR]),
-        "spdInterval": [_known(v) for v in difference],
-        "dirInterval": [_known(v) for v in ratio],
+        "spd_interval": [_known(v) for v in difference],
+        "dir_interval": [_known(v) for v in ratio],
     }
 
 
-def _stratified(cells: Cells, name: str, by: str, base: Sequence[str], level: float) -> dict[str, Any]:
+def _stratified(cells: Cells, name: str, by: str, base: Sequence[str], level: float) -> StratumAudit:
     rows = []
     for value in cells.values(by):
         part = cells.where(by, value).by(name)
         if any(group in part.groups for group in base):
-            rows += [{"stratum": value} | _disparity(c, level) for c in compare(part, base, (SPD, DIR))]
+            compared = compare(part, base, (SPD, DIR))
+            rows += [StratumDisparity(stratum=value, **_disparity(c, level)) for c in compared]
     found = [f for f in simpson(cells, name, by, base) if f.adjusted == f.adjusted]
-    compared = [
-        {"group": f.group, "spd": f.difference, "adjustedSpd": f.adjusted, "reverses": f.reverses} for f in found
+    adjusted = [
+        AdjustedDifference(group=f.group, spd=f.difference, adjusted_spd=f.adjusted, reverses=f.reverses) for f in found
     ]
-    return {"byStratum": rows, "adjusted": compared, "simpson": any(f.reverses for f in found)}
+    return StratumAudit(by_stratum=rows, adjusted=adjusted, simpson=any(f.reverses for f in found))
 
 
-def errors(groups: Column, outcome: Flags, truth: Flags, privileged: list[str]) -> dict[str, Any]:
+def errors(groups: Column, outcome: Flags, truth: Flags, privileged: list[str]) -> ErrorTable:
     """Error rates per group, and equal-opportunity, odds and predictive-parity differences to the privileged."""
     table = confusion(groups, outcome, truth)
     rates = group_rates(table)
     counted = zip(table.groups, table.rows.tolist(), strict=True)
-    listed = [{"group": g, "rows": n} | {k: _known(rates[g][name]) for k, name in RATES.items()} for g, n in counted]
-    compared = [
-        {"group": c.group, "reference": c.reference} | {k: _known(c.metrics[name]) for k, name in ERRORS.items()}
-        for c in compare(table, privileged, tuple(ERRORS.values()))
-    ]
-    return {"groups": listed, "disparities": compared}
+    return ErrorTable(
+        groups=[
+            ErrorRates(group=g, rows=n, **{k: _known(rates[g][name]) for k, name in RATES.items()}) for g, n in counted
+        ],
+        disparities=[
+            ErrorDifferences(
+                group=c.group, reference=c.reference, **{k: _known(c.metrics[name]) for k, name in ERRORS.items()}
+            )
+            for c in compare(table, privileged, tuple(ERRORS.values()))
+        ],
+    )
 
 
 def _known(value: float) -> float | None:

@@ -9,6 +9,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from governed_api.evidence import ColumnSummary, DatasetManifest, LabelColumn
 from governed_api.governance import Bias
 from governed_api.lifecycle import Data, Training
 from governed_serving.decoding import decode_msgpack
@@ -230,19 +231,19 @@ def masked(dataset: Dataset, fields: list[str], mask: Masker) -> Dataset:
     return replace(dataset, features={**dataset.features, **changed})
 
 
-def manifest(dataset: Dataset, data: Data, *, source: bytes, findings: dict[str, dict[str, int]]) -> dict[str, Any]:
+def manifest(dataset: Dataset, data: Data, *, source: bytes, findings: dict[str, dict[str, int]]) -> DatasetManifest:
     """The data-set manifest: digests, rows, schema, origin, and what the scan for personal data found per column."""
-    return {
-        "digest": f"sha256:{hashlib.sha256(dataset.encode()).hexdigest()}",
-        "sourceDigest": f"sha256:{hashlib.sha256(source).hexdigest()}",
-        "source": data.source or _origin(data),
-        "licence": data.licence,
-        "consentBasis": data.consent_basis,
-        "rows": dataset.rows,
-        "schema": [_schema(name, column, dataset.types[name]) for name, column in dataset.features.items()],
-        "label": {"name": data.label, "classes": list(dataset.classes)},
-        "personalData": findings,
-    }
+    return DatasetManifest(
+        digest=f"sha256:{hashlib.sha256(dataset.encode()).hexdigest()}",
+        source_digest=f"sha256:{hashlib.sha256(source).hexdigest()}",
+        source=data.source or _origin(data),
+        licence=data.licence,
+        consent_basis=data.consent_basis,
+        rows=dataset.rows,
+        columns=[_summary(name, column, dataset.types[name]) for name, column in dataset.features.items()],
+        label=LabelColumn(name=data.label, classes=list(dataset.classes)),
+        personal_data=findings,
+    )
 
 
 def _origin(data: Data) -> str:
@@ -251,13 +252,13 @@ def _origin(data: Data) -> str:
     return data.uri or "inline in the manifest"
 
 
-def _schema(name: str, column: Column, kind: str) -> dict[str, Any]:
+def _summary(name: str, column: Column, kind: str) -> ColumnSummary:
     if kind == "numeric":
         seen = column[~np.isnan(column)]
-        extent = {"min": float(seen.min()), "max": float(seen.max()), "mean": float(seen.astype(np.float64).mean())}
-        return {"name": name, "type": kind, "missing": len(column) - len(seen), **extent}
+        low, high, mean = float(seen.min()), float(seen.max()), float(seen.astype(np.float64).mean())
+        return ColumnSummary(name=name, type=kind, missing=len(column) - len(seen), min=low, max=high, mean=mean)
     missing = int((column == "").sum())
-    return {"name": name, "type": kind, "missing": missing, "distinct": len(set(column.tolist()) - {""})}
+    return ColumnSummary(name=name, type=kind, missing=missing, distinct=len(set(column.tolist()) - {""}))
 
 
 def scan(dataset: Dataset, scanner: Scanner) -> dict[str, dict[str, int]]:

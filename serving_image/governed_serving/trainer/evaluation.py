@@ -8,6 +8,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from governed_api.evidence import DataAudit, Mitigation, Weight
 from governed_api.governance import Bias
 from governed_serving.fairness.metrics.metrics import confusion
 from governed_serving.fairness.metrics.mitigation import group_thresholds, reweighing_of
@@ -92,28 +93,25 @@ def largest_disparity(bias: Bias, rows: Dataset, predictions: Predictions) -> di
     """Protected attribute → largest |statistical parity difference| of any group against the privileged."""
     outcome = favorable(bias, predictions.decided, rows.classes)
     found = audit(bias, rows.groups, outcome)
-    return {
-        name: max((abs(d["spd"]) for d in a["disparities"] if d["spd"] == d["spd"]), default=0.0)
-        for name, a in found.items()
-    }
+    return {name: max((abs(d.spd) for d in a.disparities if d.spd == d.spd), default=0.0) for name, a in found.items()}
 
 
-def group_tables(bias: Bias, rows: Dataset, predictions: Predictions) -> dict[str, Any]:
+def group_tables(bias: Bias, rows: Dataset, predictions: Predictions) -> DataAudit:
     """Selection per group and stratum, and error rates per group where labels are classes."""
     outcome = favorable(bias, predictions.decided, rows.classes)
     truth = favorable(bias, rows.label, rows.classes)
     tables = audit(bias, rows.groups, outcome)
-    for attribute in bias.protected_attributes:
-        groups = rows.groups[attribute.name]
-        tables[attribute.name]["errors"] = errors(groups, outcome, truth, attribute.privileged)
-    return tables
+    return {
+        a.name: tables[a.name].model_copy(update={"errors": errors(rows.groups[a.name], outcome, truth, a.privileged)})
+        for a in bias.protected_attributes
+    }
 
 
 OFFER_ROWS = 30
 """Groups with fewer held-out rows are left out of what is offered."""
 
 
-def offers(bias: Bias, train: Dataset, rows: Dataset, predictions: Predictions) -> dict[str, Any]:
+def offers(bias: Bias, train: Dataset, rows: Dataset, predictions: Predictions) -> dict[str, Mitigation]:
     """Protected attribute → what could be done about a disparity, with its effect measured on held-out ``rows``; nothing is applied.
 
     ``thresholds``: one per group instead of one for all (only where a threshold decides: two classes, or a regression);
@@ -136,11 +134,11 @@ def offers(bias: Bias, train: Dataset, rows: Dataset, predictions: Predictions) 
         offer = group_thresholds(score[kept], truth[kept], groups[kept], threshold or 0.0)
         table = confusion(train.groups[attribute.name].astype(str), learnt, learnt)
         weights = [
-            {"group": group, "label": label, "weight": weight}
+            Weight(group=group, label=label, weight=weight)
             for (group, label), weight in reweighing_of(table).items()
             if table.of([group])[:, label].sum() >= OFFER_ROWS
         ]
-        found[attribute.name] = {"threshold": threshold or 0.0, **asdict(offer), "weights": weights}
+        found[attribute.name] = Mitigation(threshold=threshold or 0.0, **asdict(offer), weights=weights)
     return found
 
 

@@ -1,12 +1,13 @@
 """Gates: each measures the compressed model against the uncompressed one and a budget of the manifest."""
 
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
 from governed_api.governance import Bias
 from governed_api.lifecycle import Gates
+from governed_api.report import GateResult
 from governed_serving.trainer.dataset import Dataset
 from governed_serving.trainer.evaluation import headline, importances, largest_disparity, latencies, predict, spearman
 from governed_serving.trainer.preprocessing import session
@@ -15,29 +16,18 @@ Verdict = Literal["pass", "fail", "not applicable"]
 LATENCY, OPTIMIZATION = "latency", "optimization"
 
 
-@dataclass(frozen=True)
-class Gate:
-    """One row of the gate table."""
-
-    name: str
-    measured: float | None
-    budget: float | None
-    verdict: Verdict
-    message: str
-
-    def plain(self) -> dict[str, Any]:
-        """JSON-ready."""
-        return asdict(self)
-
-
-def at_most(name: str, measured: float, budget: float, message: str) -> Gate:
+def at_most(name: str, measured: float, budget: float, message: str) -> GateResult:
     """Passes when ``measured`` ≤ ``budget``."""
-    return Gate(name, measured, budget, "pass" if measured <= budget else "fail", message)
+    return _gate(name, measured, budget, "pass" if measured <= budget else "fail", message)
 
 
-def at_least(name: str, measured: float, budget: float, message: str) -> Gate:
+def at_least(name: str, measured: float, budget: float, message: str) -> GateResult:
     """Passes when ``measured`` ≥ ``budget``."""
-    return Gate(name, measured, budget, "pass" if measured >= budget else "fail", message)
+    return _gate(name, measured, budget, "pass" if measured >= budget else "fail", message)
+
+
+def _gate(name: str, measured: float, budget: float | None, verdict: Verdict, message: str) -> GateResult:
+    return GateResult(name=name, measured=measured, budget=budget, verdict=verdict, message=message)
 
 
 @dataclass(frozen=True)
@@ -52,7 +42,7 @@ class Candidates:
     seed: int
 
 
-def judge(candidates: Candidates, gates: Gates, bias: Bias | None) -> list[Gate]:
+def judge(candidates: Candidates, gates: Gates, bias: Bias | None) -> list[GateResult]:
     """The gate table of a compression."""
     c = candidates
     before, after = (session(model, c.level, c.threads) for model in (c.before, c.after))
@@ -77,16 +67,15 @@ def judge(candidates: Candidates, gates: Gates, bias: Bias | None) -> list[Gate]
     return table
 
 
-def optimisation(model: bytes, rows: Dataset, level: str, threads: int) -> tuple[Gate, float]:
+def optimisation(model: bytes, rows: Dataset, level: str, threads: int) -> tuple[GateResult, float]:
     """What graph optimisation G(θ) brings on this node (no budget: the level is the manifest's), and seconds a row takes."""
     plain, optimised = latencies([session(model, "none", threads), session(model, level, threads)], rows, runs=150)
     text = f"one row on this node: {plain * 1e6:.0f} µs as exported, {optimised * 1e6:.0f} µs at level {level}"
-    return Gate(OPTIMIZATION, optimised / plain, None, "not applicable", text), optimised
+    return _gate(OPTIMIZATION, optimised / plain, None, "not applicable", text), optimised
 
 
-def reproducible(table: list[Gate]) -> list[dict[str, Any]]:
+def reproducible(table: list[GateResult]) -> list[GateResult]:
     """The table without what a clock measured, for the artefact, whose digest must not depend on the machine's mood."""
-    quiet = "measured on the node: see the ledger's gates entry"
-    rows = [gate.plain() for gate in table]
+    quiet = {"measured": None, "message": "measured on the node: see the ledger's gates entry"}
     clocked = (LATENCY, OPTIMIZATION)
-    return [row | {"measured": None, "message": quiet} if row["name"] in clocked else row for row in rows]
+    return [gate.model_copy(update=quiet) if gate.name in clocked else gate for gate in table]

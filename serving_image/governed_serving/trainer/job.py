@@ -9,13 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from governed_api.base import wire
+from governed_api.evidence import GateTable
 from governed_api.resolved import ResolvedModel
 from governed_api.version import __version__
 from governed_serving.code_closure import code_digest
 from governed_serving.records import LedgerEntry, canonical, timestamp
 from governed_serving.trainer.dataset import Masker, Scanner
 from governed_serving.trainer.errors import InvalidTraining
-from governed_serving.trainer.prepare import Prepared, prepare
+from governed_serving.trainer.prepare import Prepared, plain, prepare
 from governed_serving.trainer.progress import Narrator
 from governed_serving.trainer.sources import source_bytes
 from governed_serving.trainer.volume import Cipher, DataVolume
@@ -95,9 +97,9 @@ class Job:
         sealed = self._rooms.artefact_cipher().seal(made.packed, made.digest.encode())
         blob = self._rooms.archive.put_blob(sealed)
         artefact = {"digest": made.digest, "blob": blob, "variant": made.variant}
-        table = [gate.plain() for gate in made.gates]
+        table = GateTable(gates=made.gates)
         self._rooms.archive.append(f"trainer-{key}", self._entries(prepared, made, key, blob, table))
-        kept = {"artefact": artefact, "metrics": made.metrics, "gates": table, "dataAudit": prepared.audit}
+        kept = {"artefact": artefact, "metrics": made.metrics, **wire(table), "dataAudit": plain(prepared.audit)}
         self._rooms.archive.put_ref(f"artefact-{made.digest.removeprefix('sha256:')}", {"blob": blob, "training": key})
         self._rooms.archive.put_ref(f"training-{key}", kept)
         volume.remove(CHECKPOINT)
@@ -107,7 +109,7 @@ class Job:
         self._narrator.say("model ready", digest=made.digest, variant=made.variant, **made.measured)
         return artefact
 
-    def _entries(self, prepared: Prepared, made: Any, key: str, blob: str, table: list[dict[str, Any]]) -> list[bytes]:
+    def _entries(self, prepared: Prepared, made: Any, key: str, blob: str, table: GateTable) -> list[bytes]:
         identity: dict[str, Any] = {
             "namespace": self._resolved.namespace,
             "model": self._resolved.name,
@@ -116,8 +118,8 @@ class Job:
         steps: list[dict[str, Any]] = [
             {
                 "type": "dataset",
-                "id": prepared.manifest["digest"],
-                "digest": prepared.manifest["digest"],
+                "id": prepared.manifest.digest,
+                "digest": prepared.manifest.digest,
                 "summary": summary(prepared),
             },
             {
@@ -130,7 +132,7 @@ class Job:
                 "type": "gates",
                 "id": key,
                 "digest": made.digest,
-                "summary": {"gates": table, "measured": made.measured, "node": node()},
+                "summary": {**wire(table), "measured": made.measured, "node": node()},
             },
             {
                 "type": "artefact",
@@ -143,21 +145,21 @@ class Job:
         return [canonical(LedgerEntry(**identity, **step)) for step in steps]
 
     def _tell_data(self, prepared: Prepared) -> None:
-        found = prepared.manifest["personalData"]
+        found = prepared.manifest.personal_data
         self._narrator.say(
-            "data ready", rows=prepared.manifest["rows"], digest=prepared.manifest["digest"], personal_data=found
+            "data ready", rows=prepared.manifest.rows, digest=prepared.manifest.digest, personal_data=found
         )
         for attribute, table in prepared.audit.items():
-            for d in table["disparities"]:
-                ratio = "undefined" if d["dir"] is None else f"{d['dir']:.4f}"
+            for d in table.disparities:
+                ratio = "undefined" if d.dir is None else f"{d.dir:.4f}"
                 self._narrator.say(
-                    f"labels by {attribute}: {d['group']} against {d['reference']}",
-                    spd=f"{d['spd']:+.4f}",
+                    f"labels by {attribute}: {d.group} against {d.reference}",
+                    spd=f"{d.spd:+.4f}",
                     dir=ratio,
-                    chi_square=f"{table['chiSquare']:.2f}",
-                    simpson=[name for name, s in table["strata"].items() if s["simpson"]],
+                    chi_square=f"{table.chi_square:.2f}",
+                    simpson=[name for name, stratum in table.strata.items() if stratum.simpson],
                 )
-        self._report("Running", "training", progress=0.0, dataAudit=prepared.audit)
+        self._report("Running", "training", progress=0.0, dataAudit=plain(prepared.audit))
 
     def _epoch(self, done: int, entry: dict[str, float]) -> None:
         training = self._resolved.spec.lifecycle.training
@@ -175,7 +177,8 @@ class Job:
 
 def summary(prepared: Prepared) -> dict[str, Any]:
     """The data-set manifest (without its schema) and the audit of the labels, for the ledger and the report."""
-    return {k: v for k, v in prepared.manifest.items() if k != "schema"} | {"audit": prepared.audit}
+    described = wire(prepared.manifest)
+    return {k: v for k, v in described.items() if k != "schema"} | {"audit": plain(prepared.audit)}
 
 
 def training_key(resolved: ResolvedModel, source: bytes, code: str) -> str:

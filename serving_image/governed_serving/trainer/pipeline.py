@@ -6,7 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from governed_api.base import wire
+from governed_api.evidence import Evaluation, GateTable, Importance, Unmitigated
 from governed_api.model import GovernedModelSpec
+from governed_api.report import GateResult
 from governed_serving import artefact
 from governed_serving.trainer import documents, evaluation, export, gates
 from governed_serving.trainer.compression import compress
@@ -30,7 +33,7 @@ class Made:
     digest: str
     variant: Variant
     metrics: dict[str, float]
-    gates: list[gates.Gate]
+    gates: list[GateResult]
     measured: dict[str, float]
     epochs: int
 
@@ -61,8 +64,8 @@ class Pipeline:
         table = [self._agreement(network, exported)]
         decision = export.decisions(self._classes, self._mean, self._scale)
         shipped, variant = self._compress(exported, decision, table)
-        report = self._evaluate(shipped) | mitigation
-        self._check_least(report["metrics"])
+        report = self._evaluate(shipped).model_copy(update=mitigation)
+        self._check_least(report.metrics)
         optimise = self._spec.lifecycle.optimization
         brought, seconds = gates.optimisation(shipped, self._test, optimise.level, optimise.threads)
         table.append(brought)
@@ -93,7 +96,7 @@ class Pipeline:
         network = build(self._fitted, self._training, len(self._classes) or 1)
         return network, Trainer(network, self._training, self._volume, key).run(rows, held, counts, progress)
 
-    def _unmitigated(self, progress: Progress) -> dict[str, Any]:
+    def _unmitigated(self, progress: Progress) -> dict[str, Unmitigated]:
         """What the same training gives without mitigation, so that its effect is on record; empty when there is none."""
         bias = self._spec.governance.bias
         if self._weights() is None or bias is None:
@@ -101,13 +104,13 @@ class Pipeline:
         network, _ = self._fit_network(f"{self._key}/unmitigated", None, progress)
         scores = export.softmax(export.torch_scores(network, self._encoded_test))
         predictions = evaluation.Predictions(scores, self._classes)
-        found = {
-            "metrics": evaluation.quality(predictions, self._test.label),
-            "largestDisparity": evaluation.largest_disparity(bias, self._test, predictions),
-        }
+        found = Unmitigated(
+            metrics=evaluation.quality(predictions, self._test.label),
+            largest_disparity=evaluation.largest_disparity(bias, self._test, predictions),
+        )
         return {"unmitigated": found}
 
-    def _agreement(self, network: Network, exported: Any) -> gates.Gate:
+    def _agreement(self, network: Network, exported: Any) -> GateResult:
         difference = export.largest_difference(network, exported, self._encoded_test, not self._classes)
         text = "largest |ONNX Runtime − torch| over held-out rows"
         gate = gates.at_most("export", difference, export.TOLERANCE, text)
@@ -115,7 +118,7 @@ class Pipeline:
             raise TrainingFailed(f"export: expected ONNX within {export.TOLERANCE:g} of torch, found {difference:g}")
         return gate
 
-    def _compress(self, exported: Any, decision: Any, table: list[gates.Gate]) -> tuple[bytes, Variant]:
+    def _compress(self, exported: Any, decision: Any, table: list[GateResult]) -> tuple[bytes, Variant]:
         """The model that ships, and its variant; the judgement is added to ``table``."""
         life = self._spec.lifecycle
         before = export.serialise(export.join(self._fitted, exported, decision))
@@ -130,20 +133,20 @@ class Pipeline:
         table += judged
         return (before, "float") if any(gate.verdict == "fail" for gate in judged) else (after, variant)
 
-    def _evaluate(self, model: bytes) -> dict[str, Any]:
+    def _evaluate(self, model: bytes) -> Evaluation:
         optimise, bias = self._spec.lifecycle.optimization, self._spec.governance.bias
         running = session(model, optimise.level, optimise.threads)
         predictions = evaluation.predict(running, self._test)
         weights = evaluation.importances(running, self._test, self._training.loop.seed)
         parts = {"training": self._train, "validation": self._validation, "test": self._test}
-        return {
-            "rows": {name: part.rows for name, part in parts.items()},
-            "metrics": evaluation.quality(predictions, self._test.label),
-            "groups": evaluation.group_tables(bias, self._test, predictions) if bias is not None else {},
-            "offers": evaluation.offers(bias, self._train, self._test, predictions) if bias is not None else {},
-            "importances": [{"feature": n, "value": v} for n, v in sorted(weights.items(), key=lambda item: -item[1])],
-            "data": self._prepared.audit,
-        }
+        return Evaluation(
+            rows={name: part.rows for name, part in parts.items()},
+            metrics=evaluation.quality(predictions, self._test.label),
+            groups=evaluation.group_tables(bias, self._test, predictions) if bias is not None else {},
+            offers=evaluation.offers(bias, self._train, self._test, predictions) if bias is not None else {},
+            importances=[Importance(feature=n, value=v) for n, v in sorted(weights.items(), key=lambda item: -item[1])],
+            data=self._prepared.audit,
+        )
 
     def _check_least(self, metrics: dict[str, float]) -> None:
         least = self._spec.lifecycle.gates.min_accuracy
@@ -153,15 +156,15 @@ class Pipeline:
             raise TrainingFailed(f"spec.lifecycle.gates.minAccuracy: {found}")
 
     def _files(
-        self, model: bytes, variant: Variant, report: dict[str, Any], curve: Curve, table: list[gates.Gate]
+        self, model: bytes, variant: Variant, report: Evaluation, curve: Curve, table: list[GateResult]
     ) -> dict[str, bytes]:
         files = {
             "model.onnx": model,
             "background.json": documents.encode(documents.background(self._train)),
-            "training.json": documents.encode({"curve": curve, "dataset": self._prepared.manifest}),
+            "training.json": documents.encode({"curve": curve, "dataset": wire(self._prepared.manifest)}),
             "reference.json": documents.encode(self._reference(model)),
-            "evaluation.json": documents.encode(report),
-            "gates.json": documents.encode({"gates": gates.reproducible(table)}),
+            "evaluation.json": documents.encode(wire(report)),
+            "gates.json": documents.encode(wire(GateTable(gates=gates.reproducible(table)))),
         }
         files["model.json"] = documents.manifest(
             self._name,
@@ -169,7 +172,7 @@ class Pipeline:
             self._train,
             self._fitted,
             variant=variant,
-            dataset=self._prepared.manifest["digest"],
+            dataset=self._prepared.manifest.digest,
             key=self._key,
             code=self._code,
             files=files,
@@ -184,17 +187,18 @@ class Pipeline:
         return documents.reference(self._train, evaluation.predict(running, rows), favorable)
 
 
-def flat_metrics(report: dict[str, Any]) -> dict[str, float]:
+def flat_metrics(report: Evaluation) -> dict[str, float]:
     """Held-out quality, and disparities of the data (``data.``) and of the model, for status and the command line."""
-    flat = dict(report["metrics"])
-    for prefix, tables in (("data", report["data"]), ("model", report["groups"])):
+    flat = dict(report.metrics)
+    for prefix, tables in (("data", report.data), ("model", report.groups)):
         for attribute, table in tables.items():
-            flat[f"{prefix}.chiSquare.{attribute}"] = table["chiSquare"]
-            for d in table["disparities"]:
-                flat[f"{prefix}.spd.{attribute}.{d['group']}"] = d["spd"]
-                if d["dir"] is not None:
-                    flat[f"{prefix}.dir.{attribute}.{d['group']}"] = d["dir"]
-    if without := report.get("unmitigated"):
-        flat |= {f"unmitigated.{name}": value for name, value in without["metrics"].items()}
-        flat |= {f"unmitigated.largestDisparity.{name}": v for name, v in without["largestDisparity"].items()}
+            if table.chi_square is not None:
+                flat[f"{prefix}.chiSquare.{attribute}"] = table.chi_square
+            for d in table.disparities:
+                flat[f"{prefix}.spd.{attribute}.{d.group}"] = d.spd
+                if d.dir is not None:
+                    flat[f"{prefix}.dir.{attribute}.{d.group}"] = d.dir
+    if without := report.unmitigated:
+        flat |= {f"unmitigated.{name}": value for name, value in without.metrics.items()}
+        flat |= {f"unmitigated.largestDisparity.{name}": v for name, v in without.largest_disparity.items()}
     return flat

@@ -4,7 +4,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgspec
+from pydantic import TypeAdapter
 
+from governed_api.base import wire
+from governed_api.evidence import DataAudit, DatasetManifest
 from governed_api.governance import Masking
 from governed_api.lifecycle import Training
 from governed_api.model import GovernedModelSpec
@@ -16,6 +19,7 @@ from governed_serving.trainer.sources import read
 from governed_serving.trainer.volume import DataVolume
 
 DATASET = "dataset"
+_AUDIT: TypeAdapter[DataAudit] = TypeAdapter(DataAudit)
 
 
 @dataclass(frozen=True)
@@ -23,8 +27,8 @@ class Prepared:
     """What trains, its manifest, and the audit of the labels as they are (empty without spec.governance.bias)."""
 
     dataset: Dataset
-    manifest: dict[str, Any]
-    audit: dict[str, Any]
+    manifest: DatasetManifest
+    audit: DataAudit
 
 
 def prepare(
@@ -39,16 +43,23 @@ def prepare(
     if (left := volume.read(DATASET)) is not None:
         kept = decode_msgpack(left)
         if kept["key"] == key:
-            return Prepared(Dataset.decode(kept["dataset"]), kept["manifest"], kept["audit"])
+            described = DatasetManifest.model_validate(kept["manifest"])
+            return Prepared(Dataset.decode(kept["dataset"]), described, _AUDIT.validate_python(kept["audit"]))
     raw = typed(read(training.data, source), training, spec.governance.bias)
     findings = scan(raw, scanner)
     fields = masked_fields(training, spec.governance.privacy.masking)
     dataset = masked(raw, fields, masker) if masker is not None else raw
-    described = manifest(dataset, training.data, source=source, findings=findings) | {"masked": fields}
+    described = manifest(dataset, training.data, source=source, findings=findings)
+    described = described.model_copy(update={"masked": fields})
     prepared = Prepared(dataset, described, _audit(spec, dataset))
-    content = {"key": key, "dataset": dataset.encode(), "manifest": described, "audit": prepared.audit}
+    content = {"key": key, "dataset": dataset.encode(), "manifest": wire(described), "audit": plain(prepared.audit)}
     volume.write(DATASET, msgspec.msgpack.encode(content))
     return prepared
+
+
+def plain(audit: DataAudit) -> dict[str, Any]:
+    """JSON-ready."""
+    return {name: wire(table) for name, table in audit.items()}
 
 
 def masked_fields(training: Training, masking: Masking | None) -> list[str]:
@@ -64,7 +75,7 @@ def masked_fields(training: Training, masking: Masking | None) -> list[str]:
     return list(masking.fields) or texts
 
 
-def _audit(spec: GovernedModelSpec, dataset: Dataset) -> dict[str, Any]:
+def _audit(spec: GovernedModelSpec, dataset: Dataset) -> DataAudit:
     bias = spec.governance.bias
     if bias is None:
         return {}

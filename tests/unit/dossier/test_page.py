@@ -252,7 +252,7 @@ def test_example_masking_and_proof_are_shown(root: Path) -> None:
     assert found.example is not None
     assert found.example.id == "req-A"
     assert found.example.prediction is not None
-    assert len(found.example.prediction["outputs"]["label"]) == 933
+    assert len(found.example.prediction.outputs["label"]) == 933
     page = render_page(found)
     assert "Inclusion proof: explanation req-A" in page
     assert "department = &lt;script&gt;" in page

@@ -13,6 +13,7 @@ from governed_serving.trainer.audit import audit, errors, favorable
 from governed_serving.trainer.dataset import Dataset, reweighing, typed
 from governed_serving.trainer.generators import GENERATORS, credit
 from governed_serving.trainer.generators.credit import EXPECTED_FEMALE, EXPECTED_MALE
+from governed_serving.trainer.prepare import plain
 from governed_serving.trainer.sources import read, source_bytes
 from unit.trainer.manifests import ADMISSIONS_BIAS, admissions, bias, training
 
@@ -26,28 +27,28 @@ def berkeley() -> Dataset:
 def test_berkeley(berkeley: Dataset) -> None:
     rules = bias(ADMISSIONS_BIAS)
     table = audit(rules, berkeley.groups, favorable(rules, berkeley.label, berkeley.classes))["sex"]
-    (women,) = table["disparities"]
-    assert women["group"] == "female"
-    assert women["spd"] == pytest.approx(-0.141645, abs=1e-6)
-    assert women["dir"] == pytest.approx(0.681830, abs=1e-6)
-    assert table["chiSquare"] == pytest.approx(92.205, abs=1e-3)
-    by_department = {row["stratum"]: row["spd"] for row in table["strata"]["department"]["byStratum"]}
+    (women,) = table.disparities
+    assert women.group == "female"
+    assert women.spd == pytest.approx(-0.141645, abs=1e-6)
+    assert women.dir == pytest.approx(0.681830, abs=1e-6)
+    assert table.chi_square == pytest.approx(92.205, abs=1e-3)
+    by_department = {row.stratum: row.spd for row in table.strata["department"].by_stratum}
     assert by_department["A"] == pytest.approx(0.2035, abs=1e-4)
     assert sum(spd > 0 for spd in by_department.values()) == 4
-    (adjusted,) = table["strata"]["department"]["adjusted"]
-    assert adjusted["adjustedSpd"] > 0
-    assert table["strata"]["department"]["simpson"] is True
+    (adjusted,) = table.strata["department"].adjusted
+    assert adjusted.adjusted_spd > 0
+    assert table.strata["department"].simpson is True
 
 
 def test_intervals_and_test_of_berkeley(berkeley: Dataset) -> None:
     rules = bias(ADMISSIONS_BIAS)
     table = audit(rules, berkeley.groups, favorable(rules, berkeley.label, berkeley.classes))["sex"]
-    (women,) = table["disparities"]
+    (women,) = table.disparities
     want = confint_proportions_2indep(557, 1835, 1198, 2691, method="newcomb", compare="diff")
-    assert women["spdInterval"] == pytest.approx(want, abs=1e-9)
-    low, high = women["dirInterval"]
-    assert low < women["dir"] < high
-    assert table["pValue"] == pytest.approx(chi2.sf(table["chiSquare"], 1), rel=1e-9)
+    assert women.spd_interval == pytest.approx(want, abs=1e-9)
+    low, high = women.dir_interval
+    assert low < women.dir < high
+    assert table.p_value == pytest.approx(chi2.sf(table.chi_square, 1), rel=1e-9)
 
 
 def grouped(counts: dict[str, tuple[int, int]]) -> tuple[dict[str, np.ndarray], np.ndarray]:
@@ -62,16 +63,16 @@ def rules_for(**attribute: object) -> Bias:
 
 
 def test_without_privileged_the_most_favoured_group_is_the_reference() -> None:
-    found = audit(rules_for(), *grouped({"a": (10, 5), "b": (10, 8), "c": (10, 0)}))["g"]["disparities"]
-    assert [(d["group"], d["reference"]) for d in found] == [("a", "b"), ("c", "b")]
-    assert found[0]["spd"] == pytest.approx(-0.3)
-    assert found[1]["dir"] == 0
+    found = audit(rules_for(), *grouped({"a": (10, 5), "b": (10, 8), "c": (10, 0)}))["g"].disparities
+    assert [(d.group, d.reference) for d in found] == [("a", "b"), ("c", "b")]
+    assert found[0].spd == pytest.approx(-0.3)
+    assert found[1].dir == 0
 
 
 def test_undefined_values_are_none_and_json_holds_them() -> None:
     found = audit(rules_for(privileged=["b"]), *grouped({"a": (10, 0), "b": (10, 0)}))
-    assert found["g"]["disparities"][0]["dir"] is None
-    documents.encode(found)
+    assert found["g"].disparities[0].dir is None
+    documents.encode(plain(found))
 
 
 def test_errors_reproduce_compas() -> None:
@@ -85,15 +86,15 @@ def test_errors_reproduce_compas() -> None:
             predicted += [p] * n
             actual += [a] * n
     table = errors(np.array(group, dtype=object), np.array(predicted, bool), np.array(actual, bool), ["Caucasian"])
-    rates = {row["group"]: row for row in table["groups"]}
-    assert rates["African-American"]["fpr"] == pytest.approx(0.4485, abs=5e-5)
-    assert 1 - rates["Caucasian"]["tpr"] == pytest.approx(0.4772, abs=5e-5)
-    assert rates["Caucasian"]["rows"] == 2454
-    (gap,) = table["disparities"]
-    assert gap["equalOpportunity"] == pytest.approx(0.19737, abs=1e-5)
-    assert gap["averageOdds"] == pytest.approx(0.20565, abs=1e-5)
-    assert gap["equalizedOdds"] == pytest.approx(0.21392, abs=1e-5)
-    assert gap["predictiveParity"] == pytest.approx(0.03838, abs=1e-5)
+    rates = {row.group: row for row in table.groups}
+    assert rates["African-American"].fpr == pytest.approx(0.4485, abs=5e-5)
+    assert 1 - rates["Caucasian"].tpr == pytest.approx(0.4772, abs=5e-5)
+    assert rates["Caucasian"].rows == 2454
+    (gap,) = table.disparities
+    assert gap.equal_opportunity == pytest.approx(0.19737, abs=1e-5)
+    assert gap.average_odds == pytest.approx(0.20565, abs=1e-5)
+    assert gap.equalized_odds == pytest.approx(0.21392, abs=1e-5)
+    assert gap.predictive_parity == pytest.approx(0.03838, abs=1e-5)
 
 
 def test_reweighing_makes_label_and_group_independent(berkeley: Dataset) -> None:

@@ -1,0 +1,251 @@
+"""What a training leaves as evidence: data-set manifest, audit of the labels, gate table, evaluation on held-out rows.
+
+The trainer writes it into artefact, ledger and report; the page and the terminal read it back. Names are those of the JSON.
+"""
+
+from pydantic import ConfigDict, Field
+
+from governed_api.base import RecordedPart
+from governed_api.report import GateResult, TrainerReport
+
+__all__ = [
+    "AdjustedDifference",
+    "AttributeAudit",
+    "AuditedGroup",
+    "ColumnSummary",
+    "DataAudit",
+    "DatasetManifest",
+    "Disparity",
+    "ErrorDifferences",
+    "ErrorRates",
+    "ErrorTable",
+    "Evaluation",
+    "GateTable",
+    "Importance",
+    "LabelColumn",
+    "Mitigation",
+    "ShippedArtefact",
+    "StratumAudit",
+    "StratumDisparity",
+    "TrainingDocument",
+    "TrainingReport",
+    "Unmitigated",
+    "Weight",
+]
+
+
+class AuditedGroup(RecordedPart):
+    """Rows of a group, and how many of them had the favourable outcome."""
+
+    group: str
+    rows: int
+    favorable: int
+    rate: float | None = None
+    """favorable / rows."""
+
+
+class Disparity(RecordedPart):
+    """A group against the reference, with intervals of one look at closed data."""
+
+    group: str
+    reference: str = ""
+    spd: float
+    """Statistical parity difference."""
+    dir: float | None = None
+    """Disparate impact ratio; None: not defined."""
+    spd_interval: list[float | None] = []
+    dir_interval: list[float | None] = []
+
+
+class StratumDisparity(Disparity):
+    """The same within one value of a stratum."""
+
+    stratum: str | int | float
+    favorable: int | None = None
+    rows: int | None = None
+    reference_favorable: int | None = None
+    reference_rows: int | None = None
+
+
+class AdjustedDifference(RecordedPart):
+    """A group's statistical parity difference in all, and adjusted for a stratum."""
+
+    group: str
+    spd: float
+    adjusted_spd: float | None = None
+    reverses: bool = False
+    """Simpson's paradox."""
+
+
+class StratumAudit(RecordedPart):
+    """An attribute's disparities within the values of one stratum."""
+
+    by_stratum: list[StratumDisparity] = []
+    adjusted: list[AdjustedDifference] = []
+    simpson: bool = False
+    """Of any group."""
+
+
+class ErrorRates(RecordedPart):
+    """One group's error rates; None: no row of the kind."""
+
+    group: str
+    rows: int
+    accuracy: float | None = None
+    selection_rate: float | None = None
+    base_rate: float | None = None
+    tpr: float | None = None
+    fpr: float | None = None
+    ppv: float | None = None
+
+
+class ErrorDifferences(RecordedPart):
+    """One group's error rates against the reference's."""
+
+    group: str
+    reference: str = ""
+    equal_opportunity: float | None = None
+    average_odds: float | None = None
+    equalized_odds: float | None = None
+    predictive_parity: float | None = None
+
+
+class ErrorTable(RecordedPart):
+    """Error rates by group."""
+
+    groups: list[ErrorRates] = []
+    disparities: list[ErrorDifferences] = []
+
+
+class AttributeAudit(RecordedPart):
+    """One protected attribute: rates by group, disparities, Pearson's χ², and the same within strata."""
+
+    groups: list[AuditedGroup] = []
+    disparities: list[Disparity] = []
+    chi_square: float | None = None
+    p_value: float | None = None
+    strata: dict[str, StratumAudit] = {}
+    errors: ErrorTable = ErrorTable()
+    """Of predictions: labels have none."""
+
+
+DataAudit = dict[str, AttributeAudit]
+"""Protected attribute → audit."""
+
+
+class ColumnSummary(RecordedPart):
+    """One column of the data."""
+
+    name: str
+    type: str = ""
+    missing: int = 0
+    distinct: int | None = None
+    min: float | None = None
+    max: float | None = None
+    mean: float | None = None
+
+
+class LabelColumn(RecordedPart):
+    """What is learnt; no classes: a regression."""
+
+    name: str = ""
+    classes: list[str | int] = []
+
+
+class DatasetManifest(RecordedPart):
+    """The data set: digests, origin, schema, and the personal data that a scan found."""
+
+    digest: str = ""
+    source_digest: str = ""
+    source: str = ""
+    licence: str | None = None
+    consent_basis: str | None = None
+    rows: int = 0
+    columns: list[ColumnSummary] = Field(default=[], alias="schema")
+    label: LabelColumn | str = ""
+    personal_data: dict[str, dict[str, int]] | None = None
+    """Column → entity → findings; None: not scanned."""
+    masked: list[str] = []
+    """Columns masked before training."""
+    audit: DataAudit = {}
+    """Of the labels; in the ledger's entry and the report."""
+
+
+class Importance(RecordedPart):
+    """Permutation importance of a feature."""
+
+    feature: str
+    value: float
+
+
+class Weight(RecordedPart):
+    """Reweighing: the weight of a group's rows with a label (1: favourable)."""
+
+    group: str
+    label: int
+    weight: float
+
+
+class Mitigation(RecordedPart):
+    """What could be done about a disparity, measured on held-out rows; nothing of it is in force."""
+
+    model_config = RecordedPart.model_config | ConfigDict(alias_generator=None)  # these names were never camelCase
+
+    threshold: float
+    thresholds: dict[str, float]
+    accuracy_before: float
+    accuracy_after: float
+    largest_difference_before: float
+    largest_difference_after: float
+    weights: list[Weight] = []
+
+
+class Unmitigated(RecordedPart):
+    """What the same training gives without mitigation."""
+
+    metrics: dict[str, float] = {}
+    largest_disparity: dict[str, float] = {}
+
+
+class Evaluation(RecordedPart):
+    """evaluation.json: what the model is worth on held-out rows."""
+
+    rows: dict[str, int] = {}
+    """Part of the split → rows."""
+    metrics: dict[str, float] = {}
+    groups: DataAudit = {}
+    """Of predictions on held-out rows."""
+    offers: dict[str, Mitigation] = {}
+    importances: list[Importance] = []
+    data: DataAudit = {}
+    """Of the labels of all rows."""
+    unmitigated: Unmitigated | None = None
+
+
+class TrainingDocument(RecordedPart):
+    """training.json: the curve by epoch, and the data set."""
+
+    curve: list[dict[str, float]] = []
+    dataset: DatasetManifest | None = None
+
+
+class GateTable(RecordedPart):
+    """gates.json, and the summary of the ledger's gates entry."""
+
+    gates: list[GateResult] = []
+
+
+class ShippedArtefact(RecordedPart):
+    """The artefact that a training made."""
+
+    digest: str = ""
+    blob: str = ""
+    variant: str = ""
+
+
+class TrainingReport(TrainerReport):
+    """The trainer's part of the report, in full."""
+
+    artefact: ShippedArtefact | None = None  # type: ignore[assignment]  # the contract's is open, this is what the trainer writes
+    data: DatasetManifest | None = None
+    data_audit: DataAudit = {}
