@@ -6,8 +6,7 @@ jitter (hosting.retrying: refused connections, timeouts, 429, 502, 503 and 504),
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import httpx
@@ -23,7 +22,6 @@ from governed_serving.records import RETENTION, ROTATION, AppendRequest
 
 __all__ = ["Appended", "ArchiveClient", "ArchiveKeysetStore", "Found"]
 
-_CHUNK = 1 << 20
 _ENTRIES = msgspec.json.Decoder(dict[str, list[msgspec.Raw]], strict=False)
 
 
@@ -81,14 +79,6 @@ class ArchiveClient:
         """Store ciphertext; its address (SHA-256, hex)."""
         digest = hashlib.sha256(sealed).hexdigest()
         self._ask("PUT", routes.BLOB.format(digest=digest), content=sealed)
-        return digest
-
-    def put_blob_file(self, path: Path) -> str:
-        """Store a ciphertext file without reading it into memory; its address."""
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        length = {"content-length": str(path.stat().st_size)}
-        self._ask("PUT", routes.BLOB.format(digest=digest), body=lambda: _chunks(path), headers=length)
         return digest
 
     def has_blob(self, digest: str) -> bool:
@@ -233,7 +223,6 @@ class ArchiveClient:
         path: str,
         *,
         content: bytes | None = None,
-        body: Callable[[], Iterator[bytes]] | None = None,
         params: dict[str, Any] | None = None,
         headers: dict[str, str] | None = None,
         allowed: tuple[int, ...] = (),
@@ -241,7 +230,7 @@ class ArchiveClient:
         """One call with bounded retries; raises :class:`Refused` for a 4xx that isn't ``allowed``."""
 
         def send() -> httpx.Response:
-            return self._http.request(method, path, content=body() if body else content, params=params, headers=headers)
+            return self._http.request(method, path, content=content, params=params, headers=headers)
 
         try:
             answer = self._retrying.call(send)
@@ -288,12 +277,6 @@ class ArchiveKeysetStore:
 
     def _path(self, purpose: str) -> str:
         return routes.KEYSET.format(model=self._client._me(), purpose=purpose)
-
-
-def _chunks(path: Path) -> Iterator[bytes]:
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            yield chunk
 
 
 def _checked(answer: httpx.Response, allowed: tuple[int, ...]) -> httpx.Response:

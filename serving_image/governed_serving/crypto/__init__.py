@@ -14,7 +14,7 @@ from governed_serving.crypto.kek import Kek, load_kek
 from governed_serving.crypto.keyring import KeyEvent, Keyring
 from governed_serving.crypto.keyset import Keyset
 from governed_serving.crypto.rotation import KeyWatch, rotate_due
-from governed_serving.crypto.sealed import is_sealed, open_sealed_file, seal_file, sealed_reader, sealed_writer
+from governed_serving.crypto.sealed import is_sealed
 from governed_serving.crypto.segment import SegmentCipher, SegmentKey
 from governed_serving.crypto.store import DirectoryStore, KeysetStore
 
@@ -39,9 +39,5 @@ __all__ = [
     "is_keyset_document",
     "is_sealed",
     "load_kek",
-    "open_sealed_file",
     "rotate_due",
-    "seal_file",
-    "sealed_reader",
-    "sealed_writer",
 ]

@@ -62,11 +62,6 @@ class Keyring:
         self._clock = clock or (lambda: datetime.now(UTC))
         self._open: dict[str, Keyset] = {}
 
-    @property
-    def kek_id(self) -> str:
-        """Name of the key-encryption key."""
-        return self._kek.id
-
     def keyset(self, purpose: str, create: bool = True) -> Keyset:
         """The keyset of ``purpose``: data, artefact, journal, blobs, ledger, ledger-signing, masking-tokens, masking-digests, …
 

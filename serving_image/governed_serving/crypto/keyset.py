@@ -106,10 +106,6 @@ class Keyset:
             raise CryptoError(f"the {self.purpose!r} keyset holds no Ed25519 key; use the 'ledger-signing' keyset")
         return found
 
-    def signing_key(self) -> Ed25519PrivateKey:
-        """The primary one of :meth:`signing_keys`."""
-        return self.signing_keys()[0]
-
     def refresh(self) -> None:
         """Read the keyset from its store again."""
         if self._reload is not None:

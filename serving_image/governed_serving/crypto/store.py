@@ -4,7 +4,6 @@ A store never sees a key in plaintext. The archive's client implements the same 
 """
 
 import fcntl
-import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from governed_serving.crypto.errors import KeyDestroyed, KeysetChanged
-from governed_serving.durable import fsync_folder, put_in_place, replace_file
+from governed_serving.durable import fsync_folder, replace_file
 
 __all__ = ["DirectoryStore", "KeysetStore"]
 
@@ -84,14 +83,6 @@ class DirectoryStore:
                 os.fsync(file.fileno())
             path.unlink()
             fsync_folder(self.root)
-
-    def renew(self, purpose: str) -> None:
-        """Allow a new keyset after a destruction; the receipt is kept under its digest."""
-        with self._locked():
-            receipt = self._receipt(purpose)
-            if receipt.exists():
-                digest = hashlib.sha256(receipt.read_bytes()).hexdigest()[:12]
-                put_in_place(receipt, self.root / f"{purpose}.destroyed-{digest}.json")
 
     def purposes(self) -> list[str]:
         suffix = ".keyset.json"

@@ -217,12 +217,6 @@ def test_blobs_have_their_address_and_are_sealed(bed: Bed) -> None:
     assert list((bed.archive.blobs.root / ".incoming").iterdir()) == []
 
 
-def test_a_file_goes_up_as_it_is(bed: Bed, tmp_path: Path) -> None:
-    path = tmp_path / "sealed"
-    path.write_bytes(sealed(b"y" * 100))
-    assert bed.client().get_blob(bed.client().put_blob_file(path)) == path.read_bytes()
-
-
 def test_a_keyring_lives_in_the_archive(bed: Bed) -> None:
     ring = Keyring(MODEL_KEK, bed.client().keysets())
     box = ring.keyset("data").seal(b"secret", b"place")

@@ -14,11 +14,17 @@ from hypothesis import strategies as st
 
 from governed_serving.archive.errors import LedgerDamaged, Refused
 from governed_serving.archive.ledger.entrylog import Batch
+from governed_serving.archive.ledger.ledger import Ledger
 from governed_serving.archive.ledger.merkle import hash_leaf, verify_consistency, verify_inclusion
 from governed_serving.archive.ledger.note import open_checkpoint
 
 from .ledgers import SIGNER, PlainAead, batch, leaf, opened
 from .test_merkle import naive_root
+
+
+def killed(ledger: Ledger) -> None:
+    """Its files are let go of without a snapshot, as when the process is killed."""
+    ledger._log.close()
 
 
 def test_appended_entries_are_proved_and_found(tmp_path: Path) -> None:
@@ -67,7 +73,7 @@ def test_a_restart_goes_on_with_snapshot_and_without(tmp_path: Path) -> None:
     for i in range(40):
         ledger.append(batch(i * 10, 10))
     root = ledger.root_hash()
-    ledger.abandon()
+    killed(ledger)
     again = opened(tmp_path)
     assert again.root_hash() == root
     again.append(batch(400, 10))
@@ -90,7 +96,7 @@ def test_segments_roll_and_the_index_merges(tmp_path: Path, monkeypatch: pytest.
     assert len(list((tmp_path / "index").glob("*.run"))) <= 6
     for i in (0, 1799, 3599):
         assert [f.index for f in ledger.find("credit", f"server-0/{i}")] == [i]
-    ledger.abandon()
+    killed(ledger)
     again = opened(tmp_path)
     assert again.root_hash() == ledger.root_hash() == naive_root([leaf(f"server-0/{i}") for i in range(3600)])
     assert again.entries(95, 125) == [leaf(f"server-0/{i}") for i in range(95, 125)]
@@ -104,7 +110,7 @@ def test_a_torn_tail_is_trimmed_and_kept_aside(tmp_path_factory: pytest.TempPath
     ledger = opened(root)
     ledger.append(batch(0, 5))
     ledger.append(batch(5, 5))
-    ledger.abandon()
+    killed(ledger)
     segment = next((root / "log").glob("*.seg"))
     size = segment.stat().st_size
     cut = min(cut, size - 9)
@@ -113,14 +119,14 @@ def test_a_torn_tail_is_trimmed_and_kept_aside(tmp_path_factory: pytest.TempPath
     assert again.size in (0, 5)
     assert again.root_hash() == naive_root([leaf(f"server-0/{i}") for i in range(again.size)])
     again.append(batch(again.size, 10 - again.size))
-    again.abandon()
+    killed(again)
     assert opened(root).entries(0, 10) == batch(0, 10).entries
 
 
 def test_garbage_after_the_last_frame_is_trimmed(tmp_path: Path) -> None:
     ledger = opened(tmp_path)
     ledger.append(batch(0, 5))
-    ledger.abandon()
+    killed(ledger)
     segment = next((tmp_path / "log").glob("*.seg"))
     with segment.open("ab") as file:
         file.write(bytes(100))
@@ -133,7 +139,7 @@ def test_a_tail_cut_below_the_checkpoint_is_no_torn_write(tmp_path: Path) -> Non
     ledger = opened(tmp_path)
     ledger.append(batch(0, 5))
     ledger.checkpoint()
-    ledger.abandon()
+    killed(ledger)
     segment = next((tmp_path / "log").glob("*.seg"))
     before = segment.read_bytes()
     os.truncate(segment, len(before) - 1)
@@ -147,7 +153,7 @@ def test_a_changed_entry_is_noticed_on_opening(tmp_path: Path) -> None:
     ledger.append(batch(0, 5))
     ledger.append(batch(5, 5))
     ledger.checkpoint()
-    ledger.abandon()
+    killed(ledger)
     segment = next((tmp_path / "log").glob("*.seg"))
     data = bytearray(segment.read_bytes())
     data[60] ^= 1
@@ -160,10 +166,10 @@ def test_a_log_rewritten_with_the_right_key_contradicts_its_checkpoint(tmp_path:
     honest = opened(tmp_path / "a")
     honest.append(batch(0, 5))
     honest.checkpoint()
-    honest.abandon()
+    killed(honest)
     forged = opened(tmp_path / "b")
     forged.append(Batch("credit", "server-0", 0, [leaf(f"forged/{i}") for i in range(5)]))
-    forged.abandon()
+    killed(forged)
     (tmp_path / "b" / "checkpoint").write_bytes((tmp_path / "a" / "checkpoint").read_bytes())
     with pytest.raises(LedgerDamaged, match="don't have the root"):
         opened(tmp_path / "b")
@@ -247,4 +253,4 @@ def test_kill_9_loses_nothing_that_was_answered(tmp_path: Path) -> None:
         assert ledger.size >= answered
         assert ledger.size % 7 == 0
         assert ledger.root_hash() == naive_root(batch(0, ledger.size).entries)
-        ledger.abandon()
+        killed(ledger)

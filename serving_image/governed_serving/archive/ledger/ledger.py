@@ -201,10 +201,6 @@ class Ledger:
                 self._snapshot()
             self._log.close()
 
-    def abandon(self) -> None:
-        """Let go of the files without a snapshot, as a killed process would."""
-        self._log.close()
-
     def _plan(self, batch: Batch) -> Batch | Refused:
         """What of ``batch`` is new."""
         expected = self._streams.next_seq(batch.model, batch.stream)
