@@ -25,11 +25,26 @@ QUESTIONS = {
 }
 
 
+def make_small() -> None:
+    """The least of each question that still goes all its ways."""
+    exactly.ROWS, exactly.BACKGROUND, exactly.SHAP_ROWS, exactly.LONE_BATCH = 4, 5, 1, 64
+    sampling.ROWS, sampling.SEEDS, sampling.CASES = 1, 1, (("forest", 13), ("network", 13))
+    interval_coverage.ROWS, interval_coverage.CASES = 2, (("network", 8, (128,), 2), ("forest", 16, (128,), 2))
+    by_trees.BACKGROUND, by_trees.EVALUATIONS = 10, 128
+    of_text.TEXTS = 1
+    by_load.RATE, by_load.SECONDS, by_load.WARM, by_load.ROUNDS, by_load.ROWS = 20.0, 1.0, 0.5, 2, 500
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description="Explanations beside shap, lime and alibi.")
     parser.add_argument("questions", nargs="*", help=f"of {', '.join(QUESTIONS)}; all by default")
     parser.add_argument("--alibi-python", default="", help="interpreter of an environment that has alibi 0.9.6")
+    parser.add_argument(
+        "--smoke", action="store_true", help="seconds each, to see that it runs: its numbers mean nothing"
+    )
     given = parser.parse_args()
+    if given.smoke:
+        make_small()
     if unknown := [name for name in given.questions if name not in QUESTIONS]:
         parser.error(f"expected {', '.join(QUESTIONS)}, found {unknown[0]}")
     for name in given.questions or QUESTIONS:

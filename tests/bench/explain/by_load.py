@@ -23,6 +23,8 @@ from table import show
 ROOT = Path(__file__).parents[3]
 SAMPLES = ROOT / "crds" / "samples"
 RATE, SECONDS, WARM, ROUNDS = 150.0, 6.0, 2.0, 24
+ROWS = 4000
+"""Of the training data."""
 SHARE = 0.05
 """Of requests explained: more than the explainer manages, so that it is never idle."""
 
@@ -102,7 +104,7 @@ def _manifest(explained: bool) -> dict:
     manifest["metadata"].pop("annotations")
     spec = manifest["spec"]
     training = spec["lifecycle"]["training"]
-    training["data"]["generator"]["rows"], training["loop"]["epochs"] = 4000, 4
+    training["data"]["generator"]["rows"], training["loop"]["epochs"] = ROWS, 4
     spec["lifecycle"].pop("gates"), spec["lifecycle"].pop("compression")
     spec["quota"] = {}
     if explained:

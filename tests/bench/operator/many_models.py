@@ -261,7 +261,12 @@ def main() -> None:
         "--no-ceiling", action="store_true", help="leave out the bare loop, half the time of a long run"
     )
     parser.add_argument("--kserve", action="store_true", help="KServe's controller as well, on a bed of its own")
+    parser.add_argument(
+        "--smoke", action="store_true", help="a few models, to see that it runs: its numbers mean nothing"
+    )
     arguments = parser.parse_args()
+    if arguments.smoke:
+        arguments.models, arguments.changes, arguments.patience = 3, 2, 120
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))
     models, out = keys(arguments.models), Result(arguments.models)
     if arguments.kserve:

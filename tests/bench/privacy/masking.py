@@ -67,7 +67,10 @@ def main() -> None:
     parser.add_argument(
         "--presidio-python", default="", help="interpreter of an environment that has presidio-analyzer"
     )
+    parser.add_argument("--smoke", action="store_true", help="seconds, to see that it runs: its numbers mean nothing")
     given = parser.parse_args()
+    if given.smoke:
+        given.megabytes = 0.05
     finder, act = Finder(sorted(KINDS)), masker(Masking(entities=sorted(KINDS)))
     for density in (400, 4_000):
         texts, planted = corpus(given.megabytes, density)
