@@ -425,27 +425,3 @@ def test_a_right_that_is_missing_shows(bed: ApiServerBed, helm: Helm, tmp_path: 
         found = eventually(refused, within=30, what="a refusal in the audit log")
     assert {(r.resource, r.verb) for r in found} == {("secrets", "create")}
     helm("upgrade", RELEASE, str(CHART), "--force-conflicts")
-
-
-# ---------------------------------------------------------------- without Helm
-
-
-def test_manifests_apply_and_a_second_apply_changes_nothing(api_bed: ApiServerBed) -> None:
-    folder = str(ROOT / "charts" / "manifests")
-    cluster = api_bed.cluster.within(OPERATOR_NAMESPACE)
-    try:
-        cluster.kubectl("apply", "-k", folder)
-        cluster.rollout(f"deployment/{NAME}")
-        names = cluster.kubectl("apply", "-k", folder, "-o", "name").split()
-        before = authored(cluster, *names)
-        assert len(before) > 12
-        said = cluster.kubectl("apply", "-k", folder).splitlines()
-        assert authored(cluster, *names) == before
-        # of a PodDisruptionBudget kubectl always sends the selector again: its patch strategy is to replace it
-        changed = [line for line in said if not line.endswith(" unchanged")]
-        assert changed == [f"poddisruptionbudget.policy/{NAME} configured"]
-    finally:
-        roles = [NAME, f"{NAME}-edit", f"{NAME}-view"]
-        cluster.kubectl("delete", "namespace", OPERATOR_NAMESPACE, "--wait=false", "--ignore-not-found")
-        cluster.kubectl("delete", "clusterrole", *roles, "--ignore-not-found")
-        cluster.kubectl("delete", "clusterrolebinding", NAME, "--ignore-not-found")

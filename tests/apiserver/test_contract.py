@@ -1,7 +1,6 @@
 """The contract on a real API server: the CRDs install, and `governed validate` says what the server says."""
 
 import re
-from pathlib import Path
 
 import pytest
 
@@ -9,15 +8,7 @@ from governed_api.validation import validate
 from support.cluster_access import Cluster, KubectlError
 from support.model_manifests import INVALID, Invalid, generative, valid
 
-CRDS = Path(__file__).parents[2] / "crds"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def crds(api_bed: object) -> None:
-    cluster: Cluster = api_bed.cluster  # type: ignore[attr-defined]
-    for name in ("governedmodels", "governancereports"):
-        cluster.kubectl("apply", "-f", str(CRDS / f"{name}.yaml"))
-        cluster.kubectl("wait", "--for=condition=Established", f"crd/{name}.governedmodels.io", "--timeout=30s")
+pytestmark = pytest.mark.usefixtures("defined")
 
 
 def server_messages(cluster: Cluster, case: Invalid) -> list[str]:

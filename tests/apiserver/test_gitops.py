@@ -1,14 +1,12 @@
 """Flux, kpt and Argo CD read our status rightly, and see nothing of ours in what the user wrote."""
 
 import json
-import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from operator_bed import (
-    OperatorUnderTest,
     await_ready,
     claim,
     condition,
@@ -21,7 +19,7 @@ from operator_bed import (
 
 from governed_api.names import FIELD_MANAGER
 from support.cluster_access import Cluster
-from support.gitops import argo_health, authored, drift, kstatus
+from support.gitops import argo_health, authored, await_reading, drift, kstatus, reading
 from support.model_manifests import valid
 from support.places import ROOT
 from support.waiting import comes_to_rest, consistently, eventually
@@ -33,48 +31,7 @@ OWNED = "greport,sa,role,rolebinding,netpol,resourcequota,svc,deploy,hpa,pdb,cm,
 FLUX, ARGO = "kustomize-controller", "argocd-controller"
 
 
-def reading(cluster: Cluster, name: str) -> tuple[str, str]:
-    """(kstatus, Argo CD's health) of a model as it is now."""
-    found = cluster.get("gmodel", name)
-    return kstatus(found)[0], argo_health(found)[0]
-
-
-def await_reading(cluster: Cluster, name: str, *wanted: str, within: float = 60) -> None:
-    eventually(lambda: reading(cluster, name), lambda r: r == wanted, within=within, what=f"{name} reads {wanted}")
-
-
 # ---------------------------------------------------------------- status
-
-
-def test_a_model_in_the_making_is_in_progress_and_a_ready_one_current(
-    namespace: Cluster, operator: OperatorUnderTest
-) -> None:
-    operator.process.send_signal(signal.SIGSTOP)
-    try:
-        namespace.apply(trained())
-        found = namespace.get("gmodel", "rich")
-        assert found["status"]["observedGeneration"] == -1
-        assert reading(namespace, "rich") == ("InProgress", "Progressing")
-    finally:
-        operator.process.send_signal(signal.SIGCONT)
-    eventually(lambda: condition(namespace, "rich", "Reconciling"), lambda c: c[0] == "True", within=30)
-    assert reading(namespace, "rich") == ("InProgress", "Progressing")
-    make_trained(namespace)
-    assert reading(namespace, "rich") == ("Current", "Healthy")
-    kinds = {c["type"] for c in namespace.get("gmodel", "rich")["status"]["conditions"]}
-    assert not {"Reconciling", "Stalled"} & kinds, "present only while True"
-
-    operator.process.send_signal(signal.SIGSTOP)
-    try:
-        changed = trained()
-        changed["spec"]["predictor"]["timeout"] = 61
-        namespace.apply(changed)
-        assert reading(namespace, "rich") == ("InProgress", "Progressing"), "what it says is of an earlier generation"
-    finally:
-        operator.process.send_signal(signal.SIGCONT)
-    await_reading(namespace, "rich", "Current", "Healthy")
-    namespace.kubectl("patch", "gmodel", "rich", "--type=merge", "-p", '{"spec": {"suspend": true}}')
-    await_reading(namespace, "rich", "InProgress", "Suspended")
 
 
 def test_what_time_may_mend_is_in_progress_and_what_it_cannot_has_failed(namespace: Cluster) -> None:
@@ -253,34 +210,3 @@ def test_nothing_without_an_owner_bears_a_label_that_argo_cd_tracks_by(namespace
     tracked = [o for o in found if "app.kubernetes.io/instance" in o["metadata"]["labels"]]
     assert tracked, "people find a model's objects by this label"
     assert [o["metadata"]["name"] for o in tracked if not o["metadata"].get("ownerReferences")] == []
-
-
-# ---------------------------------------------------------------- the chart's own objects
-
-
-def test_the_manifests_agree_with_what_is_live(namespace: Cluster) -> None:
-    """Whatever the API server adds to the operator's own objects, Argo CD sees no drift in them."""
-    text = (ROOT / "charts" / "manifests" / "install.yaml").read_text()
-    objects = [d for d in yaml.safe_load_all(text) if d]
-    for target in objects:
-        if target["metadata"].get("namespace"):
-            target["metadata"]["namespace"] = namespace.namespace
-        if target["kind"] not in ("CustomResourceDefinition",) and "namespace" not in target["metadata"]:
-            target["metadata"]["name"] = f"{target['metadata']['name']}-{namespace.namespace}"
-    try:
-        namespace.apply(objects)
-        namespace.rollout("deployment/governed-governed-models")
-        for target in objects:
-            named = namespace.within(target["metadata"].get("namespace", "default"))
-            live = named.get(target["kind"], target["metadata"]["name"])
-            assert drift(target, live) == [], f"{target['kind']} {target['metadata']['name']}"
-            read = lambda o=target, at=named: kstatus(at.get(o["kind"], o["metadata"]["name"]))[0]  # noqa: E731
-            eventually(read, lambda status: status == "Current", within=30, what=f"{target['kind']} is Current")
-        names = [f"{o['kind']}/{o['metadata']['name']}" for o in objects]
-        before = authored(namespace, *names)
-        namespace.apply(objects)  # says "configured" of a budget that it leaves as it is: its selector's patch strategy
-        assert authored(namespace, *names) == before
-    finally:
-        for kind in ("ClusterRole", "ClusterRoleBinding"):
-            names = [o["metadata"]["name"] for o in objects if o["kind"] == kind]
-            namespace.kubectl("delete", kind, *names, "--ignore-not-found")

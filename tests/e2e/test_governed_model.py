@@ -1,6 +1,7 @@
 """The sample on a cluster, as its user meets it: helm install, kubectl apply; trained, gated, served, explained, audited, proved.
 
-One model serves all tests of this file, which build on each other in order: what one leaves, the next one finds.
+One model serves all tests of this file. A test brings it into the state that it needs (`audited`, `one_pod`, `two_pods`), and so
+runs in any order and by itself.
 """
 
 import json
@@ -11,7 +12,7 @@ import pytest
 
 from support.cluster_access import Cluster
 from support.faults import Faults
-from support.fixtures import dump_on_failure
+from support.fixtures import CLUSTER, dump_on_failure
 from support.governed import (
     ARCHIVE_POD,
     SAMPLES,
@@ -32,6 +33,7 @@ from support.governed import (
 )
 from support.kind_bed import KindBed
 from support.release import Release
+from support.side_by_side import among_workers
 from support.waiting import consistently, eventually
 
 NAME = "admissions"
@@ -40,11 +42,13 @@ BODIES = [row(department=d, sex=s) for d in "ABCDEF" for s in ("male", "female")
 
 
 @pytest.fixture(scope="module")
-def cluster(kind_bed: KindBed, release: Release) -> Iterator[Cluster]:  # noqa: ARG001
-    """A namespace with the sample in it, and a client pod."""
-    here = kind_bed.cluster.within(kind_bed.cluster.create_namespace("governed"))
-    here.kubectl("apply", "-f", str(SAMPLES / f"{NAME}.yaml"))
-    start_client(here)
+def cluster(kind_bed: KindBed, release: Release, run: int) -> Iterator[Cluster]:  # noqa: ARG001
+    """A namespace with the sample in it, Ready, and a client pod."""
+    with among_workers(run, CLUSTER, alone=False):
+        here = kind_bed.cluster.within(kind_bed.cluster.create_namespace("governed"))
+        here.kubectl("apply", "-f", str(SAMPLES / f"{NAME}.yaml"))
+        start_client(here)
+        await_condition(here, NAME, within=420)
     yield here
     here.kubectl("delete", "namespace", here.namespace, "--wait=false")
 
@@ -52,6 +56,34 @@ def cluster(kind_bed: KindBed, release: Release) -> Iterator[Cluster]:  # noqa: 
 @pytest.fixture(autouse=True)
 def _dumped(cluster: Cluster, request: pytest.FixtureRequest) -> None:
     dump_on_failure(request, cluster)
+
+
+def scale(cluster: Cluster, count: int) -> None:
+    """Have exactly `count` pods, ready and with nothing else changed."""
+    change(cluster, NAME, {"predictor": {"minReplicas": count, "maxReplicas": count}})
+    eventually(lambda: [_ready(p) for p in pods(cluster, NAME)], lambda r: r == [True] * count, within=180, every=1)
+    await_condition(cluster, NAME)
+
+
+@pytest.fixture
+def one_pod(cluster: Cluster) -> None:
+    """The sample as it ships."""
+    scale(cluster, 1)
+
+
+@pytest.fixture
+def two_pods(cluster: Cluster) -> None:
+    """One pod may go while the other serves."""
+    scale(cluster, 2)
+
+
+@pytest.fixture
+def audited(cluster: Cluster) -> tuple[str, str, str]:
+    """BiasWithinThresholds once it is False: the sample's population was decided on, and one decision explained."""
+    if condition(cluster, NAME, "BiasWithinThresholds")[0] != "False":
+        send_sample(cluster, URL)
+        ask(cluster, f"{URL}/explain", row(department="A", sex="male"))
+    return await_condition(cluster, NAME, "BiasWithinThresholds", "False", within=90)
 
 
 def test_sample_is_trained_gated_and_served(cluster: Cluster) -> None:
@@ -89,9 +121,9 @@ def test_wrong_requests_are_answered_with_what_is_wrong(cluster: Cluster) -> Non
     assert "nobody" in answer["error"]
 
 
-def test_verdict_shows_in_kubectl_get(cluster: Cluster) -> None:
-    send_sample(cluster, URL)
-    status, reason, message = await_condition(cluster, NAME, "BiasWithinThresholds", "False", within=90)
+@pytest.mark.usefixtures("one_pod")
+def test_verdict_shows_in_kubectl_get(cluster: Cluster, audited: tuple[str, str, str]) -> None:
+    status, reason, message = audited
     assert (status, reason) == ("False", "BeyondThreshold")
     assert "sex=female against male" in message
     assert "[" in message, "the interval belongs to it"
@@ -100,6 +132,7 @@ def test_verdict_shows_in_kubectl_get(cluster: Cluster) -> None:
     assert columns[1].split()[1:6] == [f"http://{NAME}.{cluster.namespace}.svc:8080", "True", "Serving", "Fail", "1"]
 
 
+@pytest.mark.usefixtures("one_pod", "audited")
 def test_volumes_hold_no_plaintext(cluster: Cluster, kind_bed: KindBed) -> None:
     """Training rows, requests and the artefact's vocabulary, on the nodes' disks, under every volume of the namespace."""
     found: list[str] = []
@@ -126,6 +159,7 @@ def test_volumes_hold_no_plaintext(cluster: Cluster, kind_bed: KindBed) -> None:
     assert [f for f in found if not f.endswith(".json")] == []
 
 
+@pytest.mark.usefixtures("audited")
 def test_ledger_verifies_away_from_the_cluster(cluster: Cluster, tmp_path: Path) -> None:
     _, answer = ask(cluster, f"{URL}/infer", row(department="C", sex="female"))
     bundle = tmp_path / "ledger.tar"
@@ -137,6 +171,7 @@ def test_ledger_verifies_away_from_the_cluster(cluster: Cluster, tmp_path: Path)
     assert "verified" in done.stdout
 
 
+@pytest.mark.usefixtures("one_pod")
 def test_model_scales_out_under_load_and_in_after_it(cluster: Cluster) -> None:
     change(cluster, NAME, {"predictor": {"maxReplicas": 2, "scaleTarget": 40}})
     eventually(lambda: cluster.get("hpa", f"{NAME}-predictor"), within=30)
@@ -166,6 +201,8 @@ def _all_in_ledger(cluster: Cluster, seen: Traffic, bundle: Path) -> None:
     assert verify(bundle).returncode == 0
 
 
+@pytest.mark.disturbs
+@pytest.mark.usefixtures("two_pods")
 def test_deleted_pods_and_restarted_operators_cost_no_request(
     cluster: Cluster, release: Release, tmp_path: Path
 ) -> None:
@@ -181,6 +218,7 @@ def test_deleted_pods_and_restarted_operators_cost_no_request(
     await_condition(cluster, NAME)
 
 
+@pytest.mark.usefixtures("two_pods")
 @pytest.mark.parametrize("container", ["server", "auditor", "explainer"])
 def test_killed_containers_lose_only_what_was_in_flight(
     cluster: Cluster, kind_bed: KindBed, container: str, tmp_path: Path
@@ -198,6 +236,8 @@ def test_killed_containers_lose_only_what_was_in_flight(
     _all_in_ledger(cluster, seen, tmp_path / "ledger.tar")
 
 
+@pytest.mark.disturbs
+@pytest.mark.usefixtures("two_pods")
 def test_control_plane_restarts_are_not_noticed_by_clients(cluster: Cluster, kind_bed: KindBed, tmp_path: Path) -> None:
     faults = Faults(kind_bed, cluster)
     node = pods(cluster, NAME)[0]["spec"]["nodeName"]
@@ -231,6 +271,8 @@ def test_control_plane_restarts_are_not_noticed_by_clients(cluster: Cluster, kin
     )
 
 
+@pytest.mark.disturbs
+@pytest.mark.usefixtures("two_pods")
 def test_chart_is_upgraded_and_uninstalled_while_the_model_serves(
     cluster: Cluster, release: Release, tmp_path: Path
 ) -> None:

@@ -6,10 +6,11 @@ from typing import Any
 import pytest
 
 from support.cluster_access import Cluster
-from support.fixtures import dump_on_failure
+from support.fixtures import CLUSTER, dump_on_failure
 from support.governed import ask, await_condition, change, condition, pods, row, start_client, traffic
 from support.kind_bed import KindBed
 from support.release import Release
+from support.side_by_side import among_workers
 from support.waiting import eventually
 
 NAME = "grants"
@@ -67,10 +68,13 @@ def grants() -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def cluster(kind_bed: KindBed, release: Release) -> Iterator[Cluster]:  # noqa: ARG001
-    here = kind_bed.cluster.within(kind_bed.cluster.create_namespace("rollout"))
-    here.apply(grants())
-    start_client(here)
+def cluster(kind_bed: KindBed, release: Release, run: int) -> Iterator[Cluster]:  # noqa: ARG001
+    """A namespace with the model in it, Ready, and a client pod."""
+    with among_workers(run, CLUSTER, alone=False):
+        here = kind_bed.cluster.within(kind_bed.cluster.create_namespace("rollout"))
+        here.apply(grants())
+        start_client(here)
+        await_condition(here, NAME, within=420)
     yield here
     here.kubectl("delete", "namespace", here.namespace, "--wait=false")
 
@@ -93,7 +97,6 @@ def _decision(cluster: Cluster, grade: str, sex: str) -> str:
 
 
 def test_fair_revision_is_promoted(cluster: Cluster) -> None:
-    await_condition(cluster, NAME, within=420)
     first = _status(cluster)["stable"]["name"]
     with traffic(cluster, URL, BODIES, connections=2) as seen:
         change(cluster, NAME, {"lifecycle": {"training": training(FAIR, 2)}})

@@ -14,7 +14,9 @@ from typing import Any
 import httpx
 import pytest
 
+from support.fixtures import pytest_configure_node as pytest_configure_node
 from support.fixtures import tell as tell
+from support.side_by_side import worker_number
 from support.waiting import eventually
 
 ROOT = Path(__file__).parents[2]
@@ -24,8 +26,9 @@ PORTS = (8080, 8081, 8082, 8083, 8084, 8090)
 
 
 def free_offset() -> int:
-    """A port offset at which all of a model's ports are free."""
-    for offset in range(2000, 40000, 100):
+    """A port offset at which all of a model's ports are free; each worker looks in a range of its own, below the kernel's."""
+    first = 2000 + 2400 * (worker_number() % 8)
+    for offset in range(first, first + 2400, 100):
         try:
             for port in PORTS:
                 with socket.socket() as probe:
@@ -81,7 +84,7 @@ class Served:
 
     def stop(self) -> int:
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(60)
+        return self.process.wait(120)
 
 
 def start(sample: Path, workdir: Path, log: Path, name: str) -> Served:

@@ -145,6 +145,12 @@ class ApiServerBed:
                 return candidate
         raise LookupError(f"this bed runs {', '.join(p.name for p in self.processes) or 'nothing'}; there is no {name}")
 
+    def add(self, process: Process, environment: dict[str, str]) -> None:
+        """Start a process that leans on this bed and is ended with it, before those that it leans on."""
+        process.start(environment)
+        self.processes.append(process)
+        self._save()
+
     def logs(self, lines: int = 40) -> str:
         return "\n".join(f"----- {p.name} ({'alive' if p.alive else 'gone'})\n{p.tail(lines)}" for p in self.processes)
 

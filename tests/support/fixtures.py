@@ -1,9 +1,11 @@
-"""pytest fixtures over the beds: one control plane per session, one namespace per test, a dump when a test fails.
+"""pytest fixtures over the beds: one control plane per run, one namespace per test, a dump when a test fails.
 
-A conftest imports what its level needs; the hook `pytest_runtest_makereport` adds the dump to a failed test's report.
+A conftest imports what its level needs, hooks included: `pytest_runtest_makereport` adds the dump to a failed test's report,
+`pytest_configure_node` and `pytest_sessionfinish` let the workers of a run share its beds (see `side_by_side`).
 """
 
 import os
+import sys
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,21 +19,26 @@ from support.faults import Faults
 from support.images import IMAGES, build_images
 from support.kind_bed import KindBed
 from support.leftovers import Leftovers
-from support.places import cache
-from support.progress import Say
+from support.places import cache, locked
+from support.progress import Say, say
 from support.release import NAMESPACE as OPERATOR_NAMESPACE
 from support.release import Release
+from support.side_by_side import among_workers, forget, is_worker, run_of, worker_number
+from support.side_by_side import pytest_configure_node as pytest_configure_node
 
 
 @pytest.fixture(scope="session")
 def tell(request: pytest.FixtureRequest) -> Say:
-    """Progress lines of long set-up that reach the terminal although pytest captures output."""
+    """Progress lines of long set-up that reach the terminal although pytest captures output; a worker's go to stderr."""
     capture = request.config.pluginmanager.getplugin("capturemanager")
     reporter = request.config.pluginmanager.getplugin("terminalreporter")
 
     def line(text: str) -> None:
         with capture.global_and_fixture_disabled():
-            reporter.write_line(f"    {text}")
+            if reporter is None or is_worker(request.config):
+                say(text)
+            else:
+                reporter.write_line(f"    {text}")
 
     return line
 
@@ -39,20 +46,82 @@ def tell(request: pytest.FixtureRequest) -> Say:
 @pytest.fixture(scope="session")
 def swept() -> None:
     """Beds of test runs that were killed are taken away first: their run is gone, their processes may not be."""
-    for folder in cache("beds").glob("*-pytest-*"):
-        kind, _, run = folder.name.partition("-")
-        if not Path(f"/proc/{run.removeprefix('pytest-')}").exists():
-            (KindBed(run) if kind == "kind" else ApiServerBed.named(run)).stop()
-    for folder in cache("beds").glob("apiserver-*.*"):
-        if not Path(f"/proc/{folder.suffix[1:]}").exists():
-            ApiServerBed.named(folder.name.removeprefix("apiserver-")).stop()
+    with locked("sweep"):
+        for folder in cache("beds").glob("*-pytest-*"):
+            kind, _, run = folder.name.partition("-")
+            if not Path(f"/proc/{run.removeprefix('pytest-')}").exists():
+                (KindBed(run) if kind == "kind" else ApiServerBed.named(run)).stop()
+        for folder in cache("beds").glob("apiserver-*.*"):
+            if not Path(f"/proc/{folder.suffix[1:]}").exists():
+                ApiServerBed.named(folder.name.removeprefix("apiserver-")).stop()
 
 
 @pytest.fixture(scope="session")
-def api_bed(tell: Say, swept: None) -> Iterator[ApiServerBed]:  # noqa: ARG001
-    """The session's API-server bed with three kwok nodes; after it, nothing of it may be left on this machine."""
-    with started_bed(f"pytest-{os.getpid()}", tell) as bed:
-        yield bed
+def run(request: pytest.FixtureRequest) -> int:
+    """What names that which the workers of this run share."""
+    return run_of(request.config)
+
+
+_BEFORE = pytest.StashKey[list[Leftovers]]()
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Remember what there was on this machine before the run's beds."""
+    if not is_worker(session.config) and not session.config.option.collectonly:
+        name = _bed_of(os.getpid())
+        folders = (ApiServerBed.named(name).folder, KindBed(name).folder)
+        session.stash[_BEFORE] = [Leftovers.now(folder) for folder in folders]
+
+
+@pytest.hookimpl(trylast=True)  # after pytest-xdist has ended the workers
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Take away what the run's workers shared; nothing of its beds may be left on this machine."""
+    before = session.stash.get(_BEFORE, [])
+    session.stash[_BEFORE] = []  # several conftests may import this hook
+    forget(os.getpid())
+    name = _bed_of(os.getpid())
+    _leave_standing_bed(os.getpid())
+    started = [one for one in before if one.folder.exists()]
+    for bed in (ApiServerBed.named(name), KindBed(name)):
+        if any(one.folder == bed.folder for one in started):
+            bed.stop()
+    try:
+        for one in started:
+            one.assert_same_now()
+    except AssertionError as error:
+        print(f"\n{error}", file=sys.stderr)
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def _standing_bed() -> KindBed:
+    """The one of `tests/cluster up`; GOVERNED_KIND_BED names another."""
+    return KindBed(os.environ.get("GOVERNED_KIND_BED", "default"))
+
+
+def _leave_standing_bed(run: int) -> None:
+    """What this run put on the cluster that `tests/cluster up` keeps."""
+    bed = _standing_bed()
+    (bed.folder / f"images-of-{run}").unlink(missing_ok=True)
+    released = bed.folder / f"release-of-{run}"
+    if released.exists():
+        installed = Release(bed.cluster, bed.folder / "helm-0")
+        if installed.installed:
+            installed.uninstall()
+        released.unlink()
+
+
+def _bed_of(run: int) -> str:
+    return f"pytest-{run}"
+
+
+@pytest.fixture(scope="session")
+def api_bed(tell: Say, swept: None, run: int) -> ApiServerBed:  # noqa: ARG001
+    """The run's API-server bed with three kwok nodes; the worker that comes first starts it."""
+    with among_workers(run, "api-bed"):
+        bed = ApiServerBed.named(_bed_of(run))
+        if not bed.running:
+            bed.start(nodes=3, tell=tell)
+    return bed
 
 
 @contextmanager
@@ -75,45 +144,58 @@ def audit(api_bed: ApiServerBed) -> AuditLog:
 
 
 @pytest.fixture(scope="session")
-def kind_bed(tell: Say, swept: None) -> Iterator[KindBed]:  # noqa: ARG001
-    """The kind cluster of the session: the one that `tests/cluster up` left running, else a fresh one that is taken away.
+def kind_bed(tell: Say, swept: None, run: int) -> KindBed:  # noqa: ARG001
+    """The kind cluster of the run: the one that `tests/cluster up` left running, else a fresh one that is taken away.
 
     KUBECONFIG is not looked at: tests break things, so they touch no cluster that these tools didn't make.
     """
-    standing = KindBed("default")
+    standing = _standing_bed()
     if standing.running:
         tell(f"using the kind bed that is up: {standing.kubeconfig}")
-        yield standing
-        return
-    bed = KindBed(f"pytest-{os.getpid()}")
-    before = Leftovers.now(bed.folder)
-    bed.start(tell)
-    try:
-        yield bed
-    finally:
-        bed.stop()
-    before.assert_same_now()
+        return standing
+    with among_workers(run, "kind-bed"):
+        bed = KindBed(_bed_of(run))
+        if not bed.running:
+            bed.start(tell)
+    return bed
 
 
 @pytest.fixture(scope="session")
-def project_images(kind_bed: KindBed, tell: Say) -> dict[str, str]:
+def project_images(kind_bed: KindBed, tell: Say, run: int) -> dict[str, str]:
     """The project's images, built and on every node of the kind bed: role → name."""
-    build_images(tell=tell)
-    kind_bed.load_images([name for image in IMAGES for name in (image.name, image.alias)], tell)
+    with among_workers(run, "images"):
+        built = kind_bed.folder / f"images-of-{run}"
+        if not built.exists():
+            build_images(tell=tell)
+            kind_bed.load_images([name for image in IMAGES for name in (image.name, image.alias)], tell)
+            built.touch()
     return {image.role: image.name for image in IMAGES}
 
 
 @pytest.fixture(scope="session")
-def release(kind_bed: KindBed, project_images: dict[str, str], tell: Say) -> Iterator[Release]:  # noqa: ARG001
+def release(kind_bed: KindBed, project_images: dict[str, str], tell: Say, run: int) -> Release:  # noqa: ARG001
     """The operator, installed by Helm from an earlier version of the chart, so that a test can upgrade it."""
-    folder = kind_bed.folder / "helm"
+    folder = kind_bed.folder / f"helm-{worker_number()}"
     folder.mkdir(exist_ok=True)
     installed = Release(kind_bed.cluster, folder)
-    tell("helm install of the operator")
-    installed.upgrade(installed.previous_chart())
-    yield installed
-    if installed.installed:
-        installed.uninstall()
+    with among_workers(run, "release"):
+        done = kind_bed.folder / f"release-of-{run}"
+        if not done.exists():
+            tell("helm install of the operator")
+            installed.upgrade(installed.previous_chart())
+            done.touch()
+    return installed
+
+
+CLUSTER = "cluster"
+"""What tests on the kind bed hold together while they look at it, and one that breaks it for everybody holds alone."""
+
+
+@pytest.fixture(autouse=True)
+def undisturbed(request: pytest.FixtureRequest, run: int) -> Iterator[None]:
+    """No test runs beside one that is marked `disturbs` (control plane, nodes, the operator's release)."""
+    with among_workers(run, CLUSTER, alone=request.node.get_closest_marker("disturbs") is not None):
+        yield
 
 
 @pytest.fixture
@@ -148,6 +230,7 @@ def dump_on_failure(request: pytest.FixtureRequest, cluster: Cluster) -> None:
     request.node.stash[_DUMP] = lambda: cluster.dump([OPERATOR_NAMESPACE])
 
 
+_STATE = "state of the cluster"
 _DUMP = pytest.StashKey[Callable[[], str]]()
 
 
@@ -155,6 +238,6 @@ _DUMP = pytest.StashKey[Callable[[], str]]()
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """A failed test's report holds the state of its namespace and of the operator's."""
     report = yield
-    if report.when == "call" and report.failed and _DUMP in item.stash:
-        report.sections.append(("state of the cluster", item.stash[_DUMP]()))
+    if report.when == "call" and report.failed and _DUMP in item.stash and not dict(report.sections).get(_STATE):
+        report.sections.append((_STATE, item.stash[_DUMP]()))
     return report

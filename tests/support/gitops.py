@@ -8,6 +8,7 @@ from typing import Any
 from support.cluster_access import Cluster
 from support.places import ROOT
 from support.programs import program
+from support.waiting import eventually
 
 Object = dict[str, Any]
 HEALTH = ROOT / "charts" / "governed-models" / "gitops" / "health.lua"
@@ -31,6 +32,17 @@ def argo_health(found: Object, script: Path = HEALTH) -> tuple[str, str]:
     """(Healthy | Progressing | Degraded | Suspended…, message), by a health script in Argo CD's Lua."""
     answer = _judge("health", str(script), given=found)
     return answer["status"], answer.get("message", "")
+
+
+def reading(cluster: Cluster, name: str) -> tuple[str, str]:
+    """(kstatus, Argo CD's health) of a model as it is now."""
+    found = cluster.get("gmodel", name)
+    return kstatus(found)[0], argo_health(found)[0]
+
+
+def await_reading(cluster: Cluster, name: str, *wanted: str, within: float = 60) -> None:
+    """Wait until a model reads as wanted: (kstatus, Argo CD's health)."""
+    eventually(lambda: reading(cluster, name), lambda r: r == wanted, within=within, what=f"{name} reads {wanted}")
 
 
 def drift(target: Object, live: Object) -> list[str]:

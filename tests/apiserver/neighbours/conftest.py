@@ -6,13 +6,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from operator_bed import install_crds
+from operator_bed import OperatorUnderTest, install_crds, running_operator
 
 from support import pod_network
 from support.apiserver_bed import ApiServerBed
 from support.audit_log import AuditLog
 from support.fixtures import started_bed
 from support.progress import Say
+from support.waiting import eventually
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -40,3 +41,13 @@ def settings() -> dict[str, str]:
         "GOVERNED_OPERATOR_GATEWAY": GATEWAY,
         "GOVERNED_OPERATOR_PROMETHEUS": "http://prometheus.monitoring.svc:9090",
     }
+
+
+@pytest.fixture(scope="module")
+def operator(
+    api_bed: ApiServerBed, settings: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[OperatorUnderTest]:
+    """One operator process per module, leading and in step."""
+    with running_operator(api_bed, tmp_path_factory.mktemp("operator"), settings=settings) as running:
+        eventually(lambda: running.leading, within=60, what="the operator leads")
+        yield running

@@ -46,7 +46,7 @@ def test_a_live_model_has_them_and_neither_rest_nor_a_restart_writes(
     with running_operator(api_bed, tmp_path, "second", settings) as second:
         eventually(lambda: second.leading, within=60, what="the second leads")
         eventually(lambda: "governed_operator_reconcile_seconds_count" in second.get("/metrics").text, within=30)
-        consistently(lambda: writes(mark), lambda w: not w, during=10, every=2, what="no writes after a restart")
+        consistently(lambda: writes(mark), lambda w: not w, during=10, every=1, what="no writes after a restart")
 
 
 @pytest.fixture

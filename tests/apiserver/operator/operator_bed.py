@@ -20,20 +20,20 @@ from governed_api.resolved import ResolvedModel
 from support.apiserver_bed import ApiServerBed
 from support.cluster_access import Cluster
 from support.governed import condition as condition
+from support.processes import Process
 from support.waiting import eventually
 
 USER = "governed-operator"
 DIGEST = "sha256:" + "ab" * 32
 CRDS = Path(__file__).parents[3] / "crds"
+COMMAND = [sys.executable, "-m", "governed_operator"]
 
 
 @dataclass
-class OperatorUnderTest:
-    """One operator process."""
+class AnsweringOperator:
+    """An operator process that answers on `port`."""
 
-    process: subprocess.Popen[bytes]
     port: int
-    log: Path
 
     def get(self, path: str, seconds: float = 5) -> httpx.Response:
         """Raises OSError while nothing answers, as `eventually` expects."""
@@ -45,6 +45,14 @@ class OperatorUnderTest:
     @property
     def leading(self) -> bool:
         return bool(self.get("/healthz/ready").json().get("leading"))
+
+
+@dataclass
+class OperatorUnderTest(AnsweringOperator):
+    """One operator process, which its test may stop."""
+
+    process: subprocess.Popen[bytes]
+    log: Path
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
         self.process.send_signal(number)
@@ -63,23 +71,40 @@ def running_operator(
 ) -> Iterator[OperatorUnderTest]:
     """Start one, as an administrator unless `settings` (its environment) name another KUBECONFIG; stopped at the end if it still runs."""
     port, log = free_port(), folder / f"{name}.log"
-    environment = {
-        **os.environ,
-        "KUBECONFIG": str(bed.kubeconfig_for(USER, ["system:masters"])),
-        "POD_NAME": name,
-        **(settings or {}),
-        "GOVERNED_OPERATOR_HTTP_PORT": str(port),
-    }
+    environment = _environment(bed, port, name, settings or {})
     with log.open("wb") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "governed_operator"], env=environment, stdout=output, stderr=output
-        )
-    operator = OperatorUnderTest(process, port, log)
+        process = subprocess.Popen(COMMAND, env=environment, stdout=output, stderr=output)
+    operator = OperatorUnderTest(port, process, log)
     try:
         yield operator
     finally:
         if process.poll() is None:
             operator.stop()
+
+
+def _environment(bed: ApiServerBed, port: int, name: str, settings: Mapping[str, str]) -> dict[str, str]:
+    return {
+        **os.environ,
+        "KUBECONFIG": str(bed.kubeconfig_for(USER, ["system:masters"])),
+        "POD_NAME": name,
+        **settings,
+        "GOVERNED_OPERATOR_HTTP_PORT": str(port),
+    }
+
+
+def operator_of_the_bed(bed: ApiServerBed) -> AnsweringOperator:
+    """The one operator that all tests on a shared bed work with, leading and in step: nobody stops it, it ends with the bed.
+
+    Call it from one worker at a time: whoever comes first starts it.
+    """
+    noted = bed.folder / "operator.port"
+    if not noted.exists():
+        port = free_port()
+        process = Process("operator", COMMAND, str(bed.folder / "operator.log"))
+        bed.add(process, _environment(bed, port, "operator", {}))
+        eventually(lambda: AnsweringOperator(port).leading, within=60, what="the operator leads")
+        noted.write_text(str(port))
+    return AnsweringOperator(int(noted.read_text()))
 
 
 def install_crds(cluster: Cluster) -> None:

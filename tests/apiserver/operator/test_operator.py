@@ -5,20 +5,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from operator_bed import (
-    USER,
-    OperatorUnderTest,
-    await_ready,
-    claim,
-    imported,
-    make_trained,
-    running_operator,
-)
+from operator_bed import make_trained
 
-from support.apiserver_bed import ApiServerBed
-from support.audit_log import AuditLog
 from support.cluster_access import Cluster
-from support.waiting import comes_to_rest, consistently, eventually
+from support.waiting import eventually
 
 pytestmark = pytest.mark.usefixtures("operator")
 
@@ -67,42 +57,3 @@ def test_what_others_own_stays(namespace: Cluster) -> None:
     assert deployment["metadata"]["labels"]["team"] == "risk"
     assert deployment["spec"]["replicas"] == 3
     assert namespace.get("svc", "rich")["metadata"]["annotations"]["theirs"] == "yes"
-
-
-def test_a_converged_system_writes_nothing_and_neither_does_a_restart(
-    namespace: Cluster, api_bed: ApiServerBed, audit: AuditLog, operator: OperatorUnderTest, tmp_path: Any
-) -> None:
-    make_trained(namespace)
-    claim(namespace)
-    namespace.apply(imported())
-    await_ready(namespace, "plain")
-    scaled = "the autoscaler has set its two replicas"
-    eventually(
-        lambda: namespace.get("deploy", "rich-predictor")["status"]["availableReplicas"], lambda n: n == 2, what=scaled
-    )
-
-    def writes(since: int) -> list[Any]:
-        return [w for w in audit.writes(since, user=USER) if w.namespace == namespace.namespace]
-
-    begun = audit.mark()
-    comes_to_rest(lambda: writes(begun), during=5, what="what the operator writes")
-    mark = audit.mark()
-    consistently(lambda: writes(mark), lambda w: not w, during=60, every=5, what="no writes")
-    with running_operator(api_bed, tmp_path, "second") as second:
-        operator_leads = operator.leading
-        assert operator_leads
-        eventually(lambda: second.get("/healthz/ready").status_code, lambda s: s == 200, within=60)
-        mark = audit.mark()
-        operator.stop()
-        eventually(lambda: second.leading, within=60, what="the standby leads")
-        consistently(lambda: writes(mark), lambda w: not w, during=10, every=2, what="no writes after a hand-over")
-        namespace.kubectl("delete", "svc", "rich")
-        eventually(lambda: namespace.get("svc", "rich"), within=30, what="the new leader repairs")
-
-
-@pytest.fixture
-def plain(namespace: Cluster) -> Cluster:
-    claim(namespace)
-    namespace.apply(imported())
-    await_ready(namespace, "plain")
-    return namespace

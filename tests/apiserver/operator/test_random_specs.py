@@ -5,14 +5,13 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from operator_bed import DIGEST, install_crds, model
+from operator_bed import DIGEST, model
 
 from governed_api.model import GovernedModel
 from governed_api.resolved import ResolvedModel
 from governed_api.validation import validate
 from governed_operator.local.rendering import render
 from governed_operator.settings import Capabilities, Settings
-from support.apiserver_bed import ApiServerBed
 from support.cluster_access import Cluster
 
 QUANTITIES = st.sampled_from(["100m", "0.5", "1", "1000m", "2"])
@@ -51,13 +50,9 @@ def specs(draw: st.DrawFn) -> dict[str, Any]:
     return spec
 
 
-@pytest.fixture(scope="module", autouse=True)
-def crds(api_bed: ApiServerBed) -> None:
-    install_crds(api_bed.cluster)
-
-
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(spec=specs())
+@pytest.mark.usefixtures("defined")
 def test_whatever_is_rendered_is_accepted(namespace: Cluster, spec: dict[str, Any]) -> None:
     manifest = model("random", spec)
     manifest["metadata"]["namespace"] = namespace.namespace

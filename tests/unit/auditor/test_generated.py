@@ -34,7 +34,7 @@ from governed_serving.records import EventRecord, Frame, PredictionFrame, timest
 
 from .chunks import OneChunk
 from .desks import BIAS, NO, YES, Application, Decide, applications, bias, by_income, by_pronoun, serve
-from .processes import local_keyset
+from .records import local_keyset
 from .workers import Workers
 
 

@@ -30,7 +30,7 @@ from governed_serving.journal import Journal, JournalDamaged, JournalReader, ope
 from governed_serving.records import EventRecord, ExplanationRecord, LedgerEntry, canonical, timestamp
 from support.asgi import cut_short
 
-from .processes import SPEC, local_keyset, people, prediction
+from .records import SPEC, local_keyset, people, prediction
 
 BIAS = Bias.model_validate(SPEC["spec"]["governance"]["bias"])
 

@@ -25,7 +25,7 @@ from governed_serving.records import EventRecord
 from governed_serving.report.writer import ReportWriter
 
 from .chunks import OneChunk
-from .processes import local_keyset
+from .records import local_keyset
 from .test_monitors import BIAS, MANIFEST, frame, reference
 from .workers import Workers
 

@@ -33,7 +33,7 @@ from governed_serving.records import EventRecord
 from governed_serving.report.writer import ReportWriter
 from support.waiting import eventually
 
-from .processes import SPEC, local_keyset, people, prediction
+from .records import SPEC, local_keyset, people, prediction
 
 BIAS = Bias.model_validate(SPEC["spec"]["governance"]["bias"])
 

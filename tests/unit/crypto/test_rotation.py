@@ -150,7 +150,7 @@ def test_trouble_is_told_and_the_watch_goes_on(store: DirectoryStore) -> None:
 
     watch = KeyWatch(keyset, 1.0, lambda _: taken.set(), trouble, rotate)
     watch.start()
-    assert told.wait(20)
-    assert taken.wait(20)
+    assert told.wait(60)
+    assert taken.wait(60)
     watch.stop()
     assert len(troubles) == 1

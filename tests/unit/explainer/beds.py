@@ -70,7 +70,7 @@ class Bed:
         await asyncio.sleep(0)
 
 
-async def until(condition: Any, seconds: float = 10.0) -> None:
+async def until(condition: Any, seconds: float = 60.0) -> None:
     """Polls ``condition()`` until it holds."""
     async with asyncio.timeout(seconds):
         while not condition():  # noqa: ASYNC110  what is waited for is in product code, which signals nothing

@@ -1,6 +1,8 @@
 """Intervals, tests and corrections against scipy and statsmodels."""
 
+import gc
 import math
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -24,6 +26,14 @@ from governed_serving.fairness.inference.special import beta_quantile, chi_squar
 from governed_serving.fairness.metrics.metrics import METRICS
 
 counts = st.integers(0, 400)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def nothing_to_collect() -> Iterator[None]:
+    """statsmodels' multipletests collects garbage at every call, over all that tests of this process have ever loaded."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @settings(deadline=None)

@@ -195,7 +195,7 @@ async def test_closing_writes_what_waits(tmp_path: Path, durability: Durability)
     await asyncio.sleep(0)
     waiting += [journal.submit(prediction(n)) for n in range(5, 10)]
     journal.close()
-    assert len({(a.seq, a.index) for a in await asyncio.wait_for(asyncio.gather(*waiting), 10)}) == 10
+    assert len({(a.seq, a.index) for a in await asyncio.wait_for(asyncio.gather(*waiting), 60)}) == 10
 
 
 async def test_the_queue_is_bounded_and_refusals_are_counted(tmp_path: Path):

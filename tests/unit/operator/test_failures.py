@@ -197,7 +197,7 @@ async def test_what_the_archive_meets_is_told_by_each_of_its_models() -> None:
     assert found is not None
     assert (found.reason, found.stalled) == ("BadRequest", True)
     assert WEBHOOK in found.message
-    assert await asyncio.wait_for(reconciler._queue.take(), 2) == KEY, "its models are woken"
+    assert await asyncio.wait_for(reconciler._queue.take(), 60) == KEY, "its models are woken"
     reconciler.error = None
     await reconciler._guarded(ARCHIVE_KEY)
     assert reconciler._failures.archive_failure("n") is None

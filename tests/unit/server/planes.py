@@ -18,7 +18,7 @@ from governed_serving.server.signature import Signature
 from unit.server.tabular_model import manifest, tabular
 
 
-async def until(condition: Callable[[], Any], seconds: float = 10.0) -> None:
+async def until(condition: Callable[[], Any], seconds: float = 60.0) -> None:
     """Poll ``condition`` on the loop; AssertionError after ``seconds``."""
     deadline = asyncio.get_running_loop().time() + seconds
     while not condition():

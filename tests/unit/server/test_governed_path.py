@@ -340,10 +340,10 @@ async def test_at_most_max_concurrent_are_in_flight(path: Path) -> None:
 async def test_container_concurrency_bounds_what_the_runtime_computes_at_a_time(path: Path) -> None:
     world = path(Trace(), gate=True, concurrency=2)
     tasks = [asyncio.create_task(world.ask()) for _ in range(5)]
+    await until(lambda: world.open == 5)  # the others are admitted and wait
     await until(lambda: world.most == 2)
     await turns()
     assert world.most == 2
-    assert world.open == 5, "the others are admitted and wait"
     world.release()
     await asyncio.gather(*tasks)
     assert (world.most, world.open) == (2, 0)
@@ -359,19 +359,19 @@ async def test_a_failure_frees_the_slot_for_the_next(path: Path, fault: str) -> 
         world.error = httpx.ReadError("gone")
     for _ in range(3):
         with pytest.raises((UpstreamFailed, JournalUnavailable)):
-            await asyncio.wait_for(world.ask(), 10)
+            await asyncio.wait_for(world.ask(), 60)
     assert world.open == 0
 
 
 @both
 async def test_waiting_for_a_slot_ends_at_the_deadline_and_frees_its_place(path: Path) -> None:
-    world = path(Trace(), gate=True, concurrency=1, timeout=0.2)
+    world = path(Trace(), gate=True, concurrency=1, timeout=1.5)
     first = asyncio.create_task(world.ask())
     await until(lambda: world.most == 1)
-    with pytest.raises(DeadlineExceeded, match=r"within 0\.2 s \(spec\.predictor\.timeout\)"):
+    with pytest.raises(DeadlineExceeded, match=r"within 1\.5 s \(spec\.predictor\.timeout\)"):
         await world.ask()
     world.release()
-    await outcomes([asyncio.wait_for(first, 10)])
+    await outcomes([asyncio.wait_for(first, 60)])
     assert world.open == 0
     await world.ask()
 
@@ -385,7 +385,7 @@ async def test_a_client_that_leaves_frees_its_place_and_is_settled(path: Path) -
     with pytest.raises(asyncio.CancelledError):
         await leaving
     world.release()
-    await asyncio.wait_for(world.ask(), 10)
+    await asyncio.wait_for(world.ask(), 60)
     await world.close()
     assert world.open == 0
     assert world.metrics.count["tokens"] >= 0
@@ -400,7 +400,7 @@ async def test_closing_waits_for_what_is_in_flight(path: Path) -> None:
     await turns()
     assert not closing.done()
     world.release()
-    await asyncio.wait_for(closing, 10)
+    await asyncio.wait_for(closing, 60)
     await asking
     assert len(world.journal.frames) == path.records
 

@@ -15,8 +15,9 @@ from governed_serving.archive.verify.verification import verify
 from governed_serving.crypto import load_kek
 from governed_serving.records import LedgerEntry
 from support.waiting import eventually
+from unit.auditor.records import people, prediction
 
-from .processes import Site, people, prediction
+from .site import Site
 
 pytestmark = pytest.mark.slow
 
@@ -53,7 +54,7 @@ def test_payloads_are_deleted_after_the_manifest_says_so(site: Site) -> None:
             entries = [json.loads(e) for e in client.entries(0, 10_000)]
         return {e["blob"] for e in entries if e["type"] == "prediction"}
 
-    eventually(lambda: len(payloads()) and payloads() <= receipts(), within=40, every=0.2)
+    eventually(lambda: len(payloads()) and payloads() <= receipts(), within=120, every=0.2)
     site.stop("auditor")
     site.stop("archive")
     found = verify(DirectorySource(site.root / "archive", load_kek(site.root / "kek")), id="request-3")
@@ -83,10 +84,10 @@ def test_keys_are_rotated_while_records_pour_in(site: Site) -> None:
     with site.writer() as journal:
         for number, (sex, decision) in enumerate(rows):
             journal.append_blocking(prediction(number, sex, decision))
-    eventually(lambda: site.keyset().primary_key_id != journal_key, within=40, every=0.2, what="a new journal key")
+    eventually(lambda: site.keyset().primary_key_id != journal_key, within=120, every=0.2, what="a new journal key")
     own = {"ledger:rotated", "references:rotated", "ledger-signing:rotated", "ledger-signing:verifier"}
-    eventually(keys, lambda k: "journal:replaced" in k["loans"] and own <= k["governed-archive"], within=40, every=0.2)
-    eventually(lambda: site.get("/v1/verdict"), lambda v: v["samples"] == len(rows), within=40, every=0.2)
+    eventually(keys, lambda k: "journal:replaced" in k["loans"] and own <= k["governed-archive"], within=120, every=0.2)
+    eventually(lambda: site.get("/v1/verdict"), lambda v: v["samples"] == len(rows), within=120, every=0.2)
     site.stop("auditor")
     site.stop("archive")
     kek = load_kek(site.root / "kek")

@@ -23,8 +23,7 @@ from governed_serving.archive.service import Archive
 from governed_serving.archive.tokens import model_token
 from governed_serving.artefact import Feature, Lineage, Manifest, Output, encode_manifest, load, pack
 from governed_serving.crypto import Keyring, load_kek
-
-from .ledgers import batch
+from unit.archive.ledgers import batch
 
 pytestmark = pytest.mark.slow
 

@@ -11,7 +11,7 @@ from typing import Any
 from governed_serving.crypto import DirectoryStore, Keyring, SegmentCipher, load_kek
 from governed_serving.journal import JournalReader, strings
 from governed_serving.records import PredictionFrame
-from unit.server.test_process import Server, start  # noqa: F401  # the fixture
+from local.server.test_process import Server, start  # noqa: F401  # the fixture
 
 
 class Runtime(BaseHTTPRequestHandler):

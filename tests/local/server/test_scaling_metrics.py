@@ -11,8 +11,8 @@ from governed_api.resolved import ResolvedModel
 from governed_operator.desired.autoscaling import horizontal_pod_autoscaler, scaled_object
 from governed_operator.desired.manifest import Subject
 from governed_operator.settings import Capabilities, Settings
+from local.server.test_process import DIGEST, Server, start  # noqa: F401  # the fixture
 from unit.server.tabular_model import v2_body
-from unit.server.test_process import DIGEST, Server, start  # noqa: F401  # the fixture
 
 SELECTOR = re.compile(r'([a-z_:]+)\{namespace="([^"]+)",name="([^"]+)"\}')
 

@@ -10,8 +10,9 @@ import httpx
 import pytest
 
 from support.waiting import eventually
+from unit.auditor.records import people, prediction
 
-from .processes import Site, people, prediction
+from .site import Site
 
 pytestmark = pytest.mark.slow
 
@@ -98,7 +99,7 @@ def test_an_alarm_is_acknowledged_once_for_all_replicas_and_revisions_do_not_mix
         eventually(
             lambda p=pod: site.get("/v1/verdict", p),
             lambda v: v["verdict"] == "Fail" and v["samples"] == 300,
-            within=30,
+            within=120,
         )
     body = {"by": "board", "reason": "known"}
     assert (
@@ -106,7 +107,7 @@ def test_an_alarm_is_acknowledged_once_for_all_replicas_and_revisions_do_not_mix
     )
     for pod in "ba":
         found = eventually(
-            lambda p=pod: site.get("/v1/verdict", p), lambda v: v["alarm"]["inForce"] == "None", within=30
+            lambda p=pod: site.get("/v1/verdict", p), lambda v: v["alarm"]["inForce"] == "None", within=120
         )
         assert (found["verdict"], found["alarm"]["acknowledgedBy"]) == ("Fail", "board")
     assert site.get("/v1/verdict", "c")["samples"] == 0

@@ -55,16 +55,16 @@ def start(what: str = "", port: int = 0) -> subprocess.Popen[str]:
 
 
 def lines(process: subprocess.Popen[str]) -> list[dict[str, Any]]:
-    _, errors = process.communicate(timeout=30)
+    _, errors = process.communicate(timeout=120)
     return [json.loads(line) for line in errors.splitlines()]
 
 
 def answered(url: str) -> None:
     """Wait for 200."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
         try:
-            if httpx.get(url, trust_env=False, timeout=30).status_code == 200:
+            if httpx.get(url, trust_env=False, timeout=120).status_code == 200:
                 return
         except httpx.TransportError:
             pass
@@ -91,7 +91,7 @@ def test_requests_in_flight_are_answered_after_sigterm_and_the_exit_code_is_0(po
         thread.start()
         answered(f"{url}/begun")
         process.send_signal(signal.SIGTERM)
-        thread.join(20)
+        thread.join(60)
         assert slow == [200]
         found = lines(process)
     finally:
@@ -109,7 +109,7 @@ def test_what_the_start_made_is_out_of_the_collectors_sight(port: int) -> None:
         answered(f"http://127.0.0.1:{port}/frozen")
     finally:
         process.kill()
-        process.communicate(timeout=30)
+        process.communicate(timeout=120)
 
 
 def test_a_taken_port_is_one_line_and_exit_code_1(port: int) -> None:
@@ -129,6 +129,6 @@ def test_a_missing_variable_is_named_and_a_bug_keeps_its_traceback() -> None:
     assert process.returncode == 1
     assert "GOVERNED_SPEC: expected the path of the resolved spec, found nothing; set it" in line["message"]
     process = start("bug")
-    _, errors = process.communicate(timeout=30)
+    _, errors = process.communicate(timeout=120)
     assert process.returncode == 1
     assert "RuntimeError: a bug" in errors

@@ -25,9 +25,11 @@ from governed_operator.local.process import NICENESS
 from governed_operator.local.process_table import started
 from governed_operator.local.run import LocalRun, Options, Running
 from governed_operator.local.supervision import Backoff
+from support.side_by_side import worker_number
 
 STANDIN = Path(__file__).parent / "standin"
-OFFSET = 21000
+OFFSET = 21_500 + 100 * worker_number()
+"""Of ports, above those of `free_offset`."""
 MANIFEST = {
     "apiVersion": "governedmodels.io/v1alpha1",
     "kind": "GovernedModel",
@@ -86,7 +88,7 @@ async def nothing(_: Running) -> None:
     return
 
 
-async def until(condition: Callable[[], Awaitable[bool]], seconds: float = 10) -> None:
+async def until(condition: Callable[[], Awaitable[bool]], seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not await condition():
         assert time.monotonic() < deadline, "not in time"
@@ -219,17 +221,18 @@ async def test_taken_port_is_said_before_anything_starts(home: Path) -> None:
 
 async def test_leftovers_of_a_crashed_run_are_named(home: Path) -> None:
     program = (
-        "import asyncio,sys; sys.path.insert(0, sys.argv[1]); import test_local_run as t; from pathlib import Path\n"
+        "import asyncio,sys; sys.path.insert(0, sys.argv[1]); from pathlib import Path\n"
+        "import local.operator.test_local_run as t\n"
     )
     program += "async def wait(_): Path(sys.argv[2], 'up').touch(); await asyncio.Event().wait()\n"
     program += "asyncio.run(t.local_run(Path(sys.argv[2]))(wait))"
-    crashed = subprocess.Popen([sys.executable, "-c", program, str(Path(__file__).parent), str(home)])
+    crashed = subprocess.Popen([sys.executable, "-c", program, str(Path(__file__).parents[2]), str(home)])
     try:
 
         async def up() -> bool:
             return (home / "up").exists()
 
-        await until(up, 20)
+        await until(up)
         with pytest.raises(StaleRun, match=r"is in use by another run: .*governed run \(pid"):
             await local_run(home)(nothing)
         crashed.kill()
@@ -270,6 +273,6 @@ def test_sigterm_stops_gracefully(home: Path) -> None:
                 break
         run.send_signal(signal.SIGTERM)
         rest = run.stderr.read()
-        assert run.wait(20) == 0, rest
+        assert run.wait(60) == 0, rest
     assert events(home)[-1] == "archive stop"
     assert [started(pid) for pid in pids(home)] == [None] * len(pids(home))

@@ -21,9 +21,10 @@ from governed_serving.dossier.page import render_page
 from governed_serving.journal import open_chunk
 from governed_serving.records import EventRecord
 from support.waiting import eventually
+from unit.auditor.desks import BIAS, YES, applications, by_pronoun
+from unit.auditor.records import SPEC
 
-from .desks import BIAS, YES, applications, by_pronoun
-from .processes import SPEC, Site
+from .site import Site
 
 pytestmark = pytest.mark.slow
 
@@ -97,7 +98,7 @@ def test_a_biased_runtime_is_found_out(tmp_path: Path, runtime: str) -> None:
         site.start_server(GOVERNED_UPSTREAM_URL=runtime)
         site.start_auditor(GOVERNED_PREDICTOR_URL=site.url_of("lane"))
         ids = asked(site)
-        verdict = eventually(lambda: site.get("/v1/verdict"), lambda v: v["samples"] == COUNT, within=30, every=0.05)
+        verdict = eventually(lambda: site.get("/v1/verdict"), lambda v: v["samples"] == COUNT, within=120, every=0.05)
         assert (verdict["verdict"], verdict["metrics"][0]["value"]) == ("Fail", -1.0)
         flips = eventually(lambda: site.get("/v1/findings"), lambda f: "flips" in f, within=60, every=0.1)["flips"]
         (figures,) = flips.values()
@@ -134,7 +135,7 @@ def recorded_review(site: Site, request: str) -> bytes:
         assert isinstance(event, EventRecord)
         return event.body
 
-    return eventually(look, within=30)
+    return eventually(look, within=120)
 
 
 def asked(site: Site) -> list[str]:
@@ -164,7 +165,7 @@ def assert_nothing_leaks(site: Site, ids: list[str]) -> None:
             entries = [json.loads(e) for e in client.entries(0, 100_000)]
         return [e["id"] for e in entries if e["type"] == "prediction"]
 
-    found = eventually(predicted, lambda them: len(them) == 2 * COUNT, within=30)
+    found = eventually(predicted, lambda them: len(them) == 2 * COUNT, within=120)
     assert set(found) == set(ids)
 
 

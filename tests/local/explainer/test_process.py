@@ -94,7 +94,7 @@ def start(environment):
     return process, client
 
 
-def wait(condition, process, seconds=90):
+def wait(condition, process, seconds=180):
     deadline = time.monotonic() + seconds
     while True:
         try:
