@@ -20,7 +20,7 @@ from governed_serving.server.explainer_client import ExplainerClient
 from governed_serving.server.identity import Identity
 from governed_serving.server.masking import Masking
 from governed_serving.server.metrics import ServerMetrics
-from governed_serving.server.pipeline import PathRules, Pipeline
+from governed_serving.server.pipeline import PathRules, Pipeline, Stages
 from governed_serving.server.predictors import Predictor
 from governed_serving.server.protocol.v2 import V2Codec
 from governed_serving.server.quota import quota_gate
@@ -89,9 +89,7 @@ def pipeline(
             timeout=spec.predictor.timeout,
             concurrency=spec.predictor.container_concurrency,
         ),
-        masking=masking,
-        journal=journal,
-        explainer=explainer,
+        Stages(masking=masking, journal=journal, explainer=explainer),
     )
 
 

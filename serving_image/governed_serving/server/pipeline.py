@@ -25,7 +25,7 @@ from governed_serving.server.identity import Identity
 from governed_serving.server.masking import Masking
 from governed_serving.server.recording import Journal
 
-__all__ = ["Counted", "Exchange", "PathRules", "Pipeline"]
+__all__ = ["Counted", "Exchange", "PathRules", "Pipeline", "Stages"]
 
 SWEEP_SECONDS = 0.1
 """How often requests past their deadline are looked for."""
@@ -38,6 +38,15 @@ class PathRules:
     journal_policy: Literal["Closed", "Open"] = "Closed"
     timeout: float = 60.0
     concurrency: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stages:
+    """What the spec switched on: without ``masking`` nothing is masked, without ``journal`` recorded, without ``explainer`` explained."""
+
+    masking: Masking | None = None
+    journal: Journal | None = None
+    explainer: Explainer | None = None
 
 
 class Exchange:
@@ -62,31 +71,26 @@ class Counted:
 
 
 class Pipeline:
-    """Governs one model's requests. Lives on one event loop.
-
-    ``masking`` None: nothing is masked; ``journal`` None: nothing is recorded; ``explainer`` None: nothing is explained.
-    """
+    """Governs one model's requests. Lives on one event loop."""
 
     def __init__(
         self,
         identity: Identity,
         admission: Admission,
         rules: PathRules,
+        stages: Stages = Stages(),
         *,
-        masking: Masking | None = None,
-        journal: Journal | None = None,
-        explainer: Explainer | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.identity, self.admission, self.metrics = identity, admission, admission.metrics
-        self.rules, self.masking, self.explainer, self.clock = rules, masking, explainer, clock
+        self.rules, self.clock = rules, clock
+        self.masking, self.explainer, self._journal = stages.masking, stages.explainer, stages.journal
         self.immediate, self.counts_tokens = admission.immediate, admission.counts_tokens
-        self.journalled = journal is not None
+        self.journalled = stages.journal is not None
         self.new_id = Identifiers()
         self.idle = asyncio.Event()
         """Set while no request is open."""
         self.idle.set()
-        self._journal = journal
         self._slots = asyncio.Semaphore(rules.concurrency) if rules.concurrency else None
         self._open: dict[Exchange, None] = {}
         self._tasks: set[asyncio.Task[None]] = set()

@@ -21,7 +21,7 @@ from governed_serving.server.chat.runtime import Runtime
 from governed_serving.server.identity import Identity
 from governed_serving.server.messages import Stream
 from governed_serving.server.metrics import ServerMetrics
-from governed_serving.server.pipeline import PathRules, Pipeline
+from governed_serving.server.pipeline import PathRules, Pipeline, Stages
 
 BIAS: dict[str, Any] = {
     "protectedAttributes": [{"name": "sex", "privileged": ["male"]}],
@@ -100,7 +100,7 @@ async def serve(
     client = httpx.AsyncClient(base_url="http://runtime", transport=httpx.MockTransport(runtime))
     journal = Journal(spool, f"server-{first}", SegmentCipher(keyset), "PageCache", segment_bytes=1 << 15)
     admission = Admission(lambda: "", metrics)
-    pipeline = Pipeline(Identity("chat", "default", "r1"), admission, PathRules(), journal=journal)
+    pipeline = Pipeline(Identity("chat", "default", "r1"), admission, PathRules(), Stages(journal=journal))
     gateway = ChatGateway(pipeline, Runtime(client, "inner"), Attributes(rules, metrics))
     ids = [await _ask(gateway, one) for one in asked]
     await gateway.close()

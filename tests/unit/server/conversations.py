@@ -19,7 +19,7 @@ from governed_serving.server.identity import Identity
 from governed_serving.server.masking import Masking
 from governed_serving.server.messages import Stream
 from governed_serving.server.metrics import ServerMetrics
-from governed_serving.server.pipeline import PathRules, Pipeline
+from governed_serving.server.pipeline import PathRules, Pipeline, Stages
 from governed_serving.server.quota import LocalQuota
 from unit.server.planes import MemoryJournal, word_masker
 
@@ -86,9 +86,11 @@ class World:
             Identity("chat", "default", "r1"),
             self.admission,
             PathRules(**more),
-            masking=Masking(Masker(masker or word_masker, masking_policy)),
-            journal=self.journal,
-            explainer=explainer,
+            Stages(
+                masking=Masking(Masker(masker or word_masker, masking_policy)),
+                journal=self.journal,
+                explainer=explainer,
+            ),
         )
         self.gateway = ChatGateway(self.pipeline, Runtime(client, "inner", self.pipeline.rules.timeout))
 

@@ -11,7 +11,7 @@ from governed_serving.server.dataplane import DataPlane
 from governed_serving.server.identity import Identity
 from governed_serving.server.masking import Masking
 from governed_serving.server.metrics import ServerMetrics
-from governed_serving.server.pipeline import PathRules, Pipeline
+from governed_serving.server.pipeline import PathRules, Pipeline, Stages
 from governed_serving.server.predictors.onnx import OnnxPredictor
 from governed_serving.server.quota import QuotaGate
 from governed_serving.server.signature import Signature
@@ -79,4 +79,4 @@ def plane(
     masking = Masking(Masker(masker or word_masker, masking_policy)) if text else None
     admission = Admission(ready, metrics, quota=quota, max_concurrent=max_concurrent)
     rules = PathRules(journal_policy=journal_policy, **more)
-    return DataPlane(Pipeline(IDENTITY, admission, rules, masking=masking, journal=journal), compute)
+    return DataPlane(Pipeline(IDENTITY, admission, rules, Stages(masking=masking, journal=journal)), compute)
