@@ -22,7 +22,7 @@ from governed_serving.decoding import decode_json
 from governed_serving.explainer.overall.quality_windows import QualityWindows
 from governed_serving.fairness.counts.cells import UNKNOWN, Cells, CodedColumn
 from governed_serving.fairness.counts.grouping import MISSING, Grouping, outcomes
-from governed_serving.fairness.counts.truth import label_of
+from governed_serving.fairness.counts.truth import posted, read_truth
 from governed_serving.journal import numbers, open_chunk
 from governed_serving.records import Column, EventRecord, ExplanationRecord, Frame, PredictionFrame
 
@@ -115,10 +115,8 @@ def _truths(
     for address in chunks:
         for frame in _opened(source, cipher, address) or []:
             if isinstance(frame, EventRecord) and (frame.type, frame.model) == ("label", model):
-                with suppress(
-                    ValueError, KeyError, TypeError, msgspec.DecodeError
-                ):  # it was told so when it was posted
-                    found.setdefault(frame.id, label_of(outcome, decode_json(frame.body)["label"]))
+                with suppress(ValueError, msgspec.DecodeError):  # posted under other rules: the auditor drops it, too
+                    found.setdefault(frame.id, read_truth(outcome, posted(frame.body)).labels)
     return found
 
 

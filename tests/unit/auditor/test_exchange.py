@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from governed_serving.archive.client import ArchiveClient
-from governed_serving.auditor.service.replicas import Replicas, replica_of
+from governed_serving.auditor.service.replicas import OtherReplicas, Replicas, replica_of
 from governed_serving.auditor.service.tally import SharedMonitoringState, Tally
 from governed_serving.crypto import DirectoryStore, Kek, Keyring, Tampered
 from governed_serving.fairness.monitoring.alarms import Alarm
@@ -48,15 +48,15 @@ def test_counts_are_heard_by_the_group_and_named_by_the_ledger(site: Site) -> No
     for replica, rows in ((a, 1), (b, 2), (c, 3), (other, 4)):
         replica.publish(tally(rows), "r1", False)
     b.publish(tally(20), "r1", False)
-    assert not a.known
+    assert a.others is None
     a.refresh()
-    assert a.known
+    assert a.others is not None
     assert a.tallies == [tally(20), tally(3)]
     noted = {
         name: [f.fields()["digest"] for f in site.client.find(type="state", id=f"counts.g.{name}")] for name in "bc"
     }
     assert (len(noted["b"]), len(noted["c"])) == (2, 1)
-    assert a.sources == {name: digests[-1] for name, digests in noted.items()}
+    assert a.others.sources == {name: digests[-1] for name, digests in noted.items()}
 
 
 def test_only_what_changed_is_published_and_only_what_changed_is_fetched(site: Site) -> None:
@@ -132,7 +132,7 @@ def test_references_of_an_earlier_version_are_passed_over(site: Site) -> None:
     site.client.put_ref("counts.g.b", {"blob": blob, "revision": "r1", "rows": 3, "final": False})
     a = site.replica("a")
     a.refresh()
-    assert (a.known, a.tallies, a.sources) == (True, [], {})
+    assert a.others == OtherReplicas([], [], {})
 
 
 def test_counts_under_another_replicas_name_are_refused_and_what_was_read_before_counts(site: Site) -> None:
@@ -144,7 +144,7 @@ def test_counts_under_another_replicas_name_are_refused_and_what_was_read_before
     site.client.put_state("counts.g.c", found[0])
     with pytest.raises(Tampered):
         a.refresh()
-    assert not a.known
+    assert a.others is None
     c.publish(tally(4), "r1", False)
     a.refresh()
     assert a.tallies == [tally(2), tally(4)]

@@ -11,6 +11,7 @@ import msgspec
 from fastapi import FastAPI, Request, Response
 
 from governed_api import routes
+from governed_api.governance import FavorableOutcome
 from governed_api.verdict import wire
 from governed_serving.archive.client import ArchiveClient
 from governed_serving.archive.errors import ArchiveError
@@ -22,7 +23,7 @@ from governed_serving.auditor.service.metrics import Metrics
 from governed_serving.auditor.service.state import AuditState, Subject
 from governed_serving.crypto import CryptoError
 from governed_serving.decoding import decode_json
-from governed_serving.fairness.counts.truth import label_of
+from governed_serving.fairness.counts.truth import PostedLabel, read_truth
 from governed_serving.hosting import exception_handlers
 from governed_serving.hosting.answers import add_probes, json_answer, problem
 from governed_serving.hosting.bodies import BodyLimit, read_body
@@ -36,8 +37,8 @@ MAX_LABELS = 10_000
 _SCALARS = (str, int, float, bool)
 
 
-class OneLabel(msgspec.Struct):
-    """The truth of one request: a value, or one per row."""
+class UncheckedLabel(msgspec.Struct):
+    """One of the labels that were posted, before it is known to be one."""
 
     id: str
     label: Any
@@ -46,7 +47,7 @@ class OneLabel(msgspec.Struct):
 class Labels(msgspec.Struct):
     """Body of POST /v1/labels."""
 
-    labels: list[OneLabel]
+    labels: list[UncheckedLabel]
 
 
 def status_of(error: Exception) -> int:
@@ -105,9 +106,9 @@ def application(parts: Dependencies) -> FastAPI:
     async def labels(request: Request) -> Response:
         if state.tail is None:
             raise NotFound("this model has no governance.bias: labels have no use here")
-        accepted = _parse_labels(await body_of(request))
-        for one in accepted:
-            _check_label(state, one)
+        unchecked = _parse_labels(await body_of(request))
+        outcome = state.tail.fold.bias.favorable_outcome
+        accepted = [_checked(outcome, one) for one in unchecked]
         now = time.time()
         await asyncio.gather(*(journal.append(_event(subject, one, now)) for one in accepted))
         return json_answer({"accepted": len(accepted)}, 202)
@@ -150,7 +151,7 @@ async def body_of(request: Request) -> bytes:
     return await read_body(request.receive, BodyLimit(MAX_BODY, too_long), Unusable)
 
 
-def _parse_labels(body: bytes) -> list[OneLabel]:
+def _parse_labels(body: bytes) -> list[UncheckedLabel]:
     try:
         found = decode_json(body, type=Labels).labels
     except msgspec.DecodeError as error:
@@ -160,20 +161,21 @@ def _parse_labels(body: bytes) -> list[OneLabel]:
     return found
 
 
-def _check_label(state: AuditState, one: OneLabel) -> None:
-    assert state.tail is not None
+def _checked(outcome: FavorableOutcome, one: UncheckedLabel) -> PostedLabel:
+    """The one place where a label is validated. Raises Unusable."""
     values = one.label if isinstance(one.label, list) else [one.label]
     if not values or not all(isinstance(v, _SCALARS) for v in values):
         raise Unusable(f"labels: request {one.id}: expected a value or one per row, found {one.label!r}")
+    label = PostedLabel(id=one.id, label=one.label)
     try:
-        label_of(state.tail.fold.bias.favorable_outcome, values)
+        read_truth(outcome, label)
     except ValueError as error:
-        numeric = state.tail.fold.bias.favorable_outcome.threshold is not None
-        why = f"expected numbers, found {one.label!r}" if numeric else str(error)
-        raise Unusable(f"labels: request {one.id}: {why}") from None
+        why = str(error) if outcome.threshold is None else f"expected numbers, found {one.label!r}"
+        raise Unusable(f"labels: request {one.id}: {why[:500]}") from None
+    return label
 
 
-def _event(subject: Subject, one: OneLabel, now: float) -> EventRecord:
+def _event(subject: Subject, one: PostedLabel, now: float) -> EventRecord:
     return EventRecord(
         "label", one.id or str(uuid.uuid4()), subject.model, subject.revision, now, msgspec.json.encode(one)
     )

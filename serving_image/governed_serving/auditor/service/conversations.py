@@ -38,7 +38,7 @@ class Conversations:
         self.most = most
         self.seen = 0
         self.passed_over = 0
-        """Prompts that can't be put again: too long, several at once, or with parameters that aren't JSON."""
+        """Prompts that can't be replayed: too long, several at once, or with parameters that aren't JSON."""
         self._kept: list[Twins] = []
         self._random = random.Random(seed)
 

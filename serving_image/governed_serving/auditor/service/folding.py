@@ -16,7 +16,7 @@ from governed_serving.decoding import decode_json
 from governed_serving.fairness.counts.cells import Cells, CodedColumn
 from governed_serving.fairness.counts.grouping import MISSING, Grouping, outcomes
 from governed_serving.fairness.counts.scores import plain_subject
-from governed_serving.fairness.counts.truth import label_of, truth_of, word_of
+from governed_serving.fairness.counts.truth import posted, read_truth, word_of
 from governed_serving.fairness.counts.windows import Window
 from governed_serving.fairness.metrics.measures import SCORE_METRICS
 from governed_serving.fairness.monitoring.alarms import Alarm
@@ -202,9 +202,13 @@ class Fold:
         return outcomes_of(frame, search) if state_of(frame) == "complete" else None
 
     def _label(self, event: EventRecord) -> None:
-        told = decode_json(event.body)["label"]
-        outcome = self.bias.favorable_outcome
-        self._joined(self.labels.label(event.id, label_of(outcome, told), event.time, truth_of(outcome, told)))
+        """It was validated when it was posted; what was posted under other rules, or written by others, may still be unreadable."""
+        try:
+            truth = read_truth(self.bias.favorable_outcome, posted(event.body))
+        except (ValueError, msgspec.DecodeError):
+            self.labels.dropped["unreadable"] += 1
+            return
+        self._joined(self.labels.label(event.id, truth.labels, event.time, truth.numbers))
 
     def _acknowledge(self, event: EventRecord) -> None:
         if event.summary.get("kind") == "alarm":

@@ -83,8 +83,8 @@ class LabelJoin:
     def __init__(self, capacity: int = 200_000):
         self.capacity = capacity
         self.joined = 0
-        self.dropped = {"evicted": 0, "repeated": 0, "rowsDiffer": 0, "otherRevision": 0}
-        """Labels that came to nothing, by reason."""
+        self.dropped = {"evicted": 0, "repeated": 0, "rowsDiffer": 0, "otherRevision": 0, "unreadable": 0}
+        """Labels dropped (no matching prediction, or none that can be told from), by reason."""
         self.forgotten = 0
         """Requests that left the memory without a label."""
         self._blocks: deque[Block] = deque()

@@ -1,29 +1,68 @@
 """Late labels as counts and scores take them: what a person was told of a request, read against the favourable outcome."""
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import msgspec
 
 from governed_api.governance import FavorableOutcome
 from governed_serving.completions.generated import searcher
+from governed_serving.decoding import decode_json
 
-__all__ = ["label_of", "truth_of", "word_of"]
+__all__ = ["PostedLabel", "Scalar", "Truth", "label_of", "posted", "read_truth", "word_of"]
 
 
-def label_of(outcome: FavorableOutcome, value: Any) -> list[int]:
+Scalar = str | int | float | bool
+
+
+class PostedLabel(msgspec.Struct, frozen=True, kw_only=True):
+    """What was told of a request: a value, or one per row. As JSON it is the body of a label event, validated once, when it was posted."""
+
+    id: str = ""
+    label: Scalar | list[Scalar]
+
+    @property
+    def values(self) -> list[Scalar]:
+        """One per row."""
+        return self.label if isinstance(self.label, list) else [self.label]
+
+
+class Truth(NamedTuple):
+    """Of each row of a request: whether it deserved the favourable outcome, and the number to hold its score against."""
+
+    labels: list[int]
+    numbers: list[float]
+
+
+def posted(body: bytes) -> PostedLabel:
+    """A label event's body. Raises msgspec.DecodeError."""
+    return decode_json(body, type=PostedLabel)
+
+
+def read_truth(outcome: FavorableOutcome, label: PostedLabel) -> Truth:
+    """A posted label against the favourable outcome; the number is the value itself for a threshold, else 0 or 1. Raises ValueError."""
+    labels = label_of(outcome, label.values)
+    if outcome.threshold is None:
+        return Truth(labels, [float(one) for one in labels])
+    return Truth(labels, [_number(value) for value in label.values])
+
+
+def label_of(outcome: FavorableOutcome, value: Scalar | Sequence[Scalar]) -> list[int]:
     """Late label(s) as 0/1: is it the favourable class, at or above the threshold, or (true or false, or the right text) with the
     pattern in it? Raises ValueError."""
-    values = value if isinstance(value, list) else [value]
+    values = [value] if isinstance(value, str | int | float) else list(value)
     if outcome.threshold is not None:
-        return [int(float(v) >= outcome.threshold) for v in values]
+        return [int(_number(v) >= outcome.threshold) for v in values]
     if outcome.pattern is not None:
         return _told(outcome.pattern, values)
     return [int(word_of(v) == outcome.label) for v in values]
 
 
-def truth_of(outcome: FavorableOutcome, value: Any) -> list[float]:
-    """Late label(s) as numbers to hold scores against: themselves for a threshold, 0 or 1 for a class."""
-    if outcome.threshold is None:
-        return [float(label) for label in label_of(outcome, value)]
-    return [float(v) for v in (value if isinstance(value, list) else [value])]
+def _number(value: Scalar) -> float:
+    try:
+        return float(value)
+    except OverflowError as error:
+        raise ValueError(f"expected a number within float64, found one of {len(str(value))} digits") from error
 
 
 def word_of(value: Any) -> str:
@@ -33,9 +72,9 @@ def word_of(value: Any) -> str:
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
-def _told(pattern: str, values: list[Any]) -> list[int]:
+def _told(pattern: str, values: Sequence[Scalar]) -> list[int]:
     search = searcher(pattern)
     odd = [v for v in values if not isinstance(v, bool | str)]
     if odd:
         raise ValueError(f"expected true, false or the right text, found {odd[0]!r}")
-    return [int(v if isinstance(v, bool) else search(v)) for v in values]
+    return [int(v if isinstance(v, bool) else search(str(v))) for v in values]
