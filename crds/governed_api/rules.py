@@ -4,15 +4,11 @@ from typing import NamedTuple
 
 
 class Rule(NamedTuple):
-    """One entry of ``x-kubernetes-validations``. ``transition`` rules read ``oldSelf`` and apply to updates only."""
+    """One entry of ``x-kubernetes-validations``. A rule that reads ``oldSelf`` applies to updates only."""
 
     rule: str
     message: str
     field_path: str = ""
-
-    @property
-    def transition(self) -> bool:
-        return "oldSelf" in self.rule
 
     def crd(self) -> dict[str, str]:
         out = {"rule": self.rule, "message": self.message}

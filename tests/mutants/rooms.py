@@ -32,7 +32,10 @@ ROOMS = {
             *(f"{UNIT}/archive/test_{name}.py" for name in ("ledger", "app", "imported")),
         ),
     ),
-    "fairness": Room(f"{SERVING}/fairness", (f"{UNIT}/fairness", f"{UNIT}/auditor/test_monitors.py")),
+    "fairness": Room(
+        f"{SERVING}/fairness",
+        (f"{UNIT}/fairness", *(f"{UNIT}/auditor/test_{name}.py" for name in ("measures", "monitors", "generated"))),
+    ),
     "policy": Room(f"{OPERATOR}/policy", (f"{UNIT}/operator/test_policy.py", f"{UNIT}/operator/test_reconcile.py")),
     "journal": Room(f"{SERVING}/journal", (f"{UNIT}/journal",)),
     "artefact": Room(f"{SERVING}/artefact", (f"{UNIT}/artefact",)),

@@ -1,7 +1,6 @@
 """A request's place in the ledger: waits for its entry, then has the serving side verify it offline."""
 
 import asyncio
-import json
 import os
 import sys
 import time
@@ -58,7 +57,3 @@ async def verify(running: Running, request: str) -> tuple[bool, str]:
     )
     output, _ = await done.communicate()
     return done.returncode == 0, output.decode(errors="replace").strip()
-
-
-def compact(entry: dict[str, Any]) -> str:
-    return json.dumps(entry, ensure_ascii=False, sort_keys=True)

@@ -1,6 +1,6 @@
 """Players of the coalition game: single features, or named groups that enter and leave together."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from governed_serving.blackbox.errors import NotExplainable
@@ -17,12 +17,6 @@ class Players:
 
     def __len__(self) -> int:
         return len(self.names)
-
-    @classmethod
-    def of_features(cls, features: Iterable[str]) -> "Players":
-        """One player per feature."""
-        names = tuple(features)
-        return cls(names, tuple((name,) for name in names))
 
     @classmethod
     def of_groups(cls, features: Sequence[str], groups: Mapping[str, Sequence[str]]) -> "Players":

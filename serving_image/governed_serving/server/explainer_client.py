@@ -29,13 +29,20 @@ _REASONS: dict[int, Reason] = {
 }
 
 
+REPORTS: dict[ReportKind, str] = {
+    "importances": routes.IMPORTANCES,
+    "quality": routes.QUALITY,
+    "overview": routes.OVERVIEW,
+}
+
+
 class ExplainerClient:
     """Speaks to ``{url}/v2/models/{model}/…``; connections are kept. ``timeout`` in seconds."""
 
     def __init__(
         self, url: str, model: str, *, timeout: float, transport: httpx.AsyncBaseTransport | None = None
     ) -> None:
-        self._url = url + routes.MODEL.format(model=model)
+        self._url, self._model = url, model
         self._timeout = timeout
         limits = httpx.Limits(max_connections=16, max_keepalive_connections=4)
         times = httpx.Timeout(timeout, connect=2.0)
@@ -43,20 +50,22 @@ class ExplainerClient:
 
     async def explain(self, question: Question, *, later: bool = False) -> Explained | Accepted:
         kept = f"the prediction {question.id} is journalled, "
-        answer = await self._ask("POST", "explanations" if later else "explain", msgspec.json.encode(question), kept)
+        answer = await self._ask(
+            "POST", routes.EXPLANATIONS if later else routes.EXPLAIN, msgspec.json.encode(question), kept
+        )
         return Accepted(answer.content) if answer.status_code == 202 else Explained(answer.content)
 
     async def ticket(self, ticket: str) -> Report:
-        return await self._read(f"explanations/{quote(ticket, safe='')}")
+        return await self._read(routes.EXPLANATION, ticket=quote(ticket, safe=""))
 
     async def report(self, kind: ReportKind) -> Report:
-        return await self._read(kind)
+        return await self._read(REPORTS[kind])
 
-    async def _read(self, path: str) -> Report:
-        return Report((await self._ask("GET", path, None, "")).content)
+    async def _read(self, path: str, **parameters: str) -> Report:
+        return Report((await self._ask("GET", path, None, "", **parameters)).content)
 
-    async def _ask(self, method: str, path: str, body: bytes | None, kept: str) -> httpx.Response:
-        url = f"{self._url}/{path}"
+    async def _ask(self, method: str, path: str, body: bytes | None, kept: str, **parameters: str) -> httpx.Response:
+        url = self._url + path.format(model=self._model, **parameters)
         headers = {"content-type": "application/json", "x-governed-internal": "server"}
         try:
             answer = await self._client.request(method, url, content=body, headers=headers)

@@ -37,7 +37,7 @@ def measure(alibi_python: str) -> None:
         return run.run(["probabilities"], {"X": np.asarray(table, np.float32)})[0]
 
     names = list(columns_of(rows))
-    players = Players.of_features(names)
+    players = Players.of_groups(list(names), {})
     read = read_trees(Graph(model, {}), "probabilities")
     z = read.columns(columns_of(background))
     explainer = TreeExplainer(

@@ -44,7 +44,9 @@ def _case(title: str, model: bytes, background: np.ndarray, rows: np.ndarray, al
 
     def ours(workers: int) -> tuple[float, list, int]:
         box = BlackBox(columnar, workers=workers)
-        game = InterventionalGame(box, columns_of(rows), columns_of(background), Players.of_features(columns_of(rows)))
+        game = InterventionalGame(
+            box, columns_of(rows), columns_of(background), Players.of_groups(list(columns_of(rows)), {})
+        )
         start = time.perf_counter()
         spent, found = seconds(lambda: exact_shapley(game))
         wall[workers] = min(wall.get(workers, float("inf")), time.perf_counter() - start)

@@ -35,7 +35,9 @@ def classifier(kind: str, width: int):
 
 def _game(predict, rows: np.ndarray, background: np.ndarray) -> InterventionalGame:
     box = BlackBox(lambda c: predict(np.stack(list(c.values()), axis=1)))
-    return InterventionalGame(box, columns_of(rows), columns_of(background), Players.of_features(columns_of(rows)))
+    return InterventionalGame(
+        box, columns_of(rows), columns_of(background), Players.of_groups(list(columns_of(rows)), {})
+    )
 
 
 def measure(alibi_python: str) -> None:  # noqa: ARG001  alibi's KernelShap is shap's

@@ -59,7 +59,7 @@ def test_lime_for_tables_is_the_lime_librarys_within_its_noise():
         box(),
         columns(row[None]),
         columns(background),
-        Players.of_features(NAMES),
+        Players.of_groups(list(NAMES), {}),
         samples=20_000,
         seed=np.random.SeedSequence(0),
     )[0]
@@ -71,7 +71,7 @@ def test_lime_for_tables_is_the_lime_librarys_within_its_noise():
 def test_lime_intervals_cover_its_own_limit():
     rng = np.random.default_rng(2)
     background, row = columns(rng.normal(size=(200, WIDTH))), columns(rng.normal(size=(1, WIDTH)))
-    players = Players.of_features(NAMES)
+    players = Players.of_groups(list(NAMES), {})
     limit = lime_tabular(box(), row, background, players, samples=200_000, seed=np.random.SeedSequence(99))[0].values[
         :, 1
     ]
@@ -106,7 +106,12 @@ def test_anchor_finds_the_rule_that_decides():
     row = {k: v[:1] for k, v in models.table(300, 2).items()}
     row["job"], row["sex"] = models.strings(["smith"]), models.strings(["male"])
     found = find_anchor(
-        BlackBox(rule), row, background, Players.of_features(row), samples=20_000, seed=np.random.SeedSequence(0)
+        BlackBox(rule),
+        row,
+        background,
+        Players.of_groups(list(row), {}),
+        samples=20_000,
+        seed=np.random.SeedSequence(0),
     )
     assert set(found.predicates) == {"job", "sex"}
     assert found.certified
@@ -128,7 +133,7 @@ def test_anchor_that_cannot_be_certified_says_so():
         BlackBox(coin),
         row,
         models.table(100, 1),
-        Players.of_features(row),
+        Players.of_groups(list(row), {}),
         samples=1500,
         seed=np.random.SeedSequence(0),
     )

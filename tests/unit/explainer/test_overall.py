@@ -1,4 +1,4 @@
-"""The model as a whole: importances, effects, surrogate, drift; and gradients against captum."""
+"""The model as a whole: importances, effects, surrogate, drift."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from governed_serving.blackbox.box import BlackBox
 from governed_serving.blackbox.errors import NotExplainable
 from governed_serving.explainer.overall.drift import ImportanceMonitor
 from governed_serving.explainer.overall.effects import accumulated_local_effects, partial_dependence
-from governed_serving.explainer.overall.importance import log_loss, permutation_importance
+from governed_serving.explainer.overall.importance import permutation_importance
 from governed_serving.explainer.overall.surrogate import surrogate_tree
 from governed_serving.explainer.players import Players
 from unit.explainer import models
@@ -30,8 +30,8 @@ def test_permutation_importance_ranks_and_is_zero_for_what_is_ignored():
     found = permutation_importance(
         BlackBox(models.probabilities),
         rows,
-        Players.of_features(rows),
-        log_loss(labels),
+        Players.of_groups(list(rows), {}),
+        lambda out: -np.log(np.clip(out[np.arange(len(labels)), labels], 1e-12, 1.0)),
         seed=np.random.SeedSequence(0),
     )
     value = dict(zip(found.names, found.values, strict=True))
@@ -52,7 +52,7 @@ def test_permutation_importance_agrees_with_scikit_learn():
     found = permutation_importance(
         box,
         rows,
-        Players.of_features("abc"),
+        Players.of_groups(list("abc"), {}),
         lambda out: (out[:, 0] - y) ** 2,
         repeats=20,
         seed=np.random.SeedSequence(1),
@@ -154,24 +154,3 @@ def test_drift_state_survives_a_restart():
         second.observe(row)
     assert second.report() == whole.report()
     assert not ImportanceMonitor(("x",)).restore(first.dump())
-
-
-@pytest.mark.filterwarnings("ignore")
-def test_gradients_equal_captum():
-    import torch
-    from captum.attr import IntegratedGradients, Saliency
-
-    from governed_serving.explainer.gradients import integrated_gradients, saliency
-
-    torch.manual_seed(0)
-    module = torch.nn.Sequential(
-        torch.nn.Linear(6, 16), torch.nn.Tanh(), torch.nn.Linear(16, 3), torch.nn.Softmax(dim=1)
-    ).double()
-    x, base = torch.randn(4, 6, dtype=torch.float64), torch.zeros(1, 6, dtype=torch.float64)
-    ours = integrated_gradients(module, x, base, 1, tolerance=1e-9)
-    theirs = IntegratedGradients(module).attribute(x, base.expand_as(x), target=1, n_steps=200)
-    np.testing.assert_allclose(ours.values, theirs.detach().numpy(), atol=1e-6)
-    assert np.abs(ours.residual).max() < 1e-8
-    np.testing.assert_allclose(
-        saliency(module, x, 2), Saliency(module).attribute(x.requires_grad_(), target=2).numpy(), atol=1e-12
-    )

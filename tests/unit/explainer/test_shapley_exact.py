@@ -30,7 +30,7 @@ def column_model(function, width):
 def game(function, rows, background, **options):
     width = rows.shape[1]
     box = BlackBox(column_model(function, width), **options)
-    return InterventionalGame(box, numbers(rows), numbers(background), Players.of_features(numbers(rows)))
+    return InterventionalGame(box, numbers(rows), numbers(background), Players.of_groups(list(numbers(rows)), {}))
 
 
 @pytest.mark.parametrize("kind", ["continuous", "mixed", "binary"])
@@ -76,7 +76,7 @@ def test_text_columns_and_the_table_of_known_answers():
     for columns in (rows, background):
         columns["age"] = np.round(columns["age"] / 20).astype(np.float32)
         columns["income"] = np.round(columns["income"] / 20).astype(np.float32)
-    players = Players.of_features(rows)
+    players = Players.of_groups(list(rows), {})
     table = InterventionalGame(BlackBox(models.probabilities), rows, background, players)
     plain = InterventionalGame(BlackBox(models.probabilities), rows, background, players)
     plain._dedupe = "none"

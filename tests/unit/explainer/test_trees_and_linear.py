@@ -50,7 +50,7 @@ def fitted(kind):
 def explained(kind, rows=ROWS):
     graph = Graph(converted(fitted(kind)), {})
     read = read_trees(graph, graph.model.graph.output[-1].name)
-    owners = read.owners(columns(BACKGROUND), Players.of_features(NAMES))
+    owners = read.owners(columns(BACKGROUND), Players.of_groups(list(NAMES), {}))
     z = read.columns(columns(BACKGROUND))
     explainer = TreeExplainer(read.trees, z, np.full(len(z), 1 / len(z)), owners, WIDTH)
     return read, explainer, explainer.explain(read.columns(columns(rows)))
@@ -69,7 +69,7 @@ def test_tree_values_equal_shap(kind):
 def test_tree_values_equal_enumeration_to_rounding(kind):
     read, explainer, values = explained(kind)
     box = BlackBox(lambda c: read.trees.predict(np.stack([c[n] for n in NAMES], axis=1)))
-    game = InterventionalGame(box, columns(ROWS), columns(BACKGROUND), Players.of_features(NAMES))
+    game = InterventionalGame(box, columns(ROWS), columns(BACKGROUND), Players.of_groups(list(NAMES), {}))
     for one, mine in zip(exact_shapley(game), values, strict=True):
         np.testing.assert_allclose(mine, one.values, atol=1e-9)
         np.testing.assert_allclose(explainer.base, one.base, atol=1e-12)
@@ -206,7 +206,7 @@ def test_linear_layer_behind_preprocessing_equals_enumeration_of_the_margin():
     layer = read_linear(graph, "probabilities")
     assert layer.link == "softmax"
     rows, background = mixed(3, 1), mixed(20, 2)
-    players = Players.of_features(["a", "b", "c"])
+    players = Players.of_groups(["a", "b", "c"], {})
     owners = layer.owners(background, players)
     assert owners.tolist() == [0, 1, 2, 2, 2]
     z, zb = layer.columns(rows), layer.columns(background)
@@ -235,7 +235,7 @@ def test_a_column_that_mixes_features_is_not_called_linear():
     ]
     layer = read_linear(Graph(logistic(product, "z2").SerializeToString(), {}), "probabilities")
     with pytest.raises(NotExplainable, match=r"isn't linear.*\['a', 'b'\]"):
-        layer.owners(mixed(5, 1), Players.of_features(["a", "b", "c"]))
+        layer.owners(mixed(5, 1), Players.of_groups(["a", "b", "c"], {}))
     together = Players.of_groups(["a", "b", "c"], {"ab": ["a", "b"]})
     assert layer.owners(mixed(5, 1), together).tolist() == [0, 0, 1, 1, 1]
 
@@ -248,7 +248,7 @@ def test_a_network_is_neither_trees_nor_linear_in_its_features():
     with pytest.raises(NotExplainable, match="tree ensemble, found Softmax"):
         read_trees(graph, "probabilities")
     with pytest.raises(NotExplainable, match="isn't linear"):
-        read_linear(graph, "probabilities").owners(mixed(5, 1), Players.of_features(["a", "b", "c"]))
+        read_linear(graph, "probabilities").owners(mixed(5, 1), Players.of_groups(["a", "b", "c"], {}))
 
 
 def test_bytes_that_are_no_model_are_refused():

@@ -12,10 +12,13 @@ from governed_serving.trainer import documents
 from governed_serving.trainer.audit import audit, errors, favorable
 from governed_serving.trainer.dataset import Dataset, reweighing, typed
 from governed_serving.trainer.generators import GENERATORS, credit
-from governed_serving.trainer.generators.credit import EXPECTED_FEMALE, EXPECTED_MALE
+from governed_serving.trainer.generators.credit import FEMALE_RATE, MALE_RATE, NOISE
 from governed_serving.trainer.prepare import plain
 from governed_serving.trainer.sources import read, source_bytes
 from unit.trainer.manifests import ADMISSIONS_BIAS, admissions, bias, training
+
+EXPECTED_MALE = MALE_RATE * (1 - NOISE) + (1 - MALE_RATE) * NOISE
+EXPECTED_FEMALE = FEMALE_RATE * (1 - NOISE) + (1 - FEMALE_RATE) * NOISE
 
 
 @pytest.fixture(scope="module")

@@ -1,18 +1,16 @@
-"""Global importances: permutation importance with intervals, and mean |attribution|."""
+"""Global importances: permutation importance with intervals."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from governed_serving.blackbox.box import BlackBox
 from governed_serving.blackbox.columns import Columns, Floats, row_count, take
-from governed_serving.explainer.attribution import Attribution
 from governed_serving.explainer.intervals import student_quantile
 from governed_serving.explainer.players import Players
 
-__all__ = ["GlobalImportance", "log_loss", "mean_absolute", "permutation_importance"]
+__all__ = ["GlobalImportance", "permutation_importance"]
 
 
 @dataclass(frozen=True)
@@ -25,16 +23,6 @@ class GlobalImportance:
     upper: Floats
     evaluations: int
     confidence: float
-
-
-def log_loss(labels: NDArray[np.int64]) -> Callable[[Floats], Floats]:
-    """Loss per row of probabilities (rows, classes) against class positions (rows,)."""
-
-    def loss(outputs: Floats) -> Floats:
-        chosen: Floats = -np.log(np.clip(outputs[np.arange(len(labels)), labels], 1e-12, 1.0))
-        return chosen
-
-    return loss
 
 
 def permutation_importance(
@@ -72,14 +60,3 @@ def permutation_importance(
     )
     mean = rises.mean(axis=0)
     return GlobalImportance(players.names, mean, mean - half, mean + half, box.rows - before, confidence)
-
-
-def mean_absolute(attributions: Sequence[Attribution], output: int, confidence: float = 0.95) -> GlobalImportance:
-    """Mean |φ| over explained rows (Lundberg et al. 2020), with the interval that comes from their number."""
-    values = np.abs(np.array([one.values[:, output] for one in attributions]))
-    mean, count = values.mean(axis=0), len(values)
-    half = (
-        student_quantile(confidence, count - 1) * values.std(axis=0, ddof=1) / np.sqrt(count) if count > 1 else np.inf
-    )
-    evaluations = max(one.evaluations for one in attributions)
-    return GlobalImportance(attributions[0].names, mean, mean - half, mean + half, evaluations, confidence)

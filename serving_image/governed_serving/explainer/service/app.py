@@ -110,7 +110,7 @@ def application(
         exception_handlers=exception_handlers(),
     )
     _explain_routes(app, explanations, slow)
-    _report_routes(app, explanations, {"importances": importances, "quality": quality})
+    _report_routes(app, explanations, {routes.IMPORTANCES: importances, routes.QUALITY: quality})
     _job_routes(app, explanations, jobs, webhooks)
 
     async def scraped() -> bytes:
@@ -152,17 +152,18 @@ def _explain_routes(app: FastAPI, explanations: Explanations, slow: Lane) -> Non
 
 
 def _report_routes(app: FastAPI, explanations: Explanations, reports: dict[str, Callable[[], dict[str, Any]]]) -> None:
-    """Global importances, and quality by window, over the explanations given."""
+    """Global importances, and quality by window, over the explanations given; by path."""
+    by_name = {path.rpartition("/")[2]: read for path, read in reports.items()}
 
     async def report(model: str, request: Request) -> Response:
         async def work() -> Response:
-            read = reports[request.url.path.rpartition("/")[2]]
+            read = by_name[request.url.path.rpartition("/")[2]]
             return Response(msgspec.json.encode(read()), media_type=JSON)
 
         return await _guarded(explanations, model, work)
 
-    for name in reports:
-        app.get(f"{routes.MODEL}/{name}")(report)
+    for path in reports:
+        app.get(path)(report)
 
 
 def _job_routes(app: FastAPI, explanations: Explanations, jobs: JobQueue, webhooks: tuple[str, ...]) -> None:

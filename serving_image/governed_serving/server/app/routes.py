@@ -1,6 +1,6 @@
 """FastAPI: Open Inference Protocol V2, KServe V1, health, metrics, OpenAI routes, and the OpenAPI page over all of them."""
 
-from typing import Any, cast, get_args
+from typing import Any, cast
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -176,8 +176,8 @@ def _inference(app: FastAPI, gateway: Gateway) -> None:
         kind = cast(ReportKind, request.url.path.rpartition("/")[2])
         return _response(explained(await _explainer(gateway, model).report(kind)))
 
-    for kind in get_args(ReportKind):
-        app.get(f"{routes.MODEL}/{kind}", tags=["inference"], operation_id=kind)(over_time)
+    for path in (routes.IMPORTANCES, routes.QUALITY, routes.OVERVIEW):
+        app.get(path, tags=["inference"], operation_id=path.rpartition("/")[2])(over_time)
 
 
 def _v1(app: FastAPI, gateway: Gateway) -> None:

@@ -6,7 +6,7 @@ import msgspec
 
 from governed_serving.decoding import decode_with
 from governed_serving.server.errors import InvalidRequest
-from governed_serving.server.messages import InferRequest, InferResponse, OutputValues
+from governed_serving.server.messages import InferRequest, InferResponse
 from governed_serving.server.protocol import binary
 from governed_serving.server.protocol.json_errors import malformed
 from governed_serving.server.protocol.matrix import is_matrix, split_matrix
@@ -194,8 +194,3 @@ def _take_binary(message: LooseRequest, tail: memoryview) -> list[Values]:
     if at != len(tail):
         raise InvalidRequest(f"request body: expected {at} bytes of binary tensors, found {len(tail)}")
     return out
-
-
-def outputs_of(response: InferResponse) -> dict[str, OutputValues]:
-    """Outputs by name."""
-    return {o.spec.name: o for o in response.outputs}

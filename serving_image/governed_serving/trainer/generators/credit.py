@@ -7,8 +7,6 @@ from governed_serving.trainer.generators import persons
 from governed_serving.trainer.tables import Column, Table, strings
 
 MALE_RATE, FEMALE_RATE, NOISE = 0.60, 0.45, 0.05
-EXPECTED_MALE = MALE_RATE * (1 - NOISE) + (1 - MALE_RATE) * NOISE
-EXPECTED_FEMALE = FEMALE_RATE * (1 - NOISE) + (1 - FEMALE_RATE) * NOISE
 
 PURPOSES = ("car", "home", "education", "business", "medical", "travel")
 _PURPOSE_ZH = {
