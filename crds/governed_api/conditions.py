@@ -41,6 +41,8 @@ TYPES = (
 )
 
 Truth = Literal["True", "False", "Unknown"]
+State = tuple[Truth, str, str]
+"""(status, reason, message) of a condition."""
 
 
 class Condition(Part):
@@ -57,16 +59,15 @@ class Condition(Part):
 def set_condition(
     conditions: Sequence[Condition],
     type: str,
-    status: Truth,
-    reason: str,
-    message: str,
+    state: State,
     *,
     generation: int,
     now: datetime,
 ) -> list[Condition]:
     """Conditions with one of them set; the transition time moves only when the status does."""
     old = next((c for c in conditions if c.type == type), None)
-    said = (status, reason, message, generation)
+    status, reason, message = state
+    said = (*state, generation)
     if old is not None and (old.status, old.reason, old.message, old.observed_generation) == said:
         return list(conditions)
     moved = old is None or old.status != status

@@ -1,19 +1,20 @@
 """ServiceAccount, Role, RoleBinding and the GovernanceReport that they open to the model's own pods."""
 
 from governed_api import object_names
-from governed_api.names import API_VERSION, GROUP, REPORT_KIND, REPORT_PLURAL
+from governed_api.names import GROUP, REPORT_PLURAL
 from governed_operator.desired.manifest import Manifest, Subject, manifest
+from governed_operator.kube.kinds import REPORT, ROLE, ROLE_BINDING, SERVICE_ACCOUNT
 
 RBAC = "rbac.authorization.k8s.io"
 
 
 def governance_report(subject: Subject) -> Manifest:
     """Made empty; the pods write its status."""
-    return manifest(API_VERSION, REPORT_KIND, subject.name, subject, "report")
+    return manifest(REPORT, subject.name, subject, "report")
 
 
 def service_account(subject: Subject) -> Manifest:
-    return manifest("v1", "ServiceAccount", object_names.account(subject.name), subject, "access")
+    return manifest(SERVICE_ACCOUNT, object_names.account(subject.name), subject, "access")
 
 
 def role(subject: Subject) -> Manifest:
@@ -24,14 +25,13 @@ def role(subject: Subject) -> Manifest:
         "resourceNames": [subject.name],
         "verbs": ["get", "patch"],
     }
-    return manifest(f"{RBAC}/v1", "Role", object_names.account(subject.name), subject, "access", rules=[rule])
+    return manifest(ROLE, object_names.account(subject.name), subject, "access", rules=[rule])
 
 
 def role_binding(subject: Subject) -> Manifest:
     name = object_names.account(subject.name)
     return manifest(
-        f"{RBAC}/v1",
-        "RoleBinding",
+        ROLE_BINDING,
         name,
         subject,
         "access",

@@ -2,11 +2,12 @@
 
 from governed_api import object_names
 from governed_api import runtime as rt
-from governed_api.names import API_VERSION, ARCHIVE, GROUP, LABEL_COMPONENT, PART_OF, REPORT_KIND, REPORT_PLURAL
+from governed_api.names import ARCHIVE, GROUP, LABEL_COMPONENT, PART_OF, REPORT_PLURAL
 from governed_operator.desired import environment as env
 from governed_operator.desired import keys, pod
 from governed_operator.desired.canonical import canonical
 from governed_operator.desired.manifest import Manifest, common_labels, shared
+from governed_operator.kube.kinds import REPORT, ROLE, ROLE_BINDING, SERVICE, SERVICE_ACCOUNT, STATEFUL_SET
 from governed_operator.settings import Settings
 
 COMPONENT = "archive"
@@ -14,8 +15,7 @@ COMPONENT = "archive"
 
 def archive_service(namespace: str) -> Manifest:
     return shared(
-        "v1",
-        "Service",
+        SERVICE,
         ARCHIVE,
         namespace,
         COMPONENT,
@@ -29,8 +29,7 @@ def archive_service(namespace: str) -> Manifest:
 def archive_stateful_set(namespace: str, settings: Settings) -> Manifest:
     """One writer: a ledger has one head. Its volume outlives the StatefulSet and the models."""
     return shared(
-        "apps/v1",
-        "StatefulSet",
+        STATEFUL_SET,
         ARCHIVE,
         namespace,
         COMPONENT,
@@ -112,12 +111,11 @@ def archive_access(namespace: str) -> list[Manifest]:
         "verbs": ["get", "patch"],
     }
     return [
-        shared(API_VERSION, REPORT_KIND, ARCHIVE, namespace, COMPONENT),
-        shared("v1", "ServiceAccount", ARCHIVE, namespace, COMPONENT),
-        shared("rbac.authorization.k8s.io/v1", "Role", ARCHIVE, namespace, COMPONENT, rules=[rule]),
+        shared(REPORT, ARCHIVE, namespace, COMPONENT),
+        shared(SERVICE_ACCOUNT, ARCHIVE, namespace, COMPONENT),
+        shared(ROLE, ARCHIVE, namespace, COMPONENT, rules=[rule]),
         shared(
-            "rbac.authorization.k8s.io/v1",
-            "RoleBinding",
+            ROLE_BINDING,
             ARCHIVE,
             namespace,
             COMPONENT,

@@ -5,6 +5,7 @@ from governed_api import runtime as rt
 from governed_api.model import Predictor
 from governed_operator.desired.inference import COMPONENT
 from governed_operator.desired.manifest import Manifest, Subject, manifest
+from governed_operator.kube.kinds import AUTOSCALER, SCALED_OBJECT
 
 METRICS = {"concurrency": rt.METRIC_IN_FLIGHT, "rps": rt.METRIC_RATE}
 QUERIES = {
@@ -56,8 +57,7 @@ def horizontal_pod_autoscaler(subject: Subject) -> Manifest | None:
     if not automatic(predictor) or by_keda(subject):
         return None
     return manifest(
-        "autoscaling/v2",
-        "HorizontalPodAutoscaler",
+        AUTOSCALER,
         object_names.deployment(subject.name),
         subject,
         COMPONENT,
@@ -92,8 +92,7 @@ def scaled_object(subject: Subject) -> Manifest | None:
     if predictor.min_replicas == 0 and subject.settings.activation_query:
         triggers.append(_trigger(subject, subject.settings.activation_query, NEVER, activationThreshold="0"))
     return manifest(
-        "keda.sh/v1alpha1",
-        "ScaledObject",
+        SCALED_OBJECT,
         object_names.deployment(subject.name),
         subject,
         COMPONENT,

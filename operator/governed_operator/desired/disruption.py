@@ -3,6 +3,7 @@
 from governed_api import object_names
 from governed_operator.desired.inference import COMPONENT, selector
 from governed_operator.desired.manifest import Manifest, Subject, manifest
+from governed_operator.kube.kinds import BUDGET
 
 
 def pod_disruption_budget(subject: Subject) -> Manifest | None:
@@ -10,8 +11,7 @@ def pod_disruption_budget(subject: Subject) -> Manifest | None:
     if subject.model.spec.predictor.min_replicas < 2:
         return None
     return manifest(
-        "policy/v1",
-        "PodDisruptionBudget",
+        BUDGET,
         object_names.deployment(subject.name),
         subject,
         COMPONENT,

@@ -9,6 +9,7 @@ from governed_operator.desired import pod
 from governed_operator.desired.canonical import canonical
 from governed_operator.desired.decision import Revision
 from governed_operator.desired.manifest import Manifest, Subject, manifest, model_labels
+from governed_operator.kube.kinds import DEPLOYMENT
 
 COMPONENT = "predictor"
 RUNTIME_TMP = "runtime-tmp"
@@ -37,7 +38,7 @@ def deployment(subject: Subject, revision: Revision, track: str, replicas: int |
             "spec": inference_pod(subject, revision, track),
         },
     }
-    out = manifest("apps/v1", "Deployment", object_names.deployment(subject.name, track), subject, COMPONENT, spec=spec)
+    out = manifest(DEPLOYMENT, object_names.deployment(subject.name, track), subject, COMPONENT, spec=spec)
     out["metadata"]["labels"] |= {LABEL_TRACK: track, LABEL_REVISION: revision.name}
     return out
 

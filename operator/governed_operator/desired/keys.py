@@ -10,6 +10,7 @@ from governed_operator.desired.manifest import (
     manifest,
     shared,
 )
+from governed_operator.kube.kinds import SECRET
 
 
 def _generated(*keys: str) -> dict[str, str]:
@@ -19,8 +20,7 @@ def _generated(*keys: str) -> dict[str, str]:
 def archive_keys(namespace: str) -> Manifest:
     """The archive's own key-encryption key and the root that models' tokens derive from."""
     return shared(
-        "v1",
-        "Secret",
+        SECRET,
         object_names.ARCHIVE_KEYS,
         namespace,
         "archive",
@@ -34,12 +34,10 @@ def model_kek(subject: Subject) -> Manifest | None:
     if subject.model.spec.governance.encryption.key_ref:
         return None
     name = object_names.own_kek(subject.name)
-    return manifest(
-        "v1", "Secret", name, subject, "keys", owned=False, annotations=_generated(rt.KEK_NAME), type="Opaque"
-    )
+    return manifest(SECRET, name, subject, "keys", owned=False, annotations=_generated(rt.KEK_NAME), type="Opaque")
 
 
 def model_token(subject: Subject) -> Manifest:
     """The model's bearer token for the archive: HMAC-SHA256(root, namespace/name)."""
     name = object_names.token(subject.name)
-    return manifest("v1", "Secret", name, subject, "keys", annotations=_generated(rt.TOKEN_NAME), type="Opaque")
+    return manifest(SECRET, name, subject, "keys", annotations=_generated(rt.TOKEN_NAME), type="Opaque")

@@ -5,9 +5,10 @@ from typing import Any
 
 from governed_api.names import API_VERSION, FIELD_MANAGER, GROUP, KIND, LABEL_COMPONENT, LABEL_MODEL, PART_OF
 from governed_api.resolved import ResolvedModel
+from governed_operator.kube.kinds import Kind, Object
 from governed_operator.settings import Capabilities, Settings
 
-Manifest = dict[str, Any]
+Manifest = Object
 
 ANNOTATION_CREATE_ONCE = f"{GROUP}/create-once"
 """Made when absent, never changed after: keys, and Jobs, whose template is immutable."""
@@ -69,8 +70,7 @@ def owner(subject: Subject) -> list[Manifest]:
 
 
 def manifest(
-    api_version: str,
-    kind: str,
+    kind: Kind,
     name: str,
     subject: Subject,
     component: str,
@@ -87,12 +87,11 @@ def manifest(
     owners = owner(subject) if owned else []
     if owners:
         metadata["ownerReferences"] = owners
-    return {"apiVersion": api_version, "kind": kind, "metadata": metadata, **body}
+    return {"apiVersion": kind.api_version, "kind": kind.kind, "metadata": metadata, **body}
 
 
 def shared(
-    api_version: str,
-    kind: str,
+    kind: Kind,
     name: str,
     namespace: str,
     component: str,
@@ -104,4 +103,4 @@ def shared(
     metadata: Manifest = {"name": name, "namespace": namespace, "labels": common_labels(component)}
     if annotations:
         metadata["annotations"] = annotations
-    return {"apiVersion": api_version, "kind": kind, "metadata": metadata, **body}
+    return {"apiVersion": kind.api_version, "kind": kind.kind, "metadata": metadata, **body}

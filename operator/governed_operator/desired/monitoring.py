@@ -4,6 +4,7 @@ from governed_api import runtime as rt
 from governed_api.names import LABEL_TRACK
 from governed_operator.desired.inference import COMPONENT, selector
 from governed_operator.desired.manifest import Manifest, Subject, manifest
+from governed_operator.kube.kinds import SERVICE_MONITOR
 
 
 def service_monitor(subject: Subject) -> Manifest | None:
@@ -14,8 +15,7 @@ def service_monitor(subject: Subject) -> Manifest | None:
     if not subject.capabilities.service_monitor:
         return None
     return manifest(
-        "monitoring.coreos.com/v1",
-        "ServiceMonitor",
+        SERVICE_MONITOR,
         subject.name,
         subject,
         COMPONENT,

@@ -6,9 +6,9 @@ from governed_api import runtime as rt
 from governed_api.names import ARCHIVE, LABEL_COMPONENT, LABEL_MODEL, PART_OF
 from governed_operator.desired.inference import serves_grpc
 from governed_operator.desired.manifest import Manifest, Subject, manifest, shared
+from governed_operator.kube.kinds import NETWORK_POLICY
 from governed_operator.settings import Settings
 
-POLICY = ("networking.k8s.io/v1", "NetworkPolicy")
 ARCHIVE_PODS = {"app.kubernetes.io/part-of": PART_OF, LABEL_COMPONENT: "archive"}
 
 
@@ -52,7 +52,7 @@ def model_policy(subject: Subject) -> Manifest:
     if hooks := subject.model.spec.explainer and subject.model.spec.explainer.webhooks:
         egress.append({"ports": _ports(*sorted({_port(url) for url in hooks}))})
     return manifest(
-        *POLICY,
+        NETWORK_POLICY,
         subject.name,
         subject,
         "network",
@@ -71,7 +71,7 @@ def model_policy(subject: Subject) -> Manifest:
 def archive_policy(namespace: str, settings: Settings) -> Manifest:
     models = {"matchExpressions": [{"key": LABEL_MODEL, "operator": "Exists"}]}
     return shared(
-        *POLICY,
+        NETWORK_POLICY,
         ARCHIVE,
         namespace,
         "archive",

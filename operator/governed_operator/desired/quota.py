@@ -4,6 +4,7 @@ from governed_api import object_names
 from governed_operator.desired.canonical import canonical
 from governed_operator.desired.manifest import Manifest, Subject, manifest, model_labels
 from governed_operator.desired.pod import quota_class
+from governed_operator.kube.kinds import RESOURCE_QUOTA
 
 
 def priority_class(subject: Subject) -> Manifest | None:
@@ -26,8 +27,7 @@ def resource_quota(subject: Subject) -> Manifest | None:
         return None
     scope = {"scopeName": "PriorityClass", "operator": "In", "values": [quota_class(subject)]}
     return manifest(
-        "v1",
-        "ResourceQuota",
+        RESOURCE_QUOTA,
         object_names.compute_quota(subject.name),
         subject,
         "quota",

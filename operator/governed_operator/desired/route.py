@@ -8,6 +8,7 @@ from governed_api import runtime as rt
 from governed_api.runtime import TRACK_CANARY, TRACK_STABLE
 from governed_operator.desired.decision import Decision
 from governed_operator.desired.manifest import Manifest, Subject, manifest
+from governed_operator.kube.kinds import ROUTE
 
 GROUP = "gateway.networking.k8s.io"
 
@@ -39,8 +40,7 @@ def http_route(subject: Subject, decision: Decision) -> Manifest | None:
         "urlRewrite": {"path": {"type": "ReplacePrefixMatch", "replacePrefixMatch": "/"}},
     }
     return manifest(
-        f"{GROUP}/v1",
-        "HTTPRoute",
+        ROUTE,
         subject.name,
         subject,
         "predictor",

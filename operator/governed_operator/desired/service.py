@@ -6,6 +6,7 @@ from governed_api.names import LABEL_TRACK
 from governed_api.runtime import TRACK_CANARY, TRACK_STABLE
 from governed_operator.desired.inference import selector, serves_grpc
 from governed_operator.desired.manifest import Manifest, Subject, manifest
+from governed_operator.kube.kinds import SERVICE
 
 
 def service_url(subject: Subject) -> str:
@@ -19,8 +20,7 @@ def service(subject: Subject, track: str | None = None) -> Manifest:
         own = {"name": "grpc", "port": rt.PORT_GRPC, "targetPort": "grpc", "protocol": "TCP"}
         ports.append({**own, "appProtocol": "kubernetes.io/h2c"})
     out = manifest(
-        "v1",
-        "Service",
+        SERVICE,
         object_names.service(subject.name, track),
         subject,
         "predictor",

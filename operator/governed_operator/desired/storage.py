@@ -3,6 +3,7 @@
 from governed_api import object_names
 from governed_operator.desired.canonical import canonical
 from governed_operator.desired.manifest import ANNOTATION_CREATE_ONCE, Manifest, Subject, manifest
+from governed_operator.kube.kinds import CLAIM
 
 
 def data_claim(subject: Subject) -> Manifest | None:
@@ -17,8 +18,7 @@ def data_claim(subject: Subject) -> Manifest | None:
     if storage_class:
         spec["storageClassName"] = storage_class
     return manifest(
-        "v1",
-        "PersistentVolumeClaim",
+        CLAIM,
         object_names.data_claim(subject.name),
         subject,
         "trainer",

@@ -7,6 +7,7 @@ from governed_api.quantities import seconds
 from governed_operator.desired import environment as env
 from governed_operator.desired import pod
 from governed_operator.desired.manifest import ANNOTATION_CREATE_ONCE, Manifest, Subject, manifest, model_labels
+from governed_operator.kube.kinds import JOB
 
 COMPONENT = "trainer"
 PERMANENT_FAILURES = [2, 65, 78]
@@ -23,8 +24,7 @@ def trainer_job(subject: Subject) -> Manifest | None:
     if training is None:
         return None
     job = manifest(
-        "batch/v1",
-        "Job",
+        JOB,
         job_name(subject),
         subject,
         COMPONENT,

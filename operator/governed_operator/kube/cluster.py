@@ -19,9 +19,8 @@ from kubernetes.aio import client, config
 from governed_api.names import FIELD_MANAGER
 from governed_api.reasons import Reason
 from governed_operator.kube.connection import Connections, Origin, header_lines
-from governed_operator.kube.kinds import Kind
+from governed_operator.kube.kinds import Kind, Object
 
-Object = dict[str, Any]
 APPLY = "application/apply-patch+yaml"
 MERGE = "application/merge-patch+json"
 METADATA_ALONE = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"

@@ -1,8 +1,12 @@
 """The kinds that the operator owns or looks at."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from governed_api.names import API_VERSION, KIND, PLURAL, REPORT_KIND, REPORT_PLURAL
+
+Object = dict[str, Any]
+"""An object of Kubernetes, or a part of one, as JSON has it."""
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from governed_api.names import ARCHIVE
 from governed_api.report import ArchiveReport, GovernanceReportStatus
 from governed_api.resolved import ResolvedModel
 from governed_operator.desired.manifest import Subject
-from governed_operator.kube.cluster import Cluster, Object
-from governed_operator.kube.kinds import CLAIM, PRIORITY_CLASS, SECRET, STORAGE_CLASS
+from governed_operator.kube.cluster import Cluster
+from governed_operator.kube.kinds import CLAIM, PRIORITY_CLASS, SECRET, STORAGE_CLASS, Object
 from governed_operator.loop.failures import SpecNotReadable
 from governed_operator.policy.observed import Observed, Outside, Refusal
 from governed_operator.settings import Capabilities, Settings

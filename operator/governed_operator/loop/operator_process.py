@@ -14,8 +14,8 @@ from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from governed_api.runtime import LIVE_PATH, METRICS_PATH, READY_PATH
-from governed_operator.kube.cluster import ApiError, Cluster, Object
-from governed_operator.kube.kinds import MODEL, WATCHED
+from governed_operator.kube.cluster import ApiError, Cluster
+from governed_operator.kube.kinds import MODEL, WATCHED, Object
 from governed_operator.kube.leader import Leadership, cancelled, identity
 from governed_operator.loop.metrics import Metrics
 from governed_operator.loop.observe import Observer

@@ -100,7 +100,7 @@ def _ordered(found: list[Condition]) -> list[Condition]:
 
 def _set(known: list[Condition], kind: str, state: State, obs: Observed) -> list[Condition]:
     status, reason, message = state
-    return set_condition(known, kind, status, reason, message[:1000], generation=obs.generation, now=obs.now)
+    return set_condition(known, kind, (status, reason, message[:1000]), generation=obs.generation, now=obs.now)
 
 
 def _states(obs: Observed, decision: Decision) -> dict[str, State | None]:
@@ -257,7 +257,7 @@ def status_of_failure(
     if ready is None or ready.status != "True" or known.observed_generation != generation:
         states[c.READY] = "False"
     for kind, truth in states.items():
-        found = set_condition(found, kind, truth, reason, message[:1000], generation=generation, now=now)
+        found = set_condition(found, kind, (truth, reason, message[:1000]), generation=generation, now=now)
     return known.model_copy(update={"observed_generation": generation, "conditions": _ordered(found)})
 
 

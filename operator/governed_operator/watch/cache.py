@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 import msgspec
 
 from governed_api.names import FIELD_MANAGER, KIND, LABEL_COMPONENT, LABEL_MODEL, REPORT_KIND
+from governed_operator.kube.kinds import Object
 from governed_operator.kube.projection import observed_fingerprint
 from governed_operator.watch.facts import facts_of
 
-Object = dict[str, Any]
 ModelKey = tuple[str, str]
 """(namespace, model); the model is "" for what the namespace's models share."""
 ChildKey = tuple[str, str]

@@ -7,8 +7,7 @@ import msgspec
 
 from governed_api.names import LABEL_COMPONENT, LABEL_REVISION, LABEL_TRACK
 from governed_api.reasons import Cause, KubernetesReason, PassedOn, Reason
-
-Object = dict[str, Any]
+from governed_operator.kube.kinds import Object
 
 
 class _Metadata(TypedDict, total=False):

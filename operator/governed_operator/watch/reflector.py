@@ -8,8 +8,8 @@ from collections.abc import Callable
 import msgspec
 
 from governed_api.names import FIELD_MANAGER
-from governed_operator.kube.cluster import ApiError, Cluster, Object
-from governed_operator.kube.kinds import Kind
+from governed_operator.kube.cluster import ApiError, Cluster
+from governed_operator.kube.kinds import Kind, Object
 from governed_operator.watch.cache import Cache, Headed, ModelKey, head_of
 
 logger = logging.getLogger("governed_operator.watch.reflector")

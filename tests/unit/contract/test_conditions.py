@@ -12,9 +12,9 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def test_transition_time_moves_with_the_status_only() -> None:
-    first = set_condition([], "Ready", "False", "Training", "epoch 1", generation=1, now=NOW)
-    same = set_condition(first, "Ready", "False", "Training", "epoch 2", generation=2, now=NOW + timedelta(minutes=1))
-    turned = set_condition(same, "Ready", "True", "Serving", "", generation=2, now=NOW + timedelta(minutes=2))
+    first = set_condition([], "Ready", ("False", "Training", "epoch 1"), generation=1, now=NOW)
+    same = set_condition(first, "Ready", ("False", "Training", "epoch 2"), generation=2, now=NOW + timedelta(minutes=1))
+    turned = set_condition(same, "Ready", ("True", "Serving", ""), generation=2, now=NOW + timedelta(minutes=2))
     assert same[0].last_transition_time == NOW
     assert same[0].message == "epoch 2"
     assert same[0].observed_generation == 2
@@ -24,7 +24,7 @@ def test_transition_time_moves_with_the_status_only() -> None:
 
 def test_a_reason_must_be_a_word() -> None:
     with pytest.raises(ValidationError, match="reason"):
-        set_condition([], "Ready", "False", "not a word", "", generation=1, now=NOW)
+        set_condition([], "Ready", ("False", "not a word", ""), generation=1, now=NOW)
 
 
 @pytest.mark.parametrize(("text", "value"), [("500m", "0.5"), (2, "2"), ("1Gi", "1073741824"), ("1.5M", "1500000")])
