@@ -170,7 +170,7 @@ def model_crd() -> Schema:
             ],
             "schema": {
                 "openAPIV3Schema": _root(
-                    "A model service that answers for itself: what the model is, and which rules it serves under.",
+                    "An accountable model service: what the model is, and which rules it serves under.",
                     {"spec": structural(GovernedModelSpec), "status": structural(GovernedModelStatus) | UNOBSERVED},
                     ["spec"],
                     [NAME_RULE, RESERVED_NAME_RULE],

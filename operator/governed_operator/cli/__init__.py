@@ -6,7 +6,7 @@ from governed_operator.cli import acknowledge, contest, crd, explain, render, re
 
 app = typer.Typer(
     name="governed",
-    help="Model services that answer for themselves: validate, render and run GovernedModels; explain, verify, report.",
+    help="Accountable model services: validate, render and run GovernedModels; explain, verify, report.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
