@@ -33,8 +33,7 @@ class PendingRequest(Exchange):
         reserved: int,
         keep_masked: bool,
     ) -> None:
-        super().__init__(request.id, reserved)
-        self.request, self.done, self.keep_masked = request, done, keep_masked
+        self.request, self.done, self.reserved, self.keep_masked = request, done, reserved, keep_masked
         self.rows = request.rows
 
 

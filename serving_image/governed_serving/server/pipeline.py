@@ -50,17 +50,18 @@ class Stages:
 
 
 class Exchange:
-    """One request on its way to its answer; a payload adds what it needs. ``reserved`` are the tokens that it was admitted with."""
+    """One request on its way to its answer. A payload adds what it needs, and says what to reserve; admission fills in the rest."""
 
-    __slots__ = ("id", "over", "reserved", "since", "slot")
+    __slots__ = ("over", "reserved", "since", "slot")
 
-    def __init__(self, identity: str, reserved: int) -> None:
-        self.id, self.reserved = identity, reserved
-        self.since = 0.0
-        """Reading of the pipeline's clock when it was admitted."""
-        self.slot = False
-        """It holds one of the slots of :meth:`Pipeline.take_slot`."""
-        self.over = False
+    reserved: int
+    """Tokens that it is admitted with."""
+    since: float
+    """Reading of the pipeline's clock when it was admitted."""
+    slot: bool
+    """It holds one of the slots of :meth:`Pipeline.take_slot`."""
+    over: bool
+    """It has left."""
 
 
 @dataclass(slots=True)
@@ -112,6 +113,7 @@ class Pipeline:
 
     def _enter(self, exchange: Exchange) -> None:
         exchange.since = self.clock()
+        exchange.over = exchange.slot = False
         if not self._open:
             self.idle.clear()
         self._open[exchange] = None

@@ -20,15 +20,15 @@ State = Literal["started", "complete", "cut"]
 class Conversation(Exchange):
     """A completion of ``message`` by the runtime's route ``path``. ``attributes``: columns of the record beside the prompt. Raises InvalidRequest."""
 
-    __slots__ = ("attributes", "completion", "ended", "max_tokens", "message", "path", "prompt", "prompt_tokens")
+    __slots__ = ("attributes", "completion", "ended", "id", "max_tokens", "message", "path", "prompt", "prompt_tokens")
 
     def __init__(self, identity: str, path: str, message: Message, attributes: dict[str, str]) -> None:
-        reserved, self.max_tokens = budget(path, message)
-        super().__init__(identity, reserved)
+        self.reserved, self.max_tokens = budget(path, message)
+        self.id = identity
         self.path, self.message, self.attributes = path, message, attributes
         self.prompt = ""
         """What the journal keeps of the request, once it is masked."""
-        self.prompt_tokens = reserved - self.max_tokens
+        self.prompt_tokens = self.reserved - self.max_tokens
         self.completion = Completion()
         self.ended = False
         """Settled and recorded, or about to be."""
