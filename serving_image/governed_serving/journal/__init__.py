@@ -13,7 +13,6 @@ from governed_serving.journal.errors import (
     RecordRefused,
 )
 from governed_serving.journal.format import RawFrame
-from governed_serving.journal.predictions import Field, Prediction, PredictionSchema
 from governed_serving.journal.reader import JournalReader, streams
 from governed_serving.journal.writer import Ack, Durability, Journal, JournalStats
 
@@ -23,7 +22,6 @@ __all__ = [
     "Cursor",
     "CursorFiles",
     "Durability",
-    "Field",
     "Journal",
     "JournalBusy",
     "JournalClosed",
@@ -33,8 +31,6 @@ __all__ = [
     "JournalLocked",
     "JournalReader",
     "JournalStats",
-    "Prediction",
-    "PredictionSchema",
     "RawFrame",
     "RecordRefused",
     "numbers",

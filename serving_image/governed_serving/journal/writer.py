@@ -1,6 +1,6 @@
 """The writing end of a stream: group commit.
 
-Whatever waits goes out together: predictions as one columnar frame, one write, one fsync. So the cost per request falls as load
+Whatever waits goes out together, with one fsync. So the cost per request falls as load
 rises, and a caller that was answered knows that its record is on disk. The event loop encodes and writes at the end of its round
 (a few microseconds per record: a thread's hop costs more); only fsync, which takes milliseconds, is left to a thread, and while
 it runs the next group gathers.
@@ -11,7 +11,6 @@ import errno
 import fcntl
 import os
 import threading
-from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -29,27 +28,23 @@ from governed_serving.journal.errors import (
     RecordRefused,
 )
 from governed_serving.journal.format import FRAME_LIMIT
-from governed_serving.journal.predictions import Prediction, merge
 from governed_serving.journal.segment import SegmentFile, recover
 from governed_serving.records import EventRecord, ExplanationRecord, PredictionFrame, encode_frame
 
 __all__ = ["Ack", "Durability", "Journal", "JournalStats", "Record"]
 
 Durability = Literal["Fsync", "PageCache"]
-Record = Prediction | PredictionFrame | ExplanationRecord | EventRecord
+Record = PredictionFrame | ExplanationRecord | EventRecord
 
-_FRAME_REQUESTS = 4096
-_FRAME_ROWS = 65_536
 _GROUP = 16_384
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Ack(msgspec.Struct, frozen=True, gc=False):
-    """Where a record is: frame ``seq`` of ``stream``, request ``index`` in it."""
+    """Where a record is: frame ``seq`` of ``stream``."""
 
     stream: str
     seq: int
-    index: int
 
 
 class JournalStats(msgspec.Struct):
@@ -270,7 +265,7 @@ class Journal:
         return batch
 
     def _write_all(self, items: list[_Item]) -> list[tuple[_Item, Outcome]]:
-        return [pair for group in _groups(items) for pair in self._write_group(group)]
+        return [(item, self._write_one(item.record)) for item in items]
 
     def _synced(
         self, outcomes: list[tuple[_Item, Outcome]], segment: SegmentFile | None
@@ -301,22 +296,16 @@ class Journal:
             self._failing = len(refused) == len(outcomes) and not all(isinstance(o, RecordRefused) for o in refused)
         _answer(outcomes)
 
-    def _write_group(self, group: list[_Item]) -> list[tuple[_Item, Outcome]]:
-        """Write one frame; when a record doesn't fit its schema, each one by itself, so that it fails alone."""
+    def _write_one(self, record: Record) -> Outcome:
+        """Write a frame; what is wrong with one record keeps no other from being written."""
         try:
-            plaintext = _encode([i.record for i in group])
-        except Exception as error:  # whatever a caller's record makes of the encoder, the others' must be written
-            if len(group) > 1:
-                return [pair for item in group for pair in self._write_group([item])]
-            refused = (
-                error if isinstance(error, RecordRefused) else RecordRefused(f"the record can't be encoded: {error}")
-            )
-            return [(group[0], refused)]
+            plaintext = encode_frame(record)
+        except Exception as error:  # whatever a caller's record makes of the encoder
+            return RecordRefused(f"the record can't be encoded: {error}")
         try:
-            seq = self._write(plaintext)
+            return Ack(self.stream, self._write(plaintext))
         except JournalError as error:
-            return [(item, error) for item in group]
-        return [(item, Ack(self.stream, seq, index)) for index, item in enumerate(group)]
+            return error
 
     def _write(self, plaintext: bytes) -> int:
         """Append a frame, rolling to a new segment when due; raises JournalFull or JournalError."""
@@ -365,37 +354,6 @@ class Journal:
         if segment is not None:
             self._chain = segment.chain
             segment.close(sync=self._fsync)
-
-
-def _groups(items: Sequence[_Item]) -> Iterator[list[_Item]]:
-    """Runs of items that make one frame: predictions of one schema up to the limits, anything else alone."""
-    group: list[_Item] = []
-    schema: object = None
-    rows = 0
-    for item in items:
-        record = item.record
-        if isinstance(record, Prediction):
-            if group and record.schema is schema and len(group) < _FRAME_REQUESTS and rows < _FRAME_ROWS:
-                group.append(item)
-                rows += record.rows
-                continue
-            if group:
-                yield group
-            group, schema, rows = [item], record.schema, record.rows
-        else:
-            if group:
-                yield group
-            yield [item]
-            group = []
-    if group:
-        yield group
-
-
-def _encode(records: list[Record]) -> bytes:
-    first = records[0]
-    if isinstance(first, Prediction):
-        return encode_frame(merge(records))  # type: ignore[arg-type]  # _groups never mixes kinds
-    return encode_frame(first)
 
 
 def _answer(outcomes: list[tuple[_Item, Outcome]]) -> None:

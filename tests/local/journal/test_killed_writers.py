@@ -14,7 +14,7 @@ from governed_serving.journal.writer import Durability
 from unit.journal.samples import cipher, prediction
 
 ROUNDS = 50
-ACKNOWLEDGED = struct.Struct(">QQI")
+ACKNOWLEDGED = struct.Struct(">QQ")
 
 
 def write_for_ever(spool: Path, first: int, durability: Durability, pipe: int) -> None:
@@ -23,7 +23,7 @@ def write_for_ever(spool: Path, first: int, durability: Durability, pipe: int) -
     async def client(journal: Journal, number: int) -> None:
         while True:
             ack = await journal.append(prediction(number, rows=1 + number % 5))
-            os.write(pipe, ACKNOWLEDGED.pack(number, ack.seq, ack.index))
+            os.write(pipe, ACKNOWLEDGED.pack(number, ack.seq))
             number += 4
 
     async def run() -> None:
@@ -33,7 +33,7 @@ def write_for_ever(spool: Path, first: int, durability: Durability, pipe: int) -
     asyncio.run(run())
 
 
-def one_life(spool: Path, life: int, durability: Durability) -> dict[int, tuple[int, int]]:
+def one_life(spool: Path, life: int, durability: Durability) -> dict[int, int]:
     """Start a writer, kill it somewhere in its first hundred records, and return what it had acknowledged."""
     reading, writing = os.pipe()
     child = os.fork()
@@ -53,18 +53,18 @@ def one_life(spool: Path, life: int, durability: Durability) -> dict[int, tuple[
         received += more
     os.close(reading)
     assert os.WIFSIGNALED(status), "the writer ended by itself"
-    return {number: (seq, index) for number, seq, index in ACKNOWLEDGED.iter_unpack(received)}
+    return dict(ACKNOWLEDGED.iter_unpack(received))
 
 
 @pytest.mark.parametrize("durability", ["Fsync", "PageCache"])
 def test_fifty_killed_writers_lose_nothing_that_was_acknowledged(tmp_path: Path, durability: Durability):
-    acknowledged: dict[int, tuple[int, int]] = {}
+    acknowledged: dict[int, int] = {}
     for life in range(ROUNDS):
         acknowledged |= one_life(tmp_path, life, durability)
     frames = dict(JournalReader(tmp_path, "server-a", cipher(tmp_path)).read())
     assert list(frames) == list(range(len(frames)))
-    for number, (seq, index) in acknowledged.items():
-        assert frames[seq].ids[index] == f"request-{number}"  # type: ignore[union-attr]
+    for number, seq in acknowledged.items():
+        assert frames[seq].ids == [f"request-{number}"]  # type: ignore[union-attr]
     assert len(acknowledged) > 20 * ROUNDS
     with Journal(tmp_path, "server-a", cipher(tmp_path)) as journal:
         assert journal.append_blocking(prediction(1)).seq == len(frames)

@@ -25,8 +25,9 @@ from governed_serving.archive.verify.bundle import _add, export
 from governed_serving.archive.verify.sources import BundleSource, DirectorySource, UrlSource
 from governed_serving.archive.verify.verification import BadEntry, Verification, verify
 from governed_serving.crypto import DirectoryStore, Kek, Keyring, SegmentCipher
-from governed_serving.journal import Field, Journal, JournalReader, Prediction, PredictionSchema
+from governed_serving.journal import Journal, JournalReader
 from governed_serving.records import LedgerEntry, canonical
+from support.predictions import Field, Prediction, PredictionSchema, framed
 
 from .ledgers import leaf
 from .test_app import ROOT, Loopback
@@ -362,8 +363,8 @@ async def journalled(root: Path, spool: Path) -> None:
     fields = (Field("age", "FP32"), Field("note", "BYTES"))
     schema = PredictionSchema("credit", "r1", "sha256:a", fields, (Field("label", "INT64"),))
     journal = Journal(spool, "server-0", cipher)
-    await journal.append(Prediction(schema, "req-a", 0.0, 1, [[41.0], ["<PHONE>"]], [[1]]))
-    await journal.append(Prediction(schema, "req-b", 0.0, 2, [[42.0, 43.0], ["x", "y"]], [[0, 1]]))
+    await journal.append(framed(Prediction(schema, "req-a", 0.0, 1, [[41.0], ["<PHONE>"]], [[1]])))
+    await journal.append(framed(Prediction(schema, "req-b", 0.0, 2, [[42.0, 43.0], ["x", "y"]], [[0, 1]])))
     journal.close()
     seq, reader, following = 0, JournalReader(spool, "server-0", cipher), 0
     while chunk := reader.chunk(following):

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 
 from governed_serving.crypto import DirectoryStore, Keyring, Keyset, load_kek
-from governed_serving.journal import Field, Prediction, PredictionSchema
+from governed_serving.records import PredictionFrame
+from support.predictions import Field, Prediction, PredictionSchema, framed
 
 SPEC: dict[str, Any] = {
     "name": "loans",
@@ -42,7 +43,12 @@ def local_keyset(root: Path) -> Keyset:
     return Keyring(load_kek(kek), DirectoryStore(root / "keysets")).keyset("journal")
 
 
-def prediction(number: int, sex: str, decision: str, time: float = 1_767_225_600.0) -> Prediction:
+def prediction(number: int, sex: str, decision: str, time: float = 1_767_225_600.0) -> PredictionFrame:
+    return framed(asked(number, sex, decision, time))
+
+
+def asked(number: int, sex: str, decision: str, time: float = 1_767_225_600.0) -> Prediction:
+    """One request, to be framed with others."""
     return Prediction(SCHEMA, f"request-{number}", time + number, 1, [[sex]], [[decision]])
 
 

@@ -29,8 +29,9 @@ from governed_serving.fairness.counts.windows import Window
 from governed_serving.journal import Journal, JournalDamaged, JournalReader, open_chunk
 from governed_serving.records import EventRecord, ExplanationRecord, LedgerEntry, canonical, timestamp
 from support.asgi import cut_short
+from support.predictions import framed
 
-from .records import SPEC, local_keyset, people, prediction
+from .records import SPEC, asked, local_keyset, people, prediction
 
 BIAS = Bias.model_validate(SPEC["spec"]["governance"]["bias"])
 
@@ -156,11 +157,11 @@ def test_who_is_behind_says_so_and_who_has_caught_up_pauses(tmp_path: Path, keys
 
 def test_entries_are_canonical_byte_for_byte(tmp_path: Path, keyset: Keyset) -> None:
     cipher = SegmentCipher(keyset)
-    odd = prediction(0, "M", "yes")
+    odd = asked(0, "M", "yes")
     odd = msgspec.structs.replace(odd, id='say "hi" 你好\\\n')
     with Journal(tmp_path, "server-pod", cipher) as journal:
         for record in (
-            odd,
+            framed(odd),
             ExplanationRecord("request-0", "loans", "r1", 5.0, b"{}"),
             EventRecord("label", "request-0", "loans", "r1", 6.5, b"{}", {"n": 1}),
         ):
@@ -274,7 +275,6 @@ def test_state_and_spool_hold_no_plaintext(tmp_path: Path, keyset: Keyset) -> No
 @settings(max_examples=25, deadline=None)
 @given(st.permutations(range(12)), st.integers(0, 12))
 def test_labels_join_whether_they_come_before_or_after(order: list[int], early: int) -> None:
-    from governed_serving.journal.predictions import merge
 
     fold, rows = Fold(BIAS, "r1"), people(12, 6)
 
@@ -284,7 +284,7 @@ def test_labels_join_whether_they_come_before_or_after(order: list[int], early: 
 
     for number in order[:early]:
         label(number)
-    fold.record(merge([prediction(n, *rows[n]) for n in range(12)]))
+    fold.record(framed(*(asked(n, *rows[n]) for n in range(12))))
     for number in order[early:]:
         label(number)
     expected = Cells(("sex",))
@@ -296,11 +296,10 @@ def test_labels_join_whether_they_come_before_or_after(order: list[int], early: 
 
 
 def test_label_memory_is_bounded_and_counts_what_it_loses() -> None:
-    from governed_serving.journal.predictions import merge
 
     fold = Fold(BIAS, "r1", label_capacity=10)
     for start in range(0, 100, 5):
-        fold.record(merge([prediction(n, "M", "yes") for n in range(start, start + 5)]))
+        fold.record(framed(*(asked(n, "M", "yes") for n in range(start, start + 5))))
     assert fold.labels.remembered <= 20
     assert fold.labels.forgotten == 100 - fold.labels.remembered
     for number in range(30):
@@ -309,11 +308,10 @@ def test_label_memory_is_bounded_and_counts_what_it_loses() -> None:
 
 
 def test_predictions_without_the_attribute_say_so() -> None:
-    from governed_serving.journal.predictions import merge
 
     bias = Bias.model_validate({**SPEC["spec"]["governance"]["bias"], "protectedAttributes": [{"name": "religion"}]})
     fold = Fold(bias, "r1")
-    fold.record(merge([prediction(1, "M", "yes")]))
+    fold.record(framed(asked(1, "M", "yes")))
     assert fold.absent == {"religion"}
     assert fold.cells().values("religion") == ["(missing)"]
 

@@ -24,9 +24,10 @@ from governed_serving.dossier.dossier import Dossier, gather
 from governed_serving.dossier.markup import Safe, tag
 from governed_serving.dossier.page import render_page
 from governed_serving.dossier.svg import Estimate, Line, curves, dots, forest, signed_bars, ticks
-from governed_serving.journal import Field, Journal, JournalReader, Prediction, PredictionSchema
+from governed_serving.journal import Journal, JournalReader
 from governed_serving.records import ExplanationRecord, LedgerEntry, canonical
 from governed_serving.trainer.audit import audit
+from support.predictions import Field, Prediction, PredictionSchema, framed
 
 from .ships import shipped
 
@@ -150,7 +151,7 @@ async def archived(root: Path, spool: Path) -> None:
             ["call <PHONE_NUMBER>"] + ["-"] * (len(place) - 1),
         ]
         labels = ["admitted" if admitted[i] else "rejected" for i in place]
-        await journal.append(Prediction(schema, f"req-{department}", 0.0, len(place), columns, [labels]))
+        await journal.append(framed(Prediction(schema, f"req-{department}", 0.0, len(place), columns, [labels])))
     attributions = [
         {"feature": "department", "value": HOSTILE, "attribution": 0.3, "interval": [0.2, 0.4]},
         {"feature": "sex", "value": "male", "attribution": -0.01},

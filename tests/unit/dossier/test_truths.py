@@ -14,8 +14,9 @@ from governed_serving.crypto import DirectoryStore, Kek, Keyring, SegmentCipher
 from governed_serving.dossier.dossier import gather
 from governed_serving.dossier.page import render_page
 from governed_serving.dossier.served import REVISION, Served
-from governed_serving.journal import Field, Journal, JournalReader, Prediction, PredictionSchema
+from governed_serving.journal import Journal, JournalReader
 from governed_serving.records import EventRecord, canonical
+from support.predictions import Field, Prediction, PredictionSchema, framed
 
 from .ships import shipped
 
@@ -40,7 +41,7 @@ class Desk:
     async def decide(self, request: str, revision: str, rows: list[tuple[str, str]]) -> None:
         schema = PredictionSchema("loans", revision, "sha256:a", (Field("sex", "BYTES"),), (Field("label", "BYTES"),))
         sexes, labels = ([row[place] for row in rows] for place in (0, 1))
-        await self._served.append(Prediction(schema, request, 0.0, len(rows), [sexes], [labels]))
+        await self._served.append(framed(Prediction(schema, request, 0.0, len(rows), [sexes], [labels])))
 
     async def label(self, request: str, label: Any) -> None:
         body = msgspec.json.encode({"id": request, "label": label})

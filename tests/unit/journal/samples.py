@@ -4,8 +4,8 @@ import os
 from pathlib import Path
 
 from governed_serving.crypto import DirectoryStore, Kek, Keyring, SegmentCipher
-from governed_serving.journal import Field, Prediction, PredictionSchema
-from governed_serving.records import EventRecord
+from governed_serving.records import EventRecord, PredictionFrame
+from support.predictions import Field, Prediction, PredictionSchema, framed
 
 SCHEMA = PredictionSchema(
     "credit",
@@ -21,8 +21,13 @@ def cipher(folder: Path, key: bytes = b"k" * 32) -> SegmentCipher:
     return SegmentCipher(Keyring(Kek(key), DirectoryStore(folder / "keysets")).keyset("journal"))
 
 
-def prediction(number: int, rows: int = 1) -> Prediction:
+def prediction(number: int, rows: int = 1) -> PredictionFrame:
     """A request whose every value tells its number."""
+    return framed(asked(number, rows))
+
+
+def asked(number: int, rows: int = 1) -> Prediction:
+    """The same, to be framed with others."""
     return Prediction(
         SCHEMA,
         f"request-{number}",

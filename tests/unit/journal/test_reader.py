@@ -259,7 +259,7 @@ def test_frames_longer_than_a_read_block_come_through(tmp_path: Path):
     assert [len(r.body) for _, r in reader(tmp_path).read()] == [10, 9 << 20, 10]  # type: ignore[union-attr]
 
 
-def test_a_big_group_is_split_but_complete(tmp_path: Path):
+def test_a_big_group_is_complete(tmp_path: Path):
     import asyncio
 
     async def run() -> None:
@@ -268,7 +268,6 @@ def test_a_big_group_is_split_but_complete(tmp_path: Path):
 
     asyncio.run(run())
     frames = [f for _, f in reader(tmp_path).read() if isinstance(f, PredictionFrame)]
-    assert len(frames) == 3
     assert [i for f in frames for i in f.ids] == [f"request-{n}" for n in range(9_000)]
 
 

@@ -1,8 +1,4 @@
-"""Predictions on their way into the journal: one record per request, merged into columns per group commit.
-
-The merge costs a few operations per column and group instead of per column and request: that is what makes a journal before
-every reply affordable.
-"""
+"""Predictions as tests write them down: one request each, made a frame by ``framed`` as the server's recorder makes one of a batch."""
 
 from array import array
 from collections.abc import Sequence
@@ -13,7 +9,7 @@ from governed_serving.journal.columns import Values, pack
 from governed_serving.journal.errors import RecordRefused
 from governed_serving.records import Column, PredictionFrame
 
-__all__ = ["Field", "Prediction", "PredictionSchema", "merge"]
+__all__ = ["Field", "Prediction", "PredictionSchema", "framed"]
 
 
 class Field(msgspec.Struct, frozen=True):
@@ -49,7 +45,7 @@ class Prediction(msgspec.Struct, frozen=True, gc=False):
     outputs: Sequence[Values]
 
 
-def merge(batch: Sequence[Prediction]) -> PredictionFrame:
+def framed(*batch: Prediction) -> PredictionFrame:
     """The frame of ``batch`` (one schema). Raises :class:`RecordRefused` naming the first column that doesn't fit."""
     schema = batch[0].schema
     rows = [p.rows for p in batch]
