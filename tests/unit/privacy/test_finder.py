@@ -166,6 +166,38 @@ def test_hooks_find_names_but_not_over_other_findings():
     assert hooked.count(text) == {"PHONE_NUMBER": 1, "NAME": 2, "EMAIL": 1}
 
 
+def test_only_the_hooks_asked_for():
+    hooks = [Hook("NAME", lambda _: [(0, 2)]), Hook("CITY", lambda _: [(3, 5)])]
+    text = "张三 北京 13800138000"
+    assert [f.entity for f in Finder(["NAME"], hooks).find(text)] == ["NAME"]
+    assert [f.entity for f in Finder(["CITY", "PHONE_NUMBER"], hooks).find(text)] == ["CITY", "PHONE_NUMBER"]
+    assert [f.entity for f in Finder(hooks=hooks).find(text)] == ["NAME", "CITY", "PHONE_NUMBER"]
+
+
+@pytest.mark.parametrize(
+    "places", [[(0, 0)], [(2, 1)], [(-1, 1)], [(3, 6)], [(5, 6)], [(6, 7)]], ids=lambda places: str(places[0])
+)
+def test_a_hook_s_place_outside_of_the_text_is_passed_over(places: list[tuple[int, int]]):
+    assert Finder(hooks=[Hook("NAME", lambda _: places)]).find("abcde") == []
+
+
+@pytest.mark.parametrize("place", [(0, 1), (0, 5), (4, 5)])
+def test_a_hook_s_place_may_reach_either_end(place: tuple[int, int]):
+    assert Finder(hooks=[Hook("NAME", lambda _: [place])]).find("abcde") == [Finding("NAME", *place)]
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("138 1234 5678@example.com", [("EMAIL", "5678@example.com")]),  # ends in what an e-mail address has taken
+        ("a@example.com 13812345678", [("EMAIL", "a@example.com"), ("PHONE_NUMBER", "13812345678")]),
+        ("13812345678 a@example.com", [("PHONE_NUMBER", "13812345678"), ("EMAIL", "a@example.com")]),
+    ],
+)
+def test_findings_never_overlap(text: str, wanted: list[tuple[str, str]]):
+    assert found(text) == wanted
+
+
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.one_of(prose, planted.map(lambda p: p[1])), max_size=20))
 def test_scanning_together_counts_what_finding_one_by_one_does(texts: list[str]):

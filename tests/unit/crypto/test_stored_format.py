@@ -1,0 +1,80 @@
+"""What an earlier version stored opens: ``stored.json`` was written once and must never have to be written again."""
+
+import base64
+import json
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from governed_serving.crypto import DirectoryStore, Kek, Keyring, SegmentCipher, Tampered, is_sealed
+from governed_serving.crypto.document import KeysetDocument, is_keyset_document
+from governed_serving.crypto.errors import KeyMissing, WrongKek
+
+STORED = json.loads(Path(__file__).with_name("stored.json").read_text())
+PURPOSES = sorted(STORED["keysets"])
+
+
+def raw(name: str) -> bytes:
+    return base64.b64decode(STORED[name])
+
+
+@pytest.fixture
+def keyring(tmp_path: Path) -> Keyring:
+    store = DirectoryStore(tmp_path)
+    for purpose, document in STORED["keysets"].items():
+        store.create(purpose, document.encode())
+    return Keyring(Kek(raw("kek")), store)
+
+
+def test_sealed_bytes_tokens_digests_and_signing_keys(keyring: Keyring) -> None:
+    assert Kek(raw("kek")).id == STORED["kek_id"]
+    artefact = keyring.keyset("artefact", create=False)
+    assert artefact.open(raw("sealed"), b"sha256:ab") == b"a model"
+    assert is_sealed(raw("sealed"))
+    assert len(raw("sealed")) == len(b"a model") + 41
+    tokens = keyring.keyset("masking-tokens", create=False)
+    assert tokens.tokenize(b"13800138000", b"PHONE_NUMBER") == raw("token")
+    assert tokens.detokenize(raw("token"), b"PHONE_NUMBER") == b"13800138000"
+    digests = keyring.keyset("masking-digests", create=False)
+    assert digests.digest(b"EMAIL\0A@B.CN", 12) == raw("digest")
+    assert len(digests.digest(b"x")) == 16
+    (key,) = keyring.keyset("ledger-signing", create=False).signing_keys()
+    assert key.public_key().public_bytes_raw() == base64.b64decode(STORED["verifier"][0])
+
+
+def test_journal_segments(keyring: Keyring) -> None:
+    cipher = SegmentCipher(keyring.keyset("journal", create=False))
+    assert cipher.open(raw("segment"), b"stream 0").open(1, 7, raw("frame"), b"aad") == b"frame"
+
+
+@pytest.mark.parametrize("purpose", PURPOSES)
+def test_nothing_in_a_document_can_be_changed_unseen(purpose: str) -> None:
+    """Every field is bound to the wrapping: purpose, key-encryption key, ids, types, states, times."""
+    document = KeysetDocument.parse(STORED["keysets"][purpose].encode(), purpose)
+    kek = Kek(raw("kek"))
+    document.unwrap(kek)
+    key = document.keys[0]
+    for field, value in (("id", key.id + 1), ("type", "Other"), ("status", "enabled"), ("created", "2020-01-01")):
+        changed = msgspec.structs.replace(document, keys=[msgspec.structs.replace(key, **{field: value})])
+        with pytest.raises(WrongKek, match="was changed"):
+            changed.unwrap(kek)
+    with pytest.raises(WrongKek):
+        document.unwrap(Kek(bytes(32)))
+
+
+@pytest.mark.parametrize("purpose", PURPOSES)
+def test_a_document_is_known_and_anything_like_it_is_not(purpose: str) -> None:
+    text = STORED["keysets"][purpose]
+    assert is_keyset_document(text.encode())
+    plain = json.loads(text)
+    for change in ({"format": "governed-keyset-2"}, {"keys": []}, {"keyset": ""}, {"keyset": "!"}, {"more": 1}):
+        assert not is_keyset_document(json.dumps(plain | change).encode()), change
+    with pytest.raises(KeyMissing, match="expected a governed-keyset-1"):
+        KeysetDocument.parse(text.encode(), "another")
+
+
+@pytest.mark.parametrize("cut", [0, 7, 8, 12, 40])
+def test_a_cut_ciphertext_is_noticed(keyring: Keyring, cut: int) -> None:
+    with pytest.raises(Tampered):
+        keyring.keyset("artefact").open(raw("sealed")[:cut], b"sha256:ab")
