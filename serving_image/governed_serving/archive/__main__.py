@@ -1,4 +1,4 @@
-"""``python -m governed_serving.archive`` serve | fetch | verify | export."""
+"""``python -m governed_serving.archive`` serve | fetch | verify | export | rewrap."""
 
 import argparse
 import sys
@@ -76,6 +76,15 @@ def _parser() -> argparse.ArgumentParser:
         help="an earlier checkpoint or GovernanceReport: the bundle then proves that the log goes on from it",
     )
     export.set_defaults(run=_export)
+    rewrap = verbs.add_parser("rewrap", help="wrap a model's keysets by another key-encryption key")
+    rewrap.add_argument("url", help="the archive's URL")
+    rewrap.add_argument("--model", required=True, help="whose keysets")
+    rewrap.add_argument("--token-file", type=Path, help=f"its bearer token (default: ${runtime.ARCHIVE_TOKEN_FILE})")
+    rewrap.add_argument(
+        "--key-file", type=Path, help=f"the key-encryption key until now (default: ${runtime.KEK_FILE})"
+    )
+    rewrap.add_argument("--new-key-file", type=Path, required=True, help="the one from now on")
+    rewrap.set_defaults(run=_rewrap)
     return parser
 
 
@@ -136,6 +145,24 @@ def _export(options: argparse.Namespace) -> int:
         chosen = {"model": options.of, "id": options.id, "blobs": options.blobs}
         entries, blobs = export(source, options.output, **chosen, earlier=earlier)
     print(f"{options.output}: {entries} entries, {blobs} blobs; verify it with: verify {options.output}")
+    return 0
+
+
+def _rewrap(options: argparse.Namespace) -> int:
+    """Interrupted, it is run again with the same two keys. Pods that hold the old key go on with what they have opened, and must
+    be given the new one before they start again."""
+    from governed_serving.archive.client import ArchiveClient
+    from governed_serving.crypto import Keyring, load_kek
+    from governed_serving.environment import PodEnvironment
+
+    env = PodEnvironment()
+    old = load_kek(options.key_file or env.required_path(runtime.KEK_FILE, "the key-encryption key, or --key-file"))
+    new = load_kek(options.new_key_file)
+    token = options.token_file.read_text() if options.token_file else env.token()
+    with ArchiveClient(options.url, token, options.model, patience=10.0) as client:
+        events = Keyring(old, client.keysets()).rewrap(new)
+    purposes = ", ".join(event.purpose for event in events) or "none: all are wrapped by it already"
+    print(f"keysets of {options.model} that are wrapped by key {new.id} now: {purposes}")
     return 0
 
 

@@ -59,7 +59,6 @@ PENDING = {
     f"{SERVING}/fairness/monitoring/attributions.py::attribution_gaps": "issue 2",
     f"{SERVING}/fairness/monitoring/drift.py::kolmogorov_smirnov": "issue 2: the reference for drift",
     f"{SERVING}/crypto/keyring.py::Keyring.destroy_key": "belongs to erasure",
-    f"{SERVING}/crypto/keyring.py::Keyring.rewrap": "belongs to rotation",
 }
 """Known to be dead, and whose task it is to wire or delete it. Delete the line with the name."""
 
