@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import typer.main
 import yaml
+from typer.testing import CliRunner
 
 from governed_operator.cli import app
 
@@ -35,7 +36,47 @@ def test_a_sample_is_written_about_and_has_its_requests(sample: str) -> None:
     assert sample.removesuffix(".yaml") in (SAMPLES / "README.md").read_text()
     models = [d for d in yaml.safe_load_all((SAMPLES / sample).read_text()) if d["kind"] == "GovernedModel"]
     assert models
-    assert json.loads((SAMPLES / sample.replace(".yaml", ".requests.json")).read_text())
+    if "lifecycle" in models[0]["spec"] and "training" in models[0]["spec"]["lifecycle"]:  # runs here, with requests
+        assert json.loads((SAMPLES / sample.replace(".yaml", ".requests.json")).read_text())
+
+
+def kinds(rendered: str) -> set[str]:
+    """Kinds of the rendered objects."""
+    return {document["kind"] for document in yaml.safe_load_all(rendered) if document}
+
+
+SHOWN_KINDS = {
+    "admissions": {"Job"},
+    "credit": {"Job"},
+    "reviews": {"Job"},
+    "autoscaling": {"HorizontalPodAutoscaler", "PodDisruptionBudget"},
+    "quota": {"ResourceQuota"},
+}
+"""Kinds of objects by which a sample shows its capability."""
+
+SHOWN_TEXT = {
+    "masking": ['"action":"Tokenize"', "llama.cpp:server"],
+    "retention": ["name: model-kek", '"payloads":"90d"', '"rotation":"30d"'],
+    "explanations": ["name: explainer", '"sampling":0.05', "https://cases.example/explanations"],
+    "canary": ['"action":"Rollback"', "name: auditor"],
+    "imported": ["claimName: models", "0123456789abcdef"],
+    "openai-runtime": ["name: GOVERNED_UPSTREAM_URL", '"pattern":', "llama.cpp:server"],
+    "v2-runtime": ["registry.example/forecasts:1.4.0", "name: GOVERNED_UPSTREAM_URL", "path: /v2/health/ready"],
+}
+"""What is in the rendered objects when the capability of a sample has an effect."""
+
+
+@pytest.mark.parametrize("sample", sorted(path.name for path in SAMPLES.glob("*.yaml")))
+def test_a_sample_is_valid_and_renders_what_it_shows(sample: str) -> None:
+    runner = CliRunner()
+    validated = runner.invoke(app, ["validate", str(SAMPLES / sample)])
+    assert validated.exit_code == 0, validated.output
+    rendered = runner.invoke(app, ["render", str(SAMPLES / sample)])
+    assert rendered.exit_code == 0, rendered.output
+    name = sample.removesuffix(".yaml")
+    assert name in SHOWN_KINDS or name in SHOWN_TEXT, f"{sample}: say here what its objects show"
+    assert SHOWN_KINDS.get(name, set()) <= kinds(rendered.output)
+    assert [text for text in SHOWN_TEXT.get(name, []) if text not in rendered.output] == []
 
 
 def wrong_commands(text: str) -> list[str]:
