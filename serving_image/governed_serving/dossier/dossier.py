@@ -34,7 +34,7 @@ from governed_serving.dossier.documents import (
     read_part,
     read_report,
 )
-from governed_serving.dossier.served import Served, ServedRules, fold_served
+from governed_serving.dossier.served import JournalChunks, Served, ServedRules, fold_served
 from governed_serving.journal import JournalError
 from governed_serving.records import LedgerEntry
 
@@ -319,9 +319,8 @@ def _fold(dossier: Dossier, source: LogSource, kek: Kek) -> None:
         threshold=card.threshold,
         pattern=dossier.pattern or None,
     )
-    dossier.served = fold_served(
-        source, kek, dossier.model, dossier.ledger.chunks, rules, labelled=dossier.ledger.labelled
-    )
+    chunks = JournalChunks(dossier.ledger.chunks, dossier.ledger.labelled)
+    dossier.served = fold_served(source, kek, dossier.model, chunks, rules)
 
 
 def _open_example(dossier: Dossier, source: LogSource, kek: Kek) -> None:

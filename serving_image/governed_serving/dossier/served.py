@@ -5,7 +5,7 @@ also those of requests that an earlier revision answered, which the auditor of t
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,7 +26,7 @@ from governed_serving.fairness.counts.truth import posted, read_truth
 from governed_serving.journal import numbers, open_chunk
 from governed_serving.records import Column, EventRecord, ExplanationRecord, Frame, PredictionFrame
 
-__all__ = ["REVISION", "Served", "ServedRules", "fold_served"]
+__all__ = ["REVISION", "JournalChunks", "Served", "ServedRules", "fold_served"]
 
 REVISION = "(revision)"
 """The axis of who decided."""
@@ -63,25 +63,32 @@ class ServedRules:
     pattern: str | None = None
 
 
+@dataclass(frozen=True)
+class JournalChunks:
+    """Blob addresses in the order of the ledger, and those of them in which labels are."""
+
+    every: Sequence[str]
+    labelled: Sequence[str] = ()
+
+
 def fold_served(
     source: LogSource,
     kek: Kek,
     model: str,
-    chunks: Iterable[str],
+    chunks: JournalChunks,
     rules: ServedRules,
     limit: int = 2000,
-    labelled: Iterable[str] = (),
 ) -> Served:
-    """Open the journal chunks (blob addresses) of ``model`` and count. ``labelled``: those of them in which labels are.
+    """Open the journal chunks of ``model`` and count.
 
     At most the ``limit`` newest chunks are opened. Raises CryptoError, JournalError.
     """
     cipher = SegmentCipher(Keyring(kek, source.keysets(model)).keyset("journal", create=False))
-    addresses = list(dict.fromkeys(chunks))
+    addresses = list(dict.fromkeys(chunks.every))
     axes = list(dict.fromkeys(rules.axes))
     served = Served(Cells([*axes, REVISION]) if axes else None, chunks_known=len(addresses))
     groupings = [_grouping(name, rules) for name in axes]
-    truths = _truths(source, cipher, model, list(dict.fromkeys(labelled))[-limit:], rules) if axes else {}
+    truths = _truths(source, cipher, model, list(dict.fromkeys(chunks.labelled))[-limit:], rules) if axes else {}
     for address in addresses[-limit:]:
         frames = _opened(source, cipher, address)
         served.chunks += frames is not None

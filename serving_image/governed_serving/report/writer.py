@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -19,13 +20,17 @@ from urllib.parse import unquote, urlsplit
 
 import httpx
 
+from governed_api.base import wire
+from governed_api.report import ReportPart
 from governed_api.runtime import LOCAL
 from governed_serving.durable import replace_file
 from governed_serving.hosting.retrying import Backoff, GaveUp, Retrying
 
-__all__ = ["Part", "ReportWriter", "merge_patch", "of_pod"]
+__all__ = ["Address", "Clocks", "PartName", "ReportWriter", "Values", "merge_patch", "of_pod"]
 
-Part = Literal["trainer", "auditor", "archive"]
+PartName = Literal["trainer", "auditor", "archive"]
+Values = ReportPart | Mapping[str, Any]
+"""What is told of a part: the contract's type (the fields that were set), or some fields by their names in JSON."""
 Address = tuple[str, ...]
 """Path of a part below the report's status."""
 
@@ -43,6 +48,19 @@ def of_pod(revision: str, role: Literal["server", "auditor"], pod: str) -> Addre
     return ("revisions", revision or LOCAL, role, pod or LOCAL)
 
 
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True)
+class Clocks:
+    """Seconds that pass, how to let some pass, and the time of day in UTC."""
+
+    monotonic: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], None] = time.sleep
+    now: Callable[[], datetime] = _utc_now
+
+
 class ReportWriter:
     """Writer for ``url``: ``file:///path.json``, or ``https://…/governancereports/NAME[/status]``.
 
@@ -56,9 +74,7 @@ class ReportWriter:
         interval: float | None = None,
         account: Path = _ACCOUNT,
         transport: httpx.BaseTransport | None = None,
-        clock: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], None] = time.sleep,
-        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        clocks: Clocks | None = None,
     ):
         scheme = urlsplit(url).scheme
         if scheme not in ("file", "http", "https"):
@@ -67,7 +83,7 @@ class ReportWriter:
         self._local = scheme == "file"
         self._interval = (0.0 if self._local else _INTERVAL) if interval is None else interval
         self._account, self._transport = account, transport
-        self._clock, self._sleep, self._now = clock, sleep, now
+        self._clocks = clocks or Clocks()
         self._lock = threading.Lock()
         self._pending: dict[str, Any] = {}
         self._sent: dict[str, Any] = {}
@@ -76,7 +92,7 @@ class ReportWriter:
         self.failures = 0
         """Writes that failed after all tries."""
 
-    def update(self, part: Part | Address, values: dict[str, Any], *, at_once: bool = False) -> bool:
+    def update(self, part: PartName | Address, values: Values, *, at_once: bool = False) -> bool:
         """Merge ``values`` (JSON merge-patch: None removes a field) into a part, or into the one at a path (:func:`of_pod`).
 
         A first write, a changed verdict, phase, artefact, readiness …, and what is asked ``at_once`` go now, other changes
@@ -84,18 +100,19 @@ class ReportWriter:
         """
         return self.update_all({(part,) if isinstance(part, str) else part: values}, at_once=at_once)
 
-    def update_all(self, parts: Mapping[Address, dict[str, Any]], *, at_once: bool = False) -> bool:
+    def update_all(self, parts: Mapping[Address, Values], *, at_once: bool = False) -> bool:
         """:meth:`update` of several parts in one write."""
-        observed = self._now().isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        observed = self._clocks.now().isoformat(timespec="milliseconds").replace("+00:00", "Z")
         with self._lock:
-            urgent = at_once or any(self._urgent(path, values) for path, values in parts.items())
-            for path, values in parts.items():
+            plain = {path: wire(told) if isinstance(told, ReportPart) else told for path, told in parts.items()}
+            urgent = at_once or any(self._urgent(path, values) for path, values in plain.items())
+            for path, values in plain.items():
                 patch: dict[str, Any] = {"observedAt": observed, **values}
                 for name in reversed(path):
                     patch = {name: patch}
                 self._pending = merge_patch(self._pending, patch, keep_null=True)
-            # After a failure even a changed verdict waits a little: an API server in trouble must not be hammered.
-            due = self._clock() >= self._next or (urgent and not self._failing)
+            # After a failure even a changed verdict waits a little: back off when the API server is overloaded.
+            due = self._clocks.monotonic() >= self._next or (urgent and not self._failing)
             return self._write() if due else False
 
     @property
@@ -108,7 +125,7 @@ class ReportWriter:
         with self._lock:
             return self._write() if self._pending else True
 
-    def _urgent(self, path: Address, values: dict[str, Any]) -> bool:
+    def _urgent(self, path: Address, values: Mapping[str, Any]) -> bool:
         sent: Any = self._sent
         for name in path:
             if name not in sent:
@@ -123,12 +140,12 @@ class ReportWriter:
             else:
                 self._patch()
         except (OSError, ValueError, httpx.HTTPError) as error:
-            self._next = self._clock() + _AFTER_FAILURE
+            self._next = self._clocks.monotonic() + _AFTER_FAILURE
             self._failed(error)
             return False
         self._sent = merge_patch(self._sent, self._pending)
         self._pending = {}
-        self._next = self._clock() + self._interval
+        self._next = self._clocks.monotonic() + self._interval
         self._failing = False
         return True
 
@@ -137,8 +154,8 @@ class ReportWriter:
         if not self._failing:  # once per streak: a report is written often
             line = {
                 "level": "warning",
-                "time": self._now().isoformat(),
-                "message": "report not written; will be tried again",
+                "time": self._clocks.now().isoformat(),
+                "message": "report not written, retrying",
             }
             print(json.dumps({**line, "url": self._url, "error": str(error)}), file=sys.stderr, flush=True)
         self._failing = True
@@ -154,14 +171,14 @@ class ReportWriter:
 
     def _patch(self) -> None:
         url = self._url if self._url.endswith("/status") else f"{self._url}/status"
-        retrying = Retrying(_BACKOFF, _RETRYABLE_STATUS, clock=self._clock, sleep=self._sleep)
+        retrying = Retrying(_BACKOFF, _RETRYABLE_STATUS, clock=self._clocks.monotonic, sleep=self._clocks.sleep)
         with self._client() as client:
             try:
                 answer = retrying.call(lambda: client.patch(url, json={"status": self._pending}))
             except GaveUp as error:
-                raise OSError(f"expected the report to be patched, found {error}") from None
+                raise OSError(f"report not patched: {error}") from None
         if not answer.is_success:
-            raise OSError(f"expected the report to be patched, found {answer.status_code} {answer.text[:200]}")
+            raise OSError(f"report not patched: {answer.status_code} {answer.text[:200]}")
 
     def _client(self) -> httpx.Client:
         """Made for each write: writes are minutes apart, and the token on disk is rotated."""

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import platform
+from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any, Literal
 
@@ -48,19 +49,28 @@ def reference(train: Dataset, predictions: Predictions, favorable: str | None) -
     return describe(train.features, texts, decision, predictions.scores[:, place])
 
 
+@dataclass(frozen=True)
+class Shipped:
+    """What goes with the manifest into one artefact."""
+
+    variant: Variant
+    lineage: Lineage
+    files: dict[str, bytes]
+
+
+def lineage(dataset: str, key: str, code: str) -> Lineage:
+    """``dataset`` is the data set's digest, ``key`` the training's, ``code`` the version of our sources."""
+    return Lineage(dataset, key, code, _versions())
+
+
 def manifest(
     name: str,
     spec: GovernedModelSpec,
     train: Dataset,
     fitted: Preprocessing,
-    *,
-    variant: Variant,
-    dataset: str,
-    key: str,
-    code: str,
-    files: dict[str, bytes],
+    shipped: Shipped,
 ) -> bytes:
-    """model.json. ``dataset`` is the data set's digest, ``key`` the training's, ``code`` the version of our sources."""
+    """model.json."""
     training, classes = spec.lifecycle.training, train.classes
     assert training is not None
     outcome = spec.governance.bias.favorable_outcome if spec.governance.bias else None
@@ -71,9 +81,9 @@ def manifest(
         inputs=[f.name for f in training.data.features],
         outputs=_outputs(classes),
         label=training.data.label,
-        variant=variant,
-        lineage=Lineage(dataset, key, code, _versions()),
-        files={n: hashlib.sha256(data).hexdigest() for n, data in files.items()},
+        variant=shipped.variant,
+        lineage=shipped.lineage,
+        files={n: hashlib.sha256(data).hexdigest() for n, data in shipped.files.items()},
         classes=list(classes),
         favorable=outcome.label if outcome else None,
         threshold=outcome.threshold if outcome else None,

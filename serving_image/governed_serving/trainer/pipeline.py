@@ -166,16 +166,9 @@ class Pipeline:
             "evaluation.json": documents.encode(wire(report)),
             "gates.json": documents.encode(wire(GateTable(gates=gates.reproducible(table)))),
         }
+        origin = documents.lineage(self._prepared.manifest.digest, self._key, self._code)
         files["model.json"] = documents.manifest(
-            self._name,
-            self._spec,
-            self._train,
-            self._fitted,
-            variant=variant,
-            dataset=self._prepared.manifest.digest,
-            key=self._key,
-            code=self._code,
-            files=files,
+            self._name, self._spec, self._train, self._fitted, documents.Shipped(variant, origin, dict(files))
         )
         return files
 

@@ -18,7 +18,7 @@ from governed_serving.fairness.counts.truth import PostedLabel, read_truth
 from governed_serving.journal import Journal, JournalReader
 from governed_serving.records import EventRecord
 
-from .processes import SPEC, local_keyset, prediction
+from .records import SPEC, local_keyset, prediction
 
 RULES: dict[str, Any] = SPEC["spec"]["governance"]["bias"]
 SCORE, TEXT = {"threshold": 0.5}, {"pattern": "granted"}

@@ -17,7 +17,7 @@ from governed_operator.desired import autoscaling
 from governed_operator.loop.metrics import Metrics as OperatorMetrics
 from governed_operator.loop.workqueue import WorkQueue
 from governed_serving.archive.metrics import ArchiveMetrics
-from governed_serving.auditor.service.checks import Finding
+from governed_serving.auditor.service.checks import MonitoringFinding
 from governed_serving.auditor.service.metrics import Metrics as AuditorMetrics
 from governed_serving.explainer.service.metrics import Metrics as ExplainerMetrics
 from governed_serving.server.metrics import ServerMetrics
@@ -62,7 +62,7 @@ def _auditor() -> bytes:
     metrics.workers({"fold": 1}, ["fold"])
     metrics.missing({"sex": 1})
     found: Any = SimpleNamespace(subject="drift/age", value=1.0)
-    assert {"subject", "value"} <= set(Finding.__dataclass_fields__)
+    assert {"subject", "value"} <= set(MonitoringFinding.__dataclass_fields__)
     metrics.findings([found], ["drift/age"])
     measured: Any = SimpleNamespace(name="statisticalParityDifference", attribute="sex", group="f", value=0.1)
     assert {"name", "attribute", "group", "value"} <= _fields(MetricFinding)

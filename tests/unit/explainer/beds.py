@@ -6,7 +6,7 @@ from typing import Any
 import httpx
 
 from governed_api.governance import Explainer
-from governed_serving.explainer.service.app import Explanations, application
+from governed_serving.explainer.service.app import Dependencies, Explanations, application
 from governed_serving.explainer.service.engine import Engine
 from governed_serving.explainer.service.jobs import JobQueue, JobStore
 from governed_serving.explainer.service.lanes import Lane
@@ -54,9 +54,8 @@ class Bed:
         self.delivered: list[tuple[str, bytes]] = []
         self.pauses: list[float] = []
         self.jobs = JobQueue(JobStore(directory, Xor()), self._work, self._deliver, limit=3, pause=self._pause)
-        app = application(
-            self.explanations, self.jobs, ready=lambda: "", slow=Lane("slow", 1, 2), webhooks=("http://hooks.example",)
-        )
+        slow = Lane("slow", 1, 2)
+        app = application(Dependencies(self.explanations, self.jobs, str, slow, webhooks=("http://hooks.example",)))
         self.client = httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://explainer")
 
     async def _work(self, body: bytes, request_id: str) -> bytes:

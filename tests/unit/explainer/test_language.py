@@ -15,7 +15,7 @@ from governed_api.governance import Explainer
 from governed_api.model import Runtime
 from governed_serving.blackbox.errors import BudgetExhausted, ModelMisbehaved, NotExplainable, UnknownMethod
 from governed_serving.completions.conversation import last_spoken
-from governed_serving.explainer.service.engine import Engine
+from governed_serving.explainer.service.engine import Engine, Limits
 from governed_serving.explainer.service.language import MAX_ROWS_PER_CALL, completions_in, language_model
 from governed_serving.explainer.service.methods import LANGUAGE_METHODS
 from governed_serving.explainer.service.overview import overview
@@ -85,10 +85,15 @@ class WordRuntime:
         return {"id": "chatcmpl-1", "object": "chat.completion", "choices": [reply | {"finish_reason": "length"}]}
 
 
-def engine(post, **options):
+def engine(post, budget=None, **options):
     model = language_model("chat", Runtime(image="llama", protocol="openai"))
     return Engine(
-        model, CompletionScorer(post), Explainer(), max_rows=MAX_ROWS_PER_CALL, methods=LANGUAGE_METHODS, **options
+        model,
+        CompletionScorer(post),
+        Explainer(),
+        limits=Limits(MAX_ROWS_PER_CALL, budget),
+        methods=LANGUAGE_METHODS,
+        **options,
     )
 
 

@@ -12,7 +12,7 @@ from governed_serving.blackbox.client import PredictorClient
 from governed_serving.blackbox.errors import ModelMisbehaved, PredictorAway
 from governed_serving.crypto import DirectoryStore, Keyring, SegmentCipher, load_kek
 from governed_serving.explainer.service.lanes import Lane
-from governed_serving.explainer.service.live import BACKLOG, LiveSampler, chosen, requests_in
+from governed_serving.explainer.service.live import BACKLOG, LiveSampler, SampledStreams, chosen, requests_in
 from governed_serving.journal import Journal, JournalReader, streams
 from governed_serving.journal.columns import pack
 from governed_serving.records import PredictionFrame
@@ -39,9 +39,9 @@ def cipher(tmp_path):
 
 def sampler(bed, spool, cipher, share):
     return LiveSampler(
-        lambda: streams(spool),
-        lambda name: JournalReader(spool, name, cipher),
-        spool / "cursors" / "explainer",
+        SampledStreams(
+            lambda: streams(spool), lambda name: JournalReader(spool, name, cipher), spool / "cursors" / "explainer"
+        ),
         lambda frame: requests_in(frame, bed.engine.model.features, share),
         bed.explanations.compute,
         Lane("slow", 1, 8),

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from governed_serving.report import ReportWriter
-from governed_serving.report.writer import merge_patch, of_pod
+from governed_serving.report.writer import Clocks, merge_patch, of_pod
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -31,9 +31,7 @@ class Server:
             "https://kubernetes.default.svc/apis/governedmodels.io/v1alpha1/namespaces/ns/governancereports/credit",
             account=account,
             transport=httpx.MockTransport(self),
-            clock=lambda: self.clock,
-            sleep=lambda _: None,
-            now=lambda: NOW,
+            clocks=Clocks(lambda: self.clock, lambda _: None, lambda: NOW),
         )
 
 
@@ -43,7 +41,7 @@ def test_parts_of_several_writers_are_merged_in_the_file(tmp_path: Path) -> None
     (tmp_path / "reports" / "credit.json").write_text(
         '{"kind": "GovernanceReport", "status": {"server": {"ready": true}}}'
     )
-    writers = [ReportWriter(url, now=lambda: NOW) for _ in range(4)]
+    writers = [ReportWriter(url, clocks=Clocks(now=lambda: NOW)) for _ in range(4)]
 
     def work(number: int) -> None:
         for i in range(20):
@@ -136,7 +134,7 @@ def test_a_broken_file_stops_nothing(tmp_path: Path, capsys: pytest.CaptureFixtu
     writer = ReportWriter(f"file://{path}")
     assert not writer.update(of_pod("r1", "server", "p"), {"ready": True})
     assert writer.failures == 1
-    assert "will be tried again" in capsys.readouterr().err
+    assert "report not written, retrying" in capsys.readouterr().err
 
 
 def test_other_addresses_are_refused() -> None:

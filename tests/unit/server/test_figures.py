@@ -9,6 +9,7 @@ import pytest
 
 from governed_api.latency import quantile
 from governed_serving.report import ReportWriter
+from governed_serving.report.writer import Clocks
 from governed_serving.server.figures import SNAPSHOT, WINDOW, Figures
 from governed_serving.server.metrics import ServerMetrics
 from governed_serving.server.reporting import TICK, Reporting
@@ -32,8 +33,8 @@ class Bed:
         }
         interval = TICK if track == "canary" else None
         writer = ReportWriter(
-            "https://kubernetes.default.svc/x", account=folder, interval=interval, sleep=lambda _: None,
-            clock=lambda: self.clock, transport=httpx.MockTransport(self._answer),
+            "https://kubernetes.default.svc/x", account=folder, interval=interval,
+            clocks=Clocks(lambda: self.clock, lambda _: None), transport=httpx.MockTransport(self._answer),
         )  # fmt: skip
         self.reporting = Reporting(Settings.from_environment(environment), lambda: self.metrics, writer)
 

@@ -105,7 +105,7 @@ def application(parts: Dependencies) -> FastAPI:
     @app.post(routes.LABELS)
     async def labels(request: Request) -> Response:
         if state.tail is None:
-            raise NotFound("this model has no governance.bias: labels have no use here")
+            raise NotFound("this model has no spec.governance.bias: labels aren't used")
         unchecked = _parse_labels(await body_of(request))
         outcome = state.tail.fold.bias.favorable_outcome
         accepted = [_checked(outcome, one) for one in unchecked]

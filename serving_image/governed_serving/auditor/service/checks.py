@@ -26,7 +26,7 @@ from governed_serving.fairness.monitoring.inputs import InputDrift
 from governed_serving.fairness.monitoring.monitors import ColumnDrift, Gap
 from governed_serving.fairness.monitoring.proxies import joint_lift, proxies
 
-__all__ = ["ALL_INPUTS", "LEAST_ROWS", "Checks", "Finding", "Others"]
+__all__ = ["ALL_INPUTS", "LEAST_ROWS", "Checks", "MonitoringFinding", "Others"]
 
 LEAST_ROWS = 200
 """Fresh rows that a check waits for."""
@@ -48,7 +48,7 @@ MOST_GROUPS = 8
 
 
 @dataclass(frozen=True)
-class Finding:
+class MonitoringFinding:
     """``subject`` names what was looked at, such as ``drift/income``; ``value`` is what the alarm looks at."""
 
     subject: str
@@ -84,9 +84,9 @@ class Checks:
         self._live, self._groupings, self._manifest, self._decide = live, dict(groupings), manifest, decide
         self._ask = ask
         self._inputs = InputDrift(background, self._texts, LEAST_ROWS)
-        self._latest: dict[str, list[Finding]] = {}
+        self._latest: dict[str, list[MonitoringFinding]] = {}
         self.others = Others()
-        self.findings: list[Finding] = []
+        self.findings: list[MonitoringFinding] = []
         self.flip_failures = 0
         """Checks in which the predictor didn't answer, and prompts that a runtime didn't answer."""
         self.flip_prompts = 0
@@ -95,7 +95,7 @@ class Checks:
     def drifts(self, closed: list[ColumnDrift]) -> None:
         """A window of drift has closed."""
         self._latest["drift"] = [
-            Finding(
+            MonitoringFinding(
                 f"drift/{one.column}",
                 one.psi,
                 one.psi >= PSI_SHIFTED,
@@ -108,7 +108,7 @@ class Checks:
     def gaps(self, gaps: list[Gap]) -> None:
         """Attributions per group, all that were explained so far."""
         self._latest["explanations"] = [
-            Finding(
+            MonitoringFinding(
                 f"explanations/{gap.attribute}={gap.group}/{gap.feature}",
                 gap.difference,
                 (gap.lower > 0 or gap.upper < 0) and abs(gap.difference) >= GAP_LARGE * gap.scale,
@@ -154,20 +154,20 @@ class Checks:
                 self._add(WORDS_OF_PROMPT, 1, int(flipped))
         self._latest["flips"] = self._flips()
 
-    def publish(self) -> list[Finding]:
+    def publish(self) -> list[MonitoringFinding]:
         """The findings of the last look at each kind."""
         self.findings = [one for kind in sorted(self._latest) for one in self._latest[kind]]
         return self.findings
 
     # ---- proxies ----
 
-    def _proxies(self, fresh: Columns, attribute: str) -> list[Finding]:
+    def _proxies(self, fresh: Columns, attribute: str) -> list[MonitoringFinding]:
         if attribute not in fresh:
             return []
         own = _common(self._coded(fresh, attribute))
         others = {n: _common(self._coded(fresh, n)) for n in fresh if n != attribute and n not in self._texts}
         found = [
-            Finding(
+            MonitoringFinding(
                 f"proxies/{attribute}/{one.feature}",
                 one.cramers_v,
                 one.cramers_v >= PROXY_STRONG,
@@ -180,7 +180,10 @@ class Checks:
             return []
         lift = joint_lift(others, own)
         whole = {"lift": lift, "features": len(others)}
-        return [Finding(f"proxies/{attribute}/(all)", lift, lift >= PROXY_STRONG, lift < PROXY_WEAK, whole), *found]
+        return [
+            MonitoringFinding(f"proxies/{attribute}/(all)", lift, lift >= PROXY_STRONG, lift < PROXY_WEAK, whole),
+            *found,
+        ]
 
     @property
     def _texts(self) -> set[str]:
@@ -197,7 +200,7 @@ class Checks:
 
     # ---- discrepancy ----
 
-    def _discrepancy(self, fresh: Columns) -> list[Finding]:
+    def _discrepancy(self, fresh: Columns) -> list[MonitoringFinding]:
         """All inputs together, with what the other replicas saw at their last look."""
         self._live.inputs = self._inputs.sums(fresh)
         found = self._inputs.compared(self._live.inputs, (one.inputs for one in self.others.running))
@@ -206,7 +209,7 @@ class Checks:
         test, rows = found
         breach = test.p_value < MMD_LEVEL
         figures = {"mmd2": test.statistic, "pValue": test.p_value, "rows": rows}
-        return [Finding(ALL_INPUTS, test.statistic, breach, not breach, figures)]
+        return [MonitoringFinding(ALL_INPUTS, test.statistic, breach, not breach, figures)]
 
     # ---- flips ----
 
@@ -232,7 +235,7 @@ class Checks:
             # replaced as a whole: another thread reads it to tell the other replicas
             self._live.flips = {**self._live.flips, subject: [known[0] + rows, known[1] + flipped]}
 
-    def _flips(self) -> list[Finding]:
+    def _flips(self) -> list[MonitoringFinding]:
         found = []
         every: dict[str, list[int]] = {}
         for counts in (self._live.flips, *(one.flips for one in self.others.every)):
@@ -244,7 +247,7 @@ class Checks:
             interval = binomial_sequence(flipped, rows, level)
             figures = {"rows": rows, "flipped": flipped, "lower": interval.lower, "upper": interval.upper}
             breach, calm = interval.lower > FLIPS_MANY, interval.upper <= FLIPS_MANY
-            found.append(Finding(subject, flipped / rows, breach, calm, figures))
+            found.append(MonitoringFinding(subject, flipped / rows, breach, calm, figures))
         return found
 
     def report(self) -> dict[str, Any]:

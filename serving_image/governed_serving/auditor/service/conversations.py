@@ -24,7 +24,7 @@ class Twins(NamedTuple):
 
 
 def again(frame: PredictionFrame) -> Asked | None:
-    """The request of a completion, to be put again; None when it can't be: too long, several prompts, parameters that aren't JSON."""
+    """The request of a completion, to be replayed; None when it can't be: too long, several prompts, parameters that aren't JSON."""
     try:
         return put_again(frame) if len(strings(frame.features[PROMPT])[0]) <= MAX_CHARACTERS else None
     except (KeyError, ValueError, TypeError, msgspec.DecodeError):

@@ -78,7 +78,7 @@ class DecisionReview:
         asked = again(frame)
         if asked is None:
             return {
-                "error": f"the request can't be put again: expected one prompt of at most {MAX_CHARACTERS} characters"
+                "error": f"the request can't be replayed: expected one prompt of at most {MAX_CHARACTERS} characters"
             }
         other = swapped(asked, swap_words)
         if other is None:

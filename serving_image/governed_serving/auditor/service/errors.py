@@ -3,7 +3,7 @@
 AuditorError
 ├── Unusable     a request that can't be right (400)
 ├── NotFound     nothing of that id here (404)
-└── Unavailable  can't be done now: journal full, predictor away (503)
+└── Unavailable  can't be done now: journal full, predictor unreachable (503)
 """
 
 __all__ = ["AuditorError", "NotFound", "Unavailable", "Unusable"]
@@ -22,4 +22,4 @@ class NotFound(AuditorError):
 
 
 class Unavailable(AuditorError):
-    """Come again."""
+    """Not now: retry later."""

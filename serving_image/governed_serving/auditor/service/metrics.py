@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from prometheus_client import CollectorRegistry, Gauge, generate_latest
 
 from governed_api.verdict import MetricFinding
-from governed_serving.auditor.service.checks import Finding
+from governed_serving.auditor.service.checks import MonitoringFinding
 
 __all__ = ["Metrics"]
 
@@ -92,7 +92,7 @@ class Metrics:
         for attribute, count in rows.items():
             self._missing.labels(*self._labels, attribute).set(count)
 
-    def findings(self, found: Iterable[Finding], raised: Iterable[str]) -> None:
+    def findings(self, found: Iterable[MonitoringFinding], raised: Iterable[str]) -> None:
         """What was looked at last, and which alarms are on."""
         self._findings.clear()
         self._alarms.clear()

@@ -109,10 +109,10 @@ class Tail:
         try:
             found = decode_msgpack(self._keyset.open(sealed, _AAD))
         except (CryptoError, msgspec.DecodeError) as error:
-            self.restarted = f"the state can't be opened ({error}); counting begins anew"
+            self.restarted = f"saved counts can't be opened ({error}); counting starts over"
             return
         if not self.fold.load(found["fold"]):
-            self.restarted = "another revision serves, or the rules name other attributes; counting begins anew"
+            self.restarted = "another revision serves, or the rules name other attributes; counting starts over"
         elif self.live is not None and found["live"] is not None:
             self.live.load(found["live"])
         for name, (frame, tag, identity) in found["places"].items():

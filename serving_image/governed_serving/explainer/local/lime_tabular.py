@@ -5,6 +5,7 @@ explained row's bin (quartiles of the background, or the same category). Kernel 
 """
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,35 +50,52 @@ def lime_tabular(
     ``kernel_width`` defaults to 0.75 √players; ``details`` holds the local model's weighted R² (``score``).
     """
     width = 0.75 * math.sqrt(len(players)) if kernel_width is None else kernel_width
-    streams = seed.spawn(row_count(rows))
+    drawing = _Drawing(background, players, samples, width, confidence)
     return [
-        _one(
-            box,
-            take(rows, slice(row, row + 1)),
-            background,
-            players,
-            samples,
-            np.random.default_rng(stream),
-            width,
-            confidence,
-        )
-        for row, stream in enumerate(streams)
+        _one(box, take(rows, slice(row, row + 1)), drawing, np.random.default_rng(stream))
+        for row, stream in enumerate(seed.spawn(row_count(rows)))
     ]
 
 
-def _one(
-    box: BlackBox,
-    row: Columns,
-    background: Columns,
-    players: Players,
-    samples: int,
-    rng: np.random.Generator,
-    width: float,
-    confidence: float,
-) -> Attribution:
+@dataclass(frozen=True)
+class _Drawing:
+    """What samples are drawn from, and how they are weighted."""
+
+    background: Columns
+    players: Players
+    samples: int
+    width: float
+    confidence: float
+
+
+def _one(box: BlackBox, row: Columns, drawing: _Drawing, rng: np.random.Generator) -> Attribution:
     before = box.rows
-    drawn = rng.integers(0, row_count(background), (samples, len(players)))
-    columns, same = {}, np.ones((samples, len(players)))
+    columns, same = _drawn(row, drawing, rng)
+    outputs = box(columns)
+    distance = len(drawing.players) - same.sum(axis=1)
+    fit = weighted_ridge(same, outputs, np.sqrt(np.exp(-distance / drawing.width**2)), RIDGE)
+    half = student_quantile(drawing.confidence, fit.freedom) * fit.error
+    evaluations = box.rows - before
+    return Attribution(
+        method="lime",
+        names=drawing.players.names,
+        values=fit.coefficients,
+        lower=fit.coefficients - half,
+        upper=fit.coefficients + half,
+        base=fit.intercept,
+        prediction=outputs[0],
+        evaluations=evaluations,
+        coalitions=evaluations,
+        confidence=drawing.confidence,
+        details={"score": [float(value) for value in fit.score]},
+    )
+
+
+def _drawn(row: Columns, drawing: _Drawing, rng: np.random.Generator) -> tuple[Columns, Floats]:
+    """Samples as columns, the explained row first, and their interpretable form: shape (samples, players)."""
+    background, players = drawing.background, drawing.players
+    drawn = rng.integers(0, row_count(background), (drawing.samples, len(players)))
+    columns, same = {}, np.ones((drawing.samples, len(players)))
     for g, members in enumerate(players.members):
         for feature in members:
             values = background[feature][drawn[:, g]]
@@ -86,45 +104,4 @@ def _one(
             here = bins(row[feature], background[feature])[0]
             known = bins(background[feature], background[feature])
             same[1:, g] *= known[drawn[1:, g]] == here
-    outputs = box(columns)
-    distance = len(players) - same.sum(axis=1)
-    weight = np.sqrt(np.exp(-distance / width**2))
-    fit = weighted_ridge(same, outputs, weight, RIDGE)
-    half = student_quantile(confidence, fit.freedom) * fit.error
-    return _attribution(
-        "lime",
-        players.names,
-        fit.coefficients,
-        half,
-        fit.intercept,
-        outputs[0],
-        box.rows - before,
-        confidence,
-        fit.score,
-    )
-
-
-def _attribution(
-    method: str,
-    names: tuple[str, ...],
-    values: Floats,
-    half: Floats,
-    base: Floats,
-    prediction: Floats,
-    evaluations: int,
-    confidence: float,
-    score: Floats,
-) -> Attribution:
-    return Attribution(
-        method=method,
-        names=names,
-        values=values,
-        lower=values - half,
-        upper=values + half,
-        base=base,
-        prediction=prediction,
-        evaluations=evaluations,
-        coalitions=evaluations,
-        confidence=confidence,
-        details={"score": [float(value) for value in score]},
-    )
+    return columns, same

@@ -4,6 +4,7 @@ import asyncio
 import time
 import uuid
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -91,17 +92,25 @@ class Explanations:
         return encoded
 
 
-def application(
-    explanations: Explanations,
-    jobs: JobQueue,
-    *,
-    ready: Callable[[], str],
-    slow: Lane,
-    webhooks: tuple[str, ...] = (),
-    importances: Callable[[], dict[str, Any]] = dict,
-    quality: Callable[[], dict[str, Any]] = dict,
-) -> FastAPI:
-    """``ready()`` says why the service isn't ready, or nothing; ``slow`` computes what may take long; ``webhooks`` are the allowed URL prefixes."""
+@dataclass(frozen=True)
+class Dependencies:
+    """What the routes ask. ``slow`` computes what may take long; ``webhooks`` are the allowed URL prefixes."""
+
+    explanations: Explanations
+    jobs: JobQueue
+    not_ready: Callable[[], str]
+    """Why the service isn't ready, or nothing."""
+    slow: Lane
+    webhooks: tuple[str, ...] = ()
+    importances: Callable[[], dict[str, Any]] = dict
+    """Global importances and their drift, JSON-ready."""
+    quality: Callable[[], dict[str, Any]] = dict
+    """Quality of explanations by window, JSON-ready."""
+
+
+def application(parts: Dependencies) -> FastAPI:
+    """All routes."""
+    explanations, jobs = parts.explanations, parts.jobs
     app = FastAPI(
         title="Governed Models explainer",
         version="1",
@@ -109,15 +118,15 @@ def application(
         redoc_url=None,
         exception_handlers=exception_handlers(),
     )
-    _explain_routes(app, explanations, slow)
-    _report_routes(app, explanations, {routes.IMPORTANCES: importances, routes.QUALITY: quality})
-    _job_routes(app, explanations, jobs, webhooks)
+    _explain_routes(app, explanations, parts.slow)
+    _report_routes(app, explanations, {routes.IMPORTANCES: parts.importances, routes.QUALITY: parts.quality})
+    _job_routes(app, explanations, jobs, parts.webhooks)
 
     async def scraped() -> bytes:
         explanations.metrics.queue.set(jobs.depth)
         return explanations.metrics.text()
 
-    add_probes(app, scraped, ready)
+    add_probes(app, scraped, parts.not_ready)
     return app
 
 

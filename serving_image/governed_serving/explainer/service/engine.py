@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -21,11 +22,18 @@ MAX_ROWS_PER_CALL = 512
 """Rows in one call to the model server, and so between two looks at the clock: while requests come, rows have a twentieth of a core."""
 
 
+@dataclass(frozen=True)
+class Limits:
+    """Rows in one call to the model, and the ``budget`` (milliseconds) where neither the request nor the spec sets one; None: no budget."""
+
+    rows_per_call: int = MAX_ROWS_PER_CALL
+    budget: float | None = None
+
+
 class Engine:
     """Pure but for the black box: the same request on the same model, background and code gives the same bytes.
 
-    ``predict`` answers columns with output columns; ``costly`` says that it goes over a wire; ``methods`` are those that fit the
-    model; ``budget`` (milliseconds) holds where neither the request nor the spec sets one.
+    ``predict`` answers columns with output columns; ``costly`` says that it goes over a wire; ``methods`` are those that fit the model.
     """
 
     def __init__(
@@ -35,15 +43,14 @@ class Engine:
         config: Explainer,
         *,
         costly: bool = True,
-        max_rows: int = MAX_ROWS_PER_CALL,
+        limits: Limits = Limits(),
         methods: Mapping[str, Method] = METHODS,
-        budget: float | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.model, self.config = model, config
         self._forms = ClosedForms(model)
-        self._predict, self._costly, self._max_rows, self._clock = predict, costly, max_rows, clock
-        self._methods, self._budget = methods, config.config.budget_milliseconds or budget
+        self._predict, self._costly, self._max_rows, self._clock = predict, costly, limits.rows_per_call, clock
+        self._methods, self._budget = methods, config.config.budget_milliseconds or limits.budget
 
     def explain(self, request: ExplainRequest) -> dict[str, Any]:
         """The answer's JSON. Raises :class:`governed_serving.blackbox.errors.ExplainerError`."""

@@ -21,7 +21,7 @@ __all__ = ["Job", "JobQueue", "JobStore", "Sealer", "status"]
 
 _SUFFIX = ".job"
 ATTEMPTS = 5
-"""Tries of a job while the model server is away; then it has failed."""
+"""Tries of a job while the model server is unreachable; then it has failed."""
 
 
 class Sealer(Protocol):
@@ -143,7 +143,7 @@ class JobQueue:
                 OSError
             ) as error:  # the spool is full: the job stays as it last was on disk, and comes back at a restart
                 self.unsaved += 1
-                self._log("error", "the spool can't hold a job's state", error=str(error))
+                self._log("error", "job state not saved: spool unwritable", error=str(error))
                 await self._pause(1.0)
 
     async def _one(self, job: Job) -> None:

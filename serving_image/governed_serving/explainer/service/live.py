@@ -5,6 +5,7 @@ The choice is a function of the request id alone, so that anyone can check from 
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,6 +17,7 @@ from governed_serving.blackbox.errors import ExplainerError
 from governed_serving.explainer.service.lanes import Lane
 from governed_serving.explainer.service.metrics import Metrics
 from governed_serving.explainer.service.protocol import ExplainRequest, Parameters, seed_of
+from governed_serving.hosting import log
 from governed_serving.journal import (
     Cursor,
     CursorFiles,
@@ -71,26 +73,32 @@ def requests_in(frame: PredictionFrame, features: list[Feature], share: float) -
     return found
 
 
+@dataclass(frozen=True)
+class SampledStreams:
+    """The journals that are followed: their ``names``, how to ``open`` one, and where progress is kept (one small file each)."""
+
+    names: Callable[[], list[str]]
+    open: Callable[[str], JournalReader]
+    cursors: Path
+
+
 class LiveSampler:
     """Follows the server's streams and explains what ``pick`` chooses of each frame (as :func:`requests_in` does), on the slow lane.
 
-    ``streams()`` names them, ``source(name)`` opens one. Progress lies in ``cursors`` (one small file per stream), so that a
-    restart goes on where it was; a frame that was cut short is explained again, to the same bits.
+    Progress is kept, so that a restart goes on where it was; a frame that was cut short is explained again, to the same bits.
     """
 
     def __init__(
         self,
-        streams: Callable[[], list[str]],
-        source: Callable[[str], JournalReader],
-        cursors: Path,
+        journal: SampledStreams,
         pick: Callable[[PredictionFrame], list[tuple[str, Columns, int]]],
         compute: Compute,
         lane: Lane,
         metrics: Metrics,
-        log: Callable[..., None],
+        log: Callable[..., None] = log,
     ) -> None:
-        self._streams, self._source = streams, source
-        self._cursors = CursorFiles(cursors, Cursor, "sampled-")
+        self._streams, self._source = journal.names, journal.open
+        self._cursors = CursorFiles(journal.cursors, Cursor, "sampled-")
         self._pick, self._compute, self._lane = pick, compute, lane
         self._metrics, self._log = metrics, log
         self._open: dict[str, JournalReader] = {}
@@ -101,7 +109,7 @@ class LiveSampler:
             try:
                 busy = await self.look()
             except (OSError, JournalError) as error:
-                self._log("warning", "live sampling can't read the journal", error=str(error))
+                self._log("warning", "live sampling stalled, retrying", error=str(error))
                 busy = False
             if not busy:
                 await asyncio.sleep(pause)
@@ -128,7 +136,7 @@ class LiveSampler:
                     done = await self._frame(record, done)
                 last = frame
         except JournalDamaged as error:
-            self._log("error", "the journal doesn't verify; its frames are not sampled", error=str(error), stream=name)
+            self._log("error", "journal doesn't verify; its frames are not sampled", error=str(error), stream=name)
             self._open.pop(name)
         if last is not None:
             self._cursors.save(name, Cursor.behind(last))
@@ -147,7 +155,7 @@ class LiveSampler:
                 self._metrics.sampled(1)
             except (ExplainerError, JournalError) as error:
                 self._metrics.dropped(type(error).__name__, 1)
-                self._log("warning", "a sampled request was not explained", error=str(error))
+                self._log("warning", "sampled request not explained", error=str(error))
         return done
 
 

@@ -8,12 +8,12 @@ from governed_api.quantities import seconds
 from governed_serving.archive.keysets import key_watch, model_keyring
 from governed_serving.blackbox.client import PredictorClient
 from governed_serving.crypto import SegmentCipher, load_kek
-from governed_serving.explainer.service.app import Explanations, application
-from governed_serving.explainer.service.engine import Engine
+from governed_serving.explainer.service.app import Dependencies, Explanations, application
+from governed_serving.explainer.service.engine import Engine, Limits
 from governed_serving.explainer.service.jobs import JobQueue, JobStore
 from governed_serving.explainer.service.lanes import Lane
 from governed_serving.explainer.service.language import MAX_ROWS_PER_CALL, completions_in, language_model
-from governed_serving.explainer.service.live import LiveSampler, requests_in
+from governed_serving.explainer.service.live import LiveSampler, SampledStreams, requests_in
 from governed_serving.explainer.service.methods import LANGUAGE_METHODS
 from governed_serving.explainer.service.metrics import Metrics
 from governed_serving.explainer.service.model import ExplainedModel
@@ -74,9 +74,8 @@ class _Service:
                 self.model,
                 CompletionScorer(self.predictor.json),
                 settings.explainer,
-                max_rows=MAX_ROWS_PER_CALL,
+                limits=Limits(MAX_ROWS_PER_CALL, spec.predictor.timeout * 1000 * TIMEOUT_SHARE),
                 methods=LANGUAGE_METHODS,
-                budget=spec.predictor.timeout * 1000 * TIMEOUT_SHARE,
             )
         )
         self.lane, self.slow = Lane("request", 2, 64), Lane("slow", 1, 8)
@@ -102,16 +101,17 @@ class _Service:
         spool, share = self.settings.spool_dir, self.settings.explainer.sampling
         foreign = self.settings.resolved.spec.predictor.model.runtime is not None
         return LiveSampler(
-            lambda: streams(spool),
-            lambda name: JournalReader(spool, name, self.cipher),
-            spool / "cursors" / "explainer",
+            SampledStreams(
+                lambda: streams(spool),
+                lambda name: JournalReader(spool, name, self.cipher),
+                spool / "cursors" / "explainer",
+            ),
             (lambda frame: completions_in(frame, share))
             if foreign
             else (lambda frame: requests_in(frame, self.model.features, share)),
             self.explanations.compute,
             self.slow,
             self.metrics,
-            log,
         )
 
     async def _work(self, body: bytes, request_id: str) -> bytes:
@@ -122,9 +122,9 @@ class _Service:
             async with httpx.AsyncClient(timeout=10.0, trust_env=False) as client:
                 answer = await client.post(url, content=body, headers={"content-type": "application/json"})
             if answer.status_code >= 400:
-                log("warning", "a webhook refused an explanation", status=answer.status_code)
+                log("warning", "webhook refused an explanation", status=answer.status_code)
         except httpx.HTTPError as error:
-            log("warning", "a webhook could not be reached; the result stays under its id", error=str(error))
+            log("warning", "webhook unreachable; the result stays available under its id", error=str(error))
 
     def close(self) -> None:
         if self.keys:
@@ -143,13 +143,15 @@ async def serve() -> None:
     sock = listen(settings.host, settings.port)
     service = _Service(settings)
     app = application(
-        service.explanations,
-        service.jobs,
-        ready=service.why_not_ready,
-        slow=service.slow,
-        webhooks=tuple(settings.explainer.webhooks),
-        importances=service.watch.monitor.report,
-        quality=service.watch.windows.report,
+        Dependencies(
+            service.explanations,
+            service.jobs,
+            service.why_not_ready,
+            service.slow,
+            webhooks=tuple(settings.explainer.webhooks),
+            importances=service.watch.monitor.report,
+            quality=service.watch.windows.report,
+        )
     )
     if service.keys:
         service.keys.start()

@@ -78,7 +78,20 @@ def exact_shapley(game: InterventionalGame) -> list[Attribution]:
     mass = np.array([game.weights[0::2].sum(), max(game.weights[1::2].sum(), 1e-300)])
     halves /= mass[:, None, None, None]
     return [
-        _result(game, row, total[row], error[row], (halves[0, row], halves[1, row]), evaluations, coalitions)
+        Attribution(
+            method="exact",
+            names=game.players.names,
+            values=total[row],
+            lower=total[row],
+            upper=total[row],
+            base=game.base,
+            prediction=game.row_outputs[row],
+            evaluations=evaluations,
+            coalitions=coalitions,
+            exact=True,
+            background_error=error[row],
+            halves=(halves[0, row], halves[1, row]) if game.backgrounds > 1 else None,
+        )
         for row in range(game.rows)
     ]
 
@@ -133,28 +146,3 @@ def _check(players: int) -> None:
         raise NotExplainable(
             f"exact Shapley values need at most {MAX_PLAYERS} players that differ, found {players}; group features or use 'sampled'"
         )
-
-
-def _result(
-    game: InterventionalGame,
-    row: int,
-    values: Floats,
-    error: Floats,
-    halves: tuple[Floats, Floats],
-    evaluations: int,
-    coalitions: int,
-) -> Attribution:
-    return Attribution(
-        method="exact",
-        names=game.players.names,
-        values=values,
-        lower=values,
-        upper=values,
-        base=game.base,
-        prediction=game.row_outputs[row],
-        evaluations=evaluations,
-        coalitions=coalitions,
-        exact=True,
-        background_error=error,
-        halves=halves if game.backgrounds > 1 else None,
-    )

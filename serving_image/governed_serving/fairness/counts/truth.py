@@ -9,7 +9,7 @@ from governed_api.governance import FavorableOutcome
 from governed_serving.completions.generated import searcher
 from governed_serving.decoding import decode_json
 
-__all__ = ["PostedLabel", "Scalar", "Truth", "label_of", "posted", "read_truth", "word_of"]
+__all__ = ["PostedLabel", "RowTruths", "Scalar", "label_of", "posted", "read_truth", "word_of"]
 
 
 Scalar = str | int | float | bool
@@ -27,7 +27,7 @@ class PostedLabel(msgspec.Struct, frozen=True, kw_only=True):
         return self.label if isinstance(self.label, list) else [self.label]
 
 
-class Truth(NamedTuple):
+class RowTruths(NamedTuple):
     """Of each row of a request: whether it deserved the favourable outcome, and the number to hold its score against."""
 
     labels: list[int]
@@ -39,12 +39,12 @@ def posted(body: bytes) -> PostedLabel:
     return decode_json(body, type=PostedLabel)
 
 
-def read_truth(outcome: FavorableOutcome, label: PostedLabel) -> Truth:
+def read_truth(outcome: FavorableOutcome, label: PostedLabel) -> RowTruths:
     """A posted label against the favourable outcome; the number is the value itself for a threshold, else 0 or 1. Raises ValueError."""
     labels = label_of(outcome, label.values)
     if outcome.threshold is None:
-        return Truth(labels, [float(one) for one in labels])
-    return Truth(labels, [_number(value) for value in label.values])
+        return RowTruths(labels, [float(one) for one in labels])
+    return RowTruths(labels, [_number(value) for value in label.values])
 
 
 def label_of(outcome: FavorableOutcome, value: Scalar | Sequence[Scalar]) -> list[int]:

@@ -1,12 +1,10 @@
 """Tells the operator of the verdict, whenever it or the alarms beside it have changed."""
 
-from typing import Any
-
-from governed_api.report import PodVerdict
-from governed_api.verdict import BiasVerdict, wire
+from governed_api.report import PodVerdict, ReportPart
+from governed_api.verdict import BiasVerdict
 from governed_serving.auditor.service.scheduling import Worker
 from governed_serving.auditor.service.state import AuditState
-from governed_serving.report.writer import ReportWriter, of_pod
+from governed_serving.report.writer import Address, ReportWriter, of_pod
 
 __all__ = ["ReportWorker"]
 
@@ -42,12 +40,12 @@ class ReportWorker(Worker):
         with self._state.lock:
             return self._state.verdict, tuple(sorted(live.alarms.raised)) if live is not None else None
 
-    def _parts(self, verdict: BiasVerdict, alarms: tuple[str, ...] | None) -> dict[tuple[str, ...], dict[str, Any]]:
+    def _parts(self, verdict: BiasVerdict, alarms: tuple[str, ...] | None) -> dict[Address, ReportPart]:
         part = verdict.without(*LEFT_OUT)
         if alarms is not None:
             part = part.changed(alarms=list(alarms))
         head = {name: getattr(part, name) for name in HEAD if name in part.model_fields_set}
         if "alarm" in part.model_fields_set:
             head["in_force"] = part.alarm.in_force
-        parts = {self._own: wire(PodVerdict(**head))}
-        return parts if self._state.subject.on_trial else parts | {("auditor",): wire(part)}
+        parts: dict[Address, ReportPart] = {self._own: PodVerdict(**head)}
+        return parts if self._state.subject.on_trial else parts | {("auditor",): part}
