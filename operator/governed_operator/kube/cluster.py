@@ -7,10 +7,10 @@ else that the operator does: 1.2 ms each where ours take .1.
 import os
 import time
 import urllib.request
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlencode, urlsplit
 
 import msgspec
@@ -21,6 +21,7 @@ from governed_api.reasons import Reason
 from governed_operator.kube.connection import Connections, Origin, header_lines
 from governed_operator.kube.kinds import Kind, Object
 
+T = TypeVar("T")
 APPLY = "application/apply-patch+yaml"
 MERGE = "application/merge-patch+json"
 METADATA_ALONE = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
@@ -64,7 +65,8 @@ class _Item(msgspec.Struct):
 
 
 class _List(msgspec.Struct):
-    items: list[_Item]
+    items: list[_Item] | None = None
+    """null where there is none: a list of metadata alone has no empty array."""
 
 
 class _PageMetadata(msgspec.Struct, rename={"resource_version": "resourceVersion", "rest": "continue"}):
@@ -163,7 +165,8 @@ class Cluster:
         """(namespace, name) → resourceVersion of all objects of a kind as the API server's own cache has them; no more is read."""
         path = f"{kind.path()}?resourceVersion=0"
         data = await self._exchanged("GET", path, None, "application/json", METADATA_ALONE)
-        return {(m.namespace, m.name): int(m.resource_version) for m in (i.metadata for i in _listed(data).items)}
+        items = _read(_listed, data, kind).items or ()
+        return {(m.namespace, m.name): int(m.resource_version) for m in (i.metadata for i in items)}
 
     async def get(self, kind: Kind, namespace: str | None, name: str) -> Object | None:
         """None when there is no such object."""
@@ -218,7 +221,7 @@ class Cluster:
         """(objects, resourceVersion) page by page; objects undecoded."""
         query: dict[str, Any] = {"limit": str(limit)} | ({"labelSelector": selector} if selector else {})
         while True:
-            found = _page(await self.raw("GET", kind.path(), **query))
+            found = _read(_page, await self.raw("GET", kind.path(), **query), kind)
             yield [bytes(item) for item in found.items or ()], found.metadata.resource_version
             if not found.metadata.rest:
                 return
@@ -243,6 +246,14 @@ class Cluster:
                     yield line
         except OSError as error:
             raise _unreachable("watch", kind.plural, error) from error
+
+
+def _read(decode: Callable[[bytes], T], data: bytes, kind: Kind) -> T:
+    """A list. Raises ApiError where the answer is none: a watch goes on after that, and would end with any other error."""
+    try:
+        return decode(data)
+    except msgspec.DecodeError as error:
+        raise ApiError(0, "Unreadable", f"expected a list of {kind.plural}, found {data[:100]!r}: {error}") from error
 
 
 @contextmanager
