@@ -6,7 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -67,13 +67,20 @@ def free_port() -> int:
 
 @contextmanager
 def running_operator(
-    bed: ApiServerBed, folder: Path, name: str = "operator", settings: Mapping[str, str] | None = None
+    bed: ApiServerBed,
+    folder: Path,
+    name: str = "operator",
+    settings: Mapping[str, str] | None = None,
+    program: Sequence[str] = ("-m", "governed_operator"),
 ) -> Iterator[OperatorUnderTest]:
-    """Start one, as an administrator unless `settings` (its environment) name another KUBECONFIG; stopped at the end if it still runs."""
+    """Start one, as an administrator unless `settings` (its environment) name another KUBECONFIG; stopped at the end if it still runs.
+
+    `program`: what Python runs.
+    """
     port, log = free_port(), folder / f"{name}.log"
     environment = _environment(bed, port, name, settings or {})
     with log.open("wb") as output:
-        process = subprocess.Popen(COMMAND, env=environment, stdout=output, stderr=output)
+        process = subprocess.Popen([sys.executable, *program], env=environment, stdout=output, stderr=output)
     operator = OperatorUnderTest(port, process, log)
     try:
         yield operator

@@ -8,7 +8,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -45,6 +45,9 @@ from support.programs import program  # noqa: E402
 CONTROLLERS = ("--horizontal-pod-autoscaler-sync-period=1h",)
 """The bed serves no metrics, so every autoscaler would fail every 15 s with three requests: at 1,000 models 200 a second, at
 10,000 more than the bed can carry. Each is still looked at when it is made or changed."""
+OPERATOR = ("-m", "governed_operator")
+OTHERS = ("kopf_children", "aiohttp_requests")
+"""Programs beside this file."""
 PAUSE = 0.2
 """Seconds between two changes of specs."""
 
@@ -118,14 +121,16 @@ async def until_idle(operator: OperatorUnderTest, patience: float) -> float:
     return slowest
 
 
-async def many(bed: ApiServerBed, models: list[Key], out: Result, patience: float, changes: int) -> None:
+async def many(
+    bed: ApiServerBed, models: list[Key], out: Result, patience: float, changes: int, program: Sequence[str]
+) -> None:
     """Create, wait for Ready, keep still, change specs, restart."""
     cluster = await Cluster.connect()
     await make_namespaces(cluster, models)
     seen, deployments = Watch(cluster, MODEL), Watch(cluster, DEPLOYMENT)
     watches = [asyncio.create_task(w.run()) for w in (seen, deployments)]
     with tempfile.TemporaryDirectory() as folder:
-        with running_operator(bed, Path(folder)) as operator:
+        with running_operator(bed, Path(folder), program=program) as operator:
             await until_leading(operator)
             documents = {key: document(key) for key in models}
             controller = Controller(operator.process.pid, USER, MODEL)
@@ -138,7 +143,7 @@ async def many(bed: ApiServerBed, models: list[Key], out: Result, patience: floa
                 await until_idle(operator, 60)
                 await asyncio.sleep(10)
         if not out.ours.unready:
-            await restart(bed, cluster, Path(folder), models[0], deployments, out)
+            await restart(bed, cluster, Path(folder), models[0], deployments, out, program)
         tell_complaints(folder)
     for watch in watches:
         watch.cancel()
@@ -153,14 +158,22 @@ def tell_complaints(folder: str) -> None:
         print(f"{log.name}: {len(lines)} lines above INFO", *lines[:5], sep="\n  ", file=sys.stderr)
 
 
-async def restart(bed: ApiServerBed, cluster: Cluster, folder: Path, key: Key, deployments: Watch, out: Result) -> None:
+async def restart(
+    bed: ApiServerBed,
+    cluster: Cluster,
+    folder: Path,
+    key: Key,
+    deployments: Watch,
+    out: Result,
+    program: Sequence[str],
+) -> None:
     """A new process: how soon it carries out a change, and what it writes besides."""
     mark, began = bed.audit.mark(), time.perf_counter()
 
     def others(w: Request) -> bool:
         return w.namespace != key[0] or not w.name.startswith(key[1])
 
-    with running_operator(bed, folder, "restarted") as operator:
+    with running_operator(bed, folder, "restarted", program=program) as operator:
         change = asyncio.create_task(change_seconds(cluster, deployments, key, 59))
         await until_leading(operator)
         out.leading = time.perf_counter() - began
@@ -261,12 +274,14 @@ def main() -> None:
         "--no-ceiling", action="store_true", help="leave out the bare loop, half the time of a long run"
     )
     parser.add_argument("--kserve", action="store_true", help="KServe's controller as well, on a bed of its own")
+    parser.add_argument("--with", dest="other", choices=OTHERS, help="the operator with that part exchanged")
     parser.add_argument(
         "--smoke", action="store_true", help="a few models, to see that it runs: its numbers mean nothing"
     )
     arguments = parser.parse_args()
     if arguments.smoke:
         arguments.models, arguments.changes, arguments.patience = 3, 2, 120
+    ours = (str(Path(__file__).with_name(f"{arguments.other}.py")),) if arguments.other else OPERATOR
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))
     models, out = keys(arguments.models), Result(arguments.models)
     if arguments.kserve:
@@ -276,7 +291,7 @@ def main() -> None:
             with fresh_bed("bare", arguments.models):
                 asyncio.run(ceiling(models, out))
         with fresh_bed("ours", arguments.models) as bed:
-            asyncio.run(many(bed, models, out, arguments.patience, arguments.changes))
+            asyncio.run(many(bed, models, out, arguments.patience, arguments.changes, ours))
         if arguments.kserve:
             with fresh_bed("kserve", arguments.models, kserve_peer.install) as bed:
                 asyncio.run(peer(bed, models, out, arguments.patience))
