@@ -29,14 +29,17 @@ ROOMS = {
         f"{SERVING}/archive",
         (
             *(f"{UNIT}/archive/test_{name}.py" for name in ("merkle", "note", "retention", "rotation", "verification")),
-            *(f"{UNIT}/archive/test_{name}.py" for name in ("ledger", "app", "imported")),
+            *(f"{UNIT}/archive/test_{name}.py" for name in ("appender", "ledger", "app", "imported")),
         ),
     ),
     "fairness": Room(
         f"{SERVING}/fairness",
         (f"{UNIT}/fairness", *(f"{UNIT}/auditor/test_{name}.py" for name in ("measures", "monitors", "generated"))),
     ),
-    "policy": Room(f"{OPERATOR}/policy", (f"{UNIT}/operator/test_policy.py", f"{UNIT}/operator/test_reconcile.py")),
+    "policy": Room(
+        f"{OPERATOR}/policy",
+        tuple(f"{UNIT}/operator/test_{name}.py" for name in ("policy", "policy_edges", "reconcile")),
+    ),
     "journal": Room(f"{SERVING}/journal", (f"{UNIT}/journal",)),
     "artefact": Room(f"{SERVING}/artefact", (f"{UNIT}/artefact",)),
 }

@@ -161,3 +161,19 @@ def test_reconciling_says_what_ready_waits_for() -> None:
     assert status == "False"
     assert message
     assert condition(obs, "Reconciling") == ("True", reason, message)
+
+
+@pytest.mark.parametrize(
+    ("changes", "want"),
+    [
+        ({}, ("True", "Trained", "after 3 epochs")),
+        ({"training_hash": "another"}, ("Unknown", "Training", "the trainer Job has not reported yet")),
+        ({"phase": "Running"}, ("Unknown", "Training", "after 3 epochs")),
+        ({"phase": "Running", "message": ""}, ("Unknown", "Training", "the trainer Job has not reported yet")),
+    ],
+)
+def test_training_is_over_once_it_answers_this_very_spec(changes: dict[str, Any], want: tuple[str, str, str]) -> None:
+    done = trained_report(resolved(TRAINED)).trainer
+    assert done is not None
+    reported = GovernanceReportStatus(trainer=done.model_copy(update={"message": "after 3 epochs"} | changes))
+    assert condition(observed(TRAINED, report=reported), "TrainingSucceeded") == want
