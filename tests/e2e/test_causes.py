@@ -67,7 +67,7 @@ CASES = {
 }
 
 
-@pytest.mark.usefixtures("release")
+@pytest.mark.usefixtures("sample", "granting")  # which train meanwhile
 def test_cause_is_named_within_15_seconds(kind_namespace: Cluster) -> None:
     kind_namespace.apply([manifest for manifest, _, _ in CASES.values()] + [untrainable("data")])
     happened: dict[str, float] = {}

@@ -5,7 +5,6 @@ runs in any order and by itself.
 """
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -42,15 +41,12 @@ BODIES = [row(department=d, sex=s) for d in "ABCDEF" for s in ("male", "female")
 
 
 @pytest.fixture(scope="module")
-def cluster(kind_bed: KindBed, release: Release, run: int) -> Iterator[Cluster]:  # noqa: ARG001
+def cluster(sample: Cluster, run: int) -> Cluster:
     """A namespace with the sample in it, Ready, and a client pod."""
     with among_workers(run, CLUSTER, alone=False):
-        here = kind_bed.cluster.within(kind_bed.cluster.create_namespace("governed"))
-        here.kubectl("apply", "-f", str(SAMPLES / f"{NAME}.yaml"))
-        start_client(here)
-        await_condition(here, NAME, within=420)
-    yield here
-    here.kubectl("delete", "namespace", here.namespace, "--wait=false")
+        start_client(sample)
+        await_condition(sample, NAME, within=420)
+    return sample
 
 
 @pytest.fixture(autouse=True)

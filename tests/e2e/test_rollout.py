@@ -1,6 +1,5 @@
 """A new revision on trial: a fair one is promoted step by step, a biased one goes back and the model says why."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -8,75 +7,22 @@ import pytest
 from support.cluster_access import Cluster
 from support.fixtures import CLUSTER, dump_on_failure
 from support.governed import ask, await_condition, change, condition, pods, row, start_client, traffic
-from support.kind_bed import KindBed
-from support.release import Release
 from support.side_by_side import among_workers
 from support.waiting import eventually
 
-NAME = "grants"
+from .grants import BIASED, FAIR, GRADES, NAME, SEXES, training
+
 URL = f"http://{NAME}:8080/v2/models/{NAME}"
-GRADES, SEXES = "ABCD", ("female", "male")
 BODIES = [row(grade=g, sex=s) for g in GRADES for s in SEXES]
-
-FAIR = {(g, s): 95 if g in "AB" else 5 for g in GRADES for s in SEXES}
-"""Per cent granted, by grade and sex: grade decides."""
-BIASED = {(g, s): 95 if g == "A" or (s == "male" and g != "D") else 5 for g in GRADES for s in SEXES}
-
-
-def _rows(granted: dict[tuple[str, str], int]) -> str:
-    lines = ["grade,sex,granted,cases"]
-    for (grade, sex), share in granted.items():
-        lines += [f"{grade},{sex},yes,{share}", f"{grade},{sex},no,{100 - share}"]
-    return "\n".join(lines) + "\n"
-
-
-def training(granted: dict[tuple[str, str], int], seed: int) -> dict[str, Any]:
-    return {
-        "data": {
-            "inline": _rows(granted),
-            "countColumn": "cases",
-            "label": "granted",
-            "features": [{"name": "grade", "type": "categorical"}, {"name": "sex", "type": "categorical"}],
-        },
-        "model": {"type": "mlp", "hidden": [8]},
-        "optimizer": {"name": "adamw", "learningRate": 0.05},
-        "loop": {"epochs": 15, "batchSize": 64, "seed": seed},
-    }
-
-
-def grants() -> dict[str, Any]:
-    bias = {
-        "protectedAttributes": [{"name": "sex", "privileged": ["male"]}],
-        "favorableOutcome": {"label": "yes"},
-        "metrics": [{"name": "statisticalParityDifference", "thresholdLower": -0.2, "thresholdUpper": 0.2}],
-        "minSamples": 400,
-        "action": "Rollback",
-    }
-    spec = {
-        "lifecycle": {
-            "training": training(FAIR, 1),
-            "rollout": {"strategy": "Canary", "steps": [50], "interval": "10s", "maxLatencyRatio": 100},
-        },
-        "governance": {"bias": bias},
-    }
-    return {
-        "apiVersion": "governedmodels.io/v1alpha1",
-        "kind": "GovernedModel",
-        "metadata": {"name": NAME},
-        "spec": spec,
-    }
 
 
 @pytest.fixture(scope="module")
-def cluster(kind_bed: KindBed, release: Release, run: int) -> Iterator[Cluster]:  # noqa: ARG001
+def cluster(granting: Cluster, run: int) -> Cluster:
     """A namespace with the model in it, Ready, and a client pod."""
     with among_workers(run, CLUSTER, alone=False):
-        here = kind_bed.cluster.within(kind_bed.cluster.create_namespace("rollout"))
-        here.apply(grants())
-        start_client(here)
-        await_condition(here, NAME, within=420)
-    yield here
-    here.kubectl("delete", "namespace", here.namespace, "--wait=false")
+        start_client(granting)
+        await_condition(granting, NAME, within=420)
+    return granting
 
 
 @pytest.fixture(autouse=True)
