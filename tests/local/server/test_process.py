@@ -68,7 +68,7 @@ class Server:
         self.process = subprocess.Popen(command, env=os.environ | variables | env, stderr=self.log)
         self.http = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=30)
 
-    def until(self, condition: Callable[[], bool], seconds: float = 120) -> None:
+    def until(self, condition: Callable[[], bool], seconds: float = 300) -> None:
         deadline = time.monotonic() + seconds
         while True:
             try:
@@ -124,7 +124,7 @@ def test_serves_records_and_drains(start: Callable[..., Server], tmp_path: Path)
     for k in range(5):
         assert server.http.post("/v2/models/credit/infer", json=v2_body(identity=str(k))).status_code == 200
     internal = httpx.post(
-        f"http://127.0.0.1:{server.internal}/v2/models/credit/infer", json=v2_body(identity="not recorded"), timeout=30
+        f"http://127.0.0.1:{server.internal}/v2/models/credit/infer", json=v2_body(identity="not recorded"), timeout=180
     )
     assert internal.status_code == 200
     assert server.stop() == 0
@@ -232,7 +232,7 @@ def rows_asked(server: Server, rows: int = 3) -> list[float]:
     found: list[float] = []
 
     def asked() -> bool:
-        answer = httpx.post(f"http://127.0.0.1:{server.internal}{LANE}", json=v2_body(rows), timeout=60)
+        answer = httpx.post(f"http://127.0.0.1:{server.internal}{LANE}", json=v2_body(rows), timeout=180)
         if answer.status_code == 503:
             assert answer.headers["retry-after"] == "1"
             return False
