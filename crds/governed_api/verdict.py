@@ -53,6 +53,14 @@ class MetricFinding(MetricVerdict):
     """Interval for a single look, where there is one."""
     discovered: bool = False
     """Beyond its bounds with the false discovery rate controlled (e-BH)."""
+    judged: bool = True
+    """False: the group is too small to be judged; its line is shown and keeps no verdict back."""
+    excluded: list[str] = []
+    """Groups without support that a figure over all groups leaves out."""
+    rows_to_decide: int | None = None
+    """About how many more rows decide an Unknown, rates and shares staying as they are; null: that can't be told."""
+    asymptotic: bool = False
+    """The interval holds for many rows; those of rates hold exactly for any number."""
 
 
 class GroupRate(RecordedPart):
@@ -147,6 +155,10 @@ class BiasVerdict(AuditorReport):
     """Overall."""
     missing: dict[str, int] = {}
     """Attribute → rows in which it isn't known."""
+    references: dict[str, str] = {}
+    """Attribute → whom its groups are compared with: as named in the manifest, else chosen once."""
+    pooled: dict[str, int] = {}
+    """Attribute → rare values that are counted together as "(other)"."""
     groups: dict[str, list[GroupRate]] = {}
     """Attribute → its groups."""
     strata: list[StratifiedDifference] = []

@@ -15,6 +15,10 @@ from governed_operator.policy.revisions import Served, served, verdict
 
 Verdict = Literal["advance", "wait", "hold", "reject"]
 
+UNDECIDED_INTERVALS = 3
+"""Times lifecycle.rollout.interval that a step lasts while a verdict over minSamples or more is Unknown; then the canary goes on, since
+only what is shown holds it back."""
+
 
 @dataclass(frozen=True)
 class Judgement:
@@ -84,9 +88,19 @@ def _bias(obs: Observed, trial: RevisionStatus) -> Judgement | None:
         if bias.action == "Rollback":
             return Judgement("reject", Reason.CANARY_BIAS, summary)
         return Judgement("hold", Reason.PROMOTION_BLOCKED, f"bias verdict failed: {summary}")
-    if not found or found.verdict == "Unknown":
+    if not found or (found.verdict == "Unknown" and found.samples < bias.min_samples):
         return Judgement("wait", message=f"no bias verdict yet: {summary or 'too few samples'}")
-    return None
+    return _undecided(obs, trial, summary) if found.verdict == "Unknown" else None
+
+
+def _undecided(obs: Observed, trial: RevisionStatus, summary: str) -> Judgement | None:
+    """Neither shown to keep its bounds nor to break them: longer at the step, so that it may be shown, but not for ever."""
+    waited = (obs.now - _time(trial.since)).total_seconds()
+    left = UNDECIDED_INTERVALS * seconds(obs.model.spec.lifecycle.rollout.interval) - waited
+    if left <= 0:
+        return None
+    message = f"bias is not decided yet, the step ends in {left:.0f} s if nothing is shown against it: {summary}"
+    return Judgement("wait", message=message, again_in=left)
 
 
 def _in_force(found: PodVerdict) -> bool:

@@ -241,6 +241,22 @@ CANARY = {
     "is promoted after the last step": (trial(50, GOOD), (TARGET, None, None)),
     "waits for requests": (trial(10, {"auditor": {"p": {"verdict": "Pass"}}}), (None, 10, None)),
     "waits for a verdict": (trial(10, {"server": GOOD["server"]}), (None, 10, None)),
+    "waits for samples, however long": (
+        trial(10, {**GOOD, "auditor": {"p": {"verdict": "Unknown", "samples": 3}}}, minutes=600),
+        (None, 10, None),
+    ),
+    "waits longer while nothing is shown": (
+        trial(10, {**GOOD, "auditor": {"p": {"verdict": "Unknown", "samples": 5000}}}, minutes=14),
+        (None, 10, None),
+    ),
+    "goes on when nothing is shown against it": (
+        trial(10, {**GOOD, "auditor": {"p": {"verdict": "Unknown", "samples": 5000}}}, minutes=16),
+        (None, 50, None),
+    ),
+    "is biased after all": (
+        trial(10, {**GOOD, "auditor": {"p": {"verdict": "Fail", "samples": 5000}}}, minutes=16),
+        (None, None, TARGET),
+    ),
     "errs": (trial(10, {**GOOD, "server": {"p": {"requests": 100, "errors": 5}}}), (None, None, TARGET)),
     "errs in one replica of two": (
         trial(10, {**GOOD, "server": {"a": {"requests": 50, "errors": 4}, "b": {"requests": 250, "errors": 0}}}),

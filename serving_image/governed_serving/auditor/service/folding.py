@@ -19,6 +19,7 @@ from governed_serving.fairness.counts.scores import plain_subject
 from governed_serving.fairness.counts.truth import posted, read_truth, word_of
 from governed_serving.fairness.counts.windows import Window
 from governed_serving.fairness.metrics.measures import SCORE_METRICS
+from governed_serving.fairness.metrics.roster import Roster
 from governed_serving.fairness.monitoring.alarms import Alarm
 from governed_serving.journal import numbers
 from governed_serving.records import Column, EventRecord, Frame, PredictionFrame
@@ -60,6 +61,8 @@ class Fold:
         self._classes = len(manifest.classes) if manifest else 0
         self.labels = LabelJoin(label_capacity)
         self.alarm = Alarm(bias.action, bias.min_samples)
+        self.roster = Roster()
+        """Whom judging compares; replaced as a whole."""
         self.requests = 0
         self.rows = 0
         self.unusable = 0
@@ -107,6 +110,7 @@ class Fold:
             self.labels.joined,
             sorted(self.absent),
             msgspec.structs.replace(self.alarm),
+            roster=self.roster,
         )
 
     def rows_of(self, frame: PredictionFrame, number: int) -> list[Row]:
@@ -228,6 +232,7 @@ class Fold:
             "counts": [self.requests, self.rows, self.unusable],
             "absent": sorted(self.absent),
             "alarm": msgspec.to_builtins(self.alarm),
+            "roster": msgspec.to_builtins(self.roster),
         }
 
     def load(self, dumped: Mapping[str, Any]) -> bool:
@@ -242,6 +247,7 @@ class Fold:
         self.window.samples = samples
         self.labels.load(dumped["labels"])
         self.requests, self.rows, self.unusable = dumped["counts"]
+        self.roster = msgspec.convert(dumped.get("roster", {}), Roster)
         self.absent = set(dumped["absent"])
         self.alarm = msgspec.convert({**dumped["alarm"], "action": self.alarm.action, "calm": self.alarm.calm}, Alarm)
         return True

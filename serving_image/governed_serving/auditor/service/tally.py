@@ -11,6 +11,7 @@ import msgspec
 
 from governed_serving.fairness.counts.cells import Cells
 from governed_serving.fairness.counts.windows import Window
+from governed_serving.fairness.metrics.roster import Roster, agreed
 from governed_serving.fairness.monitoring.alarms import Alarm
 
 __all__ = ["SharedMonitoringState", "Tally", "Whole", "add_up"]
@@ -40,6 +41,7 @@ class Tally(msgspec.Struct, frozen=True):
     absent: list[str]
     alarm: Alarm
     beside: SharedMonitoringState = SharedMonitoringState()
+    roster: Roster = Roster()
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,7 @@ class Whole:
     joined: int
     unusable: int
     absent: frozenset[str]
+    roster: Roster
 
 
 def add_up(own: Tally, others: Sequence[Tally]) -> Whole:
@@ -69,4 +72,5 @@ def add_up(own: Tally, others: Sequence[Tally]) -> Whole:
         sum(t.joined for t in every),
         sum(t.unusable for t in every),
         frozenset(name for t in every for name in t.absent),
+        agreed([t.roster for t in every]),
     )

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["OTHER", "CodedColumn", "Subject", "coded", "joint", "joint_name"]
+__all__ = ["OTHER", "CodedColumn", "Subject", "coded", "joint", "joint_name", "parts_of"]
 
 CodedColumn = tuple[NDArray[Any], Sequence[str]]
 """Integer codes, shape (rows,), and the values they stand for."""
@@ -18,7 +18,15 @@ Subject = tuple[str, ...]
 
 def joint_name(values: Iterable[str]) -> str:
     """How an intersection is called, and so are the axes that it is of."""
-    return " ∧ ".join(values)
+    return _AND.join(values)
+
+
+_AND = " ∧ "
+
+
+def parts_of(name: str) -> list[str]:
+    """The values that a group's name is made of; inverse of :func:`joint_name` for values without its sign."""
+    return name.split(_AND)
 
 
 def joint(columns: Mapping[str, CodedColumn], subject: Subject) -> CodedColumn:

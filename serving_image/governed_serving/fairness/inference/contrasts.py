@@ -146,7 +146,7 @@ def _infimum(k: Floats, n: Floats, a: Floats, b: Floats) -> Floats:
         rest = g - multiplier[:, None] * a
         gap = np.maximum(rest * p, -rest * (1 - p)).sum(-1)
         bound[rows] = np.maximum(bound[rows], f - gap)
-        going = gap > 1e-3
+        going = gap > 1e-3 + 2 * _BARRIER * p.shape[1]
         if not going.any():
             break
         rows, a = rows[going], a[going]

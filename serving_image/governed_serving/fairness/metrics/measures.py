@@ -6,8 +6,9 @@ groups (fairlearn). ``impactRatio``: each category against the most selected one
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from itertools import combinations
 from math import e, inf, log, nan, sqrt
 from typing import Any
 
@@ -20,18 +21,23 @@ from governed_serving.fairness.counts.scores import GroupScores
 from governed_serving.fairness.inference.intervals import Interval, binomial_sequence, katz, newcombe
 from governed_serving.fairness.metrics.metrics import (
     LABEL_METRICS,
+    LEAST_SHARE,
     METRICS,
     RATES,
     adjusted_difference,
     compare,
     entropy_index,
+    gap_of,
+    is_group,
+    ratio_of,
     reference_groups,
     right,
     selected,
-    spread,
 )
+from governed_serving.fairness.metrics.roster import SMALLEST_GROUP, Panel, panel_of
 from governed_serving.fairness.metrics.sequences import (
     DIFFERENCES,
+    Form,
     Question,
     RateContrast,
     evidences,
@@ -42,6 +48,8 @@ from governed_serving.fairness.metrics.sequences import (
 )
 
 __all__ = [
+    "ALL",
+    "ENTROPIES",
     "LEAST_SHARE",
     "NEED_LABELS",
     "SCORE_METRICS",
@@ -54,10 +62,10 @@ __all__ = [
 
 Array = NDArray[Any]
 
-SMALLEST_GROUP = 10
-"""Groups with fewer rows are neither compared nor shown (small-cell suppression)."""
-LEAST_SHARE = 0.02
-"""Categories below this share of the rows are left out of impact ratios (6 RCNY § 5-301 (d))."""
+MOST_PAIRED = 8
+"""Groups of which every pair is compared for a figure over all; with more, each rate has an interval of its own, which is wider."""
+MOST_STRATA = 64
+"""Strata that a difference is adjusted for, those that weigh most."""
 ALL = "(all)"
 
 
@@ -76,6 +84,14 @@ class Finding:
     question: Question | None = None
     own_sequence: Callable[[float], Interval] = lambda _: Interval(-inf, inf)
     own_evidence: Callable[[float, float], float] = lambda *_: -inf
+    share: float = 1.0
+    """Part of the metric's level that is this comparison's."""
+    judged: bool = True
+    """False: shown only, the group is too small a share of the rows."""
+    asymptotic: bool = False
+    """The interval holds for many rows; those of rates and of distributions hold for any number."""
+    excluded: tuple[str, ...] = ()
+    """Groups that a figure over all leaves out."""
     fixed: Callable[[float], Interval | None] = lambda _: None
 
     def sequence(self, level: float) -> Interval:
@@ -134,29 +150,34 @@ class _Estimate:
 
 
 def findings(
-    name: str, cells: Cells, axes: Sequence[str], privileged: Sequence[str], strata: Sequence[str] = ()
+    name: str,
+    cells: Cells,
+    axes: Sequence[str],
+    privileged: Sequence[str],
+    strata: Sequence[str] = (),
+    panel: Panel | None = None,
 ) -> list[Finding]:
-    """Metric ``name`` over the groups of ``axes`` (several: their intersections)."""
-    table = cells.by(*axes)
+    """Metric ``name`` over the groups of ``axes`` (several: their intersections), as ``panel`` has them compared."""
+    panel = panel or panel_of(cells, axes, privileged)
     if name in METRICS:
-        return _pairs(name, table, privileged)
+        return _pairs(name, panel.table, panel.base, panel)
     if name in SCORE_METRICS:
-        return _scores(name, cells, axes, table, privileged)
+        return _scores(name, cells, panel)
     if name == "impactRatio":
-        return _impact(table)
+        return _impact(panel)
     if name == "adjustedStatisticalParityDifference":
-        return _adjusted(cells, axes, privileged, [s for s in strata if s not in axes])
-    if name in _ENTROPIES:
-        return _entropy(_ENTROPIES[name], table)
-    return _spread(name, table)
+        return _adjusted(cells, panel, [s for s in strata if s not in axes])
+    if name in ENTROPIES:
+        return _entropy(ENTROPIES[name], cells)
+    return _spread(name, panel)
 
 
 # ---- two groups ----
 
 
-def _pairs(name: str, table: GroupTable, privileged: Sequence[str]) -> list[Finding]:
-    found = []
-    for one in compare(table, privileged, [name]):
+def _pairs(name: str, table: GroupTable, base: Sequence[str], panel: Panel) -> list[Finding]:
+    judged, found = set(panel.judged.groups), []
+    for one in compare(table, base, [name]):
         u, p = one.counts, one.against
         found.append(
             Finding(
@@ -166,6 +187,8 @@ def _pairs(name: str, table: GroupTable, privileged: Sequence[str]) -> list[Find
                 METRICS[name].support(u, p),
                 int(u.sum() + p.sum()),
                 metric_question(name, u, p),
+                share=panel.share(one.group, base[0] if base else None),
+                judged=one.group in judged,
                 fixed=partial(_fixed, name, u, p),
             )
         )
@@ -180,42 +203,45 @@ def _fixed(name: str, u: Array, p: Array, level: float) -> Interval | None:
     return (katz if name == "disparateImpactRatio" else newcombe)(k1, n1, k0, n0, level)
 
 
-def _impact(table: GroupTable) -> list[Finding]:
+def _impact(panel: Panel) -> list[Finding]:
     """Against the most selected category, of those with at least ``LEAST_SHARE`` of the rows."""
-    kept = table.rows >= max(LEAST_SHARE * table.rows.sum(), 1)
+    table = panel.table
+    kept = (table.rows >= max(LEAST_SHARE * panel.total, 1)) & np.array([is_group(g) for g in table.groups], bool)
     large = GroupTable([g for g, keep in zip(table.groups, kept, strict=True) if keep], table.counts[kept])
-    return _pairs("disparateImpactRatio", large, ())
+    base = reference_groups(large)
+    return _pairs("disparateImpactRatio", large, base, replace(panel, base=base, named=False))
 
 
-def _adjusted(cells: Cells, axes: Sequence[str], privileged: Sequence[str], strata: Sequence[str]) -> list[Finding]:
+def _adjusted(cells: Cells, panel: Panel, strata: Sequence[str]) -> list[Finding]:
     """SPD within the joint values of ``strata``, weighted as Mantel & Haenszel do; without strata there is nothing to adjust for."""
-    if not strata:
+    if not strata or not panel.base:
         return []
-    table = cells.by(*axes)
-    base = reference_groups(table, privileged)
+    axes, judged = panel.axes, set(panel.judged.groups)
     parts: dict[Key, dict[str, Array]] = {}
     for key, counts in sorted(cells.sums(*axes, *strata).items()):
         parts.setdefault(key[len(axes) :], {})[joint_name(key[: len(axes)])] = counts
     empty = np.zeros((2, 3), np.int64)
+    p = np.array([sum((part.get(b, empty) for b in panel.base), empty) for part in parts.values()])
     found = []
-    for group in table.groups:
-        if group in base or not base:
-            continue
-        u = np.array([part.get(group, empty) for part in parts.values()])
-        p = np.array([sum((part.get(b, empty) for b in base), empty) for part in parts.values()])
-        found.append(_adjusted_finding(group, " + ".join(base), u, p))
+    for group in panel.table.groups:
+        if group not in panel.base:
+            u = np.array([part.get(group, empty) for part in parts.values()])
+            one = _adjusted_finding(group, " + ".join(panel.base), u, p)
+            found.append(replace(one, share=panel.share(group, panel.base[0]), judged=group in judged))
     return found
 
 
 def _adjusted_finding(group: str, reference: str, u: Array, p: Array) -> Finding:
     """From counts (strata, 2, 3). Rows in strata that only one side has say nothing about the difference, and count for no support."""
+    (_, n1), (_, n0) = selected(u), selected(p)
+    weight = n1 * n0 / np.maximum(n1 + n0, 1)
+    both = np.sort(np.argsort(-weight, kind="stable")[:MOST_STRATA])
+    both = both[weight[both] > 0]
+    u, p, weight = u[both], p[both], weight[both]
     (k1, n1), (k0, n0) = selected(u), selected(p)
-    both = (n1 > 0) & (n0 > 0)
-    support, samples = int(min(n1[both].sum(), n0[both].sum())), int(u.sum() + p.sum())
-    if not both.any():
+    support, samples = int(min(n1.sum(), n0.sum())), int(n1.sum() + n0.sum())
+    if not len(both):
         return Finding(group, reference, nan, 0, samples)
-    k1, n1, k0, n0 = k1[both], n1[both], k0[both], n0[both]
-    weight = n1 * n0 / (n1 + n0)
     weight = weight / weight.sum()
     cases, rows, weights = (
         tuple(np.stack(pair, 1).ravel().tolist()) for pair in ((k1, k0), (n1, n0), (weight, -weight))
@@ -238,33 +264,43 @@ _SPREADS: Mapping[str, tuple[tuple[str, ...], bool]] = {
 """Name → the rates that it is about, and whether it is a ratio."""
 
 
-def _spread(name: str, table: GroupTable) -> list[Finding]:
-    large = table.rows >= SMALLEST_GROUP
-    shown = GroupTable([g for g, keep in zip(table.groups, large, strict=True) if keep], table.counts[large])
-    if len(shown.groups) < 2:
+def _spread(name: str, panel: Panel) -> list[Finding]:
+    """Of the groups in which a rate has support; the others are named, and where fewer than two are left nothing is defined."""
+    table = panel.judged
+    if len(table.groups) < 2:
         return []
     rates, ratio = _SPREADS[name]
-    counts = [[(int(k), int(n)) for k, n in zip(*RATES[r](shown.counts), strict=True)] for r in rates]
-    support = min(n for rate in counts for _, n in rate)
+    values, support, excluded, parts, shares = [], 1 << 62, set(panel.small), [], []
+    for rate in rates:
+        k, n = RATES[rate](table.counts)
+        large = np.flatnonzero(n >= SMALLEST_GROUP)
+        excluded |= {group for i, group in enumerate(table.groups) if i not in large}
+        values.append((ratio_of if ratio else gap_of)(k[large] / n[large]))
+        support = min(support, int(np.sort(n)[-2]))
+        some = [(table.groups[i], float(k[i]), float(n[i])) for i in large]
+        parts += [
+            RateContrast((k1, k0), (n1, n0), None if ratio else (1.0, -1.0))
+            for (_, k1, n1), (_, k0, n0) in combinations(some, 2)
+        ]
+        shares += [panel.share(one, other) / len(rates) for (one, *_), (other, *_) in combinations(some, 2)]
+    value = float(np.min(values) if ratio else np.max(values))
     what = "least / greatest" if ratio else "greatest − least"
-    return [
-        Finding(
-            ALL,
-            what,
-            spread(shown)[name],
-            support,
-            int(shown.counts.sum()),
-            own_sequence=partial(_spread_sequence, counts, ratio),
-        )
-    ]
+    found = Finding(ALL, what, value, support, int(table.counts.sum()), excluded=tuple(sorted(excluded)))
+    if value != value or support < SMALLEST_GROUP:
+        return [found]
+    if len(table.groups) > MOST_PAIRED:
+        return [replace(found, own_sequence=partial(_spread_sequence, panel, rates, ratio))]
+    form: Form = "leastRatio" if ratio else "largestDifference"
+    return [replace(found, question=Question(tuple(parts), form, tuple(shares)))]
 
 
-def _spread_sequence(counts: list[list[tuple[int, int]]], ratio: bool, level: float) -> Interval:
-    """From exact sequences of all rates, each at its share of alpha: the spread lies between what their ends allow."""
-    alpha = (1 - level) / sum(map(len, counts))
-    ends = []
-    for rate in counts:
-        each = [binomial_sequence(k, n, 1 - alpha) for k, n in rate]
+def _spread_sequence(panel: Panel, rates: Sequence[str], ratio: bool, level: float) -> Interval:
+    """From exact sequences of all rates, each at its part of alpha: the spread lies between what their ends allow."""
+    ends, table = [], panel.judged
+    shares = [panel.share(group) / len(rates) for group in table.groups]
+    for rate in rates:
+        listed = zip(*(x.tolist() for x in RATES[rate](table.counts)), shares, strict=True)
+        each = [binomial_sequence(k, n, 1 - (1 - level) * share) for k, n, share in listed if n >= SMALLEST_GROUP]
         lows, highs = [s.lower for s in each], [s.upper for s in each]
         if ratio:
             ends.append((min(lows) / max(highs), min(1.0, min(highs) / max(lows)) if max(lows) > 0 else 1.0))
@@ -274,16 +310,16 @@ def _spread_sequence(counts: list[list[tuple[int, int]]], ratio: bool, level: fl
     return Interval(worst(low for low, _ in ends), worst(high for _, high in ends))
 
 
-_ENTROPIES = {"theilIndex": 1.0, "generalizedEntropyIndex": 2.0}
+ENTROPIES = {"theilIndex": 1.0, "generalizedEntropyIndex": 2.0}
 
 
-def _entropy(alpha: float, table: GroupTable) -> list[Finding]:
-    counts = table.counts.sum(0).astype(np.float64)
+def _entropy(alpha: float, cells: Cells) -> list[Finding]:
+    counts = np.array([*cells.counts.values()], np.float64).reshape(-1, 2, 3).sum(0)
     _, n = right(counts)
     value = float(entropy_index(counts, alpha)) if n > 0 else nan
     estimate = _Estimate(value, _delta_variance(counts, alpha) if n > 1 else nan)
     own = (estimate.within(0.0, inf), estimate.evidence)
-    return [Finding(ALL, "", value, int(n), int(table.counts.sum()), None, *own)]
+    return [Finding(ALL, "", value, int(n), int(counts.sum()), None, *own, asymptotic=True)]
 
 
 def _delta_variance(counts: NDArray[np.float64], alpha: float) -> float:
@@ -379,38 +415,42 @@ NEED_LABELS = LABEL_METRICS | {
     "equalizedOddsRatioMinMax",
     "predictiveParityDifferenceMaxMin",
     "accuracyDifferenceMaxMin",
-    *_ENTROPIES,
+    *ENTROPIES,
     *(name for name in SCORE_METRICS if not name.startswith("score")),
 }
 """Metrics that wait for labels."""
 
 
-def _scores(
-    name: str, cells: Cells, axes: Sequence[str], table: GroupTable, privileged: Sequence[str]
-) -> list[Finding]:
-    base, subject = reference_groups(table, privileged), tuple(axes)
+def _scores(name: str, cells: Cells, panel: Panel) -> list[Finding]:
+    base, subject, judged = panel.base, panel.axes, set(panel.judged.groups)
     if cells.scores is None or subject not in cells.scores.subjects or not base:
         return []
     if name == "calibrationError":
-        return [_own_calibration(g, cells.scores.of(subject, [g])) for g in table.groups]
+        return [
+            replace(_own_calibration(g, cells.scores.of(subject, [g])), share=panel.share(g), judged=g in judged)
+            for g in panel.table.groups
+        ]
     pooled = cells.scores.of(subject, base)
-    reference = " + ".join(base)
-    found = []
-    for group in (g for g in table.groups if g not in base):
-        own = cells.scores.of(subject, [group])
-        estimator = SCORE_METRICS[name]
-        about_scores = name.startswith("score")
-        n1, n0 = (own.score.n, pooled.score.n) if about_scores else (own.error.n, pooled.error.n)
-        if estimator is None:
-            value = _distance(own, pooled)
-            sequence = _distance_sequence(value, n1, n0)
-            found.append(Finding(group, reference, value, min(n1, n0), n1 + n0, None, sequence))
-            continue
-        estimate = estimator(own, pooled)
-        found.append(
-            Finding(group, reference, estimate.value, min(n1, n0), n1 + n0, None, estimate.sequence, estimate.evidence)
+    return [
+        replace(
+            _score_finding(name, group, " + ".join(base), cells.scores.of(subject, [group]), pooled),
+            share=panel.share(group, base[0]),
+            judged=group in judged,
         )
-    return found
+        for group in panel.table.groups
+        if group not in base
+    ]
+
+
+def _score_finding(name: str, group: str, reference: str, own: GroupScores, pooled: GroupScores) -> Finding:
+    estimator = SCORE_METRICS[name]
+    n1, n0 = (own.score.n, pooled.score.n) if name.startswith("score") else (own.error.n, pooled.error.n)
+    if estimator is None:
+        value = _distance(own, pooled)
+        return Finding(group, reference, value, min(n1, n0), n1 + n0, None, _distance_sequence(value, n1, n0))
+    estimate = estimator(own, pooled)
+    own_answers = (estimate.sequence, estimate.evidence)
+    return Finding(group, reference, estimate.value, min(n1, n0), n1 + n0, None, *own_answers, asymptotic=True)
 
 
 def _distance_sequence(value: float, n1: int, n0: int) -> Callable[[float], Interval]:
@@ -425,4 +465,4 @@ def _own_calibration(group: str, own: GroupScores) -> Finding:
     """Calibration within a group (Kleinberg, Mullainathan & Raghavan 2017) needs no other group."""
     estimate = _Estimate(own.calibration_error, _calibration_variance(own))
     answers = (estimate.within(0.0, 1.0), estimate.evidence)
-    return Finding(group, "its own labels", estimate.value, own.error.n, own.error.n, None, *answers)
+    return Finding(group, "its own labels", estimate.value, own.error.n, own.error.n, None, *answers, asymptotic=True)

@@ -21,9 +21,13 @@ from governed_serving.fairness.counts.cells import (
     GroupTable,
     coded,
 )
+from governed_serving.fairness.counts.columns import OTHER, parts_of
+from governed_serving.fairness.counts.grouping import MISSING
 
 __all__ = [
     "LABEL_METRICS",
+    "LEAST_REFERENCE",
+    "LEAST_SHARE",
     "METRICS",
     "RATES",
     "Cells",
@@ -38,6 +42,7 @@ __all__ = [
     "entropy_index",
     "group_rates",
     "impact_ratios",
+    "is_group",
     "reference_groups",
     "simpson",
     "spread",
@@ -177,14 +182,32 @@ def group_rates(table: GroupTable) -> dict[str, dict[str, float]]:
     return {group: {name: values[i] for name, values in columns.items()} for i, group in enumerate(table.groups)}
 
 
+LEAST_SHARE = 0.02
+"""Categories below this share of the rows may be left out (6 RCNY § 5-301 (d)); none is a reference unless it is named."""
+LEAST_REFERENCE = 30
+"""Rows that a reference has at least, unless it is named."""
+
+
+def is_group(name: str) -> bool:
+    """Whether a line of counts is about people of one kind: rows without a value, and values beyond a limit, are not."""
+    return not any(part in (MISSING, OTHER) for part in parts_of(name))
+
+
 def reference_groups(table: GroupTable, privileged: Sequence[str] = ()) -> tuple[str, ...]:
-    """The privileged groups that are there; none named: the one with the highest selection rate (ties: last by name)."""
+    """The privileged groups that are there; none named: the group with the highest selection rate (ties: last by name).
+
+    Of those with at least ``LEAST_REFERENCE`` rows and ``LEAST_SHARE`` of all, so that a stray row is nobody's measure; of all
+    groups while none has as many.
+    """
     named = tuple(name for name in privileged if name in table.groups)
-    if named or privileged or not table.groups:
+    if named or privileged:
         return named
     rates = np.nan_to_num(_value(selected, table.counts), nan=-1.0)
-    best = max(range(len(table.groups)), key=lambda i: (rates[i], table.groups[i]))
-    return (table.groups[best],)
+    large = table.rows >= max(LEAST_REFERENCE, LEAST_SHARE * table.rows.sum())
+    groups = [i for i, name in enumerate(table.groups) if is_group(name)]
+    candidates = [i for i in groups if large[i]] or groups
+    best = max(candidates, key=lambda i: (rates[i], table.groups[i]), default=None)
+    return () if best is None else (table.groups[best],)
 
 
 def compare(
@@ -203,31 +226,35 @@ def compare(
 
 
 def spread(table: GroupTable) -> dict[str, float]:
-    """fairlearn's conventions over all groups: differences are max − min of a rate, ratios min / max, odds the worse of both."""
+    """fairlearn's conventions over all groups: differences are max − min of a rate, ratios min / max, odds the worse of both (NaN if either is)."""
     rates = {name: _value(rate, table.counts) for name, rate in RATES.items()}
-    gap = {name: _gap(values) for name, values in rates.items()}
-    low = {name: _low(values) for name, values in rates.items()}
+    gap = {name: gap_of(values) for name, values in rates.items()}
+    low = {name: ratio_of(values) for name, values in rates.items()}
+    odds = ("truePositiveRate", "falsePositiveRate")
     return {
         "demographicParityDifferenceMaxMin": gap["selectionRate"],
         "demographicParityRatioMinMax": low["selectionRate"],
         "equalOpportunityDifferenceMaxMin": gap["truePositiveRate"],
-        "equalizedOddsDifferenceMaxMin": max(gap["truePositiveRate"], gap["falsePositiveRate"]),
-        "equalizedOddsRatioMinMax": min(low["truePositiveRate"], low["falsePositiveRate"]),
+        "equalizedOddsDifferenceMaxMin": float(np.max([gap[name] for name in odds])),
+        "equalizedOddsRatioMinMax": float(np.min([low[name] for name in odds])),
         "predictiveParityDifferenceMaxMin": gap["predictiveValue"],
         "accuracyDifferenceMaxMin": gap["accuracy"],
     }
 
 
-def _gap(values: Floats) -> float:
+def gap_of(values: Floats) -> float:
+    """Greatest − least of the rates that are defined; NaN with fewer than two of them.
+
+    Where fairlearn counts an undefined rate as 0, its group is left out here, and named by whoever tells the figure.
+    """
     known = values[~np.isnan(values)]
-    return float(known.max() - known.min()) if len(known) else float("nan")
+    return float(known.max() - known.min()) if len(known) > 1 else float("nan")
 
 
-def _low(values: Floats) -> float:
+def ratio_of(values: Floats) -> float:
+    """Least / greatest of the rates that are defined; NaN with fewer than two of them, or where all are 0: 0/0 is neither best nor worst."""
     known = values[~np.isnan(values)]
-    if not len(known):
-        return float("nan")
-    return float(known.min() / known.max()) if known.max() > 0 else 0.0
+    return float(known.min() / known.max()) if len(known) > 1 and known.max() > 0 else float("nan")
 
 
 def impact_ratios(table: GroupTable, least_share: float = 0.0) -> dict[str, float | None]:
@@ -299,12 +326,15 @@ def simpson(
     """
     table = cells.by(attribute)
     base = reference_groups(table, privileged)
+    if not base:
+        return []
     values = cells.values(by)
-    parts = [cells.where(by, value).by(attribute) for value in values]
-    reference = np.array([part.of(base) for part in parts]).reshape(-1, 2, 3)
+    within_both, none = cells.sums(attribute, by), np.zeros((2, 3), np.int64)
+    parts = {g: [within_both.get((g, value), none) for value in values] for g in table.groups}
+    reference = np.array([parts[g] for g in base]).sum(0).reshape(-1, 2, 3)
     findings = []
     for whole in compare(table, privileged, ("statisticalParityDifference",)):
-        counts = np.array([part.of([whole.group]) for part in parts]).reshape(-1, 2, 3)
+        counts = np.array(parts[whole.group]).reshape(-1, 2, 3)
         within = _value(selected, counts) - _value(selected, reference)
         difference, adjusted = whole.metrics["statisticalParityDifference"], adjusted_difference(counts, reference)
         reverses = abs(difference) > 0.01 and (adjusted * difference <= 0 or abs(adjusted) < abs(difference) / 10)

@@ -20,6 +20,7 @@ from governed_serving.fairness.metrics.metrics import METRICS
 
 __all__ = [
     "DIFFERENCES",
+    "Form",
     "Mixture",
     "Question",
     "RateContrast",

@@ -1,12 +1,15 @@
 """From counts to a verdict, against the manifest's bounds.
 
-A metric fails when its confidence sequence lies outside the bounds, so that looking after every request raises no false alarms; it
-passes when the estimate lies inside; in between, and below ``minSamples``, the verdict is Unknown and says why.
+Three states, of each metric of each comparison and of all together. Fail: its confidence sequence lies outside the bounds. Pass: it lies
+inside. Unknown: neither is shown yet; the estimate, the interval and about how many more rows will decide are told. A confidence
+sequence covers its value at all times together, so that looking after every request makes neither a false Fail nor a false Pass likelier.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from math import inf, isfinite
+from math import ceil, floor, inf, isfinite, log10
+
+import numpy as np
 
 from governed_api.governance import Bias, MetricBounds
 from governed_api.verdict import (
@@ -27,15 +30,31 @@ from governed_serving.fairness.counts.grouping import MISSING
 from governed_serving.fairness.inference.hypotheses import chi_square
 from governed_serving.fairness.inference.intervals import Interval
 from governed_serving.fairness.metrics.measures import (
+    ALL,
+    ENTROPIES,
     LEAST_SHARE,
     NEED_LABELS,
-    SMALLEST_GROUP,
     Finding,
     bound_evidence,
     findings,
     sequences,
 )
-from governed_serving.fairness.metrics.metrics import SimpsonFinding, impact_ratios, simpson, spread
+from governed_serving.fairness.metrics.metrics import (
+    SimpsonFinding,
+    impact_ratios,
+    is_group,
+    simpson,
+    spread,
+)
+from governed_serving.fairness.metrics.roster import (
+    SMALLEST_GROUP,
+    Panel,
+    Roster,
+    enrolled,
+    panel_of,
+    pooled,
+    subjects_of,
+)
 from governed_serving.fairness.metrics.sequences import e_benjamini_hochberg
 
 __all__ = ["SMALLEST_GROUP", "judge"]
@@ -54,31 +73,63 @@ def _metric_verdict(name: str, one: Finding, bounds: MetricBounds, interval: Int
         return "Unknown", "no labels yet" if one.support == 0 and name in NEED_LABELS else FEW
     if one.value != one.value:
         return "Unknown", "a rate is not defined"
+    if not one.judged:
+        few = f"fewer than {LEAST_SHARE:.0%} of the rows" if is_group(one.group) else "not people of one kind"
+        return "Unknown", f"{few}: shown, not judged"
     if interval.upper < low or interval.lower > high:
         return "Fail", "the whole interval lies outside the bounds"
-    if low <= one.value <= high:
+    if low <= interval.lower and interval.upper <= high:
         return "Pass", ""
-    return "Unknown", "the estimate lies outside the bounds, but its interval still reaches them"
+    inside = low <= one.value <= high
+    return (
+        "Unknown",
+        f"the estimate lies {'inside' if inside else 'outside'} the bounds, its interval reaches across them",
+    )
 
 
-def judge(bias: Bias, cells: Cells) -> BiasVerdict:
-    """Verdict over ``cells``.
+def _rows_to_decide(one: Finding, bounds: MetricBounds, interval: Interval, rows: int) -> int | None:
+    """About how many more rows, of ``rows`` so far: an interval is as wide as the root of 1/rows. None: hardly ever, or it can't be told."""
+    low, high = _limits(bounds)
+    below, above = one.value - interval.lower, interval.upper - one.value
+    if one.value > high:
+        ratio = below / (one.value - high)
+    elif one.value < low:
+        ratio = above / (low - one.value)
+    else:
+        sides = ((below, one.value - low), (above, high - one.value))
+        ratio = max(wide / room if room > 0 else inf for wide, room in sides)
+    more = (ratio * ratio - 1) * rows
+    if not 0 < more < MOST_ROWS_TO_DECIDE:
+        return None
+    unit: int = 10 ** max(floor(log10(more)) - 1, 0)
+    return ceil(more / unit) * unit
 
-    The overall level is shared among all comparisons (Bonferroni), so that one overall false alarm has probability ≤ 1 − level.
-    ``discovered`` of a metric is the weaker claim that holds for most: false discovery rate by e-BH.
+
+MOST_ROWS_TO_DECIDE = 1e9
+
+
+def judge(bias: Bias, cells: Cells, roster: Roster | None = None) -> BiasVerdict:
+    """Verdict over ``cells``. ``roster``: who is compared, as decided earlier; None: as if these counts were seen for the first time.
+
+    One false alarm (or a false Pass) overall, at any time, has probability ≤ 1 − level: the level is shared among the metrics of the
+    manifest, and of each metric among its comparisons by a series that doesn't depend on how many there are. ``discovered`` of a
+    metric is the weaker claim that holds for most: false discovery rate by e-BH.
     """
+    roster = enrolled(roster or Roster(), bias, cells)
+    cells, gone = pooled(cells, bias, roster)
+    panels = {joint_name(axes): panel_of(cells, axes, privileged, roster) for axes, privileged in subjects_of(bias)}
     tables = {a.name: cells.by(a.name) for a in bias.protected_attributes}
     samples = cells.rows
-    metrics = _metrics(bias, cells, samples >= bias.min_samples)
+    metrics = _metrics(bias, cells, panels, samples >= bias.min_samples)
     strata = [
         row
         for a in bias.protected_attributes
         for s in bias.strata
         if s != a.name
-        for row in simpson(cells, a.name, s, a.privileged, SMALLEST_GROUP)
+        for row in simpson(cells, a.name, s, panels[a.name].base, SMALLEST_GROUP)
     ]
-    return BiasVerdict(
-        verdict=_overall([m.verdict for m in metrics]) if samples >= bias.min_samples else "Unknown",
+    verdict = BiasVerdict(
+        verdict=_overall([m.verdict for m in metrics if m.judged]) if samples >= bias.min_samples else "Unknown",
         summary=_summary(metrics, samples, bias.min_samples),
         samples=samples,
         labelled=cells.labelled,
@@ -86,39 +137,51 @@ def judge(bias: Bias, cells: Cells) -> BiasVerdict:
         confidence_level=bias.confidence_level,
         metrics=metrics,
         missing={name: missing for name, table in tables.items() if (missing := _missing(table))},
+        references={name: " + ".join(panel.base) for name, panel in panels.items() if panel.base},
         groups={name: _group_rates(table) for name, table in tables.items()},
         strata=[_stratified(row) for row in strata],
         attributes={name: _attribute(table) for name, table in tables.items()},
         intersections=_intersections(bias, cells),
     )
+    return verdict.changed(pooled=gone) if gone else verdict
 
 
-def _metrics(bias: Bias, cells: Cells, enough: bool) -> list[MetricFinding]:
-    compared = _compared(bias, cells)
-    level = 1 - (1 - bias.confidence_level) / max(len(compared), 1)
-    judged = [one for *_, one in compared]
-    evidence = bound_evidence(judged, [_limits(bounds) for _, bounds, _ in compared])
-    found = sequences(judged, [level] * len(judged))
-    discoveries = e_benjamini_hochberg(evidence, bias.confidence_level)
-    return [
-        _metric(attribute, one, bounds, found[place], bias.confidence_level, enough).model_copy(
-            update={"log_evidence": _number(evidence[place]), "discovered": enough and place in discoveries}
-        )
-        for place, (attribute, bounds, one) in enumerate(compared)
-    ]
+def _metrics(bias: Bias, cells: Cells, panels: Mapping[str, Panel], enough: bool) -> list[MetricFinding]:
+    compared = _compared(bias, cells, panels)
+    # Fixed by the manifest: figures over all rows once, all others once per subject.
+    families = sum(1 if m.name in ENTROPIES else len(panels) for m in bias.metrics)
+    found = [one for *_, one in compared]
+    limits = [_limits(bounds) for _, bounds, _ in compared]
+    intervals = sequences(found, [1 - (1 - bias.confidence_level) / families * one.share for one in found])
+    evidence = bound_evidence(found, limits)
+    judged = [place for place, one in enumerate(found) if one.judged and one.support >= SMALLEST_GROUP]
+    rejected = e_benjamini_hochberg([evidence[place] for place in judged], bias.confidence_level)
+    discovered = {judged[i] for i in rejected}
+    metrics = []
+    for place, (attribute, bounds, one) in enumerate(compared):
+        metric = _metric(attribute, one, bounds, intervals[place], bias.confidence_level, enough)
+        told = {"log_evidence": _number(evidence[place]), "discovered": enough and place in discovered}
+        if metric.verdict == "Unknown" and metric.value is not None and one.judged and enough:
+            told["rows_to_decide"] = _rows_to_decide(one, bounds, intervals[place], cells.rows)
+        metrics.append(metric.model_copy(update=told))
+    return metrics
 
 
-def _compared(bias: Bias, cells: Cells) -> list[tuple[str, MetricBounds, Finding]]:
-    """(attribute, bounds, finding) of everything that is judged; small cells of intersections are left out."""
-    subjects = [([a.name], a.privileged) for a in bias.protected_attributes]
-    if bias.intersections and len(subjects) > 1:
-        subjects.append(([a.name for a in bias.protected_attributes], []))
-    return [
-        (joint_name(axes), bounds, one)
-        for axes, privileged in subjects
+def _compared(bias: Bias, cells: Cells, panels: Mapping[str, Panel]) -> list[tuple[str, MetricBounds, Finding]]:
+    """(attribute, bounds, finding) of everything that is looked at; of intersections only what is judged."""
+    found = [
+        (subject, bounds, one)
+        for subject, panel in panels.items()
         for bounds in bias.metrics
-        for one in findings(bounds.name, cells, axes, privileged, bias.strata)
-        if len(axes) == 1 or one.support >= SMALLEST_GROUP
+        if bounds.name not in ENTROPIES
+        for one in findings(bounds.name, cells, panel.axes, panel.base, bias.strata, panel)
+        if len(panel.axes) == 1 or (one.judged and one.support >= SMALLEST_GROUP)
+    ]
+    return found + [
+        (ALL, bounds, one)
+        for bounds in bias.metrics
+        if bounds.name in ENTROPIES
+        for one in findings(bounds.name, cells, cells.axes, ())
     ]
 
 
@@ -129,7 +192,7 @@ def _stratified(row: SimpsonFinding) -> StratifiedDifference:
 
 def _attribute(table: GroupTable) -> AttributeFigures:
     """What is said of an attribute as a whole: fairlearn's spread, LL144's impact ratios, χ² of one look."""
-    large = table.rows >= SMALLEST_GROUP
+    large = (table.rows >= SMALLEST_GROUP) & np.array([is_group(group) for group in table.groups], bool)
     shown = GroupTable([group for group, keep in zip(table.groups, large, strict=True) if keep], table.counts[large])
     test = chi_square(shown.counts.sum(2))
     return AttributeFigures(
@@ -146,9 +209,9 @@ def _missing(table: GroupTable) -> int:
 
 
 def _excluded(table: GroupTable) -> list[str]:
-    """Categories that are too small a share of the rows for impact ratios; their counts aren't shown."""
+    """Categories that are too small a share of the rows for impact ratios."""
     small = table.rows < LEAST_SHARE * table.rows.sum()
-    return [group for group, out in zip(table.groups, small, strict=True) if out]
+    return [group for group, out in zip(table.groups, small, strict=True) if out and is_group(group)]
 
 
 def _intersections(bias: Bias, cells: Cells) -> Intersections:
@@ -190,10 +253,15 @@ def _metric(
         verdict=verdict,
         message=why,
     )
+    more: dict[str, object] = {} if one.judged and one.support >= SMALLEST_GROUP else {"judged": one.judged}
     fixed = one.fixed(fixed_level) if shown else None
-    if fixed is None:
-        return found
-    return found.model_copy(update={"fixed_sample": Bounds(lower=_number(fixed.lower), upper=_number(fixed.upper))})
+    if fixed is not None:
+        more["fixed_sample"] = Bounds(lower=_number(fixed.lower), upper=_number(fixed.upper))
+    if one.excluded:
+        more["excluded"] = list(one.excluded)
+    if one.asymptotic:
+        more["asymptotic"] = True
+    return found.model_copy(update=more)
 
 
 def _group_rates(table: GroupTable) -> list[GroupRate]:
@@ -211,11 +279,13 @@ def _summary(found: Sequence[MetricFinding], samples: int, least: int) -> str:
     if not found:
         return f"{samples} samples, and no two groups to compare"
     order = {"Fail": 0, "Unknown": 1, "Pass": 2}
-    worst = min(found, key=lambda m: (order[m.verdict], -_excess(m)))
+    worst = min(found, key=lambda m: (not m.judged, order[m.verdict], -_excess(m)))
     against = f" against {worst.reference}" if worst.reference else ""
     about = f"{worst.name} of {worst.attribute}={worst.group}{against}"
+    small = sorted({f"{m.attribute}={m.group}" for m in found if not m.judged and is_group(m.group)})
+    left = f"; too few rows to judge {', '.join(small[:3])}{' …' if len(small) > 3 else ''}" if small else ""
     if worst.value is None:
-        return f"{about}: {worst.message}"
+        return f"{about}: {worst.message}{left}"
     limits = ", ".join(
         f"{sign} {bound:g}"
         for sign, bound in (("≥", worst.threshold_lower), ("≤", worst.threshold_upper))
@@ -223,7 +293,15 @@ def _summary(found: Sequence[MetricFinding], samples: int, least: int) -> str:
     )
     upper = "∞" if worst.upper is None else f"{worst.upper:.4f}"
     lower = "−∞" if worst.lower is None else f"{worst.lower:.4f}"
-    return f"{about}: {worst.value:+.4f} [{lower}, {upper}], expected {limits}"
+    return f"{about}: {worst.value:+.4f} [{lower}, {upper}], expected {limits}{_waits(worst)}{left}"
+
+
+def _waits(metric: MetricFinding) -> str:
+    if metric.verdict != "Unknown" or not metric.judged:
+        return ""
+    if metric.rows_to_decide is None:
+        return "; shown neither inside nor outside"
+    return f"; shown neither inside nor outside, about {metric.rows_to_decide:,} more rows will decide"
 
 
 def _excess(metric: MetricFinding) -> float:

@@ -13,6 +13,7 @@ from governed_serving.auditor.service.replicas import NOBODY, OtherReplicas, Rep
 from governed_serving.auditor.service.scheduling import Worker
 from governed_serving.auditor.service.state import AuditState
 from governed_serving.auditor.service.tally import Tally, Whole, add_up
+from governed_serving.fairness.metrics.roster import enrolled
 from governed_serving.fairness.metrics.verdict import judge
 from governed_serving.records import EventRecord, timestamp
 
@@ -102,7 +103,10 @@ class JudgeWorker(Worker):
     def _judge(self, own: Tally, others: OtherReplicas) -> None:
         bias, now = self._state.counted.fold.bias, self._clock()
         whole = add_up(own, others.tallies)
-        found, counts = judge(bias, whole.cells), whole.cells.dump()
+        roster = enrolled(whole.roster, bias, whole.cells, now)
+        with self._state.lock:
+            self._state.counted.fold.roster = roster
+        found, counts = judge(bias, whole.cells, roster), whole.cells.dump()
         verdict = self._state.replace_verdict(
             found.changed(
                 summary=_summary(found, whole.absent),
