@@ -75,9 +75,8 @@ class Dependencies:
     decision_review: DecisionReview | None = None
 
 
-def application(parts: Dependencies) -> FastAPI:
-    """All routes."""
-    state, journal, subject = parts.state, parts.journal, parts.state.subject
+def _application() -> FastAPI:
+    """Without routes; domain errors become their statuses."""
     app = FastAPI(
         title="Governed Models auditor",
         version="1",
@@ -88,6 +87,13 @@ def application(parts: Dependencies) -> FastAPI:
 
     for kind in (AuditorError, JournalError, ArchiveError, CryptoError):
         app.add_exception_handler(kind, told)
+    return app
+
+
+def application(parts: Dependencies) -> FastAPI:
+    """All routes."""
+    state, journal, subject = parts.state, parts.journal, parts.state.subject
+    app = _application()
 
     @app.get(routes.VERDICT)
     async def verdict() -> Response:
