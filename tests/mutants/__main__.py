@@ -46,9 +46,10 @@ def main() -> int:
 
 def _room(room: Room, sample: int, seed: int, workers: int) -> list[Outcome]:
     known = {entry.key for entry in equivalents()}
-    planned = [m for path in room.files(ROOT) for m in mutants(ROOT, path) if m.key not in known]
+    planned = [mutant for path in room.files(ROOT) for mutant in mutants(ROOT, path)]
     if sample and sample < len(planned):
         planned = random.Random(seed).sample(planned, sample)
+    planned = [mutant for mutant in planned if mutant.key not in known]  # last: the list must not change the sample
     with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
         trees = [copy_tree(ROOT, Path(folder) / str(i)) for i in range(workers)]
         return judge(trees, planned, trace(ROOT, trees[0], room), _dot)

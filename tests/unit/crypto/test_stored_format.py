@@ -6,10 +6,11 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from tink.proto import tink_pb2
 
-from governed_serving.crypto import DirectoryStore, Kek, Keyring, SegmentCipher, Tampered, is_sealed
+from governed_serving.crypto import DirectoryStore, Kek, Keyring, SegmentCipher, Tampered, is_sealed, load_kek
 from governed_serving.crypto.document import KeysetDocument, is_keyset_document
-from governed_serving.crypto.errors import KeyMissing, WrongKek
+from governed_serving.crypto.errors import KekError, KeyMissing, WrongKek
 
 STORED = json.loads(Path(__file__).with_name("stored.json").read_text())
 PURPOSES = sorted(STORED["keysets"])
@@ -78,3 +79,26 @@ def test_a_document_is_known_and_anything_like_it_is_not(purpose: str) -> None:
 def test_a_cut_ciphertext_is_noticed(keyring: Keyring, cut: int) -> None:
     with pytest.raises(Tampered):
         keyring.keyset("artefact").open(raw("sealed")[:cut], b"sha256:ab")
+
+
+@pytest.mark.parametrize(("size", "known"), [(27, False), (28, False), (29, True)])
+def test_a_wrapped_keyset_holds_more_than_nonce_and_tag(size: int, known: bool) -> None:
+    """12 bytes of nonce and 16 of tag wrap nothing."""
+    wrapped = tink_pb2.EncryptedKeyset(encrypted_keyset=bytes(size)).SerializeToString()
+    plain = json.loads(STORED["keysets"]["journal"]) | {"keyset": base64.b64encode(wrapped).decode()}
+    assert is_keyset_document(json.dumps(plain).encode()) == known
+
+
+def test_every_change_of_a_keyset_is_told_by_its_name(tmp_path: Path) -> None:
+    """Names of the ledger's key entries, which receipts and readers go by."""
+    told: list[tuple[str, str]] = []
+    ring = Keyring(Kek(raw("kek")), DirectoryStore(tmp_path), on_event=lambda e: told.append((e.purpose, e.action)))
+    first = ring.keyset("journal").primary_key_id
+    ring.rotate("journal")
+    ring.destroy_key("journal", first)
+    assert told == [("journal", "created"), ("journal", "rotated"), ("journal", "key-destroyed")]
+
+
+def test_a_key_file_that_can_not_be_read_is_told(tmp_path: Path) -> None:
+    with pytest.raises(KekError, match="can't be read"):
+        load_kek(tmp_path)

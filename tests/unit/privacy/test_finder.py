@@ -223,3 +223,12 @@ def test_folding_is_nfkc_where_ascii_letters_and_digits_are_concerned(char: str)
     normal = unicodedata.normalize("NFKC", char)
     if char not in PROVINCES and any(c.isascii() and c.isalnum() for c in normal):
         assert fold(char) == normal
+
+
+@pytest.mark.parametrize(
+    "text", ["\ud800 13800138000", "\ud800 １３８００１３８０００", "１３８００１３８０００ \udfff"]
+)
+def test_half_a_surrogate_pair_hides_nothing(text: str):
+    """JSON may carry one, and strict UTF-8 has no bytes for it."""
+    assert [f.entity for f in FINDER.find(text)] == ["PHONE_NUMBER"]
+    assert FINDER.count(text) == {"PHONE_NUMBER": 1}
