@@ -1,7 +1,7 @@
 """Write or check crds/README.md: fields, conditions and reasons, as the typed contract has them.
 
-``python crds/reference.py [--write | --check]``; without either the page is printed. The part above the marker is written by
-hand and kept.
+``python crds/reference.py [--write | --check]``; without either the page is printed. The part above the marker is
+written by hand and kept.
 """
 
 import argparse
@@ -24,7 +24,7 @@ MEANING = {
     conditions.EXPLAINER_READY: "The explainer of every serving pod is ready.",
     conditions.AUDITOR_READY: "The auditor of every serving pod is ready.",
     conditions.ARCHIVE_READY: "The namespace's archive answers.",
-    conditions.ENCRYPTION_READY: "The key-encryption key is there, and the storage is encrypted where that is asked for.",
+    conditions.ENCRYPTION_READY: "The key-encryption key is there, and the storage is encrypted where that is asked for.",  # noqa: E501
     conditions.QUOTA_ENFORCED: "Limits of requests, tokens and compute are in force.",
     conditions.BIAS_WITHIN_THRESHOLDS: "Every bias metric is within its thresholds; Unknown below `minSamples`.",
     conditions.MODEL_VERIFIED: "What serves has the digest of the artefact.",

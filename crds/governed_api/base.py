@@ -9,7 +9,8 @@ from pydantic_core import CoreSchema
 from governed_api.rules import Rule
 
 VerdictWord = Literal["Pass", "Fail", "Unknown"]
-"""What a bias metric, or all of them together, come to; Unknown below ``minSamples`` and while an interval reaches the bounds."""
+"""What a bias metric, or all of them together, come to; Unknown below ``minSamples`` and while an interval reaches the
+bounds."""
 
 
 class Part(BaseModel):
@@ -35,11 +36,13 @@ class Part(BaseModel):
 
 
 class RecordedPart(Part):
-    """What is read back from ledgers, artefacts and reports of any age: absent fields have defaults, unknown ones are kept."""
+    """What is read back from ledgers, artefacts and reports of any age: absent fields have defaults, unknown ones are
+    kept."""
 
     model_config = Part.model_config | {"extra": "allow"}
 
 
 def wire(part: Part) -> dict[str, Any]:
-    """JSON-ready mapping of the fields that were set, null ones too: what isn't defined is told, what wasn't asked isn't."""
+    """JSON-ready mapping of the fields that were set, null ones too: what isn't defined is told, what wasn't asked
+    isn't."""
     return part.model_dump(mode="json", by_alias=True, exclude_unset=True)

@@ -1,7 +1,7 @@
 """The tensor datatypes of the Open Inference Protocol V2, and what each is called elsewhere.
 
-https://github.com/kserve/open-inference-protocol/blob/main/specification/protocol/inference_rest.md#tensor-data-types; no numpy is
-needed here: its dtypes are named by strings.
+https://github.com/kserve/open-inference-protocol/blob/main/specification/protocol/inference_rest.md#tensor-data-types;
+no numpy is needed here: its dtypes are named by strings.
 """
 
 from typing import Literal, NamedTuple

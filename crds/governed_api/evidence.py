@@ -1,6 +1,7 @@
 """What a training leaves as evidence: data-set manifest, audit of the labels, gate table, evaluation on held-out rows.
 
-The trainer writes it into artefact, ledger and report; the page and the terminal read it back. Names are those of the JSON.
+The trainer writes it into artefact, ledger and report; the page and the terminal read it back. Names are those of the
+JSON.
 """
 
 from pydantic import ConfigDict, Field

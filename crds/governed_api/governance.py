@@ -69,20 +69,23 @@ class ProtectedAttribute(Part):
     """A column that must not decide."""
 
     name: str = Field(min_length=1, max_length=63)
-    """Feature of the model, or column of the training data; before a runtime with protocol openai the key in a request's metadata, which the runtime doesn't see."""
+    """Feature of the model, or column of the training data; before a runtime with protocol openai the key in a
+    request's metadata, which the runtime doesn't see."""
     privileged: list[str] = Field(default=[], max_length=64)
     """Reference values; empty: the most favoured group is the reference."""
 
 
 class FavorableOutcome(Part):
-    """Which prediction favours a person: a class, a score at or above a threshold, or generated text in which a pattern is found."""
+    """Which prediction favours a person: a class, a score at or above a threshold, or generated text in which a pattern
+    is found."""
 
     label: str | None = Field(default=None, max_length=256)
     """Class of a classifier."""
     threshold: float | None = None
     """Score of a regression, at or above which the outcome is favourable."""
     pattern: str | None = Field(default=None, min_length=1, max_length=512)
-    """RE2 expression, searched in the first answer that a runtime with protocol openai generated, reasoning left out, as it was journalled; (?i) ignores case."""
+    """RE2 expression, searched in the first answer that a runtime with protocol openai generated, reasoning left out,
+    as it was journalled; (?i) ignores case."""
 
     RULES: ClassVar[tuple[Rule, ...]] = (
         Rule(
@@ -102,7 +105,8 @@ class MetricBounds(Part):
     """A fairness metric and the interval it must stay in."""
 
     name: BiasMetric
-    """Signed: unprivileged minus privileged, or their ratio (AIF360). MaxMin, MinMax: over all groups (fairlearn). impactRatio: each category against the most selected (NYC Local Law 144)."""
+    """Signed: unprivileged minus privileged, or their ratio (AIF360). MaxMin, MinMax: over all groups (fairlearn).
+    impactRatio: each category against the most selected (NYC Local Law 144)."""
     threshold_lower: float | None = None
     """Least value."""
     threshold_upper: float | None = None
@@ -135,7 +139,8 @@ class Bias(Part):
     )
     """Whose groups are compared."""
     strata: list[str] = Field(default=[], max_length=4)
-    """Features (before a runtime with protocol openai: keys of metadata) within whose values groups are compared as well (Simpson's paradox)."""
+    """Features (before a runtime with protocol openai: keys of metadata) within whose values groups are compared as
+    well (Simpson's paradox)."""
     intersections: bool = False
     """Judge the groups of all protected attributes together as well; without it they are only shown."""
     favorable_outcome: FavorableOutcome
@@ -149,7 +154,8 @@ class Bias(Part):
     window: Window = Window()
     """How far back."""
     action: Literal["Alert", "BlockPromotion", "Rollback"] = "Alert"
-    """What a failed verdict does beyond the condition: BlockPromotion holds a canary, Rollback takes it back. A revision that serves alone stays."""
+    """What a failed verdict does beyond the condition: BlockPromotion holds a canary, Rollback takes it back. A
+    revision that serves alone stays."""
 
     RULES: ClassVar[tuple[Rule, ...]] = (
         Rule(
@@ -171,10 +177,10 @@ class Bias(Part):
             ".metrics",
         ),
         Rule(
-            "!has(self.favorableOutcome.pattern) || !(self.protectedAttributes.exists(a, a.name in ['prompt', 'parameters'])"
+            "!has(self.favorableOutcome.pattern) || !(self.protectedAttributes.exists(a, a.name in ['prompt', 'parameters'])"  # noqa: E501
             " || (has(self.strata) && self.strata.exists(s, s in ['prompt', 'parameters'])))",
             "protectedAttributes and strata must not be named prompt or parameters: "
-            "with favorableOutcome.pattern the journal keeps the request itself under these names; choose other metadata keys",
+            "with favorableOutcome.pattern the journal keeps the request itself under these names; choose other metadata keys",  # noqa: E501
             ".protectedAttributes",
         ),
         Rule(
@@ -193,7 +199,8 @@ class Masking(Part):
     entities: list[Entity] = Field(default=[], max_length=32)
     """What is looked for; empty: every recogniser."""
     action: Literal["Redact", "Replace", "Hash", "Tokenize", "Partial"] = "Replace"
-    """Redact: removed; Replace: <ENTITY>; Hash: keyed digest; Tokenize: reversible with the model's key; Partial: last four kept."""
+    """Redact: removed; Replace: <ENTITY>; Hash: keyed digest; Tokenize: reversible with the model's key; Partial: last
+    four kept."""
     failure_policy: Literal["Closed", "Open"] = "Closed"
     """Closed: a request whose masking errs is refused; Open: it passes, and is counted."""
 
@@ -202,7 +209,8 @@ class Retention(Part):
     """How long payloads can be read; ledger entries stay for ever."""
 
     payloads: Duration | None = None
-    """The archive deletes what requests said (predictions, explanations, labels) after this long and keeps a receipt; absent: never."""
+    """The archive deletes what requests said (predictions, explanations, labels) after this long and keeps a receipt;
+    absent: never."""
 
 
 class Privacy(Part):
@@ -227,13 +235,15 @@ class Encryption(Part):
     """Data, artefacts, journal and archive are ciphertext on disk."""
 
     mode: Literal["envelope", "storageClass"] = "envelope"
-    """envelope: by our keysets; storageClass: envelope, on volumes whose StorageClass must declare encryption as well."""
+    """envelope: by our keysets; storageClass: envelope, on volumes whose StorageClass must declare encryption as
+    well."""
     storage_class_name: str | None = Field(default=None, max_length=253)
     """StorageClass of the model's volumes; absent: the cluster's default."""
     key_ref: KeyRef | None = None
     """Absent: a Secret with a fresh key is made, and outlives the model."""
     rotation: Duration | None = None
-    """A new key takes over after this long, in the model's keysets and the archive's own; old ones go on opening what they sealed. Absent: never."""
+    """A new key takes over after this long, in the model's keysets and the archive's own; old ones go on opening what
+    they sealed. Absent: never."""
 
     RULES: ClassVar[tuple[Rule, ...]] = (
         Rule(
@@ -250,7 +260,8 @@ class Audit(Part):
     durability: Literal["Fsync", "PageCache"] = "Fsync"
     """Fsync: an answer means its record is on disk; PageCache: it survives the process, not the node."""
     failure_policy: Literal["Closed", "Open"] = "Closed"
-    """When the journal can't be written: Closed: requests are refused (503); Open: they are answered, and the loss is counted."""
+    """When the journal can't be written: Closed: requests are refused (503); Open: they are answered, and the loss is
+    counted."""
     spool_size: str = Field(default="1Gi", pattern=r"^[1-9][0-9]*(Mi|Gi)$")
     """Room for records that the archive hasn't taken yet."""
 
@@ -291,7 +302,8 @@ class Explainer(Part):
     sampling: float = Field(default=0.0, ge=0, le=1)
     """Share of live requests explained into the ledger."""
     webhooks: list[WebhookPrefix] = Field(default=[], max_length=8)
-    """URL prefixes that a request may have its explanation posted to; empty: none, since an explanation holds personal data."""
+    """URL prefixes that a request may have its explanation posted to; empty: none, since an explanation holds personal
+    data."""
     config: ExplainerConfig = ExplainerConfig()
     """Parameters."""
     resources: Resources = Resources()

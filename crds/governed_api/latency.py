@@ -1,8 +1,8 @@
 """Latencies as counts per bucket: what replicas report adds up exactly, and the median comes from the sum.
 
 Four geometric steps within each bucket of the server's Prometheus histogram: a value is known to within 26 % at worst,
-and interpolation inside the bucket brings the median to a few per cent. The bounds are part of the contract: other bounds
-would need a field of another name.
+and interpolation inside the bucket brings the median to a few per cent. The bounds are part of the contract: other
+bounds would need a field of another name.
 """
 
 import math
@@ -49,7 +49,8 @@ def quantile(counts: Sequence[int], share: float) -> float | None:
 
 
 def median_interval(counts: Sequence[int]) -> tuple[float, float] | None:
-    """Distribution-free 95 % interval of the median, from the ranks n/2 ± 0.98 √n (Conover, Practical Nonparametric Statistics, 3.2).
+    """Distribution-free 95 % interval of the median, from the ranks n/2 ± 0.98 √n (Conover, Practical Nonparametric
+    Statistics, 3.2).
 
     None below six requests, for which there is no such interval.
     """

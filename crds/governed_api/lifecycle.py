@@ -23,7 +23,8 @@ class Generator(Part):
     """A documented, seeded data generator that ships with the trainer image."""
 
     name: Literal["credit", "reviews"]
-    """credit: loan applications with a planted disparity and personal data in two text fields; reviews: short labelled texts."""
+    """credit: loan applications with a planted disparity and personal data in two text fields; reviews: short labelled
+    texts."""
     rows: int = Field(default=20000, ge=100, le=10_000_000)
     """Number of rows."""
     seed: int = Field(default=7, ge=0, le=2**31 - 1)
@@ -96,7 +97,8 @@ class Architecture(Part):
     """The network."""
 
     type: Literal["linear", "mlp", "textTransformer"] = "mlp"
-    """linear: logistic or linear regression; mlp: hidden layers; textTransformer: small encoder over one text feature."""
+    """linear: logistic or linear regression; mlp: hidden layers; textTransformer: small encoder over one text
+    feature."""
     hidden: list[int] = Field(default=[64, 32], min_length=1, max_length=8)
     """Widths of the hidden layers (mlp)."""
     dropout: float = Field(default=0.0, ge=0, lt=1)

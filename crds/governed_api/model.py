@@ -67,7 +67,8 @@ class Model(Part):
     model_format: ModelFormat = ModelFormat()
     """Format."""
     storage_uri: str | None = Field(default=None, max_length=2048, pattern=r"^(file:|pvc://).+$")
-    """file:path (local runs) or pvc://claim/path of an ONNX file or an artefact folder; absent: lifecycle.training makes the model."""
+    """file:path (local runs) or pvc://claim/path of an ONNX file or an artefact folder; absent: lifecycle.training
+    makes the model."""
     digest: str | None = Field(default=None, pattern=r"^sha256:[0-9a-f]{64}$")
     """Expected SHA-256 of the file at storageUri; the model doesn't serve when it differs."""
     runtime: Runtime | None = None
@@ -100,7 +101,8 @@ class Predictor(Part):
     max_replicas: int = Field(default=1, ge=1, le=1000)
     """Most replicas."""
     scale_metric: Literal["cpu", "memory", "concurrency", "rps"] = "cpu"
-    """What autoscaling looks at; concurrency and rps need KEDA, or a metrics adapter that serves governed_requests_in_flight and governed_requests_per_second."""
+    """What autoscaling looks at; concurrency and rps need KEDA, or a metrics adapter that serves
+    governed_requests_in_flight and governed_requests_per_second."""
     scale_target: int = Field(default=80, ge=1, le=1_000_000)
     """Per cent of the request (cpu, memory), or the value per replica (concurrency, rps)."""
     container_concurrency: int = Field(default=0, ge=0, le=10000)
@@ -147,31 +149,31 @@ class GovernedModelSpec(Part):
 
     RULES: ClassVar[tuple[Rule, ...]] = (
         Rule(
-            "[has(self.lifecycle) && has(self.lifecycle.training), has(self.predictor) && has(self.predictor.model) && has(self.predictor.model.storageUri), "
-            "has(self.predictor) && has(self.predictor.model) && has(self.predictor.model.runtime)].filter(x, x).size() == 1",
-            "exactly one of lifecycle.training, predictor.model.storageUri and predictor.model.runtime must say where the model comes from",
+            "[has(self.lifecycle) && has(self.lifecycle.training), has(self.predictor) && has(self.predictor.model) && has(self.predictor.model.storageUri), "  # noqa: E501
+            "has(self.predictor) && has(self.predictor.model) && has(self.predictor.model.runtime)].filter(x, x).size() == 1",  # noqa: E501
+            "exactly one of lifecycle.training, predictor.model.storageUri and predictor.model.runtime must say where the model comes from",  # noqa: E501
         ),
         Rule(
             "has(oldSelf.governance.encryption.keyRef) == has(self.governance.encryption.keyRef) && "
-            "(!has(self.governance.encryption.keyRef) || oldSelf.governance.encryption.keyRef == self.governance.encryption.keyRef)",
+            "(!has(self.governance.encryption.keyRef) || oldSelf.governance.encryption.keyRef == self.governance.encryption.keyRef)",  # noqa: E501
             "governance.encryption.keyRef is immutable: rotate keysets instead, or make a new model",
         ),
         Rule(
-            "!has(self.governance.bias) || !has(self.governance.bias.favorableOutcome.threshold) || !has(self.lifecycle.training) || "
+            "!has(self.governance.bias) || !has(self.governance.bias.favorableOutcome.threshold) || !has(self.lifecycle.training) || "  # noqa: E501
             "self.lifecycle.training.loss.name == 'mse'",
-            "governance.bias.favorableOutcome.threshold needs a regression (lifecycle.training.loss.name mse): a classifier needs label",
+            "governance.bias.favorableOutcome.threshold needs a regression (lifecycle.training.loss.name mse): a classifier needs label",  # noqa: E501
         ),
         Rule(
             "!has(self.explainer) || !has(self.predictor.model.runtime) || "
-            "(self.predictor.model.runtime.protocol == 'openai' && self.explainer.type in ['shap', 'lime'] && self.explainer.config.groups.size() == 0)",
-            "explainer of predictor.model.runtime needs protocol openai, type shap or lime, and no config.groups: the words of a prompt are explained",
+            "(self.predictor.model.runtime.protocol == 'openai' && self.explainer.type in ['shap', 'lime'] && self.explainer.config.groups.size() == 0)",  # noqa: E501
+            "explainer of predictor.model.runtime needs protocol openai, type shap or lime, and no config.groups: the words of a prompt are explained",  # noqa: E501
         ),
         Rule(
-            "!has(self.governance.bias) || !has(self.predictor.model.runtime) || self.predictor.model.runtime.protocol == 'openai'",
+            "!has(self.governance.bias) || !has(self.predictor.model.runtime) || self.predictor.model.runtime.protocol == 'openai'",  # noqa: E501
             "governance.bias is not supported yet for predictor.model.runtime with protocol v2",
         ),
         Rule(
-            "!has(self.governance.bias) || !has(self.predictor.model.runtime) || self.predictor.model.runtime.protocol != 'openai' || "
+            "!has(self.governance.bias) || !has(self.predictor.model.runtime) || self.predictor.model.runtime.protocol != 'openai' || "  # noqa: E501
             "has(self.governance.bias.favorableOutcome.pattern)",
             "governance.bias.favorableOutcome of a predictor.model.runtime with protocol openai needs pattern: "
             "generated text has no label and no threshold",
@@ -179,12 +181,12 @@ class GovernedModelSpec(Part):
         Rule(
             "!has(self.governance.bias) || !has(self.governance.bias.favorableOutcome.pattern) || "
             "(has(self.predictor.model.runtime) && self.predictor.model.runtime.protocol == 'openai')",
-            "governance.bias.favorableOutcome.pattern is searched in generated text and needs predictor.model.runtime with protocol openai: "
+            "governance.bias.favorableOutcome.pattern is searched in generated text and needs predictor.model.runtime with protocol openai: "  # noqa: E501
             "name a label or a threshold instead",
         ),
         Rule(
-            "self.governance.audit.failurePolicy == 'Closed' || !has(self.governance.bias) || self.governance.bias.action == 'Alert'",
-            "governance.bias.action BlockPromotion and Rollback need governance.audit.failurePolicy Closed: a verdict must rest on all requests",
+            "self.governance.audit.failurePolicy == 'Closed' || !has(self.governance.bias) || self.governance.bias.action == 'Alert'",  # noqa: E501
+            "governance.bias.action BlockPromotion and Rollback need governance.audit.failurePolicy Closed: a verdict must rest on all requests",  # noqa: E501
         ),
     )
 

@@ -38,7 +38,8 @@ def short_hash(data: bytes) -> str:
 
 
 MAX_REQUEST_ID = 128
-"""Characters of an id that a client gives a request: from the door to the ledger nothing refuses one that is as long."""
+"""Characters of an id that a client gives a request: from the door to the ledger nothing refuses one that is as
+long."""
 
 
 def request_id_fault(text: str) -> str:

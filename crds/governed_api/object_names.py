@@ -1,4 +1,5 @@
-"""Names of the objects that derive from a model, and of those that a namespace's models share. Pure functions of the model."""
+"""Names of the objects that derive from a model, and of those that a namespace's models share. Pure functions of the
+model."""
 
 from governed_api.model import GovernedModelSpec
 from governed_api.names import ARCHIVE, component, short_hash

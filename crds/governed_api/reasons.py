@@ -1,7 +1,8 @@
-"""Reasons of conditions and Events: one closed, documented set. A reason is stable; its message is for people and may change.
+"""Reasons of conditions and Events: one closed, documented set. A reason is stable; its message is for people and may
+change.
 
-What Kubernetes or a neighbour says of an object (``CrashLoopBackOff``, ``Unschedulable``, a Gateway's ``NoMatchingParent``) is
-passed on in their words: a :data:`PassedOn`, never one of these.
+What Kubernetes or a neighbour says of an object (``CrashLoopBackOff``, ``Unschedulable``, a Gateway's
+``NoMatchingParent``) is passed on in their words: a :data:`PassedOn`, never one of these.
 """
 
 from enum import StrEnum

@@ -1,4 +1,5 @@
-"""GovernanceReport: the bus on which a model's own pods report. The operator makes it empty; each pod patches its own part."""
+"""GovernanceReport: the bus on which a model's own pods report. The operator makes it empty; each pod patches its own
+part."""
 
 from typing import Any, Literal
 
@@ -100,7 +101,8 @@ class ArchiveReport(ReportPart):
 
 
 class ServerReport(ReportPart):
-    """Written by the server of one serving pod: at once when what it knows changes, figures every few seconds on trial."""
+    """Written by the server of one serving pod: at once when what it knows changes, figures every few seconds on
+    trial."""
 
     ready: bool = False
     """Serving."""
@@ -117,7 +119,8 @@ class ServerReport(ReportPart):
 
 
 class PodVerdict(ReportPart):
-    """Written by the auditor of one serving pod: the head of its verdict, over what all pods of the revision counted."""
+    """Written by the auditor of one serving pod: the head of its verdict, over what all pods of the revision
+    counted."""
 
     verdict: VerdictWord = "Unknown"
     """Over all replicas' predictions, as far as this pod has heard of them."""
@@ -132,7 +135,8 @@ class PodVerdict(ReportPart):
 
 
 class RevisionReport(Part):
-    """What the pods of one revision say, by pod name: no replica overwrites another, and the operator drops pods that are gone."""
+    """What the pods of one revision say, by pod name: no replica overwrites another, and the operator drops pods that
+    are gone."""
 
     model_config = Part.model_config | {"extra": "allow"}
 

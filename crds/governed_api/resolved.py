@@ -44,7 +44,8 @@ class ResolvedModel(Part):
 
     @cached_property
     def for_pods(self) -> "ResolvedModel":
-        """The model as its pods read it: what only the operator acts on is set to its default, so that changing it rolls no pod."""
+        """The model as its pods read it: what only the operator acts on is set to its default, so that changing it
+        rolls no pod."""
         predictor = self.spec.predictor
         neutral = predictor.model_copy(
             update={

@@ -96,4 +96,5 @@ METRICS_PATH = "/metrics"
 METRIC_IN_FLIGHT = "governed_requests_in_flight"
 METRIC_REQUESTS = "governed_requests_total"
 METRIC_RATE = "governed_requests_per_second"
-"""What a metrics adapter makes of METRIC_REQUESTS: prometheus-adapter's usual rule ``^(.*)_total$`` → ``${1}_per_second``."""
+"""What a metrics adapter makes of METRIC_REQUESTS: prometheus-adapter's usual rule ``^(.*)_total$`` →
+``${1}_per_second``."""

@@ -31,7 +31,7 @@ UNOBSERVED: Schema = {"default": {"observedGeneration": -1}}
 
 NAME_RULE = Rule(
     f"self.metadata.name.size() <= {MAX_MODEL_NAME} && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')",
-    f"metadata.name must be a DNS label of at most {MAX_MODEL_NAME} characters that starts with a letter: names of owned objects derive from it",
+    f"metadata.name must be a DNS label of at most {MAX_MODEL_NAME} characters that starts with a letter: names of owned objects derive from it",  # noqa: E501
 )
 
 RESERVED_NAME_RULE = Rule(
@@ -59,8 +59,10 @@ def _node(node: Schema, defs: dict[str, Schema]) -> Schema:
         if len(choices) != 1:
             raise TypeError(f"a structural schema has no unions: {node}")
         inner = _node(choices[0], defs)
-        return inner | {k: node[k] for k in ("description",) if k in node}
+        return inner | ({"description": _one_line(node["description"])} if "description" in node else {})
     out = {k: node[k] for k in KEEP if k in node}
+    if "description" in out:
+        out["description"] = _one_line(out["description"])
     if "const" in node:
         out["enum"] = [node["const"]]
     _bounds(node, out)
@@ -68,6 +70,11 @@ def _node(node: Schema, defs: dict[str, Schema]) -> Schema:
     if (default := _without_nulls(out.pop("default", None))) is not None:
         out["default"] = default  # whole: rules are checked on a default before its children's defaults apply
     return out
+
+
+def _one_line(text: str) -> str:
+    """Docstrings are wrapped in the source; a description is one paragraph."""
+    return " ".join(text.split())
 
 
 def _without_nulls(value: Any) -> Any:

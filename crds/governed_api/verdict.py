@@ -1,7 +1,8 @@
 """The bias verdict in full, as the auditor serves, reports and records it and as people's views read it back.
 
-:class:`BiasVerdict` is an :class:`~governed_api.report.AuditorReport`, so that what the operator decides by can't drift from what the
-auditor says. Ledgers are older than code: fields that a past auditor didn't write get a default, those of a newer one are kept.
+:class:`BiasVerdict` is an :class:`~governed_api.report.AuditorReport`, so that what the operator decides by can't drift
+from what the auditor says. Ledgers are older than code: fields that a past auditor didn't write get a default, those of
+a newer one are kept.
 """
 
 from typing import Any

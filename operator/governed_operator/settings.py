@@ -38,7 +38,8 @@ class Settings:
     prometheus: str | None = None
     """URL that KEDA's triggers query; absent: no ScaledObjects."""
     activation_query: str | None = None
-    """PromQL that is above 0 while requests for a model wait where no pod of it is needed ({namespace}, {name}); absent: no scale to zero."""
+    """PromQL that is above 0 while requests for a model wait where no pod of it is needed ({namespace}, {name});
+    absent: no scale to zero."""
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "Settings":

@@ -1,9 +1,10 @@
-"""Which of our own code stands behind a result: the import closure of the modules that produce it, and a digest over their sources.
+"""Which of our own code stands behind a result: the import closure of the modules that produce it, and a digest over
+their sources.
 
-Read from the sources, not from ``sys.modules``: an import inside a function counts before the function has run, so that the
-digest is the same at every moment of a process. Followed are ``import`` statements of any depth over the distribution's own
-packages; what a module of ours reads beside its sources (data files of its package) belongs to the closure as well. Imports
-under ``if TYPE_CHECKING`` shape nothing and are left out.
+Read from the sources, not from ``sys.modules``: an import inside a function counts before the function has run, so that
+the digest is the same at every moment of a process. Followed are ``import`` statements of any depth over the
+distribution's own packages; what a module of ours reads beside its sources (data files of its package) belongs to the
+closure as well. Imports under ``if TYPE_CHECKING`` shape nothing and are left out.
 """
 
 import ast
@@ -23,7 +24,8 @@ PACKAGES: Mapping[str, Path] = {
 """The distribution's packages on the serving side, and where they are installed."""
 
 NOT_DATA = frozenset({".py", ".pyc", ".pyi", ".md", ".typed"})
-"""Suffixes of files beside the sources that no running code reads (README, marker files) or that are followed already."""
+"""Suffixes of files beside the sources that no running code reads (README, marker files) or that are followed
+already."""
 
 
 @functools.cache
@@ -41,9 +43,11 @@ def digest(files: Mapping[str, Path]) -> str:
 
 
 def closure(entries: Iterable[str], packages: Mapping[str, Path] = PACKAGES) -> dict[str, Path]:
-    """Modules (dotted name → source) that ``entries`` lead to, and their packages' data files (``package/file`` → path).
+    """Modules (dotted name → source) that ``entries`` lead to, and their packages' data files (``package/file`` →
+    path).
 
-    Raises ModuleNotFoundError where an entry has no source below ``packages`` (name of a top-level package → its folder).
+    Raises ModuleNotFoundError where an entry has no source below ``packages`` (name of a top-level package → its
+    folder).
     """
     files: dict[str, Path] = {}
     ahead = list(entries)
@@ -64,7 +68,8 @@ def closure(entries: Iterable[str], packages: Mapping[str, Path] = PACKAGES) -> 
 
 
 def source(module: str, packages: Mapping[str, Path]) -> Path | None:
-    """The file of a module of ours; None for a foreign module, or a name that is no module (``from module import function``)."""
+    """The file of a module of ours; None for a foreign module, or a name that is no module (``from module import
+    function``)."""
     top, _, rest = module.partition(".")
     if top not in packages:
         return None
@@ -79,7 +84,8 @@ def data_files(folder: Path) -> Iterator[Path]:
 
 
 def imported(module: str, path: Path) -> Iterator[str]:
-    """Absolute names that a module's import statements mention, at any depth; ``from a import b`` mentions a and a.b."""
+    """Absolute names that a module's import statements mention, at any depth; ``from a import b`` mentions a and
+    a.b."""
     package = module if path.name == "__init__.py" else module.rpartition(".")[0]
     for node in statements(ast.parse(path.read_bytes(), filename=str(path))):
         if isinstance(node, ast.Import):

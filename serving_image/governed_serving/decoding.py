@@ -1,7 +1,8 @@
 """Bytes that others wrote, decoded: whatever is wrong with them is a ``msgspec.DecodeError``, never another exception.
 
-msgspec raises RecursionError for JSON that nests about a thousand deep and UnicodeDecodeError for some invalid bytes. A caller that
-expects DecodeError alone would answer such input with a traceback, or end the thread that reads it from a journal.
+msgspec raises RecursionError for JSON that nests about a thousand deep and UnicodeDecodeError for some invalid bytes. A
+caller that expects DecodeError alone would answer such input with a traceback, or end the thread that reads it from a
+journal.
 """
 
 from typing import Any, TypeVar, overload

@@ -31,9 +31,9 @@ def replace_file(path: Path, data: bytes, *, mode: int = 0o600, durable: bool = 
 def replacing(path: Path, *, mode: int = 0o600, durable: bool = True) -> Iterator[BinaryIO]:
     """A file to write to that takes the place of ``path`` when the block ends well; otherwise ``path`` stays as it was.
 
-    It is written beside ``path``, in a folder that is made (0700) if need be; on disk, its name with it, once the block has
-    ended. ``durable`` False leaves that to a later :func:`fsync_file`, or to nobody: for memory, and for what can be had
-    again. Raises OSError.
+    It is written beside ``path``, in a folder that is made (0700) if need be; on disk, its name with it, once the block
+    has ended. ``durable`` False leaves that to a later :func:`fsync_file`, or to nobody: for memory, and for what can
+    be had again. Raises OSError.
     """
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}{_PARTIAL}")
@@ -59,7 +59,8 @@ def discard_partial(folder: Path) -> None:
 
 
 def write_new(path: Path, data: bytes) -> None:
-    """Write a file that isn't there yet, and fsync it; its name is durable once the folder is. Mode 0600. Raises OSError."""
+    """Write a file that isn't there yet, and fsync it; its name is durable once the folder is. Mode 0600. Raises
+    OSError."""
     with open_new(path, 0o600) as file:
         file.write(data)
         file.flush()

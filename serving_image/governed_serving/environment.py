@@ -1,4 +1,5 @@
-"""What a process reads from its pod's environment (names: governed_api.runtime): typed, and told in one sentence where it's wrong.
+"""What a process reads from its pod's environment (names: governed_api.runtime): typed, and told in one sentence where
+it's wrong.
 
 A variable that is set to nothing counts as not set.
 """

@@ -1,7 +1,7 @@
 """Wire types that rooms exchange: journal frames and ledger entries.
 
-Frames are msgpack (msgspec, tagged arrays) inside the encrypted journal; ledger entries are canonical JSON (UTF-8, sorted
-keys, no spaces) and are the leaves of the RFC 6962 tree.
+Frames are msgpack (msgspec, tagged arrays) inside the encrypted journal; ledger entries are canonical JSON (UTF-8,
+sorted keys, no spaces) and are the leaves of the RFC 6962 tree.
 """
 
 from datetime import UTC, datetime
@@ -47,7 +47,8 @@ ENTRY_TYPES = EVENT_TYPES | {
     "prediction",
     "training",
 }
-"""Types of entries that the archive takes from models' pods: one that it refuses would hold up all that comes after it."""
+"""Types of entries that the archive takes from models' pods: one that it refuses would hold up all that comes after
+it."""
 
 RETENTION = "retention"
 """Name of a model's reference in the archive: {"payloads": seconds or null}, how long what requests said is kept."""
@@ -61,7 +62,8 @@ class Column(msgspec.Struct, array_like=True, frozen=True):
     """One feature or output over all rows of a frame.
 
     ``dtype`` is a V2 datatype (FP32, FP64, INT64, BOOL, BYTES). Numeric: ``data`` holds little-endian values, shape
-    (rows, *width*). BYTES: ``values`` is the dictionary of distinct strings and ``data`` int32 codes into it, shape (rows,).
+    (rows, *width*). BYTES: ``values`` is the dictionary of distinct strings and ``data`` int32 codes into it, shape
+    (rows,).
     """
 
     dtype: str
@@ -98,7 +100,8 @@ class ExplanationRecord(msgspec.Struct, array_like=True, tag_field="kind", tag="
 
 
 class EventRecord(msgspec.Struct, array_like=True, tag_field="kind", tag="e", frozen=True):
-    """Anything else that must be provable: a verdict, a late label, an acknowledgement. ``type`` is the ledger entry's type."""
+    """Anything else that must be provable: a verdict, a late label, an acknowledgement. ``type`` is the ledger entry's
+    type."""
 
     type: EventType
     id: str
@@ -143,7 +146,8 @@ class LedgerEntry(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknow
 
 
 class AppendRequest(msgspec.Struct, frozen=True):
-    """Body of POST /v1/ledger/entries (msgpack): ``entries`` are canonical JSON leaves numbered from ``first_seq`` in ``stream``."""
+    """Body of POST /v1/ledger/entries (msgpack): ``entries`` are canonical JSON leaves numbered from ``first_seq`` in
+    ``stream``."""
 
     stream: str
     first_seq: int

@@ -10,7 +10,7 @@ from governed_operator.cli.fail import fail
 def command(
     name: Annotated[str, typer.Argument(help="Model.", show_default=False)],
     by: Annotated[str, typer.Option(help="Who acknowledges.", show_default=False)],
-    reason: Annotated[str, typer.Option(help="Why serving goes on.", show_default=False)],
+    reason: Annotated[str, typer.Option(help="Why the model may keep serving.", show_default=False)],
     url: Annotated[str, typer.Option(help="Address of the model's auditor.")] = "http://127.0.0.1:8084",
 ) -> None:
     """Acknowledge the alarm of a failed verdict: its action is lifted, the verdict stays; recorded in the ledger.

@@ -14,9 +14,9 @@ PATIENCE = 300.0
 
 def command(
     name: Annotated[str, typer.Argument(help="Model.", show_default=False)],
-    request: Annotated[str, typer.Argument(help="Id of the request that was decided.", show_default=False)],
+    request: Annotated[str, typer.Argument(help="Id of the request whose decision is contested.", show_default=False)],
     by: Annotated[str, typer.Option(help="Who contests it.", show_default=False)],
-    reason: Annotated[str, typer.Option(help="Why.", show_default=False)],
+    reason: Annotated[str, typer.Option(help="Reason, recorded in the ledger.", show_default=False)],
     url: Annotated[str, typer.Option(help="Address of the model's auditor.")] = "http://127.0.0.1:8084",
 ) -> None:
     """Contest a decision: prints its record, an explanation and a counterfactual as JSON; recorded in the ledger.

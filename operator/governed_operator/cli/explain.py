@@ -19,8 +19,10 @@ def command(
         ),
     ],
     url: Annotated[str, typer.Option(help="Address of the model's server.")] = "http://127.0.0.1:8080",
-    method: Annotated[str | None, typer.Option(help="Another method than the manifest's.", show_default=False)] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the answer as it came.")] = False,
+    method: Annotated[
+        str | None, typer.Option(help="Explanation method; default: the manifest's.", show_default=False)
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the answer as received, as JSON.")] = False,
 ) -> None:
     """Explain one prediction of a model that serves here or in a cluster."""
     from rich.console import Console

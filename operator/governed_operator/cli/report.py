@@ -16,7 +16,9 @@ from governed_operator.local.serving_side import module
 
 def command(
     name: Annotated[str, typer.Argument(help="Model.", show_default=False)],
-    workdir: Annotated[Path | None, typer.Option(help="Of the local run.", show_default=".governed/NAME")] = None,
+    workdir: Annotated[
+        Path | None, typer.Option(help="Working directory of the local run.", show_default=".governed/NAME")
+    ] = None,
     output: Annotated[Path | None, typer.Option(help="HTML file.", show_default="NAME.html")] = None,
     model_key: Annotated[
         Path | None,

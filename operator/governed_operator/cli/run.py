@@ -17,7 +17,7 @@ def command(
         typer.Option(help="Where ciphertext, keys and reports are kept between runs.", show_default=".governed/NAME"),
     ] = None,
     port_offset: Annotated[int, typer.Option(help="Added to every port (8080 to 8084, 8090).")] = 0,
-    once: Annotated[bool, typer.Option(help="Send the sample's requests, show what came of them, stop.")] = False,
+    once: Annotated[bool, typer.Option(help="Send the sample's requests, show the results, stop.")] = False,
     verbose: Annotated[bool, typer.Option(help="With --once: show the containers' log lines as well.")] = False,
 ) -> None:
     """Train, serve, explain and audit a model with the processes of this machine; Ctrl-C stops everything."""

@@ -26,7 +26,7 @@ def command(
         str | None, typer.Option("--id", help="Prove that this request is in the ledger.", show_default=False)
     ] = None,
 ) -> None:
-    """Recompute the whole Merkle tree, check signatures and blobs; exit 1 names the first bad entry or blob."""
+    """Recompute the whole Merkle tree, check signatures and blobs; exit 1 reports the first invalid entry or blob."""
     from governed_operator.local.workdir import Workdir
 
     environment = dict(os.environ)

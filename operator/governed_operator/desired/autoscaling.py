@@ -47,7 +47,7 @@ def cannot_wake(subject: Subject) -> str | None:
     if not missing:
         return None
     return (
-        f"spec.predictor.minReplicas: 0 needs KEDA and something that wakes the model, found no {' and no '.join(missing)}; "
+        f"spec.predictor.minReplicas: 0 needs KEDA and something that wakes the model, found no {' and no '.join(missing)}; "  # noqa: E501
         "set minReplicas to 1 or more, or have the operator's installation provide it"
     )
 

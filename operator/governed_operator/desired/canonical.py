@@ -10,7 +10,8 @@ DECIMAL = ("m", "", "k", "M", "G", "T", "P")
 
 @lru_cache(maxsize=1024)
 def canonical(text: int | str) -> str:
-    """Canonical form (apimachinery resource.Quantity): no fraction, the largest suffix that divides. 0.5 → 500m, 1024Mi → 1Gi."""
+    """Canonical form (apimachinery resource.Quantity): no fraction, the largest suffix that divides. 0.5 → 500m, 1024Mi
+    → 1Gi."""
     value = quantity(text)
     if isinstance(text, str) and text.endswith("i") and value == int(value):
         return _with_suffix(int(value), 1024, BINARY)

@@ -46,9 +46,9 @@ class Violation:
     message: str
     status: Truth = "False"
     blocking: bool = False
-    """Nothing new may be made until it is gone; what serves goes on."""
+    """Nothing new may be made until it is gone; what serves keeps serving."""
     stalled: bool = False
-    """It stays until a person acts; otherwise time, or an object that is still to come, may mend it."""
+    """It stays until a person acts; otherwise time, or an object that is still to come, may resolve it."""
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,8 @@ def identity() -> list[Manifest]:
 
 
 def one_thread() -> list[Manifest]:
-    """BLAS and OpenMP start a thread per core of the node otherwise, which costs many times the CPU that small matrices need."""
+    """BLAS and OpenMP start a thread per core of the node otherwise, which costs many times the CPU that small matrices
+    need."""
     return [variable(rt.OPENMP_THREADS, 1), variable(rt.OPENBLAS_THREADS, 1)]
 
 

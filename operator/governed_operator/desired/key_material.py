@@ -17,7 +17,8 @@ def archive_token(root: bytes, namespace: str, name: str) -> bytes:
 
 
 def draw(secret: Manifest, root: bytes | None) -> dict[str, bytes]:
-    """Data for a Secret that asks for generation. ``root``: the archive's, needed for tokens. Raises ValueError without it."""
+    """Data for a Secret that asks for generation. ``root``: the archive's, needed for tokens. Raises ValueError without
+    it."""
     metadata = secret["metadata"]
     out: dict[str, bytes] = {}
     for key in metadata["annotations"][ANNOTATION_GENERATE].split(","):

@@ -1,4 +1,5 @@
-"""Secrets. Their data is drawn when they are made (governed_operator.desired.key_material): builders know only what belongs in them."""
+"""Secrets. Their data is drawn when they are made (governed_operator.desired.key_material): builders know only what
+belongs in them."""
 
 from governed_api import object_names
 from governed_api import runtime as rt
@@ -30,7 +31,8 @@ def archive_keys(namespace: str) -> Manifest:
 
 
 def model_kek(subject: Subject) -> Manifest | None:
-    """The model's key-encryption key, unless the manifest names one. It outlives the model, or its ledger's content would be lost."""
+    """The model's key-encryption key, unless the manifest names one. It outlives the model, or its ledger's content
+    would be lost."""
     if subject.model.spec.governance.encryption.key_ref:
         return None
     name = object_names.own_kek(subject.name)

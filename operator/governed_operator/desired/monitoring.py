@@ -10,7 +10,8 @@ from governed_operator.kube.kinds import SERVICE_MONITOR
 def service_monitor(subject: Subject) -> Manifest | None:
     """Scrapes the clients' port; the other containers listen on ports that no Service opens.
 
-    Through the clients' Service alone: a pod that is scraped through its track's as well would count twice in every sum.
+    Through the clients' Service alone: a pod that is scraped through its track's as well would count twice in every
+    sum.
     """
     if not subject.capabilities.service_monitor:
         return None

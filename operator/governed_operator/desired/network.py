@@ -1,4 +1,5 @@
-"""NetworkPolicies: default deny by selecting the pods; clients → server, pod → archive, DNS and the API server, nothing else."""
+"""NetworkPolicies: default deny by selecting the pods; clients → server, pod → archive, DNS and the API server, nothing
+else."""
 
 from urllib.parse import urlsplit
 
@@ -40,7 +41,8 @@ def _scrape(settings: Settings, *ports: int) -> list[Manifest]:
 
 
 def model_policy(subject: Subject) -> Manifest:
-    """One policy for all pods of the model: the trainer listens on nothing, so the server's port opens nothing there."""
+    """One policy for all pods of the model: the trainer listens on nothing, so the server's port opens nothing
+    there."""
     egress = [
         _dns(),
         {"to": [{"podSelector": {"matchLabels": ARCHIVE_PODS}}], "ports": _ports(rt.PORT_ARCHIVE)},

@@ -89,7 +89,8 @@ def memory_volume(name: str, limit: str) -> Manifest:
 
 
 def account(name: str) -> Manifest:
-    """A pod's identity: its token is mounted into those containers alone that write a report, and no Service's address is told."""
+    """A pod's identity: its token is mounted into those containers alone that write a report, and no Service's address
+    is told."""
     return {"serviceAccountName": name, "automountServiceAccountToken": False, "enableServiceLinks": False}
 
 

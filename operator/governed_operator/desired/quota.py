@@ -1,4 +1,5 @@
-"""quota.compute: a ResourceQuota scoped by a PriorityClass of the model's own, so that the API server refuses more, not only we."""
+"""quota.compute: a ResourceQuota scoped by a PriorityClass of the model's own, so that the API server refuses more, not
+only we."""
 
 from governed_api import object_names
 from governed_operator.desired.canonical import canonical

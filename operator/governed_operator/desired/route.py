@@ -14,7 +14,8 @@ GROUP = "gateway.networking.k8s.io"
 
 
 def shares(decision: Decision) -> dict[str, int]:
-    """Percent by track. A backend without a pod that answers costs its share in refused requests, so a canary has none until one does."""
+    """Percent by track. A backend without a pod that answers costs its share in refused requests, so a canary has none
+    until one does."""
     if decision.canary is None or not decision.canary_serves:
         return {TRACK_STABLE: 100}
     return {TRACK_STABLE: 100 - decision.canary.percent, TRACK_CANARY: decision.canary.percent}

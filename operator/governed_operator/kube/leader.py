@@ -37,7 +37,7 @@ class SteadyLock(LeaseLock):  # type: ignore[misc]
             lease = V1Lease(metadata=V1ObjectMeta(name=name), spec=self.update_lease(election_record))
             await self.api_instance.create_namespaced_lease(namespace, lease)
         except (ApiException, aiohttp.ClientError, TimeoutError, OSError) as error:
-            logger.warning("the Lease was not made: %s", error)
+            logger.warning("failed to create the Lease: %s", error)
             return False
         return True
 
@@ -66,7 +66,7 @@ class Leadership:
             try:
                 await lead()
             except Exception:
-                logger.exception("the leader's work has failed")
+                logger.exception("the leading process failed")
                 lost()
 
         async def stopped() -> None:
@@ -90,7 +90,7 @@ class Leadership:
         try:
             await self._cluster.request("PATCH", path, {"spec": {"holderIdentity": None}}, media=MERGE)
         except ApiError as error:
-            logger.warning("the Lease was not released: %s", error)
+            logger.warning("failed to release the Lease: %s", error)
 
 
 def identity(pod: str) -> str:

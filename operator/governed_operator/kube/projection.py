@@ -59,7 +59,8 @@ def _items(value: list[Json], fields: dict[str, Json]) -> list[tuple[Json, dict[
 
 @lru_cache(maxsize=4096)
 def _list_key(key: str) -> tuple[tuple[str, ...], tuple[Json, ...]]:
-    """``k:{"name":"x"}`` → (("name",), ("x",)); the same few keys come in every object, so parsing them once is enough."""
+    """``k:{"name":"x"}`` → (("name",), ("x",)); the same few keys come in every object, so parsing them once is
+    enough."""
     parsed = json.loads(key[2:])
     return tuple(parsed), tuple(parsed.values())
 

@@ -48,7 +48,8 @@ class ModelClient:
         return self._json("POST", routes.ACKNOWLEDGEMENTS, {"by": by, "reason": reason})
 
     def contest(self, request: str, by: str, reason: str) -> dict[str, Any]:
-        """To the auditor: a person contests a decision; its record, explanation and counterfactual. Raises ClientError."""
+        """To the auditor: a person contests a decision; its record, explanation and counterfactual. Raises
+        ClientError."""
         return self._json("POST", routes.REVIEWS, {"id": request, "by": by, "reason": reason})
 
     def _columns(self, rows: Sequence[Row]) -> list[dict[str, Any]]:

@@ -35,7 +35,7 @@ class Process:
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
-            process_group=0,  # not a session: Linux shares out cores among sessions first (sched(7), autogroup), and niceness counts within one
+            process_group=0,  # not a session: Linux shares out cores among sessions first (sched(7), autogroup), and niceness counts within one  # noqa: E501
             limit=LINE_LIMIT,
         )
         if self.spec.name in BEHIND:

@@ -37,7 +37,8 @@ async def wait_for_entry(running: Running, request: str) -> dict[str, Any]:
 
 
 async def _signed(client: httpx.AsyncClient, index: int) -> bool:
-    """Whether a checkpoint covers entry ``index``: the verifier reads files, and asking is what signs one and writes it."""
+    """Whether a checkpoint covers entry ``index``: the verifier reads files, and asking is what signs one and writes
+    it."""
     answer = await client.get(routes.CHECKPOINT)
     lines = answer.text.split("\n")
     return answer.status_code == 200 and len(lines) > 1 and int(lines[1]) > index

@@ -50,7 +50,8 @@ def _typed(workdir: Workdir, name: str, kind: type[T], part: Any, below: str = "
 
 
 def forget_other_revisions(workdir: Workdir, name: str, revision: str) -> None:
-    """What pods of earlier revisions said: in a cluster the operator removes it. Call while none of the model's processes runs."""
+    """What pods of earlier revisions said: in a cluster the operator removes it. Call while none of the model's
+    processes runs."""
     path = workdir.reports / f"{name}.json"
     status = raw_report(workdir, name)
     known = status.get("revisions")

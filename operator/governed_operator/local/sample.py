@@ -26,7 +26,8 @@ class Sample:
     explain: list[int]
 
     def batches(self) -> list[list[Row]]:
-        """Every instance as often as its count says, interleaved as a population would arrive, in requests of ``rows`` rows."""
+        """Every instance as often as its count says, interleaved as a population would arrive, in requests of ``rows``
+        rows."""
         weighted = [((k + 0.5) / n, i) for i, n in enumerate(self.counts) for k in range(n)]
         population = [self.instances[i] for _, i in sorted(weighted)]
         return [population[i : i + self.rows] for i in range(0, len(population), self.rows)]

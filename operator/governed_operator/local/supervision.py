@@ -19,7 +19,8 @@ EAGER = 5.0
 
 @dataclass(frozen=True)
 class Backoff:
-    """The kubelet's CrashLoopBackOff, shortened for a person at a terminal (kubelet: 10 s, doubling to 300 s, reset after 600 s)."""
+    """The kubelet's CrashLoopBackOff, shortened for a person at a terminal (kubelet: 10 s, doubling to 300 s, reset
+    after 600 s)."""
 
     first: float = 0.5
     cap: float = 30.0

@@ -100,7 +100,7 @@ def _command(container: Manifest) -> tuple[str, ...]:
     words = [*container.get("command", []), *container.get("args", [])]
     if not container.get("command"):
         raise LocalError(
-            f"container {container['name']} runs the entry point of image {container['image']}, which a local run can't start: "
+            f"container {container['name']} runs the entry point of image {container['image']}, which a local run can't start: "  # noqa: E501
             "set predictor.model.runtime.command to a command of this machine"
         )
     if words[0] == "python":

@@ -18,7 +18,8 @@ class Secrets:
         self._root = root
 
     def ensure(self, secret: Manifest) -> None:
-        """Draw a generated Secret's data unless it is there. A half-written one is an error, never replaced: a key may be lost."""
+        """Draw a generated Secret's data unless it is there. A half-written one is an error, never replaced: a key may
+        be lost."""
         name = secret["metadata"]["name"]
         folder = self._folder / name
         wanted = secret["metadata"]["annotations"][ANNOTATION_GENERATE].split(",")
@@ -71,7 +72,8 @@ class Volumes:
         self._source = source
 
     def directory(self, volume: Manifest) -> Path:
-        """The directory that stands for ``volume``, made and filled. Raises LocalError for kinds that have no local meaning."""
+        """The directory that stands for ``volume``, made and filled. Raises LocalError for kinds that have no local
+        meaning."""
         name = volume["name"]
         if name == "source" and "emptyDir" in volume:
             return self._source

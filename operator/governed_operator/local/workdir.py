@@ -1,4 +1,5 @@
-"""The work directory of a local run: what stays on disk (ciphertext, keys 0600) and what stays in memory (plaintext)."""
+"""The work directory of a local run: what stays on disk (ciphertext, keys 0600) and what stays in memory
+(plaintext)."""
 
 import hashlib
 import json

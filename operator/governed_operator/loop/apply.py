@@ -1,4 +1,5 @@
-"""The one path of writing: server-side apply of what differs, creation of what is made once, prune of what is unwanted."""
+"""The one path of writing: server-side apply of what differs, creation of what is made once, prune of what is
+unwanted."""
 
 import asyncio
 import base64
@@ -21,8 +22,8 @@ from governed_operator.loop.metrics import Metrics
 from governed_operator.watch.cache import Cache, Child, ChildKey, ModelKey, head_of
 
 LATER = {"Deployment": 1, "StatefulSet": 1, "Job": 1, "HorizontalPodAutoscaler": 2, "ScaledObject": 2}
-"""Turn in which a kind is written, after all others: pods need the rest, and what scales a workload looks it up at once (KEDA's
-complaint of one that isn't there yet would be the first that is heard of a model)."""
+"""Turn in which a kind is written, after all others: pods need the rest, and what scales a workload looks it up at once
+(KEDA's complaint of one that isn't there yet would be the first that is heard of a model)."""
 KEPT = frozenset({"Secret"})
 """Never pruned: a key may be all that opens a ledger."""
 PRUNABLE = frozenset(k.kind for k in OWNED) - KEPT

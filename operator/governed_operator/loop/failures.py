@@ -1,4 +1,5 @@
-"""What a failed reconcile means for people: a reason of a closed set, a message with what to do next, and when it is told."""
+"""What a failed reconcile means for people: a reason of a closed set, a message with what to do next, and when it is
+told."""
 
 import time
 from collections.abc import Callable
@@ -49,8 +50,8 @@ class Treatment(NamedTuple):
 
 
 PASSING = 8
-"""Failures running (about two minutes of back-off) before one that usually passes by itself is told after all: a limit or a
-conflict that lasts is no passing one, and nobody may wait for ever without a word."""
+"""Failures running (about two minutes of back-off) before one that usually passes by itself is told after all: a limit
+or a conflict that lasts is no passing one, and nobody may wait for ever without a word."""
 WAIT_SECONDS = 30.0
 
 TREATMENTS: dict[Reason, Treatment] = {
@@ -163,7 +164,8 @@ class FailureLog:
         return row.count >= treatment.times and self._clock() - row.since >= treatment.seconds
 
     def news(self, key: ModelKey, generation: int, failure: Failure) -> bool:
-        """Whether no event has told of this yet. A message may differ each time (a trace number): it decides nothing."""
+        """Whether no event has told of this yet. A message may differ each time (a trace number): it decides
+        nothing."""
         row = self._rows.setdefault(key, _Row(self._clock()))
         told = (generation, failure.reason, failure.subject)
         fresh, row.evented = row.evented != told, told

@@ -1,4 +1,5 @@
-"""kopf's handlers: only decorators and hand-over. on.event writes nothing to objects, so a converged system stays silent."""
+"""kopf's handlers: only decorators and hand-over. on.event writes nothing to objects, so a converged system stays
+silent."""
 
 import logging
 from typing import Any

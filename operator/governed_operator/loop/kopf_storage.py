@@ -1,4 +1,5 @@
-"""kopf's stores of what it has seen and done, left empty: on.event needs neither, and they copy every object at every event."""
+"""kopf's stores of what it has seen and done, left empty: on.event needs neither, and they copy every object at every
+event."""
 
 from typing import Any
 

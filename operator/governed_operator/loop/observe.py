@@ -1,4 +1,5 @@
-"""Cache → Observed: the only place that reads clocks and, for objects of others that a manifest names, the API server."""
+"""Cache → Observed: the only place that reads clocks and, for objects of others that a manifest names, the API
+server."""
 
 import time
 from datetime import UTC, datetime
@@ -53,7 +54,8 @@ class Observer:
         self._claims: dict[tuple[str, str], float] = {}
 
     async def observe(self, key: ModelKey, entry: ModelEntry, archive_failure: Refusal | None = None) -> Observed:
-        """``archive_failure``: why the namespace's archive can't be made as it should be. Raises ApiError, SpecNotReadable."""
+        """``archive_failure``: why the namespace's archive can't be made as it should be. Raises ApiError,
+        SpecNotReadable."""
         namespace, name = key
         reading = self._reading(key, entry)
         model = reading.model

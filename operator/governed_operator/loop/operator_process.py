@@ -86,12 +86,14 @@ class OperatorProcess:
         return cls(cluster, Settings.from_environment(), await discover(cluster))
 
     def _child_changed(self, key: ModelKey) -> None:
-        """A shared child (no model) wakes its namespace's archive. Before the start of work, all are looked at anyway."""
+        """A shared child (no model) wakes its namespace's archive. Before the start of work, all are looked at
+        anyway."""
         if key[0] and self._working:
             self.queue.wake(key)
 
     def model_event(self, kind: str | None, observed: Object) -> None:
-        """From kopf: a model was listed, changed or deleted. Ten thousand new ones must keep neither those in hand nor a change waiting."""
+        """From kopf: a model was listed, changed or deleted. Ten thousand new ones must keep neither those in hand nor
+        a change waiting."""
         key = (observed["metadata"]["namespace"], observed["metadata"]["name"])
         known = key in self.cache.models
         if kind == "DELETED":
@@ -123,7 +125,8 @@ class OperatorProcess:
         await web.TCPSite(self._runner, "0.0.0.0", port).start()
 
     async def listed(self, patience: float = FIRST_LISTS) -> None:
-        """Until all children are known, ``patience`` seconds at most: kopf's own first list, an event for every model, comes after that."""
+        """Until all children are known, ``patience`` seconds at most: kopf's own first list, an event for every model,
+        comes after that."""
         with suppress(TimeoutError):
             async with asyncio.timeout(patience):
                 for reflector in self._reflectors:
@@ -160,7 +163,8 @@ class OperatorProcess:
         await run_workers(self._reconciler, WORKERS)
 
     async def _list_models(self) -> None:
-        """kopf doesn't say when its first list is complete; a model missing from the cache must mean that it is gone."""
+        """kopf doesn't say when its first list is complete; a model missing from the cache must mean that it is
+        gone."""
         async for items, _ in self._cluster.pages(MODEL, ""):
             for item in items:
                 self.cache.put_model(msgspec.json.decode(item))
@@ -178,7 +182,7 @@ class OperatorProcess:
             try:
                 behind = await self._behind()
             except ApiError:
-                continue  # an API server that is away makes nothing stale
+                continue  # an unreachable API server makes nothing stale
             self._stale.since = (self._stale.since or time.monotonic()) if behind else None
 
     async def _behind(self) -> bool:

@@ -1,4 +1,5 @@
-"""One level-triggered reconcile per model: observe → policy → desired → apply → status. May run at any time, twice, or after a crash anywhere."""
+"""One level-triggered reconcile per model: observe → policy → desired → apply → status. May run at any time, twice, or
+after a crash anywhere."""
 
 import asyncio
 import logging
@@ -127,7 +128,8 @@ class Reconciler:
         return again_in
 
     async def _carry_out(self, key: ModelKey, obs: Observed, decision: Decision) -> int:
-        """Make the world agree; the number of writes. What was found in order is not rendered again until it is wanted otherwise."""
+        """Apply what is desired; returns the number of writes. Objects in order are not rendered again until the
+        desired state changes."""
         token, keep = _token(obs, decision), retained_children(obs, decision)
         known_token, expected = self._settled.get(key, ((), ()))
         if known_token == token and self._in_order(key, expected, keep):
@@ -205,7 +207,8 @@ def _token(obs: Observed, decision: Decision) -> Token:
 
 
 def retained_children(obs: Observed, decision: Decision) -> dict[ChildKey, Child]:
-    """What isn't wanted anew, and must stay all the same: a held Deployment, and ConfigMaps that running pods may still mount."""
+    """What isn't wanted anew, and must stay all the same: a held Deployment, and ConfigMaps that running pods may still
+    mount."""
     workload = obs.workload()
     settled = workload is not None and workload.observed and workload.updated >= workload.replicas
     out = {}

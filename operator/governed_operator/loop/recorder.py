@@ -36,7 +36,8 @@ class Recorder:
         self._cluster = cluster
 
     async def transitions(self, key: ModelKey, uid: str, old: GovernedModelStatus, new: GovernedModelStatus) -> None:
-        """One event per condition that newly tells of trouble, and one when the model gets Ready or a revision takes over."""
+        """One event per condition that newly tells of trouble, and one when the model gets Ready or a revision takes
+        over."""
         before = {x.type: x for x in old.conditions}
         told = {
             (x.reason, x.message or x.type): "Normal" if _good(x) else "Warning"
@@ -67,7 +68,7 @@ class Recorder:
         try:
             await self._cluster.create(EVENT, event)
         except ApiError as error:
-            logger.warning("%s/%s: event %s was not written: %s", *key, reason, error)
+            logger.warning("%s/%s: failed to write event %s: %s", *key, reason, error)
 
 
 def _good(condition: Condition) -> bool:

@@ -77,7 +77,8 @@ class FailureReporter:
             self._archive_changed(key[0], None)
 
     def _archive_changed(self, namespace: str, refusal: Refusal | None) -> None:
-        """Its models tell of it, each in its own status. A message alone may differ each time: it would wake all of them for nothing."""
+        """Its models tell of it, each in its own status. A message alone may differ each time: it would wake all of
+        them for nothing."""
         known = self._archives.get(namespace)
         if (known and (known.reason, known.subject)) == (refusal and (refusal.reason, refusal.subject)):
             return

@@ -5,7 +5,8 @@ from governed_api.resolved import ResolvedModel
 
 
 def artefact_of(model: ResolvedModel, report: GovernanceReportStatus | None) -> str | None:
-    """Digest of what serves this spec; "" with a foreign runtime; None while training hasn't answered this very training spec."""
+    """Digest of what serves this spec; "" with a foreign runtime; None while training hasn't answered this very
+    training spec."""
     predictor = model.spec.predictor.model
     if predictor.runtime:
         return ""

@@ -58,7 +58,7 @@ def _broken(obs: Observed, trial: RevisionStatus) -> Judgement | None:
     stats = served(obs, trial.name)
     rollout = obs.model.spec.lifecycle.rollout
     if stats.requests and stats.errors / stats.requests > rollout.max_error_rate:
-        message = f"{stats.errors} of {stats.requests} requests failed; lifecycle.rollout.maxErrorRate allows {rollout.max_error_rate:.2%}"
+        message = f"{stats.errors} of {stats.requests} requests failed; lifecycle.rollout.maxErrorRate allows {rollout.max_error_rate:.2%}"  # noqa: E501
         return Judgement("reject", Reason.CANARY_ERROR_RATE, message)
     return _slow(obs, trial, stats)
 

@@ -114,7 +114,7 @@ def archive_missing(obs: Observed) -> Violation | None:
 
 
 def archive_not_as_wanted(obs: Observed) -> Violation | None:
-    """Whatever runs of it goes on."""
+    """Pods that already run keep running."""
     if obs.archive_failure is None:
         return None
     return Violation(c.DEGRADED, *obs.archive_failure[:2], "True", stalled=obs.archive_failure.stalled)
@@ -128,7 +128,7 @@ def archive_pod_stuck(obs: Observed) -> Violation | None:
 
 
 def predictor_pod_stuck(obs: Observed) -> Violation | None:
-    """Any pod that is meant to serve: a service that limps is not Ready."""
+    """Any pod that is meant to serve: any unready replica makes the service not Ready."""
     workload = obs.workload()
     late = workload.problem if workload else None
     problem = next((p.problem for p in obs.pods("predictor", "stable") if p.problem), late)

@@ -46,8 +46,8 @@ def served(obs: Observed, revision: str | None) -> Served:
 def verdict(obs: Observed, revision: str | None) -> PodVerdict | None:
     """The bias verdict over a revision; None before any pod spoke.
 
-    Every pod judges what all of them counted, as far as it has heard: that of the most samples knows most. Where two know as
-    much, the worse counts.
+    Every pod judges what all of them counted, as far as it has heard: that of the most samples knows most. Where two
+    know as much, the worse counts.
     """
     found = list(_revision(obs, revision).auditor.values())
     worst = ("Pass", "Unknown", "Fail")
@@ -55,7 +55,8 @@ def verdict(obs: Observed, revision: str | None) -> PodVerdict | None:
 
 
 def stale_report_entries(obs: Observed) -> tuple[dict[str, Any], float | None]:
-    """(merge patch for the report's ``revisions`` that removes entries of pods that are gone, seconds until it may remove more)."""
+    """(merge patch for the report's ``revisions`` that removes entries of pods that are gone, seconds until it may
+    remove more)."""
     if obs.report is None:
         return {}, None
     pods = {name for kind, name in obs.children if kind == "Pod"}

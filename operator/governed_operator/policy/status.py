@@ -247,8 +247,8 @@ def _standing(states: dict[str, State | None], decision: Decision) -> dict[str, 
 def status_of_failure(
     known: GovernedModelStatus, *, generation: int, now: datetime, reason: Reason, message: str, stalled: bool
 ) -> GovernedModelStatus:
-    """What a reconcile leaves that can't be carried out. What serves goes on, and a model that was Ready stays so under its old spec;
-    a new generation that isn't reached makes it not Ready. ``stalled``: trying again mends nothing.
+    """Status after a reconcile that failed. What serves keeps serving, and a model that was Ready stays so under its
+    old spec; a new generation that isn't reached makes it not Ready. ``stalled``: retrying cannot succeed.
     """
     standing, over = (c.STALLED, c.RECONCILING) if stalled else (c.RECONCILING, c.STALLED)
     found = [x for x in known.conditions if x.type != over]

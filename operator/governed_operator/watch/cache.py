@@ -1,4 +1,5 @@
-"""Watch caches: every child as a fingerprint and a few facts, every model and report as bytes. 10,000 models must fit."""
+"""Watch caches: every child as a fingerprint and a few facts, every model and report as bytes. 10,000 models must
+fit."""
 
 import sys
 from collections import defaultdict
@@ -85,7 +86,8 @@ class Head(msgspec.Struct, rename="camel"):
 
     @property
     def others(self) -> bool:
-        """Made by another controller, which may have copied our labels: so does KEDA from a ScaledObject to its autoscaler."""
+        """Made by another controller, which may have copied our labels: so does KEDA from a ScaledObject to its
+        autoscaler."""
         owner = self.controller
         return owner is not None and owner.kind != KIND
 
@@ -109,7 +111,8 @@ class Head(msgspec.Struct, rename="camel"):
     def bearing(self) -> int:
         """Changes whenever the fingerprint may, for kinds whose generation counts every change of their spec.
 
-        Whoever changes a field of ours takes it over: that shows in which fields we own. A change of status shows in nothing.
+        Whoever changes a field of ours takes it over: that shows in which fields we own. A change of status shows in
+        nothing.
         """
         owners = tuple((o.kind, o.name, o.uid, o.controller) for o in self.owner_references or ())
         labels = frozenset((self.labels or {}).items())

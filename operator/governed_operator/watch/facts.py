@@ -64,7 +64,7 @@ FINAL = frozenset(
         KubernetesReason.PROGRESS_DEADLINE_EXCEEDED,
     }
 )
-"""Problems that kstatus calls failed: waiting mends none of them. An image, a node or a Secret may still come."""
+"""Problems that kstatus calls failed: waiting resolves none of them. An image, a node or a Secret may still come."""
 
 
 class Problem(NamedTuple):

@@ -46,7 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     serve = verbs.add_parser("serve", help="serve the archive of one namespace (GOVERNED_* environment)")
     serve.add_argument("--host", default="0.0.0.0", help="address to listen on (default %(default)s)")
     serve.set_defaults(run=_serve)
-    fetch = verbs.add_parser("fetch", help="bring the artefact into GOVERNED_MODEL_DIR, verified (init container)")
+    fetch = verbs.add_parser("fetch", help="fetch the artefact into GOVERNED_MODEL_DIR and verify it (init container)")
     fetch.set_defaults(run=_fetch)
     verify = verbs.add_parser("verify", help="recompute a ledger: signature, tree, blobs, one request's proof")
     _add_source(verify)
@@ -59,8 +59,8 @@ def _parser() -> argparse.ArgumentParser:
         default=[],
         help="an earlier checkpoint or GovernanceReport, kept elsewhere",
     )
-    verify.add_argument("--no-blobs", action="store_true", help="don't look whether the blobs are there and unchanged")
-    verify.add_argument("--json", action="store_true", help="print what was found as JSON")
+    verify.add_argument("--no-blobs", action="store_true", help="don't check that the blobs are present and unchanged")
+    verify.add_argument("--json", action="store_true", help="print the findings as JSON")
     verify.set_defaults(run=_verify)
     export = verbs.add_parser("export", help="write a self-contained bundle that verifies anywhere")
     _add_source(export)
@@ -73,17 +73,15 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         action="append",
         default=[],
-        help="an earlier checkpoint or GovernanceReport: the bundle then proves that the log goes on from it",
+        help="an earlier checkpoint or GovernanceReport: the bundle then proves that the log extends it",
     )
     export.set_defaults(run=_export)
     rewrap = verbs.add_parser("rewrap", help="wrap a model's keysets by another key-encryption key")
     rewrap.add_argument("url", help="the archive's URL")
-    rewrap.add_argument("--model", required=True, help="whose keysets")
+    rewrap.add_argument("--model", required=True, help="the model whose keysets are wrapped")
     rewrap.add_argument("--token-file", type=Path, help=f"its bearer token (default: ${runtime.ARCHIVE_TOKEN_FILE})")
-    rewrap.add_argument(
-        "--key-file", type=Path, help=f"the key-encryption key until now (default: ${runtime.KEK_FILE})"
-    )
-    rewrap.add_argument("--new-key-file", type=Path, required=True, help="the one from now on")
+    rewrap.add_argument("--key-file", type=Path, help=f"the current key-encryption key (default: ${runtime.KEK_FILE})")
+    rewrap.add_argument("--new-key-file", type=Path, required=True, help="the new key-encryption key")
     rewrap.set_defaults(run=_rewrap)
     return parser
 
@@ -100,7 +98,7 @@ def _add_source(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--token-file", type=Path, help=f"bearer token for a URL (default: ${runtime.ARCHIVE_TOKEN_FILE})"
     )
-    parser.add_argument("--model", default="", help="whose token that is")
+    parser.add_argument("--model", default="", help="the model that the token belongs to")
 
 
 def _serve(options: argparse.Namespace) -> int:
@@ -149,8 +147,8 @@ def _export(options: argparse.Namespace) -> int:
 
 
 def _rewrap(options: argparse.Namespace) -> int:
-    """Interrupted, it is run again with the same two keys. Pods that hold the old key go on with what they have opened, and must
-    be given the new one before they start again."""
+    """Interrupted, it is run again with the same two keys. Pods that hold the old key go on with what they have opened,
+    and must be given the new one before they start again."""
     from governed_serving.archive.client import ArchiveClient
     from governed_serving.crypto import Keyring, load_kek
     from governed_serving.environment import PodEnvironment

@@ -1,7 +1,8 @@
 """HTTP in front of the archive: routes translate, :class:`~governed_serving.archive.service.Archive` decides.
 
-Checkpoint, key, proofs and tiles (hashes only) are for anyone, so that a witness needs no secret; everything else needs a
-model's bearer token. A model reads and writes its own; the reader's token (name ``*``) reads everything and writes nothing.
+Checkpoint, key, proofs and tiles (hashes only) are for anyone, so that a witness needs no secret; everything else needs
+a model's bearer token. A model reads and writes its own; the reader's token (name ``*``) reads everything and writes
+nothing.
 """
 
 import asyncio
@@ -47,7 +48,8 @@ def create_app(
     background: Callable[[], Awaitable[None]] | None = None,
     leaving: Callable[[], bool] = lambda: False,
 ) -> Starlette:
-    """The ASGI application. ``background`` runs beside it (the report); the archive is closed when it stops; ``leaving``: not ready."""
+    """The ASGI application. ``background`` runs beside it (the report); the archive is closed when it stops;
+    ``leaving``: not ready."""
     state = _State(archive, tokens, leaving)
 
     @asynccontextmanager

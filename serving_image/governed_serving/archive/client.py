@@ -1,7 +1,8 @@
 """The archive over HTTP, synchronous: what trainer, auditor, fetch and keyring use.
 
-Calls that may safely be sent twice (all of them: appends are numbered, blobs and keysets addressed) are retried with full
-jitter (hosting.retrying: refused connections, timeouts, 429, 502, 503 and 504), within ``patience`` seconds; then :class:`Unreachable`.
+Calls that may safely be sent twice (all of them: appends are numbered, blobs and keysets addressed) are retried with
+full jitter (hosting.retrying: refused connections, timeouts, 429, 502, 503 and 504), within ``patience`` seconds; then
+:class:`Unreachable`.
 """
 
 import hashlib
@@ -86,7 +87,8 @@ class ArchiveClient:
         return self._ask("HEAD", routes.BLOB.format(digest=digest), allowed=(404, 410)).status_code == 200
 
     def get_blob(self, digest: str) -> bytes:
-        """Ciphertext of a blob, its address checked. Raises :class:`Refused` (404; 410: deleted under retention), :class:`Unverified`."""
+        """Ciphertext of a blob, its address checked. Raises :class:`Refused` (404; 410: deleted under retention),
+        :class:`Unverified`."""
         data = self._ask("GET", routes.BLOB.format(digest=digest)).content
         found = hashlib.sha256(data).hexdigest()
         if found != digest:
@@ -98,14 +100,15 @@ class ArchiveClient:
     def append(self, stream: str, entries: list[bytes], first_seq: int | None = None) -> int:
         """Append canonical entries to ``stream`` and return the index of the first.
 
-        Without ``first_seq`` they go to the end of the stream as it is now: for writers that keep no count of their own and
-        are the stream's only ones.
+        Without ``first_seq`` they go to the end of the stream as it is now: for writers that keep no count of their own
+        and are the stream's only ones.
         """
         start = self.next_seq(stream) if first_seq is None else first_seq
         return self.append_batch(stream, start, entries).first_index
 
     def append_batch(self, stream: str, first_seq: int, entries: list[bytes]) -> Appended:
-        """Append entries numbered from ``first_seq``; sending them again gives the same answer. Raises :class:`Refused` (409 for a gap)."""
+        """Append entries numbered from ``first_seq``; sending them again gives the same answer. Raises :class:`Refused`
+        (409 for a gap)."""
         body = msgspec.msgpack.encode(AppendRequest(stream, first_seq, entries))
         answer = self._ask("POST", routes.ENTRIES, content=body, headers={"content-type": "application/msgpack"})
         return decode_json(answer.content, type=Appended)
@@ -151,7 +154,8 @@ class ArchiveClient:
         answer = self._ask("GET", routes.FIND, params={k: v for k, v in query.items() if v})
         return decode_json(answer.content, type=list[Found])
 
-    # -- references, states and keysets ---------------------------------------------------------------------------------
+    # -- references, states and keysets
+    # ---------------------------------------------------------------------------------
 
     def ref(self, name: str) -> dict[str, Any] | None:
         """A JSON pointer of this model, or None."""
@@ -171,7 +175,8 @@ class ArchiveClient:
         return list(self._ask("GET", routes.REFS.format(model=self._me())).json()["refs"])
 
     def state(self, name: str, known: str = "") -> tuple[bytes, str] | None:
-        """(sealed bytes, their SHA-256) of a state of this model; None when there is none, or none other than ``known``."""
+        """(sealed bytes, their SHA-256) of a state of this model; None when there is none, or none other than
+        ``known``."""
         headers = {"if-none-match": f'"{known}"'} if known else None
         answer = self._ask("GET", routes.STATE.format(model=self._me(), name=name), headers=headers, allowed=(304, 404))
         return (answer.content, hashlib.sha256(answer.content).hexdigest()) if answer.status_code == 200 else None

@@ -16,7 +16,8 @@ class ArchiveError(Exception):
 
 
 class Refused(ArchiveError):
-    """The request can't be fulfilled as it stands. ``status`` is the HTTP status, ``details`` go into the JSON answer."""
+    """The request can't be fulfilled as it stands. ``status`` is the HTTP status, ``details`` go into the JSON
+    answer."""
 
     def __init__(self, status: int, message: str, **details: object):
         super().__init__(message)

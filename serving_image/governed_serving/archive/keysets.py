@@ -14,7 +14,8 @@ __all__ = ["CachedStore", "key_watch", "model_keyring"]
 
 
 def model_keyring(kek: Kek, spool: Path, model: str, archive: str, token: str) -> Keyring:
-    """``model``'s keysets: those of the archive at URL ``archive``, with copies below ``spool``; without one, the spool's own.
+    """``model``'s keysets: those of the archive at URL ``archive``, with copies below ``spool``; without one, the
+    spool's own.
 
     Opening a keyset raises CryptoError, and ArchiveError where the archive is unreachable and the spool has no copy.
     """
@@ -26,33 +27,36 @@ def model_keyring(kek: Kek, spool: Path, model: str, archive: str, token: str) -
 
 
 def key_watch(keyset: Keyset, period: float, journal: Journal, rotate: Callable[[], object] = lambda: None) -> KeyWatch:
-    """Takes new keys of the journal's keyset while the process runs: the next record begins a segment under the new one."""
+    """Takes new keys of the journal's keyset while the process runs: the next record begins a segment under the new
+    one."""
 
     def new(key: int) -> None:
         journal.roll()
-        log("info", "the journal goes on under a new key", key=key)
+        log("info", "the journal continues under a new key", key=key)
 
     def trouble(error: Exception) -> None:
-        log("warning", "keys could not be looked after; tried again", error=str(error))
+        log("warning", "key maintenance failed, retrying", error=str(error))
 
     return KeyWatch(keyset, period, new, trouble, rotate)
 
 
 class CachedStore:
-    """``store``, and the last document seen of each purpose as a file below ``folder``. Documents are wrapped: ciphertext."""
+    """``store``, and the last document seen of each purpose as a file below ``folder``. Documents are wrapped:
+    ciphertext."""
 
     def __init__(self, store: KeysetStore, folder: Path) -> None:
         self._store, self._folder = store, folder
 
     def get(self, purpose: str) -> bytes | None:
-        """From the archive; from the copy while that is away. Raises KeyDestroyed (which also removes the copy), Unreachable."""
+        """From the archive; from the copy while the archive is unreachable. Raises KeyDestroyed (which also removes the
+        copy), Unreachable."""
         copy = self._folder / f"{purpose}.json"
         try:
             document = self._store.get(purpose)
         except Unreachable:
             if not copy.is_file():
                 raise
-            log("warning", "the archive is away; the keyset's copy in the spool is used", purpose=purpose)
+            log("warning", "archive unreachable; using the keyset's copy in the spool", purpose=purpose)
             return copy.read_bytes()
         except Exception:
             copy.unlink(missing_ok=True)

@@ -1,4 +1,5 @@
-"""What the archive counts, in Prometheus' text format. Labels are routes, methods and statuses: never models' ids or requests'."""
+"""What the archive counts, in Prometheus' text format. Labels are routes, methods and statuses: never models' ids or
+requests'."""
 
 import time
 from collections.abc import Awaitable, Callable

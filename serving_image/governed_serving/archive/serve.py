@@ -93,7 +93,7 @@ async def _upkeep(archive: Archive) -> None:
             if rotated := await asyncio.to_thread(archive.rotate):
                 log("info", "keys rotated", purposes=rotated)
         except (ArchiveError, CryptoError, OSError, TimeoutError) as error:
-            log("error", "retention or rotation is held up; tried again", error=str(error))
+            log("error", "retention or rotation failed, retrying", error=str(error))
         await asyncio.sleep(await asyncio.to_thread(archive.pause))
 
 

@@ -61,13 +61,14 @@ def ledger_cipher(root: Path, kek: Kek) -> Keyset:
 
 
 def open_ledger(root: Path, keyring: Keyring, namespace: str) -> Ledger:
-    """The ledger of an archive directory, under the archive's own keyring. Raises LedgerDamaged, CryptoError, OSError."""
+    """The ledger of an archive directory, under the archive's own keyring. Raises LedgerDamaged, CryptoError,
+    OSError."""
     signer, *older = _signers(keyring, namespace)
     return Ledger(root / "ledger", keyring.keyset("ledger"), signer, tuple(older))
 
 
 def _signers(keyring: Keyring, namespace: str) -> list[Signer]:
-    """The newest key first; older ones go on signing, some of them, so that a verifier that was kept goes on working."""
+    """Newest key first; some older keys keep signing, so that a verifier that was kept stays valid."""
     keys = keyring.keyset("ledger-signing").signing_keys()
     return [Signer(ledger_origin(namespace), key.private_bytes_raw()) for key in keys[:_SIGNERS]]
 
@@ -104,7 +105,8 @@ class Archive:
     # -- ledger -------------------------------------------------------------------------------------------------------
 
     def admit(self, model: str, request: AppendRequest) -> Batch:
-        """The batch that ``request`` asks for, every entry checked: canonical, of this namespace, model and a known type.
+        """The batch that ``request`` asks for, every entry checked: canonical, of this namespace, model and a known
+        type.
 
         Raises :class:`Refused`.
         """
@@ -128,7 +130,7 @@ class Archive:
         if entry.model != model or entry.namespace != self.namespace:
             raise Refused(
                 403,
-                f"entry {number} is of {entry.namespace}/{entry.model}; the token is for {self.namespace}/{model}, which may write only its own",
+                f"entry {number} is of {entry.namespace}/{entry.model}; the token is for {self.namespace}/{model}, which may write only its own",  # noqa: E501
             )
         if entry.type not in ENTRY_TYPES:
             known = ", ".join(sorted(ENTRY_TYPES))
@@ -173,7 +175,8 @@ class Archive:
             return existing
 
     def replace_keyset(self, model: str, purpose: str, document: bytes, expected: str) -> None:
-        """Rotation: put a keyset in the place of the one whose SHA-256 is ``expected``; raises :class:`Refused` (412)."""
+        """Rotation: put a keyset in the place of the one whose SHA-256 is ``expected``; raises :class:`Refused`
+        (412)."""
         self._check_document(document)
         with self._own:
             existing = self.keyset(model, purpose)
@@ -264,13 +267,15 @@ class Archive:
     # -- what lies under a name ---------------------------------------------------------------------------------------
 
     def _replace(self, type: str, under: References | States, model: str, name: str, data: bytes, digest: str) -> None:
-        """Prepared, said, put in place. When the saying ends in an error, its entry may yet come: the next look settles it."""
+        """Prepared, said, put in place. When the saying ends in an error, its entry may yet come: the next look settles
+        it."""
         prepared = under.prepare(model, name, data, digest)
         self._note(model, type, name, digest, {})
         under.put_in_place(prepared)
 
     def _settle(self, type: str, under: References | States, *only: str) -> list[str]:
-        """What was said is done, what wasn't is undone, of all names or of one (model, name). What was done, in words."""
+        """What was said is done, what wasn't is undone, of all names or of one (model, name). What was done, in
+        words."""
         return under.files.settle(partial(self._last, type), under.put_in_place, *only)
 
     def _last(self, type: str, model: str, name: str) -> str:
@@ -298,7 +303,8 @@ class Archive:
         return self.retention.sweep(self._seconds(RETENTION, "payloads"), self._clock())
 
     def pause(self) -> float:
-        """Seconds until the next look: ten, or a tenth of the shortest time that a model gives. A look reads only what is new."""
+        """Seconds until the next look: ten, or a tenth of the shortest time that a model gives. A look reads only what
+        is new."""
         times = [*self._seconds(RETENTION, "payloads").values(), *self._seconds(ROTATION, "keys").values()]
         return max(1.0, min(10.0, min(times, default=100.0) / 10))
 
@@ -307,8 +313,8 @@ class Archive:
     def rotate(self) -> list[str]:
         """Rotate the archive's own keys that are older than the shortest rotation of its models; the purposes.
 
-        Old keys go on opening what they sealed, and a new signing key is announced in the ledger, under both signatures.
-        Raises ArchiveError, CryptoError, OSError.
+        Old keys go on opening what they sealed, and a new signing key is announced in the ledger, under both
+        signatures. Raises ArchiveError, CryptoError, OSError.
         """
         periods = self._seconds(ROTATION, "keys").values()
         events: list[KeyEvent] = []
@@ -322,7 +328,8 @@ class Archive:
         return [event.purpose for event in events]
 
     def _announce_signer(self) -> None:
-        """A signing key that isn't the first one, said in the log that it signs: also after a rotation that was interrupted."""
+        """A signing key that isn't the first one, said in the log that it signs: also after a rotation that was
+        interrupted."""
         signer, *older = _signers(self._keyring, self.namespace)
         vkey = str(signer.verifier)
         if not older or self._announced == vkey:

@@ -18,13 +18,16 @@ MANIFEST = "model.json"
 BACKGROUND = "background.json"
 """{"columns": {feature: [raw value or null]}}: training rows in random order, texts masked."""
 TRAINING = "training.json"
-"""{"curve": [{epoch, learningRate, trainingLoss, validationLoss, validationAccuracy?}], "dataset": data-set manifest}."""
+"""{"curve": [{epoch, learningRate, trainingLoss, validationLoss, validationAccuracy?}], "dataset": data-set
+manifest}."""
 EVALUATION = "evaluation.json"
-"""{"rows", "metrics", "groups": {attribute: rates, disparities, strata, errors}, "importances", "data": audit of labels}."""
+"""{"rows", "metrics", "groups": {attribute: rates, disparities, strata, errors}, "importances", "data": audit of
+labels}."""
 GATES = "gates.json"
 """{"gates": [{name, measured, budget, verdict, message}]}; what a clock measured is null here, and in the ledger."""
 REFERENCE = "reference.json"
-"""{"rows", "columns"}: histograms of training rows, see governed_serving.fairness.monitoring.reference; what drift is measured against."""
+"""{"rows", "columns"}: histograms of training rows, see governed_serving.fairness.monitoring.reference; what drift is
+measured against."""
 NAMES = frozenset({MODEL, MANIFEST, BACKGROUND, TRAINING, EVALUATION, GATES, REFERENCE})
 """Every file that an artefact may hold; all but the manifest are listed in it with their digest."""
 
@@ -126,7 +129,8 @@ class Artefact:
         return dict(self.document(REFERENCE) or {})
 
     def background(self) -> dict[str, list[Any]]:
-        """Raw rows for explanations: feature → values (float, None for missing, or str), in random order (the head is a sample)."""
+        """Raw rows for explanations: feature → values (float, None for missing, or str), in random order (the head is a
+        sample)."""
         found = self.document(BACKGROUND)
         return dict(found["columns"]) if found else {}
 

@@ -19,9 +19,10 @@ T = TypeVar("T")
 class BlackBox:
     """Counts what it evaluates and splits what is too large for one call.
 
-    ``max_rows`` bounds the rows of one call (its columns stay in a core's cache), which are ``predict``'s for the time of the call only; ``workers`` calls may run at once (the model must allow it); ``deadline`` is a
-    reading of ``clock`` (seconds) after which no further call starts and :class:`BudgetExhausted` is raised;
-    ``costly`` says that a row costs more than sorting it, so that callers deduplicate harder.
+    ``max_rows`` bounds the rows of one call (its columns stay in a core's cache), which are ``predict``'s for the time
+    of the call only; ``workers`` calls may run at once (the model must allow it); ``deadline`` is a reading of
+    ``clock`` (seconds) after which no further call starts and :class:`BudgetExhausted` is raised; ``costly`` says that
+    a row costs more than sorting it, so that callers deduplicate harder.
     """
 
     def __init__(

@@ -25,8 +25,8 @@ _HEADER = "inference-header-content-length"
 class PredictorClient:
     """``client(columns)`` → outputs, shape (rows, outputs), float64; safe to call from several threads.
 
-    ``output`` is the model's output tensor to explain (probabilities or prediction). Retries while the server is away or busy,
-    ``patience`` seconds in all, then raises :class:`PredictorAway`.
+    ``output`` is the model's output tensor to explain (probabilities or prediction). Retries while the server is
+    unreachable or busy, ``patience`` seconds in all, then raises :class:`PredictorAway`.
     """
 
     def __init__(
@@ -45,7 +45,8 @@ class PredictorClient:
         self._client = client or httpx.Client(
             timeout=httpx.Timeout(30.0, connect=2.0), limits=httpx.Limits(max_connections=4)
         )
-        # The lane's queue turns over in milliseconds; the second that its Retry-After asks for is the least the field can say.
+        # The lane's queue turns over in milliseconds; the second that its Retry-After asks for is the least the field
+        # can say.
         backoff = Backoff(patience, first=0.02, longest=1.0, heeds_retry_after=False)
         self._retrying = Retrying(
             backoff, text=lambda answer: f"it answered {answer.status_code}: {answer.text[:200]}", sleep=sleep

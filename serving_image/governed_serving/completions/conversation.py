@@ -17,7 +17,8 @@ class Spoken(NamedTuple):
 
 
 def last_spoken(prompt: str) -> Spoken | None:
-    """The last message of the user in a chat's JSON, or the bare prompt; None for a chat in which the user wrote no plain text."""
+    """The last message of the user in a chat's JSON, or the bare prompt; None for a chat in which the user wrote no
+    plain text."""
     try:
         messages: Any = decode_json(prompt)
     except msgspec.DecodeError:

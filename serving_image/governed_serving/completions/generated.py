@@ -1,6 +1,8 @@
-"""Generated text as it is audited: the pattern that says whether it favours, the records that hold it, and the request put again.
+"""Generated text as it is audited: the pattern that says whether it favours, the records that hold it, and the request
+replayed.
 
-The gateway journals each completion in frames of its own, ``started`` and then ``complete`` or ``cut``; only a complete one is a decision.
+The gateway journals each completion in frames of its own, ``started`` and then ``complete`` or ``cut``; only a complete
+one is a decision.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -38,7 +40,7 @@ PROMPT, PARAMETERS = "prompt", "parameters"
 CHAT, COMPLETIONS = routes.CHAT_COMPLETIONS, routes.COMPLETIONS
 
 MOST_TOKENS = 2048
-"""Tokens that a request put again may generate."""
+"""Tokens that a replayed request may generate."""
 
 _NOT_AGAIN = frozenset(
     [
@@ -76,13 +78,14 @@ def searcher(pattern: str) -> Search:
     except re2.error as error:
         why = error.args[0].decode(errors="replace") if isinstance(error.args[0], bytes) else str(error)
         raise PatternRefused(
-            f"governance.bias.favorableOutcome.pattern: expected an RE2 expression, found {pattern!r} ({why}); correct it"
+            f"governance.bias.favorableOutcome.pattern: expected an RE2 expression, found {pattern!r} ({why}); correct it"  # noqa: E501
         ) from error
     return lambda text: compiled.search(text) is not None
 
 
 def choice_text(choice: Mapping[str, Any], *, reasoning: bool = True) -> str:
-    """What was generated in a choice of an answer or of a chunk, with the ``reasoning`` beside the answer or without."""
+    """What was generated in a choice of an answer or of a chunk, with the ``reasoning`` beside the answer or
+    without."""
     message = choice.get("delta") or choice.get("message") or {}
     pieces = [choice.get("text"), message.get("content"), message.get("reasoning_content") if reasoning else None]
     pieces.append(message.get("refusal"))
@@ -125,7 +128,8 @@ class Asked(NamedTuple):
 
 
 def put_again(frame: PredictionFrame) -> Asked | None:
-    """The request of a completion, to be asked again without chance (temperature 0) and with one choice; None for many prompts."""
+    """The request of a completion, to be asked again without chance (temperature 0) and with one choice; None for many
+    prompts."""
     prompt = str(strings(frame.features[PROMPT])[0])
     kept = frame.features.get(PARAMETERS)
     parameters = decode_json(str(strings(kept)[0]), type=dict[str, Any]) if kept else {}

@@ -40,7 +40,8 @@ class _Key(msgspec.Struct, frozen=True):
 
 
 class KeysetDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a store holds. Everything but ``keyset`` is associated data of the wrapping, so that none of it can be changed."""
+    """What a store holds. Everything but ``keyset`` is associated data of the wrapping, so that none of it can be
+    changed."""
 
     purpose: str
     kek: str
@@ -74,7 +75,7 @@ class KeysetDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """The keyset's handle; raises :class:`WrongKek`."""
         if self.kek != kek.id:
             raise WrongKek(
-                f"the {self.purpose!r} keyset is wrapped by key {self.kek}, the key given is {kek.id}: mount the right key file"
+                f"the {self.purpose!r} keyset is wrapped by key {self.kek}, the key given is {kek.id}: mount the right key file"  # noqa: E501
             )
         try:
             return proto_keyset_format.parse_encrypted(base64.b64decode(self.keyset), kek, self.aad())

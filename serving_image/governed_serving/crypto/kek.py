@@ -46,8 +46,8 @@ class Kek:
 def load_kek(path: Path | str) -> Kek:
     """The key in ``path``: exactly 32 raw bytes.
 
-    The file must not be open to group or others; in a Kubernetes Secret volume (recognised by its ``..data`` link), where
-    fsGroup needs it, the group may read. Raises :class:`KekError` with one line that says what to do.
+    The file must not be open to group or others; in a Kubernetes Secret volume (recognised by its ``..data`` link),
+    where fsGroup needs it, the group may read. Raises :class:`KekError` with one line that says what to do.
     """
     path = Path(path)
     try:

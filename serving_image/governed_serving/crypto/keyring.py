@@ -63,7 +63,8 @@ class Keyring:
         self._open: dict[str, Keyset] = {}
 
     def keyset(self, purpose: str, create: bool = True) -> Keyset:
-        """The keyset of ``purpose``: data, artefact, journal, blobs, ledger, ledger-signing, masking-tokens, masking-digests, …
+        """The keyset of ``purpose``: data, artefact, journal, blobs, ledger, ledger-signing, masking-tokens,
+        masking-digests, …
 
         Raises KeyMissing (not there, and not to be created), WrongKek, KeyDestroyed.
         """
@@ -78,7 +79,8 @@ class Keyring:
         return self._open[purpose]
 
     def rotate(self, purpose: str, primary: int | None = None) -> KeyEvent:
-        """Add a key and make it primary; older ones still open what they sealed. ``primary``: the one that it takes the place of.
+        """Add a key and make it primary; older ones still open what they sealed. ``primary``: the one that it takes the
+        place of.
 
         Raises KeysetChanged on a race, and when another key is primary already.
         """
@@ -98,8 +100,8 @@ class Keyring:
     def destroy(self, purpose: str) -> KeyEvent:
         """Crypto-shredding: the purpose's keyset is removed, and nothing that it sealed can be opened again, by anyone.
 
-        The event is the receipt; the store keeps it in the keyset's place. Backups of the store must be destroyed as well:
-        a copy of the wrapped keyset opens with the KEK.
+        The event is the receipt; the store keeps it in the keyset's place. Backups of the store must be destroyed as
+        well: a copy of the wrapped keyset opens with the KEK.
         """
         stored = self._store.get(purpose)
         if stored is None:

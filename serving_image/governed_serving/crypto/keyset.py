@@ -73,7 +73,8 @@ class Keyset:
         return SEALED_BYTES + bytes(self._primitive(aead.Aead).encrypt(data, aad))
 
     def open(self, sealed: bytes, aad: bytes = b"") -> bytes:
-        """Inverse of :meth:`seal`. Raises :class:`Tampered`, or :class:`KeyMissing` when its key isn't in the keyset."""
+        """Inverse of :meth:`seal`. Raises :class:`Tampered`, or :class:`KeyMissing` when its key isn't in the
+        keyset."""
         if sealed[: len(SEALED_BYTES)] != SEALED_BYTES:
             raise Tampered(
                 f"expected data sealed by the {self.purpose!r} keyset, found {len(sealed)} bytes that begin otherwise"
@@ -93,7 +94,8 @@ class Keyset:
         return bytes(self._primitive(prf.PrfSet).primary().compute(data, length))
 
     def signing_keys(self) -> list[Ed25519PrivateKey]:
-        """The Ed25519 keys for pyca, the primary one first, then the others from the newest on. Purpose ``ledger-signing``."""
+        """The Ed25519 keys for pyca, the primary one first, then the others from the newest on. Purpose
+        ``ledger-signing``."""
         opened = self._opened
         status = {k.key_id: k.status for k in opened.info}
         found: list[Ed25519PrivateKey] = []

@@ -1,4 +1,5 @@
-"""Rotation while everything runs: whoever has the say adds a key when it is due, and every writer takes it without a restart."""
+"""Rotation while everything runs: whoever has the say adds a key when it is due, and every writer takes it without a
+restart."""
 
 import threading
 from collections.abc import Callable
@@ -18,7 +19,8 @@ LONGEST_LOOK = 300.0
 def rotate_due(
     keyring: Keyring, period: float, purposes: tuple[str, ...] = ROTATED, now: datetime | None = None
 ) -> list[KeyEvent]:
-    """Add a key to each keyset whose primary key is ``period`` seconds old. Where another process was first, its key counts."""
+    """Add a key to each keyset whose primary key is ``period`` seconds old. Where another process was first, its key
+    counts."""
     now = now or datetime.now(UTC)
     primary = {k.purpose: k for k in keyring.inventory() if k.status == "primary"}
     events = []
@@ -33,7 +35,8 @@ def rotate_due(
 
 
 class KeyWatch:
-    """Looks after ``keyset`` every tenth of ``period`` seconds, five minutes at most: rotates when it has the say, takes what is new.
+    """Looks after ``keyset`` every tenth of ``period`` seconds, five minutes at most: rotates when it has the say,
+    takes what is new.
 
     ``on_new`` is told of a new primary key; ``on_trouble`` of what kept a look from being done (it is done again).
     """

@@ -55,7 +55,7 @@ class DirectoryStore:
         except FileNotFoundError:
             if self._receipt(purpose).exists():
                 raise KeyDestroyed(
-                    f"the {purpose!r} keyset was destroyed ({self._receipt(purpose).name} tells when); what it sealed can't be read any more"
+                    f"the {purpose!r} keyset was destroyed ({self._receipt(purpose).name} tells when); what it sealed can't be read any more"  # noqa: E501
                 ) from None
             return None
 

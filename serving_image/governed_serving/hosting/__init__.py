@@ -1,4 +1,5 @@
-"""The life of a process that serves HTTP: port bound first, not ready at SIGTERM, drained, one line and exit code 1 when it can't."""
+"""The life of a process that serves HTTP: port bound first, not ready at SIGTERM, drained, one line and exit code 1
+when it can't."""
 
 from governed_serving.hosting.door import Door, exception_handlers
 from governed_serving.hosting.heap import start_is_over

@@ -24,7 +24,8 @@ class BodyLimit:
 
 
 async def body_chunks(receive: Receive, cut: Callable[[str], Exception]) -> AsyncIterator[bytes]:
-    """The body's pieces as they come. Raises ``cut(message)`` when the client goes before its end: half a body is none."""
+    """The body's pieces as they come. Raises ``cut(message)`` when the client goes before its end: half a body is
+    none."""
     more = True
     while more:
         message = await receive()

@@ -1,8 +1,9 @@
-"""uvicorn's connection within limits that hold on every route of every process: size and time of a head, time of a body, framing.
+"""uvicorn's connection within limits that hold on every route of every process: size and time of a head, time of a
+body, framing.
 
-uvicorn bounds neither: a head of any length is collected header by header, and a client that sends a byte now and then stays for ever.
-Heads are collected and judged here (:mod:`~governed_serving.hosting.http_head`), then given to uvicorn's parser one request at a time:
-the next head waits until the answer before it is complete.
+uvicorn bounds neither: a head of any length is collected header by header, and a client that sends a byte now and then
+stays for ever. Heads are collected and judged here (:mod:`~governed_serving.hosting.http_head`), then given to
+uvicorn's parser one request at a time: the next head waits until the answer before it is complete.
 """
 
 import asyncio
@@ -20,7 +21,8 @@ from governed_serving.hosting.http_head import HEAD_LIMIT, BadHead, Head, parse_
 __all__ = ["BoundedConnection", "refusal"]
 
 LINGER_SECONDS = 2.0
-"""An answer that came before its request's body had ended is given this long to be read, then the connection is closed."""
+"""An answer that came before its request's body had ended is given this long to be read, then the connection is
+closed."""
 DRAINED_BYTES = 1 << 20
 """As much of such a body is read to its end, so that the connection can go on."""
 CHECK_SECONDS = 1.0
@@ -91,7 +93,8 @@ class BoundedConnection(HttpToolsProtocol):
         return self.cycle is not None and not self.cycle.response_complete
 
     def _take_head(self) -> bool:
-        """The head at the beginning of what waits to the parser, if it is there as a whole; False: nothing more can be done."""
+        """The head at the beginning of what waits to the parser, if it is there as a whole; False: nothing more can be
+        done."""
         while self._waiting.startswith(b"\r\n"):  # after a body some clients send one more (RFC 9112, 2.2)
             del self._waiting[:2]
         end = self._waiting.find(b"\r\n\r\n")

@@ -1,8 +1,8 @@
 """What every ASGI application of ours stands behind: bodies unpacked within bounds, and an answer whatever happens.
 
-:class:`Door` takes gzip and deflate (RFC 9110, 8.4.1) off request bodies piece by piece, so that whoever counts bytes counts what comes
-out; other codings are 415. An exception that an application lets through is a bug of ours: it is logged once with its traceback, counted,
-and answered with 500 in the form of the routes' other errors.
+:class:`Door` takes gzip and deflate (RFC 9110, 8.4.1) off request bodies piece by piece, so that whoever counts bytes
+counts what comes out; other codings are 415. An exception that an application lets through is a bug of ours: it is
+logged once with its traceback, counted, and answered with 500 in the form of the routes' other errors.
 """
 
 import zlib

@@ -57,7 +57,7 @@ def listen(host: str, port: int, variable: str = runtime.HTTP_PORT) -> socket.so
     except OSError as error:
         sock.close()
         raise Problem(
-            f"port {port} on {host}: expected it to be free, found {error.strerror}; stop the other process or set {variable}"
+            f"port {port} on {host}: expected it to be free, found {error.strerror}; stop the other process or set {variable}"  # noqa: E501
         ) from error
     sock.set_inheritable(True)
     return sock
@@ -72,7 +72,8 @@ class _Server(uvicorn.Server):
 
 
 def web_server(app: Door, *, grace: float, **settings: Any) -> uvicorn.Server:
-    """A uvicorn server for ``app``. ``grace``: seconds for requests in flight at the end; ``settings``: uvicorn.Config's."""
+    """A uvicorn server for ``app``. ``grace``: seconds for requests in flight at the end; ``settings``:
+    uvicorn.Config's."""
     common: dict[str, Any] = {
         "http": BoundedConnection,
         "ws": "none",
@@ -87,7 +88,8 @@ def web_server(app: Door, *, grace: float, **settings: Any) -> uvicorn.Server:
 
 
 class Host:
-    """HTTP servers on their sockets; ``stop`` is set by SIGTERM, by SIGINT, or by who can't go on. Made on the event loop."""
+    """HTTP servers on their sockets; ``stop`` is set by SIGTERM, by SIGINT, or by who can't go on. Made on the event
+    loop."""
 
     def __init__(self) -> None:
         self.stop = asyncio.Event()

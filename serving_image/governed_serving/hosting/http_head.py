@@ -1,7 +1,8 @@
 """The head of an HTTP/1.1 request, judged strictly once for every port (RFC 9112; what it leaves to taste is refused).
 
-Whoever stands before or behind us must read a request's end where we read it: one Host, one Content-Length or ``chunked`` alone, no
-folded lines, no bare line feeds, no CONNECT. A request to switch protocols is answered in the one that it came in (RFC 9110, 7.8).
+Whoever stands before or behind us must read a request's end where we read it: one Host, one Content-Length or
+``chunked`` alone, no folded lines, no bare line feeds, no CONNECT. A request to switch protocols is answered in the one
+that it came in (RFC 9110, 7.8).
 """
 
 import re

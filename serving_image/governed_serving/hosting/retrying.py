@@ -1,7 +1,7 @@
 """Calls that may safely be sent twice, sent again: bounded, backing off with full jitter, heeding Retry-After.
 
-Full jitter after Brooker, "Exponential Backoff And Jitter" (AWS, 2015): pauses are drawn evenly from 0 to the bound, so that
-callers that failed together don't come again together. Retry-After: RFC 9110, 10.2.3.
+Full jitter after Brooker, "Exponential Backoff And Jitter" (AWS, 2015): pauses are drawn evenly from 0 to the bound, so
+that callers that failed together don't come again together. Retry-After: RFC 9110, 10.2.3.
 """
 
 import random
@@ -27,9 +27,11 @@ class GaveUp(Exception):
 
 @dataclass(frozen=True)
 class Backoff:
-    """Pauses of at most ``first``·2ⁿ, at most ``longest`` seconds, until ``patience`` seconds are over or ``attempts`` made.
+    """Pauses of at most ``first``·2ⁿ, at most ``longest`` seconds, until ``patience`` seconds are over or ``attempts``
+    made.
 
-    ``heeds_retry_after``: wait at least as long as the answer asks for, and give up at once where that is beyond ``patience``.
+    ``heeds_retry_after``: wait at least as long as the answer asks for, and give up at once where that is beyond
+    ``patience``.
     """
 
     patience: float
@@ -76,7 +78,8 @@ class Retrying:
 
 
 def retry_after(value: str, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> float:
-    """Seconds that a Retry-After field asks for, as a number or a date; 0 for none, for one that is past, and for nonsense."""
+    """Seconds that a Retry-After field asks for, as a number or a date; 0 for none, for one that is past, and for
+    nonsense."""
     if value.isascii() and value.isdecimal() and len(value) < 10:
         return float(value)
     try:

@@ -1,7 +1,9 @@
-"""Turns on a core that several processes share, as Linux gives them (EEVDF, since 6.12: sched_setattr(2), sched_runtime of SCHED_OTHER).
+"""Turns on a core that several processes share, as Linux gives them (EEVDF, since 6.12: sched_setattr(2), sched_runtime
+of SCHED_OTHER).
 
-A process that wakes takes the core at once from one whose turns are longer. Priority alone doesn't do that: who has the core keeps it
-to the end of its turn, 1.4 ms and more, however low it is. Older kernels take the request and change nothing.
+A process that wakes takes the core at once from one whose turns are longer. Priority alone doesn't do that: who has the
+core keeps it to the end of its turn, 1.4 ms and more, however low it is. Older kernels take the request and change
+nothing.
 """
 
 import ctypes

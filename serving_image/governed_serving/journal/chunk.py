@@ -22,7 +22,8 @@ _SEQ = struct.Struct(">Q")
 
 
 class Chunk(msgspec.Struct, frozen=True):
-    """Frames ``first_seq`` … ``last_seq`` of a stream. ``data`` goes to the archive; ``records`` are the same, decoded."""
+    """Frames ``first_seq`` … ``last_seq`` of a stream. ``data`` goes to the archive; ``records`` are the same,
+    decoded."""
 
     header: Header
     first_seq: int

@@ -46,7 +46,8 @@ class CursorFiles(Generic[C]):
         self._folder, self._kind, self._prefix = folder, kind, prefix
 
     def load(self, stream: str, identity: str) -> C | None:
-        """What was saved last of the stream with this identity; None at first, and when the name is another stream's by now.
+        """What was saved last of the stream with this identity; None at first, and when the name is another stream's by
+        now.
 
         Raises JournalDamaged when the file can't be read: what was done already is not to be guessed. Raises OSError.
         """

@@ -1,8 +1,9 @@
-"""Bytes of a segment: ``magic ‖ u32 length ‖ header`` and frames ``u32 length ‖ u32 attempt ‖ u64 seq ‖ ciphertext ‖ tag``.
+"""Bytes of a segment: ``magic ‖ u32 length ‖ header`` and frames ``u32 length ‖ u32 attempt ‖ u64 seq ‖ ciphertext ‖
+tag``.
 
-A frame's associated data are stream, identity, seq and the tag of the frame before it, across segments too: a frame that is cut
-out, swapped, or taken from elsewhere doesn't open. The header carries the segment's data key, wrapped by the journal keyset
-with all other header fields as associated data.
+A frame's associated data are stream, identity, seq and the tag of the frame before it, across segments too: a frame
+that is cut out, swapped, or taken from elsewhere doesn't open. The header carries the segment's data key, wrapped by
+the journal keyset with all other header fields as associated data.
 """
 
 import struct
@@ -48,7 +49,8 @@ class Header(msgspec.Struct, frozen=True, array_like=True):
         return b"governed journal 1\0" + msgspec.msgpack.encode(msgspec.structs.replace(self, wrapped=b""))
 
     def key(self, cipher: SegmentCipher) -> SegmentKey:
-        """The segment's data key; raises JournalDamaged when the header was changed, CryptoError when the key is lost."""
+        """The segment's data key; raises JournalDamaged when the header was changed, CryptoError when the key is
+        lost."""
         try:
             return cipher.open(self.wrapped, self.aad())
         except Tampered:
@@ -96,7 +98,7 @@ class RawFrame(NamedTuple):
             raise JournalDamaged(
                 self.header.stream,
                 self.seq,
-                f"was changed, or the frame before it isn't the one it follows (segment {self.header.first_seq}, byte {self.offset})",
+                f"was changed, or the frame before it isn't the one it follows (segment {self.header.first_seq}, byte {self.offset})",  # noqa: E501
             ) from None
 
     def record(self) -> Frame:
@@ -130,7 +132,8 @@ def parse_header(data: bytes, name: str) -> tuple[Header, int] | None:
 def frames_in(
     data: bytes, header: Header, key: SegmentKey, seq: int, previous: bytes, base: int = 0
 ) -> Iterator[RawFrame]:
-    """Whole frames in ``data``, which begins with frame ``seq`` at offset ``base`` of its segment; an unfinished last one is left out.
+    """Whole frames in ``data``, which begins with frame ``seq`` at offset ``base`` of its segment; an unfinished last
+    one is left out.
 
     Raises JournalDamaged at a frame whose number isn't the next one. Nothing is decrypted.
     """
@@ -141,7 +144,7 @@ def frames_in(
             raise JournalDamaged(
                 header.stream,
                 seq,
-                f"expected frame {seq} at byte {base + offset} of segment {header.first_seq}, found {found} of {length} bytes",
+                f"expected frame {seq} at byte {base + offset} of segment {header.first_seq}, found {found} of {length} bytes",  # noqa: E501
             )
         end = offset + FRAME.size + length
         if end > size:

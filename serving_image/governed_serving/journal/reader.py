@@ -1,4 +1,5 @@
-"""The reading end: follows a stream across segments, checks its chain, hands out frames raw or opened, trims what was shipped."""
+"""The reading end: follows a stream across segments, checks its chain, hands out frames raw or opened, trims what was
+shipped."""
 
 from collections.abc import Iterator
 from itertools import pairwise
@@ -46,7 +47,8 @@ class JournalReader:
 
     @property
     def identity(self) -> str:
-        """``{stream}.{identity}``: unlike the name, it never comes again when a spool is lost. Empty before the first frame."""
+        """``{stream}.{identity}``: unlike the name, it never comes again when a spool is lost. Empty before the first
+        frame."""
         for first in segments(self.folder):
             opened = self._open_segment(first)
             if opened is not None:
@@ -68,8 +70,9 @@ class JournalReader:
     def frames(self, from_seq: int = 0, previous: bytes | None = None) -> Iterator[RawFrame]:
         """Frames from ``from_seq`` (or the oldest) to the end as it is now, unopened. Call again later to follow.
 
-        ``previous`` is the tag of frame ``from_seq`` − 1 as remembered by a cursor. Raises JournalDamaged where the chain breaks
-        (number missing, segments that don't join, a tail cut below the cursor), CryptoError when a key is lost.
+        ``previous`` is the tag of frame ``from_seq`` − 1 as remembered by a cursor. Raises JournalDamaged where the
+        chain breaks (number missing, segments that don't join, a tail cut below the cursor), CryptoError when a key is
+        lost.
         """
         try:
             yield from self._follow(from_seq, previous)
@@ -99,7 +102,8 @@ class JournalReader:
             yield frame.seq, frame.record()
 
     def chunk(self, from_seq: int, max_bytes: int = 4 << 20) -> Chunk | None:
-        """Frames from ``from_seq``, at most about ``max_bytes`` and of one segment, to be shipped; None when there is nothing new.
+        """Frames from ``from_seq``, at most about ``max_bytes`` and of one segment, to be shipped; None when there is
+        nothing new.
 
         Every frame has been opened, so what is shipped is what was written; ``chunk.records`` are decoded.
         """
@@ -113,7 +117,8 @@ class JournalReader:
         return pack_chunk(taken) if taken else None
 
     def trim(self, upto: int) -> int:
-        """Delete segments that hold only frames below ``upto``; the last one, which may be being written, stays. Returns bytes freed."""
+        """Delete segments that hold only frames below ``upto``; the last one, which may be being written, stays.
+        Returns bytes freed."""
         found = segments(self.folder)
         freed = 0
         for first, following in pairwise(found):
@@ -148,7 +153,8 @@ class JournalReader:
         return position
 
     def _holds_still(self, position: _Position) -> bool:
-        """Whether the segment is there as it was: one without a frame is made anew, with another key, when its writer was killed."""
+        """Whether the segment is there as it was: one without a frame is made anew, with another key, when its writer
+        was killed."""
         first = position.header.first_seq
         return position.seq > first and segment_path(self.folder, first).exists()
 
@@ -193,7 +199,7 @@ class JournalReader:
             raise JournalDamaged(
                 self.stream,
                 position.seq,
-                f"is missing or was changed: segment {position.header.first_seq} doesn't lead to segment {following.seq}",
+                f"is missing or was changed: segment {position.header.first_seq} doesn't lead to segment {following.seq}",  # noqa: E501
             )
         return following
 

@@ -63,7 +63,8 @@ class SegmentFile:
         return Chain(self._header.identity, self.next_seq, self._previous)
 
     def append(self, plaintext: bytes) -> int:
-        """Write one frame and return its number. On OSError the file is as before; the frame's nonce isn't used again."""
+        """Write one frame and return its number. On OSError the file is as before; the frame's nonce isn't used
+        again."""
         seq = self.next_seq
         ciphertext = self._key.seal(self._attempt, seq, plaintext, frame_aad(self._header, seq, self._previous))
         try:
@@ -89,7 +90,8 @@ class SegmentFile:
             os.fdatasync(self._fd)
 
     def close(self, sync: bool = False) -> None:
-        """Close the file; ``sync``: make it durable first. If that fails, :meth:`sync` says so to whoever asks later."""
+        """Close the file; ``sync``: make it durable first. If that fails, :meth:`sync` says so to whoever asks
+        later."""
         if self._fd >= 0:
             try:
                 if sync:
@@ -112,8 +114,9 @@ class SegmentFile:
 def recover(folder: Path, stream: str, cipher: SegmentCipher) -> tuple[Chain, int]:
     """Check the last segment and set a torn tail aside; returns where to go on, and the bytes set aside.
 
-    A tail is torn when nothing whole follows it: what a killed process or a power cut leaves. A bad frame before good ones is
-    no accident: JournalDamaged. A torn tail stays beside its segment as ``.torn-{offset}`` until the segment is trimmed.
+    A tail is torn when nothing whole follows it: what a killed process or a power cut leaves. A bad frame before good
+    ones is no accident: JournalDamaged. A torn tail stays beside its segment as ``.torn-{offset}`` until the segment is
+    trimmed.
     """
     torn = 0
     for first in reversed(segments(folder)):
@@ -151,7 +154,8 @@ def _check(data: bytes, header: Header, start: int, cipher: SegmentCipher) -> tu
 
 
 def _later_frame(rest: bytes, seq: int) -> bool:
-    """Whether the number of a later frame stands in ``rest``; in random ciphertext it doesn't (chance 2⁻⁶⁴ per byte)."""
+    """Whether the number of a later frame stands in ``rest``; in random ciphertext it doesn't (chance 2⁻⁶⁴ per
+    byte)."""
     return any((seq + ahead).to_bytes(8, "big") in rest for ahead in (1, 2))
 
 

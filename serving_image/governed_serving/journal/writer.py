@@ -1,9 +1,9 @@
 """The writing end of a stream: group commit.
 
 Whatever waits goes out together, with one fsync. So the cost per request falls as load
-rises, and a caller that was answered knows that its record is on disk. The event loop encodes and writes at the end of its round
-(a few microseconds per record: a thread's hop costs more); only fsync, which takes milliseconds, is left to a thread, and while
-it runs the next group gathers.
+rises, and a caller that was answered knows that its record is on disk. The event loop encodes and writes at the end of
+its round (a few microseconds per record: a thread's hop costs more); only fsync, which takes milliseconds, is left to a
+thread, and while it runs the next group gathers.
 """
 
 import asyncio
@@ -48,7 +48,8 @@ class Ack(msgspec.Struct, frozen=True, gc=False):
 
 
 class JournalStats(msgspec.Struct):
-    """Counters since the journal was opened (``waiting``, ``spool_bytes``: now). Everything that was refused is counted."""
+    """Counters since the journal was opened (``waiting``, ``spool_bytes``: now). Everything that was refused is
+    counted."""
 
     records: int = 0
     frames: int = 0
@@ -84,9 +85,9 @@ class _Job(NamedTuple):
 class Journal:
     """Appends to ``{spool}/journal/{stream}``.
 
-    ``max_bytes``: most bytes of this stream on disk, shipped segments that were trimmed not counted; ``max_waiting``: most records
-    between :meth:`append` and the disk. Opening checks the last segment and trims a torn tail (``stats.torn_bytes``).
-    Raises JournalLocked, JournalDamaged, CryptoError, OSError.
+    ``max_bytes``: most bytes of this stream on disk, shipped segments that were trimmed not counted; ``max_waiting``:
+    most records between :meth:`append` and the disk. Opening checks the last segment and trims a torn tail
+    (``stats.torn_bytes``). Raises JournalLocked, JournalDamaged, CryptoError, OSError.
     """
 
     def __init__(
@@ -128,7 +129,8 @@ class Journal:
         self._thread.start()
 
     async def append(self, record: Record) -> Ack:
-        """Returns once the record is written (and fsynced). Raises JournalFull, JournalBusy, RecordRefused, JournalClosed.
+        """Returns once the record is written (and fsynced). Raises JournalFull, JournalBusy, RecordRefused,
+        JournalClosed.
 
         A cancelled caller's record may be written all the same.
         """
@@ -207,7 +209,8 @@ class Journal:
         return handle
 
     def _round(self, loop: asyncio.AbstractEventLoop) -> None:
-        """On the event loop: write what waits. While an fsync runs nothing is written: the end of it comes here again."""
+        """On the event loop: write what waits. While an fsync runs nothing is written: the end of it comes here
+        again."""
         self._scheduled = False
         if self._syncing or self._queue.empty():
             return
@@ -332,13 +335,13 @@ class Journal:
     def _make_room(self, size: int) -> None:
         if size > FRAME_LIMIT:
             raise JournalFull(
-                f"journal stream {self.stream}: a frame of {size} bytes is longer than the {FRAME_LIMIT} allowed; send fewer rows per request"
+                f"journal stream {self.stream}: a frame of {size} bytes is longer than the {FRAME_LIMIT} allowed; send fewer rows per request"  # noqa: E501
             )
         if self._spool_bytes + size > self._max_bytes:
             self._spool_bytes = _size_of(self.folder)  # the auditor may have trimmed meanwhile
         if self._spool_bytes + size > self._max_bytes:
             raise JournalFull(
-                f"journal stream {self.stream}: {self._spool_bytes} of {self._max_bytes} bytes are used and not shipped yet; "
+                f"journal stream {self.stream}: {self._spool_bytes} of {self._max_bytes} bytes are used and not shipped yet; "  # noqa: E501
                 "look whether the archive is reachable, or raise governance.audit.spoolSize"
             )
 

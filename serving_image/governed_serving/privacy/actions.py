@@ -65,7 +65,8 @@ def unmask(text: str, keyring: Keyring) -> str:
 
 
 def _hashing(keyset: Keyset) -> Action:
-    """Keyed and one-way (HMAC-SHA256, RFC 2104, 96 bits); the same value gives the same digest however it was written."""
+    """Keyed and one-way (HMAC-SHA256, RFC 2104, 96 bits); the same value gives the same digest however it was
+    written."""
 
     def digest(entity: str, value: str) -> str:
         bare = fold(value).translate(_SEPARATORS).upper()

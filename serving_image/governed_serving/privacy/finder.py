@@ -1,8 +1,8 @@
 """Finding: one pass of RE2 over UTF-8 notices places worth a look; exact patterns and checks decide on the few of them.
 
-The first pass knows only cheap shapes (seven digits close together, an @ between letters, …) and is a DFA without captures, so
-its cost doesn't depend on the number of recognisers. It also notices characters that must be folded first (``folding.py``);
-then the text is folded and searched again, and offsets are led back to the original.
+The first pass knows only cheap shapes (seven digits close together, an @ between letters, …) and is a DFA without
+captures, so its cost doesn't depend on the number of recognisers. It also notices characters that must be folded first
+(``folding.py``); then the text is folded and searched again, and offsets are led back to the original.
 """
 
 import re
@@ -27,7 +27,8 @@ class Finding(NamedTuple):
 
 
 class Hook(NamedTuple):
-    """A finder of your own, for names or addresses: a dictionary or an NER model. ``find(text)`` → (start, end) in characters."""
+    """A finder of your own, for names or addresses: a dictionary or an NER model. ``find(text)`` → (start, end) in
+    characters."""
 
     entity: str
     find: Callable[[str], Iterable[tuple[int, int]]]

@@ -1,9 +1,9 @@
 """Folding: characters that look like ASCII become ASCII before anything is searched, and offsets lead back.
 
-Unicode's NFKC of every single character that has ASCII letters, digits or joining punctuation in it (full-width １３８, ①, ²,
-mathematical 𝟙), dashes to ``-``, spaces to a space, invisible characters to nothing. Other characters stay as they are: NFKC
-may compose them, but no recogniser looks at them.
-"""
+Unicode's NFKC of every single character that has ASCII letters, digits or joining punctuation in it (full-width １３８, ①,
+², mathematical 𝟙), dashes to ``-``, spaces to a space, invisible characters to nothing. Other characters stay as they
+are: NFKC may compose them, but no recogniser looks at them.
+"""  # noqa: E501
 
 import unicodedata
 from functools import cache

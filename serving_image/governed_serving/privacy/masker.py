@@ -24,9 +24,10 @@ class MaskingError(Exception):
 class Masker:
     """``replace`` bound to a failure policy: the one place that decides what happens to a text that can't be masked.
 
-    ``replace`` answers a text without personal data, and may raise whatever it likes. With ``failure_policy`` Closed that raises
-    MaskingError, with Open this text alone passes as it is. ``failures`` counts both; ``counts`` are findings per entity, kept by
-    ``replace``. Short texts in which nothing was found are remembered: categories come again and again.
+    ``replace`` answers a text without personal data, and may raise whatever it likes. With ``failure_policy`` Closed
+    that raises MaskingError, with Open this text alone passes as it is. ``failures`` counts both; ``counts`` are
+    findings per entity, kept by ``replace``. Short texts in which nothing was found are remembered: categories come
+    again and again.
     """
 
     def __init__(
@@ -49,7 +50,7 @@ class Masker:
             self.failures += 1
             if self._closed:
                 raise MaskingError(
-                    f"expected a text that can be searched for personal data, found {type(error).__name__}; the request is refused"
+                    f"expected a text that can be searched for personal data, found {type(error).__name__}; the request is refused"  # noqa: E501
                 ) from error
             return text
         if masked == text and len(text) <= REMEMBERED_CHARACTERS:

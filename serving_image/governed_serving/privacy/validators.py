@@ -1,4 +1,5 @@
-"""Checksums and ranges of identifiers: what tells a number from a number that looks like one. Input: separators stripped."""
+"""Checksums and ranges of identifiers: what tells a number from a number that looks like one. Input: separators
+stripped."""
 
 from datetime import date
 from ipaddress import IPv6Address
@@ -60,7 +61,8 @@ _IBAN_LENGTHS = {
 
 
 def resident_id(value: str) -> bool:
-    """GB 11643-1999: 18 characters, birthday (4.2), check character by ISO 7064 MOD 11-2 (4.4); or 15 digits of before 1999."""
+    """GB 11643-1999: 18 characters, birthday (4.2), check character by ISO 7064 MOD 11-2 (4.4); or 15 digits of before
+    1999."""
     if len(value) == 15:
         return value[0] != "0" and _birthday("19" + value[6:12])
     if value[0] == "0" or not _birthday(value[6:14]):
@@ -78,7 +80,8 @@ def luhn(value: str) -> bool:
 
 
 def payment_card(value: str) -> bool:
-    """13 to 19 digits of a card issuer's range (ISO/IEC 7812-1: banking and financial 3 to 6, Mastercard's 2221–2720), by Luhn."""
+    """13 to 19 digits of a card issuer's range (ISO/IEC 7812-1: banking and financial 3 to 6, Mastercard's 2221–2720),
+    by Luhn."""
     issuer = value[0] in "3456" or "2221" <= value[:4] <= "2720"
     return issuer and len(set(value)) > 1 and luhn(value)
 
@@ -109,7 +112,8 @@ def ipv6(value: str) -> bool:
 
 
 def ssn(value: str) -> bool:
-    """Social Security Administration, POMS RM 10201.035: area not 000, 666 or 900–999, group not 00, serial not 0000."""
+    """Social Security Administration, POMS RM 10201.035: area not 000, 666 or 900–999, group not 00, serial not
+    0000."""
     return value[:3] not in ("000", "666") and value[0] != "9" and value[3:5] != "00" and value[5:] != "0000"
 
 

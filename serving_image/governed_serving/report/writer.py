@@ -1,7 +1,8 @@
 """Writes a pod's own part of its GovernanceReport: a file when run locally, the status subresource in a cluster.
 
-In a cluster 10,000 models share one API server, so only what changes a verdict goes at once; the rest waits for five minutes
-after the last write. A report that can't be written never stops the work it reports on: it is logged, counted, and tried again.
+In a cluster 10,000 models share one API server, so only what changes a verdict goes at once; the rest waits for five
+minutes after the last write. A report that can't be written never stops the work it reports on: it is logged, counted,
+and tried again.
 """
 
 import fcntl
@@ -44,7 +45,8 @@ _AT_ONCE = ("phase", "verdict", "ready", "verified", "artefact", "gates", "train
 
 
 def of_pod(revision: str, role: Literal["server", "auditor"], pod: str) -> Address:
-    """Path of what one pod's container says of its own revision: no other pod writes there. Empty: a process outside a cluster."""
+    """Path of what one pod's container says of its own revision: no other pod writes there. Empty: a process outside a
+    cluster."""
     return ("revisions", revision or LOCAL, role, pod or LOCAL)
 
 
@@ -93,10 +95,11 @@ class ReportWriter:
         """Writes that failed after all tries."""
 
     def update(self, part: PartName | Address, values: Values, *, at_once: bool = False) -> bool:
-        """Merge ``values`` (JSON merge-patch: None removes a field) into a part, or into the one at a path (:func:`of_pod`).
+        """Merge ``values`` (JSON merge-patch: None removes a field) into a part, or into the one at a path
+        (:func:`of_pod`).
 
-        A first write, a changed verdict, phase, artefact, readiness …, and what is asked ``at_once`` go now, other changes
-        when they are due. True when it has been written.
+        A first write, a changed verdict, phase, artefact, readiness …, and what is asked ``at_once`` go now, other
+        changes when they are due. True when it has been written.
         """
         return self.update_all({(part,) if isinstance(part, str) else part: values}, at_once=at_once)
 
@@ -196,7 +199,8 @@ class ReportWriter:
 
 
 def merge_patch(target: dict[str, Any], patch: dict[str, Any], *, keep_null: bool = False) -> dict[str, Any]:
-    """RFC 7396: ``patch`` over ``target``, as a new mapping. ``keep_null`` keeps removals, to merge two patches into one."""
+    """RFC 7396: ``patch`` over ``target``, as a new mapping. ``keep_null`` keeps removals, to merge two patches into
+    one."""
     merged = dict(target)
     for name, value in patch.items():
         if value is None and not keep_null:

@@ -1,7 +1,7 @@
 """`python -m governed_serving.trainer`: the Job, configured by its environment (governed_api.runtime).
 
-Exit codes: 0 the model is in the archive; 2 the manifest or its data can't be trained on; 65 (EX_DATAERR) training ran and
-nothing may ship; 1 anything else, where another try may help. The operator knows 2 and 65 as final.
+Exit codes: 0 the model is in the archive; 2 the manifest or its data can't be trained on; 65 (EX_DATAERR) training ran
+and nothing may ship; 1 anything else, where another try may help. The operator knows 2 and 65 as final.
 """
 
 import sys

@@ -1,7 +1,8 @@
-"""Group statistics of the data before training (what was decided) and of predictions after it, by the auditor's own maths.
+"""Group statistics of the data before training (what was decided) and of predictions after it, by the auditor's own
+maths.
 
-Signed differences and ratios are unprivileged − privileged and unprivileged / privileged, as in AIF360; intervals are for one
-look at closed data (Newcombe 1998, Katz et al. 1978). Undefined values are None.
+Signed differences and ratios are unprivileged − privileged and unprivileged / privileged, as in AIF360; intervals are
+for one look at closed data (Newcombe 1998, Katz et al. 1978). Undefined values are None.
 """
 
 from collections.abc import Sequence

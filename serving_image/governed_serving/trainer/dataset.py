@@ -39,8 +39,8 @@ class Dataset:
     """Typed columns, all of shape (rows,).
 
     ``features``: float32 with NaN (numeric) or object str with "" (categorical, text) where missing. ``label``: int64
-    codes into ``classes``, or float32 when ``classes`` is empty (regression). ``groups``: protected attributes and strata,
-    object str. ``scores`` keeps float labels for the favourable threshold.
+    codes into ``classes``, or float32 when ``classes`` is empty (regression). ``groups``: protected attributes and
+    strata, object str. ``scores`` keeps float labels for the favourable threshold.
     """
 
     features: dict[str, Column]
@@ -268,7 +268,8 @@ def scan(dataset: Dataset, scanner: Scanner) -> dict[str, dict[str, int]]:
 
 
 def split(dataset: Dataset, data: Data, seed: int) -> tuple[Dataset, Dataset, Dataset]:
-    """Training, validation and test rows, drawn by ``seed``. Raises InvalidTraining when the training rows miss a class."""
+    """Training, validation and test rows, drawn by ``seed``. Raises InvalidTraining when the training rows miss a
+    class."""
     order = np.random.default_rng(np.random.PCG64(seed)).permutation(dataset.rows)
     test = max(1, round(dataset.rows * data.test_fraction))
     validation = round(dataset.rows * data.validation_fraction)

@@ -112,7 +112,8 @@ OFFER_ROWS = 30
 
 
 def offers(bias: Bias, train: Dataset, rows: Dataset, predictions: Predictions) -> dict[str, Mitigation]:
-    """Protected attribute → what could be done about a disparity, with its effect measured on held-out ``rows``; nothing is applied.
+    """Protected attribute → what could be done about a disparity, with its effect measured on held-out ``rows``;
+    nothing is applied.
 
     ``thresholds``: one per group instead of one for all (only where a threshold decides: two classes, or a regression);
     ``weights`` of reweighing in training: see ``lifecycle.training.mitigation``.
@@ -145,7 +146,8 @@ def offers(bias: Bias, train: Dataset, rows: Dataset, predictions: Predictions) 
 def importances(session: onnxruntime.InferenceSession, rows: Dataset, seed: int) -> dict[str, float]:
     """Feature → mean |change of the scores| when its values are shuffled among (at most 512) rows.
 
-    Permutation importance after Breiman (2001), of the output itself, so it needs no labels; summed over classes, halved.
+    Permutation importance after Breiman (2001), of the output itself, so it needs no labels; summed over classes,
+    halved.
     """
     rows = rows.at(np.arange(min(rows.rows, IMPORTANCE_ROWS)))
     rng = np.random.default_rng(np.random.PCG64(seed))

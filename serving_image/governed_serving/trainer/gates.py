@@ -68,7 +68,8 @@ def judge(candidates: Candidates, gates: Gates, bias: Bias | None) -> list[GateR
 
 
 def optimisation(model: bytes, rows: Dataset, level: str, threads: int) -> tuple[GateResult, float]:
-    """What graph optimisation G(θ) brings on this node (no budget: the level is the manifest's), and seconds a row takes."""
+    """What graph optimisation G(θ) brings on this node (no budget: the level is the manifest's), and seconds a row
+    takes."""
     plain, optimised = latencies([session(model, "none", threads), session(model, level, threads)], rows, runs=150)
     text = f"one row on this node: {plain * 1e6:.0f} µs as exported, {optimised * 1e6:.0f} µs at level {level}"
     return _gate(OPTIMIZATION, optimised / plain, None, "not applicable", text), optimised

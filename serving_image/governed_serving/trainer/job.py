@@ -68,7 +68,8 @@ class Job:
         self._said = 0.0
 
     def run(self) -> dict[str, Any]:
-        """Make the model or find it; the report's artefact {digest, blob, variant}. Raises TrainingError and neighbours' errors."""
+        """Make the model or find it; the report's artefact {digest, blob, variant}. Raises TrainingError and
+        neighbours' errors."""
         spec = self._resolved.spec
         if spec.lifecycle.training is None:
             raise InvalidTraining("spec.lifecycle.training", "expected how to train, found nothing")

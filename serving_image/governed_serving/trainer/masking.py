@@ -1,4 +1,5 @@
-"""The door to governed_serving.privacy: training texts are masked by the very masker that the server puts in the path."""
+"""The door to governed_serving.privacy: training texts are masked by the very masker that the server puts in the
+path."""
 
 from governed_api.governance import Masking
 from governed_serving.crypto import Keyring

@@ -13,7 +13,8 @@ TEXT_WIDTH = 16
 
 
 class TextMean(nn.Module):
-    """Mean embedding of the tokens of a text: ids int64 (batch, tokens) → float32 (batch, width); no tokens give zeros."""
+    """Mean embedding of the tokens of a text: ids int64 (batch, tokens) → float32 (batch, width); no tokens give
+    zeros."""
 
     def __init__(self, vocabulary: int, width: int) -> None:
         super().__init__()

@@ -27,7 +27,8 @@ Progress = Callable[[int, dict[str, float]], None]
 
 @dataclass(frozen=True)
 class Made:
-    """A packed artefact, and what to tell about it. ``measured`` holds what a clock said, which the artefact must not."""
+    """A packed artefact, and what to tell about it. ``measured`` holds what a clock said, which the artefact must
+    not."""
 
     packed: bytes
     digest: str
@@ -39,7 +40,8 @@ class Made:
 
 
 class Pipeline:
-    """One training from prepared data to a packed artefact; ``key`` names it, ``code`` is the version of our sources."""
+    """One training from prepared data to a packed artefact; ``key`` names it, ``code`` is the version of our
+    sources."""
 
     def __init__(
         self, name: str, spec: GovernedModelSpec, prepared: Prepared, volume: DataVolume, *, key: str, code: str
@@ -97,7 +99,8 @@ class Pipeline:
         return network, Trainer(network, self._training, self._volume, key).run(rows, held, counts, progress)
 
     def _unmitigated(self, progress: Progress) -> dict[str, Unmitigated]:
-        """What the same training gives without mitigation, so that its effect is on record; empty when there is none."""
+        """What the same training gives without mitigation, so that its effect is on record; empty when there is
+        none."""
         bias = self._spec.governance.bias
         if self._weights() is None or bias is None:
             return {}

@@ -63,7 +63,8 @@ def plain(audit: DataAudit) -> dict[str, Any]:
 
 
 def masked_fields(training: Training, masking: Masking | None) -> list[str]:
-    """Text features that are masked before the model sees them. Raises InvalidTraining for one that is no text feature."""
+    """Text features that are masked before the model sees them. Raises InvalidTraining for one that is no text
+    feature."""
     texts = [f.name for f in training.data.features if f.type == "text"]
     if masking is None:
         return []

@@ -46,7 +46,8 @@ class Numeric:
 
 @dataclass(frozen=True)
 class Categorical:
-    """Fitted categorical feature; ``table`` (codes + 1, width) float32 holds each code's row, the last the unknown's."""
+    """Fitted categorical feature; ``table`` (codes + 1, width) float32 holds each code's row, the last the
+    unknown's."""
 
     name: str
     categories: list[str]
@@ -150,7 +151,8 @@ class _Graph:
 
 
 def graph(fitted: Preprocessing) -> Any:
-    """onnx.ModelProto: raw inputs [batch, 1] (float or string) → the network's inputs (see ``Preprocessing.inputs``)."""
+    """onnx.ModelProto: raw inputs [batch, 1] (float or string) → the network's inputs (see
+    ``Preprocessing.inputs``)."""
     g = _Graph()
     numeric = [f for f in fitted.features if isinstance(f, Numeric)]
     categorical = [f for f in fitted.features if isinstance(f, Categorical)]

@@ -12,7 +12,8 @@ _MEMORY = ("tmpfs", "ramfs")
 
 
 def memory_backed(path: Path, mounts: str) -> bool:
-    """Whether ``path`` lies on a memory file system, by the text of /proc/mounts (the longest mount point that fits)."""
+    """Whether ``path`` lies on a memory file system, by the text of /proc/mounts (the longest mount point that
+    fits)."""
     kinds = {line.split()[1]: line.split()[2] for line in mounts.splitlines() if len(line.split()) > 2}
     fitting = [point for point in kinds if path.is_relative_to(point)]
     return bool(fitting) and kinds[max(fitting, key=len)] in _MEMORY

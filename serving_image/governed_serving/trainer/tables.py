@@ -35,7 +35,8 @@ class Table:
 
 
 def parse_csv(text: str, path: str) -> Table:
-    """A table from CSV text (RFC 4180, header line first). Raises InvalidTraining, which names the row, for ``path``."""
+    """A table from CSV text (RFC 4180, header line first). Raises InvalidTraining, which names the row, for
+    ``path``."""
     reader = csv.reader(io.StringIO(text.lstrip("\ufeff")), strict=True)
     try:
         lines = [line for line in reader if line]

@@ -57,7 +57,7 @@ def test_a_batch_sent_twice_is_appended_once(tmp_path: Path) -> None:
 def test_gaps_and_changed_repeats_are_refused(tmp_path: Path) -> None:
     ledger = opened(tmp_path)
     ledger.append(batch(0, 3))
-    with pytest.raises(Refused, match="goes on at 3, found 5") as refused:
+    with pytest.raises(Refused, match="expected seq 3, found 5") as refused:
         ledger.append(batch(5, 1))
     assert refused.value.status == 409
     assert refused.value.details == {"expected": 3}

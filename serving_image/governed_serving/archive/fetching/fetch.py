@@ -1,4 +1,5 @@
-"""The init container: the artefact by digest, from the archive or from spec.predictor.model.storageUri, verified and unpacked.
+"""The init container: the artefact by digest, from the archive or from spec.predictor.model.storageUri, verified and
+unpacked.
 
 Plaintext is written to GOVERNED_MODEL_DIR only, which is backed by memory, and only after every digest was right.
 """
@@ -60,7 +61,8 @@ def _fetched(resolved: ResolvedModel, env: PodEnvironment) -> str:
 def download(client: ArchiveClient, digest: str, kek_file: Path) -> bytes:
     """The packed artefact with SHA-256 ``digest`` (``sha256:…``), opened with the model's artefact keyset.
 
-    Raises :class:`Refused` when the archive has none, :class:`Unverified` when the archive's bytes are not what was sealed.
+    Raises :class:`Refused` when the archive has none, :class:`Unverified` when the archive's bytes are not what was
+    sealed.
     """
     pointer = client.ref(f"artefact-{digest.removeprefix('sha256:')}")
     if pointer is None:

@@ -1,4 +1,5 @@
-"""Models that were not trained here: an ONNX file or an artefact folder with an expected digest, as a packed artefact."""
+"""Models that were not trained here: an ONNX file or an artefact folder with an expected digest, as a packed
+artefact."""
 
 import hashlib
 from pathlib import Path
@@ -18,8 +19,8 @@ _DTYPES: dict[str, Literal["FP32", "BYTES"]] = {"tensor(float)": "FP32", "tensor
 def packed_import(path: Path, expected: str, resolved: ResolvedModel) -> bytes:
     """Packed artefact of the model at ``path``, whose digest must be ``expected`` (``sha256:…``).
 
-    A folder is an artefact already. An ONNX file gets a manifest from its graph: one input per feature, shape [-1, 1], as
-    trained ones have. Raises :class:`Unverified`, MalformedArtefact, TamperedArtefact, FileNotFoundError.
+    A folder is an artefact already. An ONNX file gets a manifest from its graph: one input per feature, shape [-1, 1],
+    as trained ones have. Raises :class:`Unverified`, MalformedArtefact, TamperedArtefact, FileNotFoundError.
     """
     if path.is_dir():
         found = load(path, expected)
@@ -71,7 +72,7 @@ def _manifest(data: bytes, resolved: ResolvedModel) -> Manifest:
 def _feature(found: Any) -> Feature:
     if found.type not in _DTYPES or _rest(found.shape) not in ([], [1]):
         raise MalformedArtefact(
-            f"storageUri: input {found.name} is {found.type} {found.shape}; expected one float or string input per feature, shape [-1, 1]"
+            f"storageUri: input {found.name} is {found.type} {found.shape}; expected one float or string input per feature, shape [-1, 1]"  # noqa: E501
         )
     numeric = found.type == "tensor(float)"
     return Feature(found.name, "numeric" if numeric else "categorical", _DTYPES[found.type])

@@ -33,7 +33,8 @@ class Appender:
         self._thread.start()
 
     def submit(self, batch: Batch) -> "Future[Appended]":
-        """Queue a batch; the future resolves once it is durable, or raises Refused, Busy. Raises :class:`Busy` when full."""
+        """Queue a batch; the future resolves once it is durable, or raises Refused, Busy. Raises :class:`Busy` when
+        full."""
         if self._closed:
             raise Busy("the archive is stopping; try again")
         job: _Job = (batch, Future())

@@ -1,8 +1,9 @@
 """Entries on disk: append-only segments of encrypted frames, one frame per appended batch.
 
-Segment ``{first index:020d}.seg``: magic, then frames ``u32 length ‖ u64 first index ‖ u32 count ‖ ciphertext``. The plaintext
-is a msgpack :class:`Batch`; the origin, the first index and the count are authenticated with it, so that frames can't change
-places. A torn last frame (power cut, kill -9) is trimmed when the log is opened; anything else that doesn't open is an error.
+Segment ``{first index:020d}.seg``: magic, then frames ``u32 length ‖ u64 first index ‖ u32 count ‖ ciphertext``. The
+plaintext is a msgpack :class:`Batch`; the origin, the first index and the count are authenticated with it, so that
+frames can't change places. A torn last frame (power cut, kill -9) is trimmed when the log is opened; anything else that
+doesn't open is an error.
 """
 
 import os
@@ -61,7 +62,8 @@ class _Place:
 
 
 class EntryLog:
-    """The segments below ``root``. One writer; readers may read whatever lies below the size that the writer has announced."""
+    """The segments below ``root``. One writer; readers may read whatever lies below the size that the writer has
+    announced."""
 
     def __init__(self, root: Path, cipher: Cipher, origin: str):
         self.root = root
@@ -80,7 +82,8 @@ class EntryLog:
         return list(self._segments)
 
     def batches(self, start: int = 0) -> Iterator[tuple[int, Batch]]:
-        """(first index, batch) of every frame from the segment that holds ``start``; frames below ``start`` are passed over.
+        """(first index, batch) of every frame from the segment that holds ``start``; frames below ``start`` are passed
+        over.
 
         Raises :class:`LedgerDamaged` naming the entry at which the log can't be read.
         """
@@ -104,8 +107,8 @@ class EntryLog:
     def recover(self, at_least: int) -> None:
         """Trim a torn tail and open the last segment for appending (making the first when there is none).
 
-        What is trimmed is kept beside it as ``.torn``. Raises :class:`LedgerDamaged`, and changes nothing, when fewer than
-        ``at_least`` entries (those of the last signed checkpoint) would be left: then it was no torn write.
+        What is trimmed is kept beside it as ``.torn``. Raises :class:`LedgerDamaged`, and changes nothing, when fewer
+        than ``at_least`` entries (those of the last signed checkpoint) would be left: then it was no torn write.
         """
         if not self._segments:
             self._refuse_cut(0, at_least)
@@ -126,7 +129,7 @@ class EntryLog:
     def _refuse_cut(self, found: int, at_least: int) -> None:
         if found < at_least:
             raise LedgerDamaged(
-                f"{found} entries can be read, but a checkpoint over {at_least} was signed: the tail was cut or changed",
+                f"{found} entries can be read, but a checkpoint over {at_least} was signed: the tail was cut or changed",  # noqa: E501
                 index=found,
             )
 

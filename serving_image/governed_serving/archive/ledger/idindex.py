@@ -1,9 +1,10 @@
-"""Which entries speak of an id: a keyed index on disk, sorted runs of (64-bit keyed hash, entry index), 16 bytes an entry.
+"""Which entries speak of an id: a keyed index on disk, sorted runs of (64-bit keyed hash, entry index), 16 bytes an
+entry.
 
-Ids come from clients and may name people, so only their keyed BLAKE2b hash is stored. New entries wait in memory (at most one
-segment, 65,536 entries) until the log's snapshot; then they become a run. A run is merged into its elder unless that is more
-than twice as long, so a lookup searches O(log n) memory-mapped runs. The index is a cache: it is rebuilt from the entries when it is missing.
-A hash may collide: the caller compares the entries found.
+Ids come from clients and may name people, so only their keyed BLAKE2b hash is stored. New entries wait in memory (at
+most one segment, 65,536 entries) until the log's snapshot; then they become a run. A run is merged into its elder
+unless that is more than twice as long, so a lookup searches O(log n) memory-mapped runs. The index is a cache: it is
+rebuilt from the entries when it is missing. A hash may collide: the caller compares the entries found.
 """
 
 import hashlib
@@ -61,7 +62,8 @@ class IdIndex:
         return sorted(found)
 
     def flush(self) -> None:
-        """Turn what waits in memory into a run on disk, merging runs of like size. The caller then snapshots :attr:`runs`."""
+        """Turn what waits in memory into a run on disk, merging runs of like size. The caller then snapshots
+        :attr:`runs`."""
         if not self._fresh:
             return
         pairs = [(key, index) for key, indices in self._fresh.items() for index in indices]

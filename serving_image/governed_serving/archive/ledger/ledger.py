@@ -1,8 +1,8 @@
 """The ledger: entries, tree, streams and index as one append-only log on a volume.
 
-What is true lies in the entry segments; tiles, index and ``state`` are derived and rebuilt when they are missing. An append is
-durable (one fsync for a group) before it is answered, and numbered: (model, stream, seq) is appended once however often it
-is sent. Memory: the tree's edge, one segment of index entries, and about 50 bytes per run of a stream.
+What is true lies in the entry segments; tiles, index and ``state`` are derived and rebuilt when they are missing. An
+append is durable (one fsync for a group) before it is answered, and numbered: (model, stream, seq) is appended once
+however often it is sent. Memory: the tree's edge, one segment of index entries, and about 50 bytes per run of a stream.
 """
 
 import secrets
@@ -34,7 +34,8 @@ _entry_decoder = msgspec.json.Decoder(LedgerEntry)
 
 @dataclass(frozen=True)
 class Appended:
-    """Answer to an append: ``ranges`` (first index, count) cover the batch's entries in order; ``size`` is the ledger's."""
+    """Answer to an append: ``ranges`` (first index, count) cover the batch's entries in order; ``size`` is the
+    ledger's."""
 
     first_index: int
     ranges: tuple[tuple[int, int], ...]
@@ -61,7 +62,8 @@ class _State(msgspec.Struct, array_like=True):
 class Ledger:
     """One log below ``root``. Thread-safe; one process at a time (the caller holds the directory's lock).
 
-    ``signer.name`` is the log's origin; ``older`` signers sign after it. Raises :class:`LedgerDamaged` when the files contradict the last checkpoint.
+    ``signer.name`` is the log's origin; ``older`` signers sign after it. Raises :class:`LedgerDamaged` when the files
+    contradict the last checkpoint.
     """
 
     def __init__(self, root: Path, cipher: Cipher, signer: Signer, older: tuple[Signer, ...] = ()):
@@ -139,7 +141,8 @@ class Ledger:
     def find(self, model: str, id: str = "", type: str = "", limit: int = 100) -> list[Found]:
         """The newest ``limit`` entries of ``model`` with this id and type (either may be empty), ascending.
 
-        By id, or by type other than prediction, through the index; otherwise the newest 20,000 entries are looked through.
+        By id, or by type other than prediction, through the index; otherwise the newest 20,000 entries are looked
+        through.
         """
         with self._lock:
             if id:
@@ -213,7 +216,7 @@ class Ledger:
         if batch.first_seq > expected:
             return Refused(
                 409,
-                f"stream {batch.stream} goes on at {expected}, found {batch.first_seq}: entries between are missing",
+                f"stream {batch.stream}: expected seq {expected}, found {batch.first_seq}: entries between are missing",
                 expected=expected,
             )
         known = min(expected - batch.first_seq, len(batch.entries))
@@ -298,7 +301,7 @@ class Ledger:
         self._note = None
         if signed and self._tree.root_hash(signed.size) != signed.root:
             raise LedgerDamaged(
-                f"the first {signed.size} entries don't have the root of the signed checkpoint; run verify to see which differs",
+                f"the first {signed.size} entries don't have the root of the signed checkpoint; run verify to see which differs",  # noqa: E501
                 index=0,
             )
 

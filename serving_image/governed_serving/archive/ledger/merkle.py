@@ -1,4 +1,5 @@
-"""The RFC 6962 Merkle tree: hashes, proofs and their verification. Pure; where node hashes live is the caller's business.
+"""The RFC 6962 Merkle tree: hashes, proofs and their verification. Pure; where node hashes live is the caller's
+business.
 
 A *node* is named (height, index): the root of the complete subtree over leaves [index·2^height, (index+1)·2^height).
 Everything a proof needs is made of complete nodes, so a proof reads O(log n) of them.

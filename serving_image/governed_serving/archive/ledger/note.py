@@ -23,7 +23,8 @@ __all__ = [
 ]
 
 SIGNER = "ledger-signing:verifier"
-"""Id of the ledger entry that announces a rotated signing key: {"verifier": vkey, "before": the vkey it takes over from}."""
+"""Id of the ledger entry that announces a rotated signing key: {"verifier": vkey, "before": the vkey it takes over
+from}."""
 
 _ED25519 = b"\x01"
 _MARK = "— "
@@ -77,7 +78,8 @@ class Verifier:
         return f"{self.name}+{self.key_hash.hex()}+{base64.b64encode(_ED25519 + self.public).decode()}"
 
     def open(self, note: str) -> str:
-        """The text of ``note`` (with its final newline) after checking this key's signature; raises :class:`NoteError`."""
+        """The text of ``note`` (with its final newline) after checking this key's signature; raises
+        :class:`NoteError`."""
         text, separator, block = note.rpartition("\n\n")
         if not separator or not block.endswith("\n"):
             raise NoteError("a signed note must be text, an empty line and signature lines")

@@ -1,7 +1,8 @@
-"""The tree on disk, in the C2SP tlog-tiles layout: 256-wide tiles, so that appending is O(1) amortised and memory constant.
+"""The tree on disk, in the C2SP tlog-tiles layout: 256-wide tiles, so that appending is O(1) amortised and memory
+constant.
 
-A tile (level L, number N) holds the hashes of complete subtrees of 256^L leaves, 32 bytes each. Full tiles are written once;
-the rightmost tile of each level stays in memory (at most 8 KiB a level) and is handed out as a partial tile.
+A tile (level L, number N) holds the hashes of complete subtrees of 256^L leaves, 32 bytes each. Full tiles are written
+once; the rightmost tile of each level stays in memory (at most 8 KiB a level) and is handed out as a partial tile.
 https://c2sp.org/tlog-tiles
 """
 
@@ -35,7 +36,8 @@ def tile_path(level: int, number: int, width: int = WIDTH) -> str:
 
 
 class TiledTree:
-    """An append-only Merkle tree whose full tiles live below ``root``; about 8 KiB of memory per level plus a small cache.
+    """An append-only Merkle tree whose full tiles live below ``root``; about 8 KiB of memory per level plus a small
+    cache.
 
     Tiles are not fsynced as they are written: they can be rebuilt from the entries, and :meth:`sync` makes them durable
     before the log's snapshot says so.

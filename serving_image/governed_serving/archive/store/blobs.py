@@ -1,7 +1,7 @@
 """Content-addressed blobs: ciphertext under the SHA-256 of itself, written once.
 
-``{root}/ab/abcdef…``. What arrives must be sealed already (by the model's keysets); anything whose first bytes are not those
-of one of our sealed formats is refused, so that plaintext can't end up here by mistake.
+``{root}/ab/abcdef…``. What arrives must be sealed already (by the model's keysets); anything whose first bytes are not
+those of one of our sealed formats is refused, so that plaintext can't end up here by mistake.
 """
 
 import hashlib
@@ -27,7 +27,8 @@ def check_address(digest: str) -> str:
 
 
 def addresses(root: Path) -> Iterator[str]:
-    """Addresses of the blobs that lie below a store's ``root``, sorted; what was deleted or is still coming in is none."""
+    """Addresses of the blobs that lie below a store's ``root``, sorted; what was deleted or is still coming in is
+    none."""
     for folder in sorted(root.glob("[0-9a-f][0-9a-f]")):
         yield from sorted(p.name for p in folder.iterdir() if len(p.name) == 64 and p.name.startswith(folder.name))
 

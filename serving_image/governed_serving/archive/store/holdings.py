@@ -53,8 +53,8 @@ class Holdings:
     def put_back(
         self, look: Callable[[], Iterable[Holding]], prepared: Callable[[], Iterable[Holding]]
     ) -> list[Holding]:
-        """Those of :meth:`differing` that nobody is just replacing: what is ``prepared`` will be in place in a moment, or at the
-        archive's next start, and what ``look`` now finds to be another has just been replaced."""
+        """Those of :meth:`differing` that nobody is just replacing: what is ``prepared`` will be in place in a moment,
+        or at the archive's next start, and what ``look`` now finds to be another has just been replaced."""
         differ = self.differing()
         coming = set(prepared()) if differ else set()
         now = {h[:3]: h.digest for h in look()} if differ else {}

@@ -1,7 +1,7 @@
 """Files under a model and a name, replaced in three steps, so that a kill leaves nothing that looks like tampering.
 
-What is to lie there is written beside; then the ledger says so; then it is put in place. What was written beside and not put in
-place is looked up in the ledger later: in place with it if its entry was written, away with it if not.
+What is to lie there is written beside; then the ledger says so; then it is put in place. What was written beside and
+not put in place is looked up in the ledger later: in place with it if its entry was written, away with it if not.
 """
 
 import re
@@ -77,7 +77,8 @@ class NamedFiles:
         return sorted(p.name for p in folder.iterdir() if not p.name.startswith(".")) if folder.is_dir() else []
 
     def prepare(self, model: str, name: str, data: bytes, digest: str) -> Prepared:
-        """Write ``data`` durably beside its place; ``digest`` (SHA-256, hex) is what its entry will say. Raises OSError."""
+        """Write ``data`` durably beside its place; ``digest`` (SHA-256, hex) is what its entry will say. Raises
+        OSError."""
         folder = self.root / check_model(model)
         folder.mkdir(parents=True, exist_ok=True)
         beside = folder / f".{check_name(name)}.{digest}"

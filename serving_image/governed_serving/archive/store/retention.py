@@ -1,8 +1,9 @@
 """Payload retention: what requests said is deleted after a model's window, and the ledger keeps a receipt for it.
 
-A model's window is its reference ``retention`` ({"payloads": seconds}), whose history is in the ledger. What is old is told by the
-time in the entries, of a whole chunk by its newest. The receipt is written before anything is deleted, lists every address,
-and names the time before which entries may be concerned: verification holds each missing blob against it.
+A model's window is its reference ``retention`` ({"payloads": seconds}), whose history is in the ledger. What is old is
+told by the time in the entries, of a whole chunk by its newest. The receipt is written before anything is deleted,
+lists every address, and names the time before which entries may be concerned: verification holds each missing blob
+against it.
 """
 
 from collections.abc import Callable, Iterator
@@ -34,7 +35,8 @@ Note = Callable[[str, str, str, str, dict[str, Any]], None]
 
 
 class _State(msgspec.Struct):
-    """Up to which entry the ledger was read for ``models``, and the payload blobs found: address → (model, newest time)."""
+    """Up to which entry the ledger was read for ``models``, and the payload blobs found: address → (model, newest
+    time)."""
 
     models: list[str] = []
     scanned: int = 0
@@ -42,7 +44,8 @@ class _State(msgspec.Struct):
 
 
 class Retention:
-    """Deletes from ``blobs`` what is past its model's window. ``note(model, type, id, digest, summary)`` writes the receipt.
+    """Deletes from ``blobs`` what is past its model's window. ``note(model, type, id, digest, summary)`` writes the
+    receipt.
 
     One caller at a time. Memory and state: about 150 bytes per blob that is not deleted yet.
     """
@@ -55,7 +58,8 @@ class Retention:
         """Blobs deleted since the start."""
 
     def sweep(self, windows: dict[str, float], now: float) -> int:
-        """Delete what is due by ``windows`` (seconds by model); the number of blobs. Raises ArchiveError, OSError: what is left is found again."""
+        """Delete what is due by ``windows`` (seconds by model); the number of blobs. Raises ArchiveError, OSError: what
+        is left is found again."""
         if not windows:
             return 0
         if not set(windows) <= set(self._state.models):

@@ -1,4 +1,5 @@
-"""States: sealed bytes per model that are replaced, such as a replica's counts; of what they were, the ledger has the digests.
+"""States: sealed bytes per model that are replaced, such as a replica's counts; of what they were, the ledger has the
+digests.
 
 What is replaced again and again is no blob: nothing would ever name the old ones, or delete them.
 """

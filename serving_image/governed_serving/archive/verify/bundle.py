@@ -1,7 +1,9 @@
-"""Export: a self-contained tar that anyone can verify with nothing but this package's ``verify`` (or RFC 6962 and Ed25519).
+"""Export: a self-contained tar that anyone can verify with nothing but this package's ``verify`` (or RFC 6962 and
+Ed25519).
 
-``bundle.json``, ``vkey``, ``checkpoint``, ``entries.jsonl`` (canonical JSON, one a line), ``proofs.json`` (inclusion proofs, when
-only some entries were chosen), ``consistency.json`` (consistency proofs from earlier checkpoints), ``blobs/<sha256>`` (ciphertext, when asked for).
+``bundle.json``, ``vkey``, ``checkpoint``, ``entries.jsonl`` (canonical JSON, one a line), ``proofs.json`` (inclusion
+proofs, when only some entries were chosen), ``consistency.json`` (consistency proofs from earlier checkpoints),
+``blobs/<sha256>`` (ciphertext, when asked for).
 """
 
 import io
@@ -42,8 +44,8 @@ def export(
     earlier: tuple[str, ...] = (),
 ) -> tuple[int, int]:
     """Write the bundle; (entries, blobs) that are in it. ``model`` and ``id`` choose entries, each with its proof then;
-    the receipts for blobs of theirs that were deleted go along. ``earlier``: checkpoints kept elsewhere, for each of which the
-    bundle then carries a proof that the log goes on from it (RFC 9162 §2.1.4).
+    the receipts for blobs of theirs that were deleted go along. ``earlier``: checkpoints kept elsewhere, for each of
+    which the bundle then carries a proof that the log extends it (RFC 9162 §2.1.4).
 
     Raises ArchiveError when nothing matches, and before anything is written when the source isn't what was signed.
     """

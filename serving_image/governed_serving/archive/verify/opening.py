@@ -17,7 +17,8 @@ __all__ = ["noted_checkpoint", "open_source"]
 def open_source(
     where: str, key_files: Sequence[Path], token_file: Path | None = None, model: str = ""
 ) -> tuple[LogSource, str]:
-    """(source, verifier key to trust or ""). ``key_files``: a vkey (text) and/or the archive's key-encryption key (32 bytes).
+    """(source, verifier key to trust or ""). ``key_files``: a vkey (text) and/or the archive's key-encryption key (32
+    bytes).
 
     Raises ArchiveError, CryptoError, OSError, InvalidSettings (no key file given and none in the environment).
     """

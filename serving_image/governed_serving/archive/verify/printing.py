@@ -35,7 +35,7 @@ def print_verification(found: Verification, *, trusted: bool) -> None:
     for proof in found.proofs:
         entry = decode_json(proof.entry, type=LedgerEntry)
         print(
-            f"inclusion   id {entry.id} is entry {proof.index:,} ({entry.type}, {entry.time}): proof of {len(proof.hashes)} hashes holds"
+            f"inclusion   id {entry.id} is entry {proof.index:,} ({entry.type}, {entry.time}): proof of {len(proof.hashes)} hashes holds"  # noqa: E501
         )
         print(f"            {bytes(proof.entry).decode()}")
     print("verified")

@@ -31,7 +31,7 @@ _Look = Callable[[NamedFiles], Iterator[_Stored]]
 
 MISSING = "is missing"
 CONSISTENCY = "consistency.json"
-"""Member of a bundle: size of an earlier checkpoint → hashes (hex) of the proof that the log goes on from it."""
+"""Member of a bundle: size of an earlier checkpoint → hashes (hex) of the proof that the log extends it."""
 """What :meth:`LogSource.blob` says of a blob that isn't there."""
 
 
@@ -66,11 +66,13 @@ class LogSource(Protocol):
         ...
 
     def leaf_hash(self, index: int, size: int) -> bytes | None:
-        """What the signed tree holds at ``index``, when the source keeps the tree's tiles and they have the signed root."""
+        """What the signed tree holds at ``index``, when the source keeps the tree's tiles and they have the signed
+        root."""
         ...
 
     def consistency(self, first: int, second: int) -> list[bytes] | None:
-        """The source's proof that its first ``first`` entries are a prefix of its first ``second`` (1 ≤ first ≤ second), if it has one."""
+        """The source's proof that its first ``first`` entries are a prefix of its first ``second`` (1 ≤ first ≤
+        second), if it has one."""
         ...
 
     def blob(self, digest: str) -> str | None:

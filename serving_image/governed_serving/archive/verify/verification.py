@@ -1,4 +1,5 @@
-"""Recomputes a log from its entries and says what holds: signature, tree, earlier checkpoints, blobs, one request's proof."""
+"""Recomputes a log from its entries and says what holds: signature, tree, earlier checkpoints, blobs, one request's
+proof."""
 
 from collections.abc import Iterator
 
@@ -61,7 +62,8 @@ class Verification(msgspec.Struct):
     deleted: int = 0
     """Payload blobs that are gone under retention, each covered by a receipt in the log."""
     unnamed: int = 0
-    """Blobs that lie there unchanged, although no entry names them: of uploads whose entries are still to come, for example."""
+    """Blobs that lie there unchanged, although no entry names them: of uploads whose entries are still to come, for
+    example."""
 
     held: int = 0
     """References, states and keysets that lie there as the entries say."""
@@ -145,7 +147,8 @@ class _Walk:
         return len(self.missing)
 
     def unnamed(self) -> int:
-        """Blobs that no entry names. Raises ArchiveError for one that was changed; one that retention deletes meanwhile is none."""
+        """Blobs that no entry names. Raises ArchiveError for one that was changed; one that retention deletes meanwhile
+        is none."""
         count = 0
         for digest in self.source.addresses() if self.check_blobs else ():
             if digest in self.blobs or (problem := self.source.blob(digest)) == MISSING:
@@ -168,11 +171,11 @@ class _Walk:
                     self.holdings.add(_entry(leaf))
         for held in self.holdings.unnamed():
             raise ArchiveError(
-                f"{KINDS[held.type]} {held.name} of {held.model} has SHA-256 {held.digest}, which no entry about it names: it was changed"
+                f"{KINDS[held.type]} {held.name} of {held.model} has SHA-256 {held.digest}, which no entry about it names: it was changed"  # noqa: E501
             )
         for held in self.holdings.put_back(self.source.holdings, self.source.prepared):
             raise ArchiveError(
-                f"{KINDS[held.type]} {held.name} of {held.model} is not what the last entry about it says (SHA-256 {held.digest}): "
+                f"{KINDS[held.type]} {held.name} of {held.model} is not what the last entry about it says (SHA-256 {held.digest}): "  # noqa: E501
                 "an older one was put back, or it was taken away"
             )
 
@@ -192,7 +195,7 @@ class _Walk:
         signed = self.earlier.get(self.frontier.size)
         if signed and self.frontier.root() != signed.root:
             raise ArchiveError(
-                f"the first {signed.size} entries have root {self.frontier.root().hex()}, the earlier checkpoint signed "
+                f"the first {signed.size} entries have root {self.frontier.root().hex()}, the earlier checkpoint signed "  # noqa: E501
                 f"{signed.root.hex()}: the log was rewritten or forked at or before entry {signed.size - 1}"
             )
 
@@ -209,12 +212,12 @@ def verify(
 ) -> Verification:
     """Check everything that ``source`` holds.
 
-    ``vkey``: the key that must have signed (default: the source's own word). ``earlier``: checkpoints kept elsewhere, which
-    must be prefixes. ``id``: an entry id whose inclusion is proved. Raises :class:`BadEntry` for the first bad entry, and
-    ArchiveError, NoteError for what concerns the whole.
+    ``vkey``: the key that must have signed (default: the source's own word). ``earlier``: checkpoints kept elsewhere,
+    which must be prefixes. ``id``: an entry id whose inclusion is proved. Raises :class:`BadEntry` for the first
+    invalid entry, and ArchiveError, NoteError for what concerns the whole.
 
-    The archive may be running: what retention deletes meanwhile has its receipt after the checkpoint that was read, so that
-    a bad entry counts when it is bad under the newest one.
+    The archive may be running: what retention deletes meanwhile has its receipt after the checkpoint that was read, so
+    that a bad entry counts when it is bad under the newest one.
     """
     verifier, held = Verifier.parse(vkey or source.vkey()), list(source.holdings())
     note = source.checkpoint()
@@ -269,12 +272,12 @@ def _verified(
 
 
 def _goes_on(source: LogSource, old: Checkpoint, now: Checkpoint) -> None:
-    """Check the source's own proof that the log goes on from ``old``: all there is where entries are left out, and what a
+    """Check the source's own proof that the log extends ``old``: all there is where entries are left out, and what a
     witness is told where the tree is recomputed as well. Raises ArchiveError."""
     proof = source.consistency(old.size, now.size) if old.size else []
     if proof is None and not source.complete:
         raise ArchiveError(
-            f"this bundle of chosen entries can't show that it goes on from an earlier checkpoint of {old.size}: "
+            f"this bundle of chosen entries can't show that it extends an earlier checkpoint of {old.size}: "
             "export it with that checkpoint, or verify the archive itself"
         )
     try:
@@ -282,12 +285,13 @@ def _goes_on(source: LogSource, old: Checkpoint, now: Checkpoint) -> None:
             verify_consistency(old.size, now.size, proof, old.root, now.root)
     except ProofError as error:
         raise ArchiveError(
-            f"from the earlier checkpoint of {old.size} entries to that of {now.size}: {error}: the log was rewritten or forked"
+            f"from the earlier checkpoint of {old.size} entries to that of {now.size}: {error}: the log was rewritten or forked"  # noqa: E501
         ) from None
 
 
 def _by_key(earlier: tuple[str, ...], verifier: Verifier) -> tuple[list[Checkpoint], list[str]]:
-    """(checkpoints signed by this key, notes that don't bear its signature: of a key that it took over from, if the log says so)."""
+    """(checkpoints signed by this key, notes that don't bear its signature: of a key that it took over from, if the log
+    says so)."""
     signed, others = [], []
     for note in earlier:
         try:
@@ -306,7 +310,7 @@ def _signed_before_rotation(note: str, walk: _Walk, verifier: Verifier) -> Check
             continue
         if walk.roots.get(old.size) != old.root:
             raise ArchiveError(
-                f"the first {old.size} entries don't have the root that an earlier checkpoint signed: the log was rewritten or forked"
+                f"the first {old.size} entries don't have the root that an earlier checkpoint signed: the log was rewritten or forked"  # noqa: E501
             )
         return old
     return open_checkpoint(note, verifier)
@@ -344,7 +348,7 @@ def _name_difference(source: LogSource, now: Checkpoint) -> None:
                 leaf.index, _entry(leaf), f"its content was changed: it hashes to {found}, signed was {signed.hex()}"
             )
     raise ArchiveError(
-        f"the {now.size} entries don't have the signed root {now.root.hex()}, and the stored tree can't tell which of them differs"
+        f"the {now.size} entries don't have the signed root {now.root.hex()}, and the stored tree can't tell which of them differs"  # noqa: E501
     )
 
 

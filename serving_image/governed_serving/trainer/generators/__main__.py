@@ -1,4 +1,5 @@
-"""`python -m governed_serving.trainer.generators NAME ROWS SEED`: sample requests in the form that `governed run --once` reads.
+"""`python -m governed_serving.trainer.generators NAME ROWS SEED`: sample requests in the form that
+`governed run --once` reads.
 
 Rows with a gap are left out: a request says what it knows. The label is left out as well.
 """

@@ -26,8 +26,8 @@ def credit(rows: int, seed: int) -> Table:
     """Historical loan decisions: 15 features, label ``approved`` (yes, no), invented persons.
 
     Merit is a linear score of income, employmentYears, amount, debtRatio, existingLoans, latePayments, housing and a
-    random residual, all drawn independently of ``sex``. With u its percentile (0 is best, from the ranks of all rows), a
-    man is approved where u < .60 and a woman where u < .45; then 5 % of all decisions are flipped. So, exactly:
+    random residual, all drawn independently of ``sex``. With u its percentile (0 is best, from the ranks of all rows),
+    a man is approved where u < .60 and a woman where u < .45; then 5 % of all decisions are flipped. So, exactly:
 
     ========  ==================  ==============
     quantity  expected            value
@@ -38,11 +38,11 @@ def credit(rows: int, seed: int) -> Table:
     DIR       .455 / .590             .7712 (below four fifths)
     ========  ==================  ==============
 
-    ``industry`` is a proxy: it depends on sex (technology .30 for men, .10 for women) and has no part in merit. ``region``,
-    ``age`` and both texts are noise. ``note`` (an application letter) and ``contact`` hold names, GB 11643 resident
-    numbers, mobile numbers, bank cards and e-mail addresses, half of them Chinese, half English; the resident number
-    agrees with age and sex, so that unmasked text gives the protected attribute away. 3 % of ``employmentYears`` and 2 %
-    of ``debtRatio`` are missing.
+    ``industry`` is a proxy: it depends on sex (technology .30 for men, .10 for women) and has no part in merit.
+    ``region``, ``age`` and both texts are noise. ``note`` (an application letter) and ``contact`` hold names, GB 11643
+    resident numbers, mobile numbers, bank cards and e-mail addresses, half of them Chinese, half English; the resident
+    number agrees with age and sex, so that unmasked text gives the protected attribute away. 3 % of ``employmentYears``
+    and 2 % of ``debtRatio`` are missing.
     """
     rng = np.random.default_rng(np.random.PCG64(seed))
     female = rng.random(rows) < 0.5
@@ -106,7 +106,7 @@ def _letter(rng: np.random.Generator, purpose: str, born: int, female: bool) -> 
     phone, card, number = persons.mobile(rng), persons.bank_card(rng), persons.resident_id(rng, born, female)
     if rng.random() < 0.5:
         name = persons.chinese_name(rng)
-        note = f"本人{name}，身份证号{number}，手机{phone}，申请贷款用于{_PURPOSE_ZH[purpose]}，还款卡号{card}，请尽快审批。"
+        note = f"本人{name}，身份证号{number}，手机{phone}，申请贷款用于{_PURPOSE_ZH[purpose]}，还款卡号{card}，请尽快审批。"  # noqa: E501
         return note, f"{persons.DISTRICTS[rng.integers(5)]}{rng.integers(1, 200)}号，电话{phone}"
     name = persons.english_name(rng)
     mail = f"{name.lower().replace(' ', '.')}{rng.integers(100)}@example.com"

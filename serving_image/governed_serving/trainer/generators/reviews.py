@@ -25,8 +25,8 @@ _ENDS = {"en": ("", " I waited ten minutes.", " That was in May."), "zh": ("", "
 def reviews(rows: int, seed: int) -> Table:
     """Customer reviews: columns ``text``, ``language`` (zh, en), ``sentiment`` (positive, negative).
 
-    Half of the texts are Chinese, half English; half are positive in either language, then 3 % of labels are flipped, so
-    that the best accuracy is .97 and the expected SPD between languages is 0. A fifth end with a mobile number.
+    Half of the texts are Chinese, half English; half are positive in either language, then 3 % of labels are flipped,
+    so that the best accuracy is .97 and the expected SPD between languages is 0. A fifth end with a mobile number.
     """
     rng = np.random.default_rng(np.random.PCG64(seed))
     languages = ["zh" if z else "en" for z in rng.random(rows) < 0.5]
