@@ -254,7 +254,8 @@ class Cluster:
 
 
 def _read(decode: Callable[[bytes], T], data: bytes, kind: Kind) -> T:
-    """A list. Raises ApiError where the answer is none: a watch goes on after that, and would end with any other error."""
+    """A list. Raises ApiError where the answer is none: a watch goes on after that, and would end with any other
+    error."""
     try:
         return decode(data)
     except msgspec.DecodeError as error:

@@ -16,8 +16,8 @@ from governed_operator.policy.revisions import Served, served, verdict
 Verdict = Literal["advance", "wait", "hold", "reject"]
 
 UNDECIDED_INTERVALS = 3
-"""Times lifecycle.rollout.interval that a step lasts while a verdict over minSamples or more is Unknown; then the canary goes on, since
-only what is shown holds it back."""
+"""Times lifecycle.rollout.interval that a step lasts while a verdict over minSamples or more is Unknown; then the
+canary goes on, since only what is shown holds it back."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,8 @@ def _bias(obs: Observed, trial: RevisionStatus) -> Judgement | None:
 
 
 def _undecided(obs: Observed, trial: RevisionStatus, summary: str) -> Judgement | None:
-    """Neither shown to keep its bounds nor to break them: longer at the step, so that it may be shown, but not for ever."""
+    """Neither shown to keep its bounds nor to break them: longer at the step, so that it may be shown, but not for
+    ever."""
     waited = (obs.now - _time(trial.since)).total_seconds()
     left = UNDECIDED_INTERVALS * seconds(obs.model.spec.lifecycle.rollout.interval) - waited
     if left <= 0:
