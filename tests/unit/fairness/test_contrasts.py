@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from scipy.stats import binom
 
 from governed_serving.fairness.inference.contrasts import log_evidence, lower_end
+from governed_serving.fairness.inference.intervals import katz
 from governed_serving.fairness.metrics.sequences import (
     Question,
     RateContrast,
@@ -158,6 +159,12 @@ def test_undefined_rates_bound_nothing_and_prove_nothing() -> None:
     assert metric_sequence(DIR, table(0, 40), table(0, 400), 0.95) == (0.0, np.inf)
     assert metric_evidence(SPD, table(0, 0), table(5, 9), -0.1, 0.1) == -np.inf
     assert metric_evidence(DIR, table(0, 40), table(0, 400), 0.8, 1.25) == -np.inf
+
+
+def test_one_looks_ratio_has_a_width_when_everyone_is_favoured() -> None:
+    interval = katz(20, 20, 30, 30)
+    assert 0.8 < interval.lower < 0.95
+    assert 1.05 < interval.upper < 1.2
 
 
 def test_an_end_is_excluded_and_what_lies_inside_is_not() -> None:

@@ -45,12 +45,17 @@ def newcombe(k1: int, n1: int, k0: int, n0: int, level: float = 0.95) -> Interva
 
 
 def katz(k1: int, n1: int, k0: int, n0: int, level: float = 0.95) -> Interval:
-    """Log interval of the ratio (k1/n1)/(k0/n0) (Katz et al. 1978); half a case is added where a count is zero."""
+    """Log interval of the ratio (k1/n1)/(k0/n0) (Katz et al. 1978); half a case is added where a count is zero.
+
+    Where everyone is favoured on both sides its width would be 0: half a case is taken from each for the width.
+    """
     if n1 == 0 or n0 == 0 or (k1 == 0 and k0 == 0):
         return Interval(0.0, inf)
     a, b = (k1 + 0.5, k0 + 0.5) if 0 in (k1, k0) else (float(k1), float(k0))
     m, n = (n1 + 0.5, n0 + 0.5) if 0 in (k1, k0) else (float(n1), float(n0))
     centre = log(a / m) - log(b / n)
+    if k1 == n1 and k0 == n0:
+        a, b = k1 - 0.5, k0 - 0.5
     half = _z(level) * sqrt(max(1 / a - 1 / m + 1 / b - 1 / n, 0.0))
     return Interval(0.0 if k1 == 0 else exp(centre - half), inf if k0 == 0 else exp(centre + half))
 
