@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from governed_serving.archive.ledger import appender, streams
+from governed_serving.archive.ledger import appender, streams, tiles
 from governed_serving.archive.ledger.entrylog import Batch
 from governed_serving.archive.ledger.ledger import Appended
 from governed_serving.archive.ledger.streams import Streams
@@ -86,3 +86,17 @@ def test_a_batch_older_than_what_is_remembered_is_located_in_the_log(
         assert (again.first_index, told) == (index, [index, index + 1]), (stream, first)
     assert ledger.size == 24
     ledger.close()
+
+
+def test_full_tiles_and_their_folders_are_durable_before_a_snapshot_leans_on_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[Path] = []
+    monkeypatch.setattr(tiles, "fsync_file", synced.append)
+    monkeypatch.setattr(tiles, "fsync_folder", synced.append)
+    ledger = opened(tmp_path)
+    ledger.append(batch(0, 600))
+    ledger.close()  # a snapshot, after which the log is not read again
+    full = [path for path in tmp_path.rglob("*") if path.is_file() and path in set(synced)]
+    assert len(full) == 2  # 600 entries fill two tiles of 256
+    assert {path.parent for path in full} <= set(synced)
