@@ -12,6 +12,8 @@ import msgspec
 from governed_serving.decoding import decode_with
 
 __all__ = [
+    "APPEND_BYTES",
+    "ENTRY_BYTES",
     "ENTRY_TYPES",
     "EVENT_TYPES",
     "RETENTION",
@@ -41,14 +43,21 @@ EVENT_TYPES: frozenset[str] = frozenset(get_args(_EventType))
 ENTRY_TYPES = EVENT_TYPES | {
     "artefact",
     "dataset",
+    "deadLetter",
     "explanation",
     "gates",
     "key",
     "prediction",
     "training",
 }
-"""Types of entries that the archive takes from models' pods: one that it refuses would hold up all that comes after
-it."""
+"""Types of entries that the archive takes from models' pods: one that it refuses is replaced by a
+``deadLetter`` (digest, size and why), which stands in its place."""
+
+ENTRY_BYTES = 256 << 10
+"""Largest ledger entry (bytes of canonical JSON): whoever writes one keeps to it, the archive refuses a larger one."""
+
+APPEND_BYTES = 16 << 20
+"""Largest body of an append (bytes): writers stay far below, since an entry may be ``ENTRY_BYTES`` long."""
 
 RETENTION = "retention"
 """Name of a model's reference in the archive: {"payloads": seconds or null}, how long what requests said is kept."""

@@ -29,11 +29,10 @@ from governed_serving.archive.tokens import READER, Tokens
 from governed_serving.decoding import decode_with
 from governed_serving.hosting import exception_handlers
 from governed_serving.hosting.bodies import BodyLimit, body_chunks, read_body
-from governed_serving.records import AppendRequest
+from governed_serving.records import APPEND_BYTES, AppendRequest
 
 __all__ = ["create_app"]
 
-_MAX_BODY = 16 << 20
 _MAX_ENTRIES = 1000
 _UPLOADS = 16
 _BINARY = "application/octet-stream"
@@ -137,7 +136,7 @@ def _ledger_routes(state: _State) -> _Table:
 
     async def append(request: Request) -> Response:
         try:
-            asked = decode_with(_append_decoder, await _body(request, _MAX_BODY))
+            asked = decode_with(_append_decoder, await _body(request, APPEND_BYTES))
         except msgspec.DecodeError as error:
             raise Refused(400, f"expected a msgpack AppendRequest: {error}") from None
         model = state.writer(request)

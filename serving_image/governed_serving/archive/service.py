@@ -37,7 +37,16 @@ from governed_serving.crypto import (
     rotate_due,
 )
 from governed_serving.decoding import decode_json, decode_with
-from governed_serving.records import ENTRY_TYPES, RETENTION, ROTATION, AppendRequest, LedgerEntry, canonical, timestamp
+from governed_serving.records import (
+    ENTRY_BYTES,
+    ENTRY_TYPES,
+    RETENTION,
+    ROTATION,
+    AppendRequest,
+    LedgerEntry,
+    canonical,
+    timestamp,
+)
 
 __all__ = ["OWN_STREAM", "Archive", "ledger_cipher", "ledger_origin", "open_ledger"]
 
@@ -45,7 +54,6 @@ OWN_STREAM = "governed-archive"
 """Stream under which the archive itself writes entries about a model's keysets, references and states."""
 
 _entry_decoder = msgspec.json.Decoder(LedgerEntry)
-_ENTRY_BYTES = 256 << 10
 _SIGNERS = 4
 """Signing keys that sign a checkpoint: the primary one and the newest of the older ones."""
 
@@ -135,9 +143,9 @@ class Archive:
         if entry.type not in ENTRY_TYPES:
             known = ", ".join(sorted(ENTRY_TYPES))
             raise Refused(400, f"entry {number}: type must be one of {known}, found {entry.type!r}")
-        if len(data) > _ENTRY_BYTES or canonical(entry) != data:
+        if len(data) > ENTRY_BYTES or canonical(entry) != data:
             raise Refused(
-                400, f"entry {number} must be canonical JSON (sorted keys, no spaces) of at most {_ENTRY_BYTES} bytes"
+                400, f"entry {number} must be canonical JSON (sorted keys, no spaces) of at most {ENTRY_BYTES} bytes"
             )
 
     def models(self) -> list[str]:

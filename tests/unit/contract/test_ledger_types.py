@@ -20,6 +20,7 @@ OF_THE_ARCHIVE = {"ref", "state", DELETION}
 """Written by the archive itself, refused from pods."""
 
 COUNTED_ALONE = {
+    "deadLetter": "what was refused lies in the blob that it names; why is in the entry, and the auditor says so",
     "explanationQuality": "the figures are the report's; an entry proves when they were told",
     "ref": "a holding that verification compares",
     "state": "a holding that verification compares; it says nothing to a reader",

@@ -23,8 +23,8 @@ __all__ = ["DELETION", "PAYLOADS", "Receipts", "Retention"]
 
 DELETION = "deletion"
 """Type of a receipt; only the archive writes it."""
-PAYLOADS = frozenset({"prediction", "explanation", "label"})
-"""Entries whose blob holds what a request said. A chunk that holds one of them goes as a whole."""
+PAYLOADS = frozenset({"prediction", "explanation", "label", "deadLetter"})
+"""Entries whose blob holds, or may hold, what a request said. A chunk that holds one of them goes as a whole."""
 
 _AAD = b"governed retention state 1"
 _SLICE = 1000

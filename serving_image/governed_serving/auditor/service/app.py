@@ -12,6 +12,7 @@ from fastapi import FastAPI, Request, Response
 
 from governed_api import routes
 from governed_api.governance import FavorableOutcome
+from governed_api.names import request_id_fault
 from governed_api.verdict import wire
 from governed_serving.archive.client import ArchiveClient
 from governed_serving.archive.errors import ArchiveError
@@ -169,6 +170,8 @@ def _parse_labels(body: bytes) -> list[UncheckedLabel]:
 
 def _checked(outcome: FavorableOutcome, one: UncheckedLabel) -> PostedLabel:
     """The one place where a label is validated. Raises Unusable."""
+    if fault := request_id_fault(one.id):
+        raise Unusable(f"labels: id: {fault}")
     values = one.label if isinstance(one.label, list) else [one.label]
     if not values or not all(isinstance(v, _SCALARS) for v in values):
         raise Unusable(f"labels: request {one.id}: expected a value or one per row, found {one.label!r}")

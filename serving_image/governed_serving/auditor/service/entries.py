@@ -1,10 +1,14 @@
-"""Ledger entries of a shipped chunk: one per prediction, explanation and event."""
+"""Ledger entries of a shipped chunk: one per prediction, explanation and event; and what stands for one that is refused."""
 
+import hashlib
 import json
 from collections.abc import Iterator
 
+import msgspec
 import numpy as np
 
+from governed_api.names import request_id_fault
+from governed_serving.decoding import decode_with
 from governed_serving.journal import Chunk
 from governed_serving.records import (
     EventRecord,
@@ -16,7 +20,62 @@ from governed_serving.records import (
     timestamp,
 )
 
-__all__ = ["entries_of"]
+__all__ = ["dead_letter", "entries_of"]
+
+_WHY = 400
+_NAME = 128
+
+
+class _Head(msgspec.Struct):
+    """What of a refused entry says whose it is and where its content lies; the rest may be what is wrong with it."""
+
+    type: str
+    namespace: str
+    model: str
+    id: str
+    time: str
+    revision: str = ""
+    blob: str = ""
+    frame: int | None = None
+    index: int | None = None
+
+
+_head_decoder = msgspec.json.Decoder(_Head)
+
+
+def dead_letter(refused: bytes, why: str, stream: str, number: int) -> bytes:
+    """The entry that takes the place of ``refused`` as ``number`` of ``stream``: whatever was refused, this one is
+    bounded (below 3 kB) and canonical.
+
+    It names the blob, frame and index of the content, which stays readable there. The same arguments give the same
+    bytes, so that it may be sent again.
+    """
+    head = decode_with(_head_decoder, refused)
+    entry = LedgerEntry(
+        "deadLetter",
+        head.namespace,
+        head.model,
+        "" if request_id_fault(head.id) else head.id,
+        head.time,
+        _bounded(head.revision, _NAME),
+        blob=head.blob,
+        frame=head.frame,
+        index=head.index,
+        digest=hashlib.sha256(refused).hexdigest(),
+        summary={
+            "refused": _bounded(head.type, _NAME),
+            "size": len(refused),
+            "why": _bounded(why, _WHY),
+            "stream": _bounded(stream, _NAME),
+            "sequence": number,
+        },
+    )
+    return canonical(entry)
+
+
+def _bounded(text: str, most: int) -> str:
+    """At most ``most`` printable characters (a lone surrogate, which JSON can bring in, can't be encoded again)."""
+    return "".join(c if c.isprintable() else " " for c in text[:most])
 
 
 def entries_of(chunk: Chunk, namespace: str) -> Iterator[tuple[bytes, Frame]]:

@@ -41,6 +41,7 @@ __all__ = ["Service", "serve"]
 DRAIN_SECONDS = 20.0
 EXPECTED = (ArchiveError, JournalError, CryptoError, OSError)
 """What work on archive, journal and disk must expect: it is tried again, and the pod stays ready while the archive is unreachable."""
+FIND = "find their reasons in the ledger under type deadLetter, and report them: they are a fault of this software"
 _CODES: dict[VerdictWord, int] = {"Pass": 1, "Fail": 0, "Unknown": -1}
 
 
@@ -189,8 +190,10 @@ class Service:
         return "" if self.journal.writable else "the journal can't be written; free space on the spool volume"
 
     def degraded(self) -> dict[str, str]:
-        """Worker → why it stalls."""
-        return {name: failure.text for name, failure in self.scheduler.failing.items()}
+        """Worker → why it stalls; and ``deadLetters`` when the ledger lacks entries."""
+        why = {name: failure.text for name, failure in self.scheduler.failing.items()}
+        count = self.shipper.dead_letters if self.shipper is not None else 0
+        return why | ({"deadLetters": f"the archive refused {count} ledger entries for ever; {FIND}"} if count else {})
 
     def leave(self) -> None:
         """From now on not ready."""
@@ -211,6 +214,7 @@ class Service:
             values |= {
                 "auditor_shipped_entries_total": self.shipper.entries,
                 "auditor_shipped_bytes_total": self.shipper.bytes,
+                "auditor_dead_letters_total": self.shipper.dead_letters,
             }
         self.metrics.set(values)
 

@@ -1,9 +1,11 @@
 """Where people come in: acknowledging an alarm, contesting a single decision. Both leave an entry in the ledger."""
 
+import unicodedata
 from typing import Any
 
 import msgspec
 
+from governed_api.names import request_id_fault
 from governed_serving.archive.client import ArchiveClient
 from governed_serving.auditor.service.decision_review import SWAPPED_WORDS, DecisionReview
 from governed_serving.auditor.service.errors import NotFound, Unavailable, Unusable
@@ -13,7 +15,9 @@ from governed_serving.records import EventRecord
 
 __all__ = ["acknowledgement", "contest", "record_of"]
 
-_WORDS = 2000
+MAX_BY = 256
+MAX_REASON = 4096
+_LINES = frozenset("\n\r\t")
 
 
 class Acknowledgement(msgspec.Struct, forbid_unknown_fields=True):
@@ -88,7 +92,19 @@ def _parse(body: bytes, kind: Any) -> Any:
         fields = ", ".join(f.name for f in msgspec.structs.fields(kind))
         raise Unusable(f"body: expected an object with {fields} ({error})") from None
     for field in msgspec.structs.fields(kind):
-        value = getattr(found, field.name).strip()
-        if not 0 < len(value) <= _WORDS:
-            raise Unusable(f"{field.name}: expected 1 to {_WORDS} characters, found {len(value)}")
+        if fault := _fault(field.name, getattr(found, field.name).strip()):
+            raise Unusable(f"{field.name}: {fault}")
     return found
+
+
+def _fault(name: str, value: str) -> str:
+    """What is wrong with one of a body's texts; "" when nothing is."""
+    if name == "id" and value:
+        return request_id_fault(value)
+    most = MAX_BY if name == "by" else MAX_REASON
+    if not 0 < len(value) <= most:
+        return f"expected 1 to {most} characters, found {len(value)}"
+    # Not str.isprintable: joiners and marks of direction belong to Persian, Hindi or Arabic texts.
+    allowed = _LINES if name == "reason" else frozenset[str]()
+    bad = next((c for c in value if unicodedata.category(c) == "Cc" and c not in allowed), "")
+    return f"expected text without control characters, found U+{ord(bad):04X}" if bad else ""

@@ -2,22 +2,27 @@
 
 Before a chunk leaves, what it is gets written down (first and last frame, its number in the ledger). After a kill at any point the
 same chunk is made again and sent again; blobs are addressed by content and appends are numbered, so it arrives once.
+
+An entry that the archive refuses for ever is found by halving its batch, and a dead letter takes its place and number: written down
+first as well, so that what is made again is the same. What is behind it ships on.
 """
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 import msgspec
 
 from governed_serving.archive.client import ArchiveClient
 from governed_serving.archive.errors import Refused
-from governed_serving.auditor.service.entries import entries_of
+from governed_serving.auditor.service.entries import dead_letter, entries_of
 from governed_serving.crypto import SegmentCipher
+from governed_serving.hosting import log
 from governed_serving.journal import Chunk, Cursor, CursorFiles, JournalError, JournalReader, streams
 from governed_serving.journal.chunk import pack_chunk
-from governed_serving.records import Frame
+from governed_serving.records import APPEND_BYTES, Frame
 
 __all__ = ["Lifetimes", "Progress", "Shipper"]
 
@@ -25,16 +30,60 @@ TELL_SECONDS = 3600.0
 """How often the archive is told again how long payloads are kept and keys last: another revision's pod may have said otherwise."""
 CHUNK_BYTES = 2 << 20
 _BATCH = 4096
+_BATCH_BYTES = APPEND_BYTES // 4
+"""Of a request's entries, the last one excepted; room is left for what one entry and msgpack add."""
+_REFUSED_FOR_EVER = frozenset({400, 413, 415, 422})
+"""Answers to an append that say something of the entries themselves, which no later attempt changes: not canonical or of an unknown type,
+too large, of the wrong kind. Everything else is tried again and never becomes a dead letter: 401 and 403 (the token: a Secret is being
+replaced), 404 and 405 (a wrong address), 409 (numbers), 410, 412, 429, 5xx, no answer, a disk that fails. A blob that is refused isn't
+meant either: without it the content would be lost."""
 
 
 class Progress(Cursor, frozen=True):
     """Of one stream: where it is shipped to, and the ledger number of the next entry.
 
-    ``last``: a chunk up to this frame is on its way.
+    ``last``: a chunk up to this frame is on its way. ``sent``: so many of its entries are in the ledger; ``refused``: why the one behind
+    them is a dead letter, if it is. ``dead_letters``: how many the stream has, this one included.
     """
 
     number: int = 0
     last: int | None = None
+    sent: int = 0
+    refused: str = ""
+    dead_letters: int = 0
+
+    @property
+    def dead(self) -> int:
+        """Number of the chunk's newest dead letter; -1 for none."""
+        return self.number + self.sent if self.refused else -1
+
+
+@dataclass
+class _Batch:
+    """Entries of one request and their records, numbered from ``first``."""
+
+    first: int
+    entries: list[bytes] = field(default_factory=list)
+    records: list[Frame] = field(default_factory=list)
+    size: int = 0
+
+    def add(self, entry: bytes, record: Frame) -> None:
+        self.entries.append(entry)
+        self.records.append(record)
+        self.size += len(entry)
+
+    @property
+    def full(self) -> bool:
+        return len(self.entries) >= _BATCH or self.size >= _BATCH_BYTES
+
+    @property
+    def end(self) -> int:
+        """Number of the entry behind it."""
+        return self.first + len(self.entries)
+
+    def part(self, start: int, end: int) -> "_Batch":
+        entries = self.entries[start:end]
+        return _Batch(self.first + start, entries, self.records[start:end], sum(map(len, entries)))
 
 
 @dataclass(frozen=True)
@@ -78,7 +127,8 @@ class Shipper:
     def step(self) -> int:
         """Ship at most one chunk of every stream; the number of entries. Raises ArchiveError, JournalError, CryptoError, OSError.
 
-        A stream that is damaged, or whose entries the archive refuses, holds up no other one; it is told when all were tried.
+        An entry that is refused for ever becomes a dead letter. A stream that is damaged, or refused for another reason, holds up no
+        other one; it is told when all were tried.
         """
         if self._lifetimes is not None and self._clock() >= self._tell_at:
             self._client.say_times(payloads=self._lifetimes.payloads, keys=self._lifetimes.keys)
@@ -99,6 +149,11 @@ class Shipper:
         progress = self._progress.get(stream)
         return progress.frame if progress else 0
 
+    @property
+    def dead_letters(self) -> int:
+        """Entries of the spool's streams that the archive refused for ever, those before a restart included."""
+        return sum(progress.dead_letters for progress in list(self._progress.values()))
+
     def reader(self, stream: str) -> JournalReader:
         """The reader of a stream."""
         return self._readers.setdefault(stream, JournalReader(self._spool, stream, self._cipher))
@@ -117,9 +172,10 @@ class Shipper:
         # it ended before the stream did: it was full, or its segment was
         self.behind |= len(chunk.data) >= CHUNK_BYTES // 2 or (reader.newest_segment or 0) > chunk.last_seq
         self._client.put_blob(chunk.data)
-        sent = self._append(chunk, progress)
-        behind = Cursor.behind(chunk)
-        self._save(stream, Progress(behind.identity, behind.frame, behind.tag, progress.number + sent))
+        sent = self._append(stream, chunk, progress)
+        behind, dead_letters = Cursor.behind(chunk), self._progress[stream].dead_letters
+        number = progress.number + sent
+        self._save(stream, Progress(behind.identity, behind.frame, behind.tag, number, dead_letters=dead_letters))
         self.blobs += 1
         self.bytes += len(chunk.data)
         self.entries += sent
@@ -136,25 +192,65 @@ class Shipper:
                 break
         return pack_chunk(frames)
 
-    def _append(self, chunk: Chunk, progress: Progress) -> int:
-        """Entries in batches that the archive takes; returns how many."""
-        number, batch, records = progress.number, list[bytes](), list[Frame]()
-        for entry, record in entries_of(chunk, self._namespace):
-            batch.append(entry)
-            records.append(record)
-            if len(batch) >= _BATCH:
-                number += self._send(chunk.identity, number, batch, records)
-                batch, records = [], []
-        if batch:
-            number += self._send(chunk.identity, number, batch, records)
-        return number - progress.number
+    def _append(self, stream: str, chunk: Chunk, progress: Progress) -> int:
+        """Entries in batches that the archive takes; returns how many the chunk has."""
+        batch = _Batch(progress.number + progress.sent)
+        for entry, record in islice(entries_of(chunk, self._namespace), progress.sent, None):
+            batch.add(entry, record)
+            if batch.full:
+                self._send(stream, batch)
+                batch = _Batch(batch.end)
+        if batch.entries:
+            self._send(stream, batch)
+        return batch.end - progress.number
 
-    def _send(self, identity: str, number: int, batch: list[bytes], records: list[Frame]) -> int:
-        answer = self._client.append_batch(identity, number, batch)
+    def _send(self, stream: str, batch: _Batch) -> None:
+        """Append a batch; of one that is refused for ever, the halves, down to the entry at fault. Raises ArchiveError."""
+        try:
+            self._offer(stream, batch)
+        except Refused as error:
+            if error.status not in _REFUSED_FOR_EVER:
+                raise
+            count = len(batch.entries)
+            if count == 1:
+                self._bury(stream, batch, error)
+            else:
+                self._send(stream, batch.part(0, count // 2))
+                self._send(stream, batch.part(count // 2, count))
+
+    def _offer(self, stream: str, batch: _Batch) -> None:
+        """As it is, with a dead letter for what is known to be refused. Raises ArchiveError."""
+        progress = self._progress[stream]
+        entries, dead = batch.entries, progress.dead
+        if batch.first <= dead < batch.end:
+            at = dead - batch.first
+            letter = dead_letter(entries[at], progress.refused, progress.identity, dead)
+            entries = [*entries[:at], letter, *entries[at + 1 :]]
+        answer = self._client.append_batch(progress.identity, batch.first, entries)
         indices = (first + i for first, count in answer.ranges for i in range(count))
-        for record, index in zip(records, indices, strict=False):
-            self._on_shipped(record, index)
-        return len(batch)
+        for number, (record, index) in enumerate(zip(batch.records, indices, strict=False), batch.first):
+            if number != dead:  # its record isn't in the ledger
+                self._on_shipped(record, index)
+
+    def _bury(self, stream: str, batch: _Batch, error: Refused) -> None:
+        """A dead letter in the place of a batch's only entry; all before it are in the ledger.
+
+        Raises ArchiveError. Where even the dead letter is refused, it isn't this entry that is at fault: it stays what it was.
+        """
+        before = self._progress[stream]
+        if before.dead == batch.first:
+            raise error
+        why = f"{error.status} {error}"
+        sent = batch.first - before.number
+        count = before.dead_letters + 1
+        self._save(stream, msgspec.structs.replace(before, sent=sent, refused=why, dead_letters=count))
+        try:
+            self._offer(stream, batch)
+        except Refused:
+            self._save(stream, before)
+            raise
+        told = "ledger entry refused for ever: a dead letter took its place"
+        log("error", told, stream=before.identity, sequence=batch.first, size=batch.size, why=why[:400])
 
     def _load(self, stream: str, reader: JournalReader) -> Progress | None:
         identity = reader.identity

@@ -1,0 +1,316 @@
+"""What the archive refuses for ever holds nothing up: a dead letter takes its place, and bounds at the doors leave none to refuse."""
+
+import json
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import httpx
+import msgspec
+import pytest
+
+from governed_api.governance import Bias
+from governed_serving.archive.client import Appended, ArchiveClient
+from governed_serving.archive.errors import Refused, Unreachable
+from governed_serving.archive.verify.sources import DirectorySource
+from governed_serving.archive.verify.verification import verify
+from governed_serving.auditor.service.app import Dependencies, application
+from governed_serving.auditor.service.entries import dead_letter, entries_of
+from governed_serving.auditor.service.errors import Unusable
+from governed_serving.auditor.service.metrics import Metrics
+from governed_serving.auditor.service.reviews import MAX_BY, MAX_REASON, acknowledgement
+from governed_serving.auditor.service.shipping import Shipper
+from governed_serving.auditor.service.state import Subject
+from governed_serving.crypto import Keyset, SegmentCipher
+from governed_serving.journal import Chunk, Journal, JournalReader, open_chunk
+from governed_serving.records import ENTRY_BYTES, ENTRY_TYPES, EventRecord, Frame, LedgerEntry, canonical
+
+from ..archive.test_app import KEK, Bed
+from .records import SPEC, local_keyset
+
+BIAS = Bias.model_validate(SPEC["spec"]["governance"]["bias"])
+STREAM = "server-pod"
+TIME = 1_767_225_600.0
+
+
+@pytest.fixture
+def bed(tmp_path: Path) -> Iterator[Bed]:
+    with closing(Bed(tmp_path / "archive")) as bed:
+        yield bed
+
+
+@pytest.fixture
+def keyset(tmp_path: Path) -> Keyset:
+    return local_keyset(tmp_path)
+
+
+def event(id: str, type: Any = "label", **summary: Any) -> EventRecord:
+    return EventRecord(type, id, "credit", "r1", TIME, b"{}", summary)
+
+
+def many(count: int = 1000) -> list[EventRecord]:
+    return [event(f"request-{n}") for n in range(count)]
+
+
+def journalled(spool: Path, keyset: Keyset, records: list[EventRecord]) -> None:
+    with Journal(spool, STREAM, SegmentCipher(keyset), "PageCache", segment_bytes=1 << 15) as journal:
+        for record in records:
+            journal.append_blocking(record)
+
+
+def shipper(spool: Path, client: Any, keyset: Keyset, told: list[tuple[str, int]] | None = None) -> Shipper:
+    def shipped(record: Frame, index: int) -> None:
+        if told is not None and isinstance(record, EventRecord):
+            told.append((record.id, index))
+
+    return Shipper(spool, client, SegmentCipher(keyset), "default", shipped)
+
+
+def everything(one: Shipper) -> None:
+    while one.step():
+        continue
+
+
+def entries(client: ArchiveClient) -> list[dict[str, Any]]:
+    return [json.loads(entry) for entry in client.entries(0, 100_000)]
+
+
+POISON = {
+    "too large": event("request-500", words="x" * 300_000),
+    "larger than a request": event("request-500", words="x" * (17 << 20)),
+    "of a newer writer's type": event("request-500", "surprise"),
+    "a type without end": event("request-500", "s" * 100_000),
+    "an id without end": event("i" * 300_000),
+    "control characters": event("request\n\x00\x7f500" * 30, words="x" * 300_000),
+    "not ASCII": event("要求" * 200_000),
+}
+
+
+@pytest.mark.parametrize("kind", sorted(POISON))
+def test_a_poisoned_entry_among_a_thousand_becomes_a_dead_letter(
+    tmp_path: Path, keyset: Keyset, bed: Bed, kind: str
+) -> None:
+    records = many()
+    records.insert(500, POISON[kind])
+    journalled(tmp_path, keyset, records)
+    client, told = bed.client(), list[tuple[str, int]]()
+    one = shipper(tmp_path, client, keyset, told)
+    everything(one)
+    found = entries(client)
+    assert [e["id"] for e in found if e["type"] == "label"] == [f"request-{n}" for n in range(1000)]
+    assert [n for n, e in enumerate(found) if e["type"] == "deadLetter"] == [500], "in the place of what was refused"
+    assert (one.dead_letters, one.entries) == (1, 1001)
+    assert told == [(e["id"], n) for n, e in enumerate(found) if n != 500], "its record isn't in the ledger"
+    summary = found[500]["summary"]
+    assert (summary["sequence"], summary["refused"]) == (500, POISON[kind].type[:128])
+    assert summary["why"].startswith(("400", "413"))
+    assert summary["stream"].startswith(STREAM + ".")
+    frames = dict(open_chunk(client.get_blob(found[500]["blob"]), SegmentCipher(keyset)))
+    assert frames[found[500]["frame"]] == POISON[kind], "its content is kept"
+    assert len(json.dumps(found[500])) < 4000
+    client.checkpoint()  # signs one
+    assert verify(DirectorySource(bed.root, KEK)).size == 1001
+
+
+def test_only_poison_from_first_to_last(tmp_path: Path, keyset: Keyset, bed: Bed) -> None:
+    journalled(tmp_path, keyset, [event(f"request-{n}", "surprise") for n in range(70)])
+    client = bed.client()
+    one = shipper(tmp_path, client, keyset)
+    everything(one)
+    found = entries(client)
+    assert [(e["type"], e["id"], e["summary"]["sequence"]) for e in found] == [
+        ("deadLetter", f"request-{n}", n) for n in range(70)
+    ]
+    assert one.dead_letters == shipper_again(tmp_path, client, keyset).dead_letters == 70, "counted over a restart"
+
+
+def shipper_again(spool: Path, client: ArchiveClient, keyset: Keyset) -> Shipper:
+    """A restarted process's."""
+    one = shipper(spool, client, keyset)
+    everything(one)
+    return one
+
+
+class Killed(Exception):
+    """The process ended here."""
+
+
+class Mortal:
+    """A client whose process ends before or after its n-th append arrives."""
+
+    def __init__(self, client: ArchiveClient, call: int, after: bool) -> None:
+        self._client, self._call, self._after = client, call, after
+        self.calls = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._client, name)
+
+    def append_batch(self, stream: str, first: int, batch: list[bytes]) -> Appended:
+        self.calls += 1
+        if self.calls == self._call and not self._after:
+            raise Killed
+        answer = self._client.append_batch(stream, first, batch)
+        if self.calls == self._call and self._after:
+            raise Killed
+        return answer
+
+
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("call", range(1, 16))
+def test_a_kill_at_any_append_leaves_each_entry_once(
+    tmp_path: Path, keyset: Keyset, bed: Bed, call: int, after: bool
+) -> None:
+    records = many(20)
+    for place in (3, 4, 15):
+        records.insert(place, event(f"poison-{place}", "surprise"))
+    journalled(tmp_path, keyset, records)
+    client = bed.client()
+    try:
+        everything(shipper(tmp_path, Mortal(client, call, after), keyset))
+    except Killed:
+        assert shipper_again(tmp_path, client, keyset).dead_letters == 3
+    found = entries(client)
+    assert [e["id"] for e in found] == [r.id for r in records]
+    assert [n for n, e in enumerate(found) if e["type"] == "deadLetter"] == [3, 4, 15]
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        *(Refused(status, "not now") for status in (401, 403, 404, 405, 408, 409, 410, 412, 429, 500, 503, 507)),
+        Unreachable("no answer"),
+        OSError("disk"),
+    ],
+    ids=str,
+)
+def test_what_may_pass_is_tried_again_and_never_a_dead_letter(
+    tmp_path: Path, keyset: Keyset, bed: Bed, trouble: Exception
+) -> None:
+    journalled(tmp_path, keyset, many(5))
+    client = bed.client()
+    broken = Mortal(client, -1, False)
+    broken.append_batch = raising(trouble)  # type: ignore[method-assign]
+    one = shipper(tmp_path, broken, keyset)
+    with pytest.raises(type(trouble)):
+        one.step()
+    assert one.dead_letters == 0
+    assert shipper_again(tmp_path, client, keyset).dead_letters == 0
+    assert [e["type"] for e in entries(client)] == ["label"] * 5
+
+
+def raising(error: Exception) -> Any:
+    def append(*_: Any) -> Appended:
+        raise error
+
+    return append
+
+
+def test_an_archive_that_refuses_dead_letters_too_holds_the_stream_and_marks_nothing(
+    tmp_path: Path, keyset: Keyset, bed: Bed
+) -> None:
+    """An older one, or a proxy that answers everything with 400: the entries aren't at fault."""
+    journalled(tmp_path, keyset, many(5))
+    client = bed.client()
+    broken = Mortal(client, -1, False)
+    broken.append_batch = raising(Refused(400, "Bad Request"))  # type: ignore[method-assign]
+    one = shipper(tmp_path, broken, keyset)
+    for _ in range(2):
+        with pytest.raises(Refused, match="Bad Request"):
+            one.step()
+    assert one.dead_letters == 0
+    assert shipper_again(tmp_path, client, keyset).dead_letters == 0
+    assert [e["type"] for e in entries(client)] == ["label"] * 5
+
+
+# -- one contract of sizes, from both sides ----------------------------------------------------------------------------
+
+
+def largest(type: str) -> LedgerEntry:
+    """Exactly as long as an entry may be, its id as long as one may be, in characters of four bytes."""
+    entry = LedgerEntry(
+        type, "default", "credit", "\U0001f600" * 128, "2026-01-01T00:00:00.000Z", "r" * 128, "0" * 64, 1 << 62, 1 << 30,
+        "1" * 64, {"words": ""},
+    )  # fmt: skip
+    return msgspec.structs.replace(entry, summary={"words": "x" * (ENTRY_BYTES - len(canonical(entry)))})
+
+
+@pytest.mark.parametrize("type", sorted(ENTRY_TYPES))
+def test_the_largest_legal_entry_of_every_type_is_taken_and_one_byte_more_is_not(bed: Bed, type: str) -> None:
+    entry = largest(type)
+    client = bed.client()
+    assert client.append_batch("s", 0, [canonical(entry)] * 8).size == 8
+    longer = msgspec.structs.replace(entry, summary={"words": entry.summary["words"] + "x"})
+    with pytest.raises(Refused, match="at most"):
+        client.append_batch("s", 8, [canonical(longer)])
+    assert len(client.find(id=entry.id)) == 8
+
+
+def test_many_large_entries_fit_into_requests(tmp_path: Path, keyset: Keyset, bed: Bed) -> None:
+    """Together they are larger than a request may be."""
+    journalled(tmp_path, keyset, [event(f"request-{n}", words="x" * 250_000) for n in range(80)])
+    client = bed.client()
+    one = shipper(tmp_path, client, keyset)
+    everything(one)
+    assert (bed.archive.ledger.size, one.dead_letters) == (80, 0)
+
+
+@pytest.mark.parametrize("why", ["", "w" * 5000, "\ud800\x00 lone", "\u202e\n" * 900, "理" * 900])
+def test_a_dead_letter_is_acceptable_whatever_it_is_for(bed: Bed, why: str) -> None:
+    refused = canonical(
+        LedgerEntry("t" * 5000, "default", "credit", "i\n" * 5000, "2026-01-01T00:00:00.000Z", "\x7f" * 900, "0" * 64)
+    )
+    letter = dead_letter(refused, why, "s" * 500, 1 << 53)
+    assert letter == dead_letter(refused, why, "s" * 500, 1 << 53)
+    assert len(letter) < 3 << 10
+    assert bed.client().append_batch("s", 0, [letter]).size == 1
+
+
+def chunk_of(spool: Path, keyset: Keyset, record: EventRecord) -> Chunk:
+    journalled(spool, keyset, [record])
+    chunk = JournalReader(spool, STREAM, SegmentCipher(keyset)).chunk(0)
+    assert chunk is not None
+    return chunk
+
+
+def alarmed() -> Any:
+    """An auditor whose alarm is on."""
+    fold = SimpleNamespace(alarm=SimpleNamespace(active=True))
+    verdict = SimpleNamespace(id="v" * 36)
+    return SimpleNamespace(tail=SimpleNamespace(fold=fold), verdict=verdict, subject=Subject("credit", "r1"))
+
+
+@pytest.mark.parametrize(
+    ("by", "reason", "fault"),
+    [
+        ("Ada", "r" * (MAX_REASON + 1), "reason: expected 1 to 4096 characters, found 4097"),
+        ("a" * (MAX_BY + 1), "because", "by: expected 1 to 256 characters, found 257"),
+        ("Ada", "nul \x00", "reason: expected text without control characters, found U\\+0000"),
+        ("Ada\nLovelace", "because", "by: expected text without control characters, found U\\+000A"),
+        ("Ada", "\x1b[2J", "U\\+001B"),
+        (" ", "because", "by: expected 1 to 256"),
+    ],
+)
+def test_texts_of_people_are_bounded_at_the_door(by: str, reason: str, fault: str) -> None:
+    with pytest.raises(Unusable, match=fault):
+        acknowledgement(alarmed(), json.dumps({"by": by, "reason": reason}).encode(), TIME)
+
+
+def test_the_longest_acknowledgement_is_taken_at_both_ends(tmp_path: Path, keyset: Keyset, bed: Bed) -> None:
+    text = ("می‌خواهم 👩‍⚖️\n\t" * 500)[:MAX_REASON].strip()  # with joiners, which are no control characters
+    body = json.dumps({"by": "\U0001f600" * MAX_BY, "reason": text}).encode()
+    chunk = chunk_of(tmp_path, keyset, acknowledgement(alarmed(), body, TIME))
+    entry = next(entry for entry, _ in entries_of(chunk, "default"))
+    assert bed.client().append_batch("s", 0, [entry]).size == 1
+
+
+@pytest.mark.parametrize("id", ["i" * 129, "a\nb", "\x00"])
+async def test_a_label_whose_id_no_request_can_have_is_refused_at_the_door(id: str) -> None:
+    state: Any = SimpleNamespace(tail=SimpleNamespace(fold=SimpleNamespace(bias=BIAS)), subject=None)
+    journal: Any = SimpleNamespace(append=None)
+    app = application(Dependencies(state, journal, Metrics("default", "credit"), str, dict, lambda: None))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://auditor") as client:
+        answer = await client.post("/v1/labels", json={"labels": [{"id": id, "label": 1}]})
+    assert answer.status_code == 400
+    assert "labels: id: expected" in answer.text
