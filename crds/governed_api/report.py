@@ -87,6 +87,8 @@ class AuditorReport(ReportPart):
     """Details."""
     ledger_index: int | None = None
     """Entry that proves it."""
+    dead_letters: int = Field(default=0, ge=0)
+    """Of the pod that wrote this: ledger entries that the archive refused for ever."""
 
 
 class ArchiveReport(ReportPart):
@@ -132,6 +134,8 @@ class PodVerdict(ReportPart):
     """Predictions folded."""
     ledger_index: int | None = None
     """Entry that proves it."""
+    dead_letters: int = Field(default=0, ge=0)
+    """Ledger entries of this pod that the archive refused for ever; a deadLetter entry stands in the place of each."""
 
 
 class RevisionReport(Part):

@@ -54,6 +54,12 @@ def verdict(obs: Observed, revision: str | None) -> PodVerdict | None:
     return max(found, key=lambda v: (v.samples, worst.index(v.verdict)), default=None)
 
 
+def dead_letters(obs: Observed) -> int:
+    """Ledger entries that the archive refused for ever, of all pods that there are."""
+    revisions = obs.report.revisions.values() if obs.report else ()
+    return sum(pod.dead_letters for revision in revisions for pod in revision.auditor.values())
+
+
 def stale_report_entries(obs: Observed) -> tuple[dict[str, Any], float | None]:
     """(merge patch for the report's ``revisions`` that removes entries of pods that are gone, seconds until it may
     remove more)."""

@@ -14,7 +14,7 @@ from governed_operator.desired.decision import Decision, Revision
 from governed_operator.desired.inference import selector
 from governed_operator.desired.service import service_url
 from governed_operator.policy.observed import Observed
-from governed_operator.policy.revisions import servers, verdict
+from governed_operator.policy.revisions import dead_letters, servers, verdict
 
 State = tuple[Truth, Cause, str]
 RANK = {kind: number for number, kind in enumerate(c.TYPES)}
@@ -122,8 +122,16 @@ def _states(obs: Observed, decision: Decision) -> dict[str, State | None]:
 def _archive(obs: Observed) -> State:
     archive = obs.archive
     if archive and archive.available >= 1:
-        return "True", Reason.SERVING, ""
+        return "True", Reason.SERVING, _refused(obs)
     return "False", Reason.ARCHIVE_NOT_READY, "the namespace's archive has no ready pod"
+
+
+def _refused(obs: Observed) -> str:
+    count = dead_letters(obs)
+    if not count:
+        return ""
+    entries = "1 ledger entry was" if count == 1 else f"{count} ledger entries were"
+    return f"{entries} refused for ever; the reason is in the ledger's entries of type deadLetter"
 
 
 def _encryption(obs: Observed) -> State:

@@ -22,10 +22,12 @@ from governed_serving.auditor.service.errors import Unusable
 from governed_serving.auditor.service.metrics import Metrics
 from governed_serving.auditor.service.reviews import MAX_BY, MAX_REASON, acknowledgement
 from governed_serving.auditor.service.shipping import Shipper
-from governed_serving.auditor.service.state import Subject
+from governed_serving.auditor.service.state import AuditState, Subject
+from governed_serving.auditor.service.workers.report import ReportWorker
 from governed_serving.crypto import Keyset, SegmentCipher
 from governed_serving.journal import Chunk, Journal, JournalReader, open_chunk
 from governed_serving.records import ENTRY_BYTES, ENTRY_TYPES, EventRecord, Frame, LedgerEntry, canonical
+from governed_serving.report.writer import ReportWriter
 
 from ..archive.test_app import KEK, Bed
 from .records import SPEC, local_keyset
@@ -222,6 +224,20 @@ def test_an_archive_that_refuses_dead_letters_too_holds_the_stream_and_marks_not
     assert one.dead_letters == 0
     assert shipper_again(tmp_path, client, keyset).dead_letters == 0
     assert [e["type"] for e in entries(client)] == ["label"] * 5
+
+
+@pytest.mark.parametrize("on_trial", [False, True])
+def test_the_operator_is_told_how_many_also_without_bias_rules(tmp_path: Path, keyset: Keyset, on_trial: bool) -> None:
+    path, count = tmp_path / "report.json", 0
+    with Journal(tmp_path, "auditor-pod", SegmentCipher(keyset), "PageCache") as journal:
+        state = AuditState(Subject("credit", "r1", "pod", on_trial), journal, None)
+        report = ReportWorker(state, ReportWriter(f"file://{path}"), lambda: count)
+        assert (report.run_once(), path.exists()) == (0, False)
+        count = 2
+        assert (report.run_once(), report.run_once()) == (1, 0)
+    status = json.loads(path.read_bytes())["status"]
+    assert status["revisions"]["r1"]["auditor"]["pod"]["deadLetters"] == 2
+    assert "auditor" not in status, "there is no verdict to tell of"
 
 
 # -- one contract of sizes, from both sides ----------------------------------------------------------------------------

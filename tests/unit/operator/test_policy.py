@@ -623,3 +623,20 @@ def test_an_archive_that_can_not_be_made_as_it_should_be_is_told(name: str) -> N
     after = {c.type: c.status for c in status_of(good, decide(good)).conditions}
     assert (after["Ready"], after["ArchiveReady"], after["Degraded"]) == ("True", "True", "False")
     assert "Stalled" not in after
+
+
+def test_what_the_archive_refused_for_ever_is_told_beside_its_condition_whichever_pod_it_was() -> None:
+    """Also of a model without bias rules, whose auditors report nothing else."""
+
+    def message(**pods: int) -> str:
+        told = {name: {"deadLetters": count} if count else {} for name, count in pods.items()}
+        obs = serving(report=report(revisions={"r1": {"auditor": told}, "r2": {"auditor": told}}))
+        status = status_of(obs, decide(obs))
+        assert status.bias is None
+        (found,) = (c for c in status.conditions if c.type == "ArchiveReady")
+        assert (found.status, found.reason) == ("True", "Serving")
+        return found.message
+
+    assert message() == message(a=0, b=0) == ""
+    assert message(a=3, b=4).startswith("14 ledger entries were refused for ever")
+    assert "deadLetter" in message(a=1)

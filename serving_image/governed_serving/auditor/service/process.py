@@ -100,18 +100,25 @@ class Service:
         shipping: list[Worker] = []
         if self.shipper is not None:
             shipping.append(ShipWorker(state, settings.spool_dir, self.shipper))
+        reporting = self._reporting()
         if self.tail is None:
-            return [shipping]
+            return [shipping, reporting]
         checking: list[Worker] = []
         if self.live is not None and self.checks is not None:
             checking.append(CheckWorker(state, self.live, self.checks, self.replicas))
         if self.replicas is not None:
             shipping.append(ExchangeWorker(state, self.replicas, self._resolver()))
-        reporting: list[Worker] = []
-        if settings.report:
-            writer = ReportWriter(settings.report, interval=5.0 if settings.on_trial else None)
-            reporting.append(ReportWorker(state, writer))
         return [checking, [FoldWorker(state)], [JudgeWorker(state, self.replicas)], shipping, reporting]
+
+    def _reporting(self) -> list[Worker]:
+        settings = self.settings
+        if not settings.report:
+            return []
+        writer = ReportWriter(settings.report, interval=5.0 if settings.on_trial else None)
+        return [ReportWorker(self.state, writer, self._dead_letters)]
+
+    def _dead_letters(self) -> int:
+        return self.shipper.dead_letters if self.shipper is not None else 0
 
     def _shipper(self) -> Shipper | None:
         settings = self.settings
@@ -192,7 +199,7 @@ class Service:
     def degraded(self) -> dict[str, str]:
         """Worker → why it stalls; and ``deadLetters`` when the ledger lacks entries."""
         why = {name: failure.text for name, failure in self.scheduler.failing.items()}
-        count = self.shipper.dead_letters if self.shipper is not None else 0
+        count = self._dead_letters()
         return why | ({"deadLetters": f"the archive refused {count} ledger entries for ever; {FIND}"} if count else {})
 
     def leave(self) -> None:

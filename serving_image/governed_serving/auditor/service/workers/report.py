@@ -1,4 +1,7 @@
-"""Tells the operator of the verdict, whenever it or the alarms beside it have changed."""
+"""Tells the operator of the verdict, whenever it, the alarms beside it or the number of dead letters have changed."""
+
+from collections.abc import Callable
+from typing import NamedTuple
 
 from governed_api.report import PodVerdict, ReportPart
 from governed_api.verdict import BiasVerdict
@@ -8,20 +11,30 @@ from governed_serving.report.writer import Address, ReportWriter, of_pod
 
 __all__ = ["ReportWorker"]
 
-HEAD = ("verdict", "summary", "samples", "ledger_index")
+HEAD = ("verdict", "summary", "samples", "ledger_index", "dead_letters")
 """What the operator reads of each pod's verdict."""
 LEFT_OUT = ("id", "strata", "groups", "intersections", "replicas")
 """Of the report: /v1/verdict has them."""
 
 
+class Present(NamedTuple):
+    """What there is to tell. ``alarms`` None: nothing is watched beside the verdict."""
+
+    verdict: BiasVerdict
+    alarms: tuple[str, ...] | None
+    dead_letters: int
+
+
 class ReportWorker(Worker):
-    """Verdict → GovernanceReport: a canary's in brief, the stable revision's in full as well."""
+    """Verdict → GovernanceReport: a canary's in brief, the stable revision's in full as well; of a model without bias rules dead letters
+    alone, when there are any.
+    """
 
     name = "reporting"
 
-    def __init__(self, state: AuditState, writer: ReportWriter) -> None:
+    def __init__(self, state: AuditState, writer: ReportWriter, dead_letters: Callable[[], int] = lambda: 0) -> None:
         subject = state.subject
-        self._state, self._writer = state, writer
+        self._state, self._writer, self._dead_letters = state, writer, dead_letters
         self._own = of_pod(subject.revision, "auditor", subject.pod)
         self._told = self._present()
 
@@ -30,22 +43,25 @@ class ReportWorker(Worker):
         present = self._present()
         if present == self._told:
             return 0
-        verdict, alarms = present
-        self._writer.update_all(self._parts(verdict, alarms))
+        self._writer.update_all(self._parts(present))
         self._told = present
         return 1
 
-    def _present(self) -> tuple[BiasVerdict, tuple[str, ...] | None]:
+    def _present(self) -> Present:
         live = self._state.tail.live if self._state.tail is not None else None
         with self._state.lock:
-            return self._state.verdict, tuple(sorted(live.alarms.raised)) if live is not None else None
+            alarms = tuple(sorted(live.alarms.raised)) if live is not None else None
+            return Present(self._state.verdict, alarms, self._dead_letters())
 
-    def _parts(self, verdict: BiasVerdict, alarms: tuple[str, ...] | None) -> dict[Address, ReportPart]:
-        part = verdict.without(*LEFT_OUT)
-        if alarms is not None:
-            part = part.changed(alarms=list(alarms))
+    def _parts(self, present: Present) -> dict[Address, ReportPart]:
+        part = present.verdict.without(*LEFT_OUT)
+        if present.alarms is not None:
+            part = part.changed(alarms=list(present.alarms))
+        if present.dead_letters:
+            part = part.changed(dead_letters=present.dead_letters)
         head = {name: getattr(part, name) for name in HEAD if name in part.model_fields_set}
         if "alarm" in part.model_fields_set:
             head["in_force"] = part.alarm.in_force
         parts: dict[Address, ReportPart] = {self._own: PodVerdict(**head)}
-        return parts if self._state.subject.on_trial else parts | {("auditor",): part}
+        brief = self._state.subject.on_trial or self._state.tail is None
+        return parts if brief else parts | {("auditor",): part}
