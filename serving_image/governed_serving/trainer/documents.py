@@ -18,7 +18,7 @@ from governed_serving.trainer.evaluation import Predictions
 from governed_serving.trainer.preprocessing import Categorical, Preprocessing
 
 REFERENCE_ROWS = 20_000
-"""Training rows that the model is asked about, for the distribution of its outputs."""
+"""Training rows, a seeded sample, that the model is asked about, for the distribution of its outputs."""
 BACKGROUND_ROWS = 1000
 """Most that spec.explainer.config.backgroundRows can ask for; in random order, so that any head of them is a sample."""
 PACKAGES = ("torch", "onnx", "onnxscript", "onnxruntime", "numpy")
@@ -39,7 +39,7 @@ def background(train: Dataset) -> dict[str, Any]:
 
 
 def reference(train: Dataset, predictions: Predictions, favorable: str | None) -> dict[str, Any]:
-    """Histograms of training rows and of what the model says about (a head of) them, small cells suppressed."""
+    """Histograms of training rows and of what the model says about a sample of them, small cells suppressed."""
     texts = frozenset(name for name, kind in train.types.items() if kind == "text")
     if not predictions.classes:
         return describe(train.features, texts, None, predictions.decided)

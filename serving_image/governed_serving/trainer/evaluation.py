@@ -15,6 +15,7 @@ from governed_serving.fairness.metrics.mitigation import group_thresholds, rewei
 from governed_serving.trainer.audit import audit, errors, favorable
 from governed_serving.trainer.dataset import Dataset
 from governed_serving.trainer.preprocessing import feeds
+from governed_serving.trainer.sampling import sample
 
 CHUNK = 4096
 IMPORTANCE_ROWS = 512
@@ -144,12 +145,12 @@ def offers(bias: Bias, train: Dataset, rows: Dataset, predictions: Predictions) 
 
 
 def importances(session: onnxruntime.InferenceSession, rows: Dataset, seed: int) -> dict[str, float]:
-    """Feature → mean |change of the scores| when its values are shuffled among (at most 512) rows.
+    """Feature → mean |change of the scores| when its values are shuffled among a sample of at most 512 rows.
 
     Permutation importance after Breiman (2001), of the output itself, so it needs no labels; summed over classes,
     halved.
     """
-    rows = rows.at(np.arange(min(rows.rows, IMPORTANCE_ROWS)))
+    rows = rows.at(sample(rows, IMPORTANCE_ROWS, seed))
     rng = np.random.default_rng(np.random.PCG64(seed))
     before = predict(session, rows).scores.astype(np.float64)
     found = {}

@@ -20,6 +20,7 @@ from governed_serving.trainer.loop import Curve, Rows, Trainer, build
 from governed_serving.trainer.networks import Network
 from governed_serving.trainer.prepare import Prepared
 from governed_serving.trainer.preprocessing import encode, fit, session
+from governed_serving.trainer.sampling import sample
 from governed_serving.trainer.volume import DataVolume
 
 Progress = Callable[[int, dict[str, float]], None]
@@ -127,7 +128,8 @@ class Pipeline:
         before = export.serialise(export.join(self._fitted, exported, decision))
         if life.compression.method == "none":
             return before, "float"
-        calibration = {name: values[: life.compression.calibration_rows] for name, values in self._encoded.items()}
+        chosen = sample(self._train, life.compression.calibration_rows, self._training.loop.seed)
+        calibration = {name: values[chosen] for name, values in self._encoded.items()}
         small, variant = compress(exported, life.compression, calibration)
         after = export.serialise(export.join(self._fitted, small, decision))
         level, threads = life.optimization.level, life.optimization.threads
@@ -178,7 +180,7 @@ class Pipeline:
     def _reference(self, model: bytes) -> dict[str, Any]:
         optimise, bias = self._spec.lifecycle.optimization, self._spec.governance.bias
         running = session(model, optimise.level, optimise.threads)
-        rows = self._train.at(np.arange(min(self._train.rows, documents.REFERENCE_ROWS)))
+        rows = self._train.at(sample(self._train, documents.REFERENCE_ROWS, self._training.loop.seed))
         favorable = bias.favorable_outcome.label if bias else None
         return documents.reference(self._train, evaluation.predict(running, rows), favorable)
 
