@@ -135,6 +135,20 @@ def shipper_again(spool: Path, client: ArchiveClient, keyset: Keyset) -> Shipper
     return one
 
 
+def test_what_a_refused_request_said_is_forgotten_in_time_as_well(tmp_path: Path, keyset: Keyset, bed: Bed) -> None:
+    """A chunk of dead letters alone holds payloads, too."""
+    journalled(tmp_path, keyset, [event("request-0", "surprise")])
+    client = bed.client()
+    everything(shipper(tmp_path, client, keyset))
+    (letter,) = entries(client)
+    assert client.has_blob(letter["blob"])
+    assert bed.archive.retention.sweep({"credit": 60.0}, TIME + 59) == 0
+    assert bed.archive.retention.sweep({"credit": 60.0}, TIME + 61) == 1
+    assert not client.has_blob(letter["blob"])
+    client.checkpoint()
+    assert verify(DirectorySource(bed.root, KEK)).size == 2, "the letter and the receipt"
+
+
 class Killed(Exception):
     """The process ended here."""
 
