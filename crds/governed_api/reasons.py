@@ -86,7 +86,14 @@ class Reason(StrEnum):
         "CanaryBiasBeyondThreshold",
         "Rolled back: the bias verdict failed, and governance.bias.action is Rollback.",
     )
+    CANARY_REJECTED = (
+        "CanaryRejected",
+        "Rolled back earlier; the cause is no longer on record. Only another revision is tried.",
+    )
     PROMOTION_BLOCKED = "PromotionBlocked", "The trial is held: the bias verdict failed."
+
+    # A trial goes on, and there is nothing beside it
+    STABLE_GONE = "StableGone", "A revision is on trial, and the Deployment of the stable revision is gone."
 
     # A reconcile failed: the API server, or a webhook behind it, refused
     SPEC_NOT_READABLE = "SpecNotReadable", "The stored spec was made under another version's CRD."

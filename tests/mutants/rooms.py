@@ -38,7 +38,10 @@ ROOMS = {
     ),
     "policy": Room(
         f"{OPERATOR}/policy",
-        tuple(f"{UNIT}/operator/test_{name}.py" for name in ("policy", "policy_edges", "reconcile")),
+        tuple(
+            f"{UNIT}/operator/test_{name}.py"
+            for name in ("policy", "policy_edges", "policy_errors", "policy_memory", "reconcile")
+        ),
     ),
     "journal": Room(f"{SERVING}/journal", (f"{UNIT}/journal",)),
     "artefact": Room(f"{SERVING}/artefact", (f"{UNIT}/artefact",)),

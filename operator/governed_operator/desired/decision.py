@@ -4,6 +4,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from governed_api.conditions import Truth
+from governed_api.model import RevisionStatus
 from governed_api.names import short_hash
 from governed_api.reasons import Cause
 from governed_api.resolved import ResolvedModel
@@ -52,6 +53,18 @@ class Violation:
 
 
 @dataclass(frozen=True)
+class Memory:
+    """What the status remembers of revisions: every decision carries all of it."""
+
+    stable: RevisionStatus | None = None
+    """Had the traffic last, whether or not anything runs now."""
+    canary: RevisionStatus | None = None
+    """On trial, also while the trial is interrupted."""
+    rejected: str | None = None
+    """Failed its trial: gets no traffic until another revision is decided about."""
+
+
+@dataclass(frozen=True)
 class Decision:
     """What should be."""
 
@@ -65,8 +78,12 @@ class Decision:
     """On trial."""
     canary_serves: bool = False
     """Some pod of its track answers."""
+    stable_gone: bool = False
+    """There is no stable Deployment beside the canary."""
     rejected: str | None = None
     """Name of the revision that failed its trial."""
+    memory: Memory = Memory()
+    """Of the next status."""
     key_lost: bool = False
     """The key-encryption key is gone: no fresh one may take its name."""
     again_in: float | None = None

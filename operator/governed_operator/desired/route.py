@@ -18,6 +18,8 @@ def shares(decision: Decision) -> dict[str, int]:
     until one does."""
     if decision.canary is None or not decision.canary_serves:
         return {TRACK_STABLE: 100}
+    if decision.stable_gone:
+        return {TRACK_CANARY: 100}
     return {TRACK_STABLE: 100 - decision.canary.percent, TRACK_CANARY: decision.canary.percent}
 
 

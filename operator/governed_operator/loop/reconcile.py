@@ -201,7 +201,10 @@ class Reconciler:
 def _token(obs: Observed, decision: Decision) -> Token:
     """All that the builders' output depends on: equal tokens, equal objects."""
     revisions = tuple(r and (r.name, r.percent) for r in (decision.stable, decision.canary))
-    flags = (decision.train, decision.held, decision.stopped, decision.key_lost, decision.canary_serves)
+    flags = (
+        decision.train, decision.held, decision.stopped, decision.key_lost, decision.canary_serves,
+        decision.stable_gone,
+    )  # fmt: skip
     subject = obs.subject
     return (subject.uid, obs.generation, subject.priority, subject.labels, revisions, flags)
 

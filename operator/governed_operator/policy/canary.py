@@ -10,14 +10,16 @@ from governed_api.quantities import seconds
 from governed_api.reasons import Cause, Reason, canary_problem
 from governed_api.report import PodVerdict
 from governed_api.runtime import TRACK_CANARY
+from governed_operator.policy.errors import MIN_FAILURES, MIN_REQUESTS, Failures, shown_worse
 from governed_operator.policy.observed import Observed
 from governed_operator.policy.revisions import Served, served, verdict
 
 Verdict = Literal["advance", "wait", "hold", "reject"]
 
 UNDECIDED_INTERVALS = 3
-"""Times lifecycle.rollout.interval that a step lasts while a verdict over minSamples or more is Unknown; then the
-canary goes on, since only what is shown holds it back."""
+"""Times lifecycle.rollout.interval that a step lasts while a verdict over minSamples or more is Unknown, or while too
+few requests or too many failed ones leave the budget undecided; then the canary goes on, since only what is shown
+holds it back."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,10 @@ def judge(obs: Observed, trial: RevisionStatus) -> Judgement:
     unmeasured = _unmeasured(obs, trial)
     if unmeasured:
         return unmeasured
-    left = seconds(obs.model.spec.lifecycle.rollout.interval) - (obs.now - _time(trial.since)).total_seconds()
+    unclear = _unclear(obs, trial)
+    if unclear:
+        return unclear
+    left = _left(obs, trial, 1)
     if left > 0:
         return Judgement("wait", message=f"{trial.percent} % of the traffic", again_in=left)
     return Judgement("advance")
@@ -57,8 +62,12 @@ def _broken(obs: Observed, trial: RevisionStatus) -> Judgement | None:
         return Judgement("reject", canary_problem(workload.problem.reason), workload.problem.message)
     stats = served(obs, trial.name)
     rollout = obs.model.spec.lifecycle.rollout
-    if stats.requests and stats.errors / stats.requests > rollout.max_error_rate:
-        message = f"{stats.errors} of {stats.requests} requests failed; lifecycle.rollout.maxErrorRate allows {rollout.max_error_rate:.2%}"  # noqa: E501
+    stable = _stable(obs)
+    if shown_worse(_failures(stats), _failures(stable), rollout.max_error_rate):
+        message = (
+            f"{stats.errors} of {stats.requests} requests failed, of the stable revision's {stable.errors} of "
+            f"{stable.requests}; lifecycle.rollout.maxErrorRate allows {rollout.max_error_rate:.2%}"
+        )
         return Judgement("reject", Reason.CANARY_ERROR_RATE, message)
     return _slow(obs, trial, stats)
 
@@ -66,8 +75,7 @@ def _broken(obs: Observed, trial: RevisionStatus) -> Judgement | None:
 def _slow(obs: Observed, trial: RevisionStatus, stats: Served) -> Judgement | None:
     """Slower beyond doubt: a handful of requests, the first ones above all, must not decide."""
     new = median_interval(stats.latency_counts)
-    stable = obs.status.stable
-    old = median_interval(served(obs, stable.name if stable else None).latency_counts)
+    old = median_interval(_stable(obs).latency_counts)
     allowed = obs.model.spec.lifecycle.rollout.max_latency_ratio
     if new and old and new[0] / old[1] > allowed:
         message = (
@@ -96,8 +104,7 @@ def _bias(obs: Observed, trial: RevisionStatus) -> Judgement | None:
 def _undecided(obs: Observed, trial: RevisionStatus, summary: str) -> Judgement | None:
     """Neither shown to keep its bounds nor to break them: longer at the step, so that it may be shown, but not for
     ever."""
-    waited = (obs.now - _time(trial.since)).total_seconds()
-    left = UNDECIDED_INTERVALS * seconds(obs.model.spec.lifecycle.rollout.interval) - waited
+    left = _left(obs, trial, UNDECIDED_INTERVALS)
     if left <= 0:
         return None
     message = f"bias is not decided yet, the step ends in {left:.0f} s if nothing is shown against it: {summary}"
@@ -113,9 +120,42 @@ def _unmeasured(obs: Observed, trial: RevisionStatus) -> Judgement | None:
     workload = obs.workload(TRACK_CANARY)
     if workload is None or not workload.observed or workload.available < 1:
         return Judgement("wait", message=f"revision {trial.name} is starting")
-    if not served(obs, trial.name).requests:
+    stats = served(obs, trial.name)
+    if not stats.requests:
         return Judgement("wait", message=f"revision {trial.name} has reported no request yet")
+    if stats.requests == stats.errors < MIN_FAILURES and obs.model.spec.lifecycle.rollout.max_error_rate < 1:
+        return Judgement("wait", message=f"revision {trial.name} has answered no request rightly yet")
     return None
+
+
+def _unclear(obs: Observed, trial: RevisionStatus) -> Judgement | None:
+    """Too few requests to speak for it, or more failures than both budget and stable revision have and not shown to be
+    more than chance: longer at the step, but not for ever."""
+    new, old = _failures(served(obs, trial.name)), _failures(_stable(obs))
+    allowed = max(obs.model.spec.lifecycle.rollout.max_error_rate, old.share)
+    left = _left(obs, trial, UNDECIDED_INTERVALS)
+    if left <= 0 or (new.requests >= MIN_REQUESTS and new.share <= allowed):
+        return None
+    message = (
+        f"{new.failed} of {new.requests} requests failed: fewer than {MIN_REQUESTS}, or not decided; the step ends in "
+        f"{left:.0f} s if nothing is shown against it"
+    )
+    return Judgement("wait", message=message, again_in=left)
+
+
+def _failures(stats: Served) -> Failures:
+    return Failures(min(stats.errors, stats.requests), stats.requests)
+
+
+def _stable(obs: Observed) -> Served:
+    stable = obs.status.stable
+    return served(obs, stable.name if stable else None)
+
+
+def _left(obs: Observed, trial: RevisionStatus, times: int) -> float:
+    """Seconds until the step has lasted ``times`` intervals."""
+    waited = (obs.now - _time(trial.since)).total_seconds()
+    return times * seconds(obs.model.spec.lifecycle.rollout.interval) - waited
 
 
 def _time(text: str) -> datetime:

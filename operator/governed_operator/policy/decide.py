@@ -11,6 +11,7 @@ from governed_operator.desired.trainer import job_name
 from governed_operator.policy.artefact import artefact_of
 from governed_operator.policy.canary import judge
 from governed_operator.policy.gates import violations
+from governed_operator.policy.memory import next_memory
 from governed_operator.policy.observed import Observed
 
 RECHECK = 5.0
@@ -19,37 +20,71 @@ RECHECK = 5.0
 
 def decide(obs: Observed) -> Decision:
     """What should be for this model. Pure."""
+    decision, target = _decided(obs)
+    memory = next_memory(obs.status, decision, target)
+    found = decision.violations
+    if memory.rejected and memory.rejected == obs.status.rejected:
+        found = (*_still_rejected(obs, memory.rejected), *found)
+    return replace(decision, memory=memory, violations=found)
+
+
+def _decided(obs: Observed) -> tuple[Decision, str | None]:
+    """The decision, and the revision whose roll-out it is about; None where it is about none."""
     found = violations(obs)
     if obs.model.spec.suspend:
-        return Decision(stopped=True, violations=found)
+        return Decision(stopped=True, violations=found), None
     held = obs.workload() is not None
     if any(v.blocking for v in found):
         lost = any(v.reason == Reason.KEY_LOST for v in found)
-        return Decision(held=held, violations=found, key_lost=lost, again_in=RECHECK)
+        return Decision(held=held, violations=found, key_lost=lost, again_in=RECHECK), None
     artefact = artefact_of(obs.model, obs.report)
     training = obs.model.spec.lifecycle.training is not None
     train = training and (artefact is None or ("Job", job_name(obs.subject)) in obs.children)
     if artefact is None:
-        return Decision(train=train, held=held, violations=found)
+        return Decision(train=train, held=held, violations=found), None
     target = Revision.of(obs.model, artefact)
     trial = obs.workload(TRACK_CANARY)
-    return replace(_rollout(obs, target, found), train=train, canary_serves=trial is not None and trial.available >= 1)
+    serves = trial is not None and trial.available >= 1
+    return replace(_rollout(obs, target, found), train=train, canary_serves=serves), target.name
 
 
 def _rollout(obs: Observed, target: Revision, found: tuple[Violation, ...]) -> Decision:
-    now = timestamp(obs)
-    current = obs.status.stable
+    """A rejected revision comes first: neither a stable Deployment that is gone nor another strategy lets it in."""
+    current, trial = obs.status.stable, obs.status.canary
     rollout = obs.model.spec.lifecycle.rollout
-    trial_wanted = rollout.strategy == "Canary" and current is not None and current.name != target.name
-    if not trial_wanted or obs.workload() is None:
-        since = current.since if current and current.name == target.name else now
-        return Decision(stable=target.at(100, since), violations=found)
     if obs.status.rejected == target.name:
-        return Decision(held=True, rejected=target.name, violations=(*found, *_still_rejected(obs)))
-    trial = obs.status.canary
-    if trial is None or trial.name != target.name:
-        return Decision(held=True, canary=target.at(rollout.steps[0], now), violations=found)
-    return _trial(obs, target, trial, found)
+        return _refused(obs, target, found)
+    trial_wanted = rollout.strategy == "Canary" and current is not None and current.name != target.name
+    on_trial = trial is not None and trial.name == target.name
+    if not trial_wanted or (obs.workload() is None and not on_trial):
+        since = current.since if current and current.name == target.name else timestamp(obs)
+        return Decision(stable=target.at(100, since), violations=found)
+    if trial is None or not on_trial:
+        return Decision(held=True, canary=target.at(rollout.steps[0], timestamp(obs)), violations=found)
+    alone = _alone(obs, target)
+    return replace(_trial(obs, target, trial, (*found, *alone)), stable_gone=bool(alone))
+
+
+def _refused(obs: Observed, target: Revision, found: tuple[Violation, ...]) -> Decision:
+    if obs.workload() is not None:
+        return Decision(held=True, rejected=target.name, violations=found)
+    message = (
+        f"revision {target.name} was rejected, and the Deployment of what served before is gone: change the spec to a "
+        "revision that may serve"
+    )
+    gone = Violation(c.PREDICTOR_READY, Reason.NOT_DEPLOYED, message, stalled=True)
+    return Decision(rejected=target.name, violations=(*found, gone))
+
+
+def _alone(obs: Observed, target: Revision) -> tuple[Violation, ...]:
+    """A trial is neither won nor forgotten because the stable Deployment is deleted, or was by spec.suspend."""
+    if obs.workload() is not None:
+        return ()
+    message = (
+        f"the Deployment of the stable revision is gone while revision {target.name} is on trial: only the revision on "
+        "trial answers until its trial is over; change the spec to end the trial"
+    )
+    return (Violation(c.DEGRADED, Reason.STABLE_GONE, message, "True"),)
 
 
 def _trial(obs: Observed, target: Revision, trial: RevisionStatus, found: tuple[Violation, ...]) -> Decision:
@@ -65,14 +100,19 @@ def _trial(obs: Observed, target: Revision, trial: RevisionStatus, found: tuple[
         return Decision(held=True, canary=target.at(later[0], timestamp(obs)), violations=found)
     if judgement.verdict == "hold":
         found = (*found, Violation(c.DEGRADED, judgement.reason, judgement.message, "True", stalled=True))
-    canary = target.at(trial.percent, trial.since)
+    # Without pods no time on trial passes: what was interrupted is measured anew at the step that it had reached
+    since = trial.since if obs.workload(TRACK_CANARY) is not None else timestamp(obs)
+    canary = target.at(trial.percent, since)
     return Decision(held=True, canary=canary, violations=found, again_in=judgement.again_in)
 
 
-def _still_rejected(obs: Observed) -> tuple[Violation, ...]:
+def _still_rejected(obs: Observed, rejected: str) -> tuple[Violation, ...]:
     """The reason given when it was rejected stays until another revision comes."""
     old = next((x for x in obs.status.conditions if x.type == c.DEGRADED and x.reason.startswith("Canary")), None)
-    return (Violation(c.DEGRADED, PassedOn(old.reason), old.message, "True", stalled=True),) if old else ()
+    if old:
+        return (Violation(c.DEGRADED, PassedOn(old.reason), old.message, "True", stalled=True),)
+    message = f"revision {rejected} was rolled back earlier and is not tried again: change the spec to another revision"
+    return (Violation(c.DEGRADED, Reason.CANARY_REJECTED, message, "True", stalled=True),)
 
 
 def timestamp(obs: Observed) -> str:

@@ -7,10 +7,10 @@ from typing import Any
 from governed_api import conditions as c
 from governed_api import object_names
 from governed_api.conditions import Condition, Truth, set_condition
-from governed_api.model import ArtefactStatus, BiasStatus, GovernedModelStatus, LedgerStatus, RevisionStatus
+from governed_api.model import ArtefactStatus, BiasStatus, GovernedModelStatus, LedgerStatus
 from governed_api.reasons import Cause, Reason
 from governed_api.report import AuditorReport, PodVerdict
-from governed_operator.desired.decision import Decision, Revision
+from governed_operator.desired.decision import Decision
 from governed_operator.desired.inference import selector
 from governed_operator.desired.service import service_url
 from governed_operator.policy.observed import Observed
@@ -42,17 +42,9 @@ def status_of(obs: Observed, decision: Decision) -> GovernedModelStatus:
         bias=_bias(obs),
         artefact=artefact,
         ledger=_ledger(obs),
-        stable=_revision(decision.stable) or obs.status.stable,
-        canary=_revision(decision.canary),
-        rejected=decision.rejected,
-    )
-
-
-def _revision(revision: Revision | None) -> RevisionStatus | None:
-    if revision is None:
-        return None
-    return RevisionStatus(
-        name=revision.name, artefact=revision.artefact, percent=revision.percent, since=revision.since
+        stable=decision.memory.stable,
+        canary=decision.memory.canary,
+        rejected=decision.memory.rejected,
     )
 
 

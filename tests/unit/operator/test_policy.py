@@ -259,8 +259,12 @@ CANARY = {
     ),
     "errs": (trial(10, {**GOOD, "server": {"p": {"requests": 100, "errors": 5}}}), (None, None, TARGET)),
     "errs in one replica of two": (
-        trial(10, {**GOOD, "server": {"a": {"requests": 50, "errors": 4}, "b": {"requests": 250, "errors": 0}}}),
+        trial(10, {**GOOD, "server": {"a": {"requests": 50, "errors": 14}, "b": {"requests": 250, "errors": 0}}}),
         (None, None, TARGET),
+    ),
+    "errs more than its budget, by chance perhaps": (
+        trial(10, {**GOOD, "server": {"a": {"requests": 50, "errors": 4}, "b": {"requests": 250, "errors": 0}}}),
+        (None, 10, None),
     ),
     "errs within the budget, added up": (
         trial(10, {**GOOD, "server": {"a": {"requests": 50, "errors": 1}, "b": {"requests": 250, "errors": 0}}}),
@@ -275,7 +279,7 @@ CANARY = {
         (None, None, TARGET),
     ),
     "has had a slow first request": (
-        trial(10, {**GOOD, "server": {"p": {"requests": 3, "latencyCounts": latencies(1.0, 3)}}}),
+        trial(10, {**GOOD, "server": {"p": {"requests": 3, "latencyCounts": latencies(1.0, 3)}}}, minutes=16),
         (None, 50, None),
     ),
     "is biased": (

@@ -35,7 +35,7 @@ def on_trial(elapsed: timedelta, canary: Any = None) -> tuple[Observed, Revision
         child("Deployment", "m-predictor", workload("old")),
         child("Deployment", "m-canary", canary or workload(NAME, "canary")),
     ]
-    reported = report(revisions={NAME: {"server": {"p": {"requests": 10}}}})
+    reported = report(revisions={NAME: {"server": {"p": {"requests": 100}}}})
     return observed(ROLLOUT, *children, report=reported), trial
 
 

@@ -1,0 +1,114 @@
+"""A canary's failed requests: rejected only on evidence, advanced only with some, and never waited for without end."""
+
+import math
+import random
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+from builders import DIGEST, IMPORTED, NOW, child, observed, report, resolved, workload
+
+from governed_api.model import GovernedModelStatus, RevisionStatus
+from governed_operator.desired.decision import Revision
+from governed_operator.policy.canary import judge
+from governed_operator.policy.errors import LEVEL, Failures, evidence_above, evidence_worse, shown_worse
+
+Counts = tuple[int, int]
+
+
+def judged(canary: Counts, stable: Counts, minutes: float, budget: float = 0.01) -> str:
+    """Verdict over (failed, requests) of both, at a step of 5 minutes."""
+    rollout = {"strategy": "Canary", "steps": [10], "interval": "5m", "maxErrorRate": budget}
+    spec = {**IMPORTED, "lifecycle": {"rollout": rollout}}
+    name = Revision.of(resolved(spec), DIGEST).name
+    since = (NOW - timedelta(minutes=minutes)).isoformat()
+    trial = RevisionStatus(name=name, percent=10, since=since)
+    told = {
+        revision: {"server": {"p": {"requests": requests, "errors": failed}}}
+        for revision, (failed, requests) in ((name, canary), ("old", stable))
+    }
+    children = [child("Deployment", f"m-{n}", workload(r, t)) for n, r, t in (("predictor", "old", "stable"),
+                                                                             ("canary", name, "canary"))]  # fmt: skip
+    obs = observed(spec, *children, report=report(revisions=told))
+    status = GovernedModelStatus(stable=RevisionStatus(name="old", percent=100), canary=trial)
+    return judge(replace(obs, status=status), trial).verdict
+
+
+@pytest.mark.parametrize(
+    ("canary", "stable", "minutes", "want"),
+    [
+        ((2, 150), (0, 900), 6, "wait"),
+        ((2, 150), (0, 900), 16, "advance"),
+        ((2, 150), (12, 900), 6, "advance"),
+        ((1, 1), (0, 900), 6, "wait"),
+        ((2, 2), (0, 900), 600, "wait"),
+        ((1, 2), (0, 900), 16, "advance"),
+        ((3, 3), (0, 900), 1, "reject"),
+        ((0, 1), (0, 900), 6, "wait"),
+        ((0, 29), (0, 900), 6, "wait"),
+        ((0, 30), (0, 900), 6, "advance"),
+        ((0, 1), (0, 900), 16, "advance"),
+        ((0, 0), (0, 900), 600, "wait"),
+        ((5, 100), (0, 900), 1, "reject"),
+        ((50, 100), (0, 0), 1, "reject"),
+        ((50, 100), (0, 3), 1, "reject"),
+        ((50, 100), (0, 30), 1, "reject"),
+        ((50, 1000), (450, 9000), 6, "advance"),
+        ((100, 1000), (450, 9000), 6, "reject"),
+        ((10, 10), (90, 90), 16, "advance"),
+        ((1010, 100_000), (0, 0), 16, "advance"),
+        ((3_000, 200_000), (2_000, 1_000_000), 6, "reject"),
+    ],
+)
+def test_failures_decide_on_evidence(canary: Counts, stable: Counts, minutes: float, want: str) -> None:
+    assert judged(canary, stable, minutes) == want
+
+
+@pytest.mark.parametrize(
+    ("budget", "canary", "want"),
+    [(0.0, (6, 3000), "reject"), (0.0, (1, 3000), "wait"), (1.0, (5, 5), "wait"), (1.0, (90, 90), "advance")],
+)
+def test_budgets_at_their_ends(budget: float, canary: Counts, want: str) -> None:
+    assert judged(canary, (0, 90_000), 6, budget) == want
+
+
+def test_figures_that_contradict_themselves_are_borne() -> None:
+    """A report is only as right as the pod that wrote it."""
+    assert judged((9, 4), (0, 900), 6) == "reject"
+
+
+def test_an_e_value_s_mean_under_the_null_is_at_most_one() -> None:
+    """Exactly, by summing over all outcomes of 40 requests at the budget, and of 12 beside 25 at one common share."""
+
+    def chance(n: int, k: int, p: float) -> float:
+        return math.comb(n, k) * p**k * (1 - p) ** (n - k)
+
+    for budget in (0.01, 0.1, 0.5):
+        mean = sum(chance(40, k, budget) * math.exp(evidence_above(Failures(k, 40), budget)) for k in range(41))
+        assert mean == pytest.approx(1.0, abs=1e-9)
+        below = sum(chance(40, k, budget / 2) * math.exp(evidence_above(Failures(k, 40), budget)) for k in range(41))
+        assert below < 1
+    for share in (0.02, 0.3, 0.8):
+        mean = sum(
+            chance(12, k, share) * chance(25, m, share) * math.exp(evidence_worse(Failures(k, 12), Failures(m, 25)))
+            for k in range(13) for m in range(26)
+        )  # fmt: skip
+        assert mean <= 1
+
+
+def test_a_canary_at_its_budget_is_seldom_rejected_however_often_one_looks() -> None:
+    draw = random.Random(11)
+
+    def ever(runs: int, share: float) -> int:
+        rejected = 0
+        for _ in range(runs):
+            failed = 0
+            for n in range(1, 1001):
+                failed += draw.random() < share
+                if shown_worse(Failures(failed, n), Failures(0, 0), 0.01):
+                    rejected += 1
+                    break
+        return rejected
+
+    assert ever(200, 0.01) <= 200 * LEVEL
+    assert ever(20, 0.05) >= 19, "and one at five times its budget nearly always"
