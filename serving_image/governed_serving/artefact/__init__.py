@@ -1,6 +1,7 @@
 """The artefact format: manifest, deterministic tar, verified directory, shared input preparation."""
 
 from governed_serving.artefact.errors import ArtefactError, MalformedArtefact, TamperedArtefact
+from governed_serving.artefact.independence import Independence, row_independence
 from governed_serving.artefact.manifest import (
     FORMAT,
     Feature,
@@ -19,6 +20,7 @@ __all__ = [
     "Artefact",
     "ArtefactError",
     "Feature",
+    "Independence",
     "Lineage",
     "MalformedArtefact",
     "Manifest",
@@ -29,6 +31,7 @@ __all__ = [
     "encode_manifest",
     "load",
     "pack",
+    "row_independence",
     "segment",
     "unpack",
     "write",

@@ -131,6 +131,8 @@ class Process:
         artefact = composition.load_artefact(settings, resolved)
         self._artefact, self._verified = artefact.digest, True
         predictor = OnnxPredictor(artefact.model, Signature.of(artefact.manifest), threads=settings.threads)
+        if not predictor.independence.independent:
+            log("warning", "each row is computed alone: no independence shown", found=predictor.independence.first)
         self._open()
         return composition.http_service(self._pipeline(artefact.digest), resolved, predictor)
 

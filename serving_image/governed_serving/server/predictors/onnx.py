@@ -11,7 +11,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from governed_api.datatypes import ONNX
-from governed_serving.artefact import segment
+from governed_serving.artefact import Independence, row_independence, segment
 from governed_serving.server.errors import PredictionFailed, Unavailable
 from governed_serving.server.predictors.protocol import Columns, Outputs
 from governed_serving.server.signature import NUMPY, Input, Output, Signature
@@ -25,6 +25,12 @@ INLINE_SECONDS = 0.001
 tests/bench/serving), and the loop is blocked no longer than by decoding a large request."""
 INLINE_BYTES = 256 * 1024
 WARM_UPS = 16
+CHECK_SECONDS = 2.0
+"""What the row independence check may take at load; a model too slow for it is computed row by row."""
+CHECK_ROWS, CHECK_BYTES = 12, 1 << 20
+"""Rows that it asks about, and what its largest batch of inputs may weigh."""
+BATCH_SCALED = (b"DynamicQuantizeLinear", b"DynamicQuantizeMatMul", b"DynamicQuantizeLSTM")
+"""Operators that take one scale over the whole batch: their rows depend on each other, whether or not a sample shows it."""
 
 
 class _Cost:
@@ -56,7 +62,11 @@ def segmented(column: NDArray[Any], segmentation: str) -> NDArray[Any]:
 
 
 class OnnxPredictor:
-    """A model's session. One call at a time: operators may use ``threads`` threads, and what waits is merged into the next call."""
+    """A model's session. One call at a time: operators may use ``threads`` threads, and what waits is merged into the next call.
+
+    An answer is a function of its own row, bit for bit: where the check at load doesn't show that for the model
+    (``independence``), each row of a call is computed alone.
+    """
 
     merges = True
     slots = 1
@@ -94,12 +104,39 @@ class OnnxPredictor:
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="onnxruntime")
         self._cost = _Cost()
         self._closed = False
+        self.independence = self._shown(model)
+
+    def _shown(self, model: bytes) -> Independence:
+        if scaled := [name.decode() for name in BATCH_SCALED if name in model]:
+            return Independence(False, 0, 0, f"{scaled[0]} takes its scale over the batch")
+        if not self.signature.inputs:
+            return Independence(False, 0, 0, "the model has no inputs")
+        columns, until = _probes(self.signature), time.monotonic() + CHECK_SECONDS
+        weight = sum(column[:1].nbytes for column in columns)
+        rows, repeats = (min(max(CHECK_BYTES // max(weight, 1), 3), most) for most in (CHECK_ROWS, 64))
+        columns = [column[:rows] for column in columns]
+        try:
+            return row_independence(self._asked, columns, enough=lambda: time.monotonic() > until, repeats=repeats)
+        except PredictionFailed as error:
+            return Independence(False, 0, 0, f"not shown: {error}")
 
     def run(self, columns: Columns) -> Outputs:
         """The model on the caller's thread. Raises PredictionFailed."""
+        rows = len(columns[0]) if columns else 0
+        if rows <= 1 or self.independence.independent:
+            return self._together(columns)
+        parts = [self._together([column[row : row + 1] for column in columns]) for row in range(rows)]
+        return [np.concatenate([np.atleast_1d(part) for part in values]) for values in zip(*parts, strict=True)]
+
+    def _together(self, columns: Columns) -> Outputs:
+        if self._segmented:
+            columns = list(columns)
+            for k, segmentation in self._segmented:
+                columns[k] = self._prepared(columns[k], segmentation)
+        return self._asked(columns)
+
+    def _asked(self, columns: Columns) -> Outputs:
         feeds = dict(zip(self._names, columns, strict=True))
-        for k, segmentation in self._segmented:
-            feeds[self._names[k]] = self._prepared(columns[k], segmentation)
         try:
             return list(self._session.run(self._outputs, feeds))
         except Exception as error:  # ONNX Runtime raises a dozen classes of its own
@@ -137,6 +174,22 @@ class OnnxPredictor:
     async def close(self) -> None:
         self._closed = True
         await asyncio.get_running_loop().run_in_executor(None, self._pool.shutdown)
+
+
+def _probes(signature: Signature) -> Columns:
+    """CHECK_ROWS seeded rows: floats of many magnitudes, small codes, short texts."""
+    rng = np.random.default_rng(np.random.PCG64(0))
+    columns: Columns = []
+    for spec in signature.inputs:
+        shape = (CHECK_ROWS, *spec.shape)
+        if spec.textual:
+            texts = np.array(["", "a", "b c", "good", "not bad at all", "0"], object)
+            columns.append(texts[rng.integers(len(texts), size=shape)])
+        elif NUMPY[spec.dtype].kind == "f":
+            columns.append((rng.normal(size=shape) * 10.0 ** rng.uniform(-2, 4, shape)).astype(NUMPY[spec.dtype]))
+        else:
+            columns.append(rng.integers(0, 2, shape).astype(NUMPY[spec.dtype]))
+    return columns
 
 
 def signature_of(session: Any) -> Signature:
