@@ -246,7 +246,8 @@ class Gates(Part):
     max_accuracy_drop: float = Field(default=0.01, ge=0, le=1)
     """Most accuracy that compression may cost."""
     max_disparity_increase: float = Field(default=0.02, ge=0, le=1)
-    """Most that compression may add to |statistical parity difference| of any protected attribute."""
+    """Most that compression may move any group's statistical parity difference farther from 0, on either side; groups
+    with fewer than 30 held-out rows or 2 % are named, not judged."""
     min_explanation_correlation: float = Field(default=0.9, ge=-1, le=1)
     """Least Spearman rank correlation between global importances before and after."""
     max_latency_ratio: float = Field(default=1.0, gt=0, le=100)

@@ -8,8 +8,11 @@ import numpy as np
 from governed_api.governance import Bias
 from governed_api.lifecycle import Gates
 from governed_api.report import GateResult
+from governed_serving.fairness.inference.intervals import Interval
+from governed_serving.fairness.metrics.metrics import LEAST_REFERENCE, LEAST_SHARE
+from governed_serving.trainer.changes import AttributeChange, attribute_changes, correctness_change
 from governed_serving.trainer.dataset import Dataset
-from governed_serving.trainer.evaluation import headline, importances, largest_disparity, latencies, predict, spearman
+from governed_serving.trainer.evaluation import headline, importances, latencies, predict, spearman
 from governed_serving.trainer.preprocessing import session
 
 Verdict = Literal["pass", "fail", "not applicable"]
@@ -26,7 +29,7 @@ def at_least(name: str, measured: float, budget: float, message: str) -> GateRes
     return _gate(name, measured, budget, "pass" if measured >= budget else "fail", message)
 
 
-def _gate(name: str, measured: float, budget: float | None, verdict: Verdict, message: str) -> GateResult:
+def _gate(name: str, measured: float | None, budget: float | None, verdict: Verdict, message: str) -> GateResult:
     return GateResult(name=name, measured=measured, budget=budget, verdict=verdict, message=message)
 
 
@@ -43,21 +46,21 @@ class Candidates:
 
 
 def judge(candidates: Candidates, gates: Gates, bias: Bias | None) -> list[GateResult]:
-    """The gate table of a compression."""
+    """The gate table of a compression; what it costs is measured on the same rows before and after."""
     c = candidates
     before, after = (session(model, c.level, c.threads) for model in (c.before, c.after))
     predicted = predict(before, c.rows), predict(after, c.rows)
     figures = [headline(p, c.rows.label) for p in predicted]
     figure = "accuracy" if c.rows.classes else "R²"
     text = f"{figure} {figures[0]:.4f} before, {figures[1]:.4f} after compression"
+    if c.rows.classes:
+        text += f"; drop on the same rows in {_shown(correctness_change(*predicted, c.rows))}"
     table = [at_most("accuracy", figures[0] - figures[1], gates.max_accuracy_drop, text)]
     if bias is not None:
-        spread = [largest_disparity(bias, c.rows, p) for p in predicted]
-        for name in spread[0]:
-            text = f"largest |SPD| by {name}: {spread[0][name]:.4f} before, {spread[1][name]:.4f} after compression"
-            table.append(
-                at_most(f"disparity/{name}", spread[1][name] - spread[0][name], gates.max_disparity_increase, text)
-            )
+        table += [
+            disparity(name, change, gates.max_disparity_increase)
+            for name, change in attribute_changes(bias, c.rows, *predicted).items()
+        ]
     ranked = [np.array(list(importances(s, c.rows, c.seed).values())) for s in (before, after)]
     text = "Spearman rank correlation of mean |attribution| before and after compression"
     table.append(at_least("explanation", spearman(*ranked), gates.min_explanation_correlation, text))
@@ -65,6 +68,34 @@ def judge(candidates: Candidates, gates: Gates, bias: Bias | None) -> list[GateR
     text = f"one row on this node: {slow * 1e6:.0f} µs before, {quick * 1e6:.0f} µs after compression"
     table.append(at_most(LATENCY, quick / slow, gates.max_latency_ratio, text))
     return table
+
+
+def disparity(name: str, change: AttributeChange, budget: float) -> GateResult:
+    """Fails when a group with support got farther from the reference, on either side, by more than ``budget``.
+
+    The estimate decides; where the interval of the change doesn't rule out more than the budget, a pass says so.
+    """
+    few = f"not judged (fewer than {LEAST_REFERENCE} rows or {LEAST_SHARE:.0%}): {_listed(change.unsupported)}"
+    worst = change.worst
+    if worst is None:
+        text = f"no group by {name} has enough held-out rows beside the reference; {few}"
+        return _gate(f"disparity/{name}", None, budget, "not applicable", text)
+    text = f"{name}={worst.group}: SPD {worst.before:+.4f} before, {worst.after:+.4f} after compression, "
+    text += f"change on the same rows in {_shown(worst.interval)}"
+    if worst.harm <= budget < change.limit:
+        text += f"; within the budget, but not shown: up to {change.limit:.4f} farther from 0 is possible"
+    if change.unsupported:
+        text += f"; {few}"
+    return at_most(f"disparity/{name}", worst.harm, budget, text)
+
+
+def _shown(interval: Interval) -> str:
+    return f"[{interval.lower:+.4f}, {interval.upper:+.4f}]"
+
+
+def _listed(groups: list[str], most: int = 10) -> str:
+    beyond = f" and {len(groups) - most} more" if len(groups) > most else ""
+    return (", ".join(groups[:most]) or "none") + beyond
 
 
 def optimisation(model: bytes, rows: Dataset, level: str, threads: int) -> tuple[GateResult, float]:

@@ -9,7 +9,17 @@ from typing import NamedTuple
 
 from governed_serving.fairness.inference.special import beta_quantile, normal_quantile
 
-__all__ = ["Interval", "binomial_sequence", "clopper_pearson", "katz", "log_mixture", "newcombe", "wilson"]
+__all__ = [
+    "Interval",
+    "binomial_sequence",
+    "clopper_pearson",
+    "katz",
+    "log_mixture",
+    "mover",
+    "newcombe",
+    "paired",
+    "wilson",
+]
 
 
 class Interval(NamedTuple):
@@ -66,6 +76,32 @@ def clopper_pearson(k: int, n: int, level: float = 0.95) -> Interval:
     lower = 0.0 if k == 0 else beta_quantile(tail, k, n - k + 1)
     upper = 1.0 if k == n else beta_quantile(1 - tail, k + 1, n - k)
     return Interval(lower, upper)
+
+
+def mover(a: float, around_a: Interval, b: float, around_b: Interval, correlation: float = 0.0) -> Interval:
+    """Interval of a − b from an interval around each estimate (Zou & Donner 2008, MOVER)."""
+    below = _spread(a - around_a.lower, around_b.upper - b, correlation)
+    above = _spread(around_a.upper - a, b - around_b.lower, correlation)
+    return Interval(a - b - below, a - b + above)
+
+
+def _spread(one: float, other: float, correlation: float) -> float:
+    return sqrt(max(one * one - 2 * correlation * one * other + other * other, 0.0))
+
+
+def paired(gained: int, lost: int, n: int, level: float = 0.95) -> Interval:
+    """Interval of a change of a rate, (gained − lost)/n, on the same ``n`` rows, of which those changed sides.
+
+    As Newcombe's (1998, Stat. Med. 17, 2635), built from limits of single shares, here exact ones (Clopper & Pearson 1934) of
+    the two discordant shares, which are correlated as those of one multinomial: where no row changed, the width isn't 0.
+    """
+    if n == 0:
+        return Interval(-1.0, 1.0)
+    a, b = gained / n, lost / n
+    free = (1 - a) * (1 - b)
+    correlation = -sqrt(a * b / free) if free > 0 else 0.0
+    found = mover(a, clopper_pearson(gained, n, level), b, clopper_pearson(lost, n, level), correlation)
+    return Interval(max(found.lower, -1.0), min(found.upper, 1.0))
 
 
 def _beta(a: float, b: float) -> float:
