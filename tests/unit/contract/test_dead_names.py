@@ -52,7 +52,6 @@ PENDING = {
     f"{SERVING}/fairness/inference/hypotheses.py::fisher_exact": "issue 2",
     f"{SERVING}/fairness/inference/hypotheses.py::permutation_test": "issue 2",
     f"{SERVING}/fairness/inference/hypotheses.py::benjamini_hochberg": "issue 2",
-    f"{SERVING}/fairness/inference/intervals.py::clopper_pearson": "issue 2: the clause table",
     f"{SERVING}/fairness/metrics/metrics.py::theil_index": "issue 2",
     f"{SERVING}/fairness/metrics/sequences.py::metric_sequence": "issue 2",
     f"{SERVING}/fairness/metrics/sequences.py::metric_evidence": "issue 2",
