@@ -213,6 +213,7 @@ def raw_deflate(data: bytes) -> bytes:
 @pytest.mark.parametrize(
     ("coding", "pack"),
     [(b"gzip", gzip.compress), (b"deflate", zlib.compress), (b"deflate", raw_deflate), (b"x-gzip", gzip.compress)],
+    ids=["gzip", "zlib", "deflate", "x-gzip"],
 )
 @pytest.mark.parametrize("size", [0, 1, 700_000])
 async def test_packed_bodies_are_unpacked(coding: bytes, pack: Any, size: int) -> None:
@@ -236,6 +237,16 @@ async def test_packed_bodies_are_unpacked(coding: bytes, pack: Any, size: int) -
         (b"gzip, gzip", gzip.compress(gzip.compress(b"abc")), 415),
         (b"zstd", b"abc", 415),
     ],
+    ids=[
+        "a bomb",
+        "cut gzip",
+        "no gzip",
+        "more than gzip",
+        "cut deflate",
+        "brotli",
+        "twice",
+        "zstd",
+    ],  # gzip has the time in it
 )
 async def test_packed_bodies_that_cant_be_taken(coding: bytes, packed: bytes, status: int) -> None:
     async with served() as (_, connect):
