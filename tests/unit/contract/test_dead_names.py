@@ -49,13 +49,8 @@ PENDING = {
     f"{SERVING}/fairness/inference/betting.py::betting_interval": "issue 2: bounded scores",
     f"{SERVING}/fairness/inference/betting.py::PairBetting": "issue 2: bounded scores",
     f"{SERVING}/fairness/inference/bootstrap.py::bca": "issue 2",
-    f"{SERVING}/fairness/inference/hypotheses.py::fisher_exact": "issue 2",
-    f"{SERVING}/fairness/inference/hypotheses.py::permutation_test": "issue 2",
-    f"{SERVING}/fairness/inference/hypotheses.py::benjamini_hochberg": "issue 2",
-    f"{SERVING}/fairness/metrics/metrics.py::theil_index": "issue 2",
     f"{SERVING}/fairness/metrics/sequences.py::metric_sequence": "issue 2",
     f"{SERVING}/fairness/metrics/sequences.py::metric_evidence": "issue 2",
-    f"{SERVING}/fairness/monitoring/attributions.py::attribution_gaps": "issue 2",
     f"{SERVING}/fairness/monitoring/drift.py::kolmogorov_smirnov": "issue 2: the reference for drift",
     f"{SERVING}/crypto/keyring.py::Keyring.destroy_key": "belongs to erasure",
 }

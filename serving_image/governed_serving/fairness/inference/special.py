@@ -7,7 +7,7 @@ error about 1e-13 for the arguments that counts give.
 from math import erfc, exp, inf, lgamma, log, log1p, sqrt
 from statistics import NormalDist
 
-__all__ = ["beta_quantile", "chi_square_tail", "incomplete_beta", "log_choose", "normal_quantile", "normal_tail"]
+__all__ = ["beta_quantile", "chi_square_tail", "incomplete_beta", "normal_quantile", "normal_tail"]
 
 _TINY = 1e-300
 _EPSILON = 1e-16
@@ -24,11 +24,6 @@ def normal_quantile(p: float) -> float:
 def normal_tail(x: float) -> float:
     """1 − Φ(x)."""
     return erfc(x / sqrt(2)) / 2
-
-
-def log_choose(n: float, k: float) -> float:
-    """log of the binomial coefficient."""
-    return lgamma(n + 1) - lgamma(k + 1) - lgamma(n - k + 1)
 
 
 def chi_square_tail(x: float, degrees: int) -> float:

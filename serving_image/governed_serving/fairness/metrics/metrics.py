@@ -46,7 +46,6 @@ __all__ = [
     "reference_groups",
     "simpson",
     "spread",
-    "theil_index",
 ]
 
 Array = NDArray[Any]
@@ -285,11 +284,6 @@ def entropy_index(c: Array, alpha: float = 2.0) -> Floats:
             return theil
         general: Floats = ((hits * one**alpha + in_favour * two**alpha) / n - 1) / (alpha * (alpha - 1))
     return general
-
-
-def theil_index(c: Array) -> Floats:
-    """Generalised entropy with α = 1."""
-    return entropy_index(c, 1.0)
 
 
 def adjusted_difference(u: Array, p: Array) -> float:
