@@ -325,8 +325,9 @@ def parse_tile(level: str, path: str) -> tuple[int, int, int]:
     groups = name.split("/")
     digits = [g.removeprefix("x") for g in groups]
     shape = [g.startswith("x") for g in groups] == [True] * (len(groups) - 1) + [False]
-    if not (shape and level.isdecimal() and all(len(d) == 3 and d.isdecimal() for d in digits)):
-        raise Refused(400, f"a tile's path is LEVEL/x001/x234/067[.p/WIDTH], found {level}/{path}")
+    short = len(level) <= 2 and len(groups) <= 7 and len(partial) <= 3 and (level + path).isascii()
+    if not (short and shape and level.isdecimal() and all(len(d) == 3 and d.isdecimal() for d in digits)):
+        raise Refused(400, f"a tile's path is LEVEL/x001/x234/067[.p/WIDTH], found {level[:8]}/{path[:80]}")
     width = int(partial) if partial.isdecimal() else WIDTH
     if not 1 <= width <= WIDTH or (partial and not partial.isdecimal()):
         raise Refused(400, f"a partial tile has 1 to {WIDTH - 1} hashes, found {partial}")

@@ -15,7 +15,7 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from governed_serving.hosting.arrival import HEAD_SECONDS, body_deadline
+from governed_serving.hosting.arrival import HEAD_SECONDS, WRITE_SECONDS, Progress
 from governed_serving.hosting.http_head import HEAD_LIMIT, BadHead, Head, parse_head, without_upgrade
 
 __all__ = ["BoundedConnection", "refusal"]
@@ -49,8 +49,9 @@ class BoundedConnection(HttpToolsProtocol):
         super().__init__(config, server_state, app_state, _loop)
         self._waiting = bytearray()
         self._part: Literal["head", "body", "chunks", "end"] = "head"
-        self._left = self._received = 0
-        self._began = 0.0
+        self._left = self._received = self._delivered = 0
+        self._progress = Progress(0.0)
+        self._stalled: asyncio.TimerHandle | None = None
         self._arrival: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -59,16 +60,30 @@ class BoundedConnection(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._settled()
+        self._written()
         self._part = "end"
         self._waiting.clear()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if self._stalled is None:  # closed, it would wait for its buffer to be read
+            self._stalled = self.loop.call_later(WRITE_SECONDS, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        self._written()
+        super().resume_writing()
+
+    def _written(self) -> None:
+        if self._stalled is not None:
+            self._stalled.cancel()
+            self._stalled = None
 
     def data_received(self, data: bytes) -> None:
         if self._part == "end":
             return
         self._waiting += data
         if self._part == "head" and self._arrival is None and not self._answering():
-            self._began = self.loop.time()
             self._arrival = self.loop.call_later(HEAD_SECONDS, self._head_late)
         self._advance()
 
@@ -88,6 +103,8 @@ class BoundedConnection(HttpToolsProtocol):
                 self._left -= size
                 self._received += size
                 super().data_received(part)
+                if self._part == "chunks" and self._received - self._delivered > HEAD_LIMIT + 8 * self._delivered:
+                    self._refuse(431, "chunked body: expected chunks, found more framing than body")
 
     def _answering(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete
@@ -97,6 +114,9 @@ class BoundedConnection(HttpToolsProtocol):
         done."""
         while self._waiting.startswith(b"\r\n"):  # after a body some clients send one more (RFC 9112, 2.2)
             del self._waiting[:2]
+        if not self._waiting:
+            self._rest()
+            return False
         end = self._waiting.find(b"\r\n\r\n")
         if (end if end >= 0 else len(self._waiting)) > HEAD_LIMIT:
             self._refuse(
@@ -121,7 +141,8 @@ class BoundedConnection(HttpToolsProtocol):
         return True
 
     def _begin_body(self, head: Head) -> None:
-        self._left, self._received, self._began = max(head.length, 0), 0, self.loop.time()
+        self._left, self._received, self._delivered = max(head.length, 0), 0, 0
+        self._progress = Progress(self.loop.time())
         self._part = "chunks" if head.chunked else "body" if self._left else "head"
         if self._part != "head":
             self._arrival = self.loop.call_later(CHECK_SECONDS, self._check_body)
@@ -130,10 +151,24 @@ class BoundedConnection(HttpToolsProtocol):
         if self._received == 0:  # a trailer is no header
             super().on_header(name, value)
 
+    def on_body(self, body: bytes) -> None:
+        self._delivered += len(body)
+        super().on_body(body)
+
     def on_message_complete(self) -> None:
         super().on_message_complete()
         self._settled()
         self._part = "end" if self._part == "chunks" else "head"
+        self._rest()
+
+    def _rest(self) -> None:
+        """Nothing is under way: the client has the keep-alive's time for its next request."""
+        if self._part == "head" and not self._waiting and self.cycle is not None and self.cycle.response_complete:
+            self._settled()
+            if self.timeout_keep_alive_task is None:
+                self.timeout_keep_alive_task = self.loop.call_later(
+                    self.timeout_keep_alive, self.timeout_keep_alive_handler
+                )
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
@@ -146,7 +181,6 @@ class BoundedConnection(HttpToolsProtocol):
             self.loop.call_later(LINGER_SECONDS, self.transport.close)
         elif self._waiting:
             self._unset_keepalive_if_required()
-            self._began = self.loop.time()
             if self._arrival is None:
                 self._arrival = self.loop.call_later(HEAD_SECONDS, self._head_late)
             self.loop.call_soon(self._advance)
@@ -167,8 +201,8 @@ class BoundedConnection(HttpToolsProtocol):
         if self._part not in ("body", "chunks") or self.transport.is_closing():
             return
         if self.flow.read_paused:
-            self._began += CHECK_SECONDS
-        elif self.loop.time() > body_deadline(self._began, self._received):
+            self._progress.excuse(CHECK_SECONDS)
+        elif self._progress.late(self.loop.time(), self._received):
             self._refuse(408, "request body: expected it to arrive faster, found it unfinished; send it again")
             return
         self._arrival = self.loop.call_later(CHECK_SECONDS, self._check_body)

@@ -110,9 +110,11 @@ class _Inflating:
     def __init__(self, receive: Receive, coding: str) -> None:
         self._receive, self._coding = receive, coding
         self._inflater: Any = None
-        self._packed, self._more = b"", True
+        self._packed, self._more, self._ended = b"", True, False
 
     async def __call__(self) -> MutableMapping[str, Any]:
+        if self._ended:  # who listens for the client's leaving must wait for it
+            return await self._receive()
         while self._more and not self._packed:
             message = await self._receive()
             if message["type"] != "http.request":
@@ -122,8 +124,8 @@ class _Inflating:
             body = self._unpack()
         except zlib.error as error:
             raise BadBody(400, f"request body: expected {self._coding}, found: {error}") from error
-        ended = not self._more and not self._packed and (self._inflater is None or self._inflater.eof)
-        return {"type": "http.request", "body": body, "more_body": not ended}
+        self._ended = not self._more and not self._packed and (self._inflater is None or self._inflater.eof)
+        return {"type": "http.request", "body": body, "more_body": not self._ended}
 
     def _unpack(self) -> bytes:
         if self._inflater is None:

@@ -453,3 +453,15 @@ def test_a_client_that_goes_in_the_middle_of_a_body_leaves_nothing(bed: Bed, met
     assert asyncio.run_coroutine_threadsafe(asked, bed.transport.loop).result(30) == [400]
     assert bed.archive.ledger.size == 0
     assert not [p for p in (bed.root / "blobs").rglob("*") if p.is_file()]
+
+
+@pytest.mark.parametrize(
+    ("level", "path"),
+    [("0", "000.p/" + "1" * 5000), ("1" * 5000, "000"), ("0", "x111/" * 1600 + "111"), ("²", "000"), ("0", "٠٠٠")],
+    ids=["width", "level", "groups", "superscript", "other digits"],
+)
+def test_tile_paths_of_any_length_are_refused_in_words(level: str, path: str) -> None:
+    with pytest.raises(Refused) as caught:
+        parse_tile(level, path)
+    assert caught.value.status == 400
+    assert len(str(caught.value)) < 300

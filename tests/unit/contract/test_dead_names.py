@@ -18,6 +18,9 @@ CALLED_FROM_OUTSIDE = {
     "serving_image/governed_serving/hosting/connection.py::BoundedConnection.on_header": "httptools",
     "serving_image/governed_serving/hosting/connection.py::BoundedConnection.on_message_complete": "httptools",
     "serving_image/governed_serving/hosting/connection.py::BoundedConnection.on_response_complete": "uvicorn",
+    "serving_image/governed_serving/hosting/connection.py::BoundedConnection.on_body": "httptools",
+    "serving_image/governed_serving/hosting/connection.py::BoundedConnection.pause_writing": "asyncio.Protocol",
+    "serving_image/governed_serving/hosting/connection.py::BoundedConnection.resume_writing": "asyncio.Protocol",
     **{
         f"serving_image/governed_serving/server/rpc/service.py::RpcServer.{name}": "by name, from the service's descriptor"
         for name in (

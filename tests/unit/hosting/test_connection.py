@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from governed_serving.hosting import Door, arrival, connection, listen, web_server
-from governed_serving.hosting.http_head import HEAD_LIMIT
+from governed_serving.hosting.arrival import LEAST_RATE, Progress
+from governed_serving.hosting.http_head import HEAD_LIMIT, BadHead, parse_head
 from unit.server.planes import until
 
 LIMIT = 1 << 20
@@ -38,7 +39,7 @@ class Seen:
             if size > LIMIT:
                 break
         self.requests.append((scope["path"], {k.decode(): v.decode() for k, v in scope["headers"]}, size))
-        body = b"%d" % size
+        body = b"x" * (1 << 20) if scope["path"] == "/large" else b"%d" % size
         status = 413 if size > LIMIT else 200
         await send(
             {"type": "http.response.start", "status": status, "headers": [(b"content-length", b"%d" % len(body))]}
@@ -263,3 +264,88 @@ async def test_a_bug_is_answered_and_counted_once() -> None:
         assert json.loads(body) == {"error": "server: expected to answer, found KeyError; its log has the details"}
         assert seen.bugs == 1
         assert (await client.ask(POST + b"content-length: 1\r\n\r\na"))[0] == 200
+
+
+async def test_after_an_unpacked_body_the_client_s_leaving_is_waited_for() -> None:
+    """A loop that listens for it spun for ever, and with it the whole process."""
+    told = [{"type": "http.request", "body": gzip.compress(b"abc"), "more_body": False}]
+    gone = asyncio.Event()
+
+    async def receive() -> Any:
+        if told:
+            return told.pop()
+        await gone.wait()
+        return {"type": "http.disconnect"}
+
+    found: list[Any] = []
+
+    async def app(_: Any, receive: Any, __: Any) -> None:
+        found.append(await receive())
+        listening = asyncio.create_task(receive())
+        assert not (await asyncio.wait([listening], timeout=0.05))[0]
+        gone.set()
+        found.append(await listening)
+
+    scope = {"type": "http", "path": "/", "headers": [(b"content-encoding", b"gzip")]}
+    async with asyncio.timeout(10):
+        await Door(app)(scope, receive, lambda _: asyncio.sleep(0))
+    assert found == [{"type": "http.request", "body": b"abc", "more_body": False}, {"type": "http.disconnect"}]
+
+
+@pytest.mark.parametrize("value", [b" ", b"\t", b" \t"])
+def test_a_head_is_judged_in_linear_time(value: bytes) -> None:
+    head = b"GET / HTTP/1.1\r\nhost: x\r\na:" + value * (32_000 // len(value)) + b"\x01"
+    began = time.process_time()
+    with pytest.raises(BadHead):
+        parse_head(head)
+    assert time.process_time() - began < 0.5, "3.7 s before"
+
+
+def test_bytes_that_came_early_excuse_no_silence() -> None:
+    progress = Progress(0.0)
+    assert not progress.late(1.0, 64 << 20)
+    assert not progress.late(20.9, 64 << 20)
+    assert progress.late(21.1, 64 << 20)
+    steady = Progress(0.0)
+    assert not any(steady.late(float(second), second * LEAST_RATE) for second in range(1000))
+    slow = Progress(0.0)
+    assert any(slow.late(float(second), second * LEAST_RATE // 2) for second in range(60))
+
+
+async def test_endless_trailers_are_refused() -> None:
+    async with served() as (_, connect):
+        client = await connect()
+        client.writer.write(POST + b"transfer-encoding: chunked\r\n\r\n1\r\na\r\n0\r\nx: ")
+        with suppress(ConnectionError):
+            await client.flood(b"a" * 65536, 100)
+        assert (await client.answer())[0] in (200, 431)  # the body had ended for the application
+        assert await client.closed()
+        extension = await connect()
+        extension.writer.write(POST + b"transfer-encoding: chunked\r\n\r\n1;")
+        with suppress(ConnectionError):
+            await extension.flood(b"a" * 65536, 100)
+        assert (await extension.answer())[0] == 431
+
+
+@pytest.mark.parametrize(
+    "data",
+    [POST + b"content-length: 1\r\n\r\na\r\n", b"GET /echo HTTP/1.1\r\nhost: x\r\n\r\n\r\n"],
+    ids=["blank line after a body", "blank line after a head"],
+)
+async def test_a_connection_at_rest_is_closed_in_time(data: bytes) -> None:
+    async with served(timeout_keep_alive=1) as (_, connect):
+        client = await connect()
+        assert (await client.ask(data))[0] == 200
+        assert await client.closed()
+
+
+async def test_who_leaves_answers_unread_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "WRITE_SECONDS", 0.2)
+    async with served() as (_, connect):
+        client = await connect()
+        client.writer.transport.pause_reading()
+        request = b"GET /large HTTP/1.1\r\nhost: x\r\n\r\n"
+        with suppress(ConnectionError):
+            async with asyncio.timeout(20):
+                await client.flood(request * 100, 10_000)
+        assert client.writer.transport.is_closing()

@@ -73,6 +73,13 @@ async def test_completions() -> None:
             "stream_options: expected an object, found list",
         ),
         (CHAT, b'{"messages": [{}], "stream": "yes"}', InvalidRequest, "stream: expected true or false, found str"),
+        (
+            COMPLETIONS,
+            b'{"prompt": "hi", "messages": 5}',
+            InvalidRequest,
+            "messages: expected a list of messages, found int",
+        ),
+        (COMPLETIONS, b'{"prompt": "hi", "messages": true}', InvalidRequest, "messages: expected a list"),
         (CHAT, b'{"messages": [1]}', InvalidRequest, "messages[0]: expected an object, found int"),
         (CHAT, b'{"messages": [{}], "model": {"a": 1}}', InvalidRequest, "model: expected a string, found dict"),
         (CHAT, b"{}", InvalidRequest, "messages: expected a list of messages, found nothing"),

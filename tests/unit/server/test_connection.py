@@ -255,3 +255,29 @@ async def test_bodies_held_at_a_time_are_bounded() -> None:
         fresh = await connect()
         fresh.send(infer("a"))
         assert (await fresh.answer())[0] == 200
+
+
+async def test_who_does_not_read_is_not_read_either() -> None:
+    """Answers that nobody takes fill the socket; from then on requests stay in the client's."""
+    async with serving() as (connect, _):
+        c = await connect()
+        c.writer.transport.pause_reading()
+        sent = 0
+        try:
+            async with asyncio.timeout(3):
+                while sent < 64 << 20:
+                    c.send(infer("a") * 100)
+                    await c.writer.drain()
+                    sent += len(infer("a")) * 100
+        except TimeoutError:
+            pass
+        assert sent < 48 << 20
+
+
+async def test_a_header_of_thousands_of_digits_is_named() -> None:
+    async with serving() as (connect, _):
+        c = await connect()
+        c.send(infer("a", headers=b"host: x\r\ninference-header-content-length: " + b"1" * 5000 + b"\r\n"))
+        status, _, body = await c.answer()
+        assert status == 400
+        assert len(body) < 400

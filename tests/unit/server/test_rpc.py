@@ -112,3 +112,18 @@ async def test_quota_is_resource_exhausted(rpc: Client) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await rpc("ModelInfer", model_name="credit", inputs=typed())
     assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+@pytest.mark.parametrize("raw", [b"\xff\xff\xffgarbage", b"\x0a\x02\xff\xff"], ids=["garbage", "no UTF-8"])
+async def test_bytes_that_are_no_message_are_the_client_s_fault(rpc: Client, raw: bytes) -> None:
+    call = rpc.channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await call(raw, timeout=20)
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_a_status_quotes_no_more_than_a_client_takes(rpc: Client) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await rpc("ModelReady", name="模" * 200_000)
+    assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+    assert len(caught.value.details() or "") <= 500

@@ -131,9 +131,13 @@ def columns_of(tensors: list[Any], features: list[Feature]) -> Columns:
 
 
 def _column(tensor: Any, feature: Feature) -> NDArray[Any]:
-    size = int(np.prod(tensor.shape))
-    if len(tensor.shape) not in (1, 2) or (len(tensor.shape) == 2 and tensor.shape[1] != 1):
-        raise NotExplainable(f"{feature.name}: expected shape [rows] or [rows, 1], found {tensor.shape}")
+    rank = len(tensor.shape)
+    if rank not in (1, 2) or (rank == 2 and tensor.shape[1] != 1) or not 0 <= tensor.shape[0] <= MAX_ROWS:
+        found = str(tensor.shape[:3])[:80]
+        raise NotExplainable(
+            f"{feature.name}: expected shape [rows] or [rows, 1], at most {MAX_ROWS} rows, found {rank} dimensions {found}"
+        )
+    size = tensor.shape[0]
     data = _flatten(tensor.data)
     if len(data) != size:
         raise NotExplainable(f"{feature.name}: shape {tensor.shape} needs {size} values, found {len(data)}")
@@ -147,7 +151,7 @@ def _column(tensor: Any, feature: Feature) -> NDArray[Any]:
         raise NotExplainable(f"{feature.name}: expected a number ({feature.dtype}), found {tensor.datatype}")
     try:
         numbers = np.array([float("nan") if value is None else value for value in data], np.float32)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise NotExplainable(f"{feature.name}: expected numbers: {error}") from error
     if feature.missing == "refuse" and not np.isfinite(numbers).all():
         raise NotExplainable(f"{feature.name}: expected finite numbers, found NaN or infinity")
@@ -158,17 +162,24 @@ def _matrix(tensor: Any, features: list[Feature]) -> Columns:
     if any(feature.dtype == "BYTES" for feature in features):
         raise NotExplainable(f"inputs: expected one tensor per feature (some are text), found only {tensor.name!r}")
     if len(tensor.shape) != 2 or tensor.shape[1] != len(features):
-        raise NotExplainable(f"{tensor.name}: expected shape [rows, {len(features)}], found {tensor.shape}")
+        raise NotExplainable(
+            f"{tensor.name}: expected shape [rows, {len(features)}], found {str(tensor.shape[:3])[:80]}"
+        )
     values = _flatten(tensor.data)
     if len(values) != tensor.shape[0] * tensor.shape[1] or not 1 <= tensor.shape[0] <= MAX_ROWS:
         raise NotExplainable(
             f"{tensor.name}: shape {tensor.shape} doesn't fit {len(values)} values (at most {MAX_ROWS} rows)"
         )
-    table = np.array(values, np.float32).reshape(tensor.shape)
+    try:
+        table = np.array(values, np.float32).reshape(tensor.shape)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise NotExplainable(f"{tensor.name}: expected numbers: {error}") from error
     return {feature.name: table[:, index].copy() for index, feature in enumerate(features)}
 
 
 def _flatten(data: list[Any]) -> list[Any]:
     while data and isinstance(data[0], list):
+        if not all(isinstance(part, list) for part in data):
+            raise NotExplainable("inputs: expected data nested evenly or flat, found values beside lists")
         data = [value for part in data for value in part]
     return data

@@ -10,7 +10,7 @@ from typing import Any, cast
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
-from governed_serving.hosting.arrival import HEAD_SECONDS, body_deadline
+from governed_serving.hosting.arrival import HEAD_SECONDS, WRITE_SECONDS, Progress
 from governed_serving.hosting.connection import BoundedConnection, refusal
 from governed_serving.hosting.http_head import HEAD_LIMIT, BadHead, Head, parse_head
 from governed_serving.server.app.fast_path import FastPathApp
@@ -52,6 +52,8 @@ class FastPathConnection(asyncio.Protocol):
         self._transport: asyncio.Transport = None  # type: ignore[assignment]
         self._last = self._began = 0.0
         self._timer: asyncio.TimerHandle | None = None
+        self._stalled: asyncio.TimerHandle | None = None
+        self._progress = Progress(0.0)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is none of asyncio's classes
@@ -66,6 +68,7 @@ class FastPathConnection(asyncio.Protocol):
         self._parts.clear()
         if not self._busy:
             self._release()
+        self._written()
         if self._timer is not None:
             self._timer.cancel()
 
@@ -74,10 +77,24 @@ class FastPathConnection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self._write_paused = True
+        if self._stalled is None:  # closed, it would wait for its buffer to be read
+            self._stalled = self._loop.call_later(WRITE_SECONDS, self._transport.abort)
 
     def resume_writing(self) -> None:
         self._write_paused = False
+        self._written()
+        self._read_on()
         self._next()
+
+    def _written(self) -> None:
+        if self._stalled is not None:
+            self._stalled.cancel()
+            self._stalled = None
+
+    def _read_on(self) -> None:
+        if self._read_paused and not self._write_paused and not self._busy:
+            self._read_paused = False
+            self._transport.resume_reading()
 
     def shutdown(self) -> None:
         """The server drains: the answer being made, or to the request on its way, is the last."""
@@ -94,7 +111,7 @@ class FastPathConnection(asyncio.Protocol):
         else:
             self._buffer = data
             self._began = self._loop.time()
-        if not self._busy:
+        if not (self._busy or self._write_paused):
             self._next()
         elif len(self._buffer) > _READ_AHEAD and not self._read_paused:
             self._read_paused = True
@@ -135,7 +152,7 @@ class FastPathConnection(asyncio.Protocol):
             needed = end + 4 + head.length
             if len(buffer) < needed:
                 self._parts, self._have, self._needed, self._buffer = [buffer], len(buffer), needed, b""
-                self._began = self._loop.time()
+                self._progress = Progress(self._loop.time())
                 self._hold(self._have)
                 return
             if not self._hold(needed):
@@ -188,9 +205,7 @@ class FastPathConnection(asyncio.Protocol):
         if self._closing:
             transport.close()
             return
-        if self._read_paused:
-            self._read_paused = False
-            transport.resume_reading()
+        self._read_on()
         if self._buffer:
             self._loop.call_soon(self._next)
 
@@ -238,7 +253,7 @@ class FastPathConnection(asyncio.Protocol):
         """Ends the connection of an idle client, and of one whose request comes too slowly."""
         now = self._loop.time()
         if not self._busy and not self._write_paused:
-            if self._parts and now > body_deadline(self._began, self._have):
+            if self._parts and self._progress.late(now, self._have):
                 self._late("request body: expected it to arrive faster, found it unfinished; send it again")
                 return
             if self._buffer and now - self._began >= HEAD_SECONDS:

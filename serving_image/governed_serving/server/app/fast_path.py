@@ -120,9 +120,9 @@ def body_header(headers: list[tuple[bytes, bytes]]) -> tuple[int, int | None]:
         if name == b"content-length":
             length = int(value) if value.isdigit() else 0  # the connection has judged it
         elif name == b"inference-header-content-length":
-            if not value.isdigit():
+            if not value.isdigit() or len(value) > 15:
                 raise InvalidRequest(
-                    f"Inference-Header-Content-Length: expected a whole number, found {value.decode('latin-1')!r}"
+                    f"Inference-Header-Content-Length: expected a whole number, found {value[:40].decode('latin-1')!r}"
                 )
             header = int(value)
     return length, header

@@ -20,6 +20,8 @@ from governed_serving.server.rows import Rows
 
 __all__ = ["Gateway", "HttpService", "Reply", "explained", "failure"]
 
+LONGEST_MESSAGE = 2000
+"""Characters of an error that a client is told: what it quotes of a request may be of any length."""
 _JSON = (b"content-type", b"application/json")
 _OCTETS = (b"content-type", b"application/octet-stream")
 
@@ -44,7 +46,10 @@ def failure(error: ServerError) -> Reply:
     headers: tuple[tuple[bytes, bytes], ...] = (_JSON,)
     if error.retry_after is not None:
         headers = (_JSON, (b"retry-after", str(error.retry_after).encode()))
-    return Reply(error.status, msgspec.json.encode({"error": str(error)}), headers)
+    text = str(error)
+    if len(text) > LONGEST_MESSAGE:
+        text = f"{text[:LONGEST_MESSAGE]}… ({len(text)} characters)"
+    return Reply(error.status, msgspec.json.encode({"error": text}), headers)
 
 
 def explained(answer: Explained | Accepted | Report) -> Reply:

@@ -57,7 +57,9 @@ def _check_kinds(message: dict[str, Any]) -> None:
         if value is not None and not isinstance(value, kind):
             raise InvalidRequest(f"{field}: expected {words}, found {type(value).__name__}")
     messages = message.get("messages")
-    if isinstance(messages, list):
+    if messages is not None and not isinstance(messages, list):
+        raise InvalidRequest(f"messages: expected a list of messages, found {type(messages).__name__}")
+    if messages:
         for number, item in enumerate(messages):
             if not isinstance(item, dict):
                 raise InvalidRequest(f"messages[{number}]: expected an object, found {type(item).__name__}")

@@ -4,6 +4,8 @@ from collections.abc import Awaitable, Callable
 from importlib import import_module
 from typing import Any
 
+from google.protobuf.message import DecodeError
+
 from governed_api.datatypes import DATATYPES
 from governed_api.version import __version__
 from governed_serving.environment import InvalidSettings
@@ -27,6 +29,8 @@ _CODES = {
 }
 _CONTENTS = {name: datatype.contents for name, datatype in DATATYPES.items() if datatype.contents}
 _SERVING, _NOT_SERVING = 1, 2
+LONGEST_DETAILS = 500
+"""Characters of a status: it travels percent-encoded in metadata, of which clients take 16 KiB."""
 
 
 class RpcServer:
@@ -74,15 +78,20 @@ class RpcServer:
         await self._server.stop(grace)
 
     def _handler(self, answer: Callable[[Any], Awaitable[Any]], request: str, response: str) -> Any:
-        async def handle(message: Any, context: Any) -> Any:
+        parse = MESSAGES[request].FromString
+
+        async def handle(raw: bytes, context: Any) -> Any:
+            codes = self._grpc.StatusCode
             try:
-                return await answer(message)
+                return await answer(parse(raw))
             except ServerError as error:
-                await context.abort(getattr(self._grpc.StatusCode, _CODES.get(error.status, "INTERNAL")), str(error))
+                await context.abort(getattr(codes, _CODES.get(error.status, "INTERNAL")), str(error)[:LONGEST_DETAILS])
+            except DecodeError:
+                await context.abort(codes.INVALID_ARGUMENT, f"expected a {request}, found bytes that are none")
 
         return self._grpc.unary_unary_rpc_method_handler(
             handle,
-            request_deserializer=MESSAGES[request].FromString,
+            request_deserializer=None,
             response_serializer=MESSAGES[response].SerializeToString,
         )
 
