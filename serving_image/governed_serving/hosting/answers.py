@@ -1,12 +1,15 @@
 """Answers that all our HTTP services give alike: JSON, an error in words, probes and metrics."""
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
-from fastapi import FastAPI, Response
+from starlette.responses import Response
 
 from governed_api import routes
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI  # the archive tells its errors in this form and does without FastAPI
 
 __all__ = ["JSON", "METRICS", "add_probes", "json_answer", "problem"]
 
@@ -27,7 +30,7 @@ def problem(status: int, message: str) -> Response:
 
 
 def add_probes(
-    app: FastAPI,
+    app: "FastAPI",
     metrics: Callable[[], Awaitable[bytes]],
     not_ready: Callable[[], str],
     degraded: Callable[[], Mapping[str, str]] = dict,

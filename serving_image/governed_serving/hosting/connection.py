@@ -15,7 +15,7 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from governed_serving.hosting.arrival import HEAD_SECONDS, WRITE_SECONDS, Progress
+from governed_serving.hosting.arrival import BODY_LATE, HEAD_LATE, HEAD_SECONDS, Progress, Unread
 from governed_serving.hosting.http_head import HEAD_LIMIT, BadHead, Head, parse_head, without_upgrade
 
 __all__ = ["BoundedConnection", "refusal"]
@@ -51,7 +51,7 @@ class BoundedConnection(HttpToolsProtocol):
         self._part: Literal["head", "body", "chunks", "end"] = "head"
         self._left = self._received = self._delivered = 0
         self._progress = Progress(0.0)
-        self._stalled: asyncio.TimerHandle | None = None
+        self._unread = Unread()
         self._arrival: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -60,24 +60,18 @@ class BoundedConnection(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._settled()
-        self._written()
+        self._unread.end()
         self._part = "end"
         self._waiting.clear()
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        if self._stalled is None:  # closed, it would wait for its buffer to be read
-            self._stalled = self.loop.call_later(WRITE_SECONDS, self.transport.abort)
+        self._unread.begin(self.loop, self.transport)
 
     def resume_writing(self) -> None:
-        self._written()
+        self._unread.end()
         super().resume_writing()
-
-    def _written(self) -> None:
-        if self._stalled is not None:
-            self._stalled.cancel()
-            self._stalled = None
 
     def data_received(self, data: bytes) -> None:
         if self._part == "end":
@@ -193,7 +187,7 @@ class BoundedConnection(HttpToolsProtocol):
     def _head_late(self) -> None:
         self._arrival = None
         if self._part == "head" and self._waiting and not self._answering():
-            self._refuse(408, f"request head: expected its end within {HEAD_SECONDS:g} s, found it unfinished")
+            self._refuse(408, HEAD_LATE)
 
     def _check_body(self) -> None:
         """A pause that our own flow control makes isn't the client's."""
@@ -203,7 +197,7 @@ class BoundedConnection(HttpToolsProtocol):
         if self.flow.read_paused:
             self._progress.excuse(CHECK_SECONDS)
         elif self._progress.late(self.loop.time(), self._received):
-            self._refuse(408, "request body: expected it to arrive faster, found it unfinished; send it again")
+            self._refuse(408, BODY_LATE)
             return
         self._arrival = self.loop.call_later(CHECK_SECONDS, self._check_body)
 

@@ -9,10 +9,10 @@ import zlib
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-import msgspec
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
+from governed_serving.hosting.answers import problem
 from governed_serving.hosting.logs import log
 
 __all__ = ["App", "BadBody", "Door", "Receive", "Scope", "Send", "exception_handlers", "unexpected"]
@@ -40,19 +40,15 @@ def unexpected(error: Exception) -> str:
     return f"server: expected to answer, found {type(error).__name__}; its log has the details"
 
 
-def _json(status: int, message: str) -> Response:
-    return Response(msgspec.json.encode({"error": message}), status, media_type="application/json")
-
-
 def exception_handlers() -> dict[Any, Any]:
     """For a Starlette or FastAPI application behind a Door, which would otherwise answer with a text of its own."""
 
     async def bad_body(_: Request, error: Exception) -> Response:
         assert isinstance(error, BadBody)
-        return _json(error.status, str(error))
+        return problem(error.status, str(error))
 
     async def bug(_: Request, error: Exception) -> Response:
-        return _json(500, unexpected(error))
+        return problem(500, unexpected(error))
 
     return {BadBody: bad_body, Exception: bug}
 
@@ -80,14 +76,14 @@ class Door:
         except BadBody as error:
             if started:
                 raise
-            await _json(error.status, str(error))(scope, receive, send)
+            await problem(error.status, str(error))(scope, receive, send)
         except ClientDisconnect:
             log("info", "a client left before its request had arrived")
         except Exception as error:
             log("error", "a request failed unexpectedly", exception=error, path=scope["path"])
             self._count_bug()
             if not started:
-                await _json(500, unexpected(error))(scope, receive, send)
+                await problem(500, unexpected(error))(scope, receive, send)
 
 
 def _unpacked(scope: Scope, receive: Receive) -> tuple[Scope, Receive]:

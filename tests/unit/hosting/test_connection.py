@@ -340,7 +340,7 @@ async def test_a_connection_at_rest_is_closed_in_time(data: bytes) -> None:
 
 
 async def test_who_leaves_answers_unread_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "WRITE_SECONDS", 0.2)
+    monkeypatch.setattr(arrival, "WRITE_SECONDS", 0.2)
     async with served() as (_, connect):
         client = await connect()
         client.writer.transport.pause_reading()

@@ -10,7 +10,7 @@ from typing import Any, cast
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
-from governed_serving.hosting.arrival import HEAD_SECONDS, WRITE_SECONDS, Progress
+from governed_serving.hosting.arrival import BODY_LATE, HEAD_LATE, HEAD_SECONDS, Progress, Unread
 from governed_serving.hosting.connection import BoundedConnection, refusal
 from governed_serving.hosting.http_head import HEAD_LIMIT, BadHead, Head, parse_head
 from governed_serving.server.app.fast_path import FastPathApp
@@ -52,7 +52,7 @@ class FastPathConnection(asyncio.Protocol):
         self._transport: asyncio.Transport = None  # type: ignore[assignment]
         self._last = self._began = 0.0
         self._timer: asyncio.TimerHandle | None = None
-        self._stalled: asyncio.TimerHandle | None = None
+        self._unread = Unread()
         self._progress = Progress(0.0)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -68,7 +68,7 @@ class FastPathConnection(asyncio.Protocol):
         self._parts.clear()
         if not self._busy:
             self._release()
-        self._written()
+        self._unread.end()
         if self._timer is not None:
             self._timer.cancel()
 
@@ -77,19 +77,13 @@ class FastPathConnection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self._write_paused = True
-        if self._stalled is None:  # closed, it would wait for its buffer to be read
-            self._stalled = self._loop.call_later(WRITE_SECONDS, self._transport.abort)
+        self._unread.begin(self._loop, self._transport)
 
     def resume_writing(self) -> None:
         self._write_paused = False
-        self._written()
+        self._unread.end()
         self._read_on()
         self._next()
-
-    def _written(self) -> None:
-        if self._stalled is not None:
-            self._stalled.cancel()
-            self._stalled = None
 
     def _read_on(self) -> None:
         if self._read_paused and not self._write_paused and not self._busy:
@@ -254,10 +248,10 @@ class FastPathConnection(asyncio.Protocol):
         now = self._loop.time()
         if not self._busy and not self._write_paused:
             if self._parts and self._progress.late(now, self._have):
-                self._late("request body: expected it to arrive faster, found it unfinished; send it again")
+                self._late(BODY_LATE)
                 return
             if self._buffer and now - self._began >= HEAD_SECONDS:
-                self._late(f"request head: expected its end within {HEAD_SECONDS:g} s, found it unfinished")
+                self._late(HEAD_LATE)
                 return
             if not self._parts and not self._buffer and now - self._last >= self._keep_alive:
                 self._transport.close()

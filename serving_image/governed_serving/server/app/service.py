@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from governed_serving.hosting.door import unexpected
 from governed_serving.hosting.logs import log
 from governed_serving.server.app.json_route import JsonRoute
 from governed_serving.server.dataplane import DataPlane
@@ -139,9 +140,7 @@ class HttpService:
     def _unexpected(self, error: Exception) -> Reply:
         log("error", "a request failed unexpectedly", exception=error)
         self._count["infer", 500] += 1
-        return failure(
-            ServerError(f"server: expected to answer, found {type(error).__name__}; its log has the details")
-        )
+        return failure(ServerError(unexpected(error)))
 
     async def infer(self, body: bytes, header: int | None) -> Reply:
         """:meth:`submit_infer` awaited."""
