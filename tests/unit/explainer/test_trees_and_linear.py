@@ -210,7 +210,7 @@ def test_linear_layer_behind_preprocessing_equals_enumeration_of_the_margin():
     owners = layer.owners(background, players)
     assert owners.tolist() == [0, 1, 2, 2, 2]
     z, zb = layer.columns(rows), layer.columns(background)
-    values, base = linear_shapley(layer.weights, layer.bias, z, zb, np.full(20, 0.05), owners, 3)
+    values, base = linear_shapley(layer.weights, layer.bias, z, zb.mean(axis=0), owners, 3)
     margins = BlackBox(lambda c: np.asarray(graph.evaluate(["logits"], c)["logits"], float))
     oracle = exact_shapley(InterventionalGame(margins, rows, background, players))
     for mine, one in zip(values, oracle, strict=True):
@@ -223,7 +223,7 @@ def test_linear_values_equal_shap_linear():
     layer = read_linear(Graph(content.SerializeToString(), {}), "probabilities")
     rows, background = mixed(4, 1), mixed(25, 2)
     z, zb = layer.columns(rows), layer.columns(background)
-    values, _ = linear_shapley(layer.weights, layer.bias, z, zb, np.full(25, 0.04), np.arange(5), 5)
+    values, _ = linear_shapley(layer.weights, layer.bias, z, zb.mean(axis=0), np.arange(5), 5)
     oracle = shap.LinearExplainer((layer.weights[:, 1], layer.bias[1]), shap.maskers.Independent(zb))
     np.testing.assert_allclose(values[..., 1], oracle.shap_values(z), atol=1e-12)
 

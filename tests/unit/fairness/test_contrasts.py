@@ -171,7 +171,7 @@ def test_an_end_is_excluded_and_what_lies_inside_is_not() -> None:
     k, n = np.array([[30.0, 90.0]]), np.array([[200.0, 300.0]])
     weights = np.array([[-1.0, 1.0]])
     threshold = np.log([200.0])
-    end = lower_end(k, n, lambda t, rows: (weights[rows], t), [-1.0], [0.15], [0.04], threshold)
+    end = lower_end(lambda t, rows: log_evidence(k[rows], n[rows], weights[rows], t), [-1.0], [0.15], [0.04], threshold)
     assert log_evidence(k, n, weights, end) >= threshold
     assert log_evidence(k, n, weights, end + 2e-4) < threshold
 

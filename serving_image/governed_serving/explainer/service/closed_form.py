@@ -69,11 +69,10 @@ class ClosedForms:
     def linear(self, rows: Columns, players: Players, outputs: Floats) -> list[Attribution]:
         """Exact LinearSHAP in the margin. Raises :class:`NotExplainable` if the graph isn't linear in the players."""
         layer = read_linear(self._graph, self._model.output)
-        background = layer.columns(self._model.background)
-        mass = np.full(len(background), 1 / len(background))
+        mean = layer.columns(self._model.background).mean(axis=0)
         owners = layer.owners(self._model.background, players)
         z = layer.columns(rows)
-        values, base = linear_shapley(layer.weights, layer.bias, z, background, mass, owners, len(players))
+        values, base = linear_shapley(layer.weights, layer.bias, z, mean, owners, len(players))
         found = _Margins(values, base, z @ layer.weights + layer.bias, layer.link)
         return _attributions("linear", players, found.as_outputs(outputs.shape[1], outputs.shape[1] == 2), outputs)
 

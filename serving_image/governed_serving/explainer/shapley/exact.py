@@ -7,6 +7,7 @@ Where d is 1, the model isn't asked at all beyond the two ends.
 
 import functools
 import math
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,16 +64,15 @@ def exact_shapley(game: InterventionalGame) -> list[Attribution]:
     count = differs.sum(axis=2)
     _check(int(count.max(initial=0)))
     outputs = game.background_outputs.shape[1]
-    total = np.zeros((2, game.rows, len(game.players), outputs))
-    square = np.zeros_like(total[0])
+    sums = _Sums.zeros(game.rows, len(game.players), outputs)
     coalitions = 0
     for d in range(1, int(count.max(initial=0)) + 1):
         x, b = np.nonzero(count == d)
         if len(x):
             coalitions += len(x) << d
-            _play(game, d, x, b, differs, total, square)
-    halves, total = total, total.sum(axis=0)
-    variance = np.maximum(square - total**2, 0.0)
+            _play(game, x, b, differs, sums)
+    halves, total = sums.halves, sums.halves.sum(axis=0)
+    variance = np.maximum(sums.squares - total**2, 0.0)
     error = np.sqrt(variance * float((game.weights**2).sum()))
     evaluations = game.box.rows - before
     mass = np.array([game.weights[0::2].sum(), max(game.weights[1::2].sum(), 1e-300)])
@@ -96,10 +96,22 @@ def exact_shapley(game: InterventionalGame) -> list[Attribution]:
     ]
 
 
-def _play(
-    game: InterventionalGame, d: int, x: Codes, b: Codes, differs: Booleans, total: Floats, square: Floats
-) -> None:
-    """Adds the games of all pairs that differ on exactly ``d`` players."""
+@dataclass(frozen=True)
+class _Sums:
+    """Weighted Shapley values over pairs, (2, rows, players, outputs) by parity of the background row, and their squares
+    over both."""
+
+    halves: Floats
+    squares: Floats
+
+    @classmethod
+    def zeros(cls, rows: int, players: int, outputs: int) -> "_Sums":
+        return cls(np.zeros((2, rows, players, outputs)), np.zeros((rows, players, outputs)))
+
+
+def _play(game: InterventionalGame, x: Codes, b: Codes, differs: Booleans, sums: _Sums) -> None:
+    """Adds the games of the pairs (x, b), all of which differ on as many players."""
+    d = int(differs[x[0], b[0]].sum())
     place = _places(differs[x, b], d)
     alike = np.lexsort(place.T)  # pairs that differ on the same players stand together
     x, b, place = x[alike], b[alike], place[alike]
@@ -125,8 +137,8 @@ def _play(
     starts = list(range(0, len(x), step))
     for start, values in zip(starts, game.map(part, starts), strict=True):
         at = (x[start : start + step, None], players[start : start + step])
-        np.add.at(total, (b[start : start + step, None] % 2, *at), values * weight[start : start + step])
-        np.add.at(square, at, values**2 * weight[start : start + step])
+        np.add.at(sums.halves, (b[start : start + step, None] % 2, *at), values * weight[start : start + step])
+        np.add.at(sums.squares, at, values**2 * weight[start : start + step])
 
 
 def _weighted(tables: Floats, matrix: Floats) -> Floats:

@@ -12,13 +12,12 @@ __all__ = ["linear_shapley"]
 
 
 def linear_shapley(
-    weights: Floats, bias: Floats, z: Floats, background: Floats, mass: Floats, owners: NDArray[np.int64], players: int
+    weights: Floats, bias: Floats, z: Floats, mean: Floats, owners: NDArray[np.int64], players: int
 ) -> tuple[Floats, Floats]:
     """Values (rows, players, outputs) and base (outputs,) of ``z @ weights + bias``.
 
-    ``weights`` (columns, outputs), ``z`` (rows, columns), ``background`` (B, columns) with ``mass`` (B,) summing to 1.
+    ``weights`` (columns, outputs), ``z`` (rows, columns), ``mean`` (columns,): the background's.
     """
-    mean = mass @ background
     terms = (z - mean)[:, :, None] * weights[None, :, :]
     values = np.zeros((len(z), players, weights.shape[1]))
     for column, owner in enumerate(owners):

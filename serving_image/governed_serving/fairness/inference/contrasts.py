@@ -223,43 +223,28 @@ def _log_gamma(x: Floats) -> Floats:
 
 
 def lower_end(
-    k: Any,
-    n: Any,
-    hypothesis: Callable[[Floats, NDArray[Any]], tuple[Floats, Floats]],
-    least: Any,
-    most: Any,
-    scale: Any,
-    threshold: Any,
+    evidence: Callable[[Floats, NDArray[np.int64]], Floats], least: Any, most: Any, scale: Any, threshold: Any
 ) -> Floats:
-    """The greatest t found up to which the evidence reaches ``threshold``: the lower end of a confidence sequence, shape (m,).
+    """The greatest t found up to which the evidence reaches ``threshold``: the lower end of a confidence sequence, shape
+    (m,).
 
-    ``hypothesis(t, rows)``: (a, b) of the half-spaces "contrast ≤ t" of the problems ``rows``. ``most``: the contrast as observed;
-    ``scale``: about its standard error; ``least`` is returned where no t is excluded. ``threshold``: logarithms.
+    ``evidence(t, rows)``: logarithms of e-values against "contrast ≤ t" of the problems ``rows``. ``most``: the contrast as
+    observed; ``scale``: about its standard error; ``least`` is returned where no t is excluded. ``threshold``: logarithms.
     What is returned is itself excluded, by evidence at most ``_CLOSE`` above the threshold.
     """
-    k, n = np.asarray(k, np.float64), np.asarray(n, np.float64)
     least, most, scale, threshold = (np.asarray(x, np.float64) for x in (least, most, scale, threshold))
-    excluded, kept = least.copy(), most.copy()
-    aim = np.sqrt(threshold + _CLOSE / 2 + _BELOW)
+    search = _Bracket(least, most, np.sqrt(threshold + _CLOSE / 2 + _BELOW))
     t = np.maximum(most - scale * np.sqrt(2 * threshold + 6), least + 1e-3 * (most - least))
-    before, height_before = most.copy(), -aim
     rows = np.flatnonzero(most > least)
     for _ in range(_STEPS):
         if not len(rows):
             break
-        now = t[rows]
-        evidence = log_evidence(k[rows], n[rows], *hypothesis(now, rows))
-        out = evidence >= threshold[rows]
-        excluded[rows], kept[rows] = np.where(out, now, excluded[rows]), np.where(out, kept[rows], now)
-        height = np.sqrt(np.maximum(evidence + _BELOW, 0)) - aim[rows]
-        t[rows] = _next(
-            before[rows], height_before[rows], now, height, excluded[rows], kept[rows], least[rows], most[rows]
-        )
-        before[rows], height_before[rows] = now, height
-        wide = kept[rows] - excluded[rows] > 1e-6 * (most[rows] - excluded[rows])
-        rows = rows[wide & (t[rows] > least[rows]) & ~(out & (evidence < threshold[rows] + _CLOSE))]
-    ends: Floats = excluded
-    return ends
+        found = evidence(t[rows], rows)
+        out = found >= threshold[rows]
+        t[rows] = search.next(rows, t[rows], found, out)
+        going = search.wide(rows) & (t[rows] > least[rows]) & ~(out & (found < threshold[rows] + _CLOSE))
+        rows = rows[going]
+    return search.excluded
 
 
 _CLOSE = 4e-3
@@ -268,24 +253,35 @@ _BELOW = 6.0
 """Added to evidence before its root is taken, which is about linear in the distance."""
 
 
-def _next(
-    before: Floats,
-    height_before: Floats,
-    now: Floats,
-    height: Floats,
-    excluded: Floats,
-    kept: Floats,
-    least: Floats,
-    most: Floats,
-) -> Floats:
-    """Where to look next: by the secant where it falls within the bracket, else in its middle; further out while nothing is excluded."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        secant = now - height * (now - before) / (height - height_before)
-    inside = (secant > excluded) & (secant < kept)
-    between = np.where(inside, secant, (excluded + kept) / 2)
-    far = most - 2 * (most - kept)
-    far = np.where(inside & (secant > far) & (secant < kept), secant, far)
-    nearly = least + 1e-3 * (most - least)
-    outward = np.where(kept > nearly, np.maximum(far, nearly), least)
-    following: Floats = np.where(excluded > least, between, outward)
-    return following
+class _Bracket:
+    """Ends searched at once, shape (m,) each: ``excluded`` by the evidence so far, ``kept``, and the look before."""
+
+    def __init__(self, least: Floats, most: Floats, aim: Floats) -> None:
+        self.least, self.most, self.aim = least, most, aim
+        self.excluded, self.kept = least.copy(), most.copy()
+        self.before, self.height_before = most.copy(), -aim
+
+    def next(self, rows: NDArray[np.int64], now: Floats, evidence: Floats, out: NDArray[np.bool_]) -> Floats:
+        """Where to look next: by the secant where it falls within the bracket, else in its middle; further out while
+        nothing is excluded."""
+        excluded, kept = np.where(out, now, self.excluded[rows]), np.where(out, self.kept[rows], now)
+        height = np.sqrt(np.maximum(evidence + _BELOW, 0)) - self.aim[rows]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            secant = now - height * (now - self.before[rows]) / (height - self.height_before[rows])
+        inside = (secant > excluded) & (secant < kept)
+        between = np.where(inside, secant, (excluded + kept) / 2)
+        least, most = self.least[rows], self.most[rows]
+        far = most - 2 * (most - kept)
+        far = np.where(inside & (secant > far) & (secant < kept), secant, far)
+        nearly = least + 1e-3 * (most - least)
+        outward = np.where(kept > nearly, np.maximum(far, nearly), least)
+        self.excluded[rows], self.kept[rows] = excluded, kept
+        self.before[rows], self.height_before[rows] = now, height
+        following: Floats = np.where(excluded > least, between, outward)
+        return following
+
+    def wide(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Whether a bracket is still wider than a millionth of its distance."""
+        excluded, kept = self.excluded[rows], self.kept[rows]
+        wide: NDArray[np.bool_] = kept - excluded > 1e-6 * (self.most[rows] - excluded)
+        return wide

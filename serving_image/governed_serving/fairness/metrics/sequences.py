@@ -168,7 +168,10 @@ class _Batch:
 
     def evidence(self, t: Floats) -> Floats:
         """Log e-values against "sign × contrast ≤ t"."""
-        return log_evidence(self.k, self.n, *self._half_spaces(t, np.arange(len(t))))
+        return self._evidence_of(t, np.arange(len(t)))
+
+    def _evidence_of(self, t: Floats, rows: Array) -> Floats:
+        return log_evidence(self.k[rows], self.n[rows], *self._half_spaces(t, rows))
 
     def lower_ends(self, thresholds: Floats) -> Floats:
         """Of sign × contrast."""
@@ -182,7 +185,7 @@ class _Batch:
         undefined = np.isnan(observed)
         most = np.clip(self.sign * np.where(undefined, 0.0, observed), self.least, -self.least)
         most[undefined] = self.least[undefined]
-        return lower_end(self.k, self.n, self._half_spaces, self.least, most, np.sqrt(scale), thresholds)
+        return lower_end(self._evidence_of, self.least, most, np.sqrt(scale), thresholds)
 
 
 def metric_question(name: str, u: Array, p: Array) -> Question:
