@@ -6,8 +6,8 @@ Tokens are reserved before the work and settled after it, so that concurrent req
 import asyncio
 import math
 import time
-from collections.abc import Awaitable, Sequence
-from typing import Any, Protocol
+from collections.abc import Generator, Sequence
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from limits import RateLimitItem, RateLimitItemPerSecond
 
@@ -18,6 +18,8 @@ from governed_serving.server.window_storage import WindowStorage
 
 __all__ = ["LocalQuota", "QuotaGate", "SharedQuota", "quota_gate"]
 
+
+_T = TypeVar("_T")
 
 STORE_SECONDS = 2.0
 """A shared store that takes longer is away."""
@@ -65,6 +67,66 @@ class _Rules:
         )
 
 
+class _Hit(NamedTuple):
+    """Count ``cost`` in a window (negative gives back); the answer: whether it still held that."""
+
+    item: RateLimitItem
+    key: str
+    cost: int
+
+
+class _Look(NamedTuple):
+    """What is in a window; the answer: a ``WindowStats`` of the library."""
+
+    item: RateLimitItem
+    key: str
+
+
+_Steps = Generator["_Hit | _Look", Any, _T]
+"""What to ask of a storage, one step after the other, each sent its answer: the rules are the same for every storage."""
+
+
+class _Windows:
+    """Request and token windows of one model, without a storage."""
+
+    def __init__(self, quota: Quota, key: str) -> None:
+        self._requests, self._tokens = _Rules("requests", quota.requests, key), _Rules("tokens", quota.tokens, key)
+        self.limits_tokens = bool(quota.tokens)
+
+    def taking(self, tokens: int) -> _Steps[None]:
+        """One request and ``tokens`` of every window, or, with QuotaExceeded, of none."""
+        yield from self._all_of(self._requests, 1)
+        if not tokens:
+            return
+        try:
+            yield from self._all_of(self._tokens, tokens)
+        except QuotaExceeded:
+            for item, key in self._requests.items:
+                yield _Hit(item, key, -1)
+            raise
+
+    @staticmethod
+    def _all_of(rules: _Rules, cost: int) -> _Steps[None]:
+        for position, (item, key) in enumerate(rules.items):
+            if (yield _Hit(item, key, cost)):
+                continue
+            for earlier, earlier_key in rules.items[:position]:
+                yield _Hit(earlier, earlier_key, -cost)
+            raise rules.exceeded(position, cost, (yield _Look(item, key)).reset_time)
+
+    def settling(self, reserved: int, used: int) -> _Steps[int]:
+        """Tokens used beyond what the windows still held."""
+        overrun, missing = 0, used - reserved
+        for item, key in self._tokens.items if missing else ():
+            if (yield _Hit(item, key, missing)):
+                continue
+            left = int((yield _Look(item, key)).remaining)
+            if left:
+                yield _Hit(item, key, left)
+            overrun = max(overrun, missing - left)
+        return overrun
+
+
 class LocalQuota:
     """Windows of this replica alone. Call from one thread: the event loop's."""
 
@@ -74,43 +136,31 @@ class LocalQuota:
         from limits.strategies import SlidingWindowCounterRateLimiter
 
         self._limiter = SlidingWindowCounterRateLimiter(storage or WindowStorage())
-        self._requests, self._tokens = _Rules("requests", quota.requests, key), _Rules("tokens", quota.tokens, key)
-        self.limits_tokens = bool(quota.tokens)
-        hit = self._limiter.hit
-        self._hit = hit
+        self._windows = _Windows(quota, key)
+        self.limits_tokens = self._windows.limits_tokens
 
     def try_take(self, tokens: int) -> None:
-        if self._requests.items:
-            self._take(self._requests, 1)
-        if self._tokens.items and tokens:
-            try:
-                self._take(self._tokens, tokens)
-            except QuotaExceeded:
-                for item, key in self._requests.items:
-                    self._hit(item, key, cost=-1)
-                raise
-
-    def _take(self, rules: _Rules, cost: int) -> None:
-        for position, (item, key) in enumerate(rules.items):
-            if self._hit(item, key, cost=cost):
-                continue
-            for earlier, earlier_key in rules.items[:position]:
-                self._hit(earlier, earlier_key, cost=-cost)
-            raise rules.exceeded(position, cost, self._limiter.get_window_stats(item, key).reset_time)
+        self._walk(self._windows.taking(tokens))
 
     async def take(self, tokens: int) -> None:
         self.try_take(tokens)
 
     async def settle(self, reserved: int, used: int) -> int:
-        overrun = 0
-        for item, key in self._tokens.items:
-            missing = used - reserved
-            if missing and not self._hit(item, key, cost=missing):
-                left = int(self._limiter.get_window_stats(item, key).remaining)
-                if left:
-                    self._hit(item, key, cost=left)
-                overrun = max(overrun, missing - left)
-        return overrun
+        return self._walk(self._windows.settling(reserved, used))
+
+    def _walk(self, steps: _Steps[_T]) -> _T:
+        limiter = self._limiter
+        try:
+            step = next(steps)
+            while True:
+                if isinstance(step, _Hit):
+                    answer: Any = limiter.hit(step.item, step.key, cost=step.cost)
+                else:
+                    answer = limiter.get_window_stats(step.item, step.key)
+                step = steps.send(answer)
+        except StopIteration as end:
+            result: _T = end.value
+            return result
 
 
 class SharedQuota:
@@ -122,48 +172,33 @@ class SharedQuota:
         from limits.aio.strategies import SlidingWindowCounterRateLimiter
 
         self._limiter = SlidingWindowCounterRateLimiter(storage)
-        self._requests, self._tokens = _Rules("requests", quota.requests, key), _Rules("tokens", quota.tokens, key)
-        self.limits_tokens = bool(quota.tokens)
+        self._windows = _Windows(quota, key)
+        self.limits_tokens = self._windows.limits_tokens
 
     def try_take(self, tokens: int) -> None:
         raise RuntimeError(f"a shared quota needs the network: await take({tokens})")
 
     async def take(self, tokens: int) -> None:
-        await self._take(self._requests, 1)
-        if not tokens:
-            return
-        try:
-            await self._take(self._tokens, tokens)
-        except QuotaExceeded:
-            for item, key in self._requests.items:
-                await self._ask(self._limiter.hit(item, key, cost=-1))
-            raise
-
-    async def _take(self, rules: _Rules, cost: int) -> None:
-        for position, (item, key) in enumerate(rules.items):
-            if await self._ask(self._limiter.hit(item, key, cost=cost)):
-                continue
-            for earlier, earlier_key in rules.items[:position]:
-                await self._ask(self._limiter.hit(earlier, earlier_key, cost=-cost))
-            stats = await self._ask(self._limiter.get_window_stats(item, key))
-            raise rules.exceeded(position, cost, stats.reset_time)
+        await self._walk(self._windows.taking(tokens))
 
     async def settle(self, reserved: int, used: int) -> int:
-        overrun = 0
-        for item, key in self._tokens.items:
-            missing = used - reserved
-            if missing and not await self._ask(self._limiter.hit(item, key, cost=missing)):
-                left = int((await self._ask(self._limiter.get_window_stats(item, key))).remaining)
-                if left:
-                    await self._ask(self._limiter.hit(item, key, cost=left))
-                overrun = max(overrun, missing - left)
-        return overrun
+        return await self._walk(self._windows.settling(reserved, used))
 
-    @staticmethod
-    async def _ask(call: Awaitable[Any]) -> Any:
+    async def _walk(self, steps: _Steps[_T]) -> _T:
+        try:
+            step = next(steps)
+            while True:
+                step = steps.send(await self._ask(step))
+        except StopIteration as end:
+            result: _T = end.value
+            return result
+
+    async def _ask(self, step: _Hit | _Look) -> Any:
         try:
             async with asyncio.timeout(STORE_SECONDS):
-                return await call
+                if isinstance(step, _Hit):
+                    return await self._limiter.hit(step.item, step.key, cost=step.cost)
+                return await self._limiter.get_window_stats(step.item, step.key)
         except ServerError:
             raise
         except Exception as error:  # the library passes on whatever its driver raises
