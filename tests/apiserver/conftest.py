@@ -1,7 +1,7 @@
 """Tests of this level run against etcd and a real kube-apiserver; `support.fixtures` brings them up.
 
-One control plane and one operator serve all workers of a run. What stops an operator, takes a cluster's definitions away or
-needs other settings has a cluster of its own: `alone/`, `neighbours/`, `test_chart.py`.
+One control plane and one operator serve all workers of a run. What stops an operator, takes a cluster's definitions
+away or needs other settings has a cluster of its own: `alone/`, `neighbours/`, `test_chart.py`.
 """
 
 import sys
@@ -45,7 +45,8 @@ __all__ = [
 
 @pytest.fixture(scope="session")
 def defined(api_bed: ApiServerBed, run: int) -> None:
-    """The shared bed knows our resources: applied once, since a second apply would disturb whoever compares versions."""
+    """The shared bed knows our resources: applied once, since a second apply would disturb whoever compares
+    versions."""
     with among_workers(run, "crds"):
         done = api_bed.folder / "crds-installed"
         if not done.exists():

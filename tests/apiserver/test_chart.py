@@ -1,4 +1,5 @@
-"""The chart with real Helm: refuses bad values, upgrades, leaves models alone when it goes, and grants what the operator uses."""
+"""The chart with real Helm: refuses bad values, upgrades, leaves models alone when it goes, and grants what the
+operator uses."""
 
 import json
 import os
@@ -151,7 +152,8 @@ def test_derived_files_are_up_to_date_with_helm() -> None:
 
 
 def older_chart(helm: Helm, folder: Path) -> Path:
-    """A previous version: another number, a CRD without spec.predictor.priorityClassName, an object that is gone by now."""
+    """A previous version: another number, a CRD without spec.predictor.priorityClassName, an object that is gone by
+    now."""
     copy = folder / "older"
     shutil.copytree(CHART, copy)
     chart = copy / "Chart.yaml"
@@ -244,7 +246,8 @@ def test_upgrade_to_the_same_changes_nothing(helm: Helm) -> None:
 
 
 def helm_test(helm: Helm, operator: str) -> tuple[int, str, str]:
-    """Run `helm test`; the test pod's container runs here, since no kubelet does. (helm's exit code, its output, the container's)"""
+    """Run `helm test`; the test pod's container runs here, since no kubelet does. (helm's exit code, its output, the
+    container's)"""
     process = subprocess.Popen(
         helm.command("test", RELEASE, "--timeout=60s"),
         env=helm.environment,

@@ -21,7 +21,8 @@ def server_messages(cluster: Cluster, case: Invalid) -> list[str]:
 
 
 def without_engine(message: str) -> str:
-    """The message without what the expression engine says of an expression that doesn't compile: Go's words and Rust's differ."""
+    """The message without what the expression engine says of an expression that doesn't compile: Go's words and Rust's
+    differ."""
     return re.sub(r'Invalid value: "object": .* evaluating rule', "evaluating rule", message)
 
 

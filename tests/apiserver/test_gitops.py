@@ -199,8 +199,8 @@ def test_the_bench_sees_a_drift() -> None:
 
 
 def test_nothing_without_an_owner_bears_a_label_that_argo_cd_tracks_by(namespace: Cluster) -> None:
-    """An application may bear the model's name. By label, Argo CD then takes for its own, and prunes, what has the label and
-    no owner reference (gitops-engine pkg/cache, GetManagedLiveObjs): the keys must not be among it."""
+    """An application may bear the model's name. By label, Argo CD then takes for its own, and prunes, what has the
+    label and no owner reference (gitops-engine pkg/cache, GetManagedLiveObjs): the keys must not be among it."""
     make_trained(namespace)
     kinds = f"{OWNED},pvc,priorityclass"
     found = namespace.list(kinds, "-l", "app.kubernetes.io/managed-by=governed-operator")

@@ -1,4 +1,5 @@
-"""Why a model isn't Ready: the cause that a kubelet, a scheduler or a Job found is in the condition within 15 seconds."""
+"""Why a model isn't Ready: the cause that a kubelet, a scheduler or a Job found is in the condition within 15
+seconds."""
 
 import time
 from collections.abc import Callable

@@ -1,7 +1,8 @@
-"""The sample on a cluster, as its user meets it: helm install, kubectl apply; trained, gated, served, explained, audited, proved.
+"""The sample on a cluster, as its user meets it: helm install, kubectl apply; trained, gated, served, explained,
+audited, proved.
 
-One model serves all tests of this file. A test brings it into the state that it needs (`audited`, `one_pod`, `two_pods`), and so
-runs in any order and by itself.
+One model serves all tests of this file. A test brings it into the state that it needs (`audited`, `one_pod`,
+`two_pods`), and so runs in any order and by itself.
 """
 
 import json
@@ -130,7 +131,8 @@ def test_verdict_shows_in_kubectl_get(cluster: Cluster, audited: tuple[str, str,
 
 @pytest.mark.usefixtures("one_pod", "audited")
 def test_volumes_hold_no_plaintext(cluster: Cluster, kind_bed: KindBed) -> None:
-    """Training rows, requests and the artefact's vocabulary, on the nodes' disks, under every volume of the namespace."""
+    """Training rows, requests and the artefact's vocabulary, on the nodes' disks, under every volume of the
+    namespace."""
     found: list[str] = []
     seen = 0
     claims = [

@@ -1,4 +1,5 @@
-"""The project's images: they run as restricted pods, hold what they need and nothing else, and come out the same twice."""
+"""The project's images: they run as restricted pods, hold what they need and nothing else, and come out the same
+twice."""
 
 import json
 
@@ -46,7 +47,7 @@ caches = [p for p in (pwd.getpwuid(0).pw_dir + "/.cache", "/home", "/tmp", "/whe
 writable = [p for p in ("/opt/app", "/opt/governed", "/usr", "/etc") if os.access(p, os.W_OK)]
 print(json.dumps({"tools": found, "caches": caches, "writable": writable, "user": os.getuid(),
                   "pip": bool(importlib.util.find_spec("pip")), "torch": bool(importlib.util.find_spec("torch"))}))
-"""
+"""  # noqa: E501
     assert json.loads(in_image(project_images[role], code)) == {
         "tools": [],
         "caches": [],

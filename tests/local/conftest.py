@@ -26,7 +26,8 @@ PORTS = (8080, 8081, 8082, 8083, 8084, 8090)
 
 
 def free_offset() -> int:
-    """A port offset at which all of a model's ports are free; each worker looks in a range of its own, below the kernel's."""
+    """A port offset at which all of a model's ports are free; each worker looks in a range of its own, below the
+    kernel's."""
     first = 2000 + 2400 * (worker_number() % 8)
     for offset in range(first, first + 2400, 100):
         try:

@@ -1,4 +1,5 @@
-"""Every bench runs at a smoke size, without peers: it cannot rot unseen. What it measures is for people with a quiet machine."""
+"""Every bench runs at a smoke size, without peers: it cannot rot unseen. What it measures is for people with a quiet
+machine."""
 
 import os
 import subprocess

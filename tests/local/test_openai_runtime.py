@@ -1,4 +1,5 @@
-"""`governed run` before a language-model runtime that isn't ours: llama.cpp behind llama-cpp-python's server, with a tiny model.
+"""`governed run` before a language-model runtime that isn't ours: llama.cpp behind llama-cpp-python's server, with a
+tiny model.
 
 Its vocabulary is single characters, so tokens can be counted by eye: one for the beginning, one for the space that such
 tokenizers put first, one a character. ``echo`` answers the prompt as the runtime saw it.
@@ -46,7 +47,7 @@ def runtime(tell: Say) -> LanguageRuntime:
 def manifest(runtime: LanguageRuntime) -> dict[str, Any]:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
-    started = {"image": "llama-cpp-python", "command": runtime.command(port), "port": port, "protocol": "openai", "healthPath": "/docs"}  # fmt: skip
+    started = {"image": "llama-cpp-python", "command": runtime.command(port), "port": port, "protocol": "openai", "healthPath": "/docs"}  # fmt: skip  # noqa: E501
     return {
         "apiVersion": "governedmodels.io/v1alpha1",
         "kind": "GovernedModel",

@@ -1,1 +1,2 @@
-"""Tests are tested: small faults are planted in a copy of the sources, and a test must notice each (``tests/run mutants``)."""
+"""Tests are tested: small faults are planted in a copy of the sources, and a test must notice each (``tests/run
+mutants``)."""

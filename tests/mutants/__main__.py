@@ -1,4 +1,5 @@
-"""``tests/run mutants [ROOM …] [--sample N] [--seed S] [--require PERCENT]``: plants faults, names those that no test notices."""
+"""``tests/run mutants [ROOM …] [--sample N] [--seed S] [--require PERCENT]``: plants faults, names those that no test
+notices."""
 
 import argparse
 import os

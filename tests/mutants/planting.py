@@ -1,6 +1,7 @@
 """The faults that are planted: one small change of one expression or statement, found in the syntax tree.
 
-Left out is what no test should pin: annotations, docstrings, ``__all__``, decorators, log lines and the words of an error.
+Left out is what no test should pin: annotations, docstrings, ``__all__``, decorators, log lines and the words of an
+error.
 """
 
 import ast
@@ -43,9 +44,11 @@ DROPPED = (ast.Expr, ast.AugAssign, ast.Raise, ast.Delete)
 
 @dataclass(frozen=True)
 class Mutant:
-    """``path`` (below the repository) with bytes ``start:end`` replaced; ``line`` counts from 1, ``source`` is that line's text.
+    """``path`` (below the repository) with bytes ``start:end`` replaced; ``line`` counts from 1, ``source`` is that
+    line's text.
 
-    ``statement`` is the line where the statement begins that holds the change: a folded constant has no line of its own.
+    ``statement`` is the line where the statement begins that holds the change: a folded constant has no line of its
+    own.
     """
 
     path: str

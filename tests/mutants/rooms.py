@@ -10,7 +10,8 @@ SERVING, OPERATOR, UNIT = "serving_image/governed_serving", "operator/governed_o
 
 @dataclass(frozen=True)
 class Room:
-    """``sources``: a folder or a file below the repository; ``tests``: files and folders that run in one process, quick first."""
+    """``sources``: a folder or a file below the repository; ``tests``: files and folders that run in one process, quick
+    first."""
 
     sources: str
     tests: tuple[str, ...]

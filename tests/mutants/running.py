@@ -28,7 +28,8 @@ class BaselineFailed(Exception):
 
 @dataclass(frozen=True)
 class Trace:
-    """``lines``: path → line → who executes it (tests, whole files, or ``""`` for imports); ``seconds``: test → duration."""
+    """``lines``: path → line → who executes it (tests, whole files, or ``""`` for imports); ``seconds``: test →
+    duration."""
 
     lines: dict[str, dict[int, list[str]]]
     seconds: dict[str, float]

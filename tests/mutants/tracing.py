@@ -1,7 +1,8 @@
-"""A pytest plugin: writes which test executes which line of a room, so that a fault meets only the tests that can notice it.
+"""A pytest plugin: writes which test executes which line of a room, so that a fault meets only the tests that can
+notice it.
 
-Loaded by name into the first, unchanged run (``-p mutants.tracing``). What a fixture executes counts for its whole file,
-because a fixture of a module runs once; what an import executes counts for nobody and so for all.
+Loaded by name into the first, unchanged run (``-p mutants.tracing``). What a fixture executes counts for its whole
+file, because a fixture of a module runs once; what an import executes counts for nobody and so for all.
 """
 
 import json

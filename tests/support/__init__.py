@@ -1,1 +1,2 @@
-"""Test beds of Governed Models: real Kubernetes parts, the tools to break them, and the fixtures that hand them to tests."""
+"""Test beds of Governed Models: real Kubernetes parts, the tools to break them, and the fixtures that hand them to
+tests."""

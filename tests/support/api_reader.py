@@ -13,7 +13,8 @@ import yaml
 
 
 class ApiReader:
-    """GETs as the user of a kubeconfig's current context (client certificate). Raises OSError when there is no answer."""
+    """GETs as the user of a kubeconfig's current context (client certificate). Raises OSError when there is no
+    answer."""
 
     def __init__(self, kubeconfig: Path) -> None:
         config = yaml.safe_load(kubeconfig.read_text())

@@ -1,4 +1,5 @@
-"""The API-server bed: etcd, kube-apiserver (RBAC, audit log), kube-controller-manager, scheduler, kwok nodes on loopback."""
+"""The API-server bed: etcd, kube-apiserver (RBAC, audit log), kube-controller-manager, scheduler, kwok nodes on
+loopback."""
 
 import json
 import os
@@ -38,7 +39,8 @@ HOST_PATHS = Path("/tmp/hostpath_pv")  # fixed in kube-controller-manager's own 
 
 
 def _free_ports(count: int) -> list[int]:
-    """Ports below those that the kernel hands out by itself: a process that was killed finds its own free again, however late."""
+    """Ports below those that the kernel hands out by itself: a process that was killed finds its own free again,
+    however late."""
     found: set[int] = set()
     while len(found) < count:
         with socket.socket() as probe, suppress(OSError):
@@ -73,7 +75,8 @@ class ApiServerBed:
         return bool(self.processes) and all(process.alive for process in self.processes)
 
     def start(self, nodes: int = 0, tell: Say = say, controllers: Sequence[str] = (), pod_cidr: str = POD_CIDR) -> None:
-        """Bring the control plane up with `nodes` kwok nodes; a broken or half-started one of the same name is removed first.
+        """Bring the control plane up with `nodes` kwok nodes; a broken or half-started one of the same name is removed
+        first.
 
         `controllers`: further flags of kube-controller-manager.
         """
@@ -120,7 +123,8 @@ class ApiServerBed:
         return f"https://127.0.0.1:{self.ports['kube-apiserver']}"
 
     def kubeconfig_for(self, user: str, groups: Sequence[str] = (), lifetime: timedelta = LIFETIME) -> Path:
-        """A kubeconfig for a user of that name, RBAC applies; a negative lifetime gives a certificate that has run out."""
+        """A kubeconfig for a user of that name, RBAC applies; a negative lifetime gives a certificate that has run
+        out."""
         name = user.replace(":", "-").replace("/", "-")
         certificate, key = Authority(self.folder).issue(f"user-{name}", user, groups, lifetime=lifetime)
         path = self.folder / f"kubeconfig-{name}"
@@ -157,7 +161,8 @@ class ApiServerBed:
     # ---------------------------------------------------------------- faults
 
     def restart(self, name: str, hard: bool = True) -> None:
-        """Kill a process (SIGKILL unless `hard` is false) and start it again; returns when the API server is ready again."""
+        """Kill a process (SIGKILL unless `hard` is false) and start it again; returns when the API server is ready
+        again."""
         self.kill(name, hard)
         self.revive(name)
 
@@ -266,12 +271,12 @@ class ApiServerBed:
                 f"--service-cluster-ip-range={SERVICE_CIDR}", "--service-account-issuer=https://kubernetes.default.svc",
                 f"--service-account-signing-key-file={at}/sa.key", f"--service-account-key-file={at}/sa.pub",
                 f"--audit-policy-file={SUPPORT}/audit-policy.yaml", f"--audit-log-path={at}/audit.log",
-                "--audit-log-mode=blocking", "--audit-log-maxsize=100000", "--max-requests-inflight=2000", "--max-mutating-requests-inflight=1000",
+                "--audit-log-mode=blocking", "--audit-log-maxsize=100000", "--max-requests-inflight=2000", "--max-mutating-requests-inflight=1000",  # noqa: E501
             ],
             "kube-controller-manager": [
-                controller, controller.replace("--", "--authentication-", 1), controller.replace("--", "--authorization-", 1),
+                controller, controller.replace("--", "--authentication-", 1), controller.replace("--", "--authorization-", 1),  # noqa: E501
                 f"--service-account-private-key-file={at}/sa.key", f"--root-ca-file={at}/ca.crt",
-                "--use-service-account-credentials", "--leader-elect=false", "--bind-address=127.0.0.1", "--secure-port=0",
+                "--use-service-account-credentials", "--leader-elect=false", "--bind-address=127.0.0.1", "--secure-port=0",  # noqa: E501
                 "--enable-hostpath-provisioner", "--pvclaimbinder-sync-period=2s", "--concurrent-deployment-syncs=20",
                 "--concurrent-replicaset-syncs=20", "--concurrent-job-syncs=20", "--concurrent-gc-syncs=40",
                 *FAST_CLIENT,
@@ -357,7 +362,7 @@ def _kwok_node(index: int) -> dict[str, object]:
         "metadata": {
             "name": name,
             "annotations": {"kwok.x-k8s.io/node": "fake"},
-            "labels": {"kubernetes.io/hostname": name, "kubernetes.io/os": "linux", "kubernetes.io/arch": "amd64", "type": "kwok",
+            "labels": {"kubernetes.io/hostname": name, "kubernetes.io/os": "linux", "kubernetes.io/arch": "amd64", "type": "kwok",  # noqa: E501
                        "topology.kubernetes.io/zone": f"zone-{index % 3}"},
         },
         "status": {"allocatable": room, "capacity": room},

@@ -44,7 +44,8 @@ class AuditLog:
         return self.size()
 
     def writes(self, since: int = 0, *, user: str | None = None, ignore: frozenset[str] = HEARTBEATS) -> list[Request]:
-        """Writes after a mark, by one user or by all, without heartbeats unless `ignore` is empty. Dry runs don't count."""
+        """Writes after a mark, by one user or by all, without heartbeats unless `ignore` is empty. Dry runs don't
+        count."""
         return [
             request
             for request in self._requests(since, ("ResponseComplete",))

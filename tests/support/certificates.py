@@ -42,7 +42,8 @@ def _alternative(name: str) -> x509.GeneralName:
 
 @dataclass(frozen=True)
 class Authority:
-    """A certificate authority in `folder`: ca.crt, ca.key, and `<name>.crt`/`<name>.key` for each certificate issued."""
+    """A certificate authority in `folder`: ca.crt, ca.key, and `<name>.crt`/`<name>.key` for each certificate
+    issued."""
 
     folder: Path
 
@@ -75,7 +76,8 @@ class Authority:
         hosts: Sequence[str] = (),
         lifetime: timedelta = LIFETIME,
     ) -> tuple[Path, Path]:
-        """Issue `<name>.crt` for a user (CN) in groups (O); hosts make it fit for a server. A negative lifetime has run out."""
+        """Issue `<name>.crt` for a user (CN) in groups (O); hosts make it fit for a server. A negative lifetime has run
+        out."""
         key = ec.generate_private_key(ec.SECP256R1())
         ca, ca_key = self._load()
         end = datetime.now(UTC) + lifetime
@@ -111,7 +113,8 @@ def _load(ca_pem: bytes, ca_key_pem: bytes) -> tuple[x509.Certificate, Certifica
 def expired_copy(
     certificate_pem: bytes, ca_pem: bytes, ca_key_pem: bytes, ago: timedelta = timedelta(minutes=1)
 ) -> bytes:
-    """The same certificate (subject, key, extensions) signed again with its end in the past: what neglect makes of it."""
+    """The same certificate (subject, key, extensions) signed again with its end in the past: what neglect makes of
+    it."""
     old = x509.load_pem_x509_certificate(certificate_pem)
     ca, key = _load(ca_pem, ca_key_pem)
     end = datetime.now(UTC) - ago

@@ -80,7 +80,8 @@ class Cluster:
         self.kubectl("rollout", "status", what, f"--timeout={within:.0f}s", timeout=within + 10)
 
     def create_namespace(self, prefix: str = "test", restricted: bool = True) -> str:
-        """A fresh namespace whose default service account exists; with Restricted Pod Security unless told otherwise."""
+        """A fresh namespace whose default service account exists; with Restricted Pod Security unless told
+        otherwise."""
         name = f"{prefix[:40].rstrip('-')}-{uuid.uuid4().hex[:6]}"
         level = "restricted" if restricted else "privileged"
         labels = {"governed-models.io/test": "true", "pod-security.kubernetes.io/enforce": level}
@@ -106,7 +107,8 @@ class Cluster:
             process.communicate(timeout=10)
 
     def dump(self, extra_namespaces: Sequence[str] = ()) -> str:
-        """All that helps after a failure: pods described, every container's log, events; here and in `extra_namespaces`."""
+        """All that helps after a failure: pods described, every container's log, events; here and in
+        `extra_namespaces`."""
         parts = []
         for namespace in (self.namespace, *extra_namespaces):
             here = self.within(namespace)

@@ -95,7 +95,8 @@ def _told(build: Callable[[], object]) -> None:
 
 
 def prepare(_: argparse.Namespace) -> None:
-    """Make all that the tests need and a cold machine lacks: programs, node image, project images, a language-model runtime."""
+    """Make all that the tests need and a cold machine lacks: programs, node image, project images, a language-model
+    runtime."""
     docker_daemon.acquire("prepare")
     try:
         with ThreadPoolExecutor() as pool:  # Go compiles while wheels come down

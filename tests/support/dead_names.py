@@ -1,7 +1,9 @@
-"""Names of the product that the product never uses: functions, classes, methods and constants that only tests, or nobody, refer to.
+"""Names of the product that the product never uses: functions, classes, methods and constants that only tests, or
+nobody, refer to.
 
-By name, not by type: a method counts as used where any object is asked for an attribute of that name. So everything reported is
-dead; something dead that shares its name with something alive is not reported. Exports (``__all__``, imports) are no use.
+By name, not by type: a method counts as used where any object is asked for an attribute of that name. So everything
+reported is dead; something dead that shares its name with something alive is not reported. Exports (``__all__``,
+imports) are no use.
 """
 
 import ast
@@ -13,8 +15,8 @@ from pathlib import Path
 __all__ = ["Definition", "dead"]
 
 PLAIN_DECORATORS = {
-    "abstractmethod", "asynccontextmanager", "cache", "cached_property", "classmethod", "contextmanager", "dataclass", "final",
-    "lru_cache", "overload", "override", "property", "runtime_checkable", "setter", "staticmethod", "total_ordering", "wraps",
+    "abstractmethod", "asynccontextmanager", "cache", "cached_property", "classmethod", "contextmanager", "dataclass", "final",  # noqa: E501
+    "lru_cache", "overload", "override", "property", "runtime_checkable", "setter", "staticmethod", "total_ordering", "wraps",  # noqa: E501
 }  # fmt: skip
 """Decorators that don't hand the name to somebody; any other one (a route, a handler, a validator) registers it."""
 

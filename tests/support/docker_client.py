@@ -12,7 +12,8 @@ from support.progress import BedError
 
 
 def docker() -> str | None:
-    """A client with buildx, or one before 23, which speaks to the daemon's own BuildKit without it; else whatever is there.
+    """A client with buildx, or one before 23, which speaks to the daemon's own BuildKit without it; else whatever is
+    there.
 
     Looked for at each call: a bed's set-up may have installed the one that can since the last.
     """

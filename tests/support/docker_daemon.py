@@ -43,7 +43,8 @@ class _State:
 
 
 def acquire(user: str, tell: Say = say) -> None:
-    """Have a daemon whose containers may be privileged on this host; starts one where none answers. Pair with `release`."""
+    """Have a daemon whose containers may be privileged on this host; starts one where none answers. Pair with
+    `release`."""
     with locked("dockerd"):
         state = _load()
         if state is not None and state.process.alive:
@@ -77,7 +78,8 @@ def _check_running_daemon() -> None:
     runtime = docker_lines("info", "--format", "{{.DefaultRuntime}}")[0]
     if not has_capability(CAP_SYS_RESOURCE) and runtime != "nocap":
         raise BedError(
-            f"this host lacks CAP_SYS_RESOURCE and the running dockerd's default runtime is {runtime}, so privileged containers, "
+            f"this host lacks CAP_SYS_RESOURCE and the running dockerd's default runtime is {runtime}, so "
+            "privileged containers, "
             f"and kind, would fail: stop that dockerd, or give it --add-runtime nocap={NOCAP} --default-runtime nocap"
         )
 

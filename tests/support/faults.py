@@ -53,7 +53,8 @@ class Faults:
         node, address = found["spec"]["nodeName"], found["status"]["podIP"]
         table = f"cut_{found['metadata']['uid'].replace('-', '')}"
         hooks = "\n".join(
-            f"chain {hook} {{ type filter hook {hook} priority -300; ip saddr {address} drop; ip daddr {address} drop; }}"
+            f"chain {hook} "
+            f"{{ type filter hook {hook} priority -300; ip saddr {address} drop; ip daddr {address} drop; }}"
             for hook in ("input", "forward", "output")
         )
         self.bed.on_node(node, "nft", "-f", "-", stdin=f"table ip {table} {{\n{hooks}\n}}\n")
@@ -106,9 +107,11 @@ class Faults:
     # --------------------------------------------------------------- volumes
 
     def bounded_volume(self, name: str, megabytes: int, node: str) -> Object:
-        """A claim of `megabytes` on a node, backed by memory and truly that small; returns the claim. For `fill_volume`.
+        """A claim of `megabytes` on a node, backed by memory and truly that small; returns the claim. For
+        `fill_volume`.
 
-        The kind bed's own storage class gives folders on this machine's disk, which nobody may fill. Undo with `drop_volume`.
+        The kind bed's own storage class gives folders on this machine's disk, which nobody may fill. Undo with
+        `drop_volume`.
         """
         path = f"/mnt/bounded/{self.cluster.namespace}-{name}"
         mount = f"mkdir -p {path} && mount -t tmpfs -o size={megabytes}m,mode=0777 bounded {path}"

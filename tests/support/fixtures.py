@@ -1,7 +1,7 @@
 """pytest fixtures over the beds: one control plane per run, one namespace per test, a dump when a test fails.
 
-A conftest imports what its level needs, hooks included: `pytest_runtest_makereport` adds the dump to a failed test's report,
-`pytest_configure_node` and `pytest_sessionfinish` let the workers of a run share its beds (see `side_by_side`).
+A conftest imports what its level needs, hooks included: `pytest_runtest_makereport` adds the dump to a failed test's
+report, `pytest_configure_node` and `pytest_sessionfinish` let the workers of a run share its beds (see `side_by_side`).
 """
 
 import os
@@ -29,7 +29,8 @@ from support.side_by_side import pytest_configure_node as pytest_configure_node
 
 @pytest.fixture(scope="session")
 def tell(request: pytest.FixtureRequest) -> Say:
-    """Progress lines of long set-up that reach the terminal although pytest captures output; a worker's go to stderr."""
+    """Progress lines of long set-up that reach the terminal although pytest captures output; a worker's go to
+    stderr."""
     capture = request.config.pluginmanager.getplugin("capturemanager")
     reporter = request.config.pluginmanager.getplugin("terminalreporter")
 
@@ -126,7 +127,8 @@ def api_bed(tell: Say, swept: None, run: int) -> ApiServerBed:  # noqa: ARG001
 
 @contextmanager
 def started_bed(name: str, tell: Say, pod_cidr: str = POD_CIDR) -> Iterator[ApiServerBed]:
-    """An API-server bed; one beside the session's, for tests that rule a whole cluster, is named `<what>.<process id>`."""
+    """An API-server bed; one beside the session's, for tests that rule a whole cluster, is named `<what>.<process
+    id>`."""
     bed = ApiServerBed.named(name)
     before = Leftovers.now(bed.folder)
     bed.start(nodes=3, tell=tell, pod_cidr=pod_cidr)

@@ -1,4 +1,5 @@
-"""How GitOps tools read objects: Flux and kpt through kstatus, Argo CD through gitops-engine's diff and Lua (tests/support/go/gitops)."""
+"""How GitOps tools read objects: Flux and kpt through kstatus, Argo CD through gitops-engine's diff and Lua
+(tests/support/go/gitops)."""
 
 import json
 import subprocess
@@ -52,7 +53,8 @@ def drift(target: Object, live: Object) -> list[str]:
 
 
 def authored(cluster: Cluster, *what: str) -> dict[str, str]:
-    """All of objects but their status, with who wrote it when, by name: the same before and after means nobody wrote."""
+    """All of objects but their status, with who wrote it when, by name: the same before and after means nobody
+    wrote."""
     found = json.loads(cluster.kubectl("get", *what, "-o", "json", "--show-managed-fields"))
     return {f"{o['kind']}/{o['metadata']['name']}": _authored(o) for o in found.get("items", [found])}
 

@@ -22,7 +22,8 @@ def has_capability(number: int) -> bool:
 
 
 def require_packages(commands: Mapping[str, str], tell: Say = say) -> None:
-    """Have the commands (name → Debian package). As root on Debian the packages are installed; else the error names them."""
+    """Have the commands (name → Debian package). As root on Debian the packages are installed; else the error names
+    them."""
     missing = _missing(commands)
     if not missing:
         return

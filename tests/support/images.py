@@ -1,4 +1,5 @@
-"""The project's images: one command builds them all from their Dockerfiles, bounds their size and writes an SBOM beside each."""
+"""The project's images: one command builds them all from their Dockerfiles, bounds their size and writes an SBOM beside
+each."""
 
 import hashlib
 import json
@@ -148,7 +149,8 @@ def _wheelhouse(lock: str, tell: Say) -> Path:
 
 
 def _context(lock: str, offline: bool) -> Path:
-    """A build context in the cache: the sources that the Dockerfile copies, and the wheelhouse. Docker 20.10 knows one context."""
+    """A build context in the cache: the sources that the Dockerfile copies, and the wheelhouse. Docker 20.10 knows one
+    context."""
     folder = cache("contexts") / Path(lock).stem
     shutil.rmtree(folder, ignore_errors=True)
     skip = shutil.ignore_patterns("__pycache__", "*.pyc", "*.egg-info")

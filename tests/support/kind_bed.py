@@ -1,4 +1,5 @@
-"""The kind bed: kubelets, containerd, DNS, volumes, metrics and enforced NetworkPolicies in Docker containers of this machine."""
+"""The kind bed: kubelets, containerd, DNS, volumes, metrics and enforced NetworkPolicies in Docker containers of this
+machine."""
 
 import base64
 import json
@@ -41,7 +42,8 @@ AUDIT = "/var/log/kubernetes/audit.log"
 
 @dataclass
 class KindBed:
-    """A kind cluster from the project's kind-config.yaml, in one folder. Start it, use `cluster`, stop it: nothing is left."""
+    """A kind cluster from the project's kind-config.yaml, in one folder. Start it, use `cluster`, stop it: nothing is
+    left."""
 
     name: str
 
@@ -60,7 +62,8 @@ class KindBed:
         return self.kubeconfig.exists() and bool(self.nodes())
 
     def start(self, tell: Say = say) -> None:
-        """Bring the cluster up until core pods, metrics-server and NetworkPolicy enforcement work; removes a broken one first."""
+        """Bring the cluster up until core pods, metrics-server and NetworkPolicy enforcement work; removes a broken one
+        first."""
         require_packages({"docker": "docker.io", "dockerd": "docker.io", "nft": "nftables"}, tell)
         self.stop()
         docker_daemon.acquire(self.folder.name, tell)

@@ -22,8 +22,8 @@ from support.progress import BedError, Say, say
 
 SOURCE = SUPPORT / "llama"
 
-# Any x86-64 of the last ten years runs it. Pictures and the compiler's own threads have no part in a tiny model of text, and -O1
-# spares half of the compiler's work, the library left out another half.
+# Any x86-64 of the last ten years runs it. Pictures and the compiler's own threads have no part in a tiny model of
+# text, and -O1 spares half of the compiler's work, the library left out another half.
 FLAGS = (
     "-DLLAVA_BUILD=OFF", "-DGGML_NATIVE=OFF", "-DGGML_OPENMP=OFF",
     "-DCMAKE_C_FLAGS_RELEASE=-O1", "-DCMAKE_CXX_FLAGS_RELEASE=-O1",
@@ -48,10 +48,11 @@ class LanguageRuntime:
         return self.folder / MODEL
 
     def command(self, port: int, *options: str) -> list[str]:
-        """The server's command line. It answers log-probabilities, which explanations need, and one request doesn't cut another's stream."""
+        """The server's command line. It answers log-probabilities, which explanations need, and one request doesn't cut
+        another's stream."""
         where = ["--host", "127.0.0.1", "--port", str(port), "--n_threads", "1", "--n_threads_batch", "1"]
         return [
-            str(self.python), "-m", "llama_cpp.server", "--model", str(self.model), "--logits_all", "true", "--interrupt_requests", "false", *where, *options
+            str(self.python), "-m", "llama_cpp.server", "--model", str(self.model), "--logits_all", "true", "--interrupt_requests", "false", *where, *options  # noqa: E501
         ]  # fmt: skip
 
 
@@ -107,6 +108,7 @@ def _run(command: list[str], tell: Say) -> None:
                 tell(f"compiling the language-model runtime: {25 * quarter} %")
     if process.returncode:
         raise BedError(
-            "the language-model runtime could not be made; it needs a C++ compiler, and a package index that has what is in "
+            "the language-model runtime could not be made; it needs a C++ compiler, and a package index that has "
+            "what is in "
             f"{SOURCE.name}/requirements.txt. {command[1:4]} ended with:\n" + "\n".join(last)
         )

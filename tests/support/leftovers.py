@@ -53,7 +53,8 @@ def _processes(marker: str) -> frozenset[str]:
 
 
 def _tables() -> frozenset[str]:
-    """nf_tables tables, which is also where Debian's iptables keeps its rules; needs root, else nothing can have changed."""
+    """nf_tables tables, which is also where Debian's iptables keeps its rules; needs root, else nothing can have
+    changed."""
     try:
         result = subprocess.run(["nft", "-j", "list", "tables"], capture_output=True, text=True, check=False)
     except FileNotFoundError:

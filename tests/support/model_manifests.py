@@ -1,5 +1,6 @@
 """Manifests for tests: a valid one to start from, and sixty invalid ones with the message each must get."""
 
+# ruff: noqa: E501  (tables of manifests and what is said of them)
 import copy
 from collections.abc import Callable
 from typing import Any, NamedTuple

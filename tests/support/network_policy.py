@@ -1,8 +1,8 @@
 """NetworkPolicy enforcement for the kind bed: a translator to nftables, applied on every node.
 
-A test tool, not a product: it reads everything once a second and replaces one nf_tables table per node as a whole. It covers
-networking.k8s.io/v1 (pod, namespace and IP-block peers, ports, ranges and named ports, both directions). A new pod may talk
-freely for about a second; connections that stand when a policy arrives stay.
+A test tool, not a product: it reads everything once a second and replaces one nf_tables table per node as a whole. It
+covers networking.k8s.io/v1 (pod, namespace and IP-block peers, ports, ranges and named ports, both directions). A new
+pod may talk freely for about a second; connections that stand when a policy arrives stay.
 """
 
 import ipaddress
@@ -43,8 +43,8 @@ def _expression(expression: Object, labels: Mapping[str, str]) -> bool:
 def ruleset(node: str, pods: Sequence[Object], namespaces: Sequence[Object], policies: Sequence[Object]) -> str:
     """The nft script of one node: a table that is replaced as a whole, with a chain per selected pod and direction.
 
-    Forwarded packets pass the sender's egress chain and the receiver's ingress chain; packets to the node itself only the
-    former. What a node sends to its own pods (probes) is never filtered, as the API demands.
+    Forwarded packets pass the sender's egress chain and the receiver's ingress chain; packets to the node itself only
+    the former. What a node sends to its own pods (probes) is never filtered, as the API demands.
     """
     labels = {ns["metadata"]["name"]: ns["metadata"].get("labels") or {} for ns in namespaces}
     live = [pod for pod in pods if _address(pod)]
@@ -61,7 +61,8 @@ def ruleset(node: str, pods: Sequence[Object], namespaces: Sequence[Object], pol
                 chains.append(_chain(name, [*rules, "drop"]))
                 jumps[direction].append(f"{_address(pod)} : jump {name}")
     egress = _map_jump("ip saddr", jumps["egress"])
-    # A verdict map's jump returns here when the chain says `return`, and the packet goes on to the other direction's check.
+    # A verdict map's jump returns here when the chain says `return`, and the packet goes on to the other direction's
+    # check.
     forward = [*_ESTABLISHED, *egress, *_map_jump("ip daddr", jumps["ingress"])]
     hooks = [
         _chain("forward", ["type filter hook forward priority filter + 10; policy accept;", *forward]),
@@ -165,7 +166,8 @@ def _block(side: str, block: Object) -> str:
 
 
 def _port_matches(port: Object | None, targets: Iterable[Object]) -> list[str]:
-    """nft matches (each with a trailing space, or empty) for one policy port; a named port is resolved on the receivers."""
+    """nft matches (each with a trailing space, or empty) for one policy port; a named port is resolved on the
+    receivers."""
     if port is None:
         return [""]
     protocol = (port.get("protocol") or "TCP").lower()

@@ -39,7 +39,8 @@ def is_local() -> bool:
 
 
 def ensure_node_image(tell: Say = say) -> str:
-    """The node image, built when it is the local one and missing. A Docker daemon must answer (`docker_daemon.acquire`)."""
+    """The node image, built when it is the local one and missing. A Docker daemon must answer
+    (`docker_daemon.acquire`)."""
     name = node_image()
     if not is_local():
         if not image_exists(name):
@@ -137,7 +138,8 @@ def _stage(tell: Say) -> str:
 
 
 def ensure_tools_image(tell: Say = say) -> str:
-    """The busybox image of tests; it comes with the local node image and is made alone where KIND_NODE_IMAGE is used."""
+    """The busybox image of tests; it comes with the local node image and is made alone where KIND_NODE_IMAGE is
+    used."""
     if not image_exists(TOOLS):
         root = debian_root(_debian(), _NODE_PACKAGES, tell)
         with tempfile.TemporaryDirectory() as empty:

@@ -1,6 +1,8 @@
-"""A network for kwok's pods where each address answers and says which one it is: proxies on this machine need somebody to reach.
+"""A network for kwok's pods where each address answers and says which one it is: proxies on this machine need somebody
+to reach.
 
-The kernel takes the whole network as its own (a local route, so root alone may), and one thread serves all its addresses.
+The kernel takes the whole network as its own (a local route, so root alone may), and one thread serves all its
+addresses.
 """
 
 import asyncio

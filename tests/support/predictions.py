@@ -1,4 +1,5 @@
-"""Predictions as tests write them down: one request each, made a frame by ``framed`` as the server's recorder makes one of a batch."""
+"""Predictions as tests write them down: one request each, made a frame by ``framed`` as the server's recorder makes one
+of a batch."""
 
 from array import array
 from collections.abc import Sequence

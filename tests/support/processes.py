@@ -1,4 +1,5 @@
-"""Processes of a bed: started apart from the caller, remembered by id and start time, ended by exactly that identity."""
+"""Processes of a bed: started apart from the caller, remembered by id and start time, ended by exactly that
+identity."""
 
 import os
 import signal
@@ -11,10 +12,11 @@ from typing import Any
 
 
 def _start_time(pid: int) -> int | None:
-    """Clock ticks since boot at which the process started: tells it from a later one under the same id. None: it is gone.
+    """Clock ticks since boot at which the process started: tells it from a later one under the same id. None: it is
+    gone.
 
-    A killed process is a zombie as soon as its first thread has ended; until the others have, its ports and locks are held,
-    on a busy machine for tenths of a second. Whoever is started in its place meanwhile finds the address in use.
+    A killed process is a zombie as soon as its first thread has ended; until the others have, its ports and locks are
+    held, on a busy machine for tenths of a second. Whoever is started in its place meanwhile finds the address in use.
     """
     try:
         text = Path(f"/proc/{pid}/stat").read_text()
@@ -43,7 +45,8 @@ class Process:
         return asdict(self)
 
     def start(self, environment: dict[str, str] | None = None) -> None:
-        """Beds are Go programs on few cores: they collect garbage later, which saves CPU, as long as there is memory."""
+        """Beds are Go programs on few cores: they collect garbage later, which saves CPU, as long as there is
+        memory."""
         if environment is None:
             third = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 3
             environment = {"GOGC": "400", "GOMEMLIMIT": str(third), **os.environ}

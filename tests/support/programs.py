@@ -1,4 +1,5 @@
-"""The Kubernetes programs: found in KUBEBUILDER_ASSETS or PATH at the pinned version, else built once from Go modules."""
+"""The Kubernetes programs: found in KUBEBUILDER_ASSETS or PATH at the pinned version, else built once from Go
+modules."""
 
 import hashlib
 import json
@@ -20,7 +21,8 @@ MINIMUM_GO = (1, 26)
 
 @dataclass(frozen=True)
 class GoModule:
-    """One tools module (`go/<name>/go.mod`): etcd, kwok, containerd… disagree in their dependencies, so each has its own."""
+    """One tools module (`go/<name>/go.mod`): etcd, kwok, containerd… disagree in their dependencies, so each has its
+    own."""
 
     name: str
     path: str
@@ -171,7 +173,8 @@ def ensure(names: Iterable[str], tell: Say = say) -> None:
 
 
 def _on_host(name: str) -> Path | None:
-    """KUBEBUILDER_ASSETS first, then PATH; only at the pinned minor version, so that results mean the same everywhere."""
+    """KUBEBUILDER_ASSETS first, then PATH; only at the pinned minor version, so that results mean the same
+    everywhere."""
     assets = os.environ.get("KUBEBUILDER_ASSETS")
     for candidate in (Path(assets) / name if assets else None, shutil.which(name)):
         if candidate and name in _ASK and os.access(candidate, os.X_OK) and _answers(Path(candidate), name):
@@ -232,7 +235,8 @@ def _go_build(module: GoModule, name: str, target: Path, tell: Say) -> None:
 
 
 def _go_environment() -> dict[str, str]:
-    # The compiler is short-lived and allocates much: collecting later spares a sixth of its CPU time (measured with kind).
+    # The compiler is short-lived and allocates much: collecting later spares a sixth of its CPU time (measured with
+    # kind).
     return {"GOGC": "400", **os.environ, "GOWORK": "off", "CGO_ENABLED": "0", "GOFLAGS": ""}
 
 
@@ -252,7 +256,8 @@ def _go() -> str:
 
 
 def module_folder(name: str, path: str = "") -> Path:
-    """Where Go keeps the sources of the module behind tools module `name` (kind's own Dockerfiles, kwok's stages), or of one that it requires."""
+    """Where Go keeps the sources of the module behind tools module `name` (kind's own Dockerfiles, kwok's stages), or
+    of one that it requires."""
     module = next(m for m in MODULES if m.name == name)
     path = path or module.path
     command = [_go(), "mod", "download", "-json", f"{path}@{module.pinned(path)}"]

@@ -22,11 +22,12 @@ except FileNotFoundError:
 field = lambda block, name: next((line.split(": ", 1)[1] for line in block.splitlines() if line.startswith(name + ": ")), "")
 debian = [[field(b, "Package"), field(b, "Version"), field(b, "Architecture")] for b in status if " installed" in field(b, "Status")]
 print(json.dumps({"python": python, "debian": debian}))
-"""
+"""  # noqa: E501
 
 
 def write_sbom(image: str, role: str, version: str, folder: Path) -> Path:
-    """Write `<role>.cdx.json` (CycloneDX 1.6) into `folder`. The same image gives the same bytes: no time, no random number."""
+    """Write `<role>.cdx.json` (CycloneDX 1.6) into `folder`. The same image gives the same bytes: no time, no random
+    number."""
     entry = ["run", "--rm", "--network=none", "--read-only", "--entrypoint=python", image]
     inventory = json.loads(run_docker(*entry, "-c", _INVENTORY))
     main = Component(name=f"governed-models/{role}", version=version, type=ComponentType.CONTAINER, bom_ref=role)

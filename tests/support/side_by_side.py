@@ -1,7 +1,7 @@
 """Workers of one test run (pytest-xdist): who ran them, what they share, and what only one of them may do at a time.
 
-A run is known by the process id of the pytest that a person or CI started. What its workers share carries that id, is made by
-whichever worker needs it first, and is taken away by that pytest once its workers have ended.
+A run is known by the process id of the pytest that a person or CI started. What its workers share carries that id, is
+made by whichever worker needs it first, and is taken away by that pytest once its workers have ended.
 """
 
 import fcntl
@@ -40,7 +40,8 @@ def worker_number() -> int:
 
 @contextmanager
 def among_workers(run: int, what: str, *, alone: bool = True) -> Iterator[None]:
-    """One worker of a run at a time does `what`; with `alone=False` any number may, but none beside one that is alone."""
+    """One worker of a run at a time does `what`; with `alone=False` any number may, but none beside one that is
+    alone."""
     with (cache("locks") / f"run-{run}-{what}").open("a") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
         yield
@@ -53,9 +54,11 @@ def forget(run: int) -> None:
 
 
 def grouping(groups: Mapping[str, str]) -> Any:
-    """A hook of pytest-xdist: tests whose ids begin with a key stay on one worker, one after the other, with all of that group.
+    """A hook of pytest-xdist: tests whose ids begin with a key stay on one worker, one after the other, with all of
+    that group.
 
-    pytest-xdist's own `--dist loadgroup` marks ids through a field that pytest 9.2 no longer has, and so groups nothing.
+    pytest-xdist's own `--dist loadgroup` marks ids through a field that pytest 9.2 no longer has, and so groups
+    nothing.
     """
 
     @pytest.hookimpl(optionalhook=True)

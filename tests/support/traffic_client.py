@@ -23,9 +23,11 @@ PATIENCE = 40.0
 TIMEOUT = 30.0
 PAUSE = 0.01
 BACK_OFF = 0.1
-"""Before a request is sent again: a process that is being killed closes its connections a moment before it stops listening."""
+"""Before a request is sent again: a process that is being killed closes its connections a moment before it stops
+listening."""
 RENEW = 50
-"""Answers after which a connection is given up: a Service shares connections among pods, not requests, and new pods get none of the old."""
+"""Answers after which a connection is given up: a Service shares connections among pods, not requests, and new pods get
+none of the old."""
 
 
 def connect(host: str, port: int) -> http.client.HTTPConnection:

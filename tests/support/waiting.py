@@ -56,7 +56,8 @@ def consistently(
     every: float = 0.2,
     what: str = "",
 ) -> T:
-    """Look for `during` seconds; every observation must hold, and there must be at least one. Failed reads don't count."""
+    """Look for `during` seconds; every observation must hold, and there must be at least one. Failed reads don't
+    count."""
     deadline = time.monotonic() + during
     observations: list[T] = []
     error: Exception | None = None

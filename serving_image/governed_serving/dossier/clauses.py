@@ -1,7 +1,8 @@
 """Clause → evidence: what regulators ask of a model service, as checks over a dossier.
 
-A verdict says whether evidence is present and current, never more. ``pass``: all that the row asks for was found; ``fail``: found,
-and outside what the manifest allows, or it contradicts the ledger; ``no evidence``: a part is missing (what is there is named).
+A verdict says whether evidence is present and current, never more. ``pass``: all that the row asks for was found;
+``fail``: found, and outside what the manifest allows, or it contradicts the ledger; ``no evidence``: a part is missing
+(what is there is named).
 """
 
 from collections.abc import Callable

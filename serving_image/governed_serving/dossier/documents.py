@@ -1,7 +1,8 @@
-"""What a page is made of, decoded once at the edge: the report, the artefact's documents, ledger summaries, one explanation.
+"""What a page is made of, decoded once at the edge: the report, the artefact's documents, ledger summaries, one
+explanation.
 
-All of it may be older or newer than this code: absent fields have defaults, unknown ones are passed over. What isn't of the right
-shape is no evidence: it is left out, and the dossier's notes say so.
+All of it may be older or newer than this code: absent fields have defaults, unknown ones are passed over. What isn't of
+the right shape is no evidence: it is left out, and the dossier's notes say so.
 """
 
 from collections.abc import Mapping
@@ -179,7 +180,8 @@ class ShownRequest(msgspec.Struct, frozen=True):
 
 
 def read_part(kind: type[P], value: Any, what: str, notes: list[str]) -> P | None:
-    """``value`` as ``kind``; None for nothing (or an empty mapping), and for what can't be read, of which ``notes`` tell."""
+    """``value`` as ``kind``; None for nothing (or an empty mapping), and for what can't be read, of which ``notes``
+    tell."""
     if not value:
         return None
     try:

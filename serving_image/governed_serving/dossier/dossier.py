@@ -1,4 +1,5 @@
-"""Everything that the page shows, gathered and verified first: report, ledger, artefact, keys, one request as example."""
+"""Everything that the page shows, gathered and verified first: report, ledger, artefact, keys, one request as
+example."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -57,7 +58,8 @@ _ERRORS = (ArchiveError, ArtefactError, CryptoError, JournalError, NoteError, OS
 
 @dataclass
 class LedgerView:
-    """The model's part of the ledger: how many entries of each type, first and last time, and the entries of seldom types."""
+    """The model's part of the ledger: how many entries of each type, first and last time, and the entries of seldom
+    types."""
 
     verification: Verification | None = None
     error: str = ""
@@ -187,7 +189,8 @@ def gather(
     example: str = "",
     made: datetime | None = None,
 ) -> Dossier:
-    """Collect a dossier. What can't be read is noted in it, never guessed; a ledger that doesn't verify is said so in it."""
+    """Collect a dossier. What can't be read is noted in it, never guessed; a ledger that doesn't verify is said so in
+    it."""
     dossier = Dossier(model, made or datetime.now(UTC))
     dossier.report = read_report(report, dossier.notes)
     dossier.documents = read_documents(documents or {}, dossier.notes)

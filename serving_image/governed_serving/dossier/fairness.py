@@ -33,9 +33,11 @@ def fairness_section(dossier: Dossier) -> Safe:
     auditor = dossier.auditor
     lead = text(
         [
-            "Rates of the favourable outcome by protected group, in three places: in the data that the model learnt from, on rows "
+            "Rates of the favourable outcome by protected group, in three places: in the data that the model "
+            "learnt from, on rows "
             "held out from training, and in what was served. ",
-            "Where groups differ in all but not within strata (or the other way round), both are shown: that is Simpson's paradox.",
+            "Where groups differ in all but not within strata (or the other way round), both are shown: that is "
+            "Simpson's paradox.",
         ]
     )
     blocks = [
@@ -65,7 +67,8 @@ def _verdict(dossier: Dossier, auditor: BiasVerdict) -> Safe:
             *_metric_forests(ratios, 1.0, "ratio (unprivileged / privileged)"),
             tag(
                 "p",
-                "Intervals hold at all times together (confidence sequences, shared over all comparisons), so that looking after every request raises no false alarm.",
+                "Intervals hold at all times together (confidence sequences, shared over all comparisons), so "
+                "that looking after every request raises no false alarm.",
                 class_="small",
             ),
         ]
@@ -269,7 +272,8 @@ def _paradox(group: str, by: str, whole: float, adjusted: float) -> Safe:
         "p",
         tag("strong", "Simpson's paradox. "),
         f"In all, {group} differs by {whole:+.4f}; compared within {by} by {adjusted:+.4f}. ".replace("-", "−"),
-        f"The groups applied to different values of {by}: the aggregate is the strata's doing, so both figures belong in any judgement.",
+        f"The groups applied to different values of {by}: the aggregate is the strata's doing, so both figures "
+        "belong in any judgement.",
         class_="callout",
     )
 
@@ -359,7 +363,8 @@ def _truths(attribute: str, served: Cells) -> Safe:
             tag("h4", title),
             tag(
                 "p",
-                f"Labels that came later, joined to the decisions by request id: {served.labelled:,} of {served.rows:,} rows. "
+                f"Labels that came later, joined to the decisions by request id: {served.labelled:,} of "
+                f"{served.rows:,} rows. "
                 f"Groups of fewer than {_LEAST} labelled rows, and rates over fewer, are left out.",
             ),
             figure(plot, f"Of those who deserved the favourable outcome, how many got it, by {attribute}.")
@@ -433,7 +438,10 @@ def _offers(attribute: str, evaluation: Evaluation) -> Safe:
     said = (
         "Training was reweighed, as the manifest asks. "
         if without
-        else "Reweighing in training isn't in force: lifecycle.training.mitigation.method reweighing would train with the weights below. "
+        else (
+            "Reweighing in training isn't in force: lifecycle.training.mitigation.method reweighing would train "
+            "with the weights below. "
+        )
     )
     return text(
         [
@@ -442,7 +450,8 @@ def _offers(attribute: str, evaluation: Evaluation) -> Safe:
             tag("p", f"Thresholds per group in place of {offer.threshold:g}: {cuts}. ", said, class_="small"),
             tag(
                 "p",
-                "Nothing of this is applied by itself. Whether groups may be treated by different thresholds is a question of law.",
+                "Nothing of this is applied by itself. Whether groups may be treated by different thresholds is "
+                "a question of law.",
                 class_="small",
             ),
             _details("Weights of reweighing", table(["group", "label", "weight"], weights, numeric=(2,))),

@@ -27,7 +27,8 @@ def text(value: Any) -> Safe:
 
 
 def tag(name: str, /, *children: Any, **attributes: Any) -> Safe:
-    """``<name …>children</name>``. Attributes: ``class_`` is class, ``_`` becomes ``-``, None and False are left out."""
+    """``<name …>children</name>``. Attributes: ``class_`` is class, ``_`` becomes ``-``, None and False are left
+    out."""
     words = [name]
     for key, value in attributes.items():
         if value is None or value is False:

@@ -64,7 +64,8 @@ def render_page(dossier: Dossier) -> str:
     made = dossier.made.strftime("%Y-%m-%d %H:%M UTC")
     footer = tag(
         "footer",
-        f"Generated {made} from report, artefact and ledger. Figures of what was served are recomputed from the ledger where a model key was given.",
+        f"Generated {made} from report, artefact and ledger. Figures of what was served are recomputed from the "
+        "ledger where a model key was given.",
     )
     body = tag("body", _top(dossier, made), main, footer)
     return "<!doctype html>\n" + tag("html", head, body, lang="en") + "\n"

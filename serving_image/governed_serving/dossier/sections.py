@@ -332,7 +332,10 @@ def _values(values: list[Any]) -> str:
 
 def privacy_section(dossier: Dossier) -> Safe:
     """Personal data found in the data, and masked in service."""
-    limits = "Recognisers find what has a form (numbers, addresses of mail); names and postal addresses need more and are not claimed."
+    limits = (
+        "Recognisers find what has a form (numbers, addresses of mail); names and postal addresses need "
+        "more and are not claimed."
+    )
     return section(
         "privacy",
         "Privacy",
@@ -397,7 +400,10 @@ def keys_section(dossier: Dossier) -> Safe:
         table(["ledger", "time", "purpose", "event", "digest"], happened, "Key events in the ledger (newest 20)")
         if happened
         else None,
-        lead="Data, artefacts, journal and ledger are ciphertext on disk. Destroying a purpose's keyset destroys all that it sealed; the ledger still verifies.",
+        lead=(
+            "Data, artefacts, journal and ledger are ciphertext on disk. Destroying a purpose's keyset destroys "
+            "all that it sealed; the ledger still verifies."
+        ),
     )
 
 
@@ -427,7 +433,10 @@ def ledger_section(dossier: Dossier) -> Safe:
         "ledger",
         "Ledger",
         *blocks,
-        lead="Every prediction, explanation, verdict and key event is a leaf of an RFC 6962 Merkle tree whose root is signed. A changed, missing or re-ordered entry changes the root.",
+        lead=(
+            "Every prediction, explanation, verdict and key event is a leaf of an RFC 6962 Merkle tree whose "
+            "root is signed. A changed, missing or re-ordered entry changes the root."
+        ),
     )
 
 
@@ -480,7 +489,8 @@ def clauses_section(clauses: list[Clause]) -> Safe:
         table(["#", "clause", "asks for", "verdict", "evidence"], rows),
         tag(
             "p",
-            "A verdict says whether the evidence that the row names is present and current in this ledger. It is no legal judgement.",
+            "A verdict says whether the evidence that the row names is present and current in this ledger. It is "
+            "no legal judgement.",
             class_="small",
         ),
     )

@@ -1,7 +1,8 @@
 """What was served, recomputed from the ledger: predictions opened with the model's key, counted by group and stratum.
 
-Independent of the auditor's own state: whoever has the ledger and the key comes to the same counts. Labels are joined whenever they came:
-also those of requests that an earlier revision answered, which the auditor of the present one has nothing to do with.
+Independent of the auditor's own state: whoever has the ledger and the key comes to the same counts. Labels are joined
+whenever they came: also those of requests that an earlier revision answered, which the auditor of the present one has
+nothing to do with.
 """
 
 import re
@@ -36,8 +37,9 @@ _PLACEHOLDER = re.compile(r"<([A-Z][A-Z0-9_]{2,30})>")
 
 @dataclass
 class Served:
-    """Counts over the opened chunks, whose last axis is ``REVISION``. ``labels``: rows whose label is known. ``masked``: field → entity → placeholders seen; ``importances``: |attribution|; ``quality``: of
-    the explanations, by hour."""
+    """Counts over the opened chunks, whose last axis is ``REVISION``. ``labels``: rows whose label is known.
+    ``masked``: field → entity → placeholders seen; ``importances``: |attribution|; ``quality``: of the explanations, by
+    hour."""
 
     cells: Cells | None = None
     requests: int = 0
@@ -53,8 +55,9 @@ class Served:
 
 @dataclass(frozen=True)
 class ServedRules:
-    """What is counted: ``axes`` (protected attributes, then strata), the ``bands`` of numeric ones (least and largest value in
-    training), and what is favourable: a class, a score from a threshold on, or generated text in which a pattern is found."""
+    """What is counted: ``axes`` (protected attributes, then strata), the ``bands`` of numeric ones (least and largest
+    value in training), and what is favourable: a class, a score from a threshold on, or generated text in which a
+    pattern is found."""
 
     axes: Sequence[str]
     bands: Mapping[str, tuple[float | None, float | None]] = field(default_factory=dict)

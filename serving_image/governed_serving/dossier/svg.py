@@ -1,6 +1,7 @@
 """Plots as inline SVG: curves, dot plots with intervals, forest plots, signed bars. No script, no external resource.
 
-Colours come from CSS variables of the page, so that light, dark and print fit; marks differ in shape as well as in colour.
+Colours come from CSS variables of the page, so that light, dark and print fit; marks differ in shape as well as in
+colour.
 """
 
 import math
@@ -18,7 +19,8 @@ _SHAPES = ("circle", "diamond", "square", "triangle")
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value with its interval (None: not known). ``series`` picks colour and shape; ``strong`` draws it as the summary."""
+    """A value with its interval (None: not known). ``series`` picks colour and shape; ``strong`` draws it as the
+    summary."""
 
     label: str
     value: float | None

@@ -1,4 +1,5 @@
-"""A bed of its own, with the neighbours' definitions in place before the operator looks, and pods' addresses that answer."""
+"""A bed of its own, with the neighbours' definitions in place before the operator looks, and pods' addresses that
+answer."""
 
 import os
 import sys

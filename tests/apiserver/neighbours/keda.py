@@ -24,7 +24,8 @@ NAMESPACE = "keda"
 
 @dataclass
 class Answers:
-    """What queries are answered (https://prometheus.io/docs/prometheus/latest/querying/api): by a word that they hold, else nothing."""
+    """What queries are answered (https://prometheus.io/docs/prometheus/latest/querying/api): by a word that they hold,
+    else nothing."""
 
     values: dict[str, float] = field(default_factory=dict)
     broken: bool = False

@@ -22,7 +22,8 @@ SCALED = {"minReplicas": 1, "maxReplicas": 3, "scaleMetric": "concurrency", "sca
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_is_rendered_is_taken_as_it_is(namespace: Cluster, kind: str) -> None:
-    """A default that a definition fills in, in a list that is owned whole, would be drift to repair after every restart."""
+    """A default that a definition fills in, in a list that is owned whole, would be drift to repair after every
+    restart."""
     (rendered,) = (o for o in yaml.safe_load_all(RENDERED.read_text()) if o["kind"] == kind)
     rendered["metadata"]["namespace"] = namespace.namespace
     taken = namespace.apply(rendered, "--server-side", "--dry-run=server", "-o", "json")
@@ -71,7 +72,8 @@ def test_prometheus_is_sent_to_each_pod_once(model: Cluster) -> None:
 
 
 def test_the_autoscaler_that_keda_makes_is_left_alone(model: Cluster) -> None:
-    """KEDA copies a ScaledObject's labels, which are ours, to the autoscaler that it makes and keeps (controllers/keda/hpa.go)."""
+    """KEDA copies a ScaledObject's labels, which are ours, to the autoscaler that it makes and keeps
+    (controllers/keda/hpa.go)."""
     scaled = model.get("scaledobject", "plain-predictor")
     owner = {k: scaled[k] for k in ("apiVersion", "kind")} | {k: scaled["metadata"][k] for k in ("name", "uid")}
     name = "keda-hpa-plain-predictor"
@@ -96,7 +98,8 @@ def test_the_autoscaler_that_keda_makes_is_left_alone(model: Cluster) -> None:
 
 
 def test_a_keda_that_does_not_scale_is_told_and_comes_back(model: Cluster) -> None:
-    """Its conditions (apis/keda/v1alpha1/condition_types.go) are written by hand; by KEDA itself in test_keda.py, which is opt-in."""
+    """Its conditions (apis/keda/v1alpha1/condition_types.go) are written by hand; by KEDA itself in test_keda.py, which
+    is opt-in."""
 
     def said(status: str, reason: str, message: str) -> None:
         ready = {"type": "Ready", "status": status, "reason": reason, "message": message}

@@ -1,4 +1,5 @@
-"""A model behind a real Gateway: its route is taken, paths are rewritten, canaries get their share and nobody a refusal."""
+"""A model behind a real Gateway: its route is taken, paths are rewritten, canaries get their share and nobody a
+refusal."""
 
 import threading
 from collections import Counter

@@ -1,4 +1,5 @@
-"""KEDA itself, made to carry out what the operator asks of it. Opt-in: its operator takes minutes of two processors to compile.
+"""KEDA itself, made to carry out what the operator asks of it. Opt-in: its operator takes minutes of two processors to
+compile.
 
 tests/run apiserver -m opt_in
 """

@@ -1,4 +1,5 @@
-"""Traefik as the Gateway API's implementation: its process on this machine, its class and one Gateway for all namespaces."""
+"""Traefik as the Gateway API's implementation: its process on this machine, its class and one Gateway for all
+namespaces."""
 
 import os
 from collections.abc import Iterator

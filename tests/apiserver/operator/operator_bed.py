@@ -73,7 +73,8 @@ def running_operator(
     settings: Mapping[str, str] | None = None,
     program: Sequence[str] = ("-m", "governed_operator"),
 ) -> Iterator[OperatorUnderTest]:
-    """Start one, as an administrator unless `settings` (its environment) name another KUBECONFIG; stopped at the end if it still runs.
+    """Start one, as an administrator unless `settings` (its environment) name another KUBECONFIG; stopped at the end if
+    it still runs.
 
     `program`: what Python runs.
     """
@@ -100,7 +101,8 @@ def _environment(bed: ApiServerBed, port: int, name: str, settings: Mapping[str,
 
 
 def operator_of_the_bed(bed: ApiServerBed) -> AnsweringOperator:
-    """The one operator that all tests on a shared bed work with, leading and in step: nobody stops it, it ends with the bed.
+    """The one operator that all tests on a shared bed work with, leading and in step: nobody stops it, it ends with the
+    bed.
 
     Call it from one worker at a time: whoever comes first starts it.
     """

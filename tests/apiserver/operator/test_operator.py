@@ -20,15 +20,15 @@ def drift(cluster: Cluster, kind: str, name: str, patch: dict[str, Any]) -> None
 
 
 DRIFTS: dict[str, tuple[str, dict[str, Any], Callable[[dict[str, Any]], Any]]] = {
-    "deploy": ("rich-predictor", {"spec": {"revisionHistoryLimit": 9}}, lambda o: o["spec"]["revisionHistoryLimit"] == 3),
-    "svc": ("rich", {"spec": {"selector": {"governedmodels.io/model": "x"}}}, lambda o: o["spec"]["selector"]["governedmodels.io/model"] == "rich"),
+    "deploy": ("rich-predictor", {"spec": {"revisionHistoryLimit": 9}}, lambda o: o["spec"]["revisionHistoryLimit"] == 3),  # noqa: E501
+    "svc": ("rich", {"spec": {"selector": {"governedmodels.io/model": "x"}}}, lambda o: o["spec"]["selector"]["governedmodels.io/model"] == "rich"),  # noqa: E501
     "role": ("rich-pods", {"rules": []}, lambda o: o["rules"]),
     "rolebinding": ("rich-pods", {"subjects": []}, lambda o: o.get("subjects")),
     "netpol": ("rich", {"spec": {"ingress": [{}]}}, lambda o: o["spec"]["ingress"][0].get("ports")),
     "hpa": ("rich-predictor", {"spec": {"maxReplicas": 9}}, lambda o: o["spec"]["maxReplicas"] == 4),
     "pdb": ("rich-predictor", {"spec": {"maxUnavailable": 2}}, lambda o: o["spec"]["maxUnavailable"] == 1),
-    "resourcequota": ("rich-compute", {"spec": {"hard": {"requests.cpu": "99"}}}, lambda o: o["spec"]["hard"]["requests.cpu"] == "8"),
-    "sa": ("rich-pods", {"metadata": {"labels": {"governedmodels.io/model": "x"}}}, lambda o: o["metadata"]["labels"]["governedmodels.io/model"] == "rich"),
+    "resourcequota": ("rich-compute", {"spec": {"hard": {"requests.cpu": "99"}}}, lambda o: o["spec"]["hard"]["requests.cpu"] == "8"),  # noqa: E501
+    "sa": ("rich-pods", {"metadata": {"labels": {"governedmodels.io/model": "x"}}}, lambda o: o["metadata"]["labels"]["governedmodels.io/model"] == "rich"),  # noqa: E501
     "greport": ("rich", {"metadata": {"ownerReferences": None}}, lambda o: o["metadata"].get("ownerReferences")),
     "sts": ("governed-archive", {"spec": {"replicas": 0}}, lambda o: o["spec"]["replicas"] == 1),
 }  # fmt: skip

@@ -1,7 +1,8 @@
-"""Serving latency with sampled explanations and auditing on against off, in one run: real processes, as ``governed run`` starts them.
+"""Serving latency with sampled explanations and auditing on against off, in one run: real processes, as ``governed
+run`` starts them.
 
-Both models run from the same sample. Turns alternate; whose turn it isn't is stopped (SIGSTOP), so that its backlog costs the other
-nothing. All processes of a model share one core, the load comes from the other one, at a fixed rate.
+Both models run from the same sample. Turns alternate; whose turn it isn't is stopped (SIGSTOP), so that its backlog
+costs the other nothing. All processes of a model share one core, the load comes from the other one, at a fixed rate.
 """
 
 import json
@@ -66,7 +67,8 @@ class Model:
             time.sleep(0.5)
 
     def tell(self, number: signal.Signals) -> None:
-        """To the containers' processes (each leads a group, with the ones it started) and to the runner that watches them."""
+        """To the containers' processes (each leads a group, with the ones it started) and to the runner that watches
+        them."""
         known = json.loads((self.folder / "work" / "run.json").read_text())
         pids = [entry["pid"] for name, entry in known.items() if name != "governed run"]
         for pid in [self.process.pid, *pids] if number == signal.SIGSTOP else [*pids, self.process.pid]:
@@ -178,10 +180,13 @@ def _show(off: Model, on: Model, explained: float, evaluated: float) -> None:
         pooled = np.concatenate(model.rounds)
         rows.append([what, len(pooled), *(float(np.percentile(pooled, q)) for q in (50, 90, 99, 99.9))])
     show(
-        f"Serving latency at {RATE:g} requests/s, all processes of a model on one core, {ROUNDS} turns of {SECONDS:g} s each",
+        f"Serving latency at {RATE:g} requests/s, all processes of a model on one core, {ROUNDS} turns of "
+        f"{SECONDS:g} s each",
         ["", "requests", "p50 ms", "p90 ms", "p99 ms", "p99.9 ms"],
         rows,
-        f"p99 on ÷ off: {_p99(on.rounds) / _p99(off.rounds):.3f} (95 % over turns: {low:.3f} to {high:.3f}); target ≤ 1.1. "
-        f"Turn by turn, where a stall of this machine spoils one of many: median {np.median(turns):.3f} ({from_turns:.3f} to {to_turns:.3f}). "
+        f"p99 on ÷ off: {_p99(on.rounds) / _p99(off.rounds):.3f} (95 % over turns: {low:.3f} to {high:.3f}); "
+        "target ≤ 1.1. "
+        f"Turn by turn, where a stall of this machine spoils one of many: median {np.median(turns):.3f} "
+        f"({from_turns:.3f} to {to_turns:.3f}). "
         f"Meanwhile explained: {explained:.0f} requests, {evaluated:.0f} model rows",
     )

@@ -134,7 +134,10 @@ def _ours(add, predict, rows: np.ndarray, background: np.ndarray, players: Playe
         )
         for i in range(3)
     ]
-    note = f"precision {np.mean([a.precision for a in anchors]):.3f}, {np.mean([len(a.predicates) for a in anchors]):.1f} predicates"
+    note = (
+        f"precision {np.mean([a.precision for a in anchors]):.3f}, "
+        f"{np.mean([len(a.predicates) for a in anchors]):.1f} predicates"
+    )
     add(
         "ours anchors",
         lambda i: find_anchor(

@@ -1,4 +1,5 @@
-"""Exact Shapley values on alibi's benchmark shape: 12 groups, 100 background rows, 128 rows, logistic regression through ONNX Runtime."""
+"""Exact Shapley values on alibi's benchmark shape: 12 groups, 100 background rows, 128 rows, logistic regression
+through ONNX Runtime."""
 
 import time
 
@@ -109,6 +110,7 @@ def _case(title: str, model: bytes, background: np.ndarray, rows: np.ndarray, al
         f"Exact Shapley values: {title}, {ROWS} rows × {BACKGROUND} background rows",
         ["", "CPU s for 128 rows", "wall s", "CPU ms a row", "time ÷ ours", "model rows a row", "largest difference"],
         table,
-        f"peers: measured on {SHAP_ROWS} rows ({ALIBI_ROWS} for alibi), scaled to {ROWS}; target: ours ≤ 2 s on two cores. "
+        f"peers: measured on {SHAP_ROWS} rows ({ALIBI_ROWS} for alibi), scaled to {ROWS}; target: ours ≤ 2 s on "
+        "two cores. "
         f"The model alone, same batches: {alone:.3g} CPU s",
     )

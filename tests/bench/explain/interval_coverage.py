@@ -1,4 +1,5 @@
-"""What share of 95 % intervals of sampled Shapley values holds the truth, with enough repetitions that the table errs by less than a point."""
+"""What share of 95 % intervals of sampled Shapley values holds the truth, with enough repetitions that the table errs
+by less than a point."""
 
 import numpy as np
 import shap

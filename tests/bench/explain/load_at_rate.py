@@ -1,4 +1,5 @@
-"""Open-loop load: requests leave at fixed times, whatever the answers do; prints the latencies from those times (milliseconds) as JSON."""
+"""Open-loop load: requests leave at fixed times, whatever the answers do; prints the latencies from those times
+(milliseconds) as JSON."""
 
 import asyncio
 import json

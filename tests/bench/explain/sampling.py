@@ -1,4 +1,5 @@
-"""Sampled Shapley values: squared error beside shap.KernelExplainer at equal evaluations, and what share of intervals holds the truth."""
+"""Sampled Shapley values: squared error beside shap.KernelExplainer at equal evaluations, and what share of intervals
+holds the truth."""
 
 import numpy as np
 import shap
@@ -46,7 +47,8 @@ def measure(alibi_python: str) -> None:  # noqa: ARG001  alibi's KernelShap is s
         x, model = classifier(kind, width)
         table += _case(kind, width, model, x[:BACKGROUND], x[100 : 100 + ROWS])
     show(
-        f"Sampled Shapley values: mean squared error (summed over features), {ROWS} rows × {BACKGROUND} background rows, {SEEDS} seeds",
+        f"Sampled Shapley values: mean squared error (summed over features), {ROWS} rows × {BACKGROUND} "
+        f"background rows, {SEEDS} seeds",
         [
             "",
             "coalitions",
@@ -59,7 +61,8 @@ def measure(alibi_python: str) -> None:  # noqa: ARG001  alibi's KernelShap is s
             "s a row beyond the model",
         ],
         table,
-        "target: ours at most half of shap's error (coverage: see its own table, this one has too few repetitions). Truth: enumeration (13 features), TreeSHAP by shap (30, 60)",
+        "target: ours at most half of shap's error (coverage: see its own table, this one has too few "
+        "repetitions). Truth: enumeration (13 features), TreeSHAP by shap (30, 60)",
     )
 
 

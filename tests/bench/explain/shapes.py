@@ -22,7 +22,8 @@ ADULT = {
     "sex": 2,
     "country": 11,
 }
-"""Categories of the eight categorical groups of the Adult data; four numbers come on top: 12 groups, as in alibi's notebook."""
+"""Categories of the eight categorical groups of the Adult data; four numbers come on top: 12 groups, as in alibi's
+notebook."""
 
 NUMBERS = ("age", "gain", "loss", "hours")
 SKEW = (0.74, 0.32, 0.46, 0.13, 0.40, 0.85, 0.67, 0.90)
@@ -30,7 +31,8 @@ SKEW = (0.74, 0.32, 0.46, 0.13, 0.40, 0.85, 0.67, 0.90)
 
 
 def adult_like(rows: int, seed: int) -> np.ndarray:
-    """float32 (rows, 12): category codes with Adult's numbers of categories and largest shares; gain and loss are mostly zero."""
+    """float32 (rows, 12): category codes with Adult's numbers of categories and largest shares; gain and loss are
+    mostly zero."""
     rng = np.random.default_rng(seed)
     parts = []
     for count, share in zip(ADULT.values(), SKEW, strict=True):
@@ -44,8 +46,8 @@ def adult_like(rows: int, seed: int) -> np.ndarray:
 
 
 def logistic(mixed: bool, seed: int = 0) -> bytes:
-    """ONNX logistic regression with an input per feature (rows, 1), as our artefacts have; with ``mixed`` the first eight are
-    categories, whose weights are looked up (one-hot times weights)."""
+    """ONNX logistic regression with an input per feature (rows, 1), as our artefacts have; with ``mixed`` the first
+    eight are categories, whose weights are looked up (one-hot times weights)."""
     rng = np.random.default_rng(seed)
     nodes, constants, parts = [], {}, []
     if mixed:

@@ -96,7 +96,8 @@ def proofs(ledger: Ledger) -> None:
         verify_consistency(i, size, ledger.consistency(i, size), ledger.root_hash(i), root)
     checkpoint = median_ms(lambda _: ledger.root_hash(), samples[:20])
     Console().print(
-        f"proofs over {size:,} entries, median: inclusion {inclusion:.3f} ms, consistency {consistency:.3f} ms, root {checkpoint:.3f} ms"
+        f"proofs over {size:,} entries, median: inclusion {inclusion:.3f} ms, consistency {consistency:.3f} ms, "
+        f"root {checkpoint:.3f} ms"
     )
 
 

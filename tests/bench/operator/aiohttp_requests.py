@@ -1,4 +1,5 @@
-"""The operator with aiohttp's session in place of our own HTTP connection: the other side of a comparison, never shipped.
+"""The operator with aiohttp's session in place of our own HTTP connection: the other side of a comparison, never
+shipped.
 
 python tests/bench/operator/aiohttp_requests.py   (many_models.py --with aiohttp_requests starts it)
 """

@@ -71,7 +71,8 @@ async def create_all(
     watches: tuple[Watch, Watch],
     patience: float,
 ) -> Creation:
-    """Create all; wait until each is Ready, ``patience`` seconds at most. ``watches``: of the models and of Deployments."""
+    """Create all; wait until each is Ready, ``patience`` seconds at most. ``watches``: of the models and of
+    Deployments."""
     seen, deployments = watches
     out = Creation()
     before, mark, began = cpu_seconds(controller.pid), bed.audit.mark(), time.perf_counter()

@@ -2,8 +2,9 @@
 
     python tests/bench/operator/http_clients.py [--requests N]
 
-The other side is a process of its own that answers every request with one Deployment of 4 KiB, over plain HTTP on loopback: what
-is measured is this process's user and system time. Each client's turn comes several times, so that a busy machine hits all alike.
+The other side is a process of its own that answers every request with one Deployment of 4 KiB, over plain HTTP on
+loopback: what is measured is this process's user and system time. Each client's turn comes several times, so that a
+busy machine hits all alike.
 """
 
 import argparse
@@ -46,7 +47,7 @@ async def main():
     print(server.sockets[0].getsockname()[1], flush=True)
     await server.serve_forever()
 asyncio.Runner(loop_factory=uvloop.new_event_loop).run(main())
-"""
+"""  # noqa: E501
 
 
 @contextmanager

@@ -1,10 +1,11 @@
-"""The operator with its children watched by kopf instead of by our reflector: the other side of a comparison, never shipped.
+"""The operator with its children watched by kopf instead of by our reflector: the other side of a comparison, never
+shipped.
 
     python tests/bench/operator/kopf_children.py   (many_models.py --with kopf_children starts it)
 
-All else is the operator's own: queue, cache, builders, apply. Each kind has its own ``kopf.on.event`` with the selector that our
-reflector uses, on the API server's side (settings.watching.label_selectors). kopf doesn't tell when its first list is
-complete, so each kind is listed once more at the start, as the operator does for models.
+All else is the operator's own: queue, cache, builders, apply. Each kind has its own ``kopf.on.event`` with the selector
+that our reflector uses, on the API server's side (settings.watching.label_selectors). kopf doesn't tell when its first
+list is complete, so each kind is listed once more at the start, as the operator does for models.
 """
 
 import asyncio

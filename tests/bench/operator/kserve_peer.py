@@ -1,4 +1,5 @@
-"""KServe's own controller as the peer: its program, its definitions and its settings from its module, Standard mode, no ingress.
+"""KServe's own controller as the peer: its program, its definitions and its settings from its module, Standard mode, no
+ingress.
 
 Its webhooks are not in the way: what they would default is written in the objects, which spares it that work.
 """
@@ -30,7 +31,7 @@ SERVICE = Kind("serving.kserve.io/v1beta1", "InferenceService", "inferenceservic
 RUNTIME = "kserve-sklearnserver"
 DEFINED = ("inferenceservices", "servingruntimes", "clusterservingruntimes", "trainedmodels", "inferencegraphs",
            "clusterstoragecontainers")  # fmt: skip
-SETTINGS = {"deploy": {"defaultDeploymentMode": "Standard"}, "ingress": {"disableIngressCreation": True, "disableIstioVirtualHost": True}}  # fmt: skip
+SETTINGS = {"deploy": {"defaultDeploymentMode": "Standard"}, "ingress": {"disableIngressCreation": True, "disableIstioVirtualHost": True}}  # fmt: skip  # noqa: E501
 """What differs from the settings that KServe ships."""
 
 
@@ -40,7 +41,7 @@ def version() -> str:
 
 def document(key: Key) -> Object:
     """A model on a volume, as its webhook would have completed it: one replica, scaled by an autoscaler."""
-    model = {"modelFormat": {"name": "sklearn"}, "runtime": RUNTIME, "storageUri": "pvc://models/m", "protocolVersion": "v1"}  # fmt: skip
+    model = {"modelFormat": {"name": "sklearn"}, "runtime": RUNTIME, "storageUri": "pvc://models/m", "protocolVersion": "v1"}  # fmt: skip  # noqa: E501
     return {
         "apiVersion": SERVICE.api_version,
         "kind": SERVICE.kind,
@@ -69,7 +70,7 @@ def install(cluster: Cluster) -> None:
 
 def _settings() -> Object:
     found = next(
-        o for o in _shipped("kserve.yaml") if o["kind"] == "ConfigMap" and o["metadata"]["name"] == "inferenceservice-config"
+        o for o in _shipped("kserve.yaml") if o["kind"] == "ConfigMap" and o["metadata"]["name"] == "inferenceservice-config"  # noqa: E501
     )  # fmt: skip
     data = {key: text for key, text in found["data"].items() if key != "_example"}
     for key, changed in SETTINGS.items():
@@ -119,7 +120,8 @@ def _ready(process: Process, port: int) -> bool:
 
 
 def _webhook_certificate(folder: Path) -> None:
-    """Its server of webhooks doesn't start without one, though nobody calls it here; this is where it looks by itself."""
+    """Its server of webhooks doesn't start without one, though nobody calls it here; this is where it looks by
+    itself."""
     place = folder / "k8s-webhook-server" / "serving-certs"
     authority = Authority.create(place)
     authority.issue("tls", "kserve", hosts=["127.0.0.1"])

@@ -1,4 +1,5 @@
-"""N models created at once: time to Ready, writes, CPU and memory, beside the API server's own ceiling in the same run."""
+"""N models created at once: time to Ready, writes, CPU and memory, beside the API server's own ceiling in the same
+run."""
 
 import argparse
 import asyncio
@@ -43,8 +44,8 @@ from support.cluster_access import Cluster as KubectlCluster  # noqa: E402
 from support.programs import program  # noqa: E402
 
 CONTROLLERS = ("--horizontal-pod-autoscaler-sync-period=1h",)
-"""The bed serves no metrics, so every autoscaler would fail every 15 s with three requests: at 1,000 models 200 a second, at
-10,000 more than the bed can carry. Each is still looked at when it is made or changed."""
+"""The bed serves no metrics, so every autoscaler would fail every 15 s with three requests: at 1,000 models 200 a
+second, at 10,000 more than the bed can carry. Each is still looked at when it is made or changed."""
 OPERATOR = ("-m", "governed_operator")
 OTHERS = ("kopf_children", "aiohttp_requests")
 """Programs beside this file."""
@@ -234,7 +235,8 @@ def show(out: Result) -> None:
     table.add_section()
     if out.kserve is None:
         table.add_row(
-            "published, other run: KServe 0.20, 1,000 InferenceServices,\na quarter of the objects, quiet 2-core machine",
+            "published, other run: KServe 0.20, 1,000 InferenceServices,\na quarter of the objects, quiet 2-core "
+            "machine",
             "children 74 s, Ready 100 s,\n18 CPU s, 159 MB",
             "ours sooner",
         )

@@ -1,4 +1,5 @@
-"""Memory of an operator that starts among many models and doesn't lead: what listing them takes, at its peak and after it.
+"""Memory of an operator that starts among many models and doesn't lead: what listing them takes, at its peak and after
+it.
 
     python tests/bench/operator/standby.py --models 10000
 

@@ -2,8 +2,9 @@
 
     python tests/bench/operator/watching.py --models 200 --events 2000
 
-The Lease is somebody else's, so that nothing is written and all that is spent is watching: the objects of all models are listed,
-then annotations of children are changed from here. Measured are the operator's CPU and memory, with turns taken in between.
+The Lease is somebody else's, so that nothing is written and all that is spent is watching: the objects of all models
+are listed, then annotations of children are changed from here. Measured are the operator's CPU and memory, with turns
+taken in between.
 """
 
 import argparse
@@ -55,7 +56,8 @@ class Turn(NamedTuple):
 
 
 async def at_rest(operator: OperatorUnderTest) -> float:
-    """CPU seconds of a process that has listed all, once it has spent next to nothing for a while: a busy machine makes pauses."""
+    """CPU seconds of a process that has listed all, once it has spent next to nothing for a while: a busy machine makes
+    pauses."""
     pid, spent = operator.process.pid, [-1.0]
     for _ in range(180):
         await asyncio.sleep(1.0)

@@ -2,8 +2,11 @@
 
 import random
 
-CHINESE = "本季度客户的还款能力保持稳定，公司将继续关注市场变化。我们也注意到部分地区的需求有所下降，需要谨慎对待；评估结果以最终通知为准。"
-ENGLISH = "The applicant has worked for the same company for 12 years, earns 85,000 a year and opened a mortgage of 420,000 in spring. "
+CHINESE = "本季度客户的还款能力保持稳定，公司将继续关注市场变化。我们也注意到部分地区的需求有所下降，需要谨慎对待；评估结果以最终通知为准。"  # noqa: E501
+ENGLISH = (
+    "The applicant has worked for the same company for 12 years, earns 85,000 a year and opened a mortgage "
+    "of 420,000 in spring. "
+)
 
 
 def _luhn(body: str) -> str:
@@ -12,7 +15,7 @@ def _luhn(body: str) -> str:
 
 
 def _resident_id(rng: random.Random) -> str:
-    body = f"110105{rng.randrange(1950, 2005)}{rng.randrange(1, 13):02d}{rng.randrange(1, 29):02d}{rng.randrange(1000):03d}"
+    body = f"110105{rng.randrange(1950, 2005)}{rng.randrange(1, 13):02d}{rng.randrange(1, 29):02d}{rng.randrange(1000):03d}"  # noqa: E501
     weights = (7, 9, 10, 5, 8, 4, 2, 1, 6, 3, 7, 9, 10, 5, 8, 4, 2)
     return body + "10X98765432"[sum(w * int(d) for w, d in zip(weights, body, strict=True)) % 11]
 

@@ -54,7 +54,8 @@ def presidio(python: str, texts: list[str]) -> tuple[float, int] | None:
         )
     if done.returncode != 0:
         print(
-            f"presidio: not measured ({done.stderr.strip().splitlines()[-1] if done.stderr.strip() else done.returncode})"
+            "presidio: not measured "
+            f"({done.stderr.strip().splitlines()[-1] if done.stderr.strip() else done.returncode})"
         )
         return None
     answer = json.loads(done.stdout.splitlines()[-1])
@@ -76,7 +77,8 @@ def main() -> None:
         texts, planted = corpus(given.megabytes, density)
         size = sum(len(t.encode()) for t in texts) / 1e6
         print(
-            f"\n{size:.1f} MB, one entity in {density} bytes, {planted} planted        MB per CPU-s   found   of planted"
+            f"\n{size:.1f} MB, one entity in {density} bytes, {planted} planted        MB per CPU-s   found   of "
+            "planted"
         )
         rows: list[tuple[str, tuple[float, int], int]] = [
             ("ours, scan", per_cpu_second(lambda t=texts: scan(t, finder).total(), size), planted),

@@ -1,4 +1,5 @@
-"""Runs in an environment that has presidio-analyzer: its pattern recognisers over a file of texts, without an NER model."""
+"""Runs in an environment that has presidio-analyzer: its pattern recognisers over a file of texts, without an NER
+model."""
 
 import json
 import sys
@@ -25,7 +26,8 @@ def main() -> None:
         PhoneRecognizer(supported_regions=("CN", "US", "GB")),
         UsSsnRecognizer(),
     ]
-    # It has none for Chinese resident IDs and passports: those can't be counted against its speed, only against what it finds.
+    # It has none for Chinese resident IDs and passports: those can't be counted against its speed, only against what it
+    # finds.
     start, spans = time.process_time(), 0
     for text in texts:
         seen = set()

@@ -1,4 +1,5 @@
-"""Requests per CPU-second: ours with and without governance, KServe's Python server, MLServer, and ONNX Runtime alone."""
+"""Requests per CPU-second: ours with and without governance, KServe's Python server, MLServer, and ONNX Runtime
+alone."""
 
 import argparse
 import json
@@ -91,11 +92,12 @@ def table(made: list[Contender], rates: dict[tuple[str, str, int], float], alone
     compared = {c.name for c in made if c.peer} or {made[0].name}
     best = {rows: max(v for (name, _, r), v in rates.items() if r == rows and name in compared) for rows in ROWS}
     print(
-        f"\nrequests per CPU-second of the server; {CONNECTIONS} connections, V2 JSON, one core, one ONNX Runtime thread; × = to the better peer"
+        f"\nrequests per CPU-second of the server; {CONNECTIONS} connections, V2 JSON, one core, one ONNX Runtime "
+        "thread; × = to the better peer"
     )
     print(f"{'':34}{'1 row':>10}{'×':>7}{'64 rows':>10}{'×':>7}{'RSS MiB':>9}{'start s':>9}")
     print(
-        f"{'ONNX Runtime in a loop (calls)':34}{alone[1]:>10,.0f}{alone[1] / best[1]:>7.1f}{alone[64]:>10,.0f}{alone[64] / best[64]:>7.1f}"
+        f"{'ONNX Runtime in a loop (calls)':34}{alone[1]:>10,.0f}{alone[1] / best[1]:>7.1f}{alone[64]:>10,.0f}{alone[64] / best[64]:>7.1f}"  # noqa: E501
     )
     for one in made:
         for form in FORMS if one.peer else (one.form,):
@@ -105,7 +107,8 @@ def table(made: list[Contender], rates: dict[tuple[str, str, int], float], alone
             )
             print(f"{name:34}{cells}{one.resident_mib():>9.0f}{one.start_seconds:>9.2f}")
     print(
-        "ours get 12 mixed tensors. governance on: request quota, masking of 4 string fields, encrypted journal fsynced before each answer"
+        "ours get 12 mixed tensors. governance on: request quota, masking of 4 string fields, encrypted journal "
+        "fsynced before each answer"
     )
 
 

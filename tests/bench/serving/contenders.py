@@ -149,7 +149,7 @@ def mlserver(folder: Path, port: int, python: Path) -> Contender:
     quiet = {"version": 1, "disable_existing_loggers": True, "root": {"level": "ERROR"}}
     (home / "logging.json").write_text(json.dumps(quiet))
     settings = {
-        "http_port": port, "grpc_port": port + 1, "metrics_port": port + 2, "metrics_endpoint": None, "parallel_workers": 0,
+        "http_port": port, "grpc_port": port + 1, "metrics_port": port + 2, "metrics_endpoint": None, "parallel_workers": 0,  # noqa: E501
         "debug": False, "logging_settings": str(home / "logging.json"),
     }  # fmt: skip
     (home / "settings.json").write_text(json.dumps(settings))

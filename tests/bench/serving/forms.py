@@ -1,4 +1,5 @@
-"""The two input forms of the one network: twelve mixed tensors, and one matrix of twelve numbers with categories as codes."""
+"""The two input forms of the one network: twelve mixed tensors, and one matrix of twelve numbers with categories as
+codes."""
 
 import json
 

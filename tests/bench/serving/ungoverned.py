@@ -1,4 +1,5 @@
-"""Our server without its duties: no quota, no masking, no journal. Not a product mode: composed here, for the comparison alone."""
+"""Our server without its duties: no quota, no masking, no journal. Not a product mode: composed here, for the
+comparison alone."""
 
 import asyncio
 import sys

@@ -197,8 +197,8 @@ def assert_reported(site: Site) -> None:
 def test_a_pattern_that_is_none_is_one_line_at_the_start(tmp_path: Path, runtime: str, role: str) -> None:
     site = Site(tmp_path, spec("(yes"))
     own = {
-        "GOVERNED_SPEC": str(tmp_path / "spec.json"), "GOVERNED_SPOOL_DIR": str(site.spool), "GOVERNED_HTTP_PORT": str(site.port),
-        "GOVERNED_KEK_FILE": str(tmp_path / "model-kek"), "GOVERNED_UPSTREAM_URL": runtime, "GOVERNED_HOST": "127.0.0.1",
+        "GOVERNED_SPEC": str(tmp_path / "spec.json"), "GOVERNED_SPOOL_DIR": str(site.spool), "GOVERNED_HTTP_PORT": str(site.port),  # noqa: E501
+        "GOVERNED_KEK_FILE": str(tmp_path / "model-kek"), "GOVERNED_UPSTREAM_URL": runtime, "GOVERNED_HOST": "127.0.0.1",  # noqa: E501
     }  # fmt: skip
     command = [sys.executable, "-m", f"governed_serving.{role}"]
     done = subprocess.run(command, env=own, capture_output=True, text=True, check=False, timeout=60)

@@ -1,4 +1,5 @@
-"""The auditor as a process: everything arrives in the ledger once, whatever is killed; the verdict is the one of an undisturbed run."""
+"""The auditor as a process: everything arrives in the ledger once, whatever is killed; the verdict is the one of an
+undisturbed run."""
 
 import json
 import signal
@@ -88,7 +89,8 @@ def post(site: Site, path: str, body: dict[str, str]) -> httpx.Response:
 
 
 def people_come_in(site: Site) -> None:
-    """A contested decision and an acknowledged alarm: both answered, both in the ledger, the latter lifts the action."""
+    """A contested decision and an acknowledged alarm: both answered, both in the ledger, the latter lifts the
+    action."""
     contested = post(site, "/v1/reviews", {"id": "request-7", "by": "applicant", "reason": "I was refused"})
     assert (contested.status_code, contested.json()["prediction"]["id"]) == (202, "request-7")
     assert "no explainer" in contested.json()["counterfactual"]["error"]
@@ -96,7 +98,7 @@ def people_come_in(site: Site) -> None:
     assert post(site, "/v1/reviews", {"id": "request-7", "by": "", "reason": "y"}).status_code == 400
     assert site.get("/v1/verdict")["alarm"]["inForce"] == "Alert"
     spoken = subprocess.run(
-        [sys.executable, "-c", "from governed_operator.cli import main; main()", "acknowledge", "loans", "--by", "board", "--reason", "known", "--url", site.url],
+        [sys.executable, "-c", "from governed_operator.cli import main; main()", "acknowledge", "loans", "--by", "board", "--reason", "known", "--url", site.url],  # noqa: E501
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert (spoken.returncode, "recorded in the ledger" in spoken.stdout) == (0, True), spoken.stderr

@@ -1,4 +1,5 @@
-"""Several auditors of one model, as processes: their verdict is that of one auditor over everything, whatever is killed."""
+"""Several auditors of one model, as processes: their verdict is that of one auditor over everything, whatever is
+killed."""
 
 import json
 import signal

@@ -1,4 +1,5 @@
-"""The manifest's retention and rotation take effect: payloads go, keys change, and the ledger stays whole and readable."""
+"""The manifest's retention and rotation take effect: payloads go, keys change, and the ledger stays whole and
+readable."""
 
 import json
 from collections.abc import Iterator

@@ -92,7 +92,7 @@ def test_chat_is_masked_streamed_and_recorded(start: Callable[..., Server], tmp_
     assert [m["messages"][0]["content"] for m in Runtime.seen] == ["call <PHONE_NUMBER>"] * 2
     assert foreign.status_code == 404
     assert (
-        'governed_requests_total{code="200",component="server",model_name="credit",name="credit",namespace="default",verb="chat"} 2.0'
+        'governed_requests_total{code="200",component="server",model_name="credit",name="credit",namespace="default",verb="chat"} 2.0'  # noqa: E501
         in metrics
     )
     keyset = Keyring(load_kek(tmp_path / "kek"), DirectoryStore(tmp_path / "spool" / "keysets")).keyset("journal")

@@ -136,7 +136,8 @@ def test_serves_records_and_drains(start: Callable[..., Server], tmp_path: Path)
 
 
 def test_who_still_comes_after_sigterm_is_answered(start: Callable[..., Server], tmp_path: Path) -> None:
-    """A Service's endpoints lag behind: until its ports are closed, a pod that leaves says so to probes and turns nobody away."""
+    """A Service's endpoints lag behind: until its ports are closed, a pod that leaves says so to probes and turns
+    nobody away."""
     server = start(GOVERNED_DRAIN_SECONDS="5").ready()
     server.process.send_signal(signal.SIGTERM)
     server.until(lambda: server.http.get("/healthz/ready").status_code == 503)

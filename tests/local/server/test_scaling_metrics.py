@@ -19,7 +19,7 @@ SELECTOR = re.compile(r'([a-z_:]+)\{namespace="([^"]+)",name="([^"]+)"\}')
 
 def subject(metric: str, *, keda: bool) -> Subject:
     predictor = {
-        "model": {"storageUri": "file:m.onnx", "digest": DIGEST}, "maxReplicas": 3, "scaleMetric": metric, "scaleTarget": 9,
+        "model": {"storageUri": "file:m.onnx", "digest": DIGEST}, "maxReplicas": 3, "scaleMetric": metric, "scaleTarget": 9,  # noqa: E501
     }  # fmt: skip
     document = {
         "apiVersion": "governedmodels.io/v1alpha1", "kind": "GovernedModel", "metadata": {"name": "credit"},

@@ -1,7 +1,9 @@
-"""Writes a language model of random weights as GGUF: ``python tiny_model.py FILE``. Runs in the runtime's own environment.
+"""Writes a language model of random weights as GGUF: ``python tiny_model.py FILE``. Runs in the runtime's own
+environment.
 
-Llama's architecture, two blocks of width 64; a vocabulary of Latin characters with bytes for all else, as SentencePiece's models
-have. Bytes and the end of text are unlikely, so that completions are readable and as long as was asked.
+Llama's architecture, two blocks of width 64; a vocabulary of Latin characters with bytes for all else, as
+SentencePiece's models have. Bytes and the end of text are unlikely, so that completions are readable and as long as was
+asked.
 """
 
 import sys

@@ -1,4 +1,5 @@
-"""The API-server bed itself: each of its parts does its work, and the tools that observe and break it tell the truth."""
+"""The API-server bed itself: each of its parts does its work, and the tools that observe and break it tell the
+truth."""
 
 import json
 import subprocess

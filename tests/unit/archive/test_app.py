@@ -33,7 +33,8 @@ MODEL_KEK = Kek(bytes([7]) * 32)
 
 
 class Loopback(httpx.BaseTransport):
-    """Runs the ASGI application in an event loop of its own, so that the synchronous client reaches it without a socket."""
+    """Runs the ASGI application in an event loop of its own, so that the synchronous client reaches it without a
+    socket."""
 
     def __init__(self, app) -> None:
         self.loop = asyncio.new_event_loop()
@@ -291,7 +292,7 @@ def test_a_state_is_replaced_and_its_history_stays(bed: Bed) -> None:
 def test_a_known_state_is_answered_without_its_bytes(bed: Bed) -> None:
     bed.client().put_state("s", sealed())
     first = bed.client()._ask("GET", "/v1/states/credit/s")
-    again = bed.client()._ask("GET", "/v1/states/credit/s", headers={"if-none-match": first.headers["etag"]}, allowed=(304,))  # fmt: skip
+    again = bed.client()._ask("GET", "/v1/states/credit/s", headers={"if-none-match": first.headers["etag"]}, allowed=(304,))  # fmt: skip  # noqa: E501
     assert first.headers["etag"] == f'"{hashlib.sha256(sealed()).hexdigest()}"'
     assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", first.headers["etag"])
 

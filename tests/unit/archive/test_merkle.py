@@ -1,4 +1,5 @@
-"""The tree against the recursive definitions of RFC 6962 and the vectors that Certificate Transparency's logs are tested with."""
+"""The tree against the recursive definitions of RFC 6962 and the vectors that Certificate Transparency's logs are
+tested with."""
 
 import hashlib
 from pathlib import Path

@@ -1,4 +1,5 @@
-"""Signed notes against the published example of Go's sumdb/note, and checkpoints against what can be wrong with them."""
+"""Signed notes against the published example of Go's sumdb/note, and checkpoints against what can be wrong with
+them."""
 
 import base64
 

@@ -1,4 +1,5 @@
-"""A model's key-encryption key is replaced: by the command, over the archive's API, to be run again when it was interrupted."""
+"""A model's key-encryption key is replaced: by the command, over the archive's API, to be run again when it was
+interrupted."""
 
 from collections.abc import Iterator
 from contextlib import closing

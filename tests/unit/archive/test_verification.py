@@ -1,4 +1,5 @@
-"""Verification by anyone: what was changed, cut, forked or lost is named; what is whole passes, as folder, bundle and URL."""
+"""Verification by anyone: what was changed, cut, forked or lost is named; what is whole passes, as folder, bundle and
+URL."""
 
 import hashlib
 import shutil
@@ -177,7 +178,8 @@ def test_a_checkpoint_kept_elsewhere_shows_cut_and_fork(tmp_path: Path) -> None:
     archive.appender.submit(Batch("credit", "t", 0, [leaf("later")])).result(10)
     archive.close()
     assert verify(source(tmp_path / "a"), earlier=(kept,)).earlier == [200]
-    # The archive's owner starts over with the same keys, drops entry 0 and signs anew: consistent in itself, but not with what was kept.
+    # The archive's owner starts over with the same keys, drops entry 0 and signs anew: consistent in itself, but not
+    # with what was kept.
     shutil.copytree(tmp_path / "a" / "keys", tmp_path / "b" / "keys")
     forked = Archive(tmp_path / "b", Kek(KEY), "default")
     forked.appender.submit(Batch("credit", "s", 0, [leaf(f"req-{i}") for i in range(1, 300)])).result(10)

@@ -1,4 +1,5 @@
-"""A language model that decides applications: the real gateway over a runtime that answers as told, into a real journal."""
+"""A language model that decides applications: the real gateway over a runtime that answers as told, into a real
+journal."""
 
 import asyncio
 import json
@@ -52,7 +53,8 @@ def by_income(said: str) -> str:
 
 
 class Application(NamedTuple):
-    """``sex`` None: the request doesn't say; ``stream``: the answer comes in pieces; ``leaves``: after the first of them."""
+    """``sex`` None: the request doesn't say; ``stream``: the answer comes in pieces; ``leaves``: after the first of
+    them."""
 
     said: str
     sex: str | None = None

@@ -15,7 +15,7 @@ SPEC: dict[str, Any] = {
     "spec": {
         "lifecycle": {
             "training": {
-                "data": {"generator": {"name": "credit"}, "label": "decision", "features": [{"name": "sex", "type": "categorical"}]}
+                "data": {"generator": {"name": "credit"}, "label": "decision", "features": [{"name": "sex", "type": "categorical"}]}  # noqa: E501
             }
         },
         "governance": {

@@ -1,4 +1,5 @@
-"""What the archive refuses for ever holds nothing up: a dead letter takes its place, and bounds at the doors leave none to refuse."""
+"""What the archive refuses for ever holds nothing up: a dead letter takes its place, and bounds at the doors leave none
+to refuse."""
 
 import json
 from collections.abc import Iterator
@@ -260,7 +261,7 @@ def test_the_operator_is_told_how_many_also_without_bias_rules(tmp_path: Path, k
 def largest(type: str) -> LedgerEntry:
     """Exactly as long as an entry may be, its id as long as one may be, in characters of four bytes."""
     entry = LedgerEntry(
-        type, "default", "credit", "\U0001f600" * 128, "2026-01-01T00:00:00.000Z", "r" * 128, "0" * 64, 1 << 62, 1 << 30,
+        type, "default", "credit", "\U0001f600" * 128, "2026-01-01T00:00:00.000Z", "r" * 128, "0" * 64, 1 << 62, 1 << 30,  # noqa: E501
         "1" * 64, {"words": ""},
     )  # fmt: skip
     return msgspec.structs.replace(entry, summary={"words": "x" * (ENTRY_BYTES - len(canonical(entry)))})

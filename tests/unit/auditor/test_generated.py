@@ -1,4 +1,5 @@
-"""What a language model answers to whom: from the real gateway's journal to counts, verdict, labels, flips and reviews."""
+"""What a language model answers to whom: from the real gateway's journal to counts, verdict, labels, flips and
+reviews."""
 
 import json
 from collections.abc import Callable, Iterable
@@ -58,7 +59,8 @@ def counted(fold: Fold) -> dict[str, tuple[int, int]]:
 
 
 async def test_the_parity_difference_is_the_one_that_is_counted_by_hand(tmp_path: Path, keyset: Keyset) -> None:
-    """20 men of whom 15 are granted, 25 women of whom 10 are, 12 of whom nothing is known and all are: SPD = 10/25 − 15/20."""
+    """20 men of whom 15 are granted, 25 women of whom 10 are, 12 of whom nothing is known and all are: SPD = 10/25 −
+    15/20."""
     answers = {"yes": YES, "no": NO, "是": "申请已批准。"}
     cases = [("male", "yes", 15), ("male", "no", 5), ("female", "是", 10), ("female", "no", 15), (None, "yes", 12)]
     asked = [Application(said, sex, n % 2 == 0) for sex, said, count in cases for n in range(count)]

@@ -1,4 +1,5 @@
-"""Every metric that a manifest may name has an effect; scores checked against scipy, statsmodels, scikit-learn, fairlearn."""
+"""Every metric that a manifest may name has an effect; scores checked against scipy, statsmodels, scikit-learn,
+fairlearn."""
 
 from typing import Any, get_args
 

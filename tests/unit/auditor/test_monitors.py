@@ -34,7 +34,7 @@ BIAS = Bias.model_validate(
 MANIFEST = Manifest(
     "loans", "classification",
     [Feature("income", "numeric", "FP32"), Feature("sex", "categorical", "BYTES"), Feature("text", "text", "BYTES")],
-    ["income", "sex", "text"], [Output("label", "BYTES", [-1])], "label", "float", Lineage("", "", "", {}), {}, classes=["no", "yes"],
+    ["income", "sex", "text"], [Output("label", "BYTES", [-1])], "label", "float", Lineage("", "", "", {}), {}, classes=["no", "yes"],  # noqa: E501
 )  # fmt: skip
 
 
@@ -70,11 +70,11 @@ def frame(rows: int, shift: float = 0.0, first: int = 0, seed: int = 1) -> Predi
         {
             "income": Column("FP32", rng.normal(50 + shift, 10, rows).astype("<f4").tobytes()),
             "sex": Column("BYTES", rng.integers(0, 2, rows, "<i4").tobytes(), ["f", "m"]),
-            "text": Column("BYTES", np.arange(rows, dtype="<i4").tobytes(), ["x" * int(n) for n in rng.poisson(20, rows)]),
+            "text": Column("BYTES", np.arange(rows, dtype="<i4").tobytes(), ["x" * int(n) for n in rng.poisson(20, rows)]),  # noqa: E501
         },
         {
             "label": Column("BYTES", yes.astype("<i4").tobytes(), ["no", "yes"]),
-            "probabilities": Column("FP32", np.stack([1 - rng.random(rows), rng.random(rows)], 1).astype("<f4").tobytes(), width=2),
+            "probabilities": Column("FP32", np.stack([1 - rng.random(rows), rng.random(rows)], 1).astype("<f4").tobytes(), width=2),  # noqa: E501
         },
     )  # fmt: skip
 

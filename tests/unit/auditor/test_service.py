@@ -1,4 +1,5 @@
-"""The auditor's parts without processes: every crash point of shipping, splits and restarts of the fold, late labels, windows."""
+"""The auditor's parts without processes: every crash point of shipping, splits and restarts of the fold, late labels,
+windows."""
 
 import json
 from pathlib import Path
@@ -52,7 +53,8 @@ class Killed(Exception):
 
 
 class Archive:
-    """Numbered appends and addressed blobs, as the archive answers them; ``killing`` ends the caller before or after call n."""
+    """Numbered appends and addressed blobs, as the archive answers them; ``killing`` ends the caller before or after
+    call n."""
 
     def __init__(self) -> None:
         self.blobs: dict[str, bytes] = {}

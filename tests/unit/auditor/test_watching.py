@@ -1,4 +1,5 @@
-"""From the journal to an alarm that a person sees: folded, checked twice, recorded, in metrics and report; over a restart as well."""
+"""From the journal to an alarm that a person sees: folded, checked twice, recorded, in metrics and report; over a
+restart as well."""
 
 import json
 from pathlib import Path
@@ -92,7 +93,8 @@ def test_an_alarm_is_raised_recorded_and_ended(tmp_path: Path, keyset: Keyset, m
 def test_what_other_replicas_saw_counts_in_every_finding(
     tmp_path: Path, keyset: Keyset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One of three replicas has shifted rows: the windows of all are one, and so are the rows in which the attribute was swapped."""
+    """One of three replicas has shifted rows: the windows of all are one, and so are the rows in which the attribute
+    was swapped."""
     monkeypatch.setattr(checking, "CHECK_SECONDS", 0.0)
     background = {"income": np.random.default_rng(3).normal(50, 10, 500).tolist(), "sex": ["f", "m"] * 250}
     other = Place(tmp_path / "other", keyset, lambda columns: columns["sex"] == "m", background)

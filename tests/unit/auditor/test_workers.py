@@ -1,4 +1,5 @@
-"""Workers run once, and the scheduler that runs them over and over: nothing that a worker raises ends it or stays unseen."""
+"""Workers run once, and the scheduler that runs them over and over: nothing that a worker raises ends it or stays
+unseen."""
 
 import json
 import threading

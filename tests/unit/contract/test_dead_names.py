@@ -1,4 +1,5 @@
-"""No name of the product is used by tests alone, or by nobody; what a framework calls is listed, as long as it is there."""
+"""No name of the product is used by tests alone, or by nobody; what a framework calls is listed, as long as it is
+there."""
 
 from pathlib import Path
 
@@ -22,7 +23,7 @@ CALLED_FROM_OUTSIDE = {
     "serving_image/governed_serving/hosting/connection.py::BoundedConnection.pause_writing": "asyncio.Protocol",
     "serving_image/governed_serving/hosting/connection.py::BoundedConnection.resume_writing": "asyncio.Protocol",
     **{
-        f"serving_image/governed_serving/server/rpc/service.py::RpcServer.{name}": "by name, from the service's descriptor"
+        f"serving_image/governed_serving/server/rpc/service.py::RpcServer.{name}": "by name, from the service's descriptor"  # noqa: E501
         for name in (
             "_server_live",
             "_server_ready",
@@ -48,7 +49,7 @@ CALLED_FROM_OUTSIDE = {
 SERVING = "serving_image/governed_serving"
 PENDING = {
     f"{SERVING}/privacy/actions.py::unmask": "issue 5: a command that turns tokens back for who may",
-    f"{SERVING}/auditor/service/labels.py::LabelJoin.remembered": "the auditor's: a gauge of what a label can still join",
+    f"{SERVING}/auditor/service/labels.py::LabelJoin.remembered": "the auditor's: a gauge of what a label can still join",  # noqa: E501
     f"{SERVING}/fairness/inference/betting.py::betting_interval": "issue 2: bounded scores",
     f"{SERVING}/fairness/inference/betting.py::PairBetting": "issue 2: bounded scores",
     f"{SERVING}/fairness/inference/bootstrap.py::bca": "issue 2",

@@ -1,4 +1,5 @@
-"""What a newcomer reads is true: the field reference, links, the room of each change, the head of each room's README."""
+"""What a newcomer reads is true: the field reference, links, the room of each change, the head of each room's
+README."""
 
 import re
 import subprocess
@@ -28,7 +29,7 @@ ROOMS = [
     f"{folder}/README.md"
     for folder in (
         "crds", "crds/governed_api", "crds/samples", "operator", "operator/governed_operator",
-        *(f"operator/governed_operator/{room}" for room in ("cli", "desired", "kube", "local", "loop", "policy", "watch")),
+        *(f"operator/governed_operator/{room}" for room in ("cli", "desired", "kube", "local", "loop", "policy", "watch")),  # noqa: E501
         "serving_image", "serving_image/governed_serving",
         *(
             f"serving_image/governed_serving/{room.name}"

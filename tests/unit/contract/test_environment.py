@@ -64,7 +64,8 @@ REQUIRING = {"required", "required_path", "required_url", "content"}
 
 @cache
 def needs(role: str, verb: str) -> frozenset[str]:
-    """Variables without which ``role`` doesn't start: ``env.required…(runtime.NAME, …)`` and the like, in its own modules."""
+    """Variables without which ``role`` doesn't start: ``env.required…(runtime.NAME, …)`` and the like, in its own
+    modules."""
     entry = {"serve": f"{role}.serve", "fetch": f"{role}.fetching.fetch"}.get(verb, f"{role}.__main__")
     found = set()
     for name, path in code_closure.closure([entry]).items():

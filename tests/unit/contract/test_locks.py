@@ -1,4 +1,5 @@
-"""What an image installs is what the distribution asks for: every direct requirement is in its lock, in a version that fits."""
+"""What an image installs is what the distribution asks for: every direct requirement is in its lock, in a version that
+fits."""
 
 import re
 import tomllib

@@ -85,7 +85,7 @@ def test_what_an_earlier_release_left_out_is_no_evidence_and_no_error() -> None:
     found = gathered(
         {"auditor": {"verdict": "Fail", "metrics": [METRIC]}},
         {
-            "evaluation.json": {"data": {"sex": {"groups": [{"group": "f", "rows": 9, "favorable": 1}], "disparities": [DISPARITY]}}},
+            "evaluation.json": {"data": {"sex": {"groups": [{"group": "f", "rows": 9, "favorable": 1}], "disparities": [DISPARITY]}}},  # noqa: E501
             "training.json": {"dataset": {"digest": "sha256:a", "label": "decision"}},
         },
     )  # fmt: skip
@@ -124,9 +124,9 @@ def test_nothing_is_nothing() -> None:
 def test_names_are_those_of_the_json(kind: Any) -> None:
     """The page and the terminal read what the trainer wrote, whichever release did."""
     known = {
-        DatasetManifest: {"digest", "sourceDigest", "source", "licence", "consentBasis", "rows", "schema", "label", "personalData", "masked", "audit"},
+        DatasetManifest: {"digest", "sourceDigest", "source", "licence", "consentBasis", "rows", "schema", "label", "personalData", "masked", "audit"},  # noqa: E501
         Evaluation: {"rows", "metrics", "groups", "offers", "importances", "data", "unmitigated"},
         GateTable: {"gates"},
-        TrainingReport: {"observedAt", "revision", "phase", "message", "progress", "trainingHash", "artefact", "metrics", "gates", "data", "dataAudit"},
+        TrainingReport: {"observedAt", "revision", "phase", "message", "progress", "trainingHash", "artefact", "metrics", "gates", "data", "dataAudit"},  # noqa: E501
     }  # fmt: skip
     assert {field.alias for field in kind.model_fields.values()} == known[kind]

@@ -1,4 +1,5 @@
-"""The page over a real (small) archive: Berkeley 1973 served, journalled, audited, explained; and what it says when things are wrong."""
+"""The page over a real (small) archive: Berkeley 1973 served, journalled, audited, explained; and what it says when
+things are wrong."""
 
 import re
 from datetime import UTC, datetime
@@ -118,17 +119,17 @@ REPORT = {
             "verdict": "Fail",
             "summary": "statisticalParityDifference −0.14",
             "samples": 4526,
-            "alarm": {"action": "Rollback", "active": True, "inForce": "None", "acknowledgedBy": "board", "reason": HOSTILE},
+            "alarm": {"action": "Rollback", "active": True, "inForce": "None", "acknowledgedBy": "board", "reason": HOSTILE},  # noqa: E501
             "alarms": ["drift/department"],
             "observedAt": "2026-01-01T00:00:00.000Z",
             "metrics": [
                 {
                     "name": "statisticalParityDifference", "attribute": "sex", "group": "female", "reference": "male",
-                    "value": -0.1416, "lower": -0.18, "upper": -0.1, "thresholdLower": -0.1, "thresholdUpper": None, "verdict": "Fail",
+                    "value": -0.1416, "lower": -0.18, "upper": -0.1, "thresholdLower": -0.1, "thresholdUpper": None, "verdict": "Fail",  # noqa: E501
                 }
             ],
         },
-        "trainer": {"phase": "Succeeded", "gates": [{"name": "latency", "measured": 1.1, "budget": 0.8, "verdict": "fail", "message": HOSTILE}]},
+        "trainer": {"phase": "Succeeded", "gates": [{"name": "latency", "measured": 1.1, "budget": 0.8, "verdict": "fail", "message": HOSTILE}]},  # noqa: E501
     }
 }  # fmt: skip
 

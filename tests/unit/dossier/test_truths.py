@@ -70,7 +70,8 @@ def counts(served: Served, revision: str) -> dict[str, list[list[int]]]:
 
 
 async def test_labels_are_joined_to_whatever_revision_decided(desk: Desk) -> None:
-    """The label of an earlier revision's request is no matter of the present auditor; the report has it all the same."""
+    """The label of an earlier revision's request is no matter of the present auditor; the report has it all the
+    same."""
     await desk.decide("old", "r1", [("f", "yes"), ("m", "no")])
     await desk.decide("new", "r2", [("f", "no")])
     await desk.decide("unknown", "r2", [("f", "no")])

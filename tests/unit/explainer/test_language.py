@@ -1,7 +1,8 @@
 """Completions of a foreign runtime explained through log-probabilities.
 
-The runtime here answers in the shapes of llama-cpp-python 0.3.36 as its source builds them (``Llama._create_completion``,
-``_convert_text_completion_to_chat``); its words have known weights, so the Shapley values are known.
+The runtime here answers in the shapes of llama-cpp-python 0.3.36 as its source builds them
+(``Llama._create_completion``, ``_convert_text_completion_to_chat``); its words have known weights, so the Shapley
+values are known.
 """
 
 import json

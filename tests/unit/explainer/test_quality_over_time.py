@@ -1,4 +1,5 @@
-"""Quality and importances of explanations by window: what adds up, what is recorded, what survives a restart, what a report shows."""
+"""Quality and importances of explanations by window: what adds up, what is recorded, what survives a restart, what a
+report shows."""
 
 import json
 

@@ -1,4 +1,5 @@
-"""Evidence about rates is exact: by enumeration of everything that can happen, by brute force, and on the cases that broke its forerunner."""
+"""Evidence about rates is exact: by enumeration of everything that can happen, by brute force, and on the cases that
+broke its forerunner."""
 
 from itertools import product
 
@@ -27,7 +28,8 @@ def table(k: int, n: int) -> np.ndarray:
 
 
 def test_25_rejections_are_not_worth_more_than_their_likelihood() -> None:
-    """Of f 0 of 25, of m 368 of 1,225, ±.1: no rate of f below .2 can be told from .2 by a ratio above .8⁻²⁵ = 265; e-value 47,529 once."""
+    """Of f 0 of 25, of m 368 of 1,225, ±.1: no rate of f below .2 can be told from .2 by a ratio above .8⁻²⁵ = 265;
+    e-value 47,529 once."""
     f, m = table(0, 25), table(368, 1225)
     evidence = metric_evidence(SPD, f, m, -0.1, 0.1)
     assert evidence < -25 * np.log(0.8)
@@ -177,7 +179,8 @@ def test_an_end_is_excluded_and_what_lies_inside_is_not() -> None:
 
 
 def test_ten_small_groups_on_the_bound_do_not_fail() -> None:
-    """Ten groups of 2 % at SPD .2/.3, looks from 200 to 10,000 rows, each at .05: 29.5 % of runs failed with plugged-in variances."""
+    """Ten groups of 2 % at SPD .2/.3, looks from 200 to 10,000 rows, each at .05: 29.5 % of runs failed with plugged-in
+    variances."""
     rng = np.random.default_rng(0)
     runs, groups, failed = 60, 10, 0
     looks = np.unique(np.geomspace(200, 10_000, 20).astype(int))

@@ -1,4 +1,5 @@
-"""Drift of all inputs together: random features against the exact discrepancy, its permutation test and scipy's distances."""
+"""Drift of all inputs together: random features against the exact discrepancy, its permutation test and scipy's
+distances."""
 
 from typing import Any
 
@@ -10,7 +11,8 @@ from governed_serving.fairness.monitoring.inputs import InputDrift, MeanEmbeddin
 
 
 def drawn(seed: int, rows: int, columns: int = 6, *, tied: float = 0.0, moved: float = 0.0) -> np.ndarray:
-    """Standard normal columns; the first two correlated by ``tied``, the third ``moved``: the others' distributions stay."""
+    """Standard normal columns; the first two correlated by ``tied``, the third ``moved``: the others' distributions
+    stay."""
     rng = np.random.default_rng(seed)
     found = rng.normal(size=(rows, columns))
     found[:, 1] = tied * found[:, 0] + np.sqrt(1 - tied**2) * found[:, 1]

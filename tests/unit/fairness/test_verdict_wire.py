@@ -1,4 +1,5 @@
-"""A verdict's JSON is a contract: with pods' reports, with ledgers that are years old, and with whoever reads /v1/verdict."""
+"""A verdict's JSON is a contract: with pods' reports, with ledgers that are years old, and with whoever reads
+/v1/verdict."""
 
 import json
 from typing import Any
@@ -36,12 +37,12 @@ def cells() -> Cells:
 def test_the_wire_has_the_names_and_the_nulls_that_it_always_had() -> None:
     told = wire(judge(Bias.model_validate(SPEC), cells()))
     assert list(told) == [
-        "verdict", "summary", "samples", "metrics", "labelled", "favorableOutcome", "confidenceLevel", "missing", "references",
+        "verdict", "summary", "samples", "metrics", "labelled", "favorableOutcome", "confidenceLevel", "missing", "references",  # noqa: E501
         "groups", "strata", "attributes", "intersections",
     ]  # fmt: skip
     women, tiny = told["metrics"][0], told["metrics"][1]
     assert set(women) == {
-        "name", "attribute", "group", "reference", "value", "lower", "upper", "thresholdLower", "thresholdUpper", "samples",
+        "name", "attribute", "group", "reference", "value", "lower", "upper", "thresholdLower", "thresholdUpper", "samples",  # noqa: E501
         "verdict", "message", "logEvidence", "fixedSample", "discovered",
     }  # fmt: skip
     assert (women["group"], women["value"], women["verdict"]) == ("f", pytest.approx(-0.3), "Fail")

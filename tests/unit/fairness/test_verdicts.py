@@ -1,4 +1,5 @@
-"""What a verdict may say: three states, a reference with support, levels that hold whatever appears later, one rule for what is undefined."""
+"""What a verdict may say: three states, a reference with support, levels that hold whatever appears later, one rule for
+what is undefined."""
 
 import time
 from itertools import combinations
@@ -255,7 +256,8 @@ def test_a_ratio_with_nobody_selected_is_neither_best_nor_worst() -> None:
 
 
 def test_an_undefined_rate_is_no_equality() -> None:
-    """Of b nobody's label is favourable: fairlearn says 1.0 (its rate counts as 0); 0.0 was said once; it isn't defined."""
+    """Of b nobody's label is favourable: fairlearn says 1.0 (its rate counts as 0); 0.0 was said once; it isn't
+    defined."""
     cells = labelled(a=(50, 10, 0, 100), b=(50, 10, 0, 0))
     assert np.isnan(spread(cells.by("g"))["equalOpportunityDifferenceMaxMin"])
     for name in ("equalOpportunityDifferenceMaxMin", "equalizedOddsDifferenceMaxMin", "equalOpportunityDifference"):

@@ -1,4 +1,5 @@
-"""Bodies as they arrive: counted by what came, refused in the route's own words, and never taken for whole when they were cut."""
+"""Bodies as they arrive: counted by what came, refused in the route's own words, and never taken for whole when they
+were cut."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any

@@ -1,4 +1,5 @@
-"""Whole files or none: replaced at once, whatever the writer dies of, and nothing left behind that is read as a file."""
+"""Whole files or none: replaced at once, whatever the writer dies of, and nothing left behind that is read as a
+file."""
 
 import os
 import stat

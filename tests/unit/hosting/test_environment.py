@@ -1,4 +1,5 @@
-"""The pod's environment: what is missing or wrong is told in one sentence that names the variable, by every process alike."""
+"""The pod's environment: what is missing or wrong is told in one sentence that names the variable, by every process
+alike."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path

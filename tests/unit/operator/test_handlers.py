@@ -1,4 +1,5 @@
-"""What kopf is told: a start among thousands of models must hold few of them decoded at once, and write nothing of its own."""
+"""What kopf is told: a start among thousands of models must hold few of them decoded at once, and write nothing of its
+own."""
 
 from typing import Any
 

@@ -130,7 +130,8 @@ def test_an_expired_version_is_told_apart() -> None:
 
 
 def test_what_another_controller_made_under_our_labels_is_not_ours_to_prune() -> None:
-    """KEDA's autoscaler bears the ScaledObject's labels; a pod belongs to its ReplicaSet, and is looked at all the same."""
+    """KEDA's autoscaler bears the ScaledObject's labels; a pod belongs to its ReplicaSet, and is looked at all the
+    same."""
     made = deployment(11)
     made["metadata"] |= {
         "labels": {"governedmodels.io/model": "m"},

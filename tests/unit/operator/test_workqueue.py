@@ -71,7 +71,8 @@ async def test_what_is_due_goes_before_what_may_wait() -> None:
 
 @pytest.mark.parametrize("told", ["MODIFIED", None], ids=["by an event", "by kopf's first list"])
 async def test_new_models_keep_neither_a_change_nor_what_is_in_hand_waiting(told: str | None) -> None:
-    """With thousands at once, each is brought to its end before the next is begun, and their archive comes before them all."""
+    """With thousands at once, each is brought to its end before the next is begun, and their archive comes before them
+    all."""
     process = OperatorProcess(cast(Cluster, SimpleNamespace()), Settings(), Capabilities())
     process._working = True
     new, changed = [("n", f"new{i}") for i in range(3)], ("n", "old")

@@ -1,4 +1,5 @@
-"""Conversations for tests: the real gateway over a runtime that answers as told, with a journal and a masker that remember."""
+"""Conversations for tests: the real gateway over a runtime that answers as told, with a journal and a masker that
+remember."""
 
 import asyncio
 import json
@@ -111,7 +112,7 @@ class World:
 
     def left(self) -> int:
         assert self.quota is not None
-        item, key = self.quota._tokens.items[0]
+        item, key = self.quota._windows._tokens.items[0]
         return int(self.quota._limiter.get_window_stats(item, key).remaining)
 
 

@@ -1,4 +1,5 @@
-"""A credit-like model of twelve features (eight numbers, four categories) and one with text, as the trainer would export them."""
+"""A credit-like model of twelve features (eight numbers, four categories) and one with text, as the trainer would
+export them."""
 
 import hashlib
 from pathlib import Path
@@ -42,7 +43,8 @@ class _Graph:
 
 
 def tabular(seed: int = 7, *, text: bool = False) -> bytes:
-    """ONNX bytes: numbers → scaled, categories → one-hot, MLP 64-32-2, probabilities and label. ``text`` adds a note whose length counts."""
+    """ONNX bytes: numbers → scaled, categories → one-hot, MLP 64-32-2, probabilities and label. ``text`` adds a note
+    whose length counts."""
     g, rng = _Graph(), np.random.default_rng(seed)
     joined = g.node("Concat", NUMBERS, "numbers", axis=1)
     scaled = g.node("Div", [joined, g.constant("scale", np.array([SCALE], np.float32))], "scaled")

@@ -1,4 +1,5 @@
-"""The process for rows that no client waits for: paced, started when asked, again when it dies, and never outliving the server."""
+"""The process for rows that no client waits for: paced, started when asked, again when it dies, and never outliving the
+server."""
 
 import asyncio
 import os

@@ -1,4 +1,5 @@
-"""The chain: nothing is answered before it is written, nothing is written before it is masked, nobody pays for a neighbour."""
+"""The chain: nothing is answered before it is written, nothing is written before it is masked, nobody pays for a
+neighbour."""
 
 import asyncio
 from typing import Any

@@ -88,7 +88,8 @@ class TracedQuota:
 
 
 class TracedPredictor:
-    """A real model whose calls can be held back, failed, and counted; ``merges`` and ``slots`` as a runtime's or our own."""
+    """A real model whose calls can be held back, failed, and counted; ``merges`` and ``slots`` as a runtime's or our
+    own."""
 
     def __init__(self, trace: Trace, *, merges: bool = True, slots: int = 1) -> None:
         self.inner, self.trace, self.merges, self.slots = predictor(text=True), trace, merges, slots

@@ -190,7 +190,7 @@ async def test_quota_is_429_with_retry_after() -> None:
         assert "at most 1 requests in 1m" in refused.json()["error"]
         text = (await http.get("/metrics")).text
     assert (
-        'governed_quota_refusals_total{component="server",model_name="credit",name="credit",namespace="default",quota="requests"} 1.0'
+        'governed_quota_refusals_total{component="server",model_name="credit",name="credit",namespace="default",quota="requests"} 1.0'  # noqa: E501
         in text
     )
     assert 'verb="infer"} 1.0' in text

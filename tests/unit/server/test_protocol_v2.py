@@ -135,7 +135,7 @@ def test_a_claimed_size_costs_nothing(name: str) -> None:
 @pytest.mark.parametrize(
     ("datatype", "value"),
     [
-        ("UINT8", 300), ("UINT8", -1), ("INT8", 128), ("INT32", 1.5), ("INT32", 2**31), ("INT64", 2**63), ("UINT64", 2**64),
+        ("UINT8", 300), ("UINT8", -1), ("INT8", 128), ("INT32", 1.5), ("INT32", 2**31), ("INT64", 2**63), ("UINT64", 2**64),  # noqa: E501
         ("BOOL", 7), ("BOOL", 0.5), ("FP32", True), ("FP16", 70_000), ("FP64", True), ("INT16", False),
     ],
 )  # fmt: skip
@@ -146,7 +146,7 @@ def test_a_declared_datatype_is_enforced(datatype: str, value: Any) -> None:
 
 @pytest.mark.parametrize(
     ("datatype", "value"),
-    [("UINT8", 255), ("INT8", -128), ("INT32", 7), ("BOOL", True), ("BOOL", 1), ("FP32", 3), ("FP64", 1e300), ("UINT64", 2**64 - 1)],
+    [("UINT8", 255), ("INT8", -128), ("INT32", 7), ("BOOL", True), ("BOOL", 1), ("FP32", 3), ("FP64", 1e300), ("UINT64", 2**64 - 1)],  # noqa: E501
 )  # fmt: skip
 def test_what_a_datatype_holds_is_taken(datatype: str, value: Any) -> None:
     request, _ = CODEC.decode(with_tensor(0, datatype=datatype, data=[value]))
@@ -155,7 +155,7 @@ def test_what_a_datatype_holds_is_taken(datatype: str, value: Any) -> None:
 
 @pytest.mark.parametrize(
     ("shape", "data"),
-    [([2, 1], [[1.0, 2.0]]), ([1, 1], [[[1.0]]]), ([2, 1], [[1.0], 2.0]), ([1], [[1.0]]), ([1, 1], [[]]), ([1, 1], [[1.0], [2.0]])],
+    [([2, 1], [[1.0, 2.0]]), ([1, 1], [[[1.0]]]), ([2, 1], [[1.0], 2.0]), ([1], [[1.0]]), ([1, 1], [[]]), ([1, 1], [[1.0], [2.0]])],  # noqa: E501
 )  # fmt: skip
 def test_nested_data_must_have_the_shape_it_claims(shape: list[int], data: list[Any]) -> None:
     message = v2_body(shape[0])

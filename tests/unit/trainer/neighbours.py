@@ -1,4 +1,5 @@
-"""Stand-ins for the rooms beside the trainer: real AES-GCM, an archive in memory, a scanner that knows phone numbers."""
+"""Stand-ins for the rooms beside the trainer: real AES-GCM, an archive in memory, a scanner that knows phone
+numbers."""
 
 import hashlib
 import re

@@ -1,4 +1,5 @@
-"""The gates of a compression: what it does to each group and to the accuracy, judged on the same rows before and after."""
+"""The gates of a compression: what it does to each group and to the accuracy, judged on the same rows before and
+after."""
 
 from typing import Any
 

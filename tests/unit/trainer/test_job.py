@@ -1,4 +1,5 @@
-"""The Job from end to end, in memory: digests, reuse, evidence, gates, variants, and that nothing plain touches the disk."""
+"""The Job from end to end, in memory: digests, reuse, evidence, gates, variants, and that nothing plain touches the
+disk."""
 
 import json
 import signal
