@@ -8,6 +8,7 @@ from governed_api.base import Part
 from governed_api.quantities import Duration
 from governed_api.resources import Resources
 from governed_api.rules import Rule
+from governed_api.storage import uri_pattern
 
 
 class Feature(Part):
@@ -38,7 +39,7 @@ class Data(Part):
     """CSV text with a header line, for small tables."""
     generator: Generator | None = None
     """A seeded generator."""
-    uri: str | None = Field(default=None, max_length=2048, pattern=r"^(file:|pvc://).+\.(csv|csv\.gz)$")
+    uri: str | None = Field(default=None, max_length=2048, pattern=uri_pattern(r"\.(csv|csv\.gz)"))
     """file:path.csv (local runs), or pvc://claim/path.csv."""
     digest: str | None = Field(default=None, pattern=r"^sha256:[0-9a-f]{64}$")
     """Expected SHA-256 of the CSV bytes; training refuses other data."""

@@ -1,6 +1,5 @@
 """The typed v1alpha1 GovernedModel: the one source of CRD, validation, documentation and container configuration."""
 
-from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field
@@ -12,7 +11,8 @@ from governed_api.lifecycle import Lifecycle
 from governed_api.names import API_VERSION, KIND
 from governed_api.resources import Resources, Toleration
 from governed_api.rules import Rule
-from governed_api.runtime import PORTS
+from governed_api.runtime import PORTS, in_words
+from governed_api.storage import uri_pattern
 
 
 class ModelFormat(Part):
@@ -20,18 +20,6 @@ class ModelFormat(Part):
 
     name: Literal["onnx", "runtime"] = "onnx"
     """onnx: served in process; runtime: served by the foreign container in runtime."""
-
-
-def in_words(ports: Sequence[int]) -> str:
-    """Ports in ascending order, neighbours as a range: ``8080 to 8084 and 8090``."""
-    runs: list[list[int]] = []
-    for port in sorted(ports):
-        if runs and port == runs[-1][-1] + 1:
-            runs[-1].append(port)
-        else:
-            runs.append([port])
-    *words, last = [f"{r[0]} to {r[-1]}" if len(r) > 1 else str(r[0]) for r in runs]
-    return f"{', '.join(words)} and {last}" if words else last
 
 
 class Runtime(Part):
@@ -66,7 +54,7 @@ class Model(Part):
 
     model_format: ModelFormat = ModelFormat()
     """Format."""
-    storage_uri: str | None = Field(default=None, max_length=2048, pattern=r"^(file:|pvc://).+$")
+    storage_uri: str | None = Field(default=None, max_length=2048, pattern=uri_pattern())
     """file:path (local runs) or pvc://claim/path of an ONNX file or an artefact folder; absent: lifecycle.training
     makes the model."""
     digest: str | None = Field(default=None, pattern=r"^sha256:[0-9a-f]{64}$")

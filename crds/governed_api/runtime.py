@@ -4,7 +4,7 @@ Processes read paths and ports from the environment alone, so that the local run
 shift ports.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import Enum
 
 SPEC = "GOVERNED_SPEC"
@@ -74,8 +74,28 @@ PORT_INTERNAL = 8082
 PORT_EXPLAINER = 8083
 PORT_AUDITOR = 8084
 PORT_ARCHIVE = 8090
+OPERATOR_PORT = 8088
+"""Health and metrics of the operator itself."""
 PORTS = (PORT_HTTP, PORT_GRPC, PORT_INTERNAL, PORT_EXPLAINER, PORT_AUDITOR, PORT_ARCHIVE)
 """All of them: a foreign runtime in the same pod must keep off."""
+
+
+def in_words(ports: Sequence[int]) -> str:
+    """Ports in ascending order, neighbours as a range: ``8080 to 8084 and 8090``."""
+    runs: list[list[int]] = []
+    for port in sorted(ports):
+        if runs and port == runs[-1][-1] + 1:
+            runs[-1].append(port)
+        else:
+            runs.append([port])
+    *words, last = [f"{r[0]} to {r[-1]}" if len(r) > 1 else str(r[0]) for r in runs]
+    return f"{', '.join(words)} and {last}" if words else last
+
+
+def on_this_machine(port: int) -> str:
+    """Address of a process of ``governed run``, or of a forwarded port."""
+    return f"http://127.0.0.1:{port}"
+
 
 MOUNT_SPEC = "/etc/governed"
 SPEC_FILE = "model.json"

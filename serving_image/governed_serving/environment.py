@@ -71,7 +71,9 @@ class PodEnvironment:
         """An HTTP address without the slash at its end, or ``default``."""
         found = self.text(name, default).rstrip("/")
         if found and not _is_http(found):
-            raise InvalidSettings(f"{name}: expected an address such as http://host:8080, found {found!r}; correct it")
+            raise InvalidSettings(
+                f"{name}: expected an address such as http://host:{runtime.PORT_HTTP}, found {found!r}; correct it"
+            )
         return found
 
     def required_url(self, name: str, what: str) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
+from governed_api.runtime import PORTS
 from support.fixtures import pytest_configure_node as pytest_configure_node
 from support.fixtures import tell as tell
 from support.side_by_side import worker_number
@@ -22,7 +23,6 @@ from support.waiting import eventually
 ROOT = Path(__file__).parents[2]
 SAMPLES = ROOT / "crds" / "samples"
 GOVERNED = [str(Path(sys.executable).with_name("governed"))]
-PORTS = (8080, 8081, 8082, 8083, 8084, 8090)
 
 
 def free_offset() -> int:

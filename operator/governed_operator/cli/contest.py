@@ -6,7 +6,10 @@ from typing import Annotated
 
 import typer
 
+from governed_api.runtime import PORT_AUDITOR, on_this_machine
 from governed_operator.cli.fail import fail
+
+_URL = f"Address of the model's auditor; in a cluster: kubectl port-forward deployment/NAME-predictor {PORT_AUDITOR}."
 
 PATIENCE = 300.0
 """Seconds: an explanation, and two answers of a runtime that generates text."""
@@ -17,12 +20,9 @@ def command(
     request: Annotated[str, typer.Argument(help="Id of the request whose decision is contested.", show_default=False)],
     by: Annotated[str, typer.Option(help="Who contests it.", show_default=False)],
     reason: Annotated[str, typer.Option(help="Reason, recorded in the ledger.", show_default=False)],
-    url: Annotated[str, typer.Option(help="Address of the model's auditor.")] = "http://127.0.0.1:8084",
+    url: Annotated[str, typer.Option(help=_URL)] = on_this_machine(PORT_AUDITOR),
 ) -> None:
-    """Contest a decision: prints its record, an explanation and a counterfactual as JSON; recorded in the ledger.
-
-    In a cluster: kubectl port-forward deployment/NAME-predictor 8084
-    """
+    """Contest a decision: prints its record, an explanation and a counterfactual as JSON; recorded in the ledger."""
     from governed_operator.local.client import ClientError, ModelClient
 
     try:

@@ -7,7 +7,10 @@ from typing import Annotated, Any
 
 import typer
 
+from governed_api.runtime import PORT_HTTP, on_this_machine
 from governed_operator.cli.fail import fail
+
+_URL = f"Address of the model's server; in a cluster: kubectl port-forward deployment/NAME-predictor {PORT_HTTP}."
 
 
 def command(
@@ -18,7 +21,7 @@ def command(
             help='Raw features: name=value …, or JSON such as {"sex": "female"}, or @FILE.', show_default=False
         ),
     ],
-    url: Annotated[str, typer.Option(help="Address of the model's server.")] = "http://127.0.0.1:8080",
+    url: Annotated[str, typer.Option(help=_URL)] = on_this_machine(PORT_HTTP),
     method: Annotated[
         str | None, typer.Option(help="Explanation method; default: the manifest's.", show_default=False)
     ] = None,

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from governed_api import routes
+from governed_api.runtime import PORTS, in_words
 from governed_operator.cli.fail import fail
 
 
@@ -16,7 +17,7 @@ def command(
         Path | None,
         typer.Option(help="Where ciphertext, keys and reports are kept between runs.", show_default=".governed/NAME"),
     ] = None,
-    port_offset: Annotated[int, typer.Option(help="Added to every port (8080 to 8084, 8090).")] = 0,
+    port_offset: Annotated[int, typer.Option(help=f"Added to every port ({in_words(PORTS)}).")] = 0,
     once: Annotated[bool, typer.Option(help="Send the sample's requests, show the results, stop.")] = False,
     verbose: Annotated[bool, typer.Option(help="With --once: show the containers' log lines as well.")] = False,
 ) -> None:

@@ -6,6 +6,7 @@ from governed_api import object_names
 from governed_api import runtime as rt
 from governed_api.model import GovernedModelSpec
 from governed_api.resources import Resources
+from governed_api.storage import claim_of
 from governed_operator.desired.canonical import canonical
 from governed_operator.desired.manifest import Manifest, Subject
 
@@ -135,8 +136,7 @@ def keys_volume(model: str, spec: GovernedModelSpec) -> Manifest:
 
 def source_volume(uri: str | None) -> Manifest:
     """Where a relative file: URI or pvc://claim/path is read from; the local runner puts the manifest's folder here."""
-    if uri and uri.startswith("pvc://"):
-        claim = uri.removeprefix("pvc://").split("/", 1)[0]
+    if claim := claim_of(uri):
         return {"name": "source", "persistentVolumeClaim": {"claimName": claim, "readOnly": True}}
     return {"name": "source", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}}
 

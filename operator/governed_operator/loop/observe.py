@@ -12,6 +12,7 @@ from governed_api.model import GovernedModelSpec, GovernedModelStatus
 from governed_api.names import ARCHIVE
 from governed_api.report import ArchiveReport, GovernanceReportStatus
 from governed_api.resolved import ResolvedModel
+from governed_api.storage import claim_of
 from governed_operator.desired.manifest import Subject
 from governed_operator.kube.cluster import Cluster
 from governed_operator.kube.kinds import CLAIM, PRIORITY_CLASS, SECRET, STORAGE_CLASS, Object
@@ -113,7 +114,7 @@ class Observer:
         encryption = model.spec.governance.encryption
         training = model.spec.lifecycle.training
         uris = (training.data.uri if training else None, model.spec.predictor.model.storage_uri)
-        claims = [u.removeprefix("pvc://").split("/", 1)[0] for u in uris if u and u.startswith("pvc://")]
+        claims = [claim for uri in uris if (claim := claim_of(uri))]
         if not (claims or encryption.key_ref or encryption.mode == "storageClass"):
             return Outside()
         return Outside(

@@ -13,7 +13,7 @@ import msgspec
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from governed_api.runtime import LIVE_PATH, METRICS_PATH, READY_PATH
+from governed_api.runtime import LIVE_PATH, METRICS_PATH, OPERATOR_PORT, READY_PATH
 from governed_operator.kube.cluster import ApiError, Cluster
 from governed_operator.kube.kinds import MODEL, WATCHED, Object
 from governed_operator.kube.leader import Leadership, cancelled, identity
@@ -111,7 +111,7 @@ class OperatorProcess:
             self._spawn(reflector.run())
         self._spawn(self._watch_the_watch())
         self._spawn(self.leadership.run(self._lead, self._lost))
-        port = int(os.environ.get("GOVERNED_OPERATOR_HTTP_PORT", "8080"))
+        port = int(os.environ.get("GOVERNED_OPERATOR_HTTP_PORT", OPERATOR_PORT))
         app = web.Application()
         app.add_routes(
             [

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from governed_api import conditions as c
 from governed_api import object_names
 from governed_api.reasons import Reason
+from governed_api.storage import scheme_of
 from governed_operator.desired.autoscaling import cannot_wake
 from governed_operator.desired.decision import Violation
 from governed_operator.desired.trainer import job_name
@@ -51,7 +52,7 @@ def source_is_local(obs: Observed) -> Violation | None:
         "spec.predictor.model.storageUri": obs.model.spec.predictor.model.storage_uri,
     }
     for name, uri in uris.items():
-        if uri and uri.startswith("file:"):
+        if uri and not scheme_of(uri).claim:
             message = (
                 f"{name}: {uri} works with governed run only: put the file on a volume and name it pvc://claim/path"
             )

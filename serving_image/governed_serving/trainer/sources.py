@@ -6,6 +6,7 @@ import zlib
 from pathlib import Path
 
 from governed_api.lifecycle import Data
+from governed_api.storage import file_of
 from governed_serving.trainer.errors import InvalidTraining
 from governed_serving.trainer.generators import GENERATORS
 from governed_serving.trainer.tables import Table, parse_csv, with_counts
@@ -38,12 +39,10 @@ def source_bytes(data: Data, directory: Path) -> bytes:
 
 
 def _path(uri: str, directory: Path) -> Path:
-    if uri.startswith("file:"):
-        return directory / uri.removeprefix("file:").removeprefix("//")
-    inside = Path(*Path(uri.removeprefix("pvc://")).parts[1:])
-    if ".." in inside.parts:
-        raise InvalidTraining(f"{DATA}.uri", f"expected a path inside the claim, found {uri}")
-    return directory / inside
+    try:
+        return file_of(uri, directory)
+    except ValueError as error:
+        raise InvalidTraining(f"{DATA}.uri", str(error)) from None
 
 
 def read(data: Data, content: bytes) -> Table:

@@ -3,6 +3,7 @@
 import ast
 import itertools
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,9 +13,10 @@ import governed_operator
 import governed_serving
 from governed_api import object_names, runtime
 from governed_api.governance import Encryption
-from governed_api.model import GovernedModelSpec, in_words
+from governed_api.model import GovernedModelSpec
 from governed_api.names import MAX_MODEL_NAME
-from governed_api.runtime import PORTS, VARIABLES
+from governed_api.runtime import OPERATOR_PORT, PORTS, VARIABLES, in_words
+from governed_api.storage import SCHEMES, claim_of, file_of
 
 API, OPERATOR, SERVING = (Path(str(p.__file__)).parent for p in (governed_api, governed_operator, governed_serving))
 
@@ -68,6 +70,31 @@ def test_every_variable_of_the_contract_says_what_its_value_is() -> None:
     assert {v for k, v in vars(runtime).items() if k.startswith("PORT_")} == set(PORTS)
 
 
+def numbers_and_texts(path: Path) -> Iterator[str]:
+    """Numbers and texts of a module, docstrings left out."""
+    tree = ast.parse(path.read_text())
+    told = {id(n.value) for n in ast.walk(tree) if isinstance(n, ast.Expr)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and type(node.value) in (int, str) and id(node) not in told:
+            yield str(node.value)
+
+
+def test_a_port_is_written_in_the_contract_alone() -> None:
+    known = re.compile(rf"\b({'|'.join(map(str, (*PORTS, OPERATOR_PORT)))})\b")
+    files = [p for room in (API, OPERATOR, SERVING) for p in room.rglob("*.py") if p != API / "runtime.py"]
+    found = {str(p): texts for p in files if (texts := [t for t in numbers_and_texts(p) if known.search(t)])}
+    assert found == {}
+    chart = API.parents[1] / "charts/governed-models/templates"
+    written = {text for p in chart.rglob("*.yaml") for text in re.findall(r"\b80[89]\d\b", p.read_text())}
+    assert written == {str(OPERATOR_PORT)}
+
+
+def test_a_storage_scheme_is_written_in_the_contract_alone() -> None:
+    files = [p for room in (API, OPERATOR, SERVING) for p in room.rglob("*.py") if p != API / "storage.py"]
+    begun = [f'"{scheme.prefix}"' for scheme in SCHEMES]
+    assert {str(p) for p in files if any(text in p.read_text() for text in begun)} == set()
+
+
 WORDS = {(1,): "1", (2, 1): "1 to 2", (1, 3): "1 and 3", (8, 1, 2, 3, 5): "1 to 3, 5 and 8"}
 
 
@@ -75,3 +102,27 @@ WORDS = {(1,): "1", (2, 1): "1 to 2", (1, 3): "1 and 3", (8, 1, 2, 3, 5): "1 to 
 def test_ports_in_words(ports: tuple[int, ...]) -> None:
     for order in itertools.permutations(ports):
         assert in_words(order) == WORDS[ports]
+
+
+@pytest.mark.parametrize(
+    ("uri", "path"),
+    [
+        ("file:a/b.csv", "a/b.csv"), ("file://a.csv", "a.csv"), ("file:///etc/a.csv", "/etc/a.csv"),
+        ("pvc://claim/a/b.csv", "a/b.csv"), ("pvc://claim//a.csv", "a.csv"), ("pvc://claim/x/../a.csv", "a.csv"),
+    ],
+)  # fmt: skip
+def test_a_uri_leads_to_a_file(tmp_path: Path, uri: str, path: str) -> None:
+    assert file_of(uri, tmp_path) == tmp_path / path
+    assert claim_of(uri) == ("claim" if uri.startswith("pvc") else None)
+
+
+@pytest.mark.parametrize(
+    "uri", ["pvc://c/../a.csv", "pvc://c/../../etc/passwd", "pvc://c/link/a.csv", "s3://b/a.csv", ""]
+)
+def test_a_uri_out_of_its_claim_is_refused(tmp_path: Path, uri: str) -> None:
+    (tmp_path / "inside").mkdir()
+    (tmp_path / "inside" / "link").symlink_to(tmp_path)
+    with pytest.raises(
+        ValueError, match=r"leaves the volume of claim c|expected a URI that begins with file: or pvc://"
+    ):
+        file_of(uri, tmp_path / "inside")

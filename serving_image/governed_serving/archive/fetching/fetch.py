@@ -8,6 +8,7 @@ from pathlib import Path
 
 from governed_api import runtime
 from governed_api.resolved import ResolvedModel
+from governed_api.storage import file_of
 from governed_serving.archive.client import ArchiveClient
 from governed_serving.archive.errors import Refused, Unverified
 from governed_serving.archive.fetching.imported import packed_import
@@ -75,14 +76,12 @@ def download(client: ArchiveClient, digest: str, kek_file: Path) -> bytes:
 
 
 def source_path(uri: str, base: Path) -> Path:
-    """Where ``file:path`` or ``pvc://claim/path`` lies: below ``base`` (GOVERNED_SAMPLES_DIR) unless absolute."""
-    if uri.startswith("pvc://"):
-        claim, _, inside = uri.removeprefix("pvc://").partition("/")
-        path = (base / inside).resolve()
-        if not path.is_relative_to(base.resolve()):
-            raise Unverified(f"{uri}: the path leaves the volume of claim {claim}")
-        return path
-    return base / uri.removeprefix("file:").removeprefix("//")
+    """Where it lies: below ``base`` (GOVERNED_SAMPLES_DIR) unless absolute. Raises Unverified for a path out of its
+    claim."""
+    try:
+        return file_of(uri, base)
+    except ValueError as error:
+        raise Unverified(str(error)) from None
 
 
 def _already(target: Path, digest: str) -> bool:
