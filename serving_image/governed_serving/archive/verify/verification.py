@@ -2,6 +2,7 @@
 proof."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import msgspec
 
@@ -219,22 +220,31 @@ def verify(
     The archive may be running: what retention deletes meanwhile has its receipt after the checkpoint that was read, so
     that a bad entry counts when it is bad under the newest one.
     """
-    verifier, held = Verifier.parse(vkey or source.vkey()), list(source.holdings())
-    note = source.checkpoint()
+    asked = _Asked(Verifier.parse(vkey or source.vkey()), earlier, id, blobs)
+    held, note = list(source.holdings()), source.checkpoint()
     try:
-        return _verified(source, note, verifier, earlier, id, blobs, Holdings(held))
+        return _verified(source, note, asked, Holdings(held))
     except BadEntry:
         newer = source.checkpoint()
         if newer == note:
             raise
-    return _verified(source, newer, verifier, earlier, id, blobs, Holdings(held))
+    return _verified(source, newer, asked, Holdings(held))
 
 
-def _verified(
-    source: LogSource, note: str, verifier: Verifier, earlier: tuple[str, ...], id: str, blobs: bool, holdings: Holdings
-) -> Verification:
+@dataclass(frozen=True)
+class _Asked:
+    """What :func:`verify` was asked."""
+
+    verifier: Verifier
+    earlier: tuple[str, ...]
+    id: str
+    blobs: bool
+
+
+def _verified(source: LogSource, note: str, asked: _Asked, holdings: Holdings) -> Verification:
+    verifier, id, blobs = asked.verifier, asked.id, asked.blobs
     now = open_checkpoint(note, verifier)
-    before, rotated = _by_key(earlier, verifier)
+    before, rotated = _by_key(asked.earlier, verifier)
     for old in before:
         if old.size > now.size:
             raise ArchiveError(
