@@ -85,7 +85,9 @@ class PredictionFrame(msgspec.Struct, array_like=True, tag_field="kind", tag="p"
     """The predictions of one group commit: many requests, columnar.
 
     ``times`` float64 seconds since the epoch, shape (requests,); ``rows`` int32 rows per request, shape (requests,).
-    Every column of ``features`` (already masked) and ``outputs`` has sum(rows) rows, in request order.
+    Every column of ``features`` (already masked) and ``outputs`` has sum(rows) rows, in request order. ``ids`` are
+    ours; ``client_ids`` (masked, "" for none) are what clients called their requests, never unique: empty, or one per
+    request.
     """
 
     model: str
@@ -96,6 +98,7 @@ class PredictionFrame(msgspec.Struct, array_like=True, tag_field="kind", tag="p"
     rows: bytes
     features: dict[str, Column]
     outputs: dict[str, Column]
+    client_ids: list[str] = []
 
 
 class ExplanationRecord(msgspec.Struct, array_like=True, tag_field="kind", tag="x", frozen=True):

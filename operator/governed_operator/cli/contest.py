@@ -17,7 +17,9 @@ PATIENCE = 300.0
 
 def command(
     name: Annotated[str, typer.Argument(help="Model.", show_default=False)],
-    request: Annotated[str, typer.Argument(help="Id of the request whose decision is contested.", show_default=False)],
+    request: Annotated[
+        str, typer.Argument(help="X-Prediction-Id of the answer that is contested.", show_default=False)
+    ],
     by: Annotated[str, typer.Option(help="Who contests it.", show_default=False)],
     reason: Annotated[str, typer.Option(help="Reason, recorded in the ledger.", show_default=False)],
     url: Annotated[str, typer.Option(help=_URL)] = on_this_machine(PORT_AUDITOR),

@@ -8,6 +8,8 @@ that it came in (RFC 9110, 7.8).
 import re
 from typing import NamedTuple
 
+from governed_api.names import MAX_REQUEST_ID
+
 __all__ = ["HEAD_LIMIT", "BadHead", "Head", "parse_head", "without_upgrade"]
 
 HEAD_LIMIT = 32 * 1024
@@ -36,6 +38,8 @@ class Head(NamedTuple):
     chunked: bool = False
     upgrade: bool = False
     """It asks for another protocol."""
+    request_id: str = ""
+    """X-Request-Id, at most 128 printable ASCII characters."""
     plain: bool = True
     """POST-like: a Content-Length, and nothing that the fast path doesn't understand."""
 
@@ -51,7 +55,7 @@ def parse_head(head: bytes) -> Head:
     if line[1] == b"CONNECT":
         raise BadHead(501, "CONNECT: expected a request for this server, found one for a tunnel")
     current = line[4] != b"0"
-    length, header, hosts, codings, upgrade, plain = -1, None, 0, 0, False, current
+    length, header, hosts, codings, upgrade, plain, request_id = -1, None, 0, 0, False, current, ""
     for text in lines:
         field = _FIELD.fullmatch(text)
         if field is None:
@@ -73,6 +77,9 @@ def parse_head(head: bytes) -> Head:
                 plain = False
             else:
                 header = int(value)
+        elif name == b"x-request-id":
+            plain = plain and not request_id and len(value) <= MAX_REQUEST_ID and value.isascii() and b"\t" not in value
+            request_id = value.decode("latin-1")
         elif name in _FOR_UVICORN:
             plain = False
             upgrade = upgrade or name == b"upgrade"
@@ -82,7 +89,7 @@ def parse_head(head: bytes) -> Head:
         raise BadHead(400, f"Host: expected exactly one, found {hosts}")
     if codings and (codings > 1 or length >= 0 or not current):
         raise BadHead(400, "Transfer-Encoding: expected it once, alone, in HTTP/1.1; found it beside another framing")
-    return Head(length, header, bool(codings), upgrade, plain and length >= 0)
+    return Head(length, header, bool(codings), upgrade, request_id, plain and length >= 0)
 
 
 def _length(before: int, value: bytes) -> int:

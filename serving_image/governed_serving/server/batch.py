@@ -78,6 +78,7 @@ class Batch:
         self._columns: Columns = []
         self._outputs: Outputs = []
         self._values: list[list[Any]] = []
+        self._client_ids: list[str] = []
         self._frame: PredictionFrame | None = None
 
     def columns(self) -> Columns:
@@ -92,7 +93,15 @@ class Batch:
         for k in plan.masked:
             columns[k] = plan.masking.column(columns[k])  # type: ignore[union-attr]
         self._columns = columns
+        if plan.recorder is not None:
+            self._client_ids = self._called([request.client_id or request.request_id for request in requests])
         return columns
+
+    def _called(self, names: list[str]) -> list[str]:
+        """What clients call these requests, as the journal may know it. Raises MaskingFailed."""
+        if not any(names):
+            return []
+        return names if self.plan.masking is None else self.plan.masking.texts(names)
 
     def _numbers(self, columns: Columns, requests: list[InferRequest]) -> None:
         plan = self.plan
@@ -146,7 +155,7 @@ class Batch:
         self._values = [values.ravel().tolist() for values in outputs]
         if self.plan.recorder is not None:
             ids = [item.request.id for item in self.items]
-            self._frame = self.plan.recorder.frame(ids, self._rows, self._columns, outputs)
+            self._frame = self.plan.recorder.frame(ids, self._rows, self._columns, outputs, self._client_ids)
 
     def frame(self) -> PredictionFrame:
         """The journal frame of the whole batch."""
@@ -169,7 +178,7 @@ class Batch:
             if wanted:
                 outputs.sort(key=lambda o: wanted.index(o.spec.name))
             masked = [column[start:end].ravel().tolist() for column in self._columns] if item.keep_masked else ()
-            yield item, InferResponse(item.request.id, outputs, ledger, masked)
+            yield item, InferResponse(item.request.id, outputs, ledger, item.request.client_id, masked)
             start = end
 
 

@@ -46,8 +46,7 @@ class DataPlane:
     ) -> None:
         """Admit ``request`` and call ``done`` once, on the event loop, with its answer or error. Raises what refuses it at once."""
         pipeline = self.pipeline
-        if not request.id:
-            request.id = pipeline.new_id()
+        request.id = pipeline.new_id()
         item = PendingRequest(request, done, self._plan.tokens(request) if pipeline.counts_tokens else 0, keep_masked)
         if pipeline.immediate:
             pipeline.admit(item)

@@ -13,6 +13,7 @@ __all__ = [
     "Accepted",
     "Column",
     "Explained",
+    "ExplainedCompletion",
     "Explainer",
     "ExplanationRefused",
     "Question",
@@ -67,6 +68,13 @@ class Accepted(msgspec.Struct, frozen=True):
 
     status: ClassVar[int] = 202
     document: bytes
+
+
+class ExplainedCompletion(msgspec.Struct, frozen=True):
+    """The explanation of the completion ``id``, or a ticket for it."""
+
+    id: str
+    answer: Explained | Accepted
 
 
 class Report(msgspec.Struct, frozen=True):

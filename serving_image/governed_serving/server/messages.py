@@ -6,7 +6,14 @@ from typing import Any, NamedTuple
 
 from governed_serving.server.signature import Output, Values
 
-__all__ = ["Completed", "ExplainRequest", "InferRequest", "InferResponse", "OutputValues", "Stream"]
+__all__ = [
+    "Completed",
+    "ExplainRequest",
+    "InferRequest",
+    "InferResponse",
+    "OutputValues",
+    "Stream",
+]
 
 
 @dataclass(slots=True)
@@ -14,16 +21,20 @@ class InferRequest:
     """A request that fits the signature by name, shape and datatype.
 
     ``columns`` one per input of the signature, in its order, each flattened to rows × width. ``outputs`` are the names
-    asked for; empty: all.
+    asked for; empty: all. ``client_id`` is what the client calls it: echoed and kept, masked, but never looked up by.
     """
 
-    id: str
+    client_id: str
     rows: int
     columns: list[Values]
     outputs: tuple[str, ...] = ()
     parameters: dict[str, Any] = field(default_factory=dict)
     size: int = 0
     """Bytes of the body it came in."""
+    request_id: str = ""
+    """X-Request-Id, which the answer repeats; kept where the body has no id."""
+    id: str = ""
+    """Ours (UUIDv7), given when it is admitted: the prediction's name in journal and ledger."""
 
 
 @dataclass(slots=True)
@@ -45,9 +56,12 @@ class InferResponse:
     """The answer to one request. ``masked`` the columns as the model saw them, for the explainer."""
 
     id: str
+    """The prediction's, ours."""
     outputs: list[OutputValues]
     ledger: str = ""
     """pending: journalled, the archive will have it; "": not journalled."""
+    client_id: str = ""
+    """As the request had it."""
     masked: Sequence[list[Any]] = ()
 
 

@@ -32,9 +32,15 @@ class Recorder:
         self._identity = identity
 
     def frame(
-        self, ids: list[str], rows: list[int], columns: Sequence[NDArray[Any]], outputs: Sequence[NDArray[Any]]
+        self,
+        ids: list[str],
+        rows: list[int],
+        columns: Sequence[NDArray[Any]],
+        outputs: Sequence[NDArray[Any]],
+        client_ids: list[str],
     ) -> PredictionFrame:
-        """``columns`` (masked) and ``outputs`` hold sum(rows) rows, in the signature's order."""
+        """``columns`` (masked) and ``outputs`` hold sum(rows) rows, in the signature's order; ``client_ids``, masked as
+        well, one per request or none."""
         times = np.full(len(ids), time.time(), "<f8").tobytes()
         return PredictionFrame(
             self._identity.model,
@@ -45,6 +51,7 @@ class Recorder:
             array("i", rows).tobytes(),
             _packed(self._features, columns),
             _packed(self._outputs, outputs),
+            client_ids,
         )
 
 

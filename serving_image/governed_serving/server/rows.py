@@ -39,4 +39,4 @@ class Rows:
                 if spec.dtype == "BYTES" or spec.name not in form.names:
                     flat = flat.tolist()
                 values.append(OutputValues(spec, request.rows, flat))
-        return self._codec.encode(InferResponse(request.id, values), form)
+        return self._codec.encode(InferResponse(request.client_id, values), form)

@@ -111,12 +111,12 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Server]]:
 
 
 def journalled(folder: Path) -> list[str]:
-    """Ids in the journal, read as the auditor does."""
+    """What clients called the requests in the journal, read as the auditor does."""
     keyset = Keyring(load_kek(folder / "kek"), DirectoryStore(folder / "spool" / "keysets")).keyset(
         "journal", create=False
     )
     reader = JournalReader(folder / "spool", "server-local", SegmentCipher(keyset))
-    return [i for _, frame in reader.read() if isinstance(frame, PredictionFrame) for i in frame.ids]
+    return [i for _, frame in reader.read() if isinstance(frame, PredictionFrame) for i in frame.client_ids]
 
 
 def test_serves_records_and_drains(start: Callable[..., Server], tmp_path: Path) -> None:

@@ -46,7 +46,13 @@ class MemoryJournal:
 
     @property
     def ids(self) -> list[str]:
+        """Of predictions."""
         return [i for frame in self.frames for i in frame.ids]
+
+    @property
+    def called(self) -> list[str]:
+        """What clients called their requests."""
+        return [i for frame in self.frames for i in frame.client_ids]
 
 
 def word_masker(text: str) -> str:

@@ -290,7 +290,7 @@ async def test_explained_completions_are_governed_and_masked() -> None:
     world = World(explainer=explainer.client())
     messages = [{"role": "system", "content": "be kind"}, {"role": "user", "content": "my secret"}]
     body = {"messages": messages, "max_tokens": 16, "explain": {"budget_ms": 500}}
-    answer = await world.gateway.explain(json.dumps(body).encode(), later=False)
+    answer = (await world.gateway.explain(json.dumps(body).encode(), later=False)).answer
     assert isinstance(answer, Explained)
     assert json.loads(answer.document) == {"seen": True}
     assert "explain" not in world.seen[0]
@@ -311,7 +311,7 @@ async def test_explanations_of_completions_can_wait() -> None:
         lambda _: httpx.Response(200, json={"choices": [{"index": 0, "text": "done"}]}), explainer=explainer.client()
     )
     answer = await world.gateway.explain(b'{"prompt": "a word", "max_tokens": 4}', later=True)
-    assert isinstance(answer, Accepted)
+    assert isinstance(answer.answer, Accepted)
     await world.gateway.explaining().ticket("x")
     assert [path for path, _ in explainer.asked] == ["/v2/models/chat/explanations", "/v2/models/chat/explanations/x"]
     assert [one["data"] for one in explainer.asked[0][1]["inputs"]] == [["a word"], ["done"], [""]]

@@ -65,7 +65,7 @@ async def test_nothing_is_answered_before_the_journal_has_it() -> None:
     journal.gate = asyncio.Event()
     task = asyncio.create_task(plane(journal=journal).infer(request(identity="a")))
     await until(lambda: journal.frames)
-    assert journal.ids == ["a"]
+    assert journal.called == ["a"]
     assert not task.done()
     journal.gate.set()
     assert (await task).ledger == "pending"
@@ -82,7 +82,7 @@ async def test_the_journal_holds_masked_text_and_the_answer() -> None:
     assert numbers(frame.outputs["probabilities"]).ravel().tolist() == response.outputs[0].values
     assert strings(frame.outputs["label"]).tolist() == response.outputs[1].values
     assert response.masked[-1] == ["my <MASKED> note"] * 2
-    assert (frame.model, frame.revision, frame.artefact, frame.ids) == ("credit", "r1", "sha256:0", ["a"])
+    assert (frame.model, frame.revision, frame.artefact, frame.client_ids) == ("credit", "r1", "sha256:0", ["a"])
 
 
 async def test_the_model_sees_masked_text() -> None:
@@ -241,7 +241,9 @@ async def test_masking_open_still_masks_the_neighbours() -> None:
     await asyncio.gather(
         data.infer(request(text="a secret", identity="a")), data.infer(request(text="boom", identity="b"))
     )
-    texts = {i: t for f in journal.frames for i, t in zip(f.ids, strings(f.features["note"]).tolist(), strict=True)}
+    texts = {
+        i: t for f in journal.frames for i, t in zip(f.client_ids, strings(f.features["note"]).tolist(), strict=True)
+    }
     assert texts == {"a": "a <MASKED>", "b": "boom"}
 
 

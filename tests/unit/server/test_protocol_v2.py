@@ -192,7 +192,7 @@ def test_an_output_s_own_wish_wins(every: bool | None, asked: dict[str, bool], b
 
 @pytest.mark.parametrize("identity", [None, "", "a", "x" * 128])
 def test_ids_that_are_taken(identity: str | None) -> None:
-    assert CODEC.decode(json.dumps(body(id=identity)).encode())[0].id == (identity or "")
+    assert CODEC.decode(json.dumps(body(id=identity)).encode())[0].client_id == (identity or "")
 
 
 @pytest.mark.parametrize("identity", ["x" * 129, "x" * 270_000, "a\nb", "a\0", "\u202e"])

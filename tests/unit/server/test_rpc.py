@@ -68,7 +68,8 @@ async def test_typed_and_raw_contents_agree(rpc: Client) -> None:
     assert first.outputs[1].contents.bytes_contents[0] in (b"yes", b"no")
     assert list(first.outputs[0].shape) == [1, 2]
     assert (first.model_version, first.id, first.parameters["ledger"].string_param) == ("r1", "a", "pending")
-    assert rpc.journal.ids == ["a", "b"]
+    assert rpc.journal.called == ["a", "b"]
+    assert [answer.parameters["prediction_id"].string_param for answer in (first, second)] == rpc.journal.ids
 
 
 async def test_health_and_metadata(rpc: Client) -> None:

@@ -153,7 +153,7 @@ class FastPathConnection(asyncio.Protocol):
                 return
             body = buffer[end + 4 : needed]
             self._buffer = buffer[needed:]
-            self._answer(body, head.header)
+            self._answer(body, head.header, head.request_id)
 
     def _head(self, raw: bytes) -> Head | None:
         """None where BoundedConnection must look at it. Clients repeat themselves: a head seen before needs no parsing."""
@@ -171,14 +171,14 @@ class FastPathConnection(asyncio.Protocol):
                 self._heads[raw] = known
         return known
 
-    def _answer(self, body: bytes, header: int | None) -> None:
+    def _answer(self, body: bytes, header: int | None, request_id: str) -> None:
         self._busy = True
         try:
             service = self._app.gateway.serving()
         except ServerError as error:
             self._send(failure(error))
         else:
-            service.submit_infer(body, header, self._send)
+            service.submit_infer(body, header, self._send, request_id)
 
     def _send(self, reply: Reply) -> None:
         self._busy = False

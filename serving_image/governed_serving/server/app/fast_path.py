@@ -4,15 +4,16 @@ The hot route costs one dictionary lookup; what it answers is the same function 
 """
 
 from collections.abc import MutableMapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from governed_api import routes
 from governed_serving.hosting.bodies import CUT, read_body
 from governed_serving.hosting.door import App, Door, Receive, Scope, Send
 from governed_serving.server.app.service import Gateway, Reply, failure
 from governed_serving.server.errors import BodyTooLarge, InvalidRequest, ServerError, Unavailable
+from governed_serving.server.protocol.shapes import identity
 
-__all__ = ["FastPathApp", "body_header", "check_length", "too_long"]
+__all__ = ["Asked", "FastPathApp", "body_header", "check_length", "too_long"]
 
 
 class BodyRoom:
@@ -60,11 +61,11 @@ class FastPathApp(Door):
     async def _infer(self, scope: Scope, receive: Receive, send: Send) -> None:
         held = _Held(self)
         try:
-            length, header = body_header(scope["headers"])
-            check_length(length, self.max_body)
+            asked = body_header(scope["headers"])
+            check_length(asked.length, self.max_body)
             service = self.gateway.serving()
             body = await read_body(receive, held.add, InvalidRequest)
-            reply = await service.infer(body, header)
+            reply = await service.infer(body, asked.header, asked.request_id)
         except ServerError as error:
             reply = failure(error)
         finally:
@@ -85,8 +86,7 @@ class FastPathApp(Door):
             return message
 
         try:
-            length, _ = body_header(scope["headers"])
-            check_length(length, self.max_body)
+            check_length(body_header(scope["headers"]).length, self.max_body)
         except ServerError as error:
             await respond(send, failure(error))
             return
@@ -113,9 +113,17 @@ class _Held:
         self._size = 0
 
 
-def body_header(headers: list[tuple[bytes, bytes]]) -> tuple[int, int | None]:
-    """(Content-Length or 0, Inference-Header-Content-Length or None). Raises InvalidRequest."""
-    length, header = 0, None
+class Asked(NamedTuple):
+    """What a request's headers say: Content-Length or 0, Inference-Header-Content-Length or None, X-Request-Id or ""."""
+
+    length: int
+    header: int | None
+    request_id: str
+
+
+def body_header(headers: list[tuple[bytes, bytes]]) -> Asked:
+    """What concerns us of ``headers``. Raises InvalidRequest."""
+    length, header, request_id = 0, None, ""
     for name, value in headers:
         if name == b"content-length":
             length = int(value) if value.isdigit() else 0  # the connection has judged it
@@ -125,7 +133,13 @@ def body_header(headers: list[tuple[bytes, bytes]]) -> tuple[int, int | None]:
                     f"Inference-Header-Content-Length: expected a whole number, found {value[:40].decode('latin-1')!r}"
                 )
             header = int(value)
-    return length, header
+        elif name == b"x-request-id":
+            if request_id:
+                raise InvalidRequest("X-Request-Id: expected it once, found it more than once")
+            if not value.isascii():
+                raise InvalidRequest("X-Request-Id: expected ASCII characters, found others; leave them out")
+            request_id = identity(value.decode(), "X-Request-Id")
+    return Asked(length, header, request_id)
 
 
 def check_length(length: int, limit: int) -> None:

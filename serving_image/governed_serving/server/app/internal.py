@@ -57,11 +57,11 @@ class InternalApp(Door):
                 f"internal lane: expected at most {MAX_OPEN} calls at a time, found more; retry in a moment"
             )
         async with self._room:
-            length, header = body_header(scope["headers"])
-            check_length(length, self._max_body)
+            asked = body_header(scope["headers"])
+            check_length(asked.length, self._max_body)
             if chat is not None:
                 return Reply(200, await chat.internal(path, await self._body(receive)))
-            encoded = await self._gateway.computing().answer(await self._body(receive), header)
+            encoded = await self._gateway.computing().answer(await self._body(receive), asked.header)
         if not encoded.header:
             return Reply(200, encoded.body)
         size = (b"inference-header-content-length", str(encoded.header).encode())

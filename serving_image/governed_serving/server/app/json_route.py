@@ -2,22 +2,23 @@
 
 from typing import Protocol
 
-from governed_serving.server.explanation import Accepted, Explained, Explainer
+from governed_serving.server.explanation import ExplainedCompletion, Explainer
 from governed_serving.server.messages import Completed, Stream
 
 __all__ = ["JsonRoute"]
 
 
 class JsonRoute(Protocol):
-    """Answers POST bodies; ``path`` is below the upstream, such as ``/v1/chat/completions``."""
+    """Answers POST bodies; ``path`` is below the upstream, such as ``/v1/chat/completions``, ``request_id`` what the
+    client calls its request."""
 
-    async def answer(self, path: str, body: bytes) -> Completed | Stream:
+    async def answer(self, path: str, body: bytes, request_id: str = "") -> Completed | Stream:
         """A whole answer, or a stream. Raises ServerError."""
 
     async def internal(self, path: str, body: bytes) -> bytes:
         """The runtime's own answer for the explainer, ungoverned and behind every request. Raises ServerError."""
 
-    async def explain(self, body: bytes, *, later: bool) -> Explained | Accepted:
+    async def explain(self, body: bytes, request_id: str = "", *, later: bool) -> ExplainedCompletion:
         """A governed completion and its explanation, or a ticket for it. Raises ServerError."""
 
     def explaining(self) -> Explainer:

@@ -13,7 +13,7 @@ from governed_serving.hosting import exception_handlers
 from governed_serving.server.app import openapi
 from governed_serving.server.app.fast_path import body_header
 from governed_serving.server.app.json_route import JsonRoute
-from governed_serving.server.app.service import Gateway, HttpService, Reply, explained, failure
+from governed_serving.server.app.service import Gateway, HttpService, Reply, explained, failure, named
 from governed_serving.server.errors import InvalidRequest, NotFound, ServerError, Unavailable
 from governed_serving.server.explanation import Explainer, ReportKind
 from governed_serving.server.messages import Stream
@@ -136,6 +136,15 @@ def _explainer(gateway: Gateway, model: str) -> Explainer:
     return _versioned(gateway, model, None).plane.pipeline.explaining() if chat is None else chat.explaining()
 
 
+async def _explained(gateway: Gateway, request: Request, model: str, revision: str | None, *, later: bool) -> Response:
+    asked = body_header(request.scope["headers"])
+    if (chat := _chat(gateway, model)) is not None:
+        answer = await chat.explain(await request.body(), asked.request_id, later=later)
+        return _response(explained(answer.answer, named(answer.id, asked.request_id)))
+    service = _versioned(gateway, model, revision)
+    return _response(await service.explain(await request.body(), asked.header, asked.request_id, later=later))
+
+
 def _inference(app: FastAPI, gateway: Gateway) -> None:
     infer_docs, explain_docs = openapi.infer_operation(), openapi.explain_operation()
 
@@ -144,27 +153,19 @@ def _inference(app: FastAPI, gateway: Gateway) -> None:
     async def infer(request: Request, model: str, revision: str | None = None) -> Response:
         """Predict. The unversioned path is answered before FastAPI, by the same function."""
         service = _versioned(gateway, model, revision)
-        _, header = body_header(request.scope["headers"])
-        return _response(await service.infer(await request.body(), header))
+        asked = body_header(request.scope["headers"])
+        return _response(await service.infer(await request.body(), asked.header, asked.request_id))
 
     @app.post(routes.EXPLAIN, tags=["inference"], openapi_extra=explain_docs)
     @app.post(routes.VERSION_EXPLAIN, tags=["inference"], openapi_extra=explain_docs)
     async def explain(request: Request, model: str, revision: str | None = None) -> Response:
         """Predict, journal, and explain the prediction. Before an OpenAI runtime: a completion request, with ``explain`` beside."""
-        if (chat := _chat(gateway, model)) is not None:
-            return _response(explained(await chat.explain(await request.body(), later=False)))
-        service = _versioned(gateway, model, revision)
-        _, header = body_header(request.scope["headers"])
-        return _response(await service.explain(await request.body(), header))
+        return await _explained(gateway, request, model, revision, later=False)
 
     @app.post(routes.EXPLANATIONS, tags=["inference"], openapi_extra=explain_docs, status_code=202)
     async def explain_later(request: Request, model: str) -> Response:
         """Predict, journal, and have the prediction explained in the background."""
-        if (chat := _chat(gateway, model)) is not None:
-            return _response(explained(await chat.explain(await request.body(), later=True)))
-        service = _versioned(gateway, model, None)
-        _, header = body_header(request.scope["headers"])
-        return _response(await service.explain(await request.body(), header, later=True))
+        return await _explained(gateway, request, model, None, later=True)
 
     @app.get(routes.EXPLANATION, tags=["inference"])
     async def explanation(model: str, ticket: str) -> Response:
@@ -187,13 +188,15 @@ def _v1(app: FastAPI, gateway: Gateway) -> None:
     async def predict(request: Request, model: str) -> Response:
         """KServe's V1 protocol."""
         service = _versioned(gateway, model, None)
-        return _response(await service.predict_v1(await request.body()))
+        asked = body_header(request.scope["headers"])
+        return _response(await service.predict_v1(await request.body(), asked.request_id))
 
     @app.post(routes.V1_EXPLAIN, tags=["v1"], openapi_extra=docs)
     async def explain(request: Request, model: str) -> Response:
         """KServe's V1 protocol; the answer is the V2 explanation."""
         service = _versioned(gateway, model, None)
-        return _response(await service.explain_v1(await request.body()))
+        asked = body_header(request.scope["headers"])
+        return _response(await service.explain_v1(await request.body(), asked.request_id))
 
     @app.post(routes.CHAT_COMPLETIONS, tags=["openai"], openapi_extra=openapi.any_json())
     @app.post(routes.COMPLETIONS, tags=["openai"], openapi_extra=openapi.any_json())
@@ -204,8 +207,10 @@ def _v1(app: FastAPI, gateway: Gateway) -> None:
             raise NotFound(
                 f"{request.url.path}: expected predictor.model.runtime with protocol openai, found another kind of model"
             )
-        answer = await chat.answer(request.url.path, await request.body())
+        request_id = body_header(request.scope["headers"]).request_id
+        answer = await chat.answer(request.url.path, await request.body(), request_id)
+        headers = {name.decode(): value.decode() for name, value in named(answer.id, request_id)}
         if isinstance(answer, Stream):
-            headers = {"x-request-id": answer.id, "cache-control": "no-cache"}
+            headers["cache-control"] = "no-cache"
             return StreamingResponse(answer.pieces, media_type="text/event-stream", headers=headers)
-        return Response(answer.body, media_type="application/json", headers={"x-request-id": answer.id})
+        return Response(answer.body, media_type="application/json", headers=headers)

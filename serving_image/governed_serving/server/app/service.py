@@ -19,11 +19,12 @@ from governed_serving.server.protocol.v1 import V1Codec
 from governed_serving.server.protocol.v2 import OutputEncoding, V2Codec
 from governed_serving.server.rows import Rows
 
-__all__ = ["Gateway", "HttpService", "Reply", "explained", "failure"]
+__all__ = ["Gateway", "HttpService", "Reply", "explained", "failure", "named"]
 
 LONGEST_MESSAGE = 2000
 """Characters of an error that a client is told: what it quotes of a request may be of any length."""
 _JSON = (b"content-type", b"application/json")
+Headers = tuple[tuple[bytes, bytes], ...]
 _OCTETS = (b"content-type", b"application/octet-stream")
 
 
@@ -33,7 +34,7 @@ class Reply:
 
     status: int
     body: bytes
-    headers: tuple[tuple[bytes, bytes], ...] = (_JSON,)
+    headers: Headers = (_JSON,)
 
 
 def _header_value(text: str) -> bytes:
@@ -44,7 +45,7 @@ def _header_value(text: str) -> bytes:
 
 def failure(error: ServerError) -> Reply:
     """V2's error body, and Retry-After where waiting helps."""
-    headers: tuple[tuple[bytes, bytes], ...] = (_JSON,)
+    headers: Headers = (_JSON,)
     if error.retry_after is not None:
         headers = (_JSON, (b"retry-after", str(error.retry_after).encode()))
     text = str(error)
@@ -53,9 +54,15 @@ def failure(error: ServerError) -> Reply:
     return Reply(error.status, msgspec.json.encode({"error": text}), headers)
 
 
-def explained(answer: Explained | Accepted | Report) -> Reply:
-    """What the explainer answered, over HTTP."""
-    return Reply(answer.status, answer.document)
+def explained(answer: Explained | Accepted | Report, names: Headers = ()) -> Reply:
+    """What the explainer answered, over HTTP; ``names`` as :func:`named` makes them."""
+    return Reply(answer.status, answer.document, (_JSON, *names))
+
+
+def named(prediction: str, client_id: str = "") -> Headers:
+    """Headers that name an answer: by our id, and by the client's where it has one."""
+    ours = prediction.encode()
+    return ((b"x-prediction-id", ours), (b"x-request-id", _header_value(client_id) if client_id else ours))
 
 
 @dataclass
@@ -111,18 +118,24 @@ class HttpService:
         self.v1 = V1Codec(plane.signature)
         self._count = plane.metrics.requests
 
-    def submit_infer(self, body: bytes, header: int | None, done: Callable[[Reply], None]) -> None:
-        """V2 infer; ``done`` is called once, perhaps before this returns. Never raises."""
+    def submit_infer(
+        self, body: bytes, header: int | None, done: Callable[[Reply], None], request_id: str = ""
+    ) -> None:
+        """V2 infer; ``done`` is called once, perhaps before this returns. Never raises.
+
+        ``header`` is Inference-Header-Content-Length, ``request_id`` X-Request-Id.
+        """
         try:
             request, form = self.v2.decode(body, header)
-            self.plane.submit(request, lambda answer: done(self._infer_reply(answer, form)))
+            request.request_id = request_id
+            self.plane.submit(request, lambda answer: done(self._infer_reply(answer, form, request_id)))
         except ServerError as error:
             self._count["infer", error.status] += 1
             done(failure(error))
         except Exception as error:  # a bug of ours must not leave the client without an answer
             done(self._unexpected(error))
 
-    def _infer_reply(self, answer: InferResponse | ServerError, form: OutputEncoding) -> Reply:
+    def _infer_reply(self, answer: InferResponse | ServerError, form: OutputEncoding, request_id: str) -> Reply:
         if isinstance(answer, ServerError):
             self._count["infer", answer.status] += 1
             return failure(answer)
@@ -131,18 +144,18 @@ class HttpService:
         except Exception as error:  # as above, and the other requests of the batch go on
             return self._unexpected(error)
         self._count["infer", 200] += 1
-        identity = (b"x-request-id", _header_value(answer.id))
+        names = named(answer.id, request_id or answer.client_id)
         if not encoded.header:
-            return Reply(200, encoded.body, (_JSON, identity))
+            return Reply(200, encoded.body, (_JSON, *names))
         length = (b"inference-header-content-length", str(encoded.header).encode())
-        return Reply(200, encoded.body, (_OCTETS, identity, length))
+        return Reply(200, encoded.body, (_OCTETS, *names, length))
 
     def _unexpected(self, error: Exception) -> Reply:
         log("error", "a request failed unexpectedly", exception=error)
         self._count["infer", 500] += 1
         return failure(ServerError(unexpected(error)))
 
-    async def infer(self, body: bytes, header: int | None) -> Reply:
+    async def infer(self, body: bytes, header: int | None, request_id: str = "") -> Reply:
         """:meth:`submit_infer` awaited."""
         future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
 
@@ -150,38 +163,44 @@ class HttpService:
             if not future.done():
                 future.set_result(reply)
 
-        self.submit_infer(body, header, done)
+        self.submit_infer(body, header, done, request_id)
         return await future
 
-    async def explain(self, body: bytes, header: int | None, *, later: bool = False) -> Reply:
+    async def explain(self, body: bytes, header: int | None, request_id: str = "", *, later: bool = False) -> Reply:
         """V2 explain; ``later``: a ticket now, the explanation under its id. Raises ServerError."""
 
         def decode() -> ExplainRequest:
             request, _ = self.v2.decode(body, header)
+            request.request_id = request_id
             return ExplainRequest(request, request.parameters, later)
 
         return await self._explain(decode)
 
-    async def predict_v1(self, body: bytes) -> Reply:
+    async def predict_v1(self, body: bytes, request_id: str = "") -> Reply:
         """V1 :predict. Raises ServerError."""
         with self.plane.pipeline.counting("predict"):
-            response = await self.plane.infer(self.v1.decode(body))
-        return Reply(200, self.v1.encode(response), (_JSON, (b"x-request-id", _header_value(response.id))))
+            request = self.v1.decode(body)
+            request.request_id = request_id
+            response = await self.plane.infer(request)
+        names = named(response.id, request_id or response.client_id)
+        return Reply(200, self.v1.encode(response), (_JSON, *names))
 
-    async def explain_v1(self, body: bytes) -> Reply:
+    async def explain_v1(self, body: bytes, request_id: str = "") -> Reply:
         """V1 :explain. Raises ServerError."""
 
         def decode() -> ExplainRequest:
             request = self.v1.decode(body)
+            request.request_id = request_id
             return ExplainRequest(request, request.parameters)
 
         return await self._explain(decode)
 
     async def _explain(self, decode: Callable[[], ExplainRequest]) -> Reply:
         with self.plane.pipeline.counting("explain") as counted:
-            answer = await self.plane.explain(decode())
+            asked = decode()
+            answer = await self.plane.explain(asked)
             counted.status = answer.status
-        return explained(answer)
+        return explained(answer, named(asked.infer.id, asked.infer.request_id or asked.infer.client_id))
 
     def metadata(self) -> dict[str, Any]:
         """$metadata_model_response."""

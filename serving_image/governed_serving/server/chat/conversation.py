@@ -20,11 +20,24 @@ State = Literal["started", "complete", "cut"]
 class Conversation(Exchange):
     """A completion of ``message`` by the runtime's route ``path``. ``attributes``: columns of the record beside the prompt. Raises InvalidRequest."""
 
-    __slots__ = ("attributes", "completion", "ended", "id", "max_tokens", "message", "path", "prompt", "prompt_tokens")
+    __slots__ = (
+        "attributes",
+        "client_id",
+        "completion",
+        "ended",
+        "id",
+        "max_tokens",
+        "message",
+        "path",
+        "prompt",
+        "prompt_tokens",
+    )
 
-    def __init__(self, identity: str, path: str, message: Message, attributes: dict[str, str]) -> None:
+    def __init__(
+        self, identity: str, path: str, message: Message, attributes: dict[str, str], client_id: str = ""
+    ) -> None:
         self.reserved, self.max_tokens = budget(path, message)
-        self.id = identity
+        self.id, self.client_id = identity, client_id
         self.path, self.message, self.attributes = path, message, attributes
         self.prompt = ""
         """What the journal keeps of the request, once it is masked."""
@@ -45,6 +58,7 @@ class Conversation(Exchange):
             array("i", [1]).tobytes(),
             _texts({"prompt": self.prompt} | self.attributes),
             _texts(outputs) | {"tokens": pack("INT64", 1, [[tokens]], 1)},
+            [self.client_id] if self.client_id else [],
         )
 
 

@@ -18,7 +18,7 @@ from governed_serving.server.chat.conversation import Conversation, State
 from governed_serving.server.chat.events import DONE, error_event
 from governed_serving.server.chat.runtime import Message, Runtime, RuntimeStream
 from governed_serving.server.errors import InvalidRequest, ServerError
-from governed_serving.server.explanation import Accepted, Explained, Explainer
+from governed_serving.server.explanation import ExplainedCompletion, Explainer
 from governed_serving.server.messages import Completed, Stream
 from governed_serving.server.pipeline import Pipeline
 
@@ -38,29 +38,29 @@ class ChatGateway:
         self._model = pipeline.identity.model
         self._internal = asyncio.Semaphore(1)
 
-    async def answer(self, path: str, body: bytes) -> Completed | Stream:
+    async def answer(self, path: str, body: bytes, request_id: str = "") -> Completed | Stream:
         """A whole completion, or a stream of server-sent events. Raises ServerError."""
         with self.pipeline.counting("chat"):
-            call = self._decoded(path, body)
+            call = self._decoded(path, body, request_id)
             return await self._run(call)
 
-    async def explain(self, body: bytes, *, later: bool) -> Explained | Accepted:
+    async def explain(self, body: bytes, request_id: str = "", *, later: bool) -> ExplainedCompletion:
         """A governed completion and its explanation, or a ticket for it. Raises ServerError."""
         with self.pipeline.counting("explain") as counted:
-            answer = await self._explain(body, later=later)
-            counted.status = answer.status
-            return answer
+            found = await self._explain(body, request_id, later=later)
+            counted.status = found.answer.status
+            return found
 
-    async def _explain(self, body: bytes, *, later: bool) -> Explained | Accepted:
+    async def _explain(self, body: bytes, request_id: str, *, later: bool) -> ExplainedCompletion:
         explainer = self.explaining()
         path, asked, options = explaining.taken_apart(body)
-        call = self._decoded(path, asked)
+        call = self._decoded(path, asked, request_id)
         _spoken(requests.prompt_text(path, call.message))
         answer = await self._run(call)
         assert isinstance(answer, Completed), "streams were refused"
         (completion,) = await self.pipeline.mask([explaining.first_text(answer.body)])
         question = explaining.question(call.id, _spoken(call.prompt), completion, options)
-        return await explainer.explain(question, later=later)
+        return ExplainedCompletion(call.id, await explainer.explain(question, later=later))
 
     def explaining(self) -> Explainer:
         """Raises NotFound for a model without explainer."""
@@ -76,12 +76,12 @@ class ChatGateway:
                 await asyncio.wait_for(self.pipeline.idle.wait(), PATIENCE)
             return await self._runtime.post(path, message)
 
-    def _decoded(self, path: str, body: bytes) -> Conversation:
+    def _decoded(self, path: str, body: bytes, request_id: str) -> Conversation:
         """The request, unmasked and not admitted. Raises InvalidRequest, NotFound."""
         message = requests.decode(path, body, self._model, masked=self.pipeline.masking is not None)
         message["model"] = self._runtime.model
         attributes = self._attributes.taken(message) if self._attributes else {}
-        return Conversation(self.pipeline.new_id(), path, message, attributes)
+        return Conversation(self.pipeline.new_id(), path, message, attributes, request_id)
 
     async def _run(self, call: Conversation) -> Completed | Stream:
         pipeline = self.pipeline
@@ -100,8 +100,9 @@ class ChatGateway:
     async def _mask(self, call: Conversation) -> None:
         """From here on ``call`` is what the runtime and the journal may see."""
         if self.pipeline.masking is not None:
-            texts = [*requests.strings(call.message), *call.attributes.values()]
-            masked = iter(await self.pipeline.mask(texts))
+            texts = [*requests.strings(call.message), *call.attributes.values(), call.client_id]
+            *rest, call.client_id = await self.pipeline.mask(texts)
+            masked = iter(rest)
             call.message = requests.with_strings(call.message, masked)
             call.attributes = dict(zip(call.attributes, masked, strict=True))
         call.prompt = requests.prompt_text(call.path, call.message)

@@ -18,12 +18,12 @@ def quoted(text: object, limit: int = 80) -> str:
     return shown if len(shown) <= limit else f"{shown[:limit]}… ({len(shown)} characters)"
 
 
-def identity(text: str | None) -> str:
-    """A client's id of its request, "" for none. Raises InvalidRequest."""
+def identity(text: str | None, field: str = "id") -> str:
+    """A client's id of its request, "" for none; ``field`` is where it stood. Raises InvalidRequest."""
     if not text:
         return ""
     if fault := request_id_fault(text):
-        raise InvalidRequest(f"id: {fault}; shorten it or leave it out")
+        raise InvalidRequest(f"{field}: {fault}; shorten it or leave it out")
     return text
 
 

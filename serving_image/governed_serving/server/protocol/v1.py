@@ -72,7 +72,10 @@ class V1Codec:
         """{"predictions": [label | prediction | {output: value}], "probabilities"?, "id"}."""
         outputs = {o.spec.name: o for o in response.outputs}
         main = outputs.get("label") or outputs.get("prediction") or next(iter(outputs.values()))
-        body: dict[str, Any] = {"predictions": _rows(main.values, main.spec.width, main.rows), "id": response.id}
+        body: dict[str, Any] = {
+            "predictions": _rows(main.values, main.spec.width, main.rows),
+            "id": response.client_id or response.id,
+        }
         if main.spec.name == "label" and "probabilities" in outputs:
             scores = outputs["probabilities"]
             body["probabilities"] = _rows(scores.values, scores.spec.width, scores.rows)

@@ -156,7 +156,10 @@ class V2Codec:
         return Encoded(b"".join([head, *tail]), len(head))
 
     def _reply(self, response: InferResponse, outputs: list[OutputTensor]) -> Reply:
-        return Reply(self._model, self._revision, response.id, outputs, self._parameters[response.ledger])
+        if not response.client_id:
+            return Reply(self._model, self._revision, response.id, outputs, self._parameters[response.ledger])
+        parameters = ReplyParameters(self._revision, response.ledger, response.id)
+        return Reply(self._model, self._revision, response.client_id, outputs, parameters)
 
 
 def _loose(body: bytes) -> LooseRequest:

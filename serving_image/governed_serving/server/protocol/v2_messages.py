@@ -113,6 +113,8 @@ class ReplyParameters(msgspec.Struct, omit_defaults=True):
 
     revision: str = ""
     ledger: str = ""
+    prediction_id: str = ""
+    """Ours, where the answer's ``id`` is the client's."""
 
 
 class OutputTensor(msgspec.Struct, omit_defaults=True):

@@ -175,7 +175,8 @@ def _contents(tensor: Any) -> list[Any]:
 
 
 def _answer(response: InferResponse, model: str, revision: str, raw: bool) -> Any:
-    out = MESSAGES["ModelInferResponse"](model_name=model, model_version=revision, id=response.id)
+    out = MESSAGES["ModelInferResponse"](model_name=model, model_version=revision, id=response.client_id or response.id)
+    out.parameters["prediction_id"].string_param = response.id
     if response.ledger:
         out.parameters["ledger"].string_param = response.ledger
     for output in response.outputs:
