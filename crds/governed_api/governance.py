@@ -126,9 +126,13 @@ class Window(Part):
     """How far back a verdict looks."""
 
     type: Literal["whole", "sliding"] = "whole"
-    """whole: since the revision began to serve; sliding: the last samples."""
+    """whole: since the revision began to serve; the chance of any false Pass or Fail, ever, is at most 1 -
+    confidenceLevel. sliding: the last samples; the chance of any false Pass or Fail is at most 1 - confidenceLevel
+    while 1,000 windows of samples pass, and the first comes on average after 1,000 / (1 - confidenceLevel) windows or
+    more. A Fail ends when the samples that showed it have left the window."""
     samples: int = Field(default=10000, ge=100, le=10_000_000)
-    """Samples of a sliding window."""
+    """Samples of a sliding window: at least so many are looked at, and about a quarter more. Where a window is too
+    small to show a metric inside or outside its bounds, the verdict says about how large one would do."""
 
 
 class Bias(Part):
@@ -150,12 +154,17 @@ class Bias(Part):
     confidence_level: float = Field(default=0.95, gt=0.5, lt=1)
     """Of intervals and of the anytime-valid test."""
     min_samples: int = Field(default=200, ge=1, le=1_000_000_000)
-    """Below this BiasWithinThresholds stays Unknown."""
+    """Below this BiasWithinThresholds stays Unknown; of a sliding window never more than it holds."""
     window: Window = Window()
     """How far back."""
     action: Literal["Alert", "BlockPromotion", "Rollback"] = "Alert"
     """What a failed verdict does beyond the condition: BlockPromotion holds a canary, Rollback takes it back. A
     revision that serves alone stays."""
+
+    @property
+    def least_samples(self) -> int:
+        """Samples from which on there is a verdict: a sliding window never holds many more than its own number."""
+        return min(self.min_samples, self.window.samples) if self.window.type == "sliding" else self.min_samples
 
     RULES: ClassVar[tuple[Rule, ...]] = (
         Rule(

@@ -60,6 +60,8 @@ class MetricFinding(MetricVerdict):
     """Groups without support that a figure over all groups leaves out."""
     rows_to_decide: int | None = None
     """About how many more rows decide an Unknown, rates and shares staying as they are; null: that can't be told."""
+    window_to_decide: int | None = None
+    """About how large a sliding window would decide an Unknown that this one is too small for."""
     asymptotic: bool = False
     """The interval holds for many rows; those of rates hold exactly for any number."""
 
@@ -136,6 +138,12 @@ class CountedWindow(RecordedPart):
     """In the window."""
     folded: int = 0
     """Ever."""
+    false_verdict_chance: float | None = None
+    """Chance, at most, of any false Pass or Fail in all looks together."""
+    within_rows: int | None = None
+    """So long that holds for a sliding window: while this many predictions pass, from any moment on. null: for ever."""
+    average_rows_to_false_verdict: int | None = None
+    """Predictions, on average at least, until a sliding window's first false Pass or Fail. null: see the chance."""
 
 
 class RecordedOutcome(FavorableOutcome):

@@ -96,7 +96,7 @@ def _bias(obs: Observed, trial: RevisionStatus) -> Judgement | None:
         if bias.action == "Rollback":
             return Judgement("reject", Reason.CANARY_BIAS, summary)
         return Judgement("hold", Reason.PROMOTION_BLOCKED, f"bias verdict failed: {summary}")
-    if not found or (found.verdict == "Unknown" and found.samples < bias.min_samples):
+    if not found or (found.verdict == "Unknown" and found.samples < bias.least_samples):
         return Judgement("wait", message=f"no bias verdict yet: {summary or 'too few samples'}")
     return _undecided(obs, trial, summary) if found.verdict == "Unknown" else None
 

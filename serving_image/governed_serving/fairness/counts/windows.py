@@ -1,11 +1,17 @@
 """How far back a verdict looks: whole (since the revision began) or sliding (at least the last N samples).
 
-A sliding window keeps counts per minute, aligned to the epoch, and lets go of the oldest minute when the younger ones hold N samples by
-themselves. A replica drops only what the sum over all replicas would drop as well, so merging stays exact. Beyond
+A sliding window keeps counts per minute, aligned to the epoch. It may begin at a minute's border only where one of the marks that stand
+``1/STARTS`` of N samples apart, counted since the revision began to serve, was passed in the minute before; it begins at the last such
+border behind which N samples came. So it begins anew at most ``STARTS`` times while N samples pass, whoever looks how often: what a
+verdict over all looks promises rests on that number (:mod:`..metrics.promise`). A record that comes after its time moves the marks behind
+it by its rows, and may add as many beginnings.
+
+A replica drops only what lies before the beginning that the sum over all replicas has as well, so merging stays exact. Beyond
 ``MAX_BUCKETS`` occupied minutes the two oldest are joined: memory is bounded.
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from math import nan
 from typing import Any, NamedTuple
 
@@ -16,9 +22,11 @@ from governed_serving.fairness.counts.cells import UNKNOWN, Cells, CodedColumn, 
 from governed_serving.fairness.counts.columns import Subject
 from governed_serving.fairness.counts.scores import plain_subject, read_subject
 
-__all__ = ["MAX_BUCKETS", "Joined", "Window"]
+__all__ = ["MAX_BUCKETS", "STARTS", "Joined", "Window"]
 
 MAX_BUCKETS = 2048
+STARTS = 4
+"""Beginnings of a sliding window while its samples pass by once."""
 _WIDTH = 60.0
 
 
@@ -41,6 +49,10 @@ class Window:
         self.scored = tuple(scored)
         self.samples = samples
         self.buckets: dict[int, Cells] = {}
+        self.gone = 0
+        """Rows that have left."""
+        self.joined_from: int | None = None
+        """The first of the minutes that the oldest bucket stands for, when it is more than one."""
         self._rows: dict[int, int] = {}
 
     def bucket_of(self, times: NDArray[np.float64]) -> NDArray[np.int64]:
@@ -60,18 +72,18 @@ class Window:
         if not len(bucket):
             return
         if bucket[0] == bucket[-1] and (self.samples is None or (bucket == bucket[0]).all()):
-            self._cells(int(bucket[0]), len(bucket)).add(columns, outcome, None, score)
+            self._cells(self._place(int(bucket[0])), len(bucket)).add(columns, outcome, None, score)
         else:
             for one in np.unique(bucket).tolist():
                 rows = bucket == one
                 part = {name: (codes[rows], values) for name, (codes, values) in columns.items()}
                 own = None if score is None else score[rows]
-                self._cells(one, int(rows.sum())).add(part, outcome[rows], None, own)
+                self._cells(self._place(one), int(rows.sum())).add(part, outcome[rows], None, own)
         self._slide()
 
     def relabel(self, joined: Joined) -> bool:
         """A late label of a row; False when its part has left the window."""
-        cells = self.buckets.get(joined.bucket)
+        cells = self.buckets.get(self._place(joined.bucket))
         if cells is None or not cells.relabel(joined.key, joined.outcome, joined.label):
             return False
         self._learn(cells, joined, back=False)
@@ -84,7 +96,7 @@ class Window:
         """
         change = np.zeros((2, 3), np.int64)
         change[joined.outcome, UNKNOWN], change[joined.outcome, joined.label] = -1, 1
-        cells = self._cells(joined.bucket, 0)
+        cells = self._cells(self._place(joined.bucket), 0)
         cells.put(joined.key, -change if back else change)
         self._learn(cells, joined, back)
 
@@ -94,16 +106,42 @@ class Window:
             cells.scores.learn(values, joined.score, joined.truth, back=back)
 
     def total(self) -> Cells:
-        """Counts of the whole window."""
+        """Counts of the window, from its beginning on."""
         whole = Cells(self.axes, scored=self.scored)
-        for _, cells in sorted(self.buckets.items()):
-            whole.merge(cells)
+        begin = self._begin()
+        for bucket, cells in sorted(self.buckets.items()):
+            if bucket >= begin:
+                whole.merge(cells)
         return whole
+
+    def _begin(self) -> int:
+        """The bucket that the window begins with: the oldest until a mark has been passed."""
+        order = sorted(self.buckets)
+        begin = order[0] if order else 0
+        if self.samples is None:
+            return begin
+        step, before, left = self._step, self.gone, sum(self._rows.values())
+        for bucket, following in pairwise(order):
+            rows = self._rows[bucket]
+            left -= rows
+            if left < self.samples:
+                break
+            if before // step != (before + rows) // step:
+                begin = following
+            before += rows
+        return begin
+
+    @property
+    def _step(self) -> int:
+        """Rows between two marks."""
+        assert self.samples is not None, "marks are a sliding window's"
+        return -(-self.samples // STARTS)
 
     def merge(self, other: "Window") -> "Window":
         """Add another replica's window; returns self."""
         for bucket, cells in sorted(other.buckets.items()):
             self._cells(bucket, other._rows[bucket]).merge(cells)
+        self.gone += other.gone
         self._slide()
         return self
 
@@ -111,7 +149,8 @@ class Window:
         """Plain data; equal windows give equal bytes."""
         buckets = [[bucket, cells.dump()] for bucket, cells in sorted(self.buckets.items())]
         axes, scored = list(self.axes), [plain_subject(subject) for subject in self.scored]
-        return {"axes": axes, "scored": scored, "samples": self.samples, "buckets": buckets}
+        found = {"axes": axes, "scored": scored, "samples": self.samples, "buckets": buckets}
+        return found if self.samples is None else {**found, "gone": self.gone, "joinedFrom": self.joined_from}
 
     @classmethod
     def load(cls, dumped: Mapping[str, Any]) -> "Window":
@@ -120,7 +159,15 @@ class Window:
         for bucket, cells in dumped["buckets"]:
             window.buckets[bucket] = Cells.load(cells)
             window._rows[bucket] = window.buckets[bucket].rows
+        window.gone, window.joined_from = dumped.get("gone", 0), dumped.get("joinedFrom")
         return window
+
+    def _place(self, bucket: int) -> int:
+        """Where the rows of a minute are counted."""
+        if self.joined_from is None or bucket < self.joined_from or bucket in self.buckets:
+            return bucket
+        oldest = min(self.buckets)
+        return oldest if bucket < oldest else bucket
 
     def _cells(self, bucket: int, rows: int) -> Cells:
         cells = self.buckets.get(bucket)
@@ -131,15 +178,35 @@ class Window:
         return cells
 
     def _slide(self) -> None:
+        """Let go of what no sum over replicas needs: all before a bucket behind which a mark is passed, and N samples follow.
+
+        Between it and the last bucket that N rows of our own follow lie the rows of a whole step: somewhere among them is a mark,
+        wherever the other replicas' rows put it.
+        """
         if self.samples is None or len(self.buckets) < 2:
             return
+        order = sorted(self.buckets)
         left = sum(self._rows.values())
-        for bucket in sorted(self.buckets):
-            if left - self._rows[bucket] < self.samples:
-                break
-            left -= self._rows.pop(bucket)
-            del self.buckets[bucket]
+        if left - self._rows[order[0]] >= self.samples + self._step:
+            for bucket in order[: self._unneeded(order, left)]:
+                self.gone += self._rows.pop(bucket)
+                del self.buckets[bucket]
+                self.joined_from = None
         while len(self.buckets) > MAX_BUCKETS:
             first, second = sorted(self.buckets)[:2]
             self.buckets[second].merge(self.buckets.pop(first))
             self._rows[second] += self._rows.pop(first)
+            self.joined_from = first if self.joined_from is None else min(first, self.joined_from)
+
+    def _unneeded(self, order: Sequence[int], left: int) -> int:
+        """How many of the oldest buckets may go."""
+        assert self.samples is not None, "only a sliding window lets go"
+        last = 0
+        while last + 1 < len(order) and left - self._rows[order[last]] >= self.samples:
+            left -= self._rows[order[last]]
+            last += 1
+        rows = 0
+        while last > 0 and rows < self._step:
+            last -= 1
+            rows += self._rows[order[last]]
+        return last if rows >= self._step else 0

@@ -69,7 +69,7 @@ def subjects_of(bias: Bias) -> list[tuple[tuple[str, ...], list[str]]]:
 def enrolled(roster: Roster, bias: Bias, cells: Cells, now: float = 0.0) -> Roster:
     """The roster with the groups that have support by now, and the references that there are enough rows to choose."""
     groups, references = dict(roster.groups), dict(roster.references)
-    enough = cells.rows >= bias.min_samples
+    enough = cells.rows >= bias.least_samples
     for axes, privileged in subjects_of(bias):
         subject, table = joint_name(axes), cells.by(*axes)
         known, total = dict(groups.get(subject, {})), int(table.rows.sum())

@@ -3,6 +3,7 @@
 Three states, of each metric of each comparison and of all together. Fail: its confidence sequence lies outside the bounds. Pass: it lies
 inside. Unknown: neither is shown yet; the estimate, the interval and about how many more rows will decide are told. A confidence
 sequence covers its value at all times together, so that looking after every request makes neither a false Fail nor a false Pass likelier.
+What that comes to over all looks, :mod:`.promise` says.
 """
 
 from collections.abc import Mapping, Sequence
@@ -46,6 +47,7 @@ from governed_serving.fairness.metrics.metrics import (
     simpson,
     spread,
 )
+from governed_serving.fairness.metrics.promise import alpha_of, promise_of
 from governed_serving.fairness.metrics.roster import (
     SMALLEST_GROUP,
     Panel,
@@ -101,26 +103,38 @@ def _rows_to_decide(one: Finding, bounds: MetricBounds, interval: Interval, rows
     more = (ratio * ratio - 1) * rows
     if not 0 < more < MOST_ROWS_TO_DECIDE:
         return None
-    unit: int = 10 ** max(floor(log10(more)) - 1, 0)
-    return ceil(more / unit) * unit
+    return _two_digits(more)
 
 
 MOST_ROWS_TO_DECIDE = 1e9
 
 
+def _what_decides(bias: Bias, more: int | None, rows: int) -> dict[str, int | None]:
+    """More rows; or a larger window, where a sliding one is full before they have come."""
+    room = bias.window.samples
+    if more is None or bias.window.type == "whole" or rows + more <= room:
+        return {"rows_to_decide": more}
+    return {"rows_to_decide": None, "window_to_decide": _two_digits(max(rows + more, room + 1))}
+
+
+def _two_digits(number: float) -> int:
+    unit: int = 10 ** max(floor(log10(number)) - 1, 0)
+    return ceil(number / unit) * unit
+
+
 def judge(bias: Bias, cells: Cells, roster: Roster | None = None) -> BiasVerdict:
     """Verdict over ``cells``. ``roster``: who is compared, as decided earlier; None: as if these counts were seen for the first time.
 
-    One false alarm (or a false Pass) overall, at any time, has probability ≤ 1 − level: the level is shared among the metrics of the
-    manifest, and of each metric among its comparisons by a series that doesn't depend on how many there are. ``discovered`` of a
+    One false alarm (or a false Pass) overall, at any time (of a sliding window: as :mod:`.promise` says), has probability ≤ 1 − level:
+    the level is shared among the metrics of the manifest, and of each metric among its comparisons by a series that doesn't depend on how many there are. ``discovered`` of a
     metric is the weaker claim that holds for most: false discovery rate by e-BH.
     """
     roster = enrolled(roster or Roster(), bias, cells)
     cells, gone = pooled(cells, bias, roster)
     panels = {joint_name(axes): panel_of(cells, axes, privileged, roster) for axes, privileged in subjects_of(bias)}
     tables = {a.name: cells.by(a.name) for a in bias.protected_attributes}
-    samples = cells.rows
-    metrics = _metrics(bias, cells, panels, samples >= bias.min_samples)
+    samples, least = cells.rows, bias.least_samples
+    metrics = _metrics(bias, cells, panels, samples >= least)
     strata = [
         row
         for a in bias.protected_attributes
@@ -129,8 +143,8 @@ def judge(bias: Bias, cells: Cells, roster: Roster | None = None) -> BiasVerdict
         for row in simpson(cells, a.name, s, panels[a.name].base, SMALLEST_GROUP)
     ]
     verdict = BiasVerdict(
-        verdict=_overall([m.verdict for m in metrics if m.judged]) if samples >= bias.min_samples else "Unknown",
-        summary=_summary(metrics, samples, bias.min_samples),
+        verdict=_overall([m.verdict for m in metrics if m.judged]) if samples >= least else "Unknown",
+        summary=_summary(metrics, samples, least) + _promised(bias),
         samples=samples,
         labelled=cells.labelled,
         favorable_outcome=RecordedOutcome.model_validate(bias.favorable_outcome.plain()),
@@ -152,17 +166,18 @@ def _metrics(bias: Bias, cells: Cells, panels: Mapping[str, Panel], enough: bool
     families = sum(1 if m.name in ENTROPIES else len(panels) for m in bias.metrics)
     found = [one for *_, one in compared]
     limits = [_limits(bounds) for _, bounds, _ in compared]
-    intervals = sequences(found, [1 - (1 - bias.confidence_level) / families * one.share for one in found])
+    alpha = alpha_of(bias)
+    intervals = sequences(found, [1 - alpha / families * one.share for one in found])
     evidence = bound_evidence(found, limits)
     judged = [place for place, one in enumerate(found) if one.judged and one.support >= SMALLEST_GROUP]
-    rejected = e_benjamini_hochberg([evidence[place] for place in judged], bias.confidence_level)
+    rejected = e_benjamini_hochberg([evidence[place] for place in judged], 1 - alpha)
     discovered = {judged[i] for i in rejected}
     metrics = []
     for place, (attribute, bounds, one) in enumerate(compared):
         metric = _metric(attribute, one, bounds, intervals[place], bias.confidence_level, enough)
         told = {"log_evidence": _number(evidence[place]), "discovered": enough and place in discovered}
         if metric.verdict == "Unknown" and metric.value is not None and one.judged and enough:
-            told["rows_to_decide"] = _rows_to_decide(one, bounds, intervals[place], cells.rows)
+            told |= _what_decides(bias, _rows_to_decide(one, bounds, intervals[place], cells.rows), cells.rows)
         metrics.append(metric.model_copy(update=told))
     return metrics
 
@@ -299,9 +314,19 @@ def _summary(found: Sequence[MetricFinding], samples: int, least: int) -> str:
 def _waits(metric: MetricFinding) -> str:
     if metric.verdict != "Unknown" or not metric.judged:
         return ""
+    if metric.window_to_decide is not None:
+        return f"; shown neither inside nor outside, a window of about {metric.window_to_decide:,} samples will decide"
     if metric.rows_to_decide is None:
         return "; shown neither inside nor outside"
     return f"; shown neither inside nor outside, about {metric.rows_to_decide:,} more rows will decide"
+
+
+def _promised(bias: Bias) -> str:
+    """Of a sliding window: what is promised over all looks. A whole one promises it for ever."""
+    promise = promise_of(bias)
+    if promise.within_rows is None:
+        return ""
+    return f"; at most a {promise.chance:.2g} chance of a false verdict in any {promise.within_rows:,} predictions"
 
 
 def _excess(metric: MetricFinding) -> float:

@@ -8,11 +8,13 @@ from typing import Any
 
 import msgspec
 
+from governed_api.governance import Bias
 from governed_api.verdict import AlarmState, BiasVerdict, CountedWindow, wire
 from governed_serving.auditor.service.replicas import NOBODY, OtherReplicas, Replicas
 from governed_serving.auditor.service.scheduling import Worker
 from governed_serving.auditor.service.state import AuditState
 from governed_serving.auditor.service.tally import Tally, Whole, add_up
+from governed_serving.fairness.metrics.promise import promise_of
 from governed_serving.fairness.metrics.roster import enrolled
 from governed_serving.fairness.metrics.verdict import judge
 from governed_serving.records import EventRecord, timestamp
@@ -112,7 +114,7 @@ class JudgeWorker(Worker):
                 summary=_summary(found, whole.absent),
                 alarm=self._alarm(found, whole, others, now),
                 revision=self._state.subject.revision,
-                window=CountedWindow(type=bias.window.type, rows=found.samples, folded=whole.rows),
+                window=_window(bias, found.samples, whole.rows),
                 evidence=sha256(msgspec.json.encode(counts)).hexdigest(),
                 time=timestamp(now),
                 replicas=others.sources,
@@ -143,6 +145,18 @@ class JudgeWorker(Worker):
             EventRecord("verdict", name, subject.model, subject.revision, now, body, summary)
         ):
             self._recorded = _Recorded(outline, now, verdict.evidence)
+
+
+def _window(bias: Bias, rows: int, folded: int) -> CountedWindow:
+    promise = promise_of(bias)
+    return CountedWindow(
+        type=bias.window.type,
+        rows=rows,
+        folded=folded,
+        false_verdict_chance=promise.chance,
+        within_rows=promise.within_rows,
+        average_rows_to_false_verdict=promise.average_rows,
+    )
 
 
 def _outline(verdict: BiasVerdict) -> tuple[str, ...]:
