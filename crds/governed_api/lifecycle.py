@@ -223,7 +223,8 @@ class Compression(Part):
     """F(θ): what makes the model smaller. It ships only if the gates pass."""
 
     method: Literal["none", "dynamicInt8", "staticInt8", "magnitudePruning"] = "none"
-    """dynamicInt8, staticInt8: ONNX Runtime quantisation; magnitudePruning: smallest weights to zero."""
+    """dynamicInt8: int8 with an activation scale per row; staticInt8: ONNX Runtime quantisation; magnitudePruning:
+    smallest weights to zero."""
     sparsity: float = Field(default=0.5, gt=0, lt=1)
     """Share of weights pruned (magnitudePruning)."""
     calibration_rows: int = Field(default=256, ge=8, le=100000)
@@ -240,7 +241,8 @@ class Optimization(Part):
 
 
 class Gates(Part):
-    """Budgets: the compressed model ships only inside all of them, otherwise the uncompressed one does."""
+    """Budgets: the compressed model ships only inside all of them, otherwise the uncompressed one does. Without a
+    budget of its own, rowIndependence: no held-out row's answer may depend on the rows beside it, but for rounding."""
 
     min_accuracy: float | None = Field(default=None, ge=0, le=1)
     """Least accuracy on held-out rows of whatever ships; below it training fails."""

@@ -23,7 +23,7 @@ class GateResult(ReportPart):
     """One row of the gate table."""
 
     name: str
-    """accuracy, disparity, explanation, latency …"""
+    """accuracy, disparity, explanation, rowIndependence, latency …"""
     measured: float | None = None
     """What was found."""
     budget: float | None = None

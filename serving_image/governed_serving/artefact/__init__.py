@@ -1,7 +1,7 @@
 """The artefact format: manifest, deterministic tar, verified directory, shared input preparation."""
 
 from governed_serving.artefact.errors import ArtefactError, MalformedArtefact, TamperedArtefact
-from governed_serving.artefact.independence import Independence, row_independence
+from governed_serving.artefact.independence import Independence, covering, row_independence
 from governed_serving.artefact.manifest import (
     FORMAT,
     Feature,
@@ -26,6 +26,7 @@ __all__ = [
     "Manifest",
     "Output",
     "TamperedArtefact",
+    "covering",
     "decode_manifest",
     "digest",
     "encode_manifest",

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Independence", "row_independence"]
+__all__ = ["Independence", "covering", "row_independence"]
 
 Values = list[NDArray[Any]]
 Run = Callable[[Values], Values]
@@ -22,19 +22,23 @@ HOSTILE = (0.0, 1.0, -1.0, 1e6, -1e6, 1e30, -1e30, float(np.finfo(np.float32).ma
 """What a neighbour's float columns are filled with."""
 REPEATS = 64
 """Neighbours that repeat one row: more rows than a matrix kernel's tile has."""
+ROUNDING = 2e-6
+"""A float that moves by at most this times max(1, |value|), some 16 steps of float32, is rounded differently: matrix
+kernels add in another order for another number of rows. More, or another text or whole number, is another answer."""
 STOPPED = "not shown in the time given"
 ROWLESS = "not shown: an output has no row for each row asked"
 
 
 @dataclass(frozen=True)
 class Independence:
-    """``rows`` answers were compared with the same rows' alone, ``different`` of them differed in a bit; ``first`` says
-    where."""
+    """``rows`` answers were compared with the same rows' alone, ``different`` of them differed in a bit, ``material``
+    of these by more than rounding; ``first`` says where, a material difference before any other."""
 
     independent: bool
     rows: int
     different: int
     first: str = ""
+    material: int = 0
 
 
 def row_independence(
@@ -48,16 +52,15 @@ def row_independence(
     Raises what ``run`` raises on ``columns``; hostile neighbours that it refuses are left out.
     """
     rows = len(columns[0])
-    alone: list[list[bytes]] = []
+    alone: list[Values] = []
     for row in range(rows):
         outputs = run([c[row : row + 1] for c in columns])
         if not _rowwise(outputs, 1):
             return Independence(False, 0, 0, ROWLESS)
-        alone.append([_bits(values, 0) for values in outputs])
+        alone.append([np.array(values[0]) for values in outputs])
         if enough():
             return Independence(False, 0, 0, STOPPED)
-    compared = different = 0
-    first = ""
+    tally = _Tally(alone)
     for name, places, batch in _companies(columns, np.random.default_rng(np.random.PCG64(seed)), repeats):
         try:
             outputs = run(batch)
@@ -66,15 +69,57 @@ def row_independence(
                 raise
             continue
         if not _rowwise(outputs, len(batch[0])):
-            return Independence(False, compared, different, ROWLESS)
-        for at, row in places:
-            compared += 1
-            if any(_bits(values, at) != bits for values, bits in zip(outputs, alone[row], strict=True)):
-                different += 1
-                first = first or f"row {row} of the sample differs {name}"
+            return tally.found(ROWLESS)
+        tally.compare(name, places, outputs)
         if enough():
-            return Independence(False, compared, different, first or STOPPED)
-    return Independence(not different, compared, different, first)
+            return tally.found(STOPPED)
+    return tally.found()
+
+
+class _Tally:
+    """Answers in company against the same rows' alone."""
+
+    def __init__(self, alone: list[Values]) -> None:
+        self._alone = alone
+        self._compared = self._different = self._material = 0
+        self._first = self._worse = ""
+
+    def compare(self, name: str, places: Sequence[tuple[int, int]], outputs: Values) -> None:
+        """``places``: (place in ``outputs``, row of the sample) pairs."""
+        for at, row in places:
+            self._compared += 1
+            pairs = [(values[at], own) for values, own in zip(outputs, self._alone[row], strict=True)]
+            if all(_bits(found) == _bits(own) for found, own in pairs):
+                continue
+            self._different += 1
+            text = f"row {row} of the sample differs {name}"
+            self._first = self._first or text
+            if not all(_rounded(found, own) for found, own in pairs):
+                self._material += 1
+                self._worse = self._worse or text
+
+    def found(self, unfinished: str = "") -> Independence:
+        """``unfinished``: why the comparison ended early."""
+        independent = not self._different and not unfinished
+        first = self._worse or self._first or unfinished
+        return Independence(independent, self._compared, self._different, first, self._material)
+
+
+def covering(columns: Values, most: int, seed: int = 0) -> NDArray[np.int64]:
+    """Places of at most ``most`` rows that hold as many different texts as they can, rising: int64 (min(rows, most),).
+
+    ``columns``: one array (rows, …) per input. In seeded random order, the first row with each text comes before all
+    others, so that a category of one row in a thousand is asked about as well. A column in which most texts are unique
+    has no categories.
+    """
+    rows = len(columns[0])
+    order = np.random.default_rng(np.random.PCG64(seed)).permutation(rows)
+    first = np.zeros(rows, bool)
+    for column in columns:
+        if column.dtype == object:
+            found = np.unique(column.reshape(rows, -1)[order].astype(str), return_index=True)[1] // column[0].size
+            first[found if 2 * len(found) <= rows else []] = True
+    return np.sort(order[np.argsort(~first, kind="stable")][:most])
 
 
 def _companies(
@@ -117,8 +162,16 @@ def _rowwise(outputs: Values, rows: int) -> bool:
     return all(values.ndim > 0 and len(values) == rows for values in outputs)
 
 
-def _bits(values: NDArray[Any], row: int) -> bytes:
-    found = values[row]
-    return (
-        repr(np.asarray(found).tolist()).encode() if values.dtype == object else np.ascontiguousarray(found).tobytes()
-    )
+def _bits(found: Any) -> bytes:
+    values = np.asarray(found)
+    return repr(values.tolist()).encode() if values.dtype == object else np.ascontiguousarray(values).tobytes()
+
+
+def _rounded(found: Any, own: Any) -> bool:
+    """Whether two answers to a row are the same but for rounding."""
+    one, other = np.asarray(found), np.asarray(own)
+    if one.dtype.kind != "f":
+        return _bits(one) == _bits(other)
+    with np.errstate(all="ignore"):
+        near = np.abs(one.astype(np.float64) - other) <= ROUNDING * np.maximum(1, np.abs(other.astype(np.float64)))
+    return bool((near | (one == other) | (np.isnan(one) & np.isnan(other))).all())

@@ -130,7 +130,9 @@ class Process:
         settings, resolved = self._settings, self._resolved
         artefact = composition.load_artefact(settings, resolved)
         self._artefact, self._verified = artefact.digest, True
-        predictor = OnnxPredictor(artefact.model, Signature.of(artefact.manifest), threads=settings.threads)
+        predictor = OnnxPredictor(
+            artefact.model, Signature.of(artefact.manifest), threads=settings.threads, held=artefact.background()
+        )
         if not predictor.independence.independent:
             log("warning", "each row is computed alone: no independence shown", found=predictor.independence.first)
         self._open()

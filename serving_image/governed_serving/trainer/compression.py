@@ -1,4 +1,4 @@
-"""Compression F(θ) of the network's graph: int8 by ONNX Runtime's quantiser, or magnitude pruning."""
+"""Compression F(θ) of the network's graph: int8, or magnitude pruning."""
 
 import logging
 import warnings
@@ -15,6 +15,8 @@ from governed_serving.trainer.preprocessing import Encoded, session
 from governed_serving.trainer.scratch import memory_scratch
 
 OPERATORS = ["Gemm", "MatMul"]
+LEVELS, ZERO_POINT = 127, 128
+"""Symmetric int8: −127 … 127; activations travel as uint8 around 128, the form that every MatMulInteger kernel has."""
 
 
 def compress(network: Any, spec: Compression, calibration: Encoded) -> tuple[Any, Variant]:
@@ -49,25 +51,71 @@ def prune(model: Any, sparsity: float) -> Any:
 
 
 def _dynamic(model: Any) -> Any:
-    from onnxruntime.quantization.onnx_quantizer import ONNXQuantizer
-    from onnxruntime.quantization.quant_utils import QuantizationMode, QuantType
+    """int8 weights per output channel, and activations quantised as they come with one scale per row.
 
-    quantiser = ONNXQuantizer(
-        model,
-        per_channel=True,
-        reduce_range=False,
-        mode=QuantizationMode.IntegerOps,
-        static=False,
-        weight_qType=QuantType.QInt8,
-        activation_qType=QuantType.QUInt8,
-        tensors_range=None,
-        nodes_to_quantize=[],
-        nodes_to_exclude=[],
-        op_types_to_quantize=OPERATORS,
-        extra_options={"MatMulConstBOnly": True},
-    )
-    quantiser.quantize_model()
-    return quantiser.model.model
+    ONNX Runtime's own dynamic quantisation takes one scale over the whole batch, so that a row's answer would depend on
+    the rows beside it. Here each row of a matrix product's input has its own (token-wise, ZeroQuant, Yao et al. 2022):
+    the integer product is exact, so an answer is the same alone and in any batch.
+    """
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    nodes: list[Any] = []
+    for k, node in enumerate(model.graph.node):
+        weight = constants.get(node.input[1]) if node.op_type in OPERATORS else None
+        values = None if weight is None else _matrix(node, onnx.numpy_helper.to_array(weight))
+        if values is None:
+            nodes.append(node)
+            continue
+        made, added = _row_scaled(f"int8_{k}", node, values)
+        nodes += made
+        model.graph.initializer.extend(added)
+    used = {name for node in nodes for name in node.input}
+    kept = [tensor for tensor in model.graph.initializer if tensor.name in used]
+    del model.graph.node[:], model.graph.initializer[:]
+    model.graph.node.extend(nodes)
+    model.graph.initializer.extend(kept)
+    return model
+
+
+def _matrix(node: Any, values: Any) -> Any:
+    """The weights as (inputs, outputs), or None for a product that stays in float."""
+    attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+    if values.ndim != 2 or values.dtype != np.float32 or attributes.get("transA", 0):
+        return None
+    if attributes.get("alpha", 1.0) != 1.0 or attributes.get("beta", 1.0) != 1.0:
+        return None
+    return values.T if attributes.get("transB", 0) else values
+
+
+def _row_scaled(name: str, node: Any, values: Any) -> tuple[list[Any], list[Any]]:
+    """Nodes and constants of node.input[0] · ``values`` (+ node.input[2]) in int8, a scale per row of the input."""
+    scale = np.maximum(np.abs(values).max(0), np.finfo(np.float32).tiny * 127) / np.float32(LEVELS)
+    constants = {
+        "weights": np.round(values / scale).astype(np.int8),
+        "scale": scale.astype(np.float32),
+        "axis": np.array([-1], np.int64),
+        "levels": np.array(1 / LEVELS, np.float32),
+        "least": np.array(np.finfo(np.float32).tiny, np.float32),
+        "middle": np.array(ZERO_POINT, np.float32),
+        "zero": np.array(ZERO_POINT, np.uint8),
+    }
+    c = {key: f"{name}/{key}" for key in constants}
+    nodes: list[Any] = []
+
+    def add(operator: str, inputs: list[str], **attributes: Any) -> str:
+        output = f"{name}/{len(nodes)}"
+        nodes.append(helper.make_node(operator, inputs, [output], name=output, **attributes))
+        return output
+
+    largest = add("ReduceMax", [add("Abs", [node.input[0]]), c["axis"]], keepdims=1)
+    step = add("Max", [add("Mul", [largest, c["levels"]]), c["least"]])
+    rounded = add("Round", [add("Div", [node.input[0], step])])
+    codes = add("Cast", [add("Add", [rounded, c["middle"]])], to=onnx.TensorProto.UINT8)
+    product = add("Cast", [add("MatMulInteger", [codes, c["weights"], c["zero"]])], to=onnx.TensorProto.FLOAT)
+    answer = add("Mul", [add("Mul", [product, step]), c["scale"]])
+    if len(node.input) > 2 and node.input[2]:
+        add("Add", [answer, node.input[2]])
+    nodes[-1].output[0] = node.output[0]
+    return nodes, [onnx.numpy_helper.from_array(np.ascontiguousarray(v), c[key]) for key, v in constants.items()]
 
 
 def _static(model: Any, calibration: Encoded) -> Any:

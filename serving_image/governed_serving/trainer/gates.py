@@ -1,22 +1,27 @@
 """Gates: each measures the compressed model against the uncompressed one and a budget of the manifest."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
+from onnxruntime import InferenceSession
 
 from governed_api.governance import Bias
 from governed_api.lifecycle import Gates
 from governed_api.report import GateResult
+from governed_serving.artefact import Independence, covering, row_independence
 from governed_serving.fairness.inference.intervals import Interval
 from governed_serving.fairness.metrics.metrics import LEAST_REFERENCE, LEAST_SHARE
 from governed_serving.trainer.changes import AttributeChange, attribute_changes, correctness_change
 from governed_serving.trainer.dataset import Dataset
 from governed_serving.trainer.evaluation import headline, importances, latencies, predict, spearman
-from governed_serving.trainer.preprocessing import session
+from governed_serving.trainer.preprocessing import feeds, session
 
 Verdict = Literal["pass", "fail", "not applicable"]
-LATENCY, OPTIMIZATION = "latency", "optimization"
+LATENCY, OPTIMIZATION, ROWS = "latency", "optimization", "rowIndependence"
+INDEPENDENCE_ROWS = 64
+"""Held-out rows that are asked alone and in company: a seeded sample that holds as many categories as it can."""
 
 
 def at_most(name: str, measured: float, budget: float, message: str) -> GateResult:
@@ -64,10 +69,36 @@ def judge(candidates: Candidates, gates: Gates, bias: Bias | None) -> list[GateR
     ranked = [np.array(list(importances(s, c.rows, c.seed).values())) for s in (before, after)]
     text = "Spearman rank correlation of mean |attribution| before and after compression"
     table.append(at_least("explanation", spearman(*ranked), gates.min_explanation_correlation, text))
+    table.append(own_rows(before, after, c))
     slow, quick = latencies([before, after], c.rows)
     text = f"one row on this node: {slow * 1e6:.0f} µs before, {quick * 1e6:.0f} µs after compression"
     table.append(at_most(LATENCY, quick / slow, gates.max_latency_ratio, text))
     return table
+
+
+def own_rows(before: InferenceSession, after: InferenceSession, c: Candidates) -> GateResult:
+    """Whether the compressed model answers a row by that row alone; the uncompressed one is told beside it.
+
+    Rounding passes: the server sees it when it loads the model, and computes each row of such a model alone.
+    """
+    inputs = feeds(c.rows)
+    chosen = covering(list(inputs.values()), INDEPENDENCE_ROWS, c.seed)
+    columns = [column[chosen] for column in inputs.values()]
+
+    def found(running: InferenceSession) -> Independence:
+        def run(values: list[NDArray[Any]]) -> list[NDArray[Any]]:
+            return list(running.run(None, dict(zip(inputs, values, strict=True))))
+
+        return row_independence(run, columns, seed=c.seed)
+
+    plain, small = found(before), found(after)
+    text = "answers that differ from the same row's asked alone: "
+    text += f"{_moved(plain)} before, {_moved(small)} after compression"
+    return at_most(ROWS, float(small.material), 0.0, f"{text} ({small.first})" if small.first else text)
+
+
+def _moved(found: Independence) -> str:
+    return f"{found.material} of {found.rows} and {found.different - found.material} in rounding"
 
 
 def disparity(name: str, change: AttributeChange, budget: float) -> GateResult:

@@ -8,6 +8,7 @@ import pytest
 
 from governed_api.lifecycle import Gates
 from governed_api.report import GateResult
+from governed_serving.artefact import Independence
 from governed_serving.fairness.inference.intervals import clopper_pearson, paired
 from governed_serving.trainer import gates
 from governed_serving.trainer.dataset import Dataset
@@ -32,6 +33,7 @@ def judged(monkeypatch: pytest.MonkeyPatch, groups: Groups, label: Any = None, *
     monkeypatch.setattr(gates, "predict", lambda *_: next(predictions))
     monkeypatch.setattr(gates, "importances", lambda *_: {"sex": 1.0})
     monkeypatch.setattr(gates, "latencies", lambda *_: [1.0, 1.0])
+    monkeypatch.setattr(gates, "row_independence", lambda *_, **__: Independence(True, 0, 0))
     plain = {**ADMISSIONS_BIAS, "strata": [], **rules}
     table = gates.judge(gates.Candidates(b"", b"", rows, "all", 1, 0), Gates(), bias(plain))
     return {gate.name: gate for gate in table}
@@ -116,3 +118,22 @@ def test_the_interval_of_a_paired_change_covers(gain: float, loss: float, n: int
     inside = np.array([one.lower - 1e-12 <= gain - loss <= one.upper + 1e-12 for one in found])
     assert counts[inside].sum() / counts.sum() >= 0.935
     assert all(one.lower < one.upper for one in found)
+
+
+@pytest.mark.parametrize(
+    ("found", "verdict"),
+    [
+        (Independence(True, 900, 0), "pass"),
+        (Independence(False, 900, 12, "row 3 of the sample differs among copies of another row"), "pass"),
+        (Independence(False, 900, 12, "row 3 of the sample differs beside a row of 1e+06", material=1), "fail"),
+    ],
+)
+def test_rounding_passes_and_another_answer_does_not(
+    monkeypatch: pytest.MonkeyPatch, found: Independence, verdict: str
+) -> None:
+    monkeypatch.setattr(gates, "row_independence", lambda *_, **__: found)
+    rows = Dataset({"sex": np.array(["m"], object)}, {"sex": "categorical"}, np.zeros(1, np.int64), CLASSES, {})
+    gate = gates.own_rows(None, None, gates.Candidates(b"", b"", rows, "all", 1, 0))  # type: ignore[arg-type]
+    assert (gate.verdict, gate.measured, gate.budget) == (verdict, found.material, 0.0)
+    assert f"{found.material} of 900 and {found.different - found.material} in rounding" in gate.message
+    assert found.first in gate.message

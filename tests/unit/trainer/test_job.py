@@ -187,9 +187,12 @@ def test_compression_ships_inside_the_budgets(tmp_path: Path, method: str, varia
     assert made["variant"] == variant
     content = files(place, made)
     operators = {n.op_type for n in onnx.load_from_string(content["model.onnx"]).graph.node}
-    assert {"dynamicInt8": "DynamicQuantizeLinear", "staticInt8": "QuantizeLinear"}.get(method, "Gemm") in operators
+    assert {"dynamicInt8": "MatMulInteger", "staticInt8": "QuantizeLinear"}.get(method, "Gemm") in operators
     table = {g["name"]: g for g in content["gates.json"]["gates"]}
-    assert set(table) == {"export", "accuracy", "disparity/sex", "explanation", "latency", "optimization"}
+    assert "DynamicQuantizeLinear" not in operators, "takes its scale over the batch"
+    judged = {"export", "accuracy", "disparity/sex", "explanation", "rowIndependence", "latency", "optimization"}
+    assert set(table) == judged
+    assert (table["rowIndependence"]["measured"], table["rowIndependence"]["verdict"]) == (0, "pass")
     assert table["latency"]["measured"] is None
     full = {g["name"]: g for g in place.report.parts[-1]["gates"]}
     assert full["latency"]["measured"] > 0

@@ -54,7 +54,13 @@ def _rows(settings: Settings, resolved: ResolvedModel, server: int, count: Calla
     """Verify the artefact, load the model. Raises ArtefactError, InvalidSettings, ValueError, OSError."""
     artefact = composition.load_artefact(settings, resolved)
     signature = Signature.of(artefact.manifest)
-    predictor = OnnxPredictor(artefact.model, signature, threads=settings.threads, segmented=RememberedTexts())
+    predictor = OnnxPredictor(
+        artefact.model,
+        signature,
+        threads=settings.threads,
+        segmented=RememberedTexts(),
+        held=artefact.background(),
+    )
     pace = CpuThrottle(piece_rows(len(artefact.model)), cpu_of(server), threads=settings.threads)
     pool = ThreadPoolExecutor(1, thread_name_prefix="onnxruntime")
 

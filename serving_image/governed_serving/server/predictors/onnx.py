@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -11,7 +11,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from governed_api.datatypes import ONNX
-from governed_serving.artefact import Independence, row_independence, segment
+from governed_serving.artefact import Independence, covering, row_independence, segment
 from governed_serving.server.errors import PredictionFailed, Unavailable
 from governed_serving.server.predictors.protocol import Columns, Outputs
 from governed_serving.server.signature import NUMPY, Input, Output, Signature
@@ -28,7 +28,11 @@ WARM_UPS = 16
 CHECK_SECONDS = 2.0
 """What the row independence check may take at load; a model too slow for it is computed row by row."""
 CHECK_ROWS, CHECK_BYTES = 12, 1 << 20
-"""Rows that it asks about, and what its largest batch of inputs may weigh."""
+"""Made-up rows that it asks about, and what its largest batch of inputs may weigh."""
+HELD_ROWS, QUICK_SECONDS = 64, CHECK_SECONDS / 2
+"""Rows of the artefact that it asks about beside them, where one row's time says that they take no longer than that."""
+CALLS_A_ROW = 17
+"""Row computations for each row asked about: alone, in five batches, among copies, beside nine hostile neighbours."""
 BATCH_SCALED = (b"DynamicQuantizeLinear", b"DynamicQuantizeMatMul", b"DynamicQuantizeLSTM")
 """Operators that take one scale over the whole batch: their rows depend on each other, whether or not a sample shows it."""
 
@@ -64,8 +68,9 @@ def segmented(column: NDArray[Any], segmentation: str) -> NDArray[Any]:
 class OnnxPredictor:
     """A model's session. One call at a time: operators may use ``threads`` threads, and what waits is merged into the next call.
 
-    An answer is a function of its own row, bit for bit: where the check at load doesn't show that for the model
-    (``independence``), each row of a call is computed alone.
+    An answer is a function of its own row, bit for bit. Matrix kernels may round one row differently from several: then a
+    row alone is asked twice in one call, which costs less than giving up batches. Where the check at load shows
+    independence neither way (``independence``), each row of a call is computed alone.
     """
 
     merges = True
@@ -78,9 +83,10 @@ class OnnxPredictor:
         *,
         threads: int = 1,
         segmented: Callable[[NDArray[Any], str], NDArray[Any]] = segmented,
+        held: Mapping[str, Sequence[Any]] | None = None,
     ) -> None:
-        """``model``: ONNX bytes that somebody verified; ``segmented`` prepares texts. Raises ValueError when ONNX Runtime can't load it, or it
-        doesn't fit ``signature``."""
+        """``model``: ONNX bytes that somebody verified; ``segmented`` prepares texts; ``held``: raw rows of the artefact (feature → values, None:
+        missing) that independence is checked on. Raises ValueError when ONNX Runtime can't load it, or it doesn't fit ``signature``."""
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
@@ -104,9 +110,10 @@ class OnnxPredictor:
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="onnxruntime")
         self._cost = _Cost()
         self._closed = False
-        self.independence = self._shown(model)
+        self._paired = False
+        self.independence = self._shown(model, held or {})
 
-    def _shown(self, model: bytes) -> Independence:
+    def _shown(self, model: bytes, held: Mapping[str, Sequence[Any]]) -> Independence:
         if scaled := [name.decode() for name in BATCH_SCALED if name in model]:
             return Independence(False, 0, 0, f"{scaled[0]} takes its scale over the batch")
         if not self.signature.inputs:
@@ -116,9 +123,37 @@ class OnnxPredictor:
         rows, repeats = (min(max(CHECK_BYTES // max(weight, 1), 3), most) for most in (CHECK_ROWS, 64))
         columns = [column[:rows] for column in columns]
         try:
-            return row_independence(self._asked, columns, enough=lambda: time.monotonic() > until, repeats=repeats)
+            own = self._held(held, self._affordable(columns))
+            columns = [np.concatenate(pair) for pair in zip(columns, own, strict=True)]
+            found = row_independence(self._asked, columns, enough=lambda: time.monotonic() > until, repeats=repeats)
+            if found.different and not found.material:
+                self._paired = True
+                found = row_independence(self._asked, columns, enough=lambda: time.monotonic() > until, repeats=repeats)
+                self._paired = found.independent
+            return found
         except PredictionFailed as error:
             return Independence(False, 0, 0, f"not shown: {error}")
+        except (TypeError, ValueError, OverflowError) as error:
+            return Independence(False, 0, 0, f"not shown: background.json doesn't fit the model's inputs: {error}")
+
+    def _affordable(self, columns: Columns) -> int:
+        """Rows of the artefact that the check has time for."""
+        one = [column[:1] for column in columns]
+        self._asked(one)
+        started = time.perf_counter()
+        self._asked(one)
+        return min(int(QUICK_SECONDS / (CALLS_A_ROW * (time.perf_counter() - started))), HELD_ROWS)
+
+    def _held(self, held: Mapping[str, Sequence[Any]], rows: int) -> Columns:
+        """At most ``rows`` of the rows ``held``, as the model's graph takes them, with as many categories as they can hold."""
+        inputs = self.signature.inputs
+        if rows < 1 or not all(spec.shape == (1,) and len(held.get(spec.name, ())) for spec in inputs):
+            return self.example(0)
+        made = [_column(spec, held[spec.name]) for spec in inputs]
+        if len({len(column) for column in made}) > 1:
+            raise ValueError("its columns differ in length")
+        chosen = covering(made, rows)
+        return self._segment([column[chosen] for column in made])
 
     def run(self, columns: Columns) -> Outputs:
         """The model on the caller's thread. Raises PredictionFailed."""
@@ -129,16 +164,20 @@ class OnnxPredictor:
         return [np.concatenate([np.atleast_1d(part) for part in values]) for values in zip(*parts, strict=True)]
 
     def _together(self, columns: Columns) -> Outputs:
-        if self._segmented:
-            columns = list(columns)
-            for k, segmentation in self._segmented:
-                columns[k] = self._prepared(columns[k], segmentation)
-        return self._asked(columns)
+        return self._asked(self._segment(columns))
+
+    def _segment(self, columns: Columns) -> Columns:
+        columns = list(columns)
+        for k, segmentation in self._segmented:
+            columns[k] = self._prepared(columns[k], segmentation)
+        return columns
 
     def _asked(self, columns: Columns) -> Outputs:
-        feeds = dict(zip(self._names, columns, strict=True))
+        doubled = self._paired and len(columns[0]) == 1
+        feeds = dict(zip(self._names, [np.repeat(c, 2, 0) for c in columns] if doubled else columns, strict=True))
         try:
-            return list(self._session.run(self._outputs, feeds))
+            outputs = list(self._session.run(self._outputs, feeds))
+            return [values[:1] for values in outputs] if doubled else outputs
         except Exception as error:  # ONNX Runtime raises a dozen classes of its own
             raise PredictionFailed(f"model: expected an answer from ONNX Runtime, found: {_line(error)}") from error
 
@@ -174,6 +213,14 @@ class OnnxPredictor:
     async def close(self) -> None:
         self._closed = True
         await asyncio.get_running_loop().run_in_executor(None, self._pool.shutdown)
+
+
+def _column(spec: Input, values: Sequence[Any]) -> NDArray[Any]:
+    """Raw values (None: missing), shape (rows, 1). Raises TypeError, ValueError, OverflowError."""
+    if spec.textual:
+        return np.array([["" if value is None else str(value)] for value in values], object)
+    absent = np.nan if NUMPY[spec.dtype].kind == "f" else 0
+    return np.array([[absent if value is None else value] for value in values], NUMPY[spec.dtype])
 
 
 def _probes(signature: Signature) -> Columns:

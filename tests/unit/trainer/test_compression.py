@@ -1,0 +1,90 @@
+"""int8 with a scale per row: close to float at every magnitude; one with a scale over the batch doesn't ship."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+from onnxruntime.quantization.onnx_quantizer import ONNXQuantizer
+from onnxruntime.quantization.quant_utils import QuantizationMode, QuantType
+
+from governed_api.lifecycle import Compression
+from governed_serving.trainer import pipeline
+from governed_serving.trainer.compression import compress
+from governed_serving.trainer.export import plain
+from governed_serving.trainer.preprocessing import session
+from unit.trainer.manifests import ADMISSIONS_BIAS, admissions, resolved
+from unit.trainer.neighbours import Workplace
+
+WEIGHTS = np.random.default_rng(2).normal(size=(6, 3)).astype(np.float32)
+
+
+def product(operator: str) -> onnx.ModelProto:
+    transposed = operator == "Gemm"
+    inputs = ["x", "w", "b"] if transposed else ["x", "w"]
+    node = helper.make_node(operator, inputs, ["y"], name="n", **({"transB": 1} if transposed else {}))
+    weights = [numpy_helper.from_array(WEIGHTS.T.copy() if transposed else WEIGHTS, "w")]
+    if transposed:
+        weights.append(numpy_helper.from_array(np.arange(3, dtype=np.float32), "b"))
+    ends = [helper.make_tensor_value_info(n, TensorProto.FLOAT, ["batch", k]) for n, k in (("x", 6), ("y", 3))]
+    graph = helper.make_graph([node], "g", ends[:1], ends[1:], weights)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+
+
+@pytest.mark.parametrize("operator", ["Gemm", "MatMul"])
+def test_each_row_has_its_own_scale(operator: str) -> None:
+    rows = np.random.default_rng(4).normal(size=(50, 6)).astype(np.float32)
+    rows *= (10.0 ** np.linspace(-6, 12, 50)).astype(np.float32)[:, None]
+    rows[7] = 0
+    small, variant = compress(product(operator), Compression(method="dynamicInt8"), {"x": rows})
+    found = session(small, "all").run(None, {"x": rows})[0]
+    expected = rows @ WEIGHTS + (np.arange(3, dtype=np.float32) if operator == "Gemm" else 0)
+    room = np.abs(rows).max(1, keepdims=True) * np.abs(WEIGHTS).max() * 6 / 127 + 1e-6 * np.abs(expected)
+    assert variant == "int8"
+    assert (np.abs(found - expected) <= room).all()
+    assert any(t.data_type == TensorProto.INT8 for t in small.graph.initializer)
+
+
+def batch_scaled(network: Any, *_: Any) -> tuple[Any, str]:
+    """ONNX Runtime's own dynamic quantisation."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(network)
+    quantiser = ONNXQuantizer(
+        copy,
+        per_channel=True,
+        reduce_range=False,
+        mode=QuantizationMode.IntegerOps,
+        static=False,
+        weight_qType=QuantType.QInt8,
+        activation_qType=QuantType.QUInt8,
+        tensors_range=None,
+        nodes_to_quantize=[],
+        nodes_to_exclude=[],
+        op_types_to_quantize=["Gemm", "MatMul"],
+        extra_options={"MatMulConstBOnly": True},
+    )
+    quantiser.quantize_model()
+    return plain(quantiser.model.model), "int8"
+
+
+def test_a_candidate_whose_rows_depend_on_each_other_does_not_ship(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline, "compress", batch_scaled)
+    generous = {
+        "maxAccuracyDrop": 1,
+        "maxDisparityIncrease": 1,
+        "minExplanationCorrelation": -1,
+        "maxLatencyRatio": 100,
+    }
+    lifecycle = {"compression": {"method": "dynamicInt8"}, "gates": generous}
+    place = Workplace(tmp_path)
+    plan = resolved(admissions(epochs=2, batchSize=128), governance={"bias": ADMISSIONS_BIAS}, lifecycle=lifecycle)
+    made = place.job(plan).run()
+    gate = {g["name"]: g for g in place.report.parts[-1]["gates"]}["rowIndependence"]
+    assert made["variant"] == "float"
+    assert gate["verdict"] == "fail"
+    assert gate["measured"] > 0
+    assert "asked alone: 0 of" in gate["message"]
