@@ -9,7 +9,6 @@ import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))  # when run as a script: the contract lies beside this file
 
@@ -41,7 +40,7 @@ def cell(text: str) -> str:
     return re.sub(r"\s+", " ", text).replace("|", "\\|").strip()
 
 
-def limits(node: dict[str, Any]) -> str:
+def limits(node: schema.Schema) -> str:
     """Type, choices, bounds and pattern of a field, in a few words."""
     words = [str(node.get("type") or ("integer or string" if "x-kubernetes-int-or-string" in node else "object"))]
     if "enum" in node:
@@ -61,7 +60,7 @@ def limits(node: dict[str, Any]) -> str:
     return cell(", ".join(words))
 
 
-def fields(node: dict[str, Any], path: str) -> Iterator[str]:
+def fields(node: schema.Schema, path: str) -> Iterator[str]:
     """Table rows of every field below a node, in the order of the types."""
     required = set(node.get("required", ()))
     for name, below in node.get("properties", {}).items():
@@ -78,7 +77,7 @@ def _plain(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def rules(node: dict[str, Any], path: str) -> Iterator[str]:
+def rules(node: schema.Schema, path: str) -> Iterator[str]:
     """Table rows of the CEL rules that hold below a node."""
     for rule in node.get("x-kubernetes-validations", ()):
         yield f"| `{path}` | {cell(rule['message'])} |"

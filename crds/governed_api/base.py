@@ -1,9 +1,10 @@
 """The base of every typed part: camelCase outside, snake_case inside, unknown fields refused by name."""
 
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler
 from pydantic.alias_generators import to_camel
+from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
 from governed_api.rules import Rule
@@ -23,9 +24,9 @@ class Part(BaseModel):
     RULES: ClassVar[tuple[Rule, ...]] = ()
 
     @classmethod
-    def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+    def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         """Carry the CEL rules, so that the CRD generator needs nothing but the JSON schema."""
-        schema: dict[str, Any] = handler(core)
+        schema = handler(core)
         if cls.RULES:
             handler.resolve_ref_schema(schema)["x-kubernetes-validations"] = [r.crd() for r in cls.RULES]
         return schema
@@ -42,7 +43,7 @@ class RecordedPart(Part):
     model_config = Part.model_config | {"extra": "allow"}
 
 
-def wire(part: Part) -> dict[str, Any]:
+def wire(part: Part) -> dict[str, object]:
     """JSON-ready mapping of the fields that were set, null ones too: what isn't defined is told, what wasn't asked
     isn't."""
     return part.model_dump(mode="json", by_alias=True, exclude_unset=True)

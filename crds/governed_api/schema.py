@@ -77,7 +77,7 @@ def _one_line(text: str) -> str:
     return " ".join(text.split())
 
 
-def _without_nulls(value: Any) -> Any:
+def _without_nulls(value: object) -> object:
     if isinstance(value, dict):
         return {k: _without_nulls(v) for k, v in value.items() if v is not None}
     return value

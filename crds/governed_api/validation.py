@@ -7,7 +7,7 @@ keys, then CEL rules unless an earlier error blocks them; messages are those of 
 import copy
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from typing import Any
 
@@ -16,8 +16,7 @@ import cel
 from governed_api import schema as generated
 from governed_api.names import API_VERSION, KIND
 from governed_api.quantities import QUANTITY, quantity
-
-Schema = dict[str, Any]
+from governed_api.schema import Schema
 
 NOT_CHECKED = (
     "<nil>: Invalid value: null: some validation rules were not checked because the object was invalid; "
@@ -43,7 +42,7 @@ def model_schema() -> Schema:
     return root
 
 
-def validate(manifest: object, old: dict[str, Any] | None = None) -> list[str]:
+def validate(manifest: object, old: Mapping[str, object] | None = None) -> list[str]:
     """Messages for a manifest, in the API server's words; empty when it would be accepted.
 
     ``old`` is the object that an update would replace: rules with ``oldSelf`` are checked against it.
@@ -89,7 +88,7 @@ def defaulted(value: Any, schema: Schema) -> Any:
     return value
 
 
-def _unknown(value: Any, schema: Schema, path: str, top: bool = False) -> Iterator[str]:
+def _unknown(value: object, schema: Schema, path: str, top: bool = False) -> Iterator[str]:
     if schema.get("x-kubernetes-preserve-unknown-fields"):
         return
     if isinstance(value, dict):
@@ -135,7 +134,7 @@ def _shown(value: object) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
-def _structure(value: Any, schema: Schema, path: str) -> Iterator[Finding]:
+def _structure(value: object, schema: Schema, path: str) -> Iterator[Finding]:
     if schema.get("x-kubernetes-int-or-string"):
         kinds = ["integer", "string"]
     else:
@@ -173,7 +172,7 @@ def _string(value: str, schema: Schema, path: str) -> Iterator[Finding]:
 
 
 def _number(value: float, schema: Schema, path: str) -> Iterator[Finding]:
-    tests: list[tuple[str, Callable[[Any, Any], bool], str]] = [
+    tests: list[tuple[str, Callable[[float, float], bool], str]] = [
         ("minimum", lambda v, b: v >= b, "greater than or equal to"),
         ("maximum", lambda v, b: v <= b, "less than or equal to"),
     ]
@@ -187,7 +186,7 @@ def _number(value: float, schema: Schema, path: str) -> Iterator[Finding]:
             yield Finding(f"{path}: Invalid value: {_shown(value)}: {path} in body should be {text} {_shown(bound)}")
 
 
-def _array(value: list[Any], schema: Schema, path: str) -> Iterator[Finding]:
+def _array(value: list[object], schema: Schema, path: str) -> Iterator[Finding]:
     if len(value) > schema.get("maxItems", len(value)):
         yield Finding(f"{path}: Too many: {len(value)}: must have at most {schema['maxItems']} items", True)
     if len(value) < schema.get("minItems", 0):
@@ -198,7 +197,7 @@ def _array(value: list[Any], schema: Schema, path: str) -> Iterator[Finding]:
         yield from _structure(item, schema.get("items", {}), f"{path}[{n}]")
 
 
-def _object(value: dict[str, Any], schema: Schema, path: str) -> Iterator[Finding]:
+def _object(value: dict[str, object], schema: Schema, path: str) -> Iterator[Finding]:
     if len(value) > schema.get("maxProperties", len(value)):
         yield Finding(f"{path}: Too many: {len(value)}: must have at most {schema['maxProperties']} items", True)
     for name in schema.get("required", []):
@@ -210,10 +209,10 @@ def _object(value: dict[str, Any], schema: Schema, path: str) -> Iterator[Findin
             yield from _structure(item, sub, _join(path, name))
 
 
-def _scale(body: dict[str, Any]) -> list[Finding]:
+def _scale(body: Mapping[str, object]) -> list[Finding]:
     """What the scale subresource says of the field that it reads."""
     path = generated.SCALE_PATH
-    value: Any = body
+    value: object = body
     for name in path.split(".")[1:]:
         value = value.get(name) if isinstance(value, dict) else None
     if value is None or (isinstance(value, int) and value >= 0):
@@ -228,7 +227,7 @@ def _join(path: str, name: str) -> str:
     return f"{path}.{name}" if path else name
 
 
-def _list_maps(value: Any, schema: Schema, path: str) -> list[Finding]:
+def _list_maps(value: object, schema: Schema, path: str) -> list[Finding]:
     found: list[Finding] = []
     if isinstance(value, dict):
         for name, item in value.items():
@@ -236,7 +235,7 @@ def _list_maps(value: Any, schema: Schema, path: str) -> list[Finding]:
             if sub is not None:
                 found += _list_maps(item, sub, _join(path, name))
     elif isinstance(value, list) and "items" in schema:
-        seen: list[dict[str, Any]] = []
+        seen: list[dict[str, object]] = []
         for n, item in enumerate(value):
             found += _list_maps(item, schema["items"], f"{path}[{n}]")
             if schema.get("x-kubernetes-list-type") == "map" and isinstance(item, dict):
@@ -247,7 +246,7 @@ def _list_maps(value: Any, schema: Schema, path: str) -> list[Finding]:
     return found
 
 
-def _typed(value: Any, schema: Schema) -> Any:
+def _typed(value: object, schema: Schema) -> object:
     """JSON values as CEL sees them: ``number`` is always a double."""
     if isinstance(value, dict):
         props, rest = schema.get("properties", {}), schema.get("additionalProperties", {})
@@ -259,11 +258,11 @@ def _typed(value: Any, schema: Schema) -> Any:
     return value
 
 
-def _compare(a: Any, b: Any) -> int:
+def _compare(a: float, b: float) -> int:
     return int(a > b) - int(a < b)
 
 
-def _rules(value: Any, old: Any, schema: Schema, path: str) -> Iterator[Finding]:
+def _rules(value: object, old: object, schema: Schema, path: str) -> Iterator[Finding]:
     for rule in schema.get("x-kubernetes-validations", []):
         if "oldSelf" in rule["rule"] and old is None:
             continue

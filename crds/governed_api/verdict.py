@@ -5,8 +5,6 @@ from what the auditor says. Ledgers are older than code: fields that a past audi
 a newer one are kept.
 """
 
-from typing import Any
-
 from governed_api.base import RecordedPart, VerdictWord, wire
 from governed_api.conditions import Truth
 from governed_api.governance import FavorableOutcome
@@ -186,7 +184,7 @@ class BiasVerdict(AuditorReport):
     replicas: dict[str, str] = {}
     """Other replica → SHA-256 of the state whose counts were added."""
 
-    def changed(self, **fields: Any) -> "BiasVerdict":
+    def changed(self, **fields: object) -> "BiasVerdict":
         """The same with other fields, by their names in Python."""
         return self.model_copy(update=fields)
 

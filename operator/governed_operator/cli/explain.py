@@ -3,10 +3,11 @@
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from governed_api.json_types import Scalar
 from governed_api.runtime import PORT_HTTP, on_this_machine
 from governed_operator.cli.fail import fail
 
@@ -46,7 +47,7 @@ def command(
     Console(highlight=False).print(explanation_view(answer))
 
 
-def _features(words: list[str]) -> dict[str, Any]:
+def _features(words: list[str]) -> dict[str, Scalar]:
     """name=value …, JSON, or @FILE of JSON; ends the command with what was expected otherwise."""
     first = words[0]
     if not first.startswith(("{", "@")):

@@ -1,7 +1,6 @@
 """The frame of every manifest: kind, name, labels, owner."""
 
 from dataclasses import dataclass, field
-from typing import Any
 
 from governed_api.names import API_VERSION, FIELD_MANAGER, GROUP, KIND, LABEL_COMPONENT, LABEL_MODEL, PART_OF
 from governed_api.resolved import ResolvedModel
@@ -77,7 +76,7 @@ def manifest(
     *,
     owned: bool = True,
     annotations: dict[str, str] | None = None,
-    **body: Any,
+    **body: object,
 ) -> Manifest:
     """A namespaced object of the model; ``owned=False`` for what must outlive it."""
     labels = model_labels(subject, component, owned=owned)
@@ -97,7 +96,7 @@ def shared(
     component: str,
     *,
     annotations: dict[str, str] | None = None,
-    **body: Any,
+    **body: object,
 ) -> Manifest:
     """An object that all models of a namespace share, owned by none of them."""
     metadata: Manifest = {"name": name, "namespace": namespace, "labels": common_labels(component)}

@@ -1,7 +1,5 @@
 """Parts of pods: restricted security, probes, volumes, scheduling."""
 
-from typing import Any
-
 from governed_api import object_names
 from governed_api import runtime as rt
 from governed_api.model import GovernedModelSpec
@@ -26,7 +24,7 @@ def security_context() -> Manifest:
     }
 
 
-def container(name: str, image: str, command: list[str], pull_policy: str, **rest: Any) -> Manifest:
+def container(name: str, image: str, command: list[str], pull_policy: str, **rest: object) -> Manifest:
     """A container that may write to its mounts alone and gains no privilege."""
     return {
         "name": name,

@@ -55,7 +55,7 @@ class Leadership:
         self._cluster = cluster
         self._namespace = namespace
         self._identity = identity
-        self._work: asyncio.Task[Any] | None = None
+        self._work: asyncio.Task[None] | None = None
         self.leading = False
 
     async def run(self, lead: Callable[[], Awaitable[None]], lost: Callable[[], None]) -> None:
@@ -98,7 +98,7 @@ def identity(pod: str) -> str:
     return f"{pod}_{uuid.uuid4().hex[:8]}"
 
 
-async def cancelled(task: asyncio.Task[Any]) -> None:
+async def cancelled(task: asyncio.Task[None]) -> None:
     """Cancel and wait."""
     task.cancel()
     try:

@@ -1,15 +1,72 @@
 """HTTP client of a served model: Open Inference Protocol V2 and our explain route."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import Any
+from typing import Any, TypedDict
 
 import httpx
 
 from governed_api import routes
 from governed_api.datatypes import DATATYPES, NUMBERS
+from governed_api.json_types import Json, Scalar
 
-Row = dict[str, Any]
+Row = dict[str, Scalar]
+"""Raw features of one instance, by name."""
+
+
+class DeclaredTensor(TypedDict):
+    """An input that the model's metadata names."""
+
+    name: str
+    datatype: str
+    shape: list[int]
+
+
+class Tensor(DeclaredTensor):
+    """A V2 tensor with its values, flat."""
+
+    data: list[Scalar]
+
+
+class Metadata(TypedDict):
+    """What a client needs of a model's V2 metadata."""
+
+    inputs: list[DeclaredTensor]
+
+
+class InferAnswer(TypedDict):
+    """A V2 answer."""
+
+    id: str
+    outputs: list[Tensor]
+
+
+class Explained(TypedDict, total=False):
+    """One attribution; of a feature, or of a group of features."""
+
+    feature: str
+    group: str
+    value: Json
+    attribution: Json
+
+
+class Explanation(TypedDict, total=False):
+    """One explained row, as far as a person is shown it."""
+
+    attributions: list[Explained]
+    method: str
+    target: Json
+    base_value: Json
+    prediction: Json
+    additivity_residual: Json
+    evaluations: int
+    seed: int
+
+
+class ExplainAnswer(TypedDict, total=False):
+    """Answer of the explain route."""
+
+    explanations: list[Explanation]
 
 
 class ClientError(Exception):
@@ -22,7 +79,7 @@ class ModelClient:
     def __init__(self, url: str, model: str, *, timeout: float = 60.0) -> None:
         self._http = httpx.Client(base_url=url.rstrip("/"), timeout=timeout, trust_env=False)
         self._model = model
-        self._inputs: list[dict[str, Any]] | None = None
+        self._inputs: list[DeclaredTensor] | None = None
 
     def __enter__(self) -> "ModelClient":
         return self
@@ -30,47 +87,54 @@ class ModelClient:
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
         self._http.close()
 
-    def metadata(self) -> dict[str, Any]:
-        return self._json("GET", routes.MODEL.format(model=self._model))
+    def metadata(self) -> Metadata:
+        answer: Metadata = self._json("GET", routes.MODEL.format(model=self._model))
+        return answer
 
-    def infer(self, rows: Sequence[Row]) -> dict[str, Any]:
+    def infer(self, rows: Sequence[Row]) -> InferAnswer:
         """V2 answer for ``rows`` in one request. Raises ClientError."""
-        return self._json("POST", routes.INFER.format(model=self._model), {"inputs": self._columns(rows)})
-
-    def explain(self, row: Row, parameters: dict[str, Any]) -> dict[str, Any]:
-        body: dict[str, Any] = {"inputs": self._columns([row])}
-        return self._json(
-            "POST", routes.EXPLAIN.format(model=self._model), body | ({"parameters": parameters} if parameters else {})
+        answer: InferAnswer = self._json(
+            "POST", routes.INFER.format(model=self._model), {"inputs": self._columns(rows)}
         )
+        return answer
 
-    def acknowledge(self, by: str, reason: str) -> dict[str, Any]:
+    def explain(self, row: Row, parameters: dict[str, str]) -> ExplainAnswer:
+        body: dict[str, object] = {"inputs": self._columns([row])}
+        if parameters:
+            body["parameters"] = parameters
+        answer: ExplainAnswer = self._json("POST", routes.EXPLAIN.format(model=self._model), body)
+        return answer
+
+    def acknowledge(self, by: str, reason: str) -> None:
         """To the auditor: a person takes over the alarm of a failed verdict. Raises ClientError."""
-        return self._json("POST", routes.ACKNOWLEDGEMENTS, {"by": by, "reason": reason})
+        self._json("POST", routes.ACKNOWLEDGEMENTS, {"by": by, "reason": reason})
 
-    def contest(self, request: str, by: str, reason: str) -> dict[str, Any]:
+    def contest(self, request: str, by: str, reason: str) -> dict[str, Json]:
         """To the auditor: a person contests a decision; its record, explanation and counterfactual. Raises
         ClientError."""
-        return self._json("POST", routes.REVIEWS, {"id": request, "by": by, "reason": reason})
+        answer: dict[str, Json] = self._json("POST", routes.REVIEWS, {"id": request, "by": by, "reason": reason})
+        return answer
 
-    def _columns(self, rows: Sequence[Row]) -> list[dict[str, Any]]:
+    def _columns(self, rows: Sequence[Row]) -> list[Tensor]:
         if self._inputs is None:
             self._inputs = self.metadata()["inputs"]
         return [self._column(declared, rows) for declared in self._inputs]
 
     @staticmethod
-    def _column(declared: dict[str, Any], rows: Sequence[Row]) -> dict[str, Any]:
+    def _column(declared: DeclaredTensor, rows: Sequence[Row]) -> Tensor:
         name, datatype = declared["name"], declared["datatype"]
         missing = [i for i, row in enumerate(rows) if name not in row]
         if missing:
             raise ClientError(f"row {missing[0]} has no value for {name}: the model needs it ({datatype})")
         values = [row[name] for row in rows]
         if datatype in NUMBERS:
-            data = [_number(name, datatype, v) for v in values]
+            data: list[Scalar] = [_number(name, datatype, v) for v in values]
         else:
             data = values if datatype == "BOOL" else [str(v) for v in values]
         return {"name": name, "datatype": datatype, "shape": [len(rows), 1], "data": data}
 
-    def _json(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+    def _json(self, method: str, path: str, body: Mapping[str, object] | None = None) -> Any:
+        """A JSON mapping, which the caller's type describes."""
         try:
             answer = self._http.request(method, path, json=body)
             found = answer.json()
@@ -87,7 +151,7 @@ class ModelClient:
         return found
 
 
-def _number(name: str, datatype: str, value: Any) -> Any:
+def _number(name: str, datatype: str, value: Scalar) -> Scalar:
     """A word of the command line as the number that the model takes; anything else as it is. Raises ClientError."""
     if not isinstance(value, str):
         return value

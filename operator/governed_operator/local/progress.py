@@ -2,11 +2,12 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Mapping
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from governed_api.json_types import Json
 
 REFRESH = 0.2
 
@@ -34,11 +35,14 @@ async def waiting(console: Console, title: str, state: Callable[[], tuple[float 
             following.cancel()
 
 
-def training_state(read: Callable[[], dict[str, Any]]) -> Callable[[], tuple[float | None, str]]:
+def training_state(read: Callable[[], Mapping[str, Json]]) -> Callable[[], tuple[float | None, str]]:
     """Progress as the trainer reports it."""
 
     def state() -> tuple[float | None, str]:
-        trainer = read().get("trainer") or {}
-        return trainer.get("progress"), str(trainer.get("message", ""))
+        trainer = read().get("trainer")
+        if not isinstance(trainer, dict):
+            return None, ""
+        share = trainer.get("progress")
+        return share if isinstance(share, (int, float)) else None, str(trainer.get("message", ""))
 
     return state

@@ -4,11 +4,11 @@ import asyncio
 import os
 import sys
 import time
-from typing import Any
 
 import httpx
 
 from governed_api import routes
+from governed_api.json_types import Json
 from governed_operator.local.errors import LocalError
 from governed_operator.local.run import Running
 from governed_operator.local.serving_side import module
@@ -17,7 +17,7 @@ PATIENCE = 30.0
 POLL = 0.1
 
 
-async def wait_for_entry(running: Running, request: str) -> dict[str, Any]:
+async def wait_for_entry(running: Running, request: str) -> dict[str, Json]:
     """The ledger's entry of a prediction. Raises LocalError when it doesn't come in time."""
     token = running.token_file.read_text().strip()
     deadline = time.monotonic() + PATIENCE

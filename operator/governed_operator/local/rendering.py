@@ -1,7 +1,5 @@
 """Objects as YAML, in the order of application."""
 
-from typing import Any
-
 import yaml
 
 from governed_api.resolved import ResolvedModel
@@ -15,7 +13,7 @@ UNKNOWN = "sha256:unknown"
 
 
 class _Dumper(yaml.SafeDumper):
-    def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002
+    def ignore_aliases(self, data: object) -> bool:  # noqa: ARG002
         return True
 
 

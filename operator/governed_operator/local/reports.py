@@ -1,12 +1,13 @@
 """Reads the GovernanceReport files that local pods write."""
 
 import json
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from pydantic import ValidationError
 
 from governed_api.base import Part
 from governed_api.evidence import TrainingReport
+from governed_api.json_types import Json
 from governed_api.report import GovernanceReportStatus
 from governed_operator.local.errors import LocalError
 from governed_operator.local.workdir import Workdir
@@ -14,7 +15,7 @@ from governed_operator.local.workdir import Workdir
 T = TypeVar("T", bound=Part)
 
 
-def raw_report(workdir: Workdir, name: str) -> dict[str, Any]:
+def raw_report(workdir: Workdir, name: str) -> dict[str, Json]:
     """The report's status as it was written; empty before the first write."""
     path = workdir.reports / f"{name}.json"
     try:
@@ -40,7 +41,7 @@ def training_report(workdir: Workdir, name: str) -> TrainingReport | None:
     return _typed(workdir, name, TrainingReport, part, "trainer.") if part else None
 
 
-def _typed(workdir: Workdir, name: str, kind: type[T], part: Any, below: str = "") -> T:
+def _typed(workdir: Workdir, name: str, kind: type[T], part: Json, below: str = "") -> T:
     try:
         return kind.model_validate(part)
     except ValidationError as error:

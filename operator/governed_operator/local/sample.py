@@ -6,13 +6,12 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from governed_api.model import GovernedModel
 from governed_api.names import ANNOTATION_SAMPLES
+from governed_operator.local.client import Row
 from governed_operator.local.errors import LocalError
 
-Row = dict[str, Any]
 KNOWN = {"instances", "counts", "labels", "rows", "explain"}
 
 

@@ -3,7 +3,6 @@
 import asyncio
 import time
 from pathlib import Path
-from typing import Any
 
 import httpx
 from rich.console import Console
@@ -89,7 +88,7 @@ async def _explanations(console: Console, client: ModelClient, sample: Sample) -
         console.print(explanation_view(await asyncio.to_thread(client.explain, row, {})))
 
 
-def _clip(value: Any) -> str:
+def _clip(value: object) -> str:
     text = str(value)
     return text if len(text) <= 24 else f"{text[:23]}…"
 

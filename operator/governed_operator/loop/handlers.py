@@ -21,7 +21,7 @@ def login(**kwargs: Any) -> Any:
 
 
 @kopf.on.startup()  # type: ignore[untyped-decorator]
-async def start(memo: kopf.Memo, settings: kopf.OperatorSettings, **_: Any) -> None:
+async def start(memo: kopf.Memo, settings: kopf.OperatorSettings, **_: object) -> None:
     settings.posting.enabled = False
     settings.peering.standalone = True
     settings.watching.server_timeout = 290
@@ -37,10 +37,10 @@ async def start(memo: kopf.Memo, settings: kopf.OperatorSettings, **_: Any) -> N
 
 
 @kopf.on.cleanup()  # type: ignore[untyped-decorator]
-async def stop(memo: kopf.Memo, **_: Any) -> None:
+async def stop(memo: kopf.Memo, **_: object) -> None:
     await memo.process.stop()
 
 
 @kopf.on.event(GROUP, VERSION, PLURAL)  # type: ignore[untyped-decorator]
-async def model_changed(event: kopf.RawEvent, memo: kopf.Memo, **_: Any) -> None:
+async def model_changed(event: kopf.RawEvent, memo: kopf.Memo, **_: object) -> None:
     memo.process.model_event(event["type"], dict(event["object"]))

@@ -9,29 +9,29 @@ import kopf
 class NoDiffBase(kopf.DiffBaseStorage):  # type: ignore[misc]
     """Remembers no last-seen state."""
 
-    def build(self, **_: Any) -> dict[str, Any]:
+    def build(self, **_: object) -> dict[str, object]:
         return {}
 
-    def fetch(self, **_: Any) -> None:
+    def fetch(self, **_: object) -> None:
         return None
 
-    def store(self, **_: Any) -> None:
+    def store(self, **_: object) -> None:
         return None
 
 
 class NoProgress(kopf.ProgressStorage):  # type: ignore[misc]
     """Remembers no progress of handlers."""
 
-    def fetch(self, **_: Any) -> None:
+    def fetch(self, **_: object) -> None:
         return None
 
-    def store(self, **_: Any) -> None:
+    def store(self, **_: object) -> None:
         return None
 
-    def purge(self, **_: Any) -> None:
+    def purge(self, **_: object) -> None:
         return None
 
-    def touch(self, **_: Any) -> None:
+    def touch(self, **_: object) -> None:
         return None
 
     def clear(self, *, essence: Any) -> Any:

@@ -4,7 +4,6 @@ after a crash anywhere."""
 import asyncio
 import logging
 import time
-from typing import Any
 
 from governed_api import object_names
 from governed_api.model import GovernedModelStatus
@@ -28,6 +27,7 @@ from governed_operator.policy.revisions import stale_report_entries
 from governed_operator.policy.status import significant, status_of
 from governed_operator.settings import Settings
 from governed_operator.watch.cache import Cache, Child, ChildKey, ModelEntry, ModelKey
+from governed_operator.watch.facts import WorkloadFacts
 
 logger = logging.getLogger("governed_operator.loop.reconcile")
 
@@ -35,7 +35,7 @@ AFTER_WRITES = 0.5
 """Seconds after which our own writes are looked at again, when no event comes sooner."""
 FIGURES_EVERY = 300.0
 """Seconds between writes that only refresh figures."""
-Token = tuple[Any, ...]
+Token = tuple[object, ...]
 REVISION_FIELDS = ("stable", "canary", "rejected")
 
 
@@ -191,7 +191,7 @@ class Reconciler:
         wanted = [(m, Expected.of(m)) for m in archive_objects(namespace, self._settings)]
         await self._applier.converge(key, wanted, "")
         stateful = self._cache.children(key).get(("StatefulSet", ARCHIVE))
-        ready = bool(stateful and stateful.facts.available)
+        ready = bool(stateful and isinstance(stateful.facts, WorkloadFacts) and stateful.facts.available)
         if self._archives.get(namespace) != ready:
             self._archives[namespace] = ready
             for model in models:

@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any
 
 import msgspec
 
@@ -30,7 +29,7 @@ class StatusWriter:
         self._cache = cache
         self._metrics = metrics
 
-    async def write(self, key: ModelKey, known: Mapping[str, Any], new: dict[str, Any]) -> None:
+    async def write(self, key: ModelKey, known: Mapping[str, object], new: dict[str, object]) -> None:
         """``known``: the status as it is stored. Raises ApiError."""
         patch = new | {k: None for k in known if k not in new}
         answer = await self._cluster.patch_status(MODEL, key[0], key[1], patch)

@@ -12,7 +12,7 @@ from governed_operator.desired.trainer import job_name
 from governed_operator.policy.observed import Observed
 from governed_operator.policy.revisions import servers
 from governed_operator.watch.cache import ChildKey
-from governed_operator.watch.facts import FINAL, Problem
+from governed_operator.watch.facts import FINAL, JobFacts, NeighbourFacts, PodFacts, Problem
 
 Gate = Callable[[Observed], Violation | None]
 
@@ -81,7 +81,9 @@ def autoscaler_refused(obs: Observed) -> Violation | None:
 
 def _refused(obs: Observed, place: ChildKey) -> Violation | None:
     child = obs.children.get(place)
-    refusal = child.facts.refusal if child and not child.deleting else None
+    if child is None or child.deleting or not isinstance(child.facts, NeighbourFacts):
+        return None
+    refusal = child.facts.refusal
     return Violation(c.DEGRADED, refusal.reason, refusal.message, "True") if refusal else None
 
 
@@ -92,7 +94,7 @@ def training_failed(obs: Observed) -> Violation | None:
     trainer = obs.report.trainer if obs.report else None
     answers = trainer is not None and trainer.training_hash == obs.model.training_hash()
     said = trainer.message if trainer and answers and trainer.phase == "Failed" else ""
-    if child and child.facts.failure:
+    if child and isinstance(child.facts, JobFacts) and child.facts.failure:
         failure = child.facts.failure
         words = next((p.last_words for p in obs.pods("trainer") if p.last_words), "")
         message = f"{failure.message}; the trainer's last words: {words}" if words else failure.message
@@ -123,7 +125,7 @@ def archive_not_as_wanted(obs: Observed) -> Violation | None:
 
 def archive_pod_stuck(obs: Observed) -> Violation | None:
     for child in obs.shared.values():
-        if child.kind == "Pod" and child.facts.problem:
+        if isinstance(child.facts, PodFacts) and child.facts.problem:
             return _stuck(c.ARCHIVE_READY, child.facts.problem)
     return None
 

@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from governed_api import object_names
+from governed_api.json_types import Json
 from governed_api.model import GovernedModelStatus
 from governed_api.names import ARCHIVE
 from governed_api.reasons import Reason
@@ -47,7 +48,7 @@ class Observed:
     generation: int
     status: GovernedModelStatus
     now: datetime
-    stored: Mapping[str, Any] = field(default_factory=dict)
+    stored: Mapping[str, Json] = field(default_factory=dict)
     """The status as JSON has it: what a patch is held against."""
     report: GovernanceReportStatus | None = None
     report_error: str | None = None
@@ -65,14 +66,14 @@ class Observed:
     def workload(self, track: str = TRACK_STABLE) -> WorkloadFacts | None:
         """The Deployment of a track."""
         child = self.children.get(("Deployment", object_names.deployment(self.subject.name, track)))
-        return child.facts if child and not child.deleting else None
+        return child.facts if child and not child.deleting and isinstance(child.facts, WorkloadFacts) else None
 
     @property
     def archive(self) -> WorkloadFacts | None:
         child = self.shared.get(("StatefulSet", ARCHIVE))
-        return child.facts if child else None
+        return child.facts if child and isinstance(child.facts, WorkloadFacts) else None
 
     def pods(self, component: str, track: str | None = None) -> list[PodFacts]:
         """Pods of a component, those that are going away left out."""
-        found = [c.facts for k, c in self.children.items() if k[0] == "Pod" and not c.deleting]
+        found = [c.facts for c in self.children.values() if isinstance(c.facts, PodFacts) and not c.deleting]
         return [p for p in found if p.component == component and track in (None, p.track)]

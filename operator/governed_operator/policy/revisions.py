@@ -3,12 +3,13 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
 
 from governed_api import latency
 from governed_api.report import PodVerdict, ReportPart, RevisionReport, ServerReport
 from governed_operator.policy.observed import Observed
 
+RevisionsPatch = dict[str, dict[str, dict[str, None]] | None]
+"""Revision → role → pod → null, in JSON Merge Patch (RFC 7396): what it names goes."""
 SETTLING = 60.0
 """Seconds for which an entry stays though its pod isn't known: the report may be seen before the pod is."""
 
@@ -60,13 +61,13 @@ def dead_letters(obs: Observed) -> int:
     return sum(pod.dead_letters for revision in revisions for pod in revision.auditor.values())
 
 
-def stale_report_entries(obs: Observed) -> tuple[dict[str, Any], float | None]:
+def stale_report_entries(obs: Observed) -> tuple[RevisionsPatch, float | None]:
     """(merge patch for the report's ``revisions`` that removes entries of pods that are gone, seconds until it may
     remove more)."""
     if obs.report is None:
         return {}, None
     pods = {name for kind, name in obs.children if kind == "Pod"}
-    patch: dict[str, Any] = {}
+    patch: RevisionsPatch = {}
     waits: list[float] = []
     for revision, parts in obs.report.revisions.items():
         gone: dict[str, dict[str, None]] = {}

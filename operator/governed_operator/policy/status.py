@@ -264,7 +264,7 @@ def status_of_failure(
 NOISE = ("ledger", "bias")
 
 
-def significant(status: Mapping[str, Any]) -> dict[str, Any]:
+def significant(status: Mapping[str, Any]) -> dict[str, object]:
     """A status without figures that move by themselves: these alone are not worth a write each time."""
     out = {k: v for k, v in status.items() if k not in NOISE}
     out["verdict"] = (status.get("bias") or {}).get("verdict")

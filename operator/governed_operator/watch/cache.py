@@ -4,14 +4,14 @@ fit."""
 import sys
 from collections import defaultdict
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
 from governed_api.names import FIELD_MANAGER, KIND, LABEL_COMPONENT, LABEL_MODEL, REPORT_KIND
 from governed_operator.kube.kinds import Object
 from governed_operator.kube.projection import observed_fingerprint
-from governed_operator.watch.facts import facts_of
+from governed_operator.watch.facts import Facts, facts_of
 
 ModelKey = tuple[str, str]
 """(namespace, model); the model is "" for what the namespace's models share."""
@@ -35,7 +35,7 @@ class Child(NamedTuple):
     uid: str
     version: int
     fingerprint: bytes | None
-    facts: Any
+    facts: Facts | None
     deleting: bool
     component: str
     owner: str

@@ -242,7 +242,10 @@ def scaled_object(o: Object) -> NeighbourFacts:
     )
 
 
-FACTS: Mapping[str, Callable[[Object], Any]] = {
+Facts = WorkloadFacts | JobFacts | PodFacts | ClaimFacts | NeighbourFacts | tuple[str, ...] | int
+"""Of a Secret, the sorted names of its data; of a PriorityClass, its value."""
+
+FACTS: Mapping[str, Callable[[Object], Facts]] = {
     "Deployment": workload,
     "StatefulSet": workload,
     "Job": job,
@@ -255,7 +258,7 @@ FACTS: Mapping[str, Callable[[Object], Any]] = {
 }
 
 
-def facts_of(kind: str, observed: bytes) -> Any:
+def facts_of(kind: str, observed: bytes) -> Facts | None:
     """Facts of a kind, from an object's JSON; None for kinds whose mere presence matters."""
     taker = FACTS.get(kind)
     return taker(dict(_part(observed))) if taker else None
