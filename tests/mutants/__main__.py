@@ -35,9 +35,6 @@ def main() -> int:
             outcomes = _room(chosen(name, ROOT), given.sample, given.seed, given.workers)
             share = 100 * sum(o.killed for o in outcomes) / len(outcomes) if outcomes else 100.0
             print(f"{name}: {sum(o.killed for o in outcomes)} of {len(outcomes)} killed ({share:.1f} %)", flush=True)
-            for outcome in outcomes:
-                if not outcome.killed:
-                    _tell(outcome)
             enough &= share >= given.require
     except (BaselineFailed, ValueError) as error:
         print(error, file=sys.stderr)
@@ -53,17 +50,18 @@ def _room(room: Room, sample: int, seed: int, workers: int) -> list[Outcome]:
     planned = [mutant for mutant in planned if mutant.key not in known]  # last: the list must not change the sample
     with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
         trees = [copy_tree(ROOT, Path(folder) / str(i)) for i in range(workers)]
-        return judge(trees, planned, trace(ROOT, trees[0], room), _dot)
-
-
-def _dot(outcome: Outcome) -> None:
-    print("." if outcome.killed else "S", end="", file=sys.stderr, flush=True)
+        return judge(trees, planned, trace(ROOT, trees[0], room), _tell)
 
 
 def _tell(outcome: Outcome) -> None:
+    """A dot on stderr for what is killed; a survivor at once, so that its test can be written meanwhile."""
+    if outcome.killed:
+        print(".", end="", file=sys.stderr, flush=True)
+        return
     mutant: Mutant = outcome.mutant
     why = f"survived {outcome.tests} tests" if outcome.tests else "no test executes it"
-    print(f"  {mutant.path}:{mutant.line}  {why}\n    - {mutant.before}\n    + {mutant.after}\n    in: {mutant.source}")
+    text = f"{mutant.path}:{mutant.line}  {why}\n    - {mutant.before}\n    + {mutant.after}\n    in: {mutant.source}"
+    print(f"  {text}", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,25 +1,19 @@
 """Runs tests on planted faults, in copies of the working tree: never in the tree itself."""
 
 import json
-import os
 import queue
 import shutil
-import signal
 import subprocess
-import sys
 import threading
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from mutants.planting import Mutant
 from mutants.rooms import Room
+from mutants.servers import Limits, ServerFailed, Servers, command, environment
 
 __all__ = ["BaselineFailed", "Outcome", "Trace", "copy_tree", "judge", "trace"]
-
-ROOTS = ("crds", "operator", "serving_image")
-STARTING_SECONDS = 60.0
-"""Added to a mutant's time limit: a loaded machine starts an interpreter slowly."""
 
 
 class BaselineFailed(Exception):
@@ -28,26 +22,44 @@ class BaselineFailed(Exception):
 
 @dataclass(frozen=True)
 class Trace:
-    """``lines``: path → line → who executes it (tests, whole files, or ``""`` for imports); ``seconds``: test →
-    duration."""
+    """``lines``: path → line → who executes it (tests, whole files, or ``""`` for imports).
+
+    ``seconds``: test → duration. ``modules``: what the tests import of what is installed, in order.
+    """
 
     lines: dict[str, dict[int, list[str]]]
     seconds: dict[str, float]
+    modules: list[str] = field(default_factory=list)
 
     def tests(self, mutant: Mutant) -> list[str]:
-        """Tests that can notice the fault, quick ones first; none when nothing executes its line."""
-        lines = self.lines.get(mutant.path, {})
-        span = range(mutant.statement, mutant.line + 1)
-        contexts = {context for line in span for context in lines.get(line, ())}
-        if "" in contexts:  # executed by an import: whoever uses the module may notice
-            contexts |= {context for found in lines.values() for context in found}
+        """Tests that can notice the fault, quick files and tests first; none when nothing executes its line."""
+        contexts = self._contexts(mutant)
+        if "" in contexts:  # executed by an import: files that use the module may notice, even by a constant alone
+            users = {context for found in self.lines[mutant.path].values() for context in found}
+            contexts |= {context.partition("::")[0] for context in users}
         files = {context for context in contexts if context and "::" not in context}
-        named = {t for t in self.seconds if t in contexts or t.partition("::")[0] in files}
-        return sorted(named, key=lambda t: self.seconds[t])
+        named = [t for t in self.seconds if t in contexts or t.partition("::")[0] in files]
+        quickest: dict[str, float] = {}
+        for test in named:
+            file = test.partition("::")[0]
+            quickest[file] = min(quickest.get(file, self.seconds[test]), self.seconds[test])
+        return sorted(named, key=lambda t: (quickest[t.partition("::")[0]], t.partition("::")[0], self.seconds[t]))
 
-    def limit(self, tests: Iterable[str]) -> float:
-        """Seconds after which the tests count as hanging."""
-        return STARTING_SECONDS + 10 * sum(self.seconds[t] for t in tests)
+    def by_import(self, mutant: Mutant) -> bool:
+        """Whether the line has been executed before the first test begins."""
+        return "" in self._contexts(mutant)
+
+    def _contexts(self, mutant: Mutant) -> set[str]:
+        lines = self.lines.get(mutant.path, {})
+        return {context for line in range(mutant.statement, mutant.line + 1) for context in lines.get(line, ())}
+
+    def limits(self, tests: list[str]) -> Limits:
+        """When the tests count as hanging."""
+        return Limits(sum(self.seconds[t] for t in tests))
+
+    def servers(self, tree: Path) -> Servers:
+        """What runs these tests in the copy ``tree``."""
+        return Servers(tree, list(dict.fromkeys(t.partition("::")[0] for t in self.seconds)), self.modules)
 
 
 @dataclass(frozen=True)
@@ -82,7 +94,15 @@ def trace(root: Path, tree: Path, room: Room) -> Trace:
     watched = {
         "MUTANTS_SOURCES": str(tree / room.sources if (tree / room.sources).is_dir() else (tree / room.sources).parent)
     }
-    done = _pytest(tree, ["-p", "mutants.tracing", *there], watched | {"MUTANTS_TRACE": str(out)}, None)
+    done = subprocess.run(
+        command("-p", "mutants.tracing", *there),
+        cwd=tree,
+        env=environment(tree, MUTANTS_TRACE=str(out), **watched),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
     if done.returncode != 0:
         raise BaselineFailed(f"expected the tests to pass before a fault is planted, found:\n{done.stdout[-3000:]}")
     found = json.loads(out.read_text())
@@ -92,7 +112,7 @@ def trace(root: Path, tree: Path, room: Room) -> Trace:
     }
     if not lines:
         raise BaselineFailed(f"expected the tests to execute {room.sources} of the copy, found other sources in use")
-    return Trace(lines, found["seconds"])
+    return Trace(lines, found["seconds"], found["modules"])
 
 
 def judge(trees: list[Path], planned: list[Mutant], known: Trace, tell: Callable[[Outcome], None]) -> list[Outcome]:
@@ -105,12 +125,15 @@ def judge(trees: list[Path], planned: list[Mutant], known: Trace, tell: Callable
 
     def work(tree: Path) -> None:
         try:
-            while not failures:
-                outcome = _outcome(tree, waiting.get_nowait(), known)
-                outcomes.append(outcome)
-                tell(outcome)
+            with known.servers(tree) as servers:
+                while not failures:
+                    outcome = _outcome(servers, waiting.get_nowait(), known)
+                    outcomes.append(outcome)
+                    tell(outcome)
         except queue.Empty:
             return
+        except ServerFailed as error:
+            failures.append(BaselineFailed(str(error)))
         except BaseException as error:
             failures.append(error)
 
@@ -124,22 +147,22 @@ def judge(trees: list[Path], planned: list[Mutant], known: Trace, tell: Callable
     return sorted(outcomes, key=lambda o: (o.mutant.path, o.mutant.start))
 
 
-def _outcome(tree: Path, mutant: Mutant, known: Trace) -> Outcome:
+def _outcome(servers: Servers, mutant: Mutant, known: Trace) -> Outcome:
     tests = known.tests(mutant)
     if not tests:
         return Outcome(mutant, False, 0)
-    path = tree / mutant.path
+    path = servers.tree / mutant.path
     sound = path.read_bytes()
     try:
-        _replace(path, mutant.planted(sound))
-        done = _pytest(tree, ["-x", *tests], {}, known.limit(tests))
-    except subprocess.TimeoutExpired:
-        return Outcome(mutant, True, len(tests))
+        _replace(
+            path, mutant.planted(sound)
+        )  # in the file too: for imports to come, and for processes that tests start
+        killed = servers.notices(mutant, sound, tests, known.limits(tests), known.by_import(mutant))
+    except ServerFailed as error:
+        raise BaselineFailed(f"{mutant.path}:{mutant.line} {mutant.after}: {error}") from error
     finally:
         _replace(path, sound)
-    if done.returncode not in (0, 1, 2, 3, 4):
-        raise BaselineFailed(f"expected tests to run, found exit code {done.returncode}:\n{done.stdout[-2000:]}")
-    return Outcome(mutant, done.returncode != 0, len(tests))
+    return Outcome(mutant, killed, len(tests))
 
 
 def _replace(path: Path, content: bytes) -> None:
@@ -147,26 +170,3 @@ def _replace(path: Path, content: bytes) -> None:
     path.write_bytes(content)
     for compiled in (path.parent / "__pycache__").glob(f"{path.stem}.*.pyc"):
         compiled.unlink()
-
-
-def _pytest(
-    tree: Path, arguments: list[str], environment: dict[str, str], limit: float | None
-) -> "subprocess.CompletedProcess[str]":
-    """pytest in the copy, in a session of its own that ends with it. Raises TimeoutExpired."""
-    paths = [*(str(tree / name) for name in ROOTS), str(Path(__file__).parents[1])]  # the last one for the plugins
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "mutants.quick", *arguments]
-    with subprocess.Popen(
-        command,
-        cwd=tree,
-        env=os.environ | {"PYTHONPATH": ":".join(paths)} | environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    ) as process:
-        try:
-            text, _ = process.communicate(timeout=limit)
-        finally:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-    return subprocess.CompletedProcess(command, process.returncode, text)

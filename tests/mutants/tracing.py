@@ -7,6 +7,8 @@ file, because a fixture of a module runs once; what an import executes counts fo
 
 import json
 import os
+import sys
+import sysconfig
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -42,7 +44,16 @@ def pytest_unconfigure() -> None:
     _trace.stop()
     data = _trace.get_data()
     lines = {file: data.contexts_by_lineno(file) for file in data.measured_files()}
-    Path(os.environ["MUTANTS_TRACE"]).write_text(json.dumps({"lines": lines, "seconds": _seconds}))
+    trace = {"lines": lines, "seconds": _seconds, "modules": _installed()}
+    Path(os.environ["MUTANTS_TRACE"]).write_text(json.dumps(trace))
+
+
+def _installed() -> list[str]:
+    """Modules of the interpreter and of installed packages, in the order of their imports."""
+    places = tuple(sysconfig.get_paths()[name] for name in ("stdlib", "platstdlib", "purelib", "platlib"))
+    files = {name: getattr(module, "__file__", None) or "" for name, module in list(sys.modules.items())}
+    own = ("__main__", "mutants", "coverage", "__editable__")
+    return [name for name, file in files.items() if file.startswith(places) and not name.startswith(own)]
 
 
 def _file(nodeid: str) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from mutants.__main__ import ROOT
+from mutants.planted_code import CannotPlant, changed_functions
 from mutants.planting import Mutant, mutants
 from mutants.rooms import ROOMS, Room, chosen
 from mutants.running import BaselineFailed, copy_tree, judge, trace
@@ -71,11 +72,27 @@ def project(tmp_path: Path) -> Path:
         "        n -= 1\n"
         "    return 'large'\n"
         "\n\ndef never() -> int:\n    return 1\n"
+        "\n\ndef counter(step: int = 4):\n"
+        "    total = 0\n"
+        "    def count() -> int:\n"
+        "        nonlocal total\n"
+        "        total += step\n"
+        "        return total\n"
+        "    return count\n"
+        "\n\ndef doubled(n: int) -> int:\n    return n * 2\n"
+        "\n\nSIZES = [doubled(n) for n in (7, 8)]\n"
     )
     (root / "test_sized.py").write_text(
-        "from sized import size\n\n"
+        "import os\nimport subprocess\nimport sys\n\n"
+        "from sized import SIZES, counter, size\n\n"
         "def test_small():\n    assert size(9) == 'small'\n\n"
-        "def test_large():\n    assert size(10) == 'large'\n    assert size(101)\n"
+        "def test_large():\n    assert size(10) == 'large'\n    assert size(101)\n\n"
+        "def test_count():\n    count = counter()\n    assert [count(), count()] == [4, 8]\n\n"
+        "def test_sizes():\n    assert SIZES == [14, 16]\n\n"
+        "def test_elsewhere():\n"
+        "    assert size(5)\n"
+        "    code = 'import sys, sized; sys.exit(sized.never())'\n"
+        "    assert subprocess.run([sys.executable, '-c', code], check=False).returncode < 3\n"
     )
     (root / "pyproject.toml").write_text("[tool.pytest.ini_options]\naddopts = []\n")
     subprocess.run(["git", "init", "-q"], cwd=root, check=True)
@@ -92,23 +109,57 @@ def test_survivors_are_told_and_the_tree_is_left_alone(project: Path, tmp_path: 
         "n < 10 → (n <= 10)": True,
         "'small' → 'smallX'": True,
         "return 'large' → return None": True,
-        "n -= 1 → pass": True,  # never ends: the clock's
+        "n -= 1 → pass": True,  # never ends: out of processor time
         "n > 99 → (n >= 99)": False,
         "return 1 → return None": False,
+        "4 → 5": True,  # a default: only a new import shows it
+        "total += step → pass": True,  # then it closes over nothing
+        "return count → return None": True,
+        "n * 2 → (n / 2)": True,  # what an import computed
+        "7 → 8": True,
     }
     planned = [m for m in mutants(project, ROOM.sources) if f"{m.before} → {m.after}" in wanted]
     known = trace(project, tree, ROOM)
-    quick = type("Quick", (), {"tests": known.tests, "limit": lambda _, __: 15.0})()
     told: list[Mutant] = []
-    outcomes = judge([tree], planned, quick, lambda o: told.append(o.mutant))
+    outcomes = judge([tree], planned, known, lambda o: told.append(o.mutant))
     assert {f"{o.mutant.before} → {o.mutant.after}": o.killed for o in outcomes} == wanted
     assert len(told) == len(wanted)
     never = next(o for o in outcomes if o.mutant.before == "return 1")
     assert never.tests == 0  # no test executes it: known without running one
     boundary = next(o for o in outcomes if o.mutant.before == "n > 99")
-    assert boundary.tests == 1  # test_small never gets there
+    assert boundary.tests == 1  # test_small and test_elsewhere never get there
     assert {path: path.read_bytes() for path in project.rglob("*") if path.is_file()} == before
     assert (tree / ROOM.sources).read_bytes() == (project / ROOM.sources).read_bytes()
+
+
+@pytest.mark.parametrize("first", ["n < 10 → (n <= 10)", "0 → 1", "return count → return None"])
+def test_a_fault_is_gone_when_the_next_is_planted(project: Path, tmp_path: Path, first: str) -> None:
+    planned = {f"{m.before} → {m.after}": m for m in mutants(project, ROOM.sources)}
+    tree = copy_tree(project, tmp_path / "copy")
+    harmless = planned["n > 99 → (n >= 99)"]
+    outcomes = judge([tree], [planned[first], harmless], trace(project, tree, ROOM), lambda _: None)
+    assert [o.killed for o in outcomes if o.mutant is harmless] == [False]
+
+
+def test_functions_in_use_change_and_imports_do_not() -> None:
+    def names(sound: str, faulty: str) -> list[str]:
+        return [before.co_qualname for before, _ in changed_functions(sound.encode(), faulty.encode(), "m.py")]
+
+    assert names("def f():\n    return 1\n", "def f():\n    return 2\n") == ["f"]
+    assert names("def f():\n    a(\n1)\ndef g(): 3\n", "def f():\n    pass\ndef g(): 3\n") == ["f"]  # g only moves
+    assert names("class A:\n    def f(self): return {1}\n", "class A:\n    def f(self): return {2}\n") == ["A.f"]
+    inner = "def f():\n    def g(): return {}\n    return g\n"
+    assert names(inner.format(1), inner.format(2)) == ["f", "f.<locals>.g"]
+    assert names("def f(): return 0.0\n", "def f(): return -0.0\n") == ["f"]
+    closure = "def f(a):\n    def g():\n        {}\n    return g\n"
+    for sound, faulty in [
+        ("x = 1\n", "x = 2\n"),
+        ("def f(a=1): ...\n", "def f(a=2): ...\n"),
+        ("class A:\n    x = 1\n", "class A:\n    x = 2\n"),
+        (closure.format("a()"), closure.format("pass")),
+    ]:
+        with pytest.raises(CannotPlant):
+            names(sound, faulty)
 
 
 def test_nothing_is_judged_on_tests_that_fail_already(project: Path, tmp_path: Path) -> None:
