@@ -20,23 +20,37 @@ def command(
         ),
     ],
     key_file: Annotated[
-        Path | None, typer.Option(help="Verifier key that the checkpoint must be signed with.", show_default=False)
+        list[Path] | None,
+        typer.Option(
+            help="Verifier key, kept elsewhere, that must have signed; and/or an archive folder's key-encryption key.",
+            show_default=False,
+        ),
+    ] = None,
+    checkpoint: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Checkpoint kept elsewhere, or a GovernanceReport: the ledger must go on from it.", show_default=False
+        ),
     ] = None,
     request: Annotated[
         str | None, typer.Option("--id", help="Prove that this request is in the ledger.", show_default=False)
     ] = None,
 ) -> None:
-    """Recompute the whole Merkle tree, check signatures and blobs; exit 1 reports the first invalid entry or blob."""
+    """Recompute the Merkle tree and hold all that is kept against it: signatures, blobs, keysets, journals, reports.
+
+    Exit status: 0 verified, 1 something isn't what was signed, 3 something could not be checked, 2 wrong usage.
+    """
     from governed_operator.local.workdir import Workdir
 
     environment = dict(os.environ)
-    workdir = Workdir(Path(target))
+    workdir, words = Workdir(Path(target)), list[str]()
     if "://" not in target and workdir.archive_folder.is_dir():
         target = str(workdir.archive_folder)
         environment |= workdir.archive_environment()
-    words = [target]
-    if key_file:
-        words += ["--key-file", str(key_file)]
+        words = ["--workdir", str(workdir.root)]
+    words += [target]
+    for name, files in (("--key-file", key_file), ("--checkpoint", checkpoint)):
+        words += [word for file in files or [] for word in (name, str(file))]
     if request:
         words += ["--id", request]
     program = module("governed_serving.archive", "verify")

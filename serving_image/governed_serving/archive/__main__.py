@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -12,6 +13,9 @@ from governed_api import runtime
 from governed_serving.archive.errors import ArchiveError
 from governed_serving.archive.ledger.note import NoteError
 from governed_serving.environment import InvalidSettings
+
+if TYPE_CHECKING:
+    from governed_serving.archive.verify.sources import LogSource
 
 __all__ = ["main"]
 
@@ -58,6 +62,9 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         help="an earlier checkpoint or GovernanceReport, kept elsewhere",
+    )
+    verify.add_argument(
+        "--workdir", type=Path, help="work directory of the local run: spools and reports are checked as well"
     )
     verify.add_argument("--no-blobs", action="store_true", help="don't check that the blobs are present and unchanged")
     verify.add_argument("--json", action="store_true", help="print the findings as JSON")
@@ -116,21 +123,34 @@ def _fetch(_: argparse.Namespace) -> int:
 
 
 def _verify(options: argparse.Namespace) -> int:
-    from governed_serving.archive.verify.opening import noted_checkpoint, open_source
-    from governed_serving.archive.verify.printing import print_content, print_verification
-    from governed_serving.archive.verify.verification import verify
+    """Exit status: 0 verified, 1 not what was signed, 3 nothing wrong but something could not be checked."""
+    from governed_serving.archive.verify.findings import EXIT_STATUS
+    from governed_serving.archive.verify.inspection import Asked, inspect_folder, inspect_source
+    from governed_serving.archive.verify.opening import beside_workdir, folder_kek, noted_checkpoint, open_source
+    from governed_serving.archive.verify.opening import trusted_vkey as trusted
+    from governed_serving.archive.verify.printing import inspection_json, print_content, print_inspection
+    from governed_serving.archive.verify.sources import DirectorySource
 
-    source, vkey = open_source(options.source, options.key_file, options.token_file, options.model)
+    vkey = trusted(options.key_file)
+    earlier = tuple(noted_checkpoint(path) for path in options.checkpoint)
+    asked = Asked(vkey, earlier, options.id, blobs=not options.no_blobs)
+    folder = Path(options.source)
+    if "://" not in options.source and folder.is_dir():
+        kek = folder_kek(options.key_file)
+        source: LogSource = DirectorySource(folder, kek)
+        beside = beside_workdir(options.workdir, folder) if options.workdir else None
+        found = inspect_folder(folder, kek, asked, beside)
+    else:
+        source, _ = open_source(options.source, options.key_file, options.token_file, options.model)
+        found = inspect_source(source, asked)
     with closing(source):
-        earlier = tuple(noted_checkpoint(path) for path in options.checkpoint)
-        found = verify(source, vkey=vkey, earlier=earlier, id=options.id, blobs=not options.no_blobs)
         if options.json:
-            sys.stdout.write(msgspec.json.format(msgspec.json.encode(found), indent=1).decode() + "\n")
+            sys.stdout.write(msgspec.json.format(inspection_json(found), indent=1).decode() + "\n")
         else:
-            print_verification(found, trusted=bool(vkey))
-        if options.model_key:
-            print_content(source, found.proofs, options.model_key)
-    return 0
+            print_inspection(found, trusted=bool(vkey))
+        if options.model_key and found.log is not None:
+            print_content(source, found.log.proofs, options.model_key)
+    return EXIT_STATUS[found.findings.status]
 
 
 def _export(options: argparse.Namespace) -> int:

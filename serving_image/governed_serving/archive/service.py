@@ -17,10 +17,10 @@ from governed_api.names import ARCHIVE
 from governed_serving.archive.errors import ArchiveError, Refused
 from governed_serving.archive.ledger.appender import Appender
 from governed_serving.archive.ledger.entrylog import Batch
-from governed_serving.archive.ledger.ledger import Appended, Ledger
+from governed_serving.archive.ledger.ledger import Appended, Found, Ledger
 from governed_serving.archive.ledger.note import SIGNER, Signer
 from governed_serving.archive.store.blobs import BlobStore
-from governed_serving.archive.store.named import NamedFiles, check_model, check_name
+from governed_serving.archive.store.named import NamedFiles, Prepared, check_model, check_name
 from governed_serving.archive.store.references import References
 from governed_serving.archive.store.retention import Retention
 from governed_serving.archive.store.states import States
@@ -48,8 +48,10 @@ from governed_serving.records import (
     timestamp,
 )
 
-__all__ = ["OWN_STREAM", "Archive", "ledger_cipher", "ledger_origin", "open_ledger"]
+__all__ = ["KEYSET", "OWN_STREAM", "Archive", "ledger_cipher", "ledger_origin", "ledger_signers", "open_ledger"]
 
+KEYSET = ".keyset.json"
+"""Ending of a keyset's file."""
 OWN_STREAM = "governed-archive"
 """Stream under which the archive itself writes entries about a model's keysets, references and states."""
 
@@ -66,6 +68,13 @@ def ledger_origin(namespace: str) -> str:
 def ledger_cipher(root: Path, kek: Kek) -> Keyset:
     """The keyset under which an archive directory's entries lie; raises CryptoError when there is none."""
     return Keyring(kek, DirectoryStore(root / "keys")).keyset("ledger", create=False)
+
+
+def ledger_signers(root: Path, kek: Kek, namespace: str) -> list[Signer]:
+    """All keys that signed an archive directory's checkpoints, the newest first; raises CryptoError when there are
+    none."""
+    keys = Keyring(kek, DirectoryStore(root / "keys")).keyset("ledger-signing", create=False).signing_keys()
+    return [Signer(ledger_origin(namespace), key.private_bytes_raw()) for key in keys]
 
 
 def open_ledger(root: Path, keyring: Keyring, namespace: str) -> Ledger:
@@ -107,6 +116,7 @@ class Archive:
         self.finished = [
             *(f"reference {what}" for what in self._settle("ref", self._refs)),
             *(f"state {what}" for what in self._settle("state", self._states)),
+            *(f"keyset {what}" for what in NamedFiles(self._keysets).settle(self._last_keyset, Prepared.put_in_place)),
         ]
         """Replacements that a kill had interrupted."""
 
@@ -178,8 +188,10 @@ class Archive:
             except KeyDestroyed as error:
                 raise Refused(410, str(error)) from None
             if existing is None:
+                prepared = self._prepare_keyset(model, purpose, document)
                 self._note_key(model, purpose, "created", document)
                 self._store(model).create(purpose, document)
+                prepared.discard()
             return existing
 
     def replace_keyset(self, model: str, purpose: str, document: bytes, expected: str) -> None:
@@ -193,18 +205,37 @@ class Archive:
                 raise Refused(
                     412, f"the {purpose} keyset of {model} has SHA-256 {found}, expected {expected}: read it again"
                 )
+            prepared = self._prepare_keyset(model, purpose, document)
             self._note_key(model, purpose, "replaced", document)
             try:
                 self._store(model).replace(purpose, existing, document)
             except KeysetChanged as error:
                 raise Refused(412, str(error)) from None
+            prepared.discard()
 
     def destroy_keyset(self, model: str, purpose: str, receipt: bytes) -> None:
         """Crypto-shredding: the keyset goes, its receipt stays. Raises :class:`Refused` (404, 410)."""
         with self._own:
             document = self.keyset(model, purpose)
-            self._note_key(model, purpose, "destroyed", document)
-            self._store(model).destroy(purpose, receipt or b"{}")
+            receipt = receipt or b"{}"
+            self._note_key(model, purpose, "destroyed", document, receipt=hashlib.sha256(receipt).hexdigest())
+            self._store(model).destroy(purpose, receipt)
+
+    def _prepare_keyset(self, model: str, purpose: str, document: bytes) -> Prepared:
+        """Beside its place first: a kill between the entry and the act is made good at the next start."""
+        digest = hashlib.sha256(document).hexdigest()
+        return NamedFiles(self._keysets).prepare(model, f"{purpose}{KEYSET}", document, digest)
+
+    def _last_keyset(self, model: str, name: str) -> str:
+        """Digest of the keyset that the archive's newest entry about it puts there; "" when it destroys it."""
+        purpose = name.removesuffix(KEYSET)
+        told = [f for a in ("created", "replaced", "destroyed") for f in self._own_keys(model, f"{purpose}:{a}")]
+        newest = max(told, key=lambda f: f.index, default=None)
+        entry = decode_with(_entry_decoder, newest.entry) if newest else None
+        return entry.digest if entry and entry.summary.get("action") != "destroyed" else ""
+
+    def _own_keys(self, model: str, id: str) -> list[Found]:
+        return self.ledger.find(model, id=id, type="key", limit=1)
 
     def _store(self, model: str) -> DirectoryStore:
         return DirectoryStore(self._keysets / check_model(model))
@@ -213,10 +244,10 @@ class Archive:
         if not is_keyset_document(document):
             raise Refused(415, "the body is no wrapped keyset: keysets are stored wrapped by the model's key only")
 
-    def _note_key(self, model: str, purpose: str, action: str, document: bytes) -> None:
+    def _note_key(self, model: str, purpose: str, action: str, document: bytes, **more: str) -> None:
         # Before the act: an entry about an act that then failed is a lesser evil than an act without an entry.
         digest = hashlib.sha256(document).hexdigest()
-        self._note(model, "key", f"{purpose}:{action}", digest, {"action": action, "purpose": purpose})
+        self._note(model, "key", f"{purpose}:{action}", digest, {"action": action, "purpose": purpose, **more})
 
     # -- references ---------------------------------------------------------------------------------------------------
 

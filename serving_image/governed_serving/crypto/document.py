@@ -9,7 +9,7 @@ from google.protobuf.message import DecodeError
 from tink import KeysetHandle, TinkError, proto_keyset_format, secret_key_access
 from tink.proto import tink_pb2
 
-from governed_serving.crypto.errors import CryptoError, KeyMissing, WrongKek
+from governed_serving.crypto.errors import CryptoError, KeyMissing, Tampered, WrongKek
 from governed_serving.crypto.kek import Kek
 from governed_serving.decoding import decode_json
 
@@ -69,6 +69,28 @@ class KeysetDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise KeyMissing(f"the stored {purpose!r} keyset is damaged ({error}); restore it from a backup") from None
         if document.format != FORMAT or document.purpose != purpose:
             raise KeyMissing(f"expected a {FORMAT} for {purpose!r}, found a {document.format} for {document.purpose!r}")
+        return document
+
+    @classmethod
+    def audit(cls, data: bytes, purpose: str, kek: Kek | None = None) -> "KeysetDocument":
+        """Read a document and account for every byte of it, those that opening it passes over included; ``kek`` None:
+        without opening it.
+
+        Raises KeyMissing, WrongKek, and :class:`Tampered` for bytes that :meth:`wrap` doesn't write.
+        """
+        document = cls.parse(data, purpose)
+        try:
+            raw = base64.b64decode(document.keyset, validate=True)
+            wrapped = tink_pb2.EncryptedKeyset.FromString(raw)
+        except (ValueError, DecodeError) as error:
+            raise Tampered(f"the {purpose!r} keyset isn't as it was written: {error}") from None
+        exact = base64.b64encode(raw).decode() == document.keyset and wrapped.SerializeToString() == raw
+        if not exact or msgspec.json.encode(document) != data:
+            raise Tampered(f"the {purpose!r} keyset isn't as it was written: bytes that opening it passes over differ")
+        if wrapped.HasField("keyset_info"):
+            raise Tampered(f"the {purpose!r} keyset tells of keys beside the wrapping: ours doesn't")
+        if kek is not None:
+            document.unwrap(kek)
         return document
 
     def unwrap(self, kek: Kek) -> KeysetHandle:

@@ -104,6 +104,15 @@ class EntryLog:
                     start = min(end, place.first + place.count)
             number += 1
 
+    def coverage(self) -> Iterator[tuple[str, int, int, int]]:
+        """(file name, index behind its last whole frame, bytes of whole frames, bytes) of every segment: what lies
+        behind the last frame is in no batch."""
+        for first in self._segments:
+            places = self._scan(first, torn_allowed=True)
+            end = places[-1].first + places[-1].count if places else first
+            whole = places[-1].offset + places[-1].length if places else len(_MAGIC)
+            yield self._path(first).name, end, whole, self._path(first).stat().st_size
+
     def recover(self, at_least: int) -> None:
         """Trim a torn tail and open the last segment for appending (making the first when there is none).
 

@@ -15,10 +15,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["IdIndex"]
+__all__ = ["PAIR", "IdIndex", "id_hash"]
 
-_PAIR = np.dtype([("key", "<u8"), ("index", "<u8")])
+PAIR = np.dtype([("key", "<u8"), ("index", "<u8")])
+"""A pair on disk: keyed hash of model and id, index of the entry."""
 _MERGED_MAXIMUM = 1 << 24
+
+
+def id_hash(key: bytes, model: str, id: str) -> int:
+    """The keyed 64-bit hash under which an id of a model is stored."""
+    return int.from_bytes(hashlib.blake2b(f"{model}\0{id}".encode(), digest_size=8, key=key).digest(), "little")
 
 
 class IdIndex:
@@ -44,8 +50,7 @@ class IdIndex:
 
     def hash(self, model: str, id: str) -> int:
         """The keyed 64-bit hash under which an id is stored."""
-        data = f"{model}\0{id}".encode()
-        return int.from_bytes(hashlib.blake2b(data, digest_size=8, key=self._key).digest(), "little")
+        return id_hash(self._key, model, id)
 
     def add(self, key: int, index: int) -> None:
         """Remember that entry ``index`` speaks of ``key``."""
@@ -68,7 +73,7 @@ class IdIndex:
             return
         pairs = [(key, index) for key, indices in self._fresh.items() for index in indices]
         self._fresh = {}
-        self._runs.append(self._store(_sorted(np.array(pairs, dtype=_PAIR))))
+        self._runs.append(self._store(_sorted(np.array(pairs, dtype=PAIR))))
         while self._mergeable():
             (_, newer), (_, older) = self._runs.pop(), self._runs.pop()
             self._runs.append(self._store(_sorted(np.concatenate([older, newer]))))
@@ -98,9 +103,9 @@ class IdIndex:
 
     def _load(self, name: str) -> NDArray[np.void]:
         path = self.root / name
-        if path.stat().st_size != int(path.stem.rpartition("-")[2]) * _PAIR.itemsize:
+        if path.stat().st_size != int(path.stem.rpartition("-")[2]) * PAIR.itemsize:
             raise OSError(f"index run {name} has the wrong length")
-        return np.memmap(path, dtype=_PAIR, mode="r")
+        return np.memmap(path, dtype=PAIR, mode="r")
 
 
 def _sorted(run: NDArray[np.void]) -> NDArray[np.void]:

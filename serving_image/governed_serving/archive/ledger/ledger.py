@@ -24,10 +24,10 @@ from governed_serving.decoding import decode_msgpack, decode_with
 from governed_serving.durable import replace_file
 from governed_serving.records import LedgerEntry
 
-__all__ = ["Appended", "Found", "Ledger"]
+__all__ = ["INDEX_AAD", "STATE_AAD", "Appended", "Found", "Ledger", "Snapshot"]
 
-_STATE_AAD = b"governed ledger state 1"
-_INDEX_AAD = b"governed ledger index key 1"
+STATE_AAD = b"governed ledger state 1"
+INDEX_AAD = b"governed ledger index key 1"
 _SCAN_LIMIT = 20_000
 _entry_decoder = msgspec.json.Decoder(LedgerEntry)
 
@@ -50,8 +50,8 @@ class Found:
     entry: bytes
 
 
-class _State(msgspec.Struct, array_like=True):
-    """Snapshot at the end of a segment."""
+class Snapshot(msgspec.Struct, array_like=True):
+    """``state``: what is derived from the first ``size`` entries, so that a start needn't read them all."""
 
     size: int
     edge: list[bytes]
@@ -278,9 +278,9 @@ class Ledger:
     def _index_key(self) -> bytes:
         path = self.root / "index-key"
         if path.exists():
-            return self._cipher.open(path.read_bytes(), _INDEX_AAD)
+            return self._cipher.open(path.read_bytes(), INDEX_AAD)
         key = secrets.token_bytes(32)
-        replace_file(path, self._cipher.seal(key, _INDEX_AAD))
+        replace_file(path, self._cipher.seal(key, INDEX_AAD))
         return key
 
     def _load(self) -> None:
@@ -311,12 +311,12 @@ class Ledger:
             self._load()
             self._stale = False
 
-    def _read_state(self) -> _State:
-        empty = _State(0, [], [], [])
+    def _read_state(self) -> Snapshot:
+        empty = Snapshot(0, [], [], [])
         path = self.root / "state"
         if not path.exists():
             return empty
-        state = decode_msgpack(self._cipher.open(path.read_bytes(), _STATE_AAD), type=_State)
+        state = decode_msgpack(self._cipher.open(path.read_bytes(), STATE_AAD), type=Snapshot)
         complete = all((self.root / "index" / run).exists() for run in state.runs)
         return state if complete else empty
 
@@ -335,6 +335,6 @@ class Ledger:
     def _snapshot(self) -> None:
         self._tree.sync()
         self._index.flush()
-        state = _State(self.size, self._tree.edge, self._streams.dump(), self._index.runs)
-        replace_file(self.root / "state", self._cipher.seal(msgspec.msgpack.encode(state), _STATE_AAD))
+        state = Snapshot(self.size, self._tree.edge, self._streams.dump(), self._index.runs)
+        replace_file(self.root / "state", self._cipher.seal(msgspec.msgpack.encode(state), STATE_AAD))
         self._index.sweep()

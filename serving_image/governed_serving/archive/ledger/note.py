@@ -180,6 +180,9 @@ def open_checkpoint(note: str, verifier: Verifier) -> Checkpoint:
 
 def _decode(text: str, what: str) -> bytes:
     try:
-        return base64.b64decode(text, validate=True)
-    except binascii.Error as error:
+        data = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as error:
         raise NoteError(f"the {what} is not base64: {error}") from None
+    if base64.b64encode(data).decode() != text:
+        raise NoteError(f"the {what} is base64 that no encoder writes: it was changed")
+    return data

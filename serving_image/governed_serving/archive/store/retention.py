@@ -19,7 +19,7 @@ from governed_serving.decoding import decode_msgpack, decode_with
 from governed_serving.durable import replace_file
 from governed_serving.records import LedgerEntry, timestamp
 
-__all__ = ["DELETION", "PAYLOADS", "Receipts", "Retention"]
+__all__ = ["DELETION", "PAYLOADS", "Receipts", "Retention", "RetentionState", "read_state"]
 
 DELETION = "deletion"
 """Type of a receipt; only the archive writes it."""
@@ -34,7 +34,7 @@ _decoder = msgspec.json.Decoder(LedgerEntry)
 Note = Callable[[str, str, str, str, dict[str, Any]], None]
 
 
-class _State(msgspec.Struct):
+class RetentionState(msgspec.Struct):
     """Up to which entry the ledger was read for ``models``, and the payload blobs found: address → (model, newest
     time)."""
 
@@ -63,7 +63,7 @@ class Retention:
         if not windows:
             return 0
         if not set(windows) <= set(self._state.models):
-            self._state = _State()  # entries of a model that had no window were passed over
+            self._state = RetentionState()  # entries of a model that had no window were passed over
         known = (self._state.models, self._state.scanned)
         self._state.models = sorted(windows)
         self._scan(set(windows))
@@ -103,13 +103,16 @@ class Retention:
             self._blobs.expire(digest)
             del self._state.waiting[digest]
 
-    def _read(self) -> _State:
-        if not self._path.exists():
-            return _State()
-        return decode_msgpack(self._cipher.open(self._path.read_bytes(), _AAD), type=_State)
+    def _read(self) -> RetentionState:
+        return read_state(self._path, self._cipher) if self._path.exists() else RetentionState()
 
     def _write(self) -> None:
         replace_file(self._path, self._cipher.seal(msgspec.msgpack.encode(self._state), _AAD))
+
+
+def read_state(path: Path, cipher: Cipher) -> RetentionState:
+    """What a sweep keeps at ``path``. Raises CryptoError, msgspec.DecodeError, OSError."""
+    return decode_msgpack(cipher.open(path.read_bytes(), _AAD), type=RetentionState)
 
 
 class Receipts:

@@ -6,12 +6,16 @@ from pathlib import Path
 from governed_api import runtime
 from governed_serving.archive.client import ArchiveClient
 from governed_serving.archive.errors import ArchiveError, Unverified
+from governed_serving.archive.service import KEYSET
+from governed_serving.archive.verify.beside import Beside
 from governed_serving.archive.verify.sources import BundleSource, DirectorySource, LogSource, UrlSource
-from governed_serving.crypto import load_kek
+from governed_serving.crypto import CryptoError, Kek, load_kek
+from governed_serving.crypto.document import KeysetDocument
+from governed_serving.crypto.kek import KEK_BYTES
 from governed_serving.decoding import decode_json
 from governed_serving.environment import PodEnvironment
 
-__all__ = ["noted_checkpoint", "open_source"]
+__all__ = ["beside_workdir", "folder_kek", "noted_checkpoint", "open_source", "trusted_vkey"]
 
 
 def open_source(
@@ -22,22 +26,55 @@ def open_source(
 
     Raises ArchiveError, CryptoError, OSError, InvalidSettings (no key file given and none in the environment).
     """
-    vkeys = [path.read_text().strip() for path in key_files if _is_vkey(path)]
-    keks = [path for path in key_files if not _is_vkey(path)]
-    vkey = vkeys[0] if vkeys else ""
+    vkey = trusted_vkey(key_files)
     if "://" in where:
         token = token_file.read_text() if token_file else PodEnvironment().token()
         return UrlSource(ArchiveClient(where, token, model, patience=10.0)), vkey
     path = Path(where)
     if path.is_dir():
-        return DirectorySource(path, load_kek(keks[0] if keks else _own_kek())), vkey
+        return DirectorySource(path, folder_kek(key_files)), vkey
     if not path.exists():
         raise ArchiveError(f"{path}: no such archive folder or bundle")
     return BundleSource(path), vkey
 
 
-def _own_kek() -> Path:
-    return PodEnvironment().required_path(runtime.KEK_FILE, "the archive's key-encryption key, or --key-file")
+def trusted_vkey(key_files: Sequence[Path]) -> str:
+    """The verifier key among the key files, or ""."""
+    return next((path.read_text().strip() for path in key_files if _is_vkey(path)), "")
+
+
+def folder_kek(key_files: Sequence[Path]) -> Kek:
+    """The archive's key-encryption key: among the key files, or the environment's. Raises CryptoError,
+    InvalidSettings."""
+    keks = [path for path in key_files if not _is_vkey(path)]
+    what = "the archive's key-encryption key, or --key-file"
+    return load_kek(keks[0] if keks else PodEnvironment().required_path(runtime.KEK_FILE, what))
+
+
+def beside_workdir(workdir: Path, archive: Path) -> Beside:
+    """What a local run keeps beside its archive: spools, reports and the models' keys."""
+    volumes = workdir / "volumes"
+    spools = {p.relative_to(workdir).as_posix(): p for p in sorted(volumes.glob("*/spool"))}
+    reports = {p.relative_to(workdir).as_posix(): p for p in sorted((workdir / "reports").glob("*.json"))}
+    known = {archive.resolve(), *(p.parent.resolve() for p in spools.values())}
+    others = sorted(p for p in volumes.iterdir() if p.resolve() not in known)
+    elsewhere = ("secrets", *(p.relative_to(workdir).as_posix() for p in others))
+    return Beside(spools, reports, _keks(workdir / "secrets", archive / "keysets"), whole=True, elsewhere=elsewhere)
+
+
+def _keks(secrets: Path, keysets: Path) -> dict[str, Kek]:
+    """By model: of the keys here, the one that its keysets name."""
+    files = [p for p in sorted(secrets.glob("*/*")) if p.is_file() and p.stat().st_size == KEK_BYTES]
+    known = {kek.id: kek for kek in map(load_kek, files)}
+    found: dict[str, Kek] = {}
+    for path in sorted(keysets.glob(f"*/*{KEYSET}")):
+        try:
+            named = KeysetDocument.parse(path.read_bytes(), path.name.removesuffix(KEYSET)).kek
+        except CryptoError:
+            continue  # a finding of the keyset's
+        if named in known:
+            found.setdefault(path.parent.name, known[named])
+    return found
 
 
 def noted_checkpoint(path: Path) -> str:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import msgspec
 
+from governed_serving.archive.verify.inspection import Inspection
 from governed_serving.archive.verify.record import opened_record
 from governed_serving.archive.verify.sources import LogSource
 from governed_serving.archive.verify.verification import Proof, Verification
@@ -12,11 +13,43 @@ from governed_serving.crypto import load_kek
 from governed_serving.decoding import decode_json
 from governed_serving.records import LedgerEntry
 
-__all__ = ["print_content", "print_verification"]
+__all__ = ["inspection_json", "print_content", "print_inspection"]
+
+_NAMED = 100
+_OUTCOMES = {
+    "verified": "verified",
+    "tampered": "not verified",
+    "incomplete": "incomplete: nothing is wrong, and what is listed as unchecked could not be checked",
+}
 
 
-def print_verification(found: Verification, *, trusted: bool) -> None:
-    """A line for each thing that holds."""
+def print_inspection(found: Inspection, *, trusted: bool) -> None:
+    """What was found, a line each; the last one is the outcome. What is wrong first is also said on stderr."""
+    findings = found.findings
+    if found.log is not None:
+        _print_log(found.log, trusted=trusted)
+    for held in findings.holds:
+        print(f"{held.place:<11} {held.problem}")
+    for what, those in (("unchecked", findings.unchecked), ("wrong", findings.wrong)):
+        for one in those[:_NAMED]:
+            print(f"{what:<11} {one}")
+        if len(those) > _NAMED:
+            print(f"{what:<11} and {len(those) - _NAMED:,} more: --json lists them")
+    for one in findings.beyond:
+        print(f"not checked {one}")
+    print(_OUTCOMES[findings.status])
+    if findings.wrong:
+        print(f"verify: {findings.wrong[0]}", file=sys.stderr)
+
+
+def inspection_json(found: Inspection) -> bytes:
+    """``status``, the findings and what holds of the log, in one object."""
+    log = decode_json(msgspec.json.encode(found.log)) if found.log is not None else {}
+    return msgspec.json.encode({"status": found.findings.status, **log, **msgspec.to_builtins(found.findings)})
+
+
+def _print_log(found: Verification, *, trusted: bool) -> None:
+    """A line for each thing that holds of the entries."""
     print(f"log         {found.origin}, {found.size:,} entries, root {found.root}")
     whose = (
         "the key that you gave" if trusted else "its own key (give --key-file VKEY to check against one kept elsewhere)"
@@ -38,7 +71,6 @@ def print_verification(found: Verification, *, trusted: bool) -> None:
             f"inclusion   id {entry.id} is entry {proof.index:,} ({entry.type}, {entry.time}): proof of {len(proof.hashes)} hashes holds"  # noqa: E501
         )
         print(f"            {bytes(proof.entry).decode()}")
-    print("verified")
 
 
 def print_content(source: LogSource, proofs: list[Proof], key: Path) -> None:

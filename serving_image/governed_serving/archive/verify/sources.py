@@ -11,7 +11,7 @@ import msgspec
 
 from governed_serving.archive.client import ArchiveClient
 from governed_serving.archive.errors import ArchiveError, Refused
-from governed_serving.archive.ledger.entrylog import EntryLog
+from governed_serving.archive.ledger.entrylog import Batch, EntryLog
 from governed_serving.archive.ledger.note import Verifier
 from governed_serving.archive.ledger.tiles import TiledTree
 from governed_serving.archive.service import ledger_cipher
@@ -122,10 +122,14 @@ class DirectorySource:
     def checkpoint(self) -> str:
         return self._text("checkpoint")
 
-    def leaves(self, size: int) -> Iterator[Leaf]:
+    def batches(self) -> Iterator[tuple[int, Batch]]:
+        """Every batch with its first index, those behind the checkpoint included. Raises ArchiveError, CryptoError."""
         origin = Verifier.parse(self.vkey()).name
         log = EntryLog(self._root / "ledger" / "log", ledger_cipher(self._root, self._kek), origin)
-        for first, batch in log.batches():
+        yield from log.batches()
+
+    def leaves(self, size: int) -> Iterator[Leaf]:
+        for first, batch in self.batches():
             for index, data in enumerate(batch.entries, first):
                 if index >= size:
                     return
@@ -190,7 +194,7 @@ class DirectorySource:
         references = References(self._root / "refs", ring.keyset("references", create=False))
         for model, name, sealed in look(references.files):
             with suppress(*passed_over):
-                if (data := references.opened(model, name, sealed)) is not None:
+                if (data := _opened(references, model, name, sealed)) is not None:
                     yield Holding("ref", model, name, hashlib.sha256(data).hexdigest())
 
     def blob_bytes(self, digest: str) -> bytes:
@@ -209,6 +213,14 @@ class DirectorySource:
                 f"{self._root} is no archive, or one without entries: expected {path.relative_to(self._root)}"
             )
         return path.read_text()
+
+
+def _opened(references: References, model: str, name: str, sealed: bytes | None) -> bytes | None:
+    """As :meth:`References.opened`, with its name in the error."""
+    try:
+        return references.opened(model, name, sealed)
+    except CryptoError as error:
+        raise type(error)(f"reference {name} of {model}: {error}") from None
 
 
 def _in_place(files: NamedFiles) -> Iterator[_Stored]:

@@ -1,0 +1,284 @@
+"""Journals held against the ledger that they were shipped to: chain, content, and where shipping stands."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+
+from governed_serving.archive.errors import ArchiveError
+from governed_serving.archive.verify.findings import Findings
+from governed_serving.archive.verify.truth import Shipped, Truth
+from governed_serving.crypto import DirectoryStore, Kek, Keyring, SegmentCipher
+from governed_serving.crypto.document import KeysetDocument
+from governed_serving.crypto.segment import TAG_BYTES
+from governed_serving.decoding import decode_json
+from governed_serving.journal import Cursor, JournalReader, streams
+from governed_serving.journal.format import parse_header
+from governed_serving.journal.segment import segment_path, segments
+
+__all__ = ["Beside", "ShippedTo", "check_spools"]
+
+_CURSOR = "shipped-"
+_KEPT = frozenset({"auditor", "cursors", "explanations", "journal", "keyset-cache", "keysets"})
+_WORKING = "what processes work with (counts, explanations, drafts): sealed, and no evidence"
+
+
+class ShippedTo(Cursor, frozen=True):
+    """``cursors/shipped-STREAM``, as the auditor's shipper writes it."""
+
+    number: int = 0
+    last: int | None = None
+    sent: int = 0
+    refused: str = ""
+    dead_letters: int = 0
+
+
+@dataclass(frozen=True)
+class Beside:
+    """What lies beside an archive's folder on the same machine. ``keks``: key-encryption keys by model."""
+
+    spools: Mapping[str, Path] = field(default_factory=dict)
+    """By the name that findings give them."""
+    reports: Mapping[str, Path] = field(default_factory=dict)
+    keks: Mapping[str, Kek] = field(default_factory=dict)
+    whole: bool = False
+    """All that a run keeps is here: what is missing is a finding."""
+    elsewhere: tuple[str, ...] = ()
+    """What else a run keeps, in words: it is said that nothing looks at it."""
+
+
+class _Stream:
+    """One stream of a journal."""
+
+    def __init__(self, spool: "_Spool", name: str):
+        self.spool, self.name = spool, name
+        self.place = f"{spool.place}/journal/{name}"
+        self.folder = spool.root / "journal" / name
+        self.identity, self.next = "", 0
+        self.tags: dict[int, bytes] = {}
+
+    def read(self) -> bool:
+        """Follow the chain; whether it could be read to its end."""
+        findings = self.spool.findings
+        first = segments(self.folder)
+        if not first:
+            return False
+        parsed = parse_header(segment_path(self.folder, first[0]).read_bytes(), self.name)
+        if parsed is None:
+            findings.skip(self.place, "its only segment has no header: a process was killed as it began")
+            return False
+        self.identity = f"{self.name}.{parsed[0].identity}"
+        self.next = first[0]
+        known = self.spool.truth.shipped.get(self.identity)
+        cipher = self.spool.cipher(known.model if known else "")
+        if cipher is None:
+            findings.skip(self.place, "the model's key-encryption key isn't here: its frames can't be opened")
+            return False
+        kept = {known.frame if known else -1}
+        if (cursor := self.spool.cursors.get(self.name)) is not None:
+            kept.add(cursor.frame - 1)
+        ends: dict[int, int] = {}
+        for frame in JournalReader(self.spool.root, self.name, cipher).frames():
+            frame.record()
+            ends[frame.header.first_seq], self.next = frame.end, frame.seq + 1
+            if frame.seq in kept:
+                self.tags[frame.seq] = frame.tag
+        self._check_ends(ends)
+        return True
+
+    def _check_ends(self, ends: Mapping[int, int]) -> None:
+        """Nothing lies behind the last frame of a segment; behind that of the newest, a kill leaves what it began."""
+        found = segments(self.folder)
+        for first in found:
+            path = segment_path(self.folder, first)
+            data = path.read_bytes()
+            parsed = parse_header(data, self.name)
+            end = ends.get(first, parsed[1] if parsed else 0)
+            if end == len(data):
+                continue
+            place, behind = f"{self.place}/{path.name}", f"{len(data) - end} bytes behind its last whole frame"
+            if first == found[-1]:
+                self.spool.findings.skip(place, f"{behind}: a process was killed as it wrote, or they were changed")
+            else:
+                self.spool.findings.fault(place, f"{behind}, and the next segment follows that frame: it was changed")
+
+    def compare(self, known: Shipped | None) -> None:
+        """With the ledger: nothing between what was shipped and what is here is missing, and what is in both is the
+        same."""
+        findings, shipped = self.spool.findings, known.frame + 1 if known else 0
+        oldest = segments(self.folder)[0]
+        if oldest > shipped:
+            findings.fault(
+                self.place, f"begins with frame {oldest}, the ledger has those below {shipped}: some between are gone"
+            )
+        if self.next < shipped:
+            findings.fault(
+                self.place,
+                f"ends before frame {self.next}, the ledger has those below {shipped}: it was cut, or put back",
+            )
+        if known and known.frame in self.tags:
+            self._same_tag(known, self.tags[known.frame])
+        if oldest:
+            findings.note(self.place, f"begins with frame {oldest}: those before are in the ledger, and were trimmed")
+        if self.next > shipped:
+            findings.note(self.place, f"{self.next - shipped} frames at its end aren't in the ledger yet")
+
+    def _same_tag(self, known: Shipped, tag: bytes) -> None:
+        try:
+            chunk = self.spool.blob(known.blob)
+        except FileNotFoundError:
+            return  # a finding of the blob's, or deleted under retention
+        if chunk[-TAG_BYTES:] != tag:
+            self.spool.findings.fault(
+                self.place,
+                f"frame {known.frame} isn't the one in the ledger (blob {known.blob[:12]}…): it was replaced",
+            )
+
+
+class _Spool:
+    """One pod's spool."""
+
+    def __init__(self, place: str, root: Path, archive: Path, truth: Truth, beside: Beside, findings: Findings):
+        self.place, self.root, self._archive = place, root, archive
+        self.truth, self._beside, self.findings = truth, beside, findings
+        self.cursors: dict[str, ShippedTo] = {}
+        self.identities: set[str] = set()
+        self.frames = 0
+
+    def cipher(self, model: str) -> SegmentCipher | None:
+        """Of the model whose stream it is; where the ledger doesn't know the stream yet, of the only model there is."""
+        models = [model] if model else list(self._beside.keks)
+        if len(models) != 1 or (kek := self._beside.keks.get(models[0])) is None:
+            return None
+        store = DirectoryStore(self._archive / "keysets" / models[0])
+        return SegmentCipher(Keyring(kek, store).keyset("journal", create=False))
+
+    def blob(self, digest: str) -> bytes:
+        return (self._archive / "blobs" / digest[:2] / digest).read_bytes()
+
+    def check(self) -> None:
+        self._read_cursors()
+        for name in streams(self.root):
+            stream = _Stream(self, name)
+            with self.findings.looking_at(stream.place):
+                if stream.read():
+                    stream.compare(self.truth.shipped.get(stream.identity))
+                    self.frames += stream.next
+            self.identities.add(stream.identity)
+            self._check_cursor(name, stream)
+        for name in sorted(set(self.cursors) - set(streams(self.root))):
+            self.findings.fault(f"{self.place}/journal/{name}", f"is missing: {_CURSOR}{name} says that it was shipped")
+        self._check_cached_keysets()
+        self._say_unknown()
+        if any((self.root / name).exists() for name in ("auditor", "explanations", "cursors/explainer")):
+            self.findings.note(f"{self.place}/auditor, /explanations, /cursors/explainer", _WORKING)
+
+    def _say_unknown(self) -> None:
+        """Files of no kind that a pod keeps here."""
+        for path in sorted(p for p in self.root.rglob("*") if p.is_file()):
+            place = path.relative_to(self.root)
+            folder = place.parts[0]
+            ours = folder in _KEPT and (folder != "cursors" or len(place.parts) > 2 or path.name.startswith(_CURSOR))
+            if folder == "journal":
+                ours = len(place.parts) == 3 and (
+                    path.suffix == ".seg" or ".torn-" in path.name or path.name == ".lock"
+                )
+            if not ours:
+                self.findings.note(f"{self.place}/{place.as_posix()}", "nothing accounts for this file: not looked at")
+
+    def _read_cursors(self) -> None:
+        for path in sorted((self.root / "cursors").glob(f"{_CURSOR}*")):
+            with self.findings.looking_at(f"{self.place}/cursors/{path.name}"):
+                data = path.read_bytes()
+                cursor = decode_json(data, type=ShippedTo)
+                if msgspec.json.encode(cursor) != data:
+                    raise ArchiveError("isn't as the shipper writes it: it was edited")
+                self.cursors[path.name.removeprefix(_CURSOR)] = cursor
+
+    def _check_cursor(self, name: str, stream: _Stream) -> None:
+        place, cursor = f"{self.place}/cursors/{_CURSOR}{name}", self.cursors.get(name)
+        known = self.truth.shipped.get(stream.identity)
+        if cursor is None:
+            if known and not any(f.place == place for f in self.findings.wrong):
+                self.findings.fault(place, "is missing: the ledger has frames of this stream")
+            return
+        if stream.identity and cursor.identity != stream.identity:
+            self.findings.fault(
+                place, f"is of stream {cursor.identity}, the journal is {stream.identity}: it was begun anew"
+            )
+            return
+        number = self.truth.streams.next_seq(known.model, stream.identity) if known else 0
+        shipped = known.frame + 1 if known else 0
+        if cursor.frame > shipped or cursor.number > (number or 0):
+            self.findings.fault(
+                place,
+                f"says that {cursor.number} entries, frames below {cursor.frame}, are in the ledger, which has "
+                f"{number or 0}, frames below {shipped}: the ledger's tail was cut",
+            )
+        elif (cursor.frame, cursor.number, cursor.last) != (shipped, number or 0, None):
+            self.findings.note(
+                place,
+                f"is behind the ledger (frame {cursor.frame} of {shipped}): its process was killed, or an older copy "
+                "was put back; what is sent again is appended once",
+            )
+        elif known and cursor.dead_letters != known.dead_letters:
+            self.findings.fault(
+                place, f"counts {cursor.dead_letters} dead letters, the ledger has {known.dead_letters}"
+            )
+        elif (cursor.sent, cursor.refused) != (0, ""):
+            self.findings.fault(place, "tells of a refusal under way, with no chunk under way: it was edited")
+        tag = stream.tags.get(cursor.frame - 1)
+        if tag is not None and tag.hex() != cursor.tag:
+            self.findings.fault(place, f"has another tag of frame {cursor.frame - 1} than the journal")
+
+    def _check_cached_keysets(self) -> None:
+        if self.cursors and not (self.root / "keyset-cache" / "journal.json").is_file():
+            self.findings.note(f"{self.place}/keyset-cache/journal.json", "isn't here: a copy, fetched when needed")
+        for path in sorted((self.root / "keyset-cache").glob("*.json")):
+            place = f"{self.place}/keyset-cache/{path.name}"
+            with self.findings.looking_at(place):
+                self._check_cached(place, path)
+
+    def _check_cached(self, place: str, path: Path) -> None:
+        data, purpose = path.read_bytes(), path.stem
+        digests = _digests(self.truth, purpose)
+        found = hashlib.sha256(data).hexdigest()
+        KeysetDocument.audit(data, purpose)
+        if found not in digests:
+            self.findings.fault(place, f"has SHA-256 {found}, which no entry about the {purpose} keyset names")
+        elif not digests[found]:
+            self.findings.note(place, "is an older keyset than the archive's: a copy that is fetched anew when needed")
+
+
+def _digests(truth: Truth, purpose: str) -> dict[str, bool]:
+    """Digest of each keyset of this purpose that the log tells of → whether it is its model's newest."""
+    found: dict[str, bool] = {}
+    for (_, of), entries in truth.keysets.items():
+        if of == purpose:
+            found |= {entry.digest: entry is entries[-1] for entry in entries}
+    return found
+
+
+def check_spools(archive: Path, truth: Truth, beside: Beside, findings: Findings) -> None:
+    """Every journal that lies beside the archive; and which streams of the ledger have none here."""
+    before, spools = len(findings.wrong) + len(findings.unchecked), []
+    for place, root in beside.spools.items():
+        spool = _Spool(place, root, archive, truth, beside, findings)
+        with findings.looking_at(place):
+            spool.check()
+        spools.append(spool)
+    here = {identity for spool in spools for identity in spool.identities}
+    gone = sorted(set(truth.shipped) - here)
+    if beside.whole:
+        for identity in gone:
+            findings.skip(
+                f"journal {identity}", f"isn't here: the ledger has {truth.shipped[identity].frame + 1} frames of it, "
+                "whether more were written can't be told"
+            )  # fmt: skip
+    elif gone:
+        findings.note("journals", f"{len(gone)} streams were shipped from spools that aren't here: give --workdir")
+    if spools and before == len(findings.wrong) + len(findings.unchecked):
+        count, frames = sum(len(s.identities) for s in spools), sum(s.frames for s in spools)
+        findings.hold("journal", f"{count} streams, {frames:,} frames: each chain holds and leads to what was shipped")

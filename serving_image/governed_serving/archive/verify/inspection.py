@@ -1,0 +1,243 @@
+"""All that is held: the signed entries first, then whatever derives from them or lies beside them.
+
+Nothing is changed, and no byte that somebody changed ends in a traceback: what reading it raises is a finding.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from governed_serving.archive.errors import ArchiveError
+from governed_serving.archive.ledger.note import Checkpoint, Verifier
+from governed_serving.archive.service import ledger_cipher, ledger_signers
+from governed_serving.archive.store.retention import read_state
+from governed_serving.archive.verify.beside import Beside, check_spools
+from governed_serving.archive.verify.derived import Derived, files_below, is_running, unexplained
+from governed_serving.archive.verify.findings import Finding, Findings
+from governed_serving.archive.verify.keys import check_keysets, check_own_keys
+from governed_serving.archive.verify.reports import Reports
+from governed_serving.archive.verify.sources import DirectorySource, LogSource
+from governed_serving.archive.verify.truth import Truth
+from governed_serving.archive.verify.verification import Verification, verify
+from governed_serving.crypto import DirectoryStore, Kek, Keyring
+
+__all__ = ["Asked", "Inspection", "inspect_folder", "inspect_source"]
+
+_EMPTY = hashlib.sha256(b"").hexdigest()
+
+
+@dataclass(frozen=True)
+class Asked:
+    """``vkey``: the key that must have signed. ``earlier``: checkpoints kept elsewhere. ``id``: an entry to prove."""
+
+    vkey: str = ""
+    earlier: tuple[str, ...] = ()
+    id: str = ""
+    blobs: bool = True
+
+
+class Inspection(msgspec.Struct):
+    """``log``: what holds of the entries; None when that couldn't be found out."""
+
+    findings: Findings
+    log: Verification | None = None
+
+
+def inspect_source(source: LogSource, asked: Asked) -> Inspection:
+    """A bundle or a running archive: the entries, and what can be asked for."""
+    found = Inspection(Findings())
+    with found.findings.looking_at(""):
+        found.log = verify(source, vkey=asked.vkey, earlier=asked.earlier, id=asked.id, blobs=asked.blobs)
+    findings = found.findings
+    _say_limits(findings, asked)
+    findings.note("tiles, index, keysets, journals, reports", "looked at over the archive's folder, or --workdir")
+    if not source.complete:
+        findings.note("other entries", "the bundle holds the chosen ones alone")
+    if asked.blobs and "unchanged" not in source.blobs_are:
+        findings.note("blobs", source.blobs_are)
+    return found
+
+
+def inspect_folder(root: Path, kek: Kek, asked: Asked, beside: Beside | None = None) -> Inspection:
+    """An archive's folder, and what lies beside it."""
+    found, beside = Inspection(Findings()), beside or Beside()
+    findings, running = found.findings, is_running(root)
+    files = files_below(root, findings)
+    for place, spool in beside.spools.items():
+        findings.wrong += [Finding(f"{place}/{f.place}", f.problem) for f in _odd(spool)]
+    if findings.wrong:
+        return found
+    source = DirectorySource(root, kek)
+    reports = Reports(beside.reports, findings, running=running, expected=beside.whole)
+    with findings.looking_at("keys/ledger-signing.keyset.json"):
+        lines = _OwnLines(root, kek)
+        with findings.looking_at("ledger/checkpoint"):
+            lines.check(source.checkpoint())
+        for place, note in list(reports.notes.items()):
+            with findings.looking_at(place):
+                del reports.notes[place]
+                lines.check(note)
+                reports.notes[place] = note
+    earlier = asked.earlier + tuple(reports.notes.values())
+    with findings.looking_at(""):
+        found.log = verify(source, vkey=asked.vkey, earlier=earlier, id=asked.id, blobs=asked.blobs)
+    _say_limits(findings, asked)
+    with findings.looking_at("ledger"):
+        _Folder(root, kek, findings, running).check(files, source, reports, beside)
+    return found
+
+
+class _OwnLines:
+    """Which signature lines are the archive's, by the keys in its own keyset."""
+
+    def __init__(self, root: Path, kek: Kek):
+        namespace = Verifier.parse((root / "ledger" / "vkey").read_text()).name.rpartition("/")[2]
+        self._signers = ledger_signers(root, kek, namespace)
+
+    def check(self, note: str) -> None:
+        """Every line, those of older keys included, is what one of the archive's keys signs. Raises ArchiveError."""
+        text, separator, block = note.rpartition("\n\n")
+        ours = {s.line(f"{text}\n") for s in self._signers}
+        if not separator or not block:
+            raise ArchiveError("holds no signed checkpoint: expected text, an empty line and signature lines")
+        for line in block.splitlines(keepends=True):
+            if line not in ours:
+                raise ArchiveError(f"the signature line {line[:60].strip()!r} isn't by one of the archive's keys")
+
+
+def _odd(folder: Path) -> Sequence[Finding]:
+    findings = Findings()
+    files_below(folder, findings)
+    return findings.wrong
+
+
+def _say_limits(findings: Findings, asked: Asked) -> None:
+    if not asked.earlier:
+        findings.note(
+            "whether all of this is an older copy",
+            "no checkpoint kept elsewhere was given: --checkpoint FILE (one saved before, or a GovernanceReport)",
+        )
+    if not asked.vkey:
+        findings.note("whether this is another log altogether", "no key kept elsewhere was given: --key-file VKEY")
+    if not asked.blobs:
+        findings.note("blobs", "not looked at, as asked")
+
+
+class _Folder:
+    """What lies in the folder besides the signed entries."""
+
+    def __init__(self, root: Path, kek: Kek, findings: Findings, running: bool):
+        self._root, self._kek, self._findings, self._running = root, kek, findings, running
+
+    def check(self, files: set[str], source: DirectorySource, reports: Reports, beside: Beside) -> None:
+        root, findings = self._root, self._findings
+        cipher = ledger_cipher(root, self._kek)
+        verifier = self._own_verifier()
+        signed = Checkpoint.parse(source.checkpoint().rpartition("\n\n")[0] + "\n")
+        derived = Derived(root, cipher, findings, running=self._running)
+        truth = self._truth(source, derived, verifier, reports)
+        self._unsigned(truth, signed, running=self._running)
+        derived.check(truth, signed.size, verifier)
+        known = derived.known | check_own_keys(root, self._kek, truth, findings)
+        known |= check_keysets(root, truth, findings, files, running=self._running)
+        known |= self._markers(truth, files)
+        known |= self._retention(truth)
+        known |= {f for f in files if f.startswith(("refs/", "states/")) and not Path(f).name.startswith(".")}
+        known |= self._prepared(files)
+        unexplained(root, files, known, findings)
+        check_spools(root, truth, beside, findings)
+        reports.check(truth, source, beside.keks)
+        for what in beside.elsewhere:
+            findings.note(what, "not looked at")
+
+    def _own_verifier(self) -> Verifier:
+        """The key that signs, from the archive's own keyset rather than from the file that tells it."""
+        namespace = Verifier.parse((self._root / "ledger" / "vkey").read_text()).name.rpartition("/")[2]
+        return ledger_signers(self._root, self._kek, namespace)[0].verifier
+
+    def _truth(self, source: DirectorySource, derived: Derived, verifier: Verifier, reports: Reports) -> Truth:
+        namespace = verifier.name.rpartition("/")[2]
+        truth = Truth(namespace, derived.index_key, derived.tiles, derived.asked, reports.wanted)
+        with self._findings.looking_at("ledger/log"):
+            for first, batch in source.batches():
+                truth.take(first, batch)
+        return truth
+
+    def _unsigned(self, truth: Truth, signed: Checkpoint, *, running: bool) -> None:
+        more = truth.size - signed.size
+        if more > 0 and not running:
+            self._findings.skip(
+                "ledger/log", f"{more} entries follow the checkpoint over {signed.size}: nothing signs them yet. Start "
+                "the archive, which signs what it finds, or ask who put them there"
+            )  # fmt: skip
+        elif more > 0:
+            self._findings.note("ledger/log", f"{more} entries follow the checkpoint: the archive is running")
+
+    def _markers(self, truth: Truth, files: set[str]) -> set[str]:
+        """What retention deleted may not come again: a marker for each receipt, and none without."""
+        markers = {f for f in files if f.startswith("blobs/expired/")}
+        wanted = {f"blobs/expired/{d[:2]}/{d}" for d in truth.deleted}
+        for place in sorted(markers - wanted):
+            if not self._running:
+                self._findings.fault(place, "marks a blob as deleted, which no receipt in the log lists")
+        for place in sorted(wanted - markers):
+            if not (self._root / "blobs" / place[14:]).exists():
+                self._findings.fault(place, "is missing: a receipt in the log lists the blob as deleted")
+            elif not self._running:
+                self._findings.skip(
+                    f"blobs/{place[14:]}",
+                    "is there, a receipt says it was deleted: a kill came between, or it was put back",
+                )
+        for place in sorted(markers & wanted):
+            if (self._root / place).stat().st_size:
+                self._findings.fault(place, "isn't empty: a marker holds nothing")
+            if (self._root / "blobs" / place[14:]).exists():
+                self._findings.fault(
+                    f"blobs/{place[14:]}", "was deleted under retention, with a receipt in the log: it was put back"
+                )
+        return markers
+
+    def _retention(self, truth: Truth) -> set[str]:
+        """Sealed; of an older copy the archive finds again what is due."""
+        if not (self._root / "retention").exists():
+            if truth.deleted:
+                self._findings.note(
+                    "retention", "isn't here, though payloads were deleted: the next sweep reads the log anew"
+                )
+            return {"retention"}
+        with self._findings.looking_at("retention"):
+            references = Keyring(self._kek, DirectoryStore(self._root / "keys")).keyset("references", create=False)
+            state = read_state(self._root / "retention", references)
+            if state.scanned > truth.size:
+                self._findings.fault(
+                    "retention", f"has read {state.scanned} entries, the log has {truth.size}: its tail was cut"
+                )
+            elif unknown := sorted(set(state.waiting) - truth.blobs):
+                self._findings.fault("retention", f"waits for blob {unknown[0]}, which no entry names")
+            elif again := sorted(set(state.waiting) & truth.deleted):
+                self._findings.note(
+                    "retention",
+                    f"waits for {len(again)} blobs that were deleted: an older copy, or that of a killed process",
+                )
+            elif state.scanned < truth.size:
+                self._findings.note(
+                    "retention", f"has read {state.scanned} of {truth.size} entries: the next sweep goes on from there"
+                )
+        return {"retention"}
+
+    def _prepared(self, files: set[str]) -> set[str]:
+        """Replacements that were begun: settled at the next start."""
+        beside = {f for f in files if f.startswith(("refs/", "states/", "keysets/")) and _is_prepared(Path(f).name)}
+        for place in sorted(beside) if not self._running else ():
+            self._findings.skip(
+                place,
+                "a replacement that was begun: a kill came between, the archive's next start settles it",
+            )
+        return beside
+
+
+def _is_prepared(name: str) -> bool:
+    return name.startswith(".") and len(name.rpartition(".")[2]) == len(_EMPTY)
