@@ -89,6 +89,8 @@ class AuditorReport(ReportPart):
     """Entry that proves it."""
     dead_letters: int = Field(default=0, ge=0)
     """Of the pod that wrote this: ledger entries that the archive refused for ever."""
+    unreadable_frames: int = Field(default=0, ge=0)
+    """Of the pod that wrote this: frames of its journal that were damaged before they were shipped."""
 
 
 class ArchiveReport(ReportPart):
@@ -136,6 +138,9 @@ class PodVerdict(ReportPart):
     """Entry that proves it."""
     dead_letters: int = Field(default=0, ge=0)
     """Ledger entries of this pod that the archive refused for ever; a deadLetter entry stands in the place of each."""
+    unreadable_frames: int = Field(default=0, ge=0)
+    """Frames of this pod's journal that were damaged before they were shipped; an unreadable entry stands in their
+    place."""
 
 
 class RevisionReport(Part):

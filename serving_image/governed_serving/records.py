@@ -49,9 +49,11 @@ ENTRY_TYPES = EVENT_TYPES | {
     "key",
     "prediction",
     "training",
+    "unreadable",
 }
 """Types of entries that the archive takes from models' pods: one that it refuses is replaced by a
-``deadLetter`` (digest, size and why), which stands in its place."""
+``deadLetter`` (digest, size and why), which stands in its place; ``unreadable`` stands in the place of frames of a
+journal that were damaged before they were shipped (how many, where they lay, their bytes' SHA-256)."""
 
 ENTRY_BYTES = 256 << 10
 """Largest ledger entry (bytes of canonical JSON): whoever writes one keeps to it, the archive refuses a larger one."""

@@ -61,6 +61,12 @@ def dead_letters(obs: Observed) -> int:
     return sum(pod.dead_letters for revision in revisions for pod in revision.auditor.values())
 
 
+def unreadable_frames(obs: Observed) -> int:
+    """Frames of journals that were damaged before they were shipped, of all pods that there are."""
+    revisions = obs.report.revisions.values() if obs.report else ()
+    return sum(pod.unreadable_frames for revision in revisions for pod in revision.auditor.values())
+
+
 def stale_report_entries(obs: Observed) -> tuple[RevisionsPatch, float | None]:
     """(merge patch for the report's ``revisions`` that removes entries of pods that are gone, seconds until it may
     remove more)."""

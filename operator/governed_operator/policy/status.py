@@ -14,7 +14,7 @@ from governed_operator.desired.decision import Decision
 from governed_operator.desired.inference import selector
 from governed_operator.desired.service import service_url
 from governed_operator.policy.observed import Observed
-from governed_operator.policy.revisions import dead_letters, servers, verdict
+from governed_operator.policy.revisions import dead_letters, servers, unreadable_frames, verdict
 
 State = tuple[Truth, Cause, str]
 RANK = {kind: number for number, kind in enumerate(c.TYPES)}
@@ -114,7 +114,7 @@ def _states(obs: Observed, decision: Decision) -> dict[str, State | None]:
 def _archive(obs: Observed) -> State:
     archive = obs.archive
     if archive and archive.available >= 1:
-        return "True", Reason.SERVING, _refused(obs)
+        return "True", Reason.SERVING, "; ".join(filter(None, (_refused(obs), _unreadable(obs))))
     return "False", Reason.ARCHIVE_NOT_READY, "the namespace's archive has no ready pod"
 
 
@@ -124,6 +124,14 @@ def _refused(obs: Observed) -> str:
         return ""
     entries = "1 ledger entry was" if count == 1 else f"{count} ledger entries were"
     return f"{entries} refused for ever; the reason is in the ledger's entries of type deadLetter"
+
+
+def _unreadable(obs: Observed) -> str:
+    count = unreadable_frames(obs)
+    if not count:
+        return ""
+    frames = "1 frame of a journal was" if count == 1 else f"{count} frames of journals were"
+    return f"{frames} damaged before being shipped; the ledger's entries of type unreadable say which: check the disk"
 
 
 def _encryption(obs: Observed) -> State:

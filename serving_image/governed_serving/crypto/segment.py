@@ -7,6 +7,7 @@ segment, sequence numbers only grow, and a failed write raises the attempt (NIST
 import struct
 
 from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from governed_serving.crypto.errors import Tampered
@@ -21,10 +22,10 @@ _NONCE = struct.Struct(">IQ")
 class SegmentKey:
     """The data key of one segment."""
 
-    __slots__ = ("_aead",)
+    __slots__ = ("_aead", "_key")
 
     def __init__(self, key: bytes):
-        self._aead = AESGCM(key)
+        self._aead, self._key = AESGCM(key), key
 
     def seal(self, attempt: int, seq: int, plaintext: bytes, aad: bytes) -> bytes:
         """ciphertext ‖ tag."""
@@ -36,6 +37,16 @@ class SegmentKey:
             return self._aead.decrypt(_NONCE.pack(attempt, seq), ciphertext, aad)
         except InvalidTag:
             raise Tampered(f"frame {seq} doesn't authenticate") from None
+
+    def tag(self, attempt: int, seq: int, body: bytes, aad: bytes) -> bytes:
+        """The tag that :meth:`seal` put behind ciphertext ``body`` (without its tag), whatever lies there now.
+
+        It proves nothing by itself: something else that is authenticated must name it. SP 800-38D, 7.1: the first block
+        of the message is enciphered under counter 2.
+        """
+        nonce = _NONCE.pack(attempt, seq)
+        counter = Cipher(algorithms.AES256(self._key), modes.CTR(nonce + b"\0\0\0\2")).decryptor()
+        return self._aead.encrypt(nonce, counter.update(body) + counter.finalize(), aad)[-TAG_BYTES:]
 
 
 class SegmentCipher:

@@ -14,14 +14,18 @@ from governed_serving.journal.errors import (
 )
 from governed_serving.journal.format import RawFrame
 from governed_serving.journal.reader import JournalReader, streams
-from governed_serving.journal.writer import Ack, Durability, Journal, JournalStats
+from governed_serving.journal.salvage import Gap
+from governed_serving.journal.segment import quarantine
+from governed_serving.journal.writer import PROBE_SECONDS, Ack, Durability, Journal, JournalStats
 
 __all__ = [
+    "PROBE_SECONDS",
     "Ack",
     "Chunk",
     "Cursor",
     "CursorFiles",
     "Durability",
+    "Gap",
     "Journal",
     "JournalBusy",
     "JournalClosed",
@@ -35,6 +39,7 @@ __all__ = [
     "RecordRefused",
     "numbers",
     "open_chunk",
+    "quarantine",
     "streams",
     "strings",
 ]

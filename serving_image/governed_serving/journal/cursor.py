@@ -10,6 +10,7 @@ from governed_serving.durable import replace_file
 from governed_serving.journal.chunk import Chunk
 from governed_serving.journal.errors import JournalDamaged
 from governed_serving.journal.format import RawFrame
+from governed_serving.journal.salvage import Gap
 
 __all__ = ["Cursor", "CursorFiles"]
 
@@ -25,10 +26,9 @@ class Cursor(msgspec.Struct, frozen=True):
     tag: str = ""
 
     @classmethod
-    def behind(cls, last: RawFrame | Chunk) -> "Cursor":
-        """The place behind a frame, or behind the last one of a chunk."""
-        seq = last.seq if isinstance(last, RawFrame) else last.last_seq
-        return Cursor(last.identity, seq + 1, last.tag.hex())
+    def behind(cls, last: RawFrame | Chunk | Gap) -> "Cursor":
+        """The place behind a frame, or behind the last one of a chunk or a gap."""
+        return Cursor(last.identity, last.last_seq + 1, last.tag.hex())
 
     @property
     def previous(self) -> bytes | None:

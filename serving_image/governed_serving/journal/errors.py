@@ -43,6 +43,7 @@ class JournalDamaged(JournalError):
         super().__init__(f"journal stream {stream}, frame {seq}: {what}")
         self.stream = stream
         self.seq = seq
+        self.what = what
 
 
 class RecordRefused(JournalError):

@@ -1,5 +1,7 @@
-"""Bytes of a segment: ``magic ‖ u32 length ‖ header`` and frames ``u32 length ‖ u32 attempt ‖ u64 seq ‖ ciphertext ‖
-tag``.
+"""Bytes of a segment: its header, twice, and frames ``u32 length ‖ u32 attempt ‖ u64 seq ‖ ciphertext ‖ tag``.
+
+Version 2 writes ``magic ‖ u32 length ‖ header ‖ u32 CRC-32`` two times over, since all frames are lost with the data
+key in it; version 1 (and a chunk) has ``magic ‖ u32 length ‖ header`` once. Both are read.
 
 A frame's associated data are stream, identity, seq and the tag of the frame before it, across segments too: a frame
 that is cut out, swapped, or taken from elsewhere doesn't open. The header carries the segment's data key, wrapped by
@@ -7,6 +9,7 @@ the journal keyset with all other header fields as associated data.
 """
 
 import struct
+import zlib
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -18,14 +21,27 @@ from governed_serving.decoding import decode_msgpack
 from governed_serving.journal.errors import JournalDamaged
 from governed_serving.records import Frame, decode_frame
 
-__all__ = ["FRAME", "FRAME_LIMIT", "MAGIC", "NO_TAG", "Header", "RawFrame", "frame_aad", "frames_in", "parse_header"]
+__all__ = [
+    "FRAME",
+    "FRAME_LIMIT",
+    "MAGIC",
+    "NO_TAG",
+    "Header",
+    "RawFrame",
+    "frame_aad",
+    "frames_in",
+    "parse_header",
+    "parse_segment",
+]
 
 MAGIC = b"GMJSEG1\n"
+MAGIC_TWICE = b"GMJSEG2\n"
 FRAME = struct.Struct(">IIQ")
 NO_TAG = bytes(TAG_BYTES)
+"""Before a stream's first frame; and before a segment that a writer began behind frames that it couldn't read."""
 FRAME_LIMIT = 256 << 20
 """Longest frame, bytes: more is taken for damage when read and refused when written."""
-_LENGTH = struct.Struct(">I")
+_LENGTH = _CRC = struct.Struct(">I")
 _HEADER_LIMIT = 1 << 16
 
 
@@ -40,9 +56,14 @@ class Header(msgspec.Struct, frozen=True, array_like=True):
     wrapped: bytes = b""
 
     def pack(self) -> bytes:
-        """Bytes at the beginning of the segment's file."""
+        """Bytes at the beginning of a chunk, and of a segment of version 1."""
         body = msgspec.msgpack.encode(self)
         return MAGIC + _LENGTH.pack(len(body)) + body
+
+    def pack_twice(self) -> bytes:
+        """Bytes at the beginning of a segment's file."""
+        body = msgspec.msgpack.encode(self)
+        return (MAGIC_TWICE + _LENGTH.pack(len(body)) + body + _CRC.pack(zlib.crc32(body))) * 2
 
     def aad(self) -> bytes:
         """What the data key is bound to."""
@@ -67,6 +88,13 @@ class RawFrame(NamedTuple):
     previous: bytes
     ciphertext: bytes
     offset: int
+    plaintext: bytes | None = None
+    """Once it has been opened."""
+
+    @property
+    def last_seq(self) -> int:
+        """As of a :class:`~governed_serving.journal.salvage.Gap`, which may be longer."""
+        return self.seq
 
     @property
     def identity(self) -> str:
@@ -88,8 +116,20 @@ class RawFrame(NamedTuple):
         """Offset behind the frame."""
         return self.offset + FRAME.size + len(self.ciphertext)
 
+    def opened(self, previous: bytes | None = None) -> "RawFrame | None":
+        """The frame with its plaintext, behind a frame with tag ``previous`` (default: the one that lies there); None
+        when it doesn't authenticate."""
+        before = self.previous if previous is None else previous
+        try:
+            plain = self.key.open(self.attempt, self.seq, self.ciphertext, frame_aad(self.header, self.seq, before))
+        except CryptoError:
+            return None
+        return RawFrame(self.header, self.key, self.seq, self.attempt, before, self.ciphertext, self.offset, plain)
+
     def open(self) -> bytes:
         """The plaintext; raises JournalDamaged."""
+        if self.plaintext is not None:
+            return self.plaintext
         try:
             return self.key.open(
                 self.attempt, self.seq, self.ciphertext, frame_aad(self.header, self.seq, self.previous)
@@ -127,6 +167,39 @@ def parse_header(data: bytes, name: str) -> tuple[Header, int] | None:
         return decode_msgpack(data[start : start + length], type=Header), start + length
     except msgspec.DecodeError as error:
         raise JournalDamaged(name, 0, f"the segment's header was changed ({error})") from None
+
+
+def parse_segment(data: bytes, name: str) -> tuple[Header, int] | None:
+    """:func:`parse_header` of a segment's file of any version: of two copies of its header, one is enough."""
+    first, second = _copy(data, 0), data.find(MAGIC_TWICE, 1)
+    if first is not None:
+        return first[0], 2 * first[1]
+    # Frames may hold these bytes as well; a copy of the header ends where its length, twice, says.
+    again = _copy(data, second) if second > 0 else None
+    if again is not None and again[1] == 2 * second:
+        return again
+    if data[: len(MAGIC_TWICE)] != MAGIC_TWICE[: len(data)]:
+        return parse_header(data, name)  # says what is wrong
+    if len(data) < 2 * (len(MAGIC_TWICE) + _LENGTH.size + _CRC.size) or second < 0:
+        return None
+    raise JournalDamaged(name, 0, "both copies of the segment's header were changed")
+
+
+def _copy(data: bytes, place: int) -> tuple[Header, int] | None:
+    """(header, end) of a copy at ``place``; None when it isn't whole."""
+    start = place + len(MAGIC_TWICE) + _LENGTH.size
+    if data[place : place + len(MAGIC_TWICE)] != MAGIC_TWICE or len(data) < start:
+        return None
+    (length,) = _LENGTH.unpack_from(data, place + len(MAGIC_TWICE))
+    body = data[start : start + length]
+    if length > _HEADER_LIMIT or len(data) < start + length + _CRC.size:
+        return None
+    if _CRC.unpack_from(data, start + length)[0] != zlib.crc32(body):
+        return None
+    try:
+        return decode_msgpack(body, type=Header), start + length + _CRC.size
+    except msgspec.DecodeError:
+        return None
 
 
 def frames_in(

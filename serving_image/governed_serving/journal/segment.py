@@ -1,25 +1,40 @@
-"""Segment files: appending frames to one, and finding out after a crash where the last good frame ends."""
+"""Segment files: appending frames to one, finding out after a crash where the last good frame ends, and keeping what
+was damaged."""
 
+import errno
 import os
 import time
 from pathlib import Path
 from typing import NamedTuple
 
-from governed_serving.crypto import SegmentCipher
+from governed_serving.crypto import SegmentCipher, SegmentKey
 from governed_serving.crypto.segment import TAG_BYTES
-from governed_serving.durable import fsync_folder
+from governed_serving.durable import fsync_folder, replace_file
+from governed_serving.journal.acknowledged import Mark, read_mark
 from governed_serving.journal.errors import JournalDamaged
-from governed_serving.journal.format import FRAME, NO_TAG, Header, frame_aad, frames_in, parse_header
+from governed_serving.journal.format import FRAME, NO_TAG, Header, RawFrame, frame_aad, parse_segment
+from governed_serving.journal.salvage import Gap, Place, heads_in, salvage, whole_end
 
-__all__ = ["Chain", "SegmentFile", "recover", "segment_path", "segments"]
+__all__ = ["Chain", "SegmentFile", "quarantine", "recover", "segment_path", "segments", "write_probe"]
+
+QUARANTINED = 64
+QUARANTINED_BYTES = 64 << 20
 
 
 class Chain(NamedTuple):
-    """Where a stream stands: its identity, the next frame's number, the tag of the frame before."""
+    """Where a stream stands: its identity, the next frame's number, the tag of the frame before.
+
+    ``unreadable``: so many frames before it can't be read; no frame can follow their tag, so ``previous`` is NO_TAG.
+    """
 
     identity: str
     next_seq: int
     previous: bytes
+    unreadable: int = 0
+
+    def over(self, seq: int) -> "Chain":
+        """Behind frames up to ``seq`` that can't be read."""
+        return Chain(self.identity, seq, NO_TAG, seq - self.next_seq)
 
 
 def segment_path(folder: Path, first_seq: int) -> Path:
@@ -48,7 +63,7 @@ class SegmentFile:
         self.end = 0
         self.next_seq, self._previous = chain.next_seq, chain.previous
         try:
-            self._write([self._header.pack()])
+            self._write([self._header.pack_twice()])
             if durable:
                 os.fsync(self._fd)
                 fsync_folder(folder)
@@ -111,24 +126,43 @@ class SegmentFile:
         self.end += expected
 
 
+def write_probe(path: Path, size: int, *, durable: bool) -> None:
+    """Write ``size`` bytes as a segment is written, and take them away again. Raises OSError."""
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        if os.pwritev(handle, [bytes(size)], 0) < size:  # a disk that fills up takes a part
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        if durable:
+            os.fdatasync(handle)
+    finally:
+        os.close(handle)
+        path.unlink(missing_ok=True)
+
+
 def recover(folder: Path, stream: str, cipher: SegmentCipher) -> tuple[Chain, int]:
     """Check the last segment and set a torn tail aside; returns where to go on, and the bytes set aside.
 
-    A tail is torn when nothing whole follows it: what a killed process or a power cut leaves. A bad frame before good
-    ones is no accident: JournalDamaged. A torn tail stays beside its segment as ``.torn-{offset}`` until the segment is
-    trimmed.
+    A tail is torn when nobody was told that it is kept (:mod:`~governed_serving.journal.acknowledged`): what a killed
+    process or a power cut leaves. It stays beside its segment as ``.torn-{offset}`` until the segment is trimmed.
+    Acknowledged frames that can't be read stay where they are, for the readers to report: the chain then goes on
+    behind them, ``chain.unreadable`` says how many end the stream. Raises CryptoError when a key is lost, OSError.
     """
-    torn = 0
+    mark, torn = read_mark(folder), 0
     for first in reversed(segments(folder)):
         path = segment_path(folder, first)
         data = path.read_bytes()
-        parsed = parse_header(data, stream)
-        if parsed is None:  # killed while the segment was made: no frame can be in it
+        opened = _opened(data, stream, first, cipher)
+        told = mark is not None and mark.next_seq > first
+        if opened is None and not told:  # killed while the segment was made: no frame can be in it
             torn += len(data)
             path.unlink()
             continue
-        header, start = parsed
-        chain, end = _check(data, header, start, cipher)
+        if opened is None or isinstance(opened, JournalDamaged):
+            return _behind_unreadable(folder, first, mark, max(1, heads_in(data, first)), cipher), torn
+        header, key, start = opened
+        chain, end = _last_good(data, Place(header, key, first, header.previous, start))
+        if mark is not None and mark.identity == chain.identity and mark.next_seq > chain.next_seq:
+            return chain.over(mark.next_seq), torn
         if end < len(data):
             torn += len(data) - end
             _set_aside(path, data, end)
@@ -136,27 +170,55 @@ def recover(folder: Path, stream: str, cipher: SegmentCipher) -> tuple[Chain, in
             path.unlink()
             fsync_folder(folder)
         return chain, torn
-    return Chain(os.urandom(6).hex(), 0, NO_TAG), torn
+    return Chain(os.urandom(6).hex(), 0, NO_TAG) if mark is None else Chain(mark.identity, 0, NO_TAG).over(
+        mark.next_seq
+    ), torn
 
 
-def _check(data: bytes, header: Header, start: int, cipher: SegmentCipher) -> tuple[Chain, int]:
-    """(chain after the last good frame, its end). Raises JournalDamaged when frames follow a bad one."""
-    key = header.key(cipher)
-    chain, end = Chain(header.identity, header.first_seq, header.previous), start
+def _opened(
+    data: bytes, stream: str, first: int, cipher: SegmentCipher
+) -> tuple[Header, SegmentKey, int] | JournalDamaged | None:
+    """Header, key and offset of the first frame; None where the header isn't whole; the damage."""
     try:
-        for frame in frames_in(data[start:], header, key, chain.next_seq, chain.previous, start):
-            frame.open()
-            chain, end = Chain(header.identity, frame.seq + 1, frame.tag), frame.end
-    except JournalDamaged:
-        if _later_frame(data[end + FRAME.size :], chain.next_seq):
-            raise
-    return chain, end
+        parsed = parse_segment(data, stream)
+        if parsed is None:
+            return None
+        header, start = parsed
+        if (header.stream, header.first_seq) != (stream, first):
+            return JournalDamaged(stream, first, "its segment was put into another's place")
+        return header, header.key(cipher), start
+    except JournalDamaged as error:
+        return error
 
 
-def _later_frame(rest: bytes, seq: int) -> bool:
-    """Whether the number of a later frame stands in ``rest``; in random ciphertext it doesn't (chance 2⁻⁶⁴ per
-    byte)."""
-    return any((seq + ahead).to_bytes(8, "big") in rest for ahead in (1, 2))
+def _behind_unreadable(folder: Path, first: int, mark: Mark | None, least: int, cipher: SegmentCipher) -> Chain:
+    """The chain behind the last segment, ``first``, none of whose frames can be read; they are ``least`` by their
+    heads."""
+    identity = mark.identity if mark is not None else ""
+    for earlier in reversed([s for s in segments(folder) if s < first]):
+        opened = _opened(segment_path(folder, earlier).read_bytes(), folder.name, earlier, cipher)
+        if not identity and isinstance(opened, tuple):
+            identity = opened[0].identity
+    end = max(mark.next_seq if mark is not None else 0, first + least)
+    return Chain(identity or os.urandom(6).hex(), first, NO_TAG).over(end)
+
+
+def _last_good(data: bytes, place: Place) -> tuple[Chain, int]:
+    """(chain behind the last frame that opens, its end), over whatever lies before it."""
+    start = place.offset
+    identity = place.header.identity
+    while True:
+        at = place.offset
+        end = whole_end(data, at, place.seq)
+        piece: RawFrame | Gap | None = None
+        if end is not None:
+            _, attempt, _ = FRAME.unpack_from(data, at)
+            piece = place._replace(offset=0).frame(data, at, end, place.seq, place.previous, attempt)
+        if piece is None and at < len(data):
+            piece = salvage(data[at:], place)
+        if piece is None:
+            return Chain(identity, place.seq, place.previous), max(at, start)
+        place = place._replace(seq=piece.last_seq + 1, previous=piece.tag, offset=piece.end)
 
 
 def _set_aside(path: Path, data: bytes, end: int) -> None:
@@ -169,3 +231,24 @@ def _set_aside(path: Path, data: bytes, end: int) -> None:
         file.truncate(end)
         os.fsync(file.fileno())
     fsync_folder(path.parent)
+
+
+def quarantine(folder: Path, gap: Gap) -> str:
+    """Keep the bytes of a gap as ``….damaged-{offset}`` when its segment is trimmed; the file's name, or "" where there
+    is no room: at most ``QUARANTINED`` files and ``QUARANTINED_BYTES`` of a stream are kept. What they were is in the
+    ledger all the same. Raises OSError where the segment can't be read."""
+    path = segment_path(folder, gap.segment)
+    aside = path.with_suffix(f".damaged-{gap.offset}")
+    if aside.exists():
+        return aside.name
+    kept = [file.stat().st_size for file in folder.glob("*.damaged-*")]
+    if not gap.length or len(kept) >= QUARANTINED or sum(kept) + gap.length > QUARANTINED_BYTES:
+        return ""
+    with path.open("rb") as file:
+        file.seek(gap.offset)
+        data = file.read(gap.length)
+    try:
+        replace_file(aside, data)
+    except OSError:  # a full volume: evidence must not keep others from being answered
+        return ""
+    return aside.name

@@ -11,6 +11,8 @@ import errno
 import fcntl
 import os
 import threading
+import time
+from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -19,6 +21,7 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 
 from governed_serving.crypto import CryptoError, SegmentCipher
+from governed_serving.journal.acknowledged import MarkFile
 from governed_serving.journal.errors import (
     JournalBusy,
     JournalClosed,
@@ -28,14 +31,16 @@ from governed_serving.journal.errors import (
     RecordRefused,
 )
 from governed_serving.journal.format import FRAME_LIMIT
-from governed_serving.journal.segment import SegmentFile, recover
+from governed_serving.journal.segment import SegmentFile, recover, write_probe
 from governed_serving.records import EventRecord, ExplanationRecord, PredictionFrame, encode_frame
 
-__all__ = ["Ack", "Durability", "Journal", "JournalStats", "Record"]
+__all__ = ["PROBE_SECONDS", "Ack", "Durability", "Journal", "JournalStats", "Record"]
 
 Durability = Literal["Fsync", "PageCache"]
 Record = PredictionFrame | ExplanationRecord | EventRecord
 
+PROBE_SECONDS = 2.0
+_PROBE_BYTES = 4096
 _GROUP = 16_384
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -60,6 +65,10 @@ class JournalStats(msgspec.Struct):
     refused_invalid: int = 0
     failed: int = 0
     torn_bytes: int = 0
+    unreadable: int = 0
+    """Acknowledged frames at the stream's end that couldn't be read when it was opened."""
+    unmarked: int = 0
+    """Acknowledgements that couldn't be written down (:mod:`~governed_serving.journal.acknowledged`)."""
     waiting: int = 0
     spool_bytes: int = 0
 
@@ -87,7 +96,8 @@ class Journal:
 
     ``max_bytes``: most bytes of this stream on disk, shipped segments that were trimmed not counted; ``max_waiting``:
     most records between :meth:`append` and the disk. Opening checks the last segment and trims a torn tail
-    (``stats.torn_bytes``). Raises JournalLocked, JournalDamaged, CryptoError, OSError.
+    (``stats.torn_bytes``); behind acknowledged frames that can't be read (``stats.unreadable``, ``damage``) it goes on
+    in a new segment. ``clock``: seconds that pass. Raises JournalLocked, CryptoError, OSError.
     """
 
     def __init__(
@@ -100,6 +110,7 @@ class Journal:
         *,
         max_waiting: int = 20_000,
         segment_bytes: int | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ):
         self.folder = Path(spool) / "journal" / stream
         self.stream = stream
@@ -114,19 +125,35 @@ class Journal:
         self._queue: SimpleQueue[_Item] = SimpleQueue()
         self._closed = False
         self._failing = False
+        self._probing = threading.Lock()
+        self._probe_at = float("-inf")
+        self._found = ""
+        self._wanted = 0
+        self._clock = clock
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._lock = self._take_lock()
         try:
             self._chain, self._stats.torn_bytes = recover(self.folder, stream, cipher)
+            self._mark = MarkFile(self.folder)
         except BaseException:
             os.close(self._lock)
             raise
+        self._stats.unreadable = self._chain.unreadable
+        self._identity = self._chain.identity
         self._spool_bytes = _size_of(self.folder)
         self._writing = threading.Lock()
         self._scheduled = self._syncing = False
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._run, name=f"journal-{stream}", daemon=True)
         self._thread.start()
+        if self._chain.unreadable:
+            self._say_unreadable()
+
+    @property
+    def damage(self) -> str:
+        """What was found unreadable at the stream's end, for the log; "" for nothing."""
+        what = "acknowledged frames at its end can't be read; what is left of them is kept, and goes to the ledger"
+        return f"journal stream {self.stream}: {what}" if self._stats.unreadable else ""
 
     async def append(self, record: Record) -> Ack:
         """Returns once the record is written (and fsynced). Raises JournalFull, JournalBusy, RecordRefused,
@@ -164,10 +191,32 @@ class Journal:
         """A copy of the counters."""
         return msgspec.structs.replace(self._stats, waiting=self._queue.qsize(), spool_bytes=self._spool_bytes)
 
-    @property
-    def writable(self) -> bool:
-        """Whether the last record could be written: for a readiness probe."""
-        return not self._closed and not self._failing
+    def obstacle(self) -> str:
+        """Why the next record couldn't be written, for a readiness probe; "" when it could.
+
+        Whoever isn't ready gets no requests, so the last record says nothing of now: a few bytes are written beside the
+        segments (and fsynced, where a record failed), every ``PROBE_SECONDS`` at most; others get the last answer.
+        Thread-safe, blocks as long as that write.
+        """
+        with self._probing:
+            if not self._closed and self._clock() >= self._probe_at:
+                self._found = self._probe()
+                self._probe_at = self._clock() + PROBE_SECONDS
+            return "the journal is closed" if self._closed else self._found
+
+    def _probe(self) -> str:
+        most = self._max_bytes - max(_PROBE_BYTES, self._wanted)
+        if self._spool_bytes > most and _size_of(self.folder) > most:
+            return (
+                f"the journal is full: {self._max_bytes} bytes are allowed and wait to be shipped; look whether the "
+                "archive is reachable, or raise governance.audit.spoolSize"
+            )
+        try:
+            write_probe(self.folder / ".probe", _PROBE_BYTES, durable=self._failing)
+        except OSError as error:
+            return f"the journal can't be written ({error.strerror}); free space on the spool volume"
+        self._failing, self._wanted = False, 0
+        return ""
 
     def close(self) -> None:
         """Write what waits, fsync. Further appends raise JournalClosed. Raises OSError when the fsync fails."""
@@ -180,6 +229,7 @@ class Journal:
         if self._segment is not None:
             self._segment.sync()
         self._leave_segment()
+        self._mark.close()
         os.close(self._lock)
 
     def __enter__(self) -> "Journal":
@@ -295,9 +345,25 @@ class Journal:
             self._stats.refused_full += isinstance(outcome, JournalFull)
             self._stats.refused_invalid += isinstance(outcome, RecordRefused)
             self._stats.failed += not isinstance(outcome, (JournalFull, RecordRefused))
+        if len(refused) < len(outcomes):
+            self._note_kept(max(o.seq for _, o in outcomes if isinstance(o, Ack)))
         if outcomes:
             self._failing = len(refused) == len(outcomes) and not all(isinstance(o, RecordRefused) for o in refused)
         _answer(outcomes)
+
+    def _note_kept(self, seq: int) -> None:
+        try:
+            self._mark.write(self._identity, seq + 1)
+        except OSError:  # a reader will call a damaged end torn; no reason to refuse what is on the disk
+            self._stats.unmarked += 1
+
+    def _say_unreadable(self) -> None:
+        """Begin the segment behind what can't be read, so that readers report it now and not with the next record."""
+        try:
+            self._segment = SegmentFile(self.folder, self.stream, self._chain, self._cipher, self._fsync)
+            self._spool_bytes += self._segment.end
+        except (OSError, CryptoError):  # the next record tries again, and says what is wrong
+            return
 
     def _write_one(self, record: Record) -> Outcome:
         """Write a frame; what is wrong with one record keeps no other from being written."""
@@ -340,6 +406,8 @@ class Journal:
         if self._spool_bytes + size > self._max_bytes:
             self._spool_bytes = _size_of(self.folder)  # the auditor may have trimmed meanwhile
         if self._spool_bytes + size > self._max_bytes:
+            # One oversized record must not keep a pod unready for ever.
+            self._wanted = min(size, self._max_bytes // 8)
             raise JournalFull(
                 f"journal stream {self.stream}: {self._spool_bytes} of {self._max_bytes} bytes are used and not shipped yet; "  # noqa: E501
                 "look whether the archive is reachable, or raise governance.audit.spoolSize"
@@ -394,10 +462,12 @@ def _resolve(pairs: list[tuple["asyncio.Future[Ack]", Outcome]]) -> None:
 
 
 def _size_of(folder: Path) -> int:
-    """Bytes of a stream on disk."""
+    """Bytes of a stream on disk; what was damaged is kept within bounds of its own."""
     total = 0
     with os.scandir(folder) as entries:
         for entry in entries:
+            if ".damaged-" in entry.name:
+                continue
             try:
                 total += entry.stat().st_size
             except FileNotFoundError:  # trimmed meanwhile

@@ -41,7 +41,10 @@ _BACKOFF = Backoff(patience=20.0, first=0.4, attempts=4)
 _RETRYABLE_STATUS = frozenset({409, 429, *range(500, 600)})
 """Another writer was faster, or the API server has too much to do."""
 _AFTER_FAILURE = 5.0
-_AT_ONCE = ("phase", "verdict", "ready", "verified", "artefact", "gates", "trainingHash", "revision", "deadLetters")
+_AT_ONCE = (
+    "phase", "verdict", "ready", "verified", "artefact", "gates", "trainingHash", "revision", "deadLetters",
+    "unreadableFrames",
+)  # fmt: skip
 
 
 def of_pod(revision: str, role: Literal["server", "auditor"], pod: str) -> Address:

@@ -17,7 +17,7 @@ from governed_serving.crypto import Keyring, KeyWatch
 from governed_serving.environment import missing
 from governed_serving.hosting import Door, Host, listen, log, start_is_over, web_server
 from governed_serving.hosting.connection import BoundedConnection
-from governed_serving.journal import Journal
+from governed_serving.journal import PROBE_SECONDS, Journal
 from governed_serving.server import composition
 from governed_serving.server.app.connection import FastPathConnection
 from governed_serving.server.app.fast_path import FastPathApp
@@ -70,6 +70,7 @@ class Process:
             host.start(server, sock)
         loading = asyncio.create_task(self._load())
         reporting = asyncio.create_task(self._reporting.run())
+        watching = asyncio.create_task(self._watch_journal())
         stopping = asyncio.create_task(host.stop.wait())
         await asyncio.wait([loading, stopping], return_when=asyncio.FIRST_COMPLETED)
         try:
@@ -82,7 +83,7 @@ class Process:
             raise
         finally:
             self._gateway.why, self._gateway.leaving = "the server is shutting down", True
-            for task in (loading, stopping, reporting):
+            for task in (loading, stopping, reporting, watching):
                 task.cancel()
             await self._stop(host)
 
@@ -176,11 +177,27 @@ class Process:
     def _wait(self, why: str) -> None:
         self._gateway.why = why
 
+    async def _watch_journal(self) -> None:
+        """Not ready while each request would be refused since its record can't be kept; until cancelled."""
+        if self._resolved.spec.governance.audit.failure_policy == "Open":
+            return
+        while True:
+            await asyncio.sleep(PROBE_SECONDS)
+            if self._journal is None or self._gateway.why:
+                continue
+            found = await asyncio.to_thread(self._journal.obstacle)
+            if found != self._gateway.stalled:
+                self._gateway.stalled = found
+                log("error" if found else "info", "not ready" if found else "ready again", why=found)
+                await asyncio.to_thread(self._reporting.say, ready=not found, verified=self._verified, message=found)
+
     def _open(self) -> None:
         settings, resolved = self._settings, self._resolved
         try:
             self._keyring = composition.open_keyring(settings, resolved.name)
             self._journal = composition.open_journal(settings, resolved.spec.governance.audit, self._keyring)
+            if self._journal.damage:
+                log("error", self._journal.damage)
             if period := resolved.spec.governance.encryption.rotation:
                 self._keys = key_watch(self._keyring.keyset("journal"), seconds(period), self._journal)
                 self._keys.start()

@@ -22,6 +22,7 @@ OF_THE_ARCHIVE = {"ref", "state", DELETION}
 COUNTED_ALONE = {
     "deadLetter": "what was refused lies in the blob that it names; why is in the entry, and the auditor says so",
     "explanationQuality": "the figures are the report's; an entry proves when they were told",
+    "unreadable": "frames of a journal that nobody can open any more: which they were is in the entry",
     "ref": "a holding that verification compares",
     "state": "a holding that verification compares; it says nothing to a reader",
     DELETION: "retention's receipts, which verification holds against missing payloads",

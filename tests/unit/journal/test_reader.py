@@ -165,7 +165,8 @@ def harm_swap_segments(segments: list[Path]) -> None:
 
 def harm_header(segments: list[Path]) -> None:
     data = bytearray(segments[1].read_bytes())
-    data[150] ^= 1
+    for place in (60, 60 + data.find(b"GMJSEG2", 1)):  # it stands there twice
+        data[place] ^= 1
     segments[1].write_bytes(data)
 
 

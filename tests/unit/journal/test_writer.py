@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import itertools
 import os
 import subprocess
 import threading
@@ -13,10 +14,12 @@ import numpy as np
 import pytest
 
 from governed_serving.journal import (
+    PROBE_SECONDS,
     Ack,
     Journal,
     JournalBusy,
     JournalClosed,
+    JournalError,
     JournalFull,
     JournalLocked,
     JournalReader,
@@ -155,7 +158,7 @@ async def test_a_bad_record_fails_alone(tmp_path: Path):
             *[journal.append(r) for r in (prediction(0), bad, prediction(2))], return_exceptions=True
         )
         assert journal.stats.refused_invalid == 1
-        assert journal.writable
+        assert journal.obstacle() == ""
     assert isinstance(answers[0], Ack)
     assert isinstance(answers[2], Ack)
     assert isinstance(answers[1], RecordRefused)
@@ -191,7 +194,7 @@ async def test_a_closed_journal_says_so(tmp_path: Path):
     await journal.append(prediction(0))
     journal.close()
     journal.close()
-    assert not journal.writable
+    assert journal.obstacle()
     with pytest.raises(JournalClosed):
         await journal.append(prediction(1))
 
@@ -216,20 +219,23 @@ async def test_the_queue_is_bounded_and_refusals_are_counted(tmp_path: Path):
 
 
 async def test_the_spool_limit_refuses_and_trimming_makes_room(tmp_path: Path):
-    with Journal(tmp_path, "server-a", cipher(tmp_path), "PageCache", 300_000, segment_bytes=50_000) as journal:
+    clock = itertools.count(step=PROBE_SECONDS)
+    with Journal(
+        tmp_path, "server-a", cipher(tmp_path), "PageCache", 300_000, segment_bytes=50_000, clock=lambda: next(clock)
+    ) as journal:
         kept = [event(n, 10_000) for n in range(29)]
         for record in kept:
             await journal.append(record)
         with pytest.raises(JournalFull, match=r"of 300000 bytes are used and not shipped yet;.*spoolSize"):
             await journal.append(event(29, 10_000))
-        assert not journal.writable
+        assert journal.obstacle()
         assert journal.stats.refused_full == 1
         assert journal.stats.spool_bytes <= 300_000
         reader = JournalReader(tmp_path, "server-a", cipher(tmp_path))
         assert [r for _, r in reader.read()] == kept
         assert reader.trim(len(kept)) > 200_000
         await journal.append(event(99, 10_000))
-        assert journal.writable
+        assert journal.obstacle() == ""
 
 
 @pytest.fixture
@@ -303,11 +309,36 @@ async def test_half_a_frame_is_taken_back(tmp_path: Path, monkeypatch: pytest.Mo
         disk.writes_fail, disk.cuts_fail = True, cuts_fail
         with pytest.raises(JournalFull, match="No space left on device; free space"):
             await journal.append(event(1))
-        assert not journal.writable
+        assert journal.obstacle()
         disk.writes_fail = disk.cuts_fail = False
         await journal.append(event(2))
     reader = JournalReader(tmp_path, "server-a", cipher(tmp_path))
     assert [(s, r.id) for s, r in reader.read()] == [(0, "event-0"), (1, "event-2")]  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("fault", ["writes_fail", "syncs_fail"])
+async def test_readiness_asks_the_disk_not_the_last_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str):
+    """Whoever isn't ready gets no requests: waiting for one that succeeds would never end."""
+    disk, now = FailingDisk(monkeypatch), [0.0]
+    with Journal(tmp_path, "server-a", cipher(tmp_path), clock=lambda: now[0]) as journal:
+        assert journal.obstacle() == ""
+        setattr(disk, fault, True)
+        with pytest.raises(JournalError):
+            await journal.append(event(1))
+        now[0] += PROBE_SECONDS
+        assert "can't be written" in journal.obstacle()
+        setattr(disk, fault, False)
+        assert "can't be written" in journal.obstacle(), "asked anew every two seconds at most"
+        now[0] += PROBE_SECONDS
+        assert journal.obstacle() == ""
+        assert not list(journal.folder.glob("*probe*"))
+
+
+async def test_a_full_disk_is_noticed_before_a_request_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    disk = FailingDisk(monkeypatch)
+    with Journal(tmp_path, "server-a", cipher(tmp_path)) as journal:
+        disk.writes_fail = True
+        assert "No space left on device" in journal.obstacle()
 
 
 async def test_a_failed_fsync_acknowledges_nothing_and_leaves_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

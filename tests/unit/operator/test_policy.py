@@ -644,3 +644,17 @@ def test_what_the_archive_refused_for_ever_is_told_beside_its_condition_whicheve
     assert message() == message(a=0, b=0) == ""
     assert message(a=3, b=4).startswith("14 ledger entries were refused for ever")
     assert "deadLetter" in message(a=1)
+
+
+def test_frames_that_were_damaged_before_they_were_shipped_are_told_beside_dead_letters() -> None:
+    def message(**told: int) -> str:
+        obs = serving(report=report(revisions={"r1": {"auditor": {"a": told, "b": told}}}))
+        (found,) = (c for c in status_of(obs, decide(obs)).conditions if c.type == "ArchiveReady")
+        return found.message
+
+    assert message(unreadableFrames=0) == ""
+    assert message(unreadableFrames=2).startswith("4 frames of journals were damaged before being shipped")
+    assert "unreadable" in message(unreadableFrames=1)
+    both = message(unreadableFrames=1, deadLetters=1)
+    assert "deadLetter" in both
+    assert "2 frames" in both

@@ -9,7 +9,7 @@ import numpy as np
 
 from governed_api.names import request_id_fault
 from governed_serving.decoding import decode_with
-from governed_serving.journal import Chunk
+from governed_serving.journal import Chunk, Gap
 from governed_serving.records import (
     EventRecord,
     ExplanationRecord,
@@ -20,10 +20,54 @@ from governed_serving.records import (
     timestamp,
 )
 
-__all__ = ["dead_letter", "entries_of"]
+__all__ = ["Unreadable", "dead_letter", "entries_of"]
 
 _WHY = 400
 _NAME = 128
+
+
+class Unreadable(msgspec.Struct, frozen=True):
+    """Frames ``first`` … ``last`` of a stream, which were damaged before they were shipped: as found at ``time``, in
+    ``length`` bytes from ``offset`` of ``segment``, kept as ``kept`` beside it ("": no room, or nothing left)."""
+
+    first: int
+    last: int
+    tag: str
+    segment: int
+    offset: int
+    length: int
+    digest: str
+    why: str
+    kept: str
+    time: float
+
+    @classmethod
+    def of(cls, gap: Gap, kept: str, time: float) -> "Unreadable":
+        """What is written down of a gap."""
+        where = (gap.segment, gap.offset, gap.length, gap.digest)
+        return cls(gap.seq, gap.last_seq, gap.tag.hex(), *where, _bounded(gap.why, _WHY), kept, time)
+
+    @property
+    def frames(self) -> int:
+        """How many."""
+        return self.last + 1 - self.first
+
+    def entry(self, namespace: str, model: str, stream: str) -> bytes:
+        """The ledger entry that takes the place of the frames' own. The same bytes whenever it is asked."""
+        summary: dict[str, str | int] = {
+            "stream": _bounded(stream, _NAME),
+            "frames": self.frames,
+            "first": self.first,
+            "last": self.last,
+            "segment": self.segment,
+            "offset": self.offset,
+            "length": self.length,
+            "kept": self.kept,
+        }
+        if self.why:
+            summary["why"] = self.why
+        time, digest = timestamp(self.time), self.digest
+        return canonical(LedgerEntry("unreadable", namespace, model, "", time, digest=digest, summary=summary))
 
 
 class _Head(msgspec.Struct):

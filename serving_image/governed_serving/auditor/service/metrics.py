@@ -18,6 +18,7 @@ _GAUGES = {
     "governed_auditor_shipped_bytes_total": "Sealed bytes shipped",
     "governed_auditor_ship_failures_total": "Attempts to ship that failed",
     "governed_auditor_dead_letters_total": "Ledger entries that the archive refused for ever, a dead letter in place of each",
+    "governed_auditor_unreadable_frames_total": "Frames of the journal damaged before they were shipped, a ledger entry in their place",
     "governed_auditor_unusable_rows_total": "Rows without an output that says whether it favours",
     "governed_auditor_labels_joined_total": "Rows whose label has been joined",
     "governed_auditor_labels_waiting": "Labels whose prediction isn't known yet",

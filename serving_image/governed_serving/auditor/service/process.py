@@ -42,6 +42,7 @@ DRAIN_SECONDS = 20.0
 EXPECTED = (ArchiveError, JournalError, CryptoError, OSError)
 """What work on archive, journal and disk must expect: it is tried again, and the pod stays ready while the archive is unreachable."""
 FIND = "find their reasons in the ledger under type deadLetter, and report them: they are a fault of this software"
+LOOK = "look for them in the ledger under type unreadable, and check the disk of the spool"
 _CODES: dict[VerdictWord, int] = {"Pass": 1, "Fail": 0, "Unknown": -1}
 
 
@@ -63,6 +64,8 @@ class Service:
         self.cipher = SegmentCipher(self.keyset)
         self.client = _client(settings)
         self.journal = self._journal()
+        if self.journal.damage:
+            log("error", self.journal.damage)
         self.keys = self._key_watch()
         self.runtime = self._runtime(settings.bias)
         self._counted(settings.bias)
@@ -115,10 +118,13 @@ class Service:
         if not settings.report:
             return []
         writer = ReportWriter(settings.report, interval=5.0 if settings.on_trial else None)
-        return [ReportWorker(self.state, writer, self._dead_letters)]
+        return [ReportWorker(self.state, writer, self._dead_letters, self._unreadable)]
 
     def _dead_letters(self) -> int:
         return self.shipper.dead_letters if self.shipper is not None else 0
+
+    def _unreadable(self) -> int:
+        return self.shipper.unreadable if self.shipper is not None else 0
 
     def _shipper(self) -> Shipper | None:
         settings = self.settings
@@ -194,13 +200,16 @@ class Service:
             return folding.text
         if why := self.scheduler.why_not_ready():
             return why
-        return "" if self.journal.writable else "the journal can't be written; free space on the spool volume"
+        return self.journal.obstacle()
 
     def degraded(self) -> dict[str, str]:
-        """Worker → why it stalls; and ``deadLetters`` when the ledger lacks entries."""
+        """Worker → why it stalls; and ``deadLetters`` or ``unreadable`` when the ledger lacks entries."""
         why = {name: failure.text for name, failure in self.scheduler.failing.items()}
-        count = self._dead_letters()
-        return why | ({"deadLetters": f"the archive refused {count} ledger entries for ever; {FIND}"} if count else {})
+        if count := self._dead_letters():
+            why["deadLetters"] = f"the archive refused {count} ledger entries for ever; {FIND}"
+        if count := self._unreadable():
+            why["unreadable"] = f"{count} frames of the journal were damaged before they were shipped; {LOOK}"
+        return why
 
     def leave(self) -> None:
         """From now on not ready."""
@@ -222,6 +231,7 @@ class Service:
                 "auditor_shipped_entries_total": self.shipper.entries,
                 "auditor_shipped_bytes_total": self.shipper.bytes,
                 "auditor_dead_letters_total": self.shipper.dead_letters,
+                "auditor_unreadable_frames_total": self.shipper.unreadable,
             }
         self.metrics.set(values)
 

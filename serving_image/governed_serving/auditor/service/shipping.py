@@ -5,6 +5,9 @@ same chunk is made again and sent again; blobs are addressed by content and appe
 
 An entry that the archive refuses for ever is found by halving its batch, and a dead letter takes its place and number: written down
 first as well, so that what is made again is the same. What is behind it ships on.
+
+So does what is behind frames that were damaged before they were shipped: an entry of type unreadable, written down first, takes their
+place, and their bytes are set aside.
 """
 
 import time
@@ -17,11 +20,10 @@ import msgspec
 
 from governed_serving.archive.client import ArchiveClient
 from governed_serving.archive.errors import Refused
-from governed_serving.auditor.service.entries import dead_letter, entries_of
+from governed_serving.auditor.service.entries import Unreadable, dead_letter, entries_of
 from governed_serving.crypto import SegmentCipher
 from governed_serving.hosting import log
-from governed_serving.journal import Chunk, Cursor, CursorFiles, JournalError, JournalReader, streams
-from governed_serving.journal.chunk import pack_chunk
+from governed_serving.journal import Chunk, Cursor, CursorFiles, Gap, JournalError, JournalReader, quarantine, streams
 from governed_serving.records import APPEND_BYTES, Frame
 
 __all__ = ["Lifetimes", "Progress", "Shipper"]
@@ -43,7 +45,8 @@ class Progress(Cursor, frozen=True):
     """Of one stream: where it is shipped to, and the ledger number of the next entry.
 
     ``last``: a chunk up to this frame is on its way. ``sent``: so many of its entries are in the ledger; ``refused``: why the one behind
-    them is a dead letter, if it is. ``dead_letters``: how many the stream has, this one included.
+    them is a dead letter, if it is. ``dead_letters``: how many the stream has, this one included. ``gap``: the frames that are next can't
+    be read, which is what the next entry says; ``unreadable``: how many such frames the stream has, these included.
     """
 
     number: int = 0
@@ -51,6 +54,8 @@ class Progress(Cursor, frozen=True):
     sent: int = 0
     refused: str = ""
     dead_letters: int = 0
+    gap: Unreadable | None = None
+    unreadable: int = 0
 
     @property
     def dead(self) -> int:
@@ -118,6 +123,7 @@ class Shipper:
         self._readers: dict[str, JournalReader] = {}
         self._progress: dict[str, Progress] = {}
         self._files = CursorFiles(spool / "cursors", Progress, "shipped-")
+        self._foreign: set[tuple[str, int, int]] = set()
         self.behind = False
         """The last step shipped a chunk behind which there was more."""
         self.entries = 0
@@ -150,6 +156,11 @@ class Shipper:
         return progress.frame if progress else 0
 
     @property
+    def unreadable(self) -> int:
+        """Frames of the spool's streams that were damaged before they were shipped, those before a restart included."""
+        return sum(progress.unreadable for progress in list(self._progress.values()))
+
+    @property
     def dead_letters(self) -> int:
         """Entries of the spool's streams that the archive refused for ever, those before a restart included."""
         return sum(progress.dead_letters for progress in list(self._progress.values()))
@@ -163,9 +174,16 @@ class Shipper:
         progress = self._progress.get(stream) or self._load(stream, reader)
         if progress is None:
             return 0
+        if progress.gap is not None:
+            return self._say_unreadable(stream, progress, progress.gap)
         chunk = self._chunk(reader, progress)
+        self._say_foreign(reader)
         if chunk is None:
             return 0
+        if progress.last is not None and (isinstance(chunk, Gap) or chunk.last_seq < progress.last):
+            progress = self._shortened(stream, progress, chunk)
+        if isinstance(chunk, Gap):
+            return self._quarantine(stream, reader, progress, chunk)
         if progress.last is None:
             progress = msgspec.structs.replace(progress, last=chunk.last_seq)
             self._save(stream, progress)
@@ -173,24 +191,65 @@ class Shipper:
         self.behind |= len(chunk.data) >= CHUNK_BYTES // 2 or (reader.newest_segment or 0) > chunk.last_seq
         self._client.put_blob(chunk.data)
         sent = self._append(stream, chunk, progress)
-        behind, dead_letters = Cursor.behind(chunk), self._progress[stream].dead_letters
-        number = progress.number + sent
-        self._save(stream, Progress(behind.identity, behind.frame, behind.tag, number, dead_letters=dead_letters))
+        behind = Cursor.behind(chunk)
+        self._pass_by(stream, behind.frame, behind.tag, progress.number + sent)
         self.blobs += 1
         self.bytes += len(chunk.data)
         self.entries += sent
         return sent
 
-    def _chunk(self, reader: JournalReader, progress: Progress) -> Chunk | None:
-        """The next chunk; after a restart in the middle of one, that very one again."""
-        if progress.last is None:
-            return reader.chunk(progress.frame, CHUNK_BYTES)
-        frames = []
-        for frame in reader.frames(progress.frame, progress.previous):
-            frames.append(frame)
-            if frame.seq == progress.last:
-                break
-        return pack_chunk(frames)
+    def _chunk(self, reader: JournalReader, progress: Progress) -> Chunk | Gap | None:
+        """The next chunk; after a restart in the middle of one, that very one again, or as much of it as can still be read."""
+        previous = progress.previous
+        return reader.chunk_or_gap(progress.frame, CHUNK_BYTES, upto=progress.last, previous=previous)
+
+    def _shortened(self, stream: str, progress: Progress, found: Chunk | Gap) -> Progress:
+        """A chunk was on its way when its journal was damaged: what of it the ledger has is passed over, the rest goes in a shorter one.
+
+        Entries of frames behind the damage, if they had arrived, arrive again: twice is better than not at all. Raises ArchiveError.
+        """
+        sent = max(progress.sent, self._client.next_seq(progress.identity) - progress.number)
+        refused = progress.refused if sent == progress.sent else ""
+        progress = msgspec.structs.replace(progress, last=found.last_seq, sent=sent, refused=refused)
+        if isinstance(found, Gap):
+            progress = msgspec.structs.replace(progress, last=None, number=progress.number + sent, sent=0, refused="")
+        self._save(stream, progress)
+        return progress
+
+    def _quarantine(self, stream: str, reader: JournalReader, progress: Progress, found: Gap) -> int:
+        gap = Unreadable.of(found, quarantine(reader.folder, found), time.time())
+        lost = "frames of the journal can't be read: an entry says so in their place"
+        log("error", lost, stream=progress.identity, found=str(found), kept=gap.kept)
+        progress = msgspec.structs.replace(progress, gap=gap, unreadable=progress.unreadable + gap.frames)
+        self._save(stream, progress)
+        return self._say_unreadable(stream, progress, gap)
+
+    def _say_unreadable(self, stream: str, progress: Progress, gap: Unreadable) -> int:
+        entry = gap.entry(self._namespace, self._client.model, progress.identity)
+        self._client.append_batch(progress.identity, progress.number, [entry])
+        self._pass_by(stream, gap.last + 1, gap.tag, progress.number + 1)
+        self.behind = True
+        self.entries += 1
+        return 1
+
+    def _say_foreign(self, reader: JournalReader) -> None:
+        for place, found in reader.foreign.items():
+            if (reader.stream, *place) not in self._foreign:
+                self._foreign.add((reader.stream, *place))
+                log(
+                    "warning",
+                    "bytes in the journal that no writer of it wrote are passed over",
+                    stream=reader.stream,
+                    found=found,
+                )
+
+    def _pass_by(self, stream: str, frame: int, tag: str, number: int) -> None:
+        """What is before ``frame`` is in the ledger, up to entry ``number``."""
+        before = self._progress[stream]
+        dead_letters, unreadable = before.dead_letters, before.unreadable
+        self._save(
+            stream, Progress(before.identity, frame, tag, number, dead_letters=dead_letters, unreadable=unreadable)
+        )
 
     def _append(self, stream: str, chunk: Chunk, progress: Progress) -> int:
         """Entries in batches that the archive takes; returns how many the chunk has."""

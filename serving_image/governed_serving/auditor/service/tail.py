@@ -15,7 +15,8 @@ from governed_serving.auditor.service.merging import merged
 from governed_serving.crypto import CryptoError, Keyset, SegmentCipher
 from governed_serving.decoding import decode_msgpack
 from governed_serving.durable import replace_file
-from governed_serving.journal import Cursor, JournalReader, streams
+from governed_serving.hosting import log
+from governed_serving.journal import Cursor, Gap, JournalReader, RawFrame, streams
 from governed_serving.records import Frame
 
 __all__ = ["Tail"]
@@ -80,10 +81,14 @@ class Tail:
         reader = self._readers.setdefault(stream, JournalReader(self._spool, stream, self._cipher))
         cursor = self._cursors.get(stream)
         read: list[Frame] = []
-        last = None
+        last: RawFrame | Gap | None = None
+        start = cursor.frame if cursor else reader.first_seq or 0
         try:
-            for frame in reader.frames(cursor.frame if cursor else 0, cursor.previous if cursor else None):
-                read.append(frame.record())
+            for frame in reader.pieces(start, cursor.previous if cursor else None):
+                if isinstance(frame, Gap):
+                    self._pass_over(frame)
+                else:
+                    read.append(frame.record())
                 last = frame
                 if len(read) >= most:
                     break
@@ -92,6 +97,12 @@ class Tail:
                 self._take(read)
                 self._cursors[stream] = Cursor.behind(last)
         return len(read)
+
+    def _pass_over(self, gap: Gap) -> None:
+        """What can't be read isn't counted; what is behind it is."""
+        if gap.frames:
+            log("error", "frames of the journal can't be read and are not counted", stream=gap.identity, found=str(gap))
+            self._changed = True
 
     def _take(self, read: list[Frame]) -> None:
         for record in merged(read):

@@ -21,6 +21,7 @@ from governed_serving.hosting import log
 from governed_serving.journal import (
     Cursor,
     CursorFiles,
+    Gap,
     JournalDamaged,
     JournalError,
     JournalReader,
@@ -28,7 +29,7 @@ from governed_serving.journal import (
     numbers,
     strings,
 )
-from governed_serving.records import Frame, PredictionFrame
+from governed_serving.records import PredictionFrame
 
 __all__ = ["Compute", "LiveSampler", "chosen", "requests_in"]
 
@@ -124,17 +125,20 @@ class LiveSampler:
 
     async def _follow(self, name: str) -> bool:
         source = self._open.setdefault(name, self._source(name))
-        done, last = 0, None
+        done = 0
+        last: RawFrame | Gap | None = None
         try:
             at = self._cursors.load(name, source.identity) or Cursor(source.identity)
             first = source.first_seq
             if first is not None and first > at.frame:
                 self._metrics.dropped("trimmed", first - at.frame)
                 at = Cursor(source.identity, first)
-            for frame, record in await asyncio.to_thread(lambda: _some(source, at)):
-                if isinstance(record, PredictionFrame):
+            for piece in await asyncio.to_thread(lambda: _some(source, at)):
+                if isinstance(piece, Gap):
+                    self._metrics.dropped("unreadable", piece.frames)
+                elif isinstance(record := piece.record(), PredictionFrame):
                     done = await self._frame(record, done)
-                last = frame
+                last = piece
         except JournalDamaged as error:
             self._log("error", "journal doesn't verify; its frames are not sampled", error=str(error), stream=name)
             self._open.pop(name)
@@ -159,11 +163,11 @@ class LiveSampler:
         return done
 
 
-def _some(source: JournalReader, at: Cursor, most: int = 64) -> list[tuple[RawFrame, Frame]]:
-    """The next frames and their records, at most ``most``."""
+def _some(source: JournalReader, at: Cursor, most: int = 64) -> list[RawFrame | Gap]:
+    """What comes next, at most ``most`` frames (or gaps)."""
     found = []
-    for frame in source.frames(at.frame, at.previous):
-        found.append((frame, frame.record()))
+    for piece in source.pieces(at.frame, at.previous):
+        found.append(piece)
         if len(found) >= most:
             break
     return found

@@ -60,6 +60,8 @@ class _Service:
             spec.governance.audit.durability,
             settings.spool_bytes,
         )
+        if self.journal.damage:
+            log("error", self.journal.damage)
         lost = (
             None if spec.governance.audit.failure_policy == "Closed" else lambda: self.metrics.dropped("unrecorded", 1)
         )
@@ -91,7 +93,7 @@ class _Service:
     def why_not_ready(self) -> str:
         if self.stopping:
             return "the explainer is shutting down"
-        return "" if self.journal.writable else "the journal can't be written; free space on the spool volume"
+        return self.journal.obstacle()
 
     def leave(self) -> None:
         """From now on not ready; what is in flight finishes."""

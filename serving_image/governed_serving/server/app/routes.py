@@ -64,8 +64,8 @@ def _health(app: FastAPI, gateway: Gateway) -> None:
         return {"live": True}
 
     async def ready() -> Response:
-        if gateway.why:
-            return JSONResponse({"error": f"model {gateway.model!r}: {gateway.why}", "ready": False}, 503)
+        if why := gateway.not_ready:
+            return JSONResponse({"error": f"model {gateway.model!r}: {why}", "ready": False}, 503)
         return JSONResponse({"ready": True})
 
     for path in (routes.LIVE_PATH, routes.V2_LIVE):
@@ -105,8 +105,8 @@ def _metadata(app: FastAPI, gateway: Gateway) -> None:
     @app.get(routes.VERSION_READY, tags=["health"], response_model=None)
     async def ready(model: str, revision: str | None = None) -> Response:
         gateway.named(model)
-        if gateway.why:
-            return JSONResponse({"error": f"model {model!r}: {gateway.why}", "name": model, "ready": False}, 503)
+        if why := gateway.not_ready:
+            return JSONResponse({"error": f"model {model!r}: {why}", "name": model, "ready": False}, 503)
         if gateway.chat is None or revision is not None:  # a runtime with another protocol is ready as well
             _versioned(gateway, model, revision)
         return JSONResponse({"name": model, "ready": True})
@@ -119,7 +119,7 @@ def _metadata(app: FastAPI, gateway: Gateway) -> None:
     @app.get(routes.V1_MODEL, tags=["v1"])
     async def model_v1(model: str) -> dict[str, Any]:
         gateway.named(model)
-        return {"name": model, "ready": not gateway.why}
+        return {"name": model, "ready": not gateway.not_ready}
 
 
 def _chat(gateway: Gateway, model: str) -> JsonRoute | None:

@@ -73,12 +73,19 @@ class Gateway:
     why: str = "the model is being loaded and verified"
     leaving: bool = False
     """It sends new clients elsewhere, by not being ready, and still answers those that come until its ports are closed."""
+    stalled: str = ""
+    """Why each request would be refused although the model is there: it isn't ready then, and answers what comes all the same."""
     service: "HttpService | None" = None
     chat: JsonRoute | None = None
     rows: Rows | None = None
     """Of the internal lane."""
     metrics: ServerMetrics | None = None
     extra_metrics: list[Callable[[], bytes]] = field(default_factory=list)
+
+    @property
+    def not_ready(self) -> str:
+        """What a readiness probe is told; "" when it is ready."""
+        return self.why or self.stalled
 
     def refusal(self) -> str:
         """Why requests are refused; "" when they aren't."""

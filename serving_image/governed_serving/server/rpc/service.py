@@ -99,11 +99,11 @@ class RpcServer:
         return MESSAGES["ServerLiveResponse"](live=True)
 
     async def _server_ready(self, _: Any) -> Any:
-        return MESSAGES["ServerReadyResponse"](ready=not self._gateway.why)
+        return MESSAGES["ServerReadyResponse"](ready=not self._gateway.not_ready)
 
     async def _model_ready(self, message: Any) -> Any:
         self._named(message.name, message.version)
-        return MESSAGES["ModelReadyResponse"](ready=not self._gateway.why)
+        return MESSAGES["ModelReadyResponse"](ready=not self._gateway.not_ready)
 
     async def _server_metadata(self, _: Any) -> Any:
         return MESSAGES["ServerMetadataResponse"](name="governed-models", version=__version__)
@@ -123,7 +123,7 @@ class RpcServer:
         known = ("", self._gateway.model, "inference.GRPCInferenceService")
         if message.service not in known:
             raise NotFound(f"service {message.service!r}: expected one of {', '.join(known[1:])}")
-        return MESSAGES["HealthCheckResponse"](status=_NOT_SERVING if self._gateway.why else _SERVING)
+        return MESSAGES["HealthCheckResponse"](status=_NOT_SERVING if self._gateway.not_ready else _SERVING)
 
     def _named(self, model: str, revision: str) -> None:
         self._gateway.named(model)

@@ -1,4 +1,4 @@
-"""Tells the operator of the verdict, whenever it, the alarms beside it or the number of dead letters have changed."""
+"""Tells the operator of the verdict, whenever it, the alarms beside it or what the ledger lacks have changed."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -11,7 +11,7 @@ from governed_serving.report.writer import Address, ReportWriter, of_pod
 
 __all__ = ["ReportWorker"]
 
-HEAD = ("verdict", "summary", "samples", "ledger_index", "dead_letters")
+HEAD = ("verdict", "summary", "samples", "ledger_index", "dead_letters", "unreadable_frames")
 """What the operator reads of each pod's verdict."""
 LEFT_OUT = ("id", "strata", "groups", "intersections", "replicas")
 """Of the report: /v1/verdict has them."""
@@ -23,18 +23,25 @@ class Present(NamedTuple):
     verdict: BiasVerdict
     alarms: tuple[str, ...] | None
     dead_letters: int
+    unreadable: int
 
 
 class ReportWorker(Worker):
     """Verdict → GovernanceReport: a canary's in brief, the stable revision's in full as well; of a model without bias rules dead letters
-    alone, when there are any.
+    and unreadable frames alone, when there are any.
     """
 
     name = "reporting"
 
-    def __init__(self, state: AuditState, writer: ReportWriter, dead_letters: Callable[[], int] = lambda: 0) -> None:
+    def __init__(
+        self,
+        state: AuditState,
+        writer: ReportWriter,
+        dead_letters: Callable[[], int] = lambda: 0,
+        unreadable: Callable[[], int] = lambda: 0,
+    ) -> None:
         subject = state.subject
-        self._state, self._writer, self._dead_letters = state, writer, dead_letters
+        self._state, self._writer, self._dead_letters, self._unreadable = state, writer, dead_letters, unreadable
         self._own = of_pod(subject.revision, "auditor", subject.pod)
         self._told = self._present()
 
@@ -51,7 +58,7 @@ class ReportWorker(Worker):
         live = self._state.tail.live if self._state.tail is not None else None
         with self._state.lock:
             alarms = tuple(sorted(live.alarms.raised)) if live is not None else None
-            return Present(self._state.verdict, alarms, self._dead_letters())
+            return Present(self._state.verdict, alarms, self._dead_letters(), self._unreadable())
 
     def _parts(self, present: Present) -> dict[Address, ReportPart]:
         part = present.verdict.without(*LEFT_OUT)
@@ -59,6 +66,8 @@ class ReportWorker(Worker):
             part = part.changed(alarms=list(present.alarms))
         if present.dead_letters:
             part = part.changed(dead_letters=present.dead_letters)
+        if present.unreadable:
+            part = part.changed(unreadable_frames=present.unreadable)
         head = {name: getattr(part, name) for name in HEAD if name in part.model_fields_set}
         if "alarm" in part.model_fields_set:
             head["in_force"] = part.alarm.in_force
