@@ -2,7 +2,7 @@
 
 from typing import Annotated, ClassVar, Literal, get_args
 
-from pydantic import Field
+from pydantic import Field, FiniteFloat
 
 from governed_api.base import Part
 from governed_api.quantities import Duration, Quantity
@@ -72,7 +72,24 @@ class ProtectedAttribute(Part):
     """Feature of the model, or column of the training data; before a runtime with protocol openai the key in a
     request's metadata, which the runtime doesn't see."""
     privileged: list[str] = Field(default=[], max_length=64)
-    """Reference values; empty: the most favoured group is the reference."""
+    """Reference values; empty: the most favoured group is the reference. Of bands their names, such as "[25, 40)"."""
+    bands: list[FiniteFloat] | None = Field(default=None, min_length=1, max_length=31)
+    """Inner borders of bands of numbers: [25, 40] makes < 25, [25, 40) and ≥ 40. Absent: a numeric column with more
+    than 16 values in the training data gets five bands with about as many training rows each; each value of any other
+    is a group."""
+
+    RULES: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "!has(self.bands) || self.bands.all(a, self.bands.filter(b, b == a).size() == 1)",
+            "bands must differ from each other",
+            ".bands",
+        ),
+    )
+
+    @property
+    def edges(self) -> tuple[float, ...]:
+        """``bands``, ascending; empty: none are declared."""
+        return tuple(sorted(self.bands or ()))
 
 
 class FavorableOutcome(Part):

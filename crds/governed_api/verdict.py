@@ -164,6 +164,8 @@ class BiasVerdict(AuditorReport):
     """Attribute → rows in which it isn't known."""
     references: dict[str, str] = {}
     """Attribute → whom its groups are compared with: as named in the manifest, else chosen once."""
+    bands: dict[str, list[float]] = {}
+    """Attribute or stratum → inner borders of the bands that its numbers are grouped in."""
     pooled: dict[str, int] = {}
     """Attribute → rare values that are counted together as "(other)"."""
     groups: dict[str, list[GroupRate]] = {}

@@ -52,7 +52,8 @@ class Manifest(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"):
 
     ``inputs`` are the ONNX input names in feature order. Classification: outputs ``probabilities`` FP32 [-1, classes]
     and ``label`` [-1] (INT64 or BYTES); regression: ``prediction`` FP32 [-1]. ``favorable`` is the class, ``threshold``
-    the score that favours a person. ``variant`` is what shipped: float, int8 or pruned.
+    the score that favours a person. ``variant`` is what shipped: float, int8 or pruned. ``bands``: protected attribute
+    or stratum of numbers → inner borders of its bands, ascending; empty: each value is a group.
     """
 
     name: str
@@ -68,6 +69,7 @@ class Manifest(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"):
     favorable: str | None = None
     threshold: float | None = None
     settings: dict[str, Any] = {}
+    bands: dict[str, list[float]] = {}
     format: str = ""
 
 

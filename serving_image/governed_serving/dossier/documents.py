@@ -70,6 +70,8 @@ class ModelCard(RecordedPart):
     threshold: float | None = None
     features: list[CardFeature] = []
     variant: str = ""
+    bands: dict[str, list[float]] = {}
+    """Attribute or stratum of numbers → inner borders of its bands; empty: each value is a group."""
     lineage: CardLineage | None = None
 
 

@@ -36,6 +36,7 @@ from governed_serving.dossier.documents import (
     read_report,
 )
 from governed_serving.dossier.served import JournalChunks, Served, ServedRules, fold_served
+from governed_serving.fairness.counts.grouping import Grouping
 from governed_serving.journal import JournalError
 from governed_serving.records import LedgerEntry
 
@@ -143,6 +144,11 @@ class Dossier:
         """What is searched in generated text; empty for a model that generates none."""
         outcome = self.auditor.favorable_outcome if self.auditor else None
         return (outcome.pattern or "") if outcome else ""
+
+    @property
+    def bands(self) -> dict[str, list[float]]:
+        """Attribute or stratum of numbers → borders of its bands: as the verdict says, else as training was audited."""
+        return {**self.card.bands, **(self.auditor.bands if self.auditor else {})}
 
     @property
     def card(self) -> ModelCard:
@@ -317,13 +323,20 @@ def _fold(dossier: Dossier, source: LogSource, kek: Kek) -> None:
     strata = [stratum for table in audit.values() for stratum in table.strata]
     rules = ServedRules(
         axes=[*(audit or dossier.watched), *strata],
-        bands={f.name: (f.min, f.max) for f in card.features if f.type == "numeric"},
+        groupings=_groupings(dossier),
         label=card.favorable,
         threshold=card.threshold,
         pattern=dossier.pattern or None,
     )
     chunks = JournalChunks(dossier.ledger.chunks, dossier.ledger.labelled)
     dossier.served = fold_served(source, kek, dossier.model, chunks, rules)
+
+
+def _groupings(dossier: Dossier) -> dict[str, Grouping]:
+    """How attributes and strata of numbers are grouped; by the training range where no bands are known."""
+    features = [f for f in dossier.card.features if f.type == "numeric"]
+    ranges = {f.name: Grouping.of(f.name, f.min, f.max) for f in features}
+    return ranges | {name: Grouping(name, tuple(edges)) for name, edges in dossier.bands.items()}
 
 
 def _open_example(dossier: Dossier, source: LogSource, kek: Kek) -> None:

@@ -152,6 +152,7 @@ def _attribute(dossier: Dossier, attribute: str) -> Safe:
     return text(
         [
             tag("h3", f"Protected attribute: {attribute}"),
+            _banded(attribute, dossier.bands.get(attribute)),
             _rates(attribute, data, held, served),
             _in_all(data, "In the data"),
             _strata(data, "the data", "labels as they were decided"),
@@ -161,6 +162,14 @@ def _attribute(dossier: Dossier, attribute: str) -> Safe:
             _offers(attribute, dossier.evaluation),
         ]
     )
+
+
+def _banded(attribute: str, edges: Sequence[float] | None) -> Safe | None:
+    if not edges:
+        return None
+    borders = ", ".join(f"{edge:.12g}" for edge in edges)
+    said = f"{attribute} is a number. Its groups are bands, the same in data, training and service, with borders at "
+    return tag("p", f"{said}{borders}; a value on a border belongs to the band above it.", class_="small")
 
 
 def _rates(attribute: str, data: AttributeAudit, held: AttributeAudit, served: Cells | None) -> Safe:

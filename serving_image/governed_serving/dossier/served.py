@@ -55,12 +55,11 @@ class Served:
 
 @dataclass(frozen=True)
 class ServedRules:
-    """What is counted: ``axes`` (protected attributes, then strata), the ``bands`` of numeric ones (least and largest
-    value in training), and what is favourable: a class, a score from a threshold on, or generated text in which a
-    pattern is found."""
+    """What is counted: ``axes`` (protected attributes, then strata), the ``groupings`` of numeric ones, and what is
+    favourable: a class, a score from a threshold on, or generated text in which a pattern is found."""
 
     axes: Sequence[str]
-    bands: Mapping[str, tuple[float | None, float | None]] = field(default_factory=dict)
+    groupings: Mapping[str, Grouping] = field(default_factory=dict)
     label: str | None = None
     threshold: float | None = None
     pattern: str | None = None
@@ -90,7 +89,7 @@ def fold_served(
     addresses = list(dict.fromkeys(chunks.every))
     axes = list(dict.fromkeys(rules.axes))
     served = Served(Cells([*axes, REVISION]) if axes else None, chunks_known=len(addresses))
-    groupings = [_grouping(name, rules) for name in axes]
+    groupings = [rules.groupings.get(name, Grouping(name)) for name in axes]
     truths = _truths(source, cipher, model, list(dict.fromkeys(chunks.labelled))[-limit:], rules) if axes else {}
     for address in addresses[-limit:]:
         frames = _opened(source, cipher, address)
@@ -128,10 +127,6 @@ def _truths(
                 with suppress(ValueError, msgspec.DecodeError):  # posted under other rules: the auditor drops it, too
                     found.setdefault(frame.id, read_truth(outcome, posted(frame.body)).labels)
     return found
-
-
-def _grouping(name: str, rules: ServedRules) -> Grouping:
-    return Grouping.of(name, *rules.bands[name]) if name in rules.bands else Grouping(name)
 
 
 def _fold(

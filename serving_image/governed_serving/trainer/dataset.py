@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import msgspec
@@ -13,6 +13,8 @@ from governed_api.evidence import ColumnSummary, DatasetManifest, LabelColumn
 from governed_api.governance import Bias
 from governed_api.lifecycle import Data, Training
 from governed_serving.decoding import decode_msgpack
+from governed_serving.fairness.counts.cells import CodedColumn
+from governed_serving.fairness.counts.grouping import Grouping, default_bands, number_in
 from governed_serving.trainer.errors import InvalidTraining
 from governed_serving.trainer.sources import DATA
 from governed_serving.trainer.tables import Column, Table, numbers
@@ -40,7 +42,8 @@ class Dataset:
 
     ``features``: float32 with NaN (numeric) or object str with "" (categorical, text) where missing. ``label``: int64
     codes into ``classes``, or float32 when ``classes`` is empty (regression). ``groups``: protected attributes and
-    strata, object str. ``scores`` keeps float labels for the favourable threshold.
+    strata, object str as they are grouped. ``bands``: those of them that are numbers → borders (see
+    :mod:`governed_serving.fairness.counts.grouping`; empty: each value is a group).
     """
 
     features: dict[str, Column]
@@ -48,6 +51,7 @@ class Dataset:
     label: NDArray[Any]
     classes: tuple[str | int, ...]
     groups: dict[str, Column]
+    bands: dict[str, tuple[float, ...]] = field(default_factory=dict)
 
     @property
     def rows(self) -> int:
@@ -71,6 +75,8 @@ class Dataset:
             "classes": list(self.classes),
             "groups": {name: _plain(column) for name, column in self.groups.items()},
         }
+        if self.bands:
+            plain["bands"] = self.bands
         return msgspec.msgpack.encode(plain, order="sorted")
 
     @classmethod
@@ -83,6 +89,7 @@ class Dataset:
             _column(plain["label"]),
             tuple(plain["classes"]),
             {name: _column(column) for name, column in plain["groups"].items()},
+            {name: tuple(edges) for name, edges in plain.get("bands", {}).items()},
         )
 
 
@@ -108,14 +115,16 @@ def typed(table: Table, training: Training, bias: Bias | None) -> Dataset:
     regression = training.loss.name == "mse"
     label: NDArray[Any]
     label, classes = _regression_label(table, data) if regression else _class_label(table, data)
-    groups = _groups(table, bias)
+    grouped = _groups(table, training, bias)
+    groups = {name: one.column for name, one in grouped.items()}
     if not regression:
         _check_favorable(bias, classes)
     if table.counts is not None:
         features = {name: np.repeat(column, table.counts) for name, column in features.items()}
         groups = {name: np.repeat(column, table.counts) for name, column in groups.items()}
         label = np.repeat(label, table.counts)
-    dataset = Dataset(features, {f.name: f.type for f in data.features}, label, classes, groups)
+    bands = {name: one.bands for name, one in grouped.items() if one.bands is not None}
+    dataset = Dataset(features, {f.name: f.type for f in data.features}, label, classes, groups, bands)
     _check_counts(dataset, data)
     return dataset
 
@@ -176,22 +185,83 @@ def _regression_label(table: Table, data: Data) -> tuple[NDArray[np.float32], tu
     return values, ()
 
 
-def _groups(table: Table, bias: Bias | None) -> dict[str, Column]:
+@dataclass(frozen=True)
+class Grouped:
+    """Group names, shape (rows,); ``bands`` of a column of numbers (empty: each is a group), None of any other."""
+
+    column: Column
+    bands: tuple[float, ...] | None
+
+
+def _groups(table: Table, training: Training, bias: Bias | None) -> dict[str, Grouped]:
     if bias is None:
         return {}
     wanted = {a.name: f"{BIAS}.protectedAttributes[{k}].name" for k, a in enumerate(bias.protected_attributes)}
-    wanted |= {name: f"{BIAS}.strata[{k}]" for k, name in enumerate(bias.strata)}
-    groups: dict[str, Column] = {}
+    wanted |= {name: f"{BIAS}.strata[{k}]" for k, name in enumerate(bias.strata) if name not in wanted}
+    declared = {a.name: a.edges for a in bias.protected_attributes}
+    types = {f.name: f.type for f in training.data.features}
+    groups: dict[str, Grouped] = {}
     for name, path in wanted.items():
         column = table.take(name, path)
-        texts = column if column.dtype == object else np.array([_text(v) for v in column.tolist()], dtype=object)
-        if (found := len(set(texts.tolist()))) > MAX_GROUPS:
+        groups[name] = one = _grouped(column, table.counts, Wanted(name, path, declared.get(name, ()), types.get(name)))
+        if (found := len(set(one.column.tolist()))) > MAX_GROUPS:
             raise InvalidTraining(
-                path, f"column {name}: expected at most {MAX_GROUPS} groups, found {found}: band its values"
+                path,
+                f"column {name}: expected at most {MAX_GROUPS} groups, found {found}; {_what_to_do(column, name)}",
             )
-        groups[name] = texts
-    _check_privileged(groups, bias)
+    _check_privileged({name: one.column for name, one in groups.items()}, bias)
     return groups
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A column to group: bands that the manifest declares, and its type as a feature (None: it is none)."""
+
+    name: str
+    path: str
+    bands: tuple[float, ...]
+    kind: str | None
+
+
+def _grouped(column: Column, counts: NDArray[np.int64] | None, wanted: Wanted) -> Grouped:
+    """As the auditor groups what is served: numbers in bands, words as they are."""
+    values = _as_numbers(column, wanted)
+    if values is None:
+        words, codes = np.unique(column.astype(str), return_inverse=True)
+        coded = Grouping(wanted.name).encode(codes, words.tolist())
+        return Grouped(_names(coded), None)
+    weighted = values if counts is None else np.repeat(values, counts)
+    bands = wanted.bands or default_bands(weighted)
+    if not bands and wanted.kind is None and column.dtype == object:  # few numbers as words: their spelling names them
+        return _grouped(column, counts, replace(wanted, kind="categorical"))
+    with np.errstate(over="ignore"):
+        return Grouped(_names(Grouping(wanted.name, bands).encode(values.astype(np.float32), None)), bands)
+
+
+def _as_numbers(column: Column, wanted: Wanted) -> NDArray[np.float64] | None:
+    """None for a column of words: no numeric feature, no declared bands, and a category or not numbers alone."""
+    if wanted.kind == "numeric" or wanted.bands:
+        return numbers(column, wanted.name, wanted.path)
+    if wanted.kind is not None:
+        return None
+    if column.dtype != object:
+        return column.astype(np.float64)
+    read = {word: number_in(word) for word in set(column.tolist()) if word}
+    if not read or any(number is None for number in read.values()):
+        return None
+    return np.array([read.get(word, np.nan) for word in column.tolist()], np.float64)
+
+
+def _names(coded: CodedColumn) -> Column:
+    codes, names = coded
+    return np.array(names, object)[codes]
+
+
+def _what_to_do(column: Column, name: str) -> str:
+    words = [word for word in column.tolist() if isinstance(word, str) and word and number_in(word) is None]
+    if not words:
+        return f"declare it as a numeric feature, or bands of the attribute {name}"
+    return f"bands take numbers, and {words[0]!r} is none: group its values in the data"
 
 
 def _check_privileged(groups: dict[str, Column], bias: Bias) -> None:

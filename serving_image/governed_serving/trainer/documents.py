@@ -87,6 +87,7 @@ def manifest(
         classes=list(classes),
         favorable=outcome.label if outcome else None,
         threshold=outcome.threshold if outcome else None,
+        bands={name: list(edges) for name, edges in train.bands.items()},
         settings={"level": spec.lifecycle.optimization.level, "threads": spec.lifecycle.optimization.threads},
     )
     return artefact.encode_manifest(described)

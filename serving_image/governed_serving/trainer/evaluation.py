@@ -1,7 +1,7 @@
 """What a model is worth on held-out rows: quality, group rates, importances, latency. All through ONNX Runtime."""
 
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -155,13 +155,7 @@ def importances(session: onnxruntime.InferenceSession, rows: Dataset, seed: int)
     before = predict(session, rows).scores.astype(np.float64)
     found = {}
     for name, column in rows.features.items():
-        shuffled = Dataset(
-            {**rows.features, name: column[rng.permutation(rows.rows)]},
-            rows.types,
-            rows.label,
-            rows.classes,
-            rows.groups,
-        )
+        shuffled = replace(rows, features={**rows.features, name: column[rng.permutation(rows.rows)]})
         change = np.abs(predict(session, shuffled).scores - before).sum(1)
         found[name] = float(change.mean()) / (2 if rows.classes else 1)
     return found

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+import msgspec
+
 from governed_api.base import wire
 from governed_api.evidence import GateTable
 from governed_api.resolved import ResolvedModel
@@ -102,7 +104,7 @@ class Job:
         self._rooms.archive.append(f"trainer-{key}", self._entries(prepared, made, key, blob, table))
         kept = {"artefact": artefact, "metrics": made.metrics, **wire(table), "dataAudit": plain(prepared.audit)}
         self._rooms.archive.put_ref(f"artefact-{made.digest.removeprefix('sha256:')}", {"blob": blob, "training": key})
-        self._rooms.archive.put_ref(f"training-{key}", kept)
+        self._rooms.archive.put_ref(f"training-{key}", within(REFERENCE_BYTES, kept))
         volume.remove(CHECKPOINT)
         self._report("Succeeded", f"{made.variant} model after {made.epochs} epochs", progress=1.0, **kept)
         for gate in made.gates:
@@ -174,6 +176,20 @@ class Job:
     def _report(self, phase: str, message: str, **fields: Any) -> None:
         values = {"phase": phase, "message": message, "trainingHash": self._resolved.training_hash(), **fields}
         self._rooms.report.update("trainer", values)
+
+
+REFERENCE_BYTES = 16 << 10
+"""What the archive takes as a reference."""
+
+
+def within(most: int, kept: dict[str, Any]) -> dict[str, Any]:
+    """What a reference says of a training, in at most ``most`` bytes of JSON: figures of groups, of which there may be
+    many, are left to the artefact and the ledger where there isn't room for them."""
+    plain_metrics = {name: value for name, value in kept["metrics"].items() if "." not in name}
+    for less in (kept, {**kept, "dataAudit": {}}, {**kept, "dataAudit": {}, "metrics": plain_metrics}):
+        if len(msgspec.json.encode(less)) <= most:
+            return less
+    return {**kept, "dataAudit": {}, "metrics": plain_metrics, "gates": []}
 
 
 def summary(prepared: Prepared) -> dict[str, Any]:

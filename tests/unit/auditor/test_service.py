@@ -346,6 +346,14 @@ def test_numeric_attributes_get_bands_from_the_training_range() -> None:
     assert [names[c] for c in codes] == ["0", "1"]
 
 
+def test_the_verdict_says_the_bands() -> None:
+    rules = {**SPEC["spec"]["governance"]["bias"], "protectedAttributes": [{"name": "age", "bands": [40, 25]}]}
+    fold = Fold(Bias.model_validate(rules), "r1")
+    assert fold.bands == {"age": [25.0, 40.0]}
+    assert Fold(BIAS, "r1").bands == {}
+    assert fold.rules != Fold(Bias.model_validate({**rules, "protectedAttributes": [{"name": "age"}]}), "r1").rules
+
+
 def test_outcomes_of_words_numbers_and_scores() -> None:
     assert outcomes(np.array([0, 1, 0]), ["no", "yes"], "yes", None).tolist() == [False, True, False]
     assert outcomes(np.array([1, 0]), None, "1", None).tolist() == [True, False]

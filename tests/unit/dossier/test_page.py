@@ -302,6 +302,15 @@ def test_an_empty_dossier_still_makes_a_page() -> None:
     assert "No archive was given" in page
 
 
+def test_the_page_says_the_bands_of_numbers() -> None:
+    audit = {"age": {"groups": [{"group": "< 25", "rows": 9, "favorable": 3, "rate": 1 / 3}]}}
+    status = {"auditor": {"verdict": "Unknown", "attributes": {"age": {}}, "bands": {"age": [25.0, 40.5]}}}
+    told = {"status": {**status, "trainer": {"phase": "Succeeded", "dataAudit": audit}}}
+    page = render_page(gather("m", report=told, source=None, kek=None, made=NOW))
+    assert "with borders at 25, 40.5; a value on a border belongs to the band above it" in page
+    assert "borders" not in render_page(gather("m", report=REPORT, source=None, kek=None, made=NOW))
+
+
 def test_the_command_writes_the_page_or_one_line(
     root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

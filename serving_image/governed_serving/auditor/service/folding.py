@@ -14,7 +14,7 @@ from governed_serving.auditor.service.tally import Tally
 from governed_serving.completions.generated import Search, outcomes_of, searcher, state_of
 from governed_serving.decoding import decode_json
 from governed_serving.fairness.counts.cells import Cells, CodedColumn
-from governed_serving.fairness.counts.grouping import MISSING, Grouping, outcomes
+from governed_serving.fairness.counts.grouping import MISSING, Grouping, groupings, outcomes
 from governed_serving.fairness.counts.scores import plain_subject
 from governed_serving.fairness.counts.truth import posted, read_truth, word_of
 from governed_serving.fairness.counts.windows import Window
@@ -47,11 +47,7 @@ class Fold:
         self.revision = revision
         names = [a.name for a in bias.protected_attributes]
         self.axes = tuple(dict.fromkeys([*names, *bias.strata]))
-        features = {f.name: f for f in manifest.features} if manifest else {}
-        self._groupings = [
-            Grouping.of(name, features[name].min, features[name].max) if name in features else Grouping(name)
-            for name in self.axes
-        ]
+        self._groupings = groupings(bias, manifest)
         subjects = [(name,) for name in names] + ([tuple(names)] if bias.intersections else [])
         scored = subjects if any(m.name in SCORE_METRICS for m in bias.metrics) else []
         self.window = Window(self.axes, bias.window.samples if bias.window.type == "sliding" else None, scored)
@@ -90,6 +86,11 @@ class Fold:
         """Protected attributes and how they are grouped."""
         names = {a.name for a in self.bias.protected_attributes}
         return {g.name: g for g in self._groupings if g.name in names}
+
+    @property
+    def bands(self) -> dict[str, list[float]]:
+        """Axis → inner borders of its bands; without those that have none."""
+        return {g.name: list(g.edges) for g in self._groupings if g.edges}
 
     @property
     def rules(self) -> list[Any]:

@@ -109,6 +109,8 @@ class JudgeWorker(Worker):
         with self._state.lock:
             self._state.counted.fold.roster = roster
         found, counts = judge(bias, whole.cells, roster), whole.cells.dump()
+        if bands := self._state.counted.fold.bands:
+            found = found.changed(bands=bands)
         verdict = self._state.replace_verdict(
             found.changed(
                 summary=_summary(found, whole.absent),
