@@ -1,12 +1,14 @@
 """What takes longer than a frame, in a thread of its own: drift against training, proxies, counterfactual flips, explanation gaps.
 
 Each finding is a subject with figures and a state; an alarm is raised and ended with hysteresis, and both go into the ledger. A
-bound here is a common reading, not a rule of the manifest: these alarms tell people, they act on nothing.
+bound here is a common reading, not a rule of the manifest: these alarms tell people, they act on nothing. What alarms of drift promise
+over all looks: :mod:`...fairness.monitoring.drift`.
 """
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from math import log
 from typing import Any
 
 import numpy as np
@@ -22,6 +24,7 @@ from governed_serving.fairness.counts.grouping import Grouping
 from governed_serving.fairness.inference.intervals import binomial_sequence
 from governed_serving.fairness.metrics.measures import SMALLEST_GROUP
 from governed_serving.fairness.monitoring.counterfactuals import Columns, Decide, attribute_flips, text_flips
+from governed_serving.fairness.monitoring.drift import ALARM_CHANCE, alarm_threshold
 from governed_serving.fairness.monitoring.inputs import InputDrift
 from governed_serving.fairness.monitoring.monitors import ColumnDrift, Gap
 from governed_serving.fairness.monitoring.proxies import joint_lift, proxies
@@ -32,7 +35,8 @@ LEAST_ROWS = 200
 """Fresh rows that a check waits for."""
 PSI_SHIFTED, PSI_STABLE = 0.25, 0.1
 """Siddiqi 2006."""
-MMD_LEVEL = 0.01
+CALM_EVIDENCE = -log(ALARM_CHANCE)
+"""Below it a look shows no drift, by itself."""
 PROXY_STRONG, PROXY_WEAK = 0.5, 0.3
 """Of Cramér's V, and of the joint lift (Cohen 1988: .5 is large)."""
 FLIPS_MANY = 0.05
@@ -98,9 +102,14 @@ class Checks:
             MonitoringFinding(
                 f"drift/{one.column}",
                 one.psi,
-                one.psi >= PSI_SHIFTED,
-                one.psi < PSI_STABLE,
-                {"psi": one.psi, "ks": _known(one.ks), "pValue": _known(one.p_value)},
+                one.psi >= PSI_SHIFTED and one.shown,
+                one.psi < PSI_STABLE or one.log_evidence < CALM_EVIDENCE,
+                {
+                    "psi": one.psi,
+                    "ks": _known(one.ks),
+                    "pValue": _known(one.p_value),
+                    "logEvidence": one.log_evidence,
+                },
             )
             for one in closed
         ]
@@ -207,9 +216,14 @@ class Checks:
         if found is None:
             return []
         test, rows = found
-        breach = test.p_value < MMD_LEVEL
-        figures = {"mmd2": test.statistic, "pValue": test.p_value, "rows": rows}
-        return [MonitoringFinding(ALL_INPUTS, test.statistic, breach, not breach, figures)]
+        breach, calm = test.log_evidence >= alarm_threshold(), test.log_evidence < CALM_EVIDENCE
+        figures = {
+            "mmd2": test.statistic,
+            "pValue": test.p_value,
+            "logEvidence": test.log_evidence,
+            "rows": rows,
+        }
+        return [MonitoringFinding(ALL_INPUTS, test.statistic, breach, calm, figures)]
 
     # ---- flips ----
 

@@ -1,6 +1,13 @@
-"""Drift of one column: how far recent values are from the reference. Histograms and counts merge like everything else here."""
+"""Drift of one column: how far recent values are from the reference. Histograms and counts merge like everything else here.
 
-from math import exp, sqrt
+**Alarms over time.** A look raises an alarm only on an e-value E of ``PROMISED_LOOKS`` ÷ ``ALARM_CHANCE`` or more (times the columns,
+where each has its own). Without drift E has a mean of at most 1, training's own sampling included; so in any ``PROMISED_LOOKS`` looks
+the chance of a false alarm is at most ``ALARM_CHANCE``, and the first comes on average after half of that quotient or more. It is a sum over
+looks: that all of them share one sample of training, and are wrong together when it is an unlucky one, changes nothing.
+"""
+
+from collections.abc import Sequence
+from math import exp, lgamma, log, sqrt
 from typing import Any
 
 import numpy as np
@@ -9,13 +16,49 @@ from numpy.typing import NDArray
 from governed_serving.fairness.inference.hypotheses import TestResult
 
 __all__ = [
+    "ALARM_CHANCE",
+    "PROMISED_LOOKS",
+    "alarm_threshold",
     "kolmogorov_smirnov",
     "kolmogorov_tail",
+    "log_dirichlet_multinomial",
+    "log_evidence",
     "population_stability",
     "quantile_edges",
 ]
 
 Floats = NDArray[np.float64]
+
+PROMISED_LOOKS = 10_000
+ALARM_CHANCE = 0.05
+
+
+def alarm_threshold(columns: int = 1) -> float:
+    """Log evidence from which on one of ``columns`` that are looked at together may raise an alarm."""
+    return log(PROMISED_LOOKS * max(columns, 1) / ALARM_CHANCE)
+
+
+def log_evidence(expected: NDArray[Any], found: NDArray[Any]) -> float:
+    """Log e-value against "both histograms (counts over the same places) are of one distribution", exact at every sample size.
+
+    The product of Dirichlet(½) mixtures of both over the likelihood of both under the one distribution that fits them best
+    (universal inference, Wasserman, Ramdas & Balakrishnan 2020): below Q/L under the true one, whose mean is 1. Where the
+    borders are quantiles of ``expected`` it is smaller still: the places' probabilities then scatter as Dirichlet's do.
+    """
+    c, d = (np.asarray(h, np.float64).tolist() for h in (expected, found))
+    together = [x + y for x, y in zip(c, d, strict=True)]
+    total = sum(together)
+    best = sum(x * log(x / total) for x in together if x)
+    half = np.full(len(c), 0.5)
+    evidence: float = log_dirichlet_multinomial(half, c) + log_dirichlet_multinomial(half, d) - best
+    return evidence
+
+
+def log_dirichlet_multinomial(parts: Floats, counts: Sequence[float] | Floats) -> float:
+    """Log probability of a sequence with these ``counts`` where the shares have Dirichlet's law with ``parts``."""
+    pairs = zip(parts.tolist(), np.asarray(counts, np.float64).tolist(), strict=True)
+    total = float(parts.sum())
+    return sum(lgamma(a + x) - lgamma(a) for a, x in pairs) + lgamma(total) - lgamma(total + float(np.sum(counts)))
 
 
 def quantile_edges(reference: NDArray[Any], bins: int = 10) -> Floats:

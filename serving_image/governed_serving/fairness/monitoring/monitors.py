@@ -10,7 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from governed_serving.fairness.metrics.sequences import DIFFERENCES, mixture_radius
-from governed_serving.fairness.monitoring.drift import kolmogorov_tail, population_stability
+from governed_serving.fairness.monitoring.drift import (
+    alarm_threshold,
+    kolmogorov_tail,
+    log_evidence,
+    population_stability,
+)
 from governed_serving.fairness.monitoring.reference import Distribution
 
 __all__ = ["AttributionSums", "ColumnDrift", "DriftMonitor", "FreshRows", "Gap", "Hysteresis"]
@@ -43,12 +48,17 @@ class Hysteresis(msgspec.Struct):
 
 @dataclass(frozen=True)
 class ColumnDrift:
-    """One column of a window against training. ``ks``: Kolmogorov–Smirnov distance at the borders of the bins; NaN for words."""
+    """One column of a window against training. ``ks``: Kolmogorov–Smirnov distance at the borders of the bins; NaN for words.
+
+    ``p_value`` is of this look alone; ``log_evidence`` that there is drift, ``shown`` where it suffices for all looks together.
+    """
 
     column: str
     psi: float
     ks: float
     p_value: float
+    log_evidence: float = 0.0
+    shown: bool = False
 
 
 class DriftMonitor:
@@ -90,11 +100,14 @@ class DriftMonitor:
     def _compared(self, name: str, found: NDArray[np.int64]) -> ColumnDrift:
         expected = self.reference[name].counts
         psi = population_stability(expected, found)
+        evidence = log_evidence(expected, found)
+        shown = evidence >= alarm_threshold(len(self.reference))
         if self.reference[name].edges is None:
-            return ColumnDrift(name, psi, nan, nan)
+            return ColumnDrift(name, psi, nan, nan, evidence, shown)
         m, n = int(expected.sum()), int(found.sum())
         distance = float(np.abs(expected.cumsum() / m - found.cumsum() / n).max())
-        return ColumnDrift(name, psi, distance, kolmogorov_tail(sqrt(m * n / (m + n)) * distance))
+        p_value = kolmogorov_tail(sqrt(m * n / (m + n)) * distance)
+        return ColumnDrift(name, psi, distance, p_value, evidence, shown)
 
     def dump(self) -> dict[str, Any]:
         """Plain data."""
