@@ -10,9 +10,10 @@ import zlib
 from pathlib import Path
 from typing import NamedTuple
 
-__all__ = ["Mark", "MarkFile", "read_mark"]
+__all__ = ["ACKNOWLEDGED", "Mark", "MarkFile", "read_mark"]
 
-_NAME = ".acknowledged"
+ACKNOWLEDGED = ".acknowledged"
+"""Name of the file."""
 _FORM = struct.Struct(">8s12sQ")
 _CRC = struct.Struct(">I")
 _MAGIC = b"GMJACK1\n"
@@ -28,7 +29,7 @@ class Mark(NamedTuple):
 def read_mark(folder: Path) -> Mark | None:
     """What was written last; None where there is none, or it was damaged: then nothing is said. Raises OSError."""
     try:
-        data = (folder / _NAME).read_bytes()
+        data = (folder / ACKNOWLEDGED).read_bytes()
     except FileNotFoundError:
         return None
     if len(data) != _FORM.size + _CRC.size or _CRC.unpack_from(data, _FORM.size)[0] != zlib.crc32(data[: _FORM.size]):
@@ -41,7 +42,7 @@ class MarkFile:
     """The file of one stream's writer. Raises OSError."""
 
     def __init__(self, folder: Path) -> None:
-        self._fd = os.open(folder / _NAME, os.O_RDWR | os.O_CREAT, 0o600)
+        self._fd = os.open(folder / ACKNOWLEDGED, os.O_RDWR | os.O_CREAT, 0o600)
 
     def write(self, identity: str, next_seq: int) -> None:
         """About a microsecond: the page cache outlives the process. Raises OSError."""

@@ -32,6 +32,7 @@ __all__ = [
     "frames_in",
     "parse_header",
     "parse_segment",
+    "same_copies",
 ]
 
 MAGIC = b"GMJSEG1\n"
@@ -183,6 +184,14 @@ def parse_segment(data: bytes, name: str) -> tuple[Header, int] | None:
     if len(data) < 2 * (len(MAGIC_TWICE) + _LENGTH.size + _CRC.size) or second < 0:
         return None
     raise JournalDamaged(name, 0, "both copies of the segment's header were changed")
+
+
+def same_copies(data: bytes) -> bool:
+    """Whether both copies of a segment's header are whole and the same; version 1 has one."""
+    first = _copy(data, 0)
+    if first is None:
+        return data.startswith(MAGIC)
+    return data[: first[1]] == data[first[1] : 2 * first[1]]
 
 
 def _copy(data: bytes, place: int) -> tuple[Header, int] | None:

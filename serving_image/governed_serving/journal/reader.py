@@ -20,7 +20,7 @@ from governed_serving.journal.salvage import Gap, Place, salvage, whole_end
 from governed_serving.journal.segment import segment_path, segments
 from governed_serving.records import Frame
 
-__all__ = ["JournalReader", "streams"]
+__all__ = ["JournalReader", "identity_of", "streams"]
 
 _BLOCK = 4 << 20
 _HEAD = 1 << 17
@@ -59,6 +59,38 @@ def streams(spool: Path | str) -> list[str]:
     return sorted(p.name for p in root.iterdir() if p.is_dir()) if root.is_dir() else []
 
 
+def identity_of(folder: Path) -> str:
+    """:attr:`JournalReader.identity` of the stream in ``folder``, without its key."""
+    damaged: JournalDamaged | None = None
+    for first in segments(folder):
+        try:
+            opened = _open_segment(folder, first)
+        except JournalDamaged as error:
+            damaged = damaged or error
+            continue
+        if opened is not None:
+            return f"{folder.name}.{opened[0].identity}"
+    if damaged is not None:
+        raise damaged
+    return ""
+
+
+def _open_segment(folder: Path, first: int) -> tuple[Header, int] | None:
+    """Header and offset of the first frame; None while its writer has not finished the header."""
+    try:
+        with segment_path(folder, first).open("rb") as file:
+            parsed = parse_segment(file.read(_HEAD), folder.name)
+    except FileNotFoundError:
+        return None
+    if parsed is not None and (parsed[0].stream != folder.name or parsed[0].first_seq != first):
+        raise JournalDamaged(
+            folder.name,
+            first,
+            f"its segment is frame {parsed[0].first_seq} of stream {parsed[0].stream}, put into another's place",
+        )
+    return parsed
+
+
 class JournalReader:
     """Reads ``{spool}/journal/{stream}`` while it is being written. Not thread-safe; frames are immutable."""
 
@@ -74,18 +106,7 @@ class JournalReader:
     def identity(self) -> str:
         """``{stream}.{identity}``: unlike the name, it never comes again when a spool is lost. Empty before the first
         frame. Raises JournalDamaged where no segment has a header that can be read."""
-        damaged: JournalDamaged | None = None
-        for first in segments(self.folder):
-            try:
-                opened = self._open_segment(first)
-            except JournalDamaged as error:
-                damaged = damaged or error
-                continue
-            if opened is not None:
-                return f"{self.stream}.{opened[0].identity}"
-        if damaged is not None:
-            raise damaged
-        return ""
+        return identity_of(self.folder)
 
     @property
     def first_seq(self) -> int | None:
@@ -263,19 +284,7 @@ class JournalReader:
         return _Position(header, header.key(self._cipher), offset, header.first_seq, header.previous)
 
     def _open_segment(self, first: int) -> tuple[Header, int] | None:
-        """Header and offset of the first frame; None while its writer has not finished the header."""
-        try:
-            with segment_path(self.folder, first).open("rb") as file:
-                parsed = parse_segment(file.read(_HEAD), self.stream)
-        except FileNotFoundError:
-            return None
-        if parsed is not None and (parsed[0].stream != self.stream or parsed[0].first_seq != first):
-            raise JournalDamaged(
-                self.stream,
-                first,
-                f"its segment is frame {parsed[0].first_seq} of stream {parsed[0].stream}, put into another's place",
-            )
-        return parsed
+        return _open_segment(self.folder, first)
 
     def _next_segment(self, position: _Position) -> tuple[list[RawFrame | Gap], _Position] | None:
         """What lies between the end of ``position``'s segment, where it stands, and the next one that opens; and that

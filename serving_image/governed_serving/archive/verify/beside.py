@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -14,8 +15,10 @@ from governed_serving.crypto import DirectoryStore, Kek, Keyring, SegmentCipher
 from governed_serving.crypto.document import KeysetDocument
 from governed_serving.crypto.segment import TAG_BYTES
 from governed_serving.decoding import decode_json
-from governed_serving.journal import Cursor, JournalReader, streams
-from governed_serving.journal.format import parse_header
+from governed_serving.journal import Cursor, Gap, JournalReader, RawFrame, streams
+from governed_serving.journal.acknowledged import ACKNOWLEDGED, read_mark
+from governed_serving.journal.format import parse_segment, same_copies
+from governed_serving.journal.reader import identity_of
 from governed_serving.journal.segment import segment_path, segments
 
 __all__ = ["Beside", "ShippedTo", "check_spools"]
@@ -33,6 +36,8 @@ class ShippedTo(Cursor, frozen=True):
     sent: int = 0
     refused: str = ""
     dead_letters: int = 0
+    gap: dict[str, Any] | None = None
+    unreadable: int = 0
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,8 @@ class _Stream:
         self.folder = spool.root / "journal" / name
         self.identity, self.next = "", 0
         self.tags: dict[int, bytes] = {}
+        self.opened: set[int] = set()
+        """Segments of which a frame was read."""
 
     def read(self) -> bool:
         """Follow the chain; whether it could be read to its end."""
@@ -65,11 +72,10 @@ class _Stream:
         first = segments(self.folder)
         if not first:
             return False
-        parsed = parse_header(segment_path(self.folder, first[0]).read_bytes(), self.name)
-        if parsed is None:
+        self.identity = identity_of(self.folder)
+        if not self.identity:
             findings.skip(self.place, "its only segment has no header: a process was killed as it began")
             return False
-        self.identity = f"{self.name}.{parsed[0].identity}"
         self.next = first[0]
         known = self.spool.truth.shipped.get(self.identity)
         cipher = self.spool.cipher(known.model if known else "")
@@ -80,13 +86,57 @@ class _Stream:
         if (cursor := self.spool.cursors.get(self.name)) is not None:
             kept.add(cursor.frame - 1)
         ends: dict[int, int] = {}
-        for frame in JournalReader(self.spool.root, self.name, cipher).frames():
-            frame.record()
-            ends[frame.header.first_seq], self.next = frame.end, frame.seq + 1
-            if frame.seq in kept:
-                self.tags[frame.seq] = frame.tag
+        for piece in JournalReader(self.spool.root, self.name, cipher).pieces(first[0]):
+            self.next = piece.last_seq + 1
+            if isinstance(piece, Gap):
+                ends[piece.segment] = piece.end
+                self._say_gap(piece, known)
+                continue
+            piece.record()
+            self._check_bytes(piece)
+            self.opened.add(piece.header.first_seq)
+            ends[piece.header.first_seq] = piece.end
+            if piece.seq in kept:
+                self.tags[piece.seq] = piece.tag
         self._check_ends(ends)
+        self._check_mark()
         return True
+
+    def _check_mark(self) -> None:
+        """What callers were told of is here."""
+        path = self.folder / ACKNOWLEDGED
+        place, mark = f"{self.place}/{path.name}", read_mark(self.folder)
+        if mark is None and path.exists():
+            why = "doesn't say up to which frame callers were told: it was changed, or none was before a kill"
+            self.spool.findings.skip(place, why)
+        elif mark is not None and f"{self.name}.{mark.identity}" != self.identity:
+            self.spool.findings.fault(
+                place, f"is of stream {self.name}.{mark.identity}, the journal is {self.identity}"
+            )
+        elif mark is not None and mark.next_seq > self.next:
+            told = f"callers were told of the frames below {mark.next_seq}"
+            self.spool.findings.fault(self.place, f"ends before frame {self.next}, {told}: its tail was cut")
+
+    def _say_gap(self, gap: Gap, known: Shipped | None) -> None:
+        """Frames that can't be read: a disk's fault, or tampering. The ledger may have said so already."""
+        place = f"{self.place}/{segment_path(self.folder, gap.segment).name}"
+        told = gap.frames and any(a <= gap.seq and gap.last_seq <= b for a, b in (known.gaps if known else []))
+        if told:
+            self.spool.findings.skip(
+                place, f"{gap}; an unreadable entry of the ledger says so: what was in them is lost"
+            )
+        else:
+            self.spool.findings.fault(place, f"{gap}: it was changed, and no entry of the ledger says so")
+
+    def _check_bytes(self, frame: RawFrame) -> None:
+        """What a reader mends is what was written; the file isn't."""
+        path = segment_path(self.folder, frame.header.first_seq)
+        with path.open("rb") as file:
+            file.seek(frame.offset)
+            if file.read(frame.end - frame.offset) == frame.raw:
+                return
+        place = f"{self.place}/{path.name}"
+        self.spool.findings.fault(place, f"the head or the tag of frame {frame.seq} was changed: it reads all the same")
 
     def _check_ends(self, ends: Mapping[int, int]) -> None:
         """Nothing lies behind the last frame of a segment; behind that of the newest, a kill leaves what it began."""
@@ -94,11 +144,16 @@ class _Stream:
         for first in found:
             path = segment_path(self.folder, first)
             data = path.read_bytes()
-            parsed = parse_header(data, self.name)
+            place = f"{self.place}/{path.name}"
+            if first in self.opened and not same_copies(data):
+                self.spool.findings.fault(place, "a copy of its header was changed: it reads all the same")
+            if ends.get(first) == len(data):
+                continue
+            parsed = parse_segment(data, self.name)
             end = ends.get(first, parsed[1] if parsed else 0)
             if end == len(data):
                 continue
-            place, behind = f"{self.place}/{path.name}", f"{len(data) - end} bytes behind its last whole frame"
+            behind = f"{len(data) - end} bytes behind its last whole frame"
             if first == found[-1]:
                 self.spool.findings.skip(place, f"{behind}: a process was killed as it wrote, or they were changed")
             else:
@@ -183,8 +238,12 @@ class _Spool:
             ours = folder in _KEPT and (folder != "cursors" or len(place.parts) > 2 or path.name.startswith(_CURSOR))
             if folder == "journal":
                 ours = len(place.parts) == 3 and (
-                    path.suffix == ".seg" or ".torn-" in path.name or path.name == ".lock"
+                    path.suffix == ".seg" or ".torn-" in path.name or path.name in (".lock", ACKNOWLEDGED)
                 )
+                if len(place.parts) == 3 and ".damaged-" in path.name:
+                    why = "what couldn't be read of a segment, kept as evidence: its SHA-256 is in the ledger"
+                    self.findings.note(f"{self.place}/{place.as_posix()}", why)
+                    continue
             if not ours:
                 self.findings.note(f"{self.place}/{place.as_posix()}", "nothing accounts for this file: not looked at")
 
@@ -226,6 +285,10 @@ class _Spool:
         elif known and cursor.dead_letters != known.dead_letters:
             self.findings.fault(
                 place, f"counts {cursor.dead_letters} dead letters, the ledger has {known.dead_letters}"
+            )
+        elif known and cursor.gap is None and cursor.unreadable != known.unreadable:
+            self.findings.fault(
+                place, f"counts {cursor.unreadable} unreadable frames, the ledger has {known.unreadable}"
             )
         elif (cursor.sent, cursor.refused) != (0, ""):
             self.findings.fault(place, "tells of a refusal under way, with no chunk under way: it was edited")

@@ -51,12 +51,15 @@ class HeldTiles(TiledTree):
 
 
 class Shipped(msgspec.Struct):
-    """What the ledger has of one stream of a journal: the newest frame, the chunk that holds it, dead letters."""
+    """What the ledger has of one stream of a journal: the newest frame, the chunk that holds it, dead letters, frames
+    that couldn't be read and in which ranges."""
 
     model: str
     frame: int = -1
     blob: str = ""
     dead_letters: int = 0
+    unreadable: int = 0
+    gaps: list[tuple[int, int]] = []
 
 
 class Truth:
@@ -144,11 +147,21 @@ class Truth:
             self.blobs.add(entry.blob)
         self.receipts.add(entry)
         self.deleted.update(Receipts.addresses(entry))
+        if entry.type == "unreadable":
+            self._unreadable(entry, stream)
         if entry.frame is not None and entry.blob:
             known = self.shipped.setdefault(stream, Shipped(entry.model))
             known.dead_letters += entry.type == "deadLetter"
             if entry.frame >= known.frame:
                 known.frame, known.blob = entry.frame, entry.blob
+
+    def _unreadable(self, entry: LedgerEntry, stream: str) -> None:
+        first, last = entry.summary.get("first"), entry.summary.get("last")
+        if isinstance(first, int) and isinstance(last, int):
+            known = self.shipped.setdefault(stream, Shipped(entry.model))
+            known.gaps.append((first, last))
+            known.unreadable += last + 1 - first
+            known.frame = max(known.frame, last)
 
     def _keep(self) -> None:
         if self.size in self._asked:
