@@ -96,7 +96,8 @@ def start(sample: Path, workdir: Path, log: Path, name: str) -> Served:
     served = Served(name, workdir, offset, process)
 
     def up() -> bool:
-        assert process.poll() is None, log.read_text()[-3000:]
+        if process.poll() is not None:  # not an assertion, which would be waited for
+            pytest.fail(f"{sample} isn't served: {log.read_text()[-3000:]}")
         return served.ready()
 
     eventually(up, within=300)
