@@ -59,6 +59,23 @@ class BlackBox:
             self.map(lambda start: self(take(columns, slice(start, start + self.max_rows))), list(starts))
         )
 
+    def at_least(self, columns: Columns) -> Floats:
+        """As a call, but whatever the clock says: for the few rows without which there is no answer at all."""
+        rows = row_count(columns)
+        starts = range(0, rows, self.max_rows)
+        parts = (take(columns, slice(start, start + self.max_rows)) for start in starts)
+        return np.concatenate([self._asked(part, row_count(part)) for part in parts])
+
+    def as_far(self, columns: Columns) -> Floats:
+        """Outputs of as many leading rows as the deadline allows for, at least of the first."""
+        found = []
+        for start in range(0, row_count(columns), self.max_rows):
+            try:
+                found.append(self(take(columns, slice(start, start + self.max_rows))))
+            except BudgetExhausted:
+                break
+        return np.concatenate(found) if found else self.at_least(take(columns, slice(0, 1)))
+
     def map(self, work: Callable[[int], T], items: list[int]) -> list[T]:
         """``[work(i) for i in items]`` over the workers, in order."""
         if self.workers == 1 or len(items) == 1:
@@ -69,6 +86,9 @@ class BlackBox:
     def _once(self, columns: Columns, rows: int) -> Floats:
         if self.left() <= 0:
             raise BudgetExhausted("the latency budget ended; raise budget_ms or lower max_evaluations")
+        return self._asked(columns, rows)
+
+    def _asked(self, columns: Columns, rows: int) -> Floats:
         with self._count:
             self.rows += rows
             self.calls += 1

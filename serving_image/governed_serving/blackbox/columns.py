@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from governed_serving.blackbox.errors import NotExplainable
 
-__all__ = ["Columns", "Floats", "Predict", "concatenate", "factorise", "repeat", "row_count", "take"]
+__all__ = ["Columns", "Floats", "Predict", "concatenate", "factorise", "plain", "repeat", "row_count", "take"]
 
 Columns = Mapping[str, NDArray[Any]]
 """Feature name → values, shape (rows,); numeric dtypes as the model takes them, or ``object`` holding ``str``."""
@@ -54,3 +54,10 @@ def factorise(values: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.int64]]:
         return distinct, codes
     distinct, inverse = np.unique(values, return_inverse=True)
     return distinct, inverse.astype(np.int64).reshape(-1)
+
+
+def plain(value: Any) -> Any:
+    """A cell as JSON holds it: NaN and infinity become null."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    return None if isinstance(value, float) and not np.isfinite(value) else value

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from governed_serving.blackbox.box import BlackBox
-from governed_serving.blackbox.columns import Columns, Floats, factorise, row_count, take
+from governed_serving.blackbox.columns import Columns, Floats, concatenate, factorise, row_count, take
 from governed_serving.blackbox.errors import NotExplainable
 from governed_serving.explainer.players import Players
 
@@ -57,10 +57,13 @@ class InterventionalGame:
 
     ``rows`` (R rows) and ``background`` (B rows) hold the same features; ``players`` partition them. Joint values of each
     player are coded as integers, so that pairs that agree on a player are known not to need evaluation, and hybrids that
-    coincide are evaluated once when the space of codes is small.
+    coincide are evaluated once when the space of codes is small. ``outputs``: what the model answered to ``rows`` before, if it was
+    asked; then they are asked for once more among the background, to see whether an answer is the row's own.
     """
 
-    def __init__(self, box: BlackBox, rows: Columns, background: Columns, players: Players) -> None:
+    def __init__(
+        self, box: BlackBox, rows: Columns, background: Columns, players: Players, outputs: Floats | None = None
+    ) -> None:
         missing = [f for members in players.members for f in members if f not in rows or f not in background]
         if missing:
             raise NotExplainable(f"feature {missing[0]!r} is not in both the rows and the background")
@@ -76,6 +79,7 @@ class InterventionalGame:
         self._seen: dict[str, Any] = {}
         self._scratch = threading.local()
         self._x_columns, self._b_columns = take(rows, slice(None)), take(background, first)
+        self._outputs, self._again = outputs, outputs
 
     @staticmethod
     def _code(rows: Columns, background: Columns, players: Players) -> tuple[Codes, Codes]:
@@ -101,12 +105,22 @@ class InterventionalGame:
     @functools.cached_property
     def row_outputs(self) -> Floats:
         """``f(x)``, shape (R, outputs)."""
-        return self.box(self._x_columns)
+        return self.box.at_least(self._x_columns) if self._outputs is None else self._outputs
 
     @functools.cached_property
     def background_outputs(self) -> Floats:
         """``f(b)``, shape (B, outputs)."""
-        return self.box(self._b_columns)
+        if self._outputs is None:
+            return self.box.at_least(self._b_columns)
+        both = self.box.at_least(concatenate([self._b_columns, self._x_columns]))
+        self._again = both[self.backgrounds :]
+        return both[: self.backgrounds]
+
+    def batch_dependence(self, row: int) -> float:
+        """Largest difference between the model's answers to a row in two batches, of those that were asked for."""
+        if self._outputs is None or self._again is None:
+            return 0.0
+        return float(np.abs(self._again[row] - self._outputs[row]).max())
 
     @functools.cached_property
     def base(self) -> Floats:

@@ -14,7 +14,7 @@ import pytest
 
 from governed_api.governance import Explainer
 from governed_api.model import Runtime
-from governed_serving.blackbox.errors import BudgetExhausted, ModelMisbehaved, NotExplainable, UnknownMethod
+from governed_serving.blackbox.errors import ModelMisbehaved, NotExplainable, UnknownMethod
 from governed_serving.completions.conversation import last_spoken
 from governed_serving.explainer.service.engine import Engine, Limits
 from governed_serving.explainer.service.language import MAX_ROWS_PER_CALL, completions_in, language_model
@@ -147,9 +147,11 @@ def test_a_budget_holds_to_one_pass_of_the_model():
         return WordRuntime()(path, message)
 
     prompt = " ".join(f"w{i}" for i in range(300))
-    with pytest.raises(BudgetExhausted):
-        explained(engine(slow, budget=48_000, clock=lambda: now), prompt)
+    row = explained(engine(slow, budget=48_000, clock=lambda: now), prompt)["explanations"][0]
     assert now <= 48 + 5
+    assert (row["stopped"], row["exact"], row["coalitions"]) == ("budget", False, 0)
+    assert {tuple(one["interval"]) for one in row["attributions"]} == {(None, None)}
+    assert row["additivity_residual"] == pytest.approx(0, abs=1e-9)
 
 
 def test_lime_of_a_prompt_finds_the_same_words():

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 
 from governed_serving.blackbox.box import BlackBox
 from governed_serving.blackbox.errors import NotExplainable
-from governed_serving.explainer.local.anchors import bernoulli_bounds, find_anchor
+from governed_serving.explainer.local.anchors import Outcome, bernoulli_bounds, find_anchor
 from governed_serving.explainer.local.counterfactual import find_counterfactuals
-from governed_serving.explainer.local.lime_tabular import lime_tabular
+from governed_serving.explainer.local.lime_tabular import bins, lime_tabular
 from governed_serving.explainer.local.ridge import weighted_ridge
 from governed_serving.explainer.players import Players
 from governed_serving.explainer.quality import complexity, fidelity, rank_correlation
@@ -279,3 +279,133 @@ def test_quality_figures():
     assert rank_correlation(np.ones(4), b[:4]) is None
     assert complexity(np.array([1.0, -1.0, 0, 0])) == pytest.approx(2)
     assert complexity(np.zeros(3)) == 0
+
+
+def number(c):
+    """A regression: 3 for smiths over forty, else 1, and a little of the income."""
+    return np.where((c["job"] == "smith") & (c["age"] > 40), 3.0, 1.0) + 1e-3 * c["income"]
+
+
+def smith():
+    return {
+        "age": np.float32([60]),
+        "income": np.float32([20]),
+        "job": models.strings(["smith"]),
+        "sex": models.strings(["male"]),
+    }
+
+
+def anchor_of(predict, row, samples=20_000, **more):
+    return find_anchor(
+        BlackBox(predict),
+        row,
+        models.table(300, 1),
+        Players.of_groups(list(row), {}),
+        samples=samples,
+        seed=np.random.SeedSequence(0),
+        **more,
+    )
+
+
+def test_an_anchor_of_a_regression_keeps_its_side_of_the_threshold():
+    found = anchor_of(number, smith(), outcome=Outcome(2.0))
+    assert "job" in found.predicates
+    assert found.certified
+    with pytest.raises(NotExplainable, match="a class, or a threshold"):
+        anchor_of(number, smith())
+    below = anchor_of(number, {**smith(), "job": models.strings(["clerk"])}, outcome=Outcome(2.0))
+    assert set(below.predicates) <= {"job", "age"}
+    assert below.certified
+
+
+def test_the_interval_of_an_anchor_holds_its_precision():
+    """Over rules tried and looks taken: of 60 searches on a noisy outcome, at most a few may miss."""
+    weights = np.random.default_rng(5).normal(size=WIDTH)
+
+    def steep(c):
+        p = 1 / (1 + np.exp(-4 * np.stack([c[name] for name in NAMES], axis=1) @ weights))
+        return np.stack([1 - p, p], axis=1)
+
+    rng = np.random.default_rng(3)
+    background = columns(rng.normal(size=(120, WIDTH)))
+    missed = 0
+    for seed in range(60):
+        row = columns(rng.normal(size=(1, WIDTH)))
+        found = find_anchor(
+            BlackBox(steep),
+            row,
+            background,
+            Players.of_groups(NAMES, {}),
+            samples=1500,
+            seed=np.random.SeedSequence(seed),
+        )
+        precision = _precision(steep, row, background, [NAMES.index(name) for name in found.predicates], rng)
+        missed += not found.interval[0] - 0.005 <= precision <= found.interval[1] + 0.005
+    assert missed <= 3
+
+
+def _precision(predict, row, background, kept, rng, draws=20_000):
+    drawn = {}
+    for place, name in enumerate(NAMES):
+        inside = bins(background[name], background[name]) == bins(row[name], background[name])[0]
+        pool = np.flatnonzero(inside) if place in kept else np.arange(len(inside))
+        drawn[name] = background[name][rng.choice(pool, draws)] if len(pool) else np.repeat(row[name], draws)
+    return float((predict(drawn).argmax(axis=1) == predict(row)[0].argmax()).mean())
+
+
+@pytest.mark.parametrize("samples", [4, 7, 65, 66, 100, 333, 2000])
+def test_single_row_methods_never_ask_for_more_than_they_may(samples):
+    asked = [0]
+
+    def counted(c):
+        asked[0] += len(c["age"])
+        return models.probabilities(c)
+
+    found = anchor_of(counted, smith(), samples)
+    assert asked[0] == found.evaluations <= samples
+    asked[0] = 0
+    near = find_counterfactuals(
+        BlackBox(counted),
+        smith(),
+        models.table(300, 1),
+        0,
+        immutable=["sex"],
+        ranges={},
+        categories={},
+        samples=samples,
+    )
+    assert asked[0] == near.evaluations <= samples
+    asked[0] = 0
+    row, players = smith(), Players.of_groups(list(smith()), {})
+    one = lime_tabular(
+        BlackBox(counted), row, models.table(300, 1), players, samples=samples, seed=np.random.SeedSequence(0)
+    )[0]
+    assert asked[0] == one.evaluations <= samples
+    assert np.isinf(one.upper).all() == (samples <= len(players) + 1)
+
+
+def test_no_advice_to_have_no_value_and_no_distance_from_none():
+    def wants_age(c):
+        known = np.nan_to_num(np.asarray(c["age"], float), nan=0.0)
+        p = np.where((known > 30) | (c["job"] == "") | (c["job"] == " "), 0.9, 0.1)
+        return np.stack([1 - p, p], axis=1)
+
+    row = {**smith(), "age": np.float32([np.nan]), "job": models.strings(["clerk"])}
+    background = models.table(60, 1)
+    background["job"][:7], background["age"][:5] = "", np.nan
+    found = find_counterfactuals(
+        BlackBox(wants_age),
+        row,
+        background,
+        1,
+        immutable=["sex"],
+        ranges={"age": (None, None)},
+        categories={"job": [*models.JOBS, "", " "]},
+    )
+    assert found.found
+    for one in found.found:
+        assert "job" not in one.changes
+        assert np.isfinite(one.distance)
+        assert np.isfinite(one.output)
+        assert one.changes["age"][0] is None
+    assert found.found[0].distance == 1.0

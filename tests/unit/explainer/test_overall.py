@@ -116,6 +116,38 @@ def test_surrogate_equals_scikit_learns_tree_on_numbers():
     assert ours == pytest.approx(theirs, rel=1e-6)
 
 
+def test_missing_numbers_are_on_no_grid_and_in_no_split():
+    rng = np.random.default_rng(2)
+    rows = {
+        "a": np.round(rng.normal(size=400), 2),
+        "b": rng.integers(0, 3, 400).astype(float),
+        "c": np.full(400, np.nan),
+    }
+    rows["a"][rng.random(400) < 0.3], rows["b"][rng.random(400) < 0.3] = np.nan, np.nan
+
+    def answer(columns):
+        return np.where(np.isnan(columns["a"]), 5.0, np.nan_to_num(columns["a"])) + 0 * np.nan_to_num(columns["c"])
+
+    box = BlackBox(answer)
+    for points in (10, 1000):
+        found = accumulated_local_effects(box, rows, "a", points)
+        assert np.isfinite(found.grid).all()
+        assert np.isfinite(found.values).all()
+        assert found.counts.sum() == np.isfinite(rows["a"]).sum()
+    for feature, points in (("a", 20), ("b", 20)):
+        shown = partial_dependence(box, rows, feature, points)
+        assert np.isfinite(shown.grid).all()
+        assert shown.counts.sum() == np.isfinite(rows[feature]).sum()
+    for effect in (accumulated_local_effects, partial_dependence):
+        with pytest.raises(NotExplainable, match="c: expected"):
+            effect(box, rows, "c")
+    tree = surrogate_tree(rows, answer(rows), depth=3, seed=np.random.SeedSequence(0))
+    rules = [rule for rule, _, _ in tree.root.rules()]
+    assert any("or missing" in rule for rule in rules)
+    assert not any("nan" in rule for rule in rules)
+    assert np.isfinite(tree.predict(rows)).all()
+
+
 def monitor():
     return ImportanceMonitor(("a", "b", "c"), reference=100, window=100)
 

@@ -1,6 +1,7 @@
 """A linear last layer read from the graph: MatMul/Gemm with constant weights, LinearClassifier, LinearRegressor."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,26 +45,59 @@ def read_linear(graph: Graph, output: str) -> LinearLayer:
     links = frozenset({"Softmax", "Sigmoid"})
     tensor, passed = graph.back(output, PASSING | links)
     link = next((_LINKS[name] for name in passed if name in links), "")
+    tensor, after = _affine(graph, tensor)
     node = graph.producer.get(tensor)
-    bias: Floats = np.zeros(1)
-    if node is not None and node.op_type == "Add" and (constant := [n for n in node.input if n in graph.constants]):
-        bias = np.asarray(graph.constants[constant[0]], float).reshape(-1)
-        tensor, _ = graph.back(next(n for n in node.input if n not in graph.constants))
-        node = graph.producer.get(tensor)
     if node is None:
         raise NotExplainable(f"expected {output!r} to come from a linear layer, found the graph's input")
+    weights, bias = _layer(graph, node, output)
+    if node.op_type in ("LinearClassifier", "LinearRegressor"):
+        link = link or _LINKS.get(attributes(node).get("post_transform", "NONE"), "")
+    if not {after.factor.size, after.shift.size} <= {1, weights.shape[1]}:
+        raise NotExplainable(
+            f"{output!r}: expected a linear layer scaled as a whole or output by output, found neither"
+        )
+    return LinearLayer(graph, node.input[0], weights * after.factor, bias * after.factor + after.shift, link)
+
+
+@dataclass(frozen=True)
+class _Affine:
+    """``y = x · factor + shift``, shape (1,) or (outputs,) each: what the graph does to a layer's margin with constants."""
+
+    factor: Floats
+    shift: Floats
+
+
+def _affine(graph: Graph, tensor: str) -> tuple[str, _Affine]:
+    """Walks back over additions of and multiplications by constants: scales of a label, a bias beside its MatMul."""
+    factor, shift = np.ones(1), np.zeros(1)
+    while (node := graph.producer.get(tensor)) is not None and node.op_type in ("Add", "Sub", "Mul", "Div"):
+        constant = [index for index, name in enumerate(node.input) if name in graph.constants]
+        if len(constant) != 1 or (node.op_type == "Div" and constant == [0]):
+            break
+        value = np.asarray(graph.constants[node.input[constant[0]]], float).reshape(-1)
+        if node.op_type == "Add":
+            shift = shift + factor * value
+        elif node.op_type == "Sub":
+            sign = -1.0 if constant == [1] else 1.0
+            factor, shift = -sign * factor, shift + sign * factor * value
+        else:
+            factor = factor * value if node.op_type == "Mul" else factor / value
+        tensor, _ = graph.back(node.input[1 - constant[0]])
+    return tensor, _Affine(factor, shift)
+
+
+def _layer(graph: Graph, node: Any, output: str) -> tuple[Floats, Floats]:
+    """``weights`` (columns, outputs) and ``bias`` of the node, which must be one of those that are linear."""
+    given = attributes(node)
     if node.op_type == "MatMul" and node.input[1] in graph.constants:
-        return LinearLayer(graph, node.input[0], np.asarray(graph.constants[node.input[1]], float), bias, link)
+        return np.asarray(graph.constants[node.input[1]], float), np.zeros(1)
     if node.op_type == "Gemm" and node.input[1] in graph.constants:
-        given = attributes(node)
         weights = np.asarray(graph.constants[node.input[1]], float) * given.get("alpha", 1.0)
         weights = weights.T if given.get("transB", 0) else weights
         inner = np.asarray(graph.constants[node.input[2]], float).reshape(-1) if len(node.input) > 2 else np.zeros(1)
-        return LinearLayer(graph, node.input[0], weights, bias + inner * given.get("beta", 1.0), link)
+        return weights, inner * given.get("beta", 1.0)
     if node.op_type in ("LinearClassifier", "LinearRegressor"):
-        given = attributes(node)
         inner = np.asarray(given.get("intercepts", [0.0]), float)
         weights = np.asarray(given["coefficients"], float).reshape(len(inner) if len(inner) else 1, -1).T
-        post = given.get("post_transform", "NONE")
-        return LinearLayer(graph, node.input[0], weights, bias + inner, link or _LINKS.get(post, ""))
+        return weights, inner if len(inner) else np.zeros(1)
     raise NotExplainable(f"expected {output!r} to come from a linear layer, found {node.op_type}")

@@ -1,6 +1,8 @@
 """Walking an ONNX graph: producers, constants, sub-models, and the sources of each column of a tensor."""
 
+import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -47,6 +49,22 @@ _COLUMNWISE = frozenset(
         "Binarizer",
     }
 )
+
+_RESHAPING = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze"})
+"""Operators that keep columns in place where a row is its last axis alone, before and after."""
+
+
+@dataclass(frozen=True)
+class _Shape:
+    """``width`` of a tensor's last axis; ``flat``: the axes between rows and columns, if any, are of length 1."""
+
+    width: int
+    flat: bool
+
+    @classmethod
+    def of(cls, value: NDArray[Any]) -> "_Shape":
+        width = value.shape[-1] if value.ndim > 1 else 1
+        return cls(width, math.prod(value.shape[1:]) == width)
 
 
 def attributes(node: onnx.NodeProto) -> dict[str, Any]:
@@ -119,15 +137,13 @@ class Graph:
 
     def sources(self, tensor: str, columns: Columns) -> list[frozenset[str]]:
         """For each column of ``tensor`` (its last axis), the features that it is computed from."""
-        widths = {
-            name: (value.shape[-1] if value.ndim > 1 else 1)
-            for name, value in self.evaluate(self._upstream(tensor), columns).items()
-        }
+        values = self.evaluate(self._upstream(tensor), columns)
+        shapes = {name: _Shape.of(value) for name, value in values.items()}
         matrix = len(self.inputs) == 1 and self.names[self.inputs[0]] not in columns
         known: dict[str, list[frozenset[str]]] = {}
         for name in self.inputs:
             known[name] = [frozenset({f}) for f in columns] if matrix else [frozenset({self.names[name]})]
-        return self._sources(tensor, widths, known)
+        return self._sources(tensor, shapes, known)
 
     def owners(self, tensor: str, columns: Columns, players: Players, refusal: str) -> NDArray[np.int64]:
         """Player of each column of ``tensor``; raises :class:`NotExplainable` with ``refusal`` (of index, sources) if one mixes players."""
@@ -150,17 +166,21 @@ class Graph:
         return seen
 
     def _sources(
-        self, tensor: str, widths: Mapping[str, int], known: dict[str, list[frozenset[str]]]
+        self, tensor: str, shapes: Mapping[str, _Shape], known: dict[str, list[frozenset[str]]]
     ) -> list[frozenset[str]]:
         if tensor in known:
             return known[tensor]
         node = self.producer.get(tensor)
         if node is None:
             raise NotExplainable(f"the graph uses {tensor!r}, which nothing makes")
-        parts = [self._sources(name, widths, known) for name in node.input if name and name not in self.constants]
-        width = widths.get(tensor, 1)
+        variable = [name for name in node.input if name and name not in self.constants]
+        parts = [self._sources(name, shapes, known) for name in variable]
+        shape = shapes.get(tensor, _Shape(1, True))
+        width = shape.width
         if node.op_type in ("Concat", "FeatureVectorizer"):
             found = [source for part in parts for source in part]
+        elif node.op_type in _RESHAPING and shape.flat and len(variable) == 1 and shapes[variable[0]] == shape:
+            found = parts[0]
         elif node.op_type in _COLUMNWISE and all(len(part) == width for part in parts):
             found = [frozenset().union(*column) for column in zip(*parts, strict=True)]
         else:

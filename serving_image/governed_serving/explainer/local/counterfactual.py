@@ -5,7 +5,7 @@ all single changes, then beams of combinations, then each numeric change is draw
 Distance is Gower's: |change| / range for numbers, 1 for a category, summed over features.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from governed_serving.blackbox.box import BlackBox
-from governed_serving.blackbox.columns import Columns, Floats, repeat
+from governed_serving.blackbox.columns import Columns, Floats, plain, repeat
 from governed_serving.blackbox.errors import BudgetExhausted, NotExplainable
 
 __all__ = ["Counterfactual", "Counterfactuals", "find_counterfactuals"]
@@ -36,11 +36,15 @@ class Counterfactual:
 
 @dataclass(frozen=True)
 class Counterfactuals:
-    """Nearest first; every one was put to the model and got the outcome. ``reached`` says whether the row has it already."""
+    """Nearest first; every one was put to the model and got the outcome. ``reached`` says whether the row has it already.
+
+    ``stopped``: "complete", or "evaluations" or "budget" where that ended the search.
+    """
 
     found: list[Counterfactual]
     reached: bool
     evaluations: int
+    stopped: str
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -54,10 +58,23 @@ class Counterfactuals:
                 for one in self.found
             ],
             "evaluations": self.evaluations,
+            "stopped": self.stopped,
         }
 
 
 Change = tuple[tuple[str, Any], ...]
+
+
+@dataclass(frozen=True)
+class _Reached:
+    """A change that got the outcome, and what the model answered for it."""
+
+    change: Change
+    output: float
+
+
+class _Spent(Exception):
+    """The evaluations are used up."""
 
 
 class _Search:
@@ -74,13 +91,22 @@ class _Search:
         self.scale, self.samples, self.evaluations = scale, samples, 0
 
     def answers(self, changes: Sequence[Change]) -> tuple[Floats, NDArray[np.bool_]]:
-        """The wanted outcome's output, and whether it wins, for each set of changes."""
+        """The wanted outcome's output, and whether it wins, for each set of changes. Raises _Spent, BudgetExhausted."""
+        if self.evaluations + len(changes) > self.samples:
+            raise _Spent
+        return self._judged(changes, self.box)
+
+    def at_first(self) -> bool:
+        """Whether the row itself has the outcome; asked whatever the time left."""
+        return bool(self._judged([()], self.box.at_least)[1][0])
+
+    def _judged(self, changes: Sequence[Change], ask: Callable[[Columns], Floats]) -> tuple[Floats, NDArray[np.bool_]]:
         columns = {name: values.copy() for name, values in repeat(self.row, len(changes)).items()}
         for index, change in enumerate(changes):
             for feature, value in change:
                 columns[feature][index] = value
         self.evaluations += len(changes)
-        outputs = self.box(columns)
+        outputs = ask(columns)
         chosen = outputs[:, self.wanted]
         if outputs.shape[1] == 1:
             return chosen, chosen >= (0.5 if self.threshold is None else self.threshold)
@@ -91,6 +117,8 @@ class _Search:
 
     def _one(self, feature: str, value: Any) -> float:
         here = self.row[feature][0]
+        if feature in self.scale and not np.isfinite(float(here)):
+            return 1.0  # from missing to any number, as from one category to another
         return abs(float(value) - float(here)) / self.scale[feature] if feature in self.scale else float(value != here)
 
 
@@ -126,32 +154,35 @@ def find_counterfactuals(
         if background[name].dtype != object
     }
     search = _Search(box, row, wanted, threshold, scale, samples)
-    _, reached = search.answers([()])
-    if reached[0]:
-        return Counterfactuals([], True, search.evaluations)
-    found: dict[frozenset[str], Change] = {}
+    if search.at_first():
+        return Counterfactuals([], True, search.evaluations, "complete")
+    found: dict[frozenset[str], _Reached] = {}
+    stopped = "complete"
     try:
         _by_size(search, options, found)
-    except BudgetExhausted:
-        if not found:
-            raise
-    finished = [_finish(search, change) for change in found.values()]
+        for features, one in list(found.items()):
+            found[features] = _nearer(search, one)
+    except (BudgetExhausted, _Spent) as end:  # what was found is valid as it is, only farther than need be
+        stopped = "budget" if isinstance(end, BudgetExhausted) else "evaluations"
+    finished = [_told(search, one) for one in found.values()]
     finished.sort(key=lambda one: (one.distance, len(one.changes)))
-    return Counterfactuals(finished[:MOST], False, search.evaluations)
+    return Counterfactuals(finished[:MOST], False, search.evaluations, stopped)
 
 
-def _by_size(search: _Search, options: Mapping[str, list[Any]], found: dict[frozenset[str], Change]) -> None:
-    """All single changes; then beams of more, until enough were found, the sizes or the samples are used up."""
+def _by_size(search: _Search, options: Mapping[str, list[Any]], found: dict[frozenset[str], _Reached]) -> None:
+    """All single changes; then beams of more, until enough were found, or the sizes are used up. Raises _Spent, BudgetExhausted."""
     beam: list[Change] = [()]
     for _size in range(min(CHANGES, len(options))):
-        room = max(search.samples - search.evaluations, 0)
+        room = search.samples - search.evaluations
         grown = _grown(beam, options, found)
-        if not grown or not room:
+        if not grown:
             return
+        if room < 1:
+            raise _Spent
         grown = grown[:: -(-len(grown) // room)]
         output, reached = search.answers(grown)
         for index in sorted(np.flatnonzero(reached).tolist(), key=lambda i: search.distance(grown[i])):
-            found.setdefault(frozenset(f for f, _ in grown[index]), grown[index])
+            found.setdefault(frozenset(f for f, _ in grown[index]), _Reached(grown[index], float(output[index])))
         if len(found) >= MOST:
             return
         gain = output / (1 + 0.1 * np.array([search.distance(change) for change in grown]))
@@ -172,7 +203,7 @@ def _spread(grown: list[Change], gain: Floats) -> list[Change]:
 
 
 def _grown(
-    beam: list[Change], options: Mapping[str, list[Any]], found: Mapping[frozenset[str], Change]
+    beam: list[Change], options: Mapping[str, list[Any]], found: Mapping[frozenset[str], _Reached]
 ) -> list[Change]:
     """Each change with one more feature; supersets of what is enough already are left out."""
     seen: dict[Change, None] = {}
@@ -186,24 +217,18 @@ def _grown(
     return list(seen)
 
 
-def _finish(search: _Search, change: Change) -> Counterfactual:
+def _nearer(search: _Search, one: _Reached) -> _Reached:
     """Numeric changes drawn back towards the row, one feature after another, as far as the outcome stays."""
-    best = dict(change)
-    try:
-        for feature in sorted(best):
-            if feature in search.scale:
-                best[feature] = _drawn_back(search, best, feature)
-    except BudgetExhausted:
-        pass  # the change found is valid as it is, only farther than need be
-    final = tuple(sorted(best.items()))
-    output, reached = search.answers([final]) if search.box.left() > 0 else (np.array([np.nan]), np.array([True]))
-    if not reached[0]:
-        final, output = change, search.answers([change])[0]
-    changes = {f: (_plain(search.row[f][0]), _plain(value)) for f, value in final}
-    return Counterfactual(changes, search.distance(final), float(output[0]))
+    best = one
+    for feature in sorted(name for name, _ in one.change):
+        if feature in search.scale and np.isfinite(float(search.row[feature][0])):
+            best = _drawn_back(search, best, feature)
+    return best
 
 
-def _drawn_back(search: _Search, change: Mapping[str, Any], feature: str) -> Any:
+def _drawn_back(search: _Search, one: _Reached, feature: str) -> _Reached:
+    """Raises _Spent and BudgetExhausted, which leave the change as it was before."""
+    change = dict(one.change)
     near, far = float(search.row[feature][0]), float(change[feature])
     whole = near.is_integer() and far.is_integer()
     for _ in range(BISECTIONS):
@@ -211,9 +236,18 @@ def _drawn_back(search: _Search, change: Mapping[str, Any], feature: str) -> Any
         middle = float(np.ceil(middle) if far > near else np.floor(middle)) if whole else middle
         if middle in (near, far):
             break
-        _, reached = search.answers([tuple({**change, feature: middle}.items())])
-        near, far = (near, middle) if reached[0] else (middle, far)
-    return far
+        tried = tuple(sorted({**change, feature: middle}.items()))
+        output, reached = search.answers([tried])
+        if reached[0]:
+            one, far = _Reached(tried, float(output[0])), middle
+        else:
+            near = middle
+    return one
+
+
+def _told(search: _Search, one: _Reached) -> Counterfactual:
+    changes = {f: (plain(search.row[f][0]), plain(value)) for f, value in one.change}
+    return Counterfactual(changes, search.distance(one.change), one.output)
 
 
 def _options(
@@ -223,9 +257,11 @@ def _options(
     ranges: Mapping[str, tuple[float | None, float | None]],
     categories: Mapping[str, Sequence[str]],
 ) -> list[Any]:
-    """Values to try: every category, or quantiles of the background and the training range's ends."""
+    """Values to try: every category, or quantiles of the background and the training range's ends; never "no value", which nobody
+    can be advised to have."""
     if values.dtype == object:
-        return [value for value in dict.fromkeys([*categories.get(name, ()), *values.tolist()]) if value != here]
+        known = dict.fromkeys([*categories.get(name, ()), *values.tolist()])
+        return [value for value in known if value != here and str(value or "").strip()]
     numbers = values.astype(float)
     numbers = numbers[np.isfinite(numbers)]
     ends = [end for end in ranges.get(name, (None, None)) if end is not None]
@@ -241,7 +277,3 @@ def _scale(values: NDArray[Any], given: tuple[float | None, float | None]) -> fl
     low = min([*numbers, *([given[0]] if given[0] is not None else [])], default=0.0)
     high = max([*numbers, *([given[1]] if given[1] is not None else [])], default=0.0)
     return float(high - low) or 1.0
-
-
-def _plain(value: Any) -> Any:
-    return value.item() if isinstance(value, np.generic) else value

@@ -13,11 +13,10 @@ from numpy.typing import NDArray
 from governed_serving.blackbox.box import BlackBox
 from governed_serving.blackbox.columns import Columns, Floats, row_count, take
 from governed_serving.explainer.attribution import Attribution
-from governed_serving.explainer.intervals import student_quantile
 from governed_serving.explainer.local.ridge import weighted_ridge
 from governed_serving.explainer.players import Players
 
-__all__ = ["bins", "lime_tabular"]
+__all__ = ["bins", "lime_tabular", "quartiles"]
 
 RIDGE = 1.0
 
@@ -27,11 +26,17 @@ def bins(values: NDArray[np.generic], background: NDArray[np.generic]) -> NDArra
     if background.dtype == object:
         codes = {value: code for code, value in enumerate(dict.fromkeys(background.tolist()))}
         return np.array([codes.get(value, len(codes)) for value in values], np.int64)
-    numbers = background.astype(float)
-    finite = numbers[np.isfinite(numbers)]
-    edges = np.unique(np.percentile(finite, [25, 50, 75])) if len(finite) else np.empty(0)
+    edges = quartiles(background)
     found = np.searchsorted(edges, values.astype(float), side="left")
     return np.where(np.isnan(values.astype(float)), len(edges) + 1, found).astype(np.int64)
+
+
+def quartiles(background: NDArray[np.generic]) -> Floats:
+    """Distinct quartiles of the finite numbers in ``background``, shape (0 to 3,)."""
+    numbers = background.astype(float)
+    finite = numbers[np.isfinite(numbers)]
+    edges: Floats = np.unique(np.percentile(finite, [25, 50, 75])) if len(finite) else np.empty(0)
+    return edges
 
 
 def lime_tabular(
@@ -47,7 +52,8 @@ def lime_tabular(
 ) -> list[Attribution]:
     """One :class:`Attribution` per row: ``values`` are the local model's coefficients, ``base`` its intercept.
 
-    ``kernel_width`` defaults to 0.75 √players; ``details`` holds the local model's weighted R² (``score``).
+    ``kernel_width`` defaults to 0.75 √players; ``details`` holds the local model's weighted R² (``score``). A budget cuts the
+    samples short: asking for as many as were used gives the same bits.
     """
     width = 0.75 * math.sqrt(len(players)) if kernel_width is None else kernel_width
     drawing = _Drawing(background, players, samples, width, confidence)
@@ -71,10 +77,11 @@ class _Drawing:
 def _one(box: BlackBox, row: Columns, drawing: _Drawing, rng: np.random.Generator) -> Attribution:
     before = box.rows
     columns, same = _drawn(row, drawing, rng)
-    outputs = box(columns)
+    outputs = box.as_far(columns)
+    same = same[: len(outputs)]
     distance = len(drawing.players) - same.sum(axis=1)
     fit = weighted_ridge(same, outputs, np.sqrt(np.exp(-distance / drawing.width**2)), RIDGE)
-    half = student_quantile(drawing.confidence, fit.freedom) * fit.error
+    half = fit.half_width(drawing.confidence)
     evaluations = box.rows - before
     return Attribution(
         method="lime",
@@ -87,7 +94,10 @@ def _one(box: BlackBox, row: Columns, drawing: _Drawing, rng: np.random.Generato
         evaluations=evaluations,
         coalitions=evaluations,
         confidence=drawing.confidence,
-        details={"score": [float(value) for value in fit.score]},
+        details={
+            "score": [float(value) for value in fit.score],
+            "stopped": "evaluations" if len(outputs) == drawing.samples else "budget",
+        },
     )
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from governed_serving.blackbox.columns import Floats
+from governed_serving.explainer.intervals import student_quantile
 
 __all__ = ["RidgeFit", "weighted_ridge"]
 
@@ -19,6 +20,14 @@ class RidgeFit:
     error: Floats
     score: Floats
     freedom: float
+    samples: int
+
+    def half_width(self, confidence: float) -> Floats:
+        """Of the coefficients' intervals, (features, outputs): without end where samples are no more than parameters."""
+        if self.samples <= len(self.coefficients) + 1:
+            return np.full_like(self.error, np.inf)
+        half: Floats = student_quantile(confidence, self.freedom) * self.error
+        return half
 
 
 def weighted_ridge(x: Floats, y: Floats, weight: Floats, alpha: float) -> RidgeFit:
@@ -37,4 +46,4 @@ def weighted_ridge(x: Floats, y: Floats, weight: Floats, alpha: float) -> RidgeF
     score = 1 - np.divide(share @ residual**2, spread, out=np.zeros_like(spread), where=spread > 0)
     effective = float(weight.sum() ** 2 / (weight**2).sum())
     freedom = max(effective - x.shape[1] - 1, 1.0)
-    return RidgeFit(coefficients, centre_y - centre_x @ coefficients, error, score, freedom)
+    return RidgeFit(coefficients, centre_y - centre_x @ coefficients, error, score, freedom, len(x))

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from governed_serving.blackbox.box import BlackBox
-from governed_serving.blackbox.columns import Columns, Floats, factorise, repeat, row_count
+from governed_serving.blackbox.columns import Columns, Floats, factorise, repeat, row_count, take
 from governed_serving.blackbox.errors import NotExplainable
 
 __all__ = ["Effect", "accumulated_local_effects", "partial_dependence"]
@@ -27,7 +27,10 @@ class Effect:
 
 
 def partial_dependence(box: BlackBox, rows: Columns, feature: str, points: int = 20) -> Effect:
-    """Mean answer with the feature set to each grid value (Friedman 2001), and each row's own curve (Goldstein et al. 2015)."""
+    """Mean answer with the feature set to each grid value (Friedman 2001), and each row's own curve (Goldstein et al. 2015).
+
+    Missing numbers have no place on the grid; their rows have curves like any other's, and are in no count.
+    """
     before, count = box.rows, row_count(rows)
     grid, counts = _grid(rows, feature, points)
     columns = repeat(rows, len(grid))
@@ -40,14 +43,17 @@ def accumulated_local_effects(box: BlackBox, rows: Columns, feature: str, points
     """First-order ALE (Apley & Zhu 2020): centred so that its mean over ``rows`` is zero; numbers only.
 
     Unlike partial dependence it never asks for rows that the data doesn't hold when features are correlated. ``grid`` holds the
-    edges of the quantile bins.
+    edges of the quantile bins; rows without a value of the feature lie in none of them and are left out.
     """
     if rows[feature].dtype == object:
         raise NotExplainable(
             f"{feature}: accumulated local effects need an ordered feature, found text; use partial dependence"
         )
     before = box.rows
+    rows = take(rows, np.isfinite(rows[feature].astype(float)))
     values = rows[feature].astype(float)
+    if not len(values):
+        raise NotExplainable(f"{feature}: expected at least two distinct values, found none")
     edges = np.unique(np.quantile(values, np.linspace(0, 1, points + 1), method="inverted_cdf"))
     if len(edges) < 2:
         raise NotExplainable(f"{feature}: expected at least two distinct values, found one")
@@ -66,9 +72,14 @@ def accumulated_local_effects(box: BlackBox, rows: Columns, feature: str, points
 
 
 def _grid(rows: Columns, feature: str, points: int) -> tuple[NDArray[Any], NDArray[np.int64]]:
-    distinct, codes = factorise(rows[feature])
-    if rows[feature].dtype == object or len(distinct) <= points:
+    values = rows[feature]
+    if values.dtype != object:
+        values = values[np.isfinite(values.astype(float))]
+        if not len(values):
+            raise NotExplainable(f"{feature}: expected rows with a value, found none")
+    distinct, codes = factorise(values)
+    if values.dtype == object or len(distinct) <= points:
         return distinct, np.bincount(codes, minlength=len(distinct))
-    grid = np.unique(np.quantile(rows[feature], np.linspace(0, 1, points), method="inverted_cdf"))
-    nearest = np.abs(rows[feature][:, None].astype(float) - grid[None, :].astype(float)).argmin(axis=1)
+    grid = np.unique(np.quantile(values, np.linspace(0, 1, points), method="inverted_cdf"))
+    nearest = np.abs(values[:, None].astype(float) - grid[None, :].astype(float)).argmin(axis=1)
     return grid, np.bincount(nearest, minlength=len(grid))

@@ -129,7 +129,8 @@ def measured(explanation: Mapping[str, Any]) -> dict[str, float]:
     if not entries:
         return {}
     values = [float(entry["attribution"]) for entry in entries]
-    widths = [(entry["interval"][1] - entry["interval"][0]) / 2 for entry in entries if entry.get("interval")]
+    intervals = [entry["interval"] for entry in entries if entry.get("interval")]
+    widths = [(upper - lower) / 2 for lower, upper in intervals if lower is not None and upper is not None]
     spread = max(values) - min(values)
     residual = explanation.get("additivity_residual")
     found = {

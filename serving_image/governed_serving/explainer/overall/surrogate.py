@@ -13,7 +13,10 @@ __all__ = ["Node", "SurrogateTree", "surrogate_tree"]
 
 @dataclass(frozen=True)
 class Node:
-    """``feature`` is "" at a leaf; else rows with value ≤ ``split`` (numbers) or in ``split`` (a set of categories) go left."""
+    """``feature`` is "" at a leaf; else rows with value ≤ ``split`` (numbers) or in ``split`` (a set of categories) go left.
+
+    Missing numbers go right; ``gaps`` says that there were some among the rows that the node was grown on.
+    """
 
     rows: int
     value: float
@@ -21,6 +24,7 @@ class Node:
     split: Any = None
     left: "Node | None" = None
     right: "Node | None" = None
+    gaps: bool = False
 
     def rules(self, path: tuple[str, ...] = ()) -> list[tuple[str, float, int]]:
         """(rule, value, rows) of every leaf, left to right."""
@@ -30,7 +34,8 @@ class Node:
             names = ", ".join(sorted(self.split))
             yes, no = f"{self.feature} in {{{names}}}", f"{self.feature} not in {{{names}}}"
         else:
-            yes, no = f"{self.feature} ≤ {self.split:.6g}", f"{self.feature} > {self.split:.6g}"
+            missing = " or missing" if self.gaps else ""
+            yes, no = f"{self.feature} ≤ {self.split:.6g}", f"{self.feature} > {self.split:.6g}{missing}"
         return [*self.left.rules((*path, yes)), *self.right.rules((*path, no))]
 
 
@@ -82,7 +87,7 @@ def _grow(rows: Columns, y: Floats, depth: int, least: int) -> Node:
         _grow(take(rows, inside), y[inside], depth - 1, least),
         _grow(take(rows, ~inside), y[~inside], depth - 1, least),
     )
-    return Node(len(y), leaf.value, feature, split, left, right)
+    return Node(len(y), leaf.value, feature, split, left, right, _gaps(rows[feature]))
 
 
 def _best_split(values: NDArray[Any], y: Floats, least: int) -> tuple[float, Any] | None:
@@ -99,13 +104,19 @@ def _best_split(values: NDArray[Any], y: Floats, least: int) -> tuple[float, Any
     x, ys = numbers[order], y[order]
     count, total = np.arange(1, len(ys)), np.cumsum(ys)
     gain = total[:-1] ** 2 / count + (total[-1] - total[:-1]) ** 2 / (len(ys) - count) - total[-1] ** 2 / len(ys)
-    gain[(x[1:] == x[:-1]) | (count < least) | (len(ys) - count < least)] = -np.inf
+    gain[
+        (x[1:] == x[:-1]) | ~np.isfinite(x[1:]) | ~np.isfinite(x[:-1]) | (count < least) | (len(ys) - count < least)
+    ] = -np.inf
     at = int(gain.argmax()) if len(gain) else 0
     if not len(gain) or not np.isfinite(gain[at]):
         return None
     if values.dtype == object:
         return float(gain[at]), frozenset(ranked[: int(x[at]) + 1])
     return float(gain[at]), float((x[at] + x[at + 1]) / 2)
+
+
+def _gaps(values: NDArray[Any]) -> bool:
+    return values.dtype != object and bool(np.isnan(values.astype(float)).any())
 
 
 def _goes_left(values: NDArray[Any], split: Any) -> NDArray[np.bool_]:

@@ -11,8 +11,10 @@ import numpy as np
 from governed_api.governance import Explainer
 from governed_serving.blackbox.box import BlackBox
 from governed_serving.blackbox.columns import Predict
+from governed_serving.blackbox.errors import NotExplainable
+from governed_serving.explainer.scales import LOGIT, OUTPUT, logit
 from governed_serving.explainer.service.closed_form import ClosedForms
-from governed_serving.explainer.service.methods import METHODS, Method, Task, method
+from governed_serving.explainer.service.methods import METHODS, WITHOUT_ATTRIBUTIONS, Method, Task, method
 from governed_serving.explainer.service.model import ExplainedModel, explainer_code
 from governed_serving.explainer.service.protocol import ExplainRequest
 
@@ -59,6 +61,8 @@ class Engine:
         answers = method(name, self._methods)(task)
         for answer in answers:
             answer["seed"] = request.seed
+            if task.scale != OUTPUT:
+                answer["scale"] = task.scale
         return {
             "model_name": self.model.manifest.name,
             "id": request.id,
@@ -73,10 +77,10 @@ class Engine:
         """What the answer rests on."""
         return {"model": self.model.digest, "background": self.model.background_digest, "code": explainer_code()}
 
-    def box(self, budget: float | None) -> BlackBox:
-        """A fresh count of the model's evaluations; ``budget`` in milliseconds."""
+    def box(self, budget: float | None, scale: str = OUTPUT) -> BlackBox:
+        """A fresh count of the model's evaluations, in ``scale``; ``budget`` in milliseconds."""
         return BlackBox(
-            self._predict,
+            self._predict if scale == OUTPUT else lambda columns: logit(np.asarray(self._predict(columns), np.float64)),
             max_rows=self._max_rows,
             costly=self._costly,
             deadline=None if budget is None else self._clock() + budget / 1000,
@@ -86,8 +90,9 @@ class Engine:
     def _task(self, request: ExplainRequest) -> Task:
         parameters = request.parameters
         budget = self._budget if parameters.budget_ms is None else parameters.budget_ms
-        box = self.box(budget)
-        outputs = box(request.columns)
+        scale = self._scale(parameters.scale or OUTPUT, request.parameters.method or self.config.type)
+        box = self.box(budget, scale)
+        outputs = box.at_least(request.columns)
         return Task(
             model=self.model,
             forms=self._forms,
@@ -100,7 +105,15 @@ class Engine:
             kernel_width=self.config.config.kernel_width,
             targets=self._targets(request, outputs),
             outputs=outputs,
+            scale=scale,
         )
+
+    def _scale(self, scale: str, name: str) -> str:
+        if scale == LOGIT and (self.model.manifest.task != "classification" or len(self.model.outputs) < 2):
+            raise NotExplainable("parameters.scale: expected output, found logit; this model gives no probabilities")
+        if scale == LOGIT and name in WITHOUT_ATTRIBUTIONS:
+            raise NotExplainable(f"parameters.scale: expected none, found logit; {name} attributes nothing")
+        return scale
 
     def _targets(self, request: ExplainRequest, outputs: "np.ndarray[Any, np.dtype[np.float64]]") -> list[int]:
         """Output column per row: as asked, else the favourable class, else the predicted one."""

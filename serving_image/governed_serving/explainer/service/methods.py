@@ -1,7 +1,7 @@
 """Methods by name: from a task to one JSON-ready answer per row."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,11 +11,12 @@ from governed_serving.blackbox.columns import Columns, Floats, take
 from governed_serving.blackbox.errors import BudgetExhausted, NotExplainable, UnknownMethod
 from governed_serving.explainer.attribution import Attribution
 from governed_serving.explainer.game import Game, InterventionalGame, RowGame
-from governed_serving.explainer.local.anchors import find_anchor
+from governed_serving.explainer.local.anchors import Outcome, find_anchor
 from governed_serving.explainer.local.counterfactual import find_counterfactuals
 from governed_serving.explainer.local.lime_tabular import lime_tabular
 from governed_serving.explainer.players import Players
 from governed_serving.explainer.quality import fidelity
+from governed_serving.explainer.scales import LOGIT, OUTPUT, probability
 from governed_serving.explainer.service.closed_form import ClosedForms
 from governed_serving.explainer.service.model import ExplainedModel
 from governed_serving.explainer.service.protocol import Parameters
@@ -25,7 +26,10 @@ from governed_serving.explainer.shapley.permutation import permutation_rows
 from governed_serving.explainer.shapley.sampled import Stopping, sampled_rows
 from governed_serving.explainer.text.masking import lime_text, text_shapley
 
-__all__ = ["LANGUAGE_METHODS", "METHODS", "Method", "Task", "method"]
+__all__ = ["LANGUAGE_METHODS", "METHODS", "WITHOUT_ATTRIBUTIONS", "Method", "Task", "method"]
+
+ROW_WISE = 1e-5
+"""Difference between a row's answers in two batches up to which it is single precision's rounding (relative, beyond 1)."""
 
 FULL_TABLE = 4096
 """Coalitions per row up to which exact values are always taken: twelve players."""
@@ -35,7 +39,7 @@ FULL_TABLE = 4096
 class Task:
     """One request, ready to compute: all that a method may depend on.
 
-    ``outputs``: the model's answers to ``rows``, shape (rows, outputs); ``targets``: the output to explain, per row.
+    ``outputs``: the model's answers to ``rows`` in ``scale``, shape (rows, outputs); ``targets``: the output to explain, per row.
     """
 
     model: ExplainedModel
@@ -49,6 +53,7 @@ class Task:
     kernel_width: float | None
     targets: list[int]
     outputs: Floats
+    scale: str = OUTPUT
 
     def streams(self) -> np.random.SeedSequence:
         return np.random.SeedSequence(self.seed)
@@ -58,7 +63,19 @@ class Task:
         return self.parameters.max_evaluations or max(self.max_evaluations, least)
 
     def game(self) -> InterventionalGame:
-        return InterventionalGame(self.box, self.rows, self.model.background, self.players)
+        return InterventionalGame(self.box, self.rows, self.model.background, self.players, self.outputs)
+
+    def coalitions(self, least: int) -> int:
+        """Most coalitions of a row that may be asked for: no more than asked for; else at least ``least``."""
+        return self.parameters.max_evaluations or max(self.max_evaluations, least)
+
+    def outcome(self) -> tuple[float | None, str]:
+        """Where a single output is decided, and who says so: the manifest's threshold, else the background's median."""
+        if self.outputs.shape[1] > 1:
+            return None, ""
+        if self.model.manifest.threshold is not None:
+            return self.model.manifest.threshold, "the manifest"
+        return float(np.median(self.box.at_least(self.model.background))), "the median of the background"
 
     def row(self, index: int) -> Columns:
         return take(self.rows, slice(index, index + 1))
@@ -70,21 +87,23 @@ Method = Callable[[Task], Answers]
 
 def shap(task: Task) -> Answers:
     """The cheapest exact way there is (trees, enumeration), else sampled with intervals; with a budget, the anytime form."""
-    if task.forms.sums_to_output():
+    if task.scale == OUTPUT and task.forms.sums_to_output():
         try:
             return tree(task)
         except NotExplainable:  # players mix in a column, or a quantised graph differs: enumeration still can
             pass
     game = task.game()
-    affordable = max(task.max_evaluations, FULL_TABLE) * game.backgrounds * game.rows
+    affordable = task.coalitions(FULL_TABLE) * game.backgrounds * game.rows
     if task.box.deadline is None and _widest(game) <= MAX_PLAYERS and planned_rows(game) <= affordable:
         return _tabular(task, game, exact_shapley(game))
     return _sampled(task, game)
 
 
 def exact(task: Task) -> Answers:
-    """Shapley values by enumeration, whatever they cost (at most 14 players that differ)."""
+    """Shapley values by enumeration, whatever they cost (at most 14 players that differ); with a budget, the anytime form."""
     game = task.game()
+    if task.box.deadline is not None and _widest(game) <= MAX_PLAYERS:
+        return _sampled(task, game)
     return _tabular(task, game, exact_shapley(game))
 
 
@@ -103,12 +122,21 @@ def permutation(task: Task) -> Answers:
 
 def tree(task: Task) -> Answers:
     """TreeSHAP read from the graph."""
-    return _tabular(task, task.game(), task.forms.trees(task.rows, task.players, task.outputs))
+    return _closed(task, task.forms.trees)
 
 
 def linear(task: Task) -> Answers:
     """LinearSHAP read from the graph."""
-    return _tabular(task, task.game(), task.forms.linear(task.rows, task.players, task.outputs))
+    return _closed(task, task.forms.linear)
+
+
+def _closed(task: Task, form: Callable[[Columns, Players, Floats], list[Attribution]]) -> Answers:
+    """A closed form, which is checked against what the model answers, and whose scale is what the graph makes it."""
+    found = form(task.rows, task.players, task.outputs if task.scale == OUTPUT else probability(task.outputs))
+    space = found[0].details["space"]
+    if task.scale == LOGIT and space != "log-odds":
+        raise NotExplainable(f"parameters.scale: expected output, found logit; the graph gives {space}; use 'sampled'")
+    return _tabular(task, task.game(), found)
 
 
 def lime(task: Task) -> Answers:
@@ -140,12 +168,14 @@ def text(task: Task) -> Answers:
 
 
 def anchors(task: Task) -> Answers:
-    """The shortest rule that keeps the prediction, with the precision's interval."""
+    """The shortest rule that keeps the outcome, with the precision's interval."""
+    cut, said_by = task.outcome()
     return [
         {
             "method": "anchors",
             "target": task.model.outputs[int(task.outputs[row].argmax())],
             "prediction": float(task.outputs[row].max()),
+            **_side(cut, said_by, float(task.outputs[row, 0])),
             **find_anchor(
                 task.box,
                 task.row(row),
@@ -154,15 +184,24 @@ def anchors(task: Task) -> Answers:
                 samples=task.samples(20_000),
                 seed=stream,
                 confidence=task.parameters.confidence,
+                outcome=Outcome(cut),
             ).as_json(),
         }
         for row, stream in enumerate(task.streams().spawn(len(task.outputs)))
     ]
 
 
+def _side(cut: float | None, said_by: str, prediction: float) -> dict[str, Any]:
+    """The outcome of a predicted number, for a reader; nothing where a class is the outcome."""
+    if cut is None:
+        return {}
+    return {"outcome": {"at_least" if prediction >= cut else "below": cut, "according_to": said_by}}
+
+
 def counterfactual(task: Task) -> Answers:
     """The nearest rows that get the other outcome, protected attributes left alone."""
     answers = []
+    cut, said_by = task.outcome()
     for row in range(len(task.outputs)):
         wanted = _wanted(task, row)
         found = find_counterfactuals(
@@ -174,7 +213,7 @@ def counterfactual(task: Task) -> Answers:
             ranges={f.name: (f.min, f.max) for f in task.model.features if f.type == "numeric"},
             categories={f.name: f.categories for f in task.model.features if f.type == "categorical"},
             frozen=tuple(f.name for f in task.model.features if f.type == "text"),
-            threshold=task.model.manifest.threshold,
+            threshold=cut,
             samples=task.samples(4000),
         )
         answers.append(
@@ -183,6 +222,7 @@ def counterfactual(task: Task) -> Answers:
                 "target": task.model.outputs[wanted],
                 "prediction": float(task.outputs[row, wanted]),
                 "immutable": list(task.model.protected),
+                **({} if cut is None else {"outcome": {"at_least": cut, "according_to": said_by}}),
                 **found.as_json(),
             }
         )
@@ -206,7 +246,7 @@ def _sampled(task: Task, game: InterventionalGame) -> Answers:
     parameters = task.parameters
     widest = _widest(game)
     whole = 1 << widest if task.box.deadline is not None and widest <= MAX_PLAYERS else 0
-    stopping = Stopping(max(task.max_evaluations, whole), parameters.precision, parameters.confidence)
+    stopping = Stopping(task.coalitions(whole), parameters.precision, parameters.confidence)
     return _tabular(task, game, sampled_rows(game, task.streams(), stopping))
 
 
@@ -216,13 +256,26 @@ def _widest(game: InterventionalGame) -> int:
 
 def _tabular(task: Task, game: InterventionalGame, attributions: list[Attribution]) -> Answers:
     answers = []
-    for row, found in enumerate(attributions):
-        target = task.targets[row]
+    for row, given in enumerate(attributions):
+        found, target = _among_others(given, game, row), task.targets[row]
         answer = rendered(found, target, task.model.outputs[target], task.players, task.row(row))
         one = RowGame(game, row)
         _add_fidelity(answer, one, found.values[one.active, target], target)
         answers.append(answer)
     return answers
+
+
+def _among_others(found: Attribution, game: InterventionalGame, row: int) -> Attribution:
+    """Without exactness and without intervals where the model's answer to the row depends on the rows beside it.
+
+    Then the games that were played are not of one function, and nothing bounds how far another batch would lead.
+    """
+    gap = game.batch_dependence(row)
+    if gap <= ROW_WISE * max(1.0, float(np.abs(found.prediction).max())):
+        return found
+    unknown = np.full_like(found.values, np.inf)
+    details = {**found.details, "batch_dependence": gap}
+    return replace(found, exact=False, lower=-unknown, upper=unknown, details=details)
 
 
 def _texts(task: Task, explain: Callable[[Columns, np.random.SeedSequence], tuple[Attribution, Game]]) -> Answers:
@@ -292,6 +345,10 @@ METHODS: dict[str, Method] = {
     "anchors": anchors,
     "counterfactual": counterfactual,
 }
+
+
+WITHOUT_ATTRIBUTIONS = frozenset({"anchors", "counterfactual"})
+"""Methods whose answers are rules and rows, the same in every scale."""
 
 
 LANGUAGE_METHODS: dict[str, Method] = {"shap": text, "text": text, "lime": text_lime}

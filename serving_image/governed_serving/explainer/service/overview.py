@@ -3,15 +3,15 @@
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from governed_serving.blackbox.columns import row_count, take
+from governed_serving.blackbox.columns import plain, row_count, take
 from governed_serving.blackbox.errors import NotExplainable
 from governed_serving.explainer.overall.effects import Effect, accumulated_local_effects, partial_dependence
 from governed_serving.explainer.overall.importance import GlobalImportance, permutation_importance
 from governed_serving.explainer.overall.surrogate import surrogate_tree
 from governed_serving.explainer.service.engine import Engine
 from governed_serving.explainer.service.protocol import ExplainRequest, Parameters, seed_of
-from governed_serving.explainer.service.rendering import plain
 
 __all__ = ["overview"]
 
@@ -49,7 +49,7 @@ def overview(engine: Engine) -> dict[str, Any]:
         "effects": [
             _effect(engine, feature.name, feature.dtype == "BYTES", target, box)
             for feature in model.features
-            if feature.type != "text"
+            if feature.type != "text" and _has_values(rows[feature.name])
         ],
         "surrogate": {
             "fidelity": tree.fidelity,
@@ -58,6 +58,11 @@ def overview(engine: Engine) -> dict[str, Any]:
         "digests": engine.digests(),
         "evaluations": box.rows + answer["evaluations"],
     }
+
+
+def _has_values(column: NDArray[Any]) -> bool:
+    """Whether there is anything to draw an effect over: a number that no background row has has none."""
+    return column.dtype == object or bool(np.isfinite(column.astype(float)).any())
 
 
 def _mean_absolute(answer: dict[str, Any]) -> list[dict[str, Any]]:

@@ -13,6 +13,7 @@ from governed_serving.artefact import Feature
 from governed_serving.blackbox.columns import Columns
 from governed_serving.blackbox.errors import NotExplainable
 from governed_serving.decoding import decode_json
+from governed_serving.explainer.scales import SCALES
 
 __all__ = ["MAX_ROWS", "ExplainRequest", "Parameters", "parse", "seed_of"]
 
@@ -29,7 +30,8 @@ class Parameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ``method``: see the engine's table, "" is the model's default. ``max_evaluations``: coalitions of a sampled method, samples of
     lime and anchors. ``target``: class, or its position; default: the favourable class, else the predicted one.
     ``budget_ms``: answer within this time with the error reached. ``precision``: stop when half-widths fall below this share of
-    the range. ``outcome``: the class that a counterfactual should reach.
+    the range. ``outcome``: the class that a counterfactual should reach. ``scale``: "output" (default) or "logit", in which saturated
+    probabilities still have attributions.
     """
 
     method: str = ""
@@ -44,6 +46,7 @@ class Parameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     field: str | None = None
     level: str = "token"
     webhook: str | None = None
+    scale: str | None = None
 
 
 class _Tensor(msgspec.Struct):
@@ -106,6 +109,8 @@ def _check(parameters: Parameters) -> None:
         raise NotExplainable(f"parameters.confidence: expected 0.5 up to below 1, found {parameters.confidence}")
     if parameters.precision is not None and not 0 < parameters.precision <= 1:
         raise NotExplainable(f"parameters.precision: expected above 0 and up to 1, found {parameters.precision}")
+    if parameters.scale not in (None, *SCALES):
+        raise NotExplainable(f"parameters.scale: expected {' or '.join(SCALES)}, found {parameters.scale!r}")
     if parameters.seed is not None and not 0 <= parameters.seed < 1 << 63:
         raise NotExplainable(f"parameters.seed: expected 0 to 2^63 − 1, found {parameters.seed}")
 

@@ -2,14 +2,12 @@
 
 from typing import Any
 
-import numpy as np
-
-from governed_serving.blackbox.columns import Columns
+from governed_serving.blackbox.columns import Columns, plain
 from governed_serving.explainer.attribution import Attribution
 from governed_serving.explainer.players import Players
 from governed_serving.explainer.quality import complexity, rank_correlation
 
-__all__ = ["plain", "rendered"]
+__all__ = ["rendered"]
 
 
 def rendered(
@@ -45,7 +43,7 @@ def _entry(found: Attribution, index: int, target: int, players: Players | None,
         alone = members == (name,)
         entry = {"feature": name, "value": values[name]} if alone else {"group": name, "value": values}
     entry["attribution"] = float(found.values[index, target])
-    entry["interval"] = [float(found.lower[index, target]), float(found.upper[index, target])]
+    entry["interval"] = [plain(found.lower[index, target]), plain(found.upper[index, target])]
     if found.background_error is not None:
         entry["background_error"] = float(found.background_error[index, target])
     return entry
@@ -62,10 +60,3 @@ def _details(found: Attribution, target: int) -> dict[str, Any]:
     if isinstance(shown.get("score"), list):
         shown["score"] = shown["score"][target]
     return shown
-
-
-def plain(value: Any) -> Any:
-    """A cell as JSON holds it: NaN becomes null."""
-    if isinstance(value, np.generic):
-        value = value.item()
-    return None if isinstance(value, float) and not np.isfinite(value) else value

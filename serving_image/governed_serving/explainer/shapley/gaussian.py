@@ -6,7 +6,12 @@ down by order and by the relevance η_j of the players in them. Shapley values a
 closed form through the multilinear extension (Owen 1972: ``φ_i = ∫₀¹ ∂_i f(t,…,t) dt``, by Gauss-Legendre quadrature), hence
 the estimate is a Bayesian quadrature (O'Hagan 1991) with the posterior's variance as its error. What the process believes of its
 error is calibrated on the Shapley values themselves: groups of pairs are left out, and how far the values move is compared with how
-far they should have. (Residuals of single pairs can't say how errors of neighbouring coalitions add up.) With many pairs the process is fitted to some and the others correct it by regression (Witter et al. 2025).
+far they should have. (Residuals of single pairs can't say how errors of neighbouring coalitions add up.) That alone believes the
+kernel about how error is shared among players and shrinks with pairs: on games that are not smooth (thresholds) its intervals covered
+87 to 92 %. The same movements, as a delete-a-group jackknife (Kott 2001), believe nothing but are wide where the process learns fast; the
+error printed is the geometric mean of both. Where nothing is smooth (white noise), weighing what was drawn beats any process, and the
+regression's values are taken if its error is the smaller one. tests/bench/explain has the coverage. With many pairs the process is
+fitted to some and the others correct it by regression (Witter et al. 2025).
 """
 
 import math
@@ -16,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from governed_serving.blackbox.columns import Floats
+from governed_serving.explainer.intervals import with_pooled
 from governed_serving.explainer.shapley.coalitions import PairedSample
 from governed_serving.explainer.shapley.regression import Fit, fit_pairs
 
@@ -61,9 +67,22 @@ def fit_gaussian(sample: PairedSample, differences: Floats, total: Floats) -> Fi
     kernel = _tuned(z, differences[:, lead], np.abs(linear.values[:, lead]))
     if kernel is None:
         return linear
-    if pairs <= FITTED_ON:
-        return _posterior(kernel, z, differences, total) or linear
-    return _corrected(kernel, sample, z, differences, total)
+    if pairs > FITTED_ON:
+        return _corrected(kernel, sample, z, differences, total)
+    found = _posterior(kernel, z, differences, total)
+    return found.fit if found is not None and found.model_error <= _mean_square(linear.error) else linear
+
+
+@dataclass(frozen=True)
+class _Posterior:
+    """The estimate, and the mean squared error that the calibrated process itself expects of it."""
+
+    fit: Fit
+    model_error: float
+
+
+def _mean_square(error: Floats) -> float:
+    return float((error**2).mean())
 
 
 def _tuned(z: Floats, y: Floats, importance: Floats) -> _Kernel | None:
@@ -105,7 +124,7 @@ def _best_noise(covariance: Floats, z: Floats, y: Floats) -> tuple[float, float]
     return best, chosen
 
 
-def _posterior(kernel: _Kernel, z: Floats, y: Floats, total: Floats) -> Fit | None:
+def _posterior(kernel: _Kernel, z: Floats, y: Floats, total: Floats) -> _Posterior | None:
     """Posterior mean and standard deviation of the Shapley values; the pair (N, ∅) is one more observation."""
     pairs, players = z.shape
     z1, y1 = np.concatenate([z, np.ones((1, players))]), np.concatenate([y, total[None, :]])
@@ -131,32 +150,58 @@ def _posterior(kernel: _Kernel, z: Floats, y: Floats, total: Floats) -> Fit | No
     )
     precision = inverse - b @ gram @ b.T
     weights = gram @ b.T + sections.T @ precision
-    scale, freedom = _calibration(precision[:pairs, :pairs], (weights - weights.mean(axis=0))[:, :pairs], alpha[:pairs])
-    error = np.sqrt(np.maximum(spread, 0.0)[:, None] * scale[None, :])
-    return Fit(values, error, min(freedom, float(pairs - players)))
+    left_out = _left_out(precision[:pairs, :pairs], (weights - weights.mean(axis=0))[:, :pairs], alpha[:pairs])
+    scale, freedom = left_out.scale()
+    model = np.maximum(spread, 0.0)[:, None] * scale[None, :]
+    error = np.sqrt(with_pooled(np.sqrt(model * left_out.jackknife())))
+    freedom = max(min(freedom, len(left_out.moved) - 1.0, float(pairs - players)), 1.0)
+    return _Posterior(Fit(values, error, freedom), float(model.mean()))
 
 
-def _calibration(precision: Floats, weights: Floats, alpha: Floats) -> tuple[Floats, float]:
-    """Variance of the process per output, and the degrees of freedom of that estimate.
+@dataclass(frozen=True)
+class _LeftOut:
+    """How the Shapley values move when a group of pairs is left out: ``moved`` (groups, players, outputs).
 
-    The Shapley values are ``weights @ y`` (players, pairs). Without group G they would differ by ``weights_G r_G``, ``r_G`` the
-    residuals of G predicted from the others (block leave-out, ``precision_GG⁻¹ alpha_G``), whose variance the process knows up to
-    the scale that is sought. Freedom by Satterthwaite (1946) from the spread over groups.
+    ``expected`` (groups, players): variance of that movement under the process of unit scale.
     """
-    pairs = len(alpha)
+
+    moved: Floats
+    expected: Floats
+
+    def scale(self) -> tuple[Floats, float]:
+        """Variance of the process per output, and the degrees of freedom of that estimate (Satterthwaite 1946, over groups)."""
+        known = self.expected > 1e-12 * self.expected.max(axis=1, initial=0.0, keepdims=True)
+        square = np.divide(
+            self.moved**2, self.expected[..., None], out=np.zeros_like(self.moved), where=known[..., None]
+        )
+        ratios = square.sum(axis=1) / np.maximum(known.sum(axis=1), 1)[:, None]
+        scale = ratios.mean(axis=0)
+        wobble = np.maximum(ratios.var(axis=0, ddof=1) / len(ratios), 1e-300)
+        return scale, max(float((2 * scale**2 / wobble).min()), 3.0)
+
+    def jackknife(self) -> Floats:
+        """Delete-a-group jackknife variance, shape (players, outputs); its degrees of freedom are one less than the groups."""
+        count = len(self.moved)
+        variance: Floats = (count - 1) / count * (self.moved**2).sum(axis=0)
+        return variance
+
+
+def _left_out(precision: Floats, weights: Floats, alpha: Floats) -> _LeftOut:
+    """Movements from block leave-out residuals: the Shapley values are ``weights @ y`` (players, pairs).
+
+    Without group G they would differ by ``weights_G r_G``, ``r_G`` the residuals of G predicted from the others
+    (``precision_GG⁻¹ alpha_G``), whose variance the process knows up to the scale that is sought.
+    """
+    pairs, players = len(alpha), len(weights)
     count = min(GROUPS, pairs // 2)
-    ratios = np.empty((count, alpha.shape[1]))
+    moved, expected = np.empty((count, players, alpha.shape[1])), np.empty((count, players))
     for index in range(count):
         group = np.arange(index, pairs, count)  # every size of coalition in every group
         part = weights[:, group]
         solved = np.linalg.solve(precision[np.ix_(group, group)], np.concatenate([alpha[group], part.T], axis=1))
-        moved = part @ solved[:, : alpha.shape[1]]
-        expected = np.einsum("pi,ip->p", part, solved[:, alpha.shape[1] :])
-        known = expected > 1e-12 * expected.max(initial=0.0)
-        ratios[index] = (moved[known] ** 2 / expected[known, None]).mean(axis=0)
-    scale = ratios.mean(axis=0)
-    wobble = np.maximum(ratios.var(axis=0, ddof=1) / count, 1e-300)
-    return scale, max(float((2 * scale**2 / wobble).min()), 3.0)
+        moved[index] = part @ solved[:, : alpha.shape[1]]
+        expected[index] = np.einsum("pi,ip->p", part, solved[:, alpha.shape[1] :])
+    return _LeftOut(moved, expected)
 
 
 def _corrected(kernel: _Kernel, sample: PairedSample, z: Floats, y: Floats, total: Floats) -> Fit:

@@ -1,62 +1,111 @@
 """Shapley values by antithetic permutations (Castro et al. 2009; Mitchell et al. 2022), with an interval per player.
 
 Each permutation is walked forwards and backwards; the mean of the two walks is one unbiased sample, so that the interval is a
-plain Student t over permutations.
+Student t over permutations, of a variance that no player has below the mean of all.
 """
+
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from governed_serving.blackbox.columns import Floats
-from governed_serving.blackbox.errors import BudgetExhausted
+from governed_serving.blackbox.errors import BudgetExhausted, NotExplainable
 from governed_serving.explainer.attribution import Attribution
 from governed_serving.explainer.game import Game, InterventionalGame, RowGame
-from governed_serving.explainer.intervals import student_quantile
+from governed_serving.explainer.intervals import student_quantile, with_pooled
+from governed_serving.explainer.shapley.sampled import SampledGame, nothing_sampled
 
 __all__ = ["permutation_rows", "permutation_shapley"]
 
+FEW = 4
+"""Samples below which they agree so often by chance that gains count as if any player could have had any other's."""
+
+
+@dataclass(frozen=True)
+class _Ends:
+    """``v(∅)`` and ``v(N)``, shape (outputs,) each: known to the caller, and no walk asks for them again."""
+
+    empty: Floats
+    whole: Floats
+
 
 def permutation_shapley(
-    game: Game, coalitions: int, seed: np.random.SeedSequence, confidence: float = 0.95
-) -> tuple[Floats, Floats, int]:
-    """Values and half-widths, (players, outputs) each, and coalitions used: 2 × players per permutation, at least 2 permutations.
+    game: Game, ends: tuple[Floats, Floats], coalitions: int, seed: np.random.SeedSequence, confidence: float = 0.95
+) -> SampledGame:
+    """Values of a game of at least two players from at most ``coalitions`` coalitions, players − 1 for each walk.
 
-    Raises :class:`BudgetExhausted` when the budget ended before two permutations.
+    ``ends`` = (v(∅), v(N)). One walk, or one permutation both ways, gives values, but intervals without end. Raises
+    :class:`NotExplainable` where ``coalitions`` allows for no walk; a budget that ends before the first leaves
+    :func:`nothing_sampled`.
     """
+    known, players = _Ends(*ends), game.size
+    walks = coalitions // (players - 1)
+    if walks < 1:
+        raise NotExplainable(
+            f"parameters.max_evaluations: expected at least {players - 1} for permutations of {players} players, "
+            f"found {coalitions}; allow more, group features, or use 'sampled'"
+        )
     rng = np.random.default_rng(seed)
-    players = game.size
-    count = max(2, coalitions // (2 * players))
-    orders = np.stack([rng.permutation(players) for _ in range(count)])
-    samples: list[Floats] = []
-    step = max(1, 64 // players)
-    for start in range(0, count, step):
+    orders = np.stack([rng.permutation(players) for _ in range(max(1, walks // 2))])
+    if walks == 1:
+        return _alone(game, orders, known)
+    gains: list[Floats] = []
+    stopped, start = "evaluations", 0
+    while start < len(orders):
+        step = max(1, 64 // players) if start else 1  # the first alone: it must be there before a budget ends
         try:
-            samples.extend(_walks(game, orders[start : start + step]))
+            gains.extend(_both_ways(game, orders[start : start + step], known))
         except BudgetExhausted:
-            if len(samples) < 2:
-                raise
+            stopped = "budget"
             break
-    found = np.stack(samples)
-    error = found.std(axis=0, ddof=1) / np.sqrt(len(found))
-    return found.mean(axis=0), student_quantile(confidence, len(found) - 1) * error, 2 * players * len(found)
+        start += step
+    return _estimate(gains, stopped, confidence) if gains else nothing_sampled(players, known.whole - known.empty)
 
 
-def _walks(game: Game, orders: NDArray[np.int64]) -> list[Floats]:
-    """One antithetic sample, (players, outputs), per permutation."""
-    players = orders.shape[1]
+def _alone(game: Game, orders: NDArray[np.int64], ends: _Ends) -> SampledGame:
+    try:
+        values = _gains(game, orders, ends)[0]
+    except BudgetExhausted:
+        return nothing_sampled(game.size, ends.whole - ends.empty)
+    return SampledGame(values, np.full_like(values, np.inf), game.size - 1, "evaluations", False)
+
+
+def _estimate(gains: list[Floats], stopped: str, confidence: float) -> SampledGame:
+    """From one array (2, players, outputs) per permutation: its walk forwards and its walk backwards."""
+    both = np.stack(gains)
+    samples = both.mean(axis=1)
+    count, players = samples.shape[:2]
+    used = 2 * (players - 1) * count
+    values = samples.mean(axis=0)
+    if count < 2:
+        return SampledGame(values, np.full_like(values, np.inf), used, stopped, False)
+    variance = with_pooled(samples.var(axis=0, ddof=1))
+    if count < FEW:
+        anyones = both.reshape(-1, values.shape[1]).var(axis=0, ddof=1)
+        variance = np.maximum(variance, anyones / 2)
+    half = student_quantile(confidence, count - 1) * np.sqrt(variance / count)
+    return SampledGame(values, half, used, stopped, False)
+
+
+def _both_ways(game: Game, orders: NDArray[np.int64], ends: _Ends) -> list[Floats]:
+    """Gains (2, players, outputs) per permutation."""
+    walked = _gains(game, np.concatenate([orders, orders[:, ::-1]]), ends)
+    return [np.stack([walked[i], walked[i + len(orders)]]) for i in range(len(orders))]
+
+
+def _gains(game: Game, orders: NDArray[np.int64], ends: _Ends) -> list[Floats]:
+    """What each player adds when it enters, shape (players, outputs), per walk."""
+    walks, players = orders.shape
     rank = np.argsort(orders, axis=1)
-    steps = np.arange(players + 1)
-    forward = rank[:, None, :] < steps[None, :, None]
-    masks = np.concatenate([forward, (players - 1 - rank)[:, None, :] < steps[None, :, None]], axis=1)
-    answers = game.values(masks.reshape(-1, players)).reshape(len(orders), 2, players + 1, -1)
-    samples = []
-    for walk, order in zip(answers, orders, strict=True):
-        gain = np.empty((players, walk.shape[2]))
-        gain[order] = np.diff(walk[0], axis=0)
-        back = np.empty_like(gain)
-        back[order[::-1]] = np.diff(walk[1], axis=0)
-        samples.append((gain + back) / 2)
-    return samples
+    masks = rank[:, None, :] < np.arange(1, players)[None, :, None]
+    inner = game.values(masks.reshape(-1, players)).reshape(walks, players - 1, -1)
+    found = []
+    for steps, order in zip(inner, orders, strict=True):
+        gain = np.empty((players, steps.shape[1]))
+        gain[order] = np.diff(np.concatenate([ends.empty[None], steps, ends.whole[None]]), axis=0)
+        found.append(gain)
+    return found
 
 
 def permutation_rows(
@@ -66,10 +115,15 @@ def permutation_rows(
     answers = []
     for row, stream in enumerate(seed.spawn(game.rows)):
         one, before = RowGame(game, row), game.box.rows
-        values = np.zeros((len(game.players), game.base.shape[0]))
-        half, used = np.zeros_like(values), 0
-        if one.size:
-            values[one.active], half[one.active], used = permutation_shapley(one, coalitions, stream, confidence)
+        prediction, base = game.row_outputs[row], game.base
+        values = np.zeros((len(game.players), len(base)))
+        half, used, stopped = np.zeros_like(values), 0, "complete"
+        if one.size == 1:
+            values[one.active] = prediction - base
+        elif one.size:
+            found = permutation_shapley(one, (base, prediction), coalitions, stream, confidence)
+            values[one.active], half[one.active] = found.values, found.half_width
+            used, stopped = found.coalitions, found.stopped
         answers.append(
             Attribution(
                 method="permutation",
@@ -77,12 +131,13 @@ def permutation_rows(
                 values=values,
                 lower=values - half,
                 upper=values + half,
-                base=game.base,
-                prediction=game.row_outputs[row],
+                base=base,
+                prediction=prediction,
                 evaluations=game.box.rows - before,
                 coalitions=used,
                 confidence=confidence,
                 exact=one.size <= 1,
+                details={"stopped": stopped},
             )
         )
     return answers

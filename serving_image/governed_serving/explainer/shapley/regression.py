@@ -2,7 +2,7 @@
 
 For a pair, ``d(S) = v(S) − v(N∖S)`` and ``z = +1`` on S, −1 off it. Shapley values minimise ``Σ μ(S) (d(S) − z·φ)²`` under
 ``Σφ = v(N) − v(∅)`` (Charnes et al. 1988; Covert & Lee 2021, paired). The variance is the design-based one of a stratified
-sample without replacement, linearised at the fit, with leverage-corrected residuals.
+sample without replacement, linearised at the fit, with leverage-corrected residuals; no player's is taken below the mean of all.
 """
 
 from dataclasses import dataclass
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from governed_serving.blackbox.columns import Floats
+from governed_serving.explainer.intervals import with_pooled
 from governed_serving.explainer.shapley.coalitions import PairedSample
 
 __all__ = ["Fit", "fit_pairs"]
@@ -41,7 +42,7 @@ def fit_pairs(sample: PairedSample, differences: Floats, total: Floats) -> Fit:
     leverage = np.minimum(weight * np.einsum("ij,ij->i", loading, centred), 0.999)
     scores = (weight / (1 - leverage))[:, None, None] * loading[:, :, None] * residual[:, None, :]
     variance, freedom = _stratified(sample, scores, players)
-    return Fit(values, np.sqrt(variance), freedom)
+    return Fit(values, np.sqrt(with_pooled(variance)), freedom)
 
 
 def _stratified(sample: PairedSample, scores: Floats, players: int) -> tuple[Floats, float]:

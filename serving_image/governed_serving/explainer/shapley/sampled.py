@@ -1,7 +1,7 @@
 """Sampled Shapley values: paired leverage samples in growing rounds, with an interval per player and a stopping rule."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -9,12 +9,12 @@ from governed_serving.blackbox.columns import Floats
 from governed_serving.blackbox.errors import BudgetExhausted
 from governed_serving.explainer.attribution import Attribution
 from governed_serving.explainer.game import Booleans, Codes, Game, InterventionalGame, RowGame
-from governed_serving.explainer.intervals import student_quantile
+from governed_serving.explainer.intervals import level_of_look, student_quantile
 from governed_serving.explainer.shapley.coalitions import PairedSample, PairedSampler
 from governed_serving.explainer.shapley.gaussian import fit_gaussian
 from governed_serving.explainer.shapley.regression import Fit, fit_pairs
 
-__all__ = ["SampledGame", "Stopping", "sampled_rows", "sampled_shapley"]
+__all__ = ["SampledGame", "Stopping", "nothing_sampled", "sampled_rows", "sampled_shapley"]
 
 Estimator = Callable[[PairedSample, Floats, Floats], Fit]
 
@@ -24,7 +24,8 @@ class Stopping:
     """When to stop: ``coalitions`` evaluated at most (≥ 4), or intervals narrow enough.
 
     ``precision``: stop once the widest half-interval is at most this share of the range of the values (Covert & Lee's rule);
-    None asks for all coalitions. ``confidence`` is the interval's level.
+    None asks for all coalitions. ``confidence`` is the interval's level: with ``precision`` that of all looks together, so that it
+    holds although the width decides when to stop.
     """
 
     coalitions: int = 2048
@@ -49,24 +50,29 @@ def sampled_shapley(
     """Shapley values of a game of at least two players; ``total`` = v(N) − v(∅), shape (outputs,).
 
     A function of the game, the seed and the number of coalitions alone: when a budget cut it short, asking for as many
-    coalitions as it used gives the same bits. Raises :class:`BudgetExhausted` when not even the first round was possible.
+    coalitions as it used gives the same bits. Where not even the first round was possible, every player has an equal share of
+    ``total``, and intervals without end.
     """
     sampler = PairedSampler(game.size, max(stopping.coalitions // 2, 2), seed)
     rounds = _rounds(game.size, sampler.most, stopping.precision is not None or game.box.deadline is not None)
     store = _Answers(game, sampler)
-    best: SampledGame | None = None
-    for pairs in rounds:
+    best = nothing_sampled(game.size, total)
+    for look, pairs in enumerate(rounds, 1):
         try:
             sample, differences = store.up_to(pairs)
         except BudgetExhausted:
-            if best is None:
-                raise
-            return SampledGame(best.values, best.half_width, best.coalitions, "budget", best.exact)
-        best = _estimate(sample, differences, total, stopping, estimator)
+            return replace(best, stopped="budget")
+        confidence = stopping.confidence if stopping.precision is None else level_of_look(stopping.confidence, look)
+        best = _estimate(sample, differences, total, confidence, estimator)
         if best.exact or _precise(best, stopping):
             return best
-    assert best is not None
     return best
+
+
+def nothing_sampled(players: int, total: Floats) -> SampledGame:
+    """All that is known from ``v(N) − v(∅)`` alone: an equal share each, and intervals without end."""
+    share = np.repeat(total[None, :] / players, players, axis=0)
+    return SampledGame(share, np.full_like(share, np.inf), 0, "budget", False)
 
 
 def _rounds(players: int, most: int, many: bool) -> list[int]:
@@ -81,14 +87,14 @@ def _rounds(players: int, most: int, many: bool) -> list[int]:
 
 
 def _estimate(
-    sample: PairedSample, differences: Floats, total: Floats, stopping: Stopping, estimator: Estimator
+    sample: PairedSample, differences: Floats, total: Floats, confidence: float, estimator: Estimator
 ) -> SampledGame:
     coalitions = 2 * len(sample.masks)
     if sample.complete:
         fit = fit_pairs(sample, differences, total)
         return SampledGame(fit.values, np.zeros_like(fit.values), coalitions, "complete", True)
     fit = estimator(sample, differences, total)
-    half_width = student_quantile(stopping.confidence, fit.freedom) * fit.error
+    half_width = student_quantile(confidence, fit.freedom) * fit.error
     return SampledGame(fit.values, half_width, coalitions, "evaluations", False)
 
 

@@ -1,13 +1,14 @@
 """The game whose players are the spans of one text; the other features stay as they are."""
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
 from governed_serving.blackbox.box import BlackBox
 from governed_serving.blackbox.columns import Columns, Floats, repeat
-from governed_serving.blackbox.errors import NotExplainable
+from governed_serving.blackbox.errors import BudgetExhausted, NotExplainable
 from governed_serving.explainer.attribution import Attribution
-from governed_serving.explainer.intervals import student_quantile
 from governed_serving.explainer.local.ridge import weighted_ridge
 from governed_serving.explainer.shapley.exact import exact_table
 from governed_serving.explainer.shapley.gaussian import fit_gaussian
@@ -38,18 +39,21 @@ class TextGame:
 
     def values(self, masks: NDArray[np.bool_]) -> Floats:
         """masks (coalitions, spans) → (coalitions, outputs)."""
+        return self._answers(masks, self.box)
+
+    def _answers(self, masks: NDArray[np.bool_], ask: Callable[[Columns], Floats]) -> Floats:
         texts = render(self.spans, masks, self.placeholder).tolist()
         new = [text for text in dict.fromkeys(texts) if text not in self._known]
         if new:
             column = np.empty(len(new), object)
             column[:] = new
-            answers = self.box({**repeat(self.row, len(new)), self.field: column})
+            answers = ask({**repeat(self.row, len(new)), self.field: column})
             self._known.update(zip(new, answers, strict=True))
         return np.array([self._known[text] for text in texts])
 
     def ends(self) -> tuple[Floats, Floats]:
-        """``v(∅)`` and ``v(N)``, shape (outputs,) each."""
-        both = self.values(np.array([[False] * self.size, [True] * self.size]))
+        """``v(∅)`` and ``v(N)``, shape (outputs,) each, whatever the time left."""
+        both = self._answers(np.array([[False] * self.size, [True] * self.size]), self.box.at_least)
         return both[0], both[1]
 
 
@@ -116,11 +120,12 @@ def lime_text(
     spans = cut(str(row[field][0]), level)
     game = TextGame(box, row, field, spans)
     masks = _removals(len(spans), samples, np.random.default_rng(seed))
-    outputs = game.values(masks)
+    outputs = _as_far(game, masks)
+    masks = masks[: len(outputs)]
     distance = 100 * (1 - np.sqrt(masks.mean(axis=1)))
     weight = np.sqrt(np.exp(-(distance**2) / (kernel_width or LIME_KERNEL_WIDTH) ** 2))
     fit = weighted_ridge(masks.astype(float), outputs, weight, 1.0)
-    half = student_quantile(confidence, fit.freedom) * fit.error
+    half = fit.half_width(confidence)
     attribution = Attribution(
         method="lime",
         names=tuple(spans.words()),
@@ -130,16 +135,28 @@ def lime_text(
         base=fit.intercept,
         prediction=outputs[0],
         evaluations=box.rows - before,
-        coalitions=samples,
+        coalitions=len(outputs),
         confidence=confidence,
         details={
             "field": field,
             "level": level,
             "spans": [list(edge) for edge in spans.edges],
             "score": [float(s) for s in fit.score],
+            "stopped": "evaluations" if len(outputs) == samples else "budget",
         },
     )
     return attribution, game
+
+
+def _as_far(game: TextGame, masks: NDArray[np.bool_]) -> Floats:
+    """Answers to as many leading masks as a deadline allows for, at least to the first, which leaves the text whole."""
+    found = [game.ends()[1][None]]
+    for start in range(1, len(masks), game.box.max_rows):
+        try:
+            found.append(game.values(masks[start : start + game.box.max_rows]))
+        except BudgetExhausted:
+            break
+    return np.concatenate(found)
 
 
 def _removals(size: int, samples: int, rng: np.random.Generator) -> NDArray[np.bool_]:
