@@ -23,6 +23,10 @@ CALLED_FROM_OUTSIDE = {
     "serving_image/governed_serving/hosting/connection.py::BoundedConnection.pause_writing": "asyncio.Protocol",
     "serving_image/governed_serving/hosting/connection.py::BoundedConnection.resume_writing": "asyncio.Protocol",
     **{
+        f"serving_image/governed_serving/trainer/networks.py::{name}.forward": "torch.nn.Module"
+        for name in ("TextMean", "Attention", "Block", "TextEncoder", "Network")
+    },
+    **{
         f"serving_image/governed_serving/server/rpc/service.py::RpcServer.{name}": "by name, from the service's descriptor"  # noqa: E501
         for name in (
             "_server_live",

@@ -1,7 +1,7 @@
 """Coalition games of up to dozens of players whose Shapley values are known exactly: what intervals are held against.
 
-Thresholds by counting (Lambert 1988: coalitions by size and weight), parity and conjunction by symmetry, sparse games by
-enumeration of the few players that matter, white noise by the coalitions that weigh (the smallest and the largest).
+Thresholds by counting (Lambert 1988: coalitions by size and weight), parity and conjunction by symmetry, sparse games
+by enumeration of the few players that matter, white noise by the coalitions that weigh (the smallest and the largest).
 """
 
 import math
@@ -19,11 +19,11 @@ ENUMERATED = 13
 """Players up to which white noise is enumerated whole."""
 
 NOISE_DEPTH = 3
-"""Beyond: sizes of coalitions (and of complements) whose noise is counted; what is left out moves a value by less than 1e-4 of it."""
+"""Beyond: sizes of coalitions (and of complements) whose noise is counted; of 20 players' noise 1 % is left out."""
 
 
 class KnownGame:
-    """``values`` asks; ``truth`` (players,) are the Shapley values; ``asked`` counts the coalitions that were asked for."""
+    """``values`` asks; ``truth`` (players,) are the Shapley values; ``asked`` counts the coalitions asked for."""
 
     def __init__(self, size: int, value: Callable[[np.ndarray], np.ndarray], truth: np.ndarray) -> None:
         self.size, self._value, self.truth = size, value, np.asarray(truth, float)

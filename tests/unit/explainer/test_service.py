@@ -8,11 +8,14 @@ import numpy as np
 import pytest
 
 from governed_serving.blackbox.errors import PredictorAway
+from governed_serving.explainer.scales import logit
 from governed_serving.explainer.service.jobs import ATTEMPTS, JobStore
+from governed_serving.explainer.service.recorder import Recorder
+from governed_serving.explainer.service.watch import Watch
 from governed_serving.records import ExplanationRecord
 from support.asgi import cut_short
 from unit.explainer import models
-from unit.explainer.beds import Bed, Xor, until
+from unit.explainer.beds import Bed, MemoryJournal, Xor, until
 
 PATH = "/v2/models/loans/explain"
 
@@ -298,3 +301,100 @@ async def test_a_client_that_goes_in_the_middle_of_a_body_is_refused_not_a_trace
     app = bed.client._transport.app
     assert await cut_short(app, "POST", path, (), models.request(models.table(1, 9))) == [400]
     assert bed.journal.records == []
+
+
+def saturated(columns):
+    """Softmax of margins so far apart that the likelier class rounds to 1 in single precision."""
+    margin = 30 + 10 * (np.asarray(columns["age"], float) - 45) / 20 + 5 * (np.asarray(columns["sex"]) == "male")
+    odds = np.stack([np.exp(-margin), np.ones_like(margin)], axis=1)
+    return (odds / odds.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+@pytest.mark.parametrize("method", ["shap", "exact", "sampled", "permutation"])
+async def test_the_logit_scale_tells_what_saturated_probabilities_hide(tmp_path, method):
+    bed, rows = Bed(tmp_path, saturated), models.table(2, 9)
+    plain = await bed.client.post(PATH, content=models.request(rows, method=method))
+    answer = await bed.client.post(PATH, content=models.request(rows, method=method, scale="logit"))
+    assert answer.json()["parameters"]["scale"] == "logit"
+    odds, background = (logit(saturated(c).astype(float))[:, 1] for c in (rows, bed.engine.model.background))
+    for flat, row, expected in zip(plain.json()["explanations"], answer.json()["explanations"], odds, strict=True):
+        assert "scale" not in flat
+        assert max(abs(one["attribution"]) for one in flat["attributions"]) < 1e-6
+        assert row["scale"] == "logit"
+        assert row["prediction"] == pytest.approx(expected)
+        assert row["base_value"] == pytest.approx(background.mean())
+        assert abs(row["additivity_residual"]) < 1e-9
+        found = {one["feature"]: one["attribution"] for one in row["attributions"]}
+        assert abs(found["age"]) + abs(found["sex"]) > 0.5
+        assert found["job"] == pytest.approx(0, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        ({"scale": "probit"}, "parameters.scale: expected output or logit, found 'probit'"),
+        ({"scale": "logit", "method": "anchors"}, "anchors attributes nothing"),
+        ({"scale": "logit", "method": "counterfactual"}, "counterfactual attributes nothing"),
+    ],
+)
+async def test_a_scale_that_cannot_be_is_refused(bed, asked, expected):
+    answer = await bed.client.post(PATH, content=models.request(models.table(1, 9), **asked))
+    assert answer.status_code == 400
+    assert expected in answer.json()["error"]
+
+
+@pytest.mark.parametrize("method", ["shap", "exact"])
+async def test_an_exact_row_has_the_same_bits_in_any_batch(bed, method):
+    rows = models.table(7, 9)
+
+    async def explained(index):
+        part = {name: values[index] for name, values in rows.items()}
+        answer = await bed.client.post(PATH, content=models.request(part, method=method))
+        return [[one["attribution"] for one in row["attributions"]] for row in answer.json()["explanations"]]
+
+    together = await explained(np.arange(7))
+    assert await explained(np.arange(6, -1, -1)) == together[::-1]
+    for index in range(7):
+        assert await explained([index]) == [together[index]]
+
+
+def beside_others(columns):
+    """As a model whose scale is taken over the batch: a row's answer depends on the rows beside it."""
+    incomes = np.asarray(columns["income"], float)
+    p = 1 / (1 + np.exp(-(incomes - incomes.mean()) / 10))
+    return np.stack([1 - p, p], axis=1)
+
+
+@pytest.mark.parametrize("method", ["shap", "exact", "sampled", "permutation"])
+async def test_nothing_is_called_exact_where_answers_depend_on_their_neighbours(tmp_path, method):
+    answer = await Bed(tmp_path, beside_others).client.post(
+        PATH, content=models.request(models.table(2, 9), method=method)
+    )
+    for row in answer.json()["explanations"]:
+        assert row["batch_dependence"] > 1e-3
+        assert not row["exact"]
+        assert {tuple(one["interval"]) for one in row["attributions"]} == {(None, None)}
+
+
+@pytest.mark.parametrize("asked", [4, 5, 16, 30])
+@pytest.mark.parametrize("method", ["shap", "sampled", "permutation", "anchors", "counterfactual", "lime"])
+async def test_max_evaluations_binds_every_method(bed, method, asked):
+    answer = await bed.client.post(
+        PATH, content=models.request(models.table(1, 9), method=method, max_evaluations=asked)
+    )
+    assert answer.status_code == 200, answer.text
+    row = answer.json()["explanations"][0]
+    of_a_row = method in ("anchors", "counterfactual", "lime")
+    assert row["evaluations"] <= (asked if of_a_row else asked * 40 + 41)  # each coalition meets 40 background rows
+    assert of_a_row or row["method"] == "exact" or row["coalitions"] <= asked
+
+
+async def test_what_is_no_attribution_moves_no_importances(tmp_path):
+    ticks = iter(np.arange(0, 1e4, 1.0))
+    bed = Bed(tmp_path)
+    bed.engine._clock = lambda: float(next(ticks))
+    answer = await bed.client.post(PATH, content=models.request(models.table(1, 9), budget_ms=1))
+    journal = MemoryJournal()
+    watch = Watch(("age", "income", "job", "sex"), Recorder(journal, "loans", "r1"), bed.metrics, tmp_path, Xor())
+    await watch.observe(answer.json())
+    assert watch.monitor.report()["reference"]["samples"] == 0

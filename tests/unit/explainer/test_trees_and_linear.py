@@ -6,6 +6,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from sklearn.ensemble import GradientBoostingClassifier, RandomForestClassifier, RandomForestRegressor
 
+from governed_serving import artefact
 from governed_serving.blackbox.box import BlackBox
 from governed_serving.blackbox.errors import NotExplainable
 from governed_serving.explainer.game import InterventionalGame
@@ -13,10 +14,15 @@ from governed_serving.explainer.graph.ensemble import read_trees
 from governed_serving.explainer.graph.linear import read_linear
 from governed_serving.explainer.graph.reading import Graph
 from governed_serving.explainer.players import Players
+from governed_serving.explainer.service.closed_form import ClosedForms
+from governed_serving.explainer.service.model import ExplainedModel
 from governed_serving.explainer.shapley.exact import exact_shapley
 from governed_serving.explainer.shapley.linear import linear_shapley
 from governed_serving.explainer.shapley.trees import TreeExplainer, Trees
+from unit.explainer.models import strings
 from unit.explainer.oracles import shap
+from unit.trainer.manifests import inline, resolved
+from unit.trainer.neighbours import Workplace
 
 WIDTH = 8
 NAMES = [f"f{i}" for i in range(WIDTH)]
@@ -255,3 +261,97 @@ def test_bytes_that_are_no_model_are_refused():
     with pytest.raises(NotExplainable, match="expected an ONNX model"):
         Graph(b"\x00\x01 no model", {})
     assert isinstance(Graph(onnx.ModelProto().SerializeToString(), {}).inputs, list)
+
+
+LINEAR_PLANS = {
+    "two categories and two numbers": ({"x": "numeric", "c": "categorical", "d": "categorical", "z": "numeric"}, "two"),
+    "one category": ({"c": "categorical", "x": "numeric"}, "two"),
+    "a regression, whose label is scaled": ({"x": "numeric", "c": "categorical", "d": "categorical"}, "number"),
+    "three classes": ({"x": "numeric", "c": "categorical", "d": "categorical"}, "three"),
+}
+
+
+def trained(directory, features, label):
+    """Our own linear model of ``features``, as the trainer exports it."""
+    rng = np.random.default_rng(4)
+    rows = {
+        "x": np.round(rng.normal(5, 3, 240), 2),
+        "z": np.round(rng.normal(size=240), 2),
+        "c": np.array(["a", "b", "cc"])[rng.integers(0, 3, 240)],
+        "d": np.array(["u", "v"])[rng.integers(0, 2, 240)],
+    }
+    margin = rows["x"] - 5 + 3 * (rows["c"] == "b") - 2 * (rows["d"] == "u") + rng.normal(size=240)
+    y = {
+        "two": np.where(margin > 0, "yes", "no"),
+        "three": np.array(["low", "middle", "high"])[np.digitize(margin, [-1, 2])],
+        "number": np.round(1000 + 40 * margin, 1),
+    }[label]
+    lines = "\n".join(",".join(str(rows[name][i]) for name in features) + f",{y[i]}" for i in range(240))
+    more = {"loss": {"name": "mse"}} if label == "number" else {}
+    plan = inline(
+        f"{','.join(features)},y\n{lines}\n",
+        features,
+        model={"type": "linear"},
+        loop={"epochs": 4, "batchSize": 32},
+        **more,
+    )
+    place = Workplace(directory)
+    made = place.job(resolved(plan)).run()
+    content = artefact.unpack(place.artefact(made), made["digest"])
+    manifest = artefact.decode_manifest(content["model.json"])
+    background = {
+        name: (strings(rows[name][:30].tolist()) if kind == "categorical" else rows[name][:30].astype(np.float32))
+        for name, kind in features.items()
+    }
+    return ExplainedModel(manifest, made["digest"], content["model.onnx"], background)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("plan", LINEAR_PLANS)
+def test_our_own_linear_models_are_read_as_linear(tmp_path, plan):
+    features, label = LINEAR_PLANS[plan]
+    model = trained(tmp_path, features, label)
+    graph = Graph(model.onnx, {})
+    rows = {name: values[:4] for name, values in model.background.items()}
+    outputs = np.asarray(graph.evaluate([model.output], rows)[model.output], float).reshape(4, -1)
+    players = model.players(None)
+    found = ClosedForms(model).linear(rows, players, outputs)
+    layer = read_linear(graph, model.output)
+
+    def margin(columns):
+        values = layer.columns(columns) @ layer.weights + layer.bias
+        return (
+            np.stack([values[:, 0] - values[:, 1], values[:, 1] - values[:, 0]], axis=1) if label == "two" else values
+        )
+
+    oracle = exact_shapley(InterventionalGame(BlackBox(margin), rows, model.background, players))
+    for mine, theirs in zip(found, oracle, strict=True):
+        np.testing.assert_allclose(mine.values, theirs.values, atol=1e-4 * max(1, np.abs(theirs.values).max()))
+        assert np.abs(mine.residual).max() < 1e-4 * max(1, np.abs(mine.prediction).max())
+        assert mine.details["graph_residual"] < 1e-4 * max(1, np.abs(outputs).max())
+    if label == "number":
+        np.testing.assert_allclose([one.prediction[0] for one in found], outputs[:, 0], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("operator", "first", "expected"),
+    [
+        ("Add", False, 7.0 + 2.0),
+        ("Sub", False, 7.0 - 2.0),
+        ("Sub", True, 2.0 - 7.0),
+        ("Mul", False, 7.0 * 2.0),
+        ("Div", False, 7.0 / 2.0),
+    ],
+)
+def test_constants_after_a_layer_are_part_of_it(operator, first, expected):
+    names = ["two", "m"] if first else ["m", "two"]
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["m"]), helper.make_node(operator, names, ["y"])],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [None, 2])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [None, 1])],
+        [numpy_helper.from_array(np.float32([[1], [3]]), "w"), numpy_helper.from_array(np.float32([2]), "two")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    layer = read_linear(Graph(model.SerializeToString(), {}), "y")
+    np.testing.assert_allclose(np.float32([[1, 2]]) @ layer.weights + layer.bias, [[expected]])

@@ -58,10 +58,14 @@ class Watch:
         self._metrics.graded(self.windows.latest())
 
     async def _drift(self, one: dict[str, Any]) -> None:
-        """Attributions over the model's own players move the global importances."""
+        """Attributions over the model's own players move the global importances; guesses without an interval don't."""
         entries = one.get("attributions", [])
         names = tuple(entry.get("feature", entry.get("group")) for entry in entries)
-        if one["method"] == "lime" or names != self._players:
+        if (
+            one["method"] == "lime"
+            or names != self._players
+            or any(None in entry.get("interval", ()) for entry in entries)
+        ):
             return
         alarm = self.monitor.observe(np.array([entry["attribution"] for entry in entries]))
         self._metrics.drift.set(self.monitor.distance)
