@@ -30,6 +30,7 @@ def make_small() -> None:
     exactly.ROWS, exactly.BACKGROUND, exactly.SHAP_ROWS, exactly.LONE_BATCH = 4, 5, 1, 64
     sampling.ROWS, sampling.SEEDS, sampling.CASES = 1, 1, (("forest", 13), ("network", 13))
     interval_coverage.ROWS, interval_coverage.CASES = 2, (("network", 8, (128,), 2), ("forest", 16, (128,), 2))
+    interval_coverage.PLAYERS, interval_coverage.REPEATS, interval_coverage.LOCAL_SEEDS = (8, 13), 2, 8
     by_trees.BACKGROUND, by_trees.EVALUATIONS = 10, 128
     of_text.TEXTS = 1
     by_load.RATE, by_load.SECONDS, by_load.WARM, by_load.ROUNDS, by_load.ROWS = 20.0, 1.0, 0.5, 2, 500
