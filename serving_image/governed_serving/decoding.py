@@ -5,11 +5,12 @@ caller that expects DecodeError alone would answer such input with a traceback, 
 journal.
 """
 
+from collections.abc import Sequence
 from typing import Any, TypeVar, overload
 
 import msgspec
 
-__all__ = ["MAX_DEPTH", "decode_json", "decode_msgpack", "decode_with", "nested_beyond"]
+__all__ = ["MAX_DEPTH", "NestedOtherwise", "decode_json", "decode_msgpack", "decode_with", "flatten", "nested_beyond"]
 
 T = TypeVar("T")
 
@@ -74,3 +75,30 @@ def nested_beyond(value: Any, depth: int = MAX_DEPTH) -> bool:
             return False
         level = below
     return True
+
+
+class NestedOtherwise(ValueError):
+    """Data that is neither flat nor nested as its shape says; the message says what was expected and found."""
+
+
+def flatten(shape: Sequence[int], data: Sequence[Any]) -> list[Any]:
+    """A tensor's ``data`` in row-major order: flat, or nested exactly as ``shape`` says. Raises NestedOtherwise."""
+    if not any(isinstance(item, list) for item in data):
+        return list(data)
+    level: list[Any] = [list(data)]
+    for size in shape:
+        below: list[Any] = []
+        for item in level:
+            if not isinstance(item, list) or len(item) != size:
+                found = f"{len(item)} values" if isinstance(item, list) else "a single value"
+                raise NestedOtherwise(f"{_expected(shape)} or flat data, found {found} where {size} belong")
+            below.extend(item)
+        level = below
+    if any(isinstance(item, list) for item in level):
+        raise NestedOtherwise(f"{_expected(shape)}, found it nested more deeply")
+    return level
+
+
+def _expected(shape: Sequence[int]) -> str:
+    shown = repr(list(shape))
+    return f"expected nested data of shape {shown if len(shown) <= 80 else f'{shown[:80]}…'}"

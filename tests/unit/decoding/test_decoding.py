@@ -11,7 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import governed_serving
-from governed_serving.decoding import MAX_DEPTH, decode_json, decode_msgpack, nested_beyond
+from governed_serving.decoding import (
+    MAX_DEPTH,
+    NestedOtherwise,
+    decode_json,
+    decode_msgpack,
+    flatten,
+    nested_beyond,
+)
 
 DEEP = b"[" * 100_000 + b"]" * 100_000
 
@@ -66,3 +73,26 @@ def test_nothing_decodes_beside_it() -> None:
         if path.name != "decoding.py" and pattern.search(path.read_text())
     }
     assert found <= {"report/writer.py"}, "our own report file is the only document that is read otherwise"
+
+
+@pytest.mark.parametrize(
+    ("shape", "data"),
+    [([2, 2], [1, 2, 3, 4]), ([2, 2], [[1, 2], [3, 4]]), ([2, 1, 2], [[[1, 2]], [[3, 4]]]), ([4], [1, 2, 3, 4])],
+)
+def test_flat_and_nested_data_are_the_same_tensor(shape: list[int], data: list[Any]) -> None:
+    assert flatten(shape, data) == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("shape", "data", "found"),
+    [
+        ([2, 2], [[1, 2, 3, 4]], r"shape \[2, 2\] or flat data, found 1 values where 2 belong"),
+        ([2, 2], [[1, 2], 3], "found a single value where 2 belong"),
+        ([1, 1], [[[1]]], "found it nested more deeply"),
+        ([10**9] * 50, [[1]], "…"),
+    ],
+)
+def test_data_nested_otherwise_than_its_shape_is_named(shape: list[int], data: list[Any], found: str) -> None:
+    with pytest.raises(NestedOtherwise, match=found) as caught:
+        flatten(shape, data)
+    assert len(str(caught.value)) < 200

@@ -31,8 +31,22 @@ def body(shape: list[Any], data: list[Any], name: str = "x") -> bytes:
         body([1, 2], [{}, 2], "m"),
         body([2, 1], [[1.0], 2.0], "m"),
         body([1, 2], [[1.0]], "m"),
+        body([2, 2], [[1.0, 2.0, 3.0, 4.0]], "m"),
+        body([2], [[1.0, 2.0]]),
     ],
-    ids=["rank", "size", "negative", "uneven", "huge", "a string", "an object", "uneven matrix", "short matrix"],
+    ids=[
+        "rank",
+        "size",
+        "negative",
+        "uneven",
+        "huge",
+        "a string",
+        "an object",
+        "uneven matrix",
+        "short matrix",
+        "a matrix on its side",
+        "a column on its side",
+    ],
 )
 def test_it_is_refused_in_words(sent: bytes) -> None:
     began = time.process_time()

@@ -12,7 +12,7 @@ from governed_api.names import request_id_fault
 from governed_serving.artefact import Feature
 from governed_serving.blackbox.columns import Columns
 from governed_serving.blackbox.errors import NotExplainable
-from governed_serving.decoding import decode_json
+from governed_serving.decoding import NestedOtherwise, decode_json, flatten
 from governed_serving.explainer.scales import SCALES
 
 __all__ = ["MAX_ROWS", "ExplainRequest", "Parameters", "parse", "seed_of"]
@@ -143,7 +143,7 @@ def _column(tensor: Any, feature: Feature) -> NDArray[Any]:
             f"{feature.name}: expected shape [rows] or [rows, 1], at most {MAX_ROWS} rows, found {rank} dimensions {found}"
         )
     size = tensor.shape[0]
-    data = _flatten(tensor.data)
+    data = _flattened(tensor)
     if len(data) != size:
         raise NotExplainable(f"{feature.name}: shape {tensor.shape} needs {size} values, found {len(data)}")
     if feature.dtype == "BYTES":
@@ -170,7 +170,7 @@ def _matrix(tensor: Any, features: list[Feature]) -> Columns:
         raise NotExplainable(
             f"{tensor.name}: expected shape [rows, {len(features)}], found {str(tensor.shape[:3])[:80]}"
         )
-    values = _flatten(tensor.data)
+    values = _flattened(tensor)
     if len(values) != tensor.shape[0] * tensor.shape[1] or not 1 <= tensor.shape[0] <= MAX_ROWS:
         raise NotExplainable(
             f"{tensor.name}: shape {tensor.shape} doesn't fit {len(values)} values (at most {MAX_ROWS} rows)"
@@ -182,9 +182,8 @@ def _matrix(tensor: Any, features: list[Feature]) -> Columns:
     return {feature.name: table[:, index].copy() for index, feature in enumerate(features)}
 
 
-def _flatten(data: list[Any]) -> list[Any]:
-    while data and isinstance(data[0], list):
-        if not all(isinstance(part, list) for part in data):
-            raise NotExplainable("inputs: expected data nested evenly or flat, found values beside lists")
-        data = [value for part in data for value in part]
-    return data
+def _flattened(tensor: Any) -> list[Any]:
+    try:
+        return flatten(tensor.shape, tensor.data)
+    except NestedOtherwise as error:
+        raise NotExplainable(f"{tensor.name}: {error}") from None

@@ -3,7 +3,7 @@
 import numpy as np
 
 from governed_serving.server.errors import InvalidRequest
-from governed_serving.server.protocol.shapes import flatten, quoted
+from governed_serving.server.protocol.shapes import flattened, quoted
 from governed_serving.server.protocol.tensors import check_datatype, values_of
 from governed_serving.server.protocol.v2_messages import LooseTensor
 from governed_serving.server.signature import Signature, Values
@@ -34,7 +34,7 @@ def split_matrix(signature: Signature, tensor: LooseTensor, data: Values) -> tup
     values = (
         data
         if isinstance(data, np.ndarray)
-        else values_of(tensor.name, False, tensor.datatype, flatten(tensor.name, tensor.shape, data))
+        else values_of(tensor.name, False, tensor.datatype, flattened(tensor.name, tensor.shape, data))
     )
     if len(values) != rows * width:
         raise InvalidRequest(

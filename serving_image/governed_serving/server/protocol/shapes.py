@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from governed_api.names import request_id_fault
+from governed_serving.decoding import NestedOtherwise, flatten
 from governed_serving.server.errors import InvalidRequest
 
-__all__ = ["MAX_DIMENSION", "MAX_ELEMENTS", "MAX_RANK", "elements", "flatten", "identity", "quoted"]
+__all__ = ["MAX_DIMENSION", "MAX_ELEMENTS", "MAX_RANK", "elements", "flattened", "identity", "quoted"]
 
 MAX_RANK = 8
 MAX_DIMENSION = MAX_ELEMENTS = 2**31 - 1
@@ -46,24 +47,9 @@ def elements(name: str, shape: Sequence[int], available: int, least_size: int) -
     return count
 
 
-def flatten(name: str, shape: Sequence[int], data: Sequence[Any]) -> list[Any]:
-    """``data`` in row-major order: flat, or nested exactly as ``shape`` says. Raises InvalidRequest."""
-    if not any(isinstance(item, list) for item in data):
-        return list(data)
-    level: list[Any] = [list(data)]
-    for size in shape:
-        below: list[Any] = []
-        for item in level:
-            if not isinstance(item, list) or len(item) != size:
-                found = f"{len(item)} values" if isinstance(item, list) else "a single value"
-                raise InvalidRequest(
-                    f"input {quoted(name)}: expected nested data of shape {quoted(list(shape))} or flat data, "
-                    f"found {found} where {size} belong"
-                )
-            below.extend(item)
-        level = below
-    if any(isinstance(item, list) for item in level):
-        raise InvalidRequest(
-            f"input {quoted(name)}: expected nested data of shape {quoted(list(shape))}, found it nested more deeply"
-        )
-    return level
+def flattened(name: str, shape: Sequence[int], data: Sequence[Any]) -> list[Any]:
+    """As :func:`governed_serving.decoding.flatten`, of the input ``name``. Raises InvalidRequest."""
+    try:
+        return flatten(shape, data)
+    except NestedOtherwise as error:
+        raise InvalidRequest(f"input {quoted(name)}: {error}") from None

@@ -9,7 +9,7 @@ import numpy as np
 
 from governed_api.datatypes import DATATYPES
 from governed_serving.server.errors import InvalidRequest
-from governed_serving.server.protocol.shapes import flatten, quoted
+from governed_serving.server.protocol.shapes import flattened, quoted
 from governed_serving.server.protocol.v2_messages import LooseTensor
 from governed_serving.server.signature import NUMPY, Input, Signature, Values
 
@@ -53,7 +53,7 @@ def _column(spec: Input, tensor: LooseTensor, data: Values) -> tuple[int, Values
     values = (
         data
         if isinstance(data, np.ndarray)
-        else values_of(spec.name, spec.textual, tensor.datatype, flatten(spec.name, shape, data))
+        else values_of(spec.name, spec.textual, tensor.datatype, flattened(spec.name, shape, data))
     )
     if len(values) != math.prod(shape):
         raise InvalidRequest(
