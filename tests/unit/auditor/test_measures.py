@@ -56,9 +56,9 @@ def value(name: str, cells: Cells) -> float:
 @pytest.mark.parametrize("name", NAMES)
 def test_every_name_has_a_value_inside_its_interval_and_a_verdict(name: str) -> None:
     cells = counted(rows(2000, 0))
-    found = findings(name, cells, ["g"], ["b"], ["s"])
+    found = findings(name, cells, ["g"], ["b"], ["s"], probabilities=True)
     assert found
-    for one in found:
+    for one in [*found, *findings(name, cells, ["g"], ["b"], ["s"])]:
         inner, outer = one.sequence(0.9), one.sequence(0.9999)
         assert outer.lower <= inner.lower <= one.value <= inner.upper <= outer.upper
         assert one.support >= 200

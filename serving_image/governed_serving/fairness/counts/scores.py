@@ -86,6 +86,19 @@ class GroupScores:
         for code, rows in other.near.items():
             self.near[code] = self.near.get(code, 0) + rows
 
+    def within(self, low: float, high: float) -> bool:
+        """Whether all scores lie between these, as far as nearby floats are told apart (up to .4 % beyond)."""
+        first, last = _near(np.array([low, high], np.float32)).tolist()
+        return all(first <= code <= last for code, rows in self.near.items() if rows)
+
+    def most_fourth_power(self, centre: float) -> float:
+        """What the mean of (x − centre)⁴ is at most, for scores from 0 on; NaN without any."""
+        counts = np.array([*self.near.values()], np.float64)
+        ends = np.array([(code, code + 1) for code in self.near], np.uint32).reshape(-1, 2)
+        values = ((ends << 15) & np.uint32(0x7FFFFFFF)).view(np.float32).astype(np.float64)
+        rows = float(counts.sum())
+        return float((counts * (np.abs(values - centre).max(1) ** 4)).sum() / rows) if rows > 0 else float("nan")
+
     @property
     def calibration_error(self) -> float:
         """Expected calibration error: mean over rows of |mean score − rate of the favourable label| in their bin."""

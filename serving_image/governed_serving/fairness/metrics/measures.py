@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from governed_serving.fairness.counts.cells import Cells, GroupTable, Key
+from governed_serving.fairness.counts.cells import FAVORABLE, UNFAVORABLE, Cells, GroupTable, Key
 from governed_serving.fairness.counts.columns import joint_name
 from governed_serving.fairness.counts.scores import GroupScores
 from governed_serving.fairness.inference.intervals import Interval, binomial_sequence, katz, newcombe
+from governed_serving.fairness.inference.shares import function_evidence, function_sequence
 from governed_serving.fairness.metrics.metrics import (
     LABEL_METRICS,
     LEAST_SHARE,
@@ -35,6 +36,7 @@ from governed_serving.fairness.metrics.metrics import (
     selected,
 )
 from governed_serving.fairness.metrics.roster import SMALLEST_GROUP, Panel, panel_of
+from governed_serving.fairness.metrics.score_sequences import calibration_answers, difference_answers
 from governed_serving.fairness.metrics.sequences import (
     DIFFERENCES,
     Form,
@@ -89,7 +91,7 @@ class Finding:
     judged: bool = True
     """False: shown only, the group is too small a share of the rows."""
     asymptotic: bool = False
-    """The interval holds for many rows; those of rates and of distributions hold for any number."""
+    """The interval holds for many rows: of scores whose range isn't known beforehand. All others hold for any number."""
     excluded: tuple[str, ...] = ()
     """Groups that a figure over all leaves out."""
     fixed: Callable[[float], Interval | None] = lambda _: None
@@ -156,13 +158,18 @@ def findings(
     privileged: Sequence[str],
     strata: Sequence[str] = (),
     panel: Panel | None = None,
+    *,
+    probabilities: bool = False,
 ) -> list[Finding]:
-    """Metric ``name`` over the groups of ``axes`` (several: their intersections), as ``panel`` has them compared."""
+    """Metric ``name`` over the groups of ``axes`` (several: their intersections), as ``panel`` has them compared.
+
+    ``probabilities``: scores are probabilities, known to lie in [0, 1] before any data.
+    """
     panel = panel or panel_of(cells, axes, privileged)
     if name in METRICS:
         return _pairs(name, panel.table, panel.base, panel)
     if name in SCORE_METRICS:
-        return _scores(name, cells, panel)
+        return _scores(name, cells, panel, probabilities)
     if name == "impactRatio":
         return _impact(panel)
     if name == "adjustedStatisticalParityDifference":
@@ -314,27 +321,28 @@ ENTROPIES = {"theilIndex": 1.0, "generalizedEntropyIndex": 2.0}
 
 
 def _entropy(alpha: float, cells: Cells) -> list[Finding]:
+    """A function of the shares of three benefits: of rows unduly refused, right, unduly favoured."""
     counts = np.array([*cells.counts.values()], np.float64).reshape(-1, 2, 3).sum(0)
-    _, n = right(counts)
+    hits, n = right(counts)
     value = float(entropy_index(counts, alpha)) if n > 0 else nan
-    estimate = _Estimate(value, _delta_variance(counts, alpha) if n > 1 else nan)
-    own = (estimate.within(0.0, inf), estimate.evidence)
-    return [Finding(ALL, "", value, int(n), int(counts.sum()), None, *own, asymptotic=True)]
+    if n < 1:
+        return [Finding(ALL, "", value, 0, int(counts.sum()))]
+    benefits = np.array([counts[UNFAVORABLE, FAVORABLE], hits, counts[FAVORABLE, UNFAVORABLE]])
+    index = partial(_index_of_shares, alpha)
+    sequence = lambda level: function_sequence(benefits, index, 1 - level)  # noqa: E731
+    return [
+        Finding(ALL, "", value, int(n), int(counts.sum()), None, sequence, partial(function_evidence, benefits, index))
+    ]
 
 
-def _delta_variance(counts: NDArray[np.float64], alpha: float) -> float:
-    """Sampling variance of the index: that of its influence values, which a little more weight on each kind of row gives."""
-    known = counts[:, :2]
-    n, base = float(known.sum()), float(entropy_index(counts, alpha))
-    step = n * 1e-6
-    influence = np.zeros((2, 2))
-    for place in np.ndindex(2, 2):
-        more = counts.copy()
-        more[place] += step
-        influence[place] = (float(entropy_index(more, alpha)) - base) / step * n
-    share = known / n
-    spread = (share * influence**2).sum() - (share * influence).sum() ** 2
-    return float(spread / n)
+def _index_of_shares(alpha: float, shares: Array) -> Array:
+    """:func:`entropy_index` of shares (points, 3); without any benefit it is unbounded."""
+    counts = np.zeros((len(shares), 2, 3))
+    counts[:, UNFAVORABLE, FAVORABLE], counts[:, FAVORABLE, FAVORABLE], counts[:, FAVORABLE, UNFAVORABLE] = shares.T
+    with np.errstate(all="ignore"):
+        found = entropy_index(counts, alpha)
+    terms: Array = np.where(np.isnan(found), inf if alpha > 1 else 0.0, found)
+    return terms
 
 
 # ---- scores ----
@@ -421,19 +429,23 @@ NEED_LABELS = LABEL_METRICS | {
 """Metrics that wait for labels."""
 
 
-def _scores(name: str, cells: Cells, panel: Panel) -> list[Finding]:
+def _scores(name: str, cells: Cells, panel: Panel, probabilities: bool) -> list[Finding]:
     base, subject, judged = panel.base, panel.axes, set(panel.judged.groups)
     if cells.scores is None or subject not in cells.scores.subjects or not base:
         return []
     if name == "calibrationError":
         return [
-            replace(_own_calibration(g, cells.scores.of(subject, [g])), share=panel.share(g), judged=g in judged)
+            replace(
+                _own_calibration(g, cells.scores.of(subject, [g]), probabilities),
+                share=panel.share(g),
+                judged=g in judged,
+            )
             for g in panel.table.groups
         ]
     pooled = cells.scores.of(subject, base)
     return [
         replace(
-            _score_finding(name, group, " + ".join(base), cells.scores.of(subject, [group]), pooled),
+            _score_finding(name, group, " + ".join(base), cells.scores.of(subject, [group]), pooled, probabilities),
             share=panel.share(group, base[0]),
             judged=group in judged,
         )
@@ -442,13 +454,18 @@ def _scores(name: str, cells: Cells, panel: Panel) -> list[Finding]:
     ]
 
 
-def _score_finding(name: str, group: str, reference: str, own: GroupScores, pooled: GroupScores) -> Finding:
+def _score_finding(
+    name: str, group: str, reference: str, own: GroupScores, pooled: GroupScores, probabilities: bool
+) -> Finding:
     estimator = SCORE_METRICS[name]
     n1, n0 = (own.score.n, pooled.score.n) if name.startswith("score") else (own.error.n, pooled.error.n)
     if estimator is None:
         value = _distance(own, pooled)
         return Finding(group, reference, value, min(n1, n0), n1 + n0, None, _distance_sequence(value, n1, n0))
     estimate = estimator(own, pooled)
+    if probabilities and own.within(0.0, 1.0) and pooled.within(0.0, 1.0):
+        exact = difference_answers(name, own, pooled)
+        return Finding(group, reference, estimate.value, min(n1, n0), n1 + n0, None, *exact)
     own_answers = (estimate.sequence, estimate.evidence)
     return Finding(group, reference, estimate.value, min(n1, n0), n1 + n0, None, *own_answers, asymptotic=True)
 
@@ -461,8 +478,11 @@ def _distance_sequence(value: float, n1: int, n0: int) -> Callable[[float], Inte
     return sequence
 
 
-def _own_calibration(group: str, own: GroupScores) -> Finding:
+def _own_calibration(group: str, own: GroupScores, probabilities: bool) -> Finding:
     """Calibration within a group (Kleinberg, Mullainathan & Raghavan 2017) needs no other group."""
+    if probabilities and own.within(0.0, 1.0):
+        found = (own.calibration_error, own.error.n, own.error.n, None, *calibration_answers(own))
+        return Finding(group, "its own labels", *found)
     estimate = _Estimate(own.calibration_error, _calibration_variance(own))
     answers = (estimate.within(0.0, 1.0), estimate.evidence)
     return Finding(group, "its own labels", estimate.value, own.error.n, own.error.n, None, *answers, asymptotic=True)

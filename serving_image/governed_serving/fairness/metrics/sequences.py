@@ -1,7 +1,8 @@
 """Anytime-valid intervals and e-values for live monitoring, as functions of counts alone: no order, no split, no restart changes them.
 
-Rates are judged by the exact e-processes of :mod:`..inference.contrasts`, at every sample size. What rests on more than rates (standardised
-means, calibration, entropy) has asymptotic ones: normal-mixture confidence sequences with the variance estimated from the counts
+Rates are judged by the exact e-processes of :mod:`..inference.contrasts`, at every sample size; so are entropy indices
+(:mod:`..inference.shares`) and what is asked about probabilities (:mod:`.score_sequences`). Scores without a range known beforehand, those of a
+regression, have asymptotic ones: normal-mixture confidence sequences with the variance estimated from the counts
 (Robbins 1970; Waudby-Smith, Arbour, Sinha, Kennedy & Ramdas, Annals of Statistics 2024), and findings say which. :mod:`..inference.betting` is a
 second exact opinion that depends on the order.
 """

@@ -79,7 +79,8 @@ def _metric_verdict(name: str, one: Finding, bounds: MetricBounds, interval: Int
         few = f"fewer than {LEAST_SHARE:.0%} of the rows" if is_group(one.group) else "not people of one kind"
         return "Unknown", f"{few}: shown, not judged"
     if interval.upper < low or interval.lower > high:
-        return "Fail", "the whole interval lies outside the bounds"
+        about = ", as far as is known for many rows: the interval is asymptotic" if one.asymptotic else ""
+        return "Fail", f"the whole interval lies outside the bounds{about}"
     if low <= interval.lower and interval.upper <= high:
         return "Pass", ""
     inside = low <= one.value <= high
@@ -184,12 +185,13 @@ def _metrics(bias: Bias, cells: Cells, panels: Mapping[str, Panel], enough: bool
 
 def _compared(bias: Bias, cells: Cells, panels: Mapping[str, Panel]) -> list[tuple[str, MetricBounds, Finding]]:
     """(attribute, bounds, finding) of everything that is looked at; of intersections only what is judged."""
+    probabilities = bias.favorable_outcome.threshold is None
     found = [
         (subject, bounds, one)
         for subject, panel in panels.items()
         for bounds in bias.metrics
         if bounds.name not in ENTROPIES
-        for one in findings(bounds.name, cells, panel.axes, panel.base, bias.strata, panel)
+        for one in findings(bounds.name, cells, panel.axes, panel.base, bias.strata, panel, probabilities=probabilities)
         if len(panel.axes) == 1 or (one.judged and one.support >= SMALLEST_GROUP)
     ]
     return found + [

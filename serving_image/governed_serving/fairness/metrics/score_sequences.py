@@ -1,0 +1,171 @@
+"""Exact confidence sequences of what is asked about probabilities, from sums that add up: n, Σx, Σx² of scores, errors and their squares.
+
+A probability lies in [0, 1] before any data, and so do its errors' sizes and squares; means of such values have exact sequences
+(:mod:`..inference.bounded`). What is made of several means (a root, a standardised difference, a calibration error) takes the extremes that
+their sequences allow, each at its part of alpha. Predictions of a regression have no range that is known beforehand: theirs stay asymptotic.
+"""
+
+from collections.abc import Callable, Mapping
+from math import exp, inf, log, sqrt
+from typing import NamedTuple
+
+from governed_serving.fairness.counts.scores import BINS, GroupScores, Moments
+from governed_serving.fairness.inference.bounded import (
+    Sample,
+    difference_evidence,
+    difference_sequence,
+    mean_sequence,
+)
+from governed_serving.fairness.inference.intervals import Interval
+
+__all__ = ["Answers", "calibration_answers", "difference_answers"]
+
+_TOP = 1 + 2**-8
+"""Scores are kept apart to .4 %: what counts as 1 may be so much more."""
+
+Sequence = Callable[[float], Interval]
+"""Alpha → confidence sequence."""
+
+
+class Answers(NamedTuple):
+    """``sequence(level)`` and ``evidence(lower, upper)``, as :class:`~.measures.Finding` has them."""
+
+    sequence: Callable[[float], Interval]
+    evidence: Callable[[float, float], float]
+
+
+def _sample(moments: Moments, low: float, high: float) -> Sample:
+    if moments.n < 1:
+        return Sample(0, 0.0, 0.0, low, high)
+    mean = moments.mean
+    variance = moments.variance * (moments.n - 1) / moments.n if moments.n > 1 else 0.0
+    return Sample(moments.n, mean, variance, low, high)
+
+
+def _scores(g: GroupScores) -> Sample:
+    return _sample(g.score, 0.0, _TOP)
+
+
+def _errors(g: GroupScores) -> Sample:
+    return _sample(g.error, -1.0, _TOP)
+
+
+def _sizes(g: GroupScores) -> Sample:
+    return _sample(g.absolute, 0.0, _TOP)
+
+
+_MEANS: Mapping[str, Callable[[GroupScores], Sample]] = {
+    "scoreMeanDifference": _scores,
+    "meanErrorDifference": _errors,
+    "meanAbsoluteErrorDifference": _sizes,
+}
+
+
+def difference_answers(name: str, own: GroupScores, pooled: GroupScores) -> Answers:
+    """Of the difference ``name`` between two groups whose scores are probabilities."""
+    if name in _MEANS:
+        one, other = _MEANS[name](own), _MEANS[name](pooled)
+        return Answers(
+            lambda level: difference_sequence(one, other, 1 - level),
+            lambda lower, upper: difference_evidence(one, other, lower, upper),
+        )
+    apart = {
+        "rootMeanSquaredErrorDifference": _root_mean_square,
+        "calibrationDifference": _calibration,
+    }
+    if name in apart:
+        one_of = apart[name]
+        return _answers(lambda alpha: _gap(one_of(own, alpha / 2), one_of(pooled, alpha / 2)))
+    return _answers(lambda alpha: _standardized(own, pooled, alpha))
+
+
+def calibration_answers(own: GroupScores) -> Answers:
+    """Of a group's own calibration error."""
+    return _answers(lambda alpha: _calibration(own, alpha))
+
+
+def _gap(one: Interval, other: Interval) -> Interval:
+    return Interval(one.lower - other.upper, one.upper - other.lower)
+
+
+def _root_mean_square(g: GroupScores, alpha: float) -> Interval:
+    found = mean_sequence(_sample(g.square, 0.0, _TOP**2), alpha)
+    return Interval(sqrt(max(found.lower, 0.0)), sqrt(found.upper))
+
+
+def _calibration(g: GroupScores, alpha: float) -> Interval:
+    """The error is the largest mean of ±(score − label) over all choices of a sign per bin.
+
+    Each choice has the squares that the error itself has; at alpha ÷ 2^BINS all hold at once, and their largest ends
+    are those of the choice that was observed.
+    """
+    n, error = g.error.n, g.calibration_error
+    if n < 1 or error != error:
+        return Interval(0.0, 1.0)
+    variance = max(g.error.mean_square - error * error, 0.0)
+    found = mean_sequence(Sample(n, error, variance, -_TOP, _TOP), alpha / 2**BINS)
+    return Interval(max(found.lower, 0.0), min(found.upper, 1.0))
+
+
+_CENTRES = (0.2, 0.5, 0.8)
+
+
+def _standardized(own: GroupScores, pooled: GroupScores, alpha: float) -> Interval:
+    """Half of alpha for the difference, a quarter for each variance."""
+    rows = own.score.n + pooled.score.n
+    if min(own.score.n, pooled.score.n) < 1:
+        return Interval(-inf, inf)
+    difference = difference_sequence(_scores(own), _scores(pooled), alpha / 2)
+    low, high = (
+        sum(g.score.n * max(end, 0.0) for g, end in zip((own, pooled), ends, strict=True))
+        for ends in zip(*(_variance(g, alpha / 4) for g in (own, pooled)), strict=True)
+    )
+    least, most = sqrt(low / rows), sqrt(high / rows)
+    return Interval(_over(difference.lower, least, most), -_over(-difference.upper, least, most))
+
+
+def _variance(g: GroupScores, alpha: float) -> Interval:
+    """E(x − c)² − (μ − c)², for a few c chosen before any data; half of alpha for the mean μ."""
+    mean, ends = mean_sequence(_scores(g), alpha / 2), []
+    for centre in _CENTRES:
+        square = _mean_square(g, centre, alpha / 2 / len(_CENTRES))
+        far = max(abs(mean.lower - centre), abs(mean.upper - centre))
+        near = 0.0 if mean.lower <= centre <= mean.upper else min(abs(mean.lower - centre), abs(mean.upper - centre))
+        ends.append(Interval(square.lower - far * far, square.upper - near * near))
+    return Interval(max(e.lower for e in ends), min(e.upper for e in ends))
+
+
+def _mean_square(g: GroupScores, centre: float, alpha: float) -> Interval:
+    """Of E(x − centre)². The squares' own squares are bounded from the distribution; evidence falls as they grow: it stays exact."""
+    mean = g.score.mean_square - 2 * centre * g.score.mean + centre * centre
+    top = max(centre, _TOP - centre) ** 2
+    return mean_sequence(Sample(g.score.n, mean, g.most_fourth_power(centre) - mean * mean, 0.0, top), alpha)
+
+
+def _over(lower: float, least: float, most: float) -> float:
+    """The least quotient of a numerator from ``lower`` on and a deviation in [``least``, ``most``]."""
+    scale = most if lower >= 0 else least
+    return lower / scale if scale > 0 else (-inf if lower < 0 else inf if lower > 0 else 0.0)
+
+
+def _answers(sequence: Sequence) -> Answers:
+    return Answers(lambda level: sequence(1 - level), lambda lower, upper: _evidence(sequence, lower, upper))
+
+
+_MOST = 64.0
+
+
+def _evidence(sequence: Sequence, lower: float, upper: float) -> float:
+    """Log e-value against the bounds: of the smallest alpha p at which the sequence lies outside them, ½ p^(−½) (Vovk & Wang 2021)."""
+
+    def outside(aim: float) -> bool:
+        found = sequence(exp(-aim))
+        return found.lower > upper or found.upper < lower
+
+    if not outside(2 * log(2)):
+        return -inf
+    excluded, kept = 2 * log(2), _MOST
+    while kept - excluded > 2.0:
+        middle = (excluded + kept) / 2
+        excluded, kept = (middle, kept) if outside(middle) else (excluded, middle)
+    return excluded / 2 - log(2)
