@@ -61,7 +61,7 @@ class MetricFinding(MetricVerdict):
     window_to_decide: int | None = None
     """About how large a sliding window would decide an Unknown that this one is too small for."""
     asymptotic: bool = False
-    """The interval holds for many rows: scores without a range known beforehand. All others hold exactly for any number."""
+    """The interval holds for many rows: of scores without a range known beforehand. All others hold at any number."""
 
 
 class GroupRate(RecordedPart):
