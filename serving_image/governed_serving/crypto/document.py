@@ -117,7 +117,7 @@ class KeysetDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 def _describe(key: Any, primary: int, created: str) -> _Key:
     status = "primary" if key.key_id == primary else _STATUSES[key.status]
-    kind = key.type_url.rsplit(".", 1)[-1].removesuffix("Key") or "none"
+    kind = key.type_url.rpartition(".")[2].removesuffix("Key") or "none"
     return _Key(key.key_id, kind, status, created)
 
 

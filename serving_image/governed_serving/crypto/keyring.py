@@ -117,12 +117,11 @@ class Keyring:
         """Rotate the KEK: wrap every keyset by ``kek``. Interrupted, it can be run again with the same two keys."""
         events = []
         for purpose in self._store.purposes():
-            stored = self._store.get(purpose)
-            document = KeysetDocument.parse(stored or b"", purpose)
+            stored, document = self._parsed(purpose)
             if document.kek != kek.id:
                 keyset = document.unwrap(self._kek)
                 wrapped = KeysetDocument.wrap(purpose, keyset, kek, {k.id: k.created for k in document.keys})
-                self._store.replace(purpose, stored or b"", wrapped)
+                self._store.replace(purpose, stored, wrapped)
                 events.append(self._event("rewrapped", purpose, [k.id for k in document.keys], wrapped, kek))
         self._kek = kek
         for event in events:
@@ -133,8 +132,7 @@ class Keyring:
         """Every key of every purpose, without material; works with a wrong KEK too."""
         keys: list[KeyInfo] = []
         for purpose in self._store.purposes():
-            stored = self._store.get(purpose)
-            keys += KeysetDocument.parse(stored or b"", purpose).info()
+            keys += self._parsed(purpose)[1].info()
         return keys
 
     def _create(self, purpose: str) -> None:
@@ -145,11 +143,14 @@ class Keyring:
             self._on_event(self._event("created", purpose, [key_id], document))
 
     def _stored(self, purpose: str) -> tuple[bytes, KeysetDocument, KeysetHandle]:
+        stored, document = self._parsed(purpose)
+        return stored, document, document.unwrap(self._kek)
+
+    def _parsed(self, purpose: str) -> tuple[bytes, KeysetDocument]:
         stored = self._store.get(purpose)
         if stored is None:
             raise KeyMissing(f"no {purpose!r} keyset is stored; it is made when first used")
-        document = KeysetDocument.parse(stored, purpose)
-        return stored, document, document.unwrap(self._kek)
+        return stored, KeysetDocument.parse(stored, purpose)
 
     def _load(self, purpose: str) -> tuple[KeysetDocument, KeysetHandle]:
         _, document, handle = self._stored(purpose)

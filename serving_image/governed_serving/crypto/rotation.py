@@ -38,7 +38,8 @@ class KeyWatch:
     """Looks after ``keyset`` every tenth of ``period`` seconds, five minutes at most: rotates when it has the say,
     takes what is new.
 
-    ``on_new`` is told of a new primary key; ``on_trouble`` of what kept a look from being done (it is done again).
+    ``pause``: seconds between two looks. ``on_new`` is told of a new primary key; ``on_trouble`` of what kept a look
+    from being done (it is done again).
     """
 
     def __init__(
@@ -50,7 +51,7 @@ class KeyWatch:
         rotate: Callable[[], object] = lambda: None,
     ):
         self._keyset, self._on_new, self._on_trouble, self._rotate = keyset, on_new, on_trouble, rotate
-        self._pause = max(0.2, min(LONGEST_LOOK, period / 10))
+        self.pause = max(0.2, min(LONGEST_LOOK, period / 10))
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="keys", daemon=True)
 
@@ -70,7 +71,7 @@ class KeyWatch:
             self._on_new(self._keyset.primary_key_id)
 
     def _run(self) -> None:
-        while not self._stop.wait(self._pause):
+        while not self._stop.wait(self.pause):
             try:
                 self.look()
             except Exception as error:  # stores have errors of their own; none may end the watch

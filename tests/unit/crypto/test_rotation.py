@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from governed_serving.crypto import DirectoryStore, Kek, KeyMissing, Keyring, KeyWatch, SegmentCipher, rotate_due
-from governed_serving.crypto.errors import KeysetChanged
+from governed_serving.crypto.errors import CryptoError, KeyDestroyed, KeysetChanged
+from governed_serving.crypto.keyring import KeyEvent
 from governed_serving.journal import Journal, JournalReader
 from governed_serving.records import EventRecord
 
@@ -26,13 +27,17 @@ def ring(store: DirectoryStore, days: float = 0) -> Keyring:
 
 def test_keys_are_rotated_when_due_and_only_those_that_encrypt(store: DirectoryStore) -> None:
     first = ring(store)
-    for purpose in ("journal", "artefact", "masking-tokens", "masking-digests"):
+    for purpose in ("journal", "artefact", "data", "masking-tokens", "masking-digests"):
         first.keyset(purpose)
     sealed = first.keyset("journal").seal(b"old")
     later = ring(store, 91)
-    assert rotate_due(later, 90 * DAY, now=BORN + timedelta(days=89)) == []
-    events = rotate_due(later, 90 * DAY, now=BORN + timedelta(days=91))
-    assert sorted((e.purpose, e.action) for e in events) == [("artefact", "rotated"), ("journal", "rotated")]
+    assert rotate_due(later, 90 * DAY, now=BORN + timedelta(days=90, microseconds=-1)) == []
+    events = rotate_due(later, 90 * DAY, now=BORN + timedelta(days=90))
+    assert sorted((e.purpose, e.action) for e in events) == [
+        ("artefact", "rotated"),
+        ("data", "rotated"),
+        ("journal", "rotated"),
+    ]
     assert rotate_due(later, 90 * DAY, now=BORN + timedelta(days=92)) == []
     assert len([k for k in later.inventory() if k.purpose == "journal"]) == 2
     assert later.keyset("journal").open(sealed) == b"old"
@@ -71,6 +76,43 @@ def test_a_key_that_another_made_since_the_look_counts(store: DirectoryStore) ->
         second.rotate("journal", old)
     second.keyset("journal").refresh()
     assert [second.keyset("journal").primary_key_id] == made.keys
+
+
+@pytest.mark.parametrize("error", [KeysetChanged, KeyDestroyed, KeyMissing])
+def test_a_keyset_that_another_changed_keeps_none_of_the_rest_from_rotating(
+    store: DirectoryStore, error: type[CryptoError]
+) -> None:
+    class Raced(Keyring):
+        def rotate(self, purpose: str, primary: int | None = None) -> KeyEvent:
+            if purpose == "artefact":
+                raise error("meanwhile")
+            return super().rotate(purpose, primary)
+
+    keyring = Raced(Kek(bytes(32)), store, clock=lambda: BORN)
+    for purpose in ("artefact", "data", "journal"):
+        keyring.keyset(purpose)
+    events = rotate_due(keyring, 90 * DAY, now=BORN + timedelta(days=91))
+    assert [e.purpose for e in events] == ["data", "journal"]
+
+
+@pytest.mark.parametrize(
+    ("period", "pause"),
+    [(0.0, 0.2), (1.0, 0.2), (2.0, 0.2), (2.1, 0.21), (30.0, 3.0), (2999.0, 299.9), (3000.0, 300.0), (1e9, 300.0)],
+)
+def test_a_watch_looks_ten_times_a_period_within_bounds(store: DirectoryStore, period: float, pause: float) -> None:
+    assert KeyWatch(ring(store).keyset("journal"), period, pytest.fail, pytest.fail).pause == pytest.approx(pause)
+
+
+def test_a_watch_ends_when_told_and_keeps_no_process_alive(store: DirectoryStore) -> None:
+    before = set(threading.enumerate())
+    watch = KeyWatch(ring(store).keyset("journal"), 1.0, pytest.fail, pytest.fail)
+    watch.start()
+    (thread,) = set(threading.enumerate()) - before
+    assert thread.name == "keys"
+    assert thread.daemon
+    watch.stop()
+    thread.join(10)
+    assert not thread.is_alive()
 
 
 def event(number: int) -> EventRecord:

@@ -14,6 +14,7 @@ from governed_serving.crypto import (
     Tampered,
     is_sealed,
 )
+from governed_serving.crypto.segment import TAG_BYTES
 
 
 @pytest.fixture
@@ -36,6 +37,7 @@ def test_segment_keys_open_only_in_their_segment(keyset: Keyset):
     cipher = SegmentCipher(keyset)
     key, wrapped = cipher.new(b"stream 0")
     sealed = key.seal(0, 7, b"frame", b"aad")
+    assert len(sealed) == len(b"frame") + TAG_BYTES
     assert cipher.open(wrapped, b"stream 0").open(0, 7, sealed, b"aad") == b"frame"
     with pytest.raises(Tampered):
         cipher.open(wrapped, b"stream 1")

@@ -10,7 +10,7 @@ from tink.proto import tink_pb2
 
 from governed_serving.crypto import DirectoryStore, Kek, Keyring, SegmentCipher, Tampered, is_sealed, load_kek
 from governed_serving.crypto.document import KeysetDocument, is_keyset_document
-from governed_serving.crypto.errors import KekError, KeyMissing, WrongKek
+from governed_serving.crypto.errors import CryptoError, KekError, KeyMissing, WrongKek
 
 STORED = json.loads(Path(__file__).with_name("stored.json").read_text())
 PURPOSES = sorted(STORED["keysets"])
@@ -70,7 +70,7 @@ def test_a_document_is_known_and_anything_like_it_is_not(purpose: str) -> None:
     assert is_keyset_document(text.encode())
     plain = json.loads(text)
     for change in ({"format": "governed-keyset-2"}, {"keys": []}, {"keyset": ""}, {"keyset": "!"}, {"more": 1}):
-        assert not is_keyset_document(json.dumps(plain | change).encode()), change
+        assert is_keyset_document(json.dumps(plain | change).encode()) is False, change
     with pytest.raises(KeyMissing, match="expected a governed-keyset-1"):
         KeysetDocument.parse(text.encode(), "another")
 
@@ -97,6 +97,23 @@ def test_every_change_of_a_keyset_is_told_by_its_name(tmp_path: Path) -> None:
     ring.rotate("journal")
     ring.destroy_key("journal", first)
     assert told == [("journal", "created"), ("journal", "rotated"), ("journal", "key-destroyed")]
+
+
+@pytest.mark.parametrize("keyset", ["AAAA", "AAA", "Zm9v"])
+def test_a_wrapped_keyset_that_is_none_is_damage_and_not_a_wrong_key(keyset: str) -> None:
+    document = KeysetDocument.parse(STORED["keysets"]["journal"].encode(), "journal")
+    with pytest.raises(KeyMissing, match=r"stored 'journal' keyset is damaged .*restore it from a backup"):
+        msgspec.structs.replace(document, keyset=keyset).unwrap(Kek(raw("kek")))
+
+
+@pytest.mark.parametrize("purpose", ["", "Journal", "1journal", "-x", "a/b", "a.b", "journal\n", "ä", "a" * 64])
+def test_a_purpose_is_a_name_that_a_file_can_have(keyring: Keyring, purpose: str) -> None:
+    with pytest.raises(CryptoError, match="expected a lower-case name such as 'journal'"):
+        keyring.keyset(purpose)
+
+
+def test_a_purpose_may_have_63_characters(keyring: Keyring) -> None:
+    assert keyring.keyset("a-1" * 21).purpose == "a-1" * 21
 
 
 def test_a_key_file_that_can_not_be_read_is_told(tmp_path: Path) -> None:
