@@ -102,6 +102,8 @@ class ArchiveReport(ReportPart):
     """Signed note."""
     root_hash: str = ""
     """Base64."""
+    message: str = ""
+    """What of the log can't be read or isn't what was signed; a backup has it."""
 
 
 class ServerReport(ReportPart):

@@ -49,6 +49,11 @@ def _parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(dest="verb", required=True)
     serve = verbs.add_parser("serve", help="serve the archive of one namespace (GOVERNED_* environment)")
     serve.add_argument("--host", default="0.0.0.0", help="address to listen on (default %(default)s)")
+    serve.add_argument(
+        "--accept-loss",
+        action="store_true",
+        help="go on although the ledger has less than was signed: an entry says for ever how much",
+    )
     serve.set_defaults(run=_serve)
     fetch = verbs.add_parser("fetch", help="fetch the artefact into GOVERNED_MODEL_DIR and verify it (init container)")
     fetch.set_defaults(run=_fetch)
@@ -112,7 +117,7 @@ def _serve(options: argparse.Namespace) -> int:
     from governed_serving import hosting
     from governed_serving.archive.serve import serve
 
-    return hosting.run("archive", lambda: serve(options.host), _expected_errors())
+    return hosting.run("archive", lambda: serve(options.host, accept_loss=options.accept_loss), _expected_errors())
 
 
 def _fetch(_: argparse.Namespace) -> int:

@@ -53,6 +53,14 @@ class ArchiveMetrics:
             "governed_archive_deleted_blobs", "Payload blobs deleted under retention since the start.", names,
             registry=self._registry,
         )  # fmt: skip
+        self._rebuilt = Gauge(
+            "governed_archive_rebuilt_files", "Derived files that were damaged and made anew since the start.", names,
+            registry=self._registry,
+        )  # fmt: skip
+        self._faults = Gauge(
+            "governed_archive_ledger_faults", "Places of the log that can't be read or aren't what was signed.", names,
+            registry=self._registry,
+        )  # fmt: skip
         self._common = common
 
     def timed(
@@ -83,4 +91,6 @@ class ArchiveMetrics:
         self._groups.labels(**self._common).set(archive.appender.groups)
         self._group_seconds.labels(**self._common).set(archive.appender.group_seconds)
         self._deleted.labels(**self._common).set(archive.retention.deleted)
+        self._rebuilt.labels(**self._common).set(archive.ledger.rebuilt)
+        self._faults.labels(**self._common).set(len(archive.ledger.faults))
         return generate_latest(self._registry)

@@ -23,6 +23,8 @@ from governed_serving.report import ReportWriter
 __all__ = ["serve"]
 
 _REPORT_SECONDS = 15.0
+_INSPECTION_SECONDS = 1.0
+_MESSAGE = 1000
 
 
 @dataclass(frozen=True)
@@ -51,17 +53,22 @@ class Settings:
         )
 
 
-async def serve(address: str) -> None:
+async def serve(address: str, *, accept_loss: bool = False) -> None:
     """Serve on ``address`` until SIGTERM; then finish what is in flight, snapshot and return.
 
-    Raises Problem, InvalidSettings, ArchiveError, CryptoError, OSError.
+    A ledger that has less than was signed is refused; ``accept_loss``: it goes on, and an entry says so. Raises
+    Problem, InvalidSettings, ArchiveError, CryptoError, OSError.
     """
     settings = Settings.from_environment()
     namespace, port = settings.namespace, settings.port
     tokens = Tokens(settings.root, namespace)
     host = Host()
     with closing(listen(address, port)) as sock:
-        archive = Archive(settings.folder, load_kek(settings.kek_file), namespace)
+        told = await asyncio.to_thread(_told, settings.report)
+        kek = load_kek(settings.kek_file)
+        archive = Archive(settings.folder, kek, namespace, told=told, accept_loss=accept_loss)
+        if lost := archive.ledger.lost:
+            log("error", "entries were let go", signed=lost.checkpoint.size, known=lost.place)
         for what in archive.finished:
             log("warning", "finished a replacement that a kill had interrupted: its entry was written", what=what)
         log("info", "archiving", namespace=namespace, entries=archive.ledger.size, port=port)
@@ -81,7 +88,40 @@ async def serve(address: str) -> None:
 
 async def _beside(archive: Archive, report: str) -> None:
     """What runs beside the routes."""
-    await asyncio.gather(_report(archive, report), _upkeep(archive))
+    await asyncio.gather(_report(archive, report), _upkeep(archive), _inspection(archive))
+
+
+def _told(url: str) -> dict[str, str]:
+    """The checkpoint that the report has: whoever took the ledger away, or put an older one back, would have to change
+    that as well. A report that can't be read doesn't keep the archive from serving: the volume has a copy."""
+    if not url:
+        return {}
+    try:
+        note = ReportWriter(url).read("archive").get("checkpoint")
+    except OSError as error:
+        log(
+            "warning",
+            "the checkpoint in the report couldn't be read: the ledger isn't held against it",
+            error=str(error),
+        )
+        return {}
+    return {"GovernanceReport": note} if isinstance(note, str) and note else {}
+
+
+async def _inspection(archive: Archive) -> None:
+    """Read the ledger's files again and again, a little every second; say what was made anew, and what can't be."""
+    place, faults = 0, dict[int, str]()
+    while True:
+        while archive.ledger.said:
+            log("error", "a derived file of the ledger was damaged", what=archive.ledger.said.popleft())
+        for problem in set(archive.ledger.faults.values()) - set(faults.values()):
+            log("error", "the ledger's log is damaged", what=problem)
+        faults = dict(archive.ledger.faults)
+        await asyncio.sleep(_INSPECTION_SECONDS)
+        try:
+            place = await asyncio.to_thread(archive.ledger.inspect, place)
+        except (ArchiveError, CryptoError, OSError) as error:
+            log("error", "the ledger couldn't be looked at, retrying", error=str(error))
 
 
 async def _upkeep(archive: Archive) -> None:
@@ -97,20 +137,42 @@ async def _upkeep(archive: Archive) -> None:
         await asyncio.sleep(await asyncio.to_thread(archive.pause))
 
 
+def _may_report(writer: ReportWriter, archive: Archive) -> bool:
+    """Whether the report has no checkpoint over more entries than there are: it is the evidence, and stays."""
+    try:
+        size = writer.read("archive").get("size", 0)
+    except OSError as error:
+        log("warning", "the report couldn't be read, retrying", error=str(error))
+        return False
+    if not isinstance(size, int) or size <= archive.ledger.size or archive.ledger.lost is not None:
+        return True
+    log(
+        "error",
+        "the report has a checkpoint over more entries than the ledger",
+        report=size,
+        ledger=archive.ledger.size,
+    )
+    return False
+
+
 async def _report(archive: Archive, url: str) -> None:
     """Tell the report about the first checkpoint at once, and about later ones as often as its writer lets through."""
     if not url:
         return
-    writer, told = ReportWriter(url), -1
+    writer, told = ReportWriter(url), (-1, "")
+    allowed = False
     while True:
-        if archive.ledger.size != told:
+        allowed = allowed or await asyncio.to_thread(_may_report, writer, archive)
+        message = "; ".join(archive.ledger.faults.values())[:_MESSAGE]
+        if allowed and (archive.ledger.size, message) != told:
             note = await asyncio.to_thread(archive.ledger.checkpoint)
             checkpoint = Checkpoint.parse(note.rpartition("\n\n")[0] + "\n")
             values = {
                 "size": checkpoint.size,
                 "checkpoint": note,
                 "rootHash": base64.b64encode(checkpoint.root).decode(),
+                "message": message or None,
             }
-            if await asyncio.to_thread(writer.update, "archive", values):
-                told = checkpoint.size
+            if await asyncio.to_thread(writer.update, "archive", values, at_once=bool(message)):
+                told = (checkpoint.size, message)
         await asyncio.sleep(_REPORT_SECONDS)

@@ -5,7 +5,7 @@ import hashlib
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,7 @@ from governed_api.names import ARCHIVE
 from governed_serving.archive.errors import ArchiveError, Refused
 from governed_serving.archive.ledger.appender import Appender
 from governed_serving.archive.ledger.entrylog import Batch
-from governed_serving.archive.ledger.ledger import Appended, Found, Ledger
+from governed_serving.archive.ledger.ledger import Anchor, Appended, Found, Ledger
 from governed_serving.archive.ledger.note import SIGNER, Signer
 from governed_serving.archive.store.blobs import BlobStore
 from governed_serving.archive.store.named import NamedFiles, Prepared, check_model, check_name
@@ -48,10 +48,21 @@ from governed_serving.records import (
     timestamp,
 )
 
-__all__ = ["KEYSET", "OWN_STREAM", "Archive", "ledger_cipher", "ledger_origin", "ledger_signers", "open_ledger"]
+__all__ = [
+    "ANCHOR",
+    "KEYSET",
+    "OWN_STREAM",
+    "Archive",
+    "ledger_cipher",
+    "ledger_origin",
+    "ledger_signers",
+    "open_ledger",
+]
 
 KEYSET = ".keyset.json"
 """Ending of a keyset's file."""
+ANCHOR = "anchor"
+"""Copy of the newest checkpoint beside the ledger: a ledger that is gone doesn't begin anew in silence."""
 OWN_STREAM = "governed-archive"
 """Stream under which the archive itself writes entries about a model's keysets, references and states."""
 
@@ -77,11 +88,18 @@ def ledger_signers(root: Path, kek: Kek, namespace: str) -> list[Signer]:
     return [Signer(ledger_origin(namespace), key.private_bytes_raw()) for key in keys]
 
 
-def open_ledger(root: Path, keyring: Keyring, namespace: str) -> Ledger:
-    """The ledger of an archive directory, under the archive's own keyring. Raises LedgerDamaged, CryptoError,
-    OSError."""
+def open_ledger(
+    root: Path, keyring: Keyring, namespace: str, told: Mapping[str, str] | None = None, *, accept_loss: bool = False
+) -> Ledger:
+    """The ledger of an archive directory, under the archive's own keyring.
+
+    ``told``: notes of its checkpoints that were kept elsewhere, by their place. Raises LedgerDamaged, CryptoError,
+    OSError.
+    """
     signer, *older = _signers(keyring, namespace)
-    return Ledger(root / "ledger", keyring.keyset("ledger"), signer, tuple(older))
+    cipher = keyring.keyset("ledger")
+    told = told or {}
+    return Ledger(root / "ledger", cipher, signer, tuple(older), keep=root / ANCHOR, told=told, accept_loss=accept_loss)
 
 
 def _signers(keyring: Keyring, namespace: str) -> list[Signer]:
@@ -93,17 +111,31 @@ def _signers(keyring: Keyring, namespace: str) -> list[Signer]:
 class Archive:
     """Ledger, blobs, keysets, references and states of one namespace below ``root``.
 
-    One process at a time: a second one is refused. ``clock`` gives seconds since the epoch.
+    One process at a time: a second one is refused. ``clock`` gives seconds since the epoch; ``told`` and
+    ``accept_loss``: see :func:`open_ledger`. What is let go becomes an entry.
     """
 
-    def __init__(self, root: Path, kek: Kek, namespace: str, *, clock: Callable[[], float] = time.time):
+    def __init__(
+        self,
+        root: Path,
+        kek: Kek,
+        namespace: str,
+        *,
+        clock: Callable[[], float] = time.time,
+        told: Mapping[str, str] | None = None,
+        accept_loss: bool = False,
+    ):
         root.mkdir(parents=True, exist_ok=True)
         self._guard = _only_one(root)
         self.namespace = namespace
         self._clock = clock
         own = DirectoryStore(root / "keys")
         keyring = self._keyring = Keyring(kek, own, clock=lambda: datetime.fromtimestamp(self._clock(), UTC))
-        self.ledger = open_ledger(root, keyring, namespace)
+        try:
+            self.ledger = open_ledger(root, keyring, namespace, told, accept_loss=accept_loss)
+        except BaseException:
+            os.close(self._guard)
+            raise
         self.appender = Appender(self.ledger)
         self.blobs = BlobStore(root / "blobs", is_sealed)
         self._refs = References(root / "refs", keyring.keyset("references"))
@@ -111,6 +143,8 @@ class Archive:
         self._keysets = root / "keysets"
         self._own = threading.Lock()
         self._announced = ""
+        if self.ledger.lost is not None:
+            self._note_loss(self.ledger.lost)
         cipher = keyring.keyset("references")
         self.retention = Retention(root / "retention", cipher, self.ledger, self.blobs, self._note_alone)
         self.finished = [
@@ -334,6 +368,12 @@ class Archive:
     def _note_alone(self, model: str, type: str, id: str, digest: str, summary: dict[str, Any]) -> None:
         with self._own:
             self._note(model, type, id, digest, summary)
+
+    def _note_loss(self, lost: Anchor) -> None:
+        """That a person let signed entries go: how many there were and under which root, how many were left."""
+        signed = lost.checkpoint
+        summary = {"signed": signed.size, "left": self.ledger.size, "place": lost.place}
+        self._note_alone(ARCHIVE, "loss", "", signed.root.hex(), summary)
 
     # -- retention ----------------------------------------------------------------------------------------------------
 

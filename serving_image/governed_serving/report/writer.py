@@ -121,6 +121,34 @@ class ReportWriter:
             due = self._clocks.monotonic() >= self._next or (urgent and not self._failing)
             return self._write() if due else False
 
+    def read(self, part: PartName) -> dict[str, Any]:
+        """A part as the report has it now; empty where there is none. Raises OSError where it can't be known."""
+        try:
+            if self._local:
+                path = Path(unquote(urlsplit(self._url).path))
+                report = json.loads(path.read_bytes()) if path.exists() else {}
+            else:
+                report = self._get()
+        except (ValueError, httpx.HTTPError) as error:
+            raise OSError(f"report not read: {error}") from None
+        found: Any = report
+        for name in ("status", part):
+            found = found.get(name) if isinstance(found, dict) else None
+        return found if isinstance(found, dict) else {}
+
+    def _get(self) -> Any:
+        retrying = Retrying(_BACKOFF, _RETRYABLE_STATUS, clock=self._clocks.monotonic, sleep=self._clocks.sleep)
+        with self._client() as client:
+            try:
+                answer = retrying.call(lambda: client.get(self._url))
+            except GaveUp as error:
+                raise OSError(f"report not read: {error}") from None
+        if answer.status_code == 404:
+            return {}
+        if not answer.is_success:
+            raise OSError(f"report not read: {answer.status_code} {answer.text[:200]}")
+        return answer.json()
+
     @property
     def waiting(self) -> bool:
         """Something is not written yet."""

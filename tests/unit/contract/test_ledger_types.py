@@ -16,12 +16,13 @@ SERVING = Path(__file__).parents[3] / "serving_image" / "governed_serving"
 PLACE = {"EventRecord": 0, "LedgerEntry": 0, "event": 0, "_replace": 0, "_note": 1, "_note_alone": 1}
 """Calls that write an entry or an event, and which argument is its type."""
 
-OF_THE_ARCHIVE = {"ref", "state", DELETION}
+OF_THE_ARCHIVE = {"loss", "ref", "state", DELETION}
 """Written by the archive itself, refused from pods."""
 
 COUNTED_ALONE = {
     "deadLetter": "what was refused lies in the blob that it names; why is in the entry, and the auditor says so",
     "explanationQuality": "the figures are the report's; an entry proves when they were told",
+    "loss": "what a person let go: how many entries had been signed is in the entry",
     "unreadable": "frames of a journal that nobody can open any more: which they were is in the entry",
     "ref": "a holding that verification compares",
     "state": "a holding that verification compares; it says nothing to a reader",

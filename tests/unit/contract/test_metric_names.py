@@ -90,7 +90,7 @@ def _operator() -> bytes:
 def archive_text() -> bytes:
     metrics = ArchiveMetrics("n")
     archive: Any = SimpleNamespace(
-        ledger=SimpleNamespace(size=1),
+        ledger=SimpleNamespace(size=1, rebuilt=0, faults={}),
         appender=SimpleNamespace(waiting=0, groups=1, group_seconds=0.1),
         retention=SimpleNamespace(deleted=0),
     )

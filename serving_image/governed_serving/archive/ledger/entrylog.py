@@ -12,6 +12,7 @@ from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Protocol
 
@@ -21,8 +22,9 @@ from governed_serving.archive.errors import LedgerDamaged
 from governed_serving.decoding import decode_msgpack
 from governed_serving.durable import fsync_folder
 
-__all__ = ["Batch", "Cipher", "EntryLog"]
+__all__ = ["REMEDY", "Batch", "Cipher", "EntryLog"]
 
+REMEDY = "restore the archive from a backup, or serve it with --accept-loss, which an entry will say for ever"
 _MAGIC = b"GMLEDG1\n"
 _HEADER = struct.Struct(">IQI")
 _SEGMENT_ENTRIES = 65_536
@@ -104,6 +106,35 @@ class EntryLog:
                     start = min(end, place.first + place.count)
             number += 1
 
+    @property
+    def end(self) -> int:
+        """Index behind the last entry, once :meth:`recover` has opened the log."""
+        return self._segments[-1] + self._entries
+
+    def opens(self) -> bool:
+        """Whether there is an entry and the first one decrypts: the key is this log's."""
+        try:
+            return next(self.batches(), None) is not None
+        except LedgerDamaged:
+            return False
+
+    def forget(self) -> None:
+        """Read from the disk again what was read before."""
+        self._frames.clear()
+        self._places.clear()
+
+    def check_segments(self) -> None:
+        """Raises LedgerDamaged where a segment, or the end of one, is missing."""
+        expected = 0
+        for segment in self._segments:
+            if segment != expected:
+                raise LedgerDamaged(
+                    f"entries {expected} to {segment - 1} are missing from {self.root}: restore it from a backup",
+                    index=expected,
+                )
+            places = self._index(segment)
+            expected = places[-1].first + places[-1].count if places else segment
+
     def coverage(self) -> Iterator[tuple[str, int, int, int]]:
         """(file name, index behind its last whole frame, bytes of whole frames, bytes) of every segment: what lies
         behind the last frame is in no batch."""
@@ -113,24 +144,28 @@ class EntryLog:
             whole = places[-1].offset + places[-1].length if places else len(_MAGIC)
             yield self._path(first).name, end, whole, self._path(first).stat().st_size
 
-    def recover(self, at_least: int) -> None:
+    def recover(self, at_least: int, *, accept_loss: bool = False) -> None:
         """Trim a torn tail and open the last segment for appending (making the first when there is none).
 
         What is trimmed is kept beside it as ``.torn``. Raises :class:`LedgerDamaged`, and changes nothing, when fewer
-        than ``at_least`` entries (those of the last signed checkpoint) would be left: then it was no torn write.
+        than ``at_least`` entries (those of the last signed checkpoint) would be left, or later ones open: then it
+        was no torn write. ``accept_loss``: it goes on from there all the same, with ``at_least`` 0.
         """
         if not self._segments:
             self._refuse_cut(0, at_least)
             self._start_segment(0)
             return
         first = self._segments[-1]
-        whole: list[_Place] = []
-        for place in self._scan(first, torn_allowed=True):
-            if not self._opens(first, place):
-                break
-            whole.append(place)
+        places = self._scan(first, torn_allowed=True)
+        whole = list(takewhile(lambda place: self._opens(first, place), places))
         self._entries = sum(p.count for p in whole)
         self._refuse_cut(first + self._entries, at_least)
+        if not accept_loss and any(self._opens(first, place) for place in places[len(whole) + 1 :]):
+            bad = places[len(whole)]
+            raise LedgerDamaged(
+                f"entries {bad.first} to {bad.first + bad.count - 1} can't be read, later ones can: no torn write, they were changed; {REMEDY}",  # noqa: E501
+                index=bad.first,
+            )
         self._end = whole[-1].offset + whole[-1].length if whole else len(_MAGIC)
         self._file = os.open(self._path(first), os.O_RDWR)
         self._trim(first)
@@ -138,7 +173,7 @@ class EntryLog:
     def _refuse_cut(self, found: int, at_least: int) -> None:
         if found < at_least:
             raise LedgerDamaged(
-                f"{found} entries can be read, but a checkpoint over {at_least} was signed: the tail was cut or changed",  # noqa: E501
+                f"{found} entries can be read, but a checkpoint over {at_least} was signed: the tail was cut or changed; {REMEDY}",  # noqa: E501
                 index=found,
             )
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["PAIR", "IdIndex", "id_hash"]
+__all__ = ["PAIR", "IdIndex", "IndexDamaged", "id_hash"]
 
 PAIR = np.dtype([("key", "<u8"), ("index", "<u8")])
 """A pair on disk: keyed hash of model and id, index of the entry."""
@@ -27,15 +27,22 @@ def id_hash(key: bytes, model: str, id: str) -> int:
     return int.from_bytes(hashlib.blake2b(f"{model}\0{id}".encode(), digest_size=8, key=key).digest(), "little")
 
 
-class IdIndex:
-    """Keyed multimap id → entry indices below ``root``; ``runs`` are the names that the last snapshot knew."""
+class IndexDamaged(Exception):
+    """A run isn't what was written: the index is to be made anew."""
 
-    def __init__(self, root: Path, key: bytes, runs: Iterable[str] = ()):
+
+class IdIndex:
+    """Keyed multimap id → entry indices below ``root``; ``runs`` are the names that the last snapshot knew, ``sums``
+    their SHA-256 (of an older snapshot: none). Raises IndexDamaged, OSError."""
+
+    def __init__(self, root: Path, key: bytes, runs: Iterable[str] = (), sums: Iterable[bytes] = ()):
         self.root = root
         self._key = key
         root.mkdir(parents=True, exist_ok=True)
         self._runs: list[tuple[str, NDArray[np.void]]] = []
+        self._sums = dict(zip(runs := list(runs), sums, strict=False))
         for name in runs:
+            self.check(name)
             self._runs.append((name, self._load(name)))
         self._fresh: dict[int, list[int]] = {}
         kept = {name for name, _ in self._runs}
@@ -47,6 +54,21 @@ class IdIndex:
     def runs(self) -> list[str]:
         """Names of the runs that make up the index on disk."""
         return [name for name, _ in self._runs]
+
+    @property
+    def sums(self) -> list[bytes]:
+        """SHA-256 of :attr:`runs`, as they were written."""
+        return [self._sums[name] for name in self.runs]
+
+    def check(self, name: str) -> None:
+        """Raises IndexDamaged when a run isn't what was written."""
+        try:
+            with (self.root / name).open("rb") as file:
+                found = hashlib.file_digest(file, "sha256").digest()
+        except FileNotFoundError:
+            raise IndexDamaged(f"index run {name} is missing") from None
+        if self._sums.setdefault(name, found) != found:
+            raise IndexDamaged(f"index run {name} isn't what was written")
 
     def hash(self, model: str, id: str) -> int:
         """The keyed 64-bit hash under which an id is stored."""
@@ -91,10 +113,12 @@ class IdIndex:
         for path in self.root.glob("*.run"):
             if path.name not in kept:
                 path.unlink()
+        self._sums = {name: self._sums[name] for name in kept}
 
     def _store(self, run: NDArray[np.void]) -> tuple[str, NDArray[np.void]]:
         name = f"{int(run['index'].min()):020d}-{int(run['index'].max()):020d}-{len(run)}.run"
         path = self.root / name
+        self._sums[name] = hashlib.sha256(run.tobytes()).digest()
         with path.open("wb") as file:
             run.tofile(file)
             file.flush()
@@ -104,7 +128,7 @@ class IdIndex:
     def _load(self, name: str) -> NDArray[np.void]:
         path = self.root / name
         if path.stat().st_size != int(path.stem.rpartition("-")[2]) * PAIR.itemsize:
-            raise OSError(f"index run {name} has the wrong length")
+            raise IndexDamaged(f"index run {name} has the wrong length")
         return np.memmap(path, dtype=PAIR, mode="r")
 
 

@@ -1,34 +1,43 @@
 """The ledger: entries, tree, streams and index as one append-only log on a volume.
 
-What is true lies in the entry segments; tiles, index and ``state`` are derived and rebuilt when they are missing. An
+What is true lies in the entry segments; tiles, index and ``state`` are derived, held against the entries at the start,
+as they are read and in the background (:meth:`Ledger.inspect`), and made anew where they are missing or damaged. An
 append is durable (one fsync for a group) before it is answered, and numbered: (model, stream, seq) is appended once
 however often it is sent. Memory: the tree's edge, one segment of index entries, and about 50 bytes per run of a stream.
 """
 
 import secrets
 import threading
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import msgspec
 
+from governed_api.names import ARCHIVE
 from governed_serving.archive.errors import LedgerDamaged, Refused
-from governed_serving.archive.ledger.entrylog import Batch, Cipher, EntryLog
-from governed_serving.archive.ledger.idindex import IdIndex
+from governed_serving.archive.ledger.entrylog import REMEDY, Batch, Cipher, EntryLog
+from governed_serving.archive.ledger.idindex import IdIndex, IndexDamaged
 from governed_serving.archive.ledger.merkle import hash_leaf
 from governed_serving.archive.ledger.note import Checkpoint, NoteError, Signer, open_checkpoint, sign_checkpoint
 from governed_serving.archive.ledger.streams import Streams
-from governed_serving.archive.ledger.tiles import TiledTree
+from governed_serving.archive.ledger.tiles import WIDTH, TiledTree
 from governed_serving.decoding import decode_msgpack, decode_with
 from governed_serving.durable import replace_file
 from governed_serving.records import LedgerEntry
 
-__all__ = ["INDEX_AAD", "STATE_AAD", "Appended", "Found", "Ledger", "Snapshot"]
+__all__ = ["INDEX_AAD", "LOSS", "STATE_AAD", "Anchor", "Appended", "Found", "Ledger", "Snapshot"]
 
 STATE_AAD = b"governed ledger state 1"
 INDEX_AAD = b"governed ledger index key 1"
+LOSS = "loss"
+"""Type of the entry that says what a person let go."""
 _SCAN_LIMIT = 20_000
+_SAID = 64
+_RUN = 65_536
+_DAMAGED = ".damaged"
 _entry_decoder = msgspec.json.Decoder(LedgerEntry)
 
 
@@ -57,23 +66,62 @@ class Snapshot(msgspec.Struct, array_like=True):
     edge: list[bytes]
     streams: list[tuple[str, str, list[tuple[int, int, int]]]]
     runs: list[str]
+    sums: list[bytes] = []
+    """SHA-256 of the index's runs; none in a snapshot of an older version."""
+
+
+def _says_loss(batch: Batch) -> bool:
+    return any(decode_with(_entry_decoder, entry).type == LOSS for entry in batch.entries)
+
+
+def _nothing() -> Snapshot:
+    return Snapshot(0, [], [], [])
+
+
+@dataclass(frozen=True)
+class Anchor:
+    """A checkpoint of this log that was kept elsewhere (``place``): what the log must still have."""
+
+    place: str
+    checkpoint: Checkpoint
 
 
 class Ledger:
     """One log below ``root``. Thread-safe; one process at a time (the caller holds the directory's lock).
 
-    ``signer.name`` is the log's origin; ``older`` signers sign after it. Raises :class:`LedgerDamaged` when the files
-    contradict the last checkpoint.
+    ``signer.name`` is the log's origin; ``older`` signers sign after it. ``keep``: a file outside ``root`` where each
+    checkpoint is kept as well; ``told``: notes of others that were kept, by their place. Raises :class:`LedgerDamaged`
+    when the files contradict one of them or the last checkpoint; with ``accept_loss`` the log goes on with what can be
+    read, and ``lost`` says what was.
     """
 
-    def __init__(self, root: Path, cipher: Cipher, signer: Signer, older: tuple[Signer, ...] = ()):
+    def __init__(
+        self,
+        root: Path,
+        cipher: Cipher,
+        signer: Signer,
+        older: tuple[Signer, ...] = (),
+        *,
+        keep: Path | None = None,
+        told: Mapping[str, str] = MappingProxyType({}),
+        accept_loss: bool = False,
+    ):
         self.root = root
         self._cipher = cipher
         self._signer, self._older = signer, older
+        self._keep, self._told, self._accept_loss = keep, told, accept_loss
         self._lock = threading.RLock()
+        self.rebuilt = 0
+        """Derived files that weren't what the entries make, and were made anew."""
+        self.said: deque[str] = deque(maxlen=_SAID)
+        """What was made anew, in words, the newest last; taken by whoever tells of it."""
+        self.faults: dict[int, str] = {}
+        """What the last look found in the log itself, by the entry it began with: only a backup has it."""
+        self.lost: Anchor | None = None
         root.mkdir(parents=True, exist_ok=True)
-        replace_file(root / "vkey", f"{signer.verifier}\n".encode())
+        self._log = EntryLog(root / "log", cipher, signer.name)
         self._key = self._index_key()
+        replace_file(root / "vkey", f"{signer.verifier}\n".encode())
         self._stale = False
         self._note: tuple[int, str] | None = None
         self._load()
@@ -103,6 +151,8 @@ class Ledger:
                 # The edge first: with the full tiles it lets a verifier name the entry that differs.
                 replace_file(self.root / "edge", msgspec.msgpack.encode((self.size, self._tree.edge)))
                 replace_file(self.root / "checkpoint", note.encode())
+                if self._keep is not None:
+                    replace_file(self._keep, note.encode())
                 self._note = (self.size, note)
             return self._note[1]
 
@@ -183,6 +233,8 @@ class Ledger:
         """
         with self._lock:
             self._reload_if_stale()
+            if any(b.model == ARCHIVE and _says_loss(b) for b in batches):
+                self._loss = self.size
             if len({(b.model, b.stream) for b in batches}) != len(batches):
                 raise ValueError("a group must hold each stream once")
             plans: list[Batch | Refused] = [self._plan(b) for b in batches]
@@ -207,6 +259,8 @@ class Ledger:
     def _plan(self, batch: Batch) -> Batch | Refused:
         """What of ``batch`` is new."""
         expected = self._streams.next_seq(batch.model, batch.stream)
+        if (expected is None or batch.first_seq > expected) and self._lost_since(batch):
+            return batch
         if expected is None:
             if batch.first_seq not in (0, 1):
                 return Refused(
@@ -228,6 +282,14 @@ class Ledger:
                     f"entry {seq} of stream {batch.stream} was appended before with other content, as index {index}",
                 )
         return Batch(batch.model, batch.stream, batch.first_seq + known, batch.entries[known:])
+
+    def _lost_since(self, batch: Batch) -> bool:
+        """Whether a loss that a person accepted may have taken what came before ``batch``: none of its stream has come
+        since."""
+        if self._loss < 0:
+            return False
+        seq = self._streams.next_seq(batch.model, batch.stream)
+        return seq is None or self._locate(batch.model, batch.stream, seq - 1) < self._loss
 
     def _answer(self, batch: Batch) -> Appended:
         ranges: list[tuple[int, int]] = []
@@ -267,6 +329,9 @@ class Ledger:
     def _apply(self, first: int, batch: Batch) -> None:
         self._tree.extend([hash_leaf(e) for e in batch.entries])
         self._streams.add(batch.model, batch.stream, batch.first_seq, first, len(batch.entries))
+        self._add_ids(first, batch)
+
+    def _add_ids(self, first: int, batch: Batch) -> None:
         for index, leaf in enumerate(batch.entries, first):
             entry = decode_with(_entry_decoder, leaf)
             self._index.add(self._index.hash(entry.model, entry.id), index)
@@ -278,20 +343,39 @@ class Ledger:
     def _index_key(self) -> bytes:
         path = self.root / "index-key"
         if path.exists():
-            return self._cipher.open(path.read_bytes(), INDEX_AAD)
+            try:
+                return self._cipher.open(path.read_bytes(), INDEX_AAD)
+            except Exception:  # each cipher has an error type of its own
+                if not self._log.opens():  # it may be another archive's key that we were given
+                    raise
+            path.rename(path.with_name(f"index-key{_DAMAGED}"))
+        if self._log.segments:
+            self._say("index-key was damaged or missing: a new one was made, and the index with it")
+            (self.root / "state").unlink(missing_ok=True)
         key = secrets.token_bytes(32)
         replace_file(path, self._cipher.seal(key, INDEX_AAD))
         return key
 
+    def _say(self, what: str) -> None:
+        self.rebuilt += 1
+        self.said.append(what)
+
     def _load(self) -> None:
         """Bring tree, streams and index up to the entries on disk, from the snapshot where there is one."""
-        signed = self._signed()
-        state = self._read_state()
-        self._tree = TiledTree(self.root / "tile", state.size, state.edge)
-        self._streams = Streams.load(state.streams)
-        self._index = IdIndex(self.root / "index", self._key, state.runs)
+        known = self._known()
         self._log = EntryLog(self.root / "log", self._cipher, self._signer.name)
-        self._log.recover(at_least=signed.size if signed else 0)
+        least = 0 if self._accept_loss else max((a.checkpoint.size for a in known), default=0)
+        self._log.recover(least, accept_loss=self._accept_loss)
+        self._log.check_segments()
+        state = self._read_state()
+        try:
+            self._index = IdIndex(self.root / "index", self._key, state.runs, state.sums)
+        except IndexDamaged as error:
+            self._say(f"{error}: the index is made anew from the entries")
+            state = _nothing()
+            self._index = IdIndex(self.root / "index", self._key)
+        self._tree = TiledTree(self.root / "tile", state.size, state.edge, leaves=self._leaves, mended=self._say_tile)
+        self._streams = Streams.load(state.streams)
         for first, batch in self._log.batches(state.size):
             if first != self._tree.size:
                 raise LedgerDamaged(
@@ -299,11 +383,45 @@ class Ledger:
                 )
             self._apply(first, batch)
         self._note = None
-        if signed and self._tree.root_hash(signed.size) != signed.root:
-            raise LedgerDamaged(
-                f"the first {signed.size} entries don't have the root of the signed checkpoint; run verify to see which differs",  # noqa: E501
-                index=0,
+        for anchor in known:
+            self._hold_against(anchor)
+        self._accept_loss = False  # what was asked for once isn't granted to what comes later
+        found = self.find(ARCHIVE, type=LOSS, limit=1)
+        self._loss = found[-1].index if found else -1
+
+    def _leaves(self, start: int, end: int) -> list[bytes]:
+        return [hash_leaf(entry) for entry in self._log.read(start, end)]
+
+    def _say_tile(self, path: str) -> None:
+        self._say(f"tile/{path} wasn't what the entries make: it was made anew")
+
+    def _known(self) -> list[Anchor]:
+        """Checkpoints that were signed of this log: the last one, the copy of it, and what others keep."""
+        signed = self._signed()
+        known = [Anchor(f"{self.root / 'checkpoint'}", signed)] if signed else []
+        notes = dict(self._told)
+        if self._keep is not None and self._keep.exists():
+            notes[str(self._keep)] = self._keep.read_text(errors="replace")
+        for place, note in notes.items():
+            try:
+                known.append(Anchor(place, self._opened_note(note)))
+            except NoteError as error:  # it holds nothing up: somebody else may have written it
+                self._say(f"{place} is no checkpoint of ours ({error}): it is written anew")
+        return known
+
+    def _hold_against(self, anchor: Anchor) -> None:
+        size, root = anchor.checkpoint.size, anchor.checkpoint.root
+        if size <= self.size and self._tree.root_hash(size) == root:
+            return
+        if not self._accept_loss:
+            what = (
+                f"the first {size} entries don't have the root of the signed checkpoint"
+                if size <= self.size
+                else f"{self.size} entries can be read, {size} were signed"
             )
+            raise LedgerDamaged(f"{anchor.place}: {what}; run verify to see which differs. To go on: {REMEDY}", index=0)
+        if self.lost is None or size > self.lost.checkpoint.size:
+            self.lost = anchor
 
     def _reload_if_stale(self) -> None:
         if self._stale:
@@ -312,29 +430,135 @@ class Ledger:
             self._stale = False
 
     def _read_state(self) -> Snapshot:
-        empty = Snapshot(0, [], [], [])
         path = self.root / "state"
         if not path.exists():
-            return empty
-        state = decode_msgpack(self._cipher.open(path.read_bytes(), STATE_AAD), type=Snapshot)
-        complete = all((self.root / "index" / run).exists() for run in state.runs)
-        return state if complete else empty
+            return _nothing()
+        try:
+            state = decode_msgpack(self._cipher.open(path.read_bytes(), STATE_AAD), type=Snapshot)
+        except Exception as error:  # each cipher has an error type of its own
+            if not self._log.opens():
+                raise
+            self._say(f"state couldn't be opened ({error or type(error).__name__}): it is made anew from the entries")
+            return _nothing()
+        if state.size > self._log.end:
+            if not self._accept_loss:
+                raise LedgerDamaged(
+                    f"{self._log.end} entries can be read, {path} was written when there were {state.size}; {REMEDY}",
+                    index=self._log.end,
+                )
+            return _nothing()
+        return state
 
     def _signed(self) -> Checkpoint | None:
         path = self.root / "checkpoint"
         if not path.exists():
             return None
-        problem = ""
-        for signer in (self._signer, *self._older):  # the newest may never have signed: a rotation that was interrupted
+        try:
+            return self._opened_note(path.read_text(errors="replace"))
+        except NoteError as error:
+            copy = self._copy()
+            if copy is None:
+                raise LedgerDamaged(f"{path}: {error}; {REMEDY}", index=0) from None
+            self._say(f"checkpoint couldn't be read ({error}): the copy beside the ledger has it")
+            return copy
+
+    def _copy(self) -> Checkpoint | None:
+        try:
+            return self._opened_note(self._keep.read_text(errors="replace")) if self._keep else None
+        except (NoteError, FileNotFoundError):
+            return None
+
+    def _opened_note(self, note: str) -> Checkpoint:
+        """Of a note that one of our keys signed: the newest may never have, when a rotation was interrupted. Raises
+        NoteError."""
+        problem: NoteError | None = None
+        for signer in (self._signer, *self._older):
             try:
-                return open_checkpoint(path.read_text(), signer.verifier)
+                return open_checkpoint(note, signer.verifier)
             except NoteError as error:
-                problem = problem or str(error)
-        raise LedgerDamaged(f"{path}: {problem}", index=0)
+                problem = problem or error
+        assert problem is not None
+        raise problem
+
+    # -- looking after what lies on the disk --------------------------------------------------------------------------
+
+    def inspect(self, start: int, count: int = 2048) -> int:
+        """Read ``count`` entries from ``start`` on and their tiles from the disk, and hold them against the tree in
+        memory; behind the last entry the index and the small files. Where to go on; 0: from the beginning.
+
+        What is derived is made anew where it differs (``said``), what isn't is a fault (``faults``). Raises OSError.
+        """
+        with self._lock:
+            self._reload_if_stale()
+            start -= start % WIDTH
+            end = min(start + count - count % WIDTH, self.size)
+            self._log.forget()
+            problem = self._inspect_entries(start, end)
+            if problem:
+                self.faults[start] = problem
+            else:
+                self.faults.pop(start, None)
+            if end < self.size:
+                return end
+            self._inspect_rest()
+            return 0
+
+    def _inspect_entries(self, start: int, end: int) -> str:
+        try:
+            self._inspect_tiles(start, end)
+            leaves = self._leaves(start, end)
+        except LedgerDamaged as error:
+            return f"{error}; restore the archive from a backup"
+        for index, found in enumerate(leaves, start):
+            if self._tree.node(0, index) != found:
+                return f"entry {index} isn't the one that was signed: restore the archive from a backup"
+        return "" if len(leaves) == end - start else f"entries between {start} and {end} are missing from the log"
+
+    def _inspect_tiles(self, start: int, end: int) -> None:
+        for tile in range(start // WIDTH, end // WIDTH):
+            self._tree.check(0, tile)
+            level, number = 0, tile
+            while (number + 1) % WIDTH == 0:  # the one above is full by now
+                level, number = level + 1, number // WIDTH
+                self._tree.check(level, number)
+
+    def _inspect_rest(self) -> None:
+        try:
+            for run in self._index.runs:
+                self._index.check(run)
+        except IndexDamaged as error:
+            self._say(f"{error}: the index is made anew from the entries")
+            self._index_anew()
+        state = self.root / "state"
+        if state.exists():
+            try:
+                self._cipher.open(state.read_bytes(), STATE_AAD)
+            except Exception:  # each cipher has an error type of its own
+                self._say("state couldn't be opened: it was written anew")
+                self._snapshot()
+        self._inspect_note()
+
+    def _inspect_note(self) -> None:
+        files = {self.root / "vkey": f"{self._signer.verifier}\n"}
+        if self._note is not None:
+            files[self.root / "checkpoint"] = self._note[1]
+            files |= {self._keep: self._note[1]} if self._keep is not None else {}
+        for path, text in files.items():
+            if not path.exists() or path.read_bytes() != text.encode():
+                replace_file(path, text.encode())
+                self._say(f"{path.name} wasn't what was signed: it was written anew")
+
+    def _index_anew(self) -> None:
+        self._index = IdIndex(self.root / "index", self._key)
+        for first, batch in self._log.batches():
+            self._add_ids(first, batch)
+            if first % _RUN < len(batch.entries):
+                self._index.flush()
+        self._snapshot()
 
     def _snapshot(self) -> None:
         self._tree.sync()
         self._index.flush()
-        state = Snapshot(self.size, self._tree.edge, self._streams.dump(), self._index.runs)
+        state = Snapshot(self.size, self._tree.edge, self._streams.dump(), self._index.runs, self._index.sums)
         replace_file(self.root / "state", self._cipher.seal(msgspec.msgpack.encode(state), STATE_AAD))
         self._index.sweep()

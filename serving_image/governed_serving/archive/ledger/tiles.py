@@ -7,8 +7,10 @@ https://c2sp.org/tlog-tiles
 """
 
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 
+from governed_serving.archive.errors import LedgerDamaged
 from governed_serving.archive.ledger.merkle import (
     consistency_proof,
     hash_children,
@@ -41,10 +43,23 @@ class TiledTree:
 
     Tiles are not fsynced as they are written: they can be rebuilt from the entries, and :meth:`sync` makes them durable
     before the log's snapshot says so.
+
+    With ``leaves`` (start, end) → leaf hashes of the entries, each tile is held against the tile above it as it is read
+    from the disk, up to the edge in memory: one that doesn't fit is made anew from the entries, and ``mended`` is told
+    its path. Without, tiles are taken as they are.
     """
 
-    def __init__(self, root: Path, size: int = 0, edge: list[bytes] | None = None):
+    def __init__(
+        self,
+        root: Path,
+        size: int = 0,
+        edge: list[bytes] | None = None,
+        *,
+        leaves: Callable[[int, int], list[bytes]] | None = None,
+        mended: Callable[[str], None] = lambda _: None,
+    ):
         self.root = root
+        self._leaves, self._mended = leaves, mended
         self.size = size
         self._edge = [bytearray(e) for e in (edge or [])]
         self._cache: OrderedDict[tuple[int, int], list[bytes]] = OrderedDict()
@@ -136,10 +151,69 @@ class TiledTree:
         key = (level, number)
         rows = self._cache.get(key)
         if rows is None:
-            rows = self._remember(key, (self.root / tile_path(level, number)).read_bytes())
+            rows = self._remember(key, self._read(level, number))
         else:
             self._cache.move_to_end(key)
         return rows
+
+    def check(self, level: int, number: int) -> bool:
+        """Look at a full tile on the disk, whatever is remembered of it; False when it had to be made anew. Raises
+        LedgerDamaged, OSError."""
+        rows = self._rows(level, number)
+        if self._on_disk(level, number) == rows[0]:
+            return True
+        self._put(level, number, rows[0])
+        self._mended(tile_path(level, number))
+        return False
+
+    def _read(self, level: int, number: int) -> bytes:
+        """The tile that fits below the one above it. Raises LedgerDamaged where the entries don't make it either."""
+        if self._leaves is None:
+            return (self.root / tile_path(level, number)).read_bytes()
+        data = self._on_disk(level, number)
+        if self._fits(level, number, data):
+            return data
+        for from_log in (False, True):
+            data = self._made(level, number, from_log=from_log)
+            if self._fits(level, number, data):
+                self._put(level, number, data)
+                self._mended(tile_path(level, number))
+                return data
+        first = number * WIDTH ** (level + 1)
+        raise LedgerDamaged(
+            f"entries {first} to {first + WIDTH ** (level + 1) - 1} don't make the tree that was signed: the log was changed; "  # noqa: E501
+            "restore it from a backup, and run verify to see which entry differs",
+            index=first,
+        )
+
+    def _on_disk(self, level: int, number: int) -> bytes:
+        try:
+            return (self.root / tile_path(level, number)).read_bytes()
+        except FileNotFoundError:
+            return b""
+
+    def _fits(self, level: int, number: int, data: bytes) -> bool:
+        """Whether a tile's root is what the tile above, or the edge, has in its place."""
+        if len(data) != WIDTH * _HASH:
+            return False
+        above, place = number // WIDTH, number % WIDTH * _HASH
+        if above < self.size >> (8 * level + 16):
+            hashes = self._rows(level + 1, above)[0]
+        else:
+            hashes = bytes(self._edge[level + 1])
+        return hashes[place : place + _HASH] == _rows(data)[-1]
+
+    def _made(self, level: int, number: int, *, from_log: bool) -> bytes:
+        """A tile from the entries; one above the lowest level from the tiles below it as they lie there, or from the
+        entries as well."""
+        assert self._leaves is not None
+        if level == 0:
+            return b"".join(self._leaves(number * WIDTH, (number + 1) * WIDTH))
+        below = range(number * WIDTH, (number + 1) * WIDTH)
+        if from_log:
+            return b"".join(_rows(self._made(level - 1, n, from_log=True))[-1] for n in below)
+        found = [self._on_disk(level - 1, n) for n in below]
+        return b"".join(_rows(data)[-1] for data in found if len(data) == WIDTH * _HASH)
 
     def _remember(self, key: tuple[int, int], data: bytes) -> list[bytes]:
         rows = self._cache[key] = _rows(data)
@@ -148,10 +222,13 @@ class TiledTree:
         return rows
 
     def _write(self, level: int, number: int, data: bytes) -> None:
+        self._put(level, number, data)
+        self._remember((level, number), data)
+
+    def _put(self, level: int, number: int, data: bytes) -> None:
         path = self.root / tile_path(level, number)
         replace_file(path, data, durable=False)  # a reader of the directory never sees half a tile
         self._unsynced.append(path)
-        self._remember((level, number), data)
 
 
 def _rows(hashes: bytes) -> list[bytes]:

@@ -13,7 +13,8 @@ import numpy as np
 from governed_serving.archive.ledger.entrylog import EntryLog
 from governed_serving.archive.ledger.idindex import PAIR
 from governed_serving.archive.ledger.ledger import INDEX_AAD, STATE_AAD, Snapshot
-from governed_serving.archive.ledger.note import Verifier
+from governed_serving.archive.ledger.note import Verifier, open_checkpoint
+from governed_serving.archive.service import ANCHOR
 from governed_serving.archive.store.blobs import addresses
 from governed_serving.archive.verify.findings import Findings
 from governed_serving.archive.verify.truth import HeldTiles, Truth
@@ -82,7 +83,7 @@ class Derived:
                 self.edge = decode_msgpack(data, type=tuple[int, list[bytes]])
                 if msgspec.msgpack.encode(self.edge) != data:
                     findings.fault("ledger/edge", "isn't as the archive writes it: it was edited")
-        self.known |= {f"ledger/{n}" for n in ("index-key", "state", "edge", "vkey", "checkpoint")}
+        self.known |= {f"ledger/{n}" for n in ("index-key", "state", "edge", "vkey", "checkpoint")} | {ANCHOR}
 
     @property
     def asked(self) -> set[int]:
@@ -97,6 +98,8 @@ class Derived:
                 self._findings.fault("ledger/vkey", f"isn't the verifier key {verifier} of the checkpoint's signature")
         with self._findings.looking_at("ledger/log"):
             self._check_log(truth)
+        with self._findings.looking_at(ANCHOR):
+            self._check_anchor(signed, verifier)
         self._check_size("ledger/state", self.state.size, truth, signed, at_most=True)
         self._check_edge(truth, signed)
         with self._findings.looking_at("ledger/state"):
@@ -122,6 +125,21 @@ class Derived:
                 )
         if end < truth.size:
             self._findings.fault("ledger/log", f"its segments end at entry {end}, {truth.size} were read")
+
+    def _check_anchor(self, signed: int, verifier: Verifier) -> None:
+        """The copy of the checkpoint beside the ledger, written after it."""
+        path = self._root / ANCHOR
+        if not path.exists() or path.read_bytes() == _bytes(self._ledger / "checkpoint"):
+            return
+        size = open_checkpoint(path.read_text(), verifier).size
+        if size > signed and not self._running:
+            self._findings.fault(
+                "ledger/checkpoint", f"signs {signed} entries, {ANCHOR} {size}: an older checkpoint was put back"
+            )
+        elif size == signed:
+            self._findings.fault(ANCHOR, "isn't the copy of the checkpoint: it was edited")
+        elif not self._running:
+            self._findings.skip(ANCHOR, f"is over {size} entries, the checkpoint over {signed}: {_DAMAGE_OF_KILL}")
 
     def _check_size(self, place: str, size: int, truth: Truth, signed: int, *, at_most: bool) -> None:
         if size > truth.size:
