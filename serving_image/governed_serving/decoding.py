@@ -61,11 +61,11 @@ def decode_msgpack(data: bytes | memoryview, type: Any = Any) -> Any:
     return decode_with(decoder, data)
 
 
-def nested_beyond(value: Any, depth: int = MAX_DEPTH) -> bool:
+def nested_beyond(value: object, depth: int = MAX_DEPTH) -> bool:
     """Whether lists and dicts lie more than ``depth`` deep in ``value``: what walks it recursively would fail on it."""
-    level = [value]
+    level: list[object] = [value]
     for _ in range(depth):
-        below: list[Any] = []
+        below: list[object] = []
         for item in level:
             if isinstance(item, dict):
                 below.extend(v for v in item.values() if isinstance(v, (dict, list)))

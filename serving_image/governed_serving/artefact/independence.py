@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 __all__ = ["Independence", "covering", "row_independence"]
 
-Values = list[NDArray[Any]]
+Values = list[NDArray[np.generic]]
 Run = Callable[[Values], Values]
 
 HOSTILE = (0.0, 1.0, -1.0, 1e6, -1e6, 1e30, -1e30, float(np.finfo(np.float32).max), float(np.finfo(np.float32).min))
@@ -149,13 +149,12 @@ def _companies(
         )
 
 
-def _filled(row: NDArray[Any], value: float) -> NDArray[Any]:
+def _filled(row: NDArray[np.generic], value: float) -> NDArray[np.generic]:
     """``row`` with its floats replaced; texts and codes stay, since a model refuses codes that it doesn't know."""
-    return (
-        np.full_like(row, np.clip(value, np.finfo(row.dtype).min, np.finfo(row.dtype).max))
-        if row.dtype.kind == "f"
-        else row
-    )
+    if row.dtype.kind != "f":
+        return row
+    limits = np.finfo(row.dtype.str)
+    return np.full_like(row, np.clip(value, limits.min, limits.max))
 
 
 def _rowwise(outputs: Values, rows: int) -> bool:

@@ -91,7 +91,7 @@ def encode(columns: Columns, output: str) -> tuple[bytes, int]:
     return b"".join([head, *parts]), len(head)
 
 
-def _binary(values: NDArray[Any]) -> tuple[str, bytes, dict[str, Any]]:
+def _binary(values: NDArray[np.generic]) -> tuple[str, bytes, dict[str, Any]]:
     """(datatype, data, further parameters). Few distinct texts make up a batch: they travel once."""
     if values.dtype == object:
         distinct, codes = factorise(values)
@@ -120,7 +120,7 @@ def decode(content: bytes, header: str | None, output: str, rows: int) -> Floats
 
 def _tensor(tensor: dict[str, Any], data: bytes | None, rows: int) -> Floats:
     dtype = DTYPES[tensor["datatype"]]
-    flat: NDArray[Any] = np.frombuffer(data, dtype) if data is not None else np.array(tensor["data"], dtype)
+    flat: NDArray[np.generic] = np.frombuffer(data, dtype) if data is not None else np.array(tensor["data"], dtype)
     values: Floats = flat.astype(np.float64).reshape(rows, -1)
     return values
 

@@ -47,9 +47,9 @@ class Game(Protocol):
 class _Coded:
     """Rows and background of one feature: raw values and, for text, a dictionary with codes."""
 
-    rows: NDArray[Any]
-    background: NDArray[Any]
-    dictionary: NDArray[Any] | None
+    rows: NDArray[np.generic]
+    background: NDArray[np.generic]
+    dictionary: NDArray[np.generic] | None
 
 
 class InterventionalGame:
@@ -196,9 +196,9 @@ class InterventionalGame:
                 columns[feature] = flat if coded.dictionary is None else coded.dictionary[flat]
         return self.box(columns).reshape(len(x), 1 << len(order), -1)
 
-    def _memory(self, feature: str, dtype: Any, shape: tuple[int, int]) -> NDArray[Any]:
+    def _memory(self, feature: str, dtype: Any, shape: tuple[int, int]) -> NDArray[np.generic]:
         """This thread's array for a feature, at least as large as any before."""
-        held: dict[str, NDArray[Any]] = self._scratch.__dict__
+        held: dict[str, NDArray[np.generic]] = self._scratch.__dict__
         size = shape[0] * shape[1]
         if feature not in held or held[feature].size < size:
             held[feature] = np.empty(size, dtype)
@@ -225,7 +225,7 @@ class InterventionalGame:
         return columns
 
 
-def _fill(values: NDArray[Any], low: NDArray[Any], high: NDArray[Any], bit: int) -> None:
+def _fill(values: NDArray[np.generic], low: NDArray[np.generic], high: NDArray[np.generic], bit: int) -> None:
     """Row p of ``values`` (pairs, 2^d) becomes ``high[p]`` where ``bit`` of the position is set, else ``low[p]``.
 
     Short runs are written as words of a whole period, which is up to ten times faster than element by element.
@@ -241,7 +241,7 @@ def _fill(values: NDArray[Any], low: NDArray[Any], high: NDArray[Any], bit: int)
     values.view(word)[...] = period.view(word)
 
 
-def _coded(rows: NDArray[Any], background: NDArray[Any]) -> _Coded:
+def _coded(rows: NDArray[np.generic], background: NDArray[np.generic]) -> _Coded:
     if rows.dtype != object:
         return _Coded(rows, background.astype(rows.dtype, copy=False), None)
     dictionary, codes = factorise(np.concatenate([rows, background]))

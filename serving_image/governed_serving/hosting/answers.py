@@ -1,7 +1,7 @@
 """Answers that all our HTTP services give alike: JSON, an error in words, probes and metrics."""
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 from starlette.responses import Response
@@ -18,7 +18,7 @@ METRICS = "text/plain; version=0.0.4; charset=utf-8"
 """Media type of the Prometheus text format."""
 
 
-def json_answer(body: Any, status: int = 200) -> Response:
+def json_answer(body: object, status: int = 200) -> Response:
     """``body`` as msgspec encodes it."""
     return Response(msgspec.json.encode(body), status, media_type=JSON)
 

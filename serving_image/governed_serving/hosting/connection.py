@@ -8,7 +8,7 @@ uvicorn's parser one request at a time: the next head waits until the answer bef
 
 import asyncio
 from http import HTTPStatus
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 from uvicorn.config import Config
@@ -43,7 +43,7 @@ class BoundedConnection(HttpToolsProtocol):
         self,
         config: Config,
         server_state: ServerState,
-        app_state: dict[str, Any],
+        app_state: dict[str, object],
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)

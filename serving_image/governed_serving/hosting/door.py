@@ -15,11 +15,13 @@ from starlette.responses import Response
 from governed_serving.hosting.answers import problem
 from governed_serving.hosting.logs import log
 
-__all__ = ["App", "BadBody", "Door", "Receive", "Scope", "Send", "exception_handlers", "unexpected"]
+__all__ = ["App", "BadBody", "Door", "Message", "Receive", "Scope", "Send", "exception_handlers", "unexpected"]
 
 Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Message = MutableMapping[str, Any]
+"""An event of ASGI, whose keys depend on its type."""
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 PIECE = 256 * 1024
@@ -65,7 +67,7 @@ class Door:
             return
         started = False
 
-        async def noted(message: MutableMapping[str, Any]) -> None:
+        async def noted(message: Message) -> None:
             nonlocal started
             started = True
             await send(message)
@@ -108,7 +110,7 @@ class _Inflating:
         self._inflater: Any = None
         self._packed, self._more, self._ended = b"", True, False
 
-    async def __call__(self) -> MutableMapping[str, Any]:
+    async def __call__(self) -> Message:
         if self._ended:  # who listens for the client's leaving must wait for it
             return await self._receive()
         while self._more and not self._packed:

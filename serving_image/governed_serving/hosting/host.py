@@ -25,7 +25,7 @@ class Problem(Exception):
 
 
 def run(
-    component: str, work: Callable[[], Coroutine[Any, Any, None]], expected: tuple[type[Exception], ...] = ()
+    component: str, work: Callable[[], Coroutine[object, None, None]], expected: tuple[type[Exception], ...] = ()
 ) -> int:
     """Run a role until it is drained. Exit code: 0, or 1 with one line that says why it could not serve.
 

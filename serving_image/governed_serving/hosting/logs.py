@@ -4,7 +4,7 @@ import json
 import logging
 import sys
 import time
-from typing import Any, Literal
+from typing import Literal
 
 __all__ = ["JsonLines", "install", "log"]
 
@@ -23,7 +23,7 @@ class JsonLines(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03d}Z"
-        line: dict[str, Any] = {"level": record.levelname.lower(), "time": stamp, "component": self._component}
+        line: dict[str, object] = {"level": record.levelname.lower(), "time": stamp, "component": self._component}
         line |= {"message": record.getMessage()} | getattr(record, "fields", {})
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
@@ -40,6 +40,6 @@ def install(component: str) -> None:
     _log.setLevel(logging.INFO)
 
 
-def log(level: Level, message: str, *, exception: BaseException | None = None, **fields: Any) -> None:
+def log(level: Level, message: str, *, exception: BaseException | None = None, **fields: object) -> None:
     """Log one event; ``exception`` adds its traceback."""
     _log.log(_LEVELS[level], message, extra={"fields": fields}, exc_info=exception)

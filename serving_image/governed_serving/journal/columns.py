@@ -18,7 +18,7 @@ from governed_serving.records import Column
 
 __all__ = ["DTYPES", "joined", "numbers", "pack", "strings"]
 
-DTYPES: dict[str, np.dtype[Any]] = {name: np.dtype(d.numpy) for name, d in DATATYPES.items() if name in NUMERIC}
+DTYPES: dict[str, np.dtype[np.generic]] = {name: np.dtype(d.numpy) for name, d in DATATYPES.items() if name in NUMERIC}
 """V2 datatypes of numeric columns."""
 
 _CODES = np.dtype("<i4")
@@ -28,7 +28,10 @@ _FAST = {name: d.array for name, d in DATATYPES.items() if d.array} if sys.byteo
 _LISTS = frozenset((list, tuple))
 _TEXT = frozenset((str,))
 
-Values = Sequence[Any] | NDArray[Any]
+Numbers = NDArray[np.bool_ | np.integer | np.floating]
+"""What a column's bytes are read as."""
+
+Values = Sequence[object] | NDArray[np.generic]
 
 
 def pack(dtype: str, width: int, parts: Sequence[Values], rows: int) -> Column:
@@ -48,7 +51,7 @@ def pack(dtype: str, width: int, parts: Sequence[Values], rows: int) -> Column:
     return Column(dtype, data, [], width)
 
 
-def numbers(column: Column) -> NDArray[Any]:
+def numbers(column: Column) -> Numbers:
     """Read-only view of a numeric column, shape (rows,) or (rows, width). For strings: the codes, int32."""
     values = np.frombuffer(column.data, _CODES if column.dtype == "BYTES" else DTYPES[column.dtype])
     return values if column.width == 1 else values.reshape(-1, column.width)
@@ -57,7 +60,8 @@ def numbers(column: Column) -> NDArray[Any]:
 def strings(column: Column) -> NDArray[np.object_]:
     """The strings of a BYTES column, row by row, object array."""
     words: NDArray[np.object_] = np.array(column.values, dtype=object)
-    return words.take(numbers(column))
+    codes = np.frombuffer(column.data, _CODES)
+    return words.take(codes if column.width == 1 else codes.reshape(-1, column.width))
 
 
 def joined(columns: Sequence[Column]) -> Column:

@@ -4,11 +4,11 @@ Runs on the predictor's thread, except ``responses``.
 """
 
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from governed_api.json_types import Scalar
 from governed_serving.records import PredictionFrame
 from governed_serving.server.errors import InvalidRequest, PredictionFailed, ServerError
 from governed_serving.server.masking import Masking, masked_inputs
@@ -77,7 +77,7 @@ class Batch:
         self.size = sum(item.request.size for item in items)
         self._columns: Columns = []
         self._outputs: Outputs = []
-        self._values: list[list[Any]] = []
+        self._values: list[list[Scalar]] = []
         self._client_ids: list[str] = []
         self._frame: PredictionFrame | None = None
 
@@ -182,7 +182,7 @@ class Batch:
             start = end
 
 
-def _check_other(spec: Input, values: NDArray[Any]) -> None:
+def _check_other(spec: Input, values: NDArray[np.generic]) -> None:
     if values.dtype == object:
         if spec.kind == "categorical" and not spec.impute and "" in values.ravel().tolist():
             row = values.ravel().tolist().index("") // spec.width

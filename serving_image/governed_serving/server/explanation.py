@@ -3,10 +3,11 @@
 The way to the explainer is explainer_client.py; answers become HTTP where the routes are.
 """
 
-from typing import Any, ClassVar, Literal, Protocol
+from typing import ClassVar, Literal, Protocol
 
 import msgspec
 
+from governed_api.json_types import Json, Scalar
 from governed_serving.server.errors import ServerError
 
 __all__ = [
@@ -45,7 +46,7 @@ class Column(msgspec.Struct, frozen=True):
     name: str
     shape: list[int]
     datatype: str
-    data: list[Any]
+    data: list[Scalar]
 
 
 class Question(msgspec.Struct, frozen=True):
@@ -53,7 +54,7 @@ class Question(msgspec.Struct, frozen=True):
 
     id: str
     inputs: list[Column]
-    parameters: dict[str, Any]
+    parameters: dict[str, Json]
 
 
 class Explained(msgspec.Struct, frozen=True):

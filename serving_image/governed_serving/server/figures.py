@@ -3,7 +3,7 @@
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import TypedDict
 
 from governed_serving.server.metrics import ServerMetrics
 
@@ -13,6 +13,15 @@ WINDOW = 900.0
 """Seconds of latencies: a revision is compared with another over the same, recent load."""
 SNAPSHOT = 60.0
 """Seconds between snapshots that the window begins at."""
+
+
+class Counted(TypedDict, total=False):
+    """Fields of ``ServerReport``."""
+
+    requests: int
+    errors: int
+    latencyCounts: list[int]
+    """Per bucket of governed_api.latency, without the empty ones at the end."""
 
 
 class Figures:
@@ -25,7 +34,7 @@ class Figures:
         self._snapshots: deque[tuple[float, list[int]]] = deque()
         self._told = (0, 0)
 
-    def take(self) -> dict[str, Any]:
+    def take(self) -> Counted:
         """requests, errors, latencyCounts; empty until the model is loaded."""
         metrics = self._metrics()
         if metrics is None:
@@ -37,12 +46,12 @@ class Figures:
             "latencyCounts": _trimmed(self._recent(metrics.seconds.counts)),
         }
 
-    def significant(self, figures: dict[str, Any]) -> bool:
+    def significant(self, figures: Counted) -> bool:
         """Worth a write of its own: the first error, or twice the requests that were last told."""
         requests, errors = self._told
         return bool(figures["requests"] >= max(1, 2 * requests) or (figures["errors"] and not errors))
 
-    def told(self, figures: dict[str, Any]) -> None:
+    def told(self, figures: Counted) -> None:
         """Remember what has been written."""
         self._told = (figures["requests"], figures["errors"])
 

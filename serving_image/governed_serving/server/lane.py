@@ -27,7 +27,7 @@ class ComputeLane:
 
     def __init__(
         self,
-        run: Callable[[list[Any]], Coroutine[Any, Any, None]],
+        run: Callable[[list[Any]], Coroutine[object, None, None]],
         *,
         slots: int,
         max_requests: int,
@@ -76,7 +76,7 @@ class ComputeLane:
             batch.append(waiting.popleft())
         return batch
 
-    def _start(self, call: Coroutine[Any, Any, None]) -> None:
+    def _start(self, call: Coroutine[object, None, None]) -> None:
         self._busy += 1
         task = asyncio.get_running_loop().create_task(call)
         self._tasks.add(task)

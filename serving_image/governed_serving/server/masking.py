@@ -1,7 +1,6 @@
 """Masking in the path: which inputs, and how columns pass. What happens when it errs is the masker's to decide (privacy)."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,7 +47,7 @@ class Masking:
         except MaskingError as error:
             raise MaskingFailed(f"masking: {error} (failurePolicy Closed)") from error
 
-    def column(self, values: NDArray[Any]) -> NDArray[Any]:
+    def column(self, values: NDArray[np.generic]) -> NDArray[np.generic]:
         """An object array of str, masked, same shape."""
         out = np.empty(values.size, object)
         out[:] = self.texts(values.ravel().tolist())

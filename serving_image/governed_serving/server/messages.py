@@ -2,8 +2,9 @@
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from governed_api.json_types import Json, Scalar
 from governed_serving.server.signature import Output, Values
 
 __all__ = [
@@ -28,7 +29,7 @@ class InferRequest:
     rows: int
     columns: list[Values]
     outputs: tuple[str, ...] = ()
-    parameters: dict[str, Any] = field(default_factory=dict)
+    parameters: dict[str, Json] = field(default_factory=dict)
     size: int = 0
     """Bytes of the body it came in."""
     request_id: str = ""
@@ -43,7 +44,7 @@ class OutputValues:
 
     spec: Output
     rows: int
-    values: list[Any]
+    values: list[Scalar]
 
     @property
     def shape(self) -> list[int]:
@@ -62,7 +63,7 @@ class InferResponse:
     """pending: journalled, the archive will have it; "": not journalled."""
     client_id: str = ""
     """As the request had it."""
-    masked: Sequence[list[Any]] = ()
+    masked: Sequence[list[Scalar]] = ()
 
 
 @dataclass(slots=True)
@@ -70,7 +71,7 @@ class ExplainRequest:
     """An inference request and how its answer is to be explained: method, max_evaluations, target, seed, budget_ms …"""
 
     infer: InferRequest
-    options: dict[str, Any]
+    options: dict[str, Json]
     later: bool = False
     """Answer with a ticket at once."""
 

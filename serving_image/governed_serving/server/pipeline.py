@@ -237,7 +237,7 @@ class Pipeline:
 
     # drain
 
-    def spawn(self, call: Coroutine[Any, Any, None]) -> None:
+    def spawn(self, call: Coroutine[object, None, None]) -> None:
         """Run ``call`` whether or not the client still waits; :meth:`drain` waits for it."""
         task = asyncio.get_running_loop().create_task(call)
         self._tasks.add(task)

@@ -3,7 +3,7 @@
 import time
 from array import array
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,7 @@ __all__ = ["Journal", "Recorder"]
 class Journal(Protocol):
     """What the server needs of governed_serving.journal."""
 
-    async def append(self, record: Frame) -> Any:
+    async def append(self, record: Frame) -> object:
         """Returns when the record is as durable as the spec asks. Raises JournalError."""
 
 
@@ -35,8 +35,8 @@ class Recorder:
         self,
         ids: list[str],
         rows: list[int],
-        columns: Sequence[NDArray[Any]],
-        outputs: Sequence[NDArray[Any]],
+        columns: Sequence[NDArray[np.generic]],
+        outputs: Sequence[NDArray[np.generic]],
         client_ids: list[str],
     ) -> PredictionFrame:
         """``columns`` (masked) and ``outputs`` hold sum(rows) rows, in the signature's order; ``client_ids``, masked as
@@ -55,7 +55,7 @@ class Recorder:
         )
 
 
-def _packed(fields: list[tuple[str, str, int]], arrays: Sequence[NDArray[Any]]) -> dict[str, Column]:
+def _packed(fields: list[tuple[str, str, int]], arrays: Sequence[NDArray[np.generic]]) -> dict[str, Column]:
     return {
         name: pack(dtype, width, [values], len(values))
         for (name, dtype, width), values in zip(fields, arrays, strict=True)

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
 
 from governed_api import runtime
 from governed_serving.report.writer import ReportWriter, of_pod
@@ -26,7 +25,7 @@ class Reporting:
         self._trial = settings.track == runtime.TRACK_CANARY
         self._figures = Figures(metrics)
         self._writer = writer
-        self._written: dict[str, Any] = {}
+        self._written: dict[str, object] = {}
         if writer is None and settings.report:
             self._writer = ReportWriter(settings.report, interval=TICK if self._trial else None)
 

@@ -8,16 +8,17 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from governed_api.json_types import Scalar
 from governed_serving.artefact import Manifest
 from governed_serving.journal.columns import DTYPES
 from governed_serving.server.errors import InvalidRequest
 
 __all__ = ["NUMPY", "Input", "Output", "Signature", "Values", "array"]
 
-Values = list[Any] | NDArray[Any]
-"""One input over all rows, flattened: numbers or str, length rows × width."""
+Values = list[Any] | NDArray[np.generic]
+"""One input over all rows, flattened: numbers or str, as its datatype says; length rows × width."""
 
-NUMPY: dict[str, np.dtype[Any]] = {**DTYPES, "BYTES": np.dtype("O")}
+NUMPY: dict[str, np.dtype[np.generic]] = {**DTYPES, "BYTES": np.dtype("O")}
 """V2 datatypes and what holds them here."""
 
 
@@ -91,11 +92,11 @@ class Signature:
         return ", ".join(spec.name for spec in self.inputs[:24]) + (" …" if len(self.inputs) > 24 else "")
 
 
-def array(spec: Input, parts: Sequence[Values]) -> NDArray[Any]:
+def array(spec: Input, parts: Sequence[Values]) -> NDArray[np.generic]:
     """The values of several requests as one array, shape (rows, *spec.shape). Raises InvalidRequest on overflow."""
     dtype = NUMPY[spec.dtype]
-    flat: list[Any] = []
-    arrays: list[NDArray[Any]] = []
+    flat: list[Scalar] = []
+    arrays: list[NDArray[np.generic]] = []
     for part in parts:
         if isinstance(part, np.ndarray):
             arrays.append(part)
@@ -109,7 +110,7 @@ def array(spec: Input, parts: Sequence[Values]) -> NDArray[Any]:
         return joined.astype(dtype, copy=False).reshape(-1, *spec.shape)
 
 
-def _converted(spec: Input, values: list[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
+def _converted(spec: Input, values: list[Scalar], dtype: np.dtype[np.generic]) -> NDArray[np.generic]:
     try:
         if dtype == np.float32:  # a number beyond its range becomes infinite, which the caller refuses by name
             with np.errstate(over="ignore"):

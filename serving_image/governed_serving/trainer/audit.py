@@ -56,7 +56,7 @@ RATES = {
 """Fields of evaluation.json → the auditor's metrics and rates."""
 
 
-def favorable(bias: Bias, values: NDArray[Any], classes: tuple[str | int, ...]) -> Flags:
+def favorable(bias: Bias, values: NDArray[np.integer | np.floating], classes: tuple[str | int, ...]) -> Flags:
     """Which labels or predictions favour a person. ``values``: class codes, or scores when ``classes`` is empty."""
     outcome = bias.favorable_outcome
     if not classes:

@@ -48,7 +48,7 @@ class Dataset:
 
     features: dict[str, Column]
     types: dict[str, str]
-    label: NDArray[Any]
+    label: NDArray[np.integer | np.floating]
     classes: tuple[str | int, ...]
     groups: dict[str, Column]
     bands: dict[str, tuple[float, ...]] = field(default_factory=dict)
@@ -86,7 +86,7 @@ class Dataset:
         return cls(
             {name: _column(column) for name, column in plain["features"].items()},
             plain["types"],
-            _column(plain["label"]),
+            _numbers(plain["label"]),
             tuple(plain["classes"]),
             {name: _column(column) for name, column in plain["groups"].items()},
             {name: tuple(edges) for name, edges in plain.get("bands", {}).items()},
@@ -105,6 +105,10 @@ def _column(plain: list[Any]) -> Column:
         names: Column = np.array(plain[1], dtype=object)
         codes = np.frombuffer(plain[2], "<i4")
         return np.asarray(names[codes], dtype=object)
+    return _numbers(plain)
+
+
+def _numbers(plain: list[Any]) -> NDArray[np.integer | np.floating]:
     return np.frombuffer(plain[1], plain[0]).copy()
 
 
@@ -113,7 +117,7 @@ def typed(table: Table, training: Training, bias: Bias | None) -> Dataset:
     data = training.data
     features = {f.name: _feature(table, k, f.name, f.type) for k, f in enumerate(data.features)}
     regression = training.loss.name == "mse"
-    label: NDArray[Any]
+    label: NDArray[np.integer | np.floating]
     label, classes = _regression_label(table, data) if regression else _class_label(table, data)
     grouped = _groups(table, training, bias)
     groups = {name: one.column for name, one in grouped.items()}

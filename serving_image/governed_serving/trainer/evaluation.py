@@ -2,7 +2,6 @@
 
 import time
 from dataclasses import asdict, dataclass, replace
-from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -29,7 +28,7 @@ class Predictions:
     classes: tuple[str | int, ...]
 
     @property
-    def decided(self) -> NDArray[Any]:
+    def decided(self) -> NDArray[np.integer | np.floating]:
         """Class codes (int64), or predictions (float32), shape (rows,)."""
         return self.scores.argmax(1) if self.classes else self.scores[:, 0]
 
@@ -44,7 +43,7 @@ def predict(session: onnxruntime.InferenceSession, rows: Dataset) -> Predictions
     return Predictions(np.concatenate(parts), rows.classes)
 
 
-def quality(predictions: Predictions, label: NDArray[Any]) -> dict[str, float]:
+def quality(predictions: Predictions, label: NDArray[np.integer | np.floating]) -> dict[str, float]:
     """accuracy, logLoss (and auc for two classes), or r2, mae, rmse for a regression."""
     if not predictions.classes:
         error = predictions.decided.astype(np.float64) - label
@@ -61,7 +60,7 @@ def quality(predictions: Predictions, label: NDArray[Any]) -> dict[str, float]:
     return found
 
 
-def headline(predictions: Predictions, label: NDArray[Any]) -> float:
+def headline(predictions: Predictions, label: NDArray[np.integer | np.floating]) -> float:
     """The figure that the accuracy gates read: accuracy, or R² for a regression."""
     found = quality(predictions, label)
     return found["accuracy"] if predictions.classes else found["r2"]

@@ -150,8 +150,8 @@ def largest_difference(network: Network, exported: Any, encoded: Encoded, regres
     return float(np.abs(ours - theirs).max(initial=0.0))
 
 
-def softmax(scores: NDArray[Any]) -> NDArray[Any]:
+def softmax(scores: NDArray[np.float32]) -> NDArray[np.float32]:
     """Along axis 1."""
     shifted = np.exp(scores - scores.max(1, keepdims=True))
-    result: NDArray[Any] = shifted / shifted.sum(1, keepdims=True)
+    result: NDArray[np.float32] = shifted / shifted.sum(1, keepdims=True)
     return result

@@ -1,7 +1,7 @@
 """Gates: each measures the compressed model against the uncompressed one and a budget of the manifest."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -86,7 +86,7 @@ def own_rows(before: InferenceSession, after: InferenceSession, c: Candidates) -
     columns = [column[chosen] for column in inputs.values()]
 
     def found(running: InferenceSession) -> Independence:
-        def run(values: list[NDArray[Any]]) -> list[NDArray[Any]]:
+        def run(values: list[NDArray[np.generic]]) -> list[NDArray[np.generic]]:
             return list(running.run(None, dict(zip(inputs, values, strict=True))))
 
         return row_independence(run, columns, seed=c.seed)

@@ -3,7 +3,6 @@
 import io
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import torch
@@ -33,7 +32,9 @@ class Rows:
     weight: Tensor
 
     @classmethod
-    def of(cls, encoded: Encoded, target: NDArray[Any], weight: NDArray[np.float32] | None = None) -> "Rows":
+    def of(
+        cls, encoded: Encoded, target: NDArray[np.integer | np.floating], weight: NDArray[np.float32] | None = None
+    ) -> "Rows":
         ones = np.ones(len(target), np.float32) if weight is None else weight
         tensors = tuple(torch.from_numpy(np.ascontiguousarray(v)) for v in encoded.values())
         return cls(tensors, torch.from_numpy(target), torch.from_numpy(ones))

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from governed_api.base import wire
 from governed_api.evidence import Evaluation, GateTable, Importance, Unmitigated
@@ -82,17 +83,17 @@ class Pipeline:
         label = self._train.label.astype(np.float64)
         return float(label.mean()), float(label.std()) or 1.0
 
-    def _targets(self, label: Any) -> Any:
+    def _targets(self, label: NDArray[np.integer | np.floating]) -> NDArray[np.integer | np.floating]:
         return label if self._classes else ((label - self._mean) / self._scale).astype(np.float32)
 
-    def _weights(self) -> Any:
+    def _weights(self) -> NDArray[np.float32] | None:
         bias = self._spec.governance.bias
         if self._training.mitigation.method == "none" or bias is None or not self._classes:
             return None
         groups = {a.name: self._train.groups[a.name] for a in bias.protected_attributes}
-        return reweighing(self._train.label, groups)
+        return reweighing(self._train.label.astype(np.int64, copy=False), groups)
 
-    def _fit_network(self, key: str, weights: Any, progress: Progress) -> tuple[Network, Curve]:
+    def _fit_network(self, key: str, weights: NDArray[np.float32] | None, progress: Progress) -> tuple[Network, Curve]:
         rows = Rows.of(self._encoded, self._targets(self._train.label), weights)
         held = Rows.of(encode(self._fitted, self._validation), self._targets(self._validation.label))
         counts = np.bincount(self._train.label, minlength=len(self._classes)).tolist() if self._classes else []

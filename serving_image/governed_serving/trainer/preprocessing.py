@@ -29,7 +29,7 @@ PADDING, UNKNOWN, FIRST_TOKEN = 0, 1, 2
 LEAST_TEXTS = 5
 """A token gets a code only if it occurs in this many texts: rare ones are names and numbers more often than meaning."""
 
-Encoded = dict[str, NDArray[Any]]
+Encoded = dict[str, NDArray[np.generic]]
 """Network inputs: ``encoded`` float32 (rows, width) and ``tokens_<k>`` int64 (rows, maxTokens)."""
 
 
@@ -145,7 +145,7 @@ class _Graph:
         self.nodes.append(helper.make_node(operator, inputs, [name], name=name, **attributes))
         return name
 
-    def constant(self, name: str, values: NDArray[Any]) -> str:
+    def constant(self, name: str, values: NDArray[np.generic]) -> str:
         self.constants.append(onnx.numpy_helper.from_array(values, f"pre/{name}"))
         return f"pre/{name}"
 
@@ -232,9 +232,9 @@ def _text_nodes(g: _Graph, text: Text, k: int) -> str:
     return g.add("Slice", [padded, *ends], f"tokens_{k}")
 
 
-def feeds(dataset: Dataset) -> dict[str, NDArray[Any]]:
+def feeds(dataset: Dataset) -> dict[str, NDArray[np.generic]]:
     """Inputs of the preprocessing graph, shape (rows, 1) each: float32, or str segmented as the server segments it."""
-    out: dict[str, NDArray[Any]] = {}
+    out: dict[str, NDArray[np.generic]] = {}
     for name, column in dataset.features.items():
         if dataset.types[name] == "text":
             column = np.array(segment(column.tolist(), CJK_CHARACTERS), dtype=object)
@@ -271,7 +271,7 @@ def encode(fitted: Preprocessing, dataset: Dataset, chunk: int = 8192) -> Encode
     return {name: np.concatenate([part[k] for part in parts]) for k, name in enumerate(names)}
 
 
-def _empty(fitted: Preprocessing, name: str) -> NDArray[Any]:
+def _empty(fitted: Preprocessing, name: str) -> NDArray[np.generic]:
     if name == TABULAR:
         return np.zeros((0, fitted.width), np.float32)
     return np.zeros((0, fitted.texts[int(name.removeprefix("tokens_"))].max_tokens), np.int64)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from governed_serving.trainer.errors import InvalidTraining
 
-Column = NDArray[Any]
+Column = NDArray[np.generic]
 """Shape (rows,): object (str, "" where missing) or float64 (NaN where missing)."""
 
 

@@ -19,6 +19,7 @@ from governed_serving.auditor.service.conversations import Twins
 from governed_serving.auditor.service.lane import Ask
 from governed_serving.auditor.service.live import Live
 from governed_serving.auditor.service.tally import SharedMonitoringState
+from governed_serving.blackbox.columns import is_numeric
 from governed_serving.fairness.counts.columns import CodedColumn, coded
 from governed_serving.fairness.counts.grouping import Grouping
 from governed_serving.fairness.inference.intervals import binomial_sequence
@@ -200,9 +201,9 @@ class Checks:
 
     def _coded(self, fresh: Columns, name: str) -> CodedColumn:
         values = fresh[name]
-        if name in self._groupings and values.dtype != object:
+        if name in self._groupings and is_numeric(values):
             return self._groupings[name].encode(values, None)
-        if values.dtype != object and len(np.unique(values)) > MOST_GROUPS:
+        if is_numeric(values) and len(np.unique(values)) > MOST_GROUPS:
             edges = np.unique(np.nanquantile(values, (0.2, 0.4, 0.6, 0.8)))
             return np.searchsorted(edges, values, "right"), [str(i) for i in range(len(edges) + 1)]
         return coded(values.astype(str))
@@ -287,9 +288,9 @@ def _common(column: CodedColumn) -> CodedColumn:
     return place[codes], [*(names[i] for i in kept.tolist()), "(rare)"]
 
 
-def _representatives(values: NDArray[Any]) -> list[Any]:
+def _representatives(values: NDArray[np.generic]) -> list[Any]:
     """Groups to move rows to: the most frequent words, or the quartiles of numbers."""
-    if values.dtype != object and len(np.unique(values)) > MOST_GROUPS:
+    if is_numeric(values) and len(np.unique(values)) > MOST_GROUPS:
         return [values.dtype.type(q) for q in np.unique(np.nanquantile(values, (0.25, 0.75)))]
     names, counts = np.unique(values, return_counts=True)
     return [names[i] for i in np.argsort(-counts, kind="stable")[:MOST_GROUPS]]

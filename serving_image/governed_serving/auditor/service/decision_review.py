@@ -118,7 +118,7 @@ def _inputs(frame: PredictionFrame, number: int) -> list[dict[str, Any]]:
 def _tensor(name: str, column: Column, rows: slice) -> dict[str, Any]:
     values = numbers(column)[rows].ravel().tolist()
     if column.dtype == "BYTES":
-        data: list[Any] = [column.values[code] for code in values]
+        data: list[Any] = [column.values[int(code)] for code in values]
     else:
         data = [None if value != value else value for value in values]
     shape = [rows.stop - rows.start, column.width]

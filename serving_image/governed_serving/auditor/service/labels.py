@@ -100,9 +100,9 @@ class LabelJoin:
         ids: Sequence[str],
         rows: NDArray[np.int32],
         columns: Sequence[CodedColumn],
-        outcome: NDArray[Any],
+        outcome: NDArray[np.bool_],
         bucket: NDArray[np.int64],
-        score: NDArray[Any] | None = None,
+        score: NDArray[np.floating] | None = None,
     ) -> list[Joined]:
         """A frame was folded; returns the rows whose labels were waiting for it. ``rows``: per request, the others per row."""
         starts = np.zeros(len(ids) + 1, np.int64)

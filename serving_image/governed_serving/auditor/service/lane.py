@@ -1,7 +1,6 @@
 """The live model as counterfactuals ask it: rows → favourable or not, over the server's internal low-priority lane."""
 
 from collections.abc import Callable
-from typing import Any
 
 import httpx
 import msgspec
@@ -34,7 +33,7 @@ def decider(url: str, model: str, bias: Bias, manifest: Manifest) -> Decide | No
         url, model, "prediction" if outcome.threshold is not None else "probabilities", patience=2.0
     )
 
-    def decide(columns: dict[str, NDArray[Any]]) -> NDArray[np.bool_]:
+    def decide(columns: dict[str, NDArray[np.generic]]) -> NDArray[np.bool_]:
         found = client(columns)
         if outcome.threshold is not None:
             return np.asarray(found[:, 0] >= outcome.threshold)

@@ -80,7 +80,7 @@ class Live:
 
     def _measured(self, seen: Seen, frame: PredictionFrame, rows: int) -> Seen:
         """Texts as their lengths, and the outputs."""
-        found: dict[str, tuple[NDArray[Any], Sequence[str] | None]] = {}
+        found: dict[str, tuple[NDArray[np.generic], Sequence[str] | None]] = {}
         for name, (values, words) in seen.items():
             if name in self._texts and words is not None:
                 found[name] = (np.array([len(word) for word in words], np.float64)[values], None)

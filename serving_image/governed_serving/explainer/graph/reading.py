@@ -110,7 +110,7 @@ class Graph:
             output = variable[0]
         return output, passed
 
-    def evaluate(self, tensors: list[str], columns: Columns) -> dict[str, NDArray[Any]]:
+    def evaluate(self, tensors: list[str], columns: Columns) -> dict[str, NDArray[np.generic]]:
         """Values of inner ``tensors`` on the given rows, computed by ONNX Runtime."""
         feed = self.feed(columns)
         known = {name: feed[name] for name in tensors if name in feed}
@@ -129,7 +129,7 @@ class Graph:
         found = session.run(wanted, {name: value for name, value in feed.items() if name in needed})
         return {**known, **dict(zip(wanted, found, strict=True))}
 
-    def feed(self, columns: Columns) -> dict[str, NDArray[Any]]:
+    def feed(self, columns: Columns) -> dict[str, NDArray[np.generic]]:
         """ONNX inputs from feature columns: [rows, 1] each, or all of them side by side for a single matrix input."""
         if len(self.inputs) == 1 and self.names[self.inputs[0]] not in columns:
             return {self.inputs[0]: np.stack([np.asarray(values, np.float32) for values in columns.values()], axis=1)}

@@ -135,7 +135,7 @@ class _Sampler:
         count = min(count, (self.drawing.samples - self.evaluations) // len(candidates))
         if count < 1:
             raise _Spent
-        columns: dict[str, list[NDArray[Any]]] = {f: [] for members in self.players.members for f in members}
+        columns: dict[str, list[NDArray[np.generic]]] = {f: [] for members in self.players.members for f in members}
         for candidate in candidates:
             for g, members in enumerate(self.players.members):
                 pool = self.inside[g] if g in candidate else np.arange(len(self.same))
@@ -262,7 +262,7 @@ def _extend(sampler: _Sampler, beam: list[frozenset[int]], players: int) -> list
     return sorted(arms, key=lambda arm: (-sampler.mean(arm), sorted(arm)))[:BEAM]
 
 
-def _condition(value: NDArray[Any], background: NDArray[Any]) -> Any:
+def _condition(value: NDArray[np.generic], background: NDArray[np.generic]) -> Any:
     """The bin as a person reads it: a category, or a range of quartiles (open ends are null)."""
     if background.dtype == object:
         return {"equals": value[0]}

@@ -252,7 +252,7 @@ def _told(search: _Search, one: _Reached) -> Counterfactual:
 
 def _options(
     name: str,
-    values: NDArray[Any],
+    values: NDArray[np.generic],
     here: Any,
     ranges: Mapping[str, tuple[float | None, float | None]],
     categories: Mapping[str, Sequence[str]],
@@ -271,7 +271,7 @@ def _options(
     return [value for value in distinct.tolist() if value != float(here)]
 
 
-def _scale(values: NDArray[Any], given: tuple[float | None, float | None]) -> float:
+def _scale(values: NDArray[np.generic], given: tuple[float | None, float | None]) -> float:
     numbers = values.astype(float)
     numbers = numbers[np.isfinite(numbers)]
     low = min([*numbers, *([given[0]] if given[0] is not None else [])], default=0.0)

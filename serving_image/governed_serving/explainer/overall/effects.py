@@ -1,13 +1,12 @@
 """How the output depends on one feature: partial dependence with individual curves, and accumulated local effects."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from governed_serving.blackbox.box import BlackBox
-from governed_serving.blackbox.columns import Columns, Floats, factorise, repeat, row_count, take
+from governed_serving.blackbox.columns import Columns, Floats, factorise, is_numeric, repeat, row_count, take
 from governed_serving.blackbox.errors import NotExplainable
 
 __all__ = ["Effect", "accumulated_local_effects", "partial_dependence"]
@@ -19,7 +18,7 @@ class Effect:
     dependence; ``counts`` (points,) rows behind each point."""
 
     feature: str
-    grid: NDArray[Any]
+    grid: NDArray[np.generic]
     values: Floats
     counts: NDArray[np.int64]
     curves: Floats | None
@@ -71,14 +70,14 @@ def accumulated_local_effects(box: BlackBox, rows: Columns, feature: str, points
     return Effect(feature, edges.astype(dtype), centred, np.concatenate([[0], counts]), None, box.rows - before)
 
 
-def _grid(rows: Columns, feature: str, points: int) -> tuple[NDArray[Any], NDArray[np.int64]]:
+def _grid(rows: Columns, feature: str, points: int) -> tuple[NDArray[np.generic], NDArray[np.int64]]:
     values = rows[feature]
-    if values.dtype != object:
+    if is_numeric(values):
         values = values[np.isfinite(values.astype(float))]
         if not len(values):
             raise NotExplainable(f"{feature}: expected rows with a value, found none")
     distinct, codes = factorise(values)
-    if values.dtype == object or len(distinct) <= points:
+    if not is_numeric(values) or len(distinct) <= points:
         return distinct, np.bincount(codes, minlength=len(distinct))
     grid = np.unique(np.quantile(values, np.linspace(0, 1, points), method="inverted_cdf"))
     nearest = np.abs(values[:, None].astype(float) - grid[None, :].astype(float)).argmin(axis=1)

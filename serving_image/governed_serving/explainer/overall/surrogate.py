@@ -90,7 +90,7 @@ def _grow(rows: Columns, y: Floats, depth: int, least: int) -> Node:
     return Node(len(y), leaf.value, feature, split, left, right, _gaps(rows[feature]))
 
 
-def _best_split(values: NDArray[Any], y: Floats, least: int) -> tuple[float, Any] | None:
+def _best_split(values: NDArray[np.generic], y: Floats, least: int) -> tuple[float, Any] | None:
     """(drop of squared error, split) of the best cut, or None."""
     if values.dtype == object:
         names = list(dict.fromkeys(values.tolist()))
@@ -115,11 +115,11 @@ def _best_split(values: NDArray[Any], y: Floats, least: int) -> tuple[float, Any
     return float(gain[at]), float((x[at] + x[at + 1]) / 2)
 
 
-def _gaps(values: NDArray[Any]) -> bool:
+def _gaps(values: NDArray[np.generic]) -> bool:
     return values.dtype != object and bool(np.isnan(values.astype(float)).any())
 
 
-def _goes_left(values: NDArray[Any], split: Any) -> NDArray[np.bool_]:
+def _goes_left(values: NDArray[np.generic], split: Any) -> NDArray[np.bool_]:
     if isinstance(split, frozenset):
         return np.array([value in split for value in values], bool)
     inside: NDArray[np.bool_] = values.astype(float) <= split

@@ -87,7 +87,7 @@ def _background(artefact: Artefact, rows: int) -> Columns:
     return take(columns, slice(0, rows))
 
 
-def _column(values: list[Any] | None, feature: Feature) -> NDArray[Any]:
+def _column(values: list[Any] | None, feature: Feature) -> NDArray[np.generic]:
     if values is None:
         raise NotExplainable(f"background.json: expected a column {feature.name!r}, found none")
     if feature.dtype == "BYTES":

@@ -135,7 +135,7 @@ def columns_of(tensors: list[Any], features: list[Feature]) -> Columns:
     return columns
 
 
-def _column(tensor: Any, feature: Feature) -> NDArray[Any]:
+def _column(tensor: Any, feature: Feature) -> NDArray[np.generic]:
     rank = len(tensor.shape)
     if rank not in (1, 2) or (rank == 2 and tensor.shape[1] != 1) or not 0 <= tensor.shape[0] <= MAX_ROWS:
         found = str(tensor.shape[:3])[:80]

@@ -71,9 +71,9 @@ class Cells:
     def add(
         self,
         columns: Mapping[str, CodedColumn],
-        outcome: NDArray[Any],
-        label: NDArray[Any] | None = None,
-        score: NDArray[Any] | None = None,
+        outcome: NDArray[np.bool_ | np.integer],
+        label: NDArray[np.integer] | None = None,
+        score: NDArray[np.floating] | None = None,
     ) -> None:
         """Fold rows: a coded column per axis, ``outcome`` 0/1 (bool or integer), ``label`` 0, 1 or 2 (unknown); all shape (rows,)."""
         if self.scores is not None and score is not None:
@@ -90,7 +90,7 @@ class Cells:
         self._put(codes, found, sizes, columns)
 
     def _put(
-        self, codes: NDArray[Any], counts: Counts, sizes: Sequence[int], columns: Mapping[str, CodedColumn]
+        self, codes: NDArray[np.integer], counts: Counts, sizes: Sequence[int], columns: Mapping[str, CodedColumn]
     ) -> None:
         names: list[list[str]] = []
         for axis, size in zip(reversed(self.axes), reversed(sizes), strict=True):
@@ -184,7 +184,10 @@ class Cells:
 
 
 def _joint(
-    codes: Sequence[NDArray[Any]], sizes: Sequence[int], outcome: NDArray[Any], label: NDArray[Any] | None
+    codes: Sequence[NDArray[np.integer]],
+    sizes: Sequence[int],
+    outcome: NDArray[np.bool_ | np.integer],
+    label: NDArray[np.integer] | None,
 ) -> tuple[NDArray[np.int64], int]:
     """Mixed-radix index of every row over axes × outcome × label, and the number of places."""
     joint = np.zeros(len(outcome), np.int64)

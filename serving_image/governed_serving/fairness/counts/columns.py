@@ -1,14 +1,13 @@
 """Columns as counts take them: integer codes, and the values they stand for."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 __all__ = ["OTHER", "CodedColumn", "Subject", "coded", "joint", "joint_name", "parts_of"]
 
-CodedColumn = tuple[NDArray[Any], Sequence[str]]
+CodedColumn = tuple[NDArray[np.integer], Sequence[str]]
 """Integer codes, shape (rows,), and the values they stand for."""
 OTHER = "(other)"
 """Stands for the values beyond a limit."""
@@ -42,7 +41,7 @@ def joint(columns: Mapping[str, CodedColumn], subject: Subject) -> CodedColumn:
     return codes, names
 
 
-def coded(values: NDArray[Any] | Sequence[Any]) -> CodedColumn:
+def coded(values: NDArray[np.generic] | Sequence[object]) -> CodedColumn:
     """Codes and names of any column; whole numbers are named without a decimal point."""
     array = np.asarray(values)
     if array.dtype.kind == "f" and bool((array == np.floor(array)).all()):

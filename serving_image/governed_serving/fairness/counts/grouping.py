@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from math import isfinite
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +19,8 @@ from governed_serving.fairness.counts.cells import CodedColumn
 
 __all__ = ["MISSING", "Grouping", "default_bands", "groupings", "number_in", "outcomes"]
 
+Numbers = NDArray[np.bool_ | np.integer | np.floating]
+"""Values of a column, or codes into its words."""
 MISSING = "(missing)"
 BANDS = 5
 FEW = 16
@@ -47,30 +48,27 @@ class Grouping:
         width = (high - low) / BANDS
         return cls(name, tuple(float(f"{low + width * i:.4g}") for i in range(1, BANDS)))
 
-    def encode(self, values: NDArray[Any], words: Sequence[str] | None) -> CodedColumn:
+    def encode(self, values: Numbers, words: Sequence[str] | None) -> CodedColumn:
         """``values``: codes into ``words``, or numbers when ``words`` is None; shape (rows,).
 
         With bands, a word that is a number is taken as that number; one that is none is a group of its own.
         """
         if words is not None:
-            return (
-                (values, [word or MISSING for word in words] or [MISSING])
-                if not self.edges
-                else self._read(values, words)
-            )
+            codes = values.astype(np.int32, copy=False)
+            return self._read(codes, words) if self.edges else (codes, [word or MISSING for word in words] or [MISSING])
         if not self.edges:
             distinct, codes = np.unique(values, return_inverse=True)
             return codes, [_named(value) for value in distinct]
         return self._places(values), self._names()
 
-    def _places(self, values: NDArray[Any]) -> NDArray[np.int64]:
+    def _places(self, values: Numbers) -> NDArray[np.int64]:
         with np.errstate(over="ignore"):
             numbers, edges = values.astype(np.float32), np.array(self.edges).astype(np.float32)
         codes = np.searchsorted(edges, numbers, side="right")
         missing = np.isnan(numbers)
         return np.where(missing, len(self.edges) + 1, codes) if missing.any() else codes
 
-    def _read(self, values: NDArray[Any], words: Sequence[str]) -> CodedColumn:
+    def _read(self, values: NDArray[np.integer], words: Sequence[str]) -> CodedColumn:
         names = self._names()
         found = [number_in(word) for word in words]
         numbers = np.array([np.nan if number is None else number for number in found], np.float64)
@@ -87,7 +85,7 @@ class Grouping:
         return [f"< {texts[0]}", *between, f"≥ {texts[-1]}", MISSING]
 
 
-def _named(value: Any) -> str:
+def _named(value: float | np.bool_) -> str:
     """A number, so that the same one has the same name in every type: whole ones without a decimal point."""
     if isinstance(value, np.bool_ | bool):
         return str(bool(value))
@@ -105,7 +103,7 @@ def number_in(word: str) -> float | None:
     return number if isfinite(number) else None
 
 
-def default_bands(values: NDArray[Any]) -> tuple[float, ...]:
+def default_bands(values: NDArray[np.floating]) -> tuple[float, ...]:
     """Borders of bands with about as many rows each, taken from ``values`` (numbers, NaN: missing; shape (rows,)).
 
     None for at most ``FEW`` values. One that fills a band or more has it to itself, and the others share the rest.
@@ -146,7 +144,10 @@ def groupings(bias: Bias, manifest: Manifest | None) -> list[Grouping]:
 
 
 def outcomes(
-    values: NDArray[Any], words: Sequence[str] | None, label: str | None, threshold: float | None
+    values: Numbers,
+    words: Sequence[str] | None,
+    label: str | None,
+    threshold: float | None,
 ) -> NDArray[np.bool_]:
     """Whether each output favours its person: class ``label``, or a score at or above ``threshold``; shape (rows,)."""
     if threshold is not None:

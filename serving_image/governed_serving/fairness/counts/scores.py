@@ -130,7 +130,7 @@ class ScoreTable:
         self.subjects = tuple(subjects)
         self.groups: dict[tuple[Subject, str], GroupScores] = {}
 
-    def add(self, columns: Mapping[str, CodedColumn], score: NDArray[Any]) -> None:
+    def add(self, columns: Mapping[str, CodedColumn], score: NDArray[np.floating]) -> None:
         """Fold the scores of rows; those that aren't finite are left out. ``columns``: one per axis of the subjects."""
         values = np.asarray(score, np.float32)
         kept = np.isfinite(values)

@@ -64,9 +64,9 @@ class Window:
     def add(
         self,
         columns: Mapping[str, CodedColumn],
-        outcome: NDArray[Any],
+        outcome: NDArray[np.bool_ | np.integer],
         bucket: NDArray[np.int64],
-        score: NDArray[Any] | None = None,
+        score: NDArray[np.floating] | None = None,
     ) -> None:
         """Fold rows without labels; see :meth:`Cells.add`."""
         if not len(bucket):

@@ -20,7 +20,7 @@ LAMBDAS = np.geomspace(0.02, 0.95, 16)
 """Shares of the largest bet allowed; their mean is the mixture. Drawn once, before any data."""
 
 
-def log_wealth(pairs: NDArray[Any], epsilon: Any = 0.0) -> Any:
+def log_wealth(pairs: NDArray[np.integer | np.floating], epsilon: Any = 0.0) -> Any:
     """Log e-value against |group − reference| ≤ ``epsilon``.
 
     ``pairs``: (…, 3) counts of the differences −1, 0, +1; ``epsilon`` broadcasts over the leading axes. Half the stake on each
@@ -45,7 +45,7 @@ def _one_sided(down: Any, level: Any, up: Any, epsilon: Any) -> Any:
     return top + np.log(np.exp(logs - top[..., None]).mean(-1))
 
 
-def betting_interval(pairs: NDArray[Any], level: float = 0.95, grid: int = 2001) -> Interval:
+def betting_interval(pairs: NDArray[np.integer | np.floating], level: float = 0.95, grid: int = 2001) -> Interval:
     """Confidence sequence of the difference: the values against which the two-sided wealth stays below 1/(1 − level)."""
     n = np.asarray(pairs, np.float64)
     candidates = np.linspace(-0.999, 0.999, grid)
@@ -64,7 +64,7 @@ class PairBetting:
         self.capacity = capacity
         self._waiting: tuple[NDArray[np.int8], NDArray[np.int8]] = (np.zeros(0, np.int8), np.zeros(0, np.int8))
 
-    def add(self, group: NDArray[Any], reference: NDArray[Any]) -> None:
+    def add(self, group: NDArray[np.integer | np.floating], reference: NDArray[np.integer | np.floating]) -> None:
         """Outcomes (0/1) of new rows of both sides, in order."""
         one = np.concatenate([self._waiting[0], group.astype(np.int8)])
         two = np.concatenate([self._waiting[1], reference.astype(np.int8)])

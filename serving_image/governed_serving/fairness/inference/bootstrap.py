@@ -6,7 +6,6 @@ exchangeable.
 
 from collections.abc import Callable
 from math import nan
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,11 +15,17 @@ from governed_serving.fairness.inference.special import normal_quantile, normal_
 
 __all__ = ["bca"]
 
-Statistic = Callable[[NDArray[Any], NDArray[Any]], NDArray[np.float64]]
+Statistic = Callable[[NDArray[np.integer | np.floating], NDArray[np.integer | np.floating]], NDArray[np.float64]]
 
 
 def bca(
-    statistic: Statistic, u: NDArray[Any], p: NDArray[Any], level: float = 0.95, *, draws: int = 2000, seed: int = 0
+    statistic: Statistic,
+    u: NDArray[np.integer | np.floating],
+    p: NDArray[np.integer | np.floating],
+    level: float = 0.95,
+    *,
+    draws: int = 2000,
+    seed: int = 0,
 ) -> Interval:
     """Interval of ``statistic(u, p)`` for counts (2, 3) of two groups; the statistic must broadcast (those of METRICS do).
 
@@ -43,13 +48,15 @@ def bca(
     return Interval(*ends)
 
 
-def _resample(rng: np.random.Generator, counts: NDArray[Any], draws: int) -> NDArray[np.int64]:
+def _resample(rng: np.random.Generator, counts: NDArray[np.integer | np.floating], draws: int) -> NDArray[np.int64]:
     total = int(counts.sum())
     drawn: NDArray[np.int64] = rng.multinomial(total, counts.ravel() / max(total, 1), draws)
     return drawn.reshape(draws, *counts.shape)
 
 
-def _acceleration(statistic: Statistic, u: NDArray[Any], p: NDArray[Any]) -> float:
+def _acceleration(
+    statistic: Statistic, u: NDArray[np.integer | np.floating], p: NDArray[np.integer | np.floating]
+) -> float:
     """Skewness of the jackknife's influence values, weighted by cell counts."""
     values, weights = [], []
     for first, counts in ((True, u), (False, p)):

@@ -72,7 +72,7 @@ class _Problem:
         self.moved = np.expm1(shift)
         self.constant = (shift * k[:, None, :]).sum(-1) + _LOCAL
 
-    def take(self, rows: NDArray[Any]) -> "_Problem":
+    def take(self, rows: NDArray[np.integer | np.bool_]) -> "_Problem":
         part = object.__new__(_Problem)
         for name, value in vars(self).items():
             setattr(part, name, value[rows])

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +10,7 @@ from governed_serving.fairness.inference.special import chi_square_tail
 
 __all__ = ["TestResult", "chi_square"]
 
-Table = NDArray[Any] | Sequence[Sequence[int]]
+Table = NDArray[np.integer | np.floating] | Sequence[Sequence[int]]
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,8 @@ __all__ = [
     "sequences",
 ]
 
-Array = NDArray[Any]
+Array = NDArray[np.integer | np.floating]
+"""Counts, or figures made of them."""
 
 MOST_PAIRED = 8
 """Groups of which every pair is compared for a figure over all; with more, each rate has an interval of its own, which is wider."""
@@ -282,7 +283,7 @@ def _spread(name: str, panel: Panel) -> list[Finding]:
         k, n = RATES[rate](table.counts)
         large = np.flatnonzero(n >= SMALLEST_GROUP)
         excluded |= {group for i, group in enumerate(table.groups) if i not in large}
-        values.append((ratio_of if ratio else gap_of)(k[large] / n[large]))
+        values.append((ratio_of if ratio else gap_of)(np.divide(k[large], n[large])))
         support = min(support, int(np.sort(n)[-2]))
         some = [(table.groups[i], float(k[i]), float(n[i])) for i in large]
         parts += [

@@ -7,7 +7,6 @@ function broadcasts over the leading axes, so that a bootstrap evaluates all its
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,7 +47,8 @@ __all__ = [
     "spread",
 ]
 
-Array = NDArray[Any]
+Array = NDArray[np.integer | np.floating]
+"""Counts, or figures made of them."""
 Floats = NDArray[np.float64]
 
 
@@ -341,7 +341,9 @@ def simpson(
 
 
 def confusion(
-    groups: Array | Sequence[Any], outcome: Array | Sequence[Any], label: Array | Sequence[Any] | None = None
+    groups: NDArray[np.generic] | Sequence[object],
+    outcome: NDArray[np.bool_ | np.integer] | Sequence[object],
+    label: NDArray[np.bool_ | np.integer] | Sequence[object] | None = None,
 ) -> GroupTable:
     """Counts per group straight from columns: ``outcome`` and ``label`` favourable or not (bool or 0/1), shape (rows,)."""
     cells = Cells(("group",))

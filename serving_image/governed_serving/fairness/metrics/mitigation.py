@@ -1,7 +1,6 @@
 """What could be done about a disparity, and what it would cost: offered with its effect measured, never applied here."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,7 +40,9 @@ class Offer:
     largest_difference_after: float
 
 
-def group_thresholds(score: Floats, label: NDArray[Any], groups: NDArray[Any], threshold: float = 0.5) -> Offer:
+def group_thresholds(
+    score: Floats, label: NDArray[np.bool_ | np.integer], groups: NDArray[np.generic], threshold: float = 0.5
+) -> Offer:
     """Thresholds that give every group about the selection rate that ``threshold`` gives all together (demographic parity).
 
     ``score``, ``label`` (0/1), ``groups``: shape (rows,). The rate is the present one, so that as many are favoured as before; whether
@@ -74,6 +75,6 @@ def _cut(score: Floats, rate: float) -> float:
     return float(ordered[best]) if best < len(ordered) else float(np.nextafter(ordered[0], np.inf))
 
 
-def _largest(groups: NDArray[Any], outcome: NDArray[Any]) -> float:
+def _largest(groups: NDArray[np.generic], outcome: NDArray[np.bool_]) -> float:
     rates = [r["selectionRate"] for r in group_rates(confusion(groups, outcome)).values()]
     return max(rates) - min(rates)

@@ -35,7 +35,8 @@ __all__ = [
     "mixture_radius",
 ]
 
-Array = NDArray[Any]
+Array = NDArray[np.integer | np.floating]
+"""Counts, or figures made of them."""
 Floats = NDArray[np.float64]
 
 

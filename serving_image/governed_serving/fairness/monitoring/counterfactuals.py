@@ -6,7 +6,6 @@ For text the words that name a group are swapped, in Chinese and English. A flip
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,8 +14,8 @@ from governed_serving.fairness.inference.intervals import Interval, wilson
 
 __all__ = ["GENDER_WORDS", "Flips", "attribute_flips", "swap_words", "text_flips"]
 
-Columns = Mapping[str, NDArray[Any]]
-Decide = Callable[[dict[str, NDArray[Any]]], NDArray[Any]]
+Columns = Mapping[str, NDArray[np.generic]]
+Decide = Callable[[dict[str, NDArray[np.generic]]], NDArray[np.bool_]]
 """Columns (rows,) → decisions (rows,)."""
 
 GENDER_WORDS: tuple[tuple[str, str], ...] = (
@@ -47,7 +46,7 @@ def attribute_flips(decide: Decide, columns: Columns, attribute: str, groups: Se
     return {group: _changed(decide, columns, attribute, before, group) for group in groups}
 
 
-def _changed(decide: Decide, columns: Columns, attribute: str, before: NDArray[Any], group: str) -> Flips:
+def _changed(decide: Decide, columns: Columns, attribute: str, before: NDArray[np.bool_], group: str) -> Flips:
     others = columns[attribute] != group
     if not others.any():
         return _flips(0, 0)

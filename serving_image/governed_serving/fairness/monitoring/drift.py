@@ -8,7 +8,6 @@ looks: that all of them share one sample of training, and are wrong together whe
 
 from collections.abc import Sequence
 from math import exp, lgamma, log, sqrt
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,7 +37,7 @@ def alarm_threshold(columns: int = 1) -> float:
     return log(PROMISED_LOOKS * max(columns, 1) / ALARM_CHANCE)
 
 
-def log_evidence(expected: NDArray[Any], found: NDArray[Any]) -> float:
+def log_evidence(expected: NDArray[np.integer | np.floating], found: NDArray[np.integer | np.floating]) -> float:
     """Log e-value against "both histograms (counts over the same places) are of one distribution", exact at every sample size.
 
     The product of Dirichlet(½) mixtures of both over the likelihood of both under the one distribution that fits them best
@@ -61,13 +60,15 @@ def log_dirichlet_multinomial(parts: Floats, counts: Sequence[float] | Floats) -
     return sum(lgamma(a + x) - lgamma(a) for a, x in pairs) + lgamma(total) - lgamma(total + float(np.sum(counts)))
 
 
-def quantile_edges(reference: NDArray[Any], bins: int = 10) -> Floats:
+def quantile_edges(reference: NDArray[np.integer | np.floating], bins: int = 10) -> Floats:
     """Inner borders that cut ``reference`` into about equal parts; fewer where values repeat."""
     inner = np.quantile(np.asarray(reference, np.float64), np.linspace(0, 1, bins + 1)[1:-1])
     return np.unique(inner)
 
 
-def population_stability(expected: NDArray[Any], found: NDArray[Any]) -> float:
+def population_stability(
+    expected: NDArray[np.integer | np.floating], found: NDArray[np.integer | np.floating]
+) -> float:
     """PSI of two histograms over the same bins (counts): Σ (q − p) log(q/p), half a case added to every bin.
 
     Common reading: below .1 stable, above .25 shifted (Siddiqi 2006).
@@ -77,7 +78,7 @@ def population_stability(expected: NDArray[Any], found: NDArray[Any]) -> float:
     return float(((q - p) * np.log(q / p)).sum())
 
 
-def kolmogorov_smirnov(one: NDArray[Any], two: NDArray[Any]) -> TestResult:
+def kolmogorov_smirnov(one: NDArray[np.integer | np.floating], two: NDArray[np.integer | np.floating]) -> TestResult:
     """Two-sample test: largest gap between the distribution functions, and its asymptotic p-value."""
     a, b = np.sort(np.asarray(one, np.float64)), np.sort(np.asarray(two, np.float64))
     everything = np.concatenate([a, b])

@@ -23,7 +23,7 @@ from governed_serving.fairness.monitoring.drift import log_dirichlet_multinomial
 __all__ = ["Discrepancy", "InputDrift", "MeanEmbedding"]
 
 Floats = NDArray[np.float64]
-Columns = Mapping[str, NDArray[Any]]
+Columns = Mapping[str, NDArray[np.generic]]
 """Raw columns, shape (rows,): numbers, or objects that hold str."""
 
 FREQUENCIES = 128

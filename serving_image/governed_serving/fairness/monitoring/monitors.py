@@ -20,7 +20,7 @@ from governed_serving.fairness.monitoring.reference import Distribution
 
 __all__ = ["AttributionSums", "ColumnDrift", "DriftMonitor", "FreshRows", "Gap", "Hysteresis"]
 
-Seen = Mapping[str, tuple[NDArray[Any], Sequence[str] | None]]
+Seen = Mapping[str, tuple[NDArray[np.generic], Sequence[str] | None]]
 """Column → numbers and None, or codes and the words that they stand for; shape (rows,)."""
 
 
@@ -151,7 +151,7 @@ class FreshRows:
             if len(self._kept) >= 2 * self.most:
                 self._trim()
 
-    def take(self) -> dict[str, NDArray[Any]]:
+    def take(self) -> dict[str, NDArray[np.generic]]:
         """The sample as columns (float32, or objects that hold str), and begin anew."""
         self._trim()
         cells = [row for _, row in self._kept]
@@ -165,7 +165,7 @@ class FreshRows:
             self._bar = self._kept[-1][0]
 
 
-def _array(values: list[Any]) -> NDArray[Any]:
+def _array(values: list[Any]) -> NDArray[np.generic]:
     if all(isinstance(value, int | float) for value in values):
         return np.array(values, np.float32)
     out = np.empty(len(values), object)

@@ -6,7 +6,7 @@ others. Texts are described by their number of characters, outputs as ``output:d
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,7 +34,7 @@ class Distribution:
     values: tuple[str, ...] = ()
 
     @classmethod
-    def of_numbers(cls, numbers: NDArray[Any], bins: int = BINS) -> "Distribution":
+    def of_numbers(cls, numbers: NDArray[np.generic], bins: int = BINS) -> "Distribution":
         """Cut at quantiles, so coarsely that no bin holds fewer than ``SMALLEST`` rows; gaps (NaN) are left out."""
         known = np.asarray(numbers, np.float64)
         known = known[np.isfinite(known)]
@@ -46,7 +46,7 @@ class Distribution:
         return cls(counts, edges)
 
     @classmethod
-    def of_words(cls, words: NDArray[Any]) -> "Distribution":
+    def of_words(cls, words: NDArray[np.generic]) -> "Distribution":
         """The most frequent words by name, all others together."""
         found = Counter(str(word) for word in words)
         kept = sorted(word for word, rows in found.most_common(MOST) if rows >= SMALLEST)
@@ -57,12 +57,12 @@ class Distribution:
             rest += found[least]
         return cls(np.array([*(found[word] for word in kept), rest], np.int64), None, tuple(kept))
 
-    def count(self, values: NDArray[Any], words: Any = None) -> Counts:
+    def count(self, values: NDArray[np.generic], words: Sequence[str] | None = None) -> Counts:
         """Rows per place. ``values``: numbers, or codes into ``words``; shape (rows,)."""
         if self.edges is not None:
             return _binned(values[np.isfinite(values)], self.edges)
         place = {word: i for i, word in enumerate(self.values)}
-        places = np.array([place.get(str(word), len(self.values)) for word in words], np.int64)
+        places = np.array([place.get(str(word), len(self.values)) for word in words or ()], np.int64)
         return np.bincount(places[values], minlength=len(self.counts)) if len(values) else np.zeros_like(self.counts)
 
     def plain(self) -> dict[str, Any]:
@@ -72,15 +72,15 @@ class Distribution:
         return {"values": list(self.values), "counts": self.counts.tolist()}
 
 
-def _binned(numbers: NDArray[Any], edges: NDArray[np.float64]) -> Counts:
+def _binned(numbers: NDArray[np.integer | np.floating], edges: NDArray[np.float64]) -> Counts:
     return np.bincount(np.searchsorted(edges, numbers, "right"), minlength=len(edges) + 1)
 
 
 def describe(
-    features: Mapping[str, NDArray[Any]],
+    features: Mapping[str, NDArray[np.generic]],
     texts: frozenset[str],
-    decision: NDArray[Any] | None,
-    score: NDArray[Any] | None,
+    decision: NDArray[np.generic] | None,
+    score: NDArray[np.integer | np.floating] | None,
 ) -> dict[str, Any]:
     """The document about training rows: raw ``features`` (numbers or str), the model's ``decision`` and ``score`` of them."""
     columns = {name: _column(values, name in texts) for name, values in features.items()}
@@ -92,7 +92,7 @@ def describe(
     return {"rows": rows, "columns": {name: column.plain() for name, column in columns.items()}}
 
 
-def _column(values: NDArray[Any], text: bool) -> Distribution:
+def _column(values: NDArray[np.generic], text: bool) -> Distribution:
     if text:
         return Distribution.of_numbers(np.array([len(value) for value in values], np.float64))
     return Distribution.of_numbers(values) if values.dtype.kind == "f" else Distribution.of_words(values)

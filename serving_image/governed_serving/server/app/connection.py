@@ -5,7 +5,7 @@ protocol, within :class:`~governed_serving.hosting.connection.BoundedConnection`
 """
 
 import asyncio
-from typing import Any, cast
+from typing import cast
 
 from uvicorn.config import Config
 from uvicorn.server import ServerState
@@ -35,7 +35,7 @@ class FastPathConnection(asyncio.Protocol):
         self,
         config: Config,
         server_state: ServerState,
-        app_state: dict[str, Any],
+        app_state: dict[str, object],
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         self._uvicorn = (config, server_state, app_state, _loop)

@@ -3,12 +3,12 @@
 The hot route costs one dictionary lookup; what it answers is the same function that FastAPI documents and calls for it.
 """
 
-from collections.abc import MutableMapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from governed_api import routes
 from governed_serving.hosting.bodies import CUT, read_body
-from governed_serving.hosting.door import App, Door, Receive, Scope, Send
+from governed_serving.hosting.door import App, Door, Message, Receive, Scope, Send
+from governed_serving.hosting.http_head import Head
 from governed_serving.server.app.service import Gateway, Reply, failure
 from governed_serving.server.errors import BodyTooLarge, InvalidRequest, ServerError, Unavailable
 from governed_serving.server.protocol.shapes import identity
@@ -42,7 +42,7 @@ class FastPathApp(Door):
         self.gateway, self.max_body = gateway, max_body
         self.room = BodyRoom(4 * max_body)
         self.path = routes.INFER.format(model=gateway.model)
-        self.heads: dict[bytes, Any] = {}
+        self.heads: dict[bytes, Head] = {}
         self._rest = rest
         super().__init__(self._routed, self._count)
 
@@ -76,7 +76,7 @@ class FastPathApp(Door):
         """FastAPI's routes read bodies themselves: count what passes."""
         held, more = _Held(self), True
 
-        async def counted() -> MutableMapping[str, Any]:
+        async def counted() -> Message:
             nonlocal more
             message = await receive()
             if more and message["type"] == "http.disconnect":

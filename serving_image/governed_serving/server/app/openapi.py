@@ -1,10 +1,9 @@
 """What the OpenAPI page says about routes whose bodies msgspec decodes."""
 
-from typing import Any
-
 import msgspec
 from pydantic import BaseModel
 
+from governed_api.json_types import Json
 from governed_serving.server.protocol.v1 import V1Request
 from governed_serving.server.protocol.v2_messages import LooseRequest, Reply
 
@@ -17,27 +16,27 @@ class Problem(BaseModel):
     error: str
 
 
-def _schema(kind: Any) -> dict[str, Any]:
+def _schema(kind: type[msgspec.Struct]) -> dict[str, object]:
     return _inlined(msgspec.json.schema(kind))
 
 
-def _inlined(schema: dict[str, Any]) -> dict[str, Any]:
+def _inlined(schema: dict[str, Json]) -> dict[str, object]:
     """A schema without references: OpenAPI keeps its components elsewhere than JSON Schema does."""
     definitions = schema.pop("$defs", {})
+    assert isinstance(definitions, dict)
 
-    def walk(node: Any) -> Any:
+    def walk(node: Json) -> object:
         if isinstance(node, dict):
-            if reference := node.get("$ref"):
+            if isinstance(reference := node.get("$ref"), str):
                 return walk(definitions[reference.rsplit("/", 1)[1]])
             return {key: walk(value) for key, value in node.items()}
         return [walk(value) for value in node] if isinstance(node, list) else node
 
-    out: dict[str, Any] = walk(schema)
-    return out
+    return {key: walk(value) for key, value in schema.items()}
 
 
-def _body(kind: Any, *, binary: bool) -> dict[str, Any]:
-    content: dict[str, Any] = {"application/json": {"schema": _schema(kind)}}
+def _body(kind: type[msgspec.Struct], *, binary: bool) -> dict[str, object]:
+    content: dict[str, object] = {"application/json": {"schema": _schema(kind)}}
     if binary:
         content["application/octet-stream"] = {"schema": {"type": "string", "format": "binary"}}
     return {"required": True, "content": content}
@@ -52,23 +51,23 @@ _LENGTH = {
 }
 
 
-def infer_operation() -> dict[str, Any]:
+def infer_operation() -> dict[str, object]:
     """V2 infer."""
     answer = {"description": "The prediction", "content": {"application/json": {"schema": _schema(Reply)}}}
     return {"requestBody": _body(LooseRequest, binary=True), "parameters": [_LENGTH], "responses": {"200": answer}}
 
 
-def explain_operation() -> dict[str, Any]:
+def explain_operation() -> dict[str, object]:
     """V2 explain."""
     answer = {"description": "One explanation per row", "content": {"application/json": {"schema": {"type": "object"}}}}
     return {"requestBody": _body(LooseRequest, binary=True), "parameters": [_LENGTH], "responses": {"200": answer}}
 
 
-def v1_operation() -> dict[str, Any]:
+def v1_operation() -> dict[str, object]:
     """V1 predict and explain."""
     return {"requestBody": _body(V1Request, binary=False)}
 
 
-def any_json() -> dict[str, Any]:
+def any_json() -> dict[str, object]:
     """A body that the foreign runtime defines."""
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": {"type": "object"}}}}}

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TypedDict
 
 import msgspec
 
@@ -116,6 +116,25 @@ class Gateway:
             raise NotFound(f"model {model!r}: expected {self.model!r}, the one served here; correct the URL")
 
 
+class TensorMetadata(TypedDict):
+    """$metadata_tensor."""
+
+    name: str
+    datatype: str
+    shape: list[int]
+
+
+class ModelMetadata(TypedDict):
+    """$metadata_model_response."""
+
+    name: str
+    versions: list[str]
+    platform: str
+    inputs: list[TensorMetadata]
+    outputs: list[TensorMetadata]
+    parameters: dict[str, object]
+
+
 class HttpService:
     """The answers of one loaded model."""
 
@@ -209,7 +228,7 @@ class HttpService:
             counted.status = answer.status
         return explained(answer, named(asked.infer.id, asked.infer.request_id or asked.infer.client_id))
 
-    def metadata(self) -> dict[str, Any]:
+    def metadata(self) -> ModelMetadata:
         """$metadata_model_response."""
         signature, identity = self.plane.signature, self.plane.identity
         return {

@@ -1,7 +1,5 @@
 """Segmented texts, remembered: the explainer's columns repeat the same (masked) texts call after call."""
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -21,7 +19,7 @@ class RememberedTexts:
     def __len__(self) -> int:
         return len(self._known)
 
-    def __call__(self, column: NDArray[Any], segmentation: str) -> NDArray[Any]:
+    def __call__(self, column: NDArray[np.generic], segmentation: str) -> NDArray[np.generic]:
         texts, known = column.ravel().tolist(), self._known
         unknown = [text for text in dict.fromkeys(texts) if (segmentation, text) not in known]
         if len(known) + len(unknown) > MOST:

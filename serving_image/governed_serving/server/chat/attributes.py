@@ -1,11 +1,11 @@
 """The protected attributes of whom a completion is about: from the request's metadata into its record, and not to the runtime."""
 
-from typing import Any
-
 import msgspec
 
 from governed_api.governance import Bias
+from governed_api.json_types import Json
 from governed_serving.completions.generated import PARAMETERS, searcher
+from governed_serving.server.chat.request import Message
 from governed_serving.server.errors import InvalidRequest
 from governed_serving.server.metrics import ServerMetrics
 
@@ -25,7 +25,7 @@ class Attributes:
         self._strata = [name for name in bias.strata if name not in self._protected]
         self._metrics = metrics
 
-    def taken(self, message: dict[str, Any]) -> dict[str, str]:
+    def taken(self, message: Message) -> dict[str, str]:
         """Columns of the record ("": missing). Strata stay in the message, protected attributes are taken out of it.
         Raises InvalidRequest."""
         metadata = message.get("metadata")
@@ -42,13 +42,13 @@ class Attributes:
         return values
 
 
-def parameters_of(message: dict[str, Any]) -> dict[str, str]:
+def parameters_of(message: Message) -> dict[str, str]:
     """Column of the record: what the runtime is asked for beside the prompt, as JSON."""
     found = {name: value for name, value in message.items() if name not in ("messages", "prompt", "model")}
     return {PARAMETERS: msgspec.json.encode(found).decode()}
 
 
-def _value(name: str, value: Any) -> str:
+def _value(name: str, value: Json) -> str:
     if value is None:
         return ""
     if not isinstance(value, str):

@@ -1,5 +1,6 @@
 """Server-sent events of a completion stream, as they pass."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -25,7 +26,7 @@ class Completion:
         self._chunks = 0
         self.usage: int | None = None
 
-    def take(self, answer: dict[str, Any]) -> None:
+    def take(self, answer: Mapping[str, Any]) -> None:
         """Add an answer or a chunk."""
         usage = answer.get("usage")
         if isinstance(usage, dict) and isinstance(usage.get("total_tokens"), int):

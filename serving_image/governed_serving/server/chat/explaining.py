@@ -1,9 +1,8 @@
 """Requests to have a completion explained: an OpenAI body with ``explain`` beside, and what of it the explainer is asked."""
 
-from typing import Any
-
 import msgspec
 
+from governed_api.json_types import Json
 from governed_serving.completions.conversation import Spoken
 from governed_serving.decoding import decode_json
 from governed_serving.server.chat.events import Completion
@@ -15,7 +14,7 @@ from governed_serving.server.protocol.json_errors import decode_object
 __all__ = ["first_text", "question", "taken_apart"]
 
 
-def taken_apart(body: bytes) -> tuple[str, bytes, dict[str, Any]]:
+def taken_apart(body: bytes) -> tuple[str, bytes, dict[str, Json]]:
     """(route of the completion, its body, parameters of the explanation). Raises InvalidRequest."""
     message = decode_object(body, "an OpenAI request with the field explain")
     options = message.pop("explain", {})
@@ -39,7 +38,7 @@ def first_text(answer: bytes) -> str:
     return first.text
 
 
-def question(request_id: str, spoken: Spoken, completion: str, options: dict[str, Any]) -> Question:
+def question(request_id: str, spoken: Spoken, completion: str, options: dict[str, Json]) -> Question:
     """What the explainer is asked: the text to cut, the completion to score, the chat around it."""
     texts = {"prompt": spoken.text, "completion": completion, "messages": spoken.messages}
     return Question(request_id, [Column(name, [1], "BYTES", [text]) for name, text in texts.items()], options)

@@ -16,7 +16,7 @@ from governed_serving.server.chat import request as requests
 from governed_serving.server.chat.attributes import Attributes, parameters_of
 from governed_serving.server.chat.conversation import Conversation, State
 from governed_serving.server.chat.events import DONE, error_event
-from governed_serving.server.chat.runtime import Message, Runtime, RuntimeStream
+from governed_serving.server.chat.runtime import Runtime, RuntimeStream
 from governed_serving.server.errors import InvalidRequest, ServerError
 from governed_serving.server.explanation import ExplainedCompletion, Explainer
 from governed_serving.server.messages import Completed, Stream
@@ -120,7 +120,8 @@ class ChatGateway:
         return Completed(call.id, msgspec.json.encode(decoded))
 
     async def _stream(self, call: Conversation) -> Stream:
-        options: Message = call.message.get("stream_options") or {}
+        given = call.message.get("stream_options")
+        options = given if isinstance(given, dict) else {}
         call.message["stream_options"] = {**options, "include_usage": True}
         answer = await self._runtime.stream(call.path, call.message)
         # a client that leaves before the first piece never starts the generator: then nobody else would end the call

@@ -1,15 +1,18 @@
 """Bodies of /v1/chat/completions and /v1/completions: which strings they hold, what they may cost."""
 
 from collections.abc import Iterator
-from typing import Any
 
 import msgspec
 
 from governed_api import routes
+from governed_api.json_types import Json
 from governed_serving.server.errors import InvalidRequest, NotFound
 from governed_serving.server.protocol.json_errors import decode_object
 
-__all__ = ["CHAT", "COMPLETIONS", "budget", "decode", "prompt_text", "strings", "with_strings"]
+__all__ = ["CHAT", "COMPLETIONS", "Message", "budget", "decode", "prompt_text", "strings", "with_strings"]
+
+Message = dict[str, Json]
+"""A body of OpenAI's protocol: its fields are the runtime's, and more than we know."""
 
 CHAT, COMPLETIONS = routes.CHAT_COMPLETIONS, routes.COMPLETIONS
 DEFAULT_TOKENS = 1024
@@ -19,7 +22,7 @@ _BYTES_PER_TOKEN = 3
 _LARGEST = 1_000_000
 
 
-def decode(path: str, body: bytes, model: str, *, masked: bool) -> dict[str, Any]:
+def decode(path: str, body: bytes, model: str, *, masked: bool) -> Message:
     """The request. Raises InvalidRequest, NotFound (another model)."""
     message = decode_object(body, "an OpenAI request")
     _check_kinds(message)
@@ -38,7 +41,7 @@ def decode(path: str, body: bytes, model: str, *, masked: bool) -> dict[str, Any
     return message
 
 
-def _kind(value: Any) -> str:
+def _kind(value: Json) -> str:
     return "nothing" if not value else type(value).__name__
 
 
@@ -51,7 +54,7 @@ _KINDS: dict[str, tuple[type, str]] = {
 """Optional fields that are read here; null is as good as nothing."""
 
 
-def _check_kinds(message: dict[str, Any]) -> None:
+def _check_kinds(message: Message) -> None:
     for field, (kind, words) in _KINDS.items():
         value = message.get(field)
         if value is not None and not isinstance(value, kind):
@@ -65,12 +68,12 @@ def _check_kinds(message: dict[str, Any]) -> None:
                 raise InvalidRequest(f"messages[{number}]: expected an object, found {type(item).__name__}")
 
 
-def _check_maskable(message: dict[str, Any]) -> None:
+def _check_maskable(message: Message) -> None:
     """Token ids and pictures can't be searched for personal data: refused (fails closed)."""
     prompt = message.get("prompt")
     if isinstance(prompt, list) and not all(isinstance(item, str) for item in prompt):
         raise InvalidRequest("prompt: expected text, found token ids, which can't be masked; send strings")
-    for number, part in enumerate(message.get("messages") or []):
+    for number, part in enumerate(_listed(message)):
         content = part.get("content") if isinstance(part, dict) else None
         for piece in content if isinstance(content, list) else []:
             kind = piece.get("type") if isinstance(piece, dict) else None
@@ -80,7 +83,13 @@ def _check_maskable(message: dict[str, Any]) -> None:
                 )
 
 
-def strings(value: Any) -> Iterator[str]:
+def _listed(message: Message) -> list[Json]:
+    """Its messages; none where it has a prompt."""
+    messages = message.get("messages")
+    return messages if isinstance(messages, list) else []
+
+
+def strings(value: Json) -> Iterator[str]:
     """Every string in ``value``, in order; keys of objects are the protocol's."""
     if isinstance(value, str):
         yield value
@@ -92,36 +101,41 @@ def strings(value: Any) -> Iterator[str]:
             yield from strings(item)
 
 
-def with_strings(value: Any, replacements: Iterator[str]) -> Any:
-    """``value`` with its strings replaced in the order of :func:`strings`."""
+def with_strings(message: Message, replacements: Iterator[str]) -> Message:
+    """``message`` with its strings replaced in the order of :func:`strings`."""
+    return {key: _replaced(item, replacements) for key, item in message.items()}
+
+
+def _replaced(value: Json, replacements: Iterator[str]) -> Json:
     if isinstance(value, str):
         return next(replacements)
     if isinstance(value, dict):
-        return {key: with_strings(item, replacements) for key, item in value.items()}
+        return {key: _replaced(item, replacements) for key, item in value.items()}
     if isinstance(value, list):
-        return [with_strings(item, replacements) for item in value]
+        return [_replaced(item, replacements) for item in value]
     return value
 
 
-def prompt_text(path: str, message: dict[str, Any]) -> str:
+def prompt_text(path: str, message: Message) -> str:
     """What the journal keeps of the request: its messages as JSON, or its prompt."""
     content = message["messages" if path == CHAT else "prompt"]
     return content if isinstance(content, str) else msgspec.json.encode(content).decode()
 
 
-def budget(path: str, message: dict[str, Any]) -> tuple[int, int]:
+def budget(path: str, message: Message) -> tuple[int, int]:
     """(tokens to reserve, max_tokens per choice). Raises InvalidRequest for numbers that aren't."""
     names = ("max_completion_tokens", "max_tokens")
     limit = next((message[n] for n in names if message.get(n) is not None), DEFAULT_TOKENS)
     choices = max(_count(message.get("n") or 1, "n"), _count(message.get("best_of") or 1, "best_of"))
-    prompts = message["prompt"] if path == COMPLETIONS and isinstance(message["prompt"], list) else [None]
+    prompt = message["prompt"] if path == COMPLETIONS else None
+    prompts = len(prompt) if isinstance(prompt, list) else 1
     most = _count(limit, "max_tokens")
-    prompt = sum(len(text.encode()) // _BYTES_PER_TOKEN + 1 for text in strings(message))
-    prompt += _MESSAGE_OVERHEAD * len(message.get("messages") or [])
-    return prompt + choices * most * max(1, len(prompts)), most
+    asked = sum(len(text.encode()) // _BYTES_PER_TOKEN + 1 for text in strings(message))
+    asked += _MESSAGE_OVERHEAD * len(_listed(message))
+    return asked + choices * most * max(1, prompts), most
 
 
-def _count(value: Any, name: str) -> int:
+def _count(value: Json, name: str) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= _LARGEST:
         raise InvalidRequest(f"{name}: expected a whole number from 1 to {_LARGEST}, found {value!r}")
     return value

@@ -2,18 +2,15 @@
 
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack
-from typing import Any
 
 import httpx
 import msgspec
 
 from governed_serving.decoding import decode_json
+from governed_serving.server.chat.request import Message
 from governed_serving.server.errors import DeadlineExceeded, InvalidRequest, ServerError, UpstreamFailed
 
 __all__ = ["Message", "Runtime", "RuntimeStream"]
-
-Message = dict[str, Any]
-"""A body of OpenAI's protocol: its fields are the runtime's, and more than we know."""
 
 
 class RuntimeStream:

@@ -58,7 +58,7 @@ class _Cost:
         return self._seconds * max(1.0, size / max(self._size, 1024.0))
 
 
-def segmented(column: NDArray[Any], segmentation: str) -> NDArray[Any]:
+def segmented(column: NDArray[np.generic], segmentation: str) -> NDArray[np.generic]:
     """A column of texts, same shape, as the model's graph expects them."""
     out = np.empty(column.size, object)
     out[:] = segment(column.ravel().tolist(), segmentation)
@@ -82,7 +82,7 @@ class OnnxPredictor:
         signature: Signature | None = None,
         *,
         threads: int = 1,
-        segmented: Callable[[NDArray[Any], str], NDArray[Any]] = segmented,
+        segmented: Callable[[NDArray[np.generic], str], NDArray[np.generic]] = segmented,
         held: Mapping[str, Sequence[Any]] | None = None,
     ) -> None:
         """``model``: ONNX bytes that somebody verified; ``segmented`` prepares texts; ``held``: raw rows of the artefact (feature → values, None:
@@ -215,7 +215,7 @@ class OnnxPredictor:
         await asyncio.get_running_loop().run_in_executor(None, self._pool.shutdown)
 
 
-def _column(spec: Input, values: Sequence[Any]) -> NDArray[Any]:
+def _column(spec: Input, values: Sequence[Any]) -> NDArray[np.generic]:
     """Raw values (None: missing), shape (rows, 1). Raises TypeError, ValueError, OverflowError."""
     if spec.textual:
         return np.array([["" if value is None else str(value)] for value in values], object)

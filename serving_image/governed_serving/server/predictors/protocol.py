@@ -1,8 +1,9 @@
 """The one interface below governance."""
 
 from collections.abc import Callable
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
+import numpy as np
 from numpy.typing import NDArray
 
 from governed_serving.server.signature import Signature
@@ -11,10 +12,10 @@ __all__ = ["Columns", "Outputs", "Predictor"]
 
 T = TypeVar("T")
 
-Columns = list[NDArray[Any]]
+Columns = list[NDArray[np.generic]]
 """One array per input, in the signature's order, shape (rows, *input.shape); str in object arrays."""
 
-Outputs = list[NDArray[Any]]
+Outputs = list[NDArray[np.generic]]
 """One array per output, in the signature's order, shape (rows, *output.shape)."""
 
 

@@ -5,11 +5,11 @@ https://github.com/kserve/open-inference-protocol/blob/main/specification/protoc
 
 import struct
 from collections.abc import Iterable
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from governed_api.json_types import Scalar
 from governed_serving.server.errors import InvalidRequest
 from governed_serving.server.protocol.shapes import quoted
 from governed_serving.server.signature import NUMPY
@@ -32,7 +32,7 @@ def least_size(name: str, datatype: str) -> int:
     return _LENGTH.size if datatype == "BYTES" else dtype.itemsize
 
 
-def unpack(name: str, datatype: str, data: memoryview, elements: int) -> NDArray[Any]:
+def unpack(name: str, datatype: str, data: memoryview, elements: int) -> NDArray[np.generic]:
     """The tensor in ``data``, flat; BYTES as an object array of str. Raises InvalidRequest."""
     least_size(name, datatype)
     dtype = NUMPY[datatype]
@@ -45,7 +45,7 @@ def unpack(name: str, datatype: str, data: memoryview, elements: int) -> NDArray
     return np.frombuffer(data, dtype)
 
 
-def coded(name: str, dictionary: Any, data: memoryview, elements: int) -> NDArray[Any]:
+def coded(name: str, dictionary: object, data: memoryview, elements: int) -> NDArray[np.generic]:
     """Strings as int32 codes into the parameter ``dictionary`` of their tensor: ours beyond V2, for columns of few distinct texts.
 
     The explainer's batches are such, and decoding them string by string would hold up the requests behind them. Raises InvalidRequest.
@@ -62,11 +62,11 @@ def coded(name: str, dictionary: Any, data: memoryview, elements: int) -> NDArra
         )
     words = np.empty(len(dictionary), object)
     words[:] = dictionary
-    found: NDArray[Any] = words[codes]
+    found: NDArray[np.generic] = words[codes]
     return found
 
 
-def _strings(name: str, data: memoryview, elements: int) -> NDArray[Any]:
+def _strings(name: str, data: memoryview, elements: int) -> NDArray[np.generic]:
     out = np.empty(elements, object)
     at = 0
     for k in range(elements):
@@ -90,7 +90,7 @@ def _strings(name: str, data: memoryview, elements: int) -> NDArray[Any]:
     return out
 
 
-def pack(datatype: str, values: Iterable[Any]) -> bytes:
+def pack(datatype: str, values: Iterable[Scalar]) -> bytes:
     """Inverse of :func:`unpack`."""
     if datatype != "BYTES":
         return np.asarray(values, NUMPY[datatype]).tobytes()

@@ -4,6 +4,7 @@ from typing import Any
 
 import msgspec
 
+from governed_api.json_types import Json
 from governed_serving.decoding import MAX_DEPTH, decode_json, nested_beyond
 from governed_serving.server.errors import InvalidRequest
 
@@ -20,10 +21,10 @@ def malformed(error: msgspec.DecodeError, body: bytes | memoryview, expected: st
     return InvalidRequest(f"request body: expected JSON, found: {text.removeprefix('JSON is malformed: ')}")
 
 
-def decode_object(body: bytes, expected: str) -> dict[str, Any]:
+def decode_object(body: bytes, expected: str) -> dict[str, Json]:
     """A JSON object whose fields are open, nested at most MAX_DEPTH deep. Raises InvalidRequest."""
     try:
-        message: dict[str, Any] = decode_json(body, type=dict[str, Any])
+        message: dict[str, Json] = decode_json(body, type=dict[str, Any])
     except msgspec.DecodeError as error:
         raise malformed(error, body, expected) from error
     if nested_beyond(message):

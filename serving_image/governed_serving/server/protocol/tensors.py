@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from governed_api.datatypes import DATATYPES
+from governed_api.json_types import Scalar
 from governed_serving.server.errors import InvalidRequest
 from governed_serving.server.protocol.shapes import flattened, quoted
 from governed_serving.server.protocol.v2_messages import LooseTensor
@@ -71,7 +72,7 @@ def check_datatype(name: str, textual: bool, expected: str, found: str) -> None:
         raise InvalidRequest(f"input {name!r}: expected datatype {what}, found {found}")
 
 
-def values_of(name: str, textual: bool, dtype: str, values: list[Any]) -> list[Any]:
+def values_of(name: str, textual: bool, dtype: str, values: list[Scalar]) -> list[Scalar]:
     """Values that the declared datatype ``dtype`` has; null becomes NaN or "", which the data plane refuses where the model can't fill it in."""
     if textual:
         for k, value in enumerate(values):
@@ -102,7 +103,7 @@ def _fitting(dtype: str) -> Callable[[Any], bool]:
     )
 
 
-def _kind(value: Any) -> str:
+def _kind(value: object) -> str:
     if type(value) in (int, float):
         return quoted(value, 40)
     return {"str": "a string", "dict": "an object", "list": "an array"}.get(type(value).__name__, type(value).__name__)

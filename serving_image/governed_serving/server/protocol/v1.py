@@ -1,9 +1,11 @@
 """KServe's V1 protocol: {"instances": [{feature: value} | [values in feature order]]} → {"predictions": [...]}."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
+from governed_api.json_types import Scalar
 from governed_serving.decoding import decode_with
 from governed_serving.server.errors import InvalidRequest
 from governed_serving.server.messages import InferRequest, InferResponse
@@ -72,7 +74,7 @@ class V1Codec:
         """{"predictions": [label | prediction | {output: value}], "probabilities"?, "id"}."""
         outputs = {o.spec.name: o for o in response.outputs}
         main = outputs.get("label") or outputs.get("prediction") or next(iter(outputs.values()))
-        body: dict[str, Any] = {
+        body: dict[str, object] = {
             "predictions": _rows(main.values, main.spec.width, main.rows),
             "id": response.client_id or response.id,
         }
@@ -82,7 +84,7 @@ class V1Codec:
         return msgspec.json.encode(body)
 
 
-def _rows(values: list[Any], width: int, rows: int) -> list[Any]:
+def _rows(values: list[Scalar], width: int, rows: int) -> Sequence[Scalar | list[Scalar]]:
     if width == 1 and len(values) == rows:
         return values
     return [values[k * width : (k + 1) * width] for k in range(rows)]

@@ -79,14 +79,15 @@ def _merit_columns(rng: np.random.Generator, rows: int) -> dict[str, Column]:
 
 
 def _decide(rng: np.random.Generator, columns: dict[str, Column], female: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    burden = np.log(columns["amount"] / columns["income"]) + 0.01 * columns["duration"]
+    numbers = {name: values.astype(np.float64, copy=False) for name, values in columns.items() if name != "housing"}
+    burden = np.log(numbers["amount"] / numbers["income"]) + 0.01 * numbers["duration"]
     merit = (
-        1.2 * np.log(columns["income"])
-        + 0.10 * np.minimum(columns["employmentYears"], 15.0)
+        1.2 * np.log(numbers["income"])
+        + 0.10 * np.minimum(numbers["employmentYears"], 15.0)
         - 0.9 * burden
-        - 2.0 * columns["debtRatio"]
-        - 0.25 * columns["existingLoans"]
-        - 0.6 * columns["latePayments"]
+        - 2.0 * numbers["debtRatio"]
+        - 0.25 * numbers["existingLoans"]
+        - 0.6 * numbers["latePayments"]
         + 0.5 * (columns["housing"] == "own")
         + rng.normal(0.0, 0.25, len(female))
     )
