@@ -7,7 +7,7 @@ full jitter (hosting.retrying: refused connections, timeouts, 429, 502, 503 and 
 
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import httpx
@@ -150,7 +150,7 @@ class ArchiveClient:
 
     def find(self, *, id: str = "", type: str = "", model: str = "", limit: int = 100) -> list[Found]:
         """The newest entries of a model with this id and type, ascending by index."""
-        query = {"model": model or self.model, "id": id, "type": type, "limit": limit}
+        query: dict[str, str | int] = {"model": model or self.model, "id": id, "type": type, "limit": limit}
         answer = self._ask("GET", routes.FIND, params={k: v for k, v in query.items() if v})
         return decode_json(answer.content, type=list[Found])
 
@@ -162,7 +162,7 @@ class ArchiveClient:
         answer = self._ask("GET", routes.REF.format(model=self._me(), name=name), allowed=(404,))
         return None if answer.status_code == 404 else dict(answer.json())
 
-    def put_ref(self, name: str, value: dict[str, Any]) -> None:
+    def put_ref(self, name: str, value: Mapping[str, object]) -> None:
         """Set a JSON pointer of this model; its history stays in the ledger."""
         self._ask(
             "PUT",
@@ -228,7 +228,7 @@ class ArchiveClient:
         path: str,
         *,
         content: bytes | None = None,
-        params: dict[str, Any] | None = None,
+        params: Mapping[str, str | int] | None = None,
         headers: dict[str, str] | None = None,
         allowed: tuple[int, ...] = (),
     ) -> httpx.Response:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from governed_api.json_types import Json, Scalar
 from governed_serving.artefact.errors import MalformedArtefact, TamperedArtefact
 from governed_serving.artefact.manifest import Manifest, decode_manifest
 from governed_serving.decoding import decode_json
@@ -124,11 +125,11 @@ class Artefact:
         _verify_one(self.manifest, name, data)
         return decode_json(data)
 
-    def reference(self) -> dict[str, Any]:
+    def reference(self) -> dict[str, Json]:
         """Histograms of training rows; empty when the artefact has none."""
         return dict(self.document(REFERENCE) or {})
 
-    def background(self) -> dict[str, list[Any]]:
+    def background(self) -> dict[str, list[Scalar]]:
         """Raw rows for explanations: feature → values (float, None for missing, or str), in random order (the head is a
         sample)."""
         found = self.document(BACKGROUND)

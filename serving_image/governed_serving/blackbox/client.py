@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import httpx
@@ -60,7 +60,7 @@ class PredictorClient:
             raise ModelMisbehaved(f"the model server answered {response.status_code} to a batch: {response.text[:200]}")
         return decode(response.content, response.headers.get(_HEADER), self._output, row_count(columns))
 
-    def json(self, path: str, message: dict[str, Any]) -> bytes:
+    def json(self, path: str, message: Mapping[str, object]) -> bytes:
         """What the runtime behind the server answers to an OpenAI request. Raises as a call does."""
         response = self._post(self._root + path, json.dumps(message).encode(), {"content-type": "application/json"})
         if response.status_code != 200:
@@ -91,7 +91,7 @@ def encode(columns: Columns, output: str) -> tuple[bytes, int]:
     return b"".join([head, *parts]), len(head)
 
 
-def _binary(values: NDArray[np.generic]) -> tuple[str, bytes, dict[str, Any]]:
+def _binary(values: NDArray[np.generic]) -> tuple[str, bytes, dict[str, object]]:
     """(datatype, data, further parameters). Few distinct texts make up a batch: they travel once."""
     if values.dtype == object:
         distinct, codes = factorise(values)
@@ -125,5 +125,5 @@ def _tensor(tensor: dict[str, Any], data: bytes | None, rows: int) -> Floats:
     return values
 
 
-def _names(outputs: Sequence[dict[str, Any]]) -> str:
+def _names(outputs: Sequence[Mapping[str, object]]) -> str:
     return ", ".join(str(tensor.get("name")) for tensor in outputs) or "none"

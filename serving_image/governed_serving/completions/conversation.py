@@ -1,6 +1,6 @@
 """A journalled prompt as explanations take it apart: the text that a person wrote, and the messages around it."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
@@ -20,7 +20,7 @@ def last_spoken(prompt: str) -> Spoken | None:
     """The last message of the user in a chat's JSON, or the bare prompt; None for a chat in which the user wrote no
     plain text."""
     try:
-        messages: Any = decode_json(prompt)
+        messages: object = decode_json(prompt)
     except msgspec.DecodeError:
         return Spoken(prompt, "")
     if not isinstance(messages, list) or not all(isinstance(one, dict) and "role" in one for one in messages):

@@ -15,6 +15,7 @@ import re2
 from numpy.typing import NDArray
 
 from governed_api import routes
+from governed_api.json_types import Json
 from governed_serving.decoding import decode_json
 from governed_serving.journal import numbers, strings
 from governed_serving.records import Column, PredictionFrame
@@ -124,7 +125,7 @@ class Asked(NamedTuple):
     """A request as the internal lane takes it."""
 
     path: str
-    body: dict[str, Any]
+    body: dict[str, Json]
 
 
 def put_again(frame: PredictionFrame) -> Asked | None:
@@ -132,10 +133,10 @@ def put_again(frame: PredictionFrame) -> Asked | None:
     prompts."""
     prompt = str(strings(frame.features[PROMPT])[0])
     kept = frame.features.get(PARAMETERS)
-    parameters = decode_json(str(strings(kept)[0]), type=dict[str, Any]) if kept else {}
+    parameters: dict[str, Json] = decode_json(str(strings(kept)[0]), type=dict[str, Any]) if kept else {}
     body = {name: value for name, value in parameters.items() if name not in _NOT_AGAIN}
     limit = "max_completion_tokens" if body.get("max_completion_tokens") else "max_tokens"
-    body |= {"temperature": 0, limit: min(int(body.get(limit) or MOST_TOKENS), MOST_TOKENS)}
+    body |= {"temperature": 0, limit: min(_whole(body.get(limit) or MOST_TOKENS), MOST_TOKENS)}
     try:
         content = decode_json(prompt)
     except msgspec.DecodeError:
@@ -145,16 +146,26 @@ def put_again(frame: PredictionFrame) -> Asked | None:
     return None if isinstance(content, list) else Asked(COMPLETIONS, {**body, "prompt": prompt})
 
 
+def _whole(value: Json) -> int:
+    """Raises TypeError for what can't be a number."""
+    if isinstance(value, (list, dict)) or value is None:
+        raise TypeError(f"expected a number of tokens, found {type(value).__name__}")
+    return int(value)
+
+
 def swapped(asked: Asked, swap: Callable[[str], str]) -> Asked | None:
     """``asked`` with what the user said changed by ``swap``; None where that changes nothing."""
-    if asked.path == COMPLETIONS:
-        body = {**asked.body, "prompt": swap(asked.body["prompt"])}
+    prompt, messages = asked.body.get("prompt"), asked.body.get("messages")
+    if isinstance(prompt, str):
+        body = {**asked.body, "prompt": swap(prompt)}
+    elif isinstance(messages, list):
+        body = {**asked.body, "messages": [_message(one, swap) for one in messages if isinstance(one, dict)]}
     else:
-        body = {**asked.body, "messages": [_message(one, swap) for one in asked.body["messages"]]}
+        raise TypeError(f"{asked.path}: expected a prompt or messages, found neither")
     return None if body == asked.body else Asked(asked.path, body)
 
 
-def _message(message: dict[str, Any], swap: Callable[[str], str]) -> dict[str, Any]:
+def _message(message: dict[str, Json], swap: Callable[[str], str]) -> dict[str, Json]:
     content = message.get("content")
     if message["role"] != "user":
         return message
@@ -163,7 +174,7 @@ def _message(message: dict[str, Any], swap: Callable[[str], str]) -> dict[str, A
     return {**message, "content": list(_parts(content, swap))} if isinstance(content, list) else message
 
 
-def _parts(parts: Iterable[Any], swap: Callable[[str], str]) -> Iterable[Any]:
+def _parts(parts: Iterable[Json], swap: Callable[[str], str]) -> Iterable[Json]:
     for part in parts:
         text = part.get("text") if isinstance(part, dict) else None
-        yield {**part, "text": swap(text)} if isinstance(text, str) else part
+        yield {**part, "text": swap(text)} if isinstance(part, dict) and isinstance(text, str) else part

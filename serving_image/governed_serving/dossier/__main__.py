@@ -38,7 +38,7 @@ def _page(options: argparse.Namespace) -> str:
     report = decode_json(options.report.read_bytes()) if options.report else {}
     if not isinstance(report, dict):
         raise ArchiveError(f"{options.report}: expected a GovernanceReport as a JSON object")
-    documents: dict[str, Any] = document_files(options.artefact) if options.artefact else {}
+    documents = document_files(options.artefact) if options.artefact else None
     kek = load_kek(options.model_key) if options.model_key else None
     earlier = tuple(noted_checkpoint(path) for path in options.checkpoint)
     common: dict[str, Any] = {

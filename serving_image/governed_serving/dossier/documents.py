@@ -181,7 +181,7 @@ class ShownRequest(msgspec.Struct, frozen=True):
     outputs: dict[str, list[Any]] = {}
 
 
-def read_part(kind: type[P], value: Any, what: str, notes: list[str]) -> P | None:
+def read_part(kind: type[P], value: object, what: str, notes: list[str]) -> P | None:
     """``value`` as ``kind``; None for nothing (or an empty mapping), and for what can't be read, of which ``notes``
     tell."""
     if not value:
@@ -195,7 +195,7 @@ def read_part(kind: type[P], value: Any, what: str, notes: list[str]) -> P | Non
         return None
 
 
-def read_report(report: Mapping[str, Any], notes: list[str]) -> Report:
+def read_report(report: Mapping[str, object], notes: list[str]) -> Report:
     """A GovernanceReport, or its status alone."""
     status = report.get("status", report)
     if not isinstance(status, Mapping):
@@ -207,7 +207,7 @@ def read_report(report: Mapping[str, Any], notes: list[str]) -> Report:
     )
 
 
-def read_documents(files: Mapping[str, Any], notes: list[str]) -> Documents:
+def read_documents(files: Mapping[str, object], notes: list[str]) -> Documents:
     """An artefact's JSON files by name, decoded."""
     return Documents(
         read_part(ModelCard, files.get("model.json"), "model.json", notes),

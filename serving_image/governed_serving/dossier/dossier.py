@@ -1,11 +1,10 @@
 """Everything that the page shows, gathered and verified first: report, ledger, artefact, keys, one request as
 example."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
@@ -186,12 +185,12 @@ class Dossier:
 def gather(
     model: str,
     *,
-    report: Mapping[str, Any],
+    report: Mapping[str, object],
     source: LogSource | None,
     kek: Kek | None,
     vkey: str = "",
     earlier: tuple[str, ...] = (),
-    documents: Mapping[str, Any] | None = None,
+    documents: Mapping[str, object] | None = None,
     example: str = "",
     made: datetime | None = None,
 ) -> Dossier:
@@ -221,7 +220,7 @@ def gather(
     return dossier
 
 
-def _attempt(dossier: Dossier, what: str, action: Any) -> None:
+def _attempt(dossier: Dossier, what: str, action: Callable[[], object]) -> None:
     try:
         action()
     except _ERRORS as error:
@@ -350,6 +349,6 @@ def _open_example(dossier: Dossier, source: LogSource, kek: Kek) -> None:
             dossier.example.explanation = msgspec.convert(body, ExplanationBody).explanations
 
 
-def document_files(folder: Path) -> dict[str, Any]:
+def document_files(folder: Path) -> dict[str, object]:
     """JSON files of an unpacked artefact."""
     return {path.name: decode_json(path.read_bytes()) for path in sorted(folder.glob("*.json"))}

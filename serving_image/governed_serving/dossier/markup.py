@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable
 from html import escape
-from typing import Any
 
 __all__ = ["Safe", "tag", "text"]
 
@@ -15,7 +14,7 @@ class Safe(str):
     __slots__ = ()
 
 
-def text(value: Any) -> Safe:
+def text(value: object) -> Safe:
     """``value`` escaped; markup passes, None is nothing, lists are joined."""
     if isinstance(value, Safe):
         return value
@@ -26,7 +25,7 @@ def text(value: Any) -> Safe:
     return Safe(escape(str(value), quote=True))
 
 
-def tag(name: str, /, *children: Any, **attributes: Any) -> Safe:
+def tag(name: str, /, *children: object, **attributes: object) -> Safe:
     """``<name …>children</name>``. Attributes: ``class_`` is class, ``_`` becomes ``-``, None and False are left
     out."""
     words = [name]
@@ -41,5 +40,5 @@ def tag(name: str, /, *children: Any, **attributes: Any) -> Safe:
     return Safe(f"<{' '.join(words)}>{inside}</{name}>")
 
 
-def _number(value: Any) -> str:
+def _number(value: object) -> str:
     return f"{value:.2f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value)

@@ -1,7 +1,6 @@
 """Building blocks of the page: section, table, definition list, verdict pill, digest."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 from governed_serving.dossier.markup import Safe, tag, text
 
@@ -21,14 +20,14 @@ _KINDS = {
 }
 
 
-def section(id: str, title: str, *children: Any, lead: Any = None) -> Safe:
+def section(id: str, title: str, *children: object, lead: object = None) -> Safe:
     """A numbered section (the number comes from CSS)."""
     return tag("section", tag("h2", title), tag("p", lead, class_="lead") if lead else None, *children, id=id)
 
 
 def table(
     headings: Sequence[str],
-    rows: Iterable[Sequence[Any]],
+    rows: Iterable[Sequence[object]],
     caption: str = "",
     numeric: Iterable[int] = (),
     narrow: bool = False,
@@ -50,29 +49,29 @@ def table(
     )
 
 
-def _cell(place: int, value: Any, right: bool) -> Safe:
+def _cell(place: int, value: object, right: bool) -> Safe:
     if place == 0:
         return tag("th", value, scope="row")
     return tag("td", value, class_="n" if right else None)
 
 
-def facts(pairs: Iterable[tuple[str, Any]]) -> Safe:
+def facts(pairs: Iterable[tuple[str, object]]) -> Safe:
     """Definition list; pairs without a value are left out."""
     shown = [(k, v) for k, v in pairs if v not in (None, "", [])]
     return tag("dl", [[tag("dt", k), tag("dd", v)] for k, v in shown], class_="facts") if shown else Safe("")
 
 
-def figure(plot: Safe, caption: Any) -> Safe:
+def figure(plot: Safe, caption: object) -> Safe:
     """A plot under its caption; nothing when there is no plot."""
     return tag("figure", tag("figcaption", caption), plot) if plot else Safe("")
 
 
-def pill(verdict: Any) -> Safe:
+def pill(verdict: object) -> Safe:
     """A verdict in a coloured frame; the word itself says it too."""
     return tag("span", verdict, class_=f"pill {_KINDS.get(str(verdict).lower(), 'plain')}")
 
 
-def card(title: str, value: Any, note: Any = None) -> Safe:
+def card(title: str, value: object, note: object = None) -> Safe:
     """One of the figures at the top."""
     return tag(
         "div", tag("div", title, class_="t"), tag("div", value, class_="v"), tag("div", note, class_="m"), class_="card"
@@ -87,7 +86,7 @@ def digest(value: str, length: int = 16) -> Safe:
     return tag("code", name[:length] + ("…" if len(name) > length else ""), title=value)
 
 
-def number(value: Any, digits: int = 4) -> str:
+def number(value: object, digits: int = 4) -> str:
     """A figure for a table; – when there is none."""
     if value is None or isinstance(value, bool):
         return "–" if value is None else str(value)
@@ -98,6 +97,6 @@ def number(value: Any, digits: int = 4) -> str:
     return str(value)
 
 
-def percent(value: Any) -> str:
+def percent(value: float | None) -> str:
     """A share."""
     return "–" if value is None else f"{float(value) * 100:.1f} %"

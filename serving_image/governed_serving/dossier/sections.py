@@ -1,6 +1,6 @@
 """The page's sections other than groups: model, data, training, gates, explanations, privacy, keys, ledger, clauses."""
 
-from typing import Any
+from collections.abc import Sequence
 
 from governed_api.evidence import ColumnSummary, DatasetManifest, Importance, LabelColumn
 from governed_serving.archive.verify.verification import Proof, Verification
@@ -325,7 +325,7 @@ def _asked(prediction: ShownRequest) -> Safe:
     )
 
 
-def _values(values: list[Any]) -> str:
+def _values(values: Sequence[object]) -> str:
     shown = [number(v) if isinstance(v, int | float) else str(v) for v in values[:8]]
     return ", ".join(shown) + (" …" if len(values) > 8 else "")
 

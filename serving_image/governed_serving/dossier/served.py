@@ -9,7 +9,6 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
 
 import msgspec
 import numpy as np
@@ -182,7 +181,7 @@ def _masked(column: Column) -> Iterator[tuple[str, int]]:
             yield entity, count
 
 
-def _favourable(frame: PredictionFrame, rules: ServedRules) -> Any:
+def _favourable(frame: PredictionFrame, rules: ServedRules) -> NDArray[np.bool_] | None:
     if state_of(frame):
         return outcomes_of(frame, searcher(rules.pattern)) if rules.pattern and state_of(frame) == "complete" else None
     column = frame.outputs.get("label" if rules.threshold is None else "prediction")

@@ -8,6 +8,7 @@ and tried again.
 import fcntl
 import json
 import os
+import ssl
 import sys
 import threading
 import time
@@ -16,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 from urllib.parse import unquote, urlsplit
 
 import httpx
@@ -30,7 +31,7 @@ from governed_serving.hosting.retrying import Backoff, GaveUp, Retrying
 __all__ = ["Address", "Clocks", "PartName", "ReportWriter", "Values", "merge_patch", "of_pod"]
 
 PartName = Literal["trainer", "auditor", "archive"]
-Values = ReportPart | Mapping[str, Any]
+Values = ReportPart | Mapping[str, object]
 """What is told of a part: the contract's type (the fields that were set), or some fields by their names in JSON."""
 Address = tuple[str, ...]
 """Path of a part below the report's status."""
@@ -90,8 +91,8 @@ class ReportWriter:
         self._account, self._transport = account, transport
         self._clocks = clocks or Clocks()
         self._lock = threading.Lock()
-        self._pending: dict[str, Any] = {}
-        self._sent: dict[str, Any] = {}
+        self._pending: dict[str, object] = {}
+        self._sent: dict[str, object] = {}
         self._next = float("-inf")
         self._failing = False
         self.failures = 0
@@ -113,7 +114,7 @@ class ReportWriter:
             plain = {path: wire(told) if isinstance(told, ReportPart) else told for path, told in parts.items()}
             urgent = at_once or any(self._urgent(path, values) for path, values in plain.items())
             for path, values in plain.items():
-                patch: dict[str, Any] = {"observedAt": observed, **values}
+                patch: dict[str, object] = {"observedAt": observed, **values}
                 for name in reversed(path):
                     patch = {name: patch}
                 self._pending = merge_patch(self._pending, patch, keep_null=True)
@@ -159,13 +160,13 @@ class ReportWriter:
         with self._lock:
             return self._write() if self._pending else True
 
-    def _urgent(self, path: Address, values: Mapping[str, Any]) -> bool:
-        sent: Any = self._sent
+    def _urgent(self, path: Address, values: Mapping[str, object]) -> bool:
+        sent: object = self._sent
         for name in path:
-            if name not in sent:
+            if not isinstance(sent, dict) or name not in sent:
                 return True
             sent = sent[name]
-        return any(name in values and values[name] != sent.get(name) for name in _AT_ONCE)
+        return not isinstance(sent, dict) or any(name in values and values[name] != sent.get(name) for name in _AT_ONCE)
 
     def _write(self) -> bool:
         try:
@@ -221,15 +222,15 @@ class ReportWriter:
         if token.exists():
             headers["authorization"] = f"Bearer {token.read_text().strip()}"
         authority = self._account / "ca.crt"
-        verify: Any = True
+        verify: ssl.SSLContext | bool = True
         if authority.exists() and self._transport is None:
-            import ssl
-
             verify = ssl.create_default_context(cafile=str(authority))
         return httpx.Client(headers=headers, verify=verify, timeout=5, transport=self._transport, trust_env=False)
 
 
-def merge_patch(target: dict[str, Any], patch: dict[str, Any], *, keep_null: bool = False) -> dict[str, Any]:
+def merge_patch(
+    target: Mapping[str, object], patch: Mapping[str, object], *, keep_null: bool = False
+) -> dict[str, object]:
     """RFC 7396: ``patch`` over ``target``, as a new mapping. ``keep_null`` keeps removals, to merge two patches into
     one."""
     merged = dict(target)

@@ -15,7 +15,7 @@ SNAPSHOT = 60.0
 """Seconds between snapshots that the window begins at."""
 
 
-class Counted(TypedDict, total=False):
+class ServedFigures(TypedDict, total=False):
     """Fields of ``ServerReport``."""
 
     requests: int
@@ -34,7 +34,7 @@ class Figures:
         self._snapshots: deque[tuple[float, list[int]]] = deque()
         self._told = (0, 0)
 
-    def take(self) -> Counted:
+    def take(self) -> ServedFigures:
         """requests, errors, latencyCounts; empty until the model is loaded."""
         metrics = self._metrics()
         if metrics is None:
@@ -46,12 +46,12 @@ class Figures:
             "latencyCounts": _trimmed(self._recent(metrics.seconds.counts)),
         }
 
-    def significant(self, figures: Counted) -> bool:
+    def significant(self, figures: ServedFigures) -> bool:
         """Worth a write of its own: the first error, or twice the requests that were last told."""
         requests, errors = self._told
         return bool(figures["requests"] >= max(1, 2 * requests) or (figures["errors"] and not errors))
 
-    def told(self, figures: Counted) -> None:
+    def told(self, figures: ServedFigures) -> None:
         """Remember what has been written."""
         self._told = (figures["requests"], figures["errors"])
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from governed_api import runtime
 from governed_serving.report.writer import ReportWriter, of_pod
-from governed_serving.server.figures import Figures
+from governed_serving.server.figures import Figures, ServedFigures
 from governed_serving.server.metrics import ServerMetrics
 from governed_serving.server.settings import Settings
 
@@ -25,7 +25,7 @@ class Reporting:
         self._trial = settings.track == runtime.TRACK_CANARY
         self._figures = Figures(metrics)
         self._writer = writer
-        self._written: dict[str, object] = {}
+        self._written = ServedFigures()
         if writer is None and settings.report:
             self._writer = ReportWriter(settings.report, interval=TICK if self._trial else None)
 

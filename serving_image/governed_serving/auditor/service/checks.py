@@ -6,7 +6,7 @@ over all looks: :mod:`...fairness.monitoring.drift`.
 """
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from math import log
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from governed_api.json_types import Scalar
 from governed_serving.artefact import Manifest
 from governed_serving.auditor.service.conversations import Twins
 from governed_serving.auditor.service.lane import Ask
@@ -60,7 +61,7 @@ class MonitoringFinding:
     value: float
     breach: bool
     calm: bool
-    figures: dict[str, Any] = field(default_factory=dict)
+    figures: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ class Checks:
         live: Live,
         groupings: Mapping[str, Grouping],
         manifest: Manifest | None,
-        background: Mapping[str, list[Any]],
+        background: Mapping[str, Sequence[Scalar]],
         decide: Decide | None,
         ask: Ask | None = None,
     ):
@@ -265,9 +266,9 @@ class Checks:
             found.append(MonitoringFinding(subject, flipped / rows, breach, calm, figures))
         return found
 
-    def report(self) -> dict[str, Any]:
+    def report(self) -> Mapping[str, Mapping[str, object]]:
         """For the API: figures by kind, and which alarms are raised."""
-        found: dict[str, Any] = {"alarms": dict(self._live.alarms.raised)}
+        found: dict[str, dict[str, object]] = {"alarms": dict(self._live.alarms.raised)}
         for one in self.findings:
             kind, subject = one.subject.split("/", 1)
             found.setdefault(kind, {})[subject] = asdict(one)["figures"]
@@ -288,7 +289,7 @@ def _common(column: CodedColumn) -> CodedColumn:
     return place[codes], [*(names[i] for i in kept.tolist()), "(rare)"]
 
 
-def _representatives(values: NDArray[np.generic]) -> list[Any]:
+def _representatives(values: NDArray[np.generic]) -> list[Hashable]:
     """Groups to move rows to: the most frequent words, or the quartiles of numbers."""
     if is_numeric(values) and len(np.unique(values)) > MOST_GROUPS:
         return [values.dtype.type(q) for q in np.unique(np.nanquantile(values, (0.25, 0.75)))]

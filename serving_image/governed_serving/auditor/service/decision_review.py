@@ -4,13 +4,14 @@ The explainer records what it answers under the request's id, so that a review c
 completion, which the runtime answers, is recorded with the review.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import httpx
 import numpy as np
 
 from governed_api import routes
+from governed_api.json_types import Scalar
 from governed_serving.archive.client import ArchiveClient
 from governed_serving.auditor.service.conversations import MAX_CHARACTERS, again
 from governed_serving.auditor.service.lane import LANE_ERRORS, Runtime
@@ -46,7 +47,7 @@ class DecisionReview:
         self._client, self._cipher, self._url, self._timeout = client, cipher, url.rstrip("/"), timeout
         self._runtime = runtime
 
-    def of(self, prediction: Mapping[str, Any]) -> dict[str, Any]:
+    def of(self, prediction: Mapping[str, Any]) -> dict[str, object]:
         """``explanation`` and ``counterfactual`` of a prediction's ledger entry, or what kept them away. Raises ArchiveError, CryptoError."""
         if not self._url and self._runtime is None:
             return dict.fromkeys(METHODS, NO_EXPLAINER)
@@ -61,7 +62,7 @@ class DecisionReview:
         inputs = _inputs(frame, prediction["index"])
         return {kind: self._ask(prediction["id"], inputs, method) for kind, method in METHODS.items()}
 
-    def _of_completion(self, request: str, frame: PredictionFrame) -> Any:
+    def _of_completion(self, request: str, frame: PredictionFrame) -> object:
         """Which words of the prompt spoke for what was said."""
         spoken, said = last_spoken(str(strings(frame.features[PROMPT])[0])), answer_of(frame)
         if spoken is None or not said:
@@ -71,7 +72,7 @@ class DecisionReview:
         inputs = [{"name": name, "shape": [1], "datatype": "BYTES", "data": [text]} for name, text in texts.items()]
         return self._ask(request, inputs, "")
 
-    def _of_swapped_words(self, frame: PredictionFrame) -> dict[str, Any]:
+    def _of_swapped_words(self, frame: PredictionFrame) -> dict[str, object]:
         """What is answered when the words that name a group are swapped in what the user said, and what without that."""
         if self._runtime is None:
             return {"error": "no pattern says which answers favour a person (spec.governance.bias.favorableOutcome)"}
@@ -96,29 +97,30 @@ class DecisionReview:
             "changed": before["favorable"] != after["favorable"],
         }
 
-    def _ask(self, request: str, inputs: list[dict[str, Any]], method: str) -> Any:
+    def _ask(self, request: str, inputs: Sequence[Mapping[str, object]], method: str) -> object:
         if not self._url:
             return NO_EXPLAINER
         body = {"id": request, "inputs": inputs, "parameters": {"method": method} if method else {}}
         path = self._url + routes.EXPLAIN.format(model=self._client.model)
         try:
             answer = httpx.post(path, json=body, timeout=self._timeout, trust_env=False)
-            return answer.json()
+            explained: object = answer.json()
         except (httpx.HTTPError, ValueError) as error:
             return {"error": f"the explainer did not answer: {str(error) or type(error).__name__}"}
+        return explained
 
 
-def _inputs(frame: PredictionFrame, number: int) -> list[dict[str, Any]]:
+def _inputs(frame: PredictionFrame, number: int) -> list[dict[str, object]]:
     """V2 tensors of request ``number`` of a frame."""
     ends = np.frombuffer(frame.rows, "<i4").cumsum().tolist()
     rows = slice(ends[number - 1] if number else 0, ends[number])
     return [_tensor(name, column, rows) for name, column in frame.features.items()]
 
 
-def _tensor(name: str, column: Column, rows: slice) -> dict[str, Any]:
+def _tensor(name: str, column: Column, rows: slice) -> dict[str, object]:
     values = numbers(column)[rows].ravel().tolist()
     if column.dtype == "BYTES":
-        data: list[Any] = [column.values[int(code)] for code in values]
+        data: list[Scalar] = [column.values[int(code)] for code in values]
     else:
         data = [None if value != value else value for value in values]
     shape = [rows.stop - rows.start, column.width]

@@ -17,7 +17,7 @@ from governed_serving.fairness.counts.cells import Cells, CodedColumn
 from governed_serving.fairness.counts.grouping import MISSING, Grouping, groupings, outcomes
 from governed_serving.fairness.counts.scores import plain_subject
 from governed_serving.fairness.counts.truth import posted, read_truth, word_of
-from governed_serving.fairness.counts.windows import Window
+from governed_serving.fairness.counts.windows import Joined, Window
 from governed_serving.fairness.metrics.measures import SCORE_METRICS
 from governed_serving.fairness.metrics.roster import Roster
 from governed_serving.fairness.monitoring.alarms import Alarm
@@ -93,7 +93,7 @@ class Fold:
         return {g.name: list(g.edges) for g in self._groupings if g.edges}
 
     @property
-    def rules(self) -> list[Any]:
+    def rules(self) -> list[object]:
         """What is counted, JSON-ready: counts made under other rules don't add up with these."""
         groupings = [[g.name, *g.edges] for g in self._groupings]
         outcome, window = self.bias.favorable_outcome, self.bias.window
@@ -166,7 +166,7 @@ class Fold:
         score = self.scores(frame.outputs, total) if self.window.scored else None
         return Read(columns, favourable, bucket, score)
 
-    def direction(self, target: Any) -> int:
+    def direction(self, target: object) -> int:
         """Whether more of ``target`` (a class; None: a prediction) favours a person: 1, −1, or 0 when that can't be said."""
         outcome = self.bias.favorable_outcome
         if outcome.pattern is not None:
@@ -191,7 +191,7 @@ class Fold:
             return np.zeros(rows, np.int32), [MISSING]
         return grouping.encode(numbers(column), column.values if column.dtype == "BYTES" else None)
 
-    def _outcome(self, outputs: Mapping[str, Column]) -> Any:
+    def _outcome(self, outputs: Mapping[str, Column]) -> NDArray[np.bool_] | None:
         wanted = self.bias.favorable_outcome
         column = outputs.get("label") if wanted.threshold is None else outputs.get("prediction")
         if column is None and len(outputs) == 1:
@@ -202,7 +202,7 @@ class Fold:
         return outcomes(numbers(column), words, wanted.label, wanted.threshold)
 
     @staticmethod
-    def _generated(frame: PredictionFrame, search: Search) -> Any:
+    def _generated(frame: PredictionFrame, search: Search) -> NDArray[np.bool_] | None:
         """None for a completion that isn't complete: what a person was told of it isn't known."""
         return outcomes_of(frame, search) if state_of(frame) == "complete" else None
 
@@ -220,11 +220,11 @@ class Fold:
             body = decode_json(event.body)
             self.alarm.acknowledge(body["by"], body["reason"], event.time)
 
-    def _joined(self, rows: Any) -> None:
+    def _joined(self, rows: Iterable[Joined]) -> None:
         for row in rows:
             self.window.relabel(row)
 
-    def dump(self) -> dict[str, Any]:
+    def dump(self) -> dict[str, object]:
         """For the snapshot."""
         return {
             "revision": self.revision,

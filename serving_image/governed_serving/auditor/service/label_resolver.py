@@ -7,7 +7,7 @@ wherever it was posted. The row's place in the counts comes from the prediction 
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from governed_serving.archive.client import ArchiveClient
 from governed_serving.archive.errors import Refused
@@ -99,7 +99,7 @@ class CrossReplicaLabelResolver:
     def _chunk(self, blob: str) -> tuple[str, dict[int, Frame]]:
         found = self._chunks.get(blob)
         if found is None:
-            data: Any = self._client.get_blob(blob)
+            data = self._client.get_blob(blob)
             found = self._chunks[blob] = chunk_identity(data), dict(open_chunk(data, self._cipher))
             if len(self._chunks) > _CHUNKS:
                 self._chunks.popitem(last=False)

@@ -215,7 +215,7 @@ class LabelJoin:
                 del self._numbers[request]
         self.forgotten += len(block.ids) - sum(block.labelled)
 
-    def dump(self) -> dict[str, Any]:
+    def dump(self) -> dict[str, object]:
         """For the snapshot, to be encoded before anything else is remembered: it shares the blocks' content."""
         return {
             "blocks": [msgspec.structs.asdict(block) for block in self._blocks],

@@ -18,6 +18,7 @@ from governed_serving.decoding import decode_json
 from governed_serving.fairness.monitoring.monitors import AttributionSums, DriftMonitor, FreshRows, Hysteresis, Seen
 from governed_serving.fairness.monitoring.reference import DECISION, SCORE, Distribution
 from governed_serving.journal import numbers
+from governed_serving.journal.columns import Numbers
 from governed_serving.records import Column, ExplanationRecord, Frame, PredictionFrame
 
 __all__ = ["Live"]
@@ -126,7 +127,7 @@ class Live:
         """What the other replicas need of this."""
         return SharedMonitoringState(self.drift.last_window(), self.attributions.table(), self.flips, self.inputs)
 
-    def dump(self) -> dict[str, Any]:
+    def dump(self) -> dict[str, object]:
         """For the snapshot; fresh rows are left out, they come again."""
         return {
             "drift": self.drift.dump(),
@@ -143,11 +144,11 @@ class Live:
         self.flips = {name: list(counts) for name, counts in dumped["flips"].items()}
 
 
-def _seen(column: Column) -> tuple[Any, list[str] | None]:
+def _seen(column: Column) -> tuple[Numbers, list[str] | None]:
     return numbers(column), column.values if column.dtype == "BYTES" else None
 
 
-def _decision(label: Column) -> tuple[Any, list[str]]:
+def _decision(label: Column) -> tuple[Numbers, list[str]]:
     """Classes as words, whatever their type on the wire."""
     values, words = _seen(label)
     if words is not None:

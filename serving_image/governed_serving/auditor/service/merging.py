@@ -1,7 +1,6 @@
 """Neighbouring prediction frames as one: folding costs the same for one row as for hundreds, and a quiet server writes a frame per request."""
 
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 from governed_serving.completions.generated import state_of
 from governed_serving.journal.columns import joined
@@ -19,7 +18,7 @@ def merged(records: Iterable[Frame]) -> Iterator[Frame]:
     Completions stay apart: how far one had come is said of its frame.
     """
     run: list[PredictionFrame] = []
-    kind: Any = None
+    kind: tuple[object, ...] | None = None
     requests = 0
     for record in records:
         if isinstance(record, PredictionFrame) and not state_of(record):
@@ -38,7 +37,7 @@ def merged(records: Iterable[Frame]) -> Iterator[Frame]:
         yield _one(run)
 
 
-def _kind(frame: PredictionFrame) -> tuple[Any, ...]:
+def _kind(frame: PredictionFrame) -> tuple[object, ...]:
     columns = [[(name, c.dtype, c.width) for name, c in part.items()] for part in (frame.features, frame.outputs)]
     return frame.model, frame.revision, frame.artefact, columns
 

@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
@@ -38,7 +37,7 @@ class Published(msgspec.Struct, frozen=True):
     tally: Tally
 
 
-def group_of(revision: str, rules: Any) -> str:
+def group_of(revision: str, rules: Sequence[object]) -> str:
     """16 hexadecimal digits for a revision and what it counts; ``rules`` is JSON-ready."""
     return sha256(msgspec.json.encode([revision, rules], order="deterministic")).hexdigest()[:16]
 

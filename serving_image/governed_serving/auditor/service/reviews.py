@@ -1,7 +1,7 @@
 """Where people come in: acknowledging an alarm, contesting a single decision. Both leave an entry in the ledger."""
 
 import unicodedata
-from typing import Any
+from typing import Any, TypedDict, TypeVar
 
 import msgspec
 
@@ -15,6 +15,7 @@ from governed_serving.records import EventRecord
 
 __all__ = ["acknowledgement", "contest", "record_of"]
 
+T = TypeVar("T", bound=msgspec.Struct)
 MAX_BY = 256
 MAX_REASON = 4096
 _LINES = frozenset("\n\r\t")
@@ -35,6 +36,16 @@ class Contest(msgspec.Struct, forbid_unknown_fields=True):
     reason: str
 
 
+class Record(TypedDict):
+    """What the ledger holds of a request: entries as they are there, with ``ledgerIndex``."""
+
+    id: str
+    prediction: dict[str, Any]
+    explanations: list[dict[str, Any]]
+    labels: list[dict[str, Any]]
+    reviews: list[dict[str, Any]]
+
+
 def acknowledgement(state: AuditState, body: bytes, now: float) -> EventRecord:
     """The event of a person taking over the alarm. Raises Unusable, NotFound."""
     _parse(body, Acknowledgement)
@@ -48,23 +59,23 @@ def acknowledgement(state: AuditState, body: bytes, now: float) -> EventRecord:
 
 def contest(
     subject: Subject, archive: ArchiveClient | None, why: DecisionReview | None, body: bytes, now: float
-) -> tuple[EventRecord, dict[str, Any]]:
+) -> tuple[EventRecord, dict[str, object]]:
     """The event of a contested decision, and what a reviewer needs: record, explanation, counterfactual.
 
     Raises Unusable, NotFound, Unavailable, ArchiveError, CryptoError.
     """
     asked = _parse(body, Contest)
     found = record_of(archive, asked.id)
-    if why is not None:
-        found |= why.of(found["prediction"])
+    answers = why.of(found["prediction"]) if why is not None else {}
     summary = {"kind": "review", "state": "open", "prediction": found["prediction"]["ledgerIndex"]}
-    if found.get("counterfactual", {}).get("method") == SWAPPED_WORDS:  # nobody else records it
-        body = msgspec.json.encode({**msgspec.structs.asdict(asked), "counterfactual": found["counterfactual"]})
+    counterfactual = answers.get("counterfactual")
+    if isinstance(counterfactual, dict) and counterfactual.get("method") == SWAPPED_WORDS:  # nobody else records it
+        body = msgspec.json.encode({**msgspec.structs.asdict(asked), "counterfactual": counterfactual})
     event = EventRecord("acknowledgement", asked.id, subject.model, subject.revision, now, body, summary)
-    return event, found
+    return event, {**found, **answers}
 
 
-def record_of(archive: ArchiveClient | None, request_id: str) -> dict[str, Any]:
+def record_of(archive: ArchiveClient | None, request_id: str) -> Record:
     """Ledger entries of a request: its prediction, explanations, labels, reviews."""
     if archive is None:
         raise Unavailable("no archive is configured: the record of a decision can't be looked up")
@@ -85,7 +96,7 @@ def record_of(archive: ArchiveClient | None, request_id: str) -> dict[str, Any]:
     }
 
 
-def _parse(body: bytes, kind: Any) -> Any:
+def _parse(body: bytes, kind: type[T]) -> T:
     try:
         found = decode_json(body, type=kind)
     except msgspec.DecodeError as error:

@@ -4,8 +4,8 @@
 there the first token is scored, from ``top_logprobs``: one that is not among them counts with the least that is, an upper bound.
 """
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 import msgspec
 import numpy as np
@@ -76,7 +76,7 @@ class CompletionScorer:
     Raises :class:`ModelMisbehaved` where the runtime doesn't answer log-probabilities, and says what it would have to do.
     """
 
-    def __init__(self, post: Callable[[str, dict[str, Any]], bytes]) -> None:
+    def __init__(self, post: Callable[[str, Mapping[str, object]], bytes]) -> None:
         self._post = post
 
     def __call__(self, columns: Columns) -> Floats:
@@ -145,9 +145,9 @@ def _summed(found: _Logprobs, length: int, answered: int, generated: int) -> flo
     return float(sum(score for score in scored if score is not None))
 
 
-def _filled(messages: str, prompt: str) -> list[dict[str, Any]]:
+def _filled(messages: str, prompt: str) -> list[dict[str, object]]:
     """The messages with ``prompt`` as the content of the last one of the user."""
-    known: list[dict[str, Any]] = decode_json(messages)
+    known: list[dict[str, object]] = decode_json(messages)
     last = max(index for index, one in enumerate(known) if one.get("role") == "user")
     return [{**one, "content": prompt} if index == last else one for index, one in enumerate(known)]
 

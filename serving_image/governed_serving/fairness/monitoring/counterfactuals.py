@@ -4,8 +4,9 @@ For text the words that name a group are swapped, in Chinese and English. A flip
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,8 @@ __all__ = ["GENDER_WORDS", "Flips", "attribute_flips", "swap_words", "text_flips
 Columns = Mapping[str, NDArray[np.generic]]
 Decide = Callable[[dict[str, NDArray[np.generic]]], NDArray[np.bool_]]
 """Columns (rows,) → decisions (rows,)."""
+
+G = TypeVar("G", bound=Hashable)
 
 GENDER_WORDS: tuple[tuple[str, str], ...] = (
     ("he", "she"), ("him", "her"), ("his", "her"), ("himself", "herself"), ("man", "woman"), ("men", "women"),
@@ -40,13 +43,13 @@ class Flips:
         return self.flipped / self.rows if self.rows else 0.0
 
 
-def attribute_flips(decide: Decide, columns: Columns, attribute: str, groups: Sequence[str]) -> dict[str, Flips]:
-    """Group → flips when every other row is made a member of it."""
+def attribute_flips(decide: Decide, columns: Columns, attribute: str, groups: Sequence[G]) -> dict[G, Flips]:
+    """Group (a word, or a number of the column's dtype) → flips when every other row is made a member of it."""
     before = decide(dict(columns))
     return {group: _changed(decide, columns, attribute, before, group) for group in groups}
 
 
-def _changed(decide: Decide, columns: Columns, attribute: str, before: NDArray[np.bool_], group: str) -> Flips:
+def _changed(decide: Decide, columns: Columns, attribute: str, before: NDArray[np.bool_], group: object) -> Flips:
     others = columns[attribute] != group
     if not others.any():
         return _flips(0, 0)

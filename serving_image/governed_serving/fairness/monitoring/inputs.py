@@ -12,18 +12,20 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from itertools import combinations
-from typing import Any
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from governed_api.json_types import Scalar
 from governed_serving.fairness.monitoring.drift import log_dirichlet_multinomial, log_evidence, quantile_edges
 
 __all__ = ["Discrepancy", "InputDrift", "MeanEmbedding"]
 
 Floats = NDArray[np.float64]
 Columns = Mapping[str, NDArray[np.generic]]
+Raw = Sequence[Scalar] | NDArray[np.generic]
+"""Values of a column: of training, as its document has them, or of requests."""
 """Raw columns, shape (rows,): numbers, or objects that hold str."""
 
 FREQUENCIES = 128
@@ -164,7 +166,7 @@ def median_square(rows: Floats) -> float:
 class InputDrift:
     """``background``: training rows as raw columns; those with fewer than ``least`` rows, and ``texts``, are left out."""
 
-    def __init__(self, background: Mapping[str, list[Any]], texts: Iterable[str], least: int):
+    def __init__(self, background: Mapping[str, Sequence[Scalar]], texts: Iterable[str], least: int):
         left_out = set(texts)
         self._background = {n: v for n, v in background.items() if n not in left_out and len(v) >= least}
         self._prepared = ""
@@ -184,7 +186,7 @@ class InputDrift:
             self._embedding = MeanEmbedding(self._encoded(self._background))
         return {name: self._embedding.sums(self._encoded(fresh)).tolist()}
 
-    def _encoded(self, columns: Mapping[str, Any]) -> Floats:
+    def _encoded(self, columns: Mapping[str, Raw]) -> Floats:
         return np.column_stack([encode(columns[column]) for column, encode in self._encoders.items()])
 
     def compared(
@@ -202,11 +204,11 @@ class InputDrift:
         return self._embedding.compare(whole), int(whole[0])
 
 
-Encoder = Callable[[Any], Floats]
+Encoder = Callable[[Raw], Floats]
 """Raw values of a column → (rows, numbers)."""
 
 
-def encoder(training: list[Any], words: bool) -> Encoder:
+def encoder(training: Sequence[Scalar], words: bool) -> Encoder:
     """Numbers in training's standard deviations, gaps at the mean; ``words`` as indicators of the first :data:`MOST_WORDS`."""
     if words:
         names = sorted({str(word or "") for word in training})[:MOST_WORDS]
@@ -214,7 +216,7 @@ def encoder(training: list[Any], words: bool) -> Encoder:
     known = np.array([np.nan if v is None else v for v in training], np.float64)
     mean, deviation = np.nanmean(known), np.nanstd(known) or 1.0
 
-    def numbers(values: Any) -> Floats:
+    def numbers(values: Raw) -> Floats:
         found = np.array([np.nan if v is None else v for v in values], np.float64)
         return np.nan_to_num((found - mean) / deviation)[:, None]
 

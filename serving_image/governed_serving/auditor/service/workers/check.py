@@ -1,9 +1,8 @@
 """Looks at what is watched beside the verdict: drift, proxies, counterfactual flips, explanation gaps; raises and ends their alarms."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import msgspec
 
@@ -129,7 +128,7 @@ class CheckWorker(Worker):
                 self._record(finding.subject, moved, finding.figures, now)
         return changed
 
-    def _record(self, subject: str, state: str, figures: dict[str, Any], now: float) -> None:
+    def _record(self, subject: str, state: str, figures: Mapping[str, object], now: float) -> None:
         """An alarm that was raised or has ended, into the ledger."""
         about = self._state.subject
         summary = {"kind": subject.split("/", 1)[0], "subject": subject, "state": state, **figures}

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import NamedTuple
 
 import msgspec
 
@@ -37,7 +37,7 @@ class ExchangeWorker(Worker):
     ) -> None:
         self._state, self._replicas, self._resolver, self._clock = state, replicas, resolver, clock
         self._refreshed_at = self._published_at = float("-inf")
-        self._published: tuple[Any, ...] = ()
+        self._published: _Outline | None = None
 
     def run_once(self) -> int:
         """Read the others' counts, publish ours, look for predictions of labels that wait. Number of labels settled.
@@ -77,15 +77,25 @@ class ExchangeWorker(Worker):
         self._replicas.publish(tally, self._state.subject.revision, final)
         self._published, self._published_at = outline, self._clock()
 
-    def _worth_publishing(self, outline: tuple[Any, ...]) -> bool:
+    def _worth_publishing(self, outline: "_Outline") -> bool:
         before = self._published
-        if not before or outline == before:
-            return not before
+        if before is None or outline == before:
+            return before is None
         grown = any(now > (1 + GROWTH) * then for now, then in zip(outline[:2], before[:2], strict=True))
         due = self._clock() - self._published_at >= PUBLISH_SECONDS
         return grown or due or outline[2:] != before[2:]
 
 
-def _outline(fold: Fold) -> tuple[Any, ...]:
+class _Outline(NamedTuple):
     """Two counts, and what is told at once when it changes."""
-    return fold.rows, fold.labels.joined, frozenset(fold.absent), fold.alarm.active, fold.alarm.acknowledged_by
+
+    rows: int
+    joined: int
+    absent: frozenset[str]
+    alarm: bool
+    acknowledged_by: str
+
+
+def _outline(fold: Fold) -> _Outline:
+    alarm = fold.alarm
+    return _Outline(fold.rows, fold.labels.joined, frozenset(fold.absent), alarm.active, alarm.acknowledged_by)

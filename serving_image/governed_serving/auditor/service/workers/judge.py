@@ -1,10 +1,9 @@
 """Judges the counts of all replicas when they have changed, and records a verdict when it differs or is due."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Any
 
 import msgspec
 
@@ -57,7 +56,7 @@ class JudgeWorker(Worker):
     ) -> None:
         self._state, self._replicas, self._clock, self._monotonic = state, replicas, clock, monotonic
         self._begun = monotonic()
-        self._judged: tuple[Any, ...] = ()
+        self._judged: tuple[object, ...] = ()
         self._again = 0.0
         self._recorded = _Recorded()
 
@@ -136,7 +135,7 @@ class JudgeWorker(Worker):
             fold.alarm = alarm  # as a whole: others see the state before or after, none between
         return alarm.report()
 
-    def _record(self, outline: tuple[str, ...], counts: dict[str, Any]) -> None:
+    def _record(self, outline: tuple[str, ...], counts: Mapping[str, object]) -> None:
         """The verdict and the counts it rests on, into the journal and so into the ledger."""
         now, subject, verdict = self._clock(), self._state.subject, self._state.verdict
         told = wire(verdict)
