@@ -196,7 +196,7 @@ class InterventionalGame:
                 columns[feature] = flat if coded.dictionary is None else coded.dictionary[flat]
         return self.box(columns).reshape(len(x), 1 << len(order), -1)
 
-    def _memory(self, feature: str, dtype: Any, shape: tuple[int, int]) -> NDArray[np.generic]:
+    def _memory(self, feature: str, dtype: np.dtype[np.generic], shape: tuple[int, int]) -> NDArray[np.generic]:
         """This thread's array for a feature, at least as large as any before."""
         held: dict[str, NDArray[np.generic]] = self._scratch.__dict__
         size = shape[0] * shape[1]

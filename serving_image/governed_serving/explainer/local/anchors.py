@@ -8,7 +8,6 @@ together, for the rule told is the best of many and was looked at until it seeme
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,7 +37,7 @@ class Anchor:
     "complete" (no longer rule is possible), "evaluations" or "budget".
     """
 
-    predicates: dict[str, dict[str, Any]]
+    predicates: dict[str, dict[str, dict[str, object]]]
     precision: float | None
     interval: tuple[float, float]
     coverage: float
@@ -48,7 +47,7 @@ class Anchor:
     confidence: float
     stopped: str
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, object]:
         return {
             "anchor": [{"player": player, "conditions": conditions} for player, conditions in self.predicates.items()],
             "precision": self.precision,
@@ -262,7 +261,7 @@ def _extend(sampler: _Sampler, beam: list[frozenset[int]], players: int) -> list
     return sorted(arms, key=lambda arm: (-sampler.mean(arm), sorted(arm)))[:BEAM]
 
 
-def _condition(value: NDArray[np.generic], background: NDArray[np.generic]) -> Any:
+def _condition(value: NDArray[np.generic], background: NDArray[np.generic]) -> dict[str, object]:
     """The bin as a person reads it: a category, or a range of quartiles (open ends are null)."""
     if background.dtype == object:
         return {"equals": value[0]}

@@ -7,7 +7,6 @@ Distance is Gower's: |change| / range for numbers, 1 for a category, summed over
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +28,7 @@ CHANGES = 5
 class Counterfactual:
     """``changes``: feature → (from, to); ``output``: the model's answer for the wanted outcome after the changes."""
 
-    changes: dict[str, tuple[Any, Any]]
+    changes: dict[str, tuple[object, object]]
     distance: float
     output: float
 
@@ -46,7 +45,7 @@ class Counterfactuals:
     evaluations: int
     stopped: str
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, object]:
         return {
             "already": self.reached,
             "counterfactuals": [
@@ -62,7 +61,9 @@ class Counterfactuals:
         }
 
 
-Change = tuple[tuple[str, Any], ...]
+Cell = str | float
+"""What a feature may be set to."""
+Change = tuple[tuple[str, Cell], ...]
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,7 @@ class _Search:
     def distance(self, change: Change) -> float:
         return sum(self._one(feature, value) for feature, value in change)
 
-    def _one(self, feature: str, value: Any) -> float:
+    def _one(self, feature: str, value: Cell) -> float:
         here = self.row[feature][0]
         if feature in self.scale and not np.isfinite(float(here)):
             return 1.0  # from missing to any number, as from one category to another
@@ -169,7 +170,7 @@ def find_counterfactuals(
     return Counterfactuals(finished[:MOST], False, search.evaluations, stopped)
 
 
-def _by_size(search: _Search, options: Mapping[str, list[Any]], found: dict[frozenset[str], _Reached]) -> None:
+def _by_size(search: _Search, options: Mapping[str, list[Cell]], found: dict[frozenset[str], _Reached]) -> None:
     """All single changes; then beams of more, until enough were found, or the sizes are used up. Raises _Spent, BudgetExhausted."""
     beam: list[Change] = [()]
     for _size in range(min(CHANGES, len(options))):
@@ -203,7 +204,7 @@ def _spread(grown: list[Change], gain: Floats) -> list[Change]:
 
 
 def _grown(
-    beam: list[Change], options: Mapping[str, list[Any]], found: Mapping[frozenset[str], _Reached]
+    beam: list[Change], options: Mapping[str, list[Cell]], found: Mapping[frozenset[str], _Reached]
 ) -> list[Change]:
     """Each change with one more feature; supersets of what is enough already are left out."""
     seen: dict[Change, None] = {}
@@ -253,10 +254,10 @@ def _told(search: _Search, one: _Reached) -> Counterfactual:
 def _options(
     name: str,
     values: NDArray[np.generic],
-    here: Any,
+    here: Cell,
     ranges: Mapping[str, tuple[float | None, float | None]],
     categories: Mapping[str, Sequence[str]],
-) -> list[Any]:
+) -> list[Cell]:
     """Values to try: every category, or quantiles of the background and the training range's ends; never "no value", which nobody
     can be advised to have."""
     if values.dtype == object:

@@ -6,7 +6,7 @@ independent reading of the ledger, add up to what one process would have counted
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypedDict
 
 import msgspec
 
@@ -47,6 +47,15 @@ class Moments(msgspec.Struct):
         return {"count": self.count, "mean": mean, "deviation": spread, "least": self.least, "most": self.most}
 
 
+class WindowReport(TypedDict):
+    """A window, JSON-ready; ``measures``: measure → count, mean, deviation, least, most."""
+
+    start: int
+    explanations: int
+    exact: int
+    measures: dict[str, dict[str, float]]
+
+
 class QualityWindow(msgspec.Struct):
     """``start`` in seconds since the epoch, a multiple of the window's length."""
 
@@ -67,7 +76,7 @@ class QualityWindow(msgspec.Struct):
         for name, moments in other.measures.items():
             self.measures.setdefault(name, Moments()).merge(moments)
 
-    def report(self) -> dict[str, Any]:
+    def report(self) -> WindowReport:
         measures = {name: self.measures[name].report() for name in MEASURES if name in self.measures}
         return {"start": self.start, "explanations": self.explanations, "exact": self.exact, "measures": measures}
 
@@ -98,7 +107,7 @@ class QualityWindows:
             self.windows.setdefault(start, QualityWindow(start)).merge(window)
         self._forget()
 
-    def report(self) -> dict[str, Any]:
+    def report(self) -> dict[str, object]:
         """JSON-ready, oldest window first."""
         return {
             "window_seconds": self.length,

@@ -1,7 +1,6 @@
 """A small tree that imitates the model: readable rules, with the share of the model that they account for."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,6 +8,8 @@ from numpy.typing import NDArray
 from governed_serving.blackbox.columns import Columns, Floats, row_count, take
 
 __all__ = ["Node", "SurrogateTree", "surrogate_tree"]
+
+Split = float | frozenset[str]
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class Node:
     rows: int
     value: float
     feature: str = ""
-    split: Any = None
+    split: Split | None = None
     left: "Node | None" = None
     right: "Node | None" = None
     gaps: bool = False
@@ -90,7 +91,7 @@ def _grow(rows: Columns, y: Floats, depth: int, least: int) -> Node:
     return Node(len(y), leaf.value, feature, split, left, right, _gaps(rows[feature]))
 
 
-def _best_split(values: NDArray[np.generic], y: Floats, least: int) -> tuple[float, Any] | None:
+def _best_split(values: NDArray[np.generic], y: Floats, least: int) -> tuple[float, Split] | None:
     """(drop of squared error, split) of the best cut, or None."""
     if values.dtype == object:
         names = list(dict.fromkeys(values.tolist()))
@@ -119,7 +120,7 @@ def _gaps(values: NDArray[np.generic]) -> bool:
     return values.dtype != object and bool(np.isnan(values.astype(float)).any())
 
 
-def _goes_left(values: NDArray[np.generic], split: Any) -> NDArray[np.bool_]:
+def _goes_left(values: NDArray[np.generic], split: Split) -> NDArray[np.bool_]:
     if isinstance(split, frozenset):
         return np.array([value in split for value in values], bool)
     inside: NDArray[np.bool_] = values.astype(float) <= split
@@ -127,7 +128,7 @@ def _goes_left(values: NDArray[np.generic], split: Any) -> NDArray[np.bool_]:
 
 
 def _fill(node: Node, rows: Columns, index: NDArray[np.int64], values: Floats) -> None:
-    if node.left is None or node.right is None:
+    if node.left is None or node.right is None or node.split is None:
         values[index] = node.value
         return
     inside = _goes_left(rows[node.feature], node.split)

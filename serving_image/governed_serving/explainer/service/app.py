@@ -3,9 +3,8 @@
 import asyncio
 import time
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import msgspec
 from fastapi import FastAPI, Request, Response
@@ -23,7 +22,7 @@ from governed_serving.explainer.service.jobs import JobQueue, status
 from governed_serving.explainer.service.lanes import Busy, Lane
 from governed_serving.explainer.service.metrics import Metrics
 from governed_serving.explainer.service.overview import overview
-from governed_serving.explainer.service.protocol import parse
+from governed_serving.explainer.service.protocol import Answer, ExplainRequest, parse
 from governed_serving.explainer.service.recorder import Recorder
 from governed_serving.hosting import exception_handlers
 from governed_serving.hosting.answers import JSON, add_probes, problem
@@ -58,7 +57,7 @@ class Explanations:
         metrics: Metrics,
         lane: Lane,
         *,
-        observe: Callable[[dict[str, Any]], Awaitable[None]] | None = None,
+        observe: Callable[[Answer], Awaitable[None]] | None = None,
     ) -> None:
         self.engine, self._recorder, self.metrics, self._lane = engine, recorder, metrics, lane
         self._observe = observe
@@ -80,13 +79,15 @@ class Explanations:
                 self._overview = encoded
             return self._overview
 
-    async def compute(self, request: Any, lane: Lane | None = None) -> bytes:
+    async def compute(self, request: ExplainRequest, lane: Lane | None = None) -> bytes:
         """As :meth:`explain`, for a request that is parsed already."""
         started = time.perf_counter()
         answer = await (lane or self._lane).run(lambda: self.engine.explain(request))
         encoded = msgspec.json.encode(answer)
         await self._recorder.record(request.id, encoded)
-        self.metrics.answered(answer["parameters"]["method"], 200, time.perf_counter() - started, answer["evaluations"])
+        self.metrics.answered(
+            str(answer["parameters"]["method"]), 200, time.perf_counter() - started, answer["evaluations"]
+        )
         if self._observe is not None:
             await self._observe(answer)
         return encoded
@@ -102,9 +103,9 @@ class Dependencies:
     """Why the service isn't ready, or nothing."""
     slow: Lane
     webhooks: tuple[str, ...] = ()
-    importances: Callable[[], dict[str, Any]] = dict
+    importances: Callable[[], Mapping[str, object]] = dict
     """Global importances and their drift, JSON-ready."""
-    quality: Callable[[], dict[str, Any]] = dict
+    quality: Callable[[], Mapping[str, object]] = dict
     """Quality of explanations by window, JSON-ready."""
 
 
@@ -160,7 +161,9 @@ def _explain_routes(app: FastAPI, explanations: Explanations, slow: Lane) -> Non
         return await _guarded(explanations, model, work)
 
 
-def _report_routes(app: FastAPI, explanations: Explanations, reports: dict[str, Callable[[], dict[str, Any]]]) -> None:
+def _report_routes(
+    app: FastAPI, explanations: Explanations, reports: Mapping[str, Callable[[], Mapping[str, object]]]
+) -> None:
     """Global importances, and quality by window, over the explanations given; by path."""
     by_name = {path.rpartition("/")[2]: read for path, read in reports.items()}
 

@@ -1,7 +1,6 @@
 """Methods that read the graph and evaluate nothing: TreeSHAP and LinearSHAP, checked against what the model answered."""
 
 import functools
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -128,7 +127,7 @@ def _attributions(method: str, players: Players, found: _Margins, outputs: NDArr
         1.0, float(np.abs(outputs).max())
     ):
         raise NotExplainable(f"the graph as read for {method!r} disagrees with what the model answers; use 'sampled'")
-    details: dict[str, Any] = {"space": {"": "output", "logistic": "log-odds", "softmax": "margin"}[found.link]}
+    details: dict[str, object] = {"space": {"": "output", "logistic": "log-odds", "softmax": "margin"}[found.link]}
     return [
         Attribution(
             method=method,

@@ -3,20 +3,18 @@
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import msgspec
-import numpy as np
 
 from governed_api.governance import Explainer
 from governed_serving.blackbox.box import BlackBox
-from governed_serving.blackbox.columns import Predict
+from governed_serving.blackbox.columns import Floats, Predict
 from governed_serving.blackbox.errors import NotExplainable
 from governed_serving.explainer.scales import LOGIT, OUTPUT, logit
 from governed_serving.explainer.service.closed_form import ClosedForms
 from governed_serving.explainer.service.methods import METHODS, WITHOUT_ATTRIBUTIONS, Method, Task, method
 from governed_serving.explainer.service.model import ExplainedModel, explainer_code
-from governed_serving.explainer.service.protocol import ExplainRequest
+from governed_serving.explainer.service.protocol import Answer, ExplainRequest
 
 __all__ = ["Engine"]
 
@@ -54,7 +52,7 @@ class Engine:
         self._predict, self._costly, self._max_rows, self._clock = predict, costly, limits.rows_per_call, clock
         self._methods, self._budget = methods, config.config.budget_milliseconds or limits.budget
 
-    def explain(self, request: ExplainRequest) -> dict[str, Any]:
+    def explain(self, request: ExplainRequest) -> Answer:
         """The answer's JSON. Raises :class:`governed_serving.blackbox.errors.ExplainerError`."""
         task = self._task(request)
         name = request.parameters.method or self.config.type
@@ -115,7 +113,7 @@ class Engine:
             raise NotExplainable(f"parameters.scale: expected none, found logit; {name} attributes nothing")
         return scale
 
-    def _targets(self, request: ExplainRequest, outputs: "np.ndarray[Any, np.dtype[np.float64]]") -> list[int]:
+    def _targets(self, request: ExplainRequest, outputs: Floats) -> list[int]:
         """Output column per row: as asked, else the favourable class, else the predicted one."""
         asked = request.parameters.target
         if asked is None and outputs.shape[1] > 1:
@@ -124,7 +122,7 @@ class Engine:
             return [self.model.position(asked)] * len(outputs)
         return [int(index) for index in outputs.argmax(axis=1)]
 
-    def _parameters(self, request: ExplainRequest, task: Task, name: str) -> dict[str, Any]:
+    def _parameters(self, request: ExplainRequest, task: Task, name: str) -> dict[str, object]:
         """The parameters in force, defaults filled in: with the id and the rows, all that a replay needs."""
         asked = {k: v for k, v in msgspec.to_builtins(request.parameters).items() if v is not None and k != "webhook"}
         return {**asked, "method": name, "max_evaluations": task.max_evaluations, "seed": request.seed}

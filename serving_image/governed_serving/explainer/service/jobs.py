@@ -6,7 +6,7 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 import msgspec
 
@@ -177,7 +177,7 @@ class JobQueue:
 
 def status(job: Job) -> bytes:
     """The job as clients see it."""
-    answer: dict[str, Any] = {"id": job.id, "status": job.status, "created": job.created, "attempts": job.attempts}
+    answer: dict[str, object] = {"id": job.id, "status": job.status, "created": job.created, "attempts": job.attempts}
     if job.error:
         answer["error"] = job.error
     if job.result:

@@ -1,7 +1,6 @@
 """Explaining a runtime's completions: what stands in for the artefact, how the runtime is asked, which journalled completions are sampled."""
 
 import hashlib
-from typing import Any
 
 import msgspec
 import numpy as np
@@ -58,6 +57,6 @@ def completions_in(frame: PredictionFrame, share: float) -> list[tuple[str, Colu
     return found
 
 
-def _row(prompt: str, messages: str, completion: str) -> dict[str, Any]:
+def _row(prompt: str, messages: str, completion: str) -> Columns:
     texts = zip(FEATURES, (prompt, completion, messages), strict=True)
     return {name: np.array([text], object) for name, text in texts}

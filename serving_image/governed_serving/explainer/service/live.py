@@ -7,9 +7,10 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from governed_serving.artefact import Feature
 from governed_serving.blackbox.columns import Columns
@@ -66,7 +67,7 @@ def requests_in(frame: PredictionFrame, features: list[Feature], share: float) -
     for index in picked:
         start, stop = int(ends[index] - counts[index]), int(ends[index])
         kept = slice(start, min(stop, start + MAX_ROWS))
-        columns: dict[str, Any] = {
+        columns: dict[str, NDArray[np.generic]] = {
             f.name: table[f.name][kept] if f.dtype == "BYTES" else table[f.name][kept].astype(np.float32)
             for f in features
         }

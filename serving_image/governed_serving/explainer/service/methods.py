@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
@@ -20,7 +19,7 @@ from governed_serving.explainer.scales import LOGIT, OUTPUT, probability
 from governed_serving.explainer.service.closed_form import ClosedForms
 from governed_serving.explainer.service.model import ExplainedModel
 from governed_serving.explainer.service.protocol import Parameters
-from governed_serving.explainer.service.rendering import rendered
+from governed_serving.explainer.service.rendering import Explanation, rendered
 from governed_serving.explainer.shapley.exact import MAX_PLAYERS, exact_shapley, planned_rows
 from governed_serving.explainer.shapley.permutation import permutation_rows
 from governed_serving.explainer.shapley.sampled import Stopping, sampled_rows
@@ -81,7 +80,7 @@ class Task:
         return take(self.rows, slice(index, index + 1))
 
 
-Answers = list[dict[str, Any]]
+Answers = list[Explanation]
 Method = Callable[[Task], Answers]
 
 
@@ -289,7 +288,7 @@ def _texts(task: Task, explain: Callable[[Columns, np.random.SeedSequence], tupl
     return answers
 
 
-def _add_fidelity(answer: dict[str, Any], game: Game, values: Floats, target: int) -> None:
+def _add_fidelity(answer: Explanation, game: Game, values: Floats, target: int) -> None:
     if game.size and game.box.left() > 0:
         try:
             score = fidelity(game, values, target)

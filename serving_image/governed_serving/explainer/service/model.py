@@ -2,14 +2,15 @@
 
 import functools
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from governed_api.json_types import Scalar
 from governed_serving.artefact import Artefact, Feature, Manifest, load
 from governed_serving.blackbox.columns import Columns, row_count, take
 from governed_serving.blackbox.errors import NotExplainable
@@ -87,7 +88,7 @@ def _background(artefact: Artefact, rows: int) -> Columns:
     return take(columns, slice(0, rows))
 
 
-def _column(values: list[Any] | None, feature: Feature) -> NDArray[np.generic]:
+def _column(values: Sequence[Scalar] | None, feature: Feature) -> NDArray[np.generic]:
     if values is None:
         raise NotExplainable(f"background.json: expected a column {feature.name!r}, found none")
     if feature.dtype == "BYTES":

@@ -6,12 +6,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from governed_serving.blackbox.columns import plain, row_count, take
+from governed_serving.blackbox.box import BlackBox
 from governed_serving.blackbox.errors import NotExplainable
 from governed_serving.explainer.overall.effects import Effect, accumulated_local_effects, partial_dependence
 from governed_serving.explainer.overall.importance import GlobalImportance, permutation_importance
 from governed_serving.explainer.overall.surrogate import surrogate_tree
 from governed_serving.explainer.service.engine import Engine
-from governed_serving.explainer.service.protocol import ExplainRequest, Parameters, seed_of
+from governed_serving.explainer.service.protocol import Answer, ExplainRequest, Parameters, seed_of
 
 __all__ = ["overview"]
 
@@ -60,12 +61,12 @@ def overview(engine: Engine) -> dict[str, Any]:
     }
 
 
-def _has_values(column: NDArray[Any]) -> bool:
+def _has_values(column: NDArray[np.generic]) -> bool:
     """Whether there is anything to draw an effect over: a number that no background row has has none."""
     return column.dtype == object or bool(np.isfinite(column.astype(float)).any())
 
 
-def _mean_absolute(answer: dict[str, Any]) -> list[dict[str, Any]]:
+def _mean_absolute(answer: Answer) -> list[dict[str, object]]:
     shares: dict[str, list[float]] = {}
     for one in answer["explanations"]:
         for entry in one.get("attributions", []):
@@ -74,7 +75,7 @@ def _mean_absolute(answer: dict[str, Any]) -> list[dict[str, Any]]:
     return [{"player": name, "value": float(np.mean(values))} for name, values in ranked]
 
 
-def _importance(found: GlobalImportance) -> list[dict[str, Any]]:
+def _importance(found: GlobalImportance) -> list[dict[str, object]]:
     order = np.argsort(-found.values, kind="stable")
     return [
         {
@@ -86,7 +87,7 @@ def _importance(found: GlobalImportance) -> list[dict[str, Any]]:
     ]
 
 
-def _effect(engine: Engine, feature: str, text: bool, target: int, box: Any) -> dict[str, Any]:
+def _effect(engine: Engine, feature: str, text: bool, target: int, box: BlackBox) -> dict[str, object]:
     """ALE for numbers, partial dependence for categories and for numbers that have but one value."""
     try:
         if text:

@@ -1,19 +1,21 @@
 """Open Inference Protocol V2 bodies of explanation requests → columns and parameters."""
 
 import hashlib
-from typing import Any
+from typing import Any, TypedDict
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from governed_api.datatypes import NUMERIC
+from governed_api.json_types import Json
 from governed_api.names import request_id_fault
 from governed_serving.artefact import Feature
 from governed_serving.blackbox.columns import Columns
 from governed_serving.blackbox.errors import NotExplainable
 from governed_serving.decoding import NestedOtherwise, decode_json, flatten
 from governed_serving.explainer.scales import SCALES
+from governed_serving.explainer.service.rendering import Explanation
 
 __all__ = ["MAX_ROWS", "ExplainRequest", "Parameters", "parse", "seed_of"]
 
@@ -77,6 +79,19 @@ class ExplainRequest(msgspec.Struct, frozen=True):
         return seed_of(self.id) if self.parameters.seed is None else self.parameters.seed
 
 
+class Answer(TypedDict):
+    """What is answered to a request, JSON-ready."""
+
+    model_name: str
+    id: str
+    explanations: list[Explanation]
+    parameters: dict[str, object]
+    """Those in force: with the id and the rows, all that a replay needs."""
+    digests: dict[str, str]
+    evaluations: int
+    calls: int
+
+
 def seed_of(request_id: str) -> int:
     """Seed of a request id: the first 63 bits of its SHA-256."""
     return int.from_bytes(hashlib.sha256(request_id.encode()).digest()[:8], "big") >> 1
@@ -115,7 +130,7 @@ def _check(parameters: Parameters) -> None:
         raise NotExplainable(f"parameters.seed: expected 0 to 2^63 − 1, found {parameters.seed}")
 
 
-def columns_of(tensors: list[Any], features: list[Feature]) -> Columns:
+def columns_of(tensors: list[_Tensor], features: list[Feature]) -> Columns:
     """One column per feature, in the model's order; a single numeric matrix is taken as all features."""
     by_name = {tensor.name: tensor for tensor in tensors}
     if len(tensors) == 1 and len(features) > 1 and tensors[0].name not in {f.name for f in features}:
@@ -135,7 +150,7 @@ def columns_of(tensors: list[Any], features: list[Feature]) -> Columns:
     return columns
 
 
-def _column(tensor: Any, feature: Feature) -> NDArray[np.generic]:
+def _column(tensor: _Tensor, feature: Feature) -> NDArray[np.generic]:
     rank = len(tensor.shape)
     if rank not in (1, 2) or (rank == 2 and tensor.shape[1] != 1) or not 0 <= tensor.shape[0] <= MAX_ROWS:
         found = str(tensor.shape[:3])[:80]
@@ -163,7 +178,7 @@ def _column(tensor: Any, feature: Feature) -> NDArray[np.generic]:
     return numbers
 
 
-def _matrix(tensor: Any, features: list[Feature]) -> Columns:
+def _matrix(tensor: _Tensor, features: list[Feature]) -> Columns:
     if any(feature.dtype == "BYTES" for feature in features):
         raise NotExplainable(f"inputs: expected one tensor per feature (some are text), found only {tensor.name!r}")
     if len(tensor.shape) != 2 or tensor.shape[1] != len(features):
@@ -182,7 +197,7 @@ def _matrix(tensor: Any, features: list[Feature]) -> Columns:
     return {feature.name: table[:, index].copy() for index, feature in enumerate(features)}
 
 
-def _flattened(tensor: Any) -> list[Any]:
+def _flattened(tensor: _Tensor) -> list[Any]:
     try:
         return flatten(tensor.shape, tensor.data)
     except NestedOtherwise as error:

@@ -1,8 +1,8 @@
 """Explanations into the explainer's own journal stream, before anyone sees them."""
 
 import time
-from collections.abc import Awaitable, Callable
-from typing import Any, Protocol
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Protocol
 
 from governed_serving.journal import JournalError
 from governed_serving.records import EventRecord, EventType, ExplanationRecord, Frame
@@ -13,7 +13,7 @@ __all__ = ["JournalLike", "Recorder"]
 class JournalLike(Protocol):
     """What is needed of :class:`governed_serving.journal.Journal`."""
 
-    def append(self, record: Frame) -> Awaitable[Any]: ...
+    def append(self, record: Frame) -> Awaitable[object]: ...
 
 
 class Recorder:
@@ -38,10 +38,10 @@ class Recorder:
         """The explanation of ``request_id`` exactly as it goes out."""
         await self._append(ExplanationRecord(request_id, self._model, self._revision, self._clock(), body))
 
-    async def event(self, kind: EventType, identifier: str, body: bytes, summary: dict[str, Any]) -> None:
+    async def event(self, kind: EventType, identifier: str, body: bytes, summary: Mapping[str, object]) -> None:
         """Anything else that must be provable, such as a drift alarm."""
         now = self._clock()
-        await self._append(EventRecord(kind, identifier, self._model, self._revision, now, body, summary))
+        await self._append(EventRecord(kind, identifier, self._model, self._revision, now, body, dict(summary)))
 
     async def _append(self, record: Frame) -> None:
         try:

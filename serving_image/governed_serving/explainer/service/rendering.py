@@ -7,12 +7,15 @@ from governed_serving.explainer.attribution import Attribution
 from governed_serving.explainer.players import Players
 from governed_serving.explainer.quality import complexity, rank_correlation
 
-__all__ = ["rendered"]
+__all__ = ["Explanation", "rendered"]
+
+Explanation = dict[str, Any]
+"""An item of an answer's ``explanations``, JSON-ready; which fields it has is its method's affair."""
 
 
 def rendered(
     found: Attribution, target: int, target_name: str | int, players: Players | None, row: Columns
-) -> dict[str, Any]:
+) -> Explanation:
     """One output of an attribution. ``row`` holds the explained row; without ``players`` the names are spans of a text."""
     entries = [_entry(found, index, target, players, row) for index in range(len(found.names))]
     return {
@@ -32,9 +35,9 @@ def rendered(
     }
 
 
-def _entry(found: Attribution, index: int, target: int, players: Players | None, row: Columns) -> dict[str, Any]:
+def _entry(found: Attribution, index: int, target: int, players: Players | None, row: Columns) -> dict[str, object]:
     name = found.names[index]
-    entry: dict[str, Any]
+    entry: dict[str, object]
     if players is None:
         entry = {"span": found.details["spans"][index], "value": name}
     else:
@@ -49,13 +52,13 @@ def _entry(found: Attribution, index: int, target: int, players: Players | None,
     return entry
 
 
-def _stability(found: Attribution, target: int) -> dict[str, Any]:
+def _stability(found: Attribution, target: int) -> dict[str, object]:
     if found.halves is None:
         return {}
     return {"stability": rank_correlation(found.halves[0][:, target], found.halves[1][:, target])}
 
 
-def _details(found: Attribution, target: int) -> dict[str, Any]:
+def _details(found: Attribution, target: int) -> dict[str, object]:
     shown = {key: value for key, value in found.details.items() if key != "spans"}
     if isinstance(shown.get("score"), list):
         shown["score"] = shown["score"][target]

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import numpy as np
@@ -13,7 +12,9 @@ from governed_serving.explainer.overall.drift import ImportanceMonitor
 from governed_serving.explainer.overall.quality_windows import QualityWindow, QualityWindows
 from governed_serving.explainer.service.jobs import Sealer
 from governed_serving.explainer.service.metrics import Metrics
+from governed_serving.explainer.service.protocol import Answer
 from governed_serving.explainer.service.recorder import Recorder
+from governed_serving.explainer.service.rendering import Explanation
 from governed_serving.hosting import log
 
 __all__ = ["Watch"]
@@ -48,7 +49,7 @@ class Watch:
         if self._quality.exists():
             self.windows.restore(sealer.open(self._quality.read_bytes(), b"quality"))
 
-    async def observe(self, answer: dict[str, Any]) -> None:
+    async def observe(self, answer: Answer) -> None:
         """One answer, all its rows. Raises the journal's error when what it caused can't be recorded."""
         now = self._clock()
         for one in answer["explanations"]:
@@ -57,7 +58,7 @@ class Watch:
                 await self._closed(window)
         self._metrics.graded(self.windows.latest())
 
-    async def _drift(self, one: dict[str, Any]) -> None:
+    async def _drift(self, one: Explanation) -> None:
         """Attributions over the model's own players move the global importances; guesses without an interval don't."""
         entries = one.get("attributions", [])
         names = tuple(entry.get("feature", entry.get("group")) for entry in entries)

@@ -1,6 +1,6 @@
 """FastAPI: Open Inference Protocol V2, KServe V1, health, metrics, OpenAI routes, and the OpenAPI page over all of them."""
 
-from typing import cast
+from typing import Any, cast
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -13,7 +13,7 @@ from governed_serving.hosting import exception_handlers
 from governed_serving.server.app import openapi
 from governed_serving.server.app.fast_path import body_header
 from governed_serving.server.app.json_route import JsonRoute
-from governed_serving.server.app.service import Gateway, HttpService, ModelMetadata, Reply, explained, failure, named
+from governed_serving.server.app.service import Gateway, HttpService, Reply, explained, failure, named
 from governed_serving.server.errors import InvalidRequest, NotFound, ServerError, Unavailable
 from governed_serving.server.explanation import Explainer, ReportKind
 from governed_serving.server.messages import Stream
@@ -93,13 +93,13 @@ def _versioned(gateway: Gateway, model: str, revision: str | None) -> HttpServic
 
 def _metadata(app: FastAPI, gateway: Gateway) -> None:
     @app.get(routes.V2, tags=["metadata"])
-    async def server() -> dict[str, object]:
+    async def server() -> dict[str, Any]:
         return {"name": "governed-models", "version": app.version, "extensions": ["binary_tensor_data", "explain"]}
 
     @app.get(routes.MODEL, tags=["metadata"])
     @app.get(routes.VERSION, tags=["metadata"])
-    async def metadata(model: str, revision: str | None = None) -> ModelMetadata:
-        return _versioned(gateway, model, revision).metadata()
+    async def metadata(model: str, revision: str | None = None) -> dict[str, Any]:
+        return {**_versioned(gateway, model, revision).metadata()}
 
     @app.get(routes.MODEL_READY, tags=["health"], response_model=None)
     @app.get(routes.VERSION_READY, tags=["health"], response_model=None)
@@ -112,12 +112,12 @@ def _metadata(app: FastAPI, gateway: Gateway) -> None:
         return JSONResponse({"name": model, "ready": True})
 
     @app.get(routes.V1_MODELS, tags=["v1"])
-    async def models() -> dict[str, object]:
+    async def models() -> dict[str, Any]:
         listed = [{"id": gateway.model, "object": "model", "owned_by": "governed-models"}]
         return {"models": [gateway.model], "object": "list", "data": listed}
 
     @app.get(routes.V1_MODEL, tags=["v1"])
-    async def model_v1(model: str) -> dict[str, object]:
+    async def model_v1(model: str) -> dict[str, Any]:
         gateway.named(model)
         return {"name": model, "ready": not gateway.not_ready}
 

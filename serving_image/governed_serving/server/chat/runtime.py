@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack
+from typing import Any
 
 import httpx
 import msgspec
@@ -53,7 +54,7 @@ class Runtime:
         """Its answer, decoded. Raises as :meth:`post`."""
         content = await self.post(path, message)
         try:
-            decoded: Message = decode_json(content, type=Message)
+            decoded: Message = decode_json(content, type=dict[str, Any])
         except msgspec.DecodeError as error:
             raise UpstreamFailed(f"runtime: expected JSON, found: {error}") from error
         return decoded
