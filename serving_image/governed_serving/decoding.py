@@ -28,8 +28,8 @@ def decode_with(decoder: "msgspec.json.Decoder[T] | msgspec.msgpack.Decoder[T]",
         raise msgspec.DecodeError(f"expected UTF-8, found byte 0x{error.object[error.start]:02x}") from error
 
 
-_json: dict[Any, "msgspec.json.Decoder[Any]"] = {}
-_msgpack: dict[Any, "msgspec.msgpack.Decoder[Any]"] = {}
+_json: dict[object, "msgspec.json.Decoder[Any]"] = {}
+_msgpack: dict[object, "msgspec.msgpack.Decoder[Any]"] = {}
 
 
 @overload

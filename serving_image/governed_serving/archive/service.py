@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
@@ -358,14 +357,14 @@ class Archive:
 
     # -- own entries --------------------------------------------------------------------------------------------------
 
-    def _note(self, model: str, type: str, id: str, digest: str, summary: dict[str, Any]) -> None:
+    def _note(self, model: str, type: str, id: str, digest: str, summary: Mapping[str, object]) -> None:
         time = timestamp(self._clock())
-        entry = LedgerEntry(type, self.namespace, check_model(model), id, time, digest=digest, summary=summary)
+        entry = LedgerEntry(type, self.namespace, check_model(model), id, time, digest=digest, summary=dict(summary))
         seq = self.ledger.next_seq(model, OWN_STREAM) or 0
         answer = self.appender.submit(Batch(model, OWN_STREAM, seq, [canonical(entry)])).result(timeout=30)
         assert isinstance(answer, Appended)
 
-    def _note_alone(self, model: str, type: str, id: str, digest: str, summary: dict[str, Any]) -> None:
+    def _note_alone(self, model: str, type: str, id: str, digest: str, summary: Mapping[str, object]) -> None:
         with self._own:
             self._note(model, type, id, digest, summary)
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnx import helper
 
 from governed_api.lifecycle import Compression
@@ -19,7 +20,7 @@ LEVELS, ZERO_POINT = 127, 128
 """Symmetric int8: −127 … 127; activations travel as uint8 around 128, the form that every MatMulInteger kernel has."""
 
 
-def compress(network: Any, spec: Compression, calibration: Encoded) -> tuple[Any, Variant]:
+def compress(network: onnx.ModelProto, spec: Compression, calibration: Encoded) -> tuple[onnx.ModelProto, Variant]:
     """The compressed onnx.ModelProto of ``network``, which stays as it is, and the variant's name.
 
     ``calibration``: encoded training rows (staticInt8 takes activation ranges from them).
@@ -37,7 +38,7 @@ def compress(network: Any, spec: Compression, calibration: Encoded) -> tuple[Any
     return plain(quantised), "int8"
 
 
-def prune(model: Any, sparsity: float) -> Any:
+def prune(model: onnx.ModelProto, sparsity: float) -> onnx.ModelProto:
     """Zero the share ``sparsity`` of smallest |weights| in every weight matrix (Han et al. 2015)."""
     weights = {name for node in model.graph.node if node.op_type in OPERATORS for name in node.input}
     for tensor in model.graph.initializer:
@@ -50,7 +51,7 @@ def prune(model: Any, sparsity: float) -> Any:
     return model
 
 
-def _dynamic(model: Any) -> Any:
+def _dynamic(model: onnx.ModelProto) -> onnx.ModelProto:
     """int8 weights per output channel, and activations quantised as they come with one scale per row.
 
     ONNX Runtime's own dynamic quantisation takes one scale over the whole batch, so that a row's answer would depend on
@@ -58,7 +59,7 @@ def _dynamic(model: Any) -> Any:
     the integer product is exact, so an answer is the same alone and in any batch.
     """
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
-    nodes: list[Any] = []
+    nodes: list[onnx.NodeProto] = []
     for k, node in enumerate(model.graph.node):
         weight = constants.get(node.input[1]) if node.op_type in OPERATORS else None
         values = None if weight is None else _matrix(node, onnx.numpy_helper.to_array(weight))
@@ -76,17 +77,20 @@ def _dynamic(model: Any) -> Any:
     return model
 
 
-def _matrix(node: Any, values: Any) -> Any:
+def _matrix(node: onnx.NodeProto, values: NDArray[np.generic]) -> NDArray[np.float32] | None:
     """The weights as (inputs, outputs), or None for a product that stays in float."""
     attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
     if values.ndim != 2 or values.dtype != np.float32 or attributes.get("transA", 0):
         return None
     if attributes.get("alpha", 1.0) != 1.0 or attributes.get("beta", 1.0) != 1.0:
         return None
-    return values.T if attributes.get("transB", 0) else values
+    matrix = values.astype(np.float32, copy=False)
+    return matrix.T if attributes.get("transB", 0) else matrix
 
 
-def _row_scaled(name: str, node: Any, values: Any) -> tuple[list[Any], list[Any]]:
+def _row_scaled(
+    name: str, node: onnx.NodeProto, values: NDArray[np.float32]
+) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
     """Nodes and constants of node.input[0] · ``values`` (+ node.input[2]) in int8, a scale per row of the input."""
     scale = np.maximum(np.abs(values).max(0), np.finfo(np.float32).tiny * 127) / np.float32(LEVELS)
     constants = {
@@ -99,7 +103,7 @@ def _row_scaled(name: str, node: Any, values: Any) -> tuple[list[Any], list[Any]
         "zero": np.array(ZERO_POINT, np.uint8),
     }
     c = {key: f"{name}/{key}" for key in constants}
-    nodes: list[Any] = []
+    nodes: list[onnx.NodeProto] = []
 
     def add(operator: str, inputs: list[str], **attributes: Any) -> str:
         output = f"{name}/{len(nodes)}"
@@ -118,7 +122,7 @@ def _row_scaled(name: str, node: Any, values: Any) -> tuple[list[Any], list[Any]
     return nodes, [onnx.numpy_helper.from_array(np.ascontiguousarray(v), c[key]) for key, v in constants.items()]
 
 
-def _static(model: Any, calibration: Encoded) -> Any:
+def _static(model: onnx.ModelProto, calibration: Encoded) -> onnx.ModelProto:
     from onnxruntime.quantization.calibrate import CalibrationMethod, TensorsData
     from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
     from onnxruntime.quantization.quant_utils import QuantType
@@ -137,10 +141,11 @@ def _static(model: Any, calibration: Encoded) -> Any:
     )
     quantiser.quantize_model()
     quantiser.model.topological_sort()
-    return quantiser.model.model
+    quantised: onnx.ModelProto = quantiser.model.model
+    return quantised
 
 
-def ranges(model: Any, calibration: Encoded) -> dict[str, tuple[Any, Any]]:
+def ranges(model: onnx.ModelProto, calibration: Encoded) -> dict[str, tuple[np.float32, np.float32]]:
     """Least and greatest value of every float tensor over the calibration rows, measured on the unfused graph."""
     watched = onnx.ModelProto()
     watched.CopyFrom(model)
@@ -148,7 +153,7 @@ def ranges(model: Any, calibration: Encoded) -> dict[str, tuple[Any, Any]]:
     produced = [name for node in watched.graph.node for name in node.output if name and name not in known]
     watched.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in produced)
     running = session(watched, "none")
-    found: dict[str, Any] = dict(
+    found: dict[str, NDArray[np.generic]] = dict(
         zip([o.name for o in running.get_outputs()], running.run(None, dict(calibration)), strict=True)
     )
     found |= calibration

@@ -93,7 +93,7 @@ class Dataset:
         )
 
 
-def _plain(column: Column) -> list[Any]:
+def _plain(column: Column) -> list[object]:
     if column.dtype == object:
         names, codes = np.unique(column.astype(str), return_inverse=True)
         return ["str", names.tolist(), codes.astype("<i4").tobytes()]

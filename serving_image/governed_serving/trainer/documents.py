@@ -3,12 +3,14 @@
 import hashlib
 import json
 import platform
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
+from governed_api.json_types import Scalar
 from governed_api.model import GovernedModelSpec
 from governed_serving import artefact
 from governed_serving.artefact import CJK_CHARACTERS, Feature, Lineage, Manifest, Output
@@ -25,12 +27,12 @@ PACKAGES = ("torch", "onnx", "onnxscript", "onnxruntime", "numpy")
 Variant = Literal["float", "int8", "pruned"]
 
 
-def encode(document: Any) -> bytes:
+def encode(document: Mapping[str, object]) -> bytes:
     """JSON with sorted keys: one byte form for one content."""
     return json.dumps(document, sort_keys=True, ensure_ascii=False, allow_nan=False).encode()
 
 
-def background(train: Dataset) -> dict[str, Any]:
+def background(train: Dataset) -> dict[str, dict[str, list[Scalar]]]:
     """Raw training rows for explanations, at most ``BACKGROUND_ROWS``; gaps are null."""
     rng = np.random.default_rng(np.random.PCG64(0))
     rows = train.at(rng.permutation(train.rows)[:BACKGROUND_ROWS])
@@ -38,7 +40,7 @@ def background(train: Dataset) -> dict[str, Any]:
     return {"columns": columns}
 
 
-def reference(train: Dataset, predictions: Predictions, favorable: str | None) -> dict[str, Any]:
+def reference(train: Dataset, predictions: Predictions, favorable: str | None) -> dict[str, object]:
     """Histograms of training rows and of what the model says about a sample of them, small cells suppressed."""
     texts = frozenset(name for name, kind in train.types.items() if kind == "text")
     if not predictions.classes:

@@ -19,7 +19,7 @@ TOLERANCE = 1e-4
 """Largest |ONNX − torch| over held-out probabilities (or standardised predictions) that counts as the same model."""
 
 
-def export(network: Network, fitted: Preprocessing) -> Any:
+def export(network: Network, fitted: Preprocessing) -> onnx.ModelProto:
     """onnx.ModelProto of the network alone: encoded inputs → ``scores`` (batch, outputs), rows dynamic."""
     example = tuple(
         torch.zeros(2, fitted.width) if name == TABULAR else torch.ones(2, _tokens(fitted, name), dtype=torch.int64)
@@ -49,11 +49,11 @@ def _tokens(fitted: Preprocessing, name: str) -> int:
     return fitted.texts[int(name.removeprefix("tokens_"))].max_tokens
 
 
-def plain(model: Any) -> Any:
+def plain(model: onnx.ModelProto) -> onnx.ModelProto:
     """``model`` with canonical internal names and nothing else that an exporter leaves: docs, metadata, value infos."""
     names = {v.name: v.name for v in [*model.graph.input, *model.graph.output]}
-    nodes: list[Any] = []
-    constants: list[Any] = []
+    nodes: list[onnx.NodeProto] = []
+    constants: list[onnx.TensorProto] = []
     for tensor in model.graph.initializer:
         copy = onnx.TensorProto()
         copy.CopyFrom(tensor)
@@ -82,7 +82,7 @@ def plain(model: Any) -> Any:
     return result
 
 
-def decisions(classes: tuple[str | int, ...], mean: float = 0.0, scale: float = 1.0) -> Any:
+def decisions(classes: tuple[str | int, ...], mean: float = 0.0, scale: float = 1.0) -> onnx.ModelProto:
     """onnx.ModelProto: ``scores`` → ``probabilities`` and ``label``, or ``prediction`` = scores × scale + mean."""
     scores = helper.make_tensor_value_info(SCORES, TensorProto.FLOAT, ["batch", len(classes) or 1])
     if not classes:
@@ -111,7 +111,7 @@ def decisions(classes: tuple[str | int, ...], mean: float = 0.0, scale: float = 
     return model_of(helper.make_graph(nodes, "decision", [scores], outputs, []))
 
 
-def join(fitted: Preprocessing, network: Any, decision: Any) -> Any:
+def join(fitted: Preprocessing, network: onnx.ModelProto, decision: onnx.ModelProto) -> onnx.ModelProto:
     """One onnx.ModelProto from raw features to decisions."""
     before = graph(fitted)
     for opset in network.opset_import:
@@ -127,7 +127,7 @@ def join(fitted: Preprocessing, network: Any, decision: Any) -> Any:
     return whole
 
 
-def serialise(model: Any) -> bytes:
+def serialise(model: onnx.ModelProto) -> bytes:
     """The one byte form of a model."""
     data: bytes = model.SerializeToString(deterministic=True)
     return data
@@ -141,7 +141,7 @@ def torch_scores(network: Network, encoded: Encoded) -> NDArray[np.float32]:
     return scores
 
 
-def largest_difference(network: Network, exported: Any, encoded: Encoded, regression: bool) -> float:
+def largest_difference(network: Network, exported: onnx.ModelProto, encoded: Encoded, regression: bool) -> float:
     """Largest |ONNX − torch| over ``encoded`` rows, of probabilities or standardised predictions."""
     ours = torch_scores(network, encoded)
     theirs = session(exported, "all").run([SCORES], dict(encoded))[0]

@@ -4,10 +4,10 @@ import hashlib
 import os
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import msgspec
 
@@ -24,13 +24,16 @@ from governed_serving.trainer.progress import Narrator
 from governed_serving.trainer.sources import source_bytes
 from governed_serving.trainer.volume import Cipher, DataVolume
 
+if TYPE_CHECKING:  # torch: not before the data is known to be good
+    from governed_serving.trainer.pipeline import Made
+
 
 class Archive(Protocol):
     """What the Job needs of the namespace's archive, for its own model."""
 
     def ref(self, name: str) -> dict[str, Any] | None: ...
 
-    def put_ref(self, name: str, value: dict[str, Any]) -> None: ...
+    def put_ref(self, name: str, value: Mapping[str, object]) -> None: ...
 
     def has_blob(self, address: str) -> bool: ...
 
@@ -42,7 +45,7 @@ class Archive(Protocol):
 class Report(Protocol):
     """The GovernanceReport (governed_serving.report)."""
 
-    def update(self, part: Literal["trainer"], values: dict[str, Any]) -> bool: ...
+    def update(self, part: Literal["trainer"], values: Mapping[str, object]) -> bool: ...
 
     def flush(self) -> bool: ...
 
@@ -69,7 +72,7 @@ class Job:
         self._source, self._data = source, data
         self._said = 0.0
 
-    def run(self) -> dict[str, Any]:
+    def run(self) -> dict[str, str]:
         """Make the model or find it; the report's artefact {digest, blob, variant}. Raises TrainingError and
         neighbours' errors."""
         spec = self._resolved.spec
@@ -90,7 +93,7 @@ class Job:
         self._tell_data(prepared)
         return self._make(prepared, volume, key, code)
 
-    def _make(self, prepared: Prepared, volume: DataVolume, key: str, code: str) -> dict[str, Any]:
+    def _make(self, prepared: Prepared, volume: DataVolume, key: str, code: str) -> dict[str, str]:
         from governed_serving.trainer.loop import CHECKPOINT  # torch: not before the data is known to be good
         from governed_serving.trainer.pipeline import Pipeline
 
@@ -112,40 +115,18 @@ class Job:
         self._narrator.say("model ready", digest=made.digest, variant=made.variant, **made.measured)
         return artefact
 
-    def _entries(self, prepared: Prepared, made: Any, key: str, blob: str, table: GateTable) -> list[bytes]:
-        identity: dict[str, Any] = {
-            "namespace": self._resolved.namespace,
-            "model": self._resolved.name,
-            "time": timestamp(time.time()),
-        }
-        steps: list[dict[str, Any]] = [
-            {
-                "type": "dataset",
-                "id": prepared.manifest.digest,
-                "digest": prepared.manifest.digest,
-                "summary": summary(prepared),
-            },
-            {
-                "type": "training",
-                "id": key,
-                "digest": made.digest,
-                "summary": {"metrics": made.metrics, "epochs": made.epochs},
-            },
-            {
-                "type": "gates",
-                "id": key,
-                "digest": made.digest,
-                "summary": {**wire(table), "measured": made.measured, "node": node()},
-            },
-            {
-                "type": "artefact",
-                "id": made.digest,
-                "digest": made.digest,
-                "blob": blob,
-                "summary": {"variant": made.variant},
-            },
+    def _entries(self, prepared: Prepared, made: "Made", key: str, blob: str, table: GateTable) -> list[bytes]:
+        about, now = (self._resolved.namespace, self._resolved.name), timestamp(time.time())
+        digest, data = made.digest, prepared.manifest.digest
+        trained = {"metrics": made.metrics, "epochs": made.epochs}
+        judged = {**wire(table), "measured": made.measured, "node": node()}
+        steps = [
+            LedgerEntry("dataset", *about, data, now, digest=data, summary=summary(prepared)),
+            LedgerEntry("training", *about, key, now, digest=digest, summary=trained),
+            LedgerEntry("gates", *about, key, now, digest=digest, summary=judged),
+            LedgerEntry("artefact", *about, digest, now, digest=digest, blob=blob, summary={"variant": made.variant}),
         ]
-        return [canonical(LedgerEntry(**identity, **step)) for step in steps]
+        return [canonical(step) for step in steps]
 
     def _tell_data(self, prepared: Prepared) -> None:
         found = prepared.manifest.personal_data
@@ -173,7 +154,7 @@ class Job:
             self._said = time.monotonic()
             self._report("Running", f"epoch {done} of {total}", progress=done / total)
 
-    def _report(self, phase: str, message: str, **fields: Any) -> None:
+    def _report(self, phase: str, message: str, **fields: object) -> None:
         values = {"phase": phase, "message": message, "trainingHash": self._resolved.training_hash(), **fields}
         self._rooms.report.update("trainer", values)
 
@@ -192,7 +173,7 @@ def within(most: int, kept: dict[str, Any]) -> dict[str, Any]:
     return {**kept, "dataAudit": {}, "metrics": plain_metrics, "gates": []}
 
 
-def summary(prepared: Prepared) -> dict[str, Any]:
+def summary(prepared: Prepared) -> dict[str, object]:
     """The data-set manifest (without its schema) and the audit of the labels, for the ledger and the report."""
     described = wire(prepared.manifest)
     return {k: v for k, v in described.items() if k != "schema"} | {"audit": plain(prepared.audit)}
@@ -219,6 +200,6 @@ def code_version() -> str:
     return f"{__version__}+{code_digest(CODE)[:12]}"
 
 
-def node() -> dict[str, Any]:
+def node() -> dict[str, object]:
     """What the latencies were measured on."""
     return {"machine": platform.machine(), "cpus": os.cpu_count() or 0}

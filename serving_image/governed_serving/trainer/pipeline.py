@@ -2,9 +2,9 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
 
 from governed_api.base import wire
@@ -115,7 +115,7 @@ class Pipeline:
         )
         return {"unmitigated": found}
 
-    def _agreement(self, network: Network, exported: Any) -> GateResult:
+    def _agreement(self, network: Network, exported: onnx.ModelProto) -> GateResult:
         difference = export.largest_difference(network, exported, self._encoded_test, not self._classes)
         text = "largest |ONNX Runtime − torch| over held-out rows"
         gate = gates.at_most("export", difference, export.TOLERANCE, text)
@@ -123,7 +123,9 @@ class Pipeline:
             raise TrainingFailed(f"export: expected ONNX within {export.TOLERANCE:g} of torch, found {difference:g}")
         return gate
 
-    def _compress(self, exported: Any, decision: Any, table: list[GateResult]) -> tuple[bytes, Variant]:
+    def _compress(
+        self, exported: onnx.ModelProto, decision: onnx.ModelProto, table: list[GateResult]
+    ) -> tuple[bytes, Variant]:
         """The model that ships, and its variant; the judgement is added to ``table``."""
         life = self._spec.lifecycle
         before = export.serialise(export.join(self._fitted, exported, decision))
@@ -178,7 +180,7 @@ class Pipeline:
         )
         return files
 
-    def _reference(self, model: bytes) -> dict[str, Any]:
+    def _reference(self, model: bytes) -> dict[str, object]:
         optimise, bias = self._spec.lifecycle.optimization, self._spec.governance.bias
         running = session(model, optimise.level, optimise.threads)
         rows = self._train.at(sample(self._train, documents.REFERENCE_ROWS, self._training.loop.seed))

@@ -1,7 +1,6 @@
 """The data step: source → typed, masked, scanned, audited, described, and sealed on the data volume."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import msgspec
 from pydantic import TypeAdapter
@@ -57,7 +56,7 @@ def prepare(
     return prepared
 
 
-def plain(audit: DataAudit) -> dict[str, Any]:
+def plain(audit: DataAudit) -> dict[str, object]:
     """JSON-ready."""
     return {name: wire(table) for name, table in audit.items()}
 

@@ -137,8 +137,8 @@ class _Graph:
     """Nodes, initialisers and outputs as they grow."""
 
     def __init__(self) -> None:
-        self.nodes: list[Any] = []
-        self.constants: list[Any] = []
+        self.nodes: list[onnx.NodeProto] = []
+        self.constants: list[onnx.TensorProto] = []
 
     def add(self, operator: str, inputs: list[str], output: str, **attributes: Any) -> str:
         name = f"pre/{output}"
@@ -150,7 +150,7 @@ class _Graph:
         return f"pre/{name}"
 
 
-def graph(fitted: Preprocessing) -> Any:
+def graph(fitted: Preprocessing) -> onnx.ModelProto:
     """onnx.ModelProto: raw inputs [batch, 1] (float or string) → the network's inputs (see
     ``Preprocessing.inputs``)."""
     g = _Graph()
@@ -177,7 +177,7 @@ def graph(fitted: Preprocessing) -> Any:
     return model_of(helper.make_graph(g.nodes, "preprocessing", inputs, outputs, g.constants))
 
 
-def model_of(built: Any) -> Any:
+def model_of(built: onnx.GraphProto) -> onnx.ModelProto:
     """onnx.ModelProto around a graph, with the opsets that all our graphs use."""
     opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid("ai.onnx.ml", ML_OPSET)]
     return helper.make_model(built, opset_imports=opsets, ir_version=IR, producer_name="governed-models")
@@ -242,7 +242,7 @@ def feeds(dataset: Dataset) -> dict[str, NDArray[np.generic]]:
     return out
 
 
-def session(model: Any, level: str = "basic", threads: int = 1) -> onnxruntime.InferenceSession:
+def session(model: bytes | onnx.ModelProto, level: str = "basic", threads: int = 1) -> onnxruntime.InferenceSession:
     """An ONNX Runtime session on the CPU. ``level``: none, basic, extended or all."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads

@@ -3,8 +3,9 @@
 import json
 import sys
 import time
+from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any, TextIO
+from typing import TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -31,7 +32,7 @@ class Narrator:
         if self._bar:
             self._bar.stop()
 
-    def say(self, message: str, **fields: Any) -> None:
+    def say(self, message: str, **fields: object) -> None:
         """One event."""
         if self._bar:
             told = Text(" ").join([Text(message), *(Text(f"{k}={v}", style="dim") for k, v in fields.items())])
@@ -57,7 +58,7 @@ class Narrator:
             self._last = time.monotonic()
             self._line("info", "training", {"epoch": done, "epochs": total, **entry})
 
-    def _line(self, level: str, message: str, fields: dict[str, Any]) -> None:
+    def _line(self, level: str, message: str, fields: Mapping[str, object]) -> None:
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         print(
             json.dumps({"level": level, "time": now, "message": message, **fields}, ensure_ascii=False, default=str),

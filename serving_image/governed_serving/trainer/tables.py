@@ -2,8 +2,8 @@
 
 import csv
 import io
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,7 +56,7 @@ def parse_csv(text: str, path: str) -> Table:
     return Table({name: strings(line[k].strip() for line in lines[1:]) for k, name in enumerate(header)})
 
 
-def strings(values: Any) -> Column:
+def strings(values: Iterable[str]) -> Column:
     """Object array of str, shape (rows,)."""
     listed = list(values)
     out = np.empty(len(listed), dtype=object)

@@ -6,9 +6,8 @@ lists every address, and names the time before which entries may be concerned: v
 against it.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
@@ -31,7 +30,7 @@ _SLICE = 1000
 _EACH = 1000
 """Addresses in one receipt: an entry stays far below its limit."""
 _decoder = msgspec.json.Decoder(LedgerEntry)
-Note = Callable[[str, str, str, str, dict[str, Any]], None]
+Note = Callable[[str, str, str, str, Mapping[str, object]], None]
 
 
 class RetentionState(msgspec.Struct):

@@ -1,10 +1,9 @@
 """What a ledger entry commits to, opened with the model's key: one request as it was answered."""
 
-from typing import Any
-
 import msgspec
 import numpy as np
 
+from governed_api.json_types import Scalar
 from governed_serving.archive.errors import ArchiveError
 from governed_serving.archive.verify.sources import LogSource
 from governed_serving.crypto import CryptoError, Kek, Keyring, SegmentCipher
@@ -15,7 +14,7 @@ from governed_serving.records import Column, EventRecord, ExplanationRecord, Fra
 __all__ = ["opened_record"]
 
 
-def opened_record(source: LogSource, kek: Kek, entry: LedgerEntry) -> dict[str, Any]:
+def opened_record(source: LogSource, kek: Kek, entry: LedgerEntry) -> dict[str, object]:
     """Content behind ``entry`` (a prediction, explanation or event in a journal chunk), ready for JSON.
 
     Raises ArchiveError when the entry has no content, its key was destroyed, or the blob isn't what was shipped.
@@ -36,7 +35,7 @@ def opened_record(source: LogSource, kek: Kek, entry: LedgerEntry) -> dict[str, 
     )
 
 
-def _content(frame: Frame, entry: LedgerEntry) -> dict[str, Any]:
+def _content(frame: Frame, entry: LedgerEntry) -> dict[str, object]:
     if isinstance(frame, PredictionFrame):
         return _prediction(frame, entry)
     if isinstance(frame, ExplanationRecord | EventRecord):
@@ -46,7 +45,7 @@ def _content(frame: Frame, entry: LedgerEntry) -> dict[str, Any]:
     raise ArchiveError(f"frame {entry.frame} is of an unknown kind")
 
 
-def _prediction(frame: PredictionFrame, entry: LedgerEntry) -> dict[str, Any]:
+def _prediction(frame: PredictionFrame, entry: LedgerEntry) -> dict[str, object]:
     places = [i for i, id in enumerate(frame.ids) if id == entry.id]
     if not places:
         raise ArchiveError(f"frame {entry.frame} holds {len(frame.ids)} requests, none with id {entry.id}")
@@ -64,12 +63,12 @@ def _prediction(frame: PredictionFrame, entry: LedgerEntry) -> dict[str, Any]:
     }
 
 
-def _values(column: Column, start: int, end: int) -> list[Any]:
+def _values(column: Column, start: int, end: int) -> list[Scalar]:
     values = strings(column) if column.dtype == "BYTES" else numbers(column)
     return list(values[start:end].tolist())
 
 
-def _json(body: bytes) -> Any:
+def _json(body: bytes) -> object:
     try:
         return decode_json(body)
     except msgspec.DecodeError:

@@ -164,11 +164,11 @@ class Cells:
         place = self.axes.index(name)
         return sorted({key[place] for key in self.counts})
 
-    def dump(self) -> dict[str, Any]:
+    def dump(self) -> dict[str, object]:
         """Plain data, sorted: equal counts give equal bytes."""
         occupied = sorted((key, table.ravel().tolist()) for key, table in self.counts.items() if table.any())
         cells = [[list(key), table] for key, table in occupied]
-        found: dict[str, Any] = {"axes": list(self.axes), "cells": cells, "overflow": self.overflow}
+        found: dict[str, object] = {"axes": list(self.axes), "cells": cells, "overflow": self.overflow}
         return found if self.scores is None else {**found, "scores": self.scores.dump()}
 
     @classmethod

@@ -55,7 +55,7 @@ class Moments:
         """Mean of the squares; NaN without values."""
         return self.squares / (self.n << (2 * _UNIT)) if self.n > 0 else float("nan")
 
-    def dump(self) -> list[Any]:
+    def dump(self) -> list[object]:
         return [self.n, f"{self.total:x}", f"{self.squares:x}"]
 
     @classmethod
@@ -108,7 +108,7 @@ class GroupScores:
         gaps = [abs(s - (int(k) << _UNIT)) for s, k in zip(self.binned, self.bins[:, 1].tolist(), strict=True)]
         return sum(gaps) / (rows << _UNIT)
 
-    def dump(self) -> list[Any]:
+    def dump(self) -> list[object]:
         moments = [m.dump() for m in (self.score, self.error, self.absolute, self.square)]
         near = sorted(self.near.items())
         binned = [f"{s:x}" for s in self.binned]
@@ -188,7 +188,7 @@ class ScoreTable:
         for (subject, name), found in sorted(other.groups.items()):
             self.group(subject, name).add(found)
 
-    def dump(self) -> list[Any]:
+    def dump(self) -> list[object]:
         """Plain data; equal statistics give equal bytes."""
         groups = [
             [plain_subject(subject), name, found.dump()] for (subject, name), found in sorted(self.groups.items())
@@ -237,7 +237,7 @@ def _moments(codes: NDArray[np.int64], size: int, values: Floats) -> list[Moment
     return found
 
 
-def _single(value: Any) -> Moments:
+def _single(value: float | np.floating) -> Moments:
     return _moments(np.zeros(1, np.int64), 1, np.array([value], np.float32))[0]
 
 

@@ -1,7 +1,7 @@
 """Late labels as counts and scores take them: what a person was told of a request, read against the favourable outcome."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
@@ -65,7 +65,7 @@ def _number(value: Scalar) -> float:
         raise ValueError(f"expected a number within float64, found one of {len(str(value))} digits") from error
 
 
-def word_of(value: Any) -> str:
+def word_of(value: object) -> str:
     """A class as the model names it, whatever its type in JSON."""
     if isinstance(value, bool):
         return str(value).lower()

@@ -145,7 +145,7 @@ class Window:
         self._slide()
         return self
 
-    def dump(self) -> dict[str, Any]:
+    def dump(self) -> dict[str, object]:
         """Plain data; equal windows give equal bytes."""
         buckets = [[bucket, cells.dump()] for bucket, cells in sorted(self.buckets.items())]
         axes, scored = list(self.axes), [plain_subject(subject) for subject in self.scored]

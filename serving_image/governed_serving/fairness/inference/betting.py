@@ -10,7 +10,7 @@ from math import log
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from governed_serving.fairness.inference.intervals import Interval
 
@@ -20,7 +20,7 @@ LAMBDAS = np.geomspace(0.02, 0.95, 16)
 """Shares of the largest bet allowed; their mean is the mixture. Drawn once, before any data."""
 
 
-def log_wealth(pairs: NDArray[np.integer | np.floating], epsilon: Any = 0.0) -> Any:
+def log_wealth(pairs: NDArray[np.integer | np.floating], epsilon: ArrayLike = 0.0) -> NDArray[np.float64]:
     """Log e-value against |group − reference| ≤ ``epsilon``.
 
     ``pairs``: (…, 3) counts of the differences −1, 0, +1; ``epsilon`` broadcasts over the leading axes. Half the stake on each
@@ -32,7 +32,7 @@ def log_wealth(pairs: NDArray[np.integer | np.floating], epsilon: Any = 0.0) -> 
     return np.logaddexp(upward, downward) - log(2)
 
 
-def _one_sided(down: Any, level: Any, up: Any, epsilon: Any) -> Any:
+def _one_sided(down: ArrayLike, level: ArrayLike, up: ArrayLike, epsilon: ArrayLike) -> NDArray[np.float64]:
     """Log wealth of bets that the mean difference exceeds ``epsilon`` (which may be negative)."""
     e = np.asarray(epsilon, np.float64)[..., None]
     bets = LAMBDAS / (1 + np.abs(e))
@@ -42,7 +42,8 @@ def _one_sided(down: Any, level: Any, up: Any, epsilon: Any) -> Any:
         + np.asarray(down)[..., None] * np.log1p(-bets * (1 + e))
     )
     top = logs.max(-1)
-    return top + np.log(np.exp(logs - top[..., None]).mean(-1))
+    wealth: NDArray[np.float64] = top + np.log(np.exp(logs - top[..., None]).mean(-1))
+    return wealth
 
 
 def betting_interval(pairs: NDArray[np.integer | np.floating], level: float = 0.95, grid: int = 2001) -> Interval:
@@ -85,7 +86,7 @@ class PairBetting:
         self.add(*other._waiting)
         return self
 
-    def dump(self) -> dict[str, Any]:
+    def dump(self) -> dict[str, object]:
         """Plain data."""
         waiting = [side.tobytes() for side in self._waiting]
         return {"pairs": self.pairs.tolist(), "dropped": self.dropped, "waiting": waiting}

@@ -10,14 +10,13 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import combinations
 from math import e, inf, log, nan, sqrt
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from governed_serving.fairness.counts.cells import FAVORABLE, UNFAVORABLE, Cells, GroupTable, Key
 from governed_serving.fairness.counts.columns import joint_name
-from governed_serving.fairness.counts.scores import GroupScores
+from governed_serving.fairness.counts.scores import GroupScores, Moments
 from governed_serving.fairness.inference.intervals import Interval, binomial_sequence, katz, newcombe
 from governed_serving.fairness.inference.shares import function_evidence, function_sequence
 from governed_serving.fairness.metrics.metrics import (
@@ -349,7 +348,7 @@ def _index_of_shares(alpha: float, shares: Array) -> Array:
 # ---- scores ----
 
 
-def _means(pick: Callable[[GroupScores], Any]) -> Callable[[GroupScores, GroupScores], _Estimate]:
+def _means(pick: Callable[[GroupScores], Moments]) -> Callable[[GroupScores, GroupScores], _Estimate]:
     def difference(u: GroupScores, p: GroupScores) -> _Estimate:
         a, b = pick(u), pick(p)
         if min(a.n, b.n) < 2:
@@ -360,7 +359,7 @@ def _means(pick: Callable[[GroupScores], Any]) -> Callable[[GroupScores, GroupSc
     return difference
 
 
-def _pooled(a: Any, b: Any) -> float:
+def _pooled(a: Moments, b: Moments) -> float:
     return float(((a.n - 1) * a.variance + (b.n - 1) * b.variance) / (a.n + b.n - 2))
 
 

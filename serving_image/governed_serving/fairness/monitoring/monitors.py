@@ -109,7 +109,7 @@ class DriftMonitor:
         p_value = kolmogorov_tail(sqrt(m * n / (m + n)) * distance)
         return ColumnDrift(name, psi, distance, p_value, evidence, shown)
 
-    def dump(self) -> dict[str, Any]:
+    def dump(self) -> dict[str, object]:
         """Plain data."""
         counts = _plain(self._open)
         return {"open": counts, "rows": self.rows, "windows": self.windows, "last": self.last_window()}
@@ -138,7 +138,7 @@ class FreshRows:
         self.most = most
         self.seen = 0
         self._rng = np.random.default_rng(seed)
-        self._kept: list[tuple[float, dict[str, Any]]] = []
+        self._kept: list[tuple[float, dict[str, str | float]]] = []
         self._bar = 1.0
 
     def add(self, columns: Seen, rows: int) -> None:
@@ -165,7 +165,7 @@ class FreshRows:
             self._bar = self._kept[-1][0]
 
 
-def _array(values: list[Any]) -> NDArray[np.generic]:
+def _array(values: Sequence[str | float | None]) -> NDArray[np.generic]:
     if all(isinstance(value, int | float) for value in values):
         return np.array(values, np.float32)
     out = np.empty(len(values), object)
@@ -221,11 +221,11 @@ class AttributionSums:
         alpha = (1 - level) / max(len(kept), 1)
         return sorted((_gap(*one, alpha) for one in kept), key=lambda gap: -abs(gap.difference))
 
-    def dump(self) -> list[Any]:
+    def dump(self) -> list[object]:
         """Plain data."""
         return [self.rows, self.dropped, self.table()]
 
-    def table(self) -> list[Any]:
+    def table(self) -> list[list[object]]:
         """Attribute, group, feature, rows, sum, sum of squares: plain data."""
         return [[*key, *sums.tolist()] for key, sums in sorted(self._sums.items())]
 

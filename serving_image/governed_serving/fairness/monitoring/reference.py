@@ -65,7 +65,7 @@ class Distribution:
         places = np.array([place.get(str(word), len(self.values)) for word in words or ()], np.int64)
         return np.bincount(places[values], minlength=len(self.counts)) if len(values) else np.zeros_like(self.counts)
 
-    def plain(self) -> dict[str, Any]:
+    def plain(self) -> dict[str, object]:
         """For the document."""
         if self.edges is not None:
             return {"edges": self.edges.tolist(), "counts": self.counts.tolist()}
@@ -81,7 +81,7 @@ def describe(
     texts: frozenset[str],
     decision: NDArray[np.generic] | None,
     score: NDArray[np.integer | np.floating] | None,
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """The document about training rows: raw ``features`` (numbers or str), the model's ``decision`` and ``score`` of them."""
     columns = {name: _column(values, name in texts) for name, values in features.items()}
     if decision is not None:

@@ -32,7 +32,9 @@ def _inlined(schema: dict[str, Json]) -> dict[str, object]:
             return {key: walk(value) for key, value in node.items()}
         return [walk(value) for value in node] if isinstance(node, list) else node
 
-    return {key: walk(value) for key, value in schema.items()}
+    inlined = walk(dict(schema))
+    assert isinstance(inlined, dict)
+    return inlined
 
 
 def _body(kind: type[msgspec.Struct], *, binary: bool) -> dict[str, object]:

@@ -11,6 +11,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from governed_api.datatypes import ONNX
+from governed_api.json_types import Scalar
 from governed_serving.artefact import Independence, covering, row_independence, segment
 from governed_serving.server.errors import PredictionFailed, Unavailable
 from governed_serving.server.predictors.protocol import Columns, Outputs
@@ -83,7 +84,7 @@ class OnnxPredictor:
         *,
         threads: int = 1,
         segmented: Callable[[NDArray[np.generic], str], NDArray[np.generic]] = segmented,
-        held: Mapping[str, Sequence[Any]] | None = None,
+        held: Mapping[str, Sequence[Scalar]] | None = None,
     ) -> None:
         """``model``: ONNX bytes that somebody verified; ``segmented`` prepares texts; ``held``: raw rows of the artefact (feature → values, None:
         missing) that independence is checked on. Raises ValueError when ONNX Runtime can't load it, or it doesn't fit ``signature``."""
@@ -113,7 +114,7 @@ class OnnxPredictor:
         self._paired = False
         self.independence = self._shown(model, held or {})
 
-    def _shown(self, model: bytes, held: Mapping[str, Sequence[Any]]) -> Independence:
+    def _shown(self, model: bytes, held: Mapping[str, Sequence[Scalar]]) -> Independence:
         if scaled := [name.decode() for name in BATCH_SCALED if name in model]:
             return Independence(False, 0, 0, f"{scaled[0]} takes its scale over the batch")
         if not self.signature.inputs:
@@ -144,7 +145,7 @@ class OnnxPredictor:
         self._asked(one)
         return min(int(QUICK_SECONDS / (CALLS_A_ROW * (time.perf_counter() - started))), HELD_ROWS)
 
-    def _held(self, held: Mapping[str, Sequence[Any]], rows: int) -> Columns:
+    def _held(self, held: Mapping[str, Sequence[Scalar]], rows: int) -> Columns:
         """At most ``rows`` of the rows ``held``, as the model's graph takes them, with as many categories as they can hold."""
         inputs = self.signature.inputs
         if rows < 1 or not all(spec.shape == (1,) and len(held.get(spec.name, ())) for spec in inputs):
@@ -215,7 +216,7 @@ class OnnxPredictor:
         await asyncio.get_running_loop().run_in_executor(None, self._pool.shutdown)
 
 
-def _column(spec: Input, values: Sequence[Any]) -> NDArray[np.generic]:
+def _column(spec: Input, values: Sequence[Scalar]) -> NDArray[np.generic]:
     """Raw values (None: missing), shape (rows, 1). Raises TypeError, ValueError, OverflowError."""
     if spec.textual:
         return np.array([["" if value is None else str(value)] for value in values], object)

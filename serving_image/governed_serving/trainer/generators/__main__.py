@@ -6,14 +6,23 @@ Rows with a gap are left out: a request says what it knows. The label is left ou
 
 import json
 import sys
-from typing import Any
+from typing import TypedDict
 
+from governed_api.json_types import Scalar
 from governed_serving.trainer.generators import GENERATORS
 
 LABELS = {"credit": "approved", "reviews": "sentiment"}
 
 
-def requests(name: str, rows: int, seed: int) -> dict[str, Any]:
+class Requests(TypedDict):
+    """The file."""
+
+    instances: list[dict[str, Scalar]]
+    rows: int
+    explain: list[int]
+
+
+def requests(name: str, rows: int, seed: int) -> Requests:
     """The first ``rows`` complete rows of the generator ``name`` as instances; the first one is explained."""
     columns = GENERATORS[name](2 * rows + 20, seed).columns
     names = [column for column in columns if column != LABELS[name]]
