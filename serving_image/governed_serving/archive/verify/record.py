@@ -1,5 +1,7 @@
 """What a ledger entry commits to, opened with the model's key: one request as it was answered."""
 
+from typing import Any
+
 import msgspec
 import numpy as np
 
@@ -14,7 +16,7 @@ from governed_serving.records import Column, EventRecord, ExplanationRecord, Fra
 __all__ = ["opened_record"]
 
 
-def opened_record(source: LogSource, kek: Kek, entry: LedgerEntry) -> dict[str, object]:
+def opened_record(source: LogSource, kek: Kek, entry: LedgerEntry) -> dict[str, Any]:
     """Content behind ``entry`` (a prediction, explanation or event in a journal chunk), ready for JSON.
 
     Raises ArchiveError when the entry has no content, its key was destroyed, or the blob isn't what was shipped.

@@ -54,8 +54,10 @@ class Grouping:
         With bands, a word that is a number is taken as that number; one that is none is a group of its own.
         """
         if words is not None:
-            codes = values.astype(np.int32, copy=False)
-            return self._read(codes, words) if self.edges else (codes, [word or MISSING for word in words] or [MISSING])
+            places = values.astype(np.int32, copy=False)
+            return (
+                self._read(places, words) if self.edges else (places, [word or MISSING for word in words] or [MISSING])
+            )
         if not self.edges:
             distinct, codes = np.unique(values, return_inverse=True)
             return codes, [_named(value) for value in distinct]
