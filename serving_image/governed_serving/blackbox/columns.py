@@ -8,7 +8,18 @@ from numpy.typing import NDArray
 
 from governed_serving.blackbox.errors import NotExplainable
 
-__all__ = ["Columns", "Floats", "Predict", "concatenate", "factorise", "is_numeric", "plain", "repeat", "row_count", "take"]
+__all__ = [
+    "Columns",
+    "Floats",
+    "Predict",
+    "concatenate",
+    "factorise",
+    "is_numeric",
+    "plain",
+    "repeat",
+    "row_count",
+    "take",
+]
 
 Columns = Mapping[str, NDArray[np.generic]]
 """Feature name → values, shape (rows,); numeric dtypes as the model takes them, or ``object`` holding ``str``."""
@@ -64,7 +75,7 @@ def factorise(values: NDArray[np.generic]) -> tuple[NDArray[np.generic], NDArray
     return distinct, inverse.astype(np.int64).reshape(-1)
 
 
-def plain(value: Any) -> Any:
+def plain(value: object) -> object:
     """A cell as JSON holds it: NaN and infinity become null."""
     if isinstance(value, np.generic):
         value = value.item()

@@ -23,6 +23,7 @@ from urllib.parse import unquote, urlsplit
 import httpx
 
 from governed_api.base import wire
+from governed_api.json_types import Json
 from governed_api.report import ReportPart
 from governed_api.runtime import LOCAL
 from governed_serving.durable import replace_file
@@ -122,22 +123,22 @@ class ReportWriter:
             due = self._clocks.monotonic() >= self._next or (urgent and not self._failing)
             return self._write() if due else False
 
-    def read(self, part: PartName) -> dict[str, Any]:
+    def read(self, part: PartName) -> dict[str, Json]:
         """A part as the report has it now; empty where there is none. Raises OSError where it can't be known."""
         try:
             if self._local:
                 path = Path(unquote(urlsplit(self._url).path))
-                report = json.loads(path.read_bytes()) if path.exists() else {}
+                report: Json = json.loads(path.read_bytes()) if path.exists() else {}
             else:
                 report = self._get()
         except (ValueError, httpx.HTTPError) as error:
             raise OSError(f"report not read: {error}") from None
-        found: Any = report
+        found = report
         for name in ("status", part):
             found = found.get(name) if isinstance(found, dict) else None
         return found if isinstance(found, dict) else {}
 
-    def _get(self) -> Any:
+    def _get(self) -> Json:
         retrying = Retrying(_BACKOFF, _RETRYABLE_STATUS, clock=self._clocks.monotonic, sleep=self._clocks.sleep)
         with self._client() as client:
             try:
@@ -148,7 +149,8 @@ class ReportWriter:
             return {}
         if not answer.is_success:
             raise OSError(f"report not read: {answer.status_code} {answer.text[:200]}")
-        return answer.json()
+        report: Json = answer.json()
+        return report
 
     @property
     def waiting(self) -> bool:

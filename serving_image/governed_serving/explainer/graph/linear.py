@@ -1,9 +1,9 @@
 """A linear last layer read from the graph: MatMul/Gemm with constant weights, LinearClassifier, LinearRegressor."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
 
 from governed_serving.blackbox.columns import Columns, Floats
@@ -86,7 +86,7 @@ def _affine(graph: Graph, tensor: str) -> tuple[str, _Affine]:
     return tensor, _Affine(factor, shift)
 
 
-def _layer(graph: Graph, node: Any, output: str) -> tuple[Floats, Floats]:
+def _layer(graph: Graph, node: onnx.NodeProto, output: str) -> tuple[Floats, Floats]:
     """``weights`` (columns, outputs) and ``bias`` of the node, which must be one of those that are linear."""
     given = attributes(node)
     if node.op_type == "MatMul" and node.input[1] in graph.constants:

@@ -62,7 +62,7 @@ class _Shape:
     flat: bool
 
     @classmethod
-    def of(cls, value: NDArray[Any]) -> "_Shape":
+    def of(cls, value: NDArray[np.generic]) -> "_Shape":
         width = value.shape[-1] if value.ndim > 1 else 1
         return cls(width, math.prod(value.shape[1:]) == width)
 

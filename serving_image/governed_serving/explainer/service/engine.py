@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import msgspec
+import numpy as np
 
 from governed_api.governance import Explainer
 from governed_serving.blackbox.box import BlackBox

@@ -190,7 +190,7 @@ def anchors(task: Task) -> Answers:
     ]
 
 
-def _side(cut: float | None, said_by: str, prediction: float) -> dict[str, Any]:
+def _side(cut: float | None, said_by: str, prediction: float) -> dict[str, object]:
     """The outcome of a predicted number, for a reader; nothing where a class is the outcome."""
     if cut is None:
         return {}

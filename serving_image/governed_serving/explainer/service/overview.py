@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from governed_serving.blackbox.columns import plain, row_count, take
 from governed_serving.blackbox.box import BlackBox
+from governed_serving.blackbox.columns import plain, row_count, take
 from governed_serving.blackbox.errors import NotExplainable
 from governed_serving.explainer.overall.effects import Effect, accumulated_local_effects, partial_dependence
 from governed_serving.explainer.overall.importance import GlobalImportance, permutation_importance

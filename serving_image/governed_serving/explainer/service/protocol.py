@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from governed_api.datatypes import NUMERIC
-from governed_api.json_types import Json
 from governed_api.names import request_id_fault
 from governed_serving.artefact import Feature
 from governed_serving.blackbox.columns import Columns

@@ -335,13 +335,13 @@ def _entropy(alpha: float, cells: Cells) -> list[Finding]:
     ]
 
 
-def _index_of_shares(alpha: float, shares: Array) -> Array:
+def _index_of_shares(alpha: float, shares: Array) -> NDArray[np.float64]:
     """:func:`entropy_index` of shares (points, 3); without any benefit it is unbounded."""
     counts = np.zeros((len(shares), 2, 3))
     counts[:, UNFAVORABLE, FAVORABLE], counts[:, FAVORABLE, FAVORABLE], counts[:, FAVORABLE, UNFAVORABLE] = shares.T
     with np.errstate(all="ignore"):
         found = entropy_index(counts, alpha)
-    terms: Array = np.where(np.isnan(found), inf if alpha > 1 else 0.0, found)
+    terms: NDArray[np.float64] = np.where(np.isnan(found), inf if alpha > 1 else 0.0, found)
     return terms
 
 
