@@ -7,7 +7,7 @@ has no added latency and many at once share a call.
 import asyncio
 from collections import deque
 from collections.abc import Callable, Coroutine
-from typing import Any, Protocol
+from typing import Generic, Protocol, TypeVar
 
 __all__ = ["ComputeLane", "Work"]
 
@@ -19,7 +19,10 @@ class Work(Protocol):
     def rows(self) -> int: ...
 
 
-class ComputeLane:
+W = TypeVar("W", bound=Work)
+
+
+class ComputeLane(Generic[W]):
     """``run`` is awaited with each batch; ``slots`` batches run at a time.
 
     ``max_requests`` and ``max_rows`` bound a batch (a larger request goes alone).
@@ -27,7 +30,7 @@ class ComputeLane:
 
     def __init__(
         self,
-        run: Callable[[list[Any]], Coroutine[object, None, None]],
+        run: Callable[[list[W]], Coroutine[object, None, None]],
         *,
         slots: int,
         max_requests: int,
@@ -37,7 +40,7 @@ class ComputeLane:
         self._slots = slots
         self._max_requests = max_requests
         self._max_rows = max_rows
-        self._waiting: deque[Any] = deque()
+        self._waiting: deque[W] = deque()
         self._busy = 0
         self._scheduled = False
         self._tasks: set[asyncio.Task[None]] = set()
@@ -52,7 +55,7 @@ class ComputeLane:
         """Nothing waits and nothing runs."""
         return not (self._busy or self._waiting)
 
-    def put(self, work: Work) -> None:
+    def put(self, work: W) -> None:
         """Queue ``work``; the batch is formed after the current turn of the event loop, so that what was read together goes together."""
         self._waiting.append(work)
         self._schedule()
@@ -67,7 +70,7 @@ class ComputeLane:
         while self._waiting and self._busy < self._slots:
             self._start(self._run(self._batch()))
 
-    def _batch(self) -> list[Any]:
+    def _batch(self) -> list[W]:
         waiting = self._waiting
         batch = [waiting.popleft()]
         rows = batch[0].rows

@@ -4,10 +4,10 @@ import base64
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from pydantic import ValidationError
 
+from governed_api.json_types import Json
 from governed_api.names import ARCHIVE
 from governed_api.report import GovernanceReportStatus
 from governed_api.runtime import LOCAL
@@ -36,7 +36,7 @@ class Reports:
 
     def __init__(self, paths: Mapping[str, Path], findings: Findings, *, running: bool, expected: bool):
         self._findings, self._running, self._expected = findings, running, expected
-        self._documents: dict[str, dict[str, Any]] = {}
+        self._documents: dict[str, dict[str, Json]] = {}
         for place, path in paths.items():
             with findings.looking_at(place):
                 self._documents[place] = _read(path)
@@ -80,7 +80,7 @@ class Reports:
             if before == len(findings.wrong):
                 findings.hold("reports", f"{len(self._documents)}: checkpoint, training and verdicts as in the ledger")
 
-    def _check_places(self, place: str, status: dict[str, Any], truth: Truth) -> None:
+    def _check_places(self, place: str, status: dict[str, Json], truth: Truth) -> None:
         """Each pod's verdict stands under its own revision and name."""
         for revision, parts in _section(status, "revisions").items():
             for pod, head in _section(parts, "auditor").items() if isinstance(parts, dict) else ():
@@ -92,7 +92,7 @@ class Reports:
                         f"names entry {index}, which another pod or revision wrote: it was edited",
                     )
 
-    def _say_unknown(self, place: str, status: dict[str, Any]) -> None:
+    def _say_unknown(self, place: str, status: dict[str, Json]) -> None:
         """What a newer version may have written, or somebody else."""
         try:
             parsed = GovernanceReportStatus.model_validate(status)
@@ -105,7 +105,7 @@ class Reports:
         if unknown:
             self._findings.note(place, f"has fields that this version doesn't know: {', '.join(sorted(unknown))}")
 
-    def _check_archive(self, place: str, section: dict[str, Any], size: int) -> None:
+    def _check_archive(self, place: str, section: dict[str, Json], size: int) -> None:
         if not section.get("checkpoint"):
             return
         note = Checkpoint.parse(str(section["checkpoint"]).rpartition("\n\n")[0] + "\n")
@@ -118,13 +118,13 @@ class Reports:
                 f"has a checkpoint over {note.size} of the {size} entries: of later ones its folder alone tells",
             )
 
-    def _check_trained(self, place: str, section: dict[str, Any], entries: list[LedgerEntry]) -> None:
+    def _check_trained(self, place: str, section: dict[str, Json], entries: list[LedgerEntry]) -> None:
         """Every part that the trainer also put in the ledger is one that is there."""
         if not entries:
             if section.get("artefact"):
                 self._findings.fault(place, "tells of an artefact, the ledger of no training")
             return
-        parts: dict[str, Any] = {
+        parts: dict[str, list[object]] = {
             "artefact": [{"digest": e.digest, "blob": e.blob, **_only(e, "variant")} for e in _of(entries, "artefact")],
             "metrics": [e.summary.get("metrics") for e in _of(entries, "training")],
             "gates": [e.summary.get("gates") for e in _of(entries, "gates")],
@@ -135,7 +135,7 @@ class Reports:
                 self._findings.fault(place, f"trainer.{name} isn't what any entry of the trainer says: it was edited")
 
     def _check_verdict(
-        self, place: str, model: str, told: dict[str, Any], truth: Truth, source: LogSource, kek: Kek | None
+        self, place: str, model: str, told: dict[str, Json], truth: Truth, source: LogSource, kek: Kek | None
     ) -> None:
         index = told.get("ledgerIndex")
         if not isinstance(index, int):
@@ -172,7 +172,7 @@ class Reports:
                 place, f"counts other rows than entry {index} did: a verdict that changes nothing is recorded later"
             )
 
-    def _check_body(self, place: str, told: dict[str, Any], entry: LedgerEntry, source: LogSource, kek: Kek) -> None:
+    def _check_body(self, place: str, told: dict[str, Json], entry: LedgerEntry, source: LogSource, kek: Kek) -> None:
         body = opened_record(source, kek, entry)["body"]["verdict"]
         body = _without_nulls({name: value for name, value in body.items() if name not in _LEFT_OUT})
         names = (set(told) | set(body)) - _OF_THE_MOMENT
@@ -182,11 +182,10 @@ class Reports:
             )
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path) -> dict[str, Json]:
     """A report's status. Raises ArchiveError for a file that isn't as its writer writes it."""
     data = path.read_bytes()
-    decode_json(data)  # nests too deeply, is no UTF-8
-    document = json.loads(data)
+    document = decode_json(data)
     if json.dumps(document, indent=1, ensure_ascii=False).encode() != data:
         raise ArchiveError("isn't as processes write it: it was edited by hand")
     if not isinstance(document, dict) or not isinstance(document.get("status", {}), dict):
@@ -196,14 +195,14 @@ def _read(path: Path) -> dict[str, Any]:
     return dict(document.get("status", document))
 
 
-def _section(status: dict[str, Any], name: str) -> dict[str, Any]:
+def _section(status: dict[str, Json], name: str) -> dict[str, Json]:
     found = status.get(name, {})
     if not isinstance(found, dict):
         raise ArchiveError(f"{name} must be a mapping")
     return found
 
 
-def _verdicts(status: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+def _verdicts(status: dict[str, Json]) -> list[tuple[str, dict[str, Json]]]:
     """Every verdict that a report shows, and where."""
     found = [("auditor", _section(status, "auditor"))]
     for revision, parts in _section(status, "revisions").items():
@@ -214,7 +213,7 @@ def _verdicts(status: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     return found
 
 
-def _without_nulls(value: dict[str, Any]) -> dict[str, Any]:
+def _without_nulls(value: dict[str, Json]) -> dict[str, Json]:
     """As a merge patch leaves it (RFC 7396)."""
     return {k: _without_nulls(v) if isinstance(v, dict) else v for k, v in value.items() if v is not None}
 
@@ -223,5 +222,5 @@ def _of(entries: list[LedgerEntry], type: str) -> list[LedgerEntry]:
     return [e for e in entries if e.type == type]
 
 
-def _only(entry: LedgerEntry, name: str) -> dict[str, Any]:
+def _only(entry: LedgerEntry, name: str) -> dict[str, object]:
     return {name: entry.summary[name]} if name in entry.summary else {}
