@@ -57,6 +57,8 @@ PROOF_INCLUSION = PROOF.format(kind="inclusion")
 PROOF_CONSISTENCY = PROOF.format(kind="consistency")
 TILES = "/v1/ledger/tile"
 """Tiles lie under it as C2SP tlog-tiles names them."""
+ENTRY_BUNDLES = f"{TILES}/entries"
+"""Likewise the entries that the tiles of level 0 are the hashes of; for the reader's token."""
 BLOB = "/v1/blobs/{digest}"
 KEYSETS = "/v1/keysets/{model}"
 KEYSET = f"{KEYSETS}/{{purpose}}"

@@ -5,6 +5,7 @@ sorted keys, no spaces) and are the leaves of the RFC 6962 tree.
 """
 
 from datetime import UTC, datetime
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import msgspec
@@ -30,6 +31,7 @@ __all__ = [
     "decode_frame",
     "encode_frame",
     "timestamp",
+    "within_limit",
 ]
 
 
@@ -55,8 +57,9 @@ ENTRY_TYPES = EVENT_TYPES | {
 ``deadLetter`` (digest, size and why), which stands in its place; ``unreadable`` stands in the place of frames of a
 journal that were damaged before they were shipped (how many, where they lay, their bytes' SHA-256)."""
 
-ENTRY_BYTES = 256 << 10
-"""Largest ledger entry (bytes of canonical JSON): whoever writes one keeps to it, the archive refuses a larger one."""
+ENTRY_BYTES = (1 << 16) - 1
+"""Largest ledger entry (bytes of canonical JSON), as C2SP tlog-tiles prefixes entries with 16 bits of length: whoever
+writes one keeps to it, the archive refuses a larger one."""
 
 APPEND_BYTES = 16 << 20
 """Largest body of an append (bytes): writers stay far below, since an entry may be ``ENTRY_BYTES`` long."""
@@ -172,6 +175,15 @@ def canonical(entry: LedgerEntry) -> bytes:
     """The one byte form of an entry: sorted keys, no spaces, defaults left out except ``v`` and ``type``."""
     data = msgspec.to_builtins(entry)
     return msgspec.json.encode({"v": entry.v, **data}, order="deterministic")
+
+
+def within_limit(entry: LedgerEntry) -> LedgerEntry:
+    """``entry``, its summary replaced by digest and length where it would be larger than ``ENTRY_BYTES``."""
+    if len(canonical(entry)) <= ENTRY_BYTES:
+        return entry
+    summary = msgspec.json.encode(entry.summary, order="deterministic")
+    told = {"leftOut": {"bytes": len(summary), "sha256": sha256(summary).hexdigest()}}
+    return msgspec.structs.replace(entry, summary=told)
 
 
 def timestamp(seconds: float) -> str:

@@ -115,6 +115,7 @@ MODULES: tuple[GoModule, ...] = (
         stamp="-X helm.sh/helm/v4/internal/version.version={version}",
     ),
     GoModule("pause", "", {"pause": "."}),
+    GoModule("ledger-verifier", "", {"ledger-verifier": "."}),
     GoModule("gitops", "github.com/argoproj/gitops-engine", {"gitops-judge": "."}),
     GoModule("kserve", "github.com/kserve/kserve", {"kserve-manager": "github.com/kserve/kserve/cmd/manager"}),
     GoModule(

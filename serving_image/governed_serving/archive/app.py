@@ -1,12 +1,13 @@
 """HTTP in front of the archive: routes translate, :class:`~governed_serving.archive.service.Archive` decides.
 
-Checkpoint, key, proofs and tiles (hashes only) are for anyone, so that a witness needs no secret; everything else needs
-a model's bearer token. A model reads and writes its own; the reader's token (name ``*``) reads everything and writes
-nothing.
+``/v1/ledger`` is the prefix of a C2SP tlog-tiles log. Checkpoint, key, proofs and tiles (hashes only) are for anyone,
+so that a witness needs no secret; entry bundles, which hold what all models' entries say in clear, need the reader's
+token, everything else a model's bearer token. A model reads and writes its own; the reader's token (name ``*``) reads
+everything and writes nothing.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -36,6 +37,7 @@ __all__ = ["create_app"]
 _MAX_ENTRIES = 1000
 _UPLOADS = 16
 _BINARY = "application/octet-stream"
+_IMMUTABLE = {"cache-control": "public, max-age=31536000, immutable"}
 _append_decoder = msgspec.msgpack.Decoder(AppendRequest)
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -89,6 +91,12 @@ class _State:
         claimed = request.headers.get("x-governed-model", "")
         candidates = [claimed] if claimed else [named, *self.archive.models()]
         return self.tokens.speaker(request.headers.get("authorization", ""), candidates)
+
+    def auditor(self, request: Request) -> None:
+        """Check that the speaker may read what is all models'. Raises Refused (401, 403)."""
+        speaker = self.speaker(request, READER)
+        if speaker != READER:
+            raise Refused(403, f"the token is that of {speaker}; the whole log needs the reader's")
 
     def reader(self, request: Request, model: str) -> str:
         """Check that the speaker may read what is ``model``'s. Raises Refused (401, 403)."""
@@ -198,13 +206,23 @@ def _proof_routes(state: _State) -> _Table:
             data = await run_in_threadpool(ledger.tile, level, number, width)
         except KeyError as error:
             raise Refused(404, str(error.args[0])) from None
-        return Response(data, media_type=_BINARY)
+        return Response(data, headers=_IMMUTABLE, media_type=_BINARY)
+
+    async def bundle(request: Request) -> Response:
+        state.auditor(request)
+        _, number, width = parse_tile("0", request.path_params["tile"])
+        first = number * WIDTH
+        found = await run_in_threadpool(ledger.entries, first, first + width)
+        if len(found) < width:
+            raise Refused(404, f"entries {first} to {first + width - 1} are beyond a log of {ledger.size}")
+        return Response(entry_bundle(found), media_type=_BINARY)
 
     return [
         (routes.CHECKPOINT, ("GET",), checkpoint),
         (routes.LEDGER_KEY, ("GET",), key),
         (routes.PROOF_INCLUSION, ("GET",), inclusion),
         (routes.PROOF_CONSISTENCY, ("GET",), consistency),
+        (f"{routes.ENTRY_BUNDLES}/{{tile:path}}", ("GET",), bundle),
         (f"{routes.TILES}/{{level}}/{{tile:path}}", ("GET",), tile),
     ]
 
@@ -319,6 +337,14 @@ def _named_routes(state: _State) -> _Table:
     ]
 
 
+def entry_bundle(entries: Sequence[bytes]) -> bytes:
+    """Entries as C2SP tlog-tiles puts them together: each behind its length, 16 bits big-endian. Raises Refused (422)
+    for one that is longer, of a log that took such."""
+    if longest := max(map(len, entries), default=0) >> 16:
+        raise Refused(422, f"an entry of more than {longest << 16} bytes has no place in an entry bundle")
+    return b"".join(len(entry).to_bytes(2, "big") + entry for entry in entries)
+
+
 def parse_tile(level: str, path: str) -> tuple[int, int, int]:
     """(level, number, width) of a tile's path in the C2SP layout; raises Refused (400)."""
     name, _, partial = path.partition(".p/")
@@ -329,7 +355,8 @@ def parse_tile(level: str, path: str) -> tuple[int, int, int]:
     if not (short and shape and level.isdecimal() and all(len(d) == 3 and d.isdecimal() for d in digits)):
         raise Refused(400, f"a tile's path is LEVEL/x001/x234/067[.p/WIDTH], found {level[:8]}/{path[:80]}")
     width = int(partial) if partial.isdecimal() else WIDTH
-    if not 1 <= width <= WIDTH or (partial and not partial.isdecimal()):
+    exact = level == str(int(level)) and partial in ("", str(width)) and partial != str(WIDTH)
+    if not 1 <= width <= WIDTH or (partial and not partial.isdecimal()) or not exact:
         raise Refused(400, f"a partial tile has 1 to {WIDTH - 1} hashes, found {partial}")
     return int(level), int("".join(digits)), width
 

@@ -16,7 +16,7 @@ from governed_api.evidence import GateTable
 from governed_api.resolved import ResolvedModel
 from governed_api.version import __version__
 from governed_serving.code_closure import code_digest
-from governed_serving.records import LedgerEntry, canonical, timestamp
+from governed_serving.records import LedgerEntry, canonical, timestamp, within_limit
 from governed_serving.trainer.dataset import Masker, Scanner
 from governed_serving.trainer.errors import InvalidTraining
 from governed_serving.trainer.prepare import Prepared, plain, prepare
@@ -126,7 +126,7 @@ class Job:
             LedgerEntry("gates", *about, key, now, digest=digest, summary=judged),
             LedgerEntry("artefact", *about, digest, now, digest=digest, blob=blob, summary={"variant": made.variant}),
         ]
-        return [canonical(step) for step in steps]
+        return [canonical(within_limit(step)) for step in steps]
 
     def _tell_data(self, prepared: Prepared) -> None:
         found = prepared.manifest.personal_data

@@ -186,6 +186,8 @@ def test_bad_requests_are_one_line(bed: Bed) -> None:
         ("/v1/ledger/proof/inclusion?index=3&size=9", "at most 0"),
         ("/v1/ledger/proof/consistency?first=0&second=0", "1 ≤ first"),
         ("/v1/ledger/tile/0/1", "tile's path"),
+        ("/v1/ledger/tile/00/001", "partial tile"),
+        ("/v1/ledger/tile/0/001.p/044", "partial tile"),
         ("/v1/blobs/xyz", "64 lower-case"),
         ("/v1/refs/credit/none", "no reference none"),
         ("/v1/states/credit/none", "no state none"),
@@ -349,6 +351,23 @@ def test_tiles_are_served_in_the_c2sp_layout(bed: Bed) -> None:
     leaves = b"".join(hash_leaf(e) for e in batch(0, 300).entries)
     assert full.content + partial.content == leaves
     assert parse_tile("2", "x001/x234/067.p/9") == (2, 1234067, 9)
+
+
+def test_entry_bundles_hold_what_the_tiles_are_hashes_of(bed: Bed) -> None:
+    bed.client().append_batch("s", 0, batch(0, 300).entries)
+    with httpx.Client(base_url="http://archive", transport=bed.transport) as anonymous:
+        path = "/v1/ledger/tile/entries/001.p/44"
+        assert anonymous.get(path).status_code == 401
+        own = {"authorization": f"Bearer {model_token(ROOT, 'default', 'credit')}", "x-governed-model": "credit"}
+        assert anonymous.get(path, headers=own).status_code == 403, "what all models' entries say is not one model's"
+        reader = {"authorization": f"Bearer {model_token(ROOT, 'default', READER)}"}
+        assert anonymous.get("/v1/ledger/tile/entries/001.p/45", headers=reader).status_code == 404
+        data = anonymous.get(path, headers=reader).content
+    for entry in batch(256, 44).entries:
+        length = int.from_bytes(data[:2], "big")
+        assert data[2 : 2 + length] == entry
+        data = data[2 + length :]
+    assert data == b""
 
 
 @pytest.mark.usefixtures("bed")

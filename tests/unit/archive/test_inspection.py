@@ -305,6 +305,23 @@ def test_a_kill_while_a_keyset_is_replaced_is_made_good(
     assert inspect_folder(work.archive, kek, Asked()).findings.status == "verified"
 
 
+def test_a_loss_that_was_accepted_is_said_and_the_streams_go_on_behind_it(work: WorkFolder) -> None:
+    kek = load_kek(work.kek_file)
+    before = Archive(work.archive, kek, "default")
+    before.appender.submit(Batch("other", "t", 0, [leaf(str(n), model="other") for n in range(3)])).result(10)
+    size = before.ledger.size
+    before.close()
+    segment = next((work.archive / "ledger" / "log").glob("*.seg"))
+    segment.write_bytes(segment.read_bytes()[:-20])
+    archive = Archive(work.archive, kek, "default", accept_loss=True)
+    archive.appender.submit(Batch("other", "t", 3, [leaf("3", model="other")])).result(10)
+    assert archive.ledger.size < size
+    archive.close()
+    found = inspect_folder(work.archive, kek, Asked()).findings
+    assert found.status == "verified", said(found)
+    assert "says what was lost and let go" in said(found)
+
+
 def test_what_is_no_file_is_not_opened(work: WorkFolder) -> None:
     (work.archive / "ledger" / "vkey").unlink()
     os.mkfifo(work.archive / "ledger" / "vkey")

@@ -84,20 +84,19 @@ class Verifier:
         if not separator or not block.endswith("\n"):
             raise NoteError("a signed note must be text, an empty line and signature lines")
         text += "\n"
-        for line in block.splitlines():
-            if not line.startswith(_MARK) or len(fields := line[len(_MARK) :].split(" ")) != 2:
-                raise NoteError("a signature line must be '— name base64'")
-            signature = _decode(fields[1], "signature")
-            if fields[0] == self.name and signature[:4] == self.key_hash:
-                return self._checked(text, signature[4:])
+        lines = [_signature_line(line) for line in block.removesuffix("\n").split("\n")]
+        ours = [s[4:] for name, s in lines if name == self.name and s[:4] == self.key_hash]
+        for signature in ours:
+            self._checked(text, signature)
+        if ours:
+            return text
         raise UnknownKey(f"the note carries no signature by {self.name}+{self.key_hash.hex()}")
 
-    def _checked(self, text: str, signature: bytes) -> str:
+    def _checked(self, text: str, signature: bytes) -> None:
         try:
             Ed25519PublicKey.from_public_bytes(self.public).verify(signature, text.encode())
         except InvalidSignature:
             raise NoteError(f"the signature by {self.name} does not verify: the note was changed") from None
-        return text
 
 
 @dataclass(frozen=True)
@@ -176,6 +175,16 @@ def open_checkpoint(note: str, verifier: Verifier) -> Checkpoint:
     if checkpoint.origin != verifier.name:
         raise NoteError(f"the checkpoint is of log {checkpoint.origin!r}, expected {verifier.name!r}")
     return checkpoint
+
+
+def _signature_line(line: str) -> tuple[str, bytes]:
+    """(key name, key hash ‖ signature) of a line; raises :class:`NoteError`, also where another key's line is bad."""
+    if not line.startswith(_MARK) or len(fields := line[len(_MARK) :].split(" ")) != 2:
+        raise NoteError("a signature line must be '— name base64'")
+    signature = _decode(fields[1], "signature")
+    if len(signature) < 5:
+        raise NoteError(f"a signature line must hold a key hash and a signature, found {len(signature)} bytes")
+    return _check_name(fields[0]), signature
 
 
 def _decode(text: str, what: str) -> bytes:

@@ -27,7 +27,7 @@ PAYLOADS = frozenset({"prediction", "explanation", "label", "deadLetter"})
 
 _AAD = b"governed retention state 1"
 _SLICE = 1000
-_EACH = 1000
+_EACH = 500
 """Addresses in one receipt: an entry stays far below its limit."""
 _decoder = msgspec.json.Decoder(LedgerEntry)
 Note = Callable[[str, str, str, str, Mapping[str, object]], None]

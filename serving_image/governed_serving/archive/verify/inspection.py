@@ -167,6 +167,8 @@ class _Folder:
         return truth
 
     def _unsigned(self, truth: Truth, signed: Checkpoint, *, running: bool) -> None:
+        for index in truth.losses:
+            self._findings.note("ledger/log", f"entry {index} says what was lost and let go by a person before it")
         more = truth.size - signed.size
         if more > 0 and not running:
             self._findings.skip(

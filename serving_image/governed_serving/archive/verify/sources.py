@@ -2,6 +2,8 @@
 
 import hashlib
 import tarfile
+import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -286,9 +288,20 @@ class UrlSource:
         self._client.close()
 
 
-class _Proved(msgspec.Struct):
+class _Proved(msgspec.Struct, forbid_unknown_fields=True):
     index: int
     hashes: list[str]
+
+
+class _About(msgspec.Struct, forbid_unknown_fields=True):
+    """``bundle.json``."""
+
+    format: str
+    origin: str
+    size: int
+    complete: bool
+    entries: int
+    blobs: bool
 
 
 class BundleSource:
@@ -297,17 +310,31 @@ class BundleSource:
     sees_names = False
 
     def __init__(self, path: Path):
+        no_bundle = f"{path} is neither an archive's folder nor an exported bundle"
         try:
             self._tar = tarfile.open(path, "r:*")  # noqa: SIM115 - open as long as the source is
-        except tarfile.TarError as error:
-            raise ArchiveError(f"{path} is neither an archive's folder nor an exported bundle: {error}") from None
-        self._names = set(self._tar.getnames())
-        about = decode_json(self._member("bundle.json"))
-        if about.get("format") != "governed-bundle-1":
-            raise ArchiveError(f"{path}: expected a bundle of format governed-bundle-1, found {about.get('format')!r}")
-        self.complete = bool(about["complete"])
-        self._blobs = bool(about["blobs"])
+        except (tarfile.TarError, EOFError, zlib.error) as error:
+            raise ArchiveError(f"{no_bundle}: {error}") from None
+        try:
+            self._names, self._about = self._read()
+        except (tarfile.TarError, EOFError, ValueError, zlib.error) as error:
+            self._tar.close()
+            raise ArchiveError(f"{no_bundle}, or it was changed: {error}") from None
+        except (ArchiveError, OSError):
+            self._tar.close()
+            raise
+        self.complete, self._blobs = self._about.complete, self._about.blobs
         self.blobs_are = "there and unchanged" if self._blobs else "not in the bundle"
+
+    def _read(self) -> tuple[set[str], _About]:
+        counted = Counter(self._tar.getnames())
+        if twice := sorted(name for name, count in counted.items() if count > 1):
+            raise ArchiveError(f"the bundle has {twice[0]} twice")
+        self._names = set(counted)
+        about = decode_json(self._member("bundle.json"), type=_About)
+        if about.format != "governed-bundle-1":
+            raise ArchiveError(f"expected a bundle of format governed-bundle-1, found {about.format!r}")
+        return self._names, about
 
     def vkey(self) -> str:
         return self._member("vkey").decode()
@@ -316,7 +343,14 @@ class BundleSource:
         return self._member("checkpoint").decode()
 
     def leaves(self, size: int) -> Iterator[Leaf]:
-        lines = self._member("entries.jsonl").split(b"\n")[:-1]
+        *lines, rest = self._member("entries.jsonl").split(b"\n")
+        if rest or (self._about.size, self._about.entries) != (size, len(lines)):
+            raise ArchiveError(
+                f"bundle.json tells of {self._about.entries} entries of {self._about.size}, "
+                f"found {len(lines)} of {size}: it was changed"
+            )
+        if self._about.origin != Verifier.parse(self.vkey()).name:
+            raise ArchiveError(f"bundle.json is of log {self._about.origin}, the bundle's key of another")
         if self.complete:
             for index, data in enumerate(lines[:size]):
                 yield Leaf(index, data)

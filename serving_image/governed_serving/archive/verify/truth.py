@@ -13,6 +13,7 @@ from governed_api.names import ARCHIVE
 from governed_serving.archive.errors import ArchiveError
 from governed_serving.archive.ledger.entrylog import Batch
 from governed_serving.archive.ledger.idindex import id_hash
+from governed_serving.archive.ledger.ledger import LOSS
 from governed_serving.archive.ledger.merkle import Frontier, hash_leaf
 from governed_serving.archive.ledger.streams import Streams
 from governed_serving.archive.ledger.tiles import WIDTH, TiledTree, tile_path
@@ -78,6 +79,8 @@ class Truth:
         """Those whose index is wanted, with their stream."""
         self.trained: dict[str, list[LedgerEntry]] = {}
         """What the trainer put in, by model."""
+        self.losses: list[int] = []
+        """Entries that say what a person let go."""
         self.verdicts: dict[tuple[str, str], int] = {}
         """Index of the newest verdict, by model and revision."""
         self.keysets: dict[tuple[str, str], list[LedgerEntry]] = {}
@@ -103,7 +106,8 @@ class Truth:
         if first != self.size:
             raise ArchiveError(f"entries {self.size} to {first - 1} are missing")
         expected = self.streams.next_seq(batch.model, batch.stream)
-        if batch.first_seq not in ((0, 1) if expected is None else (expected,)):
+        fits = batch.first_seq in ((0, 1) if expected is None else (expected,))
+        if not fits and not self._behind_loss(batch, expected):
             raise ArchiveError(
                 f"entry {first}: stream {batch.stream} of {batch.model} goes on at {batch.first_seq}, "
                 f"expected {expected or 0}: entries were left out"
@@ -111,6 +115,13 @@ class Truth:
         self.streams.add(batch.model, batch.stream, batch.first_seq, first, len(batch.entries))
         for index, leaf in enumerate(batch.entries, first):
             self._entry(index, leaf, batch)
+
+    def _behind_loss(self, batch: Batch, expected: int | None) -> bool:
+        """Whether a loss that a person accepted came since the stream's last entry: what it took may be between."""
+        if not self.losses or batch.first_seq < (expected or 0):
+            return False
+        run = self.streams.run_at(batch.model, batch.stream, expected - 1) if expected else None
+        return run is None or run[1] + run[2] <= self.losses[-1]
 
     def _entry(self, index: int, leaf: bytes, batch: Batch) -> None:
         digest = hash_leaf(leaf)
@@ -138,6 +149,8 @@ class Truth:
             self.entries[index] = (entry, stream)
         if entry.type in _TRAINED:
             self.trained.setdefault(entry.model, []).append(entry)
+        if entry.type == LOSS and entry.model == ARCHIVE:
+            self.losses.append(index)
         if entry.type == "verdict":
             self.verdicts[entry.model, entry.revision] = index
         if entry.type == "key" and (stream == OWN_STREAM or entry.model == ARCHIVE):

@@ -1,0 +1,184 @@
+"""A verifier in another language, made of other people's code, agrees on what is whole and what was tampered with."""
+
+import io
+import random
+import shutil
+import subprocess
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from governed_serving.archive.client import ArchiveClient
+from governed_serving.archive.ledger.entrylog import Batch
+from governed_serving.archive.service import Archive
+from governed_serving.archive.tokens import READER, model_token
+from governed_serving.archive.verify.bundle import export
+from governed_serving.archive.verify.sources import DirectorySource
+from governed_serving.crypto import load_kek
+from support.programs import program
+from support.work_folder import MODEL, WorkFolder, made
+from unit.archive.ledgers import batch, leaf
+
+from .test_processes import Process
+from .test_processes import process as process
+
+pytestmark = pytest.mark.slow
+
+
+def second(*words: str | Path) -> tuple[bool, str]:
+    """(verified, what the other verifier says)."""
+    done = subprocess.run([program("ledger-verifier"), *words], capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode in (0, 1), done.stdout + done.stderr
+    return done.returncode == 0, done.stdout
+
+
+@pytest.fixture(scope="module")
+def older() -> list[str]:
+    """A checkpoint from before the last round."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory, older: list[str]) -> WorkFolder:
+    return made(tmp_path_factory.mktemp("work"), requests=130, between=lambda w: older.append(w.checkpoint))
+
+
+@pytest.fixture
+def bundle(work: WorkFolder, tmp_path: Path) -> Path:
+    export(DirectorySource(work.archive, load_kek(work.kek_file)), tmp_path / "whole.tar", blobs=True)
+    return tmp_path / "whole.tar"
+
+
+def first(path: Path, *words: str) -> bool:
+    """Whether ours verifies."""
+    from governed_serving.archive.__main__ import main
+
+    return main(["verify", str(path), *words]) == 0
+
+
+def test_both_verify_what_is_whole(work: WorkFolder, bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "kept").write_text(work.checkpoint)
+    shutil.copy(work.archive / "ledger" / "vkey", tmp_path / "vkey")
+    kept = ["-checkpoint", tmp_path / "kept", "-vkey", tmp_path / "vkey"]
+    said, text = second(*kept, bundle)
+    assert said, text
+    assert f"default {work.entries} " in text
+    part = tmp_path / "part.tar.gz"
+    export(DirectorySource(work.archive, load_kek(work.kek_file)), part, id="req-7", earlier=(work.checkpoint,))
+    said, text = second(*kept, part)
+    assert said, text
+    assert first(part, "--checkpoint", str(tmp_path / "kept"))
+
+
+def test_both_refuse_an_older_bundle(work: WorkFolder, bundle: Path, tmp_path: Path) -> None:
+    archive = Archive(work.archive, load_kek(work.kek_file), "default")
+    archive.ledger.append(Batch(MODEL, "later", 0, [leaf("later", model=MODEL)]))
+    (tmp_path / "kept").write_text(archive.ledger.checkpoint())
+    archive.close()
+    said, text = second("-checkpoint", tmp_path / "kept", bundle)
+    assert not said
+    assert "its tail was cut" in text
+    assert not first(bundle, "--checkpoint", str(tmp_path / "kept"))
+
+
+def members(path: Path) -> dict[str, bytes]:
+    with tarfile.open(path) as tar:
+        return {name: file.read() for name in tar.getnames() if (file := tar.extractfile(name))}
+
+
+def rebuilt(path: Path, files: dict[str, bytes]) -> Path:
+    with tarfile.open(path, "w") as tar:
+        for name, data in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    return path
+
+
+def tampered(rng: random.Random, files: dict[str, bytes]) -> str:
+    """Change one member; its name."""
+    name = rng.choice(sorted(files))
+    data = bytearray(files[name])
+    kind = rng.choice(("flip", "flip", "flip", "cut", "delete", "line"))
+    if kind == "delete":
+        del files[name]
+        return name
+    if kind == "flip":
+        data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+    elif kind == "cut":
+        del data[rng.randrange(len(data)) :]
+    else:
+        lines = bytes(data).splitlines(keepends=True)
+        rng.shuffle(lines)
+        data = bytearray(b"".join(lines[: rng.choice((len(lines), max(len(lines) - 1, 1)))]))
+    files[name] = bytes(data)
+    return name
+
+
+@pytest.mark.parametrize("part", [False, True], ids=["whole", "part"])
+def test_both_agree_on_tampered_bundles(
+    work: WorkFolder, older: list[str], bundle: Path, tmp_path: Path, part: bool
+) -> None:
+    (tmp_path / "kept").write_text(older[0])
+    kept = str(tmp_path / "kept")
+    if part:
+        source = DirectorySource(work.archive, load_kek(work.kek_file))
+        export(source, bundle, model=MODEL, earlier=(older[0],))
+    pristine, rng, wrong = members(bundle), random.Random(3), []
+    assert second("-checkpoint", kept, bundle)[0]
+    for number in range(60):
+        files = dict(pristine)
+        name = tampered(rng, files)
+        if files == pristine:
+            continue
+        path = rebuilt(tmp_path / "t.tar", files)
+        ours, (theirs, text) = first(path, "--checkpoint", kept), second("-checkpoint", kept, path)
+        if ours != theirs or (ours and not only_another_keys_line(pristine, files)):
+            wrong.append(f"{number}: {name}: ours {ours}, theirs {theirs}: {text}")
+    assert not wrong, "\n".join(wrong)
+
+
+def only_another_keys_line(pristine: dict[str, bytes], files: dict[str, bytes]) -> bool:
+    """An older key's signature line, which a verifier with the newest one passes over (C2SP signed-note)."""
+    differing = {n for n in pristine.keys() | files.keys() if pristine.get(n) != files.get(n)}
+    before, after = (f["checkpoint"].splitlines() for f in (pristine, files))
+    return differing == {"checkpoint"} and before[:5] == after[:5]
+
+
+@pytest.fixture
+def served(process: Process) -> Iterator[Process]:
+    process.start()
+    with ArchiveClient(process.url, process.token, "credit", patience=60.0) as client:
+        client.append_batch("s", 0, batch(0, 600).entries)
+    yield process
+    assert process.stop() == 0
+
+
+def test_a_running_archive_is_a_tlog_tiles_log(served: Process, tmp_path: Path) -> None:
+    token = model_token((served.root / "root").read_bytes(), "default", READER)
+    prefix = f"{served.url}/v1/ledger"
+    said, text = second("-token", token, prefix)
+    assert said, text
+    assert "default 600 " in text
+    with ArchiveClient(served.url, served.token, "credit", patience=60.0) as client:
+        (tmp_path / "kept").write_text(client.checkpoint())
+        client.append_batch("s", 600, batch(600, 3).entries)
+    assert second("-token", token, "-checkpoint", tmp_path / "kept", prefix)[0]
+    said, text = second("-token", served.token, prefix)
+    assert not said
+    assert "403" in text, "one model's token doesn't read the others' entries"
+
+
+def test_a_changed_tile_is_named_in_the_folder_and_served_right(served: Process) -> None:
+    token = model_token((served.root / "root").read_bytes(), "default", READER)
+    served.stop()
+    tile = served.root / "archive" / "ledger" / "tile" / "0" / "001"
+    tile.write_bytes(tile.read_bytes()[::-1])
+    code, _, err = served.run("verify", str(served.root / "archive"))
+    assert code == 1
+    assert "ledger/tile/0/001" in err
+    served.start()
+    said, text = second("-token", token, f"{served.url}/v1/ledger")
+    assert said, f"the archive makes the tile anew from the entries: {text}"
