@@ -14,13 +14,13 @@ from governed_operator.loop.operator_process import OperatorProcess
 logging.getLogger("kopf.objects").setLevel(logging.WARNING)
 
 
-@kopf.on.login()  # type: ignore[untyped-decorator]
-def login(**kwargs: Any) -> Any:
+@kopf.on.login()
+def login(**kwargs: Any) -> kopf.ConnectionInfo | None:
     """Service account in a cluster, kubeconfig outside; never through the synchronous client."""
     return kopf.login_with_service_account(**kwargs) or kopf.login_with_kubeconfig(**kwargs)
 
 
-@kopf.on.startup()  # type: ignore[untyped-decorator]
+@kopf.on.startup()
 async def start(memo: kopf.Memo, settings: kopf.OperatorSettings, **_: object) -> None:
     settings.posting.enabled = False
     settings.peering.standalone = True
@@ -36,11 +36,11 @@ async def start(memo: kopf.Memo, settings: kopf.OperatorSettings, **_: object) -
     await memo.process.listed()
 
 
-@kopf.on.cleanup()  # type: ignore[untyped-decorator]
+@kopf.on.cleanup()
 async def stop(memo: kopf.Memo, **_: object) -> None:
     await memo.process.stop()
 
 
-@kopf.on.event(GROUP, VERSION, PLURAL)  # type: ignore[untyped-decorator]
+@kopf.on.event(GROUP, VERSION, PLURAL)
 async def model_changed(event: kopf.RawEvent, memo: kopf.Memo, **_: object) -> None:
     memo.process.model_event(event["type"], dict(event["object"]))

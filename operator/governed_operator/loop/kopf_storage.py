@@ -1,15 +1,13 @@
 """kopf's stores of what it has seen and done, left empty: on.event needs neither, and they copy every object at every
 event."""
 
-from typing import Any
-
 import kopf
 
 
-class NoDiffBase(kopf.DiffBaseStorage):  # type: ignore[misc]
+class NoDiffBase(kopf.DiffBaseStorage):
     """Remembers no last-seen state."""
 
-    def build(self, **_: object) -> dict[str, object]:
+    def build(self, **_: object) -> kopf.BodyEssence:
         return {}
 
     def fetch(self, **_: object) -> None:
@@ -19,7 +17,7 @@ class NoDiffBase(kopf.DiffBaseStorage):  # type: ignore[misc]
         return None
 
 
-class NoProgress(kopf.ProgressStorage):  # type: ignore[misc]
+class NoProgress(kopf.ProgressStorage):
     """Remembers no progress of handlers."""
 
     def fetch(self, **_: object) -> None:
@@ -34,5 +32,5 @@ class NoProgress(kopf.ProgressStorage):  # type: ignore[misc]
     def touch(self, **_: object) -> None:
         return None
 
-    def clear(self, *, essence: Any) -> Any:
+    def clear(self, *, essence: kopf.BodyEssence) -> kopf.BodyEssence:
         return essence

@@ -13,7 +13,7 @@ from limits.storage.base import SlidingWindowCounterSupport, Storage
 __all__ = ["WindowStorage"]
 
 
-class WindowStorage(Storage, SlidingWindowCounterSupport):  # type: ignore[misc]  # the library is untyped for us
+class WindowStorage(Storage, SlidingWindowCounterSupport):
     """Counts per key and window: at most two windows of each key are kept. ``clock`` reads seconds."""
 
     STORAGE_SCHEME = ["governed-window"]

@@ -16,7 +16,7 @@ CEILINGS: dict[str, tuple[int, int]] = {
     "governed_api": (5, 3),
     "governed_operator.kube": (6, 2),
     "governed_operator.local": (2, 0),
-    "governed_operator.loop": (4, 0),
+    "governed_operator.loop": (1, 0),
     "governed_operator.policy": (1, 0),
     "governed_operator.watch": (11, 1),
     "governed_serving.archive": (9, 4),
