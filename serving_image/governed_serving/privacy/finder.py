@@ -101,7 +101,7 @@ class Finder:
             spans, places = self._spans(data), None
         except _MustFold:
             data = fold(text).encode(errors="surrogatepass")
-            spans, places = self._spans(data, folded=True), offsets(text)
+            spans, places = self._spans(data), offsets(text)
         found = self._characters(data, spans, places) if spans else []
         return self._with_hooks(text, found) if self._hooks else found
 
@@ -114,7 +114,7 @@ class Finder:
             try:
                 spans = self._spans(data)
             except _MustFold:
-                spans = self._spans(fold(text).encode(errors="surrogatepass"), folded=True)
+                spans = self._spans(fold(text).encode(errors="surrogatepass"))
         counts: dict[str, int] = {}
         for span in spans:
             counts[span.entity] = counts.get(span.entity, 0) + 1
@@ -145,16 +145,14 @@ class Finder:
                     found.insert(place, Finding(hook.entity, start, end))
         return found
 
-    def _spans(self, data: bytes, folded: bool = False) -> list[Span]:
+    def _spans(self, data: bytes) -> list[Span]:
         spans: list[Span] = []
         done = 0
         for match in self._pass.finditer(data):
             start, end = match.span()
             plate = data[start] >= 0x80 and 0x41 <= data[end - 1] <= 0x5A
             if not plate and not data[start:end].isascii():
-                if folded:
-                    continue
-                raise _MustFold
+                raise _MustFold  # never of a folded text: folding it again would change nothing
             if start < done:
                 continue
             look = self._plate if plate else self._region

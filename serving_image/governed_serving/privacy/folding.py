@@ -35,13 +35,7 @@ PUNCTUATION = {0xFF08: "(", 0xFF09: ")", 0xFF1A: ":"}
 def fold_table() -> dict[int, str]:
     """Code point → what it is searched as. About 2,000 entries."""
     table = {}
-    for code in (
-        *range(0x80, 0x3400),
-        *range(0xA000, 0xAC00),
-        *range(0xF900, 0x12000),
-        *range(0x16A00, 0x16C00),
-        *range(0x1BC00, 0x1FC00),
-    ):
+    for code in range(0x80, 0x20000):  # ideographs beyond hold no ASCII
         normal = unicodedata.normalize("NFKC", chr(code))
         if not _MATTERS.isdisjoint(normal):
             table[code] = normal

@@ -19,6 +19,7 @@ without separators, numbers spelled in words.
 
 import re
 from collections.abc import Callable
+from math import inf
 from typing import NamedTuple
 
 from governed_serving.privacy import validators
@@ -32,15 +33,15 @@ class Recogniser(NamedTuple):
     """``pattern`` finds candidates in a region that holds ``family``, ``check`` decides.
 
     Family ``#``: numbers, looked for where there are ``digits`` digits, or ``bare`` where there is neither letter nor
-    plus.
+    plus; as many as the shortest of them has.
     """
 
     entity: str
     family: str
-    digits: int
-    bare: int
     pattern: re.Pattern[bytes]
     check: Callable[[str], bool] | None = None
+    digits: int = 0
+    bare: float = 0
 
 
 def _whole(body: str) -> re.Pattern[bytes]:
@@ -58,17 +59,17 @@ _PLATE_BODY = "[0-9A-HJ-NP-Z]"
 
 # In order: a number that several could claim belongs to the first whose check holds.
 RECOGNISERS: tuple[Recogniser, ...] = (
-    Recogniser("EMAIL", "@", 0, 0, re.compile(rf"(?<![0-9A-Za-z_%+'.-]){_LOCAL}{{1,64}}(?:\.{_LOCAL}{{1,64}})*@(?:{_LABEL}\.)+[A-Za-z]{{2,63}}(?![0-9A-Za-z_])".encode())),  # noqa: E501
-    Recogniser("CN_PLATE", "plate", 0, 0, re.compile(rf"(?:{'|'.join(PROVINCES)})[A-HJ-NP-Z](?:[ .-]|·|•)?(?:{_PLATE_BODY}{{5,6}}|{_PLATE_BODY}{{4}}(?:学|挂|警|港|澳|领|使))(?![0-9A-Za-z_])".encode()), validators.plate),  # noqa: E501
-    Recogniser("IP_ADDRESS", ".", 4, 4, re.compile(rf"(?<![0-9A-Za-z_.])(?:{_OCTET}\.){{3}}{_OCTET}(?![0-9A-Za-z_]|\.[0-9])".encode())),  # noqa: E501
-    Recogniser("IP_ADDRESS", ":", 1, 1, re.compile(rb"(?<![0-9A-Za-z_:.])[0-9A-Fa-f:]{2,39}(?:(?:[0-9]{1,3}\.){3}[0-9]{1,3})?(?![0-9A-Za-z_:])"), validators.ipv6),  # noqa: E501
-    Recogniser("CN_RESIDENT_ID", "#", 15, 15, _whole(r"[1-9][0-9]{5}[ -]?[0-9]{8}[ -]?[0-9]{3}[0-9Xx]|[1-9][0-9]{14}"), validators.resident_id),  # noqa: E501
-    Recogniser("CN_CREDIT_CODE", "#", 6, 18, _whole(rf"{_CODE}{{2}}[0-9]{{6}}{_CODE}{{10}}"), validators.credit_code),
-    Recogniser("IBAN", "#", 7, 999, _whole(r"[A-Z]{2}[0-9]{2}(?: ?[0-9A-Z]{4}){2,7}(?: ?[0-9A-Z]{1,3})?"), validators.iban),  # noqa: E501
-    Recogniser("BANK_CARD", "#", 13, 13, _whole(r"[2-6][0-9]{3}(?:[ -]?[0-9]{4}){3}(?:[ -]?[0-9]{1,3})?|3[0-9]{3}[ -]?[0-9]{6}[ -]?[0-9]{4,5}|[2-6][0-9]{12,18}"), validators.payment_card),  # noqa: E501
-    Recogniser("PHONE_NUMBER", "#", 7, 10, re.compile(rf"(?<![0-9A-Za-z_+])(?:(?:\(?(?:\+|00)86\)?[ -]?|86[ -]?)?(?:{_MOBILE})|(?:(?:\+|00)86[ -]?)?(?:{_LANDLINE})(?:-[0-9]{{1,6}})?|[48]00[ -]?[0-9]{{3}}[ -]?[0-9]{{4}}|(?:\+?1[ .-])?(?:\([2-9][0-9]{{2}}\) ?|[2-9][0-9]{{2}}[.-])[2-9][0-9]{{2}}[ .-][0-9]{{4}}|\+[1-9][0-9]{{0,2}}(?:[ -]?\(?[0-9]{{1,5}}\)?){{2,6}})(?![0-9A-Za-z_])".encode()), lambda v: 7 <= len(v) <= 20),  # noqa: E501
-    Recogniser("CN_PASSPORT", "#", 7, 999, _whole(r"[EGDSPegdsp][0-9]{8}|[Ee][A-HJ-NP-Za-hj-np-z][0-9]{7}")),
-    Recogniser("US_SSN", "#", 9, 9, _whole(r"[0-9]{3}([ -])[0-9]{2}\1[0-9]{4}"), validators.ssn),
+    Recogniser("EMAIL", "@", re.compile(rf"(?<![0-9A-Za-z_%+'.-]){_LOCAL}{{1,64}}(?:\.{_LOCAL}{{1,64}})*@(?:{_LABEL}\.)+[A-Za-z]{{2,63}}(?![0-9A-Za-z_])".encode())),  # noqa: E501
+    Recogniser("CN_PLATE", "plate", re.compile(rf"(?:{'|'.join(PROVINCES)})[A-HJ-NP-Z](?:[ .-]|·|•)?(?:{_PLATE_BODY}{{5,6}}|{_PLATE_BODY}{{4}}(?:学|挂|警|港|澳|领|使))(?![0-9A-Za-z_])".encode()), validators.plate),  # noqa: E501
+    Recogniser("IP_ADDRESS", ".", re.compile(rf"(?<![0-9A-Za-z_.])(?:{_OCTET}\.){{3}}{_OCTET}(?![0-9A-Za-z_]|\.[0-9])".encode())),  # noqa: E501
+    Recogniser("IP_ADDRESS", ":", re.compile(rb"(?<![0-9A-Za-z_:.])[0-9A-Fa-f:]{2,39}(?:(?:[0-9]{1,3}\.){3}[0-9]{1,3})?(?![0-9A-Za-z_:])"), validators.ipv6),  # noqa: E501
+    Recogniser("CN_RESIDENT_ID", "#", _whole(r"[1-9][0-9]{5}[ -]?[0-9]{8}[ -]?[0-9]{3}[0-9Xx]|[1-9][0-9]{14}"), validators.resident_id, digits=15, bare=15),  # noqa: E501
+    Recogniser("CN_CREDIT_CODE", "#", _whole(rf"{_CODE}{{2}}[0-9]{{6}}{_CODE}{{10}}"), validators.credit_code, digits=6, bare=18),  # noqa: E501
+    Recogniser("IBAN", "#", _whole(r"[A-Z]{2}[0-9]{2}(?: ?[0-9A-Z]{4}){2,7}(?: ?[0-9A-Z]{1,3})?"), validators.iban, digits=7, bare=inf),  # noqa: E501
+    Recogniser("BANK_CARD", "#", _whole(r"[2-6][0-9]{3}(?:[ -]?[0-9]{4}){3}(?:[ -]?[0-9]{1,3})?|3[0-9]{3}[ -]?[0-9]{6}[ -]?[0-9]{4,5}|[2-6][0-9]{12,18}"), validators.payment_card, digits=13, bare=13),  # noqa: E501
+    Recogniser("PHONE_NUMBER", "#", re.compile(rf"(?<![0-9A-Za-z_+])(?:(?:\(?(?:\+|00)86\)?[ -]?|86[ -]?)?(?:{_MOBILE})|(?:(?:\+|00)86[ -]?)?(?:{_LANDLINE})(?:-[0-9]{{1,6}})?|[48]00[ -]?[0-9]{{3}}[ -]?[0-9]{{4}}|(?:\+?1[ .-])?(?:\([2-9][0-9]{{2}}\) ?|[2-9][0-9]{{2}}[.-])[2-9][0-9]{{2}}[ .-][0-9]{{4}}|\+[1-9][0-9]{{0,2}}(?:[ -]?\(?[0-9]{{1,5}}\)?){{2,6}})(?![0-9A-Za-z_])".encode()), lambda v: 7 <= len(v) <= 20, digits=7, bare=10),  # noqa: E501
+    Recogniser("CN_PASSPORT", "#", _whole(r"[EGDSPegdsp][0-9]{8}|[Ee][A-HJ-NP-Za-hj-np-z][0-9]{7}"), digits=7, bare=inf),  # noqa: E501
+    Recogniser("US_SSN", "#", _whole(r"[0-9]{3}([ -])[0-9]{2}\1[0-9]{4}"), validators.ssn, digits=9, bare=9),
 )  # fmt: skip
 
 ENTITIES: tuple[str, ...] = tuple(sorted({r.entity for r in RECOGNISERS}))

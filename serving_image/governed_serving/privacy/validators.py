@@ -124,7 +124,7 @@ def plate(value: str) -> bool:
 
 def _birthday(value: str) -> bool:
     try:
-        born = date(int(value[:4]), int(value[4:6]), int(value[6:8]))
+        born = date(int(value[:4]), int(value[4:6]), int(value[6:]))
     except ValueError:
         return False
     return 1850 <= born.year <= 2100
