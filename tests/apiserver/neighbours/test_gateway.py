@@ -41,7 +41,7 @@ def model(namespace: Cluster, traefik: Traefik) -> Cluster:
     claim(namespace)
     namespace.apply(canary(60))
     await_ready(namespace, "plain")
-    eventually(lambda: ask(traefik, namespace).status_code == 200, within=30, what="the Gateway reaches the model")
+    eventually(lambda: ask(traefik, namespace).status_code == 200, within=90, what="the Gateway reaches the model")
     return namespace
 
 
@@ -123,7 +123,7 @@ def start_canary(cluster: Cluster, timeout: int) -> str:
     """A revision on trial; its name."""
     before = cluster.get("gmodel", "plain")["status"]["stable"]["name"]
     cluster.apply(canary(timeout))
-    found: dict[str, Any] = eventually(lambda: cluster.get("gmodel", "plain")["status"]["canary"], within=30)
+    found: dict[str, Any] = eventually(lambda: cluster.get("gmodel", "plain")["status"]["canary"], within=90)
     assert found["name"] != before
     return str(found["name"])
 
@@ -133,20 +133,20 @@ def test_a_canary_gets_exactly_its_share_is_promoted_or_rolled_back_and_no_reque
 ) -> None:
     with Visitors.coming(traefik, model) as visitors:
         good = start_canary(model, 61)
-        eventually(lambda: weights(model), lambda w: w == {"plain-stable": 80, "plain-canary": 20}, within=30)
-        eventually(lambda: shares(traefik, model, 10)["canary"] > 0, within=15, what="the Gateway knows of the canary")
+        eventually(lambda: weights(model), lambda w: w == {"plain-stable": 80, "plain-canary": 20}, within=90)
+        eventually(lambda: shares(traefik, model, 10)["canary"] > 0, within=90, what="the Gateway knows of the canary")
     with Visitors.coming(traefik, model) as promotion:
         write_report(model, "plain", revisions={good: {"server": served(100, 0)}})
         eventually(lambda: weights(model), lambda w: w == {"plain-stable": 100}, within=60)
         await_ready(model, "plain")
         assert model.get("gmodel", "plain")["status"]["stable"]["name"] == good
-        eventually(lambda: shares(traefik, model, 50), lambda s: s == {"stable": 50}, within=30)
+        eventually(lambda: shares(traefik, model, 50), lambda s: s == {"stable": 50}, within=90)
 
         worse = start_canary(model, 62)
-        eventually(lambda: shares(traefik, model, 10)["canary"] > 0, within=30)
+        eventually(lambda: shares(traefik, model, 10)["canary"] > 0, within=90)
         write_report(model, "plain", revisions={worse: {"server": served(50, 30) | served(50, 20, "other")}})
         eventually(lambda: condition(model, "plain", "Degraded")[1] == "CanaryErrorRate", within=60)
-        eventually(lambda: shares(traefik, model, 50), lambda s: s == {"stable": 50}, within=30)
+        eventually(lambda: shares(traefik, model, 50), lambda s: s == {"stable": 50}, within=90)
     assert (visitors.refused(), promotion.refused()) == (Counter(), Counter())
     assert len(promotion.answers) > 200
 
@@ -154,7 +154,7 @@ def test_a_canary_gets_exactly_its_share_is_promoted_or_rolled_back_and_no_reque
 def test_of_500_requests_a_fifth_reaches_the_canary(model: Cluster, traefik: Traefik) -> None:
     """Traefik's weighted round robin keeps every prefix within one request of its shares."""
     start_canary(model, 61)
-    eventually(lambda: shares(traefik, model, 10)["canary"] > 0, within=30)
+    eventually(lambda: shares(traefik, model, 10)["canary"] > 0, within=90)
     found = shares(traefik, model, 500)
     assert found.total() == 500
     assert abs(found["canary"] - 100) <= 1
@@ -166,24 +166,24 @@ def test_a_canary_that_does_not_serve_yet_gets_no_request(
     """A backend without endpoints costs its share in refusals (Gateway API, BackendRef.weight)."""
     with api_bed.paused("kwok"):
         start_canary(model, 61)
-        eventually(lambda: pods(model, "plain", "canary"), within=30, what="the canary's pod, which doesn't start")
+        eventually(lambda: pods(model, "plain", "canary"), within=90, what="the canary's pod, which doesn't start")
         with Visitors.coming(traefik, model) as visitors:
-            eventually(lambda: len(visitors.answers) > 200, within=30)
+            eventually(lambda: len(visitors.answers) > 200, within=90)
         assert visitors.refused() == Counter()
         assert weights(model) == {"plain-stable": 100}
-    eventually(lambda: shares(traefik, model, 10)["canary"] > 0, within=30, what="its share, once it serves")
+    eventually(lambda: shares(traefik, model, 10)["canary"] > 0, within=90, what="its share, once it serves")
 
 
 def test_a_gateway_that_refuses_is_named(model: Cluster, traefik: Traefik) -> None:
     apply_gateway(model, traefik.port, routes_from="Same")
     try:
-        found = eventually(lambda: condition(model, "plain", "Degraded"), lambda c: c[0] == "True", within=30)
+        found = eventually(lambda: condition(model, "plain", "Degraded"), lambda c: c[0] == "True", within=90)
         assert found[1] == "NotAllowedByListeners"
         assert "Gateway ingress/shared refuses the HTTPRoute" in found[2]
         assert condition(model, "plain")[0] == "True", "inside the cluster it is served"
     finally:
         apply_gateway(model, traefik.port)
-    eventually(lambda: condition(model, "plain", "Degraded"), lambda c: c[0] == "False", within=30)
+    eventually(lambda: condition(model, "plain", "Degraded"), lambda c: c[0] == "False", within=90)
 
 
 def test_a_deleted_model_is_gone_from_the_gateway(model: Cluster, traefik: Traefik) -> None:
