@@ -36,7 +36,7 @@ FLUX, ARGO = "kustomize-controller", "argocd-controller"
 
 def test_what_time_may_mend_is_in_progress_and_what_it_cannot_has_failed(namespace: Cluster) -> None:
     namespace.apply(imported())
-    eventually(lambda: condition(namespace, "plain"), lambda c: c[1] == "PersistentVolumeClaimNotFound", within=15)
+    eventually(lambda: condition(namespace, "plain"), lambda c: c[1] == "PersistentVolumeClaimNotFound", within=90)
     assert reading(namespace, "plain") == ("InProgress", "Progressing"), "Git may bring the claim in the next moment"
     claim(namespace)
     await_ready(namespace, "plain")
@@ -45,7 +45,7 @@ def test_what_time_may_mend_is_in_progress_and_what_it_cannot_has_failed(namespa
     statuses = pod["status"]["containerStatuses"]
     statuses[0] |= {"ready": False, "state": {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 40s"}}}
     patch_status(namespace, "pod", pod["metadata"]["name"], {"containerStatuses": statuses})
-    await_reading(namespace, "plain", "Failed", "Degraded", within=15)
+    await_reading(namespace, "plain", "Failed", "Degraded", within=90)
     _, message = kstatus(namespace.get("gmodel", "plain"))
     assert pod["metadata"]["name"] in message
     assert argo_health(namespace.get("gmodel", "plain"))[1].startswith("CrashLoopBackOff: ")
@@ -60,13 +60,13 @@ def test_a_failed_training_has_failed_and_a_mended_one_goes_on(namespace: Cluste
     manifest = trained()
     manifest["spec"]["predictor"]["nodeSelector"] = {"no": "such-node"}
     namespace.apply(manifest)
-    eventually(lambda: condition(namespace, "rich"), lambda c: c[1] == "Unschedulable", within=30)
+    eventually(lambda: condition(namespace, "rich"), lambda c: c[1] == "Unschedulable", within=90)
     assert reading(namespace, "rich") == ("InProgress", "Progressing"), "a node may still come"
     (pod,) = namespace.list("pod", "-l", "governedmodels.io/component=trainer")
     ended = {"name": "trainer", "ready": False, "restartCount": 0, "image": "i", "imageID": "i"}
     ended |= {"state": {"terminated": {"exitCode": 2, "reason": "Error", "startedAt": None, "finishedAt": None}}}
     patch_status(namespace, "pod", pod["metadata"]["name"], {"phase": "Failed", "containerStatuses": [ended]})
-    await_reading(namespace, "rich", "Failed", "Degraded", within=30)
+    await_reading(namespace, "rich", "Failed", "Degraded", within=90)
     (job,) = namespace.list("job")
     assert kstatus(job)[0] == "Failed", "as kstatus reads the Job itself"
 
@@ -83,7 +83,7 @@ def test_a_canary_on_trial_is_in_progress_and_one_rolled_back_has_failed(namespa
     namespace.apply(canary(60))
     await_ready(namespace, "plain")
     namespace.apply(canary(61))
-    trial = eventually(lambda: namespace.get("gmodel", "plain")["status"]["canary"]["name"], within=30)
+    trial = eventually(lambda: namespace.get("gmodel", "plain")["status"]["canary"]["name"], within=90)
     assert reading(namespace, "plain") == ("InProgress", "Progressing")
     write_report(namespace, "plain", revisions={trial: {"server": {"p": {"requests": 100, "errors": 50}}}})
     await_reading(namespace, "plain", "Failed", "Degraded")
@@ -107,7 +107,7 @@ def test_a_verdict_against_the_model_is_told_and_is_no_ill_health(namespace: Clu
     make_trained(namespace, manifest=manifest)
     auditor = {"verdict": "Fail", "summary": "disparateImpactRatio .58", "samples": 500}
     write_report(namespace, "rich", auditor=auditor)
-    eventually(lambda: condition(namespace, "rich", "BiasWithinThresholds"), lambda c: c[0] == "False", within=30)
+    eventually(lambda: condition(namespace, "rich", "BiasWithinThresholds"), lambda c: c[0] == "False", within=90)
     status, message = argo_health(namespace.get("gmodel", "rich"))
     assert status == "Healthy"
     assert message == "BeyondThreshold: disparateImpactRatio .58"

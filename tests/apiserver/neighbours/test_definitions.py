@@ -46,7 +46,7 @@ def test_a_live_model_has_them_and_neither_rest_nor_a_restart_writes(
     mark = audit.mark()
     with running_operator(api_bed, tmp_path, "second", settings) as second:
         eventually(lambda: second.leading, within=60, what="the second leads")
-        eventually(lambda: "governed_operator_reconcile_seconds_count" in second.get("/metrics").text, within=30)
+        eventually(lambda: "governed_operator_reconcile_seconds_count" in second.get("/metrics").text, within=90)
         consistently(lambda: writes(mark), lambda w: not w, during=10, every=1, what="no writes after a restart")
 
 
@@ -92,7 +92,7 @@ def test_the_autoscaler_that_keda_makes_is_left_alone(model: Cluster) -> None:
     )
     before = model.get("gmodel", "plain")["status"]["stable"]["name"]
     model.apply(imported(timeout=61, **SCALED))
-    eventually(lambda: model.get("gmodel", "plain")["status"]["stable"]["name"] != before, within=30)
+    eventually(lambda: model.get("gmodel", "plain")["status"]["stable"]["name"] != before, within=90)
     await_ready(model, "plain")
     assert model.get("hpa", name)["metadata"].get("deletionTimestamp") is None
 
@@ -112,6 +112,6 @@ def test_a_keda_that_does_not_scale_is_told_and_comes_back(model: Cluster) -> No
 
     said("False", "ScaledObjectCheckFailed", "error parsing prometheus metadata: no serverAddress given")
     expected = "KEDA does not scale it: error parsing prometheus metadata: no serverAddress given"
-    eventually(lambda: degraded() == ("True", "ScaledObjectCheckFailed", expected), within=20)
+    eventually(lambda: degraded() == ("True", "ScaledObjectCheckFailed", expected), within=90)
     said("True", "ScaledObjectReady", "ScaledObject is defined correctly and is ready for scaling")
-    eventually(lambda: degraded()[0] == "False", within=20)
+    eventually(lambda: degraded()[0] == "False", within=90)

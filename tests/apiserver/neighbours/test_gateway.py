@@ -59,7 +59,7 @@ def test_the_gateway_takes_the_route(model: Cluster) -> None:
     eventually(
         lambda: conditions(model, "httproute", "plain"),
         lambda found: found == {"Accepted": "True", "ResolvedRefs": "True"},
-        within=10,
+        within=60,
     )
 
 

@@ -63,7 +63,7 @@ def scaled(least: int) -> dict[str, Any]:
 def test_a_model_is_scaled_by_the_autoscaler_that_keda_makes(model: Cluster, prometheus: Answers) -> None:
     model.apply(scaled(1))
     eventually(lambda: keda_says(model, "Ready") == ("True", "ScaledObjectReady"), within=60)
-    autoscaler = eventually(lambda: model.get("hpa", f"keda-hpa-{NAME}"), within=30)
+    autoscaler = eventually(lambda: model.get("hpa", f"keda-hpa-{NAME}"), within=90)
     assert (autoscaler["spec"]["minReplicas"], autoscaler["spec"]["maxReplicas"]) == (1, 3)
     (metric,) = autoscaler["spec"]["metrics"]
     assert metric["external"]["target"] == {"type": "AverageValue", "averageValue": "8"}
@@ -83,7 +83,7 @@ def test_a_model_without_requests_goes_to_zero_and_a_waiting_request_wakes_it(
     """Nobody but KEDA sets the replicas, and a model that sleeps says so."""
     model.apply(scaled(0))
     eventually(lambda: replicas(model) == 0, within=3 * POLL, what="asleep")
-    eventually(lambda: condition(model, "plain", "ModelVerified")[1] == "ScaledToZero", within=30)
+    eventually(lambda: condition(model, "plain", "ModelVerified")[1] == "ScaledToZero", within=90)
     assert condition(model, "plain", "Degraded")[0] == "False"
     consistently(lambda: replicas(model) == 0, during=10, every=2, what="the operator lets it sleep")
     prometheus.values = {WAITING: 1.0}
@@ -98,6 +98,6 @@ def test_what_keda_cannot_carry_out_shows_in_the_model(model: Cluster, prometheu
     model.apply(scaled(1))
     eventually(lambda: keda_says(model, "Ready") == ("False", "TriggerError"), within=2 * POLL, what="KEDA gives up")
     expected = "KEDA does not scale it: Triggers defined in ScaledObject are not working correctly"
-    eventually(lambda: condition(model, "plain", "Degraded") == ("True", "TriggerError", expected), within=20)
+    eventually(lambda: condition(model, "plain", "Degraded") == ("True", "TriggerError", expected), within=90)
     prometheus.broken = False
     eventually(lambda: condition(model, "plain", "Degraded")[0] == "False", within=3 * POLL)
