@@ -19,6 +19,7 @@ COMMANDS = [
         if bench not in {"explain", *OF_A_CLUSTER}
     ),
     *(("explain", question) for question in EXPLAIN),
+    ("hostile", "flips"),
 ]
 
 

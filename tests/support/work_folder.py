@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,8 +31,10 @@ _SCHEMA = PredictionSchema(MODEL, REVISION, "sha256:a", (Field("age", "FP32"),),
 _DAY = 86_400.0
 
 
-class _Client:
+class DirectClient:
     """An archive's client without a network: what the shipper asks for."""
+
+    model = MODEL
 
     def __init__(self, archive: Archive) -> None:
         self._archive = archive
@@ -82,7 +84,7 @@ class WorkFolder:
         try:
             journal_keys = self._model_keyset(archive, rotate=rotate)
             asyncio.run(self._serve(requests, journal_keys))
-            shipper = Shipper(self.spool, _Client(archive), SegmentCipher(journal_keys), "default")  # type: ignore[arg-type]
+            shipper = Shipper(self.spool, DirectClient(archive), SegmentCipher(journal_keys), "default")  # type: ignore[arg-type]
             while shipper.step():
                 pass
             self._put_names(archive, rotate=rotate)
@@ -91,6 +93,22 @@ class WorkFolder:
         finally:
             archive.close()
         self.entries = archive.ledger.size
+
+    def serve_more(self, requests: int) -> None:
+        """Served, and not shipped yet."""
+        archive = self.opened()
+        try:
+            asyncio.run(self._serve(requests, self.model_keys(archive).keyset("journal")))
+        finally:
+            archive.close()
+
+    def opened(self, told: Mapping[str, str] | None = None) -> Archive:
+        """The archive, as its process opens it."""
+        return Archive(self.archive, self._kek("governed-archive-keys"), "default", clock=lambda: self._now, told=told)
+
+    def model_keys(self, archive: Archive) -> Keyring:
+        """The model's keyring, whose keysets are the archive's."""
+        return Keyring(self._kek(f"{MODEL}-kek"), _Store(archive))  # type: ignore[arg-type]
 
     def _kek(self, secret: str) -> Kek:
         path = self.root / "secrets" / secret / KEK_NAME

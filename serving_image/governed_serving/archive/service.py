@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 
 from governed_api.names import ARCHIVE
-from governed_serving.archive.errors import ArchiveError, Refused
+from governed_serving.archive.errors import ArchiveError, LedgerDamaged, Refused
 from governed_serving.archive.ledger.appender import Appender
 from governed_serving.archive.ledger.entrylog import Batch
 from governed_serving.archive.ledger.ledger import Anchor, Appended, Found, Ledger
@@ -66,6 +66,7 @@ OWN_STREAM = "governed-archive"
 """Stream under which the archive itself writes entries about a model's keysets, references and states."""
 
 _entry_decoder = msgspec.json.Decoder(LedgerEntry)
+_NEWEST = 16
 _SIGNERS = 4
 """Signing keys that sign a checkpoint: the primary one and the newest of the older ones."""
 
@@ -129,22 +130,30 @@ class Archive:
         self.namespace = namespace
         self._clock = clock
         own = DirectoryStore(root / "keys")
-        keyring = self._keyring = Keyring(kek, own, clock=lambda: datetime.fromtimestamp(self._clock(), UTC))
+        self._keyring = Keyring(kek, own, clock=lambda: datetime.fromtimestamp(self._clock(), UTC))
         try:
-            self.ledger = open_ledger(root, keyring, namespace, told, accept_loss=accept_loss)
+            self.ledger = open_ledger(root, self._keyring, namespace, told, accept_loss=accept_loss)
+            self.appender = Appender(self.ledger)
         except BaseException:
             os.close(self._guard)
             raise
-        self.appender = Appender(self.ledger)
+        try:
+            self._open(root)
+        except BaseException:
+            self.appender.close()
+            os.close(self._guard)
+            raise
+
+    def _open(self, root: Path) -> None:
+        cipher = self._keyring.keyset("references")
         self.blobs = BlobStore(root / "blobs", is_sealed)
-        self._refs = References(root / "refs", keyring.keyset("references"))
+        self._refs = References(root / "refs", cipher)
         self._states = States(root / "states", is_sealed)
         self._keysets = root / "keysets"
         self._own = threading.Lock()
         self._announced = ""
         if self.ledger.lost is not None:
             self._note_loss(self.ledger.lost)
-        cipher = keyring.keyset("references")
         self.retention = Retention(root / "retention", cipher, self.ledger, self.blobs, self._note_alone)
         self.finished = [
             *(f"reference {what}" for what in self._settle("ref", self._refs)),
@@ -199,7 +208,18 @@ class Archive:
     # -- keysets ------------------------------------------------------------------------------------------------------
 
     def keyset(self, model: str, purpose: str) -> bytes:
-        """A wrapped keyset; raises :class:`Refused` (404, 410)."""
+        """A wrapped keyset; raises :class:`Refused` (404, 410), :class:`LedgerDamaged` where none of its entries names
+        it."""
+        document = self._keyset(model, purpose)
+        if self._is_said(document, "key", model, f"{purpose}:created", f"{purpose}:replaced"):
+            return document
+        with self._own:  # it may have been replaced just now
+            document = self._keyset(model, purpose)
+            if self._is_said(document, "key", model, f"{purpose}:created", f"{purpose}:replaced"):
+                return document
+        raise _changed("keyset", model, purpose)
+
+    def _keyset(self, model: str, purpose: str) -> bytes:
         try:
             document = self._store(model).get(check_name(purpose))
         except KeyDestroyed as error:
@@ -207,6 +227,13 @@ class Archive:
         if document is None:
             raise Refused(404, f"{model} has no {purpose} keyset")
         return document
+
+    def _is_said(self, data: bytes, type: str, model: str, *ids: str) -> bool:
+        """Whether one of the newest entries about a name has the digest of ``data``: the last one, or one before it
+        while a replacement isn't in place yet. After a loss there may be none."""
+        found = [f for id in ids for f in self.ledger.find(model, id=id, type=type, limit=_NEWEST)]
+        digests = {decode_with(_entry_decoder, f.entry).digest for f in found}
+        return not digests or hashlib.sha256(data).hexdigest() in digests
 
     def purposes(self, model: str) -> list[str]:
         """Purposes for which the model has a keyset."""
@@ -232,7 +259,7 @@ class Archive:
         (412)."""
         self._check_document(document)
         with self._own:
-            existing = self.keyset(model, purpose)
+            existing = self._keyset(model, purpose)
             found = hashlib.sha256(existing).hexdigest()
             if found != expected:
                 raise Refused(
@@ -249,7 +276,7 @@ class Archive:
     def destroy_keyset(self, model: str, purpose: str, receipt: bytes) -> None:
         """Crypto-shredding: the keyset goes, its receipt stays. Raises :class:`Refused` (404, 410)."""
         with self._own:
-            document = self.keyset(model, purpose)
+            document = self._keyset(model, purpose)
             receipt = receipt or b"{}"
             self._note_key(model, purpose, "destroyed", document, receipt=hashlib.sha256(receipt).hexdigest())
             self._store(model).destroy(purpose, receipt)
@@ -314,10 +341,16 @@ class Archive:
     # -- states -------------------------------------------------------------------------------------------------------
 
     def state(self, model: str, name: str, known: str = "") -> tuple[bytes, str]:
-        """(sealed bytes, their SHA-256); no bytes when that is ``known``. Raises :class:`Refused` (404)."""
+        """(sealed bytes, their SHA-256); no bytes when that is ``known``. Raises :class:`Refused` (404),
+        :class:`LedgerDamaged` where none of its entries names it."""
         if known and self._states.digest(model, name) == known:
             return b"", known
         data = self._states.get(model, name)
+        if data is not None and not self._is_said(data, "state", model, name):
+            with self._own:  # it may be being replaced
+                data = self._states.get(model, name)
+                if data is not None and not self._is_said(data, "state", model, name):
+                    raise _changed("state", model, name)
         if data is None:
             raise Refused(404, f"{model} has no state {name}")
         return data, hashlib.sha256(data).hexdigest()
@@ -428,6 +461,13 @@ class Archive:
         self.appender.close()
         self.ledger.close()
         os.close(self._guard)
+
+
+def _changed(kind: str, model: str, name: str) -> LedgerDamaged:
+    return LedgerDamaged(
+        f"{kind} {name} of {model} isn't what any of its ledger entries says: it was changed; restore it from a backup",
+        index=0,
+    )
 
 
 def _only_one(root: Path) -> int:

@@ -101,6 +101,8 @@ class KeysetDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             )
         try:
             return proto_keyset_format.parse_encrypted(base64.b64decode(self.keyset), kek, self.aad())
+        except WrongKek as error:
+            raise WrongKek(f"the stored {self.purpose!r} keyset: {error}; restore it from a backup") from None
         except (TinkError, ValueError) as error:
             raise KeyMissing(
                 f"the stored {self.purpose!r} keyset is damaged ({error}); restore it from a backup"

@@ -12,8 +12,9 @@ from governed_serving.archive.ledger import entrylog
 from governed_serving.archive.ledger.ledger import Ledger
 from governed_serving.archive.ledger.merkle import hash_leaf, verify_inclusion
 from governed_serving.archive.service import ANCHOR, Archive
-from governed_serving.crypto import Kek
+from governed_serving.crypto import CryptoError, Kek
 from governed_serving.records import LedgerEntry, canonical
+from support.work_folder import WorkFolder, made
 
 from .ledgers import SIGNER, PlainAead, batch, opened
 
@@ -278,3 +279,33 @@ def test_another_key_still_opens_nothing_and_changes_nothing(root: Path) -> None
     with pytest.raises(InvalidTag):
         Ledger(root, PlainAead(bytes([1]) * 32), SIGNER)
     assert {p: p.read_bytes() for p in root.rglob("*") if p.is_file()} == before
+
+
+@pytest.mark.parametrize("what", ["retention", "states/credit/counts", "keysets/credit/journal.keyset.json"])
+def test_what_lies_beside_the_ledger_is_held_against_it(tmp_path: Path, what: str) -> None:
+    made(tmp_path, rounds=2, requests=10)
+    work = WorkFolder(tmp_path)
+    flip(work.archive / what)
+    one = work.opened()
+    try:
+        if what == "retention":
+            assert any("retention couldn't be read" in said for said in one.ledger.said)
+        else:
+            read = one.keyset if "keyset" in what else one.state
+            with pytest.raises(LedgerDamaged, match="isn't what any of its ledger entries says"):
+                read("credit", Path(what).name.partition(".")[0])
+    finally:
+        one.close()
+
+
+def test_an_archive_that_could_not_start_lets_go_of_its_folder(tmp_path: Path) -> None:
+    made(tmp_path, rounds=2, requests=10)
+    work = WorkFolder(tmp_path)
+    path = work.archive / "keys" / "references.keyset.json"
+    kept = path.read_bytes()
+    flip(path)
+    for _ in range(2):
+        with pytest.raises(CryptoError, match="'references' keyset"):
+            work.opened()
+    path.write_bytes(kept)
+    work.opened().close()

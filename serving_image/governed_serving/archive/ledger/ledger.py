@@ -350,13 +350,14 @@ class Ledger:
                     raise
             path.rename(path.with_name(f"index-key{_DAMAGED}"))
         if self._log.segments:
-            self._say("index-key was damaged or missing: a new one was made, and the index with it")
+            self.say("index-key was damaged or missing: a new one was made, and the index with it")
             (self.root / "state").unlink(missing_ok=True)
         key = secrets.token_bytes(32)
         replace_file(path, self._cipher.seal(key, INDEX_AAD))
         return key
 
-    def _say(self, what: str) -> None:
+    def say(self, what: str) -> None:
+        """Something derived was made anew."""
         self.rebuilt += 1
         self.said.append(what)
 
@@ -371,7 +372,7 @@ class Ledger:
         try:
             self._index = IdIndex(self.root / "index", self._key, state.runs, state.sums)
         except IndexDamaged as error:
-            self._say(f"{error}: the index is made anew from the entries")
+            self.say(f"{error}: the index is made anew from the entries")
             state = _nothing()
             self._index = IdIndex(self.root / "index", self._key)
         self._tree = TiledTree(self.root / "tile", state.size, state.edge, leaves=self._leaves, mended=self._say_tile)
@@ -393,7 +394,7 @@ class Ledger:
         return [hash_leaf(entry) for entry in self._log.read(start, end)]
 
     def _say_tile(self, path: str) -> None:
-        self._say(f"tile/{path} wasn't what the entries make: it was made anew")
+        self.say(f"tile/{path} wasn't what the entries make: it was made anew")
 
     def _known(self) -> list[Anchor]:
         """Checkpoints that were signed of this log: the last one, the copy of it, and what others keep."""
@@ -406,7 +407,7 @@ class Ledger:
             try:
                 known.append(Anchor(place, self._opened_note(note)))
             except NoteError as error:  # it holds nothing up: somebody else may have written it
-                self._say(f"{place} is no checkpoint of ours ({error}): it is written anew")
+                self.say(f"{place} is no checkpoint of ours ({error}): it is written anew")
         return known
 
     def _hold_against(self, anchor: Anchor) -> None:
@@ -438,7 +439,7 @@ class Ledger:
         except Exception as error:  # each cipher has an error type of its own
             if not self._log.opens():
                 raise
-            self._say(f"state couldn't be opened ({error or type(error).__name__}): it is made anew from the entries")
+            self.say(f"state couldn't be opened ({error or type(error).__name__}): it is made anew from the entries")
             return _nothing()
         if state.size > self._log.end:
             if not self._accept_loss:
@@ -459,7 +460,7 @@ class Ledger:
             copy = self._copy()
             if copy is None:
                 raise LedgerDamaged(f"{path}: {error}; {REMEDY}", index=0) from None
-            self._say(f"checkpoint couldn't be read ({error}): the copy beside the ledger has it")
+            self.say(f"checkpoint couldn't be read ({error}): the copy beside the ledger has it")
             return copy
 
     def _copy(self) -> Checkpoint | None:
@@ -527,14 +528,14 @@ class Ledger:
             for run in self._index.runs:
                 self._index.check(run)
         except IndexDamaged as error:
-            self._say(f"{error}: the index is made anew from the entries")
+            self.say(f"{error}: the index is made anew from the entries")
             self._index_anew()
         state = self.root / "state"
         if state.exists():
             try:
                 self._cipher.open(state.read_bytes(), STATE_AAD)
             except Exception:  # each cipher has an error type of its own
-                self._say("state couldn't be opened: it was written anew")
+                self.say("state couldn't be opened: it was written anew")
                 self._snapshot()
         self._inspect_note()
 
@@ -546,7 +547,7 @@ class Ledger:
         for path, text in files.items():
             if not path.exists() or path.read_bytes() != text.encode():
                 replace_file(path, text.encode())
-                self._say(f"{path.name} wasn't what was signed: it was written anew")
+                self.say(f"{path.name} wasn't what was signed: it was written anew")
 
     def _index_anew(self) -> None:
         self._index = IdIndex(self.root / "index", self._key)

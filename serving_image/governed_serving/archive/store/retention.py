@@ -14,6 +14,7 @@ import msgspec
 from governed_serving.archive.ledger.entrylog import Cipher
 from governed_serving.archive.ledger.ledger import Ledger
 from governed_serving.archive.store.blobs import BlobStore
+from governed_serving.crypto import CryptoError
 from governed_serving.decoding import decode_msgpack, decode_with
 from governed_serving.durable import replace_file
 from governed_serving.records import LedgerEntry, timestamp
@@ -103,7 +104,12 @@ class Retention:
             del self._state.waiting[digest]
 
     def _read(self) -> RetentionState:
-        return read_state(self._path, self._cipher) if self._path.exists() else RetentionState()
+        """Derived from the ledger: where it can't be read, all entries are read again."""
+        try:
+            return read_state(self._path, self._cipher) if self._path.exists() else RetentionState()
+        except (CryptoError, msgspec.DecodeError) as error:
+            self._ledger.say(f"{self._path} couldn't be read ({error}): it is made anew from the entries")
+            return RetentionState()
 
     def _write(self) -> None:
         replace_file(self._path, self._cipher.seal(msgspec.msgpack.encode(self._state), _AAD))

@@ -106,8 +106,8 @@ class _Stream:
         """What callers were told of is here."""
         path = self.folder / ACKNOWLEDGED
         place, mark = f"{self.place}/{path.name}", read_mark(self.folder)
-        if mark is None and path.exists():
-            why = "doesn't say up to which frame callers were told: it was changed, or none was before a kill"
+        if mark is None and (path.exists() or self.next):
+            why = "doesn't say up to which frame callers were told: it was changed or taken away, or a kill came before"
             self.spool.findings.skip(place, why)
         elif mark is not None and f"{self.name}.{mark.identity}" != self.identity:
             self.spool.findings.fault(
