@@ -323,8 +323,25 @@ class ExplainerConfig(Part):
 class Explainer(Part):
     """Explanations on request and for a sample of live traffic."""
 
+    RULES: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "!has(self.engine) || has(self.acceptLicence)",
+            "engine alibi needs acceptLicence BSL-1.1: alibi's Business Source License allows production use only "
+            "within its additional use grant; read it, then accept it by its name",
+        ),
+        Rule(
+            "!has(self.engine) || self.type in ['shap', 'anchors']",
+            "engine alibi computes type shap or anchors; leave engine out for the others",
+        ),
+    )
+
     type: Literal["shap", "permutation", "lime", "anchors", "counterfactual"] = "shap"
     """Default method; a request may ask for another."""
+    engine: Literal["alibi"] | None = None
+    """Who computes; absent: we do. alibi computes type shap (KernelShap) and anchors (AnchorTabular), in an environment
+    of its own, on one machine so far."""
+    accept_licence: Literal["BSL-1.1"] | None = None
+    """The engine's licence, accepted by its name."""
     sampling: float = Field(default=0.0, ge=0, le=1)
     """Share of live requests explained into the ledger."""
     webhooks: list[WebhookPrefix] = Field(default=[], max_length=8)

@@ -157,6 +157,10 @@ class GovernedModelSpec(Part):
             "explainer of predictor.model.runtime needs protocol openai, type shap or lime, and no config.groups: the words of a prompt are explained",  # noqa: E501
         ),
         Rule(
+            "!has(self.explainer) || !has(self.explainer.engine) || !has(self.predictor.model.runtime)",
+            "explainer.engine alibi needs a model with background rows, not predictor.model.runtime",
+        ),
+        Rule(
             "!has(self.governance.bias) || !has(self.predictor.model.runtime) || self.predictor.model.runtime.protocol == 'openai'",  # noqa: E501
             "governance.bias is not supported yet for predictor.model.runtime with protocol v2",
         ),

@@ -37,6 +37,8 @@ DRAIN_SECONDS = "GOVERNED_DRAIN_SECONDS"
 TEMPORARY_DIR = "TMPDIR"
 OPENMP_THREADS = "OMP_NUM_THREADS"
 OPENBLAS_THREADS = "OPENBLAS_NUM_THREADS"
+ALIBI_PYTHON = "GOVERNED_ALIBI_PYTHON"
+"""Interpreter of an environment that has alibi: whoever runs a model on a laptop names it, no template does."""
 
 
 class Kind(Enum):
@@ -51,7 +53,7 @@ class Kind(Enum):
 VARIABLES: Mapping[str, Kind] = {
     SPEC: Kind.PATH, KEK_FILE: Kind.PATH, MODEL_DIR: Kind.PATH, SPOOL_DIR: Kind.PATH, DATA_DIR: Kind.PATH,
     SOURCE_DIR: Kind.PATH, ARCHIVE_DIR: Kind.PATH, ARCHIVE_TOKEN_FILE: Kind.PATH, ARCHIVE_ROOT_FILE: Kind.PATH,
-    TEMPORARY_DIR: Kind.PATH,
+    TEMPORARY_DIR: Kind.PATH, ALIBI_PYTHON: Kind.PATH,
     ARCHIVE_URL: Kind.URL, REPORT: Kind.URL, PREDICTOR_URL: Kind.URL, EXPLAINER_URL: Kind.URL,
     UPSTREAM_URL: Kind.URL,
     HTTP_PORT: Kind.PORT, GRPC_PORT: Kind.PORT, INTERNAL_PORT: Kind.PORT,

@@ -7,12 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from governed_api.runtime import VARIABLES, Kind
+from governed_api.runtime import ALIBI_PYTHON, VARIABLES, Kind
 from governed_operator.desired.manifest import Manifest
 from governed_operator.local.addresses import LOOPBACK, Addresses
 from governed_operator.local.errors import LocalError
 
-INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "SYSTEMROOT", "VIRTUAL_ENV", "TZ", "PYTHONPATH")
+INHERITED = (
+    "PATH", "HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "SYSTEMROOT", "VIRTUAL_ENV", "TZ", "PYTHONPATH", ALIBI_PYTHON,
+)  # fmt: skip
 """Of the runner's own environment; everything else comes from the template, as in a pod."""
 
 

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import httpx
 import msgspec
@@ -18,7 +19,11 @@ import pytest
 
 from governed_api import runtime
 from governed_serving.artefact import encode_manifest, pack, write
+from governed_serving.blackbox.box import BlackBox
 from governed_serving.blackbox.client import _HEADER
+from governed_serving.explainer.game import InterventionalGame
+from governed_serving.explainer.players import Players
+from governed_serving.explainer.shapley.exact import exact_shapley
 from unit.explainer import models
 from unit.explainer.test_live_and_predictor import answer
 
@@ -159,3 +164,61 @@ def test_a_tampered_background_is_refused(place):
     assert done.returncode == 1
     assert "background.json: expected SHA-256" in done.stderr
     assert np.sum([line.startswith("Traceback") for line in done.stderr.splitlines()]) == 0
+
+
+@pytest.fixture
+def with_alibi(place):
+    """The environment of an explainer whose engine is alibi, from an environment of its own."""
+    if not os.access(os.environ.get(runtime.ALIBI_PYTHON, ""), os.X_OK):
+        pytest.skip("no environment with alibi: tests/run makes one where pip can; or set GOVERNED_ALIBI_PYTHON")
+    spec = json.loads(Path(place[runtime.SPEC]).read_text())
+    spec["spec"]["explainer"] = {"engine": "alibi", "acceptLicence": "BSL-1.1"}
+    Path(place[runtime.SPEC]).write_text(json.dumps(spec))
+    return place
+
+
+def test_alibi_explains_in_our_form_and_agrees_with_ours(with_alibi):
+    process, client = start(with_alibi)
+    path = "/v2/models/loans/explain"
+    asked = models.request(models.table(2, 9), "asked", method="shap")
+    answer = client.post(path, content=asked)
+    assert answer.status_code == 200, answer.text
+    assert client.post(path, content=asked).content == answer.content  # the same id, the same bits
+    rows, background = models.table(2, 9), models.table(30, 1)
+    players = Players.of_groups(list(rows), {})
+    oracle = exact_shapley(InterventionalGame(BlackBox(models.probabilities), rows, background, players))
+    for row, exact in zip(answer.json()["explanations"], oracle, strict=True):
+        assert row["engine"]["alibi"] == "0.9.6"
+        assert abs(row["additivity_residual"]) < 1e-6
+        found = [one["attribution"] for one in row["attributions"]]
+        np.testing.assert_allclose(found, exact.values[:, 1], atol=1e-5)
+    anchors = client.post(path, content=models.request(models.table(1, 9), "ruled", method="anchors"))
+    assert anchors.status_code == 200, anchors.text
+    (rule,) = anchors.json()["explanations"]
+    assert rule["certified"] == (rule["precision"] >= 0.95)
+    assert {one["player"] for one in rule["anchor"]} <= set(rows)
+    assert rule["evaluations"] > 100
+    cut = client.post(path, content=models.request(models.table(1, 9), "cut", method="anchors", max_evaluations=50))
+    assert cut.status_code == 400
+    assert "can't be cut short" in cut.json()["error"]
+    client.close()
+    process.send_signal(signal.SIGTERM)
+    _, log = process.communicate(timeout=60)
+    assert process.returncode == 0, log
+
+
+def test_an_engine_without_its_environment_is_one_line_and_exit_1(place):
+    spec = json.loads(Path(place[runtime.SPEC]).read_text())
+    spec["spec"]["explainer"] = {"engine": "alibi", "acceptLicence": "BSL-1.1"}
+    Path(place[runtime.SPEC]).write_text(json.dumps(spec))
+    done = subprocess.run(
+        [sys.executable, "-m", "governed_serving.explainer"],
+        env=place | {runtime.ALIBI_PYTHON: "/nowhere/python"},
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=False,
+    )
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert "set GOVERNED_ALIBI_PYTHON" in json.loads(line)["message"]

@@ -25,7 +25,17 @@ from governed_serving.explainer.shapley.permutation import permutation_rows
 from governed_serving.explainer.shapley.sampled import Stopping, sampled_rows
 from governed_serving.explainer.text.masking import lime_text, text_shapley
 
-__all__ = ["LANGUAGE_METHODS", "METHODS", "WITHOUT_ATTRIBUTIONS", "Method", "Task", "method"]
+__all__ = [
+    "LANGUAGE_METHODS",
+    "METHODS",
+    "WITHOUT_ATTRIBUTIONS",
+    "Answers",
+    "Method",
+    "Task",
+    "method",
+    "side_of",
+    "tabular",
+]
 
 ROW_WISE = 1e-5
 """Difference between a row's answers in two batches up to which it is single precision's rounding (relative, beyond 1)."""
@@ -94,7 +104,7 @@ def shap(task: Task) -> Answers:
     game = task.game()
     affordable = task.coalitions(FULL_TABLE) * game.backgrounds * game.rows
     if task.box.deadline is None and _widest(game) <= MAX_PLAYERS and planned_rows(game) <= affordable:
-        return _tabular(task, game, exact_shapley(game))
+        return tabular(task, game, exact_shapley(game))
     return _sampled(task, game)
 
 
@@ -103,7 +113,7 @@ def exact(task: Task) -> Answers:
     game = task.game()
     if task.box.deadline is not None and _widest(game) <= MAX_PLAYERS:
         return _sampled(task, game)
-    return _tabular(task, game, exact_shapley(game))
+    return tabular(task, game, exact_shapley(game))
 
 
 def sampled(task: Task) -> Answers:
@@ -114,9 +124,7 @@ def sampled(task: Task) -> Answers:
 def permutation(task: Task) -> Answers:
     """Shapley values by antithetic permutations."""
     game = task.game()
-    return _tabular(
-        task, game, permutation_rows(game, task.max_evaluations, task.streams(), task.parameters.confidence)
-    )
+    return tabular(task, game, permutation_rows(game, task.max_evaluations, task.streams(), task.parameters.confidence))
 
 
 def tree(task: Task) -> Answers:
@@ -135,7 +143,7 @@ def _closed(task: Task, form: Callable[[Columns, Players, Floats], list[Attribut
     space = found[0].details["space"]
     if task.scale == LOGIT and space != "log-odds":
         raise NotExplainable(f"parameters.scale: expected output, found logit; the graph gives {space}; use 'sampled'")
-    return _tabular(task, task.game(), found)
+    return tabular(task, task.game(), found)
 
 
 def lime(task: Task) -> Answers:
@@ -152,7 +160,7 @@ def lime(task: Task) -> Answers:
         kernel_width=task.kernel_width,
         confidence=task.parameters.confidence,
     )
-    return _tabular(task, task.game(), found)
+    return tabular(task, task.game(), found)
 
 
 def text(task: Task) -> Answers:
@@ -174,7 +182,7 @@ def anchors(task: Task) -> Answers:
             "method": "anchors",
             "target": task.model.outputs[int(task.outputs[row].argmax())],
             "prediction": float(task.outputs[row].max()),
-            **_side(cut, said_by, float(task.outputs[row, 0])),
+            **side_of(cut, said_by, float(task.outputs[row, 0])),
             **find_anchor(
                 task.box,
                 task.row(row),
@@ -190,7 +198,7 @@ def anchors(task: Task) -> Answers:
     ]
 
 
-def _side(cut: float | None, said_by: str, prediction: float) -> dict[str, object]:
+def side_of(cut: float | None, said_by: str, prediction: float) -> dict[str, object]:
     """The outcome of a predicted number, for a reader; nothing where a class is the outcome."""
     if cut is None:
         return {}
@@ -246,14 +254,14 @@ def _sampled(task: Task, game: InterventionalGame) -> Answers:
     widest = _widest(game)
     whole = 1 << widest if task.box.deadline is not None and widest <= MAX_PLAYERS else 0
     stopping = Stopping(task.coalitions(whole), parameters.precision, parameters.confidence)
-    return _tabular(task, game, sampled_rows(game, task.streams(), stopping))
+    return tabular(task, game, sampled_rows(game, task.streams(), stopping))
 
 
 def _widest(game: InterventionalGame) -> int:
     return int((game.code_x[:, None, :] != game.code_b[None, :, :]).any(axis=1).sum(axis=1).max(initial=0))
 
 
-def _tabular(task: Task, game: InterventionalGame, attributions: list[Attribution]) -> Answers:
+def tabular(task: Task, game: InterventionalGame, attributions: list[Attribution]) -> Answers:
     answers = []
     for row, given in enumerate(attributions):
         found, target = _among_others(given, game, row), task.targets[row]

@@ -1,6 +1,7 @@
 """The explainer's process: wires settings, keys, journal and engine together, serves, drains."""
 
 import asyncio
+from collections.abc import Mapping
 
 import httpx
 
@@ -8,13 +9,15 @@ from governed_api.quantities import seconds
 from governed_serving.archive.keysets import key_watch, model_keyring
 from governed_serving.blackbox.client import PredictorClient
 from governed_serving.crypto import SegmentCipher, load_kek
+from governed_serving.explainer.engines.alibi import alibi_methods, alibi_worker
+from governed_serving.explainer.engines.worker import Worker
 from governed_serving.explainer.service.app import Dependencies, Explanations, application
 from governed_serving.explainer.service.engine import Engine, Limits
 from governed_serving.explainer.service.jobs import JobQueue, JobStore
 from governed_serving.explainer.service.lanes import Lane
 from governed_serving.explainer.service.language import MAX_ROWS_PER_CALL, completions_in, language_model
 from governed_serving.explainer.service.live import LiveSampler, SampledStreams, requests_in
-from governed_serving.explainer.service.methods import LANGUAGE_METHODS
+from governed_serving.explainer.service.methods import LANGUAGE_METHODS, METHODS, Method
 from governed_serving.explainer.service.metrics import Metrics
 from governed_serving.explainer.service.model import ExplainedModel
 from governed_serving.explainer.service.recorder import Recorder
@@ -69,8 +72,9 @@ class _Service:
         self.keys = key_watch(self.keyset, seconds(period), self.journal) if period else None
         self.recorder = Recorder(self.journal, settings.model, settings.revision, lost=lost)
         self.predictor = PredictorClient(settings.predictor_url, settings.model, self.model.output)
+        self.foreign: Worker | None = None
         self.engine = (
-            Engine(self.model, self.predictor, settings.explainer)
+            Engine(self.model, self.predictor, settings.explainer, methods=self._methods())
             if runtime_spec is None
             else Engine(
                 self.model,
@@ -89,6 +93,13 @@ class _Service:
         store = JobStore(kept, self.keyset)
         self.jobs = JobQueue(store, self._work, self._deliver)
         self.stopping = False
+
+    def _methods(self) -> Mapping[str, Method]:
+        """Of the engine that the manifest names; another's environment must be there from the start."""
+        if self.settings.explainer.engine is None:
+            return METHODS
+        self.foreign = alibi_worker(self.settings.alibi_python)
+        return alibi_methods(self.foreign)
 
     def why_not_ready(self) -> str:
         if self.stopping:
@@ -133,6 +144,8 @@ class _Service:
             self.keys.stop()
         self.lane.close()
         self.slow.close()
+        if self.foreign:
+            self.foreign.close()
         self.watch.save()
         self.journal.close()
         self.predictor.close()

@@ -13,6 +13,9 @@ from governed_serving.environment import PodEnvironment
 
 __all__ = ["Settings"]
 
+ALIBI_PYTHON = Path("/opt/alibi/bin/python")
+"""Where an image with alibi has its interpreter; elsewhere GOVERNED_ALIBI_PYTHON says."""
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -31,6 +34,7 @@ class Settings:
     pod: str
     revision: str
     artefact_digest: str = ""
+    alibi_python: Path = ALIBI_PYTHON
 
     @property
     def model(self) -> str:
@@ -67,4 +71,5 @@ class Settings:
             pod=env.text(runtime.POD_NAME, runtime.LOCAL),
             revision=env.text(runtime.REVISION),
             artefact_digest=env.text(runtime.ARTEFACT_DIGEST),
+            alibi_python=env.path(runtime.ALIBI_PYTHON) or ALIBI_PYTHON,
         )
