@@ -222,6 +222,18 @@ def test_what_could_not_be_checked_is_no_success(work: WorkFolder, older: WorkFo
 
 NOTED = {
     "cursors behind": (_rolled_back(f"{SPOOL}/cursors"), "is behind the ledger"),
+    "mark of what was acknowledged deleted": (
+        _deleted(f"{SPOOL}/journal/server-{POD}/.acknowledged"),
+        ".acknowledged: isn't here, the journal has those below 390",
+    ),
+    "mark of what was acknowledged rolled back": (
+        _rolled_back(f"{SPOOL}/journal/server-{POD}/.acknowledged"),
+        ".acknowledged: is over the frames below 260",
+    ),
+    "cursor of an older version": (
+        _edited(f"{SPOOL}/cursors/shipped-server-{POD}", b',"dead_letters":0', b""),
+        "has no dead_letters: an older version wrote it",
+    ),
     "older report": (_rolled_back(f"reports/{MODEL}.json"), "is a later verdict"),
     "older checkpoint in the report": (_rolled_back("reports/governed-archive.json"), "has a checkpoint over"),
     "first segment of the journal trimmed": (

@@ -28,7 +28,7 @@ _KEPT = frozenset({"auditor", "cursors", "explanations", "journal", "keyset-cach
 _WORKING = "what processes work with (counts, explanations, drafts): sealed, and no evidence"
 
 
-class ShippedTo(Cursor, frozen=True):
+class ShippedTo(Cursor, frozen=True, forbid_unknown_fields=True):
     """``cursors/shipped-STREAM``, as the auditor's shipper writes it."""
 
     number: int = 0
@@ -116,6 +116,9 @@ class _Stream:
         elif mark is not None and mark.next_seq > self.next:
             told = f"callers were told of the frames below {mark.next_seq}"
             self.spool.findings.fault(self.place, f"ends before frame {self.next}, {told}: its tail was cut")
+        elif (mark.next_seq if mark else 0) < self.next:
+            known = f"is over the frames below {mark.next_seq}" if mark else "isn't here"
+            self.spool.findings.note(place, f"{known}, the journal has those below {self.next}: a power cut, or older")
 
     def _say_gap(self, gap: Gap, known: Shipped | None) -> None:
         """Frames that can't be read: a disk's fault, or tampering. The ledger may have said so already."""
@@ -249,11 +252,15 @@ class _Spool:
 
     def _read_cursors(self) -> None:
         for path in sorted((self.root / "cursors").glob(f"{_CURSOR}*")):
-            with self.findings.looking_at(f"{self.place}/cursors/{path.name}"):
+            place = f"{self.place}/cursors/{path.name}"
+            with self.findings.looking_at(place):
                 data = path.read_bytes()
-                cursor = decode_json(data, type=ShippedTo)
-                if msgspec.json.encode(cursor) != data:
+                cursor, told = decode_json(data, type=ShippedTo), decode_json(data)
+                if msgspec.json.encode(told) != data:
                     raise ArchiveError("isn't as the shipper writes it: it was edited")
+                if lacking := sorted(set(ShippedTo.__struct_fields__) - set(told)):
+                    why = f"has no {', '.join(lacking)}: an older version wrote it, or it was edited"
+                    self.findings.note(place, why)
                 self.cursors[path.name.removeprefix(_CURSOR)] = cursor
 
     def _check_cursor(self, name: str, stream: _Stream) -> None:
