@@ -17,6 +17,7 @@ __all__ = [
     "BiasVerdict",
     "GroupRate",
     "Intersections",
+    "LabelledShare",
     "MetricFinding",
     "RecordedPart",
     "StratifiedDifference",
@@ -62,6 +63,12 @@ class MetricFinding(MetricVerdict):
     """About how large a sliding window would decide an Unknown that this one is too small for."""
     asymptotic: bool = False
     """The interval holds for many rows: of scores without a range known beforehand. All others hold at any number."""
+    worst_case: Bounds | None = None
+    """Where the value lies whatever labels the rows without one have; absent: no label is missing, or the metric is
+    none of rates from labels."""
+    resolution: Bounds | None = None
+    """Of scoreDistributionDistance, whose value is the lower end: where that of the very rows lies. More than
+    2,048 different scores of a group are counted by floats of 8 bits of mantissa. Absent: the value is exact."""
 
 
 class GroupRate(RecordedPart):
@@ -74,6 +81,18 @@ class GroupRate(RecordedPart):
     """favorable / rows."""
     impact_ratio: float | None = None
     """Against the most selected group (NYC Local Law 144); only of intersections."""
+
+
+class LabelledShare(RecordedPart):
+    """How many of a group's rows with one outcome have a label."""
+
+    group: str
+    outcome: str
+    """favorable or unfavorable."""
+    rows: int
+    labelled: int
+    share: float | None = None
+    """labelled / rows."""
 
 
 class StratifiedDifference(RecordedPart):
@@ -156,6 +175,8 @@ class BiasVerdict(AuditorReport):
     metrics: list[MetricFinding] = []  # type: ignore[assignment]  # narrower than the report's, and never changed in place
     labelled: int = 0
     """Rows whose label is known."""
+    labels: dict[str, list[LabelledShare]] = {}
+    """Attribute → labelled rows of each group and outcome; empty: no metric of the manifest needs labels."""
     favorable_outcome: RecordedOutcome | None = None
     """None: the auditor is older than this field, or has judged nothing yet."""
     confidence_level: float | None = None

@@ -63,6 +63,7 @@ def _verdict(dossier: Dossier, auditor: BiasVerdict) -> Safe:
             _metric_table(auditor.metrics),
             _generated(dossier, auditor),
             _alarms(auditor),
+            _labels(auditor),
             *_metric_forests(differences, 0.0, "difference (unprivileged − privileged)"),
             *_metric_forests(ratios, 1.0, "ratio (unprivileged / privileged)"),
             tag(
@@ -116,6 +117,37 @@ def _alarms(auditor: BiasVerdict) -> Safe | None:
     if auditor.alarms:
         lines.append(tag("p", f"Alarms raised: {', '.join(auditor.alarms)}.", class_="callout"))
     return text(lines) if lines else None
+
+
+def _labels(auditor: BiasVerdict) -> Safe | None:
+    """Who has labels, and where metrics could lie if the other rows had any."""
+    open_ = [m for m in auditor.metrics if m.worst_case is not None]
+    if not open_ or not auditor.labels:
+        return None
+    shares = [
+        [f"{attribute}: {one.group}", one.outcome, f"{one.labelled:,} of {one.rows:,}", number(one.share)]
+        for attribute, listed in auditor.labels.items()
+        for one in listed
+    ]
+    worst = [
+        [
+            _NAMES.get(m.name, m.name),
+            f"{m.attribute}: {m.group} against {m.reference}",
+            number(m.value),
+            f"[{number(m.worst_case.lower)}, {number(m.worst_case.upper)}]" if m.worst_case else "",
+        ]
+        for m in open_
+    ]
+    said = "Values and intervals take rows without a label as missing at random. The worst case does not: it is where "
+    said += "the value lies whatever labels those rows have, without sampling error."
+    return text(
+        [
+            tag("h4", "Labels that have not come"),
+            tag("p", said, class_="callout"),
+            table(["group", "outcome", "labelled rows", "share"], shares, numeric=(3,)),
+            table(["metric", "comparison", "value", "worst case"], worst, numeric=(2, 3)),
+        ]
+    )
 
 
 def _metric_forests(metrics: Sequence[MetricFinding], centre: float, label: str) -> list[Safe]:

@@ -240,6 +240,32 @@ def test_while_records_pour_in_judging_is_paced_and_catches_up_after(desk: Desk)
     assert desk.judge.run_once() == 1, "the second is over"
 
 
+@pytest.mark.parametrize("labelled", [True, False])
+def test_while_records_pour_in_a_label_shows_within_seconds(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, labelled: bool
+) -> None:
+    judged = desk.judge._judge
+
+    def slowly(*counted: Any) -> None:
+        judged(*counted)
+        desk.monotonic += 0.5
+
+    monkeypatch.setattr(desk.judge, "_judge", slowly)
+    desk.serve(300)
+    desk.fold.run_once()
+    assert desk.judge.run_once() == 1
+    desk.serve(50)
+    desk.fold.run_once()
+    if labelled:
+        told = EventRecord("label", "request-0", "loans", "r1", 1.0, b'{"label":"yes"}', {})
+        desk.state.counted.fold.record(told)
+    desk.monotonic += 2.4
+    assert desk.judge.run_once() == 0
+    desk.monotonic += 0.2
+    assert desk.judge.run_once() == int(labelled), "the next paced look is ten seconds away"
+    assert desk.state.verdict.labelled == int(labelled)
+
+
 def test_a_verdict_is_recorded_when_it_changes_and_by_and_by(desk: Desk) -> None:
     for count in (300, 10, 10):
         desk.serve(count)

@@ -311,6 +311,25 @@ def test_the_page_says_the_bands_of_numbers() -> None:
     assert "borders" not in render_page(gather("m", report=REPORT, source=None, kek=None, made=NOW))
 
 
+def test_the_page_says_who_has_labels_and_what_the_others_could_make_of_a_metric() -> None:
+    metric = {
+        "name": "equalOpportunityDifference",
+        "attribute": "sex",
+        "group": "f",
+        "reference": "m",
+        "verdict": "Pass",
+    }
+    share = {"group": "f", "outcome": "unfavorable", "rows": 1000, "labelled": 500, "share": 0.5}
+    verdict = {"verdict": "Pass", "labels": {"sex": [share]}}
+    told = {**verdict, "metrics": [{**metric, "worstCase": {"lower": -0.3125, "upper": 0.0}}]}
+    page = render_page(gather("m", report={"status": {"auditor": told}}, source=None, kek=None, made=NOW))
+    structure(page)
+    assert "500 of 1,000" in page
+    assert "−0.312" in page or "-0.312" in page
+    silent = {"status": {"auditor": {**verdict, "metrics": [metric]}}}
+    assert "not come" not in render_page(gather("m", report=silent, source=None, kek=None, made=NOW))
+
+
 def test_the_command_writes_the_page_or_one_line(
     root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

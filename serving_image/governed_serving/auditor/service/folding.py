@@ -98,7 +98,7 @@ class Fold:
         groupings = [[g.name, *g.edges] for g in self._groupings]
         outcome, window = self.bias.favorable_outcome, self.bias.window
         pattern = [] if outcome.pattern is None else [outcome.pattern]
-        scored = [plain_subject(subject) for subject in self.window.scored]
+        scored = [plain_subject(subject) for subject in self.window.scored] + ["exact"] * bool(self.window.scored)
         return [groupings, outcome.label, outcome.threshold, window.type, window.samples, scored, *pattern]
 
     def tally(self) -> Tally:

@@ -1,8 +1,8 @@
 """Statistics of scores per group that add up exactly: moments as whole numbers, distributions as counts of nearby floats.
 
 A float32 is a whole number of 2⁻¹⁷³ at most 24 bits wide, so that sums of values and of squares are Python integers: no split, no
-order and no restart changes a bit of them, and a row can be taken back. The distribution is kept at 8 bits of mantissa
-(values within 0.4 % share a count), the calibration in ten bins of [0, 1].
+order and no restart changes a bit of them, and a row can be taken back. The distribution is kept exactly for up to 2,048
+different scores, and at 8 bits of mantissa beyond that (values within 0.4 % share a count), the calibration in ten bins of [0, 1].
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,6 +21,9 @@ Floats = NDArray[np.float32]
 BINS = 10
 """Of equal width over [0, 1], for calibration (Guo et al. 2017)."""
 _UNIT = 173
+MOST_EXACT = 2048
+"""Different scores of a group that are counted exactly. Whether there were more doesn't depend on split or order."""
+_COARSE_BITS = 15
 _LIMIT = 1000
 
 
@@ -76,6 +79,8 @@ class GroupScores:
     """Sum of the scores in each bin, in 2⁻¹⁷³."""
     near: dict[int, int] = field(default_factory=dict)
     """Code of a float → rows; codes are ordered as the floats are."""
+    coarse: bool = False
+    """Codes are of floats with 8 bits of mantissa: there were more than ``MOST_EXACT`` different ones."""
 
     def add(self, other: "GroupScores") -> None:
         """Add another's."""
@@ -83,21 +88,45 @@ class GroupScores:
             getattr(self, name).add(getattr(other, name))
         self.bins += other.bins
         self.binned = [a + b for a, b in zip(self.binned, other.binned, strict=True)]
-        for code, rows in other.near.items():
-            self.near[code] = self.near.get(code, 0) + rows
+        codes = np.fromiter(other.near, np.int64, len(other.near))
+        self.count(codes, np.fromiter(other.near.values(), np.int64, len(other.near)), coarse=other.coarse)
+
+    def count(self, codes: NDArray[np.int64], rows: NDArray[np.int64], *, coarse: bool = False) -> None:
+        """Add ``rows`` (n,) of floats by their codes (n,), each once; ``coarse``: codes of 8 bits of mantissa."""
+        if coarse or len(codes) > MOST_EXACT:
+            self.coarsen()
+        if self.coarse and not coarse:
+            codes, rows = _coarse(codes, rows)
+        for code, times in zip(codes.tolist(), rows.tolist(), strict=True):
+            self.near[code] = self.near.get(code, 0) + times
+        if len(self.near) > MOST_EXACT:
+            self.coarsen()
+
+    def coarsen(self) -> None:
+        """Keep 8 bits of mantissa from here on."""
+        if not self.coarse:
+            codes = np.fromiter(self.near, np.int64, len(self.near))
+            found = _coarse(codes, np.fromiter(self.near.values(), np.int64, len(self.near)))
+            self.near, self.coarse = dict(zip(*(part.tolist() for part in found), strict=True)), True
 
     def within(self, low: float, high: float) -> bool:
         """Whether all scores lie between these, as far as nearby floats are told apart (up to .4 % beyond)."""
-        first, last = _near(np.array([low, high], np.float32)).tolist()
-        return all(first <= code <= last for code, rows in self.near.items() if rows)
+        first, last = (_ordered(np.array([low, high], np.float32)) >> _COARSE_BITS).tolist()
+        return all(
+            first <= code <= last for code, rows in zip(self._shorter(), self.near.values(), strict=True) if rows
+        )
 
     def most_fourth_power(self, centre: float) -> float:
         """What the mean of (x − centre)⁴ is at most, for scores from 0 on; NaN without any."""
         counts = np.array([*self.near.values()], np.float64)
-        ends = np.array([(code, code + 1) for code in self.near], np.uint32).reshape(-1, 2)
+        ends = np.array([(code, code + 1) for code in self._shorter()], np.uint32).reshape(-1, 2)
         values = ((ends << 15) & np.uint32(0x7FFFFFFF)).view(np.float32).astype(np.float64)
         rows = float(counts.sum())
         return float((counts * (np.abs(values - centre).max(1) ** 4)).sum() / rows) if rows > 0 else float("nan")
+
+    def _shorter(self) -> list[int]:
+        """The codes of :attr:`near` with 8 bits of mantissa, in its order; several may be alike."""
+        return [code if self.coarse else code >> _COARSE_BITS for code in self.near]
 
     @property
     def calibration_error(self) -> float:
@@ -112,15 +141,15 @@ class GroupScores:
         moments = [m.dump() for m in (self.score, self.error, self.absolute, self.square)]
         near = sorted(self.near.items())
         binned = [f"{s:x}" for s in self.binned]
-        return [*moments, self.bins.ravel().tolist(), binned, [c for c, _ in near], [n for _, n in near]]
+        return [*moments, self.bins.ravel().tolist(), binned, [c for c, _ in near], [n for _, n in near], self.coarse]
 
     @classmethod
     def load(cls, dumped: Sequence[Any]) -> "GroupScores":
-        *moments, bins, binned, codes, rows = dumped
+        *moments, bins, binned, codes, rows, coarse = dumped if isinstance(dumped[-1], bool) else [*dumped, True]
         table = np.array(bins, np.int64).reshape(BINS, 2)
         sums = [int(s, 16) for s in binned]
         score, error, absolute, square = (Moments.load(m) for m in moments)
-        return cls(score, error, absolute, square, table, sums, dict(zip(codes, rows, strict=True)))
+        return cls(score, error, absolute, square, table, sums, dict(zip(codes, rows, strict=True)), coarse)
 
 
 class ScoreTable:
@@ -137,19 +166,18 @@ class ScoreTable:
         values = values[kept]
         if not len(values):
             return
-        near = _near(values)
+        near = _ordered(values)
         for subject in self.subjects:
             codes, groups = joint(columns, subject)
             rows = codes[kept].astype(np.int64)
             moments = _moments(rows, len(groups), values)
-            keys, counts = np.unique((rows << 17) | near, return_counts=True)
-            present, starts = np.unique(keys >> 17, return_index=True)
-            parts = zip(np.split(keys & 0x1FFFF, starts[1:]), np.split(counts, starts[1:]), strict=True)
+            keys, counts = np.unique((rows << 32) | near, return_counts=True)
+            present, starts = np.unique(keys >> 32, return_index=True)
+            parts = zip(np.split(keys & 0xFFFFFFFF, starts[1:]), np.split(counts, starts[1:]), strict=True)
             for place, (floats, times) in zip(present.tolist(), parts, strict=True):
                 found = self.group(subject, groups[place])
                 found.score.add(moments[place])
-                for code, rows_of in zip(floats.tolist(), times.tolist(), strict=True):
-                    found.near[code] = found.near.get(code, 0) + rows_of
+                found.count(floats, times)
 
     def learn(self, values: Mapping[str, str], score: float, truth: float, *, back: bool = False) -> None:
         """The truth about one row with ``values`` of the axes has come (or, ``back``, is taken back)."""
@@ -241,8 +269,17 @@ def _single(value: float | np.floating) -> Moments:
     return _moments(np.zeros(1, np.int64), 1, np.array([value], np.float32))[0]
 
 
-def _near(values: Floats) -> NDArray[np.int64]:
-    """17 bits of each float: sign, exponent, 8 bits of mantissa, in the order of the floats; −0 is 0."""
+def _ordered(values: Floats) -> NDArray[np.int64]:
+    """32 bits of each float, in the order of the floats; −0 is 0."""
     bits = (values + np.float32(0)).view(np.uint32)
-    ordered = np.where(bits >> 31, ~bits, bits | np.uint32(1 << 31))
-    return (ordered >> 15).astype(np.int64)
+    return np.where(bits >> 31, ~bits, bits | np.uint32(1 << 31)).astype(np.int64)
+
+
+def _coarse(codes: NDArray[np.int64], rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """17 bits of each code, rising: sign, exponent, 8 bits of mantissa."""
+    short = codes >> _COARSE_BITS
+    if (short[1:] < short[:-1]).any():
+        order = np.argsort(short, kind="stable")
+        short, rows = short[order], rows[order]
+    starts = np.flatnonzero(np.concatenate([[True], short[1:] != short[:-1]])[: len(short)])
+    return short[starts], np.add.reduceat(rows, starts) if len(starts) else rows

@@ -55,6 +55,7 @@ __all__ = [
     "NEED_LABELS",
     "SCORE_METRICS",
     "SMALLEST_GROUP",
+    "SPREADS",
     "Finding",
     "bound_evidence",
     "findings",
@@ -94,6 +95,8 @@ class Finding:
     """The interval holds for many rows: of scores whose range isn't known beforehand. All others hold for any number."""
     excluded: tuple[str, ...] = ()
     """Groups that a figure over all leaves out."""
+    resolution: Interval | None = None
+    """Where the value of the very rows lies, when counts of nearby floats don't say it exactly."""
     fixed: Callable[[float], Interval | None] = lambda _: None
 
     def sequence(self, level: float) -> Interval:
@@ -259,7 +262,7 @@ def _adjusted_finding(group: str, reference: str, u: Array, p: Array) -> Finding
 
 # ---- all groups ----
 
-_SPREADS: Mapping[str, tuple[tuple[str, ...], bool]] = {
+SPREADS: Mapping[str, tuple[tuple[str, ...], bool]] = {
     "demographicParityDifferenceMaxMin": (("selectionRate",), False),
     "demographicParityRatioMinMax": (("selectionRate",), True),
     "equalOpportunityDifferenceMaxMin": (("truePositiveRate",), False),
@@ -276,7 +279,7 @@ def _spread(name: str, panel: Panel) -> list[Finding]:
     table = panel.judged
     if len(table.groups) < 2:
         return []
-    rates, ratio = _SPREADS[name]
+    rates, ratio = SPREADS[name]
     values, support, excluded, parts, shares = [], 1 << 62, set(panel.small), [], []
     for rate in rates:
         k, n = RATES[rate](table.counts)
@@ -391,12 +394,28 @@ def _calibration(u: GroupScores, p: GroupScores) -> _Estimate:
     return _Estimate(u.calibration_error - p.calibration_error, variance)
 
 
-def _distance(u: GroupScores, p: GroupScores) -> float:
-    """Kolmogorov and Smirnov's: largest gap between the distribution functions, at borders of nearby floats."""
+def _distance(u: GroupScores, p: GroupScores) -> Interval:
+    """Kolmogorov and Smirnov's: largest gap between the distribution functions. Its least and greatest possible value.
+
+    Exact for few scores. Many are counted by floats of 8 bits of mantissa: the gaps at the borders of these counts are
+    exact; between two borders it can't grow by more than the rows counted there.
+    """
+    if u.coarse or p.coarse:
+        u, p = replace(u, near=dict(u.near)), replace(p, near=dict(p.near))
+        u.coarsen()
+        p.coarsen()
     codes = sorted({*u.near, *p.near})
-    a = np.array([u.near.get(c, 0) for c in codes], np.float64).cumsum()
-    b = np.array([p.near.get(c, 0) for c in codes], np.float64).cumsum()
-    return float(np.abs(a / a[-1] - b / b[-1]).max()) if len(codes) and a[-1] and b[-1] else nan
+    a = np.array([u.near.get(c, 0) for c in codes], np.float64)
+    b = np.array([p.near.get(c, 0) for c in codes], np.float64)
+    if not len(codes) or not a.sum() or not b.sum():
+        return Interval(nan, nan)
+    a, b = a / a.sum(), b / b.sum()
+    after = a.cumsum() - b.cumsum()
+    if not u.coarse:
+        return Interval(float(np.abs(after).max()), float(np.abs(after).max()))
+    before = after - a + b
+    within = np.maximum(np.abs(before + a), np.abs(before - b))
+    return Interval(float(np.abs(after).max()), float(np.minimum(np.maximum(within, np.abs(after)).max(), 1.0)))
 
 
 def _uniform_radius(n: int, alpha: float) -> float:
@@ -460,8 +479,9 @@ def _score_finding(
     estimator = SCORE_METRICS[name]
     n1, n0 = (own.score.n, pooled.score.n) if name.startswith("score") else (own.error.n, pooled.error.n)
     if estimator is None:
-        value = _distance(own, pooled)
-        return Finding(group, reference, value, min(n1, n0), n1 + n0, None, _distance_sequence(value, n1, n0))
+        found = _distance(own, pooled)
+        sequence = _distance_sequence(found, n1, n0)
+        return Finding(group, reference, found.lower, min(n1, n0), n1 + n0, None, sequence, resolution=found)
     estimate = estimator(own, pooled)
     if probabilities and own.within(0.0, 1.0) and pooled.within(0.0, 1.0):
         exact = difference_answers(name, own, pooled)
@@ -470,10 +490,10 @@ def _score_finding(
     return Finding(group, reference, estimate.value, min(n1, n0), n1 + n0, None, *own_answers, asymptotic=True)
 
 
-def _distance_sequence(value: float, n1: int, n0: int) -> Callable[[float], Interval]:
+def _distance_sequence(value: Interval, n1: int, n0: int) -> Callable[[float], Interval]:
     def sequence(level: float) -> Interval:
         radius = _uniform_radius(n1, (1 - level) / 2) + _uniform_radius(n0, (1 - level) / 2)
-        return Interval(max(0.0, value - radius), min(1.0, value + radius))
+        return Interval(max(0.0, value.lower - radius), min(1.0, value.upper + radius))
 
     return sequence
 

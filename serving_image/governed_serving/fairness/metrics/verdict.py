@@ -20,6 +20,7 @@ from governed_api.verdict import (
     ChiSquare,
     GroupRate,
     Intersections,
+    LabelledShare,
     MetricFinding,
     RecordedOutcome,
     StratifiedDifference,
@@ -30,6 +31,7 @@ from governed_serving.fairness.counts.columns import joint_name
 from governed_serving.fairness.counts.grouping import MISSING
 from governed_serving.fairness.inference.hypotheses import chi_square
 from governed_serving.fairness.inference.intervals import Interval
+from governed_serving.fairness.metrics.labelled import label_shares, uneven, unseen_outcome, worst_case
 from governed_serving.fairness.metrics.measures import (
     ALL,
     ENTROPIES,
@@ -136,6 +138,8 @@ def judge(bias: Bias, cells: Cells, roster: Roster | None = None) -> BiasVerdict
     tables = {a.name: cells.by(a.name) for a in bias.protected_attributes}
     samples, least = cells.rows, bias.least_samples
     metrics = _metrics(bias, cells, panels, samples >= least)
+    awaited = any(m.name in NEED_LABELS for m in bias.metrics)
+    labels = {name: label_shares(table) for name, table in tables.items()} if awaited else {}
     strata = [
         row
         for a in bias.protected_attributes
@@ -145,7 +149,7 @@ def judge(bias: Bias, cells: Cells, roster: Roster | None = None) -> BiasVerdict
     ]
     verdict = BiasVerdict(
         verdict=_overall([m.verdict for m in metrics if m.judged]) if samples >= least else "Unknown",
-        summary=_summary(metrics, samples, least) + _promised(bias),
+        summary=_summary(metrics, samples, least) + _unlabelled(metrics, cells, labels) + _promised(bias),
         samples=samples,
         labelled=cells.labelled,
         favorable_outcome=RecordedOutcome.model_validate(bias.favorable_outcome.plain()),
@@ -158,7 +162,8 @@ def judge(bias: Bias, cells: Cells, roster: Roster | None = None) -> BiasVerdict
         attributes={name: _attribute(table) for name, table in tables.items()},
         intersections=_intersections(bias, cells),
     )
-    return verdict.changed(pooled=gone) if gone else verdict
+    told = {"pooled": gone, "labels": labels}
+    return verdict.changed(**{name: value for name, value in told.items() if value})
 
 
 def _metrics(bias: Bias, cells: Cells, panels: Mapping[str, Panel], enough: bool) -> list[MetricFinding]:
@@ -176,11 +181,57 @@ def _metrics(bias: Bias, cells: Cells, panels: Mapping[str, Panel], enough: bool
     metrics = []
     for place, (attribute, bounds, one) in enumerate(compared):
         metric = _metric(attribute, one, bounds, intervals[place], bias.confidence_level, enough)
-        told = {"log_evidence": _number(evidence[place]), "discovered": enough and place in discovered}
+        told: dict[str, object] = {
+            "log_evidence": _number(evidence[place]),
+            "discovered": enough and place in discovered,
+        }
         if metric.verdict == "Unknown" and metric.value is not None and one.judged and enough:
             told |= _what_decides(bias, _rows_to_decide(one, bounds, intervals[place], cells.rows), cells.rows)
+        if attribute in panels:
+            told |= _of_labels(metric, one, panels[attribute])
         metrics.append(metric.model_copy(update=told))
     return metrics
+
+
+def _of_labels(metric: MetricFinding, one: Finding, panel: Panel) -> dict[str, object]:
+    """What rows without labels leave open; a rate of which one outcome has no label at all isn't judged."""
+    told: dict[str, object] = {}
+    if metric.value is not None and (found := worst_case(metric.name, panel, one.group)) is not None:
+        told["worst_case"] = Bounds(lower=_number(found.lower), upper=_number(found.upper))
+    if metric.verdict in ("Pass", "Fail") and (unseen := unseen_outcome(metric.name, panel, one.group)):
+        told |= {"verdict": "Unknown", "message": f"{unseen}: the rate can't be known"}
+    return told
+
+
+def _unlabelled(metrics: Sequence[MetricFinding], cells: Cells, labels: Mapping[str, Sequence[LabelledShare]]) -> str:
+    """A warning where labels are missing and could move what is judged over a bound; empty otherwise."""
+    width, worst, ends = max(
+        ((high - low, m, f"{low:+.4f} to {high:+.4f}") for m in metrics if m.judged for low, high in _crossing(m)),
+        key=lambda one: one[0],
+        default=(0.0, None, ""),
+    )
+    if worst is None or not width:
+        return ""
+    text = f"; {cells.labelled:,} of {cells.rows:,} samples have a label, the others are taken as missing at random: "
+    text += f"they could make {worst.name} of {worst.attribute}={worst.group} anything from {ends}"
+    for attribute, shares in labels.items():
+        if found := uneven(shares):
+            told = " and ".join(f"{s.labelled:,} of {s.rows:,} {s.outcome} of {attribute}={s.group}" for s in found)
+            text += f"; labels come unevenly: {told}"
+            break
+    return text
+
+
+def _crossing(metric: MetricFinding) -> list[tuple[float, float]]:
+    """The worst case, where labels that are missing could move the value over a bound; otherwise nothing."""
+    worst = metric.worst_case
+    if worst is None or worst.lower is None or worst.upper is None:
+        return []
+    low = -inf if metric.threshold_lower is None else metric.threshold_lower
+    high = inf if metric.threshold_upper is None else metric.threshold_upper
+    inside = low <= worst.lower and worst.upper <= high
+    outside = worst.upper < low or worst.lower > high
+    return [] if inside or outside else [(worst.lower, worst.upper)]
 
 
 def _compared(bias: Bias, cells: Cells, panels: Mapping[str, Panel]) -> list[tuple[str, MetricBounds, Finding]]:
@@ -278,6 +329,8 @@ def _metric(
         more["excluded"] = list(one.excluded)
     if one.asymptotic:
         more["asymptotic"] = True
+    if one.resolution is not None and shown and one.resolution.upper > one.resolution.lower:
+        more["resolution"] = Bounds(lower=one.resolution.lower, upper=one.resolution.upper)
     return found.model_copy(update=more)
 
 

@@ -23,6 +23,8 @@ __all__ = ["JudgeWorker"]
 JUDGE_SECONDS = 1.0
 JUDGE_SHARE = 0.05
 """Of the time, while records come."""
+LABEL_SHARE = 0.2
+"""Of the time, while records come and labels are among them: a label shows within seconds."""
 RECORD_SECONDS = 300.0
 """A verdict goes into the ledger when it changes, and this often while samples come."""
 GRACE_SECONDS = 10.0
@@ -57,14 +59,18 @@ class JudgeWorker(Worker):
         self._state, self._replicas, self._clock, self._monotonic = state, replicas, clock, monotonic
         self._begun = monotonic()
         self._judged: tuple[object, ...] = ()
-        self._again = 0.0
+        self._again = self._with_labels = 0.0
         self._recorded = _Recorded()
 
     def run_once(self) -> int:
         """1 for a new verdict. While records pour in, judging may take a share of the time and no more."""
-        if self._state.catching_up and self._monotonic() < self._again:
+        if self._state.catching_up and self._monotonic() < self._due():
             return 0
         return self._judge_if_changed()
+
+    def _due(self) -> float:
+        labelled = self._judged[1] if self._judged else 0
+        return self._again if self._state.counted.fold.labels.joined == labelled else self._with_labels
 
     def finish(self) -> None:
         """The last verdict, recorded with the counts that it rests on, and kept."""
@@ -90,7 +96,9 @@ class JudgeWorker(Worker):
         began = self._monotonic()
         self._judge(own, others)
         now = self._monotonic()
-        self._judged, self._again = counted, now + max(JUDGE_SECONDS, (now - began) / JUDGE_SHARE)
+        pauses = (max(JUDGE_SECONDS, (now - began) / share) for share in (JUDGE_SHARE, LABEL_SHARE))
+        self._judged = counted
+        self._again, self._with_labels = (now + pause for pause in pauses)
         return 1
 
     def _others(self) -> OtherReplicas | None:
