@@ -75,7 +75,13 @@ class AdjustedDifference(RecordedPart):
     spd: float
     adjusted_spd: float | None = None
     reverses: bool = False
-    """Simpson's paradox."""
+    """Simpson's paradox: adjusted, the difference has the other sign."""
+    confounded: bool = False
+    """Adjusting is shown to take half of the difference or more; its sign stays."""
+    shown: bool = False
+    """Both differences are shown to be on their sides of 0; a reversal that isn't may be chance."""
+    adjusted_interval: list[float | None] = [None, None]
+    """Of the adjusted difference, for one look."""
 
 
 class StratumAudit(RecordedPart):
@@ -188,7 +194,8 @@ class Weight(RecordedPart):
 
 
 class Mitigation(RecordedPart):
-    """What could be done about a disparity, measured on held-out rows; nothing of it is in force."""
+    """What could be done about a disparity, measured on held-out rows that nothing of it was fitted on; none of it is
+    in force."""
 
     model_config = RecordedPart.model_config | ConfigDict(alias_generator=None)  # these names were never camelCase
 
@@ -198,6 +205,10 @@ class Mitigation(RecordedPart):
     accuracy_after: float
     largest_difference_before: float
     largest_difference_after: float
+    fitted_rows: int | None = None
+    """Rows that the thresholds were fitted on; null: on those they were measured on, by an earlier trainer."""
+    measured_rows: int | None = None
+    """Other rows, that they were measured on."""
     weights: list[Weight] = []
 
 

@@ -106,7 +106,15 @@ class StratifiedDifference(RecordedPart):
     adjusted: float | None = None
     strata: dict[str, float | None] = {}
     reverses: bool = False
-    """Simpson's paradox."""
+    """Simpson's paradox: adjusted, the difference has the other sign."""
+    confounded: bool = False
+    """Adjusting is shown to take half of the difference or more; its sign stays."""
+    shown: bool = False
+    """Both differences are shown to be on their sides of 0; a reversal that isn't may be chance."""
+    adjusted_lower: float | None = None
+    """Lower end of the adjusted difference's interval, for one look."""
+    adjusted_upper: float | None = None
+    """Upper end of the adjusted difference's interval, for one look."""
 
 
 class ChiSquare(RecordedPart):

@@ -3,7 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from governed_api.evidence import AdjustedDifference, AttributeAudit, Evaluation, StratumAudit, StratumDisparity
+from governed_api.evidence import (
+    AdjustedDifference,
+    AttributeAudit,
+    Evaluation,
+    Mitigation,
+    StratumAudit,
+    StratumDisparity,
+)
 from governed_api.verdict import WITHIN_THRESHOLDS, BiasVerdict, MetricFinding
 from governed_serving.dossier.dossier import Dossier
 from governed_serving.dossier.markup import Safe, tag, text
@@ -282,8 +289,8 @@ def _strata(data: AttributeAudit, where: str, what: str) -> Safe:
                     f"Statistical parity difference of {compared.group} in all and within {name}: {what}.",
                 )
             )
-            if compared.reverses and compared.adjusted_spd is not None:
-                blocks.append(_paradox(compared.group, name, compared.spd, compared.adjusted_spd))
+            if (compared.reverses or compared.confounded) and compared.adjusted_spd is not None:
+                blocks.append(_paradox(compared, name, compared.adjusted_spd))
     return text(blocks)
 
 
@@ -294,7 +301,8 @@ def _within(name: str, data: AttributeAudit, found: StratumAudit, compared: Adju
     rows = [replace(next(known, Estimate("in all", compared.spd)), series=1, strong=True)]
     rows += [_audited(r, f"{name} {r.stratum}") for r in found.by_stratum if r.group == group]
     if compared.adjusted_spd is not None:
-        rows.append(Estimate(f"adjusted for {name}", compared.adjusted_spd, series=2, strong=True))
+        low, high = compared.adjusted_interval
+        rows.append(Estimate(f"adjusted for {name}", compared.adjusted_spd, low, high, series=2, strong=True))
     return rows
 
 
@@ -308,15 +316,23 @@ def _audited(row: StratumDisparity, label: str) -> Estimate:
     return Estimate(label, row.spd, low, high)
 
 
-def _paradox(group: str, by: str, whole: float, adjusted: float) -> Safe:
-    return tag(
-        "p",
-        tag("strong", "Simpson's paradox. "),
-        f"In all, {group} differs by {whole:+.4f}; compared within {by} by {adjusted:+.4f}. ".replace("-", "−"),
-        f"The groups applied to different values of {by}: the aggregate is the strata's doing, so both figures "
-        "belong in any judgement.",
-        class_="callout",
-    )
+def _paradox(found: AdjustedDifference, by: str, adjusted: float) -> Safe:
+    low, high = found.adjusted_interval
+    interval = f" [{low:+.4f}, {high:+.4f}]" if low is not None and high is not None else ""
+    said = f"In all, {found.group} differs by {found.spd:+.4f}; compared within {by} by {adjusted:+.4f}{interval}. "
+    if found.reverses:
+        chance = (
+            ""
+            if found.shown or low is None
+            else "That the difference within has this sign isn't shown: it may be chance. "
+        )
+        end = "the aggregate is the strata's doing, so both figures belong in any judgement."
+        title = "Simpson's paradox. "
+    else:
+        chance, title = "", "Confounding. "
+        end = "half or more of the aggregate is the strata's doing; its sign stays."
+    text_ = f"{chance}The groups applied to different values of {by}: {end}"
+    return tag("p", tag("strong", title), said.replace("-", "−"), text_, class_="callout")
 
 
 def _served_strata(attribute: str, data: AttributeAudit, served: Cells) -> Safe:
@@ -487,7 +503,7 @@ def _offers(attribute: str, evaluation: Evaluation) -> Safe:
     return text(
         [
             tag("h4", "What could be done about it"),
-            table(["", "largest difference of rates", "accuracy"], rows, "Measured on held-out rows", numeric=(1, 2)),
+            table(["", "largest difference of rates", "accuracy"], rows, _measured_on(offer), numeric=(1, 2)),
             tag("p", f"Thresholds per group in place of {offer.threshold:g}: {cuts}. ", said, class_="small"),
             tag(
                 "p",
@@ -498,6 +514,12 @@ def _offers(attribute: str, evaluation: Evaluation) -> Safe:
             _details("Weights of reweighing", table(["group", "label", "weight"], weights, numeric=(2,))),
         ]
     )
+
+
+def _measured_on(offer: Mitigation) -> str:
+    if offer.fitted_rows is None or offer.measured_rows is None:
+        return "Measured on held-out rows; thresholds were fitted on the same ones, which flatters them"
+    return f"Measured on {offer.measured_rows:,} held-out rows; thresholds were fitted on {offer.fitted_rows:,} others"
 
 
 def _details(title: str, inside: Safe) -> Safe:

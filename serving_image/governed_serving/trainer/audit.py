@@ -117,9 +117,18 @@ def _stratified(cells: Cells, name: str, by: str, base: Sequence[str], level: fl
         if any(group in part.groups for group in base):
             compared = compare(part, base, (SPD, DIR))
             rows += [StratumDisparity(stratum=value, **_disparity(c, level)) for c in compared]
-    found = [f for f in simpson(cells, name, by, base) if f.adjusted == f.adjusted]
+    found = [f for f in simpson(cells, name, by, base, level=level) if f.adjusted == f.adjusted]
     adjusted = [
-        AdjustedDifference(group=f.group, spd=f.difference, adjusted_spd=f.adjusted, reverses=f.reverses) for f in found
+        AdjustedDifference(
+            group=f.group,
+            spd=f.difference,
+            adjusted_spd=f.adjusted,
+            reverses=f.reverses,
+            confounded=f.confounded,
+            shown=f.shown,
+            adjusted_interval=[f.adjusted_lower, f.adjusted_upper],
+        )
+        for f in found
     ]
     return StratumAudit(by_stratum=rows, adjusted=adjusted, simpson=any(f.reverses for f in found))
 

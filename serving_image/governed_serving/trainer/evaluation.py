@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from governed_api.evidence import DataAudit, Mitigation, Weight
 from governed_api.governance import Bias
-from governed_serving.fairness.metrics.metrics import confusion
-from governed_serving.fairness.metrics.mitigation import group_thresholds, reweighing_of
+from governed_serving.fairness.metrics.metrics import confusion, is_group
+from governed_serving.fairness.metrics.mitigation import Scored, group_thresholds, reweighing_of
 from governed_serving.trainer.audit import audit, errors, favorable
 from governed_serving.trainer.dataset import Dataset
 from governed_serving.trainer.preprocessing import feeds
@@ -36,7 +36,7 @@ class Predictions:
 def predict(session: onnxruntime.InferenceSession, rows: Dataset) -> Predictions:
     """Predictions for raw rows."""
     output = "probabilities" if rows.classes else "prediction"
-    parts = []
+    parts = [np.zeros((0, len(rows.classes) or 1), np.float32)]
     for start in range(0, rows.rows, CHUNK):
         part = rows.at(np.arange(start, min(start + CHUNK, rows.rows)))
         parts.append(session.run([output], feeds(part))[0].reshape(part.rows, -1))
@@ -111,28 +111,42 @@ OFFER_ROWS = 30
 """Groups with fewer held-out rows are left out of what is offered."""
 
 
-def offers(bias: Bias, train: Dataset, rows: Dataset, predictions: Predictions) -> dict[str, Mitigation]:
-    """Protected attribute → what could be done about a disparity, with its effect measured on held-out ``rows``;
-    nothing is applied.
+@dataclass(frozen=True)
+class Judged:
+    """Rows, and what the model predicts for them."""
 
-    ``thresholds``: one per group instead of one for all (only where a threshold decides: two classes, or a regression);
-    ``weights`` of reweighing in training: see ``lifecycle.training.mitigation``.
+    rows: Dataset
+    predictions: Predictions
+
+    def scored(self, bias: Bias, attribute: str) -> Scored:
+        """What decides about the rows, the probability of the favourable class or the prediction, and their groups."""
+        place = 0
+        if self.predictions.classes:
+            place = [str(c) for c in self.predictions.classes].index(str(bias.favorable_outcome.label))
+        score = self.predictions.scores[:, place].astype(np.float64)
+        truth = favorable(bias, self.rows.label, self.rows.classes)
+        return Scored(score, truth, self.rows.groups[attribute].astype(str))
+
+
+def offers(bias: Bias, train: Dataset, fit: Judged, held: Judged, seed: int) -> dict[str, Mitigation]:
+    """Protected attribute → what could be done about a disparity, with its effect measured on ``held`` rows; nothing is
+    applied.
+
+    ``thresholds``: one per group instead of one for all (only where a threshold decides: two classes, or a regression),
+    fitted on ``fit`` rows, or where more groups have ``OFFER_ROWS`` so, on a seeded half of ``held`` and measured on
+    the other half; ``weights`` of reweighing in training: see ``lifecycle.training.mitigation``.
     """
-    if len(predictions.classes) > 2:
+    if len(held.predictions.classes) > 2:
         return {}
-    truth, learnt = (favorable(bias, part.label, part.classes) for part in (rows, train))
-    score, threshold = predictions.scores[:, 0].astype(np.float64), bias.favorable_outcome.threshold
-    if predictions.classes:
-        place = [str(c) for c in predictions.classes].index(str(bias.favorable_outcome.label))
-        score, threshold = predictions.scores[:, place].astype(np.float64), 0.5
+    threshold, learnt = bias.favorable_outcome.threshold, favorable(bias, train.label, train.classes)
+    if held.predictions.classes:
+        threshold = 0.5
     found = {}
     for attribute in bias.protected_attributes:
-        groups = rows.groups[attribute.name].astype(str)
-        names, counts = np.unique(groups, return_counts=True)
-        kept = np.isin(groups, names[counts >= OFFER_ROWS])
-        if len(np.unique(groups[kept])) < 2:
+        parts = _apart(fit.scored(bias, attribute.name), held.scored(bias, attribute.name), held.rows, seed)
+        if parts is None:
             continue
-        offer = group_thresholds(score[kept], truth[kept], groups[kept], threshold or 0.0)
+        offer = group_thresholds(*parts, threshold or 0.0)
         table = confusion(train.groups[attribute.name].astype(str), learnt, learnt)
         weights = [
             Weight(group=group, label=label, weight=weight)
@@ -141,6 +155,23 @@ def offers(bias: Bias, train: Dataset, rows: Dataset, predictions: Predictions) 
         ]
         found[attribute.name] = Mitigation(threshold=threshold or 0.0, **asdict(offer), weights=weights)
     return found
+
+
+def _apart(fit: Scored, held: Scored, rows: Dataset, seed: int) -> tuple[Scored, Scored] | None:
+    """Rows to fit on and others to measure on, of groups that have ``OFFER_ROWS`` in both; None: fewer than two."""
+    half = np.zeros(rows.rows, bool)
+    half[sample(rows, rows.rows // 2, seed)] = True
+    pairs = ((fit, held), (held.at(half), held.at(~half)))
+    one, other = max(pairs, key=lambda pair: len(_large(pair[0]) & _large(pair[1])))
+    known = sorted(_large(one) & _large(other))
+    if len(known) < 2:
+        return None
+    return one.at(np.isin(one.groups, known)), other.at(np.isin(other.groups, known))
+
+
+def _large(part: Scored) -> set[str]:
+    names, counts = np.unique(part.groups, return_counts=True)
+    return {str(name) for name, rows in zip(names, counts, strict=True) if rows >= OFFER_ROWS and is_group(str(name))}
 
 
 def importances(session: onnxruntime.InferenceSession, rows: Dataset, seed: int) -> dict[str, float]:

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 from numpy.typing import NDArray
+from onnxruntime import InferenceSession
 
 from governed_api.base import wire
-from governed_api.evidence import Evaluation, GateTable, Importance, Unmitigated
+from governed_api.evidence import Evaluation, GateTable, Importance, Mitigation, Unmitigated
+from governed_api.governance import Bias
 from governed_api.model import GovernedModelSpec
 from governed_api.report import GateResult
 from governed_serving import artefact
@@ -151,10 +153,17 @@ class Pipeline:
             rows={name: part.rows for name, part in parts.items()},
             metrics=evaluation.quality(predictions, self._test.label),
             groups=evaluation.group_tables(bias, self._test, predictions) if bias is not None else {},
-            offers=evaluation.offers(bias, self._train, self._test, predictions) if bias is not None else {},
+            offers=self._offers(bias, running, predictions) if bias is not None else {},
             importances=[Importance(feature=n, value=v) for n, v in sorted(weights.items(), key=lambda item: -item[1])],
             data=self._prepared.audit,
         )
+
+    def _offers(
+        self, bias: Bias, running: InferenceSession, predictions: evaluation.Predictions
+    ) -> dict[str, Mitigation]:
+        fit = evaluation.Judged(self._validation, evaluation.predict(running, self._validation))
+        held = evaluation.Judged(self._test, predictions)
+        return evaluation.offers(bias, self._train, fit, held, self._training.loop.seed)
 
     def _check_least(self, metrics: dict[str, float]) -> None:
         least = self._spec.lifecycle.gates.min_accuracy

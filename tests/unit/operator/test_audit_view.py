@@ -45,6 +45,29 @@ def test_the_audit_tells_of_the_whole_the_strata_and_the_paradox() -> None:
     assert "+0.2035" in text
 
 
+@pytest.mark.parametrize(
+    ("found", "said", "unsaid"),
+    [
+        ({"reverses": True, "adjustedInterval": [-0.01, 0.05]}, "the adjusted difference may be chance", "confounding"),
+        ({"reverses": True, "shown": True, "adjustedInterval": [0.01, 0.03]}, "sign flips", "may be chance"),
+        ({"reverses": True}, "sign flips", "may be chance"),
+        (
+            {"confounded": True, "adjustedInterval": [-0.03, -0.01]},
+            "half or more goes with dept (confounding)",
+            "flips",
+        ),
+    ],
+)
+def test_a_reversal_is_told_from_confounding_and_chance(found: dict[str, Any], said: str, unsaid: str) -> None:
+    one = {"group": "f", "spd": -0.1416, "adjustedSpd": 0.0184, **found}
+    audit = {**AUDIT, "strata": {"dept": {**AUDIT["strata"]["dept"], "adjusted": [one]}}}
+    text = shown(
+        data_audit(TrainingReport.model_validate({"phase": "Succeeded", "dataAudit": {"sex": audit}}).data_audit)
+    )
+    assert said in text
+    assert unsaid not in text
+
+
 @pytest.mark.parametrize("left_out", ["chiSquare", "strata", "groups"])
 def test_what_an_earlier_release_left_out_is_left_out(left_out: str) -> None:
     audit = {name: value for name, value in AUDIT.items() if name != left_out}

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from governed_serving.fairness.metrics.metrics import Cells, GroupTable, coded, confusion, group_rates
 
-__all__ = ["Offer", "group_thresholds", "reweighing", "reweighing_of"]
+__all__ = ["Offer", "Scored", "group_thresholds", "reweighing", "reweighing_of"]
 
 Floats = NDArray[np.float64]
 
@@ -30,39 +30,52 @@ def reweighing_of(table: GroupTable) -> dict[tuple[str, int], float]:
 
 
 @dataclass(frozen=True)
+class Scored:
+    """Rows as thresholds see them: ``score``, ``label`` (0/1) and ``groups``, shape (rows,)."""
+
+    score: Floats
+    label: NDArray[np.bool_ | np.integer]
+    groups: NDArray[np.generic]
+
+    def at(self, index: NDArray[np.bool_ | np.integer]) -> "Scored":
+        """The rows at ``index`` (places or a mask)."""
+        return Scored(self.score[index], self.label[index], self.groups[index])
+
+
+@dataclass(frozen=True)
 class Offer:
-    """Thresholds per group on the score, and what they would do on the rows given."""
+    """Thresholds per group on the score, and what they do on ``measured_rows`` rows that they weren't fitted on."""
 
     thresholds: dict[str, float]
     accuracy_before: float
     accuracy_after: float
     largest_difference_before: float
     largest_difference_after: float
+    fitted_rows: int
+    measured_rows: int
 
 
-def group_thresholds(
-    score: Floats, label: NDArray[np.bool_ | np.integer], groups: NDArray[np.generic], threshold: float = 0.5
-) -> Offer:
+def group_thresholds(fit: Scored, held: Scored, threshold: float = 0.5) -> Offer:
     """Thresholds that give every group about the selection rate that ``threshold`` gives all together (demographic parity).
 
-    ``score``, ``label`` (0/1), ``groups``: shape (rows,). The rate is the present one, so that as many are favoured as before; whether
-    treating groups by different thresholds is lawful is for people to decide (Hardt, Price & Srebro 2016).
+    Fitted on ``fit`` and measured on ``held``, which shares no row with it: on the rows that they were fitted on,
+    thresholds equalise chance as well. A group that ``fit`` lacks keeps ``threshold``. The rate is the present one, so
+    that as many are favoured as before; whether treating groups by different thresholds is lawful is for people to
+    decide (Hardt, Price & Srebro 2016).
     """
-    codes, names = coded(groups)
-    before = score >= threshold
-    rate = float(before.mean())
-    thresholds, after = {}, np.zeros(len(score), bool)
-    for place, name in enumerate(names):
-        own = codes == place
-        cut = _cut(score[own], rate)
-        thresholds[name] = cut
-        after[own] = score[own] >= cut
+    rate = float((fit.score >= threshold).mean())
+    codes, names = coded(fit.groups)
+    thresholds = {name: _cut(fit.score[codes == place], rate) for place, name in enumerate(names)}
+    cut = np.array([thresholds.get(str(group), threshold) for group in held.groups.tolist()])
+    before, after = held.score >= threshold, held.score >= cut
     return Offer(
         thresholds,
-        float((before == label).mean()),
-        float((after == label).mean()),
-        _largest(groups, before),
-        _largest(groups, after),
+        float((before == held.label).mean()),
+        float((after == held.label).mean()),
+        _largest(held.groups, before),
+        _largest(held.groups, after),
+        len(fit.score),
+        len(held.score),
     )
 
 
