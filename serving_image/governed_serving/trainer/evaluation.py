@@ -191,14 +191,19 @@ def importances(session: onnxruntime.InferenceSession, rows: Dataset, seed: int)
     return found
 
 
+LATENCY_ROWS = 16
+"""Rows whose latency is measured: what a text takes depends on its length."""
+
+
 def latencies(sessions: list[onnxruntime.InferenceSession], rows: Dataset, runs: int = 300) -> list[float]:
-    """Median seconds of a one-row inference for each session, taken in turn so that all meet the same machine."""
-    inputs = feeds(rows.at(np.arange(1)))
+    """Median seconds of a one-row inference for each session, taken in turn so that all meet the same machine and rows:
+    a seeded sample."""
+    inputs = [feeds(rows.at(np.array([place]))) for place in sample(rows, LATENCY_ROWS, 0)]
     taken: list[list[float]] = [[] for _ in sessions]
     for k in range(runs + runs // 5):
         for session, times in zip(sessions, taken, strict=True):
             start = time.perf_counter()
-            session.run(None, inputs)
+            session.run(None, inputs[k % len(inputs)])
             if k >= runs // 5:
                 times.append(time.perf_counter() - start)
     return [float(np.median(times)) for times in taken]

@@ -139,6 +139,18 @@ def test_fresh_rows_are_a_uniform_sample_of_bounded_size() -> None:
     assert (fresh.seen, fresh.take()) == (0, {})
 
 
+def test_the_first_of_the_fresh_rows_are_a_sample_of_them() -> None:
+    """Flips are asked about the first ones taken, of a stream that may come sorted."""
+    counts = np.zeros(1000)
+    for seed in range(150):
+        fresh = FreshRows(most=100, seed=seed)
+        for start in range(0, 1000, 50):
+            fresh.add({"n": (np.arange(start, start + 50), None)}, 50)
+        counts[fresh.take()["n"][:20].astype(int)] += 1
+    assert counts.sum() == 3000
+    assert scipy.stats.chisquare(counts.reshape(10, 100).sum(1)).pvalue > 1e-3
+
+
 def test_an_alarm_needs_two_breaches_and_ends_after_two_calm_sights() -> None:
     alarm = Hysteresis()
     sights = [

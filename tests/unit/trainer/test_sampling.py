@@ -1,5 +1,7 @@
 """Samples of sorted tables: every group is there, and the scores are those of the whole table."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -94,3 +96,12 @@ def test_the_explanation_gate_sees_every_department(monkeypatch: pytest.MonkeyPa
     evaluation.importances(None, applicants("file"), 1973)  # type: ignore[arg-type]
     assert all(departments == set(COUNTS) for departments in seen)
     assert seen
+
+
+def test_latency_is_measured_on_more_than_the_first_row() -> None:
+    asked: set[str] = set()
+    session = SimpleNamespace(run=lambda _, inputs: asked.add(str(inputs["t"][0, 0])))
+    texts = np.array(["short"] * 100 + [f"a longer one {k}" for k in range(900)], object)
+    rows = Dataset({"t": texts}, {"t": "categorical"}, np.zeros(1000, np.int64), ("a", "b"), {})
+    assert evaluation.latencies([session], rows, runs=40)[0] > 0  # type: ignore[list-item]
+    assert len(asked) > 8

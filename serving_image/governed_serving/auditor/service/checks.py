@@ -233,6 +233,7 @@ class Checks:
         """Ask the live model about the same rows with another group; adds to the counts since the revision began."""
         if self._decide is None or self._manifest is None:
             return
+        # in random order (FreshRows.take), so that the first are a sample of the sample
         rows = {f.name: fresh[f.name][:FLIP_ROWS] for f in self._manifest.features if f.name in fresh}
         if len(rows) < len(self._manifest.features):
             return

@@ -81,11 +81,12 @@ class ExplainedModel:
 
 
 def _background(artefact: Artefact, rows: int) -> Columns:
+    """At most ``rows`` rows, a seeded sample in random order: of an artefact that others made, the first may be alike."""
     raw = artefact.background()
     columns = {f.name: _column(raw.get(f.name), f) for f in artefact.manifest.features}
-    if row_count(columns) == 0:
+    if (count := row_count(columns)) == 0:
         raise NotExplainable("background.json: expected at least one row, found none")
-    return take(columns, slice(0, rows))
+    return take(columns, np.random.default_rng(np.random.PCG64(count)).permutation(count)[:rows])
 
 
 def _column(values: Sequence[Scalar] | None, feature: Feature) -> NDArray[np.generic]:
