@@ -41,7 +41,7 @@ ROOMS = {
         f"{OPERATOR}/policy",
         tuple(
             f"{UNIT}/operator/test_{name}.py"
-            for name in ("policy", "policy_edges", "policy_errors", "policy_memory", "reconcile")
+            for name in ("policy", "policy_edges", "policy_errors", "policy_memory", "policy_status", "reconcile")
         ),
     ),
     "journal": Room(f"{SERVING}/journal", (f"{UNIT}/journal",)),

@@ -17,7 +17,7 @@ from governed_serving.privacy.folding import fold, fold_table
 from governed_serving.privacy.masker import Masker
 from governed_serving.privacy.recognisers import PROVINCES, RECOGNISERS
 
-from .numbers_made import credit_code, iban, resident_id
+from .numbers_made import credit_code, iban, resident_id, with_luhn
 
 FINDER = Finder()
 REGISTRY = """
@@ -155,6 +155,11 @@ def test_a_letter_after_a_province_belongs_to_what_follows_where_it_is_no_plate(
 
 def test_findings_may_touch() -> None:
     assert found("2::(212) 555-1234") == [("IP_ADDRESS", "2::"), ("PHONE_NUMBER", "(212) 555-1234")]
+
+
+@pytest.mark.parametrize(("issuer", "valid"), [("2220", False), ("2221", True), ("2720", True), ("2721", False)])
+def test_mastercards_second_range_has_both_ends(issuer: str, valid: bool) -> None:
+    assert validators.payment_card(with_luhn(f"{issuer}00000000001")) is valid
 
 
 def test_one_digit_again_and_again_is_no_card() -> None:
