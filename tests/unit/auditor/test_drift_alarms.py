@@ -98,7 +98,7 @@ def test_the_law_of_fresh_counts_between_order_statistics_is_dirichlet_multinomi
     training, fresh = np.sort(rng.exponential(size=(40_000, 9)), 1), rng.exponential(size=(40_000, 5))
     below = (fresh < training[:, [2]]).sum(1)
     for k in range(6):
-        sequences = np.exp(log_dirichlet_multinomial(np.array([3.0, 7.0]), [k, 5 - k]))
+        sequences = np.exp(log_dirichlet_multinomial(np.array([3.0, 7.0]), np.array([k, 5 - k])))
         expected = scipy.special.comb(5, k) * sequences
         assert expected == pytest.approx(scipy.stats.betabinom.pmf(k, 5, 3, 7), rel=1e-9)
         assert (below == k).mean() == pytest.approx(expected, abs=4 * np.sqrt(expected / 40_000))

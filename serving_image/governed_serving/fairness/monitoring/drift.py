@@ -6,12 +6,12 @@ the chance of a false alarm is at most ``ALARM_CHANCE``, and the first comes on 
 looks: that all of them share one sample of training, and are wrong together when it is an unlucky one, changes nothing.
 """
 
-from collections.abc import Sequence
-from math import exp, lgamma, log, sqrt
+from math import exp, log, sqrt
 
 import numpy as np
 from numpy.typing import NDArray
 
+from governed_serving.fairness.inference.contrasts import log_gamma
 from governed_serving.fairness.inference.hypotheses import TestResult
 
 __all__ = [
@@ -37,27 +37,28 @@ def alarm_threshold(columns: int = 1) -> float:
     return log(PROMISED_LOOKS * max(columns, 1) / ALARM_CHANCE)
 
 
-def log_evidence(expected: NDArray[np.integer | np.floating], found: NDArray[np.integer | np.floating]) -> float:
-    """Log e-value against "both histograms (counts over the same places) are of one distribution", exact at every sample size.
+def log_evidence(expected: NDArray[np.integer | np.floating], found: NDArray[np.integer | np.floating]) -> Floats:
+    """Log e-value against "both histograms are of one distribution", exact at every sample size; counts (…, places) → (…).
 
     The product of Dirichlet(½) mixtures of both over the likelihood of both under the one distribution that fits them best
     (universal inference, Wasserman, Ramdas & Balakrishnan 2020): below Q/L under the true one, whose mean is 1. Where the
     borders are quantiles of ``expected`` it is smaller still: the places' probabilities then scatter as Dirichlet's do.
     """
-    c, d = (np.asarray(h, np.float64).tolist() for h in (expected, found))
-    together = [x + y for x, y in zip(c, d, strict=True)]
-    total = sum(together)
-    best = sum(x * log(x / total) for x in together if x)
-    half = np.full(len(c), 0.5)
-    evidence: float = log_dirichlet_multinomial(half, c) + log_dirichlet_multinomial(half, d) - best
+    c, d = (np.asarray(h, np.float64) for h in (expected, found))
+    together = c + d
+    total = together.sum(-1, keepdims=True)
+    best = (together * np.log(np.where(together > 0, together, 1.0) / np.maximum(total, 1.0))).sum(-1)
+    half = np.full(c.shape[-1], 0.5)
+    evidence: Floats = log_dirichlet_multinomial(half, c) + log_dirichlet_multinomial(half, d) - best
     return evidence
 
 
-def log_dirichlet_multinomial(parts: Floats, counts: Sequence[float] | Floats) -> float:
-    """Log probability of a sequence with these ``counts`` where the shares have Dirichlet's law with ``parts``."""
-    pairs = zip(parts.tolist(), np.asarray(counts, np.float64).tolist(), strict=True)
-    total = float(parts.sum())
-    return sum(lgamma(a + x) - lgamma(a) for a, x in pairs) + lgamma(total) - lgamma(total + float(np.sum(counts)))
+def log_dirichlet_multinomial(parts: Floats, counts: NDArray[np.integer | np.floating]) -> Floats:
+    """Log probability of a sequence with these ``counts`` where the shares have Dirichlet's law with ``parts`` (½ or more), (…, places) → (…)."""
+    total = parts.sum(-1)
+    places = (log_gamma(parts + counts) - log_gamma(parts)).sum(-1)
+    found: Floats = places + log_gamma(total) - log_gamma(total + np.sum(counts, -1))
+    return found
 
 
 def quantile_edges(reference: NDArray[np.integer | np.floating], bins: int = 10) -> Floats:

@@ -111,8 +111,13 @@ class ProjectedCells:
     def log_evidence(self, counts: Floats) -> float:
         """Log e-value against "rows with these ``counts`` come from where training came from"."""
         found = counts.reshape(PROJECTIONS, CELLS)
-        logs = [cut.log_evidence(own) for cut, own in zip(self._cuts, found, strict=True)]
-        return float(np.logaddexp.reduce(logs) - np.log(len(logs)))
+        logs = np.zeros(PROJECTIONS)
+        for cells in {cut.cells for cut in self._cuts}:
+            rows = [i for i, cut in enumerate(self._cuts) if cut.cells == cells]
+            known = np.array([self._cuts[i].parts for i in rows])
+            ask = log_evidence if cells else quantile_evidence
+            logs[rows] = ask(known, found[rows][:, : cells or CELLS])
+        return float(np.logaddexp.reduce(logs) - np.log(PROJECTIONS))
 
 
 class _Cut:
@@ -127,24 +132,26 @@ class _Cut:
     def __init__(self, values: Floats):
         ordered = np.sort(values)
         places = (np.arange(1, CELLS) * len(values)) // CELLS
-        self._continuous = len(np.unique(ordered)) == len(ordered) and len(np.unique(places)) == CELLS - 1
-        self._edges = ordered[places] if self._continuous else quantile_edges(values, CELLS)
-        self._training = self.count(values).astype(np.float64)
-        parts = np.diff(places, prepend=-1, append=len(values))
-        self._parts = parts.astype(np.float64) if self._continuous else self._training
+        continuous = len(np.unique(ordered)) == len(ordered) and len(np.unique(places)) == CELLS - 1
+        self._edges = ordered[places] if continuous else quantile_edges(values, CELLS)
+        self.cells = 0 if continuous else len(self._edges) + 1
+        """In use; 0: all, between order statistics of a continuous law."""
+        self.parts = np.diff(places, prepend=-1, append=len(values)).astype(np.float64)
+        """Dirichlet's, or training's counts."""
+        if not continuous:
+            self.parts = self.count(values)[: self.cells].astype(np.float64)
 
     def count(self, values: Floats) -> NDArray[np.int64]:
         """Rows per cell, shape (CELLS,)."""
         return np.bincount(np.searchsorted(self._edges, values, "right"), minlength=CELLS)
 
-    def log_evidence(self, found: Floats) -> float:
-        if not self._continuous:
-            used = len(self._edges) + 1
-            return log_evidence(self._training[:used], found[:used])
-        shares = self._parts / self._parts.sum()
-        apart = [log_dirichlet_multinomial(weight * shares, found) for weight in CONCENTRATIONS]
-        whole = float(np.logaddexp.reduce(apart) - np.log(len(apart)))
-        return whole - log_dirichlet_multinomial(self._parts, found)
+
+def quantile_evidence(parts: Floats, found: Floats) -> Floats:
+    """Log e-value against "fresh counts have the Dirichlet-multinomial law of ``parts``", (…, places) → (…)."""
+    shares = parts / parts.sum(-1, keepdims=True)
+    apart = [log_dirichlet_multinomial(weight * shares, found) for weight in CONCENTRATIONS]
+    whole: Floats = np.logaddexp.reduce(apart) - np.log(len(apart)) - log_dirichlet_multinomial(parts, found)
+    return whole
 
 
 def _sample(rows: Floats, seed: int) -> Floats:

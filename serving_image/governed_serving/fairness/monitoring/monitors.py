@@ -100,7 +100,7 @@ class DriftMonitor:
     def _compared(self, name: str, found: NDArray[np.int64]) -> ColumnDrift:
         expected = self.reference[name].counts
         psi = population_stability(expected, found)
-        evidence = log_evidence(expected, found)
+        evidence = float(log_evidence(expected, found))
         shown = evidence >= alarm_threshold(len(self.reference))
         if self.reference[name].edges is None:
             return ColumnDrift(name, psi, nan, nan, evidence, shown)

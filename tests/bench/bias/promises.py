@@ -1,0 +1,276 @@
+"""What verdicts and alarms promise over all their looks, simulated at the bound; and what it costs in rows."""
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from governed_api.governance import Bias
+from governed_serving.fairness.counts.windows import STARTS
+from governed_serving.fairness.inference.contrasts import log_evidence
+from governed_serving.fairness.metrics.promise import alpha_of
+from governed_serving.fairness.monitoring import drift as of_columns
+from governed_serving.fairness.monitoring.inputs import CELLS, quantile_evidence
+
+HalfSpaces = list[tuple[NDArray[Any], float]]
+"""(a, b) of each hypothesis a·p ≤ b."""
+
+
+class Row(NamedTuple):
+    """A line of the table; ``met`` None: for comparison only."""
+
+    what: str
+    measured: str
+    target: str
+    met: bool | None
+
+
+LOOKS = np.unique(np.geomspace(200, 100_000, 220).astype(int))
+"""A look whenever the rows have grown by 3 %."""
+SHARES = {
+    1: (0.5, 0.1, 0.05, 0.02, 0.01),
+    3: (0.1, 0.05, 0.02, 0.01),
+    5: (0.1, 0.05, 0.02, 0.01),
+    10: (0.05, 0.02, 0.01),
+    20: (0.02, 0.01),
+}
+"""Groups → share of each."""
+BOUNDS = {"SPD": (0.2, 0.3), "SPD, rare": (0.02, 0.12), "DIR": (0.4, 0.5)}
+"""Rate of the groups, of the reference: on the bound of ±.1, of .8."""
+
+
+def counted(
+    runs: int, share: float, groups: int, rates: tuple[float, float], rng: np.random.Generator
+) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
+    """Cumulative cases and rows at each look, shape (runs, groups + 1); the reference is last."""
+    shares = [share] * groups + [1 - share * groups]
+    k = n = np.zeros((runs, groups + 1))
+    for new in np.diff(LOOKS, prepend=0).tolist():
+        more = rng.multinomial(new, shares, runs)
+        n, k = n + more, k + rng.binomial(more, [rates[0]] * groups + [rates[1]])
+        yield k, n
+
+
+def beyond(k: NDArray[Any], n: NDArray[Any], spaces: HalfSpaces, thresholds: NDArray[Any]) -> NDArray[np.bool_]:
+    """Whether the evidence against any of the hypotheses reaches its threshold. ``k``, ``n``: (…, rates).
+
+    Only cases whose likelihood ratio against one point of the bound reaches it are solved: no evidence is larger."""
+    flat_k, flat_n = (x.reshape(-1, k.shape[-1]) for x in (k, n))
+    limit = np.broadcast_to(thresholds, k.shape[:-1]).ravel()
+    out = np.zeros(len(flat_k), bool)
+    for a, bound in spaces:
+        rate = (flat_k + 0.5) / (flat_n + 1)
+        spread = rate * (1 - rate) / (flat_n + 1)
+        near = rate + spread * a * ((bound - rate @ a) / (spread @ (a * a)))[:, None]
+        with np.errstate(all="ignore"):
+            observed = flat_k / flat_n
+            ratio = np.nan_to_num(_likelihood(flat_k, flat_n, observed) - _likelihood(flat_k, flat_n, near), nan=np.inf)
+        asked = np.flatnonzero((observed @ a > bound) & (ratio >= limit) & ~out)
+        if len(asked):
+            many = np.full(len(asked), bound), np.repeat(a[None], len(asked), 0)
+            out[asked] |= log_evidence(flat_k[asked], flat_n[asked], many[1], many[0]) >= limit[asked]
+    return out.reshape(k.shape[:-1])
+
+
+SPD: HalfSpaces = [(np.array([-1.0, 1.0]), 0.1), (np.array([1.0, -1.0]), 0.1)]
+DIR: HalfSpaces = [(np.array([-1.0, 0.8]), 0.0), (np.array([1.0, -1.25]), 0.0)]
+AVERAGE_ODDS: HalfSpaces = [(sign * np.array([0.5, -0.5, 0.5, -0.5]), 0.1) for sign in (-1.0, 1.0)]
+
+
+def _likelihood(k: NDArray[Any], n: NDArray[Any], p: NDArray[Any]) -> NDArray[Any]:
+    inside = np.where((p > 0) & (p < 1), p, np.nan)
+    each = k * np.log(inside) + (n - k) * np.log1p(-inside)
+    exact = ((p == 0) & (k == 0)) | ((p == 1) & (k == n))
+    return np.where(exact, 0.0, each).sum(-1)
+
+
+def ever_fail(runs: int) -> list[Row]:
+    """Truth on the bound: in what share of runs does any group ever Fail, by 100,000 rows?"""
+    rows = []
+    for kind, rates in BOUNDS.items():
+        for groups, shares in SHARES.items():
+            for share in shares:
+                rng = np.random.default_rng(groups)
+                level = np.array([0.05 * 6 / (np.pi * (g + 1)) ** 2 for g in range(groups)])
+                failed = np.zeros(runs, bool)
+                for k, n in counted(runs, share, groups, rates, rng):
+                    pairs = [np.stack([x[:, :-1], np.repeat(x[:, -1:], groups, 1)], -1) for x in (k, n)]
+                    failed |= (
+                        beyond(*pairs, DIR if kind == "DIR" else SPD, np.log(2 / level)) & (n[:, :-1] >= 10)
+                    ).any(1)
+                rows.append(held(f"{kind}, {groups} groups of {share:.0%}, {len(LOOKS)} looks", failed))
+    arriving = [held(f"SPD, a group of {share:.0%}, {how}", ever_in(how, share, runs)) for how, share in ARRIVALS]
+    return rows + arriving + odds(runs) + [held("max − min of 5 groups, one at the other end", largest_gap(runs))]
+
+
+def held(what: str, failed: NDArray[np.bool_], level: float = 0.05) -> Row:
+    """Share of runs, with its simulation error; missed where the error can't explain it."""
+    runs, found = len(failed), float(failed.mean())
+    error = float(np.sqrt(max(found, 1 / runs) * (1 - found) / runs))
+    measured = f"{found * 100:.2f} ± {error * 100:.2f} %"
+    return Row(f"ever Fail, {what}, {runs:,} runs", measured, f"≤ {level:.0%}", found <= level + 2 * error)
+
+
+ARRIVALS = [("bursts", 0.5), ("bursts", 0.05), ("sorted", 0.5), ("sorted", 0.05), ("drifting share", 0.5)]
+
+
+def new_rows(how: str, share: float, look: int, new: int, runs: int, rng: np.random.Generator) -> NDArray[Any]:
+    """Rows of a group and its reference between two looks, shape (runs, 2).
+
+    bursts: of one alone, drawn for each run and look; sorted: the group's rows first of all; drifting: its share
+    falls from ``share`` to nothing."""
+    if how == "bursts":
+        own = np.where(rng.random(runs) < share, new, 0)
+    elif how == "sorted":
+        own = np.full(runs, new if look <= share * LOOKS[-1] else 0)
+    else:
+        own = rng.binomial(new, share * (1 - look / LOOKS[-1]), runs)
+    return np.stack([own, new - own], -1)
+
+
+def ever_in(how: str, share: float, runs: int) -> NDArray[np.bool_]:
+    rng, failed = np.random.default_rng(11), np.zeros(runs, bool)
+    k = n = np.zeros((runs, 2))
+    for new, look in zip(np.diff(LOOKS, prepend=0).tolist(), LOOKS.tolist(), strict=True):
+        more = new_rows(how, share, look, new, runs, rng)
+        n, k = n + more, k + rng.binomial(more, [0.2, 0.3])
+        failed |= beyond(k, n, SPD, np.array(np.log(40))) & (n.min(-1) >= 10)
+    return failed
+
+
+def odds(runs: int) -> list[Row]:
+    """Equal opportunity and average odds difference on the bound; a third of the labels favour, .4 are known."""
+    rows = []
+    for share in (0.5, 0.05):
+        rng, failed = np.random.default_rng(12), np.zeros((2, runs), bool)
+        kinds = [share / 3, (1 - share) / 3, 2 * share / 3, 2 * (1 - share) / 3]
+        k = n = np.zeros((runs, 4))
+        for new in np.diff(LOOKS, prepend=0).tolist():
+            more = rng.multinomial(rng.binomial(new, 0.4), kinds, runs)
+            n, k = n + more, k + rng.binomial(more, [0.6, 0.7, 0.1, 0.2])
+            enough = n.min(-1) >= 10
+            failed[0] |= beyond(k[:, :2], n[:, :2], SPD, np.array(np.log(40))) & enough
+            failed[1] |= beyond(k, n, AVERAGE_ODDS, np.array(np.log(40))) & enough
+        rows += [held(f"{what}, a group of {share:.0%}", one) for what, one in zip(("EOD", "AOD"), failed, strict=True)]
+    return rows
+
+
+def largest_gap(runs: int) -> NDArray[np.bool_]:
+    """Four groups at .3, one at .4: every pair with it lies on the bound of .1. Each has its part of the level."""
+    rng, failed, groups = np.random.default_rng(13), np.zeros(runs, bool), 5
+    pairs = [(i, j) for j in range(groups) for i in range(j)]
+    parts = np.array([6 / (np.pi * j) ** 2 / j for _, j in pairs])
+    one, other = (np.array(side) for side in zip(*pairs, strict=True))
+    k = n = np.zeros((runs, groups))
+    for new in np.diff(LOOKS, prepend=0).tolist():
+        more = rng.multinomial(new, [0.2] * groups, runs)
+        n, k = n + more, k + rng.binomial(more, [0.3, 0.3, 0.4, 0.3, 0.3])
+        both = [np.stack([x[:, one], x[:, other]], -1) for x in (k, n)]
+        failed |= beyond(*both, SPD, np.log(40 / parts)).any(1)
+    return failed
+
+
+WINDOWS, WINDOW = 200, 1000
+
+
+def sliding(runs: int) -> list[Row]:
+    """A window of 1,000 rows at SPD −.1, judged at each of its beginnings, over 200 windows."""
+    rules = {
+        "protectedAttributes": [{"name": "g"}],
+        "favorableOutcome": {"label": "1"},
+        "metrics": [{"name": "statisticalParityDifference", "thresholdLower": -0.1}],
+        "window": {"type": "sliding", "samples": WINDOW},
+    }
+    rows = []
+    for share in (0.5, 0.05):
+        rng, failed, step = np.random.default_rng(14), [], WINDOW // STARTS
+        for part in np.array_split(np.arange(runs), max(runs // 500, 1)):
+            n = rng.binomial(step, share, (len(part), WINDOWS * STARTS))
+            n = np.stack([n, step - n], -1)
+            k = rng.binomial(n, [0.4, 0.5])
+            k, n = (np.lib.stride_tricks.sliding_window_view(x, STARTS, 1).sum(-1) for x in (k, n))
+            limit = np.array(np.log(2 / alpha_of(Bias.model_validate(rules))))
+            failed.append((beyond(k, n, SPD, limit) & (n.min(-1) >= 10)).any(1))
+        rows.append(held(f"windows of {WINDOW:,}, a group of {share:.0%}, {WINDOWS} windows", np.concatenate(failed)))
+    return rows
+
+
+LOOKS_AT_DRIFT = 10_000
+
+
+def drift(runs: int) -> list[Row]:
+    """Alarms without drift in 10,000 looks that share one sample of training; ``runs`` ÷ 4 such samples."""
+    cut = np.diff(np.arange(1, CELLS) * 250 // CELLS, prepend=-1, append=250).astype(float)
+    words, models = np.array([0.6, 0.3, 0.07, 0.02, 0.01]), max(runs // 4, 20)
+    projected, named = "a projection, 250 rows of training", "a column of words, 1,000 rows of training"
+    return [
+        null_alarms(projected, models, lambda rng: (cut, rng.dirichlet(cut)), quantile_evidence),
+        null_alarms(named, models, lambda rng: (rng.multinomial(1000, words), words), of_columns.log_evidence),
+    ]
+
+
+def null_alarms(
+    what: str,
+    models: int,
+    training: Callable[[np.random.Generator], tuple[NDArray[Any], NDArray[Any]]],
+    evidence: Callable[[NDArray[Any], NDArray[Any]], NDArray[Any]],
+) -> Row:
+    rng, alarmed = np.random.default_rng(15), np.zeros(models, bool)
+    for model in range(models):
+        known, truth = training(rng)
+        found = evidence(known, rng.multinomial(200, truth, LOOKS_AT_DRIFT))
+        alarmed[model] = (found >= of_columns.alarm_threshold()).any()
+    row = held(f"{what}, {LOOKS_AT_DRIFT:,} looks", alarmed)
+    return row._replace(what=row.what.replace("ever Fail", "ever an alarm of drift"))
+
+
+POWER = [(0.35, 0.5, 0.5), (0.3, 0.5, 0.5), (0.2, 0.5, 0.5), (0.35, 0.5, 0.05), (0.3, 0.5, 0.05), (0.2, 0.5, 0.05)]
+"""Rate of the group, of the reference, share of the group; the bound is ±.1."""
+
+
+def power(runs: int) -> list[Row]:
+    """Rows at which 80 % of runs are decided, over those of a two-sided score test at .05 with one look and 80 %
+    power."""
+    rows = []
+    for u, p, share in POWER:
+        fixed, rng = one_look(u, p, share), np.random.default_rng(5)
+        looks = np.unique((fixed * np.geomspace(0.25, 6, 80)).astype(int))
+        k = n = np.zeros((runs, 2))
+        taken = np.full(runs, 6 * fixed)
+        for new, look in zip(np.diff(looks, prepend=0).tolist(), looks.tolist(), strict=True):
+            more = rng.multinomial(new, [share, 1 - share], runs)
+            n, k = n + more, k + rng.binomial(more, [u, p])
+            taken[beyond(k, n, SPD, np.array(np.log(40))) & (taken > look)] = look
+        found, target = float(np.quantile(taken, 0.8) / fixed), 2.0 if share == 0.5 else 2.5
+        what = f"rows to Fail at SPD {u - p:+.2f}, group of {share:.0%}, over one look's {fixed:,.0f}"
+        rows.append(Row(what, f"{found:.2f} ×", f"≤ {target} ×", found <= target))
+    return rows
+
+
+def one_look(u: float, p: float, share: float) -> float:
+    """Rows of a two-sided score test against −.1 with 80 % power; the null's rates are the nearest."""
+    beyond_by, a, b = p - u - 0.1, u * (1 - u) / share, p * (1 - p) / (1 - share)
+    null = u + beyond_by * a / (a + b)
+    variance = null * (1 - null) / share + (null + 0.1) * (0.9 - null) / (1 - share)
+    return float((1.959964 * np.sqrt(variance) + 0.841621 * np.sqrt(a + b)) ** 2 / beyond_by**2)
+
+
+def false_pass(runs: int) -> list[Row]:
+    """True SPD .05 beyond the bound: in what share of runs is it ever shown to lie inside?"""
+    rows = []
+    for share in (0.5, 0.1):
+        rng, passed = np.random.default_rng(6), np.zeros(runs, bool)
+        for k, n in counted(runs, share, 1, (0.35, 0.5), rng):
+            # Inside is shown by evidence against "the difference is −.1 or less".
+            against = np.tile([1.0, -1.0], (runs, 1))
+            passed |= log_evidence(k, n, against, np.full(runs, -0.1)) >= np.log(40)
+        rows.append(
+            Row(
+                f"ever Pass at SPD −.15, a group of {share:.0%}, {runs:,} runs",
+                f"{passed.mean() * 100:.2f} %",
+                "≤ 5 %",
+                passed.mean() <= 0.05,
+            )
+        )
+    return rows
