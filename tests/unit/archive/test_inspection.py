@@ -200,6 +200,10 @@ INCOMPLETE = {
     "model's report deleted": (_deleted(f"reports/{MODEL}.json"), f"reports/{MODEL}.json: isn't here"),
     "spool deleted": (_deleted(f"volumes/{POD}"), "isn't here: the ledger has 390 frames"),
     "model's key deleted": (_deleted(f"secrets/{MODEL}-kek"), "key-encryption key isn't here"),
+    "mark of what was acknowledged deleted": (
+        _deleted(f"{SPOOL}/journal/server-{POD}/.acknowledged"),
+        "doesn't say up to which frame callers were told",
+    ),
     "torn tail of the log": (
         _longer(f"{A}/ledger/log/{0:020d}.seg", b"torn"),
         "4 bytes behind its last whole frame",
@@ -222,10 +226,6 @@ def test_what_could_not_be_checked_is_no_success(work: WorkFolder, older: WorkFo
 
 NOTED = {
     "cursors behind": (_rolled_back(f"{SPOOL}/cursors"), "is behind the ledger"),
-    "mark of what was acknowledged deleted": (
-        _deleted(f"{SPOOL}/journal/server-{POD}/.acknowledged"),
-        ".acknowledged: isn't here, the journal has those below 390",
-    ),
     "mark of what was acknowledged rolled back": (
         _rolled_back(f"{SPOOL}/journal/server-{POD}/.acknowledged"),
         ".acknowledged: is over the frames below 260",

@@ -116,8 +116,8 @@ class _Stream:
         elif mark is not None and mark.next_seq > self.next:
             told = f"callers were told of the frames below {mark.next_seq}"
             self.spool.findings.fault(self.place, f"ends before frame {self.next}, {told}: its tail was cut")
-        elif (mark.next_seq if mark else 0) < self.next:
-            known = f"is over the frames below {mark.next_seq}" if mark else "isn't here"
+        elif mark is not None and mark.next_seq < self.next:
+            known = f"is over the frames below {mark.next_seq}"
             self.spool.findings.note(place, f"{known}, the journal has those below {self.next}: a power cut, or older")
 
     def _say_gap(self, gap: Gap, known: Shipped | None) -> None:
