@@ -95,6 +95,9 @@ def pytest_runtestloop(session: pytest.Session) -> Iterator[None]:
             _pytest.main.pytest_runtestloop(session)
         except (session.Failed, session.Interrupted, KeyboardInterrupt, SystemExit):
             return 1
+        except Exception:  # pytest itself fails where a fault eats all memory: noticed, as an error of a test is
+            traceback.print_exc()
+            return 1
         return 1 if session.testsfailed else 0
 
     serve(run)
