@@ -52,5 +52,22 @@ def command(
         interrupted = asyncio.run(until_signalled(LocalRun(model, options, console), when_ready))
     except (ManifestError, LocalError) as error:
         fail(str(error))
+    except OSError as error:
+        fail(_disk(error, workdir))
+    except ExceptionGroup as group:
+        told, others = group.split(OSError)
+        if told is None or others is not None:
+            raise
+        fail(_disk(_first(told), workdir))
     if once and interrupted:
         raise typer.Exit(130)
+
+
+def _first(group: BaseException) -> BaseException:
+    return _first(group.exceptions[0]) if isinstance(group, BaseExceptionGroup) else group
+
+
+def _disk(error: BaseException, workdir: Path | None) -> str:
+    """A volume that is full or can't be written, in words."""
+    what = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else str(error)
+    return f"{what} (work directory {workdir or '.governed'}); free space on its disk, or give another with --workdir"

@@ -28,7 +28,7 @@ from governed_serving.archive.service import Archive
 from governed_serving.archive.store.states import States
 from governed_serving.archive.tokens import READER, Tokens
 from governed_serving.decoding import decode_with
-from governed_serving.hosting import exception_handlers
+from governed_serving.hosting import exception_handlers, log
 from governed_serving.hosting.bodies import BodyLimit, body_chunks, read_body
 from governed_serving.records import APPEND_BYTES, AppendRequest
 
@@ -62,7 +62,14 @@ def create_app(
         if task:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
-        await run_in_threadpool(archive.close)
+        try:
+            await run_in_threadpool(archive.close)
+        except OSError as error:  # what is derived wasn't written: the next start makes it from the entries
+            log(
+                "error",
+                "checkpoint or snapshot not written as the archive stopped",
+                error=str(error),
+            )
 
     routes = [
         Route(path, metrics.timed(path, handler), methods=list(methods)) for path, methods, handler in _routes(state)

@@ -81,4 +81,8 @@ class CachedStore:
         return self._store.purposes()
 
     def _keep(self, copy: Path, document: bytes) -> None:
-        replace_file(copy, document)
+        """A copy that can't be kept is missed when the archive is unreachable, not before."""
+        try:
+            replace_file(copy, document)
+        except OSError as error:
+            log("warning", "the keyset's copy in the spool couldn't be written", path=str(copy), error=str(error))
