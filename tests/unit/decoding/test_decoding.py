@@ -72,7 +72,11 @@ def test_nothing_decodes_beside_it() -> None:
         for path in folder.rglob("*.py")
         if path.name != "decoding.py" and pattern.search(path.read_text())
     }
-    assert found <= {"report/writer.py"}, "our own report file is the only document that is read otherwise"
+    own = {
+        "report/writer.py": "our own report file",
+        "explainer/engines/alibi_worker.py": "frames of its own parent, in an environment without msgspec",
+    }
+    assert found <= set(own), "whatever comes from outside passes the one decoder"
 
 
 @pytest.mark.parametrize(
