@@ -8,7 +8,9 @@ from governed_api.runtime import LIVE_PATH, METRICS_PATH, READY_PATH
 __all__ = ["LIVE_PATH", "METRICS_PATH", "READY_PATH"]  # every process has these; probes ask for the first two
 
 # Open Inference Protocol V2 (server; the explainer for its part)
+ROOT = "/"
 V2 = "/v2"
+V2_MODELS = "/v2/models"
 V2_LIVE = "/v2/health/live"
 V2_READY = "/v2/health/ready"
 MODEL = "/v2/models/{model}"

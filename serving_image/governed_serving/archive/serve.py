@@ -81,7 +81,7 @@ async def serve(address: str, *, accept_loss: bool = False) -> None:
         app = create_app(
             archive, tokens, ArchiveMetrics(namespace), lambda: _beside(archive, settings.report), lambda: leaving
         )
-        server = web_server(Door(app), grace=20, lifespan="on", timeout_keep_alive=30, limit_concurrency=512)
+        server = web_server(Door(app, most=512), grace=20, lifespan="on", timeout_keep_alive=30)
         await host.serve(server, sock, leave)
         log("info", "stopped")
 

@@ -7,18 +7,20 @@ uvicorn's parser one request at a time: the next head waits until the answer bef
 """
 
 import asyncio
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Literal
 
 import msgspec
+from uvicorn._types import ASGI3Application
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
 from governed_serving.hosting.arrival import BODY_LATE, HEAD_LATE, HEAD_SECONDS, Progress, Unread
 from governed_serving.hosting.http_head import HEAD_LIMIT, BadHead, Head, parse_head, without_upgrade
 
-__all__ = ["BoundedConnection", "refusal"]
+__all__ = ["BoundedConnection", "linger", "refusal"]
 
 LINGER_SECONDS = 2.0
 """An answer that came before its request's body had ended is given this long to be read, then the connection is
@@ -29,11 +31,30 @@ CHECK_SECONDS = 1.0
 _READ_AHEAD = 256 * 1024
 
 
+def linger(loop: asyncio.AbstractEventLoop, transport: asyncio.Transport) -> None:
+    """End a connection whose client may still be sending: closed at once, a reset could overtake the answer."""
+    if transport.is_closing():
+        return
+    if transport.can_write_eof():
+        transport.write_eof()
+        loop.call_later(LINGER_SECONDS, transport.close)
+    else:
+        transport.close()
+
+
 def refusal(status: int, message: str) -> bytes:
     """A whole answer that closes the connection, in the form of the routes' errors."""
     body = msgspec.json.encode({"error": message})
     head = f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\ncontent-type: application/json\r\nconnection: close\r\n"
     return head.encode() + b"content-length: %d\r\n\r\n%b" % (len(body), body)
+
+
+class _AnswerTransport:
+    """What uvicorn writes one answer to. Its close leaves an answer that came before its request's end time to be
+    read: bytes that nobody has read, in a socket that is closed, would reset the connection under it."""
+
+    def __init__(self, transport: asyncio.Transport, close: Callable[[], None]) -> None:
+        self.write, self.is_closing, self.close = transport.write, transport.is_closing, close
 
 
 class BoundedConnection(HttpToolsProtocol):
@@ -53,6 +74,39 @@ class BoundedConnection(HttpToolsProtocol):
         self._progress = Progress(0.0)
         self._unread = Unread()
         self._arrival: asyncio.TimerHandle | None = None
+        self._leaving = False
+
+    def leave(self) -> None:
+        """The next answer is the connection's last."""
+        self._leaving = True
+
+    def shutdown(self) -> None:
+        """The server drains: a request of which something has come is answered, as the connection's last."""
+        self.leave()
+        if self._answering() or self._part != "head" or not self._waiting:
+            super().shutdown()
+
+    def on_headers_complete(self) -> None:
+        super().on_headers_complete()
+        if self._leaving:
+            self.cycle.keep_alive = False
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        cycle.transport = _AnswerTransport(self.transport, self._answered_for_good)  # type: ignore[assignment]
+        super()._start_asgi_task(cycle, app)
+
+    def _answered_for_good(self) -> None:
+        if self._part in ("body", "chunks"):
+            self._linger()
+        else:
+            self.transport.close()
+
+    def _linger(self) -> None:
+        """No more answers; what still comes is dropped, and after LINGER_SECONDS the connection."""
+        self._settled()
+        self._part = "end"
+        self._waiting.clear()
+        linger(self.loop, self.transport)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -169,10 +223,7 @@ class BoundedConnection(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         if self._part == "chunks" or (self._part == "body" and self._left > DRAINED_BYTES):  # the rest is nobody's
-            self._settled()
-            self._part = "end"
-            self._waiting.clear()
-            self.loop.call_later(LINGER_SECONDS, self.transport.close)
+            self._linger()
         elif self._waiting:
             self._unset_keepalive_if_required()
             if self._arrival is None:
@@ -202,17 +253,9 @@ class BoundedConnection(HttpToolsProtocol):
         self._arrival = self.loop.call_later(CHECK_SECONDS, self._check_body)
 
     def _refuse(self, status: int, message: str) -> None:
-        answered = self._part in ("body", "chunks") and self.cycle.response_started
-        self._settled()
-        self._part = "end"
-        self._waiting.clear()
-        if not answered:
+        if not (self._part in ("body", "chunks") and self.cycle.response_started):
             self.transport.write(refusal(status, message))
         if self.cycle is not None and not self.cycle.response_complete:
             self.cycle.disconnected = True
             self.cycle.message_event.set()
-        if self.transport.can_write_eof():  # closed at once, a reset could overtake the answer
-            self.transport.write_eof()
-            self.loop.call_later(LINGER_SECONDS, self.transport.close)
-        else:
-            self.transport.close()
+        self._linger()

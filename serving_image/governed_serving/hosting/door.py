@@ -12,6 +12,7 @@ from typing import Any
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
+from governed_api import routes
 from governed_serving.hosting.answers import problem
 from governed_serving.hosting.logs import log
 
@@ -26,6 +27,8 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 PIECE = 256 * 1024
 """Bytes that are unpacked at a time."""
+EMPTY = 64 * 1024
+"""Bytes of a packed body that may unpack to nothing: nobody else counts them."""
 CODINGS = ("gzip", "x-gzip", "deflate")
 
 
@@ -56,22 +59,43 @@ def exception_handlers() -> dict[Any, Any]:
 
 
 class Door:
-    """``app`` behind it. ``count`` is called once for each exception that ``app`` lets through."""
+    """``app`` behind it. ``count`` is called once for each exception that ``app`` lets through.
 
-    def __init__(self, app: App, count: Callable[[], None] = lambda: None) -> None:
+    ``most`` requests are under way at a time, more are 503 but for liveness; connections without one don't count.
+    HEAD is answered like GET (RFC 9110, 9.3.2), without the body.
+    """
+
+    def __init__(self, app: App, count: Callable[[], None] = lambda: None, most: int | None = None) -> None:
         self._behind, self._count_bug = app, count
+        self._most, self._open = most, 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._behind(scope, receive, send)
             return
-        started = False
+        if self._most is not None and self._open >= self._most and scope["path"] != routes.LIVE_PATH:
+            await problem(503, f"server: expected at most {self._most} requests at a time, found more; retry later")(
+                scope, receive, send
+            )
+            return
+        self._open += 1
+        try:
+            await self._let_through(scope, receive, send)
+        finally:
+            self._open -= 1
+
+    async def _let_through(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started, head = False, scope.get("method") == "HEAD"
 
         async def noted(message: Message) -> None:
             nonlocal started
             started = True
+            if head and "body" in message:
+                message["body"] = b""
             await send(message)
 
+        if head:
+            scope = {**scope, "method": "GET"}
         try:
             scope, receive = _unpacked(scope, receive)
             await self._behind(scope, receive, noted)
@@ -109,6 +133,7 @@ class _Inflating:
         self._receive, self._coding = receive, coding
         self._inflater: Any = None
         self._packed, self._more, self._ended = b"", True, False
+        self._came = self._made = 0
 
     async def __call__(self) -> Message:
         if self._ended:  # who listens for the client's leaving must wait for it
@@ -118,6 +143,7 @@ class _Inflating:
             if message["type"] != "http.request":
                 return message
             self._packed, self._more = message.get("body", b""), message.get("more_body", False)
+            self._came += len(self._packed)
         try:
             body = self._unpack()
         except zlib.error as error:
@@ -137,6 +163,9 @@ class _Inflating:
             raise BadBody(400, f"request body: expected its end with that of its {self._coding}, found more bytes")
         body: bytes = self._inflater.decompress(self._packed, PIECE)
         self._packed = self._inflater.unconsumed_tail or self._inflater.unused_data
+        self._made += len(body)
+        if self._came - len(self._packed) - self._made > EMPTY + self._made // 64:
+            raise BadBody(400, f"request body: expected {self._coding} of a body, found one larger than what it packs")
         if not body and not self._packed and not self._more and not self._inflater.eof:
             raise BadBody(400, f"request body: expected the end of its {self._coding}, found it cut")
         return body

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from governed_serving.server.errors import QuotaExceeded, Unavailable
+from governed_serving.server.errors import Headers, QuotaExceeded, Unavailable
 from governed_serving.server.metrics import ServerMetrics
 from governed_serving.server.quota import QuotaGate
 
@@ -76,6 +76,10 @@ class Admission:
         self.metrics.count["tokens"] += used - reserved
         if self.quota is not None and self.counts_tokens:
             self.metrics.count["tokens_overrun"] += await self.quota.settle(reserved, used)
+
+    def limits(self) -> Headers:
+        """What answers tell of the quota."""
+        return () if self.quota is None else self.quota.headers()
 
     def leave(self) -> None:
         """One admitted request was answered."""

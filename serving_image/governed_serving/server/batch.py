@@ -78,6 +78,7 @@ class Batch:
         self._columns: Columns = []
         self._outputs: Outputs = []
         self._values: list[list[Scalar]] = []
+        self._finite: list[bool] = []
         self._client_ids: list[str] = []
         self._frame: PredictionFrame | None = None
 
@@ -153,9 +154,31 @@ class Batch:
                 )
         self._outputs = outputs
         self._values = [values.ravel().tolist() for values in outputs]
+        self._finite = [values.dtype.kind != "f" or bool(np.isfinite(values).all()) for values in outputs]
         if self.plan.recorder is not None:
             ids = [item.request.id for item in self.items]
             self._frame = self.plan.recorder.frame(ids, self._rows, self._columns, outputs, self._client_ids)
+
+    def keep_open(self) -> bool:
+        """Leave out requests that were answered while the model computed (504): nobody is told their decisions.
+
+        On the event loop; from here on those that are left wait for their record. False when none is left.
+        """
+        kept = [not item.over for item in self.items]
+        if not all(kept):
+            self._select(kept)
+        for item in self.items:
+            item.deciding = True
+        return bool(self.items)
+
+    def _select(self, kept: list[bool]) -> None:
+        specs, rows = self.plan.signature.outputs, np.repeat(kept, self._rows)
+        self.items = [item for item, keep in zip(self.items, kept, strict=True) if keep]
+        self._client_ids = [name for name, keep in zip(self._client_ids, kept, strict=False) if keep]
+        self._rows = [item.rows for item in self.items]
+        self._columns = [column[rows] for column in self._columns]
+        shaped = [values.reshape(len(rows), *spec.shape) for spec, values in zip(specs, self._outputs, strict=True)]
+        self.finish([values[rows] for values in shaped])
 
     def frame(self) -> PredictionFrame:
         """The journal frame of the whole batch."""
@@ -171,8 +194,8 @@ class Batch:
             end = start + rows
             wanted = item.request.outputs
             outputs = [
-                OutputValues(spec, rows, values[start * spec.width : end * spec.width])
-                for spec, values in zip(specs, self._values, strict=True)
+                OutputValues(spec, rows, values[start * spec.width : end * spec.width], finite)
+                for spec, values, finite in zip(specs, self._values, self._finite, strict=True)
                 if not wanted or spec.name in wanted
             ]
             if wanted:

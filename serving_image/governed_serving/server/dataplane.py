@@ -103,6 +103,8 @@ class DataPlane:
         self.metrics.predict_seconds.observe(seconds)
         self.metrics.batch_requests.observe(len(items))
         pipeline.count_masking_failures()
+        if not batch.keep_open():
+            return
         if not pipeline.journalled:
             self._reply(batch, "")
         elif seconds < QUICK_SECONDS:  # what arrives while this is being written shares the next call and record

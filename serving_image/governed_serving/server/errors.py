@@ -4,15 +4,20 @@ ServerError
 ├── InvalidRequest 400      body, tensor names, shapes, dtypes, values
 ├── NotFound 404            no such model, version or explainer
 ├── BodyTooLarge 413
+├── TooManyTokens 413       more than the quota's window ever holds
 ├── QuotaExceeded 429       carries Retry-After
 ├── PredictionFailed 500    the model itself erred
 ├── UpstreamFailed 502      the foreign runtime erred
 ├── Unavailable 503         not ready, draining, overloaded
+│   ├── NoRoom              for the bodies that clients send at a time
 │   ├── MaskingFailed       personal data could not be masked, and the policy is Closed
 │   ├── JournalUnavailable  the record could not be written, and the policy is Closed
 │   └── ExplainerAway
 └── DeadlineExceeded 504
 """
+
+Headers = tuple[tuple[bytes, bytes], ...]
+"""HTTP header fields: lower-case names, values."""
 
 
 class ServerError(Exception):
@@ -20,6 +25,11 @@ class ServerError(Exception):
 
     status = 500
     retry_after: int | None = None
+    headers: Headers = ()
+    """Fields that its answer has beside Retry-After."""
+    client_made = False
+    """A client alone can bring it about, on any revision: with status 500 or more, nothing to hold against this
+    one."""
 
 
 class InvalidRequest(ServerError):
@@ -40,15 +50,22 @@ class BodyTooLarge(ServerError):
     status = 413
 
 
+class TooManyTokens(ServerError):
+    """One request asks for more tokens than spec.quota.tokens ever holds: no wait helps."""
+
+    status = 413
+
+
 class QuotaExceeded(ServerError):
     """A quota of the spec is used up; ``quota`` names it (requests, tokens, concurrency)."""
 
     status = 429
 
-    def __init__(self, message: str, *, quota: str, retry_after: int) -> None:
+    def __init__(self, message: str, *, quota: str, retry_after: int, headers: Headers = ()) -> None:
         super().__init__(message)
         self.quota = quota
         self.retry_after = retry_after
+        self.headers = headers
 
 
 class PredictionFailed(ServerError):
@@ -68,6 +85,12 @@ class Unavailable(ServerError):
 
     status = 503
     retry_after = 1
+
+
+class NoRoom(Unavailable):
+    """Bodies of requests fill the memory set aside for them."""
+
+    client_made = True
 
 
 class MaskingFailed(Unavailable):

@@ -92,6 +92,7 @@ class ExplanationRefused(ServerError):
         super().__init__(message)
         self.reason = reason
         self.status = _STATUS[reason]
+        self.client_made = reason == "out-of-time"  # of the budget that the request named, or the spec
 
 
 class Explainer(Protocol):

@@ -35,14 +35,15 @@ class Figures:
         self._told = (0, 0)
 
     def take(self) -> ServedFigures:
-        """requests, errors, latencyCounts; empty until the model is loaded."""
+        """requests, errors (status 500 or more, those left out that clients alone brought about), latencyCounts;
+        empty until the model is loaded."""
         metrics = self._metrics()
         if metrics is None:
             return {}
         answered = list(metrics.requests.items())
         return {
             "requests": sum(count for _, count in answered),
-            "errors": sum(count for (_, code), count in answered if code >= 500),
+            "errors": sum(count for (_, code), count in answered if code >= 500) - metrics.count["client_made_errors"],
             "latencyCounts": _trimmed(self._recent(metrics.seconds.counts)),
         }
 

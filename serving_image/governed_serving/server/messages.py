@@ -1,5 +1,6 @@
 """What the governed path takes and gives, whatever the transport."""
 
+import math
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -40,16 +41,23 @@ class InferRequest:
 
 @dataclass(slots=True)
 class OutputValues:
-    """One output of one request; ``values`` flattened to rows × width."""
+    """One output of one request; ``values`` flattened to rows × width. ``finite``: NaN and infinity are not among
+    those of its batch, and need not be looked for."""
 
     spec: Output
     rows: int
     values: list[Scalar]
+    finite: bool = True
 
     @property
     def shape(self) -> list[int]:
         """With the rows first."""
         return [self.rows, *self.spec.shape]
+
+    @property
+    def non_finite(self) -> int:
+        """Values that JSON has no number for: NaN, infinity."""
+        return 0 if self.finite else sum(isinstance(v, float) and not math.isfinite(v) for v in self.values)
 
 
 @dataclass(slots=True)

@@ -30,6 +30,7 @@ _COUNTERS = {
     "internal_refused": "Calls of the explainer's turned away: too many at a time, or their process had just died.",
     "internal_restarts": "Times that the process for the explainer's rows ended by itself.",
     "attributes_missing": "Attributes that a request's metadata didn't name; the auditor counts it among the missing.",
+    "client_made_errors": "Answers of status 500 or more that a client alone brought about.",
     "streams_cut": "Streams whose client left before the end.",
 }
 
@@ -72,6 +73,12 @@ class ServerMetrics(Collector):
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
         ProcessCollector(namespace="governed", registry=self._registry)
+
+    def counted(self, verb: str, status: int, *, client_made: bool = False) -> None:
+        """One answered request; ``client_made`` as in :class:`~governed_serving.server.errors.ServerError`."""
+        self.requests[verb, status] += 1
+        if client_made and status >= 500:
+            self.count["client_made_errors"] += 1
 
     def text(self) -> bytes:
         """Prometheus text exposition."""

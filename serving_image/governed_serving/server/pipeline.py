@@ -52,7 +52,7 @@ class Stages:
 class Exchange:
     """One request on its way to its answer. A payload adds what it needs, and says what to reserve; admission fills in the rest."""
 
-    __slots__ = ("over", "reserved", "since", "slot")
+    __slots__ = ("deciding", "over", "reserved", "since", "slot")
 
     reserved: int
     """Tokens that it is admitted with."""
@@ -62,6 +62,9 @@ class Exchange:
     """It holds one of the slots of :meth:`Pipeline.take_slot`."""
     over: bool
     """It has left."""
+    deciding: bool
+    """Its record is on the way to the journal: whatever the time, its answer is what becomes of that. A record that
+    was followed by a 504 would be a decision of which nobody was told."""
 
 
 @dataclass(slots=True)
@@ -113,7 +116,7 @@ class Pipeline:
 
     def _enter(self, exchange: Exchange) -> None:
         exchange.since = self.clock()
-        exchange.over = exchange.slot = False
+        exchange.over = exchange.slot = exchange.deciding = False
         if not self._open:
             self.idle.clear()
         self._open[exchange] = None
@@ -131,12 +134,13 @@ class Pipeline:
         return DeadlineExceeded.after(self.rules.timeout)
 
     def _sweep(self) -> None:
-        """Requests are in order of arrival: only those at the head can be late."""
+        """Requests are in order of arrival: only those at the head can be late; those being recorded stay."""
         self._sweeper = None
         assert self._expire is not None, "only a deadline that is watched is swept"
         limit = self.clock() - self.rules.timeout
         for exchange in list(takewhile(lambda open_: open_.since <= limit, self._open)):
-            self._expire(exchange, self.late())
+            if not exchange.deciding:
+                self._expire(exchange, self.late())
         if self._open:
             self._sweeper = asyncio.get_running_loop().call_later(SWEEP_SECONDS, self._sweep)
 
@@ -221,9 +225,9 @@ class Pipeline:
         try:
             yield counted
         except ServerError as error:
-            self.metrics.requests[verb, error.status] += 1
+            self.metrics.counted(verb, error.status, client_made=error.client_made)
             raise
-        self.metrics.requests[verb, counted.status] += 1
+        self.metrics.counted(verb, counted.status)
 
     # explanations
 

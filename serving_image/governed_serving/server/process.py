@@ -20,7 +20,7 @@ from governed_serving.hosting.connection import BoundedConnection
 from governed_serving.journal import PROBE_SECONDS, Journal
 from governed_serving.server import composition
 from governed_serving.server.app.connection import FastPathConnection
-from governed_serving.server.app.fast_path import FastPathApp
+from governed_serving.server.app.fast_path import BodyRoom, FastPathApp
 from governed_serving.server.app.internal import InternalApp
 from governed_serving.server.app.routes import application
 from governed_serving.server.app.service import Gateway, HttpService
@@ -65,7 +65,7 @@ class Process:
             else:
                 servers[lane] = self._http(InternalApp(self._gateway, settings.max_body, self._count))
         if settings.grpc_port:
-            await self._start_rpc(settings.grpc_port)
+            await self._start_rpc(settings.grpc_port, app.room)
         for sock, server in servers.items():
             host.start(server, sock)
         loading = asyncio.create_task(self._load())
@@ -95,11 +95,11 @@ class Process:
         if self._gateway.metrics is not None:
             self._gateway.metrics.count[name] += number
 
-    async def _start_rpc(self, port: int) -> None:
+    async def _start_rpc(self, port: int, room: BodyRoom) -> None:
         # here, since importing grpcio takes a while
         from governed_serving.server.rpc.service import RpcServer
 
-        self._rpc = RpcServer(self._gateway, self._settings.max_body)
+        self._rpc = RpcServer(self._gateway, self._settings.max_body, room)
         await self._rpc.start(self._settings.host, port)
 
     async def _load(self) -> None:

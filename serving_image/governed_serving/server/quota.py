@@ -13,7 +13,7 @@ from limits import RateLimitItem, RateLimitItemPerSecond
 
 from governed_api.governance import Limit, Quota
 from governed_api.quantities import seconds
-from governed_serving.server.errors import QuotaExceeded, ServerError, Unavailable
+from governed_serving.server.errors import Headers, QuotaExceeded, ServerError, TooManyTokens, Unavailable
 from governed_serving.server.window_storage import WindowStorage
 
 __all__ = ["LocalQuota", "QuotaGate", "SharedQuota", "quota_gate"]
@@ -32,13 +32,16 @@ class QuotaGate(Protocol):
     limits_tokens: bool
 
     def try_take(self, tokens: int) -> None:
-        """Take one request and ``tokens``. Raises QuotaExceeded, and then nothing is taken."""
+        """Take one request and ``tokens``. Raises QuotaExceeded, TooManyTokens, and then nothing is taken."""
 
     async def take(self, tokens: int) -> None:
         """As :meth:`try_take`, over the network where needed. Raises Unavailable too."""
 
     async def settle(self, reserved: int, used: int) -> int:
         """Give back or add the difference; returns tokens used beyond what the windows still held."""
+
+    def headers(self) -> Headers:
+        """What an answer tells of the limits, as far as that is known without waiting."""
 
 
 class _Rules:
@@ -51,20 +54,33 @@ class _Rules:
             for limit in limits
         ]
         self.texts = [f"{limit.limit} {kind} in {limit.window}" for limit in limits]
+        self.names = [b'"%b-%b"' % (kind.encode(), limit.window.encode()) for limit in limits]
+        unit = b"" if kind == "requests" else b';qu="%b"' % kind.encode()
+        self.policy: Headers = ()
+        """Of all kinds, as a header."""
+        self.policies = [
+            name + b";q=%d;w=%d%b" % (item.amount, item.get_expiry(), unit)
+            for name, (item, _) in zip(self.names, self.items, strict=True)
+        ]
 
     def exceeded(self, position: int, cost: int, reset: float) -> QuotaExceeded:
-        item, _ = self.items[position]
-        if cost > item.amount:
-            wait, advice = int(item.get_expiry()), "the request alone is larger: send less at once"
-        else:
-            wait = max(1, math.ceil(reset - time.time()))
-            advice = f"retry in {wait} s"
+        wait = max(1, math.ceil(reset - time.time()))
         found = f"{cost} more" if self.kind == "tokens" else "one more"
         return QuotaExceeded(
-            f"quota.{self.kind}: expected at most {self.texts[position]}, found {found}; {advice}",
+            f"quota.{self.kind}: expected at most {self.texts[position]}, found {found}; retry in {wait} s",
             quota=self.kind,
             retry_after=wait,
+            headers=(*self.policy, (b"ratelimit", self.names[position] + b";r=0;t=%d" % wait)),
         )
+
+    def check(self, cost: int) -> None:
+        """Raises TooManyTokens for a cost that no window holds, however long one waits."""
+        for text, (item, _) in zip(self.texts, self.items, strict=True):
+            if cost > item.amount:
+                raise TooManyTokens(
+                    f"quota.{self.kind}: expected at most {text}, found {cost} in one request; the request alone is "
+                    "larger than the window: send less at once"
+                )
 
 
 class _Hit(NamedTuple):
@@ -83,7 +99,8 @@ class _Look(NamedTuple):
 
 
 _Steps = Generator["_Hit | _Look", Any, _T]
-"""What to ask of a storage, one step after the other, each sent its answer: the rules are the same for every storage."""
+"""What to ask of a storage, one step after the other, each sent its answer: the rules are the same for every
+storage."""
 
 
 class _Windows:
@@ -92,9 +109,23 @@ class _Windows:
     def __init__(self, quota: Quota, key: str) -> None:
         self._requests, self._tokens = _Rules("requests", quota.requests, key), _Rules("tokens", quota.tokens, key)
         self.limits_tokens = bool(quota.tokens)
+        policies = b", ".join([*self._requests.policies, *self._tokens.policies])
+        self.policy: Headers = ((b"ratelimit-policy", policies),)
+        self._requests.policy = self._tokens.policy = self.policy
+
+    def left(self) -> _Steps[Headers]:
+        """RateLimit-Policy and RateLimit (draft-ietf-httpapi-ratelimit-headers-11): what the windows still hold."""
+        found: list[bytes] = []
+        for rules in (self._requests, self._tokens):
+            for name, (item, key) in zip(rules.names, rules.items, strict=True):
+                stats = yield _Look(item, key)
+                wait = max(0, math.ceil(stats.reset_time - time.time()))
+                found.append(name + b";r=%d;t=%d" % (max(0, int(stats.remaining)), wait))
+        return (*self.policy, (b"ratelimit", b", ".join(found)))
 
     def taking(self, tokens: int) -> _Steps[None]:
         """One request and ``tokens`` of every window, or, with QuotaExceeded, of none."""
+        self._tokens.check(tokens)
         yield from self._all_of(self._requests, 1)
         if not tokens:
             return
@@ -148,6 +179,9 @@ class LocalQuota:
     async def settle(self, reserved: int, used: int) -> int:
         return self._walk(self._windows.settling(reserved, used))
 
+    def headers(self) -> Headers:
+        return self._walk(self._windows.left())
+
     def _walk(self, steps: _Steps[_T]) -> _T:
         limiter = self._limiter
         try:
@@ -183,6 +217,9 @@ class SharedQuota:
 
     async def settle(self, reserved: int, used: int) -> int:
         return await self._walk(self._windows.settling(reserved, used))
+
+    def headers(self) -> Headers:
+        return self._windows.policy
 
     async def _walk(self, steps: _Steps[_T]) -> _T:
         try:

@@ -3,6 +3,7 @@
 import asyncio
 import gzip
 import json
+import os
 import time
 import zlib
 from collections.abc import AsyncIterator
@@ -98,6 +99,95 @@ async def served(**settings: Any) -> AsyncIterator[tuple[Seen, Any]]:
             writer.close()
         server.should_exit = True
         await task
+
+
+async def test_a_refusal_before_a_body_s_end_can_be_read() -> None:
+    """More of the body is in the socket by then: closed at once, the connection would be reset under the answer."""
+    async with served() as (_, connect):
+        for framing in (b"transfer-encoding: chunked", b"content-length: %d" % (64 << 20)):
+            client = await connect()
+            client.writer.write(POST + framing + b"\r\n\r\n")
+            piece = b"x" * 65536
+            chunk = b"10000\r\n" + piece + b"\r\n" if framing.startswith(b"transfer") else piece
+            flood = asyncio.create_task(client.flood(chunk, 64))
+            assert (await client.answer())[0] == 413
+            assert await client.closed()
+            flood.cancel()
+            with suppress(asyncio.CancelledError, ConnectionError):
+                await flood
+
+
+async def test_a_request_of_which_something_has_come_is_answered_while_the_server_drains() -> None:
+    seen = Seen()
+    server = web_server(Door(seen), grace=20)
+    sock = listen("127.0.0.1", 0)
+    task = asyncio.create_task(server.serve([sock]))
+    await until(lambda: server.started)
+    clients = [Client(*await asyncio.open_connection(*sock.getsockname())) for _ in range(4)]
+    data = POST + b"content-length: 5\r\n\r\nhello"
+    begun = [1, len(POST), len(data) - 3]
+    for client, cut in zip(clients, begun, strict=False):
+        client.writer.write(data[:cut])
+    await until(lambda: len(server.server_state.connections) == 4)
+    await asyncio.sleep(0.05)
+    server.should_exit = True
+    assert await clients[3].closed(), "nothing had come of this one's"
+    for client, cut in zip(clients, begun, strict=False):
+        assert await client.ask(data[cut:]) == (200, b"5")
+        assert await client.closed()
+    for client in clients:
+        client.writer.close()
+    await task
+
+
+async def test_idle_connections_take_nobody_s_place_and_liveness_always_has_one() -> None:
+    gate = asyncio.Event()
+
+    async def slow(scope: Any, _: Any, send: Any) -> None:
+        if scope["path"] == "/slow":
+            await gate.wait()
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
+        await send({"type": "http.response.body", "body": b""})
+
+    server = web_server(Door(slow, most=2), grace=5)
+    sock = listen("127.0.0.1", 0)
+    task = asyncio.create_task(server.serve([sock]))
+    await until(lambda: server.started)
+    idle = [Client(*await asyncio.open_connection(*sock.getsockname())) for _ in range(8)]
+    get = b"GET %b HTTP/1.1\r\nhost: x\r\n\r\n"
+    for client in idle[:2]:
+        client.writer.write(get % b"/slow")
+    other = idle[7]
+    await until(lambda: len(server.server_state.tasks) == 2)
+    assert (await other.ask(get % b"/other"))[0] == 503
+    assert (await other.ask(get % b"/healthz/live"))[0] == 200
+    gate.set()
+    assert [(await client.answer())[0] for client in idle[:2]] == [200, 200]
+    assert (await other.ask(get % b"/other"))[0] == 200
+    for client in idle:
+        client.writer.close()
+    server.should_exit = True
+    await task
+
+
+async def test_a_packed_body_that_unpacks_to_nothing_is_cut_off() -> None:
+    """Empty deflate blocks, of which nobody counts what comes out."""
+    async with served() as (_, connect):
+        client = await connect()
+        packer = zlib.compressobj(wbits=31)
+        head = packer.compress(b"") + packer.flush(zlib.Z_SYNC_FLUSH)
+        client.writer.write(POST + b"content-encoding: gzip\r\ncontent-length: %d\r\n\r\n" % (1 << 30))
+        client.writer.write(head)
+        flood = asyncio.create_task(client.flood(b"\x00\x00\x00\xff\xff" * 16384, 400))
+        status, body = await client.answer()
+        assert (status, b"larger than what it packs" in body) == (400, True)
+        flood.cancel()
+        with suppress(asyncio.CancelledError, ConnectionError):
+            await flood
+        noise = os.urandom(600_000)  # grows a little when it is packed
+        packed = gzip.compress(noise)
+        ask = POST + b"content-encoding: gzip\r\ncontent-length: %d\r\n\r\n" % len(packed)
+        assert await (await connect()).ask(ask + packed) == (200, b"600000")
 
 
 async def test_requests_in_any_pieces_are_answered_in_order() -> None:

@@ -2,6 +2,8 @@
 neighbour."""
 
 import asyncio
+import json
+import math
 from typing import Any
 
 import msgspec
@@ -186,19 +188,101 @@ async def test_max_concurrent() -> None:
     await data.infer(request())
 
 
+class Held:
+    """A predictor behind a gate. ``spoil``: the last numbers that it answers, whatever it computed."""
+
+    def __init__(self, inner: Any) -> None:
+        self._inner, self.gate, self.waiting, self.spoil = inner, asyncio.Event(), False, list[float]()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    async def predict(self, columns: Any, finish: Any, size: int) -> Any:
+        self.waiting = True
+        await self.gate.wait()
+        return await self._inner.predict(columns, lambda outputs: finish(self._spoiled(outputs)), size)
+
+    def _spoiled(self, outputs: Any) -> Any:
+        if self.spoil:
+            outputs[0] = outputs[0].copy()
+            outputs[0].reshape(-1)[-len(self.spoil) :] = self.spoil
+        return outputs
+
+
 async def test_not_ready_is_503() -> None:
     with pytest.raises(Unavailable, match="found: loading"):
         await plane(ready=lambda: "loading").infer(request())
 
 
 async def test_timeout_is_504_and_frees_its_place() -> None:
-    journal = MemoryJournal()
-    journal.gate = asyncio.Event()
-    data = plane(journal=journal, timeout=1.5, max_concurrent=1)
+    compute = Held(predictor())
+    data = plane(journal=MemoryJournal(), timeout=1.5, max_concurrent=1, using=compute)
     with pytest.raises(DeadlineExceeded, match=r"within 1\.5 s"):
         await data.infer(request())
-    journal.gate.set()
+    compute.gate.set()
     await data.infer(request())
+
+
+async def test_what_was_answered_504_is_no_decision() -> None:
+    """Its rows are left out of the record of those it was computed with."""
+    journal, compute = MemoryJournal(), Held(predictor())
+    data = plane(journal=journal, timeout=0.4, using=compute)
+    data.pipeline.clock = lambda: now
+    now = 0.0
+    late = [asyncio.create_task(data.infer(request(2, identity=name))) for name in ("late", "late too")]
+    await asyncio.sleep(0)
+    now = 0.3
+    kept = asyncio.create_task(data.infer(request(3, identity="kept")))
+    await until(lambda: compute.waiting)
+    now = 0.5
+    for task in late:
+        with pytest.raises(DeadlineExceeded):
+            await task
+    compute.gate.set()
+    answer = await kept
+    assert journal.called == ["kept"]
+    (frame,) = journal.frames
+    assert np.frombuffer(frame.rows, "<i4").tolist() == [3]
+    assert len(strings(frame.outputs["label"])) == 3
+    assert {o.spec.name: o.rows for o in answer.outputs} == {"probabilities": 3, "label": 3}
+    again = await data.infer(request(3))
+    assert [o.values for o in answer.outputs] == [o.values for o in again.outputs]
+
+
+async def test_nothing_is_recorded_of_a_batch_that_is_all_late() -> None:
+    journal, compute = MemoryJournal(), Held(predictor())
+    data = plane(journal=journal, timeout=0.05, using=compute)
+    with pytest.raises(DeadlineExceeded):
+        await data.infer(request())
+    compute.gate.set()
+    await data.close()
+    assert journal.frames == []
+
+
+async def test_what_is_being_recorded_is_answered_however_long_that_takes() -> None:
+    journal = MemoryJournal()
+    journal.gate = asyncio.Event()
+    data = plane(journal=journal, timeout=0.2)
+    task = asyncio.create_task(data.infer(request()))
+    await until(lambda: journal.frames)
+    data.pipeline.clock = lambda: 1e9
+    data.pipeline._sweep()
+    assert not task.done(), "a 504 now would leave a decision in the ledger of which nobody was told"
+    journal.gate.set()
+    assert (await task).ledger == "pending"
+
+
+async def test_numbers_that_json_has_none_for_are_null_and_counted() -> None:
+    compute = Held(predictor())
+    compute.gate.set()
+    compute.spoil = [math.nan, math.inf]
+    data = plane(using=compute)
+    good, bad = await asyncio.gather(data.infer(request(2)), data.infer(request(2)))
+    codec = V2Codec(data.signature, "credit", "r1")
+    answers = [json.loads(codec.encode(one).body)["outputs"][0] for one in (good, bad)]
+    assert "parameters" not in answers[0], "said of the request that has them, not of its batch"
+    assert answers[1]["parameters"] == {"non_finite": 2}
+    assert answers[1]["data"][2:] == [None, None]
 
 
 async def test_a_model_that_errs_is_500() -> None:

@@ -10,6 +10,14 @@ import pytest
 from governed_api.latency import quantile
 from governed_serving.report import ReportWriter
 from governed_serving.report.writer import Clocks
+from governed_serving.server.errors import (
+    DeadlineExceeded,
+    JournalUnavailable,
+    NoRoom,
+    PredictionFailed,
+    ServerError,
+)
+from governed_serving.server.explanation import ExplanationRefused
 from governed_serving.server.figures import SNAPSHOT, WINDOW, Figures
 from governed_serving.server.metrics import ServerMetrics
 from governed_serving.server.reporting import TICK, Reporting
@@ -54,6 +62,18 @@ class Bed:
             self.clock += TICK
             self.serve(per_tick)
             self.reporting.look()
+
+
+def test_errors_that_clients_alone_bring_about_are_not_held_against_a_revision(tmp_path: Path) -> None:
+    bed = Bed(tmp_path, "canary")
+    for error in (NoRoom("bodies"), ExplanationRefused("budget", "out-of-time")):
+        bed.metrics.counted("infer", error.status, client_made=error.client_made)
+    for error in (ServerError("bug"), PredictionFailed("model"), JournalUnavailable("disk"), DeadlineExceeded("slow")):
+        bed.metrics.counted("infer", error.status, client_made=error.client_made)
+    bed.metrics.counted("infer", 413, client_made=True)
+    bed.metrics.counted("infer", 200)
+    figures = Figures(lambda: bed.metrics).take()
+    assert (figures["requests"], figures["errors"]) == (8, 4)
 
 
 def test_on_trial_every_tick_with_requests_is_told_and_idleness_is_silent(tmp_path: Path) -> None:

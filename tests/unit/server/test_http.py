@@ -118,6 +118,13 @@ async def test_v1_errors(http: httpx.AsyncClient, name: str) -> None:
 
 async def test_metadata_and_health(http: httpx.AsyncClient) -> None:
     assert (await http.get("/v2")).json()["extensions"] == ["binary_tensor_data", "explain"]
+    assert (await http.get("/v2/models")).json() == {"models": ["credit"]}
+    assert (await http.get("/")).json()["openapi"] == "/openapi.json"
+    for path in ("/", "/v2", "/v2/models/credit", "/healthz/live", "/metrics"):
+        head, got = await http.head(path), await http.get(path)
+        assert (head.status_code, head.content) == (200, b""), path
+        assert head.headers["content-type"] == got.headers["content-type"]
+    assert (await http.head(INFER)).status_code == 405
     for path in (
         "/v2/health/live",
         "/v2/health/ready",
@@ -190,6 +197,8 @@ async def test_quota_is_429_with_retry_after() -> None:
         refused = await http.post(INFER, json=v2_body())
         assert refused.status_code == 429
         assert 1 <= int(refused.headers["retry-after"]) <= 60
+        assert refused.headers["ratelimit"] == f'"requests-1m";r=0;t={refused.headers["retry-after"]}'
+        assert refused.headers["ratelimit-policy"] == '"requests-1m";q=1;w=60'
         assert "at most 1 requests in 1m" in refused.json()["error"]
         text = (await http.get("/metrics")).text
     assert (

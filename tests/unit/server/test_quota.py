@@ -1,5 +1,6 @@
 """Quotas by the limits library: never more than the limit, reservations given back, a store that is away refuses."""
 
+import re
 from typing import Any
 
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 from limits.aio.storage import MemoryStorage
 
 from governed_api.governance import Limit, Quota
-from governed_serving.server.errors import QuotaExceeded, Unavailable
+from governed_serving.server.errors import QuotaExceeded, TooManyTokens, Unavailable
 from governed_serving.server.quota import LocalQuota, SharedQuota, quota_gate
 from governed_serving.server.window_storage import WindowStorage
 
@@ -92,9 +93,36 @@ async def test_settling_gives_back_and_adds(which: int) -> None:
 
 async def test_a_request_larger_than_the_window_is_told_so() -> None:
     gate = LocalQuota(spec(tokens=[{"limit": 10, "window": "1m"}]), "k")
-    with pytest.raises(QuotaExceeded, match="the request alone is larger") as caught:
+    with pytest.raises(TooManyTokens, match="the request alone is larger") as caught:
         await gate.take(11)
-    assert caught.value.retry_after == 60
+    assert (caught.value.status, caught.value.retry_after) == (413, None), "no wait helps"
+    await gate.take(10)
+
+
+@pytest.mark.parametrize("shared", [False, True])
+async def test_a_request_that_no_window_holds_takes_nothing_of_any(shared: bool) -> None:
+    rules = spec(requests=[{"limit": 1, "window": "1h"}], tokens=[{"limit": 50}, {"limit": 10, "window": "1h"}])
+    gate: Any = SharedQuota(rules, "k", MemoryStorage()) if shared else LocalQuota(rules, "k")
+    with pytest.raises(TooManyTokens, match="at most 10 tokens in 1h, found 11"):
+        await gate.take(11)
+    await gate.take(10)
+
+
+async def test_answers_tell_what_the_windows_still_hold() -> None:
+    gate = LocalQuota(spec(requests=[{"limit": 3, "window": "1m"}], tokens=[{"limit": 100, "window": "1h"}]), "k")
+    await gate.take(30)
+    told = {name.decode(): value.decode() for name, value in gate.headers()}
+    assert told["ratelimit-policy"] == '"requests-1m";q=3;w=60, "tokens-1h";q=100;w=3600;qu="tokens"'
+    found = re.fullmatch(r'"requests-1m";r=2;t=(\d+), "tokens-1h";r=70;t=(\d+)', told["ratelimit"])
+    assert found is not None, told
+    assert int(found[1]) <= 120
+    await gate.take(30)
+    await gate.take(30)
+    with pytest.raises(QuotaExceeded) as caught:
+        await gate.take(1)
+    refused = {name.decode(): value.decode() for name, value in caught.value.headers}
+    assert refused["ratelimit-policy"] == told["ratelimit-policy"]
+    assert refused["ratelimit"] == f'"requests-1m";r=0;t={caught.value.retry_after}'
 
 
 async def test_a_store_that_is_away_refuses() -> None:

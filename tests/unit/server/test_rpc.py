@@ -7,12 +7,16 @@ import grpc
 import grpc.aio
 import numpy as np
 import pytest
+from google.protobuf import descriptor_pool
+from grpc_reflection.v1alpha import reflection_pb2
 
 from governed_api.governance import Limit, Quota
+from governed_serving.server.app.fast_path import BodyRoom
 from governed_serving.server.app.service import Gateway, HttpService
 from governed_serving.server.protocol import binary
 from governed_serving.server.protocol.v2 import V2Codec
 from governed_serving.server.quota import LocalQuota
+from governed_serving.server.rpc import service
 from governed_serving.server.rpc.messages import MESSAGES
 from governed_serving.server.rpc.service import RpcServer
 from unit.server.planes import MemoryJournal, plane
@@ -20,8 +24,8 @@ from unit.server.tabular_model import NUMBERS, ROW
 
 
 class Client:
-    def __init__(self, channel: Any, gateway: Gateway, journal: MemoryJournal) -> None:
-        self.channel, self.gateway, self.journal = channel, gateway, journal
+    def __init__(self, channel: Any, gateway: Gateway, journal: MemoryJournal, room: BodyRoom) -> None:
+        self.channel, self.gateway, self.journal, self.room = channel, gateway, journal, room
 
     async def __call__(
         self, method: str, message: str = "", service: str = "inference.GRPCInferenceService", **fields: Any
@@ -40,11 +44,12 @@ async def rpc() -> AsyncIterator[Client]:
     journal = MemoryJournal()
     quota = LocalQuota(Quota(requests=[Limit(limit=3, window="1h")]), "k")
     data = plane(journal=journal, quota=quota)
-    gateway = Gateway("credit", why="", service=HttpService(data, V2Codec(data.signature, "credit", "r1")))
-    server = RpcServer(gateway, 1 << 20)
+    gateway = Gateway("credit", not_ready="", service=HttpService(data, V2Codec(data.signature, "credit", "r1")))
+    room = BodyRoom(1 << 22)
+    server = RpcServer(gateway, 1 << 20, room)
     port = await server.start("127.0.0.1", 0)
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-        yield Client(channel, gateway, journal)
+        yield Client(channel, gateway, journal, room)
     await server.stop(0)
     await data.close()
 
@@ -82,7 +87,7 @@ async def test_health_and_metadata(rpc: Client) -> None:
     assert list(metadata.outputs[0].shape) == [-1, 2]
     check = {"message": "HealthCheck", "service": "grpc.health.v1.Health"}
     assert (await rpc("Check", **check)).status == 1
-    rpc.gateway.why = "draining"
+    rpc.gateway.not_ready = "draining"
     assert (await rpc("Check", **check)).status == 2
     assert not (await rpc("ServerReady")).ready
 
@@ -121,6 +126,73 @@ async def test_bytes_that_are_no_message_are_the_client_s_fault(rpc: Client, raw
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await call(raw, timeout=20)
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_watchers_are_told_of_changes_and_let_go_when_the_server_leaves(rpc: Client) -> None:
+    serializer = MESSAGES["HealthCheckRequest"].SerializeToString
+    watch = rpc.channel.unary_stream(
+        "/grpc.health.v1.Health/Watch",
+        request_serializer=serializer,
+        response_deserializer=MESSAGES["HealthCheckResponse"].FromString,
+    )
+    call = watch(MESSAGES["HealthCheckRequest"](service="credit"), timeout=60)
+    assert (await call.read()).status == 1
+    rpc.gateway.not_ready = "the server is shutting down"
+    assert (await call.read()).status == 2
+    rpc.gateway.leaving = True
+    assert await call.read() is grpc.aio.EOF
+    unknown = watch(MESSAGES["HealthCheckRequest"](service="nobody"), timeout=60)
+    assert (await unknown.read()).status == 3
+
+
+async def test_too_many_streams_are_refused(rpc: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service, "MAX_STREAMS", 1)
+    watch = rpc.channel.unary_stream("/grpc.health.v1.Health/Watch")
+    first = watch(b"", timeout=60)
+    assert await first.read()
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await watch(b"", timeout=60).read()
+    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    first.cancel()
+
+
+@pytest.mark.parametrize("version", ["v1", "v1alpha"])
+async def test_reflection_describes_every_service(rpc: Client, version: str) -> None:
+    call = rpc.channel.stream_stream(
+        f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo",
+        request_serializer=reflection_pb2.ServerReflectionRequest.SerializeToString,
+        response_deserializer=reflection_pb2.ServerReflectionResponse.FromString,
+    )(timeout=60)
+    asked = reflection_pb2.ServerReflectionRequest
+
+    async def ask(**fields: Any) -> Any:
+        await call.write(asked(**fields))
+        return await call.read()
+
+    names = [one.name for one in (await ask(list_services="")).list_services_response.service]
+    assert {"inference.GRPCInferenceService", "grpc.health.v1.Health"} < set(names)
+    pool = descriptor_pool.DescriptorPool()
+    for name in names:
+        (raw,) = (await ask(file_containing_symbol=name)).file_descriptor_response.file_descriptor_proto
+        pool.AddSerializedFile(raw)
+        assert pool.FindServiceByName(name).methods
+    infer = pool.FindMethodByName("inference.GRPCInferenceService.ModelInfer")
+    assert infer.input_type.fields_by_name["raw_input_contents"].number == 7
+    for missing in ({"file_containing_symbol": "inference.Nothing"}, {"file_by_filename": "x"}, {"host": "h"}):
+        assert (await ask(**missing)).error_response.error_code == 5
+    await call.write(asked(list_services="*"))
+    await call.done_writing()
+    assert (await call.read()).list_services_response.service
+
+
+async def test_messages_share_the_room_of_bodies(rpc: Client) -> None:
+    rpc.room.take(rpc.room.limit)
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await rpc("ModelInfer", model_name="credit", inputs=typed())
+    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+    rpc.room.give(rpc.room.limit)
+    await rpc("ModelInfer", model_name="credit", inputs=typed())
+    assert rpc.room.held == 0
 
 
 async def test_a_status_quotes_no_more_than_a_client_takes(rpc: Client) -> None:

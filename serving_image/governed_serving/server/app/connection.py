@@ -11,7 +11,7 @@ from uvicorn.config import Config
 from uvicorn.server import ServerState
 
 from governed_serving.hosting.arrival import BODY_LATE, HEAD_LATE, HEAD_SECONDS, Progress, Unread
-from governed_serving.hosting.connection import BoundedConnection, refusal
+from governed_serving.hosting.connection import BoundedConnection, linger, refusal
 from governed_serving.hosting.http_head import HEAD_LIMIT, BadHead, Head, parse_head
 from governed_serving.server.app.fast_path import FastPathApp
 from governed_serving.server.app.service import Reply, failure
@@ -48,7 +48,7 @@ class FastPathConnection(asyncio.Protocol):
         self._parts: list[bytes] = []
         """Of a request whose end hasn't come."""
         self._needed = self._have = self._held = 0
-        self._busy = self._closing = self._write_paused = self._read_paused = False
+        self._busy = self._closing = self._write_paused = self._read_paused = self._cut = False
         self._transport: asyncio.Transport = None  # type: ignore[assignment]
         self._last = self._began = 0.0
         self._timer: asyncio.TimerHandle | None = None
@@ -93,10 +93,12 @@ class FastPathConnection(asyncio.Protocol):
     def shutdown(self) -> None:
         """The server drains: the answer being made, or to the request on its way, is the last."""
         self._closing = True
-        if not self._busy and not self._parts:
+        if not self._busy and not self._parts and not self._buffer:
             self._transport.close()
 
     def data_received(self, data: bytes) -> None:
+        if self._cut:  # of a request that was refused before its end
+            return
         if self._parts:
             self._more_of_a_body(data)
             return
@@ -196,6 +198,9 @@ class FastPathConnection(asyncio.Protocol):
         transport.write(
             b"%b%b%bcontent-length: %d\r\n%b\r\n%b" % (status, fields, stamp, len(reply.body), close, reply.body)
         )
+        if self._cut:
+            linger(self._loop, transport)
+            return
         if self._closing:
             transport.close()
             return
@@ -209,7 +214,7 @@ class FastPathConnection(asyncio.Protocol):
             self._app.room.take(size - self._held)
         except ServerError as error:  # the rest isn't read, so the connection can't go on
             self._parts.clear()
-            self._closing = True
+            self._closing = self._cut = True
             self._send(failure(error))
             return False
         self._held = size
@@ -221,7 +226,7 @@ class FastPathConnection(asyncio.Protocol):
 
     def _refuse(self, length: int) -> None:
         """Too large: the body isn't read, so the connection can't go on."""
-        self._closing = True
+        self._closing = self._cut = True
         limit = self._app.max_body
         self._send(
             failure(
@@ -241,6 +246,8 @@ class FastPathConnection(asyncio.Protocol):
             self._transport.resume_reading()
         protocol.connection_made(self._transport)
         self._transport.set_protocol(protocol)
+        if self._closing:
+            protocol.leave()
         protocol.data_received(data)
 
     def _check_idle(self) -> None:
@@ -261,7 +268,7 @@ class FastPathConnection(asyncio.Protocol):
     def _late(self, why: str) -> None:
         self._parts.clear()
         self._buffer = b""
-        self._closing = True
+        self._closing = self._cut = True
         self._release()
         self._transport.write(refusal(408, why))
-        self._transport.close()
+        linger(self._loop, self._transport)

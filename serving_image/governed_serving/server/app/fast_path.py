@@ -10,10 +10,10 @@ from governed_serving.hosting.bodies import CUT, read_body
 from governed_serving.hosting.door import App, Door, Message, Receive, Scope, Send
 from governed_serving.hosting.http_head import Head
 from governed_serving.server.app.service import Gateway, Reply, failure
-from governed_serving.server.errors import BodyTooLarge, InvalidRequest, ServerError, Unavailable
+from governed_serving.server.errors import BodyTooLarge, InvalidRequest, NoRoom, ServerError
 from governed_serving.server.protocol.shapes import identity
 
-__all__ = ["Asked", "FastPathApp", "body_header", "check_length", "too_long"]
+__all__ = ["Asked", "BodyRoom", "FastPathApp", "body_header", "check_length", "too_long"]
 
 
 class BodyRoom:
@@ -23,9 +23,9 @@ class BodyRoom:
         self.limit, self.held = limit, 0
 
     def take(self, size: int) -> None:
-        """Raises Unavailable, and then nothing is taken."""
+        """Raises NoRoom, and then nothing is taken."""
         if self.held + size > self.limit:
-            raise Unavailable(
+            raise NoRoom(
                 f"server: expected room for {size} bytes of request body, found {self.held} of {self.limit} in use; retry in a moment"
             )
         self.held += size

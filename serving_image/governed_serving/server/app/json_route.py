@@ -2,6 +2,7 @@
 
 from typing import Protocol
 
+from governed_serving.server.errors import Headers
 from governed_serving.server.explanation import ExplainedCompletion, Explainer
 from governed_serving.server.messages import Completed, Stream
 
@@ -20,6 +21,9 @@ class JsonRoute(Protocol):
 
     async def explain(self, body: bytes, request_id: str = "", *, later: bool) -> ExplainedCompletion:
         """A governed completion and its explanation, or a ticket for it. Raises ServerError."""
+
+    def limits(self) -> Headers:
+        """What answers tell of the quota."""
 
     def explaining(self) -> Explainer:
         """Raises NotFound for a model without explainer."""

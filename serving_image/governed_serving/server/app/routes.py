@@ -92,6 +92,14 @@ def _versioned(gateway: Gateway, model: str, revision: str | None) -> HttpServic
 
 
 def _metadata(app: FastAPI, gateway: Gateway) -> None:
+    @app.get(routes.ROOT, include_in_schema=False)
+    async def root() -> dict[str, Any]:
+        return {"name": "governed-models", "model": gateway.model, "openapi": "/openapi.json", "docs": "/docs"}
+
+    @app.get(routes.V2_MODELS, tags=["metadata"])
+    async def listed() -> dict[str, Any]:
+        return {"models": [gateway.model]}
+
     @app.get(routes.V2, tags=["metadata"])
     async def server() -> dict[str, Any]:
         return {"name": "governed-models", "version": app.version, "extensions": ["binary_tensor_data", "explain"]}
@@ -140,7 +148,7 @@ async def _explained(gateway: Gateway, request: Request, model: str, revision: s
     asked = body_header(request.scope["headers"])
     if (chat := _chat(gateway, model)) is not None:
         answer = await chat.explain(await request.body(), asked.request_id, later=later)
-        return _response(explained(answer.answer, named(answer.id, asked.request_id)))
+        return _response(explained(answer.answer, (*named(answer.id, asked.request_id), *chat.limits())))
     service = _versioned(gateway, model, revision)
     return _response(await service.explain(await request.body(), asked.header, asked.request_id, later=later))
 
@@ -209,7 +217,8 @@ def _v1(app: FastAPI, gateway: Gateway) -> None:
             )
         request_id = body_header(request.scope["headers"]).request_id
         answer = await chat.answer(request.url.path, await request.body(), request_id)
-        headers = {name.decode(): value.decode() for name, value in named(answer.id, request_id)}
+        fields = (*named(answer.id, request_id), *chat.limits())
+        headers = {name.decode(): value.decode() for name, value in fields}
         if isinstance(answer, Stream):
             headers["cache-control"] = "no-cache"
             return StreamingResponse(answer.pieces, media_type="text/event-stream", headers=headers)

@@ -11,7 +11,7 @@ from governed_serving.hosting.door import unexpected
 from governed_serving.hosting.logs import log
 from governed_serving.server.app.json_route import JsonRoute
 from governed_serving.server.dataplane import DataPlane
-from governed_serving.server.errors import NotFound, ServerError, Unavailable
+from governed_serving.server.errors import Headers, NotFound, ServerError, Unavailable
 from governed_serving.server.explanation import Accepted, Explained, Report
 from governed_serving.server.messages import ExplainRequest, InferResponse
 from governed_serving.server.metrics import ServerMetrics
@@ -24,7 +24,6 @@ __all__ = ["Gateway", "HttpService", "Reply", "explained", "failure", "named"]
 LONGEST_MESSAGE = 2000
 """Characters of an error that a client is told: what it quotes of a request may be of any length."""
 _JSON = (b"content-type", b"application/json")
-Headers = tuple[tuple[bytes, bytes], ...]
 _OCTETS = (b"content-type", b"application/octet-stream")
 
 
@@ -45,9 +44,9 @@ def _header_value(text: str) -> bytes:
 
 def failure(error: ServerError) -> Reply:
     """V2's error body, and Retry-After where waiting helps."""
-    headers: Headers = (_JSON,)
+    headers: Headers = (_JSON, *error.headers)
     if error.retry_after is not None:
-        headers = (_JSON, (b"retry-after", str(error.retry_after).encode()))
+        headers = (*headers, (b"retry-after", str(error.retry_after).encode()))
     text = str(error)
     if len(text) > LONGEST_MESSAGE:
         text = f"{text[:LONGEST_MESSAGE]}… ({len(text)} characters)"
@@ -142,7 +141,8 @@ class HttpService:
         self.plane = plane
         self.v2 = v2
         self.v1 = V1Codec(plane.signature)
-        self._count = plane.metrics.requests
+        self._limits = plane.admission.limits
+        self._counted = plane.metrics.counted
 
     def submit_infer(
         self, body: bytes, header: int | None, done: Callable[[Reply], None], request_id: str = ""
@@ -156,21 +156,21 @@ class HttpService:
             request.request_id = request_id
             self.plane.submit(request, lambda answer: done(self._infer_reply(answer, form, request_id)))
         except ServerError as error:
-            self._count["infer", error.status] += 1
+            self._counted("infer", error.status, client_made=error.client_made)
             done(failure(error))
         except Exception as error:  # a bug of ours must not leave the client without an answer
             done(self._unexpected(error))
 
     def _infer_reply(self, answer: InferResponse | ServerError, form: OutputEncoding, request_id: str) -> Reply:
         if isinstance(answer, ServerError):
-            self._count["infer", answer.status] += 1
+            self._counted("infer", answer.status, client_made=answer.client_made)
             return failure(answer)
         try:
             encoded = self.v2.encode(answer, form)
         except Exception as error:  # as above, and the other requests of the batch go on
             return self._unexpected(error)
-        self._count["infer", 200] += 1
-        names = named(answer.id, request_id or answer.client_id)
+        self._counted("infer", 200)
+        names = (*named(answer.id, request_id or answer.client_id), *self._limits())
         if not encoded.header:
             return Reply(200, encoded.body, (_JSON, *names))
         length = (b"inference-header-content-length", str(encoded.header).encode())
@@ -178,7 +178,7 @@ class HttpService:
 
     def _unexpected(self, error: Exception) -> Reply:
         log("error", "a request failed unexpectedly", exception=error)
-        self._count["infer", 500] += 1
+        self._counted("infer", 500)
         return failure(ServerError(unexpected(error)))
 
     async def infer(self, body: bytes, header: int | None, request_id: str = "") -> Reply:
@@ -208,7 +208,7 @@ class HttpService:
             request = self.v1.decode(body)
             request.request_id = request_id
             response = await self.plane.infer(request)
-        names = named(response.id, request_id or response.client_id)
+        names = (*named(response.id, request_id or response.client_id), *self._limits())
         return Reply(200, self.v1.encode(response), (_JSON, *names))
 
     async def explain_v1(self, body: bytes, request_id: str = "") -> Reply:
@@ -226,7 +226,8 @@ class HttpService:
             asked = decode()
             answer = await self.plane.explain(asked)
             counted.status = answer.status
-        return explained(answer, named(asked.infer.id, asked.infer.request_id or asked.infer.client_id))
+        names = named(asked.infer.id, asked.infer.request_id or asked.infer.client_id)
+        return explained(answer, (*names, *self._limits()))
 
     def metadata(self) -> ModelMetadata:
         """$metadata_model_response."""

@@ -17,7 +17,7 @@ from governed_serving.server.chat.attributes import Attributes, parameters_of
 from governed_serving.server.chat.conversation import Conversation, State
 from governed_serving.server.chat.events import DONE, error_event
 from governed_serving.server.chat.runtime import Runtime, RuntimeStream
-from governed_serving.server.errors import InvalidRequest, ServerError
+from governed_serving.server.errors import Headers, InvalidRequest, ServerError
 from governed_serving.server.explanation import ExplainedCompletion, Explainer
 from governed_serving.server.messages import Completed, Stream
 from governed_serving.server.pipeline import Pipeline
@@ -61,6 +61,10 @@ class ChatGateway:
         (completion,) = await self.pipeline.mask([explaining.first_text(answer.body)])
         question = explaining.question(call.id, _spoken(call.prompt), completion, options)
         return ExplainedCompletion(call.id, await explainer.explain(question, later=later))
+
+    def limits(self) -> Headers:
+        """What answers tell of the quota."""
+        return self.pipeline.admission.limits()
 
     def explaining(self) -> Explainer:
         """Raises NotFound for a model without explainer."""

@@ -6,7 +6,7 @@ import msgspec
 
 from governed_serving.decoding import decode_with
 from governed_serving.server.errors import InvalidRequest
-from governed_serving.server.messages import InferRequest, InferResponse
+from governed_serving.server.messages import InferRequest, InferResponse, OutputValues
 from governed_serving.server.protocol import binary
 from governed_serving.server.protocol.json_errors import malformed
 from governed_serving.server.protocol.matrix import is_matrix, split_matrix
@@ -139,14 +139,14 @@ class V2Codec:
         """The reply's body."""
         if form.names:
             return self._encode_binary(response, form)
-        outputs = [OutputTensor(o.spec.name, o.shape, o.spec.dtype, o.values) for o in response.outputs]
+        outputs = [_in_json(output) for output in response.outputs]
         return Encoded(self._encode(self._reply(response, outputs)))
 
     def _encode_binary(self, response: InferResponse, form: OutputEncoding) -> Encoded:
         outputs, tail = [], []
         for output in response.outputs:
             if output.spec.name not in form.names:
-                outputs.append(OutputTensor(output.spec.name, output.shape, output.spec.dtype, output.values))
+                outputs.append(_in_json(output))
                 continue
             raw = binary.pack(output.spec.dtype, output.values)
             tail.append(raw)
@@ -160,6 +160,14 @@ class V2Codec:
             return Reply(self._model, self._revision, response.id, outputs, self._parameters[response.ledger])
         parameters = ReplyParameters(self._revision, response.ledger, response.id)
         return Reply(self._model, self._revision, response.client_id, outputs, parameters)
+
+
+def _in_json(output: OutputValues) -> OutputTensor:
+    """JSON has no NaN and no infinity: they are null, and ``non_finite`` says how many there are."""
+    missing = output.non_finite
+    return OutputTensor(
+        output.spec.name, output.shape, output.spec.dtype, output.values, {"non_finite": missing} if missing else None
+    )
 
 
 def _loose(body: bytes) -> LooseRequest:

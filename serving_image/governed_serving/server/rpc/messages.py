@@ -1,14 +1,14 @@
 """The protocol's messages, built from a table when the module is imported: no generated code, no compiler.
 
-Field names, types and numbers are those of the specification's open_inference_grpc.proto (package ``inference``) and of
-grpc.health.v1. A pool of our own keeps them apart from clients' copies in the same process.
+Field names, types and numbers are those of the specification's open_inference_grpc.proto (package ``inference``), of
+grpc.health.v1 and of grpc.reflection.v1. A pool of our own keeps them apart from clients' copies in the same process.
 """
 
 from typing import Any
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
-__all__ = ["MESSAGES"]
+__all__ = ["MESSAGES", "SERVICES"]
 
 _TENSOR = ["string name", "string datatype", "repeated int64 shape"]
 _PARAMETERS = "map .inference.InferParameter parameters"
@@ -75,6 +75,37 @@ _HEALTH = {
     "HealthCheckRequest": ["string service"],
     "HealthCheckResponse": ["int32 status"],
 }  # an enum on the wire is an int32
+_REFLECTION = {  # a field's own number where it isn't its place
+    "ServerReflectionRequest": [
+        "string host",
+        "oneof string file_by_filename =3",
+        "oneof string file_containing_symbol =4",
+        "oneof string all_extension_numbers_of_type =6",
+        "oneof string list_services =7",
+    ],
+    "FileDescriptorResponse": ["repeated bytes file_descriptor_proto"],
+    "ServiceResponse": ["string name"],
+    "ListServiceResponse": ["repeated .{package}.ServiceResponse service"],
+    "ErrorResponse": ["int32 error_code", "string error_message"],
+    "ServerReflectionResponse": [
+        "string valid_host",
+        ".{package}.ServerReflectionRequest original_request",
+        "oneof .{package}.FileDescriptorResponse file_descriptor_response =4",
+        "oneof .{package}.ListServiceResponse list_services_response =6",
+        "oneof .{package}.ErrorResponse error_response =7",
+    ],
+}
+_REFLECTIONS = ("grpc.reflection.v1", "grpc.reflection.v1alpha")
+
+_SERVICES: dict[str, tuple[str, list[str]]] = {
+    "inference": (
+        "GRPCInferenceService",
+        ["ServerLive", "ServerReady", "ModelReady", "ServerMetadata", "ModelMetadata", "ModelInfer"],
+    ),
+    "grpc.health.v1": ("Health", ["Check", "Watch"]),
+    **dict.fromkeys(_REFLECTIONS, ("ServerReflection", ["ServerReflectionInfo"])),
+}
+"""Of each package: its service and that one's methods."""
 
 _Field = descriptor_pb2.FieldDescriptorProto
 
@@ -86,8 +117,20 @@ def _file(package: str, table: dict[str, list[str]]) -> Any:
         outer, _, inner = name.rpartition(".")
         message = made[outer].nested_type.add(name=inner) if outer else file.message_type.add(name=inner)
         made[name] = message
-        for number, text in enumerate(fields, 1):
-            _add(message, f".{package}.{name}", number, text.split())
+        for place, text in enumerate(fields, 1):
+            words, _, number = text.format(package=package).partition(" =")
+            _add(message, f".{package}.{name}", int(number or place), words.split())
+    name, methods = _SERVICES[package]
+    service = file.service.add(name=name)
+    for method in methods:
+        stem = {"Health": "HealthCheck", "ServerReflection": "ServerReflection"}.get(name, method)
+        service.method.add(
+            name=method,
+            input_type=f".{package}.{stem}Request",
+            output_type=f".{package}.{stem}Response",
+            server_streaming=method in ("Watch", "ServerReflectionInfo"),
+            client_streaming=method == "ServerReflectionInfo",
+        )
     return file
 
 
@@ -104,7 +147,7 @@ def _add(message: Any, path: str, number: int, words: list[str]) -> None:
         field.label = _Field.LABEL_REPEATED
     if words[0] == "oneof":
         if not message.oneof_decl:
-            message.oneof_decl.add(name="parameter_choice")
+            message.oneof_decl.add(name="parameter_choice" if message.name == "InferParameter" else "choice")
         field.oneof_index = 0
     _typed(field, kind)
 
@@ -116,15 +159,21 @@ def _typed(field: Any, kind: str) -> None:
         field.type = getattr(_Field, f"TYPE_{kind.upper()}")
 
 
+_TABLES = {"inference": _INFERENCE, "grpc.health.v1": _HEALTH, **dict.fromkeys(_REFLECTIONS, _REFLECTION)}
+_FILES = {package: _file(package, table) for package, table in _TABLES.items()}
+
+
 def _classes() -> dict[str, Any]:
     pool = descriptor_pool.DescriptorPool()
     out = {}
-    for package, table in (("inference", _INFERENCE), ("grpc.health.v1", _HEALTH)):
-        pool.Add(_file(package, table))
-        for name in table:
+    for package, table in _TABLES.items():
+        pool.Add(_FILES[package])
+        for name in table:  # both versions of reflection have the same fields: either reads the other
             out[name] = message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{package}.{name}"))
     return out
 
 
 MESSAGES: dict[str, Any] = _classes()
 """Message classes by name."""
+SERVICES = {f"{package}.{service}": _FILES[package] for package, (service, _) in _SERVICES.items()}
+"""Full name of each service → the file that describes it."""

@@ -1,6 +1,8 @@
-"""inference.GRPCInferenceService and grpc.health.v1.Health (Check), translated to the data plane."""
+"""inference.GRPCInferenceService, translated to the data plane, and what gRPC's tools ask of any server: health and
+reflection."""
 
-from collections.abc import Awaitable, Callable
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
 from importlib import import_module
 from typing import Any
 
@@ -9,12 +11,13 @@ from google.protobuf.message import DecodeError
 from governed_api.datatypes import DATATYPES
 from governed_api.version import __version__
 from governed_serving.environment import InvalidSettings
+from governed_serving.server.app.fast_path import BodyRoom
 from governed_serving.server.app.service import Gateway
 from governed_serving.server.errors import InvalidRequest, NotFound, ServerError
 from governed_serving.server.messages import InferResponse
 from governed_serving.server.protocol import binary
 from governed_serving.server.protocol.v2_messages import LooseRequest, LooseTensor, RequestedOutput
-from governed_serving.server.rpc.messages import MESSAGES
+from governed_serving.server.rpc.messages import MESSAGES, SERVICES
 
 __all__ = ["RpcServer"]
 
@@ -28,15 +31,22 @@ _CODES = {
     504: "DEADLINE_EXCEEDED",
 }
 _CONTENTS = {name: datatype.contents for name, datatype in DATATYPES.items() if datatype.contents}
-_SERVING, _NOT_SERVING = 1, 2
+_SERVING, _NOT_SERVING, _UNKNOWN = 1, 2, 3
+MAX_CALLS = 1024
+"""Calls under way at a time; more are RESOURCE_EXHAUSTED."""
+MAX_STREAMS = 64
+"""Of which streams (Watch, reflection), which a client may leave open."""
+WATCH_SECONDS = 0.5
+"""Between looks at what a watcher is told of."""
 LONGEST_DETAILS = 500
 """Characters of a status: it travels percent-encoded in metadata, of which clients take 16 KiB."""
 
 
 class RpcServer:
-    """One gRPC server over ``gateway``. ``max_body`` bounds a message in bytes. Raises InvalidSettings without grpcio."""
+    """One gRPC server over ``gateway``. ``max_body`` bounds a message in bytes, ``room`` those of all that are being
+    answered, whatever brought them. Raises InvalidSettings without grpcio."""
 
-    def __init__(self, gateway: Gateway, max_body: int) -> None:
+    def __init__(self, gateway: Gateway, max_body: int, room: BodyRoom) -> None:
         try:
             self._grpc: Any = import_module("grpc")
             aio: Any = import_module("grpc.aio")
@@ -44,23 +54,35 @@ class RpcServer:
             raise InvalidSettings(
                 "GOVERNED_GRPC_PORT: expected grpcio to be installed, found none; install it or unset the port"
             ) from error
-        self._gateway = gateway
+        self._gateway, self._room, self._streams = gateway, room, 0
         limits = [
             ("grpc.max_receive_message_length", max_body),
             ("grpc.max_send_message_length", -1),
             ("grpc.so_reuseport", 0),
         ]
-        self._server = aio.server(options=limits)
+        self._server = aio.server(options=limits, maximum_concurrent_rpcs=MAX_CALLS)
         methods = ("ServerLive", "ServerReady", "ModelReady", "ServerMetadata", "ModelMetadata", "ModelInfer")
         inference = {
             name: self._handler(getattr(self, f"_{_snake(name)}"), f"{name}Request", f"{name}Response")
             for name in methods
         }
-        health = {"Check": self._handler(self._check, "HealthCheckRequest", "HealthCheckResponse")}
-        generic = self._grpc.method_handlers_generic_handler
         self._server.add_generic_rpc_handlers(
-            (generic("inference.GRPCInferenceService", inference), generic("grpc.health.v1.Health", health))
+            tuple(self._grpc.method_handlers_generic_handler(*service) for service in self._services(inference))
         )
+
+    def _services(self, inference: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+        """(name, methods) of each."""
+        check = self._handler(self._check, "HealthCheckRequest", "HealthCheckResponse")
+        watch = self._grpc.unary_stream_rpc_method_handler(
+            self._watch, None, MESSAGES["HealthCheckResponse"].SerializeToString
+        )
+        reflect = self._grpc.stream_stream_rpc_method_handler(
+            self._reflect, None, MESSAGES["ServerReflectionResponse"].SerializeToString
+        )
+        services = [("inference.GRPCInferenceService", inference)]
+        services.append(("grpc.health.v1.Health", {"Check": check, "Watch": watch}))
+        services += [(name, {"ServerReflectionInfo": reflect}) for name in SERVICES if "reflection" in name]
+        return services
 
     async def start(self, host: str, port: int) -> int:
         """The port bound. Raises OSError naming GOVERNED_GRPC_PORT."""
@@ -81,13 +103,17 @@ class RpcServer:
         parse = MESSAGES[request].FromString
 
         async def handle(raw: bytes, context: Any) -> Any:
-            codes = self._grpc.StatusCode
+            codes, held = self._grpc.StatusCode, 0
             try:
+                self._room.take(len(raw))
+                held = len(raw)
                 return await answer(parse(raw))
             except ServerError as error:
                 await context.abort(getattr(codes, _CODES.get(error.status, "INTERNAL")), str(error)[:LONGEST_DETAILS])
             except DecodeError:
                 await context.abort(codes.INVALID_ARGUMENT, f"expected a {request}, found bytes that are none")
+            finally:
+                self._room.give(held)
 
         return self._grpc.unary_unary_rpc_method_handler(
             handle,
@@ -120,10 +146,57 @@ class RpcServer:
         )
 
     async def _check(self, message: Any) -> Any:
-        known = ("", self._gateway.model, "inference.GRPCInferenceService")
-        if message.service not in known:
-            raise NotFound(f"service {message.service!r}: expected one of {', '.join(known[1:])}")
-        return MESSAGES["HealthCheckResponse"](status=_NOT_SERVING if self._gateway.not_ready else _SERVING)
+        status = self._status(message.service)
+        if status == _UNKNOWN:
+            known = f"{self._gateway.model}, {', '.join(SERVICES)}"
+            raise NotFound(f"service {message.service[:80]!r}: expected one of {known}")
+        return MESSAGES["HealthCheckResponse"](status=status)
+
+    def _status(self, service: str) -> int:
+        if service and service != self._gateway.model and service not in SERVICES:
+            return _UNKNOWN
+        return _NOT_SERVING if self._gateway.not_ready else _SERVING
+
+    async def _enter_stream(self, context: Any) -> None:
+        """Raises what ends the call, where there are too many."""
+        if self._streams >= MAX_STREAMS:
+            why = f"expected at most {MAX_STREAMS} streams at a time, found more; close some"
+            await context.abort(self._grpc.StatusCode.RESOURCE_EXHAUSTED, why)
+        self._streams += 1
+
+    async def _watch(self, raw: bytes, context: Any) -> AsyncIterator[Any]:
+        """The status, and each change of it, until the client or the server leaves."""
+        message = await self._read(raw, "HealthCheckRequest", context)
+        await self._enter_stream(context)
+        try:
+            told = -1
+            while True:
+                if (status := self._status(message.service)) != told:
+                    told = status
+                    yield MESSAGES["HealthCheckResponse"](status=status)
+                if self._gateway.leaving:
+                    return
+                await asyncio.sleep(WATCH_SECONDS)
+        finally:
+            self._streams -= 1
+
+    async def _reflect(self, requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[Any]:
+        await self._enter_stream(context)
+        try:
+            async for raw in requests:
+                asked = await self._read(raw, "ServerReflectionRequest", context)
+                yield _described(asked)
+                if self._gateway.leaving:
+                    return
+        finally:
+            self._streams -= 1
+
+    async def _read(self, raw: bytes, name: str, context: Any) -> Any:
+        try:
+            return MESSAGES[name].FromString(raw)
+        except DecodeError:
+            code = self._grpc.StatusCode.INVALID_ARGUMENT
+            return await context.abort(code, f"expected a {name}, found bytes that are none")
 
     def _named(self, model: str, revision: str) -> None:
         self._gateway.named(model)
@@ -138,6 +211,30 @@ class RpcServer:
             request, _ = service.v2.decode_tensors(*_loose(message))
             response = await service.plane.infer(request)
         return _answer(response, self._gateway.model, service.plane.identity.revision, bool(message.raw_input_contents))
+
+
+def _described(asked: Any) -> Any:
+    """The answer to one question about our services (grpc.reflection.v1)."""
+    answer = MESSAGES["ServerReflectionResponse"](valid_host=asked.host, original_request=asked)
+    if asked.WhichOneof("choice") == "list_services":
+        for name in SERVICES:
+            answer.list_services_response.service.add(name=name)
+        return answer
+    symbol, files = asked.file_containing_symbol, {file.name: file for file in SERVICES.values()}
+    found = files.get(asked.file_by_filename)
+    if symbol:
+        found = next((file for file in files.values() if _describes(file, symbol)), None)
+    if found is None:
+        answer.error_response.error_code, answer.error_response.error_message = 5, "no such file, symbol or extension"
+    else:
+        answer.file_descriptor_response.file_descriptor_proto.append(found.SerializeToString())
+    return answer
+
+
+def _describes(file: Any, symbol: str) -> bool:
+    """Whether a message, service or method of this full name is in ``file``."""
+    names = {one.name for one in (*file.message_type, *file.service)}
+    return symbol.startswith(f"{file.package}.") and symbol.removeprefix(f"{file.package}.").split(".")[0] in names
 
 
 def _loose(message: Any) -> tuple[LooseRequest, memoryview]:
