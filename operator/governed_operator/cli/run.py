@@ -18,6 +18,9 @@ def command(
         typer.Option(help="Where ciphertext, keys and reports are kept between runs.", show_default=".governed/NAME"),
     ] = None,
     port_offset: Annotated[int, typer.Option(help=f"Added to every port ({in_words(PORTS)}).")] = 0,
+    host: Annotated[
+        str, typer.Option(help="Address that the model's server listens on (0.0.0.0: all); all else is on loopback.")
+    ] = "127.0.0.1",
     once: Annotated[bool, typer.Option(help="Send the sample's requests, show the results, stop.")] = False,
     verbose: Annotated[bool, typer.Option(help="With --once: show the containers' log lines as well.")] = False,
 ) -> None:
@@ -36,7 +39,7 @@ def command(
         if model.spec.suspend:
             fail(f"{file}: spec.suspend is true: nothing runs; set it to false")
         folder = workdir or Path(".governed") / model.name
-        options = Options(folder, file.resolve().parent, port_offset, quiet=once and not verbose)
+        options = Options(folder, file.resolve().parent, port_offset, host, quiet=once and not verbose)
 
         async def when_ready(running: Running) -> None:
             if once:

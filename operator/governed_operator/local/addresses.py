@@ -17,12 +17,21 @@ class Addresses:
     """Translates what containers are told about ports, Services and reports."""
 
     def __init__(
-        self, offset: int, workdir: Workdir, services: Iterable[Manifest], foreign: Iterable[int] = ()
+        self,
+        offset: int,
+        workdir: Workdir,
+        services: Iterable[Manifest],
+        foreign: Iterable[int] = (),
+        host: str = LOOPBACK,
     ) -> None:
-        self.offset = offset
+        self.offset, self._host = offset, host
         self._workdir = workdir
         self._services = {f"{s['metadata']['name']}.{s['metadata']['namespace']}.svc" for s in services}
         self._foreign = frozenset(foreign)
+
+    def host(self, container: str) -> str:
+        """Address that a container's process listens on: the server's may be reached from elsewhere, no other's."""
+        return self._host if container == "server" else LOOPBACK
 
     def port(self, number: int) -> int:
         """Where a container port is found; foreign runtimes keep theirs, since they don't read our environment."""

@@ -39,6 +39,8 @@ class Options:
     source: Path
     """Folder that relative file: URIs resolve against."""
     port_offset: int = 0
+    host: str = LOOPBACK
+    """Address that the server listens on; all else stays on loopback."""
     quiet: bool = False
     backoff: Backoff = field(default_factory=Backoff)
 
@@ -108,7 +110,8 @@ class LocalRun:
         secrets = Secrets(self.workdir, (object_names.ARCHIVE_KEYS, rt.ROOT_NAME))
         for secret in by_kind(manifests, "Secret"):
             secrets.ensure(secret)
-        addresses = Addresses(self.options.port_offset, self.workdir, by_kind(manifests, "Service"), self._foreign)
+        services = by_kind(manifests, "Service")
+        addresses = Addresses(self.options.port_offset, self.workdir, services, self._foreign, host=self.options.host)
         host = self._host(manifests, secrets, addresses, prober)
         self._refuse_taken_ports(manifests, host)
         archive = self._archive(manifests, host)

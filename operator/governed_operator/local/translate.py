@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from governed_api.runtime import ALIBI_PYTHON, VARIABLES, Kind
+from governed_api.runtime import ALIBI_PYTHON, HOST, VARIABLES, Kind
 from governed_operator.desired.manifest import Manifest
 from governed_operator.local.addresses import LOOPBACK, Addresses
 from governed_operator.local.errors import LocalError
@@ -73,6 +73,7 @@ def process_spec(
     own = [p["containerPort"] for p in container.get("ports", [])]
     facts = {"metadata.name": name, "metadata.namespace": namespace}
     environment = {k: os.environ[k] for k in INHERITED if k in os.environ}
+    environment[HOST] = addresses.host(container["name"])
     for variable in container.get("env", []):
         environment[variable["name"]] = _value(variable, facts, mounts, addresses)
     return ProcessSpec(

@@ -48,7 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m governed_serving.archive", description=__doc__)
     verbs = parser.add_subparsers(dest="verb", required=True)
     serve = verbs.add_parser("serve", help="serve the archive of one namespace (GOVERNED_* environment)")
-    serve.add_argument("--host", default="0.0.0.0", help="address to listen on (default %(default)s)")
+    serve.add_argument("--host", help=f"address to listen on (default: ${runtime.HOST}, else all)")
     serve.add_argument(
         "--accept-loss",
         action="store_true",
@@ -116,8 +116,10 @@ def _add_source(parser: argparse.ArgumentParser) -> None:
 def _serve(options: argparse.Namespace) -> int:
     from governed_serving import hosting
     from governed_serving.archive.serve import serve
+    from governed_serving.environment import PodEnvironment
 
-    return hosting.run("archive", lambda: serve(options.host, accept_loss=options.accept_loss), _expected_errors())
+    address = options.host or PodEnvironment().text(runtime.HOST, "0.0.0.0")
+    return hosting.run("archive", lambda: serve(address, accept_loss=options.accept_loss), _expected_errors())
 
 
 def _fetch(_: argparse.Namespace) -> int:

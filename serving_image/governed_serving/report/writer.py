@@ -8,6 +8,7 @@ and tried again.
 import fcntl
 import json
 import os
+import random
 import ssl
 import sys
 import threading
@@ -59,13 +60,20 @@ def _utc_now() -> datetime:
     return datetime.now(UTC)
 
 
+def _later(seconds: float, call: Callable[[], object]) -> None:
+    timer = threading.Timer(seconds, call)
+    timer.daemon = True  # what waits is lost with the process, as it always was
+    timer.start()
+
+
 @dataclass(frozen=True)
 class Clocks:
-    """Seconds that pass, how to let some pass, and the time of day in UTC."""
+    """Seconds that pass, how to let some pass, the time of day in UTC, and how to do something after some seconds."""
 
     monotonic: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
     now: Callable[[], datetime] = _utc_now
+    later: Callable[[float, Callable[[], object]], None] = _later
 
 
 class ReportWriter:
@@ -95,7 +103,9 @@ class ReportWriter:
         self._pending: dict[str, object] = {}
         self._sent: dict[str, object] = {}
         self._next = float("-inf")
-        self._failing = False
+        self._failing = self._promised = False
+        self._streak = 0
+        """Failed writes since the last that succeeded."""
         self.failures = 0
         """Writes that failed after all tries."""
 
@@ -121,7 +131,25 @@ class ReportWriter:
                 self._pending = merge_patch(self._pending, patch, keep_null=True)
             # After a failure even a changed verdict waits a little: back off when the API server is overloaded.
             due = self._clocks.monotonic() >= self._next or (urgent and not self._failing)
-            return self._write() if due else False
+            done = self._write() if due else False
+            self._promise()
+            return done
+
+    def _promise(self) -> None:
+        """What waits goes out when it is due, whether or not there is another change by then."""
+        if self._pending and not self._promised:
+            self._promised = True
+            wait = max(self._next - self._clocks.monotonic(), 0.0)
+            if self._streak:  # not all at once when the API server comes back
+                wait = min(_AFTER_FAILURE * 2.0 ** min(self._streak, 8), _INTERVAL) * random.uniform(0.5, 1.0)
+            self._clocks.later(wait, self._keep_promise)
+
+    def _keep_promise(self) -> None:
+        with self._lock:
+            self._promised = False
+            if self._pending and self._clocks.monotonic() >= self._next:
+                self._write()
+            self._promise()
 
     def read(self, part: PartName) -> dict[str, Json]:
         """A part as the report has it now; empty where there is none. Raises OSError where it can't be known."""
@@ -183,11 +211,12 @@ class ReportWriter:
         self._sent = merge_patch(self._sent, self._pending)
         self._pending = {}
         self._next = self._clocks.monotonic() + self._interval
-        self._failing = False
+        self._failing, self._streak = False, 0
         return True
 
     def _failed(self, error: Exception) -> None:
         self.failures += 1
+        self._streak += 1
         if not self._failing:  # once per streak: a report is written often
             line = {
                 "level": "warning",

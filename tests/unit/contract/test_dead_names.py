@@ -20,6 +20,8 @@ CALLED_FROM_OUTSIDE = {
     "serving_image/governed_serving/hosting/connection.py::BoundedConnection.on_message_complete": "httptools",
     "serving_image/governed_serving/hosting/connection.py::BoundedConnection.on_response_complete": "uvicorn",
     "serving_image/governed_serving/hosting/connection.py::BoundedConnection.on_body": "httptools",
+    "serving_image/governed_serving/hosting/connection.py::BoundedConnection.on_headers_complete": "httptools",
+    "serving_image/governed_serving/hosting/connection.py::BoundedConnection._start_asgi_task": "uvicorn",
     "serving_image/governed_serving/hosting/connection.py::BoundedConnection.pause_writing": "asyncio.Protocol",
     "serving_image/governed_serving/hosting/connection.py::BoundedConnection.resume_writing": "asyncio.Protocol",
     **{

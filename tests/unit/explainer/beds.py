@@ -52,6 +52,7 @@ class Bed:
         self.lane = Lane("request", 1, 2)
         self.explanations = Explanations(self.engine, Recorder(self.journal, "loans", "r1"), self.metrics, self.lane)
         self.delivered: list[tuple[str, bytes]] = []
+        self.refusals: list[str] = []
         self.pauses: list[float] = []
         self.jobs = JobQueue(JobStore(directory, Xor()), self._work, self._deliver, limit=3, pause=self._pause)
         slow = Lane("slow", 1, 2)
@@ -61,8 +62,9 @@ class Bed:
     async def _work(self, body: bytes, request_id: str) -> bytes:
         return await self.explanations.explain(body, request_id)
 
-    async def _deliver(self, url: str, body: bytes) -> None:
+    async def _deliver(self, url: str, body: bytes) -> str:
         self.delivered.append((url, body))
+        return self.refusals.pop() if self.refusals else ""
 
     async def _pause(self, seconds: float) -> None:
         self.pauses.append(seconds)

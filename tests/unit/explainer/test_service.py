@@ -194,9 +194,10 @@ async def test_job_is_accepted_computed_and_delivered(bed):
     assert accepted.status_code == 202
     location = accepted.headers["location"]
     assert (await bed.client.get(location)).json()["status"] == "queued"
-    runner = asyncio.create_task(bed.jobs.run())
+    runners = [asyncio.create_task(run()) for run in (bed.jobs.run, bed.jobs.run_deliveries)]
     await until(lambda: bed.delivered)
-    runner.cancel()
+    for runner in runners:
+        runner.cancel()
     done = (await bed.client.get(location)).json()
     assert done["status"] == "done"
     assert done["result"]["id"] == "job-1"

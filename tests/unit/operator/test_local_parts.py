@@ -77,6 +77,15 @@ def test_a_variable_is_mapped_by_what_the_contract_says_of_it_not_by_its_name(tm
     assert spec.ports == (8180,)
 
 
+@pytest.mark.parametrize("name", ["server", "explainer", "auditor", "archive"])
+def test_the_server_alone_may_be_reached_from_elsewhere(tmp_path: Path, name: str) -> None:
+    hosts = []
+    for addresses in (Addresses(0, Workdir(tmp_path), []), Addresses(0, Workdir(tmp_path), [], host="0.0.0.0")):
+        spec = process_spec({"name": name, "command": ["python"]}, {}, "p", "n", {}, addresses)
+        hosts.append(spec.environment["GOVERNED_HOST"])
+    assert hosts == ["127.0.0.1", "0.0.0.0" if name == "server" else "127.0.0.1"]
+
+
 def test_a_reused_pid_is_not_the_old_process() -> None:
     entry = known(os.getpid())
     assert alive(entry)

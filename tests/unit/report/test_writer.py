@@ -2,6 +2,7 @@
 
 import json
 import threading
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -21,6 +22,7 @@ class Server:
         self.statuses = list(statuses)
         self.requests: list[httpx.Request] = []
         self.clock = 0.0
+        self.timers: list[tuple[float, Callable[[], object]]] = []
 
     def __call__(self, request: httpx.Request) -> httpx.Response:
         self.requests.append(request)
@@ -31,8 +33,47 @@ class Server:
             "https://kubernetes.default.svc/apis/governedmodels.io/v1alpha1/namespaces/ns/governancereports/credit",
             account=account,
             transport=httpx.MockTransport(self),
-            clocks=Clocks(lambda: self.clock, lambda _: None, lambda: NOW),
+            clocks=Clocks(lambda: self.clock, lambda _: None, lambda: NOW, self.later),
         )
+
+    def later(self, seconds: float, call: Callable[[], object]) -> None:
+        self.timers.append((self.clock + seconds, call))
+
+    def pass_time(self) -> None:
+        """To the timer that is due, which goes off."""
+        when, call = self.timers.pop(0)
+        self.clock = when
+        call()
+
+
+def test_what_waits_goes_out_when_it_is_due_without_another_change(tmp_path: Path) -> None:
+    server = Server()
+    writer = server.writer(tmp_path)
+    assert writer.update("trainer", {"phase": "Running"})
+    assert server.timers == []
+    for progress in (0.1, 0.2, 0.3):
+        server.clock += 50
+        assert not writer.update("trainer", {"progress": progress})
+    assert len(server.timers) == 1, "one timer, however many changes wait"
+    server.pass_time()
+    assert server.clock == 300
+    assert json.loads(server.requests[-1].content)["status"]["trainer"]["progress"] == 0.3
+    assert (writer.waiting, server.timers) == (False, [])
+
+
+def test_a_report_that_cant_be_written_is_tried_more_and_more_seldom(tmp_path: Path) -> None:
+    server = Server(*[403] * 12)
+    writer = server.writer(tmp_path)
+    assert not writer.update("trainer", {"phase": "Running"})
+    waits = []
+    while server.timers:
+        waits.append(server.timers[0][0] - server.clock)
+        server.pass_time()
+    assert len(server.requests) == 13
+    assert not writer.waiting
+    assert 5 <= waits[0] <= 10
+    assert all(150 <= wait <= 300 for wait in waits[7:])
+    assert waits[5] > waits[0]
 
 
 def test_parts_of_several_writers_are_merged_in_the_file(tmp_path: Path) -> None:

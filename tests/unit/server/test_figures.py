@@ -42,7 +42,8 @@ class Bed:
         interval = TICK if track == "canary" else None
         writer = ReportWriter(
             "https://kubernetes.default.svc/x", account=folder, interval=interval,
-            clocks=Clocks(lambda: self.clock, lambda _: None), transport=httpx.MockTransport(self._answer),
+            clocks=Clocks(lambda: self.clock, lambda _: None, later=lambda *_: None),
+            transport=httpx.MockTransport(self._answer),
         )  # fmt: skip
         self.reporting = Reporting(Settings.from_environment(environment), lambda: self.metrics, writer)
 

@@ -25,6 +25,7 @@ from governed_serving.server.errors import (
     Unavailable,
     UpstreamFailed,
 )
+from governed_serving.server.messages import Stream
 from governed_serving.server.metrics import ServerMetrics
 from governed_serving.server.protocol.v2 import V2Codec
 from governed_serving.server.quota import LocalQuota
@@ -447,6 +448,28 @@ async def test_durations_and_rows_of_columns_are_observed_once() -> None:
     await outcomes([world.ask(), world.ask("boom"), world.ask()])
     assert sum(world.metrics.seconds.counts) == 3
     assert world.metrics.count["request_rows"] == 2
+
+
+async def test_durations_of_conversations_are_observed_once_from_admission_to_the_last_piece() -> None:
+    world = Conversation(Trace())
+    now = 10.0
+    world.world.pipeline.clock = lambda: now
+    await world.ask()
+    world.error = httpx.ReadError("gone")
+    with pytest.raises(UpstreamFailed):
+        await world.ask()
+    assert sum(world.metrics.seconds.counts) == 2
+    body = Pieces([chunk("a"), chunk("b")])
+    body_of_a_stream = b'{"messages": [{"role": "user", "content": "hi"}], "stream": true}'
+    slow = World(lambda _: httpx.Response(200, stream=body))
+    slow.pipeline.clock = lambda: now
+    answer = await slow.gateway.answer("/v1/chat/completions", body_of_a_stream)
+    assert isinstance(answer, Stream)
+    assert sum(slow.metrics.seconds.counts) == 0
+    now = 13.0
+    await read(answer)
+    await slow.gateway.close()
+    assert (sum(slow.metrics.seconds.counts), slow.metrics.seconds.buckets()[1]) == (1, 3.0)
 
 
 async def test_columns_past_their_deadline_are_answered_once_and_their_late_answer_is_dropped() -> None:

@@ -37,7 +37,7 @@ class Site:
         data.pipeline.explainer = ExplainerClient(
             "http://explainer", "credit", timeout=5, transport=httpx.MockTransport(self._explain)
         )
-        gateway = Gateway("credit", not_ready="", service=HttpService(data, V2Codec(data.signature, "credit", "r1")))
+        gateway = Gateway("credit", why="", service=HttpService(data, V2Codec(data.signature, "credit", "r1")))
         app: Any = FastPathApp(gateway, application(gateway), 1 << 20)
         self.http = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://server")
 

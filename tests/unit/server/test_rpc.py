@@ -44,7 +44,7 @@ async def rpc() -> AsyncIterator[Client]:
     journal = MemoryJournal()
     quota = LocalQuota(Quota(requests=[Limit(limit=3, window="1h")]), "k")
     data = plane(journal=journal, quota=quota)
-    gateway = Gateway("credit", not_ready="", service=HttpService(data, V2Codec(data.signature, "credit", "r1")))
+    gateway = Gateway("credit", why="", service=HttpService(data, V2Codec(data.signature, "credit", "r1")))
     room = BodyRoom(1 << 22)
     server = RpcServer(gateway, 1 << 20, room)
     port = await server.start("127.0.0.1", 0)
@@ -87,7 +87,7 @@ async def test_health_and_metadata(rpc: Client) -> None:
     assert list(metadata.outputs[0].shape) == [-1, 2]
     check = {"message": "HealthCheck", "service": "grpc.health.v1.Health"}
     assert (await rpc("Check", **check)).status == 1
-    rpc.gateway.not_ready = "draining"
+    rpc.gateway.why = "draining"
     assert (await rpc("Check", **check)).status == 2
     assert not (await rpc("ServerReady")).ready
 
@@ -137,7 +137,7 @@ async def test_watchers_are_told_of_changes_and_let_go_when_the_server_leaves(rp
     )
     call = watch(MESSAGES["HealthCheckRequest"](service="credit"), timeout=60)
     assert (await call.read()).status == 1
-    rpc.gateway.not_ready = "the server is shutting down"
+    rpc.gateway.why = "the server is shutting down"
     assert (await call.read()).status == 2
     rpc.gateway.leaving = True
     assert await call.read() is grpc.aio.EOF

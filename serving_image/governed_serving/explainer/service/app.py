@@ -24,6 +24,7 @@ from governed_serving.explainer.service.metrics import Metrics
 from governed_serving.explainer.service.overview import overview
 from governed_serving.explainer.service.protocol import Answer, ExplainRequest, parse
 from governed_serving.explainer.service.recorder import Recorder
+from governed_serving.explainer.service.webhooks import allowed
 from governed_serving.hosting import exception_handlers
 from governed_serving.hosting.answers import JSON, add_probes, problem
 from governed_serving.hosting.bodies import BodyLimit, read_body
@@ -202,18 +203,6 @@ def _job_routes(app: FastAPI, explanations: Explanations, jobs: JobQueue, webhoo
             return Response(status(job), media_type=JSON)
 
         return await _guarded(explanations, model, work)
-
-
-def allowed(webhook: str | None, prefixes: tuple[str, ...]) -> str:
-    """The webhook if its URL is under an allowed prefix. Raises :class:`NotExplainable`."""
-    if not webhook:
-        return ""
-    if not any(webhook.startswith(prefix.rstrip("/") + "/") for prefix in prefixes):
-        listed = ", ".join(prefixes) or "none"
-        raise NotExplainable(
-            f"parameters.webhook: expected a URL under one of the allowed prefixes ({listed}), found {webhook}"
-        )
-    return webhook
 
 
 def _id_of(request: Request) -> str:

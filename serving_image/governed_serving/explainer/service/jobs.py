@@ -22,6 +22,10 @@ __all__ = ["Job", "JobQueue", "JobStore", "Sealer", "status"]
 _SUFFIX = ".job"
 ATTEMPTS = 5
 """Tries of a job while the model server is unreachable; then it has failed."""
+POSTS = 8
+"""Tries of a webhook, over about 20 minutes; the result stays available under its id."""
+LONGEST_PAUSE = 600.0
+"""Seconds between two of them."""
 
 
 class Sealer(Protocol):
@@ -44,6 +48,12 @@ class Job(msgspec.Struct):
     webhook: str = ""
     attempts: int = 0
     delivered: bool = False
+    posts: int = 0
+    """Tries of its webhook so far."""
+
+    @property
+    def undelivered(self) -> bool:
+        return bool(self.webhook) and not self.delivered and self.posts < POSTS
 
 
 class JobStore:
@@ -80,14 +90,15 @@ class JobStore:
 class JobQueue:
     """Runs jobs one after another through ``work``; keeps the last ``keep`` finished ones for who asks.
 
-    ``work(body, id)`` answers the JSON that is in the ledger; ``deliver(url, body)`` posts it to a webhook.
+    ``work(body, id)`` answers the JSON that is in the ledger; ``deliver(url, body)`` posts it to a webhook and answers
+    why that failed, or nothing.
     """
 
     def __init__(
         self,
         store: JobStore,
         work: Callable[[bytes, str], Awaitable[bytes]],
-        deliver: Callable[[str, bytes], Awaitable[None]],
+        deliver: Callable[[str, bytes], Awaitable[str]],
         *,
         limit: int = 256,
         keep: int = 1024,
@@ -99,12 +110,16 @@ class JobQueue:
         self._limit, self._keep, self._clock, self._pause, self._log = limit, keep, clock, pause, log
         self._waiting: deque[Job] = deque()
         self._finished: deque[str] = deque()
-        self._wake = asyncio.Event()
+        self._wake, self._due = asyncio.Event(), asyncio.Event()
+        self._undelivered: dict[str, float] = {}
+        """Id of a finished job → when its webhook is to be tried (``clock``)."""
         for job in store.all():
             if job.status in ("queued", "running"):
                 self._waiting.append(job)
-            else:
-                self._finished.append(job.id)
+                continue
+            self._finished.append(job.id)
+            if job.undelivered:
+                self._undelivered[job.id] = 0.0
         self.restored = len(self._waiting)
         self.unsaved = 0
 
@@ -139,12 +154,41 @@ class JobQueue:
             job = self._waiting.popleft()
             try:
                 await self._one(job)
-            except (
-                OSError
-            ) as error:  # the spool is full: the job stays as it last was on disk, and comes back at a restart
+            except OSError as error:  # the spool is full: the job stays as it last was there, and comes back at a start
                 self.unsaved += 1
                 self._log("error", "job state not saved: spool unwritable", error=str(error))
                 await self._pause(1.0)
+
+    async def run_deliveries(self) -> None:
+        """Webhooks, one after another, until cancelled: none holds up a computation."""
+        while True:
+            while not self._undelivered:
+                self._due.clear()
+                await self._due.wait()
+            job_id = min(self._undelivered, key=self._undelivered.__getitem__)
+            if (wait := self._undelivered[job_id] - self._clock()) > 0:
+                await self._pause(min(wait, 1.0))  # another may be due earlier by then
+                continue
+            del self._undelivered[job_id]
+            try:
+                await self._post(job_id)
+            except OSError as error:
+                self.unsaved += 1
+                self._log("error", "job state not saved: spool unwritable", error=str(error))
+                await self._pause(1.0)
+
+    async def _post(self, job_id: str) -> None:
+        job = self._store.load(job_id)
+        if job is None:  # forgotten meanwhile
+            return
+        problem = await self._deliver(job.webhook, status(job))
+        job.posts, job.delivered = job.posts + 1, not problem
+        self._store.save(job)
+        if job.undelivered:
+            self._undelivered[job_id] = self._clock() + min(5.0 * 3.0 ** (job.posts - 1), LONGEST_PAUSE)
+        if problem:
+            end = "retrying" if job.undelivered else "given up; the result stays available under its id"
+            self._log("warning", f"explanation not delivered, {end}", error=problem, tries=job.posts)
 
     async def _one(self, job: Job) -> None:
         job.status, job.attempts = "running", job.attempts + 1
@@ -162,17 +206,23 @@ class JobQueue:
             job.status, job.error = "failed", str(error)
         except ExplainerError as error:
             job.status, job.error = "failed", str(error)
+        except OSError:
+            raise
+        except Exception as error:  # a bug of ours costs this job alone
+            self._log("error", "a job failed unexpectedly", exception=error)
+            job.status, job.error = "failed", f"expected an explanation, found {type(error).__name__}; see the log"
         self._store.save(job)
         self._remember(job.id)
         if job.webhook:
-            await self._deliver(job.webhook, status(job))
-            job.delivered = True
-            self._store.save(job)
+            self._undelivered[job.id] = self._clock()
+            self._due.set()
 
     def _remember(self, job_id: str) -> None:
         self._finished.append(job_id)
         while len(self._finished) > self._keep:
-            self._store.remove(self._finished.popleft())
+            forgotten = self._finished.popleft()
+            self._undelivered.pop(forgotten, None)
+            self._store.remove(forgotten)
 
 
 def status(job: Job) -> bytes:

@@ -1,9 +1,8 @@
 """The explainer's process: wires settings, keys, journal and engine together, serves, drains."""
 
 import asyncio
-from collections.abc import Mapping
-
-import httpx
+import time
+from collections.abc import Awaitable, Callable, Mapping
 
 from governed_api.quantities import seconds
 from governed_serving.archive.keysets import key_watch, model_keyring
@@ -23,12 +22,15 @@ from governed_serving.explainer.service.model import ExplainedModel
 from governed_serving.explainer.service.recorder import Recorder
 from governed_serving.explainer.service.settings import Settings
 from governed_serving.explainer.service.watch import Watch
+from governed_serving.explainer.service.webhooks import Poster
 from governed_serving.explainer.text.completion import CompletionScorer
 from governed_serving.hosting import Door, Host, listen, log, web_server
 from governed_serving.journal import Journal, JournalReader, streams
 
 __all__ = ["serve"]
 
+LONGEST_PAUSE = 60.0
+"""Seconds before something that failed is begun again."""
 TIMEOUT_SHARE = 0.8
 """Of the predictor's timeout: the time that an explanation of a language model gets where nothing else bounds it."""
 
@@ -91,7 +93,7 @@ class _Service:
             self.engine, self.recorder, self.metrics, self.lane, observe=self.watch.observe
         )
         store = JobStore(kept, self.keyset)
-        self.jobs = JobQueue(store, self._work, self._deliver)
+        self.jobs = JobQueue(store, self._work, Poster())
         self.stopping = False
 
     def _methods(self) -> Mapping[str, Method]:
@@ -130,15 +132,6 @@ class _Service:
     async def _work(self, body: bytes, request_id: str) -> bytes:
         return await self.explanations.explain(body, request_id, self.slow)
 
-    async def _deliver(self, url: str, body: bytes) -> None:
-        try:
-            async with httpx.AsyncClient(timeout=10.0, trust_env=False) as client:
-                answer = await client.post(url, content=body, headers={"content-type": "application/json"})
-            if answer.status_code >= 400:
-                log("warning", "webhook refused an explanation", status=answer.status_code)
-        except httpx.HTTPError as error:
-            log("warning", "webhook unreachable; the result stays available under its id", error=str(error))
-
     def close(self) -> None:
         if self.keys:
             self.keys.stop()
@@ -149,6 +142,22 @@ class _Service:
         self.watch.save()
         self.journal.close()
         self.predictor.close()
+
+
+async def kept_running(
+    name: str, run: Callable[[], Awaitable[None]], pause: Callable[[float], Awaitable[None]] = asyncio.sleep
+) -> None:
+    """``run`` until cancelled; one that fails is logged and begun again, after a second, then up to a minute: what is
+    asked at the port is answered meanwhile."""
+    failures = 0
+    while True:
+        began = time.monotonic()
+        try:
+            await run()
+        except Exception as error:
+            log("error", f"{name} failed unexpectedly, beginning again", exception=error)
+        failures = 1 if time.monotonic() - began > LONGEST_PAUSE else failures + 1
+        await pause(min(2.0 ** (failures - 1), LONGEST_PAUSE))
 
 
 async def serve() -> None:
@@ -170,9 +179,10 @@ async def serve() -> None:
     )
     if service.keys:
         service.keys.start()
-    tasks = [asyncio.create_task(service.jobs.run())]
+    lives = {"jobs": service.jobs.run, "webhooks": service.jobs.run_deliveries}
     if settings.explainer.sampling > 0:
-        tasks.append(asyncio.create_task(service.sampler().run()))
+        lives["sampling"] = service.sampler().run
+    tasks = [asyncio.create_task(kept_running(name, run)) for name, run in lives.items()]
     log(
         "info",
         "explaining",
@@ -181,16 +191,11 @@ async def serve() -> None:
         restored_jobs=service.jobs.restored,
         digests=service.engine.digests(),
     )
-    for task in tasks:  # jobs or sampling that end by themselves have failed: better restarted than half alive
-        task.add_done_callback(lambda _: host.stop.set())
     try:
         await host.serve(web_server(Door(app, lambda: service.metrics.refused(500)), grace=20), sock, service.leave)
     finally:
         for task in tasks:
             task.cancel()
-        ended = await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         service.close()
         log("info", "stopped")
-    for outcome in ended:
-        if isinstance(outcome, Exception):
-            raise outcome

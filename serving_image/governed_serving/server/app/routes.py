@@ -93,11 +93,11 @@ def _versioned(gateway: Gateway, model: str, revision: str | None) -> HttpServic
 
 def _metadata(app: FastAPI, gateway: Gateway) -> None:
     @app.get(routes.ROOT, include_in_schema=False)
-    async def root() -> dict[str, Any]:
+    async def root() -> dict[str, str]:
         return {"name": "governed-models", "model": gateway.model, "openapi": "/openapi.json", "docs": "/docs"}
 
     @app.get(routes.V2_MODELS, tags=["metadata"])
-    async def listed() -> dict[str, Any]:
+    async def listed() -> dict[str, list[str]]:
         return {"models": [gateway.model]}
 
     @app.get(routes.V2, tags=["metadata"])

@@ -175,7 +175,8 @@ class ChatGateway:
             try:
                 await pipeline.settle(call, used)
             finally:
-                pipeline.leave(call)
+                if pipeline.leave(call):
+                    pipeline.metrics.seconds.observe(pipeline.clock() - call.since)
 
     async def _record(self, call: Conversation, state: State, tokens: int) -> None:
         if not self.pipeline.journalled:

@@ -41,6 +41,9 @@ WATCH_SECONDS = 0.5
 LONGEST_DETAILS = 500
 """Characters of a status: it travels percent-encoded in metadata, of which clients take 16 KiB."""
 
+Message = Any
+"""Of grpc and protobuf, which come without types: messages, contexts, handlers."""
+
 
 class RpcServer:
     """One gRPC server over ``gateway``. ``max_body`` bounds a message in bytes, ``room`` those of all that are being
@@ -48,8 +51,8 @@ class RpcServer:
 
     def __init__(self, gateway: Gateway, max_body: int, room: BodyRoom) -> None:
         try:
-            self._grpc: Any = import_module("grpc")
-            aio: Any = import_module("grpc.aio")
+            self._grpc: Message = import_module("grpc")
+            aio: Message = import_module("grpc.aio")
         except ImportError as error:
             raise InvalidSettings(
                 "GOVERNED_GRPC_PORT: expected grpcio to be installed, found none; install it or unset the port"
@@ -70,7 +73,7 @@ class RpcServer:
             tuple(self._grpc.method_handlers_generic_handler(*service) for service in self._services(inference))
         )
 
-    def _services(self, inference: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    def _services(self, inference: dict[str, Message]) -> list[tuple[str, dict[str, Message]]]:
         """(name, methods) of each."""
         check = self._handler(self._check, "HealthCheckRequest", "HealthCheckResponse")
         watch = self._grpc.unary_stream_rpc_method_handler(
@@ -99,10 +102,10 @@ class RpcServer:
         """No new calls; those in flight have ``grace`` seconds."""
         await self._server.stop(grace)
 
-    def _handler(self, answer: Callable[[Any], Awaitable[Any]], request: str, response: str) -> Any:
+    def _handler(self, answer: Callable[[Message], Awaitable[Message]], request: str, response: str) -> Message:
         parse = MESSAGES[request].FromString
 
-        async def handle(raw: bytes, context: Any) -> Any:
+        async def handle(raw: bytes, context: Message) -> Message:
             codes, held = self._grpc.StatusCode, 0
             try:
                 self._room.take(len(raw))
@@ -121,20 +124,20 @@ class RpcServer:
             response_serializer=MESSAGES[response].SerializeToString,
         )
 
-    async def _server_live(self, _: Any) -> Any:
+    async def _server_live(self, _: Message) -> Message:
         return MESSAGES["ServerLiveResponse"](live=True)
 
-    async def _server_ready(self, _: Any) -> Any:
+    async def _server_ready(self, _: Message) -> Message:
         return MESSAGES["ServerReadyResponse"](ready=not self._gateway.not_ready)
 
-    async def _model_ready(self, message: Any) -> Any:
+    async def _model_ready(self, message: Message) -> Message:
         self._named(message.name, message.version)
         return MESSAGES["ModelReadyResponse"](ready=not self._gateway.not_ready)
 
-    async def _server_metadata(self, _: Any) -> Any:
+    async def _server_metadata(self, _: Message) -> Message:
         return MESSAGES["ServerMetadataResponse"](name="governed-models", version=__version__)
 
-    async def _model_metadata(self, message: Any) -> Any:
+    async def _model_metadata(self, message: Message) -> Message:
         self._named(message.name, message.version)
         found = self._gateway.serving().metadata()
         tensors = {
@@ -145,7 +148,7 @@ class RpcServer:
             name=found["name"], versions=found["versions"], platform=found["platform"], **tensors
         )
 
-    async def _check(self, message: Any) -> Any:
+    async def _check(self, message: Message) -> Message:
         status = self._status(message.service)
         if status == _UNKNOWN:
             known = f"{self._gateway.model}, {', '.join(SERVICES)}"
@@ -157,14 +160,14 @@ class RpcServer:
             return _UNKNOWN
         return _NOT_SERVING if self._gateway.not_ready else _SERVING
 
-    async def _enter_stream(self, context: Any) -> None:
+    async def _enter_stream(self, context: Message) -> None:
         """Raises what ends the call, where there are too many."""
         if self._streams >= MAX_STREAMS:
             why = f"expected at most {MAX_STREAMS} streams at a time, found more; close some"
             await context.abort(self._grpc.StatusCode.RESOURCE_EXHAUSTED, why)
         self._streams += 1
 
-    async def _watch(self, raw: bytes, context: Any) -> AsyncIterator[Any]:
+    async def _watch(self, raw: bytes, context: Message) -> AsyncIterator[Message]:
         """The status, and each change of it, until the client or the server leaves."""
         message = await self._read(raw, "HealthCheckRequest", context)
         await self._enter_stream(context)
@@ -180,7 +183,7 @@ class RpcServer:
         finally:
             self._streams -= 1
 
-    async def _reflect(self, requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[Any]:
+    async def _reflect(self, requests: AsyncIterator[bytes], context: Message) -> AsyncIterator[Message]:
         await self._enter_stream(context)
         try:
             async for raw in requests:
@@ -191,7 +194,7 @@ class RpcServer:
         finally:
             self._streams -= 1
 
-    async def _read(self, raw: bytes, name: str, context: Any) -> Any:
+    async def _read(self, raw: bytes, name: str, context: Message) -> Message:
         try:
             return MESSAGES[name].FromString(raw)
         except DecodeError:
@@ -204,7 +207,7 @@ class RpcServer:
         if revision and service is not None and revision != service.plane.identity.revision:
             raise NotFound(f"model {model!r}, version {revision!r}: expected {service.plane.identity.revision!r}")
 
-    async def _model_infer(self, message: Any) -> Any:
+    async def _model_infer(self, message: Message) -> Message:
         self._named(message.model_name, message.model_version)
         service = self._gateway.serving()
         with service.plane.pipeline.counting("infer"):
@@ -213,7 +216,7 @@ class RpcServer:
         return _answer(response, self._gateway.model, service.plane.identity.revision, bool(message.raw_input_contents))
 
 
-def _described(asked: Any) -> Any:
+def _described(asked: Message) -> Message:
     """The answer to one question about our services (grpc.reflection.v1)."""
     answer = MESSAGES["ServerReflectionResponse"](valid_host=asked.host, original_request=asked)
     if asked.WhichOneof("choice") == "list_services":
@@ -231,13 +234,13 @@ def _described(asked: Any) -> Any:
     return answer
 
 
-def _describes(file: Any, symbol: str) -> bool:
+def _describes(file: Message, symbol: str) -> bool:
     """Whether a message, service or method of this full name is in ``file``."""
     names = {one.name for one in (*file.message_type, *file.service)}
     return symbol.startswith(f"{file.package}.") and symbol.removeprefix(f"{file.package}.").split(".")[0] in names
 
 
-def _loose(message: Any) -> tuple[LooseRequest, memoryview]:
+def _loose(message: Message) -> tuple[LooseRequest, memoryview]:
     """As the JSON form, with raw contents as its binary tail. Raises InvalidRequest."""
     raw = list(message.raw_input_contents)
     if raw and len(raw) != len(message.inputs):
@@ -254,7 +257,7 @@ def _loose(message: Any) -> tuple[LooseRequest, memoryview]:
     return LooseRequest(tensors, message.id, None, outputs), memoryview(b"".join(raw))
 
 
-def _contents(tensor: Any) -> list[Any]:
+def _contents(tensor: Message) -> list[Message]:
     field = _CONTENTS.get(tensor.datatype)
     if field is None:
         raise InvalidRequest(
@@ -271,7 +274,7 @@ def _contents(tensor: Any) -> list[Any]:
         ) from error
 
 
-def _answer(response: InferResponse, model: str, revision: str, raw: bool) -> Any:
+def _answer(response: InferResponse, model: str, revision: str, raw: bool) -> Message:
     out = MESSAGES["ModelInferResponse"](model_name=model, model_version=revision, id=response.client_id or response.id)
     out.parameters["prediction_id"].string_param = response.id
     if response.ledger:
