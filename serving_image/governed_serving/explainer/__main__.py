@@ -3,7 +3,8 @@
 import os
 import sys
 
-# One BLAS thread, set before numpy is loaded: sums in one order, hence the same bits at a replay, and no fight for cores.
+# One BLAS thread, set before numpy is loaded: sums in one order, hence the same bits at a replay, and no fight for
+# cores.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 from governed_serving import hosting

@@ -15,11 +15,11 @@ class Attribution:
     """Attributions of one row to ``names``.
 
     ``values``, ``lower``, ``upper``: shape (players, outputs); ``base`` and ``prediction``: shape (outputs,).
-    The interval is at ``confidence`` for the method's own sampling; it has no width where the method is exact, and infinite
-    ends where nothing can be said.
-    ``background_error``: standard error that comes from the background being a finite sample, shape (players, outputs), or None.
-    ``halves``: the values against each half of the background alone, whose agreement says how stable they are, or None.
-    ``evaluations``: model rows asked for (shared evaluations are counted once, for the request), ``coalitions``: coalitions used.
+    The interval is at ``confidence`` for the method's own sampling; it has no width where the method is exact, and
+    infinite ends where nothing can be said. ``background_error``: standard error that comes from the background being a
+    finite sample, shape (players, outputs), or None. ``halves``: the values against each half of the background alone,
+    whose agreement says how stable they are, or None. ``evaluations``: model rows asked for (shared evaluations are
+    counted once, for the request), ``coalitions``: coalitions used.
     """
 
     method: str

@@ -55,10 +55,11 @@ class _Coded:
 class InterventionalGame:
     """Rows to explain against weighted, deduplicated background rows.
 
-    ``rows`` (R rows) and ``background`` (B rows) hold the same features; ``players`` partition them. Joint values of each
-    player are coded as integers, so that pairs that agree on a player are known not to need evaluation, and hybrids that
-    coincide are evaluated once when the space of codes is small. ``outputs``: what the model answered to ``rows`` before, if it was
-    asked; then they are asked for once more among the background, to see whether an answer is the row's own.
+    ``rows`` (R rows) and ``background`` (B rows) hold the same features; ``players`` partition them. Joint values of
+    each player are coded as integers, so that pairs that agree on a player are known not to need evaluation, and
+    hybrids that coincide are evaluated once when the space of codes is small. ``outputs``: what the model answered to
+    ``rows`` before, if it was asked; then they are asked for once more among the background, to see whether an answer
+    is the row's own.
     """
 
     def __init__(
@@ -135,8 +136,8 @@ class InterventionalGame:
     def block(self, x: Codes, b: Codes, select: Callable[[int], Booleans], shape: tuple[int, int]) -> Floats:
         """Outputs of hybrids, shape (*shape, outputs).
 
-        ``x`` and ``b`` index rows and background, shape (shape[0], 1) or (1, 1); ``select(player)`` is True, broadcast to
-        ``shape``, where the player's features come from the row.
+        ``x`` and ``b`` index rows and background, shape (shape[0], 1) or (1, 1); ``select(player)`` is True, broadcast
+        to ``shape``, where the player's features come from the row.
         """
         if self._dedupe == "none":
             return self.box(self._hybrids(x, b, select, shape)).reshape(*shape, -1)
@@ -177,10 +178,11 @@ class InterventionalGame:
         return columns
 
     def cube(self, x: Codes, b: Codes, order: Codes) -> Floats:
-        """All hybrids of pairs that differ on the same players, shape (pairs, 2^d, outputs); ``x`` and ``b`` (pairs,), ``order`` (d,).
+        """All hybrids of pairs that differ on the same players, shape (pairs, 2^d, outputs); ``x`` and ``b`` (pairs,),
+        ``order`` (d,).
 
-        Player ``order[j]`` is bit j of the second axis. The columns lie in memory that the thread's next call writes over: fresh
-        memory for each call would cost more than the model does.
+        Player ``order[j]`` is bit j of the second axis. The columns lie in memory that the thread's next call writes
+        over: fresh memory for each call would cost more than the model does.
         """
         bit = {int(player): index for index, player in enumerate(order)}
         columns = {}

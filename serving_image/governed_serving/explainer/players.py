@@ -22,7 +22,8 @@ class Players:
     def of_groups(cls, features: Sequence[str], groups: Mapping[str, Sequence[str]]) -> "Players":
         """Groups first, then each feature that no group names on its own.
 
-        Raises :class:`NotExplainable` for a group that is empty, names an unknown feature, or one that another group has.
+        Raises :class:`NotExplainable` for a group that is empty, names an unknown feature, or one that another group
+        has.
         """
         owner: dict[str, str] = {}
         for group, members in groups.items():

@@ -1,7 +1,8 @@
 """How good an explanation is: fidelity by deletion and insertion, stability, complexity.
 
-Deletion and insertion (Petsiuk, Das, Saenko 2018; Samek et al. 2017), on tables: players leave for the background, or enter
-from it, in the order of their attributions; the area is compared with the area over the reverse order, so that 1 is perfect order.
+Deletion and insertion (Petsiuk, Das, Saenko 2018; Samek et al. 2017), on tables: players leave for the background, or
+enter from it, in the order of their attributions; the area is compared with the area over the reverse order, so that 1
+is perfect order.
 """
 
 from dataclasses import dataclass
@@ -17,9 +18,9 @@ __all__ = ["Fidelity", "complexity", "fidelity", "rank_correlation"]
 
 @dataclass(frozen=True)
 class Fidelity:
-    """``deletion``: mean of v while the most supportive players leave first (low is faithful); ``insertion``: while they enter first
-    (high is faithful); ``order``: 0 where the ranking separates no better than its reverse, towards 1 the further it separates,
-    None where nothing moves the output."""
+    """``deletion``: mean of v while the most supportive players leave first (low is faithful); ``insertion``: while
+    they enter first (high is faithful); ``order``: 0 where the ranking separates no better than its reverse, towards 1
+    the further it separates, None where nothing moves the output."""
 
     deletion: float
     insertion: float
@@ -27,7 +28,8 @@ class Fidelity:
 
 
 def fidelity(game: Game, values: Floats, output: int) -> Fidelity:
-    """``values``: attributions of the game's players for ``output``, shape (players,). Asks for 2 × (players − 1) coalitions or fewer."""
+    """``values``: attributions of the game's players for ``output``, shape (players,). Asks for 2 × (players − 1)
+    coalitions or fewer."""
     players = len(values)
     down = np.argsort(-values, kind="stable")
     rank = np.empty(players, np.int64)
@@ -48,7 +50,8 @@ def _area(curve: Floats) -> float:
 
 
 def complexity(values: Floats) -> float:
-    """Entropy of the shares of |attribution|, as an effective number of players (Bhatt, Weller, Moura 2020), ≥ 1; 0 if all are zero."""
+    """Entropy of the shares of |attribution|, as an effective number of players (Bhatt, Weller, Moura 2020), ≥ 1; 0 if
+    all are zero."""
     total = float(np.abs(values).sum())
     if total == 0:
         return 0.0

@@ -31,7 +31,8 @@ class Admission:
         self.counts_tokens = quota is not None and quota.limits_tokens
 
     def enter(self, tokens: int) -> None:
-        """Admit one request that uses ``tokens``. Raises Unavailable, QuotaExceeded; then :meth:`leave` must not be called."""
+        """Admit one request that uses ``tokens``. Raises Unavailable, QuotaExceeded; then :meth:`leave` must not be
+        called."""
         self._room()
         if self.quota is not None:
             try:
@@ -68,11 +69,13 @@ class Admission:
             )
         if self.open >= MAX_OPEN:
             raise Unavailable(
-                f"server: expected fewer than {MAX_OPEN} requests in flight, found as many; it is overloaded, retry in a moment"
+                f"server: expected fewer than {MAX_OPEN} requests in flight, found as many; it is overloaded, "
+                "retry in a moment"
             )
 
     async def settle(self, reserved: int, used: int) -> None:
-        """One admitted request used ``used`` tokens where ``reserved`` were taken. Raises Unavailable, where the quota lives elsewhere."""
+        """One admitted request used ``used`` tokens where ``reserved`` were taken. Raises Unavailable, where the quota
+        lives elsewhere."""
         self.metrics.count["tokens"] += used - reserved
         if self.quota is not None and self.counts_tokens:
             self.metrics.count["tokens_overrun"] += await self.quota.settle(reserved, used)

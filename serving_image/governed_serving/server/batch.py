@@ -140,7 +140,8 @@ class Batch:
         name = self.plan.signature.inputs[self.plan.plain[position]].name
         if np.isnan(matrix[position, row]):
             raise InvalidRequest(
-                f"input {name!r}: expected a number in row {row}, found a missing value (NaN or null); the model was trained without gaps here"
+                f"input {name!r}: expected a number in row {row}, found a missing value (NaN or null); the model "
+                "was trained without gaps here"
             )
         raise InvalidRequest(f"input {name!r}: expected a finite FP32 number in row {row}, found one beyond ±3.4e38")
 
@@ -150,7 +151,8 @@ class Batch:
         for spec, values in zip(self.plan.signature.outputs, outputs, strict=True):
             if len(values) != rows or values.size != rows * spec.width:
                 raise PredictionFailed(
-                    f"output {spec.name!r}: expected {rows} rows of {spec.width} values, found shape {list(values.shape)}"
+                    f"output {spec.name!r}: expected {rows} rows of {spec.width} values, found shape "
+                    f"{list(values.shape)}"
                 )
         self._outputs = outputs
         self._values = [values.ravel().tolist() for values in outputs]

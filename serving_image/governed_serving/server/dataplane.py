@@ -27,7 +27,8 @@ QUICK_SECONDS = 0.002
 
 
 class DataPlane:
-    """Serves one model. Lives on one event loop. ``masked``: inputs to mask, none for all texts. Raises ValueError for those that are none."""
+    """Serves one model. Lives on one event loop. ``masked``: inputs to mask, none for all texts. Raises ValueError for
+    those that are none."""
 
     def __init__(self, pipeline: Pipeline, predictor: Predictor, *, masked: Sequence[str] = ()) -> None:
         self.pipeline, self.predictor, self.signature = pipeline, predictor, predictor.signature
@@ -44,7 +45,8 @@ class DataPlane:
     def submit(
         self, request: InferRequest, done: Callable[[InferResponse | ServerError], None], *, keep_masked: bool = False
     ) -> None:
-        """Admit ``request`` and call ``done`` once, on the event loop, with its answer or error. Raises what refuses it at once."""
+        """Admit ``request`` and call ``done`` once, on the event loop, with its answer or error. Raises what refuses it
+        at once."""
         pipeline = self.pipeline
         request.id = pipeline.new_id()
         item = PendingRequest(request, done, self._plan.tokens(request) if pipeline.counts_tokens else 0, keep_masked)

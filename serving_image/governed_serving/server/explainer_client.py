@@ -73,7 +73,8 @@ class ExplainerClient:
             raise ExplainerAway(f"explainer at {url}: expected a connection, found none; {kept}retry later") from error
         except httpx.TimeoutException as error:
             raise ExplainerAway(
-                f"explainer at {url}: expected an answer within {self._timeout:g} s, found none; {kept}lower max_evaluations or set budget_ms"
+                f"explainer at {url}: expected an answer within {self._timeout:g} s, found none; {kept}lower "
+                "max_evaluations or set budget_ms"
             ) from error
         except httpx.HTTPError as error:
             raise ExplainerAway(

@@ -7,7 +7,8 @@ _POOL_BYTES = 10 * 256
 
 
 class Identifiers:
-    """UUIDv7 texts. Randomness is drawn from the kernel in blocks: one system call per 256 identifiers. Not thread-safe."""
+    """UUIDv7 texts. Randomness is drawn from the kernel in blocks: one system call per 256 identifiers. Not
+    thread-safe."""
 
     def __init__(self) -> None:
         self._pool = b""

@@ -1,7 +1,7 @@
 """Who computes next: requests merge while the predictor is busy.
 
-Nothing waits on a timer: a call starts as soon as a slot is free with all that has arrived by then, so that one request alone
-has no added latency and many at once share a call.
+Nothing waits on a timer: a call starts as soon as a slot is free with all that has arrived by then, so that one request
+alone has no added latency and many at once share a call.
 """
 
 import asyncio
@@ -56,7 +56,8 @@ class ComputeLane(Generic[W]):
         return not (self._busy or self._waiting)
 
     def put(self, work: W) -> None:
-        """Queue ``work``; the batch is formed after the current turn of the event loop, so that what was read together goes together."""
+        """Queue ``work``; the batch is formed after the current turn of the event loop, so that what was read together
+        goes together."""
         self._waiting.append(work)
         self._schedule()
 

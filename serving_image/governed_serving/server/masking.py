@@ -1,4 +1,5 @@
-"""Masking in the path: which inputs, and how columns pass. What happens when it errs is the masker's to decide (privacy)."""
+"""Masking in the path: which inputs, and how columns pass. What happens when it errs is the masker's to decide
+(privacy)."""
 
 from collections.abc import Sequence
 
@@ -13,7 +14,8 @@ __all__ = ["Masking", "masked_inputs"]
 
 
 def masked_inputs(signature: Signature, fields: Sequence[str]) -> list[int]:
-    """Positions of the inputs to mask: ``fields``, or all texts. Raises ValueError for a field that is no string input."""
+    """Positions of the inputs to mask: ``fields``, or all texts. Raises ValueError for a field that is no string
+    input."""
     if not fields:
         return [
             k
@@ -24,7 +26,8 @@ def masked_inputs(signature: Signature, fields: Sequence[str]) -> list[int]:
         if name not in signature.index or not signature.inputs[signature.index[name]].textual:
             texts = [spec.name for spec in signature.inputs if spec.textual]
             raise ValueError(
-                f"governance.privacy.masking.fields: expected string inputs ({', '.join(texts) or 'the model has none'}), found {name!r}"
+                "governance.privacy.masking.fields: expected string inputs "
+                f"({', '.join(texts) or 'the model has none'}), found {name!r}"
             )
     return [signature.index[name] for name in fields]
 

@@ -1,9 +1,10 @@
 """The governed path, the same for every payload: admit → mask → compute → journal → settle → leave.
 
-Columns (dataplane.py) and conversations (chat/gateway.py) decode a request, compute it, and build its frames and its answer. What the spec
-rules about any request is here, once: identifiers, admission, the deadline, concurrency, masking, the journal and its failure policy,
-settlement, request metrics, explanations, drain. A stage that both payloads need (callers, budgets, masking of answers, labels) is a method of
-:class:`Pipeline`, and what it must remember of a request is a field of :class:`Exchange`.
+Columns (dataplane.py) and conversations (chat/gateway.py) decode a request, compute it, and build its frames and its
+answer. What the spec rules about any request is here, once: identifiers, admission, the deadline, concurrency, masking,
+the journal and its failure policy, settlement, request metrics, explanations, drain. A stage that both payloads need
+(callers, budgets, masking of answers, labels) is a method of :class:`Pipeline`, and what it must remember of a request
+is a field of :class:`Exchange`.
 """
 
 import asyncio
@@ -33,7 +34,8 @@ SWEEP_SECONDS = 0.1
 
 @dataclass(frozen=True, kw_only=True)
 class PathRules:
-    """What the spec asks of every request. ``timeout`` in seconds; ``concurrency`` is what is computed at a time, 0 for no bound."""
+    """What the spec asks of every request. ``timeout`` in seconds; ``concurrency`` is what is computed at a time, 0 for
+    no bound."""
 
     journal_policy: Literal["Closed", "Open"] = "Closed"
     timeout: float = 60.0
@@ -42,7 +44,8 @@ class PathRules:
 
 @dataclass(frozen=True, kw_only=True)
 class Stages:
-    """What the spec switched on: without ``masking`` nothing is masked, without ``journal`` recorded, without ``explainer`` explained."""
+    """What the spec switched on: without ``masking`` nothing is masked, without ``journal`` recorded, without
+    ``explainer`` explained."""
 
     masking: Masking | None = None
     journal: Journal | None = None
@@ -50,7 +53,8 @@ class Stages:
 
 
 class Exchange:
-    """One request on its way to its answer. A payload adds what it needs, and says what to reserve; admission fills in the rest."""
+    """One request on its way to its answer. A payload adds what it needs, and says what to reserve; admission fills in
+    the rest."""
 
     __slots__ = ("deciding", "over", "reserved", "since", "slot")
 
@@ -126,7 +130,8 @@ class Pipeline:
     # deadline and concurrency
 
     def watch_deadline(self, expire: Callable[[Any, ServerError], None]) -> None:
-        """From now on ``expire`` is called with each exchange that is open for longer than the timeout, and its error."""
+        """From now on ``expire`` is called with each exchange that is open for longer than the timeout, and its
+        error."""
         self._expire = expire
 
     def late(self) -> DeadlineExceeded:
@@ -145,7 +150,8 @@ class Pipeline:
             self._sweeper = asyncio.get_running_loop().call_later(SWEEP_SECONDS, self._sweep)
 
     async def take_slot(self, exchange: Exchange) -> None:
-        """Wait for one of spec.predictor.containerConcurrency slots, where no batch bounds them. Raises DeadlineExceeded."""
+        """Wait for one of spec.predictor.containerConcurrency slots, where no batch bounds them. Raises
+        DeadlineExceeded."""
         if self._slots is None:
             return
         try:
@@ -181,8 +187,8 @@ class Pipeline:
     # journal
 
     async def record(self, frame: PredictionFrame, requests: int = 1) -> str:
-        """How the answers' ledger field reads: pending when the journal has them, "" when nothing is journalled, or nothing could be
-        (failurePolicy Open). Raises JournalUnavailable (Closed)."""
+        """How the answers' ledger field reads: pending when the journal has them, "" when nothing is journalled, or
+        nothing could be (failurePolicy Open). Raises JournalUnavailable (Closed)."""
         if self._journal is None:
             return ""
         try:
@@ -190,7 +196,8 @@ class Pipeline:
         except JournalError as error:
             if self.rules.journal_policy == "Closed":
                 raise JournalUnavailable(
-                    f"journal: expected room for a record, found: {error}; the request is not answered (failurePolicy Closed)"
+                    f"journal: expected room for a record, found: {error}; the request is not answered "
+                    "(failurePolicy Closed)"
                 ) from error
             self.metrics.count["journal_lost_records"] += requests
             return ""

@@ -54,7 +54,8 @@ class Process:
         self._rpc: Any = None
 
     async def run(self) -> None:
-        """Until SIGTERM. Raises what keeps it from serving: Problem, InvalidSettings, ArtefactError, CryptoError, JournalError, ValueError, OSError."""
+        """Until SIGTERM. Raises what keeps it from serving: Problem, InvalidSettings, ArtefactError, CryptoError,
+        JournalError, ValueError, OSError."""
         settings, host = self._settings, Host()
         app = FastPathApp(self._gateway, application(self._gateway), settings.max_body)
         servers = {listen(settings.host, settings.http_port): self._http(app, http=FastPathConnection)}

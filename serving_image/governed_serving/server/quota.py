@@ -240,12 +240,14 @@ class SharedQuota:
             raise
         except Exception as error:  # the library passes on whatever its driver raises
             raise Unavailable(
-                f"quota.store: expected an answer from the shared quota store, found {type(error).__name__}; retry later"
+                f"quota.store: expected an answer from the shared quota store, found {type(error).__name__}; "
+                "retry later"
             ) from error
 
 
 def quota_gate(quota: Quota, key: str) -> QuotaGate | None:
-    """The gate that the spec asks for, None without limits. ``key`` is namespace/name. Raises ValueError for a store without its driver."""
+    """The gate that the spec asks for, None without limits. ``key`` is namespace/name. Raises ValueError for a store
+    without its driver."""
     if not quota.requests and not quota.tokens:
         return None
     if not quota.store:

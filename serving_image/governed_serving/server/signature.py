@@ -24,7 +24,8 @@ NUMPY: dict[str, np.dtype[np.generic]] = {**DTYPES, "BYTES": np.dtype("O")}
 
 @dataclass(frozen=True)
 class Input:
-    """One input. ``shape`` is that of one row, (1,) for a feature; ``kind`` tensor: neither of the three feature kinds."""
+    """One input. ``shape`` is that of one row, (1,) for a feature; ``kind`` tensor: neither of the three feature
+    kinds."""
 
     name: str
     dtype: str

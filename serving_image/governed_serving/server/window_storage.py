@@ -1,7 +1,7 @@
 """In-process storage for the `limits` library's sliding windows, made for one event loop.
 
-The library's MemoryStorage starts an expiry thread every 10 ms while requests come and takes locks; with one model's handful
-of keys, dropping a window when its key comes round again is enough.
+The library's MemoryStorage starts an expiry thread every 10 ms while requests come and takes locks; with one model's
+handful of keys, dropping a window when its key comes round again is enough.
 """
 
 import time

@@ -60,7 +60,8 @@ def status_of(error: Exception) -> int:
 
 @dataclass(frozen=True)
 class Dependencies:
-    """What the routes ask. ``checks`` None: nothing is watched beside the verdict; ``archive`` None: no record can be looked up."""
+    """What the routes ask. ``checks`` None: nothing is watched beside the verdict; ``archive`` None: no record can be
+    looked up."""
 
     state: AuditState
     journal: Journal

@@ -1,8 +1,9 @@
-"""What takes longer than a frame, in a thread of its own: drift against training, proxies, counterfactual flips, explanation gaps.
+"""What takes longer than a frame, in a thread of its own: drift against training, proxies, counterfactual flips,
+explanation gaps.
 
-Each finding is a subject with figures and a state; an alarm is raised and ended with hysteresis, and both go into the ledger. A
-bound here is a common reading, not a rule of the manifest: these alarms tell people, they act on nothing. What alarms of drift promise
-over all looks: :mod:`...fairness.monitoring.drift`.
+Each finding is a subject with figures and a state; an alarm is raised and ended with hysteresis, and both go into the
+ledger. A bound here is a common reading, not a rule of the manifest: these alarms tell people, they act on nothing.
+What alarms of drift promise over all looks: :mod:`...fairness.monitoring.drift`.
 """
 
 import time
@@ -73,9 +74,11 @@ class Others:
 
 
 class Checks:
-    """``decide``: columns → favourable or not, through the predictor's low-priority lane; None where there's no predictor to ask.
+    """``decide``: columns → favourable or not, through the predictor's low-priority lane; None where there's no
+    predictor to ask.
 
-    ``ask``: the same for requests to a runtime that generates text. ``background``: training rows as raw columns. ``findings`` is replaced as a whole, so that other threads may read it.
+    ``ask``: the same for requests to a runtime that generates text. ``background``: training rows as raw columns.
+    ``findings`` is replaced as a whole, so that other threads may read it.
     """
 
     def __init__(
@@ -130,7 +133,8 @@ class Checks:
         ]
 
     def rows(self, fresh: Columns, failed: Callable[[Exception], None], expected: tuple[type[Exception], ...]) -> None:
-        """A sample of fresh rows: proxies, discrepancy, flips. An ``expected`` error of the predictor is told to ``failed``."""
+        """A sample of fresh rows: proxies, discrepancy, flips. An ``expected`` error of the predictor is told to
+        ``failed``."""
         self._latest["proxies"] = [one for a in self._groupings for one in self._proxies(fresh, a)]
         self._latest["discrepancy"] = self._discrepancy(fresh)
         try:

@@ -1,4 +1,5 @@
-"""Fresh conversations for counterfactuals: a bounded uniform sample of the prompts in which words that name a group can be swapped."""
+"""Fresh conversations for counterfactuals: a bounded uniform sample of the prompts in which words that name a group can
+be swapped."""
 
 import random
 from typing import NamedTuple
@@ -24,7 +25,8 @@ class Twins(NamedTuple):
 
 
 def again(frame: PredictionFrame) -> Asked | None:
-    """The request of a completion, to be replayed; None when it can't be: too long, several prompts, parameters that aren't JSON."""
+    """The request of a completion, to be replayed; None when it can't be: too long, several prompts, parameters that
+    aren't JSON."""
     try:
         return put_again(frame) if len(strings(frame.features[PROMPT])[0]) <= MAX_CHARACTERS else None
     except (KeyError, ValueError, TypeError, msgspec.DecodeError):

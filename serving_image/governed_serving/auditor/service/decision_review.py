@@ -1,7 +1,8 @@
-"""Why a single decision fell as it did: the row from its blob, put to the pod's explainer for an explanation and a counterfactual.
+"""Why a single decision fell as it did: the row from its blob, put to the pod's explainer for an explanation and a
+counterfactual.
 
-The explainer records what it answers under the request's id, so that a review can be proved like everything else; the counterfactual of a
-completion, which the runtime answers, is recorded with the review.
+The explainer records what it answers under the request's id, so that a review can be proved like everything else; the
+counterfactual of a completion, which the runtime answers, is recorded with the review.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,13 +28,15 @@ __all__ = ["SWAPPED_WORDS", "DecisionReview"]
 METHODS = {"explanation": "", "counterfactual": "counterfactual"}
 """What a reviewer is shown → the explainer's method (empty: the manifest's)."""
 SWAPPED_WORDS = "swappedWords"
-"""Method of a completion's counterfactual: ``again`` is the answer to the same request without chance (temperature 0), ``swapped`` to
-the request in which the words that name a group are swapped, ``changed`` whether one favours and the other doesn't."""
+"""Method of a completion's counterfactual: ``again`` is the answer to the same request without chance (temperature 0),
+``swapped`` to the request in which the words that name a group are swapped, ``changed`` whether one favours and the
+other doesn't."""
 NO_EXPLAINER = {"error": "this model runs no explainer (spec.explainer)"}
 
 
 class DecisionReview:
-    """``url`` of the explainer; empty: there is none, and the answer says so. ``runtime``: who generated the text that was decided by."""
+    """``url`` of the explainer; empty: there is none, and the answer says so. ``runtime``: who generated the text that
+    was decided by."""
 
     def __init__(
         self,
@@ -48,7 +51,8 @@ class DecisionReview:
         self._runtime = runtime
 
     def of(self, prediction: Mapping[str, Any]) -> dict[str, object]:
-        """``explanation`` and ``counterfactual`` of a prediction's ledger entry, or what kept them away. Raises ArchiveError, CryptoError."""
+        """``explanation`` and ``counterfactual`` of a prediction's ledger entry, or what kept them away. Raises
+        ArchiveError, CryptoError."""
         if not self._url and self._runtime is None:
             return dict.fromkeys(METHODS, NO_EXPLAINER)
         frames = dict(open_chunk(self._client.get_blob(prediction["blob"]), self._cipher))
@@ -73,7 +77,8 @@ class DecisionReview:
         return self._ask(request, inputs, "")
 
     def _of_swapped_words(self, frame: PredictionFrame) -> dict[str, object]:
-        """What is answered when the words that name a group are swapped in what the user said, and what without that."""
+        """What is answered when the words that name a group are swapped in what the user said, and what without
+        that."""
         if self._runtime is None:
             return {"error": "no pattern says which answers favour a person (spec.governance.bias.favorableOutcome)"}
         asked = again(frame)

@@ -1,4 +1,5 @@
-"""Ledger entries of a shipped chunk: one per prediction, explanation and event; and what stands for one that is refused."""
+"""Ledger entries of a shipped chunk: one per prediction, explanation and event; and what stands for one that is
+refused."""
 
 import hashlib
 import json
@@ -123,7 +124,8 @@ def _bounded(text: str, most: int) -> str:
 
 
 def entries_of(chunk: Chunk, namespace: str) -> Iterator[tuple[bytes, Frame]]:
-    """(canonical entry, its record), in the order of the stream. The same chunk gives the same bytes, whenever it is asked."""
+    """(canonical entry, its record), in the order of the stream. The same chunk gives the same bytes, whenever it is
+    asked."""
     blob = chunk.digest
     for seq, record in enumerate(chunk.records, chunk.first_seq):
         if isinstance(record, PredictionFrame):
@@ -149,7 +151,8 @@ def _single(record: ExplanationRecord | EventRecord, blob: str, seq: int, namesp
 
 
 def _predictions(frame: PredictionFrame, blob: str, seq: int, namespace: str) -> Iterator[bytes]:
-    """Byte for byte what ``canonical`` makes, from a template: the part that differs is three fields (a test compares them)."""
+    """Byte for byte what ``canonical`` makes, from a template: the part that differs is three fields (a test compares
+    them)."""
     example = LedgerEntry("prediction", namespace, frame.model, "\u241f", "\u241e", frame.revision, blob, seq, 0)
     head, rest = canonical(example).split(b'"\xe2\x90\x9f"')
     between, tail = rest.split(b'"\xe2\x90\x9e"')

@@ -28,7 +28,8 @@ __all__ = ["Fold"]
 
 
 class Read(NamedTuple):
-    """A frame as the counts need it: coded columns of the axes, outcome, bucket, score (None: not kept), all shape (rows,)."""
+    """A frame as the counts need it: coded columns of the axes, outcome, bucket, score (None: not kept), all shape
+    (rows,)."""
 
     columns: dict[str, CodedColumn]
     outcome: NDArray[np.bool_]
@@ -39,7 +40,8 @@ class Read(NamedTuple):
 class Fold:
     """Counts of one revision. Deterministic: the same records give the same state, in any split over streams.
 
-    ``manifest`` gives numeric attributes their bands. Records of other revisions are passed over. Raises PatternRefused.
+    ``manifest`` gives numeric attributes their bands. Records of other revisions are passed over. Raises
+    PatternRefused.
     """
 
     def __init__(self, bias: Bias, revision: str, manifest: Manifest | None = None, label_capacity: int = 200_000):
@@ -132,7 +134,8 @@ class Fold:
         ]
 
     def settle(self, request: str, rows: Iterable[Row], dropped: str) -> None:
-        """The ledger has told what becomes of a label: of one that waits, or of one that was joined and may be a repetition."""
+        """The ledger has told what becomes of a label: of one that waits, or of one that was joined and may be a
+        repetition."""
         for joined in self.labels.confirm(request, repeated=dropped == "repeated"):
             self.window.correct(joined, back=True)
         for joined in self.labels.settle(request, list(rows), dropped):
@@ -167,7 +170,8 @@ class Fold:
         return Read(columns, favourable, bucket, score)
 
     def direction(self, target: object) -> int:
-        """Whether more of ``target`` (a class; None: a prediction) favours a person: 1, −1, or 0 when that can't be said."""
+        """Whether more of ``target`` (a class; None: a prediction) favours a person: 1, −1, or 0 when that can't be
+        said."""
         outcome = self.bias.favorable_outcome
         if outcome.pattern is not None:
             return 0
@@ -207,7 +211,8 @@ class Fold:
         return outcomes_of(frame, search) if state_of(frame) == "complete" else None
 
     def _label(self, event: EventRecord) -> None:
-        """It was validated when it was posted; what was posted under other rules, or written by others, may still be unreadable."""
+        """It was validated when it was posted; what was posted under other rules, or written by others, may still be
+        unreadable."""
         try:
             truth = read_truth(self.bias.favorable_outcome, posted(event.body))
         except (ValueError, msgspec.DecodeError):

@@ -1,7 +1,8 @@
-"""Labels whose prediction another replica served, or that came after it was forgotten: found in the ledger by request id.
+"""Labels whose prediction another replica served, or that came after it was forgotten: found in the ledger by request
+id.
 
-Of several labels for one request the first in the ledger counts, and whoever took that one in counts it: so each counts once,
-wherever it was posted. The row's place in the counts comes from the prediction itself, opened from its blob.
+Of several labels for one request the first in the ledger counts, and whoever took that one in counts it: so each counts
+once, wherever it was posted. The row's place in the counts comes from the prediction itself, opened from its blob.
 """
 
 import time
@@ -35,7 +36,8 @@ class Settled(NamedTuple):
 
 
 class CrossReplicaLabelResolver:
-    """``rows_of(frame, number)`` gives the rows of a request in a frame; ``folded(identity)`` the next frame of an own stream, or None."""
+    """``rows_of(frame, number)`` gives the rows of a request in a frame; ``folded(identity)`` the next frame of an own
+    stream, or None."""
 
     def __init__(
         self,

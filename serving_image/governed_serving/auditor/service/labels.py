@@ -1,8 +1,8 @@
 """Labels that arrive late, joined to their predictions by request id.
 
-The last requests are remembered in blocks, one per journal frame: an id costs one dictionary entry. A label may also come before its
-prediction was folded, or its prediction may be another replica's; it then waits. Both memories are bounded, and what falls out of
-them is counted. The first label of a request counts.
+The last requests are remembered in blocks, one per journal frame: an id costs one dictionary entry. A label may also
+come before its prediction was folded, or its prediction may be another replica's; it then waits. Both memories are
+bounded, and what falls out of them is counted. The first label of a request counts.
 """
 
 from bisect import bisect_right
@@ -92,7 +92,8 @@ class LabelJoin:
         self._next = 0
         self._early: OrderedDict[str, Waiting] = OrderedDict()
         self.doubt = False
-        """There are other replicas, where the same label may have been posted before: what is joined is to be confirmed."""
+        """There are other replicas, where the same label may have been posted before: what is joined is to be
+        confirmed."""
         self._doubtful: OrderedDict[str, Waiting] = OrderedDict()
 
     def remember(
@@ -104,7 +105,8 @@ class LabelJoin:
         bucket: NDArray[np.int64],
         score: NDArray[np.floating] | None = None,
     ) -> list[Joined]:
-        """A frame was folded; returns the rows whose labels were waiting for it. ``rows``: per request, the others per row."""
+        """A frame was folded; returns the rows whose labels were waiting for it. ``rows``: per request, the others per
+        row."""
         starts = np.zeros(len(ids) + 1, np.int64)
         np.cumsum(rows, out=starts[1:])
         block = Block(
@@ -181,7 +183,8 @@ class LabelJoin:
         return block.rows(number - block.first)
 
     def settle(self, request: str, rows: Sequence[Row], dropped: str = "") -> list[Joined]:
-        """The prediction of a waiting label was found elsewhere; its rows with their labels, or ``dropped`` says why there are none."""
+        """The prediction of a waiting label was found elsewhere; its rows with their labels, or ``dropped`` says why
+        there are none."""
         found = self._early.pop(request, None)
         if found is None:
             return []

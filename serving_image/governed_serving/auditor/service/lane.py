@@ -24,7 +24,8 @@ LANE_ERRORS = (ExplainerError, httpx.HTTPError)
 
 
 def decider(url: str, model: str, bias: Bias, manifest: Manifest) -> Decide | None:
-    """None where the manifest doesn't say which class is favourable. The function raises ExplainerError when the model doesn't answer."""
+    """None where the manifest doesn't say which class is favourable. The function raises ExplainerError when the model
+    doesn't answer."""
     outcome = bias.favorable_outcome
     classes = [str(c) for c in manifest.classes]
     if outcome.threshold is None and outcome.label not in classes:
@@ -43,7 +44,8 @@ def decider(url: str, model: str, bias: Bias, manifest: Manifest) -> Decide | No
 
 
 class Runtime:
-    """A runtime that generates text, over the lane. ``pattern`` (RE2): which text favours; ``timeout`` in seconds is for one answer.
+    """A runtime that generates text, over the lane. ``pattern`` (RE2): which text favours; ``timeout`` in seconds is
+    for one answer.
 
     Safe to use from several threads.
     """

@@ -1,4 +1,5 @@
-"""The folding side of what is watched beside the verdict: every record passes here once, and nothing grows with their number."""
+"""The folding side of what is watched beside the verdict: every record passes here once, and nothing grows with their
+number."""
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence

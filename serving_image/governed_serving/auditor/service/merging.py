@@ -1,4 +1,5 @@
-"""Neighbouring prediction frames as one: folding costs the same for one row as for hundreds, and a quiet server writes a frame per request."""
+"""Neighbouring prediction frames as one: folding costs the same for one row as for hundreds, and a quiet server writes
+a frame per request."""
 
 from collections.abc import Iterable, Iterator
 

@@ -17,15 +17,23 @@ _GAUGES = {
     "governed_auditor_shipped_entries_total": "Ledger entries shipped",
     "governed_auditor_shipped_bytes_total": "Sealed bytes shipped",
     "governed_auditor_ship_failures_total": "Attempts to ship that failed",
-    "governed_auditor_dead_letters_total": "Ledger entries that the archive refused for ever, a dead letter in place of each",
-    "governed_auditor_unreadable_frames_total": "Frames of the journal damaged before they were shipped, a ledger entry in their place",
+    "governed_auditor_dead_letters_total": (
+        "Ledger entries that the archive refused for ever, a dead letter in place of each"
+    ),
+    "governed_auditor_unreadable_frames_total": (
+        "Frames of the journal damaged before they were shipped, a ledger entry in their place"
+    ),
     "governed_auditor_unusable_rows_total": "Rows without an output that says whether it favours",
     "governed_auditor_labels_joined_total": "Rows whose label has been joined",
     "governed_auditor_labels_waiting": "Labels whose prediction isn't known yet",
     "governed_auditor_unrecorded_verdicts_total": "Verdicts that the journal had no room for",
     "governed_auditor_flip_prompts_total": "Prompts put to a runtime for counterfactuals",
-    "governed_auditor_flip_passed_over_total": "Completions whose prompt can't be replayed: too long, or several at once",
-    "governed_auditor_flip_failures_total": "Looks at counterfactuals (or single prompts) in which the predictor didn't answer",
+    "governed_auditor_flip_passed_over_total": (
+        "Completions whose prompt can't be replayed: too long, or several at once"
+    ),
+    "governed_auditor_flip_failures_total": (
+        "Looks at counterfactuals (or single prompts) in which the predictor didn't answer"
+    ),
     "governed_auditor_bias_verdict": "1 pass, 0 fail, -1 unknown",
 }
 
@@ -60,7 +68,8 @@ class Metrics:
             [*names, "attribute"], registry=self.registry,
         )  # fmt: skip
         self._findings = Gauge(
-            "governed_auditor_finding", "Drift (PSI, MMD²), proxies (Cramér's V), flips (rate), explanations (gap) by subject",
+            "governed_auditor_finding",
+            "Drift (PSI, MMD²), proxies (Cramér's V), flips (rate), explanations (gap) by subject",
             [*names, "kind", "subject"], registry=self.registry,
         )  # fmt: skip
         self._alarms = Gauge(

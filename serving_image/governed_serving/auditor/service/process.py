@@ -40,7 +40,8 @@ __all__ = ["Service", "serve"]
 
 DRAIN_SECONDS = 20.0
 EXPECTED = (ArchiveError, JournalError, CryptoError, OSError)
-"""What work on archive, journal and disk must expect: it is tried again, and the pod stays ready while the archive is unreachable."""
+"""What work on archive, journal and disk must expect: it is tried again, and the pod stays ready while the archive is
+unreachable."""
 FIND = "find their reasons in the ledger under type deadLetter, and report them: they are a fault of this software"
 LOOK = "look for them in the ledger under type unreadable, and check the disk of the spool"
 _CODES: dict[VerdictWord, int] = {"Pass": 1, "Fail": 0, "Unknown": -1}
@@ -98,7 +99,8 @@ class Service:
             log("warning", self.tail.restarted)
 
     def _stages(self) -> list[list[Worker]]:
-        """In the order in which they end: counts are judged when they are complete, a last verdict is shipped, then reported."""
+        """In the order in which they end: counts are judged when they are complete, a last verdict is shipped, then
+        reported."""
         state, settings = self.state, self.settings
         shipping: list[Worker] = []
         if self.shipper is not None:
@@ -269,7 +271,8 @@ class Service:
 
 
 def _artefact(folder: Path) -> Artefact | None:
-    """The model's own description, for bands of numeric attributes and what training looked like; None where the model isn't ours."""
+    """The model's own description, for bands of numeric attributes and what training looked like; None where the model
+    isn't ours."""
     return artefact.load(folder) if (folder / "model.json").is_file() else None
 
 

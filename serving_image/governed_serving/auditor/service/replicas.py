@@ -1,8 +1,8 @@
 """The exchange of counts between the auditors of one revision, through states in the archive.
 
-Each auditor keeps one state ``counts.{group}.{replica}``, its sealed :class:`Published`, and reads the others'. What a replica
-counted outlives it, so that scaling down takes nothing from a verdict; the ledger has the digest of every state there was.
-``group`` stands for revision and rules: counts over other attributes, bands or outcomes don't add up.
+Each auditor keeps one state ``counts.{group}.{replica}``, its sealed :class:`Published`, and reads the others'. What a
+replica counted outlives it, so that scaling down takes nothing from a verdict; the ledger has the digest of every state
+there was. ``group`` stands for revision and rules: counts over other attributes, bands or outcomes don't add up.
 """
 
 import secrets
@@ -43,7 +43,8 @@ def group_of(revision: str, rules: Sequence[object]) -> str:
 
 
 def replica_of(spool: Path, pod: str) -> str:
-    """Name of the replica whose spool this is: a spool that was lost begins another one, whose counts are added. Raises OSError."""
+    """Name of the replica whose spool this is: a spool that was lost begins another one, whose counts are added. Raises
+    OSError."""
     path = spool / "auditor" / "replica"
     try:
         return path.read_text()
@@ -70,7 +71,8 @@ NOBODY = OtherReplicas()
 
 
 class Replicas:
-    """``refresh`` and ``publish`` are one thread's; ``others`` is immutable and replaced as a whole, so that any may read it."""
+    """``refresh`` and ``publish`` are one thread's; ``others`` is immutable and replaced as a whole, so that any may
+    read it."""
 
     def __init__(
         self,

@@ -1,8 +1,9 @@
 """Runs workers: a thread each, so that an archive that is unreachable delays no verdict.
 
-A worker that raises is never silently ended. What it raised is counted, logged once per streak, told by the probes, and it is run
-again after a pause that doubles; errors that its work must expect (an archive that is unreachable, a full disk) and those that
-nobody expected differ in the log line, which has a traceback for the latter, and in what the readiness probe makes of them.
+A worker that raises is never silently ended. What it raised is counted, logged once per streak, told by the probes, and
+it is run again after a pause that doubles; errors that its work must expect (an archive that is unreachable, a full
+disk) and those that nobody expected differ in the log line, which has a traceback for the latter, and in what the
+readiness probe makes of them.
 """
 
 import threading
@@ -18,7 +19,8 @@ LONGEST_PAUSE = 30.0
 
 
 class Worker:
-    """A piece of work that is due over and over. ``run_once`` may run at any time, and needs neither threads nor sleeps to be tested."""
+    """A piece of work that is due over and over. ``run_once`` may run at any time, and needs neither threads nor sleeps
+    to be tested."""
 
     name = ""
     """As log lines and metrics say it."""
@@ -136,7 +138,8 @@ class Loop:
 
 
 class Scheduler:
-    """Runs all workers of ``stages`` side by side; they end stage by stage, so that later ones finish what earlier ones made.
+    """Runs all workers of ``stages`` side by side; they end stage by stage, so that later ones finish what earlier ones
+    made.
 
     ``expected``: errors that are part of the work.
     """

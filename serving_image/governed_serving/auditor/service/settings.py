@@ -16,7 +16,8 @@ __all__ = ["Settings"]
 
 @dataclass(frozen=True)
 class Settings:
-    """What the process needs to know. Empty ``archive_url``: nothing is shipped; empty ``explainer_url``: no explainer runs."""
+    """What the process needs to know. Empty ``archive_url``: nothing is shipped; empty ``explainer_url``: no explainer
+    runs."""
 
     resolved: ResolvedModel
     model_dir: Path

@@ -1,13 +1,15 @@
-"""Every stream of the spool to the archive: sealed chunk as a blob, one ledger entry per record, then the journal may be trimmed.
+"""Every stream of the spool to the archive: sealed chunk as a blob, one ledger entry per record, then the journal may
+be trimmed.
 
-Before a chunk leaves, what it is gets written down (first and last frame, its number in the ledger). After a kill at any point the
-same chunk is made again and sent again; blobs are addressed by content and appends are numbered, so it arrives once.
+Before a chunk leaves, what it is gets written down (first and last frame, its number in the ledger). After a kill at
+any point the same chunk is made again and sent again; blobs are addressed by content and appends are numbered, so it
+arrives once.
 
-An entry that the archive refuses for ever is found by halving its batch, and a dead letter takes its place and number: written down
-first as well, so that what is made again is the same. What is behind it ships on.
+An entry that the archive refuses for ever is found by halving its batch, and a dead letter takes its place and number:
+written down first as well, so that what is made again is the same. What is behind it ships on.
 
-So does what is behind frames that were damaged before they were shipped: an entry of type unreadable, written down first, takes their
-place, and their bytes are set aside.
+So does what is behind frames that were damaged before they were shipped: an entry of type unreadable, written down
+first, takes their place, and their bytes are set aside.
 """
 
 import time
@@ -29,24 +31,26 @@ from governed_serving.records import APPEND_BYTES, Frame
 __all__ = ["Lifetimes", "Progress", "Shipper"]
 
 TELL_SECONDS = 3600.0
-"""How often the archive is told again how long payloads are kept and keys last: another revision's pod may have said otherwise."""
+"""How often the archive is told again how long payloads are kept and keys last: another revision's pod may have said
+otherwise."""
 CHUNK_BYTES = 2 << 20
 _BATCH = 4096
 _BATCH_BYTES = APPEND_BYTES // 4
 """Of a request's entries, the last one excepted; room is left for what one entry and msgpack add."""
 _REFUSED_FOR_EVER = frozenset({400, 413, 415, 422})
-"""Answers to an append that say something of the entries themselves, which no later attempt changes: not canonical or of an unknown type,
-too large, of the wrong kind. Everything else is tried again and never becomes a dead letter: 401 and 403 (the token: a Secret is being
-replaced), 404 and 405 (a wrong address), 409 (numbers), 410, 412, 429, 5xx, no answer, a disk that fails. A blob that is refused isn't
-meant either: without it the content would be lost."""
+"""Answers to an append that say something of the entries themselves, which no later attempt changes: not canonical or
+of an unknown type, too large, of the wrong kind. Everything else is tried again and never becomes a dead letter: 401
+and 403 (the token: a Secret is being replaced), 404 and 405 (a wrong address), 409 (numbers), 410, 412, 429, 5xx, no
+answer, a disk that fails. A blob that is refused isn't meant either: without it the content would be lost."""
 
 
 class Progress(Cursor, frozen=True):
     """Of one stream: where it is shipped to, and the ledger number of the next entry.
 
-    ``last``: a chunk up to this frame is on its way. ``sent``: so many of its entries are in the ledger; ``refused``: why the one behind
-    them is a dead letter, if it is. ``dead_letters``: how many the stream has, this one included. ``gap``: the frames that are next can't
-    be read, which is what the next entry says; ``unreadable``: how many such frames the stream has, these included.
+    ``last``: a chunk up to this frame is on its way. ``sent``: so many of its entries are in the ledger; ``refused``:
+    why the one behind them is a dead letter, if it is. ``dead_letters``: how many the stream has, this one included.
+    ``gap``: the frames that are next can't be read, which is what the next entry says; ``unreadable``: how many such
+    frames the stream has, these included.
     """
 
     number: int = 0
@@ -131,10 +135,11 @@ class Shipper:
         self.bytes = 0
 
     def step(self) -> int:
-        """Ship at most one chunk of every stream; the number of entries. Raises ArchiveError, JournalError, CryptoError, OSError.
+        """Ship at most one chunk of every stream; the number of entries. Raises ArchiveError, JournalError,
+        CryptoError, OSError.
 
-        An entry that is refused for ever becomes a dead letter. A stream that is damaged, or refused for another reason, holds up no
-        other one; it is told when all were tried.
+        An entry that is refused for ever becomes a dead letter. A stream that is damaged, or refused for another
+        reason, holds up no other one; it is told when all were tried.
         """
         if self._lifetimes is not None and self._clock() >= self._tell_at:
             self._client.say_times(payloads=self._lifetimes.payloads, keys=self._lifetimes.keys)
@@ -199,14 +204,17 @@ class Shipper:
         return sent
 
     def _chunk(self, reader: JournalReader, progress: Progress) -> Chunk | Gap | None:
-        """The next chunk; after a restart in the middle of one, that very one again, or as much of it as can still be read."""
+        """The next chunk; after a restart in the middle of one, that very one again, or as much of it as can still be
+        read."""
         previous = progress.previous
         return reader.chunk_or_gap(progress.frame, CHUNK_BYTES, upto=progress.last, previous=previous)
 
     def _shortened(self, stream: str, progress: Progress, found: Chunk | Gap) -> Progress:
-        """A chunk was on its way when its journal was damaged: what of it the ledger has is passed over, the rest goes in a shorter one.
+        """A chunk was on its way when its journal was damaged: what of it the ledger has is passed over, the rest goes
+        in a shorter one.
 
-        Entries of frames behind the damage, if they had arrived, arrive again: twice is better than not at all. Raises ArchiveError.
+        Entries of frames behind the damage, if they had arrived, arrive again: twice is better than not at all. Raises
+        ArchiveError.
         """
         sent = max(progress.sent, self._client.next_seq(progress.identity) - progress.number)
         refused = progress.refused if sent == progress.sent else ""
@@ -264,7 +272,8 @@ class Shipper:
         return batch.end - progress.number
 
     def _send(self, stream: str, batch: _Batch) -> None:
-        """Append a batch; of one that is refused for ever, the halves, down to the entry at fault. Raises ArchiveError."""
+        """Append a batch; of one that is refused for ever, the halves, down to the entry at fault. Raises
+        ArchiveError."""
         try:
             self._offer(stream, batch)
         except Refused as error:
@@ -294,7 +303,8 @@ class Shipper:
     def _bury(self, stream: str, batch: _Batch, error: Refused) -> None:
         """A dead letter in the place of a batch's only entry; all before it are in the ledger.
 
-        Raises ArchiveError. Where even the dead letter is refused, it isn't this entry that is at fault: it stays what it was.
+        Raises ArchiveError. Where even the dead letter is refused, it isn't this entry that is at fault: it stays what
+        it was.
         """
         before = self._progress[stream]
         if before.dead == batch.first:

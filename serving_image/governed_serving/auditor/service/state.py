@@ -1,4 +1,5 @@
-"""What the auditor's workers share: the counts, the verdict, the labels that were settled elsewhere; all under one lock."""
+"""What the auditor's workers share: the counts, the verdict, the labels that were settled elsewhere; all under one
+lock."""
 
 import threading
 from collections import deque
@@ -20,7 +21,8 @@ RECORD_PATIENCE = 30.0
 
 @dataclass(frozen=True)
 class Subject:
-    """Whose decisions are audited, and by which pod. ``on_trial``: a canary, whose verdict is no verdict over the model."""
+    """Whose decisions are audited, and by which pod. ``on_trial``: a canary, whose verdict is no verdict over the
+    model."""
 
     model: str
     revision: str
@@ -31,8 +33,8 @@ class Subject:
 class AuditState:
     """``tail`` None: the model has no bias rules; there are no counts, and nothing is judged.
 
-    Whoever reads or changes what ``tail`` has counted holds ``lock``; calls to other processes are never made under it. ``verdict`` is
-    immutable and replaced as a whole: any thread may read it.
+    Whoever reads or changes what ``tail`` has counted holds ``lock``; calls to other processes are never made under it.
+    ``verdict`` is immutable and replaced as a whole: any thread may read it.
     """
 
     def __init__(self, subject: Subject, journal: Journal, tail: Tail | None = None) -> None:

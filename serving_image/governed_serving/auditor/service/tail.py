@@ -1,7 +1,8 @@
-"""Follows all streams into the fold, and keeps where it is together with what it has counted: one sealed file, replaced at once.
+"""Follows all streams into the fold, and keeps where it is together with what it has counted: one sealed file, replaced
+at once.
 
-A restart goes on from that file with the frames behind it, which the journal still holds because trimming waits for it. So no record
-is counted twice or not at all, whatever is killed when.
+A restart goes on from that file with the frames behind it, which the journal still holds because trimming waits for it.
+So no record is counted twice or not at all, whatever is killed when.
 """
 
 from pathlib import Path
@@ -45,7 +46,8 @@ class Tail:
         self._restore()
 
     def step(self, most: int = _STEP) -> int:
-        """Fold at most ``most`` new frames per stream; how many there were. Raises JournalError, CryptoError, OSError."""
+        """Fold at most ``most`` new frames per stream; how many there were. Raises JournalError, CryptoError,
+        OSError."""
         counts = [self._follow(stream, most) for stream in streams(self._spool)]
         self.behind = most in counts
         return sum(counts)

@@ -57,7 +57,8 @@ class Whole:
 
 
 def add_up(own: Tally, others: Sequence[Tally]) -> Whole:
-    """The sum. A label may be known to one replica before the count of its prediction has come from another: never below zero."""
+    """The sum. A label may be known to one replica before the count of its prediction has come from another: never
+    below zero."""
     every = [own, *others]
     window = Window.load(own.window)
     for other in others:

@@ -1,7 +1,7 @@
 """alibi as an engine: its methods on our tasks, their answers in our form.
 
-alibi gives no intervals and can't be cut short: attributions have none, and a budget that ends before it does is an error. Its
-licence (BSL 1.1) allows production use only to some, so that it runs only where ``acceptLicence`` says so.
+alibi gives no intervals and can't be cut short: attributions have none, and a budget that ends before it does is an
+error. Its licence (BSL 1.1) allows production use only to some, so that it runs only where ``acceptLicence`` says so.
 """
 
 import functools
@@ -55,7 +55,8 @@ def _code() -> str:
 
 
 def _signed(worker: Worker, answers: Answers) -> Answers:
-    """With what computed them: versions, licence, and the digest of the program, which the explainer's own code doesn't hold."""
+    """With what computed them: versions, licence, and the digest of the program, which the explainer's own code doesn't
+    hold."""
     engine = {"name": "alibi", "licence": LICENCE, "code": _code(), **worker.about}
     return [{**answer, "engine": engine} for answer in answers]
 

@@ -1,4 +1,5 @@
-"""Runs alibi in an environment of its own (the extra ``alibi``), by path: nothing of ours is imported here, and this by nobody.
+"""Runs alibi in an environment of its own (the extra ``alibi``), by path: nothing of ours is imported here, and this by
+nobody.
 
 What travels over its standard streams is said in ``worker.py`` beside it.
 """

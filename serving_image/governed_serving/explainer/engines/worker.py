@@ -1,8 +1,9 @@
 """A process of another environment that computes an explanation, and asks the model through us while it does.
 
-Frames on its standard input and output: four bytes of length, big-endian, then JSON; a matrix is its shape and its float64 values
-in row-major order, base64. It greets with ``hello``; for each ``task`` it sends ``ask`` (a matrix of rows; we answer with
-``answer``, a matrix of outputs, or with ``stop``) any number of times, then ``done`` or ``failed``.
+Frames on its standard input and output: four bytes of length, big-endian, then JSON; a matrix is its shape and its
+float64 values in row-major order, base64. It greets with ``hello``; for each ``task`` it sends ``ask`` (a matrix of
+rows; we answer with ``answer``, a matrix of outputs, or with ``stop``) any number of times, then ``done`` or
+``failed``.
 """
 
 import base64

@@ -1,4 +1,5 @@
-"""Tree ensembles as ai.onnx.ml writes them: TreeEnsembleClassifier, TreeEnsembleRegressor (v1 to v3) and TreeEnsemble (v5)."""
+"""Tree ensembles as ai.onnx.ml writes them: TreeEnsembleClassifier, TreeEnsembleRegressor (v1 to v3) and TreeEnsemble
+(v5)."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -145,7 +146,8 @@ def _has(given: dict[str, Any], name: str) -> bool:
 
 
 def _tensor(given: dict[str, Any], name: str) -> Floats | NDArray[np.float32]:
-    """An attribute in its float or its tensor (double) form; single precision stays so, as the runtime compares in it."""
+    """An attribute in its float or its tensor (double) form; single precision stays so, as the runtime compares in
+    it."""
     if f"{name}_as_tensor" in given:
         return np.asarray(given[f"{name}_as_tensor"])
     return np.asarray(given[name], np.float32)

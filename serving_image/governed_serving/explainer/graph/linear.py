@@ -18,7 +18,8 @@ _LINKS = {"Softmax": "softmax", "Sigmoid": "logistic", "SOFTMAX": "softmax", "LO
 
 @dataclass(frozen=True)
 class LinearLayer:
-    """``margin = z @ weights + bias`` with z the tensor ``tensor``; ``link`` is what the graph applies to the margin ("" for nothing).
+    """``margin = z @ weights + bias`` with z the tensor ``tensor``; ``link`` is what the graph applies to the margin
+    ("" for nothing).
 
     ``weights`` (columns, outputs), ``bias`` (outputs,). With one margin for two classes, it is that of the second.
     """
@@ -35,7 +36,8 @@ class LinearLayer:
         return found.reshape(len(found), -1)
 
     def owners(self, columns: Columns, players: Players) -> NDArray[np.int64]:
-        """Player of each column of z. Raises :class:`NotExplainable` if a column mixes players: the model isn't linear in them."""
+        """Player of each column of z. Raises :class:`NotExplainable` if a column mixes players: the model isn't linear
+        in them."""
         refusal = "the model isn't linear in its features: column {index} of its last layer is made of {sources}"
         return self.graph.owners(self.tensor, columns, players, refusal)
 
@@ -61,7 +63,8 @@ def read_linear(graph: Graph, output: str) -> LinearLayer:
 
 @dataclass(frozen=True)
 class _Affine:
-    """``y = x · factor + shift``, shape (1,) or (outputs,) each: what the graph does to a layer's margin with constants."""
+    """``y = x · factor + shift``, shape (1,) or (outputs,) each: what the graph does to a layer's margin with
+    constants."""
 
     factor: Floats
     shift: Floats

@@ -100,7 +100,8 @@ class Graph:
         self.names = {name: names.get(name, name) for name in self.inputs}
 
     def back(self, output: str, through: frozenset[str] = PASSING) -> tuple[str, list[str]]:
-        """The first tensor before ``output`` whose producer isn't in ``through``, and the operators passed on the way."""
+        """The first tensor before ``output`` whose producer isn't in ``through``, and the operators passed on the
+        way."""
         passed: list[str] = []
         while (node := self.producer.get(output)) is not None and node.op_type in through:
             passed.append(node.op_type)
@@ -146,7 +147,8 @@ class Graph:
         return self._sources(tensor, shapes, known)
 
     def owners(self, tensor: str, columns: Columns, players: Players, refusal: str) -> NDArray[np.int64]:
-        """Player of each column of ``tensor``; raises :class:`NotExplainable` with ``refusal`` (of index, sources) if one mixes players."""
+        """Player of each column of ``tensor``; raises :class:`NotExplainable` with ``refusal`` (of index, sources) if
+        one mixes players."""
         place = {feature: index for index, members in enumerate(players.members) for feature in members}
         owners = []
         for index, source in enumerate(self.sources(tensor, columns)):

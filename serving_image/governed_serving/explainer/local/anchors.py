@@ -1,9 +1,9 @@
 """Anchors for tables (Ribeiro, Singh, Guestrin 2018), our own: beam search over predicates with KL bounds.
 
-An anchor is a set of players kept in the explained row's bins; its precision is the share of background-like rows inside it
-that get the same outcome: the same class or, where the output is a number, the same side of a threshold. Arms are pulled as in
-KL-LUCB (Kaufmann & Kalyanakrishnan 2013), in batches for the whole beam. The bounds hold for all rules that are tried and at all looks
-together, for the rule told is the best of many and was looked at until it seemed good.
+An anchor is a set of players kept in the explained row's bins; its precision is the share of background-like rows
+inside it that get the same outcome: the same class or, where the output is a number, the same side of a threshold. Arms
+are pulled as in KL-LUCB (Kaufmann & Kalyanakrishnan 2013), in batches for the whole beam. The bounds hold for all rules
+that are tried and at all looks together, for the rule told is the best of many and was looked at until it seemed good.
 """
 
 import math
@@ -31,10 +31,11 @@ TOLERANCE = 0.1
 
 @dataclass(frozen=True)
 class Anchor:
-    """``predicates``: player → condition on each of its features; ``precision`` with its interval; ``coverage`` in the background.
+    """``predicates``: player → condition on each of its features; ``precision`` with its interval; ``coverage`` in the
+    background.
 
-    ``certified``: the interval's lower end reaches the threshold; ``precision`` is None where no row was drawn; ``stopped``: "certified",
-    "complete" (no longer rule is possible), "evaluations" or "budget".
+    ``certified``: the interval's lower end reaches the threshold; ``precision`` is None where no row was drawn;
+    ``stopped``: "certified", "complete" (no longer rule is possible), "evaluations" or "budget".
     """
 
     predicates: dict[str, dict[str, dict[str, object]]]
@@ -85,7 +86,8 @@ def _divergence(p: float, q: float) -> float:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a rule must keep: the class, or with ``cut`` the side of it on which a single output lies (at least, or below)."""
+    """What a rule must keep: the class, or with ``cut`` the side of it on which a single output lies (at least, or
+    below)."""
 
     cut: float | None = None
 
@@ -193,7 +195,8 @@ def find_anchor(
     confidence: float = 0.95,
     outcome: Outcome = Outcome(),
 ) -> Anchor:
-    """The shortest certified rule with the largest coverage; the most precise one found if none is certified within ``samples``."""
+    """The shortest certified rule with the largest coverage; the most precise one found if none is certified within
+    ``samples``."""
     drawing = _Drawing(np.random.default_rng(seed), samples, confidence, outcome)
     sampler = _Sampler(box, row, background, players, drawing)
     try:

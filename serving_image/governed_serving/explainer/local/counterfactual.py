@@ -1,8 +1,9 @@
-"""Nearest counterfactuals: the fewest, smallest changes that get the wanted outcome, with what must not change left alone.
+"""Nearest counterfactuals: the fewest, smallest changes that get the wanted outcome, with what must not change left
+alone.
 
-Search by number of changed features (Wachter, Mittelstadt, Russell 2017 for the aim; Karimi et al. 2020 for the distance):
-all single changes, then beams of combinations, then each numeric change is drawn back to the decision boundary by bisection.
-Distance is Gower's: |change| / range for numbers, 1 for a category, summed over features.
+Search by number of changed features (Wachter, Mittelstadt, Russell 2017 for the aim; Karimi et al. 2020 for the
+distance): all single changes, then beams of combinations, then each numeric change is drawn back to the decision
+boundary by bisection. Distance is Gower's: |change| / range for numbers, 1 for a category, summed over features.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -35,7 +36,8 @@ class Counterfactual:
 
 @dataclass(frozen=True)
 class Counterfactuals:
-    """Nearest first; every one was put to the model and got the outcome. ``reached`` says whether the row has it already.
+    """Nearest first; every one was put to the model and got the outcome. ``reached`` says whether the row has it
+    already.
 
     ``stopped``: "complete", or "evaluations" or "budget" where that ended the search.
     """
@@ -138,8 +140,8 @@ def find_counterfactuals(
 ) -> Counterfactuals:
     """Up to three counterfactuals that change different sets of features.
 
-    ``wanted`` is the output column that should win (for a single output: reach ``threshold``); ``frozen`` are further features left
-    alone, such as free text. Raises :class:`NotExplainable` when nothing may change.
+    ``wanted`` is the output column that should win (for a single output: reach ``threshold``); ``frozen`` are further
+    features left alone, such as free text. Raises :class:`NotExplainable` when nothing may change.
     """
     options = {
         name: _options(name, values, row[name][0], ranges, categories)
@@ -171,7 +173,8 @@ def find_counterfactuals(
 
 
 def _by_size(search: _Search, options: Mapping[str, list[Cell]], found: dict[frozenset[str], _Reached]) -> None:
-    """All single changes; then beams of more, until enough were found, or the sizes are used up. Raises _Spent, BudgetExhausted."""
+    """All single changes; then beams of more, until enough were found, or the sizes are used up. Raises _Spent,
+    BudgetExhausted."""
     beam: list[Change] = [()]
     for _size in range(min(CHANGES, len(options))):
         room = search.samples - search.evaluations
@@ -191,7 +194,8 @@ def _by_size(search: _Search, options: Mapping[str, list[Cell]], found: dict[fro
 
 
 def _spread(grown: list[Change], gain: Floats) -> list[Change]:
-    """The best few of each set of features: on a plateau the nearest changes of one feature must not crowd out the others."""
+    """The best few of each set of features: on a plateau the nearest changes of one feature must not crowd out the
+    others."""
     sets = {frozenset(feature for feature, _ in change) for change in grown}
     quota, taken = max(2, BEAM // len(sets)), dict.fromkeys(sets, 0)
     beam: list[Change] = []
@@ -258,8 +262,8 @@ def _options(
     ranges: Mapping[str, tuple[float | None, float | None]],
     categories: Mapping[str, Sequence[str]],
 ) -> list[Cell]:
-    """Values to try: every category, or quantiles of the background and the training range's ends; never "no value", which nobody
-    can be advised to have."""
+    """Values to try: every category, or quantiles of the background and the training range's ends; never "no value",
+    which nobody can be advised to have."""
     if values.dtype == object:
         known = dict.fromkeys([*categories.get(name, ()), *values.tolist()])
         return [value for value in known if value != here and str(value or "").strip()]

@@ -1,7 +1,8 @@
 """LIME for tables (Ribeiro, Singh, Guestrin 2016), vectorised, seeded, with intervals.
 
-A sample draws each player's values from a random background row; its interpretable form is 1 where the player stays in the
-explained row's bin (quartiles of the background, or the same category). Kernel and ridge penalty are the lime library's.
+A sample draws each player's values from a random background row; its interpretable form is 1 where the player stays in
+the explained row's bin (quartiles of the background, or the same category). Kernel and ridge penalty are the lime
+library's.
 """
 
 import math
@@ -52,8 +53,8 @@ def lime_tabular(
 ) -> list[Attribution]:
     """One :class:`Attribution` per row: ``values`` are the local model's coefficients, ``base`` its intercept.
 
-    ``kernel_width`` defaults to 0.75 √players; ``details`` holds the local model's weighted R² (``score``). A budget cuts the
-    samples short: asking for as many as were used gives the same bits.
+    ``kernel_width`` defaults to 0.75 √players; ``details`` holds the local model's weighted R² (``score``). A budget
+    cuts the samples short: asking for as many as were used gives the same bits.
     """
     width = 0.75 * math.sqrt(len(players)) if kernel_width is None else kernel_width
     drawing = _Drawing(background, players, samples, width, confidence)

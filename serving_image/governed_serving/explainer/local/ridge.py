@@ -23,7 +23,8 @@ class RidgeFit:
     samples: int
 
     def half_width(self, confidence: float) -> Floats:
-        """Of the coefficients' intervals, (features, outputs): without end where samples are no more than parameters."""
+        """Of the coefficients' intervals, (features, outputs): without end where samples are no more than
+        parameters."""
         if self.samples <= len(self.coefficients) + 1:
             return np.full_like(self.error, np.inf)
         half: Floats = student_quantile(confidence, self.freedom) * self.error

@@ -1,8 +1,9 @@
 """Global importances over time, and an alarm when they move.
 
-Every explanation adds a vector of shares |φ| / Σ|φ|. The first ones are the reference; each full window after them is compared
-with it: a Welch z per player, Bonferroni over players, and over windows by the spending sequence α·6/(π²k²), so that the
-chance of a false alarm over the whole life stays below ``alpha``. A difference also has to matter: total variation ≥ ``least``.
+Every explanation adds a vector of shares |φ| / Σ|φ|. The first ones are the reference; each full window after them is
+compared with it: a Welch z per player, Bonferroni over players, and over windows by the spending sequence α·6/(π²k²),
+so that the chance of a false alarm over the whole life stays below ``alpha``. A difference also has to matter: total
+variation ≥ ``least``.
 """
 
 import math
@@ -18,7 +19,8 @@ __all__ = ["DriftAlarm", "ImportanceMonitor"]
 
 
 class DriftAlarm(msgspec.Struct, frozen=True):
-    """``player`` moved most, from ``before`` to ``after`` (mean shares); ``distance`` is the total variation of all shares."""
+    """``player`` moved most, from ``before`` to ``after`` (mean shares); ``distance`` is the total variation of all
+    shares."""
 
     player: str
     before: float
@@ -80,7 +82,8 @@ class ImportanceMonitor:
         self._state = _State(list(names), _Moments.empty(size), _Moments.empty(size))
 
     def observe(self, values: Floats) -> DriftAlarm | None:
-        """``values``: attributions of one row, shape (players,). An alarm comes at the end of a window at the earliest."""
+        """``values``: attributions of one row, shape (players,). An alarm comes at the end of a window at the
+        earliest."""
         total = float(np.abs(values).sum())
         if total == 0 or not math.isfinite(total):
             return None

@@ -14,8 +14,8 @@ __all__ = ["Effect", "accumulated_local_effects", "partial_dependence"]
 
 @dataclass(frozen=True)
 class Effect:
-    """``grid`` (points,) of the feature's values; ``values`` (points, outputs); ``curves`` (rows, points, outputs) for partial
-    dependence; ``counts`` (points,) rows behind each point."""
+    """``grid`` (points,) of the feature's values; ``values`` (points, outputs); ``curves`` (rows, points, outputs) for
+    partial dependence; ``counts`` (points,) rows behind each point."""
 
     feature: str
     grid: NDArray[np.generic]
@@ -26,7 +26,8 @@ class Effect:
 
 
 def partial_dependence(box: BlackBox, rows: Columns, feature: str, points: int = 20) -> Effect:
-    """Mean answer with the feature set to each grid value (Friedman 2001), and each row's own curve (Goldstein et al. 2015).
+    """Mean answer with the feature set to each grid value (Friedman 2001), and each row's own curve (Goldstein et al.
+    2015).
 
     Missing numbers have no place on the grid; their rows have curves like any other's, and are in no count.
     """
@@ -41,8 +42,8 @@ def partial_dependence(box: BlackBox, rows: Columns, feature: str, points: int =
 def accumulated_local_effects(box: BlackBox, rows: Columns, feature: str, points: int = 20) -> Effect:
     """First-order ALE (Apley & Zhu 2020): centred so that its mean over ``rows`` is zero; numbers only.
 
-    Unlike partial dependence it never asks for rows that the data doesn't hold when features are correlated. ``grid`` holds the
-    edges of the quantile bins; rows without a value of the feature lie in none of them and are left out.
+    Unlike partial dependence it never asks for rows that the data doesn't hold when features are correlated. ``grid``
+    holds the edges of the quantile bins; rows without a value of the feature lie in none of them and are left out.
     """
     if rows[feature].dtype == object:
         raise NotExplainable(

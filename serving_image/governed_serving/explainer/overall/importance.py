@@ -35,10 +35,12 @@ def permutation_importance(
     seed: np.random.SeedSequence,
     confidence: float = 0.95,
 ) -> GlobalImportance:
-    """Rise of the mean loss when a player's values are shuffled among ``rows`` (Breiman 2001; Fisher, Rudin, Dominici 2019).
+    """Rise of the mean loss when a player's values are shuffled among ``rows`` (Breiman 2001; Fisher, Rudin, Dominici
+    2019).
 
-    ``loss`` maps outputs (rows, outputs) to a loss per row; without labels it is the mean absolute change of the outputs. A
-    shuffle leaves no row with its own values (a random cyclic shift of a random order), so that nothing is understated.
+    ``loss`` maps outputs (rows, outputs) to a loss per row; without labels it is the mean absolute change of the
+    outputs. A shuffle leaves no row with its own values (a random cyclic shift of a random order), so that nothing is
+    understated.
     """
     before, count = box.rows, row_count(rows)
     plain = box(rows)

@@ -1,7 +1,7 @@
 """How good explanations are, over time: faithfulness, stability, complexity, additivity and uncertainty by window.
 
-A window keeps a count, a sum, a sum of squares and the extremes of each measure: constant memory, and windows of replicas, or of an
-independent reading of the ledger, add up to what one process would have counted.
+A window keeps a count, a sum, a sum of squares and the extremes of each measure: constant memory, and windows of
+replicas, or of an independent reading of the ledger, add up to what one process would have counted.
 """
 
 import math
@@ -89,7 +89,8 @@ class QualityWindows:
         self.windows: dict[int, QualityWindow] = {}
 
     def observe(self, time: float, explanation: Mapping[str, Any]) -> list[QualityWindow]:
-        """Folds one explanation (an item of an answer's ``explanations``); the windows that its time has closed, oldest first."""
+        """Folds one explanation (an item of an answer's ``explanations``); the windows that its time has closed, oldest
+        first."""
         found = measured(explanation)
         if not found:
             return []

@@ -14,7 +14,8 @@ Split = float | frozenset[str]
 
 @dataclass(frozen=True)
 class Node:
-    """``feature`` is "" at a leaf; else rows with value ≤ ``split`` (numbers) or in ``split`` (a set of categories) go left.
+    """``feature`` is "" at a leaf; else rows with value ≤ ``split`` (numbers) or in ``split`` (a set of categories) go
+    left.
 
     Missing numbers go right; ``gaps`` says that there were some among the rows that the node was grown on.
     """
@@ -57,7 +58,8 @@ class SurrogateTree:
 def surrogate_tree(
     rows: Columns, outputs: Floats, *, depth: int = 3, least: int = 10, seed: np.random.SeedSequence
 ) -> SurrogateTree:
-    """CART (Breiman et al. 1984) on the model's ``outputs`` (rows,) for ``rows``; a third of the rows measures its fidelity.
+    """CART (Breiman et al. 1984) on the model's ``outputs`` (rows,) for ``rows``; a third of the rows measures its
+    fidelity.
 
     ``least`` rows stand in every leaf. Categories are ordered by their mean output, which is optimal for squared error.
     """

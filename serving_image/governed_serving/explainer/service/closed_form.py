@@ -1,4 +1,5 @@
-"""Methods that read the graph and evaluate nothing: TreeSHAP and LinearSHAP, checked against what the model answered."""
+"""Methods that read the graph and evaluate nothing: TreeSHAP and LinearSHAP, checked against what the model
+answered."""
 
 import functools
 
@@ -19,7 +20,8 @@ from governed_serving.explainer.shapley.trees import TreeExplainer
 __all__ = ["ClosedForms"]
 
 AGREEMENT = 1e-3
-"""Largest difference between the graph as read here and the answers of the serving model (single precision, quantised sums)."""
+"""Largest difference between the graph as read here and the answers of the serving model (single precision, quantised
+sums)."""
 
 _LINKS = {
     "NONE": "",
@@ -49,7 +51,8 @@ class ClosedForms:
             return False
 
     def trees(self, rows: Columns, players: Players, outputs: Floats) -> list[Attribution]:
-        """Exact TreeSHAP. Raises :class:`NotExplainable` if the model isn't a tree ensemble, or not the one that answered."""
+        """Exact TreeSHAP. Raises :class:`NotExplainable` if the model isn't a tree ensemble, or not the one that
+        answered."""
         read = self._read()
         explainer = self._prepared.get(players.members)
         if explainer is None:

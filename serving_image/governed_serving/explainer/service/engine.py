@@ -20,12 +20,14 @@ from governed_serving.explainer.service.protocol import Answer, ExplainRequest
 __all__ = ["Engine"]
 
 MAX_ROWS_PER_CALL = 512
-"""Rows in one call to the model server, and so between two looks at the clock: while requests come, rows have a twentieth of a core."""
+"""Rows in one call to the model server, and so between two looks at the clock: while requests come, rows have a
+twentieth of a core."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Rows in one call to the model, and the ``budget`` (milliseconds) where neither the request nor the spec sets one; None: no budget."""
+    """Rows in one call to the model, and the ``budget`` (milliseconds) where neither the request nor the spec sets one;
+    None: no budget."""
 
     rows_per_call: int = MAX_ROWS_PER_CALL
     budget: float | None = None
@@ -34,7 +36,8 @@ class Limits:
 class Engine:
     """Pure but for the black box: the same request on the same model, background and code gives the same bytes.
 
-    ``predict`` answers columns with output columns; ``costly`` says that it goes over a wire; ``methods`` are those that fit the model.
+    ``predict`` answers columns with output columns; ``costly`` says that it goes over a wire; ``methods`` are those
+    that fit the model.
     """
 
     def __init__(

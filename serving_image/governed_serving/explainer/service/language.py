@@ -1,4 +1,5 @@
-"""Explaining a runtime's completions: what stands in for the artefact, how the runtime is asked, which journalled completions are sampled."""
+"""Explaining a runtime's completions: what stands in for the artefact, how the runtime is asked, which journalled
+completions are sampled."""
 
 import hashlib
 
@@ -24,7 +25,8 @@ OUTPUT = "log_probability"
 
 
 def language_model(name: str, runtime: Runtime) -> ExplainedModel:
-    """A model of one text, without background; its digest is that of the runtime's spec (image, command, arguments, model)."""
+    """A model of one text, without background; its digest is that of the runtime's spec (image, command, arguments,
+    model)."""
     identity = msgspec.json.encode(runtime.plain(), order="deterministic")
     manifest = Manifest(
         name=name,
@@ -41,7 +43,8 @@ def language_model(name: str, runtime: Runtime) -> ExplainedModel:
 
 
 def completions_in(frame: PredictionFrame, share: float) -> list[tuple[str, Columns, int]]:
-    """As :func:`governed_serving.explainer.service.live.requests_in`, of completions that were generated to their end."""
+    """As :func:`governed_serving.explainer.service.live.requests_in`, of completions that were generated to their
+    end."""
     if "state" not in frame.outputs:
         return []
     found: list[tuple[str, Columns, int]] = []

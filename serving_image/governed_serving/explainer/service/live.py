@@ -77,7 +77,8 @@ def requests_in(frame: PredictionFrame, features: list[Feature], share: float) -
 
 @dataclass(frozen=True)
 class SampledStreams:
-    """The journals that are followed: their ``names``, how to ``open`` one, and where progress is kept (one small file each)."""
+    """The journals that are followed: their ``names``, how to ``open`` one, and where progress is kept (one small file
+    each)."""
 
     names: Callable[[], list[str]]
     open: Callable[[str], JournalReader]
@@ -85,9 +86,11 @@ class SampledStreams:
 
 
 class LiveSampler:
-    """Follows the server's streams and explains what ``pick`` chooses of each frame (as :func:`requests_in` does), on the slow lane.
+    """Follows the server's streams and explains what ``pick`` chooses of each frame (as :func:`requests_in` does), on
+    the slow lane.
 
-    Progress is kept, so that a restart goes on where it was; a frame that was cut short is explained again, to the same bits.
+    Progress is kept, so that a restart goes on where it was; a frame that was cut short is explained again, to the same
+    bits.
     """
 
     def __init__(

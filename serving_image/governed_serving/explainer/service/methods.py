@@ -38,7 +38,8 @@ __all__ = [
 ]
 
 ROW_WISE = 1e-5
-"""Difference between a row's answers in two batches up to which it is single precision's rounding (relative, beyond 1)."""
+"""Difference between a row's answers in two batches up to which it is single precision's rounding (relative, beyond
+1)."""
 
 FULL_TABLE = 4096
 """Coalitions per row up to which exact values are always taken: twelve players."""
@@ -48,7 +49,8 @@ FULL_TABLE = 4096
 class Task:
     """One request, ready to compute: all that a method may depend on.
 
-    ``outputs``: the model's answers to ``rows`` in ``scale``, shape (rows, outputs); ``targets``: the output to explain, per row.
+    ``outputs``: the model's answers to ``rows`` in ``scale``, shape (rows, outputs); ``targets``: the output to
+    explain, per row.
     """
 
     model: ExplainedModel
@@ -95,7 +97,8 @@ Method = Callable[[Task], Answers]
 
 
 def shap(task: Task) -> Answers:
-    """The cheapest exact way there is (trees, enumeration), else sampled with intervals; with a budget, the anytime form."""
+    """The cheapest exact way there is (trees, enumeration), else sampled with intervals; with a budget, the anytime
+    form."""
     if task.scale == OUTPUT and task.forms.sums_to_output():
         try:
             return tree(task)
@@ -109,7 +112,8 @@ def shap(task: Task) -> Answers:
 
 
 def exact(task: Task) -> Answers:
-    """Shapley values by enumeration, whatever they cost (at most 14 players that differ); with a budget, the anytime form."""
+    """Shapley values by enumeration, whatever they cost (at most 14 players that differ); with a budget, the anytime
+    form."""
     game = task.game()
     if task.box.deadline is not None and _widest(game) <= MAX_PLAYERS:
         return _sampled(task, game)

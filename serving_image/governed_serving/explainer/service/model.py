@@ -38,7 +38,8 @@ class ExplainedModel:
     def read(
         cls, directory: Path, expected: str, groups: list[list[str]], rows: int, protected: tuple[str, ...]
     ) -> "ExplainedModel":
-        """Loads and verifies the artefact. Raises ArtefactError, NotExplainable (no background, unknown feature in a group)."""
+        """Loads and verifies the artefact. Raises ArtefactError, NotExplainable (no background, unknown feature in a
+        group)."""
         artefact = load(directory, expected)
         names = {" + ".join(group): tuple(group) for group in groups}
         model = cls(artefact.manifest, artefact.digest, artefact.model, _background(artefact, rows), names, protected)
@@ -81,7 +82,8 @@ class ExplainedModel:
 
 
 def _background(artefact: Artefact, rows: int) -> Columns:
-    """At most ``rows`` rows, a seeded sample in random order: of an artefact that others made, the first may be alike."""
+    """At most ``rows`` rows, a seeded sample in random order: of an artefact that others made, the first may be
+    alike."""
     raw = artefact.background()
     columns = {f.name: _column(raw.get(f.name), f) for f in artefact.manifest.features}
     if (count := row_count(columns)) == 0:

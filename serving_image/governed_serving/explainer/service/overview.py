@@ -23,11 +23,13 @@ POINTS = 12
 
 
 def overview(engine: Engine) -> dict[str, Any]:
-    """Asks the model for a few thousand rows. The seed comes from the model's digest: the same model, the same answer."""
+    """Asks the model for a few thousand rows. The seed comes from the model's digest: the same model, the same
+    answer."""
     model, box = engine.model, engine.box(None)
     if not model.background:
         raise NotExplainable(
-            "overview: expected a model with background rows, found a runtime, which has none; explain single completions"
+            "overview: expected a model with background rows, found a runtime, which has none; explain single "
+            "completions"
         )
     rows, identifier = model.background, f"overview-{model.digest.removeprefix('sha256:')[:16]}"
     seeds = np.random.SeedSequence(seed_of(identifier)).spawn(2)

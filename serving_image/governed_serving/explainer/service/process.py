@@ -161,7 +161,8 @@ async def kept_running(
 
 
 async def serve() -> None:
-    """Runs until SIGTERM. Raises Problem, InvalidSettings, ExplainerError, ArchiveError, CryptoError, JournalError, OSError."""
+    """Runs until SIGTERM. Raises Problem, InvalidSettings, ExplainerError, ArchiveError, CryptoError, JournalError,
+    OSError."""
     settings = Settings.from_environment()
     host = Host()
     sock = listen(settings.host, settings.port)

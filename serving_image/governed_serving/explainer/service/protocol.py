@@ -28,11 +28,11 @@ _IGNORED = frozenset({"binary_data_output", "revision", "priority"})
 class Parameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a request may ask for beyond its rows.
 
-    ``method``: see the engine's table, "" is the model's default. ``max_evaluations``: coalitions of a sampled method, samples of
-    lime and anchors. ``target``: class, or its position; default: the favourable class, else the predicted one.
-    ``budget_ms``: answer within this time with the error reached. ``precision``: stop when half-widths fall below this share of
-    the range. ``outcome``: the class that a counterfactual should reach. ``scale``: "output" (default) or "logit", in which saturated
-    probabilities still have attributions.
+    ``method``: see the engine's table, "" is the model's default. ``max_evaluations``: coalitions of a sampled method,
+    samples of lime and anchors. ``target``: class, or its position; default: the favourable class, else the predicted
+    one. ``budget_ms``: answer within this time with the error reached. ``precision``: stop when half-widths fall below
+    this share of the range. ``outcome``: the class that a counterfactual should reach. ``scale``: "output" (default) or
+    "logit", in which saturated probabilities still have attributions.
     """
 
     method: str = ""
@@ -154,7 +154,8 @@ def _column(tensor: _Tensor, feature: Feature) -> NDArray[np.generic]:
     if rank not in (1, 2) or (rank == 2 and tensor.shape[1] != 1) or not 0 <= tensor.shape[0] <= MAX_ROWS:
         found = str(tensor.shape[:3])[:80]
         raise NotExplainable(
-            f"{feature.name}: expected shape [rows] or [rows, 1], at most {MAX_ROWS} rows, found {rank} dimensions {found}"
+            f"{feature.name}: expected shape [rows] or [rows, 1], at most {MAX_ROWS} rows, found {rank} "
+            f"dimensions {found}"
         )
     size = tensor.shape[0]
     data = _flattened(tensor)

@@ -19,7 +19,8 @@ class JournalLike(Protocol):
 class Recorder:
     """``record`` returns once the journal has the explanation, or raises the journal's error.
 
-    With ``lost`` (failure policy Open) an explanation that can't be recorded goes out all the same, and ``lost()`` counts it.
+    With ``lost`` (failure policy Open) an explanation that can't be recorded goes out all the same, and ``lost()``
+    counts it.
     """
 
     def __init__(

@@ -16,7 +16,8 @@ Explanation = dict[str, Any]
 def rendered(
     found: Attribution, target: int, target_name: str | int, players: Players | None, row: Columns
 ) -> Explanation:
-    """One output of an attribution. ``row`` holds the explained row; without ``players`` the names are spans of a text."""
+    """One output of an attribution. ``row`` holds the explained row; without ``players`` the names are spans of a
+    text."""
     entries = [_entry(found, index, target, players, row) for index in range(len(found.names))]
     return {
         "method": found.method,

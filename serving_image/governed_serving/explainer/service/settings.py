@@ -19,7 +19,8 @@ ALIBI_PYTHON = Path("/opt/alibi/bin/python")
 
 @dataclass(frozen=True)
 class Settings:
-    """What one explainer reads before it starts. Empty ``archive_url``: a model run by hand, whose keysets lie in the spool."""
+    """What one explainer reads before it starts. Empty ``archive_url``: a model run by hand, whose keysets lie in the
+    spool."""
 
     resolved: ResolvedModel
     explainer: Explainer

@@ -1,4 +1,5 @@
-"""What explanations say over time: global importances and their drift, quality by window; kept sealed over a restart."""
+"""What explanations say over time: global importances and their drift, quality by window; kept sealed over a
+restart."""
 
 import time
 from collections.abc import Callable
@@ -21,7 +22,8 @@ __all__ = ["Watch"]
 
 
 class Watch:
-    """Folds every answer; an alarm and a closed window go into the journal, hence the ledger. State lies in ``folder``."""
+    """Folds every answer; an alarm and a closed window go into the journal, hence the ledger. State lies in
+    ``folder``."""
 
     def __init__(
         self,

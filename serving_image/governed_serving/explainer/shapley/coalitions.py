@@ -1,8 +1,8 @@
 """Which coalitions a sampled Shapley estimate asks for: complementary pairs, stratified by size, without replacement.
 
 Pairs (S, complement) make the estimate exact for interactions of two players (Covert & Lee 2021); sizes are drawn by
-leverage, which is uniform over sizes (Musco & Witter 2025); within a size no pair comes twice, and a size whose pairs have all
-come has no sampling error left.
+leverage, which is uniform over sizes (Musco & Witter 2025); within a size no pair comes twice, and a size whose pairs
+have all come has no sampling error left.
 """
 
 import math
@@ -22,8 +22,8 @@ _ENUMERABLE = 1 << 62
 class PairedSample:
     """``masks`` (pairs, players): the smaller (or equal) half of each pair; its partner is the complement.
 
-    ``stratum`` (pairs,) is the index of the pair's size; ``population`` and ``drawn`` (strata,) count the pairs of each size that
-    exist and that are in the sample; ``weight`` (strata,) is the Shapley kernel summed over a size's pairs.
+    ``stratum`` (pairs,) is the index of the pair's size; ``population`` and ``drawn`` (strata,) count the pairs of each
+    size that exist and that are in the sample; ``weight`` (strata,) is the Shapley kernel summed over a size's pairs.
     """
 
     masks: NDArray[np.bool_]
@@ -61,7 +61,8 @@ class PairedSampler:
         ]
 
     def allocate(self, pairs: int) -> NDArray[np.int64]:
-        """Pairs per size for a sample of ``pairs``: by leverage, capped at what exists, never fewer for a larger sample."""
+        """Pairs per size for a sample of ``pairs``: by leverage, capped at what exists, never fewer for a larger
+        sample."""
         left, open_ = float(pairs), np.ones(len(self.sizes), bool)
         want = np.zeros(len(self.sizes))
         while open_.any() and left > 1e-9:

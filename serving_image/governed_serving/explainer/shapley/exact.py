@@ -1,8 +1,8 @@
 """Exact interventional Shapley values by enumeration.
 
-The game against a whole background is the mean of the games against each background row, and in the game of a pair (row,
-background row) only the d players on which the two differ can matter: 2^d coalitions instead of 2^M, with nothing lost.
-Where d is 1, the model isn't asked at all beyond the two ends.
+The game against a whole background is the mean of the games against each background row, and in the game of a pair
+(row, background row) only the d players on which the two differ can matter: 2^d coalitions instead of 2^M, with nothing
+lost. Where d is 1, the model isn't asked at all beyond the two ends.
 """
 
 import functools
@@ -98,8 +98,8 @@ def exact_shapley(game: InterventionalGame) -> list[Attribution]:
 
 @dataclass(frozen=True)
 class _Sums:
-    """Weighted Shapley values over pairs, (2, rows, players, outputs) by parity of the background row, and their squares
-    over both."""
+    """Weighted Shapley values over pairs, (2, rows, players, outputs) by parity of the background row, and their
+    squares over both."""
 
     halves: Floats
     squares: Floats
@@ -149,12 +149,14 @@ def _weighted(tables: Floats, matrix: Floats) -> Floats:
 
 
 def _places(differs: Booleans, d: int) -> NDArray[np.int64]:
-    """Position of each player among the pair's differing ones, or ``d`` where the pair agrees: shape (pairs, players)."""
+    """Position of each player among the pair's differing ones, or ``d`` where the pair agrees: shape (pairs,
+    players)."""
     return np.where(differs, np.cumsum(differs, axis=1) - 1, d)
 
 
 def _check(players: int) -> None:
     if players > MAX_PLAYERS:
         raise NotExplainable(
-            f"exact Shapley values need at most {MAX_PLAYERS} players that differ, found {players}; group features or use 'sampled'"
+            f"exact Shapley values need at most {MAX_PLAYERS} players that differ, found {players}; group "
+            "features or use 'sampled'"
         )

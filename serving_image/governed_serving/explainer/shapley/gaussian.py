@@ -1,17 +1,18 @@
 """Shapley values of a Gaussian process fitted to pair differences: a regression-adjusted estimate with its own error.
 
-Only the odd part of a game, ``d(S) = v(S) − v(N∖S)``, matters for Shapley values. It is modelled as a linear game plus a Gaussian
-process on the hypercube with kernel ``sinh(Σ_j η_j z_j z'_j)``, the odd part of ``exp``: interactions of all odd orders, weighted
-down by order and by the relevance η_j of the players in them. Shapley values are linear functionals of the process, known in
-closed form through the multilinear extension (Owen 1972: ``φ_i = ∫₀¹ ∂_i f(t,…,t) dt``, by Gauss-Legendre quadrature), hence
-the estimate is a Bayesian quadrature (O'Hagan 1991) with the posterior's variance as its error. What the process believes of its
-error is calibrated on the Shapley values themselves: groups of pairs are left out, and how far the values move is compared with how
-far they should have. (Residuals of single pairs can't say how errors of neighbouring coalitions add up.) That alone believes the
-kernel about how error is shared among players and shrinks with pairs: on games that are not smooth (thresholds) its intervals covered
-87 to 92 %. The same movements, as a delete-a-group jackknife (Kott 2001), believe nothing but are wide where the process learns fast; the
-error printed is the geometric mean of both. Where nothing is smooth (white noise), weighing what was drawn beats any process, and the
-regression's values are taken if its error is the smaller one. tests/bench/explain has the coverage. With many pairs the process is
-fitted to some and the others correct it by regression (Witter et al. 2025).
+Only the odd part of a game, ``d(S) = v(S) − v(N∖S)``, matters for Shapley values. It is modelled as a linear game plus
+a Gaussian process on the hypercube with kernel ``sinh(Σ_j η_j z_j z'_j)``, the odd part of ``exp``: interactions of all
+odd orders, weighted down by order and by the relevance η_j of the players in them. Shapley values are linear
+functionals of the process, known in closed form through the multilinear extension (Owen 1972: ``φ_i = ∫₀¹ ∂_i f(t,…,t)
+dt``, by Gauss-Legendre quadrature), hence the estimate is a Bayesian quadrature (O'Hagan 1991) with the posterior's
+variance as its error. What the process believes of its error is calibrated on the Shapley values themselves: groups of
+pairs are left out, and how far the values move is compared with how far they should have. (Residuals of single pairs
+can't say how errors of neighbouring coalitions add up.) That alone believes the kernel about how error is shared among
+players and shrinks with pairs: on games that are not smooth (thresholds) its intervals covered 87 to 92 %. The same
+movements, as a delete-a-group jackknife (Kott 2001), believe nothing but are wide where the process learns fast; the
+error printed is the geometric mean of both. Where nothing is smooth (white noise), weighing what was drawn beats any
+process, and the regression's values are taken if its error is the smaller one. tests/bench/explain has the coverage.
+With many pairs the process is fitted to some and the others correct it by regression (Witter et al. 2025).
 """
 
 import math
@@ -55,7 +56,8 @@ class _Kernel:
 
 
 def fit_gaussian(sample: PairedSample, differences: Floats, total: Floats) -> Fit:
-    """As :func:`fit_pairs`, whose error it usually divides by 2 to 100; falls back to it where there is too little to learn from."""
+    """As :func:`fit_pairs`, whose error it usually divides by 2 to 100; falls back to it where there is too little to
+    learn from."""
     linear = fit_pairs(sample, differences, total)
     z = np.where(sample.masks, 1.0, -1.0)
     pairs, players = z.shape
@@ -169,7 +171,8 @@ class _LeftOut:
     expected: Floats
 
     def scale(self) -> tuple[Floats, float]:
-        """Variance of the process per output, and the degrees of freedom of that estimate (Satterthwaite 1946, over groups)."""
+        """Variance of the process per output, and the degrees of freedom of that estimate (Satterthwaite 1946, over
+        groups)."""
         known = self.expected > 1e-12 * self.expected.max(axis=1, initial=0.0, keepdims=True)
         square = np.divide(
             self.moved**2, self.expected[..., None], out=np.zeros_like(self.moved), where=known[..., None]
@@ -180,7 +183,8 @@ class _LeftOut:
         return scale, max(float((2 * scale**2 / wobble).min()), 3.0)
 
     def jackknife(self) -> Floats:
-        """Delete-a-group jackknife variance, shape (players, outputs); its degrees of freedom are one less than the groups."""
+        """Delete-a-group jackknife variance, shape (players, outputs); its degrees of freedom are one less than the
+        groups."""
         count = len(self.moved)
         variance: Floats = (count - 1) / count * (self.moved**2).sum(axis=0)
         return variance
@@ -205,7 +209,8 @@ def _left_out(precision: Floats, weights: Floats, alpha: Floats) -> _LeftOut:
 
 
 def _corrected(kernel: _Kernel, sample: PairedSample, z: Floats, y: Floats, total: Floats) -> Fit:
-    """The process fitted to a part of every stratum, plus a regression on what it misses in the others: error by design."""
+    """The process fitted to a part of every stratum, plus a regression on what it misses in the others: error by
+    design."""
     starts = np.concatenate([[0], np.cumsum(sample.drawn)[:-1]])
     position = np.arange(len(z)) - starts[sample.stratum]
     share = np.minimum(np.ceil(sample.drawn * (FITTED_ON / len(z))), sample.drawn - 2)
@@ -247,7 +252,8 @@ def _section_shapley(z: Floats, eta: Floats) -> Floats:
 
 
 def _prior_variance(eta: Floats) -> Floats:
-    """Variance of each Shapley value under the process before data: the functional applied to both sides of the kernel."""
+    """Variance of each Shapley value under the process before data: the functional applied to both sides of the
+    kernel."""
     nodes, weights = _quadrature(len(eta))
     agree = np.outer(nodes, nodes) + np.outer(1 - nodes, 1 - nodes)
     both = np.outer(weights, weights)

@@ -1,7 +1,7 @@
 """Shapley values by antithetic permutations (Castro et al. 2009; Mitchell et al. 2022), with an interval per player.
 
-Each permutation is walked forwards and backwards; the mean of the two walks is one unbiased sample, so that the interval is a
-Student t over permutations, of a variance that no player has below the mean of all.
+Each permutation is walked forwards and backwards; the mean of the two walks is one unbiased sample, so that the
+interval is a Student t over permutations, of a variance that no player has below the mean of all.
 """
 
 from dataclasses import dataclass

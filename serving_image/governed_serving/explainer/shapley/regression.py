@@ -1,8 +1,9 @@
 """Shapley values as a weighted least-squares fit to pair differences, with the sampling error of stratified pairs.
 
-For a pair, ``d(S) = v(S) − v(N∖S)`` and ``z = +1`` on S, −1 off it. Shapley values minimise ``Σ μ(S) (d(S) − z·φ)²`` under
-``Σφ = v(N) − v(∅)`` (Charnes et al. 1988; Covert & Lee 2021, paired). The variance is the design-based one of a stratified
-sample without replacement, linearised at the fit, with leverage-corrected residuals; no player's is taken below the mean of all.
+For a pair, ``d(S) = v(S) − v(N∖S)`` and ``z = +1`` on S, −1 off it. Shapley values minimise ``Σ μ(S) (d(S) − z·φ)²``
+under ``Σφ = v(N) − v(∅)`` (Charnes et al. 1988; Covert & Lee 2021, paired). The variance is the design-based one of a
+stratified sample without replacement, linearised at the fit, with leverage-corrected residuals; no player's is taken
+below the mean of all.
 """
 
 from dataclasses import dataclass
@@ -18,7 +19,8 @@ __all__ = ["Fit", "fit_pairs"]
 
 @dataclass(frozen=True)
 class Fit:
-    """``values`` and ``error`` (standard errors): shape (players, outputs); ``freedom``: degrees of freedom of the error."""
+    """``values`` and ``error`` (standard errors): shape (players, outputs); ``freedom``: degrees of freedom of the
+    error."""
 
     values: Floats
     error: Floats

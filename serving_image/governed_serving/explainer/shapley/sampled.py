@@ -1,4 +1,5 @@
-"""Sampled Shapley values: paired leverage samples in growing rounds, with an interval per player and a stopping rule."""
+"""Sampled Shapley values: paired leverage samples in growing rounds, with an interval per player and a stopping
+rule."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -23,9 +24,9 @@ Estimator = Callable[[PairedSample, Floats, Floats], Fit]
 class Stopping:
     """When to stop: ``coalitions`` evaluated at most (≥ 4), or intervals narrow enough.
 
-    ``precision``: stop once the widest half-interval is at most this share of the range of the values (Covert & Lee's rule);
-    None asks for all coalitions. ``confidence`` is the interval's level: with ``precision`` that of all looks together, so that it
-    holds although the width decides when to stop.
+    ``precision``: stop once the widest half-interval is at most this share of the range of the values (Covert & Lee's
+    rule); None asks for all coalitions. ``confidence`` is the interval's level: with ``precision`` that of all looks
+    together, so that it holds although the width decides when to stop.
     """
 
     coalitions: int = 2048
@@ -50,8 +51,8 @@ def sampled_shapley(
     """Shapley values of a game of at least two players; ``total`` = v(N) − v(∅), shape (outputs,).
 
     A function of the game, the seed and the number of coalitions alone: when a budget cut it short, asking for as many
-    coalitions as it used gives the same bits. Where not even the first round was possible, every player has an equal share of
-    ``total``, and intervals without end.
+    coalitions as it used gives the same bits. Where not even the first round was possible, every player has an equal
+    share of ``total``, and intervals without end.
     """
     sampler = PairedSampler(game.size, max(stopping.coalitions // 2, 2), seed)
     rounds = _rounds(game.size, sampler.most, stopping.precision is not None or game.box.deadline is not None)

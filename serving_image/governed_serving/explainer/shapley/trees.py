@@ -1,9 +1,9 @@
 """Exact interventional TreeSHAP (Lundberg et al. 2020), vectorised over leaves and distinct background patterns.
 
-A leaf with value w is reached by a hybrid of x and b when every player on its path comes from a side that satisfies the path.
-So the leaf's game is ``w · [U ⊆ S, V ∩ S = ∅]``, U the players that only x satisfies, V those that only b satisfies, and its
-Shapley values are ``w (u−1)! v! / (u+v)!`` on U and ``−w u! (v−1)! / (u+v)!`` on V. Satisfied players of a path are bits of one
-integer; background rows with equal bits at a leaf count once, with their weight.
+A leaf with value w is reached by a hybrid of x and b when every player on its path comes from a side that satisfies the
+path. So the leaf's game is ``w · [U ⊆ S, V ∩ S = ∅]``, U the players that only x satisfies, V those that only b
+satisfies, and its Shapley values are ``w (u−1)! v! / (u+v)!`` on U and ``−w u! (v−1)! / (u+v)!`` on V. Satisfied
+players of a path are bits of one integer; background rows with equal bits at a leaf count once, with their weight.
 """
 
 import math
@@ -71,7 +71,8 @@ class Trees:
 class TreeExplainer:
     """Prepared for one background; ``explain`` is then milliseconds per row.
 
-    ``background`` (rows, columns) with ``weights`` (rows,) summing to 1, ``owners`` (columns,) the player of each column.
+    ``background`` (rows, columns) with ``weights`` (rows,) summing to 1, ``owners`` (columns,) the player of each
+    column.
     """
 
     def __init__(

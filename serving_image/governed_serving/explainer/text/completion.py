@@ -1,7 +1,9 @@
-"""A language model behind an OpenAI-compatible runtime, as a function of its prompt: the log-probability of a given completion.
+"""A language model behind an OpenAI-compatible runtime, as a function of its prompt: the log-probability of a given
+completion.
 
-``/v1/completions`` with ``echo`` scores the whole completion under each prompt, summed over its tokens. Chat routes don't echo, so
-there the first token is scored, from ``top_logprobs``: one that is not among them counts with the least that is, an upper bound.
+``/v1/completions`` with ``echo`` scores the whole completion under each prompt, summed over its tokens. Chat routes
+don't echo, so there the first token is scored, from ``top_logprobs``: one that is not among them counts with the least
+that is, an upper bound.
 """
 
 from collections.abc import Callable, Mapping
@@ -20,13 +22,15 @@ __all__ = ["CHAT", "COMPLETIONS", "FEATURES", "CompletionScorer"]
 CHAT, COMPLETIONS = routes.CHAT_COMPLETIONS, routes.COMPLETIONS
 
 FEATURES = ("prompt", "completion", "messages")
-"""Columns of a scored row: the text that is cut, what the model said, and for chats the messages around it as JSON (else "")."""
+"""Columns of a scored row: the text that is cut, what the model said, and for chats the messages around it as JSON
+(else "")."""
 
 ALTERNATIVES = 20
 """Most ``top_logprobs`` that OpenAI's protocol allows."""
 
 NOTHING = "\n"
-"""Stands for a prompt of which nothing is left: a completion's first token needs something before it to have a probability."""
+"""Stands for a prompt of which nothing is left: a completion's first token needs something before it to have a
+probability."""
 
 
 T = TypeVar("T")
@@ -71,9 +75,11 @@ class _Chat(msgspec.Struct):
 
 
 class CompletionScorer:
-    """``scorer(columns)`` → log-probabilities in nats, shape (rows, 1). ``post(path, message)`` answers the runtime's JSON.
+    """``scorer(columns)`` → log-probabilities in nats, shape (rows, 1). ``post(path, message)`` answers the runtime's
+    JSON.
 
-    Raises :class:`ModelMisbehaved` where the runtime doesn't answer log-probabilities, and says what it would have to do.
+    Raises :class:`ModelMisbehaved` where the runtime doesn't answer log-probabilities, and says what it would have to
+    do.
     """
 
     def __init__(self, post: Callable[[str, Mapping[str, object]], bytes]) -> None:
@@ -96,17 +102,20 @@ class CompletionScorer:
         choice = answer.choices[0] if answer.choices else None
         if choice is None or choice.logprobs is None:
             raise ModelMisbehaved(
-                "the runtime: expected logprobs of an echoed prompt, found none; start it so that it answers them (llama.cpp: --logits_all true)"
+                "the runtime: expected logprobs of an echoed prompt, found none; start it so that it answers "
+                "them (llama.cpp: --logits_all true)"
             )
         if not choice.text.startswith(given):
             raise ModelMisbehaved(
-                "the runtime: expected the prompt to be echoed before the completion, found another text; it doesn't support echo"
+                "the runtime: expected the prompt to be echoed before the completion, found another text; it "
+                "doesn't support echo"
             )
         return _summed(choice.logprobs, len(completion), len(choice.text), len(choice.text) - len(given))
 
     def _first_token(self, prompt: str, completion: str, messages: str) -> float:
         message = {
-            "messages": _filled(messages, prompt), "max_tokens": 1, "temperature": 0, "logprobs": True, "top_logprobs": ALTERNATIVES,
+            "messages": _filled(messages, prompt), "max_tokens": 1, "temperature": 0, "logprobs": True,
+            "top_logprobs": ALTERNATIVES,
         }  # fmt: skip
         answer = _decoded(self._post(CHAT, message), _Chat)
         found = answer.choices[0].logprobs if answer.choices else None
@@ -121,14 +130,16 @@ class CompletionScorer:
 
 
 def _summed(found: _Logprobs, length: int, answered: int, generated: int) -> float:
-    """Over the tokens that hold any of the ``length`` characters before the ``generated`` last ones of ``answered`` in all.
+    """Over the tokens that hold any of the ``length`` characters before the ``generated`` last ones of ``answered`` in
+    all.
 
     Counted from the end: what a tokenizer puts before the text (a space, a sentinel) doesn't shift it.
     """
     ends = [at + len(token) for at, token in zip(found.text_offset, found.tokens, strict=True)]
     if max(ends, default=0) < answered:
         raise ModelMisbehaved(
-            "the runtime: expected a log-probability for every token that it answers, found fewer, so that it can't be told which token "
+            "the runtime: expected a log-probability for every token that it answers, found fewer, so that it "
+            "can't be told which token "
             "each belongs to (llama-cpp-python does so for models without a BOS token)"
         )
     stop = max(ends) - generated

@@ -68,7 +68,8 @@ def text_shapley(
     placeholder: str = "",
     estimator: Estimator = fit_gaussian,
 ) -> tuple[Attribution, TextGame]:
-    """Shapley values of a text's spans: exact up to ten, else sampled with intervals. ``details`` holds the spans' offsets."""
+    """Shapley values of a text's spans: exact up to ten, else sampled with intervals. ``details`` holds the spans'
+    offsets."""
     before = box.rows
     spans = cut(str(row[field][0]), level, most=max(2, stopping.coalitions // 4))
     game = TextGame(box, row, field, spans, placeholder)

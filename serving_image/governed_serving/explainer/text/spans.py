@@ -53,7 +53,8 @@ def cut(text: str, level: str = "token", most: int = 512) -> Spans:
 
 
 def render(spans: Spans, masks: NDArray[np.bool_], placeholder: str = "") -> NDArray[np.object_]:
-    """Texts in which only the chosen spans stand, shape (masks,): what is masked is left out, or replaced by ``placeholder``."""
+    """Texts in which only the chosen spans stand, shape (masks,): what is masked is left out, or replaced by
+    ``placeholder``."""
     pieces, gaps, at = [], [], 0
     for start, end in spans.edges:
         gaps.append(spans.text[at:start])

@@ -1,7 +1,7 @@
 """Mergeable sufficient statistics: counts over protected values × strata × outcome × label.
 
-Everything that a verdict says about decisions is a function of these counts. They are integers and their sum has no order, so that
-any split over replicas and any restart gives the same verdict.
+Everything that a verdict says about decisions is a function of these counts. They are integers and their sum has no
+order, so that any split over replicas and any restart gives the same verdict.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,7 +18,8 @@ __all__ = ["FAVORABLE", "OTHER", "UNFAVORABLE", "UNKNOWN", "Cells", "CodedColumn
 Counts = NDArray[np.int64]
 Key = tuple[str, ...]
 UNFAVORABLE, FAVORABLE, UNKNOWN = 0, 1, 2
-"""Last axis of counts: what the label (truth) said; UNKNOWN until it arrives. The axis before it is the outcome (0, 1)."""
+"""Last axis of counts: what the label (truth) said; UNKNOWN until it arrives. The axis before it is the outcome (0,
+1)."""
 _DENSE = 1 << 20
 
 
@@ -75,7 +76,8 @@ class Cells:
         label: NDArray[np.integer] | None = None,
         score: NDArray[np.floating] | None = None,
     ) -> None:
-        """Fold rows: a coded column per axis, ``outcome`` 0/1 (bool or integer), ``label`` 0, 1 or 2 (unknown); all shape (rows,)."""
+        """Fold rows: a coded column per axis, ``outcome`` 0/1 (bool or integer), ``label`` 0, 1 or 2 (unknown); all
+        shape (rows,)."""
         if self.scores is not None and score is not None:
             self.scores.add(columns, score)
         sizes = [len(columns[name][1]) for name in self.axes]
@@ -112,7 +114,8 @@ class Cells:
         cell += table
 
     def relabel(self, key: Key, outcome: int, label: int) -> bool:
-        """A late label: one row of ``key`` with this outcome moves from unknown to ``label``; False when there is none."""
+        """A late label: one row of ``key`` with this outcome moves from unknown to ``label``; False when there is
+        none."""
         cell = self.counts.get(key)
         if cell is None or cell[outcome, UNKNOWN] <= 0:
             return False

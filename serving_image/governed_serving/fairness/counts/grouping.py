@@ -1,7 +1,7 @@
 """From a column to named groups: words as they are; numbers by themselves when there are few, otherwise in bands.
 
-One rule for the trainer's audit and gates, the live verdict and the report. The bands of an attribute are those that the
-manifest declares; else, of a numeric column with more than 16 values in the training data, five with about as many
+One rule for the trainer's audit and gates, the live verdict and the report. The bands of an attribute are those that
+the manifest declares; else, of a numeric column with more than 16 values in the training data, five with about as many
 training rows each. The trainer derives them once and the artefact carries them (model.json: ``bands``).
 """
 

@@ -1,8 +1,10 @@
-"""Statistics of scores per group that add up exactly: moments as whole numbers, distributions as counts of nearby floats.
+"""Statistics of scores per group that add up exactly: moments as whole numbers, distributions as counts of nearby
+floats.
 
-A float32 is a whole number of 2⁻¹⁷³ at most 24 bits wide, so that sums of values and of squares are Python integers: no split, no
-order and no restart changes a bit of them, and a row can be taken back. The distribution is kept exactly for up to 2,048
-different scores, and at 8 bits of mantissa beyond that (values within 0.4 % share a count), the calibration in ten bins of [0, 1].
+A float32 is a whole number of 2⁻¹⁷³ at most 24 bits wide, so that sums of values and of squares are Python integers: no
+split, no order and no restart changes a bit of them, and a row can be taken back. The distribution is kept exactly for
+up to 2,048 different scores, and at 8 bits of mantissa beyond that (values within 0.4 % share a count), the calibration
+in ten bins of [0, 1].
 """
 
 from collections.abc import Mapping, Sequence
@@ -68,7 +70,8 @@ class Moments:
 
 @dataclass
 class GroupScores:
-    """One group. ``error``: score − truth of rows with a label, ``absolute`` and ``square`` of it; ``bins``: [rows, favourable] each."""
+    """One group. ``error``: score − truth of rows with a label, ``absolute`` and ``square`` of it; ``bins``: [rows,
+    favourable] each."""
 
     score: Moments = field(default_factory=Moments)
     error: Moments = field(default_factory=Moments)

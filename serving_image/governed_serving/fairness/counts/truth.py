@@ -1,4 +1,5 @@
-"""Late labels as counts and scores take them: what a person was told of a request, read against the favourable outcome."""
+"""Late labels as counts and scores take them: what a person was told of a request, read against the favourable
+outcome."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -16,7 +17,8 @@ Scalar = str | int | float | bool
 
 
 class PostedLabel(msgspec.Struct, frozen=True, kw_only=True):
-    """What was told of a request: a value, or one per row. As JSON it is the body of a label event, validated once, when it was posted."""
+    """What was told of a request: a value, or one per row. As JSON it is the body of a label event, validated once,
+    when it was posted."""
 
     id: str = ""
     label: Scalar | list[Scalar]
@@ -28,7 +30,8 @@ class PostedLabel(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RowTruths(NamedTuple):
-    """Of each row of a request: whether it deserved the favourable outcome, and the number to hold its score against."""
+    """Of each row of a request: whether it deserved the favourable outcome, and the number to hold its score
+    against."""
 
     labels: list[int]
     numbers: list[float]
@@ -40,7 +43,8 @@ def posted(body: bytes) -> PostedLabel:
 
 
 def read_truth(outcome: FavorableOutcome, label: PostedLabel) -> RowTruths:
-    """A posted label against the favourable outcome; the number is the value itself for a threshold, else 0 or 1. Raises ValueError."""
+    """A posted label against the favourable outcome; the number is the value itself for a threshold, else 0 or 1.
+    Raises ValueError."""
     labels = label_of(outcome, label.values)
     if outcome.threshold is None:
         return RowTruths(labels, [float(one) for one in labels])
@@ -48,8 +52,8 @@ def read_truth(outcome: FavorableOutcome, label: PostedLabel) -> RowTruths:
 
 
 def label_of(outcome: FavorableOutcome, value: Scalar | Sequence[Scalar]) -> list[int]:
-    """Late label(s) as 0/1: is it the favourable class, at or above the threshold, or (true or false, or the right text) with the
-    pattern in it? Raises ValueError."""
+    """Late label(s) as 0/1: is it the favourable class, at or above the threshold, or (true or false, or the right
+    text) with the pattern in it? Raises ValueError."""
     values = [value] if isinstance(value, str | int | float) else list(value)
     if outcome.threshold is not None:
         return [int(_number(v) >= outcome.threshold) for v in values]

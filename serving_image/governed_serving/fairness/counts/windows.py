@@ -1,13 +1,14 @@
 """How far back a verdict looks: whole (since the revision began) or sliding (at least the last N samples).
 
-A sliding window keeps counts per minute, aligned to the epoch. It may begin at a minute's border only where one of the marks that stand
-``1/STARTS`` of N samples apart, counted since the revision began to serve, was passed in the minute before; it begins at the last such
-border behind which N samples came. So it begins anew at most ``STARTS`` times while N samples pass, whoever looks how often: what a
-verdict over all looks promises rests on that number (:mod:`..metrics.promise`). A record that comes after its time moves the marks behind
-it by its rows, and may add as many beginnings.
+A sliding window keeps counts per minute, aligned to the epoch. It may begin at a minute's border only where one of the
+marks that stand ``1/STARTS`` of N samples apart, counted since the revision began to serve, was passed in the minute
+before; it begins at the last such border behind which N samples came. So it begins anew at most ``STARTS`` times while
+N samples pass, whoever looks how often: what a verdict over all looks promises rests on that number
+(:mod:`..metrics.promise`). A record that comes after its time moves the marks behind it by its rows, and may add as
+many beginnings.
 
-A replica drops only what lies before the beginning that the sum over all replicas has as well, so merging stays exact. Beyond
-``MAX_BUCKETS`` occupied minutes the two oldest are joined: memory is bounded.
+A replica drops only what lies before the beginning that the sum over all replicas has as well, so merging stays exact.
+Beyond ``MAX_BUCKETS`` occupied minutes the two oldest are joined: memory is bounded.
 """
 
 from collections.abc import Mapping, Sequence
@@ -90,7 +91,8 @@ class Window:
         return True
 
     def correct(self, joined: Joined, *, back: bool = False) -> None:
-        """A late label of a row that another replica counted as unlabelled: the difference, which adds up with that one's counts.
+        """A late label of a row that another replica counted as unlabelled: the difference, which adds up with that
+        one's counts.
 
         ``back``: a label that is taken back.
         """
@@ -178,10 +180,11 @@ class Window:
         return cells
 
     def _slide(self) -> None:
-        """Let go of what no sum over replicas needs: all before a bucket behind which a mark is passed, and N samples follow.
+        """Let go of what no sum over replicas needs: all before a bucket behind which a mark is passed, and N samples
+        follow.
 
-        Between it and the last bucket that N rows of our own follow lie the rows of a whole step: somewhere among them is a mark,
-        wherever the other replicas' rows put it.
+        Between it and the last bucket that N rows of our own follow lie the rows of a whole step: somewhere among them
+        is a mark, wherever the other replicas' rows put it.
         """
         if self.samples is None or len(self.buckets) < 2:
             return

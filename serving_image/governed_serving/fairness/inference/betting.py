@@ -1,9 +1,10 @@
-"""Exact e-processes by betting ("Auditing Fairness by Betting", Chugg et al., NeurIPS 2023), for the order in which rows came.
+"""Exact e-processes by betting ("Auditing Fairness by Betting", Chugg et al., NeurIPS 2023), for the order in which
+rows came.
 
 The i-th row of a group is paired with the i-th of the reference; their outcomes differ by −1, 0 or 1. Against the null
-"group − reference ≤ ε" a bet λ ∈ [0, 1/(1 + ε)) multiplies the wealth by 1 + λ(difference − ε), a martingale at most. Wealth
-averaged over a grid of λ depends only on how often each difference occurred: three integers per side, which add up over replicas.
-Only the pairing itself depends on the order, hence not the verdict but an exact second opinion.
+"group − reference ≤ ε" a bet λ ∈ [0, 1/(1 + ε)) multiplies the wealth by 1 + λ(difference − ε), a martingale at most.
+Wealth averaged over a grid of λ depends only on how often each difference occurred: three integers per side, which add
+up over replicas. Only the pairing itself depends on the order, hence not the verdict but an exact second opinion.
 """
 
 from math import log
@@ -23,8 +24,8 @@ LAMBDAS = np.geomspace(0.02, 0.95, 16)
 def log_wealth(pairs: NDArray[np.integer | np.floating], epsilon: ArrayLike = 0.0) -> NDArray[np.float64]:
     """Log e-value against |group − reference| ≤ ``epsilon``.
 
-    ``pairs``: (…, 3) counts of the differences −1, 0, +1; ``epsilon`` broadcasts over the leading axes. Half the stake on each
-    side; valid at every time (Ville's inequality).
+    ``pairs``: (…, 3) counts of the differences −1, 0, +1; ``epsilon`` broadcasts over the leading axes. Half the stake
+    on each side; valid at every time (Ville's inequality).
     """
     n = np.asarray(pairs, np.float64)
     upward = _one_sided(n[..., 0], n[..., 1], n[..., 2], epsilon)
@@ -47,7 +48,8 @@ def _one_sided(down: ArrayLike, level: ArrayLike, up: ArrayLike, epsilon: ArrayL
 
 
 def betting_interval(pairs: NDArray[np.integer | np.floating], level: float = 0.95, grid: int = 2001) -> Interval:
-    """Confidence sequence of the difference: the values against which the two-sided wealth stays below 1/(1 − level)."""
+    """Confidence sequence of the difference: the values against which the two-sided wealth stays below 1/(1 −
+    level)."""
     n = np.asarray(pairs, np.float64)
     candidates = np.linspace(-0.999, 0.999, grid)
     upward = _one_sided(n[0], n[1], n[2], candidates)
@@ -57,7 +59,8 @@ def betting_interval(pairs: NDArray[np.integer | np.floating], level: float = 0.
 
 
 class PairBetting:
-    """Pairs rows of one group with rows of the reference as they come. ``capacity``: unpaired rows kept; beyond, the oldest go (counted)."""
+    """Pairs rows of one group with rows of the reference as they come. ``capacity``: unpaired rows kept; beyond, the
+    oldest go (counted)."""
 
     def __init__(self, capacity: int = 65_536):
         self.pairs = np.zeros(3, np.int64)

@@ -1,7 +1,8 @@
-"""Bootstrap intervals from counts: resampling rows is drawing the counts from a multinomial, whatever the number of rows.
+"""Bootstrap intervals from counts: resampling rows is drawing the counts from a multinomial, whatever the number of
+rows.
 
-Bias-corrected and accelerated (Efron 1987). The jackknife needs one evaluation per occupied cell, not per row: rows of one cell are
-exchangeable.
+Bias-corrected and accelerated (Efron 1987). The jackknife needs one evaluation per occupied cell, not per row: rows of
+one cell are exchangeable.
 """
 
 from collections.abc import Callable
@@ -27,7 +28,8 @@ def bca(
     draws: int = 2000,
     seed: int = 0,
 ) -> Interval:
-    """Interval of ``statistic(u, p)`` for counts (2, 3) of two groups; the statistic must broadcast (those of METRICS do).
+    """Interval of ``statistic(u, p)`` for counts (2, 3) of two groups; the statistic must broadcast (those of METRICS
+    do).
 
     Both groups are resampled with their own size. NaN ends where too few replicates are defined.
     """

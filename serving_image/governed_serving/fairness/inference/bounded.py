@@ -1,12 +1,13 @@
 """Exact evidence about means of bounded values, as a function of their number, mean and variance alone.
 
-For x ≥ t − c and 0 ≤ ac < 1, exp(a(x − t) − ψ(ac) (x − t)²/c²) ≤ 1 + a(x − t) with ψ(λ) = −log(1 − λ) − λ (Fan, Grama & Liu, EJP 2015,
-Proposition 4.1): its mean is at most 1 whenever that of x is at most t. The product over rows is a test supermartingale against "the mean is
-at most t"; it depends on Σ(x − t) and Σ(x − t)² alone (empirical Bernstein; Howard, Ramdas, McAuliffe & Sekhon, Annals of Statistics
-2021; Waudby-Smith & Ramdas, JRSS B 2024). Bets ``a`` are a mixture chosen beforehand, so that no order, split or restart changes a bit.
+For x ≥ t − c and 0 ≤ ac < 1, exp(a(x − t) − ψ(ac) (x − t)²/c²) ≤ 1 + a(x − t) with ψ(λ) = −log(1 − λ) − λ (Fan, Grama &
+Liu, EJP 2015, Proposition 4.1): its mean is at most 1 whenever that of x is at most t. The product over rows is a test
+supermartingale against "the mean is at most t"; it depends on Σ(x − t) and Σ(x − t)² alone (empirical Bernstein;
+Howard, Ramdas, McAuliffe & Sekhon, Annals of Statistics 2021; Waudby-Smith & Ramdas, JRSS B 2024). Bets ``a`` are a
+mixture chosen beforehand, so that no order, split or restart changes a bit.
 
-Two groups, "the means differ by at most h": for every t the product of that against "mean ≤ t" of one and "mean ≥ t − h" of the other, in
-one mixture over both bets; the least over t is an e-process of the whole hypothesis.
+Two groups, "the means differ by at most h": for every t the product of that against "mean ≤ t" of one and "mean ≥ t −
+h" of the other, in one mixture over both bets; the least over t is an e-process of the whole hypothesis.
 """
 
 from collections.abc import Callable

@@ -1,30 +1,34 @@
 """Exact evidence about linear contrasts of rates (differences, ratios, their means), as a function of counts alone.
 
-``k`` of ``n`` rows of each of d kinds (say: of a group) had a case; the rates p ∈ [0, 1]^d are unknown. The hypothesis is a
-half-space, a·p ≤ b: ``a`` (1, −1) and ``b`` h for "the difference of two rates is at most h", ``a`` (1, −r) and ``b`` 0 for "their
-ratio is at most r". :func:`log_evidence` is the logarithm of
+``k`` of ``n`` rows of each of d kinds (say: of a group) had a case; the rates p ∈ [0, 1]^d are unknown. The hypothesis
+is a half-space, a·p ≤ b: ``a`` (1, −1) and ``b`` h for "the difference of two rates is at most h", ``a`` (1, −r) and
+``b`` 0 for "their ratio is at most r". :func:`log_evidence` is the logarithm of
 
     E = inf { Q_θ / L_θ : θ in the hypothesis },    L_θ = Π θᵢ^kᵢ (1 − θᵢ)^(nᵢ − kᵢ),
 
-where the mixture of alternatives Q_θ = Σ_c w_c L_{θ + c} + w_G G was chosen before any data: c shifts the logits of θ away from the
-hypothesis (up where aᵢ > 0, down where aᵢ < 0), together by one of ``EFFECTS``, of which group and reference take their parts in one
-of ``RATIOS``; G = Π Beta(½, ½) marginals, the global mixture of universal inference (Wasserman, Ramdas & Balakrishnan, PNAS 2020).
-Coordinates are a group, its reference, a group, its reference …; exchanging both changes nothing, as ``RATIOS`` are symmetric.
+where the mixture of alternatives Q_θ = Σ_c w_c L_{θ + c} + w_G G was chosen before any data: c shifts the logits of θ
+away from the hypothesis (up where aᵢ > 0, down where aᵢ < 0), together by one of ``EFFECTS``, of which group and
+reference take their parts in one of ``RATIOS``; G = Π Beta(½, ½) marginals, the global mixture of universal inference
+(Wasserman, Ramdas & Balakrishnan, PNAS 2020). Coordinates are a group, its reference, a group, its reference …;
+exchanging both changes nothing, as ``RATIOS`` are symmetric.
 
-**Why E is an e-process**: let θ* be the truth, anywhere in the hypothesis. Whenever a row comes, and of whatever kind (which may depend
-on all that was before), each L_{θ + c} / L_θ* is multiplied by a likelihood ratio of that row, whose mean under θ* is 1: a test
-martingale that starts at 1. So is the mixture Q_θ* / L_θ* (G is such a mixture as well). E is at most that at every time, so that
-P(E ≥ 1/α at any time) ≤ α (Ville 1939). No order, no split, no sample size and no normal approximation enters.
+**Why E is an e-process**: let θ* be the truth, anywhere in the hypothesis. Whenever a row comes, and of whatever kind
+(which may depend on all that was before), each L_{θ + c} / L_θ* is multiplied by a likelihood ratio of that row, whose
+mean under θ* is 1: a test martingale that starts at 1. So is the mixture Q_θ* / L_θ* (G is such a mixture as well). E
+is at most that at every time, so that P(E ≥ 1/α at any time) ≤ α (Ville 1939). No order, no split, no sample size and
+no normal approximation enters.
 
-**Why it can be computed**: (1) L_{θ + c}/L_θ = exp Σ (kᵢ cᵢ − nᵢ log(1 + (e^cᵢ − 1) θᵢ)) falls in θᵢ where cᵢ ≥ 0 and rises where
-cᵢ ≤ 0; G/L_θ falls as θ moves towards the observed rates. If these lie outside the hypothesis, every θ inside it can be moved to
-its border along coordinates in which both fall; so the infimum lies on the hyperplane a·θ = b. If they lie inside, the bound below is
-taken part by part. (2) Each exponent is convex in θ, so is the logarithm of their weighted sum, and the infimum is a
-convex problem. (3) Convexity bounds it from below: f(y) ≥ f(x) + ∇f(x)·(y − x) for all y, of which the least over the box and the
-hyperplane has a closed bound. That bound is what is returned: rounding of the search can only make the evidence smaller.
+**Why it can be computed**: (1) L_{θ + c}/L_θ = exp Σ (kᵢ cᵢ − nᵢ log(1 + (e^cᵢ − 1) θᵢ)) falls in θᵢ where cᵢ ≥ 0 and
+rises where cᵢ ≤ 0; G/L_θ falls as θ moves towards the observed rates. If these lie outside the hypothesis, every θ
+inside it can be moved to its border along coordinates in which both fall; so the infimum lies on the hyperplane a·θ =
+b. If they lie inside, the bound below is taken part by part. (2) Each exponent is convex in θ, so is the logarithm of
+their weighted sum, and the infimum is a convex problem. (3) Convexity bounds it from below: f(y) ≥ f(x) + ∇f(x)·(y − x)
+for all y, of which the least over the box and the hyperplane has a closed bound. That bound is what is returned:
+rounding of the search can only make the evidence smaller.
 
-**Intervals**: E for a·p ≤ b doesn't rise with b (the hypotheses are nested and Q_θ does not depend on b), so that inversion by bisection
-is exact as well. Turner, Ly & Grünwald (2021, 2023) is the other road to such tests; theirs depends on how rows are blocked.
+**Intervals**: E for a·p ≤ b doesn't rise with b (the hypotheses are nested and Q_θ does not depend on b), so that
+inversion by bisection is exact as well. Turner, Ly & Grünwald (2021, 2023) is the other road to such tests; theirs
+depends on how rows are blocked.
 """
 
 from collections.abc import Callable
@@ -42,7 +46,8 @@ EFFECTS = np.geomspace(0.15, 2.4, 7)
 """Differences of logits, beyond the hypothesis, that the bets are on. At rates near one half .4 is a tenth."""
 _EFFECT_WEIGHTS = np.exp(-0.5 * (np.log(EFFECTS / 0.35) / 0.9) ** 2)
 RATIOS = 4.0 ** np.arange(-3, 4)
-"""How an effect is shared: shift of the reference over that of the group. Where it is their n₁/n₀, the bet follows its own nuisance."""
+"""How an effect is shared: shift of the reference over that of the group. Where it is their n₁/n₀, the bet follows its
+own nuisance."""
 _RATIO_WEIGHTS = np.array([0.7, 1.3, 2.0, 2.5, 2.0, 1.3, 0.7])
 GLOBAL_WEIGHT = 0.02
 _BARRIER = 1e-4
@@ -63,7 +68,8 @@ _FIRST, _SECOND, _LOCAL, _GLOBAL = _mixture()
 
 
 class _Problem:
-    """f = log(Q/L), its gradient and Hessian at points (m, d); ``sign``: the direction of each coordinate's alternatives, ±1."""
+    """f = log(Q/L), its gradient and Hessian at points (m, d); ``sign``: the direction of each coordinate's
+    alternatives, ±1."""
 
     def __init__(self, k: Floats, n: Floats, sign: Floats, marginal: Floats):
         self.k, self.n, self.marginal = k, n, marginal
@@ -79,7 +85,8 @@ class _Problem:
         return part
 
     def _terms(self, p: Floats) -> tuple[Floats, Floats]:
-        """Weighted logarithms of all parts, shape (m, parts), and 1 + (e^c − 1) p of the local ones, shape (m, parts − 1, d)."""
+        """Weighted logarithms of all parts, shape (m, parts), and 1 + (e^c − 1) p of the local ones, shape (m, parts −
+        1, d)."""
         inside = 1 + self.moved * p[:, None, :]
         local = self.constant - (self.n[:, None, :] * np.log(inside)).sum(-1)
         likelihood = (self.k * np.log(p) + (self.n - self.k) * np.log1p(-p)).sum(-1)
@@ -211,7 +218,8 @@ def _marginals(k: Floats, n: Floats) -> Floats:
 
 
 def log_gamma(x: Floats) -> Floats:
-    """log Γ for x ≥ ½: Stirling's series after eight steps of the recurrence; absolute error below 1e-12 relative to its size."""
+    """log Γ for x ≥ ½: Stirling's series after eight steps of the recurrence; absolute error below 1e-12 relative to
+    its size."""
     shifted = x + 8.0
     product = np.ones_like(x)
     for i in range(8):
@@ -225,12 +233,12 @@ def log_gamma(x: Floats) -> Floats:
 def lower_end(
     evidence: Callable[[Floats, NDArray[np.int64]], Floats], least: Any, most: Any, scale: Any, threshold: Any
 ) -> Floats:
-    """The greatest t found up to which the evidence reaches ``threshold``: the lower end of a confidence sequence, shape
-    (m,).
+    """The greatest t found up to which the evidence reaches ``threshold``: the lower end of a confidence sequence,
+    shape (m,).
 
-    ``evidence(t, rows)``: logarithms of e-values against "contrast ≤ t" of the problems ``rows``. ``most``: the contrast as
-    observed; ``scale``: about its standard error; ``least`` is returned where no t is excluded. ``threshold``: logarithms.
-    What is returned is itself excluded, by evidence at most ``_CLOSE`` above the threshold.
+    ``evidence(t, rows)``: logarithms of e-values against "contrast ≤ t" of the problems ``rows``. ``most``: the
+    contrast as observed; ``scale``: about its standard error; ``least`` is returned where no t is excluded.
+    ``threshold``: logarithms. What is returned is itself excluded, by evidence at most ``_CLOSE`` above the threshold.
     """
     least, most, scale, threshold = (np.asarray(x, np.float64) for x in (least, most, scale, threshold))
     search = _Bracket(least, most, np.sqrt(threshold + _CLOSE / 2 + _BELOW))

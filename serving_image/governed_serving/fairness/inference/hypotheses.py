@@ -24,7 +24,8 @@ class TestResult:
 
 
 def chi_square(table: Table) -> TestResult:
-    """Pearson's χ² of independence, without continuity correction. ``table``: counts (groups, outcomes); empty margins are left out."""
+    """Pearson's χ² of independence, without continuity correction. ``table``: counts (groups, outcomes); empty margins
+    are left out."""
     counts = np.asarray(table, np.float64)
     counts = counts[counts.sum(1) > 0][:, counts.sum(0) > 0]
     if min(counts.shape) < 2:

@@ -1,7 +1,7 @@
 """Intervals for rates, differences and ratios; fixed-sample and anytime-valid.
 
-Fixed-sample intervals hold for one look at a window that was closed beforehand. A monitor looks all the time: its intervals
-are confidence sequences, which hold at all times together (Robbins 1970; Howard et al. 2021).
+Fixed-sample intervals hold for one look at a window that was closed beforehand. A monitor looks all the time: its
+intervals are confidence sequences, which hold at all times together (Robbins 1970; Howard et al. 2021).
 """
 
 from collections.abc import Sequence
@@ -90,8 +90,8 @@ def mover(a: float, around_a: Interval, b: float, around_b: Interval, correlatio
 def weighted_rates(
     weights: Sequence[float], cases: Sequence[int], rows: Sequence[int], level: float = 0.95
 ) -> Interval:
-    """Interval of Σ wᵢ·kᵢ/nᵢ over independent rates, from Wilson's around each (Zou & Donner 2008; of differences within
-    strata Yan & Su 2010). Rates with weight 0 count for nothing, whatever their rows. Shapes: (rates,)."""
+    """Interval of Σ wᵢ·kᵢ/nᵢ over independent rates, from Wilson's around each (Zou & Donner 2008; of differences
+    within strata Yan & Su 2010). Rates with weight 0 count for nothing, whatever their rows. Shapes: (rates,)."""
     value = below = above = 0.0
     for w, k, n in zip(weights, cases, rows, strict=True):
         if w == 0:
@@ -111,8 +111,9 @@ def _spread(one: float, other: float, correlation: float) -> float:
 def paired(gained: int, lost: int, n: int, level: float = 0.95) -> Interval:
     """Interval of a change of a rate, (gained − lost)/n, on the same ``n`` rows, of which those changed sides.
 
-    As Newcombe's (1998, Stat. Med. 17, 2635), built from limits of single shares, here exact ones (Clopper & Pearson 1934) of
-    the two discordant shares, which are correlated as those of one multinomial: where no row changed, the width isn't 0.
+    As Newcombe's (1998, Stat. Med. 17, 2635), built from limits of single shares, here exact ones (Clopper & Pearson
+    1934) of the two discordant shares, which are correlated as those of one multinomial: where no row changed, the
+    width isn't 0.
     """
     if n == 0:
         return Interval(-1.0, 1.0)
@@ -138,8 +139,8 @@ def log_mixture(k: int, n: int, p: float) -> float:
 def binomial_sequence(k: int, n: int, level: float = 0.95) -> Interval:
     """Confidence sequence of a rate: it covers the rate at all n together with probability ≥ ``level``.
 
-    The rates against which the mixture martingale is below 1/(1 − level) (Robbins 1970, with Ville's inequality). It depends
-    on the counts alone, so that replicas and restarts change nothing.
+    The rates against which the mixture martingale is below 1/(1 − level) (Robbins 1970, with Ville's inequality). It
+    depends on the counts alone, so that replicas and restarts change nothing.
     """
     if n == 0:
         return Interval(0.0, 1.0)

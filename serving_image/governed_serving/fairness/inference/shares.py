@@ -1,7 +1,7 @@
 """A function of the shares of a few kinds of rows: its range over an exact confidence sequence of the shares.
 
-The region {p : log Q(c) − log L_p(c) < log 1/α}, Q the Dirichlet(½) mixture of what was counted, holds the true shares at all times
-together with probability 1 − α (Robbins 1970; Ville 1939). It is convex and contains the observed shares.
+The region {p : log Q(c) − log L_p(c) < log 1/α}, Q the Dirichlet(½) mixture of what was counted, holds the true shares
+at all times together with probability 1 − α (Robbins 1970; Ville 1939). It is convex and contains the observed shares.
 """
 
 from collections.abc import Callable
@@ -45,7 +45,8 @@ def _rays(counts: Floats, aim: float) -> Floats:
 
 
 def function_sequence(counts: Floats, function: Function, alpha: float) -> Interval:
-    """Confidence sequence at level 1 − ``alpha`` of a smooth function of the shares of three kinds, counted in ``counts``."""
+    """Confidence sequence at level 1 − ``alpha`` of a smooth function of the shares of three kinds, counted in
+    ``counts``."""
     values = function(_rays(np.asarray(counts, np.float64), -float(np.log(alpha))))
     return Interval(float(values.min()), float(values.max()))
 

@@ -1,7 +1,7 @@
 """Special functions that the tests need; scipy isn't in the serving image (it is the oracle of the unit tests).
 
-Incomplete gamma and beta: series and continued fractions by Lentz's method (Numerical Recipes, 3rd ed., 6.2 and 6.4); relative
-error about 1e-13 for the arguments that counts give.
+Incomplete gamma and beta: series and continued fractions by Lentz's method (Numerical Recipes, 3rd ed., 6.2 and 6.4);
+relative error about 1e-13 for the arguments that counts give.
 """
 
 from math import erfc, exp, inf, lgamma, log, log1p, sqrt

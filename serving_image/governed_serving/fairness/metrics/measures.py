@@ -1,8 +1,9 @@
 """Every metric that a manifest can name, as findings: a value with its anytime-valid interval for each comparison.
 
-Names say the convention. Signed differences and ratios: unprivileged against privileged (AIF360). ``…MaxMin`` and ``…MinMax``: over all
-groups (fairlearn). ``impactRatio``: each category against the most selected one (NYC Local Law 144). ``score…``, ``…Error…`` and
-``calibration…`` are about scores. ``theilIndex`` and ``generalizedEntropyIndex`` are about all rows together.
+Names say the convention. Signed differences and ratios: unprivileged against privileged (AIF360). ``…MaxMin`` and
+``…MinMax``: over all groups (fairlearn). ``impactRatio``: each category against the most selected one (NYC Local Law
+144). ``score…``, ``…Error…`` and ``calibration…`` are about scores. ``theilIndex`` and ``generalizedEntropyIndex`` are
+about all rows together.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -66,7 +67,8 @@ Array = NDArray[np.integer | np.floating]
 """Counts, or figures made of them."""
 
 MOST_PAIRED = 8
-"""Groups of which every pair is compared for a figure over all; with more, each rate has an interval of its own, which is wider."""
+"""Groups of which every pair is compared for a figure over all; with more, each rate has an interval of its own, which
+is wider."""
 MOST_STRATA = 64
 """Strata that a difference is adjusted for, those that weigh most."""
 ALL = "(all)"
@@ -74,9 +76,11 @@ ALL = "(all)"
 
 @dataclass(frozen=True)
 class Finding:
-    """A value with what is asked about it. ``question``: of rates, answered exactly; None: ``own_sequence`` and ``own_evidence`` answer.
+    """A value with what is asked about it. ``question``: of rates, answered exactly; None: ``own_sequence`` and
+    ``own_evidence`` answer.
 
-    ``fixed(level)``: interval for one look at a closed window, where there is one. ``support``: rows on the smallest side.
+    ``fixed(level)``: interval for one look at a closed window, where there is one. ``support``: rows on the smallest
+    side.
     """
 
     group: str
@@ -92,7 +96,8 @@ class Finding:
     judged: bool = True
     """False: shown only, the group is too small a share of the rows."""
     asymptotic: bool = False
-    """The interval holds for many rows: of scores whose range isn't known beforehand. All others hold for any number."""
+    """The interval holds for many rows: of scores whose range isn't known beforehand. All others hold for any
+    number."""
     excluded: tuple[str, ...] = ()
     """Groups that a figure over all leaves out."""
     resolution: Interval | None = None
@@ -223,7 +228,8 @@ def _impact(panel: Panel) -> list[Finding]:
 
 
 def _adjusted(cells: Cells, panel: Panel, strata: Sequence[str]) -> list[Finding]:
-    """SPD within the joint values of ``strata``, weighted as Mantel & Haenszel do; without strata there is nothing to adjust for."""
+    """SPD within the joint values of ``strata``, weighted as Mantel & Haenszel do; without strata there is nothing to
+    adjust for."""
     if not strata or not panel.base:
         return []
     axes, judged = panel.axes, set(panel.judged.groups)
@@ -242,7 +248,8 @@ def _adjusted(cells: Cells, panel: Panel, strata: Sequence[str]) -> list[Finding
 
 
 def _adjusted_finding(group: str, reference: str, u: Array, p: Array) -> Finding:
-    """From counts (strata, 2, 3). Rows in strata that only one side has say nothing about the difference, and count for no support."""
+    """From counts (strata, 2, 3). Rows in strata that only one side has say nothing about the difference, and count for
+    no support."""
     (_, n1), (_, n0) = selected(u), selected(p)
     weight = n1 * n0 / np.maximum(n1 + n0, 1)
     both = np.sort(np.argsort(-weight, kind="stable")[:MOST_STRATA])
@@ -275,7 +282,8 @@ SPREADS: Mapping[str, tuple[tuple[str, ...], bool]] = {
 
 
 def _spread(name: str, panel: Panel) -> list[Finding]:
-    """Of the groups in which a rate has support; the others are named, and where fewer than two are left nothing is defined."""
+    """Of the groups in which a rate has support; the others are named, and where fewer than two are left nothing is
+    defined."""
     table = panel.judged
     if len(table.groups) < 2:
         return []

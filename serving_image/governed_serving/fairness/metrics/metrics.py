@@ -1,8 +1,9 @@
 """Fairness metrics as functions of counts; numpy only, no I/O, shared by auditor and trainer.
 
-Signed differences and ratios compare an unprivileged group with the privileged (AIF360's convention); the ``…MaxMin`` figures
-take the spread over all groups (fairlearn's). Counts are arrays (…, 2 outcomes, 3 labels) as in :mod:`.cells`, and every
-function broadcasts over the leading axes, so that a bootstrap evaluates all its replicates at once. Undefined values are NaN.
+Signed differences and ratios compare an unprivileged group with the privileged (AIF360's convention); the ``…MaxMin``
+figures take the spread over all groups (fairlearn's). Counts are arrays (…, 2 outcomes, 3 labels) as in :mod:`.cells`,
+and every function broadcasts over the leading axes, so that a bootstrap evaluates all its replicates at once. Undefined
+values are NaN.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -116,7 +117,8 @@ def _value(rate: Rate, c: Array) -> Floats:
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric of two groups: the rates that it rests on, and what is made of their values in (unprivileged, privileged)."""
+    """A metric of two groups: the rates that it rests on, and what is made of their values in (unprivileged,
+    privileged)."""
 
     rates: tuple[Rate, ...]
     combine: Callable[[list[Floats], list[Floats]], Floats]
@@ -158,8 +160,9 @@ METRICS: Mapping[str, Metric] = {
     "accuracyDifference": Metric((right,), _difference),
     "baseRateDifference": Metric((labelled_favorable,), _difference),
 }
-"""SPD = P(Ŷ=1|u) − P(Ŷ=1|p); DIR their ratio (four-fifths rule, 29 CFR 1607.4 D: below .8); equal opportunity ΔTPR; average odds
-(ΔTPR + ΔFPR)/2; equalised odds max(|ΔTPR|, |ΔFPR|) (Hardt, Price & Srebro 2016); predictive parity ΔPPV."""
+"""SPD = P(Ŷ=1|u) − P(Ŷ=1|p); DIR their ratio (four-fifths rule, 29 CFR 1607.4 D: below .8); equal opportunity ΔTPR;
+average odds (ΔTPR + ΔFPR)/2; equalised odds max(|ΔTPR|, |ΔFPR|) (Hardt, Price & Srebro 2016); predictive parity
+ΔPPV."""
 
 LABEL_METRICS = frozenset(METRICS) - {"statisticalParityDifference", "disparateImpactRatio"}
 """Those that need labels."""
@@ -167,7 +170,8 @@ LABEL_METRICS = frozenset(METRICS) - {"statisticalParityDifference", "disparateI
 
 @dataclass(frozen=True)
 class Comparison:
-    """One group against the reference; ``counts`` and ``against``: (2, 3). ``metrics``: name → value (NaN where not defined)."""
+    """One group against the reference; ``counts`` and ``against``: (2, 3). ``metrics``: name → value (NaN where not
+    defined)."""
 
     group: str
     reference: str
@@ -183,21 +187,23 @@ def group_rates(table: GroupTable) -> dict[str, dict[str, float]]:
 
 
 LEAST_SHARE = 0.02
-"""Categories below this share of the rows may be left out (6 RCNY § 5-301 (d)); none is a reference unless it is named."""
+"""Categories below this share of the rows may be left out (6 RCNY § 5-301 (d)); none is a reference unless it is
+named."""
 LEAST_REFERENCE = 30
 """Rows that a reference has at least, unless it is named."""
 
 
 def is_group(name: str) -> bool:
-    """Whether a line of counts is about people of one kind: rows without a value, and values beyond a limit, are not."""
+    """Whether a line of counts is about people of one kind: rows without a value, and values beyond a limit, are
+    not."""
     return not any(part in (MISSING, OTHER) for part in parts_of(name))
 
 
 def reference_groups(table: GroupTable, privileged: Sequence[str] = ()) -> tuple[str, ...]:
     """The privileged groups that are there; none named: the group with the highest selection rate (ties: last by name).
 
-    Of those with at least ``LEAST_REFERENCE`` rows and ``LEAST_SHARE`` of all, so that a stray row is nobody's measure; of all
-    groups while none has as many.
+    Of those with at least ``LEAST_REFERENCE`` rows and ``LEAST_SHARE`` of all, so that a stray row is nobody's measure;
+    of all groups while none has as many.
     """
     named = tuple(name for name in privileged if name in table.groups)
     if named or privileged:
@@ -226,7 +232,8 @@ def compare(
 
 
 def spread(table: GroupTable) -> dict[str, float]:
-    """fairlearn's conventions over all groups: differences are max − min of a rate, ratios min / max, odds the worse of both (NaN if either is)."""
+    """fairlearn's conventions over all groups: differences are max − min of a rate, ratios min / max, odds the worse of
+    both (NaN if either is)."""
     rates = {name: _value(rate, table.counts) for name, rate in RATES.items()}
     gap = {name: gap_of(values) for name, values in rates.items()}
     low = {name: ratio_of(values) for name, values in rates.items()}
@@ -252,7 +259,8 @@ def gap_of(values: Floats) -> float:
 
 
 def ratio_of(values: Floats) -> float:
-    """Least / greatest of the rates that are defined; NaN with fewer than two of them, or where all are 0: 0/0 is neither best nor worst."""
+    """Least / greatest of the rates that are defined; NaN with fewer than two of them, or where all are 0: 0/0 is
+    neither best nor worst."""
     known = values[~np.isnan(values)]
     return float(known.min() / known.max()) if len(known) > 1 and known.max() > 0 else float("nan")
 
@@ -288,7 +296,8 @@ def entropy_index(c: Array, alpha: float = 2.0) -> Floats:
 
 
 def adjusted_difference(u: Array, p: Array) -> float:
-    """Stratum-adjusted SPD: mean of the strata's, weighted n₁n₀/(n₁+n₀) as Mantel & Haenszel (1959). ``u``, ``p``: (strata, 2, 3)."""
+    """Stratum-adjusted SPD: mean of the strata's, weighted n₁n₀/(n₁+n₀) as Mantel & Haenszel (1959). ``u``, ``p``:
+    (strata, 2, 3)."""
     n1, n0 = u.sum((-2, -1)), p.sum((-2, -1))
     both = (n1 > 0) & (n0 > 0)
     if not both.any():
@@ -311,7 +320,8 @@ class SimpsonFinding:
     reverses: bool
     """Simpson's paradox: the adjusted difference has the other sign."""
     confounded: bool
-    """Adjusting is shown to change the difference, whose sign stays, by half or more: that much is the strata's doing."""
+    """Adjusting is shown to change the difference, whose sign stays, by half or more: that much is the strata's
+    doing."""
     shown: bool
     """Both differences are shown to be on their sides of 0; a reversal that isn't may be chance."""
     adjusted_lower: float
@@ -322,9 +332,11 @@ class SimpsonFinding:
 def simpson(
     cells: Cells, attribute: str, by: str, privileged: Sequence[str] = (), least: int = 0, level: float = 0.95
 ) -> list[SimpsonFinding]:
-    """Compare the aggregate SPD of every group with the one within the values of ``by`` (Simpson 1951; Bickel et al. 1975).
+    """Compare the aggregate SPD of every group with the one within the values of ``by`` (Simpson 1951; Bickel et al.
+    1975).
 
-    Intervals have confidence ``level`` and are for one look, given how many rows each group has in each stratum. Strata with fewer than ``least`` rows on a side count, but their own difference isn't told (NaN).
+    Intervals have confidence ``level`` and are for one look, given how many rows each group has in each stratum. Strata
+    with fewer than ``least`` rows on a side count, but their own difference isn't told (NaN).
     """
     table = cells.by(attribute)
     base = reference_groups(table, privileged)
@@ -395,7 +407,8 @@ def confusion(
     outcome: NDArray[np.bool_ | np.integer] | Sequence[object],
     label: NDArray[np.bool_ | np.integer] | Sequence[object] | None = None,
 ) -> GroupTable:
-    """Counts per group straight from columns: ``outcome`` and ``label`` favourable or not (bool or 0/1), shape (rows,)."""
+    """Counts per group straight from columns: ``outcome`` and ``label`` favourable or not (bool or 0/1), shape
+    (rows,)."""
     cells = Cells(("group",))
     known = None if label is None else np.asarray(label, np.int64)
     cells.add({"group": coded(np.asarray(groups))}, np.asarray(outcome), known)

@@ -1,4 +1,5 @@
-"""What could be done about a disparity, and what it would cost: offered with its effect measured, never applied here."""
+"""What could be done about a disparity, and what it would cost: offered with its effect measured, never applied
+here."""
 
 from dataclasses import dataclass
 
@@ -13,7 +14,8 @@ Floats = NDArray[np.float64]
 
 
 def reweighing(cells: Cells, attribute: str) -> dict[tuple[str, int], float]:
-    """(group, label) → weight P(group)·P(label)/P(group, label) that makes both independent (Kamiran & Calders 2012)."""
+    """(group, label) → weight P(group)·P(label)/P(group, label) that makes both independent (Kamiran & Calders
+    2012)."""
     return reweighing_of(cells.by(attribute))
 
 
@@ -56,7 +58,8 @@ class Offer:
 
 
 def group_thresholds(fit: Scored, held: Scored, threshold: float = 0.5) -> Offer:
-    """Thresholds that give every group about the selection rate that ``threshold`` gives all together (demographic parity).
+    """Thresholds that give every group about the selection rate that ``threshold`` gives all together (demographic
+    parity).
 
     Fitted on ``fit`` and measured on ``held``, which shares no row with it: on the rows that they were fitted on,
     thresholds equalise chance as well. A group that ``fit`` lacks keeps ``threshold``. The rate is the present one, so

@@ -1,9 +1,11 @@
-"""Which groups are compared, with whom, and at which part of the level: decided once, so that what is promised holds for ever.
+"""Which groups are compared, with whom, and at which part of the level: decided once, so that what is promised holds
+for ever.
 
-A group is enrolled when it has support, at most ``MOST_GROUPS`` per attribute; smaller ones are shown, tighten nobody's level and hold
-nobody's verdict up. Each comparison's part of the level depends on the places of its two groups in that order, never on how many there are
-by now: whatever groups appear later, the parts sum to at most 1. Without a named one the reference is chosen once, among groups
-with support. Replicas that enrolled the same groups apart agree: the earliest counts.
+A group is enrolled when it has support, at most ``MOST_GROUPS`` per attribute; smaller ones are shown, tighten nobody's
+level and hold nobody's verdict up. Each comparison's part of the level depends on the places of its two groups in that
+order, never on how many there are by now: whatever groups appear later, the parts sum to at most 1. Without a named one
+the reference is chosen once, among groups with support. Replicas that enrolled the same groups apart agree: the
+earliest counts.
 """
 
 from collections.abc import Mapping, Sequence
@@ -47,7 +49,8 @@ def has_support(rows: int, total: int) -> bool:
 
 
 class Roster(msgspec.Struct, frozen=True):
-    """Kept with the counts. ``groups``: subject → group → seconds since the epoch at which it was enrolled; ``references``: subject → (group, the same)."""
+    """Kept with the counts. ``groups``: subject → group → seconds since the epoch at which it was enrolled;
+    ``references``: subject → (group, the same)."""
 
     groups: dict[str, dict[str, float]] = {}
     references: dict[str, tuple[str, float]] = {}
@@ -98,7 +101,8 @@ def agreed(rosters: Sequence[Roster]) -> Roster:
 
 
 def pooled(cells: Cells, bias: Bias, roster: Roster) -> tuple[Cells, dict[str, int]]:
-    """The counts with rare values of protected attributes together under "(other)"; attribute → how many values that are.
+    """The counts with rare values of protected attributes together under "(other)"; attribute → how many values that
+    are.
 
     Own lines keep what is enrolled or named, rows without a value, and the ``MOST_SMALL`` largest of the others.
     """
@@ -131,7 +135,8 @@ def _of(table: GroupTable, names: Mapping[str, float] | Sequence[str] | set[str]
 
 @dataclass(frozen=True)
 class Panel:
-    """The groups of one subject as they are compared. ``table``: all lines, judged or only shown; ``base``: the reference."""
+    """The groups of one subject as they are compared. ``table``: all lines, judged or only shown; ``base``: the
+    reference."""
 
     subject: str
     axes: tuple[str, ...]
@@ -154,7 +159,8 @@ class Panel:
         return tuple(group for group in self.table.groups if group not in judged and group not in self.base)
 
     def share(self, group: str, other: str | None = None) -> float:
-        """Part of the level for ``group`` alone, against a named reference, or for the pair of it and ``other``; all sum to ≤ 1."""
+        """Part of the level for ``group`` alone, against a named reference, or for the pair of it and ``other``; all
+        sum to ≤ 1."""
         if other is None:
             return _series(_place(self.order, group))
         if self.named and other in self.base:

@@ -1,8 +1,10 @@
-"""Exact confidence sequences of what is asked about probabilities, from sums that add up: n, Σx, Σx² of scores, errors and their squares.
+"""Exact confidence sequences of what is asked about probabilities, from sums that add up: n, Σx, Σx² of scores, errors
+and their squares.
 
-A probability lies in [0, 1] before any data, and so do its errors' sizes and squares; means of such values have exact sequences
-(:mod:`..inference.bounded`). What is made of several means (a root, a standardised difference, a calibration error) takes the extremes that
-their sequences allow, each at its part of alpha. Predictions of a regression have no range that is known beforehand: theirs stay asymptotic.
+A probability lies in [0, 1] before any data, and so do its errors' sizes and squares; means of such values have exact
+sequences (:mod:`..inference.bounded`). What is made of several means (a root, a standardised difference, a calibration
+error) takes the extremes that their sequences allow, each at its part of alpha. Predictions of a regression have no
+range that is known beforehand: theirs stay asymptotic.
 """
 
 from collections.abc import Callable, Mapping
@@ -136,7 +138,8 @@ def _variance(g: GroupScores, alpha: float) -> Interval:
 
 
 def _mean_square(g: GroupScores, centre: float, alpha: float) -> Interval:
-    """Of E(x − centre)². The squares' own squares are bounded from the distribution; evidence falls as they grow: it stays exact."""
+    """Of E(x − centre)². The squares' own squares are bounded from the distribution; evidence falls as they grow: it
+    stays exact."""
     mean = g.score.mean_square - 2 * centre * g.score.mean + centre * centre
     top = max(centre, _TOP - centre) ** 2
     return mean_sequence(Sample(g.score.n, mean, g.most_fourth_power(centre) - mean * mean, 0.0, top), alpha)
@@ -156,7 +159,8 @@ _MOST = 64.0
 
 
 def _evidence(sequence: Sequence, lower: float, upper: float) -> float:
-    """Log e-value against the bounds: of the smallest alpha p at which the sequence lies outside them, ½ p^(−½) (Vovk & Wang 2021)."""
+    """Log e-value against the bounds: of the smallest alpha p at which the sequence lies outside them, ½ p^(−½) (Vovk &
+    Wang 2021)."""
 
     def outside(aim: float) -> bool:
         found = sequence(exp(-aim))

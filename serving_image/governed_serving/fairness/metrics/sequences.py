@@ -1,10 +1,11 @@
-"""Anytime-valid intervals and e-values for live monitoring, as functions of counts alone: no order, no split, no restart changes them.
+"""Anytime-valid intervals and e-values for live monitoring, as functions of counts alone: no order, no split, no
+restart changes them.
 
 Rates are judged by the exact e-processes of :mod:`..inference.contrasts`, at every sample size; so are entropy indices
-(:mod:`..inference.shares`) and what is asked about probabilities (:mod:`.score_sequences`). Scores without a range known beforehand, those of a
-regression, have asymptotic ones: normal-mixture confidence sequences with the variance estimated from the counts
-(Robbins 1970; Waudby-Smith, Arbour, Sinha, Kennedy & Ramdas, Annals of Statistics 2024), and findings say which. :mod:`..inference.betting` is a
-second exact opinion that depends on the order.
+(:mod:`..inference.shares`) and what is asked about probabilities (:mod:`.score_sequences`). Scores without a range
+known beforehand, those of a regression, have asymptotic ones: normal-mixture confidence sequences with the variance
+estimated from the counts (Robbins 1970; Waudby-Smith, Arbour, Sinha, Kennedy & Ramdas, Annals of Statistics 2024), and
+findings say which. :mod:`..inference.betting` is a second exact opinion that depends on the order.
 """
 
 from collections.abc import Mapping, Sequence
@@ -44,7 +45,8 @@ Floats = NDArray[np.float64]
 
 
 class RateContrast(NamedTuple):
-    """``cases`` of ``rows``: of a group, of its reference, and so on in turn. ``weights``: of a difference Σ wᵢ pᵢ; None: ratio of two."""
+    """``cases`` of ``rows``: of a group, of its reference, and so on in turn. ``weights``: of a difference Σ wᵢ pᵢ;
+    None: ratio of two."""
 
     cases: tuple[float, ...]
     rows: tuple[float, ...]
@@ -66,7 +68,8 @@ Form = Literal["difference", "ratio", "largestDifference", "leastRatio"]
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked of rates: the value of one contrast, or the largest size (for ratios: the least ratio, either way) of several.
+    """What is asked of rates: the value of one contrast, or the largest size (for ratios: the least ratio, either way)
+    of several.
 
     ``shares``: which part of alpha goes to each contrast; their sum is at most 1.
     """
@@ -111,7 +114,8 @@ def _ends(parts: Sequence[RateContrast], alphas: Sequence[float]) -> list[tuple[
 
 
 def evidences(questions: Sequence[Question], bounds: Sequence[tuple[float, float]]) -> list[float]:
-    """Log e-values against "the value lies within the bounds", all solved together; −inf where nothing speaks against it."""
+    """Log e-values against "the value lies within the bounds", all solved together; −inf where nothing speaks against
+    it."""
     sides: list[tuple[int, float, RateContrast, float, float]] = []
     for place, (question, (low, high)) in enumerate(zip(questions, bounds, strict=True)):
         below, above = _on_contrasts(question.form, low, high)
@@ -213,7 +217,8 @@ def metric_sequence(name: str, u: Array, p: Array, level: float) -> Interval:
 
 
 def metric_evidence(name: str, u: Array, p: Array, lower: float, upper: float) -> float:
-    """Log e-value against the composite null that the metric lies in [``lower``, ``upper``]; −inf where nothing speaks against it."""
+    """Log e-value against the composite null that the metric lies in [``lower``, ``upper``]; −inf where nothing speaks
+    against it."""
     return evidences([metric_question(name, u, p)], [(lower, upper)])[0]
 
 
@@ -221,7 +226,8 @@ def metric_evidence(name: str, u: Array, p: Array, lower: float, upper: float) -
 
 
 class Mixture(NamedTuple):
-    """Which disparities the bets are on: those near ``centre`` on either side, normal with ``deviation``; all others count a little."""
+    """Which disparities the bets are on: those near ``centre`` on either side, normal with ``deviation``; all others
+    count a little."""
 
     centre: float
     deviation: float
@@ -232,7 +238,8 @@ DIFFERENCES = Mixture(0.1, 0.04)
 
 
 def mixture_evidence(distance: Any, variance: Any, mixture: Mixture) -> Any:
-    """Log e-value against a point null at ``distance`` from an estimate with this sampling ``variance``; broadcasts. Asymptotic.
+    """Log e-value against a point null at ``distance`` from an estimate with this sampling ``variance``; broadcasts.
+    Asymptotic.
 
     The likelihood of what was seen, averaged over the mixture, over that under the null.
     """
@@ -264,7 +271,8 @@ def mixture_radius(variance: float, alpha: float, mixture: Mixture) -> float:
 
 
 def e_benjamini_hochberg(log_values: Mapping[str, float] | Sequence[float], level: float = 0.95) -> list[Any]:
-    """Keys (or places) of the hypotheses rejected with false discovery rate ≤ 1 − ``level``, under any dependence (Wang & Ramdas 2022)."""
+    """Keys (or places) of the hypotheses rejected with false discovery rate ≤ 1 − ``level``, under any dependence (Wang
+    & Ramdas 2022)."""
     items = list(log_values.items()) if isinstance(log_values, Mapping) else list(enumerate(log_values))
     ranked = sorted(items, key=lambda item: -item[1])
     alpha = 1 - level

@@ -1,9 +1,9 @@
 """From counts to a verdict, against the manifest's bounds.
 
-Three states, of each metric of each comparison and of all together. Fail: its confidence sequence lies outside the bounds. Pass: it lies
-inside. Unknown: neither is shown yet; the estimate, the interval and about how many more rows will decide are told. A confidence
-sequence covers its value at all times together, so that looking after every request makes neither a false Fail nor a false Pass likelier.
-What that comes to over all looks, :mod:`.promise` says.
+Three states, of each metric of each comparison and of all together. Fail: its confidence sequence lies outside the
+bounds. Pass: it lies inside. Unknown: neither is shown yet; the estimate, the interval and about how many more rows
+will decide are told. A confidence sequence covers its value at all times together, so that looking after every request
+makes neither a false Fail nor a false Pass likelier. What that comes to over all looks, :mod:`.promise` says.
 """
 
 from collections.abc import Mapping, Sequence
@@ -93,7 +93,8 @@ def _metric_verdict(name: str, one: Finding, bounds: MetricBounds, interval: Int
 
 
 def _rows_to_decide(one: Finding, bounds: MetricBounds, interval: Interval, rows: int) -> int | None:
-    """About how many more rows, of ``rows`` so far: an interval is as wide as the root of 1/rows. None: hardly ever, or it can't be told."""
+    """About how many more rows, of ``rows`` so far: an interval is as wide as the root of 1/rows. None: hardly ever, or
+    it can't be told."""
     low, high = _limits(bounds)
     below, above = one.value - interval.lower, interval.upper - one.value
     if one.value > high:
@@ -126,11 +127,13 @@ def _two_digits(number: float) -> int:
 
 
 def judge(bias: Bias, cells: Cells, roster: Roster | None = None) -> BiasVerdict:
-    """Verdict over ``cells``. ``roster``: who is compared, as decided earlier; None: as if these counts were seen for the first time.
+    """Verdict over ``cells``. ``roster``: who is compared, as decided earlier; None: as if these counts were seen for
+    the first time.
 
-    One false alarm (or a false Pass) overall, at any time (of a sliding window: as :mod:`.promise` says), has probability ≤ 1 − level:
-    the level is shared among the metrics of the manifest, and of each metric among its comparisons by a series that doesn't depend on how many there are. ``discovered`` of a
-    metric is the weaker claim that holds for most: false discovery rate by e-BH.
+    One false alarm (or a false Pass) overall, at any time (of a sliding window: as :mod:`.promise` says), has
+    probability ≤ 1 − level: the level is shared among the metrics of the manifest, and of each metric among its
+    comparisons by a series that doesn't depend on how many there are. ``discovered`` of a metric is the weaker claim
+    that holds for most: false discovery rate by e-BH.
     """
     roster = enrolled(roster or Roster(), bias, cells)
     cells, gone = pooled(cells, bias, roster)

@@ -1,8 +1,9 @@
 """What a failed verdict sets off, with hysteresis, and how a person takes it back.
 
-An alarm is raised by Fail. It ends by itself only after Pass on ``calm`` further samples, so that a figure at its bound doesn't make the
-operator roll to and fro; or a person acknowledges it, which is recorded in the ledger and lifts the action while the verdict
-stays what it is. A Fail after an end raises it anew. Replicas hear of each other's alarms: who acknowledges at one has done so at all.
+An alarm is raised by Fail. It ends by itself only after Pass on ``calm`` further samples, so that a figure at its bound
+doesn't make the operator roll to and fro; or a person acknowledges it, which is recorded in the ledger and lifts the
+action while the verdict stays what it is. A Fail after an end raises it anew. Replicas hear of each other's alarms: who
+acknowledges at one has done so at all.
 """
 
 from typing import Literal
@@ -51,7 +52,8 @@ class Alarm(msgspec.Struct):
             self.acknowledged_by, self.reason, self.acknowledged_at = by, reason, now
 
     def hear(self, other: "Alarm") -> None:
-        """Take over what another replica knows of the same alarm; what is over for one of them doesn't count any more."""
+        """Take over what another replica knows of the same alarm; what is over for one of them doesn't count any
+        more."""
         self.ended = max(self.ended, other.ended)
         if not (self.active and other.active and other.since > self.ended):
             return

@@ -1,6 +1,7 @@
 """Counterfactual flips: the same rows with the protected attribute swapped; how often does the decision change?
 
-For text the words that name a group are swapped, in Chinese and English. A flip shows direct dependence alone: proxies stay as they are.
+For text the words that name a group are swapped, in Chinese and English. A flip shows direct dependence alone: proxies
+stay as they are.
 """
 
 import re
@@ -25,7 +26,8 @@ GENDER_WORDS: tuple[tuple[str, str], ...] = (
     ("he", "she"), ("him", "her"), ("his", "her"), ("himself", "herself"), ("man", "woman"), ("men", "women"),
     ("male", "female"), ("boy", "girl"), ("father", "mother"), ("son", "daughter"), ("husband", "wife"),
     ("brother", "sister"), ("mr", "ms"), ("他", "她"), ("先生", "女士"), ("男性", "女性"), ("男士", "女士"),
-    ("男人", "女人"), ("男孩", "女孩"), ("父亲", "母亲"), ("儿子", "女儿"), ("丈夫", "妻子"), ("爸爸", "妈妈"), ("男", "女"),
+    ("男人", "女人"), ("男孩", "女孩"), ("父亲", "母亲"), ("儿子", "女儿"), ("丈夫", "妻子"), ("爸爸", "妈妈"),
+    ("男", "女"),
 )  # fmt: skip
 """Pairs that are swapped both ways; where a word has two partners (her: him, his) the first one counts."""
 

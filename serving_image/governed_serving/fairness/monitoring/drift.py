@@ -1,9 +1,11 @@
-"""Drift of one column: how far recent values are from the reference. Histograms and counts merge like everything else here.
+"""Drift of one column: how far recent values are from the reference. Histograms and counts merge like everything else
+here.
 
-**Alarms over time.** A look raises an alarm only on an e-value E of ``PROMISED_LOOKS`` ÷ ``ALARM_CHANCE`` or more (times the columns,
-where each has its own). Without drift E has a mean of at most 1, training's own sampling included; so in any ``PROMISED_LOOKS`` looks
-the chance of a false alarm is at most ``ALARM_CHANCE``, and the first comes on average after half of that quotient or more. It is a sum over
-looks: that all of them share one sample of training, and are wrong together when it is an unlucky one, changes nothing.
+**Alarms over time.** A look raises an alarm only on an e-value E of ``PROMISED_LOOKS`` ÷ ``ALARM_CHANCE`` or more
+(times the columns, where each has its own). Without drift E has a mean of at most 1, training's own sampling included;
+so in any ``PROMISED_LOOKS`` looks the chance of a false alarm is at most ``ALARM_CHANCE``, and the first comes on
+average after half of that quotient or more. It is a sum over looks: that all of them share one sample of training, and
+are wrong together when it is an unlucky one, changes nothing.
 """
 
 from math import exp, log, sqrt
@@ -38,11 +40,13 @@ def alarm_threshold(columns: int = 1) -> float:
 
 
 def log_evidence(expected: NDArray[np.integer | np.floating], found: NDArray[np.integer | np.floating]) -> Floats:
-    """Log e-value against "both histograms are of one distribution", exact at every sample size; counts (…, places) → (…).
+    """Log e-value against "both histograms are of one distribution", exact at every sample size; counts (…, places) →
+    (…).
 
-    The product of Dirichlet(½) mixtures of both over the likelihood of both under the one distribution that fits them best
-    (universal inference, Wasserman, Ramdas & Balakrishnan 2020): below Q/L under the true one, whose mean is 1. Where the
-    borders are quantiles of ``expected`` it is smaller still: the places' probabilities then scatter as Dirichlet's do.
+    The product of Dirichlet(½) mixtures of both over the likelihood of both under the one distribution that fits them
+    best (universal inference, Wasserman, Ramdas & Balakrishnan 2020): below Q/L under the true one, whose mean is 1.
+    Where the borders are quantiles of ``expected`` it is smaller still: the places' probabilities then scatter as
+    Dirichlet's do.
     """
     c, d = (np.asarray(h, np.float64) for h in (expected, found))
     together = c + d
@@ -54,7 +58,8 @@ def log_evidence(expected: NDArray[np.integer | np.floating], found: NDArray[np.
 
 
 def log_dirichlet_multinomial(parts: Floats, counts: NDArray[np.integer | np.floating]) -> Floats:
-    """Log probability of a sequence with these ``counts`` where the shares have Dirichlet's law with ``parts`` (½ or more), (…, places) → (…)."""
+    """Log probability of a sequence with these ``counts`` where the shares have Dirichlet's law with ``parts`` (½ or
+    more), (…, places) → (…)."""
     total = parts.sum(-1)
     places = (log_gamma(parts + counts) - log_gamma(parts)).sum(-1)
     found: Floats = places + log_gamma(total) - log_gamma(total + np.sum(counts, -1))

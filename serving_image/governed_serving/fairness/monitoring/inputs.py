@@ -1,11 +1,13 @@
 """Drift of all inputs together against training rows: it sees changes of dependence that no single column shows.
 
-How large it is: maximum mean discrepancy with a Gaussian kernel (Gretton et al., JMLR 2012), through random features of the kernel
-(Rahimi & Recht, NeurIPS 2007): a row becomes a vector, and what is compared are means of vectors, whose sums add up over replicas.
+How large it is: maximum mean discrepancy with a Gaussian kernel (Gretton et al., JMLR 2012), through random features of
+the kernel (Rahimi & Recht, NeurIPS 2007): a row becomes a vector, and what is compared are means of vectors, whose sums
+add up over replicas.
 
-Whether it is shown: its law without drift is known for many rows only (a word of 1 % of the rows breaks it at 500), so that evidence
-comes from counts. Rows are projected on ``PROJECTIONS`` random lines (Cramér & Wold 1936: differences of a joint distribution show in
-projections), cut at training's quantiles, and the two histograms of each compared by an exact e-value; their mean is one as well.
+Whether it is shown: its law without drift is known for many rows only (a word of 1 % of the rows breaks it at 500), so
+that evidence comes from counts. Rows are projected on ``PROJECTIONS`` random lines (Cramér & Wold 1936: differences of
+a joint distribution show in projections), cut at training's quantiles, and the two histograms of each compared by an
+exact e-value; their mean is one as well.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -43,7 +45,8 @@ CONCENTRATIONS = (10.0, 30.0, 100.0)
 
 @dataclass(frozen=True)
 class Discrepancy:
-    """``statistic``: unbiased MMD²; ``p_value``: asymptotic, of this look alone; ``log_evidence``: exact log e-value of this look."""
+    """``statistic``: unbiased MMD²; ``p_value``: asymptotic, of this look alone; ``log_evidence``: exact log e-value of
+    this look."""
 
     statistic: float
     p_value: float
@@ -51,7 +54,8 @@ class Discrepancy:
 
 
 class MeanEmbedding:
-    """``training``: (rows, columns), at least two rows, scaled alike by the caller. The same rows and ``seed`` give the same features."""
+    """``training``: (rows, columns), at least two rows, scaled alike by the caller. The same rows and ``seed`` give the
+    same features."""
 
     def __init__(self, training: Floats, frequencies: int = FREQUENCIES, seed: int = 0):
         rng = np.random.default_rng(seed)
@@ -79,7 +83,8 @@ class MeanEmbedding:
         """The rows behind ``sums`` and training.
 
         Without drift the difference of means is normal with the features' covariance (that of training) times
-        1/n + 1/m, so that its square is a sum of χ² weighted by that covariance's eigenvalues; it is drawn ``DRAWS`` times.
+        1/n + 1/m, so that its square is a sum of χ² weighted by that covariance's eigenvalues; it is drawn ``DRAWS``
+        times.
         """
         rows, features = float(sums[0]), sums[1 : 1 + len(self._mean)]
         width = 1 / rows + 1 / self._rows
@@ -124,9 +129,9 @@ class _Cut:
     """One projection of training, cut at its quantiles.
 
     Where no two values are the same, the borders are order statistics of a continuous law: what lies between them has
-    Dirichlet's law with as many parts as rows, whatever the law (Wilks 1941), and fresh counts have the Dirichlet-multinomial
-    one. Against it stand Dirichlet-multinomials around the same shares that scatter more. Where values repeat the
-    borders may be any, and universal inference answers.
+    Dirichlet's law with as many parts as rows, whatever the law (Wilks 1941), and fresh counts have the
+    Dirichlet-multinomial one. Against it stand Dirichlet-multinomials around the same shares that scatter more. Where
+    values repeat the borders may be any, and universal inference answers.
     """
 
     def __init__(self, values: Floats):
@@ -171,18 +176,21 @@ def median_square(rows: Floats) -> float:
 
 
 class InputDrift:
-    """``background``: training rows as raw columns; those with fewer than ``least`` rows, and ``texts``, are left out."""
+    """``background``: training rows as raw columns; those with fewer than ``least`` rows, and ``texts``, are left
+    out."""
 
     def __init__(self, background: Mapping[str, Sequence[Scalar]], texts: Iterable[str], least: int):
         left_out = set(texts)
         self._background = {n: v for n, v in background.items() if n not in left_out and len(v) >= least}
         self._prepared = ""
-        """Name of the columns that ``_encoders`` and ``_embedding`` are for: those of the last look alone, whatever requests carry."""
+        """Name of the columns that ``_encoders`` and ``_embedding`` are for: those of the last look alone, whatever
+        requests carry."""
         self._encoders: dict[str, Encoder] = {}
         self._embedding: MeanEmbedding | None = None
 
     def sums(self, fresh: Columns) -> dict[str, list[float]]:
-        """What ``fresh`` rows add, by a name for the columns that they have: sums of the same name add up. Empty: nothing to compare."""
+        """What ``fresh`` rows add, by a name for the columns that they have: sums of the same name add up. Empty:
+        nothing to compare."""
         kinds = [(name, fresh[name].dtype == object) for name in sorted(fresh) if name in self._background]
         if not kinds:
             return {}
@@ -199,7 +207,8 @@ class InputDrift:
     def compared(
         self, own: Mapping[str, Sequence[float]], others: Iterable[Mapping[str, Sequence[float]]] = ()
     ) -> tuple[Discrepancy, int] | None:
-        """The rows last given to :meth:`sums` and those of other replicas, added up, against training, and how many they are.
+        """The rows last given to :meth:`sums` and those of other replicas, added up, against training, and how many
+        they are.
 
         None: there are none. Floats don't add up to the same in every order: they are added in an order of their own.
         """
@@ -216,7 +225,8 @@ Encoder = Callable[[Raw], Floats]
 
 
 def encoder(training: Sequence[Scalar], words: bool) -> Encoder:
-    """Numbers in training's standard deviations, gaps at the mean; ``words`` as indicators of the first :data:`MOST_WORDS`."""
+    """Numbers in training's standard deviations, gaps at the mean; ``words`` as indicators of the first
+    :data:`MOST_WORDS`."""
     if words:
         names = sorted({str(word or "") for word in training})[:MOST_WORDS]
         return lambda values: np.array([[str(word or "") == name for name in names] for word in values], np.float64)

@@ -1,4 +1,5 @@
-"""What is watched beside the verdict, as folds of constant memory: drift per window, fresh rows, attributions per group; and hysteresis."""
+"""What is watched beside the verdict, as folds of constant memory: drift per window, fresh rows, attributions per
+group; and hysteresis."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,7 +26,8 @@ Seen = Mapping[str, tuple[NDArray[np.generic], Sequence[str] | None]]
 
 
 class Hysteresis(msgspec.Struct):
-    """An alarm per subject: raised by ``patience`` breaches in a row, ended by as many calm sights; what lies between changes nothing."""
+    """An alarm per subject: raised by ``patience`` breaches in a row, ended by as many calm sights; what lies between
+    changes nothing."""
 
     patience: int = 2
     raised: dict[str, float] = {}
@@ -48,9 +50,11 @@ class Hysteresis(msgspec.Struct):
 
 @dataclass(frozen=True)
 class ColumnDrift:
-    """One column of a window against training. ``ks``: Kolmogorov–Smirnov distance at the borders of the bins; NaN for words.
+    """One column of a window against training. ``ks``: Kolmogorov–Smirnov distance at the borders of the bins; NaN for
+    words.
 
-    ``p_value`` is of this look alone; ``log_evidence`` that there is drift, ``shown`` where it suffices for all looks together.
+    ``p_value`` is of this look alone; ``log_evidence`` that there is drift, ``shown`` where it suffices for all looks
+    together.
     """
 
     column: str
@@ -89,7 +93,8 @@ class DriftMonitor:
         return True
 
     def compared(self, others: Iterable[Mapping[str, Sequence[int]]] = ()) -> list[ColumnDrift]:
-        """The last whole window against training, the largest PSI first; ``others``: last windows of other replicas, added to ours."""
+        """The last whole window against training, the largest PSI first; ``others``: last windows of other replicas,
+        added to ours."""
         whole = {name: counts.copy() for name, counts in self.last.items()}
         for other in others:
             for name, counts in other.items():
@@ -132,7 +137,8 @@ def _plain(counts: Mapping[str, NDArray[np.int64]]) -> dict[str, list[int]]:
 
 
 class FreshRows:
-    """A uniform sample of at most ``most`` of the rows since it was last taken: those with the smallest random numbers."""
+    """A uniform sample of at most ``most`` of the rows since it was last taken: those with the smallest random
+    numbers."""
 
     def __init__(self, most: int = 500, seed: int = 0):
         self.most = most
@@ -175,7 +181,8 @@ def _array(values: Sequence[str | float | None]) -> NDArray[np.generic]:
 
 @dataclass(frozen=True)
 class Gap:
-    """Mean attribution to ``feature``: rows of ``group`` minus all others, with an interval valid at all times; ``scale``: pooled deviation."""
+    """Mean attribution to ``feature``: rows of ``group`` minus all others, with an interval valid at all times;
+    ``scale``: pooled deviation."""
 
     attribute: str
     group: str
@@ -188,7 +195,8 @@ class Gap:
 
 
 class AttributionSums:
-    """Sums of attributions per attribute, group and feature; at most ``limit`` of them, further ones are counted in ``dropped``."""
+    """Sums of attributions per attribute, group and feature; at most ``limit`` of them, further ones are counted in
+    ``dropped``."""
 
     def __init__(self, limit: int = 20_000):
         self.limit = limit
@@ -208,9 +216,11 @@ class AttributionSums:
                 self._sums.setdefault(key, np.zeros(3))[:] += (1.0, value, value * value)
 
     def gaps(self, level: float, least: int, others: Iterable[Sequence[Any]] = ()) -> list[Gap]:
-        """All gaps with at least ``least`` explained rows on both sides, at a level shared among them, the largest first.
+        """All gaps with at least ``least`` explained rows on both sides, at a level shared among them, the largest
+        first.
 
-        ``others``: tables of other replicas; added up in an order of their own, so that every replica finds the same bits.
+        ``others``: tables of other replicas; added up in an order of their own, so that every replica finds the same
+        bits.
         """
         every = _added([self.table(), *others])
         wholes: dict[tuple[str, str], NDArray[np.float64]] = {}

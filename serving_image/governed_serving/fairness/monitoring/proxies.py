@@ -1,4 +1,5 @@
-"""Proxies: other features from whose values the protected attribute can be told, so that leaving it out hides nothing."""
+"""Proxies: other features from whose values the protected attribute can be told, so that leaving it out hides
+nothing."""
 
 from dataclasses import dataclass
 from math import sqrt
@@ -15,7 +16,8 @@ __all__ = ["Association", "association", "joint_lift", "proxies"]
 class Association:
     """How well ``feature`` tells the attribute. ``cramers_v``: bias-corrected (Bergsma 2013), 0 to 1.
 
-    ``lift``: accuracy of guessing the attribute from the feature beyond always guessing the largest group, over the most possible.
+    ``lift``: accuracy of guessing the attribute from the feature beyond always guessing the largest group, over the
+    most possible.
     """
 
     feature: str
@@ -43,7 +45,8 @@ def association(feature: str, column: CodedColumn, attribute: CodedColumn) -> As
 def joint_lift(features: dict[str, CodedColumn], attribute: CodedColumn, folds: int = 2) -> float:
     """How much better than the largest group all features together guess the attribute, over the most possible.
 
-    Naive Bayes with Laplace's correction, each half of the rows judged by what the other half taught; rows are in random order.
+    Naive Bayes with Laplace's correction, each half of the rows judged by what the other half taught; rows are in
+    random order.
     """
     groups, names = attribute
     rows, size = len(groups), len(names)

@@ -1,8 +1,10 @@
-"""What inputs and outputs looked like in training: histograms alone, small cells suppressed. The trainer makes it, the auditor compares with it.
+"""What inputs and outputs looked like in training: histograms alone, small cells suppressed. The trainer makes it, the
+auditor compares with it.
 
-JSON: ``{"rows", "columns": {name: {"edges", "counts"} | {"values", "counts"}}}``. Numeric columns are cut at quantiles; ``edges`` are the inner
-borders. Categories with fewer than :data:`SMALLEST` rows, or beyond :data:`MOST`, are counted in the last place, which stands for all
-others. Texts are described by their number of characters, outputs as ``output:decision`` and ``output:score``.
+JSON: ``{"rows", "columns": {name: {"edges", "counts"} | {"values", "counts"}}}``. Numeric columns are cut at quantiles;
+``edges`` are the inner borders. Categories with fewer than :data:`SMALLEST` rows, or beyond :data:`MOST`, are counted
+in the last place, which stands for all others. Texts are described by their number of characters, outputs as
+``output:decision`` and ``output:score``.
 """
 
 from collections import Counter
@@ -27,7 +29,8 @@ Counts = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Distribution:
-    """Counts of one column in training. ``edges`` for numbers; ``values`` for words, whose last count stands for all others."""
+    """Counts of one column in training. ``edges`` for numbers; ``values`` for words, whose last count stands for all
+    others."""
 
     counts: Counts
     edges: NDArray[np.float64] | None = None
@@ -82,7 +85,8 @@ def describe(
     decision: NDArray[np.generic] | None,
     score: NDArray[np.integer | np.floating] | None,
 ) -> dict[str, object]:
-    """The document about training rows: raw ``features`` (numbers or str), the model's ``decision`` and ``score`` of them."""
+    """The document about training rows: raw ``features`` (numbers or str), the model's ``decision`` and ``score`` of
+    them."""
     columns = {name: _column(values, name in texts) for name, values in features.items()}
     if decision is not None:
         columns[DECISION] = Distribution.of_words(decision)

@@ -1,7 +1,8 @@
-"""Connections before uvicorn for the one route that must be fast: whole POST …/infer requests, framed strictly, answered without ASGI.
+"""Connections before uvicorn for the one route that must be fast: whole POST …/infer requests, framed strictly,
+answered without ASGI.
 
-Anything else about a connection (another route, chunked bodies, Expect, Connection, anything irregular) hands it over to uvicorn's
-protocol, within :class:`~governed_serving.hosting.connection.BoundedConnection`, with all bytes that came.
+Anything else about a connection (another route, chunked bodies, Expect, Connection, anything irregular) hands it over
+to uvicorn's protocol, within :class:`~governed_serving.hosting.connection.BoundedConnection`, with all bytes that came.
 """
 
 import asyncio
@@ -158,7 +159,8 @@ class FastPathConnection(asyncio.Protocol):
             self._answer(body, head.header, head.request_id)
 
     def _head(self, raw: bytes) -> Head | None:
-        """None where BoundedConnection must look at it. Clients repeat themselves: a head seen before needs no parsing."""
+        """None where BoundedConnection must look at it. Clients repeat themselves: a head seen before needs no
+        parsing."""
         known: Head | None = self._heads.get(raw)
         if known is None:
             try:

@@ -26,7 +26,8 @@ class BodyRoom:
         """Raises NoRoom, and then nothing is taken."""
         if self.held + size > self.limit:
             raise NoRoom(
-                f"server: expected room for {size} bytes of request body, found {self.held} of {self.limit} in use; retry in a moment"
+                f"server: expected room for {size} bytes of request body, found {self.held} of {self.limit} in "
+                "use; retry in a moment"
             )
         self.held += size
 
@@ -114,7 +115,8 @@ class _Held:
 
 
 class Asked(NamedTuple):
-    """What a request's headers say: Content-Length or 0, Inference-Header-Content-Length or None, X-Request-Id or ""."""
+    """What a request's headers say: Content-Length or 0, Inference-Header-Content-Length or None, X-Request-Id or
+    ""."""
 
     length: int
     header: int | None

@@ -1,4 +1,5 @@
-"""The lane for the explainer, on loopback: V2 infer without quota, masking and journal, behind every governed request."""
+"""The lane for the explainer, on loopback: V2 infer without quota, masking and journal, behind every governed
+request."""
 
 import asyncio
 from collections.abc import Callable
@@ -19,10 +20,11 @@ MAX_OPEN = 8
 
 
 class InternalApp(Door):
-    """Raw ASGI: POST /v2/models/{model}/infer, or the completions of a runtime that speaks OpenAI's protocol, and readiness.
+    """Raw ASGI: POST /v2/models/{model}/infer, or the completions of a runtime that speaks OpenAI's protocol, and
+    readiness.
 
-    Runs in the process for the explainer's rows; before a foreign runtime, which computes elsewhere, in the server's. ``max_body`` in bytes;
-    ``count`` is told a counter's name and by how much it grew.
+    Runs in the process for the explainer's rows; before a foreign runtime, which computes elsewhere, in the server's.
+    ``max_body`` in bytes; ``count`` is told a counter's name and by how much it grew.
     """
 
     def __init__(self, gateway: Gateway, max_body: int, count: Callable[[str, int], None]) -> None:

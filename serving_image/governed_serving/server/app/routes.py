@@ -1,4 +1,5 @@
-"""FastAPI: Open Inference Protocol V2, KServe V1, health, metrics, OpenAI routes, and the OpenAPI page over all of them."""
+"""FastAPI: Open Inference Protocol V2, KServe V1, health, metrics, OpenAI routes, and the OpenAPI page over all of
+them."""
 
 from typing import Any, cast
 
@@ -26,7 +27,10 @@ def application(gateway: Gateway) -> FastAPI:
     app = FastAPI(
         title=f"Governed model {gateway.model}",
         version=__version__,
-        description="Open Inference Protocol V2, KServe V1 and explanations, under the quotas, masking and audit of the model's spec.",
+        description=(
+            "Open Inference Protocol V2, KServe V1 and explanations, under the quotas, masking and audit "
+            "of the model's spec."
+        ),
         responses={"4XX": {"model": openapi.Problem}, "5XX": {"model": openapi.Problem}},
     )
     for kind, handler in exception_handlers().items():
@@ -167,7 +171,8 @@ def _inference(app: FastAPI, gateway: Gateway) -> None:
     @app.post(routes.EXPLAIN, tags=["inference"], openapi_extra=explain_docs)
     @app.post(routes.VERSION_EXPLAIN, tags=["inference"], openapi_extra=explain_docs)
     async def explain(request: Request, model: str, revision: str | None = None) -> Response:
-        """Predict, journal, and explain the prediction. Before an OpenAI runtime: a completion request, with ``explain`` beside."""
+        """Predict, journal, and explain the prediction. Before an OpenAI runtime: a completion request, with
+        ``explain`` beside."""
         return await _explained(gateway, request, model, revision, later=False)
 
     @app.post(routes.EXPLANATIONS, tags=["inference"], openapi_extra=explain_docs, status_code=202)
@@ -213,7 +218,8 @@ def _v1(app: FastAPI, gateway: Gateway) -> None:
         chat = _chat(gateway, gateway.model)
         if chat is None:
             raise NotFound(
-                f"{request.url.path}: expected predictor.model.runtime with protocol openai, found another kind of model"
+                f"{request.url.path}: expected predictor.model.runtime with protocol openai, found another kind "
+                "of model"
             )
         request_id = body_header(request.scope["headers"]).request_id
         answer = await chat.answer(request.url.path, await request.body(), request_id)

@@ -71,9 +71,11 @@ class Gateway:
     model: str
     why: str = "the model is being loaded and verified"
     leaving: bool = False
-    """It sends new clients elsewhere, by not being ready, and still answers those that come until its ports are closed."""
+    """It sends new clients elsewhere, by not being ready, and still answers those that come until its ports are
+    closed."""
     stalled: str = ""
-    """Why each request would be refused although the model is there: it isn't ready then, and answers what comes all the same."""
+    """Why each request would be refused although the model is there: it isn't ready then, and answers what comes all
+    the same."""
     service: "HttpService | None" = None
     chat: JsonRoute | None = None
     rows: Rows | None = None
@@ -94,7 +96,8 @@ class Gateway:
         """Raises Unavailable."""
         if self.chat is not None:
             raise NotFound(
-                f"model {self.model!r}: expected the V2 or V1 protocol, found a runtime that speaks OpenAI's; POST /v1/chat/completions"
+                f"model {self.model!r}: expected the V2 or V1 protocol, found a runtime that speaks OpenAI's; "
+                "POST /v1/chat/completions"
             )
         if self.service is None:
             raise self._not_ready()

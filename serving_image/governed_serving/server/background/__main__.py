@@ -1,4 +1,5 @@
-"""``python -m governed_serving.server.background FD``: answers the internal lane on the listening socket FD until standard input ends.
+"""``python -m governed_serving.server.background FD``: answers the internal lane on the listening socket FD until
+standard input ends.
 
 Started by the server (supervisor.py), with its environment; writes what it counted to standard output, a line each.
 """

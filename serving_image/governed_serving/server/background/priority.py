@@ -11,9 +11,11 @@ NICENESS = 10
 
 
 def take_what_is_left() -> None:
-    """Run when nobody else wants the core, and leave it the moment somebody does: only for who holds no lock that a request needs.
+    """Run when nobody else wants the core, and leave it the moment somebody does: only for who holds no lock that a
+    request needs.
 
-    All threads that there are, and those that they start. Nice 19 has five times the weight, but keeps a core that it has for some milliseconds.
+    All threads that there are, and those that they start. Nice 19 has five times the weight, but keeps a core that it
+    has for some milliseconds.
     """
     threads = [int(name) for name in os.listdir("/proc/self/task")]
     for thread in threads:

@@ -1,7 +1,7 @@
 """The server's side: starts the process when somebody asks, counts what it says, starts it again when it dies, ends it.
 
-The process answers on the server's own listening socket, so that not a byte of the rows passes the server's event loop; calls that come
-while there is none wait in the socket's queue.
+The process answers on the server's own listening socket, so that not a byte of the rows passes the server's event loop;
+calls that come while there is none wait in the socket's queue.
 """
 
 import asyncio
@@ -26,13 +26,17 @@ STEADY = 60.0
 PATIENCE = 10.0
 """Seconds to end in, when asked to."""
 AWAY = b'{"error":"the process that computes these rows is being started again"}'
-BUSY = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Type: application/json\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%b"
+BUSY = (
+    b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Type: application/json\r\n"
+    b"Content-Length: %d\r\nConnection: close\r\n\r\n%b"
+)
 FAREWELL = 1.0
 """Seconds that a caller who is turned away has to send what it wanted to."""
 
 
 class Supervisor:
-    """One process at a time over ``sock``, bound and not yet listening. ``count`` is told a counter's name and by how much it grew."""
+    """One process at a time over ``sock``, bound and not yet listening. ``count`` is told a counter's name and by how
+    much it grew."""
 
     def __init__(
         self, sock: socket.socket, count: Callable[[str, int], None], command: Sequence[str] = COMMAND
@@ -145,7 +149,8 @@ class Supervisor:
 
 
 async def _turned_away(connection: socket.socket) -> None:
-    """A status, and then time to read it: closed with unread bytes, the connection would be reset before the caller has."""
+    """A status, and then time to read it: closed with unread bytes, the connection would be reset before the caller
+    has."""
     loop = asyncio.get_running_loop()
     connection.setblocking(False)
     with connection, suppress(OSError):  # TimeoutError is one; the caller left, or won't

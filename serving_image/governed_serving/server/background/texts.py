@@ -11,7 +11,8 @@ MOST = 4096
 
 
 class RememberedTexts:
-    """As :func:`governed_serving.server.predictors.onnx.segmented`, which segments anew. Forgets all when there are more than ``MOST``."""
+    """As :func:`governed_serving.server.predictors.onnx.segmented`, which segments anew. Forgets all when there are
+    more than ``MOST``."""
 
     def __init__(self) -> None:
         self._known: dict[tuple[str, str], str] = {}

@@ -1,7 +1,7 @@
 """How fast: a twentieth of a core while the server is at work, all of it otherwise.
 
-Low priority keeps requests from waiting; this keeps the rest honest. The server's container pays for these rows: its autoscaler would take
-them for load, and under a CPU limit they would use up what the server is allowed.
+Low priority keeps requests from waiting; this keeps the rest honest. The server's container pays for these rows: its
+autoscaler would take them for load, and under a CPU limit they would use up what the server is allowed.
 """
 
 import asyncio
@@ -24,7 +24,8 @@ WEIGHT = 64 * 2**20
 
 
 def piece_rows(model_size: int) -> int:
-    """Rows of one piece, from the model's size in bytes alone: a sum's order depends on the rows beside, and a replay gives the same bits."""
+    """Rows of one piece, from the model's size in bytes alone: a sum's order depends on the rows beside, and a replay
+    gives the same bits."""
     return max(LEAST, min(MOST, WEIGHT // max(model_size, 1)))
 
 
@@ -35,7 +36,8 @@ def cpu_of(pid: int) -> Callable[[], float]:
 
 
 class CpuThrottle:
-    """``rows`` a piece, one at a time, whoever asks. ``server`` and ``spent`` are CPU seconds, of the server and of this process."""
+    """``rows`` a piece, one at a time, whoever asks. ``server`` and ``spent`` are CPU seconds, of the server and of
+    this process."""
 
     def __init__(
         self,

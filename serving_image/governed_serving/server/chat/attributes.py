@@ -1,4 +1,5 @@
-"""The protected attributes of whom a completion is about: from the request's metadata into its record, and not to the runtime."""
+"""The protected attributes of whom a completion is about: from the request's metadata into its record, and not to the
+runtime."""
 
 import msgspec
 

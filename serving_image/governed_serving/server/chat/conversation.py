@@ -18,7 +18,8 @@ State = Literal["started", "complete", "cut"]
 
 
 class Conversation(Exchange):
-    """A completion of ``message`` by the runtime's route ``path``. ``attributes``: columns of the record beside the prompt. Raises InvalidRequest."""
+    """A completion of ``message`` by the runtime's route ``path``. ``attributes``: columns of the record beside the
+    prompt. Raises InvalidRequest."""
 
     __slots__ = (
         "attributes",

@@ -1,4 +1,5 @@
-"""Requests to have a completion explained: an OpenAI body with ``explain`` beside, and what of it the explainer is asked."""
+"""Requests to have a completion explained: an OpenAI body with ``explain`` beside, and what of it the explainer is
+asked."""
 
 import msgspec
 

@@ -1,4 +1,5 @@
-"""Conversations on the governed path: decode → admit → mask → journal the prompt → runtime → journal the completion → settle → end.
+"""Conversations on the governed path: decode → admit → mask → journal the prompt → runtime → journal the completion →
+settle → end.
 
 The prompt is in the journal before the runtime sees it, the completion before the client learns that it is complete.
 """
@@ -30,7 +31,8 @@ PATIENCE = 0.5
 
 
 class ChatGateway:
-    """Governs ``runtime``. ``attributes``: those that are journalled for the auditor, and protected ones kept from the runtime."""
+    """Governs ``runtime``. ``attributes``: those that are journalled for the auditor, and protected ones kept from the
+    runtime."""
 
     def __init__(self, pipeline: Pipeline, runtime: Runtime, attributes: Attributes | None = None) -> None:
         self.pipeline = pipeline
@@ -71,8 +73,8 @@ class ChatGateway:
         return self.pipeline.explaining()
 
     async def internal(self, path: str, body: bytes) -> bytes:
-        """The runtime's own answer to the explainer: neither admitted nor masked nor journalled. One at a time, when no request is
-        open, or after ``PATIENCE`` seconds behind requests. Raises ServerError."""
+        """The runtime's own answer to the explainer: neither admitted nor masked nor journalled. One at a time, when no
+        request is open, or after ``PATIENCE`` seconds behind requests. Raises ServerError."""
         message = requests.decode(path, body, self._model, masked=False)
         message["model"] = self._runtime.model
         async with self._internal:
@@ -151,7 +153,9 @@ class ChatGateway:
         except ServerError as error:
             log("warning", "a stream was cut", kind=type(error.__cause__ or error).__name__)
             yield error_event(str(error))
-        finally:  # the client may have left: what was generated is still recorded and settled, in a task that can't be cancelled with us
+        finally:
+            # The client may have left: what was generated is still recorded and settled, in a task that can't be
+            # cancelled with us.
             if not call.ended:
                 self.pipeline.metrics.count["streams_cut"] += 1
             self.pipeline.spawn(self._close(answer, call))

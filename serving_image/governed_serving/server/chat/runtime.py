@@ -1,4 +1,5 @@
-"""The foreign runtime that speaks OpenAI's protocol, as the gateway asks it: whole answers, streams, and its failures in our terms."""
+"""The foreign runtime that speaks OpenAI's protocol, as the gateway asks it: whole answers, streams, and its failures
+in our terms."""
 
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack

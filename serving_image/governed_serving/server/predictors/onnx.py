@@ -22,8 +22,8 @@ __all__ = ["OnnxPredictor", "segmented", "signature_of"]
 T = TypeVar("T")
 
 INLINE_SECONDS = 0.001
-"""Work expected to take less runs on the event loop: handing a batch to a thread and back costs more than a small model (measured:
-tests/bench/serving), and the loop is blocked no longer than by decoding a large request."""
+"""Work expected to take less runs on the event loop: handing a batch to a thread and back costs more than a small model
+(measured: tests/bench/serving), and the loop is blocked no longer than by decoding a large request."""
 INLINE_BYTES = 256 * 1024
 WARM_UPS = 16
 CHECK_SECONDS = 2.0
@@ -35,13 +35,15 @@ HELD_ROWS, QUICK_SECONDS = 64, CHECK_SECONDS / 2
 CALLS_A_ROW = 17
 """Row computations for each row asked about: alone, in five batches, among copies, beside nine hostile neighbours."""
 BATCH_SCALED = (b"DynamicQuantizeLinear", b"DynamicQuantizeMatMul", b"DynamicQuantizeLSTM")
-"""Operators that take one scale over the whole batch: their rows depend on each other, whether or not a sample shows it."""
+"""Operators that take one scale over the whole batch: their rows depend on each other, whether or not a sample shows
+it."""
 
 
 class _Cost:
     """What a call takes, learnt from the calls before: seconds, growing with the requests' bytes. Starts as expensive.
 
-    Follows a cheaper call quickly and a dearer one slowly: a call that the kernel interrupted says little about the next.
+    Follows a cheaper call quickly and a dearer one slowly: a call that the kernel interrupted says little about the
+    next.
     """
 
     def __init__(self) -> None:
@@ -67,10 +69,11 @@ def segmented(column: NDArray[np.generic], segmentation: str) -> NDArray[np.gene
 
 
 class OnnxPredictor:
-    """A model's session. One call at a time: operators may use ``threads`` threads, and what waits is merged into the next call.
+    """A model's session. One call at a time: operators may use ``threads`` threads, and what waits is merged into the
+    next call.
 
-    An answer is a function of its own row, bit for bit. Matrix kernels may round one row differently from several: then a
-    row alone is asked twice in one call, which costs less than giving up batches. Where the check at load shows
+    An answer is a function of its own row, bit for bit. Matrix kernels may round one row differently from several: then
+    a row alone is asked twice in one call, which costs less than giving up batches. Where the check at load shows
     independence neither way (``independence``), each row of a call is computed alone.
     """
 
@@ -86,8 +89,9 @@ class OnnxPredictor:
         segmented: Callable[[NDArray[np.generic], str], NDArray[np.generic]] = segmented,
         held: Mapping[str, Sequence[Scalar]] | None = None,
     ) -> None:
-        """``model``: ONNX bytes that somebody verified; ``segmented`` prepares texts; ``held``: raw rows of the artefact (feature → values, None:
-        missing) that independence is checked on. Raises ValueError when ONNX Runtime can't load it, or it doesn't fit ``signature``."""
+        """``model``: ONNX bytes that somebody verified; ``segmented`` prepares texts; ``held``: raw rows of the
+        artefact (feature → values, None: missing) that independence is checked on. Raises ValueError when ONNX Runtime
+        can't load it, or it doesn't fit ``signature``."""
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
@@ -146,7 +150,8 @@ class OnnxPredictor:
         return min(int(QUICK_SECONDS / (CALLS_A_ROW * (time.perf_counter() - started))), HELD_ROWS)
 
     def _held(self, held: Mapping[str, Sequence[Scalar]], rows: int) -> Columns:
-        """At most ``rows`` of the rows ``held``, as the model's graph takes them, with as many categories as they can hold."""
+        """At most ``rows`` of the rows ``held``, as the model's graph takes them, with as many categories as they can
+        hold."""
         inputs = self.signature.inputs
         if rows < 1 or not all(spec.shape == (1,) and len(held.get(spec.name, ())) for spec in inputs):
             return self.example(0)
@@ -254,7 +259,8 @@ def signature_of(session: Any) -> Signature:
 def _datatype(node: Any) -> str:
     if node.type not in ONNX:
         raise ValueError(
-            f"model.onnx: {node.name!r}: expected a tensor of a V2 datatype, found {node.type}; export the classifier without ZipMap"
+            f"model.onnx: {node.name!r}: expected a tensor of a V2 datatype, found {node.type}; export the "
+            "classifier without ZipMap"
         )
     return ONNX[node.type]
 
@@ -263,7 +269,8 @@ def _row_shape(node: Any) -> tuple[int, ...]:
     shape = list(node.shape)
     if not shape or isinstance(shape[0], int):
         raise ValueError(
-            f"model.onnx: {node.name!r}: expected a free first dimension (rows), found shape {shape}; export it with dynamic shapes"
+            f"model.onnx: {node.name!r}: expected a free first dimension (rows), found shape {shape}; export it "
+            "with dynamic shapes"
         )
     if not all(isinstance(size, int) for size in shape[1:]):
         raise ValueError(f"model.onnx: {node.name!r}: expected only the rows to be free, found shape {shape}")

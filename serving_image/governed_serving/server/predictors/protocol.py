@@ -29,7 +29,8 @@ class Predictor(Protocol):
     """Calls that may run at a time."""
 
     async def predict(self, make: Callable[[], Columns], finish: Callable[[Outputs], T], size: int) -> T:
-        """``finish(model(make()))``, off the event loop's thread unless that is known to take longer than the work itself.
+        """``finish(model(make()))``, off the event loop's thread unless that is known to take longer than the work
+        itself.
 
         ``size``: bytes of the requests. Raises PredictionFailed, UpstreamFailed, what ``make`` and ``finish`` raise.
         """

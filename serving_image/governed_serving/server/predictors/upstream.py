@@ -33,7 +33,8 @@ class UpstreamPredictor:
     async def connect(
         cls, url: str, model: str, *, patience: float, transport: httpx.AsyncBaseTransport | None = None
     ) -> "UpstreamPredictor":
-        """Reads the runtime's metadata. Raises UpstreamFailed while it is away, ValueError when it can't be governed."""
+        """Reads the runtime's metadata. Raises UpstreamFailed while it is away, ValueError when it can't be
+        governed."""
         client = httpx.AsyncClient(
             base_url=url, timeout=httpx.Timeout(patience, connect=2.0), transport=transport, trust_env=False
         )

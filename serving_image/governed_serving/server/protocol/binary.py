@@ -1,6 +1,7 @@
 """The binary tensor data extension of V2: raw little-endian tensors after the JSON.
 
-https://github.com/kserve/open-inference-protocol/blob/main/specification/protocol/extension_binary_data.md (from Triton's)
+https://github.com/kserve/open-inference-protocol/blob/main/specification/protocol/extension_binary_data.md (from
+Triton's)
 """
 
 import struct
@@ -40,15 +41,18 @@ def unpack(name: str, datatype: str, data: memoryview, elements: int) -> NDArray
         return _strings(name, data, elements)
     if len(data) != elements * dtype.itemsize:
         raise InvalidRequest(
-            f"input {quoted(name)}: expected binary_data_size {elements * dtype.itemsize} for {elements} × {datatype}, found {len(data)}"
+            f"input {quoted(name)}: expected binary_data_size {elements * dtype.itemsize} for {elements} × "
+            f"{datatype}, found {len(data)}"
         )
     return np.frombuffer(data, dtype)
 
 
 def coded(name: str, dictionary: object, data: memoryview, elements: int) -> NDArray[np.generic]:
-    """Strings as int32 codes into the parameter ``dictionary`` of their tensor: ours beyond V2, for columns of few distinct texts.
+    """Strings as int32 codes into the parameter ``dictionary`` of their tensor: ours beyond V2, for columns of few
+    distinct texts.
 
-    The explainer's batches are such, and decoding them string by string would hold up the requests behind them. Raises InvalidRequest.
+    The explainer's batches are such, and decoding them string by string would hold up the requests behind them. Raises
+    InvalidRequest.
     """
     if not isinstance(dictionary, list) or not all(isinstance(word, str) for word in dictionary):
         raise InvalidRequest(
@@ -58,7 +62,8 @@ def coded(name: str, dictionary: object, data: memoryview, elements: int) -> NDA
     least, most = (int(codes.min()), int(codes.max())) if elements else (0, -1)
     if least < 0 or most >= len(dictionary):
         raise InvalidRequest(
-            f"input {quoted(name)}: expected codes from 0 to {len(dictionary) - 1} into its dictionary, found {least} to {most}"
+            f"input {quoted(name)}: expected codes from 0 to {len(dictionary) - 1} into its dictionary, found "
+            f"{least} to {most}"
         )
     words = np.empty(len(dictionary), object)
     words[:] = dictionary
@@ -85,7 +90,8 @@ def _strings(name: str, data: memoryview, elements: int) -> NDArray[np.generic]:
         at += length
     if at != len(data):
         raise InvalidRequest(
-            f"input {quoted(name)}: expected its binary data to end after {elements} strings, found {len(data) - at} more bytes"
+            f"input {quoted(name)}: expected its binary data to end after {elements} strings, found "
+            f"{len(data) - at} more bytes"
         )
     return out
 

@@ -28,7 +28,8 @@ def split_matrix(signature: Signature, tensor: LooseTensor, data: Values) -> tup
     rows, columns = tensor.shape
     if columns != width or rows < 1:
         raise InvalidRequest(
-            f"input {quoted(tensor.name)}: expected shape [n, {width}] ({signature.names()}) with n ≥ 1, found {quoted(tensor.shape)}"
+            f"input {quoted(tensor.name)}: expected shape [n, {width}] ({signature.names()}) with n ≥ 1, found "
+            f"{quoted(tensor.shape)}"
         )
     check_datatype(tensor.name, False, "FP32", tensor.datatype)
     values = (

@@ -29,7 +29,8 @@ def identity(text: str | None, field: str = "id") -> str:
 
 
 def elements(name: str, shape: Sequence[int], available: int, least_size: int) -> int:
-    """Elements of ``shape``, of which ``available`` bytes hold the data, each at least ``least_size`` bytes. Raises InvalidRequest."""
+    """Elements of ``shape``, of which ``available`` bytes hold the data, each at least ``least_size`` bytes. Raises
+    InvalidRequest."""
     if len(shape) > MAX_RANK:
         raise InvalidRequest(f"input {quoted(name)}: expected at most {MAX_RANK} dimensions, found {len(shape)}")
     count = 1

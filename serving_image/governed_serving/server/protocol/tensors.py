@@ -73,7 +73,8 @@ def check_datatype(name: str, textual: bool, expected: str, found: str) -> None:
 
 
 def values_of(name: str, textual: bool, dtype: str, values: list[Scalar]) -> list[Scalar]:
-    """Values that the declared datatype ``dtype`` has; null becomes NaN or "", which the data plane refuses where the model can't fill it in."""
+    """Values that the declared datatype ``dtype`` has; null becomes NaN or "", which the data plane refuses where the
+    model can't fill it in."""
     if textual:
         for k, value in enumerate(values):
             if value is None:

@@ -64,7 +64,8 @@ class V1Codec:
             return row
         if strange := [n for n in row if n not in self._signature.index]:
             raise InvalidRequest(
-                f"instances[{number}].{strange[0]}: expected one of {self._signature.names()}; correct the name or leave it out"
+                f"instances[{number}].{strange[0]}: expected one of {self._signature.names()}; correct the name "
+                "or leave it out"
             )
         if missing := [s.name for s in inputs if s.name not in row]:
             raise InvalidRequest(f"instances[{number}]: expected feature {missing[0]!r}, found a row without it")

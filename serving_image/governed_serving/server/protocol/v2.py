@@ -60,7 +60,8 @@ class V2Codec:
         }
 
     def decode(self, body: bytes, header: int | None = None) -> tuple[InferRequest, OutputEncoding]:
-        """The request in ``body``; ``header`` is the value of Inference-Header-Content-Length. Raises InvalidRequest."""
+        """The request in ``body``; ``header`` is the value of Inference-Header-Content-Length. Raises
+        InvalidRequest."""
         if header is not None:
             return self._decode_binary(body, header)
         try:
@@ -109,7 +110,8 @@ class V2Codec:
         return self.decode_tensors(_loose(body[:header]), memoryview(body)[header:])
 
     def decode_tensors(self, message: LooseRequest, tail: memoryview) -> tuple[InferRequest, OutputEncoding]:
-        """The request in ``message``, whose tensors with binary_data_size lie in ``tail``, in order. Raises InvalidRequest."""
+        """The request in ``message``, whose tensors with binary_data_size lie in ``tail``, in order. Raises
+        InvalidRequest."""
         for tensor in message.inputs:
             elements(tensor.name, tensor.shape, MAX_ELEMENTS, 1)
         data = _take_binary(message, tail)

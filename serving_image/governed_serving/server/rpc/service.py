@@ -261,7 +261,8 @@ def _contents(tensor: Message) -> list[Message]:
     field = _CONTENTS.get(tensor.datatype)
     if field is None:
         raise InvalidRequest(
-            f"input {tensor.name!r}: expected datatype {', '.join(_CONTENTS)}, found {tensor.datatype!r}; others travel raw"
+            f"input {tensor.name!r}: expected datatype {', '.join(_CONTENTS)}, found {tensor.datatype!r}; others "
+            "travel raw"
         )
     values = list(getattr(tensor.contents, field))
     if field != "bytes_contents":

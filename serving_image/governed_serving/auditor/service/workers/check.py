@@ -1,4 +1,5 @@
-"""Looks at what is watched beside the verdict: drift, proxies, counterfactual flips, explanation gaps; raises and ends their alarms."""
+"""Looks at what is watched beside the verdict: drift, proxies, counterfactual flips, explanation gaps; raises and ends
+their alarms."""
 
 import time
 from collections.abc import Callable, Mapping

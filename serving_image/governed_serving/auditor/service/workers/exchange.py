@@ -17,7 +17,8 @@ __all__ = ["ExchangeWorker"]
 POLL = 0.5
 REFRESH_SECONDS = 2.0
 PUBLISH_SECONDS = 15.0
-"""Counts are published this often while they change; at once when they grew by ``GROWTH`` or anything but their number changed."""
+"""Counts are published this often while they change; at once when they grew by ``GROWTH`` or anything but their number
+changed."""
 GROWTH = 0.05
 
 

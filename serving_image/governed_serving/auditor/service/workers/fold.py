@@ -9,11 +9,12 @@ from governed_serving.auditor.service.state import AuditState
 __all__ = ["FoldWorker"]
 
 POLL = 0.5
-"""Looks are paced, not chained: what came meanwhile is folded and judged together. A look costs the same for one record as for
-hundreds, and the server that makes the records wants the same core and the same disk."""
+"""Looks are paced, not chained: what came meanwhile is folded and judged together. A look costs the same for one record
+as for hundreds, and the server that makes the records wants the same core and the same disk."""
 SNAPSHOT_SECONDS = 30.0
 SNAPSHOT_SHARE = 0.01
-"""Of the time: with hundreds of thousands of requests remembered the state is tens of megabytes, and the disk is the server's too."""
+"""Of the time: with hundreds of thousands of requests remembered the state is tens of megabytes, and the disk is the
+server's too."""
 
 
 class FoldWorker(Worker):

@@ -27,8 +27,8 @@ class Present(NamedTuple):
 
 
 class ReportWorker(Worker):
-    """Verdict → GovernanceReport: a canary's in brief, the stable revision's in full as well; of a model without bias rules dead letters
-    and unreadable frames alone, when there are any.
+    """Verdict → GovernanceReport: a canary's in brief, the stable revision's in full as well; of a model without bias
+    rules dead letters and unreadable frames alone, when there are any.
     """
 
     name = "reporting"
