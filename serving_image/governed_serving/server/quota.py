@@ -21,6 +21,8 @@ __all__ = ["LocalQuota", "QuotaGate", "SharedQuota", "quota_gate"]
 
 _T = TypeVar("_T")
 
+TOLD_SECONDS = 0.01
+"""What answers tell of a quota may be so old: it changes with each of thousands of requests a second."""
 STORE_SECONDS = 2.0
 """A shared store that takes longer is away."""
 
@@ -123,6 +125,10 @@ class _Windows:
                 found.append(name + b";r=%d;t=%d" % (max(0, int(stats.remaining)), wait))
         return (*self.policy, (b"ratelimit", b", ".join(found)))
 
+    def only(self) -> tuple[RateLimitItem, str] | None:
+        """The window, where there is one of requests and no other: what it holds is all that decides."""
+        return self._requests.items[0] if len(self._requests.items) == 1 and not self._tokens.items else None
+
     def taking(self, tokens: int) -> _Steps[None]:
         """One request and ``tokens`` of every window, or, with QuotaExceeded, of none."""
         self._tokens.check(tokens)
@@ -169,8 +175,13 @@ class LocalQuota:
         self._limiter = SlidingWindowCounterRateLimiter(storage or WindowStorage())
         self._windows = _Windows(quota, key)
         self.limits_tokens = self._windows.limits_tokens
+        self._only = self._windows.only()
+        self._told: Headers = ()
+        self._told_until = -math.inf
 
     def try_take(self, tokens: int) -> None:
+        if self._only is not None and not tokens and self._limiter.hit(*self._only):
+            return
         self._walk(self._windows.taking(tokens))
 
     async def take(self, tokens: int) -> None:
@@ -180,7 +191,10 @@ class LocalQuota:
         return self._walk(self._windows.settling(reserved, used))
 
     def headers(self) -> Headers:
-        return self._walk(self._windows.left())
+        now = time.monotonic()
+        if now >= self._told_until:
+            self._told, self._told_until = self._walk(self._windows.left()), now + TOLD_SECONDS
+        return self._told
 
     def _walk(self, steps: _Steps[_T]) -> _T:
         limiter = self._limiter

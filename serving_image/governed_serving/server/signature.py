@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -36,7 +37,7 @@ class Input:
     segmentation: str = ""
     max_tokens: int | None = None
 
-    @property
+    @cached_property
     def width(self) -> int:
         """Elements of one row."""
         return math.prod(self.shape)
@@ -55,7 +56,7 @@ class Output:
     dtype: str
     shape: tuple[int, ...] = ()
 
-    @property
+    @cached_property
     def width(self) -> int:
         """Elements of one row."""
         return math.prod(self.shape)

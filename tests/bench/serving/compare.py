@@ -34,6 +34,7 @@ def options() -> argparse.Namespace:
     parser.add_argument(
         "--smoke", action="store_true", help="seconds, to see that ours run: no peers, no numbers to keep"
     )
+    parser.add_argument("--against", type=Path, metavar="CHECKOUT", help="compare with that checkout, not with peers")
     given = parser.parse_args()
     if given.smoke:
         given.rounds, given.seconds = 1, 0.1
@@ -115,7 +116,7 @@ def table(made: list[Contender], rates: dict[tuple[str, str, int], float], alone
 def main() -> None:
     """Run it."""
     args = options()
-    peers = {} if args.smoke else contenders.PEERS
+    peers = {} if args.smoke or args.against else contenders.PEERS
     pythons = {name: contenders.environment(name, args.cache) for name in peers}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -126,6 +127,9 @@ def main() -> None:
             contenders.ungoverned(folder, args.port),
             contenders.governed(folder, args.port + 1),
         ]
+        if args.against:
+            (folder / "other").mkdir()
+            made += contenders.of_checkout(args.against.resolve(), folder / "other", args.port + 12)
         if pythons:
             made += [
                 contenders.kserve(folder, args.port + 4, pythons["kserve"]),
@@ -137,6 +141,10 @@ def main() -> None:
             rates = measure(folder, made, args.rounds, args.seconds)
             alone = {rows: bare(rows, 1.0) for rows in ROWS}
             table(made, rates, alone)
+            if args.against:
+                for mine, other in zip(made[:2], made[2:], strict=True):
+                    ratios = [rates[mine.name, "tensors", r] / rates[other.name, "tensors", r] for r in ROWS]
+                    print(f"{mine.name} ÷ {other.name}: {ratios[0]:.3f} (1 row), {ratios[1]:.3f} (64 rows)")
         finally:
             for one in made:
                 one.stop()

@@ -130,6 +130,31 @@ def ungoverned(folder: Path, port: int) -> Contender:
     return Contender("ours, governance off", command, port, "tensors")
 
 
+PREPARE = """
+import json, sys
+from pathlib import Path
+import contenders
+from unit.server.tabular_model import write_artefact
+folder, port = Path(sys.argv[1]), int(sys.argv[2])
+write_artefact(folder / "artefact")
+made = contenders.ungoverned(folder, port), contenders.governed(folder, port + 1)
+print(json.dumps([[one.name, one.command, one.port, one.form, one.env] for one in made]))
+"""
+
+
+def of_checkout(root: Path, folder: Path, port: int) -> list[Contender]:
+    """The same two servers as another checkout makes and runs them, with this one's environment of packages."""
+    rooms = [root / room for room in ("crds", "operator", "serving_image", "tests", "tests/bench/serving")]
+    path = os.pathsep.join(map(str, rooms))
+    command = [sys.executable, "-c", PREPARE, str(folder), str(port)]
+    out = subprocess.run(command, env=os.environ | {"PYTHONPATH": path}, check=True, capture_output=True)
+    made = [Contender(*fields) for fields in json.loads(out.stdout.splitlines()[-1])]
+    for one in made:
+        one.name = f"{one.name}, {root.name}"
+        one.env["PYTHONPATH"] = path
+    return made
+
+
 def kserve(folder: Path, port: int, python: Path) -> Contender:
     """KServe's Python server."""
     command = [

@@ -61,7 +61,7 @@ def explained(answer: Explained | Accepted | Report, names: Headers = ()) -> Rep
 def named(prediction: str, client_id: str = "") -> Headers:
     """Headers that name an answer: by our id, and by the client's where it has one."""
     ours = prediction.encode()
-    return ((b"x-prediction-id", ours), (b"x-request-id", _header_value(client_id) if client_id else ours))
+    return (b"x-prediction-id", ours), (b"x-request-id", _header_value(client_id) if client_id else ours)
 
 
 @dataclass

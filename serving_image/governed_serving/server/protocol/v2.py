@@ -87,17 +87,20 @@ class V2Codec:
         if rows < 1:
             return None
         columns: list[Values] = []
+        single, flat = [rows, 1], [rows]
         for (name, textual, shape), tensor in zip(self._expected, tensors, strict=True):
             data, found = tensor.data, tensor.shape
             if tensor.name != name or tensor.text is not textual or data is None:
                 return None
-            if (
+            if shape == (1,):  # a feature
+                if (found != single and found != flat) or len(data) != rows:
+                    return None
+            elif (
                 found[0:1] != [rows]
                 or len(data) != rows * (found[1] if len(found) == 2 else 1)
-                or (*found[1:],) not in (shape, ())
+                or (*found[1:],) != shape
+                or len(found) == 1
             ):
-                return None
-            if len(found) == 1 and shape != (1,):
                 return None
             columns.append(data)
         return columns
@@ -141,7 +144,10 @@ class V2Codec:
         """The reply's body."""
         if form.names:
             return self._encode_binary(response, form)
-        outputs = [_in_json(output) for output in response.outputs]
+        outputs = [
+            OutputTensor(o.spec.name, o.shape, o.spec.dtype, o.values) if o.finite else _in_json(o)
+            for o in response.outputs
+        ]
         return Encoded(self._encode(self._reply(response, outputs)))
 
     def _encode_binary(self, response: InferResponse, form: OutputEncoding) -> Encoded:
