@@ -20,6 +20,7 @@ COMMANDS = [
     ),
     *(("explain", question) for question in EXPLAIN),
     ("hostile", "flips"),
+    ("hostile", "door"),
 ]
 
 
