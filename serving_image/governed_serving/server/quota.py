@@ -125,9 +125,13 @@ class _Windows:
                 found.append(name + b";r=%d;t=%d" % (max(0, int(stats.remaining)), wait))
         return (*self.policy, (b"ratelimit", b", ".join(found)))
 
-    def only(self) -> tuple[RateLimitItem, str] | None:
-        """The window, where there is one of requests and no other: what it holds is all that decides."""
-        return self._requests.items[0] if len(self._requests.items) == 1 and not self._tokens.items else None
+    def only(self) -> tuple[str, int, int] | None:
+        """(Key, limit, seconds) of the window, where there is one of requests and no other: what it holds is all that
+        decides."""
+        if len(self._requests.items) != 1 or self._tokens.items:
+            return None
+        item, key = self._requests.items[0]
+        return item.key_for(key), item.amount, item.get_expiry()
 
     def taking(self, tokens: int) -> _Steps[None]:
         """One request and ``tokens`` of every window, or, with QuotaExceeded, of none."""
@@ -172,7 +176,8 @@ class LocalQuota:
     def __init__(self, quota: Quota, key: str, storage: WindowStorage | None = None) -> None:
         from limits.strategies import SlidingWindowCounterRateLimiter
 
-        self._limiter = SlidingWindowCounterRateLimiter(storage or WindowStorage())
+        self._storage = storage or WindowStorage()
+        self._limiter = SlidingWindowCounterRateLimiter(self._storage)
         self._windows = _Windows(quota, key)
         self.limits_tokens = self._windows.limits_tokens
         self._only = self._windows.only()
@@ -180,7 +185,7 @@ class LocalQuota:
         self._told_until = -math.inf
 
     def try_take(self, tokens: int) -> None:
-        if self._only is not None and not tokens and self._limiter.hit(*self._only):
+        if self._only is not None and not tokens and self._storage.acquire_sliding_window_entry(*self._only):
             return
         self._walk(self._windows.taking(tokens))
 

@@ -42,7 +42,6 @@ CALLED_FROM_OUTSIDE = {
     **{
         f"serving_image/governed_serving/server/window_storage.py::WindowStorage.{name}": "limits.storage"
         for name in (
-            "acquire_sliding_window_entry",
             "get_sliding_window",
             "clear_sliding_window",
             "base_exceptions",

@@ -193,7 +193,7 @@ class FastPathConnection(asyncio.Protocol):
         if transport.is_closing():
             return
         status = _STATUS.get(reply.status) or b"HTTP/1.1 %d \r\n" % reply.status
-        fields = b"".join([b"%b: %b\r\n" % pair for pair in reply.headers])
+        fields = b"".join([name + b": " + value + b"\r\n" for name, value in reply.headers])
         date = self._state.default_headers
         stamp = b"date: %b\r\n" % date[0][1] if date else b""
         close = b"connection: close\r\n" if self._closing else b""
