@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,9 +13,9 @@ from typing import Any
 import httpx
 import pytest
 
-from governed_api.runtime import PORTS
 from support.fixtures import pytest_configure_node as pytest_configure_node
 from support.fixtures import tell as tell
+from support.model_ports import first_free
 from support.side_by_side import worker_number
 from support.waiting import eventually
 
@@ -29,15 +28,7 @@ def free_offset() -> int:
     """A port offset at which all of a model's ports are free; each worker looks in a range of its own, below the
     kernel's."""
     first = 2000 + 2400 * (worker_number() % 8)
-    for offset in range(first, first + 2400, 100):
-        try:
-            for port in PORTS:
-                with socket.socket() as probe:
-                    probe.bind(("127.0.0.1", port + offset))
-        except OSError:
-            continue
-        return offset
-    raise RuntimeError("no free ports")
+    return first_free(range(first, first + 2400, 100))
 
 
 def governed(*arguments: str | Path, timeout: float = 400) -> subprocess.CompletedProcess[str]:

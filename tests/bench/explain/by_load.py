@@ -8,7 +8,6 @@ costs the other nothing. All processes of a model share one core, the load comes
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -20,6 +19,10 @@ import httpx
 import numpy as np
 import yaml
 from table import show
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from support.model_ports import first_free
 
 ROOT = Path(__file__).parents[3]
 SAMPLES = ROOT / "crds" / "samples"
@@ -116,19 +119,6 @@ def _manifest(explained: bool) -> dict:
     return manifest
 
 
-def _free_offset() -> int:
-    """An offset from which all of a model's ports are free."""
-    for offset in range(11000, 40000, 100):
-        try:
-            for port in (8080, 8081, 8082, 8083, 8084, 8090):
-                with socket.socket() as probe:
-                    probe.bind(("127.0.0.1", port + offset))
-        except OSError:
-            continue
-        return offset
-    raise RuntimeError("expected free ports, found none")
-
-
 def _bodies(path: Path) -> None:
     sample = json.loads((SAMPLES / "credit.requests.json").read_text())
     tensors = [
@@ -148,7 +138,7 @@ def _p99(rounds: list[np.ndarray]) -> float:
 def measure(alibi_python: str) -> None:  # noqa: ARG001  no peer governs
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # an ended bench leaves no stopped processes behind
     with tempfile.TemporaryDirectory() as folder:
-        off = Model("off", Path(folder, "off"), _free_offset())
+        off = Model("off", Path(folder, "off"), first_free(range(11000, 40000, 100)))
         on = Model("on", Path(folder, "on"), off.offset + 200)
         bodies = Path(folder, "bodies.json")
         _bodies(bodies)

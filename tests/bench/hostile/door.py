@@ -26,9 +26,17 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from governed_api import runtime
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from support.model_ports import first_free
+
 ROOT = Path(__file__).parents[3]
-PORTS = {"server": 8080, "gRPC": 8081, "explainer": 8083, "auditor": 8084, "archive": 8090}
-ALL_PORTS = (*PORTS.values(), 8082)
+PORTS = {
+    "server": runtime.PORT_HTTP, "gRPC": runtime.PORT_GRPC, "explainer": runtime.PORT_EXPLAINER,
+    "auditor": runtime.PORT_AUDITOR, "archive": runtime.PORT_ARCHIVE,
+}  # fmt: skip
 PATHS = {
     "server": ["/v2/models/admissions/infer", "/v2/models/admissions/explain", "/v1/models/admissions:predict",
                "/v1/chat/completions", "/v2/models/admissions", "/"],
@@ -153,7 +161,8 @@ def good(offset: int, seconds: float, clients: int) -> Counter[int]:
     end = time.monotonic() + seconds
 
     def client(_: int) -> None:
-        own, connection = Counter[int](), http.client.HTTPConnection("127.0.0.1", 8080 + offset, timeout=30)
+        own = Counter[int]()
+        connection = http.client.HTTPConnection("127.0.0.1", runtime.PORT_HTTP + offset, timeout=30)
         while time.monotonic() < end:
             connection.request("POST", PATHS["server"][0], body, {"content-type": "application/json"})
             answer = connection.getresponse()
@@ -168,18 +177,6 @@ def good(offset: int, seconds: float, clients: int) -> Counter[int]:
     return counted
 
 
-def free_offset() -> int:
-    for offset in range(23_000, 40_000, 100):
-        try:
-            for port in ALL_PORTS:
-                with socket.socket() as probe:
-                    probe.bind(("127.0.0.1", port + offset))
-        except OSError:
-            continue
-        return offset
-    raise SystemExit("no free ports")
-
-
 def served(workdir: Path, log: Path, offset: int) -> subprocess.Popen[bytes]:
     """`governed run`, ready."""
     sample = ROOT / "crds" / "samples" / "admissions.yaml"
@@ -187,7 +184,7 @@ def served(workdir: Path, log: Path, offset: int) -> subprocess.Popen[bytes]:
     with log.open("wb") as out:
         process = subprocess.Popen([*command, "--port-offset", str(offset)], stdout=out, stderr=out)
     deadline = time.monotonic() + 300
-    while sent(8080 + offset, b"GET /healthz/ready HTTP/1.1\r\nhost: x\r\n\r\n")[0] != 200:
+    while sent(runtime.PORT_HTTP + offset, b"GET /healthz/ready HTTP/1.1\r\nhost: x\r\n\r\n")[0] != 200:
         if process.poll() is not None or time.monotonic() > deadline:
             raise SystemExit(log.read_text()[-3000:])
         time.sleep(0.5)
@@ -220,7 +217,7 @@ def main() -> int:
     if options.smoke:
         options.requests, options.seconds = 1_000, 3.0
     with tempfile.TemporaryDirectory() as folder:
-        workdir, log, offset = Path(folder, "work"), Path(folder, "log"), free_offset()
+        workdir, log, offset = Path(folder, "work"), Path(folder, "log"), first_free(range(23_000, 40_000, 100))
         process = served(workdir, log, offset)
         try:
             attack(offset, 200, options.seed + 1)  # what the first ones of a kind leave behind for good

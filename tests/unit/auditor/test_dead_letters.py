@@ -2,8 +2,6 @@
 to refuse."""
 
 import json
-from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -31,22 +29,11 @@ from governed_serving.records import ENTRY_BYTES, ENTRY_TYPES, EventRecord, Fram
 from governed_serving.report.writer import ReportWriter
 
 from ..archive.test_app import KEK, Bed
-from .records import SPEC, local_keyset
+from .records import SPEC
 
 BIAS = Bias.model_validate(SPEC["spec"]["governance"]["bias"])
 STREAM = "server-pod"
 TIME = 1_767_225_600.0
-
-
-@pytest.fixture
-def bed(tmp_path: Path) -> Iterator[Bed]:
-    with closing(Bed(tmp_path / "archive")) as bed:
-        yield bed
-
-
-@pytest.fixture
-def keyset(tmp_path: Path) -> Keyset:
-    return local_keyset(tmp_path)
 
 
 def event(id: str, type: Any = "label", **summary: Any) -> EventRecord:

@@ -35,13 +35,7 @@ from governed_serving.records import EventRecord, Frame, PredictionFrame, timest
 
 from .chunks import OneChunk
 from .desks import BIAS, NO, YES, Application, Decide, applications, bias, by_income, by_pronoun, serve
-from .records import local_keyset
 from .workers import Workers
-
-
-@pytest.fixture
-def keyset(tmp_path: Path) -> Keyset:
-    return local_keyset(tmp_path)
 
 
 def folded(spool: Path, keyset: Keyset, **more: Any) -> Fold:

@@ -32,14 +32,9 @@ from governed_serving.records import EventRecord, ExplanationRecord, LedgerEntry
 from support.asgi import cut_short
 from support.predictions import framed
 
-from .records import SPEC, asked, local_keyset, people, prediction
+from .records import SPEC, asked, people, prediction
 
 BIAS = Bias.model_validate(SPEC["spec"]["governance"]["bias"])
-
-
-@pytest.fixture
-def keyset(tmp_path: Path) -> Keyset:
-    return local_keyset(tmp_path)
 
 
 def write(spool: Path, keyset: Keyset, rows: list[tuple[str, str]], first: int = 0) -> None:

@@ -2,8 +2,6 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,22 +20,11 @@ from governed_serving.journal import JournalReader, RawFrame
 from governed_serving.report.writer import ReportWriter
 
 from ..archive.test_app import KEK, Bed
-from .records import SPEC, local_keyset
+from .records import SPEC
 from .test_dead_letters import STREAM, entries, event, everything, journalled, shipper
 
 BIAS = Bias.model_validate(SPEC["spec"]["governance"]["bias"])
 COUNT = 300
-
-
-@pytest.fixture
-def bed(tmp_path: Path) -> Iterator[Bed]:
-    with closing(Bed(tmp_path / "archive")) as bed:
-        yield bed
-
-
-@pytest.fixture
-def keyset(tmp_path: Path) -> Keyset:
-    return local_keyset(tmp_path)
 
 
 def frames_of(spool: Path, keyset: Keyset) -> list[RawFrame]:

@@ -26,16 +26,10 @@ from governed_serving.records import EventRecord
 from governed_serving.report.writer import ReportWriter
 
 from .chunks import OneChunk
-from .records import local_keyset
 from .test_monitors import BIAS, MANIFEST, frame, reference
 from .workers import Workers
 
 KNOWN = read(reference())
-
-
-@pytest.fixture
-def keyset(tmp_path: Path) -> Keyset:
-    return local_keyset(tmp_path)
 
 
 class Place:

@@ -7,8 +7,6 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
-from onnxruntime.quantization.onnx_quantizer import ONNXQuantizer
-from onnxruntime.quantization.quant_utils import QuantizationMode, QuantType
 
 from governed_api.lifecycle import Compression
 from governed_serving.server.dataplane import DataPlane
@@ -16,6 +14,7 @@ from governed_serving.server.messages import InferRequest
 from governed_serving.server.predictors.onnx import OnnxPredictor
 from governed_serving.trainer.compression import compress
 from unit.server.planes import plane
+from unit.trainer.batch_scaled import batch_scaled
 
 WIDTH = 4
 ROWS = np.random.default_rng(3).normal(size=(24, WIDTH)).astype(np.float32)
@@ -54,28 +53,8 @@ def compressed(method: str) -> onnx.ModelProto:
     return compress(network(), Compression(method=method, sparsity=0.3), {"x": ROWS})[0]  # type: ignore[arg-type]
 
 
-def batch_scaled() -> onnx.ModelProto:
-    """ONNX Runtime's dynamic quantisation: one activation scale over the whole batch."""
-    quantiser = ONNXQuantizer(
-        network(),
-        per_channel=True,
-        reduce_range=False,
-        mode=QuantizationMode.IntegerOps,
-        static=False,
-        weight_qType=QuantType.QInt8,
-        activation_qType=QuantType.QUInt8,
-        tensors_range=None,
-        nodes_to_quantize=[],
-        nodes_to_exclude=[],
-        op_types_to_quantize=["Gemm", "MatMul"],
-        extra_options={},
-    )
-    quantiser.quantize_model()
-    return quantiser.model.model
-
-
 MODELS = {
-    "scale over the batch": batch_scaled,
+    "scale over the batch": lambda: batch_scaled(network()),
     "import, batch mean": centred,
     **{m: (lambda m=m: compressed(m)) for m in ("none", "dynamicInt8", "staticInt8", "magnitudePruning")},
 }

@@ -1,20 +1,18 @@
 """int8 with a scale per row: close to float at every magnitude; one with a scale over the batch doesn't ship."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
-from onnxruntime.quantization.onnx_quantizer import ONNXQuantizer
-from onnxruntime.quantization.quant_utils import QuantizationMode, QuantType
 
 from governed_api.lifecycle import Compression
 from governed_serving.trainer import pipeline
 from governed_serving.trainer.compression import compress
 from governed_serving.trainer.export import plain
 from governed_serving.trainer.preprocessing import session
+from unit.trainer.batch_scaled import batch_scaled
 from unit.trainer.manifests import ADMISSIONS_BIAS, admissions, resolved
 from unit.trainer.neighbours import Workplace
 
@@ -47,32 +45,10 @@ def test_each_row_has_its_own_scale(operator: str) -> None:
     assert any(t.data_type == TensorProto.INT8 for t in small.graph.initializer)
 
 
-def batch_scaled(network: Any, *_: Any) -> tuple[Any, str]:
-    """ONNX Runtime's own dynamic quantisation."""
-    copy = onnx.ModelProto()
-    copy.CopyFrom(network)
-    quantiser = ONNXQuantizer(
-        copy,
-        per_channel=True,
-        reduce_range=False,
-        mode=QuantizationMode.IntegerOps,
-        static=False,
-        weight_qType=QuantType.QInt8,
-        activation_qType=QuantType.QUInt8,
-        tensors_range=None,
-        nodes_to_quantize=[],
-        nodes_to_exclude=[],
-        op_types_to_quantize=["Gemm", "MatMul"],
-        extra_options={"MatMulConstBOnly": True},
-    )
-    quantiser.quantize_model()
-    return plain(quantiser.model.model), "int8"
-
-
 def test_a_candidate_whose_rows_depend_on_each_other_does_not_ship(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pipeline, "compress", batch_scaled)
+    monkeypatch.setattr(pipeline, "compress", lambda network, *_: (plain(batch_scaled(network)), "int8"))
     generous = {
         "maxAccuracyDrop": 1,
         "maxDisparityIncrease": 1,
