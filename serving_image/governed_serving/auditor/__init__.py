@@ -1,2 +1,1 @@
-"""Bias verdicts; see README.md. The statistics are in metrics, intervals, hypotheses, betting; the service is in
-service/."""
+"""Bias verdicts; see README.md. The statistics are in ../fairness, the process is in service/."""

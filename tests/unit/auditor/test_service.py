@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from prometheus_client.parser import text_string_to_metric_families
 
 from governed_api.governance import Bias
 from governed_serving.archive.client import Appended
@@ -20,6 +21,7 @@ from governed_serving.auditor.service.entries import entries_of
 from governed_serving.auditor.service.folding import Fold
 from governed_serving.auditor.service.merging import merged
 from governed_serving.auditor.service.metrics import Metrics
+from governed_serving.auditor.service.process import Service
 from governed_serving.auditor.service.shipping import Shipper
 from governed_serving.auditor.service.tail import Tail
 from governed_serving.crypto import Keyset, SegmentCipher
@@ -27,6 +29,7 @@ from governed_serving.fairness.counts.cells import Cells
 from governed_serving.fairness.counts.grouping import Grouping, outcomes
 from governed_serving.fairness.counts.truth import label_of
 from governed_serving.fairness.counts.windows import Window
+from governed_serving.fairness.metrics.verdict import judge
 from governed_serving.journal import Journal, JournalDamaged, JournalReader, open_chunk
 from governed_serving.records import EventRecord, ExplanationRecord, LedgerEntry, canonical, timestamp
 from support.asgi import cut_short
@@ -302,6 +305,31 @@ def test_label_memory_is_bounded_and_counts_what_it_loses() -> None:
     for number in range(30):
         fold.labels.label(f"nobody-{number}", [1])
     assert (fold.labels.waiting, fold.labels.dropped["evicted"]) == (10, 20)
+
+
+def test_the_labels_memory_is_told_to_prometheus() -> None:
+    fold, metrics = Fold(BIAS, "r1", label_capacity=10), Metrics("loans", "m")
+    none: Any = SimpleNamespace(verdict=judge(BIAS, fold.cells()), metrics=metrics)
+    process: Any = SimpleNamespace(state=none, metrics=metrics, replicas=None, checks=None, live=None)
+
+    def told() -> dict[str, float]:
+        metrics.set(Service._counts(process, SimpleNamespace(fold=fold, records=0)))  # type: ignore[arg-type]
+        families = text_string_to_metric_families(metrics.text().decode())
+        found = {sample.name: sample.value for family in families for sample in family.samples}
+        names = ("label_memory_requests", "labels_waiting", "labels_joined_total")
+        return {name: found[f"governed_auditor_{name}"] for name in names}
+
+    fold.labels.label("not asked yet", [1])
+    for start in range(0, 100, 5):
+        fold.record(framed(*(asked(n, "M", "yes") for n in range(start, start + 5))))
+    held = 100 - fold.labels.forgotten
+    assert told() == {"label_memory_requests": held, "labels_waiting": 1, "labels_joined_total": 0}
+    fold.record(
+        EventRecord(
+            "label", "request-99", "loans", "r1", 0.0, msgspec.json.encode({"id": "request-99", "label": "yes"})
+        )
+    )
+    assert told() == {"label_memory_requests": held, "labels_waiting": 1, "labels_joined_total": 1}
 
 
 def test_predictions_without_the_attribute_say_so() -> None:

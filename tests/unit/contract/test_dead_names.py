@@ -54,13 +54,6 @@ CALLED_FROM_OUTSIDE = {
 SERVING = "serving_image/governed_serving"
 PENDING = {
     f"{SERVING}/privacy/actions.py::unmask": "issue 5: a command that turns tokens back for who may",
-    f"{SERVING}/auditor/service/labels.py::LabelJoin.remembered": "the auditor's: a gauge of what a label can still join",  # noqa: E501
-    f"{SERVING}/fairness/inference/betting.py::betting_interval": "issue 2: bounded scores",
-    f"{SERVING}/fairness/inference/betting.py::PairBetting": "issue 2: bounded scores",
-    f"{SERVING}/fairness/inference/bootstrap.py::bca": "issue 2",
-    f"{SERVING}/fairness/metrics/sequences.py::metric_sequence": "issue 2",
-    f"{SERVING}/fairness/metrics/sequences.py::metric_evidence": "issue 2",
-    f"{SERVING}/fairness/monitoring/drift.py::kolmogorov_smirnov": "issue 2: the reference for drift",
     f"{SERVING}/crypto/keyring.py::Keyring.destroy_key": "belongs to erasure",
 }
 """Known to be dead, and whose task it is to wire or delete it. Delete the line with the name."""

@@ -16,9 +16,8 @@ from governed_serving.fairness.metrics.sequences import (
     RateContrast,
     evidences,
     intervals,
-    metric_evidence,
-    metric_sequence,
 )
+from unit.fairness.asking import metric_evidence, metric_sequence
 
 SPD, DIR = "statisticalParityDifference", "disparateImpactRatio"
 

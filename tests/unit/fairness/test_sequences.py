@@ -1,4 +1,4 @@
-"""What is valid at all times: coverage by simulation, agreement of interval and evidence, exact bets."""
+"""What is valid at all times: coverage by simulation, agreement of interval and evidence."""
 
 import numpy as np
 import pytest
@@ -7,17 +7,15 @@ import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from governed_serving.fairness.inference.betting import LAMBDAS, PairBetting, betting_interval, log_wealth
 from governed_serving.fairness.metrics.metrics import METRICS
 from governed_serving.fairness.metrics.sequences import (
     DIFFERENCES,
     Mixture,
     e_benjamini_hochberg,
-    metric_evidence,
-    metric_sequence,
     mixture_evidence,
     mixture_radius,
 )
+from unit.fairness.asking import metric_evidence, metric_sequence
 
 ALPHA = 0.05
 
@@ -95,46 +93,6 @@ def test_one_group_without_a_case_bounds_the_ratio_from_one_side() -> None:
     interval = metric_sequence("disparateImpactRatio", table(0, 400), table(200, 400), 0.95)
     assert interval.lower == 0.0
     assert 0 < interval.upper < 0.2
-
-
-def test_bets_are_a_martingale_under_the_boundary_of_the_null() -> None:
-    """E[1 + λ(D − ε)] ≤ 1 for every λ of the grid when the mean difference is at most ε: exactly, not by simulation."""
-    for epsilon, probability in ((0.0, [0.25, 0.5, 0.25]), (0.1, [0.2, 0.5, 0.3])):
-        bets = LAMBDAS / (1 + epsilon)
-        growth = [1 + bets * (d - epsilon) for d in (-1, 0, 1)]
-        assert sum(p * g for p, g in zip(probability, growth, strict=True)) == pytest.approx(np.ones(len(bets)))
-        assert np.min(growth) > 0
-
-
-def test_bets_find_a_difference_and_their_interval_covers_it() -> None:
-    rng = np.random.default_rng(3)
-    bets = PairBetting()
-    for _ in range(40):
-        bets.add(rng.random(100) < 0.35, rng.random(60) < 0.5)
-    assert bets.log_evidence(0.0) > np.log(20)
-    assert bets.log_evidence(0.3) < 0
-    interval = betting_interval(bets.pairs)
-    assert interval.lower < -0.15 < interval.upper < 0
-
-
-@settings(deadline=None)
-@given(st.lists(st.integers(1, 60), min_size=1, max_size=10), st.integers(0, 2**32 - 1))
-def test_pairs_do_not_depend_on_how_a_stream_is_cut(cuts: list[int], seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    one, two = rng.integers(0, 2, sum(cuts)), rng.integers(0, 2, sum(cuts))
-    whole, parts = PairBetting(), PairBetting()
-    whole.add(one, two)
-    places = np.cumsum(cuts)[:-1]
-    for a, b in zip(np.split(one, places), np.split(two, places[::-1] if len(places) == 1 else places), strict=True):
-        parts.add(a, b)
-        parts = PairBetting.load(parts.dump())
-    assert parts.pairs.tolist() == whole.pairs.tolist()
-
-
-def test_wealth_broadcasts() -> None:
-    pairs = np.array([[10, 50, 20], [0, 0, 0]])
-    assert log_wealth(pairs)[1] == pytest.approx(0.0)
-    assert log_wealth(pairs)[0] == pytest.approx(log_wealth(pairs[0]))
 
 
 def test_e_bh_needs_more_evidence_for_fewer_discoveries() -> None:

@@ -10,11 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from statsmodels.stats.proportion import confint_proportions_2indep, proportion_confint
 
-from governed_serving.fairness.inference.bootstrap import bca
 from governed_serving.fairness.inference.hypotheses import chi_square
 from governed_serving.fairness.inference.intervals import binomial_sequence, clopper_pearson, katz, newcombe, wilson
 from governed_serving.fairness.inference.special import beta_quantile, chi_square_tail, incomplete_beta, normal_quantile
-from governed_serving.fairness.metrics.metrics import METRICS
 
 counts = st.integers(0, 400)
 
@@ -71,22 +69,6 @@ def test_chi_square(table: list[list[int]]) -> None:
     found = chi_square(table)
     assert found.statistic == pytest.approx(expected.statistic, rel=1e-9, abs=1e-9)
     assert found.p_value == pytest.approx(expected.pvalue, rel=1e-8, abs=1e-13)
-
-
-def test_bca_equals_scipys_on_the_rows() -> None:
-    u, p = np.array([[30, 20, 0], [10, 60, 0]]), np.array([[50, 20, 0], [30, 90, 0]])
-    metric = METRICS["equalOpportunityDifference"]
-
-    def rows(table: np.ndarray) -> np.ndarray:
-        return np.repeat(np.arange(6), table.ravel())
-
-    def statistic(a: np.ndarray, b: np.ndarray) -> float:
-        return float(metric(*(np.bincount(x.astype(int), minlength=6).reshape(2, 3) for x in (a, b))))
-
-    expected = scipy.stats.bootstrap(
-        (rows(u), rows(p)), statistic, n_resamples=3000, vectorized=False, rng=np.random.default_rng(0)
-    )
-    assert tuple(bca(metric, u, p, draws=20_000)) == pytest.approx(tuple(expected.confidence_interval), abs=0.012)
 
 
 def test_confidence_sequence_of_a_rate_covers_at_all_times() -> None:

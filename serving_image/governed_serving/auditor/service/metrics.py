@@ -26,6 +26,7 @@ _GAUGES = {
     "governed_auditor_unusable_rows_total": "Rows without an output that says whether it favours",
     "governed_auditor_labels_joined_total": "Rows whose label has been joined",
     "governed_auditor_labels_waiting": "Labels whose prediction isn't known yet",
+    "governed_auditor_label_memory_requests": "Requests that a label can join from memory",
     "governed_auditor_unrecorded_verdicts_total": "Verdicts that the journal had no room for",
     "governed_auditor_flip_prompts_total": "Prompts put to a runtime for counterfactuals",
     "governed_auditor_flip_passed_over_total": (

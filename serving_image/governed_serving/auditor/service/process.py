@@ -247,6 +247,7 @@ class Service:
             "auditor_unusable_rows_total": fold.unusable,
             "auditor_labels_joined_total": fold.labels.joined,
             "auditor_labels_waiting": fold.labels.waiting,
+            "auditor_label_memory_requests": fold.labels.remembered,
             "auditor_bias_verdict": _CODES[verdict.verdict],
         }
         self.metrics.dropped(fold.labels.dropped)

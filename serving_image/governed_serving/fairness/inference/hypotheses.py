@@ -1,4 +1,5 @@
-"""Tests for closed windows (one look). Live monitoring uses :mod:`.sequences` and :mod:`.betting`."""
+"""Tests for closed windows (one look). Live monitoring uses :mod:`.contrasts` and
+:mod:`.bounded`."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -4,10 +4,10 @@ Incomplete gamma and beta: series and continued fractions by Lentz's method (Num
 relative error about 1e-13 for the arguments that counts give.
 """
 
-from math import erfc, exp, inf, lgamma, log, log1p, sqrt
+from math import exp, inf, lgamma, log, log1p
 from statistics import NormalDist
 
-__all__ = ["beta_quantile", "chi_square_tail", "incomplete_beta", "normal_quantile", "normal_tail"]
+__all__ = ["beta_quantile", "chi_square_tail", "incomplete_beta", "normal_quantile"]
 
 _TINY = 1e-300
 _EPSILON = 1e-16
@@ -19,11 +19,6 @@ def normal_quantile(p: float) -> float:
     if p <= 0 or p >= 1:
         return -inf if p <= 0 else inf
     return _normal.inv_cdf(p)
-
-
-def normal_tail(x: float) -> float:
-    """1 − Φ(x)."""
-    return erfc(x / sqrt(2)) / 2
 
 
 def chi_square_tail(x: float, degrees: int) -> float:

@@ -5,7 +5,7 @@ Rates are judged by the exact e-processes of :mod:`..inference.contrasts`, at ev
 (:mod:`..inference.shares`) and what is asked about probabilities (:mod:`.score_sequences`). Scores without a range
 known beforehand, those of a regression, have asymptotic ones: normal-mixture confidence sequences with the variance
 estimated from the counts (Robbins 1970; Waudby-Smith, Arbour, Sinha, Kennedy & Ramdas, Annals of Statistics 2024), and
-findings say which. :mod:`..inference.betting` is a second exact opinion that depends on the order.
+findings say which.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,9 +29,7 @@ __all__ = [
     "e_benjamini_hochberg",
     "evidences",
     "intervals",
-    "metric_evidence",
     "metric_question",
-    "metric_sequence",
     "mixture_evidence",
     "mixture_radius",
 ]
@@ -209,17 +207,6 @@ def metric_question(name: str, u: Array, p: Array) -> Question:
     if len(parts) == 1:
         return Question(parts, "difference")
     return Question(parts, "largestDifference", (1 / len(parts),) * len(parts))
-
-
-def metric_sequence(name: str, u: Array, p: Array, level: float) -> Interval:
-    """Confidence sequence of METRICS[name] for counts (2, 3) of the unprivileged and the privileged."""
-    return intervals([metric_question(name, u, p)], [1 - level])[0]
-
-
-def metric_evidence(name: str, u: Array, p: Array, lower: float, upper: float) -> float:
-    """Log e-value against the composite null that the metric lies in [``lower``, ``upper``]; −inf where nothing speaks
-    against it."""
-    return evidences([metric_question(name, u, p)], [(lower, upper)])[0]
 
 
 # ---- means and what is made of them: asymptotic ----

@@ -8,19 +8,17 @@ average after half of that quotient or more. It is a sum over looks: that all of
 are wrong together when it is an unlucky one, changes nothing.
 """
 
-from math import exp, log, sqrt
+from math import exp, log
 
 import numpy as np
 from numpy.typing import NDArray
 
 from governed_serving.fairness.inference.contrasts import log_gamma
-from governed_serving.fairness.inference.hypotheses import TestResult
 
 __all__ = [
     "ALARM_CHANCE",
     "PROMISED_LOOKS",
     "alarm_threshold",
-    "kolmogorov_smirnov",
     "kolmogorov_tail",
     "log_dirichlet_multinomial",
     "log_evidence",
@@ -82,16 +80,6 @@ def population_stability(
     p, q = (np.asarray(h, np.float64) + 0.5 for h in (expected, found))
     p, q = p / p.sum(), q / q.sum()
     return float(((q - p) * np.log(q / p)).sum())
-
-
-def kolmogorov_smirnov(one: NDArray[np.integer | np.floating], two: NDArray[np.integer | np.floating]) -> TestResult:
-    """Two-sample test: largest gap between the distribution functions, and its asymptotic p-value."""
-    a, b = np.sort(np.asarray(one, np.float64)), np.sort(np.asarray(two, np.float64))
-    everything = np.concatenate([a, b])
-    gap = np.searchsorted(a, everything, "right") / len(a) - np.searchsorted(b, everything, "right") / len(b)
-    statistic = float(np.abs(gap).max())
-    effective = len(a) * len(b) / (len(a) + len(b))
-    return TestResult(statistic, kolmogorov_tail(sqrt(effective) * statistic))
 
 
 def kolmogorov_tail(x: float) -> float:
