@@ -40,8 +40,8 @@ ROOMS = {
     "policy": Room(
         f"{OPERATOR}/policy",
         tuple(
-            f"{UNIT}/operator/test_{name}.py"
-            for name in ("policy", "policy_edges", "policy_errors", "policy_memory", "policy_status", "reconcile")
+            f"{UNIT}/operator/test_policy{part}.py"
+            for part in ("", "_canary", "_edges", "_errors", "_gates", "_memory", "_status")
         ),
     ),
     "journal": Room(f"{SERVING}/journal", (f"{UNIT}/journal",)),

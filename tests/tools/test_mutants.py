@@ -39,6 +39,7 @@ def changes(tmp_path: Path, source: str) -> set[str]:
         ("raise ValueError('words')", {"raise ValueError('words') → pass"}),
         ("n += k", {"n += k → pass"}),
         ("'''A docstring.'''\n__all__ = ['a']\nx: Literal['b', 1] = y", set()),
+        ("T = Literal['b', 1]\nx = a['b']", {"'b' → 'bX'"}),
         ("log('info', 'the words', n=1)\nx = f'{a + 1} words'", set()),
         ("@cache\ndef f(a: int | None) -> int | None: ...", set()),
     ],

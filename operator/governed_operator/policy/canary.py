@@ -154,9 +154,5 @@ def _stable(obs: Observed) -> Served:
 
 def _left(obs: Observed, trial: RevisionStatus, times: int) -> float:
     """Seconds until the step has lasted ``times`` intervals."""
-    waited = (obs.now - _time(trial.since)).total_seconds()
+    waited = (obs.now - datetime.fromisoformat(trial.since)).total_seconds()
     return times * seconds(obs.model.spec.lifecycle.rollout.interval) - waited
-
-
-def _time(text: str) -> datetime:
-    return datetime.fromisoformat(text.replace("Z", "+00:00"))

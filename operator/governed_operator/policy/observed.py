@@ -36,7 +36,7 @@ class Refusal(NamedTuple):
     reason: Reason
     message: str
     stalled: bool
-    subject: str = ""
+    subject: str
     """Kind and name of the object."""
 
 

@@ -118,18 +118,18 @@ def _archive(obs: Observed) -> State:
     return "False", Reason.ARCHIVE_NOT_READY, "the namespace's archive has no ready pod"
 
 
-def _refused(obs: Observed) -> str:
+def _refused(obs: Observed) -> str | None:
     count = dead_letters(obs)
     if not count:
-        return ""
+        return None
     entries = "1 ledger entry was" if count == 1 else f"{count} ledger entries were"
     return f"{entries} refused for ever; the reason is in the ledger's entries of type deadLetter"
 
 
-def _unreadable(obs: Observed) -> str:
+def _unreadable(obs: Observed) -> str | None:
     count = unreadable_frames(obs)
     if not count:
-        return ""
+        return None
     frames = "1 frame of a journal was" if count == 1 else f"{count} frames of journals were"
     return f"{frames} damaged before being shipped; the ledger's entries of type unreadable say which: check the disk"
 
@@ -221,7 +221,7 @@ def _ready(states: dict[str, State | None], obs: Observed, decision: Decision) -
     if decision.stopped:
         return "False", Reason.SUSPENDED, "spec.suspend is true: nothing runs"
     for violation in decision.violations:
-        if violation.condition in (c.READY, *REQUIRED) and violation.status != "True":
+        if violation.condition in (c.READY, *REQUIRED):
             return "False", violation.reason, violation.message
     serving = obs.workload() is not None
     for kind in REQUIRED:

@@ -1,5 +1,6 @@
 """A canary's failed requests: rejected only on evidence, advanced only with some, and never waited for without end."""
 
+import itertools
 import math
 import random
 from dataclasses import replace
@@ -58,6 +59,12 @@ def judged(canary: Counts, stable: Counts, minutes: float, budget: float = 0.01)
         ((10, 10), (90, 90), 16, "advance"),
         ((1010, 100_000), (0, 0), 16, "advance"),
         ((3_000, 200_000), (2_000, 1_000_000), 6, "reject"),
+        ((3, 32), (0, 0), 6, "reject"),
+        ((3, 37), (0, 0), 6, "wait"),
+        ((19, 50), (10, 100), 6, "reject"),
+        ((14, 50), (5, 100), 6, "wait"),
+        ((50, 100), (29, 29), 6, "reject"),
+        ((50, 100), (30, 30), 6, "advance"),
     ],
 )
 def test_failures_decide_on_evidence(canary: Counts, stable: Counts, minutes: float, want: str) -> None:
@@ -94,6 +101,40 @@ def test_an_e_value_s_mean_under_the_null_is_at_most_one() -> None:
             for k in range(13) for m in range(26)
         )  # fmt: skip
         assert mean <= 1
+
+
+def test_alternatives_to_a_budget_reach_to_ten_times_its_odds() -> None:
+    """Of a budget next to none, odds and shares are the same: then the e-value of failures alone is a geometric sum."""
+    for failed in (1, 3):
+        ratio = 10 ** (failed / 16)
+        mean = ratio * (10**failed - 1) / (ratio - 1) / 16
+        assert evidence_above(Failures(failed, failed), 1e-13) == pytest.approx(math.log(mean), rel=1e-9)
+
+
+def test_what_a_null_hypothesis_without_failures_is_worth() -> None:
+    assert evidence_above(Failures(0, 1000), 0.0) == 0.0
+    assert evidence_above(Failures(1, 1000), 0.0) == math.inf
+    assert Failures(0, 0).share == 0.0
+    assert shown_worse(Failures(2, 2), Failures(0, 900), 0.01) is False
+
+
+def test_evidence_of_two_revisions_is_that_of_its_definition() -> None:
+    """B(k + ½, m + ½) / π by central binomials, over the likelihood's maximum where the canary fails no more often."""
+
+    def mixed(k: int, m: int) -> float:
+        return math.comb(2 * k, k) * math.comb(2 * m, m) / (4 ** (k + m) * math.comb(k + m, k))
+
+    grid = [n / 60 for n in range(61)]
+
+    def likelihood(seen: Failures, share: float) -> float:
+        return share**seen.failed * (1 - share) ** (seen.requests - seen.failed)
+
+    for n, m in ((3, 4), (6, 2), (5, 5)):
+        for k, s in itertools.product(range(n + 1), range(m + 1)):
+            canary, stable = Failures(k, n), Failures(s, m)
+            best = max(likelihood(canary, p) * likelihood(stable, q) for p in grid for q in grid if p <= q)
+            want = math.log(mixed(k, n - k) * mixed(s, m - s) / best)
+            assert evidence_worse(canary, stable) == pytest.approx(want, abs=1e-2), (canary, stable)
 
 
 def test_a_canary_at_its_budget_is_seldom_rejected_however_often_one_looks() -> None:
