@@ -274,10 +274,10 @@ NOISE = ("ledger", "bias")
 
 def significant(status: Mapping[str, Any]) -> dict[str, object]:
     """A status without figures that move by themselves: these alone are not worth a write each time."""
-    out = {k: v for k, v in status.items() if k not in NOISE}
-    out["verdict"] = (status.get("bias") or {}).get("verdict")
-    out["conditions"] = [
+    kept = {k: v for k, v in status.items() if k not in NOISE}
+    verdict = (status.get("bias") or {}).get("verdict")
+    conditions = [
         {k: v for k, v in x.items() if not (k == "message" and x["type"] == c.BIAS_WITHIN_THRESHOLDS)}
         for x in status.get("conditions", [])
     ]
-    return out
+    return {**kept, "verdict": verdict, "conditions": conditions}
