@@ -2,7 +2,7 @@
 
 import typer
 
-from governed_operator.cli import acknowledge, contest, crd, explain, render, report, run, validate, verify
+from governed_operator.cli import acknowledge, archive, contest, crd, explain, render, report, run, validate, verify
 
 app = typer.Typer(
     name="governed",
@@ -14,6 +14,7 @@ app = typer.Typer(
 )
 for module in (validate, render, run, crd, explain, verify, report, acknowledge, contest):
     app.command(module.__name__.rsplit(".", 1)[1])(module.command)
+app.add_typer(archive.app, name="archive")
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""``python -m governed_serving.archive`` serve | fetch | verify | export | rewrap."""
+"""``python -m governed_serving.archive`` serve | fetch | verify | export | backup | restore | rewrap."""
 
 import argparse
 import sys
@@ -88,6 +88,7 @@ def _parser() -> argparse.ArgumentParser:
         help="an earlier checkpoint or GovernanceReport: the bundle then proves that the log extends it",
     )
     export.set_defaults(run=_export)
+    _add_backup(verbs)
     rewrap = verbs.add_parser("rewrap", help="wrap a model's keysets by another key-encryption key")
     rewrap.add_argument("url", help="the archive's URL")
     rewrap.add_argument("--model", required=True, help="the model whose keysets are wrapped")
@@ -96,6 +97,44 @@ def _parser() -> argparse.ArgumentParser:
     rewrap.add_argument("--new-key-file", type=Path, required=True, help="the new key-encryption key")
     rewrap.set_defaults(run=_rewrap)
     return parser
+
+
+def _add_backup(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    backup = verbs.add_parser("backup", help="write an archive to one file; it may be running")
+    backup.add_argument("source", help="the archive's folder (stopped), or its URL")
+    backup.add_argument("output", help="file to write; - for the standard output")
+    backup.add_argument("--url", default="", help="where a running archive is asked when its folder is named")
+    backup.add_argument(
+        "--key-file", type=Path, help=f"the archive's key-encryption key (default: ${runtime.KEK_FILE})"
+    )
+    backup.add_argument(
+        "--token-file", type=Path, help=f"the reader's token (default: made of ${runtime.ARCHIVE_ROOT_FILE})"
+    )
+    backup.add_argument("--namespace", default="", help=f"of an archive that is asked (default: ${runtime.NAMESPACE})")
+    backup.set_defaults(run=_backup)
+    restore = verbs.add_parser("restore", help="put a backup into an empty folder, once all of it is verified")
+    restore.add_argument("input", help="file that `backup` wrote; - for the standard input")
+    restore.add_argument("folder", type=Path, help="where the archive is to lie: empty, or not there yet")
+    restore.add_argument(
+        "--key-file",
+        type=Path,
+        action="append",
+        default=[],
+        help=f"the archive's key-encryption key (default: ${runtime.KEK_FILE}); verifier key that must have signed",
+    )
+    restore.add_argument(
+        "--checkpoint",
+        type=Path,
+        action="append",
+        default=[],
+        help="a checkpoint, anchor or GovernanceReport kept elsewhere: an older backup is refused",
+    )
+    restore.add_argument(
+        "--accept-loss",
+        action="store_true",
+        help="take a backup that is older, or lacks something: an entry says for ever what was let go",
+    )
+    restore.set_defaults(run=_restore)
 
 
 def _add_source(parser: argparse.ArgumentParser) -> None:
@@ -170,6 +209,44 @@ def _export(options: argparse.Namespace) -> int:
         chosen = {"model": options.of, "id": options.id, "blobs": options.blobs}
         entries, blobs = export(source, options.output, **chosen, earlier=earlier)
     print(f"{options.output}: {entries} entries, {blobs} blobs; verify it with: verify {options.output}")
+    return 0
+
+
+def _backup(options: argparse.Namespace) -> int:
+    """Exit status: 0 whole, 3 written, but the archive itself lacks something; 1 no backup."""
+    from governed_serving.archive.taking import Asked, take, take_file
+
+    asked = Asked(options.url, options.key_file, options.token_file, options.namespace)
+    if options.output == "-":
+        take(options.source, sys.stdout.buffer, asked)
+        sys.stdout.buffer.flush()
+        return 0
+    target = Path(options.output)
+    manifest = take_file(options.source, target, asked)
+    held = f"{manifest.size} entries, {manifest.blobs} blobs, {len(manifest.files)} other files"
+    print(f"{target}: {held} of {manifest.origin}")
+    for fault in manifest.faults:
+        print(f"the archive isn't whole: {fault}", file=sys.stderr)
+    return 3 if manifest.faulty else 0
+
+
+def _restore(options: argparse.Namespace) -> int:
+    from governed_serving.archive.restore import Request, restore
+    from governed_serving.archive.verify.opening import folder_kek, noted_checkpoint, trusted_vkey
+
+    kek, vkey = folder_kek(options.key_file), trusted_vkey(options.key_file)
+    told = {str(path): noted_checkpoint(path) for path in options.checkpoint}
+    request = Request(options.folder, kek, vkey, told, accept_loss=options.accept_loss)
+    with open(0, "rb", closefd=False) if options.input == "-" else Path(options.input).open("rb") as file:
+        done = restore(file, request)
+    for finding in done.accepted:
+        print(f"accepted: {finding}", file=sys.stderr)
+    if not told:
+        how = "give --checkpoint (a GovernanceReport, or one kept elsewhere)"
+        print(f"not checked: whether a newer state was signed; {how}", file=sys.stderr)
+    print(
+        f"{options.folder}: {done.size} entries, {done.blobs} blobs, verified; {done.deleted} deleted under retention"
+    )
     return 0
 
 

@@ -18,9 +18,11 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import FileResponse, PlainTextResponse, Response
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from governed_api import routes
 from governed_api.runtime import LIVE_PATH, METRICS_PATH, READY_PATH
+from governed_serving.archive.backup.snapshot import Snapshot
 from governed_serving.archive.errors import ArchiveError, Busy, LedgerDamaged, Refused
 from governed_serving.archive.ledger.tiles import WIDTH
 from governed_serving.archive.metrics import ArchiveMetrics
@@ -37,6 +39,8 @@ __all__ = ["create_app"]
 _MAX_ENTRIES = 1000
 _UPLOADS = 16
 _BINARY = "application/octet-stream"
+_STALLED = 60.0
+"""Seconds after which a backup whose client takes nothing ends."""
 _IMMUTABLE = {"cache-control": "public, max-age=31536000, immutable"}
 _append_decoder = msgspec.msgpack.Decoder(AppendRequest)
 Handler = Callable[[Request], Awaitable[Response]]
@@ -143,6 +147,7 @@ def _routes(state: _State) -> _Table:
         *_blob_routes(state),
         *_keyset_routes(state),
         *_named_routes(state),
+        *_backup_routes(state),
     ]
 
 
@@ -342,6 +347,41 @@ def _named_routes(state: _State) -> _Table:
         (routes.STATE, ("GET",), get_state),
         (routes.STATE, ("PUT",), put_state),
     ]
+
+
+class _Streamed(Response):
+    """A backup as it is taken. A client that goes, or takes nothing for a minute, ends it: retention waits for it."""
+
+    media_type = "application/x-tar"
+
+    def __init__(self, snapshot: Snapshot):
+        super().__init__()
+        del self.headers["content-length"]
+        self._snapshot = snapshot
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request, chunks = Request(scope, receive), self._snapshot.chunks()
+        try:
+            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+            while chunk := await run_in_threadpool(next, chunks, b""):
+                await asyncio.wait_for(send({"type": "http.response.body", "body": chunk, "more_body": True}), _STALLED)
+                if await request.is_disconnected():
+                    log("warning", "a backup was broken off by its client")
+                    return
+        except (ArchiveError, OSError, TimeoutError) as error:  # the head is out: an end without its manifest says so
+            log("error", "a backup was broken off", error=str(error) or type(error).__name__)
+            return
+        finally:
+            self._snapshot.close()
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+def _backup_routes(state: _State) -> _Table:
+    async def backup(request: Request) -> Response:
+        state.auditor(request)
+        return _Streamed(await run_in_threadpool(Snapshot, state.archive))
+
+    return [(routes.BACKUP, ("GET",), backup)]
 
 
 def entry_bundle(entries: Sequence[bytes]) -> bytes:

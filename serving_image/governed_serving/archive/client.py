@@ -7,7 +7,7 @@ full jitter (hosting.retrying: refused connections, timeouts, 429, 502, 503 and 
 
 import hashlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import httpx
@@ -147,6 +147,20 @@ class ArchiveClient:
     def tile(self, level: int, number: int, width: int = 256) -> bytes:
         """``width`` hashes (32 bytes each) of a tile of the tree."""
         return self._ask("GET", f"{routes.TILES}/{tile_path(level, number, width)}").content
+
+    def backup(self) -> Iterator[bytes]:
+        """The whole archive, as ``restore`` takes it, for the reader's token; asked for once. Raises :class:`Refused`,
+        :class:`Unreachable`; what ends without an error may still lack its manifest."""
+        try:
+            with self._http.stream("GET", routes.BACKUP, timeout=httpx.Timeout(30.0, read=600.0)) as answer:
+                if not answer.is_success:
+                    answer.read()
+                _checked(answer, ())
+                yield from answer.iter_bytes(1 << 20)
+        except httpx.HTTPError as error:
+            raise Unreachable(
+                f"the archive at {self._url} broke off the backup: {error or type(error).__name__}"
+            ) from None
 
     def find(self, *, id: str = "", type: str = "", model: str = "", limit: int = 100) -> list[Found]:
         """The newest entries of a model with this id and type, ascending by index."""

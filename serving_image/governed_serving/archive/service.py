@@ -5,7 +5,8 @@ import hashlib
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -13,7 +14,7 @@ from pathlib import Path
 import msgspec
 
 from governed_api.names import ARCHIVE
-from governed_serving.archive.errors import ArchiveError, LedgerDamaged, Refused
+from governed_serving.archive.errors import ArchiveError, Busy, LedgerDamaged, Refused
 from governed_serving.archive.ledger.appender import Appender
 from governed_serving.archive.ledger.entrylog import Batch
 from governed_serving.archive.ledger.ledger import Anchor, Appended, Found, Ledger
@@ -55,6 +56,7 @@ __all__ = [
     "ledger_cipher",
     "ledger_origin",
     "ledger_signers",
+    "only_one",
     "open_ledger",
 ]
 
@@ -67,6 +69,7 @@ OWN_STREAM = "governed-archive"
 
 _entry_decoder = msgspec.json.Decoder(LedgerEntry)
 _NEWEST = 16
+_PATIENCE = 10.0
 _SIGNERS = 4
 """Signing keys that sign a checkpoint: the primary one and the newest of the older ones."""
 
@@ -126,7 +129,8 @@ class Archive:
         accept_loss: bool = False,
     ):
         root.mkdir(parents=True, exist_ok=True)
-        self._guard = _only_one(root)
+        self._guard = only_one(root)
+        self.root = root
         self.namespace = namespace
         self._clock = clock
         own = DirectoryStore(root / "keys")
@@ -150,17 +154,22 @@ class Archive:
         self._refs = References(root / "refs", cipher)
         self._states = States(root / "states", is_sealed)
         self._keysets = root / "keysets"
-        self._own = threading.Lock()
+        self._own = threading.RLock()
+        self._payloads = threading.Lock()
         self._announced = ""
         if self.ledger.lost is not None:
             self._note_loss(self.ledger.lost)
         self.retention = Retention(root / "retention", cipher, self.ledger, self.blobs, self._note_alone)
-        self.finished = [
+        self.finished = self._settle_all()
+        """Replacements that a kill had interrupted."""
+
+    def _settle_all(self) -> list[str]:
+        """What was done, in words."""
+        return [
             *(f"reference {what}" for what in self._settle("ref", self._refs)),
             *(f"state {what}" for what in self._settle("state", self._states)),
             *(f"keyset {what}" for what in NamedFiles(self._keysets).settle(self._last_keyset, Prepared.put_in_place)),
         ]
-        """Replacements that a kill had interrupted."""
 
     # -- ledger -------------------------------------------------------------------------------------------------------
 
@@ -410,14 +419,38 @@ class Archive:
     # -- retention ----------------------------------------------------------------------------------------------------
 
     def sweep(self) -> int:
-        """Delete payloads past their model's window; the number of blobs. Raises ArchiveError, OSError."""
-        return self.retention.sweep(self._seconds(RETENTION, "payloads"), self._clock())
+        """Delete payloads past their model's window; the number of blobs. During a backup none: later. Raises
+        ArchiveError, OSError."""
+        if not self._payloads.acquire(blocking=False):
+            return 0
+        try:
+            return self.retention.sweep(self._seconds(RETENTION, "payloads"), self._clock())
+        finally:
+            self._payloads.release()
 
     def pause(self) -> float:
         """Seconds until the next look: ten, or a tenth of the shortest time that a model gives. A look reads only what
         is new."""
         times = [*self._seconds(RETENTION, "payloads").values(), *self._seconds(ROTATION, "keys").values()]
         return max(1.0, min(10.0, min(times, default=100.0) / 10))
+
+    # -- backup -------------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def frozen(self) -> Iterator[str]:
+        """Meanwhile nothing that lies under a name and none of the archive's own keys changes; the checkpoint over all
+        that was appended."""
+        with self._own:
+            self._settle_all()
+            yield self.ledger.checkpoint()
+
+    def hold_payloads(self) -> None:
+        """No payload is deleted until :meth:`let_payloads_go`. Raises Busy."""
+        if not self._payloads.acquire(timeout=_PATIENCE):
+            raise Busy("a backup of this archive is under way, or payloads are being deleted; try again later")
+
+    def let_payloads_go(self) -> None:
+        self._payloads.release()
 
     # -- own keys -----------------------------------------------------------------------------------------------------
 
@@ -427,6 +460,10 @@ class Archive:
         Old keys go on opening what they sealed, and a new signing key is announced in the ledger, under both
         signatures. Raises ArchiveError, CryptoError, OSError.
         """
+        with self._own:
+            return self._rotate()
+
+    def _rotate(self) -> list[str]:
         periods = self._seconds(ROTATION, "keys").values()
         events: list[KeyEvent] = []
         if periods:
@@ -470,7 +507,8 @@ def _changed(kind: str, model: str, name: str) -> LedgerDamaged:
     )
 
 
-def _only_one(root: Path) -> int:
+def only_one(root: Path) -> int:
+    """A handle that locks an archive's folder for this process. Raises ArchiveError, OSError."""
     handle = os.open(root / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

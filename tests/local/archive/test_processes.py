@@ -23,6 +23,7 @@ from governed_serving.archive.service import Archive
 from governed_serving.archive.tokens import model_token
 from governed_serving.artefact import Feature, Lineage, Manifest, Output, encode_manifest, load, pack
 from governed_serving.crypto import Keyring, load_kek
+from support.waiting import eventually
 from unit.archive.ledgers import batch
 
 pytestmark = pytest.mark.slow
@@ -234,3 +235,57 @@ def test_an_absent_archive_is_said_in_one_line(process: Process) -> None:
         pytest.raises(ArchiveError, match="doesn't answer GET"),
     ):
         client.checkpoint()
+
+
+def test_a_running_archive_is_backed_up_under_load_and_comes_back_by_the_commands(
+    process: Process,
+) -> None:
+    process.start()
+    stop, written = threading.Event(), [0]
+
+    def write() -> None:
+        with ArchiveClient(process.url, process.token, "credit", patience=60.0) as client:
+            while not stop.is_set():
+                client.append_batch("s", written[0], batch(written[0], 5, "s").entries)
+                client.put_blob(b"GMSEAL1\n" + str(written[0]).encode())
+                client.put_state("counts", b"GMSEAL1\n" + str(written[0]).encode())
+                written[0] += 5
+
+    with ArchiveClient(process.url, process.token, "credit", patience=60.0) as client:
+        Keyring(load_kek(process.root / "model-kek"), client.keysets()).keyset("journal")
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        eventually(lambda: written[0], lambda n: n >= 20, what="entries")
+        archive, file, there = process.root / "archive", process.root / "b.tar", process.root / "there"
+        code, said = governed(process, "backup", str(archive), str(file), "--url", process.url)
+        assert code == 0, said
+        at = written[0]
+        eventually(lambda: written[0], lambda n: n > at, what="entries after the backup")
+    finally:
+        stop.set()
+        writer.join()
+    assert process.stop() == 0
+    code, said = governed(process, "restore", str(file), str(there))
+    assert (code, "verified" in said) == (0, True), said
+    kept, other = process.root / "archive" / "anchor", process.root / "other"
+    code, said = governed(process, "restore", str(file), str(other), "--checkpoint", str(kept))
+    assert (code, "the backup has" in said) == (1, True), said
+    code, out, err = process.run("verify", str(there))
+    assert code == 0, out + err
+    # what came back serves on: the process finds its ledger, the report that knows more refuses it
+    archive.rename(process.root / "moved")
+    there.rename(archive)
+    (process.root / "report.json").unlink()
+    process.start()
+    with ArchiveClient(process.url, process.token, "credit", patience=60.0) as client:
+        assert 0 < client.next_seq("s") <= at
+
+
+def governed(process: Process, *words: str) -> tuple[int, str]:
+    """Run ``governed archive …`` as a person does: (exit code, what it said)."""
+    code = "import sys; from governed_operator.cli import main; main()"
+    command = [sys.executable, "-c", code, "archive", *words]
+    env = {**os.environ, **process.environment()}
+    done = subprocess.run(command, env=env, check=False, timeout=120, capture_output=True, text=True)
+    return done.returncode, done.stdout + done.stderr

@@ -144,6 +144,21 @@ class EntryLog:
             whole = places[-1].offset + places[-1].length if places else len(_MAGIC)
             yield self._path(first).name, end, whole, self._path(first).stat().st_size
 
+    def extent(self, size: int) -> list[tuple[str, int]]:
+        """(file name, bytes) of the segments that hold the first ``size`` entries, up to where these end."""
+        found: list[tuple[str, int]] = []
+        for number, first in enumerate(self._segments):
+            following = self._segments[number + 1] if number + 1 < len(self._segments) else None
+            if first > size or (first == size and found):
+                break
+            if following is not None and following <= size:
+                end = self._path(first).stat().st_size
+            else:
+                places = [p for p in self._scan(first, torn_allowed=True) if p.first + p.count <= size]
+                end = places[-1].offset + places[-1].length if places else len(_MAGIC)
+            found.append((self._path(first).name, end))
+        return found
+
     def recover(self, at_least: int, *, accept_loss: bool = False) -> None:
         """Trim a torn tail and open the last segment for appending (making the first when there is none).
 

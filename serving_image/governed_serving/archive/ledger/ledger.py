@@ -188,6 +188,11 @@ class Ledger:
         """Every batch with its first index, for verification."""
         return self._log.batches()
 
+    def extent(self, size: int) -> list[tuple[str, int]]:
+        """(file name below ``log/``, bytes) of what holds the first ``size`` entries; a checkpoint's size."""
+        with self._lock:
+            return self._log.extent(size)
+
     def find(self, model: str, id: str = "", type: str = "", limit: int = 100) -> list[Found]:
         """The newest ``limit`` entries of ``model`` with this id and type (either may be empty), ascending.
 

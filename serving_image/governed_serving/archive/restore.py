@@ -1,0 +1,226 @@
+"""A backup back into a folder: read into a place beside, opened, verified as a whole, and only then put in place.
+
+What came back is what left: every file has the digest that the manifest says, every blob that of its name, and the
+archive made of them verifies, signatures, tree, names and keysets included. Payloads that the ledger says were deleted
+stay deleted although the backup has them.
+"""
+
+import hashlib
+import os
+import secrets
+import shutil
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import BinaryIO
+
+import msgspec
+
+from governed_serving.archive.backup.members import CHECKPOINT, MANIFEST, BadBackup, Manifest, Member, Stored, members
+from governed_serving.archive.errors import ArchiveError
+from governed_serving.archive.ledger.note import Checkpoint
+from governed_serving.archive.service import ANCHOR, Archive, only_one
+from governed_serving.archive.store.retention import Receipts
+from governed_serving.archive.verify.findings import Finding
+from governed_serving.archive.verify.inspection import Asked, inspect_folder
+from governed_serving.crypto import Kek
+from governed_serving.decoding import decode_with
+from governed_serving.durable import fsync_folder, open_new
+from governed_serving.records import LedgerEntry
+
+__all__ = ["Request", "Restored", "checked", "restore"]
+
+_STAGING = ".restoring-"
+_LEFT = ("lost+found", ".lock")
+_LAST = (ANCHOR, "ledger")
+"""Put in place behind all else: an archive that is started over half of it finds no ledger, and doesn't begin one."""
+_TOLD = 5
+_SLICE = 1000
+_decoder = msgspec.json.Decoder(LedgerEntry)
+
+
+@dataclass(frozen=True)
+class Request:
+    """``folder``: where to. ``vkey``: the key that must have signed, or "". ``told``: notes of this log's checkpoints
+    that were kept elsewhere, by their place. ``accept_loss``: what is older or lacks something is taken all the
+    same."""
+
+    folder: Path
+    kek: Kek
+    vkey: str = ""
+    told: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    accept_loss: bool = False
+
+
+class Restored(msgspec.Struct):
+    """``deleted``: payloads of the backup that the ledger says were deleted; ``accepted``: what was let go."""
+
+    size: int
+    blobs: int
+    deleted: int
+    accepted: list[Finding]
+
+
+def checked(path: Path) -> Manifest:
+    """The manifest of a backup that is whole: every member has its digest. Raises BadBackup, OSError."""
+    with path.open("rb") as file:
+        return _extract(file, None, [])
+
+
+def restore(file: BinaryIO, request: Request) -> Restored:
+    """Raises ArchiveError, CryptoError, NoteError, OSError: then the folder is as empty as it was."""
+    folder = request.folder
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    guard = only_one(folder)
+    staging = folder / f"{_STAGING}{secrets.token_hex(4)}"
+    try:
+        _refuse_full(folder)
+        staging.mkdir(mode=0o700)
+        done = _restored(file, staging, request)
+        _put_in_place(staging, folder)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+        os.close(guard)
+    return done
+
+
+def _refuse_full(folder: Path) -> None:
+    """What an earlier one that was killed left goes; anything else stays where it is."""
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith(_STAGING) and path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        elif path.name not in _LEFT:
+            raise ArchiveError(
+                f"{folder} isn't empty (it has {path.name}): move what is there away, restore, and give what it signed "
+                f"as --checkpoint MOVED/{ANCHOR}, so that an older backup is noticed"
+            )
+
+
+def _restored(file: BinaryIO, staging: Path, request: Request) -> Restored:
+    damaged: list[str] = []
+    manifest = _extract(file, staging, damaged)
+    if damaged and not request.accept_loss:
+        raise BadBackup(f"{damaged[0]}: it was changed or swapped; nothing was restored")
+    _refuse_older(manifest, request)
+    with closing(_opened(staging, manifest, request)) as archive:
+        deleted = _delete_again(archive)
+    (staging / ".lock").unlink()
+    accepted = [Finding(place, f"signed {size} entries, the backup has {manifest.size}")
+                for place, size in _newer(manifest, request).items()]  # fmt: skip
+    accepted += [Finding("backup", fault) for fault in manifest.faults]
+    found = inspect_folder(staging, request.kek, Asked(request.vkey, _earlier(manifest, request)))
+    problems = [*found.findings.wrong, *found.findings.unchecked]
+    if problems and not request.accept_loss:
+        more = f" (and {len(problems) - _TOLD} more)" if len(problems) > _TOLD else ""
+        raise ArchiveError(
+            f"nothing was restored, the backup doesn't verify: {'; '.join(map(str, problems[:_TOLD]))}{more}. Take an "
+            "older backup, or go on with what there is: --accept-loss"
+        )
+    return Restored(manifest.size, manifest.blobs - deleted, deleted, [*accepted, *problems])
+
+
+def _opened(staging: Path, manifest: Manifest, request: Request) -> Archive:
+    namespace = manifest.origin.rpartition("/")[2]
+    told = dict(request.told) if request.accept_loss else {}
+    return Archive(staging, request.kek, namespace, told=told, accept_loss=request.accept_loss)
+
+
+def _newer(manifest: Manifest, request: Request) -> dict[str, int]:
+    """Sizes of checkpoints that were signed of more than the backup has, by their place."""
+    sizes = {place: Checkpoint.parse(note.rpartition("\n\n")[0] + "\n").size for place, note in request.told.items()}
+    return {place: size for place, size in sizes.items() if size > manifest.size}
+
+
+def _earlier(manifest: Manifest, request: Request) -> tuple[str, ...]:
+    newer = _newer(manifest, request)
+    return (manifest.checkpoint, *(note for place, note in request.told.items() if place not in newer))
+
+
+def _refuse_older(manifest: Manifest, request: Request) -> None:
+    if request.accept_loss:
+        return
+    for place, size in _newer(manifest, request).items():
+        raise ArchiveError(
+            f"nothing was restored: {place} signed {size} entries, the backup has {manifest.size}. Take a newer one; "
+            "to let what is behind it go, which an entry will say for ever: --accept-loss"
+        )
+
+
+def _delete_again(archive: Archive) -> int:
+    """Retention reaches backups: what a receipt in the ledger lists goes, and may not come again."""
+    count = 0
+    for start in range(0, archive.ledger.size, _SLICE):
+        for leaf in archive.ledger.entries(start, start + _SLICE):
+            for digest in Receipts.addresses(decode_with(_decoder, leaf)):
+                count += archive.blobs.size(digest) is not None
+                archive.blobs.expire(digest)
+    return count
+
+
+def _put_in_place(staging: Path, folder: Path) -> None:
+    os.sync()  # once, instead of once for each of what may be millions of blobs
+    names = sorted(os.listdir(staging), key=lambda name: (_LAST.index(name) + 1 if name in _LAST else 0, name))
+    for name in names:
+        (staging / name).rename(folder / name)
+    fsync_folder(folder)
+
+
+def _extract(file: BinaryIO, into: Path | None, damaged: list[str]) -> Manifest:
+    """Read all of a backup, into a folder or nowhere; blobs that aren't what their name says are told in ``damaged``
+    and left out. Raises BadBackup, OSError."""
+    seen: dict[str, Stored] = {}
+    blobs = blob_bytes = 0
+    last, manifest = "", None
+    for member in members(file):
+        if member.name == MANIFEST:
+            manifest = Manifest.parse(member.content())
+            continue
+        blob = member.name.startswith("blobs/")
+        if member.name in seen or (blob and member.name <= last):
+            raise BadBackup(f"{member.name} comes twice, or not in order: the backup was put together")
+        _copy(member, into)
+        if not blob:
+            seen[member.name] = Stored(member.name, member.size, member.sha256)
+            continue
+        last = member.name
+        blobs, blob_bytes = blobs + 1, blob_bytes + member.size
+        if member.sha256 != member.name[-64:]:
+            damaged.append(f"{member.name} has SHA-256 {member.sha256}")
+            if into is not None:
+                (into / member.name).unlink()
+    assert manifest is not None  # the last member, or members() raised
+    _hold_against(manifest, seen, blobs, blob_bytes)
+    return manifest
+
+
+def _copy(member: Member, into: Path | None) -> None:
+    if into is None:
+        for _ in member.chunks():
+            pass
+        return
+    path = into / member.name
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with open_new(path) as target:
+        for chunk in member.chunks():
+            target.write(chunk)
+
+
+def _hold_against(manifest: Manifest, seen: Mapping[str, Stored], blobs: int, blob_bytes: int) -> None:
+    """Raises BadBackup for what differs from the manifest."""
+    wanted = {stored.path: stored for stored in manifest.files}
+    for path in sorted(wanted.keys() | seen.keys()):
+        if wanted.get(path) != seen.get(path):
+            what = (
+                "is missing" if path not in seen else "isn't in the manifest" if path not in wanted else "was changed"
+            )
+            raise BadBackup(f"{path} of the backup {what}: nothing was restored")
+    if (blobs, blob_bytes) != (manifest.blobs, manifest.blob_bytes):
+        raise BadBackup(
+            f"the backup has {blobs} blobs ({blob_bytes} bytes), its manifest says {manifest.blobs} "
+            f"({manifest.blob_bytes}): it was put together"
+        )
+    note = seen.get(CHECKPOINT)
+    if note is None or note.sha256 != hashlib.sha256(manifest.checkpoint.encode()).hexdigest():
+        raise BadBackup(f"{CHECKPOINT} isn't the checkpoint that the manifest names: the backup was put together")
