@@ -122,12 +122,12 @@ def _type(value: object) -> str:
 
 
 def _fits(value: object, kind: str) -> bool:
-    found = _type(value)
+    kind_found = _type(value)
     if kind == "number":
-        return found in ("number", "integer")
+        return kind_found in ("number", "integer")
     if kind == "integer" and isinstance(value, float):
         return value.is_integer()
-    return found == kind
+    return kind_found == kind
 
 
 def _shown(value: object) -> str:
@@ -228,22 +228,22 @@ def _join(path: str, name: str) -> str:
 
 
 def _list_maps(value: object, schema: Schema, path: str) -> list[Finding]:
-    found: list[Finding] = []
+    findings: list[Finding] = []
     if isinstance(value, dict):
         for name, item in value.items():
             sub = schema.get("properties", {}).get(name)
             if sub is not None:
-                found += _list_maps(item, sub, _join(path, name))
+                findings += _list_maps(item, sub, _join(path, name))
     elif isinstance(value, list) and "items" in schema:
         seen: list[dict[str, object]] = []
         for n, item in enumerate(value):
-            found += _list_maps(item, schema["items"], f"{path}[{n}]")
+            findings += _list_maps(item, schema["items"], f"{path}[{n}]")
             if schema.get("x-kubernetes-list-type") == "map" and isinstance(item, dict):
                 key = {k: item.get(k) for k in schema["x-kubernetes-list-map-keys"]}
                 if key in seen:
-                    found.append(Finding(f"{path}[{n}]: Duplicate value: {_shown(key)}"))
+                    findings.append(Finding(f"{path}[{n}]: Duplicate value: {_shown(key)}"))
                 seen.append(key)
-    return found
+    return findings
 
 
 def _typed(value: object, schema: Schema) -> object:

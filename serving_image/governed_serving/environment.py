@@ -38,14 +38,14 @@ class PodEnvironment:
 
     def required(self, name: str, what: str) -> str:
         """The value; ``what`` says what is expected, as in "the address of the archive"."""
-        if found := self.text(name):
-            return found
+        if value := self.text(name):
+            return value
         raise missing(name, what)
 
     def path(self, name: str) -> Path | None:
         """A path, or None where it isn't set."""
-        found = self.text(name)
-        return Path(found) if found else None
+        value = self.text(name)
+        return Path(value) if value else None
 
     def required_path(self, name: str, what: str) -> Path:
         """A path; nobody has looked yet whether there is something."""
@@ -53,28 +53,28 @@ class PodEnvironment:
 
     def number(self, name: str, default: int) -> int:
         """A whole number ≥ 0."""
-        found = self.text(name)
-        if not found:
+        value = self.text(name)
+        if not value:
             return default
-        if not (found.isascii() and found.isdecimal()):
-            raise InvalidSettings(f"{name}: expected a whole number, found {found!r}; correct or unset it")
-        return int(found)
+        if not (value.isascii() and value.isdecimal()):
+            raise InvalidSettings(f"{name}: expected a whole number, found {value!r}; correct or unset it")
+        return int(value)
 
     def port(self, name: str, default: int) -> int:
         """A TCP port, 0 … 65535; 0 is none, or any that is free."""
-        found = self.number(name, default)
-        if found > 65535:
-            raise InvalidSettings(f"{name}: expected a port up to 65535, found {found}; correct or unset it")
-        return found
+        number = self.number(name, default)
+        if number > 65535:
+            raise InvalidSettings(f"{name}: expected a port up to 65535, found {number}; correct or unset it")
+        return number
 
     def url(self, name: str, default: str = "") -> str:
         """An HTTP address without the slash at its end, or ``default``."""
-        found = self.text(name, default).rstrip("/")
-        if found and not _is_http(found):
+        value = self.text(name, default).rstrip("/")
+        if value and not _is_http(value):
             raise InvalidSettings(
-                f"{name}: expected an address such as http://host:{runtime.PORT_HTTP}, found {found!r}; correct it"
+                f"{name}: expected an address such as http://host:{runtime.PORT_HTTP}, found {value!r}; correct it"
             )
-        return found
+        return value
 
     def required_url(self, name: str, what: str) -> str:
         """An HTTP address without the slash at its end."""
@@ -87,12 +87,12 @@ class PodEnvironment:
 
     def token(self, name: str = runtime.ARCHIVE_TOKEN_FILE) -> str:
         """The bearer token in the file that the variable names."""
-        found = self.content(name, "the archive's token").strip()
-        if not found or not found.isascii():
+        value = self.content(name, "the archive's token").strip()
+        if not value or not value.isascii():
             raise InvalidSettings(
-                f"{name}: expected a token in the file, found {len(found)} bytes that are none; write it anew"
+                f"{name}: expected a token in the file, found {len(value)} bytes that are none; write it anew"
             )
-        return found.decode()
+        return value.decode()
 
     def archive(self) -> tuple[str, str]:
         """(address, token) of the archive; ("", "") where the process has none."""

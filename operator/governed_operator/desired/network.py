@@ -18,8 +18,8 @@ def _ports(*ports: int, protocol: str = "TCP") -> list[Manifest]:
 
 
 def _port(url: str) -> int:
-    found = urlsplit(url)
-    return found.port or (443 if found.scheme == "https" else 80)
+    parts = urlsplit(url)
+    return parts.port or (443 if parts.scheme == "https" else 80)
 
 
 def _dns() -> Manifest:

@@ -225,11 +225,11 @@ class Cluster:
         """(objects, resourceVersion) page by page; objects undecoded."""
         query: dict[str, Any] = {"limit": str(limit)} | ({"labelSelector": selector} if selector else {})
         while True:
-            found = _read(_page, await self.raw("GET", kind.path(), **query), kind)
-            yield [bytes(item) for item in found.items or ()], found.metadata.resource_version
-            if not found.metadata.rest:
+            page = _read(_page, await self.raw("GET", kind.path(), **query), kind)
+            yield [bytes(item) for item in page.items or ()], page.metadata.resource_version
+            if not page.metadata.rest:
                 return
-            query["continue"] = found.metadata.rest
+            query["continue"] = page.metadata.rest
 
     async def watch(
         self, kind: Kind, selector: str, version: str, seconds: int, silence: float, rest: float = REST

@@ -46,15 +46,17 @@ def _strata(name: str, audited: StratumAudit) -> Table:
     return table
 
 
-def _adjusted(stratum: str, found: AdjustedDifference) -> Text:
-    text = f"{found.group}: SPD {found.spd:+.4f} in all, {found.adjusted_spd:+.4f} adjusted for {stratum}"
-    low, high = found.adjusted_interval
+def _adjusted(stratum: str, difference: AdjustedDifference) -> Text:
+    text = (
+        f"{difference.group}: SPD {difference.spd:+.4f} in all, {difference.adjusted_spd:+.4f} adjusted for {stratum}"
+    )
+    low, high = difference.adjusted_interval
     if low is not None and high is not None:
         text += f" [{low:+.4f}, {high:+.4f}]"
-    if found.reverses:
-        chance = "" if found.shown or low is None else "; the adjusted difference may be chance"
+    if difference.reverses:
+        chance = "" if difference.shown or low is None else "; the adjusted difference may be chance"
         return Text(f"{text}: the sign flips (Simpson's paradox){chance}", style="bold yellow")
-    if found.confounded:
+    if difference.confounded:
         return Text(f"{text}: half or more goes with {stratum} (confounding), the sign stays", style="yellow")
     return Text(text)
 

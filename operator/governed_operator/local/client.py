@@ -137,7 +137,7 @@ class ModelClient:
         """A JSON mapping, which the caller's type describes."""
         try:
             answer = self._http.request(method, path, json=body)
-            found = answer.json()
+            document = answer.json()
         except httpx.HTTPError as error:
             raise ClientError(
                 f"{self._http.base_url}: {str(error) or type(error).__name__}: is the model running there?"
@@ -145,10 +145,10 @@ class ModelClient:
         except ValueError as error:
             raise ClientError(f"{self._http.base_url}{path} answered {answer.status_code} and no JSON") from error
         if answer.status_code >= 400:
-            raise ClientError(f"{path} answered {answer.status_code}: {found.get('error', found)}")
-        if not isinstance(found, dict):
-            raise ClientError(f"{path}: expected a JSON mapping, found {type(found).__name__}")
-        return found
+            raise ClientError(f"{path} answered {answer.status_code}: {document.get('error', document)}")
+        if not isinstance(document, dict):
+            raise ClientError(f"{path}: expected a JSON mapping, found {type(document).__name__}")
+        return document
 
 
 def _number(name: str, datatype: str, value: Scalar) -> Scalar:

@@ -32,18 +32,18 @@ def documents(path: Path) -> list[Any]:
 
 def findings(path: Path) -> list[str]:
     """What an API server would say of every document of the file, each line led by the file's name."""
-    found = documents(path)
-    if not found:
+    parsed = documents(path)
+    if not parsed:
         return [f"{path}: empty: expected a GovernedModel"]
-    return [f"{path}: {line}" for document in found for line in validate(document)]
+    return [f"{path}: {line}" for document in parsed for line in validate(document)]
 
 
 def load_model(path: Path) -> GovernedModel:
     """The one GovernedModel of a file, valid. Raises ManifestError with one line per finding."""
-    found = documents(path)
-    if len(found) != 1:
-        raise ManifestError(f"{path}: expected one GovernedModel, found {len(found)} documents")
-    problems = validate(found[0])
+    parsed = documents(path)
+    if len(parsed) != 1:
+        raise ManifestError(f"{path}: expected one GovernedModel, found {len(parsed)} documents")
+    problems = validate(parsed[0])
     if problems:
         raise ManifestError("\n".join(f"{path}: {p}" for p in problems))
-    return GovernedModel.model_validate(defaulted(found[0], model_schema()))
+    return GovernedModel.model_validate(defaulted(parsed[0], model_schema()))

@@ -19,14 +19,14 @@ def raw_report(workdir: Workdir, name: str) -> dict[str, Json]:
     """The report's status as it was written; empty before the first write."""
     path = workdir.reports / f"{name}.json"
     try:
-        found = json.loads(path.read_bytes())
+        document = json.loads(path.read_bytes())
     except FileNotFoundError:
         return {}
     except ValueError as error:
         raise LocalError(f"{path}: not JSON ({error}): remove it; it is written anew") from error
-    if not isinstance(found, dict):
+    if not isinstance(document, dict):
         raise LocalError(f"{path}: expected a mapping: remove it; it is written anew")
-    status = found.get("status", found)
+    status = document.get("status", document)
     return status if isinstance(status, dict) else {}
 
 
@@ -55,11 +55,11 @@ def forget_other_revisions(workdir: Workdir, name: str, revision: str) -> None:
     processes runs."""
     path = workdir.reports / f"{name}.json"
     status = raw_report(workdir, name)
-    known = status.get("revisions")
-    if not isinstance(known, dict) or set(known) <= {revision}:
+    revisions = status.get("revisions")
+    if not isinstance(revisions, dict) or set(revisions) <= {revision}:
         return
-    found = json.loads(path.read_bytes())
-    found.get("status", found)["revisions"] = {r: v for r, v in known.items() if r == revision}
+    document = json.loads(path.read_bytes())
+    document.get("status", document)["revisions"] = {r: v for r, v in revisions.items() if r == revision}
     aside = path.with_suffix(".aside")
-    aside.write_text(json.dumps(found, indent=1, ensure_ascii=False))
+    aside.write_text(json.dumps(document, indent=1, ensure_ascii=False))
     aside.rename(path)

@@ -45,21 +45,21 @@ def sample_path(model: GovernedModel, file: Path) -> Path:
 def load_sample(path: Path) -> Sample:
     """Raises LocalError naming the field."""
     try:
-        found = json.loads(path.read_bytes())
+        document = json.loads(path.read_bytes())
     except OSError as error:
         raise LocalError(f"{path}: {error.strerror}: --once sends the requests in this file") from error
     except ValueError as error:
         raise LocalError(f"{path}: not JSON: {error}") from error
-    if not isinstance(found, dict) or not isinstance(found.get("instances"), list) or not found["instances"]:
+    if not isinstance(document, dict) or not isinstance(document.get("instances"), list) or not document["instances"]:
         raise LocalError(f"{path}: expected a mapping with a list of instances")
-    unknown = sorted(set(found) - KNOWN)
+    unknown = sorted(set(document) - KNOWN)
     if unknown:
         raise LocalError(f"{path}: {unknown[0]}: unknown field; known are {', '.join(sorted(KNOWN))}")
-    instances = found["instances"]
-    counts = found.get("counts") or [1] * len(instances)
+    instances = document["instances"]
+    counts = document.get("counts") or [1] * len(instances)
     if len(counts) != len(instances) or not all(isinstance(c, int) and c >= 0 for c in counts):
         raise LocalError(f"{path}: counts: expected {len(instances)} whole numbers, one per instance")
-    explain = found.get("explain", [0])
+    explain = document.get("explain", [0])
     if not all(isinstance(i, int) and 0 <= i < len(instances) for i in explain):
         raise LocalError(f"{path}: explain: expected indices below {len(instances)}")
-    return Sample(instances, counts, int(found.get("rows", 64)), explain)
+    return Sample(instances, counts, int(document.get("rows", 64)), explain)

@@ -105,17 +105,17 @@ async def _bias(console: Console, running: Running, expected: int) -> None:
 async def _verdict(running: Running, expected: int) -> AuditorReport:
     """The auditor's verdict once it has seen ``expected`` rows."""
     deadline = time.monotonic() + VERDICT_PATIENCE
-    found = AuditorReport(verdict="Unknown")
+    report = AuditorReport(verdict="Unknown")
     async with httpx.AsyncClient(base_url=running.auditor_url, trust_env=False, timeout=5) as client:
         while True:
             answer = await client.get(routes.VERDICT)
             if answer.status_code == 200:
-                found = AuditorReport.model_validate_json(answer.content)
-            if found.samples >= expected:
-                return found
+                report = AuditorReport.model_validate_json(answer.content)
+            if report.samples >= expected:
+                return report
             if time.monotonic() > deadline:
                 raise LocalError(
-                    f"the auditor has folded {found.samples} of {expected} rows after {VERDICT_PATIENCE:.0f} s"
+                    f"the auditor has folded {report.samples} of {expected} rows after {VERDICT_PATIENCE:.0f} s"
                 )
             await asyncio.sleep(0.05)
 

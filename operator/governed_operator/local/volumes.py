@@ -115,9 +115,9 @@ class Volumes:
     def _config_map(self, name: str) -> dict[str, bytes]:
         if name not in self._config_maps:
             raise LocalError(f"ConfigMap {name} is not among the rendered objects")
-        found = self._config_maps[name]
-        binary = {k: base64.b64decode(v) for k, v in found.get("binaryData", {}).items()}
-        return {k: v.encode() for k, v in found.get("data", {}).items()} | binary
+        config_map = self._config_maps[name]
+        binary = {k: base64.b64decode(v) for k, v in config_map.get("binaryData", {}).items()}
+        return {k: v.encode() for k, v in config_map.get("data", {}).items()} | binary
 
     @staticmethod
     def _made(path: Path) -> Path:

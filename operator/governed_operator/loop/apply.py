@@ -120,13 +120,13 @@ class Applier:
         if answer:
             return answer
         metadata = manifest["metadata"]
-        found = await self._cluster.get(kind, metadata.get("namespace"), metadata["name"])
-        if found is None:
+        existing = await self._cluster.get(kind, metadata.get("namespace"), metadata["name"])
+        if existing is None:
             return None
-        present = found["metadata"].get("labels") or {}
+        present = existing["metadata"].get("labels") or {}
         if any(present.get(k) != v for k, v in metadata.get("labels", {}).items() if k.startswith(GROUP)):
             raise NameTaken(kind.kind, metadata["name"], "it does not bear the labels of this model")
-        return msgspec.json.encode(found)
+        return msgspec.json.encode(existing)
 
     def _remember_normalised(self, key: ModelKey, expected: Expected, answer: bytes) -> None:
         """Where the server writes our values in another form, that form is right from now on."""

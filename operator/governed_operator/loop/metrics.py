@@ -52,7 +52,7 @@ class Metrics(Collector):
         models = GaugeMetricFamily(
             "governed_operator_models", "Models by condition and status.", labels=["condition", "status"]
         )
-        counts = Counter(item for found in self._conditions.values() for item in found.items())
+        counts = Counter(item for conditions in self._conditions.values() for item in conditions.items())
         for (kind, status), number in sorted(counts.items()):
             models.add_metric([kind, status], number)
         yield models

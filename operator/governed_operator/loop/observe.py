@@ -107,8 +107,8 @@ class Observer:
         name = model.spec.predictor.priority_class_name
         if not name or not model.spec.quota.compute:
             return 0
-        found = await self._cluster.get(PRIORITY_CLASS, None, name)
-        return int(found.get("value", 0)) if found else 0
+        priority_class = await self._cluster.get(PRIORITY_CLASS, None, name)
+        return int(priority_class.get("value", 0)) if priority_class else 0
 
     async def _outside(self, model: ResolvedModel) -> Outside:
         encryption = model.spec.governance.encryption
@@ -127,10 +127,10 @@ class Observer:
         ref = model.spec.governance.encryption.key_ref
         if ref is None:
             return None
-        found = await self._cluster.get(SECRET, model.namespace, ref.secret_name)
-        if found is None:
+        secret = await self._cluster.get(SECRET, model.namespace, ref.secret_name)
+        if secret is None:
             return f"governance.encryption.keyRef: there is no Secret {ref.secret_name} in namespace {model.namespace}"
-        if ref.key not in (found.get("data") or {}):
+        if ref.key not in (secret.get("data") or {}):
             return f"governance.encryption.keyRef: Secret {ref.secret_name} has no key {ref.key}"
         return None
 
@@ -150,11 +150,14 @@ class Observer:
         if encryption.mode != "storageClass" or not encryption.storage_class_name:
             return None
         name = encryption.storage_class_name
-        found = await self._cluster.get(STORAGE_CLASS, None, name)
-        if found is None:
+        storage_class = await self._cluster.get(STORAGE_CLASS, None, name)
+        if storage_class is None:
             return f"governance.encryption.storageClassName: there is no StorageClass {name}"
-        declared = {**(found["metadata"].get("labels") or {}), **(found["metadata"].get("annotations") or {})}
-        parameters = {k.lower(): str(v).lower() for k, v in (found.get("parameters") or {}).items()}
+        declared = {
+            **(storage_class["metadata"].get("labels") or {}),
+            **(storage_class["metadata"].get("annotations") or {}),
+        }
+        parameters = {k.lower(): str(v).lower() for k, v in (storage_class.get("parameters") or {}).items()}
         if declared.get(ENCRYPTED_LABEL) == "true" or parameters.get("encrypted") == "true":
             return None
         return (

@@ -148,18 +148,18 @@ class Reconciler:
     @staticmethod
     def _revisions_move(obs: Observed, status: GovernedModelStatus) -> bool:
         """A change of revisions is on record before it is carried out: a crash in between must not forget it."""
-        known = obs.status
-        return known.stable is not None and any(getattr(known, f) != getattr(status, f) for f in REVISION_FIELDS)
+        before = obs.status
+        return before.stable is not None and any(getattr(before, f) != getattr(status, f) for f in REVISION_FIELDS)
 
     async def _write_status(self, key: ModelKey, entry: ModelEntry, obs: Observed, status: GovernedModelStatus) -> None:
-        known, new = obs.stored, status.plain()
+        stored, new = obs.stored, status.plain()
         self._metrics.note(key, {c.type: c.status for c in status.conditions})
-        if new == known:
+        if new == stored:
             return
-        if significant(new) == significant(known) and not self._figures_due(key):
+        if significant(new) == significant(stored) and not self._figures_due(key):
             return
         self._figures[key] = time.monotonic()
-        await self._status.write(key, known, new)
+        await self._status.write(key, stored, new)
         await self._recorder.transitions(key, entry.uid, obs.status, status)
 
     def _figures_due(self, key: ModelKey) -> bool:

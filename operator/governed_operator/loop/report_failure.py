@@ -29,9 +29,9 @@ class StatusWriter:
         self._cache = cache
         self._metrics = metrics
 
-    async def write(self, key: ModelKey, known: Mapping[str, object], new: dict[str, object]) -> None:
+    async def write(self, key: ModelKey, stored: Mapping[str, object], new: dict[str, object]) -> None:
         """``known``: the status as it is stored. Raises ApiError."""
-        patch = new | {k: None for k in known if k not in new}
+        patch = new | {k: None for k in stored if k not in new}
         answer = await self._cluster.patch_status(MODEL, key[0], key[1], patch)
         self._metrics.wrote(MODEL.kind, "status")
         self._cache.put_model(msgspec.json.decode(answer))

@@ -136,14 +136,14 @@ def _fingerprint(head: Head, observed: bytes) -> bytes | None:
     return None if head.ours is None else observed_fingerprint(msgspec.json.decode(observed))
 
 
-def child_of(kind: str, head: Head, observed: bytes, known: Child | None, applied: bytes | None) -> Child:
+def child_of(kind: str, head: Head, observed: bytes, before: Child | None, applied: bytes | None) -> Child:
     """``known``: the same child before; ``applied``: fingerprint of what we have just made it of.
 
     Either spares the projection, the dearest part, where it can't tell anything new.
     """
     mark = head.bearing if kind in COUNTED else 0
-    if known is not None and mark and known.bearing == mark:
-        fingerprint = known.fingerprint
+    if before is not None and mark and before.bearing == mark:
+        fingerprint = before.fingerprint
     else:
         fingerprint = _fingerprint(head, observed) if applied is None else applied
     owner = head.controller
@@ -215,13 +215,13 @@ class Cache:
     def put_model(self, observed: Object) -> bool:
         """True when there is something new in it."""
         key = (observed["metadata"]["namespace"], observed["metadata"]["name"])
-        known, metadata = self.models.get(key), observed["metadata"]
-        if known and known.uid == metadata["uid"] and int(metadata["resourceVersion"]) <= known.version:
+        before, metadata = self.models.get(key), observed["metadata"]
+        if before and before.uid == metadata["uid"] and int(metadata["resourceVersion"]) <= before.version:
             return False
         entry = ModelEntry.of(observed)
         self.models[key] = entry
         self._names[key[0]].add(key[1])
-        return known is None or known._replace(version=0) != entry._replace(version=0)
+        return before is None or before._replace(version=0) != entry._replace(version=0)
 
     def drop_model(self, key: ModelKey, uid: str) -> None:
         if key in self.models and self.models[key].uid == uid:
@@ -237,8 +237,8 @@ class Cache:
 
     def stale(self, kind: str, head: Head) -> bool:
         """Whether this state of a child, or a later one, is known already: mostly from our own writes' answers."""
-        known = self._children.get(head.model, {}).get((kind, head.name))
-        return known is not None and known.uid == head.uid and head.version <= known.version
+        cached = self._children.get(head.model, {}).get((kind, head.name))
+        return cached is not None and cached.uid == head.uid and head.version <= cached.version
 
     def put(
         self, kind: str, observed: bytes, head: Head | None = None, applied: bytes | None = None
@@ -248,10 +248,10 @@ class Cache:
         if self.stale(kind, head) or (head.others and kind != "Pod"):
             return None
         key = head.model
-        known = self._children[key].get((kind, head.name))
-        child = child_of(kind, head, observed, known if known and known.uid == head.uid else None, applied)
+        before = self._children[key].get((kind, head.name))
+        child = child_of(kind, head, observed, before if before and before.uid == head.uid else None, applied)
         self._children[key][kind, child.name] = child
-        changed = known is None or _essence(known) != _essence(child)
+        changed = before is None or _essence(before) != _essence(child)
         if kind == REPORT_KIND:
             changed = self._put_report(key[0], child.name, observed) or changed
         return key if changed else None
@@ -265,8 +265,8 @@ class Cache:
     def drop(self, kind: str, head: Head) -> ModelKey | None:
         """Forget a child; the model to wake."""
         key = head.model
-        known = self._children.get(key, {}).get((kind, head.name))
-        if known is None or known.uid != head.uid:
+        cached = self._children.get(key, {}).get((kind, head.name))
+        if cached is None or cached.uid != head.uid:
             return None
         del self._children[key][kind, head.name]
         if kind == REPORT_KIND:
@@ -290,8 +290,8 @@ class Cache:
         return self._children.get(key, {})
 
     def report(self, namespace: str, name: str) -> Object | None:
-        found = self._reports.get((namespace, name))
-        return None if found is None else msgspec.json.decode(found)
+        reported = self._reports.get((namespace, name))
+        return None if reported is None else msgspec.json.decode(reported)
 
     def keys(self) -> Iterator[ModelKey]:
         """Of all models, and of children whose model is gone."""

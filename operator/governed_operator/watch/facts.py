@@ -123,8 +123,8 @@ class NeighbourFacts(NamedTuple):
 
 
 def _condition(status: Object, kind: str) -> Object:
-    found: Object = next((c for c in status.get("conditions") or () if c["type"] == kind), {})
-    return found
+    condition: Object = next((c for c in status.get("conditions") or () if c["type"] == kind), {})
+    return condition
 
 
 def workload(o: Object) -> WorkloadFacts:
@@ -188,9 +188,9 @@ def pod_problem(name: str, status: Object, statuses: list[Object]) -> Problem | 
     if scheduled.get("status") == "False" and scheduled.get("reason") == KubernetesReason.UNSCHEDULABLE:
         return Problem(KubernetesReason.UNSCHEDULABLE, f"pod {name}: {scheduled.get('message', '')}")
     for container in statuses:
-        found = _container_problem(container)
-        if found:
-            return Problem(found.reason, f"container {container['name']} of pod {name}: {found.message}")
+        problem = _container_problem(container)
+        if problem:
+            return Problem(problem.reason, f"container {container['name']} of pod {name}: {problem.message}")
     if status.get("phase") == "Failed" and status.get("reason"):
         return Problem(PassedOn(status["reason"]), f"pod {name}: {status.get('message', '')}")
     return None

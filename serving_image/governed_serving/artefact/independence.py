@@ -89,12 +89,12 @@ class _Tally:
         for at, row in places:
             self._compared += 1
             pairs = [(values[at], own) for values, own in zip(outputs, self._alone[row], strict=True)]
-            if all(_bits(found) == _bits(own) for found, own in pairs):
+            if all(_bits(together) == _bits(own) for together, own in pairs):
                 continue
             self._different += 1
             text = f"row {row} of the sample differs {name}"
             self._first = self._first or text
-            if not all(_rounded(found, own) for found, own in pairs):
+            if not all(_rounded(together, own) for together, own in pairs):
                 self._material += 1
                 self._worse = self._worse or text
 
@@ -117,8 +117,10 @@ def covering(columns: Values, most: int, seed: int = 0) -> NDArray[np.int64]:
     first = np.zeros(rows, bool)
     for column in columns:
         if column.dtype == object:
-            found = np.unique(column.reshape(rows, -1)[order].astype(str), return_index=True)[1] // column[0].size
-            first[found if 2 * len(found) <= rows else []] = True
+            first_places = (
+                np.unique(column.reshape(rows, -1)[order].astype(str), return_index=True)[1] // column[0].size
+            )
+            first[first_places if 2 * len(first_places) <= rows else []] = True
     return np.sort(order[np.argsort(~first, kind="stable")][:most])
 
 
@@ -161,14 +163,14 @@ def _rowwise(outputs: Values, rows: int) -> bool:
     return all(values.ndim > 0 and len(values) == rows for values in outputs)
 
 
-def _bits(found: Any) -> bytes:
-    values = np.asarray(found)
+def _bits(array: Any) -> bytes:
+    values = np.asarray(array)
     return repr(values.tolist()).encode() if values.dtype == object else np.ascontiguousarray(values).tobytes()
 
 
-def _rounded(found: Any, own: Any) -> bool:
+def _rounded(together: Any, own: Any) -> bool:
     """Whether two answers to a row are the same but for rounding."""
-    one, other = np.asarray(found), np.asarray(own)
+    one, other = np.asarray(together), np.asarray(own)
     if one.dtype.kind != "f":
         return _bits(one) == _bits(other)
     with np.errstate(all="ignore"):

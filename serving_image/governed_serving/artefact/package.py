@@ -57,9 +57,9 @@ def unpack(data: bytes, expected: str = "") -> dict[str, bytes]:
     ``expected`` is the digest (with or without ``sha256:``) that the tar itself must have, when known.
     Raises TamperedArtefact, MalformedArtefact.
     """
-    found = digest(data)
-    if expected and found.removeprefix("sha256:") != expected.removeprefix("sha256:"):
-        raise TamperedArtefact(f"artefact: expected digest {expected}, found {found}: it must not be served")
+    actual = digest(data)
+    if expected and actual.removeprefix("sha256:") != expected.removeprefix("sha256:"):
+        raise TamperedArtefact(f"artefact: expected digest {expected}, found {actual}: it must not be served")
     try:
         with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as archive:
             files = {entry.name: _content(archive, entry) for entry in archive}
@@ -80,8 +80,8 @@ def _content(archive: tarfile.TarFile, entry: tarfile.TarInfo) -> bytes:
 def _check_names(files: Mapping[str, bytes]) -> None:
     for name in (MANIFEST, MODEL):
         if name not in files:
-            found = ", ".join(sorted(files)) or "nothing"
-            raise MalformedArtefact(f"artefact: expected a file {name}, found only {found}")
+            listed = ", ".join(sorted(files)) or "nothing"
+            raise MalformedArtefact(f"artefact: expected a file {name}, found only {listed}")
     if strange := set(files) - NAMES:
         raise MalformedArtefact(f"artefact: expected only {', '.join(sorted(NAMES))}, found {sorted(strange)[0]!r}")
 
@@ -93,9 +93,9 @@ def _verify(manifest: Manifest, files: Mapping[str, bytes]) -> None:
             raise TamperedArtefact(f"{name}: listed in model.json but missing")
         if name not in listed:
             raise TamperedArtefact(f"{name}: not listed in model.json")
-        found = hashlib.sha256(files[name]).hexdigest()
-        if found != manifest.files[name]:
-            raise TamperedArtefact(f"{name}: expected SHA-256 {manifest.files[name]}, found {found}")
+        actual = hashlib.sha256(files[name]).hexdigest()
+        if actual != manifest.files[name]:
+            raise TamperedArtefact(f"{name}: expected SHA-256 {manifest.files[name]}, found {actual}")
 
 
 def write(data: bytes, directory: Path, expected: str = "") -> None:
@@ -132,14 +132,14 @@ class Artefact:
     def background(self) -> dict[str, list[Scalar]]:
         """Raw rows for explanations: feature → values (float, None for missing, or str), in random order (the head is a
         sample)."""
-        found = self.document(BACKGROUND)
-        return dict(found["columns"]) if found else {}
+        document = self.document(BACKGROUND)
+        return dict(document["columns"]) if document else {}
 
 
 def _verify_one(manifest: Manifest, name: str, data: bytes) -> None:
-    found = hashlib.sha256(data).hexdigest()
-    if found != manifest.files[name]:
-        raise TamperedArtefact(f"{name}: expected SHA-256 {manifest.files[name]}, found {found}")
+    actual = hashlib.sha256(data).hexdigest()
+    if actual != manifest.files[name]:
+        raise TamperedArtefact(f"{name}: expected SHA-256 {manifest.files[name]}, found {actual}")
 
 
 def load(directory: Path, expected: str = "") -> Artefact:
@@ -154,7 +154,7 @@ def load(directory: Path, expected: str = "") -> Artefact:
     _check_names(files)
     manifest = decode_manifest(files[MANIFEST])
     _verify(manifest, files)
-    found = digest(pack(files))
-    if expected and found.removeprefix("sha256:") != expected.removeprefix("sha256:"):
-        raise TamperedArtefact(f"artefact: expected digest {expected}, found {found}: it must not be served")
-    return Artefact(directory, manifest, found, files[MODEL])
+    actual = digest(pack(files))
+    if expected and actual.removeprefix("sha256:") != expected.removeprefix("sha256:"):
+        raise TamperedArtefact(f"artefact: expected digest {expected}, found {actual}: it must not be served")
+    return Artefact(directory, manifest, actual, files[MODEL])

@@ -68,13 +68,13 @@ class BlackBox:
 
     def as_far(self, columns: Columns) -> Floats:
         """Outputs of as many leading rows as the deadline allows for, at least of the first."""
-        found = []
+        outputs = []
         for start in range(0, row_count(columns), self.max_rows):
             try:
-                found.append(self(take(columns, slice(start, start + self.max_rows))))
+                outputs.append(self(take(columns, slice(start, start + self.max_rows))))
             except BudgetExhausted:
                 break
-        return np.concatenate(found) if found else self.at_least(take(columns, slice(0, 1)))
+        return np.concatenate(outputs) if outputs else self.at_least(take(columns, slice(0, 1)))
 
     def map(self, work: Callable[[int], T], items: list[int]) -> list[T]:
         """``[work(i) for i in items]`` over the workers, in order."""

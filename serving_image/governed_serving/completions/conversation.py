@@ -23,7 +23,9 @@ def last_spoken(prompt: str) -> Spoken | None:
         messages: object = decode_json(prompt)
     except msgspec.DecodeError:
         return Spoken(prompt, "")
-    if not isinstance(messages, list) or not all(isinstance(one, dict) and "role" in one for one in messages):
+    if not isinstance(messages, list) or not all(
+        isinstance(message, dict) and "role" in message for message in messages
+    ):
         return Spoken(prompt, "")
-    said = [one.get("content") for one in messages if one["role"] == "user"]
+    said = [message.get("content") for message in messages if message["role"] == "user"]
     return Spoken(said[-1], prompt) if said and isinstance(said[-1], str) and said[-1] else None

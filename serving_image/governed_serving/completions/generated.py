@@ -117,8 +117,8 @@ def answer_of(frame: PredictionFrame) -> str:
 def outcomes_of(frame: PredictionFrame, search: Search) -> NDArray[np.bool_]:
     """Whether each generated text favours its person, shape (rows,)."""
     column = _judged(frame)
-    found = np.array([search(text) for text in column.values] or [False], np.bool_)
-    return np.asarray(found[numbers(column)])
+    matches = np.array([search(text) for text in column.values] or [False], np.bool_)
+    return np.asarray(matches[numbers(column)])
 
 
 class Asked(NamedTuple):
@@ -141,7 +141,11 @@ def put_again(frame: PredictionFrame) -> Asked | None:
         content = decode_json(prompt)
     except msgspec.DecodeError:
         content = prompt
-    if isinstance(content, list) and content and all(isinstance(one, dict) and "role" in one for one in content):
+    if (
+        isinstance(content, list)
+        and content
+        and all(isinstance(message, dict) and "role" in message for message in content)
+    ):
         return Asked(CHAT, {**body, "messages": content})
     return None if isinstance(content, list) else Asked(COMPLETIONS, {**body, "prompt": prompt})
 
@@ -159,7 +163,10 @@ def swapped(asked: Asked, swap: Callable[[str], str]) -> Asked | None:
     if isinstance(prompt, str):
         body = {**asked.body, "prompt": swap(prompt)}
     elif isinstance(messages, list):
-        body = {**asked.body, "messages": [_message(one, swap) for one in messages if isinstance(one, dict)]}
+        body = {
+            **asked.body,
+            "messages": [_message(message, swap) for message in messages if isinstance(message, dict)],
+        }
     else:
         raise TypeError(f"{asked.path}: expected a prompt or messages, found neither")
     return None if body == asked.body else Asked(asked.path, body)

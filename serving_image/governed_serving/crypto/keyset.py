@@ -98,15 +98,15 @@ class Keyset:
         ``ledger-signing``."""
         opened = self._opened
         status = {k.key_id: k.status for k in opened.info}
-        found: list[Ed25519PrivateKey] = []
+        keys: list[Ed25519PrivateKey] = []
         for key in reversed(plain_keyset(opened.handle).key):
             if status.get(key.key_id) in ("primary", "enabled") and key.key_data.type_url.endswith("Ed25519PrivateKey"):
                 private = ed25519_pb2.Ed25519PrivateKey.FromString(key.key_data.value)
-                place = 0 if status[key.key_id] == "primary" else len(found)
-                found.insert(place, Ed25519PrivateKey.from_private_bytes(private.key_value))
-        if not found:
+                place = 0 if status[key.key_id] == "primary" else len(keys)
+                keys.insert(place, Ed25519PrivateKey.from_private_bytes(private.key_value))
+        if not keys:
             raise CryptoError(f"the {self.purpose!r} keyset holds no Ed25519 key; use the 'ledger-signing' keyset")
-        return found
+        return keys
 
     def refresh(self) -> None:
         """Read the keyset from its store again."""
@@ -150,9 +150,9 @@ class Keyset:
         if not self._has(key_id):
             self.refresh()
         if not self._has(key_id):
-            known = ", ".join(f"{k.key_id} ({k.status})" for k in self._opened.info)
+            listed = ", ".join(f"{k.key_id} ({k.status})" for k in self._opened.info)
             raise KeyMissing(
-                f"the data was sealed under key {key_id}, the {self.purpose!r} keyset holds {known}: "
+                f"the data was sealed under key {key_id}, the {self.purpose!r} keyset holds {listed}: "
                 "that key was destroyed, or the data belongs to another model"
             )
 

@@ -43,9 +43,9 @@ class _Case:
     def index(self, type: str) -> int | None:
         return self.dossier.ledger.index(type) if self.dossier.ledger else None
 
-    def need(self, found: object, what: str, index: int | None = None, otherwise: str = "") -> None:
+    def need(self, fact: object, what: str, index: int | None = None, otherwise: str = "") -> None:
         """Record ``what`` as present when ``found``, else as missing."""
-        if found:
+        if fact:
             self.present.append((what, index))
         else:
             self.missing.append(otherwise or what)
@@ -83,8 +83,13 @@ class _Case:
         ledger = self.dossier.ledger
         if ledger and ledger.error:
             self.failed.append(f"the ledger does not verify: {ledger.error}")
-        found = ledger.verification if ledger else None
-        self.need(found, f"ledger of {found.size:,} entries verified" if found else "", None, "verified ledger")
+        verification = ledger.verification if ledger else None
+        self.need(
+            verification,
+            f"ledger of {verification.size:,} entries verified" if verification else "",
+            None,
+            "verified ledger",
+        )
 
     def keys(self) -> None:
         self.need(
@@ -96,7 +101,7 @@ class _Case:
 
     def masking(self) -> None:
         served = self.dossier.served
-        masked = sum(n for found in served.masked.values() for n in found.values()) if served else 0
+        masked = sum(n for by_entity in served.masked.values() for n in by_entity.values()) if served else 0
         self.need(self.scanned, "scan of the data for personal data", self.index("dataset"))
         if served and masked:
             self.present.append((f"{masked:,} placeholders of masked data in what was served", None))

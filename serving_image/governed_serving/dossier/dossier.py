@@ -81,13 +81,13 @@ class LedgerView:
 
     def latest(self, type: str) -> tuple[int, LedgerEntry] | None:
         """(index, entry) of the newest entry of a seldom type."""
-        found = self.entries.get(type)
-        return found[-1] if found else None
+        entries = self.entries.get(type)
+        return entries[-1] if entries else None
 
     def index(self, type: str) -> int | None:
         """Index of the newest entry of a type."""
-        found = self.latest(type)
-        return found[0] if found else None
+        entry = self.latest(type)
+        return entry[0] if entry else None
 
 
 @dataclass
@@ -123,15 +123,15 @@ class Dossier:
     def data(self) -> DatasetManifest | None:
         """The data-set manifest: from the artefact, else from report or ledger (without its schema)."""
         training, trainer = self.documents.training, self.report.trainer
-        known = (training.dataset if training else None, trainer.data if trainer else None, self._recorded_data)
-        return next((found for found in known if found is not None and found.model_fields_set), None)
+        sources = (training.dataset if training else None, trainer.data if trainer else None, self._recorded_data)
+        return next((source for source in sources if source is not None and source.model_fields_set), None)
 
     @property
     def data_audit(self) -> DataAudit:
         """The audit of the labels, per protected attribute."""
         evaluation, data, recorded = self.documents.evaluation, self.data, self._recorded_data
-        known = (evaluation.data if evaluation else {}, data.audit if data else {}, recorded.audit if recorded else {})
-        return next((found for found in known if found), {})
+        audits = (evaluation.data if evaluation else {}, data.audit if data else {}, recorded.audit if recorded else {})
+        return next((audit for audit in audits if audit), {})
 
     @property
     def watched(self) -> list[str]:
@@ -174,8 +174,8 @@ class Dossier:
         """The gate table: as it was measured, from report or ledger; else from the artefact (without timings)."""
         trainer, ledger, document = self.report.trainer, self.ledger, self.documents.gates
         recorded = ledger.gates if ledger else None
-        known = (trainer.gates if trainer else [], recorded.gates if recorded else [])
-        return next((found for found in known if found), document.gates if document else [])
+        sources = (trainer.gates if trainer else [], recorded.gates if recorded else [])
+        return next((gates for gates in sources if gates), document.gates if document else [])
 
     @property
     def _recorded_data(self) -> DatasetManifest | None:
@@ -302,11 +302,11 @@ def _inventory(dossier: Dossier, source: LogSource) -> None:
 
 def _open_artefact(dossier: Dossier, source: LogSource, kek: Kek) -> None:
     assert dossier.ledger is not None
-    found = dossier.ledger.latest("artefact")
-    if found is None or not found[1].blob:
+    recorded = dossier.ledger.latest("artefact")
+    if recorded is None or not recorded[1].blob:
         dossier.notes.append("Not shown: artefact (the ledger names none; it was not trained here).")
         return
-    entry = found[1]
+    entry = recorded[1]
     keyset = Keyring(kek, source.keysets(dossier.model)).keyset("artefact", create=False)
     packed = keyset.open(source.blob_bytes(entry.blob), entry.digest.encode())
     files = unpack(packed, entry.digest)

@@ -221,14 +221,14 @@ def _rates(attribute: str, data: AttributeAudit, held: AttributeAudit, served: C
         counted = served.by(attribute)
         triples = zip(counted.groups, counted.rows.tolist(), counted.counts[:, 1].sum(1).tolist(), strict=True)
         places["served (model)"] = [(str(g), int(n), int(k)) for g, n, k in triples]
-    groups = list(dict.fromkeys(g for found in places.values() for g, _, _ in found))
+    groups = list(dict.fromkeys(g for rates in places.values() for g, _, _ in rates))
     shown = {
-        place: [_rate(groups.index(g), g, n, k) for g, n, k in found if n >= _LEAST] for place, found in places.items()
+        place: [_rate(groups.index(g), g, n, k) for g, n, k in rates if n >= _LEAST] for place, rates in places.items()
     }
     rows = [
         [place, g, f"{n:,}", f"{k:,}", percent(k / n if n else None), _ci(k, n)]
-        for place, found in places.items()
-        for g, n, k in found
+        for place, rates in places.items()
+        for g, n, k in rates
     ]
     plot = dots(
         f"Favourable outcome by {attribute}", shown, groups, "rate of the favourable outcome, 95 % interval (Wilson)"
@@ -276,14 +276,14 @@ def _in_all(data: AttributeAudit, title: str) -> Safe:
 def _strata(data: AttributeAudit, where: str, what: str) -> Safe:
     """SPD in all and within each stratum, as audited by the trainer."""
     blocks = []
-    for name, found in data.strata.items():
+    for name, stratum in data.strata.items():
         in_all = [AdjustedDifference(group=d.group, spd=d.spd) for d in data.disparities]
-        for compared in found.adjusted or in_all:
+        for compared in stratum.adjusted or in_all:
             blocks.append(
                 figure(
                     forest(
                         f"{compared.group} against the others by {name}, in {where}",
-                        _within(name, data, found, compared),
+                        _within(name, data, stratum, compared),
                         "statistical parity difference",
                     ),
                     f"Statistical parity difference of {compared.group} in all and within {name}: {what}.",
@@ -294,12 +294,12 @@ def _strata(data: AttributeAudit, where: str, what: str) -> Safe:
     return text(blocks)
 
 
-def _within(name: str, data: AttributeAudit, found: StratumAudit, compared: AdjustedDifference) -> list[Estimate]:
+def _within(name: str, data: AttributeAudit, stratum: StratumAudit, compared: AdjustedDifference) -> list[Estimate]:
     """A group's difference in all, within each value of the stratum, and adjusted for it."""
     group = compared.group
-    known = (Estimate("in all", d.spd) for d in data.disparities if d.group == group)
-    rows = [replace(next(known, Estimate("in all", compared.spd)), series=1, strong=True)]
-    rows += [_audited(r, f"{name} {r.stratum}") for r in found.by_stratum if r.group == group]
+    overall = (Estimate("in all", d.spd) for d in data.disparities if d.group == group)
+    rows = [replace(next(overall, Estimate("in all", compared.spd)), series=1, strong=True)]
+    rows += [_audited(r, f"{name} {r.stratum}") for r in stratum.by_stratum if r.group == group]
     if compared.adjusted_spd is not None:
         low, high = compared.adjusted_interval
         rows.append(Estimate(f"adjusted for {name}", compared.adjusted_spd, low, high, series=2, strong=True))
@@ -316,14 +316,17 @@ def _audited(row: StratumDisparity, label: str) -> Estimate:
     return Estimate(label, row.spd, low, high)
 
 
-def _paradox(found: AdjustedDifference, by: str, adjusted: float) -> Safe:
-    low, high = found.adjusted_interval
+def _paradox(difference: AdjustedDifference, by: str, adjusted: float) -> Safe:
+    low, high = difference.adjusted_interval
     interval = f" [{low:+.4f}, {high:+.4f}]" if low is not None and high is not None else ""
-    said = f"In all, {found.group} differs by {found.spd:+.4f}; compared within {by} by {adjusted:+.4f}{interval}. "
-    if found.reverses:
+    said = (
+        f"In all, {difference.group} differs by {difference.spd:+.4f}; "
+        f"compared within {by} by {adjusted:+.4f}{interval}. "
+    )
+    if difference.reverses:
         chance = (
             ""
-            if found.shown or low is None
+            if difference.shown or low is None
             else "That the difference within has this sign isn't shown: it may be chance. "
         )
         end = "the aggregate is the strata's doing, so both figures belong in any judgement."
@@ -401,11 +404,11 @@ def _truths(attribute: str, served: Cells) -> Safe:
     for revision in served.values(REVISION):
         counted = served.where(REVISION, revision).by(attribute)
         for group, counts in zip(counted.groups, counted.counts, strict=True):
-            known = int(counts[:, :UNKNOWN].sum())
-            if known < _LEAST:
+            labelled = int(counts[:, :UNKNOWN].sum())
+            if labelled < _LEAST:
                 continue
             cases = {name: [int(x) for x in RATES[name](counts)] for name in _ERROR_RATES}
-            rows.append([revision, group, f"{known:,}", *(_case(k, n) for k, n in cases.values())])
+            rows.append([revision, group, f"{labelled:,}", *(_case(k, n) for k, n in cases.values())])
             k, n = cases["truePositiveRate"]
             if n >= _LEAST:
                 shown.setdefault(f"revision {revision}", []).append(_rate(groups.index(group), group, n, k))

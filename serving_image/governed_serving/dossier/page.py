@@ -110,14 +110,14 @@ def _verdict_cards(dossier: Dossier) -> list[Safe]:
     judged = sum(g.verdict != "not applicable" for g in gates)
     verified = ledger.verification if ledger else None
     state = "verified" if verified else "does not verify" if ledger else "not given"
-    found = f"{verified.size:,} entries, root {verified.root[:12]}…" if verified else (ledger.error if ledger else "")
+    summary = f"{verified.size:,} entries, root {verified.root[:12]}…" if verified else (ledger.error if ledger else "")
     return [
         card(
             "Bias verdict",
             pill(auditor.verdict if auditor else "Unknown"),
             f"{auditor.samples if auditor else 0:,} decisions judged",
         ),
-        card("Ledger", pill(state), found),
+        card("Ledger", pill(state), summary),
         card("Gates", f"{judged - len(failed)} of {judged} passed" if gates else "none", _ships(dossier, failed)),
     ]
 

@@ -49,8 +49,8 @@ def _entry_link(index: int | None) -> Safe:
 def model_section(dossier: Dossier) -> Safe:
     """Identity, interface, lineage."""
     card, shipped = dossier.card, dossier.shipped
-    found = dossier.ledger.latest("artefact") if dossier.ledger else None
-    recorded = found[1].digest if found else ""
+    entry = dossier.ledger.latest("artefact") if dossier.ledger else None
+    recorded = entry[1].digest if entry else ""
     identity = facts(
         [
             ("Model", dossier.model),
@@ -60,7 +60,7 @@ def model_section(dossier: Dossier) -> Safe:
             ("Predicts", card.label),
             ("Classes", ", ".join(map(str, card.classes))),
             ("Favourable outcome", card.favorable or card.threshold),
-            ("In the ledger as", _entry_link(found[0]) if found else None),
+            ("In the ledger as", _entry_link(entry[0]) if entry else None),
         ]
     )
     features = [[f.name, f.type, f.dtype, _domain(f)] for f in card.features]
@@ -68,7 +68,7 @@ def model_section(dossier: Dossier) -> Safe:
         "model",
         "Model and lineage",
         identity,
-        *_lineage(card.lineage, recorded if found else shipped.digest),
+        *_lineage(card.lineage, recorded if entry else shipped.digest),
         table(["feature", "type", "datatype", "values"], features, "What clients send") if features else None,
     )
 
@@ -89,9 +89,9 @@ def _lineage(lineage: CardLineage | None, artefact: str) -> list[Safe]:
 
 
 def _domain(feature: CardFeature) -> str:
-    known = feature.categories
-    if known:
-        return ", ".join(known[:12]) + (f" … ({len(known)})" if len(known) > 12 else "")
+    categories = feature.categories
+    if categories:
+        return ", ".join(categories[:12]) + (f" … ({len(categories)})" if len(categories) > 12 else "")
     if feature.min is not None:
         return f"{number(feature.min)} … {number(feature.max)}, mean {number(feature.mean)}"
     return ""
@@ -102,8 +102,8 @@ def data_section(dossier: Dossier) -> Safe:
     data = dossier.data
     if data is None:
         return section("data", "Data", _none("No data-set manifest is recorded."))
-    found = dossier.ledger.latest("dataset") if dossier.ledger else None
-    known = facts(
+    entry = dossier.ledger.latest("dataset") if dossier.ledger else None
+    rows = facts(
         [
             ("Digest", digest(data.digest, 64)),
             ("Source", data.source),
@@ -112,7 +112,7 @@ def data_section(dossier: Dossier) -> Safe:
             ("Legal basis", data.consent_basis or "not stated"),
             ("Rows", f"{data.rows:,}"),
             ("Label", _label(data.label)),
-            ("In the ledger as", _entry_link(found[0]) if found else None),
+            ("In the ledger as", _entry_link(entry[0]) if entry else None),
         ]
     )
     schema = [
@@ -123,7 +123,7 @@ def data_section(dossier: Dossier) -> Safe:
     return section(
         "data",
         "Data",
-        known,
+        rows,
         table(["column", "type", "missing", "distinct", "range"], schema, "Schema", numeric=(2, 3)) if schema else None,
         tag("p", f"Split: {split} rows.", class_="small") if split else None,
     )
@@ -146,7 +146,7 @@ def training_section(dossier: Dossier) -> Safe:
     """Curves and what the Job reported."""
     trainer, training = dossier.report.trainer, dossier.documents.training
     curve = training.curve if training else []
-    known = facts(
+    rows = facts(
         [
             ("Phase", pill(trainer.phase) if trainer else None),
             ("Said", trainer.message if trainer else None),
@@ -168,7 +168,7 @@ def training_section(dossier: Dossier) -> Safe:
     return section(
         "training",
         "Training",
-        known,
+        rows,
         *plots,
         tag("details", tag("summary", "Every epoch in figures"), figures) if curve else None,
         _none("No training curve can be shown.") if not curve and not trainer else None,
@@ -217,7 +217,7 @@ def explanations_section(dossier: Dossier) -> Safe:
     example = dossier.example
     if example and example.explanation:
         blocks.append(tag("h3", "One request, explained"))
-        blocks += [_explained(one) for one in example.explanation[:3]]
+        blocks += [_explained(shown) for shown in example.explanation[:3]]
     elif example and example.prediction:
         blocks.append(_none("The example request has no explanation in the ledger."))
     if example and example.prediction:
@@ -278,22 +278,22 @@ def _drift(ledger: LedgerView | None) -> Safe:
     )
 
 
-def _explained(one: ShownExplanation) -> Safe:
-    entries = sorted(one.attributions, key=lambda e: -abs(e.size))
+def _explained(shown: ShownExplanation) -> Safe:
+    entries = sorted(shown.attributions, key=lambda e: -abs(e.size))
     rows = [Estimate(_player(e), e.size, *(e.interval or (None, None))) for e in entries[:20]]
     known = facts(
         [
-            ("Method", f"{one.method}, exact" if one.exact and "exact" not in one.method else one.method),
-            ("Target", _target(one, "")),
-            ("Base value", number(one.base_value)),
-            ("Prediction", number(one.prediction)),
-            ("Additivity residual", number(one.additivity_residual)),
-            ("Evaluations", number(one.evaluations)),
-            ("Seed", str(one.seed) if one.seed is not None else None),
+            ("Method", f"{shown.method}, exact" if shown.exact and "exact" not in shown.method else shown.method),
+            ("Target", _target(shown, "")),
+            ("Base value", number(shown.base_value)),
+            ("Prediction", number(shown.prediction)),
+            ("Additivity residual", number(shown.additivity_residual)),
+            ("Evaluations", number(shown.evaluations)),
+            ("Seed", str(shown.seed) if shown.seed is not None else None),
         ]
     )
     caption = "Attributions: what each feature adds to the base value. Whiskers: the explainer's own error."
-    plot = signed_bars(f"Attributions to {_target(one, 'the output')}", rows, "attribution")
+    plot = signed_bars(f"Attributions to {_target(shown, 'the output')}", rows, "attribution")
     return text([figure(plot, caption), known])
 
 
@@ -303,8 +303,8 @@ def _player(entry: ShownAttribution) -> str:
     return f"{name} = {entry.value}" if entry.feature else name
 
 
-def _target(one: ShownExplanation, otherwise: str) -> str:
-    return otherwise if one.target is None else str(one.target)
+def _target(shown: ShownExplanation, otherwise: str) -> str:
+    return otherwise if shown.target is None else str(shown.target)
 
 
 def _asked(prediction: ShownRequest) -> Safe:
@@ -351,15 +351,15 @@ def privacy_section(dossier: Dossier) -> Safe:
 def _scanned(data: DatasetManifest | None) -> list[Safe]:
     """What the scan of the data found, and what was masked before training."""
     if data is None or data.personal_data is None:
-        found = _none("No scan for personal data is recorded.")
+        findings = _none("No scan for personal data is recorded.")
     elif scan := [[c, e, f"{n:,}"] for c, entities in data.personal_data.items() for e, n in entities.items()]:
         caption = "What the scan found before training"
-        found = table(["column", "entity", "findings"], scan, caption, numeric=(2,), narrow=True)
+        findings = table(["column", "entity", "findings"], scan, caption, numeric=(2,), narrow=True)
     else:
-        found = tag("p", "The scan found no personal data that its recognisers know.")
+        findings = tag("p", "The scan found no personal data that its recognisers know.")
     if data is None or not data.masked:
-        return [found]
-    return [found, tag("p", "Masked before training: ", ", ".join(data.masked), ".")]
+        return [findings]
+    return [findings, tag("p", "Masked before training: ", ", ".join(data.masked), ".")]
 
 
 def _counters(server: ServerCounters | None) -> Safe | None:

@@ -119,13 +119,13 @@ def _truths(
     if not chosen:
         return {}
     outcome = FavorableOutcome(**chosen)
-    found: dict[str, list[int]] = {}
+    truths: dict[str, list[int]] = {}
     for address in chunks:
         for frame in _opened(source, cipher, address) or []:
             if isinstance(frame, EventRecord) and (frame.type, frame.model) == ("label", model):
                 with suppress(ValueError, msgspec.DecodeError):  # posted under other rules: the auditor drops it, too
-                    found.setdefault(frame.id, read_truth(outcome, posted(frame.body)).labels)
-    return found
+                    truths.setdefault(frame.id, read_truth(outcome, posted(frame.body)).labels)
+    return truths
 
 
 def _fold(
@@ -149,26 +149,26 @@ def _fold(
         return
     columns: dict[str, CodedColumn] = {}
     for grouping in groupings:
-        found = frame.features.get(grouping.name)
-        if found is None:
+        drawn = frame.features.get(grouping.name)
+        if drawn is None:
             columns[grouping.name] = (np.zeros(total, np.int32), [MISSING])
         else:
-            words = found.values if found.dtype == "BYTES" else None
-            columns[grouping.name] = grouping.encode(numbers(found), words)
+            words = drawn.values if drawn.dtype == "BYTES" else None
+            columns[grouping.name] = grouping.encode(numbers(drawn), words)
     columns[REVISION] = (np.zeros(total, np.int32), [frame.revision])
-    known = _known(frame, total, truths) if truths else None
-    served.labels += 0 if known is None else int((known != UNKNOWN).sum())
-    served.cells.add(columns, favourable, known)
+    truth = _known(frame, total, truths) if truths else None
+    served.labels += 0 if truth is None else int((truth != UNKNOWN).sum())
+    served.cells.add(columns, favourable, truth)
 
 
 def _known(frame: PredictionFrame, total: int, truths: Mapping[str, list[int]]) -> NDArray[np.int8]:
     """The label of each row; ``UNKNOWN`` where there is none, or not one for each row of the request."""
-    found = np.full(total, UNKNOWN, np.int8)
+    truth = np.full(total, UNKNOWN, np.int8)
     ends = np.frombuffer(frame.rows, "<i4").cumsum().tolist()
     for request, start, end in zip(frame.ids, [0, *ends[:-1]], ends, strict=True):
         if len(labels := truths.get(request, ())) == end - start:
-            found[start:end] = labels
-    return found
+            truth[start:end] = labels
+    return truth
 
 
 def _masked(column: Column) -> Iterator[tuple[str, int]]:
@@ -196,10 +196,10 @@ def _importances(served: Served, frame: ExplanationRecord) -> None:
         explanations = decode_json(frame.body).get("explanations", [])
     except (msgspec.DecodeError, AttributeError):
         return
-    for one in explanations:
+    for explanation in explanations:
         served.explanations += 1
-        served.quality.observe(frame.time, one)
-        for entry in one.get("attributions", []):
+        served.quality.observe(frame.time, explanation)
+        for entry in explanation.get("attributions", []):
             name = entry.get("feature") or entry.get("group")
             if name and isinstance(entry.get("attribution"), int | float):
                 served.importances.setdefault(str(name), []).append(abs(float(entry["attribution"])))

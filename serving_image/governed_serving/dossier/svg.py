@@ -87,10 +87,10 @@ def dots(title: str, rows: Mapping[str, Sequence[Estimate]], series: Sequence[st
         if place % 2 == 0:
             parts.append(tag("rect", x=0, y=top, width=_WIDTH, height=band, class_="band"))
         parts.append(tag("text", name, x=140, y=top + band / 2 + 4, class_="label end"))
-        for line, one in enumerate(estimates):
+        for line, estimate in enumerate(estimates):
             height_here = top + 14 + line * 14
-            parts.append(_whisker(x, one, height_here))
-            parts.append(tag("text", one.note, x=_WIDTH - 124, y=height_here + 4, class_="note"))
+            parts.append(_whisker(x, estimate, height_here))
+            parts.append(tag("text", estimate.note, x=_WIDTH - 124, y=height_here + 4, class_="note"))
     parts.append(tag("text", x_label, x=(x.start + x.end) / 2, y=height - 4, class_="axis mid"))
     spoken = "; ".join(f"{k}: " + ", ".join(f"{e.label} {_percent(e.value)}" for e in r) for k, r in rows.items())
     return _figure(title, spoken, height, parts)
@@ -104,12 +104,12 @@ def forest(
     centre: float = 0.0,
 ) -> Safe:
     """Forest plot: estimates with intervals about ``centre``; the manifest's ``bounds`` are shaded."""
-    known = [
+    drawn = [
         v for r in rows for v in (r.value, r.lower, r.upper, *bounds, centre) if v is not None and math.isfinite(v)
     ]
     if not [r for r in rows if r.value is not None]:
         return Safe("")
-    reach = min(max(abs(v - centre) for v in known) or 0.1, 10.0)
+    reach = min(max(abs(v - centre) for v in drawn) or 0.1, 10.0)
     marks = [t for t in ticks(centre - reach, centre + reach, 5) if abs(t - centre) <= reach * 1.35]
     shown = _signed if centre == 0 else _plain
     height = 34 + _ROW * len(rows) + 44
@@ -218,14 +218,14 @@ def _allowed(x: _Scale, bounds: tuple[float | None, float | None], top: float, b
     )
 
 
-def _whisker(x: _Scale, one: Estimate, y: float) -> Safe:
+def _whisker(x: _Scale, estimate: Estimate, y: float) -> Safe:
     parts: list[Safe] = []
-    if one.lower is not None or one.upper is not None:
-        low = x.low if one.lower is None else one.lower
-        high = x.high if one.upper is None else one.upper
-        parts.append(tag("line", x1=x(low), x2=x(high), y1=y, y2=y, class_=f"whisker s{one.series % 6}"))
-    if one.value is not None:
-        parts.append(_mark(one.series, x(one.value), y, 6.0 if one.strong else 4.5))
+    if estimate.lower is not None or estimate.upper is not None:
+        low = x.low if estimate.lower is None else estimate.lower
+        high = x.high if estimate.upper is None else estimate.upper
+        parts.append(tag("line", x1=x(low), x2=x(high), y1=y, y2=y, class_=f"whisker s{estimate.series % 6}"))
+    if estimate.value is not None:
+        parts.append(_mark(estimate.series, x(estimate.value), y, 6.0 if estimate.strong else 4.5))
     return text(parts)
 
 

@@ -120,8 +120,8 @@ def _unpacked(scope: Scope, receive: Receive) -> tuple[Scope, Receive]:
     if not codings:
         return scope, receive
     if len(codings) > 1 or codings[0] not in CODINGS:
-        found = ", ".join(codings)[:80]
-        raise BadBody(415, f"Content-Encoding: expected gzip, deflate or identity, found {found!r}; send the body so")
+        listed = ", ".join(codings)[:80]
+        raise BadBody(415, f"Content-Encoding: expected gzip, deflate or identity, found {listed!r}; send the body so")
     kept = [(name, value) for name, value in headers if name not in (b"content-encoding", b"content-length")]
     return {**scope, "headers": kept}, _Inflating(receive, codings[0])
 

@@ -32,11 +32,11 @@ def run(
     ``expected`` are the errors that speak for themselves; another one is a bug and keeps its traceback.
     """
     install(component)
-    known: tuple[type[Exception], ...] = (Problem, InvalidSettings, OSError, *expected)
+    told: tuple[type[Exception], ...] = (Problem, InvalidSettings, OSError, *expected)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(work())
-    except known as error:
+    except told as error:
         log("error", f"not serving: {_in_words(error)}", kind=type(error).__name__)
     else:
         return 0

@@ -44,10 +44,10 @@ def turn(pid: int = 0) -> int | None:
     """Nanoseconds of a thread's turns; 0 from kernels that have no such thing, None where it can't be asked."""
     if platform.machine() not in _NUMBERS:
         return None
-    found = ctypes.create_string_buffer(_ATTRIBUTES.size)
-    if _libc.syscall(_NUMBERS[platform.machine()][1], pid, found, _ATTRIBUTES.size, 0):
+    attributes = ctypes.create_string_buffer(_ATTRIBUTES.size)
+    if _libc.syscall(_NUMBERS[platform.machine()][1], pid, attributes, _ATTRIBUTES.size, 0):
         return None
-    runtime: int = _ATTRIBUTES.unpack(found.raw)[5]
+    runtime: int = _ATTRIBUTES.unpack(attributes.raw)[5]
     return runtime
 
 

@@ -102,8 +102,8 @@ class Finder:
         except _MustFold:
             data = fold(text).encode(errors="surrogatepass")
             spans, places = self._spans(data), offsets(text)
-        found = self._characters(data, spans, places) if spans else []
-        return self._with_hooks(text, found) if self._hooks else found
+        findings = self._characters(data, spans, places) if spans else []
+        return self._with_hooks(text, findings) if self._hooks else findings
 
     def count(self, text: str) -> dict[str, int]:
         """Entity → number of findings; offsets aren't computed."""
@@ -121,29 +121,29 @@ class Finder:
         return counts
 
     def _characters(self, data: bytes, spans: list[Span], places: list[int] | None) -> list[Finding]:
-        found: list[Finding] = []
+        findings: list[Finding] = []
         byte = char = 0
         for entity, start, end in spans:
             first = char + len(data[byte:start].decode(errors="surrogatepass"))
             char = first + len(data[start:end].decode(errors="surrogatepass"))
             byte = end
             if places is None:
-                found.append(Finding(entity, first, char))
+                findings.append(Finding(entity, first, char))
             else:
-                found.append(Finding(entity, places[first], places[char - 1] + 1))
-        return found
+                findings.append(Finding(entity, places[first], places[char - 1] + 1))
+        return findings
 
-    def _with_hooks(self, text: str, found: list[Finding]) -> list[Finding]:
+    def _with_hooks(self, text: str, findings: list[Finding]) -> list[Finding]:
         """Hooks fill what patterns left: a finding that overlaps another is passed over."""
         for hook in self._hooks:
             for start, end in hook.find(text):
-                place = bisect_right(found, start, key=lambda f: f.start)
-                free = (place == 0 or found[place - 1].end <= start) and (
-                    place == len(found) or end <= found[place].start
+                place = bisect_right(findings, start, key=lambda f: f.start)
+                free = (place == 0 or findings[place - 1].end <= start) and (
+                    place == len(findings) or end <= findings[place].start
                 )
                 if free and 0 <= start < end <= len(text):
-                    found.insert(place, Finding(hook.entity, start, end))
-        return found
+                    findings.insert(place, Finding(hook.entity, start, end))
+        return findings
 
     def _spans(self, data: bytes) -> list[Span]:
         spans: list[Span] = []

@@ -229,10 +229,10 @@ class ReportWriter:
     def _merge_file(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with _locked(path.with_name(f".{path.name}.lock")):
-            found = json.loads(path.read_bytes()) if path.exists() else {}
-            if not isinstance(found, dict):
+            document = json.loads(path.read_bytes()) if path.exists() else {}
+            if not isinstance(document, dict):
                 raise ValueError(f"{path}: expected a JSON object")
-            merged = json.dumps(merge_patch(found, {"status": self._pending}), indent=1, ensure_ascii=False)
+            merged = json.dumps(merge_patch(document, {"status": self._pending}), indent=1, ensure_ascii=False)
             replace_file(path, merged.encode(), mode=0o644)
 
     def _patch(self) -> None:

@@ -99,8 +99,8 @@ class ServerMetrics(Collector):
         masked = CounterMetricFamily(
             "governed_masked_entities", "Personal data masked, by kind.", labels=[*_LABELS, "entity"]
         )
-        for entity, found in sorted(self.masked.items()):
-            masked.add_metric([*self._values, entity], found)
+        for entity, number in sorted(self.masked.items()):
+            masked.add_metric([*self._values, entity], number)
         yield masked
         for key, text, histogram in (
             ("request_duration_seconds", "From the request's arrival in the data plane to its answer.", self.seconds),

@@ -186,11 +186,13 @@ class Process:
             await asyncio.sleep(PROBE_SECONDS)
             if self._journal is None or self._gateway.why:
                 continue
-            found = await asyncio.to_thread(self._journal.obstacle)
-            if found != self._gateway.stalled:
-                self._gateway.stalled = found
-                log("error" if found else "info", "not ready" if found else "ready again", why=found)
-                await asyncio.to_thread(self._reporting.say, ready=not found, verified=self._verified, message=found)
+            obstacle = await asyncio.to_thread(self._journal.obstacle)
+            if obstacle != self._gateway.stalled:
+                self._gateway.stalled = obstacle
+                log("error" if obstacle else "info", "not ready" if obstacle else "ready again", why=obstacle)
+                await asyncio.to_thread(
+                    self._reporting.say, ready=not obstacle, verified=self._verified, message=obstacle
+                )
 
     def _open(self) -> None:
         settings, resolved = self._settings, self._resolved

@@ -67,9 +67,9 @@ class _Rules:
 
     def exceeded(self, position: int, cost: int, reset: float) -> QuotaExceeded:
         wait = max(1, math.ceil(reset - time.time()))
-        found = f"{cost} more" if self.kind == "tokens" else "one more"
+        asked = f"{cost} more" if self.kind == "tokens" else "one more"
         return QuotaExceeded(
-            f"quota.{self.kind}: expected at most {self.texts[position]}, found {found}; retry in {wait} s",
+            f"quota.{self.kind}: expected at most {self.texts[position]}, found {asked}; retry in {wait} s",
             quota=self.kind,
             retry_after=wait,
             headers=(*self.policy, (b"ratelimit", self.names[position] + b";r=0;t=%d" % wait)),
@@ -117,13 +117,13 @@ class _Windows:
 
     def left(self) -> _Steps[Headers]:
         """RateLimit-Policy and RateLimit (draft-ietf-httpapi-ratelimit-headers-11): what the windows still hold."""
-        found: list[bytes] = []
+        keys: list[bytes] = []
         for rules in (self._requests, self._tokens):
             for name, (item, key) in zip(rules.names, rules.items, strict=True):
                 stats = yield _Look(item, key)
                 wait = max(0, math.ceil(stats.reset_time - time.time()))
-                found.append(name + b";r=%d;t=%d" % (max(0, int(stats.remaining)), wait))
-        return (*self.policy, (b"ratelimit", b", ".join(found)))
+                keys.append(name + b";r=%d;t=%d" % (max(0, int(stats.remaining)), wait))
+        return (*self.policy, (b"ratelimit", b", ".join(keys)))
 
     def only(self) -> tuple[str, int, int] | None:
         """(Key, limit, seconds) of the window, where there is one of requests and no other: what it holds is all that

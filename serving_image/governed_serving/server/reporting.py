@@ -32,8 +32,8 @@ class Reporting:
     def say(self, *, ready: bool, verified: bool | None, message: str = "") -> None:
         """What is known of this pod, now. Blocks; never raises."""
         if self._writer:
-            known = {} if verified is None else {"verified": verified}
-            self._writer.update(self._path, {"ready": ready, "message": message, **known})
+            verification = {} if verified is None else {"verified": verified}
+            self._writer.update(self._path, {"ready": ready, "message": message, **verification})
 
     def look(self) -> None:
         """Write figures that changed, and what could not be written before. Blocks; never raises."""

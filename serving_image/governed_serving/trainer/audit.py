@@ -96,15 +96,15 @@ def _rates(table: GroupTable) -> list[AuditedGroup]:
     return [AuditedGroup(group=g, rows=n, favorable=k, rate=k / n if n else None) for g, n, k in listed]
 
 
-def _disparity(found: Comparison, level: float) -> dict[str, Any]:
+def _disparity(comparison: Comparison, level: float) -> dict[str, Any]:
     """Fields of :class:`Disparity`."""
-    (k1, n1), (k0, n0) = ((int(c[1].sum()), int(c.sum())) for c in (found.counts, found.against))
+    (k1, n1), (k0, n0) = ((int(c[1].sum()), int(c.sum())) for c in (comparison.counts, comparison.against))
     difference, ratio = newcombe(k1, n1, k0, n0, level), katz(k1, n1, k0, n0, level)
     return {
-        "group": found.group,
-        "reference": found.reference,
-        "spd": found.metrics[SPD],
-        "dir": _known(found.metrics[DIR]),
+        "group": comparison.group,
+        "reference": comparison.reference,
+        "spd": comparison.metrics[SPD],
+        "dir": _known(comparison.metrics[DIR]),
         "spd_interval": [_known(v) for v in difference],
         "dir_interval": [_known(v) for v in ratio],
     }
@@ -117,7 +117,7 @@ def _stratified(cells: Cells, name: str, by: str, base: Sequence[str], level: fl
         if any(group in part.groups for group in base):
             compared = compare(part, base, (SPD, DIR))
             rows += [StratumDisparity(stratum=value, **_disparity(c, level)) for c in compared]
-    found = [f for f in simpson(cells, name, by, base, level=level) if f.adjusted == f.adjusted]
+    differences = [f for f in simpson(cells, name, by, base, level=level) if f.adjusted == f.adjusted]
     adjusted = [
         AdjustedDifference(
             group=f.group,
@@ -128,9 +128,9 @@ def _stratified(cells: Cells, name: str, by: str, base: Sequence[str], level: fl
             shown=f.shown,
             adjusted_interval=[f.adjusted_lower, f.adjusted_upper],
         )
-        for f in found
+        for f in differences
     ]
-    return StratumAudit(by_stratum=rows, adjusted=adjusted, simpson=any(f.reverses for f in found))
+    return StratumAudit(by_stratum=rows, adjusted=adjusted, simpson=any(f.reverses for f in differences))
 
 
 def errors(groups: Column, outcome: Flags, truth: Flags, privileged: list[str]) -> ErrorTable:

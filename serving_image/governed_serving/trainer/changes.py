@@ -81,12 +81,12 @@ class AttributeChange:
     @property
     def worst(self) -> GroupChange | None:
         """The group with the most harm; None: no group is judged."""
-        return max(self.judged, key=lambda one: one.harm, default=None)
+        return max(self.judged, key=lambda change: change.harm, default=None)
 
     @property
     def limit(self) -> float:
         """The most harm to any judged group that the intervals allow."""
-        return max((one.limit for one in self.judged), default=0.0)
+        return max((change.limit for change in self.judged), default=0.0)
 
 
 def attribute_changes(bias: Bias, rows: Dataset, before: Predictions, after: Predictions) -> dict[str, AttributeChange]:
@@ -107,7 +107,7 @@ def _attribute(
     base = reference_groups(table, privileged)
     least = max(LEAST_REFERENCE, LEAST_SHARE * len(groups))
     reference = np.isin(groups, base)
-    found = AttributeChange([], [])
+    changes = AttributeChange([], [])
     if reference.sum() < least:
         return AttributeChange([], list(table.groups))
     pooled = Flow.of(was[reference], now[reference])
@@ -116,13 +116,13 @@ def _attribute(
             continue
         member = groups == name
         if member.sum() < least or not is_group(name):
-            found.unsupported.append(name)
+            changes.unsupported.append(name)
             continue
         own = Flow.of(was[member], now[member])
         spd = own.before / own.rows - pooled.before / pooled.rows
         interval = mover(own.change, own.interval(level), pooled.change, pooled.interval(level))
-        found.judged.append(GroupChange(name, spd, own.change - pooled.change, interval))
-    return found
+        changes.judged.append(GroupChange(name, spd, own.change - pooled.change, interval))
+    return changes
 
 
 def correctness_change(before: Predictions, after: Predictions, rows: Dataset) -> Interval:

@@ -149,13 +149,13 @@ def ranges(model: onnx.ModelProto, calibration: Encoded) -> dict[str, tuple[np.f
     """Least and greatest value of every float tensor over the calibration rows, measured on the unfused graph."""
     watched = onnx.ModelProto()
     watched.CopyFrom(model)
-    known = {v.name for v in watched.graph.output}
-    produced = [name for node in watched.graph.node for name in node.output if name and name not in known]
+    watched_names = {v.name for v in watched.graph.output}
+    produced = [name for node in watched.graph.node for name in node.output if name and name not in watched_names]
     watched.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in produced)
     running = session(watched, "none")
-    found: dict[str, NDArray[np.generic]] = dict(
+    calibrated: dict[str, NDArray[np.generic]] = dict(
         zip([o.name for o in running.get_outputs()], running.run(None, dict(calibration)), strict=True)
     )
-    found |= calibration
-    floats = {name: v for name, v in found.items() if np.asarray(v).dtype == np.float32 and np.asarray(v).size}
+    calibrated |= calibration
+    floats = {name: v for name, v in calibrated.items() if np.asarray(v).dtype == np.float32 and np.asarray(v).size}
     return {name: (np.float32(v.min()), np.float32(v.max())) for name, v in floats.items()}

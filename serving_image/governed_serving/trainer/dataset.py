@@ -120,14 +120,14 @@ def typed(table: Table, training: Training, bias: Bias | None) -> Dataset:
     label: NDArray[np.integer | np.floating]
     label, classes = _regression_label(table, data) if regression else _class_label(table, data)
     grouped = _groups(table, training, bias)
-    groups = {name: one.column for name, one in grouped.items()}
+    groups = {name: grouping.column for name, grouping in grouped.items()}
     if not regression:
         _check_favorable(bias, classes)
     if table.counts is not None:
         features = {name: np.repeat(column, table.counts) for name, column in features.items()}
         groups = {name: np.repeat(column, table.counts) for name, column in groups.items()}
         label = np.repeat(label, table.counts)
-    bands = {name: one.bands for name, one in grouped.items() if one.bands is not None}
+    bands = {name: grouping.bands for name, grouping in grouped.items() if grouping.bands is not None}
     dataset = Dataset(features, {f.name: f.type for f in data.features}, label, classes, groups, bands)
     _check_counts(dataset, data)
     return dataset
@@ -170,8 +170,8 @@ def _class_label(table: Table, data: Data) -> tuple[NDArray[np.int64], tuple[str
             path, f"column {data.label}: expected at least two classes, found only {str(names[used[0]])!r}"
         )
     if len(names) > MAX_CLASSES:
-        found = f"found {len(names)}: is this a regression (loss mse)?"
-        raise InvalidTraining(path, f"column {data.label}: expected at most {MAX_CLASSES} classes, {found}")
+        advice = f"found {len(names)}: is this a regression (loss mse)?"
+        raise InvalidTraining(path, f"column {data.label}: expected at most {MAX_CLASSES} classes, {advice}")
     if all(str(n).lstrip("-").isdecimal() and str(int(n)) == n for n in names.tolist()):
         order = sorted(names.tolist(), key=int)
         moved = np.array([order.index(n) for n in names.tolist()], dtype=np.int64)
@@ -207,13 +207,15 @@ def _groups(table: Table, training: Training, bias: Bias | None) -> dict[str, Gr
     groups: dict[str, Grouped] = {}
     for name, path in wanted.items():
         column = table.take(name, path)
-        groups[name] = one = _grouped(column, table.counts, Wanted(name, path, declared.get(name, ()), types.get(name)))
-        if (found := len(set(one.column.tolist()))) > MAX_GROUPS:
+        groups[name] = grouping = _grouped(
+            column, table.counts, Wanted(name, path, declared.get(name, ()), types.get(name))
+        )
+        if (count := len(set(grouping.column.tolist()))) > MAX_GROUPS:
             raise InvalidTraining(
                 path,
-                f"column {name}: expected at most {MAX_GROUPS} groups, found {found}; {_what_to_do(column, name)}",
+                f"column {name}: expected at most {MAX_GROUPS} groups, found {count}; {_what_to_do(column, name)}",
             )
-    _check_privileged({name: one.column for name, one in groups.items()}, bias)
+    _check_privileged({name: grouping.column for name, grouping in groups.items()}, bias)
     return groups
 
 
@@ -270,10 +272,10 @@ def _what_to_do(column: Column, name: str) -> str:
 
 def _check_privileged(groups: dict[str, Column], bias: Bias) -> None:
     for k, attribute in enumerate(bias.protected_attributes):
-        known = sorted(set(groups[attribute.name].tolist()))
+        values = sorted(set(groups[attribute.name].tolist()))
         for value in attribute.privileged:
-            if value not in known:
-                path, expected = f"{BIAS}.protectedAttributes[{k}].privileged", ", ".join(known)
+            if value not in values:
+                path, expected = f"{BIAS}.protectedAttributes[{k}].privileged", ", ".join(values)
                 raise InvalidTraining(
                     path, f"expected a value of column {attribute.name} ({expected}), found {value!r}"
                 )
@@ -283,9 +285,9 @@ def _check_favorable(bias: Bias | None, classes: tuple[str | int, ...]) -> None:
     if bias is None or bias.favorable_outcome.label is None:
         return
     if bias.favorable_outcome.label not in [str(c) for c in classes]:
-        known, found = ", ".join(str(c) for c in classes), bias.favorable_outcome.label
+        listed, label = ", ".join(str(c) for c in classes), bias.favorable_outcome.label
         raise InvalidTraining(
-            f"{BIAS}.favorableOutcome.label", f"expected a class of the label ({known}), found {found!r}"
+            f"{BIAS}.favorableOutcome.label", f"expected a class of the label ({listed}), found {label!r}"
         )
 
 
@@ -337,8 +339,8 @@ def _summary(name: str, column: Column, kind: str) -> ColumnSummary:
 
 def scan(dataset: Dataset, scanner: Scanner) -> dict[str, dict[str, int]]:
     """Column → entity → number of findings, for columns of strings that hold any."""
-    found = {n: scanner(column.tolist()) for n, column in dataset.features.items() if dataset.types[n] != "numeric"}
-    return {name: dict(sorted(counts.items())) for name, counts in found.items() if counts}
+    findings = {n: scanner(column.tolist()) for n, column in dataset.features.items() if dataset.types[n] != "numeric"}
+    return {name: dict(sorted(counts.items())) for name, counts in findings.items() if counts}
 
 
 def split(dataset: Dataset, data: Data, seed: int) -> tuple[Dataset, Dataset, Dataset]:

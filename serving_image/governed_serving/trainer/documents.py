@@ -119,5 +119,5 @@ def _feature(
     if kind == "text":
         width = next(t.max_tokens for t in fitted.texts if t.name == name)
         return Feature(name, kind, "BYTES", missing=missing, segmentation=CJK_CHARACTERS, max_tokens=width)
-    known = next(f for f in fitted.features if isinstance(f, Categorical) and f.name == name)
-    return Feature(name, kind, "BYTES", categories=known.categories, missing=missing)
+    fitted_feature = next(f for f in fitted.features if isinstance(f, Categorical) and f.name == name)
+    return Feature(name, kind, "BYTES", categories=fitted_feature.categories, missing=missing)

@@ -51,19 +51,19 @@ def quality(predictions: Predictions, label: NDArray[np.integer | np.floating]) 
         r2 = 1 - float((error**2).mean()) / spread if spread > 0 else 0.0
         return {"r2": r2, "mae": float(np.abs(error).mean()), "rmse": float((error**2).mean() ** 0.5)}
     chosen = predictions.scores[np.arange(len(label)), label].astype(np.float64)
-    found = {
+    measures = {
         "accuracy": float((predictions.decided == label).mean()),
         "logLoss": float(-np.log(np.maximum(chosen, 1e-12)).mean()),
     }
     if len(predictions.classes) == 2 and 0 < label.sum() < len(label):
-        found["auc"] = auc(predictions.scores[:, 1].astype(np.float64), label.astype(bool))
-    return found
+        measures["auc"] = auc(predictions.scores[:, 1].astype(np.float64), label.astype(bool))
+    return measures
 
 
 def headline(predictions: Predictions, label: NDArray[np.integer | np.floating]) -> float:
     """The figure that the accuracy gates read: accuracy, or R² for a regression."""
-    found = quality(predictions, label)
-    return found["accuracy"] if predictions.classes else found["r2"]
+    measures = quality(predictions, label)
+    return measures["accuracy"] if predictions.classes else measures["r2"]
 
 
 def auc(score: NDArray[np.float64], positive: NDArray[np.bool_]) -> float:
@@ -92,8 +92,10 @@ def spearman(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
 def largest_disparity(bias: Bias, rows: Dataset, predictions: Predictions) -> dict[str, float]:
     """Protected attribute → largest |statistical parity difference| of any group against the privileged."""
     outcome = favorable(bias, predictions.decided, rows.classes)
-    found = audit(bias, rows.groups, outcome)
-    return {name: max((abs(d.spd) for d in a.disparities if d.spd == d.spd), default=0.0) for name, a in found.items()}
+    audited = audit(bias, rows.groups, outcome)
+    return {
+        name: max((abs(d.spd) for d in a.disparities if d.spd == d.spd), default=0.0) for name, a in audited.items()
+    }
 
 
 def group_tables(bias: Bias, rows: Dataset, predictions: Predictions) -> DataAudit:
@@ -141,7 +143,7 @@ def offers(bias: Bias, train: Dataset, fit: Judged, held: Judged, seed: int) -> 
     threshold, learnt = bias.favorable_outcome.threshold, favorable(bias, train.label, train.classes)
     if held.predictions.classes:
         threshold = 0.5
-    found = {}
+    offered = {}
     for attribute in bias.protected_attributes:
         parts = _apart(fit.scored(bias, attribute.name), held.scored(bias, attribute.name), held.rows, seed)
         if parts is None:
@@ -153,8 +155,8 @@ def offers(bias: Bias, train: Dataset, fit: Judged, held: Judged, seed: int) -> 
             for (group, label), weight in reweighing_of(table).items()
             if table.of([group])[:, label].sum() >= OFFER_ROWS
         ]
-        found[attribute.name] = Mitigation(threshold=threshold or 0.0, **asdict(offer), weights=weights)
-    return found
+        offered[attribute.name] = Mitigation(threshold=threshold or 0.0, **asdict(offer), weights=weights)
+    return offered
 
 
 def _apart(fit: Scored, held: Scored, rows: Dataset, seed: int) -> tuple[Scored, Scored] | None:
@@ -163,10 +165,10 @@ def _apart(fit: Scored, held: Scored, rows: Dataset, seed: int) -> tuple[Scored,
     half[sample(rows, rows.rows // 2, seed)] = True
     pairs = ((fit, held), (held.at(half), held.at(~half)))
     one, other = max(pairs, key=lambda pair: len(_large(pair[0]) & _large(pair[1])))
-    known = sorted(_large(one) & _large(other))
-    if len(known) < 2:
+    shared = sorted(_large(one) & _large(other))
+    if len(shared) < 2:
         return None
-    return one.at(np.isin(one.groups, known)), other.at(np.isin(other.groups, known))
+    return one.at(np.isin(one.groups, shared)), other.at(np.isin(other.groups, shared))
 
 
 def _large(part: Scored) -> set[str]:
@@ -183,12 +185,12 @@ def importances(session: onnxruntime.InferenceSession, rows: Dataset, seed: int)
     rows = rows.at(sample(rows, IMPORTANCE_ROWS, seed))
     rng = np.random.default_rng(np.random.PCG64(seed))
     before = predict(session, rows).scores.astype(np.float64)
-    found = {}
+    importance = {}
     for name, column in rows.features.items():
         shuffled = replace(rows, features={**rows.features, name: column[rng.permutation(rows.rows)]})
         change = np.abs(predict(session, shuffled).scores - before).sum(1)
-        found[name] = float(change.mean()) / (2 if rows.classes else 1)
-    return found
+        importance[name] = float(change.mean()) / (2 if rows.classes else 1)
+    return importance
 
 
 LATENCY_ROWS = 16

@@ -97,8 +97,9 @@ def own_rows(before: InferenceSession, after: InferenceSession, c: Candidates) -
     return at_most(ROWS, float(small.material), 0.0, f"{text} ({small.first})" if small.first else text)
 
 
-def _moved(found: Independence) -> str:
-    return f"{found.material} of {found.rows} and {found.different - found.material} in rounding"
+def _moved(independence: Independence) -> str:
+    rounding = independence.different - independence.material
+    return f"{independence.material} of {independence.rows} and {rounding} in rounding"
 
 
 def disparity(name: str, change: AttributeChange, budget: float) -> GateResult:

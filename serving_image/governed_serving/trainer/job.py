@@ -129,9 +129,9 @@ class Job:
         return [canonical(within_limit(step)) for step in steps]
 
     def _tell_data(self, prepared: Prepared) -> None:
-        found = prepared.manifest.personal_data
+        personal = prepared.manifest.personal_data
         self._narrator.say(
-            "data ready", rows=prepared.manifest.rows, digest=prepared.manifest.digest, personal_data=found
+            "data ready", rows=prepared.manifest.rows, digest=prepared.manifest.digest, personal_data=personal
         )
         for attribute, table in prepared.audit.items():
             for d in table.disparities:

@@ -111,11 +111,11 @@ class Pipeline:
         network, _ = self._fit_network(f"{self._key}/unmitigated", None, progress)
         scores = export.softmax(export.torch_scores(network, self._encoded_test))
         predictions = evaluation.Predictions(scores, self._classes)
-        found = Unmitigated(
+        unmitigated = Unmitigated(
             metrics=evaluation.quality(predictions, self._test.label),
             largest_disparity=evaluation.largest_disparity(bias, self._test, predictions),
         )
-        return {"unmitigated": found}
+        return {"unmitigated": unmitigated}
 
     def _agreement(self, network: Network, exported: onnx.ModelProto) -> GateResult:
         difference = export.largest_difference(network, exported, self._encoded_test, not self._classes)
@@ -169,8 +169,8 @@ class Pipeline:
         least = self._spec.lifecycle.gates.min_accuracy
         name = "accuracy" if self._classes else "r2"
         if least is not None and metrics[name] < least:
-            found = f"expected {name} ≥ {least:g} on held-out rows, found {metrics[name]:.4f}: nothing ships"
-            raise TrainingFailed(f"spec.lifecycle.gates.minAccuracy: {found}")
+            message = f"expected {name} ≥ {least:g} on held-out rows, found {metrics[name]:.4f}: nothing ships"
+            raise TrainingFailed(f"spec.lifecycle.gates.minAccuracy: {message}")
 
     def _files(
         self, model: bytes, variant: Variant, report: Evaluation, curve: Curve, table: list[GateResult]

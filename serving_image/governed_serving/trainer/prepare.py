@@ -69,9 +69,9 @@ def masked_fields(training: Training, masking: Masking | None) -> list[str]:
         return []
     for k, name in enumerate(masking.fields):
         if name not in texts:
-            known = ", ".join(texts) or "there are none"
+            listed = ", ".join(texts) or "there are none"
             path = f"spec.governance.privacy.masking.fields[{k}]"
-            raise InvalidTraining(path, f"expected a text feature ({known}), found {name!r}")
+            raise InvalidTraining(path, f"expected a text feature ({listed}), found {name!r}")
     return list(masking.fields) or texts
 
 

@@ -214,7 +214,7 @@ def _text_nodes(g: _Graph, text: Text, k: int) -> str:
     split = helper.make_node("StringSplit", [lower], [f"pre/words_{k}", f"pre/count_{k}"], name=f"pre/split_{k}")
     g.nodes.append(split)
     keys, ids = ["", *text.vocabulary], [PADDING, *range(FIRST_TOKEN, FIRST_TOKEN + len(text.vocabulary))]
-    found = g.add(
+    index = g.add(
         "LabelEncoder",
         [f"pre/words_{k}"],
         f"ids_{k}",
@@ -225,7 +225,7 @@ def _text_nodes(g: _Graph, text: Text, k: int) -> str:
     )
     widen = g.constant(f"pads_{k}", np.array([0, 0, 0, text.max_tokens], np.int64))
     zero = g.constant(f"padding_{k}", np.array(PADDING, np.int64))
-    padded = g.add("Pad", [found, widen, zero], f"padded_{k}")
+    padded = g.add("Pad", [index, widen, zero], f"padded_{k}")
     ends = [
         g.constant(f"{n}_{k}", np.array([v], np.int64)) for n, v in (("from", 0), ("to", text.max_tokens), ("axis", 1))
     ]

@@ -32,9 +32,9 @@ def source_bytes(data: Data, directory: Path) -> bytes:
             raise InvalidTraining(
                 f"{DATA}.uri", f"expected a readable file, found {error.strerror} at {path}"
             ) from error
-    found = f"sha256:{hashlib.sha256(content).hexdigest()}"
-    if data.digest is not None and data.digest != found:
-        raise InvalidTraining(f"{DATA}.digest", f"expected {data.digest}, found {found}: the data changed")
+    digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
+    if data.digest is not None and data.digest != digest:
+        raise InvalidTraining(f"{DATA}.digest", f"expected {data.digest}, found {digest}: the data changed")
     return content
 
 

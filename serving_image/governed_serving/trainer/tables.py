@@ -29,8 +29,8 @@ class Table:
     def take(self, name: str, path: str) -> Column:
         """The column ``name``; raises InvalidTraining for the manifest field ``path`` when there is none."""
         if name not in self.columns:
-            known = ", ".join(self.columns)
-            raise InvalidTraining(path, f"expected a column of the data, found {name!r}; the columns are {known}")
+            listed = ", ".join(self.columns)
+            raise InvalidTraining(path, f"expected a column of the data, found {name!r}; the columns are {listed}")
         return self.columns[name]
 
 

@@ -103,8 +103,8 @@ def application(parts: Dependencies) -> FastAPI:
 
     @app.get(routes.GROUPS)
     async def groups() -> Response:
-        found = wire(state.verdict)
-        return json_answer({k: found.get(k, {}) for k in ("groups", "strata", "intersections", "samples")})
+        content = wire(state.verdict)
+        return json_answer({k: content.get(k, {}) for k in ("groups", "strata", "intersections", "samples")})
 
     @app.get(routes.FINDINGS)
     async def findings() -> Response:
@@ -161,31 +161,31 @@ async def body_of(request: Request) -> bytes:
 
 def _parse_labels(body: bytes) -> list[UncheckedLabel]:
     try:
-        found = decode_json(body, type=Labels).labels
+        labels = decode_json(body, type=Labels).labels
     except msgspec.DecodeError as error:
         raise Unusable(f'body: expected {{"labels": [{{"id": …, "label": …}}]}} ({error})') from None
-    if len(found) > MAX_LABELS:
-        raise Unusable(f"labels: expected at most {MAX_LABELS}, found {len(found)}; send them in parts")
-    return found
+    if len(labels) > MAX_LABELS:
+        raise Unusable(f"labels: expected at most {MAX_LABELS}, found {len(labels)}; send them in parts")
+    return labels
 
 
-def _checked(outcome: FavorableOutcome, one: UncheckedLabel) -> PostedLabel:
+def _checked(outcome: FavorableOutcome, unchecked: UncheckedLabel) -> PostedLabel:
     """The one place where a label is validated. Raises Unusable."""
-    if fault := request_id_fault(one.id):
+    if fault := request_id_fault(unchecked.id):
         raise Unusable(f"labels: id: {fault}")
-    values = one.label if isinstance(one.label, list) else [one.label]
+    values = unchecked.label if isinstance(unchecked.label, list) else [unchecked.label]
     if not values or not all(isinstance(v, _SCALARS) for v in values):
-        raise Unusable(f"labels: request {one.id}: expected a value or one per row, found {one.label!r}")
-    label = PostedLabel(id=one.id, label=one.label)
+        raise Unusable(f"labels: request {unchecked.id}: expected a value or one per row, found {unchecked.label!r}")
+    label = PostedLabel(id=unchecked.id, label=unchecked.label)
     try:
         read_truth(outcome, label)
     except ValueError as error:
-        why = str(error) if outcome.threshold is None else f"expected numbers, found {one.label!r}"
-        raise Unusable(f"labels: request {one.id}: {why[:500]}") from None
+        why = str(error) if outcome.threshold is None else f"expected numbers, found {unchecked.label!r}"
+        raise Unusable(f"labels: request {unchecked.id}: {why[:500]}") from None
     return label
 
 
-def _event(subject: Subject, one: PostedLabel, now: float) -> EventRecord:
+def _event(subject: Subject, label: PostedLabel, now: float) -> EventRecord:
     return EventRecord(
-        "label", one.id or str(uuid.uuid4()), subject.model, subject.revision, now, msgspec.json.encode(one)
+        "label", label.id or str(uuid.uuid4()), subject.model, subject.revision, now, msgspec.json.encode(label)
     )

@@ -171,7 +171,7 @@ class Checks:
 
     def publish(self) -> list[MonitoringFinding]:
         """The findings of the last look at each kind."""
-        self.findings = [one for kind in sorted(self._latest) for one in self._latest[kind]]
+        self.findings = [finding for kind in sorted(self._latest) for finding in self._latest[kind]]
         return self.findings
 
     # ---- proxies ----
@@ -181,15 +181,15 @@ class Checks:
             return []
         own = _common(self._coded(fresh, attribute))
         others = {n: _common(self._coded(fresh, n)) for n in fresh if n != attribute and n not in self._texts}
-        found = [
+        findings = [
             MonitoringFinding(
-                f"proxies/{attribute}/{one.feature}",
-                one.cramers_v,
-                one.cramers_v >= PROXY_STRONG,
-                one.cramers_v < PROXY_WEAK,
-                {"cramersV": one.cramers_v, "lift": one.lift, "pValue": one.p_value},
+                f"proxies/{attribute}/{proxy.feature}",
+                proxy.cramers_v,
+                proxy.cramers_v >= PROXY_STRONG,
+                proxy.cramers_v < PROXY_WEAK,
+                {"cramersV": proxy.cramers_v, "lift": proxy.lift, "pValue": proxy.p_value},
             )
-            for one in proxies(others, own)
+            for proxy in proxies(others, own)
         ]
         if not others:
             return []
@@ -197,7 +197,7 @@ class Checks:
         whole = {"lift": lift, "features": len(others)}
         return [
             MonitoringFinding(f"proxies/{attribute}/(all)", lift, lift >= PROXY_STRONG, lift < PROXY_WEAK, whole),
-            *found,
+            *findings,
         ]
 
     @property
@@ -218,10 +218,10 @@ class Checks:
     def _discrepancy(self, fresh: Columns) -> list[MonitoringFinding]:
         """All inputs together, with what the other replicas saw at their last look."""
         self._live.inputs = self._inputs.sums(fresh)
-        found = self._inputs.compared(self._live.inputs, (one.inputs for one in self.others.running))
-        if found is None:
+        compared = self._inputs.compared(self._live.inputs, (replica.inputs for replica in self.others.running))
+        if compared is None:
             return []
-        test, rows = found
+        test, rows = compared
         breach, calm = test.log_evidence >= alarm_threshold(), test.log_evidence < CALM_EVIDENCE
         figures = {
             "mmd2": test.statistic,
@@ -257,27 +257,27 @@ class Checks:
             self._live.flips = {**self._live.flips, subject: [known[0] + rows, known[1] + flipped]}
 
     def _flips(self) -> list[MonitoringFinding]:
-        found = []
+        findings = []
         every: dict[str, list[int]] = {}
-        for counts in (self._live.flips, *(one.flips for one in self.others.every)):
+        for counts in (self._live.flips, *(replica.flips for replica in self.others.every)):
             for subject, (rows, flipped) in counts.items():
-                known = every.get(subject, [0, 0])
-                every[subject] = [known[0] + rows, known[1] + flipped]
+                before = every.get(subject, [0, 0])
+                every[subject] = [before[0] + rows, before[1] + flipped]
         level = 1 - 0.05 / max(len(every), 1)
         for subject, (rows, flipped) in sorted(every.items()):
             interval = binomial_sequence(flipped, rows, level)
             figures = {"rows": rows, "flipped": flipped, "lower": interval.lower, "upper": interval.upper}
             breach, calm = interval.lower > FLIPS_MANY, interval.upper <= FLIPS_MANY
-            found.append(MonitoringFinding(subject, flipped / rows, breach, calm, figures))
-        return found
+            findings.append(MonitoringFinding(subject, flipped / rows, breach, calm, figures))
+        return findings
 
     def report(self) -> Mapping[str, Mapping[str, object]]:
         """For the API: figures by kind, and which alarms are raised."""
-        found: dict[str, dict[str, object]] = {"alarms": dict(self._live.alarms.raised)}
-        for one in self.findings:
-            kind, subject = one.subject.split("/", 1)
-            found.setdefault(kind, {})[subject] = asdict(one)["figures"]
-        return found
+        figures: dict[str, dict[str, object]] = {"alarms": dict(self._live.alarms.raised)}
+        for finding in self.findings:
+            kind, subject = finding.subject.split("/", 1)
+            figures.setdefault(kind, {})[subject] = asdict(finding)["figures"]
+        return figures
 
 
 def _known(value: float) -> float | None:

@@ -59,35 +59,35 @@ class CrossReplicaLabelResolver:
         Raises ArchiveError, CryptoError, JournalError.
         """
         now, labels = self._clock(), {**doubtful, **waiting}
-        self._again = {one: at for one, at in self._again.items() if one in labels}
-        due = [one for one, label in labels.items() if self._again.get(one, label.time + _PATIENCE) <= now]
-        found = []
-        for one in due[:PER_STEP]:
-            self._again[one] = now + _PATIENCE
+        self._again = {request: at for request, at in self._again.items() if request in labels}
+        due = [request for request, label in labels.items() if self._again.get(request, label.time + _PATIENCE) <= now]
+        settlements = []
+        for request in due[:PER_STEP]:
+            self._again[request] = now + _PATIENCE
             try:
-                settled = self._settle(one, timestamp(labels[one].time), one in doubtful)
+                settled = self._settle(request, timestamp(labels[request].time), request in doubtful)
             except Refused as error:
                 if error.status != 410:
                     raise
-                settled = Settled(one, [], "" if one in doubtful else "evicted")  # past its retention
+                settled = Settled(request, [], "" if request in doubtful else "evicted")  # past its retention
             if settled is not None:
-                found.append(settled)
-        return found
+                settlements.append(settled)
+        return settlements
 
-    def _settle(self, one: str, stamp: str, joined: bool) -> Settled | None:
-        entries = [found.fields() for found in self._client.find(id=one)]
+    def _settle(self, request: str, stamp: str, joined: bool) -> Settled | None:
+        entries = [found.fields() for found in self._client.find(id=request)]
         labels = [entry for entry in entries if entry["type"] == "label"]
         predictions = [entry for entry in entries if entry["type"] == "prediction"]
         if not any(label["time"] == stamp for label in labels) or not predictions:
             return None
         first, _ = self._chunk(labels[0]["blob"])
         if self._folded(first) is None or labels[0]["time"] != stamp:
-            return Settled(one, [], "repeated")
+            return Settled(request, [], "repeated")
         if joined:
-            return Settled(one, [])
+            return Settled(request, [])
         prediction = predictions[-1]
         if self._revision and prediction.get("revision", "") != self._revision:
-            return Settled(one, [], "otherRevision")
+            return Settled(request, [], "otherRevision")
         identity, frames = self._chunk(prediction["blob"])
         place = self._folded(identity)
         if place is not None and prediction["frame"] >= place:
@@ -96,14 +96,14 @@ class CrossReplicaLabelResolver:
         assert isinstance(frame, PredictionFrame)
         if state_of(frame) == "started":
             return None  # its completion is still to come
-        return Settled(one, self._rows_of(frame, prediction["index"]))
+        return Settled(request, self._rows_of(frame, prediction["index"]))
 
     def _chunk(self, blob: str) -> tuple[str, dict[int, Frame]]:
-        found = self._chunks.get(blob)
-        if found is None:
+        chunk = self._chunks.get(blob)
+        if chunk is None:
             data = self._client.get_blob(blob)
-            found = self._chunks[blob] = chunk_identity(data), dict(open_chunk(data, self._cipher))
+            chunk = self._chunks[blob] = chunk_identity(data), dict(open_chunk(data, self._cipher))
             if len(self._chunks) > _CHUNKS:
                 self._chunks.popitem(last=False)
         self._chunks.move_to_end(blob)
-        return found
+        return chunk

@@ -67,8 +67,8 @@ class Live:
         self.fresh.add(seen, rows)
         if self.drift.reference:
             self.window_closed |= self.drift.add(self._measured(seen, frame, rows), rows)
-        for one in [i for i in frame.ids if i in self._early] if self._early else []:
-            self._joined(self._fold.labels.rows_of(one), self._early.pop(one))
+        for request in [i for i in frame.ids if i in self._early] if self._early else []:
+            self._joined(self._fold.labels.rows_of(request), self._early.pop(request))
 
     def _completion(self, frame: PredictionFrame) -> None:
         """Of generated text the attributes are looked at, and prompts kept in which words can be swapped."""
@@ -77,50 +77,50 @@ class Live:
         seen = {name: _seen(frame.features[name]) for name in self._fold.axes if name in frame.features}
         self.fresh.add(seen, int(np.frombuffer(frame.rows, "<i4").sum()))
         self.conversations.add(frame)
-        for one in [i for i in frame.ids if i in self._early] if self._early else []:
-            self._joined(self._fold.labels.rows_of(one), self._early.pop(one))
+        for request in [i for i in frame.ids if i in self._early] if self._early else []:
+            self._joined(self._fold.labels.rows_of(request), self._early.pop(request))
 
     def _measured(self, seen: Seen, frame: PredictionFrame, rows: int) -> Seen:
         """Texts as their lengths, and the outputs."""
-        found: dict[str, tuple[NDArray[np.generic], Sequence[str] | None]] = {}
+        columns: dict[str, tuple[NDArray[np.generic], Sequence[str] | None]] = {}
         for name, (values, words) in seen.items():
             if name in self._texts and words is not None:
-                found[name] = (np.array([len(word) for word in words], np.float64)[values], None)
+                columns[name] = (np.array([len(word) for word in words], np.float64)[values], None)
             else:
-                found[name] = (values, words)
+                columns[name] = (values, words)
         label = frame.outputs.get("label")
         if label is not None and label.width == 1:
-            found[DECISION] = _decision(label)
-        found[SCORE] = (self._fold.scores(frame.outputs, rows), None)
-        return found
+            columns[DECISION] = _decision(label)
+        columns[SCORE] = (self._fold.scores(frame.outputs, rows), None)
+        return columns
 
     def _explanation(self, record: ExplanationRecord) -> None:
         try:
-            explained = [self._attributions(one) for one in decode_json(record.body)["explanations"]]
+            explained = [self._attributions(attributions) for attributions in decode_json(record.body)["explanations"]]
         except (msgspec.DecodeError, KeyError, TypeError, AttributeError):
             return
-        found = [one for one in explained if one]
+        explanations = [attributions for attributions in explained if attributions]
         rows = self._fold.labels.rows_of(record.id)
-        if rows or not found:
-            self._joined(rows, found)
+        if rows or not explanations:
+            self._joined(rows, explanations)
             return
-        self._early[record.id] = found
+        self._early[record.id] = explanations
         if len(self._early) > _EARLY:
             self._early.popitem(last=False)
             self.unmatched += 1
 
-    def _attributions(self, one: Mapping[str, Any]) -> dict[str, float]:
+    def _attributions(self, explanation: Mapping[str, Any]) -> dict[str, float]:
         """Feature → attribution towards the favourable outcome; empty when it is about something else."""
-        entries = one.get("attributions", [])
-        sign = self._fold.direction(one.get("target"))
+        entries = explanation.get("attributions", [])
+        sign = self._fold.direction(explanation.get("target"))
         names = [entry.get("feature") or entry.get("group") for entry in entries]
         if sign == 0 or not all(names):
             return {}
         return {str(n): sign * float(entry["attribution"]) for n, entry in zip(names, entries, strict=True)}
 
-    def _joined(self, rows: list[Row], found: list[dict[str, float]]) -> None:
+    def _joined(self, rows: list[Row], explanations: list[dict[str, float]]) -> None:
         attributes = [a.name for a in self._fold.bias.protected_attributes]
-        for row, attributions in zip(rows, found, strict=False):
+        for row, attributions in zip(rows, explanations, strict=False):
             values = dict(zip(self._fold.axes, row.key, strict=True))
             self.attributions.add({name: values[name] for name in attributes}, attributions)
 

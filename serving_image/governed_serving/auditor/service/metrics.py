@@ -108,8 +108,8 @@ class Metrics:
         """What was looked at last, and which alarms are on."""
         self._findings.clear()
         self._alarms.clear()
-        for one in found:
-            self._findings.labels(*self._labels, *one.subject.split("/", 1)).set(one.value)
+        for finding in found:
+            self._findings.labels(*self._labels, *finding.subject.split("/", 1)).set(finding.value)
         for subject in list(raised):
             self._alarms.labels(*self._labels, *subject.split("/", 1)).set(1)
 

@@ -115,17 +115,17 @@ class Replicas:
         for name in self._client.states():
             if name.startswith(self._prefix) and name != self._me and self._again.get(name, 0.0) <= now:
                 self._read(name, now)
-        known = sorted(self._known.items())
+        digests = sorted(self._known.items())
         self.others = OtherReplicas(
-            [said.tally for _, (_, said) in known],
-            [s.tally for name, (_, s) in known if not s.final and now - self._changed[name] <= RUNNING_SECONDS],
-            {name.removeprefix(self._prefix): digest for name, (digest, _) in known},
+            [said.tally for _, (_, said) in digests],
+            [s.tally for name, (_, s) in digests if not s.final and now - self._changed[name] <= RUNNING_SECONDS],
+            {name.removeprefix(self._prefix): digest for name, (digest, _) in digests},
         )
 
     def _read(self, name: str, now: float) -> None:
         digest, said = self._known.get(name, ("", None))
-        if found := self._client.state(name, digest):
-            sealed, digest = found
+        if state := self._client.state(name, digest):
+            sealed, digest = state
             said = decode_msgpack(self._keyset.open(sealed, _AAD + name.encode()), type=Published)
             self._known[name] = (digest, said)
             self._changed[name] = now

@@ -65,14 +65,14 @@ def contest(
     Raises Unusable, NotFound, Unavailable, ArchiveError, CryptoError.
     """
     asked = _parse(body, Contest)
-    found = record_of(archive, asked.id)
-    answers = why.of(found["prediction"]) if why is not None else {}
-    summary = {"kind": "review", "state": "open", "prediction": found["prediction"]["ledgerIndex"]}
+    record = record_of(archive, asked.id)
+    answers = why.of(record["prediction"]) if why is not None else {}
+    summary = {"kind": "review", "state": "open", "prediction": record["prediction"]["ledgerIndex"]}
     counterfactual = answers.get("counterfactual")
     if isinstance(counterfactual, dict) and counterfactual.get("method") == SWAPPED_WORDS:  # nobody else records it
         body = msgspec.json.encode({**msgspec.structs.asdict(asked), "counterfactual": counterfactual})
     event = EventRecord("acknowledgement", asked.id, subject.model, subject.revision, now, body, summary)
-    return event, {**found, **answers}
+    return event, {**record, **answers}
 
 
 def record_of(archive: ArchiveClient | None, request_id: str) -> Record:
@@ -98,14 +98,14 @@ def record_of(archive: ArchiveClient | None, request_id: str) -> Record:
 
 def _parse(body: bytes, kind: type[T]) -> T:
     try:
-        found = decode_json(body, type=kind)
+        parsed = decode_json(body, type=kind)
     except msgspec.DecodeError as error:
         fields = ", ".join(f.name for f in msgspec.structs.fields(kind))
         raise Unusable(f"body: expected an object with {fields} ({error})") from None
     for field in msgspec.structs.fields(kind):
-        if fault := _fault(field.name, getattr(found, field.name).strip()):
+        if fault := _fault(field.name, getattr(parsed, field.name).strip()):
             raise Unusable(f"{field.name}: {fault}")
-    return found
+    return parsed
 
 
 def _fault(name: str, value: str) -> str:

@@ -154,17 +154,17 @@ def _kernel_shap(worker: Worker, task: Task) -> Answers:
         )
     coding, before = _Coding.of(task), task.box.rows
     message = _task(task, coding, "shap", task.rows, samples=task.max_evaluations)
-    found = worker.run(message, _asking(task, coding), _Values)
+    answer = worker.run(message, _asking(task, coding), _Values)
     outputs = task.outputs.shape[1]
-    values = matrix_of(found.values).reshape(len(task.outputs), outputs, len(coding.features)).transpose(0, 2, 1)
-    base, spent = matrix_of(found.base).reshape(-1), task.box.rows - before
+    values = matrix_of(answer.values).reshape(len(task.outputs), outputs, len(coding.features)).transpose(0, 2, 1)
+    base, spent = matrix_of(answer.base).reshape(-1), task.box.rows - before
     unknown = np.full(values.shape[1:], np.inf)
     place = [coding.features.index(name) for name in task.players.names]
     attributions = [
         Attribution(
             method="shap",
             names=task.players.names,
-            values=one[place],
+            values=per_output[place],
             lower=-unknown,
             upper=unknown,
             base=base,
@@ -173,7 +173,7 @@ def _kernel_shap(worker: Worker, task: Task) -> Answers:
             coalitions=task.max_evaluations,
             details={"stopped": "evaluations"},
         )
-        for row, one in enumerate(values)
+        for row, per_output in enumerate(values)
     ]
     return _signed(worker, tabular(task, task.game(), attributions))
 
@@ -195,7 +195,7 @@ def _anchors(worker: Worker, task: Task) -> Answers:
             delta=delta,
             cut=cut,
         )
-        found = worker.run(message, _asking(task, coding, task.parameters.max_evaluations), _Rule)
+        answer = worker.run(message, _asking(task, coding, task.parameters.max_evaluations), _Rule)
         answers.append(
             {
                 "method": "anchors",
@@ -204,11 +204,11 @@ def _anchors(worker: Worker, task: Task) -> Answers:
                 **side_of(cut, said_by, float(task.outputs[row, 0])),
                 "anchor": [
                     {"player": coding.features[place], "rule": rule}
-                    for place, rule in zip(found.features, found.rules, strict=False)
+                    for place, rule in zip(answer.features, answer.rules, strict=False)
                 ],
-                "precision": found.precision,
-                "coverage": found.coverage,
-                "certified": found.success,
+                "precision": answer.precision,
+                "coverage": answer.coverage,
+                "certified": answer.success,
                 "threshold": THRESHOLD,
                 "evaluations": task.box.rows - before,
             }

@@ -96,11 +96,11 @@ def kernel_shap(task: Task, predict: Predict) -> dict[str, object]:
     explainer = alibi.explainers.KernelShap(predict, link="identity", feature_names=task["names"], seed=task["seed"])
     explainer.fit(unpacked(task["background"]))
     rows = unpacked(task["rows"])
-    found = explainer.explain(rows, silent=True, nsamples=task["samples"], l1_reg=False)
-    values = np.stack([np.asarray(one).reshape(rows.shape) for one in found.shap_values], axis=1)
+    explanation = explainer.explain(rows, silent=True, nsamples=task["samples"], l1_reg=False)
+    values = np.stack([np.asarray(output).reshape(rows.shape) for output in explanation.shap_values], axis=1)
     return {
         "values": packed(values.reshape(-1, rows.shape[1])),
-        "base": packed(np.atleast_2d(np.asarray(found.expected_value, float))),
+        "base": packed(np.atleast_2d(np.asarray(explanation.expected_value, float))),
     }
 
 
@@ -118,13 +118,13 @@ def anchor_tabular(task: Task, predict: Predict) -> dict[str, object]:
         outcome, task["names"], categorical_names=names, dtype=np.float64, seed=task["seed"]
     )
     explainer.fit(unpacked(task["background"]), disc_perc=(25, 50, 75))
-    found = explainer.explain(unpacked(task["rows"])[0], threshold=task["threshold"], delta=task["delta"])
+    explanation = explainer.explain(unpacked(task["rows"])[0], threshold=task["threshold"], delta=task["delta"])
     return {
-        "features": [int(place) for place in found.raw["feature"]],
-        "rules": list(found.anchor),
-        "precision": float(np.ravel(found.precision)[0]),
-        "coverage": float(np.ravel(found.coverage)[0]),
-        "success": bool(found.raw["success"]),
+        "features": [int(place) for place in explanation.raw["feature"]],
+        "rules": list(explanation.anchor),
+        "precision": float(np.ravel(explanation.precision)[0]),
+        "coverage": float(np.ravel(explanation.coverage)[0]),
+        "success": bool(explanation.raw["success"]),
     }
 
 

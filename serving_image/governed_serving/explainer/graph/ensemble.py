@@ -35,8 +35,8 @@ class ReadTrees:
 
     def columns(self, columns: Columns) -> NDArray[np.float32]:
         """What the trees see of the given rows, shape (rows, columns)."""
-        found = np.asarray(self.graph.evaluate([self.tensor], columns)[self.tensor], np.float32)
-        return found.reshape(len(found), -1)
+        margins = np.asarray(self.graph.evaluate([self.tensor], columns)[self.tensor], np.float32)
+        return margins.reshape(len(margins), -1)
 
     def owners(self, columns: Columns, players: Players) -> NDArray[np.int64]:
         """Player of each column. Raises :class:`NotExplainable` if a column mixes players."""
@@ -49,8 +49,8 @@ def read_trees(graph: Graph, output: str) -> ReadTrees:
     tensor, _ = graph.back(output)
     node = graph.producer.get(tensor)
     if node is None or node.op_type not in _OPERATORS:
-        found = node.op_type if node is not None else "nothing"
-        raise NotExplainable(f"expected {output!r} to come from a tree ensemble, found {found}")
+        operator = node.op_type if node is not None else "nothing"
+        raise NotExplainable(f"expected {output!r} to come from a tree ensemble, found {operator}")
     given = attributes(node)
     trees, link, binary = _read_v5(given) if node.op_type == "TreeEnsemble" else _read_v3(given, node.op_type)
     return ReadTrees(graph, trees, node.input[0], link, binary)

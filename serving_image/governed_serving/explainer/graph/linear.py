@@ -32,8 +32,8 @@ class LinearLayer:
 
     def columns(self, columns: Columns) -> Floats:
         """z for the given rows, shape (rows, columns)."""
-        found = np.asarray(self.graph.evaluate([self.tensor], columns)[self.tensor], np.float64)
-        return found.reshape(len(found), -1)
+        columns_of_layer = np.asarray(self.graph.evaluate([self.tensor], columns)[self.tensor], np.float64)
+        return columns_of_layer.reshape(len(columns_of_layer), -1)
 
     def owners(self, columns: Columns, players: Players) -> NDArray[np.int64]:
         """Player of each column of z. Raises :class:`NotExplainable` if a column mixes players: the model isn't linear

@@ -69,7 +69,7 @@ class _Shape:
 
 def attributes(node: onnx.NodeProto) -> dict[str, Any]:
     """Attribute name → Python value (tensors as arrays, bytes as str)."""
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for attribute in node.attribute:
         value = onnx.helper.get_attribute_value(attribute)
         if isinstance(value, onnx.TensorProto):
@@ -78,8 +78,8 @@ def attributes(node: onnx.NodeProto) -> dict[str, Any]:
             value = value.decode()
         elif isinstance(value, (list, tuple)) and value and isinstance(value[0], bytes):
             value = [item.decode() for item in value]
-        found[attribute.name] = value
-    return found
+        values[attribute.name] = value
+    return values
 
 
 class Graph:
@@ -114,10 +114,10 @@ class Graph:
     def evaluate(self, tensors: list[str], columns: Columns) -> dict[str, NDArray[np.generic]]:
         """Values of inner ``tensors`` on the given rows, computed by ONNX Runtime."""
         feed = self.feed(columns)
-        known = {name: feed[name] for name in tensors if name in feed}
-        wanted = [name for name in dict.fromkeys(tensors) if name not in known and name not in self.constants]
+        given = {name: feed[name] for name in tensors if name in feed}
+        wanted = [name for name in dict.fromkeys(tensors) if name not in given and name not in self.constants]
         if not wanted:
-            return known
+            return given
         model = onnx.ModelProto()
         model.CopyFrom(self.model)
         del model.graph.output[:]
@@ -127,8 +127,8 @@ class Graph:
         options.log_severity_level = 3
         session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
         needed = {value.name for value in session.get_inputs()}
-        found = session.run(wanted, {name: value for name, value in feed.items() if name in needed})
-        return {**known, **dict(zip(wanted, found, strict=True))}
+        computed = session.run(wanted, {name: value for name, value in feed.items() if name in needed})
+        return {**given, **dict(zip(wanted, computed, strict=True))}
 
     def feed(self, columns: Columns) -> dict[str, NDArray[np.generic]]:
         """ONNX inputs from feature columns: [rows, 1] each, or all of them side by side for a single matrix input."""
@@ -141,10 +141,10 @@ class Graph:
         values = self.evaluate(self._upstream(tensor), columns)
         shapes = {name: _Shape.of(value) for name, value in values.items()}
         matrix = len(self.inputs) == 1 and self.names[self.inputs[0]] not in columns
-        known: dict[str, list[frozenset[str]]] = {}
+        traced: dict[str, list[frozenset[str]]] = {}
         for name in self.inputs:
-            known[name] = [frozenset({f}) for f in columns] if matrix else [frozenset({self.names[name]})]
-        return self._sources(tensor, shapes, known)
+            traced[name] = [frozenset({f}) for f in columns] if matrix else [frozenset({self.names[name]})]
+        return self._sources(tensor, shapes, traced)
 
     def owners(self, tensor: str, columns: Columns, players: Players, refusal: str) -> NDArray[np.int64]:
         """Player of each column of ``tensor``; raises :class:`NotExplainable` with ``refusal`` (of index, sources) if
@@ -168,26 +168,26 @@ class Graph:
         return seen
 
     def _sources(
-        self, tensor: str, shapes: Mapping[str, _Shape], known: dict[str, list[frozenset[str]]]
+        self, tensor: str, shapes: Mapping[str, _Shape], traced: dict[str, list[frozenset[str]]]
     ) -> list[frozenset[str]]:
-        if tensor in known:
-            return known[tensor]
+        if tensor in traced:
+            return traced[tensor]
         node = self.producer.get(tensor)
         if node is None:
             raise NotExplainable(f"the graph uses {tensor!r}, which nothing makes")
         variable = [name for name in node.input if name and name not in self.constants]
-        parts = [self._sources(name, shapes, known) for name in variable]
+        parts = [self._sources(name, shapes, traced) for name in variable]
         shape = shapes.get(tensor, _Shape(1, True))
         width = shape.width
         if node.op_type in ("Concat", "FeatureVectorizer"):
-            found = [source for part in parts for source in part]
+            sources = [source for part in parts for source in part]
         elif node.op_type in _RESHAPING and shape.flat and len(variable) == 1 and shapes[variable[0]] == shape:
-            found = parts[0]
+            sources = parts[0]
         elif node.op_type in _COLUMNWISE and all(len(part) == width for part in parts):
-            found = [frozenset().union(*column) for column in zip(*parts, strict=True)]
+            sources = [frozenset().union(*column) for column in zip(*parts, strict=True)]
         else:
-            found = [frozenset().union(*(source for part in parts for source in part))] * width
-        if len(found) != width:
-            found = [frozenset().union(*found)] * width
-        known[tensor] = found
-        return found
+            sources = [frozenset().union(*(source for part in parts for source in part))] * width
+        if len(sources) != width:
+            sources = [frozenset().union(*sources)] * width
+        traced[tensor] = sources
+        return sources

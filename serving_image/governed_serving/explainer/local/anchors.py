@@ -145,9 +145,9 @@ class _Sampler:
                     values = np.repeat(self.row[feature], count) if drawn is None else self.background[feature][drawn]
                     columns[feature].append(values)
         outputs = self.box({feature: np.concatenate(parts) for feature, parts in columns.items()})
-        found = self.drawing.outcome.of(outputs) == self.label
-        self.evaluations += len(found)
-        for candidate, part in zip(candidates, found.reshape(len(candidates), count), strict=True):
+        agrees = self.drawing.outcome.of(outputs) == self.label
+        self.evaluations += len(agrees)
+        for candidate, part in zip(candidates, agrees.reshape(len(candidates), count), strict=True):
             self.tried.setdefault(candidate, len(self.tried) + 1)
             self.pulls[candidate] = self.pulls.get(candidate, 0) + count
             self.hits[candidate] = self.hits.get(candidate, 0) + int(part.sum())

@@ -159,15 +159,15 @@ def find_counterfactuals(
     search = _Search(box, row, wanted, threshold, scale, samples)
     if search.at_first():
         return Counterfactuals([], True, search.evaluations, "complete")
-    found: dict[frozenset[str], _Reached] = {}
+    reached: dict[frozenset[str], _Reached] = {}
     stopped = "complete"
     try:
-        _by_size(search, options, found)
-        for features, one in list(found.items()):
-            found[features] = _nearer(search, one)
+        _by_size(search, options, reached)
+        for features, one in list(reached.items()):
+            reached[features] = _nearer(search, one)
     except (BudgetExhausted, _Spent) as end:  # what was found is valid as it is, only farther than need be
         stopped = "budget" if isinstance(end, BudgetExhausted) else "evaluations"
-    finished = [_told(search, one) for one in found.values()]
+    finished = [_told(search, one) for one in reached.values()]
     finished.sort(key=lambda one: (one.distance, len(one.changes)))
     return Counterfactuals(finished[:MOST], False, search.evaluations, stopped)
 
@@ -208,32 +208,32 @@ def _spread(grown: list[Change], gain: Floats) -> list[Change]:
 
 
 def _grown(
-    beam: list[Change], options: Mapping[str, list[Cell]], found: Mapping[frozenset[str], _Reached]
+    beam: list[Change], options: Mapping[str, list[Cell]], reached: Mapping[frozenset[str], _Reached]
 ) -> list[Change]:
     """Each change with one more feature; supersets of what is enough already are left out."""
     seen: dict[Change, None] = {}
     for change in beam:
         names = {feature for feature, _ in change}
         for feature, values in options.items():
-            if feature in names or any(known <= names | {feature} for known in found):
+            if feature in names or any(known <= names | {feature} for known in reached):
                 continue
             for value in values:
                 seen[tuple(sorted((*change, (feature, value)), key=lambda item: item[0]))] = None
     return list(seen)
 
 
-def _nearer(search: _Search, one: _Reached) -> _Reached:
+def _nearer(search: _Search, candidate: _Reached) -> _Reached:
     """Numeric changes drawn back towards the row, one feature after another, as far as the outcome stays."""
-    best = one
-    for feature in sorted(name for name, _ in one.change):
+    best = candidate
+    for feature in sorted(name for name, _ in candidate.change):
         if feature in search.scale and np.isfinite(float(search.row[feature][0])):
             best = _drawn_back(search, best, feature)
     return best
 
 
-def _drawn_back(search: _Search, one: _Reached, feature: str) -> _Reached:
+def _drawn_back(search: _Search, candidate: _Reached, feature: str) -> _Reached:
     """Raises _Spent and BudgetExhausted, which leave the change as it was before."""
-    change = dict(one.change)
+    change = dict(candidate.change)
     near, far = float(search.row[feature][0]), float(change[feature])
     whole = near.is_integer() and far.is_integer()
     for _ in range(BISECTIONS):
@@ -244,15 +244,15 @@ def _drawn_back(search: _Search, one: _Reached, feature: str) -> _Reached:
         tried = tuple(sorted({**change, feature: middle}.items()))
         output, reached = search.answers([tried])
         if reached[0]:
-            one, far = _Reached(tried, float(output[0])), middle
+            candidate, far = _Reached(tried, float(output[0])), middle
         else:
             near = middle
-    return one
+    return candidate
 
 
-def _told(search: _Search, one: _Reached) -> Counterfactual:
-    changes = {f: (plain(search.row[f][0]), plain(value)) for f, value in one.change}
-    return Counterfactual(changes, search.distance(one.change), one.output)
+def _told(search: _Search, candidate: _Reached) -> Counterfactual:
+    changes = {f: (plain(search.row[f][0]), plain(value)) for f, value in candidate.change}
+    return Counterfactual(changes, search.distance(candidate.change), candidate.output)
 
 
 def _options(
@@ -265,8 +265,8 @@ def _options(
     """Values to try: every category, or quantiles of the background and the training range's ends; never "no value",
     which nobody can be advised to have."""
     if values.dtype == object:
-        known = dict.fromkeys([*categories.get(name, ()), *values.tolist()])
-        return [value for value in known if value != here and str(value or "").strip()]
+        values_seen = dict.fromkeys([*categories.get(name, ()), *values.tolist()])
+        return [value for value in values_seen if value != here and str(value or "").strip()]
     numbers = values.astype(float)
     numbers = numbers[np.isfinite(numbers)]
     ends = [end for end in ranges.get(name, (None, None)) if end is not None]

@@ -28,8 +28,8 @@ def bins(values: NDArray[np.generic], background: NDArray[np.generic]) -> NDArra
         codes = {value: code for code, value in enumerate(dict.fromkeys(background.tolist()))}
         return np.array([codes.get(value, len(codes)) for value in values], np.int64)
     edges = quartiles(background)
-    found = np.searchsorted(edges, values.astype(float), side="left")
-    return np.where(np.isnan(values.astype(float)), len(edges) + 1, found).astype(np.int64)
+    places = np.searchsorted(edges, values.astype(float), side="left")
+    return np.where(np.isnan(values.astype(float)), len(edges) + 1, places).astype(np.int64)
 
 
 def quartiles(background: NDArray[np.generic]) -> Floats:
@@ -113,6 +113,6 @@ def _drawn(row: Columns, drawing: _Drawing, rng: np.random.Generator) -> tuple[C
             values[0] = row[feature][0]
             columns[feature] = values
             here = bins(row[feature], background[feature])[0]
-            known = bins(background[feature], background[feature])
-            same[1:, g] *= known[drawn[1:, g]] == here
+            bins_of_background = bins(background[feature], background[feature])
+            same[1:, g] *= bins_of_background[drawn[1:, g]] == here
     return columns, same

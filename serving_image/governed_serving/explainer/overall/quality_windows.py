@@ -64,10 +64,10 @@ class QualityWindow(msgspec.Struct):
     exact: int = 0
     measures: dict[str, Moments] = {}
 
-    def add(self, found: Mapping[str, float], exact: bool) -> None:
+    def add(self, measures: Mapping[str, float], exact: bool) -> None:
         self.explanations += 1
         self.exact += exact
-        for name, value in found.items():
+        for name, value in measures.items():
             self.measures.setdefault(name, Moments()).add(value)
 
     def merge(self, other: "QualityWindow") -> None:
@@ -91,13 +91,13 @@ class QualityWindows:
     def observe(self, time: float, explanation: Mapping[str, Any]) -> list[QualityWindow]:
         """Folds one explanation (an item of an answer's ``explanations``); the windows that its time has closed, oldest
         first."""
-        found = measured(explanation)
-        if not found:
+        measures = measured(explanation)
+        if not measures:
             return []
         start = int(time // self.length) * self.length
         fresh = start not in self.windows
         closed = [w for w in self.windows.values() if w.start == max(self.windows)] if fresh else []
-        self.windows.setdefault(start, QualityWindow(start)).add(found, bool(explanation.get("exact")))
+        self.windows.setdefault(start, QualityWindow(start)).add(measures, bool(explanation.get("exact")))
         self._forget()
         return [window for window in closed if window.start < start]
 
@@ -120,7 +120,9 @@ class QualityWindows:
         """Mean of each measure in the newest window."""
         if not self.windows:
             return {}
-        return {name: one.total / one.count for name, one in self.windows[max(self.windows)].measures.items()}
+        return {
+            name: measure.total / measure.count for name, measure in self.windows[max(self.windows)].measures.items()
+        }
 
     def dump(self) -> bytes:
         return msgspec.msgpack.encode(list(self.windows.values()))
@@ -143,11 +145,11 @@ def measured(explanation: Mapping[str, Any]) -> dict[str, float]:
     widths = [(upper - lower) / 2 for lower, upper in intervals if lower is not None and upper is not None]
     spread = max(values) - min(values)
     residual = explanation.get("additivity_residual")
-    found = {
+    measures = {
         "faithfulness": (explanation.get("fidelity") or {}).get("order"),
         "stability": explanation.get("stability"),
         "complexity": explanation.get("complexity"),
         "additivity_gap": None if residual is None else abs(residual),
         "uncertainty": sum(widths) / len(widths) / spread if widths and spread > 0 else None,
     }
-    return {name: float(value) for name, value in found.items() if value is not None and math.isfinite(value)}
+    return {name: float(value) for name, value in measures.items() if value is not None and math.isfinite(value)}

@@ -135,9 +135,9 @@ def application(parts: Dependencies) -> FastAPI:
 async def _guarded(explanations: Explanations, model: str, work: Callable[[], Awaitable[Response]]) -> Response:
     """The work's response, or the domain error's status and text."""
     try:
-        known = explanations.engine.model.manifest.name
-        if model != known:
-            raise NotExplainable(f"expected model {known!r}, found {model!r}")
+        served = explanations.engine.model.manifest.name
+        if model != served:
+            raise NotExplainable(f"expected model {served!r}, found {model!r}")
         return await work()
     except (ExplainerError, JournalError, OSError) as error:
         code = status_of(error)

@@ -65,8 +65,8 @@ class ClosedForms:
         link = _LINKS.get(read.link)
         if link is None:
             raise NotExplainable(f"post_transform {read.link} of the tree ensemble is not supported; use 'sampled'")
-        found = _Margins(explainer.explain(z), explainer.base, read.trees.predict(z), link)
-        return _attributions("tree", players, found.as_outputs(outputs.shape[1], read.binary), outputs)
+        margins = _Margins(explainer.explain(z), explainer.base, read.trees.predict(z), link)
+        return _attributions("tree", players, margins.as_outputs(outputs.shape[1], read.binary), outputs)
 
     def linear(self, rows: Columns, players: Players, outputs: Floats) -> list[Attribution]:
         """Exact LinearSHAP in the margin. Raises :class:`NotExplainable` if the graph isn't linear in the players."""
@@ -75,8 +75,8 @@ class ClosedForms:
         owners = layer.owners(self._model.background, players)
         z = layer.columns(rows)
         values, base = linear_shapley(layer.weights, layer.bias, z, mean, owners, len(players))
-        found = _Margins(values, base, z @ layer.weights + layer.bias, layer.link)
-        return _attributions("linear", players, found.as_outputs(outputs.shape[1], outputs.shape[1] == 2), outputs)
+        margins = _Margins(values, base, z @ layer.weights + layer.bias, layer.link)
+        return _attributions("linear", players, margins.as_outputs(outputs.shape[1], outputs.shape[1] == 2), outputs)
 
     @functools.cached_property
     def _graph(self) -> Graph:
@@ -124,13 +124,13 @@ class _Margins:
         return self.prediction
 
 
-def _attributions(method: str, players: Players, found: _Margins, outputs: NDArray[np.float64]) -> list[Attribution]:
-    linked = found.linked()
+def _attributions(method: str, players: Players, margins: _Margins, outputs: NDArray[np.float64]) -> list[Attribution]:
+    linked = margins.linked()
     if linked.shape != outputs.shape or np.abs(linked - outputs).max() > AGREEMENT * max(
         1.0, float(np.abs(outputs).max())
     ):
         raise NotExplainable(f"the graph as read for {method!r} disagrees with what the model answers; use 'sampled'")
-    details: dict[str, object] = {"space": {"": "output", "logistic": "log-odds", "softmax": "margin"}[found.link]}
+    details: dict[str, object] = {"space": {"": "output", "logistic": "log-odds", "softmax": "margin"}[margins.link]}
     return [
         Attribution(
             method=method,
@@ -138,12 +138,12 @@ def _attributions(method: str, players: Players, found: _Margins, outputs: NDArr
             values=values,
             lower=values,
             upper=values,
-            base=found.base,
-            prediction=found.prediction[row],
+            base=margins.base,
+            prediction=margins.prediction[row],
             evaluations=0,
             coalitions=0,
             exact=True,
             details={**details, "graph_residual": float(np.abs(linked[row] - outputs[row]).max())},
         )
-        for row, values in enumerate(found.values)
+        for row, values in enumerate(margins.values)
     ]

@@ -130,9 +130,9 @@ class JobQueue:
 
     def submit(self, job_id: str, body: bytes, webhook: str) -> Job:
         """Sealed on the spool on return; the same id twice is the same job. Raises :class:`Busy`, OSError."""
-        known = self._store.load(job_id)
-        if known is not None:
-            return known
+        stored = self._store.load(job_id)
+        if stored is not None:
+            return stored
         if len(self._waiting) >= self._limit:
             raise Busy(f"{len(self._waiting)} explanations wait already, at most {self._limit}; try again later")
         job = Job(job_id, body, self._clock(), webhook=webhook)

@@ -47,7 +47,7 @@ def completions_in(frame: PredictionFrame, share: float) -> list[tuple[str, Colu
     end."""
     if "state" not in frame.outputs:
         return []
-    found: list[tuple[str, Columns, int]] = []
+    completions: list[tuple[str, Columns, int]] = []
     states, said, asked = (
         strings(column) for column in (frame.outputs["state"], frame.outputs["completion"], frame.features["prompt"])
     )
@@ -56,8 +56,8 @@ def completions_in(frame: PredictionFrame, share: float) -> list[tuple[str, Colu
             continue
         spoken = last_spoken(str(asked[index]))
         if spoken is not None:
-            found.append((request_id, _row(spoken.text, spoken.messages, str(said[index])), 0))
-    return found
+            completions.append((request_id, _row(spoken.text, spoken.messages, str(said[index])), 0))
+    return completions
 
 
 def _row(prompt: str, messages: str, completion: str) -> Columns:

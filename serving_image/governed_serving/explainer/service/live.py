@@ -63,7 +63,7 @@ def requests_in(frame: PredictionFrame, features: list[Feature], share: float) -
         f.name: strings(frame.features[f.name]) if f.dtype == "BYTES" else numbers(frame.features[f.name])
         for f in features
     }
-    found: list[tuple[str, Columns, int]] = []
+    requests: list[tuple[str, Columns, int]] = []
     for index in picked:
         start, stop = int(ends[index] - counts[index]), int(ends[index])
         kept = slice(start, min(stop, start + MAX_ROWS))
@@ -71,8 +71,8 @@ def requests_in(frame: PredictionFrame, features: list[Feature], share: float) -
             f.name: table[f.name][kept] if f.dtype == "BYTES" else table[f.name][kept].astype(np.float32)
             for f in features
         }
-        found.append((frame.ids[index], columns, max(0, stop - start - MAX_ROWS)))
-    return found
+        requests.append((frame.ids[index], columns, max(0, stop - start - MAX_ROWS)))
+    return requests
 
 
 @dataclass(frozen=True)

@@ -143,18 +143,18 @@ def linear(task: Task) -> Answers:
 
 def _closed(task: Task, form: Callable[[Columns, Players, Floats], list[Attribution]]) -> Answers:
     """A closed form, which is checked against what the model answers, and whose scale is what the graph makes it."""
-    found = form(task.rows, task.players, task.outputs if task.scale == OUTPUT else probability(task.outputs))
-    space = found[0].details["space"]
+    attributions = form(task.rows, task.players, task.outputs if task.scale == OUTPUT else probability(task.outputs))
+    space = attributions[0].details["space"]
     if task.scale == LOGIT and space != "log-odds":
         raise NotExplainable(f"parameters.scale: expected output, found logit; the graph gives {space}; use 'sampled'")
-    return tabular(task, task.game(), found)
+    return tabular(task, task.game(), attributions)
 
 
 def lime(task: Task) -> Answers:
     """LIME over the table, or over one text when ``field`` names it."""
     if task.parameters.field is not None:
         return text_lime(task)
-    found = lime_tabular(
+    surrogates = lime_tabular(
         task.box,
         task.rows,
         task.model.background,
@@ -164,7 +164,7 @@ def lime(task: Task) -> Answers:
         kernel_width=task.kernel_width,
         confidence=task.parameters.confidence,
     )
-    return tabular(task, task.game(), found)
+    return tabular(task, task.game(), surrogates)
 
 
 def text(task: Task) -> Answers:
@@ -215,7 +215,7 @@ def counterfactual(task: Task) -> Answers:
     cut, said_by = task.outcome()
     for row in range(len(task.outputs)):
         wanted = _wanted(task, row)
-        found = find_counterfactuals(
+        search = find_counterfactuals(
             task.box,
             task.row(row),
             task.model.background,
@@ -234,7 +234,7 @@ def counterfactual(task: Task) -> Answers:
                 "prediction": float(task.outputs[row, wanted]),
                 "immutable": list(task.model.protected),
                 **({} if cut is None else {"outcome": {"at_least": cut, "according_to": said_by}}),
-                **found.as_json(),
+                **search.as_json(),
             }
         )
     return answers
@@ -268,34 +268,34 @@ def _widest(game: InterventionalGame) -> int:
 def tabular(task: Task, game: InterventionalGame, attributions: list[Attribution]) -> Answers:
     answers = []
     for row, given in enumerate(attributions):
-        found, target = _among_others(given, game, row), task.targets[row]
-        answer = rendered(found, target, task.model.outputs[target], task.players, task.row(row))
-        one = RowGame(game, row)
-        _add_fidelity(answer, one, found.values[one.active, target], target)
+        attribution, target = _among_others(given, game, row), task.targets[row]
+        answer = rendered(attribution, target, task.model.outputs[target], task.players, task.row(row))
+        row_game = RowGame(game, row)
+        _add_fidelity(answer, row_game, attribution.values[row_game.active, target], target)
         answers.append(answer)
     return answers
 
 
-def _among_others(found: Attribution, game: InterventionalGame, row: int) -> Attribution:
+def _among_others(attribution: Attribution, game: InterventionalGame, row: int) -> Attribution:
     """Without exactness and without intervals where the model's answer to the row depends on the rows beside it.
 
     Then the games that were played are not of one function, and nothing bounds how far another batch would lead.
     """
     gap = game.batch_dependence(row)
-    if gap <= ROW_WISE * max(1.0, float(np.abs(found.prediction).max())):
-        return found
-    unknown = np.full_like(found.values, np.inf)
-    details = {**found.details, "batch_dependence": gap}
-    return replace(found, exact=False, lower=-unknown, upper=unknown, details=details)
+    if gap <= ROW_WISE * max(1.0, float(np.abs(attribution.prediction).max())):
+        return attribution
+    unknown = np.full_like(attribution.values, np.inf)
+    details = {**attribution.details, "batch_dependence": gap}
+    return replace(attribution, exact=False, lower=-unknown, upper=unknown, details=details)
 
 
 def _texts(task: Task, explain: Callable[[Columns, np.random.SeedSequence], tuple[Attribution, Game]]) -> Answers:
     answers = []
     for row, stream in enumerate(task.streams().spawn(len(task.outputs))):
         target = task.targets[row]
-        found, game = explain(task.row(row), stream)
-        answer = rendered(found, target, task.model.outputs[target], None, task.row(row))
-        _add_fidelity(answer, game, found.values[:, target], target)
+        attribution, game = explain(task.row(row), stream)
+        answer = rendered(attribution, target, task.model.outputs[target], None, task.row(row))
+        _add_fidelity(answer, game, attribution.values[:, target], target)
         answers.append(answer)
     return answers
 

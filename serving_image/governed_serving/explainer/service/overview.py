@@ -70,20 +70,20 @@ def _has_values(column: NDArray[np.generic]) -> bool:
 
 def _mean_absolute(answer: Answer) -> list[dict[str, object]]:
     shares: dict[str, list[float]] = {}
-    for one in answer["explanations"]:
-        for entry in one.get("attributions", []):
+    for explanation in answer["explanations"]:
+        for entry in explanation.get("attributions", []):
             shares.setdefault(entry.get("feature", entry.get("group")), []).append(abs(entry["attribution"]))
     ranked = sorted(shares.items(), key=lambda item: -sum(item[1]))
     return [{"player": name, "value": float(np.mean(values))} for name, values in ranked]
 
 
-def _importance(found: GlobalImportance) -> list[dict[str, object]]:
-    order = np.argsort(-found.values, kind="stable")
+def _importance(importance: GlobalImportance) -> list[dict[str, object]]:
+    order = np.argsort(-importance.values, kind="stable")
     return [
         {
-            "player": found.names[i],
-            "value": float(found.values[i]),
-            "interval": [float(found.lower[i]), float(found.upper[i])],
+            "player": importance.names[i],
+            "value": float(importance.values[i]),
+            "interval": [float(importance.lower[i]), float(importance.upper[i])],
         }
         for i in order
     ]
@@ -94,14 +94,14 @@ def _effect(engine: Engine, feature: str, text: bool, target: int, box: BlackBox
     try:
         if text:
             raise NotExplainable("categories have no order")
-        found: Effect = accumulated_local_effects(box, engine.model.background, feature, POINTS)
+        effect: Effect = accumulated_local_effects(box, engine.model.background, feature, POINTS)
         kind = "accumulated local effects"
     except NotExplainable:
-        found, kind = partial_dependence(box, engine.model.background, feature, POINTS), "partial dependence"
+        effect, kind = partial_dependence(box, engine.model.background, feature, POINTS), "partial dependence"
     return {
         "feature": feature,
         "kind": kind,
-        "grid": [plain(value) for value in found.grid],
-        "values": found.values[:, target].tolist(),
-        "rows": found.counts.tolist(),
+        "grid": [plain(value) for value in effect.grid],
+        "values": effect.values[:, target].tolist(),
+        "rows": effect.counts.tolist(),
     }

@@ -104,14 +104,14 @@ def parse(body: bytes, features: list[Feature], fallback_id: str) -> ExplainRequ
         raise NotExplainable(f"expected a V2 inference request: {error}") from error
     parameters = {k: v for k, v in decoded.parameters.items() if k not in _IGNORED}
     try:
-        known = msgspec.convert(parameters, Parameters, strict=False)
+        parsed = msgspec.convert(parameters, Parameters, strict=False)
     except msgspec.ValidationError as error:
         raise NotExplainable(f"parameters: {error}") from error
-    _check(known)
+    _check(parsed)
     identity = decoded.id or fallback_id
     if fault := request_id_fault(identity):
         raise NotExplainable(f"id: {fault}; shorten it or leave it out")
-    return ExplainRequest(identity, columns_of(decoded.inputs, features), known)
+    return ExplainRequest(identity, columns_of(decoded.inputs, features), parsed)
 
 
 def _check(parameters: Parameters) -> None:
@@ -134,8 +134,8 @@ def columns_of(tensors: list[_Tensor], features: list[Feature]) -> Columns:
     by_name = {tensor.name: tensor for tensor in tensors}
     if len(tensors) == 1 and len(features) > 1 and tensors[0].name not in {f.name for f in features}:
         return _matrix(tensors[0], features)
-    known = {feature.name for feature in features}
-    if strange := sorted(set(by_name) - known):
+    names = {feature.name for feature in features}
+    if strange := sorted(set(by_name) - names):
         raise NotExplainable(f"inputs: no feature {strange[0]!r}; the model has {', '.join(f.name for f in features)}")
     if missing := [f.name for f in features if f.name not in by_name]:
         raise NotExplainable(f"inputs: expected feature {missing[0]!r}, found none")

@@ -54,18 +54,18 @@ class Watch:
     async def observe(self, answer: Answer) -> None:
         """One answer, all its rows. Raises the journal's error when what it caused can't be recorded."""
         now = self._clock()
-        for one in answer["explanations"]:
-            await self._drift(one)
-            for window in self.windows.observe(now, one):
+        for explanation in answer["explanations"]:
+            await self._drift(explanation)
+            for window in self.windows.observe(now, explanation):
                 await self._closed(window)
         self._metrics.graded(self.windows.latest())
 
-    async def _drift(self, one: Explanation) -> None:
+    async def _drift(self, explanation: Explanation) -> None:
         """Attributions over the model's own players move the global importances; guesses without an interval don't."""
-        entries = one.get("attributions", [])
+        entries = explanation.get("attributions", [])
         names = tuple(entry.get("feature", entry.get("group")) for entry in entries)
         if (
-            one["method"] == "lime"
+            explanation["method"] == "lime"
             or names != self._players
             or any(None in entry.get("interval", ()) for entry in entries)
         ):
@@ -83,7 +83,7 @@ class Watch:
 
     async def _closed(self, window: QualityWindow) -> None:
         report = window.report()
-        means = {name: round(one["mean"], 6) for name, one in report["measures"].items()}
+        means = {name: round(measure["mean"], 6) for name, measure in report["measures"].items()}
         summary = {"start": window.start, "seconds": self.windows.length, "explanations": window.explanations, **means}
         identifier = f"explanation-quality-{window.start}"
         await self._recorder.event("explanationQuality", identifier, msgspec.json.encode(report), summary)

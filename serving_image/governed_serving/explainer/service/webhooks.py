@@ -53,10 +53,10 @@ def _parts(text: str) -> _Url:
 
 def _under(url: _Url, prefix: str) -> bool:
     try:
-        found = _parts(prefix)
+        parts = _parts(prefix)
     except ValueError:
         return False
-    return url[:3] == found[:3] and url.path.startswith(found.path.rstrip("/") + "/")
+    return url[:3] == parts[:3] and url.path.startswith(parts.path.rstrip("/") + "/")
 
 
 def allowed(webhook: str | None, prefixes: Sequence[str]) -> str:
@@ -85,8 +85,8 @@ def _internal(host: str) -> bool:
 
 
 async def _resolved(host: str, port: int) -> list[str]:
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return [str(address[0]) for *_, address in found]
+    answers = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return [str(address[0]) for *_, address in answers]
 
 
 class Poster:
@@ -108,7 +108,7 @@ class Poster:
     async def _post(self, text: str, body: bytes) -> str:
         url = _parts(text)
         addresses = await self._resolve(url.host, url.port)
-        if not _internal(url.host) and (private := [one for one in addresses if not _public(one)]):
+        if not _internal(url.host) and (private := [address for address in addresses if not _public(address)]):
             return f"expected a public address behind {url.host}, found {private[0]}; list the address as a prefix"
         if not addresses:
             return f"expected an address of {url.host}, found none"
@@ -123,7 +123,7 @@ class Poster:
 
 
 def _public(address: str) -> bool:
-    found = ipaddress.ip_address(address.partition("%")[0])
-    if isinstance(found, ipaddress.IPv6Address) and found.ipv4_mapped is not None:
-        found = found.ipv4_mapped
-    return found.is_global and not found.is_multicast
+    parsed = ipaddress.ip_address(address.partition("%")[0])
+    if isinstance(parsed, ipaddress.IPv6Address) and parsed.ipv4_mapped is not None:
+        parsed = parsed.ipv4_mapped
+    return parsed.is_global and not parsed.is_multicast

@@ -71,8 +71,8 @@ def fit_gaussian(sample: PairedSample, differences: Floats, total: Floats) -> Fi
         return linear
     if pairs > FITTED_ON:
         return _corrected(kernel, sample, z, differences, total)
-    found = _posterior(kernel, z, differences, total)
-    return found.fit if found is not None and found.model_error <= _mean_square(linear.error) else linear
+    posterior = _posterior(kernel, z, differences, total)
+    return posterior.fit if posterior is not None and posterior.model_error <= _mean_square(linear.error) else linear
 
 
 @dataclass(frozen=True)
@@ -173,11 +173,11 @@ class _LeftOut:
     def scale(self) -> tuple[Floats, float]:
         """Variance of the process per output, and the degrees of freedom of that estimate (Satterthwaite 1946, over
         groups)."""
-        known = self.expected > 1e-12 * self.expected.max(axis=1, initial=0.0, keepdims=True)
+        positive = self.expected > 1e-12 * self.expected.max(axis=1, initial=0.0, keepdims=True)
         square = np.divide(
-            self.moved**2, self.expected[..., None], out=np.zeros_like(self.moved), where=known[..., None]
+            self.moved**2, self.expected[..., None], out=np.zeros_like(self.moved), where=positive[..., None]
         )
-        ratios = square.sum(axis=1) / np.maximum(known.sum(axis=1), 1)[:, None]
+        ratios = square.sum(axis=1) / np.maximum(positive.sum(axis=1), 1)[:, None]
         scale = ratios.mean(axis=0)
         wobble = np.maximum(ratios.var(axis=0, ddof=1) / len(ratios), 1e-300)
         return scale, max(float((2 * scale**2 / wobble).min()), 3.0)

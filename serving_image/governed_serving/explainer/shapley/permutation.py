@@ -39,7 +39,7 @@ def permutation_shapley(
     :class:`NotExplainable` where ``coalitions`` allows for no walk; a budget that ends before the first leaves
     :func:`nothing_sampled`.
     """
-    known, players = _Ends(*ends), game.size
+    ends_known, players = _Ends(*ends), game.size
     walks = coalitions // (players - 1)
     if walks < 1:
         raise NotExplainable(
@@ -49,18 +49,22 @@ def permutation_shapley(
     rng = np.random.default_rng(seed)
     orders = np.stack([rng.permutation(players) for _ in range(max(1, walks // 2))])
     if walks == 1:
-        return _alone(game, orders, known)
+        return _alone(game, orders, ends_known)
     gains: list[Floats] = []
     stopped, start = "evaluations", 0
     while start < len(orders):
         step = max(1, 64 // players) if start else 1  # the first alone: it must be there before a budget ends
         try:
-            gains.extend(_both_ways(game, orders[start : start + step], known))
+            gains.extend(_both_ways(game, orders[start : start + step], ends_known))
         except BudgetExhausted:
             stopped = "budget"
             break
         start += step
-    return _estimate(gains, stopped, confidence) if gains else nothing_sampled(players, known.whole - known.empty)
+    return (
+        _estimate(gains, stopped, confidence)
+        if gains
+        else nothing_sampled(players, ends_known.whole - ends_known.empty)
+    )
 
 
 def _alone(game: Game, orders: NDArray[np.int64], ends: _Ends) -> SampledGame:
@@ -100,12 +104,12 @@ def _gains(game: Game, orders: NDArray[np.int64], ends: _Ends) -> list[Floats]:
     rank = np.argsort(orders, axis=1)
     masks = rank[:, None, :] < np.arange(1, players)[None, :, None]
     inner = game.values(masks.reshape(-1, players)).reshape(walks, players - 1, -1)
-    found = []
+    gains = []
     for steps, order in zip(inner, orders, strict=True):
         gain = np.empty((players, steps.shape[1]))
         gain[order] = np.diff(np.concatenate([ends.empty[None], steps, ends.whole[None]]), axis=0)
-        found.append(gain)
-    return found
+        gains.append(gain)
+    return gains
 
 
 def permutation_rows(
@@ -114,16 +118,16 @@ def permutation_rows(
     """One :class:`Attribution` per row; additive to rounding, since every walk goes from ∅ to N."""
     answers = []
     for row, stream in enumerate(seed.spawn(game.rows)):
-        one, before = RowGame(game, row), game.box.rows
+        row_game, before = RowGame(game, row), game.box.rows
         prediction, base = game.row_outputs[row], game.base
         values = np.zeros((len(game.players), len(base)))
         half, used, stopped = np.zeros_like(values), 0, "complete"
-        if one.size == 1:
-            values[one.active] = prediction - base
-        elif one.size:
-            found = permutation_shapley(one, (base, prediction), coalitions, stream, confidence)
-            values[one.active], half[one.active] = found.values, found.half_width
-            used, stopped = found.coalitions, found.stopped
+        if row_game.size == 1:
+            values[row_game.active] = prediction - base
+        elif row_game.size:
+            attribution = permutation_shapley(row_game, (base, prediction), coalitions, stream, confidence)
+            values[row_game.active], half[row_game.active] = attribution.values, attribution.half_width
+            used, stopped = attribution.coalitions, attribution.stopped
         answers.append(
             Attribution(
                 method="permutation",
@@ -136,7 +140,7 @@ def permutation_rows(
                 evaluations=game.box.rows - before,
                 coalitions=used,
                 confidence=confidence,
-                exact=one.size <= 1,
+                exact=row_game.size <= 1,
                 details={"stopped": stopped},
             )
         )

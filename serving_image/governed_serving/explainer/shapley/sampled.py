@@ -117,8 +117,8 @@ class _Answers:
         sample = self._sampler.sample(pairs)
         starts = np.concatenate([[0], np.cumsum(sample.drawn)])
         position = np.arange(len(sample.masks)) - starts[sample.stratum]
-        known = np.array([len(answers) for answers in self._known])
-        new = np.flatnonzero(position >= known[sample.stratum])
+        lengths = np.array([len(answers) for answers in self._known])
+        new = np.flatnonzero(position >= lengths[sample.stratum])
         if len(new):
             self._learn(sample.masks[new], sample.stratum[new])
         parts = [answers[:drawn] for answers, drawn in zip(self._known, sample.drawn, strict=True) if drawn]
@@ -159,9 +159,9 @@ def _row(
     if row.size == 1:
         values[row.active[0]] = prediction - base
     elif row.size > 1:
-        found = sampled_shapley(row, prediction - base, seed, stopping, estimator)
-        values[row.active], half[row.active] = found.values, found.half_width
-        coalitions, stopped, exact = found.coalitions, found.stopped, found.exact
+        attribution = sampled_shapley(row, prediction - base, seed, stopping, estimator)
+        values[row.active], half[row.active] = attribution.values, attribution.half_width
+        coalitions, stopped, exact = attribution.coalitions, attribution.stopped, attribution.exact
     return Attribution(
         method="sampled",
         names=row.game.players.names,

@@ -118,24 +118,24 @@ class CompletionScorer:
             "top_logprobs": ALTERNATIVES,
         }  # fmt: skip
         answer = _decoded(self._post(CHAT, message), _Chat)
-        found = answer.choices[0].logprobs if answer.choices else None
-        if found is None or not found.content or not found.content[0].top_logprobs:
+        logprobs = answer.choices[0].logprobs if answer.choices else None
+        if logprobs is None or not logprobs.content or not logprobs.content[0].top_logprobs:
             raise ModelMisbehaved(
                 "the runtime: expected top_logprobs of a chat's first token, found none; it doesn't support them"
             )
-        first = found.content[0]
-        known = {first.token: first.logprob} | {one.token: one.logprob for one in first.top_logprobs}
-        said = max((token for token in known if token and completion.startswith(token)), key=len, default=None)
-        return min(known.values()) if said is None else known[said]
+        first = logprobs.content[0]
+        by_token = {first.token: first.logprob} | {other.token: other.logprob for other in first.top_logprobs}
+        said = max((token for token in by_token if token and completion.startswith(token)), key=len, default=None)
+        return min(by_token.values()) if said is None else by_token[said]
 
 
-def _summed(found: _Logprobs, length: int, answered: int, generated: int) -> float:
+def _summed(logprobs: _Logprobs, length: int, answered: int, generated: int) -> float:
     """Over the tokens that hold any of the ``length`` characters before the ``generated`` last ones of ``answered`` in
     all.
 
     Counted from the end: what a tokenizer puts before the text (a space, a sentinel) doesn't shift it.
     """
-    ends = [at + len(token) for at, token in zip(found.text_offset, found.tokens, strict=True)]
+    ends = [at + len(token) for at, token in zip(logprobs.text_offset, logprobs.tokens, strict=True)]
     if max(ends, default=0) < answered:
         raise ModelMisbehaved(
             "the runtime: expected a log-probability for every token that it answers, found fewer, so that it "
@@ -146,7 +146,7 @@ def _summed(found: _Logprobs, length: int, answered: int, generated: int) -> flo
     start = stop - length
     scored = [
         score
-        for at, end, score in zip(found.text_offset, ends, found.token_logprobs, strict=True)
+        for at, end, score in zip(logprobs.text_offset, ends, logprobs.token_logprobs, strict=True)
         if at < stop and (end > start if end > at else at >= start)
     ]
     if not scored or any(score is None for score in scored):
@@ -158,9 +158,9 @@ def _summed(found: _Logprobs, length: int, answered: int, generated: int) -> flo
 
 def _filled(messages: str, prompt: str) -> list[dict[str, object]]:
     """The messages with ``prompt`` as the content of the last one of the user."""
-    known: list[dict[str, object]] = decode_json(messages)
-    last = max(index for index, one in enumerate(known) if one.get("role") == "user")
-    return [{**one, "content": prompt} if index == last else one for index, one in enumerate(known)]
+    conversation: list[dict[str, object]] = decode_json(messages)
+    last = max(index for index, message in enumerate(conversation) if message.get("role") == "user")
+    return [{**message, "content": prompt} if index == last else message for index, message in enumerate(conversation)]
 
 
 def _decoded(data: bytes, kind: type[T]) -> T:

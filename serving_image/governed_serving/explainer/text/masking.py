@@ -80,13 +80,13 @@ def text_shapley(
     if at_once and game.size <= EXACT_SPANS and coalitions <= stopping.coalitions:
         values = exact_table(game)[0]
     else:
-        found = sampled_shapley(game, prediction - base, seed, stopping, estimator)
+        sampled = sampled_shapley(game, prediction - base, seed, stopping, estimator)
         values, half, coalitions, stopped, exact = (
-            found.values,
-            found.half_width,
-            found.coalitions,
-            found.stopped,
-            found.exact,
+            sampled.values,
+            sampled.half_width,
+            sampled.coalitions,
+            sampled.stopped,
+            sampled.exact,
         )
     attribution = Attribution(
         method="text",
@@ -151,13 +151,13 @@ def lime_text(
 
 def _as_far(game: TextGame, masks: NDArray[np.bool_]) -> Floats:
     """Answers to as many leading masks as a deadline allows for, at least to the first, which leaves the text whole."""
-    found = [game.ends()[1][None]]
+    outputs = [game.ends()[1][None]]
     for start in range(1, len(masks), game.box.max_rows):
         try:
-            found.append(game.values(masks[start : start + game.box.max_rows]))
+            outputs.append(game.values(masks[start : start + game.box.max_rows]))
         except BudgetExhausted:
             break
-    return np.concatenate(found)
+    return np.concatenate(outputs)
 
 
 def _removals(size: int, samples: int, rng: np.random.Generator) -> NDArray[np.bool_]:

@@ -40,16 +40,16 @@ def cut(text: str, level: str = "token", most: int = 512) -> Spans:
     """
     if level not in _PATTERNS:
         raise NotExplainable(f"parameters.level: expected one of {', '.join(LEVELS)}, found {level!r}")
-    found = []
+    spans = []
     for match in _PATTERNS[level].finditer(text):
         inside = match.group()
         lead = len(inside) - len(inside.lstrip())
         if inside.strip():
-            found.append((match.start() + lead, match.start() + lead + len(inside.strip())))
-    if len(found) > most:
-        parts = np.array_split(np.arange(len(found)), most)
-        found = [(found[part[0]][0], found[part[-1]][1]) for part in parts]
-    return Spans(text, tuple(found))
+            spans.append((match.start() + lead, match.start() + lead + len(inside.strip())))
+    if len(spans) > most:
+        parts = np.array_split(np.arange(len(spans)), most)
+        spans = [(spans[part[0]][0], spans[part[-1]][1]) for part in parts]
+    return Spans(text, tuple(spans))
 
 
 def render(spans: Spans, masks: NDArray[np.bool_], placeholder: str = "") -> NDArray[np.object_]:

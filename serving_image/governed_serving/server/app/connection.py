@@ -161,19 +161,19 @@ class FastPathConnection(asyncio.Protocol):
     def _head(self, raw: bytes) -> Head | None:
         """None where BoundedConnection must look at it. Clients repeat themselves: a head seen before needs no
         parsing."""
-        known: Head | None = self._heads.get(raw)
-        if known is None:
+        head: Head | None = self._heads.get(raw)
+        if head is None:
             try:
-                known = parse_head(raw)
+                head = parse_head(raw)
             except BadHead:  # BoundedConnection says so
                 return None
-            if not known.plain:
+            if not head.plain:
                 return None
             if len(raw) < 1024:
                 if len(self._heads) >= _CACHED_HEADS:
                     self._heads.clear()
-                self._heads[raw] = known
-        return known
+                self._heads[raw] = head
+        return head
 
     def _answer(self, body: bytes, header: int | None, request_id: str) -> None:
         self._busy = True

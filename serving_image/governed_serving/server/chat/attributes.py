@@ -32,12 +32,12 @@ class Attributes:
         metadata = message.get("metadata")
         if metadata is not None and not isinstance(metadata, dict):
             raise InvalidRequest(f"metadata: expected an object of strings, found {type(metadata).__name__}")
-        found = dict(metadata or {})
-        values = {name: _value(name, found.pop(name, None)) for name in self._protected}
-        values |= {name: _value(name, found.get(name)) for name in self._strata}
+        rest = dict(metadata or {})
+        values = {name: _value(name, rest.pop(name, None)) for name in self._protected}
+        values |= {name: _value(name, rest.get(name)) for name in self._strata}
         if metadata is not None:
-            message["metadata"] = found
-            if not found:
+            message["metadata"] = rest
+            if not rest:
                 del message["metadata"]
         self._metrics.count["attributes_missing"] += sum(not value for value in values.values())
         return values
@@ -45,8 +45,8 @@ class Attributes:
 
 def parameters_of(message: Message) -> dict[str, str]:
     """Column of the record: what the runtime is asked for beside the prompt, as JSON."""
-    found = {name: value for name, value in message.items() if name not in ("messages", "prompt", "model")}
-    return {PARAMETERS: msgspec.json.encode(found).decode()}
+    parameters = {name: value for name, value in message.items() if name not in ("messages", "prompt", "model")}
+    return {PARAMETERS: msgspec.json.encode(parameters).decode()}
 
 
 def _value(name: str, value: Json) -> str:

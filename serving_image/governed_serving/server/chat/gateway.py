@@ -49,9 +49,9 @@ class ChatGateway:
     async def explain(self, body: bytes, request_id: str = "", *, later: bool) -> ExplainedCompletion:
         """A governed completion and its explanation, or a ticket for it. Raises ServerError."""
         with self.pipeline.counting("explain") as counted:
-            found = await self._explain(body, request_id, later=later)
-            counted.status = found.answer.status
-            return found
+            explained = await self._explain(body, request_id, later=later)
+            counted.status = explained.answer.status
+            return explained
 
     async def _explain(self, body: bytes, request_id: str, *, later: bool) -> ExplainedCompletion:
         explainer = self.explaining()

@@ -130,12 +130,16 @@ class OnnxPredictor:
         try:
             own = self._held(held, self._affordable(columns))
             columns = [np.concatenate(pair) for pair in zip(columns, own, strict=True)]
-            found = row_independence(self._asked, columns, enough=lambda: time.monotonic() > until, repeats=repeats)
-            if found.different and not found.material:
+            independence = row_independence(
+                self._asked, columns, enough=lambda: time.monotonic() > until, repeats=repeats
+            )
+            if independence.different and not independence.material:
                 self._paired = True
-                found = row_independence(self._asked, columns, enough=lambda: time.monotonic() > until, repeats=repeats)
-                self._paired = found.independent
-            return found
+                independence = row_independence(
+                    self._asked, columns, enough=lambda: time.monotonic() > until, repeats=repeats
+                )
+                self._paired = independence.independent
+            return independence
         except PredictionFailed as error:
             return Independence(False, 0, 0, f"not shown: {error}")
         except (TypeError, ValueError, OverflowError) as error:
@@ -143,10 +147,10 @@ class OnnxPredictor:
 
     def _affordable(self, columns: Columns) -> int:
         """Rows of the artefact that the check has time for."""
-        one = [column[:1] for column in columns]
-        self._asked(one)
+        first = [column[:1] for column in columns]
+        self._asked(first)
         started = time.perf_counter()
-        self._asked(one)
+        self._asked(first)
         return min(int(QUICK_SECONDS / (CALLS_A_ROW * (time.perf_counter() - started))), HELD_ROWS)
 
     def _held(self, held: Mapping[str, Sequence[Scalar]], rows: int) -> Columns:
@@ -278,10 +282,10 @@ def _row_shape(node: Any) -> tuple[int, ...]:
 
 
 def _check(session: Any, signature: Signature) -> None:
-    found = {node.name for node in session.get_inputs()}
+    inputs = {node.name for node in session.get_inputs()}
     wanted = {spec.name for spec in signature.inputs}
-    if found != wanted:
-        raise ValueError(f"model.onnx: expected inputs {sorted(wanted)} (model.json), found {sorted(found)}")
+    if inputs != wanted:
+        raise ValueError(f"model.onnx: expected inputs {sorted(wanted)} (model.json), found {sorted(inputs)}")
     outputs = {node.name for node in session.get_outputs()}
     if missing := [spec.name for spec in signature.outputs if spec.name not in outputs]:
         raise ValueError(f"model.onnx: expected output {missing[0]!r} (model.json), found {sorted(outputs)}")

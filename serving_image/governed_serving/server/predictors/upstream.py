@@ -74,9 +74,9 @@ class UpstreamPredictor:
     def _outputs(self, body: bytes) -> Outputs:
         """Raises UpstreamFailed naming what is not V2."""
         try:
-            found = {o["name"]: o for o in decode_json(body)["outputs"]}
+            outputs = {o["name"]: o for o in decode_json(body)["outputs"]}
             return [
-                np.array(found[s.name]["data"], NUMPY[s.dtype]).reshape(-1, *s.shape) for s in self.signature.outputs
+                np.array(outputs[s.name]["data"], NUMPY[s.dtype]).reshape(-1, *s.shape) for s in self.signature.outputs
             ]
         except (msgspec.DecodeError, KeyError, TypeError, ValueError) as error:
             raise UpstreamFailed(

@@ -67,8 +67,8 @@ def coded(name: str, dictionary: object, data: memoryview, elements: int) -> NDA
         )
     words = np.empty(len(dictionary), object)
     words[:] = dictionary
-    found: NDArray[np.generic] = words[codes]
-    return found
+    texts: NDArray[np.generic] = words[codes]
+    return texts
 
 
 def _strings(name: str, data: memoryview, elements: int) -> NDArray[np.generic]:

@@ -19,23 +19,23 @@ __all__ = ["checked", "values_of"]
 
 def checked(signature: Signature, tensors: list[LooseTensor], data: list[Values]) -> tuple[int, list[Values]]:
     """Rows, and columns in the signature's order. Raises InvalidRequest naming the tensor."""
-    found = {tensor.name: k for k, tensor in enumerate(tensors)}
-    if len(found) != len(tensors):
+    places = {tensor.name: k for k, tensor in enumerate(tensors)}
+    if len(places) != len(tensors):
         twice = Counter(tensor.name for tensor in tensors).most_common(1)[0][0]
         raise InvalidRequest(f"inputs: expected each name once, found {quoted(twice)} more than once")
-    if strange := [n for n in found if n not in signature.index]:
+    if strange := [n for n in places if n not in signature.index]:
         raise InvalidRequest(
             f"input {quoted(strange[0])}: expected one of {signature.names()}; correct the name or leave it out"
         )
-    if missing := [s.name for s in signature.inputs if s.name not in found]:
+    if missing := [s.name for s in signature.inputs if s.name not in places]:
         raise InvalidRequest(
             f"input {missing[0]!r}: expected this feature, found inputs without it; send all of {signature.names()}"
         )
     rows: int | None = None
     columns: list[Values] = []
     for spec in signature.inputs:
-        tensor = tensors[found[spec.name]]
-        count, values = _column(spec, tensor, data[found[spec.name]])
+        tensor = tensors[places[spec.name]]
+        count, values = _column(spec, tensor, data[places[spec.name]])
         if rows is not None and count != rows:
             first = signature.inputs[0].name
             raise InvalidRequest(f"input {spec.name!r}: expected {rows} rows as in {first!r}, found {count}")
@@ -63,13 +63,13 @@ def _column(spec: Input, tensor: LooseTensor, data: Values) -> tuple[int, Values
     return shape[0], values
 
 
-def check_datatype(name: str, textual: bool, expected: str, found: str) -> None:
+def check_datatype(name: str, textual: bool, expected: str, declared: str) -> None:
     """Numbers of any width fit a number; strings fit strings only."""
-    if found not in NUMPY:
-        raise InvalidRequest(f"input {name!r}: expected a V2 datatype such as {expected}, found {quoted(found)}")
-    if textual != (found == "BYTES"):
+    if declared not in NUMPY:
+        raise InvalidRequest(f"input {name!r}: expected a V2 datatype such as {expected}, found {quoted(declared)}")
+    if textual != (declared == "BYTES"):
         what = "BYTES (strings)" if textual else f"{expected} (numbers)"
-        raise InvalidRequest(f"input {name!r}: expected datatype {what}, found {found}")
+        raise InvalidRequest(f"input {name!r}: expected datatype {what}, found {declared}")
 
 
 def values_of(name: str, textual: bool, dtype: str, values: list[Scalar]) -> list[Scalar]:

@@ -89,17 +89,17 @@ class V2Codec:
         columns: list[Values] = []
         single, flat = [rows, 1], [rows]
         for (name, textual, shape), tensor in zip(self._expected, tensors, strict=True):
-            data, found = tensor.data, tensor.shape
+            data, given = tensor.data, tensor.shape
             if tensor.name != name or tensor.text is not textual or data is None:
                 return None
             if shape == (1,):  # a feature
-                if (found != single and found != flat) or len(data) != rows:
+                if (given != single and given != flat) or len(data) != rows:
                     return None
             elif (
-                found[0:1] != [rows]
-                or len(data) != rows * (found[1] if len(found) == 2 else 1)
-                or (*found[1:],) != shape
-                or len(found) == 1
+                given[0:1] != [rows]
+                or len(data) != rows * (given[1] if len(given) == 2 else 1)
+                or (*given[1:],) != shape
+                or len(given) == 1
             ):
                 return None
             columns.append(data)
@@ -128,16 +128,16 @@ class V2Codec:
         return request, self._wanted(request, message)
 
     def _wanted(self, request: InferRequest, message: InferenceRequest | LooseRequest) -> OutputEncoding:
-        known = {spec.name for spec in self._signature.outputs}
+        declared = {spec.name for spec in self._signature.outputs}
         names = tuple(o.name for o in message.outputs or ())
-        if strange := [n for n in names if n not in known]:
-            raise InvalidRequest(f"outputs: expected some of {', '.join(sorted(known))}, found {quoted(strange[0])}")
+        if strange := [n for n in names if n not in declared]:
+            raise InvalidRequest(f"outputs: expected some of {', '.join(sorted(declared))}, found {quoted(strange[0])}")
         request.outputs = names
         request.parameters = message.parameters or {}
         asked = {o.name: (o.parameters or {}).get("binary_data") for o in message.outputs or ()}
         every = bool(request.parameters.get("binary_data_output"))
         return OutputEncoding(
-            frozenset(name for name in known if (every if asked.get(name) is None else bool(asked[name])))
+            frozenset(name for name in declared if (every if asked.get(name) is None else bool(asked[name])))
         )
 
     def encode(self, response: InferResponse, form: OutputEncoding = JSON) -> Encoded:

@@ -139,20 +139,20 @@ class RpcServer:
 
     async def _model_metadata(self, message: Message) -> Message:
         self._named(message.name, message.version)
-        found = self._gateway.serving().metadata()
+        metadata = self._gateway.serving().metadata()
         tensors = {
-            side: [{k: t[k] for k in ("name", "datatype", "shape")} for t in found[side]]
+            side: [{k: t[k] for k in ("name", "datatype", "shape")} for t in metadata[side]]
             for side in ("inputs", "outputs")
         }
         return MESSAGES["ModelMetadataResponse"](
-            name=found["name"], versions=found["versions"], platform=found["platform"], **tensors
+            name=metadata["name"], versions=metadata["versions"], platform=metadata["platform"], **tensors
         )
 
     async def _check(self, message: Message) -> Message:
         status = self._status(message.service)
         if status == _UNKNOWN:
-            known = f"{self._gateway.model}, {', '.join(SERVICES)}"
-            raise NotFound(f"service {message.service[:80]!r}: expected one of {known}")
+            names = f"{self._gateway.model}, {', '.join(SERVICES)}"
+            raise NotFound(f"service {message.service[:80]!r}: expected one of {names}")
         return MESSAGES["HealthCheckResponse"](status=status)
 
     def _status(self, service: str) -> int:
@@ -224,19 +224,19 @@ def _described(asked: Message) -> Message:
             answer.list_services_response.service.add(name=name)
         return answer
     symbol, files = asked.file_containing_symbol, {file.name: file for file in SERVICES.values()}
-    found = files.get(asked.file_by_filename)
+    file_found = files.get(asked.file_by_filename)
     if symbol:
-        found = next((file for file in files.values() if _describes(file, symbol)), None)
-    if found is None:
+        file_found = next((file for file in files.values() if _describes(file, symbol)), None)
+    if file_found is None:
         answer.error_response.error_code, answer.error_response.error_message = 5, "no such file, symbol or extension"
     else:
-        answer.file_descriptor_response.file_descriptor_proto.append(found.SerializeToString())
+        answer.file_descriptor_response.file_descriptor_proto.append(file_found.SerializeToString())
     return answer
 
 
 def _describes(file: Message, symbol: str) -> bool:
     """Whether a message, service or method of this full name is in ``file``."""
-    names = {one.name for one in (*file.message_type, *file.service)}
+    names = {descriptor.name for descriptor in (*file.message_type, *file.service)}
     return symbol.startswith(f"{file.package}.") and symbol.removeprefix(f"{file.package}.").split(".")[0] in names
 
 

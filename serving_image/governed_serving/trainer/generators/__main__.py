@@ -38,9 +38,9 @@ def main(arguments: list[str]) -> int:
     if len(arguments) != 3 or arguments[0] not in GENERATORS or not all(a.isdecimal() for a in arguments[1:]):
         print(f"expected NAME ROWS SEED with NAME one of {', '.join(GENERATORS)}", file=sys.stderr)
         return 2
-    found = requests(arguments[0], int(arguments[1]), int(arguments[2]))
-    lines = ",\n  ".join(json.dumps(row, ensure_ascii=False) for row in found["instances"])
-    print(f'{{"rows": {found["rows"]}, "explain": {found["explain"]}, "instances": [\n  {lines}\n]}}')
+    drawn = requests(arguments[0], int(arguments[1]), int(arguments[2]))
+    lines = ",\n  ".join(json.dumps(row, ensure_ascii=False) for row in drawn["instances"])
+    print(f'{{"rows": {drawn["rows"]}, "explain": {drawn["explain"]}, "instances": [\n  {lines}\n]}}')
     return 0
 
 

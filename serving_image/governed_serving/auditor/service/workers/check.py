@@ -83,10 +83,10 @@ class CheckWorker(Worker):
     def _take(self, others: Others) -> _Due:
         live, due = self._live, time.monotonic() - self.checked_at >= CHECK_SECONDS
         with self._state.lock:
-            closed = live.drift.compared(one.drift for one in others.running) if live.window_closed else None
+            closed = live.drift.compared(replica.drift for replica in others.running) if live.window_closed else None
             live.window_closed = False
             rows = live.fresh.take() if due and live.fresh.seen >= LEAST_ROWS else None
-            shown = (one.attributions for one in others.every)
+            shown = (replica.attributions for replica in others.every)
             gaps = live.attributions.gaps(CHECK_LEVEL, SMALLEST_GROUP, shown) if rows else None
             talks = live.conversations.take() if due and live.conversations.seen >= LEAST_CONVERSATIONS else None
         return _Due(closed, rows, gaps, talks)

@@ -115,15 +115,15 @@ class JudgeWorker(Worker):
         roster = enrolled(whole.roster, bias, whole.cells, now)
         with self._state.lock:
             self._state.counted.fold.roster = roster
-        found, counts = judge(bias, whole.cells, roster), whole.cells.dump()
+        judged, counts = judge(bias, whole.cells, roster), whole.cells.dump()
         if bands := self._state.counted.fold.bands:
-            found = found.changed(bands=bands)
+            judged = judged.changed(bands=bands)
         verdict = self._state.replace_verdict(
-            found.changed(
-                summary=_summary(found, whole.absent),
-                alarm=self._alarm(found, whole, others, now),
+            judged.changed(
+                summary=_summary(judged, whole.absent),
+                alarm=self._alarm(judged, whole, others, now),
                 revision=self._state.subject.revision,
-                window=_window(bias, found.samples, whole.rows),
+                window=_window(bias, judged.samples, whole.rows),
                 evidence=sha256(msgspec.json.encode(counts)).hexdigest(),
                 time=timestamp(now),
                 replicas=others.sources,
@@ -133,11 +133,11 @@ class JudgeWorker(Worker):
         if outline != self._recorded.outline or now - self._recorded.at >= RECORD_SECONDS:
             self._record(outline, counts)
 
-    def _alarm(self, found: BiasVerdict, whole: Whole, others: OtherReplicas, now: float) -> AlarmState:
+    def _alarm(self, judged: BiasVerdict, whole: Whole, others: OtherReplicas, now: float) -> AlarmState:
         with self._state.lock:
             fold = self._state.counted.fold
             alarm = msgspec.structs.replace(fold.alarm)
-            alarm.observe(found.verdict, whole.rows, now)
+            alarm.observe(judged.verdict, whole.rows, now)
             for other in others.tallies:
                 alarm.hear(other.alarm)
             fold.alarm = alarm  # as a whole: others see the state before or after, none between
@@ -174,12 +174,12 @@ def _outline(verdict: BiasVerdict) -> tuple[str, ...]:
     return (verdict.verdict, *metrics, verdict.alarm.in_force)
 
 
-def _summary(found: BiasVerdict, absent: frozenset[str]) -> str:
+def _summary(judged: BiasVerdict, absent: frozenset[str]) -> str:
     """The summary, with the attributes that predictions don't carry, or not always."""
-    summary = found.summary
+    summary = judged.summary
     if absent:
         summary = f"predictions don't carry {', '.join(sorted(absent))}; {summary}"
-    for name, rows in found.missing.items():
+    for name, rows in judged.missing.items():
         if name not in absent:
-            summary += f"; {name} missing in {rows} of {found.samples}"
+            summary += f"; {name} missing in {rows} of {judged.samples}"
     return summary
