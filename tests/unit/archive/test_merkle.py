@@ -2,6 +2,7 @@
 tested with."""
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from governed_serving.archive.ledger.merkle import (
     EMPTY_ROOT,
+    Frontier,
     ProofError,
     hash_leaf,
     verify_consistency,
@@ -183,3 +185,89 @@ def test_partial_tiles_and_sizes_beyond(tmp_path: Path) -> None:
         tree.tile(0, 0, 9)
     with pytest.raises(ValueError, match="at most 8"):
         tree.inclusion(0, 9)
+
+
+# -- small trees, wholly -----------------------------------------------------------------------------------------------
+
+SMALL = range(1, 18)
+
+
+def small(size: int) -> list[bytes]:
+    return [i.to_bytes(3, "big") for i in range(size)]
+
+
+def refused(verify: Callable[..., None], *arguments: object) -> bool:
+    try:
+        verify(*arguments)
+    except ProofError:
+        return True
+    return False
+
+
+def spoilt(proof: list[bytes]) -> list[list[bytes]]:
+    """Every way in which a proof differs a little: a hash of another value, one less, one more, two that changed
+    places."""
+    ways = [[*proof[:i], bytes(32), *proof[i + 1 :]] for i in range(len(proof))]
+    ways += [[*proof[:i], *proof[i + 1 :]] for i in range(len(proof))]
+    ways += [[*proof[:i], bytes(32), *proof[i:]] for i in range(len(proof) + 1)]
+    return [*ways, [*proof, proof[-1]], proof[::-1]] if len(proof) > 1 else ways
+
+
+def test_a_frontier_has_the_root_of_each_size() -> None:
+    tree = Frontier()
+    assert tree.root() == EMPTY_ROOT
+    for size in SMALL:
+        tree.append(hash_leaf(small(size)[-1]))
+        assert (tree.size, tree.root()) == (size, naive_root(small(size)))
+
+
+@pytest.mark.parametrize("size", SMALL)
+def test_every_inclusion_is_proved_and_nothing_else(tmp_path: Path, size: int) -> None:
+    leaves = small(size)
+    tree, root = grown(tmp_path, leaves), naive_root(leaves)
+    for index in range(size):
+        proof, leaf = naive_path(index, leaves), hash_leaf(leaves[index])
+        assert tree.inclusion(index, size) == proof
+        verify_inclusion(leaf, index, size, proof, root)
+        for other in spoilt(proof):
+            assert other == proof or refused(verify_inclusion, leaf, index, size, other, root)
+        assert refused(verify_inclusion, leaf, index, size, proof, bytes(32))
+        assert refused(verify_inclusion, bytes(32), index, size, proof, root)
+        for wrong in {*range(-1, size + 2)} - {index}:
+            assert refused(verify_inclusion, leaf, wrong, size, proof, root), (index, wrong)
+    for outside in (-1, size, size + 1):
+        with pytest.raises(ProofError, match=f"index {outside} is outside a tree of {size}"):
+            verify_inclusion(hash_leaf(leaves[0]), outside, size, [], root)
+        with pytest.raises(
+            ValueError, match=f"index must be from 0 to {size - 1} in a tree of {size}, found {outside}"
+        ):
+            tree.inclusion(outside, size)
+
+
+@pytest.mark.parametrize("second", SMALL)
+def test_every_prefix_is_proved_and_nothing_else(tmp_path: Path, second: int) -> None:
+    leaves = small(second)
+    tree, root = grown(tmp_path, leaves), naive_root(leaves)
+    for first in range(1, second + 1):
+        proof, before = naive_subproof(first, leaves, True), naive_root(leaves[:first])
+        assert tree.consistency(first, second) == proof
+        verify_consistency(first, second, proof, before, root)
+        for other in spoilt(proof):
+            assert other == proof or refused(verify_consistency, first, second, other, before, root)
+        assert refused(verify_consistency, first, second, proof, bytes(32), root)
+        assert refused(verify_consistency, first, second, proof, before, bytes(32))
+        assert refused(verify_consistency, first, second, [], before, root) == (first != second)
+        assert refused(verify_consistency, second + 1, second, proof, before, root)
+    for first in (-1, 0, second + 1):
+        with pytest.raises(ValueError, match=f"1 ≤ first ≤ second, found first={first}, second={second}"):
+            tree.consistency(first, second)
+
+
+def test_what_is_a_prefix_of_what_when_there_was_nothing() -> None:
+    one = hash_leaf(b"")
+    for size, root in ((0, EMPTY_ROOT), (1, one), (7, bytes(32))):
+        verify_consistency(0, size, [], EMPTY_ROOT, root)
+        assert refused(verify_consistency, 0, size, [one], EMPTY_ROOT, root)
+        assert refused(verify_consistency, 0, size, [], one, root)
+    assert refused(verify_consistency, 1, 1, [one], one, one)
+    assert refused(verify_consistency, 1, 0, [], one, EMPTY_ROOT)

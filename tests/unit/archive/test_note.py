@@ -2,6 +2,7 @@
 them."""
 
 import base64
+import hashlib
 
 import pytest
 
@@ -9,6 +10,7 @@ from governed_serving.archive.ledger.note import (
     Checkpoint,
     NoteError,
     Signer,
+    UnknownKey,
     Verifier,
     open_checkpoint,
     sign_checkpoint,
@@ -83,3 +85,140 @@ def test_a_signed_but_malformed_checkpoint_is_refused(text: str, message: str) -
 def test_malformed_verifier_keys_are_refused(vkey: str) -> None:
     with pytest.raises(NoteError):
         Verifier.parse(vkey)
+
+
+# -- one thing wrong at a time -----------------------------------------------------------------------------------------
+
+OWN = Signer("log.example/one", bytes(range(32)))
+
+
+def vkey(public: bytes, name: str = OWN.name, kind: bytes = b"\x01") -> str:
+    """A verifier key with the right hash of whatever it is."""
+    digest = hashlib.sha256(name.encode() + b"\n" + kind + public).digest()[:4]
+    return f"{name}+{digest.hex()}+{base64.b64encode(kind + public).decode()}"
+
+
+def test_a_key_with_a_plus_in_its_base64_is_read() -> None:
+    found = [s.verifier for s in (Signer("log", bytes([i]) * 32) for i in range(99)) if str(s.verifier).count("+") > 2]
+    assert found
+    for one in found:
+        assert Verifier.parse(f" {one}\n") == one
+        assert str(one) == vkey(one.public, "log")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("name+hash", "must be name.hash.key"),
+        (vkey(bytes(31)), "must be Ed25519"),
+        (vkey(bytes(33)), "must be Ed25519"),
+        (vkey(bytes(32), kind=b"\x02"), "must be Ed25519"),
+        (vkey(bytes(32), "two words"), "without spaces"),
+        (vkey(bytes(32), ""), "without spaces"),
+        (vkey(bytes(32)).replace("+", "+0", 1), "its hash is"),
+        (vkey(bytes(32)) + "=", "not base64|no encoder"),
+    ],
+)
+def test_a_verifier_key_with_one_thing_wrong_is_refused(text: str, message: str) -> None:
+    assert Verifier.parse(vkey(bytes(32))).public == bytes(32)
+    with pytest.raises(NoteError, match=message):
+        Verifier.parse(text)
+
+
+@pytest.mark.parametrize("name", ["", "a+b", "a b", "a\tb", "a\u2003b"])
+def test_a_signer_has_a_name_that_a_note_can_hold(name: str) -> None:
+    with pytest.raises(NoteError, match=r"must be without spaces and '\+'"):
+        Signer(name, bytes(32))
+
+
+def test_a_signer_doesnt_tell_its_secret() -> None:
+    assert repr(OWN) == "Signer('log.example/one')"
+
+
+def test_what_is_signed_may_have_empty_lines_and_ends_with_its_own() -> None:
+    for text in ("\n", "a\n\nb\n", "a\n\n\n"):
+        assert OWN.verifier.open(OWN.sign(text)) == text
+    with pytest.raises(NoteError, match="must end with a newline"):
+        OWN.sign("text")
+
+
+def line(name: str, data: bytes) -> str:
+    return f"— {name} {base64.b64encode(data).decode()}\n"
+
+
+def test_each_signature_of_ours_must_verify_and_those_of_others_are_passed_over() -> None:
+    text = "text\n"
+    good, own = OWN.line(text), OWN.verifier
+    others = line("other", b"12345") + line(own.name, b"\0\0\0\0" + bytes(64))  # the second: another key of our name
+    for note in (f"{text}\n{others}{good}", f"{text}\n{good}{others}", f"{text}\n{good}{good}"):
+        assert own.open(note) == text
+    bad = line(own.name, own.key_hash + bytes(64))
+    for note in (f"{text}\n{bad}", f"{text}\n{good}{bad}", f"{text}\n{bad}{good}"):
+        with pytest.raises(NoteError, match="does not verify") as refused:
+            own.open(note)
+        assert not isinstance(refused.value, UnknownKey)
+    with pytest.raises(UnknownKey, match=f"no signature by {own.name}"):
+        own.open(f"{text}\n{others}")
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        (line("other", b"1234"), "found 4 bytes"),
+        (line("a+b", b"12345"), "without spaces"),
+        (line("other", b"12345").replace("— ", "—  "), "signature line must be"),
+        (line("other", b"12345").replace("\n", " x\n"), "signature line must be"),
+        (line("other", b"12345").replace("— ", "—"), "signature line must be"),
+        ("— other MTIzNDV=\n", "not base64|no encoder"),
+        ("— other MTIzNDU1Nh==\n", "base64 that no encoder writes"),
+        ("\n", "must be text|signature line must be"),
+    ],
+)
+def test_a_bad_line_of_another_spoils_the_note(bad: str, message: str) -> None:
+    with pytest.raises(NoteError, match=message):
+        OWN.verifier.open(OWN.sign("text\n") + bad)
+
+
+@pytest.mark.parametrize("note", ["", "text\n", "text\n\n— a b", "text"])
+def test_what_is_no_note_is_refused(note: str) -> None:
+    with pytest.raises(NoteError, match="must be text, an empty line and signature lines"):
+        OWN.verifier.open(note)
+
+
+ROOT = base64.b64encode(bytes(32)).decode()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "each on a line"),
+        (f"\n7\n{ROOT}\n", "each on a line"),
+        ("log\n7", "each on a line"),
+        *((f"log\n{size}\n{ROOT}\n", "decimal") for size in ("", "-1", "+1", "1_0", "00", "07", "7 ", "x", "²", "٣")),
+        (f"log\n{'9' * 20}\n{ROOT}\n", "decimal"),
+        (f"log\n{'9' * 5000}\n{ROOT}\n", "decimal"),
+        (f"log\n7\n{base64.b64encode(bytes(31)).decode()}\n", "32 bytes, found 31"),
+        (f"log\n7\n{base64.b64encode(bytes(33)).decode()}\n", "32 bytes, found 33"),
+        ("log\n7\n*\n", "root hash is not base64"),
+    ],
+)
+def test_a_checkpoint_with_one_thing_wrong_is_refused(text: str, message: str) -> None:
+    with pytest.raises(NoteError, match=message):
+        Checkpoint.parse(text)
+
+
+@pytest.mark.parametrize("size", [0, 1, 10, 2**63 - 1])
+@pytest.mark.parametrize("extensions", [(), ("one",), ("one", "two words")])
+def test_a_checkpoint_is_read_as_it_was_written(size: int, extensions: tuple[str, ...]) -> None:
+    one = Checkpoint("log", size, bytes(range(32)), extensions)
+    root = base64.b64encode(bytes(range(32))).decode()
+    assert one.text() == "\n".join(["log", str(size), root, *extensions]) + "\n"
+    assert Checkpoint.parse(one.text()) == one
+
+
+def test_older_keys_sign_after_the_newest_in_their_order() -> None:
+    older = (Signer(OWN.name, bytes(32)), Signer(OWN.name, bytes([1]) * 32))
+    note = sign_checkpoint(OWN, 7, bytes(32), "more", older=older)
+    text = f"{OWN.name}\n7\n{ROOT}\nmore\n"
+    assert note == f"{text}\n" + "".join(one.line(text) for one in (OWN, *older))
+    assert {open_checkpoint(note, one.verifier).size for one in (OWN, *older)} == {7}

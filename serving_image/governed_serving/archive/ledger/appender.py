@@ -111,5 +111,5 @@ class Appender:
         self._signed = time.monotonic()
         try:
             self._ledger.checkpoint()
-        except OSError:
-            return  # a full disk: the next append answers 507, and a checkpoint is signed once there is room
+        except (OSError, ArchiveError):
+            return  # a full disk, a damaged tree: appends go on or answer 507; one is signed once it can be

@@ -75,8 +75,8 @@ class EntryLog:
         self._places: OrderedDict[int, list[_Place]] = OrderedDict()
         self._frames: OrderedDict[int, Batch] = OrderedDict()
         self._file = -1
-        self._end = 0
-        self._entries = 0
+        self._end: int  # bytes and entries of the last segment, known once :meth:`recover` has opened it
+        self._entries: int
 
     @property
     def segments(self) -> list[int]:
@@ -175,7 +175,7 @@ class EntryLog:
         whole = list(takewhile(lambda place: self._opens(first, place), places))
         self._entries = sum(p.count for p in whole)
         self._refuse_cut(first + self._entries, at_least)
-        if not accept_loss and any(self._opens(first, place) for place in places[len(whole) + 1 :]):
+        if not accept_loss and any(self._opens(first, place) for place in places[len(whole) :]):
             bad = places[len(whole)]
             raise LedgerDamaged(
                 f"entries {bad.first} to {bad.first + bad.count - 1} can't be read, later ones can: no torn write, they were changed; {REMEDY}",  # noqa: E501
@@ -242,8 +242,7 @@ class EntryLog:
         os.pwrite(self._file, _MAGIC, 0)
         os.fsync(self._file)
         fsync_folder(self.root)
-        if first not in self._segments:
-            self._segments.append(first)
+        self._segments.append(first)
         self._end, self._entries = len(_MAGIC), 0
 
     def _path(self, first: int) -> Path:

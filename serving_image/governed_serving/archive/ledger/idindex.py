@@ -79,13 +79,13 @@ class IdIndex:
         self._fresh.setdefault(key, []).append(index)
 
     def find(self, key: int) -> list[int]:
-        """Indices of entries stored under ``key``, ascending; collisions are the caller's to sort out."""
-        found: list[int] = []
+        """Indices of entries stored under ``key``, ascending, each once; collisions are the caller's to sort out."""
+        found: set[int] = set()
         for _, run in self._runs:
             low = int(np.searchsorted(run["key"], np.uint64(key), side="left"))
             high = int(np.searchsorted(run["key"], np.uint64(key), side="right"))
-            found.extend(int(i) for i in run["index"][low:high])
-        found.extend(self._fresh.get(key, ()))
+            found.update(int(i) for i in run["index"][low:high])
+        found.update(self._fresh.get(key, ()))
         return sorted(found)
 
     def flush(self) -> None:

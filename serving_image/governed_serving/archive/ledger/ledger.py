@@ -280,7 +280,14 @@ class Ledger:
             )
         known = min(expected - batch.first_seq, len(batch.entries))
         for seq, entry in enumerate(batch.entries[:known], batch.first_seq):
-            index = self._locate(batch.model, batch.stream, seq)
+            index = self._index_of(batch.model, batch.stream, seq)
+            if index is None:  # not damage: whoever sends it may be wrong, and others share the group
+                return Refused(
+                    409,
+                    f"stream {batch.stream}: expected seq {expected}, found {batch.first_seq}: "
+                    f"entry {seq} isn't in the ledger",
+                    expected=expected,
+                )
             if self._tree.node(0, index) != hash_leaf(entry):
                 return Refused(
                     409,
@@ -308,6 +315,12 @@ class Ledger:
         return Appended(ranges[0][0] if ranges else self.size, tuple(ranges), self.size)
 
     def _locate(self, model: str, stream: str, seq: int) -> int:
+        index = self._index_of(model, stream, seq)
+        if index is None:
+            raise LedgerDamaged(f"entry {seq} of stream {stream} of {model} can't be found", index=0)
+        return index
+
+    def _index_of(self, model: str, stream: str, seq: int) -> int | None:
         run = self._streams.run_at(model, stream, seq)
         if run:
             return run[1] + seq - run[0]
@@ -315,7 +328,7 @@ class Ledger:
         for first, batch in self._log.batches():
             if batch.model == model and batch.stream == stream and 0 <= seq - batch.first_seq < len(batch.entries):
                 return first + seq - batch.first_seq
-        raise LedgerDamaged(f"entry {seq} of stream {stream} of {model} can't be found", index=0)
+        return None
 
     def _write(self, fresh: list[tuple[int, Batch]]) -> None:
         self._log.append(fresh)

@@ -6,6 +6,7 @@ https://c2sp.org/signed-note and https://c2sp.org/tlog-checkpoint
 import base64
 import binascii
 import hashlib
+import re
 from dataclasses import dataclass
 
 from cryptography.exceptions import InvalidSignature
@@ -28,6 +29,7 @@ from}."""
 
 _ED25519 = b"\x01"
 _MARK = "— "
+_SIZE = re.compile(r"0|[1-9][0-9]{0,18}")
 
 
 class NoteError(ValueError):
@@ -152,8 +154,8 @@ class Checkpoint:
         lines = text.removesuffix("\n").split("\n")
         if len(lines) < 3 or not lines[0]:
             raise NoteError("a checkpoint must have origin, size and root, each on a line")
-        if not lines[1].isascii() or not lines[1].isdigit() or lines[1] != str(int(lines[1])):
-            raise NoteError(f"a checkpoint's size must be a decimal number, found {lines[1]!r}")
+        if not _SIZE.fullmatch(lines[1]):
+            raise NoteError(f"a checkpoint's size must be a decimal number below 10^19, found {lines[1][:80]!r}")
         root = _decode(lines[2], "root hash")
         if len(root) != 32:
             raise NoteError(f"a checkpoint's root must have 32 bytes, found {len(root)}")
