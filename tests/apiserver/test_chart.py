@@ -18,7 +18,6 @@ from operator_bed import (
     await_ready,
     claim,
     condition,
-    free_port,
     imported,
     model,
     report_trained,
@@ -33,6 +32,7 @@ from support.fixtures import OPERATOR_NAMESPACE, started_bed
 from support.gitops import authored
 from support.helm import Helm, HelmError
 from support.places import ROOT
+from support.ports import free_port
 from support.programs import program
 from support.progress import Say
 from support.waiting import comes_to_rest, eventually

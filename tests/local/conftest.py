@@ -12,23 +12,16 @@ from typing import Any
 
 import httpx
 import pytest
+import yaml
 
 from support.fixtures import pytest_configure_node as pytest_configure_node
 from support.fixtures import tell as tell
-from support.model_ports import first_free
-from support.side_by_side import worker_number
+from support.model_ports import free_offset, readiness_of, unready
 from support.waiting import eventually
 
 ROOT = Path(__file__).parents[2]
 SAMPLES = ROOT / "crds" / "samples"
 GOVERNED = [str(Path(sys.executable).with_name("governed"))]
-
-
-def free_offset() -> int:
-    """A port offset at which all of a model's ports are free; each worker looks in a range of its own, below the
-    kernel's."""
-    first = 2000 + 2400 * (worker_number() % 8)
-    return first_free(range(first, first + 2400, 100))
 
 
 def governed(*arguments: str | Path, timeout: float = 400) -> subprocess.CompletedProcess[str]:
@@ -80,7 +73,7 @@ class Served:
 
 
 def start(sample: Path, workdir: Path, log: Path, name: str) -> Served:
-    offset = free_offset()
+    offset, ports = free_offset(), readiness_of(yaml.safe_load(sample.read_text()))
     command = [*GOVERNED, "run", str(sample), "--workdir", str(workdir), "--port-offset", str(offset)]
     with log.open("ab") as out:
         process = subprocess.Popen(command, stdout=out, stderr=out)
@@ -89,9 +82,9 @@ def start(sample: Path, workdir: Path, log: Path, name: str) -> Served:
     def up() -> bool:
         if process.poll() is not None:  # not an assertion, which would be waited for
             pytest.fail(f"{sample} isn't served: {log.read_text()[-3000:]}")
-        return served.ready()
+        return not unready(ports, offset)
 
-    eventually(up, within=300)
+    eventually(up, within=300, what=f"all processes of {sample.name} are ready")
     return served
 
 

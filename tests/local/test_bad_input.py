@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 import yaml
 
-from .conftest import SAMPLES, free_offset, governed
+from support.model_ports import free_offset
+
+from .conftest import SAMPLES, governed
 
 Manifest = dict[str, Any]
 

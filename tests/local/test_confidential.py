@@ -8,7 +8,9 @@ from typing import Any
 
 import yaml
 
-from .conftest import SAMPLES, free_offset, governed
+from support.model_ports import free_offset
+
+from .conftest import SAMPLES, governed
 
 
 def small_credit(folder: Path) -> Path:

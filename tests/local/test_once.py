@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import SAMPLES, free_offset, governed
+from support.model_ports import free_offset
+
+from .conftest import SAMPLES, governed
 
 Once = tuple[Path, subprocess.CompletedProcess[str]]
 

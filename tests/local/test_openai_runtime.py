@@ -9,7 +9,6 @@ import json
 import os
 import re
 import signal
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from governed_serving.crypto import DirectoryStore, Keyring, SegmentCipher, load
 from governed_serving.journal import JournalReader, numbers, strings
 from governed_serving.records import PredictionFrame
 from support.language_runtime import LanguageRuntime, language_runtime
+from support.ports import free_port
 from support.progress import Say
 from support.waiting import eventually
 
@@ -45,8 +45,7 @@ def runtime(tell: Say) -> LanguageRuntime:
 
 
 def manifest(runtime: LanguageRuntime) -> dict[str, Any]:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = free_port()
     started = {"image": "llama-cpp-python", "command": runtime.command(port), "port": port, "protocol": "openai", "healthPath": "/docs"}  # fmt: skip  # noqa: E501
     return {
         "apiVersion": "governedmodels.io/v1alpha1",
@@ -69,7 +68,6 @@ def chat(runtime: LanguageRuntime, tmp_path_factory: pytest.TempPathFactory) -> 
     path.write_text(json.dumps(manifest(runtime)))  # JSON is YAML
     served = start(path, folder / "work", folder / "log", "chat")
     try:
-        eventually(lambda: served.answers(f"{served.explainer}/healthz/ready"), within=60)
         yield served
     finally:
         if served.process.poll() is None:

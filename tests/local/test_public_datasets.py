@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 import yaml
 
-from governed_api.runtime import READY_PATH
 from support.public_rows import DATA_SETS, DataSet, Row
 from support.waiting import eventually
 
@@ -112,7 +111,6 @@ def audited(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Audited]
     data.write(trained, folder / "rows.csv")
     (folder / "model.yaml").write_text(yaml.safe_dump(manifest(data, folder / "rows.csv")))
     served = start(folder / "model.yaml", folder / "work", folder / "log", data.name)
-    eventually(lambda: served.answers(served.auditor + READY_PATH), within=120, what="the auditor")
     said = served_and_labelled(data, rows, served)
 
     def verdict() -> dict[str, Any]:

@@ -3,10 +3,8 @@ loopback."""
 
 import json
 import os
-import random
 import shutil
 import signal
-import socket
 import ssl
 import time
 import urllib.error
@@ -23,6 +21,7 @@ from support.audit_log import AuditLog
 from support.certificates import LIFETIME, Authority, service_account_keys
 from support.cluster_access import Cluster
 from support.places import SUPPORT, cache
+from support.ports import free_port
 from support.processes import Process, stop_all
 from support.programs import API_BED, ensure, kwok_stages, program
 from support.progress import BedError, Say, say
@@ -33,20 +32,7 @@ FAST_CLIENT = ("--kube-api-qps=2000", "--kube-api-burst=4000")
 SERVICE_CIDR = "10.96.0.0/16"
 POD_CIDR = "10.0.0.1/24"
 """Where kwok takes addresses of pods from; nobody answers there."""
-_EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()
-_OWN_PORTS = range(10000, int(_EPHEMERAL[0]))
 HOST_PATHS = Path("/tmp/hostpath_pv")  # fixed in kube-controller-manager's own provisioner
-
-
-def _free_ports(count: int) -> list[int]:
-    """Ports below those that the kernel hands out by itself: a process that was killed finds its own free again,
-    however late."""
-    found: set[int] = set()
-    while len(found) < count:
-        with socket.socket() as probe, suppress(OSError):
-            probe.bind(("127.0.0.1", random.choice(_OWN_PORTS) if _OWN_PORTS else 0))
-            found.add(probe.getsockname()[1])
-    return list(found)
 
 
 @dataclass
@@ -84,7 +70,7 @@ class ApiServerBed:
         self.stop()
         self.folder.mkdir(parents=True)
         started = time.monotonic()
-        self.ports = dict(zip(("etcd", "etcd-peer", "kube-apiserver", "kwok"), _free_ports(4), strict=True))
+        self.ports = {name: free_port() for name in ("etcd", "etcd-peer", "kube-apiserver", "kwok")}
         self.nodes = nodes
         self._write_identities()
         try:

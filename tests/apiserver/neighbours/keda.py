@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from operator_bed import free_port
-
 from support.apiserver_bed import ApiServerBed
 from support.certificates import Authority
+from support.ports import free_port
 from support.processes import Process
 from support.programs import program
 from support.waiting import eventually

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from operator_bed import free_port
 
 from support.apiserver_bed import ApiServerBed
 from support.cluster_access import Cluster
+from support.ports import free_port
 from support.processes import Process
 from support.programs import program
 from support.waiting import eventually

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,6 +19,7 @@ from governed_api.resolved import ResolvedModel
 from support.apiserver_bed import ApiServerBed
 from support.cluster_access import Cluster
 from support.governed import condition as condition
+from support.ports import free_port
 from support.processes import Process
 from support.waiting import eventually
 
@@ -57,12 +57,6 @@ class OperatorUnderTest(AnsweringOperator):
     def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
         self.process.send_signal(number)
         self.process.wait(30)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from table import show
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from support.model_ports import first_free
+from support.model_ports import free_offset, readiness_of, unready
 
 ROOT = Path(__file__).parents[3]
 SAMPLES = ROOT / "crds" / "samples"
@@ -39,9 +39,11 @@ class Model:
     folder: Path
     offset: int
     process: subprocess.Popen | None = None
+    ports: dict[str, int] = field(default_factory=dict)
     rounds: list[np.ndarray] = field(default_factory=list)
 
     def start(self, manifest: dict) -> None:
+        self.ports = readiness_of(manifest)
         self.folder.mkdir()
         (self.folder / "model.yaml").write_text(yaml.safe_dump(manifest))
         command = [str(Path(sys.executable).with_name("governed")), "run", "model.yaml", "--workdir", "work"]
@@ -55,18 +57,13 @@ class Model:
             )
 
     def wait(self, seconds: float) -> None:
-        """Raises RuntimeError with the log's end."""
+        """Until all its processes are ready: the explainer and the auditor are asked as well, and start in their own
+        time. Raises RuntimeError with the log's end."""
         deadline = time.monotonic() + seconds
-        while True:
-            try:
-                if httpx.get(f"http://127.0.0.1:{8080 + self.offset}/v2/health/ready", timeout=2).status_code == 200:
-                    return
-            except httpx.TransportError:
-                pass
+        while missing := unready(self.ports, self.offset):
             if self.process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(
-                    f"{self.name}: not ready: {(self.folder / 'log').read_text(errors='replace')[-1500:]}"
-                )
+                log = (self.folder / "log").read_text(errors="replace")[-1500:]
+                raise RuntimeError(f"{self.name}: {', '.join(missing)} not ready after {seconds:g} s: {log}")
             time.sleep(0.5)
 
     def tell(self, number: signal.Signals) -> None:
@@ -91,7 +88,8 @@ class Model:
     def counted(self, name: str, port: int) -> float:
         """Sum of a counter of the explainer's or auditor's."""
         self.tell(signal.SIGCONT)
-        text = httpx.get(f"http://127.0.0.1:{port + self.offset}/metrics", timeout=20).text
+        self.wait(120)
+        text = httpx.get(f"http://127.0.0.1:{port + self.offset}/metrics", timeout=120, trust_env=False).text
         return sum(float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if line.startswith(name))
 
     def stop(self) -> None:
@@ -99,9 +97,10 @@ class Model:
             self.tell(signal.SIGCONT)
             self.process.send_signal(signal.SIGINT)
             try:
-                self.process.wait(60)
+                self.process.wait(120)
             except subprocess.TimeoutExpired:
                 self.tell(signal.SIGKILL)
+                self.process.wait()
 
 
 def _manifest(explained: bool) -> dict:
@@ -138,8 +137,8 @@ def _p99(rounds: list[np.ndarray]) -> float:
 def measure(alibi_python: str) -> None:  # noqa: ARG001  no peer governs
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # an ended bench leaves no stopped processes behind
     with tempfile.TemporaryDirectory() as folder:
-        off = Model("off", Path(folder, "off"), first_free(range(11000, 40000, 100)))
-        on = Model("on", Path(folder, "on"), off.offset + 200)
+        off = Model("off", Path(folder, "off"), free_offset())
+        on = Model("on", Path(folder, "on"), free_offset())
         bodies = Path(folder, "bodies.json")
         _bodies(bodies)
         try:

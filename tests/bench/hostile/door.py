@@ -30,7 +30,7 @@ from governed_api import runtime
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from support.model_ports import first_free
+from support.model_ports import READINESS, free_offset, unready
 
 ROOT = Path(__file__).parents[3]
 PORTS = {
@@ -178,15 +178,15 @@ def good(offset: int, seconds: float, clients: int) -> Counter[int]:
 
 
 def served(workdir: Path, log: Path, offset: int) -> subprocess.Popen[bytes]:
-    """`governed run`, ready."""
+    """`governed run`, all its processes ready."""
     sample = ROOT / "crds" / "samples" / "admissions.yaml"
     command = [str(Path(sys.executable).with_name("governed")), "run", str(sample), "--workdir", str(workdir)]
     with log.open("wb") as out:
         process = subprocess.Popen([*command, "--port-offset", str(offset)], stdout=out, stderr=out)
     deadline = time.monotonic() + 300
-    while sent(runtime.PORT_HTTP + offset, b"GET /healthz/ready HTTP/1.1\r\nhost: x\r\n\r\n")[0] != 200:
+    while missing := unready(READINESS, offset):
         if process.poll() is not None or time.monotonic() > deadline:
-            raise SystemExit(log.read_text()[-3000:])
+            raise SystemExit(f"{', '.join(missing)} not ready: {log.read_text(errors='replace')[-3000:]}")
         time.sleep(0.5)
     return process
 
@@ -217,7 +217,7 @@ def main() -> int:
     if options.smoke:
         options.requests, options.seconds = 1_000, 3.0
     with tempfile.TemporaryDirectory() as folder:
-        workdir, log, offset = Path(folder, "work"), Path(folder, "log"), first_free(range(23_000, 40_000, 100))
+        workdir, log, offset = Path(folder, "work"), Path(folder, "log"), free_offset()
         process = served(workdir, log, offset)
         try:
             attack(offset, 200, options.seed + 1)  # what the first ones of a kind leave behind for good

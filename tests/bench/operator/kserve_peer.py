@@ -6,7 +6,6 @@ Its webhooks are not in the way: what they would default is written in the objec
 
 import json
 import os
-import socket
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ from governed_operator.kube.kinds import Kind
 from support.apiserver_bed import ApiServerBed
 from support.certificates import Authority
 from support.cluster_access import Cluster
+from support.ports import free_port
 from support.processes import Process
 from support.programs import module_folder, module_of, program
 from support.waiting import eventually
@@ -84,18 +84,10 @@ def _shipped(name: str) -> list[Any]:
     return [o for o in yaml.load_all(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader)) if o]
 
 
-def _free_ports(count: int) -> list[int]:
-    probes = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [int(probe.getsockname()[1]) for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports
-
-
 @contextmanager
 def running_controller(bed: ApiServerBed) -> Iterator[Process]:
     """Its process, ready and watching; ended with the block."""
-    metrics, probe, webhook = _free_ports(3)
+    metrics, probe, webhook = free_port(), free_port(), free_port()
     with tempfile.TemporaryDirectory() as folder:
         _webhook_certificate(Path(folder))
         command = [str(program("kserve-manager")), f"-metrics-addr=127.0.0.1:{metrics}",

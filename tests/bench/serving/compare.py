@@ -15,10 +15,12 @@ import contenders
 import forms
 from contenders import Contender
 
+from support.ports import free_block
 from unit.server.tabular_model import tabular, write_artefact
 
 PATH = "/v2/models/credit/infer"
 CONNECTIONS = 16
+PORTS = 20
 ROWS = (1, 64)
 FORMS = ("tensors", "matrix")
 
@@ -30,12 +32,13 @@ def options() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=5, help="times that each contender has its turn")
     parser.add_argument("--seconds", type=float, default=1.5, help="length of one turn")
     parser.add_argument("--cache", type=Path, default=cache, help="where the peers' environments lie")
-    parser.add_argument("--port", type=int, default=19180, help="first of about twenty ports")
+    parser.add_argument("--port", type=int, help=f"first of {PORTS} ports; free ones by default")
     parser.add_argument(
         "--smoke", action="store_true", help="seconds, to see that ours run: no peers, no numbers to keep"
     )
     parser.add_argument("--against", type=Path, metavar="CHECKOUT", help="compare with that checkout, not with peers")
     given = parser.parse_args()
+    given.port = given.port or free_block(PORTS)
     if given.smoke:
         given.rounds, given.seconds = 1, 0.1
     return given

@@ -46,7 +46,7 @@ class Contender:
                 stderr=out,
             )
         while not self._ready():
-            if self.process.poll() is not None or time.monotonic() - began > 120:
+            if self.process.poll() is not None or time.monotonic() - began > 300:
                 raise RuntimeError(f"{self.name} did not start: {log.read_text(errors='replace')[-2000:]}")
             time.sleep(0.02)
         self.start_seconds = time.monotonic() - began
@@ -75,7 +75,7 @@ class Contender:
         if self.process is not None:
             self.process.terminate()
             try:
-                self.process.wait(10)
+                self.process.wait(60)
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()

@@ -23,6 +23,7 @@ from governed_serving.archive.service import Archive
 from governed_serving.archive.tokens import model_token
 from governed_serving.artefact import Feature, Lineage, Manifest, Output, encode_manifest, load, pack
 from governed_serving.crypto import Keyring, load_kek
+from support.ports import free_port
 from support.waiting import eventually
 from unit.archive.ledgers import batch
 
@@ -50,9 +51,7 @@ class Process:
         self.token = model_token((root / "root").read_bytes(), "default", "credit")
         (root / "token").write_text(self.token)
         (root / "spec.json").write_bytes(ResolvedModel.model_validate(SPEC).dump())
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.child: subprocess.Popen[str] | None = None
 

@@ -3,7 +3,6 @@
 import hashlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -16,14 +15,9 @@ from governed_serving.archive.client import ArchiveClient
 from governed_serving.archive.tokens import model_token
 from governed_serving.crypto import Keyring, Keyset, SegmentCipher, load_kek
 from governed_serving.journal import Journal
+from support.ports import free_port
 from support.waiting import eventually
 from unit.auditor.records import SPEC
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Site:

@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -24,6 +23,7 @@ from governed_serving.blackbox.client import _HEADER
 from governed_serving.explainer.game import InterventionalGame
 from governed_serving.explainer.players import Players
 from governed_serving.explainer.shapley.exact import exact_shapley
+from support.ports import free_port
 from unit.explainer import models
 from unit.explainer.test_live_and_predictor import answer
 
@@ -71,9 +71,6 @@ def place(tmp_path):
     (tmp_path / "spec.json").write_text(json.dumps(spec))
     server = ThreadingHTTPServer(("127.0.0.1", 0), Predictor)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     yield {
         **os.environ,
         runtime.SPEC: str(tmp_path / "spec.json"),
@@ -81,7 +78,7 @@ def place(tmp_path):
         runtime.MODEL_DIR: str(tmp_path / "model"),
         runtime.SPOOL_DIR: str(tmp_path / "spool"),
         runtime.PREDICTOR_URL: f"http://127.0.0.1:{server.server_port}",
-        runtime.HTTP_PORT: str(port),
+        runtime.HTTP_PORT: str(free_port()),
         "GOVERNED_HOST": "127.0.0.1",
     }
     Predictor.away.clear()

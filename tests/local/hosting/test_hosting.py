@@ -12,6 +12,8 @@ from typing import Any
 import httpx
 import pytest
 
+from support.ports import free_port
+
 PROGRAM = """
 import asyncio, gc, sys
 from governed_serving import hosting
@@ -74,9 +76,7 @@ def answered(url: str) -> None:
 
 @pytest.fixture
 def port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    return free_port()
 
 
 def test_requests_in_flight_are_answered_after_sigterm_and_the_exit_code_is_0(port: int) -> None:

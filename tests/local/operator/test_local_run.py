@@ -25,11 +25,10 @@ from governed_operator.local.process import NICENESS
 from governed_operator.local.process_table import started
 from governed_operator.local.run import LocalRun, Options, Running
 from governed_operator.local.supervision import Backoff
-from support.side_by_side import worker_number
+from support.model_ports import free_offset
 
 STANDIN = Path(__file__).parent / "standin"
-OFFSET = 21_500 + 100 * worker_number()
-"""Of ports, above those of `free_offset`."""
+OFFSET = free_offset()
 MANIFEST = {
     "apiVersion": "governedmodels.io/v1alpha1",
     "kind": "GovernedModel",

@@ -22,16 +22,11 @@ from governed_serving.crypto import DirectoryStore, Keyring, SegmentCipher, load
 from governed_serving.hosting.turns import SHORT, turn
 from governed_serving.journal import JournalReader
 from governed_serving.records import PredictionFrame
+from support.ports import free_port
 from unit.server.tabular_model import v2_body, write_artefact
 
 DIGEST = "sha256:" + "0" * 64
 SERVED = {"predictor": {"model": {"storageUri": "file:m.onnx", "digest": DIGEST}}}
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Server:
