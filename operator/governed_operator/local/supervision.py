@@ -164,6 +164,8 @@ class Supervised:
             await asyncio.sleep(probe.period)
 
     def _is_ready(self) -> None:
+        if not self.ready.is_set() and self._process is not None:
+            self._process.give_way()
         self._once_ready = True
         self.ready.set()
 

@@ -23,6 +23,7 @@ from governed_serving.hosting.turns import SHORT, turn
 from governed_serving.journal import JournalReader
 from governed_serving.records import PredictionFrame
 from support.ports import free_port
+from support.waiting import eventually
 from unit.server.tabular_model import v2_body, write_artefact
 
 DIGEST = "sha256:" + "0" * 64
@@ -273,6 +274,27 @@ def test_rows_nobody_waits_for_have_a_process_that_comes_again_when_it_is_killed
     assert counted["governed_internal_restarts_total"] == "1.0"
     assert counted["governed_internal_rows_total"] == "6.0"
     assert [line["why"] for line in server.lines() if line["level"] == "error"] == ["exit code -9"]
+
+
+def test_the_process_for_rows_starts_like_any_other_and_only_then_takes_what_is_left(
+    start: Callable[..., Server],
+) -> None:
+    """Held up at its spec, in the middle of its start; on a busy machine what is left is nothing for minutes."""
+    server = start().ready()
+    spec = server.folder / "spec.json"
+    content = spec.read_bytes()
+    spec.unlink()
+    os.mkfifo(spec)
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(rows_asked, server)
+        feeding = eventually(lambda: os.open(spec, os.O_WRONLY | os.O_NONBLOCK), lambda _: True, within=300)
+        pid = child_of(server)
+        starting = os.sched_getscheduler(pid), os.getpriority(os.PRIO_PROCESS, pid), turn(pid) != SHORT
+        os.write(feeding, content)
+        os.close(feeding)
+        assert asked.result(300) == rows_asked(server)
+    assert starting == (os.SCHED_OTHER, os.nice(0), True)
+    assert {os.sched_getscheduler(int(thread)) for thread in os.listdir(f"/proc/{pid}/task")} == {os.SCHED_IDLE}
 
 
 def test_the_process_for_rows_ends_with_the_server_however_that_ends(start: Callable[..., Server]) -> None:

@@ -86,11 +86,11 @@ async def _ended(fd: int) -> None:
 
 async def _serve(sock: socket.socket, server: int) -> None:
     settings = Settings.from_environment()
-    take_what_is_left()
     resolved, count = read_model(settings.spec), _counter()
     gateway = Gateway(resolved.name, why="", rows=_rows(settings, resolved, server, count))
     web = web_server(InternalApp(gateway, settings.max_body, count), grace=GRACE, timeout_keep_alive=75)
     hosting.start_is_over()
+    take_what_is_left()  # not before: a start that gets only what is left never ends on a busy machine
     serving, ended = asyncio.create_task(web.serve([sock])), asyncio.create_task(_ended(sys.stdin.fileno()))
     await asyncio.wait({serving, ended}, return_when=asyncio.FIRST_COMPLETED)
     web.should_exit = True

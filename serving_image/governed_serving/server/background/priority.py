@@ -4,10 +4,7 @@ import os
 
 from governed_serving.hosting.logs import log
 
-__all__ = ["NICENESS", "take_what_is_left"]
-
-NICENESS = 10
-"""A tenth of the weight: gives way, and doesn't fall behind for good."""
+__all__ = ["take_what_is_left"]
 
 
 def take_what_is_left() -> None:

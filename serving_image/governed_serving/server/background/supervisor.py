@@ -13,7 +13,6 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from governed_serving.hosting import give_way, log
-from governed_serving.server.background.priority import NICENESS
 
 __all__ = ["Supervisor"]
 
@@ -109,8 +108,7 @@ class Supervisor:
             )
         except OSError as error:
             return str(error)
-        # for its imports; at the lowest priority it would never start on a busy machine
-        give_way(process.pid, min(19, os.nice(0) + NICENESS))
+        give_way(process.pid, os.nice(0))  # by the length of its turns; behind all others only once it has started
         assert process.stdout is not None
         async for line in process.stdout:
             self._counted(line)

@@ -30,6 +30,7 @@ def write_report(part: str, content: dict[str, object]) -> None:
 def serve(name: str) -> None:
     """Answers every GET with the environment as JSON until SIGTERM."""
     trace(f"{name} start")
+    os.environ["NICENESS_AT_START"] = str(os.getpriority(os.PRIO_PROCESS, 0))
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
 
     class Handler(http.server.BaseHTTPRequestHandler):
