@@ -32,10 +32,12 @@ def read_mark(folder: Path) -> Mark | None:
         data = (folder / ACKNOWLEDGED).read_bytes()
     except FileNotFoundError:
         return None
-    if len(data) != _FORM.size + _CRC.size or _CRC.unpack_from(data, _FORM.size)[0] != zlib.crc32(data[: _FORM.size]):
+    if len(data) != _FORM.size + _CRC.size:
         return None
+    (said,) = _CRC.unpack_from(data, _FORM.size)
     magic, identity, next_seq = _FORM.unpack_from(data)
-    return Mark(identity.decode("ascii", "replace"), next_seq) if magic == _MAGIC else None
+    whole = magic == _MAGIC and said == zlib.crc32(data[: _FORM.size])
+    return Mark(identity.decode("ascii", "replace"), next_seq) if whole else None
 
 
 class MarkFile:

@@ -54,14 +54,13 @@ def pack(dtype: str, width: int, parts: Sequence[Values], rows: int) -> Column:
 def numbers(column: Column) -> Numbers:
     """Read-only view of a numeric column, shape (rows,) or (rows, width). For strings: the codes, int32."""
     values = np.frombuffer(column.data, _CODES if column.dtype == "BYTES" else DTYPES[column.dtype])
-    return values if column.width == 1 else values.reshape(-1, column.width)
+    return values if column.width == 1 else values.reshape(len(values) // column.width, column.width)
 
 
 def strings(column: Column) -> NDArray[np.object_]:
     """The strings of a BYTES column, row by row, object array."""
     words: NDArray[np.object_] = np.array(column.values, dtype=object)
-    codes = np.frombuffer(column.data, _CODES)
-    return words.take(codes if column.width == 1 else codes.reshape(-1, column.width))
+    return words.take(numbers(column))
 
 
 def joined(columns: Sequence[Column]) -> Column:

@@ -181,7 +181,7 @@ def parse_segment(data: bytes, name: str) -> tuple[Header, int] | None:
         return again
     if data[: len(MAGIC_TWICE)] != MAGIC_TWICE[: len(data)]:
         return parse_header(data, name)  # says what is wrong
-    if len(data) < 2 * (len(MAGIC_TWICE) + _LENGTH.size + _CRC.size) or second < 0:
+    if second < 0:  # its writer has not finished the first
         return None
     raise JournalDamaged(name, 0, "both copies of the segment's header were changed")
 
@@ -203,7 +203,8 @@ def _copy(data: bytes, place: int) -> tuple[Header, int] | None:
     body = data[start : start + length]
     if length > _HEADER_LIMIT or len(data) < start + length + _CRC.size:
         return None
-    if _CRC.unpack_from(data, start + length)[0] != zlib.crc32(body):
+    (said,) = _CRC.unpack_from(data, start + length)
+    if said != zlib.crc32(body):
         return None
     try:
         return decode_msgpack(body, type=Header), start + length + _CRC.size

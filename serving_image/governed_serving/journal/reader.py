@@ -374,13 +374,13 @@ class JournalReader:
             if not bad and len(data) == want:  # the next block begins with what is left; or it is a longer frame
                 want = want * 4 if position.offset == base else _BLOCK
                 continue
-            piece = self._salvaged(position, from_seq)
+            piece = self._salvaged(position)
             if piece is None:
                 return
             yield piece
             position.advance(piece)
 
-    def _salvaged(self, position: _Position, from_seq: int) -> RawFrame | Gap | None:
+    def _salvaged(self, position: _Position) -> RawFrame | Gap | None:
         """What is found behind the last frame that was read: None at the segment's end, or where nothing behind
         authenticates."""
         rest = self._bytes_from(position.header.first_seq, position.offset)
@@ -388,10 +388,8 @@ class JournalReader:
         if not rest:
             return None
         end = whole_end(rest, 0, position.seq)
-        if end is not None and position.seq < from_seq:  # it was added meanwhile, or isn't ours to open
-            return _frame(rest, 0, end, position)
         if end is not None and (frame := _frame(rest, 0, end, position).opened(position.previous)) is not None:
-            return frame
+            return frame  # it was added meanwhile
         piece = salvage(rest, position.place)
         if piece is None and len(rest) >= FRAME.size and (end is not None or not _may_go_on(rest, position.seq)):
             where = f"segment {position.header.first_seq}, byte {position.offset}"
