@@ -11,7 +11,7 @@ from pathlib import Path
 from mutants.equivalent import equivalents
 from mutants.planting import Mutant, mutants
 from mutants.rooms import ROOMS, Room, chosen
-from mutants.running import BaselineFailed, Outcome, copy_tree, judge, trace
+from mutants.running import BaselineFailed, Outcome, copy_tree, judge, trace, unmount_below
 
 ROOT = Path(__file__).parents[2]
 
@@ -50,7 +50,10 @@ def _room(room: Room, sample: int, seed: int, workers: int) -> list[Outcome]:
     planned = [mutant for mutant in planned if mutant.key not in known]  # last: the list must not change the sample
     with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
         trees = [copy_tree(ROOT, Path(folder) / str(i)) for i in range(workers)]
-        return judge(trees, planned, trace(ROOT, trees[0], room), _tell)
+        try:
+            return judge(trees, planned, trace(ROOT, trees[0], room), _tell)
+        finally:
+            unmount_below(Path(folder))
 
 
 def _tell(outcome: Outcome) -> None:

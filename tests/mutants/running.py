@@ -13,7 +13,7 @@ from mutants.planting import Mutant
 from mutants.rooms import Room
 from mutants.servers import Limits, ServerFailed, Servers, command, environment
 
-__all__ = ["BaselineFailed", "Outcome", "Trace", "copy_tree", "judge", "trace"]
+__all__ = ["BaselineFailed", "Outcome", "Trace", "copy_tree", "judge", "trace", "unmount_below"]
 
 
 class BaselineFailed(Exception):
@@ -85,6 +85,13 @@ def copy_tree(root: Path, target: Path) -> Path:
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(root / name, target / name)
     return target
+
+
+def unmount_below(folder: Path) -> None:
+    """What a test that was killed left mounted in a copy, so that the copy can be taken away."""
+    places = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
+    for place in reversed([place for place in places if place.startswith(f"{folder}/")]):
+        subprocess.run(["umount", place], check=True)
 
 
 def trace(root: Path, tree: Path, room: Room) -> Trace:

@@ -9,7 +9,7 @@ from mutants.__main__ import ROOT
 from mutants.planted_code import CannotPlant, changed_functions
 from mutants.planting import Mutant, mutants
 from mutants.rooms import ROOMS, Room, chosen
-from mutants.running import BaselineFailed, copy_tree, judge, trace
+from mutants.running import BaselineFailed, copy_tree, judge, trace, unmount_below
 
 
 def changes(tmp_path: Path, source: str) -> set[str]:
@@ -179,3 +179,15 @@ def test_every_room_has_sources_and_tests() -> None:
     for wrong in ("kitchen", "privacy/none.py"):
         with pytest.raises(ValueError, match="expected a"):
             chosen(wrong, ROOT)
+
+
+def test_what_a_killed_test_left_mounted_is_unmounted(tmp_path: Path) -> None:
+    outer, inner = tmp_path / "copy" / "outer", tmp_path / "copy" / "outer" / "inner"
+    for place in (outer, inner):
+        place.mkdir(parents=True)
+        mount = ["mount", "-t", "tmpfs", "tmpfs", str(place)]
+        if subprocess.run(mount, capture_output=True, check=False).returncode != 0:
+            pytest.skip("mounting a file system isn't allowed here")
+    unmount_below(tmp_path / "copy")
+    assert not outer.is_mount()
+    assert list(outer.iterdir()) == []

@@ -7,7 +7,7 @@ import sys
 from array import array
 from collections.abc import Sequence
 from itertools import chain
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,8 @@ _TEXT = frozenset((str,))
 
 Numbers = NDArray[np.bool_ | np.integer | np.floating]
 """What a column's bytes are read as."""
+
+_Scalar = TypeVar("_Scalar", bound=np.generic)
 
 Values = Sequence[object] | NDArray[np.generic]
 
@@ -54,13 +56,18 @@ def pack(dtype: str, width: int, parts: Sequence[Values], rows: int) -> Column:
 def numbers(column: Column) -> Numbers:
     """Read-only view of a numeric column, shape (rows,) or (rows, width). For strings: the codes, int32."""
     values = np.frombuffer(column.data, _CODES if column.dtype == "BYTES" else DTYPES[column.dtype])
-    return values if column.width == 1 else values.reshape(len(values) // column.width, column.width)
+    return _by_row(values, column.width)
 
 
 def strings(column: Column) -> NDArray[np.object_]:
     """The strings of a BYTES column, row by row, object array."""
     words: NDArray[np.object_] = np.array(column.values, dtype=object)
-    return words.take(numbers(column))
+    return words.take(_by_row(np.frombuffer(column.data, _CODES), column.width))
+
+
+def _by_row(values: NDArray[_Scalar], width: int) -> NDArray[_Scalar]:
+    """Shape (rows,) where a row has one value, else (rows, width)."""
+    return values if width == 1 else values.reshape(len(values) // width, width)
 
 
 def joined(columns: Sequence[Column]) -> Column:
