@@ -104,6 +104,12 @@ class ArchiveReport(ReportPart):
     """Base64."""
     message: str = ""
     """What of the log can't be read or isn't what was signed; a backup has it."""
+    cosigned: int = 0
+    """Entries of the newest checkpoint that enough witnesses cosigned."""
+    lagging: str = ""
+    """Which witnesses don't cosign, and why."""
+    contradiction: str = ""
+    """Who has a checkpoint by this log's key that the ledger doesn't go on from; nothing is appended then."""
 
 
 class ServerReport(ReportPart):

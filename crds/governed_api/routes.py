@@ -53,6 +53,8 @@ ENTRIES = "/v1/ledger/entries"
 STREAM = "/v1/ledger/streams/{stream}"
 FIND = "/v1/ledger/find"
 CHECKPOINT = "/v1/ledger/checkpoint"
+WITNESSED = "/v1/ledger/witnessed"
+"""The newest checkpoint that enough witnesses cosigned."""
 LEDGER_KEY = "/v1/ledger/key"
 PROOF = "/v1/ledger/proof/{kind}"
 PROOF_INCLUSION = PROOF.format(kind="inclusion")

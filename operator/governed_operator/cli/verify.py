@@ -32,6 +32,13 @@ def command(
             help="Checkpoint kept elsewhere, or a GovernanceReport: the ledger must go on from it.", show_default=False
         ),
     ] = None,
+    witness_key: Annotated[
+        list[Path] | None,
+        typer.Option(help="File with a witness's verifier key: it must have cosigned.", show_default=False),
+    ] = None,
+    quorum: Annotated[
+        int | None, typer.Option(help="How many of the witnesses must have cosigned; all by default.", min=1)
+    ] = None,
     request: Annotated[
         str | None, typer.Option("--id", help="Prove that this request is in the ledger.", show_default=False)
     ] = None,
@@ -49,8 +56,10 @@ def command(
         environment |= workdir.archive_environment()
         words = ["--workdir", str(workdir.root)]
     words += [target]
-    for name, files in (("--key-file", key_file), ("--checkpoint", checkpoint)):
+    for name, files in (("--key-file", key_file), ("--checkpoint", checkpoint), ("--witness-key", witness_key)):
         words += [word for file in files or [] for word in (name, str(file))]
+    if quorum:
+        words += ["--quorum", str(quorum)]
     if request:
         words += ["--id", request]
     program = module("governed_serving.archive", "verify")

@@ -72,6 +72,17 @@ def _parser() -> argparse.ArgumentParser:
         "--workdir", type=Path, help="work directory of the local run: spools and reports are checked as well"
     )
     verify.add_argument("--no-blobs", action="store_true", help="don't check that the blobs are present and unchanged")
+    verify.add_argument(
+        "--witness-key",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="VKEY",
+        help="file with a witness's verifier key, kept elsewhere: its cosignature must be there",
+    )
+    verify.add_argument(
+        "--quorum", type=int, default=0, help="how many of the witnesses must have cosigned (default: all)"
+    )
     verify.add_argument("--json", action="store_true", help="print the findings as JSON")
     verify.set_defaults(run=_verify)
     export = verbs.add_parser("export", help="write a self-contained bundle that verifies anywhere")
@@ -176,10 +187,12 @@ def _verify(options: argparse.Namespace) -> int:
     from governed_serving.archive.verify.opening import trusted_vkey as trusted
     from governed_serving.archive.verify.printing import inspection_json, print_content, print_inspection
     from governed_serving.archive.verify.sources import DirectorySource
+    from governed_serving.archive.verify.witnesses import witness_rule
 
     vkey = trusted(options.key_file)
     earlier = tuple(noted_checkpoint(path) for path in options.checkpoint)
-    asked = Asked(vkey, earlier, options.id, blobs=not options.no_blobs)
+    witnesses = witness_rule(options.witness_key, options.quorum)
+    asked = Asked(vkey, earlier, options.id, blobs=not options.no_blobs, witnesses=witnesses)
     folder = Path(options.source)
     if "://" not in options.source and folder.is_dir():
         kek = folder_kek(options.key_file)

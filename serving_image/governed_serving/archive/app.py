@@ -197,7 +197,12 @@ def _proof_routes(state: _State) -> _Table:
     ledger = state.archive.ledger
 
     async def checkpoint(_: Request) -> Response:
-        return PlainTextResponse(await run_in_threadpool(ledger.checkpoint))
+        return PlainTextResponse(state.archive.witnessed.cosigned(await run_in_threadpool(ledger.checkpoint)))
+
+    async def witnessed(_: Request) -> Response:
+        if not state.archive.witnessed.note:
+            raise Refused(404, "no checkpoint has been cosigned by enough witnesses; the newest one is at /checkpoint")
+        return PlainTextResponse(state.archive.witnessed.note)
 
     async def key(_: Request) -> Response:
         return PlainTextResponse(ledger.vkey + "\n")
@@ -231,6 +236,7 @@ def _proof_routes(state: _State) -> _Table:
 
     return [
         (routes.CHECKPOINT, ("GET",), checkpoint),
+        (routes.WITNESSED, ("GET",), witnessed),
         (routes.LEDGER_KEY, ("GET",), key),
         (routes.PROOF_INCLUSION, ("GET",), inclusion),
         (routes.PROOF_CONSISTENCY, ("GET",), consistency),

@@ -121,6 +121,11 @@ class ArchiveClient:
         """Signed note over the whole ledger."""
         return self._ask("GET", routes.CHECKPOINT).text
 
+    def witnessed(self) -> str:
+        """The newest checkpoint that enough witnesses cosigned; "" where there is none."""
+        answer = self._ask("GET", routes.WITNESSED, allowed=(404,))
+        return answer.text if answer.status_code == 200 else ""
+
     def vkey(self) -> str:
         """The ledger's verifier key."""
         return self._ask("GET", routes.LEDGER_KEY).text.strip()

@@ -61,6 +61,22 @@ class ArchiveMetrics:
             "governed_archive_ledger_faults", "Places of the log that can't be read or aren't what was signed.", names,
             registry=self._registry,
         )  # fmt: skip
+        self._answers = Gauge(
+            "governed_archive_witness_answers", "Answers of a witness since the start, by outcome.",
+            [*names, "witness", "outcome"], registry=self._registry,
+        )  # fmt: skip
+        self._lag = Gauge(
+            "governed_archive_witness_lag_entries", "Entries that a witness hasn't cosigned.", [*names, "witness"],
+            registry=self._registry,
+        )  # fmt: skip
+        self._cosigned = Gauge(
+            "governed_archive_cosigned_entries", "Entries of the newest checkpoint that enough witnesses cosigned.",
+            names, registry=self._registry,
+        )  # fmt: skip
+        self._contradicted = Gauge(
+            "governed_archive_ledger_contradicted", "1: a witness has a checkpoint that the ledger doesn't go on from.",
+            names, registry=self._registry,
+        )  # fmt: skip
         self._common = common
 
     def timed(
@@ -93,4 +109,15 @@ class ArchiveMetrics:
         self._deleted.labels(**self._common).set(archive.retention.deleted)
         self._rebuilt.labels(**self._common).set(archive.ledger.rebuilt)
         self._faults.labels(**self._common).set(len(archive.ledger.faults))
+        self._render_witnesses(archive)
         return generate_latest(self._registry)
+
+    def _render_witnesses(self, archive: Archive) -> None:
+        witnessed = archive.witnessed
+        self._cosigned.labels(**self._common).set(witnessed.size)
+        self._contradicted.labels(**self._common).set(bool(witnessed.contradiction))
+        for standing in witnessed.standings:
+            labels = {**self._common, "witness": standing.cosigner.name}
+            self._lag.labels(**labels).set(max(0, archive.ledger.size - standing.size))
+            for outcome, count in list(standing.answers.items()):
+                self._answers.labels(**labels, outcome=outcome).set(count)

@@ -3,18 +3,21 @@
 import asyncio
 import base64
 import os
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 from governed_api import runtime
+from governed_api.json_types import Json
 from governed_serving.archive.app import create_app
 from governed_serving.archive.errors import ArchiveError
 from governed_serving.archive.ledger.note import Checkpoint
 from governed_serving.archive.metrics import ArchiveMetrics
 from governed_serving.archive.service import Archive
 from governed_serving.archive.tokens import Tokens
+from governed_serving.archive.witness.asking import Witnessing
+from governed_serving.archive.witness.policy import WitnessPolicy
 from governed_serving.crypto import CryptoError, load_kek
 from governed_serving.environment import PodEnvironment
 from governed_serving.hosting import Door, Host, listen, log, web_server
@@ -38,6 +41,7 @@ class Settings:
     root: bytes
     """Secret that the models' tokens derive from."""
     report: str
+    witnesses: WitnessPolicy
 
     @classmethod
     def from_environment(cls, variables: Mapping[str, str] = os.environ) -> "Settings":
@@ -50,6 +54,7 @@ class Settings:
             kek_file=env.required_path(runtime.KEK_FILE, "the path of the archive's key-encryption key"),
             root=env.content(runtime.ARCHIVE_ROOT_FILE, "the root of the models' tokens"),
             report=env.text(runtime.REPORT),
+            witnesses=WitnessPolicy.from_environment(env),
         )
 
 
@@ -71,6 +76,10 @@ async def serve(address: str, *, accept_loss: bool = False) -> None:
             log("error", "entries were let go", signed=lost.checkpoint.size, known=lost.place)
         for what in archive.finished:
             log("warning", "finished a replacement that a kill had interrupted: its entry was written", what=what)
+        witnessing = Witnessing(archive, settings.witnesses)
+        await witnessing.greet(accept_loss=accept_loss)
+        if archive.witnessed.contradiction:
+            log("error", "the ledger is read only: its log has two histories", what=archive.witnessed.contradiction)
         log("info", "archiving", namespace=namespace, entries=archive.ledger.size, port=port)
         leaving = False
 
@@ -78,17 +87,18 @@ async def serve(address: str, *, accept_loss: bool = False) -> None:
             nonlocal leaving
             leaving = True
 
-        app = create_app(
-            archive, tokens, ArchiveMetrics(namespace), lambda: _beside(archive, settings.report), lambda: leaving
-        )
+        def beside() -> Awaitable[None]:
+            return _beside(archive, settings.report, witnessing)
+
+        app = create_app(archive, tokens, ArchiveMetrics(namespace), beside, lambda: leaving)
         server = web_server(Door(app, most=512), grace=20, lifespan="on", timeout_keep_alive=30)
         await host.serve(server, sock, leave)
         log("info", "stopped")
 
 
-async def _beside(archive: Archive, report: str) -> None:
+async def _beside(archive: Archive, report: str, witnessing: Witnessing) -> None:
     """What runs beside the routes."""
-    await asyncio.gather(_report(archive, report), _upkeep(archive), _inspection(archive))
+    await asyncio.gather(_report(archive, report), _upkeep(archive), _inspection(archive), witnessing.run())
 
 
 def _told(url: str) -> dict[str, str]:
@@ -159,20 +169,29 @@ async def _report(archive: Archive, url: str) -> None:
     """Tell the report about the first checkpoint at once, and about later ones as often as its writer lets through."""
     if not url:
         return
-    writer, told = ReportWriter(url), (-1, "")
+    writer, told = ReportWriter(url), ""
     allowed = False
     while True:
         allowed = allowed or await asyncio.to_thread(_may_report, writer, archive)
-        message = "; ".join(archive.ledger.faults.values())[:_MESSAGE]
-        if allowed and (archive.ledger.size, message) != told:
-            note = await asyncio.to_thread(archive.ledger.checkpoint)
-            checkpoint = Checkpoint.parse(note.rpartition("\n\n")[0] + "\n")
-            values = {
-                "size": checkpoint.size,
-                "checkpoint": note,
-                "rootHash": base64.b64encode(checkpoint.root).decode(),
-                "message": message or None,
-            }
-            if await asyncio.to_thread(writer.update, "archive", values, at_once=bool(message)):
-                told = (checkpoint.size, message)
+        values = await asyncio.to_thread(_values, archive) if allowed else {}
+        said = repr(values)
+        alarm = bool(values.get("message") or values.get("contradiction"))
+        if allowed and said != told and await asyncio.to_thread(writer.update, "archive", values, at_once=alarm):
+            told = said
         await asyncio.sleep(_REPORT_SECONDS)
+
+
+def _values(archive: Archive) -> dict[str, Json]:
+    """The archive's section of the report; None takes a field away."""
+    note = archive.ledger.checkpoint()
+    checkpoint = Checkpoint.parse(note.rpartition("\n\n")[0] + "\n")
+    witnessed = archive.witnessed
+    return {
+        "size": checkpoint.size,
+        "checkpoint": note,
+        "rootHash": base64.b64encode(checkpoint.root).decode(),
+        "message": "; ".join(archive.ledger.faults.values())[:_MESSAGE] or None,
+        "cosigned": witnessed.size or None,
+        "lagging": witnessed.lagging[:_MESSAGE] or None,
+        "contradiction": witnessed.contradiction[:_MESSAGE] or None,
+    }

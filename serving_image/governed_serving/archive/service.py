@@ -16,9 +16,10 @@ import msgspec
 from governed_api.names import ARCHIVE
 from governed_serving.archive.errors import ArchiveError, Busy, LedgerDamaged, Refused
 from governed_serving.archive.ledger.appender import Appender
-from governed_serving.archive.ledger.entrylog import Batch
+from governed_serving.archive.ledger.entrylog import REMEDY, Batch
 from governed_serving.archive.ledger.ledger import Anchor, Appended, Found, Ledger
-from governed_serving.archive.ledger.note import SIGNER, Signer
+from governed_serving.archive.ledger.note import SIGNER, NoteError, Signer
+from governed_serving.archive.ledger.witnessed import WITNESSED, Witnessed
 from governed_serving.archive.store.blobs import BlobStore
 from governed_serving.archive.store.named import NamedFiles, Prepared, check_model, check_name
 from governed_serving.archive.store.references import References
@@ -135,6 +136,10 @@ class Archive:
         self._clock = clock
         own = DirectoryStore(root / "keys")
         self._keyring = Keyring(kek, own, clock=lambda: datetime.fromtimestamp(self._clock(), UTC))
+        witnessed = root / "ledger" / WITNESSED
+        self.witnessed = Witnessed(witnessed)
+        if self.witnessed.note:
+            told = {**(told or {}), str(witnessed): self.witnessed.note}
         try:
             self.ledger = open_ledger(root, self._keyring, namespace, told, accept_loss=accept_loss)
             self.appender = Appender(self.ledger)
@@ -159,6 +164,7 @@ class Archive:
         self._announced = ""
         if self.ledger.lost is not None:
             self._note_loss(self.ledger.lost)
+        self._settle_witnessed()
         self.retention = Retention(root / "retention", cipher, self.ledger, self.blobs, self._note_alone)
         self.finished = self._settle_all()
         """Replacements that a kill had interrupted."""
@@ -190,6 +196,40 @@ class Archive:
         for number, entry in enumerate(request.entries, request.first_seq):
             self._check_entry(model, number, entry)
         return Batch(model, request.stream, request.first_seq, list(request.entries))
+
+    def hold_against(self, place: str, note: str, *, accept_loss: bool = False) -> str:
+        """Hold the ledger against a checkpoint of it that ``place`` keeps: what contradicts it, in words, or "".
+
+        The log's own key signed two histories then, or one and a part of it: nothing is appended any more, so that
+        neither goes on in silence. ``accept_loss``: a person lets go of the other one, and an entry says so; of one
+        that was let go before, it is only told. Raises NoteError for a note that isn't this log's.
+        """
+        signed = self.ledger.contradicting(note)
+        if signed is None:
+            return ""
+        what = (
+            f"{place} has a checkpoint over {signed.size} entries (root {signed.root.hex()[:16]}…) that this log's key "
+            f"signed and that this ledger of {self.ledger.size} doesn't go on from: an older copy was put back, or "
+            "another archive signs with the same key"
+        )
+        if self.ledger.was_let_go(signed):
+            return f"{what}; a person let go of it"
+        if accept_loss:
+            self._note_loss(Anchor(place, signed))
+            return f"{what}; let go of just now"
+        self.witnessed.contradiction = what
+        self.appender.refuse(f"nothing is appended: {what}; {REMEDY}")
+        return what
+
+    def _settle_witnessed(self) -> None:
+        """What was cosigned of a part that is gone, or isn't a checkpoint of this log, isn't told any more."""
+        note = self.witnessed.note
+        try:
+            if not note or self.ledger.contradicting(note) is None:
+                return
+        except NoteError:
+            self.ledger.say("witnessed is no checkpoint of ours: the witnesses are asked anew")
+        self.witnessed.discard()
 
     def _check_entry(self, model: str, number: int, data: bytes) -> None:
         try:

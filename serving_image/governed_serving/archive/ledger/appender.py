@@ -26,6 +26,7 @@ class Appender:
         self._queue: queue.Queue[_Job | None] = queue.Queue(waiting)
         self._held: list[_Job] = []
         self._closed = False
+        self._refusing = ""
         self._signed = time.monotonic()
         self.groups = 0
         self.group_seconds = 0.0
@@ -37,12 +38,18 @@ class Appender:
         full."""
         if self._closed:
             raise Busy("the archive is stopping; try again")
+        if self._refusing:
+            raise Busy(self._refusing)
         job: _Job = (batch, Future())
         try:
             self._queue.put_nowait(job)
         except queue.Full:
             raise Busy(f"{self._queue.maxsize} appends are waiting already; try again") from None
         return job[1]
+
+    def refuse(self, why: str) -> None:
+        """Take no more: ``why`` is what whoever appends is told."""
+        self._refusing = why
 
     @property
     def waiting(self) -> int:

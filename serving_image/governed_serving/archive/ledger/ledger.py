@@ -138,6 +138,11 @@ class Ledger:
         """Verifier key of the checkpoints."""
         return str(self._signer.verifier)
 
+    @property
+    def origin(self) -> str:
+        """Name of the log."""
+        return self._signer.name
+
     def root_hash(self, size: int | None = None) -> bytes:
         """Root over the first ``size`` entries."""
         with self._lock:
@@ -173,6 +178,22 @@ class Ledger:
         """Consistency proof; ValueError outside 1 ≤ first ≤ second ≤ :attr:`size`."""
         with self._lock:
             return self._tree.consistency(first, second)
+
+    def contradicting(self, note: str) -> Checkpoint | None:
+        """The checkpoint of a note that one of our keys signed, where this ledger doesn't go on from it. Raises
+        NoteError."""
+        signed = self._opened_note(note)
+        with self._lock:
+            holds = signed.size <= self.size and self._tree.root_hash(signed.size) == signed.root
+        return None if holds else signed
+
+    def was_let_go(self, checkpoint: Checkpoint) -> bool:
+        """Whether an entry says that a person let go of what this checkpoint signed."""
+        for found in self.find(ARCHIVE, type=LOSS, limit=_SCAN_LIMIT):
+            entry = decode_with(_entry_decoder, found.entry)
+            if (entry.digest, entry.summary.get("signed")) == (checkpoint.root.hex(), checkpoint.size):
+                return True
+        return False
 
     def tile(self, level: int, number: int, width: int) -> bytes:
         """Hashes of a tile; KeyError beyond the tree."""

@@ -19,8 +19,12 @@ __all__ = [
     "Signer",
     "UnknownKey",
     "Verifier",
+    "key_hash",
     "open_checkpoint",
+    "parse_vkey",
     "sign_checkpoint",
+    "signature_line",
+    "split_note",
 ]
 
 SIGNER = "ledger-signing:verifier"
@@ -40,14 +44,39 @@ class UnknownKey(NoteError):
     """A note that carries no signature by the key in question."""
 
 
-def _key_hash(name: str, public: bytes) -> bytes:
-    return hashlib.sha256(name.encode() + b"\n" + _ED25519 + public).digest()[:4]
+def key_hash(name: str, kind: bytes, public: bytes) -> bytes:
+    """First four bytes of SHA-256(name ‖ newline ‖ signature type ‖ key)."""
+    return hashlib.sha256(name.encode() + b"\n" + kind + public).digest()[:4]
 
 
 def _check_name(name: str) -> str:
     if not name or "+" in name or any(c.isspace() for c in name):
         raise NoteError(f"a key name must be without spaces and '+', found {name!r}")
     return name
+
+
+def parse_vkey(vkey: str, kind: bytes, what: str) -> tuple[str, bytes]:
+    """(name, 32-byte Ed25519 public key) of a verifier key of one signature type; raises :class:`NoteError`, in which
+    ``what`` says which was expected."""
+    parts = vkey.strip().split("+", 2)
+    if len(parts) != 3:
+        raise NoteError("a verifier key must be name+hash+key")
+    key = _decode(parts[2], "verifier key")
+    if len(key) != 33 or key[:1] != kind:
+        raise NoteError(f"{what} must be Ed25519 (type {kind[0]}, 32 bytes)")
+    name = _check_name(parts[0])
+    found = key_hash(name, kind, key[1:]).hex()
+    if found != parts[1]:
+        raise NoteError(f"verifier key of {name}: its hash is {found}, it says {parts[1]}")
+    return name, key[1:]
+
+
+def split_note(note: str) -> tuple[str, list[str]]:
+    """(text with its final newline, signature lines without theirs); raises :class:`NoteError`."""
+    text, separator, block = note.rpartition("\n\n")
+    if not separator or not block.endswith("\n"):
+        raise NoteError("a signed note must be text, an empty line and signature lines")
+    return text + "\n", block.removesuffix("\n").split("\n")
 
 
 @dataclass(frozen=True)
@@ -60,21 +89,12 @@ class Verifier:
     @classmethod
     def parse(cls, vkey: str) -> "Verifier":
         """Read a vkey; raises :class:`NoteError`."""
-        parts = vkey.strip().split("+", 2)
-        if len(parts) != 3:
-            raise NoteError("a verifier key must be name+hash+key")
-        key = _decode(parts[2], "verifier key")
-        if len(key) != 33 or key[:1] != _ED25519:
-            raise NoteError("a verifier key must be Ed25519 (type 1, 32 bytes)")
-        found = cls(_check_name(parts[0]), key[1:])
-        if found.key_hash.hex() != parts[1]:
-            raise NoteError(f"verifier key of {parts[0]}: its hash is {found.key_hash.hex()}, it says {parts[1]}")
-        return found
+        return cls(*parse_vkey(vkey, _ED25519, "a verifier key"))
 
     @property
     def key_hash(self) -> bytes:
         """First four bytes of SHA-256(name ‖ newline ‖ type ‖ key)."""
-        return _key_hash(self.name, self.public)
+        return key_hash(self.name, _ED25519, self.public)
 
     def __str__(self) -> str:
         return f"{self.name}+{self.key_hash.hex()}+{base64.b64encode(_ED25519 + self.public).decode()}"
@@ -82,11 +102,8 @@ class Verifier:
     def open(self, note: str) -> str:
         """The text of ``note`` (with its final newline) after checking this key's signature; raises
         :class:`NoteError`."""
-        text, separator, block = note.rpartition("\n\n")
-        if not separator or not block.endswith("\n"):
-            raise NoteError("a signed note must be text, an empty line and signature lines")
-        text += "\n"
-        lines = [_signature_line(line) for line in block.removesuffix("\n").split("\n")]
+        text, block = split_note(note)
+        lines = [signature_line(line) for line in block]
         ours = [s[4:] for name, s in lines if name == self.name and s[:4] == self.key_hash]
         for signature in ours:
             self._checked(text, signature)
@@ -179,7 +196,7 @@ def open_checkpoint(note: str, verifier: Verifier) -> Checkpoint:
     return checkpoint
 
 
-def _signature_line(line: str) -> tuple[str, bytes]:
+def signature_line(line: str) -> tuple[str, bytes]:
     """(key name, key hash ‖ signature) of a line; raises :class:`NoteError`, also where another key's line is bad."""
     if not line.startswith(_MARK) or len(fields := line[len(_MARK) :].split(" ")) != 2:
         raise NoteError("a signature line must be '— name base64'")

@@ -3,7 +3,7 @@ Ed25519).
 
 ``bundle.json``, ``vkey``, ``checkpoint``, ``entries.jsonl`` (canonical JSON, one a line), ``proofs.json`` (inclusion
 proofs, when only some entries were chosen), ``consistency.json`` (consistency proofs from earlier checkpoints),
-``blobs/<sha256>`` (ciphertext, when asked for).
+``witnessed`` (the newest checkpoint that witnesses cosigned, if any), ``blobs/<sha256>`` (ciphertext, when asked for).
 """
 
 import io
@@ -23,6 +23,7 @@ from governed_serving.archive.ledger.merkle import (
     inclusion_proof,
 )
 from governed_serving.archive.ledger.note import Checkpoint, Verifier, open_checkpoint
+from governed_serving.archive.ledger.witnessed import WITNESSED
 from governed_serving.archive.store.retention import Receipts
 from governed_serving.archive.verify.sources import CONSISTENCY, MISSING, Leaf, LogSource
 from governed_serving.decoding import decode_with
@@ -51,9 +52,10 @@ def export(
     """
     if not source.complete:
         raise ArchiveError("a bundle can be made of an archive or a complete bundle, not of a part")
+    witnessed = source.witnessed()  # before the checkpoint, which goes on from it
     note = source.checkpoint()
     checkpoint = open_checkpoint(note, Verifier.parse(source.vkey()))
-    sizes = _sizes(earlier, checkpoint)
+    sizes = _sizes((*earlier, witnessed) if witnessed else earlier, checkpoint)
     hashes: list[bytes] = []
     chosen: list[Leaf] = []
     addresses: dict[str, None] = {}
@@ -84,6 +86,8 @@ def export(
         "checkpoint": note.encode(),
         "entries.jsonl": b"".join(leaf.data + b"\n" for leaf in chosen),
     }
+    if witnessed:
+        members[WITNESSED] = witnessed.encode()
     if not complete:
         members["proofs.json"] = _proofs(hashes, chosen)
     if sizes:

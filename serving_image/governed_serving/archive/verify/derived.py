@@ -14,6 +14,7 @@ from governed_serving.archive.ledger.entrylog import EntryLog
 from governed_serving.archive.ledger.idindex import PAIR
 from governed_serving.archive.ledger.ledger import INDEX_AAD, STATE_AAD, Snapshot
 from governed_serving.archive.ledger.note import Verifier, open_checkpoint
+from governed_serving.archive.ledger.witnessed import WITNESSED
 from governed_serving.archive.service import ANCHOR
 from governed_serving.archive.store.blobs import addresses
 from governed_serving.archive.verify.findings import Findings
@@ -83,7 +84,9 @@ class Derived:
                 self.edge = decode_msgpack(data, type=tuple[int, list[bytes]])
                 if msgspec.msgpack.encode(self.edge) != data:
                     findings.fault("ledger/edge", "isn't as the archive writes it: it was edited")
-        self.known |= {f"ledger/{n}" for n in ("index-key", "state", "edge", "vkey", "checkpoint")} | {ANCHOR}
+        self.known |= {f"ledger/{n}" for n in ("index-key", "state", "edge", "vkey", "checkpoint", WITNESSED)} | {
+            ANCHOR
+        }
 
     @property
     def asked(self) -> set[int]:

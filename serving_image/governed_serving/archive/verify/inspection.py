@@ -5,13 +5,15 @@ Nothing is changed, and no byte that somebody changed ends in a traceback: what 
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
 
 from governed_serving.archive.errors import ArchiveError
+from governed_serving.archive.ledger.cosignature import is_cosignature
 from governed_serving.archive.ledger.note import Checkpoint, Verifier
+from governed_serving.archive.ledger.witnessed import WITNESSED
 from governed_serving.archive.service import ledger_cipher, ledger_signers
 from governed_serving.archive.store.retention import read_state
 from governed_serving.archive.verify.beside import Beside, check_spools
@@ -22,6 +24,7 @@ from governed_serving.archive.verify.reports import Reports
 from governed_serving.archive.verify.sources import DirectorySource, LogSource
 from governed_serving.archive.verify.truth import Truth
 from governed_serving.archive.verify.verification import Verification, verify
+from governed_serving.archive.verify.witnesses import WitnessRule, check_witnesses
 from governed_serving.crypto import DirectoryStore, Kek, Keyring
 
 __all__ = ["Asked", "Inspection", "inspect_folder", "inspect_source"]
@@ -37,6 +40,7 @@ class Asked:
     earlier: tuple[str, ...] = ()
     id: str = ""
     blobs: bool = True
+    witnesses: WitnessRule = field(default_factory=WitnessRule)
 
 
 class Inspection(msgspec.Struct):
@@ -49,9 +53,12 @@ class Inspection(msgspec.Struct):
 def inspect_source(source: LogSource, asked: Asked) -> Inspection:
     """A bundle or a running archive: the entries, and what can be asked for."""
     found = Inspection(Findings())
-    with found.findings.looking_at(""):
-        found.log = verify(source, vkey=asked.vkey, earlier=asked.earlier, id=asked.id, blobs=asked.blobs)
     findings = found.findings
+    with findings.looking_at(""):
+        witnessed = source.witnessed()  # before the checkpoint, which goes on from it
+        earlier = _with(witnessed, asked.earlier)
+        found.log = verify(source, vkey=asked.vkey, earlier=earlier, id=asked.id, blobs=asked.blobs)
+        check_witnesses(witnessed, found.log.size, asked.witnesses, findings)
     _say_limits(findings, asked)
     findings.note("tiles, index, keysets, journals, reports", "looked at over the archive's folder, or --workdir")
     if not source.complete:
@@ -70,7 +77,7 @@ def inspect_folder(root: Path, kek: Kek, asked: Asked, beside: Beside | None = N
         findings.wrong += [Finding(f"{place}/{f.place}", f.problem) for f in _odd(spool)]
     if findings.wrong:
         return found
-    source = DirectorySource(root, kek)
+    source, witnessed = DirectorySource(root, kek), ""
     reports = Reports(beside.reports, findings, running=running, expected=beside.whole)
     with findings.looking_at("keys/ledger-signing.keyset.json"):
         lines = _OwnLines(root, kek)
@@ -81,13 +88,24 @@ def inspect_folder(root: Path, kek: Kek, asked: Asked, beside: Beside | None = N
                 del reports.notes[place]
                 lines.check(note)
                 reports.notes[place] = note
-    earlier = asked.earlier + tuple(reports.notes.values())
+    with findings.looking_at(f"ledger/{WITNESSED}"):
+        note = source.witnessed()
+        if note:
+            lines.check(note, cosigned=True)
+        witnessed = note
+    earlier = _with(witnessed, asked.earlier + tuple(reports.notes.values()))
     with findings.looking_at(""):
         found.log = verify(source, vkey=asked.vkey, earlier=earlier, id=asked.id, blobs=asked.blobs)
+    with findings.looking_at(f"ledger/{WITNESSED}"):
+        check_witnesses(witnessed, found.log.size if found.log else 0, asked.witnesses, findings)
     _say_limits(findings, asked)
     with findings.looking_at("ledger"):
         _Folder(root, kek, findings, running).check(files, source, reports, beside)
     return found
+
+
+def _with(witnessed: str, earlier: tuple[str, ...]) -> tuple[str, ...]:
+    return (*earlier, witnessed) if witnessed else earlier
 
 
 class _OwnLines:
@@ -97,13 +115,16 @@ class _OwnLines:
         namespace = Verifier.parse((root / "ledger" / "vkey").read_text()).name.rpartition("/")[2]
         self._signers = ledger_signers(root, kek, namespace)
 
-    def check(self, note: str) -> None:
-        """Every line, those of older keys included, is what one of the archive's keys signs. Raises ArchiveError."""
+    def check(self, note: str, *, cosigned: bool = False) -> None:
+        """Every line, those of older keys included, is what one of the archive's keys signs, or is a cosignature's
+        where it is ``cosigned``. Raises ArchiveError, NoteError."""
         text, separator, block = note.rpartition("\n\n")
         ours = {s.line(f"{text}\n") for s in self._signers}
         if not separator or not block:
             raise ArchiveError("holds no signed checkpoint: expected text, an empty line and signature lines")
         for line in block.splitlines(keepends=True):
+            if cosigned and is_cosignature(line.removesuffix("\n")):
+                continue
             if line not in ours:
                 raise ArchiveError(f"the signature line {line[:60].strip()!r} isn't by one of the archive's keys")
 

@@ -16,6 +16,7 @@ from governed_serving.archive.errors import ArchiveError, Refused
 from governed_serving.archive.ledger.entrylog import Batch, EntryLog
 from governed_serving.archive.ledger.note import Verifier
 from governed_serving.archive.ledger.tiles import TiledTree
+from governed_serving.archive.ledger.witnessed import WITNESSED
 from governed_serving.archive.service import ledger_cipher
 from governed_serving.archive.store.blobs import addresses
 from governed_serving.archive.store.holdings import Holding
@@ -61,6 +62,10 @@ class LogSource(Protocol):
 
     def checkpoint(self) -> str:
         """The signed note."""
+        ...
+
+    def witnessed(self) -> str:
+        """The newest checkpoint that witnesses cosigned, with their lines; "" where there is none."""
         ...
 
     def leaves(self, size: int) -> Iterator[Leaf]:
@@ -123,6 +128,10 @@ class DirectorySource:
 
     def checkpoint(self) -> str:
         return self._text("checkpoint")
+
+    def witnessed(self) -> str:
+        path = self._root / "ledger" / WITNESSED
+        return path.read_text() if path.is_file() else ""
 
     def batches(self) -> Iterator[tuple[int, Batch]]:
         """Every batch with its first index, those behind the checkpoint included. Raises ArchiveError, CryptoError."""
@@ -249,6 +258,9 @@ class UrlSource:
     def checkpoint(self) -> str:
         return self._client.checkpoint()
 
+    def witnessed(self) -> str:
+        return self._client.witnessed()
+
     def leaves(self, size: int) -> Iterator[Leaf]:
         for start in range(0, size, 1000):
             for index, data in enumerate(self._client.entries(start, min(start + 1000, size)), start):
@@ -341,6 +353,9 @@ class BundleSource:
 
     def checkpoint(self) -> str:
         return self._member("checkpoint").decode()
+
+    def witnessed(self) -> str:
+        return self._member(WITNESSED).decode() if WITNESSED in self._names else ""
 
     def leaves(self, size: int) -> Iterator[Leaf]:
         *lines, rest = self._member("entries.jsonl").split(b"\n")

@@ -1,0 +1,91 @@
+"""Addresses that we call because somebody named them: in one form, and only where they may lead (SSRF: OWASP API7).
+
+What lies behind a name must be a public address, unless the name itself can only have been given on purpose: an
+address, or a host of the cluster or the machine. A connection is made to the address that was judged.
+"""
+
+import asyncio
+import ipaddress
+import socket
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple
+from urllib.parse import unquote, urlsplit
+
+__all__ = ["LONGEST_URL", "Resolve", "Target", "Url", "is_internal", "parsed", "resolved", "target"]
+
+LONGEST_URL = 2048
+_PORTS = {"http": 80, "https": 443}
+_INTERNAL = ("localhost", ".localhost", ".svc", ".cluster.local", ".internal", ".local")
+"""Ends of names that only exist where the operator of the cluster, or of the machine, made them."""
+
+Resolve = Callable[[str, int], Awaitable[list[str]]]
+"""Addresses of a host and port. Raises OSError."""
+
+
+class Url(NamedTuple):
+    """A URL in one form; ``path`` unquoted."""
+
+    scheme: str
+    host: str
+    port: int
+    path: str
+
+
+class Target(NamedTuple):
+    """Where a request goes: ``url`` with the judged address in it, the Host header, the name that TLS asks for."""
+
+    url: str
+    host: str
+    server_name: str
+
+
+def parsed(text: str) -> Url:
+    """In one form. Raises ValueError, saying what was expected, for what has more than one reading."""
+    if len(text) > LONGEST_URL:
+        raise ValueError(f"at most {LONGEST_URL} characters")
+    if not (text.isascii() and text.isprintable()) or " " in text or "\\" in text:
+        raise ValueError("printable ASCII characters without spaces and backslashes")
+    split = urlsplit(text)
+    if split.scheme not in _PORTS or not split.hostname or "@" in split.netloc or split.fragment:
+        raise ValueError("http(s)://host/path without user and fragment")
+    segments = [unquote(segment) for segment in split.path.split("/")]
+    if any(s in (".", "..") or "/" in s or "\\" in s or "%" in s or not s.isprintable() for s in segments):
+        raise ValueError("a path without '.' and '..', and without escaped slashes or percent signs")
+    host = split.hostname.lower().removesuffix(".")
+    return Url(split.scheme, host, split.port or _PORTS[split.scheme], "/".join(segments))
+
+
+def is_internal(host: str) -> bool:
+    """A host that can only be named on purpose: an address, one label, or a name of the cluster or machine."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return "." not in host or host.endswith(_INTERNAL)
+    return True
+
+
+async def resolved(host: str, port: int) -> list[str]:
+    """By the machine's resolver."""
+    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return [str(address[0]) for *_, address in found]
+
+
+async def target(text: str, resolve: Resolve = resolved, *, remedy: str) -> Target:
+    """Where a request to ``text`` goes. Raises ValueError for an address that isn't public though its name is
+    (``remedy``: what to do then), OSError."""
+    url = parsed(text)
+    addresses = await resolve(url.host, url.port)
+    if not is_internal(url.host) and (private := [one for one in addresses if not _public(one)]):
+        raise ValueError(f"expected a public address behind {url.host}, found {private[0]}; {remedy}")
+    if not addresses:
+        raise ValueError(f"expected an address of {url.host}, found none")
+    literal = f"[{addresses[0]}]" if ":" in addresses[0] else addresses[0]
+    split = urlsplit(text)
+    return Target(split._replace(netloc=f"{literal}:{url.port}").geturl(), split.netloc, url.host)
+
+
+def _public(address: str) -> bool:
+    found = ipaddress.ip_address(address.partition("%")[0])
+    if isinstance(found, ipaddress.IPv6Address) and found.ipv4_mapped is not None:
+        found = found.ipv4_mapped
+    return found.is_global and not found.is_multicast
