@@ -76,6 +76,11 @@ class Reason(StrEnum):
     JOB_FAILED = "JobFailed", "The trainer Job failed, and Kubernetes gives no reason."
     REPLICA_FAILURE = "ReplicaFailure", "Replicas can't be made, and Kubernetes gives no reason."
 
+    LEDGER_CONTRADICTED = (
+        "LedgerContradicted",
+        "A witness has a checkpoint by the ledger's key that the ledger doesn't go on from: restore the newest copy.",
+    )
+
     # A canary's trial
     CANARY_ERROR_RATE = (
         "CanaryErrorRate",

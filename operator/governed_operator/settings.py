@@ -29,6 +29,10 @@ class Settings:
     pull_secrets: tuple[str, ...] = ()
     archive_size: str = "10Gi"
     archive_storage_class: str | None = None
+    witnesses: tuple[str, ...] = ()
+    """Witnesses of every namespace's ledger: "VKEY URL" each."""
+    witness_quorum: int = 0
+    """How many of them must have cosigned a checkpoint; 0: all."""
     api_servers: tuple[tuple[str, int], ...] = ()
     """(CIDR, port) of the API server's endpoints; empty: pods may reach 443 and 6443 anywhere."""
     metrics_namespace: str | None = None
@@ -56,6 +60,8 @@ class Settings:
             pull_secrets=tuple(s for s in (get("PULL_SECRETS") or "").split(",") if s),
             archive_size=get("ARCHIVE_SIZE") or "10Gi",
             archive_storage_class=get("ARCHIVE_STORAGE_CLASS"),
+            witnesses=tuple(w for w in (get("WITNESSES") or "").splitlines() if w.strip()),
+            witness_quorum=int(get("WITNESS_QUORUM") or 0),
             api_servers=tuple((cidr, int(port)) for cidr, port in servers),
             metrics_namespace=get("METRICS_NAMESPACE"),
             gateway=get("GATEWAY"),

@@ -32,3 +32,10 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- required "serviceAccount.name: expected the name of an existing ServiceAccount since serviceAccount.create is false, found nothing" .Values.serviceAccount.name -}}
 {{- end -}}
 {{- end -}}
+
+{{- /* VKEY URL, one a line. */}}
+{{- define "governed.witnesses" -}}
+{{- range $index, $witness := .Values.archive.witnesses -}}
+{{- if $index }}{{ "\n" }}{{ end }}{{ $witness.key }} {{ $witness.url }}
+{{- end -}}
+{{- end -}}

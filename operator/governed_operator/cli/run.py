@@ -2,13 +2,19 @@
 
 import asyncio
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from governed_api import routes
 from governed_api.runtime import PORTS, in_words
 from governed_operator.cli.fail import fail
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from governed_api.model import GovernedModel
+    from governed_operator.local.run import Running
 
 
 def command(
@@ -21,6 +27,14 @@ def command(
     host: Annotated[
         str, typer.Option(help="Address that the model's server listens on (0.0.0.0: all); all else is on loopback.")
     ] = "127.0.0.1",
+    *,
+    witness: Annotated[
+        list[str] | None,
+        typer.Option(help="Witness that cosigns the ledger: 'VKEY URL'. May be given again.", show_default=False),
+    ] = None,
+    quorum: Annotated[
+        int | None, typer.Option(help="How many witnesses make a checkpoint a witnessed one; all by default.", min=1)
+    ] = None,
     once: Annotated[bool, typer.Option(help="Send the sample's requests, show the results, stop.")] = False,
     verbose: Annotated[bool, typer.Option(help="With --once: show the containers' log lines as well.")] = False,
 ) -> None:
@@ -31,6 +45,7 @@ def command(
     from governed_operator.local.errors import LocalError
     from governed_operator.local.manifest_file import ManifestError, load_model
     from governed_operator.local.run import LocalRun, Options, Running, until_signalled
+    from governed_operator.settings import Settings
 
     console = Console(stderr=True, highlight=False)
     try:
@@ -39,18 +54,13 @@ def command(
         if model.spec.suspend:
             fail(f"{file}: spec.suspend is true: nothing runs; set it to false")
         folder = workdir or Path(".governed") / model.name
-        options = Options(folder, file.resolve().parent, port_offset, host, quiet=once and not verbose)
+        settings = Settings(witnesses=tuple(witness or ()), witness_quorum=quorum or 0)
+        options = Options(
+            folder, file.resolve().parent, port_offset, host, quiet=once and not verbose, settings=settings
+        )
 
         async def when_ready(running: Running) -> None:
-            if once:
-                from governed_operator.local.showcase import show
-
-                await show(running, manifest, file)
-                return
-            console.print(
-                f"[bold green]ready[/bold green]  {running.url}{routes.MODEL.format(model=model.name)}  (Ctrl-C stops)"
-            )
-            await asyncio.Event().wait()
+            await (_showcase(running, manifest, file) if once else _until_stopped(running, console))
 
         interrupted = asyncio.run(until_signalled(LocalRun(model, options, console), when_ready))
     except (ManifestError, LocalError) as error:
@@ -58,12 +68,29 @@ def command(
     except OSError as error:
         fail(_disk(error, workdir))
     except ExceptionGroup as group:
-        told, others = group.split(OSError)
-        if told is None or others is not None:
-            raise
-        fail(_disk(_first(told), workdir))
+        fail(_disk(_only_of_the_disk(group), workdir))
     if once and interrupted:
         raise typer.Exit(130)
+
+
+async def _showcase(running: "Running", manifest: "GovernedModel", file: Path) -> None:
+    from governed_operator.local.showcase import show
+
+    await show(running, manifest, file)
+
+
+async def _until_stopped(running: "Running", console: "Console") -> None:
+    address = f"{running.url}{routes.MODEL.format(model=running.model.name)}"
+    console.print(f"[bold green]ready[/bold green]  {address}  (Ctrl-C stops)")
+    await asyncio.Event().wait()
+
+
+def _only_of_the_disk(group: ExceptionGroup[Exception]) -> BaseException:
+    """Raises the group where it holds anything else."""
+    told, others = group.split(OSError)
+    if told is None or others is not None:
+        raise group
+    return _first(told)
 
 
 def _first(group: BaseException) -> BaseException:

@@ -76,6 +76,7 @@ def _container(namespace: str, settings: Settings) -> Manifest:
             env.variable(rt.ARCHIVE_DIR, rt.MOUNT_ARCHIVE),
             env.variable(rt.HTTP_PORT, rt.PORT_ARCHIVE),
             env.variable(rt.REPORT, env.report_url(namespace, ARCHIVE)),
+            *_witnesses(settings),
         ],
         ports=[{"name": "http", "containerPort": rt.PORT_ARCHIVE, "protocol": "TCP"}],
         **pod.probes("http"),
@@ -87,6 +88,15 @@ def _container(namespace: str, settings: Settings) -> Manifest:
             pod.account_mount(),
         ],
     )
+
+
+def _witnesses(settings: Settings) -> list[Manifest]:
+    found = []
+    if settings.witnesses:
+        found.append(env.variable(rt.WITNESSES, "\n".join(settings.witnesses)))
+    if settings.witness_quorum:
+        found.append(env.variable(rt.WITNESS_QUORUM, settings.witness_quorum))
+    return found
 
 
 def _claim(settings: Settings) -> Manifest:

@@ -70,6 +70,12 @@ def model_policy(subject: Subject) -> Manifest:
     )
 
 
+def _witnesses(settings: Settings) -> list[Manifest]:
+    """By port: a NetworkPolicy knows no names. Which addresses are called there, the archive itself judges."""
+    ports = {_port(one.partition(" ")[2].strip()) for one in settings.witnesses}
+    return [{"ports": _ports(*sorted(ports))}] if ports else []
+
+
 def archive_policy(namespace: str, settings: Settings) -> Manifest:
     models = {"matchExpressions": [{"key": LABEL_MODEL, "operator": "Exists"}]}
     return shared(
@@ -84,6 +90,6 @@ def archive_policy(namespace: str, settings: Settings) -> Manifest:
                 {"from": [{"podSelector": models}], "ports": _ports(rt.PORT_ARCHIVE)},
                 *_scrape(settings, rt.PORT_ARCHIVE),
             ],
-            "egress": [_dns(), *_api_server(settings)],
+            "egress": [_dns(), *_api_server(settings), *_witnesses(settings)],
         },
     )

@@ -26,6 +26,7 @@ from governed_operator.local.supervision import Backoff
 from governed_operator.local.volumes import Secrets, Volumes
 from governed_operator.local.workdir import Workdir
 from governed_operator.policy.artefact import artefact_of
+from governed_operator.settings import Settings
 
 UNKNOWN = "sha256:unknown"
 """Stands for the artefact's digest until training has made it; nothing runs with it."""
@@ -42,6 +43,8 @@ class Options:
     host: str = LOOPBACK
     """Address that the server listens on; all else stays on loopback."""
     quiet: bool = False
+    settings: Settings = field(default_factory=Settings)
+    """What the chart's values are in a cluster."""
     backoff: Backoff = field(default_factory=Backoff)
 
 
@@ -88,7 +91,7 @@ class LocalRun:
         self.options = options
         self.logs = Logs(console, quiet=options.quiet)
         self.workdir = Workdir(options.workdir)
-        self._subject = Subject(model)
+        self._subject = Subject(model, settings=options.settings)
         self._pods: list[Pod] = []
         runtime = model.spec.predictor.model.runtime
         self._foreign = [runtime.port] if runtime else []

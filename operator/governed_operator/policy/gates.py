@@ -123,6 +123,12 @@ def archive_not_as_wanted(obs: Observed) -> Violation | None:
     return Violation(c.DEGRADED, *obs.archive_failure[:2], "True", stalled=obs.archive_failure.stalled)
 
 
+def ledger_contradicted(obs: Observed) -> Violation | None:
+    """A witness has seen another history by the same key: the archive appends nothing until a person decides."""
+    told = obs.archive_report.contradiction if obs.archive_report else ""
+    return Violation(c.ARCHIVE_READY, Reason.LEDGER_CONTRADICTED, told, stalled=True) if told else None
+
+
 def archive_pod_stuck(obs: Observed) -> Violation | None:
     for child in obs.shared.values():
         if isinstance(child.facts, PodFacts) and child.facts.problem:
@@ -169,6 +175,7 @@ GATES: tuple[Gate, ...] = (
     archive_missing,
     archive_not_as_wanted,
     archive_pod_stuck,
+    ledger_contradicted,
     predictor_pod_stuck,
     artefact_refused,
 )

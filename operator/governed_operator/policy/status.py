@@ -114,8 +114,13 @@ def _states(obs: Observed, decision: Decision) -> dict[str, State | None]:
 def _archive(obs: Observed) -> State:
     archive = obs.archive
     if archive and archive.available >= 1:
-        return "True", Reason.SERVING, "; ".join(filter(None, (_refused(obs), _unreadable(obs))))
+        return "True", Reason.SERVING, "; ".join(filter(None, (_refused(obs), _unreadable(obs), _lagging(obs))))
     return "False", Reason.ARCHIVE_NOT_READY, "the namespace's archive has no ready pod"
+
+
+def _lagging(obs: Observed) -> str | None:
+    lagging = obs.archive_report.lagging if obs.archive_report else ""
+    return f"witnesses that don't cosign the ledger: {lagging}" if lagging else None
 
 
 def _refused(obs: Observed) -> str | None:

@@ -57,7 +57,33 @@ def _parser() -> argparse.ArgumentParser:
     serve.set_defaults(run=_serve)
     fetch = verbs.add_parser("fetch", help="fetch the artefact into GOVERNED_MODEL_DIR and verify it (init container)")
     fetch.set_defaults(run=_fetch)
-    verify = verbs.add_parser("verify", help="recompute a ledger: signature, tree, blobs, one request's proof")
+    _add_verify(verbs.add_parser("verify", help="recompute a ledger: signature, tree, blobs, one request's proof"))
+    export = verbs.add_parser("export", help="write a self-contained bundle that verifies anywhere")
+    _add_source(export)
+    export.add_argument("output", type=Path, help="tar file to write (.tar or .tar.gz)")
+    export.add_argument("--of", default="", metavar="MODEL", help="only the entries of this model, each with its proof")
+    export.add_argument("--id", default="", help="only the entries with this id, each with its proof")
+    export.add_argument("--blobs", action="store_true", help="with the (encrypted) blobs that the entries name")
+    export.add_argument(
+        "--checkpoint",
+        type=Path,
+        action="append",
+        default=[],
+        help="an earlier checkpoint or GovernanceReport: the bundle then proves that the log extends it",
+    )
+    export.set_defaults(run=_export)
+    _add_backup(verbs)
+    rewrap = verbs.add_parser("rewrap", help="wrap a model's keysets by another key-encryption key")
+    rewrap.add_argument("url", help="the archive's URL")
+    rewrap.add_argument("--model", required=True, help="the model whose keysets are wrapped")
+    rewrap.add_argument("--token-file", type=Path, help=f"its bearer token (default: ${runtime.ARCHIVE_TOKEN_FILE})")
+    rewrap.add_argument("--key-file", type=Path, help=f"the current key-encryption key (default: ${runtime.KEK_FILE})")
+    rewrap.add_argument("--new-key-file", type=Path, required=True, help="the new key-encryption key")
+    rewrap.set_defaults(run=_rewrap)
+    return parser
+
+
+def _add_verify(verify: argparse.ArgumentParser) -> None:
     _add_source(verify)
     verify.add_argument("--id", default="", help="also prove that this request (or other id) is in the ledger")
     verify.add_argument("--model-key", type=Path, help="the model's key-encryption key: shows the content of --id")
@@ -85,29 +111,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     verify.add_argument("--json", action="store_true", help="print the findings as JSON")
     verify.set_defaults(run=_verify)
-    export = verbs.add_parser("export", help="write a self-contained bundle that verifies anywhere")
-    _add_source(export)
-    export.add_argument("output", type=Path, help="tar file to write (.tar or .tar.gz)")
-    export.add_argument("--of", default="", metavar="MODEL", help="only the entries of this model, each with its proof")
-    export.add_argument("--id", default="", help="only the entries with this id, each with its proof")
-    export.add_argument("--blobs", action="store_true", help="with the (encrypted) blobs that the entries name")
-    export.add_argument(
-        "--checkpoint",
-        type=Path,
-        action="append",
-        default=[],
-        help="an earlier checkpoint or GovernanceReport: the bundle then proves that the log extends it",
-    )
-    export.set_defaults(run=_export)
-    _add_backup(verbs)
-    rewrap = verbs.add_parser("rewrap", help="wrap a model's keysets by another key-encryption key")
-    rewrap.add_argument("url", help="the archive's URL")
-    rewrap.add_argument("--model", required=True, help="the model whose keysets are wrapped")
-    rewrap.add_argument("--token-file", type=Path, help=f"its bearer token (default: ${runtime.ARCHIVE_TOKEN_FILE})")
-    rewrap.add_argument("--key-file", type=Path, help=f"the current key-encryption key (default: ${runtime.KEK_FILE})")
-    rewrap.add_argument("--new-key-file", type=Path, required=True, help="the new key-encryption key")
-    rewrap.set_defaults(run=_rewrap)
-    return parser
 
 
 def _add_backup(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

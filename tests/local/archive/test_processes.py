@@ -54,6 +54,7 @@ class Process:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.child: subprocess.Popen[str] | None = None
+        self.witnesses = ""
 
     def environment(self) -> dict[str, str]:
         return {
@@ -63,6 +64,7 @@ class Process:
             "GOVERNED_HTTP_PORT": str(self.port),
             "GOVERNED_KEK_FILE": str(self.root / "kek"),
             "GOVERNED_REPORT": f"file://{self.root}/report.json",
+            "GOVERNED_WITNESSES": self.witnesses,
         }
 
     def start(self) -> None:

@@ -1,6 +1,7 @@
 """A verifier in another language, made of other people's code, agrees on what is whole and what was tampered with."""
 
 import io
+import json
 import random
 import shutil
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from governed_serving.archive.client import ArchiveClient
+from governed_serving.archive.errors import Unreachable
 from governed_serving.archive.ledger.entrylog import Batch
 from governed_serving.archive.service import Archive
 from governed_serving.archive.tokens import READER, model_token
@@ -18,6 +20,8 @@ from governed_serving.archive.verify.bundle import export
 from governed_serving.archive.verify.sources import DirectorySource
 from governed_serving.crypto import load_kek
 from support.programs import program
+from support.waiting import eventually
+from support.witness import Witness, serving
 from support.work_folder import MODEL, WorkFolder, made
 from unit.archive.ledgers import batch, leaf
 
@@ -182,3 +186,81 @@ def test_a_changed_tile_is_named_in_the_folder_and_served_right(served: Process)
     served.start()
     said, text = second("-token", token, f"{served.url}/v1/ledger")
     assert said, f"the archive makes the tile anew from the entries: {text}"
+
+
+@pytest.fixture
+def witness() -> Iterator[Witness]:
+    with serving(Witness()) as found:
+        yield found
+
+
+def test_a_witness_cosigns_a_running_archive_and_both_verifiers_check_it(
+    process: Process, witness: Witness, tmp_path: Path
+) -> None:
+    """Over its URL, its folder and an exported part; a key that didn't cosign is missed by both."""
+    other = Witness("witness.example/w2", bytes(32))
+    for name, keys in (("one", witness.vkey), ("two", f"{witness.vkey}\n{other.vkey}")):
+        (tmp_path / name).write_text(f"{keys}\n")
+    process.witnesses = f"{witness.vkey} {witness.url}"
+    process.start()
+    token = model_token((process.root / "root").read_bytes(), "default", READER)
+    (tmp_path / "reader").write_text(token)
+    with ArchiveClient(process.url, process.token, "credit", patience=60.0) as client:
+        witness.trusts(client.vkey())
+        client.append_batch("s", 0, batch(0, 300).entries)
+        eventually(client.witnessed, lambda note: note.split("\n")[1:2] == ["300"], what="the cosigned checkpoint")
+        client.append_batch("s", 300, batch(300, 3).entries)
+        prefix = f"{process.url}/v1/ledger"
+        said, text = second("-token", token, "-witness-key", tmp_path / "one", prefix)
+        assert said, text
+        said, text = second("-token", token, "-witness-key", tmp_path / "two", prefix)
+        assert "1 witnesses cosigned, expected 2" in text
+        assert second("-token", token, "-witness-key", tmp_path / "two", "-quorum", "1", prefix)[0]
+        reader = ("--token-file", str(tmp_path / "reader"))
+        assert process.run("verify", process.url, *reader, "--witness-key", str(tmp_path / "one"))[0] == 0
+    assert process.stop() == 0
+    code, out, _ = process.run("verify", str(process.root / "archive"), "--witness-key", str(tmp_path / "one"))
+    assert (code, "witness.example/w1 cosigned" in out) == (0, True), out
+    code, _, err = process.run("verify", str(process.root / "archive"), "--witness-key", str(tmp_path / "two"))
+    assert (code, "none by witness.example/w2" in err) == (1, True), err
+    part = tmp_path / "part.tar"
+    assert process.run("export", str(process.root / "archive"), str(part), "--id", "server-0/7")[0] == 0
+    assert first(part, "--witness-key", str(tmp_path / "one"))
+    said, text = second("-witness-key", tmp_path / "one", part)
+    assert said, text
+    changed = members(part)
+    changed["witnessed"] = changed["witnessed"][:-9] + b"AAAAAAA=\n"
+    tampered_part = rebuilt(tmp_path / "changed.tar", changed)
+    assert not first(tampered_part, "--witness-key", str(tmp_path / "one"))
+    assert not second("-witness-key", tmp_path / "one", tampered_part)[0]
+
+
+def test_an_archive_of_an_older_copy_is_told_by_its_witness(process: Process, witness: Witness) -> None:
+    process.witnesses = f"{witness.vkey} {witness.url}"
+    process.start()
+    with ArchiveClient(process.url, process.token, "credit", patience=60.0) as client:
+        witness.trusts(client.vkey())
+        client.append_batch("s", 0, batch(0, 5).entries)
+        eventually(client.checkpoint, lambda note: note.split("\n")[1] == "5")
+    assert process.stop() == 0
+    shutil.copytree(process.root / "archive", process.root / "copy")
+    process.start()
+    with ArchiveClient(process.url, process.token, "credit", patience=60.0) as client:
+        client.append_batch("s", 5, batch(5, 5).entries)
+        eventually(client.witnessed, lambda note: note.split("\n")[1:2] == ["10"], what="the cosigned checkpoint")
+    assert process.stop() == 0
+    shutil.rmtree(process.root / "archive")
+    (process.root / "copy").rename(process.root / "archive")
+    (process.root / "report.json").unlink()  # it has the newer checkpoint as well, and would do
+    process.start()
+    with ArchiveClient(process.url, process.token, "credit", patience=0.0) as client:
+        assert client.checkpoint().split("\n")[1] == "5", "it may be read"
+        with pytest.raises(Unreachable, match=r"witness witness\.example/w1 has a checkpoint over 10 entries"):
+            client.append_batch("s", 5, batch(5, 1).entries)
+
+    def told() -> str:
+        report = json.loads((process.root / "report.json").read_text())
+        return str(report.get("status", report)["archive"].get("contradiction", ""))
+
+    assert "another archive signs with the same key" in eventually(told)
+    assert process.stop() == 0

@@ -89,10 +89,12 @@ def _operator() -> bytes:
 @pytest.fixture(scope="module")
 def archive_text() -> bytes:
     metrics = ArchiveMetrics("n")
+    standing = SimpleNamespace(cosigner=SimpleNamespace(name="w"), size=1, answers={"cosigned": 1})
     archive: Any = SimpleNamespace(
         ledger=SimpleNamespace(size=1, rebuilt=0, faults={}),
         appender=SimpleNamespace(waiting=0, groups=1, group_seconds=0.1),
         retention=SimpleNamespace(deleted=0),
+        witnessed=SimpleNamespace(size=1, contradiction="", standings=(standing,)),
     )
     metrics._requests.labels(namespace="n", component="archive", method="GET", route="/", status="200").inc()
     metrics._seconds.labels(namespace="n", component="archive", method="GET", route="/").observe(0.1)

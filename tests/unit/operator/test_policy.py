@@ -27,6 +27,7 @@ from builders import (
 from governed_api.latency import BOUNDS, added, median_interval, quantile
 from governed_api.model import GovernedModelStatus, RevisionStatus
 from governed_api.reasons import Reason
+from governed_api.report import ArchiveReport
 from governed_operator.desired import model_objects
 from governed_operator.desired.decision import Revision
 from governed_operator.desired.manifest import Subject
@@ -644,6 +645,19 @@ def test_what_the_archive_refused_for_ever_is_told_beside_its_condition_whicheve
     assert message() == message(a=0, b=0) == ""
     assert message(a=3, b=4).startswith("14 ledger entries were refused for ever")
     assert "deadLetter" in message(a=1)
+
+
+def test_a_witness_that_lags_is_told_and_one_that_saw_another_history_unmakes_the_condition() -> None:
+    lagging = ArchiveReport(checkpoint="note", lagging="witness.example/w1: no answer within 10 s")
+    obs = serving(archive_report=lagging)
+    (found,) = (c for c in status_of(obs, decide(obs)).conditions if c.type == "ArchiveReady")
+    assert (found.status, found.reason) == ("True", "Serving")
+    assert found.message == "witnesses that don't cosign the ledger: witness.example/w1: no answer within 10 s"
+    obs = serving(archive_report=ArchiveReport(checkpoint="note", contradiction="witness w1 has a checkpoint over 8"))
+    states = {c.type: (c.status, c.reason) for c in status_of(obs, decide(obs)).conditions}
+    assert states["ArchiveReady"] == ("False", "LedgerContradicted")
+    assert states["Ready"][0] == "False"
+    assert states["Stalled"] == ("True", "LedgerContradicted")
 
 
 def test_frames_that_were_damaged_before_they_were_shipped_are_told_beside_dead_letters() -> None:

@@ -91,9 +91,7 @@ def export(
     if not complete:
         members["proofs.json"] = _proofs(hashes, chosen)
     if sizes:
-        node = _nodes(hashes)
-        proofs = {size: [h.hex() for h in consistency_proof(node, size, len(hashes))] for size in sizes}
-        members[CONSISTENCY] = msgspec.json.encode(proofs)
+        members[CONSISTENCY] = _consistency(hashes, sizes)
     _write(source, target, members, kept)
     return len(chosen), len(kept)
 
@@ -106,6 +104,11 @@ def _sizes(earlier: tuple[str, ...], now: Checkpoint) -> list[int]:
             f"an earlier checkpoint signed {sizes[-1]} entries, the log now has {now.size}: its tail was cut"
         )
     return sizes
+
+
+def _consistency(hashes: list[bytes], sizes: list[int]) -> bytes:
+    node = _nodes(hashes)
+    return msgspec.json.encode({n: [h.hex() for h in consistency_proof(node, n, len(hashes))] for n in sizes})
 
 
 def _nodes(hashes: list[bytes]) -> NodeReader:

@@ -102,7 +102,7 @@ func strict(data []byte, into any, keys ...string) error {
 }
 
 // bundled verifies an exported bundle: all entries, or some with a proof each.
-func bundled(path, vkey string, kept []byte) (checkpoint, error) {
+func bundled(path, vkey string, kept []byte, rule witnessRule) (checkpoint, error) {
 	files, err := members(path)
 	if err != nil {
 		return checkpoint{}, err
@@ -122,6 +122,11 @@ func bundled(path, vkey string, kept []byte) (checkpoint, error) {
 	if err != nil {
 		return checkpoint{}, err
 	}
+	witnessed, err := rule.check(files["witnessed"], vkey, now)
+	if err != nil {
+		return checkpoint{}, err
+	}
+	earlier = append(earlier, witnessed...)
 	lines := bytes.Split(files["entries.jsonl"], []byte("\n"))
 	if len(lines[len(lines)-1]) != 0 {
 		return checkpoint{}, errors.New("entries.jsonl doesn't end with a newline")

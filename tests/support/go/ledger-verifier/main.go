@@ -128,13 +128,19 @@ func consistent(old, now checkpoint, hashes []string) error {
 func main() {
 	vkey := flag.String("vkey", "", "file with the verifier key to trust (default: the source's own)")
 	earlier := flag.String("checkpoint", "", "file with an earlier checkpoint, kept elsewhere")
+	witnesses := flag.String("witness-key", "", "file with witnesses' verifier keys, one a line: they must have cosigned")
+	quorum := flag.Int("quorum", 0, "how many of them (default: all)")
 	token := flag.String("token", "", "the reader's bearer token, for a URL")
 	flag.Parse()
 	if flag.NArg() != 1 {
-		fmt.Fprintln(os.Stderr, "usage: ledger-verifier [-vkey FILE] [-checkpoint FILE] [-token TOKEN] BUNDLE.tar | URL")
+		fmt.Fprintln(os.Stderr, "usage: ledger-verifier [-vkey FILE] [-checkpoint FILE] [-witness-key FILE [-quorum N]] [-token TOKEN] BUNDLE.tar | URL")
 		os.Exit(2)
 	}
-	now, err := verified(flag.Arg(0), *vkey, *earlier, *token)
+	rule, err := newWitnessRule(*witnesses, *quorum)
+	var now checkpoint
+	if err == nil {
+		now, err = verified(flag.Arg(0), *vkey, *earlier, *token, rule)
+	}
 	if err != nil {
 		fmt.Println("not verified:", err)
 		os.Exit(1)
@@ -142,7 +148,7 @@ func main() {
 	fmt.Printf("verified %s %d %x\n", now.origin, now.size, now.root)
 }
 
-func verified(source, vkeyFile, earlierFile, token string) (checkpoint, error) {
+func verified(source, vkeyFile, earlierFile, token string, rule witnessRule) (checkpoint, error) {
 	var key, old []byte
 	var err error
 	if vkeyFile != "" {
@@ -156,9 +162,9 @@ func verified(source, vkeyFile, earlierFile, token string) (checkpoint, error) {
 		}
 	}
 	if strings.Contains(source, "://") {
-		return served(strings.TrimSuffix(source, "/"), token, string(key), old)
+		return served(strings.TrimSuffix(source, "/"), token, string(key), old, rule)
 	}
-	return bundled(source, string(key), old)
+	return bundled(source, string(key), old, rule)
 }
 
 // earlierThan opens a checkpoint kept elsewhere; a log that has fewer entries was cut.

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -24,6 +25,8 @@ func tilePath(level string, number, hashes uint64) string {
 	return level + "/" + path
 }
 
+var errNotFound = errors.New("404, not there")
+
 func fetched(url, token string) ([]byte, error) {
 	request, err := http.NewRequest("GET", url, nil)
 	if err != nil {
@@ -38,6 +41,9 @@ func fetched(url, token string) ([]byte, error) {
 	}
 	defer answer.Body.Close()
 	data, err := io.ReadAll(io.LimitReader(answer.Body, 64<<20))
+	if err == nil && answer.StatusCode == http.StatusNotFound {
+		return nil, fmt.Errorf("%s: %w", url, errNotFound)
+	}
 	if err == nil && answer.StatusCode != http.StatusOK {
 		err = fmt.Errorf("%s: %d %s", url, answer.StatusCode, data)
 	}
@@ -45,13 +51,20 @@ func fetched(url, token string) ([]byte, error) {
 }
 
 // served verifies a log below prefix: checkpoint, every entry, and every hash of every tile of its size.
-func served(prefix, token, vkey string, kept []byte) (checkpoint, error) {
+func served(prefix, token, vkey string, kept []byte, rule witnessRule) (checkpoint, error) {
 	if vkey == "" {
 		data, err := fetched(prefix+"/key", "")
 		if err != nil {
 			return checkpoint{}, err
 		}
 		vkey = string(data)
+	}
+	cosigned, err := fetched(prefix+"/witnessed", "") // before the checkpoint, which goes on from it
+	if errors.Is(err, errNotFound) {
+		cosigned, err = nil, nil
+	}
+	if err != nil {
+		return checkpoint{}, err
 	}
 	signed, err := fetched(prefix+"/checkpoint", "")
 	if err != nil {
@@ -65,6 +78,11 @@ func served(prefix, token, vkey string, kept []byte) (checkpoint, error) {
 	if err != nil {
 		return checkpoint{}, err
 	}
+	witnessed, err := rule.check(cosigned, vkey, now)
+	if err != nil {
+		return checkpoint{}, err
+	}
+	earlier = append(earlier, witnessed...)
 	rows := map[uint64][]byte{} // hashes of each level of tiles, in order
 	whole := newTree(earlier, func(id compact.NodeID, hash []byte) {
 		if id.Level%8 == 0 {
