@@ -127,7 +127,7 @@ EVERYTHING = (
 
 def test_what_is_rendered_is_right_with_any_values(helm: Helm, bed: ApiServerBed) -> None:
     bed.cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": OPERATOR_NAMESPACE}})
-    eventually(lambda: helm.cluster.get("serviceaccount", "default"), within=30)
+    eventually(lambda: helm.cluster.get("serviceaccount", "default"), within=90)
     for arguments in ((), EVERYTHING, ("--set=crds.install=false,rbac.create=false,networkPolicy.create=false",)):
         objects = [o for o in rendered(helm, *arguments) if o["kind"] != "ServiceMonitor"]
         helm.cluster.apply(objects, "--dry-run=server", "--server-side", "--force-conflicts")
@@ -220,7 +220,7 @@ def test_models_outlive_an_upgrade_and_the_release_itself(bed: ApiServerBed, hel
         mark = bed.audit.mark()
         with operator_of_the_chart(bed, tmp_path, "again"):
             namespace.kubectl("delete", "service", "plain")
-            eventually(lambda: namespace.get("service", "plain"), within=30, what="the operator has adopted the model")
+            eventually(lambda: namespace.get("service", "plain"), within=90, what="the operator has adopted the model")
             await_ready(namespace, "plain")
         written = {w.resource for w in bed.audit.writes(mark, user=ACCOUNT) if w.namespace == namespace.namespace}
         assert written == {"services"}, "nothing but what was taken away had to be written"
@@ -257,7 +257,7 @@ def helm_test(helm: Helm, operator: str) -> tuple[int, str, str]:
     )
     try:
         look = lambda: helm.cluster.get("pod", f"{NAME}-test")  # noqa: E731
-        pod = eventually(look, lambda p: p["status"].get("phase") == "Running", within=45, what="the test pod runs")
+        pod = eventually(look, lambda p: p["status"].get("phase") == "Running", within=90, what="the test pod runs")
         (container,) = pod["spec"]["containers"]
         (named,) = [e["value"] for e in container["env"] if e["name"] == "OPERATOR_URL"]
         assert named == f"http://{NAME}.{OPERATOR_NAMESPACE}.svc:8088"
@@ -352,7 +352,7 @@ def an_ordinary_day(namespace: Cluster) -> None:
     rich = trained()
     rich["spec"]["predictor"]["priorityClassName"] = "urgent"
     namespace.apply(rich)
-    eventually(lambda: namespace.list("job"), within=30, what="the trainer Job")
+    eventually(lambda: namespace.list("job"), within=90, what="the trainer Job")
     report_trained(namespace, "rich")
     await_ready(namespace, "rich")
 
@@ -365,8 +365,8 @@ def an_ordinary_day(namespace: Cluster) -> None:
         await_ready(namespace, name)
 
     namespace.apply(canary(61))
-    trial = eventually(lambda: namespace.get("gmodel", "plain")["status"]["canary"]["name"], within=30)
-    eventually(lambda: namespace.get("deploy", "plain-canary"), within=30)
+    trial = eventually(lambda: namespace.get("gmodel", "plain")["status"]["canary"]["name"], within=90)
+    eventually(lambda: namespace.get("deploy", "plain-canary"), within=90)
     bad = {"server": {"p": {"requests": 100, "errors": 50}}}
     write_report(namespace, "plain", revisions={trial: bad})
     eventually(lambda: condition(namespace, "plain", "Degraded"), lambda c: c[1] == "CanaryErrorRate", within=60)
@@ -425,6 +425,6 @@ def test_a_right_that_is_missing_shows(bed: ApiServerBed, helm: Helm, tmp_path: 
     with fresh(bed, "missing") as namespace, operator_of_the_chart(bed, tmp_path):
         namespace.apply(imported())
         refused = lambda: [r for r in bed.audit.requests(ACCOUNT, mark) if r.code == 403]  # noqa: E731
-        found = eventually(refused, within=30, what="a refusal in the audit log")
+        found = eventually(refused, within=90, what="a refusal in the audit log")
     assert {(r.resource, r.verb) for r in found} == {("secrets", "create")}
     helm("upgrade", RELEASE, str(CHART), "--force-conflicts")

@@ -50,7 +50,7 @@ def test_the_manifests_agree_with_what_is_live(namespace: Cluster, defined: None
             live = named.get(target["kind"], target["metadata"]["name"])
             assert drift(target, live) == [], f"{target['kind']} {target['metadata']['name']}"
             read = lambda o=target, at=named: kstatus(at.get(o["kind"], o["metadata"]["name"]))[0]  # noqa: E731
-            eventually(read, lambda status: status == "Current", within=30, what=f"{target['kind']} is Current")
+            eventually(read, lambda status: status == "Current", within=90, what=f"{target['kind']} is Current")
         names = [f"{o['kind']}/{o['metadata']['name']}" for o in objects]
         before = authored(namespace, *names)
         namespace.apply(objects)  # says "configured" of a budget that it leaves as it is: its selector's patch strategy

@@ -98,7 +98,7 @@ def test_cause_is_named_within_15_seconds(kind_namespace: Cluster) -> None:
 
     wanted = {("crash", "CrashLoopBackOff"), ("room", "Unschedulable")}
     # posted after the status
-    eventually(warnings, lambda events: wanted <= events, within=30, what="events for people")
+    eventually(warnings, lambda events: wanted <= events, within=90, what="events for people")
 
     failed = eventually(
         lambda: condition(kind_namespace, "data", "TrainingSucceeded"), lambda c: c[0] == "False", within=240, every=1

@@ -172,7 +172,7 @@ def test_ledger_verifies_away_from_the_cluster(cluster: Cluster, tmp_path: Path)
 @pytest.mark.usefixtures("one_pod")
 def test_model_scales_out_under_load_and_in_after_it(cluster: Cluster) -> None:
     change(cluster, NAME, {"predictor": {"maxReplicas": 2, "scaleTarget": 40}})
-    eventually(lambda: cluster.get("hpa", f"{NAME}-predictor"), within=30)
+    eventually(lambda: cluster.get("hpa", f"{NAME}-predictor"), within=90)
 
     def replicas() -> int:
         return int(cluster.get("deployment", f"{NAME}-predictor")["spec"]["replicas"])

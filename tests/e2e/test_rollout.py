@@ -80,4 +80,4 @@ def test_biased_revision_goes_back_and_says_why(cluster: Cluster) -> None:
     assert condition(cluster, NAME)[0] == "True", "what served goes on serving"
     assert _decision(cluster, "B", "female") == "yes"
     told = lambda: {e["reason"] for e in cluster.list("events") if e["involvedObject"]["name"] == NAME}  # noqa: E731
-    eventually(told, lambda reasons: "CanaryBiasBeyondThreshold" in reasons, within=30)
+    eventually(told, lambda reasons: "CanaryBiasBeyondThreshold" in reasons, within=90)

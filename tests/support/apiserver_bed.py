@@ -299,10 +299,10 @@ class ApiServerBed:
                 raise BedError(f"{gone[0].name} of the API-server bed ended at once; its log says:\n{gone[0].tail()}")
             return self.ready()
 
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 180
         while not up():
             if time.monotonic() > deadline:
-                raise BedError(f"kube-apiserver was not ready within 60 s; logs:\n{self.logs(10)}")
+                raise BedError(f"kube-apiserver was not ready within 180 s; logs:\n{self.logs(10)}")
             time.sleep(0.05)
 
     def _create_defaults(self) -> None:
@@ -316,12 +316,12 @@ class ApiServerBed:
         self.cluster.apply([storage, *(_kwok_node(i) for i in range(self.nodes))])
         eventually(
             lambda: self.cluster.get("serviceaccount", "default"),
-            within=30,
+            within=90,
             every=0.1,
             what="controller-manager's work",
         )
         if self.nodes:
-            self.cluster.kubectl("wait", "--for=condition=Ready", "nodes", "--all", "--timeout=30s")
+            self.cluster.kubectl("wait", "--for=condition=Ready", "nodes", "--all", "--timeout=90s", timeout=100)
 
     def _save(self) -> None:
         state = {"ports": self.ports, "nodes": self.nodes, "processes": [p.state() for p in self.processes]}

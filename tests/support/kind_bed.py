@@ -187,7 +187,7 @@ class KindBed:
             self.cluster.within(namespace).kubectl(
                 "wait", "--for=condition=Available", "deployment", "--all", "--timeout=120s", timeout=130
             )
-        eventually(lambda: self.cluster.get("serviceaccount", "default"), within=30)
+        eventually(lambda: self.cluster.get("serviceaccount", "default"), within=90)
 
     def _processes(self) -> list[Process]:
         path = self.folder / "processes.json"

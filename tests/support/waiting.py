@@ -1,5 +1,6 @@
 """Waiting on a world that settles in its own time: no sleeps in tests, only observations with a deadline."""
 
+import sys
 import time
 from collections.abc import Callable
 from typing import TypeVar
@@ -8,6 +9,12 @@ T = TypeVar("T")
 
 # A failed read is not an observation: the API server may be restarting just now.
 NOT_OBSERVED: tuple[type[Exception], ...] = (OSError, RuntimeError, LookupError, ValueError)
+
+
+def _not_observed() -> tuple[type[Exception], ...]:
+    """With the errors of httpx where a test reads through it, which are no OSErrors: support itself does without."""
+    httpx = sys.modules.get("httpx")
+    return NOT_OBSERVED if httpx is None else (*NOT_OBSERVED, httpx.TransportError)
 
 
 def eventually(
@@ -31,7 +38,7 @@ def eventually(
             if holds(seen):
                 return seen
             last = f"last seen: {seen!r}"
-        except (AssertionError, *NOT_OBSERVED) as error:
+        except (AssertionError, *_not_observed()) as error:
             last = f"last error: {type(error).__name__}: {error}"
         if time.monotonic() >= deadline:
             raise AssertionError(f"{what or 'the condition'} did not come true within {within:.0f} s; {last[:4000]}")
@@ -64,7 +71,7 @@ def consistently(
     while time.monotonic() < deadline or not observations:
         try:
             seen = look()
-        except NOT_OBSERVED as failure:
+        except _not_observed() as failure:
             error = failure
             if time.monotonic() >= deadline + during:
                 raise AssertionError(f"{what or 'the condition'} was never observed: {error}") from error

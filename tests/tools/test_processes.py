@@ -27,7 +27,7 @@ def test_a_process_whose_first_thread_has_ended_still_holds_its_port(tmp_path: P
     listener = Process("listener", [sys.executable, "-c", LISTENER, str(port)], str(tmp_path / "log"))
     listener.start()
     try:
-        eventually(lambda: "up" in listener.tail() and _state(listener.pid) == "Z", within=20, every=0.02)
+        eventually(lambda: "up" in listener.tail() and _state(listener.pid) == "Z", within=90, every=0.02)
         assert listener.alive
     finally:
         listener.stop(hard=True)

@@ -1,9 +1,13 @@
 """What the other tests wait with: each must be able to fail."""
 
+import urllib.request
 from collections.abc import Callable
+from itertools import chain, repeat
 
+import httpx
 import pytest
 
+from support.ports import free_port
 from support.waiting import comes_to_rest, consistently, eventually
 
 
@@ -17,6 +21,20 @@ def test_eventually_tells_what_it_saw_last() -> None:
     assert eventually(counting(3), lambda n: n == 3, within=5, every=0.001) == 3
     with pytest.raises(AssertionError, match="three did not come true within 0 s; last seen: 2"):
         eventually(counting(2), lambda n: n == 3, within=0.05, every=0.001, what="three")
+
+
+def refused() -> object:
+    return httpx.get(f"http://127.0.0.1:{free_port()}", trust_env=False)
+
+
+@pytest.mark.parametrize("read", [refused, lambda: urllib.request.urlopen("http://127.0.0.1:1"), lambda: {}["a"]])
+def test_a_read_that_fails_is_no_sight(read: Callable[[], object]) -> None:
+    looks = iter([read, read, lambda: 7])
+    assert eventually(lambda: next(looks)(), lambda n: n == 7, within=30, every=0.001) == 7
+    looks = chain([read, read], repeat(lambda: 7))
+    assert consistently(lambda: next(looks)(), lambda n: n == 7, during=2, every=0.1) == 7
+    with pytest.raises(AssertionError, match=r"did not come true within 0 s; last error: \w+: "):
+        eventually(read, within=0.05, every=0.001)
 
 
 def test_consistently_ends_at_the_first_sight_that_differs() -> None:

@@ -13,8 +13,17 @@ from governed_operator.local.errors import LocalError
 from governed_operator.local.run import Running
 from governed_operator.local.serving_side import module
 
-PATIENCE = 30.0
+PATIENCE = 120.0
+"""Seconds; an auditor that shares a busy machine's cores ships late, not wrongly."""
 POLL = 0.1
+
+
+async def answered(client: httpx.AsyncClient, path: str, **params: str) -> httpx.Response | None:
+    """None where no answer came: from a process that is busy, or is being started again. Whoever asks, asks again."""
+    try:
+        return await client.get(path, params=params)
+    except httpx.TransportError:
+        return None
 
 
 async def wait_for_entry(running: Running, request: str) -> dict[str, Json]:
@@ -25,8 +34,8 @@ async def wait_for_entry(running: Running, request: str) -> dict[str, Json]:
         base_url=running.archive_url, headers={"authorization": f"Bearer {token}"}, trust_env=False, timeout=5
     ) as client:
         while True:
-            answer = await client.get(routes.FIND, params={"model": running.model.name, "id": request})
-            entries = answer.json() if answer.status_code == 200 else []
+            answer = await answered(client, routes.FIND, model=running.model.name, id=request)
+            entries = answer.json() if answer is not None and answer.status_code == 200 else []
             if entries and await _signed(client, int(entries[0]["index"])):
                 return dict(entries[0])
             if time.monotonic() > deadline:
@@ -39,9 +48,11 @@ async def wait_for_entry(running: Running, request: str) -> dict[str, Json]:
 async def _signed(client: httpx.AsyncClient, index: int) -> bool:
     """Whether a checkpoint covers entry ``index``: the verifier reads files, and asking is what signs one and writes
     it."""
-    answer = await client.get(routes.CHECKPOINT)
+    answer = await answered(client, routes.CHECKPOINT)
+    if answer is None or answer.status_code != 200:
+        return False
     lines = answer.text.split("\n")
-    return answer.status_code == 200 and len(lines) > 1 and int(lines[1]) > index
+    return len(lines) > 1 and int(lines[1]) > index
 
 
 async def verify(running: Running, request: str) -> tuple[bool, str]:

@@ -17,12 +17,13 @@ from governed_operator.local.audit_view import bias_table, data_audit, gate_tabl
 from governed_operator.local.client import ClientError, ModelClient
 from governed_operator.local.errors import LocalError
 from governed_operator.local.explanation_view import explanation_view
-from governed_operator.local.proof import verify, wait_for_entry
+from governed_operator.local.proof import answered, verify, wait_for_entry
 from governed_operator.local.reports import training_report
 from governed_operator.local.run import Running
 from governed_operator.local.sample import Sample, load_sample, sample_path
 
-VERDICT_PATIENCE = 30.0
+VERDICT_PATIENCE = 60.0
+"""Seconds in which the auditor must have folded another row."""
 WIDTH = 130
 """Columns where no terminal says how many there are."""
 
@@ -103,19 +104,22 @@ async def _bias(console: Console, running: Running, expected: int) -> None:
 
 
 async def _verdict(running: Running, expected: int) -> AuditorReport:
-    """The auditor's verdict once it has seen ``expected`` rows."""
+    """The auditor's verdict once it has seen ``expected`` rows. Raises LocalError when it gets no further."""
     deadline = time.monotonic() + VERDICT_PATIENCE
     report = AuditorReport(verdict="Unknown")
     async with httpx.AsyncClient(base_url=running.auditor_url, trust_env=False, timeout=5) as client:
         while True:
-            answer = await client.get(routes.VERDICT)
-            if answer.status_code == 200:
-                report = AuditorReport.model_validate_json(answer.content)
+            answer = await answered(client, routes.VERDICT)
+            if answer is not None and answer.status_code == 200:
+                before, report = report.samples, AuditorReport.model_validate_json(answer.content)
+                if report.samples > before:
+                    deadline = time.monotonic() + VERDICT_PATIENCE
             if report.samples >= expected:
                 return report
             if time.monotonic() > deadline:
                 raise LocalError(
-                    f"the auditor has folded {report.samples} of {expected} rows after {VERDICT_PATIENCE:.0f} s"
+                    f"the auditor has folded {report.samples} of {expected} rows, and none in the last "
+                    f"{VERDICT_PATIENCE:.0f} s: see its log"
                 )
             await asyncio.sleep(0.05)
 
@@ -124,8 +128,11 @@ async def _masking(console: Console, running: Running) -> None:
     if running.model.spec.governance.privacy.masking is None:
         return
     console.print(Rule("masking", align="left"))
-    async with httpx.AsyncClient(base_url=running.url, trust_env=False, timeout=5) as client:
-        lines = (await client.get(routes.METRICS_PATH)).text.splitlines()
+    async with httpx.AsyncClient(base_url=running.url, trust_env=False, timeout=60) as client:
+        try:
+            lines = (await client.get(routes.METRICS_PATH)).text.splitlines()
+        except httpx.TransportError as error:
+            raise LocalError(f"{running.url}{routes.METRICS_PATH}: {str(error) or type(error).__name__}") from error
     counters = [line for line in lines if "mask" in line and not line.startswith("#") and not line.endswith(" 0.0")]
     for line in counters or ["nothing was masked"]:
         console.print(Text(line))

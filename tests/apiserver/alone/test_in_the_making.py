@@ -20,7 +20,7 @@ def test_a_model_in_the_making_is_in_progress_and_a_ready_one_current(
         assert reading(namespace, "rich") == ("InProgress", "Progressing")
     finally:
         operator.process.send_signal(signal.SIGCONT)
-    eventually(lambda: condition(namespace, "rich", "Reconciling"), lambda c: c[0] == "True", within=30)
+    eventually(lambda: condition(namespace, "rich", "Reconciling"), lambda c: c[0] == "True", within=90)
     assert reading(namespace, "rich") == ("InProgress", "Progressing")
     make_trained(namespace)
     assert reading(namespace, "rich") == ("Current", "Healthy")

@@ -41,4 +41,4 @@ def test_a_converged_system_writes_nothing_and_neither_does_a_restart(
         eventually(lambda: second.leading, within=60, what="the standby leads")
         consistently(lambda: writes(mark), lambda w: not w, during=QUIET, every=1, what="no writes after a hand-over")
         namespace.kubectl("delete", "svc", "rich")
-        eventually(lambda: namespace.get("svc", "rich"), within=30, what="the new leader repairs")
+        eventually(lambda: namespace.get("svc", "rich"), within=90, what="the new leader repairs")

@@ -17,7 +17,7 @@ def install_definitions(cluster: Cluster) -> None:
     """Server-side: several are larger than the annotation of a client-side apply may be."""
     files = [path for where, (folder, glob) in SHIPPED.items() for path in _files(*where, folder, glob)]
     cluster.kubectl("apply", "--server-side", *(f"--filename={path}" for path in files))
-    cluster.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+    cluster.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=90s", timeout=100)
 
 
 def _files(module: str, required: str, folder: str, glob: str) -> list[Path]:

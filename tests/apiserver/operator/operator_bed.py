@@ -56,7 +56,7 @@ class OperatorUnderTest(AnsweringOperator):
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
         self.process.send_signal(number)
-        self.process.wait(30)
+        self.process.wait(90)
 
 
 @contextmanager
@@ -113,7 +113,9 @@ def operator_of_the_bed(bed: ApiServerBed) -> AnsweringOperator:
 def install_crds(cluster: Cluster) -> None:
     for name in ("governedmodels", "governancereports"):
         cluster.kubectl("apply", "-f", str(CRDS / f"{name}.yaml"))
-        cluster.kubectl("wait", "--for=condition=Established", f"crd/{name}.governedmodels.io", "--timeout=30s")
+        cluster.kubectl(
+            "wait", "--for=condition=Established", f"crd/{name}.governedmodels.io", "--timeout=90s", timeout=100
+        )
 
 
 def model(name: str, spec: dict[str, Any]) -> dict[str, Any]:
@@ -187,7 +189,7 @@ def make_trained(cluster: Cluster, name: str = "rich", manifest: dict[str, Any] 
 
 def report_trained(cluster: Cluster, name: str) -> None:
     """As the trainer of a model that is there would."""
-    eventually(lambda: cluster.get("greport", name), within=30, what="the report")
+    eventually(lambda: cluster.get("greport", name), within=90, what="the report")
     trainer = {
         "phase": "Succeeded",
         "trainingHash": training_hash(cluster, name),

@@ -39,11 +39,11 @@ def test_every_owned_field_that_drifts_comes_back(namespace: Cluster) -> None:
     for kind, (name, patch, _) in DRIFTS.items():
         drift(namespace, kind, name, patch)
     for kind, (name, _, restored) in DRIFTS.items():
-        eventually(lambda k=kind, n=name: namespace.get(k, n), restored, within=30, what=f"{kind} is restored")  # type: ignore[misc]
+        eventually(lambda k=kind, n=name: namespace.get(k, n), restored, within=90, what=f"{kind} is restored")  # type: ignore[misc]
     for kind in ("svc/rich", "netpol/rich", "deploy/rich-predictor", "sa/rich-pods", "hpa/rich-predictor"):
         namespace.kubectl("delete", kind)
     for kind, name in (("svc", "rich"), ("netpol", "rich"), ("deploy", "rich-predictor"), ("sa", "rich-pods")):
-        eventually(lambda k=kind, n=name: namespace.get(k, n), within=30, what=f"{kind} is made again")  # type: ignore[misc]
+        eventually(lambda k=kind, n=name: namespace.get(k, n), within=90, what=f"{kind} is made again")  # type: ignore[misc]
 
 
 def test_what_others_own_stays(namespace: Cluster) -> None:
@@ -52,7 +52,7 @@ def test_what_others_own_stays(namespace: Cluster) -> None:
     namespace.kubectl("annotate", "svc", "rich", "theirs=yes")
     namespace.kubectl("scale", "deploy", "rich-predictor", "--replicas=3")
     drift(namespace, "hpa", "rich-predictor", {"spec": {"maxReplicas": 9}})
-    eventually(lambda: namespace.get("hpa", "rich-predictor")["spec"]["maxReplicas"], lambda n: n == 4, within=30)
+    eventually(lambda: namespace.get("hpa", "rich-predictor")["spec"]["maxReplicas"], lambda n: n == 4, within=90)
     deployment = namespace.get("deploy", "rich-predictor")
     assert deployment["metadata"]["labels"]["team"] == "risk"
     assert deployment["spec"]["replicas"] == 3

@@ -61,7 +61,7 @@ def install(cluster: Cluster) -> None:
     definitions = [o for o in shipped if o["metadata"]["name"] in names]
     cluster.apply(definitions, "--server-side")  # two megabytes: too large for the annotation of a client-side apply
     for name in sorted(names):
-        cluster.kubectl("wait", "--for=condition=Established", f"crd/{name}", "--timeout=30s")
+        cluster.kubectl("wait", "--for=condition=Established", f"crd/{name}", "--timeout=90s", timeout=100)
     runtime = next(o for o in _shipped("kserve-cluster-resources.yaml") if o["metadata"]["name"] == RUNTIME)
     namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}
     cluster.apply([namespace, runtime])

@@ -54,7 +54,7 @@ def test_deployment_becomes_ready_on_kwok_nodes(namespace: Cluster) -> None:
 def test_claim_is_bound_by_the_default_storage_class(namespace: Cluster) -> None:
     spec = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Mi"}}}
     namespace.apply({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "data"}, "spec": spec})
-    eventually(lambda: namespace.get("pvc", "data")["status"].get("phase") == "Bound", within=30)
+    eventually(lambda: namespace.get("pvc", "data")["status"].get("phase") == "Bound", within=90)
 
 
 def test_restricted_pod_security_is_enforced(namespace: Cluster) -> None:
@@ -69,7 +69,7 @@ def test_rbac_refuses_a_stranger_and_obeys_a_binding(api_bed: ApiServerBed, name
         stranger.apply(CONFIG_MAP)
     namespace.kubectl("create", "role", "writer", "--verb=create,get,patch", "--resource=configmaps")
     namespace.kubectl("create", "rolebinding", "writer", "--role=writer", "--user=stranger")
-    eventually(lambda: stranger.apply(CONFIG_MAP), within=10)
+    eventually(lambda: stranger.apply(CONFIG_MAP), within=90)
 
 
 def test_audit_log_counts_writes_per_user(api_bed: ApiServerBed, namespace: Cluster, audit: AuditLog) -> None:
@@ -99,7 +99,7 @@ def test_data_survives_a_killed(name: str, api_bed: ApiServerBed, namespace: Clu
 def test_paused_api_server_answers_nothing_then_everything(api_bed: ApiServerBed, namespace: Cluster) -> None:
     with api_bed.paused("kube-apiserver"), pytest.raises(KubectlError, match=r"no answer|timeout|Timeout|deadline"):
         namespace.kubectl("get", "configmaps", "--request-timeout=2s", timeout=4)
-    eventually(lambda: namespace.kubectl("get", "configmaps"), within=30)
+    eventually(lambda: namespace.kubectl("get", "configmaps"), within=90)
 
 
 def test_expired_client_certificate_is_refused(api_bed: ApiServerBed) -> None:

@@ -43,7 +43,7 @@ def test_killed_container_is_started_again(faults: Faults, kind_namespace: Clust
 
 
 def test_paused_process_is_silent_and_comes_back(faults: Faults, kind_namespace: Cluster, server: str) -> None:
-    eventually(lambda: _asks(kind_namespace), within=30)
+    eventually(lambda: _asks(kind_namespace), within=90)
     with faults.paused_process(server, "main"):
         eventually(lambda: not _ready(kind_namespace, server), within=60, what="the failing probe")
         assert not _asks(kind_namespace)
@@ -52,7 +52,7 @@ def test_paused_process_is_silent_and_comes_back(faults: Faults, kind_namespace:
 
 
 def test_cut_network_is_mended(faults: Faults, kind_namespace: Cluster, server: str) -> None:
-    eventually(lambda: _asks(kind_namespace), within=30)
+    eventually(lambda: _asks(kind_namespace), within=90)
     with faults.cut_network(server):
         assert not _asks(kind_namespace)
         eventually(lambda: not _ready(kind_namespace, server), within=60, what="the failing probe")
@@ -63,10 +63,10 @@ def test_killed_kubelet_and_containerd_leave_containers_alone(
     faults: Faults, kind_bed: KindBed, kind_namespace: Cluster, server: str
 ) -> None:
     node = kind_namespace.get("pod", server)["spec"]["nodeName"]
-    eventually(lambda: _asks(kind_namespace), within=30)
+    eventually(lambda: _asks(kind_namespace), within=90)
     faults.kill_kubelet(node)
     faults.kill_containerd(node)
-    eventually(lambda: _asks(kind_namespace), within=30)
+    eventually(lambda: _asks(kind_namespace), within=90)
     eventually(
         lambda: kind_namespace.execute(server, "hostname").strip() == server, within=60, what="exec through both"
     )

@@ -20,7 +20,7 @@ def test_nodes_run_the_pinned_version(kind_bed: KindBed) -> None:
 def test_service_answers_through_dns_and_cluster_ip_across_nodes(kind_namespace: Cluster) -> None:
     kind_namespace.apply([*workloads.web(replicas=2), workloads.pod("client")])
     kind_namespace.rollout("deployment/web")
-    kind_namespace.kubectl("wait", "--for=condition=Ready", "pod/client", "--timeout=60s", timeout=70)
+    kind_namespace.kubectl("wait", "--for=condition=Ready", "pod/client", "--timeout=120s", timeout=130)
     servers = {pod["metadata"]["name"]: pod["spec"]["nodeName"] for pod in kind_namespace.list("pods", "-l", "app=web")}
     assert len(set(servers.values())) == 2, "the two servers must be on two nodes, or nothing crosses between nodes"
     address = kind_namespace.get("service", "web")["spec"]["clusterIP"]
@@ -61,8 +61,8 @@ def test_job_completes_and_failed_job_says_so(kind_namespace: Cluster) -> None:
         template = {"spec": workloads.pod_spec(workloads.container(script), restartPolicy="Never")}
         spec = {"backoffLimit": 0, "template": template}
         kind_namespace.apply({"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": name}, "spec": spec})
-    kind_namespace.kubectl("wait", "--for=condition=Complete", "job/good", "--timeout=60s", timeout=70)
-    kind_namespace.kubectl("wait", "--for=condition=Failed", "job/bad", "--timeout=60s", timeout=70)
+    kind_namespace.kubectl("wait", "--for=condition=Complete", "job/good", "--timeout=120s", timeout=130)
+    kind_namespace.kubectl("wait", "--for=condition=Failed", "job/bad", "--timeout=120s", timeout=130)
 
 
 def test_logs_exec_and_port_forward(kind_namespace: Cluster) -> None:
@@ -71,7 +71,7 @@ def test_logs_exec_and_port_forward(kind_namespace: Cluster) -> None:
     name = kind_namespace.execute("deployment/web", "hostname").strip()
     with kind_namespace.port_forward("service/web", 80) as port:
         assert urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=10).read().decode().strip() == name
-    eventually(lambda: "response:200" in kind_namespace.kubectl("logs", name), within=20, what="the request in the log")
+    eventually(lambda: "response:200" in kind_namespace.kubectl("logs", name), within=90, what="the request in the log")
 
 
 def test_node_port_answers_on_loopback(kind_bed: KindBed, kind_namespace: Cluster) -> None:
@@ -80,7 +80,7 @@ def test_node_port_answers_on_loopback(kind_bed: KindBed, kind_namespace: Cluste
     kind_namespace.kubectl("patch", "service", "web", "--patch", json.dumps(patch))
     kind_namespace.rollout("deployment/web")
     url = f"http://127.0.0.1:{kind_bed.host_port(30080)}/"
-    answer = eventually(lambda: urllib.request.urlopen(url, timeout=3).read().decode(), within=30)
+    answer = eventually(lambda: urllib.request.urlopen(url, timeout=3).read().decode(), within=90)
     assert answer.startswith("web-")
 
 
@@ -114,7 +114,7 @@ def test_audit_log_counts_writes(kind_bed: KindBed, kind_namespace: Cluster) -> 
 
 def test_dump_holds_pods_logs_and_events(kind_namespace: Cluster) -> None:
     kind_namespace.apply(workloads.pod("talks", "echo said aloud; sleep 3600"))
-    kind_namespace.kubectl("wait", "--for=condition=Ready", "pod/talks", "--timeout=60s", timeout=70)
-    dump = eventually(kind_namespace.dump, lambda text: "said aloud" in text, within=20)
+    kind_namespace.kubectl("wait", "--for=condition=Ready", "pod/talks", "--timeout=120s", timeout=130)
+    dump = eventually(kind_namespace.dump, lambda text: "said aloud" in text, within=90)
     assert re.search(r"Scheduled.*talks|talks.*Scheduled", dump), "events are part of it"
     assert "Node:             " in dump, "so is the description"

@@ -35,25 +35,25 @@ def neighbours(kind_namespace: Cluster) -> Cluster:
     """A web server with its Service, and two clients, `friend` and `stranger`, on both workers."""
     kind_namespace.apply([*workloads.web(replicas=2), workloads.pod("friend"), workloads.pod("stranger")])
     kind_namespace.rollout("deployment/web")
-    kind_namespace.kubectl("wait", "--for=condition=Ready", "pod", "--all", "--timeout=60s", timeout=70)
+    kind_namespace.kubectl("wait", "--for=condition=Ready", "pod", "--all", "--timeout=120s", timeout=130)
     for client in ("friend", "stranger"):
-        eventually(lambda client=client: answers(kind_namespace, client, "http://web/"), within=30)
+        eventually(lambda client=client: answers(kind_namespace, client, "http://web/"), within=90)
     return kind_namespace
 
 
 def test_policy_blocks_the_stranger_and_allows_the_friend(neighbours: Cluster) -> None:
     friends = {"from": [{"podSelector": {"matchLabels": {"app": "friend"}}}], "ports": [{"port": "http"}]}
     neighbours.apply(policy("friends-only", "web", ingress=[friends]))
-    eventually(lambda: not answers(neighbours, "stranger", "http://web/"), within=30, what="the stranger's silence")
+    eventually(lambda: not answers(neighbours, "stranger", "http://web/"), within=90, what="the stranger's silence")
     consistently(lambda: answers(neighbours, "stranger", "http://web/"), lambda passed: not passed, during=4)
     consistently(lambda: answers(neighbours, "friend", "http://web/"), during=4)
     neighbours.kubectl("delete", "networkpolicy", "friends-only")
-    eventually(lambda: answers(neighbours, "stranger", "http://web/"), within=30, what="the stranger's return")
+    eventually(lambda: answers(neighbours, "stranger", "http://web/"), within=90, what="the stranger's return")
 
 
 def test_default_deny_stops_dns_and_egress_rules_open_exactly_what_they_name(neighbours: Cluster) -> None:
     neighbours.apply(DENY_ALL)
-    eventually(lambda: not answers(neighbours, "friend", "http://web/"), within=30, what="silence under default deny")
+    eventually(lambda: not answers(neighbours, "friend", "http://web/"), within=90, what="silence under default deny")
     system = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "kube-system"}}}
     dns = {"to": [system], "ports": [{"port": 53, "protocol": "UDP"}, {"port": 53, "protocol": "TCP"}]}
     web = {"podSelector": {"matchLabels": {"app": "web"}}}
@@ -63,13 +63,13 @@ def test_default_deny_stops_dns_and_egress_rules_open_exactly_what_they_name(nei
             policy("web-in", "web", ingress=[{"from": [{"podSelector": {}}]}]),
         ]
     )
-    eventually(lambda: answers(neighbours, "friend", "http://web/"), within=30, what="the friend's way out")
+    eventually(lambda: answers(neighbours, "friend", "http://web/"), within=90, what="the friend's way out")
     consistently(lambda: answers(neighbours, "stranger", "http://web/"), lambda passed: not passed, during=4)
 
 
 def test_probes_of_the_kubelet_pass_a_default_deny(neighbours: Cluster) -> None:
     neighbours.apply(DENY_ALL)
-    eventually(lambda: not answers(neighbours, "friend", "http://web/"), within=30)
+    eventually(lambda: not answers(neighbours, "friend", "http://web/"), within=90)
     consistently(
         lambda: neighbours.get("deployment", "web")["status"].get("readyReplicas"), lambda ready: ready == 2, during=6
     )
