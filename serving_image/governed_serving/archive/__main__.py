@@ -10,9 +10,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from governed_api import runtime
-from governed_serving.archive.errors import ArchiveError
-from governed_serving.archive.ledger.note import NoteError
-from governed_serving.environment import InvalidSettings
+from governed_serving.archive.verify.command_line import add_checkpoint, add_keys, expected_errors, fail
 
 if TYPE_CHECKING:
     from governed_serving.archive.verify.sources import LogSource
@@ -23,25 +21,13 @@ __all__ = ["main"]
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; 0 when it holds, 1 with one line on stderr when it doesn't, 2 for wrong usage."""
     options = _parser().parse_args(arguments)
-    errors = _expected_errors()
+    errors = expected_errors()
     try:
         return int(options.run(options))
     except errors as error:
-        return _fail(options.verb, str(error) or type(error).__name__)
+        return fail(options.verb, error)
     except KeyboardInterrupt:
         return 130
-
-
-def _expected_errors() -> tuple[type[Exception], ...]:
-    from governed_serving.artefact import ArtefactError
-    from governed_serving.crypto import CryptoError
-
-    return (ArchiveError, NoteError, CryptoError, ArtefactError, InvalidSettings, OSError, msgspec.DecodeError)
-
-
-def _fail(verb: str, message: str) -> int:
-    print(f"{verb}: {' '.join(message.split())}", file=sys.stderr)
-    return 1
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -64,13 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("--of", default="", metavar="MODEL", help="only the entries of this model, each with its proof")
     export.add_argument("--id", default="", help="only the entries with this id, each with its proof")
     export.add_argument("--blobs", action="store_true", help="with the (encrypted) blobs that the entries name")
-    export.add_argument(
-        "--checkpoint",
-        type=Path,
-        action="append",
-        default=[],
-        help="an earlier checkpoint or GovernanceReport: the bundle then proves that the log extends it",
-    )
+    add_checkpoint(export, "the bundle then proves that the log extends it")
     export.set_defaults(run=_export)
     _add_backup(verbs)
     rewrap = verbs.add_parser("rewrap", help="wrap a model's keysets by another key-encryption key")
@@ -87,13 +67,7 @@ def _add_verify(verify: argparse.ArgumentParser) -> None:
     _add_source(verify)
     verify.add_argument("--id", default="", help="also prove that this request (or other id) is in the ledger")
     verify.add_argument("--model-key", type=Path, help="the model's key-encryption key: shows the content of --id")
-    verify.add_argument(
-        "--checkpoint",
-        type=Path,
-        action="append",
-        default=[],
-        help="an earlier checkpoint or GovernanceReport, kept elsewhere",
-    )
+    add_checkpoint(verify)
     verify.add_argument(
         "--workdir", type=Path, help="work directory of the local run: spools and reports are checked as well"
     )
@@ -153,16 +127,7 @@ def _add_backup(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
 
 def _add_source(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", help="an archive's folder, an exported bundle, or the archive's URL")
-    parser.add_argument(
-        "--key-file",
-        type=Path,
-        action="append",
-        default=[],
-        help=f"verifier key to trust (text), or the archive's key-encryption key (default: ${runtime.KEK_FILE})",
-    )
-    parser.add_argument(
-        "--token-file", type=Path, help=f"bearer token for a URL (default: ${runtime.ARCHIVE_TOKEN_FILE})"
-    )
+    add_keys(parser)
     parser.add_argument("--model", default="", help="the model that the token belongs to")
 
 
@@ -172,7 +137,7 @@ def _serve(options: argparse.Namespace) -> int:
     from governed_serving.environment import PodEnvironment
 
     address = options.host or PodEnvironment().text(runtime.HOST, "0.0.0.0")
-    return hosting.run("archive", lambda: serve(address, accept_loss=options.accept_loss), _expected_errors())
+    return hosting.run("archive", lambda: serve(address, accept_loss=options.accept_loss), expected_errors())
 
 
 def _fetch(_: argparse.Namespace) -> int:

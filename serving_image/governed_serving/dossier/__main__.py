@@ -7,17 +7,13 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
-from governed_api import runtime
 from governed_serving.archive.errors import ArchiveError
-from governed_serving.archive.ledger.note import NoteError
+from governed_serving.archive.verify.command_line import add_checkpoint, add_keys, expected_errors, fail
 from governed_serving.archive.verify.opening import noted_checkpoint, open_source
-from governed_serving.crypto import CryptoError, load_kek
+from governed_serving.crypto import load_kek
 from governed_serving.decoding import decode_json
 from governed_serving.dossier.dossier import document_files, gather
 from governed_serving.dossier.page import render_page
-from governed_serving.environment import InvalidSettings
 
 __all__ = ["main"]
 
@@ -28,8 +24,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         page = _page(options)
         options.output.write_text(page, encoding="utf-8")
-    except (ArchiveError, NoteError, CryptoError, InvalidSettings, OSError, msgspec.DecodeError) as error:
-        return _fail(str(error))
+    except expected_errors() as error:
+        return fail("report", error)
     print(f"{options.output}: {len(page.encode()) / 1024:.0f} KiB", file=sys.stderr)
     return 0
 
@@ -55,11 +51,6 @@ def _page(options: argparse.Namespace) -> str:
         return render_page(gather(options.model, source=source, vkey=vkey, **common))
 
 
-def _fail(message: str) -> int:
-    print(f"report: {' '.join(message.split())}", file=sys.stderr)
-    return 1
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m governed_serving.dossier", description=__doc__)
     html = parser.add_subparsers(dest="verb", required=True).add_parser("html", help="write the page")
@@ -70,21 +61,10 @@ def _parser() -> argparse.ArgumentParser:
     html.add_argument(
         "--model-key", type=Path, help="the model's key-encryption key: opens artefact, requests, explanations"
     )
-    html.add_argument(
-        "--key-file",
-        type=Path,
-        action="append",
-        default=[],
-        help=f"verifier key to trust, or the archive's key-encryption key (default: ${runtime.KEK_FILE})",
-    )
-    html.add_argument(
-        "--token-file", type=Path, help=f"bearer token for a URL (default: ${runtime.ARCHIVE_TOKEN_FILE})"
-    )
+    add_keys(html)
     html.add_argument("--artefact", type=Path, help="unpacked artefact, instead of the one in the archive")
     html.add_argument("--example", default="", help="id of the request to show (default: the newest explained one)")
-    html.add_argument(
-        "--checkpoint", type=Path, action="append", default=[], help="an earlier checkpoint or GovernanceReport"
-    )
+    add_checkpoint(html)
     return parser
 
 

@@ -1,0 +1,53 @@
+"""What the command lines that open a ledger share: their options (``opening`` takes them), and how they fail."""
+
+import argparse
+import sys
+from pathlib import Path
+
+import msgspec
+
+from governed_api import runtime
+from governed_serving.archive.errors import ArchiveError
+from governed_serving.archive.ledger.note import NoteError
+from governed_serving.environment import InvalidSettings
+
+__all__ = ["add_checkpoint", "add_keys", "expected_errors", "fail"]
+
+
+def add_keys(parser: argparse.ArgumentParser) -> None:
+    """``--key-file`` (as often as one likes) and ``--token-file``."""
+    parser.add_argument(
+        "--key-file",
+        type=Path,
+        action="append",
+        default=[],
+        help=f"verifier key to trust (text), or the archive's key-encryption key (default: ${runtime.KEK_FILE})",
+    )
+    parser.add_argument(
+        "--token-file", type=Path, help=f"bearer token for a URL (default: ${runtime.ARCHIVE_TOKEN_FILE})"
+    )
+
+
+def add_checkpoint(parser: argparse.ArgumentParser, consequence: str = "") -> None:
+    """``--checkpoint``, as often as one likes; ``consequence``: what comes of it."""
+    parser.add_argument(
+        "--checkpoint",
+        type=Path,
+        action="append",
+        default=[],
+        help=f"an earlier checkpoint or GovernanceReport, kept elsewhere{consequence and f': {consequence}'}",
+    )
+
+
+def expected_errors() -> tuple[type[Exception], ...]:
+    """Those that speak for themselves; another one is a bug and keeps its traceback."""
+    from governed_serving.artefact import ArtefactError
+    from governed_serving.crypto import CryptoError
+
+    return (ArchiveError, NoteError, CryptoError, ArtefactError, InvalidSettings, OSError, msgspec.DecodeError)
+
+
+def fail(verb: str, error: Exception) -> int:
+    """One line on stderr; exit code 1."""
+    print(f"{verb}: {' '.join((str(error) or type(error).__name__).split())}", file=sys.stderr)
+    return 1
