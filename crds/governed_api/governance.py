@@ -290,6 +290,8 @@ class Audit(Part):
     counted."""
     spool_size: str = Field(default="1Gi", pattern=r"^[1-9][0-9]*(Mi|Gi)$")
     """Room for records that the archive hasn't taken yet."""
+    contest_deadline: Duration = "30d"
+    """A contested decision is to be decided by a person within this time; later it counts as overdue."""
 
 
 class Governance(Part):

@@ -91,6 +91,10 @@ class AuditorReport(ReportPart):
     """Of the pod that wrote this: ledger entries that the archive refused for ever."""
     unreadable_frames: int = Field(default=0, ge=0)
     """Of the pod that wrote this: frames of its journal that were damaged before they were shipped."""
+    open_contests: int = Field(default=0, ge=0)
+    """Contested decisions that no person has decided yet."""
+    overdue_contests: int = Field(default=0, ge=0)
+    """Of these, past their deadline."""
 
 
 class ArchiveReport(ReportPart):
@@ -149,6 +153,10 @@ class PodVerdict(ReportPart):
     unreadable_frames: int = Field(default=0, ge=0)
     """Frames of this pod's journal that were damaged before they were shipped; an unreadable entry stands in their
     place."""
+    open_contests: int = Field(default=0, ge=0)
+    """Contested decisions of the model that no person has decided yet, as the ledger says."""
+    overdue_contests: int = Field(default=0, ge=0)
+    """Of these, past their deadline."""
 
 
 class RevisionReport(Part):

@@ -35,7 +35,7 @@ __all__ = [
 ]
 
 
-_EventType = Literal["acknowledgement", "explanationQuality", "importanceDrift", "label", "verdict"]
+_EventType = Literal["acknowledgement", "explanationQuality", "importanceDrift", "label", "review", "verdict"]
 if TYPE_CHECKING:
     EventType = _EventType
 else:  # what another version wrote can be read all the same

@@ -2,7 +2,20 @@
 
 import typer
 
-from governed_operator.cli import acknowledge, archive, contest, crd, explain, render, report, run, validate, verify
+from governed_operator.cli import (
+    acknowledge,
+    archive,
+    contest,
+    contests,
+    crd,
+    decide,
+    explain,
+    render,
+    report,
+    run,
+    validate,
+    verify,
+)
 
 app = typer.Typer(
     name="governed",
@@ -12,7 +25,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for module in (validate, render, run, crd, explain, verify, report, acknowledge, contest):
+for module in (validate, render, run, crd, explain, verify, report, acknowledge, contest, contests, decide):
     app.command(module.__name__.rsplit(".", 1)[1])(module.command)
 app.add_typer(archive.app, name="archive")
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, TypedDict
+from urllib.parse import quote
 
 import httpx
 
@@ -109,6 +110,19 @@ class ModelClient:
         """To the auditor: a person takes over the alarm of a failed verdict. Raises ClientError."""
         self._json("POST", routes.ACKNOWLEDGEMENTS, {"by": by, "reason": reason})
 
+    def contests(self) -> list[dict[str, Json]]:
+        """From the auditor: contested decisions that no person has decided, oldest deadline first. Raises
+        ClientError."""
+        answer: list[dict[str, Json]] = self._json("GET", routes.REVIEWS)["open"]
+        return answer
+
+    def decide(self, request: str, by: str, outcome: str, reason: str, token: str) -> dict[str, Json]:
+        """To the auditor: a person with the operator's ``token`` decides what was contested. Raises ClientError."""
+        body = {"by": by, "outcome": outcome, "reason": reason}
+        path = routes.DECISION.format(request_id=quote(request, safe=""))
+        answer: dict[str, Json] = self._json("POST", path, body, {"authorization": f"Bearer {token}"})
+        return answer
+
     def contest(self, request: str, by: str, reason: str) -> dict[str, Json]:
         """To the auditor: a person contests a decision; its record, explanation and counterfactual. Raises
         ClientError."""
@@ -133,10 +147,16 @@ class ModelClient:
             data = values if datatype == "BOOL" else [str(v) for v in values]
         return {"name": name, "datatype": datatype, "shape": [len(rows), 1], "data": data}
 
-    def _json(self, method: str, path: str, body: Mapping[str, object] | None = None) -> Any:
+    def _json(
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, object] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Any:
         """A JSON mapping, which the caller's type describes."""
         try:
-            answer = self._http.request(method, path, json=body)
+            answer = self._http.request(method, path, json=body, headers=headers)
             document = answer.json()
         except httpx.HTTPError as error:
             raise ClientError(

@@ -67,6 +67,14 @@ def unreadable_frames(obs: Observed) -> int:
     return sum(pod.unreadable_frames for revision in revisions for pod in revision.auditor.values())
 
 
+def contests(obs: Observed) -> tuple[int, int]:
+    """Contested decisions that are open, and of these overdue: each pod tells of the whole model, as the ledger has
+    it."""
+    revisions = obs.report.revisions.values() if obs.report else ()
+    pods = [pod for revision in revisions for pod in revision.auditor.values()]
+    return max(((pod.open_contests, pod.overdue_contests) for pod in pods), default=(0, 0))
+
+
 def stale_report_entries(obs: Observed) -> tuple[RevisionsPatch, float | None]:
     """(merge patch for the report's ``revisions`` that removes entries of pods that are gone, seconds until it may
     remove more)."""

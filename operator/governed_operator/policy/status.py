@@ -14,7 +14,7 @@ from governed_operator.desired.decision import Decision
 from governed_operator.desired.inference import selector
 from governed_operator.desired.service import service_url
 from governed_operator.policy.observed import Observed
-from governed_operator.policy.revisions import dead_letters, servers, unreadable_frames, verdict
+from governed_operator.policy.revisions import contests, dead_letters, servers, unreadable_frames, verdict
 
 State = tuple[Truth, Cause, str]
 RANK = {kind: number for number, kind in enumerate(c.TYPES)}
@@ -105,7 +105,7 @@ def _states(obs: Observed, decision: Decision) -> dict[str, State | None]:
         c.MODEL_VERIFIED: _verified(obs, decision),
         c.PREDICTOR_READY: _predictor(obs, decision),
         c.EXPLAINER_READY: _container(obs, "explainer") if spec.explainer else None,
-        c.AUDITOR_READY: _container(obs, "auditor"),
+        c.AUDITOR_READY: _auditor(obs),
         c.BIAS_WITHIN_THRESHOLDS: _bias_state(obs) if spec.governance.bias else None,
         c.DEGRADED: ("False", Reason.AS_EXPECTED, ""),
     }
@@ -121,6 +121,16 @@ def _archive(obs: Observed) -> State:
 def _lagging(obs: Observed) -> str | None:
     lagging = obs.archive_report.lagging if obs.archive_report else ""
     return f"witnesses that don't cosign the ledger: {lagging}" if lagging else None
+
+
+def _auditor(obs: Observed) -> State | None:
+    state = _container(obs, "auditor")
+    waiting, overdue = contests(obs)
+    if state is None or state[0] != "True" or not overdue:
+        return state
+    decisions = "1 contested decision is" if waiting == 1 else f"{waiting} contested decisions are"
+    said = f"{decisions} open, {overdue} past the deadline: governed contests {obs.subject.name}"
+    return state[0], state[1], "; ".join(filter(None, (state[2], said)))
 
 
 def _refused(obs: Observed) -> str | None:

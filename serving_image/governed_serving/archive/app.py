@@ -103,6 +103,11 @@ class _State:
         candidates = [claimed] if claimed else [named, *self.archive.models()]
         return self.tokens.speaker(request.headers.get("authorization", ""), candidates)
 
+    def role(self, request: Request) -> tuple[str, str]:
+        """(model, role) of a token that has a role; (name, "") of another. Raises Refused (401)."""
+        token = request.headers.get("authorization", "").partition(" ")[2].strip()
+        return self.tokens.of_role(token) if "/" in token else (self.speaker(request), "")
+
     def auditor(self, request: Request) -> None:
         """Check that the speaker may read what is all models'. Raises Refused (401, 403)."""
         speaker = self.speaker(request, READER)
@@ -383,11 +388,15 @@ class _Streamed(Response):
 
 
 def _backup_routes(state: _State) -> _Table:
+    async def speaker(request: Request) -> Response:
+        model, role = state.role(request)
+        return _json({"model": model, "role": role})
+
     async def backup(request: Request) -> Response:
         state.auditor(request)
         return _Streamed(await run_in_threadpool(Snapshot, state.archive))
 
-    return [(routes.BACKUP, ("GET",), backup)]
+    return [(routes.SPEAKER, ("GET",), speaker), (routes.BACKUP, ("GET",), backup)]
 
 
 def entry_bundle(entries: Sequence[bytes]) -> bytes:

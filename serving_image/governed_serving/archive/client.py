@@ -153,6 +153,11 @@ class ArchiveClient:
         """``width`` hashes (32 bytes each) of a tile of the tree."""
         return self._ask("GET", f"{routes.TILES}/{tile_path(level, number, width)}").content
 
+    def speaker(self) -> tuple[str, str]:
+        """(model, role) whose this token is; no role: all of the model's containers'. Raises :class:`Refused` (401)."""
+        found = decode_json(self._ask("GET", routes.SPEAKER).content, type=dict[str, str])
+        return found["model"], found["role"]
+
     def backup(self) -> Iterator[bytes]:
         """The whole archive, as ``restore`` takes it, for the reader's token; asked for once. Raises :class:`Refused`,
         :class:`Unreachable`; what ends without an error may still lack its manifest."""

@@ -4,6 +4,7 @@ import hashlib
 import hmac
 from collections.abc import Iterable
 
+from governed_api.roles import Role, bearer_token
 from governed_serving.archive.errors import Refused
 
 __all__ = ["READER", "Tokens", "model_token"]
@@ -12,6 +13,7 @@ READER = "*"
 """Name under which a token may read everything and write nothing: HMAC-SHA256(root, "NAMESPACE/*")."""
 
 _REMEMBERED = 10_000
+_LONGEST = 512
 
 
 def model_token(root: bytes, namespace: str, name: str) -> str:
@@ -28,6 +30,16 @@ class Tokens:
         self._root = root
         self._namespace = namespace
         self._known: dict[str, str] = {}
+
+    def of_role(self, token: str) -> tuple[str, str]:
+        """(model, role) that a token names and proves. Raises :class:`Refused` (401)."""
+        model, name, _ = (*token.split("/", 2), "", "")[:3]
+        role = Role(name) if name in tuple(Role) else None
+        if role is not None and len(token) < _LONGEST:
+            expected = bearer_token(self._root, self._namespace, model, role)
+            if hmac.compare_digest(expected.encode(), token.encode()):
+                return model, role
+        raise Refused(401, "the token is not one that this archive's root gives: take it from the model's Secret")
 
     def speaker(self, authorization: str, candidates: Iterable[str]) -> str:
         """Name of the model whose token this is; ``candidates`` are the names that it may be.

@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Literal
 
 from governed_api.evidence import DatasetManifest
+from governed_serving.dossier.contests import contests
 from governed_serving.dossier.dossier import Dossier
 
 __all__ = ["Clause", "judge_clauses"]
@@ -106,6 +107,22 @@ class _Case:
         if served and masked:
             self.present.append((f"{masked:,} placeholders of masked data in what was served", None))
 
+    def acknowledged_alarm(self) -> int | None:
+        """Index of the newest entry in which a person took over an alarm: a contest is none."""
+        found = self.dossier.ledger.entries.get("acknowledgement", []) if self.dossier.ledger else []
+        return next((i for i, entry in reversed(found) if entry.summary.get("kind") != "review"), None)
+
+    def human_review(self) -> None:
+        """A person decided what was contested, in time."""
+        found = contests(self.dossier.ledger, self.dossier.made)
+        decided = [one for one in found if one.decided is not None]
+        newest = decided[-1].decided if decided else None
+        said = f"{len(decided):,} of {len(found):,} contested decisions decided by a person"
+        self.need(decided, said, newest[0] if newest else None, "a contested decision that a person decided")
+        overdue = sum(one.late for one in found if one.decided is None)
+        if overdue:
+            self.missing.append(f"decision of {overdue:,} contests that are past their deadline")
+
     @property
     def scanned(self) -> bool:
         """The data were scanned for personal data."""
@@ -135,7 +152,8 @@ def _inputs_protected(case: _Case) -> None:
 
 
 def _stop_and_report(case: _Case) -> None:
-    case.need(case.index("acknowledgement") is not None, "acknowledged block event", case.index("acknowledgement"))
+    index = case.acknowledged_alarm()
+    case.need(index is not None, "acknowledged block event", index)
     case.missing.append("report record to the authority")
 
 
@@ -157,7 +175,7 @@ def _explain_on_inspection(case: _Case) -> None:
 def _automated_decisions(case: _Case) -> None:
     case.live_verdict()
     case.explanations()
-    case.missing.append("route to human review")
+    case.human_review()
 
 
 def _pipl_security(case: _Case) -> None:

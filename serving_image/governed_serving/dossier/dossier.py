@@ -50,6 +50,7 @@ KEPT = {
     "key",
     "label",
     "acknowledgement",
+    "review",
     "importanceDrift",
 }
 _KEPT_EACH = 500

@@ -3,6 +3,7 @@
 from importlib.resources import files
 
 from governed_serving.dossier.clauses import judge_clauses
+from governed_serving.dossier.contests import contests_section
 from governed_serving.dossier.dossier import Dossier
 from governed_serving.dossier.fairness import fairness_section
 from governed_serving.dossier.markup import Safe, tag, text
@@ -28,6 +29,7 @@ _CONTENTS = (
     ("gates", "Gates"),
     ("fairness", "Groups"),
     ("explanations", "Explanations"),
+    ("contests", "Contests"),
     ("privacy", "Privacy"),
     ("keys", "Keys"),
     ("ledger", "Ledger"),
@@ -56,6 +58,7 @@ def render_page(dossier: Dossier) -> str:
         gates_section(dossier),
         fairness_section(dossier),
         explanations_section(dossier),
+        contests_section(dossier),
         privacy_section(dossier),
         keys_section(dossier),
         ledger_section(dossier),

@@ -13,6 +13,7 @@ import httpx
 import msgspec
 import pytest
 
+from governed_api.roles import Role, bearer_token
 from governed_serving.crypto import SegmentCipher
 from governed_serving.journal import Journal
 from governed_serving.records import EVENT_TYPES, EventRecord
@@ -108,6 +109,27 @@ def people_come_in(site: Site) -> None:
     assert (verdict["verdict"], verdict["alarm"]["acknowledgedBy"]) == ("Fail", "board")
     eventually(lambda: ledger_ids(site, "acknowledgement"), lambda ids: set(ids) == {"request-7", "alarm"}, within=120)
     assert len(site.get("/v1/reviews/request-7")["reviews"]) == 1
+    decided_by_a_person(site)
+
+
+def decided_by_a_person(site: Site) -> None:
+    """The contest is closed by who has the operator's token, which the auditor itself hasn't."""
+    words = ["request-7", "--outcome", "upheld", "--by", "board", "--reason", "as the rules say"]
+    refused = spoken(site, "decide", "loans", *words, "--token-file", str(site.root / "token"))
+    assert (refused.returncode, "may decide" in refused.stderr) == (1, True), refused.stderr
+    own = site.root / "operator-token"
+    own.write_text(bearer_token((site.root / "root").read_bytes(), "default", "loans", Role.OPERATOR))
+    assert "request-7" in spoken(site, "contests", "loans").stdout
+    done = spoken(site, "decide", "loans", *words, "--token-file", str(own))
+    assert (done.returncode, "Upheld" in done.stdout) == (0, True), done.stderr
+    eventually(lambda: ledger_ids(site, "review"), lambda ids: dict(ids) == {"request-7": 1}, within=120)
+    closed = spoken(site, "contests", "loans").stdout
+    assert "no contested decision is open" in closed
+
+
+def spoken(site: Site, *words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", "from governed_operator.cli import main; main()", *words, "--url", site.url]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
 
 
 def test_the_archive_takes_every_type_of_event_that_pods_write(site: Site) -> None:

@@ -672,3 +672,17 @@ def test_frames_that_were_damaged_before_they_were_shipped_are_told_beside_dead_
     both = message(unreadableFrames=1, deadLetters=1)
     assert "deadLetter" in both
     assert "2 frames" in both
+
+
+def test_overdue_contests_are_said_beside_the_auditors_condition() -> None:
+    """Each pod tells of the whole model: two of them are no twice as many."""
+
+    def message(**told: int) -> str:
+        ready = serving(report=report(revisions={"r1": {"auditor": {"a": told, "b": told}}}))
+        (found,) = (c for c in status_of(ready, decide(ready)).conditions if c.type == "AuditorReady")
+        return found.message
+
+    assert message(openContests=2, overdueContests=0) == ""
+    said = message(openContests=3, overdueContests=2)
+    assert said == "3 contested decisions are open, 2 past the deadline: governed contests m"
+    assert message(openContests=1, overdueContests=1).startswith("1 contested decision is open, 1 past")

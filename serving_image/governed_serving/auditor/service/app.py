@@ -18,9 +18,11 @@ from governed_serving.archive.client import ArchiveClient
 from governed_serving.archive.errors import ArchiveError
 from governed_serving.auditor.service import reviews
 from governed_serving.auditor.service.checks import Checks
+from governed_serving.auditor.service.contests import OpenContest, read_contests
 from governed_serving.auditor.service.decision_review import DecisionReview
-from governed_serving.auditor.service.errors import AuditorError, NotFound, Unusable
+from governed_serving.auditor.service.errors import AuditorError, Forbidden, NotFound, Unavailable, Unknown, Unusable
 from governed_serving.auditor.service.metrics import Metrics
+from governed_serving.auditor.service.persons import Persons
 from governed_serving.auditor.service.state import AuditState, Subject
 from governed_serving.crypto import CryptoError
 from governed_serving.decoding import decode_json
@@ -55,7 +57,8 @@ def status_of(error: Exception) -> int:
     """HTTP status of a domain error."""
     if isinstance(error, Unusable):
         return 400
-    return 404 if isinstance(error, NotFound) else 503
+    known: dict[type[Exception], int] = {Unknown: 401, Forbidden: 403, NotFound: 404}
+    return known.get(type(error), 503)
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,10 @@ class Dependencies:
     checks: Checks | None = None
     archive: ArchiveClient | None = None
     decision_review: DecisionReview | None = None
+    persons: Persons | None = None
+    """Who may decide what was contested; None: nobody."""
+    contest_seconds: int = 30 * 86_400
+    """Until when it is to be decided."""
 
 
 def _application() -> FastAPI:
@@ -126,10 +133,24 @@ def application(parts: Dependencies) -> FastAPI:
         await journal.append(reviews.acknowledgement(state, await body_of(request), time.time()))
         return json_answer({"recorded": True}, 202)
 
+    _add_review_routes(app, parts)
+
+    async def scraped() -> bytes:
+        await asyncio.to_thread(parts.refresh)
+        return parts.metrics.text()
+
+    add_probes(app, scraped, parts.not_ready, parts.degraded)
+    return app
+
+
+def _add_review_routes(app: FastAPI, parts: Dependencies) -> None:
+    """A single decision: contested by anyone, decided by who may."""
+    journal, subject = parts.journal, parts.state.subject
+
     @app.post(routes.REVIEWS)
     async def contest(request: Request) -> Response:
         body = await body_of(request)
-        reviewed = (subject, parts.archive, parts.decision_review, body, time.time())
+        reviewed = (subject, parts.archive, parts.decision_review, body, time.time(), parts.contest_seconds)
         event, found = await asyncio.to_thread(reviews.contest, *reviewed)
         await journal.append(event)
         return json_answer(found, 202)
@@ -138,12 +159,29 @@ def application(parts: Dependencies) -> FastAPI:
     async def review(request_id: str) -> Response:
         return json_answer(await asyncio.to_thread(reviews.record_of, parts.archive, request_id))
 
-    async def scraped() -> bytes:
-        await asyncio.to_thread(parts.refresh)
-        return parts.metrics.text()
+    @app.get(routes.REVIEWS)
+    async def contests() -> Response:
+        if parts.archive is None:
+            raise Unavailable("no archive is configured: which decisions are contested can't be looked up")
+        found = await asyncio.to_thread(read_contests, parts.archive, parts.contest_seconds)
+        now = time.time()
+        return json_answer({"open": [_shown(one, now) for one in found]})
 
-    add_probes(app, scraped, parts.not_ready, parts.degraded)
-    return app
+    @app.post(routes.DECISION)
+    async def decide(request: Request, request_id: str) -> Response:
+        body = await body_of(request)
+        if parts.persons is None:
+            raise Unavailable("no archive is configured: nobody can tell who may decide")
+        await asyncio.to_thread(parts.persons.check, request.headers.get("authorization", ""))
+        asked = (subject, parts.archive, request_id, body, time.time(), parts.contest_seconds)
+        event = await asyncio.to_thread(reviews.decision, *asked)
+        await journal.append(event)
+        return json_answer({"recorded": True, **event.summary}, 202)
+
+
+def _shown(one: OpenContest, now: float) -> dict[str, object]:
+    times = {"time": one.time, "deadline": one.deadline, "overdue": one.overdue(now)}
+    return {"id": one.id, "ledgerIndex": one.entry, **times}
 
 
 async def told(_: Request, error: Exception) -> Response:

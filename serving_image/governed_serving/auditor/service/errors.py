@@ -2,11 +2,13 @@
 
 AuditorError
 ├── Unusable     a request that can't be right (400)
+├── Unknown      no person's token (401)
+├── Forbidden    the token of somebody who may not (403)
 ├── NotFound     nothing of that id here (404)
 └── Unavailable  can't be done now: journal full, predictor unreachable (503)
 """
 
-__all__ = ["AuditorError", "NotFound", "Unavailable", "Unusable"]
+__all__ = ["AuditorError", "Forbidden", "NotFound", "Unavailable", "Unknown", "Unusable"]
 
 
 class AuditorError(Exception):
@@ -15,6 +17,14 @@ class AuditorError(Exception):
 
 class Unusable(AuditorError):
     """The request can't be fulfilled as it stands."""
+
+
+class Unknown(AuditorError):
+    """Nobody says who asks."""
+
+
+class Forbidden(AuditorError):
+    """Who asks may not."""
 
 
 class NotFound(AuditorError):

@@ -28,6 +28,8 @@ _GAUGES = {
     "governed_auditor_labels_waiting": "Labels whose prediction isn't known yet",
     "governed_auditor_label_memory_requests": "Requests that a label can join from memory",
     "governed_auditor_unrecorded_verdicts_total": "Verdicts that the journal had no room for",
+    "governed_auditor_contests_open": "Contested decisions of the whole model that no person has decided",
+    "governed_auditor_contests_overdue": "Of these, past their deadline",
     "governed_auditor_flip_prompts_total": "Prompts put to a runtime for counterfactuals",
     "governed_auditor_flip_passed_over_total": (
         "Completions whose prompt can't be replayed: too long, or several at once"

@@ -18,6 +18,7 @@ from governed_serving.auditor.service.label_resolver import CrossReplicaLabelRes
 from governed_serving.auditor.service.lane import Runtime, decider
 from governed_serving.auditor.service.live import Live
 from governed_serving.auditor.service.metrics import Metrics
+from governed_serving.auditor.service.persons import Persons
 from governed_serving.auditor.service.replicas import Replicas, group_of, replica_of
 from governed_serving.auditor.service.scheduling import Scheduler, Worker
 from governed_serving.auditor.service.settings import Settings
@@ -25,6 +26,7 @@ from governed_serving.auditor.service.shipping import Lifetimes, Shipper
 from governed_serving.auditor.service.state import AuditState, Subject
 from governed_serving.auditor.service.tail import Tail
 from governed_serving.auditor.service.workers.check import CheckWorker
+from governed_serving.auditor.service.workers.contest import ContestWorker
 from governed_serving.auditor.service.workers.exchange import ExchangeWorker
 from governed_serving.auditor.service.workers.fold import FoldWorker
 from governed_serving.auditor.service.workers.judge import JudgeWorker
@@ -73,6 +75,7 @@ class Service:
         subject = Subject(settings.model, settings.revision, settings.pod, settings.on_trial)
         self.state = AuditState(subject, self.journal, self.tail)
         self.shipper = self._shipper()
+        self.contests = ContestWorker(self.client, settings.contest_seconds) if self.client is not None else None
         self.replicas = self._replicas()
         self.scheduler = Scheduler(self._stages(), EXPECTED)
 
@@ -105,6 +108,8 @@ class Service:
         shipping: list[Worker] = []
         if self.shipper is not None:
             shipping.append(ShipWorker(state, settings.spool_dir, self.shipper))
+        if self.contests is not None:
+            shipping.append(self.contests)
         reporting = self._reporting()
         if self.tail is None:
             return [shipping, reporting]
@@ -120,10 +125,13 @@ class Service:
         if not settings.report:
             return []
         writer = ReportWriter(settings.report, interval=5.0 if settings.on_trial else None)
-        return [ReportWorker(self.state, writer, self._dead_letters, self._unreadable)]
+        return [ReportWorker(self.state, writer, self._dead_letters, self._unreadable, self._open_contests)]
 
     def _dead_letters(self) -> int:
         return self.shipper.dead_letters if self.shipper is not None else 0
+
+    def _open_contests(self) -> tuple[int, int]:
+        return self.contests.counts if self.contests is not None else (0, 0)
 
     def _unreadable(self) -> int:
         return self.shipper.unreadable if self.shipper is not None else 0
@@ -145,10 +153,12 @@ class Service:
     def dependencies(self) -> Dependencies:
         """What the routes ask."""
         client = self.client
+        persons = Persons.at(self.settings.archive_url, self.settings.model) if client else None
         review = DecisionReview(client, self.cipher, self.settings.explainer_url, self.runtime) if client else None
         return Dependencies(
             self.state, self.journal, self.metrics, self.why_not_ready, self.degraded, self.refresh,
             self.checks, client, review,
+            persons, self.settings.contest_seconds,
         )  # fmt: skip
 
     def _runtime(self, bias: Bias | None) -> Runtime | None:
@@ -224,6 +234,8 @@ class Service:
             "journal_backlog_bytes": backlog(self.settings.spool_dir),
             "auditor_ship_failures_total": failures.get(ShipWorker.name, 0),
             "auditor_unrecorded_verdicts_total": self.state.unrecorded,
+            "auditor_contests_open": self._open_contests()[0],
+            "auditor_contests_overdue": self._open_contests()[1],
         }
         self.metrics.workers(failures, self.scheduler.failing)
         if self.tail is not None:

@@ -1,24 +1,30 @@
-"""Where people come in: acknowledging an alarm, contesting a single decision. Both leave an entry in the ledger."""
+"""Where people come in: acknowledging an alarm, contesting a single decision, deciding what was contested. Each leaves
+an entry in the ledger."""
 
 import unicodedata
-from typing import Any, TypedDict, TypeVar
+from typing import Any, Literal, TypedDict, TypeVar
 
 import msgspec
 
 from governed_api.names import request_id_fault
 from governed_serving.archive.client import ArchiveClient
+from governed_serving.auditor.service.contests import REVIEW, read_contests
 from governed_serving.auditor.service.decision_review import SWAPPED_WORDS, DecisionReview
 from governed_serving.auditor.service.errors import NotFound, Unavailable, Unusable
 from governed_serving.auditor.service.state import AuditState, Subject
 from governed_serving.decoding import decode_json
-from governed_serving.records import EventRecord
+from governed_serving.records import EventRecord, timestamp
 
-__all__ = ["acknowledgement", "contest", "record_of"]
+__all__ = ["OUTCOMES", "acknowledgement", "contest", "decision", "record_of"]
 
 T = TypeVar("T", bound=msgspec.Struct)
 MAX_BY = 256
 MAX_REASON = 4096
 _LINES = frozenset("\n\r\t")
+
+
+Entry = dict[str, Any]
+"""An entry of the ledger as it is there, with ``ledgerIndex``."""
 
 
 class Acknowledgement(msgspec.Struct, forbid_unknown_fields=True):
@@ -36,14 +42,29 @@ class Contest(msgspec.Struct, forbid_unknown_fields=True):
     reason: str
 
 
+Outcome = Literal["Upheld", "Changed", "Withdrawn"]
+OUTCOMES: tuple[Outcome, ...] = ("Upheld", "Changed", "Withdrawn")
+"""The decision stands; another one takes its place; who contested it let it go."""
+
+
+class Decision(msgspec.Struct, forbid_unknown_fields=True):
+    """Body of POST /v1/reviews/{id}/decision: who decided, to what end, and why."""
+
+    by: str
+    outcome: Outcome
+    reason: str
+
+
 class Record(TypedDict):
     """What the ledger holds of a request: entries as they are there, with ``ledgerIndex``."""
 
     id: str
-    prediction: dict[str, Any]
-    explanations: list[dict[str, Any]]
-    labels: list[dict[str, Any]]
-    reviews: list[dict[str, Any]]
+    prediction: Entry
+    explanations: list[Entry]
+    labels: list[Entry]
+    decisions: list[Entry]
+    """What closed the reviews before them."""
+    reviews: list[Entry]
 
 
 def acknowledgement(state: AuditState, body: bytes, now: float) -> EventRecord:
@@ -58,21 +79,50 @@ def acknowledgement(state: AuditState, body: bytes, now: float) -> EventRecord:
 
 
 def contest(
-    subject: Subject, archive: ArchiveClient | None, why: DecisionReview | None, body: bytes, now: float
+    subject: Subject, archive: ArchiveClient | None, why: DecisionReview | None, body: bytes, now: float, seconds: int
 ) -> tuple[EventRecord, dict[str, object]]:
-    """The event of a contested decision, and what a reviewer needs: record, explanation, counterfactual.
+    """The event of a contested decision, which is to be decided within ``seconds``, and what a reviewer needs: record,
+    explanation, counterfactual, deadline.
 
     Raises Unusable, NotFound, Unavailable, ArchiveError, CryptoError.
     """
     asked = _parse(body, Contest)
     record = record_of(archive, asked.id)
     answers = why.of(record["prediction"]) if why is not None else {}
-    summary = {"kind": "review", "state": "open", "prediction": record["prediction"]["ledgerIndex"]}
+    deadline = timestamp(now + seconds)
+    about = {"prediction": record["prediction"]["ledgerIndex"], "deadline": deadline}
+    summary = {"kind": "review", "state": "open", **about}
     counterfactual = answers.get("counterfactual")
     if isinstance(counterfactual, dict) and counterfactual.get("method") == SWAPPED_WORDS:  # nobody else records it
         body = msgspec.json.encode({**msgspec.structs.asdict(asked), "counterfactual": counterfactual})
     event = EventRecord("acknowledgement", asked.id, subject.model, subject.revision, now, body, summary)
-    return event, {**record, **answers}
+    return event, {**record, **answers, "deadline": deadline}
+
+
+def decision(
+    subject: Subject, archive: ArchiveClient | None, request_id: str, body: bytes, now: float, seconds: int
+) -> EventRecord:
+    """The event that closes what is open about a request. Raises Unusable, NotFound, Unavailable, ArchiveError."""
+    decided = _parse(body, Decision)
+    if fault := request_id_fault(request_id):
+        raise Unusable(f"id: {fault}")
+    if archive is None:
+        raise Unavailable("no archive is configured: which decisions are contested can't be looked up")
+    standing = read_contests(archive, seconds, request_id)
+    if not standing:
+        raise NotFound(
+            f"request {request_id!r}: no contest of it is open (or it isn't in the ledger yet; it comes within seconds)"
+        )
+    deadline = standing[0].deadline
+    summary = {
+        "state": "decided",
+        "outcome": decided.outcome,
+        "contests": [one.entry for one in standing],
+        "deadline": deadline,
+        "late": standing[0].overdue(now),
+    }
+    # Names and reasons are in the body, which is encrypted and can be forgotten; the ledger's summary can't.
+    return EventRecord("review", request_id, subject.model, subject.revision, now, body, summary)
 
 
 def record_of(archive: ArchiveClient | None, request_id: str) -> Record:
@@ -80,7 +130,7 @@ def record_of(archive: ArchiveClient | None, request_id: str) -> Record:
     if archive is None:
         raise Unavailable("no archive is configured: the record of a decision can't be looked up")
     entries = [{"ledgerIndex": f.index, **f.fields()} for f in archive.find(id=request_id)]
-    by_type: dict[str, list[dict[str, Any]]] = {}
+    by_type: dict[str, list[Entry]] = {}
     for entry in entries:
         by_type.setdefault(entry["type"], []).append(entry)
     if "prediction" not in by_type:
@@ -92,6 +142,7 @@ def record_of(archive: ArchiveClient | None, request_id: str) -> Record:
         "prediction": by_type["prediction"][-1],
         "explanations": by_type.get("explanation", []),
         "labels": by_type.get("label", []),
+        "decisions": by_type.get(REVIEW, []),
         "reviews": [e for e in by_type.get("acknowledgement", []) if e.get("summary", {}).get("kind") == "review"],
     }
 
@@ -103,7 +154,7 @@ def _parse(body: bytes, kind: type[T]) -> T:
         fields = ", ".join(f.name for f in msgspec.structs.fields(kind))
         raise Unusable(f"body: expected an object with {fields} ({error})") from None
     for field in msgspec.structs.fields(kind):
-        if fault := _fault(field.name, getattr(parsed, field.name).strip()):
+        if field.name != "outcome" and (fault := _fault(field.name, getattr(parsed, field.name).strip())):
             raise Unusable(f"{field.name}: {fault}")
     return parsed
 

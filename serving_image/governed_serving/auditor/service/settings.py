@@ -57,6 +57,11 @@ class Settings:
         return seconds(period) if period else None
 
     @property
+    def contest_seconds(self) -> int:
+        """Seconds within which a contested decision is to be decided."""
+        return seconds(self.resolved.spec.governance.audit.contest_deadline)
+
+    @property
     def spool_bytes(self) -> int:
         """Room in the spool for the auditor's own stream: an eighth."""
         return whole_bytes(self.resolved.spec.governance.audit.spool_size) // 8

@@ -11,7 +11,8 @@ from governed_serving.report.writer import Address, ReportWriter, of_pod
 
 __all__ = ["ReportWorker"]
 
-HEAD = ("verdict", "summary", "samples", "ledger_index", "dead_letters", "unreadable_frames")
+HEAD = ("verdict", "summary", "samples", "ledger_index", "dead_letters", "unreadable_frames", "open_contests",
+        "overdue_contests")  # fmt: skip
 """What the operator reads of each pod's verdict."""
 LEFT_OUT = ("id", "strata", "groups", "intersections", "replicas")
 """Of the report: /v1/verdict has them."""
@@ -24,11 +25,13 @@ class Present(NamedTuple):
     alarms: tuple[str, ...] | None
     dead_letters: int
     unreadable: int
+    contests: tuple[int, int]
+    """(open, overdue)."""
 
 
 class ReportWorker(Worker):
     """Verdict → GovernanceReport: a canary's in brief, the stable revision's in full as well; of a model without bias
-    rules dead letters and unreadable frames alone, when there are any.
+    rules dead letters, unreadable frames and contests alone, when there are any.
     """
 
     name = "reporting"
@@ -39,9 +42,11 @@ class ReportWorker(Worker):
         writer: ReportWriter,
         dead_letters: Callable[[], int] = lambda: 0,
         unreadable: Callable[[], int] = lambda: 0,
+        contests: Callable[[], tuple[int, int]] = lambda: (0, 0),
     ) -> None:
         subject = state.subject
         self._state, self._writer, self._dead_letters, self._unreadable = state, writer, dead_letters, unreadable
+        self._contests = contests
         self._own = of_pod(subject.revision, "auditor", subject.pod)
         self._told = self._present()
 
@@ -58,7 +63,7 @@ class ReportWorker(Worker):
         live = self._state.tail.live if self._state.tail is not None else None
         with self._state.lock:
             alarms = tuple(sorted(live.alarms.raised)) if live is not None else None
-            return Present(self._state.verdict, alarms, self._dead_letters(), self._unreadable())
+            return Present(self._state.verdict, alarms, self._dead_letters(), self._unreadable(), self._contests())
 
     def _parts(self, present: Present) -> dict[Address, ReportPart]:
         part = present.verdict.without(*LEFT_OUT)
@@ -68,6 +73,9 @@ class ReportWorker(Worker):
             part = part.changed(dead_letters=present.dead_letters)
         if present.unreadable:
             part = part.changed(unreadable_frames=present.unreadable)
+        open, overdue = present.contests
+        if present.contests != (0, 0) or self._told.contests != (0, 0):
+            part = part.changed(open_contests=open, overdue_contests=overdue)
         head = {name: getattr(part, name) for name in HEAD if name in part.model_fields_set}
         if "alarm" in part.model_fields_set:
             head["in_force"] = part.alarm.in_force

@@ -1,0 +1,69 @@
+"""`governed decide`: a person who answers for the model decides what was contested."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from governed_api.names import component
+from governed_api.roles import Role, token_key
+from governed_api.runtime import PORT_AUDITOR, on_this_machine
+from governed_operator.cli.fail import fail
+
+_URL = f"Address of the model's auditor; in a cluster: kubectl port-forward deployment/NAME-predictor {PORT_AUDITOR}."
+
+
+class Outcome(StrEnum):
+    """What becomes of a contested decision."""
+
+    UPHELD = "Upheld"
+    CHANGED = "Changed"
+    WITHDRAWN = "Withdrawn"
+
+
+def command(
+    name: Annotated[str, typer.Argument(help="Model.", show_default=False)],
+    request: Annotated[
+        str, typer.Argument(help="X-Prediction-Id of the answer that was contested.", show_default=False)
+    ],
+    *,
+    outcome: Annotated[
+        Outcome,
+        typer.Option(
+            help="The decision stands; another takes its place; who contested it let it go.",
+            case_sensitive=False,
+            show_default=False,
+        ),
+    ],
+    by: Annotated[str, typer.Option(help="Who decides.", show_default=False)],
+    reason: Annotated[str, typer.Option(help="Reason, recorded in the ledger.", show_default=False)],
+    token_file: Annotated[
+        Path | None,
+        typer.Option(
+            help=f"The operator's token; in a cluster: Secret NAME-tokens, key {token_key(Role.OPERATOR)}.",
+            show_default="of the local run",
+        ),
+    ] = None,
+    workdir: Annotated[
+        Path | None, typer.Option(help="Working directory of the local run.", show_default=".governed/NAME")
+    ] = None,
+    url: Annotated[str, typer.Option(help=_URL)] = on_this_machine(PORT_AUDITOR),
+) -> None:
+    """Close a contest: decider, outcome and reason, and whether it was in time, are recorded in the ledger."""
+    from governed_operator.local.client import ClientError, ModelClient
+    from governed_operator.local.workdir import Workdir
+
+    folder = Workdir(workdir or Path(".governed") / name).secrets / component(name, "tokens")
+    path = token_file or folder / token_key(Role.OPERATOR)
+    try:
+        token = path.read_text().strip()
+    except OSError as error:
+        fail(f"{path}: {error.strerror}: expected the operator's token, which the model's containers don't have")
+    try:
+        with ModelClient(url, name) as client:
+            answer = client.decide(request, by, outcome.value, reason, token)
+    except ClientError as error:
+        fail(str(error))
+    late = f", after its deadline {answer['deadline']}" if answer["late"] else ""
+    print(f"{name}: the contest of {request} was decided by {by}: {outcome.value}{late}; it is recorded in the ledger")

@@ -1,0 +1,75 @@
+"""Contested decisions of a model: when each was opened, until when it was to be decided, and what became of it."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from governed_serving.dossier.dossier import Dossier, LedgerView
+from governed_serving.dossier.markup import Safe, tag
+from governed_serving.dossier.parts import pill, section, table
+from governed_serving.records import LedgerEntry
+
+__all__ = ["Contest", "contests", "contests_section"]
+
+SHOWN = 50
+"""Newest contests in the table."""
+
+
+@dataclass
+class Contest:
+    """``outcome`` "": not decided yet. ``decided``: ledger entry and time. Times are RFC 3339, "" where unknown."""
+
+    index: int
+    opened: str
+    deadline: str
+    outcome: str = ""
+    decided: tuple[int, str] | None = None
+    late: bool = False
+
+
+def contests(ledger: LedgerView | None, now: datetime) -> list[Contest]:
+    """In the order in which they were opened. One that is open is late once ``now`` is past its deadline."""
+    if ledger is None:
+        return []
+    found = {index: _opened(index, entry, now) for index, entry in ledger.entries.get("acknowledgement", [])
+             if entry.summary.get("kind") == "review"}  # fmt: skip
+    for index, entry in ledger.entries.get("review", []):
+        closed = entry.summary.get("contests", [])
+        for one in closed if isinstance(closed, list) else []:
+            if one in found:
+                found[one].outcome, found[one].decided = str(entry.summary.get("outcome", "")), (index, entry.time)
+                found[one].late = bool(entry.summary.get("late"))
+    return list(found.values())
+
+
+def _opened(index: int, entry: LedgerEntry, now: datetime) -> Contest:
+    deadline = str(entry.summary.get("deadline", ""))
+    try:
+        late = bool(deadline) and datetime.fromisoformat(deadline) < now.astimezone(UTC)
+    except ValueError:
+        late = False
+    return Contest(index, entry.time, deadline, late=late)
+
+
+def contests_section(dossier: Dossier) -> Safe:
+    """Who contested and who decided, and why, is in the encrypted records."""
+    found = contests(dossier.ledger, dossier.made)
+    waiting = [one for one in found if not one.outcome]
+    overdue = sum(one.late for one in waiting)
+    if not found:
+        return section("contests", "Contested decisions", tag("p", "No decision was contested.", class_="none"))
+    said = f"{len(found):,} contested, {len(waiting):,} not decided yet, of these {overdue:,} past the deadline."
+    rows = [
+        [
+            tag("span", f"entry {one.index:,}", class_="entry"),
+            one.opened[:19],
+            one.deadline[:19],
+            one.outcome or "open",
+            one.decided[1][:19] if one.decided else "",
+            pill("late") if one.late else "",
+        ]
+        for one in found[-SHOWN:]
+    ]
+    headings = ["contest", "opened", "to be decided by", "outcome", "decided", ""]
+    return section(
+        "contests", "Contested decisions", tag("p", said), table(headings, rows, "Newest last, times in UTC.")
+    )

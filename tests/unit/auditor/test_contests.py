@@ -1,0 +1,268 @@
+"""What is contested is decided by a person, within a time, and who may is told by a token that no container has."""
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+import msgspec
+import pytest
+
+from governed_api.report import PodVerdict
+from governed_api.roles import Role, bearer_token
+from governed_serving.archive.client import ArchiveClient, Found
+from governed_serving.archive.tokens import model_token
+from governed_serving.auditor.service.app import Dependencies, application
+from governed_serving.auditor.service.contests import open_contests, read_contests
+from governed_serving.auditor.service.metrics import Metrics
+from governed_serving.auditor.service.persons import Persons
+from governed_serving.auditor.service.state import AuditState, Subject
+from governed_serving.auditor.service.workers.contest import ContestWorker
+from governed_serving.auditor.service.workers.report import ReportWorker
+from governed_serving.crypto import Keyset, SegmentCipher
+from governed_serving.dossier.clauses import judge_clauses
+from governed_serving.dossier.contests import contests, contests_section
+from governed_serving.dossier.dossier import Dossier, LedgerView
+from governed_serving.journal import Journal, open_chunk
+from governed_serving.records import EventRecord, LedgerEntry, timestamp
+from governed_serving.report.writer import ReportWriter
+
+from ..archive.ledgers import leaf
+from ..archive.test_app import ROOT, Bed
+from .test_dead_letters import everything, shipper
+
+DAY = 86_400
+WHY = {"by": "board", "outcome": "Changed", "reason": "the income was read wrong"}
+
+
+class Site:
+    """An auditor's routes over a real archive and journal; ``settle`` ships what was journalled."""
+
+    def __init__(self, bed: Bed, spool: Path, keyset: Keyset) -> None:
+        self.bed, self.client, self.keyset = bed, bed.client(), keyset
+        self.journal = Journal(spool, "auditor-pod", SegmentCipher(keyset), "PageCache")
+        self.shipper = shipper(spool, self.client, keyset)
+        state = AuditState(Subject("credit", "r1", "pod"), self.journal)
+        persons = Persons(self._as, "credit")
+        self.app = application(
+            Dependencies(
+                state, self.journal, Metrics("default", "credit"), str, dict, lambda: None, None, self.client, None,
+                persons, 30 * DAY,
+            )
+        )  # fmt: skip
+        self.client.append("server-pod", [leaf("request-7"), leaf("request-8")])
+
+    def _as(self, token: str) -> ArchiveClient:
+        return ArchiveClient("http://archive", token, "credit", transport=self.bed.transport, patience=0.0)
+
+    async def ask(self, method: str, path: str, body: Any = None, token: str = "") -> httpx.Response:
+        headers = {"authorization": f"Bearer {token}"} if token else {}
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(self.app), base_url="http://auditor") as http:
+            return await http.request(method, path, json=body, headers=headers)
+
+    async def contest(self, id: str = "request-7") -> None:
+        answer = await self.ask("POST", "/v1/reviews", {"id": id, "by": "applicant", "reason": "I was refused"})
+        assert answer.status_code == 202, answer.text
+        everything(self.shipper)
+
+    async def decide(self, id: str = "request-7", token: str | None = None, **changed: str) -> httpx.Response:
+        role = bearer_token(ROOT, "default", "credit", Role.OPERATOR) if token is None else token
+        answer = await self.ask("POST", f"/v1/reviews/{id}/decision", {**WHY, **changed}, role)
+        everything(self.shipper)
+        return answer
+
+    def entries(self, type: str) -> list[dict[str, Any]]:
+        return [found.fields() for found in self.client.find(type=type)]
+
+
+@pytest.fixture
+def site(bed: Bed, tmp_path: Path, keyset: Keyset) -> Site:
+    return Site(bed, tmp_path / "spool", keyset)
+
+
+async def test_a_contest_is_opened_with_a_deadline_and_closed_by_a_decision(site: Site) -> None:
+    await site.contest()
+    (opened,) = site.entries("acknowledgement")
+    waited = datetime.fromisoformat(opened["summary"]["deadline"]) - datetime.fromisoformat(opened["time"])
+    assert waited.days == 30
+    (shown,) = (await site.ask("GET", "/v1/reviews")).json()["open"]
+    assert (shown["id"], shown["overdue"], shown["deadline"]) == ("request-7", False, opened["summary"]["deadline"])
+    answer = await site.decide()
+    assert (answer.status_code, answer.json()["outcome"], answer.json()["late"]) == (202, "Changed", False)
+    (decided,) = site.entries("review")
+    assert (decided["id"], decided["summary"]["contests"]) == ("request-7", [shown["ledgerIndex"]])
+    assert decided["summary"] == {key: answer.json()[key] for key in decided["summary"]}
+    assert (await site.ask("GET", "/v1/reviews")).json() == {"open": []}
+    record = (await site.ask("GET", "/v1/reviews/request-7")).json()
+    assert [len(record[kind]) for kind in ("reviews", "decisions")] == [1, 1]
+
+
+async def test_who_decided_and_why_is_in_the_sealed_record_alone(site: Site) -> None:
+    await site.contest()
+    await site.decide()
+    (entry,) = site.entries("review")
+    assert "board" not in json.dumps(entry)
+    frames = dict(open_chunk(site.client.get_blob(entry["blob"]), SegmentCipher(site.keyset)))
+    record = frames[entry["frame"]]
+    assert isinstance(record, EventRecord)
+    assert msgspec.json.decode(record.body) == WHY
+
+
+@pytest.mark.parametrize("role", [role for role in Role if role is not Role.OPERATOR])
+async def test_no_containers_token_decides(site: Site, role: Role) -> None:
+    await site.contest()
+    answer = await site.decide(token=bearer_token(ROOT, "default", "credit", role))
+    assert answer.status_code == 403
+    assert "only a person who answers for credit may decide" in answer.json()["error"]
+    assert site.entries("review") == []
+
+
+@pytest.mark.parametrize(
+    ("token", "status"),
+    [
+        ("", 401),
+        ("nonsense", 401),
+        ("credit/operator/" + "0" * 64, 401),
+        ("credit/operator/", 401),
+        ("/".join(["x"] * 50), 401),
+        ("credit/operator/" + "é", 401),
+        (bearer_token(b"r" * 32, "default", "credit", Role.OPERATOR), 401),
+        (bearer_token(ROOT, "default", "other", Role.OPERATOR), 403),
+        (bearer_token(ROOT, "elsewhere", "credit", Role.OPERATOR), 401),
+    ],
+)
+async def test_nobody_elses_token_decides(site: Site, token: str, status: int) -> None:
+    await site.contest()
+    headers = [(b"authorization", b"Bearer " + token.encode())] if token else []
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(site.app), base_url="http://auditor") as http:
+        answer = await http.post("/v1/reviews/request-7/decision", json=WHY, headers=headers)
+    assert answer.status_code == status, answer.text
+    everything(site.shipper)
+    assert site.entries("review") == []
+
+
+async def test_a_token_of_all_containers_decides_nothing(site: Site) -> None:
+    await site.contest()
+    assert (await site.decide(token=model_token(ROOT, "default", "credit"))).status_code in (401, 403)
+    assert site.entries("review") == []
+
+
+async def test_what_is_not_open_is_not_decided(site: Site) -> None:
+    assert (await site.decide()).status_code == 404
+    assert (await site.decide("nobody")).status_code == 404
+    await site.contest()
+    assert (await site.decide("request-8")).status_code == 404
+    assert (await site.decide()).status_code == 202
+    assert (await site.decide()).status_code == 404, "it was decided"
+    await site.contest()
+    await site.contest()
+    assert (await site.decide(outcome="Upheld")).status_code == 202, "contested again"
+    assert len(site.entries("review")[-1]["summary"]["contests"]) == 2
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"outcome": "maybe"}, {"outcome": ""}, {"by": ""}, {"by": "x" * 257}, {"by": "a\nb"}, {"reason": "x" * 5000},
+     {"more": "x"}],
+)  # fmt: skip
+async def test_a_decision_is_whole_or_refused(site: Site, changed: dict[str, str]) -> None:
+    await site.contest()
+    assert (await site.decide(**changed)).status_code == 400
+    assert site.entries("review") == []
+
+
+@pytest.mark.parametrize("id", ["a%00b", "x" * 200, "é"])
+async def test_an_id_that_is_none_is_refused(site: Site, id: str) -> None:
+    assert (await site.decide(id)).status_code in (400, 404)
+
+
+def _entry(index: int, type: str, id: str, time: float, **summary: Any) -> Found:
+    entry = LedgerEntry(type, "default", "credit", id, timestamp(time), summary=summary)
+    return Found(index, msgspec.Raw(msgspec.json.encode(entry)))
+
+
+def test_one_of_before_deadlines_has_one_by_the_manifest() -> None:
+    old = _entry(3, "acknowledgement", "a", 0.0, kind="review", state="open", prediction=1)
+    alarm = _entry(4, "acknowledgement", "alarm", 0.0, kind="alarm")
+    (one,) = open_contests([old, alarm], [], 10 * DAY)
+    assert one.deadline == timestamp(10.0 * DAY)
+    assert (one.overdue(10 * DAY - 1), one.overdue(10 * DAY + 1)) == (False, True)
+
+
+def test_a_decision_closes_what_was_opened_before_it_alone() -> None:
+    opened = [_entry(n, "acknowledgement", id, n, kind="review", deadline=timestamp(100.0 - n))
+              for n, id in ((1, "a"), (2, "b"), (8, "a"))]  # fmt: skip
+    decided = [_entry(5, "review", "a", 5.0)]
+    assert [(one.id, one.entry) for one in open_contests(opened, decided, 1)] == [("a", 8), ("b", 2)]
+
+
+async def test_open_and_overdue_contests_are_counted_and_reported(site: Site, tmp_path: Path) -> None:
+    now = [datetime.now(UTC).timestamp()]
+    worker = ContestWorker(site.client, 30 * DAY, lambda: now[0])
+    report = tmp_path / "report.json"
+    state = AuditState(Subject("credit", "r1", "pod"), site.journal)
+    reporting = ReportWorker(state, ReportWriter(f"file://{report}"), contests=lambda: worker.counts)
+
+    def told() -> PodVerdict:
+        reporting.run_once()
+        status = json.loads(report.read_text())["status"]
+        return PodVerdict.model_validate(status["revisions"]["r1"]["auditor"]["pod"])
+
+    assert (worker.run_once(), worker.counts) == (0, (0, 0))
+    await site.contest()
+    assert (worker.run_once(), worker.counts) == (1, (1, 0))
+    assert (told().open_contests, told().overdue_contests) == (1, 0)
+    now[0] += 31 * DAY
+    assert (worker.run_once(), worker.counts) == (1, (1, 1))
+    assert len(read_contests(site.client, 30 * DAY)) == 1
+    await site.decide()
+    assert (worker.run_once(), worker.counts) == (1, (0, 0))
+
+
+def _ledger(*found: Found) -> LedgerView:
+    view = LedgerView()
+    for one in found:
+        entry = msgspec.json.decode(one.entry, type=LedgerEntry)
+        view.entries.setdefault(entry.type, []).append((one.index, entry))
+        view.counts[entry.type] = view.counts.get(entry.type, 0) + 1
+    return view
+
+
+OPEN = _entry(1, "acknowledgement", "a", 0.0, kind="review", state="open", deadline=timestamp(5.0 * DAY))
+CLOSED = _entry(2, "review", "a", 1.0, state="decided", outcome="Upheld", contests=[1], late=False)
+
+
+@pytest.mark.parametrize(
+    ("found", "words", "missing"),
+    [
+        ((), "No decision was contested", ["a contested decision that a person decided"]),
+        ((OPEN, CLOSED), "1 contested, 0 not decided yet", []),
+        (
+            (OPEN,),
+            "1 not decided yet, of these 1 past the deadline",
+            ["a contested decision that a person decided", "decision of 1 contests that are past their deadline"],
+        ),
+    ],
+)
+def test_a_dossier_shows_what_became_of_contests(found: tuple[Found, ...], words: str, missing: list[str]) -> None:
+    dossier = Dossier("credit", datetime.fromtimestamp(10.0 * DAY, UTC), ledger=_ledger(*found))
+    assert words in contests_section(dossier)
+    (pipl,) = [c for c in judge_clauses(dossier) if "human review" in c.asks]
+    assert [m for m in pipl.missing if "contest" in m] == missing
+
+
+def test_a_contest_is_no_acknowledged_block() -> None:
+    dossier = Dossier("credit", datetime.now(UTC), ledger=_ledger(OPEN))
+    said = [c for c in judge_clauses(dossier) if any("acknowledged block event" in m for m in c.missing)]
+    assert said, "what was contested was not stopped"
+    assert not any("acknowledged" in what for c in judge_clauses(dossier) for what, _ in c.present)
+
+
+def test_entries_that_contradict_each_other_are_no_traceback() -> None:
+    odd = [
+        _entry(3, "review", "b", 1.0, contests="all"),
+        _entry(4, "review", "b", 1.0, contests=[99]),
+        _entry(5, "acknowledgement", "c", 1.0, kind="review", deadline="soon"),
+    ]
+    assert [one.index for one in contests(_ledger(OPEN, *odd), datetime.now(UTC))] == [1, 5]
