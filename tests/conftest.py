@@ -1,6 +1,13 @@
 """What all levels have in common: which tests stay together when workers run side by side (`--dist loadgroup`)."""
 
+from hypothesis import HealthCheck, settings
+
 from support.side_by_side import grouping
+
+# How long an example takes says how busy the machine is, not whether the property holds.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+if settings.get_current_profile_name() == "default":
+    settings.load_profile("any machine")
 
 TOGETHER = {
     "tests/apiserver/alone/": "a control plane whose operator is stopped",
