@@ -111,7 +111,7 @@ def test_a_watch_ends_when_told_and_keeps_no_process_alive(store: DirectoryStore
     assert thread.name == "keys"
     assert thread.daemon
     watch.stop()
-    thread.join(10)
+    thread.join(60)
     assert not thread.is_alive()
 
 

@@ -249,7 +249,7 @@ def test_strings_and_their_replacement_agree() -> None:
 async def test_container_concurrency_makes_the_rest_wait() -> None:
     gate = asyncio.Event()
     body = Pieces([chunk("a"), chunk("b")], gate)
-    world = World(lambda _: httpx.Response(200, stream=body), concurrency=1, timeout=5)
+    world = World(lambda _: httpx.Response(200, stream=body), concurrency=1, timeout=60)
     stream = await world.chat(stream=True)
     await anext(stream.pieces)
     second = asyncio.create_task(world.chat(stream=True))

@@ -27,7 +27,7 @@ from governed_serving.server.errors import (
 from governed_serving.server.messages import ExplainRequest, InferRequest
 from governed_serving.server.protocol.v2 import V2Codec
 from governed_serving.server.quota import LocalQuota
-from unit.server.planes import MemoryJournal, plane, predictor, until
+from unit.server.planes import MemoryJournal, plane, predictor, until, without_haste
 from unit.server.tabular_model import NUMBERS, ROW, tabular, v2_body
 
 
@@ -220,6 +220,7 @@ async def test_timeout_is_504_and_frees_its_place() -> None:
     with pytest.raises(DeadlineExceeded, match=r"within 1\.5 s"):
         await data.infer(request())
     compute.gate.set()
+    without_haste(data.pipeline)
     await data.infer(request())
 
 
@@ -262,7 +263,7 @@ async def test_nothing_is_recorded_of_a_batch_that_is_all_late() -> None:
 async def test_what_is_being_recorded_is_answered_however_long_that_takes() -> None:
     journal = MemoryJournal()
     journal.gate = asyncio.Event()
-    data = plane(journal=journal, timeout=0.2)
+    data = plane(journal=journal)
     task = asyncio.create_task(data.infer(request()))
     await until(lambda: journal.frames)
     data.pipeline.clock = lambda: 1e9

@@ -27,10 +27,11 @@ from governed_serving.server.errors import (
 )
 from governed_serving.server.messages import Stream
 from governed_serving.server.metrics import ServerMetrics
+from governed_serving.server.pipeline import Pipeline
 from governed_serving.server.protocol.v2 import V2Codec
 from governed_serving.server.quota import LocalQuota
 from unit.server.conversations import ANSWER, Explainer, Pieces, World, chunk, read
-from unit.server.planes import MemoryJournal, plane, predictor, until, word_masker
+from unit.server.planes import MemoryJournal, plane, predictor, until, without_haste, word_masker
 from unit.server.tabular_model import v2_body
 from unit.server.test_dataplane import request
 
@@ -142,6 +143,10 @@ class Columns:
     def open(self) -> int:
         return self.plane.admission.open
 
+    @property
+    def pipeline(self) -> Pipeline:
+        return self.plane.pipeline
+
     async def ask(self, text: str = "my secret") -> None:
         await self.plane.infer(request(text=text))
         self.trace.events.append("reply")
@@ -196,6 +201,10 @@ class Conversation:
     @property
     def open(self) -> int:
         return self.world.admission.open
+
+    @property
+    def pipeline(self) -> Pipeline:
+        return self.world.pipeline
 
     async def ask(self, text: str = "my secret") -> None:
         await self.world.chat(text)
@@ -375,6 +384,7 @@ async def test_waiting_for_a_slot_ends_at_the_deadline_and_frees_its_place(path:
     world.release()
     await outcomes([asyncio.wait_for(first, 60)])
     assert world.open == 0
+    without_haste(world.pipeline)
     await world.ask()
 
 

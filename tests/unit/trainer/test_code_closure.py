@@ -140,9 +140,9 @@ def test_the_digest_does_not_depend_on_where_the_packages_lie(tree: dict[str, Pa
 
 def test_the_digest_is_computed_once_in_a_process() -> None:
     first = explainer_code()
-    started = time.perf_counter()
+    started = time.thread_time()
     assert {explainer_code() for _ in range(1000)} == {first}
-    assert time.perf_counter() - started < 0.5
+    assert time.thread_time() - started < 0.5
 
 
 OURS = "sorted(n for n in sys.modules if n.partition('.')[0] in ('governed_api', 'governed_serving'))"
