@@ -50,12 +50,16 @@ def _forked(run: Callable[[dict[str, Any]], int], question: dict[str, Any]) -> i
             os.setsid()
             _bound(question["processor_seconds"])
             code = run(question)
+        except MemoryError:  # also of telling that there is none: noticed, as an error of a test is
+            code = 1
         except BaseException:
             traceback.print_exc()
         finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(code)
+            try:
+                sys.stdout.flush()
+                sys.stderr.flush()
+            finally:
+                os._exit(code)
     watched = os.pidfd_open(pid)
     try:
         in_time = bool(select.select([watched], [], [], question["seconds"])[0])

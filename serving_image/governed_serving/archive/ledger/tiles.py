@@ -30,7 +30,7 @@ def tile_path(level: int, number: int, width: int = WIDTH) -> str:
     """Path of a tile below ``tile/``: ``0/x001/x234/067``, with ``.p/W`` for a partial one of W hashes."""
     groups = [f"{number % 1000:03d}"]
     rest = number // 1000
-    while rest:
+    while rest > 0:
         groups.append(f"x{rest % 1000:03d}")
         rest //= 1000
     path = f"{level}/" + "/".join(reversed(groups))
