@@ -1,13 +1,16 @@
 """All that is held is looked at: what was put back, taken away, edited or added beside the signed entries is named,
 what nothing can show is listed, and the exit status tells the three outcomes apart."""
 
+import fcntl
 import hashlib
 import json
 import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 
 from governed_api import runtime
@@ -22,7 +25,8 @@ from governed_serving.auditor.service.shipping import Progress
 from governed_serving.crypto import DirectoryStore, Keyring, load_kek
 from support.work_folder import MODEL, POD, WorkFolder, made
 
-from .ledgers import leaf
+from .ledgers import SIGNER, leaf
+from .words import UNCHANGED, as_kept
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +69,7 @@ def test_a_whole_run_verifies_and_says_what_it_could_not_show(work: WorkFolder) 
     assert {"derived", "own keys", "keysets", "journal", "reports"} <= held
     assert "whether all of this is an older copy" in said(found.findings)
     assert "nothing signs it" in said(found.findings)
+    as_kept(UNCHANGED, found.findings)
     assert (work.archive / "ledger" / "tile" / "0" / "000").is_file(), "the case is made with a full tile"
 
 
@@ -192,6 +197,7 @@ def test_it_is_named(work: WorkFolder, older: WorkFolder, case: str) -> None:
     found = inspect(work).findings
     assert found.status == "tampered", said(found)
     assert any(expected in str(one) for one in found.wrong), said(found)
+    as_kept(case, found)
 
 
 INCOMPLETE = {
@@ -222,6 +228,7 @@ def test_what_could_not_be_checked_is_no_success(work: WorkFolder, older: WorkFo
     found = inspect(work).findings
     assert found.status == "incomplete", said(found)
     assert any(expected in str(one) for one in found.unchecked), said(found)
+    as_kept(case, found)
 
 
 NOTED = {
@@ -250,6 +257,299 @@ def test_what_a_kill_also_leaves_is_said(work: WorkFolder, older: WorkFolder, ca
     found = inspect(work).findings
     assert found.status == "verified", said(found)
     assert any(expected in str(one) for one in found.beyond), said(found)
+    as_kept(case, found)
+
+
+def _report(change: Callable[[dict[str, Any]], object], name: str = MODEL) -> Callable[[WorkFolder, WorkFolder], None]:
+    """As its writer writes it, with another content."""
+
+    def act(work: WorkFolder, _: WorkFolder) -> None:
+        path = work.root / "reports" / f"{name}.json"
+        document = json.loads(path.read_bytes())
+        change(document)
+        path.write_text(json.dumps(document, indent=1, ensure_ascii=False))
+
+    return act
+
+
+def _status(**sections: object) -> Callable[[WorkFolder, WorkFolder], None]:
+    return _report(lambda document: document["status"].update(sections))
+
+
+def _verdict(**fields: object) -> Callable[[WorkFolder, WorkFolder], None]:
+    return _report(lambda document: document["status"]["auditor"].update(fields))
+
+
+def _pods_verdict(**fields: object) -> Callable[[WorkFolder, WorkFolder], None]:
+    return _report(lambda document: document["status"]["revisions"]["r1"]["auditor"][POD].update(fields))
+
+
+def _pods(parts: object) -> Callable[[WorkFolder, WorkFolder], None]:
+    """The verdict of the one pod, under other names."""
+
+    def change(document: dict[str, Any]) -> None:
+        head = document["status"]["revisions"]["r1"]["auditor"][POD]
+        document["status"]["revisions"] = json.loads(json.dumps(parts).replace('"HEAD"', json.dumps(head)))
+
+    return _report(change)
+
+
+def _cursor(**fields: object) -> Callable[[WorkFolder, WorkFolder], None]:
+    def act(work: WorkFolder, _: WorkFolder) -> None:
+        path = work.spool / "cursors" / f"shipped-server-{POD}"
+        path.write_bytes(msgspec.json.encode({**json.loads(path.read_bytes()), **fields}))
+
+    return act
+
+
+def _all(*acts: Callable[[WorkFolder, WorkFolder], None]) -> Callable[[WorkFolder, WorkFolder], None]:
+    def act(work: WorkFolder, older: WorkFolder) -> None:
+        for one in acts:
+            one(work, older)
+
+    return act
+
+
+def _copied(name: str, source: str) -> Callable[[WorkFolder, WorkFolder], None]:
+    def act(work: WorkFolder, _: WorkFolder) -> None:
+        (work.root / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(work.root / source, work.root / name)
+
+    return act
+
+
+def _more_served(work: WorkFolder, _: WorkFolder) -> None:
+    work.serve_more(2)
+
+
+def _blob_put_back(work: WorkFolder, _: WorkFolder) -> None:
+    for marker in (work.archive / "blobs" / "expired").glob("*/*"):
+        place = work.archive / "blobs" / marker.parent.name / marker.name
+        place.parent.mkdir(exist_ok=True)
+        place.write_bytes(b"GMSEAL1\nback")
+
+
+def _marker_filled(work: WorkFolder, _: WorkFolder) -> None:
+    for marker in (work.archive / "blobs" / "expired").glob("*/*"):
+        marker.write_bytes(b"x")
+
+
+def _run(number: int) -> str:
+    return f"{A}/ledger/index/" + (f"{0:020d}-{281:020d}-304.run" if number == 0 else f"{282:020d}-{414:020d}-136.run")
+
+
+def _signed_twice(work: WorkFolder, _: WorkFolder) -> None:
+    """The anchor with a line more, as if another key had signed it too."""
+    path = work.archive / "anchor"
+    path.write_text(path.read_text() + path.read_text().rpartition("\n\n")[2])
+
+
+def _secrets(work: WorkFolder, older: WorkFolder) -> None:
+    _written("secrets/short/kek", b"x")(work, older)
+    _written("secrets/other/kek", bytes(32))(work, older)
+    (work.root / "secrets" / "other" / "kek").chmod(0o600)
+
+
+JOURNAL = f"{SPOOL}/journal/server-{POD}"
+HEAD = {"auditor": {POD: "HEAD"}}
+WORDS: dict[str, Callable[[WorkFolder, WorkFolder], None]] = {
+    "a later segment that is empty": _written(f"{A}/ledger/log/{500:020d}.seg", b"GMLEDG1\n"),
+    "a later segment of the right place": _written(f"{A}/ledger/log/{415:020d}.seg", b"GMLEDG1\n"),
+    "a lock that holds something": _written(f"{A}/keys/.lock", b"x"),
+    "what was set aside": _all(
+        _written(f"{A}/ledger/log/{0:020d}.torn-99", b"x"),
+        _written(f"{A}/ledger/.state.abcd.partial", b"x"),
+        _written(f"{A}/blobs/.incoming/abcd", b"x"),
+    ),
+    "anchor rolled back": _rolled_back(f"{A}/anchor"),
+    "anchor deleted": _deleted(f"{A}/anchor"),
+    "anchor with a line more": _signed_twice,
+    "anchor without sense": _written(f"{A}/anchor", b"x"),
+    "state rolled back": _rolled_back(f"{A}/ledger/state"),
+    "state deleted": _deleted(f"{A}/ledger/state"),
+    "edge rolled back": _rolled_back(f"{A}/ledger/edge"),
+    "edge deleted": _deleted(f"{A}/ledger/edge"),
+    "edge that was edited": _longer(f"{A}/ledger/edge", b"x"),
+    "checkpoint and anchor rolled back": _rolled_back(f"{A}/ledger/checkpoint", f"{A}/anchor", "reports"),
+    "checkpoint, anchor and state rolled back": _rolled_back(
+        f"{A}/ledger/checkpoint", f"{A}/anchor", f"{A}/ledger/state", "reports"
+    ),
+    "log rolled back": _rolled_back(f"{A}/ledger/log"),
+    "index run changed": _flipped(_run(0), 9),
+    "index run changed at its end": _flipped(_run(1), -1),
+    "index run deleted": _deleted(_run(1)),
+    "index run renamed": _all(_copied(f"{A}/ledger/index/{0:020d}-{1:020d}-2.run", _run(0)), _deleted(_run(0))),
+    "keyset of the archive rolled back": _rolled_back(f"{A}/keys/ledger.keyset.json"),
+    "keyset that was destroyed put back": _copied(
+        f"{A}/keysets/{MODEL}/data.keyset.json", f"{A}/keysets/{MODEL}/journal.keyset.json"
+    ),
+    "receipt of a keyset that is there": _copied(
+        f"{A}/keysets/{MODEL}/journal.destroyed.json", f"{A}/keysets/{MODEL}/data.destroyed.json"
+    ),
+    "keyset changed": _copied(f"{A}/keysets/{MODEL}/journal.keyset.json", f"{A}/keysets/{MODEL}/artefact.keyset.json"),
+    "blob put back": _blob_put_back,
+    "blob put back, its marker gone": _all(_blob_put_back, _deleted(f"{A}/blobs/expired")),
+    "markers that hold something": _marker_filled,
+    "retention rolled back": _rolled_back(f"{A}/retention"),
+    "retention deleted": _deleted(f"{A}/retention"),
+    "reference rolled back": _rolled_back(f"{A}/refs/{MODEL}/artefact-1"),
+    "state of a model rolled back": _rolled_back(f"{A}/states/{MODEL}/counts"),
+    # -- journals
+    "more served than shipped": _more_served,
+    "cursor deleted": _deleted(f"{SPOOL}/cursors/shipped-server-{POD}"),
+    "cursor of another stream": _cursor(identity="x"),
+    "cursor ahead in frames": _cursor(frame=391),
+    "cursor ahead in entries": _cursor(number=391),
+    "cursor behind in entries": _cursor(number=389),
+    "cursor with a chunk under way": _cursor(last=389),
+    "cursor with a dead letter": _cursor(dead_letters=1),
+    "cursor with unreadable frames": _cursor(unreadable=1),
+    "cursor with an entry sent": _cursor(sent=1),
+    "cursor with a refusal": _cursor(refused="no"),
+    "cursor with another tag": _cursor(tag="ab" * 16),
+    "cursor with a field more": _cursor(more=1),
+    "cursor without sense": _written(f"{SPOOL}/cursors/shipped-server-{POD}", b"x"),
+    "cursors, some of no stream": _written(f"{SPOOL}/cursors/shipped-other", b"{}"),
+    "cached keyset deleted": _deleted(f"{SPOOL}/keyset-cache"),
+    "cached keyset of another purpose": _copied(
+        f"{SPOOL}/keyset-cache/artefact.json", f"{SPOOL}/keyset-cache/journal.json"
+    ),
+    "files that nobody knows": _all(
+        _written(f"{SPOOL}/notes", b"x"),
+        _written(f"{SPOOL}/more/notes", b"x"),
+        _written(f"{SPOOL}/cursors/notes", b"x"),
+        _written(f"{SPOOL}/journal/notes", b"x"),
+        _written(f"{JOURNAL}/notes", b"x"),
+        _written(f"{JOURNAL}/more/notes.seg", b"x"),
+        _written(f"{JOURNAL}/{0:020d}.seg.damaged-1", b"x"),
+        _written(f"{JOURNAL}/{0:020d}.torn-1", b"x"),
+    ),
+    "files that processes work with": _all(
+        _written(f"{SPOOL}/auditor/counts", b"x"),
+        _written(f"{SPOOL}/explanations/x", b"x"),
+        _written(f"{SPOOL}/cursors/explainer/x", b"x"),
+    ),
+    "first segments of the journal trimmed, the ledger older": _all(
+        _rolled_back(A, "reports"),
+        _deleted(f"{JOURNAL}/{0:020d}.seg"),
+        _deleted(f"{JOURNAL}/{130:020d}.seg"),
+    ),
+    "a segment in the middle of the journal deleted": _deleted(f"{JOURNAL}/{130:020d}.seg"),
+    "newest segment deleted": _deleted(f"{JOURNAL}/{260:020d}.seg"),
+    "journal without segments": _all(*(_deleted(f"{JOURNAL}/{n:020d}.seg") for n in (0, 130, 260))),
+    "journal of an empty segment": _all(
+        _written(f"{JOURNAL}/{0:020d}.seg", b""), *(_deleted(f"{JOURNAL}/{n:020d}.seg") for n in (130, 260))
+    ),
+    "bytes behind the newest segment": _longer(f"{JOURNAL}/{260:020d}.seg", b"more"),
+    "first header changed": _flipped(f"{JOURNAL}/{0:020d}.seg", 3),
+    "frame in the middle changed": _flipped(f"{JOURNAL}/{130:020d}.seg", 8000),
+    "mark of another stream": _copied(f"{JOURNAL}/.acknowledged", f"{SPOOL}/journal/auditor-{POD}/.acknowledged"),
+    "mark without sense": _written(f"{JOURNAL}/.acknowledged", b"x"),
+    "mark ahead of the journal": _all(
+        _deleted(f"{JOURNAL}/{260:020d}.seg"),
+    ),
+    # -- reports
+    "verdict of no entry": _verdict(ledgerIndex=None),
+    "no verdict of no entry": _verdict(ledgerIndex=None, verdict="Unknown"),
+    "verdict of an entry that isn't there": _verdict(ledgerIndex=4150),
+    "verdict of another entry": _verdict(ledgerIndex=5),
+    "verdict with another summary": _verdict(summary="other"),
+    "verdict with other samples": _verdict(samples=7),
+    "verdict with other evidence": _verdict(evidence="0" * 64),
+    "verdict with a field more": _verdict(alarms=[], more=1),
+    "verdict with fields of the moment": _verdict(alarm="x", deadLetters=3, inForce=True, observedAt="later"),
+    "verdict without one of its fields": _report(lambda document: document["status"]["auditor"].pop("metrics")),
+    "pod's verdict that passes": _pods_verdict(verdict="Pass"),
+    "pod's verdict with other samples": _pods_verdict(samples=7),
+    "pod's verdict of no entry": _pods_verdict(ledgerIndex="282"),
+    "pod of another name": _pods({"r1": {"auditor": {"other-0": "HEAD"}}}),
+    "pod of another revision": _pods({"r2": HEAD}),
+    "pods without sense": _pods({"r1": {"auditor": {"a": 1}}, "r2": 2, "r3": {}}),
+    "pods that are no mapping": _pods({"r1": {"auditor": 3}}),
+    "revisions that are no mapping": _status(revisions=[]),
+    "report with a section more": _status(unknown={"a": 1}),
+    "report with a section of another form": _status(observedGeneration="x", trainer=3),
+    "trainer without gates": _report(lambda document: document["status"]["trainer"].pop("gates")),
+    "training metrics edited": _report(lambda document: document["status"]["trainer"]["metrics"].update(auc=1)),
+    "report of another model": _copied("reports/other.json", f"reports/{MODEL}.json"),
+    "report that holds no status": _written(f"reports/{MODEL}.json", b'{\n "status": 3\n}'),
+    "report that holds more": _report(lambda document: document.update(more={})),
+    "report that is its status": _report(lambda document: document.update(document.pop("status"))),
+    "report that is a list": _written(f"reports/{MODEL}.json", b"[]"),
+    "root in the report edited": _report(
+        lambda document: document["status"]["archive"].update(rootHash="x"), "governed-archive"
+    ),
+    "field of the archive that is new": _report(
+        lambda document: document["status"]["archive"].update(more=1), "governed-archive"
+    ),
+    "archive's report without a checkpoint": _report(
+        lambda document: document["status"]["archive"].pop("checkpoint"), "governed-archive"
+    ),
+    "checkpoint in the report without sense": _report(
+        lambda document: document["status"]["archive"].update(checkpoint="x"), "governed-archive"
+    ),
+    "another folder beside": _written("volumes/other/file", b"x"),
+    "secrets of nobody": _secrets,
+}
+
+
+@pytest.mark.parametrize("case", WORDS)
+def test_it_is_said_word_for_word(work: WorkFolder, older: WorkFolder, case: str) -> None:
+    WORDS[case](work, older)
+    as_kept(case, inspect(work).findings)
+
+
+WHILE_RUNNING = {
+    name: (TAMPERED | INCOMPLETE | NOTED)[name][0]
+    for name in (
+        "checkpoint rolled back", "marker of a deletion without receipt", "keyset that nobody told of",
+        "verdict edited", "torn tail of the log", "replacement begun", "older report",
+    )
+} | {
+    name: WORDS[name]
+    for name in (
+        "anchor rolled back", "anchor with a line more", "state rolled back", "edge rolled back",
+        "checkpoint and anchor rolled back", "blob put back, its marker gone", "state deleted", "log rolled back",
+        "pod's verdict that passes",
+    )
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", [None, *WHILE_RUNNING])
+def test_what_a_running_archive_is_about_to_do_is_no_tampering(
+    work: WorkFolder, older: WorkFolder, case: str | None
+) -> None:
+    if case:
+        WHILE_RUNNING[case](work, older)
+    handle = os.open(work.archive / ".lock", os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        as_kept(f"while running: {case or 'nothing changed'}", inspect(work).findings)
+    finally:
+        os.close(handle)
+
+
+@pytest.mark.parametrize(
+    ("case", "asked"),
+    [
+        ("blobs are not asked for", Asked(blobs=False)),
+        ("an id that is there", Asked(id="req-7")),
+        ("an id that isn't there", Asked(id="nobody")),
+        ("a key of another log", Asked(vkey=str(SIGNER.verifier))),
+        ("no key", Asked(vkey="x")),
+    ],
+)
+def test_what_was_asked_is_answered_word_for_word(work: WorkFolder, case: str, asked: Asked) -> None:
+    as_kept(case, inspect(work, asked).findings)
+
+
+def test_a_key_and_a_checkpoint_that_were_kept_leave_less_open(work: WorkFolder, older: WorkFolder) -> None:
+    vkey = (work.archive / "ledger" / "vkey").read_text().strip()
+    as_kept("key and checkpoint kept", inspect(work, Asked(vkey, (older.checkpoint,))).findings)
+
+
+def test_a_folder_alone_says_what_is_not_beside_it(work: WorkFolder) -> None:
+    as_kept("folder alone", inspect_folder(work.archive, load_kek(work.kek_file), Asked()).findings)
 
 
 def test_a_folder_that_is_older_as_a_whole_needs_a_checkpoint_from_elsewhere(

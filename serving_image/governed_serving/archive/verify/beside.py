@@ -270,6 +270,9 @@ class _Spool:
             if known and not any(f.place == place for f in self.findings.wrong):
                 self.findings.fault(place, "is missing: the ledger has frames of this stream")
             return
+        if cursor.frame and not stream.identity:
+            self.findings.fault(stream.place, f"has no frames, those below {cursor.frame} were shipped: it was cut")
+            return
         if stream.identity and cursor.identity != stream.identity:
             self.findings.fault(
                 place, f"is of stream {cursor.identity}, the journal is {stream.identity}: it was begun anew"

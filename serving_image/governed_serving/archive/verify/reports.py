@@ -39,7 +39,9 @@ class Reports:
         self._documents: dict[str, dict[str, Json]] = {}
         for place, path in paths.items():
             with findings.looking_at(place):
-                self._documents[place] = _read(path)
+                status = _read(path)
+                _verdicts(status)  # raises where a section has another form
+                self._documents[place] = status
         self.notes: dict[str, str] = {}
         """Checkpoints by the report that holds them."""
         for place, status in self._documents.items():
