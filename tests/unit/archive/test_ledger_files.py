@@ -148,6 +148,7 @@ def test_a_snapshot_leans_on_nothing_that_isnt_durable(tmp_path: Path, steps: li
     )
     assert (state.size, state.streams) == (600, [("credit", "server-0", [(0, 0, 600)])])
     assert state.runs == [path.name for path in (tmp_path / "index").iterdir()]
+    assert state.runs == [f"{0:020d}-{599:020d}-600.run"], "a prediction is found by its id alone"
     assert [len(e) // 32 for e in state.edge] == [88, 2]
 
 

@@ -14,6 +14,7 @@ UNCHANGED = "nothing changed"
 """The case with all its lines; of the others, what is more (+) and what is missing (-)."""
 
 _KEPT = Path(__file__).parent / "vectors" / "findings.json"
+_TESTS = "tests/unit/archive/test_inspection.py"
 _CHANGING = (
     (re.compile(r"/\S*pytest-\S*?/(work|killed)\b"), "<folder>"),
     (re.compile(r"\S+\+[0-9a-f]{8}\+[A-Za-z0-9+/=]{44}"), "<verifier key>"),
@@ -40,7 +41,7 @@ def as_kept(case: str, found: Findings) -> None:
     if os.environ.get("UPDATE_WORDS"):
         kept = dict(sorted({**kept, case: now}.items()))
         _KEPT.write_text(json.dumps(kept, indent=1, ensure_ascii=False) + "\n")
-    assert now == kept.get(case), case
+    assert now == kept.get(case), f"{case}: UPDATE_WORDS=1 pytest {_TESTS}, then read the diff of {_KEPT.name}"
 
 
 def _said(found: Findings) -> list[str]:

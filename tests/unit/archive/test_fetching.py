@@ -1,0 +1,329 @@
+"""The init container: the artefact that was asked for comes from the archive, or nothing is served and the report says
+why."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from governed_api import runtime
+from governed_api.resolved import ResolvedModel
+from governed_serving.archive.client import ArchiveClient
+from governed_serving.archive.errors import Refused, Unverified
+from governed_serving.archive.fetching import fetch as module
+from governed_serving.archive.fetching.fetch import download, fetch, source_path
+from governed_serving.archive.fetching.imported import packed_import
+from governed_serving.archive.tokens import model_token
+from governed_serving.artefact import MalformedArtefact, TamperedArtefact, load, unpack, write
+from governed_serving.crypto import Keyring, load_kek
+from governed_serving.environment import InvalidSettings
+
+from .test_app import ROOT, Bed
+from .test_imported import onnx_file, resolved
+
+
+def sha256(data: bytes) -> str:
+    return f"sha256:{hashlib.sha256(data).hexdigest()}"
+
+
+class Fetching:
+    """An archive with an artefact of ``credit``, and the environment of the container that fetches it."""
+
+    def __init__(self, folder: Path, bed: Bed) -> None:
+        self.folder, self.bed = folder, bed
+        digest = onnx_file(folder / "m.onnx")
+        self.packed = packed_import(folder / "m.onnx", digest, resolved("file:m.onnx", digest))
+        self.digest = sha256(self.packed)
+        self.target, self.report = folder / "model", folder / "report.json"
+        spec = {"name": "credit", "namespace": "default", "spec": {"predictor": {"model": {}}}}
+        (folder / "spec.json").write_bytes(ResolvedModel.model_validate(spec).dump())
+        (folder / "kek").write_bytes(bytes([3]) * 32)
+        (folder / "kek").chmod(0o600)
+        (folder / "token").write_text(model_token(ROOT, "default", "credit"))
+        self.keyring = Keyring(load_kek(folder / "kek"), bed.client().keysets())
+        self.keyring.keyset("artefact")
+
+    @property
+    def name(self) -> str:
+        return f"artefact-{self.digest.removeprefix('sha256:')}"
+
+    def store(self, packed: bytes | None = None, bound_to: str | None = None) -> None:
+        """As the trainer does, or with other bytes, or for another digest."""
+        keyset = self.keyring.keyset("artefact")
+        sealed = keyset.seal(self.packed if packed is None else packed, (bound_to or self.digest).encode())
+        self.bed.client().put_ref(self.name, {"blob": self.bed.client().put_blob(sealed)})
+
+    @property
+    def variables(self) -> dict[str, str]:
+        return {
+            runtime.SPEC: str(self.folder / "spec.json"), runtime.MODEL_DIR: str(self.target),
+            runtime.ARTEFACT_DIGEST: self.digest, runtime.ARCHIVE_URL: "http://archive",
+            runtime.KEK_FILE: str(self.folder / "kek"), runtime.ARCHIVE_TOKEN_FILE: str(self.folder / "token"),
+            runtime.REPORT: self.report.as_uri(), runtime.REVISION: "r1", runtime.POD_NAME: "credit-0",
+        }  # fmt: skip
+
+    def told(self) -> dict[str, Any]:
+        found = json.loads(self.report.read_bytes())["status"]["revisions"]["r1"]["server"]["credit-0"]
+        assert found.pop("observedAt")
+        return dict(found)
+
+
+@pytest.fixture
+def fetching(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fetching]:
+    with closing(Bed(tmp_path / "archive")) as bed:
+        made = Fetching(tmp_path, bed)
+        for name, value in made.variables.items():
+            monkeypatch.setenv(name, value)
+
+        def client(url: str, token: str, model: str, *, patience: float) -> ArchiveClient:
+            assert (url, patience) == ("http://archive", 120.0), "a node that restarts has an archive soon"
+            return ArchiveClient(url, token, model, patience=0.0, transport=bed.transport)
+
+        monkeypatch.setattr(module, "ArchiveClient", client)
+        yield made
+
+
+def test_the_artefact_is_brought_once_and_verified(fetching: Fetching, monkeypatch: pytest.MonkeyPatch) -> None:
+    fetching.store()
+    assert fetch() == f"artefact {fetching.digest} is verified and in {fetching.target}"
+    assert load(fetching.target, fetching.digest).digest == fetching.digest
+    monkeypatch.delattr(module, "ArchiveClient")
+    assert fetch() == f"artefact {fetching.digest} is already in {fetching.target}, verified"
+    assert not fetching.report.exists()
+
+
+def test_what_lies_there_and_is_another_is_replaced(fetching: Fetching) -> None:
+    fetching.store()
+    write(fetching.packed, fetching.target)
+    (fetching.target / "model.onnx").chmod(0o644)
+    (fetching.target / "model.onnx").write_bytes(b"other")
+    assert fetch() == f"artefact {fetching.digest} is verified and in {fetching.target}"
+    assert load(fetching.target, fetching.digest)
+
+
+def test_an_artefact_that_nobody_trained_is_named(fetching: Fetching) -> None:
+    with pytest.raises(
+        Refused, match=f"^the archive knows no artefact {fetching.digest} of credit: has its"
+    ) as refused:
+        fetch()
+    assert refused.value.status == 404
+    assert not fetching.report.exists(), "it may come yet: nothing that was brought is wrong"
+
+
+def test_other_bytes_than_were_sealed_for_it_are_not_served(fetching: Fetching) -> None:
+    fetching.store(bound_to="sha256:" + "0" * 64)
+    with pytest.raises(Unverified, match=f"^artefact {fetching.digest}: .*; it is not served$") as refused:
+        fetch()
+    assert fetching.told() == {"ready": False, "verified": False, "message": str(refused.value)}
+    assert not fetching.target.exists()
+
+
+def test_other_content_under_its_digest_is_not_served(fetching: Fetching, monkeypatch: pytest.MonkeyPatch) -> None:
+    fetching.store(fetching.packed[:-1] + b"x")
+    with pytest.raises(TamperedArtefact) as refused:
+        fetch()
+    assert fetching.told() == {"ready": False, "verified": False, "message": str(refused.value)}
+    fetching.report.unlink()
+    monkeypatch.delenv(runtime.REPORT)
+    with pytest.raises(TamperedArtefact):
+        fetch()
+    assert not fetching.report.exists()
+
+
+def test_a_blob_that_was_deleted_is_named(fetching: Fetching) -> None:
+    fetching.bed.client().put_ref(fetching.name, {"blob": "0" * 64})
+    with pytest.raises(Refused, match="not here"), fetching.bed.client() as client:
+        download(client, fetching.digest, fetching.folder / "kek")
+
+
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [
+        (runtime.MODEL_DIR, "expected the folder to write the artefact to, found"),
+        (runtime.ARTEFACT_DIGEST, "expected the artefact's digest, found"),
+        (runtime.ARCHIVE_URL, "expected the archive's address, found"),
+        (runtime.KEK_FILE, "expected the path of the model's key-encryption key, found"),
+    ],
+)
+def test_what_is_missing_is_named(fetching: Fetching, monkeypatch: pytest.MonkeyPatch, name: str, what: str) -> None:
+    fetching.store()
+    monkeypatch.delenv(name)
+    with pytest.raises(InvalidSettings, match=f"{name}: {what}"):
+        fetch()
+
+
+def test_a_model_of_its_own_comes_from_its_place(fetching: Fetching, monkeypatch: pytest.MonkeyPatch) -> None:
+    digest = sha256((fetching.folder / "m.onnx").read_bytes())
+    spec = resolved("file:m.onnx", digest)
+    (fetching.folder / "spec.json").write_bytes(spec.dump())
+    monkeypatch.setenv(runtime.SOURCE_DIR, str(fetching.folder))
+    assert fetch() == f"m.onnx ({digest}) is verified and in {fetching.target}"
+    monkeypatch.delenv(runtime.SOURCE_DIR)
+    with pytest.raises(FileNotFoundError):
+        fetch()
+    monkeypatch.chdir(fetching.folder)
+    assert fetch() == f"m.onnx ({digest}) is verified and in {fetching.target}", "relative to where it runs"
+    (fetching.folder / "m.onnx").write_bytes(b"other")
+    with pytest.raises(Unverified, match=rf"m\.onnx: expected digest {digest}, found sha256:[0-9a-f]{{64}}: it is"):
+        fetch()
+    assert fetching.told()["message"].startswith("m.onnx: expected digest")
+    (fetching.folder / "spec.json").write_bytes(resolved("pvc://claim/../../m.onnx", digest).dump())
+    with pytest.raises(Unverified, match="leaves the volume of claim claim"):
+        fetch()
+    assert source_path("pvc://claim/m.onnx", fetching.folder) == fetching.folder.resolve() / "m.onnx"
+
+
+# -- models from elsewhere ---------------------------------------------------------------------------------------------
+
+
+def graph(
+    path: Path, *, labels: Any = TensorProto.INT64, width: int | str = 3, classes: str = "", kind: Any = None
+) -> str:
+    """A classifier of one number (``kind``: of another type) and a text; its digest."""
+    inputs = [
+        helper.make_tensor_value_info("age", kind or TensorProto.FLOAT, ["rows", 1]),
+        helper.make_tensor_value_info("town", TensorProto.STRING, ["rows", 1]),
+    ]
+    outputs = [
+        helper.make_tensor_value_info("label", labels, ["rows"]),
+        helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["rows", width]),
+    ]
+    value = helper.make_tensor("l", labels, [1], [b"a"] if labels == TensorProto.STRING else [1])
+    columns = width if isinstance(width, int) else 3
+    nodes = [
+        helper.make_node("Constant", [], ["label"], value=value),
+        helper.make_node("Constant", [], ["p" if isinstance(width, str) else "probabilities"], value=helper.make_tensor(
+            "p", TensorProto.FLOAT, [1, columns], [0.5] * columns)),
+        *(_of_a_width_that_rows_tell() if isinstance(width, str) else []),
+        helper.make_node("Identity", ["age"], ["a"]),
+        helper.make_node("Identity", ["town"], ["t"]),
+    ]  # fmt: skip
+    model = helper.make_model(
+        helper.make_graph(nodes, "g", inputs, outputs), opset_imports=[helper.make_opsetid("", 17)], ir_version=9
+    )
+    if classes:
+        helper.set_model_props(model, {"classes": classes})
+    data = model.SerializeToString()
+    path.write_bytes(data)
+    return sha256(data)
+
+
+def _of_a_width_that_rows_tell() -> list[onnx.NodeProto]:
+    """``probabilities`` from ``p``, as wide as the greatest age."""
+    rows = helper.make_tensor("r", TensorProto.INT64, [1], [-1])
+    return [
+        helper.make_node("ReduceMax", ["age"], ["greatest"], keepdims=0),
+        helper.make_node("Cast", ["greatest"], ["number"], to=TensorProto.INT64),
+        helper.make_node("Constant", [], ["axis"], value=helper.make_tensor("x", TensorProto.INT64, [1], [0])),
+        helper.make_node("Unsqueeze", ["number", "axis"], ["columns"]),
+        helper.make_node("Constant", [], ["some"], value=rows),
+        helper.make_node("Concat", ["some", "columns"], ["shape"], axis=0),
+        helper.make_node("Reshape", ["p", "shape"], ["probabilities"]),
+    ]
+
+
+def manifest(folder: Path, digest: str, model: ResolvedModel | None = None) -> dict[str, Any]:
+    packed = packed_import(folder / "m.onnx", digest, model or resolved("file:m.onnx", digest))
+    files = unpack(packed, sha256(packed))
+    assert files["model.onnx"] == (folder / "m.onnx").read_bytes()
+    return dict(json.loads(files["model.json"]))
+
+
+def test_a_classifiers_manifest_is_that_of_its_graph(tmp_path: Path) -> None:
+    import onnxruntime
+
+    digest = graph(tmp_path / "m.onnx")
+    found = manifest(tmp_path, digest)
+    bare = digest.removeprefix("sha256:")
+    assert {name: value for name, value in found.items() if value not in (None, [], {}, "") and name != "format"} == {
+        "name": "m",
+        "task": "classification",
+        "features": [
+            {"name": "age", "type": "numeric", "dtype": "FP32"},
+            {"name": "town", "type": "categorical", "dtype": "BYTES"},
+        ],
+        "inputs": ["age", "town"],
+        "outputs": [
+            {"name": "label", "dtype": "INT64", "shape": [-1]},
+            {"name": "probabilities", "dtype": "FP32", "shape": [-1, 3]},
+        ],
+        "label": "label",
+        "variant": "float",
+        "lineage": {
+            "dataset": "", "training": "imported", "code": bare, "versions": {"onnxruntime": onnxruntime.__version__},
+        },
+        "files": {"model.onnx": bare},
+        "classes": [0, 1, 2],
+        "settings": {"imported": True},
+    }  # fmt: skip
+
+
+def test_a_regressions_manifest_has_no_classes(tmp_path: Path) -> None:
+    found = manifest(tmp_path, onnx_file(tmp_path / "m.onnx"))
+    assert (found["task"], found["label"], found.get("classes", [])) == ("regression", "prediction", [])
+    assert found["outputs"] == [{"name": "prediction", "dtype": "FP32", "shape": [-1]}]
+
+
+@pytest.mark.parametrize("outcome", [{"label": "good"}, {"threshold": 0.25}])
+def test_the_favourable_outcome_is_the_specs(tmp_path: Path, outcome: dict[str, object]) -> None:
+    digest = graph(tmp_path / "m.onnx")
+    spec = resolved("file:m.onnx", digest).model_dump(by_alias=True, exclude_none=True)
+    spec["spec"]["governance"] = {
+        "bias": {
+            "favorableOutcome": outcome,
+            "protectedAttributes": [{"name": "age"}],
+            "metrics": [{"name": "disparateImpactRatio", "thresholdLower": 0.8}],
+        }
+    }
+    found = manifest(tmp_path, digest, ResolvedModel.model_validate(spec))
+    assert (found.get("favorable"), found.get("threshold")) == (outcome.get("label"), outcome.get("threshold"))
+
+
+def test_classes_are_those_that_the_file_lists(tmp_path: Path) -> None:
+    digest = graph(tmp_path / "m.onnx", labels=TensorProto.STRING, classes='["bad","good",3]')
+    assert manifest(tmp_path, digest)["classes"] == ["bad", "good", 3]
+    digest = graph(tmp_path / "m.onnx", width=1)
+    assert manifest(tmp_path, digest)["classes"] == [0]
+    for wrong in ({"labels": TensorProto.STRING}, {"width": "k"}):
+        digest = graph(tmp_path / "m.onnx", **wrong)
+        with pytest.raises(MalformedArtefact, match="metadata property classes must list the classes as JSON"):
+            manifest(tmp_path, digest)
+
+
+def test_other_inputs_than_a_column_each_are_refused(tmp_path: Path) -> None:
+    digest = graph(tmp_path / "m.onnx", kind=TensorProto.DOUBLE)
+    with pytest.raises(MalformedArtefact, match=r"input age is tensor\(double\) .*expected one float or string input"):
+        manifest(tmp_path, digest)
+    for width, fits in ((1, True), (2, False), (0, False)):
+        digest = onnx_file(tmp_path / "m.onnx", width)
+        if fits:
+            assert manifest(tmp_path, digest)["inputs"] == ["a", "b"]
+        else:
+            with pytest.raises(MalformedArtefact, match="input a is"):
+                manifest(tmp_path, digest)
+
+
+def test_what_is_no_model_is_refused_in_words(tmp_path: Path) -> None:
+    (tmp_path / "m.onnx").write_bytes(b"text")
+    with pytest.raises(MalformedArtefact, match="storageUri: not a model that ONNX Runtime loads: "):
+        manifest(tmp_path, sha256(b"text"))
+    digest = onnx_file(tmp_path / "m.onnx", output="label")
+    with pytest.raises(MalformedArtefact, match="outputs must be probabilities and label, or prediction; found label"):
+        manifest(tmp_path, digest)
+
+
+def test_of_a_folder_only_the_artefacts_files_are_taken(tmp_path: Path) -> None:
+    digest = onnx_file(tmp_path / "m.onnx")
+    packed = packed_import(tmp_path / "m.onnx", digest, resolved("file:m.onnx", digest))
+    write(packed, tmp_path / "folder")
+    (tmp_path / "folder").chmod(0o755)
+    (tmp_path / "folder" / "notes.txt").write_text("x")
+    whole = sha256(packed)
+    assert packed_import(tmp_path / "folder", whole, resolved("file:folder", whole)) == packed
+    assert onnx.load_from_string(unpack(packed, whole)["model.onnx"]).graph.name == "g"
