@@ -28,6 +28,8 @@ EXPLANATION = f"{EXPLANATIONS}/{{ticket}}"
 OVERVIEW = f"{MODEL}/overview"
 IMPORTANCES = f"{MODEL}/importances"
 QUALITY = f"{MODEL}/quality"
+RECEIPT = f"{MODEL}/predictions/{{id}}/receipt"
+"""That an answer is in the ledger (server, which asks the archive)."""
 
 # KServe's V1 (server)
 V1_MODELS = "/v1/models"
@@ -57,6 +59,7 @@ FIND = "/v1/ledger/find"
 CHECKPOINT = "/v1/ledger/checkpoint"
 WITNESSED = "/v1/ledger/witnessed"
 """The newest checkpoint that enough witnesses cosigned."""
+LEDGER_RECEIPT = "/v1/ledger/receipt"
 LEDGER_KEY = "/v1/ledger/key"
 PROOF = "/v1/ledger/proof/{kind}"
 PROOF_INCLUSION = PROOF.format(kind="inclusion")

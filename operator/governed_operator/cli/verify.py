@@ -16,7 +16,8 @@ def command(
     target: Annotated[
         str,
         typer.Argument(
-            help="Archive folder, exported bundle, URL, or the --workdir of a local run.", show_default=False
+            help="Archive folder, exported bundle, URL, the --workdir of a local run, or a receipt.",
+            show_default=False,
         ),
     ],
     key_file: Annotated[
@@ -39,6 +40,11 @@ def command(
     quorum: Annotated[
         int | None, typer.Option(help="How many of the witnesses must have cosigned; all by default.", min=1)
     ] = None,
+    against: Annotated[
+        str | None,
+        typer.Option(help="For a receipt: the ledger, named as above, that must still have it.", show_default=False),
+    ] = None,
+    *,
     request: Annotated[
         str | None, typer.Option("--id", help="Prove that this request is in the ledger.", show_default=False)
     ] = None,
@@ -50,12 +56,13 @@ def command(
     from governed_operator.local.workdir import Workdir
 
     environment = dict(os.environ)
-    workdir, words = Workdir(Path(target)), list[str]()
-    if "://" not in target and workdir.archive_folder.is_dir():
-        target = str(workdir.archive_folder)
+    words, ledger = list[str](), against or target
+    workdir = Workdir(Path(ledger))
+    if "://" not in ledger and workdir.archive_folder.is_dir():
+        ledger = str(workdir.archive_folder)
         environment |= workdir.archive_environment()
         words = ["--workdir", str(workdir.root)]
-    words += [target]
+    words += [target, "--against", ledger] if against else [ledger]
     for name, files in (("--key-file", key_file), ("--checkpoint", checkpoint), ("--witness-key", witness_key)):
         words += [word for file in files or [] for word in (name, str(file))]
     if quorum:

@@ -4,15 +4,18 @@ import argparse
 import sys
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from governed_api import runtime
+from governed_serving.archive.errors import ArchiveError
 from governed_serving.archive.verify.command_line import add_checkpoint, add_keys, expected_errors, fail
 
 if TYPE_CHECKING:
+    from governed_serving.archive.verify.inspection import Asked
     from governed_serving.archive.verify.sources import LogSource
 
 __all__ = ["main"]
@@ -73,6 +76,9 @@ def _add_verify(verify: argparse.ArgumentParser) -> None:
     )
     verify.add_argument("--no-blobs", action="store_true", help="don't check that the blobs are present and unchanged")
     verify.add_argument(
+        "--against", default="", help="for a receipt: the folder, bundle or URL of the ledger that must still have it"
+    )
+    verify.add_argument(
         "--witness-key",
         type=Path,
         action="append",
@@ -126,7 +132,9 @@ def _add_backup(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
 
 
 def _add_source(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", help="an archive's folder, an exported bundle, or the archive's URL")
+    parser.add_argument(
+        "source", help="an archive's folder, an exported bundle, or the archive's URL; for verify a receipt"
+    )
     add_keys(parser)
     parser.add_argument("--model", default="", help="the model that the token belongs to")
 
@@ -150,34 +158,73 @@ def _fetch(_: argparse.Namespace) -> int:
 def _verify(options: argparse.Namespace) -> int:
     """Exit status: 0 verified, 1 not what was signed, 3 nothing wrong but something could not be checked."""
     from governed_serving.archive.verify.findings import EXIT_STATUS
-    from governed_serving.archive.verify.inspection import Asked, inspect_folder, inspect_source
-    from governed_serving.archive.verify.opening import beside_workdir, folder_kek, noted_checkpoint, open_source
-    from governed_serving.archive.verify.opening import trusted_vkey as trusted
-    from governed_serving.archive.verify.printing import inspection_json, print_content, print_inspection
-    from governed_serving.archive.verify.sources import DirectorySource
+    from governed_serving.archive.verify.inspection import Asked
+    from governed_serving.archive.verify.opening import noted_checkpoint, trusted_vkey
+    from governed_serving.archive.verify.receipt import is_receipt
     from governed_serving.archive.verify.witnesses import witness_rule
 
-    vkey = trusted(options.key_file)
+    vkey = trusted_vkey(options.key_file)
     earlier = tuple(noted_checkpoint(path) for path in options.checkpoint)
     witnesses = witness_rule(options.witness_key, options.quorum)
     asked = Asked(vkey, earlier, options.id, blobs=not options.no_blobs, witnesses=witnesses)
-    folder = Path(options.source)
-    if "://" not in options.source and folder.is_dir():
+    if Path(options.source).is_file() and is_receipt(Path(options.source)):
+        return EXIT_STATUS[_verify_receipt(options, asked)]
+    if options.against:
+        raise ArchiveError(f"--against is for a receipt, {options.source} is none")
+    return EXIT_STATUS[_verify_log(options.source, options, asked)]
+
+
+def _verify_log(where: str, options: argparse.Namespace, asked: "Asked") -> str:
+    """The status of a folder, bundle or URL."""
+    from governed_serving.archive.verify.inspection import inspect_folder, inspect_source
+    from governed_serving.archive.verify.opening import beside_workdir, folder_kek, open_source
+    from governed_serving.archive.verify.printing import inspection_json, print_content, print_inspection
+    from governed_serving.archive.verify.sources import DirectorySource
+
+    folder = Path(where)
+    if "://" not in where and folder.is_dir():
         kek = folder_kek(options.key_file)
         source: LogSource = DirectorySource(folder, kek)
         beside = beside_workdir(options.workdir, folder) if options.workdir else None
         found = inspect_folder(folder, kek, asked, beside)
     else:
-        source, _ = open_source(options.source, options.key_file, options.token_file, options.model)
+        source, _ = open_source(where, options.key_file, options.token_file, options.model)
         found = inspect_source(source, asked)
     with closing(source):
         if options.json:
             sys.stdout.write(msgspec.json.format(inspection_json(found), indent=1).decode() + "\n")
         else:
-            print_inspection(found, trusted=bool(vkey))
+            print_inspection(found, trusted=bool(asked.vkey))
         if options.model_key and found.log is not None:
             print_content(source, found.log.proofs, options.model_key)
-    return EXIT_STATUS[found.findings.status]
+    return found.findings.status
+
+
+def _verify_receipt(options: argparse.Namespace, asked: "Asked") -> str:
+    """Offline; with ``--against`` also held against a ledger as it is now, which tells of keys that were rotated."""
+    from governed_serving.archive.verify.findings import Findings
+    from governed_serving.archive.verify.inspection import Inspection
+    from governed_serving.archive.verify.printing import inspection_json, print_inspection
+    from governed_serving.archive.verify.receipt import check_receipt, read_receipt
+
+    findings = Findings()
+    with findings.looking_at("receipt"):
+        receipt = read_receipt(Path(options.source))
+        vkey = "" if options.against else asked.vkey
+        check_receipt(receipt, vkey, asked.id, asked.witnesses, findings)
+        if not vkey and not options.against:
+            findings.skip("signature", "no key to check it: give the ledger's, kept elsewhere, as --key-file VKEY")
+    found = Inspection(findings)
+    if options.json:
+        sys.stdout.write(msgspec.json.format(inspection_json(found), indent=1).decode() + "\n")
+    else:
+        print_inspection(found, trusted=bool(asked.vkey))
+    if not options.against or findings.wrong:
+        return findings.status
+    earlier = (*asked.earlier, receipt.proof.note)
+    return _verify_log(
+        options.against, options, replace(asked, earlier=earlier, id="", witnesses=type(asked.witnesses)())
+    )
 
 
 def _export(options: argparse.Namespace) -> int:

@@ -212,6 +212,12 @@ def _proof_routes(state: _State) -> _Table:
     async def key(_: Request) -> Response:
         return PlainTextResponse(ledger.vkey + "\n")
 
+    async def receipt(request: Request) -> Response:
+        query = request.query_params
+        model = state.reader(request, query.get("model", "") or state.speaker(request))
+        proof = await run_in_threadpool(state.archive.receipt, model, query.get("id", ""))
+        return PlainTextResponse(proof.text())
+
     async def inclusion(request: Request) -> Response:
         index, size = _number(request, "index"), _number(request, "size", ledger.size)
         hashes = await _proved(ledger.inclusion, index, size)
@@ -243,6 +249,7 @@ def _proof_routes(state: _State) -> _Table:
         (routes.CHECKPOINT, ("GET",), checkpoint),
         (routes.WITNESSED, ("GET",), witnessed),
         (routes.LEDGER_KEY, ("GET",), key),
+        (routes.LEDGER_RECEIPT, ("GET",), receipt),
         (routes.PROOF_INCLUSION, ("GET",), inclusion),
         (routes.PROOF_CONSISTENCY, ("GET",), consistency),
         (f"{routes.ENTRY_BUNDLES}/{{tile:path}}", ("GET",), bundle),

@@ -19,6 +19,7 @@ from governed_serving.archive.ledger.appender import Appender
 from governed_serving.archive.ledger.entrylog import REMEDY, Batch
 from governed_serving.archive.ledger.ledger import Anchor, Appended, Found, Ledger
 from governed_serving.archive.ledger.note import SIGNER, NoteError, Signer
+from governed_serving.archive.ledger.proof import LogProof
 from governed_serving.archive.ledger.witnessed import WITNESSED, Witnessed
 from governed_serving.archive.store.blobs import BlobStore
 from governed_serving.archive.store.named import NamedFiles, Prepared, check_model, check_name
@@ -70,6 +71,8 @@ OWN_STREAM = "governed-archive"
 
 _entry_decoder = msgspec.json.Decoder(LedgerEntry)
 _NEWEST = 16
+_RECEIPTS = ("prediction", "deadLetter")
+"""Types of entries that stand for an answer; the second one where the first was refused."""
 _PATIENCE = 10.0
 _SIGNERS = 4
 """Signing keys that sign a checkpoint: the primary one and the newest of the older ones."""
@@ -220,6 +223,22 @@ class Archive:
         self.witnessed.contradiction = what
         self.appender.refuse(f"nothing is appended: {what}; {REMEDY}")
         return what
+
+    def receipt(self, model: str, id: str) -> LogProof:
+        """That the entry about an answer is in the ledger: under the newest checkpoint that witnesses cosigned, where
+        that has it already, else under the newest one. Raises :class:`Refused` (404)."""
+        if not id:
+            raise Refused(400, "a receipt is for one id: give the X-Prediction-Id of an answer")
+        for type in _RECEIPTS:
+            if found := self.ledger.find(model, id=id, type=type, limit=_NEWEST):
+                break
+        else:
+            raise Refused(404, f"no answer of {model} with id {id} is in the ledger: it may not be shipped yet")
+        first, note = found[0], self.witnessed.note
+        if self.witnessed.size <= first.index:
+            note = self.witnessed.cosigned(self.ledger.checkpoint())
+        size = int(note.split("\n", 2)[1])
+        return LogProof(first.entry, first.index, tuple(self.ledger.inclusion(first.index, size)), note)
 
     def _settle_witnessed(self) -> None:
         """What was cosigned of a part that is gone, or isn't a checkpoint of this log, isn't told any more."""

@@ -29,6 +29,7 @@ from governed_serving.server.chat import ChatGateway
 from governed_serving.server.pipeline import Pipeline
 from governed_serving.server.predictors import Columns, Outputs
 from governed_serving.server.predictors.onnx import OnnxPredictor
+from governed_serving.server.receipts import ArchiveReceipts
 from governed_serving.server.reporting import Reporting
 from governed_serving.server.rows import Rows
 from governed_serving.server.settings import Settings
@@ -52,6 +53,10 @@ class Process:
         self._verified: bool | None = None
         self._reporting = Reporting(settings, lambda: self._gateway.metrics)
         self._rpc: Any = None
+        self._receipts: ArchiveReceipts | None = None
+        if settings.archive_url:
+            self._receipts = ArchiveReceipts(settings.archive_url, settings.archive_token, resolved.name)
+        self._gateway.receipts = self._receipts
 
     async def run(self) -> None:
         """Until SIGTERM. Raises what keeps it from serving: Problem, InvalidSettings, ArtefactError, CryptoError,
@@ -219,6 +224,8 @@ class Process:
             await self._gateway.service.plane.close()
         if self._chat is not None:
             await self._chat.close()
+        if self._receipts is not None:
+            await self._receipts.close()
         if self._keys is not None:
             self._keys.stop()
         if self._journal is not None:

@@ -9,6 +9,7 @@ import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from governed_serving.archive.client import ArchiveClient
@@ -209,6 +210,13 @@ def test_a_witness_cosigns_a_running_archive_and_both_verifiers_check_it(
         witness.trusts(client.vkey())
         client.append_batch("s", 0, batch(0, 300).entries)
         eventually(client.witnessed, lambda note: note.split("\n")[1:2] == ["300"], what="the cosigned checkpoint")
+        kept = httpx.get(
+            f"{process.url}/v1/ledger/receipt",
+            params={"model": "credit", "id": "server-0/7"},
+            headers={"authorization": f"Bearer {process.token}"},
+            trust_env=False,
+            timeout=60,
+        ).text
         client.append_batch("s", 300, batch(300, 3).entries)
         prefix = f"{process.url}/v1/ledger"
         said, text = second("-token", token, "-witness-key", tmp_path / "one", prefix)
@@ -228,6 +236,16 @@ def test_a_witness_cosigns_a_running_archive_and_both_verifiers_check_it(
     assert first(part, "--witness-key", str(tmp_path / "one"))
     said, text = second("-witness-key", tmp_path / "one", part)
     assert said, text
+    receipt = tmp_path / "answer.tlog-proof"
+    receipt.write_text(kept)
+    (tmp_path / "vkey").write_text((process.root / "archive" / "ledger" / "vkey").read_text())
+    vkey = tmp_path / "vkey"
+    assert first(receipt, "--key-file", str(vkey), "--witness-key", str(tmp_path / "one"))
+    assert second("-vkey", vkey, "-witness-key", tmp_path / "one", receipt)[0]
+    assert not second("-vkey", vkey, "-witness-key", tmp_path / "two", receipt)[0]
+    receipt.write_text(kept.replace("index 7\n", "index 6\n"))
+    assert not first(receipt, "--key-file", str(vkey))
+    assert not second("-vkey", vkey, receipt)[0]
     changed = members(part)
     changed["witnessed"] = changed["witnessed"][:-9] + b"AAAAAAA=\n"
     tampered_part = rebuilt(tmp_path / "changed.tar", changed)

@@ -5,7 +5,7 @@ from typing import Any, cast
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
 from starlette.exceptions import HTTPException
 
 from governed_api import routes
@@ -184,6 +184,14 @@ def _inference(app: FastAPI, gateway: Gateway) -> None:
     async def explanation(model: str, ticket: str) -> Response:
         """An explanation that was asked for earlier."""
         return _response(explained(await _explainer(gateway, model).ticket(ticket)))
+
+    @app.get(routes.RECEIPT, tags=["inference"], response_model=None)
+    async def receipt(model: str, id: str) -> Response:
+        """That the answer with this X-Prediction-Id is in the ledger: a C2SP tlog-proof, for ``governed verify``."""
+        gateway.named(model)
+        if gateway.receipts is None:
+            raise NotFound(f"model {model!r}: expected an archive beside this server, found none: it has no ledger")
+        return PlainTextResponse(await gateway.receipts.receipt(id))
 
     async def over_time(request: Request, model: str) -> Response:
         """The explainer's own: global importances and quality of the explanations given; the model as a whole."""

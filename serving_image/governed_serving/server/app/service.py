@@ -17,6 +17,7 @@ from governed_serving.server.messages import ExplainRequest, InferResponse
 from governed_serving.server.metrics import ServerMetrics
 from governed_serving.server.protocol.v1 import V1Codec
 from governed_serving.server.protocol.v2 import OutputEncoding, V2Codec
+from governed_serving.server.receipts import Receipts
 from governed_serving.server.rows import Rows
 
 __all__ = ["Gateway", "HttpService", "Reply", "explained", "failure", "named"]
@@ -81,6 +82,7 @@ class Gateway:
     rows: Rows | None = None
     """Of the internal lane."""
     metrics: ServerMetrics | None = None
+    receipts: Receipts | None = None
     extra_metrics: list[Callable[[], bytes]] = field(default_factory=list)
 
     @property

@@ -133,7 +133,7 @@ func main() {
 	token := flag.String("token", "", "the reader's bearer token, for a URL")
 	flag.Parse()
 	if flag.NArg() != 1 {
-		fmt.Fprintln(os.Stderr, "usage: ledger-verifier [-vkey FILE] [-checkpoint FILE] [-witness-key FILE [-quorum N]] [-token TOKEN] BUNDLE.tar | URL")
+		fmt.Fprintln(os.Stderr, "usage: ledger-verifier [-vkey FILE] [-checkpoint FILE] [-witness-key FILE [-quorum N]] [-token TOKEN] BUNDLE.tar | RECEIPT | URL")
 		os.Exit(2)
 	}
 	rule, err := newWitnessRule(*witnesses, *quorum)
@@ -163,6 +163,10 @@ func verified(source, vkeyFile, earlierFile, token string, rule witnessRule) (ch
 	}
 	if strings.Contains(source, "://") {
 		return served(strings.TrimSuffix(source, "/"), token, string(key), old, rule)
+	}
+	data, err := os.ReadFile(source)
+	if err == nil && bytes.HasPrefix(data, []byte(receiptHead)) {
+		return received(data, string(key), rule)
 	}
 	return bundled(source, string(key), old, rule)
 }
