@@ -72,9 +72,9 @@ class Served:
         return self.process.wait(120)
 
 
-def start(sample: Path, workdir: Path, log: Path, name: str) -> Served:
+def start(sample: Path, workdir: Path, log: Path, name: str, *more: str) -> Served:
     offset, ports = free_offset(), readiness_of(yaml.safe_load(sample.read_text()))
-    command = [*GOVERNED, "run", str(sample), "--workdir", str(workdir), "--port-offset", str(offset)]
+    command = [*GOVERNED, "run", str(sample), "--workdir", str(workdir), "--port-offset", str(offset), *more]
     with log.open("ab") as out:
         process = subprocess.Popen(command, stdout=out, stderr=out)
     served = Served(name, workdir, offset, process)

@@ -11,6 +11,18 @@ import typer
 from governed_operator.cli.fail import fail
 from governed_operator.local.serving_side import module
 
+WitnessKeys = Annotated[
+    list[Path] | None,
+    typer.Option(help="File with a witness's verifier key: it must have cosigned.", show_default=False),
+]
+Quorum = Annotated[
+    int | None, typer.Option(help="How many of the witnesses must have cosigned; all by default.", min=1)
+]
+Against = Annotated[
+    str | None,
+    typer.Option(help="For a receipt: the ledger, named as above, that must still have it.", show_default=False),
+]
+
 
 def command(
     target: Annotated[
@@ -33,18 +45,10 @@ def command(
             help="Checkpoint kept elsewhere, or a GovernanceReport: the ledger must go on from it.", show_default=False
         ),
     ] = None,
-    witness_key: Annotated[
-        list[Path] | None,
-        typer.Option(help="File with a witness's verifier key: it must have cosigned.", show_default=False),
-    ] = None,
-    quorum: Annotated[
-        int | None, typer.Option(help="How many of the witnesses must have cosigned; all by default.", min=1)
-    ] = None,
-    against: Annotated[
-        str | None,
-        typer.Option(help="For a receipt: the ledger, named as above, that must still have it.", show_default=False),
-    ] = None,
+    witness_key: WitnessKeys = None,
+    quorum: Quorum = None,
     *,
+    against: Against = None,
     request: Annotated[
         str | None, typer.Option("--id", help="Prove that this request is in the ledger.", show_default=False)
     ] = None,
