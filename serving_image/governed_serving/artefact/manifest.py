@@ -74,7 +74,7 @@ class Manifest(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"):
 
 
 def encode_manifest(manifest: Manifest) -> bytes:
-    """Canonical JSON (sorted keys), the bytes of model.json."""
+    """Deterministic JSON (fields as they are declared, keys of maps sorted), the bytes of model.json."""
     return msgspec.json.encode(msgspec.structs.replace(manifest, format=FORMAT), order="deterministic")
 
 
