@@ -117,10 +117,10 @@ def covering(columns: Values, most: int, seed: int = 0) -> NDArray[np.int64]:
     first = np.zeros(rows, bool)
     for column in columns:
         if column.dtype == object:
-            first_places = (
-                np.unique(column.reshape(rows, -1)[order].astype(str), return_index=True)[1] // column[0].size
-            )
-            first[first_places if 2 * len(first_places) <= rows else []] = True
+            width = column.size // rows
+            _, places = np.unique(column.reshape(rows, width)[order].astype(str), return_index=True)
+            if 2 * len(places) <= rows:
+                first[places // width] = True
     return np.sort(order[np.argsort(~first, kind="stable")][:most])
 
 

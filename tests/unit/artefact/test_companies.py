@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 
 from governed_serving.artefact import covering, row_independence
-from governed_serving.artefact.independence import ROWLESS, STOPPED, Independence, Values
+from governed_serving.artefact.independence import Independence, Values
 
 NUMBERS = (np.arange(24, dtype=np.float32).reshape(8, 3) + 1) / 7
 WORDS = np.array(list("abcdabcd"), object)[:, None]
 LARGEST = float(np.finfo(np.float32).max)
 HOSTILE = [0.0, 1.0, -1.0, 1e6, -1e6, 1e30, -1e30, LARGEST, -LARGEST]
+ROWLESS = "not shown: an output has no row for each row asked"
+STOPPED = "not shown in the time given"
 COMPANIES = [
     "in a batch",
     "in a shuffled batch",
@@ -73,7 +75,9 @@ def test_which_rows_repeat_and_how_they_are_shuffled_is_drawn_by_the_seed() -> N
         row_independence(run, [NUMBERS], seed=seed)
         return [batch[0].tolist() for batch in run.batches]
 
-    assert asked(0) == asked(0)
+    default = Asked()
+    row_independence(default, [NUMBERS])
+    assert [batch[0].tolist() for batch in default.batches] == asked(0)
     assert len({str(asked(seed)[9]) for seed in range(5)}) > 1
     assert len({str(asked(seed)[17]) for seed in range(5)}) > 1
     run = Asked()
@@ -131,6 +135,15 @@ def test_what_counts_as_rounding(base: float, moved: float, material: bool) -> N
     asked = Asked(odd)
     found = row_independence(run, [NUMBERS])
     assert (found.different, found.material) == (8, 8 if material else 0)
+
+
+def test_an_output_that_is_the_same_makes_rounding_of_another_no_other_answer() -> None:
+    def run(columns: Values) -> Values:
+        rows = len(columns[0])
+        return [np.arange(rows) * 0, np.full(rows, "approve", object), np.full(rows, 1.0 + (1e-9 if rows > 60 else 0))]
+
+    found = row_independence(run, [NUMBERS])
+    assert (found.different, found.material) == (8, 0)
 
 
 def test_texts_are_compared_as_texts_and_not_as_objects() -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import os
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -193,6 +194,16 @@ def test_what_is_missing_and_what_is_too_much_is_named(tmp_path: Path) -> None:
         artefact.load(tmp_path / "nowhere")
 
 
+def test_a_directory_is_loaded_by_its_digest_with_or_without_its_algorithm(tmp_path: Path) -> None:
+    packed = artefact.pack(files())
+    artefact.write(packed, tmp_path)
+    found = artefact.digest(packed)
+    assert artefact.load(tmp_path, found).digest == artefact.load(tmp_path, found[7:]).digest == found
+    (tmp_path / "model.onnx").unlink()
+    with pytest.raises(artefact.MalformedArtefact, match=r"expected a file model\.onnx, found only background\.json"):
+        artefact.load(tmp_path)
+
+
 def test_a_folder_in_the_tar_is_no_file() -> None:
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w") as archive:
@@ -221,6 +232,12 @@ def test_a_manifest_that_can_not_be_read_is_told(document: bytes | None, words: 
 def test_the_manifest_is_written_last_and_everybody_may_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A pod that is killed meanwhile leaves no directory that looks whole."""
     written: list[str] = []
+    before = os.umask(0o022)
+    try:
+        artefact.write(artefact.pack(everything()), tmp_path / "open")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "open").stat().st_mode & 0o777 == 0o755
     real = package.replace_file
 
     def noted(path: Path, data: bytes, **options: Any) -> None:

@@ -43,6 +43,7 @@ def test_spaces_go_around_every_single_mark_and_cjk_character(text: str) -> None
 
 
 def test_none_leaves_text_alone() -> None:
+    assert CJK_CHARACTERS == "cjk-characters", "it stands in every model.json"
     assert segment(["a  你好"], "") == ["a  你好"]
 
 
