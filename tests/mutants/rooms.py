@@ -11,15 +11,17 @@ SERVING, OPERATOR, UNIT = "serving_image/governed_serving", "operator/governed_o
 @dataclass(frozen=True)
 class Room:
     """``sources``: a folder or a file below the repository; ``tests``: files and folders that run in one process, quick
-    first."""
+    first; ``names``: files of the folder, where the room is a part of it."""
 
     sources: str
     tests: tuple[str, ...]
+    names: tuple[str, ...] = ()
 
     def files(self, root: Path) -> list[str]:
         """The room's sources, by path below ``root``."""
         place = root / self.sources
         found = [place] if place.is_file() else sorted(place.rglob("*.py"))
+        found = [path for path in found if not self.names or path.name in self.names]
         return [path.relative_to(root).as_posix() for path in found]
 
 
@@ -42,6 +44,11 @@ ROOMS = {
         ),
     ),
     "journal": Room(f"{SERVING}/journal", (f"{UNIT}/journal",)),
+    "access": Room(
+        f"{SERVING}/server",
+        (f"{UNIT}/server/test_admission.py", f"{UNIT}/server/test_quota.py"),
+        ("admission.py", "quota.py", "window_storage.py"),
+    ),
     "artefact": Room(f"{SERVING}/artefact", (f"{UNIT}/artefact",)),
 }
 
