@@ -17,7 +17,7 @@ from pathlib import Path
 
 import yaml
 
-from support.audit_log import AuditLog
+from support.audit_log import AuditLog, whole_lines
 from support.certificates import LIFETIME, Authority, service_account_keys
 from support.cluster_access import Cluster
 from support.places import SUPPORT, cache
@@ -122,9 +122,9 @@ class ApiServerBed:
         log = self.folder / "audit.log"
 
         def lines(since: int) -> Iterator[str]:
-            with open(log) as handle:
-                handle.seek(since)
-                yield from handle
+            with open(log, errors="replace") as handle:
+                handle.seek(max(since - 1, 0))
+                yield from whole_lines(handle, since)
 
         return AuditLog(lines, lambda: log.stat().st_size)
 

@@ -70,6 +70,15 @@ class AuditLog:
         return Counter(write.user for write in self.writes(since, ignore=ignore))
 
 
+def whole_lines(lines: Iterable[str], mark: int) -> Iterator[str]:
+    """What was written after a mark of a log that is being written: neither the rest of a line that was half there at
+    the mark, nor one that is half there now. ``lines``, with their ends, begin one byte before the mark."""
+    rest = iter(lines)
+    if mark:
+        next(rest, "")
+    yield from (line for line in rest if line.endswith("\n"))
+
+
 def _request(event: dict, target: dict) -> Request:  # type: ignore[type-arg]
     resource = target["resource"] + (f"/{target['subresource']}" if target.get("subresource") else "")
     return Request(

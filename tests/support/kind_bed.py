@@ -19,7 +19,7 @@ from pathlib import Path
 import yaml
 
 from support import docker_daemon
-from support.audit_log import AuditLog
+from support.audit_log import AuditLog, whole_lines
 from support.cluster_access import Cluster
 from support.docker_client import docker_lines, run_docker
 from support.host import require_packages
@@ -120,7 +120,8 @@ class KindBed:
     @property
     def audit(self) -> AuditLog:
         def lines(since: int) -> Iterator[str]:
-            yield from self.on_node(self.control_plane, "tail", f"--bytes=+{since + 1}", AUDIT).splitlines()
+            text = self.on_node(self.control_plane, "tail", f"--bytes=+{max(since, 1)}", AUDIT)
+            yield from whole_lines(text.splitlines(keepends=True), since)
 
         return AuditLog(lines, lambda: int(self.on_node(self.control_plane, "stat", "--format=%s", AUDIT)))
 

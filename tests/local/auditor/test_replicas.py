@@ -83,12 +83,16 @@ def test_verdict_is_the_same_after_any_split_and_restart(site: Site, tmp_path_fa
     finally:
         alone.close()
     assert found == {"a": expected, "b": expected, "a again": expected}
-    report = json.loads((site.root / "report.json").read_bytes())["status"]
-    heads = report["revisions"]["r1"]["auditor"]
-    for pod in "ab":
-        assert (heads[pod]["verdict"], heads[pod]["samples"]) == (expected["verdict"], 900)
-        assert (heads[pod]["summary"], heads[pod]["inForce"]) == (expected["summary"], "Alert")
-    assert report["auditor"]["revision"] == "r1"
+
+    def reported() -> str:
+        report = json.loads((site.root / "report.json").read_bytes())["status"]
+        heads = report["revisions"]["r1"]["auditor"]
+        for pod in "ab":
+            assert (heads[pod]["verdict"], heads[pod]["samples"]) == (expected["verdict"], 900)
+            assert (heads[pod]["summary"], heads[pod]["inForce"]) == (expected["summary"], "Alert")
+        return str(report["auditor"]["revision"])
+
+    assert eventually(reported, within=120, what="both replicas have reported the same") == "r1"
 
 
 def test_an_alarm_is_acknowledged_once_for_all_replicas_and_revisions_do_not_mix(site: Site) -> None:
@@ -112,5 +116,9 @@ def test_an_alarm_is_acknowledged_once_for_all_replicas_and_revisions_do_not_mix
         )
         assert (found["verdict"], found["alarm"]["acknowledgedBy"]) == ("Fail", "board")
     assert site.get("/v1/verdict", "c")["samples"] == 0
-    lines = httpx.get(site.url_of("a") + "/metrics", trust_env=False, timeout=30).text.splitlines()
-    assert next(line for line in lines if line.startswith("governed_auditor_replicas{")).endswith(" 2.0")
+
+    def replicas() -> str:
+        lines = httpx.get(site.url_of("a") + "/metrics", trust_env=False, timeout=30).text.splitlines()
+        return next(line for line in lines if line.startswith("governed_auditor_replicas{"))
+
+    eventually(replicas, lambda line: line.endswith(" 2.0"), within=120)

@@ -84,7 +84,9 @@ class Server:
         return self.process.wait(120)
 
     def lines(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in (self.folder / "log").read_text().splitlines()]
+        """Of the log; one that is being written isn't there yet."""
+        lines = (self.folder / "log").read_text().splitlines(keepends=True)
+        return [json.loads(line) for line in lines if line.endswith("\n")]
 
     def close(self) -> None:
         self.http.close()
