@@ -48,3 +48,13 @@ def test_65536_runs_are_remembered_then_the_newer_half_of_them() -> None:
     assert known.run_at("m", "s", 32_768) == (32_768, 65_536, 1)
     assert len(known.dump()[0][2]) == 32_769
     assert known.next_seq("m", "s") == 65_537
+
+
+def test_what_adjoins_prolongs_the_last_run_and_no_other() -> None:
+    known = Streams()
+    for seq, index, count in ((1, 100, 3), (9, 300, 2), (11, 302, 4), (15, 306, 1)):
+        known.add("m", "s", seq, index, count)
+    assert known.dump() == [("m", "s", [(1, 100, 3), (9, 300, 7)])]
+    known.add("m", "s", 16, 400, 2)
+    known.add("m", "s", 18, 402, 1)
+    assert known.dump() == [("m", "s", [(1, 100, 3), (9, 300, 7), (16, 400, 3)])]
