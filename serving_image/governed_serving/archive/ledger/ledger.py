@@ -9,7 +9,7 @@ however often it is sent. Memory: the tree's edge, one segment of index entries,
 import secrets
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -204,10 +204,6 @@ class Ledger:
         """Entries ``start`` … min(``end``, size) − 1."""
         with self._lock:
             return list(self._log.read(start, min(end, self.size)))
-
-    def batches(self) -> Iterator[tuple[int, Batch]]:
-        """Every batch with its first index, for verification."""
-        return self._log.batches()
 
     def extent(self, size: int) -> list[tuple[str, int]]:
         """(file name below ``log/``, bytes) of what holds the first ``size`` entries; a checkpoint's size."""
