@@ -288,9 +288,12 @@ def test_the_favourable_outcome_is_the_specs(tmp_path: Path, outcome: dict[str, 
 def test_classes_are_those_that_the_file_lists(tmp_path: Path) -> None:
     digest = graph(tmp_path / "m.onnx", labels=TensorProto.STRING, classes='["bad","good",3]')
     assert manifest(tmp_path, digest)["classes"] == ["bad", "good", 3]
+    digest = graph(tmp_path / "m.onnx", width="k", classes='["a","b"]')
+    found = manifest(tmp_path, digest)
+    assert (found["classes"], found["outputs"][1]["shape"]) == (["a", "b"], [-1, -1])
     digest = graph(tmp_path / "m.onnx", width=1)
     assert manifest(tmp_path, digest)["classes"] == [0]
-    for wrong in ({"labels": TensorProto.STRING}, {"width": "k"}):
+    for wrong in ({"labels": TensorProto.STRING}, {"width": "k"}, {"width": 0}):
         digest = graph(tmp_path / "m.onnx", **wrong)
         with pytest.raises(MalformedArtefact, match="metadata property classes must list the classes as JSON"):
             manifest(tmp_path, digest)
