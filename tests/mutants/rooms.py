@@ -58,6 +58,8 @@ def chosen(name: str, root: Path) -> Room:
     top, _, rest = name.partition("/")
     if top not in ROOMS:
         raise ValueError(f"expected a room of {', '.join(ROOMS)} or a path in one, found {name!r}")
+    if not rest:
+        return ROOMS[top]
     part = f"{ROOMS[top].sources}/{rest}".rstrip("/")
     if not (root / part).exists():
         raise ValueError(f"expected a file or folder of the room {top}, found none at {part}")

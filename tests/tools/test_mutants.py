@@ -176,6 +176,10 @@ def test_every_room_has_sources_and_tests() -> None:
         for tests in room.tests:
             assert (ROOT / tests).exists(), tests
     assert chosen("privacy/finder.py", ROOT).files(ROOT) == ["serving_image/governed_serving/privacy/finder.py"]
+    server = "serving_image/governed_serving/server"
+    of_access = [f"{server}/{name}.py" for name in ("admission", "quota", "window_storage")]
+    assert chosen("access", ROOT).files(ROOT) == of_access, "a part of a folder"
+    assert chosen("access/quota.py", ROOT).files(ROOT) == [f"{server}/quota.py"]
     for wrong in ("kitchen", "privacy/none.py"):
         with pytest.raises(ValueError, match="expected a"):
             chosen(wrong, ROOT)
