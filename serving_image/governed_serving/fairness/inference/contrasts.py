@@ -42,14 +42,16 @@ __all__ = ["EFFECTS", "GLOBAL_WEIGHT", "log_evidence", "log_gamma", "lower_end"]
 
 Floats = NDArray[np.float64]
 
-EFFECTS = np.geomspace(0.15, 2.4, 7)
+EFFECTS = (0.1, 0.2, 0.43, 0.95, 2.1)
 """Differences of logits, beyond the hypothesis, that the bets are on. At rates near one half .4 is a tenth."""
-_EFFECT_WEIGHTS = np.exp(-0.5 * (np.log(EFFECTS / 0.35) / 0.9) ** 2)
-RATIOS = 4.0 ** np.arange(-3, 4)
+RATIOS = (1 / 400, 1 / 16, 1.0, 16.0, 400.0)
 """How an effect is shared: shift of the reference over that of the group. Where it is their n₁/n₀, the bet follows its
-own nuisance."""
-_RATIO_WEIGHTS = np.array([0.7, 1.3, 2.0, 2.5, 2.0, 1.3, 0.7])
-GLOBAL_WEIGHT = 0.02
+own nuisance; half and twice that cost next to nothing."""
+_UNEVEN, _VERY_UNEVEN = (0.01, 0.042, 0.042, 0.045, 0.005), (0.005, 0.01, 0.01, 0.01, 0.005)
+_WEIGHTS = np.array([_VERY_UNEVEN, _UNEVEN, (0.04, 0.22, 0.16, 0.19, 0.02), _UNEVEN, _VERY_UNEVEN])
+"""By ratio and effect. A bet of weight w decides after the rows that it alone would need for evidence of log 1/w more:
+why these, .github/decisions/0009-mixture-of-effects.md."""
+GLOBAL_WEIGHT = 0.01
 _BARRIER = 1e-4
 _STEPS = 40
 _CHUNK = 4096
@@ -57,10 +59,9 @@ _CHUNK = 4096
 
 def _mixture() -> tuple[Floats, Floats, Floats, float]:
     """Shifts up and shifts down of every local part, their log weights, and that of the global part."""
-    shares = np.outer(_RATIO_WEIGHTS, _EFFECT_WEIGHTS)
-    local = np.log((1 - GLOBAL_WEIGHT) * shares / shares.sum())
-    first = np.outer(1 / (1 + RATIOS), EFFECTS).ravel()
-    second = np.outer(RATIOS / (1 + RATIOS), EFFECTS).ravel()
+    local = np.log((1 - GLOBAL_WEIGHT) * _WEIGHTS / _WEIGHTS.sum())
+    ratios = np.array(RATIOS)
+    first, second = (np.outer(part, EFFECTS).ravel() for part in (1 / (1 + ratios), ratios / (1 + ratios)))
     return first, second, local.ravel(), log(GLOBAL_WEIGHT)
 
 
