@@ -107,9 +107,10 @@ class Cells:
         """Add ``table`` (2 outcomes, 3 labels) to one key."""
         cell = self.counts.get(key)
         if cell is None:
-            if len(self.counts) >= self.limit:
+            other = (OTHER,) * len(self.axes)
+            if key != other and len(self.counts) - (other in self.counts) >= self.limit:
                 self.overflow += int(table.sum())
-                key = (OTHER,) * len(self.axes)
+                key = other
             cell = self.counts.setdefault(key, np.zeros((2, 3), np.int64))
         cell += table
 
