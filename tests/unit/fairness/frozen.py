@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
+from pydantic import BaseModel
 
 FOLDER = Path(__file__).with_name("frozen")
 
@@ -37,6 +38,8 @@ def numbers(values: Any) -> Any:
         return str(values)
     if isinstance(values, str | int | float | bool | None):
         return values
+    if isinstance(values, BaseModel):
+        return numbers(values.model_dump())
     return numbers(msgspec.to_builtins(values, enc_hook=_plain))
 
 

@@ -111,6 +111,8 @@ def test_drift_of_inputs_stays_what_it_was() -> None:
                 numeric([None, 3.0, 9.0]),
                 encoder([2.0, 2.0], False)([2.0, 3.0]),
                 encoder(text, True)(["a", "", "z"]),
+                encoder([f"w{n:02}" for n in range(60)], True)(["w49", "w50"]),
+                encoder(["a", None, "b"], True)(["X", "", "b"]),
             ]
         ),
     )
@@ -136,7 +138,12 @@ def test_monitors_of_columns_stay_what_they_were() -> None:
     fewer = DriftMonitor({"x": reference["x"]}, 100)
     fewer.load(monitor.dump())
     assert fewer.windows == 0
-    told = [monitor.compared(), monitor.compared([again.last_window(), {"x": [1], "q": [2]}])]
+    told = [
+        monitor.dump(),
+        DriftMonitor({}).window,
+        monitor.compared(),
+        monitor.compared([again.last_window(), {"x": [1], "q": [2]}]),
+    ]
     same("monitors", numbers([document, seen, told]))
 
 
@@ -152,6 +159,7 @@ def test_references_suppress_small_cells() -> None:
         "steps": Distribution.of_numbers(np.array([0.0] * 95 + [1.0] * 9 + [2.0] * 20)),
         "none": Distribution.of_numbers(np.array([np.nan])),
         "bins": Distribution.of_numbers(waves(300)[:, 0], 4),
+        "just enough": Distribution.of_numbers(np.arange(100.0)),
     }
     counted = [
         told["few"].count(np.array([0, 1, 1, 2]), ["a", "z", "b"]), told["few"].count(np.array([], np.int64), []),
@@ -180,13 +188,19 @@ def test_fresh_rows_are_a_sample_of_all() -> None:
     told = [sample.take(), sample.seen, sample.take()]
     sample.add({"x": (np.arange(3.0), None)}, 3)
     sample.add({"w": (np.zeros(1, np.int64), ["q"])}, 1)
+    one, other = FreshRows(3), FreshRows(3, seed=0)
+    for each in (one, other):
+        each.add({"x": (np.arange(30.0), None)}, 30)
+    assert one.take()["x"].tolist() == other.take()["x"].tolist()
     same("fresh-rows", numbers([told, sample.take(), sample.seen, FreshRows().most]))
 
 
 def test_gaps_between_attributions_stay_what_they_were() -> None:
-    sums = AttributionSums(limit=6)
+    sums = AttributionSums(limit=11)
     for n in range(40):
-        sums.add({"sex": "fm"[n % 2], "race": "a"}, {"x": n % 7 - 0.5 * (n % 2), "y": 0.25, "z": float(n % 3)})
+        sums.add(
+            {"sex": "fm"[n % 2], "race": "ab"[n % 3 == 0]}, {"x": n % 7 - 0.5 * (n % 2), "y": 0.25, "z": float(n % 3)}
+        )
     again = AttributionSums()
     again.load(sums.dump())
     told = [
@@ -218,10 +232,15 @@ def test_proxies_are_bergsmas() -> None:
     nothing = association("one", one, sex)
     assert (nothing.cramers_v, nothing.lift, nothing.p_value) == (0.0, 0.0, 1.0)
     assert association("one", (np.zeros(1, np.int64), ["a"]), (np.zeros(1, np.int64), ["b"])).p_value == 1.0
+    halves = (np.arange(rows) % 2, ["even", "odd", "never"])
+    thirds = (np.arange(rows) // 2 % 3 + (np.arange(rows) % 2 > 0), ["a", "b", "c", "d", "never"])
+    uneven = [association("a", halves, thirds), association("b", thirds, halves)]
+    assert association("two", (np.arange(2), ["a", "b"]), (np.arange(2), ["p", "q"])).lift == 1.0
+    assert proxies({"f": halves}, thirds, uneven[0].cramers_v), "from that value on"
     kept = proxies({"noise": noise, "near": near, "sex": sex, "one": one}, sex)
     lifts = [joint_lift({"near": near, "noise": noise}, sex, folds) for folds in (2, 3)]
     lifts += [joint_lift({}, sex), joint_lift({"near": near}, one), joint_lift({}, (np.zeros(0, np.int64), ["a"]))]
-    same("proxies", numbers([kept, lifts, proxies({"near": near}, sex, 0.99)]))
+    same("proxies", numbers([uneven, kept, lifts, proxies({"near": near}, sex, 0.99)]))
 
 
 def test_every_word_has_its_partner() -> None:
@@ -231,6 +250,7 @@ def test_every_word_has_its_partner() -> None:
     told |= {text: swap_words(text) for text in ("I", "HE", "Mr. Man's son", "shehe", "he2 she_he", "爸爸和女", "")}
     same("words", told)
     assert swap_words("a b c", [("a", "b"), ("b", "c")]) == "b a b"
+    assert swap_words("I A YOU", [("i", "you"), ("a", "an")]) == "You An I"
     columns = {"t": np.array(["he", "it", "she"], object), "n": np.arange(3)}
     found = text_flips(
         lambda c: np.array([t == "he" and n == 0 for t, n in zip(c["t"], c["n"], strict=True)]), columns, "t"

@@ -168,6 +168,7 @@ def test_promises_are_what_readme_says() -> None:
 
 def test_an_alarm_ends_after_calm_samples_and_a_person_may_take_it_over() -> None:
     alarm = Alarm("Rollback", 100)
+    assert alarm == Alarm("Rollback", 100, False, 0.0, 0.0, "", 0.0, "", None)
     assert (alarm.active, alarm.in_force, alarm.passing_from) == (False, None, None)
     alarm.acknowledge("ann", "no alarm", 1.0)
     assert alarm.acknowledged_by == ""

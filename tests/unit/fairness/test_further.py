@@ -17,8 +17,8 @@ from governed_serving.fairness.monitoring.proxies import proxies
 
 
 def test_kolmogorovs_law_equals_scipys() -> None:
-    for x in (0.05, 0.19, 0.21, 0.5, 0.83, 1.0, 1.36, 2.0, 4.0):
-        assert kolmogorov_tail(x) == pytest.approx(scipy.stats.kstwobign.sf(x), abs=1e-9)
+    for x in (0.05, 0.19, 0.21, 0.24, 0.249, 0.5, 0.83, 1.0, 1.36, 2.0, 4.0):
+        assert kolmogorov_tail(x) == pytest.approx(scipy.stats.kstwobign.sf(x), abs=1e-10)
 
 
 def test_population_stability_sees_a_shift_and_nothing_else() -> None:
