@@ -194,6 +194,7 @@ TABLES = np.array(
         [[[7, 0, 0], [0, 0, 0]], [[5, 5, 5], [0, 0, 0]]],
         [[[0, 0, 0], [0, 11, 0]], [[0, 6, 0], [0, 3, 1]]],
         [[[0, 0, 0], [0, 0, 0]], [[1, 1, 1], [1, 1, 1]]],
+        [[[1, 1, 0], [3, 3, 0]], [[5, 5, 0], [0, 0, 0]]],
     ]
 )
 """Pairs of (2 outcomes, 3 labels), some without labels, favours, or rows."""
@@ -292,7 +293,7 @@ def test_figures_over_groups_stay_what_they_were() -> None:
         "nobody": [impact_ratios(table(("a", 0, 9), ("b", 0, 9))), impact_ratios(table(("a", 0, 0)))],
         "against": [[c.group, c.reference, c.metrics] for c in compare(groups, ["b", "e"]) + compare(groups)],
         "none": compare(groups, ["z"]),
-        "adjusted": [adjusted_difference(TABLES[i:, 0], TABLES[i:, 1]) for i in (0, 4)],
+        "adjusted": [adjusted_difference(TABLES[i:, 0], TABLES[i:, 1]) for i in (0, 4, 5)],
     }  # fmt: skip
     same("groups-compared", numbers(told))
     rows = confusion(["a", "b", "a", "a"], [1, 0, 0, 1], [1, 0, 1, 0])

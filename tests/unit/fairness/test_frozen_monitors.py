@@ -39,7 +39,9 @@ from .frozen import numbers, same
 def waves(rows: int, columns: int = 3, shift: float = 0.0) -> np.ndarray:
     """Numbers that look irregular, the same on every machine: shape (rows, columns)."""
     row, column = np.arange(1, rows + 1)[:, None], np.arange(columns)
-    return np.asarray((row * (0.618034 + 0.137 * column)) % 1.0 + shift + 0.3 * ((row * 7) % 5 == 0))
+    return np.asarray(
+        (row * (0.618034 + 0.137 * column)) % 1.0 + shift * (1 + 0.37 * column) + 0.3 * ((row * 7) % 5 == 0)
+    )
 
 
 def words(rows: int, shift: int = 0) -> np.ndarray:
@@ -65,16 +67,18 @@ def test_figures_of_drift_stay_what_they_were() -> None:
 
 
 def test_an_embedding_stays_what_it_was() -> None:
+    """No row lies where training's do: the last bit of a matrix product, which depends on the processor, would choose
+    its cell."""
     told: dict[str, Any] = {"median": [median_square(waves(40)), median_square(np.ones((5, 2)))]}
     for columns in (1, 2, 3, 12):
         training = waves(620, columns)
         embedding = MeanEmbedding(training, 16, seed=3)
-        for shift in (0.0, 0.4):
+        for shift in (0.0013, 0.41234567):
             told[f"{columns} {shift}"] = embedding.compare(embedding.sums(waves(300, columns, shift)))
     tied = np.round(waves(300, 2) * 4) / 4
     embedding = MeanEmbedding(tied, 8)
-    told["ties"] = [embedding.compare(embedding.sums(tied[:90])), embedding.compare(embedding.sums(tied[:90] + 0.5))]
-    told["few"] = MeanEmbedding(waves(6, 2), 8).compare(MeanEmbedding(waves(6, 2), 8).sums(waves(9, 2)))
+    told["ties"] = [embedding.compare(embedding.sums(tied[:90] + shift)) for shift in (0.0013, 0.5013)]
+    told["few"] = MeanEmbedding(waves(6, 2), 8).compare(MeanEmbedding(waves(6, 2), 8).sums(waves(9, 2, 0.0013)))
     same("embedding", numbers(told))
 
 
@@ -94,7 +98,7 @@ def test_drift_of_inputs_stays_what_it_was() -> None:
     own = drift.sums(fresh)
     alone = drift.compared(own)
     other = InputDrift(background, ["t"], 20)
-    theirs = other.sums({**fresh, "x": waves(40)[:, 0], "w": words(40), "k": np.full(40, 2.0)})
+    theirs = other.sums({**fresh, "x": waves(40, shift=0.0013)[:, 0], "w": words(40), "k": np.full(40, 2.0)})
     told = [
         alone,
         drift.compared(own, [theirs, {}, {"another": [1.0]}]),
@@ -185,6 +189,7 @@ def test_fresh_rows_are_a_sample_of_all() -> None:
         codes, names = coded(words(20, start))
         sample.add({"x": (np.arange(start, start + 20.0), None), "w": (codes, names)}, 20)
     assert sample.seen == 60
+    assert len(sample._kept) < 10, "kept are fewer than twice the sample"
     told = [sample.take(), sample.seen, sample.take()]
     sample.add({"x": (np.arange(3.0), None)}, 3)
     sample.add({"w": (np.zeros(1, np.int64), ["q"])}, 1)
@@ -237,6 +242,8 @@ def test_proxies_are_bergsmas() -> None:
     uneven = [association("a", halves, thirds), association("b", thirds, halves)]
     assert association("two", (np.arange(2), ["a", "b"]), (np.arange(2), ["p", "q"])).lift == 1.0
     assert proxies({"f": halves}, thirds, uneven[0].cramers_v), "from that value on"
+    both = {"near": near, "noise": noise}
+    assert joint_lift(both, sex) == joint_lift(both, sex, 2) != joint_lift(both, sex, 3)
     kept = proxies({"noise": noise, "near": near, "sex": sex, "one": one}, sex)
     lifts = [joint_lift({"near": near, "noise": noise}, sex, folds) for folds in (2, 3)]
     lifts += [joint_lift({}, sex), joint_lift({"near": near}, one), joint_lift({}, (np.zeros(0, np.int64), ["a"]))]
