@@ -33,6 +33,8 @@ class Settings:
     """Witnesses of every namespace's ledger: "VKEY URL" each."""
     witness_quorum: int = 0
     """How many of them must have cosigned a checkpoint; 0: all."""
+    ledger_readers: str | None = None
+    """Namespace whose pods (an ingress controller's) may reach the ledgers' public port; absent: there is none."""
     api_servers: tuple[tuple[str, int], ...] = ()
     """(CIDR, port) of the API server's endpoints; empty: pods may reach 443 and 6443 anywhere."""
     metrics_namespace: str | None = None
@@ -62,6 +64,7 @@ class Settings:
             archive_storage_class=get("ARCHIVE_STORAGE_CLASS"),
             witnesses=tuple(w for w in (get("WITNESSES") or "").splitlines() if w.strip()),
             witness_quorum=int(get("WITNESS_QUORUM") or 0),
+            ledger_readers=get("LEDGER_READERS"),
             api_servers=tuple((cidr, int(port)) for cidr, port in servers),
             metrics_namespace=get("METRICS_NAMESPACE"),
             gateway=get("GATEWAY"),

@@ -13,7 +13,7 @@ from governed_operator.settings import Settings
 COMPONENT = "archive"
 
 
-def archive_service(namespace: str) -> Manifest:
+def archive_service(namespace: str, settings: Settings) -> Manifest:
     return shared(
         SERVICE,
         ARCHIVE,
@@ -21,7 +21,10 @@ def archive_service(namespace: str) -> Manifest:
         COMPONENT,
         spec={
             "selector": _selector(),
-            "ports": [{"name": "http", "port": rt.PORT_ARCHIVE, "targetPort": "http", "protocol": "TCP"}],
+            "ports": [
+                {"name": name, "port": port, "targetPort": name, "protocol": "TCP"}
+                for name, port in _ports(settings).items()
+            ],
         },
     )
 
@@ -76,9 +79,10 @@ def _container(namespace: str, settings: Settings) -> Manifest:
             env.variable(rt.ARCHIVE_DIR, rt.MOUNT_ARCHIVE),
             env.variable(rt.HTTP_PORT, rt.PORT_ARCHIVE),
             env.variable(rt.REPORT, env.report_url(namespace, ARCHIVE)),
+            *([env.variable(rt.LEDGER_PORT, rt.PUBLIC_LEDGER_PORT)] if settings.ledger_readers else []),
             *_witnesses(settings),
         ],
-        ports=[{"name": "http", "containerPort": rt.PORT_ARCHIVE, "protocol": "TCP"}],
+        ports=[{"name": name, "containerPort": port, "protocol": "TCP"} for name, port in _ports(settings).items()],
         **pod.probes("http"),
         resources={"requests": {"cpu": "100m", "memory": "256Mi"}, "limits": {"memory": "1Gi"}},
         volumeMounts=[
@@ -88,6 +92,10 @@ def _container(namespace: str, settings: Settings) -> Manifest:
             pod.account_mount(),
         ],
     )
+
+
+def _ports(settings: Settings) -> dict[str, int]:
+    return {"http": rt.PORT_ARCHIVE} | ({"ledger": rt.PUBLIC_LEDGER_PORT} if settings.ledger_readers else {})
 
 
 def _witnesses(settings: Settings) -> list[Manifest]:

@@ -34,9 +34,13 @@ def _api_server(settings: Settings) -> list[Manifest]:
 
 
 def _scrape(settings: Settings, *ports: int) -> list[Manifest]:
-    if not settings.metrics_namespace:
+    return _from_namespace(settings.metrics_namespace, *ports)
+
+
+def _from_namespace(name: str | None, *ports: int) -> list[Manifest]:
+    if not name:
         return []
-    namespace = {"matchLabels": {"kubernetes.io/metadata.name": settings.metrics_namespace}}
+    namespace = {"matchLabels": {"kubernetes.io/metadata.name": name}}
     return [{"from": [{"namespaceSelector": namespace}], "ports": _ports(*ports)}]
 
 
@@ -89,6 +93,7 @@ def archive_policy(namespace: str, settings: Settings) -> Manifest:
             "ingress": [
                 {"from": [{"podSelector": models}], "ports": _ports(rt.PORT_ARCHIVE)},
                 *_scrape(settings, rt.PORT_ARCHIVE),
+                *_from_namespace(settings.ledger_readers, rt.PUBLIC_LEDGER_PORT),
             ],
             "egress": [_dns(), *_api_server(settings), *_witnesses(settings)],
         },

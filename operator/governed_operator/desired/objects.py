@@ -31,7 +31,7 @@ def archive_objects(namespace: str, settings: Settings) -> list[Manifest]:
         archive.archive_keys(namespace),
         *archive.archive_access(namespace),
         network.archive_policy(namespace, settings),
-        archive.archive_service(namespace),
+        archive.archive_service(namespace, settings),
         archive.archive_stateful_set(namespace, settings),
     ]
 

@@ -34,7 +34,7 @@ from governed_serving.hosting import exception_handlers, log
 from governed_serving.hosting.bodies import BodyLimit, body_chunks, read_body
 from governed_serving.records import APPEND_BYTES, AppendRequest
 
-__all__ = ["create_app"]
+__all__ = ["create_app", "create_public_app"]
 
 _MAX_ENTRIES = 1000
 _UPLOADS = 16
@@ -83,9 +83,22 @@ def create_app(
         Route(READY_PATH, state.readiness),
         Route(METRICS_PATH, lambda _: Response(metrics.render(archive), media_type=metrics.media_type)),
     ]
-    handlers: dict[Any, Any] = {ArchiveError: _problem, HTTPException: _http_problem, OSError: _disk_problem}
-    handlers |= exception_handlers()
-    return Starlette(routes=routes, lifespan=lifespan, exception_handlers=handlers)
+    return Starlette(routes=routes, lifespan=lifespan, exception_handlers=_handlers())
+
+
+def create_public_app(archive: Archive, metrics: ArchiveMetrics) -> Starlette:
+    """For whoever watches the log from outside: reads of hashes, checkpoints and keys, and nothing else."""
+    table = _public_routes(archive)
+    app = Starlette(
+        routes=[Route(path, metrics.timed(path, handler), methods=list(methods)) for path, methods, handler in table],
+        exception_handlers=_handlers(),
+    )
+    app.router.redirect_slashes = False  # it would lead to wherever the Host field says
+    return app
+
+
+def _handlers() -> dict[Any, Any]:
+    return {ArchiveError: _problem, HTTPException: _http_problem, OSError: _disk_problem, **exception_handlers()}
 
 
 class _State:
@@ -198,25 +211,20 @@ def _ledger_routes(state: _State) -> _Table:
     ]
 
 
-def _proof_routes(state: _State) -> _Table:
-    ledger = state.archive.ledger
+def _public_routes(archive: Archive) -> _Table:
+    """For anyone: hashes, signatures and keys. No entry, no id and no model's name can be learnt from them."""
+    ledger = archive.ledger
 
     async def checkpoint(_: Request) -> Response:
-        return PlainTextResponse(state.archive.witnessed.cosigned(await run_in_threadpool(ledger.checkpoint)))
+        return PlainTextResponse(archive.witnessed.cosigned(await run_in_threadpool(ledger.checkpoint)))
 
     async def witnessed(_: Request) -> Response:
-        if not state.archive.witnessed.note:
+        if not archive.witnessed.note:
             raise Refused(404, "no checkpoint has been cosigned by enough witnesses; the newest one is at /checkpoint")
-        return PlainTextResponse(state.archive.witnessed.note)
+        return PlainTextResponse(archive.witnessed.note)
 
     async def key(_: Request) -> Response:
         return PlainTextResponse(ledger.vkey + "\n")
-
-    async def receipt(request: Request) -> Response:
-        query = request.query_params
-        model = state.reader(request, query.get("model", "") or state.speaker(request))
-        proof = await run_in_threadpool(state.archive.receipt, model, query.get("id", ""))
-        return PlainTextResponse(proof.text())
 
     async def inclusion(request: Request) -> Response:
         index, size = _number(request, "index"), _number(request, "size", ledger.size)
@@ -236,6 +244,25 @@ def _proof_routes(state: _State) -> _Table:
             raise Refused(404, str(error.args[0])) from None
         return Response(data, headers=_IMMUTABLE, media_type=_BINARY)
 
+    return [
+        (routes.CHECKPOINT, ("GET",), checkpoint),
+        (routes.WITNESSED, ("GET",), witnessed),
+        (routes.LEDGER_KEY, ("GET",), key),
+        (routes.PROOF_INCLUSION, ("GET",), inclusion),
+        (routes.PROOF_CONSISTENCY, ("GET",), consistency),
+        (f"{routes.TILES}/{{level}}/{{tile:path}}", ("GET",), tile),
+    ]
+
+
+def _proof_routes(state: _State) -> _Table:
+    ledger = state.archive.ledger
+
+    async def receipt(request: Request) -> Response:
+        query = request.query_params
+        model = state.reader(request, query.get("model", "") or state.speaker(request))
+        proof = await run_in_threadpool(state.archive.receipt, model, query.get("id", ""))
+        return PlainTextResponse(proof.text())
+
     async def bundle(request: Request) -> Response:
         state.auditor(request)
         _, number, width = parse_tile("0", request.path_params["tile"])
@@ -246,14 +273,9 @@ def _proof_routes(state: _State) -> _Table:
         return Response(entry_bundle(found), media_type=_BINARY)
 
     return [
-        (routes.CHECKPOINT, ("GET",), checkpoint),
-        (routes.WITNESSED, ("GET",), witnessed),
-        (routes.LEDGER_KEY, ("GET",), key),
         (routes.LEDGER_RECEIPT, ("GET",), receipt),
-        (routes.PROOF_INCLUSION, ("GET",), inclusion),
-        (routes.PROOF_CONSISTENCY, ("GET",), consistency),
         (f"{routes.ENTRY_BUNDLES}/{{tile:path}}", ("GET",), bundle),
-        (f"{routes.TILES}/{{level}}/{{tile:path}}", ("GET",), tile),
+        *_public_routes(state.archive),
     ]
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from governed_api import runtime
 from governed_api.json_types import Json
-from governed_serving.archive.app import create_app
+from governed_serving.archive.app import create_app, create_public_app
 from governed_serving.archive.errors import ArchiveError
 from governed_serving.archive.ledger.note import Checkpoint
 from governed_serving.archive.metrics import ArchiveMetrics
@@ -41,6 +41,8 @@ class Settings:
     root: bytes
     """Secret that the models' tokens derive from."""
     report: str
+    public_port: int
+    """For whoever watches the log from outside; 0: none."""
     witnesses: WitnessPolicy
 
     @classmethod
@@ -54,6 +56,7 @@ class Settings:
             kek_file=env.required_path(runtime.KEK_FILE, "the path of the archive's key-encryption key"),
             root=env.content(runtime.ARCHIVE_ROOT_FILE, "the root of the models' tokens"),
             report=env.text(runtime.REPORT),
+            public_port=env.port(runtime.LEDGER_PORT, 0),
             witnesses=WitnessPolicy.from_environment(env),
         )
 
@@ -90,8 +93,12 @@ async def serve(address: str, *, accept_loss: bool = False) -> None:
         def beside() -> Awaitable[None]:
             return _beside(archive, settings.report, witnessing)
 
-        app = create_app(archive, tokens, ArchiveMetrics(namespace), beside, lambda: leaving)
+        metrics = ArchiveMetrics(namespace)
+        app = create_app(archive, tokens, metrics, beside, lambda: leaving)
         server = web_server(Door(app, most=512), grace=20, lifespan="on", timeout_keep_alive=30)
+        if settings.public_port:
+            public = Door(create_public_app(archive, metrics), most=128)
+            host.start(web_server(public, grace=5, timeout_keep_alive=30), listen(address, settings.public_port))
         await host.serve(server, sock, leave)
         log("info", "stopped")
 

@@ -55,6 +55,7 @@ class Process:
         self.url = f"http://127.0.0.1:{self.port}"
         self.child: subprocess.Popen[str] | None = None
         self.witnesses = ""
+        self.public_port = 0
 
     def environment(self) -> dict[str, str]:
         return {
@@ -65,6 +66,7 @@ class Process:
             "GOVERNED_KEK_FILE": str(self.root / "kek"),
             "GOVERNED_REPORT": f"file://{self.root}/report.json",
             "GOVERNED_WITNESSES": self.witnesses,
+            "GOVERNED_LEDGER_PORT": str(self.public_port or ""),
         }
 
     def start(self) -> None:
@@ -104,6 +106,22 @@ def process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     yield process
     if process.child and process.child.poll() is None:
         process.stop(signal.SIGKILL)
+
+
+def test_the_ledger_is_published_on_a_port_of_its_own(process: Process) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        process.public_port = free.getsockname()[1]
+    process.start()
+    with ArchiveClient(process.url, process.token, "credit", patience=60.0) as client:
+        client.append_batch("s", 0, batch(0, 3, "s").entries)
+    public = f"http://127.0.0.1:{process.public_port}/v1/ledger"
+    note = eventually(lambda: httpx.get(f"{public}/checkpoint", trust_env=False, timeout=30).text)
+    assert note.split("\n")[1] == "3"
+    headers = {"authorization": f"Bearer {process.token}", "x-governed-model": "credit"}
+    for path in ("entries?start=0&end=3", "find?id=s/1", "receipt?id=s/1", "tile/entries/000.p/3"):
+        assert httpx.get(f"{public}/{path}", headers=headers, trust_env=False, timeout=30).status_code in (400, 404)
+    assert process.stop() == 0
 
 
 def test_kill_9_under_load_loses_nothing_that_was_answered(process: Process) -> None:
