@@ -304,6 +304,7 @@ def test_folders_bundles_and_addresses_are_opened(archive: Path, tmp_path: Path)
     with pytest.raises(ArchiveError, match="give --model other and its --token-file"):
         opened.keysets("other")
     opened.close()
+    assert opened._client._http.is_closed
     with pytest.raises(ArchiveError, match="none: no such archive folder or bundle"):
         open_source(str(tmp_path / "none"), [])
 

@@ -123,6 +123,11 @@ def test_a_tile_above_others_is_made_anew(tmp_path: Path) -> None:
         (entry,) = again.entries(index, index + 1)
         verify_inclusion(hash_leaf(entry), index, 66_000, again.inclusion(index, 66_000), root)
     assert again.rebuilt == 3
+    flip(tmp_path / "tile/1/000")
+    again.inspect(63_232, 256)
+    assert again.rebuilt == 3, "the tile above is looked at with the last one below it"
+    again.inspect(65_280, 256)
+    assert (again.rebuilt, again.said[-1]) == (4, "tile/1/000 wasn't what the entries make: it was made anew")
 
 
 def test_a_snapshot_of_an_older_version_is_taken(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

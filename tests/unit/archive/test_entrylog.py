@@ -230,6 +230,19 @@ def test_every_range_and_every_start_is_read(tmp_path: Path) -> None:
     assert (log.segments, log.end) == ([0, 3, 7, 8], 8)
 
 
+def test_the_bytes_of_the_first_entries_are_whole_frames(tmp_path: Path) -> None:
+    log = rolled(tmp_path)
+    names = [f"{first:020d}.seg" for first in (0, 3, 7, 8)]
+    whole = [path.stat().st_size for path in sorted(tmp_path.iterdir())]
+    none, two = len(MAGIC), len(MAGIC + frame(*THREE[0]))
+    extents = {
+        0: [none], 1: [none], 2: [two], 3: whole[:1], 4: [whole[0], none], 6: [whole[0], none],
+        7: whole[:2], 8: whole[:3], 9: whole,
+    }  # fmt: skip
+    for size, lengths in extents.items():
+        assert log.extent(size) == list(zip(names, lengths, strict=False)), size
+
+
 def test_what_lies_behind_whole_frames_is_told_of(tmp_path: Path) -> None:
     log = rolled(tmp_path)
     sizes = {path.name: path.stat().st_size for path in tmp_path.iterdir()}
