@@ -246,6 +246,9 @@ class Privacy(Part):
     """Absent: text passes as it is."""
     retention: Retention = Retention()
     """Payload lifetime."""
+    subject: str | None = Field(default=None, min_length=1, max_length=253)
+    """Input that says whom a request is about: what was asked and answered is sealed under a key of that person's own,
+    which `governed subject erase` destroys. Absent: one key for all."""
 
 
 class KeyRef(Part):

@@ -147,6 +147,17 @@ class GovernedModelSpec(Part):
             "governance.encryption.keyRef is immutable: rotate keysets instead, or make a new model",
         ),
         Rule(
+            "!has(self.governance.privacy.subject) || (!has(self.explainer) && "
+            "!(has(self.predictor.model.runtime) && self.predictor.model.runtime.protocol == 'openai'))",
+            "governance.privacy.subject is not supported yet with explainer (explanations hold the row) or a "
+            "predictor.model.runtime with protocol openai (a conversation names no person)",
+        ),
+        Rule(
+            "!has(self.governance.privacy.subject) || !has(self.lifecycle.training) || "
+            "self.lifecycle.training.data.features.exists(f, f.name == self.governance.privacy.subject)",
+            "governance.privacy.subject must be a feature of lifecycle.training.data.features",
+        ),
+        Rule(
             "!has(self.governance.bias) || !has(self.governance.bias.favorableOutcome.threshold) || !has(self.lifecycle.training) || "  # noqa: E501
             "self.lifecycle.training.loss.name == 'mse'",
             "governance.bias.favorableOutcome.threshold needs a regression (lifecycle.training.loss.name mse): a classifier needs label",  # noqa: E501

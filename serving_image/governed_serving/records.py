@@ -21,12 +21,14 @@ __all__ = [
     "ROTATION",
     "AppendRequest",
     "Column",
+    "Erasure",
     "EventRecord",
     "EventType",
     "ExplanationRecord",
     "Frame",
     "LedgerEntry",
     "PredictionFrame",
+    "SubjectFrame",
     "canonical",
     "decode_frame",
     "encode_frame",
@@ -106,6 +108,25 @@ class PredictionFrame(msgspec.Struct, array_like=True, tag_field="kind", tag="p"
     client_ids: list[str] = []
 
 
+class SubjectFrame(msgspec.Struct, array_like=True, tag_field="kind", tag="s", frozen=True):
+    """Predictions about one person (a data subject): as :class:`PredictionFrame`, but what was asked and answered is
+    sealed under a key of that person's own, which can be destroyed.
+
+    ``subject``: keyed digest (hex) of who it is; ``key``: purpose of the keyset; ``sealed``: msgpack of features,
+    outputs and client ids.
+    """
+
+    model: str
+    revision: str
+    artefact: str
+    ids: list[str]
+    times: bytes
+    rows: bytes
+    subject: str
+    key: str
+    sealed: bytes
+
+
 class ExplanationRecord(msgspec.Struct, array_like=True, tag_field="kind", tag="x", frozen=True):
     """One explanation as it was answered; ``body`` is the JSON that went out."""
 
@@ -129,7 +150,7 @@ class EventRecord(msgspec.Struct, array_like=True, tag_field="kind", tag="e", fr
     summary: dict[str, Any] = {}
 
 
-Frame = PredictionFrame | ExplanationRecord | EventRecord
+Frame = PredictionFrame | SubjectFrame | ExplanationRecord | EventRecord
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder: msgspec.msgpack.Decoder[Frame] = msgspec.msgpack.Decoder(Frame)
@@ -160,6 +181,21 @@ class LedgerEntry(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknow
     digest: str = ""
     summary: dict[str, Any] = {}
     v: int = 1
+
+
+class Erasure(msgspec.Struct, frozen=True, kw_only=True):
+    """Receipt of a person's erasure, kept in the place of the key that is destroyed: how many predictions were about
+    them, from which ledger entry to which, who erased them and why.
+
+    The ledger has the first three; ``by`` and ``reason`` are in the receipt alone. The rest is as in a key event.
+    """
+
+    predictions: int
+    first: int | None = None
+    last: int | None = None
+    by: str = ""
+    reason: str = ""
+    time: str = ""
 
 
 class AppendRequest(msgspec.Struct, frozen=True):

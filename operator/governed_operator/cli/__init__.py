@@ -13,6 +13,7 @@ from governed_operator.cli import (
     render,
     report,
     run,
+    subject,
     validate,
     verify,
 )
@@ -28,6 +29,7 @@ app = typer.Typer(
 for module in (validate, render, run, crd, explain, verify, report, acknowledge, contest, contests, decide):
     app.command(module.__name__.rsplit(".", 1)[1])(module.command)
 app.add_typer(archive.app, name="archive")
+app.add_typer(subject.app, name="subject")
 
 
 def main() -> None:

@@ -58,6 +58,13 @@ def restore(
             show_default="the local run's report",
         ),
     ] = None,
+    after: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Newer copy of the same log (folder, bundle): persons erased since are erased again.",
+            show_default=False,
+        ),
+    ] = None,
     accept_loss: Annotated[
         bool,
         typer.Option("--accept-loss", help="Take what is older or lacks something: an entry says what was let go."),
@@ -71,6 +78,7 @@ def restore(
         told.append(report)
     words = [word for path in key_file or [] for word in ("--key-file", str(path))]
     words += [word for path in told for word in ("--checkpoint", str(path))]
+    words += [word for where in after or [] for word in ("--after", where)]
     words += ["--accept-loss"] if accept_loss else []
     _run("restore", [str(file), place, *words], local)
 

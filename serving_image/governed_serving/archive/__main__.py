@@ -1,7 +1,9 @@
-"""``python -m governed_serving.archive`` serve | fetch | verify | export | backup | restore | rewrap."""
+"""``python -m governed_serving.archive`` serve | fetch | verify | export | backup | restore | subject |
+rewrap."""
 
 import argparse
 import sys
+import time
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -56,6 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     add_checkpoint(export, "the bundle then proves that the log extends it")
     export.set_defaults(run=_export)
     _add_backup(verbs)
+    _add_subject(verbs)
     rewrap = verbs.add_parser("rewrap", help="wrap a model's keysets by another key-encryption key")
     rewrap.add_argument("url", help="the archive's URL")
     rewrap.add_argument("--model", required=True, help="the model whose keysets are wrapped")
@@ -128,7 +131,29 @@ def _add_backup(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
         action="store_true",
         help="take a backup that is older, or lacks something: an entry says for ever what was let go",
     )
+    restore.add_argument(
+        "--after",
+        action="append",
+        default=[],
+        metavar="SOURCE",
+        help="a newer copy of the same log (folder, bundle): persons erased since are erased again",
+    )
     restore.set_defaults(run=_restore)
+
+
+def _add_subject(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    subject = verbs.add_parser("subject", help="find, give out or erase what is held about a person")
+    subject.add_argument("act", choices=("find", "export", "erase"))
+    subject.add_argument("url", help="the archive's URL")
+    subject.add_argument("--model", required=True, help="the model that was asked about the person")
+    subject.add_argument("--who", required=True, help="as requests said it, in spec.governance.privacy.subject")
+    subject.add_argument("--by", default="", help="who erases")
+    subject.add_argument("--reason", default="", help="why")
+    subject.add_argument(
+        "--token-file", type=Path, help=f"the operator's token (default: ${runtime.ARCHIVE_TOKEN_FILE})"
+    )
+    subject.add_argument("--key-file", type=Path, help=f"the model's key-encryption key (default: ${runtime.KEK_FILE})")
+    subject.set_defaults(run=_subject)
 
 
 def _add_source(parser: argparse.ArgumentParser) -> None:
@@ -260,11 +285,12 @@ def _backup(options: argparse.Namespace) -> int:
 
 def _restore(options: argparse.Namespace) -> int:
     from governed_serving.archive.restore import Request, restore
-    from governed_serving.archive.verify.opening import folder_kek, noted_checkpoint, trusted_vkey
+    from governed_serving.archive.verify.opening import folder_kek, noted_checkpoint, open_source, trusted_vkey
 
     kek, vkey = folder_kek(options.key_file), trusted_vkey(options.key_file)
     told = {str(path): noted_checkpoint(path) for path in options.checkpoint}
-    request = Request(options.folder, kek, vkey, told, accept_loss=options.accept_loss)
+    after = [open_source(where, options.key_file)[0] for where in options.after]
+    request = Request(options.folder, kek, vkey, told, after, accept_loss=options.accept_loss)
     with open(0, "rb", closefd=False) if options.input == "-" else Path(options.input).open("rb") as file:
         done = restore(file, request)
     for finding in done.accepted:
@@ -272,9 +298,37 @@ def _restore(options: argparse.Namespace) -> int:
     if not told:
         how = "give --checkpoint (a GovernanceReport, or one kept elsewhere)"
         print(f"not checked: whether a newer state was signed; {how}", file=sys.stderr)
-    print(
-        f"{options.folder}: {done.size} entries, {done.blobs} blobs, verified; {done.deleted} deleted under retention"
-    )
+    again = f"{done.deleted} deleted under retention, {done.erased} keys of erased persons destroyed"
+    print(f"{options.folder}: {done.size} entries, {done.blobs} blobs, verified; again {again}")
+    return 0
+
+
+def _subject(options: argparse.Namespace) -> int:
+    from governed_serving.archive.client import ArchiveClient
+    from governed_serving.archive.errors import ArchiveError
+    from governed_serving.archive.subjects import Person
+    from governed_serving.crypto import load_kek
+    from governed_serving.environment import PodEnvironment
+
+    env = PodEnvironment()
+    kek = load_kek(options.key_file or env.required_path(runtime.KEK_FILE, "the model's key, or --key-file"))
+    token = options.token_file.read_text() if options.token_file else env.token()
+    with ArchiveClient(options.url, token, options.model, patience=10.0) as client:
+        person = Person(client, kek, options.who)
+        if options.act == "export":
+            for one in person.content():
+                sys.stdout.write(msgspec.json.encode(one).decode() + "\n")
+        elif options.act == "find":
+            held, keys = person.held(), person.keys()
+            places = ", ".join(str(one.index) for one in held[:20]) + (" …" if len(held) > 20 else "")
+            state = "can be opened" if keys else "nothing can be opened"
+            print(f"{person.subject}: {len(held)} predictions in the ledger ({places or 'none'}); {state}")
+        else:
+            if not (options.by.strip() and options.reason.strip()):
+                raise ArchiveError("erasing needs --by and --reason: the receipt tells who and why")
+            done = person.erase(options.by, options.reason, time.time())
+            said = "can't be opened by anyone any more, the ledger says so"
+            print(f"{person.subject}: erased; {done.predictions} predictions {said}")
     return 0
 
 

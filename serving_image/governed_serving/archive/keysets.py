@@ -5,12 +5,12 @@ from pathlib import Path
 
 from governed_serving.archive.client import ArchiveClient
 from governed_serving.archive.errors import Unreachable
-from governed_serving.crypto import DirectoryStore, Kek, Keyring, Keyset, KeysetStore, KeyWatch
+from governed_serving.crypto import DirectoryStore, Kek, Keyring, Keyset, KeysetStore, KeyWatch, Subjects
 from governed_serving.durable import replace_file
 from governed_serving.hosting.logs import log
 from governed_serving.journal import Journal
 
-__all__ = ["CachedStore", "key_watch", "model_keyring"]
+__all__ = ["CachedStore", "key_watch", "model_keyring", "subject_keys"]
 
 
 def model_keyring(kek: Kek, spool: Path, model: str, archive: str, token: str) -> Keyring:
@@ -24,6 +24,14 @@ def model_keyring(kek: Kek, spool: Path, model: str, archive: str, token: str) -
         client = ArchiveClient(archive, token, model, patience=20.0)
         store = CachedStore(client.keysets(), spool / "keyset-cache")
     return Keyring(kek, store)
+
+
+def subject_keys(kek: Kek, spool: Path, model: str, archive: str, token: str) -> Subjects:
+    """As :func:`model_keyring`, the keys of data subjects: without a copy in the spool, where a destroyed one would
+    live on."""
+    if not archive:
+        return Subjects(kek, DirectoryStore(spool / "keysets"))
+    return Subjects(kek, ArchiveClient(archive, token, model, patience=5.0).keysets())
 
 
 def key_watch(keyset: Keyset, period: float, journal: Journal, rotate: Callable[[], object] = lambda: None) -> KeyWatch:

@@ -9,7 +9,7 @@ import hashlib
 import os
 import secrets
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,10 +21,12 @@ import msgspec
 from governed_serving.archive.backup.members import CHECKPOINT, MANIFEST, BadBackup, Manifest, Member, Stored, members
 from governed_serving.archive.errors import ArchiveError
 from governed_serving.archive.ledger.note import Checkpoint
-from governed_serving.archive.service import ANCHOR, Archive, only_one
+from governed_serving.archive.service import ANCHOR, ERASURE, Archive, only_one
 from governed_serving.archive.store.retention import Receipts
 from governed_serving.archive.verify.findings import Finding
 from governed_serving.archive.verify.inspection import Asked, inspect_folder
+from governed_serving.archive.verify.sources import LogSource
+from governed_serving.archive.verify.verification import verify
 from governed_serving.crypto import Kek
 from governed_serving.decoding import decode_with
 from governed_serving.durable import fsync_folder, open_new
@@ -38,6 +40,7 @@ _LAST = (ANCHOR, "ledger")
 """Put in place behind all else: an archive that is started over half of it finds no ledger, and doesn't begin one."""
 _TOLD = 5
 _SLICE = 1000
+_ALL = 2**62
 _decoder = msgspec.json.Decoder(LedgerEntry)
 
 
@@ -51,15 +54,19 @@ class Request:
     kek: Kek
     vkey: str = ""
     told: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    after: Sequence[LogSource] = ()
+    """Newer copies of the same log: persons who were erased since the backup was taken are erased again."""
     accept_loss: bool = False
 
 
 class Restored(msgspec.Struct):
-    """``deleted``: payloads of the backup that the ledger says were deleted; ``accepted``: what was let go."""
+    """``deleted``: payloads of the backup that the ledger says were deleted; ``erased``: likewise keys of persons;
+    ``accepted``: what was let go."""
 
     size: int
     blobs: int
     deleted: int
+    erased: int
     accepted: list[Finding]
 
 
@@ -106,6 +113,7 @@ def _restored(file: BinaryIO, staging: Path, request: Request) -> Restored:
     _refuse_older(manifest, request)
     with closing(_opened(staging, manifest, request)) as archive:
         deleted = _delete_again(archive)
+        erased = sum(archive.erase_again(*key) for key in sorted(_erased(archive, manifest, request.after)))
     (staging / ".lock").unlink()
     accepted = [Finding(place, f"signed {size} entries, the backup has {manifest.size}")
                 for place, size in _newer(manifest, request).items()]  # fmt: skip
@@ -118,7 +126,7 @@ def _restored(file: BinaryIO, staging: Path, request: Request) -> Restored:
             f"nothing was restored, the backup doesn't verify: {'; '.join(map(str, problems[:_TOLD]))}{more}. Take an "
             "older backup, or go on with what there is: --accept-loss"
         )
-    return Restored(manifest.size, manifest.blobs - deleted, deleted, [*accepted, *problems])
+    return Restored(manifest.size, manifest.blobs - deleted, deleted, erased, [*accepted, *problems])
 
 
 def _opened(staging: Path, manifest: Manifest, request: Request) -> Archive:
@@ -157,6 +165,20 @@ def _delete_again(archive: Archive) -> int:
                 count += archive.blobs.size(digest) is not None
                 archive.blobs.expire(digest)
     return count
+
+
+def _erased(archive: Archive, manifest: Manifest, after: Sequence[LogSource]) -> set[tuple[str, str]]:
+    """(model, purpose) of the keys that the ledger, or a newer copy of it, says were destroyed. Raises ArchiveError for
+    a copy that doesn't go on from the backup."""
+    erased = set[tuple[str, str]]()
+    for source in after:
+        verify(source, earlier=(manifest.checkpoint,), blobs=False)
+        entries = (decode_with(_decoder, leaf.data) for leaf in source.leaves(_ALL))
+        erased |= {(e.model, str(e.summary.get("purpose"))) for e in entries if e.type == ERASURE}
+    for start in range(0, archive.ledger.size, _SLICE):
+        own = (decode_with(_decoder, leaf) for leaf in archive.ledger.entries(start, start + _SLICE))
+        erased |= {(e.model, str(e.summary.get("purpose"))) for e in own if e.type == ERASURE}
+    return erased
 
 
 def _put_in_place(staging: Path, folder: Path) -> None:

@@ -27,6 +27,7 @@ from governed_serving.archive.store.references import References
 from governed_serving.archive.store.retention import Retention
 from governed_serving.archive.store.states import States
 from governed_serving.crypto import (
+    SUBJECT,
     DirectoryStore,
     Kek,
     KeyDestroyed,
@@ -45,6 +46,7 @@ from governed_serving.records import (
     RETENTION,
     ROTATION,
     AppendRequest,
+    Erasure,
     LedgerEntry,
     canonical,
     timestamp,
@@ -68,6 +70,9 @@ ANCHOR = "anchor"
 """Copy of the newest checkpoint beside the ledger: a ledger that is gone doesn't begin anew in silence."""
 OWN_STREAM = "governed-archive"
 """Stream under which the archive itself writes entries about a model's keysets, references and states."""
+
+ERASURE = "erasure"
+"""Type of the entry that says whose data can't be opened any more; only the archive writes it."""
 
 _entry_decoder = msgspec.json.Decoder(LedgerEntry)
 _NEWEST = 16
@@ -346,8 +351,32 @@ class Archive:
         with self._own:
             document = self._keyset(model, purpose)
             receipt = receipt or b"{}"
+            if purpose.startswith(SUBJECT):
+                self._note_erasure(model, purpose, receipt)
             self._note_key(model, purpose, "destroyed", document, receipt=hashlib.sha256(receipt).hexdigest())
             self._store(model).destroy(purpose, receipt)
+
+    def erase_again(self, model: str, purpose: str) -> bool:
+        """Destroy a key that the ledger, or a newer copy of it, says was destroyed; False when it isn't here."""
+        try:
+            if self._store(model).get(check_name(purpose)) is None:
+                return False
+        except KeyDestroyed:
+            return False
+        again = Erasure(predictions=0, reason="the ledger says so", time=timestamp(self._clock()))
+        self.destroy_keyset(model, purpose, msgspec.json.encode(again))
+        return True
+
+    def _note_erasure(self, model: str, purpose: str, receipt: bytes) -> None:
+        """That somebody's data can't be opened any more, and how much of it the receipt says there was."""
+        try:
+            erased = decode_json(receipt, type=Erasure)
+        except msgspec.DecodeError as error:
+            raise Refused(400, f"the receipt of an erasure: {error}") from None
+        subject = purpose.removeprefix(SUBJECT).rpartition("-")[0]
+        summary = {"subject": subject, "purpose": purpose, "predictions": erased.predictions, "first": erased.first,
+                   "last": erased.last}  # fmt: skip
+        self._note(model, ERASURE, subject, hashlib.sha256(receipt).hexdigest(), summary)
 
     def _prepare_keyset(self, model: str, purpose: str, document: bytes) -> Prepared:
         """Beside its place first: a kill between the entry and the act is made good at the next start."""

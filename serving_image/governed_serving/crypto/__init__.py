@@ -17,8 +17,10 @@ from governed_serving.crypto.rotation import KeyWatch, rotate_due
 from governed_serving.crypto.sealed import is_sealed
 from governed_serving.crypto.segment import SegmentCipher, SegmentKey
 from governed_serving.crypto.store import DirectoryStore, KeysetStore
+from governed_serving.crypto.subjects import SUBJECT, Subjects, purposes_of
 
 __all__ = [
+    "SUBJECT",
     "CryptoError",
     "DirectoryStore",
     "Kek",
@@ -34,10 +36,12 @@ __all__ = [
     "KeysetStore",
     "SegmentCipher",
     "SegmentKey",
+    "Subjects",
     "Tampered",
     "WrongKek",
     "is_keyset_document",
     "is_sealed",
     "load_kek",
+    "purposes_of",
     "rotate_due",
 ]

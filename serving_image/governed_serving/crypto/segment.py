@@ -5,6 +5,7 @@ segment, sequence numbers only grow, and a failed write raises the attempt (NIST
 """
 
 import struct
+from typing import Protocol
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
@@ -12,20 +13,30 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from governed_serving.crypto.errors import Tampered
 from governed_serving.crypto.keyset import Keyset
+from governed_serving.records import Frame, SubjectFrame
 
-__all__ = ["TAG_BYTES", "SegmentCipher", "SegmentKey"]
+__all__ = ["TAG_BYTES", "SegmentCipher", "SegmentKey", "SubjectOpener"]
 
 TAG_BYTES = 16
 _NONCE = struct.Struct(">IQ")
 
 
+class SubjectOpener(Protocol):
+    """Who has the keys of data subjects."""
+
+    def opened(self, record: SubjectFrame) -> Frame:
+        """What ``record`` holds; ``record`` itself once its key was destroyed."""
+        ...
+
+
 class SegmentKey:
     """The data key of one segment."""
 
-    __slots__ = ("_aead", "_key")
+    __slots__ = ("_aead", "_key", "subjects")
 
-    def __init__(self, key: bytes):
+    def __init__(self, key: bytes, subjects: "SubjectOpener | None" = None):
         self._aead, self._key = AESGCM(key), key
+        self.subjects = subjects
 
     def seal(self, attempt: int, seq: int, plaintext: bytes, aad: bytes) -> bytes:
         """ciphertext ‖ tag."""
@@ -50,16 +61,17 @@ class SegmentKey:
 
 
 class SegmentCipher:
-    """Makes and opens segment keys with the ``journal`` keyset."""
+    """Makes and opens segment keys with the ``journal`` keyset. ``subjects``: opens what is sealed once more within;
+    None: it stays sealed."""
 
-    def __init__(self, keyset: Keyset):
-        self._keyset = keyset
+    def __init__(self, keyset: Keyset, subjects: SubjectOpener | None = None):
+        self._keyset, self._subjects = keyset, subjects
 
     def new(self, aad: bytes) -> tuple[SegmentKey, bytes]:
         """A fresh key, and its wrapped form for the segment's header; ``aad`` binds it to its segment."""
         key = AESGCM.generate_key(bit_length=256)
-        return SegmentKey(key), self._keyset.seal(key, aad)
+        return SegmentKey(key, self._subjects), self._keyset.seal(key, aad)
 
     def open(self, wrapped: bytes, aad: bytes) -> SegmentKey:
         """The key in a segment's header; raises Tampered or KeyMissing."""
-        return SegmentKey(self._keyset.open(wrapped, aad))
+        return SegmentKey(self._keyset.open(wrapped, aad), self._subjects)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from governed_api.governance import FavorableOutcome
 from governed_serving.archive.verify.sources import LogSource
 from governed_serving.completions.generated import outcomes_of, searcher, state_of
-from governed_serving.crypto import Kek, Keyring, SegmentCipher
+from governed_serving.crypto import Kek, Keyring, SegmentCipher, Subjects
 from governed_serving.decoding import decode_json
 from governed_serving.explainer.overall.quality_windows import QualityWindows
 from governed_serving.fairness.counts.cells import UNKNOWN, Cells, CodedColumn
@@ -84,7 +84,8 @@ def fold_served(
 
     At most the ``limit`` newest chunks are opened. Raises CryptoError, JournalError.
     """
-    cipher = SegmentCipher(Keyring(kek, source.keysets(model)).keyset("journal", create=False))
+    store = source.keysets(model)
+    cipher = SegmentCipher(Keyring(kek, store).keyset("journal", create=False), Subjects(kek, store))
     addresses = list(dict.fromkeys(chunks.every))
     axes = list(dict.fromkeys(rules.axes))
     served = Served(Cells([*axes, REVISION]) if axes else None, chunks_known=len(addresses))

@@ -19,7 +19,7 @@ from governed_serving.crypto import CryptoError, SegmentCipher, SegmentKey, Tamp
 from governed_serving.crypto.segment import TAG_BYTES
 from governed_serving.decoding import decode_msgpack
 from governed_serving.journal.errors import JournalDamaged
-from governed_serving.records import Frame, decode_frame
+from governed_serving.records import Frame, SubjectFrame, decode_frame
 
 __all__ = [
     "FRAME",
@@ -143,8 +143,12 @@ class RawFrame(NamedTuple):
             ) from None
 
     def record(self) -> Frame:
-        """The decoded record; raises JournalDamaged."""
-        return decode_frame(self.open())
+        """The decoded record; raises JournalDamaged. What is sealed under a data subject's key is opened where the
+        cipher has these."""
+        record = decode_frame(self.open())
+        if isinstance(record, SubjectFrame) and self.key.subjects is not None:
+            return self.key.subjects.opened(record)
+        return record
 
 
 def frame_aad(header: Header, seq: int, previous: bytes) -> bytes:

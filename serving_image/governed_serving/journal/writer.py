@@ -32,12 +32,12 @@ from governed_serving.journal.errors import (
 )
 from governed_serving.journal.format import FRAME_LIMIT
 from governed_serving.journal.segment import SegmentFile, recover, write_probe
-from governed_serving.records import EventRecord, ExplanationRecord, PredictionFrame, encode_frame
+from governed_serving.records import EventRecord, ExplanationRecord, PredictionFrame, SubjectFrame, encode_frame
 
 __all__ = ["PROBE_SECONDS", "Ack", "Durability", "Journal", "JournalStats", "Record"]
 
 Durability = Literal["Fsync", "PageCache"]
-Record = PredictionFrame | ExplanationRecord | EventRecord
+Record = PredictionFrame | SubjectFrame | ExplanationRecord | EventRecord
 
 PROBE_SECONDS = 2.0
 _PROBE_BYTES = 4096

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from governed_api.json_types import Scalar
-from governed_serving.records import PredictionFrame
+from governed_serving.crypto import Subjects
+from governed_serving.records import PredictionFrame, SubjectFrame
 from governed_serving.server.errors import InvalidRequest, PredictionFailed, ServerError
 from governed_serving.server.masking import Masking, masked_inputs
 from governed_serving.server.messages import InferRequest, InferResponse, OutputValues
@@ -38,15 +39,23 @@ class PendingRequest(Exchange):
 
 
 class BatchPlan:
-    """What is the same for every batch of a model. ``recorder`` None: nothing is journalled."""
+    """What is the same for every batch of a model. ``recorder`` None: nothing is journalled. ``about``: the input that
+    says whom a request is about, and their keys."""
 
     def __init__(
-        self, signature: Signature, masking: Masking | None, recorder: Recorder | None, fields: tuple[str, ...] = ()
+        self,
+        signature: Signature,
+        masking: Masking | None,
+        recorder: Recorder | None,
+        fields: tuple[str, ...] = (),
+        about: tuple[str, Subjects] | None = None,
     ) -> None:
         self.signature = signature
         self.masking = masking
         self.masked = masked_inputs(signature, fields) if masking else []
         self.recorder = recorder
+        self.subjects = about[1] if about else None
+        self.subject = [spec.name for spec in signature.inputs].index(about[0]) if about else -1
         self.texts = [
             k
             for k, spec in enumerate(signature.inputs)
@@ -80,6 +89,7 @@ class Batch:
         self._values: list[list[Scalar]] = []
         self._finite: list[bool] = []
         self._client_ids: list[str] = []
+        self._about: list[str] = []
         self._frame: PredictionFrame | None = None
 
     def columns(self) -> Columns:
@@ -91,6 +101,8 @@ class Batch:
             spec = plan.signature.inputs[k]
             columns[k] = array(spec, [r.columns[k] for r in requests])
             _check_other(spec, columns[k])
+        if plan.subjects is not None:
+            self._about = _whom(columns[plan.subject], self._rows, plan.signature.inputs[plan.subject].name)
         for k in plan.masked:
             columns[k] = plan.masking.column(columns[k])  # type: ignore[union-attr]
         self._columns = columns
@@ -157,7 +169,7 @@ class Batch:
         self._outputs = outputs
         self._values = [values.ravel().tolist() for values in outputs]
         self._finite = [values.dtype.kind != "f" or bool(np.isfinite(values).all()) for values in outputs]
-        if self.plan.recorder is not None:
+        if self.plan.recorder is not None and self.plan.subjects is None:
             ids = [item.request.id for item in self.items]
             self._frame = self.plan.recorder.frame(ids, self._rows, self._columns, outputs, self._client_ids)
 
@@ -177,6 +189,7 @@ class Batch:
         specs, rows = self.plan.signature.outputs, np.repeat(kept, self._rows)
         self.items = [item for item, keep in zip(self.items, kept, strict=True) if keep]
         self._client_ids = [name for name, keep in zip(self._client_ids, kept, strict=False) if keep]
+        self._about = [who for who, keep in zip(self._about, kept, strict=False) if keep]
         self._rows = [item.rows for item in self.items]
         self._columns = [column[rows] for column in self._columns]
         shaped = [values.reshape(len(rows), *spec.shape) for spec, values in zip(specs, self._outputs, strict=True)]
@@ -186,6 +199,31 @@ class Batch:
         """The journal frame of the whole batch."""
         assert self._frame is not None, "the plan has no recorder"
         return self._frame
+
+    def sealed_frames(self) -> list[tuple[PredictionFrame | SubjectFrame, int]]:
+        """A journal frame for each person whom the batch is about, under that person's key, and one for the requests
+        that name nobody; each with its number of requests. Waits for keys; raises ArchiveError, CryptoError."""
+        plan, recorder = self.plan, self.plan.recorder
+        assert recorder is not None, "asked where requests are recorded"
+        assert plan.subjects is not None, "asked where requests are about somebody"
+        whose = np.array(self._about, object)
+        specs = plan.signature.outputs
+        shaped = [v.reshape(sum(self._rows), *s.shape) for s, v in zip(specs, self._outputs, strict=True)]
+        frames: list[tuple[PredictionFrame | SubjectFrame, int]] = []
+        for who in dict.fromkeys(self._about):
+            chosen = whose == who
+            rows = np.repeat(chosen, self._rows)
+            places = np.flatnonzero(chosen).tolist()
+            frame = recorder.frame(
+                [self.items[place].request.id for place in places],
+                [self._rows[place] for place in places],
+                [column[rows] for column in self._columns],
+                [values[rows] for values in shaped],
+                [self._client_ids[place] for place in places] if self._client_ids else [],
+            )
+            sealed = plan.subjects.seal(frame, plan.subjects.digest(who)) if who else frame
+            frames.append((sealed, len(places)))
+        return frames
 
     def responses(self, ledger: str) -> Iterator[tuple[PendingRequest, InferResponse]]:
         """Each request with its answer."""
@@ -205,6 +243,21 @@ class Batch:
             masked = [column[start:end].ravel().tolist() for column in self._columns] if item.keep_masked else ()
             yield item, InferResponse(item.request.id, outputs, ledger, item.request.client_id, masked)
             start = end
+
+
+def _whom(column: NDArray[np.generic], rows: list[int], name: str) -> list[str]:
+    """Whom each request is about; "": nobody is named. Raises InvalidRequest."""
+    values, found, start = column.reshape(sum(rows), -1), list[str](), 0
+    for count in rows:
+        distinct = {"" if v != v else str(v) for v in values[start : start + count].ravel().tolist()}
+        if len(distinct) > 1:
+            raise InvalidRequest(
+                f"input {name!r}: expected rows about one person (spec.governance.privacy.subject), found "
+                f"{len(distinct)}; send a request for each"
+            )
+        found.append(distinct.pop() if distinct else "")
+        start += count
+    return found
 
 
 def _check_other(spec: Input, values: NDArray[np.generic]) -> None:

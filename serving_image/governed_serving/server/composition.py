@@ -4,9 +4,9 @@ from governed_api import runtime
 from governed_api.governance import Audit
 from governed_api.quantities import whole_bytes
 from governed_api.resolved import ResolvedModel
-from governed_serving.archive.keysets import model_keyring
+from governed_serving.archive.keysets import model_keyring, subject_keys
 from governed_serving.artefact import Artefact, load
-from governed_serving.crypto import Keyring, SegmentCipher, load_kek
+from governed_serving.crypto import Keyring, SegmentCipher, Subjects, load_kek
 from governed_serving.environment import missing
 from governed_serving.journal import Journal
 from governed_serving.privacy import masker
@@ -46,6 +46,14 @@ def open_keyring(settings: Settings, model: str) -> Keyring:
     if settings.spool_dir is None:
         raise missing(runtime.SPOOL_DIR, "the spool's folder")
     return model_keyring(kek, settings.spool_dir, model, settings.archive_url, settings.archive_token)
+
+
+def open_subjects(settings: Settings, resolved: ResolvedModel) -> Subjects | None:
+    """Keys of those whom the model's requests are about; None where no input says so. Raises KekError."""
+    if not resolved.spec.governance.privacy.subject or settings.kek_file is None or settings.spool_dir is None:
+        return None
+    kek = load_kek(settings.kek_file)
+    return subject_keys(kek, settings.spool_dir, resolved.name, settings.archive_url, settings.archive_token)
 
 
 def open_journal(settings: Settings, audit: Audit, keyring: Keyring) -> Journal:
@@ -93,10 +101,19 @@ def pipeline(
     )
 
 
-def http_service(path: Pipeline, resolved: ResolvedModel, predictor: Predictor) -> HttpService:
-    """Columns through ``predictor``. Raises ValueError for a spec that doesn't fit the model."""
-    masking = resolved.spec.governance.privacy.masking
-    plane = DataPlane(path, predictor, masked=masking.fields if masking else ())
+def http_service(
+    path: Pipeline, resolved: ResolvedModel, predictor: Predictor, subjects: Subjects | None = None
+) -> HttpService:
+    """Columns through ``predictor``; ``subjects``: keys of those whom requests are about. Raises ValueError for a spec
+    that doesn't fit the model."""
+    masking, field = resolved.spec.governance.privacy.masking, resolved.spec.governance.privacy.subject
+    names = [spec.name for spec in predictor.signature.inputs]
+    if field and field not in names:
+        raise ValueError(
+            f"governance.privacy.subject: expected an input of the model ({', '.join(names)}), found {field}"
+        )
+    about = (field, subjects) if field and subjects else None
+    plane = DataPlane(path, predictor, masked=masking.fields if masking else (), about=about)
     return HttpService(plane, V2Codec(predictor.signature, path.identity.model, path.identity.revision))
 
 

@@ -6,6 +6,8 @@ Each gets its answer only after that record.
 import asyncio
 from collections.abc import Callable, Sequence
 
+from governed_serving.archive.errors import ArchiveError
+from governed_serving.crypto import CryptoError, Subjects
 from governed_serving.hosting.logs import log
 from governed_serving.server.batch import Batch, BatchPlan, PendingRequest
 from governed_serving.server.errors import JournalUnavailable, PredictionFailed, ServerError
@@ -28,13 +30,22 @@ QUICK_SECONDS = 0.002
 
 class DataPlane:
     """Serves one model. Lives on one event loop. ``masked``: inputs to mask, none for all texts. Raises ValueError for
-    those that are none."""
+    those that are none. ``about``: the input that says whom a request is about, and their keys."""
 
-    def __init__(self, pipeline: Pipeline, predictor: Predictor, *, masked: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        predictor: Predictor,
+        *,
+        masked: Sequence[str] = (),
+        about: tuple[str, Subjects] | None = None,
+    ) -> None:
         self.pipeline, self.predictor, self.signature = pipeline, predictor, predictor.signature
         self.identity, self.admission, self.metrics = pipeline.identity, pipeline.admission, pipeline.metrics
         recorder = Recorder(predictor.signature, pipeline.identity) if pipeline.journalled else None
-        self._plan = BatchPlan(predictor.signature, pipeline.masking, recorder, tuple(masked))
+        self._plan = BatchPlan(
+            predictor.signature, pipeline.masking, recorder, tuple(masked), about if recorder else None
+        )
         concurrency = pipeline.rules.concurrency
         slots = predictor.slots if predictor.merges or not concurrency else min(predictor.slots, concurrency)
         together = (concurrency or MAX_BATCH_REQUESTS) if predictor.merges else 1
@@ -131,12 +142,27 @@ class DataPlane:
 
     async def _record(self, batch: Batch) -> None:
         try:
-            ledger = await self.pipeline.record(batch.frame(), len(batch.items))
+            if self._plan.subjects is None:
+                ledger = await self.pipeline.record(batch.frame(), len(batch.items))
+            else:
+                ledger = await self._record_sealed(batch)
         except JournalUnavailable as error:
             for item in batch.items:
                 self._answer(item, error)
         else:
             self._reply(batch, ledger)
+
+    async def _record_sealed(self, batch: Batch) -> str:
+        """Keys of persons who are new come from the archive: without it there is no record. Raises
+        JournalUnavailable."""
+        try:
+            frames = await asyncio.to_thread(batch.sealed_frames)
+        except (ArchiveError, CryptoError) as error:
+            raise JournalUnavailable(
+                f"journal: expected the key of the person whom the request is about, found: {error}; not answered"
+            ) from error
+        ledgers = await asyncio.gather(*(self.pipeline.record(*frame) for frame in frames))
+        return "pending" if all(ledgers) else ""
 
     def _reply(self, batch: Batch, ledger: str) -> None:
         for item, response in batch.responses(ledger):

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from governed_serving.hosting.logs import log
 from governed_serving.journal.errors import JournalError
-from governed_serving.records import PredictionFrame
+from governed_serving.records import PredictionFrame, SubjectFrame
 from governed_serving.server.admission import Admission
 from governed_serving.server.errors import DeadlineExceeded, JournalUnavailable, NotFound, ServerError
 from governed_serving.server.explanation import Explainer
@@ -186,7 +186,7 @@ class Pipeline:
 
     # journal
 
-    async def record(self, frame: PredictionFrame, requests: int = 1) -> str:
+    async def record(self, frame: PredictionFrame | SubjectFrame, requests: int = 1) -> str:
         """How the answers' ledger field reads: pending when the journal has them, "" when nothing is journalled, or
         nothing could be (failurePolicy Open). Raises JournalUnavailable (Closed)."""
         if self._journal is None:

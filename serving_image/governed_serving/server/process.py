@@ -13,7 +13,7 @@ from governed_api.resolved import ResolvedModel
 from governed_serving.archive.errors import ArchiveError
 from governed_serving.archive.keysets import key_watch
 from governed_serving.artefact import TamperedArtefact
-from governed_serving.crypto import Keyring, KeyWatch
+from governed_serving.crypto import Keyring, KeyWatch, Subjects
 from governed_serving.environment import missing
 from governed_serving.hosting import Door, Host, listen, log, start_is_over, web_server
 from governed_serving.hosting.connection import BoundedConnection
@@ -143,7 +143,10 @@ class Process:
         if not predictor.independence.independent:
             log("warning", "each row is computed alone: no independence shown", found=predictor.independence.first)
         self._open()
-        return composition.http_service(self._pipeline(artefact.digest), resolved, predictor)
+        return composition.http_service(self._pipeline(artefact.digest), resolved, predictor, self._subjects())
+
+    def _subjects(self) -> Subjects | None:
+        return composition.open_subjects(self._settings, self._resolved)
 
     def _pipeline(self, artefact: str = "") -> Pipeline:
         return composition.pipeline(
@@ -173,7 +176,9 @@ class Process:
 
         name = runtime_spec.model or resolved.name
         predictor = await connected(settings.upstream_url, name, resolved.spec.predictor.timeout, self._wait)
-        self._gateway.service = service = composition.http_service(self._pipeline(), resolved, predictor)
+        self._gateway.service = service = composition.http_service(
+            self._pipeline(), resolved, predictor, self._subjects()
+        )
 
         async def compute(columns: Columns) -> Outputs:
             return await predictor.predict(lambda: columns, lambda outputs: outputs, 0)

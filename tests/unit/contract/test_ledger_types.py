@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from governed_serving.archive.service import ERASURE
 from governed_serving.archive.store.holdings import KINDS
 from governed_serving.archive.store.retention import DELETION, PAYLOADS
 from governed_serving.dossier.dossier import KEPT
@@ -16,12 +17,16 @@ SERVING = Path(__file__).parents[3] / "serving_image" / "governed_serving"
 PLACE = {"EventRecord": 0, "LedgerEntry": 0, "event": 0, "_replace": 0, "_note": 1, "_note_alone": 1}
 """Calls that write an entry or an event, and which argument is its type."""
 
-OF_THE_ARCHIVE = {"loss", "ref", "state", DELETION}
+NAMED = {"DELETION": DELETION, "ERASURE": ERASURE}
+"""Types that are written by the name of a constant."""
+
+OF_THE_ARCHIVE = {"erasure", "loss", "ref", "state", DELETION}
 """Written by the archive itself, refused from pods."""
 
 COUNTED_ALONE = {
     "deadLetter": "what was refused lies in the blob that it names; why is in the entry, and the auditor says so",
     "explanationQuality": "the figures are the report's; an entry proves when they were told",
+    "erasure": "whose data can't be opened any more: a keyed digest, and how many predictions it was",
     "loss": "what a person let go: how many entries had been signed is in the entry",
     "unreadable": "frames of a journal that nobody can open any more: which they were is in the entry",
     "ref": "a holding that verification compares",
@@ -51,8 +56,8 @@ def _words(node: ast.expr) -> Iterator[str]:
     for below in ast.walk(node):
         if isinstance(below, ast.Constant) and isinstance(below.value, str):
             yield below.value
-        elif isinstance(below, ast.Name) and below.id == "DELETION":
-            yield DELETION
+        elif isinstance(below, ast.Name) and below.id in NAMED:
+            yield NAMED[below.id]
 
 
 def types(*rooms: str) -> set[str]:

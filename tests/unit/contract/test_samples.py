@@ -88,6 +88,8 @@ def wrong_commands(text: str) -> list[str]:
             continue
         options = {w for w in shlex.split(match[2].split("  #")[0], comments=False) if w.startswith("--")}
         command = COMMANDS.get(match[1])
+        if below := getattr(command, "commands", None):  # a group of commands
+            command = below.get(match[2].split()[0].split("|")[0])
         known = {opt for parameter in command.params for opt in parameter.opts} if command else set()
         wrong += [line.strip()] if command is None or options - known - {"--help"} else []
     return wrong

@@ -8,12 +8,20 @@ import numpy as np
 from governed_api.json_types import Scalar
 from governed_serving.archive.errors import ArchiveError
 from governed_serving.archive.verify.sources import LogSource
-from governed_serving.crypto import CryptoError, Kek, Keyring, SegmentCipher
+from governed_serving.crypto import CryptoError, Kek, Keyring, SegmentCipher, Subjects
 from governed_serving.decoding import decode_json
 from governed_serving.journal import JournalError, numbers, open_chunk, strings
-from governed_serving.records import Column, EventRecord, ExplanationRecord, Frame, LedgerEntry, PredictionFrame
+from governed_serving.records import (
+    Column,
+    EventRecord,
+    ExplanationRecord,
+    Frame,
+    LedgerEntry,
+    PredictionFrame,
+    SubjectFrame,
+)
 
-__all__ = ["opened_record"]
+__all__ = ["opened_frame", "opened_record"]
 
 
 def opened_record(source: LogSource, kek: Kek, entry: LedgerEntry) -> dict[str, Any]:
@@ -26,7 +34,8 @@ def opened_record(source: LogSource, kek: Kek, entry: LedgerEntry) -> dict[str, 
             f"entry {entry.id} ({entry.type}) has no journalled content; all it says is in the entry itself"
         )
     try:
-        cipher = SegmentCipher(Keyring(kek, source.keysets(entry.model)).keyset("journal", create=False))
+        store = source.keysets(entry.model)
+        cipher = SegmentCipher(Keyring(kek, store).keyset("journal", create=False), Subjects(kek, store))
         for seq, frame in open_chunk(source.blob_bytes(entry.blob), cipher):
             if seq == entry.frame:
                 return _content(frame, entry)
@@ -37,6 +46,11 @@ def opened_record(source: LogSource, kek: Kek, entry: LedgerEntry) -> dict[str, 
     )
 
 
+def opened_frame(frame: Frame | None, entry: LedgerEntry) -> dict[str, object] | None:
+    """A prediction's content; None when the person it was about is erased, or the frame isn't there."""
+    return _prediction(frame, entry) if isinstance(frame, PredictionFrame) else None
+
+
 def _content(frame: Frame, entry: LedgerEntry) -> dict[str, object]:
     if isinstance(frame, PredictionFrame):
         return _prediction(frame, entry)
@@ -44,6 +58,8 @@ def _content(frame: Frame, entry: LedgerEntry) -> dict[str, object]:
         if frame.id != entry.id:
             raise ArchiveError(f"frame {entry.frame} is about {frame.id}, the entry about {entry.id}")
         return {"id": frame.id, "body": _json(frame.body)}
+    if isinstance(frame, SubjectFrame):
+        raise ArchiveError(f"the person whom entry {entry.id} is about is erased: the key of its content was destroyed")
     raise ArchiveError(f"frame {entry.frame} is of an unknown kind")
 
 

@@ -31,6 +31,7 @@ SWAPPED_WORDS = "swappedWords"
 """Method of a completion's counterfactual: ``again`` is the answer to the same request without chance (temperature 0),
 ``swapped`` to the request in which the words that name a group are swapped, ``changed`` whether one favours and the
 other doesn't."""
+ERASED = {"error": "the person whom this decision was about is erased: nobody can open what was asked and answered"}
 NO_EXPLAINER = {"error": "this model runs no explainer (spec.explainer)"}
 
 
@@ -57,7 +58,8 @@ class DecisionReview:
             return dict.fromkeys(METHODS, NO_EXPLAINER)
         frames = dict(open_chunk(self._client.get_blob(prediction["blob"]), self._cipher))
         frame = frames[prediction["frame"]]
-        assert isinstance(frame, PredictionFrame)
+        if not isinstance(frame, PredictionFrame):
+            return dict.fromkeys(METHODS, ERASED)
         if state_of(frame):
             return {
                 "explanation": self._of_completion(prediction["id"], frame),

@@ -17,6 +17,7 @@ from governed_serving.records import (
     Frame,
     LedgerEntry,
     PredictionFrame,
+    SubjectFrame,
     canonical,
     timestamp,
 )
@@ -128,7 +129,7 @@ def entries_of(chunk: Chunk, namespace: str) -> Iterator[tuple[bytes, Frame]]:
     asked."""
     blob = chunk.digest
     for seq, record in enumerate(chunk.records, chunk.first_seq):
-        if isinstance(record, PredictionFrame):
+        if isinstance(record, PredictionFrame | SubjectFrame):
             for entry in _predictions(record, blob, seq, namespace):
                 yield entry, record
         else:
@@ -150,10 +151,13 @@ def _single(record: ExplanationRecord | EventRecord, blob: str, seq: int, namesp
     )
 
 
-def _predictions(frame: PredictionFrame, blob: str, seq: int, namespace: str) -> Iterator[bytes]:
+def _predictions(frame: PredictionFrame | SubjectFrame, blob: str, seq: int, namespace: str) -> Iterator[bytes]:
     """Byte for byte what ``canonical`` makes, from a template: the part that differs is three fields (a test compares
     them)."""
-    example = LedgerEntry("prediction", namespace, frame.model, "\u241f", "\u241e", frame.revision, blob, seq, 0)
+    summary = {"subject": frame.subject} if isinstance(frame, SubjectFrame) else {}
+    example = LedgerEntry(
+        "prediction", namespace, frame.model, "\u241f", "\u241e", frame.revision, blob, seq, 0, summary=summary
+    )
     head, rest = canonical(example).split(b'"\xe2\x90\x9f"')
     between, tail = rest.split(b'"\xe2\x90\x9e"')
     before, after = between.split(b'"index":0', 1)

@@ -93,7 +93,8 @@ class CrossReplicaLabelResolver:
         if place is not None and prediction["frame"] >= place:
             return None  # ours, and still to be folded
         frame = frames[prediction["frame"]]
-        assert isinstance(frame, PredictionFrame)
+        if not isinstance(frame, PredictionFrame):
+            return Settled(request, [])  # it was about somebody who is erased: there is nothing to join
         if state_of(frame) == "started":
             return None  # its completion is still to come
         return Settled(request, self._rows_of(frame, prediction["index"]))

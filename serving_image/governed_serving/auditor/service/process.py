@@ -8,7 +8,7 @@ from governed_api.verdict import VerdictWord
 from governed_serving import artefact
 from governed_serving.archive.client import ArchiveClient
 from governed_serving.archive.errors import ArchiveError
-from governed_serving.archive.keysets import key_watch, model_keyring
+from governed_serving.archive.keysets import key_watch, model_keyring, subject_keys
 from governed_serving.artefact import Artefact
 from governed_serving.auditor.service.app import Dependencies, application
 from governed_serving.auditor.service.checks import Checks
@@ -32,7 +32,7 @@ from governed_serving.auditor.service.workers.fold import FoldWorker
 from governed_serving.auditor.service.workers.judge import JudgeWorker
 from governed_serving.auditor.service.workers.report import ReportWorker
 from governed_serving.auditor.service.workers.ship import ShipWorker, backlog
-from governed_serving.crypto import CryptoError, KeyWatch, SegmentCipher, load_kek, rotate_due
+from governed_serving.crypto import CryptoError, KeyWatch, SegmentCipher, Subjects, load_kek, rotate_due
 from governed_serving.fairness.monitoring.reference import read
 from governed_serving.hosting import Door, Host, listen, log, web_server
 from governed_serving.journal import Journal, JournalError
@@ -64,7 +64,7 @@ class Service:
             settings.archive_token,
         )
         self.keyset = self.keyring.keyset("journal")
-        self.cipher = SegmentCipher(self.keyset)
+        self.cipher = SegmentCipher(self.keyset, self._subjects())
         self.client = _client(settings)
         self.journal = self._journal()
         if self.journal.damage:
@@ -78,6 +78,13 @@ class Service:
         self.contests = ContestWorker(self.client, settings.contest_seconds) if self.client is not None else None
         self.replicas = self._replicas()
         self.scheduler = Scheduler(self._stages(), EXPECTED)
+
+    def _subjects(self) -> Subjects | None:
+        settings = self.settings
+        if settings.resolved.spec.governance.privacy.subject is None:
+            return None
+        kek = load_kek(settings.kek_file)
+        return subject_keys(kek, settings.spool_dir, settings.model, settings.archive_url, settings.archive_token)
 
     def _journal(self) -> Journal:
         settings = self.settings
@@ -144,7 +151,7 @@ class Service:
         return Shipper(
             settings.spool_dir,
             self.client,
-            self.cipher,
+            SegmentCipher(self.keyset),  # what is sealed once more is shipped as it is
             settings.namespace,
             self.state.shipped,
             lifetimes=lifetimes,

@@ -1,0 +1,152 @@
+"""A key for each data subject: what a model was asked about a person is sealed under it, and gone once it is destroyed.
+
+Who it is about is known by a keyed digest alone (HMAC-SHA256 under the ``subject-index`` keyset, 128 bits). A subject's
+keyset has the purpose ``subject-DIGEST-N``; somebody who comes again after the key was destroyed has the next N. Open
+keysets are kept in memory, ``capacity`` of them and no longer than ``seconds``, and nowhere else.
+"""
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from itertools import count
+from typing import NamedTuple
+
+import msgspec
+
+from governed_serving.crypto.errors import KeyDestroyed, KeyMissing
+from governed_serving.crypto.kek import Kek
+from governed_serving.crypto.keyring import Keyring
+from governed_serving.crypto.keyset import Keyset
+from governed_serving.crypto.store import KeysetStore
+from governed_serving.decoding import decode_with
+from governed_serving.records import Column, Frame, PredictionFrame, SubjectFrame
+
+__all__ = ["INDEX", "SUBJECT", "Subjects", "purposes_of"]
+
+INDEX = "subject-index"
+SUBJECT = "subject-"
+CAPACITY = 4096
+SECONDS = 30.0
+"""How long a destroyed key may go on in the memory of a process."""
+_DIGEST = 16
+
+
+class _Content(msgspec.Struct, array_like=True):
+    features: dict[str, Column]
+    outputs: dict[str, Column]
+    client_ids: list[str]
+
+
+class _Held(NamedTuple):
+    purpose: str
+    keyset: Keyset | None
+    """None: destroyed."""
+    until: float
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(_Content)
+
+
+def purposes_of(subject: str, purposes: list[str]) -> list[str]:
+    """Of a store's ``purposes``, those of a subject's keysets."""
+    return [purpose for purpose in purposes if purpose.rpartition("-")[0] == SUBJECT + subject]
+
+
+class Subjects:
+    """Keys of one model's data subjects in ``store``, wrapped by ``kek``. Thread-safe; calls may wait for the store and
+    raise its errors."""
+
+    def __init__(
+        self,
+        kek: Kek,
+        store: KeysetStore,
+        *,
+        capacity: int = CAPACITY,
+        seconds: float = SECONDS,
+        clock: Callable[[], float] = time.monotonic,
+    ):
+        self._kek, self._store = kek, store
+        self._capacity, self._seconds, self._clock = capacity, seconds, clock
+        self._index: Keyset | None = None
+        self._held: OrderedDict[str, _Held] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def digest(self, who: str, *, create: bool = True) -> str:
+        """By which a subject is known. Raises KeyMissing when there are no subjects and none is to be made."""
+        if self._index is None:
+            self._index = Keyring(self._kek, self._store).keyset(INDEX, create)
+        return self._index.digest(who.encode(), _DIGEST).hex()
+
+    def seal(self, frame: PredictionFrame, subject: str) -> SubjectFrame:
+        """``frame``, all of which is about ``subject`` (a digest), under its key, which is made where there is none."""
+        held = self._current(subject)
+        assert held.keyset is not None
+        content = _encoder.encode(_Content(frame.features, frame.outputs, frame.client_ids))
+        sealed = held.keyset.seal(content, _aad(frame.model, held.purpose, frame.ids))
+        return SubjectFrame(
+            frame.model, frame.revision, frame.artefact, frame.ids, frame.times, frame.rows, subject, held.purpose,
+            sealed,
+        )  # fmt: skip
+
+    def opened(self, record: SubjectFrame) -> Frame:
+        """What ``record`` holds; ``record`` itself once its key was destroyed. Raises Tampered, KeyMissing."""
+        held = self._of(record.key)
+        if held.keyset is None:
+            return record
+        plain = held.keyset.open(record.sealed, _aad(record.model, record.key, record.ids))
+        content = decode_with(_decoder, plain)
+        return PredictionFrame(
+            record.model, record.revision, record.artefact, record.ids, record.times, record.rows, content.features,
+            content.outputs, content.client_ids,
+        )  # fmt: skip
+
+    def _current(self, subject: str) -> _Held:
+        """The subject's newest keyset that isn't destroyed; made where all are."""
+        known = self._known(subject)
+        if known is not None:
+            return known
+        for number in count(1):
+            purpose = f"{SUBJECT}{subject}-{number}"
+            try:
+                return self._keep(subject, _Held(purpose, self._keyset(purpose, create=True), self._until()))
+            except KeyDestroyed:
+                continue
+        raise AssertionError("there is always a next number")
+
+    def _of(self, purpose: str) -> _Held:
+        known = self._known(purpose)
+        if known is not None:
+            return known
+        try:
+            keyset: Keyset | None = self._keyset(purpose, create=False)
+        except (KeyDestroyed, KeyMissing):
+            keyset = None
+        return self._keep(purpose, _Held(purpose, keyset, self._until()))
+
+    def _keyset(self, purpose: str, *, create: bool) -> Keyset:
+        return Keyring(self._kek, self._store).keyset(purpose, create)
+
+    def _until(self) -> float:
+        return self._clock() + self._seconds
+
+    def _known(self, name: str) -> _Held | None:
+        with self._lock:
+            held = self._held.get(name)
+            if held is None or held.until < self._clock():
+                self._held.pop(name, None)
+                return None
+            self._held.move_to_end(name)
+            return held
+
+    def _keep(self, name: str, held: _Held) -> _Held:
+        with self._lock:
+            self._held[name] = held
+            while len(self._held) > self._capacity:
+                self._held.popitem(last=False)
+        return held
+
+
+def _aad(model: str, purpose: str, ids: list[str]) -> bytes:
+    return _encoder.encode(["governed subject 1", model, purpose, ids])

@@ -1,0 +1,387 @@
+"""What is held about a person can be found, given out and made unreadable, and no proof notices: served, journalled,
+shipped and verified by the product's own parts."""
+
+import asyncio
+import io
+import json
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from governed_api.resolved import ResolvedModel
+from governed_api.validation import validate
+from governed_serving.archive.__main__ import main
+from governed_serving.archive.backup.snapshot import Snapshot
+from governed_serving.archive.errors import ArchiveError, Refused, Unreachable
+from governed_serving.archive.restore import Request, restore
+from governed_serving.archive.subjects import Person
+from governed_serving.archive.verify.inspection import Asked, inspect_folder
+from governed_serving.archive.verify.record import opened_record
+from governed_serving.archive.verify.sources import DirectorySource
+from governed_serving.archive.verify.verification import verify
+from governed_serving.auditor.service.entries import entries_of
+from governed_serving.auditor.service.label_resolver import CrossReplicaLabelResolver
+from governed_serving.crypto import KeyDestroyed, Keyring, SegmentCipher, Subjects, Tampered
+from governed_serving.journal import Journal, JournalReader
+from governed_serving.journal.chunk import pack_chunk
+from governed_serving.records import LedgerEntry, PredictionFrame, SubjectFrame
+from governed_serving.server.composition import http_service
+from governed_serving.server.dataplane import DataPlane
+from governed_serving.server.errors import InvalidRequest, JournalUnavailable
+from unit.server.planes import plane
+from unit.server.test_dataplane import request
+
+from ..auditor.test_dead_letters import everything, shipper
+from .test_app import KEK, MODEL_KEK, Bed
+from .test_app import bed as bed
+
+FIELD = "region"
+"""Whom a request is about, in these tests: the model's other inputs are numbers."""
+
+
+class Site:
+    """A model's server and shipper over an archive; ``ask`` serves and ships."""
+
+    def __init__(self, bed: Bed, spool: Path) -> None:
+        self.bed, self.spool, self.client = bed, spool, bed.client()
+        self.keyset = Keyring(MODEL_KEK, self.client.keysets()).keyset("journal")
+        self.now = 0.0
+        self.subjects = self.holder()
+        self.journal = Journal(spool, "server-pod", SegmentCipher(self.keyset), "PageCache")
+        self.shipper = shipper(spool, self.client, self.keyset)
+
+    def holder(self, **more: Any) -> Subjects:
+        return Subjects(MODEL_KEK, self.client.keysets(), clock=lambda: self.now, **more)
+
+    def plane(self, subjects: Subjects | None = None) -> DataPlane:
+        unsealed = plane(journal=self.journal)
+        return DataPlane(unsealed.pipeline, unsealed.predictor, about=(FIELD, subjects or self.subjects))
+
+    def ask(self, *who: str, rows: int = 1) -> None:
+        async def all_at_once() -> None:
+            data = self.plane()
+            await asyncio.gather(*(data.infer(request(rows, **{FIELD: [one] * rows})) for one in who))
+
+        asyncio.run(all_at_once())
+        everything(self.shipper)
+
+    def person(self, who: str) -> Person:
+        return Person(self.client, MODEL_KEK, who)
+
+    def records(self, subjects: Subjects | None) -> list[Any]:
+        reader = JournalReader(self.spool, "server-pod", SegmentCipher(self.keyset, subjects))
+        return [frame.record() for frame in reader.frames()]
+
+    def close(self) -> None:
+        self.journal.close()
+
+
+@pytest.fixture
+def site(bed: Bed, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    with closing(Site(bed, tmp_path_factory.mktemp("spool"))) as site:
+        yield site
+
+
+def regions(site: Site, who: str) -> list[Any]:
+    return [one["features"][FIELD] for one in site.person(who).content()]
+
+
+def test_a_person_is_found_given_out_and_erased(site: Site) -> None:
+    site.ask("north", "south", "north", "east")
+    north = site.person("north")
+    assert (len(north.held()), len(north.keys())) == (2, 1)
+    shown = list(north.content())
+    assert [one["features"][FIELD] for one in shown] == [["north"], ["north"]]
+    assert {"id", "time", "ledgerIndex", "outputs", "revision"} <= shown[0].keys()
+    kept = site.client.checkpoint()
+    receipt = north.erase("officer", "she asked for it", 0.0)
+    assert receipt.predictions == 2
+    assert regions(site, "north") == []
+    assert regions(site, "south") == [["south"]], "others are as they were"
+    assert len(site.person("north").held()) == 2, "that there was something stays in the ledger"
+    source = DirectorySource(site.bed.root, KEK)
+    site.client.checkpoint()
+    assert verify(source, earlier=(kept,)).blobs > 0
+    assert inspect_folder(site.bed.root, KEK, Asked(earlier=(kept,))).findings.wrong == []
+
+
+def test_the_ledger_says_what_was_erased_and_not_who(site: Site) -> None:
+    site.ask("north", "north", "south")
+    site.person("north").erase("officer", "article 17", 0.0)
+    (entry,) = [one.fields() for one in site.client.find(type="erasure")]
+    assert entry["summary"]["predictions"] == 2
+    assert entry["id"] == entry["summary"]["subject"] == site.subjects.digest("north")
+    everything_said = b"".join(site.client.entries(0, 1000))
+    assert not any(word in everything_said for word in (b"north", b"south", b"officer", b"article 17"))
+    purpose = entry["summary"]["purpose"]
+    receipt = json.loads((site.bed.root / "keysets" / "credit" / f"{purpose}.destroyed.json").read_text())
+    assert (receipt["by"], receipt["reason"]) == ("officer", "article 17")
+
+
+def test_who_has_the_journals_key_alone_reads_nothing_about_anyone(site: Site) -> None:
+    site.ask("north", "south")
+    sealed = site.records(None)
+    assert {type(record) for record in sealed} == {SubjectFrame}
+    assert not any(b"north" in record.sealed or b"south" in record.sealed for record in sealed)
+    assert b"north" not in msgspec.msgpack.encode(sealed)
+    assert {type(record) for record in site.records(site.subjects)} == {PredictionFrame}
+
+
+def test_a_journal_that_was_not_shipped_is_unreadable_as_well(site: Site) -> None:
+    site.ask("north", "south")
+    site.person("north").erase("officer", "asked", 0.0)
+    kinds = [type(record) for record in site.records(site.holder())]
+    assert sorted(kind.__name__ for kind in kinds) == ["PredictionFrame", "SubjectFrame"]
+
+
+def test_a_process_forgets_a_destroyed_key_in_time(site: Site) -> None:
+    site.ask("north")
+    assert [type(record) for record in site.records(site.subjects)] == [PredictionFrame]
+    site.person("north").erase("officer", "asked", 0.0)
+    site.now += 31.0
+    assert [type(record) for record in site.records(site.subjects)] == [SubjectFrame]
+
+
+def test_who_comes_again_has_a_new_key(site: Site) -> None:
+    site.ask("north")
+    site.person("north").erase("officer", "asked", 0.0)
+    with pytest.raises(ArchiveError, match="erased before"):
+        site.person("north").erase("officer", "asked", 0.0)
+    site.now += 31.0
+    site.ask("north", "north")
+    assert regions(site, "north") == [["north"], ["north"]]
+    assert site.person("north").erase("officer", "again", 0.0).predictions == 3
+    assert regions(site, "north") == []
+    with pytest.raises(KeyDestroyed):
+        site.client.keysets().get(f"subject-{site.subjects.digest('north')}-2")
+
+
+def test_requests_that_name_nobody_are_recorded_as_ever(site: Site) -> None:
+    site.ask("north", rows=3)
+    with pytest.raises(InvalidRequest, match="rows about one person"):
+        asyncio.run(site.plane().infer(request(2, **{FIELD: ["north", "south"]})))
+
+
+async def test_of_requests_together_only_the_one_about_several_fails(site: Site) -> None:
+    data = site.plane()
+    answers = await asyncio.gather(
+        data.infer(request(2, **{FIELD: ["north", "south"]})), data.infer(request(2, **{FIELD: ["east"] * 2})),
+        return_exceptions=True,
+    )  # fmt: skip
+    assert isinstance(answers[0], InvalidRequest)
+    assert not isinstance(answers[1], BaseException)
+    assert len(site.records(None)) == 1
+
+
+async def test_a_new_person_is_not_answered_without_the_archive_a_known_one_is(site: Site) -> None:
+    data = site.plane()
+    await data.infer(request(**{FIELD: ["north"]}))
+
+    def away(*_: object) -> bytes:
+        raise Unreachable("the archive doesn't answer")
+
+    site.subjects._store.get = away  # type: ignore[method-assign]
+    assert (await data.infer(request(**{FIELD: ["north"]}))).ledger == "pending"
+    with pytest.raises(JournalUnavailable, match="expected the key of the person"):
+        await data.infer(request(**{FIELD: ["south"]}))
+    assert len(site.records(None)) == 2, "what isn't answered isn't recorded"
+
+
+def test_memory_holds_no_more_keys_than_its_capacity(site: Site) -> None:
+    few = site.holder(capacity=3)
+    for number in range(10):
+        few.opened(few.seal(_frame(str(number)), few.digest(str(number))))
+        assert len(few._held) <= 3
+
+
+def _frame(id: str) -> PredictionFrame:
+    return PredictionFrame("credit", "r1", "sha256:0", [id], b"\0" * 8, b"\1\0\0\0", {}, {})
+
+
+def test_a_record_opens_under_its_own_ids_and_key_alone(site: Site) -> None:
+    one, other = (site.subjects.seal(_frame(id), site.subjects.digest("north")) for id in ("a", "b"))
+    with pytest.raises(Tampered):
+        site.subjects.opened(msgspec.structs.replace(one, ids=["b"]))
+    with pytest.raises(Tampered):
+        site.subjects.opened(msgspec.structs.replace(one, sealed=other.sealed))
+    south = site.subjects.seal(_frame("a"), site.subjects.digest("south"))
+    with pytest.raises(Exception, match=r"sealed under key|authenticate"):
+        site.subjects.opened(msgspec.structs.replace(one, key=south.key))
+
+
+def test_shipping_again_after_an_erasure_says_the_same(site: Site) -> None:
+    """A shipper that was killed makes its entries anew: the archive would refuse others under the same numbers."""
+
+    def made() -> list[bytes]:
+        reader = JournalReader(site.spool, "server-pod", SegmentCipher(site.keyset))
+        return [entry for entry, _ in entries_of(pack_chunk(list(reader.frames())), "default")]
+
+    site.ask("north", "south")
+    before = made()
+    assert all(b'"subject"' in entry for entry in before)
+    site.person("north").erase("officer", "asked", 0.0)
+    assert made() == before
+
+
+def test_readers_of_the_ledger_say_that_a_person_is_erased(site: Site) -> None:
+    site.ask("north")
+    (held,) = site.person("north").held()
+    source = DirectorySource(site.bed.root, KEK)
+    assert opened_record(source, MODEL_KEK, held.entry)["features"][FIELD] == ["north"]
+    site.person("north").erase("officer", "asked", 0.0)
+    with pytest.raises(ArchiveError, match="is erased"):
+        opened_record(source, MODEL_KEK, held.entry)
+    resolver = CrossReplicaLabelResolver(
+        site.client, SegmentCipher(site.keyset, site.holder()), "r1", lambda *_: [], lambda _: None
+    )
+    entry = msgspec.json.decode(bytes(site.client.entries(held.index, held.index + 1)[0]), type=LedgerEntry)
+    identity, frames = resolver._chunk(entry.blob)
+    assert (bool(identity), type(frames[entry.frame or 0])) == (True, SubjectFrame)
+
+
+# -- backups ----------------------------------------------------------------------------------------------------------
+
+
+def taken(bed: Bed) -> bytes:
+    with closing(Snapshot(bed.archive)) as snapshot:
+        return b"".join(snapshot.chunks())
+
+
+def opened(folder: Path, purpose: str) -> bool:
+    return (folder / "keysets" / "credit" / f"{purpose}.keyset.json").exists()
+
+
+def test_an_older_backup_brings_no_erased_key_back(site: Site, tmp_path_factory: pytest.TempPathFactory) -> None:
+    site.ask("north", "south")
+    backup = taken(site.bed)
+    (purpose,) = site.person("north").keys()
+    (other,) = site.person("south").keys()
+    site.person("north").erase("officer", "asked", 0.0)
+    note = site.client.checkpoint()
+    newer = DirectorySource(site.bed.root, KEK)
+    there = tmp_path_factory.mktemp("there")
+    asked = Request(there, KEK, told={"report": note}, after=[newer], accept_loss=True)
+    assert restore(io.BytesIO(backup), asked).erased == 1
+    assert (opened(there, purpose), opened(there, other)) == (False, True)
+    assert inspect_folder(there, KEK, Asked()).findings.wrong == []
+
+
+def test_a_copy_of_another_log_erases_nobody(site: Site, tmp_path_factory: pytest.TempPathFactory) -> None:
+    site.ask("north")
+    backup = taken(site.bed)
+    with closing(Bed(tmp_path_factory.mktemp("other"))) as other:
+        other.client().append(
+            "s", [b'{"id":"x","model":"credit","namespace":"default","time":"","type":"label","v":1}']
+        )
+        other.client().checkpoint()
+        source, there = DirectorySource(other.root, KEK), tmp_path_factory.mktemp("there")
+        with pytest.raises(Exception, match=r"sign|key|root|tail"):
+            restore(io.BytesIO(backup), Request(there, KEK, after=[source]))
+    assert [p.name for p in there.iterdir() if p.name != ".lock"] == []
+
+
+def test_an_erasure_that_a_kill_interrupted_is_done_by_a_restore(
+    site: Site, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    site.ask("north")
+    (purpose,) = site.person("north").keys()
+    site.bed.archive._note_erasure("credit", purpose, b'{"predictions": 1}')
+    there = tmp_path_factory.mktemp("there")
+    assert restore(io.BytesIO(taken(site.bed)), Request(there, KEK)).erased == 1
+    assert not opened(there, purpose)
+
+
+def test_a_receipt_that_says_nothing_erases_nobody(site: Site) -> None:
+    site.ask("north")
+    (purpose,) = site.person("north").keys()
+    with pytest.raises(Refused, match="receipt of an erasure"):
+        site.client.keysets().destroy(purpose, b"nothing")
+    assert site.person("north").keys() == [purpose]
+
+
+# -- the command ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def command(site: Site, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Any:
+    folder = tmp_path_factory.mktemp("keys")
+    (folder / "kek").write_bytes(bytes([7]) * 32)
+    (folder / "kek").chmod(0o600)
+    (folder / "token").write_text("unused")
+    monkeypatch.setattr("governed_serving.archive.client.ArchiveClient", lambda *_, **__: site.bed.client())
+    keys = ["--model", "credit", "--key-file", str(folder / "kek"), "--token-file", str(folder / "token")]
+
+    def run(act: str, who: str, *more: str) -> int:
+        return main(["subject", act, "http://archive", f"--who={who}", *keys, *more])
+
+    return run
+
+
+def test_the_command_finds_exports_and_erases(site: Site, command: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    site.ask("north", "south")
+    assert command("find", "north") == 0
+    assert "1 predictions in the ledger" in capsys.readouterr().out
+    assert command("export", "north") == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    assert json.loads(line)["features"][FIELD] == ["north"]
+    assert command("erase", "north", "--by", "officer") == 1
+    assert "needs --by and --reason" in capsys.readouterr().err
+    assert command("erase", "north", "--by", "officer", "--reason", "asked") == 0
+    assert command("find", "north") == 0
+    assert "nothing can be opened" in capsys.readouterr().out
+    assert command("export", "north") == 0
+    assert capsys.readouterr().out == ""
+    assert command("erase", "nobody", "--by", "o", "--reason", "r") == 1
+
+
+def _manifest(spec: dict[str, Any]) -> dict[str, Any]:
+    named = {"governance": {"privacy": {"subject": "customer"}}, **spec}
+    return {"apiVersion": "governedmodels.io/v1alpha1", "kind": "GovernedModel", "metadata": {"name": "m"},
+            "spec": named}  # fmt: skip
+
+
+IMPORTED = {"predictor": {"model": {"storageUri": "file:x", "digest": "sha256:" + "0" * 64}}}
+
+
+def _trained(*features: str) -> dict[str, Any]:
+    data = {"generator": {"name": "credit"}, "label": "y", "features": [{"name": name} for name in features]}
+    return {"lifecycle": {"training": {"data": data}}}
+
+
+def _runtime(protocol: str) -> dict[str, Any]:
+    return {
+        "predictor": {"model": {"modelFormat": {"name": "runtime"}, "runtime": {"image": "x", "protocol": protocol}}}
+    }
+
+
+@pytest.mark.parametrize(
+    ("spec", "told"),
+    [
+        (IMPORTED, ""),
+        (_trained("age", "customer"), ""),
+        (_runtime("v2"), ""),
+        (_trained("age"), "must be a feature of lifecycle.training.data.features"),
+        (_runtime("openai"), "a conversation names no person"),
+        ({**IMPORTED, "explainer": {}}, "explanations hold the row"),
+    ],
+)
+def test_where_it_does_not_fit_it_is_refused(spec: dict[str, Any], told: str) -> None:
+    messages = validate(_manifest(spec))
+    assert any(told in message for message in messages) if told else messages == [], messages
+
+
+def test_a_model_without_that_input_does_not_serve() -> None:
+    unsealed = plane(journal=object())
+    resolved = ResolvedModel.model_validate({"name": "m", "namespace": "default", "spec": _manifest(IMPORTED)["spec"]})
+    with pytest.raises(ValueError, match=r"expected an input of the model \(income, .*found customer"):
+        http_service(unsealed.pipeline, resolved, unsealed.predictor, None)
+
+
+def test_a_model_that_names_no_subject_says_so(bed: Bed) -> None:
+    client = bed.client()
+    with pytest.raises(ArchiveError, match="knows no persons"):
+        Person(client, MODEL_KEK, "north")
