@@ -54,7 +54,7 @@ CALLED_FROM_OUTSIDE = {
 SERVING = "serving_image/governed_serving"
 PENDING = {
     f"{SERVING}/privacy/actions.py::unmask": "issue 5: a command that turns tokens back for who may",
-    f"{SERVING}/crypto/keyring.py::Keyring.destroy_key": "destroys one retired key; erasing a person destroys a keyset as a whole",
+    f"{SERVING}/crypto/keyring.py::Keyring.destroy_key": "one retired key; an erasure destroys a keyset",
 }
 """Known to be dead, and whose task it is to wire or delete it. Delete the line with the name."""
 
