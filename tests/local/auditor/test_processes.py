@@ -14,11 +14,11 @@ import msgspec
 import pytest
 
 from governed_api.roles import Role, bearer_token
-from governed_serving.crypto import SegmentCipher
+from governed_serving.crypto import SegmentCipher, Subjects, load_kek
 from governed_serving.journal import Journal
 from governed_serving.records import EVENT_TYPES, EventRecord
 from support.waiting import eventually
-from unit.auditor.records import people, prediction
+from unit.auditor.records import SPEC, people, prediction
 
 from .site import Site
 
@@ -165,3 +165,38 @@ def test_late_labels_join_by_request_id_and_are_in_the_ledger(site: Site) -> Non
     for body, expected in BAD_LABELS.items():
         answer = httpx.post(site.url + "/v1/labels", content=body, trust_env=False, timeout=30)
         assert (answer.status_code, expected in answer.json()["error"]) == (400, True), answer.text
+
+
+def test_what_is_about_a_person_is_counted_shipped_and_erased(tmp_path: Path) -> None:
+    spec = {**SPEC["spec"], "governance": {**SPEC["spec"]["governance"], "privacy": {"subject": "sex"}}}
+    site = Site(tmp_path, {**SPEC, "spec": spec})
+    try:
+        site.start_archive()
+        rows = people(60, seed=3)
+        with site.client() as client, site.writer() as journal:
+            subjects = Subjects(load_kek(site.root / "model-kek"), client.keysets())
+            for number, (sex, decision) in enumerate(rows):
+                journal.append_blocking(subjects.seal(prediction(number, sex, decision), subjects.digest(sex)))
+        site.start_auditor()
+        eventually(lambda: site.get("/v1/verdict"), lambda v: v["samples"] == 60, within=120, every=0.05)
+        eventually(lambda: ledger_ids(site, "prediction"), lambda ids: len(ids) == 60, within=120)
+        women = sum(sex == "F" for sex, _ in rows)
+        assert f"{women} predictions" in about(site, "find", "F").stdout
+        assert len(about(site, "export", "F").stdout.splitlines()) == women
+        erased = about(site, "erase", "F", "--by", "officer", "--reason", "asked")
+        assert (erased.returncode, f"{women} predictions can't be opened" in erased.stdout) == (0, True), erased.stderr
+        assert about(site, "export", "F").stdout == ""
+        assert len(about(site, "export", "M").stdout.splitlines()) == 60 - women
+        assert sum(ledger_ids(site, "erasure").values()) == 1
+        assert site.get("/v1/verdict")["samples"] == 60, "what was counted is a number, and stays"
+    finally:
+        site.close()
+
+
+def about(site: Site, act: str, who: str, *words: str) -> subprocess.CompletedProcess[str]:
+    """`governed subject`, as a person speaks it."""
+    keys = ["--token-file", str(site.root / "token"), "--model-key", str(site.root / "model-kek")]
+    command = [sys.executable, "-c", "from governed_operator.cli import main; main()", "subject", act, "loans", who]
+    return subprocess.run(
+        [*command, *words, "--url", site.archive_url, *keys], capture_output=True, text=True, check=False, timeout=120
+    )
