@@ -29,7 +29,7 @@ class Disk:
 def process(policy: str, disk: Disk) -> Process:
     audit = SimpleNamespace(failure_policy=policy)
     resolved: Any = SimpleNamespace(name="credit", spec=SimpleNamespace(governance=SimpleNamespace(audit=audit)))
-    settings: Any = SimpleNamespace(revision="r1", pod="p", track="", report="")
+    settings: Any = SimpleNamespace(revision="r1", pod="p", track="", report="", archive_url="")
     made = Process(settings, resolved, 0.0)
     made._journal = disk  # type: ignore[assignment]
     made._gateway.why = ""
