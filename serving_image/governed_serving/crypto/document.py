@@ -84,6 +84,7 @@ class KeysetDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             wrapped = tink_pb2.EncryptedKeyset.FromString(raw)
         except (ValueError, DecodeError) as error:
             raise Tampered(f"the {purpose!r} keyset isn't as it was written: {error}") from None
+        wrapped.DiscardUnknownFields()  # a message keeps what it doesn't know, and would write it again
         exact = base64.b64encode(raw).decode() == document.keyset and wrapped.SerializeToString() == raw
         if not exact or msgspec.json.encode(document) != data:
             raise Tampered(f"the {purpose!r} keyset isn't as it was written: bytes that opening it passes over differ")

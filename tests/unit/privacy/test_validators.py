@@ -52,7 +52,15 @@ def test_ibans_of_the_registry(value: str):
 
 @pytest.mark.parametrize(
     ("value", "good"),
-    [("2001:db8::1", True), ("::1", True), ("10:30:45", False), ("abc::def", False), ("1::2::3", False)],
+    [
+        ("2001:db8::1", True),
+        ("1:2:3:4:5:6:1.2.3.4", True),
+        ("1:2:3:4:5:6:7:8", True),
+        ("::1", True),
+        ("10:30:45", False),
+        ("abc::def", False),
+        ("1::2::3", False),
+    ],
 )
 def test_ipv6(value: str, good: bool):
     assert validators.ipv6(value) is good
