@@ -118,7 +118,7 @@ def test_cause_is_named_within_15_seconds(kind_namespace: Cluster) -> None:
     eventually(warnings, lambda events: wanted <= events, within=90, what="events for people")
 
     failed = eventually(
-        lambda: condition(kind_namespace, "data", "TrainingSucceeded"), lambda c: c[0] == "False", within=240, every=1
+        lambda: condition(kind_namespace, "data", "TrainingSucceeded"), lambda c: c[0] == "False", within=600, every=1
     )
     assert "yes" in failed[2], f"the trainer's own words name the only class: {failed}"
     assert condition(kind_namespace, "data")[1:] == failed[1:]
