@@ -176,7 +176,8 @@ def served(requests: int, errors: int, pod: str = "some") -> dict[str, Any]:
     return {pod: {"requests": requests, "errors": errors, "observedAt": now}}
 
 
-def await_ready(cluster: Cluster, name: str, within: float = 90) -> None:
+def await_ready(cluster: Cluster, name: str, within: float = 400) -> None:
+    """A scheduler that missed the binding of a volume looks at the pod again after five minutes."""
     eventually(lambda: condition(cluster, name), lambda c: c[0] == "True", within=within, what=f"{name} is Ready")
 
 
