@@ -1,5 +1,7 @@
 """Objects as YAML, in the order of application."""
 
+import re
+
 import yaml
 
 from governed_api.resolved import ResolvedModel
@@ -15,6 +17,17 @@ UNKNOWN = "sha256:unknown"
 class _Dumper(yaml.SafeDumper):
     def ignore_aliases(self, data: object) -> bool:  # noqa: ARG002
         return True
+
+
+# What kubectl's reader takes for a number or a boolean and PyYAML's writer doesn't: a label of hexadecimal digits such
+# as 3591085e15 must be quoted, too (go.yaml.in/yaml/v2, resolve.go).
+_Dumper.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?$"),
+    list("-+.0123456789"),
+)
+_Dumper.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"[-+]?0o[0-7_]+$"), list("-+0"))
+_Dumper.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"[yYnN]$"), list("yYnN"))
 
 
 def to_yaml(manifests: list[Manifest]) -> str:
