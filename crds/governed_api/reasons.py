@@ -73,6 +73,11 @@ class Reason(StrEnum):
     DIGEST_MISMATCH = "DigestMismatch", "A server refused the artefact: its digest is another one."
     BEYOND_THRESHOLD = "BeyondThreshold", "A bias metric is beyond its thresholds."
     SCALED_OBJECT_NOT_READY = "ScaledObjectNotReady", "KEDA does not scale the model, and gives no reason."
+    SHIPPING_REFUSED = (
+        "ShippingRefused",
+        "The archive refuses what a pod ships; when its spool is full, audit.failurePolicy decides about requests.",
+    )
+    LEDGER_FAULTS = "LedgerFaults", "Something of the ledger's log can't be read, or isn't what was signed."
     JOB_FAILED = "JobFailed", "The trainer Job failed, and Kubernetes gives no reason."
     REPLICA_FAILURE = "ReplicaFailure", "Replicas can't be made, and Kubernetes gives no reason."
 

@@ -157,6 +157,8 @@ class PodVerdict(ReportPart):
     """Contested decisions of the model that no person has decided yet, as the ledger says."""
     overdue_contests: int = Field(default=0, ge=0)
     """Of these, past their deadline."""
+    refused: str = ""
+    """Why the archive refuses what this pod ships: nothing of it gets into the ledger; empty: it doesn't."""
 
 
 class RevisionReport(Part):

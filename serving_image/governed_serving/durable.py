@@ -15,6 +15,7 @@ __all__ = [
     "put_in_place",
     "replace_file",
     "replacing",
+    "set_aside",
     "write_new",
 ]
 
@@ -56,6 +57,19 @@ def discard_partial(folder: Path) -> None:
     """Remove what killed writers left below ``folder``; for whoever alone writes there, before it does."""
     for partial in folder.glob(f"*{_PARTIAL}"):
         partial.unlink(missing_ok=True)
+
+
+def set_aside(path: Path) -> Path | None:
+    """Rename a file that can't be read, so that it is in nobody's way and still there to look at; where it is now.
+
+    None where that fails: it stays where it is. The last one of a name is kept.
+    """
+    aside = path.with_name(f"{path.name}.damaged")
+    try:
+        path.rename(aside)
+    except OSError:
+        return None
+    return aside
 
 
 def write_new(path: Path, data: bytes) -> None:

@@ -5,7 +5,7 @@ A variable that is set to nothing counts as not set.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -14,7 +14,10 @@ import pydantic
 from governed_api import runtime
 from governed_api.resolved import ResolvedModel
 
-__all__ = ["InvalidSettings", "PodEnvironment", "missing", "read_model"]
+__all__ = ["InvalidSettings", "PodEnvironment", "Token", "missing", "read_model"]
+
+Token = str | Callable[[], str]
+"""A bearer token, or what reads it anew: a Secret that is replaced changes the file while the process runs."""
 
 
 class InvalidSettings(Exception):
@@ -94,10 +97,24 @@ class PodEnvironment:
             )
         return value.decode()
 
-    def archive(self) -> tuple[str, str]:
-        """(address, token) of the archive; ("", "") where the process has none."""
+    def archive(self) -> tuple[str, Token]:
+        """(address, token) of the archive; ("", "") where the process has none. The token is read once here, to say at
+        the start what is wrong with it, and anew whenever it is called; while the file can't be read, it is as before.
+        """
         url = self.url(runtime.ARCHIVE_URL)
-        return (url, self.token()) if url else ("", "")
+        if not url:
+            return "", ""
+        known = self.token()
+
+        def token() -> str:
+            nonlocal known
+            try:
+                known = self.token()
+            except InvalidSettings:
+                return known  # it is being replaced
+            return known
+
+        return url, token
 
     def model(self) -> ResolvedModel:
         """The resolved spec that GOVERNED_SPEC names."""

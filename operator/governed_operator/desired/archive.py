@@ -83,7 +83,8 @@ def _container(namespace: str, settings: Settings) -> Manifest:
             *_witnesses(settings),
         ],
         ports=[{"name": name, "containerPort": port, "protocol": "TCP"} for name, port in _ports(settings).items()],
-        **pod.probes("http"),
+        **pod.patient_probes("http", start=600),  # a large ledger's tiles and index may have to be made anew
+        # a start takes about 0.9 s of a core, on a full node a share of this size: 9 s; at rest it needs 3m
         resources={"requests": {"cpu": "100m", "memory": "256Mi"}, "limits": {"memory": "1Gi"}},
         volumeMounts=[
             pod.mount("keys", rt.MOUNT_KEYS, read_only=True),

@@ -45,27 +45,35 @@ def python_module(*words: str) -> list[str]:
     return ["python", "-m", *words]
 
 
-def http_probe(path: str, port: str, *, period: int, failures: int, timeout: int = 5, delay: int = 0) -> Manifest:
-    probe: Manifest = {
+def http_probe(path: str, port: str, *, period: int, failures: int, timeout: int = 5) -> Manifest:
+    return {
         "httpGet": {"path": path, "port": port},
         "periodSeconds": period,
         "failureThreshold": failures,
         "timeoutSeconds": timeout,
     }
-    if delay:
-        probe["initialDelaySeconds"] = delay
-    return probe
 
 
-def probes(port: str, *, startup: bool = True) -> Manifest:
+def probes(port: str) -> Manifest:
     """Startup (2 minutes), readiness and liveness; liveness never asks for dependencies."""
-    out: Manifest = {
+    return {
+        "startupProbe": http_probe(rt.LIVE_PATH, port, period=1, failures=120),
         "readinessProbe": http_probe(rt.READY_PATH, port, period=2, failures=2),
-        "livenessProbe": http_probe(rt.LIVE_PATH, port, period=10, failures=3, delay=0 if startup else 30),
+        "livenessProbe": http_probe(rt.LIVE_PATH, port, period=10, failures=3),
     }
-    if startup:
-        out = {"startupProbe": http_probe(rt.LIVE_PATH, port, period=1, failures=120), **out}
-    return out
+
+
+def patient_probes(port: str, *, start: int = 300) -> Manifest:
+    """Of a container that no client waits for: ``start`` seconds at least to start, and slow is not dead.
+
+    A process that is ended since it was slow begins with all its imports again, on a node that is short of CPU; and a
+    pod whose auditor isn't ready gets no requests, so an answer that is late must not count as one that is missing.
+    """
+    return {
+        "startupProbe": http_probe(rt.LIVE_PATH, port, period=1, failures=start),
+        "readinessProbe": http_probe(rt.READY_PATH, port, period=5, failures=3, timeout=10),
+        "livenessProbe": http_probe(rt.LIVE_PATH, port, period=10, failures=6, timeout=10),
+    }
 
 
 def resources(asked: Resources, cpu: str, memory: str) -> Manifest:

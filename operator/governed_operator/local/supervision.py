@@ -12,7 +12,7 @@ from governed_operator.local.workdir import Workdir
 
 POLL = 0.05
 """Seconds between probes until the first success: a person waits."""
-SLOW = 4
+SLOW = 2
 """Times the patience of a liveness probe for what no client waits for: here it gets the cores that are left."""
 PATIENT_POLL = 0.25
 """Between probes of what takes longer than EAGER seconds: probing must not starve what it waits for."""

@@ -75,6 +75,13 @@ def contests(obs: Observed) -> tuple[int, int]:
     return max(((pod.open_contests, pod.overdue_contests) for pod in pods), default=(0, 0))
 
 
+def refused_shipping(obs: Observed) -> tuple[str, str]:
+    """(pod, why) of the first pod, by name, whose shipping the archive refuses; ("", "") for none."""
+    revisions = obs.report.revisions.values() if obs.report else ()
+    found = {name: pod.refused for revision in revisions for name, pod in revision.auditor.items() if pod.refused}
+    return min(found.items(), default=("", ""))
+
+
 def stale_report_entries(obs: Observed) -> tuple[RevisionsPatch, float | None]:
     """(merge patch for the report's ``revisions`` that removes entries of pods that are gone, seconds until it may
     remove more)."""

@@ -14,7 +14,14 @@ from governed_operator.desired.decision import Decision
 from governed_operator.desired.inference import selector
 from governed_operator.desired.service import service_url
 from governed_operator.policy.observed import Observed
-from governed_operator.policy.revisions import contests, dead_letters, servers, unreadable_frames, verdict
+from governed_operator.policy.revisions import (
+    contests,
+    dead_letters,
+    refused_shipping,
+    servers,
+    unreadable_frames,
+    verdict,
+)
 
 State = tuple[Truth, Cause, str]
 RANK = {kind: number for number, kind in enumerate(c.TYPES)}
@@ -107,8 +114,19 @@ def _states(obs: Observed, decision: Decision) -> dict[str, State | None]:
         c.EXPLAINER_READY: _container(obs, "explainer") if spec.explainer else None,
         c.AUDITOR_READY: _auditor(obs),
         c.BIAS_WITHIN_THRESHOLDS: _bias_state(obs) if spec.governance.bias else None,
-        c.DEGRADED: ("False", Reason.AS_EXPECTED, ""),
+        c.DEGRADED: _degraded(obs),
     }
+
+
+def _degraded(obs: Observed) -> State:
+    """What serves all the same, and what a person must look at before it ends that."""
+    if obs.archive_report is not None and (why := obs.archive_report.message):
+        return "True", Reason.LEDGER_FAULTS, f"the namespace's archive: {why}"
+    pod, why = refused_shipping(obs)
+    if pod:
+        ends = "its spool fills until that is mended"
+        return "True", Reason.SHIPPING_REFUSED, f"the archive refuses what pod {pod} ships ({why}); {ends}"
+    return "False", Reason.AS_EXPECTED, ""
 
 
 def _archive(obs: Observed) -> State:

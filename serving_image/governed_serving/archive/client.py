@@ -18,11 +18,13 @@ from governed_serving.archive.errors import Refused, Unreachable, Unverified
 from governed_serving.archive.ledger.tiles import tile_path
 from governed_serving.crypto.errors import KeyDestroyed, KeysetChanged
 from governed_serving.decoding import decode_json, decode_with
+from governed_serving.environment import Token
 from governed_serving.hosting.retrying import Backoff, GaveUp, Retrying
 from governed_serving.records import RETENTION, ROTATION, AppendRequest
 
 __all__ = ["Appended", "ArchiveClient", "ArchiveKeysetStore", "Found"]
 
+_UNKNOWN_TOKEN = (401, 403)
 _ENTRIES = msgspec.json.Decoder(dict[str, list[msgspec.Raw]], strict=False)
 
 
@@ -48,13 +50,16 @@ class Found(msgspec.Struct, frozen=True):
 class ArchiveClient:
     """One model's view of its namespace's archive at ``url``; ``token`` is the model's bearer token.
 
+    A token that can be read anew is, when the archive refuses the one that was sent (401, 403): the call is sent again
+    with another, once.
+
     Thread-safe. ``clock`` and ``sleep`` are injected by tests.
     """
 
     def __init__(
         self,
         url: str,
-        token: str,
+        token: Token,
         model: str = "",
         *,
         patience: float = 30.0,
@@ -63,7 +68,8 @@ class ArchiveClient:
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ):
-        headers = {"authorization": f"Bearer {token.strip()}"}
+        self._token = token if callable(token) else (lambda: token)
+        headers = {"authorization": _bearer(self._token())}
         if model:
             headers["x-governed-model"] = model
         self.model = model
@@ -263,9 +269,19 @@ class ArchiveClient:
 
         try:
             answer = self._retrying.call(send)
+            if answer.status_code in _UNKNOWN_TOKEN and self._took_another_token(answer):
+                answer = self._retrying.call(send)
         except GaveUp as error:
             raise Unreachable(f"the archive at {self._url} doesn't answer {method} {path}: {error}") from None
         return _checked(answer, allowed)
+
+    def _took_another_token(self, answer: httpx.Response) -> bool:
+        """Whether the token is another by now than the one that was refused; the next call has it."""
+        bearer = _bearer(self._token())
+        if bearer == answer.request.headers.get("authorization"):
+            return False
+        self._http.headers["authorization"] = bearer
+        return True
 
 
 class ArchiveKeysetStore:
@@ -306,6 +322,10 @@ class ArchiveKeysetStore:
 
     def _path(self, purpose: str) -> str:
         return routes.KEYSET.format(model=self._client._me(), purpose=purpose)
+
+
+def _bearer(token: str) -> str:
+    return f"Bearer {token.strip()}"
 
 
 def _checked(answer: httpx.Response, allowed: tuple[int, ...]) -> httpx.Response:

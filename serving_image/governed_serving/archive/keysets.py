@@ -5,15 +5,25 @@ from pathlib import Path
 
 from governed_serving.archive.client import ArchiveClient
 from governed_serving.archive.errors import Unreachable
-from governed_serving.crypto import DirectoryStore, Kek, Keyring, Keyset, KeysetStore, KeyWatch, Subjects
+from governed_serving.crypto import (
+    DirectoryStore,
+    Kek,
+    KeyDestroyed,
+    Keyring,
+    Keyset,
+    KeysetStore,
+    KeyWatch,
+    Subjects,
+)
 from governed_serving.durable import replace_file
+from governed_serving.environment import Token
 from governed_serving.hosting.logs import log
 from governed_serving.journal import Journal
 
 __all__ = ["CachedStore", "key_watch", "model_keyring", "subject_keys"]
 
 
-def model_keyring(kek: Kek, spool: Path, model: str, archive: str, token: str) -> Keyring:
+def model_keyring(kek: Kek, spool: Path, model: str, archive: str, token: Token) -> Keyring:
     """``model``'s keysets: those of the archive at URL ``archive``, with copies below ``spool``; without one, the
     spool's own.
 
@@ -66,7 +76,7 @@ class CachedStore:
                 raise
             log("warning", "archive unreachable; using the keyset's copy in the spool", purpose=purpose)
             return copy.read_bytes()
-        except Exception:
+        except KeyDestroyed:
             copy.unlink(missing_ok=True)
             raise
         if document is not None:

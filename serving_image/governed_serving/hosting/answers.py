@@ -1,5 +1,6 @@
 """Answers that all our HTTP services give alike: JSON, an error in words, probes and metrics."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING
 
@@ -37,7 +38,8 @@ def add_probes(
 ) -> None:
     """Liveness, readiness and metrics.
 
-    ``not_ready()`` says why the service isn't ready, or nothing; ``degraded()`` what fails without making it so → why.
+    ``not_ready()`` says why the service isn't ready, or nothing; it may ask a disk, so it is called in a thread.
+    ``degraded()`` says what fails without making it so → why.
     """
 
     @app.get(routes.LIVE_PATH)
@@ -46,7 +48,7 @@ def add_probes(
 
     @app.get(routes.READY_PATH)
     async def readiness() -> Response:
-        if why := not_ready():
+        if why := await asyncio.to_thread(not_ready):
             return problem(503, why)
         failing = degraded()
         return json_answer({"ready": True, "degraded": failing} if failing else {"ready": True})

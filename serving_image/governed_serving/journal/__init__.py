@@ -10,6 +10,7 @@ from governed_serving.journal.errors import (
     JournalError,
     JournalFull,
     JournalLocked,
+    JournalStalled,
     RecordRefused,
 )
 from governed_serving.journal.format import RawFrame
@@ -34,6 +35,7 @@ __all__ = [
     "JournalFull",
     "JournalLocked",
     "JournalReader",
+    "JournalStalled",
     "JournalStats",
     "RawFrame",
     "RecordRefused",

@@ -3,6 +3,7 @@
 JournalError
 ├── JournalFull     no room (spool limit, disk, quota): nothing of the record was kept
 ├── JournalBusy     too many records wait already: come again
+├── JournalStalled  the volume doesn't answer; what becomes of the record isn't known
 ├── JournalLocked   another process writes this stream
 ├── JournalDamaged  what is on disk isn't what was written; names stream and frame
 ├── RecordRefused   the record doesn't fit its schema; the others of its group aren't touched
@@ -16,6 +17,7 @@ __all__ = [
     "JournalError",
     "JournalFull",
     "JournalLocked",
+    "JournalStalled",
     "RecordRefused",
 ]
 
@@ -30,6 +32,11 @@ class JournalFull(JournalError):
 
 class JournalBusy(JournalError):
     """More records wait than the queue may hold."""
+
+
+class JournalStalled(JournalError):
+    """The volume neither took the record nor failed within the time that a caller is held: the record may be there
+    later, and whoever was told this hasn't been answered."""
 
 
 class JournalLocked(JournalError):

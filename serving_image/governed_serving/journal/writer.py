@@ -4,6 +4,9 @@ Whatever waits goes out together, with one fsync. So the cost per request falls 
 rises, and a caller that was answered knows that its record is on disk. The event loop encodes and writes at the end of
 its round (a few microseconds per record: a thread's hop costs more); only fsync, which takes milliseconds, is left to a
 thread, and while it runs the next group gathers.
+
+A volume that hangs (a network disk, a controller that resets) neither takes a record nor fails: whoever waits is told
+so after ``STALL_SECONDS``, and who comes then at once, until it answers again.
 """
 
 import asyncio
@@ -28,18 +31,24 @@ from governed_serving.journal.errors import (
     JournalError,
     JournalFull,
     JournalLocked,
+    JournalStalled,
     RecordRefused,
 )
 from governed_serving.journal.format import FRAME_LIMIT
 from governed_serving.journal.segment import SegmentFile, recover, write_probe
 from governed_serving.records import EventRecord, ExplanationRecord, PredictionFrame, SubjectFrame, encode_frame
 
-__all__ = ["PROBE_SECONDS", "Ack", "Durability", "Journal", "JournalStats", "Record"]
+__all__ = ["PROBE_SECONDS", "STALL_SECONDS", "Ack", "Durability", "Journal", "JournalStats", "Record"]
 
 Durability = Literal["Fsync", "PageCache"]
 Record = PredictionFrame | SubjectFrame | ExplanationRecord | EventRecord
 
 PROBE_SECONDS = 2.0
+STALL_SECONDS = 10.0
+"""A caller is held for an fsync no longer than this: disks that work take milliseconds, seconds at worst. Below the
+time that a pod is given to drain."""
+_LOOK_SECONDS = 2.0
+"""A readiness probe waits for the volume no longer than this."""
 _PROBE_BYTES = 4096
 _GROUP = 16_384
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -63,6 +72,8 @@ class JournalStats(msgspec.Struct):
     refused_full: int = 0
     refused_busy: int = 0
     refused_invalid: int = 0
+    refused_stalled: int = 0
+    """Callers that were told that the volume doesn't answer; the record of some may be there all the same."""
     failed: int = 0
     torn_bytes: int = 0
     unreadable: int = 0
@@ -97,7 +108,8 @@ class Journal:
     ``max_bytes``: most bytes of this stream on disk, shipped segments that were trimmed not counted; ``max_waiting``:
     most records between :meth:`append` and the disk. Opening checks the last segment and trims a torn tail
     (``stats.torn_bytes``); behind acknowledged frames that can't be read (``stats.unreadable``, ``damage``) it goes on
-    in a new segment. ``clock``: seconds that pass. Raises JournalLocked, CryptoError, OSError.
+    in a new segment. ``patience``: seconds that a caller is held by a volume that hangs. ``clock``: seconds that pass.
+    Raises JournalLocked, CryptoError, OSError.
     """
 
     def __init__(
@@ -110,6 +122,7 @@ class Journal:
         *,
         max_waiting: int = 20_000,
         segment_bytes: int | None = None,
+        patience: float = STALL_SECONDS,
         clock: Callable[[], float] = time.monotonic,
     ):
         self.folder = Path(spool) / "journal" / stream
@@ -125,7 +138,14 @@ class Journal:
         self._queue: SimpleQueue[_Item] = SimpleQueue()
         self._closed = False
         self._failing = False
-        self._probing = threading.Lock()
+        self._patience = patience
+        self._job: _Job | None = None
+        self._since = 0.0
+        self._overdue = False
+        self._stalled = ""
+        self._probing: threading.Thread | None = None
+        self._looking = threading.Lock()
+        self._look_until = 0.0
         self._probe_at = float("-inf")
         self._found = ""
         self._wanted = 0
@@ -156,8 +176,8 @@ class Journal:
         return f"journal stream {self.stream}: {what}" if self._stats.unreadable else ""
 
     async def append(self, record: Record) -> Ack:
-        """Returns once the record is written (and fsynced). Raises JournalFull, JournalBusy, RecordRefused,
-        JournalClosed.
+        """Returns once the record is written (and fsynced). Raises JournalFull, JournalBusy, JournalStalled,
+        RecordRefused, JournalClosed.
 
         A cancelled caller's record may be written all the same.
         """
@@ -196,13 +216,25 @@ class Journal:
 
         Whoever isn't ready gets no requests, so the last record says nothing of now: a few bytes are written beside the
         segments (and fsynced, where a record failed), every ``PROBE_SECONDS`` at most; others get the last answer.
-        Thread-safe, blocks as long as that write.
+        Thread-safe, blocks as long as that write, two seconds at most.
         """
-        with self._probing:
-            if not self._closed and self._clock() >= self._probe_at:
-                self._found = self._probe()
-                self._probe_at = self._clock() + PROBE_SECONDS
-            return "the journal is closed" if self._closed else self._found
+        with self._looking:
+            if not (self._closed or self._stalled) and self._probing is None and self._clock() >= self._probe_at:
+                self._probing = threading.Thread(target=self._look, name=f"probe-{self.stream}", daemon=True)
+                self._look_until = time.monotonic() + _LOOK_SECONDS
+                self._probing.start()
+            if (probing := self._probing) is not None:
+                probing.join(max(0.0, self._look_until - time.monotonic()))
+            if self._closed:
+                return "the journal is closed"
+            if self._stalled or (probing is not None and probing.is_alive()):
+                return "the journal's volume doesn't answer; look at the spool volume and its node"
+            return self._found
+
+    def _look(self) -> None:
+        self._found = self._probe()
+        self._probe_at = self._clock() + PROBE_SECONDS
+        self._probing = None
 
     def _probe(self) -> str:
         most = self._max_bytes - max(_PROBE_BYTES, self._wanted)
@@ -241,6 +273,9 @@ class Journal:
     def _admit(self) -> None:
         if self._closed:
             raise JournalClosed(f"journal stream {self.stream} is closed")
+        if self._stalled:
+            self._stats.refused_stalled += 1
+            raise JournalStalled(self._stalled)
         if self._queue.qsize() >= self._max_waiting:
             self._stats.refused_busy += 1
             raise JournalBusy(
@@ -265,8 +300,7 @@ class Journal:
         if self._syncing or self._queue.empty():
             return
         if not self._writing.acquire(blocking=False):  # a blocking caller is at the disk: the loop must not wait for it
-            self._syncing = True
-            self._jobs.put(_Job(loop, self._drain(), [], None))
+            self._hand_over(_Job(loop, self._drain(), [], None))
             return
         try:
             outcomes = self._write_all(self._drain())
@@ -274,12 +308,54 @@ class Journal:
         finally:
             self._writing.release()
         if self._fsync:
-            self._syncing = True
-            self._jobs.put(_Job(loop, [], outcomes, segment))
+            self._hand_over(_Job(loop, [], outcomes, segment))
         else:
             self._finish(outcomes)
             if not self._queue.empty():
                 self._round(loop)
+
+    def _hand_over(self, job: _Job) -> None:
+        """To the thread. One timer at a time looks whether it comes back: each group's own would cost more than the
+        group."""
+        self._syncing, self._job, self._since = True, job, job.loop.time()
+        if not self._overdue:
+            self._overdue = True
+            job.loop.call_later(self._patience, self._look_for, job.loop)
+        self._jobs.put(job)
+
+    def _look_for(self, loop: asyncio.AbstractEventLoop) -> None:
+        """On the event loop: has the thread what it was given for too long?"""
+        self._overdue = False
+        if self._job is None or self._stalled:
+            return
+        left = self._since + self._patience - loop.time()
+        if left > 0:
+            self._overdue = True
+            loop.call_later(left, self._look_for, loop)
+        else:
+            self._give_up(self._job)
+
+    def _give_up(self, job: _Job) -> None:
+        """Tell all that wait; what is in the thread's hands may still be kept, what is behind it won't be. Callers
+        without an event loop have a time of their own."""
+        self._stalled = (
+            f"journal stream {self.stream}: its volume has not answered for {self._patience:.0f} s; look at the spool "
+            "volume and its node"
+        )
+        stalled = JournalStalled(self._stalled)
+        held = [item for item, _ in job.outcomes] + job.items
+        behind: list[_Item] = []
+        while group := self._drain():
+            behind += group
+        for item in behind:
+            if item.loop is None:
+                self._queue.put(item)
+        told: list[tuple[_Item, Outcome]] = [(item, stalled) for item in held + behind if item.loop is not None]
+        self._stats.refused_stalled += len(told)
+        _answer(told)
+
+    def _returned(self) -> None:
+        self._job, self._stalled = None, ""
 
     def _run(self) -> None:
         """The thread: fsync, and tell the loop."""
@@ -291,11 +367,13 @@ class Journal:
                 job.loop.call_soon_threadsafe(self._after_sync, outcomes, job.loop)
             except RuntimeError:  # the loop was closed meanwhile; others may wait all the same
                 self._syncing = False
+                self._returned()
                 self._finish(outcomes)
                 self._commit_here()
 
     def _after_sync(self, outcomes: list[tuple[_Item, Outcome]], loop: asyncio.AbstractEventLoop) -> None:
         self._syncing = False
+        self._returned()
         self._finish(outcomes)
         self._round(loop)
 

@@ -46,7 +46,7 @@ _RETRYABLE_STATUS = frozenset({409, 429, *range(500, 600)})
 _AFTER_FAILURE = 5.0
 _AT_ONCE = (
     "phase", "verdict", "ready", "verified", "artefact", "gates", "trainingHash", "revision", "deadLetters",
-    "unreadableFrames",
+    "unreadableFrames", "refused",
 )  # fmt: skip
 
 

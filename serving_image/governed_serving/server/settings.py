@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from governed_api import runtime
-from governed_serving.environment import PodEnvironment
+from governed_serving.environment import PodEnvironment, Token
 
 __all__ = ["Settings", "available_cores"]
 
@@ -20,7 +20,7 @@ class Settings:
     spool_dir: Path | None
     kek_file: Path | None
     archive_url: str
-    archive_token: str
+    archive_token: Token
     artefact_digest: str
     revision: str
     track: str

@@ -13,6 +13,7 @@ import pytest
 from governed_api.governance import Bias
 from governed_serving.archive.client import Appended, ArchiveClient
 from governed_serving.archive.errors import Refused, Unreachable
+from governed_serving.archive.tokens import model_token
 from governed_serving.archive.verify.sources import DirectorySource
 from governed_serving.archive.verify.verification import verify
 from governed_serving.auditor.service.app import Dependencies, application
@@ -28,7 +29,7 @@ from governed_serving.journal import Chunk, Journal, JournalReader, open_chunk
 from governed_serving.records import ENTRY_BYTES, ENTRY_TYPES, EventRecord, Frame, LedgerEntry, canonical
 from governed_serving.report.writer import ReportWriter
 
-from ..archive.test_app import KEK, Bed
+from ..archive.test_app import KEK, ROOT, Bed
 from .records import SPEC
 
 BIAS = Bias.model_validate(SPEC["spec"]["governance"]["bias"])
@@ -332,3 +333,92 @@ async def test_a_label_whose_id_no_request_can_have_is_refused_at_the_door(id: s
         answer = await client.post("/v1/labels", json={"labels": [{"id": id, "label": 1}]})
     assert answer.status_code == 400
     assert "labels: id: expected" in answer.text
+
+
+class Proxy(httpx.BaseTransport):
+    """Before the archive: takes no body beyond ``limit`` bytes, as nginx does."""
+
+    def __init__(self, behind: httpx.BaseTransport, limit: int) -> None:
+        self.behind, self.limit = behind, limit
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        if len(request.read()) > self.limit:
+            return httpx.Response(413, text="Request Entity Too Large", request=request)
+        return self.behind.handle_request(request)
+
+
+@pytest.mark.parametrize("limit", [40_000, 3_000])
+def test_a_chunk_that_is_too_large_for_a_proxy_goes_in_shorter_ones(
+    tmp_path: Path, keyset: Keyset, bed: Bed, limit: int
+) -> None:
+    with Journal(tmp_path, STREAM, SegmentCipher(keyset), "PageCache") as journal:
+        for n in range(400):
+            journal.append_blocking(event(f"request-{n}", words="x" * 400))
+    token = model_token(ROOT, "default", "credit")
+    client = ArchiveClient("http://a", token, "credit", transport=Proxy(bed.transport, limit), patience=0.0)
+    client.append_batch = bed.client().append_batch  # type: ignore[method-assign]  # of blobs alone
+    one = shipper(tmp_path, client, keyset)
+    everything(one)
+    found = entries(bed.client())
+    assert [e["id"] for e in found] == [f"request-{n}" for n in range(400)]
+    assert (one.dead_letters, one.refused) == (0, "")
+    assert one.blobs > 400 * 400 // limit
+    bed.client().checkpoint()
+    assert verify(DirectorySource(bed.root, KEK)).size == 400
+
+
+def test_a_blob_that_is_refused_holds_its_stream_alone_and_says_why_until_it_is_taken(
+    tmp_path: Path, keyset: Keyset, bed: Bed
+) -> None:
+    journalled(tmp_path, keyset, [event("request-0")])
+    with Journal(tmp_path, "server-other", SegmentCipher(keyset), "PageCache") as journal:
+        journal.append_blocking(event("request-1"))
+    client, put = bed.client(), bed.client().put_blob
+    refused = set[bytes]()
+
+    def put_blob(data: bytes) -> str:
+        if not refused or data in refused:
+            refused.add(data)
+            raise Refused(415, "an older archive: not one of our sealed formats")
+        return put(data)
+
+    client.put_blob = put_blob  # type: ignore[method-assign]
+    one = shipper(tmp_path, client, keyset)
+    with pytest.raises(Refused):
+        one.step()
+    assert len(entries(client)) == 1, "the other stream went on"
+    assert (
+        one.refused
+        == shipper(tmp_path, client, keyset).refused
+        == "415 an older archive: not one of our sealed formats"
+    )
+    client.put_blob = put  # type: ignore[method-assign]
+    again = shipper(tmp_path, client, keyset)
+    everything(again)
+    assert (again.refused, sorted(e["id"] for e in entries(client))) == ("", ["request-0", "request-1"])
+
+
+def test_a_token_that_was_replaced_is_read_anew(bed: Bed) -> None:
+    """The Secret was; the process runs on."""
+    now = ["0" * 64]
+    client = ArchiveClient("http://a", lambda: now[0], "credit", transport=bed.transport, patience=0.0)
+    with pytest.raises(Refused, match="not that of the model"):
+        client.next_seq("s")
+    now[0] = model_token(ROOT, "default", "credit")
+    assert client.next_seq("s") == 0
+    assert client.put_blob(b"GMSEAL1\n" + b"data")
+
+
+def test_what_the_archive_refuses_is_reported_and_taken_back() -> None:
+    told, why = list[Any](), ["403 the token is that of other"]
+    journal: Any = SimpleNamespace()
+    state = AuditState(Subject("credit", "r1", "pod", False), journal, None)
+    writer: Any = SimpleNamespace(update_all=told.append)
+    worker = ReportWorker(state, writer, refused=lambda: why[0])
+    assert worker.run_once() == 0, "what was told before a restart is still there"
+    why[0] = ""
+    assert worker.run_once() == 1
+    why[0] = "415 " + "x" * 10_000
+    assert worker.run_once() == 1
+    heads = [next(iter(parts.values())).plain()["refused"] for parts in told]
+    assert heads == ["", ("415 " + "x" * 10_000)[:400]]

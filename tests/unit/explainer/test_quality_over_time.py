@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 
+from governed_serving.crypto import DirectoryStore, Kek, Keyring
 from governed_serving.dossier.markup import Safe
 from governed_serving.dossier.sections import _quality
 from governed_serving.dossier.served import Served, _importances
@@ -67,7 +68,7 @@ def test_memory_is_bounded_and_a_window_closes_once():
     assert windows.observe(100.0, explanation()) == []
 
 
-def watch(folder, journal, now, metrics=None, **monitor):
+def watch(folder, journal, now, metrics=None, sealer=None, **monitor):
     names = Recorder(journal, "loans", "r1")
     made = ImportanceMonitor(PLAYERS, **monitor)
     return Watch(
@@ -75,7 +76,7 @@ def watch(folder, journal, now, metrics=None, **monitor):
         names,
         metrics or Metrics("default", "loans"),
         folder,
-        Xor(),
+        sealer or Xor(),
         monitor=made,
         windows=QualityWindows(60),
         clock=lambda: now[0],
@@ -102,6 +103,24 @@ async def test_a_closed_window_is_recorded_and_state_survives_a_restart(tmp_path
     assert (event.summary["explanations"], event.summary["faithfulness"]) == (2, pytest.approx(0.7))
     assert json.loads(event.body)["measures"]["faithfulness"]["least"] == 0.6
     assert second.monitor.report()["reference"]["samples"] == 3
+
+
+@pytest.mark.parametrize("name", ["importances.state", "quality.state"])
+async def test_a_damaged_state_is_begun_anew_and_stops_no_start(tmp_path, name):
+    keyset = Keyring(Kek(bytes(32)), DirectoryStore(tmp_path / "keysets")).keyset("journal")
+    journal, folder = MemoryJournal(), tmp_path / "kept"
+    first = watch(folder, journal, [0.0], sealer=keyset)
+    await first.observe({"explanations": [explanation()]})
+    first.save()
+    (folder / name).write_bytes((folder / name).read_bytes()[:-1] + b"?")
+    second = watch(folder, journal, [0.0], sealer=keyset)
+    lost = name.startswith("importances")
+    assert (second.monitor.report()["reference"]["samples"], len(second.windows.windows)) == (
+        (0, 1) if lost else (1, 0)
+    )
+    assert (folder / f"{name}.damaged").exists()
+    second.save()
+    watch(folder, journal, [0.0], sealer=keyset)
 
 
 async def test_importances_that_move_raise_an_alarm_of_their_own_kind(tmp_path):

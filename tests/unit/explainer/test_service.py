@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from governed_serving.blackbox.errors import PredictorAway
+from governed_serving.crypto import DirectoryStore, Kek, Keyring
 from governed_serving.explainer.scales import logit
-from governed_serving.explainer.service.jobs import ATTEMPTS, JobStore
+from governed_serving.explainer.service.jobs import ATTEMPTS, Job, JobStore
 from governed_serving.explainer.service.recorder import Recorder
 from governed_serving.explainer.service.watch import Watch
 from governed_serving.records import ExplanationRecord
@@ -256,6 +257,32 @@ def test_job_store_removes_what_a_crash_left(tmp_path):
     (tmp_path / "x.partial").write_bytes(b"half")
     assert JobStore(tmp_path, Xor()).all() == []
     assert list(tmp_path.iterdir()) == []
+
+
+DAMAGE = {
+    "half": lambda data: data[: len(data) // 2],
+    "empty": lambda _: b"",
+    "one bit": lambda data: bytes([data[0] ^ 1]) + data[1:],
+    "sealed nonsense": lambda _: None,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+async def test_a_damaged_job_costs_that_job_alone(tmp_path, damage):
+    keyset = Keyring(Kek(bytes(32)), DirectoryStore(tmp_path / "keysets")).keyset("journal")
+    told = []
+    store = JobStore(tmp_path, keyset, log=lambda *_, **more: told.append(more))
+    for n in range(3):
+        store.save(Job(f"j{n}", b"{}", float(n)))
+    path = store._path("j1")
+    data = DAMAGE[damage](path.read_bytes())
+    path.write_bytes(keyset.seal(b"\xc1", path.name.encode()) if data is None else data)
+    again = JobStore(tmp_path, keyset, log=lambda *_, **more: told.append(more))
+    assert [job.id for job in again.all()] == ["j0", "j2"]
+    assert (again.unreadable, len(told)) == (1, 1)
+    assert path.with_name(path.name + ".damaged").exists(), "kept to be looked at"
+    assert again.load("j1") is None, "asked for: unknown, and can be asked for anew"
+    assert [job.id for job in JobStore(tmp_path, keyset).all()] == ["j0", "j2"], "and told once"
 
 
 async def test_probes_and_metrics(bed):

@@ -50,7 +50,12 @@ def test_a_whole_environment_is_read(variables: dict[str, str], role: str) -> No
     found = ROLES[role](variables)
     assert (getattr(found, "port", None) or found.http_port) == 8080
     if role != "archive":
-        assert (found.archive_url, found.archive_token) == ("http://archive:8090", "a-token")
+        assert (found.archive_url, found.archive_token()) == ("http://archive:8090", "a-token")
+        file = Path(variables[runtime.ARCHIVE_TOKEN_FILE])
+        file.write_text("another\n")
+        assert found.archive_token() == "another", "a Secret that is replaced"
+        file.unlink()
+        assert found.archive_token() == "another", "while it is being replaced"
 
 
 @pytest.mark.parametrize(

@@ -23,14 +23,17 @@ from governed_serving.journal import (
     JournalFull,
     JournalLocked,
     JournalReader,
+    JournalStalled,
     RecordRefused,
     numbers,
     strings,
 )
 from governed_serving.journal import segment as segment_module
+from governed_serving.journal import writer as writer_module
 from governed_serving.journal.writer import Durability
 from governed_serving.records import PredictionFrame
 from support.predictions import Field, Prediction, PredictionSchema, framed
+from support.waiting import eventually
 
 from .samples import SCHEMA, asked, cipher, event, prediction
 
@@ -361,3 +364,75 @@ async def test_a_cancelled_caller_disturbs_nobody(tmp_path: Path):
         gone, there = journal.submit(prediction(0)), journal.submit(prediction(1))
         gone.cancel()
         assert (await there).seq == 1
+
+
+class HangingDisk:
+    """fsync returns once it is let go."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.go, self.asked = threading.Event(), threading.Event()
+        really = segment_module.SegmentFile.sync
+
+        def sync(segment: segment_module.SegmentFile) -> None:
+            self.asked.set()
+            assert self.go.wait(60)
+            really(segment)
+
+        monkeypatch.setattr(segment_module.SegmentFile, "sync", sync)
+
+
+async def test_a_volume_that_hangs_holds_no_caller_and_is_used_again_when_it_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    with Journal(tmp_path, "server-a", cipher(tmp_path), patience=0.2, max_waiting=50) as journal:
+        await journal.append(prediction(0))
+        disk = HangingDisk(monkeypatch)
+        written = asyncio.ensure_future(journal.append(prediction(1)))
+        await asyncio.to_thread(disk.asked.wait, 60)
+        behind = [asyncio.ensure_future(journal.append(prediction(n))) for n in range(2, 30)]
+        async with asyncio.timeout(30):
+            outcomes = await asyncio.gather(written, *behind, return_exceptions=True)
+        assert {type(outcome) for outcome in outcomes} == {JournalStalled}
+        with pytest.raises(JournalStalled, match="has not answered"):
+            await asyncio.wait_for(journal.append(prediction(30)), 0.1)  # told at once
+        assert "doesn't answer" in journal.obstacle()
+        assert (journal.stats.waiting, journal.stats.refused_stalled) == (0, 30)
+        disk.go.set()
+        await asyncio.to_thread(eventually, journal.obstacle, lambda why: why == "", every=0.01)
+        assert (await journal.append(prediction(31))).seq == 2
+    # what was with the disk is there, what was behind it isn't: nobody was answered for either
+    frames = dict(JournalReader(tmp_path, "server-a", cipher(tmp_path)).read())
+    assert [frame.ids for frame in frames.values() if isinstance(frame, PredictionFrame)] == [
+        [f"request-{n}"] for n in (0, 1, 31)
+    ]
+
+
+async def test_a_slow_volume_is_waited_for_as_long_as_each_group_is_in_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    with Journal(tmp_path, "server-a", cipher(tmp_path), patience=20.0) as journal:
+        disk = HangingDisk(monkeypatch)
+        for n in range(3):
+            disk.go.clear()
+            disk.asked.clear()
+            ack = asyncio.ensure_future(journal.append(prediction(n)))
+            await asyncio.to_thread(disk.asked.wait, 60)
+            disk.go.set()
+            assert (await ack).seq == n
+        assert journal.stats.refused_stalled == 0
+
+
+def test_a_probe_of_a_volume_that_hangs_comes_back_and_leaves_one_thread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    go = threading.Event()
+    monkeypatch.setattr(writer_module, "write_probe", lambda *_, **__: go.wait(60))
+    monkeypatch.setattr(writer_module, "_LOOK_SECONDS", 0.05)
+    with Journal(tmp_path, "server-a", cipher(tmp_path)) as journal:
+        assert ["doesn't answer" in journal.obstacle() for _ in range(5)] == [True] * 5
+        assert sum(thread.name == "probe-server-a" for thread in threading.enumerate()) == 1
+        go.set()
+        for thread in threading.enumerate():
+            if thread.name == "probe-server-a":
+                thread.join(60)
+        assert journal.obstacle() == ""

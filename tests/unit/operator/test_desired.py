@@ -48,6 +48,23 @@ def test_mounts_name_volumes_and_probes_name_ports(case: str) -> None:
             assert set(probes) <= ports
 
 
+START_CPU = 1.3
+"""Seconds of a core that our processes take to start: imports, mostly (measured: .9 to 1.3)."""
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_process_that_gets_no_more_than_its_request_lives_to_see_its_first_probe(case: str) -> None:
+    """On a node without spare CPU a container has its request; one that is ended for it begins at nothing again."""
+    for pod in pods(CASES[case]):
+        for container in (*pod.get("initContainers", []), *pod["containers"]):
+            if "livenessProbe" not in container:
+                continue
+            startup = container["startupProbe"]
+            share = int(container["resources"]["requests"]["cpu"].removesuffix("m")) / 1000 or 1.0
+            assert startup["periodSeconds"] * startup["failureThreshold"] >= 4 * START_CPU / share, container["name"]
+            assert "initialDelaySeconds" not in container["livenessProbe"]
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_plaintext_volumes_never_touch_a_disk(case: str) -> None:
     for pod in pods(CASES[case]):

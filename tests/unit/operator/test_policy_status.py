@@ -79,6 +79,20 @@ def test_refused_entries_are_counted_in_words(letters: int, want: str) -> None:
     assert condition(obs, "ArchiveReady") == ("True", "Serving", want)
 
 
+def test_what_the_archive_refuses_and_what_its_log_lacks_degrade_a_model_that_serves() -> None:
+    pods = {"a": {}, "c": {"refused": "415 not sealed"}, "b": {"refused": "403 the token is that of other"}}
+    obs = observed(report=report(revisions={"r": {"auditor": pods}}))
+    status, reason, message = condition(obs, "Degraded")
+    assert (status, reason) == ("True", "ShippingRefused")
+    assert "pod b ships (403 the token is that of other)" in message
+    damaged = replace(obs, archive_report=ArchiveReport(size=9, message="entry 3 can't be read; a backup has it"))
+    want = ("True", "LedgerFaults", "the namespace's archive: entry 3 can't be read; a backup has it")
+    assert condition(damaged, "Degraded") == want, "what concerns all models is told first"
+    assert condition(damaged, "ArchiveReady")[0] == "True"
+    mended = replace(obs, report=report(revisions={"r": {"auditor": {"b": {"refused": ""}}}}))
+    assert condition(mended, "Degraded") == ("False", "AsExpected", "")
+
+
 def test_an_archive_without_a_ready_pod_is_not_ready() -> None:
     want = ("False", "ArchiveNotReady", "the namespace's archive has no ready pod")
     empty = dict([child("StatefulSet", ARCHIVE, workload(available=0))])

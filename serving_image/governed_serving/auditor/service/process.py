@@ -132,7 +132,8 @@ class Service:
         if not settings.report:
             return []
         writer = ReportWriter(settings.report, interval=5.0 if settings.on_trial else None)
-        return [ReportWorker(self.state, writer, self._dead_letters, self._unreadable, self._open_contests)]
+        told = (self._dead_letters, self._unreadable, self._open_contests, self._refused)
+        return [ReportWorker(self.state, writer, *told)]
 
     def _dead_letters(self) -> int:
         return self.shipper.dead_letters if self.shipper is not None else 0
@@ -142,6 +143,9 @@ class Service:
 
     def _unreadable(self) -> int:
         return self.shipper.unreadable if self.shipper is not None else 0
+
+    def _refused(self) -> str:
+        return self.shipper.refused if self.shipper is not None else ""
 
     def _shipper(self) -> Shipper | None:
         settings = self.settings

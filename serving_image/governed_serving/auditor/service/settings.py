@@ -9,7 +9,7 @@ from governed_api import runtime
 from governed_api.governance import Bias
 from governed_api.quantities import seconds, whole_bytes
 from governed_api.resolved import ResolvedModel
-from governed_serving.environment import PodEnvironment
+from governed_serving.environment import PodEnvironment, Token
 
 __all__ = ["Settings"]
 
@@ -24,7 +24,7 @@ class Settings:
     spool_dir: Path
     kek_file: Path
     archive_url: str
-    archive_token: str
+    archive_token: Token
     report: str
     predictor_url: str
     explainer_url: str

@@ -10,6 +10,9 @@ written down first as well, so that what is made again is the same. What is behi
 
 So does what is behind frames that were damaged before they were shipped: an entry of type unreadable, written down
 first, takes their place, and their bytes are set aside.
+
+A blob that is refused is another matter: without it the content would be lost, so its stream waits, is tried again and
+says why (``refused``). Only one that is too large for what lies between is cut: a shorter chunk goes instead.
 """
 
 import time
@@ -24,6 +27,7 @@ from governed_serving.archive.client import ArchiveClient
 from governed_serving.archive.errors import Refused
 from governed_serving.auditor.service.entries import Unreadable, dead_letter, entries_of
 from governed_serving.crypto import SegmentCipher
+from governed_serving.durable import replace_file
 from governed_serving.hosting import log
 from governed_serving.journal import Chunk, Cursor, CursorFiles, Gap, JournalError, JournalReader, quarantine, streams
 from governed_serving.records import APPEND_BYTES, Frame
@@ -42,6 +46,7 @@ _REFUSED_FOR_EVER = frozenset({400, 413, 415, 422})
 of an unknown type, too large, of the wrong kind. Everything else is tried again and never becomes a dead letter: 401
 and 403 (the token: a Secret is being replaced), 404 and 405 (a wrong address), 409 (numbers), 410, 412, 429, 5xx, no
 answer, a disk that fails. A blob that is refused isn't meant either: without it the content would be lost."""
+_TOO_LARGE = 413
 
 
 class Progress(Cursor, frozen=True):
@@ -128,6 +133,8 @@ class Shipper:
         self._progress: dict[str, Progress] = {}
         self._files = CursorFiles(spool / "cursors", Progress, "shipped-")
         self._foreign: set[tuple[str, int, int]] = set()
+        self._chunk_bytes = CHUNK_BYTES
+        self._refusal = spool / "cursors" / "refusal"
         self.behind = False
         """The last step shipped a chunk behind which there was more."""
         self.entries = 0
@@ -141,19 +148,42 @@ class Shipper:
         An entry that is refused for ever becomes a dead letter. A stream that is damaged, or refused for another
         reason, holds up no other one; it is told when all were tried.
         """
+        self.behind = False
+        try:
+            count = self._step()
+        except Refused as error:
+            why = f"{error.status} {error}"
+            if why != self.refused:
+                replace_file(self._refusal, why.encode(), durable=False)
+            raise
+        self._refusal.unlink(missing_ok=True)
+        return count
+
+    def _step(self) -> int:
         if self._lifetimes is not None and self._clock() >= self._tell_at:
             self._client.say_times(payloads=self._lifetimes.payloads, keys=self._lifetimes.keys)
             self._tell_at = self._clock() + TELL_SECONDS
-        self.behind = False
-        count, trouble = 0, None
+        count = 0
+        trouble: Refused | JournalError | None = None
         for stream in streams(self._spool):
             try:
                 count += self._ship(stream)
-            except (Refused, JournalError) as error:
+            except Refused as error:
+                trouble = error  # before damage, which the log and the ledger tell as well
+            except JournalError as error:
                 trouble = trouble or error
         if trouble is not None:
             raise trouble
         return count
+
+    @property
+    def refused(self) -> str:
+        """Why the archive takes nothing of a stream that is tried again: a token that it doesn't know, a blob that it
+        doesn't want; "": it does. Kept over a restart, so that what was reported of it is taken back."""
+        try:
+            return self._refusal.read_text(errors="replace")
+        except OSError:
+            return ""
 
     def next_frame(self, stream: str) -> int:
         """Everything before it is in the archive."""
@@ -193,8 +223,12 @@ class Shipper:
             progress = msgspec.structs.replace(progress, last=chunk.last_seq)
             self._save(stream, progress)
         # it ended before the stream did: it was full, or its segment was
-        self.behind |= len(chunk.data) >= CHUNK_BYTES // 2 or (reader.newest_segment or 0) > chunk.last_seq
-        self._client.put_blob(chunk.data)
+        self.behind |= len(chunk.data) >= self._chunk_bytes // 2 or (reader.newest_segment or 0) > chunk.last_seq
+        try:
+            self._client.put_blob(chunk.data)
+        except Refused as error:
+            self._cut(stream, progress, chunk, error)
+            return self._ship(stream)
         sent = self._append(stream, chunk, progress)
         behind = Cursor.behind(chunk)
         self._pass_by(stream, behind.frame, behind.tag, progress.number + sent)
@@ -207,7 +241,17 @@ class Shipper:
         """The next chunk; after a restart in the middle of one, that very one again, or as much of it as can still be
         read."""
         previous = progress.previous
-        return reader.chunk_or_gap(progress.frame, CHUNK_BYTES, upto=progress.last, previous=previous)
+        return reader.chunk_or_gap(progress.frame, self._chunk_bytes, upto=progress.last, previous=previous)
+
+    def _cut(self, stream: str, progress: Progress, chunk: Chunk, error: Refused) -> None:
+        """A chunk that is too large for whatever lies between goes in shorter ones. Raises Refused when it can't be
+        cut, or another thing is wrong."""
+        if error.status != _TOO_LARGE or chunk.first_seq == chunk.last_seq or progress.sent:
+            raise error
+        self._chunk_bytes = max(1, min(self._chunk_bytes, len(chunk.data)) // 2)
+        shorter = "a chunk of the journal is too large for the archive, or a proxy before it: shorter ones go instead"
+        log("warning", shorter, stream=progress.identity, size=len(chunk.data), limit=self._chunk_bytes)
+        self._save(stream, msgspec.structs.replace(progress, last=None))
 
     def _shortened(self, stream: str, progress: Progress, found: Chunk | Gap) -> Progress:
         """A chunk was on its way when its journal was damaged: what of it the ledger has is passed over, the rest goes

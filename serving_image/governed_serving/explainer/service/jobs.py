@@ -11,8 +11,9 @@ from typing import Literal, Protocol
 import msgspec
 
 from governed_serving.blackbox.errors import ExplainerError, PredictorAway
+from governed_serving.crypto import CryptoError
 from governed_serving.decoding import decode_msgpack
-from governed_serving.durable import discard_partial, replace_file
+from governed_serving.durable import discard_partial, replace_file, set_aside
 from governed_serving.explainer.service.lanes import Busy
 from governed_serving.hosting.logs import log
 from governed_serving.journal import JournalError
@@ -57,10 +58,15 @@ class Job(msgspec.Struct):
 
 
 class JobStore:
-    """One sealed file per job, replaced atomically. Names are hashed ids, so that an id can't name a path."""
+    """One sealed file per job, replaced atomically. Names are hashed ids, so that an id can't name a path.
 
-    def __init__(self, directory: Path, sealer: Sealer) -> None:
-        self._directory, self._sealer = directory, sealer
+    A file that can't be opened any more (damaged, of a key that is gone) costs that job alone: it is set aside, counted
+    in ``unreadable`` and told.
+    """
+
+    def __init__(self, directory: Path, sealer: Sealer, *, log: Callable[..., None] = log) -> None:
+        self._directory, self._sealer, self._log = directory, sealer, log
+        self.unreadable = 0
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
 
     def save(self, job: Job) -> None:
@@ -75,13 +81,21 @@ class JobStore:
     def all(self) -> list[Job]:
         """Every job, oldest first; leftovers of a cut write are removed."""
         discard_partial(self._directory)
-        return sorted((self._open(path) for path in self._directory.glob(f"*{_SUFFIX}")), key=lambda job: job.created)
+        found = (self._open(path) for path in sorted(self._directory.glob(f"*{_SUFFIX}")))
+        return sorted((job for job in found if job is not None), key=lambda job: job.created)
 
     def remove(self, job_id: str) -> None:
         self._path(job_id).unlink(missing_ok=True)
 
-    def _open(self, path: Path) -> Job:
-        return decode_msgpack(self._sealer.open(path.read_bytes(), path.name.encode()), type=Job)
+    def _open(self, path: Path) -> Job | None:
+        try:
+            return decode_msgpack(self._sealer.open(path.read_bytes(), path.name.encode()), type=Job)
+        except (CryptoError, msgspec.DecodeError, OSError) as error:
+            self.unreadable += 1
+            kept = None if isinstance(error, OSError) else set_aside(path)  # a disk may answer the next time
+            told = "an explanation's job can't be read; it is forgotten, and has to be asked for again"
+            self._log("error", told, path=str(kept or path), error=f"{type(error).__name__}: {error}")
+            return None
 
     def _path(self, job_id: str) -> Path:
         return self._directory / (hashlib.sha256(job_id.encode()).hexdigest() + _SUFFIX)

@@ -8,7 +8,8 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from governed_serving.durable import replace_file
+from governed_serving.crypto import CryptoError
+from governed_serving.durable import replace_file, set_aside
 from governed_serving.explainer.overall.drift import ImportanceMonitor
 from governed_serving.explainer.overall.quality_windows import QualityWindow, QualityWindows
 from governed_serving.explainer.service.jobs import Sealer
@@ -46,10 +47,18 @@ class Watch:
             clock,
         )
         self._importances, self._quality = folder / "importances.state", folder / "quality.state"
-        if self._importances.exists():
-            self.monitor.restore(sealer.open(self._importances.read_bytes(), b"importances"))
-        if self._quality.exists():
-            self.windows.restore(sealer.open(self._quality.read_bytes(), b"quality"))
+        self._restore(self._importances, b"importances", self.monitor.restore)
+        self._restore(self._quality, b"quality", self.windows.restore)
+
+    def _restore(self, path: Path, name: bytes, restore: Callable[[bytes], object]) -> None:
+        """What was saved, if it can be read; what is damaged is told, and begun anew."""
+        try:
+            restore(self._sealer.open(path.read_bytes(), name))
+        except FileNotFoundError:
+            return
+        except (CryptoError, msgspec.DecodeError, OSError) as error:
+            kept, why = set_aside(path), f"{type(error).__name__}: {error}"
+            log("error", "what explanations said so far can't be read; it is begun anew", path=str(kept), error=why)
 
     async def observe(self, answer: Answer) -> None:
         """One answer, all its rows. Raises the journal's error when what it caused can't be recorded."""

@@ -1,4 +1,5 @@
-"""Tells the operator of the verdict, whenever it, the alarms beside it or what the ledger lacks have changed."""
+"""Tells the operator of the verdict, whenever it, the alarms beside it or what the ledger lacks have changed, and of an
+archive that refuses what is shipped."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -14,6 +15,8 @@ __all__ = ["ReportWorker"]
 HEAD = ("verdict", "summary", "samples", "ledger_index", "dead_letters", "unreadable_frames", "open_contests",
         "overdue_contests")  # fmt: skip
 """What the operator reads of each pod's verdict."""
+REFUSED = 400
+"""Characters of why the archive refuses what is shipped."""
 LEFT_OUT = ("id", "strata", "groups", "intersections", "replicas")
 """Of the report: /v1/verdict has them."""
 
@@ -27,11 +30,13 @@ class Present(NamedTuple):
     unreadable: int
     contests: tuple[int, int]
     """(open, overdue)."""
+    refused: str
+    """Why the archive refuses what is shipped; "": it doesn't."""
 
 
 class ReportWorker(Worker):
     """Verdict → GovernanceReport: a canary's in brief, the stable revision's in full as well; of a model without bias
-    rules dead letters, unreadable frames and contests alone, when there are any.
+    rules dead letters, unreadable frames, contests and refusals alone, when there are any.
     """
 
     name = "reporting"
@@ -43,10 +48,11 @@ class ReportWorker(Worker):
         dead_letters: Callable[[], int] = lambda: 0,
         unreadable: Callable[[], int] = lambda: 0,
         contests: Callable[[], tuple[int, int]] = lambda: (0, 0),
+        refused: Callable[[], str] = str,
     ) -> None:
         subject = state.subject
         self._state, self._writer, self._dead_letters, self._unreadable = state, writer, dead_letters, unreadable
-        self._contests = contests
+        self._contests, self._refused = contests, refused
         self._own = of_pod(subject.revision, "auditor", subject.pod)
         self._told = self._present()
 
@@ -63,7 +69,8 @@ class ReportWorker(Worker):
         live = self._state.tail.live if self._state.tail is not None else None
         with self._state.lock:
             alarms = tuple(sorted(live.alarms.raised)) if live is not None else None
-            return Present(self._state.verdict, alarms, self._dead_letters(), self._unreadable(), self._contests())
+            counted = (self._dead_letters(), self._unreadable(), self._contests())
+            return Present(self._state.verdict, alarms, *counted, self._refused())
 
     def _parts(self, present: Present) -> dict[Address, ReportPart]:
         part = present.verdict.without(*LEFT_OUT)
@@ -76,9 +83,11 @@ class ReportWorker(Worker):
         open, overdue = present.contests
         if present.contests != (0, 0) or self._told.contests != (0, 0):
             part = part.changed(open_contests=open, overdue_contests=overdue)
-        head = {name: getattr(part, name) for name in HEAD if name in part.model_fields_set}
+        head: dict[str, object] = {name: getattr(part, name) for name in HEAD if name in part.model_fields_set}
         if "alarm" in part.model_fields_set:
             head["in_force"] = part.alarm.in_force
+        if present.refused or self._told.refused:
+            head["refused"] = present.refused[:REFUSED]
         parts: dict[Address, ReportPart] = {self._own: PodVerdict(**head)}
         brief = self._state.subject.on_trial or self._state.tail is None
         return parts if brief else parts | {("auditor",): part}
