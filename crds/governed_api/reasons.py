@@ -63,6 +63,10 @@ class Reason(StrEnum):
     SECRET_NOT_FOUND = "SecretNotFound", "The Secret of governance.encryption.keyRef, or its key, is missing."
     KEY_LOST = "KeyLost", "The key-encryption key was there and is gone: restore it from a backup."
     STORAGE_CLASS_NOT_ENCRYPTED = "StorageClassNotEncrypted", "The StorageClass does not declare encryption."
+    CLUSTER_RIGHTS_MISSING = (
+        "ClusterRightsMissing",
+        "The manifest asks for what is in no namespace, and the operator has rights in named ones alone.",
+    )
     CLAIM_NOT_FOUND = (
         "PersistentVolumeClaimNotFound",
         "A PersistentVolumeClaim that data or model come from is missing.",

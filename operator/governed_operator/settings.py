@@ -27,6 +27,8 @@ class Settings:
     images: Images = field(default_factory=Images)
     pull_policy: str = "IfNotPresent"
     pull_secrets: tuple[str, ...] = ()
+    namespaces: tuple[str, ...] = ()
+    """Whose models are looked after, with rights in these alone; empty: all."""
     archive_size: str = "10Gi"
     archive_storage_class: str | None = None
     witnesses: tuple[str, ...] = ()
@@ -60,6 +62,7 @@ class Settings:
             images=Images(**{k: v for k, v in images.items() if v}),
             pull_policy=get("PULL_POLICY") or "IfNotPresent",
             pull_secrets=tuple(s for s in (get("PULL_SECRETS") or "").split(",") if s),
+            namespaces=tuple(dict.fromkeys(n for n in (get("NAMESPACES") or "").split(",") if n)),
             archive_size=get("ARCHIVE_SIZE") or "10Gi",
             archive_storage_class=get("ARCHIVE_STORAGE_CLASS"),
             witnesses=tuple(w for w in (get("WITNESSES") or "").splitlines() if w.strip()),
@@ -75,8 +78,10 @@ class Settings:
 
 @dataclass(frozen=True)
 class Capabilities:
-    """Neighbours found in the cluster by their CRDs."""
+    """Neighbours found in the cluster by their CRDs, and what the operator's rights reach."""
 
     keda: bool = False
     service_monitor: bool = False
     gateway_api: bool = False
+    cluster_scoped: bool = True
+    """PriorityClasses and StorageClasses; an operator of named namespaces has no right to them."""

@@ -102,6 +102,8 @@ REFUSED: dict[str, tuple[list[str], tuple[str, ...]]] = {
     "an interval without a unit": (["serviceMonitor.interval=30"], ("/serviceMonitor/interval",)),
     "no port of the API server": (["networkPolicy.apiServerPorts[0]=0"], ("/networkPolicy/apiServerPorts/0", "got 0")),
     "a pull secret as a word": (["imagePullSecrets[0]=mine"], ("/imagePullSecrets/0", "got string, want object")),
+    "half a digest": (["roles.digests.server=sha256:abc"], ("/roles/digests/server", "does not match pattern")),
+    "a namespace twice": (["watch.namespaces={a,a}"], ("/watch/namespaces", "items at 0 and 1 are equal")),
     "a foreign account without a name": (["serviceAccount.create=false"], ("serviceAccount.name: expected the name",)),
 }
 
@@ -140,6 +142,73 @@ def container_of(objects: list[dict[str, Any]]) -> dict[str, Any]:
     (deployment,) = [o for o in objects if o["kind"] == "Deployment"]
     container: dict[str, Any] = deployment["spec"]["template"]["spec"]["containers"][0]
     return container
+
+
+def test_images_are_pinned_by_digest_role_by_role(helm: Helm) -> None:
+    digest = "sha256:" + "0123456789abcdef" * 4
+    values = f"--set=image.digest={digest},roles.digests.auditor={digest},roles.tag=v1,image.tag=v2"
+    objects = rendered(helm, values)
+    container = container_of(objects)
+    assert container["image"] == f"governed-models/operator@{digest}", "outweighs the tag"
+    images = {e["name"].rpartition("_")[2]: e["value"] for e in container["env"] if "IMAGE_" in e["name"]}
+    assert images["AUDITOR"] == f"governed-models/auditor@{digest}"
+    assert {images[role] for role in ("SERVER", "EXPLAINER", "ARCHIVE", "TRAINER")} == {
+        f"governed-models/{role}:v1" for role in ("server", "explainer", "archive", "trainer")
+    }
+    (test,) = [o for o in objects if o["kind"] == "Pod"]
+    assert test["spec"]["containers"][0]["image"] == container["image"]
+
+
+def egress_of(policy: dict[str, Any]) -> list[tuple[str, int]]:
+    """(CIDR, port) of what may be reached by address."""
+    return [
+        (peer["ipBlock"]["cidr"], port["port"])
+        for rule in policy["spec"]["egress"]
+        for peer in rule.get("to", [])
+        if "ipBlock" in peer
+        for port in rule["ports"]
+    ]
+
+
+def endpoints_of_the_api_server(*addresses: str) -> dict[str, Any]:
+    metadata = {"name": "kubernetes", "labels": {"kubernetes.io/service-name": "kubernetes"}}
+    return {
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": metadata,
+        "addressType": "IPv4",
+        "endpoints": [{"addresses": [address]} for address in addresses],
+        "ports": [{"name": "https", "port": 6443, "protocol": "TCP"}],
+    }
+
+
+def test_the_api_servers_addresses_are_found_at_install(bed: ApiServerBed, helm: Helm) -> None:
+    default = bed.cluster.within("default")
+    behind = ("172.18.0.3", "172.18.0.2")
+    default.apply(endpoints_of_the_api_server(*behind))  # a server on loopback publishes none
+    clustered = (default.get("service", "kubernetes")["spec"]["clusterIP"], 443)
+    found = [*((address, 6443) for address in behind), clustered]
+    want = sorted((f"{address}/32", port) for address, port in found)
+    helm("upgrade", "--install", RELEASE, str(CHART), "--create-namespace", "--wait")
+    assert sorted(egress_of(helm.cluster.get("netpol", NAME))) == want
+    container = helm.cluster.get("deployment", NAME)["spec"]["template"]["spec"]["containers"][0]
+    (told,) = [e["value"] for e in container["env"] if e["name"] == "GOVERNED_OPERATOR_API_SERVERS"]
+    assert sorted(told.split(",")) == sorted(f"{cidr}:{port}" for cidr, port in want), (
+        "and the models' policies as well"
+    )
+
+    (offline,) = [o for o in rendered(helm) if o["kind"] == "NetworkPolicy"]
+    assert egress_of(offline) == [], "helm template asks nobody"
+    assert {p["port"] for rule in offline["spec"]["egress"] if "to" not in rule for p in rule["ports"]} == {
+        53,
+        443,
+        6443,
+    }
+    helm("upgrade", RELEASE, str(CHART), "--set=apiServers={10.9.8.7/32:7443}")
+    assert egress_of(helm.cluster.get("netpol", NAME)) == [("10.9.8.7/32", 7443)], "what is set outweighs"
+    helm("upgrade", RELEASE, str(CHART), "--set=networkPolicy.findApiServers=false")
+    assert egress_of(helm.cluster.get("netpol", NAME)) == []
+    default.kubectl("delete", "endpointslice", "kubernetes")
 
 
 def test_derived_files_are_up_to_date_with_helm() -> None:
@@ -428,3 +497,89 @@ def test_a_right_that_is_missing_shows(bed: ApiServerBed, helm: Helm, tmp_path: 
         found = eventually(refused, within=90, what="a refusal in the audit log")
     assert {(r.resource, r.verb) for r in found} == {("secrets", "create")}
     helm("upgrade", RELEASE, str(CHART), "--force-conflicts")
+
+
+# ---------------------------------------------------------------- named namespaces
+
+
+@contextmanager
+def installed_for(bed: ApiServerBed, helm: Helm, *namespaces: Cluster) -> Iterator[None]:
+    """The chart for these namespaces alone, on a bed where the operator was never granted more."""
+    helm("uninstall", RELEASE, "--wait", "--ignore-not-found")
+    names = ",".join(namespace.namespace for namespace in namespaces)
+    helm("install", RELEASE, str(CHART), "--create-namespace", "--wait", f"--set=watch.namespaces={{{names}}}")
+    helm.cluster.kubectl("delete", "lease", "governed-operator", "--ignore-not-found")
+    assert not [r for r in bed.cluster.list("clusterrole,clusterrolebinding") if r["metadata"]["name"] == NAME]
+    try:
+        yield
+    finally:
+        helm("uninstall", RELEASE, "--wait")
+
+
+def test_roles_in_named_namespaces_are_all_that_the_operator_needs(
+    bed: ApiServerBed, helm: Helm, tmp_path: Path
+) -> None:
+    with fresh(bed, "ours") as ours, fresh(bed, "also") as also, fresh(bed, "theirs") as theirs:
+        for namespace in (ours, also, theirs):
+            claim(namespace)
+        mark = bed.audit.mark()
+        with installed_for(bed, helm, ours, also), operator_of_the_chart(bed, tmp_path) as operator:
+            theirs.apply(imported())
+            ours.kubectl("create", "secret", "generic", "mine", "--from-literal=kek=" + "k" * 32)
+            keyed = imported("keyed")
+            keyed["spec"]["governance"] = {"encryption": {"keyRef": {"secretName": "mine"}}}
+            urgent = imported("urgent", priorityClassName="system-cluster-critical")
+            rich = trained()
+            del rich["spec"]["quota"]["compute"]
+            ours.apply([rich, keyed, urgent])
+            also.apply(imported())
+            eventually(lambda: ours.list("job"), within=60, what="the trainer Job")
+            report_trained(ours, "rich")
+            for namespace, name in ((ours, "rich"), (ours, "keyed"), (ours, "urgent"), (also, "plain")):
+                await_ready(namespace, name)
+            ours.kubectl("delete", "service", "urgent")
+            eventually(lambda: ours.get("service", "urgent"), within=30, what="what was taken away comes back")
+            ours.kubectl("delete", "gmodel", "urgent")
+            eventually(lambda: ours.list("deploy", "-l", "governedmodels.io/model=urgent"), lambda left: not left,
+                       within=60, what="a deleted model's workload is gone")  # fmt: skip
+            asked = bed.audit.requests(ACCOUNT, mark)
+            assert [r for r in asked if r.code == 403] == []
+            reached = {r.namespace for r in asked if r.resource}
+            assert reached <= {ours.namespace, also.namespace, OPERATOR_NAMESPACE}
+            status = theirs.get("gmodel", "plain")["status"]
+            assert (status["conditions"], status["observedGeneration"]) == ([], -1), "nobody looks after it"
+            log = operator.log.read_text()
+            assert "Forbidden" not in log
+            assert "not found (404)" not in log, "a binding waits for its Role"
+
+
+def test_what_is_in_no_namespace_is_refused_with_the_reason(bed: ApiServerBed, helm: Helm, tmp_path: Path) -> None:
+    with fresh(bed, "ours") as ours, installed_for(bed, helm, ours), operator_of_the_chart(bed, tmp_path):
+        claim(ours)
+        limited = imported("limited")
+        limited["spec"]["quota"] = {"compute": {"cpu": "2", "memory": "4Gi"}}
+        sealed = imported("sealed")
+        sealed["spec"]["governance"] = {"encryption": {"mode": "storageClass", "storageClassName": "sealed"}}
+        ours.apply([limited, sealed])
+        for name, kind, words in (
+            ("limited", "QuotaEnforced", "needs a PriorityClass"),
+            ("sealed", "EncryptionReady", "may not look whether StorageClass sealed declares encryption"),
+        ):
+            told = eventually(lambda n=name, k=kind: condition(ours, n, k), within=60)  # type: ignore[misc]
+            assert told[0] == "False"
+            message = next(c["message"] for c in ours.get("gmodel", name)["status"]["conditions"] if c["type"] == kind)
+            assert words in message
+        assert ours.list("deploy") == []
+
+
+def test_a_namespace_that_may_not_be_read_any_more_stops_no_other(
+    bed: ApiServerBed, helm: Helm, tmp_path: Path
+) -> None:
+    """Its Role went, as with a namespace that is deleted."""
+    with fresh(bed, "stays") as stays, fresh(bed, "goes") as goes, installed_for(bed, helm, goes, stays):
+        claim(stays)
+        goes.kubectl("delete", "rolebinding", NAME)
+        with operator_of_the_chart(bed, tmp_path) as operator:
+            stays.apply(imported())
+            await_ready(stays, "plain")
+            assert f"in namespace {goes.namespace} broke" in operator.log.read_text()

@@ -25,6 +25,43 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- end -}}
 
+{{- /* repository, tag and digest of an image → its reference; a digest outweighs the tag. */ -}}
+{{- define "governed.image" -}}
+{{- if .digest -}}{{ .repository }}@{{ .digest }}{{- else -}}{{ .repository }}:{{ .tag }}{{- end -}}
+{{- end -}}
+
+{{- define "governed.operatorImage" -}}
+{{- include "governed.image" (dict "repository" .Values.image.repository "tag" (.Values.image.tag | default .Chart.AppVersion) "digest" .Values.image.digest) -}}
+{{- end -}}
+
+{{- /* CIDR:port of the API server, comma-separated: as set, else as found (a Service's address and those behind it: what
+a NetworkPolicy sees of them differs by network plug-in), else nothing. */ -}}
+{{- define "governed.apiServers" -}}
+{{- $found := list -}}
+{{- if .Values.apiServers -}}
+{{- $found = .Values.apiServers -}}
+{{- else if .Values.networkPolicy.findApiServers -}}
+{{- $slice := lookup "discovery.k8s.io/v1" "EndpointSlice" "default" "kubernetes" | default dict -}}
+{{- range $endpoint := (get $slice "endpoints" | default list) -}}
+{{- range $address := $endpoint.addresses -}}
+{{- range $port := (get $slice "ports" | default list) -}}
+{{- $found = append $found (printf "%s/%s:%d" $address (ternary "128" "32" (contains ":" $address)) (int $port.port)) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- $service := lookup "v1" "Service" "default" "kubernetes" | default dict -}}
+{{- if $found -}}
+{{- range $address := (dig "spec" "clusterIPs" list $service) -}}
+{{- range $port := (dig "spec" "ports" list $service) -}}
+{{- $found = append $found (printf "%s/%s:%d" $address (ternary "128" "32" (contains ":" $address)) (int $port.port)) -}}
+{{- end -}}
+{{- end -}}
+{{- $found = $found | uniq | sortAlpha -}}
+{{- end -}}
+{{- end -}}
+{{- join "," $found -}}
+{{- end -}}
+
 {{- define "governed.serviceAccountName" -}}
 {{- if .Values.serviceAccount.create -}}
 {{- default (include "governed.fullname" .) .Values.serviceAccount.name -}}

@@ -10,7 +10,7 @@ from governed_operator.kube.kinds import RESOURCE_QUOTA
 
 def priority_class(subject: Subject) -> Manifest | None:
     """Cluster-scoped, so never owned: the operator removes it with the model."""
-    if not subject.model.spec.quota.compute:
+    if not subject.model.spec.quota.compute or not subject.capabilities.cluster_scoped:
         return None
     labels = {**model_labels(subject, "quota", owned=False), "governedmodels.io/namespace": subject.namespace}
     return {
@@ -24,7 +24,7 @@ def priority_class(subject: Subject) -> Manifest | None:
 
 def resource_quota(subject: Subject) -> Manifest | None:
     compute = subject.model.spec.quota.compute
-    if not compute:
+    if not compute or not subject.capabilities.cluster_scoped:
         return None
     scope = {"scopeName": "PriorityClass", "operator": "In", "values": [quota_class(subject)]}
     return manifest(

@@ -163,10 +163,10 @@ class Cluster:
             raise _refused(status, _json(data))
         return data
 
-    async def versions(self, kind: Kind) -> dict[tuple[str, str], int]:
-        """(namespace, name) → resourceVersion of all objects of a kind as the API server's own cache has them; no more
-        is read."""
-        path = f"{kind.path()}?resourceVersion=0"
+    async def versions(self, kind: Kind, namespace: str | None = None) -> dict[tuple[str, str], int]:
+        """(namespace, name) → resourceVersion of all objects of a kind, or of one namespace's, as the API server's own
+        cache has them; no more is read."""
+        path = f"{kind.path(namespace)}?resourceVersion=0"
         data = await self._exchanged("GET", path, None, "application/json", METADATA_ALONE)
         items = _read(_listed, data, kind).items or ()
         return {(m.namespace, m.name): int(m.resource_version) for m in (i.metadata for i in items)}
@@ -221,18 +221,28 @@ class Cluster:
         with about(kind, name):
             return await self.raw("PATCH", path, {"status": status}, media=MERGE, fieldManager=FIELD_MANAGER)
 
-    async def pages(self, kind: Kind, selector: str, limit: int = PAGE) -> AsyncIterator[tuple[list[bytes], str]]:
+    async def pages(
+        self, kind: Kind, selector: str, limit: int = PAGE, namespace: str | None = None
+    ) -> AsyncIterator[tuple[list[bytes], str]]:
         """(objects, resourceVersion) page by page; objects undecoded."""
         query: dict[str, Any] = {"limit": str(limit)} | ({"labelSelector": selector} if selector else {})
         while True:
-            page = _read(_page, await self.raw("GET", kind.path(), **query), kind)
+            page = _read(_page, await self.raw("GET", kind.path(namespace), **query), kind)
             yield [bytes(item) for item in page.items or ()], page.metadata.resource_version
             if not page.metadata.rest:
                 return
             query["continue"] = page.metadata.rest
 
     async def watch(
-        self, kind: Kind, selector: str, version: str, seconds: int, silence: float, rest: float = REST
+        self,
+        kind: Kind,
+        selector: str,
+        version: str,
+        seconds: int,
+        silence: float,
+        rest: float = REST,
+        *,
+        namespace: str | None = None,
     ) -> AsyncIterator[bytes]:
         """Watch events with bookmarks, undecoded, those of ``rest`` seconds together. Raises ApiError when it breaks,
         or says nothing for ``silence`` seconds."""
@@ -241,7 +251,7 @@ class Cluster:
         }  # fmt: skip
         if selector:
             query["labelSelector"] = selector
-        path = f"{kind.path()}?{urlencode(query)}"
+        path = f"{kind.path(namespace)}?{urlencode(query)}"
         headers = await self._headers("application/json", "application/json")
         try:
             async with self._connections.stream("GET", path, headers, silence, rest) as (status, pieces):

@@ -21,9 +21,17 @@ from governed_operator.loop.failures import NameTaken, Wait
 from governed_operator.loop.metrics import Metrics
 from governed_operator.watch.cache import Cache, Child, ChildKey, ModelKey, head_of
 
-LATER = {"Deployment": 1, "StatefulSet": 1, "Job": 1, "HorizontalPodAutoscaler": 2, "ScaledObject": 2}
-"""Turn in which a kind is written, after all others: pods need the rest, and what scales a workload looks it up at once
-(KEDA's complaint of one that isn't there yet would be the first that is heard of a model)."""
+LATER = {
+    "RoleBinding": 1,
+    "Deployment": 1,
+    "StatefulSet": 1,
+    "Job": 1,
+    "HorizontalPodAutoscaler": 2,
+    "ScaledObject": 2,
+}
+"""Turn in which a kind is written, after all others: a binding needs its Role (404 otherwise), pods need the rest, and
+what scales a workload looks it up at once (KEDA's complaint of one that isn't there yet would be the first that is
+heard of a model)."""
 KEPT = frozenset({"Secret"})
 """Never pruned: a key may be all that opens a ledger."""
 PRUNABLE = frozenset(k.kind for k in OWNED) - KEPT

@@ -32,6 +32,7 @@ async def start(memo: kopf.Memo, settings: kopf.OperatorSettings, **_: object) -
     settings.persistence.diffbase_storage = NoDiffBase()
     settings.persistence.progress_storage = NoProgress()
     memo.process = await OperatorProcess.create()
+    settings.scanning.disabled = bool(memo.process.namespaces)  # no right to look at namespaces and definitions
     await memo.process.start()
     await memo.process.listed()
 

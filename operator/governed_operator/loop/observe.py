@@ -105,7 +105,7 @@ class Observer:
 
     async def _priority(self, model: ResolvedModel) -> int:
         name = model.spec.predictor.priority_class_name
-        if not name or not model.spec.quota.compute:
+        if not name or not model.spec.quota.compute or not self._capabilities.cluster_scoped:
             return 0
         priority_class = await self._cluster.get(PRIORITY_CLASS, None, name)
         return int(priority_class.get("value", 0)) if priority_class else 0
@@ -150,6 +150,11 @@ class Observer:
         if encryption.mode != "storageClass" or not encryption.storage_class_name:
             return None
         name = encryption.storage_class_name
+        if not self._capabilities.cluster_scoped:
+            return (
+                f"an operator of named namespaces (watch.namespaces) may not look whether StorageClass {name} declares "
+                "encryption; use encryption.mode envelope, or an operator with cluster rights"
+            )
         storage_class = await self._cluster.get(STORAGE_CLASS, None, name)
         if storage_class is None:
             return f"governance.encryption.storageClassName: there is no StorageClass {name}"

@@ -40,10 +40,11 @@ STALE_AFTER = 60.0
 """Seconds that a known change may be missing from the cache before the process is declared dead."""
 
 
-async def discover(cluster: Cluster) -> Capabilities:
-    """Which neighbours' CRDs this cluster has."""
+async def discover(cluster: Cluster, settings: Settings) -> Capabilities:
+    """Which neighbours' CRDs this cluster has; an operator of named namespaces has no right to what is in none."""
     groups = {g["name"] for g in (await cluster.request("GET", "/apis"))["groups"]}
-    return Capabilities(**{flag: group in groups for flag, group in CAPABILITY_GROUPS.items()})
+    neighbours = {flag: group in groups for flag, group in CAPABILITY_GROUPS.items()}
+    return Capabilities(**neighbours, cluster_scoped=not settings.namespaces)
 
 
 @dataclass
@@ -65,10 +66,14 @@ class OperatorProcess:
         self.queue = WorkQueue()
         self.metrics = Metrics(self.queue)
         self._cluster = cluster
+        self.namespaces = settings.namespaces
+        everywhere: tuple[str | None, ...] = settings.namespaces or (None,)
+        self._everywhere = everywhere
         kinds = [k for k in WATCHED if not k.capability or getattr(capabilities, k.capability)]
         self._reflectors = [
-            Reflector(k, cluster, self.cache, self._child_changed, self.metrics.watch_breaks.labels(k.kind).inc)
+            Reflector(k, cluster, self.cache, self._child_changed, self.metrics.watch_breaks.labels(k.kind).inc, place)
             for k in kinds
+            for place in everywhere
         ]
         observer = Observer(cluster, self.cache, settings, capabilities)
         self._reconciler = Reconciler(cluster, self.cache, self.queue, observer, self.metrics, settings)
@@ -81,8 +86,8 @@ class OperatorProcess:
 
     @classmethod
     async def create(cls) -> "OperatorProcess":
-        cluster = await Cluster.connect()
-        return cls(cluster, Settings.from_environment(), await discover(cluster))
+        cluster, settings = await Cluster.connect(), Settings.from_environment()
+        return cls(cluster, settings, await discover(cluster, settings))
 
     def _child_changed(self, key: ModelKey) -> None:
         """A shared child (no model) wakes its namespace's archive. Before the start of work, all are looked at
@@ -164,9 +169,15 @@ class OperatorProcess:
     async def _list_models(self) -> None:
         """kopf doesn't say when its first list is complete; a model missing from the cache must mean that it is
         gone."""
-        async for items, _ in self._cluster.pages(MODEL, ""):
-            for item in items:
-                self.cache.put_model(msgspec.json.decode(item))
+        for place in self._everywhere:
+            try:
+                async for items, _ in self._cluster.pages(MODEL, "", namespace=place):
+                    for item in items:
+                        self.cache.put_model(msgspec.json.decode(item))
+            except ApiError as error:
+                if place is None or error.status != 403:
+                    raise
+                logger.warning("models in namespace %s can't be listed: %s", place, error)
 
     @staticmethod
     def _lost() -> None:
@@ -187,7 +198,7 @@ class OperatorProcess:
     async def _behind(self) -> bool:
         """Whether the API server has a model in a newer version than the cache, twice within a few seconds."""
         before = {key: entry.version for key, entry in self.cache.models.items()}
-        listed = await self._cluster.versions(MODEL)
+        listed = await self._known_to_the_server()
         newer = [(key, version) for key, version in listed.items() if before.get(key, 0) < version]
         if not newer:
             return False
@@ -196,11 +207,22 @@ class OperatorProcess:
         unknown = [k for k, _ in newer if k not in self.cache.models and k not in before]
         return bool(missing or unknown)
 
+    async def _known_to_the_server(self) -> dict[ModelKey, int]:
+        """Models and their versions, wherever they may be read. Raises ApiError."""
+        listed: dict[ModelKey, int] = {}
+        for place in self._everywhere:
+            try:
+                listed |= await self._cluster.versions(MODEL, place)
+            except ApiError as error:
+                if place is None or error.status != 403:
+                    raise
+        return listed
+
     def _dead(self) -> str | None:
         """Why this process should be restarted."""
         silent = max(self._reflectors, key=lambda r: r.silent_for)
         if silent.silent_for > 2 * SILENCE:
-            return f"nothing heard of {silent.kind.plural} for {silent.silent_for:.0f} s"
+            return f"nothing heard of {silent.what} for {silent.silent_for:.0f} s"
         if self._stale.seconds > STALE_AFTER:
             return f"the watch of models has missed changes for {self._stale.seconds:.0f} s"
         ended = [t for t in self._tasks if t.done()]
@@ -211,7 +233,7 @@ class OperatorProcess:
         return web.json_response({"error": why}, status=503) if why else web.json_response({})
 
     async def _ready(self, _: web.Request) -> web.Response:
-        waiting = [r.kind.plural for r in self._reflectors if not r.synced.is_set()]
+        waiting = [r.what for r in self._reflectors if not r.synced.is_set()]
         if waiting:
             return web.json_response({"error": f"not listed yet: {', '.join(waiting)}"}, status=503)
         return web.json_response({"leading": self.leadership.leading})

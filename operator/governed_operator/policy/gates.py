@@ -40,6 +40,17 @@ def storage_class_not_encrypted(obs: Observed) -> Violation | None:
     return Violation(c.ENCRYPTION_READY, Reason.STORAGE_CLASS_NOT_ENCRYPTED, problem, blocking=True, stalled=True)
 
 
+def cluster_rights_missing(obs: Observed) -> Violation | None:
+    """quota.compute is scoped by a PriorityClass of the model's own, and those are in no namespace."""
+    if not obs.model.spec.quota.compute or obs.subject.capabilities.cluster_scoped:
+        return None
+    message = (
+        "spec.quota.compute needs a PriorityClass, which an operator of named namespaces (watch.namespaces) may not "
+        "make: leave it out and limit the namespace by a ResourceQuota, or use an operator with cluster rights"
+    )
+    return Violation(c.QUOTA_ENFORCED, Reason.CLUSTER_RIGHTS_MISSING, message, blocking=True, stalled=True)
+
+
 def source_claim_missing(obs: Observed) -> Violation | None:
     problem = obs.outside.missing_claim
     return Violation(c.READY, Reason.CLAIM_NOT_FOUND, problem, blocking=True) if problem else None
@@ -164,6 +175,7 @@ GATES: tuple[Gate, ...] = (
     key_secret_missing,
     kek_lost,
     storage_class_not_encrypted,
+    cluster_rights_missing,
     source_claim_missing,
     source_is_local,
     scaled_to_zero_for_ever,

@@ -275,10 +275,10 @@ class Cache:
             del self._children[key]
         return key
 
-    def keep_only(self, kind: str, seen: set[tuple[ModelKey, str]]) -> list[ModelKey]:
-        """After a complete list: forget children that it doesn't have; the models to wake."""
+    def keep_only(self, kind: str, seen: set[tuple[ModelKey, str]], namespace: str | None = None) -> list[ModelKey]:
+        """After a complete list, of one namespace or all: forget children that it doesn't have; the models to wake."""
         woken = []
-        for key in list(self._children):
+        for key in [k for k in self._children if namespace in (None, k[0])]:
             gone = [c for c in self._children[key] if c[0] == kind and (key, c[1]) not in seen]
             for child in gone:
                 del self._children[key][child]

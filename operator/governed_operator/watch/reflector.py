@@ -44,8 +44,16 @@ class _Carried(msgspec.Struct):
 _carried = msgspec.json.Decoder(_Carried).decode
 
 
+NOT_ALLOWED_PAUSE = 30.0
+"""Seconds before a namespace is asked again that may not be read."""
+
+
 class Reflector:
-    """One kind's list and watch."""
+    """One kind's list and watch, in one namespace or everywhere.
+
+    An operator of named namespaces goes on without one that it may not read (its Role isn't there yet, or went with the
+    namespace): what is known of it stays as it is, the others are looked after, and it is asked again.
+    """
 
     def __init__(
         self,
@@ -54,8 +62,9 @@ class Reflector:
         cache: Cache,
         wake: Callable[[ModelKey], None],
         broke: Callable[[], None],
+        namespace: str | None = None,
     ) -> None:
-        self.kind = kind
+        self.kind, self.namespace = kind, namespace
         self.synced = asyncio.Event()
         self.heard = time.monotonic()
         self._cluster = cluster
@@ -70,7 +79,10 @@ class Reflector:
             try:
                 if not version:
                     version = await self._list()
-                async for line in self._cluster.watch(self.kind, SELECTOR, version, WATCH_SECONDS, SILENCE):
+                watching = self._cluster.watch(
+                    self.kind, SELECTOR, version, WATCH_SECONDS, SILENCE, namespace=self.namespace
+                )
+                async for line in watching:
                     version = self._take(line)
                     failures = 0
             except ApiError as error:
@@ -79,19 +91,31 @@ class Reflector:
                     version = ""
                 self._broke()
                 if error.status != 410:
-                    logger.warning("watch of %s broke: %s", self.kind.plural, error)
-                await asyncio.sleep(min(30.0, 0.2 * 2.0**failures))
+                    logger.warning("watch of %s broke: %s", self.what, error)
+                await asyncio.sleep(self._pause(error, failures))
+
+    def _pause(self, error: ApiError, failures: int) -> float:
+        if self.namespace is None or error.status != 403:
+            return min(30.0, 0.2 * 2.0**failures)
+        self.heard = time.monotonic()
+        self.synced.set()
+        return NOT_ALLOWED_PAUSE
+
+    @property
+    def what(self) -> str:
+        """The kind, and where."""
+        return self.kind.plural + (f" in namespace {self.namespace}" if self.namespace else "")
 
     async def _list(self) -> str:
         seen: set[tuple[ModelKey, str]] = set()
         version = ""
-        async for items, version in self._cluster.pages(self.kind, SELECTOR):  # noqa: B007
+        async for items, version in self._cluster.pages(self.kind, SELECTOR, namespace=self.namespace):  # noqa: B007
             for item in items:
                 head = head_of(item)
                 self._woken(self._cache.put(self.kind.kind, item, head))
                 seen.add((head.model, head.name))
             self.heard = time.monotonic()
-        for key in self._cache.keep_only(self.kind.kind, seen):
+        for key in self._cache.keep_only(self.kind.kind, seen, self.namespace):
             self._wake(key)
         self.synced.set()
         return version

@@ -12,6 +12,8 @@ from governed_operator.loop import handlers
 class Process:
     """Counts what is asked of it."""
 
+    namespaces: tuple[str, ...] = ()
+
     def __init__(self) -> None:
         self.asked: list[str] = []
 
@@ -36,3 +38,7 @@ async def test_kopf_lists_in_pieces_keeps_no_event_and_writes_nothing(monkeypatc
     assert not settings.posting.enabled
     assert settings.peering.standalone
     assert settings.persistence.diffbase_storage.build(body={}) == {}
+    assert not settings.scanning.disabled
+    process.namespaces = ("ours",)
+    await handlers.start(memo=memo, settings=settings)
+    assert settings.scanning.disabled, "an operator of named namespaces may list neither namespaces nor definitions"

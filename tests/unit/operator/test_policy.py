@@ -31,6 +31,7 @@ from governed_api.report import ArchiveReport
 from governed_operator.desired import model_objects
 from governed_operator.desired.decision import Revision
 from governed_operator.desired.manifest import Subject
+from governed_operator.desired.quota import priority_class, resource_quota
 from governed_operator.desired.trainer import job_name
 from governed_operator.loop.reconcile import retained_children
 from governed_operator.policy.decide import decide
@@ -658,6 +659,18 @@ def test_a_witness_that_lags_is_told_and_one_that_saw_another_history_unmakes_th
     assert states["ArchiveReady"] == ("False", "LedgerContradicted")
     assert states["Ready"][0] == "False"
     assert states["Stalled"] == ("True", "LedgerContradicted")
+
+
+def test_an_operator_of_named_namespaces_makes_nothing_that_is_in_none_and_says_so() -> None:
+    spec = {"quota": {"compute": {"cpu": "2"}}, **SLEEPY}
+    subject = Subject(resolved(spec), uid="u", capabilities=Capabilities(cluster_scoped=False))
+    assert (priority_class(subject), resource_quota(subject)) == (None, None)
+    obs = replace(serving(), subject=subject)
+    found = next(v for v in decide(obs).violations if v.condition == "QuotaEnforced")
+    assert (found.reason, found.blocking, found.stalled) == ("ClusterRightsMissing", True, True)
+    everywhere = replace(obs, subject=replace(subject, capabilities=Capabilities()))
+    assert not [v for v in decide(everywhere).violations if v.condition == "QuotaEnforced"]
+    assert priority_class(everywhere.subject)
 
 
 def test_frames_that_were_damaged_before_they_were_shipped_are_told_beside_dead_letters() -> None:

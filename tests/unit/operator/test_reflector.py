@@ -8,6 +8,7 @@ import pytest
 
 from governed_operator.kube.cluster import ApiError
 from governed_operator.kube.kinds import DEPLOYMENT
+from governed_operator.watch import reflector as reflector_module
 from governed_operator.watch.cache import Cache, ModelKey
 from governed_operator.watch.reflector import Reflector
 
@@ -21,10 +22,10 @@ class Server:
         self._listed, self._watches = listed, list(watches)
         self.asked: list[str] = []
 
-    async def pages(self, *_: Any) -> AsyncIterator[tuple[list[bytes], str]]:
+    async def pages(self, *_: Any, **__: Any) -> AsyncIterator[tuple[list[bytes], str]]:
         yield [json.dumps(o).encode() for o in self._listed], "10"
 
-    async def watch(self, _kind: Any, _selector: str, version: str, *_: Any) -> AsyncIterator[bytes]:
+    async def watch(self, _kind: Any, _selector: str, version: str, *_: Any, **__: Any) -> AsyncIterator[bytes]:
         self.asked.append(version)
         for line in self._watches.pop(0):
             yield line
@@ -142,3 +143,42 @@ def test_what_another_controller_made_under_our_labels_is_not_ours_to_prune() ->
     assert cache.children(("n", "m")) == {}
     made |= {"spec": {"containers": []}}
     assert cache.put("Pod", json.dumps(made).encode()) == ("n", "m")
+
+
+class Namespaces(Server):
+    """Lists by namespace; some may not be read until they have been asked for ``refusals`` times."""
+
+    def __init__(self, namespace: str, refusals: int) -> None:
+        super().__init__([deployment(5)], [])
+        self.namespace, self.refusals = namespace, refusals
+
+    async def pages(self, *_: Any, namespace: str | None = None, **__: Any) -> AsyncIterator[tuple[list[bytes], str]]:
+        assert namespace == self.namespace
+        self.refusals -= 1
+        if self.refusals >= 0:
+            raise ApiError(403, "Forbidden", "may not list")
+        async for page in super().pages():
+            yield page
+
+
+async def test_a_namespace_that_may_not_be_read_holds_nothing_up_and_is_asked_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    paused: list[float] = []
+
+    async def pause(seconds: float) -> None:
+        assert reflector.synced.is_set(), "the others' work begins without it"
+        paused.append(seconds)
+
+    monkeypatch.setattr(reflector_module.asyncio, "sleep", pause)
+    cache, breaks = Cache(), list[int]()
+    other = json.dumps(deployment(4) | {"metadata": {**deployment(4)["metadata"], "namespace": "other"}}).encode()
+    cache.put("Deployment", other)
+    server: Any = Namespaces("n", 5)
+    reflector = Reflector(DEPLOYMENT, server, cache, print, lambda: breaks.append(1), "n")
+    with pytest.raises(KeyboardInterrupt):
+        await reflector.run()
+    assert paused == [reflector_module.NOT_ALLOWED_PAUSE] * 5
+    assert (len(breaks), reflector.silent_for < 60) == (5, True)
+    assert child(cache)
+    assert cache.children(("other", "m")), "a list of one namespace says nothing of another's objects"
