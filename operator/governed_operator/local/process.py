@@ -38,7 +38,7 @@ class Process:
             process_group=0,  # not a session: Linux shares out cores among sessions first (sched(7), autogroup), and niceness counts within one  # noqa: E501
             limit=LINE_LIMIT,
         )
-        self._workdir.remember(self.spec.key, self._child.pid)
+        self._workdir.remember(self.spec.key, self._child.pid, self.spec.grace)
         self._reader = asyncio.create_task(self._read(self._child))
 
     @property

@@ -2,7 +2,7 @@
 
 import subprocess
 from pathlib import Path
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 
 class Known(TypedDict):
@@ -10,6 +10,8 @@ class Known(TypedDict):
 
     pid: int
     started: str
+    grace: NotRequired[float]
+    """Seconds that it is given to end."""
 
 
 def started(pid: int) -> str | None:

@@ -6,14 +6,18 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from pathlib import Path
 
 from governed_api import object_names
 from governed_api import runtime as rt
+from governed_operator.local.caretaker import POLL, RUN, Caretaker, at_work, note_of
 from governed_operator.local.errors import LocalError, StaleRun
 from governed_operator.local.process_table import Known, alive, known
 
 SHM = Path("/dev/shm")
+PATIENCE = 90.0
+"""Seconds that a start waits for the caretaker of a run that died; what is left then is named."""
 
 
 class Workdir:
@@ -29,6 +33,7 @@ class Workdir:
         tag = hashlib.sha256(str(self.root).encode()).hexdigest()[:12]
         self.memory = base / f"governed-{os.getuid()}-{tag}"
         self._known: dict[str, Known] = {}
+        self._caretaker: Caretaker | None = None
 
     @property
     def archive_folder(self) -> Path:
@@ -47,20 +52,46 @@ class Workdir:
                 folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         except OSError as error:
             raise LocalError(f"{self.root}: {error.strerror}: expected a folder that can be written") from error
+        self._await_caretaker()
         self._refuse_stale()
         if self.memory.exists():
             shutil.rmtree(self.memory)
         self.memory.mkdir(mode=0o700)
-        self.remember("governed run", os.getpid())
+        self.remember(RUN, os.getpid())
+        try:
+            self._caretaker = Caretaker(self.run_file, self.memory)
+        except OSError as error:
+            raise LocalError(f"{self.root}: the run's caretaker can't be started: {error.strerror}") from error
 
     def close(self) -> None:
         """Forget plaintext and the claim."""
         shutil.rmtree(self.memory, ignore_errors=True)
         self.run_file.unlink(missing_ok=True)
+        if self._caretaker is not None:
+            self._caretaker.dismiss()
+            note_of(self.run_file).unlink(missing_ok=True)
 
-    def remember(self, name: str, pid: int) -> None:
-        """Note a process, so that a later run can tell whether it is still there."""
-        self._known[name] = known(pid)
+    def _await_caretaker(self) -> None:
+        """An earlier run that died is being cleaned up."""
+        until = time.monotonic() + PATIENCE
+        while at_work(self.run_file) and not self._run_lives() and time.monotonic() < until:
+            time.sleep(POLL)
+
+    def _run_lives(self) -> bool:
+        entry = self._earlier().get(RUN)
+        return entry is not None and alive(entry)
+
+    def _earlier(self) -> dict[str, Known]:
+        try:
+            earlier: dict[str, Known] = json.loads(self.run_file.read_text())
+        except (FileNotFoundError, ValueError):
+            return {}
+        return earlier
+
+    def remember(self, name: str, pid: int, grace: float | None = None) -> None:
+        """Note a process, so that a later run can tell whether it is still there, and the caretaker how long it may
+        take to end."""
+        self._known[name] = known(pid) if grace is None else {**known(pid), "grace": grace}
         self._save()
 
     def forget(self, name: str) -> None:
@@ -73,15 +104,11 @@ class Workdir:
         temporary.replace(self.run_file)
 
     def _refuse_stale(self) -> None:
-        try:
-            earlier: dict[str, Known] = json.loads(self.run_file.read_text())
-        except (FileNotFoundError, ValueError):
-            return
-        living = {name: entry for name, entry in earlier.items() if alive(entry)}
+        living = {name: entry for name, entry in self._earlier().items() if alive(entry)}
         if not living:
             return
         listed = ", ".join(f"{name} (pid {entry['pid']})" for name, entry in living.items())
-        if "governed run" in living:
+        if RUN in living:
             raise StaleRun(f"{self.root} is in use by another run: {listed}; stop it, or choose another --workdir")
         pids = " ".join(str(entry["pid"]) for entry in living.values())
         raise StaleRun(f"an earlier run in {self.root} crashed and left {listed}; stop them first: kill {pids}")

@@ -1,8 +1,9 @@
-# ruff: noqa: ASYNC220, ASYNC240
+# ruff: noqa: ASYNC240
 """The local runner with stand-ins: order, files, restarts, stopping, refusals."""
 
 import asyncio
 import io
+import json
 import os
 import signal
 import socket
@@ -10,8 +11,8 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import httpx
@@ -26,6 +27,7 @@ from governed_operator.local.process import NICENESS
 from governed_operator.local.process_table import started
 from governed_operator.local.run import LocalRun, Options, Running
 from governed_operator.local.supervision import Backoff
+from governed_operator.local.workdir import Workdir
 from support.model_ports import free_offset
 
 STANDIN = Path(__file__).parent / "standin"
@@ -47,7 +49,7 @@ MANIFEST = {
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Stand-ins first on the path; their trace and switches are files in this folder."""
-    monkeypatch.setenv("PYTHONPATH", str(STANDIN))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, (str(STANDIN), os.environ.get("PYTHONPATH")))))
     monkeypatch.setenv("HOME", str(tmp_path))
     return tmp_path
 
@@ -232,39 +234,107 @@ async def test_taken_port_is_said_before_anything_starts(home: Path) -> None:
     assert trace(home) == []
 
 
-async def test_leftovers_of_a_crashed_run_are_named(home: Path) -> None:
+@contextmanager
+def another_run(home: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A run in a process of its own; it touches ``up`` when it is ready, and waits."""
     program = (
         "import asyncio,sys; sys.path.insert(0, sys.argv[1]); from pathlib import Path\n"
         "import local.operator.test_local_run as t\n"
     )
     program += "async def wait(_): Path(sys.argv[2], 'up').touch(); await asyncio.Event().wait()\n"
     program += "asyncio.run(t.local_run(Path(sys.argv[2]))(wait))"
-    crashed = subprocess.Popen([sys.executable, "-c", program, str(Path(__file__).parents[2]), str(home)])
+    run = subprocess.Popen([sys.executable, "-c", program, str(Path(__file__).parents[2]), str(home)])
     try:
-
-        async def up() -> bool:
-            return (home / "up").exists()
-
-        await until(up)
-        with pytest.raises(StaleRun, match=r"is in use by another run: .*governed run \(pid"):
-            await local_run(home)(nothing)
-        crashed.kill()
-        crashed.wait()
-        with pytest.raises(
-            StaleRun, match=r"crashed and left .*tiny-predictor-0/server \(pid \d+\).*stop them first: kill"
-        ):
-            await local_run(home)(nothing)
+        yield run
     finally:
-        crashed.kill()
-        crashed.wait()
-        for pid in {p for p in pids(home) if started(p)}:
-            os.kill(pid, signal.SIGKILL)
+        run.kill()
+        run.wait()
 
+
+def memory_of(home: Path) -> Path:
+    return Workdir(home / "work").memory
+
+
+async def is_up(home: Path) -> None:
+    async def up() -> bool:
+        return (home / "up").exists()
+
+    await until(up)
+
+
+async def are_gone(home: Path) -> None:
     async def gone() -> bool:
         return not any(started(p) for p in pids(home))
 
     await until(gone)
+
+
+async def test_leftovers_of_a_crashed_run_are_named(home: Path) -> None:
+    """Where its caretaker was killed with it."""
+    with another_run(home) as crashed:
+        await is_up(home)
+        with pytest.raises(StaleRun, match=r"is in use by another run: .*governed run \(pid"):
+            await local_run(home)(nothing)
+        caretaker = json.loads((home / "work/caretaker.json").read_text())["pid"]
+        os.kill(caretaker, signal.SIGKILL)
+        crashed.kill()
+        crashed.wait()
+        try:
+            with pytest.raises(
+                StaleRun, match=r"crashed and left .*tiny-predictor-0/server \(pid \d+\).*stop them first: kill"
+            ):
+                await local_run(home)(nothing)
+            assert memory_of(home).exists()
+        finally:
+            for pid in {p for p in pids(home) if started(p)}:
+                os.kill(pid, signal.SIGKILL)
+    await are_gone(home)
     await local_run(home)(nothing)
+    assert not memory_of(home).exists(), "a next start sweeps"
+
+
+async def test_who_kills_a_run_ends_its_processes_in_order_and_its_plaintext(home: Path) -> None:
+    with another_run(home) as crashed:
+        await is_up(home)
+        assert (memory_of(home) / "tiny-predictor-0").is_dir()
+        crashed.kill()
+        crashed.wait()
+        await are_gone(home)
+    order = events(home)
+    assert {"server stop", "explainer stop", "auditor stop", "archive stop"} <= set(order), (
+        "by SIGTERM: each can finish"
+    )
+    assert order[-2:] == ["auditor stop", "archive stop"], "what ships stops after what writes"
+
+    async def swept() -> bool:
+        return not memory_of(home).exists()
+
+    await until(swept)
+    await local_run(home)(nothing)
+
+
+async def test_a_start_waits_for_what_a_killed_run_leaves_and_what_hangs_is_killed(home: Path) -> None:
+    with another_run(home) as crashed:
+        await is_up(home)
+        entries = json.loads((home / "work/run.json").read_text())
+        server = entries["tiny-predictor-0/server"]["pid"]
+        os.kill(server, signal.SIGSTOP)  # SIGTERM does nothing to it
+        entries["tiny-predictor-0/server"]["grace"] = 0.5
+        (home / "work/run.json").write_text(json.dumps(entries))
+        crashed.kill()
+        crashed.wait()
+        await local_run(home)(nothing)  # no error: it waited
+    assert started(server) is None
+    assert events(home).count("archive start") == 2
+
+
+async def test_a_caretaker_that_was_killed_spoils_nothing(home: Path) -> None:
+    async def when_ready(_: Running) -> None:
+        os.kill(json.loads((home / "work/caretaker.json").read_text())["pid"], signal.SIGKILL)
+
+    await local_run(home)(when_ready)
+    await local_run(home)(nothing)
+    assert not (home / "work/caretaker.json").exists()
 
 
 async def test_lost_key_is_an_error_not_a_new_key(home: Path) -> None:
