@@ -18,6 +18,8 @@ LABEL_MODEL = f"{GROUP}/model"
 LABEL_COMPONENT = f"{GROUP}/component"
 LABEL_REVISION = f"{GROUP}/revision"
 LABEL_TRACK = f"{GROUP}/track"
+ANNOTATION_ACCEPT_LOSS = f"{GROUP}/accept-loss"
+"""On the archive's GovernanceReport: the loss, by the code that the archive gave it, that a person accepts."""
 ANNOTATION_SAMPLES = f"{GROUP}/sample-requests"
 
 ARCHIVE = "governed-archive"

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import hashlib
 import os
 from collections.abc import Awaitable, Mapping
 from contextlib import closing
@@ -10,8 +11,9 @@ from pathlib import Path
 
 from governed_api import runtime
 from governed_api.json_types import Json
+from governed_api.names import ANNOTATION_ACCEPT_LOSS, ARCHIVE
 from governed_serving.archive.app import create_app, create_public_app
-from governed_serving.archive.errors import ArchiveError
+from governed_serving.archive.errors import ArchiveError, LedgerDamaged
 from governed_serving.archive.ledger.note import Checkpoint
 from governed_serving.archive.metrics import ArchiveMetrics
 from governed_serving.archive.service import Archive
@@ -73,8 +75,7 @@ async def serve(address: str, *, accept_loss: bool = False) -> None:
     host = Host()
     with closing(listen(address, port)) as sock:
         told = await asyncio.to_thread(_told, settings.report)
-        kek = load_kek(settings.kek_file)
-        archive = Archive(settings.folder, kek, namespace, told=told, accept_loss=accept_loss)
+        archive = _opened(settings, told, accept_loss=accept_loss)
         if lost := archive.ledger.lost:
             log("error", "entries were let go", signed=lost.checkpoint.size, known=lost.place)
         for what in archive.finished:
@@ -101,6 +102,36 @@ async def serve(address: str, *, accept_loss: bool = False) -> None:
             host.start(web_server(public, grace=5, timeout_keep_alive=30), listen(address, settings.public_port))
         await host.serve(server, sock, leave)
         log("info", "stopped")
+
+
+def _opened(settings: Settings, told: dict[str, str], *, accept_loss: bool) -> Archive:
+    """A loss is accepted by who serves, or by an annotation of the report that names this very one: what is lost later
+    has another code. Raises ArchiveError, CryptoError, OSError."""
+    kek = load_kek(settings.kek_file)
+
+    def opened(accept: bool) -> Archive:
+        return Archive(settings.folder, kek, settings.namespace, told=told, accept_loss=accept)
+
+    try:
+        return opened(accept_loss)
+    except LedgerDamaged as error:
+        if accept_loss or not settings.report:
+            raise
+        code = hashlib.sha256(str(error).encode()).hexdigest()[:12]
+        if _accepted(settings.report) == code:
+            log("error", "the loss is accepted by an annotation of the report", code=code, error=str(error))
+            return opened(True)
+        command = f"kubectl annotate --overwrite greport {ARCHIVE} {ANNOTATION_ACCEPT_LOSS}={code}"
+        raise LedgerDamaged(f"{error}; in a cluster: {command}", error.index) from None
+
+
+def _accepted(report: str) -> str:
+    """The code of the loss that a person accepts; "" for none, or where that can't be known."""
+    try:
+        return ReportWriter(report).annotation(ANNOTATION_ACCEPT_LOSS)
+    except OSError as error:
+        log("warning", "whether a loss is accepted couldn't be read in the report", error=str(error))
+        return ""
 
 
 async def _beside(archive: Archive, report: str, witnessing: Witnessing) -> None:

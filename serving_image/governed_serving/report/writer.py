@@ -166,6 +166,18 @@ class ReportWriter:
             found = found.get(name) if isinstance(found, dict) else None
         return found if isinstance(found, dict) else {}
 
+    def annotation(self, name: str) -> str:
+        """An annotation of the report; "" where it has none. Raises OSError where it can't be known."""
+        if self._local:
+            return ""
+        try:
+            found = self._get()
+        except (ValueError, httpx.HTTPError) as error:
+            raise OSError(f"report not read: {error}") from None
+        for key in ("metadata", "annotations", name):
+            found = found.get(key) if isinstance(found, dict) else None
+        return found if isinstance(found, str) else ""
+
     def _get(self) -> Json:
         retrying = Retrying(_BACKOFF, _RETRYABLE_STATUS, clock=self._clocks.monotonic, sleep=self._clocks.sleep)
         with self._client() as client:

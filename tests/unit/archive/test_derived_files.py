@@ -1,12 +1,16 @@
 """Files that derive from the entries: damaged, deleted or older, they are made anew or refused, never believed."""
 
+import re
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
+import httpx
 import pytest
 from cryptography.exceptions import InvalidTag
 
+from governed_serving.archive import serve
 from governed_serving.archive.errors import LedgerDamaged, Refused
 from governed_serving.archive.ledger import entrylog
 from governed_serving.archive.ledger.ledger import Ledger
@@ -14,6 +18,7 @@ from governed_serving.archive.ledger.merkle import hash_leaf, verify_inclusion
 from governed_serving.archive.service import ANCHOR, Archive
 from governed_serving.crypto import CryptoError, Kek
 from governed_serving.records import LedgerEntry, canonical
+from governed_serving.report.writer import ReportWriter
 from support.work_folder import WorkFolder, made
 
 from .ledgers import SIGNER, PlainAead, batch, opened
@@ -237,6 +242,47 @@ def test_a_smaller_ledger_is_refused_with_words_what_to_do(
     again = archive(root)  # by now the report has the new checkpoint
     assert len(again.ledger.find("governed-archive", type="loss")) == 1
     again.close()
+
+
+def test_a_loss_is_accepted_in_a_cluster_by_the_code_that_its_refusal_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An annotation is good for one loss: the next one has another code."""
+    reported: dict[str, object] = {}
+
+    def answer(_: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, json=reported) if reported else httpx.Response(403, json={})
+
+    quick = partial(ReportWriter, account=tmp_path, transport=httpx.MockTransport(answer))
+    (tmp_path / "token").write_text("t")
+    monkeypatch.setattr(serve, "ReportWriter", quick)
+    root = tmp_path / "archive"
+    nobody = serve.WitnessPolicy()
+    settings = serve.Settings("default", 0, root, tmp_path / "kek", b"r" * 32, "http://api/report/status", nobody)
+    monkeypatch.setattr(serve, "load_kek", lambda _: KEK)
+
+    def code() -> str:
+        with pytest.raises(LedgerDamaged) as refused:
+            serve._opened(settings, {}, accept_loss=False)
+        found = re.search(r"kubectl annotate .* greport governed-archive (\S+)=([0-9a-f]{12})$", str(refused.value))
+        assert found
+        assert found[1] == "governedmodels.io/accept-loss"
+        return found[2]
+
+    filled(root, 30)
+    shutil.rmtree(root / "ledger")
+    wanted = code()
+    assert code() == wanted, "the same at each start"
+    for other in ("", "0" * 12, "true"):
+        reported |= {"metadata": {"annotations": {"governedmodels.io/accept-loss": other}}}
+        assert code() == wanted
+    reported |= {"metadata": {"annotations": {"governedmodels.io/accept-loss": wanted}}}
+    one = serve._opened(settings, {}, accept_loss=False)
+    assert len(one.ledger.find("governed-archive", type="loss")) == 1
+    one.close()
+    filled(root, 10, 30)
+    shutil.rmtree(root / "ledger")
+    assert code() != wanted, "what is lost later isn't accepted by it"
 
 
 def test_streams_go_on_after_a_loss_once(tmp_path: Path) -> None:
