@@ -1,6 +1,7 @@
 """Quality and importances of explanations by window: what adds up, what is recorded, what survives a restart, what a
 report shows."""
 
+import errno
 import json
 
 import numpy as np
@@ -12,6 +13,7 @@ from governed_serving.dossier.sections import _quality
 from governed_serving.dossier.served import Served, _importances
 from governed_serving.explainer.overall.drift import ImportanceMonitor
 from governed_serving.explainer.overall.quality_windows import MEASURES, QualityWindows, measured
+from governed_serving.explainer.service import watch as watch_module
 from governed_serving.explainer.service.metrics import Metrics
 from governed_serving.explainer.service.recorder import Recorder
 from governed_serving.explainer.service.watch import Watch
@@ -121,6 +123,28 @@ async def test_a_damaged_state_is_begun_anew_and_stops_no_start(tmp_path, name):
     assert (folder / f"{name}.damaged").exists()
     second.save()
     watch(folder, journal, [0.0], sealer=keyset)
+
+
+async def test_a_full_disk_costs_neither_an_answer_nor_the_end_of_the_process(tmp_path, monkeypatch, caplog):
+    journal, now = MemoryJournal(), [0.0]
+    made = watch(tmp_path, journal, now)
+    await made.observe({"explanations": [explanation()]})
+    made.save()
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as disk:
+        disk.setattr(watch_module, "replace_file", full)
+        now[0] = 61.0
+        await made.observe({"explanations": [explanation()]})
+        made.save()
+    assert [record.type for record in journal.records] == ["explanationQuality"], "what must be provable is recorded"
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    assert caplog.text.count("couldn't be saved; free space on the spool") == 2
+    made.save()
+    assert watch(tmp_path, journal, now).monitor.report()["reference"]["samples"] == 2
 
 
 async def test_importances_that_move_raise_an_alarm_of_their_own_kind(tmp_path):

@@ -99,6 +99,10 @@ class Watch:
         self.save()
 
     def save(self) -> None:
-        """Sealed, replaced as a whole."""
-        replace_file(self._importances, self._sealer.seal(self.monitor.dump(), b"importances"))
-        replace_file(self._quality, self._sealer.seal(self.windows.dump(), b"quality"))
+        """Sealed, replaced as a whole. Where the disk takes nothing, what was saved before stays, and the log says so:
+        what explanations said is in the ledger, so neither an answer nor the end of the process hangs on it."""
+        try:
+            replace_file(self._importances, self._sealer.seal(self.monitor.dump(), b"importances"))
+            replace_file(self._quality, self._sealer.seal(self.windows.dump(), b"quality"))
+        except OSError as error:
+            log("error", "what explanations said so far couldn't be saved; free space on the spool", error=str(error))
