@@ -81,7 +81,7 @@ async def serve(address: str, *, accept_loss: bool = False) -> None:
         for what in archive.finished:
             log("warning", "finished a replacement that a kill had interrupted: its entry was written", what=what)
         witnessing = Witnessing(archive, settings.witnesses)
-        await witnessing.greet(accept_loss=accept_loss)
+        await witnessing.greet(accept_loss=accept_loss or archive.ledger.lost is not None)
         if archive.witnessed.contradiction:
             log("error", "the ledger is read only: its log has two histories", what=archive.witnessed.contradiction)
         log("info", "archiving", namespace=namespace, entries=archive.ledger.size, port=port)

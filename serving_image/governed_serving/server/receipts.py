@@ -6,6 +6,7 @@ from typing import Protocol
 import httpx
 
 from governed_api import routes
+from governed_serving.environment import Token
 from governed_serving.server.errors import NotFound, Unavailable
 
 __all__ = ["ArchiveReceipts", "Receipts"]
@@ -33,11 +34,17 @@ class _NotYet(NotFound):
 class ArchiveReceipts:
     """From the archive at ``url``, by the model's ``token``. At most eight are asked for at a time, whoever asks."""
 
-    def __init__(self, url: str, token: str, model: str, *, transport: httpx.AsyncBaseTransport | None = None) -> None:
-        headers = {"authorization": f"Bearer {token}", "x-governed-model": model}
+    def __init__(
+        self, url: str, token: Token, model: str, *, transport: httpx.AsyncBaseTransport | None = None
+    ) -> None:
+        self._token = token if callable(token) else (lambda: token)
         self._model, self._asking = model, 0
         self._client = httpx.AsyncClient(
-            base_url=url, headers=headers, timeout=_SECONDS, transport=transport, trust_env=False
+            base_url=url,
+            headers={"x-governed-model": model},
+            timeout=_SECONDS,
+            transport=transport,
+            trust_env=False,
         )
 
     async def receipt(self, id: str) -> bytes:
@@ -47,7 +54,9 @@ class ArchiveReceipts:
             raise Unavailable(f"receipt: {self._asking} are being asked for already; retry in a moment")
         self._asking += 1
         try:
-            answer = await self._client.get(routes.LEDGER_RECEIPT, params={"model": self._model, "id": id})
+            bearer = {"authorization": f"Bearer {self._token()}"}  # a Secret may have been replaced
+            asked = {"model": self._model, "id": id}
+            answer = await self._client.get(routes.LEDGER_RECEIPT, params=asked, headers=bearer)
         except httpx.HTTPError as error:
             raise Unavailable(
                 f"receipt: expected an answer of the archive, found {type(error).__name__}; retry in a moment"
