@@ -170,47 +170,6 @@ def egress_of(policy: dict[str, Any]) -> list[tuple[str, int]]:
     ]
 
 
-def endpoints_of_the_api_server(*addresses: str) -> dict[str, Any]:
-    metadata = {"name": "kubernetes", "labels": {"kubernetes.io/service-name": "kubernetes"}}
-    return {
-        "apiVersion": "discovery.k8s.io/v1",
-        "kind": "EndpointSlice",
-        "metadata": metadata,
-        "addressType": "IPv4",
-        "endpoints": [{"addresses": [address]} for address in addresses],
-        "ports": [{"name": "https", "port": 6443, "protocol": "TCP"}],
-    }
-
-
-def test_the_api_servers_addresses_are_found_at_install(bed: ApiServerBed, helm: Helm) -> None:
-    default = bed.cluster.within("default")
-    behind = ("172.18.0.3", "172.18.0.2")
-    default.apply(endpoints_of_the_api_server(*behind))  # a server on loopback publishes none
-    clustered = (default.get("service", "kubernetes")["spec"]["clusterIP"], 443)
-    found = [*((address, 6443) for address in behind), clustered]
-    want = sorted((f"{address}/32", port) for address, port in found)
-    helm("upgrade", "--install", RELEASE, str(CHART), "--create-namespace", "--wait")
-    assert sorted(egress_of(helm.cluster.get("netpol", NAME))) == want
-    container = helm.cluster.get("deployment", NAME)["spec"]["template"]["spec"]["containers"][0]
-    (told,) = [e["value"] for e in container["env"] if e["name"] == "GOVERNED_OPERATOR_API_SERVERS"]
-    assert sorted(told.split(",")) == sorted(f"{cidr}:{port}" for cidr, port in want), (
-        "and the models' policies as well"
-    )
-
-    (offline,) = [o for o in rendered(helm) if o["kind"] == "NetworkPolicy"]
-    assert egress_of(offline) == [], "helm template asks nobody"
-    assert {p["port"] for rule in offline["spec"]["egress"] if "to" not in rule for p in rule["ports"]} == {
-        53,
-        443,
-        6443,
-    }
-    helm("upgrade", RELEASE, str(CHART), "--set=apiServers={10.9.8.7/32:7443}")
-    assert egress_of(helm.cluster.get("netpol", NAME)) == [("10.9.8.7/32", 7443)], "what is set outweighs"
-    helm("upgrade", RELEASE, str(CHART), "--set=networkPolicy.findApiServers=false")
-    assert egress_of(helm.cluster.get("netpol", NAME)) == []
-    default.kubectl("delete", "endpointslice", "kubernetes")
-
-
 def test_derived_files_are_up_to_date_with_helm() -> None:
     command = [sys.executable, str(ROOT / "charts" / "render"), "--check", "--helm", str(program("helm"))]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -583,3 +542,45 @@ def test_a_namespace_that_may_not_be_read_any_more_stops_no_other(
             stays.apply(imported())
             await_ready(stays, "plain")
             assert f"in namespace {goes.namespace} broke" in operator.log.read_text()
+
+
+def endpoints_of_the_api_server(*addresses: str) -> dict[str, Any]:
+    metadata = {"name": "kubernetes", "labels": {"kubernetes.io/service-name": "kubernetes"}}
+    return {
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": metadata,
+        "addressType": "IPv4",
+        "endpoints": [{"addresses": [address]} for address in addresses],
+        "ports": [{"name": "https", "port": 6443, "protocol": "TCP"}],
+    }
+
+
+def test_the_api_servers_addresses_are_found_at_install(bed: ApiServerBed, helm: Helm) -> None:
+    default = bed.cluster.within("default")
+    behind = ("172.18.0.3", "172.18.0.2")
+    default.apply(endpoints_of_the_api_server(*behind))  # a server on loopback publishes none
+    clustered = (default.get("service", "kubernetes")["spec"]["clusterIP"], 443)
+    found = [*((address, 6443) for address in behind), clustered]
+    want = sorted((f"{address}/32", port) for address, port in found)
+    helm("upgrade", "--install", RELEASE, str(CHART), "--create-namespace", "--wait")
+    assert sorted(egress_of(helm.cluster.get("netpol", NAME))) == want
+    container = helm.cluster.get("deployment", NAME)["spec"]["template"]["spec"]["containers"][0]
+    (told,) = [e["value"] for e in container["env"] if e["name"] == "GOVERNED_OPERATOR_API_SERVERS"]
+    assert sorted(told.split(",")) == sorted(f"{cidr}:{port}" for cidr, port in want), (
+        "and the models' policies as well"
+    )
+
+    (offline,) = [o for o in rendered(helm) if o["kind"] == "NetworkPolicy"]
+    assert egress_of(offline) == [], "helm template asks nobody"
+    assert {p["port"] for rule in offline["spec"]["egress"] if "to" not in rule for p in rule["ports"]} == {
+        53,
+        443,
+        6443,
+    }
+    helm("upgrade", RELEASE, str(CHART), "--set=apiServers={10.9.8.7/32:7443}")
+    assert egress_of(helm.cluster.get("netpol", NAME)) == [("10.9.8.7/32", 7443)], "what is set outweighs"
+    helm("upgrade", RELEASE, str(CHART), "--set=networkPolicy.findApiServers=false")
+    assert egress_of(helm.cluster.get("netpol", NAME)) == []
+    default.kubectl("delete", "endpointslice", "kubernetes")
+    helm("uninstall", RELEASE, "--wait")
