@@ -36,7 +36,7 @@ def model_keyring(kek: Kek, spool: Path, model: str, archive: str, token: Token)
     return Keyring(kek, store)
 
 
-def subject_keys(kek: Kek, spool: Path, model: str, archive: str, token: str) -> Subjects:
+def subject_keys(kek: Kek, spool: Path, model: str, archive: str, token: Token) -> Subjects:
     """As :func:`model_keyring`, the keys of data subjects: without a copy in the spool, where a destroyed one would
     live on."""
     if not archive:

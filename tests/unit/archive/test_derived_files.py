@@ -257,8 +257,16 @@ def test_a_loss_is_accepted_in_a_cluster_by_the_code_that_its_refusal_names(
     (tmp_path / "token").write_text("t")
     monkeypatch.setattr(serve, "ReportWriter", quick)
     root = tmp_path / "archive"
-    nobody = serve.WitnessPolicy()
-    settings = serve.Settings("default", 0, root, tmp_path / "kek", b"r" * 32, "http://api/report/status", nobody)
+    settings = serve.Settings(
+        namespace="default",
+        port=0,
+        public_port=0,
+        folder=root,
+        kek_file=tmp_path / "kek",
+        root=b"r" * 32,
+        report="http://api/report/status",
+        witnesses=serve.WitnessPolicy(),
+    )
     monkeypatch.setattr(serve, "load_kek", lambda _: KEK)
 
     def code() -> str:
