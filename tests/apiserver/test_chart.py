@@ -563,7 +563,8 @@ def test_the_api_servers_addresses_are_found_at_install(bed: ApiServerBed, helm:
     clustered = (default.get("service", "kubernetes")["spec"]["clusterIP"], 443)
     found = [*((address, 6443) for address in behind), clustered]
     want = sorted((f"{address}/32", port) for address, port in found)
-    helm("upgrade", "--install", RELEASE, str(CHART), "--create-namespace", "--wait")
+    find = "--set=networkPolicy.findApiServers=true"
+    helm("upgrade", "--install", RELEASE, str(CHART), "--create-namespace", "--wait", find)
     assert sorted(egress_of(helm.cluster.get("netpol", NAME))) == want
     container = helm.cluster.get("deployment", NAME)["spec"]["template"]["spec"]["containers"][0]
     (told,) = [e["value"] for e in container["env"] if e["name"] == "GOVERNED_OPERATOR_API_SERVERS"]
@@ -571,16 +572,16 @@ def test_the_api_servers_addresses_are_found_at_install(bed: ApiServerBed, helm:
         "and the models' policies as well"
     )
 
-    (offline,) = [o for o in rendered(helm) if o["kind"] == "NetworkPolicy"]
+    (offline,) = [o for o in rendered(helm, find) if o["kind"] == "NetworkPolicy"]
     assert egress_of(offline) == [], "helm template asks nobody"
     assert {p["port"] for rule in offline["spec"]["egress"] if "to" not in rule for p in rule["ports"]} == {
         53,
         443,
         6443,
     }
-    helm("upgrade", RELEASE, str(CHART), "--set=apiServers={10.9.8.7/32:7443}")
+    helm("upgrade", RELEASE, str(CHART), find, "--set=apiServers={10.9.8.7/32:7443}")
     assert egress_of(helm.cluster.get("netpol", NAME)) == [("10.9.8.7/32", 7443)], "what is set outweighs"
-    helm("upgrade", RELEASE, str(CHART), "--set=networkPolicy.findApiServers=false")
+    helm("upgrade", RELEASE, str(CHART), "--reset-values")
     assert egress_of(helm.cluster.get("netpol", NAME)) == []
     default.kubectl("delete", "endpointslice", "kubernetes")
     helm("uninstall", RELEASE, "--wait")
