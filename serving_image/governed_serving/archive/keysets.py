@@ -8,7 +8,6 @@ from governed_serving.archive.errors import Unreachable
 from governed_serving.crypto import (
     DirectoryStore,
     Kek,
-    KeyDestroyed,
     Keyring,
     Keyset,
     KeysetStore,
@@ -76,7 +75,7 @@ class CachedStore:
                 raise
             log("warning", "archive unreachable; using the keyset's copy in the spool", purpose=purpose)
             return copy.read_bytes()
-        except KeyDestroyed:
+        except Exception:
             copy.unlink(missing_ok=True)
             raise
         if document is not None:
