@@ -41,7 +41,7 @@ def command(
     token_file: Annotated[
         Path | None,
         typer.Option(
-            help=f"The operator's token; in a cluster: Secret NAME-tokens, key {token_key(Role.OPERATOR)}.",
+            help="The operator's token; in a cluster it is made of the archive's root: see README, For auditors.",
             show_default="of the local run",
         ),
     ] = None,

@@ -29,7 +29,7 @@ _Url = Annotated[
 _Token = Annotated[
     Path | None,
     typer.Option(
-        help=f"The operator's token; in a cluster: Secret NAME-tokens, key {token_key(Role.OPERATOR)}.",
+        help="The operator's token; in a cluster it is made of the archive's root: see README, For auditors.",
         show_default="of the local run",
     ),
 ]

@@ -4,6 +4,8 @@ import base64
 from collections.abc import Mapping
 from pathlib import Path
 
+from governed_api.names import component
+from governed_api.roles import Role, bearer_token, token_key
 from governed_operator.desired.key_material import draw
 from governed_operator.desired.manifest import ANNOTATION_GENERATE, Manifest
 from governed_operator.local.errors import LocalError
@@ -33,6 +35,15 @@ class Secrets:
         for key, value in draw(secret, self._root_key()).items():
             write_private(staging / key, value)
         staging.rename(folder)
+
+    def give_operator(self, namespace: str, model: str) -> None:
+        """Write the token of whoever answers for the model, which no container has. It derives from the archive's root,
+        so it is written anew at every start."""
+        if (root := self._root_key()) is None:
+            return
+        folder = self._folder / component(model, "tokens")
+        folder.mkdir(mode=0o700, exist_ok=True)
+        write_private(folder / token_key(Role.OPERATOR), bearer_token(root, namespace, model, Role.OPERATOR).encode())
 
     def value(self, name: str, key: str) -> bytes:
         """Raises LocalError when the Secret, or the key in it, isn't there."""

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from governed_api.resolved import ResolvedModel
+from governed_api.roles import Role, bearer_token
 from governed_operator.desired.decision import Revision
 from governed_operator.desired.key_material import archive_token, draw
 from governed_operator.desired.objects import canary_replicas
@@ -20,6 +21,7 @@ from governed_operator.local.process_table import alive, known
 from governed_operator.local.sample import Sample, load_sample
 from governed_operator.local.supervision import Backoff
 from governed_operator.local.translate import process_spec
+from governed_operator.local.volumes import Secrets
 from governed_operator.local.workdir import Workdir
 
 GOLDEN = Path(__file__).parents[2] / "golden"
@@ -149,3 +151,17 @@ def test_scaling_and_suspending_make_no_new_revision() -> None:
     timeout = model.spec.predictor.model_copy(update={"timeout": 31})
     changed = model.model_copy(update={"spec": model.spec.model_copy(update={"predictor": timeout})})
     assert Revision.of(changed, "a").name != Revision.of(model, "a").name
+
+
+def test_a_run_leaves_the_operators_token_where_a_person_finds_it(tmp_path: Path) -> None:
+    workdir = Workdir(tmp_path)
+    secrets = Secrets(workdir, ("archive-keys", "root"))
+    token = workdir.secrets / "loans-tokens" / "operator-token"
+    secrets.give_operator("default", "loans")
+    assert not token.exists()  # no archive, no token
+    (workdir.secrets / "archive-keys").mkdir(parents=True)
+    for root in (b"r" * 32, b"s" * 32):  # an archive made anew has another root
+        (workdir.secrets / "archive-keys" / "root").write_bytes(root)
+        secrets.give_operator("default", "loans")
+        assert token.read_text() == bearer_token(root, "default", "loans", Role.OPERATOR)
+        assert token.stat().st_mode & 0o777 == 0o600

@@ -5,7 +5,7 @@ The auditor knows no token but its own; it asks the archive, which gives them, w
 
 from collections.abc import Callable
 
-from governed_api.roles import Role, token_key
+from governed_api.roles import Role
 from governed_serving.archive.client import ArchiveClient
 from governed_serving.archive.errors import Refused
 from governed_serving.auditor.service.errors import Forbidden, Unknown
@@ -29,7 +29,7 @@ class Persons:
     def check(self, authorization: str) -> None:
         """Raises Unknown, Forbidden, and ArchiveError where nobody can tell."""
         scheme, _, token = authorization.partition(" ")
-        where = f"Secret {self._model}-tokens, key {token_key(Role.OPERATOR)}"
+        where = "README, For auditors: governed decide --token-file"
         if scheme.lower() != "bearer" or not token.strip() or not token.isascii():
             raise Unknown(f"expected the operator's token (Authorization: Bearer …; {where}), found none")
         with self._client(token.strip()) as client:
