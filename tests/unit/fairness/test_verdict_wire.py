@@ -104,7 +104,7 @@ def test_the_operator_reads_the_same_verdict() -> None:
     report = AuditorReport.model_validate(told)
     assert (report.verdict, report.ledger_index, report.revision) == ("Fail", 7, "r1")
     assert [m.verdict for m in report.metrics] == [m["verdict"] for m in told["metrics"]]
-    assert set(PodVerdict.model_fields) - {"in_force", "observed_at"} <= set(BiasVerdict.model_fields)
+    assert set(PodVerdict.model_fields) - {"in_force", "observed_at", "refused"} <= set(BiasVerdict.model_fields)
 
 
 def test_a_field_that_is_taken_back_is_not_told() -> None:
