@@ -9,9 +9,10 @@ import hashlib
 import os
 import secrets
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
 from typing import BinaryIO
@@ -137,7 +138,7 @@ def _opened(staging: Path, manifest: Manifest, request: Request) -> Archive:
 
 def _newer(manifest: Manifest, request: Request) -> dict[str, int]:
     """Sizes of checkpoints that were signed of more than the backup has, by their place."""
-    sizes = {place: Checkpoint.parse(note.rpartition("\n\n")[0] + "\n").size for place, note in request.told.items()}
+    sizes = {place: Checkpoint.unverified(note).size for place, note in request.told.items()}
     return {place: size for place, size in sizes.items() if size > manifest.size}
 
 
@@ -159,26 +160,27 @@ def _refuse_older(manifest: Manifest, request: Request) -> None:
 def _delete_again(archive: Archive) -> int:
     """Retention reaches backups: what a receipt in the ledger lists goes, and may not come again."""
     count = 0
-    for start in range(0, archive.ledger.size, _SLICE):
-        for leaf in archive.ledger.entries(start, start + _SLICE):
-            for digest in Receipts.addresses(decode_with(_decoder, leaf)):
-                count += archive.blobs.size(digest) is not None
-                archive.blobs.expire(digest)
+    for entry in _entries(archive):
+        for digest in Receipts.addresses(entry):
+            count += archive.blobs.size(digest) is not None
+            archive.blobs.expire(digest)
     return count
 
 
 def _erased(archive: Archive, manifest: Manifest, after: Sequence[LogSource]) -> set[tuple[str, str]]:
     """(model, purpose) of the keys that the ledger, or a newer copy of it, says were destroyed. Raises ArchiveError for
     a copy that doesn't go on from the backup."""
-    erased = set[tuple[str, str]]()
     for source in after:
         verify(source, earlier=(manifest.checkpoint,), blobs=False)
-        entries = (decode_with(_decoder, leaf.data) for leaf in source.leaves(_ALL))
-        erased |= {(e.model, str(e.summary.get("purpose"))) for e in entries if e.type == ERASURE}
+    newer = (decode_with(_decoder, leaf.data) for source in after for leaf in source.leaves(_ALL))
+    entries = chain(newer, _entries(archive))
+    return {(entry.model, str(entry.summary.get("purpose"))) for entry in entries if entry.type == ERASURE}
+
+
+def _entries(archive: Archive) -> Iterator[LedgerEntry]:
     for start in range(0, archive.ledger.size, _SLICE):
-        own = (decode_with(_decoder, leaf) for leaf in archive.ledger.entries(start, start + _SLICE))
-        erased |= {(e.model, str(e.summary.get("purpose"))) for e in own if e.type == ERASURE}
-    return erased
+        for leaf in archive.ledger.entries(start, start + _SLICE):
+            yield decode_with(_decoder, leaf)
 
 
 def _put_in_place(staging: Path, folder: Path) -> None:

@@ -13,12 +13,14 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 __all__ = [
+    "DECIMAL",
     "SIGNER",
     "Checkpoint",
     "NoteError",
     "Signer",
     "UnknownKey",
     "Verifier",
+    "decode_base64",
     "key_hash",
     "open_checkpoint",
     "parse_vkey",
@@ -33,7 +35,8 @@ from}."""
 
 _ED25519 = b"\x01"
 _MARK = "— "
-_SIZE = re.compile(r"0|[1-9][0-9]{0,18}")
+DECIMAL = re.compile(r"0|[1-9][0-9]{0,18}")
+"""A size or an index as C2SP writes it: one way only, below 10^19."""
 
 
 class NoteError(ValueError):
@@ -61,7 +64,7 @@ def parse_vkey(vkey: str, kind: bytes, what: str) -> tuple[str, bytes]:
     parts = vkey.strip().split("+", 2)
     if len(parts) != 3:
         raise NoteError("a verifier key must be name+hash+key")
-    key = _decode(parts[2], "verifier key")
+    key = decode_base64(parts[2], "verifier key")
     if len(key) != 33 or key[:1] != kind:
         raise NoteError(f"{what} must be Ed25519 (type {kind[0]}, 32 bytes)")
     name = _check_name(parts[0])
@@ -171,12 +174,17 @@ class Checkpoint:
         lines = text.removesuffix("\n").split("\n")
         if len(lines) < 3 or not lines[0]:
             raise NoteError("a checkpoint must have origin, size and root, each on a line")
-        if not _SIZE.fullmatch(lines[1]):
+        if not DECIMAL.fullmatch(lines[1]):
             raise NoteError(f"a checkpoint's size must be a decimal number below 10^19, found {lines[1][:80]!r}")
-        root = _decode(lines[2], "root hash")
+        root = decode_base64(lines[2], "root hash")
         if len(root) != 32:
             raise NoteError(f"a checkpoint's root must have 32 bytes, found {len(root)}")
         return cls(lines[0], int(lines[1]), root, tuple(lines[3:]))
+
+    @classmethod
+    def unverified(cls, note: str) -> "Checkpoint":
+        """What a signed note says, whoever signed it; raises :class:`NoteError`."""
+        return cls.parse(note.rpartition("\n\n")[0] + "\n")
 
 
 def sign_checkpoint(signer: Signer, size: int, root: bytes, *extensions: str, older: tuple[Signer, ...] = ()) -> str:
@@ -200,13 +208,14 @@ def signature_line(line: str) -> tuple[str, bytes]:
     """(key name, key hash ‖ signature) of a line; raises :class:`NoteError`, also where another key's line is bad."""
     if not line.startswith(_MARK) or len(fields := line[len(_MARK) :].split(" ")) != 2:
         raise NoteError("a signature line must be '— name base64'")
-    signature = _decode(fields[1], "signature")
+    signature = decode_base64(fields[1], "signature")
     if len(signature) < 5:
         raise NoteError(f"a signature line must hold a key hash and a signature, found {len(signature)} bytes")
     return _check_name(fields[0]), signature
 
 
-def _decode(text: str, what: str) -> bytes:
+def decode_base64(text: str, what: str) -> bytes:
+    """What ``text`` encodes, in the one way that encoders write it; raises :class:`NoteError`."""
     try:
         data = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError) as error:

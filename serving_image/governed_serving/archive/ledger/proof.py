@@ -4,10 +4,9 @@ https://c2sp.org/tlog-proof. ``extra`` holds the entry itself: nothing vouches f
 """
 
 import base64
-import binascii
 from dataclasses import dataclass
 
-from governed_serving.archive.ledger.note import NoteError
+from governed_serving.archive.ledger.note import DECIMAL, NoteError, decode_base64
 
 __all__ = ["HEAD", "MOST_BYTES", "LogProof"]
 
@@ -50,23 +49,13 @@ class LogProof:
         if len(lines) < 2 or not lines[0].startswith("extra ") or not lines[1].startswith("index "):
             raise NoteError("a receipt must hold its entry (extra) and its index, each on a line")
         number = lines[1].removeprefix("index ")
-        if not (number.isascii() and number.isdigit() and len(number) <= 19 and str(int(number)) == number):
+        if not DECIMAL.fullmatch(number):
             raise NoteError(f"an index must be a decimal number, found {number[:40]!r}")
-        hashes = tuple(_decoded(line, "hash") for line in lines[2:])
+        hashes = tuple(decode_base64(line, "hash") for line in lines[2:])
         if len(hashes) > _HASHES or any(len(one) != 32 for one in hashes):
             raise NoteError(f"an inclusion proof must be at most {_HASHES} hashes of 32 bytes")
-        return cls(_decoded(lines[0].removeprefix("extra "), "entry"), int(number), hashes, note)
+        return cls(decode_base64(lines[0].removeprefix("extra "), "entry"), int(number), hashes, note)
 
 
 def _encoded(data: bytes) -> str:
     return base64.b64encode(data).decode()
-
-
-def _decoded(text: str, what: str) -> bytes:
-    try:
-        data = base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise NoteError(f"the {what} is not base64: {error}") from None
-    if _encoded(data) != text:
-        raise NoteError(f"the {what} is base64 that no encoder writes: it was changed")
-    return data

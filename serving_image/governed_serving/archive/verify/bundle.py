@@ -98,7 +98,7 @@ def export(
 
 def _sizes(earlier: tuple[str, ...], now: Checkpoint) -> list[int]:
     """Entries that earlier checkpoints signed, without those of an empty log. Raises ArchiveError, NoteError."""
-    sizes = sorted({Checkpoint.parse(note.rpartition("\n\n")[0] + "\n").size for note in earlier} - {0})
+    sizes = sorted({Checkpoint.unverified(note).size for note in earlier} - {0})
     if sizes and sizes[-1] > now.size:
         raise ArchiveError(
             f"an earlier checkpoint signed {sizes[-1]} entries, the log now has {now.size}: its tail was cut"

@@ -157,7 +157,7 @@ class _Folder:
         root, findings = self._root, self._findings
         cipher = ledger_cipher(root, self._kek)
         verifier = self._own_verifier()
-        signed = Checkpoint.parse(source.checkpoint().rpartition("\n\n")[0] + "\n")
+        signed = Checkpoint.unverified(source.checkpoint())
         derived = Derived(root, cipher, findings, running=self._running)
         truth = self._truth(source, derived, verifier, reports)
         self._unsigned(truth, signed, running=self._running)

@@ -255,7 +255,7 @@ def _verified(source: LogSource, note: str, asked: _Asked, holdings: Holdings) -
         if old.size == now.size and old.root != now.root:
             raise ArchiveError(f"two checkpoints over {now.size} entries have different roots: the log forked")
     walk = _Walk(source, now, before, id, blobs, holdings)
-    walk.asked = {Checkpoint.parse(note.rpartition("\n\n")[0]).size for note in rotated}
+    walk.asked = {Checkpoint.unverified(note).size for note in rotated}
     count = _recompute(walk, source)
     deleted, unnamed = walk.explain_missing(), walk.unnamed()
     walk.check_holdings()
