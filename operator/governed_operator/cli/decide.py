@@ -6,8 +6,6 @@ from typing import Annotated
 
 import typer
 
-from governed_api.names import component
-from governed_api.roles import Role, token_key
 from governed_api.runtime import PORT_AUDITOR, on_this_machine
 from governed_operator.cli.fail import fail
 
@@ -54,8 +52,7 @@ def command(
     from governed_operator.local.client import ClientError, ModelClient
     from governed_operator.local.workdir import Workdir
 
-    folder = Workdir(workdir or Path(".governed") / name).secrets / component(name, "tokens")
-    path = token_file or folder / token_key(Role.OPERATOR)
+    path = token_file or Workdir(workdir or Path(".governed") / name).operator_token(name)
     try:
         token = path.read_text().strip()
     except OSError as error:

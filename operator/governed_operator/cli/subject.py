@@ -10,8 +10,6 @@ import typer
 
 from governed_api import object_names
 from governed_api import runtime as rt
-from governed_api.names import component
-from governed_api.roles import Role, token_key
 from governed_api.runtime import PORT_ARCHIVE, on_this_machine
 from governed_operator.cli.fail import fail
 from governed_operator.local.serving_side import module
@@ -85,9 +83,9 @@ def erase(
 
 
 def _keys(name: str, workdir: Path | None, token_file: Path | None, model_key: Path | None) -> list[str]:
-    secrets = Workdir(workdir or Path(".governed") / name).secrets
-    token = token_file or secrets / component(name, "tokens") / token_key(Role.OPERATOR)
-    key = model_key or secrets / object_names.own_kek(name) / rt.KEK_NAME
+    folder = Workdir(workdir or Path(".governed") / name)
+    token = token_file or folder.operator_token(name)
+    key = model_key or folder.secrets / object_names.own_kek(name) / rt.KEK_NAME
     for path, what in ((token, "the operator's token"), (key, "the model's key-encryption key")):
         if not path.is_file():
             fail(f"{path}: no such file: expected {what}")

@@ -4,8 +4,7 @@ import base64
 from collections.abc import Mapping
 from pathlib import Path
 
-from governed_api.names import component
-from governed_api.roles import Role, bearer_token, token_key
+from governed_api.roles import Role, bearer_token
 from governed_operator.desired.key_material import draw
 from governed_operator.desired.manifest import ANNOTATION_GENERATE, Manifest
 from governed_operator.local.errors import LocalError
@@ -16,7 +15,7 @@ class Secrets:
     """Secrets of a namespace as files WORKDIR/secrets/<name>/<key>, 0600; generated ones are drawn once."""
 
     def __init__(self, workdir: Workdir, root: tuple[str, str]) -> None:
-        self._folder = workdir.secrets
+        self._workdir, self._folder = workdir, workdir.secrets
         self._root = root
 
     def ensure(self, secret: Manifest) -> None:
@@ -41,9 +40,9 @@ class Secrets:
         so it is written anew at every start."""
         if (root := self._root_key()) is None:
             return
-        folder = self._folder / component(model, "tokens")
-        folder.mkdir(mode=0o700, exist_ok=True)
-        write_private(folder / token_key(Role.OPERATOR), bearer_token(root, namespace, model, Role.OPERATOR).encode())
+        path = self._workdir.operator_token(model)
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+        write_private(path, bearer_token(root, namespace, model, Role.OPERATOR).encode())
 
     def value(self, name: str, key: str) -> bytes:
         """Raises LocalError when the Secret, or the key in it, isn't there."""

@@ -11,6 +11,8 @@ from pathlib import Path
 
 from governed_api import object_names
 from governed_api import runtime as rt
+from governed_api.names import component
+from governed_api.roles import Role, token_key
 from governed_operator.local.caretaker import POLL, RUN, Caretaker, at_work, note_of
 from governed_operator.local.errors import LocalError, StaleRun
 from governed_operator.local.process_table import Known, alive, known
@@ -39,6 +41,10 @@ class Workdir:
     def archive_folder(self) -> Path:
         """The archive's volume: ciphertext, ledger and blobs."""
         return self.volumes / object_names.ARCHIVE_CLAIM
+
+    def operator_token(self, model: str) -> Path:
+        """File of the token of whoever answers for ``model``."""
+        return self.secrets / component(model, "tokens") / token_key(Role.OPERATOR)
 
     def archive_environment(self) -> dict[str, str]:
         """What a program needs to read that volume."""

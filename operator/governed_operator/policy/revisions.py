@@ -1,6 +1,6 @@
 """What the pods of a revision reported, added up; and which entries of a report speak of pods that are gone. Pure."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -55,31 +55,31 @@ def verdict(obs: Observed, revision: str | None) -> PodVerdict | None:
     return max(found, key=lambda v: (v.samples, worst.index(v.verdict)), default=None)
 
 
+def _auditors(obs: Observed) -> Iterator[tuple[str, PodVerdict]]:
+    """(pod, what it reports) of every revision."""
+    for revision in obs.report.revisions.values() if obs.report else ():
+        yield from revision.auditor.items()
+
+
 def dead_letters(obs: Observed) -> int:
     """Ledger entries that the archive refused for ever, of all pods that there are."""
-    revisions = obs.report.revisions.values() if obs.report else ()
-    return sum(pod.dead_letters for revision in revisions for pod in revision.auditor.values())
+    return sum(pod.dead_letters for _, pod in _auditors(obs))
 
 
 def unreadable_frames(obs: Observed) -> int:
     """Frames of journals that were damaged before they were shipped, of all pods that there are."""
-    revisions = obs.report.revisions.values() if obs.report else ()
-    return sum(pod.unreadable_frames for revision in revisions for pod in revision.auditor.values())
+    return sum(pod.unreadable_frames for _, pod in _auditors(obs))
 
 
 def contests(obs: Observed) -> tuple[int, int]:
     """Contested decisions that are open, and of these overdue: each pod tells of the whole model, as the ledger has
     it."""
-    revisions = obs.report.revisions.values() if obs.report else ()
-    pods = [pod for revision in revisions for pod in revision.auditor.values()]
-    return max(((pod.open_contests, pod.overdue_contests) for pod in pods), default=(0, 0))
+    return max(((pod.open_contests, pod.overdue_contests) for _, pod in _auditors(obs)), default=(0, 0))
 
 
 def refused_shipping(obs: Observed) -> tuple[str, str]:
     """(pod, why) of the first pod, by name, whose shipping the archive refuses; ("", "") for none."""
-    revisions = obs.report.revisions.values() if obs.report else ()
-    found = {name: pod.refused for revision in revisions for name, pod in revision.auditor.items() if pod.refused}
-    return min(found.items(), default=("", ""))
+    return min(((name, pod.refused) for name, pod in _auditors(obs) if pod.refused), default=("", ""))
 
 
 def stale_report_entries(obs: Observed) -> tuple[RevisionsPatch, float | None]:
