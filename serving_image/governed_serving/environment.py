@@ -14,10 +14,15 @@ import pydantic
 from governed_api import runtime
 from governed_api.resolved import ResolvedModel
 
-__all__ = ["InvalidSettings", "PodEnvironment", "Token", "missing", "read_model"]
+__all__ = ["InvalidSettings", "PodEnvironment", "Token", "missing", "read_model", "token_reader"]
 
 Token = str | Callable[[], str]
 """A bearer token, or what reads it anew: a Secret that is replaced changes the file while the process runs."""
+
+
+def token_reader(token: Token) -> Callable[[], str]:
+    """What gives the token as it is now."""
+    return token if callable(token) else lambda: token
 
 
 class InvalidSettings(Exception):

@@ -17,7 +17,7 @@ from governed_serving.archive.errors import ArchiveError
 from governed_serving.archive.verify.command_line import add_checkpoint, add_keys, expected_errors, fail
 
 if TYPE_CHECKING:
-    from governed_serving.archive.verify.inspection import Asked
+    from governed_serving.archive.verify.inspection import Asked, Inspection
     from governed_serving.archive.verify.sources import LogSource
 
 __all__ = ["main"]
@@ -119,13 +119,7 @@ def _add_backup(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
         default=[],
         help=f"the archive's key-encryption key (default: ${runtime.KEK_FILE}); verifier key that must have signed",
     )
-    restore.add_argument(
-        "--checkpoint",
-        type=Path,
-        action="append",
-        default=[],
-        help="a checkpoint, anchor or GovernanceReport kept elsewhere: an older backup is refused",
-    )
+    add_checkpoint(restore, "an older backup is refused")
     restore.add_argument(
         "--accept-loss",
         action="store_true",
@@ -203,7 +197,7 @@ def _verify_log(where: str, options: argparse.Namespace, asked: "Asked") -> str:
     """The status of a folder, bundle or URL."""
     from governed_serving.archive.verify.inspection import inspect_folder, inspect_source
     from governed_serving.archive.verify.opening import beside_workdir, folder_kek, open_source
-    from governed_serving.archive.verify.printing import inspection_json, print_content, print_inspection
+    from governed_serving.archive.verify.printing import print_content
     from governed_serving.archive.verify.sources import DirectorySource
 
     folder = Path(where)
@@ -216,10 +210,7 @@ def _verify_log(where: str, options: argparse.Namespace, asked: "Asked") -> str:
         source, _ = open_source(where, options.key_file, options.token_file, options.model)
         found = inspect_source(source, asked)
     with closing(source):
-        if options.json:
-            sys.stdout.write(msgspec.json.format(inspection_json(found), indent=1).decode() + "\n")
-        else:
-            print_inspection(found, trusted=bool(asked.vkey))
+        _print(found, options, asked)
         if options.model_key and found.log is not None:
             print_content(source, found.log.proofs, options.model_key)
     return found.findings.status
@@ -229,7 +220,6 @@ def _verify_receipt(options: argparse.Namespace, asked: "Asked") -> str:
     """Offline; with ``--against`` also held against a ledger as it is now, which tells of keys that were rotated."""
     from governed_serving.archive.verify.findings import Findings
     from governed_serving.archive.verify.inspection import Inspection
-    from governed_serving.archive.verify.printing import inspection_json, print_inspection
     from governed_serving.archive.verify.receipt import check_receipt, read_receipt
 
     findings = Findings()
@@ -240,16 +230,22 @@ def _verify_receipt(options: argparse.Namespace, asked: "Asked") -> str:
         if not vkey and not options.against:
             findings.skip("signature", "no key to check it: give the ledger's, kept elsewhere, as --key-file VKEY")
     found = Inspection(findings)
-    if options.json:
-        sys.stdout.write(msgspec.json.format(inspection_json(found), indent=1).decode() + "\n")
-    else:
-        print_inspection(found, trusted=bool(asked.vkey))
+    _print(found, options, asked)
     if not options.against or findings.wrong:
         return findings.status
     earlier = (*asked.earlier, receipt.proof.note)
     return _verify_log(
         options.against, options, replace(asked, earlier=earlier, id="", witnesses=type(asked.witnesses)())
     )
+
+
+def _print(found: "Inspection", options: argparse.Namespace, asked: "Asked") -> None:
+    from governed_serving.archive.verify.printing import inspection_json, print_inspection
+
+    if options.json:
+        sys.stdout.write(msgspec.json.format(inspection_json(found), indent=1).decode() + "\n")
+    else:
+        print_inspection(found, trusted=bool(asked.vkey))
 
 
 def _export(options: argparse.Namespace) -> int:

@@ -18,7 +18,7 @@ from governed_serving.archive.errors import Refused, Unreachable, Unverified
 from governed_serving.archive.ledger.tiles import tile_path
 from governed_serving.crypto.errors import KeyDestroyed, KeysetChanged
 from governed_serving.decoding import decode_json, decode_with
-from governed_serving.environment import Token
+from governed_serving.environment import Token, token_reader
 from governed_serving.hosting.retrying import Backoff, GaveUp, Retrying
 from governed_serving.records import RETENTION, ROTATION, AppendRequest
 
@@ -68,7 +68,7 @@ class ArchiveClient:
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ):
-        self._token = token if callable(token) else (lambda: token)
+        self._token = token_reader(token)
         headers = {"authorization": _bearer(self._token())}
         if model:
             headers["x-governed-model"] = model

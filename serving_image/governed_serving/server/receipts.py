@@ -6,7 +6,7 @@ from typing import Protocol
 import httpx
 
 from governed_api import routes
-from governed_serving.environment import Token
+from governed_serving.environment import Token, token_reader
 from governed_serving.server.errors import NotFound, Unavailable
 
 __all__ = ["ArchiveReceipts", "Receipts"]
@@ -37,7 +37,7 @@ class ArchiveReceipts:
     def __init__(
         self, url: str, token: Token, model: str, *, transport: httpx.AsyncBaseTransport | None = None
     ) -> None:
-        self._token = token if callable(token) else (lambda: token)
+        self._token = token_reader(token)
         self._model, self._asking = model, 0
         self._client = httpx.AsyncClient(
             base_url=url,

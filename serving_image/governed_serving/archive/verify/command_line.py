@@ -35,7 +35,7 @@ def add_checkpoint(parser: argparse.ArgumentParser, consequence: str = "") -> No
         type=Path,
         action="append",
         default=[],
-        help=f"an earlier checkpoint or GovernanceReport, kept elsewhere{consequence and f': {consequence}'}",
+        help=f"an earlier checkpoint, anchor or GovernanceReport, kept elsewhere{consequence and f': {consequence}'}",
     )
 
 
