@@ -50,8 +50,8 @@ def validate(manifest: object, old: Mapping[str, object] | None = None) -> list[
     if not isinstance(manifest, dict):
         return [f"expected a mapping with apiVersion, kind, metadata and spec, found {_type(manifest)}"]
     if manifest.get("apiVersion") != API_VERSION or manifest.get("kind") != KIND:
-        found = f"{manifest.get('apiVersion')!s} {manifest.get('kind')!s}"
-        return [f"no matches for kind: expected {API_VERSION} {KIND}, found {found}"]
+        named = f"{manifest.get('apiVersion')!s} {manifest.get('kind')!s}"
+        return [f"no matches for kind: expected {API_VERSION} {KIND}, found {named}"]
     metadata = manifest.get("metadata")
     if not isinstance(metadata, dict) or not isinstance(metadata.get("name"), str):
         return ["metadata.name: Required value: name or generateName is required"]
@@ -141,8 +141,8 @@ def _structure(value: object, schema: Schema, path: str) -> Iterator[Finding]:
         kinds = [schema["type"]] if "type" in schema else []
     if kinds and not any(_fits(value, k) for k in kinds):
         expected = kinds[0] if len(kinds) == 1 else "[" + " ".join(kinds) + "]"
-        found = _type(value)
-        yield Finding(f'{path}: Invalid value: "{found}": {path} in body must be of type {expected}: "{found}"', True)
+        actual = _type(value)
+        yield Finding(f'{path}: Invalid value: "{actual}": {path} in body must be of type {expected}: "{actual}"', True)
         if kinds == ["integer"] and isinstance(value, float):
             yield Finding(f'<nil>: Invalid value: "": Checked value must be of type integer (default format) in {path}')
         return

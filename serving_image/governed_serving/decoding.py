@@ -90,8 +90,8 @@ def flatten(shape: Sequence[int], data: Sequence[Any]) -> list[Any]:
         below: list[Any] = []
         for item in level:
             if not isinstance(item, list) or len(item) != size:
-                found = f"{len(item)} values" if isinstance(item, list) else "a single value"
-                raise NestedOtherwise(f"{_expected(shape)} or flat data, found {found} where {size} belong")
+                actual = f"{len(item)} values" if isinstance(item, list) else "a single value"
+                raise NestedOtherwise(f"{_expected(shape)} or flat data, found {actual} where {size} belong")
             below.extend(item)
         level = below
     if any(isinstance(item, list) for item in level):

@@ -109,15 +109,15 @@ class PodEnvironment:
         url = self.url(runtime.ARCHIVE_URL)
         if not url:
             return "", ""
-        known = self.token()
+        last = self.token()
 
         def token() -> str:
-            nonlocal known
+            nonlocal last
             try:
-                known = self.token()
+                last = self.token()
             except InvalidSettings:
-                return known  # it is being replaced
-            return known
+                return last  # it is being replaced
+            return last
 
         return url, token
 

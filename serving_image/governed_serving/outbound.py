@@ -66,8 +66,8 @@ def is_internal(host: str) -> bool:
 
 async def resolved(host: str, port: int) -> list[str]:
     """By the machine's resolver."""
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return [str(address[0]) for *_, address in found]
+    resolved = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return [str(address[0]) for *_, address in resolved]
 
 
 async def target(text: str, resolve: Resolve = resolved, *, remedy: str) -> Target:
@@ -75,7 +75,7 @@ async def target(text: str, resolve: Resolve = resolved, *, remedy: str) -> Targ
     (``remedy``: what to do then), OSError."""
     url = parsed(text)
     addresses = await resolve(url.host, url.port)
-    if not is_internal(url.host) and (private := [one for one in addresses if not _public(one)]):
+    if not is_internal(url.host) and (private := [address for address in addresses if not _public(address)]):
         raise ValueError(f"expected a public address behind {url.host}, found {private[0]}; {remedy}")
     if not addresses:
         raise ValueError(f"expected an address of {url.host}, found none")
@@ -85,7 +85,7 @@ async def target(text: str, resolve: Resolve = resolved, *, remedy: str) -> Targ
 
 
 def _public(address: str) -> bool:
-    found = ipaddress.ip_address(address.partition("%")[0])
-    if isinstance(found, ipaddress.IPv6Address) and found.ipv4_mapped is not None:
-        found = found.ipv4_mapped
-    return found.is_global and not found.is_multicast
+    parsed = ipaddress.ip_address(address.partition("%")[0])
+    if isinstance(parsed, ipaddress.IPv6Address) and parsed.ipv4_mapped is not None:
+        parsed = parsed.ipv4_mapped
+    return parsed.is_global and not parsed.is_multicast

@@ -100,12 +100,12 @@ def _ports(settings: Settings) -> dict[str, int]:
 
 
 def _witnesses(settings: Settings) -> list[Manifest]:
-    found = []
+    variables = []
     if settings.witnesses:
-        found.append(env.variable(rt.WITNESSES, "\n".join(settings.witnesses)))
+        variables.append(env.variable(rt.WITNESSES, "\n".join(settings.witnesses)))
     if settings.witness_quorum:
-        found.append(env.variable(rt.WITNESS_QUORUM, settings.witness_quorum))
-    return found
+        variables.append(env.variable(rt.WITNESS_QUORUM, settings.witness_quorum))
+    return variables
 
 
 def _claim(settings: Settings) -> Manifest:

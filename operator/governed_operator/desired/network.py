@@ -76,7 +76,7 @@ def model_policy(subject: Subject) -> Manifest:
 
 def _witnesses(settings: Settings) -> list[Manifest]:
     """By port: a NetworkPolicy knows no names. Which addresses are called there, the archive itself judges."""
-    ports = {_port(one.partition(" ")[2].strip()) for one in settings.witnesses}
+    ports = {_port(witness.partition(" ")[2].strip()) for witness in settings.witnesses}
     return [{"ports": _ports(*sorted(ports))}] if ports else []
 
 

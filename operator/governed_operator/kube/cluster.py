@@ -128,14 +128,14 @@ class Cluster:
         if now >= self._headers_until:
             self._known_headers.clear()
             self._headers_until = now + TOKEN_SECONDS
-        known = self._known_headers.get((media, accept))
-        if known is None:
+        lines = self._known_headers.get((media, accept))
+        if lines is None:
             settings = await self._api.configuration.auth_settings()
             headers = {s["key"]: s["value"] for s in settings.values() if s["value"]}
-            known = self._known_headers[media, accept] = header_lines(
+            lines = self._known_headers[media, accept] = header_lines(
                 headers | {"Content-Type": media, "Accept": accept}
             )
-        return known
+        return lines
 
     async def request(
         self, method: str, path: str, body: Object | None = None, *, media: str = "application/json", **query: str
@@ -310,15 +310,15 @@ def _proxy(host: str) -> str | None:
 
 def _json(data: bytes) -> Object:
     try:
-        found = msgspec.json.decode(data)
+        status = msgspec.json.decode(data)
     except ValueError:
-        found = None
-    return found if isinstance(found, dict) else {"message": data.decode(errors="replace")[:300]}
+        status = None
+    return status if isinstance(status, dict) else {"message": data.decode(errors="replace")[:300]}
 
 
-def _refused(status: int, found: Object) -> ApiError:
+def _refused(status: int, body: Object) -> ApiError:
     """A Status; anything may stand in one that a webhook wrote, null included."""
-    return ApiError(status, *(str(found.get(part) or "") for part in ("reason", "message")))
+    return ApiError(status, *(str(body.get(part) or "") for part in ("reason", "message")))
 
 
 def _unreachable(method: str, path: str, error: Exception) -> ApiError:

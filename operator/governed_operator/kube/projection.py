@@ -50,8 +50,8 @@ def _items(value: list[Json], fields: dict[str, Json]) -> list[tuple[Json, dict[
     out: list[tuple[Json, dict[str, Json]]] = []
     for item in value:
         if isinstance(item, dict):
-            found = (table.get(tuple(item.get(n) for n in names)) for names, table in tables.items())
-            out += [(item, sub) for sub in found if sub is not None]
+            selected = (table.get(tuple(item.get(n) for n in names)) for names, table in tables.items())
+            out += [(item, sub) for sub in selected if sub is not None]
         elif f"v:{json.dumps(item)}" in fields:
             out.append((item, {}))
     return out

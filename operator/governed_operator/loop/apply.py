@@ -92,8 +92,8 @@ class Applier:
         """A child of an earlier model of this name goes by garbage collection first."""
         child = self._cache.children(key).get((manifest["kind"], manifest["metadata"]["name"]))
         if child and child.owner and uid and child.owner != uid:
-            found = f"{child.kind} {child.name} of an earlier model of this name is still there"
-            raise Wait(2.0, Reason.PREVIOUS_MODEL_REMAINS, found)
+            message = f"{child.kind} {child.name} of an earlier model of this name is still there"
+            raise Wait(2.0, Reason.PREVIOUS_MODEL_REMAINS, message)
 
     async def _write(self, key: ModelKey, manifest: Manifest, expected: Expected) -> None:
         kind = BY_NAME[manifest["kind"]]

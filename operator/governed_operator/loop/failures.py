@@ -27,8 +27,8 @@ class Wait(Exception):
 class NameTaken(Exception):
     """An object that a model wants is there, made by another: it is never adopted."""
 
-    def __init__(self, kind: str, name: str, found: str) -> None:
-        super().__init__(f"expected to make {kind} {name}, found one that others own: {found}")
+    def __init__(self, kind: str, name: str, owner: str) -> None:
+        super().__init__(f"expected to make {kind} {name}, found one that others own: {owner}")
         self.subject = f"{kind} {name}"
 
 
@@ -119,8 +119,8 @@ class Failure:
             return cls(Reason.NAME_TAKEN, _message(Reason.NAME_TAKEN, str(error)), error.subject)
         if isinstance(error, Wait):
             return cls(error.reason, _message(error.reason, str(error)))
-        found = f"unexpected {type(error).__name__}: {error}"
-        return cls(Reason.UNEXPECTED_ERROR, _message(Reason.UNEXPECTED_ERROR, found))
+        message = f"unexpected {type(error).__name__}: {error}"
+        return cls(Reason.UNEXPECTED_ERROR, _message(Reason.UNEXPECTED_ERROR, message))
 
     def refusal(self, of: str) -> Refusal:
         """The same, of what several models share."""
@@ -135,9 +135,9 @@ def _reason(error: ApiError) -> Reason:
     return API_REASONS.get(error.reason) or BY_STATUS.get(error.status, Reason.OTHER)
 
 
-def _message(reason: Reason, found: str, subject: str = "") -> str:
+def _message(reason: Reason, message: str, subject: str = "") -> str:
     where = f"{subject}: " if subject else ""
-    return f"{where}{found[:LONGEST]}; to do: {TREATMENTS[reason].remedy}"
+    return f"{where}{message[:LONGEST]}; to do: {TREATMENTS[reason].remedy}"
 
 
 @dataclass

@@ -86,17 +86,17 @@ class Observer:
 
     def _reading(self, key: ModelKey, entry: ModelEntry) -> Reading:
         """The same for the same entry; for a generation the same model, with what was derived from it."""
-        known = self._readings.get(key)
-        if known and known.entry is entry:
-            return known
+        previous = self._readings.get(key)
+        if previous and previous.entry is entry:
+            return previous
         content: Object = msgspec.json.decode(entry.content)
-        same = known is not None and (known.entry.generation, known.entry.uid) == (entry.generation, entry.uid)
+        same = previous is not None and (previous.entry.generation, previous.entry.uid) == (entry.generation, entry.uid)
         labels = content["metadata"].get("labels") or {}
         if len(self._readings) >= READINGS:
             self._readings.clear()
         self._readings[key] = reading = Reading(
             entry=entry,
-            model=known.model if known and same else _resolved(key, content["spec"]),
+            model=previous.model if previous and same else _resolved(key, content["spec"]),
             labels=tuple(sorted((k, v) for k, v in labels.items() if k.startswith(PASSED_ON))),
             stored=content["status"],
             status=_status(content["status"]),

@@ -99,12 +99,12 @@ class OperatorProcess:
         """From kopf: a model was listed, changed or deleted. Ten thousand new ones must keep neither those in hand nor
         a change waiting."""
         key = (observed["metadata"]["namespace"], observed["metadata"]["name"])
-        known = key in self.cache.models
+        listed_before = key in self.cache.models
         if kind == "DELETED":
             self.cache.drop_model(key, observed["metadata"]["uid"])
             self.queue.wake(key)
         elif self.cache.put_model(observed) and self._working:
-            if known or kind == "MODIFIED":
+            if listed_before or kind == "MODIFIED":
                 self.queue.add(key, 0.0)
             else:
                 self.queue.enqueue_low_priority([key])

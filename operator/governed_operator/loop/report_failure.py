@@ -78,8 +78,8 @@ class FailureReporter:
     def _archive_changed(self, namespace: str, refusal: Refusal | None) -> None:
         """Its models tell of it, each in its own status. A message alone may differ each time: it would wake all of
         them for nothing."""
-        known = self._archives.get(namespace)
-        if (known and (known.reason, known.subject)) == (refusal and (refusal.reason, refusal.subject)):
+        previous = self._archives.get(namespace)
+        if (previous and (previous.reason, previous.subject)) == (refusal and (refusal.reason, refusal.subject)):
             return
         if refusal:
             self._archives[namespace] = refusal
@@ -102,9 +102,9 @@ class FailureReporter:
 
     async def _write(self, key: ModelKey, entry: ModelEntry, failure: Failure) -> bool:
         """Whether the status didn't say so already. Raises ApiError."""
-        known = stored_status(entry)
+        previous = stored_status(entry)
         status = status_of_failure(
-            known,
+            previous,
             generation=entry.generation,
             now=datetime.now(UTC).replace(microsecond=0),
             reason=failure.reason,
@@ -112,7 +112,7 @@ class FailureReporter:
             stalled=failure.treatment.stalled,
         )
         self._metrics.note(key, {c.type: c.status for c in status.conditions})
-        if status == known:
+        if status == previous:
             return False
         await self._status.write(key, msgspec.json.decode(entry.content)["status"], status.plain())
         return True

@@ -90,15 +90,15 @@ def _bias(obs: Observed, trial: RevisionStatus) -> Judgement | None:
     bias = obs.model.spec.governance.bias
     if bias is None or bias.action == "Alert":
         return None
-    found = verdict(obs, trial.name)
-    summary = found.summary if found else ""
-    if found and _in_force(found):
+    judged = verdict(obs, trial.name)
+    summary = judged.summary if judged else ""
+    if judged and _in_force(judged):
         if bias.action == "Rollback":
             return Judgement("reject", Reason.CANARY_BIAS, summary)
         return Judgement("hold", Reason.PROMOTION_BLOCKED, f"bias verdict failed: {summary}")
-    if not found or (found.verdict == "Unknown" and found.samples < bias.least_samples):
+    if not judged or (judged.verdict == "Unknown" and judged.samples < bias.least_samples):
         return Judgement("wait", message=f"no bias verdict yet: {summary or 'too few samples'}")
-    return _undecided(obs, trial, summary) if found.verdict == "Unknown" else None
+    return _undecided(obs, trial, summary) if judged.verdict == "Unknown" else None
 
 
 def _undecided(obs: Observed, trial: RevisionStatus, summary: str) -> Judgement | None:
@@ -111,9 +111,9 @@ def _undecided(obs: Observed, trial: RevisionStatus, summary: str) -> Judgement 
     return Judgement("wait", message=message, again_in=left)
 
 
-def _in_force(found: PodVerdict) -> bool:
+def _in_force(judged: PodVerdict) -> bool:
     """A failed verdict demands its action until it has passed long enough, or a person has acknowledged the alarm."""
-    return found.in_force not in ("", "None") or (found.in_force == "" and found.verdict == "Fail")
+    return judged.in_force not in ("", "None") or (judged.in_force == "" and judged.verdict == "Fail")
 
 
 def _unmeasured(obs: Observed, trial: RevisionStatus) -> Judgement | None:

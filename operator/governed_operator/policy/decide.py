@@ -22,58 +22,58 @@ def decide(obs: Observed) -> Decision:
     """What should be for this model. Pure."""
     decision, target = _decided(obs)
     memory = next_memory(obs.status, decision, target)
-    found = decision.violations
+    violated = decision.violations
     if memory.rejected and memory.rejected == obs.status.rejected:
-        found = (*_still_rejected(obs, memory.rejected), *found)
-    return replace(decision, memory=memory, violations=found)
+        violated = (*_still_rejected(obs, memory.rejected), *violated)
+    return replace(decision, memory=memory, violations=violated)
 
 
 def _decided(obs: Observed) -> tuple[Decision, str | None]:
     """The decision, and the revision whose roll-out it is about; None where it is about none."""
-    found = violations(obs)
+    violated = violations(obs)
     if obs.model.spec.suspend:
-        return Decision(stopped=True, violations=found), None
+        return Decision(stopped=True, violations=violated), None
     held = obs.workload() is not None
-    if any(v.blocking for v in found):
-        lost = any(v.reason == Reason.KEY_LOST for v in found)
-        return Decision(held=held, violations=found, key_lost=lost, again_in=RECHECK), None
+    if any(v.blocking for v in violated):
+        lost = any(v.reason == Reason.KEY_LOST for v in violated)
+        return Decision(held=held, violations=violated, key_lost=lost, again_in=RECHECK), None
     artefact = artefact_of(obs.model, obs.report)
     training = obs.model.spec.lifecycle.training is not None
     train = training and (artefact is None or ("Job", job_name(obs.subject)) in obs.children)
     if artefact is None:
-        return Decision(train=train, held=held, violations=found), None
+        return Decision(train=train, held=held, violations=violated), None
     target = Revision.of(obs.model, artefact)
     trial = obs.workload(TRACK_CANARY)
     serves = trial is not None and trial.available >= 1
-    return replace(_rollout(obs, target, found), train=train, canary_serves=serves), target.name
+    return replace(_rollout(obs, target, violated), train=train, canary_serves=serves), target.name
 
 
-def _rollout(obs: Observed, target: Revision, found: tuple[Violation, ...]) -> Decision:
+def _rollout(obs: Observed, target: Revision, violated: tuple[Violation, ...]) -> Decision:
     """A rejected revision comes first: neither a stable Deployment that is gone nor another strategy lets it in."""
     current, trial = obs.status.stable, obs.status.canary
     rollout = obs.model.spec.lifecycle.rollout
     if obs.status.rejected == target.name:
-        return _refused(obs, target, found)
+        return _refused(obs, target, violated)
     trial_wanted = rollout.strategy == "Canary" and current is not None and current.name != target.name
     on_trial = trial is not None and trial.name == target.name
     if not trial_wanted or (obs.workload() is None and not on_trial):
         since = current.since if current and current.name == target.name else timestamp(obs)
-        return Decision(stable=target.at(100, since), violations=found)
+        return Decision(stable=target.at(100, since), violations=violated)
     if trial is None or not on_trial:
-        return Decision(held=True, canary=target.at(rollout.steps[0], timestamp(obs)), violations=found)
+        return Decision(held=True, canary=target.at(rollout.steps[0], timestamp(obs)), violations=violated)
     alone = _alone(obs, target)
-    return replace(_trial(obs, target, trial, (*found, *alone)), stable_gone=bool(alone))
+    return replace(_trial(obs, target, trial, (*violated, *alone)), stable_gone=bool(alone))
 
 
-def _refused(obs: Observed, target: Revision, found: tuple[Violation, ...]) -> Decision:
+def _refused(obs: Observed, target: Revision, violated: tuple[Violation, ...]) -> Decision:
     if obs.workload() is not None:
-        return Decision(held=True, rejected=target.name, violations=found)
+        return Decision(held=True, rejected=target.name, violations=violated)
     message = (
         f"revision {target.name} was rejected, and the Deployment of what served before is gone: change the spec to a "
         "revision that may serve"
     )
     gone = Violation(c.PREDICTOR_READY, Reason.NOT_DEPLOYED, message, stalled=True)
-    return Decision(rejected=target.name, violations=(*found, gone))
+    return Decision(rejected=target.name, violations=(*violated, gone))
 
 
 def _alone(obs: Observed, target: Revision) -> tuple[Violation, ...]:
@@ -87,23 +87,23 @@ def _alone(obs: Observed, target: Revision) -> tuple[Violation, ...]:
     return (Violation(c.DEGRADED, Reason.STABLE_GONE, message, "True"),)
 
 
-def _trial(obs: Observed, target: Revision, trial: RevisionStatus, found: tuple[Violation, ...]) -> Decision:
+def _trial(obs: Observed, target: Revision, trial: RevisionStatus, violated: tuple[Violation, ...]) -> Decision:
     judgement = judge(obs, trial)
     if judgement.verdict == "reject":
         message = f"revision {target.name} was rolled back at {trial.percent} %: {judgement.message}"
         violation = Violation(c.DEGRADED, judgement.reason, message, "True", stalled=True)
-        return Decision(held=True, rejected=target.name, violations=(*found, violation))
+        return Decision(held=True, rejected=target.name, violations=(*violated, violation))
     if judgement.verdict == "advance":
         later = [s for s in obs.model.spec.lifecycle.rollout.steps if s > trial.percent]
         if not later:
-            return Decision(stable=target.at(100, timestamp(obs)), violations=found)
-        return Decision(held=True, canary=target.at(later[0], timestamp(obs)), violations=found)
+            return Decision(stable=target.at(100, timestamp(obs)), violations=violated)
+        return Decision(held=True, canary=target.at(later[0], timestamp(obs)), violations=violated)
     if judgement.verdict == "hold":
-        found = (*found, Violation(c.DEGRADED, judgement.reason, judgement.message, "True", stalled=True))
+        violated = (*violated, Violation(c.DEGRADED, judgement.reason, judgement.message, "True", stalled=True))
     # Without pods no time on trial passes: what was interrupted is measured anew at the step that it had reached
     since = trial.since if obs.workload(TRACK_CANARY) is not None else timestamp(obs)
     canary = target.at(trial.percent, since)
-    return Decision(held=True, canary=canary, violations=found, again_in=judgement.again_in)
+    return Decision(held=True, canary=canary, violations=violated, again_in=judgement.again_in)
 
 
 def _still_rejected(obs: Observed, rejected: str) -> tuple[Violation, ...]:

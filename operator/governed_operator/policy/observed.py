@@ -75,5 +75,5 @@ class Observed:
 
     def pods(self, component: str, track: str | None = None) -> list[PodFacts]:
         """Pods of a component, those that are going away left out."""
-        found = [c.facts for c in self.children.values() if isinstance(c.facts, PodFacts) and not c.deleting]
-        return [p for p in found if p.component == component and track in (None, p.track)]
+        pods = [c.facts for c in self.children.values() if isinstance(c.facts, PodFacts) and not c.deleting]
+        return [p for p in pods if p.component == component and track in (None, p.track)]

@@ -24,14 +24,14 @@ class Served:
 
     @classmethod
     def of(cls, servers: Iterable[ServerReport]) -> "Served":
-        known = list(servers)
-        counts = latency.added(s.latency_counts for s in known)
-        return cls(sum(s.requests for s in known), sum(s.errors for s in known), counts)
+        reports = list(servers)
+        counts = latency.added(s.latency_counts for s in reports)
+        return cls(sum(s.requests for s in reports), sum(s.errors for s in reports), counts)
 
 
 def _revision(obs: Observed, name: str | None) -> RevisionReport:
-    found = obs.report.revisions.get(name) if obs.report and name else None
-    return found or RevisionReport()
+    reported = obs.report.revisions.get(name) if obs.report and name else None
+    return reported or RevisionReport()
 
 
 def servers(obs: Observed, revision: str | None) -> list[ServerReport]:
@@ -50,9 +50,9 @@ def verdict(obs: Observed, revision: str | None) -> PodVerdict | None:
     Every pod judges what all of them counted, as far as it has heard: that of the most samples knows most. Where two
     know as much, the worse counts.
     """
-    found = list(_revision(obs, revision).auditor.values())
+    verdicts = list(_revision(obs, revision).auditor.values())
     worst = ("Pass", "Unknown", "Fail")
-    return max(found, key=lambda v: (v.samples, worst.index(v.verdict)), default=None)
+    return max(verdicts, key=lambda v: (v.samples, worst.index(v.verdict)), default=None)
 
 
 def _auditors(obs: Observed) -> Iterator[tuple[str, PodVerdict]]:

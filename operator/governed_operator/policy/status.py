@@ -92,14 +92,14 @@ def conditions(obs: Observed, decision: Decision) -> list[Condition]:
     return _ordered(out)
 
 
-def _ordered(found: list[Condition]) -> list[Condition]:
+def _ordered(conditions: list[Condition]) -> list[Condition]:
     """In their documented order, others' last."""
-    return sorted(found, key=lambda x: RANK.get(x.type, len(RANK)))
+    return sorted(conditions, key=lambda x: RANK.get(x.type, len(RANK)))
 
 
-def _set(known: list[Condition], kind: str, state: State, obs: Observed) -> list[Condition]:
+def _set(conditions: list[Condition], kind: str, state: State, obs: Observed) -> list[Condition]:
     status, reason, message = state
-    return set_condition(known, kind, (status, reason, message[:1000]), generation=obs.generation, now=obs.now)
+    return set_condition(conditions, kind, (status, reason, message[:1000]), generation=obs.generation, now=obs.now)
 
 
 def _states(obs: Observed, decision: Decision) -> dict[str, State | None]:
@@ -286,20 +286,20 @@ def _standing(states: dict[str, State | None], decision: Decision) -> dict[str, 
 
 
 def status_of_failure(
-    known: GovernedModelStatus, *, generation: int, now: datetime, reason: Reason, message: str, stalled: bool
+    status: GovernedModelStatus, *, generation: int, now: datetime, reason: Reason, message: str, stalled: bool
 ) -> GovernedModelStatus:
     """Status after a reconcile that failed. What serves keeps serving, and a model that was Ready stays so under its
     old spec; a new generation that isn't reached makes it not Ready. ``stalled``: retrying cannot succeed.
     """
     standing, over = (c.STALLED, c.RECONCILING) if stalled else (c.RECONCILING, c.STALLED)
-    found = [x for x in known.conditions if x.type != over]
-    ready = next((x for x in found if x.type == c.READY), None)
+    conditions = [x for x in status.conditions if x.type != over]
+    ready = next((x for x in conditions if x.type == c.READY), None)
     states: dict[str, Truth] = {c.DEGRADED: "True", standing: "True"}
-    if ready is None or ready.status != "True" or known.observed_generation != generation:
+    if ready is None or ready.status != "True" or status.observed_generation != generation:
         states[c.READY] = "False"
     for kind, truth in states.items():
-        found = set_condition(found, kind, (truth, reason, message[:1000]), generation=generation, now=now)
-    return known.model_copy(update={"observed_generation": generation, "conditions": _ordered(found)})
+        conditions = set_condition(conditions, kind, (truth, reason, message[:1000]), generation=generation, now=now)
+    return status.model_copy(update={"observed_generation": generation, "conditions": _ordered(conditions)})
 
 
 NOISE = ("ledger", "bias")

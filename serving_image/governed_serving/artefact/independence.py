@@ -170,9 +170,9 @@ def _bits(array: Any) -> bytes:
 
 def _rounded(together: Any, own: Any) -> bool:
     """Whether two answers to a row are the same but for rounding."""
-    one, other = np.asarray(together), np.asarray(own)
-    if one.dtype.kind != "f":
-        return _bits(one) == _bits(other)
+    merged, alone = np.asarray(together), np.asarray(own)
+    if merged.dtype.kind != "f":
+        return _bits(merged) == _bits(alone)
     with np.errstate(all="ignore"):
-        near = np.abs(one.astype(np.float64) - other) <= ROUNDING * np.maximum(1, np.abs(other.astype(np.float64)))
-    return bool((near | (one == other) | (np.isnan(one) & np.isnan(other))).all())
+        near = np.abs(merged.astype(np.float64) - alone) <= ROUNDING * np.maximum(1, np.abs(alone.astype(np.float64)))
+    return bool((near | (merged == alone) | (np.isnan(merged) & np.isnan(alone))).all())

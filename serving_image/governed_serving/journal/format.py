@@ -226,12 +226,12 @@ def frames_in(
     """
     offset, size = 0, len(data)
     while offset + FRAME.size <= size:
-        length, attempt, found = FRAME.unpack_from(data, offset)
-        if found != seq or not TAG_BYTES <= length <= FRAME_LIMIT:
+        length, attempt, number = FRAME.unpack_from(data, offset)
+        if number != seq or not TAG_BYTES <= length <= FRAME_LIMIT:
             raise JournalDamaged(
                 header.stream,
                 seq,
-                f"expected frame {seq} at byte {base + offset} of segment {header.first_seq}, found {found} of {length} bytes",  # noqa: E501
+                f"expected frame {seq} at byte {base + offset} of segment {header.first_seq}, found {number} of {length} bytes",  # noqa: E501
             )
         end = offset + FRAME.size + length
         if end > size:

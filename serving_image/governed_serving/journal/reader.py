@@ -111,14 +111,14 @@ class JournalReader:
     @property
     def first_seq(self) -> int | None:
         """The oldest frame that is still there; None when there is none."""
-        found = segments(self.folder)
-        return found[0] if found else None
+        firsts = segments(self.folder)
+        return firsts[0] if firsts else None
 
     @property
     def newest_segment(self) -> int | None:
         """The frame that the newest segment begins with."""
-        found = segments(self.folder)
-        return found[-1] if found else None
+        firsts = segments(self.folder)
+        return firsts[-1] if firsts else None
 
     def frames(self, from_seq: int = 0, previous: bytes | None = None) -> Iterator[RawFrame]:
         """Frames from ``from_seq`` (or the oldest) to the end as it is now. Call again later to follow.
@@ -178,11 +178,11 @@ class JournalReader:
 
         Every frame has been opened, so what is shipped is what was written; ``chunk.records`` are decoded.
         """
-        found = self.chunk_or_gap(max(from_seq, self.first_seq or 0), max_bytes)
-        if isinstance(found, Gap):
+        read = self.chunk_or_gap(max(from_seq, self.first_seq or 0), max_bytes)
+        if isinstance(read, Gap):
             self._position = None
-            raise JournalDamaged(self.stream, found.seq, f"was changed, or is missing: {found}")
-        return found
+            raise JournalDamaged(self.stream, read.seq, f"was changed, or is missing: {read}")
+        return read
 
     def chunk_or_gap(
         self, from_seq: int, max_bytes: int = 4 << 20, *, upto: int | None = None, previous: bytes | None = None
@@ -218,9 +218,9 @@ class JournalReader:
     def trim(self, upto: int) -> int:
         """Delete segments that hold only frames below ``upto``; the last one, which may be being written, stays.
         Returns bytes freed."""
-        found = segments(self.folder)
+        firsts = segments(self.folder)
         freed = 0
-        for first, following in pairwise(found):
+        for first, following in pairwise(firsts):
             if following > upto:
                 break
             path = segment_path(self.folder, first)
@@ -236,10 +236,10 @@ class JournalReader:
         if position is not None and position.seq <= seq and self._holds_still(position):
             return position, []
         self._position = None
-        found = segments(self.folder)
+        firsts = segments(self.folder)
         trouble: JournalDamaged | None = None
         # The last one that opens before the frame leads to it over damaged ones; else the first one behind.
-        for first in [*reversed([s for s in found if s <= seq]), *[s for s in found if s > seq]]:
+        for first in [*reversed([s for s in firsts if s <= seq]), *[s for s in firsts if s > seq]]:
             try:
                 position = self._begin(first)
             except JournalDamaged as error:
@@ -310,12 +310,12 @@ class JournalReader:
         return self._between(position, damaged, following), following
 
     def _between(self, position: _Position, damaged: list[int], following: _Position) -> list[RawFrame | Gap]:
-        found: list[RawFrame | Gap] = []
+        frames: list[RawFrame | Gap] = []
         if position.seq < following.seq and not damaged:
             rest = self._bytes_from(position.header.first_seq, position.offset)
             mended = salvage(rest, position.place, following.previous)
             if isinstance(mended, RawFrame):
-                found.append(mended)
+                frames.append(mended)
                 position.advance(mended)
         joins = following.seq == position.seq and (following.previous == position.previous or not position.sure)
         declared = following.previous == NO_TAG and following.seq >= position.seq
@@ -330,8 +330,8 @@ class JournalReader:
         if following.seq > position.seq or damaged:
             ahead = not damaged or damaged[0] > position.seq
             parts = [(position.header.first_seq, position.seq, position.offset, "")] if ahead else []
-            found += self._gaps([*parts, *((s, s, 0, self._fault(s)) for s in damaged)], following)
-        return found
+            frames += self._gaps([*parts, *((s, s, 0, self._fault(s)) for s in damaged)], following)
+        return frames
 
     def _gaps(self, parts: list[tuple[int, int, int, str]], following: _Position) -> list[Gap]:
         """One for each of (segment, first frame, offset, why), up to the next one or to ``following``."""
@@ -421,8 +421,8 @@ def _frame(data: bytes, at: int, end: int, position: _Position) -> RawFrame:
 
 def _may_go_on(data: bytes, seq: int) -> bool:
     """Whether ``data`` begins with the head of frame ``seq``, the rest of which may still come."""
-    length, _, found = FRAME.unpack_from(data)
-    return bool(found == seq and TAG_BYTES <= length <= FRAME_LIMIT)
+    length, _, number = FRAME.unpack_from(data)
+    return bool(number == seq and TAG_BYTES <= length <= FRAME_LIMIT)
 
 
 def _from(seq: int, pieces: Iterable[RawFrame | Gap]) -> Iterator[RawFrame | Gap]:

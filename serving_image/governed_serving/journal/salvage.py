@@ -123,16 +123,16 @@ def whole_end(data: bytes, at: int, seq: int) -> int | None:
     frame goes on beyond ``data``."""
     if len(data) - at < FRAME.size:
         return None
-    length, _, found = FRAME.unpack_from(data, at)
+    length, _, number = FRAME.unpack_from(data, at)
     end: int = at + FRAME.size + length
-    return end if found == seq and TAG_BYTES <= length <= FRAME_LIMIT and end <= len(data) else None
+    return end if number == seq and TAG_BYTES <= length <= FRAME_LIMIT and end <= len(data) else None
 
 
 def heads_in(data: bytes, seq: int) -> int:
     """How many frames from ``seq`` on a segment holds whose key is lost, judged by what looks like their heads."""
     count = 0
-    for _, _, _, found in _heads(data, seq):
-        if found == seq + count:
+    for _, _, _, number in _heads(data, seq):
+        if number == seq + count:
             count += 1
     return count
 
@@ -195,8 +195,8 @@ def _heads(data: bytes, seq: int) -> Iterator[tuple[int, int, int, int]]:
         most = np.uint64(seq) + offsets // np.uint64(least) + np.uint64(1)
         fits = (length >= TAG_BYTES) & (length <= FRAME_LIMIT) & (offsets + length + np.uint64(FRAME.size) <= len(data))
         for at in np.flatnonzero(fits & (number >= np.uint64(seq)) & (number <= most)).tolist():
-            found_length, attempt, found = FRAME.unpack_from(data, start + at)
-            yield start + at, found_length, attempt, found
+            found_length, attempt, number = FRAME.unpack_from(data, start + at)
+            yield start + at, found_length, attempt, number
 
 
 def _words(

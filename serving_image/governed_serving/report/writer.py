@@ -161,22 +161,22 @@ class ReportWriter:
                 report = self._get()
         except (ValueError, httpx.HTTPError) as error:
             raise OSError(f"report not read: {error}") from None
-        found = report
+        section = report
         for name in ("status", part):
-            found = found.get(name) if isinstance(found, dict) else None
-        return found if isinstance(found, dict) else {}
+            section = section.get(name) if isinstance(section, dict) else None
+        return section if isinstance(section, dict) else {}
 
     def annotation(self, name: str) -> str:
         """An annotation of the report; "" where it has none. Raises OSError where it can't be known."""
         if self._local:
             return ""
         try:
-            found = self._get()
+            value = self._get()
         except (ValueError, httpx.HTTPError) as error:
             raise OSError(f"report not read: {error}") from None
         for key in ("metadata", "annotations", name):
-            found = found.get(key) if isinstance(found, dict) else None
-        return found if isinstance(found, str) else ""
+            value = value.get(key) if isinstance(value, dict) else None
+        return value if isinstance(value, str) else ""
 
     def _get(self) -> Json:
         retrying = Retrying(_BACKOFF, _RETRYABLE_STATUS, clock=self._clocks.monotonic, sleep=self._clocks.sleep)

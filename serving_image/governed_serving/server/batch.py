@@ -247,7 +247,7 @@ class Batch:
 
 def _whom(column: NDArray[np.generic], rows: list[int], name: str) -> list[str]:
     """Whom each request is about; "": nobody is named. Raises InvalidRequest."""
-    values, found, start = column.reshape(sum(rows), -1), list[str](), 0
+    values, people, start = column.reshape(sum(rows), -1), list[str](), 0
     for count in rows:
         distinct = {"" if v != v else str(v) for v in values[start : start + count].ravel().tolist()}
         if len(distinct) > 1:
@@ -255,9 +255,9 @@ def _whom(column: NDArray[np.generic], rows: list[int], name: str) -> list[str]:
                 f"input {name!r}: expected rows about one person (spec.governance.privacy.subject), found "
                 f"{len(distinct)}; send a request for each"
             )
-        found.append(distinct.pop() if distinct else "")
+        people.append(distinct.pop() if distinct else "")
         start += count
-    return found
+    return people
 
 
 def _check_other(spec: Input, values: NDArray[np.generic]) -> None:

@@ -164,11 +164,11 @@ def _apart(fit: Scored, held: Scored, rows: Dataset, seed: int) -> tuple[Scored,
     half = np.zeros(rows.rows, bool)
     half[sample(rows, rows.rows // 2, seed)] = True
     pairs = ((fit, held), (held.at(half), held.at(~half)))
-    one, other = max(pairs, key=lambda pair: len(_large(pair[0]) & _large(pair[1])))
-    shared = sorted(_large(one) & _large(other))
+    to_fit, to_judge = max(pairs, key=lambda pair: len(_large(pair[0]) & _large(pair[1])))
+    shared = sorted(_large(to_fit) & _large(to_judge))
     if len(shared) < 2:
         return None
-    return one.at(np.isin(one.groups, shared)), other.at(np.isin(other.groups, shared))
+    return to_fit.at(np.isin(to_fit.groups, shared)), to_judge.at(np.isin(to_judge.groups, shared))
 
 
 def _large(part: Scored) -> set[str]:

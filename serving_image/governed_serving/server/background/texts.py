@@ -21,13 +21,13 @@ class RememberedTexts:
         return len(self._known)
 
     def __call__(self, column: NDArray[np.generic], segmentation: str) -> NDArray[np.generic]:
-        texts, known = column.ravel().tolist(), self._known
-        unknown = [text for text in dict.fromkeys(texts) if (segmentation, text) not in known]
-        if len(known) + len(unknown) > MOST:
-            known.clear()
+        texts, segments = column.ravel().tolist(), self._known
+        unknown = [text for text in dict.fromkeys(texts) if (segmentation, text) not in segments]
+        if len(segments) + len(unknown) > MOST:
+            segments.clear()
             unknown = list(dict.fromkeys(texts))
         for text, apart in zip(unknown, segment(unknown, segmentation), strict=True):
-            known[segmentation, text] = apart
+            segments[segmentation, text] = apart
         out = np.empty(column.size, object)
-        out[:] = [known[segmentation, text] for text in texts]
+        out[:] = [segments[segmentation, text] for text in texts]
         return out.reshape(column.shape)
