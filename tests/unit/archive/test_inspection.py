@@ -458,6 +458,8 @@ WORDS: dict[str, Callable[[WorkFolder, WorkFolder], None]] = {
     "verdict with other evidence": _verdict(evidence="0" * 64),
     "verdict with a field more": _verdict(alarms=[], more=1),
     "verdict with fields of the moment": _verdict(alarm="x", deadLetters=3, inForce=True, observedAt="later"),
+    "verdict while a decision is contested": _verdict(openContests=1, overdueContests=0),
+    "verdict beside frames that can't be read": _verdict(unreadableFrames=2),
     "verdict without one of its fields": _report(lambda document: document["status"]["auditor"].pop("metrics")),
     "pod's verdict that passes": _pods_verdict(verdict="Pass"),
     "pod's verdict with other samples": _pods_verdict(samples=7),

@@ -24,7 +24,12 @@ from governed_serving.records import LedgerEntry
 __all__ = ["Reports"]
 
 _HEAD = ("verdict", "samples", "summary")
-_OF_THE_MOMENT = frozenset({"observedAt", "alarm", "alarms", "deadLetters", "ledgerIndex", "inForce"})
+_OF_THE_MOMENT = frozenset(
+    {
+        "observedAt", "alarm", "alarms", "deadLetters", "unreadableFrames", "openContests", "overdueContests",
+        "ledgerIndex", "inForce",
+    }
+)  # fmt: skip
 """Of a verdict, what the report says besides it, or later."""
 _LEFT_OUT = frozenset({"id", "strata", "groups", "intersections", "replicas"})
 """Of a verdict, what the auditor leaves out of the report."""
