@@ -11,6 +11,7 @@ from governed_api.governance import FavorableOutcome
 from governed_api.report import AuditorReport, MetricVerdict
 
 __all__ = [
+    "LEFT_OUT_OF_REPORT",
     "WITHIN_THRESHOLDS",
     "AlarmState",
     "AttributeFigures",
@@ -24,6 +25,9 @@ __all__ = [
     "VerdictWord",
     "wire",
 ]
+
+LEFT_OUT_OF_REPORT = ("id", "strata", "groups", "intersections", "replicas")
+"""Of a verdict, what the auditor leaves out of the report: /v1/verdict and the ledger have them."""
 
 WITHIN_THRESHOLDS: dict[VerdictWord, Truth] = {"Pass": "True", "Fail": "False", "Unknown": "Unknown"}
 """Verdict → status of the condition BiasWithinThresholds."""

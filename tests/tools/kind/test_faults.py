@@ -9,13 +9,8 @@ from support.kind_bed import KindBed
 from support.waiting import eventually
 
 
-def _ready(cluster: Cluster, pod: str) -> bool:
-    conditions = cluster.get("pod", pod)["status"]["conditions"]
-    return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
-
-
-def _node_ready(cluster: Cluster, node: str) -> bool:
-    conditions = cluster.get("node", node)["status"]["conditions"]
+def _ready(cluster: Cluster, kind: str, name: str) -> bool:
+    conditions = cluster.get(kind, name)["status"]["conditions"]
     return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
 
 
@@ -50,7 +45,7 @@ def test_killed_container_is_started_again(faults: Faults, kind_namespace: Clust
 def test_paused_process_is_silent_and_comes_back(faults: Faults, kind_namespace: Cluster, server: str) -> None:
     eventually(lambda: _asks(kind_namespace), within=90)
     with faults.paused_process(server, "main"):
-        eventually(lambda: not _ready(kind_namespace, server), within=60, what="the failing probe")
+        eventually(lambda: not _ready(kind_namespace, "pod", server), within=60, what="the failing probe")
         assert not _asks(kind_namespace)
     eventually(lambda: _asks(kind_namespace), within=60)
     assert kind_namespace.get("pod", server)["status"]["containerStatuses"][0]["restartCount"] == 0
@@ -60,7 +55,7 @@ def test_cut_network_is_mended(faults: Faults, kind_namespace: Cluster, server: 
     eventually(lambda: _asks(kind_namespace), within=90)
     with faults.cut_network(server):
         assert not _asks(kind_namespace)
-        eventually(lambda: not _ready(kind_namespace, server), within=60, what="the failing probe")
+        eventually(lambda: not _ready(kind_namespace, "pod", server), within=60, what="the failing probe")
     eventually(lambda: _asks(kind_namespace), within=60)
 
 
@@ -76,7 +71,7 @@ def test_killed_kubelet_and_containerd_leave_containers_alone(
         lambda: kind_namespace.execute(server, "hostname").strip() == server, within=60, what="exec through both"
     )
     # A kubelet that comes back before its containerd reports the node unready until its next look.
-    eventually(lambda: _node_ready(kind_bed.cluster, node), within=120, what="the node to be ready again")
+    eventually(lambda: _ready(kind_bed.cluster, "node", node), within=120, what="the node to be ready again")
     assert kind_namespace.get("pod", server)["status"]["containerStatuses"][0]["restartCount"] == 0
 
 

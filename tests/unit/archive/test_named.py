@@ -70,12 +70,12 @@ def test_what_is_put_is_prepared_beside_and_then_in_place(tmp_path: Path, monkey
         real(handle)
 
     monkeypatch.setattr(os, "fsync", fsync)
-    under = NamedFiles(tmp_path / "a" / "root")
+    under = NamedFiles(tmp_path / "a" / "top")
     prepared = under.prepare("m", "n.x", b"one", ONE)
     beside = f".n.x.{ONE}"
     assert synced == [beside, "m"]
-    assert files(tmp_path) == {f"a/root/m/{beside}": b"one"}
-    assert (tmp_path / "a" / "root" / "m" / beside).stat().st_mode & 0o777 == 0o600
+    assert files(tmp_path) == {f"a/top/m/{beside}": b"one"}
+    assert (tmp_path / "a" / "top" / "m" / beside).stat().st_mode & 0o777 == 0o600
     assert (prepared.model, prepared.name, prepared.digest, prepared.read()) == ("m", "n.x", ONE, b"one")
     assert (under.read("m", "n.x"), under.names("m"), under.models()) == (None, [], ["m"])
     (again,) = under.prepared()
@@ -83,7 +83,7 @@ def test_what_is_put_is_prepared_beside_and_then_in_place(tmp_path: Path, monkey
     synced.clear()
     prepared.put_in_place()
     assert synced == ["m"]
-    assert files(tmp_path) == {"a/root/m/n.x": b"one"}
+    assert files(tmp_path) == {"a/top/m/n.x": b"one"}
     assert (prepared.read(), list(under.prepared())) == (None, [])
     prepared.discard()
     assert (under.read("m", "n.x"), under.names("m")) == (b"one", ["n.x"])

@@ -11,6 +11,7 @@ from governed_api.json_types import Json
 from governed_api.names import ARCHIVE
 from governed_api.report import GovernanceReportStatus
 from governed_api.runtime import LOCAL
+from governed_api.verdict import LEFT_OUT_OF_REPORT
 from governed_serving.archive.errors import ArchiveError
 from governed_serving.archive.ledger.note import Checkpoint
 from governed_serving.archive.verify.findings import Findings
@@ -31,8 +32,6 @@ _OF_THE_MOMENT = frozenset(
     }
 )  # fmt: skip
 """Of a verdict, what the report says besides it, or later."""
-_LEFT_OUT = frozenset({"id", "strata", "groups", "intersections", "replicas"})
-"""Of a verdict, what the auditor leaves out of the report."""
 _LIVE = "what processes say of themselves at the moment (readiness, progress, figures, alarms, when): nothing signs it"
 
 
@@ -182,7 +181,7 @@ class Reports:
 
     def _check_body(self, place: str, told: dict[str, Json], entry: LedgerEntry, source: LogSource, kek: Kek) -> None:
         body = opened_record(source, kek, entry)["body"]["verdict"]
-        body = _without_nulls({name: value for name, value in body.items() if name not in _LEFT_OUT})
+        body = _without_nulls({name: value for name, value in body.items() if name not in LEFT_OUT_OF_REPORT})
         names = (set(told) | set(body)) - _OF_THE_MOMENT
         if differing := sorted(name for name in names if told.get(name) != body.get(name)):
             self._findings.fault(

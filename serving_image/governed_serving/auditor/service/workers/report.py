@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from governed_api.report import PodVerdict, ReportPart
-from governed_api.verdict import BiasVerdict
+from governed_api.verdict import LEFT_OUT_OF_REPORT, BiasVerdict
 from governed_serving.auditor.service.scheduling import Worker
 from governed_serving.auditor.service.state import AuditState
 from governed_serving.report.writer import Address, ReportWriter, of_pod
@@ -17,8 +17,6 @@ HEAD = ("verdict", "summary", "samples", "ledger_index", "dead_letters", "unread
 """What the operator reads of each pod's verdict."""
 REFUSED = 400
 """Characters of why the archive refuses what is shipped."""
-LEFT_OUT = ("id", "strata", "groups", "intersections", "replicas")
-"""Of the report: /v1/verdict has them."""
 
 
 class Present(NamedTuple):
@@ -73,7 +71,7 @@ class ReportWorker(Worker):
             return Present(self._state.verdict, alarms, *counted, self._refused())
 
     def _parts(self, present: Present) -> dict[Address, ReportPart]:
-        part = present.verdict.without(*LEFT_OUT)
+        part = present.verdict.without(*LEFT_OUT_OF_REPORT)
         if present.alarms is not None:
             part = part.changed(alarms=list(present.alarms))
         if present.dead_letters:
