@@ -83,7 +83,7 @@ def create_app(
         Route(READY_PATH, state.readiness),
         Route(METRICS_PATH, lambda _: Response(metrics.render(archive), media_type=metrics.media_type)),
     ]
-    return Starlette(routes=routes, lifespan=lifespan, exception_handlers=_handlers())
+    return _without_redirects(Starlette(routes=routes, lifespan=lifespan, exception_handlers=_handlers()))
 
 
 def create_public_app(archive: Archive, metrics: ArchiveMetrics) -> Starlette:
@@ -93,7 +93,12 @@ def create_public_app(archive: Archive, metrics: ArchiveMetrics) -> Starlette:
         routes=[Route(path, metrics.timed(path, handler), methods=list(methods)) for path, methods, handler in table],
         exception_handlers=_handlers(),
     )
-    app.router.redirect_slashes = False  # it would lead to wherever the Host field says
+    return _without_redirects(app)
+
+
+def _without_redirects(app: Starlette) -> Starlette:
+    """They would lead to wherever the Host field says."""
+    app.router.redirect_slashes = False
     return app
 
 

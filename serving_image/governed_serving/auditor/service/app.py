@@ -92,6 +92,7 @@ def _application() -> FastAPI:
         docs_url="/docs",
         redoc_url=None,
         exception_handlers=exception_handlers(),
+        redirect_slashes=False,
     )
 
     for kind in (AuditorError, JournalError, ArchiveError, CryptoError):

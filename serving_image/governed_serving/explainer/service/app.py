@@ -119,6 +119,7 @@ def application(parts: Dependencies) -> FastAPI:
         docs_url="/docs",
         redoc_url=None,
         exception_handlers=exception_handlers(),
+        redirect_slashes=False,
     )
     _explain_routes(app, explanations, parts.slow)
     _report_routes(app, explanations, {routes.IMPORTANCES: parts.importances, routes.QUALITY: parts.quality})

@@ -32,6 +32,7 @@ def application(gateway: Gateway) -> FastAPI:
             "of the model's spec."
         ),
         responses={"4XX": {"model": openapi.Problem}, "5XX": {"model": openapi.Problem}},
+        redirect_slashes=False,
     )
     for kind, handler in exception_handlers().items():
         app.add_exception_handler(kind, handler)
