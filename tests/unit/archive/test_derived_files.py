@@ -319,6 +319,34 @@ def test_an_anchor_that_is_none_holds_nothing_up(tmp_path: Path) -> None:
     one.close()
 
 
+@pytest.mark.parametrize("name", [ANCHOR, "ledger/checkpoint"])
+def test_a_note_that_was_taken_away_is_told_and_written_anew(tmp_path: Path, name: str) -> None:
+    root = tmp_path / "archive"
+    filled(root)
+    archive(root).close()
+    (root / name).unlink()
+    one = archive(root)
+    said = [said for said in one.ledger.said if "took it away" in said]
+    assert len(said) == 1
+    assert said[0].startswith(f"{Path(name).name} isn't there though 30 entries are")
+    one.ledger.checkpoint()
+    one.close()
+    assert (root / name).is_file()
+    again = archive(root)
+    assert not again.ledger.said
+    again.close()
+
+
+def test_who_was_killed_before_it_ever_signed_misses_nothing(tmp_path: Path) -> None:
+    root = tmp_path / "archive"
+    filled(root)
+    for name in (ANCHOR, "ledger/checkpoint", "ledger/edge", "ledger/state"):
+        (root / name).unlink(missing_ok=True)
+    one = archive(root)
+    assert not [said for said in one.ledger.said if "took it away" in said]
+    one.close()
+
+
 def test_a_damaged_checkpoint_is_taken_from_its_copy(tmp_path: Path) -> None:
     root = tmp_path / "archive"
     filled(root)

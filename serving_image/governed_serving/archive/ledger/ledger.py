@@ -421,6 +421,7 @@ class Ledger:
         self._note = None
         for anchor in known:
             self._hold_against(anchor)
+        self._say_missing()
         self._accept_loss = False  # what was asked for once isn't granted to what comes later
         found = self.find(ARCHIVE, type=LOSS, limit=1)
         self._loss = found[-1].index if found else -1
@@ -436,7 +437,7 @@ class Ledger:
         signed = self._signed()
         known = [Anchor(f"{self.root / 'checkpoint'}", signed)] if signed else []
         notes = dict(self._told)
-        if self._keep is not None and self._keep.exists():
+        if self._keep is not None and self._keep.is_file():
             notes[str(self._keep)] = self._keep.read_text(errors="replace")
         for place, note in notes.items():
             try:
@@ -444,6 +445,19 @@ class Ledger:
             except NoteError as error:  # it holds nothing up: somebody else may have written it
                 self.say(f"{place} is no checkpoint of ours ({error}): it is written anew")
         return known
+
+    def _say_missing(self) -> None:
+        """Of the two notes that hold a later start to what was signed: without either, a cut tail is harder to see."""
+        if self._keep is None or not self.size:
+            return
+        missing = [path for path in (self.root / "checkpoint", self._keep) if not path.is_file()]
+        if len(missing) == 2 and not (self.root / "state").exists():
+            return  # killed before it had signed any
+        for path in missing:
+            self.say(
+                f"{path.name} isn't there though {self.size} entries are: somebody took it away, or the archive was "
+                "killed as it first signed. It is written anew; run verify with a checkpoint kept elsewhere"
+            )
 
     def _hold_against(self, anchor: Anchor) -> None:
         size, root = anchor.checkpoint.size, anchor.checkpoint.root

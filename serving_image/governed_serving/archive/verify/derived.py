@@ -132,7 +132,13 @@ class Derived:
     def _check_anchor(self, signed: int, verifier: Verifier) -> None:
         """The copy of the checkpoint beside the ledger, written after it."""
         path = self._root / ANCHOR
-        if not path.exists() or path.read_bytes() == _bytes(self._ledger / "checkpoint"):
+        if not path.is_file():
+            self._findings.skip(
+                ANCHOR, "is missing: the copy of the checkpoint that each start is held to. Somebody took it away, "
+                "or an older version wrote none, or a kill came as the first one was signed"
+            )  # fmt: skip
+            return
+        if path.read_bytes() == _bytes(self._ledger / "checkpoint"):
             return
         size = open_checkpoint(path.read_text(), verifier).size
         if size > signed and not self._running:
