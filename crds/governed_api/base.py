@@ -14,6 +14,15 @@ VerdictWord = Literal["Pass", "Fail", "Unknown"]
 bounds."""
 
 
+class _OfTheMoment:
+    """Marks a field; see OF_THE_MOMENT."""
+
+
+OF_THE_MOMENT = _OfTheMoment()
+"""In ``Annotated``: the field says how things stand when a report is written. The ledger entry of a verdict, which was
+recorded at another time, may say otherwise without contradicting it."""
+
+
 class Part(BaseModel):
     """A part of the resource; immutable once read."""
 
@@ -22,6 +31,12 @@ class Part(BaseModel):
     )
 
     RULES: ClassVar[tuple[Rule, ...]] = ()
+
+    @classmethod
+    def of_the_moment(cls) -> frozenset[str]:
+        """Names, outside, of the fields marked OF_THE_MOMENT."""
+        fields = cls.model_fields.items()
+        return frozenset(field.alias or name for name, field in fields if OF_THE_MOMENT in field.metadata)
 
     @classmethod
     def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:

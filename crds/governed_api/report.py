@@ -1,11 +1,11 @@
 """GovernanceReport: the bus on which a model's own pods report. The operator makes it empty; each pod patches its own
 part."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from governed_api.base import Part, VerdictWord
+from governed_api.base import OF_THE_MOMENT, Part, VerdictWord
 
 
 class ReportPart(Part):
@@ -13,7 +13,7 @@ class ReportPart(Part):
 
     model_config = Part.model_config | {"extra": "allow"}
 
-    observed_at: str = ""
+    observed_at: Annotated[str, OF_THE_MOMENT] = ""
     """RFC 3339, when the part was written."""
     revision: str = ""
     """Revision it speaks of."""
@@ -85,15 +85,15 @@ class AuditorReport(ReportPart):
     """Predictions folded."""
     metrics: list[MetricVerdict] = []
     """Details."""
-    ledger_index: int | None = None
+    ledger_index: Annotated[int | None, OF_THE_MOMENT] = None
     """Entry that proves it."""
-    dead_letters: int = Field(default=0, ge=0)
+    dead_letters: Annotated[int, OF_THE_MOMENT] = Field(default=0, ge=0)
     """Of the pod that wrote this: ledger entries that the archive refused for ever."""
-    unreadable_frames: int = Field(default=0, ge=0)
+    unreadable_frames: Annotated[int, OF_THE_MOMENT] = Field(default=0, ge=0)
     """Of the pod that wrote this: frames of its journal that were damaged before they were shipped."""
-    open_contests: int = Field(default=0, ge=0)
+    open_contests: Annotated[int, OF_THE_MOMENT] = Field(default=0, ge=0)
     """Contested decisions that no person has decided yet."""
-    overdue_contests: int = Field(default=0, ge=0)
+    overdue_contests: Annotated[int, OF_THE_MOMENT] = Field(default=0, ge=0)
     """Of these, past their deadline."""
 
 
@@ -140,7 +140,7 @@ class PodVerdict(ReportPart):
 
     verdict: VerdictWord = "Unknown"
     """Over all replicas' predictions, as far as this pod has heard of them."""
-    in_force: str = ""
+    in_force: Annotated[str, OF_THE_MOMENT] = ""
     """Action that the alarm demands: with hysteresis, and None when a person has acknowledged it; empty: not told."""
     summary: str = ""
     """Worst metric with its interval."""

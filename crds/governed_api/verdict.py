@@ -5,7 +5,9 @@ from what the auditor says. Ledgers are older than code: fields that a past audi
 a newer one are kept.
 """
 
-from governed_api.base import RecordedPart, VerdictWord, wire
+from typing import Annotated
+
+from governed_api.base import OF_THE_MOMENT, RecordedPart, VerdictWord, wire
 from governed_api.conditions import Truth
 from governed_api.governance import FavorableOutcome
 from governed_api.report import AuditorReport, MetricVerdict
@@ -206,8 +208,8 @@ class BiasVerdict(AuditorReport):
     strata: list[StratifiedDifference] = []
     attributes: dict[str, AttributeFigures] = {}
     intersections: Intersections = Intersections()
-    alarm: AlarmState = AlarmState()
-    alarms: list[str] = []
+    alarm: Annotated[AlarmState, OF_THE_MOMENT] = AlarmState()
+    alarms: Annotated[list[str], OF_THE_MOMENT] = []
     """Subjects of the alarms beside the verdict: drift, proxies, flips, explanations."""
     id: str = ""
     """Of its ledger entry; empty: not recorded."""

@@ -12,6 +12,7 @@ import msgspec
 import pytest
 
 from governed_api.governance import Bias
+from governed_api.verdict import BiasVerdict
 from governed_serving.archive.errors import Unreachable
 from governed_serving.auditor.service.folding import Fold
 from governed_serving.auditor.service.label_resolver import Settled
@@ -423,6 +424,29 @@ def test_the_report_tells_each_verdict_once_and_where_it_is_in_the_ledger(desk: 
     assert (head["samples"], head["inForce"]) == (300, status["auditor"]["alarm"]["inForce"])
     assert not {"id", "groups", "strata", "replicas"} & set(status["auditor"])
     assert status["auditor"]["alarms"] == []
+
+
+def without_nulls(value: Any) -> Any:
+    """As a merge patch leaves it (RFC 7396), lists as they are."""
+    return {k: without_nulls(v) for k, v in value.items() if v is not None} if isinstance(value, dict) else value
+
+
+def test_what_the_report_adds_to_a_recorded_verdict_is_marked_as_of_the_moment(desk: Desk, tmp_path: Path) -> None:
+    path = tmp_path / "report.json"
+    report = ReportWorker(
+        desk.state, ReportWriter(f"file://{path}"), lambda: 1, lambda: 2, contests=lambda: (3, 4), refused=lambda: "why"
+    )
+    desk.serve(300)
+    desk.fold.run_once()
+    desk.judge.run_once()
+    recorded = desk.events()[0]
+    desk.state.shipped(recorded, 41)
+    report.run_once()
+    told = json.loads(path.read_bytes())["status"]["auditor"]
+    body = without_nulls(json.loads(recorded.body)["verdict"])
+    added = {name for name, value in told.items() if body.get(name) != without_nulls(value)}
+    assert added >= {"deadLetters", "unreadableFrames", "openContests", "overdueContests", "ledgerIndex", "observedAt"}
+    assert added <= BiasVerdict.of_the_moment() | {"revision"}
 
 
 def test_a_place_in_the_ledger_belongs_to_the_verdict_that_has_it(desk: Desk) -> None:

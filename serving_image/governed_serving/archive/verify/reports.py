@@ -9,9 +9,9 @@ from pydantic import ValidationError
 
 from governed_api.json_types import Json
 from governed_api.names import ARCHIVE
-from governed_api.report import GovernanceReportStatus
+from governed_api.report import GovernanceReportStatus, PodVerdict
 from governed_api.runtime import LOCAL
-from governed_api.verdict import LEFT_OUT_OF_REPORT
+from governed_api.verdict import LEFT_OUT_OF_REPORT, BiasVerdict
 from governed_serving.archive.errors import ArchiveError
 from governed_serving.archive.ledger.note import Checkpoint
 from governed_serving.archive.verify.findings import Findings
@@ -25,13 +25,7 @@ from governed_serving.records import LedgerEntry
 __all__ = ["Reports"]
 
 _HEAD = ("verdict", "samples", "summary")
-_OF_THE_MOMENT = frozenset(
-    {
-        "observedAt", "alarm", "alarms", "deadLetters", "unreadableFrames", "openContests", "overdueContests",
-        "ledgerIndex", "inForce",
-    }
-)  # fmt: skip
-"""Of a verdict, what the report says besides it, or later."""
+_OF_THE_MOMENT = BiasVerdict.of_the_moment() | PodVerdict.of_the_moment()
 _LIVE = "what processes say of themselves at the moment (readiness, progress, figures, alarms, when): nothing signs it"
 
 
