@@ -62,6 +62,31 @@ Entity = Literal[
 
 SCORED: tuple[str, ...] = get_args(ScoreMetric)
 
+RATIOS = ("disparateImpactRatio", "impactRatio", "demographicParityRatioMinMax", "equalizedOddsRatioMinMax")
+"""Metrics whose parity is 1; that of all others is 0."""
+AT_MOST_ONE = RATIOS[1:]
+"""Ratios that parity is the greatest value of."""
+SIZES = (
+    "equalizedOddsDifference",
+    "demographicParityDifferenceMaxMin",
+    "equalOpportunityDifferenceMaxMin",
+    "equalizedOddsDifferenceMaxMin",
+    "predictiveParityDifferenceMaxMin",
+    "accuracyDifferenceMaxMin",
+    "theilIndex",
+    "generalizedEntropyIndex",
+    "scoreDistributionDistance",
+    "calibrationError",
+)
+"""Metrics that parity is the least value of."""
+WITHIN_ONE: tuple[str, ...] = (
+    *(name for name in get_args(BiasMetric) if name.endswith(("Difference", "MaxMin")) and name not in SCORED),
+    "scoreDistributionDistance",
+    "calibrationDifference",
+    "calibrationError",
+)
+"""Metrics that lie between -1 and 1 whatever the data are."""
+
 WebhookPrefix = Annotated[str, Field(pattern=r"^https?://[^/?#\s]+(/[^?#\s]*)?$", max_length=512)]
 
 
@@ -124,17 +149,46 @@ class MetricBounds(Part):
     name: BiasMetric
     """Signed: unprivileged minus privileged, or their ratio (AIF360). MaxMin, MinMax: over all groups (fairlearn).
     impactRatio: each category against the most selected (NYC Local Law 144)."""
-    threshold_lower: float | None = None
-    """Least value."""
-    threshold_upper: float | None = None
-    """Greatest value."""
+    threshold_lower: FiniteFloat | None = None
+    """Least value: at most that of parity (0; of ratios 1)."""
+    threshold_upper: FiniteFloat | None = None
+    """Greatest value: at least that of parity."""
 
     RULES: ClassVar[tuple[Rule, ...]] = (
         Rule("has(self.thresholdLower) || has(self.thresholdUpper)", "thresholdLower or thresholdUpper must be set"),
         Rule(
-            "!has(self.thresholdLower) || !has(self.thresholdUpper) || self.thresholdLower <= self.thresholdUpper",
-            "thresholdLower must not exceed thresholdUpper",
+            "!has(self.thresholdLower) || !has(self.thresholdUpper) || self.thresholdLower < self.thresholdUpper",
+            "thresholdLower must be less than thresholdUpper: no interval lies within a point",
             ".thresholdLower",
+        ),
+        Rule(
+            f"!has(self.thresholdLower) || self.thresholdLower <= (self.name in {list(RATIOS)} ? 1.0 : 0.0)",
+            "thresholdLower must not lie above parity, which is 1 for a ratio and 0 for any other metric: "
+            "a model that treats all groups alike could never pass; lower it",
+            ".thresholdLower",
+        ),
+        Rule(
+            f"!has(self.thresholdUpper) || self.thresholdUpper >= (self.name in {list(RATIOS)} ? 1.0 : 0.0)",
+            "thresholdUpper must not lie below parity, which is 1 for a ratio and 0 for any other metric: "
+            "a model that treats all groups alike could never pass; raise it",
+            ".thresholdUpper",
+        ),
+        Rule(
+            f"!(self.name in {list(SIZES)}) || (has(self.thresholdUpper) && self.thresholdUpper > 0.0)",
+            "a metric that is never below 0 needs a thresholdUpper above 0: any other bound is always met, or never",
+            ".thresholdUpper",
+        ),
+        Rule(
+            f"!(self.name in {list(AT_MOST_ONE)}) || (has(self.thresholdLower) && self.thresholdLower < 1.0)",
+            "a ratio that is never above 1 needs a thresholdLower below 1: any other bound is always met, or never",
+            ".thresholdLower",
+        ),
+        Rule(
+            f"!(self.name in {list(WITHIN_ONE)})"
+            " || ((!has(self.thresholdLower) || self.thresholdLower > -1.0)"
+            " && (!has(self.thresholdUpper) || self.thresholdUpper < 1.0))",
+            "this metric lies between -1 and 1, and so must its bounds: write ten percent as 0.1, "
+            "and leave out a bound that can't be missed",
         ),
     )
 

@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
+from math import isfinite
 from typing import Any
 
 import cel
@@ -172,6 +173,9 @@ def _string(value: str, schema: Schema, path: str) -> Iterator[Finding]:
 
 
 def _number(value: float, schema: Schema, path: str) -> Iterator[Finding]:
+    if not isfinite(value):  # kubectl can't send it either: JSON has no word for it
+        yield Finding(f"{path}: Invalid value: {value}: {path} in body must be a finite number", True)
+        return
     tests: list[tuple[str, Callable[[float, float], bool], str]] = [
         ("minimum", lambda v, b: v >= b, "greater than or equal to"),
         ("maximum", lambda v, b: v <= b, "less than or equal to"),

@@ -143,6 +143,13 @@ def _generative() -> Callable[[Manifest], None]:
     return change
 
 
+def _bounds(name: str, lower: float | None, upper: float | None) -> Callable[[Manifest], None]:
+    """Bounds of one metric, in place of those that are there."""
+    ends = {"thresholdLower": lower, "thresholdUpper": upper}
+    set_ends = {end: value for end, value in ends.items() if value is not None}
+    return _put("spec.governance.bias.metrics", [{"name": name} | set_ends])
+
+
 _P, _T, _B = "spec.predictor", "spec.lifecycle.training", "spec.governance.bias"
 _LONG = "x" * 70
 
@@ -221,7 +228,18 @@ INVALID: list[Invalid] = [
     Invalid("stratum named parameters", _both(_generative(), _put(f"{_B}.strata", ["parameters"])), "must not be named prompt or parameters"),
     Invalid("threshold for a classifier", _put(f"{_B}.favorableOutcome", {"threshold": 0.5}), "needs a regression"),
     Invalid("metric without bounds", _put(f"{_B}.metrics", [{"name": "disparateImpactRatio"}]), "thresholdLower or thresholdUpper must be set"),
-    Invalid("bounds reversed", _put(f"{_B}.metrics.0.thresholdLower", 0.5), "thresholdLower must not exceed thresholdUpper"),
+    Invalid("bounds reversed", _put(f"{_B}.metrics.0.thresholdLower", 0.5), "thresholdLower must be less than thresholdUpper"),
+    Invalid("bounds equal", _bounds("statisticalParityDifference", 0, 0), "thresholdLower must be less than thresholdUpper: no interval lies within a point"),
+    Invalid("bounds above parity", _bounds("statisticalParityDifference", 0.05, 0.1), "thresholdLower must not lie above parity"),
+    Invalid("bounds below parity", _bounds("statisticalParityDifference", -0.2, -0.1), "thresholdUpper must not lie below parity"),
+    Invalid("only a bound above parity", _bounds("equalOpportunityDifference", 1e-9, None), "metrics[0].thresholdLower: Invalid value: thresholdLower must not lie above parity"),
+    Invalid("a ratio's bounds around 0", _bounds("disparateImpactRatio", -0.1, 0.1), "thresholdUpper must not lie below parity, which is 1 for a ratio"),
+    Invalid("a ratio's bounds above 1", _bounds("disparateImpactRatio", 1.01, 1.25), "thresholdLower must not lie above parity"),
+    Invalid("no room above 0", _bounds("accuracyDifferenceMaxMin", None, 0), "a metric that is never below 0 needs a thresholdUpper above 0"),
+    Invalid("a bound that is always met", _bounds("theilIndex", -0.1, None), "a metric that is never below 0 needs a thresholdUpper above 0"),
+    Invalid("no room below 1", _bounds("impactRatio", 1, None), "a ratio that is never above 1 needs a thresholdLower below 1"),
+    Invalid("percent for a share", _bounds("statisticalParityDifference", None, 10), "this metric lies between -1 and 1, and so must its bounds: write ten percent as 0.1"),
+    Invalid("far out", _bounds("falsePositiveRateDifference", -1e308, 0.1), "this metric lies between -1 and 1"),
     Invalid("adjusting for nothing", _put(f"{_B}.metrics", [{"name": "adjustedStatisticalParityDifference", "thresholdLower": -0.1}]), "needs strata to adjust for"),
     Invalid("intersections of one attribute", _put(f"{_B}.intersections", True), "intersections needs at least two protectedAttributes"),
     Invalid("unknown action", _put(f"{_B}.action", "Panic"), 'spec.governance.bias.action: Unsupported value: "Panic"'),

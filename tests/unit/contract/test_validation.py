@@ -6,10 +6,17 @@ from typing import Any
 import pytest
 
 from governed_api import GovernedModel, ResolvedModel
-from governed_api.governance import SCORED
+from governed_api.governance import AT_MOST_ONE, RATIOS, SCORED, SIZES, MetricBounds
 from governed_api.validation import defaulted, model_schema, validate
 from governed_serving.fairness.metrics.measures import SCORE_METRICS
 from support.model_manifests import INVALID, Invalid, generative, valid
+
+
+def metric_names() -> list[str]:
+    names: list[str] = model_schema()["properties"]["spec"]["properties"]["governance"]["properties"]["bias"][
+        "properties"
+    ]["metrics"]["items"]["properties"]["name"]["enum"]
+    return names
 
 
 def test_the_valid_manifest_is_accepted_and_typed() -> None:
@@ -58,6 +65,42 @@ def test_a_pattern_that_does_not_compile_is_refused_with_the_place() -> None:
 
 def test_scored_metrics_are_those_of_the_auditor() -> None:
     assert set(SCORED) == set(SCORE_METRICS)
+
+
+def bounded(name: str, **bounds: object) -> dict[str, Any]:
+    manifest = valid()
+    bias = manifest["spec"]["governance"]["bias"]
+    bias |= {"metrics": [{"name": name} | bounds], "strata": ["region"]}
+    return manifest
+
+
+@pytest.mark.parametrize("name", metric_names())
+def test_bounds_around_parity_are_taken_of_every_metric(name: str) -> None:
+    parity = 1.0 if name in RATIOS else 0.0
+    lower = {} if name in SIZES else {"thresholdLower": parity - 0.2}
+    upper = {} if name in AT_MOST_ONE else {"thresholdUpper": parity + 0.2}
+    for bounds in (lower, upper, lower | upper):
+        assert not bounds or validate(bounded(name, **bounds)) == []
+    beside = {"thresholdLower": parity + 0.01, "thresholdUpper": parity + 0.2}
+    assert any("thresholdLower must not lie above parity" in m for m in validate(bounded(name, **beside)))
+    beside = {"thresholdLower": parity - 0.2, "thresholdUpper": parity - 0.01}
+    assert any("thresholdUpper must not lie below parity" in m for m in validate(bounded(name, **beside)))
+
+
+@pytest.mark.parametrize("parity", [0, 0.0, -0.0])
+def test_parity_may_be_a_bound_of_one_side(parity: float) -> None:
+    """Nobody may be treated worse than the reference; better is allowed."""
+    assert validate(bounded("statisticalParityDifference", thresholdLower=parity)) == []
+    assert validate(bounded("statisticalParityDifference", thresholdLower=parity, thresholdUpper=0.1)) == []
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("end", ["thresholdLower", "thresholdUpper"])
+def test_a_bound_is_a_finite_number(end: str, value: float) -> None:
+    messages = validate(bounded("scoreMeanDifference", **{end: value}))
+    assert f"metrics[0].{end} in body must be a finite number" in messages[0]
+    with pytest.raises(ValueError, match="finite number"):
+        MetricBounds.model_validate({"name": "scoreMeanDifference", end: value})
 
 
 @pytest.mark.parametrize("document", [None, [], "text", 3])
