@@ -18,7 +18,6 @@ from governed_serving.fairness.inference.special import (
     incomplete_beta,
     normal_quantile,
 )
-from governed_serving.fairness.metrics.mitigation import Scored, group_thresholds, reweighing
 from governed_serving.fairness.monitoring.counterfactuals import GENDER_WORDS, attribute_flips, swap_words, text_flips
 from governed_serving.fairness.monitoring.drift import (
     alarm_threshold,
@@ -283,22 +282,6 @@ def test_special_functions_equal_scipys(x: float) -> None:
     assert normal_quantile(0.3) == pytest.approx(scipy.stats.norm.ppf(0.3), abs=1e-14)
     assert [normal_quantile(p) for p in (-1.0, 0.0, 1.0, 2.0)] == [-np.inf, -np.inf, np.inf, np.inf]
     assert chi_square_tail(-1.0, 3) == 1.0
-
-
-def test_offers_stay_what_they_were() -> None:
-    score, groups = waves(120)[:, 0], np.array(["a", "b", "b", "c"] * 30, object)
-    rows = Scored(score, (score + waves(120)[:, 1] > 1.2).astype(int), groups)
-    cells = Cells(("g",))
-    cells.add({"g": coded(groups)}, score > 0.5, np.where(np.arange(120) % 9 == 0, 2, rows.label))
-    even = np.arange(120) % 2 == 0
-    offers = [
-        group_thresholds(rows.at(even), rows.at(~even)),
-        group_thresholds(rows, rows, 0.9),
-        group_thresholds(rows, rows, 5.0),
-    ]
-    held = Scored(np.array([0.5, 0.4, 0.9]), np.array([1, 0, 1]), np.array(["q", "q", "a"], object))
-    weights = {f"{group} {label}": weight for (group, label), weight in reweighing(cells, "g").items()}
-    same("offers", numbers([offers, group_thresholds(rows, held), weights, rows.at(np.array([3, 5])).score]))
 
 
 # ---- counts ----

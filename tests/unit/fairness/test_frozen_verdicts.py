@@ -1,5 +1,6 @@
 """Whole verdicts, figure by figure and word by word, over counts that reach every kind of finding."""
 
+from itertools import permutations
 from math import inf
 from typing import Any
 
@@ -11,9 +12,11 @@ from governed_api.verdict import wire
 from governed_serving.fairness.counts.cells import Cells
 from governed_serving.fairness.counts.columns import OTHER
 from governed_serving.fairness.counts.grouping import MISSING
+from governed_serving.fairness.inference.intervals import binomial_sequence
 from governed_serving.fairness.metrics.labelled import worst_case
 from governed_serving.fairness.metrics.measures import SPREADS, findings
 from governed_serving.fairness.metrics.metrics import METRICS
+from governed_serving.fairness.metrics.metrics import RATES as EACH_RATE
 from governed_serving.fairness.metrics.promise import alpha_of, promise_of
 from governed_serving.fairness.metrics.roster import Roster, agreed, enrolled, panel_of, pooled
 from governed_serving.fairness.metrics.verdict import judge
@@ -96,6 +99,26 @@ def crowd(groups: int) -> Cells:
 def test_verdicts_over_many_groups_stay_what_they_were(groups: int) -> None:
     rules = bias(OVER_ALL[:7] + RATES[:1], protectedAttributes=[{"name": "race"}], strata=[])
     same(f"verdict-{groups}-groups", wire(judge(rules, crowd(groups))))
+
+
+@pytest.mark.parametrize("name", ["equalOpportunityDifferenceMaxMin", "demographicParityRatioMinMax"])
+def test_of_many_groups_an_interval_reaches_as_far_as_two_different_ones_allow(name: str) -> None:
+    """The widest range, that of a small group, counts for one of its ends at a time."""
+    (one,) = findings(name, cells := crowd(20), ("race",), ())
+    panel = panel_of(cells, ("race",), [])
+    table, (rate,) = panel.judged, SPREADS[name][0]
+    known = [
+        (g, int(k), int(n)) for g, k, n in zip(table.groups, *EACH_RATE[rate](table.counts), strict=True) if n >= 10
+    ]
+    ranges = [binomial_sequence(k, n, 1 - 0.05 * panel.share(g)) for g, k, n in known]
+    pairs = list(permutations(ranges, 2))
+    found = one.sequence(0.95)
+    if name.endswith("MinMax"):
+        assert found.lower == pytest.approx(min(a.lower / b.upper for a, b in pairs))
+        assert found.upper == pytest.approx(min(1.0, *(b.upper / a.lower for a, b in pairs)))
+    else:
+        assert found.upper == pytest.approx(max(a.upper - b.lower for a, b in pairs))
+        assert found.lower == pytest.approx(max(0.0, *(a.lower - b.upper for a, b in pairs)))
 
 
 def scored(low: float, high: float, rows: int = 400) -> Cells:

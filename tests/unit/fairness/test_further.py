@@ -1,5 +1,7 @@
 """Drift, proxies, counterfactual flips, mitigation offers, alarms."""
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
 import scipy.stats
@@ -125,6 +127,42 @@ def test_a_group_that_thresholds_were_not_fitted_on_keeps_the_common_one() -> No
     held = Scored(np.array([0.6, 0.4]), np.array([1, 0]), np.array(["c", "c"]))
     offer = group_thresholds(fit, held, 0.5)
     assert (offer.accuracy_before, offer.accuracy_after, offer.fitted_rows, offer.measured_rows) == (1.0, 1.0, 4, 2)
+
+
+@pytest.mark.parametrize("rows", [4, 10, 30, 49, 90, 107])
+def test_thresholds_do_not_hang_on_rounding(rows: int) -> None:
+    """Of two shares equally far from the rate the one that favours more, whatever their floats look like."""
+    for selected in range(1, 2 * rows):
+        scores = np.arange(1, rows + 1) / rows
+        common = np.concatenate([np.full(selected, 0.9), np.full(2 * rows - selected, 0.1)])
+        fit = Scored(
+            np.concatenate([scores, common]),
+            np.zeros(3 * rows, int),
+            np.array(["a"] * rows + ["b"] * 2 * rows),
+        )
+        offer = group_thresholds(fit, fit, 0.5)
+        wanted = Fraction(int((fit.score >= 0.5).sum()), 3 * rows)
+        above = {k: abs(Fraction(k, rows) - wanted) for k in range(rows + 1)}
+        best = max(k for k, off in above.items() if off == min(above.values()))
+        assert int((scores >= offer.thresholds["a"]).sum()) == best
+
+
+@pytest.mark.parametrize("threshold", [0.3, 0.5, 5.0])
+def test_what_an_offer_tells_is_what_its_thresholds_do(threshold: float) -> None:
+    rng = np.random.default_rng(3)
+    groups = rng.choice(list("abc"), 400, p=[0.5, 0.4, 0.1])
+    score, known = rng.random(400), groups != "c"
+    rows = Scored(score, (rng.random(400) < score).astype(int), groups)
+    offer = group_thresholds(rows.at(np.flatnonzero(known)[:150]), rows, threshold)
+    assert set(offer.thresholds) == {"a", "b"}
+    after = score >= np.vectorize(lambda g: offer.thresholds.get(g, threshold))(groups)
+    before = score >= threshold
+    assert offer.accuracy_before == pytest.approx((before == rows.label).mean())
+    assert offer.accuracy_after == pytest.approx((after == rows.label).mean())
+    for told, decided in ((offer.largest_difference_before, before), (offer.largest_difference_after, after)):
+        rates = [decided[groups == g].mean() for g in "abc"]
+        assert told == pytest.approx(max(rates) - min(rates))
+    assert (offer.fitted_rows, offer.measured_rows) == (150, 400)
 
 
 def test_alarm_has_hysteresis_and_a_person_can_take_it_over() -> None:

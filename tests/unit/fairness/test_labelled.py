@@ -9,8 +9,10 @@ import pytest
 from governed_api.governance import Bias
 from governed_api.verdict import MetricFinding, wire
 from governed_serving.fairness.counts.cells import Cells
+from governed_serving.fairness.inference.intervals import Interval
 from governed_serving.fairness.metrics.labelled import label_shares, uneven, worst_case
-from governed_serving.fairness.metrics.metrics import LABEL_METRICS, METRICS
+from governed_serving.fairness.metrics.measures import NEED_LABELS, SPREADS, largest_gap, least_ratio
+from governed_serving.fairness.metrics.metrics import LABEL_METRICS, METRICS, GroupTable, spread
 from governed_serving.fairness.metrics.roster import panel_of
 from governed_serving.fairness.metrics.verdict import judge
 
@@ -83,6 +85,24 @@ def test_the_worst_case_over_all_groups_is_the_largest_gap(name: str, rate: str)
     assert found is not None
     assert found.upper == pytest.approx(max(abs(pair.lower), abs(pair.upper)))
     assert found.lower == pytest.approx(0.0 if pair.lower < 0 < pair.upper else min(abs(pair.lower), abs(pair.upper)))
+
+
+@pytest.mark.parametrize("name", sorted(SPREADS.keys() & NEED_LABELS))
+@pytest.mark.parametrize("most", ["f", "m", "x"])
+def test_the_worst_case_over_all_groups_holds_no_group_against_itself(name: str, most: str) -> None:
+    """One group has most of the rows without a label: its own rate reaches furthest to both sides."""
+    groups = {g: [[60, 40, 0], [40, 60, 0]] for g in ("f", "m", "x")} | {most: [[9, 6, 6], [6, 9, 6]]}
+    groups |= {"x" if most != "x" else "f": [[30, 20, 0], [20, 40, 1]]}
+    (few, *others), cells = [g for g in groups if g != most], cells_of(**groups)
+    every = product(*(completions(groups[g]) for g in (most, few, *others)))
+    values = [spread(GroupTable((most, few, *others), np.array(tables)))[name] for tables in every]
+    found = worst_case(name, panel_of(cells, ("sex",), []), "(all)")
+    assert found is not None
+    if "Odds" in name:  # both rates share their labels: too wide, never too narrow
+        assert found.lower <= min(values) + 1e-12
+        assert found.upper >= max(values) - 1e-12
+    else:
+        assert (found.lower, found.upper) == (pytest.approx(min(values)), pytest.approx(max(values)))
 
 
 def test_where_every_row_has_a_label_or_none_is_needed_there_is_no_worst_case() -> None:
@@ -206,3 +226,17 @@ def test_counts_of_an_earlier_auditor_are_read_as_those_of_8_bits() -> None:
     (group,) = dumped["scores"][1]
     group[2] = [*group[2][:6], [98_304, 98_560], [1, 1]]
     assert Cells.load(dumped).scores.groups[("sex",), "f"].coarse  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_ends_of_a_spread_are_those_of_all_corners(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    ends = np.sort(rng.random((rng.integers(2, 6), 2)) * (rng.random() < 0.8), 1)
+    ranges = [Interval(low, high) for low, high in ends.tolist()]
+    corners = np.array(list(product(*ends.tolist())))
+    gaps, greatest = corners.max(1) - corners.min(1), corners.max(1)
+    found = largest_gap(ranges)
+    assert found.upper == pytest.approx(gaps.max())
+    assert found.lower == pytest.approx(max(ends[:, 0].max() - ends[:, 1].min(), 0.0))
+    ratios = np.divide(corners.min(1), greatest, out=np.zeros(len(corners)), where=greatest > 0)
+    assert least_ratio(ranges).lower == pytest.approx(ratios.min())

@@ -14,7 +14,7 @@ from governed_api.verdict import LabelledShare
 from governed_serving.fairness.counts.cells import FAVORABLE, UNFAVORABLE, UNKNOWN, GroupTable
 from governed_serving.fairness.inference.hypotheses import chi_square
 from governed_serving.fairness.inference.intervals import Interval
-from governed_serving.fairness.metrics.measures import ALL, NEED_LABELS, SPREADS
+from governed_serving.fairness.metrics.measures import ALL, NEED_LABELS, SPREADS, largest_gap, least_ratio
 from governed_serving.fairness.metrics.metrics import LABEL_METRICS, METRICS, RATES, Rate, is_group
 from governed_serving.fairness.metrics.roster import SMALLEST_GROUP, Panel
 
@@ -117,12 +117,7 @@ def _spread(name: str, table: GroupTable) -> Interval | None:
     ends = []
     for rate in used:
         ranges = [_range(rate, one) for one in table.counts]
-        lows, highs = [r.lower for r in ranges], [r.upper for r in ranges]
-        if ratio:
-            greatest = min(1.0, min(highs) / max(lows)) if max(lows) > 0 else 1.0
-            ends.append(Interval(min(lows) / max(highs) if max(highs) > 0 else 0.0, greatest))
-        else:
-            ends.append(Interval(max(max(lows) - min(highs), 0.0), max(highs) - min(lows)))
+        ends.append((least_ratio if ratio else largest_gap)(ranges))
     worst = min if ratio else max
     return Interval(worst(e.lower for e in ends), worst(e.upper for e in ends))
 

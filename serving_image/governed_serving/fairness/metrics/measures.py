@@ -60,6 +60,8 @@ __all__ = [
     "Finding",
     "bound_evidence",
     "findings",
+    "largest_gap",
+    "least_ratio",
     "sequences",
 ]
 
@@ -319,13 +321,34 @@ def _spread_sequence(panel: Panel, rates: Sequence[str], ratio: bool, level: flo
     for rate in rates:
         listed = zip(*(x.tolist() for x in RATES[rate](table.counts)), shares, strict=True)
         each = [binomial_sequence(k, n, 1 - (1 - level) * share) for k, n, share in listed if n >= SMALLEST_GROUP]
-        lows, highs = [s.lower for s in each], [s.upper for s in each]
-        if ratio:
-            ends.append((min(lows) / max(highs), min(1.0, min(highs) / max(lows)) if max(lows) > 0 else 1.0))
-        else:
-            ends.append((max(max(lows) - min(highs), 0.0), max(highs) - min(lows)))
+        ends.append((least_ratio if ratio else largest_gap)(each))
     worst = min if ratio else max
     return Interval(worst(low for low, _ in ends), worst(high for _, high in ends))
+
+
+def largest_gap(ranges: Sequence[Interval]) -> Interval:
+    """Least and greatest possible max − min of values of which each lies in its range; two or more."""
+    widest = max(ranges[i].upper - ranges[j].lower for i, j in _furthest(ranges))
+    least = max(r.lower for r in ranges) - min(r.upper for r in ranges)
+    return Interval(max(least, 0.0), max(widest, 0.0))
+
+
+def least_ratio(ranges: Sequence[Interval]) -> Interval:
+    """Least and greatest possible min / max of values of which each lies in its range, none below 0; two or more."""
+    least = min(_quotient(ranges[j].lower, ranges[i].upper) for i, j in _furthest(ranges))
+    top = max(r.lower for r in ranges)
+    return Interval(min(least, 1.0), min(1.0, min(r.upper for r in ranges) / top) if top > 0 else 1.0)
+
+
+def _furthest(ranges: Sequence[Interval]) -> list[tuple[int, int]]:
+    """Places of the highest upper end and the lowest lower one, of two values: none is held against itself."""
+    low, next_low = sorted(range(len(ranges)), key=lambda i: ranges[i].lower)[:2]
+    high, next_high = sorted(range(len(ranges)), key=lambda i: -ranges[i].upper)[:2]
+    return [(high, low)] if high != low else [(high, next_low), (next_high, low)]
+
+
+def _quotient(value: float, top: float) -> float:
+    return value / top if top > 0 else 0.0
 
 
 ENTROPIES = {"theilIndex": 1.0, "generalizedEntropyIndex": 2.0}

@@ -66,9 +66,9 @@ def group_thresholds(fit: Scored, held: Scored, threshold: float = 0.5) -> Offer
     that as many are favoured as before; whether treating groups by different thresholds is lawful is for people to
     decide (Hardt, Price & Srebro 2016).
     """
-    rate = float((fit.score >= threshold).mean())
+    selected = int((fit.score >= threshold).sum())
     codes, names = coded(fit.groups)
-    thresholds = {name: _cut(fit.score[codes == place], rate) for place, name in enumerate(names)}
+    thresholds = {name: _cut(fit.score[codes == place], selected, len(fit.score)) for place, name in enumerate(names)}
     cut = np.array([thresholds.get(str(group), threshold) for group in held.groups.tolist()])
     before, after = held.score >= threshold, held.score >= cut
     return Offer(
@@ -82,13 +82,16 @@ def group_thresholds(fit: Scored, held: Scored, threshold: float = 0.5) -> Offer
     )
 
 
-def _cut(score: Floats, rate: float) -> float:
-    """The score at or above which a share of ``rate``, as near as ties allow, lies."""
-    ordered = np.unique(score)[::-1]
-    share = 1 - np.searchsorted(np.sort(score), ordered) / len(score)
-    candidates = np.append(share, 0.0)
-    best = int(np.abs(candidates - rate).argmin())
-    return float(ordered[best]) if best < len(ordered) else float(np.nextafter(ordered[0], np.inf))
+def _cut(score: Floats, selected: int, rows: int) -> float:
+    """The score at or above which a share of ``selected`` / ``rows``, as near as ties allow, lies.
+
+    Of two that are as near, the one that favours more. Shares are compared as whole numbers: of floats, rounding would
+    choose.
+    """
+    ordered, counts = np.unique(score, return_counts=True)
+    above = np.append(counts[::-1].cumsum()[::-1], 0)
+    best = int(np.abs(above * rows - selected * len(score)).argmin())
+    return float(ordered[best]) if best < len(ordered) else float(np.nextafter(ordered[-1], np.inf))
 
 
 def _largest(groups: NDArray[np.generic], outcome: NDArray[np.bool_]) -> float:
