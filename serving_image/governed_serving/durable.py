@@ -1,7 +1,9 @@
 """Files that are either the old or the new one, never half of each, whatever happens to the power."""
 
+import errno
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,8 +13,10 @@ __all__ = [
     "discard_partial",
     "fsync_file",
     "fsync_folder",
+    "is_regular",
     "open_new",
     "put_in_place",
+    "read_regular",
     "replace_file",
     "replacing",
     "set_aside",
@@ -70,6 +74,30 @@ def set_aside(path: Path) -> Path | None:
     except OSError:
         return None
     return aside
+
+
+def is_regular(path: Path) -> bool:
+    """Whether a regular file lies there: no folder, link, pipe or device, which nothing of ours makes."""
+    try:
+        return stat.S_ISREG(path.lstat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+
+
+def read_regular(path: Path) -> bytes:
+    """The bytes of a regular file. Raises FileNotFoundError also for what is there and none, without waiting for a
+    pipe or following a link; OSError."""
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENXIO, errno.ENOTDIR):
+            raise FileNotFoundError(error.errno, "is no regular file", str(path)) from None
+        raise
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise FileNotFoundError(errno.ENOENT, "is no regular file", str(path))
+    with os.fdopen(handle, "rb") as file:
+        return file.read()
 
 
 def write_new(path: Path, data: bytes) -> None:

@@ -36,6 +36,7 @@ from governed_serving.crypto import (
     Keyset,
     KeysetChanged,
     is_keyset_document,
+    is_purpose,
     is_sealed,
     rotate_due,
 )
@@ -314,7 +315,7 @@ class Archive:
 
     def create_keyset(self, model: str, purpose: str, document: bytes) -> bytes | None:
         """Store a keyset where there is none (→ None); else change nothing and return the one there is."""
-        self._check_document(document)
+        self._check_document(purpose, document)
         with self._own:
             try:
                 existing = self._store(model).get(check_name(purpose))
@@ -330,7 +331,7 @@ class Archive:
     def replace_keyset(self, model: str, purpose: str, document: bytes, expected: str) -> None:
         """Rotation: put a keyset in the place of the one whose SHA-256 is ``expected``; raises :class:`Refused`
         (412)."""
-        self._check_document(document)
+        self._check_document(purpose, document)
         with self._own:
             existing = self._keyset(model, purpose)
             found = hashlib.sha256(existing).hexdigest()
@@ -397,7 +398,9 @@ class Archive:
     def _store(self, model: str) -> DirectoryStore:
         return DirectoryStore(self._keysets / check_model(model))
 
-    def _check_document(self, document: bytes) -> None:
+    def _check_document(self, purpose: str, document: bytes) -> None:
+        if not is_purpose(purpose):
+            raise Refused(400, f"a purpose must be lower-case letters, digits and '-', found {purpose[:80]!r}")
         if not is_keyset_document(document):
             raise Refused(415, "the body is no wrapped keyset: keysets are stored wrapped by the model's key only")
 

@@ -1,6 +1,6 @@
 """Keys and what they seal; see README.md."""
 
-from governed_serving.crypto.document import KeyInfo, is_keyset_document
+from governed_serving.crypto.document import KeyInfo, is_keyset_document, is_purpose
 from governed_serving.crypto.errors import (
     CryptoError,
     KekError,
@@ -40,6 +40,7 @@ __all__ = [
     "Tampered",
     "WrongKek",
     "is_keyset_document",
+    "is_purpose",
     "is_sealed",
     "load_kek",
     "purposes_of",

@@ -13,7 +13,7 @@ from governed_serving.crypto.errors import CryptoError, KeyMissing, Tampered, Wr
 from governed_serving.crypto.kek import Kek
 from governed_serving.decoding import decode_json
 
-__all__ = ["FORMAT", "KeyInfo", "KeysetDocument", "is_keyset_document"]
+__all__ = ["FORMAT", "KeyInfo", "KeysetDocument", "is_keyset_document", "is_purpose"]
 
 FORMAT = "governed-keyset-1"
 _LEAST = 12 + 16
@@ -122,6 +122,11 @@ def _describe(key: Any, primary: int, created: str) -> _Key:
     status = "primary" if key.key_id == primary else _STATUSES[key.status]
     kind = key.type_url.rpartition(".")[2].removesuffix("Key") or "none"
     return _Key(key.key_id, kind, status, created)
+
+
+def is_purpose(name: str) -> bool:
+    """Whether a keyset may have this purpose; the file that it lies in, and a backup's member, are named by it."""
+    return _PURPOSE.match(name) is not None
 
 
 def is_keyset_document(data: bytes) -> bool:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from governed_serving.crypto.errors import KeyDestroyed, KeysetChanged
-from governed_serving.durable import fsync_folder, replace_file
+from governed_serving.durable import fsync_folder, is_regular, read_regular, replace_file
 
 __all__ = ["DirectoryStore", "KeysetStore"]
 
@@ -44,16 +44,17 @@ class KeysetStore(Protocol):
 
 
 class DirectoryStore:
-    """Documents as files ``{purpose}.keyset.json`` (0600) below ``root``; safe among processes of one machine."""
+    """Documents as files ``{purpose}.keyset.json`` (0600) below ``root``; safe among processes of one machine. What is
+    no regular file isn't there."""
 
     def __init__(self, root: Path | str):
         self.root = Path(root)
 
     def get(self, purpose: str) -> bytes | None:
         try:
-            return self._path(purpose).read_bytes()
+            return read_regular(self._path(purpose))
         except FileNotFoundError:
-            if self._receipt(purpose).exists():
+            if is_regular(self._receipt(purpose)):
                 raise KeyDestroyed(
                     f"the {purpose!r} keyset was destroyed ({self._receipt(purpose).name} tells when); what it sealed can't be read any more"  # noqa: E501
                 ) from None
@@ -86,7 +87,7 @@ class DirectoryStore:
 
     def purposes(self) -> list[str]:
         suffix = ".keyset.json"
-        return sorted(p.name.removesuffix(suffix) for p in self.root.glob(f"*{suffix}"))
+        return sorted(p.name.removesuffix(suffix) for p in self.root.glob(f"*{suffix}") if is_regular(p))
 
     def _path(self, purpose: str) -> Path:
         return self.root / f"{purpose}.keyset.json"

@@ -16,7 +16,19 @@ import msgspec
 from governed_serving.archive.errors import ArchiveError
 from governed_serving.decoding import decode_json
 
-__all__ = ["CHECKPOINT", "END", "MANIFEST", "BadBackup", "Manifest", "Member", "Stored", "header", "members", "padding"]
+__all__ = [
+    "CHECKPOINT",
+    "END",
+    "MANIFEST",
+    "PLACES",
+    "BadBackup",
+    "Manifest",
+    "Member",
+    "Stored",
+    "header",
+    "members",
+    "padding",
+]
 
 FORMAT = "governed-backup-1"
 MANIFEST = "manifest.json"

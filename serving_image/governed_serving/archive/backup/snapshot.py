@@ -13,11 +13,22 @@ from typing import IO
 
 import msgspec
 
-from governed_serving.archive.backup.members import CHECKPOINT, CHUNK, END, MANIFEST, Manifest, Stored, header, padding
+from governed_serving.archive.backup.members import (
+    CHECKPOINT,
+    CHUNK,
+    END,
+    MANIFEST,
+    PLACES,
+    Manifest,
+    Stored,
+    header,
+    padding,
+)
 from governed_serving.archive.ledger.note import Checkpoint
 from governed_serving.archive.service import Archive
 from governed_serving.archive.store.blobs import addresses
 from governed_serving.decoding import decode_with
+from governed_serving.durable import is_regular, read_regular
 from governed_serving.records import LedgerEntry, timestamp
 
 __all__ = ["Snapshot"]
@@ -43,12 +54,15 @@ class Snapshot:
         except BaseException:
             archive.let_payloads_go()
             raise
+        self._files: list[Stored] = []
+        self._faults: list[str] = []
+        self._faulty = 0
         try:
             self._copied: list[tuple[str, int]] = []
             with archive.frozen() as self.checkpoint:
                 self._take(CHECKPOINT, self.checkpoint.encode())
                 for place in (*_LEDGER, *self._names()):
-                    self._take(place, (archive.root / place).read_bytes())
+                    self._take(place, read_regular(archive.root / place))
             self._copy.flush()
             signed = Checkpoint.unverified(self.checkpoint)
             self.origin, self.size = signed.origin, signed.size
@@ -56,9 +70,6 @@ class Snapshot:
         except BaseException:
             self.close()
             raise
-        self._files: list[Stored] = []
-        self._faults: list[str] = []
-        self._faulty = 0
 
     def close(self) -> None:
         """Retention goes on."""
@@ -97,8 +108,13 @@ class Snapshot:
         root = self._archive.root
         for kind in _NAMED:
             for path in sorted((root / kind).rglob("*")):
-                if path.is_file() and not path.name.startswith("."):  # beside its place, or a lock
-                    yield path.relative_to(root).as_posix()
+                place = path.relative_to(root).as_posix()
+                if path.name.startswith(".") or (path.is_dir() and not path.is_symlink()):
+                    continue  # beside its place, or a lock
+                if is_regular(path) and PLACES.fullmatch(place):
+                    yield place
+                else:
+                    self._fault(f"{place}: nothing of ours makes such a file: it isn't in the backup")
 
     def _take(self, place: str, data: bytes) -> None:
         self._copy.write(data)

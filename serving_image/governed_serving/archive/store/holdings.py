@@ -13,19 +13,23 @@ _Place = tuple[str, str, str]
 
 
 class Holding(NamedTuple):
-    """``type``: of the entries that tell of it; ``digest``: SHA-256 (hex) of what is there now."""
+    """``type``: of the entries that tell of it; ``digest``: SHA-256 (hex) of what is there now, "" where a ``problem``
+    keeps that from being known."""
 
     type: str
     model: str
     name: str
     digest: str
+    problem: str = ""
 
 
 class Holdings:
     """Fed with every entry, in order; memory grows with the names, not with the log."""
 
     def __init__(self, found: Iterable[Holding]) -> None:
-        self._found: dict[_Place, str] = {h[:3]: h.digest for h in found}
+        held = list(found)
+        self.problems = [h.problem for h in held if h.problem]
+        self._found: dict[_Place, str] = {h[:3]: h.digest for h in held}
         self._named: set[_Place] = set()
         self._last: dict[_Place, str] = {}
 
@@ -44,11 +48,12 @@ class Holdings:
 
     def unnamed(self) -> list[Holding]:
         """What no entry names."""
-        return [Holding(*place, digest) for place, digest in self._found.items() if place not in self._named]
+        return [Holding(*place, digest) for place, digest in self._found.items() if digest and place not in self._named]
 
     def differing(self) -> list[Holding]:
         """What isn't what the last entry about it says, or isn't there at all: with the digest that it should have."""
-        return [Holding(*p, last) for p, last in sorted(self._last.items()) if self._found.get(p) != last]
+        return [Holding(*p, last) for p, last in sorted(self._last.items())
+                if self._found.get(p) not in (last, "")]  # fmt: skip
 
     def put_back(
         self, look: Callable[[], Iterable[Holding]], prepared: Callable[[], Iterable[Holding]]

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from governed_serving.archive.errors import Refused
-from governed_serving.durable import fsync_folder, put_in_place, write_new
+from governed_serving.durable import fsync_folder, is_regular, put_in_place, read_regular, write_new
 
 __all__ = ["NamedFiles", "Prepared", "check_model", "check_name"]
 
@@ -46,7 +46,7 @@ class Prepared:
     def read(self) -> bytes | None:
         """The bytes, or None when they aren't there any more: put in place meanwhile."""
         try:
-            return self._beside.read_bytes()
+            return read_regular(self._beside)
         except FileNotFoundError:
             return None
 
@@ -55,7 +55,7 @@ class Prepared:
 
 
 class NamedFiles:
-    """``{root}/{model}/{name}``, mode 0600."""
+    """``{root}/{model}/{name}``, mode 0600. What is no regular file, or has no name of ours, isn't there."""
 
     def __init__(self, root: Path):
         self.root = root
@@ -63,18 +63,20 @@ class NamedFiles:
     def read(self, model: str, name: str) -> bytes | None:
         """What is there, or None."""
         try:
-            return (self.root / check_model(model) / check_name(name)).read_bytes()
+            return read_regular(self.root / check_model(model) / check_name(name))
         except FileNotFoundError:
             return None
 
     def models(self) -> list[str]:
         """Models that have a folder here."""
-        return sorted(p.name for p in self.root.iterdir() if p.is_dir()) if self.root.is_dir() else []
+        found = self.root.iterdir() if self.root.is_dir() else ()
+        return sorted(p.name for p in found if _MODEL.fullmatch(p.name) and p.is_dir() and not p.is_symlink())
 
     def names(self, model: str) -> list[str]:
         """Names of all files of ``model``."""
         folder = self.root / check_model(model)
-        return sorted(p.name for p in folder.iterdir() if not p.name.startswith(".")) if folder.is_dir() else []
+        found = folder.iterdir() if folder.is_dir() else ()
+        return sorted(p.name for p in found if _NAME.fullmatch(p.name) and is_regular(p))
 
     def prepare(self, model: str, name: str, data: bytes, digest: str) -> Prepared:
         """Write ``data`` durably beside its place; ``digest`` (SHA-256, hex) is what its entry will say. Raises
@@ -116,5 +118,7 @@ class NamedFiles:
         """What lies beside its place."""
         for path in sorted(self.root.glob(f"{model}/.{name}.*")):
             found = _PREPARED.fullmatch(path.name)
-            if found and name in ("*", found["name"]):
+            if found is None or not (_MODEL.fullmatch(path.parent.name) and is_regular(path)):
+                continue
+            if _NAME.fullmatch(found["name"]) and name in ("*", found["name"]):
                 yield Prepared(path, path.parent.name, found["name"], found["digest"])

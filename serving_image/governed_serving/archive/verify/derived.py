@@ -3,6 +3,7 @@ else lies in its folder."""
 
 import fcntl
 import os
+import re
 import stat
 from collections.abc import Iterable
 from pathlib import Path
@@ -28,10 +29,20 @@ _DAMAGE_OF_KILL = ("a process that was killed leaves such a thing behind, and so
                    "back: the archive's next start settles it")  # fmt: skip
 
 
+_FOLDERS = re.compile(
+    r"keys/|(?:keysets|refs|states)/(?:[a-z0-9](?:[-a-z0-9.]{0,61}[a-z0-9])?/)?|ledger/(?:log/|index/|tile/(?:[0-9x]+/)*)"
+    r"|blobs/(?:[0-9a-f]{2}/|\.incoming/|expired/(?:[0-9a-f]{2}/)?)?"
+)
+"""Folders of ours, which may be empty."""
+
+
 def files_below(root: Path, findings: Findings) -> set[str]:
-    """Paths of the regular files below ``root``; anything else that isn't a folder is a finding."""
+    """Paths of the regular files and of the empty folders below ``root``, the latter with a slash; anything else that
+    isn't a folder is a finding."""
     found = set()
     for folder, names, files in os.walk(root):
+        if not (names or files) and Path(folder) != root:
+            found.add(f"{Path(folder).relative_to(root).as_posix()}/")
         for name in [*files, *names]:
             path = Path(folder, name)
             mode = path.lstat().st_mode
@@ -234,7 +245,7 @@ def unexplained(root: Path, found: Iterable[str], known: set[str], findings: Fin
     """Say of what nothing accounts for. Left alone: blobs and names, which have checks of their own; locks."""
     blobs = {f"blobs/{digest[:2]}/{digest}" for digest in addresses(root / "blobs")}
     for place in sorted(set(found) - known - blobs):
-        folder, _, name = place.rpartition("/")
+        folder, _, name = place.rpartition("/")  # an empty folder has no name
         if not (root / place).exists():  # a running archive replaced it meanwhile
             continue
         if name == ".lock":
@@ -242,6 +253,9 @@ def unexplained(root: Path, found: Iterable[str], known: set[str], findings: Fin
                 findings.fault(place, "isn't empty: a lock holds nothing")
         elif ".torn-" in name:
             findings.note(place, "what a killed process had begun to write, set aside: no part of the log")
+        elif not name:
+            if not _FOLDERS.fullmatch(place):
+                findings.skip(place, "nothing accounts for this empty folder: the archive doesn't make one here")
         elif name.endswith(".partial") or folder == "blobs/.incoming":
             findings.note(place, "was being written: no part of the archive")
         else:

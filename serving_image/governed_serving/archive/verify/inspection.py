@@ -4,7 +4,7 @@ Nothing is changed, and no byte that somebody changed ends in a traceback: what 
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from governed_serving.archive.ledger.cosignature import is_cosignature
 from governed_serving.archive.ledger.note import Checkpoint, Verifier
 from governed_serving.archive.ledger.witnessed import WITNESSED
 from governed_serving.archive.service import ledger_cipher, ledger_signers
+from governed_serving.archive.store.named import NamedFiles
 from governed_serving.archive.store.retention import read_state
 from governed_serving.archive.verify.beside import Beside, check_spools
 from governed_serving.archive.verify.derived import Derived, files_below, is_running, unexplained
@@ -29,6 +30,7 @@ from governed_serving.crypto import DirectoryStore, Kek, Keyring
 
 __all__ = ["Asked", "Inspection", "inspect_folder", "inspect_source"]
 
+_NAMED = ("keys", "keysets", "refs", "states")
 _EMPTY = hashlib.sha256(b"").hexdigest()
 
 
@@ -75,8 +77,8 @@ def inspect_folder(root: Path, kek: Kek, asked: Asked, beside: Beside | None = N
     files = files_below(root, findings)
     for place, spool in beside.spools.items():
         findings.wrong += [Finding(f"{place}/{f.place}", f.problem) for f in _odd(spool)]
-    if findings.wrong:
-        return found
+    if any(not _is_named(one.place) for one in findings.wrong):
+        return found  # nothing reads what is there in the place of a file of ours
     source, witnessed = DirectorySource(root, kek), ""
     reports = Reports(beside.reports, findings, running=running, expected=beside.whole)
     with findings.looking_at("keys/ledger-signing.keyset.json"):
@@ -94,8 +96,13 @@ def inspect_folder(root: Path, kek: Kek, asked: Asked, beside: Beside | None = N
             lines.check(note, cosigned=True)
         witnessed = note
     earlier = _with(witnessed, asked.earlier + tuple(reports.notes.values()))
+    differing: list[str] = []
     with findings.looking_at(""):
-        found.log = verify(source, vkey=asked.vkey, earlier=earlier, id=asked.id, blobs=asked.blobs)
+        found.log = verify(
+            source, vkey=asked.vkey, earlier=earlier, id=asked.id, blobs=asked.blobs, differing=differing
+        )
+    for what in differing:
+        findings.fault("", what)
     with findings.looking_at(f"ledger/{WITNESSED}"):
         check_witnesses(witnessed, found.log.size if found.log else 0, asked.witnesses, findings)
     _say_limits(findings, asked)
@@ -127,6 +134,11 @@ class _OwnLines:
                 continue
             if line not in ours:
                 raise ArchiveError(f"the signature line {line[:60].strip()!r} isn't by one of the archive's keys")
+
+
+def _is_named(place: str) -> bool:
+    """Of a place where what is no regular file is passed over by all that reads."""
+    return place.partition("/")[0] in _NAMED
 
 
 def _odd(folder: Path) -> Sequence[Finding]:
@@ -166,7 +178,7 @@ class _Folder:
         known |= check_keysets(root, truth, findings, files, running=self._running)
         known |= self._markers(truth, files)
         known |= self._retention(truth)
-        known |= {f for f in files if f.startswith(("refs/", "states/")) and not Path(f).name.startswith(".")}
+        known |= {f"{kind}/{model}/{name}" for kind in ("refs", "states") for model, name in _names(root / kind)}
         known |= self._prepared(files)
         unexplained(root, files, known, findings)
         check_spools(root, truth, beside, findings)
@@ -260,6 +272,11 @@ class _Folder:
                 "a replacement that was begun: a kill came between, the archive's next start settles it",
             )
         return beside
+
+
+def _names(folder: Path) -> Iterator[tuple[str, str]]:
+    named = NamedFiles(folder)
+    return ((model, name) for model in named.models() for name in named.names(model))
 
 
 def _is_prepared(name: str) -> bool:

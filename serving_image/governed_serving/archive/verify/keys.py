@@ -13,6 +13,7 @@ from governed_serving.archive.verify.truth import Truth
 from governed_serving.crypto import Kek, KeyEvent
 from governed_serving.crypto.document import KeysetDocument
 from governed_serving.decoding import decode_json
+from governed_serving.durable import is_regular, read_regular
 from governed_serving.records import LedgerEntry
 
 __all__ = ["OWN_PURPOSES", "check_keysets", "check_own_keys"]
@@ -29,7 +30,7 @@ def check_own_keys(root: Path, kek: Kek, truth: Truth, findings: Findings) -> se
         place = f"keys/{purpose}{_KEYSET}"
         known.add(place)
         with findings.looking_at(place):
-            document = KeysetDocument.audit((root / place).read_bytes(), purpose, kek)
+            document = KeysetDocument.audit(read_regular(root / place), purpose, kek)
             ids = {key.id for key in document.keys}
             for entry in truth.keysets.get((ARCHIVE, purpose), ()):
                 gone = {int(k) for k in entry.summary.get("keys", ())} - ids
@@ -77,16 +78,16 @@ def _check_keyset(
     root: Path, place: str, receipt: str, purpose: str, entries: list[LedgerEntry], findings: Findings
 ) -> None:
     last = entries[-1]
-    if (root / receipt).exists():
+    if is_regular(root / receipt):
         findings.fault(receipt, f"the log doesn't say that the {purpose} keyset was destroyed")
-    if not (root / place).is_file():
+    if not is_regular(root / place):
         findings.fault(place, f"is missing: the last entry about it, of {last.time}, says {last.summary.get('action')}")
         return
-    data = (root / place).read_bytes()
+    data = read_regular(root / place)
     found = hashlib.sha256(data).hexdigest()
     if found == last.digest:
         KeysetDocument.audit(data, purpose)
-    elif (root / place).with_name(f".{Path(place).name}.{last.digest}").is_file():
+    elif is_regular((root / place).with_name(f".{Path(place).name}.{last.digest}")):
         findings.note(place, "its successor lies beside it: a kill came between, the archive's next start settles it")
     elif any(found == entry.digest for entry in entries):
         findings.fault(place, f"is an older one than the last entry about it ({last.time}) says: it was put back")
@@ -95,12 +96,12 @@ def _check_keyset(
 
 
 def _check_destroyed(root: Path, keyset: str, receipt: str, last: LedgerEntry, findings: Findings) -> None:
-    if (root / keyset).exists():
+    if is_regular(root / keyset):
         findings.fault(keyset, f"is there, though the log says it was destroyed at {last.time}: it was put back")
-    if not (root / receipt).is_file():
+    if not is_regular(root / receipt):
         findings.fault(receipt, f"is missing: the log says that the keyset was destroyed at {last.time}")
         return
-    data = (root / receipt).read_bytes()
+    data = read_regular(root / receipt)
     named = str(last.summary.get("receipt", ""))
     if named and hashlib.sha256(data).hexdigest() != named:
         findings.fault(receipt, "isn't the receipt that the log names: it was changed")

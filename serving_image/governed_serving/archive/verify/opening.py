@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
+
 from governed_api import runtime
 from governed_serving.archive.client import ArchiveClient
 from governed_serving.archive.errors import ArchiveError, Unverified
@@ -13,9 +15,15 @@ from governed_serving.crypto import CryptoError, Kek, load_kek
 from governed_serving.crypto.document import KeysetDocument
 from governed_serving.crypto.kek import KEK_BYTES
 from governed_serving.decoding import decode_json
+from governed_serving.durable import is_regular, read_regular
 from governed_serving.environment import PodEnvironment
 
 __all__ = ["beside_workdir", "folder_kek", "noted_checkpoint", "open_source", "trusted_vkey"]
+
+_NOTE_BYTES = 4 << 20
+"""A report may have more in it than the checkpoint."""
+_KEY_BYTES = 4096
+"""No key file is as long."""
 
 
 def open_source(
@@ -64,13 +72,13 @@ def beside_workdir(workdir: Path, archive: Path) -> Beside:
 
 def _keks(secrets: Path, keysets: Path) -> dict[str, Kek]:
     """By model: of the keys here, the one that its keysets name."""
-    files = [p for p in sorted(secrets.glob("*/*")) if p.is_file() and p.stat().st_size == KEK_BYTES]
+    files = [p for p in sorted(secrets.glob("*/*")) if is_regular(p) and p.stat().st_size == KEK_BYTES]
     known = {kek.id: kek for kek in map(load_kek, files)}
     found: dict[str, Kek] = {}
     for path in sorted(keysets.glob(f"*/*{KEYSET}")):
         try:
-            named = KeysetDocument.parse(path.read_bytes(), path.name.removesuffix(KEYSET)).kek
-        except CryptoError:
+            named = KeysetDocument.parse(read_regular(path), path.name.removesuffix(KEYSET)).kek
+        except (CryptoError, OSError):
             continue  # a finding of the keyset's
         if named in known:
             found.setdefault(path.parent.name, known[named])
@@ -79,16 +87,39 @@ def _keks(secrets: Path, keysets: Path) -> dict[str, Kek]:
 
 def noted_checkpoint(path: Path) -> str:
     """A checkpoint as it was kept: the signed note itself, or a GovernanceReport (JSON) that holds it."""
-    text = path.read_text()
-    if not text.lstrip().startswith("{"):
-        return text
-    document = decode_json(text)
-    note = document.get("status", document).get("archive", {}).get("checkpoint", "")
+    with path.open("rb") as file:
+        data = file.read(_NOTE_BYTES + 1)
+    what = f"{path}: expected a checkpoint, an anchor or a GovernanceReport (JSON)"
+    if len(data) > _NOTE_BYTES:
+        raise Unverified(f"{what}, found more than {_NOTE_BYTES} bytes")
+    try:
+        text = data.decode()
+        if not text.lstrip().startswith("{"):
+            return text
+        report = decode_json(data, type=_Report)
+    except (UnicodeDecodeError, msgspec.DecodeError) as error:
+        raise Unverified(f"{what}: {error}") from None
+    note = (report.status or report).archive.checkpoint
     if not note:
         raise Unverified(f"{path}: the report holds no status.archive.checkpoint")
-    return str(note)
+    return note
+
+
+class _Archive(msgspec.Struct):
+    checkpoint: str = ""
+
+
+class _Status(msgspec.Struct):
+    archive: _Archive = msgspec.field(default_factory=_Archive)
+
+
+class _Report(_Status):
+    """A GovernanceReport, or its status alone."""
+
+    status: _Status | None = None
 
 
 def _is_vkey(path: Path) -> bool:
-    data = path.read_bytes()
-    return len(data) != 32 and b"+" in data and data.isascii()
+    with path.open("rb") as file:
+        data = file.read(_KEY_BYTES)
+    return len(data) not in (KEK_BYTES, _KEY_BYTES) and b"+" in data and data.isascii()

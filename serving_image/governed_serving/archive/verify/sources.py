@@ -22,7 +22,7 @@ from governed_serving.archive.store.blobs import addresses
 from governed_serving.archive.store.holdings import Holding
 from governed_serving.archive.store.named import NamedFiles
 from governed_serving.archive.store.references import References
-from governed_serving.crypto import CryptoError, DirectoryStore, Kek, KeyDestroyed, Keyring, KeysetStore
+from governed_serving.crypto import CryptoError, DirectoryStore, Kek, KeyDestroyed, Keyring, KeysetStore, is_purpose
 from governed_serving.decoding import decode_json, decode_msgpack
 
 __all__ = ["CONSISTENCY", "MISSING", "BundleSource", "DirectorySource", "Leaf", "LogSource", "UrlSource"]
@@ -91,7 +91,7 @@ class LogSource(Protocol):
         ...
 
     def holdings(self) -> Iterator[Holding]:
-        """References, states and keysets that lie there. Raises CryptoError for what can't be opened."""
+        """References, states and keysets that lie there; what can't be opened has a ``problem``."""
         ...
 
     def prepared(self) -> Iterator[Holding]:
@@ -184,29 +184,33 @@ class DirectorySource:
         return addresses(self._root / "blobs")
 
     def holdings(self) -> Iterator[Holding]:
-        yield from self._named(_in_place, ())
+        yield from self._named(_in_place)
         for model in NamedFiles(self._root / "keysets").models():
             store = self.keysets(model)
-            for purpose in store.purposes():
+            for purpose in filter(is_purpose, store.purposes()):
                 with suppress(KeyDestroyed):
                     if document := store.get(purpose):
                         yield Holding("key", model, purpose, hashlib.sha256(document).hexdigest())
 
     def prepared(self) -> Iterator[Holding]:
         # half of one may lie there: the process was killed while it wrote
-        yield from self._named(_beside, (CryptoError,))
+        yield from (one for one in self._named(_beside) if not one.problem)
 
-    def _named(self, look: _Look, passed_over: tuple[type[Exception], ...]) -> Iterator[Holding]:
-        """States and references; what can't be opened raises CryptoError, or is ``passed_over``."""
+    def _named(self, look: _Look) -> Iterator[Holding]:
+        """States and references."""
         for model, name, data in look(NamedFiles(self._root / "states")):
             if data is not None:
                 yield Holding("state", model, name, hashlib.sha256(data).hexdigest())
         ring = Keyring(self._kek, DirectoryStore(self._root / "keys"))
         references = References(self._root / "refs", ring.keyset("references", create=False))
         for model, name, sealed in look(references.files):
-            with suppress(*passed_over):
-                if (data := _opened(references, model, name, sealed)) is not None:
-                    yield Holding("ref", model, name, hashlib.sha256(data).hexdigest())
+            try:
+                data = references.opened(model, name, sealed)
+            except CryptoError as error:
+                yield Holding("ref", model, name, "", f"reference {name} of {model}: {error}")
+                continue
+            if data is not None:
+                yield Holding("ref", model, name, hashlib.sha256(data).hexdigest())
 
     def blob_bytes(self, digest: str) -> bytes:
         return (self._root / "blobs" / digest[:2] / digest).read_bytes()
@@ -224,14 +228,6 @@ class DirectorySource:
                 f"{self._root} is no archive, or one without entries: expected {path.relative_to(self._root)}"
             )
         return path.read_text()
-
-
-def _opened(references: References, model: str, name: str, sealed: bytes | None) -> bytes | None:
-    """As :meth:`References.opened`, with its name in the error."""
-    try:
-        return references.opened(model, name, sealed)
-    except CryptoError as error:
-        raise type(error)(f"reference {name} of {model}: {error}") from None
 
 
 def _in_place(files: NamedFiles) -> Iterator[_Stored]:

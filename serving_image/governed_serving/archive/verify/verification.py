@@ -67,7 +67,9 @@ class Verification(msgspec.Struct):
     example."""
 
     held: int = 0
-    """References, states and keysets that lie there as the entries say."""
+    """References, states and keysets that lie there."""
+    differing: int = 0
+    """Those of them that aren't what their entries say, or are missing: named apart."""
 
     def of_blobs(self) -> str:
         """What holds of the blobs, in words."""
@@ -78,7 +80,12 @@ class Verification(msgspec.Struct):
         """What holds of references, states and keysets, in words."""
         if not self.held:
             return "not looked at (they are checked over the folder)"
-        return f"{self.held:,} references, states and keysets: each is what its entries say"
+        how = (
+            f"all but {self.differing:,} are what their entries say"
+            if self.differing
+            else "each is what its entries say"
+        )
+        return f"{self.held:,} references, states and keysets: {how}"
 
 
 class _Walk:
@@ -159,11 +166,12 @@ class _Walk:
             count += 1
         return count
 
-    def check_holdings(self) -> None:
-        """Raises ArchiveError for what lies under a name and isn't what the last entry about it says.
+    def differing(self) -> Iterator[str]:
+        """What lies under a name and can't be opened, or isn't what the last entry about it says, in words.
 
         A running archive puts things in place between its checkpoints: their entries are there already, not signed yet.
         """
+        yield from self.holdings.problems
         if not self.source.sees_names:
             return
         if self.holdings.unnamed() or self.holdings.differing():
@@ -171,14 +179,11 @@ class _Walk:
                 if leaf.index >= self.now.size:
                     self.holdings.add(_entry(leaf))
         for held in self.holdings.unnamed():
-            raise ArchiveError(
-                f"{KINDS[held.type]} {held.name} of {held.model} has SHA-256 {held.digest}, which no entry about it names: it was changed"  # noqa: E501
-            )
+            what = f"{KINDS[held.type]} {held.name} of {held.model} has SHA-256 {held.digest}"
+            yield f"{what}, which no entry about it names: it was changed"
         for held in self.holdings.put_back(self.source.holdings, self.source.prepared):
-            raise ArchiveError(
-                f"{KINDS[held.type]} {held.name} of {held.model} is not what the last entry about it says (SHA-256 {held.digest}): "  # noqa: E501
-                "an older one was put back, or it was taken away"
-            )
+            what = f"{KINDS[held.type]} {held.name} of {held.model} is not what the last entry about it says"
+            yield f"{what} (SHA-256 {held.digest}): an older one was put back, or it was taken away"
 
     def _place(self, leaf: Leaf, entry: LedgerEntry) -> None:
         found = hash_leaf(leaf.data)
@@ -209,18 +214,25 @@ class _Walk:
 
 
 def verify(
-    source: LogSource, *, vkey: str = "", earlier: tuple[str, ...] = (), id: str = "", blobs: bool = True
+    source: LogSource,
+    *,
+    vkey: str = "",
+    earlier: tuple[str, ...] = (),
+    id: str = "",
+    blobs: bool = True,
+    differing: list[str] | None = None,
 ) -> Verification:
     """Check everything that ``source`` holds.
 
     ``vkey``: the key that must have signed (default: the source's own word). ``earlier``: checkpoints kept elsewhere,
-    which must be prefixes. ``id``: an entry id whose inclusion is proved. Raises :class:`BadEntry` for the first
-    invalid entry, and ArchiveError, NoteError for what concerns the whole.
+    which must be prefixes. ``id``: an entry id whose inclusion is proved. ``differing`` takes what lies under a name
+    and isn't what its entries say, which is else an error. Raises :class:`BadEntry` for the first invalid entry, and
+    ArchiveError, NoteError for what concerns the whole.
 
     The archive may be running: what retention deletes meanwhile has its receipt after the checkpoint that was read, so
     that a bad entry counts when it is bad under the newest one.
     """
-    asked = _Asked(Verifier.parse(vkey or source.vkey()), earlier, id, blobs)
+    asked = _Asked(Verifier.parse(vkey or source.vkey()), earlier, id, blobs, differing)
     held, note = list(source.holdings()), source.checkpoint()
     try:
         return _verified(source, note, asked, Holdings(held))
@@ -239,6 +251,7 @@ class _Asked:
     earlier: tuple[str, ...]
     id: str
     blobs: bool
+    differing: list[str] | None
 
 
 def _verified(source: LogSource, note: str, asked: _Asked, holdings: Holdings) -> Verification:
@@ -258,7 +271,11 @@ def _verified(source: LogSource, note: str, asked: _Asked, holdings: Holdings) -
     walk.asked = {Checkpoint.unverified(note).size for note in rotated}
     count = _recompute(walk, source)
     deleted, unnamed = walk.explain_missing(), walk.unnamed()
-    walk.check_holdings()
+    differing = list(walk.differing())
+    if differing and asked.differing is None:
+        raise ArchiveError(differing[0])
+    if asked.differing is not None:
+        asked.differing[:] = differing
     before += [_signed_before_rotation(note, walk, verifier) for note in rotated]
     proofs = [_prove(walk, leaf) for leaf in walk.found]
     if id and not proofs:
@@ -278,6 +295,7 @@ def _verified(source: LogSource, note: str, asked: _Asked, holdings: Holdings) -
         deleted,
         unnamed,
         len(holdings),
+        len(differing),
     )
 
 
