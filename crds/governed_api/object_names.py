@@ -13,6 +13,8 @@ ARCHIVE_VOLUME = "archive"
 """The archive's volume claim template."""
 ARCHIVE_CLAIM = f"{ARCHIVE_VOLUME}-{ARCHIVE_POD}"
 """PersistentVolumeClaim of that pod."""
+POD_TOKENS = "pod-tokens"
+"""Volume of a pod with a foreign runtime, shared by ours alone."""
 _TOKEN = "token"
 
 

@@ -7,6 +7,10 @@ from governed_api.runtime import LIVE_PATH, METRICS_PATH, READY_PATH
 
 __all__ = ["LIVE_PATH", "METRICS_PATH", "READY_PATH"]  # every process has these; probes ask for the first two
 
+WITHOUT_POD_TOKEN = (LIVE_PATH, READY_PATH, METRICS_PATH)
+"""What the inner ports answer though nobody shows the pod's token: kubelet's probes and scrapers have none. A process
+of the same pod learns by them how its neighbours fare, and nothing of rows, groups and verdicts."""
+
 # Open Inference Protocol V2 (server; the explainer for its part)
 ROOT = "/"
 V2 = "/v2"

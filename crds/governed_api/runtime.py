@@ -18,6 +18,9 @@ ARCHIVE_URL = "GOVERNED_ARCHIVE_URL"
 ARCHIVE_TOKEN_FILE = "GOVERNED_ARCHIVE_TOKEN_FILE"
 ARCHIVE_ROOT_FILE = "GOVERNED_ARCHIVE_ROOT_FILE"
 REPORT = "GOVERNED_REPORT"
+POD_TOKENS = "GOVERNED_POD_TOKENS"
+"""Folder of what the inner ports ask for in a pod with a foreign runtime: files server, explainer, auditor. Each port
+has a token of its own: who took one while it was free would be shown what opens no other."""
 WITNESSES = "GOVERNED_WITNESSES"
 """Witnesses of the ledger: VKEY URL, one a line."""
 WITNESS_QUORUM = "GOVERNED_WITNESS_QUORUM"
@@ -58,7 +61,7 @@ class Kind(Enum):
 VARIABLES: Mapping[str, Kind] = {
     SPEC: Kind.PATH, KEK_FILE: Kind.PATH, MODEL_DIR: Kind.PATH, SPOOL_DIR: Kind.PATH, DATA_DIR: Kind.PATH,
     SOURCE_DIR: Kind.PATH, ARCHIVE_DIR: Kind.PATH, ARCHIVE_TOKEN_FILE: Kind.PATH, ARCHIVE_ROOT_FILE: Kind.PATH,
-    TEMPORARY_DIR: Kind.PATH, ALIBI_PYTHON: Kind.PATH,
+    POD_TOKENS: Kind.PATH, TEMPORARY_DIR: Kind.PATH, ALIBI_PYTHON: Kind.PATH,
     ARCHIVE_URL: Kind.URL, REPORT: Kind.URL, PREDICTOR_URL: Kind.URL, EXPLAINER_URL: Kind.URL,
     UPSTREAM_URL: Kind.URL,
     HTTP_PORT: Kind.PORT, GRPC_PORT: Kind.PORT, INTERNAL_PORT: Kind.PORT, LEDGER_PORT: Kind.PORT,
@@ -88,6 +91,8 @@ OPERATOR_PORT = 8088
 """Health and metrics of the operator itself."""
 PORTS = (PORT_HTTP, PORT_GRPC, PORT_INTERNAL, PORT_EXPLAINER, PORT_AUDITOR, PORT_ARCHIVE)
 """All of them: a foreign runtime in the same pod must keep off."""
+POD_TOKEN_HEADER = "x-governed-pod-token"
+"""In which a container of ours shows the token of the port that it asks."""
 
 
 def in_words(ports: Sequence[int]) -> str:
@@ -112,6 +117,7 @@ SPEC_FILE = "model.json"
 MOUNT_KEYS = "/var/run/governed/keys"
 KEK_NAME = "kek"
 TOKEN_NAME = "archive-token"
+MOUNT_POD_TOKENS = "/var/run/governed/pod"
 ROOT_NAME = "root"
 MOUNT_MODEL = "/mnt/models"
 MOUNT_SPOOL = "/var/spool/governed"

@@ -13,6 +13,7 @@ import pydantic
 
 from governed_api import runtime
 from governed_api.resolved import ResolvedModel
+from governed_serving.pod_token import NO_POD_TOKENS, PodToken, PodTokens
 
 __all__ = ["InvalidSettings", "PodEnvironment", "Token", "missing", "read_model", "token_reader"]
 
@@ -102,6 +103,13 @@ class PodEnvironment:
             )
         return value.decode()
 
+    def pod_tokens(self) -> PodTokens:
+        """What the pod's inner ports ask for. Read once: they are as old as the pod."""
+        folder = self.path(runtime.POD_TOKENS)
+        if folder is None:
+            return NO_POD_TOKENS
+        return PodTokens(*(_pod_token(folder / name) for name in PodTokens._fields))
+
     def archive(self) -> tuple[str, Token]:
         """(address, token) of the archive; ("", "") where the process has none. The token is read once here, to say at
         the start what is wrong with it, and anew whenever it is called; while the file can't be read, it is as before.
@@ -142,6 +150,16 @@ def _content(name: str, path: Path, what: str) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise InvalidSettings(f"{name}: {path}: expected {what}, found {error.strerror}; correct the path") from error
+
+
+def _pod_token(path: Path) -> PodToken:
+    name, what = runtime.POD_TOKENS, "the token of a port of this pod"
+    try:
+        return PodToken(_content(name, path, what).strip())
+    except ValueError as error:
+        raise InvalidSettings(
+            f"{name}: {path}: {error}; the auditor makes it when a pod starts: delete the pod"
+        ) from None
 
 
 def _is_http(text: str) -> bool:

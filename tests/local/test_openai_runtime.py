@@ -16,6 +16,8 @@ from typing import Any
 import httpx
 import pytest
 
+from governed_api.runtime import POD_TOKEN_HEADER
+from governed_operator.local.workdir import Workdir
 from governed_serving.crypto import DirectoryStore, Keyring, SegmentCipher, load_kek
 from governed_serving.journal import JournalReader, numbers, strings
 from governed_serving.records import PredictionFrame
@@ -163,9 +165,38 @@ def asked_of_the_explainer(
     return httpx.post(
         f"{chat.explainer}/v2/models/chat/explain",
         json={"id": identity, "inputs": inputs},
+        headers=token_of(chat, "explainer"),
         timeout=120,
         trust_env=False,
     )
+
+
+def token_of(chat: Served, port: str) -> dict[str, str]:
+    """What a port of the pod asks for."""
+    return {POD_TOKEN_HEADER: Workdir(chat.workdir).pod_token("chat").with_name(port).read_text()}
+
+
+INNER = {"server": (8082, "/v1/completions"), "explainer": (8083, "/v2/models/chat/explain"), "auditor": (8084, "/v1/labels")}  # fmt: skip  # noqa: E501
+
+
+def test_the_runtime_has_no_way_to_the_other_containers_ports(chat: Served) -> None:
+    """What a process beside ours on the same loopback can do, with all that the runtime was given."""
+    given = Path(f"/proc/{chat.pids()['chat-predictor-0/runtime']}/environ").read_bytes()
+    assert b"GOVERNED_POD" not in given
+    assert str(Workdir(chat.workdir).memory).encode() not in given
+    with httpx.Client(trust_env=False, timeout=30) as http:
+        for name, (port, path) in INNER.items():
+            base = f"http://127.0.0.1:{port + chat.offset}"
+            others = [token_of(chat, other) for other in INNER if other != name]
+            for headers in ({}, *others):
+                assert http.post(base + path, json={}, headers=headers).status_code == 401
+            assert http.post(base + path, json={}, headers=token_of(chat, name)).status_code != 401
+            assert http.get(f"{base}/healthz/ready").status_code == 200
+        inside = http.get(f"{chat.auditor}/metrics").text
+        whole = http.get(f"{chat.auditor}/metrics", headers=token_of(chat, "auditor")).text
+    assert "governed_auditor_bias_verdict" in whole
+    assert "governed_auditor_bias_verdict" not in inside
+    assert re.search(r"^governed_auditor_unauthorized_total\{[^}]*\} [1-9]", inside, re.MULTILINE)
 
 
 def adds_up(row: dict[str, Any]) -> bool:
@@ -237,7 +268,9 @@ def test_a_contested_completion_is_explained_and_asked_again(chat: Served, clien
     other = client.post("/v1/completions", json={"prompt": swapped, **COMPLETION})
     identity = response.headers["x-request-id"]
     eventually(lambda: identity in in_ledger(chat), within=60, what="the completion is in the ledger")
-    done = governed("contest", "chat", identity, "--by", "me", "--reason", "why?", "--url", chat.auditor)
+    done = governed(
+        "contest", "chat", identity, "--by", "me", "--reason", "why?", "--url", chat.auditor, "--workdir", chat.workdir
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads(done.stdout)
     assert found["prediction"]["id"] == identity

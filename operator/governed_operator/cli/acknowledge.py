@@ -4,23 +4,23 @@ from typing import Annotated
 
 import typer
 
-from governed_api.runtime import PORT_AUDITOR, on_this_machine
+from governed_operator.cli.auditor_access import AUDITOR, PodTokenFile, Url, WorkdirOption, auditor_client
 from governed_operator.cli.fail import fail
-
-_URL = f"Address of the model's auditor; in a cluster: kubectl port-forward deployment/NAME-predictor {PORT_AUDITOR}."
 
 
 def command(
     name: Annotated[str, typer.Argument(help="Model.", show_default=False)],
     by: Annotated[str, typer.Option(help="Who acknowledges.", show_default=False)],
     reason: Annotated[str, typer.Option(help="Why the model may keep serving.", show_default=False)],
-    url: Annotated[str, typer.Option(help=_URL)] = on_this_machine(PORT_AUDITOR),
+    url: Url = AUDITOR,
+    pod_token_file: PodTokenFile = None,
+    workdir: WorkdirOption = None,
 ) -> None:
     """Acknowledge the alarm of a failed verdict: its action is lifted, the verdict stays; recorded in the ledger."""
-    from governed_operator.local.client import ClientError, ModelClient
+    from governed_operator.local.client import ClientError
 
     try:
-        with ModelClient(url, name) as client:
+        with auditor_client(url, name, pod_token_file, workdir) as client:
             client.acknowledge(by, reason)
     except ClientError as error:
         fail(str(error))

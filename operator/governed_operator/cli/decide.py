@@ -6,10 +6,8 @@ from typing import Annotated
 
 import typer
 
-from governed_api.runtime import PORT_AUDITOR, on_this_machine
+from governed_operator.cli.auditor_access import AUDITOR, PodTokenFile, Url, WorkdirOption, auditor_client
 from governed_operator.cli.fail import fail
-
-_URL = f"Address of the model's auditor; in a cluster: kubectl port-forward deployment/NAME-predictor {PORT_AUDITOR}."
 
 
 class Outcome(StrEnum):
@@ -43,13 +41,12 @@ def command(
             show_default="of the local run",
         ),
     ] = None,
-    workdir: Annotated[
-        Path | None, typer.Option(help="Working directory of the local run.", show_default=".governed/NAME")
-    ] = None,
-    url: Annotated[str, typer.Option(help=_URL)] = on_this_machine(PORT_AUDITOR),
+    workdir: WorkdirOption = None,
+    url: Url = AUDITOR,
+    pod_token_file: PodTokenFile = None,
 ) -> None:
     """Close a contest: decider, outcome and reason, and whether it was in time, are recorded in the ledger."""
-    from governed_operator.local.client import ClientError, ModelClient
+    from governed_operator.local.client import ClientError
     from governed_operator.local.workdir import Workdir
 
     path = token_file or Workdir(workdir or Path(".governed") / name).operator_token(name)
@@ -58,7 +55,7 @@ def command(
     except OSError as error:
         fail(f"{path}: {error.strerror}: expected the operator's token, which the model's containers don't have")
     try:
-        with ModelClient(url, name) as client:
+        with auditor_client(url, name, pod_token_file, workdir) as client:
             answer = client.decide(request, by, outcome.value, reason, token)
     except ClientError as error:
         fail(str(error))

@@ -53,6 +53,10 @@ def keys() -> list[Manifest]:
     ]
 
 
+def pod_tokens() -> list[Manifest]:
+    return [variable(rt.POD_TOKENS, rt.MOUNT_POD_TOKENS)]
+
+
 def archive_address(namespace: str) -> list[Manifest]:
     return [variable(rt.ARCHIVE_URL, f"http://{ARCHIVE}.{namespace}.svc:{rt.PORT_ARCHIVE}")]
 

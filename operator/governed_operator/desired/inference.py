@@ -88,7 +88,7 @@ def _volumes(subject: Subject, revision: Revision) -> list[Manifest]:
         pod.account_volume(),
     ]
     if spec.predictor.model.runtime:
-        out.append(pod.memory_volume(RUNTIME_TMP, "64Mi"))
+        out += [pod.memory_volume(RUNTIME_TMP, "64Mi"), pod.memory_volume(object_names.POD_TOKENS, "1Mi")]
     if spec.predictor.model.storage_uri:
         out.append(pod.source_volume(spec.predictor.model.storage_uri))
     return out
@@ -103,6 +103,14 @@ def _mounts(*, model_writable: bool = False, spool: bool = True, reports: bool =
     return [*out, pod.account_mount()] if reports else out
 
 
+def _token_mount(revision: Revision, *, makes: bool = False) -> list[Manifest]:
+    """Containers of a pod share its loopback, so the ports of ours ask for tokens that a foreign runtime hasn't. The
+    auditor, which starts first, makes them."""
+    if revision.model.spec.predictor.model.runtime is None:
+        return []
+    return [pod.mount(object_names.POD_TOKENS, rt.MOUNT_POD_TOKENS, read_only=not makes)]
+
+
 def _environment(subject: Subject, revision: Revision, track: str, port: int) -> list[Manifest]:
     return [
         *env.model_container(subject.namespace, subject.name),
@@ -111,6 +119,7 @@ def _environment(subject: Subject, revision: Revision, track: str, port: int) ->
         env.variable(rt.MODEL_DIR, rt.MOUNT_MODEL),
         env.variable(rt.SPOOL_DIR, rt.MOUNT_SPOOL),
         env.variable(rt.HTTP_PORT, port),
+        *(env.pod_tokens() if revision.model.spec.predictor.model.runtime else []),
     ]
 
 
@@ -156,7 +165,7 @@ def auditor_container(subject: Subject, revision: Revision, track: str) -> Manif
         **pod.patient_probes("auditor"),
         # a start takes about 1.1 s of a core, on a full node a share of this size: 11 s; at rest it needs 5m
         resources={"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"memory": "512Mi"}},
-        volumeMounts=_mounts(),
+        volumeMounts=[*_mounts(), *_token_mount(revision, makes=True)],
     )
 
 
@@ -190,7 +199,7 @@ def server_container(subject: Subject, revision: Revision, track: str) -> Manife
         **pod.probes("http"),
         lifecycle={"preStop": {"sleep": {"seconds": ENDPOINT_DELAY}}},
         resources=pod.resources(spec.predictor.model.resources, "100m", "256Mi"),
-        volumeMounts=_mounts(),
+        volumeMounts=[*_mounts(), *_token_mount(revision)],
     )
 
 
@@ -209,7 +218,7 @@ def explainer_container(subject: Subject, revision: Revision, track: str) -> Man
         ports=[{"name": "explainer", "containerPort": rt.PORT_EXPLAINER, "protocol": "TCP"}],
         **pod.patient_probes("explainer"),
         resources=pod.resources(explainer.resources, "100m", "256Mi"),
-        volumeMounts=_mounts(reports=False),
+        volumeMounts=[*_mounts(reports=False), *_token_mount(revision)],
     )
 
 

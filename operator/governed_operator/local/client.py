@@ -75,10 +75,12 @@ class ClientError(Exception):
 
 
 class ModelClient:
-    """Speaks to one model at ``url``; rows are mappings of raw features."""
+    """Speaks to one model at ``url``; rows are mappings of raw features. ``headers``: of every request."""
 
-    def __init__(self, url: str, model: str, *, timeout: float = 60.0) -> None:
-        self._http = httpx.Client(base_url=url.rstrip("/"), timeout=timeout, trust_env=False)
+    def __init__(
+        self, url: str, model: str, *, timeout: float = 60.0, headers: Mapping[str, str] | None = None
+    ) -> None:
+        self._http = httpx.Client(base_url=url.rstrip("/"), timeout=timeout, trust_env=False, headers=headers)
         self._model = model
         self._inputs: list[DeclaredTensor] | None = None
 

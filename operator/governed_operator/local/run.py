@@ -70,6 +70,12 @@ class Running:
         return f"http://{LOOPBACK}:{self.addresses.port(rt.PORT_ARCHIVE)}"
 
     @property
+    def auditor_headers(self) -> dict[str, str]:
+        """What the auditor's port asks for where a foreign runtime shares the pod."""
+        path = self.workdir.pod_token(self.model.name)
+        return {rt.POD_TOKEN_HEADER: path.read_text()} if path.is_file() else {}
+
+    @property
     def token_file(self) -> Path:
         return self.workdir.secrets / object_names.token(self.model.name) / rt.TOKEN_NAME
 

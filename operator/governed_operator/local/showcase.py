@@ -107,7 +107,8 @@ async def _verdict(running: Running, expected: int) -> AuditorReport:
     """The auditor's verdict once it has seen ``expected`` rows. Raises LocalError when it gets no further."""
     deadline = time.monotonic() + VERDICT_PATIENCE
     report = AuditorReport(verdict="Unknown")
-    async with httpx.AsyncClient(base_url=running.auditor_url, trust_env=False, timeout=5) as client:
+    headers = running.auditor_headers
+    async with httpx.AsyncClient(base_url=running.auditor_url, headers=headers, trust_env=False, timeout=5) as client:
         while True:
             answer = await answered(client, routes.VERDICT)
             if answer is not None and answer.status_code == 200:

@@ -46,6 +46,11 @@ class Workdir:
         """File of the token of whoever answers for ``model``."""
         return self.secrets / component(model, "tokens") / token_key(Role.OPERATOR)
 
+    def pod_token(self, model: str) -> Path:
+        """File of the token that the port of ``model``'s auditor asks for; there while it runs beside a foreign
+        runtime."""
+        return self.memory / object_names.local_pod(model) / object_names.POD_TOKENS / "auditor"
+
     def archive_environment(self) -> dict[str, str]:
         """What a program needs to read that volume."""
         keys = self.secrets / object_names.ARCHIVE_KEYS

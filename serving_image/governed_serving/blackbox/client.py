@@ -16,6 +16,7 @@ from governed_serving.blackbox.errors import ModelMisbehaved, PredictorAway
 from governed_serving.decoding import decode_json
 from governed_serving.hosting.retrying import Backoff, GaveUp, Retrying
 from governed_serving.journal.columns import DTYPES
+from governed_serving.pod_token import PodToken, headers_of
 
 __all__ = ["PredictorClient"]
 
@@ -26,7 +27,8 @@ class PredictorClient:
     """``client(columns)`` → outputs, shape (rows, outputs), float64; safe to call from several threads.
 
     ``output`` is the model's output tensor to explain (probabilities or prediction). Retries while the server is
-    unreachable or busy, ``patience`` seconds in all, then raises :class:`PredictorAway`.
+    unreachable or busy, ``patience`` seconds in all, then raises :class:`PredictorAway`. ``token``: the port's, where
+    it asks for one.
     """
 
     def __init__(
@@ -38,7 +40,9 @@ class PredictorClient:
         patience: float = 10.0,
         client: httpx.Client | None = None,
         sleep: Callable[[float], None] = time.sleep,
+        token: PodToken | None = None,
     ) -> None:
+        self._shown = {"x-governed-internal": "explainer", **headers_of(token)}
         self._root, self._path = url.rstrip("/"), url.rstrip("/") + routes.INFER.format(model=model)
         self._output = output
         self._patience = patience
@@ -71,7 +75,7 @@ class PredictorClient:
         self._client.close()
 
     def _post(self, url: str, body: bytes, headers: dict[str, str]) -> httpx.Response:
-        headers = {**headers, "x-governed-internal": "explainer"}
+        headers = {**headers, **self._shown}
         try:
             return self._retrying.call(lambda: self._client.post(url, content=body, headers=headers))
         except GaveUp as error:

@@ -2,6 +2,7 @@
 when it can't."""
 
 from governed_serving.hosting.door import Door, exception_handlers
+from governed_serving.hosting.guard import Guard
 from governed_serving.hosting.heap import start_is_over
 from governed_serving.hosting.host import Host, Problem, listen, run, web_server
 from governed_serving.hosting.logs import log
@@ -9,6 +10,7 @@ from governed_serving.hosting.turns import give_way, short_turns
 
 __all__ = [
     "Door",
+    "Guard",
     "Host",
     "Problem",
     "exception_handlers",

@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING
 
 import msgspec
+from starlette.requests import Request
 from starlette.responses import Response
 
 from governed_api import routes
@@ -12,11 +13,13 @@ from governed_api import routes
 if TYPE_CHECKING:
     from fastapi import FastAPI  # the archive tells its errors in this form and does without FastAPI
 
-__all__ = ["JSON", "METRICS", "add_probes", "json_answer", "problem"]
+__all__ = ["JSON", "METRICS", "STRANGER", "add_probes", "json_answer", "problem"]
 
 JSON = "application/json"
 METRICS = "text/plain; version=0.0.4; charset=utf-8"
 """Media type of the Prometheus text format."""
+STRANGER = "governed.stranger"
+"""In an ASGI scope, true: a process of the same pod that isn't ours asks. It is told nothing of data."""
 
 
 def json_answer(body: object, status: int = 200) -> Response:
@@ -32,14 +35,15 @@ def problem(status: int, message: str) -> Response:
 
 def add_probes(
     app: "FastAPI",
-    metrics: Callable[[], Awaitable[bytes]],
+    metrics: Callable[[bool], Awaitable[bytes]],
     not_ready: Callable[[], str],
     degraded: Callable[[], Mapping[str, str]] = dict,
 ) -> None:
     """Liveness, readiness and metrics.
 
     ``not_ready()`` says why the service isn't ready, or nothing; it may ask a disk, so it is called in a thread.
-    ``degraded()`` says what fails without making it so → why.
+    ``degraded()`` says what fails without making it so → why. ``metrics(stranger)`` gives the text, to a stranger that
+    without data.
     """
 
     @app.get(routes.LIVE_PATH)
@@ -47,12 +51,13 @@ def add_probes(
         return json_answer({"live": True})
 
     @app.get(routes.READY_PATH)
-    async def readiness() -> Response:
+    async def readiness(request: Request) -> Response:
+        stranger = request.scope.get(STRANGER, False)
         if why := await asyncio.to_thread(not_ready):
-            return problem(503, why)
-        failing = degraded()
+            return problem(503, "not ready; who shows this port's token is told why" if stranger else why)
+        failing = {} if stranger else degraded()
         return json_answer({"ready": True, "degraded": failing} if failing else {"ready": True})
 
     @app.get(routes.METRICS_PATH)
-    async def scrape() -> Response:
-        return Response(await metrics(), media_type=METRICS)
+    async def scrape(request: Request) -> Response:
+        return Response(await metrics(request.scope.get(STRANGER, False)), media_type=METRICS)

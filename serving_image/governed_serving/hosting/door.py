@@ -14,9 +14,21 @@ from starlette.responses import Response
 
 from governed_api import routes
 from governed_serving.hosting.answers import problem
+from governed_serving.hosting.guard import Guard
 from governed_serving.hosting.logs import log
 
-__all__ = ["App", "BadBody", "Door", "Message", "Receive", "Scope", "Send", "exception_handlers", "unexpected"]
+__all__ = [
+    "App",
+    "BadBody",
+    "Door",
+    "Guard",
+    "Message",
+    "Receive",
+    "Scope",
+    "Send",
+    "exception_handlers",
+    "unexpected",
+]
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -62,16 +74,26 @@ class Door:
     """``app`` behind it. ``count`` is called once for each exception that ``app`` lets through.
 
     ``most`` requests are under way at a time, more are 503 but for liveness; connections without one don't count.
+    ``guard`` turns away who doesn't show the port's token, before a byte of the body is read.
     HEAD is answered like GET (RFC 9110, 9.3.2), without the body.
     """
 
-    def __init__(self, app: App, count: Callable[[], None] = lambda: None, most: int | None = None) -> None:
-        self._behind, self._count_bug = app, count
+    def __init__(
+        self,
+        app: App,
+        count: Callable[[], None] = lambda: None,
+        most: int | None = None,
+        guard: Guard | None = None,
+    ) -> None:
+        self._behind, self._count_bug, self._guard = app, count, guard
         self._most, self._open = most, 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._behind(scope, receive, send)
+            return
+        if self._guard is not None and (refusal := self._guard.refusal(scope)) is not None:
+            await refusal(scope, receive, send)
             return
         if self._most is not None and self._open >= self._most and scope["path"] != routes.LIVE_PATH:
             await problem(503, f"server: expected at most {self._most} requests at a time, found more; retry later")(

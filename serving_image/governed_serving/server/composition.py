@@ -88,7 +88,8 @@ def pipeline(
     quota = quota_gate(spec.quota, f"{resolved.namespace}/{resolved.name}")
     explainer = None
     if settings.explainer_url:
-        explainer = ExplainerClient(settings.explainer_url, resolved.name, timeout=spec.predictor.timeout)
+        timeout, token = spec.predictor.timeout, settings.pod_tokens.explainer
+        explainer = ExplainerClient(settings.explainer_url, resolved.name, timeout=timeout, token=token)
     return Pipeline(
         Identity(resolved.name, resolved.namespace, settings.revision, artefact),
         Admission(gateway.refusal, metrics, quota=quota, max_concurrent=spec.quota.max_concurrent),

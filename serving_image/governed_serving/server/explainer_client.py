@@ -6,6 +6,7 @@ import httpx
 import msgspec
 
 from governed_api import routes
+from governed_serving.pod_token import PodToken, headers_of
 from governed_serving.server.errors import ExplainerAway
 from governed_serving.server.explanation import (
     Accepted,
@@ -37,16 +38,25 @@ REPORTS: dict[ReportKind, str] = {
 
 
 class ExplainerClient:
-    """Speaks to ``{url}/v2/models/{model}/…``; connections are kept. ``timeout`` in seconds."""
+    """Speaks to ``{url}/v2/models/{model}/…``; connections are kept. ``timeout`` in seconds; ``token``: the port's,
+    where it asks for one."""
 
     def __init__(
-        self, url: str, model: str, *, timeout: float, transport: httpx.AsyncBaseTransport | None = None
+        self,
+        url: str,
+        model: str,
+        *,
+        timeout: float,
+        transport: httpx.AsyncBaseTransport | None = None,
+        token: PodToken | None = None,
     ) -> None:
         self._url, self._model = url, model
         self._timeout = timeout
         limits = httpx.Limits(max_connections=16, max_keepalive_connections=4)
         times = httpx.Timeout(timeout, connect=2.0)
-        self._client = httpx.AsyncClient(timeout=times, limits=limits, transport=transport, trust_env=False)
+        self._client = httpx.AsyncClient(
+            timeout=times, limits=limits, transport=transport, trust_env=False, headers=headers_of(token)
+        )
 
     async def explain(self, question: Question, *, later: bool = False) -> Explained | Accepted:
         kept = f"the prediction {question.id} is journalled, "

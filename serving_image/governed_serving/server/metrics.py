@@ -28,6 +28,7 @@ _COUNTERS = {
     "tokens_overrun": "Tokens used beyond a quota because a reservation was too small.",
     "internal_rows": "Rows computed for the explainer.",
     "internal_refused": "Calls of the explainer's turned away: too many at a time, or their process had just died.",
+    "internal_unauthorized": "Calls of the internal lane turned away since they didn't show its token.",
     "internal_restarts": "Times that the process for the explainer's rows ended by itself.",
     "attributes_missing": "Attributes that a request's metadata didn't name; the auditor counts it among the missing.",
     "client_made_errors": "Answers of status 500 or more that a client alone brought about.",

@@ -69,7 +69,9 @@ class Process:
             if self._resolved.spec.predictor.model.runtime is None:
                 self._background_process = Supervisor(lane, self._count)
             else:
-                servers[lane] = self._http(InternalApp(self._gateway, settings.max_body, self._count))
+                servers[lane] = self._http(
+                    InternalApp(self._gateway, settings.max_body, self._count, settings.pod_tokens.server)
+                )
         if settings.grpc_port:
             await self._start_rpc(settings.grpc_port, app.room)
         for sock, server in servers.items():

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from governed_api import runtime
 from governed_serving.environment import PodEnvironment, Token
+from governed_serving.pod_token import NO_POD_TOKENS, PodTokens
 
 __all__ = ["Settings", "available_cores"]
 
@@ -39,6 +40,7 @@ class Settings:
     """Threads within one ONNX Runtime operator."""
     drain: float
     """Seconds between readiness going 503 and the port being closed."""
+    pod_tokens: PodTokens = NO_POD_TOKENS
 
     @classmethod
     def from_environment(cls, variables: Mapping[str, str] = os.environ) -> "Settings":
@@ -67,6 +69,7 @@ class Settings:
             max_body=env.number(runtime.MAX_BODY_BYTES, 64 * 2**20),
             threads=env.number(runtime.THREADS, available_cores()),
             drain=env.number(runtime.DRAIN_SECONDS, 0),
+            pod_tokens=env.pod_tokens(),
         )
 
 

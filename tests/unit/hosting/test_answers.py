@@ -13,7 +13,7 @@ from governed_serving.hosting.answers import add_probes, json_answer, problem
 async def asked(path: str, **answers: Any) -> httpx.Response:
     app = FastAPI()
 
-    async def metrics() -> bytes:
+    async def metrics(_: bool) -> bytes:
         return b"governed_up 1\n"
 
     add_probes(app, metrics, **{"not_ready": lambda: "", **answers})

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from governed_serving.hosting import Door, arrival, connection, listen, web_server
+from governed_serving.hosting import Door, Guard, arrival, connection, listen, web_server
 from governed_serving.hosting.arrival import LEAST_RATE, Progress
 from governed_serving.hosting.http_head import HEAD_LIMIT, BadHead, parse_head
 from unit.server.planes import until
@@ -79,9 +79,9 @@ class Client:
 
 
 @asynccontextmanager
-async def served(**settings: Any) -> AsyncIterator[tuple[Seen, Any]]:
+async def served(guard: Guard | None = None, **settings: Any) -> AsyncIterator[tuple[Seen, Any]]:
     seen = Seen()
-    server = web_server(Door(seen, seen.bug), grace=5, **settings)
+    server = web_server(Door(seen, seen.bug, guard=guard), grace=5, **settings)
     sock = listen("127.0.0.1", 0)
     task = asyncio.create_task(server.serve([sock]))
     await until(lambda: server.started)

@@ -175,11 +175,29 @@ def test_a_foreign_runtime_gets_no_key_and_no_spool() -> None:
     assert mounted["runtime"] == {"runtime-tmp"}
     assert all("runtime-tmp" not in names for role, names in mounted.items() if role != "runtime")
     assert "env" not in containers["runtime"]
+    tokens = {
+        c["name"]: m.get("readOnly", False)
+        for c in [*pod["initContainers"], *pod["containers"]]
+        for m in c["volumeMounts"]
+        if m["name"] == "pod-tokens"
+    }
+    assert tokens == {"auditor": False, "server": True, "explainer": True}, (
+        "the auditor makes them, the runtime has none"
+    )
+    (volume,) = [v for v in pod["volumes"] if v["name"] == "pod-tokens"]
+    assert volume["emptyDir"]["medium"] == "Memory"
     assert pod["enableServiceLinks"] is False
     assert pod["automountServiceAccountToken"] is False
     assert {role for role, names in mounted.items() if "account" in names} == {"auditor", "server"}
     upstream = {e["name"]: e.get("value") for e in containers["server"]["env"]}[rt.UPSTREAM_URL]
     assert upstream == "http://127.0.0.1:9000"
+
+
+def test_a_pod_of_ours_alone_has_no_tokens_for_its_ports() -> None:
+    for case in ("trained-full", "imported"):
+        (deployment,) = named(case, "Deployment")
+        assert "pod-tokens" not in str(deployment)
+        assert rt.POD_TOKENS not in str(deployment)
 
 
 def test_no_pod_is_given_a_token_or_services_unasked() -> None:

@@ -25,7 +25,9 @@ AWAY = httpx.Response(503)
 def running(tmp_path: Path) -> Any:
     (tmp_path / "token").write_text("t")
     urls = dict.fromkeys(("url", "auditor_url", "archive_url"), "http://127.0.0.1:1")
-    return SimpleNamespace(model=SimpleNamespace(name="loans"), token_file=tmp_path / "token", **urls)
+    return SimpleNamespace(
+        model=SimpleNamespace(name="loans"), token_file=tmp_path / "token", auditor_headers={}, **urls
+    )
 
 
 @pytest.fixture

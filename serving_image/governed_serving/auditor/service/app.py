@@ -136,9 +136,9 @@ def application(parts: Dependencies) -> FastAPI:
 
     _add_review_routes(app, parts)
 
-    async def scraped() -> bytes:
+    async def scraped(stranger: bool) -> bytes:
         await asyncio.to_thread(parts.refresh)
-        return parts.metrics.text()
+        return parts.metrics.text(of_data=not stranger)
 
     add_probes(app, scraped, parts.not_ready, parts.degraded)
     return app

@@ -21,6 +21,7 @@ from governed_serving.completions.generated import PROMPT, answer_of, state_of, 
 from governed_serving.crypto import SegmentCipher
 from governed_serving.fairness.monitoring.counterfactuals import swap_words
 from governed_serving.journal import numbers, open_chunk, strings
+from governed_serving.pod_token import PodToken, headers_of
 from governed_serving.records import Column, PredictionFrame
 
 __all__ = ["SWAPPED_WORDS", "DecisionReview"]
@@ -36,8 +37,8 @@ NO_EXPLAINER = {"error": "this model runs no explainer (spec.explainer)"}
 
 
 class DecisionReview:
-    """``url`` of the explainer; empty: there is none, and the answer says so. ``runtime``: who generated the text that
-    was decided by."""
+    """``url`` of the explainer; empty: there is none, and the answer says so. ``token``: the port's, where it asks
+    for one. ``runtime``: who generated the text that was decided by."""
 
     def __init__(
         self,
@@ -47,7 +48,9 @@ class DecisionReview:
         runtime: Runtime | None = None,
         *,
         timeout: float = 30.0,
+        token: PodToken | None = None,
     ):
+        self._shown = headers_of(token)
         self._client, self._cipher, self._url, self._timeout = client, cipher, url.rstrip("/"), timeout
         self._runtime = runtime
 
@@ -110,7 +113,7 @@ class DecisionReview:
         body = {"id": request, "inputs": inputs, "parameters": {"method": method} if method else {}}
         path = self._url + routes.EXPLAIN.format(model=self._client.model)
         try:
-            answer = httpx.post(path, json=body, timeout=self._timeout, trust_env=False)
+            answer = httpx.post(path, json=body, headers=self._shown, timeout=self._timeout, trust_env=False)
             explained: object = answer.json()
         except (httpx.HTTPError, ValueError) as error:
             return {"error": f"the explainer did not answer: {str(error) or type(error).__name__}"}

@@ -14,6 +14,7 @@ from governed_serving.blackbox.errors import ExplainerError, ModelMisbehaved
 from governed_serving.completions.generated import Asked, choice_text, searcher
 from governed_serving.decoding import decode_json
 from governed_serving.fairness.monitoring.counterfactuals import Decide
+from governed_serving.pod_token import PodToken
 
 __all__ = ["LANE_ERRORS", "Ask", "Runtime", "decider"]
 
@@ -50,9 +51,9 @@ class Runtime:
     Safe to use from several threads.
     """
 
-    def __init__(self, url: str, model: str, pattern: str, *, timeout: float) -> None:
+    def __init__(self, url: str, model: str, pattern: str, *, timeout: float, token: PodToken | None = None) -> None:
         http = httpx.Client(timeout=httpx.Timeout(timeout + 5, connect=2.0), trust_env=False)
-        self._client = PredictorClient(url, model, "", patience=2.0, client=http)
+        self._client = PredictorClient(url, model, "", patience=2.0, client=http, token=token)
         self._model = model
         self.favors = searcher(pattern)
 

@@ -37,21 +37,24 @@ _GAUGES = {
     "governed_auditor_flip_failures_total": (
         "Looks at counterfactuals (or single prompts) in which the predictor didn't answer"
     ),
-    "governed_auditor_bias_verdict": "1 pass, 0 fail, -1 unknown",
+    "governed_auditor_unauthorized_total": "Requests turned away since they didn't show the port's token",
 }
+_VERDICT = "governed_auditor_bias_verdict"
 
 
 class Metrics:
-    """One registry per process (or per test)."""
+    """One registry per process (or per test), and one for what tells of rows, groups and verdicts."""
 
     def __init__(self, namespace: str, model: str) -> None:
-        self.registry = CollectorRegistry()
+        self.registry, self.of_data = CollectorRegistry(), CollectorRegistry()
         self._labels = (namespace, model)
         names = ["namespace", "name"]
         self._gauges = {
             name: Gauge(name, text, names, registry=self.registry).labels(*self._labels)
             for name, text in _GAUGES.items()
         }
+        verdict = Gauge(_VERDICT, "1 pass, 0 fail, -1 unknown", names, registry=self.of_data)
+        self._gauges[_VERDICT] = verdict.labels(*self._labels)
         self._dropped = Gauge(
             "governed_auditor_labels_dropped_total",
             "Labels dropped (no matching prediction), by reason",
@@ -68,20 +71,20 @@ class Metrics:
         )  # fmt: skip
         self._missing = Gauge(
             "governed_auditor_attribute_missing_rows", "Rows of the window in which a protected attribute isn't known",
-            [*names, "attribute"], registry=self.registry,
+            [*names, "attribute"], registry=self.of_data,
         )  # fmt: skip
         self._findings = Gauge(
             "governed_auditor_finding",
             "Drift (PSI, MMD²), proxies (Cramér's V), flips (rate), explanations (gap) by subject",
-            [*names, "kind", "subject"], registry=self.registry,
+            [*names, "kind", "subject"], registry=self.of_data,
         )  # fmt: skip
         self._alarms = Gauge(
             "governed_auditor_alarm", "1 while an alarm about a subject is raised",
-            [*names, "kind", "subject"], registry=self.registry,
+            [*names, "kind", "subject"], registry=self.of_data,
         )  # fmt: skip
         self._bias = Gauge(
             "governed_bias_metric", "Fairness metric of a group against the reference",
-            [*names, "metric", "attribute", "group"], registry=self.registry,
+            [*names, "metric", "attribute", "group"], registry=self.of_data,
         )  # fmt: skip
 
     def set(self, values: Mapping[str, float]) -> None:
@@ -123,5 +126,10 @@ class Metrics:
                 labels = (*self._labels, metric.name, metric.attribute, metric.group)
                 self._bias.labels(*labels).set(metric.value)
 
-    def text(self) -> bytes:
-        return generate_latest(self.registry)
+    def turned_away(self) -> None:
+        self._gauges["governed_auditor_unauthorized_total"].inc()
+
+    def text(self, *, of_data: bool = True) -> bytes:
+        """All families; without ``of_data`` those that say how the process fares."""
+        text = generate_latest(self.registry)
+        return text + generate_latest(self.of_data) if of_data else text

@@ -3,6 +3,7 @@
 import asyncio
 from pathlib import Path
 
+from governed_api import runtime
 from governed_api.governance import Bias
 from governed_api.verdict import VerdictWord
 from governed_serving import artefact
@@ -33,9 +34,12 @@ from governed_serving.auditor.service.workers.judge import JudgeWorker
 from governed_serving.auditor.service.workers.report import ReportWorker
 from governed_serving.auditor.service.workers.ship import ShipWorker, backlog
 from governed_serving.crypto import CryptoError, KeyWatch, SegmentCipher, Subjects, load_kek, rotate_due
+from governed_serving.durable import replace_file
+from governed_serving.environment import PodEnvironment
 from governed_serving.fairness.monitoring.reference import read
-from governed_serving.hosting import Door, Host, listen, log, web_server
+from governed_serving.hosting import Door, Guard, Host, listen, log, web_server
 from governed_serving.journal import Journal, JournalError
+from governed_serving.pod_token import PodToken, PodTokens
 from governed_serving.report.writer import ReportWriter
 
 __all__ = ["Service", "serve"]
@@ -165,12 +169,18 @@ class Service:
         """What the routes ask."""
         client = self.client
         persons = Persons.at(self.settings.archive_url, self.settings.model) if client else None
-        review = DecisionReview(client, self.cipher, self.settings.explainer_url, self.runtime) if client else None
+        review = self._review(client) if client else None
         return Dependencies(
             self.state, self.journal, self.metrics, self.why_not_ready, self.degraded, self.refresh,
             self.checks, client, review,
             persons, self.settings.contest_seconds,
         )  # fmt: skip
+
+    def _review(self, client: ArchiveClient) -> DecisionReview:
+        settings = self.settings
+        return DecisionReview(
+            client, self.cipher, settings.explainer_url, self.runtime, token=settings.pod_tokens.explainer
+        )
 
     def _runtime(self, bias: Bias | None) -> Runtime | None:
         """Who is asked again about what was generated; None where no outcome is generated text."""
@@ -178,8 +188,9 @@ class Service:
         settings = self.settings
         if pattern is None:
             return None
+        timeout = settings.resolved.spec.predictor.timeout
         return Runtime(
-            settings.predictor_url, settings.model, pattern, timeout=settings.resolved.spec.predictor.timeout
+            settings.predictor_url, settings.model, pattern, timeout=timeout, token=settings.pod_tokens.server
         )
 
     def _checks(self, fold: Fold, live: Live, loaded: Artefact | None) -> Checks:
@@ -306,19 +317,32 @@ def _client(settings: Settings) -> ArchiveClient | None:
     return ArchiveClient(settings.archive_url, settings.archive_token, settings.model, patience=5.0)
 
 
+def make_pod_tokens() -> None:
+    """The auditor is the first of a pod's containers that stays. One that comes back takes the tokens that are there:
+    the others have read them. Raises OSError."""
+    folder = PodEnvironment().path(runtime.POD_TOKENS)
+    if folder is None:
+        return
+    for path in (folder / name for name in PodTokens._fields):
+        if not path.exists():
+            replace_file(path, PodToken.draw(), mode=0o400, durable=False)
+
+
 async def serve() -> None:
     """Runs until SIGTERM. Raises Problem, InvalidSettings, ArchiveError, CryptoError, JournalError, OSError."""
+    make_pod_tokens()
     settings = Settings.from_environment()
     host = Host()
     sock = listen(settings.host, settings.port)
     service = Service(settings)
     app = application(service.dependencies())
+    door = Door(app, guard=Guard.of(settings.pod_tokens.auditor, service.metrics.turned_away))
     service.scheduler.start()
     if service.keys:
         service.keys.start()
     log("info", "auditing", model=settings.model, port=settings.port, revision=settings.revision)
     try:
-        await host.serve(web_server(Door(app), grace=10), sock, service.leave)
+        await host.serve(web_server(door, grace=10), sock, service.leave)
     finally:
         await asyncio.to_thread(service.close)
         log("info", "stopped", shipped=service.shipper.entries if service.shipper else 0)

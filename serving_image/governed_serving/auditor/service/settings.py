@@ -10,6 +10,7 @@ from governed_api.governance import Bias
 from governed_api.quantities import seconds, whole_bytes
 from governed_api.resolved import ResolvedModel
 from governed_serving.environment import PodEnvironment, Token
+from governed_serving.pod_token import NO_POD_TOKENS, PodTokens
 
 __all__ = ["Settings"]
 
@@ -35,6 +36,7 @@ class Settings:
     revision: str
     on_trial: bool
     artefact_digest: str
+    pod_tokens: PodTokens = NO_POD_TOKENS
 
     @property
     def model(self) -> str:
@@ -89,4 +91,5 @@ class Settings:
             revision=env.text(runtime.REVISION),
             on_trial=env.text(runtime.TRACK) == runtime.TRACK_CANARY,
             artefact_digest=env.text(runtime.ARTEFACT_DIGEST),
+            pod_tokens=env.pod_tokens(),
         )

@@ -125,7 +125,7 @@ def application(parts: Dependencies) -> FastAPI:
     _report_routes(app, explanations, {routes.IMPORTANCES: parts.importances, routes.QUALITY: parts.quality})
     _job_routes(app, explanations, jobs, parts.webhooks)
 
-    async def scraped() -> bytes:
+    async def scraped(_: bool) -> bytes:
         explanations.metrics.queue.set(jobs.depth)
         return explanations.metrics.text()
 

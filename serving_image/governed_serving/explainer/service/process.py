@@ -24,7 +24,7 @@ from governed_serving.explainer.service.settings import Settings
 from governed_serving.explainer.service.watch import Watch
 from governed_serving.explainer.service.webhooks import Poster
 from governed_serving.explainer.text.completion import CompletionScorer
-from governed_serving.hosting import Door, Host, listen, log, web_server
+from governed_serving.hosting import Door, Guard, Host, listen, log, web_server
 from governed_serving.journal import Journal, JournalReader, streams
 
 __all__ = ["serve"]
@@ -73,7 +73,9 @@ class _Service:
         period = spec.governance.encryption.rotation
         self.keys = key_watch(self.keyset, seconds(period), self.journal) if period else None
         self.recorder = Recorder(self.journal, settings.model, settings.revision, lost=lost)
-        self.predictor = PredictorClient(settings.predictor_url, settings.model, self.model.output)
+        self.predictor = PredictorClient(
+            settings.predictor_url, settings.model, self.model.output, token=settings.pod_tokens.server
+        )
         self.foreign: Worker | None = None
         self.engine = (
             Engine(self.model, self.predictor, settings.explainer, methods=self._methods())
@@ -192,8 +194,13 @@ async def serve() -> None:
         restored_jobs=service.jobs.restored,
         digests=service.engine.digests(),
     )
+    door = Door(
+        app,
+        lambda: service.metrics.refused(500),
+        guard=Guard.of(settings.pod_tokens.explainer, lambda: service.metrics.refused(401)),
+    )
     try:
-        await host.serve(web_server(Door(app, lambda: service.metrics.refused(500)), grace=20), sock, service.leave)
+        await host.serve(web_server(door, grace=20), sock, service.leave)
     finally:
         for task in tasks:
             task.cancel()

@@ -10,6 +10,7 @@ from governed_api.governance import Explainer
 from governed_api.quantities import whole_bytes
 from governed_api.resolved import ResolvedModel
 from governed_serving.environment import PodEnvironment, Token
+from governed_serving.pod_token import NO_POD_TOKENS, PodTokens
 
 __all__ = ["Settings"]
 
@@ -36,6 +37,7 @@ class Settings:
     revision: str
     artefact_digest: str = ""
     alibi_python: Path = ALIBI_PYTHON
+    pod_tokens: PodTokens = NO_POD_TOKENS
 
     @property
     def model(self) -> str:
@@ -73,4 +75,5 @@ class Settings:
             revision=env.text(runtime.REVISION),
             artefact_digest=env.text(runtime.ARTEFACT_DIGEST),
             alibi_python=env.path(runtime.ALIBI_PYTHON) or ALIBI_PYTHON,
+            pod_tokens=env.pod_tokens(),
         )

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from governed_api import routes
 from governed_serving.hosting.bodies import BodyLimit, read_body
 from governed_serving.hosting.door import Door, Receive, Scope, Send
+from governed_serving.hosting.guard import Guard
+from governed_serving.pod_token import PodToken
 from governed_serving.server.app.fast_path import body_header, check_length, respond, too_long
 from governed_serving.server.app.service import Gateway, Reply, failure
 from governed_serving.server.errors import InvalidRequest, NotFound, ServerError, Unavailable
@@ -24,14 +26,18 @@ class InternalApp(Door):
     readiness.
 
     Runs in the process for the explainer's rows; before a foreign runtime, which computes elsewhere, in the server's.
-    ``max_body`` in bytes; ``count`` is told a counter's name and by how much it grew.
+    ``max_body`` in bytes; ``count`` is told a counter's name and by how much it grew; ``token``: what is
+    asked for where a foreign runtime shares the pod.
     """
 
-    def __init__(self, gateway: Gateway, max_body: int, count: Callable[[str, int], None]) -> None:
+    def __init__(
+        self, gateway: Gateway, max_body: int, count: Callable[[str, int], None], token: PodToken | None = None
+    ) -> None:
         self._gateway, self._max_body, self._count = gateway, max_body, count
         self._room = asyncio.Semaphore(MAX_OPEN)
         self._path = routes.INFER.format(model=gateway.model)
-        super().__init__(self._routed, lambda: count("internal_unexpected", 1))
+        guard = Guard.of(token, lambda: count("internal_unauthorized", 1))
+        super().__init__(self._routed, lambda: count("internal_unexpected", 1), guard=guard)
 
     async def _routed(self, scope: Scope, receive: Receive, send: Send) -> None:
         assert scope["type"] == "http", "the internal lane speaks HTTP alone"
