@@ -33,6 +33,13 @@ BiasMetric = Literal[
     "accuracyDifference",
     "baseRateDifference",
     "adjustedStatisticalParityDifference",
+    "adjustedEqualOpportunityDifference",
+    "adjustedAverageOddsDifference",
+    "adjustedEqualizedOddsDifference",
+    "adjustedPredictiveParityDifference",
+    "adjustedFalsePositiveRateDifference",
+    "adjustedFalseOmissionRateDifference",
+    "adjustedAccuracyDifference",
     "impactRatio",
     "demographicParityDifferenceMaxMin",
     "demographicParityRatioMinMax",
@@ -68,6 +75,7 @@ AT_MOST_ONE = RATIOS[1:]
 """Ratios that parity is the greatest value of."""
 SIZES = (
     "equalizedOddsDifference",
+    "adjustedEqualizedOddsDifference",
     "demographicParityDifferenceMaxMin",
     "equalOpportunityDifferenceMaxMin",
     "equalizedOddsDifferenceMaxMin",
@@ -148,7 +156,8 @@ class MetricBounds(Part):
 
     name: BiasMetric
     """Signed: unprivileged minus privileged, or their ratio (AIF360). MaxMin, MinMax: over all groups (fairlearn).
-    impactRatio: each category against the most selected (NYC Local Law 144)."""
+    impactRatio: each category against the most selected (NYC Local Law 144). adjusted: within strata, weighted as
+    Mantel and Haenszel do."""
     threshold_lower: FiniteFloat | None = None
     """Least value: at most that of parity (0; of ratios 1)."""
     threshold_upper: FiniteFloat | None = None
@@ -239,9 +248,8 @@ class Bias(Part):
 
     RULES: ClassVar[tuple[Rule, ...]] = (
         Rule(
-            "!self.metrics.exists(m, m.name == 'adjustedStatisticalParityDifference')"
-            " || (has(self.strata) && self.strata.size() > 0)",
-            "metric adjustedStatisticalParityDifference needs strata to adjust for",
+            "!self.metrics.exists(m, m.name.startsWith('adjusted')) || (has(self.strata) && self.strata.size() > 0)",
+            "metrics whose names begin with adjusted compare within strata: name them in strata",
             ".strata",
         ),
         Rule(

@@ -53,23 +53,25 @@ def counted(
 
 
 def beyond(k: NDArray[Any], n: NDArray[Any], spaces: HalfSpaces, thresholds: NDArray[Any]) -> NDArray[np.bool_]:
-    """Whether the evidence against any of the hypotheses reaches its threshold. ``k``, ``n``: (…, rates).
+    """Whether the evidence against any of the hypotheses reaches its threshold. ``k``, ``n``: (…, rates); an ``a``: so
+    too, or (rates,).
 
     Only cases whose likelihood ratio against one point of the bound reaches it are solved: no evidence is larger."""
     flat_k, flat_n = (x.reshape(-1, k.shape[-1]) for x in (k, n))
     limit = np.broadcast_to(thresholds, k.shape[:-1]).ravel()
     out = np.zeros(len(flat_k), bool)
-    for a, bound in spaces:
+    for direction, bound in spaces:
+        a = np.broadcast_to(direction, k.shape).reshape(flat_k.shape)
         rate = (flat_k + 0.5) / (flat_n + 1)
         spread = rate * (1 - rate) / (flat_n + 1)
-        near = rate + spread * a * ((bound - rate @ a) / (spread @ (a * a)))[:, None]
+        near = rate + spread * a * ((bound - (rate * a).sum(-1)) / (spread * a * a).sum(-1))[:, None]
         with np.errstate(all="ignore"):
             observed = flat_k / flat_n
             ratio = np.nan_to_num(_likelihood(flat_k, flat_n, observed) - _likelihood(flat_k, flat_n, near), nan=np.inf)
-        asked = np.flatnonzero((observed @ a > bound) & (ratio >= limit) & ~out)
+        asked = np.flatnonzero(((observed * a).sum(-1) > bound) & (ratio >= limit) & ~out)
         if len(asked):
-            many = np.full(len(asked), bound), np.repeat(a[None], len(asked), 0)
-            out[asked] |= log_evidence(flat_k[asked], flat_n[asked], many[1], many[0]) >= limit[asked]
+            bounds = np.full(len(asked), bound)
+            out[asked] |= log_evidence(flat_k[asked], flat_n[asked], a[asked], bounds) >= limit[asked]
     return out.reshape(k.shape[:-1])
 
 
@@ -169,6 +171,66 @@ def largest_gap(runs: int) -> NDArray[np.bool_]:
         both = [np.stack([x[:, one], x[:, other]], -1) for x in (k, n)]
         failed |= beyond(*both, SPD, np.log(40 / parts)).any(1)
     return failed
+
+
+Strata = tuple[tuple[float, float], ...]
+STRATA: Strata = ((0.5, 0.7), (0.3, 0.2), (0.2, 0.05))
+"""Share of the rows, and of these that of the group."""
+EVEN: Strata = ((0.5, 0.5), (0.3, 0.5), (0.2, 0.5))
+
+
+def within_strata(runs: int) -> list[Row]:
+    """Adjusted differences of TPR and of average odds, on the bound in each of three strata whose rates differ; half of
+    the labels favour. And what they cost: rows to Fail at −.2, over those of a one-look test."""
+    rows = []
+    for what, pairs in (("EOD", 1), ("AOD", 2)):
+        rng, failed = np.random.default_rng(15), np.zeros(runs, bool)
+        for k, n, a in _stratified(runs, LOOKS, 0.1, pairs, rng, STRATA):
+            failed |= beyond(k, n, [(-a, 0.1), (a, 0.1)], np.array(np.log(40))) & (n.min(-1) >= 1)
+        rows.append(held(f"adjusted {what}, groups of 70, 20 and 5 % of 3 strata", failed))
+    return rows + [_power_within(runs, strata) for strata in (EVEN, STRATA)]
+
+
+def _power_within(runs: int, strata: Strata) -> Row:
+    fixed, rng = one_look_within(0.2, strata), np.random.default_rng(16)
+    looks = np.unique((fixed * np.geomspace(0.25, 12, 70)).astype(int))
+    taken = np.full(runs, 12 * fixed)
+    for look, (k, n, a) in zip(looks.tolist(), _stratified(runs, looks, 0.2, 1, rng, strata), strict=True):
+        taken[beyond(k, n, [(-a, 0.1)], np.array(np.log(40))) & (taken > look) & (n.min(-1) >= 1)] = look
+    groups = ", ".join(f"{own:.0%}" for _, own in strata)
+    found = float(np.quantile(taken, 0.8) / fixed)
+    return Row(f"rows to Fail at adjusted EOD -0.20, groups of {groups}, over {fixed:,.0f}", f"{found:.2f} ×", "", None)
+
+
+def _rates_within(gap: float) -> NDArray[Any]:
+    """Of group and reference, shape (strata, 2)."""
+    return np.array([[rate - gap, rate] for rate in (0.45, 0.6, 0.8)])
+
+
+def _stratified(
+    runs: int, looks: NDArray[Any], gap: float, pairs: int, rng: np.random.Generator, strata: Strata
+) -> Iterator[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]]:
+    """Cases, rows and weights of the adjusted difference at each look, shape (runs, pairs × strata × 2)."""
+    shares = [0.5 / pairs * size * part for _ in range(pairs) for size, own in strata for part in (own, 1 - own)]
+    rates = np.tile(_rates_within(gap).ravel(), pairs)
+    k = n = np.zeros((runs, len(shares)))
+    for new in np.diff(looks, prepend=0).tolist():
+        more = rng.multinomial(rng.binomial(new, 0.5), np.array(shares) / sum(shares), runs)
+        n, k = n + more, k + rng.binomial(more, rates)
+        n1, n0 = (n.reshape(runs, pairs, -1, 2)[..., side] for side in (0, 1))
+        weight = n1 * n0 / np.maximum(n1 + n0, 1)
+        weight = weight / np.maximum(weight.sum(-1, keepdims=True), 1e-9) / pairs
+        yield k, n, np.stack([weight, -weight], -1).reshape(runs, -1)
+
+
+def one_look_within(gap: float, strata: Strata) -> float:
+    """Rows of a two-sided one-look test of the adjusted difference against −.1 with 80 % power; half have a label that
+    counts."""
+    size, own = np.array(strata).T
+    weight = size * own * (1 - own)
+    weight, rates = weight / weight.sum(), _rates_within(gap)
+    variance = (weight**2 * (rates * (1 - rates) / (size[:, None] * np.stack([own, 1 - own], 1))).sum(1)).sum()
+    return float(2 * variance * ((1.959964 + 0.841621) / (gap - 0.1)) ** 2)
 
 
 WINDOWS, WINDOW = 200, 1000

@@ -2,8 +2,8 @@
 
 Names say the convention. Signed differences and ratios: unprivileged against privileged (AIF360). ``…MaxMin`` and
 ``…MinMax``: over all groups (fairlearn). ``impactRatio``: each category against the most selected one (NYC Local Law
-144). ``score…``, ``…Error…`` and ``calibration…`` are about scores. ``theilIndex`` and ``generalizedEntropyIndex`` are
-about all rows together.
+144). ``adjusted…``: within strata (Mantel & Haenszel). ``score…``, ``…Error…`` and ``calibration…`` are about scores.
+``theilIndex`` and ``generalizedEntropyIndex`` are about all rows together.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -15,8 +15,7 @@ from math import e, inf, log, nan, sqrt
 import numpy as np
 from numpy.typing import NDArray
 
-from governed_serving.fairness.counts.cells import FAVORABLE, UNFAVORABLE, Cells, GroupTable, Key
-from governed_serving.fairness.counts.columns import joint_name
+from governed_serving.fairness.counts.cells import FAVORABLE, UNFAVORABLE, Cells, GroupTable
 from governed_serving.fairness.counts.scores import GroupScores, Moments
 from governed_serving.fairness.inference.intervals import Interval, binomial_sequence, katz, newcombe
 from governed_serving.fairness.inference.shares import function_evidence, function_sequence
@@ -25,7 +24,6 @@ from governed_serving.fairness.metrics.metrics import (
     LEAST_SHARE,
     METRICS,
     RATES,
-    adjusted_difference,
     compare,
     entropy_index,
     gap_of,
@@ -33,7 +31,6 @@ from governed_serving.fairness.metrics.metrics import (
     ratio_of,
     reference_groups,
     right,
-    selected,
 )
 from governed_serving.fairness.metrics.roster import SMALLEST_GROUP, Panel, panel_of
 from governed_serving.fairness.metrics.score_sequences import calibration_answers, difference_answers
@@ -47,6 +44,13 @@ from governed_serving.fairness.metrics.sequences import (
     metric_question,
     mixture_evidence,
     mixture_radius,
+)
+from governed_serving.fairness.metrics.stratified import (
+    ADJUSTED,
+    ADJUSTED_LABEL_METRICS,
+    Within,
+    adjusted,
+    within_strata,
 )
 
 __all__ = [
@@ -71,8 +75,6 @@ Array = NDArray[np.integer | np.floating]
 MOST_PAIRED = 8
 """Groups of which every pair is compared for a figure over all; with more, each rate has an interval of its own, which
 is wider."""
-MOST_STRATA = 64
-"""Strata that a difference is adjusted for, those that weigh most."""
 ALL = "(all)"
 
 
@@ -105,6 +107,8 @@ class Finding:
     resolution: Interval | None = None
     """Where the value of the very rows lies, when counts of nearby floats don't say it exactly."""
     fixed: Callable[[float], Interval | None] = lambda _: None
+    within: Within | None = None
+    """Counts within strata, where it is adjusted for them."""
 
     def sequence(self, level: float) -> Interval:
         """Interval valid at all times."""
@@ -182,8 +186,8 @@ def findings(
         return _scores(name, cells, panel, probabilities)
     if name == "impactRatio":
         return _impact(panel)
-    if name == "adjustedStatisticalParityDifference":
-        return _adjusted(cells, panel, [s for s in strata if s not in axes])
+    if name in ADJUSTED:
+        return _adjusted(name, cells, panel, [s for s in strata if s not in axes])
     if name in ENTROPIES:
         return _entropy(ENTROPIES[name], cells)
     return _spread(name, panel)
@@ -229,44 +233,23 @@ def _impact(panel: Panel) -> list[Finding]:
     return _pairs("disparateImpactRatio", large, base, replace(panel, base=base, named=False))
 
 
-def _adjusted(cells: Cells, panel: Panel, strata: Sequence[str]) -> list[Finding]:
-    """SPD within the joint values of ``strata``, weighted as Mantel & Haenszel do; without strata there is nothing to
-    adjust for."""
+def _adjusted(name: str, cells: Cells, panel: Panel, strata: Sequence[str]) -> list[Finding]:
+    """Within the joint values of ``strata``; without strata there is nothing to adjust for."""
     if not strata or not panel.base:
         return []
-    axes, judged = panel.axes, set(panel.judged.groups)
-    parts: dict[Key, dict[str, Array]] = {}
-    for key, counts in sorted(cells.sums(*axes, *strata).items()):
-        parts.setdefault(key[len(axes) :], {})[joint_name(key[: len(axes)])] = counts
-    empty = np.zeros((2, 3), np.int64)
-    p = np.array([sum((part.get(b, empty) for b in panel.base), empty) for part in parts.values()])
-    found = []
-    for group in panel.table.groups:
-        if group not in panel.base:
-            u = np.array([part.get(group, empty) for part in parts.values()])
-            one = _adjusted_finding(group, " + ".join(panel.base), u, p)
-            found.append(replace(one, share=panel.share(group, panel.base[0]), judged=group in judged))
-    return found
-
-
-def _adjusted_finding(group: str, reference: str, u: Array, p: Array) -> Finding:
-    """From counts (strata, 2, 3). Rows in strata that only one side has say nothing about the difference, and count for
-    no support."""
-    (_, n1), (_, n0) = selected(u), selected(p)
-    weight = n1 * n0 / np.maximum(n1 + n0, 1)
-    both = np.sort(np.argsort(-weight, kind="stable")[:MOST_STRATA])
-    both = both[weight[both] > 0]
-    u, p, weight = u[both], p[both], weight[both]
-    (k1, n1), (k0, n0) = selected(u), selected(p)
-    support, samples = int(min(n1.sum(), n0.sum())), int(n1.sum() + n0.sum())
-    if not len(both):
-        return Finding(group, reference, nan, 0, samples)
-    weight = weight / weight.sum()
-    cases, rows, weights = (
-        tuple(np.stack(pair, 1).ravel().tolist()) for pair in ((k1, k0), (n1, n0), (weight, -weight))
-    )
-    question = Question((RateContrast(cases, rows, weights),), "difference")
-    return Finding(group, reference, adjusted_difference(u, p), support, samples, question)
+    judged, reference = set(panel.judged.groups), " + ".join(panel.base)
+    groups = [group for group in panel.table.groups if group not in panel.base]
+    return [
+        Finding(
+            group,
+            reference,
+            *adjusted(name, within),
+            share=panel.share(group, panel.base[0]),
+            judged=group in judged,
+            within=within,
+        )
+        for group, within in within_strata(cells, panel.axes, strata, groups, panel.base).items()
+    ]
 
 
 # ---- all groups ----
@@ -468,6 +451,7 @@ SCORE_METRICS: Mapping[str, Callable[[GroupScores, GroupScores], _Estimate] | No
 
 
 NEED_LABELS = LABEL_METRICS | {
+    *ADJUSTED_LABEL_METRICS,
     "equalOpportunityDifferenceMaxMin",
     "equalizedOddsDifferenceMaxMin",
     "equalizedOddsRatioMinMax",

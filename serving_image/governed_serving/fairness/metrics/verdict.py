@@ -73,6 +73,8 @@ def _limits(bounds: MetricBounds) -> tuple[float, float]:
 
 def _metric_verdict(name: str, one: Finding, bounds: MetricBounds, interval: Interval) -> tuple[VerdictWord, str]:
     low, high = _limits(bounds)
+    if one.support < SMALLEST_GROUP and one.within is not None and one.samples > 0:
+        return "Unknown", f"fewer than {SMALLEST_GROUP} rows on a side, in strata that both sides have"
     if one.support < SMALLEST_GROUP:
         return "Unknown", "no labels yet" if one.support == 0 and name in NEED_LABELS else FEW
     if one.value != one.value:
@@ -199,9 +201,9 @@ def _metrics(bias: Bias, cells: Cells, panels: Mapping[str, Panel], enough: bool
 def _of_labels(metric: MetricFinding, one: Finding, panel: Panel) -> dict[str, object]:
     """What rows without labels leave open; a rate of which one outcome has no label at all isn't judged."""
     told: dict[str, object] = {}
-    if metric.value is not None and (found := worst_case(metric.name, panel, one.group)) is not None:
+    if metric.value is not None and (found := worst_case(metric.name, panel, one.group, one.within)) is not None:
         told["worst_case"] = Bounds(lower=_number(found.lower), upper=_number(found.upper))
-    if metric.verdict in ("Pass", "Fail") and (unseen := unseen_outcome(metric.name, panel, one.group)):
+    if metric.verdict in ("Pass", "Fail") and (unseen := unseen_outcome(metric.name, panel, one.group, one.within)):
         told |= {"verdict": "Unknown", "message": f"{unseen}: the rate can't be known"}
     return told
 

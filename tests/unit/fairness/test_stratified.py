@@ -1,0 +1,156 @@
+"""Differences of all rates within strata: their verdicts, what missing labels leave open, and how exact they are."""
+
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pytest
+
+from governed_api.governance import Bias
+from governed_api.verdict import MetricFinding
+from governed_serving.fairness.counts.cells import Cells
+from governed_serving.fairness.metrics.labelled import worst_case
+from governed_serving.fairness.metrics.measures import findings
+from governed_serving.fairness.metrics.metrics import METRICS
+from governed_serving.fairness.metrics.roster import panel_of
+from governed_serving.fairness.metrics.stratified import ADJUSTED, ADJUSTED_LABEL_METRICS, Within, adjusted
+from governed_serving.fairness.metrics.verdict import judge
+
+Table = list[list[int]]
+"""[unfavourable outcome, favourable outcome], each [unfavourable label, favourable label, none]."""
+EOD = "adjustedEqualOpportunityDifference"
+
+
+def cells_of(**strata: dict[str, Table]) -> Cells:
+    cells = Cells(("sex", "office"))
+    for stratum, groups in strata.items():
+        for group, table in groups.items():
+            cells.put((group, stratum), np.array(table, np.int64))
+    return cells
+
+
+def line(name: str, cells: Cells, bound: float = 0.1) -> MetricFinding:
+    bias: dict[str, Any] = {
+        "protectedAttributes": [{"name": "sex", "privileged": ["m"]}],
+        "strata": ["office"],
+        "favorableOutcome": {"label": "yes"},
+        "metrics": [{"name": name, "thresholdLower": -bound, "thresholdUpper": bound}],
+        "minSamples": 1,
+    }
+    return next(m for m in judge(Bias.model_validate(bias), cells).metrics if m.group == "f")
+
+
+def deserving(rows: int, favoured: float) -> Table:
+    """Rows of which half deserve favour, and ``favoured`` of these get it; of the others .2 do."""
+    half = rows // 2
+    k, fp = round(half * favoured), round(half * 0.2)
+    return [[half - fp, half - k, 0], [fp, k, 0]]
+
+
+def test_equal_opportunity_within_strata_sees_through_who_applies_where() -> None:
+    """Both offices treat all alike; f apply where fewer are favoured."""
+    cells = cells_of(
+        strict={"f": deserving(9000, 0.3), "m": deserving(3000, 0.3)},
+        kind={"f": deserving(3000, 0.8), "m": deserving(9000, 0.8)},
+    )
+    raw, within = line("equalOpportunityDifference", cells), line(EOD, cells)
+    assert (raw.verdict, within.verdict, within.value) == ("Fail", "Pass", pytest.approx(0.0, abs=1e-9))
+
+
+def test_what_is_unfair_within_strata_fails() -> None:
+    """In each office f get less; in all they seem to get as much, since they apply where more are favoured."""
+    cells = cells_of(
+        strict={"f": deserving(3000, 0.3), "m": deserving(9000, 0.55)},
+        kind={"f": deserving(9000, 0.65), "m": deserving(3000, 0.9)},
+    )
+    assert line("equalOpportunityDifference", cells).verdict == "Unknown"
+    found = line(EOD, cells)
+    assert (found.verdict, found.value) == ("Fail", pytest.approx(-0.25, abs=1e-3))
+
+
+def test_without_a_stratum_that_both_have_nothing_is_defined() -> None:
+    cells = cells_of(a={"f": deserving(400, 0.3)}, b={"m": deserving(400, 0.8)})
+    for name in ADJUSTED:
+        found = line(name, cells)
+        assert (found.verdict, found.value, found.lower, found.upper) == ("Unknown", None, None, None)
+        assert found.message == "fewer than 10 rows on a side, in strata that both sides have"
+    unlabelled = cells_of(a={g: [[0, 0, 200], [0, 0, 200]] for g in "fm"})
+    assert line(EOD, unlabelled).message == "no labels yet"
+
+
+def test_support_counts_the_overlap_of_the_rate() -> None:
+    """A stratum in which no f deserved favour says nothing of true positives, and much of false ones."""
+    cells = cells_of(
+        a={"f": [[300, 0, 0], [100, 0, 0]], "m": deserving(800, 0.5)}, b={g: [[9, 4, 0], [2, 5, 0]] for g in "fm"}
+    )
+    assert line(EOD, cells).message == "fewer than 10 rows on a side, in strata that both sides have"
+    found = line("adjustedFalsePositiveRateDifference", cells)
+    assert (found.samples, found.value is None) == (400 + 400 + 11 + 11, False)
+    assert line("adjustedAverageOddsDifference", cells).value is None, "one of its two rates has no support"
+
+
+@pytest.mark.parametrize("name", ADJUSTED)
+@pytest.mark.parametrize("seed", range(3))
+def test_intervals_stay_within_what_is_possible(name: str, seed: int) -> None:
+    """Also where a stratum has a row of each, or all are favoured."""
+    rng = np.random.default_rng(seed)
+    strata = {s: {g: rng.integers(0, [[3, 40, 2]] * 2).tolist() for g in "fm"} for s in "abc"}
+    strata["d"] = {g: [[0, 0, 0], [1, 1, 0]] for g in "fm"}
+    (one,) = findings(name, cells_of(**strata), ("sex",), ("m",), ("office",))
+    found = one.sequence(0.95)
+    least = 0.0 if name == "adjustedEqualizedOddsDifference" else -1.0
+    assert least <= found.lower <= one.value <= found.upper <= 1.0
+
+
+SMALL = Within(
+    np.array([[[3, 2, 2], [2, 4, 1]], [[4, 1, 0], [1, 2, 2]]]),
+    np.array([[[2, 1, 1], [1, 3, 2]], [[1, 1, 1], [2, 5, 0]]]),
+)
+
+
+def completions(side: np.ndarray) -> list[np.ndarray]:
+    """Every way to label the rows of all strata that have no label."""
+    missing = [(s, outcome) for s in range(len(side)) for outcome in (0, 1)]
+    found = []
+    for chosen in product(*(range(int(side[s, o, 2]) + 1) for s, o in missing)):
+        full = side.copy()
+        for (s, o), favourable in zip(missing, chosen, strict=True):
+            full[s, o] += (side[s, o, 2] - favourable, favourable, -side[s, o, 2])
+        found.append(full)
+    return found
+
+
+@pytest.mark.parametrize("name", sorted(ADJUSTED_LABEL_METRICS))
+def test_the_worst_case_within_strata_is_over_all_labels(name: str) -> None:
+    values = [adjusted(name, Within(u, p)).value for u, p in product(completions(SMALL.u), completions(SMALL.p))]
+    cells = cells_of(**{s: {"f": SMALL.u[i].tolist(), "m": SMALL.p[i].tolist()} for i, s in enumerate("ab")})
+    found = worst_case(name, panel_of(cells, ("sex",), ["m"]), "f", SMALL)
+    assert found is not None
+    if ADJUSTED[name] in ("predictiveParityDifference", "falseOmissionRateDifference", "accuracyDifference"):
+        assert (found.lower, found.upper) == (pytest.approx(min(values)), pytest.approx(max(values)))
+    else:  # labels decide the strata's weights as well: too wide, never too narrow
+        assert found.lower <= min(values) + 1e-12
+        assert found.upper >= max(values) - 1e-12
+        widest = 1.6 if len(METRICS[ADJUSTED[name]].rates) == 1 else 6  # two rates share their labels
+        assert found.upper - found.lower <= widest * (max(values) - min(values))
+
+
+def test_where_no_label_is_missing_there_is_no_worst_case() -> None:
+    cells = cells_of(a={"f": deserving(400, 0.3), "m": deserving(400, 0.3)})
+    assert line(EOD, cells).worst_case is None
+    assert worst_case("adjustedStatisticalParityDifference", panel_of(cells, ("sex",), ["m"]), "f", SMALL) is None
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_stratum_in_which_one_outcome_has_no_label_is_not_judged(place: int) -> None:
+    """In office b nobody who was refused is followed up: each true positive rate there seems to be 1."""
+    blind: Table = [[0, 0, 400], [100, 900, 0]]
+    known: Table = [[400, 100, 0], [100, 900, 0]]
+    cells = cells_of(a=dict.fromkeys("fm", known), b={g: blind if i == place else known for i, g in enumerate("fm")})
+    found = line(EOD, cells, 0.5)
+    assert found.verdict == "Unknown"
+    assert (
+        found.message
+        == f"in one of the strata no unfavorable outcome of {'fm'[place]} has a label yet: the rate can't be known"
+    )
+    assert line("adjustedPredictiveParityDifference", cells, 0.5).verdict == "Pass"
