@@ -57,6 +57,7 @@ __all__ = [
     "ANCHOR",
     "KEYSET",
     "OWN_STREAM",
+    "RECEIPT",
     "Archive",
     "ledger_cipher",
     "ledger_origin",
@@ -67,6 +68,8 @@ __all__ = [
 
 KEYSET = ".keyset.json"
 """Ending of a keyset's file."""
+RECEIPT = ".destroyed.json"
+"""Ending of the receipt that takes its place."""
 ANCHOR = "anchor"
 """Copy of the newest checkpoint beside the ledger: a ledger that is gone doesn't begin anew in silence."""
 OWN_STREAM = "governed-archive"
@@ -183,7 +186,7 @@ class Archive:
         return [
             *(f"reference {what}" for what in self._settle("ref", self._refs)),
             *(f"state {what}" for what in self._settle("state", self._states)),
-            *(f"keyset {what}" for what in NamedFiles(self._keysets).settle(self._last_keyset, Prepared.put_in_place)),
+            *(f"keyset {what}" for what in self._settle_keysets()),
         ]
 
     # -- ledger -------------------------------------------------------------------------------------------------------
@@ -348,14 +351,41 @@ class Archive:
             prepared.discard()
 
     def destroy_keyset(self, model: str, purpose: str, receipt: bytes) -> None:
-        """Crypto-shredding: the keyset goes, its receipt stays. Raises :class:`Refused` (404, 410)."""
+        """Crypto-shredding: the keyset goes, its receipt stays. Raises :class:`Refused` (404, 410).
+
+        The receipt lies beside its place before the ledger says anything: a kill in between is made good at the next
+        start, an error when it is asked again.
+        """
         with self._own:
+            self._settle_keysets(check_model(model), f"{check_name(purpose)}{RECEIPT}")
             document = self._keyset(model, purpose)
             receipt = receipt or b"{}"
-            if purpose.startswith(SUBJECT):
-                self._note_erasure(model, purpose, receipt)
-            self._note_key(model, purpose, "destroyed", document, receipt=hashlib.sha256(receipt).hexdigest())
+            about = _erasure(receipt) if purpose.startswith(SUBJECT) else None
+            digest = hashlib.sha256(receipt).hexdigest()
+            prepared = NamedFiles(self._keysets).prepare(model, f"{purpose}{RECEIPT}", receipt, digest)
+            if about is not None:
+                self._note_erasure(model, purpose, about, digest)
+            self._note_key(model, purpose, "destroyed", document, receipt=digest)
             self._store(model).destroy(purpose, receipt)
+            prepared.discard()
+
+    def _settle_keysets(self, *only: str) -> list[str]:
+        """Finish or undo what was begun, of all keysets or of one (model, name); what was finished, in words."""
+        return NamedFiles(self._keysets).settle(self._last_keyset, self._put_in_place, *only)
+
+    def _put_in_place(self, prepared: Prepared) -> None:
+        """A keyset; or a receipt, in whose stead the keyset goes."""
+        receipt = prepared.read() if prepared.name.endswith(RECEIPT) else None
+        if receipt is None:
+            prepared.put_in_place()
+            return
+        model, purpose = prepared.model, prepared.name.removesuffix(RECEIPT)
+        newest = self._newest_key(model, purpose)
+        if newest is None or newest.summary.get("action") != "destroyed":
+            there = self._store(model).get(purpose) or b""
+            self._note_key(model, purpose, "destroyed", there, receipt=prepared.digest)
+        self._store(model).destroy(purpose, receipt)
+        prepared.discard()
 
     def erase_again(self, model: str, purpose: str) -> bool:
         """Destroy a key that the ledger, or a newer copy of it, says was destroyed; False when it isn't here."""
@@ -368,16 +398,12 @@ class Archive:
         self.destroy_keyset(model, purpose, msgspec.json.encode(again))
         return True
 
-    def _note_erasure(self, model: str, purpose: str, receipt: bytes) -> None:
-        """That somebody's data can't be opened any more, and how much of it the receipt says there was."""
-        try:
-            erased = decode_json(receipt, type=Erasure)
-        except msgspec.DecodeError as error:
-            raise Refused(400, f"the receipt of an erasure: {error}") from None
-        subject = purpose.removeprefix(SUBJECT).rpartition("-")[0]
+    def _note_erasure(self, model: str, purpose: str, erased: Erasure, receipt: str) -> None:
+        """That somebody's data can't be opened any more, and how much of it the receipt (digest) says there was."""
+        subject = _subject(purpose)
         summary = {"subject": subject, "purpose": purpose, "predictions": erased.predictions, "first": erased.first,
                    "last": erased.last}  # fmt: skip
-        self._note(model, ERASURE, subject, hashlib.sha256(receipt).hexdigest(), summary)
+        self._note(model, ERASURE, subject, receipt, summary)
 
     def _prepare_keyset(self, model: str, purpose: str, document: bytes) -> Prepared:
         """Beside its place first: a kill between the entry and the act is made good at the next start."""
@@ -385,12 +411,23 @@ class Archive:
         return NamedFiles(self._keysets).prepare(model, f"{purpose}{KEYSET}", document, digest)
 
     def _last_keyset(self, model: str, name: str) -> str:
-        """Digest of the keyset that the archive's newest entry about it puts there; "" when it destroys it."""
-        purpose = name.removesuffix(KEYSET)
+        """Digest of the keyset that the archive's newest entry about it puts there; "" when it destroys it. Of a
+        receipt likewise."""
+        purpose = name.removesuffix(RECEIPT).removesuffix(KEYSET)
+        entry = self._newest_key(model, purpose)
+        destroyed = entry is not None and entry.summary.get("action") == "destroyed"
+        if not name.endswith(RECEIPT):
+            return entry.digest if entry and not destroyed else ""
+        if entry is not None and destroyed:
+            return str(entry.summary.get("receipt", ""))
+        told = self.ledger.find(model, id=_subject(purpose), type=ERASURE) if purpose.startswith(SUBJECT) else []
+        said = (decode_with(_entry_decoder, f.entry) for f in reversed(told))
+        return next((entry.digest for entry in said if entry.summary.get("purpose") == purpose), "")
+
+    def _newest_key(self, model: str, purpose: str) -> LedgerEntry | None:
         told = [f for a in ("created", "replaced", "destroyed") for f in self._own_keys(model, f"{purpose}:{a}")]
         newest = max(told, key=lambda f: f.index, default=None)
-        entry = decode_with(_entry_decoder, newest.entry) if newest else None
-        return entry.digest if entry and entry.summary.get("action") != "destroyed" else ""
+        return decode_with(_entry_decoder, newest.entry) if newest else None
 
     def _own_keys(self, model: str, id: str) -> list[Found]:
         return self.ledger.find(model, id=id, type="key", limit=1)
@@ -589,6 +626,18 @@ class Archive:
         self.appender.close()
         self.ledger.close()
         os.close(self._guard)
+
+
+def _subject(purpose: str) -> str:
+    """Whose keyset it is (a digest)."""
+    return purpose.removeprefix(SUBJECT).rpartition("-")[0]
+
+
+def _erasure(receipt: bytes) -> Erasure:
+    try:
+        return decode_json(receipt, type=Erasure)
+    except msgspec.DecodeError as error:
+        raise Refused(400, f"the receipt of an erasure: {error}") from None
 
 
 def _changed(kind: str, model: str, name: str) -> LedgerDamaged:

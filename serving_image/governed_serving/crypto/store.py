@@ -77,12 +77,12 @@ class DirectoryStore:
         with self._locked():
             replace_file(self._receipt(purpose), receipt)
             path = self._path(purpose)
-            # Best effort: on a journalled or copy-on-write disk the old blocks may live on, still wrapped by the KEK.
-            with path.open("r+b") as file:
-                file.write(os.urandom(path.stat().st_size))
-                file.flush()
-                os.fsync(file.fileno())
-            path.unlink()
+            going = path.with_name(f".{path.name}.going")
+            if is_regular(path):  # else a kill came before whoever destroyed it knew
+                path.rename(going)  # half of a key is nobody's
+            if is_regular(going):
+                _overwrite(going)
+                going.unlink()
             fsync_folder(self.root)
 
     def purposes(self) -> list[str]:
@@ -104,3 +104,11 @@ class DirectoryStore:
             yield
         finally:
             os.close(handle)
+
+
+def _overwrite(path: Path) -> None:
+    """Best effort: on a journalled or copy-on-write disk the old blocks may live on, still wrapped by the KEK."""
+    with path.open("r+b") as file:
+        file.write(os.urandom(path.stat().st_size))
+        file.flush()
+        os.fsync(file.fileno())

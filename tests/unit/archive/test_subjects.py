@@ -18,6 +18,8 @@ from governed_serving.archive.__main__ import main
 from governed_serving.archive.backup.snapshot import Snapshot
 from governed_serving.archive.errors import ArchiveError, Refused, Unreachable
 from governed_serving.archive.restore import Request, restore
+from governed_serving.archive.service import Archive
+from governed_serving.archive.store.named import NamedFiles, Prepared
 from governed_serving.archive.subjects import Person
 from governed_serving.archive.verify.inspection import Asked, inspect_folder
 from governed_serving.archive.verify.record import opened_record
@@ -25,10 +27,10 @@ from governed_serving.archive.verify.sources import DirectorySource
 from governed_serving.archive.verify.verification import verify
 from governed_serving.auditor.service.entries import entries_of
 from governed_serving.auditor.service.label_resolver import CrossReplicaLabelResolver
-from governed_serving.crypto import KeyDestroyed, Keyring, SegmentCipher, Subjects, Tampered
+from governed_serving.crypto import KeyDestroyed, Keyring, SegmentCipher, Subjects, Tampered, store
 from governed_serving.journal import Journal, JournalReader
 from governed_serving.journal.chunk import pack_chunk
-from governed_serving.records import LedgerEntry, PredictionFrame, SubjectFrame
+from governed_serving.records import Erasure, LedgerEntry, PredictionFrame, SubjectFrame
 from governed_serving.server.composition import http_service
 from governed_serving.server.dataplane import DataPlane
 from governed_serving.server.errors import InvalidRequest, JournalUnavailable
@@ -289,10 +291,119 @@ def test_an_erasure_that_a_kill_interrupted_is_done_by_a_restore(
 ) -> None:
     site.ask("north")
     (purpose,) = site.person("north").keys()
-    site.bed.archive._note_erasure("credit", purpose, b'{"predictions": 1}')
+    site.bed.archive._note_erasure("credit", purpose, Erasure(predictions=1), "0" * 64)
     there = tmp_path_factory.mktemp("there")
     assert restore(io.BytesIO(taken(site.bed)), Request(there, KEK)).erased == 1
     assert not opened(there, purpose)
+
+
+class Killed(BaseException):
+    """As if the process had ended here."""
+
+
+def _die(*_: object, **__: object) -> None:
+    raise Killed
+
+
+def _dying(act: Any) -> Any:
+    """``act`` is done, and nothing behind it."""
+
+    def dying(*arguments: Any, **named: Any) -> None:
+        act(*arguments, **named)
+        raise Killed
+
+    return dying
+
+
+def _at_the_end(patch: pytest.MonkeyPatch) -> None:
+    prepare = NamedFiles.prepare
+
+    def prepared(*arguments: Any) -> Prepared:
+        done = prepare(*arguments)
+        patch.setattr(Prepared, "discard", _die)
+        return done
+
+    patch.setattr(NamedFiles, "prepare", prepared)
+
+
+KILLS: dict[str, Any] = {
+    "before anything is said": lambda p: p.setattr(Archive, "_note_erasure", _die),
+    "before the key is said to go": lambda p: p.setattr(Archive, "_note_erasure", _dying(Archive._note_erasure)),
+    "before the key goes": lambda p: p.setattr(Archive, "_note_key", _dying(Archive._note_key)),
+    "behind the receipt": lambda p: p.setattr(store, "replace_file", _dying(store.replace_file)),
+    "behind the renaming": lambda p: p.setattr(store, "_overwrite", _die),
+    "behind the overwriting": lambda p: p.setattr(store, "_overwrite", _dying(store._overwrite)),
+    "before the folder is written": lambda p: p.setattr(store, "fsync_folder", _die),
+    "at the very end": _at_the_end,
+}
+
+
+def _interrupted(site: Site, kill: str) -> str:
+    """The purpose whose destruction a kill cut."""
+    (purpose,) = site.person("north").keys()
+    receipt = msgspec.json.encode(Erasure(predictions=1, by="officer", reason="asked"))
+    with pytest.MonkeyPatch.context() as patch:
+        KILLS[kill](patch)
+        with pytest.raises(Killed):
+            site.bed.archive.destroy_keyset("credit", purpose, receipt)
+    site.bed.archive.ledger.checkpoint()
+    return purpose
+
+
+def _left(site: Site) -> list[str]:
+    return [p.name for p in (site.bed.root / "keysets" / "credit").iterdir() if p.name.startswith(".sub")]
+
+
+@pytest.mark.parametrize("kill", KILLS)
+def test_an_interrupted_erasure_is_called_that_and_not_tampering(site: Site, kill: str) -> None:
+    site.ask("north", "south")
+    purpose = _interrupted(site, kill)
+    site.bed.archive.close()
+    found = inspect_folder(site.bed.root, KEK, Asked()).findings
+    assert found.wrong == []
+    said = [str(one) for one in found.unchecked]
+    if kill == "before anything is said":
+        assert [one for one in said if "was begun" in one] == said != []
+    else:
+        (one,) = said
+        assert f"keysets/credit/{purpose}.keyset.json: interrupted erasure: run it again" in one
+    site.bed.archive = Archive(site.bed.root, KEK, "default")
+    done = [] if kill == "before anything is said" else [f"keyset {purpose}.destroyed.json of credit"]
+    assert site.bed.archive.finished == done
+    site.bed.archive.ledger.checkpoint()
+    found = inspect_folder(site.bed.root, KEK, Asked()).findings
+    assert (found.wrong, found.unchecked, _left(site)) == ([], [], [])
+    assert opened(site.bed.root, purpose) == (kill == "before anything is said")
+
+
+@pytest.mark.parametrize("kill", KILLS)
+def test_an_interrupted_erasure_is_run_again(site: Site, kill: str) -> None:
+    """Against the same process: an error cut it, not a kill."""
+    site.ask("north", "south")
+    purpose = _interrupted(site, kill)
+    if opened(site.bed.root, purpose):
+        site.person("north").erase("officer", "again", 0.0)
+    else:
+        site.bed.archive._settle_keysets()
+    assert regions(site, "north") == []
+    assert regions(site, "south") == [["south"]]
+    site.client.checkpoint()
+    found = inspect_folder(site.bed.root, KEK, Asked()).findings
+    assert (found.wrong, found.unchecked, _left(site)) == ([], [], [])
+    assert not opened(site.bed.root, purpose)
+
+
+def test_a_key_that_is_put_back_is_no_interrupted_erasure(site: Site) -> None:
+    site.ask("north")
+    (purpose,) = site.person("north").keys()
+    path = site.bed.root / "keysets" / "credit" / f"{purpose}.keyset.json"
+    kept = path.read_bytes()
+    site.person("north").erase("officer", "asked", 0.0)
+    path.write_bytes(kept)
+    site.client.checkpoint()
+    wrong = [str(one) for one in inspect_folder(site.bed.root, KEK, Asked()).findings.wrong]
+    assert len(wrong) == 1
+    assert "it was put back" in wrong[0]
 
 
 def test_a_receipt_that_says_nothing_erases_nobody(site: Site) -> None:

@@ -179,7 +179,7 @@ class _Folder:
         known |= self._markers(truth, files)
         known |= self._retention(truth)
         known |= {f"{kind}/{model}/{name}" for kind in ("refs", "states") for model, name in _names(root / kind)}
-        known |= self._prepared(files)
+        known |= self._prepared(files, known)
         unexplained(root, files, known, findings)
         check_spools(root, truth, beside, findings)
         reports.check(truth, source, beside.keks)
@@ -263,10 +263,10 @@ class _Folder:
                 )
         return {"retention"}
 
-    def _prepared(self, files: set[str]) -> set[str]:
+    def _prepared(self, files: set[str], known: set[str]) -> set[str]:
         """Replacements that were begun: settled at the next start."""
         beside = {f for f in files if f.startswith(("refs/", "states/", "keysets/")) and _is_prepared(Path(f).name)}
-        for place in sorted(beside) if not self._running else ():
+        for place in sorted(beside - known) if not self._running else ():
             self._findings.skip(
                 place,
                 "a replacement that was begun: a kill came between, the archive's next start settles it",

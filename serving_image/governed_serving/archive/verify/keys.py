@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 
 from governed_api.names import ARCHIVE
-from governed_serving.archive.service import KEYSET
+from governed_serving.archive.service import KEYSET, RECEIPT
 from governed_serving.archive.verify.findings import Findings
 from governed_serving.archive.verify.truth import Truth
 from governed_serving.crypto import Kek, KeyEvent
@@ -19,7 +19,7 @@ from governed_serving.records import LedgerEntry
 __all__ = ["OWN_PURPOSES", "check_keysets", "check_own_keys"]
 
 OWN_PURPOSES = ("ledger", "ledger-signing", "references")
-_KEYSET, _RECEIPT = KEYSET, ".destroyed.json"
+_INTERRUPTED = "interrupted erasure: run it again, or start the archive, which finishes it"
 
 
 def check_own_keys(root: Path, kek: Kek, truth: Truth, findings: Findings) -> set[str]:
@@ -27,7 +27,7 @@ def check_own_keys(root: Path, kek: Kek, truth: Truth, findings: Findings) -> se
     known = set()
     held = 0
     for purpose in OWN_PURPOSES:
-        place = f"keys/{purpose}{_KEYSET}"
+        place = f"keys/{purpose}{KEYSET}"
         known.add(place)
         with findings.looking_at(place):
             document = KeysetDocument.audit(read_regular(root / place), purpose, kek)
@@ -53,25 +53,44 @@ def check_keysets(
     for (model, purpose), entries in sorted(truth.keysets.items()):
         if model == ARCHIVE or not purpose:
             continue
-        keyset, receipt = (f"keysets/{model}/{purpose}{end}" for end in (_KEYSET, _RECEIPT))
+        keyset, receipt = (f"keysets/{model}/{purpose}{end}" for end in (KEYSET, RECEIPT))
         known |= {keyset, receipt}
         destroyed = entries[-1].summary.get("action") == "destroyed"
         place = receipt if destroyed else keyset
         before = len(findings.wrong)
         with findings.looking_at(place):
-            if destroyed:
+            if begun := _begun(root, keyset, receipt, entries[-1], erased=(model, purpose) in truth.erased):
+                (findings.note if running else findings.skip)(keyset, begun)
+                known |= {f for f in files if f.startswith((f"{_beside(receipt)}.", f"{_beside(keyset)}."))}
+            elif destroyed:
                 _check_destroyed(root, keyset, receipt, entries[-1], findings)
             else:
                 _check_keyset(root, keyset, receipt, purpose, entries, findings)
             held += len(findings.wrong) == before
     for place in files:
-        if place.startswith("keysets/") and place.endswith((_KEYSET, _RECEIPT)) and place not in known:
+        if place.startswith("keysets/") and place.endswith((KEYSET, RECEIPT)) and place not in known:
             known.add(place)
             if running:  # put there after the entries were read
                 continue
             findings.fault(place, "no entry tells of this keyset: nobody that the archive knows put it there")
     findings.hold("keysets", f"{held} of models: each is what the last entry about it says")
     return known
+
+
+def _begun(root: Path, keyset: str, receipt: str, last: LedgerEntry, *, erased: bool) -> str:
+    """Whether the keyset's destruction was begun and isn't done, in words: the receipt that the log names lies beside
+    its place until it is."""
+    named = str(last.summary.get("receipt", ""))
+    beside = root / f"{_beside(receipt)}.{named}"
+    if last.summary.get("action") == "destroyed":
+        return f"{_INTERRUPTED} (its receipt lies beside it)" if named and is_regular(beside) else ""
+    there = erased and is_regular(root / keyset)
+    return f"{_INTERRUPTED} (the log says that a person was erased, their key is still there)" if there else ""
+
+
+def _beside(receipt: str) -> str:
+    folder, _, name = receipt.rpartition("/")
+    return f"{folder}/.{name}"
 
 
 def _check_keyset(

@@ -17,7 +17,7 @@ from governed_serving.archive.ledger.ledger import LOSS
 from governed_serving.archive.ledger.merkle import Frontier, hash_leaf
 from governed_serving.archive.ledger.streams import Streams
 from governed_serving.archive.ledger.tiles import WIDTH, TiledTree, tile_path
-from governed_serving.archive.service import OWN_STREAM
+from governed_serving.archive.service import ERASURE, OWN_STREAM
 from governed_serving.archive.store.retention import Receipts
 from governed_serving.decoding import decode_with
 from governed_serving.records import LedgerEntry
@@ -85,6 +85,8 @@ class Truth:
         """Index of the newest verdict, by model and revision."""
         self.keysets: dict[tuple[str, str], list[LedgerEntry]] = {}
         """The archive's own entries about each keyset, in order."""
+        self.erased: set[tuple[str, str]] = set()
+        """Model and purpose of the keysets that entries say persons were erased with."""
         self.shipped: dict[str, Shipped] = {}
         """By the stream's identity."""
         self.blobs: set[str] = set()
@@ -156,6 +158,8 @@ class Truth:
         if entry.type == "key" and (stream == OWN_STREAM or entry.model == ARCHIVE):
             purpose = str(entry.summary.get("purpose", ""))
             self.keysets.setdefault((entry.model, purpose), []).append(entry)
+        if entry.type == ERASURE and stream == OWN_STREAM:
+            self.erased.add((entry.model, str(entry.summary.get("purpose", ""))))
         if entry.blob:
             self.blobs.add(entry.blob)
         self.receipts.add(entry)
