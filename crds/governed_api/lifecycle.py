@@ -36,7 +36,8 @@ class Data(Part):
     """The training data: exactly one of inline, generator and uri."""
 
     inline: str | None = Field(default=None, max_length=65536)
-    """CSV text with a header line, for small tables."""
+    """CSV text with a header line, for small tables (at most 65,536 characters; more goes on a volume, by uri). Whoever
+    may read this resource reads it; the trainer gets it from a Secret."""
     generator: Generator | None = None
     """A seeded generator."""
     uri: str | None = Field(default=None, max_length=2048, pattern=uri_pattern(r"\.(csv|csv\.gz)"))

@@ -29,7 +29,7 @@ class ResolvedModel(Part):
     def __copy__(self) -> "ResolvedModel":
         """Without what was derived: `model_copy` changes fields of the copy."""
         copied = super().__copy__()
-        for name in ("document", "for_pods", "training_identity"):
+        for name in ("document", "for_pods", "for_serving", "training_identity"):
             copied.__dict__.pop(name, None)
         return copied
 
@@ -56,6 +56,18 @@ class ResolvedModel(Part):
         lifecycle = self.spec.lifecycle.model_copy(update={"rollout": Rollout()})
         spec = self.spec.model_copy(update={"predictor": neutral, "lifecycle": lifecycle, "suspend": False})
         return ResolvedModel(name=self.name, namespace=self.namespace, spec=spec)
+
+    @cached_property
+    def for_serving(self) -> "ResolvedModel":
+        """As `for_pods`, without the rows of inline training data: they are the trainer's alone."""
+        seen, training = self.for_pods, self.spec.lifecycle.training
+        if training is None or training.data.inline is None:
+            return seen
+        data = training.data.model_copy(update={"inline": ""})
+        lifecycle = seen.spec.lifecycle.model_copy(update={"training": training.model_copy(update={"data": data})})
+        return ResolvedModel(
+            name=self.name, namespace=self.namespace, spec=seen.spec.model_copy(update={"lifecycle": lifecycle})
+        )
 
     def training_hash(self) -> str:
         """Identity of what training would make: data → gates and what bias rules feed into them."""

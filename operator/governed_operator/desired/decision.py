@@ -16,7 +16,7 @@ class Revision:
 
     model: ResolvedModel
     document: bytes = field(repr=False)
-    """The model as its pods read it: canonical JSON, made once, for its hash is part of several names."""
+    """The model as its serving pods read it: canonical JSON, made once, for its hash is part of several names."""
     artefact: str
     """sha256:… of the artefact; empty with a foreign runtime."""
     percent: int = 100
@@ -26,7 +26,7 @@ class Revision:
 
     @classmethod
     def of(cls, model: ResolvedModel, artefact: str, percent: int = 100) -> "Revision":
-        seen = model.for_pods
+        seen = model.for_serving
         return cls(seen, seen.document, artefact, percent)
 
     @cached_property

@@ -5,7 +5,7 @@ from governed_api import runtime as rt
 from governed_api.lifecycle import Training
 from governed_api.quantities import seconds
 from governed_operator.desired import environment as env
-from governed_operator.desired import pod
+from governed_operator.desired import pod, specification
 from governed_operator.desired.manifest import ANNOTATION_CREATE_ONCE, Manifest, Subject, manifest, model_labels
 from governed_operator.kube.kinds import JOB
 
@@ -59,7 +59,7 @@ def _pod(subject: Subject, training: Training) -> Manifest:
         **pod.scheduling(subject),
         "containers": [_container(subject, training)],
         "volumes": [
-            pod.spec_volume(object_names.training_config(subject.name, subject.model.training_hash())),
+            specification.training_volume(subject),
             pod.keys_volume(subject.name, subject.model.spec),
             {"name": "data", "persistentVolumeClaim": {"claimName": object_names.data_claim(subject.name)}},
             pod.source_volume(training.data.uri),

@@ -12,16 +12,21 @@ from governed_operator.local.workdir import Workdir
 
 
 class Secrets:
-    """Secrets of a namespace as files WORKDIR/secrets/<name>/<key>, 0600; generated ones are drawn once."""
+    """Secrets of a namespace as files WORKDIR/secrets/<name>/<key>, 0600; generated ones are drawn once. Those that
+    bring their data (rows of training data) stay in memory."""
 
     def __init__(self, workdir: Workdir, root: tuple[str, str]) -> None:
         self._workdir, self._folder = workdir, workdir.secrets
         self._root = root
+        self._brought: dict[str, dict[str, bytes]] = {}
 
     def ensure(self, secret: Manifest) -> None:
         """Draw a generated Secret's data unless it is there. A half-written one is an error, never replaced: a key may
         be lost."""
         name = secret["metadata"]["name"]
+        if "data" in secret:
+            self._brought[name] = {key: base64.b64decode(value) for key, value in secret["data"].items()}
+            return
         folder = self._folder / name
         wanted = secret["metadata"]["annotations"][ANNOTATION_GENERATE].split(",")
         if folder.is_dir():
@@ -46,6 +51,8 @@ class Secrets:
 
     def value(self, name: str, key: str) -> bytes:
         """Raises LocalError when the Secret, or the key in it, isn't there."""
+        if key in self._brought.get(name, {}):
+            return self._brought[name][key]
         path = self._folder / name / key
         if not path.is_file():
             raise LocalError(
@@ -54,6 +61,8 @@ class Secrets:
         return path.read_bytes()
 
     def keys(self, name: str) -> list[str]:
+        if name in self._brought:
+            return sorted(self._brought[name])
         folder = self._folder / name
         return sorted(p.name for p in folder.iterdir()) if folder.is_dir() else []
 

@@ -27,7 +27,7 @@ from governed_operator.policy.revisions import stale_report_entries
 from governed_operator.policy.status import significant, status_of
 from governed_operator.settings import Settings
 from governed_operator.watch.cache import Cache, Child, ChildKey, ModelEntry, ModelKey
-from governed_operator.watch.facts import WorkloadFacts
+from governed_operator.watch.facts import JobFacts, WorkloadFacts
 
 logger = logging.getLogger("governed_operator.loop.reconcile")
 
@@ -211,17 +211,26 @@ def _token(obs: Observed, decision: Decision) -> Token:
 
 def retained_children(obs: Observed, decision: Decision) -> dict[ChildKey, Child]:
     """What isn't wanted anew, and must stay all the same: a held Deployment, and ConfigMaps that running pods may still
-    mount."""
+    mount; a trainer's too, which an operator before this one made with rows in it, until its Job is over."""
     workload = obs.workload()
     settled = workload is not None and workload.observed and workload.updated >= workload.replicas
+    training_config = ("ConfigMap", object_names.training_config(obs.subject.name, obs.model.training_hash()))
     out = {}
     for place, child in obs.children.items():
         serving_config = child.kind == "ConfigMap" and child.component == COMPONENT
         held = decision.held and (serving_config or place == ("Deployment", object_names.deployment(obs.subject.name)))
         rolling = serving_config and not settled and not decision.stopped
-        if held or rolling:
+        if held or rolling or (place == training_config and _trains(obs)):
             out[place] = child
     return out
+
+
+def _trains(obs: Observed) -> bool:
+    """Whether the Job of the model's present training is there and not over."""
+    name = object_names.training_job(obs.subject.name, obs.model.training_hash())
+    job = obs.children.get(("Job", name))
+    facts = job.facts if job is not None else None
+    return isinstance(facts, JobFacts) and not facts.succeeded and facts.failure is None
 
 
 async def run_workers(reconciler: Reconciler, number: int) -> None:
