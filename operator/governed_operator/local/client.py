@@ -1,5 +1,6 @@
 """HTTP client of a served model: Open Inference Protocol V2 and our explain route."""
 
+import time
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, TypedDict
@@ -10,6 +11,9 @@ import httpx
 from governed_api import routes
 from governed_api.datatypes import DATATYPES, NUMBERS
 from governed_api.json_types import Json, Scalar
+
+TIMEOUT = 75.0
+"""Seconds; a model's own timeout is 60 where its manifest names none."""
 
 Row = dict[str, Scalar]
 """Raw features of one instance, by name."""
@@ -70,17 +74,40 @@ class ExplainAnswer(TypedDict, total=False):
     explanations: list[Explanation]
 
 
+class Ticket(TypedDict, total=False):
+    """An explanation that is computed while nobody waits."""
+
+    id: str
+    status: str
+    error: str
+    result: ExplainAnswer
+
+
 class ClientError(Exception):
-    """The model can't be reached or refuses; the message says what it answered."""
+    """The model can't be reached or refuses; the message says what it answered, ``status`` with which HTTP status."""
+
+    def __init__(self, message: str, status: int | None = None):
+        super().__init__(message)
+        self.status = status
 
 
 class ModelClient:
-    """Speaks to one model at ``url``; rows are mappings of raw features. ``headers``: of every request."""
+    """Speaks to one model at ``url``; rows are mappings of raw features. ``headers``: of every request. ``timeout`` in
+    seconds: longer than the model's own, whose 504 says what to do."""
 
     def __init__(
-        self, url: str, model: str, *, timeout: float = 60.0, headers: Mapping[str, str] | None = None
+        self,
+        url: str,
+        model: str,
+        *,
+        timeout: float = TIMEOUT,
+        headers: Mapping[str, str] | None = None,
+        transport: httpx.BaseTransport | None = None,
     ) -> None:
-        self._http = httpx.Client(base_url=url.rstrip("/"), timeout=timeout, trust_env=False, headers=headers)
+        self._http = httpx.Client(
+            base_url=url.rstrip("/"), timeout=timeout, trust_env=False, headers=headers, transport=transport
+        )
+        self._timeout = timeout
         self._model = model
         self._inputs: list[DeclaredTensor] | None = None
 
@@ -107,6 +134,28 @@ class ModelClient:
             body["parameters"] = parameters
         answer: ExplainAnswer = self._json("POST", routes.EXPLAIN.format(model=self._model), body)
         return answer
+
+    def explain_later(self, row: Row, *, patience: float, every: float = 1.0) -> ExplainAnswer:
+        """The explanation of a row that takes longer than a request may: asked for, and fetched once it is there,
+        within ``patience`` seconds. Raises ClientError."""
+        body = {"inputs": self._columns([row])}
+        ticket: Ticket = self._json("POST", routes.EXPLANATIONS.format(model=self._model), body)
+        path = routes.EXPLANATION.format(model=self._model, ticket=quote(ticket["id"], safe=""))
+        deadline = time.monotonic() + patience
+        while True:
+            ticket = self._json("GET", path)
+            if ticket["status"] == "done":
+                return ticket["result"]
+            if ticket["status"] == "failed":
+                raise ClientError(
+                    f"the explanation {ticket['id']} failed: {ticket.get('error', 'it does not say why')}"
+                )
+            if time.monotonic() > deadline:
+                raise ClientError(
+                    f"the explanation {ticket['id']} is still {ticket['status']} after {patience:.0f} s; "
+                    f"ask for {path} later"
+                )
+            time.sleep(every)
 
     def acknowledge(self, by: str, reason: str) -> None:
         """To the auditor: a person takes over the alarm of a failed verdict. Raises ClientError."""
@@ -160,6 +209,12 @@ class ModelClient:
         try:
             answer = self._http.request(method, path, json=body, headers=headers)
             document = answer.json()
+        except httpx.ReadTimeout as error:
+            raise ClientError(
+                f"{self._http.base_url}{path}: no answer within {self._timeout:g} s; ask again when the machine is "
+                "less busy, or for less",
+                504,
+            ) from error
         except httpx.HTTPError as error:
             raise ClientError(
                 f"{self._http.base_url}: {str(error) or type(error).__name__}: is the model running there?"
@@ -167,7 +222,8 @@ class ModelClient:
         except ValueError as error:
             raise ClientError(f"{self._http.base_url}{path} answered {answer.status_code} and no JSON") from error
         if answer.status_code >= 400:
-            raise ClientError(f"{path} answered {answer.status_code}: {document.get('error', document)}")
+            words = document.get("error", document) if isinstance(document, dict) else document
+            raise ClientError(f"{path} answered {answer.status_code}: {words}", answer.status_code)
         if not isinstance(document, dict):
             raise ClientError(f"{path}: expected a JSON mapping, found {type(document).__name__}")
         return document

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from http import HTTPStatus
 from pathlib import Path
 
 import httpx
@@ -14,7 +15,7 @@ from governed_api.model import GovernedModel
 from governed_api.report import AuditorReport
 from governed_api.verdict import WITHIN_THRESHOLDS
 from governed_operator.local.audit_view import bias_table, data_audit, gate_table
-from governed_operator.local.client import ClientError, ModelClient
+from governed_operator.local.client import ClientError, ExplainAnswer, ModelClient, Row
 from governed_operator.local.errors import LocalError
 from governed_operator.local.explanation_view import explanation_view
 from governed_operator.local.proof import answered, verify, wait_for_entry
@@ -22,6 +23,10 @@ from governed_operator.local.reports import training_report
 from governed_operator.local.run import Running
 from governed_operator.local.sample import Sample, load_sample, sample_path
 
+EXPLANATION_PATIENCE = 600.0
+"""Seconds in which an explanation must be there."""
+MARGIN = 15.0
+"""Seconds that we wait beyond the model's own timeout, whose 504 says more than silence."""
 VERDICT_PATIENCE = 60.0
 """Seconds in which the auditor must have folded another row."""
 WIDTH = 130
@@ -36,7 +41,8 @@ async def show(running: Running, manifest: GovernedModel, file: Path, console: C
     sample = load_sample(sample_path(manifest, file))
     _training(console, running)
     try:
-        with ModelClient(running.url, running.model.name) as client:
+        timeout = running.model.spec.predictor.timeout + MARGIN
+        with ModelClient(running.url, running.model.name, timeout=timeout) as client:
             first = await _predictions(console, client, sample)
             if running.model.spec.explainer:
                 await _explanations(console, client, sample)
@@ -86,7 +92,17 @@ async def _explanations(console: Console, client: ModelClient, sample: Sample) -
         row = sample.instances[index]
         title = " ".join(f"{k}={_clip(v)}" for k, v in row.items())
         console.print(Rule(f"explanation: {title}", align="left"))
-        console.print(explanation_view(await asyncio.to_thread(client.explain, row, {})))
+        console.print(explanation_view(await asyncio.to_thread(_explained, client, row)))
+
+
+def _explained(client: ModelClient, row: Row) -> ExplainAnswer:
+    """On a busy machine an exact explanation takes longer than a request may; then it is asked for as a job."""
+    try:
+        return client.explain(row, {})
+    except ClientError as error:
+        if error.status != HTTPStatus.GATEWAY_TIMEOUT:
+            raise
+    return client.explain_later(row, patience=EXPLANATION_PATIENCE)
 
 
 def _clip(value: object) -> str:
