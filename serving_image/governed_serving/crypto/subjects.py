@@ -2,7 +2,8 @@
 
 Who it is about is known by a keyed digest alone (HMAC-SHA256 under the ``subject-index`` keyset, 128 bits). A subject's
 keyset has the purpose ``subject-DIGEST-N``; somebody who comes again after the key was destroyed has the next N. Open
-keysets are kept in memory, ``capacity`` of them and no longer than ``seconds``, and nowhere else.
+keysets are kept in memory, ``capacity`` of them and no longer than ``seconds``, and nowhere else: they are let go of
+when their time is over, whether anybody asks for them or not.
 """
 
 import threading
@@ -49,6 +50,12 @@ _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(_Content)
 
 
+def _later(seconds: float, call: Callable[[], None]) -> None:
+    timer = threading.Timer(seconds, call)
+    timer.name, timer.daemon = "subject-keys", True
+    timer.start()
+
+
 def purposes_of(subject: str, purposes: list[str]) -> list[str]:
     """Of a store's ``purposes``, those of a subject's keysets."""
     return [purpose for purpose in purposes if purpose.rpartition("-")[0] == SUBJECT + subject]
@@ -66,12 +73,15 @@ class Subjects:
         capacity: int = CAPACITY,
         seconds: float = SECONDS,
         clock: Callable[[], float] = time.monotonic,
+        later: Callable[[float, Callable[[], None]], None] = _later,
     ):
-        self._kek, self._store = kek, store
+        self._kek, self._store, self._later = kek, store, later
         self._capacity, self._seconds, self._clock = capacity, seconds, clock
         self._index: Keyset | None = None
         self._held: OrderedDict[str, _Held] = OrderedDict()
         self._lock = threading.Lock()
+        self._waiting = False
+        """Whether :meth:`_forget` is going to be called."""
 
     def digest(self, who: str, *, create: bool = True) -> str:
         """By which a subject is known. Raises KeyMissing when there are no subjects and none is to be made."""
@@ -134,7 +144,7 @@ class Subjects:
     def _known(self, name: str) -> _Held | None:
         with self._lock:
             held = self._held.get(name)
-            if held is None or held.until < self._clock():
+            if held is None or held.until <= self._clock():
                 self._held.pop(name, None)
                 return None
             self._held.move_to_end(name)
@@ -145,7 +155,23 @@ class Subjects:
             self._held[name] = held
             while len(self._held) > self._capacity:
                 self._held.popitem(last=False)
+            self._wait()
         return held
+
+    def _forget(self) -> None:
+        """Let go of the keysets whose time is over."""
+        with self._lock:
+            self._waiting, now = False, self._clock()
+            for name in [name for name, held in self._held.items() if held.until <= now]:
+                del self._held[name]
+            self._wait()
+
+    def _wait(self) -> None:
+        """Until the first keyset's time is over; the lock is held."""
+        if self._held and not self._waiting:
+            self._waiting = True
+            first = min(held.until for held in self._held.values())
+            self._later(max(first - self._clock(), 0.0), self._forget)
 
 
 def _aad(model: str, purpose: str, ids: list[str]) -> bytes:

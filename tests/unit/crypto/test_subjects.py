@@ -1,0 +1,160 @@
+"""Keys of persons: one each, held in memory for their time and no longer, a new one for who comes again."""
+
+import gc
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from governed_serving.crypto import (
+    DirectoryStore,
+    Kek,
+    KeyMissing,
+    Keyring,
+    Keyset,
+    Subjects,
+    Tampered,
+    purposes_of,
+)
+from governed_serving.records import PredictionFrame, SubjectFrame
+from support.waiting import eventually
+
+
+class Later:
+    """Calls that are due at a time; ``pass_`` lets time go by."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.due: list[tuple[float, Callable[[], None]]] = []
+
+    def __call__(self, seconds: float, call: Callable[[], None]) -> None:
+        self.due.append((self.now + seconds, call))
+
+    def pass_(self, seconds: float) -> None:
+        self.now += seconds
+        ready = [call for at, call in self.due if at <= self.now]
+        self.due = [(at, call) for at, call in self.due if at > self.now]
+        for call in ready:
+            call()
+
+
+class Site:
+    def __init__(self, folder: Path) -> None:
+        self.kek, self.store, self.later = Kek(os.urandom(32)), DirectoryStore(folder), Later()
+        self.subjects = self.holder()
+
+    def holder(self, **more: int) -> Subjects:
+        return Subjects(self.kek, self.store, clock=lambda: self.later.now, later=self.later, **more)
+
+    def seal(self, who: str, id: str = "a") -> SubjectFrame:
+        return self.subjects.seal(frame(id), self.subjects.digest(who))
+
+    def destroy(self, purpose: str) -> None:
+        Keyring(self.kek, self.store).destroy(purpose)
+
+
+def frame(id: str = "a") -> PredictionFrame:
+    return PredictionFrame("credit", "r1", "sha256:0", [id], b"\0" * 8, b"\1\0\0\0", {}, {}, ["c"])
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    return Site(tmp_path)
+
+
+def keysets_in_memory() -> int:
+    gc.collect()
+    return sum(type(thing) is Keyset for thing in gc.get_objects())
+
+
+def test_a_destroyed_key_leaves_memory_though_nobody_asks_for_it(site: Site) -> None:
+    site.subjects.digest("north")  # the index's own keyset stays
+    before = keysets_in_memory()
+    record = site.seal("north")
+    assert site.subjects.opened(record) == frame()
+    assert keysets_in_memory() > before
+    site.destroy(record.key)
+    site.later.pass_(29.9)
+    assert keysets_in_memory() > before
+    site.later.pass_(0.1)
+    assert keysets_in_memory() == before
+    assert site.later.due == [], "nothing is left to wait for"
+
+
+def test_each_key_has_its_own_time(site: Site) -> None:
+    first = site.seal("north")
+    site.later.pass_(20.0)
+    second = site.seal("south")
+    for record in (first, second):
+        site.destroy(record.key)
+    site.later.pass_(10.0)
+    assert set(site.subjects._held) == {second.subject}
+    assert len(site.later.due) == 1, "one call waits, however many keys there are"
+    site.later.pass_(20.0)
+    assert not site.subjects._held
+
+
+def test_use_makes_a_keys_time_no_longer(site: Site) -> None:
+    record = site.seal("north")
+    for _ in range(6):
+        site.later.pass_(4.9)
+        site.seal("north")
+    site.destroy(record.key)
+    site.later.pass_(0.6)
+    assert site.seal("north").key == record.key.removesuffix("-1") + "-2"
+
+
+def test_a_timer_lets_go_of_keys_in_a_process(site: Site) -> None:
+    """The real one, which isn't told what time it is."""
+    subjects = Subjects(site.kek, site.store, seconds=0.05)
+    subjects.seal(frame(), subjects.digest("north"))
+    eventually(lambda: len(subjects._held), lambda held: held == 0, within=60)
+
+
+def test_the_least_lately_used_key_makes_room(site: Site) -> None:
+    site.subjects = site.holder(capacity=2)
+    north, south = site.seal("north").subject, site.seal("south").subject
+    site.seal("north")
+    east = site.seal("east").subject
+    assert set(site.subjects._held) == {north, east}
+    assert south not in site.subjects._held
+
+
+def test_a_person_is_known_by_a_keyed_digest(site: Site, tmp_path: Path) -> None:
+    digest = site.subjects.digest("north")
+    assert len(digest) == 32
+    assert digest == site.holder().digest("north") != site.subjects.digest("south")
+    assert digest != Site(tmp_path / "other").subjects.digest("north"), "without the key nobody can try names"
+
+
+def test_no_index_is_made_for_who_only_asks(site: Site, tmp_path: Path) -> None:
+    with pytest.raises(KeyMissing):
+        site.subjects.digest("north", create=False)
+    assert not list(tmp_path.iterdir())
+
+
+def test_purposes_are_those_of_one_person() -> None:
+    one, other = "a" * 32, "a" * 31 + "b"
+    purposes = [f"subject-{one}-1", f"subject-{one}-12", f"subject-{other}-1", "subject-index", "journal"]
+    assert purposes_of(one, purposes) == purposes[:2]
+    assert purposes_of("a" * 31, purposes) == []
+
+
+@pytest.mark.parametrize(
+    "change", [{"model": "other"}, {"ids": ["b"]}, {"ids": ["a", "b"]}, {"sealed": b""}, {"sealed": b"x" * 60}]
+)
+def test_a_record_is_bound_to_its_model_and_ids(site: Site, change: dict[str, object]) -> None:
+    record = site.seal("north")
+    with pytest.raises(Tampered):
+        site.subjects.opened(msgspec.structs.replace(record, **change))
+
+
+def test_a_record_whose_key_is_gone_stays_sealed(site: Site) -> None:
+    record = site.seal("north")
+    site.destroy(record.key)
+    site.later.pass_(30.0)
+    assert site.subjects.opened(record) is record
+    unknown = msgspec.structs.replace(record, key=f"subject-{'0' * 32}-1")
+    assert site.subjects.opened(unknown) is unknown
