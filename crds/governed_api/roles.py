@@ -1,7 +1,8 @@
 """Who speaks to a namespace's archive: a model in one of its roles, or the reader of all models.
 
 A bearer token says whose it is and proves it: ``MODEL/ROLE/`` and HMAC-SHA256 (RFC 2104) of ``NAMESPACE/MODEL/ROLE``
-under the archive's root, in hex. So the archive keeps no list of tokens, and no token is another role's.
+under the archive's root, in hex. So the archive keeps no list of tokens, and no token is another role's. The reader's
+model is ``governed-archive``, which no model can be called.
 """
 
 import hashlib

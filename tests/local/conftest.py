@@ -97,7 +97,7 @@ def in_ledger(served: Served, kind: str = "prediction") -> set[str]:
     start = 0
     with httpx.Client(headers=headers, trust_env=False, timeout=30) as client:
         while entries := client.get(f"{base}/entries", params={"start": start, "end": start + 1000}).json()["entries"]:
-            found.update(e["id"] for e in entries if e["type"] == kind)
+            found.update(e["id"] for e in entries if e and e["type"] == kind)
             start += len(entries)
     return found
 

@@ -17,6 +17,7 @@ from governed_api import object_names
 from governed_api.runtime import KEK_NAME
 from governed_serving.archive.ledger.entrylog import Batch
 from governed_serving.archive.ledger.note import Checkpoint
+from governed_serving.archive.reach import Speaker
 from governed_serving.archive.service import Archive
 from governed_serving.auditor.service.shipping import Shipper
 from governed_serving.crypto import DirectoryStore, Kek, KeyEvent, Keyring, Keyset, SegmentCipher, load_kek
@@ -46,7 +47,7 @@ class DirectClient:
         return digest
 
     def append_batch(self, stream: str, first_seq: int, entries: list[bytes]) -> Any:
-        batch = self._archive.admit(MODEL, AppendRequest(stream, first_seq, entries))
+        batch = self._archive.admit(Speaker(MODEL, None), AppendRequest(stream, first_seq, entries))
         return self._archive.appender.submit(batch).result(30)
 
     def next_seq(self, stream: str) -> int:
@@ -142,7 +143,7 @@ class WorkFolder:
             id = f"req-{self._sent}"
             await server.append(framed(Prediction(_SCHEMA, id, self._now, 1, [[41.0]], [[self._sent % 2]])))
             self._sent += 1
-            self._now += 60.0
+            self._now += 20.0
         verdict = self._verdict()
         body = msgspec.json.encode({"verdict": verdict, "counts": {}})
         summary = {name: verdict[name] for name in ("verdict", "samples", "summary", "evidence")}

@@ -2,8 +2,8 @@
 
 ``/v1/ledger`` is the prefix of a C2SP tlog-tiles log. Checkpoint, key, proofs and tiles (hashes only) are for anyone,
 so that a witness needs no secret; entry bundles, which hold what all models' entries say in clear, need the reader's
-token, everything else a model's bearer token. A model reads and writes its own; the reader's token (name ``*``) reads
-everything and writes nothing.
+token, everything else a model's bearer token. What a token's role may do is :mod:`governed_serving.archive.reach`'s to
+say, of each route before its handler runs; a model reads and writes its own.
 """
 
 import asyncio
@@ -23,12 +23,14 @@ from starlette.types import Receive, Scope, Send
 from governed_api import routes
 from governed_api.runtime import LIVE_PATH, METRICS_PATH, READY_PATH
 from governed_serving.archive.backup.snapshot import Snapshot
-from governed_serving.archive.errors import ArchiveError, Busy, LedgerDamaged, Refused
+from governed_serving.archive.client import HIDDEN
+from governed_serving.archive.errors import OTHER_MODEL, ArchiveError, Busy, LedgerDamaged, Refused
 from governed_serving.archive.ledger.tiles import WIDTH
 from governed_serving.archive.metrics import ArchiveMetrics
+from governed_serving.archive.reach import ACTS, PUBLIC, Act, Speaker
 from governed_serving.archive.service import Archive
 from governed_serving.archive.store.states import States
-from governed_serving.archive.tokens import READER, Tokens
+from governed_serving.archive.tokens import Tokens
 from governed_serving.decoding import decode_with
 from governed_serving.hosting import exception_handlers, log
 from governed_serving.hosting.bodies import BodyLimit, body_chunks, read_body
@@ -55,7 +57,7 @@ def create_app(
 ) -> Starlette:
     """The ASGI application. ``background`` runs beside it (the report); the archive is closed when it stops;
     ``leaving``: not ready."""
-    state = _State(archive, tokens, leaving)
+    state = _State(archive, tokens, metrics, leaving)
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -76,12 +78,13 @@ def create_app(
             )
 
     routes = [
-        Route(path, metrics.timed(path, handler), methods=list(methods)) for path, methods, handler in _routes(state)
+        Route(path, metrics.timed(path, state.guarded(path, methods, handler)), methods=list(methods))
+        for path, methods, handler in _routes(state)
     ]
     routes += [
         Route(LIVE_PATH, state.live),
         Route(READY_PATH, state.readiness),
-        Route(METRICS_PATH, lambda _: Response(metrics.render(archive), media_type=metrics.media_type)),
+        Route(METRICS_PATH, state.figures),
     ]
     return _without_redirects(Starlette(routes=routes, lifespan=lifespan, exception_handlers=_handlers()))
 
@@ -106,47 +109,67 @@ def _handlers() -> dict[Any, Any]:
     return {ArchiveError: _problem, HTTPException: _http_problem, OSError: _disk_problem, **exception_handlers()}
 
 
+class _Whose(msgspec.Struct):
+    """What of an entry says who may read it."""
+
+    model: str
+
+
+_whose_decoder = msgspec.json.Decoder(_Whose)
+
+
 class _State:
     """What the handlers share."""
 
-    def __init__(self, archive: Archive, tokens: Tokens, leaving: Callable[[], bool]):
+    def __init__(self, archive: Archive, tokens: Tokens, metrics: ArchiveMetrics, leaving: Callable[[], bool]):
         self.archive = archive
-        self.tokens = tokens
+        self.tokens, self.metrics = tokens, metrics
         self.ready, self._leaving = False, leaving
         self.uploads = asyncio.Semaphore(_UPLOADS)
 
-    def speaker(self, request: Request, named: str = "") -> str:
-        """Who the bearer token speaks for. Raises Refused (401)."""
+    def guarded(self, path: str, methods: Sequence[str], handler: Handler) -> Handler:
+        """``handler``, behind the table of who may do what. Raises LookupError for a route that the table hasn't."""
+        acts = {method: self._act(method, path) for method in methods if method != "HEAD"}
+
+        async def checked(request: Request) -> Response:
+            act = acts["GET" if request.method == "HEAD" else request.method]
+            if act is None:
+                return await handler(request)
+            role = ""
+            try:
+                speaker = self._speaker(request)
+                role = speaker.role or "older"
+                _check(speaker, act, request)
+                request.state.speaker = speaker
+                return await handler(request)
+            except Refused as error:
+                if reason := error.details.get("reason"):
+                    self.metrics.refused(role, act.name.lower(), str(reason))
+                raise
+
+        return checked
+
+    @staticmethod
+    def _act(method: str, path: str) -> Act | None:
+        if (method, path) in PUBLIC:
+            return None
+        if (method, path) not in ACTS:
+            raise LookupError(f"{method} {path}: say in archive/reach.py who may do it")
+        return ACTS[method, path]
+
+    def _speaker(self, request: Request) -> Speaker:
+        """Who the bearer token speaks for. Raises Refused (401, 403)."""
         claimed = request.headers.get("x-governed-model", "")
-        candidates = [claimed] if claimed else [named, *self.archive.models()]
-        return self.tokens.speaker(request.headers.get("authorization", ""), candidates)
-
-    def role(self, request: Request) -> tuple[str, str]:
-        """(model, role) of a token that has a role; (name, "") of another. Raises Refused (401)."""
-        token = request.headers.get("authorization", "").partition(" ")[2].strip()
-        return self.tokens.of_role(token) if "/" in token else (self.speaker(request), "")
-
-    def auditor(self, request: Request) -> None:
-        """Check that the speaker may read what is all models'. Raises Refused (401, 403)."""
-        speaker = self.speaker(request, READER)
-        if speaker != READER:
-            raise Refused(403, f"the token is that of {speaker}; the whole log needs the reader's")
-
-    def reader(self, request: Request, model: str) -> str:
-        """Check that the speaker may read what is ``model``'s. Raises Refused (401, 403)."""
-        speaker = self.speaker(request, model)
-        if speaker not in (model, READER):
-            raise Refused(403, f"the token is that of {speaker}; what is {model}'s needs the token of {model}")
-        return model
-
-    def writer(self, request: Request, model: str = "") -> str:
-        """Check that the speaker may write under ``model`` (default: its own name). Raises Refused (401, 403)."""
-        speaker = self.speaker(request, model)
-        if speaker == READER:
-            raise Refused(403, "a reader's token may not write")
-        if model and speaker != model:
-            raise Refused(403, f"the token is that of {speaker}, which may not write under {model}")
+        asked = request.path_params.get("model") or request.query_params.get("model", "")
+        named = [claimed] if claimed else [asked, *self.archive.models()]
+        speaker = self.tokens.speaker(request.headers.get("authorization", ""), named)
+        if claimed:
+            speaker.check_model(claimed)
         return speaker
+
+    def figures(self, _: Request) -> Response:
+        self.metrics.tell_older_tokens(self.tokens.older_taken, self.tokens.older_until)
+        return Response(self.metrics.render(self.archive), media_type=self.metrics.media_type)
 
     async def live(self, _: Request) -> Response:
         return _json({"live": True})
@@ -182,28 +205,25 @@ def _ledger_routes(state: _State) -> _Table:
             asked = decode_with(_append_decoder, await _body(request, APPEND_BYTES))
         except msgspec.DecodeError as error:
             raise Refused(400, f"expected a msgpack AppendRequest: {error}") from None
-        model = state.writer(request)
-        batch = await run_in_threadpool(state.archive.admit, model, asked)
+        batch = await run_in_threadpool(state.archive.admit, _speaker_of(request), asked)
         done = await asyncio.wrap_future(state.archive.appender.submit(batch))
         return _json({"first_index": done.first_index, "size": done.size, "ranges": done.ranges})
 
     async def entries(request: Request) -> Response:
-        state.speaker(request)
         start, end = _number(request, "start"), _number(request, "end")
         if not 0 <= start <= end:
             raise Refused(400, f"expected 0 ≤ start ≤ end, found start={start}, end={end}")
         found = await run_in_threadpool(ledger.entries, start, min(end, start + _MAX_ENTRIES))
+        if not (speaker := _speaker_of(request)).reads_all:
+            found = [e if decode_with(_whose_decoder, e).model == speaker.model else HIDDEN for e in found]
         return Response(b'{"entries":[' + b",".join(found) + b"]}", media_type="application/json")
 
     async def stream(request: Request) -> Response:
-        model = state.speaker(request)
-        following = ledger.next_seq(model, request.path_params["stream"])
+        following = ledger.next_seq(_speaker_of(request).model, request.path_params["stream"])
         return _json({"next_seq": following or 0})
 
     async def find(request: Request) -> Response:
-        query = request.query_params
-        model = query.get("model", "") or state.speaker(request)
-        state.reader(request, model)
+        query, model = request.query_params, _model_of(request)
         limit = min(_number(request, "limit", 100), _MAX_ENTRIES)
         found = await run_in_threadpool(ledger.find, model, query.get("id", ""), query.get("type", ""), limit)
         return _json([{"index": f.index, "entry": msgspec.Raw(f.entry)} for f in found])
@@ -263,13 +283,11 @@ def _proof_routes(state: _State) -> _Table:
     ledger = state.archive.ledger
 
     async def receipt(request: Request) -> Response:
-        query = request.query_params
-        model = state.reader(request, query.get("model", "") or state.speaker(request))
-        proof = await run_in_threadpool(state.archive.receipt, model, query.get("id", ""))
+        id = request.query_params.get("id", "")
+        proof = await run_in_threadpool(state.archive.receipt, _model_of(request), id)
         return PlainTextResponse(proof.text())
 
     async def bundle(request: Request) -> Response:
-        state.auditor(request)
         _, number, width = parse_tile("0", request.path_params["tile"])
         first = number * WIDTH
         found = await run_in_threadpool(ledger.entries, first, first + width)
@@ -288,7 +306,6 @@ def _blob_routes(state: _State) -> _Table:
     archive = state.archive
 
     async def put_blob(request: Request) -> Response:
-        state.writer(request)
         digest = request.path_params["digest"]
         if archive.blobs.size(digest) is not None or archive.blobs.expired(digest):
             return _json({"blob": digest}, 200)  # a shipper that was killed sends again what may be deleted by now
@@ -297,8 +314,9 @@ def _blob_routes(state: _State) -> _Table:
         return _json({"blob": digest}, 201 if fresh else 200)
 
     async def get_blob(request: Request) -> Response:
-        state.speaker(request)
         digest = request.path_params["digest"]
+        if not (speaker := _speaker_of(request)).reads_all and speaker.role is not None:
+            await run_in_threadpool(_check_named, archive, speaker, digest, request)
         if archive.blobs.size(digest) is None:
             if archive.blobs.expired(digest):
                 raise Refused(
@@ -318,11 +336,10 @@ def _keyset_routes(state: _State) -> _Table:
 
     async def get_keyset(request: Request) -> Response:
         model, purpose = request.path_params["model"], request.path_params["purpose"]
-        return Response(archive.keyset(state.reader(request, model), purpose), media_type="application/json")
+        return Response(archive.keyset(model, purpose), media_type="application/json")
 
     async def put_keyset(request: Request) -> Response:
         model, purpose = request.path_params["model"], request.path_params["purpose"]
-        state.writer(request, model)
         document = await _body(request, 256 << 10)
         expected = _digest(request, "if-match")
         if expected:
@@ -335,13 +352,12 @@ def _keyset_routes(state: _State) -> _Table:
 
     async def delete_keyset(request: Request) -> Response:
         model, purpose = request.path_params["model"], request.path_params["purpose"]
-        state.writer(request, model)
         receipt = await _body(request, 64 << 10)
         await run_in_threadpool(archive.destroy_keyset, model, purpose, receipt)
         return _json({"purpose": purpose})
 
     async def purposes(request: Request) -> Response:
-        return _json({"purposes": archive.purposes(state.reader(request, request.path_params["model"]))})
+        return _json({"purposes": archive.purposes(request.path_params["model"])})
 
     return [
         (routes.KEYSETS, ("GET",), purposes),
@@ -356,33 +372,31 @@ def _named_routes(state: _State) -> _Table:
     archive = state.archive
 
     async def get_ref(request: Request) -> Response:
-        model = state.reader(request, request.path_params["model"])
+        model = request.path_params["model"]
         return Response(archive.reference(model, request.path_params["name"]), media_type="application/json")
 
     async def put_ref(request: Request) -> Response:
         model, name = request.path_params["model"], request.path_params["name"]
-        state.writer(request, model)
         await run_in_threadpool(archive.put_reference, model, name, await _body(request, 64 << 10))
         return _json({"name": name})
 
     async def refs(request: Request) -> Response:
-        return _json({"refs": archive.references(state.reader(request, request.path_params["model"]))})
+        return _json({"refs": archive.references(request.path_params["model"])})
 
     async def get_state(request: Request) -> Response:
-        model, known = state.reader(request, request.path_params["model"]), _digest(request, "if-none-match")
+        model, known = request.path_params["model"], _digest(request, "if-none-match")
         data, digest = await run_in_threadpool(archive.state, model, request.path_params["name"], known)
         headers = {"etag": f'"{digest}"'}
         return Response(status_code=304, headers=headers) if digest == known else Response(data, 200, headers, _BINARY)
 
     async def put_state(request: Request) -> Response:
         model, name = request.path_params["model"], request.path_params["name"]
-        state.writer(request, model)
         async with state.uploads:
             await run_in_threadpool(archive.put_state, model, name, await _body(request, States.MAX_BYTES))
         return _json({"name": name})
 
     async def states(request: Request) -> Response:
-        return _json({"states": archive.states(state.reader(request, request.path_params["model"]))})
+        return _json({"states": archive.states(request.path_params["model"])})
 
     return [
         (routes.REFS, ("GET",), refs),
@@ -423,14 +437,47 @@ class _Streamed(Response):
 
 def _backup_routes(state: _State) -> _Table:
     async def speaker(request: Request) -> Response:
-        model, role = state.role(request)
-        return _json({"model": model, "role": role})
+        who = _speaker_of(request)
+        return _json({"model": who.model, "role": who.role or ""})
 
-    async def backup(request: Request) -> Response:
-        state.auditor(request)
+    async def backup(_: Request) -> Response:
         return _Streamed(await run_in_threadpool(Snapshot, state.archive))
 
     return [(routes.SPEAKER, ("GET",), speaker), (routes.BACKUP, ("GET",), backup)]
+
+
+def _speaker_of(request: Request) -> Speaker:
+    """Whom the guard before the handler has found."""
+    speaker: Speaker = request.state.speaker
+    return speaker
+
+
+def _model_of(request: Request) -> str:
+    """The model that the query names; otherwise the token's. Raises Refused (403)."""
+    speaker = _speaker_of(request)
+    model = request.query_params.get("model", "") or speaker.model
+    speaker.check_model(model)
+    return model
+
+
+def _check(speaker: Speaker, act: Act, request: Request) -> None:
+    """Raises Refused (403)."""
+    params = request.path_params
+    if "model" in params:
+        speaker.check_model(params["model"])
+    if act is Act.CREATE_KEYSET and _digest(request, "if-match"):
+        act = Act.REPLACE_KEYSET
+    speaker.check(act, params.get("purpose") or params.get("name") or "")
+
+
+def _check_named(archive: Archive, speaker: Speaker, digest: str, request: Request) -> None:
+    """A blob is its model's by an entry or a reference that names it. Raises Refused (403)."""
+    index, reference = _number(request, "entry", -1), request.query_params.get("ref", "")
+    if reference:
+        speaker.check(Act.GET_REF, reference)
+    if not archive.names_blob(speaker.model, digest, index, reference):
+        what = f"an entry (entry=INDEX) or reference (ref=NAME) of {speaker.model} that names blob {digest[:80]}"
+        raise Refused(403, f"expected {what}, found none: it may be another model's", reason=OTHER_MODEL)
 
 
 def entry_bundle(entries: Sequence[bytes]) -> bytes:

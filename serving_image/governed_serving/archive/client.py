@@ -22,8 +22,10 @@ from governed_serving.environment import Token, token_reader
 from governed_serving.hosting.retrying import Backoff, GaveUp, Retrying
 from governed_serving.records import RETENTION, ROTATION, AppendRequest
 
-__all__ = ["Appended", "ArchiveClient", "ArchiveKeysetStore", "Found"]
+__all__ = ["HIDDEN", "Appended", "ArchiveClient", "ArchiveKeysetStore", "Found"]
 
+HIDDEN = b"null"
+"""Stands for an entry of another model than the token's."""
 _UNKNOWN_TOKEN = (401, 403)
 _ENTRIES = msgspec.json.Decoder(dict[str, list[msgspec.Raw]], strict=False)
 
@@ -88,14 +90,16 @@ class ArchiveClient:
         self._ask("PUT", routes.BLOB.format(digest=digest), content=sealed)
         return digest
 
-    def has_blob(self, digest: str) -> bool:
-        """Whether the blob is there."""
-        return self._ask("HEAD", routes.BLOB.format(digest=digest), allowed=(404, 410)).status_code == 200
+    def has_blob(self, digest: str, *, entry: int | None = None, ref: str = "") -> bool:
+        """Whether the blob is there; ``entry``, ``ref``: see :meth:`get_blob`."""
+        path, named = routes.BLOB.format(digest=digest), _named(entry, ref)
+        return self._ask("HEAD", path, params=named, allowed=(404, 410)).status_code == 200
 
-    def get_blob(self, digest: str) -> bytes:
-        """Ciphertext of a blob, its address checked. Raises :class:`Refused` (404; 410: deleted under retention),
-        :class:`Unverified`."""
-        data = self._ask("GET", routes.BLOB.format(digest=digest)).content
+    def get_blob(self, digest: str, *, entry: int | None = None, ref: str = "") -> bytes:
+        """Ciphertext of a blob, its address checked. A model's token needs what of its model names it: ``entry`` (index
+        in the ledger) or ``ref`` (name of a reference). Raises :class:`Refused` (403; 404; 410: deleted under
+        retention), :class:`Unverified`."""
+        data = self._ask("GET", routes.BLOB.format(digest=digest), params=_named(entry, ref)).content
         found = hashlib.sha256(data).hexdigest()
         if found != digest:
             raise Unverified(f"blob {digest}: its content has SHA-256 {found}")
@@ -137,7 +141,8 @@ class ArchiveClient:
         return self._ask("GET", routes.LEDGER_KEY).text.strip()
 
     def entries(self, start: int, end: int) -> list[bytes]:
-        """Canonical entries ``start`` … ``end`` − 1, as far as there are."""
+        """Canonical entries ``start`` … ``end`` − 1, as far as there are; ``HIDDEN`` for one of another model than the
+        token's."""
         found: list[bytes] = []
         while start + len(found) < end:
             answer = self._ask("GET", routes.ENTRIES, params={"start": start + len(found), "end": end})
@@ -160,7 +165,7 @@ class ArchiveClient:
         return self._ask("GET", f"{routes.TILES}/{tile_path(level, number, width)}").content
 
     def speaker(self) -> tuple[str, str]:
-        """(model, role) whose this token is; no role: all of the model's containers'. Raises :class:`Refused` (401)."""
+        """(model, role) whose this token is; no role: one of the older form. Raises :class:`Refused` (401)."""
         found = decode_json(self._ask("GET", routes.SPEAKER).content, type=dict[str, str])
         return found["model"], found["role"]
 
@@ -324,6 +329,10 @@ class ArchiveKeysetStore:
         return routes.KEYSET.format(model=self._client._me(), purpose=purpose)
 
 
+def _named(entry: int | None, ref: str) -> dict[str, str | int]:
+    return {} if entry is None and not ref else {"ref": ref} if ref else {"entry": entry or 0}
+
+
 def _bearer(token: str) -> str:
     return f"Bearer {token.strip()}"
 
@@ -331,7 +340,14 @@ def _bearer(token: str) -> str:
 def _checked(answer: httpx.Response, allowed: tuple[int, ...]) -> httpx.Response:
     if answer.is_success or answer.status_code in allowed:
         return answer
-    raise Refused(answer.status_code, _error_text(answer))
+    raise Refused(answer.status_code, _error_text(answer), reason=_reason(answer))
+
+
+def _reason(answer: httpx.Response) -> str:
+    try:
+        return str(answer.json().get("reason", ""))
+    except (ValueError, AttributeError):
+        return ""
 
 
 def _error_text(answer: httpx.Response) -> str:

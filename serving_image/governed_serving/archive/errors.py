@@ -8,7 +8,30 @@ ArchiveError
 └── Unverified       what was fetched is not what was asked for
 """
 
-__all__ = ["ArchiveError", "Busy", "LedgerDamaged", "Refused", "Unreachable", "Unverified"]
+__all__ = [
+    "ACT",
+    "ENTRY_TYPE",
+    "OTHER_MODEL",
+    "OUT_OF_TIME",
+    "TOKEN",
+    "ArchiveError",
+    "Busy",
+    "LedgerDamaged",
+    "Refused",
+    "Unreachable",
+    "Unverified",
+]
+
+TOKEN = "token"
+"""``reason`` of a refusal: no token, or one that the archive doesn't know (401)."""
+OTHER_MODEL = "model"
+"""Likewise: what is asked for is another model's (403)."""
+ACT = "act"
+"""Likewise: the token's role doesn't do that (403)."""
+ENTRY_TYPE = "type"
+"""Likewise: the token's role writes no entry of this type (403); it is the entry that will never be taken."""
+OUT_OF_TIME = "time"
+"""Likewise: an entry claims a time that can't be (422)."""
 
 
 class ArchiveError(Exception):

@@ -61,6 +61,11 @@ class ArchiveMetrics:
             "governed_archive_ledger_faults", "Places of the log that can't be read or aren't what was signed.", names,
             registry=self._registry,
         )  # fmt: skip
+        self._common = common
+        self._of_witnesses(names)
+        self._of_tokens(names)
+
+    def _of_witnesses(self, names: list[str]) -> None:
         self._answers = Gauge(
             "governed_archive_witness_answers", "Answers of a witness since the start, by outcome.",
             [*names, "witness", "outcome"], registry=self._registry,
@@ -77,7 +82,20 @@ class ArchiveMetrics:
             "governed_archive_ledger_contradicted", "1: a witness has a checkpoint that the ledger doesn't go on from.",
             names, registry=self._registry,
         )  # fmt: skip
-        self._common = common
+
+    def _of_tokens(self, names: list[str]) -> None:
+        self._refused = Counter(
+            "governed_archive_refused_total", "Requests that a token doesn't allow, or whose entries can't be taken.",
+            [*names, "role", "act", "reason"], registry=self._registry,
+        )  # fmt: skip
+        self._older = Gauge(
+            "governed_archive_older_tokens", "Requests with a token of the older form (no role) since the start.",
+            names, registry=self._registry,
+        )  # fmt: skip
+        self._older_until = Gauge(
+            "governed_archive_older_tokens_until_seconds", "When tokens of the older form stop being taken, Unix time.",
+            names, registry=self._registry,
+        )  # fmt: skip
 
     def timed(
         self, route: str, handler: Callable[[Request], Awaitable[Response]]
@@ -99,6 +117,15 @@ class ArchiveMetrics:
                 self._seconds.labels(**labels).observe(time.perf_counter() - began)
 
         return counted
+
+    def refused(self, role: str, act: str, reason: str) -> None:
+        """``role``: of the token, "" where it isn't known."""
+        self._refused.labels(**self._common, role=role, act=act, reason=reason).inc()
+
+    def tell_older_tokens(self, taken: int, until: float) -> None:
+        """How many requests came with one, and until when they are taken (seconds since the epoch)."""
+        self._older.labels(**self._common).set(taken)
+        self._older_until.labels(**self._common).set(until)
 
     def render(self, archive: Archive) -> bytes:
         """The current values as text."""

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import hashlib
 import os
+import time
 from collections.abc import Awaitable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
@@ -17,12 +18,13 @@ from governed_serving.archive.errors import ArchiveError, LedgerDamaged
 from governed_serving.archive.ledger.note import Checkpoint
 from governed_serving.archive.metrics import ArchiveMetrics
 from governed_serving.archive.service import Archive
-from governed_serving.archive.tokens import Tokens
+from governed_serving.archive.tokens import Tokens, older_until
 from governed_serving.archive.witness.asking import Witnessing
 from governed_serving.archive.witness.policy import WitnessPolicy
 from governed_serving.crypto import CryptoError, load_kek
 from governed_serving.environment import PodEnvironment
 from governed_serving.hosting import Door, Host, listen, log, web_server
+from governed_serving.records import timestamp
 from governed_serving.report import ReportWriter
 
 __all__ = ["serve"]
@@ -71,7 +73,6 @@ async def serve(address: str, *, accept_loss: bool = False) -> None:
     """
     settings = Settings.from_environment()
     namespace, port = settings.namespace, settings.port
-    tokens = Tokens(settings.root, namespace)
     host = Host()
     with closing(listen(address, port)) as sock:
         told = await asyncio.to_thread(_told, settings.report)
@@ -85,6 +86,7 @@ async def serve(address: str, *, accept_loss: bool = False) -> None:
         if archive.witnessed.contradiction:
             log("error", "the ledger is read only: its log has two histories", what=archive.witnessed.contradiction)
         log("info", "archiving", namespace=namespace, entries=archive.ledger.size, port=port)
+        tokens = _tokens(settings)
         leaving = False
 
         def leave() -> None:
@@ -102,6 +104,14 @@ async def serve(address: str, *, accept_loss: bool = False) -> None:
             host.start(web_server(public, grace=5, timeout_keep_alive=30), listen(address, settings.public_port))
         await host.serve(server, sock, leave)
         log("info", "stopped")
+
+
+def _tokens(settings: Settings) -> Tokens:
+    """Raises OSError."""
+    until = older_until(settings.folder, time.time())
+    taken = "are taken until" if until > time.time() else "are not taken any more since"
+    log("info", f"tokens of the older form, without a role, {taken} {timestamp(until)}", until=timestamp(until))
+    return Tokens(settings.root, settings.namespace, older_until=until)
 
 
 def _opened(settings: Settings, told: dict[str, str], *, accept_loss: bool) -> Archive:

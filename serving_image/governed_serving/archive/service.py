@@ -14,18 +14,20 @@ from pathlib import Path
 import msgspec
 
 from governed_api.names import ARCHIVE
-from governed_serving.archive.errors import ArchiveError, Busy, LedgerDamaged, Refused
+from governed_serving.archive.errors import OTHER_MODEL, ArchiveError, Busy, LedgerDamaged, Refused
 from governed_serving.archive.ledger.appender import Appender
 from governed_serving.archive.ledger.entrylog import REMEDY, Batch
 from governed_serving.archive.ledger.ledger import Anchor, Appended, Found, Ledger
 from governed_serving.archive.ledger.note import SIGNER, NoteError, Signer
 from governed_serving.archive.ledger.proof import LogProof
 from governed_serving.archive.ledger.witnessed import WITNESSED, Witnessed
+from governed_serving.archive.reach import Speaker
 from governed_serving.archive.store.blobs import BlobStore
 from governed_serving.archive.store.named import NamedFiles, Prepared, check_model, check_name
 from governed_serving.archive.store.references import References
 from governed_serving.archive.store.retention import Retention
 from governed_serving.archive.store.states import States
+from governed_serving.archive.times import RECEIVED, TimeBounds
 from governed_serving.crypto import (
     SUBJECT,
     DirectoryStore,
@@ -77,6 +79,18 @@ OWN_STREAM = "governed-archive"
 
 ERASURE = "erasure"
 """Type of the entry that says whose data can't be opened any more; only the archive writes it."""
+
+
+class _Artefact(msgspec.Struct):
+    blob: str = ""
+
+
+class _Pointer(msgspec.Struct):
+    """What of a reference names a blob: its own, or that of the artefact which it is about."""
+
+    blob: str = ""
+    artefact: _Artefact = msgspec.field(default_factory=_Artefact)
+
 
 _entry_decoder = msgspec.json.Decoder(LedgerEntry)
 _NEWEST = 16
@@ -191,13 +205,13 @@ class Archive:
 
     # -- ledger -------------------------------------------------------------------------------------------------------
 
-    def admit(self, model: str, request: AppendRequest) -> Batch:
-        """The batch that ``request`` asks for, every entry checked: canonical, of this namespace, model and a known
-        type.
+    def admit(self, speaker: Speaker, request: AppendRequest) -> Batch:
+        """The batch that ``request`` asks for, every entry checked: canonical, of this namespace, the speaker's model
+        and a type that its role writes.
 
         Raises :class:`Refused`.
         """
-        check_model(model)
+        model = check_model(speaker.model)
         check_name(request.stream)
         if model == ARCHIVE:
             raise Refused(403, f"what {ARCHIVE} says, only the archive itself says")
@@ -205,9 +219,26 @@ class Archive:
             raise Refused(403, f"stream {OWN_STREAM} is the archive's own")
         if request.first_seq < 0:
             raise Refused(400, f"first_seq must be 0 or more, found {request.first_seq}")
+        late: list[LedgerEntry] = []
+        bounds = TimeBounds(self._clock())
+        known = self.ledger.next_seq(model, request.stream) or 0
         for number, entry in enumerate(request.entries, request.first_seq):
-            self._check_entry(model, number, entry)
-        return Batch(model, request.stream, request.first_seq, list(request.entries))
+            taken = self._check_entry(speaker, number, entry)
+            if number >= known:  # else it was taken before, and is sent again after its answer was lost
+                bounds.check(number, taken)
+                late += [taken] if bounds.is_late(taken) else []
+        batch = Batch(model, request.stream, request.first_seq, list(request.entries))
+        self._note_received(batch, late)
+        return batch
+
+    def _note_received(self, batch: Batch, late: list[LedgerEntry]) -> None:
+        """When old entries came, by the archive's clock. Before they are written: of some that then weren't, it says
+        too much rather than nothing."""
+        if late:
+            times = sorted(entry.time for entry in late)
+            summary = {"stream": batch.stream, "first": batch.first_seq, "entries": len(batch.entries),
+                       "late": len(late), "oldest": times[0], "newest": times[-1]}  # fmt: skip
+            self._note_alone(batch.model, RECEIVED, batch.stream, "", summary)
 
     def hold_against(self, place: str, note: str, *, accept_loss: bool = False) -> str:
         """Hold the ledger against a checkpoint of it that ``place`` keeps: what contradicts it, in words, or "".
@@ -259,23 +290,35 @@ class Archive:
             self.ledger.say("witnessed is no checkpoint of ours: the witnesses are asked anew")
         self.witnessed.discard()
 
-    def _check_entry(self, model: str, number: int, data: bytes) -> None:
+    def names_blob(self, model: str, digest: str, index: int, reference: str) -> bool:
+        """Whether the entry at ``index`` (−1: none), or a reference, is ``model``'s and names a blob."""
+        if reference:
+            data = self._refs.get(model, check_name(reference))
+            named = decode_json(data, type=_Pointer) if data else _Pointer()
+            return digest in (named.blob, named.artefact.blob)
+        for leaf in self.ledger.entries(index, index + 1) if index >= 0 else ():
+            entry = decode_with(_entry_decoder, leaf)
+            return entry.model == model and entry.blob == digest
+        return False
+
+    def _check_entry(self, speaker: Speaker, number: int, data: bytes) -> LedgerEntry:
         try:
             entry = decode_with(_entry_decoder, data)
         except msgspec.DecodeError as error:
             raise Refused(400, f"entry {number}: {error}") from None
-        if entry.model != model or entry.namespace != self.namespace:
-            raise Refused(
-                403,
-                f"entry {number} is of {entry.namespace}/{entry.model}; the token is for {self.namespace}/{model}, which may write only its own",  # noqa: E501
-            )
+        if entry.model != speaker.model or entry.namespace != self.namespace:
+            whose = f"entry {number} is of {entry.namespace}/{entry.model}; the token is for"
+            only = f"{self.namespace}/{speaker.model}, which may write only its own"
+            raise Refused(403, f"{whose} {only}", reason=OTHER_MODEL)
         if entry.type not in ENTRY_TYPES:
             known = ", ".join(sorted(ENTRY_TYPES))
             raise Refused(400, f"entry {number}: type must be one of {known}, found {entry.type!r}")
+        speaker.check_type(number, entry.type)
         if len(data) > ENTRY_BYTES or canonical(entry) != data:
             raise Refused(
                 400, f"entry {number} must be canonical JSON (sorted keys, no spaces) of at most {ENTRY_BYTES} bytes"
             )
+        return entry
 
     def models(self) -> list[str]:
         """Names of the models that have keysets, references or states here."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from governed_serving.archive.client import ArchiveClient
+from governed_serving.archive.client import HIDDEN, ArchiveClient
 from governed_serving.archive.errors import ArchiveError, Refused
 from governed_serving.archive.verify.record import opened_frame
 from governed_serving.crypto import Kek, KeyMissing, Keyring, SegmentCipher, Subjects, purposes_of
@@ -60,7 +60,7 @@ class Person:
         cipher = SegmentCipher(Keyring(self._kek, self._store).keyset("journal", create=False), self._subjects)
         for one in self.held():
             try:
-                data = self._client.get_blob(one.entry.blob)
+                data = self._client.get_blob(one.entry.blob, entry=one.index)
             except Refused as error:
                 if error.status != 410:
                     raise
@@ -98,6 +98,6 @@ class Person:
         start = 0
         while page := self._client.entries(start, start + _PAGE):
             for index, data in enumerate(page, start):
-                if data != b"null":  # another model's
+                if data != HIDDEN:
                     yield index, decode_with(_decoder, data)
             start += len(page)

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from governed_api import runtime
+from governed_api.names import ARCHIVE
+from governed_api.roles import Role, bearer_token
 from governed_serving.archive.backup.members import Manifest
 from governed_serving.archive.backup.snapshot import Snapshot
 from governed_serving.archive.client import ArchiveClient
@@ -16,7 +18,6 @@ from governed_serving.archive.errors import ArchiveError
 from governed_serving.archive.ledger.note import Verifier
 from governed_serving.archive.restore import checked
 from governed_serving.archive.service import Archive
-from governed_serving.archive.tokens import READER, model_token
 from governed_serving.archive.verify.derived import is_running
 from governed_serving.crypto import load_kek
 from governed_serving.durable import open_new, put_in_place
@@ -92,5 +93,5 @@ def _client(url: str, asked: Asked, namespace: str) -> ArchiveClient:
         token = asked.token_file.read_text()
     else:
         root = PodEnvironment().content(runtime.ARCHIVE_ROOT_FILE, "the root of the tokens, or --token-file")
-        token = model_token(root, namespace, READER)
+        token = bearer_token(root, namespace, ARCHIVE, Role.READER)
     return ArchiveClient(url, token, patience=10.0)

@@ -35,7 +35,7 @@ class Archive(Protocol):
 
     def put_ref(self, name: str, value: Mapping[str, object]) -> None: ...
 
-    def has_blob(self, address: str) -> bool: ...
+    def has_blob(self, address: str, *, ref: str) -> bool: ...
 
     def put_blob(self, sealed: bytes) -> str: ...
 
@@ -82,9 +82,8 @@ class Job:
         source = source_bytes(spec.lifecycle.training.data, self._source)
         code = code_version()
         key = training_key(self._resolved, source, code)
-        if (kept := self._rooms.archive.ref(f"training-{key}")) and self._rooms.archive.has_blob(
-            kept["artefact"]["blob"]
-        ):
+        name = f"training-{key}"
+        if (kept := self._rooms.archive.ref(name)) and self._rooms.archive.has_blob(kept["artefact"]["blob"], ref=name):
             self._narrator.say("model found in the archive", digest=kept["artefact"]["digest"])
             self._report("Succeeded", "the same training is in the archive already", progress=1.0, **kept)
             return dict(kept["artefact"])

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -23,9 +24,10 @@ from governed_serving.archive.service import Archive
 from governed_serving.archive.tokens import model_token
 from governed_serving.artefact import Feature, Lineage, Manifest, Output, encode_manifest, load, pack
 from governed_serving.crypto import Keyring, load_kek
+from governed_serving.records import timestamp
 from support.ports import free_port
 from support.waiting import eventually
-from unit.archive.ledgers import batch
+from unit.archive import ledgers
 
 pytestmark = pytest.mark.slow
 
@@ -38,6 +40,9 @@ SPEC = {
         }
     },
 }
+
+batch = partial(ledgers.batch, time=timestamp(time.time()))
+"""Of now: an archive says when older entries came."""
 
 
 class Process:

@@ -24,9 +24,9 @@ from support.programs import program
 from support.waiting import eventually
 from support.witness import Witness, serving
 from support.work_folder import MODEL, WorkFolder, made
-from unit.archive.ledgers import batch, leaf
+from unit.archive.ledgers import leaf
 
-from .test_processes import Process
+from .test_processes import Process, batch
 from .test_processes import process as process
 
 pytestmark = pytest.mark.slow

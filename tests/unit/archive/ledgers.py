@@ -27,14 +27,16 @@ class PlainAead:
         return self._aead.decrypt(data[:12], data[12:], aad)
 
 
-def leaf(id: str, type: str = "prediction", model: str = "credit", **fields) -> bytes:
-    return canonical(
-        LedgerEntry(type=type, namespace="default", model=model, id=id, time="2026-01-01T00:00:00.000Z", **fields)
-    )
+TIME = "2026-01-01T00:00:00.000Z"
 
 
-def batch(first: int, count: int, stream: str = "server-0", model: str = "credit") -> Batch:
-    return Batch(model, stream, first, [leaf(f"{stream}/{i}", model=model) for i in range(first, first + count)])
+def leaf(id: str, type: str = "prediction", model: str = "credit", *, time: str = TIME, **fields) -> bytes:
+    return canonical(LedgerEntry(type=type, namespace="default", model=model, id=id, time=time, **fields))
+
+
+def batch(first: int, count: int, stream: str = "server-0", model: str = "credit", *, time: str = TIME) -> Batch:
+    entries = [leaf(f"{stream}/{i}", model=model, time=time) for i in range(first, first + count)]
+    return Batch(model, stream, first, entries)
 
 
 def opened(root: Path, cipher: PlainAead | None = None) -> Ledger:

@@ -124,7 +124,9 @@ def test_tiles_may_be_kept_for_ever_and_bundles_are_the_readers(bed: Bed, wire: 
         404, "entries 256 to 511 are beyond a log of 300",
     )  # fmt: skip
     status, words = error(wire("GET", "/v1/ledger/tile/entries/000"))
-    assert (status, words) == (403, "the token is that of credit; the whole log needs the reader's")
+    assert (status, words) == (
+        403, "the token is that of credit, which may not read entry bundles; it takes that of reader",
+    )  # fmt: skip
 
 
 def test_a_body_has_its_greatest_size(wire: Wire) -> None:
@@ -233,10 +235,10 @@ def test_a_token_is_known_by_its_bytes_whatever_the_case_of_its_scheme() -> None
     tokens = Tokens(bytes(16), "default")
     mine = model_token(bytes(16), "default", "credit")
     for scheme in ("Bearer", "bearer", "BEARER"):
-        assert tokens.speaker(f"{scheme} {mine}", ["other", "credit"]) == "credit"
-    assert tokens.speaker(f"Bearer {mine} ", ["credit"]) == "credit"
-    assert tokens.speaker(f"Bearer {mine}", []) == "credit", "remembered"
-    assert tokens.speaker(f"Bearer {model_token(bytes(16), 'default', READER)}", ["credit"]) == READER
+        assert tokens.speaker(f"{scheme} {mine}", ["other", "credit"]) == ("credit", None)
+    assert tokens.speaker(f"Bearer {mine} ", ["credit"]) == ("credit", None)
+    assert tokens.speaker(f"Bearer {mine}", []) == ("credit", None), "remembered"
+    assert tokens.speaker(f"Bearer {model_token(bytes(16), 'default', READER)}", ["credit"]).reads_all
     with pytest.raises(ValueError, match="at least 16 bytes, found 15"):
         Tokens(bytes(15), "default")
 

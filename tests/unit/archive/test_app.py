@@ -61,9 +61,9 @@ class Loopback(httpx.BaseTransport):
 
 
 class Bed:
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, clock: Callable[[], float] = lambda: 1_767_225_600.0) -> None:
         self.root = root
-        self.archive = Archive(root, KEK, "default", clock=lambda: 1_767_225_600.0)
+        self.archive = Archive(root, KEK, "default", clock=clock)
         self.transport = Loopback(create_app(self.archive, Tokens(ROOT, "default"), ArchiveMetrics("default")))
 
     def client(self, name: str = "credit", model: str | None = None) -> ArchiveClient:
@@ -150,9 +150,9 @@ def test_a_reader_reads_everything_and_writes_nothing(bed: Bed) -> None:
     assert reader._ask("GET", "/v1/states/credit/s").content == sealed()
     assert len(reader.find(id="x", model="credit")) == 1
     assert len(reader.entries(0, 9)) == 3
-    with pytest.raises(Refused, match="may not write"):
+    with pytest.raises(Refused, match="may not store blobs"):
         reader.put_blob(sealed())
-    with pytest.raises(Refused, match="may not write"):
+    with pytest.raises(Refused, match="may not replace state"):
         reader._ask("PUT", "/v1/states/credit/s", content=sealed())
 
 

@@ -12,6 +12,7 @@ from governed_serving.archive.client import ArchiveClient
 from governed_serving.archive.errors import Refused
 from governed_serving.archive.ledger.entrylog import Batch
 from governed_serving.archive.metrics import ArchiveMetrics
+from governed_serving.archive.reach import Speaker
 from governed_serving.archive.service import Archive
 from governed_serving.archive.tokens import Tokens, model_token
 from governed_serving.archive.verify.bundle import export
@@ -153,7 +154,7 @@ def test_a_receipt_covers_only_old_payloads_of_its_model(
 def test_models_cannot_write_receipts(bed: Bed) -> None:
     receipt = canonical(LedgerEntry("deletion", "default", "credit", "x", timestamp(START), summary={"blobs": ["a"]}))
     with pytest.raises(Refused, match="type must be one of"):
-        bed.archive.admit("credit", AppendRequest("s", 0, [receipt]))
+        bed.archive.admit(Speaker("credit", None), AppendRequest("s", 0, [receipt]))
 
 
 def test_another_record_in_a_deleted_chunk_is_excused(bed: Bed) -> None:

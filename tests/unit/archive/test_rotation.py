@@ -10,6 +10,7 @@ from governed_api.names import ARCHIVE
 from governed_serving.archive.errors import ArchiveError, Refused
 from governed_serving.archive.ledger.entrylog import Batch
 from governed_serving.archive.ledger.note import NoteError, Signer, Verifier, open_checkpoint, sign_checkpoint
+from governed_serving.archive.reach import Speaker
 from governed_serving.archive.service import Archive, ledger_origin
 from governed_serving.archive.verify.sources import DirectorySource
 from governed_serving.archive.verify.verification import verify
@@ -140,4 +141,4 @@ def test_signatures_stay_few(bed: Bed) -> None:
 def test_no_model_speaks_for_the_archive(bed: Bed) -> None:
     entry = leaf("ledger-signing:verifier", type="key", model=ARCHIVE, summary={"verifier": "x"})
     with pytest.raises(Refused, match="only the archive itself"):
-        bed.archive.admit(ARCHIVE, AppendRequest("s", 0, [entry]))
+        bed.archive.admit(Speaker(ARCHIVE, None), AppendRequest("s", 0, [entry]))

@@ -4,6 +4,7 @@ shipped and verified by the product's own parts."""
 import asyncio
 import io
 import json
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -39,7 +40,6 @@ from unit.server.test_dataplane import request
 
 from ..auditor.test_dead_letters import everything, shipper
 from .test_app import KEK, MODEL_KEK, Bed
-from .test_app import bed as bed
 
 FIELD = "region"
 """Whom a request is about, in these tests: the model's other inputs are numbers."""
@@ -80,6 +80,13 @@ class Site:
 
     def close(self) -> None:
         self.journal.close()
+
+
+@pytest.fixture
+def bed(tmp_path: Path) -> Iterator[Bed]:
+    """Whose clock is that of those who write to it."""
+    with closing(Bed(tmp_path / "archive", time.time)) as made:
+        yield made
 
 
 @pytest.fixture
@@ -241,7 +248,7 @@ def test_readers_of_the_ledger_say_that_a_person_is_erased(site: Site) -> None:
         site.client, SegmentCipher(site.keyset, site.holder()), "r1", lambda *_: [], lambda _: None
     )
     entry = msgspec.json.decode(bytes(site.client.entries(held.index, held.index + 1)[0]), type=LedgerEntry)
-    identity, frames = resolver._chunk(entry.blob)
+    identity, frames = resolver._chunk({"blob": entry.blob, "ledgerIndex": held.index})
     assert (bool(identity), type(frames[entry.frame or 0])) == (True, SubjectFrame)
 
 
@@ -277,7 +284,10 @@ def test_a_copy_of_another_log_erases_nobody(site: Site, tmp_path_factory: pytes
     backup = taken(site.bed)
     with closing(Bed(tmp_path_factory.mktemp("other"))) as other:
         other.client().append(
-            "s", [b'{"id":"x","model":"credit","namespace":"default","time":"","type":"label","v":1}']
+            "s",
+            [
+                b'{"id":"x","model":"credit","namespace":"default","time":"2026-01-01T00:00:00.000Z","type":"label","v":1}'
+            ],
         )
         other.client().checkpoint()
         source, there = DirectorySource(other.root, KEK), tmp_path_factory.mktemp("there")

@@ -7,5 +7,6 @@ class OneChunk:
     def __init__(self, model: str, data: bytes) -> None:
         self.model, self._data = model, data
 
-    def get_blob(self, _: str) -> bytes:
+    def get_blob(self, _: str, *, entry: int) -> bytes:
+        assert entry >= 0
         return self._data

@@ -1,6 +1,9 @@
 """What is contested is decided by a person, within a time, and who may is told by a token that no container has."""
 
 import json
+import time
+from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -77,6 +80,13 @@ class Site:
 
 
 @pytest.fixture
+def bed(tmp_path: Path) -> Iterator[Bed]:
+    """Whose clock is that of those who write to it."""
+    with closing(Bed(tmp_path / "archive", time.time)) as made:
+        yield made
+
+
+@pytest.fixture
 def site(bed: Bed, tmp_path: Path, keyset: Keyset) -> Site:
     return Site(bed, tmp_path / "spool", keyset)
 
@@ -109,7 +119,7 @@ async def test_who_decided_and_why_is_in_the_sealed_record_alone(site: Site) -> 
     assert msgspec.json.decode(record.body) == WHY
 
 
-@pytest.mark.parametrize("role", [role for role in Role if role is not Role.OPERATOR])
+@pytest.mark.parametrize("role", [role for role in Role if role not in (Role.OPERATOR, Role.READER)])
 async def test_no_containers_token_decides(site: Site, role: Role) -> None:
     await site.contest()
     answer = await site.decide(token=bearer_token(ROOT, "default", "credit", role))
@@ -129,6 +139,9 @@ async def test_no_containers_token_decides(site: Site, role: Role) -> None:
         ("credit/operator/" + "é", 401),
         (bearer_token(b"r" * 32, "default", "credit", Role.OPERATOR), 401),
         (bearer_token(ROOT, "default", "other", Role.OPERATOR), 403),
+        (bearer_token(ROOT, "default", "credit", Role.READER), 401),
+        (bearer_token(ROOT, "default", "governed-archive", Role.READER), 403),
+        (bearer_token(ROOT, "default", "governed-archive", Role.OPERATOR), 401),
         (bearer_token(ROOT, "elsewhere", "credit", Role.OPERATOR), 401),
     ],
 )

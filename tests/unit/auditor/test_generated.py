@@ -317,9 +317,10 @@ class Ledger:
 
     def find(self, *, id: str) -> list[Any]:
         assert id == "request-1"
-        return [SimpleNamespace(fields=lambda one=one: one) for one in self.entries]
+        return [SimpleNamespace(index=i, fields=lambda one=one: one) for i, one in enumerate(self.entries)]
 
-    def get_blob(self, address: str) -> bytes:
+    def get_blob(self, address: str, *, entry: int) -> bytes:
+        assert entry >= 0
         return self.blobs[address]
 
 
@@ -364,7 +365,7 @@ def reviewed(tmp_path: Path, keyset: Keyset, monkeypatch: pytest.MonkeyPatch) ->
         chunk = JournalReader(spool, "server-pod", cipher).chunk(0)
         assert chunk is not None
         why = DecisionReview(OneChunk("chat", chunk.data), cipher, explainer, runtime)  # type: ignore[arg-type]
-        return why.of({"id": "request-1", "blob": chunk.digest, "frame": 0, "index": 0}), asked
+        return why.of({"id": "request-1", "blob": chunk.digest, "frame": 0, "index": 0, "ledgerIndex": 0}), asked
 
     return look
 

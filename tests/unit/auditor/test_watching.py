@@ -165,7 +165,7 @@ def test_a_review_puts_the_very_row_to_the_explainer(
     chunk = JournalReader(tmp_path, "server-pod", place.cipher).chunk(0)
     assert chunk is not None
     why = DecisionReview(OneChunk("loans", chunk.data), place.cipher, "http://127.0.0.1:1")  # type: ignore[arg-type]
-    entry = {"id": "request-7", "blob": chunk.digest, "frame": 0, "index": 7}
+    entry = {"id": "request-7", "blob": chunk.digest, "frame": 0, "index": 7, "ledgerIndex": 3}
     assert set(why.of(entry)) == {"explanation", "counterfactual"}
     shown = frame(2000, 0.0, 0, seed=0)
     income = float(np.frombuffer(shown.features["income"].data, "<f4")[7])

@@ -10,6 +10,7 @@ import pytest
 from governed_serving.archive.service import ERASURE
 from governed_serving.archive.store.holdings import KINDS
 from governed_serving.archive.store.retention import DELETION, PAYLOADS
+from governed_serving.archive.times import RECEIVED
 from governed_serving.dossier.dossier import KEPT
 from governed_serving.records import ENTRY_TYPES, EVENT_TYPES
 
@@ -17,10 +18,10 @@ SERVING = Path(__file__).parents[3] / "serving_image" / "governed_serving"
 PLACE = {"EventRecord": 0, "LedgerEntry": 0, "event": 0, "_replace": 0, "_note": 1, "_note_alone": 1}
 """Calls that write an entry or an event, and which argument is its type."""
 
-NAMED = {"DELETION": DELETION, "ERASURE": ERASURE}
+NAMED = {"DELETION": DELETION, "ERASURE": ERASURE, "RECEIVED": RECEIVED}
 """Types that are written by the name of a constant."""
 
-OF_THE_ARCHIVE = {"erasure", "loss", "ref", "state", DELETION}
+OF_THE_ARCHIVE = {"erasure", "loss", "ref", "state", DELETION, RECEIVED}
 """Written by the archive itself, refused from pods."""
 
 COUNTED_ALONE = {
@@ -28,6 +29,7 @@ COUNTED_ALONE = {
     "explanationQuality": "the figures are the report's; an entry proves when they were told",
     "erasure": "whose data can't be opened any more: a keyed digest, and how many predictions it was",
     "loss": "what a person let go: how many entries had been signed is in the entry",
+    RECEIVED: "when entries came that claim an older time: verification and readers of single entries look at it",
     "unreadable": "frames of a journal that nobody can open any more: which they were is in the entry",
     "ref": "a holding that verification compares",
     "state": "a holding that verification compares; it says nothing to a reader",

@@ -98,6 +98,8 @@ def archive_text() -> bytes:
     )
     metrics._requests.labels(namespace="n", component="archive", method="GET", route="/", status="200").inc()
     metrics._seconds.labels(namespace="n", component="archive", method="GET", route="/").observe(0.1)
+    metrics.refused("server", "append", "act")
+    metrics.tell_older_tokens(1, 2.0)
     return metrics.render(archive)
 
 

@@ -40,8 +40,8 @@ class MemoryArchive:
     def put_ref(self, name: str, value: dict[str, Any]) -> None:
         self.refs[name] = value
 
-    def has_blob(self, address: str) -> bool:
-        return address in self.blobs
+    def has_blob(self, address: str, *, ref: str) -> bool:
+        return address in self.blobs and ref in self.refs
 
     def put_blob(self, sealed: bytes) -> str:
         address = hashlib.sha256(sealed).hexdigest()

@@ -65,12 +65,13 @@ def download(client: ArchiveClient, digest: str, kek_file: Path) -> bytes:
     Raises :class:`Refused` when the archive has none, :class:`Unverified` when the archive's bytes are not what was
     sealed.
     """
-    pointer = client.ref(f"artefact-{digest.removeprefix('sha256:')}")
+    name = f"artefact-{digest.removeprefix('sha256:')}"
+    pointer = client.ref(name)
     if pointer is None:
         raise Refused(404, f"the archive knows no artefact {digest} of {client.model}: has its training succeeded?")
     keyset = Keyring(load_kek(kek_file), client.keysets()).keyset("artefact", create=False)
     try:
-        return keyset.open(client.get_blob(pointer["blob"]), digest.encode())
+        return keyset.open(client.get_blob(pointer["blob"], ref=name), digest.encode())
     except Tampered as error:
         raise Unverified(f"artefact {digest}: {error}; it is not served") from None
 

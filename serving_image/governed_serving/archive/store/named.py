@@ -11,16 +11,21 @@ from pathlib import Path
 from governed_serving.archive.errors import Refused
 from governed_serving.durable import fsync_folder, is_regular, put_in_place, read_regular, write_new
 
-__all__ = ["NamedFiles", "Prepared", "check_model", "check_name"]
+__all__ = ["NamedFiles", "Prepared", "check_model", "check_name", "is_model"]
 
 _MODEL = re.compile(r"[a-z0-9]([-a-z0-9.]{0,61}[a-z0-9])?")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _PREPARED = re.compile(r"\.(?P<name>.+)\.(?P<digest>[0-9a-f]{64})")
 
 
+def is_model(name: str) -> bool:
+    """Whether a model can be called so: a DNS label."""
+    return _MODEL.fullmatch(name) is not None
+
+
 def check_model(model: str) -> str:
     """``model`` when it is a DNS label; raises :class:`Refused` (400)."""
-    if not _MODEL.fullmatch(model):
+    if not is_model(model):
         raise Refused(400, f"a model's name must be lower-case letters, digits and '-', found {model[:80]!r}")
     return model
 

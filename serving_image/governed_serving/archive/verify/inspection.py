@@ -17,6 +17,7 @@ from governed_serving.archive.ledger.witnessed import WITNESSED
 from governed_serving.archive.service import ledger_cipher, ledger_signers
 from governed_serving.archive.store.named import NamedFiles
 from governed_serving.archive.store.retention import read_state
+from governed_serving.archive.tokens import ROLES_SINCE
 from governed_serving.archive.verify.beside import Beside, check_spools
 from governed_serving.archive.verify.derived import Derived, files_below, is_running, unexplained
 from governed_serving.archive.verify.findings import Finding, Findings
@@ -179,7 +180,7 @@ class _Folder:
         known |= self._markers(truth, files)
         known |= self._retention(truth)
         known |= {f"{kind}/{model}/{name}" for kind in ("refs", "states") for model, name in _names(root / kind)}
-        known |= self._prepared(files, known)
+        known |= self._prepared(files, known) | {ROLES_SINCE}
         unexplained(root, files, known, findings)
         check_spools(root, truth, beside, findings)
         reports.check(truth, source, beside.keks)

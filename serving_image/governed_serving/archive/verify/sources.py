@@ -11,7 +11,7 @@ from typing import Protocol
 
 import msgspec
 
-from governed_serving.archive.client import ArchiveClient
+from governed_serving.archive.client import HIDDEN, ArchiveClient
 from governed_serving.archive.errors import ArchiveError, Refused
 from governed_serving.archive.ledger.entrylog import Batch, EntryLog
 from governed_serving.archive.ledger.note import Verifier
@@ -260,6 +260,8 @@ class UrlSource:
     def leaves(self, size: int) -> Iterator[Leaf]:
         for start in range(0, size, 1000):
             for index, data in enumerate(self._client.entries(start, min(start + 1000, size)), start):
+                if data == HIDDEN:
+                    raise ArchiveError(f"entry {index} is another model's: the whole log needs the reader's token")
                 yield Leaf(index, data)
 
     def leaf_hash(self, index: int, size: int) -> bytes | None:

@@ -59,7 +59,9 @@ class DecisionReview:
         ArchiveError, CryptoError."""
         if not self._url and self._runtime is None:
             return dict.fromkeys(METHODS, NO_EXPLAINER)
-        frames = dict(open_chunk(self._client.get_blob(prediction["blob"]), self._cipher))
+        frames = dict(
+            open_chunk(self._client.get_blob(prediction["blob"], entry=prediction["ledgerIndex"]), self._cipher)
+        )
         frame = frames[prediction["frame"]]
         if not isinstance(frame, PredictionFrame):
             return dict.fromkeys(METHODS, ERASED)

@@ -8,7 +8,7 @@ once, wherever it was posted. The row's place in the counts comes from the predi
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from governed_serving.archive.client import ArchiveClient
 from governed_serving.archive.errors import Refused
@@ -75,12 +75,12 @@ class CrossReplicaLabelResolver:
         return settlements
 
     def _settle(self, request: str, stamp: str, joined: bool) -> Settled | None:
-        entries = [found.fields() for found in self._client.find(id=request)]
+        entries = [{"ledgerIndex": found.index, **found.fields()} for found in self._client.find(id=request)]
         labels = [entry for entry in entries if entry["type"] == "label"]
         predictions = [entry for entry in entries if entry["type"] == "prediction"]
         if not any(label["time"] == stamp for label in labels) or not predictions:
             return None
-        first, _ = self._chunk(labels[0]["blob"])
+        first, _ = self._chunk(labels[0])
         if self._folded(first) is None or labels[0]["time"] != stamp:
             return Settled(request, [], "repeated")
         if joined:
@@ -88,7 +88,7 @@ class CrossReplicaLabelResolver:
         prediction = predictions[-1]
         if self._revision and prediction.get("revision", "") != self._revision:
             return Settled(request, [], "otherRevision")
-        identity, frames = self._chunk(prediction["blob"])
+        identity, frames = self._chunk(prediction)
         place = self._folded(identity)
         if place is not None and prediction["frame"] >= place:
             return None  # ours, and still to be folded
@@ -99,10 +99,11 @@ class CrossReplicaLabelResolver:
             return None  # its completion is still to come
         return Settled(request, self._rows_of(frame, prediction["index"]))
 
-    def _chunk(self, blob: str) -> tuple[str, dict[int, Frame]]:
+    def _chunk(self, entry: Mapping[str, Any]) -> tuple[str, dict[int, Frame]]:
+        blob = str(entry["blob"])
         chunk = self._chunks.get(blob)
         if chunk is None:
-            data = self._client.get_blob(blob)
+            data = self._client.get_blob(blob, entry=entry["ledgerIndex"])
             chunk = self._chunks[blob] = chunk_identity(data), dict(open_chunk(data, self._cipher))
             if len(self._chunks) > _CHUNKS:
                 self._chunks.popitem(last=False)

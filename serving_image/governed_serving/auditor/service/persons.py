@@ -36,7 +36,9 @@ class Persons:
             try:
                 model, role = client.speaker()
             except Refused as error:
+                if error.status == 403:
+                    raise Forbidden(f"only a person who answers for {self._model} may decide: {error}") from None
                 raise Unknown(f"expected the operator's token ({where}): {error}") from None
         if role != Role.OPERATOR or model != self._model:
-            found = f"that of {model} ({role})" if role else f"a token of {model}'s containers"
+            found = f"that of {model} ({role})" if role else f"one of {model}'s without a role"
             raise Forbidden(f"only a person who answers for {self._model} may decide: expected {where}, found {found}")

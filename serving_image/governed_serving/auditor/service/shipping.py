@@ -24,7 +24,7 @@ from pathlib import Path
 import msgspec
 
 from governed_serving.archive.client import ArchiveClient
-from governed_serving.archive.errors import Refused
+from governed_serving.archive.errors import ENTRY_TYPE, OUT_OF_TIME, Refused
 from governed_serving.auditor.service.entries import Unreadable, dead_letter, entries_of
 from governed_serving.crypto import SegmentCipher
 from governed_serving.durable import replace_file
@@ -46,6 +46,8 @@ _REFUSED_FOR_EVER = frozenset({400, 413, 415, 422})
 of an unknown type, too large, of the wrong kind. Everything else is tried again and never becomes a dead letter: 401
 and 403 (the token: a Secret is being replaced), 404 and 405 (a wrong address), 409 (numbers), 410, 412, 429, 5xx, no
 answer, a disk that fails. A blob that is refused isn't meant either: without it the content would be lost."""
+_OF_THE_ENTRY = frozenset({ENTRY_TYPE, OUT_OF_TIME})
+"""Likewise, whatever the status: reasons that say something of the entry, not of the token."""
 _TOO_LARGE = 413
 
 
@@ -321,7 +323,7 @@ class Shipper:
         try:
             self._offer(stream, batch)
         except Refused as error:
-            if error.status not in _REFUSED_FOR_EVER:
+            if error.status not in _REFUSED_FOR_EVER and error.details.get("reason") not in _OF_THE_ENTRY:
                 raise
             count = len(batch.entries)
             if count == 1:
