@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.optimize import minimize
 from scipy.stats import binom
 
-from governed_serving.fairness.inference.contrasts import log_evidence, lower_end
+from governed_serving.fairness.inference.contrasts import _marginals, _Paired, log_evidence, lower_end
 from governed_serving.fairness.inference.intervals import katz
 from governed_serving.fairness.metrics.sequences import (
     Question,
@@ -213,3 +214,98 @@ def test_ten_small_groups_on_the_bound_do_not_fail() -> None:
         failed += worst >= np.log(groups / 0.05)
     assert failed <= binom.ppf(0.999, runs, 0.05)
     assert failed <= 4
+
+
+# ---- several pairs ----
+
+WITHIN = np.array([0.6, -0.6, 0.4, -0.4])
+
+
+@pytest.mark.parametrize("weights", [WITHIN, np.array([0.5, -0.2, 0.5, -0.8]), np.array([0.6, -0.6, 0.4, -0.7, 0.3])])
+@pytest.mark.parametrize("order", ["in turn", "sorted"])
+def test_no_false_alarm_is_likelier_than_promised_within_strata(weights: np.ndarray, order: str) -> None:
+    """Everything that can happen in three rows of each kind, a look after each row, the truth on the bound of .1."""
+    size, rows, places = len(weights), 3, range(len(weights))
+    truth = np.where(weights > 0, 0.55, 0.4)
+    truth[0] += (0.1 - truth @ weights) / weights[0]
+    assert ((truth > 0) & (truth < 1)).all()
+    steps = list(places) * rows if order == "in turn" else sorted(list(places) * rows)
+    counts = {tuple([0] * size): 1.0}
+    alive = {alpha: dict(counts) for alpha in (0.5, 0.2)}
+    n = np.zeros(size)
+    for kind in steps:
+        n[kind] += 1
+        for alpha, paths in alive.items():
+            new: dict[tuple[int, ...], float] = {}
+            for k, chance in paths.items():
+                for case in (0, 1):
+                    after = tuple(v + case * (i == kind) for i, v in enumerate(k))
+                    new[after] = new.get(after, 0.0) + chance * (truth[kind] if case else 1 - truth[kind])
+            k_all = np.array(list(new))
+            found = log_evidence(
+                k_all,
+                np.repeat(n[None], len(k_all), 0),
+                np.repeat(weights[None], len(k_all), 0),
+                np.full(len(k_all), 0.1),
+            )
+            alive[alpha] = {k: chance for (k, chance), e in zip(new.items(), found, strict=True) if e < -np.log(alpha)}
+    for alpha, paths in alive.items():
+        assert 1 - sum(paths.values()) <= alpha + 1e-12
+
+
+@pytest.mark.parametrize("size", [4, 5, 6])
+def test_the_infimum_over_strata_is_found_where_it_is(size: int) -> None:
+    """The bound that is returned is below what a solver of its own finds on the border, and close to it."""
+    rng = np.random.default_rng(size)
+    a = np.where(np.arange(size) % 2 == 0, 1.0, -1.0) * rng.uniform(0.2, 0.6, size)
+    n = rng.integers(20, 400, size).astype(float)
+    k = np.floor(n * np.where(a > 0, 0.7, 0.3))
+    problem = _Paired(k[None], n[None], np.sign(a)[None], _marginals(k[None], n[None]))
+    bound = 0.3 * np.maximum(a, 0).sum() + 0.4 * np.minimum(a, 0).sum()
+    found = log_evidence(k[None], n[None], a[None], [bound])[0]
+    border = {"type": "eq", "fun": lambda p: p @ a - bound, "jac": lambda _: a}
+    best = min(
+        minimize(
+            lambda p: problem.value(p[None])[0],
+            start,
+            jac=lambda p: problem.derivatives(p[None])[1][0],
+            method="SLSQP",
+            constraints=[border],
+            bounds=[(1e-6, 1 - 1e-6)] * size,
+        ).fun
+        for start in (np.where(a > 0, 0.4, 0.5), np.full(size, 0.45))
+    )
+    assert found <= best + 1e-6
+    assert found == pytest.approx(best, abs=2e-2)
+
+
+@pytest.mark.parametrize("size", [4, 5, 6, 7])
+def test_slopes_of_the_mixture_are_those_of_its_value(size: int) -> None:
+    rng = np.random.default_rng(size)
+    n = rng.integers(5, 400, (3, size)).astype(float)
+    k = rng.binomial(n.astype(int), 0.4).astype(float)
+    problem = _Paired(k, n, np.sign(rng.normal(size=(3, size))), _marginals(k, n))
+    p, step = rng.uniform(0.2, 0.7, (3, size)), 1e-5 * np.eye(size)
+    f, g, hessian = problem.derivatives(p)
+    assert f == pytest.approx(problem.value(p))
+    sides = [(problem.derivatives(p + s), problem.derivatives(p - s)) for s in step]
+    slopes = np.stack([(up[0] - down[0]) / 2e-5 for up, down in sides], 1)
+    bends = np.stack([(up[1] - down[1]) / 2e-5 for up, down in sides], 1)
+    assert g == pytest.approx(slopes, rel=1e-5, abs=1e-5)
+    assert hessian == pytest.approx(bends, rel=1e-5, abs=1e-5 * float(np.abs(hessian).max()))
+    assert np.linalg.eigvalsh(hessian).min() > -1e-6, "convex"
+
+
+def test_groups_of_other_shares_in_each_stratum_are_served() -> None:
+    """Berkeley's departments: the interval of the adjusted difference is at most 2.6 times one look's."""
+    women = np.array([(89, 108), (17, 25), (202, 593), (131, 375), (94, 393), (24, 341)]) * 10
+    men = np.array([(512, 825), (353, 560), (120, 325), (138, 417), (53, 191), (22, 373)]) * 10
+    weight = women[:, 1] * men[:, 1] / (women[:, 1] + men[:, 1])
+    weight = weight / weight.sum()
+    k, n, w = (
+        np.stack(pair, 1).ravel() for pair in ((women[:, 0], men[:, 0]), (women[:, 1], men[:, 1]), (weight, -weight))
+    )
+    question = Question((RateContrast(tuple(k.tolist()), tuple(n.tolist()), tuple(w.tolist())),), "difference")
+    (found,) = intervals([question], [0.05])
+    error = np.sqrt((w**2 * (k / n) * (1 - k / n) / n).sum())
+    assert found.upper - found.lower < 2.6 * 2 * 1.96 * error

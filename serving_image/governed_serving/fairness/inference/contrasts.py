@@ -10,11 +10,13 @@ where the mixture of alternatives Q_θ = Σ_c w_c L_{θ + c} + w_G G was chosen 
 away from the hypothesis (up where aᵢ > 0, down where aᵢ < 0), together by one of ``EFFECTS``, of which group and
 reference take their parts in one of ``RATIOS``; G = Π Beta(½, ½) marginals, the global mixture of universal inference
 (Wasserman, Ramdas & Balakrishnan, PNAS 2020). Coordinates are a group, its reference, a group, its reference …;
-exchanging both changes nothing, as ``RATIOS`` are symmetric.
+exchanging both changes nothing, as ``RATIOS`` are symmetric. Of several pairs (strata) half of the stake is on one
+ratio for all, half on a product: for each effect, in each pair a mixture over ratios of its own (``_Paired``).
 
 **Why E is an e-process**: let θ* be the truth, anywhere in the hypothesis. Whenever a row comes, and of whatever kind
 (which may depend on all that was before), each L_{θ + c} / L_θ* is multiplied by a likelihood ratio of that row, whose
-mean under θ* is 1: a test martingale that starts at 1. So is the mixture Q_θ* / L_θ* (G is such a mixture as well). E
+mean under θ* is 1: a test martingale that starts at 1. So is the mixture Q_θ* / L_θ* (G is such a mixture as well, and
+a product of mixtures is one over all choices, with the product of their weights). E
 is at most that at every time, so that P(E ≥ 1/α at any time) ≤ α (Ville 1939). No order, no split, no sample size and
 no normal approximation enters.
 
@@ -33,7 +35,7 @@ depends on how rows are blocked.
 
 from collections.abc import Callable
 from math import log
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,6 +68,8 @@ def _mixture() -> tuple[Floats, Floats, Floats, float]:
 
 
 _FIRST, _SECOND, _LOCAL, _GLOBAL = _mixture()
+_RATIO_GIVEN_EFFECT = np.log(_WEIGHTS / _WEIGHTS.sum(0))
+_OF_EFFECT = np.log((1 - GLOBAL_WEIGHT) * _WEIGHTS.sum(0) / _WEIGHTS.sum())
 
 
 class _Problem:
@@ -79,8 +83,8 @@ class _Problem:
         self.moved = np.expm1(shift)
         self.constant = (shift * k[:, None, :]).sum(-1) + _LOCAL
 
-    def take(self, rows: NDArray[np.integer | np.bool_]) -> "_Problem":
-        part = object.__new__(_Problem)
+    def take(self, rows: NDArray[np.integer | np.bool_]) -> Self:
+        part = object.__new__(type(self))
         for name, value in vars(self).items():
             setattr(part, name, value[rows])
         return part
@@ -112,6 +116,72 @@ class _Problem:
         return f, g, hessian
 
 
+class _Paired(_Problem):
+    """The same for several pairs of a group and its reference, such as strata: half of the stake is on one ratio for
+    all pairs, half on a ratio for each pair, drawn apart (their product)."""
+
+    def __init__(self, k: Floats, n: Floats, sign: Floats, marginal: Floats):
+        super().__init__(k, n, sign, marginal)
+        shift = sign[:, None, :] * np.where(np.arange(k.shape[1]) % 2 == 0, _FIRST[:, None], _SECOND[:, None])
+        self.gain = shift * k[:, None, :]
+
+    def _of_pairs(self, p: Floats) -> tuple[Floats, Floats, Floats]:
+        """1 + (e^c − 1) p, shape (m, bets, d); log ratios of each pair, (m, ratios, effects, pairs); their logarithmic
+        mean over ratios, (m, 1, effects, pairs)."""
+        inside = 1 + self.moved * p[:, None, :]
+        each = self.gain - self.n[:, None, :] * np.log(inside)
+        pairs = np.add.reduceat(each, np.arange(0, p.shape[1], 2), -1)
+        ratios = pairs.reshape(len(p), len(RATIOS), len(EFFECTS), -1)
+        drawn = ratios + _RATIO_GIVEN_EFFECT[..., None]
+        top = drawn.max(1, keepdims=True)
+        return inside, drawn, top + np.log(np.exp(drawn - top).sum(1, keepdims=True))
+
+    def _logs(self, p: Floats, inside: Floats, mean: Floats) -> Floats:
+        """Weighted logarithms, shape (m, bets + effects + 1)."""
+        alike = self.constant - (self.n[:, None, :] * np.log(inside)).sum(-1) - log(2)
+        apart = mean[:, 0].sum(-1) + _OF_EFFECT - log(2)
+        likelihood = (self.k * np.log(p) + (self.n - self.k) * np.log1p(-p)).sum(-1)
+        return np.concatenate([alike, apart, (_GLOBAL + self.marginal - likelihood)[:, None]], 1)
+
+    def value(self, p: Floats) -> Floats:
+        inside, _, mean = self._of_pairs(p)
+        return _log_sum(self._logs(p, inside, mean))
+
+    def derivatives(self, p: Floats) -> tuple[Floats, Floats, Floats]:
+        inside, drawn, mean = self._of_pairs(p)
+        logs = self._logs(p, inside, mean)
+        f = _log_sum(logs)
+        share = np.exp(logs - f[:, None])
+        bets = len(_LOCAL)
+        slopes = self.moved / inside
+        local = -self.n[:, None, :] * slopes
+        chosen = np.exp(drawn - mean)[..., np.arange(p.shape[1]) // 2] * share[:, None, bets:-1, None]
+        chosen = chosen.reshape(local.shape)  # the share of each bet within the product, at each coordinate
+        apart = (chosen * local).reshape(len(p), len(RATIOS), len(EFFECTS), -1).sum(1)
+        apart = apart / np.maximum(share[:, bets:-1, None], 1e-300)
+        last = (self.n - self.k) / (1 - p) - self.k / p
+        whole = np.concatenate([local, apart, last[:, None, :]], 1)
+        g = (share[:, :, None] * whole).sum(1)
+        hessian = _outer(whole, share[:, :, None]) - g[:, :, None] * g[:, None, :]
+        places, of_effect = np.arange(p.shape[1]), share[:, bets:-1, None]
+        bends = (-local * slopes * (share[:, :bets, None] + chosen)).sum(1)
+        spread = (chosen * local * local).sum(1) - (of_effect * apart * apart).sum(1)
+        curved = self.k / p**2 + (self.n - self.k) / (1 - p) ** 2
+        hessian[:, places, places] += bends + spread + share[:, -1:] * curved
+        one, other = places[: p.shape[1] // 2 * 2 : 2], places[1::2]
+        both = (chosen[..., one] * local[..., one] * local[..., other]).sum(1)
+        both -= (of_effect * apart[..., one] * apart[..., other]).sum(1)
+        hessian[:, one, other] += both
+        hessian[:, other, one] += both
+        return f, g, hessian
+
+
+def _outer(rows: Floats, weights: Floats) -> Floats:
+    """Σ over parts of weight × row rowᵀ, shape (m, d, d)."""
+    products: Floats = np.matmul((rows * weights).transpose(0, 2, 1), rows)
+    return products
+
+
 def _log_sum(logs: Floats) -> Floats:
     top = logs.max(-1)
     total: Floats = top + np.log(np.exp(logs - top[..., None]).sum(-1))
@@ -121,7 +191,8 @@ def _log_sum(logs: Floats) -> Floats:
 def log_evidence(k: Any, n: Any, a: Any, b: Any) -> Floats:
     """Log e-value against a·p ≤ b, shape (m,); −inf where the observed rates don't contradict it.
 
-    ``k`` cases of ``n`` rows, shape (m, d), whole or (for planning) not; ``a``: (m, d), nowhere 0; ``b``: (m,).
+    ``k`` cases of ``n`` rows, shape (m, d), whole or (for planning) not; ``a``: (m, d), nowhere 0; ``b``: (m,). The
+    last of an odd number of coordinates is bet on as a group alone.
     """
     k, n, a = (np.asarray(x, np.float64) for x in (k, n, a))
     b = np.asarray(b, np.float64)
@@ -131,8 +202,9 @@ def log_evidence(k: Any, n: Any, a: Any, b: Any) -> Floats:
     least = np.minimum(a, 0).sum(-1)
     out[b < least] = np.inf
     asked = np.flatnonzero((b >= least) & ((a * observed).sum(-1) > b))
-    for start in range(0, len(asked), _CHUNK):
-        rows = asked[start : start + _CHUNK]
+    chunk = max(_CHUNK * 2 // k.shape[1], 1)
+    for start in range(0, len(asked), chunk):
+        rows = asked[start : start + chunk]
         reach = np.abs(a[rows]).sum(-1)
         border = np.maximum(b[rows], least[rows] + 1e-9 * reach)
         out[rows] = _infimum(k[rows], n[rows], a[rows], border)
@@ -141,7 +213,7 @@ def log_evidence(k: Any, n: Any, a: Any, b: Any) -> Floats:
 
 def _infimum(k: Floats, n: Floats, a: Floats, b: Floats) -> Floats:
     """Newton's method with a faint barrier at 0 and 1; the best lower bound that any of its points gives."""
-    problem = _Problem(k, n, np.sign(a), _marginals(k, n))
+    problem = (_Problem if k.shape[1] <= 2 else _Paired)(k, n, np.sign(a), _marginals(k, n))
     p = _start(k, n, a, b)
     bound = np.full(len(k), -np.inf)
     rows = np.arange(len(k))

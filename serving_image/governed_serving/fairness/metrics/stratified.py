@@ -23,7 +23,7 @@ __all__ = ["ADJUSTED", "ADJUSTED_LABEL_METRICS", "MOST_STRATA", "Adjusted", "Wit
 Array = NDArray[np.integer | np.floating]
 
 MOST_STRATA = 64
-"""Strata that a difference is adjusted for, those that weigh most."""
+"""Strata that a difference of one rate is adjusted for, those that weigh most; of two rates half as many each."""
 
 ADJUSTED: Mapping[str, str] = {
     f"adjusted{name[0].upper()}{name[1:]}": name
@@ -89,11 +89,11 @@ class _Overlap(NamedTuple):
         return RateContrast(cases, rows, weights)
 
 
-def _overlap(rate: Rate, counts: Within) -> _Overlap:
+def _overlap(rate: Rate, counts: Within, most: int) -> _Overlap:
     """Rows in strata that only one side has say nothing about the difference, and count for no support."""
     (k1, n1), (k0, n0) = rate(counts.u), rate(counts.p)
     weight = n1 * n0 / np.maximum(n1 + n0, 1)
-    both = np.sort(np.argsort(-weight, kind="stable")[:MOST_STRATA])
+    both = np.sort(np.argsort(-weight, kind="stable")[:most])
     both = both[weight[both] > 0]
     k1, n1, k0, n0, weight = k1[both], n1[both], k0[both], n0[both], weight[both]
     return _Overlap(k1, n1, k0, n0, weight / max(weight.sum(), 1e-300))
@@ -102,7 +102,7 @@ def _overlap(rate: Rate, counts: Within) -> _Overlap:
 def adjusted(name: str, counts: Within) -> Adjusted:
     """Metric ``name`` of :data:`ADJUSTED`, with what is asked about it."""
     metric = METRICS[ADJUSTED[name]]
-    found = [_overlap(rate, counts) for rate in metric.rates]
+    found = [_overlap(rate, counts, MOST_STRATA // len(metric.rates)) for rate in metric.rates]
     samples = sum(int(rows.sum()) for one in found for rows in (one.n1, one.n0))
     if not all(len(one.weight) for one in found):
         apart = sum(int(rate(side)[1].sum()) for rate in metric.rates for side in counts)
