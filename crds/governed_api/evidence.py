@@ -81,7 +81,13 @@ class AdjustedDifference(RecordedPart):
     shown: bool = False
     """Both differences are shown to be on their sides of 0; a reversal that isn't may be chance."""
     adjusted_interval: list[float | None] = [None, None]
-    """Of the adjusted difference, for one look."""
+    """Of the adjusted difference, at all looks; of an audit that says no change, for one look."""
+    spd_interval: list[float | None] = [None, None]
+    """Of the difference in all, at all looks."""
+    change: float | None = None
+    """spd - adjusted_spd: what goes with the strata."""
+    change_interval: list[float | None] = [None, None]
+    """Of the change, at all looks. All three intervals hold together."""
 
 
 class StratumAudit(RecordedPart):

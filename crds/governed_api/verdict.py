@@ -118,9 +118,19 @@ class StratifiedDifference(RecordedPart):
     shown: bool = False
     """Both differences are shown to be on their sides of 0; a reversal that isn't may be chance."""
     adjusted_lower: float | None = None
-    """Lower end of the adjusted difference's interval, for one look."""
+    """Lower end of the adjusted difference's interval, at all looks; where there is no change, for one look."""
     adjusted_upper: float | None = None
-    """Upper end of the adjusted difference's interval, for one look."""
+    """Upper end of the same."""
+    difference_lower: float | None = None
+    """Lower end of the interval of the difference in all, at all looks."""
+    difference_upper: float | None = None
+    """Upper end of the same."""
+    change: float | None = None
+    """difference - adjusted: what goes with the strata. Absent: the verdict is of an auditor before this field."""
+    change_lower: float | None = None
+    """Lower end of the change's interval, at all looks. All three intervals hold together."""
+    change_upper: float | None = None
+    """Upper end of the same."""
 
 
 class ChiSquare(RecordedPart):

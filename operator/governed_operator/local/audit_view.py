@@ -53,6 +53,9 @@ def _adjusted(stratum: str, difference: AdjustedDifference) -> Text:
     low, high = difference.adjusted_interval
     if low is not None and high is not None:
         text += f" [{low:+.4f}, {high:+.4f}]"
+    low_change, high_change = difference.change_interval
+    if difference.change is not None and low_change is not None and high_change is not None:
+        text += f", a change of {difference.change:+.4f} [{low_change:+.4f}, {high_change:+.4f}]"
     if difference.reverses:
         chance = "" if difference.shown or low is None else "; the adjusted difference may be chance"
         return Text(f"{text}: the sign flips (Simpson's paradox){chance}", style="bold yellow")

@@ -1,7 +1,6 @@
 """The page's section on groups: what was decided in the data, by the model on held-out rows, and in service."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from governed_api.evidence import (
     AdjustedDifference,
@@ -297,8 +296,9 @@ def _strata(data: AttributeAudit, where: str, what: str) -> Safe:
 def _within(name: str, data: AttributeAudit, stratum: StratumAudit, compared: AdjustedDifference) -> list[Estimate]:
     """A group's difference in all, within each value of the stratum, and adjusted for it."""
     group = compared.group
-    overall = (Estimate("in all", d.spd) for d in data.disparities if d.group == group)
-    rows = [replace(next(overall, Estimate("in all", compared.spd)), series=1, strong=True)]
+    overall = (d.spd for d in data.disparities if d.group == group)
+    low, high = compared.spd_interval
+    rows = [Estimate("in all", next(overall, compared.spd), low, high, series=1, strong=True)]
     rows += [_audited(r, f"{name} {r.stratum}") for r in stratum.by_stratum if r.group == group]
     if compared.adjusted_spd is not None:
         low, high = compared.adjusted_interval
@@ -317,16 +317,16 @@ def _audited(row: StratumDisparity, label: str) -> Estimate:
 
 
 def _paradox(difference: AdjustedDifference, by: str, adjusted: float) -> Safe:
-    low, high = difference.adjusted_interval
-    interval = f" [{low:+.4f}, {high:+.4f}]" if low is not None and high is not None else ""
     said = (
-        f"In all, {difference.group} differs by {difference.spd:+.4f}; "
-        f"compared within {by} by {adjusted:+.4f}{interval}. "
+        f"In all, {difference.group} differs by {difference.spd:+.4f}{_around(difference.spd_interval)}; "
+        f"compared within {by} by {adjusted:+.4f}{_around(difference.adjusted_interval)}. "
     )
+    if difference.change is not None:
+        said += f"The change is {difference.change:+.4f}{_around(difference.change_interval)}. "
     if difference.reverses:
         chance = (
             ""
-            if difference.shown or low is None
+            if difference.shown or difference.adjusted_interval[0] is None
             else "That the difference within has this sign isn't shown: it may be chance. "
         )
         end = "the aggregate is the strata's doing, so both figures belong in any judgement."
@@ -336,6 +336,11 @@ def _paradox(difference: AdjustedDifference, by: str, adjusted: float) -> Safe:
         end = "half or more of the aggregate is the strata's doing; its sign stays."
     text_ = f"{chance}The groups applied to different values of {by}: {end}"
     return tag("p", tag("strong", title), said.replace("-", "−"), text_, class_="callout")
+
+
+def _around(interval: Sequence[float | None]) -> str:
+    low, high = interval
+    return "" if low is None or high is None else f" [{low:+.4f}, {high:+.4f}]"
 
 
 def _served_strata(attribute: str, data: AttributeAudit, served: Cells) -> Safe:

@@ -33,8 +33,8 @@ from governed_serving.fairness.metrics.metrics import (
     confusion,
     group_rates,
     reference_groups,
-    simpson,
 )
+from governed_serving.fairness.metrics.simpson import simpson
 from governed_serving.trainer.tables import Column
 
 Flags = NDArray[np.bool_]
@@ -127,6 +127,9 @@ def _stratified(cells: Cells, name: str, by: str, base: Sequence[str], level: fl
             confounded=f.confounded,
             shown=f.shown,
             adjusted_interval=[f.adjusted_lower, f.adjusted_upper],
+            spd_interval=[f.difference_lower, f.difference_upper],
+            change=f.change,
+            change_interval=[f.change_lower, f.change_upper],
         )
         for f in differences
     ]

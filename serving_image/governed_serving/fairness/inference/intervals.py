@@ -4,7 +4,6 @@ Fixed-sample intervals hold for one look at a window that was closed beforehand.
 intervals are confidence sequences, which hold at all times together (Robbins 1970; Howard et al. 2021).
 """
 
-from collections.abc import Sequence
 from math import exp, inf, lgamma, log, sqrt
 from typing import NamedTuple
 
@@ -19,7 +18,6 @@ __all__ = [
     "mover",
     "newcombe",
     "paired",
-    "weighted_rates",
     "wilson",
 ]
 
@@ -85,23 +83,6 @@ def mover(a: float, around_a: Interval, b: float, around_b: Interval, correlatio
     below = _spread(a - around_a.lower, around_b.upper - b, correlation)
     above = _spread(around_a.upper - a, b - around_b.lower, correlation)
     return Interval(a - b - below, a - b + above)
-
-
-def weighted_rates(
-    weights: Sequence[float], cases: Sequence[int], rows: Sequence[int], level: float = 0.95
-) -> Interval:
-    """Interval of Σ wᵢ·kᵢ/nᵢ over independent rates, from Wilson's around each (Zou & Donner 2008; of differences
-    within strata Yan & Su 2010). Rates with weight 0 count for nothing, whatever their rows. Shapes: (rates,)."""
-    value = below = above = 0.0
-    for w, k, n in zip(weights, cases, rows, strict=True):
-        if w == 0:
-            continue
-        p, around = (k / n if n else 0.5), wilson(k, n, level)
-        value += w * p
-        down, up = (p - around.lower, around.upper - p) if w > 0 else (around.upper - p, p - around.lower)
-        below += (w * down) ** 2
-        above += (w * up) ** 2
-    return Interval(value - sqrt(below), value + sqrt(above))
 
 
 def _spread(one: float, other: float, correlation: float) -> float:

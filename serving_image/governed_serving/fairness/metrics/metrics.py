@@ -23,7 +23,6 @@ from governed_serving.fairness.counts.cells import (
 )
 from governed_serving.fairness.counts.columns import OTHER, parts_of
 from governed_serving.fairness.counts.grouping import MISSING
-from governed_serving.fairness.inference.intervals import Interval, weighted_rates
 
 __all__ = [
     "LABEL_METRICS",
@@ -35,8 +34,6 @@ __all__ = [
     "CodedColumn",
     "Comparison",
     "GroupTable",
-    "SimpsonFinding",
-    "adjusted_difference",
     "coded",
     "compare",
     "confusion",
@@ -45,7 +42,6 @@ __all__ = [
     "impact_ratios",
     "is_group",
     "reference_groups",
-    "simpson",
     "spread",
 ]
 
@@ -293,113 +289,6 @@ def entropy_index(c: Array, alpha: float = 2.0) -> Floats:
             return theil
         general: Floats = ((hits * one**alpha + in_favour * two**alpha) / n - 1) / (alpha * (alpha - 1))
     return general
-
-
-def adjusted_difference(u: Array, p: Array) -> float:
-    """Stratum-adjusted SPD: mean of the strata's, weighted n₁n₀/(n₁+n₀) as Mantel & Haenszel (1959). ``u``, ``p``:
-    (strata, 2, 3)."""
-    n1, n0 = u.sum((-2, -1)), p.sum((-2, -1))
-    both = (n1 > 0) & (n0 > 0)
-    if not both.any():
-        return float("nan")
-    weight = n1[both] * n0[both] / (n1[both] + n0[both])
-    return float((weight * (_value(selected, u[both]) - _value(selected, p[both]))).sum() / weight.sum())
-
-
-@dataclass(frozen=True)
-class SimpsonFinding:
-    """Whether an attribute's disparity survives within the strata. ``strata``: value → SPD (NaN: one side is empty)."""
-
-    attribute: str
-    group: str
-    reference: str
-    by: str
-    difference: float
-    adjusted: float
-    strata: dict[str, float]
-    reverses: bool
-    """Simpson's paradox: the adjusted difference has the other sign."""
-    confounded: bool
-    """Adjusting is shown to change the difference, whose sign stays, by half or more: that much is the strata's
-    doing."""
-    shown: bool
-    """Both differences are shown to be on their sides of 0; a reversal that isn't may be chance."""
-    adjusted_lower: float
-    adjusted_upper: float
-    """Interval of the adjusted difference, for one look."""
-
-
-def simpson(
-    cells: Cells, attribute: str, by: str, privileged: Sequence[str] = (), least: int = 0, level: float = 0.95
-) -> list[SimpsonFinding]:
-    """Compare the aggregate SPD of every group with the one within the values of ``by`` (Simpson 1951; Bickel et al.
-    1975).
-
-    Intervals have confidence ``level`` and are for one look, given how many rows each group has in each stratum. Strata
-    with fewer than ``least`` rows on a side count, but their own difference isn't told (NaN).
-    """
-    table = cells.by(attribute)
-    base = reference_groups(table, privileged)
-    if not base:
-        return []
-    values = cells.values(by)
-    within_both, none = cells.sums(attribute, by), np.zeros((2, 3), np.int64)
-    parts = {g: [within_both.get((g, value), none) for value in values] for g in table.groups}
-    reference = np.array([parts[g] for g in base]).sum(0).reshape(-1, 2, 3)
-    findings = []
-    for whole in compare(table, privileged, ("statisticalParityDifference",)):
-        counts = np.array(parts[whole.group]).reshape(-1, 2, 3)
-        within = _value(selected, counts) - _value(selected, reference)
-        difference, adjusted = whole.metrics["statisticalParityDifference"], adjusted_difference(counts, reference)
-        around, change = _adjustment(counts, reference, level)
-        whole_interval = weighted_rates((1, -1), *_summed(counts, reference), level)
-        reverses = abs(difference) > 0.01 and adjusted * difference < 0
-        less = adjusted * difference >= 0 and abs(adjusted) <= abs(difference) / 2
-        confounded = abs(difference) > 0.01 and less and not change.lower <= 0 <= change.upper
-        shown = not whole_interval.lower <= 0 <= whole_interval.upper and not around.lower <= 0 <= around.upper
-        told = np.minimum(counts.sum((-2, -1)), reference.sum((-2, -1))) >= least
-        strata = dict(zip(values, np.where(told, within, np.nan).tolist(), strict=True))
-        findings.append(
-            SimpsonFinding(
-                attribute,
-                whole.group,
-                whole.reference,
-                by,
-                difference,
-                adjusted,
-                strata,
-                bool(reverses),
-                bool(confounded),
-                shown,
-                *around,
-            )
-        )
-    return findings
-
-
-def _summed(u: Array, p: Array) -> tuple[list[int], list[int]]:
-    """(cases, rows) of the unprivileged and the privileged over all strata; ``u``, ``p``: (strata, 2, 3)."""
-    (k1, n1), (k0, n0) = selected(u), selected(p)
-    return [int(k1.sum()), int(k0.sum())], [int(n1.sum()), int(n0.sum())]
-
-
-def _adjustment(u: Array, p: Array, level: float) -> tuple[Interval, Interval]:
-    """Intervals of the adjusted SPD, and of how far the aggregate one is from it. ``u``, ``p``: (strata, 2, 3).
-
-    Both are sums of the same rates in strata, with other weights, so that the change has an interval of its own.
-    """
-    (k1, n1), (k0, n0) = selected(u), selected(p)
-    weight = n1 * n0 / np.maximum(n1 + n0, 1)
-    if not weight.sum():
-        return Interval(-1.0, 1.0), Interval(-2.0, 2.0)
-    weight = weight / weight.sum()
-    aggregate = np.concatenate([n1 / max(n1.sum(), 1), -n0 / max(n0.sum(), 1)])
-    adjusted = np.concatenate([weight, -weight])
-    cases, rows = (np.concatenate(pair).tolist() for pair in ((k1, k0), (n1, n0)))
-    return (
-        weighted_rates(adjusted.tolist(), cases, rows, level),
-        weighted_rates((aggregate - adjusted).tolist(), cases, rows, level),
-    )
 
 
 def confusion(

@@ -18,7 +18,17 @@ from governed_serving.fairness.counts.columns import joint_name
 from governed_serving.fairness.metrics.metrics import LABEL_METRICS, METRICS, Floats, Rate
 from governed_serving.fairness.metrics.sequences import Question, RateContrast
 
-__all__ = ["ADJUSTED", "ADJUSTED_LABEL_METRICS", "MOST_STRATA", "Adjusted", "Within", "adjusted", "within_strata"]
+__all__ = [
+    "ADJUSTED",
+    "ADJUSTED_LABEL_METRICS",
+    "MOST_STRATA",
+    "Adjusted",
+    "Overlap",
+    "Within",
+    "adjusted",
+    "overlap",
+    "within_strata",
+]
 
 Array = NDArray[np.integer | np.floating]
 
@@ -63,9 +73,10 @@ def within_strata(
     return {g: Within(np.array([part.get(g, empty) for part in parts.values()]), p) for g in groups}
 
 
-class _Overlap(NamedTuple):
-    """Cases and rows of one rate in the strata that both sides have, and the strata's weights, which sum to 1."""
+class Overlap(NamedTuple):
+    """Cases and rows of one rate in the strata that both sides have, their ``places``, and weights, which sum to 1."""
 
+    places: NDArray[np.int64]
     k1: Array
     n1: Array
     k0: Array
@@ -89,20 +100,21 @@ class _Overlap(NamedTuple):
         return RateContrast(cases, rows, weights)
 
 
-def _overlap(rate: Rate, counts: Within, most: int) -> _Overlap:
-    """Rows in strata that only one side has say nothing about the difference, and count for no support."""
+def overlap(rate: Rate, counts: Within, most: int) -> Overlap:
+    """Of the ``most`` strata that weigh most. Rows in strata that only one side has say nothing about the difference,
+    and count for no support."""
     (k1, n1), (k0, n0) = rate(counts.u), rate(counts.p)
     weight = n1 * n0 / np.maximum(n1 + n0, 1)
     both = np.sort(np.argsort(-weight, kind="stable")[:most])
     both = both[weight[both] > 0]
     k1, n1, k0, n0, weight = k1[both], n1[both], k0[both], n0[both], weight[both]
-    return _Overlap(k1, n1, k0, n0, weight / max(weight.sum(), 1e-300))
+    return Overlap(both, k1, n1, k0, n0, weight / max(weight.sum(), 1e-300))
 
 
 def adjusted(name: str, counts: Within) -> Adjusted:
     """Metric ``name`` of :data:`ADJUSTED`, with what is asked about it."""
     metric = METRICS[ADJUSTED[name]]
-    found = [_overlap(rate, counts, MOST_STRATA // len(metric.rates)) for rate in metric.rates]
+    found = [overlap(rate, counts, MOST_STRATA // len(metric.rates)) for rate in metric.rates]
     samples = sum(int(rows.sum()) for one in found for rows in (one.n1, one.n0))
     if not all(len(one.weight) for one in found):
         apart = sum(int(rate(side)[1].sum()) for rate in metric.rates for side in counts)
@@ -113,7 +125,7 @@ def adjusted(name: str, counts: Within) -> Adjusted:
     return Adjusted(value, support, samples, _question(name, found))
 
 
-def _question(name: str, found: Sequence[_Overlap]) -> Question:
+def _question(name: str, found: Sequence[Overlap]) -> Question:
     if len(found) == 1:
         return Question((found[0].contrast(),), "difference")
     if name == "adjustedEqualizedOddsDifference":

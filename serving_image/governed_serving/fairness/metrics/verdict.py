@@ -42,13 +42,7 @@ from governed_serving.fairness.metrics.measures import (
     findings,
     sequences,
 )
-from governed_serving.fairness.metrics.metrics import (
-    SimpsonFinding,
-    impact_ratios,
-    is_group,
-    simpson,
-    spread,
-)
+from governed_serving.fairness.metrics.metrics import impact_ratios, is_group, spread
 from governed_serving.fairness.metrics.promise import alpha_of, promise_of
 from governed_serving.fairness.metrics.roster import (
     SMALLEST_GROUP,
@@ -60,6 +54,7 @@ from governed_serving.fairness.metrics.roster import (
     subjects_of,
 )
 from governed_serving.fairness.metrics.sequences import e_benjamini_hochberg
+from governed_serving.fairness.metrics.simpson import SimpsonFinding, simpson
 
 __all__ = ["SMALLEST_GROUP", "judge"]
 
@@ -145,13 +140,6 @@ def judge(bias: Bias, cells: Cells, roster: Roster | None = None) -> BiasVerdict
     metrics = _metrics(bias, cells, panels, samples >= least)
     awaited = any(m.name in NEED_LABELS for m in bias.metrics)
     labels = {name: label_shares(table) for name, table in tables.items()} if awaited else {}
-    strata = [
-        row
-        for a in bias.protected_attributes
-        for s in bias.strata
-        if s != a.name
-        for row in simpson(cells, a.name, s, panels[a.name].base, SMALLEST_GROUP)
-    ]
     verdict = BiasVerdict(
         verdict=_overall([m.verdict for m in metrics if m.judged]) if samples >= least else "Unknown",
         summary=_summary(metrics, samples, least) + _unlabelled(metrics, cells, labels) + _promised(bias),
@@ -163,7 +151,7 @@ def judge(bias: Bias, cells: Cells, roster: Roster | None = None) -> BiasVerdict
         missing={name: missing for name, table in tables.items() if (missing := _missing(table))},
         references={name: " + ".join(panel.base) for name, panel in panels.items() if panel.base},
         groups={name: _group_rates(table) for name, table in tables.items()},
-        strata=[_stratified(row) for row in strata],
+        strata=[_stratified(row) for row in _within_strata(bias, cells, panels)],
         attributes={name: _attribute(table) for name, table in tables.items()},
         intersections=_intersections(bias, cells),
     )
@@ -258,9 +246,23 @@ def _compared(bias: Bias, cells: Cells, panels: Mapping[str, Panel]) -> list[tup
     ]
 
 
+def _within_strata(bias: Bias, cells: Cells, panels: Mapping[str, Panel]) -> list[SimpsonFinding]:
+    """Of every attribute and stratum; all intervals together miss with the chance that a verdict may, beside it."""
+    pairs = [(a.name, s) for a in bias.protected_attributes for s in bias.strata if s != a.name]
+    found = []
+    for attribute, by in pairs:
+        panel = panels[attribute]
+        reference = panel.base[0] if panel.base else None
+        alpha = alpha_of(bias) / len(pairs)
+        levels = {group: 1 - alpha * panel.share(group, reference) for group in panel.table.groups}
+        found += simpson(cells, attribute, by, panel.base, SMALLEST_GROUP, levels)
+    return found
+
+
 def _stratified(row: SimpsonFinding) -> StratifiedDifference:
     within = {name: _number(value) for name, value in row.strata.items()}
-    return StratifiedDifference(**{**asdict(row), "adjusted": _number(row.adjusted), "strata": within})
+    undefined = {"adjusted": _number(row.adjusted), "change": _number(row.change)}
+    return StratifiedDifference(**{**asdict(row), **undefined, "strata": within})
 
 
 def _attribute(table: GroupTable) -> AttributeFigures:

@@ -1,0 +1,158 @@
+"""Simpson's paradox and confounding, with uncertainty at all looks.
+
+Three linear contrasts of the same rates in strata: the difference of all rows together, which is the mean of the
+strata's rates, weighted by each group's own rows; the adjusted difference, whose weights are common to both groups
+(:mod:`.stratified`); and how far the first is from the second. Each has an exact confidence sequence
+(:mod:`..inference.contrasts`); of the change it is about the true rates and the shares of strata as they were counted.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import nan
+
+import numpy as np
+
+from governed_serving.fairness.counts.cells import Cells
+from governed_serving.fairness.inference.intervals import Interval
+from governed_serving.fairness.metrics.metrics import (
+    Floats,
+    compare,
+    ratio,
+    reference_groups,
+    selected,
+)
+from governed_serving.fairness.metrics.sequences import Question, RateContrast, intervals
+from governed_serving.fairness.metrics.stratified import MOST_STRATA, Within, overlap, within_strata
+
+__all__ = ["SimpsonFinding", "simpson"]
+
+LEAST_DIFFERENCE = 0.01
+"""A difference of all rows together that is smaller is nothing to explain."""
+
+
+@dataclass(frozen=True)
+class SimpsonFinding:
+    """Whether an attribute's disparity survives within the strata. ``strata``: value → SPD (NaN: one side is empty).
+
+    The three intervals hold at all looks together, and all three together, with the level that was asked for.
+    """
+
+    attribute: str
+    group: str
+    reference: str
+    by: str
+    difference: float
+    adjusted: float
+    change: float
+    """``difference`` − ``adjusted``."""
+    strata: dict[str, float]
+    reverses: bool
+    """Simpson's paradox: the adjusted difference has the other sign."""
+    confounded: bool
+    """Adjusting is shown to change the difference, whose sign stays, by half or more: that much is the strata's
+    doing."""
+    shown: bool
+    """Both differences are shown to be on their sides of 0; a reversal that isn't may be chance."""
+    difference_lower: float
+    difference_upper: float
+    adjusted_lower: float
+    adjusted_upper: float
+    change_lower: float
+    change_upper: float
+
+
+def simpson(
+    cells: Cells,
+    attribute: str,
+    by: str,
+    privileged: Sequence[str] = (),
+    least: int = 0,
+    level: float | Mapping[str, float] = 0.95,
+) -> list[SimpsonFinding]:
+    """Compare the aggregate SPD of every group with the one within the values of ``by`` (Simpson 1951; Bickel et al.
+    1975).
+
+    ``level``: of each group's intervals together, or group → its own. Strata with fewer than ``least`` rows on a side
+    count, but their own difference isn't told (NaN).
+    """
+    table = cells.by(attribute)
+    base = reference_groups(table, privileged)
+    if not base:
+        return []
+    wholes = compare(table, base, ("statisticalParityDifference",))
+    counts = within_strata(cells, (attribute,), (by,), [one.group for one in wholes], base)
+    contrasts = {group: _contrasts(within) for group, within in counts.items()}
+    asked = [(group, one) for group, three in contrasts.items() for one in three if isinstance(one, RateContrast)]
+    part = {group: (1 - (level if isinstance(level, float) else level[group])) / 3 for group in counts}
+    questions = [Question((contrast,), "difference") for _, contrast in asked]
+    solved = iter(intervals(questions, [part[group] for group, _ in asked]))
+    found, values = [], cells.values(by)
+    for whole in wholes:
+        within = counts[whole.group]
+        ends = [one if isinstance(one, Interval) else next(solved) for one in contrasts[whole.group]]
+        told = _told(within, values, least)
+        head = (attribute, whole.group, whole.reference, by, whole.metrics["statisticalParityDifference"])
+        found.append(_finding(head, overlap(selected, within, MOST_STRATA).value, told, ends))
+    return found
+
+
+def _told(within: Within, values: Sequence[str], least: int) -> dict[str, float]:
+    (k1, n1), (k0, n0) = selected(within.u), selected(within.p)
+    shown = np.where(np.minimum(n1, n0) >= least, ratio(k1, n1) - ratio(k0, n0), nan)
+    return dict(zip(values, shown.tolist(), strict=True))
+
+
+def _finding(
+    head: tuple[str, str, str, str, float], adjusted: float, told: dict[str, float], ends: Sequence[Interval]
+) -> SimpsonFinding:
+    difference = head[-1]
+    whole, around, change = ends
+    large = abs(difference) > LEAST_DIFFERENCE
+    less = adjusted * difference >= 0 and abs(adjusted) <= abs(difference) / 2
+    return SimpsonFinding(
+        *head,
+        adjusted,
+        difference - adjusted,
+        told,
+        reverses=bool(large and adjusted * difference < 0),
+        confounded=bool(large and less and _excludes_zero(change)),
+        shown=_excludes_zero(whole) and _excludes_zero(around),
+        difference_lower=whole.lower,
+        difference_upper=whole.upper,
+        adjusted_lower=around.lower,
+        adjusted_upper=around.upper,
+        change_lower=change.lower,
+        change_upper=change.upper,
+    )
+
+
+def _excludes_zero(interval: Interval) -> bool:
+    return not interval.lower <= 0 <= interval.upper
+
+
+_NOTHING = 1e-12
+"""A weight that is as small is one that rounding left."""
+
+
+def _contrasts(within: Within) -> tuple[RateContrast | Interval, ...]:
+    """The difference in all, the adjusted one, and the former less the latter: what is to be solved, or is known."""
+    (k1, n1), (k0, n0) = selected(within.u), selected(within.p)
+    whole = RateContrast(tuple(map(float, (k1.sum(), k0.sum()))), tuple(map(float, (n1.sum(), n0.sum()))))
+    both = overlap(selected, within, MOST_STRATA)
+    if not len(both.places):
+        return whole, Interval(-1.0, 1.0), Interval(-2.0, 2.0)
+    rest = np.setdiff1d(np.arange(len(n1)), both.places)
+    sides = []
+    for k, n, sign in ((k1, n1, 1.0), (k0, n0, -1.0)):
+        # strata that only one side has, and those beyond the most: the adjusted difference gives them no weight
+        rows = np.append(n[both.places], n[rest].sum())
+        weights = rows / rows.sum() - np.append(both.weight, 0.0)
+        sides.append((np.append(k[both.places], k[rest].sum()), rows, sign * weights))
+    return whole, both.contrast(), _without_zeros(*(np.stack(pair, 1).ravel() for pair in zip(*sides, strict=True)))
+
+
+def _without_zeros(cases: Floats, rows: Floats, weights: Floats) -> RateContrast | Interval:
+    kept = np.flatnonzero((np.abs(weights) > _NOTHING) & (rows > 0))
+    if not len(kept):
+        return Interval(0.0, 0.0)  # both groups are spread alike over the strata
+    return RateContrast(*(tuple(float(v) for v in some[kept]) for some in (cases, rows, weights)))
