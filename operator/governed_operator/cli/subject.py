@@ -19,7 +19,12 @@ app = typer.Typer(no_args_is_help=True, help="Find, give out or erase what a mod
 
 _Name = Annotated[str, typer.Argument(help="Model.", show_default=False)]
 _Who = Annotated[
-    str, typer.Argument(help="The person, as requests say it in governance.privacy.subject.", show_default=False)
+    str,
+    typer.Argument(
+        help="The person, as requests say it in governance.privacy.subject; - reads one line of standard input, so "
+        "that no shell history and no list of processes has it.",
+        show_default=False,
+    ),
 ]
 _Url = Annotated[
     str, typer.Option(help=f"The archive; in a cluster: kubectl port-forward governed-archive-0 {PORT_ARCHIVE}.")

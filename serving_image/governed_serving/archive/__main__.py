@@ -140,7 +140,9 @@ def _add_subject(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     subject.add_argument("act", choices=("find", "export", "erase"))
     subject.add_argument("url", help="the archive's URL")
     subject.add_argument("--model", required=True, help="the model that was asked about the person")
-    subject.add_argument("--who", required=True, help="as requests said it, in spec.governance.privacy.subject")
+    subject.add_argument(
+        "--who", required=True, help="as requests said it, in spec.governance.privacy.subject; - reads standard input"
+    )
     subject.add_argument("--by", default="", help="who erases")
     subject.add_argument("--reason", default="", help="why")
     subject.add_argument(
@@ -302,15 +304,16 @@ def _restore(options: argparse.Namespace) -> int:
 def _subject(options: argparse.Namespace) -> int:
     from governed_serving.archive.client import ArchiveClient
     from governed_serving.archive.errors import ArchiveError
-    from governed_serving.archive.subjects import Person
+    from governed_serving.archive.subjects import Person, named_person
     from governed_serving.crypto import load_kek
     from governed_serving.environment import PodEnvironment
 
     env = PodEnvironment()
     kek = load_kek(options.key_file or env.required_path(runtime.KEK_FILE, "the model's key, or --key-file"))
     token = options.token_file.read_text() if options.token_file else env.token()
+    who = named_person(options.who, sys.stdin.buffer)
     with ArchiveClient(options.url, token, options.model, patience=10.0) as client:
-        person = Person(client, kek, options.who)
+        person = Person(client, kek, who)
         if options.act == "export":
             for one in person.content():
                 sys.stdout.write(msgspec.json.encode(one).decode() + "\n")

@@ -7,20 +7,22 @@ blobs and journals keep the ciphertext, no proof changes, and nobody can open it
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import IO
 
 import msgspec
 
 from governed_serving.archive.client import HIDDEN, ArchiveClient
 from governed_serving.archive.errors import ArchiveError, Refused
 from governed_serving.archive.verify.record import opened_frame
-from governed_serving.crypto import Kek, KeyMissing, Keyring, SegmentCipher, Subjects, purposes_of
+from governed_serving.crypto import Kek, KeyMissing, Keyring, SegmentCipher, Subjects, canonical, purposes_of
 from governed_serving.decoding import decode_with
 from governed_serving.journal import open_chunk
 from governed_serving.records import Erasure, LedgerEntry, timestamp
 
-__all__ = ["Held", "Person"]
+__all__ = ["Held", "Person", "named_person"]
 
 _PAGE = 1000
+_WHO_BYTES = 4096
 _decoder = msgspec.json.Decoder(LedgerEntry)
 
 
@@ -32,24 +34,51 @@ class Held:
     entry: LedgerEntry
 
 
+def named_person(said: str, file: IO[bytes]) -> str:
+    """``said``, or the one line of ``file`` where that is "-". Raises ArchiveError, which doesn't repeat it."""
+    line = file.read(_WHO_BYTES + 1) if said == "-" else said.encode(errors="surrogateescape")
+    if len(line) > _WHO_BYTES:
+        raise ArchiveError(f"the person: expected one line of at most {_WHO_BYTES} bytes, found more")
+    try:
+        who = line.decode()
+    except UnicodeDecodeError:
+        raise ArchiveError("the person: expected Unicode text (UTF-8), found other bytes") from None
+    if said == "-":
+        who = who.removesuffix("\n").removesuffix("\r")
+        if who and who.splitlines() != [who]:
+            raise ArchiveError("the person: expected one line, found more; ask about one person at a time")
+    if not canonical(who):
+        raise ArchiveError("the person: expected one as requests say it, found nothing; blanks around it don't count")
+    return who
+
+
 class Person:
-    """``who`` they are, as requests said it. ``client``: of one model, with a token that may read all of it and destroy
-    its keysets; ``kek``: the model's. Raises ArchiveError, CryptoError."""
+    """``who`` they are, as requests said it, in whichever form (:func:`canonical`).
+
+    ``client``: of one model, with a token that may read all of it and destroy its keysets; ``kek``: the model's. Raises
+    ArchiveError, CryptoError.
+    """
 
     def __init__(self, client: ArchiveClient, kek: Kek, who: str):
         self._client, self._kek = client, kek
         self._store = client.keysets()
         self._subjects = Subjects(kek, self._store)
         try:
-            self.subject = self._subjects.digest(who, create=False)
+            self._known = self._subjects.digests(who)
         except KeyMissing:
             raise ArchiveError(
                 f"{client.model} knows no persons: expected a model with spec.governance.privacy.subject"
             ) from None
 
+    @property
+    def subject(self) -> str:
+        """The digest that the ledger knows them by."""
+        return self._known[0]
+
     def keys(self) -> list[str]:
         """Purposes of the keysets under which there is something to open."""
-        return purposes_of(self.subject, self._store.purposes())
+        purposes = self._store.purposes()
+        return [purpose for subject in self._known for purpose in purposes_of(subject, purposes)]
 
     def held(self) -> list[Held]:
         """Predictions about the person, those included that can't be opened any more."""
@@ -91,7 +120,7 @@ class Person:
         return receipt
 
     def _is_about(self, entry: LedgerEntry) -> bool:
-        about = entry.summary.get("subject") == self.subject
+        about = entry.summary.get("subject") in self._known
         return about and entry.type == "prediction" and entry.model == self._client.model
 
     def _entries(self) -> Iterator[tuple[int, LedgerEntry]]:

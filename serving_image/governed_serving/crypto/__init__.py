@@ -17,7 +17,7 @@ from governed_serving.crypto.rotation import KeyWatch, rotate_due
 from governed_serving.crypto.sealed import is_sealed
 from governed_serving.crypto.segment import SegmentCipher, SegmentKey
 from governed_serving.crypto.store import DirectoryStore, KeysetStore
-from governed_serving.crypto.subjects import SUBJECT, Subjects, purposes_of
+from governed_serving.crypto.subjects import SUBJECT, Subjects, canonical, purposes_of
 
 __all__ = [
     "SUBJECT",
@@ -39,6 +39,7 @@ __all__ = [
     "Subjects",
     "Tampered",
     "WrongKek",
+    "canonical",
     "is_keyset_document",
     "is_purpose",
     "is_sealed",

@@ -6,8 +6,10 @@ keysets are kept in memory, ``capacity`` of them and no longer than ``seconds``,
 when their time is over, whether anybody asks for them or not.
 """
 
+import re
 import threading
 import time
+import unicodedata
 from collections import OrderedDict
 from collections.abc import Callable
 from itertools import count
@@ -23,7 +25,7 @@ from governed_serving.crypto.store import KeysetStore
 from governed_serving.decoding import decode_with
 from governed_serving.records import Column, Frame, PredictionFrame, SubjectFrame
 
-__all__ = ["INDEX", "SUBJECT", "Subjects", "purposes_of"]
+__all__ = ["INDEX", "SUBJECT", "Subjects", "canonical", "purposes_of"]
 
 INDEX = "subject-index"
 SUBJECT = "subject-"
@@ -56,6 +58,32 @@ def _later(seconds: float, call: Callable[[], None]) -> None:
     timer.start()
 
 
+_BLANKS = "".join(map(chr, (*range(9, 14), *range(28, 33), 0x85, 0xA0, 0x1680, *range(0x2000, 0x200C), 0x2028, 0x2029,
+                            0x202F, 0x205F, 0x2060, 0x3000, 0xFEFF)))  # fmt: skip
+"""White space, and what takes no place at all."""
+_WHOLE = re.compile(r"(-?[0-9]{1,40})\.0+")
+
+
+def canonical(who: object) -> str:
+    """The one form of whom a request is about, where it is recorded and where it is asked for; "": nobody.
+
+    Unicode NFC, no blanks around it; a number without fraction is written without one, so that 7, 7.0, "7" and "7.0"
+    are one person. Letters stay as they are, "007" isn't "7".
+    """
+    if isinstance(who, float):
+        who = int(who) if who.is_integer() else "" if who != who else who
+    text = unicodedata.normalize("NFC", str(who)).strip(_BLANKS)
+    whole = _WHOLE.fullmatch(text)
+    return str(int(whole[1])) if whole else text
+
+
+def _former(who: str) -> list[str]:
+    """How versions before :func:`canonical` may have recorded ``who``: as it came."""
+    one = canonical(who)
+    forms = (who, unicodedata.normalize("NFC", who), unicodedata.normalize("NFD", one), f"{one}.0")
+    return [form for form in dict.fromkeys(forms) if form and form != one]
+
+
 def purposes_of(subject: str, purposes: list[str]) -> list[str]:
     """Of a store's ``purposes``, those of a subject's keysets."""
     return [purpose for purpose in purposes if purpose.rpartition("-")[0] == SUBJECT + subject]
@@ -85,9 +113,17 @@ class Subjects:
 
     def digest(self, who: str, *, create: bool = True) -> str:
         """By which a subject is known. Raises KeyMissing when there are no subjects and none is to be made."""
+        return self._digest(canonical(who), create=create)
+
+    def digests(self, who: str) -> list[str]:
+        """All by which a subject may be known: the one of now first, then those of older versions. Raises
+        KeyMissing."""
+        return [self._digest(form, create=False) for form in (canonical(who), *_former(who))]
+
+    def _digest(self, form: str, *, create: bool) -> str:
         if self._index is None:
             self._index = Keyring(self._kek, self._store).keyset(INDEX, create)
-        return self._index.digest(who.encode(), _DIGEST).hex()
+        return self._index.digest(form.encode(), _DIGEST).hex()
 
     def seal(self, frame: PredictionFrame, subject: str) -> SubjectFrame:
         """``frame``, all of which is about ``subject`` (a digest), under its key, which is made where there is none."""

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from governed_api.json_types import Scalar
-from governed_serving.crypto import Subjects
+from governed_serving.crypto import Subjects, canonical
 from governed_serving.records import PredictionFrame, SubjectFrame
 from governed_serving.server.errors import InvalidRequest, PredictionFailed, ServerError
 from governed_serving.server.masking import Masking, masked_inputs
@@ -249,7 +249,7 @@ def _whom(column: NDArray[np.generic], rows: list[int], name: str) -> list[str]:
     """Whom each request is about; "": nobody is named. Raises InvalidRequest."""
     values, people, start = column.reshape(sum(rows), -1), list[str](), 0
     for count in rows:
-        distinct = {"" if v != v else str(v) for v in values[start : start + count].ravel().tolist()}
+        distinct = {canonical(v) for v in values[start : start + count].ravel().tolist()}
         if len(distinct) > 1:
             raise InvalidRequest(
                 f"input {name!r}: expected rows about one person (spec.governance.privacy.subject), found "

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 
 from governed_api.resolved import ResolvedModel
@@ -28,10 +29,11 @@ from governed_serving.archive.verify.sources import DirectorySource
 from governed_serving.archive.verify.verification import verify
 from governed_serving.auditor.service.entries import entries_of
 from governed_serving.auditor.service.label_resolver import CrossReplicaLabelResolver
-from governed_serving.crypto import KeyDestroyed, Keyring, SegmentCipher, Subjects, Tampered, store
+from governed_serving.crypto import KeyDestroyed, Keyring, SegmentCipher, Subjects, Tampered, canonical, store, subjects
 from governed_serving.journal import Journal, JournalReader
 from governed_serving.journal.chunk import pack_chunk
 from governed_serving.records import Erasure, LedgerEntry, PredictionFrame, SubjectFrame
+from governed_serving.server import batch
 from governed_serving.server.composition import http_service
 from governed_serving.server.dataplane import DataPlane
 from governed_serving.server.errors import InvalidRequest, JournalUnavailable
@@ -252,6 +254,63 @@ def test_readers_of_the_ledger_say_that_a_person_is_erased(site: Site) -> None:
     assert (bool(identity), type(frames[entry.frame or 0])) == (True, SubjectFrame)
 
 
+# -- one person, however written --------------------------------------------------------------------------------------
+
+SAME = [
+    ("Zo\u00eb", "Zoe\u0308"), ("north", " north\u00a0"), ("north", "\tnorth\n"), ("north", "\ufeffnorth"),
+    ("\u3000north", "north\u200b"), ("7", "7.0"), ("7.00", "7"), ("-7", "-7.0"), ("\u1e9b\u0323", "\u1e9b\u0323 "),
+    ("\uac00", "\u1100\u1161"),
+]  # fmt: skip
+OTHERS = [("007", "7"), ("7.5", "7"), ("north", "North"), ("1e3", "1000"), ("7-0", "7.0"), ("a b", "ab"), ("+7", "7")]
+
+
+@pytest.mark.parametrize(("recorded", "asked"), [*SAME, *((b, a) for a, b in SAME)])
+def test_a_person_has_one_form(site: Site, recorded: str, asked: str) -> None:
+    site.ask(recorded, "someone else")
+    assert regions(site, asked) == [[recorded]]
+    assert site.person(asked).erase("officer", "asked", 0.0).predictions == 1
+    assert regions(site, recorded) == regions(site, asked) == []
+    assert regions(site, "someone else") == [["someone else"]]
+
+
+@pytest.mark.parametrize(("one", "other"), OTHERS)
+def test_others_stay_others(one: str, other: str) -> None:
+    assert canonical(one) != canonical(other)
+
+
+@pytest.mark.parametrize("number", [7, 7.0, "7", "7.0", np.float32(7).item(), np.int64(7).item(), "7.000"])
+def test_a_number_is_the_same_in_every_datatype(number: object) -> None:
+    assert canonical(number) == "7"
+
+
+@pytest.mark.parametrize("nobody", ["", " ", "\u200b\ufeff", float("nan")])
+def test_blanks_are_nobody(nobody: object) -> None:
+    assert canonical(nobody) == ""
+
+
+def test_a_number_of_many_digits_is_no_work() -> None:
+    assert canonical("9" * 100_000 + ".0") == "9" * 100_000 + ".0"
+    assert canonical(1e300) == str(int(1e300))
+
+
+@pytest.mark.parametrize("former", ["Zoe\u0308", " north", "7.0", "Zo\u00eb"])
+def test_what_an_older_version_recorded_is_found(site: Site, former: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as older:
+        older.setattr(subjects, "canonical", str)
+        older.setattr(batch, "canonical", str)
+        site.ask(former, "someone else")
+    asked = site.person(former if former.startswith(" ") else canonical(former))
+    assert len(asked.held()) == len(asked.keys()) == 1
+    asked.erase("officer", "asked", 0.0)
+    assert regions(site, former) == []
+
+
+def test_rows_of_one_person_may_write_it_differently(site: Site) -> None:
+    asyncio.run(site.plane().infer(request(3, **{FIELD: ["north", " north", "north "]})))
+    everything(site.shipper)
+    assert len(site.person("north").held()) == 1
+
+
 # -- backups ----------------------------------------------------------------------------------------------------------
 
 
@@ -457,6 +516,33 @@ def test_the_command_finds_exports_and_erases(site: Site, command: Any, capsys: 
     assert command("export", "north") == 0
     assert capsys.readouterr().out == ""
     assert command("erase", "nobody", "--by", "o", "--reason", "r") == 1
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        (b"north\n", ""), (b"north", ""), (b" north\r\n", ""), (b"", "found nothing"), (b"\n", "found nothing"),
+        (b"north\nsouth\n", "expected one line"), (b"north\n\n", "expected one line"),
+        (b"x" * 5000, "at most 4096 bytes"),
+        (b"\xff\n", "expected Unicode"), (b"north\rsouth\n", "expected one line"),
+        (b"north\xe2\x80\xa8south\n", "expected one line"),
+    ],
+)  # fmt: skip
+def test_the_person_comes_from_standard_input(
+    site: Site,
+    command: Any,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    line: bytes,
+    told: str,
+) -> None:
+    site.ask("north")
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(line)))
+    assert command("find", "-") == bool(told)
+    said = capsys.readouterr()
+    assert told in said.err
+    assert told or "1 predictions in the ledger" in said.out
+    assert "north" not in said.err
 
 
 def _manifest(spec: dict[str, Any]) -> dict[str, Any]:
