@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from governed_api.printable import printable
 from governed_operator.cli.auditor_access import AUDITOR, PodTokenFile, Url, WorkdirOption, auditor_client
 from governed_operator.cli.fail import fail
 
@@ -33,5 +34,5 @@ def command(
             answer = client.contest(request, by, reason)
     except ClientError as error:
         fail(str(error))
-    json.dump(answer, sys.stdout, ensure_ascii=False, indent=2)
+    sys.stdout.write(printable(json.dumps(answer, ensure_ascii=False, indent=2), keep="\n"))
     print()

@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from governed_api.printable import printable
 from governed_operator.cli.auditor_access import AUDITOR, PodTokenFile, Url, WorkdirOption, auditor_client
 from governed_operator.cli.fail import fail
 
@@ -24,7 +25,7 @@ def command(
         fail(str(error))
     for one in found:
         late = "  overdue" if one["overdue"] else ""
-        print(f"{one['id']}  contested {one['time']}  to be decided by {one['deadline']}{late}")
+        print(printable(f"{one['id']}  contested {one['time']}  to be decided by {one['deadline']}{late}"))
     if not found:
         print(f"{name}: no contested decision is open")
     if any(one["overdue"] for one in found):

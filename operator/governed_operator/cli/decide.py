@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from governed_api.printable import printable
 from governed_operator.cli.auditor_access import AUDITOR, PodTokenFile, Url, WorkdirOption, auditor_client
 from governed_operator.cli.fail import fail
 
@@ -60,4 +61,5 @@ def command(
     except ClientError as error:
         fail(str(error))
     late = f", after its deadline {answer['deadline']}" if answer["late"] else ""
-    print(f"{name}: the contest of {request} was decided by {by}: {outcome.value}{late}; it is recorded in the ledger")
+    done = f"{name}: the contest of {request} was decided by {by}: {outcome.value}{late}"
+    print(printable(f"{done}; it is recorded in the ledger"))

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from governed_api.json_types import Scalar
+from governed_api.printable import printable
 from governed_api.runtime import PORT_HTTP, on_this_machine
 from governed_operator.cli.fail import fail
 
@@ -29,10 +30,9 @@ def command(
     as_json: Annotated[bool, typer.Option("--json", help="Print the answer as received, as JSON.")] = False,
 ) -> None:
     """Explain one prediction of a model that serves here or in a cluster."""
-    from rich.console import Console
-
     from governed_operator.local.client import ClientError, ModelClient
     from governed_operator.local.explanation_view import explanation_view
+    from governed_operator.local.plain_console import plain_console
 
     row = _features(instance)
     try:
@@ -41,10 +41,10 @@ def command(
     except ClientError as error:
         fail(str(error))
     if as_json:
-        json.dump(answer, sys.stdout, ensure_ascii=False, indent=2)
+        sys.stdout.write(printable(json.dumps(answer, ensure_ascii=False, indent=2), keep="\n"))
         print()
         return
-    Console(highlight=False).print(explanation_view(answer))
+    plain_console().print(explanation_view(answer))
 
 
 def _features(words: list[str]) -> dict[str, Scalar]:

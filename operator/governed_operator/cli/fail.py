@@ -5,8 +5,11 @@ from typing import NoReturn
 
 import typer
 
+from governed_api.printable import printable
+
 
 def fail(message: str, code: int = 1) -> NoReturn:
     """Print ``message`` to stderr and exit."""
-    print(f"governed: {message}" if "\n" not in message else message, file=sys.stderr)
+    told = f"governed: {message}" if "\n" not in message else message
+    print(printable(told, keep="\n"), file=sys.stderr)
     raise typer.Exit(code)

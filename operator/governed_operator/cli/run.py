@@ -39,15 +39,14 @@ def command(
     verbose: Annotated[bool, typer.Option(help="With --once: show the containers' log lines as well.")] = False,
 ) -> None:
     """Train, serve, explain and audit a model with the processes of this machine; Ctrl-C stops everything."""
-    from rich.console import Console
-
     from governed_api.resolved import ResolvedModel
     from governed_operator.local.errors import LocalError
     from governed_operator.local.manifest_file import ManifestError, load_model
+    from governed_operator.local.plain_console import plain_console
     from governed_operator.local.run import LocalRun, Options, Running, until_signalled
     from governed_operator.settings import Settings
 
-    console = Console(stderr=True, highlight=False)
+    console = plain_console(stderr=True)
     try:
         manifest = load_model(file)
         model = ResolvedModel.of(manifest)

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from governed_api.printable import printable
 from governed_operator.cli.fail import fail
 
 
@@ -23,9 +24,9 @@ def command(
         except ManifestError as error:
             fail(str(error))
         for line in lines:
-            print(line, file=sys.stderr)
+            print(printable(line), file=sys.stderr)
         for name in names:
-            print(f"{path}: GovernedModel {name} is valid")
+            print(printable(f"{path}: GovernedModel {name} is valid"))
         refused = refused or bool(lines)
     if refused:
         raise typer.Exit(1)

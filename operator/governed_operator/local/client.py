@@ -11,6 +11,7 @@ import httpx
 from governed_api import routes
 from governed_api.datatypes import DATATYPES, NUMBERS
 from governed_api.json_types import Json, Scalar
+from governed_api.printable import printable
 
 TIMEOUT = 75.0
 """Seconds; a model's own timeout is 60 where its manifest names none."""
@@ -223,7 +224,7 @@ class ModelClient:
             raise ClientError(f"{self._http.base_url}{path} answered {answer.status_code} and no JSON") from error
         if answer.status_code >= 400:
             words = document.get("error", document) if isinstance(document, dict) else document
-            raise ClientError(f"{path} answered {answer.status_code}: {words}", answer.status_code)
+            raise ClientError(printable(f"{path} answered {answer.status_code}: {words}"), answer.status_code)
         if not isinstance(document, dict):
             raise ClientError(f"{path}: expected a JSON mapping, found {type(document).__name__}")
         return document

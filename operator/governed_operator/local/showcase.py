@@ -18,6 +18,7 @@ from governed_operator.local.audit_view import bias_table, data_audit, gate_tabl
 from governed_operator.local.client import ClientError, ExplainAnswer, ModelClient, Row
 from governed_operator.local.errors import LocalError
 from governed_operator.local.explanation_view import explanation_view
+from governed_operator.local.plain_console import plain_console
 from governed_operator.local.proof import answered, verify, wait_for_entry
 from governed_operator.local.reports import training_report
 from governed_operator.local.run import Running
@@ -35,9 +36,9 @@ WIDTH = 130
 
 async def show(running: Running, manifest: GovernedModel, file: Path, console: Console | None = None) -> None:
     """Send the sample, print everything in order. Raises LocalError when a step fails."""
-    console = console or Console(highlight=False)
+    console = console or plain_console()
     if not console.is_terminal:
-        console = Console(highlight=False, width=WIDTH)
+        console = plain_console(width=WIDTH)
     sample = load_sample(sample_path(manifest, file))
     _training(console, running)
     try:
@@ -79,7 +80,7 @@ async def _predictions(console: Console, client: ModelClient, sample: Sample) ->
     console.print(Text(" ".join(f"{k}={v}" for k, v in example.items())))
     for output in answer["outputs"]:
         values = [f"{v:.4f}" if isinstance(v, float) else str(v) for v in output["data"]]
-        console.print(f"  {output['name']}: [bold]{', '.join(values)}[/bold]")
+        console.print(Text.assemble(f"  {output['name']}: ", (", ".join(values), "bold")))
     console.print(Text(f"request {answer['id']} · {taken:.1f} ms", style="dim"))
     for rows in batches:
         await asyncio.to_thread(client.infer, rows)

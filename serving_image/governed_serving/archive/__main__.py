@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from governed_api import runtime
+from governed_api.printable import printable
 from governed_serving.archive.errors import ArchiveError
-from governed_serving.archive.verify.command_line import add_checkpoint, add_keys, expected_errors, fail
+from governed_serving.archive.verify.command_line import add_checkpoint, add_keys, expected_errors, fail, say
 
 if TYPE_CHECKING:
     from governed_serving.archive.verify.inspection import Asked, Inspection
@@ -172,7 +173,7 @@ def _serve(options: argparse.Namespace) -> int:
 def _fetch(_: argparse.Namespace) -> int:
     from governed_serving.archive.fetching.fetch import fetch
 
-    print(f"fetch: {fetch()}", file=sys.stderr)
+    say(f"fetch: {fetch()}", sys.stderr)
     return 0
 
 
@@ -245,7 +246,7 @@ def _print(found: "Inspection", options: argparse.Namespace, asked: "Asked") -> 
     from governed_serving.archive.verify.printing import inspection_json, print_inspection
 
     if options.json:
-        sys.stdout.write(msgspec.json.format(inspection_json(found), indent=1).decode() + "\n")
+        sys.stdout.write(printable(msgspec.json.format(inspection_json(found), indent=1).decode(), keep="\n") + "\n")
     else:
         print_inspection(found, trusted=bool(asked.vkey))
 
@@ -259,7 +260,7 @@ def _export(options: argparse.Namespace) -> int:
         earlier = tuple(noted_checkpoint(path) for path in options.checkpoint)
         chosen = {"model": options.of, "id": options.id, "blobs": options.blobs}
         entries, blobs = export(source, options.output, **chosen, earlier=earlier)
-    print(f"{options.output}: {entries} entries, {blobs} blobs; verify it with: verify {options.output}")
+    say(f"{options.output}: {entries} entries, {blobs} blobs; verify it with: verify {options.output}")
     return 0
 
 
@@ -275,9 +276,9 @@ def _backup(options: argparse.Namespace) -> int:
     target = Path(options.output)
     manifest = take_file(options.source, target, asked)
     held = f"{manifest.size} entries, {manifest.blobs} blobs, {len(manifest.files)} other files"
-    print(f"{target}: {held} of {manifest.origin}")
+    say(f"{target}: {held} of {manifest.origin}")
     for fault in manifest.faults:
-        print(f"the archive isn't whole: {fault}", file=sys.stderr)
+        say(f"the archive isn't whole: {fault}", sys.stderr)
     return 3 if manifest.faulty else 0
 
 
@@ -292,12 +293,12 @@ def _restore(options: argparse.Namespace) -> int:
     with open(0, "rb", closefd=False) if options.input == "-" else Path(options.input).open("rb") as file:
         done = restore(file, request)
     for finding in done.accepted:
-        print(f"accepted: {finding}", file=sys.stderr)
+        say(f"accepted: {finding}", sys.stderr)
     if not told:
         how = "give --checkpoint (a GovernanceReport, or one kept elsewhere)"
-        print(f"not checked: whether a newer state was signed; {how}", file=sys.stderr)
+        say(f"not checked: whether a newer state was signed; {how}", sys.stderr)
     again = f"{done.deleted} deleted under retention, {done.erased} keys of erased persons destroyed"
-    print(f"{options.folder}: {done.size} entries, {done.blobs} blobs, verified; again {again}")
+    say(f"{options.folder}: {done.size} entries, {done.blobs} blobs, verified; again {again}")
     return 0
 
 
@@ -316,18 +317,18 @@ def _subject(options: argparse.Namespace) -> int:
         person = Person(client, kek, who)
         if options.act == "export":
             for one in person.content():
-                sys.stdout.write(msgspec.json.encode(one).decode() + "\n")
+                sys.stdout.write(printable(msgspec.json.encode(one).decode(), keep="\n") + "\n")
         elif options.act == "find":
             held, keys = person.held(), person.keys()
             places = ", ".join(str(one.index) for one in held[:20]) + (" …" if len(held) > 20 else "")
             state = "can be opened" if keys else "nothing can be opened"
-            print(f"{person.subject}: {len(held)} predictions in the ledger ({places or 'none'}); {state}")
+            say(f"{person.subject}: {len(held)} predictions in the ledger ({places or 'none'}); {state}")
         else:
             if not (options.by.strip() and options.reason.strip()):
                 raise ArchiveError("erasing needs --by and --reason: the receipt tells who and why")
             done = person.erase(options.by, options.reason, time.time())
             said = "can't be opened by anyone any more, the ledger says so"
-            print(f"{person.subject}: erased; {done.predictions} predictions {said}")
+            say(f"{person.subject}: erased; {done.predictions} predictions {said}")
     return 0
 
 
@@ -345,7 +346,7 @@ def _rewrap(options: argparse.Namespace) -> int:
     with ArchiveClient(options.url, token, options.model, patience=10.0) as client:
         events = Keyring(old, client.keysets()).rewrap(new)
     purposes = ", ".join(event.purpose for event in events) or "none: all are wrapped by it already"
-    print(f"keysets of {options.model} that are wrapped by key {new.id} now: {purposes}")
+    say(f"keysets of {options.model} that are wrapped by key {new.id} now: {purposes}")
     return 0
 
 

@@ -6,6 +6,8 @@ import sys
 import time
 from typing import Literal
 
+from governed_api.printable import printable
+
 __all__ = ["JsonLines", "install", "log"]
 
 Level = Literal["info", "warning", "error"]
@@ -27,7 +29,7 @@ class JsonLines(logging.Formatter):
         line |= {"message": record.getMessage()} | getattr(record, "fields", {})
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line, ensure_ascii=False, default=str)
+        return printable(json.dumps(line, ensure_ascii=False, default=str))
 
 
 def install(component: str) -> None:

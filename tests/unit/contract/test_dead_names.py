@@ -12,6 +12,7 @@ PRODUCT = ("crds/governed_api", "operator/governed_operator", "serving_image/gov
 
 CALLED_FROM_OUTSIDE = {
     "crds/governed_api/schema.py::_Dumper.ignore_aliases": "yaml.Dumper",
+    "operator/governed_operator/local/plain_console.py::_Escaping.process_renderables": "rich.console.RenderHook",
     "operator/governed_operator/local/rendering.py::_Dumper.ignore_aliases": "yaml.Dumper",
     "operator/governed_operator/loop/kopf_storage.py::NoProgress.purge": "kopf.ProgressStorage",
     "serving_image/governed_serving/hosting/host.py::_Server.capture_signals": "uvicorn.Server",

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
+from governed_api.printable import printable
+
 __all__ = [
     "DECIMAL",
     "SIGNER",
@@ -53,8 +55,8 @@ def key_hash(name: str, kind: bytes, public: bytes) -> bytes:
 
 
 def _check_name(name: str) -> str:
-    if not name or "+" in name or any(c.isspace() for c in name):
-        raise NoteError(f"a key name must be without spaces and '+', found {name!r}")
+    if not name or "+" in name or any(c.isspace() for c in name) or printable(name) != name:
+        raise NoteError(f"a key name must be without spaces and '+', and printable, found {name[:80]!r}")
     return name
 
 
@@ -79,6 +81,8 @@ def split_note(note: str) -> tuple[str, list[str]]:
     text, separator, block = note.rpartition("\n\n")
     if not separator or not block.endswith("\n"):
         raise NoteError("a signed note must be text, an empty line and signature lines")
+    if printable(note, keep="\n") != note:
+        raise NoteError("a signed note must be text without control characters: it was made to deceive")
     return text + "\n", block.removesuffix("\n").split("\n")
 
 

@@ -6,6 +6,7 @@ https://c2sp.org/tlog-proof. ``extra`` holds the entry itself: nothing vouches f
 import base64
 from dataclasses import dataclass
 
+from governed_api.printable import printable
 from governed_serving.archive.ledger.note import DECIMAL, NoteError, decode_base64
 
 __all__ = ["HEAD", "MOST_BYTES", "LogProof"]
@@ -42,6 +43,8 @@ class LogProof:
         """Raises :class:`NoteError`."""
         if len(text) > MOST_BYTES:
             raise NoteError(f"a proof may have at most {MOST_BYTES} bytes, found {len(text)} or more")
+        if printable(text, keep="\n") != text:
+            raise NoteError("a receipt must be text without control characters: it was made to deceive")
         head, separator, note = text.partition("\n\n")
         kind, *lines = head.split("\n")
         if kind != HEAD or not separator:

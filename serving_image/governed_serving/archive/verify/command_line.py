@@ -3,15 +3,17 @@
 import argparse
 import sys
 from pathlib import Path
+from typing import TextIO
 
 import msgspec
 
 from governed_api import runtime
+from governed_api.printable import printable
 from governed_serving.archive.errors import ArchiveError
 from governed_serving.archive.ledger.note import NoteError
 from governed_serving.environment import InvalidSettings
 
-__all__ = ["add_checkpoint", "add_keys", "expected_errors", "fail"]
+__all__ = ["add_checkpoint", "add_keys", "expected_errors", "fail", "say"]
 
 
 def add_keys(parser: argparse.ArgumentParser) -> None:
@@ -47,7 +49,12 @@ def expected_errors() -> tuple[type[Exception], ...]:
     return (ArchiveError, NoteError, CryptoError, ArtefactError, InvalidSettings, OSError, msgspec.DecodeError)
 
 
+def say(line: str, file: TextIO | None = None) -> None:
+    """One line on the standard output; what others wrote in it (names, entries, keys) acts on no terminal."""
+    print(printable(line), file=file)
+
+
 def fail(verb: str, error: Exception) -> int:
     """One line on stderr; exit code 1."""
-    print(f"{verb}: {' '.join((str(error) or type(error).__name__).split())}", file=sys.stderr)
+    say(f"{verb}: {' '.join((str(error) or type(error).__name__).split())}", sys.stderr)
     return 1

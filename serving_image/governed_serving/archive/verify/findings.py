@@ -6,6 +6,8 @@ from contextlib import contextmanager
 
 import msgspec
 
+from governed_api.printable import printable
+
 __all__ = ["EXIT_STATUS", "Finding", "Findings"]
 
 EXIT_STATUS = {"verified": 0, "tampered": 1, "incomplete": 3}
@@ -42,16 +44,16 @@ class Findings(msgspec.Struct):
         return "incomplete" if self.unchecked else "verified"
 
     def fault(self, place: str, problem: str) -> None:
-        self.wrong.append(Finding(place, problem))
+        self.wrong.append(_finding(place, problem))
 
     def skip(self, place: str, why: str) -> None:
-        self.unchecked.append(Finding(place, why))
+        self.unchecked.append(_finding(place, why))
 
     def note(self, place: str, why: str) -> None:
-        self.beyond.append(Finding(place, why))
+        self.beyond.append(_finding(place, why))
 
     def hold(self, what: str, how: str) -> None:
-        self.holds.append(Finding(what, how))
+        self.holds.append(_finding(what, how))
 
     @contextmanager
     def looking_at(self, place: str) -> Iterator[None]:
@@ -60,3 +62,8 @@ class Findings(msgspec.Struct):
             yield
         except Exception as error:
             self.fault(place, " ".join(str(error).split()) or f"can't be read ({type(error).__name__})")
+
+
+def _finding(place: str, problem: str) -> Finding:
+    """Names of files, ids and keys are others' words: nothing in them acts on a terminal, or can't be written."""
+    return Finding(printable(place), printable(problem))

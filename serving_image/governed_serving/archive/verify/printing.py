@@ -5,6 +5,8 @@ from pathlib import Path
 
 import msgspec
 
+from governed_api.printable import printable
+from governed_serving.archive.verify.command_line import say
 from governed_serving.archive.verify.inspection import Inspection
 from governed_serving.archive.verify.record import opened_record
 from governed_serving.archive.verify.sources import LogSource
@@ -29,17 +31,17 @@ def print_inspection(found: Inspection, *, trusted: bool) -> None:
     if found.log is not None:
         _print_log(found.log, trusted=trusted)
     for held in findings.holds:
-        print(f"{held.place:<11} {held.problem}")
+        say(f"{held.place:<11} {held.problem}")
     for what, those in (("unchecked", findings.unchecked), ("wrong", findings.wrong)):
         for one in those[:_NAMED]:
-            print(f"{what:<11} {one}")
+            say(f"{what:<11} {one}")
         if len(those) > _NAMED:
-            print(f"{what:<11} and {len(those) - _NAMED:,} more: --json lists them")
+            say(f"{what:<11} and {len(those) - _NAMED:,} more: --json lists them")
     for one in findings.beyond:
-        print(f"not checked {one}")
-    print(_OUTCOMES[findings.status])
+        say(f"not checked {one}")
+    say(_OUTCOMES[findings.status])
     if findings.wrong:
-        print(f"verify: {findings.wrong[0]}", file=sys.stderr)
+        say(f"verify: {findings.wrong[0]}", sys.stderr)
 
 
 def inspection_json(found: Inspection) -> bytes:
@@ -50,27 +52,27 @@ def inspection_json(found: Inspection) -> bytes:
 
 def _print_log(found: Verification, *, trusted: bool) -> None:
     """A line for each thing that holds of the entries."""
-    print(f"log         {found.origin}, {found.size:,} entries, root {found.root}")
+    say(f"log         {found.origin}, {found.size:,} entries, root {found.root}")
     whose = (
         "the key that you gave" if trusted else "its own key (give --key-file VKEY to check against one kept elsewhere)"
     )
-    print(f"signature   holds, by {whose}")
+    say(f"signature   holds, by {whose}")
     if found.complete:
-        print(f"tree        recomputed from all {found.entries:,} entries: has the signed root")
+        say(f"tree        recomputed from all {found.entries:,} entries: has the signed root")
     else:
-        print(f"proofs      each of the {found.entries:,} entries in the bundle is in the signed tree")
-    print(f"blobs       {found.of_blobs()}")
-    print(f"held        {found.of_holdings()}")
+        say(f"proofs      each of the {found.entries:,} entries in the bundle is in the signed tree")
+    say(f"blobs       {found.of_blobs()}")
+    say(f"held        {found.of_holdings()}")
     if found.deleted:
-        print(f"deleted     {found.deleted:,} payload blobs under retention, each with a receipt in this log")
+        say(f"deleted     {found.deleted:,} payload blobs under retention, each with a receipt in this log")
     for size in found.earlier:
-        print(f"earlier     the checkpoint over {size:,} entries is a prefix of this log")
+        say(f"earlier     the checkpoint over {size:,} entries is a prefix of this log")
     for proof in found.proofs:
         entry = decode_json(proof.entry, type=LedgerEntry)
-        print(
+        say(
             f"inclusion   id {entry.id} is entry {proof.index:,} ({entry.type}, {entry.time}): proof of {len(proof.hashes)} hashes holds"  # noqa: E501
         )
-        print(f"            {bytes(proof.entry).decode()}")
+        say(f"            {bytes(proof.entry).decode()}")
 
 
 def print_content(source: LogSource, proofs: list[Proof], key: Path) -> None:
@@ -80,5 +82,7 @@ def print_content(source: LogSource, proofs: list[Proof], key: Path) -> None:
         entry = decode_json(proof.entry, type=LedgerEntry)
         if entry.blob and entry.frame is not None:
             content = opened_record(source, kek, entry)
-            print(f"content of entry {proof.index}:")
-            sys.stdout.write(msgspec.json.format(msgspec.json.encode(content), indent=1).decode() + "\n")
+            say(f"content of entry {proof.index}:")
+            sys.stdout.write(
+                printable(msgspec.json.format(msgspec.json.encode(content), indent=1).decode(), keep="\n") + "\n"
+            )

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import msgspec
 
+from governed_api.printable import printable
 from governed_serving.archive.errors import ArchiveError
 from governed_serving.archive.ledger.merkle import hash_leaf, verify_inclusion
 from governed_serving.archive.ledger.note import Checkpoint, Verifier, open_checkpoint, split_note
@@ -44,6 +45,9 @@ def read_receipt(path: Path) -> Receipt:
         raise ArchiveError(f"the receipt's entry is none of a ledger: {error}") from None
     if canonical(entry) != proof.extra:
         raise ArchiveError("the receipt's entry isn't canonical JSON: it was changed")
+    said = (entry.type, entry.namespace, entry.model, entry.id, entry.time, entry.revision)
+    if any(printable(text) != text for text in said):
+        raise ArchiveError("the receipt's entry holds control characters: it was made to deceive")
     checkpoint = Checkpoint.parse(split_note(proof.note)[0])
     verify_inclusion(hash_leaf(proof.extra), proof.index, checkpoint.size, proof.hashes, checkpoint.root)
     return Receipt(proof, entry, checkpoint)
