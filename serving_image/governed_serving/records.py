@@ -14,6 +14,7 @@ from governed_serving.decoding import decode_with
 
 __all__ = [
     "APPEND_BYTES",
+    "DECISION_STREAM",
     "ENTRY_BYTES",
     "ENTRY_TYPES",
     "EVENT_TYPES",
@@ -65,6 +66,9 @@ writes one keeps to it, the archive refuses a larger one."""
 
 APPEND_BYTES = 16 << 20
 """Largest body of an append (bytes): writers stay far below, since an entry may be ``ENTRY_BYTES`` long."""
+
+DECISION_STREAM = "decision-"
+"""Begins the name of a stream of one entry, which closes the contest whose entry it names; no journal is behind it."""
 
 RETENTION = "retention"
 """Name of a model's reference in the archive: {"payloads": seconds or null}, how long what requests said is kept."""

@@ -1,6 +1,6 @@
 """The encrypted journal; see README.md."""
 
-from governed_serving.journal.chunk import Chunk, open_chunk
+from governed_serving.journal.chunk import Chunk, chunk_of, open_chunk
 from governed_serving.journal.columns import numbers, strings
 from governed_serving.journal.cursor import Cursor, CursorFiles
 from governed_serving.journal.errors import (
@@ -39,6 +39,7 @@ __all__ = [
     "JournalStats",
     "RawFrame",
     "RecordRefused",
+    "chunk_of",
     "numbers",
     "open_chunk",
     "quarantine",

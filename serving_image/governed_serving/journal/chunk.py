@@ -3,6 +3,7 @@
 ``magic ‖ segment header ‖ tag before the first frame ‖ u64 first seq ‖ frames``, all of it ciphertext or public.
 """
 
+import secrets
 import struct
 from collections.abc import Iterator, Sequence
 from hashlib import sha256
@@ -13,10 +14,10 @@ from governed_serving.crypto import SegmentCipher, Tampered
 from governed_serving.crypto.sealed import JOURNAL_CHUNK
 from governed_serving.crypto.segment import TAG_BYTES
 from governed_serving.journal.errors import JournalDamaged
-from governed_serving.journal.format import Header, RawFrame, frames_in, parse_header
-from governed_serving.records import Frame
+from governed_serving.journal.format import NO_TAG, Header, RawFrame, frame_aad, frames_in, parse_header
+from governed_serving.records import Frame, encode_frame
 
-__all__ = ["Chunk", "chunk_identity", "open_chunk", "pack_chunk"]
+__all__ = ["Chunk", "chunk_identity", "chunk_of", "open_chunk", "pack_chunk"]
 
 _SEQ = struct.Struct(">Q")
 
@@ -49,6 +50,15 @@ def pack_chunk(frames: Sequence[RawFrame]) -> Chunk:
     first, last = frames[0], frames[-1]
     parts = [JOURNAL_CHUNK, first.header.pack(), first.previous, _SEQ.pack(first.seq)]
     return Chunk(first.header, first.seq, last.seq, last.tag, b"".join(parts + [f.raw for f in frames]), records)
+
+
+def chunk_of(stream: str, record: Frame, cipher: SegmentCipher, now: float) -> Chunk:
+    """A chunk of one record that lies in no journal: what is put into the ledger at once."""
+    bare = Header(stream, secrets.token_hex(6), 0, NO_TAG, now)
+    key, wrapped = cipher.new(bare.aad())
+    header = Header(stream, bare.identity, 0, NO_TAG, now, wrapped)
+    sealed = key.seal(0, 0, encode_frame(record), frame_aad(header, 0, NO_TAG))
+    return pack_chunk([RawFrame(header, key, 0, 0, NO_TAG, sealed, 0)])
 
 
 def chunk_identity(data: bytes) -> str:

@@ -1,5 +1,6 @@
 """What is contested is decided by a person, within a time, and who may is told by a token that no container has."""
 
+import asyncio
 import json
 import time
 from collections.abc import Iterator
@@ -15,9 +16,13 @@ import pytest
 from governed_api.report import PodVerdict
 from governed_api.roles import Role, bearer_token
 from governed_serving.archive.client import ArchiveClient, Found
+from governed_serving.archive.errors import Unreachable
 from governed_serving.archive.tokens import model_token
+from governed_serving.archive.verify.beside import Beside
+from governed_serving.archive.verify.inspection import Asked, inspect_folder
 from governed_serving.auditor.service.app import Dependencies, application
 from governed_serving.auditor.service.contests import open_contests, read_contests
+from governed_serving.auditor.service.decisions import Decisions
 from governed_serving.auditor.service.metrics import Metrics
 from governed_serving.auditor.service.persons import Persons
 from governed_serving.auditor.service.state import AuditState, Subject
@@ -32,7 +37,7 @@ from governed_serving.records import EventRecord, LedgerEntry, timestamp
 from governed_serving.report.writer import ReportWriter
 
 from ..archive.ledgers import leaf
-from ..archive.test_app import ROOT, Bed
+from ..archive.test_app import KEK, ROOT, Bed
 from .test_dead_letters import everything, shipper
 
 DAY = 86_400
@@ -42,7 +47,7 @@ WHY = {"by": "board", "outcome": "Changed", "reason": "the income was read wrong
 class Site:
     """An auditor's routes over a real archive and journal; ``settle`` ships what was journalled."""
 
-    def __init__(self, bed: Bed, spool: Path, keyset: Keyset) -> None:
+    def __init__(self, bed: Bed, spool: Path, keyset: Keyset, *, begin: bool = True) -> None:
         self.bed, self.client, self.keyset = bed, bed.client(), keyset
         self.journal = Journal(spool, "auditor-pod", SegmentCipher(keyset), "PageCache")
         self.shipper = shipper(spool, self.client, keyset)
@@ -51,10 +56,11 @@ class Site:
         self.app = application(
             Dependencies(
                 state, self.journal, Metrics("default", "credit"), str, dict, lambda: None, None, self.client, None,
-                persons, 30 * DAY,
+                persons, 30 * DAY, Decisions(self.client, SegmentCipher(keyset), "default", state.subject, 30 * DAY),
             )
         )  # fmt: skip
-        self.client.append("server-pod", [leaf("request-7"), leaf("request-8")])
+        if begin:
+            self.client.append("server-pod", [leaf("request-7"), leaf("request-8")])
 
     def _as(self, token: str) -> ArchiveClient:
         return ArchiveClient("http://archive", token, "credit", transport=self.bed.transport, patience=0.0)
@@ -167,11 +173,88 @@ async def test_what_is_not_open_is_not_decided(site: Site) -> None:
     await site.contest()
     assert (await site.decide("request-8")).status_code == 404
     assert (await site.decide()).status_code == 202
-    assert (await site.decide()).status_code == 404, "it was decided"
+    assert (await site.decide()).status_code == 202, "the same again"
+    assert len(site.entries("review")) == 1
     await site.contest()
     await site.contest()
     assert (await site.decide(outcome="Upheld")).status_code == 202, "contested again"
     assert len(site.entries("review")[-1]["summary"]["contests"]) == 2
+
+
+CONTRARY = [
+    {"outcome": "Upheld"}, {"outcome": "Changed"}, {"outcome": "Withdrawn"}, {"by": "another"}, {"reason": "another"},
+]  # fmt: skip
+
+
+def _one_recorded(site: Site, answers: list[httpx.Response]) -> None:
+    """The ledger has one; who was told that theirs is recorded sent it, all others were told of it."""
+    (entry,) = site.entries("review")
+    assert sorted(a.status_code for a in answers) == [202] + [409] * (len(answers) - 1)
+    (taken,) = [a.json() for a in answers if a.status_code == 202]
+    assert taken["outcome"] == entry["summary"]["outcome"]
+    for refused in (a.json() for a in answers if a.status_code == 409):
+        assert refused["decision"]["outcome"] == entry["summary"]["outcome"]
+        assert refused["decision"].keys() >= {"ledgerIndex", "time", "by", "reason", "late", "contests"}
+        assert "was decided by" in refused["error"]
+
+
+async def test_of_contrary_decisions_at_once_one_is_recorded(site: Site) -> None:
+    await site.contest()
+    _one_recorded(site, await asyncio.gather(*(site.decide(**one) for one in CONTRARY)))
+
+
+async def test_two_pods_decide_no_contest_twice(site: Site, tmp_path: Path) -> None:
+    await site.contest()
+    other = Site(site.bed, tmp_path / "other", site.keyset, begin=False)
+    pods = [site, other, site, other, site]
+    _one_recorded(site, await asyncio.gather(*(pod.decide(**one) for pod, one in zip(pods, CONTRARY, strict=True))))
+
+
+async def test_what_was_decided_before_a_restart_stays(site: Site, tmp_path: Path) -> None:
+    await site.contest()
+    first = await site.decide()
+    again = Site(site.bed, tmp_path / "again", site.keyset, begin=False)
+    _one_recorded(site, [first, await again.decide(outcome="Upheld"), await again.decide(by="another")])
+    assert (await again.decide()).json() == first.json(), "the same decision again is the same"
+    assert len(site.entries("review")) == 1
+
+
+async def test_the_same_decision_sent_at_once_is_one(site: Site) -> None:
+    await site.contest()
+    answers = await asyncio.gather(*(site.decide() for _ in range(4)))
+    assert {a.status_code for a in answers} == {202}
+    assert all(a.json() == answers[0].json() for a in answers)
+    assert len(site.entries("review")) == 1
+
+
+async def test_a_decision_is_in_the_ledger_when_it_is_answered(site: Site) -> None:
+    """A kill behind the answer loses nothing: no journal is between."""
+    await site.contest()
+    role = bearer_token(ROOT, "default", "credit", Role.OPERATOR)
+    assert (await site.ask("POST", "/v1/reviews/request-7/decision", WHY, role)).status_code == 202
+    assert len(site.entries("review")) == 1
+
+
+async def test_verify_misses_no_journal_of_a_decision(site: Site) -> None:
+    await site.contest()
+    await site.decide()
+    site.client.checkpoint()
+    found = inspect_folder(site.bed.root, KEK, Asked(), Beside(whole=True)).findings
+    assert not [str(one) for one in (*found.wrong, *found.unchecked) if "decision-" in str(one)]
+
+
+async def test_a_kill_within_a_decision_leaves_it_undecided(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    await site.contest()
+
+    def die(*_: object) -> None:
+        raise Unreachable("killed")
+
+    with monkeypatch.context() as killed:
+        killed.setattr(ArchiveClient, "append_batch", die)
+        killed.setattr("unit.auditor.test_contests.everything", lambda _: None)
+        assert (await site.decide(outcome="Upheld")).status_code == 503
+    assert site.entries("review") == []
+    assert (await site.decide()).status_code == 202
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from governed_serving.archive.ledger.tiles import WIDTH, TiledTree, tile_path
 from governed_serving.archive.service import ERASURE, OWN_STREAM
 from governed_serving.archive.store.retention import Receipts
 from governed_serving.decoding import decode_with
-from governed_serving.records import LedgerEntry
+from governed_serving.records import DECISION_STREAM, LedgerEntry
 
 __all__ = ["HeldTiles", "Shipped", "Truth"]
 
@@ -166,7 +166,7 @@ class Truth:
         self.deleted.update(Receipts.addresses(entry))
         if entry.type == "unreadable":
             self._unreadable(entry, stream)
-        if entry.frame is not None and entry.blob:
+        if entry.frame is not None and entry.blob and not stream.startswith(DECISION_STREAM):
             known = self.shipped.setdefault(stream, Shipped(entry.model))
             known.dead_letters += entry.type == "deadLetter"
             if entry.frame >= known.frame:

@@ -20,7 +20,16 @@ from governed_serving.auditor.service import reviews
 from governed_serving.auditor.service.checks import Checks
 from governed_serving.auditor.service.contests import OpenContest, read_contests
 from governed_serving.auditor.service.decision_review import DecisionReview
-from governed_serving.auditor.service.errors import AuditorError, Forbidden, NotFound, Unavailable, Unknown, Unusable
+from governed_serving.auditor.service.decisions import Decisions
+from governed_serving.auditor.service.errors import (
+    AuditorError,
+    Decided,
+    Forbidden,
+    NotFound,
+    Unavailable,
+    Unknown,
+    Unusable,
+)
 from governed_serving.auditor.service.metrics import Metrics
 from governed_serving.auditor.service.persons import Persons
 from governed_serving.auditor.service.state import AuditState, Subject
@@ -57,7 +66,7 @@ def status_of(error: Exception) -> int:
     """HTTP status of a domain error."""
     if isinstance(error, Unusable):
         return 400
-    known: dict[type[Exception], int] = {Unknown: 401, Forbidden: 403, NotFound: 404}
+    known: dict[type[Exception], int] = {Unknown: 401, Forbidden: 403, NotFound: 404, Decided: 409}
     return known.get(type(error), 503)
 
 
@@ -82,6 +91,7 @@ class Dependencies:
     """Who may decide what was contested; None: nobody."""
     contest_seconds: int = 30 * 86_400
     """Until when it is to be decided."""
+    decisions: Decisions | None = None
 
 
 def _application() -> FastAPI:
@@ -171,13 +181,11 @@ def _add_review_routes(app: FastAPI, parts: Dependencies) -> None:
     @app.post(routes.DECISION)
     async def decide(request: Request, request_id: str) -> Response:
         body = await body_of(request)
-        if parts.persons is None:
+        if parts.persons is None or parts.decisions is None:
             raise Unavailable("no archive is configured: nobody can tell who may decide")
         await asyncio.to_thread(parts.persons.check, request.headers.get("authorization", ""))
-        asked = (subject, parts.archive, request_id, body, time.time(), parts.contest_seconds)
-        event = await asyncio.to_thread(reviews.decision, *asked)
-        await journal.append(event)
-        return json_answer({"recorded": True, **event.summary}, 202)
+        recorded = await asyncio.to_thread(parts.decisions.decide, request_id, body, time.time())
+        return json_answer({"recorded": True, **recorded}, 202)
 
 
 def _shown(one: OpenContest, now: float) -> dict[str, object]:
@@ -186,6 +194,8 @@ def _shown(one: OpenContest, now: float) -> dict[str, object]:
 
 
 async def told(_: Request, error: Exception) -> Response:
+    if isinstance(error, Decided):
+        return json_answer({"error": str(error), "decision": error.record}, status_of(error))
     return problem(status_of(error), str(error))
 
 

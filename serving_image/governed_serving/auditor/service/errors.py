@@ -4,11 +4,12 @@ AuditorError
 ├── Unusable     a request that can't be right (400)
 ├── Unknown      no person's token (401)
 ├── Forbidden    the token of somebody who may not (403)
+├── Decided      a contest that somebody decided otherwise (409)
 ├── NotFound     nothing of that id here (404)
 └── Unavailable  can't be done now: journal full, predictor unreachable (503)
 """
 
-__all__ = ["AuditorError", "Forbidden", "NotFound", "Unavailable", "Unknown", "Unusable"]
+__all__ = ["AuditorError", "Decided", "Forbidden", "NotFound", "Unavailable", "Unknown", "Unusable"]
 
 
 class AuditorError(Exception):
@@ -25,6 +26,14 @@ class Unknown(AuditorError):
 
 class Forbidden(AuditorError):
     """Who asks may not."""
+
+
+class Decided(AuditorError):
+    """It was decided otherwise before; ``record`` is that decision."""
+
+    def __init__(self, message: str, record: dict[str, object]):
+        super().__init__(message)
+        self.record = record
 
 
 class NotFound(AuditorError):

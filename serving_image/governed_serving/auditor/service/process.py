@@ -14,6 +14,7 @@ from governed_serving.artefact import Artefact
 from governed_serving.auditor.service.app import Dependencies, application
 from governed_serving.auditor.service.checks import Checks
 from governed_serving.auditor.service.decision_review import DecisionReview
+from governed_serving.auditor.service.decisions import Decisions
 from governed_serving.auditor.service.folding import Fold
 from governed_serving.auditor.service.label_resolver import CrossReplicaLabelResolver
 from governed_serving.auditor.service.lane import Runtime, decider
@@ -173,8 +174,12 @@ class Service:
         return Dependencies(
             self.state, self.journal, self.metrics, self.why_not_ready, self.degraded, self.refresh,
             self.checks, client, review,
-            persons, self.settings.contest_seconds,
+            persons, self.settings.contest_seconds, self._decisions(client) if client else None,
         )  # fmt: skip
+
+    def _decisions(self, client: ArchiveClient) -> Decisions:
+        settings = self.settings
+        return Decisions(client, self.cipher, settings.namespace, self.state.subject, settings.contest_seconds)
 
     def _review(self, client: ArchiveClient) -> DecisionReview:
         settings = self.settings

@@ -8,14 +8,14 @@ import msgspec
 
 from governed_api.names import request_id_fault
 from governed_serving.archive.client import ArchiveClient
-from governed_serving.auditor.service.contests import REVIEW, read_contests
+from governed_serving.auditor.service.contests import REVIEW
 from governed_serving.auditor.service.decision_review import SWAPPED_WORDS, DecisionReview
 from governed_serving.auditor.service.errors import NotFound, Unavailable, Unusable
 from governed_serving.auditor.service.state import AuditState, Subject
 from governed_serving.decoding import decode_json
 from governed_serving.records import EventRecord, timestamp
 
-__all__ = ["OUTCOMES", "acknowledgement", "contest", "decision", "record_of"]
+__all__ = ["OUTCOMES", "Decision", "acknowledgement", "contest", "parse_decision", "record_of"]
 
 T = TypeVar("T", bound=msgspec.Struct)
 MAX_BY = 256
@@ -99,30 +99,12 @@ def contest(
     return event, {**record, **answers, "deadline": deadline}
 
 
-def decision(
-    subject: Subject, archive: ArchiveClient | None, request_id: str, body: bytes, now: float, seconds: int
-) -> EventRecord:
-    """The event that closes what is open about a request. Raises Unusable, NotFound, Unavailable, ArchiveError."""
+def parse_decision(request_id: str, body: bytes) -> Decision:
+    """What a body decides about a request. Raises Unusable."""
     decided = _parse(body, Decision)
     if fault := request_id_fault(request_id):
         raise Unusable(f"id: {fault}")
-    if archive is None:
-        raise Unavailable("no archive is configured: which decisions are contested can't be looked up")
-    standing = read_contests(archive, seconds, request_id)
-    if not standing:
-        raise NotFound(
-            f"request {request_id!r}: no contest of it is open (or it isn't in the ledger yet; it comes within seconds)"
-        )
-    deadline = standing[0].deadline
-    summary = {
-        "state": "decided",
-        "outcome": decided.outcome,
-        "contests": [one.entry for one in standing],
-        "deadline": deadline,
-        "late": standing[0].overdue(now),
-    }
-    # Names and reasons are in the body, which is encrypted and can be forgotten; the ledger's summary can't.
-    return EventRecord("review", request_id, subject.model, subject.revision, now, body, summary)
+    return decided
 
 
 def record_of(archive: ArchiveClient | None, request_id: str) -> Record:
