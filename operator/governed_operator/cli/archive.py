@@ -27,7 +27,9 @@ def backup(
     source: Annotated[
         str, typer.Argument(help="--workdir of a local run, an archive's folder, or its URL.", show_default=False)
     ],
-    output: Annotated[Path, typer.Argument(help="File to write; an older one is replaced.", show_default=False)],
+    output: Annotated[
+        Path, typer.Argument(help="File to write; an older backup is replaced, nothing else.", show_default=False)
+    ],
     url: Annotated[str, typer.Option(help=_URL)] = on_this_machine(PORT_ARCHIVE),
     key_file: Annotated[Path | None, typer.Option(help=_KEY, show_default="of the local run")] = None,
     token_file: Annotated[

@@ -2,6 +2,7 @@
 rewrap."""
 
 import argparse
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -100,7 +101,7 @@ def _add_verify(verify: argparse.ArgumentParser) -> None:
 def _add_backup(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     backup = verbs.add_parser("backup", help="write an archive to one file; it may be running")
     backup.add_argument("source", help="the archive's folder (stopped), or its URL")
-    backup.add_argument("output", help="file to write; - for the standard output")
+    backup.add_argument("output", help="file to write, new or an older backup; - for the standard output")
     backup.add_argument("--url", default="", help="where a running archive is asked when its folder is named")
     backup.add_argument(
         "--key-file", type=Path, help=f"the archive's key-encryption key (default: ${runtime.KEK_FILE})"
@@ -270,8 +271,7 @@ def _backup(options: argparse.Namespace) -> int:
 
     asked = Asked(options.url, options.key_file, options.token_file, options.namespace)
     if options.output == "-":
-        take(options.source, sys.stdout.buffer, asked)
-        sys.stdout.buffer.flush()
+        take(options.source, _write_out, asked)
         return 0
     target = Path(options.output)
     manifest = take_file(options.source, target, asked)
@@ -280,6 +280,13 @@ def _backup(options: argparse.Namespace) -> int:
     for fault in manifest.faults:
         say(f"the archive isn't whole: {fault}", sys.stderr)
     return 3 if manifest.faulty else 0
+
+
+def _write_out(data: bytes) -> None:
+    """To the standard output, unbuffered: what can't be written is an error here, not one more as the process ends."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(1, view) :]
 
 
 def _restore(options: argparse.Namespace) -> int:

@@ -1,17 +1,19 @@
 """Whom to ask for a backup: the running archive, or the folder of a stopped one."""
 
+import errno
+import fcntl
+import glob
 import os
 import secrets
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 from governed_api import runtime
 from governed_api.names import ARCHIVE
 from governed_api.roles import Role, bearer_token
-from governed_serving.archive.backup.members import Manifest
+from governed_serving.archive.backup.members import Manifest, is_backup
 from governed_serving.archive.backup.snapshot import Snapshot
 from governed_serving.archive.client import ArchiveClient
 from governed_serving.archive.errors import ArchiveError
@@ -20,10 +22,13 @@ from governed_serving.archive.restore import checked
 from governed_serving.archive.service import Archive
 from governed_serving.archive.verify.derived import is_running
 from governed_serving.crypto import load_kek
-from governed_serving.durable import open_new, put_in_place
+from governed_serving.durable import is_regular, open_new, put_in_place
 from governed_serving.environment import PodEnvironment
 
 __all__ = ["Asked", "take", "take_file"]
+
+_PARTIAL = ".partial"
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclass(frozen=True)
@@ -36,26 +41,67 @@ class Asked:
     namespace: str = ""
 
 
-def take(source: str, file: BinaryIO, asked: Asked) -> None:
-    """Write a backup of ``source``, a URL or a folder. Raises ArchiveError, CryptoError, InvalidSettings, OSError."""
+def take(source: str, write: Callable[[bytes], object], asked: Asked) -> None:
+    """Give a backup of ``source``, a URL or a folder, to ``write``. Raises ArchiveError, CryptoError, InvalidSettings,
+    OSError."""
     with _chunks(source, asked) as chunks:
         for chunk in chunks:
-            file.write(chunk)
+            write(chunk)
 
 
 def take_file(source: str, target: Path, asked: Asked) -> Manifest:
-    """As :func:`take`; nothing takes the place of an older ``target`` before it was read again and is whole."""
-    partial = target.with_name(f".{target.name}.{secrets.token_hex(4)}.partial")
+    """As :func:`take`; nothing takes the place of an older backup at ``target`` before it was read again and is
+    whole."""
+    _refuse_other(source, target)
+    _discard_killed(target)
+    partial = target.with_name(f"{_begun(target)}{secrets.token_hex(4)}{_PARTIAL}")
     try:
         with open_new(partial) as file:
-            take(source, file, asked)
+            fcntl.flock(file, fcntl.LOCK_EX)
+            take(source, file.write, asked)
             file.flush()
             os.fsync(file.fileno())
-        manifest = checked(partial)
-        put_in_place(partial, target)
+            manifest = checked(partial)
+            put_in_place(partial, target)
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        full = f"{target}: {error.strerror}: nothing was written. Free space on its disk, or name another place"
+        raise ArchiveError(full) from None
     finally:
         partial.unlink(missing_ok=True)
     return manifest
+
+
+def _begun(target: Path) -> str:
+    return f".{target.name}."
+
+
+def _refuse_other(source: str, target: Path) -> None:
+    """Only an older backup is replaced. Raises ArchiveError for anything else that is there."""
+    folder = target.parent
+    if not folder.is_dir():
+        raise ArchiveError(f"{folder}: no such folder: expected one to write {target.name} into")
+    root = Path(source).resolve()
+    if "://" not in source and folder.resolve().is_relative_to(root):
+        raise ArchiveError(f"{target} lies in the archive itself: name a file elsewhere, best on another disk")
+    if not os.path.lexists(target) or (is_regular(target) and is_backup(target)):
+        return
+    kind = "a file that is no backup" if is_regular(target) else "a folder" if target.is_dir() else "no regular file"
+    kind = "a link" if target.is_symlink() else kind
+    raise ArchiveError(
+        f"{target} is {kind}: expected a new file, or an older backup to replace; name another one. Into a pipe: -"
+    )
+
+
+def _discard_killed(target: Path) -> None:
+    """What backups that were killed left; one that is being written is locked."""
+    for path in target.parent.glob(f"{glob.escape(_begun(target))}*{_PARTIAL}"):
+        if not is_regular(path):
+            continue
+        with path.open("rb") as file, suppress(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -9,6 +9,7 @@ import hashlib
 import re
 import tarfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import BinaryIO
 
 import msgspec
@@ -26,6 +27,7 @@ __all__ = [
     "Member",
     "Stored",
     "header",
+    "is_backup",
     "members",
     "padding",
 ]
@@ -127,6 +129,13 @@ def header(name: str, size: int) -> bytes:
 def padding(size: int) -> bytes:
     """What fills up a member's last block."""
     return bytes(-size % tarfile.BLOCKSIZE)
+
+
+def is_backup(path: Path) -> bool:
+    """Whether a file begins as a backup does. Raises OSError."""
+    with path.open("rb") as file:
+        block = file.read(tarfile.BLOCKSIZE)
+    return block == header(CHECKPOINT, int(block[124:135], 8)) if re.fullmatch(rb"[0-7]{11}", block[124:135]) else False
 
 
 def members(file: BinaryIO) -> Iterator[Member]:
