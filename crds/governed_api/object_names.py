@@ -15,7 +15,6 @@ ARCHIVE_CLAIM = f"{ARCHIVE_VOLUME}-{ARCHIVE_POD}"
 """PersistentVolumeClaim of that pod."""
 POD_TOKENS = "pod-tokens"
 """Volume of a pod with a foreign runtime, shared by ours alone."""
-_TOKEN = "token"
 
 
 def key_encryption_key(model: str, spec: GovernedModelSpec) -> tuple[str, str]:
@@ -29,14 +28,14 @@ def own_kek(model: str) -> str:
     return component(model, "kek")
 
 
-def token(model: str) -> str:
-    """Secret of the bearer token for the archive."""
-    return component(model, _TOKEN)
+def tokens(model: str) -> str:
+    """Secret of the bearer tokens for the archive, one for each of the model's containers."""
+    return component(model, "tokens")
 
 
-def model_of_token(secret: str) -> str:
-    """The model whose token a Secret holds."""
-    return secret.removesuffix(f"-{_TOKEN}")
+def operator_token(model: str) -> str:
+    """Secret of the token of whoever answers for the model, which no container mounts."""
+    return component(model, "operator")
 
 
 def account(model: str) -> str:

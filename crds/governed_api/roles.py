@@ -9,7 +9,7 @@ import hashlib
 import hmac
 from enum import StrEnum
 
-__all__ = ["Role", "bearer_token", "token_key"]
+__all__ = ["CONTAINERS", "Role", "bearer_token", "role_of_key", "token_key"]
 
 
 class Role(StrEnum):
@@ -29,12 +29,20 @@ class Role(StrEnum):
     """Whoever checks the whole log: reads what is all models'."""
 
 
+CONTAINERS = (Role.SERVER, Role.EXPLAINER, Role.AUDITOR, Role.TRAINER, Role.FETCH)
+"""Of a model's own pods."""
 _KEY = "-token"
 
 
 def token_key(role: Role) -> str:
     """Key of a role's token in its Secret."""
     return f"{role}{_KEY}"
+
+
+def role_of_key(key: str) -> Role | None:
+    """The role whose token a key of a Secret holds; None for another key."""
+    name = key.removesuffix(_KEY)
+    return Role(name) if name != key and name in tuple(Role) else None
 
 
 def bearer_token(root: bytes, namespace: str, model: str, role: Role) -> str:

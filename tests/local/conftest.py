@@ -89,8 +89,8 @@ def start(sample: Path, workdir: Path, log: Path, name: str, *more: str) -> Serv
 
 
 def in_ledger(served: Served, kind: str = "prediction") -> set[str]:
-    """Ids of the entries of a kind in the ledger, read with the model's own token."""
-    (token,) = served.workdir.glob("secrets/*-token/archive-token")
+    """Ids of the entries of a kind in the ledger, read with the operator's token."""
+    (token,) = served.workdir.glob("secrets/*-operator/operator-token")
     headers = {"authorization": f"Bearer {token.read_text().strip()}", "x-governed-model": served.name}
     base = f"http://127.0.0.1:{8090 + served.offset}/v1/ledger"
     found: set[str] = set()

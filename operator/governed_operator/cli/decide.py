@@ -38,7 +38,7 @@ def command(
     token_file: Annotated[
         Path | None,
         typer.Option(
-            help="The operator's token; in a cluster it is made of the archive's root: see README, For auditors.",
+            help="The operator's token; in a cluster: key operator-token of the Secret NAME-operator.",
             show_default="of the local run",
         ),
     ] = None,

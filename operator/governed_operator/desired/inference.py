@@ -4,6 +4,7 @@ from governed_api import object_names
 from governed_api import runtime as rt
 from governed_api.model import GovernedModelSpec, Runtime
 from governed_api.names import LABEL_COMPONENT, LABEL_MODEL, LABEL_REVISION, LABEL_TRACK
+from governed_api.roles import Role
 from governed_operator.desired import environment as env
 from governed_operator.desired import pod
 from governed_operator.desired.canonical import canonical
@@ -81,7 +82,7 @@ def _volumes(subject: Subject, revision: Revision) -> list[Manifest]:
     spec = revision.model.spec
     out = [
         pod.spec_volume(object_names.serving_config(revision.model.name, revision.document)),
-        pod.keys_volume(subject.name, spec),
+        *(pod.keys_volume(subject.name, spec, role) for role in _roles(spec)),
         pod.memory_volume("model", "1Gi"),
         {"name": "spool", "emptyDir": {"sizeLimit": canonical(spec.governance.audit.spool_size)}},
         pod.memory_volume("tmp", "64Mi"),
@@ -94,8 +95,14 @@ def _volumes(subject: Subject, revision: Revision) -> list[Manifest]:
     return out
 
 
-def _mounts(*, model_writable: bool = False, spool: bool = True, reports: bool = True) -> list[Manifest]:
-    out = [pod.mount("spec", rt.MOUNT_SPEC, read_only=True), pod.mount("keys", rt.MOUNT_KEYS, read_only=True)]
+def _roles(spec: GovernedModelSpec) -> list[Role]:
+    """Of the pod's containers that are ours."""
+    fetch = [] if spec.predictor.model.runtime else [Role.FETCH]
+    return [*fetch, Role.AUDITOR, Role.SERVER, *([Role.EXPLAINER] if spec.explainer else [])]
+
+
+def _mounts(role: Role, *, model_writable: bool = False, spool: bool = True, reports: bool = True) -> list[Manifest]:
+    out = [pod.mount("spec", rt.MOUNT_SPEC, read_only=True), pod.keys_mount(role)]
     out.append(pod.mount("model", rt.MOUNT_MODEL, read_only=not model_writable))
     if spool:
         out.append(pod.mount("spool", rt.MOUNT_SPOOL))
@@ -126,7 +133,7 @@ def _environment(subject: Subject, revision: Revision, track: str, port: int) ->
 def fetch_container(subject: Subject, revision: Revision) -> Manifest:
     """Artefact by digest → verified → decrypted into the memory-backed volume."""
     imported = bool(revision.model.spec.predictor.model.storage_uri)
-    mounts = _mounts(model_writable=True, spool=False)
+    mounts = _mounts(Role.FETCH, model_writable=True, spool=False)
     variables = [
         *env.model_container(subject.namespace, subject.name),
         *env.revision(revision.name, revision.artefact),
@@ -165,7 +172,7 @@ def auditor_container(subject: Subject, revision: Revision, track: str) -> Manif
         **pod.patient_probes("auditor"),
         # a start takes about 1.1 s of a core, on a full node a share of this size: 11 s; at rest it needs 5m
         resources={"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"memory": "512Mi"}},
-        volumeMounts=[*_mounts(), *_token_mount(revision, makes=True)],
+        volumeMounts=[*_mounts(Role.AUDITOR), *_token_mount(revision, makes=True)],
     )
 
 
@@ -199,7 +206,7 @@ def server_container(subject: Subject, revision: Revision, track: str) -> Manife
         **pod.probes("http"),
         lifecycle={"preStop": {"sleep": {"seconds": ENDPOINT_DELAY}}},
         resources=pod.resources(spec.predictor.model.resources, "100m", "256Mi"),
-        volumeMounts=[*_mounts(), *_token_mount(revision)],
+        volumeMounts=[*_mounts(Role.SERVER), *_token_mount(revision)],
     )
 
 
@@ -218,7 +225,7 @@ def explainer_container(subject: Subject, revision: Revision, track: str) -> Man
         ports=[{"name": "explainer", "containerPort": rt.PORT_EXPLAINER, "protocol": "TCP"}],
         **pod.patient_probes("explainer"),
         resources=pod.resources(explainer.resources, "100m", "256Mi"),
-        volumeMounts=[*_mounts(reports=False), *_token_mount(revision)],
+        volumeMounts=[*_mounts(Role.EXPLAINER, reports=False), *_token_mount(revision)],
     )
 
 

@@ -1,19 +1,23 @@
 """Draws the data of generated Secrets; shared by the operator and the local runner."""
 
-import hashlib
-import hmac
 import secrets
 
-from governed_api import object_names
-from governed_api import runtime as rt
+from governed_api.names import LABEL_MODEL
+from governed_api.roles import bearer_token, role_of_key
 from governed_operator.desired.manifest import ANNOTATION_GENERATE, Manifest
 
 KEY_BYTES = 32
 
 
-def archive_token(root: bytes, namespace: str, name: str) -> bytes:
-    """Bearer token (hexadecimal ASCII) by which the archive knows which model speaks."""
-    return hmac.new(root, f"{namespace}/{name}".encode(), hashlib.sha256).hexdigest().encode()
+def wanted(secret: Manifest) -> list[str]:
+    """Keys of a Secret that asks for generation."""
+    keys: list[str] = secret["metadata"]["annotations"][ANNOTATION_GENERATE].split(",")
+    return keys
+
+
+def derives(secret: Manifest) -> bool:
+    """Whether its data are tokens, which follow from the archive's root and can be made anew at any time."""
+    return all(role_of_key(key) is not None for key in wanted(secret))
 
 
 def draw(secret: Manifest, root: bytes | None) -> dict[str, bytes]:
@@ -21,11 +25,13 @@ def draw(secret: Manifest, root: bytes | None) -> dict[str, bytes]:
     it."""
     metadata = secret["metadata"]
     out: dict[str, bytes] = {}
-    for key in metadata["annotations"][ANNOTATION_GENERATE].split(","):
-        if key == rt.TOKEN_NAME:
-            if root is None:
-                raise ValueError(f"Secret {metadata['name']} needs the archive's root key, which isn't there yet")
-            out[key] = archive_token(root, metadata["namespace"], object_names.model_of_token(metadata["name"]))
-        else:
+    for key in wanted(secret):
+        role = role_of_key(key)
+        if role is None:
             out[key] = secrets.token_bytes(KEY_BYTES)
+        elif root is None:
+            raise ValueError(f"Secret {metadata['name']} needs the archive's root key, which isn't there yet")
+        else:
+            model = metadata["labels"][LABEL_MODEL]
+            out[key] = bearer_token(root, metadata["namespace"], model, role).encode()
     return out

@@ -3,6 +3,7 @@ belongs in them."""
 
 from governed_api import object_names
 from governed_api import runtime as rt
+from governed_api.roles import CONTAINERS, Role, token_key
 from governed_operator.desired.manifest import (
     ANNOTATION_CREATE_ONCE,
     ANNOTATION_GENERATE,
@@ -39,7 +40,15 @@ def model_kek(subject: Subject) -> Manifest | None:
     return manifest(SECRET, name, subject, "keys", owned=False, annotations=_generated(rt.KEK_NAME), type="Opaque")
 
 
-def model_token(subject: Subject) -> Manifest:
-    """The model's bearer token for the archive: HMAC-SHA256(root, namespace/name)."""
-    name = object_names.token(subject.name)
-    return manifest(SECRET, name, subject, "keys", annotations=_generated(rt.TOKEN_NAME), type="Opaque")
+def model_tokens(subject: Subject) -> Manifest:
+    """Bearer tokens for the archive, one for each of the model's containers, which is given its own alone."""
+    keys = (token_key(role) for role in CONTAINERS)
+    return manifest(
+        SECRET, object_names.tokens(subject.name), subject, "keys", annotations=_generated(*keys), type="Opaque"
+    )
+
+
+def operator_token(subject: Subject) -> Manifest:
+    """The token of whoever answers for the model: a Secret of its own, so that access to it can be granted by name."""
+    name, key = object_names.operator_token(subject.name), token_key(Role.OPERATOR)
+    return manifest(SECRET, name, subject, "keys", annotations=_generated(key), type="Opaque")

@@ -41,7 +41,8 @@ def model_objects(subject: Subject, decision: Decision) -> list[Manifest]:
     wanted: list[Manifest | None] = [
         access.governance_report(subject),
         None if decision.key_lost else keys.model_kek(subject),
-        keys.model_token(subject),
+        keys.model_tokens(subject),
+        keys.operator_token(subject),
         quota.priority_class(subject),
         quota.resource_quota(subject),
         storage.data_claim(subject),

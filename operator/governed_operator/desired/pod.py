@@ -4,6 +4,7 @@ from governed_api import object_names
 from governed_api import runtime as rt
 from governed_api.model import GovernedModelSpec
 from governed_api.resources import Resources
+from governed_api.roles import Role, token_key
 from governed_api.storage import claim_of
 from governed_operator.desired.canonical import canonical
 from governed_operator.desired.manifest import Manifest, Subject
@@ -121,23 +122,28 @@ def spec_volume(config_map: str) -> Manifest:
     return {"name": "spec", "configMap": {"name": config_map}}
 
 
-def keys_volume(model: str, spec: GovernedModelSpec) -> Manifest:
+def keys_volume(model: str, spec: GovernedModelSpec, role: Role) -> Manifest:
+    """The model's key and the token of one container, which no other one mounts."""
     secret, key = object_names.key_encryption_key(model, spec)
     return {
-        "name": "keys",
+        "name": f"keys-{role}",
         "projected": {
             "defaultMode": 0o440,
             "sources": [
                 {"secret": {"name": secret, "items": [{"key": key, "path": rt.KEK_NAME}]}},
                 {
                     "secret": {
-                        "name": object_names.token(model),
-                        "items": [{"key": rt.TOKEN_NAME, "path": rt.TOKEN_NAME}],
+                        "name": object_names.tokens(model),
+                        "items": [{"key": token_key(role), "path": rt.TOKEN_NAME}],
                     }
                 },
             ],
         },
     }
+
+
+def keys_mount(role: Role) -> Manifest:
+    return mount(f"keys-{role}", rt.MOUNT_KEYS, read_only=True)
 
 
 def source_volume(uri: str | None) -> Manifest:

@@ -4,6 +4,7 @@ from governed_api import object_names
 from governed_api import runtime as rt
 from governed_api.lifecycle import Training
 from governed_api.quantities import seconds
+from governed_api.roles import Role
 from governed_operator.desired import environment as env
 from governed_operator.desired import pod, specification
 from governed_operator.desired.manifest import ANNOTATION_CREATE_ONCE, Manifest, Subject, manifest, model_labels
@@ -60,7 +61,7 @@ def _pod(subject: Subject, training: Training) -> Manifest:
         "containers": [_container(subject, training)],
         "volumes": [
             specification.training_volume(subject),
-            pod.keys_volume(subject.name, subject.model.spec),
+            pod.keys_volume(subject.name, subject.model.spec, Role.TRAINER),
             {"name": "data", "persistentVolumeClaim": {"claimName": object_names.data_claim(subject.name)}},
             pod.source_volume(training.data.uri),
             pod.memory_volume("tmp", "1Gi"),
@@ -84,7 +85,7 @@ def _container(subject: Subject, training: Training) -> Manifest:
         resources=pod.resources(training.resources, "500m", "1Gi"),
         volumeMounts=[
             pod.mount("spec", rt.MOUNT_SPEC, read_only=True),
-            pod.mount("keys", rt.MOUNT_KEYS, read_only=True),
+            pod.keys_mount(Role.TRAINER),
             pod.mount("data", rt.MOUNT_DATA),
             pod.mount("source", rt.MOUNT_SOURCE, read_only=True),
             pod.mount("tmp", "/tmp"),

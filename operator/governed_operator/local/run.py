@@ -77,7 +77,7 @@ class Running:
 
     @property
     def token_file(self) -> Path:
-        return self.workdir.secrets / object_names.token(self.model.name) / rt.TOKEN_NAME
+        return self.workdir.operator_token(self.model.name)
 
     @property
     def kek_file(self) -> Path:
@@ -119,7 +119,6 @@ class LocalRun:
         secrets = Secrets(self.workdir, (object_names.ARCHIVE_KEYS, rt.ROOT_NAME))
         for secret in by_kind(manifests, "Secret"):
             secrets.ensure(secret)
-        secrets.give_operator(self.model.namespace, self.model.name)
         services = by_kind(manifests, "Service")
         addresses = Addresses(self.options.port_offset, self.workdir, services, self._foreign, host=self.options.host)
         host = self._host(manifests, secrets, addresses, prober)

@@ -4,9 +4,8 @@ import base64
 from collections.abc import Mapping
 from pathlib import Path
 
-from governed_api.roles import Role, bearer_token
-from governed_operator.desired.key_material import draw
-from governed_operator.desired.manifest import ANNOTATION_GENERATE, Manifest
+from governed_operator.desired.key_material import derives, draw, wanted
+from governed_operator.desired.manifest import Manifest
 from governed_operator.local.errors import LocalError
 from governed_operator.local.workdir import Workdir
 
@@ -16,8 +15,7 @@ class Secrets:
     bring their data (rows of training data) stay in memory."""
 
     def __init__(self, workdir: Workdir, root: tuple[str, str]) -> None:
-        self._workdir, self._folder = workdir, workdir.secrets
-        self._root = root
+        self._folder, self._root = workdir.secrets, root
         self._brought: dict[str, dict[str, bytes]] = {}
 
     def ensure(self, secret: Manifest) -> None:
@@ -28,9 +26,11 @@ class Secrets:
             self._brought[name] = {key: base64.b64decode(value) for key, value in secret["data"].items()}
             return
         folder = self._folder / name
-        wanted = secret["metadata"]["annotations"][ANNOTATION_GENERATE].split(",")
+        if derives(secret):
+            self._derive(folder, secret)
+            return
         if folder.is_dir():
-            missing = [key for key in wanted if not (folder / key).is_file()]
+            missing = [key for key in wanted(secret) if not (folder / key).is_file()]
             if missing:
                 raise LocalError(f"{folder / missing[0]} is missing: restore the key, or start in a new --workdir")
             return
@@ -40,14 +40,12 @@ class Secrets:
             write_private(staging / key, value)
         staging.rename(folder)
 
-    def give_operator(self, namespace: str, model: str) -> None:
-        """Write the token of whoever answers for the model, which no container has. It derives from the archive's root,
-        so it is written anew at every start."""
-        if (root := self._root_key()) is None:
-            return
-        path = self._workdir.operator_token(model)
-        path.parent.mkdir(mode=0o700, exist_ok=True)
-        write_private(path, bearer_token(root, namespace, model, Role.OPERATOR).encode())
+    def _derive(self, folder: Path, secret: Manifest) -> None:
+        """Tokens follow from the archive's root, so they are written anew at every start."""
+        tokens = draw(secret, self._root_key())
+        folder.mkdir(mode=0o700, exist_ok=True)
+        for key, value in tokens.items():
+            write_private(folder / key, value)
 
     def value(self, name: str, key: str) -> bytes:
         """Raises LocalError when the Secret, or the key in it, isn't there."""

@@ -11,7 +11,6 @@ from pathlib import Path
 
 from governed_api import object_names
 from governed_api import runtime as rt
-from governed_api.names import component
 from governed_api.roles import Role, token_key
 from governed_operator.local.caretaker import POLL, RUN, Caretaker, at_work, note_of
 from governed_operator.local.errors import LocalError, StaleRun
@@ -44,7 +43,7 @@ class Workdir:
 
     def operator_token(self, model: str) -> Path:
         """File of the token of whoever answers for ``model``."""
-        return self.secrets / component(model, "tokens") / token_key(Role.OPERATOR)
+        return self.secrets / object_names.operator_token(model) / token_key(Role.OPERATOR)
 
     def pod_token(self, model: str) -> Path:
         """File of the token that the port of ``model``'s auditor asks for; there while it runs beside a foreign

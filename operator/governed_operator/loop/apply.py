@@ -12,7 +12,7 @@ from governed_api import object_names
 from governed_api import runtime as rt
 from governed_api.names import GROUP
 from governed_api.reasons import Reason
-from governed_operator.desired.key_material import draw
+from governed_operator.desired.key_material import derives, draw
 from governed_operator.desired.manifest import ANNOTATION_CREATE_ONCE, ANNOTATION_GENERATE, Manifest
 from governed_operator.kube.cluster import ApiError, Cluster
 from governed_operator.kube.kinds import BY_NAME, OWNED, SECRET, Kind
@@ -148,8 +148,7 @@ class Applier:
             self._normalised.pop(place, None)
 
     async def _with_data(self, namespace: str, manifest: Manifest) -> Manifest:
-        wanted = manifest["metadata"]["annotations"][ANNOTATION_GENERATE].split(",")
-        root = await self.archive_root(namespace) if rt.TOKEN_NAME in wanted else None
+        root = await self.archive_root(namespace) if derives(manifest) else None
         data = {k: _base64(v) for k, v in draw(manifest, root).items()}
         return {**manifest, "data": data}
 

@@ -19,7 +19,7 @@ from governed_serving.archive.ledger.tiles import tile_path
 from governed_serving.crypto.errors import KeyDestroyed, KeysetChanged
 from governed_serving.decoding import decode_json, decode_with
 from governed_serving.environment import Token, token_reader
-from governed_serving.hosting.retrying import Backoff, GaveUp, Retrying
+from governed_serving.hosting.retrying import RETRYABLE_STATUS, Backoff, GaveUp, Retrying
 from governed_serving.records import RETENTION, ROTATION, AppendRequest
 
 __all__ = ["HIDDEN", "Appended", "ArchiveClient", "ArchiveKeysetStore", "Found"]
@@ -53,7 +53,8 @@ class ArchiveClient:
     """One model's view of its namespace's archive at ``url``; ``token`` is the model's bearer token.
 
     A token that can be read anew is, when the archive refuses the one that was sent (401, 403): the call is sent again
-    with another, once.
+    with another, once. ``awaits_token``: a token that the archive doesn't know is tried again as well, for whoever has
+    few attempts: the archive may be one that is just being replaced by one that knows it.
 
     Thread-safe. ``clock`` and ``sleep`` are injected by tests.
     """
@@ -66,6 +67,7 @@ class ArchiveClient:
         *,
         patience: float = 30.0,
         timeout: float = 30.0,
+        awaits_token: bool = False,
         transport: httpx.BaseTransport | None = None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
@@ -77,7 +79,11 @@ class ArchiveClient:
         self.model = model
         self.patience = patience
         self._retrying = Retrying(
-            Backoff(patience), text=lambda a: f"{a.status_code} {_error_text(a)}", clock=clock, sleep=sleep
+            Backoff(patience),
+            RETRYABLE_STATUS | ({401} if awaits_token else frozenset()),
+            text=lambda a: f"{a.status_code} {_error_text(a)}",
+            clock=clock,
+            sleep=sleep,
         )
         self._url = url
         self._http = httpx.Client(base_url=url, headers=headers, timeout=timeout, transport=transport, trust_env=False)

@@ -58,7 +58,7 @@ def _run(resolved: ResolvedModel, report: ReportWriter, narrator: Narrator, env:
     url = env.required_url(runtime.ARCHIVE_URL, "the archive's address")
     data = env.required_path(runtime.DATA_DIR, "the data volume's folder")
     kek = load_kek(kek_file)
-    with ArchiveClient(url, env.token(), resolved.name) as archive:
+    with ArchiveClient(url, env.token(), resolved.name, awaits_token=True) as archive:
         keyring = Keyring(kek, archive.keysets())
         rooms = Dependencies(
             archive=archive,

@@ -10,7 +10,9 @@ from typing import Any
 
 import httpx
 
+from governed_api.names import ARCHIVE
 from governed_api.resolved import ResolvedModel
+from governed_api.roles import Role, bearer_token, token_key
 from governed_serving.archive.client import ArchiveClient
 from governed_serving.archive.tokens import model_token
 from governed_serving.crypto import Keyring, Keyset, SegmentCipher, load_kek
@@ -30,6 +32,8 @@ class Site:
             (root / name).chmod(0o600)
         self.token = model_token((root / "root").read_bytes(), "default", "loans")
         (root / "token").write_text(self.token)
+        for role in (Role.AUDITOR, Role.SERVER):
+            (root / token_key(role)).write_text(bearer_token((root / "root").read_bytes(), "default", "loans", role))
         (root / "spec.json").write_bytes(ResolvedModel.model_validate(spec).dump())
         self.archive_port, self.port = free_port(), free_port()
         self.archive_url = f"http://127.0.0.1:{self.archive_port}"
@@ -55,7 +59,7 @@ class Site:
             "GOVERNED_SPOOL_DIR": str(self.spool_of(pod)),
             "GOVERNED_MODEL_DIR": str(self.root / "model"),
             "GOVERNED_ARCHIVE_URL": self.archive_url,
-            "GOVERNED_ARCHIVE_TOKEN_FILE": str(self.root / "token"),
+            "GOVERNED_ARCHIVE_TOKEN_FILE": str(self.root / token_key(Role.AUDITOR)),
             "GOVERNED_HTTP_PORT": self.url_of(pod).rpartition(":")[2],
             "GOVERNED_HOST": "127.0.0.1",
             "GOVERNED_POD_NAME": pod,
@@ -74,7 +78,7 @@ class Site:
             "GOVERNED_KEK_FILE": str(self.root / "model-kek"),
             "GOVERNED_SPOOL_DIR": str(self.spool),
             "GOVERNED_ARCHIVE_URL": self.archive_url,
-            "GOVERNED_ARCHIVE_TOKEN_FILE": str(self.root / "token"),
+            "GOVERNED_ARCHIVE_TOKEN_FILE": str(self.root / token_key(Role.SERVER)),
             "GOVERNED_HTTP_PORT": self.url_of("server").rpartition(":")[2],
             "GOVERNED_INTERNAL_PORT": self.url_of("lane").rpartition(":")[2],
             "GOVERNED_HOST": "127.0.0.1",
@@ -111,6 +115,11 @@ class Site:
     def close(self) -> None:
         for name in list(self.children):
             self.stop(name, signal.SIGKILL)
+
+    def reader(self) -> ArchiveClient:
+        """Of all models' entries, the archive's own included."""
+        token = bearer_token((self.root / "root").read_bytes(), "default", ARCHIVE, Role.READER)
+        return ArchiveClient(self.archive_url, token)
 
     def client(self) -> ArchiveClient:
         return ArchiveClient(self.archive_url, self.token, "loans", patience=5.0)

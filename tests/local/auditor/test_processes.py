@@ -5,6 +5,7 @@ import json
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -138,7 +139,7 @@ def test_the_archive_takes_every_type_of_event_that_pods_write(site: Site) -> No
     body = msgspec.json.encode({"id": "request-0", "label": "yes"})
     with Journal(site.spool_of("pod"), "explainer-pod", SegmentCipher(site.keyset()), "PageCache") as journal:
         for kind in sorted(EVENT_TYPES):
-            journal.append_blocking(EventRecord(kind, f"of-{kind}", "loans", "r1", 1.0, body))  # type: ignore[arg-type]
+            journal.append_blocking(EventRecord(kind, f"of-{kind}", "loans", "r1", time.time(), body))  # type: ignore[arg-type]
     for kind in EVENT_TYPES:
         eventually(lambda k=kind: f"of-{k}" in ledger_ids(site, k), within=120, what=f"{kind} in the ledger")  # type: ignore[misc]
 

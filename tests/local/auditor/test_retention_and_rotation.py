@@ -76,7 +76,7 @@ def test_keys_are_rotated_while_records_pour_in(site: Site) -> None:
     rows, journal_key = people(60, seed=4), site.keyset().primary_key_id
 
     def keys() -> dict[str, set[str]]:
-        with site.client() as client:
+        with site.reader() as client:
             found = [json.loads(e) for e in client.entries(0, 10_000)]
         return {
             m: {e["id"] for e in found if (e["type"], e["model"]) == ("key", m)} for m in ("loans", "governed-archive")

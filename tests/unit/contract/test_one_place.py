@@ -42,7 +42,8 @@ def test_no_derived_name_is_put_together_by_hand() -> None:
 def test_derived_names_are_apart_and_valid_for_the_longest_model() -> None:
     def names(model: str) -> list[str]:
         return [
-            object_names.own_kek(model), object_names.token(model), object_names.account(model),
+            object_names.own_kek(model), object_names.tokens(model), object_names.account(model),
+            object_names.operator_token(model),
             object_names.deployment(model), object_names.deployment(model, "canary"), object_names.data_claim(model),
             object_names.compute_quota(model), object_names.serving_config(model, b"{}"),
             object_names.training_config(model, "ab" * 5), object_names.training_job(model, "ab" * 32),
@@ -53,7 +54,6 @@ def test_derived_names_are_apart_and_valid_for_the_longest_model() -> None:
     assert len(set(longest)) == len(longest)
     assert all(re.fullmatch(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?", name) for name in longest)
     assert object_names.priority_class("a", "m", 0) != object_names.priority_class("b", "m", 0)
-    assert object_names.model_of_token(object_names.token("a-token")) == "a-token"
 
 
 def test_the_key_is_the_one_that_the_manifest_names() -> None:

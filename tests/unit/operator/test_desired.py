@@ -48,6 +48,26 @@ def test_mounts_name_volumes_and_probes_name_ports(case: str) -> None:
             assert set(probes) <= ports
 
 
+@pytest.mark.parametrize("case", CASES)
+def test_each_container_has_the_token_of_its_own_role_and_no_other(case: str) -> None:
+    """A volume of keys is one container's; the operator's token and a foreign runtime meet in no pod."""
+    for pod in pods(CASES[case]):
+        keys = {v["name"]: v["projected"]["sources"] for v in pod["volumes"] if v["name"].startswith("keys-")}
+        mounted = []
+        for container in (*pod.get("initContainers", []), *pod["containers"]):
+            own = [m["name"] for m in container["volumeMounts"] if m["name"].startswith("keys")]
+            if container["name"] in ("runtime", "archive"):
+                assert own == ([] if container["name"] == "runtime" else ["keys"])
+                continue
+            (name,) = own
+            mounted.append(name)
+            (token,) = keys[name][1]["secret"]["items"]
+            assert token == {"key": f"{container['name']}-token", "path": "archive-token"}
+            assert keys[name][1]["secret"]["name"].endswith("-tokens")
+        assert sorted(mounted) == sorted(keys)
+        assert "operator-token" not in str(pod)
+
+
 START_CPU = 1.3
 """Seconds of a core that our processes take to start: imports, mostly (measured: .9 to 1.3)."""
 
@@ -154,9 +174,11 @@ def test_the_auditor_outlives_the_server_in_a_pod() -> None:
 
 def test_keys_outlive_the_model_and_tokens_do_not_leave_the_namespace() -> None:
     assert [s["metadata"]["name"] for s in named("trained-minimal", "Secret")] == [
-        "governed-archive-keys", "tiny-kek", "tiny-token", "tiny-training-41a84a5cd7e38452",
+        "governed-archive-keys", "tiny-kek", "tiny-tokens", "tiny-operator", "tiny-training-41a84a5cd7e38452",
     ]  # fmt: skip
-    assert [s["metadata"]["name"] for s in named("trained-full", "Secret")] == ["governed-archive-keys", "credit-token"]
+    assert [s["metadata"]["name"] for s in named("trained-full", "Secret")] == [
+        "governed-archive-keys", "credit-tokens", "credit-operator",
+    ]  # fmt: skip
     keys = [s for case in CASES for s in named(case, "Secret") if "generate" in str(s["metadata"]["annotations"])]
     assert keys
     assert all("data" not in s for s in keys)

@@ -3,15 +3,16 @@
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from governed_api.resolved import ResolvedModel
-from governed_api.roles import Role, bearer_token
+from governed_api.roles import Role, bearer_token, role_of_key, token_key
 from governed_operator.desired.decision import Revision
-from governed_operator.desired.key_material import archive_token, draw
+from governed_operator.desired.key_material import derives, draw
 from governed_operator.desired.objects import canary_replicas
 from governed_operator.local.addresses import Addresses
 from governed_operator.local.errors import LocalError
@@ -125,20 +126,31 @@ def test_canary_gets_at_least_its_share_and_no_more_pods_than_needed(stable: int
     assert pods == 1 or (pods - 1) / (pods - 1 + stable) < percent / 100
 
 
+def _secret(name: str, keys: str) -> dict[str, Any]:
+    metadata = {"name": name, "namespace": "ns", "labels": {"governedmodels.io/model": "m"}}
+    return {"metadata": {**metadata, "annotations": {"governedmodels.io/generate": keys}}}
+
+
 def test_tokens_derive_from_the_root_and_keys_are_fresh() -> None:
-    secret = {
-        "metadata": {
-            "name": "m-token",
-            "namespace": "ns",
-            "annotations": {"governedmodels.io/generate": "archive-token"},
-        }
+    secret, root = _secret("m-tokens", "server-token,trainer-token"), b"r" * 32
+    assert draw(secret, root) == {
+        "server-token": bearer_token(root, "ns", "m", Role.SERVER).encode(),
+        "trainer-token": bearer_token(root, "ns", "m", Role.TRAINER).encode(),
     }
-    assert draw(secret, b"r" * 32) == {"archive-token": archive_token(b"r" * 32, "ns", "m")}
+    assert derives(secret)
     with pytest.raises(ValueError, match="root key"):
         draw(secret, None)
-    kek = {"metadata": {"name": "m-kek", "namespace": "ns", "annotations": {"governedmodels.io/generate": "kek"}}}
+    kek = _secret("m-kek", "kek")
+    assert not derives(kek)
+    assert not derives(_secret("m-kek", "kek,server-token"))
     assert len(draw(kek, None)["kek"]) == 32
     assert draw(kek, None) != draw(kek, None)
+
+
+@pytest.mark.parametrize("key", ["kek", "root", "-token", "token", "server", "nobody-token", "server-token-token", ""])
+def test_a_key_that_is_no_roles_is_drawn(key: str) -> None:
+    assert role_of_key(key) is None
+    assert {role_of_key(token_key(role)) for role in Role} == set(Role)
 
 
 def test_scaling_and_suspending_make_no_new_revision() -> None:
@@ -153,15 +165,22 @@ def test_scaling_and_suspending_make_no_new_revision() -> None:
     assert Revision.of(changed, "a").name != Revision.of(model, "a").name
 
 
-def test_a_run_leaves_the_operators_token_where_a_person_finds_it(tmp_path: Path) -> None:
+def test_a_run_leaves_tokens_where_pods_and_a_person_find_them(tmp_path: Path) -> None:
+    """Also in a workdir of an older version, and after the archive was made anew: they follow from its root."""
     workdir = Workdir(tmp_path)
     secrets = Secrets(workdir, ("archive-keys", "root"))
-    token = workdir.secrets / "loans-tokens" / "operator-token"
-    secrets.give_operator("default", "loans")
-    assert not token.exists()  # no archive, no token
+    mine, theirs = _secret("m-operator", "operator-token"), _secret("m-tokens", "server-token,auditor-token")
+    with pytest.raises(ValueError, match="root key"):
+        secrets.ensure(mine)
     (workdir.secrets / "archive-keys").mkdir(parents=True)
-    for root in (b"r" * 32, b"s" * 32):  # an archive made anew has another root
+    (workdir.secrets / "m-tokens" / "operator-token").parent.mkdir(exist_ok=True)
+    (workdir.secrets / "m-tokens" / "operator-token").write_text("of an older version")
+    for root in (b"r" * 32, b"s" * 32):
         (workdir.secrets / "archive-keys" / "root").write_bytes(root)
-        secrets.give_operator("default", "loans")
-        assert token.read_text() == bearer_token(root, "default", "loans", Role.OPERATOR)
+        secrets.ensure(mine)
+        secrets.ensure(theirs)
+        token = workdir.operator_token("m")
+        assert token == workdir.secrets / "m-operator" / "operator-token"
+        assert token.read_text() == bearer_token(root, "ns", "m", Role.OPERATOR)
+        assert secrets.value("m-tokens", "auditor-token").decode() == bearer_token(root, "ns", "m", Role.AUDITOR)
         assert token.stat().st_mode & 0o777 == 0o600
