@@ -13,6 +13,7 @@ from governed_api import object_names
 from governed_api.names import ARCHIVE
 from governed_api.runtime import PORT_ARCHIVE, on_this_machine
 from governed_operator.cli.fail import fail
+from governed_operator.cli.verify import Quorum, WitnessKeys
 from governed_operator.local.serving_side import module
 from governed_operator.local.workdir import Workdir
 
@@ -52,6 +53,7 @@ def backup(
 def restore(
     file: Annotated[Path, typer.Argument(help="File that `governed archive backup` wrote.", show_default=False)],
     target: Annotated[str, typer.Argument(help="--workdir of a local run, or an empty folder.", show_default=False)],
+    *,
     key_file: Annotated[list[Path] | None, typer.Option(help=_KEY, show_default="of the local run")] = None,
     checkpoint: Annotated[
         list[Path] | None,
@@ -67,6 +69,22 @@ def restore(
             show_default=False,
         ),
     ] = None,
+    erased: Annotated[
+        Path | None,
+        typer.Option(
+            help="Who was erased since an older backup: digests that `governed subject erase` printed, a line each.",
+            show_default=False,
+        ),
+    ] = None,
+    accept_return: Annotated[
+        bool,
+        typer.Option(
+            "--accept-return",
+            help="Let persons who were erased since an older backup come back: an entry says how many keys it has.",
+        ),
+    ] = False,
+    witness_key: WitnessKeys = None,
+    quorum: Quorum = None,
     accept_loss: Annotated[
         bool,
         typer.Option("--accept-loss", help="Take what is older or lacks something: an entry says what was let go."),
@@ -81,6 +99,10 @@ def restore(
     words = [word for path in key_file or [] for word in ("--key-file", str(path))]
     words += [word for path in told for word in ("--checkpoint", str(path))]
     words += [word for where in after or [] for word in ("--after", where)]
+    words += [word for path in witness_key or [] for word in ("--witness-key", str(path))]
+    words += ["--quorum", str(quorum)] if quorum else []
+    words += ["--erased", str(erased)] if erased else []
+    words += ["--accept-return"] if accept_return else []
     words += ["--accept-loss"] if accept_loss else []
     _run("restore", [str(file), place, *words], local)
 

@@ -83,7 +83,13 @@ def _add_verify(verify: argparse.ArgumentParser) -> None:
     verify.add_argument(
         "--against", default="", help="for a receipt: the folder, bundle or URL of the ledger that must still have it"
     )
-    verify.add_argument(
+    _add_witnesses(verify)
+    verify.add_argument("--json", action="store_true", help="print the findings as JSON")
+    verify.set_defaults(run=_verify)
+
+
+def _add_witnesses(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
         "--witness-key",
         type=Path,
         action="append",
@@ -91,11 +97,9 @@ def _add_verify(verify: argparse.ArgumentParser) -> None:
         metavar="VKEY",
         help="file with a witness's verifier key, kept elsewhere: its cosignature must be there",
     )
-    verify.add_argument(
+    parser.add_argument(
         "--quorum", type=int, default=0, help="how many of the witnesses must have cosigned (default: all)"
     )
-    verify.add_argument("--json", action="store_true", help="print the findings as JSON")
-    verify.set_defaults(run=_verify)
 
 
 def _add_backup(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -134,6 +138,18 @@ def _add_backup(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
         metavar="SOURCE",
         help="a newer copy of the same log (folder, bundle): persons erased since are erased again",
     )
+    restore.add_argument(
+        "--erased",
+        type=Path,
+        metavar="FILE",
+        help="who was erased since an older backup: the digests that `subject erase` printed, a line each",
+    )
+    restore.add_argument(
+        "--accept-return",
+        action="store_true",
+        help="persons who were erased since an older backup may come back: an entry says how many keys it has",
+    )
+    _add_witnesses(restore)
     restore.set_defaults(run=_restore)
 
 
@@ -290,13 +306,24 @@ def _write_out(data: bytes) -> None:
 
 
 def _restore(options: argparse.Namespace) -> int:
-    from governed_serving.archive.restore import Request, restore
+    from governed_serving.archive.restore import Request, erased_list, restore
     from governed_serving.archive.verify.opening import folder_kek, noted_checkpoint, open_source, trusted_vkey
+    from governed_serving.archive.verify.witnesses import witness_rule
 
     kek, vkey = folder_kek(options.key_file), trusted_vkey(options.key_file)
     told = {str(path): noted_checkpoint(path) for path in options.checkpoint}
     after = [open_source(where, options.key_file)[0] for where in options.after]
-    request = Request(options.folder, kek, vkey, told, after, accept_loss=options.accept_loss)
+    request = Request(
+        options.folder,
+        kek,
+        vkey,
+        told,
+        after,
+        accept_loss=options.accept_loss,
+        erased=erased_list(options.erased) if options.erased else frozenset(),
+        accept_return=options.accept_return,
+        witnesses=witness_rule(options.witness_key, options.quorum),
+    )
     with open(0, "rb", closefd=False) if options.input == "-" else Path(options.input).open("rb") as file:
         done = restore(file, request)
     for finding in done.accepted:

@@ -7,12 +7,12 @@ stay deleted although the backup has them.
 
 import hashlib
 import os
+import re
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
 from typing import BinaryIO
@@ -22,18 +22,19 @@ import msgspec
 from governed_serving.archive.backup.members import CHECKPOINT, MANIFEST, BadBackup, Manifest, Member, Stored, members
 from governed_serving.archive.errors import ArchiveError
 from governed_serving.archive.ledger.note import Checkpoint
-from governed_serving.archive.service import ANCHOR, ERASURE, Archive, only_one
+from governed_serving.archive.service import ANCHOR, ERASURE, KEYSET, Archive, only_one, subject_of
 from governed_serving.archive.store.retention import Receipts
 from governed_serving.archive.verify.findings import Finding
 from governed_serving.archive.verify.inspection import Asked, inspect_folder
 from governed_serving.archive.verify.sources import LogSource
 from governed_serving.archive.verify.verification import verify
-from governed_serving.crypto import Kek
+from governed_serving.archive.verify.witnesses import WitnessRule
+from governed_serving.crypto import SUBJECT, Kek
 from governed_serving.decoding import decode_with
 from governed_serving.durable import fsync_folder, open_new
 from governed_serving.records import LedgerEntry
 
-__all__ = ["Request", "Restored", "checked", "restore"]
+__all__ = ["Request", "Restored", "checked", "erased_list", "restore"]
 
 _STAGING = ".restoring-"
 _LEFT = ("lost+found", ".lock")
@@ -42,6 +43,8 @@ _LAST = (ANCHOR, "ledger")
 _TOLD = 5
 _SLICE = 1000
 _ALL = 2**62
+_LIST_BYTES = 16 << 20
+_SUBJECT = re.compile(rb"[0-9a-f]{32}")
 _decoder = msgspec.json.Decoder(LedgerEntry)
 
 
@@ -58,6 +61,12 @@ class Request:
     after: Sequence[LogSource] = ()
     """Newer copies of the same log: persons who were erased since the backup was taken are erased again."""
     accept_loss: bool = False
+    erased: frozenset[str] = frozenset()
+    """Digests of persons who were erased since the backup was taken, by a list of the caller's."""
+    accept_return: bool = False
+    """Persons who were erased since may come back: an entry says how many keys the backup has."""
+    witnesses: WitnessRule = field(default_factory=WitnessRule)
+    """Who must have cosigned what the backup holds."""
 
 
 class Restored(msgspec.Struct):
@@ -75,6 +84,21 @@ def checked(path: Path) -> Manifest:
     """The manifest of a backup that is whole: every member has its digest. Raises BadBackup, OSError."""
     with path.open("rb") as file:
         return _extract(file, None, [])
+
+
+def erased_list(path: Path) -> frozenset[str]:
+    """Digests of persons, a line each, behind which `subject erase` says more. Raises ArchiveError, OSError."""
+    with path.open("rb") as file:
+        data = file.read(_LIST_BYTES + 1)
+    words = [line.split(b":")[0].strip() for line in data.splitlines() if line.strip()]
+    bad = next((word for word in words if not _SUBJECT.fullmatch(word)), None)
+    if bad is not None or not words or len(data) > _LIST_BYTES:
+        found = "no line" if not words else f"{(bad or words[0])[:80]!r}"
+        raise ArchiveError(
+            f"{path}: expected the digests (32 hexadecimal digits) that `governed subject erase` printed, a line each, "
+            f"at most {_LIST_BYTES} bytes, found {found}"
+        )
+    return frozenset(word.decode() for word in words)
 
 
 def restore(file: BinaryIO, request: Request) -> Restored:
@@ -112,14 +136,17 @@ def _restored(file: BinaryIO, staging: Path, request: Request) -> Restored:
     if damaged and not request.accept_loss:
         raise BadBackup(f"{damaged[0]}: it was changed or swapped; nothing was restored")
     _refuse_older(manifest, request)
-    with closing(_opened(staging, manifest, request)) as archive:
+    gone = _erased_since(staging, manifest, request)
+    with closing(_opened(staging, manifest, request, _returning(staging, manifest, request, gone))) as archive:
         deleted = _delete_again(archive)
-        erased = sum(archive.erase_again(*key) for key in sorted(_erased(archive, manifest, request.after)))
+        gone |= _erasures(_entries(archive))
+        erased = sum(archive.erase_again(*key) for key in sorted(gone))
     (staging / ".lock").unlink()
     accepted = [Finding(place, f"signed {size} entries, the backup has {manifest.size}")
                 for place, size in _newer(manifest, request).items()]  # fmt: skip
     accepted += [Finding("backup", fault) for fault in manifest.faults]
-    found = inspect_folder(staging, request.kek, Asked(request.vkey, _earlier(manifest, request)))
+    asked = Asked(request.vkey, _earlier(manifest, request), witnesses=request.witnesses)
+    found = inspect_folder(staging, request.kek, asked)
     problems = [*found.findings.wrong, *found.findings.unchecked]
     if problems and not request.accept_loss:
         more = f" (and {len(problems) - _TOLD} more)" if len(problems) > _TOLD else ""
@@ -130,10 +157,10 @@ def _restored(file: BinaryIO, staging: Path, request: Request) -> Restored:
     return Restored(manifest.size, manifest.blobs - deleted, deleted, erased, [*accepted, *problems])
 
 
-def _opened(staging: Path, manifest: Manifest, request: Request) -> Archive:
+def _opened(staging: Path, manifest: Manifest, request: Request, let_go: Mapping[str, object]) -> Archive:
     namespace = manifest.origin.rpartition("/")[2]
     told = dict(request.told) if request.accept_loss else {}
-    return Archive(staging, request.kek, namespace, told=told, accept_loss=request.accept_loss)
+    return Archive(staging, request.kek, namespace, told=told, accept_loss=request.accept_loss, let_go=let_go)
 
 
 def _newer(manifest: Manifest, request: Request) -> dict[str, int]:
@@ -167,14 +194,41 @@ def _delete_again(archive: Archive) -> int:
     return count
 
 
-def _erased(archive: Archive, manifest: Manifest, after: Sequence[LogSource]) -> set[tuple[str, str]]:
-    """(model, purpose) of the keys that the ledger, or a newer copy of it, says were destroyed. Raises ArchiveError for
-    a copy that doesn't go on from the backup."""
-    for source in after:
+def _erased_since(staging: Path, manifest: Manifest, request: Request) -> set[tuple[str, str]]:
+    """(model, purpose) of the keys that newer copies of the ledger, or the caller's list, say were destroyed. Raises
+    ArchiveError for a copy that doesn't go on from the backup."""
+    for source in request.after:
         verify(source, earlier=(manifest.checkpoint,), blobs=False)
-    newer = (decode_with(_decoder, leaf.data) for source in after for leaf in source.leaves(_ALL))
-    entries = chain(newer, _entries(archive))
+    told = _erasures(decode_with(_decoder, leaf.data) for source in request.after for leaf in source.leaves(_ALL))
+    return told | {key for key in _persons_keys(staging) if subject_of(key[1]) in request.erased}
+
+
+def _erasures(entries: Iterable[LedgerEntry]) -> set[tuple[str, str]]:
     return {(entry.model, str(entry.summary.get("purpose"))) for entry in entries if entry.type == ERASURE}
+
+
+def _persons_keys(staging: Path) -> set[tuple[str, str]]:
+    """(model, purpose) of the persons' keys that the backup has."""
+    found = (staging / "keysets").glob(f"*/{SUBJECT}*{KEYSET}")
+    keys = {(path.parent.name, path.name.removesuffix(KEYSET)) for path in found}
+    return {(model, purpose) for model, purpose in keys if subject_of(purpose)}
+
+
+def _returning(staging: Path, manifest: Manifest, request: Request, gone: set[tuple[str, str]]) -> Mapping[str, object]:
+    """What the entry about the loss says of persons' keys. Raises ArchiveError where somebody may come back unsaid."""
+    newer = max(_newer(manifest, request).values(), default=0)
+    known = max((Checkpoint.unverified(source.checkpoint()).size for source in request.after), default=0)
+    keys = _persons_keys(staging)
+    if newer <= known or not keys:
+        return {}
+    if not (request.erased or request.accept_return):
+        since = f"entries {max(known, manifest.size)} to {newer - 1}"
+        raise ArchiveError(
+            f"nothing was restored: the backup has {len(keys)} keys of persons; {since}, which it lacks, may say that "
+            "some were erased. Give a newer copy of the ledger (--after), a list of who was erased (--erased FILE), or "
+            "let them come back, which an entry will say (--accept-return)"
+        )
+    return {"personsKeys": len(keys - gone), "erasedAgain": len(keys & gone)}
 
 
 def _entries(archive: Archive) -> Iterator[LedgerEntry]:

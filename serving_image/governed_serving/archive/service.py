@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 
 import msgspec
 
@@ -66,6 +67,7 @@ __all__ = [
     "ledger_signers",
     "only_one",
     "open_ledger",
+    "subject_of",
 ]
 
 KEYSET = ".keyset.json"
@@ -142,7 +144,7 @@ class Archive:
     """Ledger, blobs, keysets, references and states of one namespace below ``root``.
 
     One process at a time: a second one is refused. ``clock`` gives seconds since the epoch; ``told`` and
-    ``accept_loss``: see :func:`open_ledger`. What is let go becomes an entry.
+    ``accept_loss``: see :func:`open_ledger`. What is let go becomes an entry, with ``let_go`` in its summary.
     """
 
     def __init__(
@@ -154,7 +156,9 @@ class Archive:
         clock: Callable[[], float] = time.time,
         told: Mapping[str, str] | None = None,
         accept_loss: bool = False,
+        let_go: Mapping[str, object] = MappingProxyType({}),
     ):
+        self._let_go = let_go
         root.mkdir(parents=True, exist_ok=True)
         self._guard = only_one(root)
         self.root = root
@@ -443,7 +447,7 @@ class Archive:
 
     def _note_erasure(self, model: str, purpose: str, erased: Erasure, receipt: str) -> None:
         """That somebody's data can't be opened any more, and how much of it the receipt (digest) says there was."""
-        subject = _subject(purpose)
+        subject = subject_of(purpose)
         summary = {"subject": subject, "purpose": purpose, "predictions": erased.predictions, "first": erased.first,
                    "last": erased.last}  # fmt: skip
         self._note(model, ERASURE, subject, receipt, summary)
@@ -463,7 +467,7 @@ class Archive:
             return entry.digest if entry and not destroyed else ""
         if entry is not None and destroyed:
             return str(entry.summary.get("receipt", ""))
-        told = self.ledger.find(model, id=_subject(purpose), type=ERASURE) if purpose.startswith(SUBJECT) else []
+        told = self.ledger.find(model, id=subject_of(purpose), type=ERASURE) if purpose.startswith(SUBJECT) else []
         said = (decode_with(_entry_decoder, f.entry) for f in reversed(told))
         return next((entry.digest for entry in said if entry.summary.get("purpose") == purpose), "")
 
@@ -584,7 +588,7 @@ class Archive:
     def _note_loss(self, lost: Anchor) -> None:
         """That a person let signed entries go: how many there were and under which root, how many were left."""
         signed = lost.checkpoint
-        summary = {"signed": signed.size, "left": self.ledger.size, "place": lost.place}
+        summary = {"signed": signed.size, "left": self.ledger.size, "place": lost.place, **self._let_go}
         self._note_alone(ARCHIVE, "loss", "", signed.root.hex(), summary)
 
     # -- retention ----------------------------------------------------------------------------------------------------
@@ -671,9 +675,9 @@ class Archive:
         os.close(self._guard)
 
 
-def _subject(purpose: str) -> str:
-    """Whose keyset it is (a digest)."""
-    return purpose.removeprefix(SUBJECT).rpartition("-")[0]
+def subject_of(purpose: str) -> str:
+    """Whose keyset it is (a digest); "" where it is nobody's."""
+    return purpose.removeprefix(SUBJECT).rpartition("-")[0] if purpose.startswith(SUBJECT) else ""
 
 
 def _erasure(receipt: bytes) -> Erasure:

@@ -4,6 +4,7 @@ shipped and verified by the product's own parts."""
 import asyncio
 import io
 import json
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -19,7 +20,7 @@ from governed_api.validation import validate
 from governed_serving.archive.__main__ import main
 from governed_serving.archive.backup.snapshot import Snapshot
 from governed_serving.archive.errors import ArchiveError, Refused, Unreachable
-from governed_serving.archive.restore import Request, restore
+from governed_serving.archive.restore import Request, erased_list, restore
 from governed_serving.archive.service import Archive
 from governed_serving.archive.store.named import NamedFiles, Prepared
 from governed_serving.archive.subjects import Person
@@ -41,6 +42,7 @@ from unit.server.planes import plane
 from unit.server.test_dataplane import request
 
 from ..auditor.test_dead_letters import everything, shipper
+from .ledgers import leaf
 from .test_app import KEK, MODEL_KEK, Bed
 
 FIELD = "region"
@@ -336,6 +338,90 @@ def test_an_older_backup_brings_no_erased_key_back(site: Site, tmp_path_factory:
     assert restore(io.BytesIO(backup), asked).erased == 1
     assert (opened(there, purpose), opened(there, other)) == (False, True)
     assert inspect_folder(there, KEK, Asked()).findings.wrong == []
+
+
+def _older(site: Site) -> tuple[bytes, dict[str, str], str, str]:
+    """A backup from before somebody was erased; the checkpoint since; the keys of who was erased, and of another."""
+    site.ask("north", "south")
+    backup = taken(site.bed)
+    (purpose,), (other,) = site.person("north").keys(), site.person("south").keys()
+    site.person("north").erase("officer", "asked", 0.0)
+    return backup, {"MOVED/anchor": site.client.checkpoint()}, purpose, other
+
+
+def _said(there: Path) -> dict[str, Any]:
+    with closing(Archive(there, KEK, "default")) as archive:
+        (loss,) = archive.ledger.find("governed-archive", type="loss")
+        return dict(msgspec.json.decode(loss.entry)["summary"])
+
+
+def test_nobody_who_was_erased_comes_back_unsaid(site: Site, tmp_path_factory: pytest.TempPathFactory) -> None:
+    backup, told, purpose, other = _older(site)
+    there = tmp_path_factory.mktemp("there")
+    with pytest.raises(ArchiveError, match=r"MOVED/anchor signed \d+ entries, the backup has"):
+        restore(io.BytesIO(backup), Request(there, KEK, told=told))
+    with pytest.raises(ArchiveError, match=r"has 2 keys of persons.*--after.*--erased FILE.*--accept-return"):
+        restore(io.BytesIO(backup), Request(there, KEK, told=told, accept_loss=True))
+    assert [p.name for p in there.iterdir() if p.name != ".lock"] == []
+    done = restore(io.BytesIO(backup), Request(there, KEK, told=told, accept_loss=True, accept_return=True))
+    assert (done.erased, opened(there, purpose), opened(there, other)) == (0, True, True)
+    assert {"personsKeys": 2, "erasedAgain": 0}.items() <= _said(there).items()
+
+
+def test_who_is_listed_is_erased_again(site: Site, tmp_path_factory: pytest.TempPathFactory) -> None:
+    backup, told, purpose, other = _older(site)
+    there = tmp_path_factory.mktemp("there")
+    erased = frozenset({site.subjects.digest("north")})
+    done = restore(io.BytesIO(backup), Request(there, KEK, told=told, accept_loss=True, erased=erased))
+    assert (done.erased, opened(there, purpose), opened(there, other)) == (1, False, True)
+    assert {"personsKeys": 1, "erasedAgain": 1}.items() <= _said(there).items()
+    assert inspect_folder(there, KEK, Asked()).findings.wrong == []
+
+
+def test_a_copy_that_ends_before_the_checkpoint_is_not_enough(
+    site: Site, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    site.ask("north", "south")
+    backup = taken(site.bed)
+    site.ask("east")
+    between = tmp_path_factory.mktemp("between") / "copy"
+    site.client.checkpoint()
+    shutil.copytree(site.bed.root, between)
+    site.person("north").erase("officer", "asked", 0.0)
+    told = {"report": site.client.checkpoint()}
+    there = tmp_path_factory.mktemp("there")
+    asked = Request(there, KEK, told=told, after=[DirectorySource(between, KEK)], accept_loss=True)
+    with pytest.raises(ArchiveError, match="keys of persons"):
+        restore(io.BytesIO(backup), asked)
+
+
+def test_a_backup_without_persons_asks_for_nothing_more(bed: Bed, tmp_path_factory: pytest.TempPathFactory) -> None:
+    bed.client().append("s", [leaf("a")])
+    backup = taken(bed)
+    bed.client().append("s", [leaf("b")])
+    told = {"report": bed.client().checkpoint()}
+    there = tmp_path_factory.mktemp("there")
+    restore(io.BytesIO(backup), Request(there, KEK, told=told, accept_loss=True))
+    assert not _said(there).keys() & {"personsKeys", "erasedAgain"}
+
+
+@pytest.mark.parametrize(
+    ("data", "told"),
+    [
+        (b"", "no line"), (b"\n \n", "no line"), (b"north\n", "b'north'"), (b"0" * 33, "b'000"), (b"A" * 32, "b'AAA"),
+        (b"\xff\n", "xff"), (b"0" * 32 + b"\nx\n", "b'x'"), (b"\x1b[2J" + b"0" * 32, "x1b"),
+    ],
+)  # fmt: skip
+def test_a_list_of_erased_that_is_none_is_refused(tmp_path: Path, data: bytes, told: str) -> None:
+    (tmp_path / "list").write_bytes(data)
+    with pytest.raises(ArchiveError, match="expected the digests") as refused:
+        erased_list(tmp_path / "list")
+    assert told in str(refused.value)
+
+
+def test_the_list_is_what_erasing_printed(tmp_path: Path) -> None:
+    (tmp_path / "list").write_text(f"{'a' * 32}: erased; 2 predictions can't be opened\n\n{'b' * 32}\n")
+    assert erased_list(tmp_path / "list") == {"a" * 32, "b" * 32}
 
 
 def test_a_copy_of_another_log_erases_nobody(site: Site, tmp_path_factory: pytest.TempPathFactory) -> None:

@@ -2,22 +2,26 @@
 from."""
 
 import asyncio
+import io
 import shutil
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import httpx
 import pytest
 
 from governed_serving.archive.app import create_app
-from governed_serving.archive.errors import Busy
+from governed_serving.archive.backup.snapshot import Snapshot
+from governed_serving.archive.errors import ArchiveError, Busy
 from governed_serving.archive.ledger.cosignature import Cosigner
 from governed_serving.archive.ledger.note import NoteError, Signer, open_checkpoint
 from governed_serving.archive.metrics import ArchiveMetrics
+from governed_serving.archive.restore import Request, restore
 from governed_serving.archive.service import Archive
 from governed_serving.archive.tokens import Tokens
 from governed_serving.archive.verify.inspection import Asked, inspect_folder
-from governed_serving.archive.verify.witnesses import WitnessRule
+from governed_serving.archive.verify.witnesses import WitnessRule, witness_rule
 from governed_serving.archive.witness.asking import Witnessing
 from governed_serving.archive.witness.client import WitnessClient
 from governed_serving.archive.witness.policy import Witness as Configured
@@ -452,3 +456,67 @@ def test_a_name_that_leads_to_a_private_address_isnt_called(tmp_path: Path, witn
     assert "expected a public address behind witness.example" in bed.archive.witnessed.lagging
     assert witness.asked == 0
     bed.close()
+
+
+# -- backups ----------------------------------------------------------------------------------------------------------
+
+
+def _taken(bed: Bed) -> bytes:
+    with closing(Snapshot(bed.archive)) as snapshot:
+        return b"".join(snapshot.chunks())
+
+
+def _rule(tmp_path: Path, *witnesses: Witness) -> WitnessRule:
+    files = []
+    for number, one in enumerate(witnesses):
+        files.append(tmp_path / f"witness-{number}")
+        files[-1].write_text(one.vkey)
+    return witness_rule(files)
+
+
+def _back(data: bytes, folder: Path, rule: WitnessRule | None = None) -> None:
+    restore(io.BytesIO(data), Request(folder, Kek(bytes(32)), witnesses=rule or WitnessRule()))
+
+
+def test_cosignatures_come_back_with_a_backup_and_the_quorum_goes_on(
+    bed: Bed, witness: Witness, tmp_path: Path
+) -> None:
+    bed.append(0, 300)
+    bed.round()
+    bed.append(300, 7)
+    data, note = _taken(bed), bed.archive.witnessed.note
+    _back(data, tmp_path / "there", _rule(tmp_path, witness))
+    with closing(Bed(tmp_path / "there", witness)) as again:
+        assert again.archive.witnessed.note == note
+        assert again.archive.witnessed.size == 300
+        assert again.get("/v1/ledger/witnessed").text == note
+        assert again.round() == ""
+        assert again.archive.witnessed.size == again.archive.ledger.size
+    assert [status for status, _ in witness.refused] == [409], "asked with 0 entries, it said where it stands"
+
+
+def test_a_backup_without_the_cosignatures_that_are_asked_for_is_refused(
+    bed: Bed, witness: Witness, tmp_path: Path
+) -> None:
+    bed.append(0, 3)
+    never = _taken(bed)
+    with pytest.raises(ArchiveError, match="expected cosignatures by 1"):
+        _back(never, tmp_path / "a", _rule(tmp_path, witness))
+    bed.round()
+    with pytest.raises(ArchiveError, match="1 cosigned the checkpoint over 3 entries, expected 2"):
+        _back(_taken(bed), tmp_path / "b", _rule(tmp_path, witness, Witness("other.example", bytes(range(3, 35)))))
+    _back(never, tmp_path / "c")
+
+
+def test_a_changed_cosignature_does_not_come_back(bed: Bed, witness: Witness, tmp_path: Path) -> None:
+    bed.append(0, 3)
+    bed.round()
+    note = bed.archive.witnessed.note
+    lines = note.split("\n")
+    forged = "\n".join([*lines[:-2], lines[-2][:-12] + "AAAAAAAAAAA=", ""])
+    assert len(forged) == len(note)
+    bed.archive.witnessed.note = forged
+    data = _taken(bed)
+    with pytest.raises(ArchiveError, match="witnessed"):
+        _back(data, tmp_path / "there", _rule(tmp_path, witness))
+    assert [p.name for p in (tmp_path / "there").iterdir() if p.name != ".lock"] == []

@@ -43,7 +43,7 @@ _PADDED = "the padding behind a member isn't zeros: it was changed"
 _MODEL = r"[a-z0-9](?:[-a-z0-9.]{0,61}[a-z0-9])?"
 _PURPOSE = r"[a-z][a-z0-9-]{0,62}\.(?:keyset|destroyed)\.json"
 PLACES = re.compile(
-    rf"ledger/(?:checkpoint|vkey|index-key|log/[0-9]{{20}}\.seg)|keys/{_PURPOSE}|keysets/{_MODEL}/{_PURPOSE}"
+    rf"ledger/(?:checkpoint|vkey|index-key|witnessed|log/[0-9]{{20}}\.seg)|keys/{_PURPOSE}|keysets/{_MODEL}/{_PURPOSE}"
     rf"|(?:refs|states)/{_MODEL}/[A-Za-z0-9][A-Za-z0-9._-]{{0,127}}|blobs/(?P<two>[0-9a-f]{{2}})/(?P=two)[0-9a-f]{{62}}"
     rf"|{re.escape(MANIFEST)}"
 )

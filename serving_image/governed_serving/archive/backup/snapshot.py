@@ -25,6 +25,7 @@ from governed_serving.archive.backup.members import (
     padding,
 )
 from governed_serving.archive.ledger.note import Checkpoint
+from governed_serving.archive.ledger.witnessed import WITNESSED
 from governed_serving.archive.service import Archive
 from governed_serving.archive.store.blobs import addresses
 from governed_serving.decoding import decode_with
@@ -59,8 +60,11 @@ class Snapshot:
         self._faulty = 0
         try:
             self._copied: list[tuple[str, int]] = []
+            witnessed = archive.witnessed.note  # before the checkpoint, which goes on from it
             with archive.frozen() as self.checkpoint:
                 self._take(CHECKPOINT, self.checkpoint.encode())
+                if witnessed:
+                    self._take(f"ledger/{WITNESSED}", witnessed.encode())
                 for place in (*_LEDGER, *self._names()):
                     self._take(place, read_regular(archive.root / place))
             self._copy.flush()
