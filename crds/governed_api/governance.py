@@ -125,6 +125,17 @@ class ProtectedAttribute(Part):
         return tuple(sorted(self.bands or ()))
 
 
+class ScoreRange(Part):
+    """What scores and labels of a regression can be."""
+
+    min: FiniteFloat
+    """Least score."""
+    max: FiniteFloat
+    """Greatest score."""
+
+    RULES: ClassVar[tuple[Rule, ...]] = (Rule("self.min < self.max", "min must be less than max", ".min"),)
+
+
 class FavorableOutcome(Part):
     """Which prediction favours a person: a class, a score at or above a threshold, or generated text in which a pattern
     is found."""
@@ -133,6 +144,9 @@ class FavorableOutcome(Part):
     """Class of a classifier."""
     threshold: float | None = None
     """Score of a regression, at or above which the outcome is favourable."""
+    range: ScoreRange | None = None
+    """Of a regression's scores and labels: with it metrics about scores are exact at any number of rows. What lies
+    outside counts as the nearer end, and is counted and said. Absent: they are asymptotic."""
     pattern: str | None = Field(default=None, min_length=1, max_length=512)
     """RE2 expression, searched in the first answer that a runtime with protocol openai generated, reasoning left out,
     as it was journalled; (?i) ignores case."""
@@ -141,6 +155,18 @@ class FavorableOutcome(Part):
         Rule(
             "[has(self.label), has(self.threshold), has(self.pattern)].filter(x, x).size() == 1",
             "exactly one of label, threshold and pattern must be set",
+        ),
+        Rule(
+            "!has(self.range) || has(self.threshold)",
+            "range is that of a regression's scores and needs threshold: probabilities lie between 0 and 1 anyway, "
+            "and text has no score; leave range out",
+            ".range",
+        ),
+        Rule(
+            "!has(self.range) || !has(self.threshold)"
+            " || (self.threshold > self.range.min && self.threshold <= self.range.max)",
+            "threshold must lie above range.min and not above range.max: every outcome would be alike",
+            ".range",
         ),
         # what can't be compiled is an error, not false: it refuses the object all the same
         Rule(
@@ -256,6 +282,12 @@ class Bias(Part):
             "!self.metrics.exists(m, m.name == 'calibrationError' || m.name == 'calibrationDifference')"
             " || has(self.favorableOutcome.label) || has(self.favorableOutcome.pattern)",
             "calibration metrics are about probabilities: favorableOutcome must name a label",
+            ".favorableOutcome",
+        ),
+        Rule(
+            f"!has(self.favorableOutcome.range) || self.metrics.exists(m, m.name in {list(SCORED)})",
+            "favorableOutcome.range bounds metrics about scores, and metrics names none: "
+            "add one, such as scoreMeanDifference, or leave range out",
             ".favorableOutcome",
         ),
         Rule(

@@ -213,6 +213,8 @@ class BiasVerdict(AuditorReport):
     """Attribute or stratum → inner borders of the bands that its numbers are grouped in."""
     pooled: dict[str, int] = {}
     """Attribute → rare values that are counted together as "(other)"."""
+    outside_range: dict[str, int] = {}
+    """scores, labels → how many lay outside favorableOutcome.range and count as the nearer end."""
     groups: dict[str, list[GroupRate]] = {}
     """Attribute → its groups."""
     strata: list[StratifiedDifference] = []

@@ -150,6 +150,11 @@ def _bounds(name: str, lower: float | None, upper: float | None) -> Callable[[Ma
     return _put("spec.governance.bias.metrics", [{"name": name} | set_ends])
 
 
+def _ranged(low: float, high: float, threshold: float) -> Callable[[Manifest], None]:
+    """A regression's outcome with a declared range of scores."""
+    return _put("spec.governance.bias.favorableOutcome", {"threshold": threshold, "range": {"min": low, "max": high}})
+
+
 _P, _T, _B = "spec.predictor", "spec.lifecycle.training", "spec.governance.bias"
 _LONG = "x" * 70
 
@@ -210,6 +215,14 @@ INVALID: list[Invalid] = [
     Invalid("sampling above one", _put("spec.explainer.sampling", 2), "spec.explainer.sampling in body should be less than or equal to 1"),
     Invalid("unknown explainer", _put("spec.explainer.type", "magic"), 'spec.explainer.type: Unsupported value: "magic"'),
     Invalid("both outcome kinds", _put(f"{_B}.favorableOutcome.threshold", 0.5), "exactly one of label, threshold and pattern must be set"),
+    Invalid("range of a classifier", _put(f"{_B}.favorableOutcome.range", {"min": 0, "max": 1}), "range is that of a regression's scores and needs threshold"),
+    Invalid("range of generated text", _both(_generative(), _put(f"{_B}.favorableOutcome.range", {"min": 0, "max": 1})), "range is that of a regression's scores and needs threshold"),
+    Invalid("range reversed", _ranged(5, 1, 3), "min must be less than max"),
+    Invalid("range of one point", _ranged(3, 3, 3), "min must be less than max"),
+    Invalid("half a range", _put(f"{_B}.favorableOutcome", {"threshold": 3, "range": {"min": 0}}), "spec.governance.bias.favorableOutcome.range.max: Required value"),
+    Invalid("threshold beyond the range", _ranged(0, 10, 11), "threshold must lie above range.min and not above range.max"),
+    Invalid("threshold that all reach", _ranged(0, 10, 0), "threshold must lie above range.min and not above range.max"),
+    Invalid("range without score metrics", _ranged(0, 10, 5), "bounds metrics about scores, and metrics names none"),
     Invalid("no outcome kind", _put(f"{_B}.favorableOutcome", {}), "exactly one of label, threshold and pattern must be set"),
     Invalid("label and pattern", _both(_generative(), _put(f"{_B}.favorableOutcome.label", "yes")), "exactly one of label, threshold and pattern must be set"),
     Invalid("pattern for a trained model", _put(f"{_B}.favorableOutcome", {"pattern": "yes"}), "favorableOutcome.pattern is searched in generated text and needs predictor.model.runtime with protocol openai"),

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from governed_api import GovernedModel, ResolvedModel
-from governed_api.governance import AT_MOST_ONE, RATIOS, SCORED, SIZES, MetricBounds
+from governed_api.governance import AT_MOST_ONE, RATIOS, SCORED, SIZES, MetricBounds, ScoreRange
 from governed_api.validation import defaulted, model_schema, validate
 from governed_serving.fairness.metrics.measures import SCORE_METRICS
 from support.model_manifests import INVALID, Invalid, generative, valid
@@ -85,6 +85,17 @@ def test_bounds_around_parity_are_taken_of_every_metric(name: str) -> None:
     assert any("thresholdLower must not lie above parity" in m for m in validate(bounded(name, **beside)))
     beside = {"thresholdLower": parity - 0.2, "thresholdUpper": parity - 0.01}
     assert any("thresholdUpper must not lie below parity" in m for m in validate(bounded(name, **beside)))
+
+
+def test_a_regression_may_declare_the_range_of_its_scores() -> None:
+    manifest = bounded("scoreMeanDifference", thresholdUpper=5)
+    manifest["spec"]["lifecycle"]["training"]["loss"] = {"name": "mse"}
+    outcome = {"threshold": 50, "range": {"min": -20.5, "max": 100}}
+    manifest["spec"]["governance"]["bias"]["favorableOutcome"] = outcome
+    assert validate(manifest) == []
+    bias = GovernedModel.model_validate(manifest).spec.governance.bias
+    assert bias is not None
+    assert bias.favorable_outcome.range == ScoreRange(min=-20.5, max=100)
 
 
 @pytest.mark.parametrize("parity", [0, 0.0, -0.0])

@@ -52,8 +52,9 @@ class Fold:
         self._groupings = groupings(bias, manifest)
         subjects = [(name,) for name in names] + ([tuple(names)] if bias.intersections else [])
         scored = subjects if any(m.name in SCORE_METRICS for m in bias.metrics) else []
-        self.window = Window(self.axes, bias.window.samples if bias.window.type == "sliding" else None, scored)
-        pattern = bias.favorable_outcome.pattern
+        declared, pattern = bias.favorable_outcome.range, bias.favorable_outcome.pattern
+        limits = None if declared is None else (declared.min, declared.max)
+        self.window = Window(self.axes, bias.window.samples if bias.window.type == "sliding" else None, scored, limits)
         self._search = searcher(pattern) if pattern is not None else None
         self._favorable_class = _class_index(bias, manifest)
         self._classes = len(manifest.classes) if manifest else 0
@@ -101,7 +102,8 @@ class Fold:
         outcome, window = self.bias.favorable_outcome, self.bias.window
         pattern = [] if outcome.pattern is None else [outcome.pattern]
         scored = [plain_subject(subject) for subject in self.window.scored] + ["exact"] * bool(self.window.scored)
-        return [groupings, outcome.label, outcome.threshold, window.type, window.samples, scored, *pattern]
+        declared = [] if self.window.limits is None else [list(self.window.limits)]
+        return [groupings, outcome.label, outcome.threshold, window.type, window.samples, scored, *pattern, *declared]
 
     def tally(self) -> Tally:
         """What the other replicas need of these counts."""
@@ -247,7 +249,7 @@ class Fold:
             return False
         samples = self.window.samples
         window = Window.load(dumped["window"])
-        if window.scored != self.window.scored:
+        if (window.scored, window.limits) != (self.window.scored, self.window.limits):
             return False
         self.window = window
         self.window.samples = samples

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from governed_serving.fairness.counts.columns import OTHER, CodedColumn, Subject, coded, joint_name
-from governed_serving.fairness.counts.scores import ScoreTable
+from governed_serving.fairness.counts.scores import Limits, ScoreTable
 
 __all__ = ["FAVORABLE", "OTHER", "UNFAVORABLE", "UNKNOWN", "Cells", "CodedColumn", "GroupTable", "Key", "coded"]
 
@@ -49,13 +49,19 @@ class Cells:
     """Counts per joint value of ``axes`` (protected attributes, then strata): key → int64 (2 outcomes, 3 labels).
 
     At most ``limit`` keys; rows of further ones are counted under ``OTHER`` on every axis, and in ``overflow``.
-    ``scored``: subjects for whose groups the scores are kept as well.
+    ``scored``: subjects for whose groups the scores are kept as well, within ``limits``.
     """
 
-    def __init__(self, axes: Sequence[str], limit: int = 20_000, scored: Sequence[Subject] = ()):
+    def __init__(
+        self,
+        axes: Sequence[str],
+        limit: int = 20_000,
+        scored: Sequence[Subject] = (),
+        limits: Limits | None = None,
+    ):
         self.axes = tuple(axes)
         self.limit = limit
-        self.scores = ScoreTable(scored) if scored else None
+        self.scores = ScoreTable(scored, limits) if scored else None
         self.counts: dict[Key, Counts] = {}
         self.overflow = 0
 
@@ -132,7 +138,7 @@ class Cells:
             self.put(key, table)
         self.overflow += other.overflow
         if other.scores is not None:
-            self.scores = self.scores or ScoreTable(other.scores.subjects)
+            self.scores = self.scores or ScoreTable(other.scores.subjects, other.scores.limits)
             self.scores.merge(other.scores)
         return self
 

@@ -16,9 +16,11 @@ from numpy.typing import NDArray
 
 from governed_serving.fairness.counts.columns import OTHER, CodedColumn, Subject, joint, joint_name
 
-__all__ = ["BINS", "GroupScores", "Moments", "ScoreTable", "plain_subject", "read_subject"]
+__all__ = ["BINS", "GroupScores", "Limits", "Moments", "ScoreTable", "plain_subject", "read_subject"]
 
 Floats = NDArray[np.float32]
+Limits = tuple[float, float]
+"""Least and greatest score, known before any data."""
 
 BINS = 10
 """Of equal width over [0, 1], for calibration (Guo et al. 2017)."""
@@ -120,10 +122,10 @@ class GroupScores:
         )
 
     def most_fourth_power(self, centre: float) -> float:
-        """What the mean of (x − centre)⁴ is at most, for scores from 0 on; NaN without any."""
+        """What the mean of (x − centre)⁴ is at most; NaN without any."""
         counts = np.array([*self.near.values()], np.float64)
-        ends = np.array([(code, code + 1) for code in self._shorter()], np.uint32).reshape(-1, 2)
-        values = ((ends << 15) & np.uint32(0x7FFFFFFF)).view(np.float32).astype(np.float64)
+        ends = np.array([(code, code + 1) for code in self._shorter()], np.int64).reshape(-1, 2)
+        values = _floats(ends << _COARSE_BITS).astype(np.float64)
         rows = float(counts.sum())
         return float((counts * (np.abs(values - centre).max(1) ** 4)).sum() / rows) if rows > 0 else float("nan")
 
@@ -156,10 +158,15 @@ class GroupScores:
 
 
 class ScoreTable:
-    """Scores by group of each of ``subjects``; beyond 1,000 groups of a subject they are counted under ``OTHER``."""
+    """Scores by group of each of ``subjects``; beyond 1,000 groups of a subject they are counted under ``OTHER``.
 
-    def __init__(self, subjects: Sequence[Subject]):
+    ``limits``: scores and truths that lie outside count as the nearer end, and in ``outside`` and ``outside_truths``.
+    """
+
+    def __init__(self, subjects: Sequence[Subject], limits: Limits | None = None):
         self.subjects = tuple(subjects)
+        self.limits = limits
+        self.outside = self.outside_truths = 0
         self.groups: dict[tuple[Subject, str], GroupScores] = {}
 
     def add(self, columns: Mapping[str, CodedColumn], score: NDArray[np.floating]) -> None:
@@ -169,6 +176,10 @@ class ScoreTable:
         values = values[kept]
         if not len(values):
             return
+        if self.limits is not None:
+            inside = np.clip(values, *np.array(self.limits, np.float32))
+            self.outside += int((inside != values).sum())
+            values = inside
         near = _ordered(values)
         for subject in self.subjects:
             codes, groups = joint(columns, subject)
@@ -184,10 +195,13 @@ class ScoreTable:
 
     def learn(self, values: Mapping[str, str], score: float, truth: float, *, back: bool = False) -> None:
         """The truth about one row with ``values`` of the axes has come (or, ``back``, is taken back)."""
-        error = np.float32(score) - np.float32(truth)
+        sign = -1 if back else 1
+        score, inside = self._inside(score), self._inside(truth)
+        error = np.float32(score) - np.float32(inside)
         if not np.isfinite(error):
             return
-        sign = -1 if back else 1
+        self.outside_truths += sign * (inside != float(np.float32(truth)))
+        truth = inside
         one = [_single(v) for v in (error, abs(error), np.float32(error) * np.float32(error))]
         within = 0 <= score <= 1
         place = min(int(score * BINS), BINS - 1) if within else 0
@@ -198,6 +212,13 @@ class ScoreTable:
             if within:
                 found.bins[place] += (sign, sign * int(truth >= 0.5))
                 found.binned[place] += sign * _single(np.float32(score)).total
+
+    def _inside(self, value: float) -> float:
+        """A float32, within the limits."""
+        if self.limits is None:
+            return float(np.float32(value))
+        low, high = np.array(self.limits, np.float32)
+        return float(min(max(np.float32(value), low), high))
 
     def group(self, subject: Subject, name: str) -> GroupScores:
         """Scores of a group, made if need be."""
@@ -216,6 +237,7 @@ class ScoreTable:
 
     def merge(self, other: "ScoreTable") -> None:
         """Add another's."""
+        self.outside, self.outside_truths = self.outside + other.outside, self.outside_truths + other.outside_truths
         for (subject, name), found in sorted(other.groups.items()):
             self.group(subject, name).add(found)
 
@@ -224,12 +246,16 @@ class ScoreTable:
         groups = [
             [plain_subject(subject), name, found.dump()] for (subject, name), found in sorted(self.groups.items())
         ]
-        return [[plain_subject(subject) for subject in self.subjects], groups]
+        limits = [] if self.limits is None else [[*self.limits, self.outside, self.outside_truths]]
+        return [[plain_subject(subject) for subject in self.subjects], groups, *limits]
 
     @classmethod
     def load(cls, dumped: Sequence[Any]) -> "ScoreTable":
         """Inverse of :meth:`dump`."""
         table = cls([read_subject(subject) for subject in dumped[0]])
+        if len(dumped) > 2:
+            low, high, table.outside, table.outside_truths = dumped[2]
+            table.limits = (low, high)
         for subject, name, found in dumped[1]:
             table.groups[read_subject(subject), name] = GroupScores.load(found)
         return table
@@ -276,6 +302,13 @@ def _ordered(values: Floats) -> NDArray[np.int64]:
     """32 bits of each float, in the order of the floats; −0 is 0."""
     bits = (values + np.float32(0)).view(np.uint32)
     return np.where(bits >> 31, ~bits, bits | np.uint32(1 << 31)).astype(np.int64)
+
+
+def _floats(codes: NDArray[np.int64]) -> Floats:
+    """Inverse of :func:`_ordered`."""
+    bits = np.where(codes >> 31 > 0, codes & 0x7FFFFFFF, ~codes & 0xFFFFFFFF)
+    found: Floats = bits.astype(np.uint32).view(np.float32)
+    return found
 
 
 def _coarse(codes: NDArray[np.int64], rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

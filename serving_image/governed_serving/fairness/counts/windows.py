@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from governed_serving.fairness.counts.cells import UNKNOWN, Cells, CodedColumn, Key
 from governed_serving.fairness.counts.columns import Subject
-from governed_serving.fairness.counts.scores import plain_subject, read_subject
+from governed_serving.fairness.counts.scores import Limits, plain_subject, read_subject
 
 __all__ = ["MAX_BUCKETS", "STARTS", "Joined", "Window"]
 
@@ -43,11 +43,18 @@ class Joined(NamedTuple):
 
 
 class Window:
-    """``samples`` None: whole. ``axes``, ``scored`` as in :class:`Cells`."""
+    """``samples`` None: whole. ``axes``, ``scored``, ``limits`` as in :class:`Cells`."""
 
-    def __init__(self, axes: Sequence[str], samples: int | None = None, scored: Sequence[Subject] = ()):
+    def __init__(
+        self,
+        axes: Sequence[str],
+        samples: int | None = None,
+        scored: Sequence[Subject] = (),
+        limits: Limits | None = None,
+    ):
         self.axes = tuple(axes)
         self.scored = tuple(scored)
+        self.limits = limits
         self.samples = samples
         self.buckets: dict[int, Cells] = {}
         self.gone = 0
@@ -109,7 +116,7 @@ class Window:
 
     def total(self) -> Cells:
         """Counts of the window, from its beginning on."""
-        whole = Cells(self.axes, scored=self.scored)
+        whole = Cells(self.axes, scored=self.scored, limits=self.limits)
         begin = self._begin()
         for bucket, cells in sorted(self.buckets.items()):
             if bucket >= begin:
@@ -151,13 +158,17 @@ class Window:
         """Plain data; equal windows give equal bytes."""
         buckets = [[bucket, cells.dump()] for bucket, cells in sorted(self.buckets.items())]
         axes, scored = list(self.axes), [plain_subject(subject) for subject in self.scored]
-        found = {"axes": axes, "scored": scored, "samples": self.samples, "buckets": buckets}
+        found: dict[str, object] = {"axes": axes, "scored": scored, "samples": self.samples, "buckets": buckets}
+        if self.limits is not None:
+            found["limits"] = list(self.limits)
         return found if self.samples is None else {**found, "gone": self.gone, "joinedFrom": self.joined_from}
 
     @classmethod
     def load(cls, dumped: Mapping[str, Any]) -> "Window":
         """Inverse of :meth:`dump`."""
-        window = cls(dumped["axes"], dumped["samples"], [read_subject(subject) for subject in dumped["scored"]])
+        scored = [read_subject(subject) for subject in dumped["scored"]]
+        limits = dumped.get("limits")
+        window = cls(dumped["axes"], dumped["samples"], scored, None if limits is None else (limits[0], limits[1]))
         for bucket, cells in dumped["buckets"]:
             window.buckets[bucket] = Cells.load(cells)
             window._rows[bucket] = window.buckets[bucket].rows
@@ -174,7 +185,7 @@ class Window:
     def _cells(self, bucket: int, rows: int) -> Cells:
         cells = self.buckets.get(bucket)
         if cells is None:
-            cells = self.buckets[bucket] = Cells(self.axes, scored=self.scored)
+            cells = self.buckets[bucket] = Cells(self.axes, scored=self.scored, limits=self.limits)
             self._rows[bucket] = 0
         self._rows[bucket] += rows
         return cells

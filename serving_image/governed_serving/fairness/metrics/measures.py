@@ -33,7 +33,13 @@ from governed_serving.fairness.metrics.metrics import (
     right,
 )
 from governed_serving.fairness.metrics.roster import SMALLEST_GROUP, Panel, panel_of
-from governed_serving.fairness.metrics.score_sequences import calibration_answers, difference_answers
+from governed_serving.fairness.metrics.score_sequences import (
+    PROBABILITIES,
+    Span,
+    calibration_answers,
+    difference_answers,
+    span_of,
+)
 from governed_serving.fairness.metrics.sequences import (
     DIFFERENCES,
     Form,
@@ -477,19 +483,26 @@ def _scores(name: str, cells: Cells, panel: Panel, probabilities: bool) -> list[
             for g in panel.table.groups
         ]
     pooled = cells.scores.of(subject, base)
+    limits = cells.scores.limits
+
+    def span(own: GroupScores) -> Span | None:
+        if limits is not None:
+            return span_of(limits)
+        return PROBABILITIES if probabilities and own.within(0.0, 1.0) and pooled.within(0.0, 1.0) else None
+
+    scores = {group: cells.scores.of(subject, [group]) for group in panel.table.groups if group not in base}
     return [
         replace(
-            _score_finding(name, group, " + ".join(base), cells.scores.of(subject, [group]), pooled, probabilities),
+            _score_finding(name, group, " + ".join(base), own, pooled, span(own)),
             share=panel.share(group, base[0]),
             judged=group in judged,
         )
-        for group in panel.table.groups
-        if group not in base
+        for group, own in scores.items()
     ]
 
 
 def _score_finding(
-    name: str, group: str, reference: str, own: GroupScores, pooled: GroupScores, probabilities: bool
+    name: str, group: str, reference: str, own: GroupScores, pooled: GroupScores, span: Span | None
 ) -> Finding:
     estimator = SCORE_METRICS[name]
     n1, n0 = (own.score.n, pooled.score.n) if name.startswith("score") else (own.error.n, pooled.error.n)
@@ -498,8 +511,8 @@ def _score_finding(
         sequence = _distance_sequence(found, n1, n0)
         return Finding(group, reference, found.lower, min(n1, n0), n1 + n0, None, sequence, resolution=found)
     estimate = estimator(own, pooled)
-    if probabilities and own.within(0.0, 1.0) and pooled.within(0.0, 1.0):
-        exact = difference_answers(name, own, pooled)
+    if span is not None:
+        exact = difference_answers(name, own, pooled, span)
         return Finding(group, reference, estimate.value, min(n1, n0), n1 + n0, None, *exact)
     own_answers = (estimate.sequence, estimate.evidence)
     return Finding(group, reference, estimate.value, min(n1, n0), n1 + n0, None, *own_answers, asymptotic=True)

@@ -142,7 +142,10 @@ def judge(bias: Bias, cells: Cells, roster: Roster | None = None) -> BiasVerdict
     labels = {name: label_shares(table) for name, table in tables.items()} if awaited else {}
     verdict = BiasVerdict(
         verdict=_overall([m.verdict for m in metrics if m.judged]) if samples >= least else "Unknown",
-        summary=_summary(metrics, samples, least) + _unlabelled(metrics, cells, labels) + _promised(bias),
+        summary=_summary(metrics, samples, least)
+        + _unlabelled(metrics, cells, labels)
+        + _cut(bias, cells)
+        + _promised(bias),
         samples=samples,
         labelled=cells.labelled,
         favorable_outcome=RecordedOutcome.model_validate(bias.favorable_outcome.plain()),
@@ -155,7 +158,7 @@ def judge(bias: Bias, cells: Cells, roster: Roster | None = None) -> BiasVerdict
         attributes={name: _attribute(table) for name, table in tables.items()},
         intersections=_intersections(bias, cells),
     )
-    told = {"pooled": gone, "labels": labels}
+    told = {"pooled": gone, "labels": labels, "outside_range": _outside(cells)}
     return verdict.changed(**{name: value for name, value in told.items() if value})
 
 
@@ -381,6 +384,22 @@ def _waits(metric: MetricFinding) -> str:
     if metric.rows_to_decide is None:
         return "; shown neither inside nor outside"
     return f"; shown neither inside nor outside, about {metric.rows_to_decide:,} more rows will decide"
+
+
+def _outside(cells: Cells) -> dict[str, int]:
+    """Scores and labels that lay outside the declared range; those of which there are any."""
+    if cells.scores is None:
+        return {}
+    found = {"scores": cells.scores.outside, "labels": cells.scores.outside_truths}
+    return {name: rows for name, rows in found.items() if rows > 0}
+
+
+def _cut(bias: Bias, cells: Cells) -> str:
+    declared, found = bias.favorable_outcome.range, _outside(cells)
+    if declared is None or not found:
+        return ""
+    told = " and ".join(f"{rows:,} {name}" for name, rows in found.items())
+    return f"; {told} outside the declared range [{declared.min:g}, {declared.max:g}] count as its ends"
 
 
 def _promised(bias: Bias) -> str:
