@@ -86,8 +86,7 @@ def test_at_no_look_is_a_fair_model_failed(name: str) -> None:
         rows = {g: np.where(rng.random(640) < 0.01, 90.0, 20.0) for g in "fm"}
         truths = {g: np.full(640, 20.0) for g in "fm"}
         words = [
-            verdict(name, counted({g: v[:n] for g, v in rows.items()}, truths), 0.05).verdict
-            for n in (40, 160, 640)
+            verdict(name, counted({g: v[:n] for g, v in rows.items()}, truths), 0.05).verdict for n in (40, 160, 640)
         ]
         failed += "Fail" in words
     assert failed <= 1

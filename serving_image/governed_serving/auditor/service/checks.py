@@ -29,7 +29,7 @@ from governed_serving.fairness.metrics.measures import SMALLEST_GROUP
 from governed_serving.fairness.monitoring.counterfactuals import Columns, Decide, attribute_flips, text_flips
 from governed_serving.fairness.monitoring.drift import ALARM_CHANCE, alarm_threshold
 from governed_serving.fairness.monitoring.inputs import InputDrift
-from governed_serving.fairness.monitoring.monitors import ColumnDrift, Gap
+from governed_serving.fairness.monitoring.monitors import ColumnDrift, Gap, shares_by_arrival
 from governed_serving.fairness.monitoring.proxies import joint_lift, proxies
 
 __all__ = ["ALL_INPUTS", "LEAST_ROWS", "Checks", "MonitoringFinding", "Others"]
@@ -254,18 +254,21 @@ class Checks:
         if rows:
             known = self._live.flips.get(subject, [0, 0])
             # replaced as a whole: another thread reads it to tell the other replicas
+            self._live.flips_since = {subject: time.time(), **self._live.flips_since}
             self._live.flips = {**self._live.flips, subject: [known[0] + rows, known[1] + flipped]}
 
     def _flips(self) -> list[MonitoringFinding]:
         findings = []
         every: dict[str, list[int]] = {}
-        for counts in (self._live.flips, *(replica.flips for replica in self.others.every)):
-            for subject, (rows, flipped) in counts.items():
-                before = every.get(subject, [0, 0])
+        since: dict[str, float] = {}
+        for told in (self._live.beside(), *self.others.every):
+            for subject, (rows, flipped) in told.flips.items():
+                before, when = every.get(subject, [0, 0]), told.flips_since.get(subject, 0.0)
                 every[subject] = [before[0] + rows, before[1] + flipped]
-        level = 1 - 0.05 / max(len(every), 1)
+                since[subject] = min(when, since.get(subject, when))
+        shares = shares_by_arrival(since)
         for subject, (rows, flipped) in sorted(every.items()):
-            interval = binomial_sequence(flipped, rows, level)
+            interval = binomial_sequence(flipped, rows, 1 - 0.05 * shares[subject])
             figures = {"rows": rows, "flipped": flipped, "lower": interval.lower, "upper": interval.upper}
             breach, calm = interval.lower > FLIPS_MANY, interval.upper <= FLIPS_MANY
             findings.append(MonitoringFinding(subject, flipped / rows, breach, calm, figures))

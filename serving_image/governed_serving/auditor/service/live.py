@@ -37,6 +37,8 @@ class Live:
         self.alarms = Hysteresis()
         self.flips: dict[str, list[int]] = {}
         """What was swapped → rows, flipped."""
+        self.flips_since: dict[str, float] = {}
+        """The same → since when it is, seconds since the epoch."""
         self.inputs: dict[str, list[float]] = {}
         """:meth:`InputDrift.sums` of the last look at fresh rows."""
         self.window_closed = False
@@ -47,7 +49,7 @@ class Live:
         self._manifest = manifest
         self._texts = frozenset(f.name for f in manifest.features if f.type == "text") if manifest else frozenset()
         self.conversations = Conversations()
-        self._early: OrderedDict[str, list[dict[str, float]]] = OrderedDict()
+        self._early: OrderedDict[str, tuple[list[dict[str, float]], float]] = OrderedDict()
 
     def record(self, record: Frame) -> None:
         """Fold one record, after :class:`Fold` has."""
@@ -68,7 +70,7 @@ class Live:
         if self.drift.reference:
             self.window_closed |= self.drift.add(self._measured(seen, frame, rows), rows)
         for request in [i for i in frame.ids if i in self._early] if self._early else []:
-            self._joined(self._fold.labels.rows_of(request), self._early.pop(request))
+            self._joined(self._fold.labels.rows_of(request), *self._early.pop(request))
 
     def _completion(self, frame: PredictionFrame) -> None:
         """Of generated text the attributes are looked at, and prompts kept in which words can be swapped."""
@@ -78,7 +80,7 @@ class Live:
         self.fresh.add(seen, int(np.frombuffer(frame.rows, "<i4").sum()))
         self.conversations.add(frame)
         for request in [i for i in frame.ids if i in self._early] if self._early else []:
-            self._joined(self._fold.labels.rows_of(request), self._early.pop(request))
+            self._joined(self._fold.labels.rows_of(request), *self._early.pop(request))
 
     def _measured(self, seen: Seen, frame: PredictionFrame, rows: int) -> Seen:
         """Texts as their lengths, and the outputs."""
@@ -102,9 +104,9 @@ class Live:
         explanations = [attributions for attributions in explained if attributions]
         rows = self._fold.labels.rows_of(record.id)
         if rows or not explanations:
-            self._joined(rows, explanations)
+            self._joined(rows, explanations, record.time)
             return
-        self._early[record.id] = explanations
+        self._early[record.id] = (explanations, record.time)
         if len(self._early) > _EARLY:
             self._early.popitem(last=False)
             self.unmatched += 1
@@ -118,15 +120,17 @@ class Live:
             return {}
         return {str(n): sign * float(entry["attribution"]) for n, entry in zip(names, entries, strict=True)}
 
-    def _joined(self, rows: list[Row], explanations: list[dict[str, float]]) -> None:
+    def _joined(self, rows: list[Row], explanations: list[dict[str, float]], when: float) -> None:
         attributes = [a.name for a in self._fold.bias.protected_attributes]
         for row, attributions in zip(rows, explanations, strict=False):
             values = dict(zip(self._fold.axes, row.key, strict=True))
-            self.attributions.add({name: values[name] for name in attributes}, attributions)
+            self.attributions.add({name: values[name] for name in attributes}, attributions, when)
 
     def beside(self) -> SharedMonitoringState:
         """What the other replicas need of this."""
-        return SharedMonitoringState(self.drift.last_window(), self.attributions.table(), self.flips, self.inputs)
+        return SharedMonitoringState(
+            self.drift.last_window(), self.attributions.table(), self.flips, self.inputs, self.flips_since
+        )
 
     def dump(self) -> dict[str, object]:
         """For the snapshot; fresh rows are left out, they come again."""
@@ -135,6 +139,7 @@ class Live:
             "attributions": self.attributions.dump(),
             "alarms": msgspec.to_builtins(self.alarms),
             "flips": self.flips,
+            "flipsSince": self.flips_since,
         }
 
     def load(self, dumped: Mapping[str, Any]) -> None:
@@ -143,6 +148,7 @@ class Live:
         self.attributions.load(dumped["attributions"])
         self.alarms = msgspec.convert(dumped["alarms"], Hysteresis)
         self.flips = {name: list(counts) for name, counts in dumped["flips"].items()}
+        self.flips_since = {name: float(when) for name, when in dumped.get("flipsSince", {}).items()}
 
 
 def _seen(column: Column) -> tuple[Numbers, list[str] | None]:

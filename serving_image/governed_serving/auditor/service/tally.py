@@ -28,6 +28,8 @@ class SharedMonitoringState(msgspec.Struct, frozen=True):
     """What was swapped → rows, flipped."""
     inputs: dict[str, list[float]] = {}
     """:meth:`InputDrift.sums` of the last look."""
+    flips_since: dict[str, float] = {}
+    """What was swapped → since when, seconds since the epoch; of an earlier version: not said."""
 
 
 class Tally(msgspec.Struct, frozen=True):

@@ -1,10 +1,11 @@
 """What is watched beside the verdict, as folds of constant memory: drift per window, fresh rows, attributions per
 group; and hysteresis."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from math import nan, sqrt
-from typing import Any
+from math import nan, pi, sqrt
+from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
@@ -19,7 +20,9 @@ from governed_serving.fairness.monitoring.drift import (
 )
 from governed_serving.fairness.monitoring.reference import Distribution
 
-__all__ = ["AttributionSums", "ColumnDrift", "DriftMonitor", "FreshRows", "Gap", "Hysteresis"]
+__all__ = ["AttributionSums", "ColumnDrift", "DriftMonitor", "FreshRows", "Gap", "Hysteresis", "shares_by_arrival"]
+
+K = TypeVar("K", bound=Hashable)
 
 Seen = Mapping[str, tuple[NDArray[np.generic], Sequence[str] | None]]
 """Column → numbers and None, or codes and the words that they stand for; shape (rows,)."""
@@ -203,9 +206,10 @@ class AttributionSums:
         self.rows = 0
         self.dropped = 0
         self._sums: dict[tuple[str, str, str], NDArray[np.float64]] = {}
+        self._since: dict[tuple[str, str, str], float] = {}
 
-    def add(self, groups: Mapping[str, str], attributions: Mapping[str, float]) -> None:
-        """One explained row: attribute → its group, feature → attribution."""
+    def add(self, groups: Mapping[str, str], attributions: Mapping[str, float], now: float = 0.0) -> None:
+        """One explained row: attribute → its group, feature → attribution; ``now``: seconds since the epoch."""
         self.rows += 1
         for attribute, group in groups.items():
             for feature, value in attributions.items():
@@ -213,45 +217,65 @@ class AttributionSums:
                 if key not in self._sums and len(self._sums) >= self.limit:
                     self.dropped += 1
                     continue
+                self._since.setdefault(key, now)
                 self._sums.setdefault(key, np.zeros(3))[:] += (1.0, value, value * value)
 
     def gaps(self, level: float, least: int, others: Iterable[Sequence[Any]] = ()) -> list[Gap]:
-        """All gaps with at least ``least`` explained rows on both sides, at a level shared among them, the largest
-        first.
+        """All gaps with at least ``least`` explained rows on both sides, the largest first; each at a part of the level
+        that no group or feature that comes later changes (:func:`shares_by_arrival`).
 
         ``others``: tables of other replicas; added up in an order of their own, so that every replica finds the same
         bits.
         """
-        every = _added([self.table(), *others])
+        every, since = _added([self.table(), *others])
+        shares = shares_by_arrival(since)
         wholes: dict[tuple[str, str], NDArray[np.float64]] = {}
         for (attribute, _, feature), sums in every.items():
             wholes[attribute, feature] = wholes.get((attribute, feature), np.zeros(3)) + sums
         pairs = [(key, own, wholes[key[0], key[2]] - own) for key, own in sorted(every.items())]
         kept = [(key, own, rest) for key, own, rest in pairs if min(own[0], rest[0]) >= least]
-        alpha = (1 - level) / max(len(kept), 1)
-        return sorted((_gap(*one, alpha) for one in kept), key=lambda gap: -abs(gap.difference))
+        gaps = (_gap(key, own, rest, (1 - level) * shares[key]) for key, own, rest in kept)
+        return sorted(gaps, key=lambda gap: -abs(gap.difference))
 
     def dump(self) -> list[object]:
         """Plain data."""
         return [self.rows, self.dropped, self.table()]
 
     def table(self) -> list[list[object]]:
-        """Attribute, group, feature, rows, sum, sum of squares: plain data."""
-        return [[*key, *sums.tolist()] for key, sums in sorted(self._sums.items())]
+        """Attribute, group, feature, rows, sum, sum of squares, since when it is known: plain data."""
+        return [[*key, *sums.tolist(), self._since[key]] for key, sums in sorted(self._sums.items())]
 
     def load(self, dumped: Sequence[Any]) -> None:
         """Inverse of :meth:`dump`."""
         self.rows, self.dropped, sums = dumped
-        self._sums = {(a, g, f): np.array(found, np.float64) for a, g, f, *found in sums}
+        self._sums = {(a, g, f): np.array(found[:3], np.float64) for a, g, f, *found in sums}
+        self._since = {(a, g, f): found[3] if len(found) > 3 else 0.0 for a, g, f, *found in sums}
 
 
-def _added(tables: list[Sequence[Any]]) -> dict[tuple[str, str, str], NDArray[np.float64]]:
-    """Floats don't add up to the same whatever the order: one order for all, by what is added."""
+def _added(
+    tables: list[Sequence[Any]],
+) -> tuple[dict[tuple[str, str, str], NDArray[np.float64]], dict[tuple[str, str, str], float]]:
+    """Sums, and since when each is known. Floats don't add up to the same whatever the order: one order for all, by
+    what is added. Tables of an earlier version don't say since when."""
     found: dict[tuple[str, str, str], NDArray[np.float64]] = {}
+    since: dict[tuple[str, str, str], float] = {}
     for attribute, group, feature, *sums in sorted(row for table in tables for row in table):
-        key = (attribute, group, feature)
-        found[key] = found.get(key, np.zeros(3)) + sums
-    return found
+        key, when = (attribute, group, feature), sums[3] if len(sums) > 3 else 0.0
+        found[key] = found.get(key, np.zeros(3)) + sums[:3]
+        since[key] = min(when, since.get(key, when))
+    return found, since
+
+
+def shares_by_arrival(since: Mapping[K, float]) -> dict[K, float]:
+    """The part of a level that each of ``since`` has: 6/(π² k²) goes to those that arrived at the k-th moment, equally.
+
+    Whatever arrives later, what is there keeps its part, and all sum to at most 1. Replicas that hear of each other
+    late agree on the earliest moment.
+    """
+    moments = sorted(set(since.values()))
+    together = Counter(since.values())
+    parts = {moment: 6 / (pi * place) ** 2 / together[moment] for place, moment in enumerate(moments, 1)}
+    return {key: parts[moment] for key, moment in since.items()}
 
 
 def _gap(key: tuple[str, str, str], own: NDArray[np.float64], rest: NDArray[np.float64], alpha: float) -> Gap:
