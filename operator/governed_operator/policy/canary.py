@@ -12,7 +12,7 @@ from governed_api.report import PodVerdict
 from governed_api.runtime import TRACK_CANARY
 from governed_operator.policy.errors import MIN_FAILURES, MIN_REQUESTS, Failures, shown_worse
 from governed_operator.policy.observed import Observed
-from governed_operator.policy.revisions import Served, served, verdict
+from governed_operator.policy.revisions import Served, served, unproved, verdict
 
 Verdict = Literal["advance", "wait", "hold", "reject"]
 
@@ -98,6 +98,8 @@ def _bias(obs: Observed, trial: RevisionStatus) -> Judgement | None:
         return Judgement("hold", Reason.PROMOTION_BLOCKED, f"bias verdict failed: {summary}")
     if not judged or (judged.verdict == "Unknown" and judged.samples < bias.least_samples):
         return Judgement("wait", message=f"no bias verdict yet: {summary or 'too few samples'}")
+    if judged.ledger_index is None or any(map(_in_force, unproved(obs, trial.name))):
+        return Judgement("wait", message=f"a bias verdict of a pod isn't in the ledger yet: {summary}".rstrip(": "))
     return _undecided(obs, trial, summary) if judged.verdict == "Unknown" else None
 
 

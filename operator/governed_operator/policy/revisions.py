@@ -47,12 +47,22 @@ def served(obs: Observed, revision: str | None) -> Served:
 def verdict(obs: Observed, revision: str | None) -> PodVerdict | None:
     """The bias verdict over a revision; None before any pod spoke.
 
-    Every pod judges what all of them counted, as far as it has heard: that of the most samples knows most. Where two
-    know as much, the worse counts.
+    Every pod judges what all of them counted, as far as it has heard. The newest one is that of the highest place in
+    the ledger, however many samples a pod says that it knows; before any has a place, that of the most samples, and
+    where two know as much, the worse.
     """
-    verdicts = list(_revision(obs, revision).auditor.values())
+    verdicts = _revision(obs, revision).auditor.values()
     worst = ("Pass", "Unknown", "Fail")
-    return max(verdicts, key=lambda v: (v.samples, worst.index(v.verdict)), default=None)
+    return max(
+        verdicts,
+        key=lambda v: (-1 if v.ledger_index is None else v.ledger_index, v.samples, worst.index(v.verdict)),
+        default=None,
+    )
+
+
+def unproved(obs: Observed, revision: str | None) -> list[PodVerdict]:
+    """What pods of a revision say that isn't in the ledger, or not yet."""
+    return [v for v in _revision(obs, revision).auditor.values() if v.ledger_index is None]
 
 
 def _auditors(obs: Observed) -> Iterator[tuple[str, PodVerdict]]:

@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from governed_api.governance import Bias
+from governed_api.roles import Role, bearer_token
 from governed_serving.archive.client import Appended, ArchiveClient
 from governed_serving.archive.errors import Refused, Unreachable
 from governed_serving.archive.tokens import model_token
@@ -422,3 +423,40 @@ def test_what_the_archive_refuses_is_reported_and_taken_back() -> None:
     assert worker.run_once() == 1
     heads = [next(iter(parts.values())).plain()["refused"] for parts in told]
     assert heads == ["", ("415 " + "x" * 10_000)[:400]]
+
+
+def test_a_verdict_that_comes_too_late_is_a_dead_letter_and_the_rest_ships_on(
+    tmp_path: Path, keyset: Keyset, bed: Bed
+) -> None:
+    """By the token of the auditor's own role: what is refused is the entry, so nothing stands for ever."""
+    now, hours = 1_767_225_600.0, 5 * 3600.0
+    late = EventRecord("verdict", "verdict-1", "credit", "r1", now - hours, b"{}", {"verdict": "Pass"})
+    ahead = EventRecord("verdict", "verdict-2", "credit", "r1", now + hours, b"{}", {"verdict": "Pass"})
+    label = EventRecord("label", "request-1", "credit", "r1", now - hours, b"{}")
+    journalled(tmp_path, keyset, [label, late, ahead, label])
+    token = bearer_token(ROOT, "default", "credit", Role.AUDITOR)
+    client = ArchiveClient("http://archive", token, "credit", transport=bed.transport, patience=0.0)
+    one = Shipper(tmp_path, client, SegmentCipher(keyset), "default", on_refused=(refused := list[Frame]()).append)
+    everything(one)
+    types = [f.fields()["type"] for f in client.find(model="credit", limit=20)]
+    assert sorted(t for t in types if t != "received") == ["deadLetter", "deadLetter", "label", "label"]
+    assert (one.dead_letters, one.refused) == (2, "")
+    whys = [f.fields()["summary"]["why"] for f in client.find(type="deadLetter")]
+    assert [w[:4] for w in whys] == ["422 ", "422 "]
+    assert ("behind" in whys[0], "ahead" in whys[1]) == (True, True)
+    assert [record.id for record in refused] == ["verdict-1", "verdict-2"]  # type: ignore[union-attr]
+
+
+def test_a_token_of_another_role_ships_nothing_and_buries_nothing(tmp_path: Path, keyset: Keyset, bed: Bed) -> None:
+    """It says nothing of the entries: once the container has its own token they arrive."""
+    journalled(tmp_path, keyset, many()[:3])
+    now = [bearer_token(ROOT, "default", "credit", Role.SERVER)]
+    client = ArchiveClient("http://archive", lambda: now[0], "credit", transport=bed.transport, patience=0.0)
+    one = shipper(tmp_path, client, keyset)
+    with pytest.raises(Refused, match="which may not"):
+        one.step()
+    assert one.dead_letters == 0
+    assert "403" in one.refused
+    now[0] = bearer_token(ROOT, "default", "credit", Role.AUDITOR)
+    everything(one)
+    assert (one.dead_letters, one.entries, one.refused) == (0, 3, "")

@@ -286,6 +286,32 @@ def test_a_verdict_is_recorded_when_it_changes_and_by_and_by(desk: Desk) -> None
     )
 
 
+def test_a_verdict_that_the_archive_does_not_take_is_said_again(desk: Desk) -> None:
+    """It was recorded while the archive was away for hours, and nobody has asked since."""
+    desk.serve(300)
+    desk.fold.run_once()
+    desk.fold.run_once()
+    desk.judge.run_once()
+    (first,) = desk.events()
+    desk.state.refused(EventRecord("verdict", "another", "loans", "r1", 1.0, b"{}"))
+    desk.state.refused(prediction(1, "f", "yes"))
+    desk.now += 301
+    assert desk.judge.run_once() == 0, "what stands in for another record is nothing to say"
+    desk.state.refused(first)
+    assert desk.judge.run_once() == 1
+    again = desk.events()[-1]
+    assert again.id != first.id
+    assert (again.time, again.summary) == (desk.now, first.summary)
+    assert desk.state.verdict.id == again.id
+    assert "ledger_index" not in desk.state.verdict.model_fields_set
+    desk.state.refused(again)
+    desk.now += 299
+    assert desk.judge.run_once() == 0, "a clock that is wrong stays wrong: no flood of dead letters"
+    desk.now += 2
+    assert desk.judge.run_once() == 1
+    assert len(desk.events()) == 3
+
+
 def test_the_last_verdict_is_recorded_when_the_process_ends(desk: Desk) -> None:
     for count in (300, 10):
         desk.serve(count)

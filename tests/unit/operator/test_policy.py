@@ -212,7 +212,7 @@ def latencies(seconds: float, requests: int = 100) -> list[int]:
 
 
 SERVED = {"requests": 100, "errors": 0, "latencyCounts": latencies(0.01)}
-GOOD = {"server": {"p": SERVED}, "auditor": {"p": {"verdict": "Pass"}}}
+GOOD = {"server": {"p": SERVED}, "auditor": {"p": {"verdict": "Pass", "ledgerIndex": 7}}}
 
 
 def trial(percent: int | None, parts: dict[str, Any], minutes: int = 6, canary: Any = None, **changes: Any) -> Observed:
@@ -248,11 +248,11 @@ CANARY = {
         (None, 10, None),
     ),
     "waits longer while nothing is shown": (
-        trial(10, {**GOOD, "auditor": {"p": {"verdict": "Unknown", "samples": 5000}}}, minutes=14),
+        trial(10, {**GOOD, "auditor": {"p": {"verdict": "Unknown", "samples": 5000, "ledgerIndex": 7}}}, minutes=14),
         (None, 10, None),
     ),
     "goes on when nothing is shown against it": (
-        trial(10, {**GOOD, "auditor": {"p": {"verdict": "Unknown", "samples": 5000}}}, minutes=16),
+        trial(10, {**GOOD, "auditor": {"p": {"verdict": "Unknown", "samples": 5000, "ledgerIndex": 7}}}, minutes=16),
         (None, 50, None),
     ),
     "is biased after all": (
@@ -303,7 +303,13 @@ CANARY = {
     "has a replica that has not heard of all": (
         trial(
             10,
-            {**GOOD, "auditor": {"a": {"verdict": "Pass", "samples": 500}, "b": {"verdict": "Unknown", "samples": 3}}},
+            {
+                **GOOD,
+                "auditor": {
+                    "a": {"verdict": "Pass", "samples": 500, "ledgerIndex": 8},
+                    "b": {"verdict": "Unknown", "samples": 3, "ledgerIndex": 7},
+                },
+            },
         ),
         (None, 50, None),
     ),

@@ -30,6 +30,7 @@ class Trial:
     canary: dict[str, Any] = field(default_factory=lambda: dict(GOOD))
     stable: dict[str, Any] = field(default_factory=lambda: {"requests": 900})
     auditor: dict[str, Any] | None = None
+    others: dict[str, Any] = field(default_factory=dict)
     children: tuple[Any, ...] = ()
     workload: dict[str, Any] = field(default_factory=dict)
 
@@ -48,8 +49,13 @@ class Trial:
         since = (NOW - self.elapsed).isoformat().replace("+00:00", "Z")
         return RevisionStatus(name=self.name, artefact=DIGEST, percent=10, since=since)
 
+    def auditors(self) -> dict[str, Any]:
+        """By pod; ``p`` names an entry of the ledger unless it says otherwise."""
+        mine = {} if self.auditor is None else {"p": {"ledgerIndex": 7, **self.auditor}}
+        return {pod: {k: v for k, v in said.items() if v is not None} for pod, said in {**mine, **self.others}.items()}
+
     def observed(self) -> Observed:
-        reported = {"server": {"p": self.canary}, "auditor": {"p": self.auditor} if self.auditor is not None else {}}
+        reported = {"server": {"p": self.canary}, "auditor": self.auditors()}
         return observed(
             self.spec,
             child("Deployment", "m-predictor", workload("old")),
@@ -133,6 +139,36 @@ TOO_FEW = Judgement("wait", message="no bias verdict yet: too few samples")
 )  # fmt: skip
 def test_a_bias_verdict_counts_from_its_least_samples_on_and_as_its_alarm_says(auditor: Any, want: Judgement) -> None:
     assert Trial(bias={"action": "Rollback", "minSamples": 100}, auditor=auditor).judged() == want
+
+
+@pytest.mark.parametrize(
+    "auditor",
+    [
+        {"verdict": "Pass", "samples": 10**9},
+        {"verdict": "Pass", "inForce": "None", "samples": 10**9},
+        {"verdict": "Unknown", "samples": 10**9},
+        {"verdict": "Fail", "inForce": "None", "samples": 10**9},
+    ],
+)
+def test_a_verdict_that_is_not_in_the_ledger_promotes_nothing(auditor: dict[str, Any]) -> None:
+    claimed = Trial(timedelta(days=9), bias={"action": "Rollback", "minSamples": 100})
+    claimed.auditor = {**auditor, "ledgerIndex": None}
+    assert claimed.judged() == Judgement("wait", message="a bias verdict of a pod isn't in the ledger yet")
+
+
+def test_the_newest_verdict_is_the_one_of_the_highest_place_in_the_ledger() -> None:
+    """Not that of the pod that says it knows most; and what one says against the revision is waited for."""
+    trial = Trial(bias={"action": "Rollback", "minSamples": 100})
+    trial.others = {"q": {"verdict": "Pass", "samples": 10**9, "ledgerIndex": 5}}
+    trial.auditor = {"verdict": "Fail", "samples": 200, "ledgerIndex": 6, "summary": "SPD -0.3"}
+    assert trial.judged() == Judgement("reject", Reason.CANARY_BIAS, "SPD -0.3")
+    trial.auditor = {"verdict": "Pass", "samples": 200, "ledgerIndex": 6}
+    trial.others = {"q": {"verdict": "Fail", "samples": 10**9, "ledgerIndex": 5}}
+    assert trial.judged() == Judgement("advance")
+    trial.others = {"q": {"verdict": "Pass", "samples": 10**9}}
+    assert trial.judged() == Judgement("advance")
+    trial.others = {"q": {"verdict": "Fail", "samples": 10**9}}
+    assert trial.judged() == Judgement("wait", message="a bias verdict of a pod isn't in the ledger yet")
 
 
 @pytest.mark.parametrize(

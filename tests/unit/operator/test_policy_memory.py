@@ -27,7 +27,7 @@ STABLE = RevisionStatus(name="old", artefact="sha256:old", percent=100)
 TRIAL = RevisionStatus(name=TARGET, artefact=DIGEST, percent=50, since="2026-11-23T11:58:00Z")
 REJECTED = GovernedModelStatus(stable=STABLE, rejected=TARGET)
 ON_TRIAL = GovernedModelStatus(stable=STABLE, canary=TRIAL)
-GOOD = {"server": {"p": {"requests": 500}}, "auditor": {"p": {"verdict": "Pass", "samples": 500}}}
+GOOD = {"server": {"p": {"requests": 500}}, "auditor": {"p": {"verdict": "Pass", "samples": 500, "ledgerIndex": 7}}}
 
 
 def look(
@@ -133,7 +133,7 @@ def test_time_without_pods_is_not_time_on_trial() -> None:
     ("verdict", "want", "rejected"), [("Unknown", 50, None), ("Fail", 0, TARGET)], ids=["undecided", "biased"]
 )
 def test_a_deleted_stable_deployment_promotes_nobody(verdict: str, want: int, rejected: str | None) -> None:
-    parts = {**GOOD, "auditor": {"p": {"verdict": verdict, "samples": 500}}}
+    parts = {**GOOD, "auditor": {"p": {"verdict": verdict, "samples": 500, "ledgerIndex": 7}}}
     decision, status = after(look(ON_TRIAL, stable=False, parts=parts))
     assert (share(decision), status.rejected, status.stable) == (want, rejected, STABLE)
     if not rejected:
@@ -152,7 +152,7 @@ LOOKS = st.fixed_dictionaries(
         "parts": st.builds(
             lambda requests, share, verdict, samples: {
                 "server": {"p": {"requests": requests, "errors": int(requests * share)}},
-                "auditor": {"p": {"verdict": verdict, "samples": samples}},
+                "auditor": {"p": {"verdict": verdict, "samples": samples, "ledgerIndex": 7}},
             },
             st.integers(0, 400),
             st.sampled_from([0.0, 0.01, 0.5, 1.0]),

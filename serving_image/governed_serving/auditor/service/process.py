@@ -163,6 +163,7 @@ class Service:
             SegmentCipher(self.keyset),  # what is sealed once more is shipped as it is
             settings.namespace,
             self.state.shipped,
+            on_refused=self.state.refused,
             lifetimes=lifetimes,
         )
 

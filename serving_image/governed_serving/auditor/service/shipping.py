@@ -111,7 +111,8 @@ class Lifetimes:
 
 
 class Shipper:
-    """``on_shipped(record, index)`` is told where each event went in the ledger.
+    """``on_shipped(record, index)`` is told where each event went in the ledger, ``on_refused(record)`` of one in whose
+    place a dead letter is.
 
     ``lifetimes`` is told to the archive now and then; None leaves it to others to say so.
     """
@@ -124,11 +125,12 @@ class Shipper:
         namespace: str,
         on_shipped: Callable[[Frame, int], None] = lambda *_: None,
         *,
+        on_refused: Callable[[Frame], None] = lambda _: None,
         lifetimes: Lifetimes | None = None,
         clock: Callable[[], float] = time.monotonic,
     ):
         self._spool, self._client, self._cipher, self._namespace = spool, client, cipher, namespace
-        self._on_shipped = on_shipped
+        self._on_shipped, self._on_refused = on_shipped, on_refused
         self._lifetimes, self._clock = lifetimes, clock
         self._tell_at = clock()
         self._readers: dict[str, JournalReader] = {}
@@ -364,6 +366,7 @@ class Shipper:
         except Refused:
             self._save(stream, before)
             raise
+        self._on_refused(batch.records[0])
         told = "ledger entry refused for ever: a dead letter took its place"
         log("error", told, stream=before.identity, sequence=batch.first, size=batch.size, why=why[:400])
 

@@ -46,6 +46,8 @@ class AuditState:
         """The last look at the journal found records."""
         self.settled: deque[Settled] = deque()
         """Labels whose prediction was found in the ledger, to be folded: one look's, which waits until they are."""
+        self.verdict_refused = False
+        """The archive doesn't take the present verdict as it was recorded: it came too late, for example."""
         self.unrecorded = 0
         """Verdicts and alarms that the journal had no room for."""
         self._journal = journal
@@ -64,6 +66,12 @@ class AuditState:
             if record.id == self.verdict.id:
                 self.verdict = self.verdict.changed(ledger_index=index)
 
+    def refused(self, record: Frame) -> None:
+        """Told by the shipper: a dead letter is in a record's place."""
+        with self.lock:
+            if isinstance(record, EventRecord) and record.type == "verdict" and record.id == self.verdict.id:
+                self.verdict_refused = True
+
     def replace_verdict(self, found: BiasVerdict) -> BiasVerdict:
         """A new verdict; until it is recorded itself, it names the last one that was."""
         with self.lock:
@@ -76,6 +84,7 @@ class AuditState:
         with self.lock:  # before it is written: the shipper tells its place in the ledger by this id
             before = self.verdict
             self.verdict = before.without("ledger_index").changed(id=event.id)
+            self.verdict_refused = False
         if self.record(event, "verdict not recorded"):
             return True
         with self.lock:

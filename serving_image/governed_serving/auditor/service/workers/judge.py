@@ -90,9 +90,12 @@ class JudgeWorker(Worker):
         with self._state.lock:
             fold = self._state.counted.fold
             counted = (fold.rows, fold.labels.joined, fold.alarm.acknowledged_by, others.sources)
-            if counted == self._judged:
+            if counted == self._judged and not self._is_to_be_said_again():
                 return 0
             own = fold.tally()
+        if counted == self._judged:
+            self._record(self._recorded.outline, add_up(own, others.tallies).cells.dump())
+            return 1
         began = self._monotonic()
         self._judge(own, others)
         now = self._monotonic()
@@ -100,6 +103,11 @@ class JudgeWorker(Worker):
         self._judged = counted
         self._again, self._with_labels = (now + pause for pause in pauses)
         return 1
+
+    def _is_to_be_said_again(self) -> bool:
+        """The archive took no verdict that was recorded while it was away for long; not more often than others are
+        recorded, since a clock that is wrong stays wrong."""
+        return self._state.verdict_refused and self._clock() - self._recorded.at >= RECORD_SECONDS
 
     def _others(self) -> OtherReplicas | None:
         """None: the others' counts aren't known yet, and may come within moments."""
