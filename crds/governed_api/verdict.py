@@ -18,6 +18,8 @@ __all__ = [
     "AlarmState",
     "AttributeFigures",
     "BiasVerdict",
+    "CalibrationBin",
+    "CalibrationCurve",
     "GroupRate",
     "Intersections",
     "LabelledShare",
@@ -133,6 +135,30 @@ class StratifiedDifference(RecordedPart):
     """Upper end of the same."""
 
 
+class CalibrationBin(RecordedPart):
+    """Labelled rows whose predicted probability lies in one bin."""
+
+    low: float
+    """Of the bin."""
+    high: float
+    rows: int
+    score: float | None = None
+    """Mean probability that was predicted."""
+    rate: float | None = None
+    """Share that the favourable outcome was true of."""
+    lower: float | None = None
+    """Lower end of the rate's band: all bins, groups and attributes together, at all looks."""
+    upper: float | None = None
+    """Upper end of the same."""
+
+
+class CalibrationCurve(RecordedPart):
+    """A group's calibration; bins with fewer than 10 labelled rows are left out."""
+
+    group: str
+    bins: list[CalibrationBin] = []
+
+
 class ChiSquare(RecordedPart):
     """Pearson's test of independence, for one look."""
 
@@ -213,6 +239,9 @@ class BiasVerdict(AuditorReport):
     """Attribute or stratum → inner borders of the bands that its numbers are grouped in."""
     pooled: dict[str, int] = {}
     """Attribute → rare values that are counted together as "(other)"."""
+    calibration: dict[str, list[CalibrationCurve]] = {}
+    """Attribute → the curves of its groups, at most 8; empty: no metric is about probabilities, or no labels have
+    come."""
     outside_range: dict[str, int] = {}
     """scores, labels → how many lay outside favorableOutcome.range and count as the nearer end."""
     groups: dict[str, list[GroupRate]] = {}

@@ -10,12 +10,12 @@ from governed_api.evidence import (
     StratumAudit,
     StratumDisparity,
 )
-from governed_api.verdict import WITHIN_THRESHOLDS, BiasVerdict, MetricFinding
+from governed_api.verdict import WITHIN_THRESHOLDS, BiasVerdict, CalibrationCurve, MetricFinding
 from governed_serving.dossier.dossier import Dossier
 from governed_serving.dossier.markup import Safe, tag, text
 from governed_serving.dossier.parts import figure, number, percent, pill, section, table
 from governed_serving.dossier.served import REVISION
-from governed_serving.dossier.svg import Estimate, dots, forest
+from governed_serving.dossier.svg import Estimate, Line, curves, dots, forest
 from governed_serving.fairness.counts.cells import UNKNOWN, Cells, GroupTable
 from governed_serving.fairness.inference.intervals import newcombe, wilson
 from governed_serving.fairness.metrics.metrics import RATES, reference_groups
@@ -72,6 +72,7 @@ def _verdict(dossier: Dossier, auditor: BiasVerdict) -> Safe:
             _labels(auditor),
             *_metric_forests(differences, 0.0, "difference (unprivileged − privileged)"),
             *_metric_forests(ratios, 1.0, "ratio (unprivileged / privileged)"),
+            *[_calibration(attribute, shown) for attribute, shown in auditor.calibration.items()],
             tag(
                 "p",
                 "Intervals hold at all times together (confidence sequences, shared over all comparisons), so "
@@ -152,6 +153,45 @@ def _labels(auditor: BiasVerdict) -> Safe | None:
             tag("p", said, class_="callout"),
             table(["group", "outcome", "labelled rows", "share"], shares, numeric=(3,)),
             table(["metric", "comparison", "value", "worst case"], worst, numeric=(2, 3)),
+        ]
+    )
+
+
+def _calibration(attribute: str, shown: Sequence[CalibrationCurve]) -> Safe:
+    """Predicted against true, by group, with the bands that the verdict tells."""
+    lines = [
+        Line(
+            curve.group,
+            [(b.score, b.rate) for b in curve.bins if b.score is not None and b.rate is not None],
+            [
+                (b.score, b.lower, b.upper)
+                for b in curve.bins
+                if b.score is not None and b.lower is not None and b.upper is not None
+            ],
+        )
+        for curve in shown
+    ]
+    lines.append(Line("as predicted", [(0.0, 0.0), (1.0, 1.0)]))
+    rows = [
+        [
+            curve.group,
+            f"{b.low:.1f} to {b.high:.1f}",
+            f"{b.rows:,}",
+            number(b.score),
+            number(b.rate),
+            f"[{number(b.lower)}, {number(b.upper)}]",
+        ]
+        for curve in shown
+        for b in curve.bins
+    ]
+    headings = [attribute, "predicted", "labelled rows", "mean predicted", "came true", "band"]
+    caption = f"Calibration by {attribute}, of rows with labels; all bands hold together, however often one looks."
+    return text(
+        [
+            figure(
+                curves(f"Calibration by {attribute}", lines, "predicted probability", "share that came true"), caption
+            ),
+            _details(f"Calibration by {attribute}, bin by bin", table(headings, rows, numeric=(2, 3, 4))),
         ]
     )
 

@@ -33,10 +33,11 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Line:
-    """A named curve: (x, y) points."""
+    """A named curve: (x, y) points, and (x, low, high) of a band about it."""
 
     name: str
     points: Sequence[tuple[float, float]]
+    band: Sequence[tuple[float, float, float]] = ()
 
 
 def ticks(low: float, high: float, count: int = 5) -> list[float]:
@@ -57,6 +58,7 @@ def curves(title: str, lines: Sequence[Line], x_label: str, y_label: str, height
     if not points:
         return Safe("")
     xs, ys = [p[0] for p in points], [p[1] for p in points]
+    ys += [end for line in lines for _, *ends in line.band for end in ends]
     x_ticks, y_ticks = ticks(min(xs), max(xs), 6), ticks(min(ys), max(ys))
     x = _Scale(min(xs), max(max(xs), min(xs) + 1), 56, _WIDTH - 16)
     y = _Scale(y_ticks[0], y_ticks[-1], height - 40, 30)
@@ -65,6 +67,10 @@ def curves(title: str, lines: Sequence[Line], x_label: str, y_label: str, height
     parts.append(tag("text", x_label, x=_WIDTH - 16, y=height - 4, class_="axis end"))
     for number, line in enumerate(lines):
         shown = [(x(a), y(b)) for a, b in line.points if math.isfinite(b)]
+        if line.band:
+            around = [(a, low) for a, low, _ in line.band] + [(a, high) for a, _, high in reversed(line.band)]
+            outline = " ".join(f"{x(a):.1f},{y(b):.1f}" for a, b in around)
+            parts.append(tag("polygon", points=outline, class_=f"reach s{number % 6}"))
         path = " ".join(f"{a:.1f},{b:.1f}" for a, b in shown)
         parts.append(tag("polyline", points=path, class_=f"curve s{number % 6}"))
         if len(shown) == 1:

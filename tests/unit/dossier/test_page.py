@@ -332,6 +332,21 @@ def test_the_page_says_who_has_labels_and_what_the_others_could_make_of_a_metric
     assert "not come" not in render_page(gather("m", report=silent, source=None, kek=None, made=NOW))
 
 
+def test_calibration_is_drawn_with_its_bands() -> None:
+    bins = [
+        {"low": 0.2, "high": 0.3, "rows": 40, "score": 0.25, "rate": 0.5, "lower": 0.125, "upper": 0.875},
+        {"low": 0.7, "high": 0.8, "rows": 60, "score": 0.75, "rate": 0.625, "lower": 0.375, "upper": 0.8125},
+    ]
+    told = {"verdict": "Pass", "calibration": {"sex": [{"group": HOSTILE, "bins": bins}, {"group": "m", "bins": []}]}}
+    page = render_page(gather("m", report={"status": {"auditor": told}}, source=None, kek=None, made=NOW))
+    structure(page)
+    assert len(re.findall(r'<polygon points="[^"]+" class="reach s0"/?>', page)) == 1
+    assert "Calibration by sex, of rows with labels" in page
+    assert re.search(r"0\.2 to 0\.3.{0,200}40.{0,200}0\.25.{0,200}0\.5.{0,200}\[0\.125, 0\.875\]", page, re.S)
+    plain = {"status": {"auditor": {"verdict": "Pass"}}}
+    assert "Calibration by" not in render_page(gather("m", report=plain, source=None, kek=None, made=NOW))
+
+
 def test_the_command_writes_the_page_or_one_line(
     root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -142,6 +142,11 @@ class GroupScores:
         gaps = [abs(s - (int(k) << _UNIT)) for s, k in zip(self.binned, self.bins[:, 1].tolist(), strict=True)]
         return sum(gaps) / (rows << _UNIT)
 
+    def mean_in(self, place: int) -> float:
+        """Mean score of the labelled rows in a bin; NaN without any."""
+        rows = int(self.bins[place, 0])
+        return self.binned[place] / (rows << _UNIT) if rows > 0 else float("nan")
+
     def dump(self) -> list[object]:
         moments = [m.dump() for m in (self.score, self.error, self.absolute, self.square)]
         near = sorted(self.near.items())

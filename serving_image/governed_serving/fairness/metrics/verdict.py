@@ -31,6 +31,7 @@ from governed_serving.fairness.counts.columns import joint_name
 from governed_serving.fairness.counts.grouping import MISSING
 from governed_serving.fairness.inference.hypotheses import chi_square
 from governed_serving.fairness.inference.intervals import Interval
+from governed_serving.fairness.metrics.calibration import calibration_curves
 from governed_serving.fairness.metrics.labelled import label_shares, uneven, unseen_outcome, worst_case
 from governed_serving.fairness.metrics.measures import (
     ALL,
@@ -158,7 +159,8 @@ def judge(bias: Bias, cells: Cells, roster: Roster | None = None) -> BiasVerdict
         attributes={name: _attribute(table) for name, table in tables.items()},
         intersections=_intersections(bias, cells),
     )
-    told = {"pooled": gone, "labels": labels, "outside_range": _outside(cells)}
+    told: dict[str, object] = {"pooled": gone, "labels": labels, "outside_range": _outside(cells)}
+    told["calibration"] = calibration_curves(bias, cells, panels, alpha_of(bias))
     return verdict.changed(**{name: value for name, value in told.items() if value})
 
 
