@@ -33,6 +33,7 @@ __all__ = [
     "canonical",
     "decode_frame",
     "encode_frame",
+    "personal_key",
     "timestamp",
     "within_limit",
 ]
@@ -143,7 +144,8 @@ class ExplanationRecord(msgspec.Struct, array_like=True, tag_field="kind", tag="
 
 class EventRecord(msgspec.Struct, array_like=True, tag_field="kind", tag="e", frozen=True):
     """Anything else that must be provable: a verdict, a late label, an acknowledgement. ``type`` is the ledger entry's
-    type."""
+    type. One about a data subject has in its summary ``subject`` and ``key``, as :class:`SubjectFrame` has, and its
+    ``body`` is sealed once more."""
 
     type: EventType
     id: str
@@ -152,6 +154,12 @@ class EventRecord(msgspec.Struct, array_like=True, tag_field="kind", tag="e", fr
     time: float
     body: bytes
     summary: dict[str, Any] = {}
+
+
+def personal_key(record: EventRecord) -> str:
+    """Purpose of the person's keyset that a record's body is sealed under, "" where it isn't."""
+    key = record.summary.get("key")
+    return key if isinstance(key, str) and key.startswith("subject-") else ""
 
 
 Frame = PredictionFrame | SubjectFrame | ExplanationRecord | EventRecord

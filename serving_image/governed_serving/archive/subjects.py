@@ -22,6 +22,7 @@ from governed_serving.records import Erasure, LedgerEntry, timestamp
 __all__ = ["Held", "Person", "named_person"]
 
 _PAGE = 1000
+_ABOUT = frozenset({"prediction", "acknowledgement", "review"})
 _WHO_BYTES = 4096
 _decoder = msgspec.json.Decoder(LedgerEntry)
 
@@ -82,12 +83,16 @@ class Person:
 
     def held(self) -> list[Held]:
         """Predictions about the person, those included that can't be opened any more."""
+        return [one for one in self.said() if one.entry.type == "prediction"]
+
+    def said(self) -> list[Held]:
+        """As :meth:`held`, and what they, or a person about them, contested and decided."""
         return [Held(index, entry) for index, entry in self._entries() if self._is_about(entry)]
 
     def content(self) -> Iterator[dict[str, object]]:
         """What was asked and answered, oldest first, but for what was erased, or deleted under retention."""
         cipher = SegmentCipher(Keyring(self._kek, self._store).keyset("journal", create=False), self._subjects)
-        for one in self.held():
+        for one in self.said():
             try:
                 data = self._client.get_blob(one.entry.blob, entry=one.index)
             except Refused as error:
@@ -121,7 +126,7 @@ class Person:
 
     def _is_about(self, entry: LedgerEntry) -> bool:
         about = entry.summary.get("subject") in self._known
-        return about and entry.type == "prediction" and entry.model == self._client.model
+        return about and entry.type in _ABOUT and entry.model == self._client.model
 
     def _entries(self) -> Iterator[tuple[int, LedgerEntry]]:
         start = 0

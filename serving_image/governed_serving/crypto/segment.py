@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from governed_serving.crypto.errors import Tampered
 from governed_serving.crypto.keyset import Keyset
-from governed_serving.records import Frame, SubjectFrame
+from governed_serving.records import EventRecord, Frame, SubjectFrame
 
 __all__ = ["TAG_BYTES", "SegmentCipher", "SegmentKey", "SubjectOpener"]
 
@@ -24,7 +24,7 @@ _NONCE = struct.Struct(">IQ")
 class SubjectOpener(Protocol):
     """Who has the keys of data subjects."""
 
-    def opened(self, record: SubjectFrame) -> Frame:
+    def opened(self, record: SubjectFrame | EventRecord) -> Frame:
         """What ``record`` holds; ``record`` itself once its key was destroyed."""
         ...
 

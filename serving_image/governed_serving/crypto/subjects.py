@@ -23,7 +23,7 @@ from governed_serving.crypto.keyring import Keyring
 from governed_serving.crypto.keyset import Keyset
 from governed_serving.crypto.store import KeysetStore
 from governed_serving.decoding import decode_with
-from governed_serving.records import Column, Frame, PredictionFrame, SubjectFrame
+from governed_serving.records import Column, EventRecord, Frame, PredictionFrame, SubjectFrame, personal_key
 
 __all__ = ["INDEX", "SUBJECT", "Subjects", "canonical", "purposes_of"]
 
@@ -136,8 +136,21 @@ class Subjects:
             sealed,
         )  # fmt: skip
 
-    def opened(self, record: SubjectFrame) -> Frame:
+    def seal_event(self, event: EventRecord, subject: str) -> EventRecord | None:
+        """``event``, which is about ``subject`` (a digest), its body under the newest of their keys; None where all
+        were destroyed. None is made: what it is about lies under one."""
+        for purpose in sorted(purposes_of(subject, self._store.purposes()), key=_number, reverse=True):
+            keyset = self._of(purpose).keyset
+            if keyset is not None:
+                body = keyset.seal(event.body, _event_aad(event, purpose))
+                summary = {**event.summary, "subject": subject, "key": purpose}
+                return msgspec.structs.replace(event, body=body, summary=summary)
+        return None
+
+    def opened(self, record: SubjectFrame | EventRecord) -> Frame:
         """What ``record`` holds; ``record`` itself once its key was destroyed. Raises Tampered, KeyMissing."""
+        if isinstance(record, EventRecord):
+            return self._opened_event(record)
         held = self._of(record.key)
         if held.keyset is None:
             return record
@@ -147,6 +160,15 @@ class Subjects:
             record.model, record.revision, record.artefact, record.ids, record.times, record.rows, content.features,
             content.outputs, content.client_ids,
         )  # fmt: skip
+
+    def _opened_event(self, record: EventRecord) -> EventRecord:
+        key = personal_key(record)
+        keyset = self._of(key).keyset if key else None
+        if keyset is None:
+            return record
+        summary = {name: value for name, value in record.summary.items() if name != "key"}
+        body = keyset.open(record.body, _event_aad(record, key))
+        return msgspec.structs.replace(record, body=body, summary=summary)
 
     def _current(self, subject: str) -> _Held:
         """The subject's newest keyset that isn't destroyed; made where all are."""
@@ -212,3 +234,12 @@ class Subjects:
 
 def _aad(model: str, purpose: str, ids: list[str]) -> bytes:
     return _encoder.encode(["governed subject 1", model, purpose, ids])
+
+
+def _event_aad(event: EventRecord, purpose: str) -> bytes:
+    return _encoder.encode(["governed subject event 1", event.type, event.model, purpose, event.id])
+
+
+def _number(purpose: str) -> int:
+    last = purpose.rpartition("-")[2]
+    return int(last) if last.isdecimal() and len(last) < 10 else 0

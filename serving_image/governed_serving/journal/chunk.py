@@ -56,6 +56,7 @@ def chunk_of(stream: str, record: Frame, cipher: SegmentCipher, now: float) -> C
     """A chunk of one record that lies in no journal: what is put into the ledger at once."""
     bare = Header(stream, secrets.token_hex(6), 0, NO_TAG, now)
     key, wrapped = cipher.new(bare.aad())
+    key.subjects = None  # what is sealed once more stays so
     header = Header(stream, bare.identity, 0, NO_TAG, now, wrapped)
     sealed = key.seal(0, 0, encode_frame(record), frame_aad(header, 0, NO_TAG))
     return pack_chunk([RawFrame(header, key, 0, 0, NO_TAG, sealed, 0)])

@@ -19,7 +19,7 @@ from governed_serving.crypto import CryptoError, SegmentCipher, SegmentKey, Tamp
 from governed_serving.crypto.segment import TAG_BYTES
 from governed_serving.decoding import decode_msgpack
 from governed_serving.journal.errors import JournalDamaged
-from governed_serving.records import Frame, SubjectFrame, decode_frame
+from governed_serving.records import EventRecord, Frame, SubjectFrame, decode_frame, personal_key
 
 __all__ = [
     "FRAME",
@@ -146,7 +146,9 @@ class RawFrame(NamedTuple):
         """The decoded record; raises JournalDamaged. What is sealed under a data subject's key is opened where the
         cipher has these."""
         record = decode_frame(self.open())
-        if isinstance(record, SubjectFrame) and self.key.subjects is not None:
+        if self.key.subjects is not None and (
+            isinstance(record, SubjectFrame) or (isinstance(record, EventRecord) and personal_key(record))
+        ):
             return self.key.subjects.opened(record)
         return record
 

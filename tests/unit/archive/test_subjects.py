@@ -28,12 +28,26 @@ from governed_serving.archive.verify.inspection import Asked, inspect_folder
 from governed_serving.archive.verify.record import opened_record
 from governed_serving.archive.verify.sources import DirectorySource
 from governed_serving.archive.verify.verification import verify
+from governed_serving.auditor.service.decisions import Decisions
 from governed_serving.auditor.service.entries import entries_of
+from governed_serving.auditor.service.errors import NotFound, Unavailable
 from governed_serving.auditor.service.label_resolver import CrossReplicaLabelResolver
-from governed_serving.crypto import KeyDestroyed, Keyring, SegmentCipher, Subjects, Tampered, canonical, store, subjects
-from governed_serving.journal import Journal, JournalReader
+from governed_serving.auditor.service.reviews import contest
+from governed_serving.auditor.service.state import Subject
+from governed_serving.crypto import (
+    CryptoError,
+    KeyDestroyed,
+    Keyring,
+    SegmentCipher,
+    Subjects,
+    Tampered,
+    canonical,
+    store,
+    subjects,
+)
+from governed_serving.journal import Journal, JournalReader, open_chunk
 from governed_serving.journal.chunk import pack_chunk
-from governed_serving.records import Erasure, LedgerEntry, PredictionFrame, SubjectFrame
+from governed_serving.records import Erasure, EventRecord, LedgerEntry, PredictionFrame, SubjectFrame
 from governed_serving.server import batch
 from governed_serving.server.composition import http_service
 from governed_serving.server.dataplane import DataPlane
@@ -254,6 +268,102 @@ def test_readers_of_the_ledger_say_that_a_person_is_erased(site: Site) -> None:
     entry = msgspec.json.decode(bytes(site.client.entries(held.index, held.index + 1)[0]), type=LedgerEntry)
     identity, frames = resolver._chunk({"blob": entry.blob, "ledgerIndex": held.index})
     assert (bool(identity), type(frames[entry.frame or 0])) == (True, SubjectFrame)
+
+
+# -- what is said about a person's decisions --------------------------------------------------------------------------
+
+WORDS = {"by": "Ada Lovelace", "reason": "my income was read wrong"}
+RULING = {"by": "board", "outcome": "Changed", "reason": "Ada was right"}
+AUDITED = Subject("credit", "r1", "pod")
+
+
+def contested(site: Site, id: str) -> None:
+    body = msgspec.json.encode({"id": id, **WORDS})
+    event, _ = contest(AUDITED, site.client, None, body, site.bed.archive._clock(), 86_400, subjects=site.subjects)
+    site.journal.append_blocking(event)
+    everything(site.shipper)
+
+
+def decided(site: Site, id: str) -> dict[str, object]:
+    desk = Decisions(site.client, SegmentCipher(site.keyset, site.holder()), "default", AUDITED, 86_400, site.holder())
+    return desk.decide(id, msgspec.json.encode(RULING), site.bed.archive._clock())
+
+
+def test_a_contest_is_sealed_found_given_out_and_erased_with_its_person(site: Site) -> None:
+    site.ask("north", "south")
+    north = site.person("north")
+    (held,) = north.held()
+    contested(site, held.entry.id)
+    decided(site, held.entry.id)
+    assert [one.entry.type for one in north.said()] == ["prediction", "acknowledgement", "review"]
+    given = list(north.content())
+    assert [one.get("type", "prediction") for one in given] == ["prediction", "acknowledgement", "review"]
+    assert given[1]["body"] == {"id": held.entry.id, **WORDS}
+    assert given[2]["body"] == RULING
+    kept = site.client.checkpoint()
+    assert north.erase("officer", "asked", 0.0).predictions == 1
+    assert list(site.person("north").content()) == []
+    source = DirectorySource(site.bed.root, KEK)
+    for one in north.said():
+        with pytest.raises(ArchiveError, match="is erased"):
+            opened_record(source, MODEL_KEK, one.entry)
+    site.client.checkpoint()
+    assert inspect_folder(site.bed.root, KEK, Asked(earlier=(kept,))).findings.wrong == []
+
+
+def test_nothing_that_is_left_says_what_the_person_said(site: Site) -> None:
+    site.ask("north")
+    (held,) = site.person("north").held()
+    contested(site, held.entry.id)
+    decided(site, held.entry.id)
+    site.person("north").erase("officer", "asked", 0.0)
+    cipher = SegmentCipher(site.keyset, site.holder())
+    left = [frame for one in site.person("north").said()
+            for _, frame in open_chunk(site.client.get_blob(one.entry.blob), cipher)]  # fmt: skip
+    left += [frame.record() for frame in JournalReader(site.spool, "server-pod", cipher).frames()]
+    assert len(left) >= 5
+    for word in (b"Ada", b"income", b"board"):
+        assert word not in msgspec.msgpack.encode(left)
+        assert word not in b"".join(site.client.entries(0, 100))
+
+
+def test_a_contest_about_who_is_erased_has_nothing_to_review_one_that_is_open_can_be_closed(site: Site) -> None:
+    site.ask("north")
+    (held,) = site.person("north").held()
+    contested(site, held.entry.id)
+    site.person("north").erase("officer", "asked", 0.0)
+    site.now += 31.0
+    with pytest.raises(NotFound, match="is erased: there is nothing left to review"):
+        contested(site, held.entry.id)
+    assert decided(site, held.entry.id)["outcome"] == "Changed"
+
+
+def test_a_decision_about_a_person_is_still_one(site: Site) -> None:
+    site.ask("north")
+    (held,) = site.person("north").held()
+    contested(site, held.entry.id)
+    assert decided(site, held.entry.id) == decided(site, held.entry.id)
+    assert len(site.client.find(type="review")) == 1
+
+
+def test_a_sealed_contest_opens_under_its_own_id_and_key_alone(site: Site) -> None:
+    site.ask("north", "south")
+    event = EventRecord("acknowledgement", "a", "credit", "r1", 0.0, b"{}", {"kind": "review"})
+    north, south = (site.subjects.digest(who) for who in ("north", "south"))
+    sealed, other = site.subjects.seal_event(event, north), site.subjects.seal_event(event, south)
+    assert sealed is not None
+    assert other is not None
+    assert site.subjects.opened(sealed) == msgspec.structs.replace(event, summary={"kind": "review", "subject": north})
+    for changed in ({"id": "b"}, {"type": "review"}, {"body": other.body}, {"summary": other.summary}):
+        with pytest.raises(CryptoError):
+            site.subjects.opened(msgspec.structs.replace(sealed, **changed))
+
+
+def test_without_the_models_keys_nothing_is_said_about_a_person(site: Site) -> None:
+    site.ask("north")
+    (held,) = site.person("north").held()
+    with pytest.raises(Unavailable, match="can't be sealed"):
+        contest(AUDITED, site.client, None, msgspec.json.encode({"id": held.entry.id, **WORDS}), 0.0, 1)
 
 
 # -- one person, however written --------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from governed_serving.records import (
     LedgerEntry,
     PredictionFrame,
     SubjectFrame,
+    personal_key,
 )
 
 __all__ = ["opened_frame", "opened_record"]
@@ -47,19 +48,22 @@ def opened_record(source: LogSource, kek: Kek, entry: LedgerEntry) -> dict[str, 
 
 
 def opened_frame(frame: Frame | None, entry: LedgerEntry) -> dict[str, object] | None:
-    """A prediction's content; None when the person it was about is erased, or the frame isn't there."""
+    """Content of a prediction or of what was said about it; None when the person it was about is erased, or the frame
+    isn't there."""
+    if isinstance(frame, EventRecord) and not personal_key(frame):
+        return {"type": frame.type, **_content(frame, entry)}
     return _prediction(frame, entry) if isinstance(frame, PredictionFrame) else None
 
 
 def _content(frame: Frame, entry: LedgerEntry) -> dict[str, object]:
     if isinstance(frame, PredictionFrame):
         return _prediction(frame, entry)
+    if isinstance(frame, SubjectFrame) or (isinstance(frame, EventRecord) and personal_key(frame)):
+        raise ArchiveError(f"the person whom entry {entry.id} is about is erased: the key of its content was destroyed")
     if isinstance(frame, ExplanationRecord | EventRecord):
         if frame.id != entry.id:
             raise ArchiveError(f"frame {entry.frame} is about {frame.id}, the entry about {entry.id}")
         return {"id": frame.id, "body": _json(frame.body)}
-    if isinstance(frame, SubjectFrame):
-        raise ArchiveError(f"the person whom entry {entry.id} is about is erased: the key of its content was destroyed")
     raise ArchiveError(f"frame {entry.frame} is of an unknown kind")
 
 

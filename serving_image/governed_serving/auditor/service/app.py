@@ -33,7 +33,7 @@ from governed_serving.auditor.service.errors import (
 from governed_serving.auditor.service.metrics import Metrics
 from governed_serving.auditor.service.persons import Persons
 from governed_serving.auditor.service.state import AuditState, Subject
-from governed_serving.crypto import CryptoError
+from governed_serving.crypto import CryptoError, Subjects
 from governed_serving.decoding import decode_json
 from governed_serving.fairness.counts.truth import PostedLabel, read_truth
 from governed_serving.hosting import exception_handlers
@@ -92,6 +92,8 @@ class Dependencies:
     contest_seconds: int = 30 * 86_400
     """Until when it is to be decided."""
     decisions: Decisions | None = None
+    subjects: Subjects | None = None
+    """Keys of the persons whom requests are about."""
 
 
 def _application() -> FastAPI:
@@ -162,7 +164,7 @@ def _add_review_routes(app: FastAPI, parts: Dependencies) -> None:
     async def contest(request: Request) -> Response:
         body = await body_of(request)
         reviewed = (subject, parts.archive, parts.decision_review, body, time.time(), parts.contest_seconds)
-        event, found = await asyncio.to_thread(reviews.contest, *reviewed)
+        event, found = await asyncio.to_thread(reviews.contest, *reviewed, subjects=parts.subjects)
         await journal.append(event)
         return json_answer(found, 202)
 

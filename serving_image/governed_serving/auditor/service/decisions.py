@@ -14,10 +14,10 @@ from governed_serving.auditor.service.entries import entries_of
 from governed_serving.auditor.service.errors import Decided, NotFound
 from governed_serving.auditor.service.reviews import Decision, parse_decision
 from governed_serving.auditor.service.state import Subject
-from governed_serving.crypto import CryptoError, SegmentCipher
+from governed_serving.crypto import CryptoError, SegmentCipher, Subjects
 from governed_serving.decoding import decode_json
 from governed_serving.journal import chunk_of, open_chunk
-from governed_serving.records import DECISION_STREAM, EventRecord, LedgerEntry
+from governed_serving.records import DECISION_STREAM, EventRecord, LedgerEntry, personal_key
 
 __all__ = ["Decisions"]
 
@@ -30,8 +30,15 @@ class Decisions:
     a deadline is to be decided."""
 
     def __init__(
-        self, archive: ArchiveClient, cipher: SegmentCipher, namespace: str, subject: Subject, seconds: int
+        self,
+        archive: ArchiveClient,
+        cipher: SegmentCipher,
+        namespace: str,
+        subject: Subject,
+        seconds: int,
+        subjects: Subjects | None = None,
     ) -> None:
+        self._subjects = subjects
         self._archive, self._cipher, self._namespace = archive, cipher, namespace
         self._subject, self._seconds = subject, seconds
 
@@ -45,6 +52,7 @@ class Decisions:
         summary = _summary(standing, decided, now)
         about = self._subject
         event = EventRecord("review", request_id, about.model, about.revision, now, body, summary)
+        event = self._sealed(event)
         stream = f"{DECISION_STREAM}{min(one.entry for one in standing)}"
         chunk = chunk_of(stream, event, self._cipher, now)
         ((entry, _),) = entries_of(chunk, self._namespace)
@@ -55,7 +63,14 @@ class Decisions:
             if error.status != _TAKEN:
                 raise
             return self._again(request_id, decided)
-        return summary
+        return event.summary
+
+    def _sealed(self, event: EventRecord) -> EventRecord:
+        """Under the person's key where there is one: of who is erased, a contest can still be closed."""
+        found = self._archive.find(id=event.id, type="prediction", limit=1)
+        who = decode_json(found[-1].entry, type=LedgerEntry).summary.get("subject") if found else None
+        sealed = self._subjects.seal_event(event, str(who)) if who and self._subjects else None
+        return sealed or event
 
     def _again(self, request_id: str, decided: Decision) -> Summary:
         """What was recorded, where it is the same decision."""
@@ -86,7 +101,9 @@ class Decisions:
         except (CryptoError, Refused):
             return None
         record = frames.get(entry.frame or 0)
-        return decode_json(record.body, type=Decision) if isinstance(record, EventRecord) else None
+        if not isinstance(record, EventRecord) or personal_key(record):
+            return None
+        return decode_json(record.body, type=Decision)
 
 
 def _summary(standing: Sequence[OpenContest], decided: Decision, now: float) -> Summary:

@@ -69,7 +69,8 @@ class Service:
             settings.archive_token,
         )
         self.keyset = self.keyring.keyset("journal")
-        self.cipher = SegmentCipher(self.keyset, self._subjects())
+        self.subjects = self._subjects()
+        self.cipher = SegmentCipher(self.keyset, self.subjects)
         self.client = _client(settings)
         self.journal = self._journal()
         if self.journal.damage:
@@ -176,11 +177,13 @@ class Service:
             self.state, self.journal, self.metrics, self.why_not_ready, self.degraded, self.refresh,
             self.checks, client, review,
             persons, self.settings.contest_seconds, self._decisions(client) if client else None,
+            self.subjects,
         )  # fmt: skip
 
     def _decisions(self, client: ArchiveClient) -> Decisions:
         settings = self.settings
-        return Decisions(client, self.cipher, settings.namespace, self.state.subject, settings.contest_seconds)
+        about = (settings.namespace, self.state.subject, settings.contest_seconds, self.subjects)
+        return Decisions(client, self.cipher, *about)
 
     def _review(self, client: ArchiveClient) -> DecisionReview:
         settings = self.settings

@@ -12,6 +12,7 @@ from governed_serving.auditor.service.contests import REVIEW
 from governed_serving.auditor.service.decision_review import SWAPPED_WORDS, DecisionReview
 from governed_serving.auditor.service.errors import NotFound, Unavailable, Unusable
 from governed_serving.auditor.service.state import AuditState, Subject
+from governed_serving.crypto import Subjects
 from governed_serving.decoding import decode_json
 from governed_serving.records import EventRecord, timestamp
 
@@ -79,7 +80,14 @@ def acknowledgement(state: AuditState, body: bytes, now: float) -> EventRecord:
 
 
 def contest(
-    subject: Subject, archive: ArchiveClient | None, why: DecisionReview | None, body: bytes, now: float, seconds: int
+    subject: Subject,
+    archive: ArchiveClient | None,
+    why: DecisionReview | None,
+    body: bytes,
+    now: float,
+    seconds: int,
+    *,
+    subjects: Subjects | None = None,
 ) -> tuple[EventRecord, dict[str, object]]:
     """The event of a contested decision, which is to be decided within ``seconds``, and what a reviewer needs: record,
     explanation, counterfactual, deadline.
@@ -96,7 +104,20 @@ def contest(
     if isinstance(counterfactual, dict) and counterfactual.get("method") == SWAPPED_WORDS:  # nobody else records it
         body = msgspec.json.encode({**msgspec.structs.asdict(asked), "counterfactual": counterfactual})
     event = EventRecord("acknowledgement", asked.id, subject.model, subject.revision, now, body, summary)
+    who = record["prediction"].get("summary", {}).get("subject", "")
+    if who:
+        event = _sealed(event, who, subjects)
     return event, {**record, **answers, "deadline": deadline}
+
+
+def _sealed(event: EventRecord, who: str, subjects: Subjects | None) -> EventRecord:
+    """What a person says of their own decision goes when they are erased."""
+    if subjects is None:
+        raise Unavailable("the model's keys aren't here: what is said about a person can't be sealed")
+    sealed = subjects.seal_event(event, who)
+    if sealed is None:
+        raise NotFound(f"request {event.id!r}: the person it was about is erased: there is nothing left to review")
+    return sealed
 
 
 def parse_decision(request_id: str, body: bytes) -> Decision:
