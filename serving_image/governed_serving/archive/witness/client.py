@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import httpx
 
+from governed_api.printable import printable
 from governed_serving.archive.ledger.cosignature import Cosignature
 from governed_serving.archive.ledger.note import DECIMAL, NoteError, split_note
 from governed_serving.archive.witness.policy import Witness
@@ -52,8 +53,8 @@ class _Answer:
     body: bytes
 
     def words(self) -> str:
-        """What it says, on one line."""
-        return " ".join(self.body[:200].decode("utf-8", "replace").split())
+        """What it says, on one line that acts on no terminal."""
+        return printable(" ".join(self.body[:200].decode("utf-8", "replace").split()))
 
 
 class WitnessClient:
@@ -112,7 +113,7 @@ class WitnessClient:
         except TimeoutError:
             raise WitnessProblem("timeout", f"no answer within {self._seconds:g} s") from None
         except (OSError, ValueError, httpx.HTTPError, httpx.InvalidURL) as error:
-            raise WitnessProblem("unreachable", f"{type(error).__name__}: {str(error)[:200]}") from None
+            raise WitnessProblem("unreachable", f"{type(error).__name__}: {printable(str(error)[:200])}") from None
 
     async def _sent(self, method: str, url: str, body: bytes, most: int) -> _Answer:
         """Redirects aren't followed: they would lead anywhere."""
