@@ -254,6 +254,17 @@ def _cut_log(data: bytes) -> bytes:
     return _honest_other("ledger/log/", parts[at][1][: len(parts[at][1]) // 2])(data)
 
 
+def _of_size(size: int, name: str = "keys/evil.keyset.json", kind: bytes = tarfile.REGTYPE) -> Callable[[bytes], bytes]:
+    """Base-256, as GNU writes what octal digits can't hold: also what is below nothing."""
+
+    def act(data: bytes) -> bytes:
+        info = tarfile.TarInfo(name)
+        info.type, info.size = kind, size
+        return info.tobuf(tarfile.GNU_FORMAT) + data
+
+    return act
+
+
 HOSTILE: dict[str, Callable[[bytes], bytes]] = {
     "a way out of the folder": _renamed("../evil"),
     "a way out below a model": _renamed("states/../../evil"),
@@ -269,6 +280,17 @@ HOSTILE: dict[str, Callable[[bytes], bytes]] = {
     "a pipe": _typed(tarfile.FIFOTYPE, ""),
     "an extended header": _pax,
     "a name of a terabyte": _long_name,
+    "a file of less than nothing": _of_size(-512),
+    "a file of the least there is": _of_size(-(1 << 62)),
+    "a name of less than nothing": _of_size(-1, "././@LongLink", tarfile.GNUTYPE_LONGNAME),
+    "a manifest of less than nothing": _of_size(-512, MANIFEST),
+    "a file of eight exbibytes": _of_size(1 << 63),
+    "a manifest of a terabyte": _of_size(1 << 40, MANIFEST),
+    "a long link": _of_size(40, "././@LongLink", tarfile.GNUTYPE_LONGLINK),
+    "a sparse file": _typed(tarfile.GNUTYPE_SPARSE, ""),
+    "a file of one piece": _typed(tarfile.CONTTYPE, ""),
+    "a word about all that follows": _typed(tarfile.XGLTYPE, ""),
+    "a volume's continuation": _typed(b"M", ""),
     "a long way out": _long_way_out,
     "a file twice": lambda data: put_together([members_of(data)[0], *members_of(data)]),
     "two blobs swapped": _swapped,
@@ -298,6 +320,50 @@ def test_nothing_comes_of_what_is_no_whole_backup(
     assert isinstance(caught.value, (ArchiveError, *_crypto())), repr(caught.value)
     assert_empty(folder)
     assert sorted(p.name for p in tmp_path.rglob("*") if "evil" in p.name) == []
+
+
+class Counting(io.BytesIO):
+    """Remembers how much was asked for at once."""
+
+    most = 0
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        assert size is not None
+        assert size >= 0, "all at once"
+        self.most = max(self.most, size)
+        return super().read(size)
+
+
+@pytest.mark.parametrize("act", HOSTILE.values(), ids=HOSTILE.keys())
+def test_no_header_makes_it_read_much_at_once(
+    act: Callable[[bytes], bytes], whole: bytes, pristine: WorkFolder, tmp_path: Path
+) -> None:
+    file = Counting(act(whole))
+    with pytest.raises((ArchiveError, *_crypto())):
+        restore(file, Request(tmp_path / "there", load_kek(pristine.kek_file)))
+    assert file.most <= 1 << 20
+
+
+def test_of_two_restores_at_once_one_is_done(whole: bytes, pristine: WorkFolder, tmp_path: Path) -> None:
+    """Whoever comes later finds the folder in use, or full; what is there is the first one's, whole."""
+    done: list[object] = []
+
+    def one() -> None:
+        try:
+            done.append(back(whole, tmp_path / "there", pristine))
+        except ArchiveError as error:
+            done.append(str(error))
+
+    threads = [threading.Thread(target=one) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sum(isinstance(one, Restored) for one in done) == 1
+    assert all("in use" in one or "isn't empty" in one for one in done if isinstance(one, str))
+    found = inspect_folder(tmp_path / "there", load_kek(pristine.kek_file), Asked())
+    assert found.findings.wrong == []
+    assert not list((tmp_path / "there").glob(".restoring-*"))
 
 
 def _crypto() -> tuple[type[Exception], ...]:

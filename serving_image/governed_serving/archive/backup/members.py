@@ -176,11 +176,14 @@ def _expect_end(file: BinaryIO) -> None:
 
 def _info(block: bytes) -> tarfile.TarInfo:
     try:
-        return tarfile.TarInfo.frombuf(block, "ascii", "surrogateescape")
+        info = tarfile.TarInfo.frombuf(block, "ascii", "surrogateescape")
     except tarfile.HeaderError as error:
         raise BadBackup(
             f"expected a backup's next member, found other bytes ({error}): it was cut or changed"
         ) from None
+    if info.size < 0:  # reading so many bytes would read all there is at once
+        raise BadBackup(f"a member says that it has {info.size} bytes: the backup was put together")
+    return info
 
 
 def _read(file: BinaryIO, count: int, name: str) -> bytes:
