@@ -3,11 +3,11 @@
 import hashlib
 import tarfile
 import zlib
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Protocol
+from typing import IO, Protocol
 
 import msgspec
 
@@ -24,6 +24,7 @@ from governed_serving.archive.store.named import NamedFiles
 from governed_serving.archive.store.references import References
 from governed_serving.crypto import CryptoError, DirectoryStore, Kek, KeyDestroyed, Keyring, KeysetStore, is_purpose
 from governed_serving.decoding import decode_json, decode_msgpack
+from governed_serving.records import ENTRY_BYTES
 
 __all__ = ["CONSISTENCY", "MISSING", "BundleSource", "DirectorySource", "Leaf", "LogSource", "UrlSource"]
 
@@ -33,6 +34,9 @@ _Stored = tuple[str, str, bytes | None]
 _Look = Callable[[NamedFiles], Iterator[_Stored]]
 
 MISSING = "is missing"
+_FEW_BYTES = 1 << 20
+"""Of a checkpoint, a key, or what a bundle says of itself."""
+_MANY_BYTES = 256 << 20
 CONSISTENCY = "consistency.json"
 """Member of a bundle: size of an earlier checkpoint → hashes (hex) of the proof that the log extends it."""
 """What :meth:`LogSource.blob` says of a blob that isn't there."""
@@ -356,23 +360,33 @@ class BundleSource:
         return self._member(WITNESSED).decode() if WITNESSED in self._names else ""
 
     def leaves(self, size: int) -> Iterator[Leaf]:
-        *lines, rest = self._member("entries.jsonl").split(b"\n")
-        if rest or (self._about.size, self._about.entries) != (size, len(lines)):
-            raise ArchiveError(
-                f"bundle.json tells of {self._about.entries} entries of {self._about.size}, "
-                f"found {len(lines)} of {size}: it was changed"
-            )
         if self._about.origin != Verifier.parse(self.vkey()).name:
             raise ArchiveError(f"bundle.json is of log {self._about.origin}, the bundle's key of another")
         if self.complete:
-            for index, data in enumerate(lines[:size]):
-                yield Leaf(index, data)
+            for index, data in enumerate(self._entries(size)):
+                if index < size:
+                    yield Leaf(index, data)
             return
-        proofs = decode_json(self._member("proofs.json"), type=list[_Proved])
-        if len(proofs) != len(lines):
-            raise ArchiveError(f"the bundle has {len(lines)} entries and {len(proofs)} proofs: one was cut")
-        for proved, data in zip(proofs, lines, strict=True):
+        proofs = decode_json(self._member("proofs.json", _MANY_BYTES), type=list[_Proved])
+        if len(proofs) != self._about.entries:
+            deque(self._entries(size), maxlen=0)  # raises where the entries are too few or too many themselves
+            raise ArchiveError(f"the bundle has {self._about.entries} entries and {len(proofs)} proofs: one was cut")
+        for proved, data in zip(proofs, self._entries(size), strict=True):
             yield Leaf(proved.index, data, [bytes.fromhex(h) for h in proved.hashes])
+
+    def _entries(self, size: int) -> Iterator[bytes]:
+        """One after the other: a bundle may be larger than the memory, and a packed one larger than any."""
+        count, line = 0, b"\n"
+        with self._opened("entries.jsonl") as file:
+            while count <= self._about.entries and (line := file.readline(ENTRY_BYTES + 2)).endswith(b"\n"):
+                count += 1
+                if count <= self._about.entries:
+                    yield line.removesuffix(b"\n")
+        if line or (self._about.size, self._about.entries) != (size, count):
+            raise ArchiveError(
+                f"bundle.json tells of {self._about.entries} entries of {self._about.size}, "
+                f"found {count}{' or more' if line else ''} of {size}: it was changed"
+            )
 
     def leaf_hash(self, index: int, size: int) -> bytes | None:  # noqa: ARG002 - a bundle keeps no tiles
         return None
@@ -380,7 +394,7 @@ class BundleSource:
     def consistency(self, first: int, second: int) -> list[bytes] | None:  # noqa: ARG002 - its proofs lead to its own size
         if CONSISTENCY not in self._names:
             return None
-        proofs = decode_json(self._member(CONSISTENCY), type=dict[str, list[str]])
+        proofs = decode_json(self._member(CONSISTENCY, _MANY_BYTES), type=dict[str, list[str]])
         return [bytes.fromhex(h) for h in proofs[str(first)]] if str(first) in proofs else None
 
     def blob(self, digest: str) -> str | None:
@@ -388,7 +402,8 @@ class BundleSource:
             return None
         if f"blobs/{digest}" not in self._names:
             return MISSING
-        found = hashlib.sha256(self._member(f"blobs/{digest}")).hexdigest()
+        with self._opened(f"blobs/{digest}") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
         return None if found == digest else f"has SHA-256 {found}: it was changed"
 
     def addresses(self) -> Iterator[str]:
@@ -402,7 +417,7 @@ class BundleSource:
         yield from ()
 
     def blob_bytes(self, digest: str) -> bytes:
-        return self._member(f"blobs/{digest}")
+        return self._member(f"blobs/{digest}", _MANY_BYTES)
 
     def keysets(self, model: str) -> KeysetStore:
         raise ArchiveError(
@@ -412,8 +427,19 @@ class BundleSource:
     def close(self) -> None:
         self._tar.close()
 
-    def _member(self, name: str) -> bytes:
-        file = self._tar.extractfile(name) if name in self._names else None
-        if file is None:
+    def _member(self, name: str, most: int = _FEW_BYTES) -> bytes:
+        """All of a member: what is packed may be far larger than the bundle."""
+        with self._opened(name) as file:
+            data = file.read(most + 1)
+        if len(data) > most:
+            raise ArchiveError(f"the bundle's {name} has more than {most} bytes: it was put together")
+        return data
+
+    def _opened(self, name: str) -> IO[bytes]:
+        """A regular file: links may lead in circles, or to nothing."""
+        info = self._tar.getmember(name) if name in self._names else None
+        if info is None or info.type not in (tarfile.REGTYPE, tarfile.AREGTYPE) or info.sparse is not None:
             raise FileNotFoundError(f"the bundle has no {name}")
-        return file.read()
+        file = self._tar.extractfile(info)
+        assert file is not None
+        return file
