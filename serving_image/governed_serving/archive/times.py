@@ -23,8 +23,9 @@ RECEIVED = "received"
 """Type of the entry that says so; only the archive writes it."""
 
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", re.ASCII)
-_STANDS_IN = "deadLetter"
-"""Takes the place, and the time, of what was refused: it says itself that something was wrong."""
+_STANDS_IN = frozenset({"deadLetter", "unreadable"})
+"""Take the place of what was refused, or can't be read: they say themselves that something was wrong, and refused for
+their time they would hold up all that follows."""
 
 
 class TimeBounds:
@@ -37,7 +38,7 @@ class TimeBounds:
 
     def check(self, number: int, entry: LedgerEntry) -> None:
         """Raises :class:`Refused` (422) for a time that can't be."""
-        if entry.type == _STANDS_IN:
+        if entry.type in _STANDS_IN:
             return
         if not _TIME.fullmatch(entry.time):
             expected = f"entry {number}: time must be RFC 3339 as in {self._now}"

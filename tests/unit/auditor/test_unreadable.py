@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from governed_api.governance import Bias
 from governed_serving.archive.verify.sources import DirectorySource
 from governed_serving.archive.verify.verification import verify
+from governed_serving.auditor.service import shipping
 from governed_serving.auditor.service.folding import Fold
 from governed_serving.auditor.service.state import AuditState, Subject
 from governed_serving.auditor.service.tail import Tail
@@ -21,10 +23,18 @@ from governed_serving.report.writer import ReportWriter
 
 from ..archive.test_app import KEK, Bed
 from .records import SPEC
-from .test_dead_letters import STREAM, entries, event, everything, journalled, shipper
+from .test_dead_letters import STREAM, TIME, entries, event, everything, journalled, shipper
 
 BIAS = Bias.model_validate(SPEC["spec"]["governance"]["bias"])
 COUNT = 300
+
+
+@pytest.fixture(autouse=True)
+def one_clock() -> Iterator[None]:
+    """The archive's, so that it has nothing to say about times."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shipping, "time", SimpleNamespace(time=lambda: TIME))
+        yield
 
 
 def frames_of(spool: Path, keyset: Keyset) -> list[RawFrame]:
@@ -113,6 +123,20 @@ def test_a_chunk_on_its_way_when_it_was_damaged_arrives_once(
     found = entries(client)
     assert [e["id"] for e in found if e["type"] == "label"] == [f"request-{n}" for n in range(7)]
     assert [e["summary"]["first"] for e in found if e["type"] == "unreadable"] == [5]
+
+
+def test_a_pod_whose_clock_runs_ahead_ships_on_behind_it(
+    tmp_path: Path, keyset: Keyset, bed: Bed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Refused for its time, the entry about the gap would hold up all that follows until the clocks meet."""
+    monkeypatch.setattr(shipping, "time", SimpleNamespace(time=lambda: TIME + 365 * 86_400))
+    journalled(tmp_path, keyset, [event(f"request-{n}") for n in range(4)])
+    spoil(tmp_path, frames_of(tmp_path, keyset)[1])
+    client = bed.client()
+    everything(shipper(tmp_path, client, keyset))
+    found = entries(client)
+    assert [e["id"] for e in found if e["type"] == "label"] == ["request-0", "request-2", "request-3"]
+    assert sorted(e["type"] for e in found if e["type"] != "label") == ["received", "unreadable"]
 
 
 def test_the_fold_goes_on_behind_what_it_cant_read(tmp_path: Path, keyset: Keyset) -> None:
