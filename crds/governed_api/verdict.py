@@ -25,6 +25,8 @@ __all__ = [
     "LabelledShare",
     "MetricFinding",
     "RecordedPart",
+    "Slice",
+    "Slices",
     "StratifiedDifference",
     "VerdictWord",
     "wire",
@@ -159,6 +161,33 @@ class CalibrationCurve(RecordedPart):
     bins: list[CalibrationBin] = []
 
 
+class Slice(RecordedPart):
+    """Values of several protected attributes together that are selected otherwise than everybody else."""
+
+    values: dict[str, str]
+    """Attribute → value."""
+    rows: int
+    rate: float | None = None
+    """Of selection."""
+    difference: float | None = None
+    """rate - that of all other rows."""
+    lower: float | None = None
+    """Lower end of the difference's interval, at all looks."""
+    upper: float | None = None
+    """Upper end of the same."""
+    log_evidence: float | None = None
+    """Natural logarithm of the e-value against a difference within the bounds."""
+
+
+class Slices(RecordedPart):
+    """Subgroup discovery. The chance that any slice is ever found falsely is at most 1 - confidenceLevel."""
+
+    looked_at: int = 0
+    left_out: int = 0
+    """Smaller slices, beyond the most that are looked at."""
+    found: list[Slice] = []
+
+
 class ChiSquare(RecordedPart):
     """Pearson's test of independence, for one look."""
 
@@ -242,6 +271,8 @@ class BiasVerdict(AuditorReport):
     calibration: dict[str, list[CalibrationCurve]] = {}
     """Attribute → the curves of its groups, at most 8; empty: no metric is about probabilities, or no labels have
     come."""
+    slices: Slices = Slices()
+    """Of two or three protected attributes together: what is found is shown, and decides nothing."""
     outside_range: dict[str, int] = {}
     """scores, labels → how many lay outside favorableOutcome.range and count as the nearer end."""
     groups: dict[str, list[GroupRate]] = {}

@@ -10,7 +10,7 @@ from governed_api.evidence import (
     StratumAudit,
     StratumDisparity,
 )
-from governed_api.verdict import WITHIN_THRESHOLDS, BiasVerdict, CalibrationCurve, MetricFinding
+from governed_api.verdict import WITHIN_THRESHOLDS, BiasVerdict, CalibrationCurve, MetricFinding, Slices
 from governed_serving.dossier.dossier import Dossier
 from governed_serving.dossier.markup import Safe, tag, text
 from governed_serving.dossier.parts import figure, number, percent, pill, section, table
@@ -72,6 +72,7 @@ def _verdict(dossier: Dossier, auditor: BiasVerdict) -> Safe:
             _labels(auditor),
             *_metric_forests(differences, 0.0, "difference (unprivileged − privileged)"),
             *_metric_forests(ratios, 1.0, "ratio (unprivileged / privileged)"),
+            _slices(auditor.slices),
             *[_calibration(attribute, shown) for attribute, shown in auditor.calibration.items()],
             tag(
                 "p",
@@ -153,6 +154,35 @@ def _labels(auditor: BiasVerdict) -> Safe | None:
             tag("p", said, class_="callout"),
             table(["group", "outcome", "labelled rows", "share"], shares, numeric=(3,)),
             table(["metric", "comparison", "value", "worst case"], worst, numeric=(2, 3)),
+        ]
+    )
+
+
+def _slices(slices: Slices) -> Safe | None:
+    """Which combinations of protected values are selected otherwise than everybody else."""
+    if not slices.looked_at:
+        return None
+    rows = [
+        [
+            ", ".join(f"{attribute} {value}" for attribute, value in one.values.items()),
+            f"{one.rows:,}",
+            percent(one.rate),
+            number(one.difference),
+            f"[{number(one.lower)}, {number(one.upper)}]",
+            number(one.log_evidence),
+        ]
+        for one in slices.found
+    ]
+    said = f"{slices.looked_at:,} combinations of two or three protected values were compared with everybody else"
+    said += f"; {slices.left_out:,} smaller ones were not. " if slices.left_out else ". "
+    said += "Any of them is ever found by mistake with at most the verdict's chance of being wrong, however often one "
+    said += "looks. They are shown; the verdict doesn't hang on them."
+    headings = ["combination", "rows", "selected", "difference", "interval", "log e-value"]
+    return text(
+        [
+            tag("h4", "Subgroups"),
+            tag("p", said),
+            table(headings, rows, numeric=(1, 2, 3, 5)) if rows else tag("p", "None was found.", class_="none"),
         ]
     )
 

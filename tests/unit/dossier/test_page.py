@@ -332,6 +332,23 @@ def test_the_page_says_who_has_labels_and_what_the_others_could_make_of_a_metric
     assert "not come" not in render_page(gather("m", report=silent, source=None, kek=None, made=NOW))
 
 
+def test_subgroups_that_were_found_are_told() -> None:
+    one = {"values": {"sex": "f", "race": HOSTILE}, "rows": 1234, "rate": 0.125, "difference": -0.375}
+    one |= {"lower": -0.5, "upper": -0.25, "logEvidence": 12.5}
+    told = {"verdict": "Pass", "slices": {"lookedAt": 90, "leftOut": 7, "found": [one]}}
+    page = render_page(gather("m", report={"status": {"auditor": told}}, source=None, kek=None, made=NOW))
+    structure(page)
+    assert "90 combinations of two or three protected values" in page
+    assert "7 smaller ones were not" in page
+    assert re.search(r"sex f, race .{0,300}1,234.{0,200}12\.5 %.{0,200}0\.375.{0,200}0\.5.{0,20}0\.25", page, re.S)
+    told["slices"] = {"lookedAt": 90, "leftOut": 0, "found": []}
+    nothing = render_page(gather("m", report={"status": {"auditor": told}}, source=None, kek=None, made=NOW))
+    assert "None was found." in nothing
+    assert "smaller ones were not" not in nothing
+    plain = {"status": {"auditor": {"verdict": "Pass"}}}
+    assert "Subgroups" not in render_page(gather("m", report=plain, source=None, kek=None, made=NOW))
+
+
 def test_calibration_is_drawn_with_its_bands() -> None:
     bins = [
         {"low": 0.2, "high": 0.3, "rows": 40, "score": 0.25, "rate": 0.5, "lower": 0.125, "upper": 0.875},

@@ -38,7 +38,7 @@ def test_the_wire_has_the_names_and_the_nulls_that_it_always_had() -> None:
     told = wire(judge(Bias.model_validate(SPEC), cells()))
     assert list(told) == [
         "verdict", "summary", "samples", "metrics", "labelled", "favorableOutcome", "confidenceLevel", "missing", "references",  # noqa: E501
-        "groups", "strata", "attributes", "intersections",
+        "slices", "groups", "strata", "attributes", "intersections",
     ]  # fmt: skip
     women, tiny = told["metrics"][0], told["metrics"][1]
     assert set(women) == {

@@ -56,6 +56,7 @@ from governed_serving.fairness.metrics.roster import (
 )
 from governed_serving.fairness.metrics.sequences import e_benjamini_hochberg
 from governed_serving.fairness.metrics.simpson import SimpsonFinding, simpson
+from governed_serving.fairness.metrics.slices import slices_of
 
 __all__ = ["SMALLEST_GROUP", "judge"]
 
@@ -161,6 +162,7 @@ def judge(bias: Bias, cells: Cells, roster: Roster | None = None) -> BiasVerdict
     )
     told: dict[str, object] = {"pooled": gone, "labels": labels, "outside_range": _outside(cells)}
     told["calibration"] = calibration_curves(bias, cells, panels, alpha_of(bias))
+    told["slices"] = slices_of(bias, cells, panels, alpha_of(bias)) if samples >= least else None
     return verdict.changed(**{name: value for name, value in told.items() if value})
 
 
