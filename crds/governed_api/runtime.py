@@ -17,6 +17,10 @@ ARCHIVE_DIR = "GOVERNED_ARCHIVE_DIR"
 ARCHIVE_URL = "GOVERNED_ARCHIVE_URL"
 ARCHIVE_TOKEN_FILE = "GOVERNED_ARCHIVE_TOKEN_FILE"
 ARCHIVE_ROOT_FILE = "GOVERNED_ARCHIVE_ROOT_FILE"
+OBJECTS = "GOVERNED_OBJECTS"
+"""Of the archive: s3://BUCKET/PREFIX?endpoint=URL&region=NAME, where its blobs are; on its volume otherwise."""
+OBJECTS_KEYS = "GOVERNED_OBJECTS_KEYS"
+OBJECTS_CA = "GOVERNED_OBJECTS_CA"
 REPORT = "GOVERNED_REPORT"
 POD_TOKENS = "GOVERNED_POD_TOKENS"
 """Folder of what the inner ports ask for in a pod with a foreign runtime: files server, explainer, auditor. Each port
@@ -61,12 +65,13 @@ class Kind(Enum):
 VARIABLES: Mapping[str, Kind] = {
     SPEC: Kind.PATH, KEK_FILE: Kind.PATH, MODEL_DIR: Kind.PATH, SPOOL_DIR: Kind.PATH, DATA_DIR: Kind.PATH,
     SOURCE_DIR: Kind.PATH, ARCHIVE_DIR: Kind.PATH, ARCHIVE_TOKEN_FILE: Kind.PATH, ARCHIVE_ROOT_FILE: Kind.PATH,
-    POD_TOKENS: Kind.PATH, TEMPORARY_DIR: Kind.PATH, ALIBI_PYTHON: Kind.PATH,
+    POD_TOKENS: Kind.PATH, OBJECTS_KEYS: Kind.PATH, OBJECTS_CA: Kind.PATH,
+    TEMPORARY_DIR: Kind.PATH, ALIBI_PYTHON: Kind.PATH,
     ARCHIVE_URL: Kind.URL, REPORT: Kind.URL, PREDICTOR_URL: Kind.URL, EXPLAINER_URL: Kind.URL,
     UPSTREAM_URL: Kind.URL,
     HTTP_PORT: Kind.PORT, GRPC_PORT: Kind.PORT, INTERNAL_PORT: Kind.PORT, LEDGER_PORT: Kind.PORT,
     ARTEFACT_DIGEST: Kind.TEXT, REVISION: Kind.TEXT, TRACK: Kind.TEXT, POD_NAME: Kind.TEXT, NAMESPACE: Kind.TEXT,
-    WITNESSES: Kind.TEXT, WITNESS_QUORUM: Kind.TEXT,
+    OBJECTS: Kind.TEXT, WITNESSES: Kind.TEXT, WITNESS_QUORUM: Kind.TEXT,
     HOST: Kind.TEXT, MAX_BODY_BYTES: Kind.TEXT, THREADS: Kind.TEXT, DRAIN_SECONDS: Kind.TEXT,
     OPENMP_THREADS: Kind.TEXT, OPENBLAS_THREADS: Kind.TEXT,
 }  # fmt: skip
@@ -124,6 +129,8 @@ MOUNT_SPOOL = "/var/spool/governed"
 MOUNT_DATA = "/var/lib/governed/data"
 MOUNT_SOURCE = "/mnt/source"
 MOUNT_ARCHIVE = "/var/lib/governed/archive"
+MOUNT_OBJECTS = "/var/run/governed/objects"
+MOUNT_OBJECTS_CA = "/var/run/governed/objects-ca"
 
 LIVE_PATH = "/healthz/live"
 READY_PATH = "/healthz/ready"

@@ -35,6 +35,13 @@ class Settings:
     """Witnesses of every namespace's ledger: "VKEY URL" each."""
     witness_quorum: int = 0
     """How many of them must have cosigned a checkpoint; 0: all."""
+    objects: str | None = None
+    """s3://BUCKET/PREFIX?endpoint=URL&region=NAME for the archives' blobs, below it a prefix for each namespace;
+    absent: on the archives' volumes."""
+    objects_secret: str | None = None
+    """Secret of each namespace with access-key-id and secret-access-key; absent: the pod's own identity."""
+    objects_ca_secret: str | None = None
+    """Secret of each namespace whose ca.crt the storage's certificate is checked by; absent: the image's."""
     ledger_readers: str | None = None
     """Namespace whose pods (an ingress controller's) may reach the ledgers' public port; absent: there is none."""
     api_servers: tuple[tuple[str, int], ...] = ()
@@ -67,6 +74,9 @@ class Settings:
             archive_storage_class=get("ARCHIVE_STORAGE_CLASS"),
             witnesses=tuple(w for w in (get("WITNESSES") or "").splitlines() if w.strip()),
             witness_quorum=int(get("WITNESS_QUORUM") or 0),
+            objects=get("OBJECTS"),
+            objects_secret=get("OBJECTS_SECRET"),
+            objects_ca_secret=get("OBJECTS_CA_SECRET"),
             ledger_readers=get("LEDGER_READERS"),
             api_servers=tuple((cidr, int(port)) for cidr, port in servers),
             metrics_namespace=get("METRICS_NAMESPACE"),

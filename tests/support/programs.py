@@ -116,6 +116,7 @@ MODULES: tuple[GoModule, ...] = (
     ),
     GoModule("pause", "", {"pause": "."}),
     GoModule("ledger-verifier", "", {"ledger-verifier": "."}),
+    GoModule("versitygw", "github.com/versity/versitygw", {"versitygw": "github.com/versity/versitygw/cmd/versitygw"}),
     GoModule("gitops", "github.com/argoproj/gitops-engine", {"gitops-judge": "."}),
     GoModule("kserve", "github.com/kserve/kserve", {"kserve-manager": "github.com/kserve/kserve/cmd/manager"}),
     GoModule(

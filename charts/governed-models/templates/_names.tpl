@@ -76,3 +76,11 @@ a NetworkPolicy sees of them differs by network plug-in), else nothing. */ -}}
 {{- if $index }}{{ "\n" }}{{ end }}{{ $witness.key }} {{ $witness.url }}
 {{- end -}}
 {{- end -}}
+
+{{- define "governed.objects" -}}
+{{- with .Values.archive.objects -}}
+{{- if .url -}}
+{{ .url }}?region={{ .region }}{{ if .endpoint }}&endpoint={{ .endpoint | urlquery }}{{ end }}{{ if .allowHttp }}&http=allowed{{ end }}
+{{- end -}}
+{{- end -}}
+{{- end -}}

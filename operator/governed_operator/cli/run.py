@@ -17,6 +17,39 @@ if TYPE_CHECKING:
     from governed_operator.local.run import Running
 
 
+OBJECTS, OBJECTS_CA = "objects", "objects-ca"
+"""Secrets of a run."""
+Witnesses = Annotated[
+    list[str] | None,
+    typer.Option(help="Witness that cosigns the ledger: 'VKEY URL'. May be given again.", show_default=False),
+]
+Quorum = Annotated[
+    int | None, typer.Option(help="How many witnesses make a checkpoint a witnessed one; all by default.", min=1)
+]
+ObjectsOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Object storage for the archive's blobs: s3://BUCKET/PREFIX?endpoint=URL&region=NAME.",
+        show_default="on the archive's volume",
+    ),
+]
+ObjectsKeys = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder with the files access-key-id and secret-access-key.",
+        show_default=False,
+        exists=True,
+        file_okay=False,
+    ),
+]
+ObjectsCa = Annotated[
+    Path | None,
+    typer.Option(
+        help="Certificates by which the storage's is checked.", show_default=False, exists=True, dir_okay=False
+    ),
+]
+
+
 def command(
     file: Annotated[Path, typer.Argument(help="Manifest of a GovernedModel.", show_default=False)],
     workdir: Annotated[
@@ -28,13 +61,11 @@ def command(
         str, typer.Option(help="Address that the model's server listens on (0.0.0.0: all); all else is on loopback.")
     ] = "127.0.0.1",
     *,
-    witness: Annotated[
-        list[str] | None,
-        typer.Option(help="Witness that cosigns the ledger: 'VKEY URL'. May be given again.", show_default=False),
-    ] = None,
-    quorum: Annotated[
-        int | None, typer.Option(help="How many witnesses make a checkpoint a witnessed one; all by default.", min=1)
-    ] = None,
+    witness: Witnesses = None,
+    quorum: Quorum = None,
+    objects: ObjectsOption = None,
+    objects_keys: ObjectsKeys = None,
+    objects_ca: ObjectsCa = None,
     once: Annotated[bool, typer.Option(help="Send the sample's requests, show the results, stop.")] = False,
     verbose: Annotated[bool, typer.Option(help="With --once: show the containers' log lines as well.")] = False,
 ) -> None:
@@ -53,10 +84,14 @@ def command(
         if model.spec.suspend:
             fail(f"{file}: spec.suspend is true: nothing runs; set it to false")
         folder = workdir or Path(".governed") / model.name
-        settings = Settings(witnesses=tuple(witness or ()), witness_quorum=quorum or 0)
+        settings = Settings(
+            witnesses=tuple(witness or ()), witness_quorum=quorum or 0, objects=objects,
+            objects_secret=OBJECTS if objects_keys else None, objects_ca_secret=OBJECTS_CA if objects_ca else None,
+        )  # fmt: skip
         options = Options(
-            folder, file.resolve().parent, port_offset, host, quiet=once and not verbose, settings=settings
-        )
+            folder, file.resolve().parent, port_offset, host, quiet=once and not verbose, settings=settings,
+            given=_given(objects_keys, objects_ca),
+        )  # fmt: skip
 
         async def when_ready(running: Running) -> None:
             await (_showcase(running, manifest, file) if once else _until_stopped(running, console))
@@ -70,6 +105,12 @@ def command(
         fail(_disk(_only_of_the_disk(group), workdir))
     if once and interrupted:
         raise typer.Exit(130)
+
+
+def _given(keys: Path | None, ca: Path | None) -> dict[str, dict[str, bytes]]:
+    """Secrets that a person gives by files. Raises OSError."""
+    given = {OBJECTS: {p.name: p.read_bytes() for p in sorted(keys.iterdir()) if p.is_file()}} if keys else {}
+    return given | ({OBJECTS_CA: {"ca.crt": ca.read_bytes()}} if ca else {})
 
 
 async def _showcase(running: "Running", manifest: "GovernedModel", file: Path) -> None:

@@ -1,5 +1,7 @@
 """The namespace's archive: StatefulSet with a retained volume, Service, access."""
 
+from urllib.parse import urlsplit
+
 from governed_api import object_names
 from governed_api import runtime as rt
 from governed_api.names import ARCHIVE, GROUP, LABEL_COMPONENT, PART_OF, REPORT_PLURAL
@@ -62,6 +64,7 @@ def _pod(namespace: str, settings: Settings) -> Manifest:
             {"name": "keys", "secret": {"secretName": object_names.ARCHIVE_KEYS, "defaultMode": 0o440}},
             pod.memory_volume("tmp", "64Mi"),
             pod.account_volume(),
+            *_objects_volumes(settings),
         ],
     }
 
@@ -81,6 +84,7 @@ def _container(namespace: str, settings: Settings) -> Manifest:
             env.variable(rt.REPORT, env.report_url(namespace, ARCHIVE)),
             *([env.variable(rt.LEDGER_PORT, rt.PUBLIC_LEDGER_PORT)] if settings.ledger_readers else []),
             *_witnesses(settings),
+            *_objects(namespace, settings),
         ],
         ports=[{"name": name, "containerPort": port, "protocol": "TCP"} for name, port in _ports(settings).items()],
         **pod.patient_probes("http", start=600),  # a large ledger's tiles and index may have to be made anew
@@ -91,6 +95,7 @@ def _container(namespace: str, settings: Settings) -> Manifest:
             pod.mount(object_names.ARCHIVE_VOLUME, rt.MOUNT_ARCHIVE),
             pod.mount("tmp", "/tmp"),
             pod.account_mount(),
+            *(pod.mount(v["name"], _MOUNTS[v["name"]], read_only=True) for v in _objects_volumes(settings)),
         ],
     )
 
@@ -106,6 +111,32 @@ def _witnesses(settings: Settings) -> list[Manifest]:
     if settings.witness_quorum:
         variables.append(env.variable(rt.WITNESS_QUORUM, settings.witness_quorum))
     return variables
+
+
+_MOUNTS = {"objects": rt.MOUNT_OBJECTS, "objects-ca": rt.MOUNT_OBJECTS_CA}
+
+
+def _objects(namespace: str, settings: Settings) -> list[Manifest]:
+    """Each namespace's blobs below a prefix of its own: one model's archive has no way to another's."""
+    if not settings.objects:
+        return []
+    parts = urlsplit(settings.objects)
+    place = parts._replace(path="/".join(["", *filter(None, parts.path.split("/")), namespace])).geturl()
+    out = [env.variable(rt.OBJECTS, place)]
+    if settings.objects_secret:
+        out.append(env.variable(rt.OBJECTS_KEYS, rt.MOUNT_OBJECTS))
+    if settings.objects_ca_secret:
+        out.append(env.variable(rt.OBJECTS_CA, f"{rt.MOUNT_OBJECTS_CA}/ca.crt"))
+    return out
+
+
+def _objects_volumes(settings: Settings) -> list[Manifest]:
+    secrets = {"objects": settings.objects_secret, "objects-ca": settings.objects_ca_secret}
+    return [
+        {"name": name, "secret": {"secretName": secret, "defaultMode": 0o440}}
+        for name, secret in secrets.items()
+        if settings.objects and secret
+    ]
 
 
 def _claim(settings: Settings) -> Manifest:

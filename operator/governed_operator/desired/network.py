@@ -1,7 +1,7 @@
 """NetworkPolicies: default deny by selecting the pods; clients → server, pod → archive, DNS and the API server, nothing
 else."""
 
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from governed_api import runtime as rt
 from governed_api.names import ARCHIVE, LABEL_COMPONENT, LABEL_MODEL, PART_OF
@@ -80,6 +80,14 @@ def _witnesses(settings: Settings) -> list[Manifest]:
     return [{"ports": _ports(*sorted(ports))}] if ports else []
 
 
+def _objects(settings: Settings) -> list[Manifest]:
+    """By port as well; 443 where no endpoint is named."""
+    if not settings.objects:
+        return []
+    endpoint = dict(parse_qsl(urlsplit(settings.objects).query)).get("endpoint", "https:")
+    return [{"ports": _ports(_port(endpoint))}]
+
+
 def archive_policy(namespace: str, settings: Settings) -> Manifest:
     models = {"matchExpressions": [{"key": LABEL_MODEL, "operator": "Exists"}]}
     return shared(
@@ -95,6 +103,6 @@ def archive_policy(namespace: str, settings: Settings) -> Manifest:
                 *_scrape(settings, rt.PORT_ARCHIVE),
                 *_from_namespace(settings.ledger_readers, rt.PUBLIC_LEDGER_PORT),
             ],
-            "egress": [_dns(), *_api_server(settings), *_witnesses(settings)],
+            "egress": [_dns(), *_api_server(settings), *_witnesses(settings), *_objects(settings)],
         },
     )

@@ -4,7 +4,7 @@ import asyncio
 import functools
 import signal
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -46,6 +46,8 @@ class Options:
     settings: Settings = field(default_factory=Settings)
     """What the chart's values are in a cluster."""
     backoff: Backoff = field(default_factory=Backoff)
+    given: Mapping[str, Mapping[str, bytes]] = field(default_factory=dict)
+    """Secrets that no object makes: name → key → content. They stay in memory."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,7 @@ class LocalRun:
     async def _start(self, prober: Prober) -> Running:
         artefact = self._artefact()
         manifests = self._render(artefact)
-        secrets = Secrets(self.workdir, (object_names.ARCHIVE_KEYS, rt.ROOT_NAME))
+        secrets = Secrets(self.workdir, (object_names.ARCHIVE_KEYS, rt.ROOT_NAME), self.options.given)
         for secret in by_kind(manifests, "Secret"):
             secrets.ensure(secret)
         services = by_kind(manifests, "Service")

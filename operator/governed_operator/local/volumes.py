@@ -14,9 +14,11 @@ class Secrets:
     """Secrets of a namespace as files WORKDIR/secrets/<name>/<key>, 0600; generated ones are drawn once. Those that
     bring their data (rows of training data) stay in memory."""
 
-    def __init__(self, workdir: Workdir, root: tuple[str, str]) -> None:
+    def __init__(
+        self, workdir: Workdir, root: tuple[str, str], given: Mapping[str, Mapping[str, bytes]] | None = None
+    ) -> None:
         self._folder, self._root = workdir.secrets, root
-        self._brought: dict[str, dict[str, bytes]] = {}
+        self._brought = {name: dict(data) for name, data in (given or {}).items()}
 
     def ensure(self, secret: Manifest) -> None:
         """Draw a generated Secret's data unless it is there. A half-written one is an error, never replaced: a key may

@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 from starlette.applications import Starlette
+from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -24,7 +25,7 @@ from governed_api import routes
 from governed_api.runtime import LIVE_PATH, METRICS_PATH, READY_PATH
 from governed_serving.archive.backup.snapshot import Snapshot
 from governed_serving.archive.client import HIDDEN
-from governed_serving.archive.errors import OTHER_MODEL, ArchiveError, Busy, LedgerDamaged, Refused
+from governed_serving.archive.errors import OTHER_MODEL, ArchiveError, Busy, LedgerDamaged, Refused, Unverified
 from governed_serving.archive.ledger.tiles import WIDTH
 from governed_serving.archive.metrics import ArchiveMetrics
 from governed_serving.archive.reach import ACTS, PUBLIC, Act, Speaker
@@ -175,11 +176,11 @@ class _State:
         return _json({"live": True})
 
     async def readiness(self, _: Request) -> Response:
-        return (
-            _json({"ready": True})
-            if self.ready and not self._leaving()
-            else _json({"error": "the archive is stopping"}, 503)
-        )
+        if not self.ready or self._leaving():
+            return _json({"error": "the archive is stopping"}, 503)
+        if away := self.archive.blobs.away:
+            return _json({"error": away}, 503)
+        return _json({"ready": True})
 
 
 _Table = list[tuple[str, tuple[str, ...], Handler]]
@@ -307,7 +308,7 @@ def _blob_routes(state: _State) -> _Table:
 
     async def put_blob(request: Request) -> Response:
         digest = request.path_params["digest"]
-        if archive.blobs.size(digest) is not None or archive.blobs.expired(digest):
+        if archive.blobs.expired(digest) or await run_in_threadpool(archive.blobs.size, digest) is not None:
             return _json({"blob": digest}, 200)  # a shipper that was killed sends again what may be deleted by now
         async with state.uploads:
             fresh = await _receive(request, state, digest)
@@ -317,13 +318,15 @@ def _blob_routes(state: _State) -> _Table:
         digest = request.path_params["digest"]
         if not (speaker := _speaker_of(request)).reads_all and speaker.role is not None:
             await run_in_threadpool(_check_named, archive, speaker, digest, request)
-        if archive.blobs.size(digest) is None:
+        if await run_in_threadpool(archive.blobs.size, digest) is None:
             if archive.blobs.expired(digest):
                 raise Refused(
                     410, f"blob {digest} was deleted under governance.privacy.retention; the ledger has the receipt"
                 )
             raise Refused(404, f"blob {digest} is not here")
-        return FileResponse(archive.blobs.path(digest), media_type=_BINARY)
+        path, copy = await run_in_threadpool(archive.blobs.fetched, digest)
+        gone = BackgroundTask(path.unlink, missing_ok=True) if copy else None
+        return FileResponse(path, media_type=_BINARY, background=gone)
 
     return [
         (routes.BLOB, ("PUT",), put_blob),
@@ -556,7 +559,7 @@ async def _problem(_: Request, error: Exception) -> Response:
         answer = _json({"error": str(error)}, error.status)
         answer.headers["retry-after"] = "1"
         return answer
-    return _json({"error": str(error)}, 500 if isinstance(error, LedgerDamaged) else 400)
+    return _json({"error": str(error)}, 500 if isinstance(error, LedgerDamaged | Unverified) else 400)
 
 
 async def _disk_problem(_: Request, error: Exception) -> Response:

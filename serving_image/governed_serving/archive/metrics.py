@@ -61,6 +61,10 @@ class ArchiveMetrics:
             "governed_archive_ledger_faults", "Places of the log that can't be read or aren't what was signed.", names,
             registry=self._registry,
         )  # fmt: skip
+        self._away = Gauge(
+            "governed_archive_objects_away", "1: the object storage of the blobs doesn't answer.", names,
+            registry=self._registry,
+        )  # fmt: skip
         self._common = common
         self._of_witnesses(names)
         self._of_tokens(names)
@@ -136,6 +140,7 @@ class ArchiveMetrics:
         self._deleted.labels(**self._common).set(archive.retention.deleted)
         self._rebuilt.labels(**self._common).set(archive.ledger.rebuilt)
         self._faults.labels(**self._common).set(len(archive.ledger.faults))
+        self._away.labels(**self._common).set(bool(archive.blobs.away))
         self._render_witnesses(archive)
         return generate_latest(self._registry)
 

@@ -18,6 +18,7 @@ from governed_serving.archive.errors import ArchiveError, LedgerDamaged
 from governed_serving.archive.ledger.note import Checkpoint
 from governed_serving.archive.metrics import ArchiveMetrics
 from governed_serving.archive.service import Archive
+from governed_serving.archive.store.objects import Bucket, bucket_from_environment
 from governed_serving.archive.tokens import Tokens, older_until
 from governed_serving.archive.witness.asking import Witnessing
 from governed_serving.archive.witness.policy import WitnessPolicy
@@ -31,6 +32,7 @@ __all__ = ["serve"]
 
 _REPORT_SECONDS = 15.0
 _INSPECTION_SECONDS = 1.0
+_STORAGE_SECONDS = 10.0
 _MESSAGE = 1000
 
 
@@ -48,6 +50,8 @@ class Settings:
     public_port: int
     """For whoever watches the log from outside; 0: none."""
     witnesses: WitnessPolicy
+    bucket: Bucket | None = None
+    """Where blobs are; None: in the folder."""
 
     @classmethod
     def from_environment(cls, variables: Mapping[str, str] = os.environ) -> "Settings":
@@ -62,6 +66,7 @@ class Settings:
             report=env.text(runtime.REPORT),
             public_port=env.port(runtime.LEDGER_PORT, 0),
             witnesses=WitnessPolicy.from_environment(env),
+            bucket=bucket_from_environment(env),
         )
 
 
@@ -120,7 +125,8 @@ def _opened(settings: Settings, told: dict[str, str], *, accept_loss: bool) -> A
     kek = load_kek(settings.kek_file)
 
     def opened(accept: bool) -> Archive:
-        return Archive(settings.folder, kek, settings.namespace, told=told, accept_loss=accept)
+        bucket = settings.bucket
+        return Archive(settings.folder, kek, settings.namespace, told=told, accept_loss=accept, bucket=bucket)
 
     try:
         return opened(accept_loss)
@@ -146,7 +152,9 @@ def _accepted(report: str) -> str:
 
 async def _beside(archive: Archive, report: str, witnessing: Witnessing) -> None:
     """What runs beside the routes."""
-    await asyncio.gather(_report(archive, report), _upkeep(archive), _inspection(archive), witnessing.run())
+    await asyncio.gather(
+        _report(archive, report), _upkeep(archive), _inspection(archive), _storage(archive), witnessing.run()
+    )
 
 
 def _told(url: str) -> dict[str, str]:
@@ -180,6 +188,22 @@ async def _inspection(archive: Archive) -> None:
             place = await asyncio.to_thread(archive.ledger.inspect, place)
         except (ArchiveError, CryptoError, OSError) as error:
             log("error", "the ledger couldn't be looked at, retrying", error=str(error))
+
+
+async def _storage(archive: Archive) -> None:
+    """Ask again and again whether object storage answers, and move there what is still on the volume."""
+    while archive.blobs.bucket is not None:
+        problem = await asyncio.to_thread(archive.blobs.bucket.problem)
+        if problem != archive.blobs.away:
+            log("error" if problem else "info", "object storage", problem=problem or "it answers again")
+        archive.blobs.away = problem
+        try:
+            if not problem and (moved := await asyncio.to_thread(archive.blobs.move_out)):
+                log("info", "blobs of the volume moved to object storage", blobs=moved)
+                continue
+        except (ArchiveError, OSError) as error:
+            log("error", "blobs couldn't be moved to object storage, retrying", error=str(error))
+        await asyncio.sleep(_STORAGE_SECONDS)
 
 
 async def _upkeep(archive: Archive) -> None:

@@ -23,8 +23,9 @@ from governed_serving.archive.ledger.note import SIGNER, NoteError, Signer
 from governed_serving.archive.ledger.proof import LogProof
 from governed_serving.archive.ledger.witnessed import WITNESSED, Witnessed
 from governed_serving.archive.reach import Speaker
-from governed_serving.archive.store.blobs import BlobStore
+from governed_serving.archive.store.blobs import BlobStore, settle_place
 from governed_serving.archive.store.named import NamedFiles, Prepared, check_model, check_name
+from governed_serving.archive.store.objects import Bucket
 from governed_serving.archive.store.references import References
 from governed_serving.archive.store.retention import Retention
 from governed_serving.archive.store.states import States
@@ -157,6 +158,7 @@ class Archive:
         told: Mapping[str, str] | None = None,
         accept_loss: bool = False,
         let_go: Mapping[str, object] = MappingProxyType({}),
+        bucket: Bucket | None = None,
     ):
         self._let_go = let_go
         root.mkdir(parents=True, exist_ok=True)
@@ -177,15 +179,16 @@ class Archive:
             os.close(self._guard)
             raise
         try:
-            self._open(root)
+            settle_place(root, bucket)
+            self._open(root, bucket)
         except BaseException:
             self.appender.close()
             os.close(self._guard)
             raise
 
-    def _open(self, root: Path) -> None:
+    def _open(self, root: Path, bucket: Bucket | None) -> None:
         cipher = self._keyring.keyset("references")
-        self.blobs = BlobStore(root / "blobs", is_sealed)
+        self.blobs = BlobStore(root / "blobs", is_sealed, bucket=bucket)
         self._refs = References(root / "refs", cipher)
         self._states = States(root / "states", is_sealed)
         self._keysets = root / "keysets"

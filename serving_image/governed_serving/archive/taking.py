@@ -20,6 +20,7 @@ from governed_serving.archive.errors import ArchiveError
 from governed_serving.archive.ledger.note import Verifier
 from governed_serving.archive.restore import checked
 from governed_serving.archive.service import Archive
+from governed_serving.archive.store.objects import kept_in
 from governed_serving.archive.verify.derived import is_running
 from governed_serving.crypto import load_kek
 from governed_serving.durable import is_regular, open_new, put_in_place
@@ -130,7 +131,10 @@ def _chunks(source: str, asked: Asked) -> Iterator[Iterator[bytes]]:
     kek = load_kek(
         asked.key_file or PodEnvironment().required_path(runtime.KEK_FILE, "the archive's key, or --key-file")
     )
-    with closing(Archive(root, kek, namespace)) as archive, closing(Snapshot(archive)) as snapshot:
+    with (
+        closing(Archive(root, kek, namespace, bucket=kept_in(root))) as archive,
+        closing(Snapshot(archive)) as snapshot,
+    ):
         yield snapshot.chunks()
 
 

@@ -160,7 +160,7 @@ def test_what_comes_in_and_what_was_deleted_are_no_blobs(tmp_path: Path) -> None
 def test_a_blob_that_goes_while_it_is_looked_for_is_no_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     filled(tmp_path).close()
     stays = unnamed(tmp_path)
-    monkeypatch.setattr("governed_serving.archive.verify.sources.addresses", lambda _: iter([stays, "0" * 64]))
+    monkeypatch.setattr("governed_serving.archive.verify.held_blobs.addresses", lambda _: iter([stays, "0" * 64]))
     assert verify(source(tmp_path)).unnamed == 1
 
 

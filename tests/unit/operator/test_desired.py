@@ -257,3 +257,23 @@ def test_network_policies_open_the_clients_port_alone() -> None:
     assert model["spec"]["ingress"] == [{"ports": [{"port": p, "protocol": "TCP"} for p in (8080, 8081)]}]
     ports = [p["port"] for rule in model["spec"]["egress"] for p in rule["ports"]]
     assert ports == [53, 53, 8090, 443, 6443, 6380]
+
+
+def test_blobs_in_object_storage_have_a_prefix_per_namespace_and_keys_in_the_archive_alone() -> None:
+    (archive,) = named("neighbours-present", "StatefulSet")
+    pod = archive["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    variables = {e["name"]: e.get("value") for e in container["env"]}
+    namespace = archive["metadata"]["namespace"]
+    assert variables[rt.OBJECTS] == (
+        f"s3://ledgers/eu/{namespace}?region=eu-central-1&endpoint=https%3A%2F%2Fs3.example%3A9000"
+    )
+    assert (variables[rt.OBJECTS_KEYS], variables[rt.OBJECTS_CA]) == (rt.MOUNT_OBJECTS, f"{rt.MOUNT_OBJECTS_CA}/ca.crt")
+    mounts = {m["name"]: (m["mountPath"], m.get("readOnly")) for m in container["volumeMounts"]}
+    assert (mounts["objects"], mounts["objects-ca"]) == ((rt.MOUNT_OBJECTS, True), (rt.MOUNT_OBJECTS_CA, True))
+    (policy,) = [p for p in named("neighbours-present", "NetworkPolicy") if p["metadata"]["name"] == "governed-archive"]
+    assert 9000 in [p["port"] for rule in policy["spec"]["egress"] for p in rule["ports"]]
+    others = [m for m in CASES["neighbours-present"] if m["kind"] in ("Deployment", "Job")]
+    assert others
+    assert "ledger-bucket" not in str(others), "no pod of a model has a way there"
+    assert rt.OBJECTS not in str(named("trained-full", "StatefulSet")), "the volume is the default"

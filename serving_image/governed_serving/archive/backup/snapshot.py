@@ -6,6 +6,7 @@ the blobs, of which retention deletes none until the stream ends. Wrapped keys a
 """
 
 import hashlib
+import os
 import tempfile
 import time
 from collections.abc import Callable, Generator, Iterator
@@ -24,10 +25,10 @@ from governed_serving.archive.backup.members import (
     header,
     padding,
 )
+from governed_serving.archive.errors import Unverified
 from governed_serving.archive.ledger.note import Checkpoint
 from governed_serving.archive.ledger.witnessed import WITNESSED
 from governed_serving.archive.service import Archive
-from governed_serving.archive.store.blobs import addresses
 from governed_serving.decoding import decode_with
 from governed_serving.durable import is_regular, read_regular
 from governed_serving.records import LedgerEntry, timestamp
@@ -89,9 +90,9 @@ class Snapshot:
             with (self._archive.root / "ledger" / "log" / name).open("rb") as file:
                 yield from self._file(f"ledger/log/{name}", size, file)
         blobs = blob_bytes = 0
-        for digest in addresses(self._archive.blobs.root):
-            blobs += 1
-            blob_bytes += yield from self._blob(digest)
+        for digest in self._archive.blobs.addresses():
+            if (length := (yield from self._blob(digest))) is not None:
+                blobs, blob_bytes = blobs + 1, blob_bytes + length
         self._look_for_missing()
         manifest = msgspec.json.encode(
             Manifest(
@@ -137,14 +138,19 @@ class Snapshot:
         yield padding(size)
         self._files.append(Stored(place, size, digest.hexdigest()))
 
-    def _blob(self, address: str) -> Generator[bytes, None, int]:
-        """The value of ``yield from`` is its size."""
-        path = self._archive.blobs.path(address)
-        size, digest = path.stat().st_size, hashlib.sha256()
-        yield header(f"blobs/{address[:2]}/{address}", size)
-        for chunk in self._archive.blobs.read(address):
-            digest.update(chunk)
-            yield chunk
+    def _blob(self, address: str) -> Generator[bytes, None, int | None]:
+        """The value of ``yield from`` is its size; None for one that object storage changed: it isn't in the
+        backup."""
+        try:
+            with self._archive.blobs.opened(address) as file:
+                size, digest = os.fstat(file.fileno()).st_size, hashlib.sha256()
+                yield header(f"blobs/{address[:2]}/{address}", size)
+                while chunk := file.read(CHUNK):
+                    digest.update(chunk)
+                    yield chunk
+        except Unverified as error:
+            self._fault(str(error))
+            return None
         yield padding(size)
         if digest.hexdigest() != address:
             self._fault(f"blob {address} has SHA-256 {digest.hexdigest()}: it was changed")

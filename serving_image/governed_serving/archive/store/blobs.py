@@ -5,15 +5,21 @@ those of one of our sealed formats is refused, so that plaintext can't end up he
 """
 
 import hashlib
+import heapq
+import itertools
 import os
 import secrets
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
-from governed_serving.archive.errors import Refused
-from governed_serving.durable import fsync_folder, open_new, put_in_place
+from governed_api import runtime
+from governed_serving.archive.errors import ArchiveError, Refused
+from governed_serving.archive.store.objects import OBJECTS, Bucket, Place
+from governed_serving.durable import fsync_folder, open_new, put_in_place, replace_file
 
-__all__ = ["NOT_SEALED", "BlobStore", "BlobWriter", "addresses", "check_address"]
+__all__ = ["NOT_SEALED", "BlobStore", "BlobWriter", "addresses", "check_address", "settle_place"]
 
 NOT_SEALED = "the body is not sealed: encrypt it with the model's keyset before it is archived"
 _CHUNK = 1 << 20
@@ -34,9 +40,18 @@ def addresses(root: Path) -> Iterator[str]:
 
 
 class BlobStore:
-    """Blobs below ``root``; ``sealed`` tells from the first 64 bytes whether a body is one of our sealed formats."""
+    """Blobs below ``root``; ``sealed`` tells from the first 64 bytes whether a body is one of our sealed formats.
 
-    def __init__(self, root: Path, sealed: Callable[[bytes], bool], max_bytes: int = 8 << 30):
+    With a ``bucket`` they are there, and ``root`` has what is coming in, the marks of what was deleted, and blobs of
+    before that :meth:`move_out` hasn't moved yet. Raises Busy while the bucket can't be reached.
+    """
+
+    def __init__(
+        self, root: Path, sealed: Callable[[bytes], bool], max_bytes: int = 8 << 30, *, bucket: Bucket | None = None
+    ):
+        self.bucket = bucket
+        self.away = ""
+        """Why the bucket didn't answer when it was last asked."""
         self.root = root
         self.max_bytes = max_bytes
         self._sealed = sealed
@@ -55,6 +70,8 @@ class BlobStore:
 
     def expire(self, digest: str) -> None:
         """Delete a blob for good: sent again, it is not stored again."""
+        if self.bucket is not None:
+            self.bucket.delete(check_address(digest))  # first: while it can't be, nothing says that it was
         marker = self._marker(digest)
         marker.parent.mkdir(parents=True, exist_ok=True)
         marker.touch(mode=0o600)
@@ -70,11 +87,16 @@ class BlobStore:
     def size(self, digest: str) -> int | None:
         """Bytes of a blob; None when it isn't here."""
         path = self.path(digest)
-        return path.stat().st_size if path.exists() else None
+        if path.exists():
+            return path.stat().st_size
+        return self.bucket.size(digest) if self.bucket is not None else None
 
     def writer(self, digest: str) -> "BlobWriter":
         """Receive a blob in chunks."""
-        return BlobWriter(self.path(digest), self._incoming / secrets.token_hex(8), self._sealed, self.max_bytes)
+        return BlobWriter(self.path(digest), self._aside(), self._sealed, self.max_bytes, self.bucket)
+
+    def _aside(self) -> Path:
+        return self._incoming / secrets.token_hex(8)
 
     def put(self, digest: str, data: bytes) -> bool:
         """Store a blob; False when it was here already. Raises :class:`Refused`, OSError."""
@@ -83,17 +105,93 @@ class BlobStore:
             return writer.commit()
 
     def read(self, digest: str) -> Iterator[bytes]:
-        """The blob in chunks of 1 MiB; raises FileNotFoundError."""
-        with self.path(digest).open("rb") as file:
+        """The blob in chunks of 1 MiB; raises FileNotFoundError, Unverified."""
+        with self.opened(digest) as file:
             while chunk := file.read(_CHUNK):
                 yield chunk
+
+    @contextmanager
+    def opened(self, digest: str) -> Iterator[IO[bytes]]:
+        """The blob as a file. Raises FileNotFoundError, Unverified."""
+        path, copy = self.fetched(digest)
+        try:
+            with path.open("rb") as file:
+                yield file
+        finally:
+            if copy:
+                path.unlink(missing_ok=True)
+
+    def fetched(self, digest: str) -> tuple[Path, bool]:
+        """A file with the blob, and whether it is a copy that the caller removes. Raises FileNotFoundError,
+        Unverified."""
+        path = self.path(digest)
+        if self.bucket is None:
+            return path, False
+        copy = self._aside()
+        try:
+            os.link(path, copy)  # not the file itself: it may be on its way out
+            return copy, True
+        except FileNotFoundError:
+            pass
+        try:
+            with open_new(copy) as file:
+                self.bucket.fetch(digest, file)
+        except BaseException:
+            copy.unlink(missing_ok=True)
+            raise
+        return copy, True
+
+    def addresses(self) -> Iterator[str]:
+        """Of all blobs, sorted, wherever they are."""
+        here = addresses(self.root)
+        if self.bucket is None:
+            return here
+        return (a for a, _ in itertools.groupby(heapq.merge(here, self.bucket.addresses())))
+
+    def move_out(self, most: int = 1000) -> int:
+        """Put up to ``most`` blobs of the volume into the bucket; how many."""
+        moved = 0
+        if self.bucket is None:
+            return moved
+        for digest in itertools.islice(addresses(self.root), most):
+            path = self.path(digest)
+            self.bucket.put(digest, path)
+            path.unlink()
+            moved += 1
+        return moved
+
+
+def settle_place(root: Path, bucket: Bucket | None) -> None:
+    """Keep in an archive's folder where its blobs are. Raises ArchiveError where they are elsewhere than in
+    ``bucket``."""
+    note = root / OBJECTS
+    kept = note.read_text() if note.is_file() else ""
+    if bucket is None and kept:
+        raise ArchiveError(
+            f"{root}: its blobs are in object storage, {kept}: say so again ({runtime.OBJECTS}; governed run --objects)"
+        )
+    if bucket is None:
+        return
+    if kept and Place.parse(kept).key != bucket.place.key:
+        raise ArchiveError(
+            f"{root}: expected its blobs in {kept}, found {bucket.place.text}: copy all objects there, then write "
+            f"the new address into {note}"
+        )
+    replace_file(note, bucket.place.text.encode())
 
 
 class BlobWriter:
     """One blob on its way in: hashed as it comes, visible only once its address is right and it is on disk."""
 
-    def __init__(self, target: Path, aside: Path, sealed: Callable[[bytes], bool], max_bytes: int):
-        self._target = target
+    def __init__(
+        self,
+        target: Path,
+        aside: Path,
+        sealed: Callable[[bytes], bool],
+        max_bytes: int,
+        bucket: Bucket | None = None,
+    ):
+        self._target, self._bucket = target, bucket
         self._aside = aside
         self._sealed = sealed
         self._max_bytes = max_bytes
@@ -122,6 +220,8 @@ class BlobWriter:
         if self._target.exists():
             return False
         self._file.flush()
+        if self._bucket is not None:
+            return self._bucket.put(found, self._aside)
         os.fsync(self._file.fileno())
         self._target.parent.mkdir(exist_ok=True)
         put_in_place(self._aside, self._target)

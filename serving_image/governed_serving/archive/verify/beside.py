@@ -10,6 +10,7 @@ import msgspec
 
 from governed_serving.archive.errors import ArchiveError
 from governed_serving.archive.verify.findings import Findings
+from governed_serving.archive.verify.held_blobs import HeldBlobs
 from governed_serving.archive.verify.truth import Shipped, Truth
 from governed_serving.crypto import DirectoryStore, Kek, Keyring, SegmentCipher
 from governed_serving.crypto.document import KeysetDocument
@@ -198,7 +199,18 @@ class _Stream:
 class _Spool:
     """One pod's spool."""
 
-    def __init__(self, place: str, root: Path, archive: Path, truth: Truth, beside: Beside, findings: Findings):
+    def __init__(
+        self,
+        place: str,
+        root: Path,
+        archive: Path,
+        truth: Truth,
+        beside: Beside,
+        findings: Findings,
+        *,
+        blobs: HeldBlobs,
+    ):
+        self._blobs = blobs
         self.place, self.root, self._archive = place, root, archive
         self.truth, self._beside, self.findings = truth, beside, findings
         self.cursors: dict[str, ShippedTo] = {}
@@ -214,7 +226,7 @@ class _Spool:
         return SegmentCipher(Keyring(kek, store).keyset("journal", create=False))
 
     def blob(self, digest: str) -> bytes:
-        return (self._archive / "blobs" / digest[:2] / digest).read_bytes()
+        return self._blobs.content(digest)
 
     def check(self) -> None:
         self._read_cursors()
@@ -334,11 +346,11 @@ def _digests(truth: Truth, purpose: str) -> dict[str, bool]:
     return found
 
 
-def check_spools(archive: Path, truth: Truth, beside: Beside, findings: Findings) -> None:
+def check_spools(archive: Path, truth: Truth, beside: Beside, findings: Findings, blobs: HeldBlobs) -> None:
     """Every journal that lies beside the archive; and which streams of the ledger have none here."""
     before, spools = len(findings.wrong) + len(findings.unchecked), []
     for place, root in beside.spools.items():
-        spool = _Spool(place, root, archive, truth, beside, findings)
+        spool = _Spool(place, root, archive, truth, beside, findings, blobs=blobs)
         with findings.looking_at(place):
             spool.check()
         spools.append(spool)

@@ -18,6 +18,7 @@ from governed_serving.archive.ledger.note import Verifier, open_checkpoint
 from governed_serving.archive.ledger.witnessed import WITNESSED
 from governed_serving.archive.service import ANCHOR
 from governed_serving.archive.store.blobs import addresses
+from governed_serving.archive.store.objects import OBJECTS
 from governed_serving.archive.verify.findings import Findings
 from governed_serving.archive.verify.truth import HeldTiles, Truth
 from governed_serving.crypto import Keyset
@@ -244,7 +245,7 @@ class Derived:
 def unexplained(root: Path, found: Iterable[str], known: set[str], findings: Findings) -> None:
     """Say of what nothing accounts for. Left alone: blobs and names, which have checks of their own; locks."""
     blobs = {f"blobs/{digest[:2]}/{digest}" for digest in addresses(root / "blobs")}
-    for place in sorted(set(found) - known - blobs):
+    for place in sorted(set(found) - known - blobs - {OBJECTS}):
         folder, _, name = place.rpartition("/")  # an empty folder has no name
         if not (root / place).exists():  # a running archive replaced it meanwhile
             continue

@@ -21,6 +21,7 @@ from governed_serving.archive.tokens import ROLES_SINCE
 from governed_serving.archive.verify.beside import Beside, check_spools
 from governed_serving.archive.verify.derived import Derived, files_below, is_running, unexplained
 from governed_serving.archive.verify.findings import Finding, Findings
+from governed_serving.archive.verify.held_blobs import HeldBlobs
 from governed_serving.archive.verify.keys import check_keysets, check_own_keys
 from governed_serving.archive.verify.reports import Reports
 from governed_serving.archive.verify.sources import DirectorySource, LogSource
@@ -107,6 +108,8 @@ def inspect_folder(root: Path, kek: Kek, asked: Asked, beside: Beside | None = N
     with findings.looking_at(f"ledger/{WITNESSED}"):
         check_witnesses(witnessed, found.log.size if found.log else 0, asked.witnesses, findings)
     _say_limits(findings, asked)
+    if asked.blobs and source.blobs.unseen:
+        findings.skip("blobs", source.blobs_are)
     with findings.looking_at("ledger"):
         _Folder(root, kek, findings, running).check(files, source, reports, beside)
     return found
@@ -177,12 +180,12 @@ class _Folder:
         derived.check(truth, signed.size, verifier)
         known = derived.known | check_own_keys(root, self._kek, truth, findings)
         known |= check_keysets(root, truth, findings, files, running=self._running)
-        known |= self._markers(truth, files)
+        known |= self._markers(truth, files, source.blobs)
         known |= self._retention(truth)
         known |= {f"{kind}/{model}/{name}" for kind in ("refs", "states") for model, name in _names(root / kind)}
         known |= self._prepared(files, known) | {ROLES_SINCE}
         unexplained(root, files, known, findings)
-        check_spools(root, truth, beside, findings)
+        check_spools(root, truth, beside, findings, source.blobs)
         reports.check(truth, source, beside.keks)
         for what in beside.elsewhere:
             findings.note(what, "not looked at")
@@ -212,7 +215,7 @@ class _Folder:
         elif more > 0:
             self._findings.note("ledger/log", f"{more} entries follow the checkpoint: the archive is running")
 
-    def _markers(self, truth: Truth, files: set[str]) -> set[str]:
+    def _markers(self, truth: Truth, files: set[str], blobs: HeldBlobs) -> set[str]:
         """What retention deleted may not come again: a marker for each receipt, and none without."""
         markers = {f for f in files if f.startswith("blobs/expired/")}
         wanted = {f"blobs/expired/{d[:2]}/{d}" for d in truth.deleted}
@@ -220,7 +223,7 @@ class _Folder:
             if not self._running:
                 self._findings.fault(place, "marks a blob as deleted, which no receipt in the log lists")
         for place in sorted(wanted - markers):
-            if not (self._root / "blobs" / place[14:]).exists():
+            if not blobs.is_there(place[-64:]):
                 self._findings.fault(place, "is missing: a receipt in the log lists the blob as deleted")
             elif not self._running:
                 self._findings.skip(
@@ -230,7 +233,7 @@ class _Folder:
         for place in sorted(markers & wanted):
             if (self._root / place).stat().st_size:
                 self._findings.fault(place, "isn't empty: a marker holds nothing")
-            if (self._root / "blobs" / place[14:]).exists():
+            if blobs.is_there(place[-64:]):
                 self._findings.fault(
                     f"blobs/{place[14:]}", "was deleted under retention, with a receipt in the log: it was put back"
                 )

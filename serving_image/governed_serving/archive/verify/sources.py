@@ -18,10 +18,10 @@ from governed_serving.archive.ledger.note import Verifier
 from governed_serving.archive.ledger.tiles import TiledTree
 from governed_serving.archive.ledger.witnessed import WITNESSED
 from governed_serving.archive.service import ledger_cipher
-from governed_serving.archive.store.blobs import addresses
 from governed_serving.archive.store.holdings import Holding
 from governed_serving.archive.store.named import NamedFiles
 from governed_serving.archive.store.references import References
+from governed_serving.archive.verify.held_blobs import MISSING, HeldBlobs
 from governed_serving.crypto import CryptoError, DirectoryStore, Kek, KeyDestroyed, Keyring, KeysetStore, is_purpose
 from governed_serving.decoding import decode_json, decode_msgpack
 from governed_serving.records import ENTRY_BYTES
@@ -33,13 +33,11 @@ _Stored = tuple[str, str, bytes | None]
 """Model, name and bytes; no bytes when they went meanwhile."""
 _Look = Callable[[NamedFiles], Iterator[_Stored]]
 
-MISSING = "is missing"
 _FEW_BYTES = 1 << 20
 """Of a checkpoint, a key, or what a bundle says of itself."""
 _MANY_BYTES = 256 << 20
 CONSISTENCY = "consistency.json"
 """Member of a bundle: size of an earlier checkpoint → hashes (hex) of the proof that the log extends it."""
-"""What :meth:`LogSource.blob` says of a blob that isn't there."""
 
 
 class Leaf(msgspec.Struct, frozen=True):
@@ -119,10 +117,11 @@ class DirectorySource:
     """An archive's volume, read without changing it; ``kek`` is the archive's own key. The archive may be running."""
 
     complete = True
-    blobs_are = "there and unchanged"
     sees_names = True
 
     def __init__(self, root: Path, kek: Kek):
+        self.blobs = HeldBlobs(root)
+        self.blobs_are = self.blobs.are
         self._root = root
         self._kek = kek
         self._tree: TiledTree | None = None
@@ -177,15 +176,10 @@ class DirectorySource:
         return None
 
     def blob(self, digest: str) -> str | None:
-        try:
-            with (self._root / "blobs" / digest[:2] / digest).open("rb") as file:
-                found = hashlib.file_digest(file, "sha256").hexdigest()
-        except FileNotFoundError:
-            return MISSING
-        return None if found == digest else f"has SHA-256 {found}: it was changed"
+        return self.blobs.problem(digest)
 
     def addresses(self) -> Iterator[str]:
-        return addresses(self._root / "blobs")
+        return self.blobs.addresses()
 
     def holdings(self) -> Iterator[Holding]:
         yield from self._named(_in_place)
@@ -217,7 +211,7 @@ class DirectorySource:
                 yield Holding("ref", model, name, hashlib.sha256(data).hexdigest())
 
     def blob_bytes(self, digest: str) -> bytes:
-        return (self._root / "blobs" / digest[:2] / digest).read_bytes()
+        return self.blobs.content(digest)
 
     def keysets(self, model: str) -> KeysetStore:
         return DirectoryStore(self._root / "keysets" / model)
