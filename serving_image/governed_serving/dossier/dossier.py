@@ -2,12 +2,13 @@
 example."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
 
+from governed_api.base import VerdictWord
 from governed_api.evidence import DataAudit, DatasetManifest, Evaluation, GateTable, ShippedArtefact
 from governed_api.report import GateResult
 from governed_api.verdict import BiasVerdict
@@ -205,6 +206,7 @@ def gather(
         return dossier
     dossier.ledger = _read_ledger(source, model)
     _read_summaries(dossier.ledger, dossier.notes)
+    _hold_verdict(dossier, dossier.ledger)
     with_id = example or _example_id(dossier.ledger)
     _verify(dossier, source, vkey, earlier, with_id)
     _attempt(dossier, "keys", lambda: _inventory(dossier, source))
@@ -219,6 +221,22 @@ def gather(
     if dossier.example:
         _attempt(dossier, "example request", lambda: _open_example(dossier, source, kek))
     return dossier
+
+
+def _hold_verdict(dossier: Dossier, view: LedgerView) -> None:
+    """That a model passes is what the newest verdict in the ledger says, whatever a report claims: pods write reports,
+    and a report may be older. What is claimed against the model stands."""
+    told = dossier.report.auditor
+    if told is None or view.error or told.verdict != "Pass":
+        return
+    known = [(i, e) for i, e in view.entries.get("verdict", []) if not told.revision or e.revision == told.revision]
+    index, said = (known[-1][0], known[-1][1].summary.get("verdict")) if known else (None, None)
+    if said == told.verdict:
+        return
+    where = "no entry of the ledger does" if index is None else f"the newest in the ledger, entry {index}, says {said}"
+    word: VerdictWord = "Fail" if said == "Fail" else "Unknown"
+    dossier.notes.append(f"The report says Pass, {where}: the ledger counts.")
+    dossier.report = replace(dossier.report, auditor=told.changed(verdict=word))
 
 
 def _attempt(dossier: Dossier, what: str, action: Callable[[], object]) -> None:
