@@ -41,7 +41,7 @@ def paths(app: Starlette) -> Iterator[str]:
 async def test_nobody_is_led_to_another_host(name: str) -> None:
     app = APPS[name]()
     hosts: dict[str, Any] = {"headers": {"host": "evil.example", "x-forwarded-host": "evil.example"}}
-    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    transport = httpx.ASGITransport(_Headless(app), raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://here") as client:
         missed = [form.format(path) for path in paths(app) for form in WRITTEN]
         assert len(missed) > 10
@@ -51,6 +51,19 @@ async def test_nobody_is_led_to_another_host(name: str) -> None:
                 answer = await client.request(method, scope, **hosts)
                 assert answer.status_code not in REDIRECTING, (method, path, answer.headers)
                 assert "evil.example" not in answer.headers.get("location", ""), (method, path)
+
+
+class _Headless:
+    """Bodies left out: those of stand-ins are none."""
+
+    def __init__(self, app: Starlette) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        async def sent(message: Any) -> None:
+            await send({**message, "body": b""} if "body" in message else message)
+
+        await self._app(scope, receive, sent)
 
 
 def test_every_application_of_ours_is_asked() -> None:
