@@ -75,7 +75,7 @@ class Site:
         self.shipper = shipper(spool, self.client, self.keyset)
 
     def holder(self, **more: Any) -> Subjects:
-        return Subjects(MODEL_KEK, self.client.keysets(), clock=lambda: self.now, **more)
+        return Subjects(MODEL_KEK, self.client.keysets(), clock=lambda: self.now, later=lambda *_: None, **more)
 
     def plane(self, subjects: Subjects | None = None) -> DataPlane:
         unsealed = plane(journal=self.journal)

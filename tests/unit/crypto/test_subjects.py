@@ -2,6 +2,7 @@
 
 import gc
 import os
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +14,6 @@ from governed_serving.crypto import (
     Kek,
     KeyMissing,
     Keyring,
-    Keyset,
     Subjects,
     Tampered,
     purposes_of,
@@ -64,22 +64,17 @@ def site(tmp_path: Path) -> Site:
     return Site(tmp_path)
 
 
-def keysets_in_memory() -> int:
-    gc.collect()
-    return sum(type(thing) is Keyset for thing in gc.get_objects())
-
-
 def test_a_destroyed_key_leaves_memory_though_nobody_asks_for_it(site: Site) -> None:
-    site.subjects.digest("north")  # the index's own keyset stays
-    before = keysets_in_memory()
     record = site.seal("north")
     assert site.subjects.opened(record) == frame()
-    assert keysets_in_memory() > before
+    keysets = [weakref.ref(held.keyset) for held in site.subjects._held.values() if held.keyset is not None]
+    assert len(keysets) == 2, "by the person, and by the record's key"
     site.destroy(record.key)
     site.later.pass_(29.9)
-    assert keysets_in_memory() > before
+    assert all(keyset() is not None for keyset in keysets)
     site.later.pass_(0.1)
-    assert keysets_in_memory() == before
+    gc.collect()
+    assert all(keyset() is None for keyset in keysets)
     assert site.later.due == [], "nothing is left to wait for"
 
 
