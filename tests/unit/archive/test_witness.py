@@ -319,6 +319,7 @@ def test_a_changed_file_isnt_told_any_more(bed: Bed, witness: Witness, change: s
     path.unlink()
     again.round(later=1.0)
     assert path.read_text() == again.archive.witnessed.note
+    assert again.archive.ledger.said[-1] == "witnessed wasn't what was cosigned: it was written anew"
     again.close()
     bed.archive = Archive(bed.root, KEK, "default")
 

@@ -203,7 +203,14 @@ def test_a_proxy_of_the_environment_isnt_used(monkeypatch: pytest.MonkeyPatch, t
         bed.close()
 
 
-def test_pauses_grow_to_five_minutes(tmp_path: Path) -> None:
+def test_pauses_grow_to_five_minutes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[tuple[float, float]] = []
+
+    def uniform(least: float, most: float) -> float:
+        drawn.append((least, most))
+        return 1.0
+
+    monkeypatch.setattr("governed_serving.archive.witness.asking.random.uniform", uniform)
     bed = Bed(tmp_path / "archive", Witness(url="http://127.0.0.1:9"))
     bed.append(0, 1)
     [asked] = bed.asking._asked
@@ -211,9 +218,76 @@ def test_pauses_grow_to_five_minutes(tmp_path: Path) -> None:
     for _ in range(9):
         bed.round(later=301.0)
         pauses.append(asked.again - bed.now)
-    for pause, most in zip(pauses, [5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 300.0, 300.0, 300.0], strict=True):
-        assert most / 2 <= pause <= most
+    assert pauses == [5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 300.0, 300.0, 300.0]
+    assert set(drawn) == {(0.5, 1.0)}, "several archives don't ask in step"
     bed.close()
+
+
+def test_a_witness_is_asked_again_when_its_pause_is_over_and_no_sooner(tmp_path: Path) -> None:
+    with serving(Witness()) as witness:
+        bed = Bed(tmp_path / "archive", witness)
+        [asked] = bed.asking._asked
+        bed.append(0, 1)
+        witness.fault = "error"
+        bed.round()
+        for moment, answers in ((asked.again - bed.now - 0.01, 1), (0.01, 2)):
+            bed.round(later=moment)
+            assert witness.asked == answers
+        witness.fault = ""
+        bed.round(later=asked.again - bed.now)
+        assert bed.archive.witnessed.size == 1
+        answered = witness.asked
+        for moment, more in ((asked.again - bed.now - 0.01, 0), (0.01, 1)):
+            bed.round(later=moment)
+            assert witness.asked == answered + more, "an unchanged checkpoint is cosigned again within the hour"
+        bed.close()
+
+
+def test_what_is_wrong_is_logged_once_and_so_is_its_end(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    with serving(Witness()) as witness:
+        bed = Bed(tmp_path / "archive", witness)
+        bed.append(0, 1)
+        for fault in ("error", "error", "garbage", ""):
+            witness.fault = fault
+            bed.round()
+        bed.close()
+    told = [r.getMessage() for r in caplog.records if "witness" in r.getMessage()]
+    assert told == ["a witness doesn't cosign", "a witness doesn't cosign", "a witness cosigns again"]
+
+
+async def test_rounds_go_on_until_they_are_cancelled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bed = Bed(tmp_path / "archive", Witness(url="http://127.0.0.1:9"))
+    rounds, enough = 0, asyncio.Event()
+
+    async def round() -> None:
+        nonlocal rounds
+        rounds += 1
+        if rounds == 1:
+            raise OSError("the volume is full")
+        enough.set()
+
+    monkeypatch.setattr(bed.asking, "round", round)
+    bed.asking._period = 0.0
+    running = asyncio.create_task(bed.asking.run())
+    await asyncio.wait_for(enough.wait(), 60)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    bed.close()
+
+
+def test_who_meant_a_private_address_is_told_how_to_say_so() -> None:
+    async def private(_host: str, _port: int) -> list[str]:
+        return ["10.0.0.7"]
+
+    configured = Configured(Cosigner.parse(WITNESS.vkey), "https://witness.example")
+    with pytest.raises(WitnessProblem) as raised:
+        asyncio.run(WitnessClient(configured, resolve=private).kept(ORIGIN))
+    assert str(raised.value) == (
+        "ValueError: expected a public address behind witness.example, found 10.0.0.7; "
+        "name the address itself if that is meant"
+    )
 
 
 def test_a_cosignature_may_be_five_minutes_ahead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,7 +41,8 @@ class _Asked:
     """What it cosigned last."""
     cosignature: Cosignature | None = None
     again: float = 0.0
-    failures: int = 0
+    pause: float = 0.0
+    """Seconds that it was left alone for after its last failure; 0: it answered."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,7 @@ class Witnessing:
 
     def _is_due(self, asked: _Asked, wanted: _Round) -> bool:
         now = self._clock()
-        if asked.failures:
+        if asked.pause:
             return now >= asked.again
         return asked.text != wanted.text or now >= asked.again
 
@@ -136,9 +137,9 @@ class Witnessing:
             return
         asked.text, asked.standing.size = wanted.text, wanted.checkpoint.size
         asked.standing.answers["cosigned"] += 1
-        if asked.failures:
+        if asked.pause:
             log("info", "a witness cosigns again", witness=asked.standing.cosigner.name)
-        asked.standing.problem, asked.failures, asked.again = "", 0, self._clock() + _REFRESH
+        asked.standing.problem, asked.pause, asked.again = "", 0.0, self._clock() + _REFRESH
 
     async def _cosigned(self, asked: _Asked, wanted: _Round) -> Cosignature:
         """Raises WitnessProblem."""
@@ -202,6 +203,5 @@ class Witnessing:
                 problem=text,
             )
         standing.problem = text
-        pause = min(_LONGEST, self._period * 2**asked.failures)
-        asked.failures = min(asked.failures + 1, 16)
-        asked.again = self._clock() + pause * random.uniform(0.5, 1.0)
+        asked.pause = min(_LONGEST, 2 * asked.pause or self._period)
+        asked.again = self._clock() + asked.pause * random.uniform(0.5, 1.0)
