@@ -263,7 +263,9 @@ def test_an_older_copy_is_refused_by_the_witness_and_not_gone_on_with(
     bed.archive = Archive(bed.root, KEK, "default")
 
 
-def test_a_fork_is_refused_as_it_is_shown(bed: Bed, witness: Witness, tmp_path: Path) -> None:
+def test_a_fork_is_refused_as_it_is_shown(
+    bed: Bed, witness: Witness, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """Two archives with one key: the second one's entries, of the same number, are others."""
     copy = older_copy(bed, tmp_path)
     bed.archive.close()
@@ -272,6 +274,7 @@ def test_a_fork_is_refused_as_it_is_shown(bed: Bed, witness: Witness, tmp_path: 
     assert present.round() == ""
     fork.append(0, 4, "other")
     assert "checkpoint over 8 entries" in fork.round()
+    assert [r.levelname for r in caplog.records if r.getMessage() == "a witness doesn't cosign"] == ["ERROR"]
     assert fork.archive.witnessed.size == 5
     with pytest.raises(Busy, match="another archive signs with the same key"):
         fork.archive.appender.submit(batch(4, 1, "other"))
@@ -313,6 +316,8 @@ def test_a_changed_file_isnt_told_any_more(bed: Bed, witness: Witness, change: s
     changes = {"flip": note[:-10] + ("A" if note[-10] != "A" else "B") + note[-9:], "cut": note[:40]}
     path.write_text(changes.get(change, Signer(ORIGIN, bytes(32)).sign("a\n1\nb\n")))
     again = Bed(bed.root, witness)
+    if change == "flip":
+        assert "witnessed isn't what was cosigned" in again.archive.ledger.said[-1]
     assert again.get("/v1/ledger/witnessed").status_code == 404
     assert again.round() == ""
     assert again.archive.witnessed.size == 5

@@ -11,7 +11,7 @@ import pytest
 
 from governed_serving.archive.ledger.cosignature import Cosignature, Cosigner
 from governed_serving.archive.witness.client import Conflict, Inconsistent, WitnessClient, WitnessProblem
-from governed_serving.archive.witness.policy import MOST
+from governed_serving.archive.witness.policy import MOST, WitnessPolicy
 from governed_serving.archive.witness.policy import Witness as Configured
 from governed_serving.environment import InvalidSettings
 from support.witness import Witness, serving
@@ -252,8 +252,11 @@ def test_what_is_wrong_is_logged_once_and_so_is_its_end(tmp_path: Path, caplog: 
             witness.fault = fault
             bed.round()
         bed.close()
-    told = [r.getMessage() for r in caplog.records if "witness" in r.getMessage()]
-    assert told == ["a witness doesn't cosign", "a witness doesn't cosign", "a witness cosigns again"]
+    told = [(r.levelname, r.getMessage()) for r in caplog.records if "witness" in r.getMessage()]
+    amiss = ("WARNING", "a witness doesn't cosign")
+    assert told == [amiss, amiss, ("INFO", "a witness cosigns again")]
+    answers = bed.archive.witnessed.standings[0].answers
+    assert (answers["cosigned"], answers["status500"], answers["garbage"]) == (1, 2, 1)
 
 
 async def test_rounds_go_on_until_they_are_cancelled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -305,5 +308,6 @@ def test_a_cosignature_may_be_five_minutes_ahead(tmp_path: Path, monkeypatch: py
 def test_a_note_holds_the_signatures_of_16_witnesses() -> None:
     lines = [f"{Witness(f'w.example/{n}', bytes([n]) * 32).vkey} https://w.example/{n}" for n in range(1, MOST + 2)]
     assert len(settings("\n".join(lines[:16])).witnesses) == 16
+    assert WitnessPolicy() == settings("") == WitnessPolicy((), 0)
     with pytest.raises(InvalidSettings, match="expected at most 16 witnesses, found 17"):
         settings("\n".join(lines))
