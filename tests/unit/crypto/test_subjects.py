@@ -16,9 +16,10 @@ from governed_serving.crypto import (
     Keyring,
     Subjects,
     Tampered,
+    canonical,
     purposes_of,
 )
-from governed_serving.records import PredictionFrame, SubjectFrame
+from governed_serving.records import EventRecord, PredictionFrame, SubjectFrame
 from support.waiting import eventually
 
 
@@ -122,6 +123,71 @@ def test_a_person_is_known_by_a_keyed_digest(site: Site, tmp_path: Path) -> None
     assert len(digest) == 32
     assert digest == site.holder().digest("north") != site.subjects.digest("south")
     assert digest != Site(tmp_path / "other").subjects.digest("north"), "without the key nobody can try names"
+
+
+FORMS = {
+    "7": [7, 7.0, "7", "7.0", "7.000", " 7 ", "\t7\n", "\u200b7\u2060", "\ufeff7", "\u30007"],
+    "-7": [-7, -7.0, "-7.0"],
+    "0": [0, 0.0, -0.0, "0.0", "-0.0"],
+    "7.5": [7.5, "7.5"],
+    "007": ["007"],
+    "7.": ["7."],
+    ".0": [".0"],
+    "7.01": ["7.01"],
+    "\u00e9": ["e\u0301", "\u00e9", "\u00a0\u00e9\u2003"],
+    "a b": ["a b", " a b "],
+    "A": ["A"],
+    "True": [True],
+    "": ["", " ", "\u200b", float("nan")],
+    "inf": [float("inf")],
+    "9" * 40: ["9" * 40, "9" * 40 + ".0"],
+    "9" * 41 + ".0": ["9" * 41 + ".0"],
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_person_has_one_form(form: str) -> None:
+    assert [canonical(who) for who in FORMS[form]] == [form] * len(FORMS[form])
+    assert canonical(form) == form
+
+
+@pytest.mark.parametrize("blank", [*map(chr, (*range(9, 14), *range(28, 33), 0x85, 0xA0, 0x1680))])
+def test_blanks_of_every_kind_are_none_of_a_person(blank: str) -> None:
+    assert canonical(f"{blank}x{blank}y{blank}") == f"x{blank}y"
+
+
+@pytest.mark.parametrize("code", [*range(0x2000, 0x200C), 0x2028, 0x2029, 0x202F, 0x205F, 0x2060, 0x3000, 0xFEFF])
+def test_nor_is_what_takes_no_place(code: int) -> None:
+    assert canonical(f"{chr(code)}x{chr(code)}") == "x"
+    assert canonical("\u0008x\u0021") == "\u0008x\u0021", "other characters are"
+
+
+def event(id: str = "e1", **more: object) -> EventRecord:
+    return msgspec.structs.replace(EventRecord("label", id, "credit", "r1", 0.0, b"words", {"kind": "review"}), **more)
+
+
+def test_an_event_about_a_person_is_sealed_under_their_newest_key(site: Site) -> None:
+    subject = site.subjects.digest("north")
+    assert site.subjects.seal_event(event(), subject) is None, "none is made for it"
+    for number in range(1, 12):
+        site.seal("north")
+        if number < 11:
+            site.destroy(f"subject-{subject}-{number}")
+            site.later.pass_(30.0)
+    sealed = site.subjects.seal_event(event(), subject)
+    assert sealed is not None
+    assert sealed.summary == {"kind": "review", "subject": subject, "key": f"subject-{subject}-11"}
+    assert b"words" not in sealed.body
+    opened = site.subjects.opened(sealed)
+    assert opened == event(summary={"kind": "review", "subject": subject})
+    assert site.subjects.opened(event()) == event(), "one about nobody is as it was"
+    for change in ({"id": "e2"}, {"model": "other"}, {"type": "acknowledgement"}, {"body": b"x" * 60}):
+        with pytest.raises(Tampered):
+            site.subjects.opened(msgspec.structs.replace(sealed, **change))
+    site.destroy(f"subject-{subject}-11")
+    site.later.pass_(30.0)
+    assert site.subjects.opened(sealed) is sealed
+    assert site.subjects.seal_event(event(), subject) is None
 
 
 def test_no_index_is_made_for_who_only_asks(site: Site, tmp_path: Path) -> None:
