@@ -27,7 +27,7 @@ class Room:
 
 ROOMS = {
     "privacy": Room(f"{SERVING}/privacy", (f"{UNIT}/privacy", f"{UNIT}/trainer/test_masking.py")),
-    "crypto": Room(f"{SERVING}/crypto", (f"{UNIT}/crypto",)),
+    "crypto": Room(f"{SERVING}/crypto", (f"{UNIT}/crypto", f"{UNIT}/archive/test_subjects.py")),
     "archive": Room(
         f"{SERVING}/archive",
         (f"{UNIT}/archive",),
