@@ -188,6 +188,11 @@ class MetricBounds(Part):
     """Least value: at most that of parity (0; of ratios 1)."""
     threshold_upper: FiniteFloat | None = None
     """Greatest value: at least that of parity."""
+    margin: FiniteFloat | None = Field(default=None, gt=0)
+    """Equivalence margin, in the metric's own unit: an interval that lies within the bounds widened by it passes as
+    well, unless all of it lies outside the bounds. So a value on a bound isn't Unknown for ever: an interval narrower
+    than the margin decides. Pass then promises the bounds widened by the margin; Fail, as ever, the bounds. Absent:
+    Pass only within the bounds."""
 
     RULES: ClassVar[tuple[Rule, ...]] = (
         Rule("has(self.thresholdLower) || has(self.thresholdUpper)", "thresholdLower or thresholdUpper must be set"),
@@ -224,6 +229,21 @@ class MetricBounds(Part):
             " && (!has(self.thresholdUpper) || self.thresholdUpper < 1.0))",
             "this metric lies between -1 and 1, and so must its bounds: write ten percent as 0.1, "
             "and leave out a bound that can't be missed",
+        ),
+        Rule(
+            f"!has(self.margin) || !(self.name in {list(WITHIN_ONE)})"
+            " || ((!has(self.thresholdLower) || self.thresholdLower - self.margin > -1.0)"
+            " && (!has(self.thresholdUpper) || self.thresholdUpper + self.margin < 1.0))",
+            "this metric lies between -1 and 1, and so must its bounds widened by margin: every model would pass; "
+            "lower it",
+            ".margin",
+        ),
+        Rule(
+            f"!has(self.margin) || !(self.name in {list(RATIOS)})"
+            " || !has(self.thresholdLower) || self.thresholdLower - self.margin > 0.0",
+            "a ratio is never below 0, and thresholdLower less margin must lie above it: every model would pass; "
+            "lower it",
+            ".margin",
         ),
     )
 

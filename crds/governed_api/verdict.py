@@ -53,6 +53,10 @@ class MetricFinding(MetricVerdict):
     """Least value that the manifest allows."""
     threshold_upper: float | None = None
     """Largest value that the manifest allows."""
+    margin: float | None = None
+    """By how much wider bounds may be met as well; absent: none is declared."""
+    within_margin: bool = False
+    """It passes within the bounds widened by the margin: that it lies within the bounds alone isn't shown."""
     samples: int = 0
     """Rows behind it."""
     message: str = ""

@@ -67,6 +67,7 @@ def _verdict(dossier: Dossier, auditor: BiasVerdict) -> Safe:
             tag("h3", "Live verdict"),
             tag("p", said, auditor.summary, f" ({auditor.samples:,} decisions)."),
             _metric_table(auditor.metrics),
+            _margins(auditor.metrics),
             _generated(dossier, auditor),
             _alarms(auditor),
             _labels(auditor),
@@ -92,12 +93,22 @@ def _metric_table(metrics: Sequence[MetricFinding]) -> Safe | None:
             number(m.value),
             f"[{number(m.lower)}, {number(m.upper) if m.upper is not None else '∞'}]",
             _bounds(m),
-            pill(m.verdict),
+            text([pill(m.verdict), " within the margin" if m.within_margin else ""]),
         ]
         for m in metrics
     ]
     headings = ["metric", "comparison", "value", "interval", "allowed", "verdict"]
     return table(headings, rows, numeric=(2, 3)) if rows else None
+
+
+def _margins(metrics: Sequence[MetricFinding]) -> Safe | None:
+    """What Pass and Fail say where a margin is declared."""
+    if all(m.margin is None for m in metrics):
+        return None
+    said = "Where a margin is declared, Pass says that the value lies within the allowed bounds widened by the margin, "
+    said += "and Fail that it lies outside the bounds themselves. Both are wrong with at most the chance that the "
+    said += "confidence level leaves, all comparisons and looks together."
+    return tag("p", said, class_="small")
 
 
 def _generated(dossier: Dossier, auditor: BiasVerdict) -> Safe | None:
@@ -250,7 +261,8 @@ def _short(name: str) -> str:
 def _bounds(m: MetricFinding) -> str:
     low, high = m.threshold_lower, m.threshold_upper
     parts = [f"≥ {number(low)}" if low is not None else "", f"≤ {number(high)}" if high is not None else ""]
-    return ", ".join(p for p in parts if p)
+    allowed = ", ".join(p for p in parts if p)
+    return allowed if m.margin is None else f"{allowed}; margin {number(m.margin)}"
 
 
 def _attribute(dossier: Dossier, attribute: str) -> Safe:

@@ -336,3 +336,35 @@ def false_pass(runs: int) -> list[Row]:
             )
         )
     return rows
+
+
+MARGIN = 0.03
+
+
+def within_margin(runs: int) -> list[Row]:
+    """A margin of .03 around the bound of .1. On the bound a Fail is false, and rows decide; .13 beyond parity, where
+    the margin ends, a Pass is."""
+    rows = []
+    for share in (0.5, 0.1):
+        for true, what in ((0.1, "Fail on the bound"), (0.1 + MARGIN, "Pass where the margin ends")):
+            rng, wrong = np.random.default_rng(7), np.zeros(runs, bool)
+            taken = np.full(runs, np.inf)
+            for look, (k, n) in zip(LOOKS.tolist(), counted(runs, share, 1, (0.5 - true, 0.5), rng), strict=True):
+                failed, passed = _against_bound(k, n)
+                wrong |= failed if true == 0.1 else passed
+                taken[(failed | passed) & (taken > look)] = look
+            told = held(f"margin, {what}, a group of {share:.0%}", wrong)
+            rows.append(told._replace(what=told.what.replace("ever Fail, margin, ", "margin: ever ")))
+            found = float(np.quantile(taken, 0.8))
+            decided = f"margin: rows to decide at SPD −{true:.2f} in 80 % of runs, a group of {share:.0%}"
+            rows.append(Row(decided, f"{found:,.0f}", "", None))
+    return rows
+
+
+def _against_bound(k: NDArray[Any], n: NDArray[Any]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Whether the interval lies outside the bounds of ±.1, and whether it lies inside them widened by the margin."""
+    limit, enough = np.array(np.log(40)), n.min(-1) >= 10
+    failed = beyond(k, n, SPD, limit) & enough
+    outer = 0.1 + MARGIN
+    inside = [beyond(k, n, [(sign * np.array([1.0, -1.0]), -outer)], limit) for sign in (1.0, -1.0)]
+    return failed, inside[0] & inside[1] & enough

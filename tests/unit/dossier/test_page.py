@@ -332,6 +332,20 @@ def test_the_page_says_who_has_labels_and_what_the_others_could_make_of_a_metric
     assert "not come" not in render_page(gather("m", report=silent, source=None, kek=None, made=NOW))
 
 
+def test_the_page_says_which_pass_rests_on_a_margin_and_what_it_promises() -> None:
+    metric = {"name": "statisticalParityDifference", "attribute": "sex", "group": "f", "reference": "m"}
+    metric |= {"verdict": "Pass", "value": -0.1, "lower": -0.115, "upper": -0.085, "thresholdLower": -0.1}
+    told = {"verdict": "Pass", "metrics": [{**metric, "margin": 0.03, "withinMargin": True}]}
+    page = render_page(gather("m", report={"status": {"auditor": told}}, source=None, kek=None, made=NOW))
+    structure(page)
+    assert "≥ −0.1; margin 0.03" in page
+    assert re.search(r"Pass</span> within the margin", page)
+    assert "within the allowed bounds widened by the margin" in page
+    told["metrics"] = [metric]
+    without = render_page(gather("m", report={"status": {"auditor": told}}, source=None, kek=None, made=NOW))
+    assert "margin" not in without[without.index("<body") :]
+
+
 def test_subgroups_that_were_found_are_told() -> None:
     one = {"values": {"sex": "f", "race": HOSTILE}, "rows": 1234, "rate": 0.125, "difference": -0.375}
     one |= {"lower": -0.5, "upper": -0.25, "logEvidence": 12.5}

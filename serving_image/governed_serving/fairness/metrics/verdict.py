@@ -1,9 +1,11 @@
 """From counts to a verdict, against the manifest's bounds.
 
 Three states, of each metric of each comparison and of all together. Fail: its confidence sequence lies outside the
-bounds. Pass: it lies inside. Unknown: neither is shown yet; the estimate, the interval and about how many more rows
-will decide are told. A confidence sequence covers its value at all times together, so that looking after every request
-makes neither a false Fail nor a false Pass likelier. What that comes to over all looks, :mod:`.promise` says.
+bounds. Pass: it lies inside them or, with a margin, inside the bounds widened by it. Unknown: neither is shown yet; the
+estimate, the interval and about how many more rows will decide are told. An interval narrower than the margin decides,
+as it can't reach across both a bound and the widened one. A confidence sequence covers its value at all times together,
+so that looking after every request makes neither a false Fail nor a false Pass likelier. What that comes to over all
+looks, :mod:`.promise` says.
 """
 
 from collections.abc import Mapping, Sequence
@@ -61,11 +63,23 @@ from governed_serving.fairness.metrics.slices import slices_of
 __all__ = ["SMALLEST_GROUP", "judge"]
 
 FEW = f"fewer than {SMALLEST_GROUP} rows in a group"
+WITHIN_MARGIN = "within the margin"
 
 
 def _limits(bounds: MetricBounds) -> tuple[float, float]:
     low, high = bounds.threshold_lower, bounds.threshold_upper
     return -inf if low is None else low, inf if high is None else high
+
+
+def _widened(bounds: MetricBounds) -> tuple[float, float]:
+    """What the whole interval must lie in to pass."""
+    low, high = _limits(bounds)
+    margin = bounds.margin or 0.0
+    return low - margin, high + margin
+
+
+def _inside(interval: Interval, limits: tuple[float, float]) -> bool:
+    return limits[0] <= interval.lower and interval.upper <= limits[1]
 
 
 def _metric_verdict(name: str, one: Finding, bounds: MetricBounds, interval: Interval) -> tuple[VerdictWord, str]:
@@ -82,8 +96,10 @@ def _metric_verdict(name: str, one: Finding, bounds: MetricBounds, interval: Int
     if interval.upper < low or interval.lower > high:
         about = ", as far as is known for many rows: the interval is asymptotic" if one.asymptotic else ""
         return "Fail", f"the whole interval lies outside the bounds{about}"
-    if low <= interval.lower and interval.upper <= high:
+    if _inside(interval, (low, high)):
         return "Pass", ""
+    if _inside(interval, _widened(bounds)):
+        return "Pass", f"{WITHIN_MARGIN} of {bounds.margin:g}: not shown to lie within the bounds alone"
     inside = low <= one.value <= high
     return (
         "Unknown",
@@ -94,15 +110,14 @@ def _metric_verdict(name: str, one: Finding, bounds: MetricBounds, interval: Int
 def _rows_to_decide(one: Finding, bounds: MetricBounds, interval: Interval, rows: int) -> int | None:
     """About how many more rows, of ``rows`` so far: an interval is as wide as the root of 1/rows. None: hardly ever, or
     it can't be told."""
-    low, high = _limits(bounds)
+    (low, high), (least, most) = _limits(bounds), _widened(bounds)
     below, above = one.value - interval.lower, interval.upper - one.value
+    sides = ((below, one.value - least), (above, most - one.value))
+    ratio = max(wide / room if room > 0 else inf for wide, room in sides)
     if one.value > high:
-        ratio = below / (one.value - high)
+        ratio = min(ratio, below / (one.value - high))
     elif one.value < low:
-        ratio = above / (low - one.value)
-    else:
-        sides = ((below, one.value - low), (above, high - one.value))
-        ratio = max(wide / room if room > 0 else inf for wide, room in sides)
+        ratio = min(ratio, above / (low - one.value))
     more = (ratio * ratio - 1) * rows
     if not 0 < more < MOST_ROWS_TO_DECIDE:
         return None
@@ -200,6 +215,7 @@ def _of_labels(metric: MetricFinding, one: Finding, panel: Panel) -> dict[str, o
         told["worst_case"] = Bounds(lower=_number(found.lower), upper=_number(found.upper))
     if metric.verdict in ("Pass", "Fail") and (unseen := unseen_outcome(metric.name, panel, one.group, one.within)):
         told |= {"verdict": "Unknown", "message": f"{unseen}: the rate can't be known"}
+        told |= {"within_margin": False} if metric.within_margin else {}
     return told
 
 
@@ -339,6 +355,10 @@ def _metric(
     fixed = one.fixed(fixed_level) if shown else None
     if fixed is not None:
         more["fixed_sample"] = Bounds(lower=_number(fixed.lower), upper=_number(fixed.upper))
+    if bounds.margin is not None:
+        more["margin"] = bounds.margin
+        if verdict == "Pass" and not _inside(interval, _limits(bounds)):
+            more["within_margin"] = True
     if one.excluded:
         more["excluded"] = list(one.excluded)
     if one.asymptotic:
@@ -381,6 +401,8 @@ def _summary(found: Sequence[MetricFinding], samples: int, least: int) -> str:
 
 
 def _waits(metric: MetricFinding) -> str:
+    if metric.within_margin:
+        return f"; {WITHIN_MARGIN} of {metric.margin:g}"
     if metric.verdict != "Unknown" or not metric.judged:
         return ""
     if metric.window_to_decide is not None:
