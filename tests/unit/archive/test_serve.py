@@ -1,0 +1,389 @@
+"""The archive's process: what it reads before it starts, what it tells the report, and what goes on beside its
+routes."""
+
+import asyncio
+import base64
+import json
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from governed_api import runtime
+from governed_api.routes import CHECKPOINT, FIND, READY_PATH
+from governed_serving.archive import serve
+from governed_serving.archive.errors import ArchiveError
+from governed_serving.archive.ledger.note import Checkpoint
+from governed_serving.archive.service import Archive
+from governed_serving.archive.store.objects import Place
+from governed_serving.archive.tokens import OLDER_SECONDS
+from governed_serving.crypto import Kek
+from governed_serving.report import ReportWriter
+from support.ports import free_port
+from support.waiting import eventually
+
+from .ledgers import batch
+
+KEK = Kek(bytes(32))
+
+
+class Enough(Exception):
+    """Ends a loop that would go on for ever."""
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Iterator[Archive]:
+    with closing(Archive(tmp_path / "archive", KEK, "default")) as found:
+        yield found
+
+
+@pytest.fixture
+def logged(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str, dict[str, Any]]]:
+    """(level, message, fields) of what the module logs."""
+    lines: list[tuple[str, str, dict[str, Any]]] = []
+    monkeypatch.setattr(serve, "log", lambda level, message, **fields: lines.append((level, message, fields)))
+    return lines
+
+
+@pytest.fixture
+def pauses(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[float]]:
+    """Run a loop for as many pauses as there are steps, one called in each; the seconds of the pauses."""
+
+    def run(loop: Any, *steps: Callable[[], object]) -> list[float]:
+        slept: list[float] = []
+        waiting = list(steps)
+
+        async def sleep(seconds: float) -> None:
+            slept.append(seconds)
+            if not waiting:
+                raise Enough
+            waiting.pop(0)()
+
+        with monkeypatch.context() as patched:
+            patched.setattr(serve.asyncio, "sleep", sleep)
+            with pytest.raises(Enough):
+                asyncio.run(loop)
+        return slept
+
+    return run
+
+
+def nothing() -> None:
+    """A pause in which nothing happens."""
+
+
+def report(folder: Path, **archive: object) -> str:
+    (folder / "report.json").write_text(json.dumps({"status": {"archive": archive}}))
+    return f"file://{folder}/report.json"
+
+
+def told(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "report.json").read_text())["status"]["archive"]
+    return found
+
+
+# -- before it starts -------------------------------------------------------------------------------------------------
+
+
+def variables(folder: Path, **further: str) -> dict[str, str]:
+    (folder / "kek").write_bytes(bytes(32))
+    (folder / "kek").chmod(0o600)
+    (folder / "root").write_bytes(b"r" * 32)
+    return {
+        runtime.ARCHIVE_DIR: str(folder / "archive"),
+        runtime.KEK_FILE: str(folder / "kek"),
+        runtime.ARCHIVE_ROOT_FILE: str(folder / "root"),
+    } | further
+
+
+def test_settings_have_defaults_and_are_read(tmp_path: Path) -> None:
+    found = serve.Settings.from_environment(variables(tmp_path))
+    assert (found.namespace, found.port, found.public_port, found.report) == ("default", 8090, 0, "")
+    assert (found.folder, found.root, found.bucket) == (tmp_path / "archive", b"r" * 32, None)
+    given = {runtime.NAMESPACE: "banks", runtime.HTTP_PORT: "8123", runtime.LEDGER_PORT: "8091", runtime.REPORT: "x"}
+    found = serve.Settings.from_environment(variables(tmp_path, **given))
+    assert (found.namespace, found.port, found.public_port, found.report) == ("banks", 8123, 8091, "x")
+
+
+@pytest.mark.parametrize("section", [{}, {"checkpoint": ""}, {"checkpoint": 7}, {"size": 3}])
+def test_a_report_without_a_checkpoint_tells_nothing(tmp_path: Path, section: dict[str, object]) -> None:
+    assert serve._told(report(tmp_path, **section)) == {}
+
+
+def test_a_checkpoint_of_the_report_is_told_and_its_absence_stops_nothing(tmp_path: Path, logged: list[Any]) -> None:
+    assert serve._told("") == {}
+    assert serve._told(report(tmp_path, checkpoint="a note")) == {"GovernanceReport": "a note"}
+    assert logged == []
+    (tmp_path / "report.json").write_text("{")
+    assert serve._told(f"file://{tmp_path}/report.json") == {}
+    ((level, message, fields),) = logged
+    assert (level, "isn't held against it" in message, fields["error"][:16]) == ("warning", True, "report not read:")
+
+
+def test_whether_a_loss_is_accepted_is_a_no_where_it_cannot_be_read(
+    monkeypatch: pytest.MonkeyPatch, logged: list[Any]
+) -> None:
+    def away(*_: object) -> str:
+        raise OSError("no way")
+
+    monkeypatch.setattr(ReportWriter, "annotation", away)
+    assert serve._accepted("file:///report.json") == ""
+    assert [(level, fields) for level, _, fields in logged] == [("warning", {"error": "no way"})]
+
+
+def test_older_tokens_are_taken_for_a_week_and_the_log_says_until_when(
+    tmp_path: Path, logged: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = serve.Settings.from_environment(variables(tmp_path))
+    settings.folder.mkdir()
+    monkeypatch.setattr(serve.time, "time", lambda: 1_767_225_600.0)
+    assert serve._tokens(settings).older_until == 1_767_225_600 + OLDER_SECONDS
+    monkeypatch.setattr(serve.time, "time", lambda: 1_767_225_600 + OLDER_SECONDS)
+    assert serve._tokens(settings).older_until == 1_767_225_600 + OLDER_SECONDS
+    first, then = (message for _, message, _ in logged)
+    assert first == "tokens of the older form, without a role, are taken until 2026-01-08T00:00:00.000Z"
+    assert then == "tokens of the older form, without a role, are not taken any more since 2026-01-08T00:00:00.000Z"
+    assert logged[0][2] == {"until": "2026-01-08T00:00:00.000Z"}
+
+
+# -- the report -------------------------------------------------------------------------------------------------------
+
+
+def test_the_reports_section_is_the_checkpoint_and_what_is_wrong(archive: Archive) -> None:
+    archive.ledger.append(batch(0, 3))
+    values = serve._values(archive)
+    note = archive.ledger.checkpoint()
+    root = base64.b64encode(Checkpoint.unverified(note).root).decode()
+    nothing_wrong = dict.fromkeys(("message", "cosigned", "lagging", "contradiction"))
+    assert values == {"size": 3, "checkpoint": note, "rootHash": root, **nothing_wrong}
+    archive.ledger.faults.update({0: "one fault", 256: "another"})
+    assert serve._values(archive)["message"] == "one fault; another"
+    archive.ledger.faults[512] = "f" * 2000
+    archive.witnessed.contradiction = "c" * 2000
+    values = serve._values(archive)
+    assert [len(str(values[name])) for name in ("message", "contradiction")] == [1000, 1000], "a report stays small"
+
+
+def test_the_report_is_told_once_and_again_when_something_changes(
+    archive: Archive, tmp_path: Path, pauses: Callable[..., list[float]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[tuple[int, bool]] = []
+    update = ReportWriter.update
+
+    def counted(writer: ReportWriter, part: Any, values: Any, *, at_once: bool = False) -> bool:
+        written.append((values["size"], at_once))
+        return update(writer, part, values, at_once=at_once)
+
+    monkeypatch.setattr(ReportWriter, "update", counted)
+    url = report(tmp_path)
+    slept = pauses(
+        serve._report(archive, url),
+        nothing,
+        lambda: archive.ledger.append(batch(0, 2)),
+        lambda: archive.ledger.faults.update({0: "a fault"}),
+        nothing,
+    )
+    assert written == [(0, False), (2, False), (2, True)], "a fault goes at once"
+    assert (told(tmp_path)["size"], told(tmp_path)["message"]) == (2, "a fault")
+    assert slept == [15.0] * 5
+    asyncio.run(serve._report(archive, ""))  # no report: the loop isn't there
+
+
+def test_what_could_not_be_written_is_written_later(
+    archive: Archive, tmp_path: Path, pauses: Callable[..., list[float]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = [False, True, True]
+    monkeypatch.setattr(ReportWriter, "update", lambda *_, **__: answers.pop(0))
+    pauses(serve._report(archive, report(tmp_path)), nothing, nothing, nothing)
+    assert answers == [True], "tried until it was written, and then left alone"
+
+
+def test_a_larger_checkpoint_of_the_report_is_evidence_and_stays(
+    archive: Archive, tmp_path: Path, pauses: Callable[..., list[float]], logged: list[Any]
+) -> None:
+    archive.ledger.append(batch(0, 2))
+    url = report(tmp_path, size=3, checkpoint="what was signed")
+    pauses(serve._report(archive, url), nothing)
+    assert told(tmp_path) == {"size": 3, "checkpoint": "what was signed"}
+    assert (
+        logged
+        == [("error", "the report has a checkpoint over more entries than the ledger", {"report": 3, "ledger": 2})] * 2
+    )
+    archive.ledger.append(batch(2, 1))
+    pauses(serve._report(archive, url))
+    assert told(tmp_path)["checkpoint"] == archive.ledger.checkpoint(), "as many entries: the same log goes on"
+
+
+@pytest.mark.parametrize(("section", "may"), [({}, True), ({"size": "3"}, True), ({"size": 0}, True)])
+def test_a_report_that_has_less_may_be_written(
+    archive: Archive, tmp_path: Path, section: dict[str, object], may: bool
+) -> None:
+    assert serve._may_report(ReportWriter(report(tmp_path, **section)), archive) is may
+
+
+def test_a_report_that_cannot_be_read_waits(
+    archive: Archive, tmp_path: Path, pauses: Callable[..., list[float]], logged: list[Any]
+) -> None:
+    (tmp_path / "report.json").write_text("{")
+    pauses(serve._report(archive, f"file://{tmp_path}/report.json"), lambda: report(tmp_path))
+    assert told(tmp_path)["size"] == 0
+    assert [level for level, _, _ in logged] == ["warning"]
+
+
+# -- what goes on beside the routes -----------------------------------------------------------------------------------
+
+
+def test_inspection_tells_each_fault_once_and_what_was_made_anew(
+    archive: Archive, pauses: Callable[..., list[float]], logged: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    places: list[int] = []
+    monkeypatch.setattr(archive.ledger, "inspect", lambda place: places.append(place) or place + 2048)
+    archive.ledger.said.clear()
+    slept = pauses(
+        serve._inspection(archive),
+        lambda: archive.ledger.faults.update({0: "entry 3 is not what was signed"}),
+        lambda: archive.ledger.said.extend(["tile 1", "tile 2"]),
+        archive.ledger.faults.clear,
+        lambda: archive.ledger.faults.update({0: "entry 3 is not what was signed"}),
+    )
+    fault = ("error", "the ledger's log is damaged", {"what": "entry 3 is not what was signed"})
+    anew = [("error", "a derived file of the ledger was damaged", {"what": f"tile {n}"}) for n in (1, 2)]
+    assert logged == [fault, *anew, fault], "once, until it has been mended and is back"
+    assert places == [0, 2048, 4096, 6144]
+    assert slept == [1.0] * 5
+
+
+def test_an_inspection_that_fails_goes_on_where_it_was(
+    archive: Archive, pauses: Callable[..., list[float]], logged: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    places: list[int] = []
+
+    def inspect(place: int) -> int:
+        places.append(place)
+        if len(places) == 2:
+            raise OSError("no disk")
+        return place + 256
+
+    monkeypatch.setattr(archive.ledger, "inspect", inspect)
+    archive.ledger.said.clear()
+    pauses(serve._inspection(archive), nothing, nothing, nothing)
+    assert places == [0, 256, 256]
+    assert logged == [("error", "the ledger couldn't be looked at, retrying", {"error": "no disk"})]
+
+
+class Bucket:
+    """Object storage with ``problems``, one an answer."""
+
+    place = Place.parse("s3://ledgers/team?endpoint=http://127.0.0.1:9")
+
+    def __init__(self, *problems: str) -> None:
+        self.problems = list(problems)
+
+    def problem(self) -> str:
+        return self.problems.pop(0) if self.problems else ""
+
+
+def test_storage_that_comes_and_goes_is_told_and_filled(
+    archive: Archive, pauses: Callable[..., list[float]], logged: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moves: list[int | Exception] = [2, 0, ArchiveError("one is damaged"), 0]
+
+    def move_out() -> int:
+        done = moves.pop(0)
+        if isinstance(done, Exception):
+            raise done
+        return done
+
+    monkeypatch.setattr(archive.blobs, "bucket", Bucket("it is down", "it is down", ""))
+    monkeypatch.setattr(archive.blobs, "move_out", move_out)
+    away: list[str] = []
+
+    def look() -> None:
+        away.append(archive.blobs.away)
+
+    slept = pauses(serve._storage(archive), look, look, look, look)
+    assert away == ["it is down", "it is down", "", ""]
+    assert logged == [
+        ("error", "object storage", {"problem": "it is down"}),
+        ("info", "object storage", {"problem": "it answers again"}),
+        ("info", "blobs of the volume moved to object storage", {"blobs": 2}),
+        ("error", "blobs couldn't be moved to object storage, retrying", {"error": "one is damaged"}),
+    ]
+    assert (moves, slept) == ([], [10.0] * 5), "where something was moved there may be more: no pause"
+
+
+def test_without_object_storage_nobody_asks_for_it(archive: Archive) -> None:
+    asyncio.run(serve._storage(archive))
+
+
+def test_upkeep_says_what_it_did_and_is_tried_again(
+    archive: Archive, pauses: Callable[..., list[float]], logged: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    swept: list[int | Exception] = [0, 3, TimeoutError("locked"), 0]
+    rotated: list[list[str]] = [[], ["ledger"], []]
+
+    def sweep() -> int:
+        done = swept.pop(0)
+        if isinstance(done, Exception):
+            raise done
+        return done
+
+    monkeypatch.setattr(archive, "sweep", sweep)
+    monkeypatch.setattr(archive, "rotate", lambda: rotated.pop(0))
+    monkeypatch.setattr(archive, "pause", lambda: 7.5)
+    slept = pauses(serve._upkeep(archive), nothing, nothing, nothing)
+    assert logged == [
+        ("info", "payloads deleted under retention", {"blobs": 3}),
+        ("info", "keys rotated", {"purposes": ["ledger"]}),
+        ("error", "retention or rotation failed, retrying", {"error": "locked"}),
+    ]
+    assert (swept, rotated, slept) == ([], [], [7.5] * 4)
+
+
+# -- the whole --------------------------------------------------------------------------------------------------------
+
+
+async def answer(url: str, served: "asyncio.Task[None]") -> httpx.Response:
+    async with httpx.AsyncClient(trust_env=False) as client:
+        while not served.done():
+            try:
+                return await client.get(url)
+            except httpx.ConnectError:
+                await asyncio.sleep(0.05)
+    await served
+    raise AssertionError("it ended before it was asked")
+
+
+def test_it_serves_until_it_is_told_to_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logged: list[Any]) -> None:
+    """On both ports; the report is told, and a second start is held against what it was told."""
+    port, public = free_port(), free_port()
+    further = {runtime.HTTP_PORT: str(port), runtime.LEDGER_PORT: str(public), runtime.REPORT: report(tmp_path)}
+    for name, value in variables(tmp_path, **further).items():
+        monkeypatch.setenv(name, value)
+    settings = serve.Settings.from_environment
+    monkeypatch.setattr(serve.Settings, "from_environment", lambda: settings(os.environ))
+
+    async def life() -> list[int]:
+        served = asyncio.create_task(serve.serve("127.0.0.1"))
+        answers = [await answer(f"http://127.0.0.1:{port}{READY_PATH}", served)]
+        for path in (CHECKPOINT, FIND):
+            answers.append(await answer(f"http://127.0.0.1:{public}{path}", served))
+        await asyncio.to_thread(eventually, lambda: "size" in told(tmp_path))
+        os.kill(os.getpid(), signal.SIGTERM)
+        await asyncio.wait_for(served, 60)
+        return [found.status_code for found in answers]
+
+    assert asyncio.run(life()) == [200, 200, 404]
+    messages = [message for _, message, _ in logged if not message.startswith("tokens of")]
+    assert messages == ["archiving", "stopped"]
+    assert next(fields for _, message, fields in logged if message == "archiving") == {
+        "namespace": "default",
+        "entries": 0,
+        "port": port,
+    }
+    assert told(tmp_path)["size"] == 0
