@@ -1,7 +1,7 @@
 """The faults that are planted: one small change of one expression or statement, found in the syntax tree.
 
 Left out is what no test should pin: annotations, the words of a ``Literal``, docstrings, ``__all__``, decorators, log
-lines and the words of an error.
+lines, the words of an error, of a command line's help and of a metric's description.
 """
 
 import ast
@@ -110,14 +110,21 @@ def _changes(node: ast.AST, statement: int) -> Iterator[tuple[int, ast.expr | as
 
 
 def _children(node: ast.AST) -> Iterator[ast.AST]:
-    """Without annotations, decorators, docstrings and the words of an error."""
+    """Without annotations, decorators, docstrings, the words of an error, and descriptions."""
     for name, value in ast.iter_fields(node):
         if name in ("annotation", "returns", "decorator_list", "bases", "keywords") and not isinstance(node, ast.Call):
             continue
         children = [child for child in (value if isinstance(value, list) else [value]) if isinstance(child, ast.AST)]
-        if isinstance(node, ast.Raise):
+        if isinstance(node, ast.Raise) or (isinstance(node, ast.keyword) and node.arg == "help"):
             continue
+        if name == "args" and isinstance(node, ast.Call) and _makes_a_metric(node.func):
+            children = children[:1] + children[2:]
         yield from children
+
+
+def _makes_a_metric(called: ast.expr) -> bool:
+    """Whether its second argument is what a scrape tells people about it."""
+    return isinstance(called, ast.Name) and called.id in ("Counter", "Gauge", "Histogram")
 
 
 def _left_out(node: ast.AST) -> bool:

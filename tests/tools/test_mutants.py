@@ -41,6 +41,8 @@ def changes(tmp_path: Path, source: str) -> set[str]:
         ("'''A docstring.'''\n__all__ = ['a']\nx: Literal['b', 1] = y", set()),
         ("T = Literal['b', 1]\nx = a['b']", {"'b' → 'bX'"}),
         ("log('info', 'the words', n=1)\nx = f'{a + 1} words'", set()),
+        ("p.add_argument('-n', help='the words')\n", {"p.add_argument('-n', help='the words') → pass", "'-n' → '-nX'"}),
+        ("x = Gauge('rows', 'The words.', ['a'])", {"'rows' → 'rowsX'", "'a' → 'aX'"}),
         ("@cache\ndef f(a: int | None) -> int | None: ...", set()),
     ],
 )
