@@ -1,5 +1,6 @@
 """Calibration curves of groups with bands that hold together, at all looks."""
 
+from math import pi
 from typing import Any
 
 import numpy as np
@@ -81,6 +82,24 @@ def test_a_band_is_at_the_part_of_its_bin() -> None:
     assert (found.lower, found.upper) == binomial_sequence(10, 40, 1 - 0.005)
 
 
+def test_bands_share_the_level_among_attributes_groups_and_bins() -> None:
+    """The first group of two attributes: half of .05, 6/π² of that, a tenth for each bin."""
+    cells = Cells(("g", "h"), scored=[("g",), ("h",)])
+    score = np.full(40, 0.35, np.float32)
+    codes = np.zeros(40, np.int64)
+    cells.add({"g": (codes, ["f"]), "h": (codes, ["x"])}, score >= 0.5, None, score)
+    assert cells.scores is not None
+    for label in [1.0] * 10 + [0.0] * 30:
+        cells.scores.learn({"g": "f", "h": "x"}, 0.35, label)
+    two = rules(protectedAttributes=[{"name": "g", "privileged": ["f"]}, {"name": "h", "privileged": ["x"]}])
+    told = judge(two, cells).calibration
+    assert list(told) == ["g", "h"]
+    for curves in told.values():
+        (band,) = curves[0].bins
+        expected = binomial_sequence(10, 40, 1 - 0.05 / 2 * 6 / pi**2 / 10)
+        assert (band.lower, band.upper) == pytest.approx(expected)
+
+
 def test_of_few_labels_nothing_is_shown() -> None:
     own = own_scores([0.05] * 9 + [0.95] * 10, [0] * 9 + [1] * 10)
     (found,) = calibration_curve("f", own, 0.05).bins
@@ -126,7 +145,7 @@ def test_a_verdict_tells_at_most_eight_curves_and_is_read_back() -> None:
     rng = np.random.default_rng(2)
     groups = {f"g{n:02}": (rng.random(200), rng.integers(0, 2, 200)) for n in range(12)}
     told = wire(judge(rules(), counted(groups | {"m": (rng.random(200), rng.integers(0, 2, 200))})))
-    assert len(told["calibration"]["g"]) == MOST_CURVES  # type: ignore[index,call-overload]
+    assert len(told["calibration"]["g"]) == MOST_CURVES == 8  # type: ignore[index,call-overload]
     again = BiasVerdict.model_validate(told)
     assert wire(again) == told
     assert len(again.calibration["g"][0].bins) == 10

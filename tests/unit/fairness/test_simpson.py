@@ -9,7 +9,9 @@ from fairlearn.metrics import MetricFrame, selection_rate
 from governed_api.governance import Bias
 from governed_api.verdict import wire
 from governed_serving.fairness.counts.cells import Cells
-from governed_serving.fairness.metrics.simpson import SimpsonFinding, simpson
+from governed_serving.fairness.inference.intervals import Interval
+from governed_serving.fairness.metrics.sequences import Question, RateContrast, intervals
+from governed_serving.fairness.metrics.simpson import SimpsonFinding, _finding, simpson
 from governed_serving.fairness.metrics.verdict import judge
 
 from .test_metrics import berkeley
@@ -101,7 +103,7 @@ def test_strata_of_one_side_alone_count_in_all_and_not_within() -> None:
     found = finding(((50, 100), (50, 100)), ((0, 0), (380, 400)), ((5, 200), (0, 0)))
     assert (found.difference, found.adjusted) == (pytest.approx(55 / 300 - 430 / 500), 0.0)
     assert found.change_upper < -0.4
-    assert found.confounded
+    assert (found.confounded, found.reverses) == (True, False)
     assert [value == value for value in found.strata.values()] == [True, False, False]
 
 
@@ -129,6 +131,71 @@ def test_a_stratum_with_few_rows_counts_and_is_not_told() -> None:
     (found,) = simpson(cells, "g", "s", ["b"], 10)
     assert np.isnan(found.strata["01"])
     assert found.adjusted == pytest.approx((50 * -0.1 + 400 / 104 * -0.05) / (50 + 400 / 104))
+
+
+def test_a_stratum_with_just_enough_rows_is_told() -> None:
+    cells = strata(((50, 100), (60, 100)), ((1, 10), (5, 10)), ((1, 9), (5, 10)), ((1, 10), (5, 9)))
+    (found,) = simpson(cells, "g", "s", ["b"], 10)
+    assert found.strata == pytest.approx({"00": -0.1, "01": -0.4, "02": np.nan, "03": np.nan}, nan_ok=True)
+
+
+def test_the_three_intervals_share_the_level_evenly() -> None:
+    """Of linear contrasts written out by hand: in all, within, and the former less the latter."""
+    found = finding(((30, 120), (90, 200)), ((70, 80), (100, 150)), ((0, 0), (7, 10)), level=0.91)
+    k, n = ((30, 90), (70, 100), (0, 7)), ((120, 200), (80, 150), (0, 10))
+    share = np.array(n) / np.sum(n, 0)
+    within = np.array([120 * 200 / 320, 80 * 150 / 230, 0]) / (120 * 200 / 320 + 80 * 150 / 230)
+    change = (share - within[:, None]) * (1, -1)
+
+    def flat(*pairs: Any) -> tuple[float, ...]:
+        return tuple(float(x) for pair in pairs for x in pair)
+
+    contrasts = [
+        RateContrast((100.0, 197.0), (200.0, 360.0)),
+        RateContrast(flat(*k[:2]), flat(*n[:2]), flat(*((w, -w) for w in within[:2]))),
+        RateContrast((*flat(*k[:2]), 7.0), (*flat(*n[:2]), 10.0), (*flat(*change[:2]), change[2, 1])),
+    ]
+    whole, around, less = intervals([Question((one,), "difference") for one in contrasts], [0.03] * 3)
+    assert (found.difference_lower, found.difference_upper) == pytest.approx(tuple(whole), abs=1e-5)
+    assert (found.adjusted_lower, found.adjusted_upper) == pytest.approx(tuple(around), abs=1e-5)
+    assert (found.change_lower, found.change_upper) == pytest.approx(tuple(less), abs=1e-5)
+    (named,) = simpson(
+        strata(((30, 120), (90, 200)), ((70, 80), (100, 150)), ((0, 0), (7, 10))), "g", "s", ["b"], level={"a": 0.91}
+    )
+    assert (named.change_lower, named.adjusted_upper) == (found.change_lower, found.adjusted_upper)
+
+
+def judged(difference: float, adjusted: float, change: Interval = Interval(0.1, 0.2)) -> SimpsonFinding:
+    return _finding(("g", "a", "b", "s", difference), adjusted, {}, [Interval(0.1, 0.3), Interval(-0.3, -0.1), change])
+
+
+@pytest.mark.parametrize(
+    ("difference", "adjusted", "reverses", "confounded"),
+    [
+        (0.25, 0.125, False, True),  # half of it is the strata's doing: that counts as much
+        (0.25, 0.126, False, False),
+        (-0.25, -0.125, False, True),
+        (0.25, 0.0, False, True),
+        (0.25, -0.001, True, False),
+        (0.01, -0.2, False, False),  # a hundredth is nothing to explain
+        (0.01, 0.0, False, False),
+        (0.0101, -0.2, True, False),
+        (0.011, 0.0, False, True),
+    ],
+)
+def test_what_is_called_a_reversal_and_what_confounding(
+    difference: float, adjusted: float, reverses: bool, confounded: bool
+) -> None:
+    found = judged(difference, adjusted)
+    assert (found.reverses, found.confounded, found.shown) == (reverses, confounded, True)
+
+
+@pytest.mark.parametrize("interval", [Interval(0.0, 0.2), Interval(-0.2, 0.0), Interval(-0.1, 0.1)])
+def test_an_interval_that_has_zero_shows_nothing(interval: Interval) -> None:
+    assert not judged(0.25, 0.0, interval).confounded
+    head = ("g", "a", "b", "s", 0.25)
+    for ends in ([interval, Interval(0.1, 0.2)], [Interval(0.1, 0.2), interval]):
+        assert not _finding(head, 0.1, {}, [*ends, Interval(0.1, 0.2)]).shown
 
 
 RATES, SHARES = np.array([[0.7, 0.7], [0.2, 0.2]]), np.array([[0.05, 0.3], [0.45, 0.2]])

@@ -1,5 +1,7 @@
 """Subgroup discovery: what is found is there, at no look is anything found that isn't, and it decides nothing."""
 
+from dataclasses import replace
+from itertools import product
 from math import log, pi
 
 import numpy as np
@@ -11,6 +13,7 @@ from governed_api.verdict import BiasVerdict, wire
 from governed_serving.fairness.counts.cells import Cells
 from governed_serving.fairness.metrics import slices
 from governed_serving.fairness.metrics.roster import Roster, enrolled, panel_of
+from governed_serving.fairness.metrics.sequences import Question, RateContrast, evidences, intervals
 from governed_serving.fairness.metrics.verdict import judge
 
 AXES = ("sex", "race", "age")
@@ -102,6 +105,7 @@ def test_parts_of_alpha_do_not_hang_on_what_comes_later_and_sum_to_less_than_1()
 
 def test_bounds_are_the_manifests_else_a_tenth() -> None:
     assert slices._bounds(rules(thresholdLower=-0.3)) == (-0.3, np.inf)
+    assert slices._bounds(rules(thresholdUpper=0.2)) == (-np.inf, 0.2)
     accuracy = rules().model_copy(update={"metrics": rules().metrics[:0]})
     assert slices._bounds(accuracy) == (-0.1, 0.1)
     frame = people(12_000, 1, sex="f", race="c")
@@ -114,6 +118,90 @@ def test_slices_are_bounded_and_what_is_left_out_is_counted(monkeypatch: pytest.
     monkeypatch.setattr(slices, "MOST_SHOWN", 1)
     found = judge(rules(), counted(people(12_000, 1, sex="f", race="c"))).slices
     assert (found.looked_at, found.left_out, len(found.found)) == (20, 8, 1)
+
+
+def test_slices_that_are_looked_at_are_the_largest(monkeypatch: pytest.MonkeyPatch) -> None:
+    cells = Cells(("sex", "race"))
+    for sex, race, rows, rate in (
+        ("f", "a", 3000, 0.5),
+        ("f", "b", 900, 0.1),
+        ("m", "a", 2000, 0.5),
+        ("m", "b", 1000, 0.5),
+    ):
+        k = round(rows * rate)
+        cells.put((sex, race), np.array([[0, 0, rows - k], [0, 0, k]]))
+    names = ("sex", "race")
+    assert judge(rules(names), cells).slices.found[0].values == {"sex": "f", "race": "b"}
+    monkeypatch.setattr(slices, "MOST_SLICES", 3)
+    few = judge(rules(names), cells).slices
+    assert (few.looked_at, few.left_out) == (3, 1)
+    assert {"sex": "f", "race": "b"} not in [one.values for one in few.found]
+
+
+def test_four_attributes_have_slices_of_two_and_three() -> None:
+    cells = Cells(("a", "b", "c", "d"))
+    for key in product("xy", repeat=4):
+        cells.put(key, np.array([[0, 0, 50], [0, 0, 50]]))
+    found = judge(rules(("a", "b", "c", "d")), cells).slices
+    assert (found.looked_at, found.left_out, found.found) == (6 * 4 + 4 * 8, 0, [])
+
+
+def test_a_thousand_slices_are_looked_at_and_twenty_told() -> None:
+    """33 × 33 pairs; of 30 of these nobody is selected."""
+    cells, none = Cells(("a", "b")), 0
+    for i, j in product(range(33), repeat=2):
+        k = 0 if i == j and i < 30 else 60
+        none += k == 0
+        cells.put((f"{i:02}", f"{j:02}"), np.array([[0, 0, 120 - k], [0, 0, k]]))
+    told = judge(rules(("a", "b")), cells).slices
+    assert (none, told.looked_at, told.left_out, len(told.found)) == (30, 1000, 89, 20)
+    assert all(one.rate == 0.0 for one in told.found)
+    evidence = [one.log_evidence for one in told.found]
+    assert evidence == sorted(evidence, reverse=True)  # type: ignore[type-var]
+
+
+def test_a_slice_is_found_at_its_part_of_the_level() -> None:
+    """The part of a pair of three kinds of pairs: a third, times both values' places; its interval is at that part."""
+    bias, cells = rules(("sex", "race", "age")), counted(people(3000, 7, sex="f", race="c"))
+    found = judge(bias, cells).slices.found
+    whole = np.array([*cells.counts.values()])
+    k, n = int(whole[:, 1].sum()), int(whole.sum())
+    for one in found:
+        places = [sorted(VALUES[axis]).index(value) + 1 for axis, value in one.values.items()]
+        part = 0.05 / 4 * np.prod([6 / (pi * place) ** 2 for place in places])
+        cases = round(one.rate * one.rows)
+        question = Question((RateContrast((cases, k - cases), (one.rows, n - one.rows)),), "difference")
+        (evidence,) = evidences([question], [(-0.1, 0.1)])
+        assert one.log_evidence == pytest.approx(evidence)
+        assert evidence >= -log(part)
+        assert (one.lower, one.upper) == pytest.approx(tuple(intervals([question], [part])[0]), abs=1e-6)
+    assert {"sex": "f", "race": "c"} in [one.values for one in found]
+
+
+@pytest.mark.parametrize(
+    ("inside", "outside", "there"), [(9, 100, False), (10, 100, True), (100, 9, False), (100, 10, True)]
+)
+def test_a_slice_needs_ten_rows_inside_and_outside(inside: int, outside: int, there: bool) -> None:
+    cells = Cells(("a", "b"))
+    cells.put(("x", "y"), np.array([[0, 0, inside], [0, 0, 0]]))
+    cells.put(("v", "w"), np.array([[0, 0, outside], [0, 0, 0]]))
+    panels = {axis: panel_of(cells, (axis,), []) for axis in cells.axes}
+    panels = {
+        axis: replace(panel, order=order) for (axis, panel), order in zip(panels.items(), ("vx", "wy"), strict=True)
+    }
+    coded = slices._coded(cells, panels, cells.axes)
+    found = [one.values for one in slices._candidates(coded, cells.axes, panels, 1.0)]
+    assert found == ([("v", "w"), ("x", "y")] if there else [])
+
+
+def test_values_that_are_not_enrolled_are_in_no_slice() -> None:
+    cells = counted(people(3000, 5, sex="f", race="c"))
+    before = judge(rules(), cells).slices.found[0]
+    cells.put((before.values["sex"], "rare", "old"), np.array([[0, 0, 9], [0, 0, 0]]))
+    cells.put(("rare", before.values["race"], "old"), np.array([[0, 0, 9], [0, 0, 0]]))
+    after = judge(rules(), cells).slices
+    assert (after.found[0].values, after.found[0].rows) == (before.values, before.rows)
+    assert after.looked_at == 2 * 3 + 2 * 2 + 3 * 2 + 12
 
 
 def test_one_attribute_has_no_slices_and_small_ones_are_not_shown() -> None:
