@@ -1,6 +1,14 @@
 """What can go wrong in an explanation; the service translates each to one HTTP status."""
 
-__all__ = ["BudgetExhausted", "ExplainerError", "ModelMisbehaved", "NotExplainable", "PredictorAway", "UnknownMethod"]
+__all__ = [
+    "BudgetExhausted",
+    "EngineAway",
+    "ExplainerError",
+    "ModelMisbehaved",
+    "NotExplainable",
+    "PredictorAway",
+    "UnknownMethod",
+]
 
 
 class ExplainerError(Exception):
@@ -21,6 +29,10 @@ class ModelMisbehaved(ExplainerError):
 
 class PredictorAway(ExplainerError):
     """The model server could not be reached or is not ready (HTTP 503)."""
+
+
+class EngineAway(ExplainerError):
+    """The process of another's engine can't be started, ended, or said nothing for too long (HTTP 503)."""
 
 
 class BudgetExhausted(ExplainerError):

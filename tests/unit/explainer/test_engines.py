@@ -3,7 +3,11 @@
 A stand-in speaks for alibi; tests/local/explainer has the real one.
 """
 
+import dataclasses
+import os
 import sys
+import threading
+import time
 from pathlib import Path
 
 import msgspec
@@ -12,13 +16,16 @@ import pytest
 
 from governed_api.governance import Explainer
 from governed_api.validation import validate
-from governed_serving.blackbox.errors import BudgetExhausted, NotExplainable, UnknownMethod
+from governed_serving.blackbox.errors import BudgetExhausted, EngineAway, NotExplainable, UnknownMethod
+from governed_serving.explainer.engines import coding as pipe_coding
 from governed_serving.explainer.engines import worker as pipe
-from governed_serving.explainer.engines.alibi import alibi_methods, alibi_worker
-from governed_serving.explainer.engines.worker import EngineAway, Matrix, Worker, matrix_of, message_of
+from governed_serving.explainer.engines.alibi import alibi_methods, alibi_overall, alibi_worker
+from governed_serving.explainer.engines.worker import INHERITED, Bounds, Matrix, Worker, matrix_of, message_of
 from governed_serving.explainer.service.engine import Engine
+from governed_serving.explainer.service.lanes import Busy
 from governed_serving.explainer.service.methods import METHODS
-from governed_serving.explainer.service.protocol import parse
+from governed_serving.explainer.service.overview import overview
+from governed_serving.explainer.service.protocol import ExplainRequest, Parameters, parse
 from unit.explainer import models
 
 STAND_IN = """
@@ -33,21 +40,42 @@ def receive():
 def ask(matrix):
     send({"ask": matrix})
     return receive()
-send({"hello": {"alibi": "0.0", "pid": str(os.getpid())}})
+if os.path.exists("slow"):
+    import time
+    time.sleep(1.5)
+send({"hello": {"alibi": "0.0", "pid": str(os.getpid()), "variables": " ".join(os.environ)}})
 while (message := receive()) is not None:
-    task = message["task"]
-    if task.get("die"):
-        os._exit(3)
-    if task.get("hang"):
-        receive()
-    if task.get("mad"):
-        os.write(1, b"\\xff\\xff\\xff\\xff")
-    if task.get("refuse"):
-        send({"failed": "ValueError: no"})
+    if "task" not in message:  # a stop that came twice
         continue
-    answers = [ask(task["background"]), ask(task["rows"])]
+    task = message["task"]
+    how = task.get("how", "")
+    if how == "die":
+        os._exit(3)
+    if how == "hang":
+        receive()
+    if how == "mad":
+        os.write(1, b"\\xff\\xff\\xff\\xff")
+    if how == "mute":
+        send({})
+    if how == "eat":
+        try:
+            bytearray(1 << 30)
+        except MemoryError:
+            send({"failed": "MemoryError: no"})
+            continue
+    if how == "refuse":
+        send({"failed": "ValueError: no" + "!" * 10_000})
+        continue
+    answers = [ask(task.get("background")), ask(task.get("rows"))] if task["method"] != "text anchors" else []
+    if how == "stubborn":
+        receive()
     if any("stop" in one for one in answers):
         send({"failed": "stopped"})
+        continue
+    if task["method"] == "text anchors":
+        send({"texts": ["good UNK"]})
+        receive()
+        send({"done": {"features": [0], "rules": ["good"], "precision": 1.0, "coverage": None, "success": True}})
         continue
     if task["method"] == "anchors":
         send({"done": {"features": [2], "rules": ["job = nurse"], "precision": 0.97, "coverage": 0.3, "success": True}})
@@ -60,12 +88,22 @@ while (message := receive()) is not None:
 
 
 @pytest.fixture
-def worker(tmp_path):
+def worker(tmp_path, monkeypatch):
     program = tmp_path / "stand_in.py"
     program.write_text(STAND_IN)
-    made = Worker(Path(sys.executable), program, patience=20)
+    monkeypatch.chdir(tmp_path)
+    ended.clear()
+    made = Worker(Path(sys.executable), program, Bounds(silence=20), ended.append)
     yield made
     made.close()
+
+
+ended = []
+"""Why processes of the worker's are no more."""
+
+
+def bounded(worker, **changed):
+    worker._bounds = dataclasses.replace(worker._bounds, **changed)
 
 
 def task(**more):
@@ -107,7 +145,7 @@ def test_a_worker_asks_through_us_and_serves_again(worker):
     assert len(asked) == 4
     assert np.isnan(asked[0][0, 1])
     with pytest.raises(NotExplainable, match="ValueError: no"):
-        run(worker, task(refuse=True), ask)
+        run(worker, task(how="refuse"), ask)
     assert run(worker, task(), ask)
 
 
@@ -129,15 +167,143 @@ def test_a_fault_of_ours_leaves_no_half_a_conversation(worker):
 
 
 @pytest.mark.parametrize(
-    ("how", "told"), [("die", "it ended"), ("hang", "said nothing for 0.5 s"), ("mad", "a frame of")]
+    ("how", "told"),
+    [
+        ("die", "it ended"),
+        ("hang", "said nothing for 0.5 s"),
+        ("mad", "a frame of 4294967295 bytes"),
+        ("mute", "a frame that says nothing"),
+    ],
 )
 def test_a_worker_that_is_lost_is_said_and_started_again(worker, how, told):
     worker.start()
-    worker._patience = 0.5
+    bounded(worker, silence=0.5)
     with pytest.raises(EngineAway, match=told):
-        run(worker, task(**{how: True}), lambda matrix: matrix)
-    worker._patience = 20
+        run(worker, task(how=how), lambda matrix: matrix)
+    bounded(worker, silence=20)
     assert run(worker, task(), lambda matrix: matrix)
+    assert ended == ["lost"]
+
+
+def test_one_that_keeps_ending_begins_later_each_time(worker):
+    for _ in range(2):
+        with pytest.raises(EngineAway, match="it ended"):
+            run(worker, task(how="die"), lambda matrix: matrix)
+    with pytest.raises(EngineAway, match="ended 2 times in a row; it begins again in 1 s"):
+        run(worker, task(), lambda matrix: matrix)
+    time.sleep(1.1)
+    assert run(worker, task(), lambda matrix: matrix)
+    assert ended == ["lost", "lost"]
+    with pytest.raises(EngineAway, match="it ended"):
+        run(worker, task(how="die"), lambda matrix: matrix)
+    assert run(worker, task(), lambda matrix: matrix)  # what went well since is remembered
+
+
+def test_a_killed_one_is_noticed_between_tasks(worker):
+    worker.start()
+    os.kill(int(worker.about["pid"]), 9)
+    worker._process.wait()
+    assert run(worker, task(), lambda matrix: matrix)
+    assert ended == ["lost"]
+
+
+def test_a_budget_cuts_what_cant_be_cut_short(worker):
+    worker.start()
+    before = worker.about["pid"]
+    with pytest.raises(BudgetExhausted, match="before the engine did, which can't be cut short; raise budget_ms"):
+        worker.run(task(how="hang"), lambda matrix: matrix, Rule, left=0.3)
+    assert ended == ["budget"]
+    assert run(worker, task(), lambda matrix: matrix)
+    assert worker.about["pid"] != before
+
+
+def test_a_task_that_takes_too_long_is_cut_without_a_budget(worker):
+    worker.start()
+    bounded(worker, task=0.3)
+    with pytest.raises(EngineAway, match=r"took longer than 0.3 s"):
+        run(worker, task(how="hang"), lambda matrix: matrix)
+    assert ended == ["budget"]
+
+
+def test_one_that_does_not_give_up_is_cut(worker):
+    def over(_):
+        raise BudgetExhausted("over")
+
+    worker.start()
+    bounded(worker, grace=0.3)
+    with pytest.raises(BudgetExhausted, match="over"):
+        run(worker, task(how="stubborn"), over)
+    assert ended == ["budget"]
+    assert run(worker, task(), lambda matrix: matrix)
+
+
+def test_a_budget_that_ends_while_libraries_load_costs_no_process(worker, tmp_path):
+    (tmp_path / "slow").touch()
+    for _ in range(2):
+        with pytest.raises(BudgetExhausted):
+            worker.run(task(), lambda matrix: matrix, Rule, left=0.1)
+    begun = worker._process.pid
+    assert run(worker, task(), lambda matrix: matrix)
+    assert (int(worker.about["pid"]), ended) == (begun, [])
+
+
+def test_one_is_served_some_wait_and_more_are_sent_away(worker):
+    worker.start()
+    bounded(worker, waiting=1)
+    held, go, got = threading.Event(), threading.Event(), []
+
+    def ask(matrix):
+        held.set()
+        assert go.wait(20)
+        return matrix
+
+    first = threading.Thread(target=lambda: got.append(run(worker, task(), ask)))
+    second = threading.Thread(target=lambda: got.append(run(worker, task(), lambda matrix: matrix)))
+    first.start()
+    assert held.wait(20)
+    with pytest.raises(BudgetExhausted):
+        worker.run(task(), lambda matrix: matrix, Rule, left=0.1)
+    second.start()
+    while worker._inside < 2:
+        time.sleep(0.01)
+    with pytest.raises(Busy, match="2 explanations wait for the engine already"):
+        run(worker, task(), lambda matrix: matrix)
+    go.set()
+    first.join(20)
+    second.join(20)
+    assert (len(got), ended) == (2, [])
+
+
+def test_memory_and_frames_are_bounded(worker, monkeypatch):
+    bounded(worker, memory=256 << 20)
+    with pytest.raises(NotExplainable, match="MemoryError: no; it may have 256 MiB, ask for less"):
+        run(worker, task(how="eat"), lambda matrix: matrix)
+    assert run(worker, task(), lambda matrix: matrix)
+    monkeypatch.setattr(pipe, "LONGEST_FRAME", 4096)
+    with pytest.raises(NotExplainable, match="takes 4096 bytes at once, found"):
+        run(worker, task(more="x" * 5000), lambda matrix: matrix)
+    assert run(worker, task(), lambda matrix: matrix)
+
+
+def test_a_refusal_is_told_in_a_sentence(worker):
+    with pytest.raises(NotExplainable) as told:
+        run(worker, task(how="refuse"), lambda matrix: matrix)
+    assert len(str(told.value)) < 600
+
+
+def test_it_gets_no_variable_of_ours(worker, monkeypatch):
+    for name in ("GOVERNED_ARCHIVE_TOKEN", "AWS_SECRET_ACCESS_KEY", "HTTPS_PROXY", "PYTHONPATH"):
+        monkeypatch.setenv(name, "secret")
+    worker.start()
+    allowed = {*INHERITED, "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "LC_CTYPE"}
+    assert set(worker.about["variables"].split()) <= allowed
+
+
+def test_what_is_closed_stays_closed(worker):
+    worker.start()
+    worker.close()
+    with pytest.raises(EngineAway, match="closed"):
+        run(worker, task(), lambda matrix: matrix)
 
 
 def test_without_an_environment_it_says_how_to_make_one():
@@ -184,14 +350,55 @@ def test_the_model_is_asked_for_the_very_rows(worker):
 @pytest.mark.parametrize(
     ("asked", "told", "error"),
     [
-        ({"method": "lime"}, "expected one of anchors, shap, found 'lime'", UnknownMethod),
+        ({"method": "lime"}, "expected one of anchors, shap, tree, found 'lime'", UnknownMethod),
         ({"method": "shap", "groups": {"g": ["age", "sex"]}}, "groups: expected none", NotExplainable),
+        ({"method": "tree"}, "expected an ONNX model|expected 'probabilities' to come from a tree", NotExplainable),
+        ({"method": "anchors", "field": "age"}, "expected a text feature .job, sex., found 'age'", NotExplainable),
         ({"method": "anchors", "max_evaluations": 40}, "more than 40 rows and can't be cut short", NotExplainable),
     ],
 )
 def test_what_alibi_does_not_do_is_said(worker, asked, told, error):
     with pytest.raises(error, match=told):
         explained(worker, **asked)
+
+
+def test_a_text_is_asked_for_as_a_text(worker):
+    seen = []
+
+    def predict(columns):
+        seen.append(columns["job"].tolist())
+        return models.probabilities(columns)
+
+    (row, _) = explained(worker, predict, method="anchors", field="job")["explanations"]
+    assert seen[1] == ["good UNK"]
+    assert row["anchor"][0]["rule"] in models.JOBS
+    assert (row["coverage"], row["level"], row["placeholder"], row["evaluations"]) == (None, "token", "UNK", 1)
+
+
+@pytest.mark.parametrize("method", ["shap", "anchors"])
+def test_what_stands_for_no_category_is_refused(worker, method):
+    engine = Engine(models.model(), models.probabilities, Explainer(), methods=alibi_methods(worker))
+    request = parse(models.request(models.table(2, 9), method=method), engine.model.features, "r")
+    coding = pipe_coding.Coding.of(engine.model, request.columns)
+    matrix = coding.matrix(request.columns)
+    for wrong in (np.where([False, False, True, False], 99.0, matrix), np.where(True, np.nan, matrix), matrix[:, :2]):
+        with pytest.raises(EngineAway, match="from the engine, found"):
+            coding.columns(wrong)
+
+
+def test_rules_of_missing_numbers_are_refused(worker):
+    rows = models.table(2, 9)
+    rows["age"][1] = np.nan
+    engine = Engine(models.model(), lambda c: models.probabilities(models.table(len(c["age"]), 1)), Explainer(),
+                    methods=alibi_methods(worker))  # fmt: skip
+    with pytest.raises(NotExplainable, match=r"age: .* makes no rules of missing values, found one in the rows"):
+        engine.explain(ExplainRequest("r", rows, Parameters(method="anchors")))
+
+
+def test_an_overview_of_one_row_says_what_it_lacks(worker):
+    engine = Engine(models.model(1), models.probabilities, Explainer(), methods=alibi_methods(worker))
+    with pytest.raises(NotExplainable, match="needs two background rows, found one"):
+        overview(engine, alibi_overall(worker))
 
 
 def manifest(**explainer):

@@ -6,37 +6,51 @@ error. Its licence (BSL 1.1) allows production use only to some, so that it runs
 
 import functools
 import hashlib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from governed_serving.blackbox.columns import Columns, Floats
-from governed_serving.blackbox.errors import NotExplainable
+from governed_serving.blackbox.columns import Columns, Floats, repeat, row_count, take
+from governed_serving.blackbox.errors import EngineAway, NotExplainable
 from governed_serving.explainer.attribution import Attribution
-from governed_serving.explainer.engines.worker import EngineAway, Matrix, Worker, matrix_of, message_of
-from governed_serving.explainer.service.methods import Answers, Method, Task, side_of, tabular
+from governed_serving.explainer.engines.coding import Coding
+from governed_serving.explainer.engines.tree_structure import tree_structure
+from governed_serving.explainer.engines.worker import Asked, Bounds, Ended, Matrix, Worker, matrix_of, message_of
+from governed_serving.explainer.intervals import student_quantile
+from governed_serving.explainer.players import Players
+from governed_serving.explainer.service.methods import Answers, Method, Task, side_of, tabular, text_field
+from governed_serving.explainer.service.overview import REPEATS, Overall, Whole, importance_entry
+from governed_serving.explainer.service.rendering import Explanation
+from governed_serving.explainer.shapley.trees import Trees
+from governed_serving.explainer.text.spans import cut as cut_text
 
-__all__ = ["LICENCE", "alibi_methods", "alibi_worker"]
+__all__ = ["LICENCE", "alibi_methods", "alibi_overall", "alibi_worker"]
 
 LICENCE = "BSL-1.1"
 PROGRAM = Path(__file__).with_name("alibi_worker.py")
 THRESHOLD = 0.95
 """Precision that an anchor should have."""
 
+UNKNOWN = "UNK"
+"""What alibi puts for a word."""
 
-def alibi_worker(python: Path) -> Worker:
+TREE_BACKGROUND = 100
+"""Background rows that shap's trees take: of more they would draw some."""
+
+
+def alibi_worker(python: Path, bounds: Bounds = Bounds(), ended: Callable[[Ended], None] = lambda _: None) -> Worker:
     """The worker of an environment that has alibi, once it has greeted. Raises EngineAway, saying how to make one."""
-    worker = Worker(python, PROGRAM)
+    worker = Worker(python, PROGRAM, bounds, ended)
     try:
         worker.start()
     except EngineAway as error:
         raise EngineAway(
             f"explainer.engine alibi: {error}. Make one with Python 3.11 (python3.11 -m venv E && E/bin/pip install "
-            "'alibi[shap]==0.9.6' click) and set GOVERNED_ALIBI_PYTHON to E/bin/python; images have none yet"
+            "'alibi[shap]==0.9.6' click) and set GOVERNED_ALIBI_PYTHON to E/bin/python"
         ) from None
     return worker
 
@@ -45,8 +59,16 @@ def alibi_methods(worker: Worker) -> dict[str, Method]:
     """The methods that alibi computes, by our names."""
     return {
         "shap": functools.partial(_kernel_shap, worker),
+        "tree": functools.partial(_tree_shap, worker),
         "anchors": functools.partial(_anchors, worker),
     }
+
+
+def alibi_overall(worker: Worker) -> Overall:
+    """alibi's permutation importance, accumulated local effects and partial dependence."""
+    return Overall(
+        functools.partial(_importance, worker), functools.partial(_effect, worker), functools.partial(_engine, worker)
+    )
 
 
 @functools.cache
@@ -54,111 +76,121 @@ def _code() -> str:
     return f"sha256:{hashlib.sha256(PROGRAM.read_bytes()).hexdigest()}"
 
 
-def _signed(worker: Worker, answers: Answers) -> Answers:
-    """With what computed them: versions, licence, and the digest of the program, which the explainer's own code doesn't
+def _engine(worker: Worker) -> dict[str, str]:
+    """What computed an answer: versions, licence, and the digest of the program, which the explainer's own code doesn't
     hold."""
-    engine = {"name": "alibi", "licence": LICENCE, "code": _code(), **worker.about}
+    return {"name": "alibi", "licence": LICENCE, "code": _code(), **worker.about}
+
+
+def _signed(worker: Worker, answers: Answers) -> Answers:
+    engine = _engine(worker)
     return [{**answer, "engine": engine} for answer in answers]
 
 
-@dataclass(frozen=True)
-class _Coding:
-    """Columns as one matrix: numbers as they are, texts as codes into ``names`` (feature → values, by code)."""
-
-    features: tuple[str, ...]
-    dtypes: Mapping[str, np.dtype[np.generic]]
-    names: Mapping[str, list[str]]
-
-    @classmethod
-    def of(cls, task: Task) -> "_Coding":
-        both = (task.model.background, task.rows)
-        names = {
-            f.name: list(dict.fromkeys([*f.categories, *(v for part in both for v in part[f.name].tolist())]))
-            for f in task.model.features
-            if f.dtype == "BYTES"
-        }
-        return cls(tuple(task.rows), {name: values.dtype for name, values in task.rows.items()}, names)
-
-    def matrix(self, columns: Columns) -> Floats:
-        """Shape (rows, features)."""
-        parts = []
-        for name in self.features:
-            codes = {value: code for code, value in enumerate(self.names.get(name, ()))}
-            values = [codes[v] for v in columns[name].tolist()] if name in self.names else columns[name]
-            parts.append(np.asarray(values, np.float64))
-        return np.stack(parts, axis=1)
-
-    def columns(self, matrix: Floats) -> Columns:
-        """What :meth:`matrix` was made of."""
-        return {name: self._column(name, matrix[:, place]) for place, name in enumerate(self.features)}
-
-    def _column(self, name: str, values: Floats) -> NDArray[np.generic]:
-        if name not in self.names:
-            return values.astype(self.dtypes[name])
-        known = np.empty(len(self.names[name]), object)
-        known[:] = self.names[name]
-        column: NDArray[np.generic] = known[values.astype(np.int64)]
-        return column
-
-    def categories(self) -> dict[str, list[str]]:
-        return {str(place): self.names[name] for place, name in enumerate(self.features) if name in self.names}
-
-
 class _Values(msgspec.Struct):
-    """Of KernelShap: ``values`` (rows × outputs, features) and ``base`` (1, outputs)."""
+    """Of KernelShap and TreeShap: ``values`` (rows × outputs, columns) and ``base`` (1, outputs)."""
 
     values: Matrix
     base: Matrix
 
+    def read(self, rows: int, outputs: int) -> tuple[Floats, Floats]:
+        """(rows, columns, outputs) and (outputs,)."""
+        values, base = matrix_of(self.values), matrix_of(self.base).reshape(-1)
+        if values.shape[0] != rows * outputs or len(base) != outputs:
+            raise EngineAway(f"expected values of {rows} rows and {outputs} outputs from the engine, found others")
+        return values.reshape(rows, outputs, -1).transpose(0, 2, 1), base
+
 
 class _Rule(msgspec.Struct):
-    """Of AnchorTabular: places of features, and the conditions on them in alibi's words."""
+    """Of anchors: places of features or spans, and the conditions on them in alibi's words."""
 
     features: list[int]
     rules: list[str]
-    precision: float
-    coverage: float
+    precision: float | None
+    coverage: float | None
     success: bool
 
 
-def _task(task: Task, coding: _Coding, method: str, rows: Columns, **more: object) -> dict[str, object]:
+class _Samples(msgspec.Struct):
+    """Of PermutationImportance: (players, repeats)."""
+
+    samples: Matrix
+
+
+class _Curve(msgspec.Struct):
+    """Of ALE and PartialDependence: ``grid`` (points, 1) and ``values`` (points, outputs)."""
+
+    grid: Matrix
+    values: Matrix
+
+
+def _message(method: str, seed: int, outputs: int, coding: Coding, background: Columns) -> dict[str, object]:
     return {
         "method": method,
         "names": list(coding.features),
-        "background": message_of(coding.matrix(task.model.background)),
-        "rows": message_of(coding.matrix(rows)),
-        "seed": task.seed % (1 << 32),
-        **more,
+        "background": message_of(coding.matrix(background)),
+        "outputs": outputs,
+        "seed": seed % (1 << 32),
     }
 
 
-def _asking(task: Task, coding: _Coding, most: int | None = None) -> Callable[[Floats], Floats]:
+def _task(task: Task, coding: Coding, method: str, rows: Columns, **more: object) -> dict[str, object]:
+    message = _message(method, task.seed, task.outputs.shape[1], coding, task.model.background)
+    return {**message, "rows": message_of(coding.matrix(rows)), **more}
+
+
+def _bounded(task: Task, columns: Callable[[Asked], Columns], most: int | None = None) -> Callable[[Asked], Floats]:
     """The model as the worker sees it; of no more than ``most`` rows."""
     before = task.box.rows
 
-    def ask(matrix: Floats) -> Floats:
-        if most is not None and task.box.rows - before + len(matrix) > most:
+    def ask(asked: Asked) -> Floats:
+        if most is not None and task.box.rows - before + len(asked) > most:
             raise NotExplainable(
                 f"parameters.max_evaluations: alibi needs more than {most} rows and can't be cut short; allow more"
             )
-        return task.box(coding.columns(matrix))
+        return task.box(columns(asked))
 
     return ask
 
 
-def _kernel_shap(worker: Worker, task: Task) -> Answers:
-    """KernelShap: Shapley values from at most ``max_evaluations`` coalitions of each row."""
-    if any(len(members) > 1 for members in task.players.members):
+def _of_rows(coding: Coding) -> Callable[[Asked], Columns]:
+    def columns(asked: Asked) -> Columns:
+        if isinstance(asked, list):
+            raise EngineAway("expected rows from the engine, found texts")
+        return coding.columns(asked)
+
+    return columns
+
+
+def _of_texts(row: Columns, field: str) -> Callable[[Asked], Columns]:
+    """``row`` with its ``field`` as each text says."""
+
+    def columns(asked: Asked) -> Columns:
+        if not isinstance(asked, list):
+            raise EngineAway("expected texts from the engine, found rows")
+        texts = np.empty(len(asked), object)
+        texts[:] = asked
+        return {**repeat(row, len(asked)), field: texts}
+
+    return columns
+
+
+def _single(players: Players) -> None:
+    if any(len(members) > 1 for members in players.members):
         raise NotExplainable(
             "groups: expected none with explainer.engine alibi, whose KernelShap is given single features"
         )
-    coding, before = _Coding.of(task), task.box.rows
+
+
+def _kernel_shap(worker: Worker, task: Task) -> Answers:
+    """KernelShap: Shapley values from at most ``max_evaluations`` coalitions of each row."""
+    _single(task.players)
+    coding, before = Coding.of(task.model, task.rows), task.box.rows
     message = _task(task, coding, "shap", task.rows, samples=task.max_evaluations)
-    answer = worker.run(message, _asking(task, coding), _Values)
-    outputs = task.outputs.shape[1]
-    values = matrix_of(answer.values).reshape(len(task.outputs), outputs, len(coding.features)).transpose(0, 2, 1)
-    base, spent = matrix_of(answer.base).reshape(-1), task.box.rows - before
-    unknown = np.full(values.shape[1:], np.inf)
+    answer = worker.run(message, _bounded(task, _of_rows(coding)), _Values, task.box.left())
+    values, base = answer.read(*task.outputs.shape)
+    spent = task.box.rows - before
+    unknown = np.full((len(coding.features), len(base)), np.inf)
     place = [coding.features.index(name) for name in task.players.names]
     attributions = [
         Attribution(
@@ -178,39 +210,159 @@ def _kernel_shap(worker: Worker, task: Task) -> Answers:
     return _signed(worker, tabular(task, task.game(), attributions))
 
 
+def _tree_shap(worker: Worker, task: Task) -> Answers:
+    """TreeShap of the trees that the graph holds, given as shap's own structure.
+
+    shap attributes to the trees' columns. Where a player has several (a category's), their sum is not the player's
+    Shapley value: it is told as what it is, without an interval.
+    """
+
+    def explain(trees: Trees, background: NDArray[np.floating], rows: NDArray[np.floating]) -> tuple[Floats, Floats]:
+        message = {
+            "method": "tree",
+            "names": [],
+            "background": message_of(background[:TREE_BACKGROUND].astype(np.float64)),
+            "rows": message_of(rows.astype(np.float64)),
+            "outputs": trees.values.shape[1],
+            "seed": task.seed % (1 << 32),
+            "trees": {name: message_of(values) for name, values in tree_structure(trees).items()},
+        }
+        return worker.run(message, _nothing, _Values, task.box.left()).read(len(rows), trees.values.shape[1])
+
+    attributions, columns = task.forms.trees_by(explain, task.rows, task.players, task.outputs)
+    background = row_count(task.model.background)
+    if columns > len(task.players) or background > TREE_BACKGROUND:
+        unknown = np.full_like(attributions[0].values, np.inf)
+        more = {"summed_columns": columns, "background_rows": min(background, TREE_BACKGROUND)}
+        attributions = [
+            replace(one, exact=False, lower=-unknown, upper=unknown, details={**one.details, **more})
+            for one in attributions
+        ]
+    return _signed(worker, tabular(task, task.game(), attributions))
+
+
+def _nothing(_: Asked) -> Floats:
+    raise EngineAway("expected no question about trees from the engine, found one")
+
+
 def _anchors(worker: Worker, task: Task) -> Answers:
+    """AnchorText of one text where ``field`` names it or the model takes nothing else; else AnchorTabular."""
+    if task.parameters.field is not None or [feature.type for feature in task.model.features] == ["text"]:
+        return _signed(worker, [_text_rule(worker, task, row) for row in range(len(task.outputs))])
+    coding = Coding.of(task.model, task.rows)
+    coding.whole(task.model.background, "the background")
+    coding.whole(task.rows, "the rows")
+    return _signed(worker, [_tabular_rule(worker, task, coding, row) for row in range(len(task.outputs))])
+
+
+def _tabular_rule(worker: Worker, task: Task, coding: Coding, row: int) -> Explanation:
     """AnchorTabular: the rule in alibi's words, its precision as estimated there."""
-    coding, answers = _Coding.of(task), []
-    cut, said_by = task.outcome()
-    delta = 1 - task.parameters.confidence
-    for row in range(len(task.outputs)):
-        before = task.box.rows
-        message = _task(
-            task,
-            coding,
-            "anchors",
-            task.row(row),
-            categories=coding.categories(),
-            threshold=THRESHOLD,
-            delta=delta,
-            cut=cut,
-        )
-        answer = worker.run(message, _asking(task, coding, task.parameters.max_evaluations), _Rule)
-        answers.append(
-            {
-                "method": "anchors",
-                "target": task.model.outputs[int(task.outputs[row].argmax())],
-                "prediction": float(task.outputs[row].max()),
-                **side_of(cut, said_by, float(task.outputs[row, 0])),
-                "anchor": [
-                    {"player": coding.features[place], "rule": rule}
-                    for place, rule in zip(answer.features, answer.rules, strict=False)
-                ],
-                "precision": answer.precision,
-                "coverage": answer.coverage,
-                "certified": answer.success,
-                "threshold": THRESHOLD,
-                "evaluations": task.box.rows - before,
-            }
-        )
-    return _signed(worker, answers)
+    before = task.box.rows
+    message = _task(
+        task, coding, "anchors", task.row(row), categories=coding.categories(), **_wanted(task, cut := task.outcome())
+    )
+    ask = _bounded(task, _of_rows(coding), task.parameters.max_evaluations)
+    answer = worker.run(message, ask, _Rule, task.box.left())
+    anchor: list[dict[str, object]] = [
+        {"player": coding.features[place], "rule": rule}
+        for place, rule in zip(answer.features, answer.rules, strict=False)
+    ]
+    return _ruled(task, row, cut, answer, {"anchor": anchor, "evaluations": task.box.rows - before})
+
+
+def _text_rule(worker: Worker, task: Task, row: int) -> Explanation:
+    """AnchorText of strategy "unknown": the spans that keep the outcome while each other one is ``UNKNOWN`` with a
+    chance of a half. Spans are ours (``level``), and what is between them stays."""
+    field, before = text_field(task), task.box.rows
+    text = str(task.rows[field][row])
+    spans = cut_text(text, task.parameters.level)
+    if not len(spans):
+        raise NotExplainable(f"{field}: expected text to explain, found none")
+    message: dict[str, object] = {
+        "method": "text anchors",
+        "outputs": task.outputs.shape[1],
+        "seed": task.seed % (1 << 32),
+        "text": text,
+        "spans": [list(edge) for edge in spans.edges],
+        "placeholder": UNKNOWN,
+        **_wanted(task, cut := task.outcome()),
+    }
+    ask = _bounded(task, _of_texts(task.row(row), field), task.parameters.max_evaluations)
+    answer = worker.run(message, ask, _Rule, task.box.left())
+    anchor: list[dict[str, object]] = [
+        {"span": list(spans.edges[place]), "rule": spans.words()[place]} for place in answer.features
+    ]
+    more = {"field": field, "level": task.parameters.level, "placeholder": UNKNOWN}
+    return _ruled(task, row, cut, answer, {**more, "anchor": anchor, "evaluations": task.box.rows - before})
+
+
+def _wanted(task: Task, cut: tuple[float | None, str]) -> dict[str, object]:
+    return {"threshold": THRESHOLD, "delta": 1 - task.parameters.confidence, "cut": cut[0]}
+
+
+def _ruled(task: Task, row: int, cut: tuple[float | None, str], answer: _Rule, more: dict[str, object]) -> Explanation:
+    return {
+        "method": "anchors",
+        "target": task.model.outputs[int(task.outputs[row].argmax())],
+        "prediction": float(task.outputs[row].max()),
+        **side_of(*cut, float(task.outputs[row, 0])),
+        "precision": answer.precision,
+        "coverage": answer.coverage,
+        "certified": answer.success,
+        "threshold": THRESHOLD,
+        **more,
+    }
+
+
+def _importance(worker: Worker, whole: Whole) -> list[dict[str, object]]:
+    """PermutationImportance: mean change of the outputs by player, with the interval of its repeats."""
+    background, players = whole.model.background, whole.model.players(None)
+    coding = Coding.of(whole.model, background)
+    if row_count(background) < 2:
+        raise NotExplainable("overview: alibi's permutation importance needs two background rows, found one")
+    places = [[coding.features.index(name) for name in members] for members in players.members]
+    seed = int(whole.seed.generate_state(1)[0])
+    message = _message("importance", seed, len(whole.model.outputs), coding, background)
+    answer = worker.run(
+        {**message, "features": places, "repeats": REPEATS},
+        lambda asked: whole.box(_of_rows(coding)(asked)),
+        _Samples,
+    )
+    samples = matrix_of(answer.samples)
+    mean, error = samples.mean(axis=1), samples.std(axis=1, ddof=1) / np.sqrt(samples.shape[1])
+    half = student_quantile(0.95, samples.shape[1] - 1) * error
+    order = np.argsort(-mean, kind="stable")
+    return [importance_entry(players.names[i], mean[i], (mean[i] - half[i], mean[i] + half[i])) for i in order]
+
+
+def _effect(worker: Worker, whole: Whole, feature: str) -> dict[str, object]:
+    """ALE of a number, partial dependence of a category: over the background rows that have a value."""
+    values = whole.model.background[feature]
+    rows = whole.model.background
+    if values.dtype != object:
+        rows = take(rows, np.isfinite(values.astype(float)))
+    coding = Coding.of(whole.model, rows)
+    message = _message("effects", 0, len(whole.model.outputs), coding, rows)
+    place = coding.features.index(feature)
+    answer = worker.run(
+        {**message, "features": [[place]], "categories": coding.categories()},
+        lambda asked: whole.box(_of_rows(coding)(asked)),
+        _Curve,
+    )
+    grid, curve = matrix_of(answer.grid).reshape(-1), matrix_of(answer.values)
+    coded = coding.matrix(rows)[:, place]
+    category = feature in coding.names
+    counts = (
+        [int((coded == value).sum()) for value in grid]
+        if category
+        else [0, *np.histogram(coded, grid)[0].tolist()]
+        if len(grid) > 1
+        else [len(coded)]
+    )
+    return {
+        "feature": feature,
+        "kind": "partial dependence" if category else "accumulated local effects",
+        "grid": [coding.names[feature][int(value)] if category else float(value) for value in grid],
+        "values": curve[:, whole.target].tolist(),
+        "rows": counts,
+    }

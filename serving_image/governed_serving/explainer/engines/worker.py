@@ -2,41 +2,74 @@
 
 Frames on its standard input and output: four bytes of length, big-endian, then JSON; a matrix is its shape and its
 float64 values in row-major order, base64. It greets with ``hello``; for each ``task`` it sends ``ask`` (a matrix of
-rows; we answer with ``answer``, a matrix of outputs, or with ``stop``) any number of times, then ``done`` or
-``failed``.
+rows) or ``texts`` (we answer with ``answer``, a matrix of outputs, or with ``stop``) any number of times, then ``done``
+or ``failed``.
+
+Nothing that it does may cost more than its task: its memory, its time, its silence, its frames and those who wait for
+it are bounded. One that ends, or is ended, begins again, later each time while it does nothing else. It gets no
+variable of ours but those of ``INHERITED``, no words of a caller outside its frames, and ends with us.
 """
 
 import base64
+import contextlib
+import math
 import os
+import resource
 import select
 import subprocess
 import threading
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import msgspec
 import numpy as np
 
 from governed_serving.blackbox.columns import Floats
-from governed_serving.blackbox.errors import ExplainerError, NotExplainable
+from governed_serving.blackbox.errors import BudgetExhausted, EngineAway, ExplainerError, NotExplainable
 from governed_serving.decoding import decode_json
+from governed_serving.explainer.service.lanes import Busy
 
-__all__ = ["EngineAway", "Matrix", "Worker", "matrix_of", "message_of"]
+__all__ = ["Asked", "Bounds", "Ended", "Matrix", "Worker", "matrix_of", "message_of"]
 
 T = TypeVar("T")
 
-PATIENCE = 300.0
-"""Seconds without a word from a worker after which it counts as hung; importing its libraries takes ten or so."""
+Asked = Floats | list[str]
+"""What an engine wants the model's outputs of: rows of a matrix, or texts."""
 
-LONGEST = 1 << 28
-"""Bytes of one frame."""
+Ended = Literal["budget", "lost"]
+"""Why a process is no more: its task's time was over, or it ended, hung or babbled."""
+
+LONGEST_FRAME = 1 << 26
+"""Bytes of one frame, either way: 64 MiB."""
+
+LONGEST_MESSAGE = 500
+"""Characters of an engine's own refusal that a caller is told."""
+
+LONGEST_PAUSE = 60.0
+"""Seconds before a process that keeps ending is begun again."""
 
 INHERITED = ("PATH", "HOME", "LANG", "LD_LIBRARY_PATH", "TMPDIR")
 
 
-class EngineAway(ExplainerError):
-    """The engine's process can't be started, or ended, or said nothing for too long (HTTP 503)."""
+@dataclass(frozen=True)
+class Bounds:
+    """What one worker may take. ``silence``: seconds without a word after which it counts as hung, importing its
+    libraries (ten seconds or so) included; ``task``: seconds of one task, waiting included; ``memory``: bytes of its
+    private memory; ``waiting``: callers in line behind the one that is served; ``grace``: seconds that a task may take
+    to give up before it is cut."""
+
+    silence: float = 120.0
+    task: float = 600.0
+    memory: int = 2 << 30
+    waiting: int = 4
+    grace: float = 2.0
+
+
+class _Late(Exception):
+    """The time of a caller is over."""
 
 
 class Matrix(msgspec.Struct):
@@ -51,6 +84,7 @@ class _Frame(msgspec.Struct):
 
     hello: dict[str, str] | None = None
     ask: Matrix | None = None
+    texts: list[str] | None = None
     done: msgspec.Raw = msgspec.Raw()
     failed: str | None = None
 
@@ -75,61 +109,143 @@ def matrix_of(message: Matrix) -> Floats:
 
 
 class Worker:
-    """``python`` runs ``program``, which gets one task at a time; started at the first, and again after it ended."""
+    """``python`` runs ``program``, which gets one task at a time; started at the first, and again after it ended.
 
-    def __init__(self, python: Path, program: Path, patience: float = PATIENCE) -> None:
+    ``ended`` is told of every process that is no more before :meth:`close`.
+    """
+
+    def __init__(
+        self, python: Path, program: Path, bounds: Bounds = Bounds(), ended: Callable[[Ended], None] = lambda _: None
+    ) -> None:
         self._command = [str(python), "-I", str(program)]
-        self._patience = patience
-        self._turn = threading.Lock()
+        self._bounds, self._ended = bounds, ended
+        self._turn, self._count, self._inside = threading.Lock(), threading.Lock(), 0
         self._process: subprocess.Popen[bytes] | None = None
+        self._buffer = bytearray()
+        self._failures, self._not_before = 0, 0.0
+        self._closed = False
         self.about: dict[str, str] = {}
 
     def start(self) -> None:
         """Until it has greeted: ``about`` says then what it is. Raises EngineAway."""
-        with self._turn:
-            self._running()
+        with self._one_at_a_time(until := _now() + self._bounds.task):
+            self._greeted(until)
 
-    def run(self, task: Mapping[str, object], ask: Callable[[Floats], Floats], done: type[T]) -> T:
-        """What the worker has ``done``. Raises EngineAway, NotExplainable (the engine's own refusal), and what ``ask``
-        raises."""
-        with self._turn:
-            self._send(self._running(), {"task": task})
-            while True:
-                frame = self._receive()
-                if frame.ask is not None:
-                    self._answer(frame.ask, ask)
-                elif raw := bytes(frame.done):
-                    return self._read(raw, done)
-                else:
-                    raise NotExplainable(f"the engine could not explain it: {frame.failed}")
+    def run(
+        self, task: Mapping[str, object], ask: Callable[[Asked], Floats], done: type[T], left: float = math.inf
+    ) -> T:
+        """What the worker has ``done``, within ``left`` seconds.
+
+        Raises BudgetExhausted (the process is cut, and begins again), Busy, EngineAway, NotExplainable (the engine's
+        own refusal), and what ``ask`` raises.
+        """
+        until = _now() + min(left, self._bounds.task)
+        try:
+            with self._one_at_a_time(until):
+                self._greeted(until)
+                if until <= _now():
+                    raise _Late
+                return self._converse(task, ask, done, until)
+        except _Late:
+            if left > self._bounds.task:
+                raise EngineAway(f"the engine took longer than {self._bounds.task:g} s; ask for less") from None
+            raise BudgetExhausted(
+                "the latency budget ended before the engine did, which can't be cut short; raise budget_ms, lower "
+                "max_evaluations, or leave the engine out"
+            ) from None
 
     def close(self) -> None:
-        """Ends the process, whatever it does."""
-        process, self._process = self._process, None
-        if process is not None:
-            process.kill()
-            process.communicate()
+        """Ends the process, whatever it does; there will be no other."""
+        self._closed = True
+        self._kill()
 
-    def _answer(self, rows: Matrix, ask: Callable[[Floats], Floats]) -> None:
+    def _converse(self, task: Mapping[str, object], ask: Callable[[Asked], Floats], done: type[T], until: float) -> T:
         try:
-            answer = ask(matrix_of(rows))
+            self._send({"task": task}, until)
+            while True:
+                frame = self._receive(until)
+                if frame.ask is not None:
+                    self._answer(matrix_of(frame.ask), ask, until)
+                elif frame.texts is not None:
+                    self._answer(frame.texts, ask, until)
+                elif raw := bytes(frame.done):
+                    answer = self._read(raw, done)
+                    self._failures = 0
+                    return answer
+                elif frame.failed is not None:
+                    self._failures = 0
+                    raise NotExplainable(self._refusal(frame.failed))
+                else:
+                    raise self._lost("it sent a frame that says nothing")
+        except _Late:
+            self._cut()
+            raise
+
+    def _refusal(self, failed: str) -> str:
+        more = f"; it may have {self._bounds.memory >> 20} MiB, ask for less" if "MemoryError" in failed else ""
+        return f"the engine could not explain it: {failed[:LONGEST_MESSAGE]}{more}"
+
+    def _answer(self, asked: Asked, ask: Callable[[Asked], Floats], until: float) -> None:
+        try:
+            body = _encoded({"answer": message_of(ask(asked))})
         except ExplainerError:
             self._stop()
             raise
         except BaseException:
-            self.close()
+            self._kill()
             raise
-        self._send(self._running(), {"answer": message_of(answer)})
+        self._write(body, until)
 
     def _stop(self) -> None:
-        """Until the worker has given up its task: some libraries try again after an error."""
-        self._send(self._running(), {"stop": True})
-        while not self._receive().last:
-            self._send(self._running(), {"stop": True})
+        """Until the worker has given up its task, some libraries trying again after an error; else it is cut."""
+        until = _now() + self._bounds.grace
+        try:
+            self._send({"stop": True}, until)
+            while not self._receive(until).last:
+                self._send({"stop": True}, until)
+        except _Late:
+            self._cut()
+        except EngineAway:  # what led here is what the caller should be told
+            return
 
-    def _running(self) -> "subprocess.Popen[bytes]":
-        if self._process is not None and self._process.poll() is None:
-            return self._process
+    @contextlib.contextmanager
+    def _one_at_a_time(self, until: float) -> Iterator[None]:
+        """A turn; who may not even wait for one, or waits too long, is told so."""
+        with self._count:
+            if self._inside > self._bounds.waiting:
+                raise Busy(f"{self._inside} explanations wait for the engine already, which gives one at a time")
+            self._inside += 1
+        try:
+            if not self._turn.acquire(timeout=max(0.0, until - _now())):
+                raise _Late
+            try:
+                yield
+            finally:
+                self._turn.release()
+        finally:
+            with self._count:
+                self._inside -= 1
+
+    def _greeted(self, until: float) -> None:
+        """A process that has said what it is; one that a caller doesn't wait for goes on beginning."""
+        if self._process is None or self._process.poll() is not None:
+            if self._process is not None:
+                self._gone()
+            if (left := self._not_before - _now()) > 0:
+                raise EngineAway(
+                    f"the engine's process ended {self._failures} times in a row; it begins again in {left:.0f} s"
+                )
+            self._spawn()
+        if not self.about:
+            self.about = self._receive(until).hello or {}
+            if not self.about:
+                raise self._lost("it did not greet")
+
+    def _spawn(self) -> None:
+        self.about = {}
+        self._buffer.clear()
+        if self._closed:
+            raise EngineAway("the engine is closed")
         environment = {name: os.environ[name] for name in INHERITED if name in os.environ}
         environment |= dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"), "1")
         try:
@@ -138,22 +254,85 @@ class Worker:
             )
         except OSError as error:
             raise EngineAway(f"expected an environment at {self._command[0]}: {error.strerror}") from error
-        self.about = self._receive().hello or {}
-        return self._process
+        with contextlib.suppress(ProcessLookupError):  # it ended at once: the first word that it lacks will tell
+            resource.prlimit(self._process.pid, resource.RLIMIT_DATA, (self._bounds.memory, self._bounds.memory))
+        assert self._process.stdin is not None
+        os.set_blocking(self._process.stdin.fileno(), False)
 
-    def _send(self, process: "subprocess.Popen[bytes]", message: Mapping[str, object]) -> None:
-        body = msgspec.json.encode(message)
-        assert process.stdin is not None
-        try:
-            process.stdin.write(len(body).to_bytes(4, "big") + body)
-        except OSError as error:
-            raise self._lost("it ended") from error
+    def _kill(self) -> None:
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.communicate()
 
-    def _receive(self) -> _Frame:
-        size = int.from_bytes(self._bytes(4), "big")
-        if size > LONGEST:
+    def _cut(self) -> None:
+        """Another process in the place of one that goes on with a task which nobody waits for."""
+        self._kill()
+        self._ended("budget")
+        with contextlib.suppress(EngineAway):  # the next caller is told
+            self._spawn()
+
+    def _gone(self) -> None:
+        """Counts an end that nobody asked for; the first is followed by a beginning at once."""
+        self._kill()
+        self._failures += 1
+        self._not_before = _now() + (min(2.0 ** (self._failures - 2), LONGEST_PAUSE) if self._failures > 1 else 0.0)
+        self._ended("lost")
+
+    def _lost(self, why: str) -> EngineAway:
+        self._gone()
+        return EngineAway(f"expected {' '.join(self._command)} to go on; {why} (its messages are in the log)")
+
+    def _send(self, message: Mapping[str, object], until: float) -> None:
+        self._write(_encoded(message), until)
+
+    def _write(self, body: bytes, until: float) -> None:
+        pipe, rest = self._pipe("stdin"), memoryview(len(body).to_bytes(4, "big") + body)
+        while rest:
+            self._await(pipe, select.POLLOUT, until, _now() + self._bounds.silence)
+            try:
+                rest = rest[os.write(pipe, rest) :]
+            except OSError as error:
+                raise self._lost("it ended") from error
+
+    def _receive(self, until: float) -> _Frame:
+        pipe, silent = self._pipe("stdout"), _now() + self._bounds.silence
+        while (body := self._framed()) is None:
+            self._await(pipe, select.POLLIN, until, silent)
+            part = os.read(pipe, 1 << 20)
+            if not part:
+                raise self._lost("it ended")
+            self._buffer += part
+        return self._read(body, _Frame)
+
+    def _framed(self) -> bytes | None:
+        """The next frame, once it is whole."""
+        size = int.from_bytes(self._buffer[:4], "big") if len(self._buffer) >= 4 else 0
+        if size > LONGEST_FRAME:
             raise self._lost(f"it sent a frame of {size} bytes")
-        return self._read(self._bytes(size), _Frame)
+        if len(self._buffer) < 4 + size or len(self._buffer) < 4:
+            return None
+        body = bytes(self._buffer[4 : 4 + size])
+        del self._buffer[: 4 + size]
+        return body
+
+    def _pipe(self, name: Literal["stdin", "stdout"]) -> int:
+        process = self._process
+        stream = getattr(process, name) if process is not None else None
+        if stream is None or stream.closed:
+            raise EngineAway("the engine is closed")
+        descriptor: int = stream.fileno()
+        return descriptor
+
+    def _await(self, pipe: int, what: int, until: float, silent: float) -> None:
+        """Until the pipe is ready. Raises _Late, or EngineAway after too long a silence."""
+        poll = select.poll()
+        poll.register(pipe, what)
+        if poll.poll(max(0.0, min(until, silent) - _now()) * 1000):
+            return
+        if until <= silent:
+            raise _Late
+        raise self._lost(f"it said nothing for {self._bounds.silence:g} s")
 
     def _read(self, body: bytes, kind: type[T]) -> T:
         try:
@@ -161,20 +340,13 @@ class Worker:
         except msgspec.DecodeError as error:
             raise self._lost(f"it sent something else: {error}") from error
 
-    def _bytes(self, count: int) -> bytes:
-        assert self._process is not None
-        assert self._process.stdout is not None
-        pipe, parts, left = self._process.stdout.fileno(), [], count
-        while left:
-            if not select.select([pipe], [], [], self._patience)[0]:
-                raise self._lost(f"it said nothing for {self._patience:g} s")
-            part = os.read(pipe, min(left, 1 << 20))
-            if not part:
-                raise self._lost("it ended")
-            parts.append(part)
-            left -= len(part)
-        return b"".join(parts)
 
-    def _lost(self, why: str) -> EngineAway:
-        self.close()
-        return EngineAway(f"expected {' '.join(self._command)} to go on; {why} (its messages are in the log)")
+def _encoded(message: Mapping[str, object]) -> bytes:
+    body = msgspec.json.encode(message)
+    if len(body) > LONGEST_FRAME:
+        raise NotExplainable(f"the engine takes {LONGEST_FRAME} bytes at once, found {len(body)}; ask for less")
+    return body
+
+
+def _now() -> float:
+    return time.monotonic()

@@ -21,7 +21,7 @@ from governed_serving.explainer.service.engine import Engine
 from governed_serving.explainer.service.jobs import JobQueue, status
 from governed_serving.explainer.service.lanes import Busy, Lane
 from governed_serving.explainer.service.metrics import Metrics
-from governed_serving.explainer.service.overview import overview
+from governed_serving.explainer.service.overview import Overall, overview
 from governed_serving.explainer.service.protocol import Answer, ExplainRequest, parse
 from governed_serving.explainer.service.recorder import Recorder
 from governed_serving.explainer.service.webhooks import allowed
@@ -59,9 +59,10 @@ class Explanations:
         lane: Lane,
         *,
         observe: Callable[[Answer], Awaitable[None]] | None = None,
+        overall: Overall | None = None,
     ) -> None:
         self.engine, self._recorder, self.metrics, self._lane = engine, recorder, metrics, lane
-        self._observe = observe
+        self._observe, self._overall = observe, overall
         self._once = asyncio.Lock()
         self._overview: bytes | None = None
 
@@ -74,7 +75,7 @@ class Explanations:
         """Global explanations, computed once per process and recorded; two who ask at once get one computation."""
         async with self._once:
             if self._overview is None:
-                answer = await lane.run(lambda: overview(self.engine))
+                answer = await lane.run(lambda: overview(self.engine, self._overall))
                 encoded = msgspec.json.encode(answer)
                 await self._recorder.record(answer["id"], encoded)
                 self._overview = encoded

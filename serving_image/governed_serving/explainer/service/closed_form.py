@@ -2,6 +2,7 @@
 answered."""
 
 import functools
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,9 +16,13 @@ from governed_serving.explainer.graph.reading import Graph
 from governed_serving.explainer.players import Players
 from governed_serving.explainer.service.model import ExplainedModel
 from governed_serving.explainer.shapley.linear import linear_shapley
-from governed_serving.explainer.shapley.trees import TreeExplainer
+from governed_serving.explainer.shapley.trees import TreeExplainer, Trees
 
-__all__ = ["ClosedForms"]
+__all__ = ["ClosedForms", "TreeMethod"]
+
+TreeMethod = Callable[[Trees, NDArray[np.floating], NDArray[np.floating]], tuple[Floats, Floats]]
+"""Trees, background and rows as the trees see them → values (rows, columns, outputs) and base (outputs,), without the
+trees' own ``base``."""
 
 AGREEMENT = 1e-3
 """Largest difference between the graph as read here and the answers of the serving model (single precision, quantised
@@ -53,7 +58,7 @@ class ClosedForms:
     def trees(self, rows: Columns, players: Players, outputs: Floats) -> list[Attribution]:
         """Exact TreeSHAP. Raises :class:`NotExplainable` if the model isn't a tree ensemble, or not the one that
         answered."""
-        read = self._read()
+        read, link = self._linked()
         explainer = self._prepared.get(players.members)
         if explainer is None:
             background = read.columns(self._model.background)
@@ -62,11 +67,22 @@ class ClosedForms:
             explainer = TreeExplainer(read.trees, background, mass, owners, len(players))
             self._prepared[players.members] = explainer
         z = read.columns(rows)
-        link = _LINKS.get(read.link)
-        if link is None:
-            raise NotExplainable(f"post_transform {read.link} of the tree ensemble is not supported; use 'sampled'")
         margins = _Margins(explainer.explain(z), explainer.base, read.trees.predict(z), link)
         return _attributions("tree", players, margins.as_outputs(outputs.shape[1], read.binary), outputs)
+
+    def trees_by(
+        self, explain: TreeMethod, rows: Columns, players: Players, outputs: Floats
+    ) -> tuple[list[Attribution], int]:
+        """As :meth:`trees`, the trees' columns explained by another and summed by player, and how many columns."""
+        read, link = self._linked()
+        background, z = read.columns(self._model.background), read.columns(rows)
+        owners = read.owners(self._model.background, players)
+        by_column, base = explain(read.trees, background, z)
+        values = np.zeros((len(z), len(players), by_column.shape[2]))
+        for column, owner in enumerate(owners):
+            values[:, owner] += by_column[:, column]
+        margins = _Margins(values, base + read.trees.base, read.trees.predict(z), link)
+        return _attributions("tree", players, margins.as_outputs(outputs.shape[1], read.binary), outputs), z.shape[1]
 
     def linear(self, rows: Columns, players: Players, outputs: Floats) -> list[Attribution]:
         """Exact LinearSHAP in the margin. Raises :class:`NotExplainable` if the graph isn't linear in the players."""
@@ -81,6 +97,13 @@ class ClosedForms:
     @functools.cached_property
     def _graph(self) -> Graph:
         return Graph(self._model.onnx, self._names)
+
+    def _linked(self) -> tuple[ReadTrees, str]:
+        read = self._read()
+        link = _LINKS.get(read.link)
+        if link is None:
+            raise NotExplainable(f"post_transform {read.link} of the tree ensemble is not supported; use 'sampled'")
+        return read, link
 
     def _read(self) -> ReadTrees:
         if self._trees is None:

@@ -10,7 +10,7 @@ from typing import Literal, Protocol
 
 import msgspec
 
-from governed_serving.blackbox.errors import ExplainerError, PredictorAway
+from governed_serving.blackbox.errors import EngineAway, ExplainerError, PredictorAway
 from governed_serving.crypto import CryptoError
 from governed_serving.decoding import decode_msgpack
 from governed_serving.durable import discard_partial, replace_file, set_aside
@@ -22,7 +22,7 @@ __all__ = ["Job", "JobQueue", "JobStore", "Sealer", "status"]
 
 _SUFFIX = ".job"
 ATTEMPTS = 5
-"""Tries of a job while the model server is unreachable; then it has failed."""
+"""Tries of a job while the model server or an engine is away; then it has failed."""
 POSTS = 8
 """Tries of a webhook, over about 20 minutes; the result stays available under its id."""
 LONGEST_PAUSE = 600.0
@@ -210,7 +210,7 @@ class JobQueue:
         try:
             job.result = await self._work(job.body, job.id)
             job.status = "done"
-        except (PredictorAway, Busy, JournalError) as error:
+        except (EngineAway, PredictorAway, Busy, JournalError) as error:
             if job.attempts < ATTEMPTS:
                 job.status = "queued"
                 self._store.save(job)

@@ -35,6 +35,7 @@ __all__ = [
     "method",
     "side_of",
     "tabular",
+    "text_field",
 ]
 
 ROW_WISE = 1e-5
@@ -173,7 +174,7 @@ def text(task: Task) -> Answers:
     return _texts(
         task,
         lambda row, seed: text_shapley(
-            task.box, row, _field(task), level=task.parameters.level, seed=seed, stopping=stopping
+            task.box, row, text_field(task), level=task.parameters.level, seed=seed, stopping=stopping
         ),
     )
 
@@ -309,7 +310,7 @@ def _add_fidelity(answer: Explanation, game: Game, values: Floats, target: int) 
         answer["fidelity"] = {"deletion": score.deletion, "insertion": score.insertion, "order": score.order}
 
 
-def _field(task: Task) -> str:
+def text_field(task: Task) -> str:
     """The text feature to cut: the one named, or the only one there is."""
     texts = [feature.name for feature in task.model.features if feature.dtype == "BYTES"]
     named = task.parameters.field
@@ -334,7 +335,7 @@ def text_lime(task: Task) -> Answers:
         lambda row, seed: lime_text(
             task.box,
             row,
-            _field(task),
+            text_field(task),
             level=task.parameters.level,
             seed=seed,
             samples=task.samples(1000),

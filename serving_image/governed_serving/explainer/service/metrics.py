@@ -62,6 +62,16 @@ class Metrics:
             registry=self.registry,
         )
 
+        self._ended = Counter(
+            "governed_explainer_engine_ended_total",
+            "Processes of another's engine that were cut for a budget, or lost",
+            [*names, "reason"],
+            registry=self.registry,
+        )
+
+    def engine_ended(self, reason: str) -> None:
+        self._ended.labels(*self._labels, reason).inc()
+
     def graded(self, means: Mapping[str, float]) -> None:
         """Means by measure (governed_serving.explainer.overall.quality_windows.MEASURES)."""
         for measure, mean in means.items():

@@ -1,5 +1,7 @@
 """The model as a whole, over its background rows: importances, effects, a surrogate tree, as one answer."""
 
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -9,22 +11,54 @@ from governed_serving.blackbox.box import BlackBox
 from governed_serving.blackbox.columns import plain, row_count, take
 from governed_serving.blackbox.errors import NotExplainable
 from governed_serving.explainer.overall.effects import Effect, accumulated_local_effects, partial_dependence
-from governed_serving.explainer.overall.importance import GlobalImportance, permutation_importance
+from governed_serving.explainer.overall.importance import permutation_importance
 from governed_serving.explainer.overall.surrogate import surrogate_tree
 from governed_serving.explainer.service.engine import Engine
+from governed_serving.explainer.service.model import ExplainedModel
 from governed_serving.explainer.service.protocol import Answer, ExplainRequest, Parameters, seed_of
 
-__all__ = ["overview"]
+__all__ = ["REPEATS", "Effects", "Importances", "Overall", "Whole", "importance_entry", "overview"]
 
 EXPLAINED = 32
 """Background rows whose attributions make the mean |attribution|."""
 
 POINTS = 12
 
+REPEATS = 5
+"""Shuffles of each player."""
 
-def overview(engine: Engine) -> dict[str, Any]:
-    """Asks the model for a few thousand rows. The seed comes from the model's digest: the same model, the same
-    answer."""
+
+@dataclass(frozen=True)
+class Whole:
+    """What is explained: the model's answers in column ``target`` to its background."""
+
+    model: ExplainedModel
+    box: BlackBox
+    target: int
+    seed: np.random.SeedSequence
+
+
+Importances = Callable[[Whole], list[dict[str, object]]]
+"""Permutation importance of every player, the largest first."""
+
+Effects = Callable[[Whole, str], dict[str, object]]
+"""How the outcome goes with one feature."""
+
+
+@dataclass(frozen=True)
+class Overall:
+    """Who computes importances and effects; ``about``: what another's engine says of itself."""
+
+    importance: Importances
+    effect: Effects
+    about: Callable[[], Mapping[str, object]] = dict
+
+
+def overview(engine: Engine, overall: Overall | None = None) -> dict[str, Any]:
+    """Importances and effects by ``overall`` (absent: ours).
+
+    Asks the model for a few thousand rows. The seed comes from the model's digest: the same model, the same answer.
+    """
     model, box = engine.model, engine.box(None)
     if not model.background:
         raise NotExplainable(
@@ -33,11 +67,12 @@ def overview(engine: Engine) -> dict[str, Any]:
         )
     rows, identifier = model.background, f"overview-{model.digest.removeprefix('sha256:')[:16]}"
     seeds = np.random.SeedSequence(seed_of(identifier)).spawn(2)
-    players = model.players(None)
+    by = overall or Overall(_shuffled, _effect)
     target = (
         model.position(model.manifest.favorable) if model.manifest.favorable is not None else len(model.outputs) - 1
     )
-    shuffled = permutation_importance(box, rows, players, repeats=5, seed=seeds[0])
+    whole = Whole(model, box, target, seeds[0])
+    importances = by.importance(whole)
     outputs = box(rows)[:, target]
     tree = surrogate_tree(rows, outputs, depth=3, least=max(2, len(outputs) // 20), seed=seeds[1])
     request = ExplainRequest(identifier, take(rows, slice(0, EXPLAINED)), Parameters(target=model.outputs[target]))
@@ -48,9 +83,9 @@ def overview(engine: Engine) -> dict[str, Any]:
         "target": model.outputs[target],
         "rows": row_count(rows),
         "mean_absolute_attribution": _mean_absolute(answer),
-        "permutation_importance": _importance(shuffled),
+        "permutation_importance": importances,
         "effects": [
-            _effect(engine, feature.name, feature.dtype == "BYTES", target, box)
+            by.effect(whole, feature.name)
             for feature in model.features
             if feature.type != "text" and _has_values(rows[feature.name])
         ],
@@ -58,6 +93,7 @@ def overview(engine: Engine) -> dict[str, Any]:
             "fidelity": tree.fidelity,
             "rules": [{"rule": r, "value": v, "rows": n} for r, v, n in tree.root.rules()],
         },
+        **({"engine": about} if (about := by.about()) else {}),
         "digests": engine.digests(),
         "evaluations": box.rows + answer["evaluations"],
     }
@@ -77,31 +113,33 @@ def _mean_absolute(answer: Answer) -> list[dict[str, object]]:
     return [{"player": name, "value": float(np.mean(values))} for name, values in ranked]
 
 
-def _importance(importance: GlobalImportance) -> list[dict[str, object]]:
+def _shuffled(whole: Whole) -> list[dict[str, object]]:
+    importance = permutation_importance(
+        whole.box, whole.model.background, whole.model.players(None), repeats=REPEATS, seed=whole.seed
+    )
     order = np.argsort(-importance.values, kind="stable")
     return [
-        {
-            "player": importance.names[i],
-            "value": float(importance.values[i]),
-            "interval": [float(importance.lower[i]), float(importance.upper[i])],
-        }
+        importance_entry(importance.names[i], importance.values[i], (importance.lower[i], importance.upper[i]))
         for i in order
     ]
 
 
-def _effect(engine: Engine, feature: str, text: bool, target: int, box: BlackBox) -> dict[str, object]:
+def importance_entry(player: str, value: float, interval: tuple[float, float]) -> dict[str, object]:
+    return {"player": player, "value": float(value), "interval": [plain(float(end)) for end in interval]}
+
+
+def _effect(whole: Whole, feature: str) -> dict[str, object]:
     """ALE for numbers, partial dependence for categories and for numbers that have but one value."""
+    box, rows = whole.box, whole.model.background
     try:
-        if text:
-            raise NotExplainable("categories have no order")
-        effect: Effect = accumulated_local_effects(box, engine.model.background, feature, POINTS)
+        effect: Effect = accumulated_local_effects(box, rows, feature, POINTS)
         kind = "accumulated local effects"
-    except NotExplainable:
-        effect, kind = partial_dependence(box, engine.model.background, feature, POINTS), "partial dependence"
+    except NotExplainable:  # categories have no order
+        effect, kind = partial_dependence(box, rows, feature, POINTS), "partial dependence"
     return {
         "feature": feature,
         "kind": kind,
         "grid": [plain(value) for value in effect.grid],
-        "values": effect.values[:, target].tolist(),
+        "values": effect.values[:, whole.target].tolist(),
         "rows": effect.counts.tolist(),
     }

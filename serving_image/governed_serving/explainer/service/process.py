@@ -8,7 +8,7 @@ from governed_api.quantities import seconds
 from governed_serving.archive.keysets import key_watch, model_keyring
 from governed_serving.blackbox.client import PredictorClient
 from governed_serving.crypto import SegmentCipher, load_kek
-from governed_serving.explainer.engines.alibi import alibi_methods, alibi_worker
+from governed_serving.explainer.engines.alibi import alibi_methods, alibi_overall, alibi_worker
 from governed_serving.explainer.engines.worker import Worker
 from governed_serving.explainer.service.app import Dependencies, Explanations, application
 from governed_serving.explainer.service.engine import Engine, Limits
@@ -92,7 +92,12 @@ class _Service:
         kept = settings.spool_dir / "explanations"
         self.watch = Watch(self.model.players(None).names, self.recorder, self.metrics, kept, self.keyset)
         self.explanations = Explanations(
-            self.engine, self.recorder, self.metrics, self.lane, observe=self.watch.observe
+            self.engine,
+            self.recorder,
+            self.metrics,
+            self.lane,
+            observe=self.watch.observe,
+            overall=alibi_overall(self.foreign) if self.foreign else None,
         )
         store = JobStore(kept, self.keyset)
         self.jobs = JobQueue(store, self._work, Poster())
@@ -102,7 +107,7 @@ class _Service:
         """Of the engine that the manifest names; another's environment must be there from the start."""
         if self.settings.explainer.engine is None:
             return METHODS
-        self.foreign = alibi_worker(self.settings.alibi_python)
+        self.foreign = alibi_worker(self.settings.alibi_python, ended=self.metrics.engine_ended)
         return alibi_methods(self.foreign)
 
     def why_not_ready(self) -> str:
@@ -137,10 +142,10 @@ class _Service:
     def close(self) -> None:
         if self.keys:
             self.keys.stop()
+        if self.foreign:
+            self.foreign.close()  # first: what waits for it is answered at once
         self.lane.close()
         self.slow.close()
-        if self.foreign:
-            self.foreign.close()
         self.watch.save()
         self.journal.close()
         self.predictor.close()
