@@ -9,11 +9,11 @@ say, of each route before its handler runs; a model reads and writes its own.
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import msgspec
 from starlette.applications import Starlette
-from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -308,7 +308,7 @@ def _blob_routes(state: _State) -> _Table:
 
     async def put_blob(request: Request) -> Response:
         digest = request.path_params["digest"]
-        if archive.blobs.expired(digest) or await run_in_threadpool(archive.blobs.size, digest) is not None:
+        if archive.blobs.expired(digest) or archive.blobs.is_here(digest):
             return _json({"blob": digest}, 200)  # a shipper that was killed sends again what may be deleted by now
         async with state.uploads:
             fresh = await _receive(request, state, digest)
@@ -318,15 +318,14 @@ def _blob_routes(state: _State) -> _Table:
         digest = request.path_params["digest"]
         if not (speaker := _speaker_of(request)).reads_all and speaker.role is not None:
             await run_in_threadpool(_check_named, archive, speaker, digest, request)
+        if archive.blobs.expired(digest):
+            raise Refused(
+                410, f"blob {digest} was deleted under governance.privacy.retention; the ledger has the receipt"
+            )
         if await run_in_threadpool(archive.blobs.size, digest) is None:
-            if archive.blobs.expired(digest):
-                raise Refused(
-                    410, f"blob {digest} was deleted under governance.privacy.retention; the ledger has the receipt"
-                )
             raise Refused(404, f"blob {digest} is not here")
         path, copy = await run_in_threadpool(archive.blobs.fetched, digest)
-        gone = BackgroundTask(path.unlink, missing_ok=True) if copy else None
-        return FileResponse(path, media_type=_BINARY, background=gone)
+        return (_Lent if copy else FileResponse)(path, media_type=_BINARY)
 
     return [
         (routes.BLOB, ("PUT",), put_blob),
@@ -409,6 +408,19 @@ def _named_routes(state: _State) -> _Table:
         (routes.STATE, ("GET",), get_state),
         (routes.STATE, ("PUT",), put_state),
     ]
+
+
+class _Lent(FileResponse):
+    """A copy that goes when it was sent, and however else that ends: a range that can't be, a client that goes."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._discard()  # at once: a request that is cancelled waits for nothing more
+
+    def _discard(self) -> None:
+        Path(self.path).unlink(missing_ok=True)
 
 
 class _Streamed(Response):

@@ -48,9 +48,9 @@ class MemoryBucket:
         self._ask()
         return len(self.objects[digest]) if digest in self.objects else None
 
-    def fetch(self, digest: str, into: IO[bytes]) -> None:
+    def fetch(self, digest: str, into: IO[bytes], room: int = 1 << 20) -> None:
         self._ask()
-        if digest not in self.objects:
+        if digest not in self.objects or room <= 0:
             raise FileNotFoundError(digest)
         into.write(self.objects[digest])
         if hashlib.sha256(self.objects[digest]).hexdigest() != digest:

@@ -16,13 +16,15 @@ from typing import IO
 
 from governed_api import runtime
 from governed_serving.archive.errors import ArchiveError, Refused
-from governed_serving.archive.store.objects import OBJECTS, Bucket, Place
+from governed_serving.archive.store.objects import BLOB_BYTES, OBJECTS, Bucket, Place
 from governed_serving.durable import fsync_folder, open_new, put_in_place, replace_file
 
 __all__ = ["NOT_SEALED", "BlobStore", "BlobWriter", "addresses", "check_address", "settle_place"]
 
 NOT_SEALED = "the body is not sealed: encrypt it with the model's keyset before it is archived"
 _CHUNK = 1 << 20
+RESERVE = 64 << 20
+"""Bytes of the volume that copies of blobs leave free."""
 
 
 def check_address(digest: str) -> str:
@@ -47,7 +49,7 @@ class BlobStore:
     """
 
     def __init__(
-        self, root: Path, sealed: Callable[[bytes], bool], max_bytes: int = 8 << 30, *, bucket: Bucket | None = None
+        self, root: Path, sealed: Callable[[bytes], bool], max_bytes: int = BLOB_BYTES, *, bucket: Bucket | None = None
     ):
         self.bucket = bucket
         self.away = ""
@@ -83,6 +85,11 @@ class BlobStore:
 
     def _marker(self, digest: str) -> Path:
         return self.root / "expired" / digest[:2] / check_address(digest)
+
+    def is_here(self, digest: str) -> bool:
+        """Whether the volume has a blob. Whether a bucket has it, is seen when it is put there: only then its bytes are
+        looked at."""
+        return self.path(digest).exists()
 
     def size(self, digest: str) -> int | None:
         """Bytes of a blob; None when it isn't here."""
@@ -135,11 +142,16 @@ class BlobStore:
             pass
         try:
             with open_new(copy) as file:
-                self.bucket.fetch(digest, file)
+                self.bucket.fetch(digest, file, self._room())
         except BaseException:
             copy.unlink(missing_ok=True)
             raise
         return copy, True
+
+    def _room(self) -> int:
+        """Bytes that a copy may have: the ledger lies on the same volume, and is written to meanwhile."""
+        volume = os.statvfs(self._incoming)
+        return min(self.max_bytes, max(volume.f_bavail * volume.f_frsize - RESERVE, 0))
 
     def addresses(self) -> Iterator[str]:
         """Of all blobs, sorted, wherever they are."""

@@ -24,7 +24,7 @@ from governed_serving.environment import InvalidSettings, PodEnvironment
 if TYPE_CHECKING:
     from obstore.store import S3Store
 
-__all__ = ["OBJECTS", "Bucket", "Place", "bucket_from_environment", "kept_in"]
+__all__ = ["BLOB_BYTES", "OBJECTS", "Bucket", "Place", "bucket_from_environment", "kept_in"]
 
 OBJECTS = "objects"
 """File of an archive's folder that says where its blobs are; on the volume, where it isn't there."""
@@ -37,8 +37,13 @@ PATIENCE = 20.0
 CONNECT, READ, WHOLE = timedelta(seconds=5), timedelta(seconds=20), timedelta(minutes=15)
 """A request ends when nothing comes for READ, and in any case after WHOLE: a blob may have gigabytes."""
 RETRIES, RETRY_FOR = 4, timedelta(seconds=30)
+BLOB_BYTES = 8 << 30
+"""What a blob may have."""
 ALONE = 16 << 20
 """Bytes that are sent in one request, which S3 can refuse where the key is taken; more go in parts."""
+_CHUNK = 1 << 20
+_NOBODYS = "0" * 64
+"""Nobody has bytes with this SHA-256: what answers that it has them (a portal, a proxy) would answer so to anything."""
 _FRESH = timedelta(minutes=5)
 """After which keys are read anew: a Secret that is replaced changes the files."""
 
@@ -162,27 +167,35 @@ class Bucket:
 
         length = file.stat().st_size
         if length > ALONE:
-            if self.size(digest) == length:
-                return False
             with self._asking():  # whoever is quicker has put the same bytes there
+                if self._holds(digest, length):
+                    return False
                 obstore.put(self._store, _key(digest), file, use_multipart=True, chunk_size=ALONE, max_concurrency=2)
             return True
         with self._asking():
             try:
                 obstore.put(self._store, _key(digest), file, mode="create", use_multipart=False)
             except (AlreadyExistsError, PreconditionError):
-                return self._again(digest, file)
+                if self._holds(digest, length):
+                    return False
+                obstore.put(self._store, _key(digest), file, use_multipart=False)
         return True
 
-    def _again(self, digest: str, file: Path) -> bool:
-        """A key that is taken must hold these very bytes, or nothing was stored."""
+    def _holds(self, digest: str, length: int) -> bool:
+        """Whether a key that is taken holds these very bytes: else nothing was stored."""
         import obstore
+        from obstore.exceptions import NotFoundError
 
-        found = hashlib.sha256(bytes(obstore.get(self._store, _key(digest)).bytes())).hexdigest()
-        if found == digest:
+        try:
+            answer = obstore.get(self._store, _key(digest))
+        except (NotFoundError, FileNotFoundError):
             return False
-        obstore.put(self._store, _key(digest), file, use_multipart=False)
-        return True
+        found = hashlib.sha256()
+        for chunk in answer.stream(min_chunk_size=_CHUNK):
+            found.update(chunk)
+            if (length := length - len(chunk)) < 0:
+                return False
+        return found.hexdigest() == digest
 
     def size(self, digest: str) -> int | None:
         """Bytes of a blob; None when it isn't there."""
@@ -195,24 +208,33 @@ class Bucket:
             except (NotFoundError, FileNotFoundError):
                 return None
 
-    def fetch(self, digest: str, into: IO[bytes]) -> None:
-        """Write a blob to ``into``. Raises FileNotFoundError, Unverified for other bytes than its address says."""
+    def fetch(self, digest: str, into: IO[bytes], room: int = BLOB_BYTES) -> None:
+        """Write a blob to ``into``. Raises FileNotFoundError, Unverified for other bytes than its address says, Busy
+        for more than there is ``room``."""
         import obstore
         from obstore.exceptions import NotFoundError
 
-        found, missing = hashlib.sha256(), False
+        found, missing, left = hashlib.sha256(), False, min(room, BLOB_BYTES)
         with self._asking():
             try:
-                for chunk in obstore.get(self._store, _key(digest)).stream(min_chunk_size=1 << 20):
+                for chunk in obstore.get(self._store, _key(digest)).stream(min_chunk_size=_CHUNK):
+                    if (left := left - len(chunk)) < 0:
+                        break
                     found.update(chunk)
                     into.write(chunk)
             except (NotFoundError, FileNotFoundError):
                 missing = True
         if missing:
             raise FileNotFoundError(f"{self.place}: blob {digest} is not there")
-        if found.hexdigest() != digest:
+        if left < 0 and room < BLOB_BYTES:
+            raise Busy(
+                f"{self.place}: what answers for blob {digest} has more than the {room} bytes that a copy may have on "
+                "the archive's volume: it isn't that blob, or the volume needs more free space"
+            )
+        if left < 0 or found.hexdigest() != digest:
+            has = f"SHA-256 {found.hexdigest()}" if left >= 0 else f"more than {BLOB_BYTES} bytes"
             raise Unverified(
-                f"{self.place}: blob {digest} has SHA-256 {found.hexdigest()}: it was changed; put the bucket's "
+                f"{self.place}: blob {digest} has {has}: it was changed; put the bucket's "
                 "earlier version of the object back, or restore a backup"
             )
 
@@ -228,26 +250,34 @@ class Bucket:
                 return
 
     def addresses(self) -> Iterator[str]:
-        """Addresses of all blobs, sorted; whatever else lies there is none."""
+        """Addresses of all blobs, sorted; whatever else lies there is none. Raises Unverified for a list that isn't
+        S3's: one that begins again would never end."""
         import obstore
 
-        pages = obstore.list(self._store, chunk_size=1000)
+        pages, last = obstore.list(self._store, chunk_size=1000), ""
         while True:
             with self._asking():
                 page = next(pages, None)
             if page is None:
                 return
             for found in page:
-                folder, _, name = str(found["path"]).rpartition("/")
+                folder, _, name = (path := str(found["path"])).rpartition("/")
+                if path <= last:
+                    raise Unverified(
+                        f"{self.place}: expected its objects in order and once, found {path[:100]!r} again"
+                    )
+                last = path
                 if folder == name[:2] and len(name) == 64 and set(name) <= set("0123456789abcdef"):
                     yield name
 
     def problem(self) -> str:
         """Why nothing can be stored or read, or ""."""
         try:
-            self.size("0" * 64)
+            found = self.size(_NOBODYS)
         except Busy as error:
             return str(error)
+        if found is not None:
+            return f"{self.place}: expected no object {_key(_NOBODYS)}, found one: whatever answers isn't that storage"
         return ""
 
 
