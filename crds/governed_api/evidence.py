@@ -225,6 +225,43 @@ class Unmitigated(RecordedPart):
     largest_disparity: dict[str, float] = {}
 
 
+class ConformalCoverage(RecordedPart):
+    """How many held-out rows' sets or intervals hold the truth."""
+
+    group: str
+    rows: int
+    covered: int
+    coverage: float | None = None
+    """covered / rows."""
+    lower: float
+    """Of its exact interval (Clopper and Pearson); all intervals of an evaluation hold together with 95 %."""
+    upper: float
+    size: float | None = None
+    """Mean number of classes in the set, or mean width of the interval."""
+    calibration_rows: int
+    """That its threshold comes from."""
+    threshold: float
+    """Least probability in the set, or half the interval's width."""
+    own: bool
+    """The threshold comes from the group's own rows."""
+
+
+class ConformalEvaluation(RecordedPart):
+    """Sets or intervals with a promised coverage, on rows that neither fitting nor calibration saw."""
+
+    coverage: float
+    """Promised."""
+    method: str
+    """LAC, or absoluteResidual."""
+    output: str
+    """Name of the model's output."""
+    group_conditional: bool = False
+    min_group_rows: int = 0
+    overall: ConformalCoverage
+    groups: dict[str, list[ConformalCoverage]] = {}
+    """Protected attribute → groups."""
+
+
 class Evaluation(RecordedPart):
     """evaluation.json: what the model is worth on held-out rows."""
 
@@ -238,6 +275,8 @@ class Evaluation(RecordedPart):
     data: DataAudit = {}
     """Of the labels of all rows."""
     unmitigated: Unmitigated | None = None
+    conformal: ConformalEvaluation | None = None
+    """None: no sets or intervals were asked for."""
 
 
 class TrainingDocument(RecordedPart):

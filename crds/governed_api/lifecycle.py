@@ -184,6 +184,22 @@ class Mitigation(Part):
     """reweighing: weights that make label and protected attributes independent in training (Kamiran & Calders 2012)."""
 
 
+class Conformal(Part):
+    """Split conformal prediction: a further output that holds the truth with a promised chance."""
+
+    coverage: float = Field(default=0.9, ge=0.5, le=0.999)
+    """Least chance that the set of classes (the interval of a regression) holds the truth of a new row that is drawn as
+    the calibration rows were."""
+    group_conditional: bool = False
+    """The promise holds for each group of each of governance.bias.protectedAttributes: with a threshold for each group,
+    which the row's own features tell. Whether groups may be treated by different thresholds is a question of law."""
+    min_group_rows: int = Field(default=100, ge=10, le=1_000_000)
+    """Calibration rows that a group needs for a threshold of its own; smaller ones, unseen and missing values share
+    one, and where together they are too few, that of all rows."""
+    share: float = Field(default=0.2, gt=0, lt=1)
+    """Of the training rows, for calibration alone: nothing is fitted on them or chosen by them."""
+
+
 class Training(Part):
     """How the model comes to be: a Job."""
 
@@ -203,6 +219,9 @@ class Training(Part):
     """Loop."""
     mitigation: Mitigation = Mitigation()
     """Bias mitigation."""
+    conformal: Conformal | None = None
+    """Sets of classes with a promised coverage as output prediction_set (BOOL, a column per class as in
+    probabilities); of a regression intervals, prediction_interval (FP32, lower and upper end). Absent: none."""
     resources: Resources = Resources()
     """Of the Job's container."""
     queue_name: str | None = Field(default=None, max_length=63)

@@ -158,6 +158,14 @@ class GovernedModelSpec(Part):
             "governance.privacy.subject must be a feature of lifecycle.training.data.features",
         ),
         Rule(
+            "!has(self.lifecycle.training) || !has(self.lifecycle.training.conformal) || "
+            "!has(self.lifecycle.training.conformal.groupConditional) || !self.lifecycle.training.conformal.groupConditional || "  # noqa: E501
+            "(has(self.governance.bias) && self.governance.bias.protectedAttributes.all(a, "
+            "self.lifecycle.training.data.features.exists(f, f.name == a.name && f.type != 'text')))",
+            "lifecycle.training.conformal.groupConditional needs governance.bias, and each of its protectedAttributes as a numeric or categorical feature of lifecycle.training.data.features: "  # noqa: E501
+            "a row's thresholds are told by its own features; add the features or leave groupConditional out",
+        ),
+        Rule(
             "!has(self.governance.bias) || !has(self.governance.bias.favorableOutcome.threshold) || !has(self.lifecycle.training) || "  # noqa: E501
             "self.lifecycle.training.loss.name == 'mse'",
             "governance.bias.favorableOutcome.threshold needs a regression (lifecycle.training.loss.name mse): a classifier needs label",  # noqa: E501

@@ -53,7 +53,9 @@ class Manifest(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"):
     ``inputs`` are the ONNX input names in feature order. Classification: outputs ``probabilities`` FP32 [-1, classes]
     and ``label`` [-1] (INT64 or BYTES); regression: ``prediction`` FP32 [-1]. ``favorable`` is the class, ``threshold``
     the score that favours a person. ``variant`` is what shipped: float, int8 or pruned. ``bands``: protected attribute
-    or stratum of numbers → inner borders of its bands, ascending; empty: each value is a group.
+    or stratum of numbers → inner borders of its bands, ascending; empty: each value is a group. ``coverage``: the least
+    chance that ``prediction_set`` BOOL [-1, classes] or ``prediction_interval`` FP32 [-1, 2] holds the truth; None:
+    there is no such output.
     """
 
     name: str
@@ -70,6 +72,7 @@ class Manifest(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"):
     threshold: float | None = None
     settings: dict[str, Any] = {}
     bands: dict[str, list[float]] = {}
+    coverage: float | None = None
     format: str = ""
 
 

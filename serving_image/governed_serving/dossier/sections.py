@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from governed_api.evidence import ColumnSummary, DatasetManifest, Importance, LabelColumn
+from governed_api.evidence import ColumnSummary, ConformalEvaluation, DatasetManifest, Importance, LabelColumn
 from governed_serving.archive.verify.verification import Proof, Verification
 from governed_serving.decoding import decode_json
 from governed_serving.dossier.clauses import Clause
@@ -16,7 +16,7 @@ from governed_serving.dossier.documents import (
 )
 from governed_serving.dossier.dossier import Dossier, LedgerView
 from governed_serving.dossier.markup import Safe, tag, text
-from governed_serving.dossier.parts import digest, facts, figure, number, pill, section, table
+from governed_serving.dossier.parts import digest, facts, figure, number, percent, pill, section, table
 from governed_serving.dossier.served import Served
 from governed_serving.dossier.svg import Estimate, Line, curves, signed_bars
 from governed_serving.explainer.overall.quality_windows import MEASURES, QualityWindows
@@ -202,7 +202,44 @@ def gates_section(dossier: Dossier) -> Safe:
         )
         if metrics
         else None,
+        _coverage(dossier.evaluation.conformal),
         lead="A compressed model ships only inside every budget of the manifest; otherwise the uncompressed one does.",
+    )
+
+
+def _coverage(told: ConformalEvaluation | None) -> Safe | None:
+    """Sets or intervals with a promised coverage: what was promised, and what held-out rows show."""
+    if told is None:
+        return None
+    rows = [
+        [
+            about,
+            f"{one.covered:,} of {one.rows:,}",
+            percent(one.coverage),
+            f"[{percent(one.lower)}, {percent(one.upper)}]",
+            number(one.size),
+            number(one.threshold),
+            f"{one.calibration_rows:,}" if one.own else f"{one.calibration_rows:,}, shared",
+        ]
+        for about, one in [("all", told.overall)]
+        + [(f"{name}: {one.group}", one) for name, listed in told.groups.items() for one in listed]
+    ]
+    what = "classes in the set" if told.method == "LAC" else "width"
+    headings = ["", "covered", "coverage", "exact interval", f"mean {what}", "threshold", "calibration rows"]
+    said = f"The output {told.output} holds the truth of a new row with a chance of {percent(told.coverage)} or more, "
+    said += "as long as new rows are like those it was calibrated on, which nothing was fitted on or chosen by. "
+    if told.group_conditional:
+        said += "The promise holds for each group with a threshold of its own; groups with fewer than "
+        said += f"{told.min_group_rows:,} calibration rows share one, and have no promise each. "
+        said += "Whether groups may be treated by different thresholds is a question of law. "
+    else:
+        said += "It holds for all rows together, not for each group. "
+    return text(
+        [
+            tag("h3", "Coverage"),
+            tag("p", said),
+            table(headings, rows, "On held-out rows; all intervals hold together", numeric=range(1, 7)),
+        ]
     )
 
 

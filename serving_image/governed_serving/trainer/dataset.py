@@ -20,7 +20,7 @@ from governed_serving.trainer.sources import DATA
 from governed_serving.trainer.tables import Column, Table, numbers
 
 BIAS = "spec.governance.bias"
-RESERVED = frozenset({"label", "probabilities", "prediction"})
+RESERVED = frozenset({"label", "probabilities", "prediction", "prediction_interval", "prediction_set"})
 MAX_CLASSES, MAX_GROUPS = 1000, 64
 
 

@@ -15,6 +15,7 @@ from governed_api.model import GovernedModelSpec
 from governed_serving import artefact
 from governed_serving.artefact import CJK_CHARACTERS, Feature, Lineage, Manifest, Output
 from governed_serving.fairness.monitoring.reference import describe
+from governed_serving.trainer.conformal import INTERVAL, SET
 from governed_serving.trainer.dataset import Dataset
 from governed_serving.trainer.evaluation import Predictions
 from governed_serving.trainer.preprocessing import Categorical, Preprocessing
@@ -81,7 +82,7 @@ def manifest(
         task="classification" if classes else "regression",
         features=[_feature(train, fitted, f.name, f.type) for f in training.data.features],
         inputs=[f.name for f in training.data.features],
-        outputs=_outputs(classes),
+        outputs=_outputs(classes, training.conformal is not None),
         label=training.data.label,
         variant=shipped.variant,
         lineage=shipped.lineage,
@@ -90,16 +91,18 @@ def manifest(
         favorable=outcome.label if outcome else None,
         threshold=outcome.threshold if outcome else None,
         bands={name: list(edges) for name, edges in train.bands.items()},
+        coverage=training.conformal.coverage if training.conformal else None,
         settings={"level": spec.lifecycle.optimization.level, "threads": spec.lifecycle.optimization.threads},
     )
     return artefact.encode_manifest(described)
 
 
-def _outputs(classes: tuple[str | int, ...]) -> list[Output]:
+def _outputs(classes: tuple[str | int, ...], conformal: bool) -> list[Output]:
     if not classes:
-        return [Output("prediction", "FP32", [-1])]
+        return [Output("prediction", "FP32", [-1])] + [Output(INTERVAL, "FP32", [-1, 2])] * conformal
     text = isinstance(classes[0], str)
-    return [Output("probabilities", "FP32", [-1, len(classes)]), Output("label", "BYTES" if text else "INT64", [-1])]
+    plain = [Output("probabilities", "FP32", [-1, len(classes)]), Output("label", "BYTES" if text else "INT64", [-1])]
+    return plain + [Output(SET, "BOOL", [-1, len(classes)])] * conformal
 
 
 def _versions() -> dict[str, str]:

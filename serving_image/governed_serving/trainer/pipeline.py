@@ -14,9 +14,9 @@ from governed_api.governance import Bias
 from governed_api.model import GovernedModelSpec
 from governed_api.report import GateResult
 from governed_serving import artefact
-from governed_serving.trainer import documents, evaluation, export, gates
+from governed_serving.trainer import conformal, documents, evaluation, export, gates
 from governed_serving.trainer.compression import compress
-from governed_serving.trainer.dataset import reweighing, split
+from governed_serving.trainer.dataset import Dataset, reweighing, split
 from governed_serving.trainer.documents import Variant
 from governed_serving.trainer.errors import TrainingFailed
 from governed_serving.trainer.loop import Curve, Rows, Trainer, build
@@ -57,6 +57,10 @@ class Pipeline:
         self._classes = prepared.dataset.classes
         parts = split(prepared.dataset, self._training.data, self._training.loop.seed)
         self._train, self._validation, self._test = parts
+        self._calibration: Dataset | None = None
+        if self._training.conformal is not None:
+            seed = self._training.loop.seed
+            self._train, self._calibration = conformal.apart(self._train, self._training.conformal, seed)
         self._fitted = fit(self._train, self._training.preprocess)
         self._encoded = encode(self._fitted, self._train)
         self._encoded_test = encode(self._fitted, self._test)
@@ -70,7 +74,9 @@ class Pipeline:
         table = [self._agreement(network, exported)]
         decision = export.decisions(self._classes, self._mean, self._scale)
         shipped, variant = self._compress(exported, decision, table)
+        shipped, sets = self._with_sets(shipped)
         report = self._evaluate(shipped).model_copy(update=mitigation)
+        report = self._covered(shipped, sets, report, table)
         self._check_least(report.metrics)
         optimise = self._spec.lifecycle.optimization
         brought, seconds = gates.optimisation(shipped, self._test, optimise.level, optimise.threads)
@@ -143,9 +149,36 @@ class Pipeline:
         table += judged
         return (before, "float") if any(gate.verdict == "fail" for gate in judged) else (after, variant)
 
+    def _with_sets(self, model: bytes) -> tuple[bytes, conformal.Calibrated | None]:
+        """The model with an output of promised coverage, calibrated on what ships, compressed or not."""
+        asked, rows = self._training.conformal, self._calibration
+        if asked is None or rows is None:
+            return model, None
+        predictions = evaluation.predict(self._session(model), rows)
+        found = conformal.calibrate(asked, rows, predictions, self._attributes() if asked.group_conditional else [])
+        return conformal.extend(model, found, rows), found
+
+    def _covered(
+        self, model: bytes, sets: conformal.Calibrated | None, report: Evaluation, table: list[GateResult]
+    ) -> Evaluation:
+        """The report with coverage on held-out rows; its gates are added to ``table``."""
+        if sets is None or self._calibration is None:
+            return report
+        told = conformal.measure(self._session(model), sets, self._test, self._attributes())
+        table += conformal.gate(told)
+        rows = {**report.rows, "calibration": self._calibration.rows}
+        return report.model_copy(update={"conformal": told, "rows": rows})
+
+    def _attributes(self) -> list[str]:
+        bias = self._spec.governance.bias
+        return [a.name for a in bias.protected_attributes] if bias is not None else []
+
+    def _session(self, model: bytes) -> InferenceSession:
+        optimise = self._spec.lifecycle.optimization
+        return session(model, optimise.level, optimise.threads)
+
     def _evaluate(self, model: bytes) -> Evaluation:
-        optimise, bias = self._spec.lifecycle.optimization, self._spec.governance.bias
-        running = session(model, optimise.level, optimise.threads)
+        bias, running = self._spec.governance.bias, self._session(model)
         predictions = evaluation.predict(running, self._test)
         weights = evaluation.importances(running, self._test, self._training.loop.seed)
         parts = {"training": self._train, "validation": self._validation, "test": self._test}
@@ -190,8 +223,7 @@ class Pipeline:
         return files
 
     def _reference(self, model: bytes) -> dict[str, object]:
-        optimise, bias = self._spec.lifecycle.optimization, self._spec.governance.bias
-        running = session(model, optimise.level, optimise.threads)
+        bias, running = self._spec.governance.bias, self._session(model)
         rows = self._train.at(sample(self._train, documents.REFERENCE_ROWS, self._training.loop.seed))
         favorable = bias.favorable_outcome.label if bias else None
         return documents.reference(self._train, evaluation.predict(running, rows), favorable)
@@ -208,6 +240,12 @@ def flat_metrics(report: Evaluation) -> dict[str, float]:
                 flat[f"{prefix}.spd.{attribute}.{d.group}"] = d.spd
                 if d.dir is not None:
                     flat[f"{prefix}.dir.{attribute}.{d.group}"] = d.dir
+    if sets := report.conformal:
+        told = [("coverage", sets.overall)] + [
+            (f"coverage.{attribute}.{one.group}", one) for attribute, rows in sets.groups.items() for one in rows
+        ]
+        flat |= {name: one.coverage for name, one in told if one.coverage is not None}
+        flat["setSize" if sets.method == "LAC" else "intervalWidth"] = sets.overall.size or 0.0
     if without := report.unmitigated:
         flat |= {f"unmitigated.{name}": value for name, value in without.metrics.items()}
         flat |= {f"unmitigated.largestDisparity.{name}": v for name, v in without.largest_disparity.items()}

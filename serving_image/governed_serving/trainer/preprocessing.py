@@ -133,27 +133,29 @@ def _lower(text: str) -> str:
     return text.translate(_ASCII_LOWER)
 
 
-class _Graph:
-    """Nodes, initialisers and outputs as they grow."""
+class Graph:
+    """Nodes, initialisers and outputs as they grow; all names begin with ``prefix``."""
 
-    def __init__(self) -> None:
+    def __init__(self, prefix: str = "pre/") -> None:
+        self._prefix = prefix
         self.nodes: list[onnx.NodeProto] = []
         self.constants: list[onnx.TensorProto] = []
 
     def add(self, operator: str, inputs: list[str], output: str, **attributes: Any) -> str:
-        name = f"pre/{output}"
+        name = self._prefix + output
         self.nodes.append(helper.make_node(operator, inputs, [name], name=name, **attributes))
         return name
 
     def constant(self, name: str, values: NDArray[np.generic]) -> str:
-        self.constants.append(onnx.numpy_helper.from_array(values, f"pre/{name}"))
-        return f"pre/{name}"
+        name = self._prefix + name
+        self.constants.append(onnx.numpy_helper.from_array(values, name))
+        return name
 
 
 def graph(fitted: Preprocessing) -> onnx.ModelProto:
     """onnx.ModelProto: raw inputs [batch, 1] (float or string) → the network's inputs (see
     ``Preprocessing.inputs``)."""
-    g = _Graph()
+    g = Graph()
     numeric = [f for f in fitted.features if isinstance(f, Numeric)]
     categorical = [f for f in fitted.features if isinstance(f, Categorical)]
     blocks = []
@@ -183,7 +185,7 @@ def model_of(built: onnx.GraphProto) -> onnx.ModelProto:
     return helper.make_model(built, opset_imports=opsets, ir_version=IR, producer_name="governed-models")
 
 
-def _numeric_nodes(g: _Graph, features: list[Numeric]) -> str:
+def _numeric_nodes(g: Graph, features: list[Numeric]) -> str:
     raw = g.add("Concat", [f.name for f in features], "numeric", axis=1)
     if any(f.gaps for f in features):
         fill = g.constant("fill", np.array([[f.fill for f in features]], np.float32))
@@ -193,7 +195,7 @@ def _numeric_nodes(g: _Graph, features: list[Numeric]) -> str:
     return g.add("Mul", [g.add("Sub", [raw, shift], "shifted"), factor], "scaled")
 
 
-def _categorical_nodes(g: _Graph, features: list[Categorical]) -> str:
+def _categorical_nodes(g: Graph, features: list[Categorical]) -> str:
     rows = []
     for k, f in enumerate(features):
         codes = {"keys_strings": f.categories, "values_int64s": list(range(len(f.categories)))}
@@ -206,7 +208,7 @@ def _categorical_nodes(g: _Graph, features: list[Categorical]) -> str:
     return g.add("Reshape", [joined, flat], "categorical")
 
 
-def _text_nodes(g: _Graph, text: Text, k: int) -> str:
+def _text_nodes(g: Graph, text: Text, k: int) -> str:
     line = g.constant(f"line_{k}", np.array([-1], np.int64))
     texts = g.add("Reshape", [text.name, line], f"texts_{k}")
     # The C locale is there in every container; it folds ASCII only, as _lower does.

@@ -346,6 +346,25 @@ def test_the_page_says_which_pass_rests_on_a_margin_and_what_it_promises() -> No
     assert "margin" not in without[without.index("<body") :]
 
 
+@pytest.mark.parametrize("by_group", [True, False])
+def test_the_page_says_what_coverage_was_promised_and_what_was_found(by_group: bool) -> None:
+    one = {"group": "(all)", "rows": 1000, "covered": 912, "coverage": 0.912, "lower": 0.885, "upper": 0.934}
+    one |= {"size": 1.25, "calibrationRows": 500, "threshold": 0.3125, "own": True}
+    told = {"coverage": 0.9, "method": "LAC", "output": "prediction_set", "groupConditional": by_group, "overall": one}
+    told |= {
+        "minGroupRows": 100,
+        "groups": {"sex": [{**one, "group": HOSTILE, "own": False, "covered": 34, "rows": 40}]},
+    }
+    documents = {"evaluation.json": {"conformal": told}}
+    page = render_page(gather("m", report={}, source=None, kek=None, made=NOW, documents=documents))
+    structure(page)
+    assert re.search(r"912 of 1,000.{0,80}91\.2 %.{0,80}88\.5 %.{0,80}1\.25.{0,80}0\.312", page, re.S)
+    assert "34 of 40" in page
+    assert "500, shared" in page
+    assert ("have no promise each" in page) is by_group
+    assert ("not for each group" in page) is not by_group
+
+
 def test_subgroups_that_were_found_are_told() -> None:
     one = {"values": {"sex": "f", "race": HOSTILE}, "rows": 1234, "rate": 0.125, "difference": -0.375}
     one |= {"lower": -0.5, "upper": -0.25, "logEvidence": 12.5}

@@ -1,0 +1,330 @@
+"""Split conformal prediction: sets of classes, or intervals of a regression, with a promised chance to hold the truth.
+
+Rows that nothing was fitted on or chosen by set one threshold (Papadopoulos et al. 2002; Vovk, Gammerman & Shafer
+2005). Classes: the set has every class whose probability reaches it (LAC; Sadinle, Lei & Wasserman, JASA 2019), and the
+label always. Regression: prediction ± the threshold (Lei et al., JASA 2018). With n calibration rows the threshold is
+the ⌈(n + 1)·coverage⌉-th smallest nonconformity, so that a new row that is exchangeable with them is covered with at
+least that chance, whatever the model.
+
+By group (Mondrian taxonomy; Vovk, ACML 2012): each group with enough calibration rows has a threshold of its own; all
+others of an attribute, values never seen and missing ones included, share one, and where together they are too few, the
+one of all rows. With several attributes a row takes the most careful of its groups' thresholds, so that the promise
+holds for each group of each attribute.
+
+The thresholds become nodes of the model's graph: what is served is a function of the row alone, and of the artefact.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from math import floor
+from typing import Literal
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper
+from onnxruntime import InferenceSession
+
+from governed_api.evidence import ConformalCoverage, ConformalEvaluation
+from governed_api.lifecycle import Conformal
+from governed_api.report import GateResult
+from governed_serving.fairness.counts.grouping import Grouping
+from governed_serving.fairness.inference.contrasts import log_gamma
+from governed_serving.fairness.inference.intervals import clopper_pearson
+from governed_serving.fairness.metrics.metrics import is_group
+from governed_serving.trainer.dataset import Dataset
+from governed_serving.trainer.errors import InvalidTraining
+from governed_serving.trainer.evaluation import CHUNK, Predictions
+from governed_serving.trainer.preprocessing import Graph, feeds
+
+__all__ = ["INTERVAL", "SET", "Calibrated", "GroupThresholds", "apart", "calibrate", "extend", "gate", "measure"]
+
+SET, INTERVAL = "prediction_set", "prediction_interval"
+FIELD = "spec.lifecycle.training.conformal"
+ALARM = 0.01
+"""Chance that a gate fails a model whose held-out rows are like its calibration rows."""
+_CALIBRATION = 1
+LEVEL = 0.95
+"""Of the intervals around coverage on held-out rows, all of them together."""
+
+
+@dataclass(frozen=True)
+class GroupThresholds:
+    """Of one protected attribute. ``own``: group → threshold; ``rest``: of all other rows, ``rest_rows`` in
+    calibration."""
+
+    attribute: str
+    own: dict[str, float]
+    rows: dict[str, int]
+    rest: float
+    rest_rows: int
+    pooled: bool
+    """``rest`` comes from the other rows alone; otherwise they are too few, and it is that of all rows."""
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """Thresholds: least probability that is in the set, or half the width of the interval."""
+
+    asked: Conformal
+    rows: int
+    threshold: float
+    groups: tuple[GroupThresholds, ...]
+
+
+def least_rows(coverage: float) -> int:
+    """Calibration rows below which only the set of everything has this coverage: the rank n + 1 isn't there."""
+    short = 1 - Fraction(str(coverage))
+    return -(-short.denominator // short.numerator) - 1
+
+
+def apart(train: Dataset, asked: Conformal, seed: int) -> tuple[Dataset, Dataset]:
+    """Rows to fit on and rows to calibrate on, which share none: drawn by ``seed``. Raises InvalidTraining."""
+    for name, kind in train.types.items() if asked.group_conditional else ():
+        if kind != "numeric" and train.bands.get(name):
+            raise InvalidTraining(
+                f"{FIELD}.groupConditional",
+                f"{name} is grouped in bands of numbers and needs type numeric, found {kind}: correct its type",
+            )
+    held = _drawn(train.rows, asked.share, seed)
+    if len(held) < (least := least_rows(asked.coverage)):
+        raise InvalidTraining(
+            FIELD,
+            f"coverage {asked.coverage:g} needs at least {least} calibration rows, and share {asked.share:g} of "
+            f"{train.rows} training rows are {len(held)}: raise share, lower coverage or bring more rows",
+        )
+    kept = np.setdiff1d(np.arange(train.rows), held)
+    fitted = train.at(kept)
+    if train.classes and len(np.unique(fitted.label)) < 2:
+        raise InvalidTraining(f"{FIELD}.share", "leaves one class to train on: lower it or bring more rows")
+    return fitted, train.at(held)
+
+
+def _drawn(rows: int, share: float, seed: int) -> NDArray[np.int64]:
+    """Each set of rows is as likely: what the promise rests on. Not the stream of draws that split the rows."""
+    rng = np.random.default_rng(np.random.PCG64(np.random.SeedSequence([seed, _CALIBRATION])))
+    return np.sort(rng.permutation(rows)[: round(rows * share)])
+
+
+def calibrate(asked: Conformal, rows: Dataset, predictions: Predictions, attributes: Sequence[str]) -> Calibrated:
+    """Thresholds from calibration ``rows`` and what the model that ships predicts for them. ``attributes``: whose
+    groups get thresholds of their own."""
+    fit = _nonconformity(rows, predictions)
+    whole = _threshold(fit, asked.coverage)
+    slack = _rounding(predictions) if not rows.classes else None
+    groups = [_of_groups(asked, name, rows, fit, whole) for name in attributes]
+    return _as_served(Calibrated(asked, rows.rows, whole, tuple(groups)), slack)
+
+
+def _nonconformity(rows: Dataset, predictions: Predictions) -> NDArray[np.float64]:
+    """The less, the better the truth fits: minus its probability, or the size of the error. Shape (rows,)."""
+    if rows.classes:
+        return np.asarray(-predictions.scores[np.arange(rows.rows), rows.label].astype(np.float64))
+    return np.asarray(np.abs(predictions.scores[:, 0].astype(np.float64) - rows.label))
+
+
+def _threshold(nonconformity: NDArray[np.float64], coverage: float) -> float:
+    """The ⌈(n + 1)·coverage⌉-th smallest; counted in fractions, as floats would round 10 · .1 below 1."""
+    n = len(nonconformity)
+    beyond = floor((n + 1) * (1 - Fraction(str(coverage))))
+    return float(np.sort(nonconformity)[n - beyond])
+
+
+def _of_groups(
+    asked: Conformal, attribute: str, rows: Dataset, fit: NDArray[np.float64], whole: float
+) -> GroupThresholds:
+    least = max(asked.min_group_rows, least_rows(asked.coverage))
+    column = rows.groups[attribute].astype(str)
+    names, counts = np.unique(column, return_counts=True)
+    own = [str(n) for n, k in zip(names, counts, strict=True) if k >= least and is_group(str(n))]
+    others = ~np.isin(column, own)
+    pooled = int(others.sum()) >= least
+    return GroupThresholds(
+        attribute,
+        {name: _threshold(fit[column == name], asked.coverage) for name in own},
+        {name: int((column == name).sum()) for name in own},
+        _threshold(fit[others], asked.coverage) if pooled else whole,
+        int(others.sum()),
+        pooled,
+    )
+
+
+def _rounding(predictions: Predictions) -> float:
+    """What float32 may take from an interval's end."""
+    return float(np.spacing(np.abs(predictions.scores).max(initial=0).astype(np.float32)))
+
+
+def _as_served(found: Calibrated, slack: float | None) -> Calibrated:
+    """Thresholds as the graph compares: probabilities; or widths, rounded up so that float32 loses no row."""
+
+    def served(value: float) -> float:
+        if slack is None:
+            return -value
+        return float(np.nextafter(np.float32(value + 2 * slack), np.float32(np.inf)))
+
+    groups = [
+        GroupThresholds(
+            g.attribute, {n: served(v) for n, v in g.own.items()}, g.rows, served(g.rest), g.rest_rows, g.pooled
+        )
+        for g in found.groups
+    ]
+    return Calibrated(found.asked, found.rows, served(found.threshold), tuple(groups))
+
+
+# ---- as nodes of the graph ----
+
+
+def extend(model: bytes, found: Calibrated, rows: Dataset) -> bytes:
+    """``model`` with the output ``prediction_set`` BOOL [rows, classes], or ``prediction_interval`` FP32 [rows, 2].
+    ``rows``: calibration rows, which say what values a group's name stands for."""
+    whole, g = onnx.ModelProto.FromString(model), Graph("")
+    threshold = _threshold_node(g, found, rows)
+    out = _set_nodes(g, len(rows.classes), threshold) if rows.classes else _interval_nodes(g, threshold)
+    whole.graph.node.extend(g.nodes)
+    whole.graph.initializer.extend(g.constants)
+    whole.graph.output.append(out)
+    onnx.checker.check_model(whole)
+    data: bytes = whole.SerializeToString(deterministic=True)
+    return data
+
+
+def _threshold_node(g: Graph, found: Calibrated, rows: Dataset) -> str:
+    """Shape (rows, 1), or (1, 1) where there are no groups; of several attributes the most careful."""
+    if not found.groups:
+        return g.constant("conformal/threshold", np.array([[found.threshold]], np.float32))
+    each = [_group_node(g, place, group, rows) for place, group in enumerate(found.groups)]
+    return g.add("Min" if rows.classes else "Max", each, "conformal/threshold")
+
+
+def _group_node(g: Graph, place: int, group: GroupThresholds, rows: Dataset) -> str:
+    name, at = group.attribute, f"conformal/g{place}"
+    edges = rows.bands.get(name, ())
+    if rows.types[name] != "numeric":
+        return _looked_up(g, at, name, dict(sorted(group.own.items())), group.rest)
+    if not edges:
+        values = rows.features[name]
+        own = {float(v): group.own[n] for v, n in zip(values, rows.groups[name], strict=True) if n in group.own}
+        return _looked_up(g, at, name, dict(sorted(own.items())), group.rest)
+    _, names = Grouping(name, tuple(edges)).encode(np.zeros(1), None)
+    table = np.array([group.own.get(band, group.rest) for band in names[: len(edges) + 1]], np.float32)
+    borders = g.constant(f"{at}/borders", np.array([edges], np.float32))
+    above = g.add("GreaterOrEqual", [name, borders], f"{at}/above")
+    counted = g.add("Cast", [above], f"{at}/counted", to=TensorProto.INT64)
+    axis = g.constant(f"{at}/axis", np.array([1], np.int64))
+    band = g.add("ReduceSum", [counted, axis], f"{at}/band", keepdims=1)
+    chosen = g.add("Gather", [g.constant(f"{at}/thresholds", table), band], f"{at}/chosen")
+    rest = g.constant(f"{at}/rest", np.array([[group.rest]], np.float32))
+    return g.add("Where", [g.add("IsNaN", [name], f"{at}/missing"), rest, chosen], at)
+
+
+def _looked_up(g: Graph, at: str, name: str, own: Mapping[str, float] | Mapping[float, float], rest: float) -> str:
+    if not own:
+        return g.constant(at, np.array([[rest]], np.float32))
+    keys = "keys_strings" if isinstance(next(iter(own)), str) else "keys_floats"
+    listed = {keys: list(own), "values_floats": list(own.values())}
+    return g.add("LabelEncoder", [name], at, domain="ai.onnx.ml", default_float=rest, **listed)
+
+
+def _set_nodes(g: Graph, classes: int, threshold: str) -> onnx.ValueInfoProto:
+    reached = g.add("GreaterOrEqual", ["probabilities", threshold], "conformal/reached")
+    best = g.add("ArgMax", ["probabilities"], "conformal/best", axis=1, keepdims=1)
+    codes = g.constant("conformal/codes", np.arange(classes, dtype=np.int64)[None])
+    g.add("Or", [reached, g.add("Equal", [best, codes], "conformal/label")], SET)
+    return helper.make_tensor_value_info(SET, TensorProto.BOOL, ["batch", classes])
+
+
+def _interval_nodes(g: Graph, threshold: str) -> onnx.ValueInfoProto:
+    axis = g.constant("conformal/axis", np.array([1], np.int64))
+    column = g.add("Unsqueeze", ["prediction", axis], "conformal/column")
+    ends = [g.add(op, [column, threshold], f"conformal/{op.lower()}") for op in ("Sub", "Add")]
+    g.add("Concat", ends, INTERVAL, axis=1)
+    return helper.make_tensor_value_info(INTERVAL, TensorProto.FLOAT, ["batch", 2])
+
+
+# ---- what it is worth on held-out rows ----
+
+
+def measure(
+    running: InferenceSession, found: Calibrated, held: Dataset, attributes: Sequence[str]
+) -> ConformalEvaluation:
+    """Coverage on rows that neither fitting nor calibration saw, of all and of each group of ``attributes``."""
+    answers = _answers(running, held)
+    if held.classes:
+        covered, size = answers[np.arange(held.rows), held.label], answers.sum(1).astype(np.float64)
+    else:
+        covered = (answers[:, 0] <= held.label) & (held.label <= answers[:, 1])
+        size = (answers[:, 1].astype(np.float64) - answers[:, 0]).astype(np.float64)
+    columns = {name: held.groups[name].astype(str) for name in attributes}
+    names = {name: [str(n) for n in np.unique(column)] for name, column in columns.items()}
+    level = 1 - (1 - LEVEL) / (1 + sum(map(len, names.values())))
+
+    def told(group: str, mask: NDArray[np.bool_], calibration: int, threshold: float, own: bool) -> ConformalCoverage:
+        n, k = int(mask.sum()), int(covered[mask].sum())
+        ends = clopper_pearson(k, n, level) if n else (0.0, 1.0)
+        return ConformalCoverage(
+            group=group, rows=n, covered=k, coverage=k / n if n else None, lower=ends[0], upper=ends[1],
+            size=float(size[mask].mean()) if n else None,
+            calibration_rows=calibration, threshold=threshold, own=own,
+        )  # fmt: skip
+
+    by = {g.attribute: g for g in found.groups}
+    groups = {}
+    for name, listed in names.items():
+        rules = by.get(name)
+        groups[name] = [
+            told(
+                group,
+                columns[name] == group,
+                found.rows if rules is None else rules.rows.get(group, rules.rest_rows if rules.pooled else found.rows),
+                found.threshold if rules is None else rules.own.get(group, rules.rest),
+                rules is not None and group in rules.own,
+            )
+            for group in listed
+        ]
+    everybody = told("(all)", np.ones(held.rows, bool), found.rows, found.threshold, True)
+    method = "LAC" if held.classes else "absoluteResidual"
+    return ConformalEvaluation(
+        coverage=found.asked.coverage, method=method, output=SET if held.classes else INTERVAL,
+        group_conditional=found.asked.group_conditional, min_group_rows=found.asked.min_group_rows,
+        overall=everybody, groups=groups,
+    )  # fmt: skip
+
+
+def _answers(running: InferenceSession, held: Dataset) -> NDArray[np.bool_ | np.float32]:
+    output, parts = SET if held.classes else INTERVAL, []
+    for start in range(0, held.rows, CHUNK):
+        part = held.at(np.arange(start, min(start + CHUNK, held.rows)))
+        parts.append(running.run([output], feeds(part))[0])
+    return np.concatenate(parts)
+
+
+def gate(told: ConformalEvaluation) -> list[GateResult]:
+    """Fails where so few covered rows would hardly come about by chance, were held-out and calibration rows alike: of
+    all rows, or of each group with a threshold of its own."""
+    if not told.group_conditional:
+        return [_gate("coverage", [told.overall], told.coverage)]
+    judged = {name: [one for one in groups if one.own and one.rows] for name, groups in told.groups.items()}
+    return [_gate(f"coverage/{name}", rows, told.coverage) for name, rows in judged.items() if rows]
+
+
+def _gate(name: str, rows: Sequence[ConformalCoverage], promised: float) -> GateResult:
+    chances = [_chance_of_so_few(one, promised) for one in rows]
+    place = int(np.argmin(chances))
+    worst, chance = rows[place], chances[place]
+    text = f"{worst.group}: {worst.covered} of {worst.rows} held-out rows covered, {promised:g} promised; "
+    text += f"so few or fewer have a chance of {chance:.2g} if they are like the calibration rows"
+    verdict: Literal["pass", "fail"] = "fail" if chance < ALARM / len(rows) else "pass"
+    return GateResult(name=name, measured=worst.coverage, budget=promised, verdict=verdict, message=text)
+
+
+def _chance_of_so_few(one: ConformalCoverage, promised: float) -> float:
+    """P(covered ≤ what was seen). Of exchangeable rows the number covered is at least beta-binomial: the threshold is
+    the order statistic of a uniform sample (Vovk 2012)."""
+    beyond = floor((one.calibration_rows + 1) * (1 - Fraction(str(promised))))
+    a, b, m = float(one.calibration_rows + 1 - beyond), float(beyond), one.rows
+    k = np.arange(one.covered + 1, dtype=np.float64)
+    ways = log_gamma(np.array([m + 1.0])) - log_gamma(k + 1) - log_gamma(m - k + 1)
+    mixed = log_gamma(k + a) + log_gamma(m - k + b) - log_gamma(np.array([m + a + b]))
+    whole = log_gamma(np.array([a])) + log_gamma(np.array([b])) - log_gamma(np.array([a + b]))
+    return min(float(np.exp(ways + mixed - whole).sum()), 1.0)
