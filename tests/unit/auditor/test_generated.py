@@ -285,6 +285,15 @@ def test_what_cannot_be_put_again_is_passed_over_and_counted(frames: Iterable[Pr
     assert (sample.passed_over, sample.take()) == (1, [])
 
 
+def test_letters_that_some_take_for_others_hold_nothing_up() -> None:
+    """ſ is an s, and ı and İ are an i, to who compares without case: a prompt with such a word stopped the audit."""
+    sample = Conversations()
+    for prompt in ("hiſ income", "hım", "hİs", "he and hiſ"):
+        sample.add(completion(prompt))
+    (one,) = sample.take()
+    assert (one.asked.body["prompt"], one.other.body["prompt"]) == ("he and hiſ", "she and hiſ")
+
+
 def test_the_sample_of_conversations_is_bounded_and_uniform() -> None:
     sample = Conversations(most=10, seed=3)
     for number in range(1000):

@@ -5,6 +5,8 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import scipy.stats
+from hypothesis import given
+from hypothesis import strategies as st
 
 from governed_serving.fairness.counts.cells import Cells, coded
 from governed_serving.fairness.metrics.mitigation import Scored, group_thresholds, reweighing
@@ -60,10 +62,24 @@ def test_proxies_name_the_feature_that_tells_the_attribute() -> None:
         ("他是一位先生,男性", "她是一位女士,女性"),
         ("妈妈说她来", "爸爸说他来"),
         ("no such words", "no such words"),
+        (
+            "Mr. ſhe, hiſ, hım, hİs and huſband",
+            "Ms. ſhe, hiſ, hım, hİs and huſband",
+        ),  # letters that some take for s and i
+        ("éhe, heé, Ýman, boyž; é he", "éhe, heé, Ýman, boyž; é she"),
     ],
 )
 def test_words_are_swapped_whole_and_at_once(text: str, swapped: str) -> None:
     assert swap_words(text) == swapped
+
+
+@given(st.text("hesimrnaoy HERſıİK他她男é'", max_size=30))
+def test_swapping_words_fails_on_no_text_and_swaps_back(text: str) -> None:
+    """Where each word has one partner."""
+    pairs = [("he", "she"), ("man", "woman"), ("他", "她"), ("男", "女")]
+    swapped = swap_words(text, pairs)
+    assert swap_words(text) is not None
+    assert swap_words(swapped, pairs).lower() == text.lower()
 
 
 def test_flips_count_decisions_that_hang_on_the_attribute() -> None:

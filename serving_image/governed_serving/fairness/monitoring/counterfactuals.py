@@ -31,6 +31,9 @@ GENDER_WORDS: tuple[tuple[str, str], ...] = (
 )  # fmt: skip
 """Pairs that are swapped both ways; where a word has two partners (her: him, his) the first one counts."""
 
+_LETTER = r"[A-Za-z\u00c0-\u024f]"
+"""Of a Latin word: beside one, a word of a pair is only a part of another."""
+
 
 @dataclass(frozen=True)
 class Flips:
@@ -78,7 +81,7 @@ def swap_words(text: str, pairs: Sequence[tuple[str, str]] = GENDER_WORDS) -> st
         partner.setdefault(one, two)
         partner.setdefault(two, one)
     words = sorted(partner, key=len, reverse=True)
-    pattern = "|".join(rf"(?<![A-Za-z]){re.escape(w)}(?![A-Za-z])" if w.isascii() else re.escape(w) for w in words)
+    pattern = "|".join(rf"(?<!{_LETTER}){re.escape(w)}(?!{_LETTER})" if w.isascii() else re.escape(w) for w in words)
 
     def other(match: re.Match[str]) -> str:
         found = match.group()
@@ -87,7 +90,7 @@ def swap_words(text: str, pairs: Sequence[tuple[str, str]] = GENDER_WORDS) -> st
             return word.upper()
         return word.capitalize() if found[0].isascii() and found[0].isupper() else word
 
-    return re.sub(pattern, other, text, flags=re.IGNORECASE)
+    return re.sub(pattern, other, text, flags=re.IGNORECASE | re.ASCII)  # else ſ counts as s, and ı and İ as i
 
 
 def _flips(rows: int, flipped: int) -> Flips:
