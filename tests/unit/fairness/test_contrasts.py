@@ -286,14 +286,22 @@ def test_slopes_of_the_mixture_are_those_of_its_value(size: int) -> None:
     k = rng.binomial(n.astype(int), 0.4).astype(float)
     problem = _Paired(k, n, np.sign(rng.normal(size=(3, size))), _marginals(k, n))
     p, step = rng.uniform(0.2, 0.7, (3, size)), 1e-5 * np.eye(size)
-    f, g, hessian = problem.derivatives(p)
+    f, g, curvature = problem.derivatives(p)
     assert f == pytest.approx(problem.value(p))
     sides = [(problem.derivatives(p + s), problem.derivatives(p - s)) for s in step]
     slopes = np.stack([(up[0] - down[0]) / 2e-5 for up, down in sides], 1)
     bends = np.stack([(up[1] - down[1]) / 2e-5 for up, down in sides], 1)
     assert g == pytest.approx(slopes, rel=1e-5, abs=1e-5)
+    hessian = np.matmul(curvature.parts.swapaxes(1, 2), curvature.parts)
+    places, pairs = np.arange(size), np.arange(size // 2)
+    hessian[:, places, places] += curvature.diagonal
+    hessian[:, 2 * pairs, 2 * pairs + 1] += curvature.beside
+    hessian[:, 2 * pairs + 1, 2 * pairs] += curvature.beside
     assert hessian == pytest.approx(bends, rel=1e-5, abs=1e-5 * float(np.abs(hessian).max()))
     assert np.linalg.eigvalsh(hessian).min() > -1e-6, "convex"
+    right = rng.normal(size=(3, 2, size))
+    solved = curvature._replace(diagonal=curvature.diagonal + 1e-3).solve(right)
+    assert np.matmul(solved, hessian + 1e-3 * np.eye(size)) == pytest.approx(right, rel=1e-6, abs=1e-6)
 
 
 def test_groups_of_other_shares_in_each_stratum_are_served() -> None:

@@ -154,3 +154,42 @@ def test_a_stratum_in_which_one_outcome_has_no_label_is_not_judged(place: int) -
         == f"in one of the strata no unfavorable outcome of {'fm'[place]} has a label yet: the rate can't be known"
     )
     assert line("adjustedPredictiveParityDifference", cells, 0.5).verdict == "Pass"
+
+
+def haenszel(tables: dict[str, dict[str, Table]]) -> float:
+    """Of true positive rates: Σ (k₁m₀ − k₀m₁)/N over Σ n₁n₀/N."""
+    over = under = 0.0
+    for groups in tables.values():
+        (m1, k1), (m0, k0) = ((groups[g][0][1], groups[g][1][1]) for g in "fm")
+        both = k1 + m1 + k0 + m0
+        over, under = over + (k1 * m0 - k0 * m1) / both, under + (k1 + m1) * (k0 + m0) / both
+    return over / under
+
+
+def test_what_is_unfair_in_many_small_strata_is_seen_beside_fair_large_ones() -> None:
+    """64 large offices treat all alike, 400 smaller ones don't: no choice of the largest speaks for all."""
+    tables: dict[str, dict[str, Table]] = {f"l{i:03}": dict.fromkeys("fm", deserving(40, 0.5)) for i in range(64)}
+    for i in range(400):
+        tables[f"s{i:03}"] = {"f": deserving(30, 0.2), "m": deserving(30, 0.8)}
+    found = line(EOD, cells_of(**tables))
+    assert (found.verdict, found.value) == ("Fail", pytest.approx(haenszel(tables)))
+    assert found.samples == 64 * 40 + 400 * 30
+
+
+def test_in_more_strata_than_can_be_asked_about_the_value_is_told_and_not_judged() -> None:
+    tables = {f"{i:04}": dict.fromkeys("fm", deserving(10, 0.4)) for i in range(1001)}
+    found = line(EOD, cells_of(**tables), 0.5)
+    assert (found.value, found.lower, found.upper) == (0.0, None, None)
+    assert (found.verdict, found.message) == (
+        "Unknown",
+        "more than 1,000 strata that both sides have: no interval, and so no judgement",
+    )
+    del tables["0000"]
+    assert line(EOD, cells_of(**tables), 0.5).verdict == "Pass"
+
+
+def test_the_order_of_strata_changes_nothing() -> None:
+    rng = np.random.default_rng(8)
+    tables = {f"{i:02}": {g: rng.integers(0, 30, (2, 3)).tolist() for g in "fm"} for i in range(40)}
+    one, other = line(EOD, cells_of(**tables)), line(EOD, cells_of(**dict(reversed(tables.items()))))
+    assert (one.value, one.lower, one.upper) == (other.value, other.lower, other.upper)

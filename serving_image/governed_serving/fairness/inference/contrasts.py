@@ -35,7 +35,7 @@ depends on how rows are blocked.
 
 from collections.abc import Callable
 from math import log
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,7 +73,7 @@ _OF_EFFECT = np.log((1 - GLOBAL_WEIGHT) * _WEIGHTS.sum(0) / _WEIGHTS.sum())
 
 
 class _Problem:
-    """f = log(Q/L), its gradient and Hessian at points (m, d); ``sign``: the direction of each coordinate's
+    """f = log(Q/L), its gradient and its curvature at points (m, d); ``sign``: the direction of each coordinate's
     alternatives, ±1."""
 
     def __init__(self, k: Floats, n: Floats, sign: Floats, marginal: Floats):
@@ -100,7 +100,7 @@ class _Problem:
     def value(self, p: Floats) -> Floats:
         return _log_sum(self._terms(p)[0])
 
-    def derivatives(self, p: Floats) -> tuple[Floats, Floats, Floats]:
+    def derivatives(self, p: Floats) -> tuple[Floats, Floats, "_Curvature"]:
         logs, inside = self._terms(p)
         f = _log_sum(logs)
         share = np.exp(logs - f[:, None])
@@ -110,10 +110,8 @@ class _Problem:
         whole = np.concatenate([local, last[:, None, :]], 1)
         bends = np.concatenate([-local * slopes, (self.k / p**2 + (self.n - self.k) / (1 - p) ** 2)[:, None, :]], 1)
         g = (share[:, :, None] * whole).sum(1)
-        hessian = np.matmul((whole * share[:, :, None]).transpose(0, 2, 1), whole) - g[:, :, None] * g[:, None, :]
-        places = np.arange(p.shape[1])
-        hessian[:, places, places] += (share[:, :, None] * bends).sum(1)
-        return f, g, hessian
+        parts = np.sqrt(share)[:, :, None] * (whole - g[:, None, :])
+        return f, g, _Curvature((share[:, :, None] * bends).sum(1), np.zeros((len(p), p.shape[1] // 2)), parts)
 
 
 class _Paired(_Problem):
@@ -147,7 +145,7 @@ class _Paired(_Problem):
         inside, _, mean = self._of_pairs(p)
         return _log_sum(self._logs(p, inside, mean))
 
-    def derivatives(self, p: Floats) -> tuple[Floats, Floats, Floats]:
+    def derivatives(self, p: Floats) -> tuple[Floats, Floats, "_Curvature"]:
         inside, drawn, mean = self._of_pairs(p)
         logs = self._logs(p, inside, mean)
         f = _log_sum(logs)
@@ -162,24 +160,16 @@ class _Paired(_Problem):
         last = (self.n - self.k) / (1 - p) - self.k / p
         whole = np.concatenate([local, apart, last[:, None, :]], 1)
         g = (share[:, :, None] * whole).sum(1)
-        hessian = _outer(whole, share[:, :, None]) - g[:, :, None] * g[:, None, :]
-        places, of_effect = np.arange(p.shape[1]), share[:, bets:-1, None]
+        of_effect = share[:, bets:-1, None]
         bends = (-local * slopes * (share[:, :bets, None] + chosen)).sum(1)
         spread = (chosen * local * local).sum(1) - (of_effect * apart * apart).sum(1)
         curved = self.k / p**2 + (self.n - self.k) / (1 - p) ** 2
-        hessian[:, places, places] += bends + spread + share[:, -1:] * curved
-        one, other = places[: p.shape[1] // 2 * 2 : 2], places[1::2]
+        paired = p.shape[1] // 2 * 2
+        one, other = slice(0, paired, 2), slice(1, paired, 2)
         both = (chosen[..., one] * local[..., one] * local[..., other]).sum(1)
         both -= (of_effect * apart[..., one] * apart[..., other]).sum(1)
-        hessian[:, one, other] += both
-        hessian[:, other, one] += both
-        return f, g, hessian
-
-
-def _outer(rows: Floats, weights: Floats) -> Floats:
-    """Σ over parts of weight × row rowᵀ, shape (m, d, d)."""
-    products: Floats = np.matmul((rows * weights).transpose(0, 2, 1), rows)
-    return products
+        parts = np.sqrt(share)[:, :, None] * (whole - g[:, None, :])
+        return f, g, _Curvature(bends + spread + share[:, -1:] * curved, both, parts)
 
 
 def _log_sum(logs: Floats) -> Floats:
@@ -218,11 +208,10 @@ def _infimum(k: Floats, n: Floats, a: Floats, b: Floats) -> Floats:
     bound = np.full(len(k), -np.inf)
     rows = np.arange(len(k))
     for _ in range(_STEPS):
-        f, g, hessian = problem.derivatives(p)
+        f, g, curvature = problem.derivatives(p)
         g_whole = g + _BARRIER * (1 / (1 - p) - 1 / p)
-        places = np.arange(p.shape[1])
-        hessian[:, places, places] += _BARRIER * (1 / (1 - p) ** 2 + 1 / p**2) + 1e-9
-        step, multiplier = _newton(hessian, g_whole, a)
+        walls = _BARRIER * (1 / (1 - p) ** 2 + 1 / p**2) + 1e-9
+        step, multiplier = _newton(curvature._replace(diagonal=curvature.diagonal + walls), g_whole, a)
         rest = g - multiplier[:, None] * a
         gap = np.maximum(rest * p, -rest * (1 - p)).sum(-1)
         bound[rows] = np.maximum(bound[rows], f - gap)
@@ -236,11 +225,45 @@ def _infimum(k: Floats, n: Floats, a: Floats, b: Floats) -> Floats:
     return bound
 
 
-def _newton(hessian: Floats, gradient: Floats, a: Floats) -> tuple[Floats, Floats]:
+class _Curvature(NamedTuple):
+    """A Hessian, Σ over parts of outer products plus a matrix that joins a group with its own reference alone: solved
+    after as many steps as there are coordinates, not their cube (Woodbury's identity)."""
+
+    diagonal: Floats
+    """(m, d)."""
+    beside: Floats
+    """Between a group and its reference, (m, pairs)."""
+    parts: Floats
+    """Rows of the outer products, (m, parts, d)."""
+
+    def solve(self, right: Floats) -> Floats:
+        """``right``: (m, sides, d)."""
+        sides = right.shape[1]
+        apart = self._within_pairs(np.concatenate([right, self.parts], 1))
+        # sums over coordinates without BLAS, whose threads cost a machine that is shared more than they save here
+        middle = np.einsum("mid,mjd->mij", self.parts, apart)
+        inner = middle[:, :, sides:] + np.eye(self.parts.shape[1])
+        weights = np.linalg.solve(inner, middle[:, :, :sides])
+        solved: Floats = apart[:, :sides] - np.einsum("mij,mid->mjd", weights, apart[:, sides:])
+        return solved
+
+    def _within_pairs(self, rows: Floats) -> Floats:
+        """Solutions without the outer products; a last coordinate that has no partner stands alone."""
+        paired = self.diagonal.shape[1] // 2 * 2
+        one, other = slice(0, paired, 2), slice(1, paired, 2)
+        a, b, between = self.diagonal[:, None, one], self.diagonal[:, None, other], self.beside[:, None]
+        found = rows / self.diagonal[:, None]
+        whole = a * b - between * between
+        found[..., one] = (b * rows[..., one] - between * rows[..., other]) / whole
+        found[..., other] = (a * rows[..., other] - between * rows[..., one]) / whole
+        return found
+
+
+def _newton(curvature: _Curvature, gradient: Floats, a: Floats) -> tuple[Floats, Floats]:
     """Step within a·step = 0, and the multiplier of the constraint."""
-    solved = np.linalg.solve(hessian, np.stack([gradient, a], -1))
-    multiplier = (a * solved[..., 0]).sum(-1) / (a * solved[..., 1]).sum(-1)
-    return multiplier[:, None] * solved[..., 1] - solved[..., 0], multiplier
+    down, along = curvature.solve(np.stack([gradient, a], 1)).swapaxes(0, 1)
+    multiplier = (a * down).sum(-1) / (a * along).sum(-1)
+    return multiplier[:, None] * along - down, multiplier
 
 
 def _barrier(p: Floats) -> Floats:

@@ -92,7 +92,7 @@ def simpson(
         ends = [one if isinstance(one, Interval) else next(solved) for one in contrasts[whole.group]]
         told = _told(within, values, least)
         head = (attribute, whole.group, whole.reference, by, whole.metrics["statisticalParityDifference"])
-        found.append(_finding(head, overlap(selected, within, MOST_STRATA).value, told, ends))
+        found.append(_finding(head, overlap(selected, within).value, told, ends))
     return found
 
 
@@ -138,13 +138,13 @@ def _contrasts(within: Within) -> tuple[RateContrast | Interval, ...]:
     """The difference in all, the adjusted one, and the former less the latter: what is to be solved, or is known."""
     (k1, n1), (k0, n0) = selected(within.u), selected(within.p)
     whole = RateContrast(tuple(map(float, (k1.sum(), k0.sum()))), tuple(map(float, (n1.sum(), n0.sum()))))
-    both = overlap(selected, within, MOST_STRATA)
-    if not len(both.places):
+    both = overlap(selected, within)
+    if not 0 < len(both.places) <= MOST_STRATA:
         return whole, Interval(-1.0, 1.0), Interval(-2.0, 2.0)
     rest = np.setdiff1d(np.arange(len(n1)), both.places)
     sides = []
     for k, n, sign in ((k1, n1, 1.0), (k0, n0, -1.0)):
-        # strata that only one side has, and those beyond the most: the adjusted difference gives them no weight
+        # strata that only one side has: the adjusted difference gives them no weight
         rows = np.append(n[both.places], n[rest].sum())
         weights = rows / rows.sum() - np.append(both.weight, 0.0)
         sides.append((np.append(k[both.places], k[rest].sum()), rows, sign * weights))

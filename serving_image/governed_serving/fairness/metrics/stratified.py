@@ -4,6 +4,8 @@ The adjusted difference of a rate is the mean of the strata's, weighted n₁n₀
 where n₁ and n₀ are the rows that the rate is out of: for a true positive rate those with a favourable label. It is a
 linear contrast of the strata's rates, and so has the exact evidence of all contrasts (:mod:`..inference.contrasts`).
 Weights are those of the counts at each look; the evidence is about the value that these weights give to the true rates.
+A stratum counts from the moment on at which both sides have rows in it: the bets on its rates, independent of those on
+all others, join them then, so that the evidence stays a test martingale where arrivals don't hang on outcomes.
 """
 
 from collections.abc import Mapping, Sequence
@@ -32,8 +34,9 @@ __all__ = [
 
 Array = NDArray[np.integer | np.floating]
 
-MOST_STRATA = 64
-"""Strata that a difference of one rate is adjusted for, those that weigh most; of two rates half as many each."""
+MOST_STRATA = 1000
+"""Strata that both sides have, in which a difference has an interval; one of more strata is told without, and so never
+judged. Taking those alone that weigh most would void what is promised: which they are changes from look to look."""
 
 ADJUSTED: Mapping[str, str] = {
     f"adjusted{name[0].upper()}{name[1:]}": name
@@ -100,13 +103,11 @@ class Overlap(NamedTuple):
         return RateContrast(cases, rows, weights)
 
 
-def overlap(rate: Rate, counts: Within, most: int) -> Overlap:
-    """Of the ``most`` strata that weigh most. Rows in strata that only one side has say nothing about the difference,
-    and count for no support."""
+def overlap(rate: Rate, counts: Within) -> Overlap:
+    """Rows in strata that only one side has say nothing about the difference, and count for no support."""
     (k1, n1), (k0, n0) = rate(counts.u), rate(counts.p)
     weight = n1 * n0 / np.maximum(n1 + n0, 1)
-    both = np.sort(np.argsort(-weight, kind="stable")[:most])
-    both = both[weight[both] > 0]
+    both = np.flatnonzero(weight > 0)
     k1, n1, k0, n0, weight = k1[both], n1[both], k0[both], n0[both], weight[both]
     return Overlap(both, k1, n1, k0, n0, weight / max(weight.sum(), 1e-300))
 
@@ -114,7 +115,7 @@ def overlap(rate: Rate, counts: Within, most: int) -> Overlap:
 def adjusted(name: str, counts: Within) -> Adjusted:
     """Metric ``name`` of :data:`ADJUSTED`, with what is asked about it."""
     metric = METRICS[ADJUSTED[name]]
-    found = [overlap(rate, counts, MOST_STRATA // len(metric.rates)) for rate in metric.rates]
+    found = [overlap(rate, counts) for rate in metric.rates]
     samples = sum(int(rows.sum()) for one in found for rows in (one.n1, one.n0))
     if not all(len(one.weight) for one in found):
         apart = sum(int(rate(side)[1].sum()) for rate in metric.rates for side in counts)
@@ -122,7 +123,8 @@ def adjusted(name: str, counts: Within) -> Adjusted:
     support = min(one.support for one in found)
     none = [np.zeros(())] * len(found)
     value = float(metric.combine([np.array(one.value) for one in found], none))
-    return Adjusted(value, support, samples, _question(name, found))
+    few = max(len(one.weight) for one in found) <= MOST_STRATA
+    return Adjusted(value, support, samples, _question(name, found) if few else None)
 
 
 def _question(name: str, found: Sequence[Overlap]) -> Question:

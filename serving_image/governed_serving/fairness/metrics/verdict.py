@@ -59,6 +59,7 @@ from governed_serving.fairness.metrics.roster import (
 from governed_serving.fairness.metrics.sequences import e_benjamini_hochberg
 from governed_serving.fairness.metrics.simpson import SimpsonFinding, simpson
 from governed_serving.fairness.metrics.slices import slices_of
+from governed_serving.fairness.metrics.stratified import MOST_STRATA
 
 __all__ = ["SMALLEST_GROUP", "judge"]
 
@@ -93,6 +94,8 @@ def _metric_verdict(name: str, one: Finding, bounds: MetricBounds, interval: Int
     if not one.judged:
         few = f"fewer than {LEAST_SHARE:.0%} of the rows" if is_group(one.group) else "not people of one kind"
         return "Unknown", f"{few}: shown, not judged"
+    if one.within is not None and one.question is None:
+        return "Unknown", f"more than {MOST_STRATA:,} strata that both sides have: no interval, and so no judgement"
     if interval.upper < low or interval.lower > high:
         about = ", as far as is known for many rows: the interval is asymptotic" if one.asymptotic else ""
         return "Fail", f"the whole interval lies outside the bounds{about}"
