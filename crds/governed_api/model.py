@@ -13,6 +13,7 @@ from governed_api.resources import Resources, Toleration
 from governed_api.rules import Rule
 from governed_api.runtime import PORTS, in_words
 from governed_api.storage import uri_pattern
+from governed_api.tensors import TensorInput, TensorOutput
 
 
 class ModelFormat(Part):
@@ -59,6 +60,11 @@ class Model(Part):
     makes the model."""
     digest: str | None = Field(default=None, pattern=r"^sha256:[0-9a-f]{64}$")
     """Expected SHA-256 of the file at storageUri; the model doesn't serve when it differs."""
+    inputs: list[TensorInput] = Field(default=[], max_length=256, json_schema_extra={"x-list-map-key": "name"})
+    """Inputs of the ONNX file at storageUri, where more is to be said than the graph says; `governed inspect` suggests
+    them."""
+    outputs: list[TensorOutput] = Field(default=[], max_length=256, json_schema_extra={"x-list-map-key": "name"})
+    """Likewise its outputs."""
     runtime: Runtime | None = None
     """A foreign runtime."""
     resources: Resources = Resources()
@@ -71,6 +77,11 @@ class Model(Part):
             ".digest",
         ),
         Rule("!has(self.digest) || has(self.storageUri)", "digest goes with storageUri", ".digest"),
+        Rule(
+            "(self.inputs.size() == 0 && self.outputs.size() == 0) || has(self.storageUri)",
+            "inputs and outputs describe the ONNX file at storageUri: trained models and runtimes describe themselves",
+            ".inputs",
+        ),
         Rule(
             "(self.modelFormat.name == 'runtime') == has(self.runtime)",
             "modelFormat.name runtime and runtime go together",

@@ -85,12 +85,18 @@ class Column(msgspec.Struct, array_like=True, frozen=True):
     ``dtype`` is a V2 datatype (FP32, FP64, INT64, BOOL, BYTES). Numeric: ``data`` holds little-endian values, shape
     (rows, *width*). BYTES: ``values`` is the dictionary of distinct strings and ``data`` int32 codes into it, shape
     (rows,).
+
+    ``shape``: of the tensor that the one row of the frame is, where requests choose it. Of a large one nothing is kept
+    but ``sha256`` (hex) of the ``data`` (BYTES: of each string behind its length, u32 little-endian): ``data`` is
+    empty then.
     """
 
     dtype: str
     data: bytes
     values: list[str] = []
     width: int = 1
+    shape: list[int] | None = None
+    sha256: str = ""
 
 
 class PredictionFrame(msgspec.Struct, array_like=True, tag_field="kind", tag="p", frozen=True):

@@ -1,6 +1,7 @@
 """The artefact format: manifest, deterministic tar, verified directory, shared input preparation."""
 
 from governed_serving.artefact.errors import ArtefactError, MalformedArtefact, TamperedArtefact
+from governed_serving.artefact.graph import Graph, Tensor
 from governed_serving.artefact.independence import Independence, covering, row_independence
 from governed_serving.artefact.manifest import (
     FORMAT,
@@ -20,12 +21,14 @@ __all__ = [
     "Artefact",
     "ArtefactError",
     "Feature",
+    "Graph",
     "Independence",
     "Lineage",
     "MalformedArtefact",
     "Manifest",
     "Output",
     "TamperedArtefact",
+    "Tensor",
     "covering",
     "decode_manifest",
     "digest",

@@ -5,13 +5,14 @@ from typing import Any, Literal
 import msgspec
 
 from governed_serving.artefact.errors import MalformedArtefact
+from governed_serving.artefact.graph import Graph
 from governed_serving.decoding import decode_json
 
 FORMAT = "governedmodels.io/artefact/v1"
 
 
 class Feature(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"):
-    """One input of the model, raw, ONNX shape [-1, 1]; ``dtype`` is its V2 datatype (FP32 or BYTES).
+    """One input of the model, raw, ONNX shape [-1, 1]; ``dtype`` is its V2 datatype (of a trained model FP32 or BYTES).
 
     ``categories`` are those seen in training (others count as unknown). ``min``, ``max``, ``mean`` describe the
     training split. ``missing`` says whether NaN (numeric) or "" is imputed or refused: imputed where training had gaps.
@@ -20,7 +21,7 @@ class Feature(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"):
 
     name: str
     type: Literal["numeric", "categorical", "text"]
-    dtype: Literal["FP32", "BYTES"]
+    dtype: str
     categories: list[str] = []
     min: float | None = None
     max: float | None = None
@@ -56,10 +57,12 @@ class Manifest(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"):
     or stratum of numbers → inner borders of its bands, ascending; empty: each value is a group. ``coverage``: the least
     chance that ``prediction_set`` BOOL [-1, classes] or ``prediction_interval`` FP32 [-1, 2] holds the truth; None:
     there is no such output.
+    ``graph``: of a model that others exported, whose ``features`` are the columns of its tables (none where it takes
+    none) and whose task is ``tensors`` where it is neither.
     """
 
     name: str
-    task: Literal["classification", "regression"]
+    task: Literal["classification", "regression", "tensors"]
     features: list[Feature]
     inputs: list[str]
     outputs: list[Output]
@@ -73,6 +76,7 @@ class Manifest(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"):
     settings: dict[str, Any] = {}
     bands: dict[str, list[float]] = {}
     coverage: float | None = None
+    graph: Graph | None = None
     format: str = ""
 
 

@@ -172,13 +172,14 @@ class ExplanationBody(msgspec.Struct, frozen=True):
 
 
 class ShownRequest(msgspec.Struct, frozen=True):
-    """A request as it was served (masked), and its answer: columns by name."""
+    """A request as it was served (masked), and its answer: columns by name; of a large tensor datatype, shape and
+    digest."""
 
     id: str = ""
     revision: str = ""
     artefact: str = ""
-    features: dict[str, list[Any]] = {}
-    outputs: dict[str, list[Any]] = {}
+    features: dict[str, list[Any] | dict[str, Any]] = {}
+    outputs: dict[str, list[Any] | dict[str, Any]] = {}
 
 
 def read_part(kind: type[P], value: object, what: str, notes: list[str]) -> P | None:

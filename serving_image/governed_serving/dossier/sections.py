@@ -1,6 +1,6 @@
 """The page's sections other than groups: model, data, training, gates, explanations, privacy, keys, ledger, clauses."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from governed_api.evidence import ColumnSummary, ConformalEvaluation, DatasetManifest, Importance, LabelColumn
 from governed_serving.archive.verify.verification import Proof, Verification
@@ -362,7 +362,11 @@ def _asked(prediction: ShownRequest) -> Safe:
     )
 
 
-def _values(values: Sequence[object]) -> str:
+def _values(values: Sequence[object] | Mapping[str, object]) -> str:
+    if isinstance(values, Mapping):
+        return ", ".join(f"{name} {value}" for name, value in values.items())
+    if values and isinstance(values[0], list):
+        values = values[0]
     shown = [number(v) if isinstance(v, int | float) else str(v) for v in values[:8]]
     return ", ".join(shown) + (" …" if len(values) > 8 else "")
 

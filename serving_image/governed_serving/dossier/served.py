@@ -176,7 +176,7 @@ def _masked(column: Column) -> Iterator[tuple[str, int]]:
     """(entity, times) of placeholders in a text column; each distinct text is searched once."""
     if column.dtype != "BYTES":
         return
-    times = np.bincount(numbers(column), minlength=len(column.values)).tolist()
+    times = np.bincount(numbers(column).ravel(), minlength=len(column.values)).tolist()
     for value, count in zip(column.values, times, strict=True):
         for entity in _PLACEHOLDER.findall(value):
             yield entity, count

@@ -3,9 +3,11 @@
 Numeric columns are little-endian arrays; strings are codes into a dictionary, so that an auditor groups by integers.
 """
 
+import struct
 import sys
 from array import array
 from collections.abc import Sequence
+from hashlib import sha256
 from itertools import chain
 from typing import Any, TypeVar
 
@@ -16,12 +18,16 @@ from governed_api.datatypes import DATATYPES, NUMERIC
 from governed_serving.journal.errors import RecordRefused
 from governed_serving.records import Column
 
-__all__ = ["DTYPES", "joined", "numbers", "pack", "strings"]
+__all__ = ["DTYPES", "TENSOR_BYTES", "joined", "numbers", "pack", "pack_tensor", "strings"]
+
+TENSOR_BYTES = 64 << 10
+"""A larger tensor is kept as its digest: pictures and sounds would fill a spool within minutes."""
 
 DTYPES: dict[str, np.dtype[np.generic]] = {name: np.dtype(d.numpy) for name, d in DATATYPES.items() if name in NUMERIC}
 """V2 datatypes of numeric columns."""
 
 _CODES = np.dtype("<i4")
+_U32 = struct.Struct("<I")
 # array.array takes Python numbers several times faster than numpy does for the few rows of a request.
 _FAST = {name: d.array for name, d in DATATYPES.items() if d.array} if sys.byteorder == "little" else {}
 
@@ -53,6 +59,23 @@ def pack(dtype: str, width: int, parts: Sequence[Values], rows: int) -> Column:
     return Column(dtype, data, [], width)
 
 
+def pack_tensor(dtype: str, values: NDArray[np.generic]) -> Column:
+    """One tensor of any shape as the one row of its column, by digest beyond ``TENSOR_BYTES``."""
+    shape = list(values.shape)
+    if dtype == "BYTES":
+        texts = [_text(value) for value in values.ravel().tolist()]
+        parts = [text.encode() for text in texts]
+        if sum(map(len, parts)) + 4 * len(parts) > TENSOR_BYTES:
+            digest = sha256(b"".join([_U32.pack(len(part)) + part for part in parts])).hexdigest()
+            return Column(dtype, b"", [], values.size, shape, digest)
+        column = _pack_strings([texts], values.size, values.size)
+        return Column(dtype, column.data, column.values, values.size, shape)
+    data = np.ascontiguousarray(values, DTYPES[dtype]).tobytes()
+    if len(data) > TENSOR_BYTES:
+        return Column(dtype, b"", [], values.size, shape, sha256(data).hexdigest())
+    return Column(dtype, data, [], values.size, shape)
+
+
 def numbers(column: Column) -> Numbers:
     """Read-only view of a numeric column, shape (rows,) or (rows, width). For strings: the codes, int32."""
     values = np.frombuffer(column.data, _CODES if column.dtype == "BYTES" else DTYPES[column.dtype])
@@ -67,7 +90,9 @@ def strings(column: Column) -> NDArray[np.object_]:
 
 def _by_row(values: NDArray[_Scalar], width: int) -> NDArray[_Scalar]:
     """Shape (rows,) where a row has one value, else (rows, width)."""
-    return values if width == 1 else values.reshape(len(values) // width, width)
+    if width == 1:
+        return values
+    return values.reshape(len(values) // width if width else 1, width)
 
 
 def joined(columns: Sequence[Column]) -> Column:

@@ -19,7 +19,7 @@ from governed_serving.server.predictors import Columns, Outputs
 from governed_serving.server.recording import Recorder
 from governed_serving.server.signature import Input, Signature, array
 
-__all__ = ["Batch", "BatchPlan", "PendingRequest"]
+__all__ = ["Batch", "BatchPlan", "PendingRequest", "check_values", "whom"]
 
 
 class PendingRequest(Exchange):
@@ -100,9 +100,9 @@ class Batch:
         for k in plan.others:
             spec = plan.signature.inputs[k]
             columns[k] = array(spec, [r.columns[k] for r in requests])
-            _check_other(spec, columns[k])
+            check_values(spec, columns[k])
         if plan.subjects is not None:
-            self._about = _whom(columns[plan.subject], self._rows, plan.signature.inputs[plan.subject].name)
+            self._about = whom(columns[plan.subject], self._rows, plan.signature.inputs[plan.subject].name)
         for k in plan.masked:
             columns[k] = plan.masking.column(columns[k])  # type: ignore[union-attr]
         self._columns = columns
@@ -245,7 +245,7 @@ class Batch:
             start = end
 
 
-def _whom(column: NDArray[np.generic], rows: list[int], name: str) -> list[str]:
+def whom(column: NDArray[np.generic], rows: list[int], name: str) -> list[str]:
     """Whom each request is about; "": nobody is named. Raises InvalidRequest."""
     values, people, start = column.reshape(sum(rows), -1), list[str](), 0
     for count in rows:
@@ -260,7 +260,8 @@ def _whom(column: NDArray[np.generic], rows: list[int], name: str) -> list[str]:
     return people
 
 
-def _check_other(spec: Input, values: NDArray[np.generic]) -> None:
+def check_values(spec: Input, values: NDArray[np.generic]) -> None:
+    """Raises InvalidRequest for what is missing or infinite."""
     if values.dtype == object:
         if spec.kind == "categorical" and not spec.impute and "" in values.ravel().tolist():
             row = values.ravel().tolist().index("") // spec.width
@@ -268,8 +269,11 @@ def _check_other(spec: Input, values: NDArray[np.generic]) -> None:
                 f'input {spec.name!r}: expected a category in row {row}, found a missing value (null or "")'
             )
     elif values.dtype.kind == "f" and not np.isfinite(values).all():
-        row = int(np.argwhere(~np.isfinite(values))[0][0])
-        raise InvalidRequest(f"input {spec.name!r}: expected finite numbers in row {row}, found NaN or infinity")
+        floats: NDArray[np.floating] = values  # type: ignore[assignment]
+        bad = np.isinf(floats) if spec.impute else ~np.isfinite(floats)
+        if bad.any():
+            row = int(np.argwhere(bad)[0][0]) if bad.ndim else 0
+            raise InvalidRequest(f"input {spec.name!r}: expected finite numbers in row {row}, found NaN or infinity")
 
 
 def _words(text: str) -> int:

@@ -17,6 +17,7 @@ from governed_serving.server.messages import ExplainRequest, InferRequest, Infer
 from governed_serving.server.pipeline import Pipeline
 from governed_serving.server.predictors import Predictor
 from governed_serving.server.recording import Recorder
+from governed_serving.server.request_batch import RequestBatch
 
 __all__ = ["DataPlane"]
 
@@ -50,6 +51,7 @@ class DataPlane:
         slots = predictor.slots if predictor.merges or not concurrency else min(predictor.slots, concurrency)
         together = (concurrency or MAX_BATCH_REQUESTS) if predictor.merges else 1
         self._lane = ComputeLane(self._compute, slots=slots, max_requests=together, max_rows=MAX_BATCH_ROWS)
+        self._batch = RequestBatch if predictor.signature.whole else Batch
         pipeline.watch_deadline(self._answer)
         self.metrics.gauges["requests_waiting"] = ("Waiting for the predictor.", lambda: float(self._lane.waiting))
 
@@ -106,7 +108,7 @@ class DataPlane:
             return
         pipeline = self.pipeline
         started = pipeline.clock()
-        batch = Batch(self._plan, items)
+        batch = self._batch(self._plan, items)
         try:
             await self.predictor.predict(batch.columns, batch.finish, batch.size)
         except Exception as error:

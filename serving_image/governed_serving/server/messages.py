@@ -31,6 +31,8 @@ class InferRequest:
     columns: list[Values]
     outputs: tuple[str, ...] = ()
     parameters: dict[str, Json] = field(default_factory=dict)
+    shapes: tuple[tuple[int, ...], ...] = ()
+    """Of each column, where the signature's are chosen by requests (``Signature.whole``); ``rows`` is 1 then."""
     size: int = 0
     """Bytes of the body it came in."""
     request_id: str = ""
@@ -48,11 +50,13 @@ class OutputValues:
     rows: int
     values: list[Scalar]
     finite: bool = True
+    whole: tuple[int, ...] | None = None
+    """Shape of an answer that has no rows."""
 
     @property
     def shape(self) -> list[int]:
         """With the rows first."""
-        return [self.rows, *self.spec.shape]
+        return [self.rows, *self.spec.shape] if self.whole is None else list(self.whole)
 
     @property
     def non_finite(self) -> int:

@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from governed_serving.journal.columns import pack
+from governed_serving.journal.columns import pack, pack_tensor
 from governed_serving.records import Column, Frame, PredictionFrame
 from governed_serving.server.identity import Identity
 from governed_serving.server.signature import Signature
@@ -53,6 +53,30 @@ class Recorder:
             _packed(self._outputs, outputs),
             client_ids,
         )
+
+    def whole(
+        self,
+        id: str,
+        columns: Sequence[NDArray[np.generic]],
+        outputs: Sequence[NDArray[np.generic]],
+        client_ids: list[str],
+    ) -> PredictionFrame:
+        """Of one request to a graph whose shapes requests choose: a row that holds its tensors."""
+        return PredictionFrame(
+            self._identity.model,
+            self._identity.revision,
+            self._identity.artefact,
+            [id],
+            np.full(1, time.time(), "<f8").tobytes(),
+            array("i", [1]).tobytes(),
+            _whole(self._features, columns),
+            _whole(self._outputs, outputs),
+            client_ids,
+        )
+
+
+def _whole(fields: list[tuple[str, str, int]], arrays: Sequence[NDArray[np.generic]]) -> dict[str, Column]:
+    return {name: pack_tensor(dtype, values) for (name, dtype, _), values in zip(fields, arrays, strict=True)}
 
 
 def _packed(fields: list[tuple[str, str, int]], arrays: Sequence[NDArray[np.generic]]) -> dict[str, Column]:

@@ -11,7 +11,7 @@ from governed_api.resolved import ResolvedModel
 from governed_serving.archive.errors import Unverified
 from governed_serving.archive.fetching.fetch import fetch, source_path
 from governed_serving.archive.fetching.imported import packed_import
-from governed_serving.artefact import MalformedArtefact, TamperedArtefact, load, unpack, write
+from governed_serving.artefact import MalformedArtefact, TamperedArtefact, decode_manifest, load, unpack, write
 
 
 def resolved(uri: str, digest: str) -> ResolvedModel:
@@ -54,11 +54,36 @@ def test_other_content_is_not_served(tmp_path: Path) -> None:
         packed_import(tmp_path / "m.onnx", digest, model)
 
 
-@pytest.mark.parametrize(("width", "output", "message"), [(3, "prediction", "input a is"), (1, "y", "outputs must be")])
-def test_a_graph_of_another_shape_is_refused_by_name(tmp_path: Path, width: int, output: str, message: str) -> None:
-    digest = onnx_file(tmp_path / "m.onnx", width, output)
-    with pytest.raises(MalformedArtefact, match=message):
-        packed_import(tmp_path / "m.onnx", digest, resolved("file:m.onnx", digest))
+def test_a_graph_without_a_table_is_served_as_tensors(tmp_path: Path) -> None:
+    digest = onnx_file(tmp_path / "m.onnx", 3, "y")
+    packed = packed_import(tmp_path / "m.onnx", digest, resolved("file:m.onnx", digest))
+    manifest = decode_manifest(unpack(packed)["model.json"])
+    assert (manifest.task, manifest.features, manifest.label) == ("tensors", [], "")
+    assert manifest.graph is not None
+    assert [t.shape for t in manifest.graph.inputs] == [[-1, 3], [-1, 3]]
+
+
+def test_what_the_spec_says_of_tensors_reaches_the_manifest(tmp_path: Path) -> None:
+    digest = onnx_file(tmp_path / "m.onnx", 1, "y")
+    model = resolved("file:m.onnx", digest)
+    spec = model.spec.model_dump(by_alias=True, exclude_none=True, mode="json")
+    spec["predictor"]["model"]["outputs"] = [{"name": "y", "role": "score"}]
+    spec["predictor"]["model"]["inputs"] = [{"name": "a", "missing": "Accept", "role": "tabular"}]
+    model = ResolvedModel.model_validate({"name": "m", "namespace": "default", "spec": spec})
+    manifest = decode_manifest(unpack(packed_import(tmp_path / "m.onnx", digest, model))["model.json"])
+    assert (manifest.task, manifest.label) == ("regression", "prediction")
+    assert [(f.name, f.missing) for f in manifest.features] == [("a", "impute"), ("b", "refuse")]
+
+
+def test_a_graph_that_contradicts_the_spec_is_refused(tmp_path: Path) -> None:
+    digest = onnx_file(tmp_path / "m.onnx")
+    model = {"storageUri": "file:m.onnx", "digest": digest, "inputs": [{"name": "z"}]}
+    spec = {"predictor": {"model": model}}
+    with pytest.raises(MalformedArtefact, match="expected names of the graph's inputs"):
+        packed_import(
+            tmp_path / "m.onnx", digest,
+            ResolvedModel.model_validate({"name": "m", "namespace": "default", "spec": spec}),
+        )  # fmt: skip
 
 
 def test_an_artefact_folder_is_taken_as_it_is(tmp_path: Path) -> None:

@@ -85,7 +85,10 @@ def _prediction(frame: PredictionFrame, entry: LedgerEntry) -> dict[str, object]
     }
 
 
-def _values(column: Column, start: int, end: int) -> list[Scalar]:
+def _values(column: Column, start: int, end: int) -> list[Scalar] | dict[str, object]:
+    """A tensor that was kept by its digest reads as datatype, shape and digest."""
+    if column.sha256:
+        return {"datatype": column.dtype, "shape": column.shape, "sha256": column.sha256}
     values = strings(column) if column.dtype == "BYTES" else numbers(column)
     return list(values[start:end].tolist())
 

@@ -39,6 +39,10 @@ def merged(records: Iterable[Frame]) -> Iterator[Frame]:
 
 
 def _kind(frame: PredictionFrame) -> tuple[object, ...]:
+    """Frames alike can be merged; a tensor of a shape that its request chose is like none but itself."""
+    parts = (*frame.features.values(), *frame.outputs.values())
+    if any(column.shape is not None for column in parts):
+        return (id(frame),)
     columns = [[(name, c.dtype, c.width) for name, c in part.items()] for part in (frame.features, frame.outputs)]
     return frame.model, frame.revision, frame.artefact, columns
 

@@ -241,7 +241,9 @@ class HttpService:
             "name": identity.model,
             "versions": [identity.revision] if identity.revision else [],
             "platform": "onnx_onnxruntime_v1",
-            "inputs": [{"name": s.name, "datatype": s.dtype, "shape": [-1, *s.shape]} for s in signature.inputs],
-            "outputs": [{"name": s.name, "datatype": s.dtype, "shape": [-1, *s.shape]} for s in signature.outputs],
+            "inputs": [{"name": s.name, "datatype": s.dtype, "shape": signature.shape_of(s)} for s in signature.inputs],
+            "outputs": [
+                {"name": s.name, "datatype": s.dtype, "shape": signature.shape_of(s)} for s in signature.outputs
+            ],
             "parameters": {"artefact": identity.artefact, "classes": list(signature.classes)},
         }

@@ -14,10 +14,11 @@ from governed_api.datatypes import ONNX
 from governed_api.json_types import Scalar
 from governed_serving.artefact import Independence, covering, row_independence, segment
 from governed_serving.server.errors import PredictionFailed, Unavailable
+from governed_serving.server.predictors.binding import Binding
 from governed_serving.server.predictors.protocol import Columns, Outputs
 from governed_serving.server.signature import NUMPY, Input, Output, Signature
 
-__all__ = ["OnnxPredictor", "segmented", "signature_of"]
+__all__ = ["OnnxPredictor", "segmented", "session", "signature_of"]
 
 T = TypeVar("T")
 
@@ -75,9 +76,12 @@ class OnnxPredictor:
     An answer is a function of its own row, bit for bit. Matrix kernels may round one row differently from several: then
     a row alone is asked twice in one call, which costs less than giving up batches. Where the check at load shows
     independence neither way (``independence``), each row of a call is computed alone.
+
+    A graph that others exported answers each request as it would answer that call alone, bit for bit: requests are
+    merged (``merges``) where rows are shown independent without any such means, else each is a call of its own. Rows
+    that the explainer asks about are computed as above.
     """
 
-    merges = True
     slots = 1
 
     def __init__(
@@ -92,23 +96,12 @@ class OnnxPredictor:
         """``model``: ONNX bytes that somebody verified; ``segmented`` prepares texts; ``held``: raw rows of the
         artefact (feature → values, None: missing) that independence is checked on. Raises ValueError when ONNX Runtime
         can't load it, or it doesn't fit ``signature``."""
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
-        options.add_session_config_entry(
-            "session.intra_op.allow_spinning", "0"
-        )  # spinning threads would eat other pods' CPU
-        options.log_severity_level = 3
-        try:
-            self._session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # ONNX Runtime raises a dozen classes of its own
-            raise ValueError(
-                f"model.onnx: expected a model that ONNX Runtime {ort.__version__} loads, found: {_line(error)}"
-            ) from error
+        self._session = session(model, threads)
         self.signature = signature or signature_of(self._session)
+        graph = self.signature.graph
+        self._binding = Binding(graph) if graph is not None else None
         self._names = [spec.name for spec in self.signature.inputs]
-        self._outputs = [spec.name for spec in self.signature.outputs]
+        self._outputs = self._binding.names if self._binding else [spec.name for spec in self.signature.outputs]
         self._prepared = segmented
         self._segmented = [(k, s.segmentation) for k, s in enumerate(self.signature.inputs) if s.segmentation]
         _check(self._session, self.signature)
@@ -117,12 +110,15 @@ class OnnxPredictor:
         self._closed = False
         self._paired = False
         self.independence = self._shown(model, held or {})
+        self.merges = graph is None or (self.independence.independent and not self._paired)
 
     def _shown(self, model: bytes, held: Mapping[str, Sequence[Scalar]]) -> Independence:
         if scaled := [name.decode() for name in BATCH_SCALED if name in model]:
             return Independence(False, 0, 0, f"{scaled[0]} takes its scale over the batch")
         if not self.signature.inputs:
             return Independence(False, 0, 0, "the model has no inputs")
+        if self.signature.whole:
+            return Independence(False, 0, 0, "a request is one call of the graph")
         columns, until = _probes(self.signature), time.monotonic() + CHECK_SECONDS
         weight = sum(column[:1].nbytes for column in columns)
         rows, repeats = (min(max(CHECK_BYTES // max(weight, 1), 3), most) for most in (CHECK_ROWS, 64))
@@ -182,12 +178,20 @@ class OnnxPredictor:
             columns[k] = self._prepared(columns[k], segmentation)
         return columns
 
+    def answer(self, columns: Columns) -> Outputs:
+        """What those who sent ``columns`` are answered. Raises PredictionFailed."""
+        return self.run(columns) if self._binding is None else self._called(columns)
+
     def _asked(self, columns: Columns) -> Outputs:
         doubled = self._paired and len(columns[0]) == 1
-        feeds = dict(zip(self._names, [np.repeat(c, 2, 0) for c in columns] if doubled else columns, strict=True))
+        outputs = self._called([np.repeat(c, 2, 0) for c in columns] if doubled else columns)
+        return [values[:1] for values in outputs] if doubled else outputs
+
+    def _called(self, columns: Columns) -> Outputs:
         try:
-            outputs = list(self._session.run(self._outputs, feeds))
-            return [values[:1] for values in outputs] if doubled else outputs
+            if self._binding is None:
+                return list(self._session.run(self._outputs, dict(zip(self._names, columns, strict=True))))
+            return self._binding.outputs(self._session.run(self._outputs, self._binding.feeds(columns)))
         except Exception as error:  # ONNX Runtime raises a dozen classes of its own
             raise PredictionFailed(f"model: expected an answer from ONNX Runtime, found: {_line(error)}") from error
 
@@ -196,7 +200,7 @@ class OnnxPredictor:
 
         def work() -> T:
             started = time.perf_counter()
-            answer = finish(self.run(make()))
+            answer = finish(self.answer(make()))
             self._cost.observe(time.perf_counter() - started, size)
             return answer
 
@@ -209,10 +213,11 @@ class OnnxPredictor:
             raise Unavailable("server: expected to be serving, found it shutting down; retry elsewhere")
 
     def example(self, rows: int = 1) -> Columns:
-        """Columns of zeros and empty strings, for the warm-up."""
-        shapes = [(rows, *spec.shape) for spec in self.signature.inputs]
+        """Columns of zeros and empty strings, or of what the graph is known to answer, for the warm-up."""
+        whole = self.signature.whole
+        shapes = [spec.example if whole else (rows, *spec.shape) for spec in self.signature.inputs]
         return [
-            np.full(shape, "", object) if spec.textual else np.zeros(shape, NUMPY[spec.dtype])
+            np.full(shape, "", object) if spec.textual else np.full(shape, spec.fill, NUMPY[spec.dtype])
             for spec, shape in zip(self.signature.inputs, shapes, strict=True)
         ]
 
@@ -223,6 +228,24 @@ class OnnxPredictor:
     async def close(self) -> None:
         self._closed = True
         await asyncio.get_running_loop().run_in_executor(None, self._pool.shutdown)
+
+
+def session(model: bytes, threads: int = 1) -> Any:
+    """ONNX Runtime's session as the server has it. Raises ValueError."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+    options.add_session_config_entry(
+        "session.intra_op.allow_spinning", "0"
+    )  # spinning threads would eat other pods' CPU
+    options.log_severity_level = 3
+    try:
+        return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime raises a dozen classes of its own
+        raise ValueError(
+            f"model.onnx: expected a model that ONNX Runtime {ort.__version__} loads, found: {_line(error)}"
+        ) from error
 
 
 def _column(spec: Input, values: Sequence[Scalar]) -> NDArray[np.generic]:
@@ -282,12 +305,13 @@ def _row_shape(node: Any) -> tuple[int, ...]:
 
 
 def _check(session: Any, signature: Signature) -> None:
+    graph = signature.graph
     inputs = {node.name for node in session.get_inputs()}
-    wanted = {spec.name for spec in signature.inputs}
+    wanted = {tensor.name for tensor in (graph.inputs if graph else signature.inputs)}
     if inputs != wanted:
         raise ValueError(f"model.onnx: expected inputs {sorted(wanted)} (model.json), found {sorted(inputs)}")
     outputs = {node.name for node in session.get_outputs()}
-    if missing := [spec.name for spec in signature.outputs if spec.name not in outputs]:
+    if missing := [spec.name for spec in (graph.outputs if graph else signature.outputs) if spec.name not in outputs]:
         raise ValueError(f"model.onnx: expected output {missing[0]!r} (model.json), found {sorted(outputs)}")
 
 

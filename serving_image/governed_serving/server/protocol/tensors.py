@@ -14,23 +14,12 @@ from governed_serving.server.protocol.shapes import flattened, quoted
 from governed_serving.server.protocol.v2_messages import LooseTensor
 from governed_serving.server.signature import NUMPY, Input, Signature, Values
 
-__all__ = ["checked", "values_of"]
+__all__ = ["checked", "checked_whole", "fits", "values_of"]
 
 
 def checked(signature: Signature, tensors: list[LooseTensor], data: list[Values]) -> tuple[int, list[Values]]:
     """Rows, and columns in the signature's order. Raises InvalidRequest naming the tensor."""
-    places = {tensor.name: k for k, tensor in enumerate(tensors)}
-    if len(places) != len(tensors):
-        twice = Counter(tensor.name for tensor in tensors).most_common(1)[0][0]
-        raise InvalidRequest(f"inputs: expected each name once, found {quoted(twice)} more than once")
-    if strange := [n for n in places if n not in signature.index]:
-        raise InvalidRequest(
-            f"input {quoted(strange[0])}: expected one of {signature.names()}; correct the name or leave it out"
-        )
-    if missing := [s.name for s in signature.inputs if s.name not in places]:
-        raise InvalidRequest(
-            f"input {missing[0]!r}: expected this feature, found inputs without it; send all of {signature.names()}"
-        )
+    places = _places(signature, tensors)
     rows: int | None = None
     columns: list[Values] = []
     for spec in signature.inputs:
@@ -44,12 +33,62 @@ def checked(signature: Signature, tensors: list[LooseTensor], data: list[Values]
     return rows or 0, columns
 
 
+def checked_whole(
+    signature: Signature, tensors: list[LooseTensor], data: list[Values]
+) -> tuple[tuple[tuple[int, ...], ...], list[Values]]:
+    """Shapes and values in the signature's order, of a graph whose shapes a request chooses. Raises InvalidRequest
+    naming the tensor."""
+    places = _places(signature, tensors)
+    shapes: list[tuple[int, ...]] = []
+    columns: list[Values] = []
+    for spec in signature.inputs:
+        given = tensors[places[spec.name]]
+        shape = fits(spec, given.shape)
+        if shape is None:
+            want = f"[{', '.join('any' if size < 0 else str(size) for size in spec.shape)}]"
+            raise InvalidRequest(f"input {spec.name!r}: expected shape {want}, found {quoted(given.shape)}")
+        columns.append(_values(spec, given, data[places[spec.name]]))
+        shapes.append(shape)
+    return tuple(shapes), columns
+
+
+def fits(spec: Input, shape: list[int]) -> tuple[int, ...] | None:
+    """The shape that a tensor of shape ``shape`` has for the graph, None where it has another. A scalar may come as
+    [1]."""
+    if not spec.shape and shape in ([], [1]):
+        return ()
+    if len(shape) != len(spec.shape) or any(size < 1 for size in shape):
+        return None
+    return tuple(shape) if all(own in (-1, size) for own, size in zip(spec.shape, shape, strict=True)) else None
+
+
+def _places(signature: Signature, tensors: list[LooseTensor]) -> dict[str, int]:
+    places = {tensor.name: k for k, tensor in enumerate(tensors)}
+    if len(places) != len(tensors):
+        twice = Counter(tensor.name for tensor in tensors).most_common(1)[0][0]
+        raise InvalidRequest(f"inputs: expected each name once, found {quoted(twice)} more than once")
+    if strange := [n for n in places if n not in signature.index]:
+        raise InvalidRequest(
+            f"input {quoted(strange[0])}: expected one of {signature.names()}; correct the name or leave it out"
+        )
+    if missing := [s.name for s in signature.inputs if s.name not in places]:
+        raise InvalidRequest(
+            f"input {missing[0]!r}: expected this feature, found inputs without it; send all of {signature.names()}"
+        )
+    return places
+
+
 def _column(spec: Input, tensor: LooseTensor, data: Values) -> tuple[int, Values]:
     shape = tensor.shape
     legal = (len(shape) == 1 and spec.shape == (1,)) or tuple(shape[1:]) == spec.shape
     if not shape or shape[0] < 1 or not legal:
         want = f"[n, {', '.join(map(str, spec.shape))}]" + (" or [n]" if spec.shape == (1,) else "")
         raise InvalidRequest(f"input {spec.name!r}: expected shape {want} with n ≥ 1, found {quoted(shape)}")
+    return shape[0], _values(spec, tensor, data)
+
+
+def _values(spec: Input, tensor: LooseTensor, data: Values) -> Values:
+    shape = tensor.shape
     check_datatype(spec.name, spec.textual, spec.dtype, tensor.datatype)
     values = (
         data
@@ -60,7 +99,7 @@ def _column(spec: Input, tensor: LooseTensor, data: Values) -> tuple[int, Values
         raise InvalidRequest(
             f"input {spec.name!r}: expected {math.prod(shape)} values for shape {shape}, found {len(values)}"
         )
-    return shape[0], values
+    return values
 
 
 def check_datatype(name: str, textual: bool, expected: str, declared: str) -> None:

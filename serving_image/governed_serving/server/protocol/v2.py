@@ -1,5 +1,6 @@
 """Open Inference Protocol V2 over HTTP: bodies to InferRequest, InferResponse to bodies."""
 
+import math
 from dataclasses import dataclass
 
 import msgspec
@@ -11,7 +12,7 @@ from governed_serving.server.protocol import binary
 from governed_serving.server.protocol.json_errors import malformed
 from governed_serving.server.protocol.matrix import is_matrix, split_matrix
 from governed_serving.server.protocol.shapes import MAX_ELEMENTS, elements, identity, quoted
-from governed_serving.server.protocol.tensors import checked
+from governed_serving.server.protocol.tensors import checked, checked_whole, fits
 from governed_serving.server.protocol.v2_messages import (
     ANY_REQUEST,
     REQUEST,
@@ -70,12 +71,31 @@ class V2Codec:
             return self.decode_tensors(_loose(body), memoryview(b""))
         except msgspec.DecodeError as error:
             raise malformed(error, body, _KIND) from error
+        if self._signature.whole:
+            return self._decode_whole(message, body)
         columns = self._columns(message)
         if columns is None:  # another order, a matrix, or a mistake: the loose way sorts it out or names it
             return self.decode_tensors(_loose(body), memoryview(b""))
         request = InferRequest(identity(message.id), message.inputs[0].shape[0], columns, size=len(body))
         if message.outputs is None and message.parameters is None:
             return request, JSON
+        return request, self._wanted(request, message)
+
+    def _decode_whole(self, message: InferenceRequest, body: bytes) -> tuple[InferRequest, OutputEncoding]:
+        """As it came where every tensor is where the signature has it, flat and of its datatype; else the loose way."""
+        shapes: list[tuple[int, ...]] = []
+        columns: list[Values] = []
+        for spec, tensor in zip(self._signature.inputs, message.inputs, strict=False):
+            shape = fits(spec, tensor.shape)
+            if tensor.name != spec.name or tensor.datatype != spec.dtype or shape is None or tensor.data is None:
+                break
+            if len(tensor.data) != math.prod(shape):
+                break
+            shapes.append(shape)
+            columns.append(tensor.data)
+        if not len(columns) == len(self._signature.inputs) == len(message.inputs):
+            return self.decode_tensors(_loose(body), memoryview(b""))
+        request = InferRequest(identity(message.id), 1, columns, shapes=tuple(shapes), size=len(body))
         return request, self._wanted(request, message)
 
     def _columns(self, message: InferenceRequest) -> list[Values] | None:
@@ -118,12 +138,16 @@ class V2Codec:
         for tensor in message.inputs:
             elements(tensor.name, tensor.shape, MAX_ELEMENTS, 1)
         data = _take_binary(message, tail)
-        if is_matrix(self._signature, message.inputs):
+        shapes: tuple[tuple[int, ...], ...] = ()
+        if self._signature.whole:
+            rows = 1
+            shapes, columns = checked_whole(self._signature, message.inputs, data)
+        elif is_matrix(self._signature, message.inputs):
             rows, columns = split_matrix(self._signature, message.inputs[0], data[0])
         else:
             rows, columns = checked(self._signature, message.inputs, data)
         request = InferRequest(
-            identity(message.id), rows, columns, size=1 << 20
+            identity(message.id), rows, columns, shapes=shapes, size=1 << 20
         )  # never on the event loop: it may be anything
         return request, self._wanted(request, message)
 

@@ -1,0 +1,20 @@
+"""What a model's files are: read and judged before anything runs."""
+
+from governed_serving.formats.description import Declared, Node, describe, rowwise, settled
+from governed_serving.formats.onnx_file import MAX_BYTES, MAX_TENSORS, OnnxFile, read
+from governed_serving.formats.trial_process import TrialAnswer, TrialRequest, run_trial
+
+__all__ = [
+    "MAX_BYTES",
+    "MAX_TENSORS",
+    "Declared",
+    "Node",
+    "OnnxFile",
+    "TrialAnswer",
+    "TrialRequest",
+    "describe",
+    "read",
+    "rowwise",
+    "run_trial",
+    "settled",
+]

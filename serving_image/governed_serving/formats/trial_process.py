@@ -1,0 +1,64 @@
+"""The trial of a model (importer) as a process of its own, bounded in time and memory: a graph may take all of either,
+or end the process that runs it."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from governed_serving.artefact import Graph, MalformedArtefact
+
+__all__ = ["TrialAnswer", "TrialRequest", "run_trial"]
+
+PROGRAM = "governed_serving.importer"
+SECONDS = 180.0
+"""Time of a trial: loading, looking for sizes, checking independence, a request's way alone and merged."""
+
+
+class TrialRequest(msgspec.Struct, frozen=True):
+    """``inputs`` and ``outputs`` as the manifest has them; ``memory``: bytes that the graph may take, 0 for any."""
+
+    path: str
+    inputs: list[dict[str, Any]] = []
+    outputs: list[dict[str, Any]] = []
+    memory: int = 0
+
+
+class TrialAnswer(msgspec.Struct, frozen=True):
+    """What was shown, or why the model is ``refused``. ``merges``: requests share a call, else ``why`` not."""
+
+    graph: Graph | None = None
+    merges: bool = False
+    why: str = ""
+    producer: str = ""
+    opsets: dict[str, int] = {}
+    refused: str = ""
+
+
+def run_trial(path: Path, request: TrialRequest, seconds: float = SECONDS) -> TrialAnswer:
+    """What the trial of the file at ``path`` showed. Raises MalformedArtefact where it is refused."""
+    command = [sys.executable, "-m", PROGRAM, "trial"]
+    try:
+        done = subprocess.run(
+            command, input=msgspec.json.encode(request), capture_output=True, timeout=seconds, check=False
+        )
+    except subprocess.TimeoutExpired:
+        raise MalformedArtefact(
+            f"{path.name}: expected an answer to a made-up request within {seconds:g} s, found none: a graph this slow "
+            "is not served in process; compress it, narrow its shapes in predictor.model.inputs, or serve it by a "
+            "predictor.model.runtime"
+        ) from None
+    try:
+        answer = msgspec.json.decode(done.stdout, type=TrialAnswer)
+    except msgspec.DecodeError:
+        how = f"signal {-done.returncode}" if done.returncode < 0 else f"exit status {done.returncode}"
+        last = (done.stderr.decode(errors="replace").strip().splitlines() or [""])[-1][:300]
+        raise MalformedArtefact(
+            f"{path.name}: expected ONNX Runtime to run the graph, found that it ended the process that tried it "
+            f"({how}{'; ' if last else ''}{last})"
+        ) from None
+    if answer.refused or answer.graph is None:
+        raise MalformedArtefact(f"{path.name}: {answer.refused or 'expected a graph, found none'}")
+    return answer

@@ -1,0 +1,62 @@
+"""``python -m governed_serving.importer trial``: tries the model that standard input names (formats.TrialRequest), and
+answers with one line of JSON (formats.TrialAnswer)."""
+
+import resource
+import sys
+from pathlib import Path
+
+import msgspec
+
+from governed_api.tensors import TensorInput, TensorOutput
+from governed_serving.artefact import MalformedArtefact
+from governed_serving.formats import Declared, TrialAnswer, TrialRequest
+from governed_serving.importer.trial import tried
+
+_PAGE = resource.getpagesize()
+
+
+def _bound_memory(more: int) -> None:
+    """Beyond what is mapped by now, at most ``more`` bytes: what takes more fails by itself, and nobody else's
+    process."""
+    mapped = int(Path("/proc/self/statm").read_text().split()[0]) * _PAGE
+    resource.setrlimit(resource.RLIMIT_AS, (mapped + more, mapped + more))
+
+
+def _answer(request: TrialRequest) -> TrialAnswer:
+    declared = Declared(
+        [TensorInput.model_validate(one) for one in request.inputs],
+        [TensorOutput.model_validate(one) for one in request.outputs],
+    )
+    if request.memory:
+        _bound_memory(request.memory)
+    try:
+        found = tried(Path(request.path).read_bytes(), declared)
+    except MalformedArtefact as error:
+        return TrialAnswer(refused=_of_memory(str(error), request.memory))
+    except MemoryError:
+        return TrialAnswer(refused=_of_memory("bad allocation", request.memory))
+    except OSError as error:
+        return TrialAnswer(refused=f"expected a file that can be read, found: {error.strerror or error}")
+    return TrialAnswer(found.graph, found.merges, found.why, found.file.producer, found.file.opsets)
+
+
+def _of_memory(text: str, memory: int) -> str:
+    if memory and any(
+        sign in text.lower() for sign in ("bad alloc", "bad_alloc", "failed to allocate", "out of memory")
+    ):
+        return (
+            f"expected a graph that runs in {memory >> 20} MiB of memory, found one that takes more; narrow its shapes "
+            "in predictor.model.inputs, or raise predictor.model.resources.limits.memory"
+        )
+    return text
+
+
+def main() -> int:
+    """0: the answer is on standard output."""
+    answer = _answer(msgspec.json.decode(sys.stdin.buffer.read(), type=TrialRequest))
+    sys.stdout.buffer.write(msgspec.json.encode(answer) + b"\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
