@@ -27,6 +27,9 @@ def command(
     method: Annotated[
         str | None, typer.Option(help="Explanation method; default: the manifest's.", show_default=False)
     ] = None,
+    interactions: Annotated[
+        bool, typer.Option("--interactions", help="Show the interactions of pairs of features, too.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the answer as received, as JSON.")] = False,
 ) -> None:
     """Explain one prediction of a model that serves here or in a cluster."""
@@ -35,9 +38,12 @@ def command(
     from governed_operator.local.plain_console import plain_console
 
     row = _features(instance)
+    parameters: dict[str, str | bool] = {"method": method} if method else {}
+    if interactions:
+        parameters["interactions"] = True
     try:
         with ModelClient(url, name) as client:
-            answer = client.explain(row, {"method": method} if method else {})
+            answer = client.explain(row, parameters)
     except ClientError as error:
         fail(str(error))
     if as_json:

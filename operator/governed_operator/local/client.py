@@ -54,12 +54,22 @@ class Explained(TypedDict, total=False):
     group: str
     value: Json
     attribution: Json
+    main_effect: Json
+
+
+class Interaction(TypedDict, total=False):
+    """What each of two players has of their interaction."""
+
+    between: list[str]
+    interaction: Json
 
 
 class Explanation(TypedDict, total=False):
     """One explained row, as far as a person is shown it."""
 
     attributions: list[Explained]
+    interactions: list[Interaction]
+    interactions_left_out: int
     method: str
     target: Json
     base_value: Json
@@ -129,7 +139,7 @@ class ModelClient:
         )
         return answer
 
-    def explain(self, row: Row, parameters: dict[str, str]) -> ExplainAnswer:
+    def explain(self, row: Row, parameters: Mapping[str, str | bool]) -> ExplainAnswer:
         body: dict[str, object] = {"inputs": self._columns([row])}
         if parameters:
             body["parameters"] = parameters

@@ -8,6 +8,9 @@ from governed_api.json_types import Json
 from governed_operator.local.bars import signed_bar
 from governed_operator.local.client import ExplainAnswer, Explanation
 
+PAIRS = 10
+"""Interactions that are printed."""
+
 
 def explanation_view(answer: ExplainAnswer) -> RenderableType:
     """Every row of an explain answer: attributions as bars, largest first, with what vouches for them."""
@@ -24,6 +27,7 @@ def _one(explanation: Explanation) -> RenderableType:
         table.add_row(
             name, Text(str(attribution.get("value", "")), style="dim"), signed_bar(value, scale), f"{value:+.4f}"
         )
+    pairs = _pairs(explanation, scale)
     facts = [
         f"{label} {_short(value)}"
         for label, value in (
@@ -37,7 +41,22 @@ def _one(explanation: Explanation) -> RenderableType:
         )
         if value is not None
     ]
-    return Group(table, Text(" · ".join(facts), style="dim"))
+    return Group(table, *pairs, Text(" · ".join(facts), style="dim"))
+
+
+def _pairs(explanation: Explanation, scale: float) -> list[RenderableType]:
+    """The strongest interactions, on the scale of the attributions; nothing where none were asked for."""
+    if "interactions" not in explanation:
+        return []
+    table = Table(box=None, pad_edge=False, show_header=False)
+    shown = explanation["interactions"][:PAIRS]
+    for pair in shown:
+        value = _number(pair.get("interaction"))
+        table.add_row(" × ".join(pair.get("between", [])), signed_bar(value, scale), f"{value:+.4f}")
+    others = len(explanation["interactions"]) - len(shown) + explanation.get("interactions_left_out", 0)
+    rest = f"; {others} weaker pairs not shown" if others else ""
+    words = f"interactions: what each of a pair has of it, part of the attributions above{rest}"
+    return [Text(words, style="dim"), table]
 
 
 def _number(value: Json) -> float:

@@ -30,6 +30,7 @@ __all__ = [
     "ServerCounters",
     "ShownAttribution",
     "ShownExplanation",
+    "ShownInteraction",
     "ShownRequest",
     "read_documents",
     "read_part",
@@ -151,6 +152,14 @@ class ShownAttribution(msgspec.Struct, frozen=True):
         return self.attribution or 0.0
 
 
+class ShownInteraction(msgspec.Struct, frozen=True):
+    """What each of two players has of their interaction."""
+
+    between: list[str] = []
+    interaction: float | None = None
+    interval: tuple[float | None, float | None] | None = None
+
+
 class ShownExplanation(msgspec.Struct, frozen=True):
     """An item of an answer's ``explanations``."""
 
@@ -163,6 +172,8 @@ class ShownExplanation(msgspec.Struct, frozen=True):
     evaluations: int | None = None
     seed: int | None = None
     attributions: list[ShownAttribution] = []
+    interactions: list[ShownInteraction] = []
+    interactions_left_out: int = 0
 
 
 class ExplanationBody(msgspec.Struct, frozen=True):

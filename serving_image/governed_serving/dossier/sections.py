@@ -34,6 +34,9 @@ __all__ = [
     "training_section",
 ]
 
+PAIRS = 10
+"""Interactions of a request that are drawn."""
+
 QUALITY_WINDOWS = 24
 """Newest windows shown."""
 
@@ -331,7 +334,19 @@ def _explained(shown: ShownExplanation) -> Safe:
     )
     caption = "Attributions: what each feature adds to the base value. Whiskers: the explainer's own error."
     plot = signed_bars(f"Attributions to {_target(shown, 'the output')}", rows, "attribution")
-    return text([figure(plot, caption), known])
+    return text([figure(plot, caption), _interactions(shown), known])
+
+
+def _interactions(shown: ShownExplanation) -> Safe | None:
+    """The strongest pairs, where they were asked for."""
+    if not shown.interactions:
+        return None
+    pairs = shown.interactions[:PAIRS]
+    rows = [Estimate(" × ".join(p.between), p.interaction or 0.0, *(p.interval or (None, None))) for p in pairs]
+    others = len(shown.interactions) - len(pairs) + shown.interactions_left_out
+    rest = f" {others:,} weaker pairs are not shown." if others else ""
+    caption = f"SHAP interaction values: what each of the two has of it, a part of its attribution.{rest}"
+    return figure(signed_bars("Strongest interactions", rows, "interaction"), caption)
 
 
 def _player(entry: ShownAttribution) -> str:

@@ -7,7 +7,31 @@ import numpy as np
 
 from governed_serving.blackbox.columns import Floats
 
-__all__ = ["Attribution"]
+__all__ = ["Attribution", "Interactions"]
+
+
+@dataclass(frozen=True)
+class Interactions:
+    """SHAP interaction values of one row (Lundberg et al. 2020; half of Grabisch and Roubens' 1999 index on either
+    side of the diagonal).
+
+    Of the symmetric matrix whose rows sum to the Shapley values: ``pairs`` (pairs, outputs) above the diagonal, in the
+    order of ``numpy.triu_indices(players, 1)``, and ``main`` (players, outputs) on it: what a player adds alone. Their
+    intervals and ``background_error`` as :class:`Attribution` has them.
+    """
+
+    pairs: Floats
+    lower: Floats
+    upper: Floats
+    main: Floats
+    main_lower: Floats
+    main_upper: Floats
+    background_error: Floats | None = None
+
+    def unknown(self) -> "Interactions":
+        """The same values, of which nothing can be said."""
+        wide, wide_main = np.full_like(self.pairs, np.inf), np.full_like(self.main, np.inf)
+        return Interactions(self.pairs, -wide, wide, self.main, -wide_main, wide_main)
 
 
 @dataclass(frozen=True)
@@ -19,7 +43,7 @@ class Attribution:
     infinite ends where nothing can be said. ``background_error``: standard error that comes from the background being a
     finite sample, shape (players, outputs), or None. ``halves``: the values against each half of the background alone,
     whose agreement says how stable they are, or None. ``evaluations``: model rows asked for (shared evaluations are
-    counted once, for the request), ``coalitions``: coalitions used.
+    counted once, for the request), ``coalitions``: coalitions used. ``interactions``: where they were asked for.
     """
 
     method: str
@@ -36,6 +60,7 @@ class Attribution:
     background_error: Floats | None = None
     halves: tuple[Floats, Floats] | None = None
     details: dict[str, Any] = field(default_factory=dict)
+    interactions: Interactions | None = None
 
     @property
     def residual(self) -> Floats:

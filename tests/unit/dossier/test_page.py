@@ -157,9 +157,9 @@ async def archived(root: Path, spool: Path) -> None:
         {"feature": "department", "value": HOSTILE, "attribution": 0.3, "interval": [0.2, 0.4]},
         {"feature": "sex", "value": "male", "attribution": -0.01},
     ]
-    body = msgspec.json.encode(
-        {"explanations": [{"method": "shap", "target": "admitted", "attributions": attributions, "seed": 7}]}
-    )
+    pairs = [{"between": ["department", "sex"], "interaction": 0.025, "interval": [None, None]}]
+    explanation = {"method": "shap", "target": "admitted", "attributions": attributions, "seed": 7}
+    body = msgspec.json.encode({"explanations": [{**explanation, "interactions": pairs, "interactions_left_out": 3}]})
     await journal.append(ExplanationRecord("req-A", "admissions", "r1", 0.0, body))
     journal.close()
     entries = shipped(archive, "admissions", JournalReader(spool, "server-0", cipher))
@@ -262,6 +262,13 @@ def test_example_masking_and_proof_are_shown(root: Path) -> None:
     assert "department = &lt;script&gt;" in page
     assert found.ledger is not None
     assert found.ledger.counts["prediction"] == 6
+
+
+def test_interactions_of_the_example_are_drawn_and_the_others_counted(root: Path) -> None:
+    page = render_page(dossier(root))
+    assert "Strongest interactions" in page
+    assert "department × sex" in page
+    assert "3 weaker pairs are not shown." in page
 
 
 def test_without_a_key_content_stays_closed_and_is_said_so(root: Path) -> None:

@@ -11,7 +11,7 @@ from itertools import combinations
 import numpy as np
 
 from governed_serving.blackbox.box import BlackBox
-from governed_serving.explainer.shapley.exact import shapley_matrix, subsets
+from governed_serving.explainer.shapley.cells import shapley_matrix, subsets
 
 __all__ = ["GAMES", "KnownGame"]
 

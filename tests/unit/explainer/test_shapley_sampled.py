@@ -6,8 +6,9 @@ import pytest
 from governed_serving.blackbox.box import BlackBox
 from governed_serving.blackbox.errors import NotExplainable
 from governed_serving.explainer.intervals import level_of_look, student_quantile
+from governed_serving.explainer.shapley.cells import shapley_matrix, subsets
 from governed_serving.explainer.shapley.coalitions import PairedSampler
-from governed_serving.explainer.shapley.exact import exact_shapley, shapley_matrix, subsets
+from governed_serving.explainer.shapley.exact import exact_shapley
 from governed_serving.explainer.shapley.gaussian import _prior_variance, _section_shapley
 from governed_serving.explainer.shapley.permutation import permutation_rows, permutation_shapley
 from governed_serving.explainer.shapley.regression import fit_pairs

@@ -2,6 +2,7 @@
 answered."""
 
 import functools
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -9,12 +10,13 @@ from numpy.typing import NDArray
 
 from governed_serving.blackbox.columns import Columns, Floats
 from governed_serving.blackbox.errors import NotExplainable
-from governed_serving.explainer.attribution import Attribution
+from governed_serving.explainer.attribution import Attribution, Interactions
 from governed_serving.explainer.graph.ensemble import ReadTrees, read_trees
 from governed_serving.explainer.graph.linear import read_linear
 from governed_serving.explainer.graph.reading import Graph
 from governed_serving.explainer.players import Players
 from governed_serving.explainer.service.model import ExplainedModel
+from governed_serving.explainer.shapley.cells import with_main
 from governed_serving.explainer.shapley.linear import linear_shapley
 from governed_serving.explainer.shapley.trees import TreeExplainer, Trees
 
@@ -55,9 +57,9 @@ class ClosedForms:
         except NotExplainable:
             return False
 
-    def trees(self, rows: Columns, players: Players, outputs: Floats) -> list[Attribution]:
-        """Exact TreeSHAP. Raises :class:`NotExplainable` if the model isn't a tree ensemble, or not the one that
-        answered."""
+    def trees(self, rows: Columns, players: Players, outputs: Floats, pairs: bool = False) -> list[Attribution]:
+        """Exact TreeSHAP, with ``pairs`` their interactions too. Raises :class:`NotExplainable` if the model isn't a
+        tree ensemble, or not the one that answered."""
         read, link = self._linked()
         explainer = self._prepared.get(players.members)
         if explainer is None:
@@ -67,8 +69,11 @@ class ClosedForms:
             explainer = TreeExplainer(read.trees, background, mass, owners, len(players))
             self._prepared[players.members] = explainer
         z = read.columns(rows)
-        margins = _Margins(explainer.explain(z), explainer.base, read.trees.predict(z), link)
-        return _attributions("tree", players, margins.as_outputs(outputs.shape[1], read.binary), outputs)
+        values = explainer.explain(z)
+        if pairs:  # beside the players': what makes margins outputs does the same to both
+            values = np.concatenate([values, explainer.interactions(z)], axis=1)
+        margins = _Margins(values, explainer.base, read.trees.predict(z), link)
+        return _attributions("tree", players, margins.as_outputs(outputs.shape[1], read.binary), outputs, pairs)
 
     def trees_by(
         self, explain: TreeMethod, rows: Columns, players: Players, outputs: Floats
@@ -82,17 +87,25 @@ class ClosedForms:
         for column, owner in enumerate(owners):
             values[:, owner] += by_column[:, column]
         margins = _Margins(values, base + read.trees.base, read.trees.predict(z), link)
-        return _attributions("tree", players, margins.as_outputs(outputs.shape[1], read.binary), outputs), z.shape[1]
+        return _attributions(
+            "tree", players, margins.as_outputs(outputs.shape[1], read.binary), outputs, False
+        ), z.shape[1]
 
-    def linear(self, rows: Columns, players: Players, outputs: Floats) -> list[Attribution]:
-        """Exact LinearSHAP in the margin. Raises :class:`NotExplainable` if the graph isn't linear in the players."""
+    def linear(self, rows: Columns, players: Players, outputs: Floats, pairs: bool = False) -> list[Attribution]:
+        """Exact LinearSHAP in the margin, in which no two players interact. Raises :class:`NotExplainable` if the
+        graph isn't linear in the players."""
         layer = read_linear(self._graph, self._model.output)
         mean = layer.columns(self._model.background).mean(axis=0)
         owners = layer.owners(self._model.background, players)
         z = layer.columns(rows)
         values, base = linear_shapley(layer.weights, layer.bias, z, mean, owners, len(players))
+        if pairs:
+            none = np.zeros((len(z), math.comb(len(players), 2), values.shape[2]))
+            values = np.concatenate([values, none], axis=1)
         margins = _Margins(values, base, z @ layer.weights + layer.bias, layer.link)
-        return _attributions("linear", players, margins.as_outputs(outputs.shape[1], outputs.shape[1] == 2), outputs)
+        return _attributions(
+            "linear", players, margins.as_outputs(outputs.shape[1], outputs.shape[1] == 2), outputs, pairs
+        )
 
     @functools.cached_property
     def _graph(self) -> Graph:
@@ -112,7 +125,7 @@ class ClosedForms:
 
 
 class _Margins:
-    """Values (rows, players, margins), base (margins,), prediction (rows, margins) before ``link``."""
+    """Values (rows, players and maybe pairs, margins), base (margins,), prediction (rows, margins) before ``link``."""
 
     def __init__(self, values: Floats, base: Floats, prediction: Floats, link: str) -> None:
         self.values, self.base, self.prediction, self.link = values, base, prediction, link
@@ -147,7 +160,9 @@ class _Margins:
         return self.prediction
 
 
-def _attributions(method: str, players: Players, margins: _Margins, outputs: NDArray[np.float64]) -> list[Attribution]:
+def _attributions(
+    method: str, players: Players, margins: _Margins, outputs: NDArray[np.float64], pairs: bool
+) -> list[Attribution]:
     linked = margins.linked()
     if linked.shape != outputs.shape or np.abs(linked - outputs).max() > AGREEMENT * max(
         1.0, float(np.abs(outputs).max())
@@ -158,15 +173,23 @@ def _attributions(method: str, players: Players, margins: _Margins, outputs: NDA
         Attribution(
             method=method,
             names=players.names,
-            values=values,
-            lower=values,
-            upper=values,
+            values=values[: len(players)],
+            lower=values[: len(players)],
+            upper=values[: len(players)],
             base=margins.base,
             prediction=margins.prediction[row],
             evaluations=0,
             coalitions=0,
             exact=True,
             details={**details, "graph_residual": float(np.abs(linked[row] - outputs[row]).max())},
+            interactions=_interactions(values, len(players)) if pairs else None,
         )
         for row, values in enumerate(margins.values)
     ]
+
+
+def _interactions(values: Floats, players: int) -> Interactions:
+    """Of one row's values (players and pairs, outputs)."""
+    pairs = values[players:]
+    main = with_main(values[:players], pairs)
+    return Interactions(pairs, pairs, pairs, main, main, main)

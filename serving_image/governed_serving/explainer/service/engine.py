@@ -1,5 +1,6 @@
 """From a parsed request to the answer that goes out: choice of method, budget, provenance. No transport here."""
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,11 +14,22 @@ from governed_serving.blackbox.columns import Floats, Predict
 from governed_serving.blackbox.errors import NotExplainable
 from governed_serving.explainer.scales import LOGIT, OUTPUT, logit
 from governed_serving.explainer.service.closed_form import ClosedForms
-from governed_serving.explainer.service.methods import METHODS, WITHOUT_ATTRIBUTIONS, Method, Task, method
+from governed_serving.explainer.service.methods import (
+    INTERACTING,
+    METHODS,
+    WITHOUT_ATTRIBUTIONS,
+    Method,
+    Task,
+    method,
+)
 from governed_serving.explainer.service.model import ExplainedModel, explainer_code
-from governed_serving.explainer.service.protocol import Answer, ExplainRequest
+from governed_serving.explainer.service.protocol import MAX_INTERACTIONS, Answer, ExplainRequest
+from governed_serving.explainer.shapley.interactions import MAX_INTERACTING
 
 __all__ = ["Engine"]
+
+MAX_CELLS = 1 << 21
+"""Interactions that one request may have computed, over its rows and the model's outputs."""
 
 MAX_ROWS_PER_CALL = 512
 """Rows in one call to the model server, and so between two looks at the clock: while requests come, rows have a
@@ -60,7 +72,10 @@ class Engine:
         """The answer's JSON. Raises :class:`governed_serving.blackbox.errors.ExplainerError`."""
         task = self._task(request)
         name = request.parameters.method or self.config.type
-        answers = method(name, self._methods)(task)
+        compute = method(name, self._methods)
+        if task.interacting:
+            self._check_interactions(name, compute, task)
+        answers = compute(task)
         for answer in answers:
             answer["seed"] = request.seed
             if task.scale != OUTPUT:
@@ -109,6 +124,29 @@ class Engine:
             outputs=outputs,
             scale=scale,
         )
+
+    def interacts(self) -> bool:
+        """Whether attributions of the default method can have interactions of pairs."""
+        players = len(self.model.players(None))
+        return self._methods.get("shap") in INTERACTING and 2 <= players <= MAX_INTERACTING
+
+    def _check_interactions(self, name: str, compute: Method, task: Task) -> None:
+        if compute not in INTERACTING:
+            raise NotExplainable(
+                f"parameters.interactions: expected none, found {task.parameters.interactions}; {name} gives none "
+                "here; of a table, shap, exact, permutation, tree and linear do"
+            )
+        pairs = math.comb(len(task.players), 2)
+        if pairs > MAX_INTERACTIONS:
+            raise NotExplainable(
+                f"parameters.interactions: expected at most {MAX_INTERACTIONS} pairs of players, found {pairs} of "
+                f"{len(task.players)} players; group features"
+            )
+        if (cells := pairs * task.outputs.size) > MAX_CELLS:
+            raise NotExplainable(
+                f"parameters.interactions: expected at most {MAX_CELLS} pairs × rows × classes, found {cells}; ask for "
+                "fewer rows at a time"
+            )
 
     def _scale(self, scale: str, name: str) -> str:
         if scale == LOGIT and (self.model.manifest.task != "classification" or len(self.model.outputs) < 2):

@@ -19,13 +19,16 @@ from governed_serving.explainer.scales import LOGIT, OUTPUT, probability
 from governed_serving.explainer.service.closed_form import ClosedForms
 from governed_serving.explainer.service.model import ExplainedModel
 from governed_serving.explainer.service.protocol import Parameters
-from governed_serving.explainer.service.rendering import Explanation, rendered
-from governed_serving.explainer.shapley.exact import MAX_PLAYERS, exact_shapley, planned_rows
+from governed_serving.explainer.service.rendering import Explanation, interactions_of, rendered
+from governed_serving.explainer.shapley.cells import MAX_PLAYERS
+from governed_serving.explainer.shapley.exact import exact_shapley, planned_rows
+from governed_serving.explainer.shapley.interactions import ROUNDS, interaction_rows, round_cost
 from governed_serving.explainer.shapley.permutation import permutation_rows
 from governed_serving.explainer.shapley.sampled import Stopping, sampled_rows
 from governed_serving.explainer.text.masking import lime_text, text_shapley
 
 __all__ = [
+    "INTERACTING",
     "LANGUAGE_METHODS",
     "METHODS",
     "WITHOUT_ATTRIBUTIONS",
@@ -41,6 +44,9 @@ __all__ = [
 ROW_WISE = 1e-5
 """Difference between a row's answers in two batches up to which it is single precision's rounding (relative, beyond
 1)."""
+
+STRONGEST = 50
+"""Pairs in an answer where the request doesn't say how many."""
 
 FULL_TABLE = 4096
 """Coalitions per row up to which exact values are always taken: twelve players."""
@@ -89,6 +95,17 @@ class Task:
             return self.model.manifest.threshold, "the manifest"
         return float(np.median(self.box.at_least(self.model.background))), "the median of the background"
 
+    @property
+    def interacting(self) -> bool:
+        """Whether interactions of pairs are asked for as well."""
+        return bool(self.parameters.interactions)
+
+    @property
+    def strongest(self) -> int:
+        """Most pairs that an answer shows, the strongest first."""
+        asked = self.parameters.interactions
+        return STRONGEST if asked is True else int(asked or 0)
+
     def row(self, index: int) -> Columns:
         return take(self.rows, slice(index, index + 1))
 
@@ -108,7 +125,7 @@ def shap(task: Task) -> Answers:
     game = task.game()
     affordable = task.coalitions(FULL_TABLE) * game.backgrounds * game.rows
     if task.box.deadline is None and _widest(game) <= MAX_PLAYERS and planned_rows(game) <= affordable:
-        return tabular(task, game, exact_shapley(game))
+        return tabular(task, game, exact_shapley(game, interactions=task.interacting))
     return _sampled(task, game)
 
 
@@ -118,7 +135,7 @@ def exact(task: Task) -> Answers:
     game = task.game()
     if task.box.deadline is not None and _widest(game) <= MAX_PLAYERS:
         return _sampled(task, game)
-    return tabular(task, game, exact_shapley(game))
+    return tabular(task, game, exact_shapley(game, interactions=task.interacting))
 
 
 def sampled(task: Task) -> Answers:
@@ -127,8 +144,10 @@ def sampled(task: Task) -> Answers:
 
 
 def permutation(task: Task) -> Answers:
-    """Shapley values by antithetic permutations."""
+    """Shapley values by antithetic permutations; with interactions, by permutations that show all pairs."""
     game = task.game()
+    if task.interacting:
+        return _interacting(task, game)
     return tabular(task, game, permutation_rows(game, task.max_evaluations, task.streams(), task.parameters.confidence))
 
 
@@ -142,9 +161,10 @@ def linear(task: Task) -> Answers:
     return _closed(task, task.forms.linear)
 
 
-def _closed(task: Task, form: Callable[[Columns, Players, Floats], list[Attribution]]) -> Answers:
+def _closed(task: Task, form: Callable[[Columns, Players, Floats, bool], list[Attribution]]) -> Answers:
     """A closed form, which is checked against what the model answers, and whose scale is what the graph makes it."""
-    attributions = form(task.rows, task.players, task.outputs if task.scale == OUTPUT else probability(task.outputs))
+    outputs = task.outputs if task.scale == OUTPUT else probability(task.outputs)
+    attributions = form(task.rows, task.players, outputs, task.interacting)
     space = attributions[0].details["space"]
     if task.scale == LOGIT and space != "log-odds":
         raise NotExplainable(f"parameters.scale: expected output, found logit; the graph gives {space}; use 'sampled'")
@@ -256,10 +276,20 @@ def _wanted(task: Task, row: int) -> int:
 
 def _sampled(task: Task, game: InterventionalGame) -> Answers:
     parameters = task.parameters
+    if task.interacting:
+        return _interacting(task, game)
     widest = _widest(game)
     whole = 1 << widest if task.box.deadline is not None and widest <= MAX_PLAYERS else 0
     stopping = Stopping(task.coalitions(whole), parameters.precision, parameters.confidence)
     return tabular(task, game, sampled_rows(game, task.streams(), stopping))
+
+
+def _interacting(task: Task, game: InterventionalGame) -> Answers:
+    """Shapley values and interactions from the same coalitions, by default as many as good intervals need."""
+    widest = _widest(game)
+    whole = 1 << widest if widest <= MAX_PLAYERS else 0
+    coalitions = task.coalitions(max(whole, ROUNDS * round_cost(widest)))
+    return tabular(task, game, interaction_rows(game, coalitions, task.streams(), task.parameters.confidence))
 
 
 def _widest(game: InterventionalGame) -> int:
@@ -271,6 +301,8 @@ def tabular(task: Task, game: InterventionalGame, attributions: list[Attribution
     for row, given in enumerate(attributions):
         attribution, target = _among_others(given, game, row), task.targets[row]
         answer = rendered(attribution, target, task.model.outputs[target], task.players, task.row(row))
+        if attribution.interactions is not None:
+            answer |= interactions_of(attribution, target, answer["attributions"], task.strongest)
         row_game = RowGame(game, row)
         _add_fidelity(answer, row_game, attribution.values[row_game.active, target], target)
         answers.append(answer)
@@ -287,7 +319,8 @@ def _among_others(attribution: Attribution, game: InterventionalGame, row: int) 
         return attribution
     unknown = np.full_like(attribution.values, np.inf)
     details = {**attribution.details, "batch_dependence": gap}
-    return replace(attribution, exact=False, lower=-unknown, upper=unknown, details=details)
+    pairs = attribution.interactions and attribution.interactions.unknown()
+    return replace(attribution, exact=False, lower=-unknown, upper=unknown, details=details, interactions=pairs)
 
 
 def _texts(task: Task, explain: Callable[[Columns, np.random.SeedSequence], tuple[Attribution, Game]]) -> Answers:
@@ -358,6 +391,9 @@ METHODS: dict[str, Method] = {
     "counterfactual": counterfactual,
 }
 
+
+INTERACTING = frozenset({shap, exact, sampled, permutation, tree, linear})
+"""Methods that give interactions of pairs where they are asked for."""
 
 WITHOUT_ATTRIBUTIONS = frozenset({"anchors", "counterfactual"})
 """Methods whose answers are rules and rows, the same in every scale."""

@@ -15,7 +15,13 @@ from governed_serving.explainer.overall.importance import permutation_importance
 from governed_serving.explainer.overall.surrogate import surrogate_tree
 from governed_serving.explainer.service.engine import Engine
 from governed_serving.explainer.service.model import ExplainedModel
-from governed_serving.explainer.service.protocol import Answer, ExplainRequest, Parameters, seed_of
+from governed_serving.explainer.service.protocol import (
+    MAX_INTERACTIONS,
+    Answer,
+    ExplainRequest,
+    Parameters,
+    seed_of,
+)
 
 __all__ = ["REPEATS", "Effects", "Importances", "Overall", "Whole", "importance_entry", "overview"]
 
@@ -26,6 +32,9 @@ POINTS = 12
 
 REPEATS = 5
 """Shuffles of each player."""
+
+STRONGEST_PAIRS = 20
+"""Pairs of players whose mean |interaction| is shown."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +86,7 @@ def overview(engine: Engine, overall: Overall | None = None) -> dict[str, Any]:
     tree = surrogate_tree(rows, outputs, depth=3, least=max(2, len(outputs) // 20), seed=seeds[1])
     request = ExplainRequest(identifier, take(rows, slice(0, EXPLAINED)), Parameters(target=model.outputs[target]))
     answer = engine.explain(request)
+    pairs = _interactions(engine, request, answer)
     return {
         "model_name": model.manifest.name,
         "id": identifier,
@@ -84,6 +94,7 @@ def overview(engine: Engine, overall: Overall | None = None) -> dict[str, Any]:
         "rows": row_count(rows),
         "mean_absolute_attribution": _mean_absolute(answer),
         "permutation_importance": importances,
+        **pairs.shown,
         "effects": [
             by.effect(whole, feature.name)
             for feature in model.features
@@ -95,8 +106,36 @@ def overview(engine: Engine, overall: Overall | None = None) -> dict[str, Any]:
         },
         **({"engine": about} if (about := by.about()) else {}),
         "digests": engine.digests(),
-        "evaluations": box.rows + answer["evaluations"],
+        "evaluations": box.rows + answer["evaluations"] + pairs.evaluations,
     }
+
+
+@dataclass(frozen=True)
+class _Pairs:
+    """The overview's part about pairs, and the rows that the model was asked for it."""
+
+    shown: dict[str, object]
+    evaluations: int
+
+
+def _interactions(engine: Engine, request: ExplainRequest, answer: Answer) -> _Pairs:
+    """Mean |interaction| over the rows whose attributions were shown, where they are known exactly: else too dear for
+    many rows at once."""
+    exact = all(explanation.get("exact") for explanation in answer["explanations"])
+    if not (exact and engine.interacts()):
+        return _Pairs({}, 0)
+    parameters = Parameters(target=request.parameters.target, method="shap", interactions=MAX_INTERACTIONS)
+    found = engine.explain(ExplainRequest(request.id, request.columns, parameters))
+    sizes: dict[tuple[str, str], list[float]] = {}
+    for explanation in found["explanations"]:
+        for pair in explanation["interactions"]:
+            one, other = pair["between"]
+            sizes.setdefault((one, other), []).append(abs(pair["interaction"]))
+    ranked = sorted(((float(np.mean(values)), pair) for pair, values in sizes.items()), key=lambda item: -item[0])
+    shown = [{"between": list(pair), "value": value} for value, pair in ranked[:STRONGEST_PAIRS]]
+    return _Pairs(
+        {"mean_absolute_interaction": shown, "interactions_left_out": len(ranked) - len(shown)}, found["evaluations"]
+    )
 
 
 def _has_values(column: NDArray[np.generic]) -> bool:

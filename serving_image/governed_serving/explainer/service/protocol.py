@@ -16,10 +16,13 @@ from governed_serving.decoding import NestedOtherwise, decode_json, flatten
 from governed_serving.explainer.scales import SCALES
 from governed_serving.explainer.service.rendering import Explanation
 
-__all__ = ["MAX_ROWS", "ExplainRequest", "Parameters", "parse", "seed_of"]
+__all__ = ["MAX_INTERACTIONS", "MAX_ROWS", "ExplainRequest", "Parameters", "parse", "seed_of"]
 
 MAX_ROWS = 1024
 """Rows that one request may ask to have explained."""
+
+MAX_INTERACTIONS = 2016
+"""Pairs that one explanation may show: all of 64 players."""
 
 _IGNORED = frozenset({"binary_data_output", "revision", "priority"})
 """Parameters of inference requests that say nothing about explaining."""
@@ -32,7 +35,8 @@ class Parameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     samples of lime and anchors. ``target``: class, or its position; default: the favourable class, else the predicted
     one. ``budget_ms``: answer within this time with the error reached. ``precision``: stop when half-widths fall below
     this share of the range. ``outcome``: the class that a counterfactual should reach. ``scale``: "output" (default) or
-    "logit", in which saturated probabilities still have attributions.
+    "logit", in which saturated probabilities still have attributions. ``interactions``: those of pairs as well, all
+    that there is room for, or as many as it says.
     """
 
     method: str = ""
@@ -48,6 +52,7 @@ class Parameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     level: str = "token"
     webhook: str | None = None
     scale: str | None = None
+    interactions: bool | int | None = None
 
 
 class _Tensor(msgspec.Struct):
@@ -125,6 +130,11 @@ def _check(parameters: Parameters) -> None:
         raise NotExplainable(f"parameters.precision: expected above 0 and up to 1, found {parameters.precision}")
     if parameters.scale not in (None, *SCALES):
         raise NotExplainable(f"parameters.scale: expected {' or '.join(SCALES)}, found {parameters.scale!r}")
+    if parameters.interactions is not None and not 0 <= parameters.interactions <= MAX_INTERACTIONS:
+        raise NotExplainable(
+            f"parameters.interactions: expected true, false or up to {MAX_INTERACTIONS}, "
+            f"found {parameters.interactions}"
+        )
     if parameters.seed is not None and not 0 <= parameters.seed < 1 << 63:
         raise NotExplainable(f"parameters.seed: expected 0 to 2^63 − 1, found {parameters.seed}")
 

@@ -2,12 +2,15 @@
 
 from typing import Any
 
+import numpy as np
+
 from governed_serving.blackbox.columns import Columns, plain
 from governed_serving.explainer.attribution import Attribution
 from governed_serving.explainer.players import Players
 from governed_serving.explainer.quality import complexity, rank_correlation
+from governed_serving.explainer.shapley.cells import above_diagonal
 
-__all__ = ["Explanation", "rendered"]
+__all__ = ["Explanation", "interactions_of", "rendered"]
 
 Explanation = dict[str, Any]
 """An item of an answer's ``explanations``, JSON-ready; which fields it has is its method's affair."""
@@ -53,6 +56,35 @@ def _entry(
     if attribution.background_error is not None:
         entry["background_error"] = float(attribution.background_error[index, target])
     return entry
+
+
+def interactions_of(
+    attribution: Attribution, target: int, entries: list[dict[str, object]], most: int
+) -> dict[str, object]:
+    """The strongest pairs and how many others there are; ``entries`` get what each player adds alone.
+
+    An interaction is what both of a pair have of it, as shap gives it: together they move the output by twice as much,
+    and a player's attribution is its main effect and its interactions.
+    """
+    found = attribution.interactions
+    assert found is not None
+    for index, entry in enumerate(entries):
+        entry["main_effect"] = float(found.main[index, target])
+        entry["main_interval"] = [plain(found.main_lower[index, target]), plain(found.main_upper[index, target])]
+    names, (first, second) = attribution.names, above_diagonal(len(attribution.names))
+    values = found.pairs[:, target]
+    shown = np.argsort(-np.abs(values), kind="stable")[:most]
+    pairs: list[dict[str, object]] = []
+    for place in shown:
+        pair: dict[str, object] = {
+            "between": [names[first[place]], names[second[place]]],
+            "interaction": float(values[place]),
+            "interval": [plain(found.lower[place, target]), plain(found.upper[place, target])],
+        }
+        if found.background_error is not None:
+            pair["background_error"] = float(found.background_error[place, target])
+        pairs.append(pair)
+    return {"interactions": pairs, "interactions_left_out": len(values) - len(shown)}
 
 
 def _stability(attribution: Attribution, target: int) -> dict[str, object]:

@@ -5,8 +5,6 @@ The game against a whole background is the mean of the games against each backgr
 lost. Where d is 1, the model isn't asked at all beyond the two ends.
 """
 
-import functools
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,29 +14,9 @@ from governed_serving.blackbox.columns import Floats
 from governed_serving.blackbox.errors import NotExplainable
 from governed_serving.explainer.attribution import Attribution
 from governed_serving.explainer.game import Booleans, Codes, Game, InterventionalGame
+from governed_serving.explainer.shapley.cells import MAX_PLAYERS, Cells, shapley_matrix, subsets
 
-__all__ = ["MAX_PLAYERS", "exact_shapley", "exact_table", "planned_rows", "shapley_matrix", "subsets"]
-
-MAX_PLAYERS = 14
-
-
-@functools.lru_cache(maxsize=MAX_PLAYERS + 1)
-def subsets(players: int) -> Booleans:
-    """All coalitions, shape (2^players, players): player j is in coalition m when bit j of m is set."""
-    inside: Booleans = (np.arange(1 << players)[:, None] >> np.arange(players)) & 1 == 1
-    return inside
-
-
-@functools.lru_cache(maxsize=MAX_PLAYERS + 1)
-def shapley_matrix(players: int) -> Floats:
-    """W of shape (2^players, players) with ``φ = v @ W`` for ``v`` in the order of :func:`subsets` (Shapley 1953)."""
-    inside = subsets(players)
-    size = inside.sum(1)
-    weight = np.array([1.0 / (players * math.comb(players - 1, s)) for s in range(players)])
-    joined = weight[np.maximum(size - 1, 0)]
-    left = weight[np.minimum(size, players - 1)]
-    matrix: Floats = np.where(inside, joined[:, None], -left[:, None])
-    return matrix
+__all__ = ["exact_shapley", "exact_table", "planned_rows"]
 
 
 def exact_table(game: Game) -> tuple[Floats, Floats]:
@@ -54,43 +32,47 @@ def planned_rows(game: InterventionalGame) -> int:
     return int(np.maximum(2.0**differing - 2, 0).sum()) + game.rows + game.backgrounds
 
 
-def exact_shapley(game: InterventionalGame) -> list[Attribution]:
-    """One :class:`Attribution` per row, exact for the given background.
+def exact_shapley(game: InterventionalGame, *, interactions: bool = False) -> list[Attribution]:
+    """One :class:`Attribution` per row, exact for the given background; with ``interactions``, of the same
+    evaluations, those of pairs as well.
 
     Raises :class:`NotExplainable` when some row differs from some background row on more than 14 players.
     """
+    cells = Cells(len(game.players), interactions)
     before = game.box.rows
     differs = game.code_x[:, None, :] != game.code_b[None, :, :]
     count = differs.sum(axis=2)
     _check(int(count.max(initial=0)))
     outputs = game.background_outputs.shape[1]
-    sums = _Sums.zeros(game.rows, len(game.players), outputs)
+    sums = _Sums.zeros(game.rows, len(cells), outputs)
     coalitions = 0
     for d in range(1, int(count.max(initial=0)) + 1):
         x, b = np.nonzero(count == d)
         if len(x):
             coalitions += len(x) << d
-            _play(game, x, b, differs, sums)
+            _play(game, (x, b), differs, cells, sums)
     halves, total = sums.halves, sums.halves.sum(axis=0)
     variance = np.maximum(sums.squares - total**2, 0.0)
     error = np.sqrt(variance * float((game.weights**2).sum()))
     evaluations = game.box.rows - before
     mass = np.array([game.weights[0::2].sum(), max(game.weights[1::2].sum(), 1e-300)])
     halves /= mass[:, None, None, None]
+    players = slice(0, len(game.players))
     return [
         Attribution(
             method="exact",
             names=game.players.names,
-            values=total[row],
-            lower=total[row],
-            upper=total[row],
+            values=total[row, players],
+            lower=total[row, players],
+            upper=total[row, players],
             base=game.base,
             prediction=game.row_outputs[row],
             evaluations=evaluations,
             coalitions=coalitions,
             exact=True,
-            background_error=error[row],
-            halves=(halves[0, row], halves[1, row]) if game.backgrounds > 1 else None,
+            background_error=error[row, players],
+            halves=(halves[0, row, players], halves[1, row, players]) if game.backgrounds > 1 else None,
+            interactions=cells.interactions(total[row], error[row]),
         )
         for row in range(game.rows)
     ]
@@ -98,25 +80,26 @@ def exact_shapley(game: InterventionalGame) -> list[Attribution]:
 
 @dataclass(frozen=True)
 class _Sums:
-    """Weighted Shapley values over pairs, (2, rows, players, outputs) by parity of the background row, and their
-    squares over both."""
+    """Weighted values over pairs, (2, rows, cells, outputs) by parity of the background row, and their squares over
+    both."""
 
     halves: Floats
     squares: Floats
 
     @classmethod
-    def zeros(cls, rows: int, players: int, outputs: int) -> "_Sums":
-        return cls(np.zeros((2, rows, players, outputs)), np.zeros((rows, players, outputs)))
+    def zeros(cls, rows: int, cells: int, outputs: int) -> "_Sums":
+        return cls(np.zeros((2, rows, cells, outputs)), np.zeros((rows, cells, outputs)))
 
 
-def _play(game: InterventionalGame, x: Codes, b: Codes, differs: Booleans, sums: _Sums) -> None:
-    """Adds the games of the pairs (x, b), all of which differ on as many players."""
+def _play(game: InterventionalGame, indices: tuple[Codes, Codes], differs: Booleans, cells: Cells, sums: _Sums) -> None:
+    """Adds the games of the pairs ``indices`` = (x, b), all of which differ on as many players."""
+    x, b = indices
     d = int(differs[x[0], b[0]].sum())
     place = _places(differs[x, b], d)
     alike = np.lexsort(place.T)  # pairs that differ on the same players stand together
     x, b, place = x[alike], b[alike], place[alike]
     bits = np.concatenate([subsets(d).T[:, 1:-1], np.ones((1, (1 << d) - 2), bool)])
-    matrix = shapley_matrix(d)
+    matrix = cells.matrix(d)
     step = max(1, game.box.max_rows >> d)
 
     def part(start: int) -> Floats:
@@ -132,17 +115,17 @@ def _play(game: InterventionalGame, x: Codes, b: Codes, differs: Booleans, sums:
         return values
 
     _ = game.row_outputs, game.background_outputs  # evaluated once, before workers race for them
-    players = np.nonzero(differs[x, b])[1].reshape(len(x), d)
+    written = cells.of(np.nonzero(differs[x, b])[1].reshape(len(x), d))
     weight = game.weights[b][:, None, None]
     starts = list(range(0, len(x), step))
     for start, values in zip(starts, game.map(part, starts), strict=True):
-        at = (x[start : start + step, None], players[start : start + step])
+        at = (x[start : start + step, None], written[start : start + step])
         np.add.at(sums.halves, (b[start : start + step, None] % 2, *at), values * weight[start : start + step])
         np.add.at(sums.squares, at, values**2 * weight[start : start + step])
 
 
 def _weighted(tables: Floats, matrix: Floats) -> Floats:
-    """Shapley values of whole tables, shape (pairs, 2^d, outputs) → (pairs, d, outputs)."""
+    """Values of whole tables, shape (pairs, 2^d, outputs) → (pairs, cells, outputs)."""
     single = tables.shape[2] == 1  # then one product over all pairs, not one per pair
     values: Floats = (tables[:, :, 0] @ matrix)[:, :, None] if single else np.matmul(matrix.T, tables)
     return values

@@ -6,6 +6,7 @@ satisfies, and its Shapley values are ``w (u−1)! v! / (u+v)!`` on U and ``−w
 players of a path are bits of one integer; background rows with equal bits at a leaf count once, with their weight.
 """
 
+import itertools
 import math
 from dataclasses import dataclass
 
@@ -89,6 +90,14 @@ class TreeExplainer:
         """Shapley values of rows ``z`` (rows, columns): (rows, players, outputs)."""
         return np.stack([self._row(bits) for bits in self._satisfied(z)])
 
+    def interactions(self, z: NDArray[np.floating]) -> Floats:
+        """Interaction values of pairs of rows ``z``, above the diagonal: (rows, pairs, outputs).
+
+        In a leaf's game, of ``w · [U ⊆ S, V ∩ S = ∅]``, half of ``w (u−2)! v! / (u+v−1)!`` within U,
+        ``w u! (v−2)! / (u+v−1)!`` within V, and ``−w (u−1)! (v−1)! / (u+v−1)!`` across.
+        """
+        return np.stack([self._row_pairs(bits) for bits in self._satisfied(z)])
+
     def _lay_paths(self, owners: Codes) -> None:
         """Flattens every root-to-leaf path into steps (inner node, branch, bit of its player)."""
         trees = self.trees
@@ -150,13 +159,18 @@ class TreeExplainer:
         mass = np.add.reduceat(weights[order].reshape(-1), at) if len(at) else np.empty(0)
         self._leaf, self._bits, self._mass = leaf, bits, mass
 
-    def _row(self, satisfied: Codes) -> Floats:
+    def _reached(self, satisfied: Codes) -> tuple[Codes, Codes, Codes, Floats]:
+        """Leaves that hybrids of the row reach, the players that only the row and only the background satisfies (as
+        bits), and the weight of the rows."""
         mine, full = satisfied[self._leaf], self._full[self._leaf]
         alive = np.flatnonzero((mine | self._bits) == full)
-        leaf, mine, theirs = self._leaf[alive], mine[alive], self._bits[alive]
-        only_x, only_b = mine & ~theirs, theirs & ~mine
+        mine, theirs = mine[alive], self._bits[alive]
+        return self._leaf[alive], mine & ~theirs, theirs & ~mine, self._mass[alive]
+
+    def _row(self, satisfied: Codes) -> Floats:
+        leaf, only_x, only_b, mass = self._reached(satisfied)
         u, v = np.bitwise_count(only_x), np.bitwise_count(only_b)
-        gain, loss = self._gain[u, v] * self._mass[alive], self._loss[u, v] * self._mass[alive]
+        gain, loss = self._gain[u, v] * mass, self._loss[u, v] * mass
         values = np.zeros((self.players, self._leaf_values.shape[1]))
         either = only_x | only_b
         for slot in range(self._slots.shape[1]):
@@ -169,6 +183,44 @@ class TreeExplainer:
                     self._slots[at, slot], share * self._leaf_values[at, output], self.players
                 )
         return values
+
+    def _row_pairs(self, satisfied: Codes) -> Floats:
+        leaf, only_x, only_b, mass = self._reached(satisfied)
+        u, v = np.bitwise_count(only_x), np.bitwise_count(only_b)
+        within_x, within_b, across = (table[u, v] * mass for table in _pair_weights(int(self._width.max(initial=0))))
+        either, players = only_x | only_b, self.players
+        matrix = np.zeros((players * players, self._leaf_values.shape[1]))
+        for one, other in itertools.combinations(range(self._slots.shape[1]), 2):
+            bits = np.int64(1) << one, np.int64(1) << other
+            hit = np.flatnonzero((either & bits[0] != 0) & (either & bits[1] != 0))
+            if not len(hit):
+                continue
+            first, second = only_x[hit] & bits[0] != 0, only_x[hit] & bits[1] != 0
+            share = np.where(first & second, within_x[hit], np.where(first | second, -across[hit], within_b[hit]))
+            at = leaf[hit]
+            ends = np.sort(self._slots[at][:, [one, other]], axis=1)
+            cell = ends[:, 0] * players + ends[:, 1]
+            for output in range(matrix.shape[1]):
+                matrix[:, output] += np.bincount(cell, share * self._leaf_values[at, output], players * players)
+        first_player, second_player = np.triu_indices(players, 1)
+        pairs: Floats = matrix[first_player * players + second_player]
+        return pairs
+
+
+def _pair_weights(depth: int) -> tuple[Floats, Floats, Floats]:
+    """Half of ``(u−2)! v! / (u+v−1)!``, ``u! (v−2)! / (u+v−1)!`` and ``(u−1)! (v−1)! / (u+v−1)!`` by u and v; zero
+    where not defined."""
+    within_x, within_b, across = np.zeros((3, depth + 1, depth + 1))
+    for u in range(depth + 1):
+        for v in range(depth + 1 - u):
+            rest = u + v - 1
+            if u > 1:
+                within_x[u, v] = 0.5 / (rest * math.comb(rest - 1, v))
+            if v > 1:
+                within_b[u, v] = 0.5 / (rest * math.comb(rest - 1, u))
+            if u and v:
+                across[u, v] = 0.5 / (rest * math.comb(rest - 1, u - 1))
+    return within_x, within_b, across
 
 
 def _weights(depth: int) -> tuple[Floats, Floats]:

@@ -1,0 +1,65 @@
+"""Explanations as the commands print them."""
+
+from typer.testing import CliRunner
+
+from governed_operator.cli import app
+from governed_operator.local.client import ModelClient
+from governed_operator.local.explanation_view import PAIRS, explanation_view
+from governed_operator.local.plain_console import plain_console
+
+ANSWER = {
+    "explanations": [
+        {
+            "method": "exact",
+            "target": "yes",
+            "attributions": [
+                {"feature": "age", "value": 30, "attribution": 0.2, "main_effect": 0.3},
+                {"feature": "job", "value": "nurse", "attribution": -0.1, "main_effect": 0.0},
+            ],
+            "interactions": [{"between": ["age", "job"], "interaction": -0.1, "interval": [None, None]}],
+            "interactions_left_out": 0,
+        }
+    ]
+}
+
+
+def printed(answer):
+    console = plain_console(width=100)
+    with console.capture() as caught:
+        console.print(explanation_view(answer))
+    return caught.get()
+
+
+def test_interactions_stand_below_the_attributions_that_they_are_part_of():
+    lines = printed(ANSWER).splitlines()
+    assert next(i for i, line in enumerate(lines) if "age × job" in line) > 2
+    assert "-0.1000" in next(line for line in lines if "age × job" in line)
+    assert "not shown" not in printed(ANSWER)
+
+
+def test_an_answer_without_interactions_has_no_word_of_them():
+    (plain,) = ANSWER["explanations"]
+    bare = {key: value for key, value in plain.items() if "interactions" not in key}
+    assert "interactions" not in printed({"explanations": [bare]})
+
+
+def test_pairs_that_are_not_printed_are_counted():
+    (plain,) = ANSWER["explanations"]
+    pairs = [{"between": ["a", f"b{i}"], "interaction": 0.1 / (i + 1)} for i in range(PAIRS + 3)]
+    text = printed({"explanations": [{**plain, "interactions": pairs, "interactions_left_out": 4}]})
+    assert "7 weaker pairs not shown" in " ".join(text.split())
+    assert text.count(" × ") == PAIRS
+
+
+def test_the_command_asks_for_them(monkeypatch):
+    asked = []
+
+    def explain(_, row, parameters):
+        asked.append((row, parameters))
+        return ANSWER
+
+    monkeypatch.setattr(ModelClient, "explain", explain)
+    result = CliRunner().invoke(app, ["explain", "loans", "age=30", "job=nurse", "--interactions"])
+    assert result.exit_code == 0, result.output
+    assert asked == [({"age": "30", "job": "nurse"}, {"interactions": True})]
+    assert "age × job" in result.output
