@@ -64,10 +64,19 @@ class Interaction(TypedDict, total=False):
     interaction: Json
 
 
+class GroupShare(TypedDict, total=False):
+    """What the members of a group of a hierarchy have together."""
+
+    group: str
+    within: str
+    attribution: Json
+
+
 class Explanation(TypedDict, total=False):
     """One explained row, as far as a person is shown it."""
 
     attributions: list[Explained]
+    groups: list[GroupShare]
     interactions: list[Interaction]
     interactions_left_out: int
     method: str

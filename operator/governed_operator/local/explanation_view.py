@@ -11,6 +11,9 @@ from governed_operator.local.client import ExplainAnswer, Explanation
 PAIRS = 10
 """Interactions that are printed."""
 
+GROUPS = 20
+"""Groups of a hierarchy that are printed."""
+
 
 def explanation_view(answer: ExplainAnswer) -> RenderableType:
     """Every row of an explain answer: attributions as bars, largest first, with what vouches for them."""
@@ -27,7 +30,7 @@ def _one(explanation: Explanation) -> RenderableType:
         table.add_row(
             name, Text(str(attribution.get("value", "")), style="dim"), signed_bar(value, scale), f"{value:+.4f}"
         )
-    pairs = _pairs(explanation, scale)
+    more = [*_groups(explanation), *_pairs(explanation, scale)]
     facts = [
         f"{label} {_short(value)}"
         for label, value in (
@@ -41,7 +44,26 @@ def _one(explanation: Explanation) -> RenderableType:
         )
         if value is not None
     ]
-    return Group(table, *pairs, Text(" · ".join(facts), style="dim"))
+    return Group(table, *more, Text(" · ".join(facts), style="dim"))
+
+
+def _groups(explanation: Explanation) -> list[RenderableType]:
+    """What groups of a hierarchy have together; nothing where none was asked for."""
+    groups = explanation.get("groups", [])
+    if not groups:
+        return []
+    scale = max(abs(_number(group.get("attribution"))) for group in groups)
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for group in sorted(groups, key=lambda one: -abs(_number(one.get("attribution"))))[:GROUPS]:
+        value, within = _number(group.get("attribution")), group.get("within")
+        table.add_row(
+            str(group.get("group")),
+            Text(f"within {within}" if within else "", style="dim"),
+            signed_bar(value, scale),
+            f"{value:+.4f}",
+        )
+    rest = f"; {len(groups) - GROUPS} smaller ones not shown" if len(groups) > GROUPS else ""
+    return [Text(f"groups: what their members have together{rest}", style="dim"), table]
 
 
 def _pairs(explanation: Explanation, scale: float) -> list[RenderableType]:

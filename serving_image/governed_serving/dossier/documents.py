@@ -30,6 +30,7 @@ __all__ = [
     "ServerCounters",
     "ShownAttribution",
     "ShownExplanation",
+    "ShownGroup",
     "ShownInteraction",
     "ShownRequest",
     "read_documents",
@@ -160,6 +161,15 @@ class ShownInteraction(msgspec.Struct, frozen=True):
     interval: tuple[float | None, float | None] | None = None
 
 
+class ShownGroup(msgspec.Struct, frozen=True):
+    """What the members of a group of a hierarchy have together."""
+
+    group: str = ""
+    within: str = ""
+    attribution: float | None = None
+    interval: tuple[float | None, float | None] | None = None
+
+
 class ShownExplanation(msgspec.Struct, frozen=True):
     """An item of an answer's ``explanations``."""
 
@@ -172,6 +182,7 @@ class ShownExplanation(msgspec.Struct, frozen=True):
     evaluations: int | None = None
     seed: int | None = None
     attributions: list[ShownAttribution] = []
+    groups: list[ShownGroup] = []
     interactions: list[ShownInteraction] = []
     interactions_left_out: int = 0
 

@@ -34,6 +34,9 @@ __all__ = [
     "training_section",
 ]
 
+GROUPS = 20
+"""Groups of a hierarchy that are drawn."""
+
 PAIRS = 10
 """Interactions of a request that are drawn."""
 
@@ -334,7 +337,24 @@ def _explained(shown: ShownExplanation) -> Safe:
     )
     caption = "Attributions: what each feature adds to the base value. Whiskers: the explainer's own error."
     plot = signed_bars(f"Attributions to {_target(shown, 'the output')}", rows, "attribution")
-    return text([figure(plot, caption), _interactions(shown), known])
+    return text([figure(plot, caption), _groups(shown), _interactions(shown), known])
+
+
+def _groups(shown: ShownExplanation) -> Safe | None:
+    """What the groups of a hierarchy have together, where one was declared."""
+    if not shown.groups:
+        return None
+    largest = sorted(shown.groups, key=lambda one: -abs(one.attribution or 0.0))[:GROUPS]
+    rows = [
+        Estimate(
+            f"{g.group} (in {g.within})" if g.within else g.group, g.attribution or 0.0, *(g.interval or (None, None))
+        )
+        for g in largest
+    ]
+    others = len(shown.groups) - len(largest)
+    rest = f" {others:,} smaller ones are not shown." if others else ""
+    caption = f"Owen values: the members of a group have together what the group has among those beside it.{rest}"
+    return figure(signed_bars("Groups of the hierarchy", rows, "attribution"), caption)
 
 
 def _interactions(shown: ShownExplanation) -> Safe | None:

@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 
 from governed_serving.blackbox.columns import Floats
+from governed_serving.explainer.hierarchy import Node
 
-__all__ = ["Attribution", "Interactions"]
+__all__ = ["Attribution", "GroupValues", "Interactions"]
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,21 @@ class Interactions:
 
 
 @dataclass(frozen=True)
+class GroupValues:
+    """What groups of players have together: shape (groups, outputs), in the order of ``root.groups()``."""
+
+    root: Node
+    values: Floats
+    lower: Floats
+    upper: Floats
+
+    def unknown(self) -> "GroupValues":
+        """The same values, of which nothing can be said."""
+        wide = np.full_like(self.values, np.inf)
+        return GroupValues(self.root, self.values, -wide, wide)
+
+
+@dataclass(frozen=True)
 class Attribution:
     """Attributions of one row to ``names``.
 
@@ -43,7 +59,8 @@ class Attribution:
     infinite ends where nothing can be said. ``background_error``: standard error that comes from the background being a
     finite sample, shape (players, outputs), or None. ``halves``: the values against each half of the background alone,
     whose agreement says how stable they are, or None. ``evaluations``: model rows asked for (shared evaluations are
-    counted once, for the request), ``coalitions``: coalitions used. ``interactions``: where they were asked for.
+    counted once, for the request), ``coalitions``: coalitions used. ``interactions``, and
+    ``groups`` of a hierarchy: where they were asked for.
     """
 
     method: str
@@ -61,6 +78,7 @@ class Attribution:
     halves: tuple[Floats, Floats] | None = None
     details: dict[str, Any] = field(default_factory=dict)
     interactions: Interactions | None = None
+    groups: GroupValues | None = None
 
     @property
     def residual(self) -> Floats:

@@ -159,7 +159,10 @@ async def archived(root: Path, spool: Path) -> None:
     ]
     pairs = [{"between": ["department", "sex"], "interaction": 0.025, "interval": [None, None]}]
     explanation = {"method": "shap", "target": "admitted", "attributions": attributions, "seed": 7}
-    body = msgspec.json.encode({"explanations": [{**explanation, "interactions": pairs, "interactions_left_out": 3}]})
+    groups = [{"group": "g0", "within": "whole", "members": ["sex"], "attribution": -0.01, "interval": [None, None]}]
+    groups += [{"group": f"g{i}", "attribution": i / 100} for i in range(1, 24)]
+    shown = {**explanation, "groups": groups, "interactions": pairs, "interactions_left_out": 3}
+    body = msgspec.json.encode({"explanations": [shown]})
     await journal.append(ExplanationRecord("req-A", "admissions", "r1", 0.0, body))
     journal.close()
     entries = shipped(archive, "admissions", JournalReader(spool, "server-0", cipher))
@@ -269,6 +272,13 @@ def test_interactions_of_the_example_are_drawn_and_the_others_counted(root: Path
     assert "Strongest interactions" in page
     assert "department × sex" in page
     assert "3 weaker pairs are not shown." in page
+
+
+def test_groups_of_a_hierarchy_are_drawn_and_the_smaller_ones_counted(root: Path) -> None:
+    page = render_page(dossier(root))
+    assert "Groups of the hierarchy" in page
+    assert "g23" in page
+    assert "4 smaller ones are not shown." in page
 
 
 def test_without_a_key_content_stays_closed_and_is_said_so(root: Path) -> None:

@@ -4,7 +4,7 @@ from typer.testing import CliRunner
 
 from governed_operator.cli import app
 from governed_operator.local.client import ModelClient
-from governed_operator.local.explanation_view import PAIRS, explanation_view
+from governed_operator.local.explanation_view import GROUPS, PAIRS, explanation_view
 from governed_operator.local.plain_console import plain_console
 
 ANSWER = {
@@ -49,6 +49,18 @@ def test_pairs_that_are_not_printed_are_counted():
     text = printed({"explanations": [{**plain, "interactions": pairs, "interactions_left_out": 4}]})
     assert "7 weaker pairs not shown" in " ".join(text.split())
     assert text.count(" × ") == PAIRS
+
+
+def test_groups_of_a_hierarchy_say_what_their_members_have_together():
+    (plain,) = ANSWER["explanations"]
+    groups = [
+        {"group": "person", "within": "all", "attribution": 0.25, "interval": [None, None]},
+        *({"group": f"g{i}", "attribution": 0.001 * i} for i in range(GROUPS + 1)),
+    ]
+    text = " ".join(printed({"explanations": [{**plain, "groups": groups}]}).split())
+    assert "person within all" in text
+    assert "+0.2500" in text
+    assert "2 smaller ones not shown" in text
 
 
 def test_the_command_asks_for_them(monkeypatch):

@@ -12,11 +12,13 @@ from governed_api.governance import Explainer
 from governed_serving.blackbox.box import BlackBox
 from governed_serving.blackbox.columns import Floats, Predict
 from governed_serving.blackbox.errors import NotExplainable
+from governed_serving.explainer.hierarchy import hierarchy_of
 from governed_serving.explainer.scales import LOGIT, OUTPUT, logit
 from governed_serving.explainer.service.closed_form import ClosedForms
 from governed_serving.explainer.service.methods import (
     INTERACTING,
     METHODS,
+    OF_HIERARCHIES,
     WITHOUT_ATTRIBUTIONS,
     Method,
     Task,
@@ -73,6 +75,9 @@ class Engine:
         task = self._task(request)
         name = request.parameters.method or self.config.type
         compute = method(name, self._methods)
+        if task.hierarchy is not None and (compute not in OF_HIERARCHIES or task.interacting):
+            beside = "interactions" if task.interacting else name
+            raise NotExplainable(f"parameters.hierarchy: expected none beside {beside}; shap or owen alone take one")
         if task.interacting:
             self._check_interactions(name, compute, task)
         answers = compute(task)
@@ -110,12 +115,14 @@ class Engine:
         scale = self._scale(parameters.scale or OUTPUT, request.parameters.method or self.config.type)
         box = self.box(budget, scale)
         outputs = box.at_least(request.columns)
+        players = self.model.players(parameters.groups)
+        declared = parameters.hierarchy
         return Task(
             model=self.model,
             forms=self._forms,
             box=box,
             rows=request.columns,
-            players=self.model.players(parameters.groups),
+            players=players,
             parameters=parameters,
             seed=request.seed,
             max_evaluations=parameters.max_evaluations or self.config.config.max_evaluations,
@@ -123,6 +130,7 @@ class Engine:
             targets=self._targets(request, outputs),
             outputs=outputs,
             scale=scale,
+            hierarchy=None if declared is None else hierarchy_of(players.names, declared),
         )
 
     def interacts(self) -> bool:

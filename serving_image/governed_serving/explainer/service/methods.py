@@ -10,6 +10,7 @@ from governed_serving.blackbox.columns import Columns, Floats, take
 from governed_serving.blackbox.errors import BudgetExhausted, NotExplainable, UnknownMethod
 from governed_serving.explainer.attribution import Attribution
 from governed_serving.explainer.game import Game, InterventionalGame, RowGame
+from governed_serving.explainer.hierarchy import Node
 from governed_serving.explainer.local.anchors import Outcome, find_anchor
 from governed_serving.explainer.local.counterfactual import find_counterfactuals
 from governed_serving.explainer.local.lime_tabular import lime_tabular
@@ -19,18 +20,21 @@ from governed_serving.explainer.scales import LOGIT, OUTPUT, probability
 from governed_serving.explainer.service.closed_form import ClosedForms
 from governed_serving.explainer.service.model import ExplainedModel
 from governed_serving.explainer.service.protocol import Parameters
-from governed_serving.explainer.service.rendering import Explanation, interactions_of, rendered
+from governed_serving.explainer.service.rendering import Explanation, groups_of, interactions_of, rendered
 from governed_serving.explainer.shapley.cells import MAX_PLAYERS
 from governed_serving.explainer.shapley.exact import exact_shapley, planned_rows
 from governed_serving.explainer.shapley.interactions import ROUNDS, interaction_rows, round_cost
+from governed_serving.explainer.shapley.owen import coalitions_of, owen_rows
 from governed_serving.explainer.shapley.permutation import permutation_rows
 from governed_serving.explainer.shapley.sampled import Stopping, sampled_rows
-from governed_serving.explainer.text.masking import lime_text, text_shapley
+from governed_serving.explainer.text.masking import lime_text, text_owen, text_shapley
+from governed_serving.explainer.text.spans import NESTED
 
 __all__ = [
     "INTERACTING",
     "LANGUAGE_METHODS",
     "METHODS",
+    "OF_HIERARCHIES",
     "WITHOUT_ATTRIBUTIONS",
     "Answers",
     "Method",
@@ -72,6 +76,7 @@ class Task:
     targets: list[int]
     outputs: Floats
     scale: str = OUTPUT
+    hierarchy: Node | None = None
 
     def streams(self) -> np.random.SeedSequence:
         return np.random.SeedSequence(self.seed)
@@ -116,7 +121,9 @@ Method = Callable[[Task], Answers]
 
 def shap(task: Task) -> Answers:
     """The cheapest exact way there is (trees, enumeration), else sampled with intervals; with a budget, the anytime
-    form."""
+    form. Of a hierarchy: Owen values."""
+    if task.hierarchy is not None:
+        return owen(task)
     if task.scale == OUTPUT and task.forms.sums_to_output():
         try:
             return tree(task)
@@ -136,6 +143,17 @@ def exact(task: Task) -> Answers:
     if task.box.deadline is not None and _widest(game) <= MAX_PLAYERS:
         return _sampled(task, game)
     return tabular(task, game, exact_shapley(game, interactions=task.interacting))
+
+
+def owen(task: Task) -> Answers:
+    """Owen values of the hierarchy: exact where its coalitions are few, else by orders that keep groups together."""
+    root = task.hierarchy
+    if root is None:
+        raise NotExplainable("parameters.hierarchy: expected groups by name for Owen values, found none")
+    game = task.game()
+    needed = coalitions_of(root)
+    coalitions = task.coalitions(needed if needed <= FULL_TABLE else 0)
+    return tabular(task, game, owen_rows(game, root, coalitions, task.streams(), task.parameters.confidence))
 
 
 def sampled(task: Task) -> Answers:
@@ -189,8 +207,10 @@ def lime(task: Task) -> Answers:
 
 
 def text(task: Task) -> Answers:
-    """Shapley values of the tokens, phrases or sentences of one text."""
+    """Shapley values of the tokens, phrases or sentences of one text; Owen values of tokens within them."""
     stopping = Stopping(task.max_evaluations, task.parameters.precision, task.parameters.confidence)
+    if task.parameters.level == NESTED:
+        return _texts(task, lambda row, seed: text_owen(task.box, row, _field(task), seed=seed, stopping=stopping))
     return _texts(
         task,
         lambda row, seed: text_shapley(
@@ -303,6 +323,8 @@ def tabular(task: Task, game: InterventionalGame, attributions: list[Attribution
         answer = rendered(attribution, target, task.model.outputs[target], task.players, task.row(row))
         if attribution.interactions is not None:
             answer |= interactions_of(attribution, target, answer["attributions"], task.strongest)
+        if attribution.groups is not None:
+            answer |= groups_of(attribution.groups, target, answer["attributions"])
         row_game = RowGame(game, row)
         _add_fidelity(answer, row_game, attribution.values[row_game.active, target], target)
         answers.append(answer)
@@ -320,7 +342,10 @@ def _among_others(attribution: Attribution, game: InterventionalGame, row: int) 
     unknown = np.full_like(attribution.values, np.inf)
     details = {**attribution.details, "batch_dependence": gap}
     pairs = attribution.interactions and attribution.interactions.unknown()
-    return replace(attribution, exact=False, lower=-unknown, upper=unknown, details=details, interactions=pairs)
+    groups = attribution.groups and attribution.groups.unknown()
+    return replace(
+        attribution, exact=False, lower=-unknown, upper=unknown, details=details, interactions=pairs, groups=groups
+    )
 
 
 def _texts(task: Task, explain: Callable[[Columns, np.random.SeedSequence], tuple[Attribution, Game]]) -> Answers:
@@ -329,6 +354,8 @@ def _texts(task: Task, explain: Callable[[Columns, np.random.SeedSequence], tupl
         target = task.targets[row]
         attribution, game = explain(task.row(row), stream)
         answer = rendered(attribution, target, task.model.outputs[target], None, task.row(row))
+        if attribution.groups is not None:
+            answer |= groups_of(attribution.groups, target, answer["attributions"])
         _add_fidelity(answer, game, attribution.values[:, target], target)
         answers.append(answer)
     return answers
@@ -385,6 +412,7 @@ METHODS: dict[str, Method] = {
     "permutation": permutation,
     "tree": tree,
     "linear": linear,
+    "owen": owen,
     "lime": lime,
     "text": text,
     "anchors": anchors,
@@ -394,6 +422,9 @@ METHODS: dict[str, Method] = {
 
 INTERACTING = frozenset({shap, exact, sampled, permutation, tree, linear})
 """Methods that give interactions of pairs where they are asked for."""
+
+OF_HIERARCHIES = frozenset({shap, owen})
+"""Methods that take a hierarchy of players."""
 
 WITHOUT_ATTRIBUTIONS = frozenset({"anchors", "counterfactual"})
 """Methods whose answers are rules and rows, the same in every scale."""

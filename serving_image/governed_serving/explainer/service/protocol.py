@@ -36,7 +36,8 @@ class Parameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     one. ``budget_ms``: answer within this time with the error reached. ``precision``: stop when half-widths fall below
     this share of the range. ``outcome``: the class that a counterfactual should reach. ``scale``: "output" (default) or
     "logit", in which saturated probabilities still have attributions. ``interactions``: those of pairs as well, all
-    that there is room for, or as many as it says.
+    that there is room for, or as many as it says. ``hierarchy``: group → names of features (or ``groups``) and of
+    other groups: Owen values.
     """
 
     method: str = ""
@@ -53,6 +54,7 @@ class Parameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     webhook: str | None = None
     scale: str | None = None
     interactions: bool | int | None = None
+    hierarchy: dict[str, list[str]] | None = None
 
 
 class _Tensor(msgspec.Struct):

@@ -5,12 +5,12 @@ from typing import Any
 import numpy as np
 
 from governed_serving.blackbox.columns import Columns, plain
-from governed_serving.explainer.attribution import Attribution
+from governed_serving.explainer.attribution import Attribution, GroupValues
 from governed_serving.explainer.players import Players
 from governed_serving.explainer.quality import complexity, rank_correlation
 from governed_serving.explainer.shapley.cells import above_diagonal
 
-__all__ = ["Explanation", "interactions_of", "rendered"]
+__all__ = ["Explanation", "groups_of", "interactions_of", "rendered"]
 
 Explanation = dict[str, Any]
 """An item of an answer's ``explanations``, JSON-ready; which fields it has is its method's affair."""
@@ -85,6 +85,24 @@ def interactions_of(
             pair["background_error"] = float(found.background_error[place, target])
         pairs.append(pair)
     return {"interactions": pairs, "interactions_left_out": len(values) - len(shown)}
+
+
+def groups_of(found: GroupValues, target: int, entries: list[dict[str, object]]) -> dict[str, object]:
+    """Every group with what it has together, outer ones first; ``entries`` and groups say which one they are
+    ``within``."""
+    for parent in (found.root, *(group for group, _ in found.root.groups())):
+        for child in parent.children:
+            if child.player is not None and parent.name:
+                entries[child.player]["within"] = parent.name
+    groups = []
+    for place, (group, within) in enumerate(found.root.groups()):
+        shown: dict[str, object] = {"group": group.name, "members": [child.name for child in group.children]}
+        if within:
+            shown["within"] = within
+        shown["attribution"] = float(found.values[place, target])
+        shown["interval"] = [plain(found.lower[place, target]), plain(found.upper[place, target])]
+        groups.append(shown)
+    return {"groups": groups}
 
 
 def _stability(attribution: Attribution, target: int) -> dict[str, object]:

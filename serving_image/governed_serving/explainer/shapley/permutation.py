@@ -16,7 +16,7 @@ from governed_serving.explainer.game import Game, InterventionalGame, RowGame
 from governed_serving.explainer.intervals import student_quantile, with_pooled
 from governed_serving.explainer.shapley.sampled import SampledGame, nothing_sampled
 
-__all__ = ["permutation_rows", "permutation_shapley"]
+__all__ = ["estimate", "gains_both_ways", "permutation_rows", "permutation_shapley"]
 
 FEW = 4
 """Samples below which they agree so often by chance that gains count as if any player could have had any other's."""
@@ -39,7 +39,7 @@ def permutation_shapley(
     :class:`NotExplainable` where ``coalitions`` allows for no walk; a budget that ends before the first leaves
     :func:`nothing_sampled`.
     """
-    ends_known, players = _Ends(*ends), game.size
+    players = game.size
     walks = coalitions // (players - 1)
     if walks < 1:
         raise NotExplainable(
@@ -49,22 +49,25 @@ def permutation_shapley(
     rng = np.random.default_rng(seed)
     orders = np.stack([rng.permutation(players) for _ in range(max(1, walks // 2))])
     if walks == 1:
-        return _alone(game, orders, ends_known)
+        return _alone(game, orders, _Ends(*ends))
+    gains, stopped = gains_both_ways(game, orders, ends)
+    return estimate(gains, stopped, confidence) if gains else nothing_sampled(players, ends[1] - ends[0])
+
+
+def gains_both_ways(game: Game, orders: NDArray[np.int64], ends: tuple[Floats, Floats]) -> tuple[list[Floats], str]:
+    """What each player adds in each of ``orders`` (orders, players), walked forwards and backwards: (2, players,
+    outputs) each, as far as there is time, and what ended it."""
+    ends_known, players = _Ends(*ends), game.size
     gains: list[Floats] = []
-    stopped, start = "evaluations", 0
+    start = 0
     while start < len(orders):
         step = max(1, 64 // players) if start else 1  # the first alone: it must be there before a budget ends
         try:
             gains.extend(_both_ways(game, orders[start : start + step], ends_known))
         except BudgetExhausted:
-            stopped = "budget"
-            break
+            return gains, "budget"
         start += step
-    return (
-        _estimate(gains, stopped, confidence)
-        if gains
-        else nothing_sampled(players, ends_known.whole - ends_known.empty)
-    )
+    return gains, "evaluations"
 
 
 def _alone(game: Game, orders: NDArray[np.int64], ends: _Ends) -> SampledGame:
@@ -75,12 +78,12 @@ def _alone(game: Game, orders: NDArray[np.int64], ends: _Ends) -> SampledGame:
     return SampledGame(values, np.full_like(values, np.inf), game.size - 1, "evaluations", False)
 
 
-def _estimate(gains: list[Floats], stopped: str, confidence: float) -> SampledGame:
+def estimate(gains: list[Floats], stopped: str, confidence: float) -> SampledGame:
     """From one array (2, players, outputs) per permutation: its walk forwards and its walk backwards."""
     both = np.stack(gains)
     samples = both.mean(axis=1)
     count, players = samples.shape[:2]
-    used = 2 * (players - 1) * count
+    used = 2 * (players - 1) * count  # of players that walked
     values = samples.mean(axis=0)
     if count < 2:
         return SampledGame(values, np.full_like(values, np.inf), used, stopped, False)

@@ -8,14 +8,15 @@ from numpy.typing import NDArray
 from governed_serving.blackbox.box import BlackBox
 from governed_serving.blackbox.columns import Columns, Floats, repeat
 from governed_serving.blackbox.errors import BudgetExhausted, NotExplainable
-from governed_serving.explainer.attribution import Attribution
+from governed_serving.explainer.attribution import Attribution, GroupValues
 from governed_serving.explainer.local.ridge import weighted_ridge
 from governed_serving.explainer.shapley.exact import exact_table
 from governed_serving.explainer.shapley.gaussian import fit_gaussian
+from governed_serving.explainer.shapley.owen import OwenValues, owen_values
 from governed_serving.explainer.shapley.sampled import Estimator, Stopping, sampled_shapley
-from governed_serving.explainer.text.spans import Spans, cut, render
+from governed_serving.explainer.text.spans import NESTED, Spans, cut, nested, render
 
-__all__ = ["TextGame", "lime_text", "text_shapley"]
+__all__ = ["TextGame", "lime_text", "text_owen", "text_shapley"]
 
 EXACT_SPANS = 10
 LIME_KERNEL_WIDTH = 25.0
@@ -101,6 +102,39 @@ def text_shapley(
         confidence=stopping.confidence,
         exact=exact,
         details={"field": field, "level": level, "spans": [list(edge) for edge in spans.edges], "stopped": stopped},
+    )
+    return attribution, game
+
+
+def text_owen(
+    box: BlackBox, row: Columns, field: str, *, seed: np.random.SeedSequence, stopping: Stopping
+) -> tuple[Attribution, TextGame]:
+    """Owen values of a text's tokens within its phrases and sentences, which have values of their own."""
+    before = box.rows
+    spans, root = nested(str(row[field][0]), most=max(2, stopping.coalitions // 4))
+    game = TextGame(box, row, field, spans)
+    base, prediction = game.ends()
+    if game.size > 1:
+        found = owen_values(game, (base, prediction), root, stopping.coalitions, seed, stopping.confidence)
+    else:
+        none = np.zeros((0, len(base)))
+        whole: Floats = (prediction - base)[None]
+        found = OwenValues(whole, np.zeros_like(whole), none, none, 2, "complete", True)
+    details = {"field": field, "level": NESTED, "spans": [list(edge) for edge in spans.edges]}
+    attribution = Attribution(
+        method="text",
+        names=tuple(spans.words()),
+        values=found.values,
+        lower=found.values - found.half_width,
+        upper=found.values + found.half_width,
+        base=base,
+        prediction=prediction,
+        evaluations=box.rows - before,
+        coalitions=found.coalitions,
+        confidence=stopping.confidence,
+        exact=found.exact,
+        details={**details, "stopped": found.stopped},
+        groups=GroupValues(root, found.groups, found.groups - found.groups_half, found.groups + found.groups_half),
     )
     return attribution, game
 
