@@ -285,3 +285,28 @@ def test_owen_values_of_one_group_sum_to_its_shapley_value_as_a_player():
     plain = exact_shapley(game(smooth, rows, background))[0]
     assert found.groups.values[0, 0] != pytest.approx(plain.values[[0, 3, 5], 0].sum(), abs=1e-6)
     assert abs(found.residual[0]) < 1e-12
+
+
+async def test_tokens_of_a_text_sum_to_their_phrases_and_sentences(tmp_path):
+    """Of the text of a job, of which the model knows whole words alone."""
+    rows = models.table(1, 9)
+    rows["job"] = models.strings(["smith, nurse. clerk!"])
+
+    def predict(columns):
+        known = np.array([sum(word in text for word in ("smith", "nurse", "clerk")) for text in columns["job"]]) / 4
+        return np.stack([1 - known, known], axis=1)
+
+    body = models.request(rows, "o-2", method="text", field="job", level="nested")
+    answer = await Bed(tmp_path, predict).client.post(PATH, content=body)
+    assert answer.status_code == 200, answer.text
+    (found,) = answer.json()["explanations"]
+    assert (found["level"], found["exact"]) == ("nested", True)
+    values = {entry["value"]: entry for entry in found["attributions"]}
+    assert values["smith"]["attribution"] == pytest.approx(0.25)
+    assert values["smith"]["within"] == "phrase 1"
+    groups = {group["group"]: group for group in found["groups"]}
+    assert groups["sentence 1"]["members"] == ["phrase 1", "phrase 2"]
+    assert groups["sentence 1"]["attribution"] == pytest.approx(0.5)
+    assert groups["phrase 3"]["attribution"] == pytest.approx(0.25)
+    again = models.request(rows, "o-3", method="text", field="job", level="nest")
+    assert "sentence, nested" in (await Bed(tmp_path / "b", predict).client.post(PATH, content=again)).json()["error"]

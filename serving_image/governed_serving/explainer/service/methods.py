@@ -210,7 +210,7 @@ def text(task: Task) -> Answers:
     """Shapley values of the tokens, phrases or sentences of one text; Owen values of tokens within them."""
     stopping = Stopping(task.max_evaluations, task.parameters.precision, task.parameters.confidence)
     if task.parameters.level == NESTED:
-        return _texts(task, lambda row, seed: text_owen(task.box, row, _field(task), seed=seed, stopping=stopping))
+        return _texts(task, lambda row, seed: text_owen(task.box, row, text_field(task), seed=seed, stopping=stopping))
     return _texts(
         task,
         lambda row, seed: text_shapley(
