@@ -53,6 +53,7 @@ def _explainer() -> bytes:
     metrics.alarmed()
     metrics.sampled(1)
     metrics.dropped("busy", 1)
+    metrics.engine_ended("cut")
     return metrics.text()
 
 

@@ -10,17 +10,17 @@ import os
 import select
 import threading
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from itertools import pairwise
-from typing import IO, Any, TypedDict
+from typing import IO, Protocol, TypedDict
 
 warnings.simplefilter("ignore")
 
 import alibi.explainers  # noqa: E402
 import numpy as np  # noqa: E402
 import spacy  # noqa: E402
-from numpy.typing import NDArray  # noqa: E402
+from numpy.typing import ArrayLike, NDArray  # noqa: E402
 
 Floats = NDArray[np.float64]
 Predict = Callable[[Floats], Floats]
@@ -30,6 +30,14 @@ CHUNK = 1 << 22
 
 INDEPENDENT = 100
 """Background rows that shap's trees take; of more they draw."""
+
+
+class _Anchored(Protocol):
+    """What alibi says of an anchor, as far as it is read."""
+
+    anchor: list[str]
+    precision: ArrayLike
+    raw: Mapping[str, ArrayLike]
 
 
 class Matrix(TypedDict):
@@ -132,7 +140,7 @@ def kernel_shap(task: Task, channel: Channel) -> dict[str, object]:
     return shapley(explanation.shap_values, explanation.expected_value, rows.shape)
 
 
-def shapley(values: Sequence[Floats], base: Any, shape: tuple[int, ...]) -> dict[str, object]:
+def shapley(values: Sequence[Floats], base: ArrayLike, shape: tuple[int, ...]) -> dict[str, object]:
     stacked = np.stack([np.asarray(output, float).reshape(shape) for output in values], axis=1)
     return {
         "values": packed(stacked.reshape(-1, shape[1])),
@@ -207,7 +215,7 @@ class _Spans:
         blank.vocab.lookups.add_table("lexeme_prob")
         self.vocab, self.lang, self._spans = blank.vocab, blank.lang, spans
 
-    def __call__(self, text: str) -> Any:
+    def __call__(self, text: str) -> object:
         return spacy.tokens.Doc(self.vocab, words=[text[start:end] for start, end in self._spans])
 
 
@@ -239,7 +247,7 @@ class _Masking:
 def outcome(ask: Callable[..., Floats], cut: float | None) -> Callable[..., NDArray[np.int64]]:
     """The class of each answer, or its side of ``cut``."""
 
-    def decided(asked: Any) -> NDArray[np.int64]:
+    def decided(asked: object) -> NDArray[np.int64]:
         outputs = ask(asked)
         chosen: NDArray[np.int64] = outputs.argmax(axis=1) if cut is None else (outputs[:, 0] >= cut).astype(int)
         return chosen
@@ -247,16 +255,16 @@ def outcome(ask: Callable[..., Floats], cut: float | None) -> Callable[..., NDAr
     return decided
 
 
-def rule(explanation: Any) -> dict[str, object]:
+def rule(explanation: _Anchored) -> dict[str, object]:
     return {
-        "features": [int(place) for place in explanation.raw["feature"]],
+        "features": np.ravel(explanation.raw["feature"]).astype(int).tolist(),
         "rules": [str(condition) for condition in explanation.anchor],
         "precision": finite(explanation.precision),
-        "success": bool(explanation.raw["success"]),
+        "success": bool(np.all(explanation.raw["success"])),
     }
 
 
-def finite(value: Any) -> float | None:
+def finite(value: ArrayLike) -> float | None:
     number = float(np.ravel(value)[0])
     return number if np.isfinite(number) else None
 
@@ -266,8 +274,8 @@ def permutation(task: Task, channel: Channel) -> dict[str, object]:
     rows = unpacked(task["background"])
     plain = channel.ask(rows)
 
-    def change(y_true: Any, y_pred: Any) -> float:  # the names are alibi's
-        return float(np.abs(y_pred - plain[np.asarray(y_true, int)]).mean())
+    def change(y_true: ArrayLike, y_pred: ArrayLike) -> float:  # the names are alibi's
+        return float(np.abs(np.asarray(y_pred, float) - plain[np.asarray(y_true, int)]).mean())
 
     explainer = alibi.explainers.PermutationImportance(channel.ask, loss_fns={"change": change})
     features = [tuple(places) if len(places) > 1 else places[0] for places in task["features"]]

@@ -77,17 +77,7 @@ class _Service:
             settings.predictor_url, settings.model, self.model.output, token=settings.pod_tokens.server
         )
         self.foreign: Worker | None = None
-        self.engine = (
-            Engine(self.model, self.predictor, settings.explainer, methods=self._methods())
-            if runtime_spec is None
-            else Engine(
-                self.model,
-                CompletionScorer(self.predictor.json),
-                settings.explainer,
-                limits=Limits(MAX_ROWS_PER_CALL, spec.predictor.timeout * 1000 * TIMEOUT_SHARE),
-                methods=LANGUAGE_METHODS,
-            )
-        )
+        self.engine = self._engine()
         self.lane, self.slow = Lane("request", 2, 64), Lane("slow", 1, 8)
         kept = settings.spool_dir / "explanations"
         self.watch = Watch(self.model.players(None).names, self.recorder, self.metrics, kept, self.keyset)
@@ -102,6 +92,18 @@ class _Service:
         store = JobStore(kept, self.keyset)
         self.jobs = JobQueue(store, self._work, Poster())
         self.stopping = False
+
+    def _engine(self) -> Engine:
+        spec = self.settings.resolved.spec
+        if spec.predictor.model.runtime is None:
+            return Engine(self.model, self.predictor, self.settings.explainer, methods=self._methods())
+        return Engine(
+            self.model,
+            CompletionScorer(self.predictor.json),
+            self.settings.explainer,
+            limits=Limits(MAX_ROWS_PER_CALL, spec.predictor.timeout * 1000 * TIMEOUT_SHARE),
+            methods=LANGUAGE_METHODS,
+        )
 
     def _methods(self) -> Mapping[str, Method]:
         """Of the engine that the manifest names; another's environment must be there from the start."""
