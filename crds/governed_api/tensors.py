@@ -1,20 +1,18 @@
 """What a model takes and gives, where its file doesn't say so: names, datatypes, shapes, roles, classes."""
 
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from governed_api.base import Part
 
-__all__ = ["INPUT_ROLES", "OUTPUT_ROLES", "TensorInput", "TensorOutput"]
+__all__ = ["TensorInput", "TensorOutput"]
 
 TensorDatatype = Literal[
     "BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64", "FP16", "FP32", "FP64", "BYTES"
 ]
 InputRole = Literal["tabular", "tokens", "image", "audio", "state"]
 OutputRole = Literal["score", "label", "logits", "probabilities", "embedding", "state"]
-INPUT_ROLES: tuple[str, ...] = get_args(InputRole)
-OUTPUT_ROLES: tuple[str, ...] = get_args(OutputRole)
 
 TensorName = Annotated[str, Field(min_length=1, max_length=253)]
 ClassName = Annotated[str, Field(max_length=253)]

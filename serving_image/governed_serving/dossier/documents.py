@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from governed_api.base import Part, RecordedPart
 from governed_api.evidence import Evaluation, GateTable, TrainingDocument, TrainingReport
+from governed_api.json_types import Json
 from governed_api.verdict import BiasVerdict
 
 __all__ = [
@@ -200,8 +201,8 @@ class ShownRequest(msgspec.Struct, frozen=True):
     id: str = ""
     revision: str = ""
     artefact: str = ""
-    features: dict[str, list[Any] | dict[str, Any]] = {}
-    outputs: dict[str, list[Any] | dict[str, Any]] = {}
+    features: dict[str, list[Json] | dict[str, Json]] = {}
+    outputs: dict[str, list[Json] | dict[str, Json]] = {}
 
 
 def read_part(kind: type[P], value: object, what: str, notes: list[str]) -> P | None:

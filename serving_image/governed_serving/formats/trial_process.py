@@ -4,10 +4,10 @@ or end the process that runs it."""
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
+from governed_api.json_types import Json
 from governed_serving.artefact import Graph, MalformedArtefact
 
 __all__ = ["TrialAnswer", "TrialRequest", "run_trial"]
@@ -21,8 +21,8 @@ class TrialRequest(msgspec.Struct, frozen=True):
     """``inputs`` and ``outputs`` as the manifest has them; ``memory``: bytes that the graph may take, 0 for any."""
 
     path: str
-    inputs: list[dict[str, Any]] = []
-    outputs: list[dict[str, Any]] = []
+    inputs: list[dict[str, Json]] = []
+    outputs: list[dict[str, Json]] = []
     memory: int = 0
 
 

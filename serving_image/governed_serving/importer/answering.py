@@ -1,10 +1,9 @@
 """A made-up request's whole way: the codec of the Open Inference Protocol, batching, the predictor, the journal."""
 
-from typing import Any
-
 import msgspec
 import numpy as np
 
+from governed_api.json_types import Json
 from governed_serving.artefact import MalformedArtefact
 from governed_serving.records import decode_frame, encode_frame
 from governed_serving.server.batch import Batch, BatchPlan, PendingRequest
@@ -55,7 +54,7 @@ def _asked(predictor: OnnxPredictor, requests: int) -> list[InferResponse]:
 
 
 def _body(predictor: OnnxPredictor) -> bytes:
-    tensors: list[dict[str, Any]] = []
+    tensors: list[dict[str, Json]] = []
     for spec, column in zip(predictor.signature.inputs, predictor.example(), strict=True):
         data = np.asarray(column).ravel().tolist()
         tensors.append({"name": spec.name, "shape": list(column.shape), "datatype": spec.dtype, "data": data})

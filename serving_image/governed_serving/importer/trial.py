@@ -3,9 +3,9 @@
 import itertools
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Protocol, cast
 
 import msgspec
 import numpy as np
@@ -28,6 +28,13 @@ FILLS = (0.0, 1.0, 16000.0)
 """What whole numbers are filled with: codes, lengths, sampling rates."""
 LARGEST = 256 << 20
 """Bytes of an answer that is still served: the journal's frame."""
+
+
+class Session(Protocol):
+    """ONNX Runtime's, as far as it is needed."""
+
+    def run(self, names: list[str], feeds: Mapping[str, object]) -> Sequence[object]: ...
+
 
 Example = tuple[list[list[int]], list[float]]
 
@@ -60,7 +67,7 @@ def tried(data: bytes, declared: Declared) -> Trial:
     return Trial(file, graph, predictor.merges, why)
 
 
-def _shown(opened: Any, graph: Graph, nodes: Sequence[Node], file: OnnxFile) -> Graph:
+def _shown(opened: Session, graph: Graph, nodes: Sequence[Node], file: OnnxFile) -> Graph:
     """The graph with an example that it answers, its unit and the shapes of its outputs."""
     if graph.unit == "row" and (shapes := _rows(opened, graph)) is not None:
         return settled(graph, "row", [[-1, *shape] for shape in shapes], file)
@@ -89,7 +96,7 @@ def _rowwise_example(graph: Graph, rows: int) -> Example:
     return [[rows, *tensor.row] for tensor in graph.inputs], [tensor.fill for tensor in graph.inputs]
 
 
-def _rows(opened: Any, graph: Graph) -> list[tuple[int, ...]] | None:
+def _rows(opened: Session, graph: Graph) -> list[tuple[int, ...]] | None:
     """Shapes of a row of each output; None where the outputs have no row for each row asked."""
     seen: list[tuple[int, ...]] | None = None
     for rows in (1, 2, 3):
@@ -106,7 +113,7 @@ def _rows(opened: Any, graph: Graph) -> list[tuple[int, ...]] | None:
     return seen
 
 
-def _searched(opened: Any, graph: Graph, nodes: Sequence[Node]) -> tuple[Example, list[NDArray[np.generic]]]:
+def _searched(opened: Session, graph: Graph, nodes: Sequence[Node]) -> tuple[Example, list[NDArray[np.generic]]]:
     """Made-up tensors that the graph answers, and its answer. Raises MalformedArtefact."""
     until, last = time.monotonic() + SEARCH_SECONDS, ""
     for example in _examples(graph, nodes):
@@ -147,7 +154,7 @@ def _whole(tensor: Tensor) -> bool:
     return DATATYPES[tensor.datatype].json == "integer"
 
 
-def _run(opened: Any, graph: Graph, example: Example) -> list[NDArray[np.generic]]:
+def _run(opened: Session, graph: Graph, example: Example) -> list[NDArray[np.generic]]:
     """The graph's answer, maps as matrices. Raises MalformedArtefact."""
     feeds = {}
     for tensor, shape, fill in zip(graph.inputs, *example, strict=True):
@@ -162,7 +169,8 @@ def _run(opened: Any, graph: Graph, example: Example) -> list[NDArray[np.generic
     except Exception as error:  # ONNX Runtime raises a dozen classes of its own
         raise MalformedArtefact(f"ONNX Runtime: {' '.join(str(error).split())[:300]}") from error
     outputs = [
-        _maps(values) if tensor.maps else np.asarray(values) for tensor, values in zip(graph.outputs, raw, strict=True)
+        _maps(cast(Sequence[Mapping[str | int, float]], values)) if tensor.maps else np.asarray(values)
+        for tensor, values in zip(graph.outputs, raw, strict=True)
     ]
     if (size := sum(values.nbytes for values in outputs)) > LARGEST:
         raise MalformedArtefact(
@@ -172,5 +180,5 @@ def _run(opened: Any, graph: Graph, example: Example) -> list[NDArray[np.generic
     return outputs
 
 
-def _maps(values: list[dict[Any, float]]) -> NDArray[np.generic]:
+def _maps(values: Sequence[Mapping[str | int, float]]) -> NDArray[np.generic]:
     return np.zeros((len(values), len(values[0]) if values else 0), np.float32)

@@ -3,9 +3,10 @@ artefact."""
 
 import hashlib
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 from governed_api.datatypes import BYTES
+from governed_api.json_types import Json
 from governed_api.quantities import whole_bytes
 from governed_api.resolved import ResolvedModel
 from governed_serving.archive.errors import Unverified
@@ -46,8 +47,8 @@ def _manifest(path: Path, data: bytes, resolved: ResolvedModel) -> Manifest:
     limit = model.resources.limits.get("memory", "")
     request = TrialRequest(
         str(path),
-        [tensor.plain() for tensor in model.inputs],
-        [tensor.plain() for tensor in model.outputs],
+        cast(list[dict[str, Json]], [tensor.plain() for tensor in model.inputs]),
+        cast(list[dict[str, Json]], [tensor.plain() for tensor in model.outputs]),
         whole_bytes(limit) if limit else 0,
     )
     graph = run_trial(path, request).graph
