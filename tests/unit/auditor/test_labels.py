@@ -56,6 +56,8 @@ class Door:
         (SCORE, '[0.5, "much"]', "expected numbers"),
         (SCORE, "1" + "0" * 400, "labels"),
         (SCORE, '""', "expected numbers"),
+        (SCORE, '"nan"', "expected numbers"),
+        (SCORE, '[0.5, "-Infinity"]', "expected numbers"),
         (TEXT, "1", "expected true, false or the right text"),
         (TEXT, "[true, 2.5]", "expected true, false or the right text"),
     ],
@@ -102,9 +104,9 @@ def test_an_unreadable_label_in_the_journal_is_dropped_and_counted(outcome: dict
 
 def test_a_label_from_before_the_rules_changed_is_dropped_and_the_rest_is_counted() -> None:
     fold = Fold(Bias.model_validate(RULES | {"favorableOutcome": SCORE}), "r1")
-    for request, label in (("a", "yes"), ("b", 0.75)):
+    for request, label in (("a", "yes"), ("b", 0.75), ("c", "nan"), ("d", [1.0, "inf"])):
         fold.record(EventRecord("label", request, "loans", "r1", 0.0, json.dumps({"label": label}).encode()))
-    assert (fold.labels.dropped["unreadable"], fold.labels.waiting) == (1, 1)
+    assert (fold.labels.dropped["unreadable"], fold.labels.waiting) == (3, 1)
 
 
 def test_labels_as_truths_and_numbers() -> None:

@@ -2,6 +2,7 @@
 outcome."""
 
 from collections.abc import Sequence
+from math import isfinite
 from typing import NamedTuple
 
 import msgspec
@@ -64,9 +65,12 @@ def label_of(outcome: FavorableOutcome, value: Scalar | Sequence[Scalar]) -> lis
 
 def _number(value: Scalar) -> float:
     try:
-        return float(value)
+        number = float(value)
     except OverflowError as error:
         raise ValueError(f"expected a number within float64, found one of {len(str(value))} digits") from error
+    if not isfinite(number):  # the text "nan" would count as below every threshold
+        raise ValueError(f"expected a finite number, found {value!r}")
+    return number
 
 
 def word_of(value: object) -> str:
