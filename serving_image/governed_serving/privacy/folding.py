@@ -1,8 +1,8 @@
 """Folding: characters that look like ASCII become ASCII before anything is searched, and offsets lead back.
 
 Unicode's NFKC of every single character that has ASCII letters, digits or joining punctuation in it (full-width １３８, ①,
-², mathematical 𝟙), dashes to ``-``, spaces to a space, invisible characters to nothing. Other characters stay as they
-are: NFKC may compose them, but no recogniser looks at them.
+², mathematical 𝟙), dashes to ``-``, spaces to a space, invisible characters and combining marks to nothing. Other
+characters stay as they are: NFKC may compose them, but no recogniser looks at them.
 """  # noqa: E501
 
 import unicodedata
@@ -15,13 +15,15 @@ _SPACES = (0xA0, *range(0x2000, 0x200B), 0x202F, 0x205F, 0x3000)
 _DASHES = (*range(0x2010, 0x2016), 0x2043, 0x2212, 0xFE58, 0xFE63, 0xFF0D)
 _INVISIBLE = (
     0xAD,
-    0x034F,
+    *range(0x0300, 0x0370),  # marks upon the character before them: 1̶3̶8̶
     0x180E,
     *range(0x200B, 0x2010),
     *range(0x2060, 0x2065),
+    *range(0x20D0, 0x2100),  # and around it: keycaps, 1️⃣3️⃣8️⃣
     *range(0xFE00, 0xFE10),
     0xFEFF,
     *range(0xE0000, 0xE0080),
+    *range(0xE0100, 0xE01F0),
 )
 
 JOINERS = frozenset((*_SPACES, *_DASHES, *_INVISIBLE))

@@ -180,11 +180,14 @@ def test_a_hook_may_begin_where_a_pattern_ended_and_end_where_one_begins() -> No
 
 
 def test_folding_is_unicodes_own_for_every_character() -> None:
-    """NFKC where that has ASCII that matters; spaces, dashes, digits and what can't be seen by their categories."""
+    """NFKC where that has ASCII that matters; spaces, dashes, digits and what can't be seen by their categories, marks
+    by their blocks."""
     spaces = {c for c in range(sys.maxunicode) if unicodedata.category(chr(c)) == "Zs"} - {0x20, 0x1680}
     dashes = {ord(c) for c in "‐‑‒–—―⁃−﹘﹣－"}
-    unseen = {0xAD, 0x34F, 0x180E, *range(0x200B, 0x2010), *range(0x2060, 0x2065), 0xFEFF}
-    unseen |= {*range(0xFE00, 0xFE10), *range(0xE0000, 0xE0080)}  # variation selectors, tags
+    marks = {*range(0x300, 0x370), *range(0x20D0, 0x2100)}
+    assert {unicodedata.category(chr(c)) for c in marks} <= {"Mn", "Me", "Cn"}
+    unseen = {0xAD, *marks, 0x180E, *range(0x200B, 0x2010), *range(0x2060, 0x2065), 0xFEFF}
+    unseen |= {*range(0xFE00, 0xFE10), *range(0xE0000, 0xE0080), *range(0xE0100, 0xE01F0)}  # variation selectors, tags
     wanted = dict.fromkeys(spaces, " ") | dict.fromkeys(dashes, "-") | dict.fromkeys(unseen, "")
     wanted |= {ord("（"): "(", ord("）"): ")", ord("："): ":"}
     for code in range(0x80, sys.maxunicode + 1):

@@ -58,7 +58,7 @@ def test_full_width_characters_hide_nothing(before: str, plant: tuple[str, str],
 @given(
     MOBILES,
     st.integers(1, 10),
-    st.sampled_from("\u200b\u00ad\ufeff\u2060"),
+    st.sampled_from("\u200b\u00ad\ufeff\u2060\u0336\u20e3"),
 )
 def test_invisible_characters_hide_nothing(phone: str, place: int, invisible: str):
     text = f"电话{phone[:place]}{invisible}{phone[place:]}号"
@@ -100,6 +100,10 @@ def test_any_text_can_be_searched_and_offsets_are_in_order(text: str):
     [
         ("我的手机13800138000是新的", [("PHONE_NUMBER", "13800138000")]),
         ("电话１３８００１３８０００号", [("PHONE_NUMBER", "１３８００１３８０００")]),
+        ("1️⃣3️⃣8️⃣0️⃣0️⃣1️⃣3️⃣8️⃣0️⃣0️⃣0️⃣", [("PHONE_NUMBER", "1️⃣3️⃣8️⃣0️⃣0️⃣1️⃣3️⃣8️⃣0️⃣0️⃣0")]),
+        ("1̶3̶8̶0̶0̶1̶3̶8̶0̶0̶0̶", [("PHONE_NUMBER", "1̶3̶8̶0̶0̶1̶3̶8̶0̶0̶0")]),
+        ("Jose\u0301@example.com", [("EMAIL", "Jose\u0301@example.com")]),
+        ("1\U000e01013800138000", [("PHONE_NUMBER", "1\U000e01013800138000")]),
         ("（010）62771234", [("PHONE_NUMBER", "（010）62771234")]),
         ("86 13800138000 / 8613800138000", [("PHONE_NUMBER", "86 13800138000"), ("PHONE_NUMBER", "8613800138000")]),
         ("13800138000 13900139000", [("PHONE_NUMBER", "13800138000"), ("PHONE_NUMBER", "13900139000")]),
