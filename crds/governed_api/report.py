@@ -114,6 +114,8 @@ class ArchiveReport(ReportPart):
     """Which witnesses don't cosign, and why."""
     contradiction: str = ""
     """Who has a checkpoint by this log's key that the ledger doesn't go on from; nothing is appended then."""
+    unstored: str = ""
+    """Why object storage hasn't all of the ledger; an archive over an empty volume would start from what it has."""
 
 
 class ServerReport(ReportPart):

@@ -80,7 +80,7 @@ a NetworkPolicy sees of them differs by network plug-in), else nothing. */ -}}
 {{- define "governed.objects" -}}
 {{- with .Values.archive.objects -}}
 {{- if .url -}}
-{{ .url }}?region={{ .region }}{{ if .endpoint }}&endpoint={{ .endpoint | urlquery }}{{ end }}{{ if .allowHttp }}&http=allowed{{ end }}
+{{ .url }}?region={{ .region }}{{ if .endpoint }}&endpoint={{ .endpoint | urlquery }}{{ end }}{{ if .allowHttp }}&http=allowed{{ end }}{{ if ne .ledger "stored" }}&ledger={{ .ledger }}{{ end }}
 {{- end -}}
 {{- end -}}
 {{- end -}}

@@ -132,8 +132,18 @@ def _degraded(obs: Observed) -> State:
 def _archive(obs: Observed) -> State:
     archive = obs.archive
     if archive and archive.available >= 1:
-        return "True", Reason.SERVING, "; ".join(filter(None, (_refused(obs), _unreadable(obs), _lagging(obs))))
-    return "False", Reason.ARCHIVE_NOT_READY, "the namespace's archive has no ready pod"
+        return (
+            "True",
+            Reason.SERVING,
+            "; ".join(filter(None, (_refused(obs), _unreadable(obs), _lagging(obs), _unstored(obs)))),
+        )
+    why = _unstored(obs)
+    return "False", Reason.ARCHIVE_NOT_READY, f"the namespace's archive has no ready pod{f'; {why}' if why else ''}"
+
+
+def _unstored(obs: Observed) -> str | None:
+    unstored = obs.archive_report.unstored if obs.archive_report else ""
+    return f"the ledger isn't all in object storage: {unstored}" if unstored else None
 
 
 def _lagging(obs: Observed) -> str | None:

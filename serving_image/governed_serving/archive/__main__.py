@@ -2,6 +2,7 @@
 rewrap."""
 
 import argparse
+import asyncio
 import os
 import sys
 import time
@@ -180,11 +181,17 @@ def _add_source(parser: argparse.ArgumentParser) -> None:
 
 def _serve(options: argparse.Namespace) -> int:
     from governed_serving import hosting
+    from governed_serving.archive.recovery import recover
     from governed_serving.archive.serve import serve
     from governed_serving.environment import PodEnvironment
 
     address = options.host or PodEnvironment().text(runtime.HOST, "0.0.0.0")
-    return hosting.run("archive", lambda: serve(address, accept_loss=options.accept_loss), expected_errors())
+
+    async def start() -> None:
+        await asyncio.to_thread(recover)
+        await serve(address, accept_loss=options.accept_loss)
+
+    return hosting.run("archive", start, expected_errors())
 
 
 def _fetch(_: argparse.Namespace) -> int:

@@ -28,6 +28,7 @@ from governed_serving.archive.client import HIDDEN
 from governed_serving.archive.errors import OTHER_MODEL, ArchiveError, Busy, LedgerDamaged, Refused, Unverified
 from governed_serving.archive.ledger.tiles import WIDTH
 from governed_serving.archive.metrics import ArchiveMetrics
+from governed_serving.archive.mirror.copying import Copying
 from governed_serving.archive.reach import ACTS, PUBLIC, Act, Speaker
 from governed_serving.archive.service import Archive
 from governed_serving.archive.store.states import States
@@ -55,10 +56,11 @@ def create_app(
     metrics: ArchiveMetrics,
     background: Callable[[], Awaitable[None]] | None = None,
     leaving: Callable[[], bool] = lambda: False,
+    copying: Copying | None = None,
 ) -> Starlette:
     """The ASGI application. ``background`` runs beside it (the report); the archive is closed when it stops;
-    ``leaving``: not ready."""
-    state = _State(archive, tokens, metrics, leaving)
+    ``leaving``: not ready; ``copying``: what is written is acknowledged once it says that it is stored."""
+    state = _State(archive, tokens, metrics, leaving, copying)
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -69,6 +71,8 @@ def create_app(
         if task:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
+        if copying:
+            await run_in_threadpool(copying.finish)
         try:
             await run_in_threadpool(archive.close)
         except OSError as error:  # what is derived wasn't written: the next start makes it from the entries
@@ -122,8 +126,15 @@ _whose_decoder = msgspec.json.Decoder(_Whose)
 class _State:
     """What the handlers share."""
 
-    def __init__(self, archive: Archive, tokens: Tokens, metrics: ArchiveMetrics, leaving: Callable[[], bool]):
-        self.archive = archive
+    def __init__(
+        self,
+        archive: Archive,
+        tokens: Tokens,
+        metrics: ArchiveMetrics,
+        leaving: Callable[[], bool],
+        copying: Copying | None,
+    ):
+        self.archive, self.copying = archive, copying
         self.tokens, self.metrics = tokens, metrics
         self.ready, self._leaving = False, leaving
         self.uploads = asyncio.Semaphore(_UPLOADS)
@@ -142,7 +153,10 @@ class _State:
                 role = speaker.role or "older"
                 _check(speaker, act, request)
                 request.state.speaker = speaker
-                return await handler(request)
+                answer = await handler(request)
+                if self.copying and request.method not in ("GET", "HEAD") and path != routes.BLOB:
+                    await self.copying.stored()
+                return answer
             except Refused as error:
                 if reason := error.details.get("reason"):
                     self.metrics.refused(role, act.name.lower(), str(reason))
@@ -170,7 +184,7 @@ class _State:
 
     def figures(self, _: Request) -> Response:
         self.metrics.tell_older_tokens(self.tokens.older_taken, self.tokens.older_until)
-        return Response(self.metrics.render(self.archive), media_type=self.metrics.media_type)
+        return Response(self.metrics.render(self.archive, self.copying), media_type=self.metrics.media_type)
 
     async def live(self, _: Request) -> Response:
         return _json({"live": True})
@@ -178,7 +192,7 @@ class _State:
     async def readiness(self, _: Request) -> Response:
         if not self.ready or self._leaving():
             return _json({"error": "the archive is stopping"}, 503)
-        if away := self.archive.blobs.away:
+        if away := self.archive.blobs.away or (self.copying.problem if self.copying else ""):
             return _json({"error": away}, 503)
         return _json({"ready": True})
 
@@ -242,7 +256,7 @@ def _public_routes(archive: Archive) -> _Table:
     ledger = archive.ledger
 
     async def checkpoint(_: Request) -> Response:
-        return PlainTextResponse(archive.witnessed.cosigned(await run_in_threadpool(ledger.checkpoint)))
+        return PlainTextResponse(archive.witnessed.cosigned(await run_in_threadpool(archive.show)))
 
     async def witnessed(_: Request) -> Response:
         if not archive.witnessed.note:

@@ -8,6 +8,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, G
 from starlette.requests import Request
 from starlette.responses import Response
 
+from governed_serving.archive.mirror.copying import Copying
 from governed_serving.archive.service import Archive
 
 __all__ = ["ArchiveMetrics"]
@@ -64,6 +65,14 @@ class ArchiveMetrics:
         self._away = Gauge(
             "governed_archive_objects_away", "1: the object storage of the blobs doesn't answer.", names,
             registry=self._registry,
+        )  # fmt: skip
+        self._unstored = Gauge(
+            "governed_archive_objects_unstored_entries", "Entries of the ledger that object storage hasn't yet.",
+            names, registry=self._registry,
+        )  # fmt: skip
+        self._unstored_seconds = Gauge(
+            "governed_archive_objects_unstored_seconds",
+            "How long it has been so that object storage hasn't all of the ledger.", names, registry=self._registry,
         )  # fmt: skip
         self._common = common
         self._of_witnesses(names)
@@ -131,8 +140,10 @@ class ArchiveMetrics:
         self._older.labels(**self._common).set(taken)
         self._older_until.labels(**self._common).set(until)
 
-    def render(self, archive: Archive) -> bytes:
+    def render(self, archive: Archive, copying: Copying | None = None) -> bytes:
         """The current values as text."""
+        self._unstored.labels(**self._common).set(copying.behind if copying else 0)
+        self._unstored_seconds.labels(**self._common).set(copying.seconds if copying else 0)
         self._entries.labels(**self._common).set(archive.ledger.size)
         self._waiting.labels(**self._common).set(archive.appender.waiting)
         self._groups.labels(**self._common).set(archive.appender.groups)

@@ -10,7 +10,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +23,7 @@ from governed_serving.archive.backup.members import CHECKPOINT, MANIFEST, BadBac
 from governed_serving.archive.errors import ArchiveError
 from governed_serving.archive.ledger.note import Checkpoint
 from governed_serving.archive.service import ANCHOR, ERASURE, KEYSET, Archive, only_one, subject_of
+from governed_serving.archive.store.objects import Bucket
 from governed_serving.archive.store.retention import Receipts
 from governed_serving.archive.verify.findings import Finding
 from governed_serving.archive.verify.inspection import Asked, inspect_folder
@@ -31,13 +32,14 @@ from governed_serving.archive.verify.verification import verify
 from governed_serving.archive.verify.witnesses import WitnessRule
 from governed_serving.crypto import SUBJECT, Kek
 from governed_serving.decoding import decode_with
-from governed_serving.durable import fsync_folder, open_new
+from governed_serving.durable import fsync_folder, open_new, replace_file
 from governed_serving.records import LedgerEntry
 
-__all__ = ["Request", "Restored", "checked", "erased_list", "restore"]
+__all__ = ["LEFT", "Fill", "Request", "Restored", "checked", "erased_list", "put_in", "restore"]
 
 _STAGING = ".restoring-"
-_LEFT = ("lost+found", ".lock")
+LEFT = ("lost+found", ".lock")
+"""What an empty folder may have."""
 _LAST = (ANCHOR, "ledger")
 """Put in place behind all else: an archive that is started over half of it finds no ledger, and doesn't begin one."""
 _TOLD = 5
@@ -67,6 +69,8 @@ class Request:
     """Persons who were erased since may come back: an entry says how many keys the backup has."""
     witnesses: WitnessRule = field(default_factory=WitnessRule)
     """Who must have cosigned what the backup holds."""
+    bucket: Bucket | None = None
+    """Where the blobs are; they aren't looked at then."""
 
 
 class Restored(msgspec.Struct):
@@ -78,6 +82,10 @@ class Restored(msgspec.Struct):
     deleted: int
     erased: int
     accepted: list[Finding]
+
+
+Fill = Callable[[Path, list[str]], Manifest]
+"""Puts what was kept into a folder: what isn't what its name says is told in the list. Raises ArchiveError, OSError."""
 
 
 def checked(path: Path) -> Manifest:
@@ -103,6 +111,12 @@ def erased_list(path: Path) -> frozenset[str]:
 
 def restore(file: BinaryIO, request: Request) -> Restored:
     """Raises ArchiveError, CryptoError, NoteError, OSError: then the folder is as empty as it was."""
+    return put_in(request, lambda staging, damaged: _extract(file, staging, damaged))
+
+
+def put_in(request: Request, fill: Fill, mark: str = "") -> Restored:
+    """Like :func:`restore`, of what ``fill`` brings. ``mark``: a file that lies in the folder before anything else
+    does."""
     folder = request.folder
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     guard = only_one(folder)
@@ -110,7 +124,9 @@ def restore(file: BinaryIO, request: Request) -> Restored:
     try:
         _refuse_full(folder)
         staging.mkdir(mode=0o700)
-        done = _restored(file, staging, request)
+        done = _restored(fill, staging, request)
+        if mark:
+            replace_file(folder / mark, b"")
         _put_in_place(staging, folder)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
@@ -123,16 +139,16 @@ def _refuse_full(folder: Path) -> None:
     for path in sorted(folder.iterdir()):
         if path.name.startswith(_STAGING) and path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
-        elif path.name not in _LEFT:
+        elif path.name not in LEFT:
             raise ArchiveError(
                 f"{folder} isn't empty (it has {path.name}): move what is there away, restore, and give what it signed "
                 f"as --checkpoint MOVED/{ANCHOR}, so that an older backup is noticed"
             )
 
 
-def _restored(file: BinaryIO, staging: Path, request: Request) -> Restored:
+def _restored(fill: Fill, staging: Path, request: Request) -> Restored:
     damaged: list[str] = []
-    manifest = _extract(file, staging, damaged)
+    manifest = fill(staging, damaged)
     if damaged and not request.accept_loss:
         raise BadBackup(f"{damaged[0]}: it was changed or swapped; nothing was restored")
     _refuse_older(manifest, request)
@@ -145,14 +161,15 @@ def _restored(file: BinaryIO, staging: Path, request: Request) -> Restored:
     accepted = [Finding(place, f"signed {size} entries, the backup has {manifest.size}")
                 for place, size in _newer(manifest, request).items()]  # fmt: skip
     accepted += [Finding("backup", fault) for fault in manifest.faults]
-    asked = Asked(request.vkey, _earlier(manifest, request), witnesses=request.witnesses)
+    blobs = request.bucket is None
+    asked = Asked(request.vkey, _earlier(manifest, request), blobs=blobs, witnesses=request.witnesses)
     found = inspect_folder(staging, request.kek, asked)
     problems = [*found.findings.wrong, *found.findings.unchecked]
     if problems and not request.accept_loss:
         more = f" (and {len(problems) - _TOLD} more)" if len(problems) > _TOLD else ""
         raise ArchiveError(
-            f"nothing was restored, the backup doesn't verify: {'; '.join(map(str, problems[:_TOLD]))}{more}. Take an "
-            "older backup, or go on with what there is: --accept-loss"
+            f"nothing was restored, what was kept doesn't verify: {'; '.join(map(str, problems[:_TOLD]))}{more}. Take "
+            "an older backup, or go on with what there is: --accept-loss"
         )
     return Restored(manifest.size, manifest.blobs - deleted, deleted, erased, [*accepted, *problems])
 
@@ -160,7 +177,15 @@ def _restored(file: BinaryIO, staging: Path, request: Request) -> Restored:
 def _opened(staging: Path, manifest: Manifest, request: Request, let_go: Mapping[str, object]) -> Archive:
     namespace = manifest.origin.rpartition("/")[2]
     told = dict(request.told) if request.accept_loss else {}
-    return Archive(staging, request.kek, namespace, told=told, accept_loss=request.accept_loss, let_go=let_go)
+    return Archive(
+        staging,
+        request.kek,
+        namespace,
+        told=told,
+        accept_loss=request.accept_loss,
+        let_go=let_go,
+        bucket=request.bucket,
+    )
 
 
 def _newer(manifest: Manifest, request: Request) -> dict[str, int]:

@@ -14,11 +14,14 @@ from governed_api import runtime
 from governed_api.json_types import Json
 from governed_api.names import ANNOTATION_ACCEPT_LOSS, ARCHIVE
 from governed_serving.archive.app import create_app, create_public_app
-from governed_serving.archive.errors import ArchiveError, LedgerDamaged
+from governed_serving.archive.errors import ArchiveError, Busy, LedgerDamaged
 from governed_serving.archive.ledger.note import Checkpoint
 from governed_serving.archive.metrics import ArchiveMetrics
+from governed_serving.archive.mirror.copying import Copying
+from governed_serving.archive.mirror.manifest import RECOVERED
+from governed_serving.archive.mirror.mirror import Mirror
 from governed_serving.archive.service import Archive
-from governed_serving.archive.store.objects import Bucket, bucket_from_environment
+from governed_serving.archive.store.objects import Bucket, LedgerCopy, bucket_from_environment
 from governed_serving.archive.tokens import Tokens, older_until
 from governed_serving.archive.witness.asking import Witnessing
 from governed_serving.archive.witness.policy import WitnessPolicy
@@ -80,8 +83,10 @@ async def serve(address: str, *, accept_loss: bool = False) -> None:
     namespace, port = settings.namespace, settings.port
     host = Host()
     with closing(listen(address, port)) as sock:
-        told = await asyncio.to_thread(_told, settings.report)
+        told = await asyncio.to_thread(_told, settings)
         archive = _opened(settings, told, accept_loss=accept_loss)
+        (settings.folder / RECOVERED).unlink(missing_ok=True)
+        copying = _copying(archive, accept_loss=accept_loss or archive.ledger.lost is not None)
         if lost := archive.ledger.lost:
             log("error", "entries were let go", signed=lost.checkpoint.size, known=lost.place)
         for what in archive.finished:
@@ -99,16 +104,23 @@ async def serve(address: str, *, accept_loss: bool = False) -> None:
             leaving = True
 
         def beside() -> Awaitable[None]:
-            return _beside(archive, settings.report, witnessing)
+            return _beside(archive, settings.report, witnessing, copying)
 
         metrics = ArchiveMetrics(namespace)
-        app = create_app(archive, tokens, metrics, beside, lambda: leaving)
+        app = create_app(archive, tokens, metrics, beside, lambda: leaving, copying)
         server = web_server(Door(app, most=512), grace=20, lifespan="on", timeout_keep_alive=30)
         if settings.public_port:
             public = Door(create_public_app(archive, metrics), most=128)
             host.start(web_server(public, grace=5, timeout_keep_alive=30), listen(address, settings.public_port))
         await host.serve(server, sock, leave)
         log("info", "stopped")
+
+
+def _copying(archive: Archive, *, accept_loss: bool) -> Copying | None:
+    bucket = archive.blobs.bucket
+    if bucket is None or bucket.place.ledger is LedgerCopy.VOLUME:
+        return None
+    return Copying(archive, Mirror(archive, bucket, accept_loss=accept_loss))
 
 
 def _tokens(settings: Settings) -> Tokens:
@@ -150,21 +162,34 @@ def _accepted(report: str) -> str:
         return ""
 
 
-async def _beside(archive: Archive, report: str, witnessing: Witnessing) -> None:
+async def _beside(archive: Archive, report: str, witnessing: Witnessing, copying: Copying | None) -> None:
     """What runs beside the routes."""
+    more = [copying.run()] if copying else []
     await asyncio.gather(
-        _report(archive, report), _upkeep(archive), _inspection(archive), _storage(archive), witnessing.run()
+        _report(archive, report, copying),
+        _upkeep(archive),
+        _inspection(archive),
+        _storage(archive),
+        witnessing.run(),
+        *more,
     )
 
 
-def _told(url: str) -> dict[str, str]:
+def _told(settings: Settings) -> dict[str, str]:
     """The checkpoint that the report has: whoever took the ledger away, or put an older one back, would have to change
-    that as well. A report that can't be read doesn't keep the archive from serving: the volume has a copy."""
+    that as well. A report that can't be read doesn't keep the archive from serving: the volume has a copy. One that was
+    just filled from object storage has none that proves anything: raises ArchiveError."""
+    url = settings.report
     if not url:
         return {}
     try:
         note = ReportWriter(url).read("archive").get("checkpoint")
     except OSError as error:
+        if (settings.folder / RECOVERED).exists():
+            raise ArchiveError(
+                f"the ledger came from object storage, and the checkpoint in the report that it is to be held against "
+                f"couldn't be read: {error}; start again"
+            ) from None
         log(
             "warning",
             "the checkpoint in the report couldn't be read: the ledger isn't held against it",
@@ -237,7 +262,7 @@ def _may_report(writer: ReportWriter, archive: Archive) -> bool:
     return False
 
 
-async def _report(archive: Archive, url: str) -> None:
+async def _report(archive: Archive, url: str, copying: Copying | None) -> None:
     """Tell the report about the first checkpoint at once, and about later ones as often as its writer lets through."""
     if not url:
         return
@@ -245,17 +270,21 @@ async def _report(archive: Archive, url: str) -> None:
     allowed = False
     while True:
         allowed = allowed or await asyncio.to_thread(_may_report, writer, archive)
-        values = await asyncio.to_thread(_values, archive) if allowed else {}
+        values = await asyncio.to_thread(_values, archive, copying) if allowed else {}
         said = repr(values)
-        alarm = bool(values.get("message") or values.get("contradiction"))
-        if allowed and said != told and await asyncio.to_thread(writer.update, "archive", values, at_once=alarm):
+        alarm = bool(values.get("message") or values.get("contradiction") or values.get("unstored"))
+        if values and said != told and await asyncio.to_thread(writer.update, "archive", values, at_once=alarm):
             told = said
         await asyncio.sleep(_REPORT_SECONDS)
 
 
-def _values(archive: Archive) -> dict[str, Json]:
+def _values(archive: Archive, copying: Copying | None) -> dict[str, Json]:
     """The archive's section of the report; None takes a field away."""
-    note = archive.ledger.checkpoint()
+    unstored = (copying.problem[:_MESSAGE] if copying else "") or None
+    try:
+        note = archive.show()
+    except Busy:
+        return {"unstored": unstored}
     checkpoint = Checkpoint.unverified(note)
     witnessed = archive.witnessed
     return {
@@ -266,4 +295,5 @@ def _values(archive: Archive) -> dict[str, Json]:
         "cosigned": witnessed.size or None,
         "lagging": witnessed.lagging[:_MESSAGE] or None,
         "contradiction": witnessed.contradiction[:_MESSAGE] or None,
+        "unstored": unstored,
     }

@@ -170,6 +170,8 @@ class Archive:
         self._keyring = Keyring(kek, own, clock=lambda: datetime.fromtimestamp(self._clock(), UTC))
         witnessed = root / "ledger" / WITNESSED
         self.witnessed = Witnessed(witnessed)
+        self.show: Callable[[], str] = lambda: self.ledger.checkpoint()
+        """The newest checkpoint that others may see."""
         if self.witnessed.note:
             told = {**(told or {}), str(witnessed): self.witnessed.note}
         try:
@@ -283,8 +285,10 @@ class Archive:
             raise Refused(404, f"no answer of {model} with id {id} is in the ledger: it may not be shipped yet")
         first, note = found[0], self.witnessed.note
         if self.witnessed.size <= first.index:
-            note = self.witnessed.cosigned(self.ledger.checkpoint())
+            note = self.witnessed.cosigned(self.show())
         size = int(note.split("\n", 2)[1])
+        if size <= first.index:
+            raise Refused(404, f"the answer of {model} with id {id} isn't in object storage yet: retry later")
         return LogProof(first.entry, first.index, tuple(self.ledger.inclusion(first.index, size)), note)
 
     def _settle_witnessed(self) -> None:

@@ -4,6 +4,7 @@ changed, gone when they are deleted; and a model whose archive has them there.""
 import hashlib
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -20,11 +21,13 @@ import yaml
 
 from governed_serving.archive.client import ArchiveClient
 from governed_serving.archive.errors import ArchiveError, Busy, Unreachable, Unverified
+from governed_serving.archive.ledger.note import Checkpoint
 from governed_serving.archive.store import objects
 from governed_serving.archive.store.objects import Bucket, Place
 from local.auditor.site import Site
 from support.object_storage import ObjectStorage, object_storage
 from support.waiting import eventually
+from unit.archive.ledgers import batch
 
 from ..conftest import SAMPLES, governed, in_ledger, start
 
@@ -168,7 +171,7 @@ def test_an_archive_acknowledges_nothing_that_isn_t_stored(site: Site, storage: 
     digest, data = sealed("a")
     with ArchiveClient(site.archive_url, site.token, "loans", patience=0.0) as client:
         assert client.put_blob(data) == digest
-        assert list(storage.files()) == [f"team/{digest[:2]}/{digest}"]
+        assert [f for f in storage.files() if "/_ledger/" not in f] == [f"team/{digest[:2]}/{digest}"]
         assert client.get_blob(digest) == data
         storage.stop()
         with pytest.raises(Unreachable, match="expected object storage to answer"):
@@ -194,6 +197,50 @@ def verified(root: Path, *more: str, **environment: str) -> subprocess.Completed
     return subprocess.run(
         command, env={**kept, **environment}, capture_output=True, text=True, timeout=300, check=False
     )
+
+
+def emptied(folder: Path) -> None:
+    for path in list(folder.iterdir()):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def test_an_archive_whose_volume_is_lost_starts_from_the_bucket(
+    site: Site, storage: ObjectStorage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All that was acknowledged is there, and less than the report has is refused."""
+    folder = tmp_path / "site" / "archive"
+    assert site.stop("archive") == 0
+    monkeypatch.setenv("GOVERNED_REPORT", f"file://{tmp_path}/report.json")
+    site.start_archive()
+    with ArchiveClient(site.archive_url, site.token, "loans") as client:
+        client.append("server-0", batch(0, 300, model="loans").entries, 0)
+        signed = client.checkpoint()
+    eventually(lambda: str(Checkpoint.unverified(signed).size) in (tmp_path / "report.json").read_text(), within=60)
+    older = {name: path.read_bytes() for name, path in storage.files().items() if "/_ledger/" in name}
+    assert site.stop("archive", signal.SIGKILL) != 0
+    emptied(folder)
+    site.start_archive()
+    with ArchiveClient(site.archive_url, site.token, "loans") as client:
+        assert len(client.entries(0, 300)) == 300
+        assert client.append("server-0", batch(300, 300, model="loans").entries, 300) >= 300
+        size = Checkpoint.unverified(client.checkpoint()).size
+    eventually(lambda: str(size) in (tmp_path / "report.json").read_text(), within=60)
+    assert site.stop("archive") == 0
+    whole = verified(tmp_path / "site", GOVERNED_OBJECTS_KEYS=str(storage.keys))
+    assert whole.returncode == 0, whole.stdout + whole.stderr
+    emptied(folder)
+    for name, path in storage.files().items():
+        if "/_ledger/manifest/" in name:
+            path.unlink()
+    for name, data in older.items():
+        (storage.objects / name).parent.mkdir(parents=True, exist_ok=True)
+        (storage.objects / name).write_bytes(data)
+    with pytest.raises(AssertionError, match="entries can be read, but a checkpoint over"):
+        site.start_archive()
+    storage.stop()
+    emptied(folder)
+    with pytest.raises(AssertionError, match="expected object storage to answer"):
+        site.start_archive()
 
 
 def test_the_place_can_t_be_forgotten_or_mistaken(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -229,7 +276,7 @@ def test_a_model_s_blobs_move_out_and_it_goes_on(
         eventually(lambda: not list((archive / "blobs").glob("[0-9a-f][0-9a-f]/*")), within=90, what="all have moved")
     finally:
         assert served.stop() == 0
-    there = {Path(name).name for name in storage.files()}
+    there = {Path(name).name for name in storage.files() if "/_ledger/" not in name}
     assert before < there, "and what came since"
     monkeypatch.setenv("GOVERNED_OBJECTS_KEYS", str(storage.keys))
     whole = governed("verify", work)
@@ -239,7 +286,7 @@ def test_a_model_s_blobs_move_out_and_it_goes_on(
         answers(again, {"department": "B", "sex": "male"})
     finally:
         assert again.stop() == 0
-    path = storage.files()[min(n for n in storage.files() if Path(n).name in before)]
+    path = storage.files()[min(n for n in storage.files() if Path(n).name in before and "/_ledger/" not in n)]
     path.write_bytes(path.read_bytes()[:-1] + b"!")
     changed = governed("verify", work)
     assert changed.returncode == 1, changed.stdout + changed.stderr

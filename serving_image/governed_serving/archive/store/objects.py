@@ -11,8 +11,9 @@ import ipaddress
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from enum import StrEnum
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, TypedDict
 from urllib.parse import parse_qsl, urlsplit
@@ -22,9 +23,10 @@ from governed_serving.archive.errors import ArchiveError, Busy, Unverified
 from governed_serving.environment import InvalidSettings, PodEnvironment
 
 if TYPE_CHECKING:
+    from obstore import ObjectMeta
     from obstore.store import S3Store
 
-__all__ = ["BLOB_BYTES", "OBJECTS", "Bucket", "Place", "bucket_from_environment", "kept_in"]
+__all__ = ["BLOB_BYTES", "OBJECTS", "Bucket", "LedgerCopy", "Place", "bucket_from_environment", "kept_in"]
 
 OBJECTS = "objects"
 """File of an archive's folder that says where its blobs are; on the volume, where it isn't there."""
@@ -39,6 +41,7 @@ CONNECT, READ, WHOLE = timedelta(seconds=5), timedelta(seconds=20), timedelta(mi
 RETRIES, RETRY_FOR = 4, timedelta(seconds=30)
 BLOB_BYTES = 8 << 30
 """What a blob may have."""
+_QUERY = {"endpoint", "region", "http", "ledger"}
 ALONE = 16 << 20
 """Bytes that are sent in one request, which S3 can refuse where the key is taken; more go in parts."""
 _CHUNK = 1 << 20
@@ -48,30 +51,46 @@ _FRESH = timedelta(minutes=5)
 """After which keys are read anew: a Secret that is replaced changes the files."""
 
 
+class LedgerCopy(StrEnum):
+    """What of the ledger is in object storage as well; see :mod:`governed_serving.archive.mirror`."""
+
+    STORED = "stored"
+    """All that was acknowledged: an answer waits until it is there."""
+    BEHIND = "behind"
+    """What was acknowledged from the volume follows within seconds."""
+    VOLUME = "volume"
+    """Nothing."""
+
+
 @dataclass(frozen=True)
 class Place:
-    """Where blobs are: ``s3://BUCKET[/PREFIX][?endpoint=URL&region=NAME&http=allowed]``."""
+    """Where blobs are: ``s3://BUCKET[/PREFIX][?endpoint=URL&region=NAME&http=allowed&ledger=stored|behind|volume]``."""
 
     text: str
     bucket: str
     prefix: str
     endpoint: str
     region: str
+    ledger: LedgerCopy = LedgerCopy.STORED
 
     @classmethod
     def parse(cls, text: str) -> "Place":
         """Raises ValueError, saying what was expected."""
         parts = urlsplit(text)
         query = dict(parse_qsl(parts.query, keep_blank_values=True))
-        if parts.scheme != "s3" or not parts.netloc or parts.fragment or set(query) - {"endpoint", "region", "http"}:
+        if parts.scheme != "s3" or not parts.netloc or parts.fragment or set(query) - _QUERY:
             raise ValueError("s3://BUCKET/PREFIX, with ?endpoint=URL&region=NAME where the service isn't Amazon's")
+        copy = query.get("ledger", LedgerCopy.STORED)
+        if copy not in list(LedgerCopy):
+            raise ValueError(f"ledger={'|'.join(LedgerCopy)} in the address, found ledger={copy!r}")
         endpoint = query.get("endpoint", "").rstrip("/")
         scheme, host = urlsplit(endpoint).scheme, urlsplit(endpoint).hostname
         if endpoint and (scheme not in ("http", "https") or not host):
             raise ValueError(f"an endpoint https://HOST[:PORT], found {endpoint!r}")
         if scheme == "http" and not _is_loopback(host or "") and query.get("http") != "allowed":
             raise ValueError(f"https in {endpoint}: blobs are sealed, keys and names aren't; http=allowed insists")
-        return cls(text, parts.netloc, parts.path.strip("/"), endpoint, query.get("region", "us-east-1"))
+        region = query.get("region", "us-east-1")
+        return cls(text, parts.netloc, parts.path.strip("/"), endpoint, region, LedgerCopy(copy))
 
     @property
     def key(self) -> tuple[str, str]:
@@ -104,7 +123,7 @@ class Bucket:
     """
 
     def __init__(self, place: Place, keys: Path | None = None, ca: Path | None = None) -> None:
-        self.place, self._keys = place, keys
+        self.place, self._keys, self._ca = place, keys, ca
         self._slots = threading.BoundedSemaphore(SLOTS)
         self._store = self._opened(ca)
 
@@ -138,6 +157,11 @@ class Bucket:
             },
             **({"credential_provider": self._read_keys} if self._keys else {}),
         )
+
+    def below(self, folder: str) -> "Bucket":
+        """What lies in a folder of this place: other blobs, under other keys."""
+        prefix = f"{self.place.prefix}/{folder}".strip("/")
+        return Bucket(replace(self.place, prefix=prefix), self._keys, self._ca)
 
     def _read_keys(self) -> _Keys:
         assert self._keys is not None
@@ -250,25 +274,82 @@ class Bucket:
                 return
 
     def addresses(self) -> Iterator[str]:
-        """Addresses of all blobs, sorted; whatever else lies there is none. Raises Unverified for a list that isn't
-        S3's: one that begins again would never end."""
+        """Addresses of all blobs, sorted; whatever else lies there is none. Raises Unverified."""
+        paths = (str(found["path"]) for found in self._listed(None))
+        return (path.rpartition("/")[2] for path in paths if _is_key(path))
+
+    def put_bytes(self, digest: str, data: bytes) -> None:
+        """Store bytes that have this digest, in one request, whatever lies there now."""
         import obstore
 
-        pages, last = obstore.list(self._store, chunk_size=1000), ""
+        with self._asking():
+            obstore.put(self._store, _key(digest), data, use_multipart=False)
+
+    def create(self, name: str, data: bytes) -> bool:
+        """Make an object under a name of the caller's; False, and nothing is changed, where there is one."""
+        import obstore
+        from obstore.exceptions import AlreadyExistsError, PreconditionError
+
+        with self._asking():
+            try:
+                obstore.put(self._store, name, data, mode="create", use_multipart=False)
+            except (AlreadyExistsError, PreconditionError):
+                return False
+        return True
+
+    def read(self, name: str, most: int) -> bytes | None:
+        """An object under a name of the caller's; None where there is none. Raises Unverified for more than
+        ``most`` bytes."""
+        import obstore
+        from obstore.exceptions import NotFoundError
+
+        with self._asking():
+            try:
+                found = obstore.get(self._store, name)
+                if found.meta["size"] > most:
+                    raise Unverified(f"{self.place}: {name} has {found.meta['size']} bytes, expected at most {most}")
+                return bytes(found.bytes())
+            except (NotFoundError, FileNotFoundError):
+                return None
+
+    def remove(self, name: str) -> None:
+        """Delete what :meth:`create` made, if it is there."""
+        import obstore
+        from obstore.exceptions import NotFoundError
+
+        with self._asking():
+            try:
+                obstore.delete(self._store, name)
+            except (NotFoundError, FileNotFoundError):
+                return
+
+    def names(self, folder: str) -> list[str]:
+        """Names of the objects in a folder, sorted."""
+        return sorted(str(found["path"]) for found in self._listed(f"{folder}/"))
+
+    def modified(self) -> dict[str, datetime]:
+        """When each blob was put there last, by its address."""
+        listed = ((str(found["path"]), found["last_modified"]) for found in self._listed(None))
+        return {path.rpartition("/")[2]: when for path, when in listed if _is_key(path)}
+
+    def _listed(self, prefix: str | None) -> "Iterator[ObjectMeta]":
+        """Raises Unverified for a list that isn't S3's: one that begins again would never end."""
+        import obstore
+
+        pages, last = obstore.list(self._store, prefix, chunk_size=1000), ""
         while True:
             with self._asking():
                 page = next(pages, None)
             if page is None:
                 return
             for found in page:
-                folder, _, name = (path := str(found["path"])).rpartition("/")
+                path = str(found["path"])
                 if path <= last:
                     raise Unverified(
                         f"{self.place}: expected its objects in order and once, found {path[:100]!r} again"
                     )
                 last = path
-                if folder == name[:2] and len(name) == 64 and set(name) <= set("0123456789abcdef"):
-                    yield name
+                yield found
 
     def problem(self) -> str:
         """Why nothing can be stored or read, or ""."""
@@ -283,6 +364,11 @@ class Bucket:
 
 def _key(digest: str) -> str:
     return f"{digest[:2]}/{digest}"
+
+
+def _is_key(path: str) -> bool:
+    folder, _, name = path.rpartition("/")
+    return folder == name[:2] and len(name) == 64 and set(name) <= set("0123456789abcdef")
 
 
 def bucket_from_environment(env: PodEnvironment, place: str = "") -> Bucket | None:

@@ -14,6 +14,7 @@ from governed_serving.archive.errors import ArchiveError
 from governed_serving.archive.ledger.cosignature import is_cosignature
 from governed_serving.archive.ledger.note import Checkpoint, Verifier
 from governed_serving.archive.ledger.witnessed import WITNESSED
+from governed_serving.archive.mirror.manifest import RECOVERED
 from governed_serving.archive.service import ledger_cipher, ledger_signers
 from governed_serving.archive.store.named import NamedFiles
 from governed_serving.archive.store.retention import read_state
@@ -183,7 +184,7 @@ class _Folder:
         known |= self._markers(truth, files, source.blobs)
         known |= self._retention(truth)
         known |= {f"{kind}/{model}/{name}" for kind in ("refs", "states") for model, name in _names(root / kind)}
-        known |= self._prepared(files, known) | {ROLES_SINCE}
+        known |= self._prepared(files, known) | {ROLES_SINCE, RECOVERED}
         unexplained(root, files, known, findings)
         check_spools(root, truth, beside, findings, source.blobs)
         reports.check(truth, source, beside.keks)

@@ -114,7 +114,7 @@ class Witnessing:
             return
         if await asyncio.to_thread(archive.witnessed.restored):
             archive.ledger.say("witnessed wasn't what was cosigned: it was written anew")
-        wanted = _Round(await asyncio.to_thread(archive.ledger.checkpoint))
+        wanted = _Round(await asyncio.to_thread(archive.show))
         due = [one for one in self._asked if self._is_due(one, wanted)]
         await asyncio.gather(*(self._ask(one, wanted) for one in due))
         found = [one.cosignature for one in self._asked if one.cosignature and one.text == wanted.text]

@@ -1,0 +1,1 @@
+"""The ledger in object storage as well, so that an archive starts from an empty volume."""
