@@ -60,10 +60,12 @@ class Model(Part):
     makes the model."""
     digest: str | None = Field(default=None, pattern=r"^sha256:[0-9a-f]{64}$")
     """Expected SHA-256 of the file at storageUri; the model doesn't serve when it differs."""
-    inputs: list[TensorInput] = Field(default=[], max_length=256, json_schema_extra={"x-list-map-key": "name"})
+    inputs: list[TensorInput] | None = Field(default=None, max_length=256, json_schema_extra={"x-list-map-key": "name"})
     """Inputs of the ONNX file at storageUri, where more is to be said than the graph says; `governed inspect` suggests
     them."""
-    outputs: list[TensorOutput] = Field(default=[], max_length=256, json_schema_extra={"x-list-map-key": "name"})
+    outputs: list[TensorOutput] | None = Field(
+        default=None, max_length=256, json_schema_extra={"x-list-map-key": "name"}
+    )
     """Likewise its outputs."""
     runtime: Runtime | None = None
     """A foreign runtime."""
@@ -78,7 +80,7 @@ class Model(Part):
         ),
         Rule("!has(self.digest) || has(self.storageUri)", "digest goes with storageUri", ".digest"),
         Rule(
-            "(self.inputs.size() == 0 && self.outputs.size() == 0) || has(self.storageUri)",
+            "(!has(self.inputs) && !has(self.outputs)) || has(self.storageUri)",
             "inputs and outputs describe the ONNX file at storageUri: trained models and runtimes describe themselves",
             ".inputs",
         ),

@@ -47,8 +47,8 @@ def _manifest(path: Path, data: bytes, resolved: ResolvedModel) -> Manifest:
     limit = model.resources.limits.get("memory", "")
     request = TrialRequest(
         str(path),
-        cast(list[dict[str, Json]], [tensor.plain() for tensor in model.inputs]),
-        cast(list[dict[str, Json]], [tensor.plain() for tensor in model.outputs]),
+        cast(list[dict[str, Json]], [tensor.plain() for tensor in model.inputs or ()]),
+        cast(list[dict[str, Json]], [tensor.plain() for tensor in model.outputs or ()]),
         whole_bytes(limit) if limit else 0,
     )
     graph = run_trial(path, request).graph
