@@ -6,6 +6,8 @@ about the rows that were counted and says nothing of their sampling error.
 """
 
 from collections.abc import Iterator, Sequence
+from itertools import product
+from math import ceil, floor, sqrt
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,9 +55,9 @@ def uneven(shares: Sequence[LabelledShare]) -> tuple[LabelledShare, LabelledShar
 def worst_case(name: str, panel: Panel, group: str, within: Within | None = None) -> Interval | None:
     """Least and greatest value of metric ``name`` of ``group`` over all labels that the unlabelled rows could have.
 
-    None: no row lacks a label, or the metric is none of rates from labels. Of average and equalised odds, whose two
-    rates share their labels, and of true and false positive rates within strata (``within``: their counts), whose
-    labels decide the strata's weights as well, the ends may be too wide, never too narrow.
+    None: no row lacks a label, or the metric is none of rates from labels. ``within``: counts within strata, of
+    adjusted ones. The ends may be too wide, never too narrow, of average odds within strata and at the lower end of
+    equalised odds: two rates share their labels.
     """
     if name in SPREADS:
         found = _spread(name, panel.judged) if group == ALL else None
@@ -88,7 +90,9 @@ def unseen_outcome(name: str, panel: Panel, group: str, within: Within | None = 
 
 
 def _unseen_within(within: Within, group: str, reference: str, rates: Sequence[Rate]) -> str:
-    for one, strata in ((group, within.u), (reference, within.p)):
+    """Of strata that both have: what only one side has counts for nothing."""
+    both = within.u.any((1, 2)) & within.p.any((1, 2))
+    for one, strata in ((group, within.u[both]), (reference, within.p[both])):
         for outcome, word in OUTCOMES.items():
             if any(_hides(counts, outcome, rates) for counts in strata):
                 return f"in one of the strata no {word} outcome of {one} has a label yet"
@@ -107,7 +111,37 @@ def _pair(name: str, u: Array, p: Array) -> Interval | None:
     rates = METRICS[name].rates
     if not any(_moves(rate, side) for rate in rates for side in (u, p)):
         return None
+    if name == "averageOddsDifference":
+        one, other = _odds(u), _odds(p)
+        return Interval((one.lower - other.upper) / 2, (one.upper - other.lower) / 2)
     return _combined(name, [_gap(_range(rate, u), _range(rate, p)) for rate in rates])
+
+
+def _odds(counts: Array) -> Interval:
+    """Of the sum of true and false positive rate, which share their labels; [0, 2] where one may not be defined.
+
+    It is concave in the number of favoured rows that deserved it and convex in that of the others: for the greatest
+    value the latter is at an end and the former where the slope is 0, to the whole number; for the least the reverse.
+    """
+    if any(rate(full)[1] <= 0 for rate in METRICS["averageOddsDifference"].rates for full in _completed(counts)):
+        return Interval(0.0, 2.0)
+    (d, b, refused), (c, a, favoured) = counts.tolist()
+
+    def value(x: int, y: int) -> float:
+        k, r = a + x, c + favoured - x
+        return float(k / (k + b + y) + r / (r + d + refused - y))
+
+    tops = [(x, y) for y in (0, refused) for x in _steepest((c + favoured, a), (b + y, d + refused - y), favoured)]
+    lows = [(x, y) for x in (0, favoured) for y in _steepest((d + refused, b), (a + x, c + favoured - x), refused)]
+    return Interval(min(value(*at) for at in lows), max(value(*at) for at in tops))
+
+
+def _steepest(ends: tuple[int, int], others: tuple[int, int], most: int) -> set[int]:
+    """Where t in 0 … ``most`` can be best for two rates that it moves to and fro: its ends, and about √m (e₁ + q) −
+    √q (e₂ + m) over √m + √q, at which both slopes are equal."""
+    m, q = (sqrt(max(other, 0)) for other in others)
+    at = (m * (ends[0] + others[1]) - q * (ends[1] + others[0])) / (m + q) if m + q > 0 else 0.0
+    return {0, most, *(min(max(int(near), 0), most) for near in (floor(at), ceil(at)))}
 
 
 def _combined(name: str, gaps: Sequence[Interval]) -> Interval:
@@ -125,28 +159,30 @@ def _adjusted(name: str, within: Within) -> Interval | None:
 
 
 def _mean_gap(rate: Rate, within: Within) -> Interval:
-    """Of the strata's differences of a rate, each in its range, with weights that labels may change as well."""
-    pairs = list(zip(within.u, within.p, strict=True))
-    gaps = [_gap(_range(rate, u), _range(rate, p)) for u, p in pairs]
-    rows = [[[int(rate(full)[1]) for full in _completed(side)] for side in pair] for pair in pairs]
-    least, most = (np.array([_weight(pick(n1), pick(n0)) for n1, n0 in rows]) for pick in (min, max))
-    lows, highs = (np.array([gap[end] for gap in gaps]) for end in (0, 1))
-    return Interval(-_greatest_mean(-lows, least, most), _greatest_mean(highs, least, most))
+    """Of the strata's differences of a rate, whose weights labels may change as well.
+
+    The adjusted difference is Σ F over Σ G, of strata F = (k₁m₀ − k₀m₁)/N and G = n₁n₀/N, where m are the rows without
+    a case. F − λG is a quotient of two linear functions of each unknown count alone, and so has its extremes where each
+    is as small or as large as it can be: the best quotient of sums is found stratum by stratum (Dinkelbach 1967).
+    """
+    sides = product(*(_completed(np.asarray(side, np.int64)) for side in within))
+    counts = [(*rate(u), *rate(p)) for u, p in sides]
+    k1, n1, k0, n0 = (np.stack(some, -1).astype(np.float64) for some in zip(*counts, strict=True))
+    both = np.maximum(n1 + n0, 1.0)
+    over, under = (k1 * n0 - k0 * n1) / both, n1 * n0 / both
+    return Interval(-_greatest_quotient(-over, under), _greatest_quotient(over, under))
 
 
-def _weight(n1: int, n0: int) -> float:
-    return n1 * n0 / max(n1 + n0, 1)
-
-
-def _greatest_mean(values: Floats, least: Floats, most: Floats) -> float:
-    """The greatest weighted mean of ``values``, each weight in its range: those above it at most, the others at
-    least. 1 where none need weigh anything."""
-    order = np.argsort(-values, kind="stable")
-    values, least, most = values[order], least[order], most[order]
-    weights = np.where(np.arange(len(values)) < np.arange(len(values) + 1)[:, None], most, least)
-    total = weights.sum(1)
-    means = (weights * values).sum(1)[total > 0] / total[total > 0]
-    return float(means.max()) if len(means) else 1.0
+def _greatest_quotient(over: Floats, under: Floats) -> float:
+    """Of Σ ``over`` by Σ ``under``, shape (strata, ways) each, one way chosen in each stratum; 1 where all are 0/0."""
+    strata, chosen = np.arange(len(over)), under.argmax(1)
+    found = -1.0
+    while (below := float(under[strata, chosen].sum())) > 0:
+        value = float(over[strata, chosen].sum()) / below
+        if value <= found:
+            return found
+        found, chosen = value, (over - value * under).argmax(1)
+    return found if found > -1 else 1.0
 
 
 def _gap(u: Interval, p: Interval) -> Interval:
@@ -172,7 +208,7 @@ def _spread(name: str, table: GroupTable) -> Interval | None:
 
 
 def _completed(counts: Array) -> Iterator[Array]:
-    """Counts (2, 3) with every row labelled: in each outcome all that lack a label one way or the other.
+    """Counts (…, 2, 3) with every row labelled: in each outcome all that lack a label one way or the other.
 
     Each rate rises or falls with the number of favourable labels of an outcome, whatever that of the other is; so its
     extremes are among these four.
@@ -180,9 +216,9 @@ def _completed(counts: Array) -> Iterator[Array]:
     for first in (UNFAVORABLE, FAVORABLE):
         for second in (UNFAVORABLE, FAVORABLE):
             full = counts.copy()
-            full[UNFAVORABLE, first] += counts[UNFAVORABLE, UNKNOWN]
-            full[FAVORABLE, second] += counts[FAVORABLE, UNKNOWN]
-            full[:, UNKNOWN] = 0
+            full[..., UNFAVORABLE, first] += counts[..., UNFAVORABLE, UNKNOWN]
+            full[..., FAVORABLE, second] += counts[..., FAVORABLE, UNKNOWN]
+            full[..., UNKNOWN] = 0
             yield full
 
 
