@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from governed_api.base import Part, RecordedPart
 from governed_api.evidence import Evaluation, GateTable, TrainingDocument, TrainingReport
-from governed_api.json_types import Json
+from governed_api.json_types import Scalar
 from governed_api.verdict import BiasVerdict
 
 __all__ = [
@@ -194,6 +194,9 @@ class ExplanationBody(msgspec.Struct, frozen=True):
     explanations: list[ShownExplanation] = []
 
 
+Shown = Scalar | list[Scalar]
+
+
 class ShownRequest(msgspec.Struct, frozen=True):
     """A request as it was served (masked), and its answer: columns by name; of a large tensor datatype, shape and
     digest."""
@@ -201,8 +204,8 @@ class ShownRequest(msgspec.Struct, frozen=True):
     id: str = ""
     revision: str = ""
     artefact: str = ""
-    features: dict[str, list[Json] | dict[str, Json]] = {}
-    outputs: dict[str, list[Json] | dict[str, Json]] = {}
+    features: dict[str, list[Shown] | dict[str, Shown]] = {}
+    outputs: dict[str, list[Shown] | dict[str, Shown]] = {}
 
 
 def read_part(kind: type[P], value: object, what: str, notes: list[str]) -> P | None:

@@ -2,7 +2,7 @@
 
 from governed_serving.formats.description import Declared, Node, describe, rowwise, settled
 from governed_serving.formats.onnx_file import MAX_BYTES, MAX_TENSORS, OnnxFile, read
-from governed_serving.formats.trial_process import TrialAnswer, TrialRequest, run_trial
+from governed_serving.formats.trial_process import Said, TrialAnswer, TrialRequest, run_trial
 
 __all__ = [
     "MAX_BYTES",
@@ -10,6 +10,7 @@ __all__ = [
     "Declared",
     "Node",
     "OnnxFile",
+    "Said",
     "TrialAnswer",
     "TrialRequest",
     "describe",

@@ -7,12 +7,14 @@ from pathlib import Path
 
 import msgspec
 
-from governed_api.json_types import Json
+from governed_api.json_types import Scalar
 from governed_serving.artefact import Graph, MalformedArtefact
 
-__all__ = ["TrialAnswer", "TrialRequest", "run_trial"]
+__all__ = ["Said", "TrialAnswer", "TrialRequest", "run_trial"]
 
 PROGRAM = "governed_serving.importer"
+Said = dict[str, Scalar | list[Scalar]]
+"""A tensor as the manifest has it."""
 SECONDS = 180.0
 """Time of a trial: loading, looking for sizes, checking independence, a request's way alone and merged."""
 
@@ -21,8 +23,8 @@ class TrialRequest(msgspec.Struct, frozen=True):
     """``inputs`` and ``outputs`` as the manifest has them; ``memory``: bytes that the graph may take, 0 for any."""
 
     path: str
-    inputs: list[dict[str, Json]] = []
-    outputs: list[dict[str, Json]] = []
+    inputs: list[Said] = []
+    outputs: list[Said] = []
     memory: int = 0
 
 

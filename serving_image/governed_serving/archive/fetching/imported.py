@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Literal, cast
 
 from governed_api.datatypes import BYTES
-from governed_api.json_types import Json
 from governed_api.quantities import whole_bytes
 from governed_api.resolved import ResolvedModel
 from governed_serving.archive.errors import Unverified
@@ -20,7 +19,7 @@ from governed_serving.artefact import (
     load,
     pack,
 )
-from governed_serving.formats import TrialRequest, run_trial
+from governed_serving.formats import Said, TrialRequest, run_trial
 
 __all__ = ["packed_import"]
 
@@ -47,8 +46,8 @@ def _manifest(path: Path, data: bytes, resolved: ResolvedModel) -> Manifest:
     limit = model.resources.limits.get("memory", "")
     request = TrialRequest(
         str(path),
-        cast(list[dict[str, Json]], [tensor.plain() for tensor in model.inputs or ()]),
-        cast(list[dict[str, Json]], [tensor.plain() for tensor in model.outputs or ()]),
+        cast(list[Said], [tensor.plain() for tensor in model.inputs or ()]),
+        cast(list[Said], [tensor.plain() for tensor in model.outputs or ()]),
         whole_bytes(limit) if limit else 0,
     )
     graph = run_trial(path, request).graph
