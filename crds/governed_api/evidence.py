@@ -262,6 +262,29 @@ class ConformalEvaluation(RecordedPart):
     """Protected attribute → groups."""
 
 
+class MitigationStep(RecordedPart):
+    """One network of the reductions approach: |rate of a group - rate of all|, of the group where it is largest."""
+
+    training: float
+    validation: float
+    accuracy: float
+    """On validation rows."""
+
+
+class AppliedMitigation(RecordedPart):
+    """Mitigation that the model was trained with; what the same training gives without it is under unmitigated."""
+
+    method: str
+    constraint: str = ""
+    max_disparity: float | None = None
+    steps: list[MitigationStep] = []
+    """Of reductions; the first is the unmitigated network."""
+    shipped: int = 0
+    """Which of the steps ships."""
+    reached: bool | None = None
+    """Of reductions: whether what ships is within maxDisparity on training and validation rows."""
+
+
 class Evaluation(RecordedPart):
     """evaluation.json: what the model is worth on held-out rows."""
 
@@ -275,6 +298,8 @@ class Evaluation(RecordedPart):
     data: DataAudit = {}
     """Of the labels of all rows."""
     unmitigated: Unmitigated | None = None
+    mitigation: AppliedMitigation | None = None
+    """None: none was applied."""
     conformal: ConformalEvaluation | None = None
     """None: no sets or intervals were asked for."""
 

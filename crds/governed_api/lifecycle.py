@@ -177,11 +177,35 @@ class Loop(Part):
     """Absent: all epochs run."""
 
 
-class Mitigation(Part):
-    """Bias mitigation, never applied unless asked for; its effect is measured and recorded."""
+class Reductions(Part):
+    """What the reductions approach is to reach (Agarwal et al. 2018)."""
 
-    method: Literal["none", "reweighing"] = "none"
-    """reweighing: weights that make label and protected attributes independent in training (Kamiran & Calders 2012)."""
+    constraint: Literal["demographicParity", "equalizedOdds"] = "demographicParity"
+    """demographicParity: each group is favoured about as often as all; equalizedOdds: so among those who deserve it,
+    and among those who don't."""
+    max_disparity: float = Field(default=0.02, gt=0, le=0.5)
+    """Most that a group's rate may differ from that of all, on training and validation rows."""
+    iterations: int = Field(default=8, ge=1, le=50)
+    """Most networks trained beside the unmitigated one. The first within maxDisparity ships, else the nearest."""
+
+
+class Mitigation(Part):
+    """Bias mitigation, never applied unless asked for; its effect is measured and recorded, and every answer says that
+    it was applied."""
+
+    method: Literal["none", "reweighing", "reductions"] = "none"
+    """reweighing: weights that make label and protected attributes independent in training (Kamiran & Calders 2012).
+    reductions: weights and labels that lead to a fairness constraint (Agarwal et al. 2018)."""
+    reductions: Reductions | None = None
+    """Of method reductions; absent: its defaults."""
+
+    RULES: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "!has(self.reductions) || self.method == 'reductions'",
+            "reductions needs method reductions: set it, or leave reductions out",
+            ".reductions",
+        ),
+    )
 
 
 class Conformal(Part):

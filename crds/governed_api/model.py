@@ -171,6 +171,12 @@ class GovernedModelSpec(Part):
             "governance.privacy.subject must be a feature of lifecycle.training.data.features",
         ),
         Rule(
+            "!has(self.lifecycle.training) || self.lifecycle.training.mitigation.method != 'reductions' || "
+            "(has(self.governance.bias) && has(self.governance.bias.favorableOutcome.label))",
+            "lifecycle.training.mitigation.method reductions needs governance.bias with favorableOutcome.label: "
+            "they say between whom decisions are to be alike, and which decision; declare them",
+        ),
+        Rule(
             "!has(self.lifecycle.training) || !has(self.lifecycle.training.conformal) || "
             "!has(self.lifecycle.training.conformal.groupConditional) || !self.lifecycle.training.conformal.groupConditional || "  # noqa: E501
             "(has(self.governance.bias) && self.governance.bias.protectedAttributes.all(a, "

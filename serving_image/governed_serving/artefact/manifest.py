@@ -56,9 +56,9 @@ class Manifest(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"):
     the score that favours a person. ``variant`` is what shipped: float, int8 or pruned. ``bands``: protected attribute
     or stratum of numbers → inner borders of its bands, ascending; empty: each value is a group. ``coverage``: the least
     chance that ``prediction_set`` BOOL [-1, classes] or ``prediction_interval`` FP32 [-1, 2] holds the truth; None:
-    there is no such output.
-    ``graph``: of a model that others exported, whose ``features`` are the columns of its tables (none where it takes
-    none) and whose task is ``tensors`` where it is neither.
+    there is no such output. ``mitigation``: of bias, applied in training, as answers name it; "": none. ``graph``: of a
+    model that others exported, whose ``features`` are the columns of its tables (none where it takes none) and whose
+    task is ``tensors`` where it is neither.
     """
 
     name: str
@@ -77,6 +77,7 @@ class Manifest(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"):
     bands: dict[str, list[float]] = {}
     coverage: float | None = None
     graph: Graph | None = None
+    mitigation: str = ""
     format: str = ""
 
 

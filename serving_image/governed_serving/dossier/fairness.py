@@ -579,11 +579,11 @@ def _offers(attribute: str, evaluation: Evaluation) -> Safe:
     without = evaluation.unmitigated
     if without is not None:
         gap = without.largest_disparity.get(attribute)
-        rows.append(["trained without reweighing (measured)", number(gap), percent(without.metrics.get("accuracy"))])
+        rows.append(["trained without mitigation (measured)", number(gap), percent(without.metrics.get("accuracy"))])
     cuts = ", ".join(f"{group} {value:.4f}" for group, value in sorted(offer.thresholds.items()))
     weights = [[w.group, "favourable" if w.label else "not", number(w.weight)] for w in offer.weights]
     said = (
-        "Training was reweighed, as the manifest asks. "
+        "Training was mitigated, as the manifest asks. "
         if without
         else (
             "Reweighing in training isn't in force: lifecycle.training.mitigation.method reweighing would train "

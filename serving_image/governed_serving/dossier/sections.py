@@ -2,7 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 
-from governed_api.evidence import ColumnSummary, ConformalEvaluation, DatasetManifest, Importance, LabelColumn
+from governed_api.evidence import (
+    ColumnSummary,
+    ConformalEvaluation,
+    DatasetManifest,
+    Evaluation,
+    Importance,
+    LabelColumn,
+)
 from governed_serving.archive.verify.verification import Proof, Verification
 from governed_serving.decoding import decode_json
 from governed_serving.dossier.clauses import Clause
@@ -208,8 +215,40 @@ def gates_section(dossier: Dossier) -> Safe:
         )
         if metrics
         else None,
+        _mitigation(dossier.evaluation),
         _coverage(dossier.evaluation.conformal),
         lead="A compressed model ships only inside every budget of the manifest; otherwise the uncompressed one does.",
+    )
+
+
+def _mitigation(evaluation: Evaluation) -> Safe | None:
+    """What training was mitigated by, which every answer names, and how it came to that."""
+    applied = evaluation.mitigation
+    if applied is None:
+        return None
+    name = f"{applied.method}, {applied.constraint}" if applied.constraint else applied.method
+    said = f"This model was trained with mitigation of bias ({name}), and every answer says so. What the same training "
+    said += "gives without it, and the change on held-out rows, is in the lines mitigation/… of the gates. "
+    if applied.reached is False:
+        said += f"The constraint ({number(applied.max_disparity)}) was not reached: the nearest network ships. "
+    said += "Whether decisions may be shaped by protected attributes in this way is a question of law."
+    rows = [
+        [
+            str(place),
+            number(s.training),
+            number(s.validation),
+            percent(s.accuracy),
+            "ships" * (place == applied.shipped),
+        ]
+        for place, s in enumerate(applied.steps)
+    ]
+    headings = ["network", "largest |group − all|, training", "validation", "accuracy, validation", ""]
+    return text(
+        [
+            tag("h3", "Mitigation"),
+            tag("p", said, class_="callout"),
+            table(headings, rows, "Networks tried; 0 is the unmitigated one", numeric=range(4)) if rows else None,
+        ]
     )
 
 

@@ -11,6 +11,7 @@ from typing import Literal
 import numpy as np
 
 from governed_api.json_types import Scalar
+from governed_api.lifecycle import Mitigation, Reductions
 from governed_api.model import GovernedModelSpec
 from governed_serving import artefact
 from governed_serving.artefact import CJK_CHARACTERS, Feature, Lineage, Manifest, Output
@@ -91,10 +92,20 @@ def manifest(
         favorable=outcome.label if outcome else None,
         threshold=outcome.threshold if outcome else None,
         bands={name: list(edges) for name, edges in train.bands.items()},
+        mitigation=mitigation_name(training.mitigation),
         coverage=training.conformal.coverage if training.conformal else None,
         settings={"level": spec.lifecycle.optimization.level, "threads": spec.lifecycle.optimization.threads},
     )
     return artefact.encode_manifest(described)
+
+
+def mitigation_name(asked: Mitigation) -> str:
+    """As answers, the artefact and the ledger name it; "" where there is none."""
+    if asked.method == "none":
+        return ""
+    return (
+        f"reductions/{(asked.reductions or Reductions()).constraint}" if asked.method == "reductions" else asked.method
+    )
 
 
 def _outputs(classes: tuple[str | int, ...], conformal: bool) -> list[Output]:

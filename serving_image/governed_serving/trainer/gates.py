@@ -15,11 +15,13 @@ from governed_serving.fairness.inference.intervals import Interval
 from governed_serving.fairness.metrics.metrics import LEAST_REFERENCE, LEAST_SHARE
 from governed_serving.trainer.changes import AttributeChange, attribute_changes, correctness_change
 from governed_serving.trainer.dataset import Dataset
-from governed_serving.trainer.evaluation import headline, importances, latencies, predict, spearman
+from governed_serving.trainer.evaluation import Predictions, headline, importances, latencies, predict, spearman
 from governed_serving.trainer.preprocessing import feeds, session
 
 Verdict = Literal["pass", "fail", "not applicable"]
 LATENCY, OPTIMIZATION, ROWS = "latency", "optimization", "rowIndependence"
+MOST_TOLD = 8
+"""Groups that a line of the table speaks of."""
 INDEPENDENCE_ROWS = 64
 """Held-out rows that are asked alone and in company: a seeded sample that holds as many categories as it can."""
 
@@ -119,6 +121,24 @@ def disparity(name: str, change: AttributeChange, budget: float) -> GateResult:
     if change.unsupported:
         text += f"; {few}"
     return at_most(f"disparity/{name}", worst.harm, budget, text)
+
+
+def mitigation(bias: Bias, rows: Dataset, before: Predictions, after: Predictions) -> list[GateResult]:
+    """What mitigation in training costs and changes on the same held-out rows: no budget, the manifest asked for it."""
+    figures = [headline(p, rows.label) for p in (before, after)]
+    text = f"accuracy {figures[0]:.4f} without, {figures[1]:.4f} with mitigation; "
+    text += f"drop on the same rows in {_shown(correctness_change(before, after, rows))}"
+    table = [_gate("mitigation/accuracy", figures[0] - figures[1], None, "not applicable", text)]
+    for name, change in attribute_changes(bias, rows, before, after).items():
+        told = [
+            f"{one.group}: SPD {one.before:+.4f} without, {one.after:+.4f} with mitigation, change in "
+            f"{_shown(one.interval)}"
+            for one in change.judged[:MOST_TOLD]
+        ]
+        largest = max((abs(one.after) - abs(one.before) for one in change.judged), default=None)
+        text = "; ".join(told) or "no group has enough held-out rows beside the reference"
+        table.append(_gate(f"mitigation/{name}", largest, None, "not applicable", text))
+    return table
 
 
 def _shown(interval: Interval) -> str:

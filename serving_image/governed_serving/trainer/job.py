@@ -117,13 +117,16 @@ class Job:
     def _entries(self, prepared: Prepared, made: "Made", key: str, blob: str, table: GateTable) -> list[bytes]:
         about, now = (self._resolved.namespace, self._resolved.name), timestamp(time.time())
         digest, data = made.digest, prepared.manifest.digest
-        trained = {"metrics": made.metrics, "epochs": made.epochs}
+        trained: dict[str, object] = {"metrics": made.metrics, "epochs": made.epochs}
+        shipped: dict[str, object] = {"variant": made.variant}
+        if made.mitigation:
+            trained["mitigation"] = shipped["mitigation"] = made.mitigation
         judged = {**wire(table), "measured": made.measured, "node": node()}
         steps = [
             LedgerEntry("dataset", *about, data, now, digest=data, summary=summary(prepared)),
             LedgerEntry("training", *about, key, now, digest=digest, summary=trained),
             LedgerEntry("gates", *about, key, now, digest=digest, summary=judged),
-            LedgerEntry("artefact", *about, digest, now, digest=digest, blob=blob, summary={"variant": made.variant}),
+            LedgerEntry("artefact", *about, digest, now, digest=digest, blob=blob, summary=dict(shipped)),
         ]
         return [canonical(within_limit(step)) for step in steps]
 

@@ -9,21 +9,33 @@ from numpy.typing import NDArray
 from onnxruntime import InferenceSession
 
 from governed_api.base import wire
-from governed_api.evidence import Evaluation, GateTable, Importance, Mitigation, Unmitigated
+from governed_api.evidence import (
+    AppliedMitigation,
+    Evaluation,
+    GateTable,
+    Importance,
+    Mitigation,
+    MitigationStep,
+    Unmitigated,
+)
 from governed_api.governance import Bias
+from governed_api.lifecycle import Reductions
 from governed_api.model import GovernedModelSpec
 from governed_api.report import GateResult
 from governed_serving import artefact
 from governed_serving.trainer import conformal, documents, evaluation, export, gates
+from governed_serving.trainer.audit import favorable
 from governed_serving.trainer.compression import compress
 from governed_serving.trainer.dataset import Dataset, reweighing, split
 from governed_serving.trainer.documents import Variant
-from governed_serving.trainer.errors import TrainingFailed
+from governed_serving.trainer.errors import InvalidTraining, TrainingFailed
 from governed_serving.trainer.loop import Curve, Rows, Trainer, build
 from governed_serving.trainer.networks import Network
 from governed_serving.trainer.prepare import Prepared
-from governed_serving.trainer.preprocessing import encode, fit, session
+from governed_serving.trainer.preprocessing import Encoded, encode, fit, session
+from governed_serving.trainer.reductions import Moments, Multipliers, Weighted, chosen
 from governed_serving.trainer.sampling import sample
+from governed_serving.trainer.tables import Column
 from governed_serving.trainer.volume import DataVolume
 
 Progress = Callable[[int, dict[str, float]], None]
@@ -41,6 +53,23 @@ class Made:
     gates: list[GateResult]
     measured: dict[str, float]
     epochs: int
+    mitigation: str
+
+
+@dataclass(frozen=True)
+class _Reduced:
+    """What a step of the reductions approach wants to be learnt."""
+
+    train: Weighted
+    validation: Weighted
+
+
+@dataclass(frozen=True)
+class _Mitigated:
+    """What was applied, and what the same training predicts for held-out rows without it."""
+
+    applied: AppliedMitigation
+    before: evaluation.Predictions
 
 
 class Pipeline:
@@ -68,22 +97,23 @@ class Pipeline:
 
     def make(self, progress: Progress) -> Made:
         """Train, compress, judge and pack. Raises TrainingFailed."""
-        mitigation = self._unmitigated(progress)
-        network, curve = self._fit_network(self._key, self._weights(), progress)
+        network, curve, mitigated = self._mitigate(progress)
         exported = export.export(network, self._fitted)
         table = [self._agreement(network, exported)]
         decision = export.decisions(self._classes, self._mean, self._scale)
         shipped, variant = self._compress(exported, decision, table)
         shipped, sets = self._with_sets(shipped)
-        report = self._evaluate(shipped).model_copy(update=mitigation)
+        report = self._evaluate(shipped).model_copy(update=self._effect(mitigated, shipped, table))
         report = self._covered(shipped, sets, report, table)
         self._check_least(report.metrics)
         optimise = self._spec.lifecycle.optimization
         brought, seconds = gates.optimisation(shipped, self._test, optimise.level, optimise.threads)
         table.append(brought)
         packed = artefact.pack(self._files(shipped, variant, report, curve, table))
-        metrics = flat_metrics(report)
-        return Made(packed, artefact.digest(packed), variant, metrics, table, {"latencySeconds": seconds}, len(curve))
+        metrics, name = flat_metrics(report), documents.mitigation_name(self._training.mitigation)
+        return Made(
+            packed, artefact.digest(packed), variant, metrics, table, {"latencySeconds": seconds}, len(curve), name
+        )
 
     def _target_scale(self) -> tuple[float, float]:
         if self._classes:
@@ -96,32 +126,98 @@ class Pipeline:
 
     def _weights(self) -> NDArray[np.float32] | None:
         bias = self._spec.governance.bias
-        if self._training.mitigation.method == "none" or bias is None or not self._classes:
+        if self._training.mitigation.method != "reweighing" or bias is None or not self._classes:
             return None
         groups = {a.name: self._train.groups[a.name] for a in bias.protected_attributes}
         return reweighing(self._train.label.astype(np.int64, copy=False), groups)
 
-    def _fit_network(self, key: str, weights: NDArray[np.float32] | None, progress: Progress) -> tuple[Network, Curve]:
-        rows = Rows.of(self._encoded, self._targets(self._train.label), weights)
-        held = Rows.of(encode(self._fitted, self._validation), self._targets(self._validation.label))
-        counts = np.bincount(self._train.label, minlength=len(self._classes)).tolist() if self._classes else []
+    def _fit_network(
+        self, key: str, weights: NDArray[np.float32] | None, progress: Progress, asked: _Reduced | None = None
+    ) -> tuple[Network, Curve]:
+        """``asked``: what a reduction wants to be learnt, in place of labels and ``weights``."""
+        label, held_label, held_weights = self._train.label, self._validation.label, None
+        if asked is not None:
+            label, weights = self._codes(asked.train.favorable), asked.train.weight
+            held_label, held_weights = self._codes(asked.validation.favorable), asked.validation.weight
+        rows = Rows.of(self._encoded, self._targets(label), weights)
+        held = Rows.of(encode(self._fitted, self._validation), self._targets(held_label), held_weights)
+        counts = np.bincount(label, minlength=len(self._classes)).tolist() if self._classes else []
         network = build(self._fitted, self._training, len(self._classes) or 1)
         return network, Trainer(network, self._training, self._volume, key).run(rows, held, counts, progress)
 
-    def _unmitigated(self, progress: Progress) -> dict[str, Unmitigated]:
-        """What the same training gives without mitigation, so that its effect is on record; empty when there is
-        none."""
-        bias = self._spec.governance.bias
-        if self._weights() is None or bias is None:
-            return {}
-        network, _ = self._fit_network(f"{self._key}/unmitigated", None, progress)
-        scores = export.softmax(export.torch_scores(network, self._encoded_test))
-        predictions = evaluation.Predictions(scores, self._classes)
-        unmitigated = Unmitigated(
-            metrics=evaluation.quality(predictions, self._test.label),
-            largest_disparity=evaluation.largest_disparity(bias, self._test, predictions),
+    def _mitigate(self, progress: Progress) -> tuple[Network, Curve, _Mitigated | None]:
+        """The network that is to ship; and where mitigation is asked for, what the same training gives without it, so
+        that its effect is on record."""
+        method, bias = self._training.mitigation.method, self._spec.governance.bias
+        weights = self._weights()
+        if bias is None or (method != "reductions" and weights is None):
+            return *self._fit_network(self._key, weights, progress), None
+        plain, curve = self._fit_network(f"{self._key}/unmitigated", None, progress)
+        before = self._predictions(plain, self._encoded_test)
+        if method == "reductions":
+            network, curve, applied = self._reduce(bias, plain, curve, progress)
+            return network, curve, _Mitigated(applied, before)
+        network, curve = self._fit_network(self._key, weights, progress)
+        return network, curve, _Mitigated(AppliedMitigation(method=method), before)
+
+    def _reduce(
+        self, bias: Bias, network: Network, curve: Curve, progress: Progress
+    ) -> tuple[Network, Curve, AppliedMitigation]:
+        """Networks by the reductions approach until one is within the constraint; the first is the unmitigated one."""
+        asked = self._training.mitigation.reductions or Reductions()
+        if len(self._classes) != 2:
+            field, found = "spec.lifecycle.training.mitigation.method", len(self._classes)
+            raise InvalidTraining(field, f"reductions need a label with two classes, found {found}: use reweighing")
+        parts = self._train, self._validation
+        train, held = (
+            Moments(asked.constraint, favorable(bias, p.label, self._classes), self._protected(p)) for p in parts
         )
-        return {"unmitigated": unmitigated}
+        encoded = self._encoded, encode(self._fitted, self._validation)
+        made, steps = [(network, curve)], list[MitigationStep]()
+        multipliers: Multipliers = {}
+        while True:
+            decided = [favorable(bias, self._predictions(made[-1][0], e).decided, self._classes) for e in encoded]
+            right = float((decided[1] == favorable(bias, self._validation.label, self._classes)).mean())
+            violations = train.largest(decided[0]), held.largest(decided[1])
+            steps.append(MitigationStep(training=violations[0], validation=violations[1], accuracy=right))
+            if max(violations) <= asked.max_disparity or len(steps) > asked.iterations:
+                break
+            multipliers = train.followed(multipliers, decided[0])
+            wanted = _Reduced(train.weighted(multipliers), held.weighted(multipliers))
+            made.append(self._fit_network(f"{self._key}/reduction{len(steps)}", None, progress, wanted))
+        place = chosen([(step.training, step.validation) for step in steps], asked.max_disparity)
+        reached = max(steps[place].training, steps[place].validation) <= asked.max_disparity
+        told = AppliedMitigation(
+            method="reductions", constraint=asked.constraint, max_disparity=asked.max_disparity, steps=steps,
+            shipped=place, reached=reached,
+        )  # fmt: skip
+        return *made[place], told
+
+    def _codes(self, wanted: NDArray[np.bool_]) -> NDArray[np.int64]:
+        """Codes of two classes, the favourable one where ``wanted``."""
+        assert self._spec.governance.bias is not None
+        place = [str(c) for c in self._classes].index(str(self._spec.governance.bias.favorable_outcome.label))
+        return np.where(wanted, place, 1 - place).astype(np.int64)
+
+    def _protected(self, rows: Dataset) -> dict[str, Column]:
+        return {name: rows.groups[name] for name in self._attributes()}
+
+    def _predictions(self, network: Network, encoded: Encoded) -> evaluation.Predictions:
+        return evaluation.Predictions(export.softmax(export.torch_scores(network, encoded)), self._classes)
+
+    def _effect(self, mitigated: _Mitigated | None, model: bytes, table: list[GateResult]) -> dict[str, object]:
+        """What mitigation did, on held-out rows; its lines are added to ``table``."""
+        bias = self._spec.governance.bias
+        if mitigated is None or bias is None:
+            return {}
+        before = mitigated.before
+        after = evaluation.predict(self._session(model), self._test)
+        table += gates.mitigation(bias, self._test, before, after)
+        unmitigated = Unmitigated(
+            metrics=evaluation.quality(before, self._test.label),
+            largest_disparity=evaluation.largest_disparity(bias, self._test, before),
+        )
+        return {"unmitigated": unmitigated, "mitigation": mitigated.applied}
 
     def _agreement(self, network: Network, exported: onnx.ModelProto) -> GateResult:
         difference = export.largest_difference(network, exported, self._encoded_test, not self._classes)

@@ -125,7 +125,7 @@ def test_names_are_those_of_the_json(kind: Any) -> None:
     """The page and the terminal read what the trainer wrote, whichever release did."""
     known = {
         DatasetManifest: {"digest", "sourceDigest", "source", "licence", "consentBasis", "rows", "schema", "label", "personalData", "masked", "audit"},  # noqa: E501
-        Evaluation: {"rows", "metrics", "groups", "offers", "importances", "data", "unmitigated", "conformal"},
+        Evaluation: {"rows", "metrics", "groups", "offers", "importances", "data", "unmitigated", "mitigation", "conformal"},  # noqa: E501
         GateTable: {"gates"},
         TrainingReport: {"observedAt", "revision", "phase", "message", "progress", "trainingHash", "artefact", "metrics", "gates", "data", "dataAudit"},  # noqa: E501
     }  # fmt: skip

@@ -382,6 +382,23 @@ def test_the_page_says_what_coverage_was_promised_and_what_was_found(by_group: b
     assert ("not for each group" in page) is not by_group
 
 
+@pytest.mark.parametrize("reached", [True, False])
+def test_the_page_says_what_training_was_mitigated_by(reached: bool) -> None:
+    steps = [
+        {"training": 0.25, "validation": 0.26, "accuracy": 0.875},
+        {"training": 0.01, "validation": 0.03, "accuracy": 0.8125},
+    ]
+    told = {"method": "reductions", "constraint": "equalizedOdds", "maxDisparity": 0.0202, "steps": steps}
+    documents = {"evaluation.json": {"mitigation": {**told, "shipped": 1, "reached": reached}}}
+    page = render_page(gather("m", report={}, source=None, kek=None, made=NOW, documents=documents))
+    structure(page)
+    assert "trained with mitigation of bias (reductions, equalizedOdds)" in page
+    assert re.search(r"0\.25.{0,60}0\.26.{0,60}87\.5 %.{0,200}0\.01.{0,60}0\.03.{0,60}81\.2 %.{0,60}ships", page, re.S)
+    assert ("(0.0202) was not reached" in page) is not reached
+    without = render_page(gather("m", report={}, source=None, kek=None, made=NOW, documents={"evaluation.json": {}}))
+    assert "mitigation of bias" not in without
+
+
 def test_subgroups_that_were_found_are_told() -> None:
     one = {"values": {"sex": "f", "race": HOSTILE}, "rows": 1234, "rate": 0.125, "difference": -0.375}
     one |= {"lower": -0.5, "upper": -0.25, "logEvidence": 12.5}

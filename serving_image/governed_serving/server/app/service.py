@@ -237,6 +237,9 @@ class HttpService:
     def metadata(self) -> ModelMetadata:
         """$metadata_model_response."""
         signature, identity = self.plane.signature, self.plane.identity
+        parameters: dict[str, object] = {"artefact": identity.artefact, "classes": list(signature.classes)}
+        if signature.mitigation:
+            parameters["mitigation"] = signature.mitigation
         return {
             "name": identity.model,
             "versions": [identity.revision] if identity.revision else [],
@@ -245,5 +248,5 @@ class HttpService:
             "outputs": [
                 {"name": s.name, "datatype": s.dtype, "shape": signature.shape_of(s)} for s in signature.outputs
             ],
-            "parameters": {"artefact": identity.artefact, "classes": list(signature.classes)},
+            "parameters": parameters,
         }

@@ -72,16 +72,19 @@ class V1Codec:
         return [row[spec.name] for spec in inputs]
 
     def encode(self, response: InferResponse) -> bytes:
-        """{"predictions": [label | prediction | {output: value}], "probabilities"?, "id"}."""
+        """{"predictions": [label | prediction | {output: value}], "id"}, and where there are any "probabilities",
+        "prediction_set" or "prediction_interval", and "mitigation"."""
         outputs = {o.spec.name: o for o in response.outputs}
         main = outputs.get("label") or outputs.get("prediction") or next(iter(outputs.values()))
         body: dict[str, object] = {
             "predictions": _rows(main.values, main.spec.width, main.rows),
             "id": response.client_id or response.id,
         }
-        if main.spec.name == "label" and "probabilities" in outputs:
-            scores = outputs["probabilities"]
-            body["probabilities"] = _rows(scores.values, scores.spec.width, scores.rows)
+        beside = ["prediction_set", "prediction_interval"] + ["probabilities"] * (main.spec.name == "label")
+        for name in (name for name in beside if name in outputs and main.spec.name in ("label", "prediction")):
+            body[name] = _rows(outputs[name].values, outputs[name].spec.width, outputs[name].rows)
+        if self._signature.mitigation:
+            body["mitigation"] = self._signature.mitigation
         return msgspec.json.encode(body)
 
 

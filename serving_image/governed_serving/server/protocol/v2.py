@@ -57,7 +57,10 @@ class V2Codec:
         self._revision = revision
         self._encode = msgspec.json.Encoder().encode
         self._parameters = {
-            ledger: ReplyParameters(revision, ledger) if revision or ledger else None for ledger in ("", "pending")
+            ledger: ReplyParameters(revision, ledger, mitigation=signature.mitigation)
+            if revision or ledger or signature.mitigation
+            else None
+            for ledger in ("", "pending")
         }
 
     def decode(self, body: bytes, header: int | None = None) -> tuple[InferRequest, OutputEncoding]:
@@ -190,7 +193,7 @@ class V2Codec:
     def _reply(self, response: InferResponse, outputs: list[OutputTensor]) -> Reply:
         if not response.client_id:
             return Reply(self._model, self._revision, response.id, outputs, self._parameters[response.ledger])
-        parameters = ReplyParameters(self._revision, response.ledger, response.id)
+        parameters = ReplyParameters(self._revision, response.ledger, response.id, self._signature.mitigation)
         return Reply(self._model, self._revision, response.client_id, outputs, parameters)
 
 

@@ -115,6 +115,8 @@ class ReplyParameters(msgspec.Struct, omit_defaults=True):
     ledger: str = ""
     prediction_id: str = ""
     """Ours, where the answer's ``id`` is the client's."""
+    mitigation: str = ""
+    """Of bias, applied in training: the model isn't what its data alone would have made."""
 
 
 class OutputTensor(msgspec.Struct, omit_defaults=True):

@@ -213,7 +213,11 @@ class RpcServer:
         with service.plane.pipeline.counting("infer"):
             request, _ = service.v2.decode_tensors(*_loose(message))
             response = await service.plane.infer(request)
-        return _answer(response, self._gateway.model, service.plane.identity.revision, bool(message.raw_input_contents))
+        raw = bool(message.raw_input_contents)
+        answer = _answer(response, self._gateway.model, service.plane.identity.revision, raw)
+        if mitigation := service.plane.signature.mitigation:
+            answer.parameters["mitigation"].string_param = mitigation
+        return answer
 
 
 def _described(asked: Message) -> Message:
