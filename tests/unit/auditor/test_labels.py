@@ -116,6 +116,13 @@ def test_labels_as_truths_and_numbers() -> None:
     assert read_truth(word, PostedLabel(label="2")) == ([0], [0.0])
 
 
+@pytest.mark.parametrize("label", ["", "  ", ["1", ""], ["\t", 2]])
+def test_an_empty_text_is_no_unfavourable_label(label: str | list[str | int | float | bool]) -> None:
+    """As a column with gaps has it, sent row by row."""
+    with pytest.raises(ValueError, match="expected a class, found an empty text"):
+        read_truth(FavorableOutcome(label="1"), PostedLabel(label=label))
+
+
 def test_a_label_is_still_joined(tmp_path: Path) -> None:
     door = Door(tmp_path)
     with Journal(tmp_path, "server-pod", door.cipher, "PageCache") as journal:

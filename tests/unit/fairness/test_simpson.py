@@ -253,3 +253,11 @@ def test_the_level_of_a_groups_intervals_does_not_hang_on_later_groups() -> None
     cells.put(("later", "00"), np.array([[400, 0, 0], [400, 0, 0]]))
     both = next(s for s in judge(Bias.model_validate(RULES), cells).strata if s.group == "a")
     assert both == alone
+
+
+def test_in_more_strata_than_can_be_asked_about_the_paradox_is_not_shown() -> None:
+    found = finding(*[((10, 40), (20, 20))] * 1001)
+    assert (found.shown, found.confounded, found.difference_upper < 0) == (False, False, True)
+    assert (found.adjusted_lower, found.adjusted_upper) == (-1.0, 1.0)
+    assert (found.change_lower, found.change_upper) == (-2.0, 2.0)
+    assert found.adjusted == pytest.approx(-0.75), "the value counts them all"

@@ -60,6 +60,8 @@ def label_of(outcome: FavorableOutcome, value: Scalar | Sequence[Scalar]) -> lis
         return [int(_number(v) >= outcome.threshold) for v in values]
     if outcome.pattern is not None:
         return _told(outcome.pattern, values)
+    if any(isinstance(v, str) and not v.strip() for v in values):  # it would count as unfavourable
+        raise ValueError("expected a class, found an empty text; post no label while none is known")
     return [int(word_of(v) == outcome.label) for v in values]
 
 
