@@ -1,6 +1,7 @@
 """gRPC: every method of the service, raw and typed contents, errors as status codes."""
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import grpc
@@ -75,6 +76,16 @@ async def test_typed_and_raw_contents_agree(rpc: Client) -> None:
     assert (first.model_version, first.id, first.parameters["ledger"].string_param) == ("r1", "a", "pending")
     assert rpc.journal.called == ["a", "b"]
     assert [answer.parameters["prediction_id"].string_param for answer in (first, second)] == rpc.journal.ids
+
+
+async def test_an_answer_names_the_mitigation_that_was_trained_with(rpc: Client) -> None:
+    plain = await rpc("ModelInfer", model_name="credit", inputs=typed())
+    assert "mitigation" not in plain.parameters
+    data = rpc.gateway.serving().plane
+    data.signature = replace(data.signature, mitigation="reweighing")
+    told = await rpc("ModelInfer", model_name="credit", inputs=typed())
+    assert told.parameters["mitigation"].string_param == "reweighing"
+    assert rpc.gateway.serving().metadata()["parameters"]["mitigation"] == "reweighing"
 
 
 async def test_health_and_metadata(rpc: Client) -> None:
