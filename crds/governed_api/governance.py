@@ -452,13 +452,20 @@ class Explainer(Part):
             "!has(self.engine) || self.type in ['shap', 'anchors']",
             "engine alibi computes type shap or anchors; leave engine out for the others",
         ),
+        Rule(
+            "!has(self.engine) || !has(self.resources.limits) || !('memory' in self.resources.limits) || "
+            "!isQuantity(string(self.resources.limits['memory'])) || "
+            "quantity(string(self.resources.limits['memory'])).compareTo(quantity('1Gi')) >= 0",
+            "engine alibi needs resources.limits.memory of at least 1Gi, or none: its process is a second one in the "
+            "container",
+        ),
     )
 
     type: Literal["shap", "permutation", "lime", "anchors", "counterfactual"] = "shap"
     """Default method; a request may ask for another."""
     engine: Literal["alibi"] | None = None
-    """Who computes; absent: we do. alibi computes type shap (KernelShap) and anchors (AnchorTabular), in an environment
-    of its own, on one machine so far."""
+    """Who computes; absent: we do. alibi computes type shap (KernelShap) and anchors (AnchorTabular, AnchorText), on
+    request tree (TreeShap): in the image explainer-alibi, on a laptop in the environment of GOVERNED_ALIBI_PYTHON."""
     accept_licence: Literal["BSL-1.1"] | None = None
     """The engine's licence, accepted by its name."""
     sampling: float = Field(default=0.0, ge=0, le=1)

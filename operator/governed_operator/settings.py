@@ -11,10 +11,11 @@ REGISTRY = "ghcr.io/governed-models"
 
 @dataclass(frozen=True)
 class Images:
-    """One image per role."""
+    """One image per role, and one of the explainer for each engine that isn't ours."""
 
     server: str = f"{REGISTRY}/server:{__version__}"
     explainer: str = f"{REGISTRY}/explainer:{__version__}"
+    explainer_alibi: str = f"{REGISTRY}/explainer-alibi:{__version__}"
     auditor: str = f"{REGISTRY}/auditor:{__version__}"
     archive: str = f"{REGISTRY}/archive:{__version__}"
     trainer: str = f"{REGISTRY}/trainer:{__version__}"

@@ -10,7 +10,7 @@ from support import docker_daemon
 from support.apiserver_bed import ApiServerBed
 from support.cluster_access import KubectlError
 from support.docker_client import image_exists
-from support.images import IMAGES, build_images
+from support.images import IMAGES, OPTIONAL, build_images
 from support.kind_bed import KindBed
 from support.language_runtime import language_runtime
 from support.node_image import ensure_node_image, node_image
@@ -78,7 +78,8 @@ def load_images(options: argparse.Namespace) -> None:
     bed = KindBed(options.name)
     if not bed.running:
         raise BedError(f"the kind bed {options.name} is not up: run tests/cluster up")
-    chosen = [image for image in IMAGES if not options.roles or image.role in options.roles]
+    named = [image for image in (*IMAGES, *OPTIONAL) if image.role in options.roles]
+    chosen = named or list(IMAGES)
     missing = [image.role for image in chosen if not image_exists(image.name)]
     if missing:
         build_images(missing)
@@ -132,7 +133,9 @@ def parser() -> argparse.ArgumentParser:
         if name == "up":
             one.add_argument("--nodes", type=int, default=3, help="kwok nodes of the apiserver bed (0: none)")
         if name.endswith("images"):
-            one.add_argument("roles", nargs="*", choices=[[], *(image.role for image in IMAGES)], metavar="ROLE")
+            one.add_argument(
+                "roles", nargs="*", choices=[[], *(image.role for image in (*IMAGES, *OPTIONAL))], metavar="ROLE"
+            )
     return root
 
 

@@ -33,6 +33,12 @@ class ProjectImage:
     dockerfile: str
     lock: str
     bound: int | None  # bytes
+    beside: str = ""
+    """The lock of a second environment in the same image."""
+
+    @property
+    def locks(self) -> tuple[str, ...]:
+        return (self.lock, self.beside) if self.beside else (self.lock,)
 
     @property
     def name(self) -> str:
@@ -53,6 +59,14 @@ IMAGES = (
     ),
     ProjectImage("trainer", _SERVING, "serving_image/locks/train-cpu.txt", None),
 )
+"""What every installation needs."""
+
+OPTIONAL = (
+    ProjectImage(
+        "explainer-alibi", _SERVING, "serving_image/locks/serving.txt", 900 * MB, beside="serving_image/locks/alibi.txt"
+    ),
+)
+"""Built where they are named, or by the test that needs one: for models that name another's engine."""
 
 
 @dataclass(frozen=True)
@@ -71,20 +85,26 @@ def ensure_base(tell: Say = say) -> str:
 
 
 def build_images(roles: Iterable[str] = (), tell: Say = say, fresh: bool = False) -> list[Built]:
-    """Build all images (or those of `roles`), print sizes, refuse one that is too heavy; `fresh` uses no build cache.
+    """Build all images but the optional ones (or those of `roles`), print sizes, refuse one that is too heavy; `fresh`
+    uses no build cache.
 
     A Docker daemon must answer (`docker_daemon.acquire`).
     """
-    chosen = [image for image in IMAGES if not roles or image.role in set(roles)]
+    named = set(roles)
+    chosen = [image for image in (*IMAGES, *OPTIONAL) if image.role in named] if named else list(IMAGES)
     started = time.monotonic()
     with locked("images"):
         base = ensure_base(tell)
         offline = _same_python(base)
         if offline:
             with ThreadPoolExecutor() as pool:
-                list(pool.map(lambda lock: _wheelhouse(lock, tell), sorted({image.lock for image in chosen})))
-        contexts = {lock: _context(lock, offline) for lock in sorted({image.lock for image in chosen})}
-        built = [_build(image, base, contexts[image.lock], offline, fresh) for image in chosen]
+                list(
+                    pool.map(
+                        lambda lock: _wheelhouse(lock, tell), sorted({lock for image in chosen for lock in image.locks})
+                    )
+                )
+        contexts = {locks: _context(locks, offline) for locks in sorted({image.locks for image in chosen})}
+        built = [_build(image, base, contexts[image.locks], offline, fresh) for image in chosen]
     for one in built:
         bound = f"of at most {one.image.bound / MB:.0f} MB" if one.image.bound else "(no bound: torch)"
         tell(f"{one.image.name}: {one.size / MB:.0f} MB without base {bound}; SBOM {one.sbom.relative_to(ROOT)}")
@@ -148,10 +168,10 @@ def _wheelhouse(lock: str, tell: Say) -> Path:
     return folder
 
 
-def _context(lock: str, offline: bool) -> Path:
-    """A build context in the cache: the sources that the Dockerfile copies, and the wheelhouse. Docker 20.10 knows one
-    context."""
-    folder = cache("contexts") / Path(lock).stem
+def _context(locks: tuple[str, ...], offline: bool) -> Path:
+    """A build context in the cache: the sources that the Dockerfile copies, and a wheelhouse for each lock. Docker
+    20.10 knows one context."""
+    folder = cache("contexts") / "+".join(Path(lock).stem for lock in locks)
     shutil.rmtree(folder, ignore_errors=True)
     skip = shutil.ignore_patterns("__pycache__", "*.pyc", "*.egg-info")
     for part in ("crds/governed_api", "operator/governed_operator", "operator/locks", "serving_image/governed_serving",
@@ -159,11 +179,12 @@ def _context(lock: str, offline: bool) -> Path:
         shutil.copytree(ROOT / part, folder / part, ignore=skip)
     for dockerfile in ("operator/Dockerfile", _SERVING):
         shutil.copy(ROOT / dockerfile, folder / dockerfile)
-    if offline:
-        (folder / "wheelhouse").mkdir()
+    houses = ["wheelhouse", *(f"wheelhouse-{Path(lock).stem}" for lock in locks[1:])]
+    for house, lock in zip(houses, locks if offline else (), strict=False):
+        (folder / house).mkdir()
         for wheel in _wheelhouse(lock, say).iterdir():
-            os.link(wheel, folder / "wheelhouse" / wheel.name)
+            os.link(wheel, folder / house / wheel.name)
     for path in folder.rglob("*"):
-        if "wheelhouse" not in path.parts:
+        if not set(houses) & set(path.parts):
             path.chmod(0o755 if path.is_dir() else 0o644)  # a contributor's umask is no part of the image
     return folder

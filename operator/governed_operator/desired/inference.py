@@ -213,9 +213,12 @@ def server_container(subject: Subject, revision: Revision, track: str) -> Manife
 def explainer_container(subject: Subject, revision: Revision, track: str) -> Manifest:
     explainer = revision.model.spec.explainer
     assert explainer is not None
+    images = subject.settings.images
+    # another's engine is a process beside ours, of some 320 MiB once its libraries are loaded
+    image, memory = (images.explainer_alibi, "768Mi") if explainer.engine else (images.explainer, "256Mi")
     return pod.container(
         "explainer",
-        subject.settings.images.explainer,
+        image,
         pod.python_module("governed_serving.explainer"),
         subject.settings.pull_policy,
         env=[
@@ -224,7 +227,7 @@ def explainer_container(subject: Subject, revision: Revision, track: str) -> Man
         ],
         ports=[{"name": "explainer", "containerPort": rt.PORT_EXPLAINER, "protocol": "TCP"}],
         **pod.patient_probes("explainer"),
-        resources=pod.resources(explainer.resources, "100m", "256Mi"),
+        resources=pod.resources(explainer.resources, "100m", memory),
         volumeMounts=[*_mounts(Role.EXPLAINER, reports=False), *_token_mount(revision)],
     )
 

@@ -21,7 +21,7 @@ BY_HAND = {
     "GOVERNED_THREADS": "an override of what the container's CPU quota says",
     "GOVERNED_DRAIN_SECONDS": "for an endpoint that learns late of a leaving pod",
     "GOVERNED_MAX_BODY_BYTES": "the limit of a body",
-    "GOVERNED_ALIBI_PYTHON": "an environment with alibi on the machine of whoever runs a model; no image has one yet",
+    "GOVERNED_ALIBI_PYTHON": "an environment with alibi on the machine of whoever runs a model; the image has its own",
 }
 """Read with a default and set by no template, with the reason."""
 

@@ -12,6 +12,7 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).parents[3]
 LOCKS = {
     "operator/locks/operator.txt": ["operator"],
+    "serving_image/locks/alibi.txt": ["alibi"],
     "serving_image/locks/serving.txt": ["objects", "serving"],
     "serving_image/locks/train-cpu.txt": ["train"],
     "serving_image/locks/train-cuda.txt": ["train"],

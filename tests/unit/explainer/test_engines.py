@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from governed_api.governance import Explainer
+from governed_api.resources import Resources
 from governed_api.validation import validate
 from governed_serving.blackbox.errors import BudgetExhausted, EngineAway, NotExplainable, UnknownMethod
 from governed_serving.explainer.engines import coding as pipe_coding
@@ -25,6 +26,7 @@ from governed_serving.explainer.service.engine import Engine
 from governed_serving.explainer.service.lanes import Busy
 from governed_serving.explainer.service.methods import METHODS
 from governed_serving.explainer.service.overview import overview
+from governed_serving.explainer.service.process import engine_bounds
 from governed_serving.explainer.service.protocol import ExplainRequest, Parameters, parse
 from unit.explainer import models
 
@@ -417,6 +419,9 @@ def manifest(**explainer):
         ({"engine": "alibi"}, "needs acceptLicence BSL-1.1: alibi's Business Source License"),
         ({"engine": "alibi", "acceptLicence": "MIT"}, "acceptLicence"),
         ({"engine": "alibi", "acceptLicence": "BSL-1.1", "type": "lime"}, "alibi computes type shap or anchors"),
+        ({"engine": "alibi", "acceptLicence": "BSL-1.1", "resources": {"limits": {"memory": "768Mi"}}}, "at least 1Gi"),
+        ({"engine": "alibi", "acceptLicence": "BSL-1.1", "resources": {"limits": {"memory": "2Gi"}}}, ""),
+        ({"resources": {"limits": {"memory": "512Mi"}}}, ""),
         ({"engine": "captum", "acceptLicence": "BSL-1.1"}, "engine"),
         ({"engine": "alibi", "acceptLicence": "BSL-1.1"}, ""),
         ({}, ""),
@@ -425,6 +430,14 @@ def manifest(**explainer):
 def test_the_engine_needs_its_licence_accepted(explainer, told):
     messages = validate(manifest(**explainer))
     assert (told in messages[0]) if told else messages == [], messages
+
+
+@pytest.mark.parametrize(
+    ("limit", "memory"), [(None, 2048), ("1Gi", 640), ("2Gi", 1664), ("16Gi", 2048), ("1000M", 569), ("600Mi", 512)]
+)
+def test_its_memory_is_what_the_container_has_beside_ours(limit, memory):
+    given = {"memory": limit} if limit else {}
+    assert engine_bounds(Explainer(resources=Resources(limits=given))).memory >> 20 == memory
 
 
 def test_ours_never_imports_it():

@@ -3,13 +3,15 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 
-from governed_api.quantities import seconds
+from governed_api.governance import Explainer
+from governed_api.quantities import seconds, whole_bytes
 from governed_serving.archive.keysets import key_watch, model_keyring
 from governed_serving.blackbox.client import PredictorClient
 from governed_serving.crypto import SegmentCipher, load_kek
 from governed_serving.explainer.engines.alibi import alibi_methods, alibi_overall, alibi_worker
-from governed_serving.explainer.engines.worker import Worker
+from governed_serving.explainer.engines.worker import Bounds, Worker
 from governed_serving.explainer.service.app import Dependencies, Explanations, application
 from governed_serving.explainer.service.engine import Engine, Limits
 from governed_serving.explainer.service.jobs import JobQueue, JobStore
@@ -27,10 +29,14 @@ from governed_serving.explainer.text.completion import CompletionScorer
 from governed_serving.hosting import Door, Guard, Host, listen, log, web_server
 from governed_serving.journal import Journal, JournalReader, streams
 
-__all__ = ["serve"]
+__all__ = ["engine_bounds", "serve"]
 
 LONGEST_PAUSE = 60.0
 """Seconds before something that failed is begun again."""
+OURS = 384 << 20
+"""Bytes of the container's memory that stay the explainer's own beside another's engine."""
+ENGINE_LEAST = 512 << 20
+"""Bytes without which alibi can't load its libraries and explain anything."""
 TIMEOUT_SHARE = 0.8
 """Of the predictor's timeout: the time that an explanation of a language model gets where nothing else bounds it."""
 
@@ -109,7 +115,9 @@ class _Service:
         """Of the engine that the manifest names; another's environment must be there from the start."""
         if self.settings.explainer.engine is None:
             return METHODS
-        self.foreign = alibi_worker(self.settings.alibi_python, ended=self.metrics.engine_ended)
+        self.foreign = alibi_worker(
+            self.settings.alibi_python, engine_bounds(self.settings.explainer), self.metrics.engine_ended
+        )
         return alibi_methods(self.foreign)
 
     def why_not_ready(self) -> str:
@@ -151,6 +159,14 @@ class _Service:
         self.watch.save()
         self.journal.close()
         self.predictor.close()
+
+
+def engine_bounds(explainer: Explainer) -> Bounds:
+    """Of another's engine: of the container's memory what we don't need."""
+    usual, limit = Bounds(), explainer.resources.limits.get("memory")
+    if limit is None:
+        return usual
+    return replace(usual, memory=min(usual.memory, max(ENGINE_LEAST, whole_bytes(limit) - OURS)))
 
 
 async def kept_running(
