@@ -166,13 +166,19 @@ class CalibrationCurve(RecordedPart):
 
 
 class Slice(RecordedPart):
-    """Values of several protected attributes together that are selected otherwise than everybody else."""
+    """Values of several attributes together, one protected at least, that fare otherwise than all others beside
+    them."""
 
+    measure: str = "selectionRate"
+    """What differs: selectionRate, truePositiveRate, falsePositiveRate or accuracy."""
     values: dict[str, str]
-    """Attribute → value."""
+    """Protected attribute → value."""
+    within: dict[str, str] = {}
+    """Stratum → value, which those that it is compared with have as well."""
     rows: int
+    """Of the measure."""
     rate: float | None = None
-    """Of selection."""
+    """The measure's."""
     difference: float | None = None
     """rate - that of all other rows."""
     lower: float | None = None
@@ -184,7 +190,8 @@ class Slice(RecordedPart):
 
 
 class Slices(RecordedPart):
-    """Subgroup discovery. The chance that any slice is ever found falsely is at most 1 - confidenceLevel."""
+    """Subgroup discovery. At any look, the expected share of false ones among those found is at most 1 -
+    confidenceLevel; where there is nothing to find, so is the chance that any is ever found."""
 
     looked_at: int = 0
     left_out: int = 0

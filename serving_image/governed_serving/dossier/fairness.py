@@ -169,13 +169,23 @@ def _labels(auditor: BiasVerdict) -> Safe | None:
     )
 
 
+WORDS_OF_MEASURES = {
+    "selectionRate": "selected",
+    "truePositiveRate": "selected of those who should be",
+    "falsePositiveRate": "selected of those who should not",
+    "accuracy": "decided rightly",
+}
+
+
 def _slices(slices: Slices) -> Safe | None:
-    """Which combinations of protected values are selected otherwise than everybody else."""
+    """Which combinations of values fare otherwise than everybody else."""
     if not slices.looked_at:
         return None
     rows = [
         [
             ", ".join(f"{attribute} {value}" for attribute, value in one.values.items()),
+            ", ".join(f"{stratum} {value}" for stratum, value in one.within.items()),
+            WORDS_OF_MEASURES.get(one.measure, one.measure),
             f"{one.rows:,}",
             percent(one.rate),
             number(one.difference),
@@ -184,16 +194,20 @@ def _slices(slices: Slices) -> Safe | None:
         ]
         for one in slices.found
     ]
-    said = f"{slices.looked_at:,} combinations of two or three protected values were compared with everybody else"
+    said = f"{slices.looked_at:,} combinations of two or three values, one protected at least, were compared with "
+    said += "everybody else, within strata with the others there"
     said += f"; {slices.left_out:,} smaller ones were not. " if slices.left_out else ". "
-    said += "Any of them is ever found by mistake with at most the verdict's chance of being wrong, however often one "
-    said += "looks. They are shown; the verdict doesn't hang on them."
-    headings = ["combination", "rows", "selected", "difference", "interval", "log e-value"]
+    said += (
+        "Whenever one looks, the share of mistakes among those found is expected to be at most the verdict's chance "
+    )
+    said += "of being wrong; where there is nothing, so is the chance of ever finding any. They are shown; the verdict "
+    said += "doesn't hang on them."
+    headings = ["combination", "within", "what", "rows", "share", "difference", "interval", "log e-value"]
     return text(
         [
             tag("h4", "Subgroups"),
             tag("p", said),
-            table(headings, rows, numeric=(1, 2, 3, 5)) if rows else tag("p", "None was found.", class_="none"),
+            table(headings, rows, numeric=(3, 4, 5, 7)) if rows else tag("p", "None was found.", class_="none"),
         ]
     )
 

@@ -399,13 +399,22 @@ def test_the_page_says_what_training_was_mitigated_by(reached: bool) -> None:
     assert "mitigation of bias" not in without
 
 
+def test_a_subgroup_says_in_which_stratum_and_by_what_it_differs() -> None:
+    one = {"measure": "truePositiveRate", "values": {"sex": "f"}, "within": {"department": "A"}, "rows": 40}
+    told = {"verdict": "Pass", "slices": {"lookedAt": 9, "found": [one]}}
+    page = render_page(gather("m", report={"status": {"auditor": told}}, source=None, kek=None, made=NOW))
+    structure(page)
+    assert "department A" in page
+    assert "selected of those who should be" in page
+
+
 def test_subgroups_that_were_found_are_told() -> None:
     one = {"values": {"sex": "f", "race": HOSTILE}, "rows": 1234, "rate": 0.125, "difference": -0.375}
     one |= {"lower": -0.5, "upper": -0.25, "logEvidence": 12.5}
     told = {"verdict": "Pass", "slices": {"lookedAt": 90, "leftOut": 7, "found": [one]}}
     page = render_page(gather("m", report={"status": {"auditor": told}}, source=None, kek=None, made=NOW))
     structure(page)
-    assert "90 combinations of two or three protected values" in page
+    assert "90 combinations of two or three values, one protected at least," in page
     assert "7 smaller ones were not" in page
     assert re.search(r"sex f, race .{0,300}1,234.{0,200}12\.5 %.{0,200}0\.375.{0,200}0\.5.{0,20}0\.25", page, re.S)
     told["slices"] = {"lookedAt": 90, "leftOut": 0, "found": []}

@@ -1,6 +1,5 @@
 """Subgroup discovery: what is found is there, at no look is anything found that isn't, and it decides nothing."""
 
-from dataclasses import replace
 from itertools import product
 from math import log, pi
 
@@ -12,7 +11,7 @@ from governed_api.governance import Bias
 from governed_api.verdict import BiasVerdict, wire
 from governed_serving.fairness.counts.cells import Cells
 from governed_serving.fairness.metrics import slices
-from governed_serving.fairness.metrics.roster import Roster, enrolled, panel_of
+from governed_serving.fairness.metrics.roster import Roster, enrolled
 from governed_serving.fairness.metrics.sequences import Question, RateContrast, evidences, intervals
 from governed_serving.fairness.metrics.verdict import judge
 
@@ -90,12 +89,11 @@ def test_parts_of_alpha_do_not_hang_on_what_comes_later_and_sum_to_less_than_1()
     for n in range(30):
         cells.put(("m", f"later {n:02}", "young"), np.array([[0, 0, 260], [0, 0, int(rng.binomial(260, 0.5))]]))
     roster = enrolled(roster, bias, cells, 2.0)
-    panels = {name: panel_of(cells, (name,), [], roster) for name in AXES}
-    coded = slices._coded(cells, panels, AXES)
+    coded = slices._coded(cells, roster)
     every = [
         one
         for axes in (AXES, AXES[:2], AXES[1:], ("sex", "age"))
-        for one in slices._candidates(coded, axes, panels, 0.25)
+        for one in slices._candidates(coded, slices._Axes(axes, ()), "selectionRate", roster, 0.25)
     ]
     assert sum(one.share for one in every) <= 1
     shares = {one.values: one.share for one in every}
@@ -104,10 +102,10 @@ def test_parts_of_alpha_do_not_hang_on_what_comes_later_and_sum_to_less_than_1()
 
 
 def test_bounds_are_the_manifests_else_a_tenth() -> None:
-    assert slices._bounds(rules(thresholdLower=-0.3)) == (-0.3, np.inf)
-    assert slices._bounds(rules(thresholdUpper=0.2)) == (-np.inf, 0.2)
-    accuracy = rules().model_copy(update={"metrics": rules().metrics[:0]})
-    assert slices._bounds(accuracy) == (-0.1, 0.1)
+    name = "statisticalParityDifference"
+    assert slices._bounds(rules(thresholdLower=-0.3), name) == (-0.3, np.inf)
+    assert slices._bounds(rules(thresholdUpper=0.2), name) == (-np.inf, 0.2)
+    assert slices._bounds(rules(thresholdUpper=0.2), "accuracyDifference") == (-0.1, 0.1)
     frame = people(12_000, 1, sex="f", race="c")
     assert judge(rules(thresholdLower=-0.1), counted(frame)).slices.found
     assert not judge(rules(thresholdLower=-0.6), counted(frame)).slices.found
@@ -161,14 +159,14 @@ def test_a_thousand_slices_are_looked_at_and_twenty_told() -> None:
 
 
 def test_a_slice_is_found_at_its_part_of_the_level() -> None:
-    """The part of a pair of three kinds of pairs: a third, times both values' places; its interval is at that part."""
+    """A quarter (one of four kinds), times its values' places, times how many are found with it; so is its interval."""
     bias, cells = rules(("sex", "race", "age")), counted(people(3000, 7, sex="f", race="c"))
     found = judge(bias, cells).slices.found
     whole = np.array([*cells.counts.values()])
     k, n = int(whole[:, 1].sum()), int(whole.sum())
     for one in found:
         places = [sorted(VALUES[axis]).index(value) + 1 for axis, value in one.values.items()]
-        part = 0.05 / 4 * np.prod([6 / (pi * place) ** 2 for place in places])
+        part = len(found) * 0.05 / 4 * np.prod([6 / (pi * place) ** 2 for place in places])
         cases = round(one.rate * one.rows)
         question = Question((RateContrast((cases, k - cases), (one.rows, n - one.rows)),), "difference")
         (evidence,) = evidences([question], [(-0.1, 0.1)])
@@ -185,12 +183,10 @@ def test_a_slice_needs_ten_rows_inside_and_outside(inside: int, outside: int, th
     cells = Cells(("a", "b"))
     cells.put(("x", "y"), np.array([[0, 0, inside], [0, 0, 0]]))
     cells.put(("v", "w"), np.array([[0, 0, outside], [0, 0, 0]]))
-    panels = {axis: panel_of(cells, (axis,), []) for axis in cells.axes}
-    panels = {
-        axis: replace(panel, order=order) for (axis, panel), order in zip(panels.items(), ("vx", "wy"), strict=True)
-    }
-    coded = slices._coded(cells, panels, cells.axes)
-    found = [one.values for one in slices._candidates(coded, cells.axes, panels, 1.0)]
+    roster = Roster({"a": {"v": 0.0, "x": 0.0}, "b": {"w": 0.0, "y": 0.0}})
+    coded = slices._coded(cells, roster)
+    axes = slices._Axes(cells.axes, ())
+    found = [one.values for one in slices._candidates(coded, axes, "selectionRate", roster, 1.0)]
     assert found == ([("v", "w"), ("x", "y")] if there else [])
 
 
@@ -212,3 +208,125 @@ def test_one_attribute_has_no_slices_and_small_ones_are_not_shown() -> None:
     told = judge(rules(), cells)
     assert all("rare" not in found.values.values() for found in told.slices.found)
     assert wire(BiasVerdict.model_validate(wire(told))) == wire(told)
+
+
+def graded(axes: tuple[str, ...], cells: dict[tuple[str, ...], tuple[int, int, int, int]]) -> Cells:
+    """From false and true negatives, false and true positives by key: all labelled."""
+    table = Cells(axes)
+    for key, (tn, fn, fp, tp) in cells.items():
+        table.put(key, np.array([[tn, fn, 0], [fp, tp, 0]]))
+    return table
+
+
+def labelled_rules(strata: list[str] | None = None) -> Bias:
+    return Bias.model_validate(
+        {
+            "protectedAttributes": [{"name": "sex"}, {"name": "race"}],
+            "strata": strata or [],
+            "favorableOutcome": {"label": "yes"},
+            "metrics": [{"name": "equalOpportunityDifference", "thresholdLower": -0.2, "thresholdUpper": 0.2}],
+            "minSamples": 1,
+        }
+    )
+
+
+def test_with_labels_slices_are_found_by_what_happens_to_those_who_deserve_it() -> None:
+    """All are selected alike; of those who were right for it, f and b are passed over."""
+    usual, passed_over = (300, 100, 100, 300), (100, 300, 300, 100)
+    keys = {("f", "a"): usual, ("f", "b"): passed_over, ("m", "a"): usual, ("m", "b"): usual}
+    told = judge(labelled_rules(), graded(("sex", "race"), keys)).slices
+    best = {one.measure: one for one in told.found if one.values == {"sex": "f", "race": "b"}}
+    assert set(best) == {"truePositiveRate", "falsePositiveRate", "accuracy"}
+    assert told.looked_at == 4 * 4
+    tpr = best["truePositiveRate"]
+    assert (tpr.rows, tpr.rate, tpr.difference) == (400, 0.25, 0.25 - 0.75)
+    assert tpr.upper is not None
+    assert tpr.upper < -0.2
+    assert best["accuracy"].difference == pytest.approx(200 / 800 - 0.75)
+
+
+def test_whether_labels_have_come_is_no_choice_of_what_is_looked_at() -> None:
+    assert slices._measures(labelled_rules()) == list(slices.MEASURES)
+    assert slices._measures(rules()) == ["selectionRate"]
+    silent = counted(people(3000, 5), ("sex", "race"))
+    told = judge(labelled_rules(), silent).slices
+    assert told.looked_at == 6  # without labels there are no rows to look at
+
+
+def by_department(rates: dict[tuple[str, str], float], rows: int = 1500) -> Cells:
+    cells = Cells(("sex", "department"))
+    for key, rate in rates.items():
+        k = round(rows * rate)
+        cells.put(key, np.array([[0, 0, rows - k], [0, 0, k]]))
+    return cells
+
+
+def within_departments() -> Bias:
+    return Bias.model_validate(
+        {
+            "protectedAttributes": [{"name": "sex"}],
+            "strata": ["department"],
+            "favorableOutcome": {"label": "yes"},
+            "metrics": [{"name": "statisticalParityDifference", "thresholdLower": -0.1, "thresholdUpper": 0.1}],
+            "minSamples": 1,
+        }
+    )
+
+
+def test_a_slice_of_a_stratum_is_compared_with_the_others_there() -> None:
+    alike = {("f", "A"): 0.9, ("m", "A"): 0.9, ("f", "B"): 0.1, ("m", "B"): 0.1}
+    told = judge(within_departments(), by_department(alike)).slices
+    assert (told.looked_at, told.found) == (4, [])
+    apart = judge(within_departments(), by_department({**alike, ("f", "A"): 0.5})).slices
+    assert [(one.values, one.within) for one in apart.found][:1] in (
+        [({"sex": "f"}, {"department": "A"})],
+        [({"sex": "m"}, {"department": "A"})],
+    )
+    assert {one.within["department"] for one in apart.found} == {"A"}
+    assert abs(apart.found[0].difference or 0) == pytest.approx(0.4)
+
+
+def test_every_slice_names_a_protected_attribute_and_two_or_three_in_all() -> None:
+    bias = labelled_rules(["department", "year"])
+    axes = [one.all for one in slices._combined(bias)]
+    assert len(axes) == len(set(axes)) == 1 + 2 * 2 + 1 * 2 + 2 * 1
+    assert all(one[0] in ("sex", "race") and 2 <= len(one) <= 3 for one in axes)
+    assert slices._combined(rules(("sex",))) == []
+
+
+def test_strata_are_enrolled_for_good_and_the_parts_of_all_slices_sum_to_less_than_1() -> None:
+    bias = within_departments()
+    roster = enrolled(Roster(), bias, by_department({("f", "A"): 0.5, ("m", "A"): 0.5}), 1.0)
+    later = by_department({(sex, letter): 0.5 for sex in "fm" for letter in "ABCDEFGH"})
+    after = enrolled(roster, bias, later, 2.0)
+    assert after.order("department")[0] == "A"
+    assert "department" not in after.references
+    coded = slices._coded(later, after)
+    every = [
+        one for axes in slices._combined(bias) for one in slices._candidates(coded, axes, "selectionRate", after, 1.0)
+    ]
+    assert len(every) == 16
+    assert sum(one.share for one in every) <= 1
+
+
+def test_rows_of_a_stratum_that_is_not_enrolled_are_in_no_slice_of_it() -> None:
+    cells = by_department({("f", "A"): 0.2, ("m", "A"): 0.8, ("f", "B"): 0.5, ("m", "B"): 0.5})
+    cells.put(("f", "rare"), np.array([[0, 0, 9], [0, 0, 0]]))
+    told = judge(within_departments(), cells).slices
+    assert told.looked_at == 4
+    assert all(one.within == {"department": "A"} for one in told.found)
+
+
+def test_more_are_found_together_than_a_union_bound_would() -> None:
+    """Wang and Ramdas: with k found, each needs 1 / k of the evidence."""
+    alpha = 0.05
+    assert slices._e_bh([3.0, 2.5, 2.4, -9.0], alpha) == [0, 1, 2]  # -log(3 × .05) = 1.9
+    assert slices._e_bh([-log(0.05)], alpha) == [0]
+    assert slices._e_bh([2.9], alpha) == []
+    assert slices._e_bh([], alpha) == []
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        weighted = rng.normal(1.5, 1.5, 12).tolist()
+        found = slices._e_bh(weighted, alpha)
+        assert {place for place, one in enumerate(weighted) if one >= -log(alpha)} <= set(found)
+        assert all(weighted[place] >= -log(alpha * len(found)) for place in found)

@@ -29,6 +29,7 @@ __all__ = [
     "enrolled",
     "has_support",
     "panel_of",
+    "place_share",
     "pooled",
     "subjects_of",
 ]
@@ -75,15 +76,22 @@ def enrolled(roster: Roster, bias: Bias, cells: Cells, now: float = 0.0) -> Rost
     enough = cells.rows >= bias.least_samples
     for axes, privileged in subjects_of(bias):
         subject, table = joint_name(axes), cells.by(*axes)
-        known, total = dict(groups.get(subject, {})), int(table.rows.sum())
-        rows = sorted(zip((-table.rows).tolist(), table.groups, strict=True))
-        new = [g for n, g in rows if g not in known and is_group(g) and has_support(-n, total)]
-        known |= dict.fromkeys(new[: MOST_GROUPS - len(known)], now)
-        groups[subject] = known
+        known = groups[subject] = _with_support(groups.get(subject, {}), table, now)
         if enough and not privileged and subject not in references and len(known) > 1:
             among = _of(table, known)
             references[subject] = (reference_groups(among)[0], now)
+    for stratum in bias.strata:  # for subgroups alone: within strata nobody is a reference
+        if stratum not in {a.name for a in bias.protected_attributes}:
+            groups[stratum] = _with_support(groups.get(stratum, {}), cells.by(stratum), now)
     return Roster(groups, references)
+
+
+def _with_support(known: Mapping[str, float], table: GroupTable, now: float) -> dict[str, float]:
+    """``known`` and the groups that have support by now, the largest first, as far as there is room."""
+    total = int(table.rows.sum())
+    rows = sorted(zip((-table.rows).tolist(), table.groups, strict=True))
+    new = [g for n, g in rows if g not in known and is_group(g) and has_support(-n, total)]
+    return dict(known) | dict.fromkeys(new[: MOST_GROUPS - len(known)], now)
 
 
 def agreed(rosters: Sequence[Roster]) -> Roster:
@@ -162,11 +170,11 @@ class Panel:
         """Part of the level for ``group`` alone, against a named reference, or for the pair of it and ``other``; all
         sum to ≤ 1."""
         if other is None:
-            return _series(_place(self.order, group))
+            return place_share(_place(self.order, group))
         if self.named and other in self.base:
-            return _series(_place([g for g in self.order if g not in self.base], group))
+            return place_share(_place([g for g in self.order if g not in self.base], group))
         later = max(_place(self.order, group), _place(self.order, other)) - 1
-        return _series(max(later, 1)) / max(later, 1)
+        return place_share(max(later, 1)) / max(later, 1)
 
 
 def _place(order: Sequence[str], group: str) -> int:
@@ -174,7 +182,7 @@ def _place(order: Sequence[str], group: str) -> int:
     return order.index(group) + 1 if group in order else len(order) + 1
 
 
-def _series(place: int) -> float:
+def place_share(place: int) -> float:
     """Sums to 1 over all places: 6/(π² place²)."""
     return 6 / (pi * place) ** 2
 

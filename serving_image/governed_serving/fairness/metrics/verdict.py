@@ -180,7 +180,7 @@ def judge(bias: Bias, cells: Cells, roster: Roster | None = None) -> BiasVerdict
     )
     told: dict[str, object] = {"pooled": gone, "labels": labels, "outside_range": _outside(cells)}
     told["calibration"] = calibration_curves(bias, cells, panels, alpha_of(bias))
-    told["slices"] = slices_of(bias, cells, panels, alpha_of(bias)) if samples >= least else None
+    told["slices"] = slices_of(bias, cells, roster, alpha_of(bias)) if samples >= least else None
     return verdict.changed(**{name: value for name, value in told.items() if value})
 
 
