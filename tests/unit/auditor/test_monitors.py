@@ -11,15 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.naive_bayes import CategoricalNB
 
-from governed_api.governance import Bias
+from governed_api.governance import Bias, FavorableOutcome
 from governed_serving.artefact import Feature, Lineage, Manifest, Output
 from governed_serving.auditor.service.checks import Checks, Others
 from governed_serving.auditor.service.folding import Fold
-from governed_serving.auditor.service.live import Live
+from governed_serving.auditor.service.live import Live, _attribution_bound
 from governed_serving.auditor.service.tally import SharedMonitoringState
 from governed_serving.fairness.counts.columns import coded
 from governed_serving.fairness.monitoring.drift import population_stability
 from governed_serving.fairness.monitoring.monitors import (
+    MOST_EXACT,
     AttributionSums,
     DriftMonitor,
     FreshRows,
@@ -203,7 +204,8 @@ def test_explanations_are_compared_between_groups_whichever_comes_first() -> Non
     assert live.attributions.rows == 300
     gaps = {(g.group, g.feature): g for g in live.attributions.gaps(0.95, 10)}
     women = gaps["f", "income"]
-    assert women.lower > 0.25
+    assert women.exact
+    assert women.lower > 0.1
     assert women.difference == pytest.approx(0.5, abs=0.15)
     assert gaps["f", "text"].lower < 0 < gaps["f", "text"].upper
     assert live.attributions.gaps(0.95, 1000) == []
@@ -227,6 +229,76 @@ def test_explanations_that_replicas_have_are_compared_as_one() -> None:
     for key, gap in merged.items():
         assert gap.rows == expected[key].rows == 150
         assert (gap.lower, gap.upper) == pytest.approx((expected[key].lower, expected[key].upper))
+
+
+def test_of_rare_large_attributions_no_gap_is_shown_that_is_not_there() -> None:
+    """Nearly all are nothing: where few rows are seen of a group, its deviation is none, and 0 seems far away."""
+    rng, wrong = np.random.default_rng(17), {None: 0, 1.0: 0}
+    for _ in range(30):
+        every = {bound: AttributionSums(bound=bound) for bound in wrong}
+        shown = dict.fromkeys(wrong, False)
+        for look in range(4):
+            for group, rows in (("a", 25), ("b", 400)):
+                for value in np.where(rng.random(rows) < 0.02, 0.9, 0.001 * rng.standard_normal(rows)).tolist():
+                    for sums in every.values():
+                        sums.add({"g": group}, {"x": value}, float(look))
+            for bound, sums in every.items():
+                shown[bound] |= any(gap.lower > 0 or gap.upper < 0 for gap in sums.gaps(0.95, 10))
+        for bound, ever in shown.items():
+            wrong[bound] += ever
+    assert wrong[1.0] == 0
+    assert wrong[None] > 0.05 * 30, "else this tells nothing"
+
+
+def test_attributions_beyond_their_range_count_as_its_end_and_are_counted() -> None:
+    sums = AttributionSums(bound=1.0)
+    for number in range(40):
+        sums.add({"g": "ab"[number % 2]}, {"x": 5.0 if number % 2 else -0.5})
+    assert sums.clipped == 20
+    by_group = {gap.group: gap for gap in sums.gaps(0.95, 10)}
+    assert by_group["b"].difference == pytest.approx(1.5)
+    assert by_group["b"].upper <= 2.0
+    again = AttributionSums(bound=1.0)
+    again.load(json.loads(json.dumps(sums.dump())))
+    assert again.clipped == 20
+    assert again.gaps(0.95, 10) == sums.gaps(0.95, 10)
+
+
+def test_of_many_gaps_the_largest_have_an_interval_and_the_others_what_is_possible() -> None:
+    rng, sums = np.random.default_rng(18), AttributionSums(bound=1.0)
+    features = [f"x{i}" for i in range(MOST_EXACT)]
+    for number in range(400):
+        gone = {feature: 0.2 * (i + 1) / MOST_EXACT * (number % 2) for i, feature in enumerate(features)}
+        sums.add({"g": "ab"[number % 2]}, {f: v + float(rng.normal(0, 0.01)) for f, v in gone.items()})
+    gaps = sums.gaps(0.95, 10)
+    assert len(gaps) == 2 * MOST_EXACT
+    assert all(gap.exact for gap in gaps)
+    wide = [gap for gap in gaps if (gap.lower, gap.upper) == (-2.0, 2.0)]
+    assert len(wide) == MOST_EXACT
+    assert max(abs(gap.difference) for gap in wide) <= min(abs(gap.difference) for gap in gaps if gap not in wide)
+
+
+def outcome(**changed: object) -> FavorableOutcome:
+    return FavorableOutcome.model_validate(changed)
+
+
+def test_what_an_attribution_can_be_comes_from_the_manifest_alone() -> None:
+    assert _attribution_bound(outcome(label="yes")) == 1.0
+    assert _attribution_bound(outcome(threshold=3.0, range={"min": -2.0, "max": 8.0})) == 10.0
+    assert _attribution_bound(outcome(threshold=3.0)) is None
+    sums = AttributionSums()
+    for number in range(40):
+        sums.add({"g": "ab"[number % 2]}, {"x": float(number)})
+    assert not any(gap.exact for gap in sums.gaps(0.95, 10))
+
+
+@pytest.mark.parametrize("unit", [{"space": "log-odds"}, {"scale": "logit"}, {"space": "margin"}])
+def test_attributions_in_another_unit_are_not_added_to_those_of_outputs(unit: dict[str, str]) -> None:
+    live = Live(Fold(BIAS, "r1"), None, {})
+    entry = {"target": "yes", "attributions": [{"feature": "income", "attribution": 0.25}]}
+    assert live._attributions(entry) == {"income": 0.25}
+    assert live._attributions({**entry, "space": "output"}) == {"income": 0.25}
+    assert live._attributions({**entry, **unit}) == {}
 
 
 @pytest.mark.parametrize("restarted", [False, True])

@@ -127,7 +127,13 @@ class Checks:
                 gap.difference,
                 (gap.lower > 0 or gap.upper < 0) and abs(gap.difference) >= GAP_LARGE * gap.scale,
                 abs(gap.difference) < GAP_SMALL * gap.scale,
-                {"difference": gap.difference, "lower": gap.lower, "upper": gap.upper, "rows": gap.rows},
+                {
+                    "difference": gap.difference,
+                    "lower": gap.lower,
+                    "upper": gap.upper,
+                    "rows": gap.rows,
+                    "exact": gap.exact,
+                },
             )
             for gap in gaps
         ]

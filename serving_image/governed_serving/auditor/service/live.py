@@ -9,6 +9,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from governed_api.governance import FavorableOutcome
 from governed_serving.artefact import Manifest
 from governed_serving.auditor.service.conversations import Conversations
 from governed_serving.auditor.service.folding import Fold
@@ -33,7 +34,7 @@ class Live:
     def __init__(self, fold: Fold, manifest: Manifest | None, reference: Mapping[str, Distribution]):
         self.drift = DriftMonitor(reference)
         self.fresh = FreshRows()
-        self.attributions = AttributionSums()
+        self.attributions = AttributionSums(bound=_attribution_bound(fold.bias.favorable_outcome))
         self.alarms = Hysteresis()
         self.flips: dict[str, list[int]] = {}
         """What was swapped → rows, flipped."""
@@ -112,7 +113,10 @@ class Live:
             self.unmatched += 1
 
     def _attributions(self, explanation: Mapping[str, Any]) -> dict[str, float]:
-        """Feature → attribution towards the favourable outcome; empty when it is about something else."""
+        """Feature → attribution towards the favourable outcome; empty when it is about something else, or in another
+        unit than the model's output (log-odds)."""
+        if explanation.get("scale", "output") != "output" or explanation.get("space", "output") != "output":
+            return {}
         entries = explanation.get("attributions", [])
         sign = self._fold.direction(explanation.get("target"))
         names = [entry.get("feature") or entry.get("group") for entry in entries]
@@ -162,3 +166,10 @@ def _decision(label: Column) -> tuple[Numbers, list[str]]:
         return values, words
     names, codes = np.unique(values, return_inverse=True)
     return codes, [str(name) for name in names.tolist()]
+
+
+def _attribution_bound(outcome: FavorableOutcome) -> float | None:
+    """What a Shapley value can't exceed: it is a mean of differences between two outputs of a known range."""
+    if outcome.label is not None:
+        return 1.0
+    return None if outcome.range is None else outcome.range.max - outcome.range.min

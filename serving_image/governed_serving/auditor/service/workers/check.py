@@ -16,7 +16,7 @@ from governed_serving.auditor.service.scheduling import Worker
 from governed_serving.auditor.service.state import AuditState
 from governed_serving.fairness.metrics.measures import SMALLEST_GROUP
 from governed_serving.fairness.monitoring.counterfactuals import Columns
-from governed_serving.fairness.monitoring.monitors import ColumnDrift, Gap
+from governed_serving.fairness.monitoring.monitors import ColumnDrift, Gap, gaps_of
 from governed_serving.hosting.logs import log
 from governed_serving.records import EventRecord, timestamp
 
@@ -86,9 +86,11 @@ class CheckWorker(Worker):
             closed = live.drift.compared(replica.drift for replica in others.running) if live.window_closed else None
             live.window_closed = False
             rows = live.fresh.take() if due and live.fresh.seen >= LEAST_ROWS else None
-            shown = (replica.attributions for replica in others.every)
-            gaps = live.attributions.gaps(CHECK_LEVEL, SMALLEST_GROUP, shown) if rows else None
+            mine = live.attributions.table() if rows else None
             talks = live.conversations.take() if due and live.conversations.seen >= LEAST_CONVERSATIONS else None
+        shown = [replica.attributions for replica in others.every]
+        bound = live.attributions.bound
+        gaps = None if mine is None else gaps_of([mine, *shown], CHECK_LEVEL, SMALLEST_GROUP, bound)
         return _Due(closed, rows, gaps, talks)
 
     def _look(self, due: _Due) -> list[str]:
