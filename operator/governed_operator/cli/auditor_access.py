@@ -38,18 +38,18 @@ AUDITOR = rt.on_this_machine(rt.PORT_AUDITOR)
 
 
 def auditor_client(
-    url: str, name: str, pod_token_file: Path | None, workdir: Path | None, *, timeout: float = 60.0
+    url: str, name: str, pod_token_file: Path | None, workdir: Path | None, *, timeout: float | None = None
 ) -> "ModelClient":
     """Shows the token of the auditor's port where there is one. Ends the command when the file can't be read."""
-    from governed_operator.local.client import ModelClient
-    from governed_operator.local.workdir import Workdir
+    from governed_operator.local.client import TIMEOUT, ModelClient
+    from governed_operator.local.workdir import Workdir, pod_token_headers
 
     path = pod_token_file or Workdir(workdir or Path(".governed") / name).pod_token(name)
     headers: dict[str, str] = {}
     try:
-        headers[rt.POD_TOKEN_HEADER] = path.read_text("ascii").strip()
+        headers = pod_token_headers(path)
     except (OSError, UnicodeDecodeError) as error:
         if pod_token_file is not None:
             found = error.strerror if isinstance(error, OSError) else "bytes that are none"
             fail(f"{path}: {found}: expected the token of the auditor's port, which is {_POD_FILE} in its container")
-    return ModelClient(url, name, timeout=timeout, headers=headers)
+    return ModelClient(url, name, timeout=timeout or TIMEOUT, headers=headers)

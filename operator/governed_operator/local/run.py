@@ -24,7 +24,7 @@ from governed_operator.local.progress import training_state, waiting
 from governed_operator.local.reports import forget_other_revisions, raw_report, report
 from governed_operator.local.supervision import Backoff
 from governed_operator.local.volumes import Secrets, Volumes
-from governed_operator.local.workdir import Workdir
+from governed_operator.local.workdir import Workdir, pod_token_headers
 from governed_operator.policy.artefact import artefact_of
 from governed_operator.settings import Settings
 
@@ -75,7 +75,7 @@ class Running:
     def auditor_headers(self) -> dict[str, str]:
         """What the auditor's port asks for where a foreign runtime shares the pod."""
         path = self.workdir.pod_token(self.model.name)
-        return {rt.POD_TOKEN_HEADER: path.read_text()} if path.is_file() else {}
+        return pod_token_headers(path) if path.is_file() else {}
 
     @property
     def token_file(self) -> Path:

@@ -21,6 +21,11 @@ PATIENCE = 90.0
 """Seconds that a start waits for the caretaker of a run that died; what is left then is named."""
 
 
+def pod_token_headers(path: Path) -> dict[str, str]:
+    """What a port that asks for the pod's token in a file is sent. Raises OSError, UnicodeDecodeError."""
+    return {rt.POD_TOKEN_HEADER: path.read_text("ascii").strip()}
+
+
 class Workdir:
     """WORKDIR/{volumes,secrets,reports,run.json}; plaintext under ``memory``, gone when the run ends."""
 

@@ -6,6 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+from governed_api import routes
+from governed_api.names import ARCHIVE
+from governed_operator.desired.archive import archive_service
+from governed_operator.settings import Settings
+
 ROOT = Path(__file__).parents[3]
 CHART = ROOT / "charts" / "governed-models"
 
@@ -33,6 +38,17 @@ def test_everything_the_operator_reads_can_be_set_by_the_chart() -> None:
     assert read
     for name in read:
         assert f"GOVERNED_OPERATOR_{name}," in template or f'(list "{name}" ' in template, name
+
+
+def test_the_ingress_publishes_the_read_routes_of_a_tiled_log_and_no_other() -> None:
+    template = (CHART / "templates" / "ledgeringress.yaml").read_text()
+    paths = re.findall(r"path: (\S+)\n\s+pathType: (\w+)", template)
+    assert paths == [(routes.CHECKPOINT, "Exact"), (routes.TILES, "Prefix")]
+    assert set(re.findall(r"name: (governed-\S+?),? port: \{name: (\w+)\}", template)) == set()
+    backends = re.findall(r"service: \{name: ([\w-]+), port: \{name: (\w+)\}\}", template)
+    assert backends == [(ARCHIVE, "ledger")] * 2
+    served = {port["name"] for port in archive_service("team-a", Settings(ledger_readers="ingress"))["spec"]["ports"]}
+    assert "ledger" in served
 
 
 def test_the_dashboard_reads_metrics_that_the_operator_has() -> None:
