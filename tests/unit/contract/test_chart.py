@@ -44,7 +44,6 @@ def test_the_ingress_publishes_the_read_routes_of_a_tiled_log_and_no_other() -> 
     template = (CHART / "templates" / "ledgeringress.yaml").read_text()
     paths = re.findall(r"path: (\S+)\n\s+pathType: (\w+)", template)
     assert paths == [(routes.CHECKPOINT, "Exact"), (routes.TILES, "Prefix")]
-    assert set(re.findall(r"name: (governed-\S+?),? port: \{name: (\w+)\}", template)) == set()
     backends = re.findall(r"service: \{name: ([\w-]+), port: \{name: (\w+)\}\}", template)
     assert backends == [(ARCHIVE, "ledger")] * 2
     served = {port["name"] for port in archive_service("team-a", Settings(ledger_readers="ingress"))["spec"]["ports"]}

@@ -168,7 +168,8 @@ class JobQueue:
             job = self._waiting.popleft()
             try:
                 await self._one(job)
-            except OSError as error:  # the spool is full: the job stays as it last was there, and comes back at a start
+            except OSError as error:  # the spool is full: the job stays as it last was there, and is tried again
+                self._waiting.appendleft(job)
                 self.unsaved += 1
                 self._log("error", "job state not saved: spool unwritable", error=str(error))
                 await self._pause(1.0)
@@ -205,31 +206,37 @@ class JobQueue:
             self._log("warning", f"explanation not delivered, {end}", error=problem, tries=job.posts)
 
     async def _one(self, job: Job) -> None:
-        job.status, job.attempts = "running", job.attempts + 1
-        self._store.save(job)
-        try:
-            job.result = await self._work(job.body, job.id)
-            job.status = "done"
-        except (EngineAway, PredictorAway, Busy, JournalError) as error:
-            if job.attempts < ATTEMPTS:
-                job.status = "queued"
+        """Raises OSError where the job couldn't be saved: it is as it was, or finished and not computed again."""
+        if job.status in ("queued", "running"):
+            self._store.save(msgspec.structs.replace(job, status="running", attempts=job.attempts + 1))
+            job.status, job.attempts = "running", job.attempts + 1
+            if not await self._finished_work(job):
                 self._store.save(job)
                 await self._pause(min(2.0**job.attempts, 30.0))
                 self._waiting.append(job)
                 return
-            job.status, job.error = "failed", str(error)
-        except ExplainerError as error:
-            job.status, job.error = "failed", str(error)
-        except OSError:
-            raise
-        except Exception as error:  # a bug of ours costs this job alone
-            self._log("error", "a job failed unexpectedly", exception=error)
-            job.status, job.error = "failed", f"expected an explanation, found {type(error).__name__}; see the log"
         self._store.save(job)
         self._remember(job.id)
         if job.webhook:
             self._undelivered[job.id] = self._clock()
             self._due.set()
+
+    async def _finished_work(self, job: Job) -> bool:
+        """False: it is to be tried again."""
+        try:
+            job.result = await self._work(job.body, job.id)
+            job.status = "done"
+        except (EngineAway, PredictorAway, Busy, JournalError, OSError) as error:
+            if job.attempts < ATTEMPTS:
+                job.status = "queued"
+                return False
+            job.status, job.error = "failed", str(error)
+        except ExplainerError as error:
+            job.status, job.error = "failed", str(error)
+        except Exception as error:  # a bug of ours costs this job alone
+            self._log("error", "a job failed unexpectedly", exception=error)
+            job.status, job.error = "failed", f"expected an explanation, found {type(error).__name__}; see the log"
+        return True
 
     def _remember(self, job_id: str) -> None:
         self._finished.append(job_id)
