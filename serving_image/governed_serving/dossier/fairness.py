@@ -226,7 +226,7 @@ def _calibration(attribute: str, shown: Sequence[CalibrationCurve]) -> Safe:
         )
         for curve in shown
     ]
-    lines.append(Line("as predicted", [(0.0, 0.0), (1.0, 1.0)]))
+    lines.append(Line("as predicted", [(0.0, 0.0), (1.0, 1.0)], guide=True))
     rows = [
         [
             curve.group,
@@ -240,7 +240,8 @@ def _calibration(attribute: str, shown: Sequence[CalibrationCurve]) -> Safe:
         for b in curve.bins
     ]
     headings = [attribute, "predicted", "labelled rows", "mean predicted", "came true", "band"]
-    caption = f"Calibration by {attribute}, of rows with labels; all bands hold together, however often one looks."
+    caption = f"Calibration by {attribute}, of rows with labels; all bands hold together, however often one looks. "
+    caption += "Dashed: as predicted."
     return text(
         [
             figure(

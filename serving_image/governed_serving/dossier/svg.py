@@ -33,11 +33,12 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Line:
-    """A named curve: (x, y) points, and (x, low, high) of a band about it."""
+    """A named curve: (x, y) points, and (x, low, high) of a band about it. A ``guide`` is dashed, in no legend."""
 
     name: str
     points: Sequence[tuple[float, float]]
     band: Sequence[tuple[float, float, float]] = ()
+    guide: bool = False
 
 
 def ticks(low: float, high: float, count: int = 5) -> list[float]:
@@ -72,10 +73,10 @@ def curves(title: str, lines: Sequence[Line], x_label: str, y_label: str, height
             outline = " ".join(f"{x(a):.1f},{y(b):.1f}" for a, b in around)
             parts.append(tag("polygon", points=outline, class_=f"reach s{number % 6}"))
         path = " ".join(f"{a:.1f},{b:.1f}" for a, b in shown)
-        parts.append(tag("polyline", points=path, class_=f"curve s{number % 6}"))
+        parts.append(tag("polyline", points=path, class_="curve guide" if line.guide else f"curve s{number % 6}"))
         if len(shown) == 1:
             parts.append(_mark(number, *shown[0]))
-    parts.append(_legend([line.name for line in lines], 150, 12))
+    parts.append(_legend([line.name for line in lines if not line.guide], 150, 12))
     return _figure(title, f"{y_label} over {x_label}: " + _spoken(lines), height, parts)
 
 
@@ -92,7 +93,7 @@ def dots(title: str, rows: Mapping[str, Sequence[Estimate]], series: Sequence[st
         top = 34 + place * band
         if place % 2 == 0:
             parts.append(tag("rect", x=0, y=top, width=_WIDTH, height=band, class_="band"))
-        parts.append(tag("text", name, x=140, y=top + band / 2 + 4, class_="label end"))
+        parts.append(tag("text", _clip(name, 22), x=140, y=top + band / 2 + 4, class_="label end"))
         for line, estimate in enumerate(estimates):
             height_here = top + 14 + line * 14
             parts.append(_whisker(x, estimate, height_here))
@@ -126,7 +127,7 @@ def forest(
     for place, row in enumerate(rows):
         y = 34 + place * _ROW + _ROW / 2 - 6
         weight = "strong " if row.strong else ""
-        parts.append(tag("text", row.label, x=190, y=y + 4, class_=f"{weight}label end"))
+        parts.append(tag("text", _clip(row.label, 28), x=190, y=y + 4, class_=f"{weight}label end"))
         if row.value is not None:
             parts.append(_whisker(x, row, y))
         parts.append(tag("text", row.note or _interval(row, shown), x=_WIDTH - 164, y=y + 4, class_=f"{weight}note"))
@@ -147,7 +148,7 @@ def signed_bars(title: str, rows: Sequence[Estimate], x_label: str) -> Safe:
     parts = [_x_axis(x, marks, 6, bottom, _short)]
     for place, row in enumerate(rows):
         y = 8 + place * _ROW
-        parts.append(tag("text", _clip(row.label, 30), x=190, y=y + 16, class_="label end"))
+        parts.append(tag("text", _clip(row.label, 28), x=190, y=y + 16, class_="label end"))
         value = row.value or 0.0
         side = "up" if value >= 0 else "down"
         left, right = sorted((x(0.0), x(value)))
@@ -300,4 +301,8 @@ def _short(value: float) -> str:
 
 
 def _clip(value: str, length: int) -> str:
-    return value if len(value) <= length else value[: length - 1] + "…"
+    """With an ellipsis in the middle where it is too long: names that are alike differ at their ends."""
+    if len(value) <= length:
+        return value
+    end = length // 2
+    return f"{value[: length - end - 1]}…{value[-end:]}"

@@ -498,6 +498,19 @@ def test_plots_say_their_values_and_survive_nothing() -> None:
     )
 
 
+def test_long_labels_keep_both_ends_and_guides_are_in_no_series() -> None:
+    label = "adjustedStatisticalParityDifference, a very long name of a group"
+    for drawn in (forest("t", [Estimate(label, 0.1, 0.0, 0.2)], "x"), signed_bars("t", [Estimate(label, 0.1)], "x")):
+        (shown,) = re.findall(r"<text[^>]*>(adjusted[^<]*)</text>", drawn)
+        assert len(shown) == 28
+        assert shown.endswith("ame of a group")
+        assert "…" in shown
+    chart = curves("t", [Line("own", [(0, 0.0), (1, 1.0)]), Line("guide", [(0, 0.0), (1, 1.0)], guide=True)], "x", "y")
+    assert 'class="curve guide"' in chart
+    assert "guide</text>" not in chart
+    assert "own</text>" in chart
+
+
 def test_markup_escapes_what_it_did_not_make() -> None:
     assert (
         tag("a", "<b>", title='"', class_="x", data_n=1.5, hidden=False)
