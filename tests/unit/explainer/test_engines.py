@@ -249,6 +249,17 @@ def test_a_budget_that_ends_while_libraries_load_costs_no_process(worker, tmp_pa
     assert (int(worker.about["pid"]), ended) == (begun, [])
 
 
+def test_libraries_may_load_for_longer_than_a_silence(worker, tmp_path):
+    (tmp_path / "slow").touch()
+    bounded(worker, silence=0.3)
+    worker.start()
+    assert ended == []
+    bounded(worker, starting=0.3)
+    worker._kill()
+    with pytest.raises(EngineAway, match=r"said nothing for 0.3 s"):
+        worker.start()
+
+
 def test_one_is_served_some_wait_and_more_are_sent_away(worker):
     worker.start()
     bounded(worker, waiting=1)

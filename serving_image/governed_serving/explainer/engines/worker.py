@@ -56,11 +56,12 @@ INHERITED = ("PATH", "HOME", "LANG", "LD_LIBRARY_PATH", "TMPDIR")
 
 @dataclass(frozen=True)
 class Bounds:
-    """What one worker may take. ``silence``: seconds without a word after which it counts as hung, importing its
-    libraries (ten seconds or so) included; ``task``: seconds of one task, waiting included; ``memory``: bytes of its
-    private memory; ``waiting``: callers in line behind the one that is served; ``grace``: seconds that a task may take
-    to give up before it is cut."""
+    """What one worker may take. ``starting``: seconds until it has greeted (its libraries take ten of a core, and so
+    minutes of a tenth of one); ``silence``: seconds without a word after which it counts as hung; ``task``: seconds of
+    one task, waiting included; ``memory``: bytes of its private memory; ``waiting``: callers in line behind the one
+    that is served; ``grace``: seconds that a task may take to give up before it is cut."""
 
+    starting: float = 300.0
     silence: float = 120.0
     task: float = 600.0
     memory: int = 2 << 30
@@ -237,7 +238,7 @@ class Worker:
                 )
             self._spawn()
         if not self.about:
-            self.about = self._receive(until).hello or {}
+            self.about = self._receive(until, self._bounds.starting).hello or {}
             if not self.about:
                 raise self._lost("it did not greet")
 
@@ -289,16 +290,18 @@ class Worker:
     def _write(self, body: bytes, until: float) -> None:
         pipe, rest = self._pipe("stdin"), memoryview(len(body).to_bytes(4, "big") + body)
         while rest:
-            self._await(pipe, select.POLLOUT, until, _now() + self._bounds.silence)
+            silence = self._bounds.silence
+            self._await(pipe, select.POLLOUT, until, _now() + silence, silence)
             try:
                 rest = rest[os.write(pipe, rest) :]
             except OSError as error:
                 raise self._lost("it ended") from error
 
-    def _receive(self, until: float) -> _Frame:
-        pipe, silent = self._pipe("stdout"), _now() + self._bounds.silence
+    def _receive(self, until: float, silence: float | None = None) -> _Frame:
+        silence = self._bounds.silence if silence is None else silence
+        pipe, silent = self._pipe("stdout"), _now() + silence
         while (body := self._framed()) is None:
-            self._await(pipe, select.POLLIN, until, silent)
+            self._await(pipe, select.POLLIN, until, silent, silence)
             part = os.read(pipe, 1 << 20)
             if not part:
                 raise self._lost("it ended")
@@ -324,7 +327,7 @@ class Worker:
         descriptor: int = stream.fileno()
         return descriptor
 
-    def _await(self, pipe: int, what: int, until: float, silent: float) -> None:
+    def _await(self, pipe: int, what: int, until: float, silent: float, silence: float) -> None:
         """Until the pipe is ready. Raises _Late, or EngineAway after too long a silence."""
         poll = select.poll()
         poll.register(pipe, what)
@@ -332,7 +335,7 @@ class Worker:
             return
         if until <= silent:
             raise _Late
-        raise self._lost(f"it said nothing for {self._bounds.silence:g} s")
+        raise self._lost(f"it said nothing for {silence:g} s")
 
     def _read(self, body: bytes, kind: type[T]) -> T:
         try:
