@@ -74,6 +74,10 @@ class ArchiveMetrics:
             "governed_archive_objects_unstored_seconds",
             "How long it has been so that object storage hasn't all of the ledger.", names, registry=self._registry,
         )  # fmt: skip
+        self._behind = Gauge(
+            "governed_archive_retention_behind_seconds", "How far the clock went ahead of the time that passed; "
+            "payloads are deleted as if it were so much earlier.", names, registry=self._registry,
+        )  # fmt: skip
         self._common = common
         self._of_witnesses(names)
         self._of_tokens(names)
@@ -149,6 +153,7 @@ class ArchiveMetrics:
         self._groups.labels(**self._common).set(archive.appender.groups)
         self._group_seconds.labels(**self._common).set(archive.appender.group_seconds)
         self._deleted.labels(**self._common).set(archive.retention.deleted)
+        self._behind.labels(**self._common).set(archive.pace.behind)
         self._rebuilt.labels(**self._common).set(archive.ledger.rebuilt)
         self._faults.labels(**self._common).set(len(archive.ledger.faults))
         self._away.labels(**self._common).set(bool(archive.blobs.away))

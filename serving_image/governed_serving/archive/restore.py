@@ -25,6 +25,7 @@ from governed_serving.archive.ledger.note import Checkpoint
 from governed_serving.archive.service import ANCHOR, ERASURE, KEYSET, Archive, only_one, subject_of
 from governed_serving.archive.store.objects import Bucket
 from governed_serving.archive.store.retention import Receipts
+from governed_serving.archive.tokens import ROLES_SINCE
 from governed_serving.archive.verify.findings import Finding
 from governed_serving.archive.verify.inspection import Asked, inspect_folder
 from governed_serving.archive.verify.sources import LogSource
@@ -32,7 +33,7 @@ from governed_serving.archive.verify.verification import verify
 from governed_serving.archive.verify.witnesses import WitnessRule
 from governed_serving.crypto import SUBJECT, Kek
 from governed_serving.decoding import decode_with
-from governed_serving.durable import fsync_folder, open_new, replace_file
+from governed_serving.durable import fsync_folder, open_new, replace_file, write_new
 from governed_serving.records import LedgerEntry
 
 __all__ = ["LEFT", "Fill", "Request", "Restored", "checked", "erased_list", "put_in", "restore"]
@@ -158,6 +159,8 @@ def _restored(fill: Fill, staging: Path, request: Request) -> Restored:
         gone |= _erasures(_entries(archive))
         erased = sum(archive.erase_again(*key) for key in sorted(gone))
     (staging / ".lock").unlink()
+    if not (staging / ROLES_SINCE).exists():  # of before: nobody's older token is taken for longer than without a loss
+        write_new(staging / ROLES_SINCE, manifest.time.encode())
     accepted = [Finding(place, f"signed {size} entries, the backup has {manifest.size}")
                 for place, size in _newer(manifest, request).items()]  # fmt: skip
     accepted += [Finding("backup", fault) for fault in manifest.faults]

@@ -233,7 +233,11 @@ async def _storage(archive: Archive) -> None:
 
 async def _upkeep(archive: Archive) -> None:
     """Delete payloads that are past their window, rotate keys that are due; trouble is logged, and tried again."""
+    lagging = ""
     while True:
+        if (said := archive.pace.problem()) != lagging and not (said and lagging):
+            log("error" if said else "info", "retention's moment", problem=said or "it is that of the clock again")
+            lagging = said
         try:
             if deleted := await asyncio.to_thread(archive.sweep):
                 log("info", "payloads deleted under retention", blobs=deleted)
@@ -287,11 +291,12 @@ def _values(archive: Archive, copying: Copying | None) -> dict[str, Json]:
         return {"unstored": unstored}
     checkpoint = Checkpoint.unverified(note)
     witnessed = archive.witnessed
+    told = [*archive.ledger.faults.values(), *filter(None, [archive.pace.problem()])]
     return {
         "size": checkpoint.size,
         "checkpoint": note,
         "rootHash": base64.b64encode(checkpoint.root).decode(),
-        "message": "; ".join(archive.ledger.faults.values())[:_MESSAGE] or None,
+        "message": "; ".join(told)[:_MESSAGE] or None,
         "cosigned": witnessed.size or None,
         "lagging": witnessed.lagging[:_MESSAGE] or None,
         "contradiction": witnessed.contradiction[:_MESSAGE] or None,

@@ -27,7 +27,7 @@ from governed_serving.archive.store.blobs import BlobStore, settle_place
 from governed_serving.archive.store.named import NamedFiles, Prepared, check_model, check_name
 from governed_serving.archive.store.objects import Bucket
 from governed_serving.archive.store.references import References
-from governed_serving.archive.store.retention import Retention
+from governed_serving.archive.store.retention import Pace, Retention
 from governed_serving.archive.store.states import States
 from governed_serving.archive.times import RECEIVED, TimeBounds
 from governed_serving.crypto import (
@@ -144,7 +144,8 @@ def _signers(keyring: Keyring, namespace: str) -> list[Signer]:
 class Archive:
     """Ledger, blobs, keysets, references and states of one namespace below ``root``.
 
-    One process at a time: a second one is refused. ``clock`` gives seconds since the epoch; ``told`` and
+    One process at a time: a second one is refused. ``clock`` gives seconds since the epoch, and other ones than the
+    machine's are believed to run as they say; ``told`` and
     ``accept_loss``: see :func:`open_ledger`. What is let go becomes an entry, with ``let_go`` in its summary.
     """
 
@@ -196,6 +197,7 @@ class Archive:
         self._keysets = root / "keysets"
         self._own = threading.RLock()
         self._payloads = threading.Lock()
+        self.pace = Pace(time.monotonic if self._clock is time.time else self._clock)
         self._announced = ""
         if self.ledger.lost is not None:
             self._note_loss(self.ledger.lost)
@@ -606,7 +608,7 @@ class Archive:
         if not self._payloads.acquire(blocking=False):
             return 0
         try:
-            return self.retention.sweep(self._seconds(RETENTION, "payloads"), self._clock())
+            return self.retention.sweep(self._seconds(RETENTION, "payloads"), self._clock(), self.pace)
         finally:
             self._payloads.release()
 

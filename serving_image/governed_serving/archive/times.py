@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from governed_serving.archive.errors import OUT_OF_TIME, Refused
 from governed_serving.records import LedgerEntry, timestamp
 
-__all__ = ["AHEAD", "BEHIND", "LATE", "RECEIVED", "TimeBounds"]
+__all__ = ["AHEAD", "BEHIND", "LATE", "RECEIVED", "STANDS_IN", "TimeBounds"]
 
 AHEAD = 600.0
 """Seconds by which clocks of nodes may differ: no entry may claim a time further ahead than this."""
@@ -23,7 +23,7 @@ RECEIVED = "received"
 """Type of the entry that says so; only the archive writes it."""
 
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", re.ASCII)
-_STANDS_IN = frozenset({"deadLetter", "unreadable"})
+STANDS_IN = frozenset({"deadLetter", "unreadable"})
 """Take the place of what was refused, or can't be read: they say themselves that something was wrong, and refused for
 their time they would hold up all that follows."""
 
@@ -38,7 +38,7 @@ class TimeBounds:
 
     def check(self, number: int, entry: LedgerEntry) -> None:
         """Raises :class:`Refused` (422) for a time that can't be."""
-        if entry.type in _STANDS_IN:
+        if entry.type in STANDS_IN:
             return
         if not _TIME.fullmatch(entry.time):
             expected = f"entry {number}: time must be RFC 3339 as in {self._now}"

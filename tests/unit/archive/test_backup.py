@@ -8,6 +8,7 @@ import random
 import shutil
 import tarfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -24,7 +25,7 @@ from governed_serving.archive.errors import ArchiveError, Busy, LedgerDamaged
 from governed_serving.archive.ledger.entrylog import Batch
 from governed_serving.archive.restore import Request, Restored, checked, restore
 from governed_serving.archive.service import Archive
-from governed_serving.archive.tokens import READER
+from governed_serving.archive.tokens import READER, ROLES_SINCE, older_until
 from governed_serving.archive.verify.inspection import Asked, inspect_folder
 from governed_serving.crypto import Kek, load_kek
 from support.work_folder import MODEL, WorkFolder, made
@@ -588,3 +589,17 @@ def test_an_older_log_is_not_served_where_the_report_knows_more(whole: bytes, wo
     back(whole, tmp_path / "there", work)
     with pytest.raises(LedgerDamaged, match=r"w(ere|as) signed"):
         Archive(tmp_path / "there", load_kek(work.kek_file), "default", told={"GovernanceReport": work.checkpoint})
+
+
+def test_older_tokens_are_taken_no_longer_after_a_restore(work: WorkFolder, tmp_path: Path) -> None:
+    """Their week begins once, not with every folder."""
+    since = "2026-01-01T00:00:00.000Z"
+    (work.archive / ROLES_SINCE).write_text(since)
+    data, now = taken(work), time.time()
+    back(data, tmp_path / "there", work)
+    assert (tmp_path / "there" / ROLES_SINCE).read_text() == since
+    assert older_until(tmp_path / "there", now) == older_until(work.archive, now) < now
+    (work.archive / ROLES_SINCE).unlink()
+    older = taken(work)
+    back(older, tmp_path / "older", work)
+    assert (tmp_path / "older" / ROLES_SINCE).read_text() == manifest_of(older).time, "at the latest as it was taken"

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from governed_serving.archive.store import retention as module
-from governed_serving.archive.store.retention import Receipts, Retention, RetentionState, read_state
+from governed_serving.archive.store.retention import Pace, Receipts, Retention, RetentionState, read_state
 from governed_serving.crypto import CryptoError
 from governed_serving.records import LedgerEntry, canonical, timestamp
 
@@ -184,7 +184,9 @@ def test_the_state_is_kept_when_it_changed(bed: Bed, monkeypatch: pytest.MonkeyP
         bed.sweep(**windows)
         assert bool(written) == changed, windows
     plain = PlainAead().open(bed.path.read_bytes(), b"governed retention state 1")
-    assert msgspec.msgpack.decode(plain, type=RetentionState) == RetentionState(["m", "n"], 1, {})
+    assert msgspec.msgpack.decode(plain, type=RetentionState) == RetentionState(
+        ["m", "n"], 1, newest=timestamp(NOW - 5)
+    )
 
 
 def test_the_state_is_gone_on_from(bed: Bed) -> None:
@@ -243,3 +245,97 @@ def test_a_receipt_explains_what_it_lists_and_nothing_else() -> None:
     assert list(Receipts.addresses(receipt(1, 2, before=None))) == [address(1), address(2)]
     assert list(Receipts.addresses(receipt(1, before=None, type="verdict"))) == []
     assert list(Receipts.addresses(told(1, type="deletion"))) == []
+
+
+# -- a clock that jumps ------------------------------------------------------------------------------------------------
+
+DAY = 86_400.0
+
+
+class Passing:
+    """Time that really passes."""
+
+    def __init__(self) -> None:
+        self.seconds = 1000.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+def test_a_clock_that_jumps_ahead_deletes_a_day_more_each_hour(bed: Bed) -> None:
+    bed.add(*(entry(number, DAY * (1 - number)) for number in range(2, 6)), entry(1, 5))
+    pace = Pace(passing := Passing())
+    assert bed.retention.sweep({"m": DAY}, NOW, pace) == 0
+    passing.seconds += 10
+    jumped = NOW + 365 * DAY
+    assert bed.retention.sweep({"m": DAY}, jumped, pace) == 0, "all of it would be due"
+    assert pace.behind == pytest.approx(365 * DAY - 240 + 5)  # the newest entry's time is where it began
+    assert "a day further each hour" in pace.problem()
+    passing.seconds += 3600
+    assert bed.retention.sweep({"m": DAY}, jumped, pace) == 1
+    passing.seconds += 3600
+    assert bed.retention.sweep({"m": DAY}, jumped, pace) == 1
+    passing.seconds += 60
+    assert bed.retention.sweep({"m": DAY}, NOW + 7270, pace) == 0, "the clock is right again"
+    assert (pace.behind, pace.problem()) == (0.0, "")
+
+
+def test_a_restart_doesn_t_let_a_jump_through(bed: Bed) -> None:
+    bed.add(entry(1, 5))
+    pace = Pace(passing := Passing())
+    bed.retention.sweep({"m": DAY}, NOW, pace)
+    bed.retention = bed.opened()
+    assert bed.retention.sweep({"m": DAY}, NOW + 9 * DAY, Pace(passing)) == 0
+    bed.path.unlink()
+    bed.retention = bed.opened()
+    assert bed.retention.sweep({"m": DAY}, NOW + 9 * DAY, Pace(passing)) == 0, "nor does a lost state"
+
+
+def test_after_an_outage_it_catches_up(bed: Bed) -> None:
+    bed.add(entry(1, 5))
+    bed.retention.sweep({"m": DAY}, NOW, Pace(passing := Passing()))
+    bed.retention, pace = bed.opened(), Pace(passing)
+    assert bed.retention.sweep({"m": DAY}, NOW + 2 * DAY, pace) == 0
+    passing.seconds += 2 * 3600 + 600
+    assert bed.retention.sweep({"m": DAY}, NOW + 2 * DAY + 7800, pace) == 1
+
+
+def test_a_quiet_archive_is_not_behind_after_a_restart(bed: Bed) -> None:
+    bed.add(entry(1, 5))
+    pace = Pace(passing := Passing())
+    for hour in range(50):
+        passing.seconds = 1000 + hour * 1800.0
+        bed.retention.sweep({"m": 90 * DAY}, NOW + hour * 1800.0, pace)
+    bed.retention, pace = bed.opened(), Pace(passing)
+    bed.retention.sweep({"m": 90 * DAY}, NOW + 50 * 1800.0, pace)
+    assert pace.behind <= 3600 + 1800
+
+
+def test_a_model_that_gets_a_window_doesn_t_forget_the_moment(bed: Bed) -> None:
+    bed.add(entry(1, 5), entry(2, 5, "other"))
+    pace = Pace(Passing())
+    bed.retention.sweep({"m": DAY}, NOW, pace)
+    assert bed.retention.sweep({"m": DAY, "other": DAY}, NOW + 9 * DAY, pace) == 0
+
+
+def test_a_dead_letter_that_claims_the_far_future_goes_in_time(bed: Bed) -> None:
+    """Its clock was ten years ahead: therefore it was refused."""
+    future = -3650 * DAY
+    letter = entry(1, future, type="deadLetter")
+    came = LedgerEntry("received", "default", "m", "s", timestamp(NOW), summary={"newest": timestamp(NOW - future)})
+    bed.add(canonical(came), letter, entry(2, -30, type="deadLetter"))
+    assert bed.sweep(NOW + 9, m=10.0) == 0
+    assert bed.sweep(NOW + 11, m=10.0) == 1
+    assert bed.blobs == {address(2)}, "that one's clock was within the bound"
+
+
+def test_a_letter_of_the_far_future_was_not_deleted_too_early() -> None:
+    letter = msgspec.json.decode(entry(1, -3650 * DAY, type="deadLetter"), type=LedgerEntry)
+    summary = {"before": timestamp(NOW), "blobs": [address(1)]}
+    receipts = Receipts()
+    receipts.add(LedgerEntry("deletion", "default", "m", "", timestamp(NOW + 10), summary=summary))
+    assert receipts.problem(letter) is None
+    soon = msgspec.json.decode(entry(1, -5, type="deadLetter"), type=LedgerEntry)
+    assert "deleted too early" in str(receipts.problem(soon))
+    answer = msgspec.json.decode(entry(1, -3650 * DAY), type=LedgerEntry)
+    assert "deleted too early" in str(receipts.problem(answer)), "whose time was checked as it came"

@@ -15,6 +15,7 @@ from typing import BinaryIO
 import msgspec
 
 from governed_serving.archive.errors import ArchiveError
+from governed_serving.archive.tokens import ROLES_SINCE
 from governed_serving.decoding import decode_json
 
 __all__ = [
@@ -45,7 +46,7 @@ _PURPOSE = r"[a-z][a-z0-9-]{0,62}\.(?:keyset|destroyed)\.json"
 PLACES = re.compile(
     rf"ledger/(?:checkpoint|vkey|index-key|witnessed|log/[0-9]{{20}}\.seg)|keys/{_PURPOSE}|keysets/{_MODEL}/{_PURPOSE}"
     rf"|(?:refs|states)/{_MODEL}/[A-Za-z0-9][A-Za-z0-9._-]{{0,127}}|blobs/(?P<two>[0-9a-f]{{2}})/(?P=two)[0-9a-f]{{62}}"
-    rf"|{re.escape(MANIFEST)}"
+    rf"|{re.escape(MANIFEST)}|{ROLES_SINCE}"
 )
 """Names that a member may have: what is derived isn't in a backup, it is made anew."""
 

@@ -29,6 +29,7 @@ from governed_serving.archive.errors import Unverified
 from governed_serving.archive.ledger.note import Checkpoint
 from governed_serving.archive.ledger.witnessed import WITNESSED
 from governed_serving.archive.service import Archive
+from governed_serving.archive.tokens import ROLES_SINCE
 from governed_serving.decoding import decode_with
 from governed_serving.durable import is_regular, read_regular
 from governed_serving.records import LedgerEntry, timestamp
@@ -66,7 +67,8 @@ class Snapshot:
                 self._take(CHECKPOINT, self.checkpoint.encode())
                 if witnessed:
                     self._take(f"ledger/{WITNESSED}", witnessed.encode())
-                for place in (*_LEDGER, *self._names()):
+                since = [ROLES_SINCE] if is_regular(archive.root / ROLES_SINCE) else []
+                for place in (*_LEDGER, *since, *self._names()):
                     self._take(place, read_regular(archive.root / place))
             self._copy.flush()
             signed = Checkpoint.unverified(self.checkpoint)

@@ -4,9 +4,13 @@ A model's window is its reference ``retention`` ({"payloads": seconds}), whose h
 told by the time in the entries, of a whole chunk by its newest. The receipt is written before anything is deleted,
 lists every address, and names the time before which entries may be concerned: verification holds each missing blob
 against it.
+
+What was deleted doesn't come back, so a clock that jumps ahead deletes nothing at once: retention's own moment never
+runs faster than :data:`CATCH_UP` times the time that really passes. After an outage it lags for a while.
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime
 from pathlib import Path
 
 import msgspec
@@ -14,12 +18,13 @@ import msgspec
 from governed_serving.archive.ledger.entrylog import Cipher
 from governed_serving.archive.ledger.ledger import Ledger
 from governed_serving.archive.store.blobs import BlobStore
+from governed_serving.archive.times import AHEAD, RECEIVED, STANDS_IN
 from governed_serving.crypto import CryptoError
 from governed_serving.decoding import decode_msgpack, decode_with
 from governed_serving.durable import replace_file
 from governed_serving.records import LedgerEntry, timestamp
 
-__all__ = ["DELETION", "PAYLOADS", "Receipts", "Retention", "RetentionState", "read_state"]
+__all__ = ["CATCH_UP", "DELETION", "PAYLOADS", "Pace", "Receipts", "Retention", "RetentionState", "read_state"]
 
 DELETION = "deletion"
 """Type of a receipt; only the archive writes it."""
@@ -27,6 +32,12 @@ PAYLOADS = frozenset({"prediction", "explanation", "label", "deadLetter"})
 """Entries whose blob holds, or may hold, what a request said. A chunk that holds one of them goes as a whole."""
 
 _AAD = b"governed retention state 1"
+CATCH_UP = 24.0
+"""Times as fast as time passes, retention's moment may follow the archive's clock: a day in an hour."""
+_TOLD = 3600.0
+"""Seconds behind the clock that are told."""
+_SAVED = 3600.0
+"""Seconds after which its moment is written down though nothing else changed."""
 _SLICE = 1000
 _EACH = 500
 """Addresses in one receipt: an entry stays far below its limit."""
@@ -36,11 +47,41 @@ Note = Callable[[str, str, str, str, Mapping[str, object]], None]
 
 class RetentionState(msgspec.Struct):
     """Up to which entry the ledger was read for ``models``, and the payload blobs found: address → (model, newest
-    time)."""
+    time). ``ahead``: by model when entries last came whose times can't be, and the newest of them;
+    ``newest``: time of an entry; ``moment``: retention's own (seconds since the epoch; 0: not known)."""
 
     models: list[str] = []
     scanned: int = 0
     waiting: dict[str, tuple[str, str]] = {}
+    ahead: dict[str, tuple[str, str]] = {}
+    newest: str = ""
+    moment: float = 0.0
+
+
+class Pace:
+    """How fast retention's moment may go; ``passing``: seconds that really pass, from any start (a monotonic clock)."""
+
+    def __init__(self, passing: Callable[[], float]):
+        self._passing, self._last = passing, passing()
+        self.behind = 0.0
+        """Seconds by which the archive's clock was ahead of retention's moment at the last look."""
+
+    def moment(self, before: float, now: float) -> float:
+        """Retention's moment, which was ``before`` (0: not known), while the archive's clock says ``now``."""
+        passing = self._passing()
+        passed, self._last = max(0.0, passing - self._last), passing
+        moment = max(before, min(now, before + CATCH_UP * passed)) if before else now
+        self.behind = max(0.0, now - moment)
+        return moment
+
+    def problem(self) -> str:
+        """What an operator should know of a clock that runs ahead, in words that stay the same for hours; or ""."""
+        if self.behind < _TOLD:
+            return ""
+        return (
+            "the archive's clock went ahead of the time that passed: payloads are deleted as if it were earlier, a day "
+            "further each hour, until it catches up. After an outage that is as it should be; else set the node's clock"
+        )
 
 
 class Retention:
@@ -54,19 +95,21 @@ class Retention:
         self._path, self._cipher = path, cipher
         self._ledger, self._blobs, self._note = ledger, blobs, note
         self._state = self._read()
+        self._saved = self._state.moment
         self.deleted = 0
         """Blobs deleted since the start."""
 
-    def sweep(self, windows: dict[str, float], now: float) -> int:
-        """Delete what is due by ``windows`` (seconds by model); the number of blobs. Raises ArchiveError, OSError: what
-        is left is found again."""
+    def sweep(self, windows: dict[str, float], now: float, pace: Pace | None = None) -> int:
+        """Delete what is due by ``windows`` (seconds by model); the number of blobs. ``now`` is believed as far as
+        ``pace`` lets it. Raises ArchiveError, OSError: what is left is found again."""
         if not windows:
             return 0
-        if not set(windows) <= set(self._state.models):
-            self._state = RetentionState()  # entries of a model that had no window were passed over
+        if not set(windows) <= set(self._state.models):  # entries of a model that had no window were passed over
+            self._state = RetentionState(moment=self._state.moment)
         known = (self._state.models, self._state.scanned)
         self._state.models = sorted(windows)
         self._scan(set(windows))
+        now = min(now, self._moment(now, pace))
         count = 0
         for model, window in windows.items():
             before = timestamp(now - window)
@@ -74,10 +117,19 @@ class Retention:
             for start in range(0, len(due), _EACH):
                 self._delete(model, due[start : start + _EACH], before, window)
             count += len(due)
-        if count or known != (self._state.models, self._state.scanned):
+        saved = self._state.moment - self._saved < _SAVED
+        if count or known != (self._state.models, self._state.scanned) or not saved:
             self._write()
         self.deleted += count
         return count
+
+    def _moment(self, now: float, pace: Pace | None) -> float:
+        """Where no moment is known, that of the newest entry is: the state may have been lost as the clock jumped."""
+        if pace is None:
+            return now
+        state = self._state
+        state.moment = pace.moment(state.moment or min(_seconds(state.newest), now), now)
+        return state.moment
 
     def _scan(self, models: set[str]) -> None:
         state = self._state
@@ -85,16 +137,28 @@ class Retention:
             leaves = self._ledger.entries(state.scanned, state.scanned + _SLICE)
             for leaf in leaves:
                 entry = decode_with(_decoder, leaf)
+                if entry.type not in STANDS_IN:  # whose times nobody checked
+                    state.newest = max(state.newest, entry.time)
+                if entry.type == RECEIVED:
+                    self._state.ahead[entry.model] = entry.time, str(entry.summary.get("newest", ""))
                 if entry.model in models and entry.blob and entry.frame is not None and entry.type in PAYLOADS:
                     self._found(entry)
             state.scanned += len(leaves)
 
     def _found(self, entry: LedgerEntry) -> None:
-        known = self._state.waiting.get(entry.blob)
+        known, time = self._state.waiting.get(entry.blob), self._time(entry)
         if known is not None:
-            self._state.waiting[entry.blob] = (entry.model, max(known[1], entry.time))
+            self._state.waiting[entry.blob] = (entry.model, max(known[1], time))
         elif self._blobs.size(entry.blob) is not None:
-            self._state.waiting[entry.blob] = (entry.model, entry.time)
+            self._state.waiting[entry.blob] = (entry.model, time)
+
+    def _time(self, entry: LedgerEntry) -> str:
+        """What an entry claims; where that lies behind the moment in which it came, that moment: else a clock that was
+        years ahead would keep for years what was refused for it."""
+        came, newest = self._state.ahead.get(entry.model, ("", ""))
+        if entry.type not in STANDS_IN or not came < entry.time <= newest:
+            return entry.time
+        return came if entry.time > timestamp(_seconds(came) + AHEAD) else entry.time
 
     def _delete(self, model: str, due: list[str], before: str, window: float) -> None:
         summary = {"reason": "governance.privacy.retention.payloads", "seconds": window, "before": before, "blobs": due}
@@ -113,6 +177,15 @@ class Retention:
 
     def _write(self) -> None:
         replace_file(self._path, self._cipher.seal(msgspec.msgpack.encode(self._state), _AAD))
+        self._saved = self._state.moment
+
+
+def _seconds(time: str) -> float:
+    """Since the epoch; 0 for what is no time."""
+    try:
+        return datetime.fromisoformat(time).timestamp()
+    except ValueError:
+        return 0.0
 
 
 def read_state(path: Path, cipher: Cipher) -> RetentionState:
@@ -121,16 +194,16 @@ def read_state(path: Path, cipher: Cipher) -> RetentionState:
 
 
 class Receipts:
-    """What receipts in a ledger cover, gathered while its entries go by: address → (model, before)."""
+    """What receipts in a ledger cover, gathered while its entries go by: address → (model, before, when)."""
 
     def __init__(self) -> None:
-        self._covered: dict[str, tuple[str, str]] = {}
+        self._covered: dict[str, tuple[str, str, str]] = {}
 
     def add(self, entry: LedgerEntry) -> None:
         """Take in an entry, if it is a receipt."""
         if entry.type == DELETION:
             for digest in self.addresses(entry):
-                self._covered[digest] = (entry.model, str(entry.summary.get("before", "")))
+                self._covered[digest] = (entry.model, str(entry.summary.get("before", "")), entry.time)
 
     @staticmethod
     def addresses(entry: LedgerEntry) -> Iterator[str]:
@@ -140,9 +213,11 @@ class Receipts:
 
     def problem(self, entry: LedgerEntry) -> str | None:
         """Why the blob that ``entry`` names may not be missing; None when a receipt covers it."""
-        model, before = self._covered.get(entry.blob, ("", ""))
+        model, before, when = self._covered.get(entry.blob, ("", "", ""))
         if model != entry.model or entry.frame is None:
             return f"its blob {entry.blob} is missing, and no deletion receipt covers it"
+        if entry.type in STANDS_IN and entry.time > when:
+            return None  # a claim that can't be: it was there before it was deleted
         if entry.type in PAYLOADS and entry.time >= before:
             return f"its blob {entry.blob} was deleted too early: the receipt is for payloads before {before}"
         return None  # a payload, or another record in the same chunk
