@@ -95,6 +95,7 @@ def archive_text() -> bytes:
         ledger=SimpleNamespace(size=1, rebuilt=0, faults={}),
         appender=SimpleNamespace(waiting=0, groups=1, group_seconds=0.1),
         retention=SimpleNamespace(deleted=0),
+        pace=SimpleNamespace(behind=0.0),
         blobs=SimpleNamespace(away=""),
         witnessed=SimpleNamespace(size=1, contradiction="", standings=(standing,)),
     )
