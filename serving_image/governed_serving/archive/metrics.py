@@ -74,13 +74,10 @@ class ArchiveMetrics:
             "governed_archive_objects_unstored_seconds",
             "How long it has been so that object storage hasn't all of the ledger.", names, registry=self._registry,
         )  # fmt: skip
-        self._behind = Gauge(
-            "governed_archive_retention_behind_seconds", "How far the clock went ahead of the time that passed; "
-            "payloads are deleted as if it were so much earlier.", names, registry=self._registry,
-        )  # fmt: skip
         self._common = common
         self._of_witnesses(names)
         self._of_tokens(names)
+        self._of_retention(names)
 
     def _of_witnesses(self, names: list[str]) -> None:
         self._answers = Gauge(
@@ -98,6 +95,12 @@ class ArchiveMetrics:
         self._contradicted = Gauge(
             "governed_archive_ledger_contradicted", "1: a witness has a checkpoint that the ledger doesn't go on from.",
             names, registry=self._registry,
+        )  # fmt: skip
+
+    def _of_retention(self, names: list[str]) -> None:
+        self._behind = Gauge(
+            "governed_archive_retention_behind_seconds", "How far the clock went ahead of the time that passed; "
+            "payloads are deleted as if it were so much earlier.", names, registry=self._registry,
         )  # fmt: skip
 
     def _of_tokens(self, names: list[str]) -> None:
