@@ -5,7 +5,7 @@ import base64
 import hashlib
 import os
 import time
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -163,16 +163,25 @@ def _accepted(report: str) -> str:
 
 
 async def _beside(archive: Archive, report: str, witnessing: Witnessing, copying: Copying | None) -> None:
-    """What runs beside the routes."""
-    more = [copying.run()] if copying else []
+    """What runs beside the routes. An error that a loop doesn't know is told, and ends none of them."""
+    more = [_kept_running("copying", copying.run)] if copying else []
     await asyncio.gather(
-        _report(archive, report, copying),
-        _upkeep(archive),
-        _inspection(archive),
-        _storage(archive),
-        witnessing.run(),
+        _kept_running("report", lambda: _report(archive, report, copying)),
+        _kept_running("retention and rotation", lambda: _upkeep(archive)),
+        _kept_running("inspection", lambda: _inspection(archive)),
+        _kept_running("object storage", lambda: _storage(archive)),
+        _kept_running("witnesses", witnessing.run),
         *more,
     )
+
+
+async def _kept_running(what: str, loop: Callable[[], Awaitable[None]]) -> None:
+    while True:
+        try:
+            return await loop()
+        except Exception as error:  # whatever it is: retention, say, must not end in silence
+            log("error", "a task beside the routes failed, starting it anew", what=what, exception=error)
+        await asyncio.sleep(_REPORT_SECONDS)
 
 
 def _told(settings: Settings) -> dict[str, str]:

@@ -100,6 +100,8 @@ _NEWEST = 16
 _RECEIPTS = ("prediction", "deadLetter")
 """Types of entries that stand for an answer; the second one where the first was refused."""
 _PATIENCE = 10.0
+_FOR_EVER = 100 * 365.25 * 86_400
+"""Seconds: a retention or rotation of a century or more is none. Dates that far away can't be reckoned with."""
 _SIGNERS = 4
 """Signing keys that sign a checkpoint: the primary one and the newest of the older ones."""
 
@@ -673,9 +675,9 @@ class Archive:
         self._announced = vkey
 
     def _seconds(self, reference: str, name: str) -> dict[str, float]:
-        """What models say in a reference, in seconds; those that say nothing are left out."""
+        """What models say in a reference, in seconds; those that say nothing, or a century, are left out."""
         found = {model: self._refs.number(model, reference, name) for model in self.models()}
-        return {model: value for model, value in found.items() if value > 0}
+        return {model: value for model, value in found.items() if 0 < value < _FOR_EVER}
 
     def close(self) -> None:
         """Finish what is queued, snapshot the ledger, let go of the directory."""

@@ -3,7 +3,7 @@ restart."""
 
 import threading
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 from governed_serving.crypto.errors import KeyDestroyed, KeyMissing, KeysetChanged
 from governed_serving.crypto.keyring import KeyEvent, Keyring
@@ -26,7 +26,7 @@ def rotate_due(
     events = []
     for purpose in purposes:
         old = primary.get(purpose)
-        if old is not None and now - datetime.fromisoformat(old.created) >= timedelta(seconds=period):
+        if old is not None and (now - datetime.fromisoformat(old.created)).total_seconds() >= period:
             try:
                 events.append(keyring.rotate(purpose, old.key_id))
             except (KeysetChanged, KeyDestroyed, KeyMissing):

@@ -19,7 +19,7 @@ from governed_serving.archive.verify.bundle import export
 from governed_serving.archive.verify.sources import BundleSource, DirectorySource, UrlSource
 from governed_serving.archive.verify.verification import BadEntry, verify
 from governed_serving.crypto import Kek
-from governed_serving.records import RETENTION, AppendRequest, LedgerEntry, canonical, timestamp
+from governed_serving.records import RETENTION, ROTATION, AppendRequest, LedgerEntry, canonical, timestamp
 
 from .test_app import ROOT, Loopback
 
@@ -85,6 +85,23 @@ def bed(tmp_path: Path):
     made = Bed(tmp_path / "archive")
     yield made
     made.archive.close()
+
+
+@pytest.mark.parametrize("seconds", [b"345600000000", b"1e18", b"1" + b"0" * 400, b"-1" + b"0" * 400, b"true", b"0"])
+def test_a_time_that_no_date_can_be_reckoned_with_is_for_ever(bed: Bed, seconds: bytes) -> None:
+    """Of "4000000d" in one manifest: it ended retention and rotation of all models of the namespace."""
+    old, other = bed.chunk("prediction"), bed.chunk("prediction", model="other")
+    bed.archive.put_reference("credit", RETENTION, b'{"payloads": ' + seconds + b"}")
+    bed.archive.put_reference("credit", ROTATION, b'{"keys": ' + seconds + b"}")
+    bed.keep(30 * DAY, "other")
+    assert (bed.sweep(31), bed.archive.rotate(), bed.archive.pause()) == (1, [], 10.0)
+    assert [bed.there(d) for d in (old, other)] == [True, False]
+
+
+def test_a_window_of_less_than_a_century_counts(bed: Bed) -> None:
+    bed.keep(99 * 365 * DAY)
+    digest = bed.chunk("prediction")
+    assert (bed.sweep(98 * 365), bed.sweep(99 * 365 + 1), bed.there(digest)) == (0, 1, False)
 
 
 def test_payloads_go_after_their_window_with_a_receipt_and_the_rest_stays(bed: Bed) -> None:

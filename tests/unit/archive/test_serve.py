@@ -32,8 +32,8 @@ from .ledgers import batch
 KEK = Kek(bytes(32))
 
 
-class Enough(Exception):
-    """Ends a loop that would go on for ever."""
+class Enough(BaseException):
+    """Ends a loop that would go on for ever, whatever it catches."""
 
 
 @pytest.fixture
@@ -343,6 +343,31 @@ def test_upkeep_says_what_it_did_and_is_tried_again(
         ("error", "retention or rotation failed, retrying", {"error": "locked"}),
     ]
     assert (swept, rotated, slept) == ([], [], [7.5] * 4)
+
+
+def test_an_error_that_a_loop_does_not_know_ends_nothing(
+    archive: Archive, pauses: Callable[..., list[float]], logged: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outcomes: list[Any] = [ZeroDivisionError("odd"), 0, KeyError("odder"), 0]
+
+    def sweep() -> int:
+        done = outcomes.pop(0)
+        if isinstance(done, Exception):
+            raise done
+        return int(done)
+
+    monkeypatch.setattr(archive, "sweep", sweep)
+    monkeypatch.setattr(archive, "pause", lambda: 7.5)
+    slept = pauses(serve._kept_running("retention", lambda: serve._upkeep(archive)), nothing, nothing, nothing)
+    assert (outcomes, slept) == ([], [15.0, 7.5, 15.0, 7.5])
+    assert [(level, fields["what"], str(fields["exception"])) for level, _, fields in logged] == [
+        ("error", "retention", "odd"),
+        ("error", "retention", "'odder'"),
+    ]
+
+
+def test_a_loop_that_has_nothing_to_do_is_not_run_again(archive: Archive) -> None:
+    asyncio.run(serve._kept_running("storage", lambda: serve._storage(archive)))
 
 
 # -- the whole --------------------------------------------------------------------------------------------------------

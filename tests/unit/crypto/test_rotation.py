@@ -39,6 +39,7 @@ def test_keys_are_rotated_when_due_and_only_those_that_encrypt(store: DirectoryS
         ("journal", "rotated"),
     ]
     assert rotate_due(later, 90 * DAY, now=BORN + timedelta(days=92)) == []
+    assert rotate_due(later, 1e18, now=BORN + timedelta(days=92)) == [], "longer than a date can be reckoned with"
     assert len([k for k in later.inventory() if k.purpose == "journal"]) == 2
     assert later.keyset("journal").open(sealed) == b"old"
 

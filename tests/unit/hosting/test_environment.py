@@ -1,6 +1,7 @@
 """The pod's environment: what is missing or wrong is told in one sentence that names the variable, by every process
 alike."""
 
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from governed_serving.archive.serve import Settings as ArchiveSettings
 from governed_serving.auditor.service.settings import Settings as AuditorSettings
 from governed_serving.environment import InvalidSettings, PodEnvironment
 from governed_serving.explainer.service.settings import Settings as ExplainerSettings
+from governed_serving.records import timestamp
 from governed_serving.server.settings import Settings as ServerSettings
 
 ROLES: dict[str, Callable[[Mapping[str, str]], Any]] = {
@@ -43,6 +45,22 @@ def variables(tmp_path: Path) -> dict[str, str]:
         runtime.ARCHIVE_TOKEN_FILE: str(tmp_path / "token"),
         runtime.HTTP_PORT: "8080",
     }
+
+
+@pytest.mark.parametrize(
+    ("said", "seconds"), [("30d", 30 * 86_400), ("36525d", 36_525 * 86_400), ("99999999999d", 36_525 * 86_400)]
+)
+def test_a_contest_has_a_date_until_which_it_is_decided(variables: dict[str, str], said: str, seconds: int) -> None:
+    """Its deadline was beyond all dates, and contesting failed."""
+    spec = {
+        "predictor": {"model": {"storageUri": "file:m.onnx", "digest": "sha256:" + "0" * 64}},
+        "governance": {"audit": {"contestDeadline": said}},
+    }
+    resource = {"apiVersion": "governedmodels.io/v1alpha1", "kind": "GovernedModel", "metadata": {"name": "credit"}}
+    model = ResolvedModel.of(GovernedModel.model_validate(resource | {"spec": spec}))
+    Path(variables[runtime.SPEC]).write_bytes(model.dump())
+    assert AuditorSettings.from_environment(variables).contest_seconds == seconds
+    timestamp(time.time() + seconds)
 
 
 @pytest.mark.parametrize("role", ROLES)

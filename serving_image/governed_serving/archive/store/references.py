@@ -4,6 +4,7 @@ Sealed under the archive's keyring; their history is in the ledger.
 """
 
 import threading
+from math import inf
 from pathlib import Path
 
 from governed_serving.archive.ledger.entrylog import Cipher
@@ -25,14 +26,14 @@ class References:
         self._lock = threading.Lock()
 
     def number(self, model: str, name: str, field: str) -> float:
-        """A number that a pointer holds, kept for the next look; 0 where there is none."""
+        """A number that a pointer holds, kept for the next look; 0 where there is none, ∞ for one beyond float64."""
         key = (model, name, field)
         with self._lock:
             known = self._numbers.get(key)
             if known is None:
                 data = self.get(model, name)
                 value = decode_json(data).get(field) if data else None
-                known = self._numbers[key] = float(value) if isinstance(value, int | float) else 0.0
+                known = self._numbers[key] = _number(value)
             return known
 
     def get(self, model: str, name: str) -> bytes | None:
@@ -56,3 +57,12 @@ class References:
 
     def _aad(self, model: str, name: str) -> bytes:
         return f"governed reference 1\0{model}\0{name}".encode()
+
+
+def _number(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return 0.0
+    try:
+        return float(value)
+    except OverflowError:
+        return inf if value > 0 else -inf

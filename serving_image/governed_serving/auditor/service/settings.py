@@ -12,6 +12,9 @@ from governed_api.resolved import ResolvedModel
 from governed_serving.environment import PodEnvironment, Token
 from governed_serving.pod_token import NO_POD_TOKENS, PodTokens
 
+_CENTURY = 36_525 * 86_400
+"""Seconds."""
+
 __all__ = ["Settings"]
 
 
@@ -60,8 +63,8 @@ class Settings:
 
     @property
     def contest_seconds(self) -> int:
-        """Seconds within which a contested decision is to be decided."""
-        return seconds(self.resolved.spec.governance.audit.contest_deadline)
+        """Seconds within which a contested decision is to be decided; a century at most, so that it has a date."""
+        return min(seconds(self.resolved.spec.governance.audit.contest_deadline), _CENTURY)
 
     @property
     def spool_bytes(self) -> int:
