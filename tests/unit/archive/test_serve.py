@@ -110,17 +110,22 @@ def test_settings_have_defaults_and_are_read(tmp_path: Path) -> None:
     assert (found.namespace, found.port, found.public_port, found.report) == ("banks", 8123, 8091, "x")
 
 
+def asked(folder: Path, url: str) -> dict[str, str]:
+    """What the report at ``url`` tells an archive before it opens its ledger."""
+    return serve._told(serve.Settings.from_environment(variables(folder, **{runtime.REPORT: url})))
+
+
 @pytest.mark.parametrize("section", [{}, {"checkpoint": ""}, {"checkpoint": 7}, {"size": 3}])
 def test_a_report_without_a_checkpoint_tells_nothing(tmp_path: Path, section: dict[str, object]) -> None:
-    assert serve._told(report(tmp_path, **section)) == {}
+    assert asked(tmp_path, report(tmp_path, **section)) == {}
 
 
 def test_a_checkpoint_of_the_report_is_told_and_its_absence_stops_nothing(tmp_path: Path, logged: list[Any]) -> None:
-    assert serve._told("") == {}
-    assert serve._told(report(tmp_path, checkpoint="a note")) == {"GovernanceReport": "a note"}
+    assert asked(tmp_path, "") == {}
+    assert asked(tmp_path, report(tmp_path, checkpoint="a note")) == {"GovernanceReport": "a note"}
     assert logged == []
     (tmp_path / "report.json").write_text("{")
-    assert serve._told(f"file://{tmp_path}/report.json") == {}
+    assert asked(tmp_path, f"file://{tmp_path}/report.json") == {}
     ((level, message, fields),) = logged
     assert (level, "isn't held against it" in message, fields["error"][:16]) == ("warning", True, "report not read:")
 
@@ -156,16 +161,16 @@ def test_older_tokens_are_taken_for_a_week_and_the_log_says_until_when(
 
 def test_the_reports_section_is_the_checkpoint_and_what_is_wrong(archive: Archive) -> None:
     archive.ledger.append(batch(0, 3))
-    values = serve._values(archive)
+    values = serve._values(archive, None)
     note = archive.ledger.checkpoint()
     root = base64.b64encode(Checkpoint.unverified(note).root).decode()
-    nothing_wrong = dict.fromkeys(("message", "cosigned", "lagging", "contradiction"))
+    nothing_wrong = dict.fromkeys(("message", "cosigned", "lagging", "contradiction", "unstored"))
     assert values == {"size": 3, "checkpoint": note, "rootHash": root, **nothing_wrong}
     archive.ledger.faults.update({0: "one fault", 256: "another"})
-    assert serve._values(archive)["message"] == "one fault; another"
+    assert serve._values(archive, None)["message"] == "one fault; another"
     archive.ledger.faults[512] = "f" * 2000
     archive.witnessed.contradiction = "c" * 2000
-    values = serve._values(archive)
+    values = serve._values(archive, None)
     assert [len(str(values[name])) for name in ("message", "contradiction")] == [1000, 1000], "a report stays small"
 
 
@@ -182,7 +187,7 @@ def test_the_report_is_told_once_and_again_when_something_changes(
     monkeypatch.setattr(ReportWriter, "update", counted)
     url = report(tmp_path)
     slept = pauses(
-        serve._report(archive, url),
+        serve._report(archive, url, None),
         nothing,
         lambda: archive.ledger.append(batch(0, 2)),
         lambda: archive.ledger.faults.update({0: "a fault"}),
@@ -191,7 +196,7 @@ def test_the_report_is_told_once_and_again_when_something_changes(
     assert written == [(0, False), (2, False), (2, True)], "a fault goes at once"
     assert (told(tmp_path)["size"], told(tmp_path)["message"]) == (2, "a fault")
     assert slept == [15.0] * 5
-    asyncio.run(serve._report(archive, ""))  # no report: the loop isn't there
+    asyncio.run(serve._report(archive, "", None))  # no report: the loop isn't there
 
 
 def test_what_could_not_be_written_is_written_later(
@@ -199,7 +204,7 @@ def test_what_could_not_be_written_is_written_later(
 ) -> None:
     answers = [False, True, True]
     monkeypatch.setattr(ReportWriter, "update", lambda *_, **__: answers.pop(0))
-    pauses(serve._report(archive, report(tmp_path)), nothing, nothing, nothing)
+    pauses(serve._report(archive, report(tmp_path), None), nothing, nothing, nothing)
     assert answers == [True], "tried until it was written, and then left alone"
 
 
@@ -208,14 +213,14 @@ def test_a_larger_checkpoint_of_the_report_is_evidence_and_stays(
 ) -> None:
     archive.ledger.append(batch(0, 2))
     url = report(tmp_path, size=3, checkpoint="what was signed")
-    pauses(serve._report(archive, url), nothing)
+    pauses(serve._report(archive, url, None), nothing)
     assert told(tmp_path) == {"size": 3, "checkpoint": "what was signed"}
     assert (
         logged
         == [("error", "the report has a checkpoint over more entries than the ledger", {"report": 3, "ledger": 2})] * 2
     )
     archive.ledger.append(batch(2, 1))
-    pauses(serve._report(archive, url))
+    pauses(serve._report(archive, url, None))
     assert told(tmp_path)["checkpoint"] == archive.ledger.checkpoint(), "as many entries: the same log goes on"
 
 
@@ -230,7 +235,7 @@ def test_a_report_that_cannot_be_read_waits(
     archive: Archive, tmp_path: Path, pauses: Callable[..., list[float]], logged: list[Any]
 ) -> None:
     (tmp_path / "report.json").write_text("{")
-    pauses(serve._report(archive, f"file://{tmp_path}/report.json"), lambda: report(tmp_path))
+    pauses(serve._report(archive, f"file://{tmp_path}/report.json", None), lambda: report(tmp_path))
     assert told(tmp_path)["size"] == 0
     assert [level for level, _, _ in logged] == ["warning"]
 
