@@ -8,6 +8,7 @@ from governed_api.base import Part
 from governed_api.quantities import Duration, Quantity
 from governed_api.resources import Resources
 from governed_api.rules import Rule
+from governed_api.storage import uri_pattern
 
 ScoreMetric = Literal[
     "scoreMeanDifference",
@@ -439,6 +440,27 @@ class ExplainerConfig(Part):
     """Of lime; absent: 0.75 × √features."""
 
 
+class Background(Part):
+    """Rows that explanations of a model which others exported compare with: CSV, a header and a column for each
+    feature; what else it holds is left out. Take training rows where you have them, a hundred or more."""
+
+    inline: str | None = Field(default=None, max_length=65536)
+    """CSV text. Whoever may read this resource, or the model's ConfigMap, reads it."""
+    uri: str | None = Field(default=None, max_length=2048, pattern=uri_pattern(r"\.csv"))
+    """file:path.csv (local runs), or pvc://claim/path.csv of the claim that storageUri lies on."""
+    digest: str | None = Field(default=None, pattern=r"^sha256:[0-9a-f]{64}$")
+    """Expected SHA-256 of the file at uri."""
+
+    RULES: ClassVar[tuple[Rule, ...]] = (
+        Rule("has(self.inline) != has(self.uri)", "exactly one of inline and uri must be set"),
+        Rule(
+            "has(self.uri) == has(self.digest)",
+            "uri and digest go together: what explanations rest on must be verifiable",
+            ".digest",
+        ),
+    )
+
+
 class Explainer(Part):
     """Explanations on request and for a sample of live traffic."""
 
@@ -475,6 +497,8 @@ class Explainer(Part):
     data."""
     config: ExplainerConfig = ExplainerConfig()
     """Parameters."""
+    background: Background | None = None
+    """Of an ONNX file at predictor.model.storageUri, which brings none; a trained model's artefact has its own."""
     resources: Resources = Resources()
     """Of the explainer's container."""
 

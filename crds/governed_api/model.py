@@ -195,6 +195,16 @@ class GovernedModelSpec(Part):
             "explainer of predictor.model.runtime needs protocol openai, type shap or lime, and no config.groups: the words of a prompt are explained",  # noqa: E501
         ),
         Rule(
+            "!has(self.explainer) || !has(self.explainer.background) || has(self.predictor.model.storageUri)",
+            "explainer.background goes with predictor.model.storageUri: a trained model's artefact has its own rows",
+        ),
+        Rule(
+            "!has(self.explainer) || !has(self.predictor.model.inputs) || "
+            "self.predictor.model.inputs.all(i, !has(i.role) || i.role == 'tabular')",
+            "explainer needs a table: inputs of predictor.model.inputs with role tokens, image, audio or state are not "
+            "explained yet; leave explainer out, or serve features",
+        ),
+        Rule(
             "!has(self.explainer) || !has(self.explainer.engine) || !has(self.predictor.model.runtime)",
             "explainer.engine alibi needs a model with background rows, not predictor.model.runtime",
         ),

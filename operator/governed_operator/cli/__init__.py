@@ -10,6 +10,8 @@ from governed_operator.cli import (
     crd,
     decide,
     explain,
+    init,
+    inspect,
     render,
     report,
     run,
@@ -26,7 +28,21 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for module in (validate, render, run, crd, explain, verify, report, acknowledge, contest, contests, decide):
+for module in (
+    validate,
+    inspect,
+    init,
+    render,
+    run,
+    crd,
+    explain,
+    verify,
+    report,
+    acknowledge,
+    contest,
+    contests,
+    decide,
+):
     app.command(module.__name__.rsplit(".", 1)[1])(module.command)
 app.add_typer(archive.app, name="archive")
 app.add_typer(subject.app, name="subject")

@@ -1,5 +1,6 @@
 """What a model's files are: read and judged before anything runs."""
 
+from governed_serving.formats.background import background_columns
 from governed_serving.formats.description import Declared, Node, describe, rowwise, settled
 from governed_serving.formats.onnx_file import MAX_BYTES, MAX_TENSORS, OnnxFile, read
 from governed_serving.formats.trial_process import Said, TrialAnswer, TrialRequest, run_trial
@@ -13,6 +14,7 @@ __all__ = [
     "Said",
     "TrialAnswer",
     "TrialRequest",
+    "background_columns",
     "describe",
     "read",
     "rowwise",

@@ -1,5 +1,9 @@
-"""``python -m governed_serving.importer trial``: tries the model that standard input names (formats.TrialRequest), and
-answers with one line of JSON (formats.TrialAnswer)."""
+"""``python -m governed_serving.importer trial|inspect|manifest``.
+
+``trial`` tries the model that standard input names (formats.TrialRequest), and answers with one line of JSON
+(formats.TrialAnswer). ``inspect FILE`` says on one screen what a file is and what can be done with it; ``manifest FILE
+NAME`` prints a manifest that serves it. Both run a trial as a process of its own.
+"""
 
 import resource
 import sys
@@ -51,8 +55,22 @@ def _of_memory(text: str, memory: int) -> str:
     return text
 
 
+def _print(verb: str, path: Path, name: str) -> int:
+    from governed_serving.importer.inspection import inspected, manifest_of, screen
+
+    try:
+        found = inspected(path)
+    except (MalformedArtefact, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    sys.stdout.write(screen(found) if verb == "inspect" else manifest_of(found, name))
+    return 0
+
+
 def main() -> int:
-    """0: the answer is on standard output."""
+    """0: the answer is on standard output; 1: it is refused, and why is on standard error."""
+    if sys.argv[1] != "trial":
+        return _print(sys.argv[1], Path(sys.argv[2]), sys.argv[3] if len(sys.argv) > 3 else "")
     answer = _answer(msgspec.json.decode(sys.stdin.buffer.read(), type=TrialRequest))
     sys.stdout.buffer.write(msgspec.json.encode(answer) + b"\n")
     return 0

@@ -12,7 +12,7 @@ from governed_api.storage import file_of
 from governed_serving.archive.client import ArchiveClient
 from governed_serving.archive.errors import Refused, Unverified
 from governed_serving.archive.fetching.imported import packed_import
-from governed_serving.artefact import ArtefactError, TamperedArtefact, load, write
+from governed_serving.artefact import ArtefactError, MalformedArtefact, TamperedArtefact, load, write
 from governed_serving.crypto import Keyring, Tampered, load_kek
 from governed_serving.environment import PodEnvironment
 from governed_serving.report.writer import ReportWriter, of_pod
@@ -30,15 +30,18 @@ def fetch() -> str:
     try:
         return _fetched(resolved, env)
     except (Unverified, TamperedArtefact) as error:
-        _report_refused(str(error), env)
+        _report_refused({"ready": False, "verified": False, "message": str(error)}, env)
+        raise
+    except MalformedArtefact as error:
+        _report_refused({"ready": False, "message": str(error)}, env)
         raise
 
 
-def _report_refused(message: str, env: PodEnvironment) -> None:
-    """In the server's place, which never starts: what was brought is not what was asked for."""
+def _report_refused(told: dict[str, object], env: PodEnvironment) -> None:
+    """In the server's place, which never starts: what was brought is not what was asked for, or can't be served."""
     if url := env.text(runtime.REPORT):
         own = of_pod(env.text(runtime.REVISION), "server", env.text(runtime.POD_NAME))
-        ReportWriter(url).update(own, {"ready": False, "verified": False, "message": message})
+        ReportWriter(url).update(own, told)
 
 
 def _fetched(resolved: ResolvedModel, env: PodEnvironment) -> str:
@@ -46,8 +49,9 @@ def _fetched(resolved: ResolvedModel, env: PodEnvironment) -> str:
     source = resolved.spec.predictor.model.storage_uri
     if source:
         expected = resolved.spec.predictor.model.digest or ""
-        path = source_path(source, env.path(runtime.SOURCE_DIR) or Path())
-        write(packed_import(path, expected, resolved), target)
+        base = env.path(runtime.SOURCE_DIR) or Path()
+        path = source_path(source, base)
+        write(packed_import(path, expected, resolved, base), target)
         return f"{path.name} ({expected}) is verified and in {target}"
     digest = env.required(runtime.ARTEFACT_DIGEST, "the artefact's digest")
     if _already(target, digest):

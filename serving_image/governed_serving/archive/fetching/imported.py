@@ -5,27 +5,33 @@ import hashlib
 from pathlib import Path
 from typing import Literal, cast
 
+import msgspec
+
 from governed_api.datatypes import BYTES
 from governed_api.quantities import whole_bytes
 from governed_api.resolved import ResolvedModel
+from governed_api.storage import claim_of, file_of
 from governed_serving.archive.errors import Unverified
 from governed_serving.artefact import (
     Feature,
     Graph,
     Lineage,
+    MalformedArtefact,
     Manifest,
     Output,
     encode_manifest,
     load,
     pack,
 )
-from governed_serving.formats import Said, TrialRequest, run_trial
+from governed_serving.artefact.package import BACKGROUND, MANIFEST, MODEL
+from governed_serving.formats import Said, TrialRequest, background_columns, run_trial
 
 __all__ = ["packed_import"]
 
 
-def packed_import(path: Path, expected: str, resolved: ResolvedModel) -> bytes:
-    """Packed artefact of the model at ``path``, whose digest must be ``expected`` (``sha256:…``).
+def packed_import(path: Path, expected: str, resolved: ResolvedModel, base: Path = Path()) -> bytes:
+    """Packed artefact of the model at ``path``, whose digest must be ``expected`` (``sha256:…``). ``base``: where URIs
+    of further files begin.
 
     A folder is an artefact already. An ONNX file gets a manifest from its graph and what the spec says of its tensors,
     after it was run through the server's own parts (importer). Raises :class:`Unverified`, MalformedArtefact,
@@ -38,7 +44,65 @@ def packed_import(path: Path, expected: str, resolved: ResolvedModel) -> bytes:
     digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
     if digest != expected:
         raise Unverified(f"{path}: expected digest {expected}, found {digest}: it is not served")
-    return pack({"model.onnx": data, "model.json": encode_manifest(_manifest(path, data, resolved))})
+    manifest, files = _manifest(path, data, resolved), {MODEL: data}
+    _fits_rules(manifest, resolved)
+    if (rows := _background(manifest, resolved, base)) is not None:
+        files[BACKGROUND] = rows
+    listed = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+    return pack({**files, MANIFEST: encode_manifest(msgspec.structs.replace(manifest, files=listed))})
+
+
+def _fits_rules(manifest: Manifest, resolved: ResolvedModel) -> None:
+    """Raises MalformedArtefact for rules that need what the graph hasn't."""
+    spec, table = resolved.spec, manifest.features and manifest.task != "tensors"
+    for field, asked in (("explainer", spec.explainer), ("governance.bias", spec.governance.bias)):
+        if asked is not None and not table:
+            raise MalformedArtefact(
+                f"{field}: expected a table, found a graph without: name its columns in predictor.model.inputs (role "
+                "tabular, columns) and an output of role probabilities or score in predictor.model.outputs; or leave "
+                f"{field} out"
+            )
+    names = [feature.name for feature in manifest.features]
+    bias = spec.governance.bias
+    if bias is not None and manifest.task == "classification" and "label" not in {o.name for o in manifest.outputs}:
+        raise MalformedArtefact(
+            "governance.bias: expected an output of role label, found none; export the graph with its label"
+        )
+    for attribute in bias.protected_attributes if bias else ():
+        if attribute.name not in names:
+            raise MalformedArtefact(
+                "governance.bias.protectedAttributes: expected some of the model's columns "
+                f"({', '.join(names)[:400]}), found {attribute.name!r}"
+            )
+
+
+def _background(manifest: Manifest, resolved: ResolvedModel, base: Path) -> bytes | None:
+    """background.json, where the spec gives rows. Raises Unverified, MalformedArtefact."""
+    explainer, model = resolved.spec.explainer, resolved.spec.predictor.model
+    if explainer is None:
+        return None
+    given = explainer.background
+    if given is None:
+        raise MalformedArtefact(
+            "explainer: expected explainer.background, rows that explanations compare with, found none; name a CSV "
+            "file (uri, digest), or give some rows (inline)"
+        )
+    if given.uri is None:
+        content = (given.inline or "").encode()
+    else:
+        if claim_of(given.uri) != claim_of(model.storage_uri):
+            raise MalformedArtefact(
+                f"explainer.background.uri: expected a file on the volume of storageUri ({model.storage_uri}), found "
+                f"{given.uri}; put it beside the model"
+            )
+        try:
+            content = file_of(given.uri, base).read_bytes()
+        except (OSError, ValueError) as error:
+            raise MalformedArtefact(f"explainer.background.uri: expected a readable file, found: {error}") from error
+        digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
+        if digest != given.digest:
+            raise Unverified(f"{given.uri}: expected digest {given.digest}, found {digest}: nothing is explained by it")
+    return msgspec.json.encode({"columns": background_columns(content, manifest.features)}, order="deterministic")
 
 
 def _manifest(path: Path, data: bytes, resolved: ResolvedModel) -> Manifest:

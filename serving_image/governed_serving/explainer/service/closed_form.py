@@ -109,6 +109,8 @@ class ClosedForms:
 
     @functools.cached_property
     def _graph(self) -> Graph:
+        if self._model.manifest.graph is not None:
+            raise NotExplainable("expected a graph that was trained here, found an import's; use 'sampled' or 'exact'")
         return Graph(self._model.onnx, self._names)
 
     def _linked(self) -> tuple[ReadTrees, str]:

@@ -1,0 +1,38 @@
+"""`governed inspect FILE`: what an ONNX file is and what can be done with it (a subprocess of the serving side)."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from governed_api.storage import SCHEMES
+from governed_operator.cli.fail import fail
+from governed_operator.local.serving_side import module
+
+
+def serving_side(verb: str, file: str, *words: str) -> "subprocess.CompletedProcess[str]":
+    """What the importer says of ``file``: the very trial that it has before it is served, where ONNX Runtime is; this
+    side has none. Ends the command where there is nothing to ask."""
+    local = SCHEMES[0].prefix
+    scheme = next((s.prefix for s in SCHEMES if file.startswith(s.prefix)), "")
+    if "://" in file and scheme != local:
+        fail(f"{file}: expected a file of this machine; fetch it first, since inspecting runs it")
+    path = Path(file.removeprefix(local).removeprefix("//") if scheme == local else file)
+    if not path.is_file():
+        fail(f"{path}: expected an ONNX file, found {'a folder' if path.is_dir() else 'none'}")
+    program = module("governed_serving.importer", verb, str(path), *words)
+    if program is None:
+        fail("the serving side isn't installed: pip install 'governed-models[serving]'")
+    return subprocess.run([sys.executable, *program], check=False, text=True, stdout=subprocess.PIPE)
+
+
+def command(
+    file: Annotated[str, typer.Argument(help="An ONNX file, as a path or a file: URI.", show_default=False)],
+) -> None:
+    """Say what an ONNX file takes and gives, how it is served, what of it is explained and audited, and suggest a
+    manifest. The file is run with made-up tensors, as before it is served. Exit status: 0, or 1 where it is refused."""
+    done = serving_side("inspect", file)
+    sys.stdout.write(done.stdout)
+    raise typer.Exit(done.returncode)

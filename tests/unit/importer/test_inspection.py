@@ -1,0 +1,81 @@
+"""`governed inspect` and `governed init`: one screen, and a manifest that validates and serves."""
+
+from pathlib import Path
+
+import yaml
+from typer.testing import CliRunner
+
+from governed_api.names import MAX_MODEL_NAME
+from governed_api.validation import validate
+from governed_operator.cli import app
+from governed_operator.cli.inspect import serving_side
+from governed_serving.formats import TrialRequest, run_trial
+from governed_serving.importer.inspection import inspected, manifest_of, screen
+from unit.importer.graphs import model, node, recurrent, tensor
+from unit.importer.test_trial import classifier
+
+
+def test_a_classifier_on_one_screen(tmp_path: Path) -> None:
+    file = tmp_path / "Über 9 churn.onnx"
+    file.write_bytes(classifier(zipped=True))
+    found = inspected(file)
+    text = screen(found)
+    assert "in   x                        FP32   [n, 3]" in text
+    assert "out  output_probability       FP32   [n, 2] as probabilities (maps, as a matrix); classes 0, 1" in text
+    assert "Explained: yes, with columns named, with explainer.background" in text
+    assert "Audited:   yes, by favorableOutcome.label" in text
+    assert len(text.splitlines()) <= 40
+    written = yaml.safe_load(manifest_of(found, ""))
+    assert validate(written) == []
+    asked = written["spec"]["predictor"]["model"]
+    assert asked["inputs"] == [{"name": "x", "role": "tabular", "columns": ["x1", "x2", "x3"]}]
+    assert asked["digest"] == found.digest
+    answer = run_trial(file, TrialRequest(str(file), asked["inputs"]))
+    assert answer.graph is not None
+    assert answer.graph.inputs[0].columns == ["x1", "x2", "x3"]
+
+
+def test_states_are_neither_explained_nor_audited_for_bias(tmp_path: Path) -> None:
+    (tmp_path / "vad.onnx").write_bytes(recurrent())
+    text = screen(inspected(tmp_path / "vad.onnx"))
+    assert "[2, any, 8]" in text
+    assert "Served:    each request is one call of the graph" in text
+    assert "Explained: no: it answers no class and no quantity for each row" in text
+    assert "Audited:   journalled, masked, proved; bias needs a table" in text
+
+
+def test_names_that_a_terminal_would_act_on(tmp_path: Path) -> None:
+    file = tmp_path / "m.onnx"
+    file.write_bytes(model([node("Neg", ["a\x1b[2J"], ["y"])], [tensor("a\x1b[2J", ["n"])], [tensor("y", ["n"])]))
+    assert "\x1b" not in screen(inspected(file))
+
+
+def test_init_writes_a_manifest_and_overwrites_none(tmp_path: Path) -> None:
+    file, out = tmp_path / ("9" * 60 + "m.onnx"), tmp_path / "model.yaml"
+    file.write_bytes(classifier(zipped=False))
+    run = CliRunner()
+    done = run.invoke(app, ["init", str(file), "-o", str(out)])
+    assert done.exit_code == 0, done.output
+    assert run.invoke(app, ["validate", str(out)]).exit_code == 0
+    assert len(yaml.safe_load(out.read_text())["metadata"]["name"]) <= MAX_MODEL_NAME
+    before = out.read_text()
+    again = run.invoke(app, ["init", str(file), "-o", str(out)])
+    assert again.exit_code == 1
+    assert "expected no file there, found one" in again.output
+    assert out.read_text() == before
+
+
+def test_what_is_no_model_is_refused_in_one_line(tmp_path: Path) -> None:
+    file = tmp_path / "m.onnx"
+    file.write_bytes(b"junk")
+    done = serving_side("inspect", f"file:{file}")
+    assert (done.returncode, done.stdout) == (1, "")
+    run = CliRunner()
+    for target, words in (
+        (str(tmp_path), "found a folder"),
+        ("s3://b/m.onnx", "fetch it first"),
+        ("none", "found none"),
+    ):
+        refused = run.invoke(app, ["inspect", target])
+        assert refused.exit_code == 1
+        assert words in refused.output
