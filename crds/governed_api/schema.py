@@ -58,7 +58,8 @@ def _node(node: Schema, defs: dict[str, Schema]) -> Schema:
     if choices:
         if len(choices) != 1:
             raise TypeError(f"a structural schema has no unions: {node}")
-        inner = _node(choices[0], defs)
+        own = {key: node[key] for key in ("x-list-map-key",) if key in node}
+        inner = _node(choices[0] | own, defs)
         return inner | ({"description": _one_line(node["description"])} if "description" in node else {})
     out = {k: node[k] for k in KEEP if k in node}
     if "description" in out:

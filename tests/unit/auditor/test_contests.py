@@ -114,6 +114,17 @@ async def test_a_contest_is_opened_with_a_deadline_and_closed_by_a_decision(site
     assert [len(record[kind]) for kind in ("reviews", "decisions")] == [1, 1]
 
 
+async def test_a_flood_of_contests_hides_neither_the_decision_nor_its_labels(site: Site) -> None:
+    label = leaf("request-7", "label")
+    flood = [leaf("request-7", "acknowledgement") for _ in range(120)]
+    site.client.append("auditor-flood", [label, *flood])
+    record = (await site.ask("GET", "/v1/reviews/request-7")).json()
+    assert (record["prediction"]["id"], len(record["labels"])) == ("request-7", 1)
+    await site.contest()
+    assert len(site.entries("acknowledgement")) == 100  # the newest
+    assert (await site.decide()).status_code == 202
+
+
 async def test_who_decided_and_why_is_in_the_sealed_record_alone(site: Site) -> None:
     await site.contest()
     await site.decide()

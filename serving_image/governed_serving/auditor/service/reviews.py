@@ -129,24 +129,27 @@ def parse_decision(request_id: str, body: bytes) -> Decision:
 
 
 def record_of(archive: ArchiveClient | None, request_id: str) -> Record:
-    """Ledger entries of a request: its prediction, explanations, labels, reviews."""
+    """Ledger entries of a request: its prediction, explanations, labels, reviews; the newest 100 of each type, so that
+    a flood of one pushes out no other."""
     if archive is None:
         raise Unavailable("no archive is configured: the record of a decision can't be looked up")
-    entries = [{"ledgerIndex": f.index, **f.fields()} for f in archive.find(id=request_id)]
-    by_type: dict[str, list[Entry]] = {}
-    for entry in entries:
-        by_type.setdefault(entry["type"], []).append(entry)
-    if "prediction" not in by_type:
+
+    def of_type(type: str, limit: int = 100) -> list[Entry]:
+        found = archive.find(id=request_id, type=type, limit=limit)
+        return [{"ledgerIndex": f.index, **f.fields()} for f in found]
+
+    predictions = of_type("prediction", 1)
+    if not predictions:
         raise NotFound(
             f"request {request_id!r}: no prediction of that id is in the ledger (yet); it comes within seconds"
         )
     return {
         "id": request_id,
-        "prediction": by_type["prediction"][-1],
-        "explanations": by_type.get("explanation", []),
-        "labels": by_type.get("label", []),
-        "decisions": by_type.get(REVIEW, []),
-        "reviews": [e for e in by_type.get("acknowledgement", []) if e.get("summary", {}).get("kind") == "review"],
+        "prediction": predictions[-1],
+        "explanations": of_type("explanation"),
+        "labels": of_type("label"),
+        "decisions": of_type(REVIEW),
+        "reviews": [e for e in of_type("acknowledgement") if e.get("summary", {}).get("kind") == "review"],
     }
 
 
