@@ -19,6 +19,8 @@ __all__ = ["answered"]
 
 TOGETHER = 3
 """Requests that share a call, where requests are merged."""
+TEXT = "text"
+"""In a made-up request: an empty one is a missing value, which a column of categories may not take."""
 
 
 def answered(predictor: OnnxPredictor) -> None:
@@ -56,7 +58,7 @@ def _asked(predictor: OnnxPredictor, requests: int) -> list[InferResponse]:
 def _body(predictor: OnnxPredictor) -> bytes:
     tensors: list[dict[str, Json]] = []
     for spec, column in zip(predictor.signature.inputs, predictor.example(), strict=True):
-        data = np.asarray(column).ravel().tolist()
+        data = [TEXT] * column.size if spec.textual else np.asarray(column).ravel().tolist()
         tensors.append({"name": spec.name, "shape": list(column.shape), "datatype": spec.dtype, "data": data})
     return msgspec.json.encode({"inputs": tensors})
 
