@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 BENCHES = Path(__file__).parents[1] / "bench"
-EXPLAIN = ("exact", "sampled", "coverage", "trees", "text", "serving")
+EXPLAIN = ("exact", "sampled", "coverage", "trees", "text", "serving", "engines")
 OF_A_CLUSTER = {"operator"}  # tests/apiserver runs it
 
 COMMANDS = [

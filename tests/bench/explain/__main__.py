@@ -8,6 +8,7 @@ import warnings
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 warnings.simplefilter("ignore")
 
+import by_engine  # noqa: E402
 import by_load  # noqa: E402
 import by_trees  # noqa: E402
 import exactly  # noqa: E402
@@ -22,6 +23,7 @@ QUESTIONS = {
     "trees": by_trees.measure,
     "text": of_text.measure,
     "serving": by_load.measure,
+    "engines": by_engine.measure,
 }
 
 
@@ -33,6 +35,7 @@ def make_small() -> None:
     interval_coverage.PLAYERS, interval_coverage.REPEATS, interval_coverage.LOCAL_SEEDS = (8, 13), 2, 8
     by_trees.BACKGROUND, by_trees.EVALUATIONS = 10, 128
     of_text.TEXTS = 1
+    by_engine.ROWS = by_engine.ROWS[:1]
     by_load.RATE, by_load.SECONDS, by_load.WARM, by_load.ROUNDS, by_load.ROWS = 20.0, 1.0, 0.5, 2, 500
 
 
@@ -41,6 +44,13 @@ def main() -> int:
     parser.add_argument("questions", nargs="*", help=f"of {', '.join(QUESTIONS)}; all by default")
     parser.add_argument("--alibi-python", default="", help="interpreter of an environment that has alibi 0.9.6")
     parser.add_argument(
+        "--at",
+        action="append",
+        default=[],
+        metavar="ENGINE=URL",
+        help="of engines: a service of the sample that stands already, by a port-forward to a cluster, say",
+    )
+    parser.add_argument(
         "--smoke", action="store_true", help="seconds each, to see that it runs: its numbers mean nothing"
     )
     given = parser.parse_args()
@@ -48,6 +58,9 @@ def main() -> int:
         make_small()
     if unknown := [name for name in given.questions if name not in QUESTIONS]:
         parser.error(f"expected {', '.join(QUESTIONS)}, found {unknown[0]}")
+    by_engine.AT.update(at.split("=", 1) for at in given.at)
+    if unknown := [engine for engine in by_engine.AT if engine not in by_engine.ENGINES]:
+        parser.error(f"--at: expected {' or '.join(by_engine.ENGINES)}=URL, found {unknown[0]}")
     for name in given.questions or QUESTIONS:
         QUESTIONS[name](given.alibi_python)
     return 0
