@@ -9,6 +9,7 @@ import msgspec
 
 from governed_api.json_types import Scalar
 from governed_serving.artefact import Graph, MalformedArtefact
+from governed_serving.decoding import decode_json
 
 __all__ = ["Said", "TrialAnswer", "TrialRequest", "run_trial"]
 
@@ -53,7 +54,7 @@ def run_trial(path: Path, request: TrialRequest, seconds: float = SECONDS) -> Tr
             "predictor.model.runtime"
         ) from None
     try:
-        answer = msgspec.json.decode(done.stdout, type=TrialAnswer)
+        answer = decode_json(done.stdout, TrialAnswer)
     except msgspec.DecodeError:
         how = f"signal {-done.returncode}" if done.returncode < 0 else f"exit status {done.returncode}"
         last = (done.stderr.decode(errors="replace").strip().splitlines() or [""])[-1][:300]

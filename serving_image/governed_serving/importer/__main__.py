@@ -13,6 +13,7 @@ import msgspec
 
 from governed_api.tensors import TensorInput, TensorOutput
 from governed_serving.artefact import MalformedArtefact
+from governed_serving.decoding import decode_json
 from governed_serving.formats import Declared, TrialAnswer, TrialRequest
 from governed_serving.importer.trial import tried
 
@@ -71,7 +72,7 @@ def main() -> int:
     """0: the answer is on standard output; 1: it is refused, and why is on standard error."""
     if sys.argv[1] != "trial":
         return _print(sys.argv[1], Path(sys.argv[2]), sys.argv[3] if len(sys.argv) > 3 else "")
-    answer = _answer(msgspec.json.decode(sys.stdin.buffer.read(), type=TrialRequest))
+    answer = _answer(decode_json(sys.stdin.buffer.read(), TrialRequest))
     sys.stdout.buffer.write(msgspec.json.encode(answer) + b"\n")
     return 0
 

@@ -117,13 +117,13 @@ def test_without_a_stratum_of_both_nothing_is_adjusted() -> None:
     assert simpson(strata(((5, 10), (5, 10))), "g", "s", ["z"]) == []
 
 
-def test_more_strata_than_are_adjusted_for_add_up() -> None:
-    """Those that weigh least count in the difference in all, as two of their own."""
+def test_strata_count_by_their_weight_however_many() -> None:
+    """Mantel and Haenszel's weights: 6 × 6 / 12 = 3 in each of ten, 100 × 100 / 200 = 50 in each of sixty-four."""
     tables: list[Sides] = [((3, 6), (2, 6))] * 10 + [((40, 100), (50, 100))] * 64
     found = finding(*tables)
-    assert found.adjusted == pytest.approx(-0.1)
+    assert found.adjusted == pytest.approx((10 * 3 / 6 - 64 * 50 * 0.1) / (10 * 3 + 64 * 50))
     assert found.difference == pytest.approx((30 + 64 * 40) / 6460 - (20 + 64 * 50) / 6460)
-    assert found.change_lower <= found.change <= found.change_upper
+    assert (found.change, found.change_lower, found.change_upper) == (pytest.approx(0, abs=1e-12), 0, 0)  # equal shares
 
 
 def test_a_stratum_with_few_rows_counts_and_is_not_told() -> None:

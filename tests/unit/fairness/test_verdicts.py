@@ -306,7 +306,7 @@ def test_many_strata_are_bounded() -> None:
     found = line(judge(bias("adjustedStatisticalParityDifference", privileged="b", strata=["s"]), cells), "a")
     assert time.thread_time() - began < 3
     assert found.value == pytest.approx(-0.1)
-    assert found.samples == 64 * 20
+    assert (found.samples, found.verdict, found.lower) == (40_000, "Unknown", None)  # beyond 1,000: told, never judged
 
 
 def test_ten_groups_and_several_metrics_are_judged_fast() -> None:

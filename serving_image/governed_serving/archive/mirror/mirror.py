@@ -34,6 +34,7 @@ from governed_serving.archive.mirror.manifest import (
 )
 from governed_serving.archive.service import Archive
 from governed_serving.archive.store.objects import Bucket
+from governed_serving.decoding import decode_json
 from governed_serving.durable import is_regular, read_regular
 from governed_serving.records import timestamp
 
@@ -140,7 +141,7 @@ class Mirror:
         for address in found.lists:
             try:
                 data = self.volume.read(f"{address[:2]}/{address}", PIECE_BYTES)
-                yield from msgspec.json.decode(data or b"", type=FileList).files
+                yield from decode_json(data or b"", FileList).files
             except (ArchiveError, msgspec.DecodeError) as error:
                 if isinstance(error, Busy):
                     raise

@@ -227,7 +227,7 @@ def _infimum(k: Floats, n: Floats, a: Floats, b: Floats) -> Floats:
 
 class _Curvature(NamedTuple):
     """A Hessian, Σ over parts of outer products plus a matrix that joins a group with its own reference alone: solved
-    after as many steps as there are coordinates, not their cube (Woodbury's identity)."""
+    after as many steps as there are coordinates, not their cube (Woodbury's identity), where these are many."""
 
     diagonal: Floats
     """(m, d)."""
@@ -239,6 +239,9 @@ class _Curvature(NamedTuple):
     def solve(self, right: Floats) -> Floats:
         """``right``: (m, sides, d)."""
         sides = right.shape[1]
+        if self.parts.shape[2] <= self.parts.shape[1]:
+            dense: Floats = np.linalg.solve(self._whole(), right.swapaxes(1, 2)).swapaxes(1, 2).astype(np.float64)
+            return dense
         apart = self._within_pairs(np.concatenate([right, self.parts], 1))
         # sums over coordinates without BLAS, whose threads cost a machine that is shared more than they save here
         middle = np.einsum("mid,mjd->mij", self.parts, apart)
@@ -246,6 +249,16 @@ class _Curvature(NamedTuple):
         weights = np.linalg.solve(inner, middle[:, :, :sides])
         solved: Floats = apart[:, :sides] - np.einsum("mij,mid->mjd", weights, apart[:, sides:])
         return solved
+
+    def _whole(self) -> Floats:
+        hessian: Floats = np.matmul(self.parts.swapaxes(1, 2), self.parts)
+        places = np.arange(hessian.shape[1])
+        hessian[:, places, places] += self.diagonal
+        paired = len(places) // 2 * 2
+        one, other = places[:paired:2], places[1:paired:2]
+        hessian[:, one, other] += self.beside
+        hessian[:, other, one] += self.beside
+        return hessian
 
     def _within_pairs(self, rows: Floats) -> Floats:
         """Solutions without the outer products; a last coordinate that has no partner stands alone."""
