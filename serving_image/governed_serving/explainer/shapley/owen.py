@@ -8,7 +8,7 @@ orders pass through are few, else sampled by such orders, each walked both ways.
 import functools
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,7 @@ from governed_serving.explainer.attribution import Attribution, GroupValues
 from governed_serving.explainer.game import Game, InterventionalGame, RowGame
 from governed_serving.explainer.hierarchy import Node
 from governed_serving.explainer.shapley.permutation import estimate, gains_both_ways
-from governed_serving.explainer.shapley.sampled import nothing_sampled
+from governed_serving.explainer.shapley.sampled import SampledGame, nothing_sampled, solved_rows
 
 __all__ = ["MOST_ENUMERATED", "OwenValues", "coalitions_of", "owen_rows", "owen_values"]
 
@@ -34,16 +34,11 @@ ORDERS = 8
 
 
 @dataclass(frozen=True)
-class OwenValues:
-    """Values (players, outputs) and those of ``root.groups()`` (groups, outputs), each with its half-width."""
+class OwenValues(SampledGame):
+    """With the values of ``root.groups()`` (groups, outputs) and their half-widths."""
 
-    values: Floats
-    half_width: Floats
     groups: Floats
     groups_half: Floats
-    coalitions: int
-    stopped: str
-    exact: bool
 
 
 def coalitions_of(root: Node) -> int:
@@ -162,20 +157,21 @@ def _estimated(gains: list[Floats], stopped: str, confidence: float, root: Node,
     if not gains:
         found = nothing_sampled(players, total)
         wide = np.full((len(member), len(total)), np.inf)
-        return OwenValues(found.values, found.half_width, member @ found.values, wide, 0, "budget", False)
+        return OwenValues(found.values, found.half_width, 0, "budget", False, member @ found.values, wide)
     own = estimate(gains, stopped, confidence)
     if not len(member):
         none = np.zeros((0, len(total)))
-        return OwenValues(own.values, own.half_width, none, none, own.coalitions, stopped, False)
+        return OwenValues(own.values, own.half_width, own.coalitions, stopped, False, none, none)
     whole = estimate([np.einsum("gp,wpo->wgo", member, one) for one in gains], stopped, confidence)
-    return OwenValues(own.values, own.half_width, whole.values, whole.half_width, own.coalitions, stopped, False)
+    return OwenValues(own.values, own.half_width, own.coalitions, stopped, False, whole.values, whole.half_width)
 
 
 def _enumerated(game: Game, root: Node) -> OwenValues:
     plan = _plan(root)
     both = plan.matrix.T @ game.values(plan.masks)
     values, groups = both[: game.size], both[game.size :]
-    return OwenValues(values, np.zeros_like(values), groups, np.zeros_like(groups), len(plan.masks), "complete", True)
+    none, nothing = np.zeros_like(values), np.zeros_like(groups)
+    return OwenValues(values, none, len(plan.masks), "complete", True, groups, nothing)
 
 
 def _order(node: Node, rng: np.random.Generator) -> list[int]:
@@ -201,51 +197,23 @@ def owen_rows(
     confidence: float = 0.95,
 ) -> list[Attribution]:
     """One :class:`Attribution` per row, with the values of its groups; additive to rounding."""
-    ends = [(game.base, prediction) for prediction in game.row_outputs]
-    rows = [RowGame(game, row) for row in range(game.rows)]
-    return [
-        _row(row, ends[row.row], root, _Sampling(coalitions, stream, confidence))
-        for row, stream in zip(rows, seed.spawn(game.rows), strict=True)
-    ]
+    member = _membership(root, len(game.players))
 
-
-@dataclass(frozen=True)
-class _Sampling:
-    coalitions: int
-    seed: np.random.SeedSequence
-    confidence: float
-
-
-def _row(row: RowGame, ends: tuple[Floats, Floats], root: Node, sampling: _Sampling) -> Attribution:
-    before, players = row.box.rows, len(row.game.players)
-    base, prediction = ends
-    groups = root.groups()
-    values, half = np.zeros((2, players, len(base)))
-    shares, shares_half = np.zeros((2, len(groups), len(base)))
-    used, stopped, exact = 0, "complete", True
-    if row.size == 1:
-        values[row.active[0]] = prediction - base
-        shares = _membership(root, players) @ values
-    elif row.size:
+    def solve(row: RowGame, ends: tuple[Floats, Floats], stream: np.random.SeedSequence) -> OwenValues:
         part = root.among({int(player): place for place, player in enumerate(row.active)})
-        found = owen_values(row, ends, part, sampling.coalitions, sampling.seed, sampling.confidence)
-        values[row.active], half[row.active] = found.values, found.half_width
-        at = {group.name: place for place, (group, _) in enumerate(groups)}
-        for place, (group, _) in enumerate(part.groups()):
-            shares[at[group.name]], shares_half[at[group.name]] = found.groups[place], found.groups_half[place]
-        used, stopped, exact = found.coalitions, found.stopped, found.exact
-    return Attribution(
-        method="owen",
-        names=row.game.players.names,
-        values=values,
-        lower=values - half,
-        upper=values + half,
-        base=base,
-        prediction=prediction,
-        evaluations=row.box.rows - before,
-        coalitions=used,
-        confidence=sampling.confidence,
-        exact=exact,
-        details={"stopped": stopped},
-        groups=GroupValues(root, shares, shares - shares_half, shares + shares_half),
-    )
+        found = owen_values(row, ends, part, coalitions, stream, confidence)
+        names = [group.name for group, _ in root.groups()]
+        at = [names.index(group.name) for group, _ in part.groups()]
+        groups, half = np.zeros((2, len(names), len(ends[0])))
+        groups[at], half[at] = found.groups, found.groups_half
+        return replace(found, groups=groups, groups_half=half)
+
+    rows = solved_rows("owen", game, solve, seed, confidence)
+    return [replace(one, groups=_groups(root, member @ one.values, found)) for one, found in rows]
+
+
+def _groups(root: Node, shares: Floats, found: OwenValues | None) -> GroupValues:
+    """``shares``: what the members' values sum to, which is all there is where fewer than two players differ."""
+    if found is None:
+        return GroupValues(root, shares, shares, shares)
+    return GroupValues(root, found.groups, found.groups - found.groups_half, found.groups + found.groups_half)

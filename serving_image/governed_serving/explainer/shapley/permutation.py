@@ -14,7 +14,7 @@ from governed_serving.blackbox.errors import BudgetExhausted, NotExplainable
 from governed_serving.explainer.attribution import Attribution
 from governed_serving.explainer.game import Game, InterventionalGame, RowGame
 from governed_serving.explainer.intervals import student_quantile, with_pooled
-from governed_serving.explainer.shapley.sampled import SampledGame, nothing_sampled
+from governed_serving.explainer.shapley.sampled import SampledGame, nothing_sampled, solved_rows
 
 __all__ = ["estimate", "gains_both_ways", "permutation_rows", "permutation_shapley"]
 
@@ -119,32 +119,8 @@ def permutation_rows(
     game: InterventionalGame, coalitions: int, seed: np.random.SeedSequence, confidence: float = 0.95
 ) -> list[Attribution]:
     """One :class:`Attribution` per row; additive to rounding, since every walk goes from ∅ to N."""
-    answers = []
-    for row, stream in enumerate(seed.spawn(game.rows)):
-        row_game, before = RowGame(game, row), game.box.rows
-        prediction, base = game.row_outputs[row], game.base
-        values = np.zeros((len(game.players), len(base)))
-        half, used, stopped = np.zeros_like(values), 0, "complete"
-        if row_game.size == 1:
-            values[row_game.active] = prediction - base
-        elif row_game.size:
-            attribution = permutation_shapley(row_game, (base, prediction), coalitions, stream, confidence)
-            values[row_game.active], half[row_game.active] = attribution.values, attribution.half_width
-            used, stopped = attribution.coalitions, attribution.stopped
-        answers.append(
-            Attribution(
-                method="permutation",
-                names=game.players.names,
-                values=values,
-                lower=values - half,
-                upper=values + half,
-                base=base,
-                prediction=prediction,
-                evaluations=game.box.rows - before,
-                coalitions=used,
-                confidence=confidence,
-                exact=row_game.size <= 1,
-                details={"stopped": stopped},
-            )
-        )
-    return answers
+
+    def solve(row: RowGame, ends: tuple[Floats, Floats], stream: np.random.SeedSequence) -> SampledGame:
+        return permutation_shapley(row, ends, coalitions, stream, confidence)
+
+    return [one for one, _ in solved_rows("permutation", game, solve, seed, confidence)]

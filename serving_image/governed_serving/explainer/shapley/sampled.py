@@ -1,8 +1,10 @@
 """Sampled Shapley values: paired leverage samples in growing rounds, with an interval per player and a stopping
 rule."""
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from typing import Protocol, TypeVar
 
 import numpy as np
 
@@ -15,7 +17,7 @@ from governed_serving.explainer.shapley.coalitions import PairedSample, PairedSa
 from governed_serving.explainer.shapley.gaussian import fit_gaussian
 from governed_serving.explainer.shapley.regression import Fit, fit_pairs
 
-__all__ = ["SampledGame", "Stopping", "nothing_sampled", "sampled_rows", "sampled_shapley"]
+__all__ = ["SampledGame", "Stopping", "nothing_sampled", "sampled_rows", "sampled_shapley", "solved_rows"]
 
 Estimator = Callable[[PairedSample, Floats, Floats], Fit]
 
@@ -43,6 +45,17 @@ class SampledGame:
     coalitions: int
     stopped: str
     exact: bool
+
+
+G = TypeVar("G", bound=SampledGame, covariant=True)
+Ends = tuple[Floats, Floats]
+"""v(∅) and v(N), shape (outputs,) each."""
+
+
+class Solver(Protocol[G]):
+    """Finds the values of a row's game of at least two players."""
+
+    def __call__(self, row: RowGame, ends: Ends, stream: np.random.SeedSequence) -> G: ...
 
 
 def sampled_shapley(
@@ -137,33 +150,41 @@ def sampled_rows(
     game: InterventionalGame, seed: np.random.SeedSequence, stopping: Stopping, estimator: Estimator = fit_gaussian
 ) -> list[Attribution]:
     """One :class:`Attribution` per row of ``game``; players that agree with all of the background get exactly zero."""
-    prediction, base = game.row_outputs, game.base
-    streams = seed.spawn(game.rows)
-    return [
-        _row(RowGame(game, row), prediction[row], base, streams[row], stopping, estimator) for row in range(game.rows)
-    ]
+
+    def solve(row: RowGame, ends: Ends, stream: np.random.SeedSequence) -> SampledGame:
+        return sampled_shapley(row, ends[1] - ends[0], stream, stopping, estimator)
+
+    return [one for one, _ in solved_rows("sampled", game, solve, seed, stopping.confidence)]
+
+
+def solved_rows(
+    method: str,
+    game: InterventionalGame,
+    solve: Solver[G],
+    seed: np.random.SeedSequence,
+    confidence: float,
+) -> Iterator[tuple[Attribution, G | None]]:
+    """One :class:`Attribution` per row, by ``solve`` of the game among its players that differ from the background;
+    the others get exactly zero. With what ``solve`` found: None where fewer than two differ, and all is known."""
+    for row, stream in enumerate(seed.spawn(game.rows)):
+        yield _row(method, RowGame(game, row), functools.partial(solve, stream=stream), confidence)
 
 
 def _row(
-    row: RowGame,
-    prediction: Floats,
-    base: Floats,
-    seed: np.random.SeedSequence,
-    stopping: Stopping,
-    estimator: Estimator,
-) -> Attribution:
+    method: str, row: RowGame, solve: Callable[[RowGame, Ends], G], confidence: float
+) -> tuple[Attribution, G | None]:
+    base, prediction = row.game.base, row.game.row_outputs[row.row]
     before = row.box.rows
     values = np.zeros((len(row.game.players), len(base)))
     half = np.zeros_like(values)
-    coalitions, stopped, exact = 0, "complete", True
+    found: G | None = None
     if row.size == 1:
         values[row.active[0]] = prediction - base
     elif row.size > 1:
-        attribution = sampled_shapley(row, prediction - base, seed, stopping, estimator)
-        values[row.active], half[row.active] = attribution.values, attribution.half_width
-        coalitions, stopped, exact = attribution.coalitions, attribution.stopped, attribution.exact
+        found = solve(row, (base, prediction))
+        values[row.active], half[row.active] = found.values, found.half_width
     return Attribution(
-        method="sampled",
+        method=method,
         names=row.game.players.names,
         values=values,
         lower=values - half,
@@ -171,8 +192,8 @@ def _row(
         base=base,
         prediction=prediction,
         evaluations=row.box.rows - before,
-        coalitions=coalitions,
-        confidence=stopping.confidence,
-        exact=exact,
-        details={"stopped": stopped},
-    )
+        coalitions=found.coalitions if found else 0,
+        confidence=confidence,
+        exact=found.exact if found else True,
+        details={"stopped": found.stopped if found else "complete"},
+    ), found

@@ -119,7 +119,7 @@ def text_owen(
     else:
         none = np.zeros((0, len(base)))
         whole: Floats = (prediction - base)[None]
-        found = OwenValues(whole, np.zeros_like(whole), none, none, 2, "complete", True)
+        found = OwenValues(whole, np.zeros_like(whole), 2, "complete", True, none, none)
     details = {"field": field, "level": NESTED, "spans": [list(edge) for edge in spans.edges]}
     attribution = Attribution(
         method="text",
