@@ -12,7 +12,7 @@ import msgspec
 
 from governed_serving.archive.backup.members import PLACES, Stored
 from governed_serving.archive.errors import Unverified
-from governed_serving.archive.store.objects import Bucket
+from governed_serving.archive.store.objects import Bucket, is_address
 from governed_serving.decoding import decode_json
 
 __all__ = [
@@ -101,15 +101,11 @@ def _parsed(data: bytes, number: int, where: str) -> Manifest:
     for name, pieces in found.segments.items():
         reached = 0
         for piece in pieces:
-            if not (piece.start == reached < piece.end <= reached + PIECE_BYTES and _is_address(piece.sha256)):
+            if not (piece.start == reached < piece.end <= reached + PIECE_BYTES and is_address(piece.sha256)):
                 raise Unverified(f"{where}: the pieces of {name[:80]!r} don't follow each other: it was put together")
             reached = piece.end
         if not PLACES.fullmatch(f"ledger/log/{name}"):
             raise Unverified(f"{where}: {name[:80]!r} is no segment of a ledger: it was put together")
-    if not all(map(_is_address, found.lists)):
+    if not all(map(is_address, found.lists)):
         raise Unverified(f"{where}: its lists have addresses of another form: it was put together")
     return found
-
-
-def _is_address(text: str) -> bool:
-    return len(text) == 64 and set(text) <= set("0123456789abcdef")

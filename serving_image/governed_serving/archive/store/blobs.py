@@ -16,7 +16,7 @@ from typing import IO
 
 from governed_api import runtime
 from governed_serving.archive.errors import ArchiveError, Refused
-from governed_serving.archive.store.objects import BLOB_BYTES, OBJECTS, Bucket, Place
+from governed_serving.archive.store.objects import BLOB_BYTES, OBJECTS, Bucket, Place, is_address
 from governed_serving.durable import fsync_folder, open_new, put_in_place, replace_file
 
 __all__ = ["NOT_SEALED", "BlobStore", "BlobWriter", "addresses", "check_address", "settle_place"]
@@ -29,7 +29,7 @@ RESERVE = 64 << 20
 
 def check_address(digest: str) -> str:
     """``digest`` when it is 64 lower-case hex digits; raises :class:`Refused` (400)."""
-    if len(digest) != 64 or not set(digest) <= set("0123456789abcdef"):
+    if not is_address(digest):
         raise Refused(400, f"a blob's address is its SHA-256 in 64 lower-case hex digits, found {digest[:80]!r}")
     return digest
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from obstore import ObjectMeta
     from obstore.store import S3Store
 
-__all__ = ["BLOB_BYTES", "OBJECTS", "Bucket", "LedgerCopy", "Place", "bucket_from_environment", "kept_in"]
+__all__ = ["BLOB_BYTES", "OBJECTS", "Bucket", "LedgerCopy", "Place", "bucket_from_environment", "is_address", "kept_in"]
 
 OBJECTS = "objects"
 """File of an archive's folder that says where its blobs are; on the volume, where it isn't there."""
@@ -264,14 +264,7 @@ class Bucket:
 
     def delete(self, digest: str) -> None:
         """Delete a blob, if it is there."""
-        import obstore
-        from obstore.exceptions import NotFoundError
-
-        with self._asking():
-            try:
-                obstore.delete(self._store, _key(digest))
-            except (NotFoundError, FileNotFoundError):
-                return
+        self.remove(_key(digest))
 
     def addresses(self) -> Iterator[str]:
         """Addresses of all blobs, sorted; whatever else lies there is none. Raises Unverified."""
@@ -368,7 +361,12 @@ def _key(digest: str) -> str:
 
 def _is_key(path: str) -> bool:
     folder, _, name = path.rpartition("/")
-    return folder == name[:2] and len(name) == 64 and set(name) <= set("0123456789abcdef")
+    return folder == name[:2] and is_address(name)
+
+
+def is_address(text: str) -> bool:
+    """Whether it is a SHA-256 in 64 lower-case hex digits."""
+    return len(text) == 64 and set(text) <= set("0123456789abcdef")
 
 
 def bucket_from_environment(env: PodEnvironment, place: str = "") -> Bucket | None:
