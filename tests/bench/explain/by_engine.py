@@ -71,7 +71,7 @@ def _asked(url: str, department: str, sex: str, method: str) -> tuple[dict, floa
         {"name": name, "shape": [1, 1], "datatype": "BYTES", "data": [value]}
         for name, value in (("department", department), ("sex", sex))
     ]
-    body = {"id": f"{method}-{department}-{sex}", "inputs": inputs, "parameters": {"method": method}}
+    body = {"id": f"{method}-{department}-{sex}", "inputs": inputs, "parameters": {"method": method, "seed": 1}}
     path = f"{url}/v2/models/{NAME}/explain"
     with httpx.Client(timeout=120, trust_env=False) as client:
         client.post(path, json={**body, "id": f"warm-{body['id']}"}).raise_for_status()
@@ -82,7 +82,7 @@ def _asked(url: str, department: str, sex: str, method: str) -> tuple[dict, floa
         again = client.post(path, json=body).json()["explanations"]
     (explanation,) = answer.json()["explanations"]
     if again != [explanation]:
-        raise RuntimeError(f"expected the same explanation of {body['id']} again, found another")
+        raise RuntimeError(f"expected the same explanation of {body['id']} again: {explanation}, found {again}")
     return explanation, took
 
 
