@@ -31,6 +31,7 @@ from governed_serving.archive.verify.verification import verify
 from governed_serving.auditor.service.decisions import Decisions
 from governed_serving.auditor.service.entries import entries_of
 from governed_serving.auditor.service.errors import NotFound, Unavailable
+from governed_serving.auditor.service.folding import Fold
 from governed_serving.auditor.service.label_resolver import CrossReplicaLabelResolver
 from governed_serving.auditor.service.reviews import contest
 from governed_serving.auditor.service.state import Subject
@@ -55,7 +56,7 @@ from governed_serving.server.errors import InvalidRequest, JournalUnavailable
 from unit.server.planes import plane
 from unit.server.test_dataplane import request
 
-from ..auditor.test_dead_letters import everything, shipper
+from ..auditor.test_dead_letters import BIAS, everything, shipper
 from .ledgers import leaf
 from .test_app import KEK, MODEL_KEK, Bed
 
@@ -263,7 +264,7 @@ def test_readers_of_the_ledger_say_that_a_person_is_erased(site: Site) -> None:
     with pytest.raises(ArchiveError, match="is erased"):
         opened_record(source, MODEL_KEK, held.entry)
     resolver = CrossReplicaLabelResolver(
-        site.client, SegmentCipher(site.keyset, site.holder()), "r1", lambda *_: [], lambda _: None
+        site.client, SegmentCipher(site.keyset, site.holder()), Fold(BIAS, "r1"), lambda _: None
     )
     entry = msgspec.json.decode(bytes(site.client.entries(held.index, held.index + 1)[0]), type=LedgerEntry)
     identity, frames = resolver._chunk({"blob": entry.blob, "ledgerIndex": held.index})

@@ -321,7 +321,8 @@ class Ledger:
         chunk = JournalReader(self.root, stream, self.cipher).chunk(0)
         assert chunk is not None
         self.blobs[chunk.digest] = chunk.data
-        fields = {"type": kind, "time": timestamp(1.0), "revision": "r1", "blob": chunk.digest, "frame": 0, "index": 0}
+        time = timestamp(record.time if isinstance(record, EventRecord) else 1.0)
+        fields = {"type": kind, "time": time, "revision": "r1", "blob": chunk.digest, "frame": 0, "index": 0}
         self.entries.append(fields)
 
     def find(self, *, id: str) -> list[Any]:
@@ -341,7 +342,7 @@ def test_a_label_waits_for_a_completion_that_another_replica_has_begun(tmp_path:
     own = {chunk_identity(ledger.blobs[ledger.entries[1]["blob"]])}
     now = [100.0]
     elsewhere = CrossReplicaLabelResolver(
-        ledger, cipher, "r1", fold.rows_of, lambda identity: 1 if identity in own else None, lambda: now[0]  # type: ignore[arg-type]
+        ledger, cipher, fold, lambda identity: 1 if identity in own else None, lambda: now[0]  # type: ignore[arg-type]
     )  # fmt: skip
     waiting = {"request-1": Waiting([1], 1.0, [1.0])}
     assert elsewhere.look(waiting, {}) == []
@@ -349,6 +350,25 @@ def test_a_label_waits_for_a_completion_that_another_replica_has_begun(tmp_path:
     now[0] += 10
     (settled,) = elsewhere.look(waiting, {})
     assert (settled.dropped, [row.outcome for row in settled.rows]) == ("", [1])
+
+
+@pytest.mark.parametrize(("second", "dropped"), [(True, "repeated"), (False, "contradicting")])
+def test_the_ledger_tells_whether_a_later_label_repeats_or_contradicts_the_first(
+    tmp_path: Path, keyset: Keyset, second: bool, dropped: str
+) -> None:
+    cipher = SegmentCipher(keyset)
+    ledger, fold = Ledger(cipher, tmp_path), Fold(bias(), "r1")
+    ledger.add("prediction", completion("may he?"))
+    truths = [float(second)]
+    for time, label in ((1.0, True), (2.0, second)):
+        body = {"label": label}
+        ledger.add("label", EventRecord("label", "request-1", "chat", "r1", time, json.dumps(body).encode()))
+    elsewhere = CrossReplicaLabelResolver(ledger, cipher, fold, lambda _: 1, lambda: 100.0)  # type: ignore[arg-type]
+    waiting = {"request-1": Waiting([int(truths[0])], 2.0, truths)}
+    assert [(one.rows, one.dropped) for one in elsewhere.look(waiting, {})] == [([], dropped)]
+    fold.labels.label("request-1", [int(truths[0])], 2.0, truths)
+    fold.settle("request-1", [], dropped)
+    assert {reason for reason, count in fold.labels.dropped.items() if count} == {dropped}
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from governed_serving.archive.errors import Refused
 from governed_serving.auditor.service.app import Dependencies, application
 from governed_serving.auditor.service.entries import entries_of
 from governed_serving.auditor.service.folding import Fold
+from governed_serving.auditor.service.label_door import LabelDoor
 from governed_serving.auditor.service.merging import merged
 from governed_serving.auditor.service.metrics import Metrics
 from governed_serving.auditor.service.process import Service
@@ -309,7 +310,7 @@ def test_label_memory_is_bounded_and_counts_what_it_loses() -> None:
 
 def test_the_labels_memory_is_told_to_prometheus() -> None:
     fold, metrics = Fold(BIAS, "r1", label_capacity=10), Metrics("loans", "m")
-    none: Any = SimpleNamespace(verdict=judge(BIAS, fold.cells()), metrics=metrics)
+    none: Any = SimpleNamespace(verdict=judge(BIAS, fold.cells()), metrics=metrics, door=LabelDoor(fold))
     process: Any = SimpleNamespace(state=none, metrics=metrics, replicas=None, checks=None, live=None)
 
     def told() -> dict[str, float]:

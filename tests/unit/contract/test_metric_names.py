@@ -60,6 +60,7 @@ def _explainer() -> bytes:
 def _auditor() -> bytes:
     metrics = AuditorMetrics("n", "m")
     metrics.dropped({"late": 1})
+    metrics.refused({"unusable": 1})
     metrics.workers({"fold": 1}, ["fold"])
     metrics.missing({"sex": 1})
     found: Any = SimpleNamespace(subject="drift/age", value=1.0)

@@ -5,14 +5,11 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import msgspec
 from fastapi import FastAPI, Request, Response
 
 from governed_api import routes
-from governed_api.governance import FavorableOutcome
-from governed_api.names import request_id_fault
 from governed_api.verdict import wire
 from governed_serving.archive.client import ArchiveClient
 from governed_serving.archive.errors import ArchiveError
@@ -23,6 +20,7 @@ from governed_serving.auditor.service.decision_review import DecisionReview
 from governed_serving.auditor.service.decisions import Decisions
 from governed_serving.auditor.service.errors import (
     AuditorError,
+    Contradicting,
     Decided,
     Forbidden,
     NotFound,
@@ -30,43 +28,28 @@ from governed_serving.auditor.service.errors import (
     Unknown,
     Unusable,
 )
+from governed_serving.auditor.service.label_door import parse_labels
 from governed_serving.auditor.service.metrics import Metrics
 from governed_serving.auditor.service.persons import Persons
 from governed_serving.auditor.service.state import AuditState, Subject
 from governed_serving.crypto import CryptoError, Subjects
-from governed_serving.decoding import decode_json
-from governed_serving.fairness.counts.truth import PostedLabel, read_truth
+from governed_serving.fairness.counts.truth import PostedLabel
 from governed_serving.hosting import exception_handlers
 from governed_serving.hosting.answers import add_probes, json_answer, problem
 from governed_serving.hosting.bodies import BodyLimit, read_body
 from governed_serving.journal import Journal, JournalError
 from governed_serving.records import EventRecord
 
-__all__ = ["MAX_BODY", "MAX_LABELS", "Dependencies", "application"]
+__all__ = ["MAX_BODY", "Dependencies", "application"]
 
 MAX_BODY = 4 << 20
-MAX_LABELS = 10_000
-_SCALARS = (str, int, float, bool)
-
-
-class UncheckedLabel(msgspec.Struct):
-    """One of the labels that were posted, before it is known to be one."""
-
-    id: str
-    label: Any
-
-
-class Labels(msgspec.Struct):
-    """Body of POST /v1/labels."""
-
-    labels: list[UncheckedLabel]
 
 
 def status_of(error: Exception) -> int:
     """HTTP status of a domain error."""
     if isinstance(error, Unusable):
         return 400
-    known: dict[type[Exception], int] = {Unknown: 401, Forbidden: 403, NotFound: 404, Decided: 409}
+    known = {Unknown: 401, Forbidden: 403, NotFound: 404, Decided: 409, Contradicting: 409}
     return known.get(type(error), 503)
 
 
@@ -134,12 +117,15 @@ def application(parts: Dependencies) -> FastAPI:
     async def labels(request: Request) -> Response:
         if state.tail is None:
             raise NotFound("this model has no spec.governance.bias: labels aren't used")
-        unchecked = _parse_labels(await body_of(request))
-        outcome = state.tail.fold.bias.favorable_outcome
-        accepted = [_checked(outcome, one) for one in unchecked]
+        unchecked = parse_labels(await body_of(request))
+        accepted = await asyncio.to_thread(state.admit_labels, unchecked)
         now = time.time()
-        await asyncio.gather(*(journal.append(_event(subject, one, now)) for one in accepted))
-        return json_answer({"accepted": len(accepted)}, 202)
+        try:
+            await asyncio.gather(*(journal.append(_event(subject, one, now)) for one in accepted))
+        except BaseException:
+            await asyncio.to_thread(state.forget_labels, accepted)
+            raise
+        return json_answer({"accepted": len(unchecked), "repeated": len(unchecked) - len(accepted)}, 202)
 
     @app.post(routes.ACKNOWLEDGEMENTS)
     async def acknowledge(request: Request) -> Response:
@@ -196,6 +182,8 @@ def _shown(one: OpenContest, now: float) -> dict[str, object]:
 
 
 async def told(_: Request, error: Exception) -> Response:
+    if isinstance(error, Contradicting):
+        return json_answer({"error": str(error), "contradicting": error.requests}, status_of(error))
     if isinstance(error, Decided):
         return json_answer({"error": str(error), "decision": error.record}, status_of(error))
     return problem(status_of(error), str(error))
@@ -208,32 +196,6 @@ async def body_of(request: Request) -> bytes:
         return Unusable(f"body: expected at most {MAX_BODY} bytes, found more; send fewer labels at a time")
 
     return await read_body(request.receive, BodyLimit(MAX_BODY, too_long), Unusable)
-
-
-def _parse_labels(body: bytes) -> list[UncheckedLabel]:
-    try:
-        labels = decode_json(body, type=Labels).labels
-    except msgspec.DecodeError as error:
-        raise Unusable(f'body: expected {{"labels": [{{"id": …, "label": …}}]}} ({error})') from None
-    if len(labels) > MAX_LABELS:
-        raise Unusable(f"labels: expected at most {MAX_LABELS}, found {len(labels)}; send them in parts")
-    return labels
-
-
-def _checked(outcome: FavorableOutcome, unchecked: UncheckedLabel) -> PostedLabel:
-    """The one place where a label is validated. Raises Unusable."""
-    if fault := request_id_fault(unchecked.id):
-        raise Unusable(f"labels: id: {fault}")
-    values = unchecked.label if isinstance(unchecked.label, list) else [unchecked.label]
-    if not values or not all(isinstance(v, _SCALARS) for v in values):
-        raise Unusable(f"labels: request {unchecked.id}: expected a value or one per row, found {unchecked.label!r}")
-    label = PostedLabel(id=unchecked.id, label=unchecked.label)
-    try:
-        read_truth(outcome, label)
-    except ValueError as error:
-        why = str(error) if outcome.threshold is None else f"expected numbers, found {unchecked.label!r}"
-        raise Unusable(f"labels: request {unchecked.id}: {why[:500]}") from None
-    return label
 
 
 def _event(subject: Subject, label: PostedLabel, now: float) -> EventRecord:

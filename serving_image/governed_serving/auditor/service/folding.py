@@ -9,14 +9,14 @@ from numpy.typing import NDArray
 
 from governed_api.governance import Bias
 from governed_serving.artefact import Manifest
-from governed_serving.auditor.service.labels import LabelJoin, Row
+from governed_serving.auditor.service.labels import REPETITIONS, LabelJoin, Row
 from governed_serving.auditor.service.tally import Tally
 from governed_serving.completions.generated import Search, outcomes_of, searcher, state_of
 from governed_serving.decoding import decode_json
 from governed_serving.fairness.counts.cells import Cells, CodedColumn
 from governed_serving.fairness.counts.grouping import MISSING, Grouping, groupings, outcomes
 from governed_serving.fairness.counts.scores import plain_subject
-from governed_serving.fairness.counts.truth import posted, read_truth, word_of
+from governed_serving.fairness.counts.truth import RowTruths, posted, read_truth, word_of
 from governed_serving.fairness.counts.windows import Joined, Window
 from governed_serving.fairness.metrics.measures import SCORE_METRICS
 from governed_serving.fairness.metrics.roster import Roster
@@ -57,7 +57,8 @@ class Fold:
         self.window = Window(self.axes, bias.window.samples if bias.window.type == "sliding" else None, scored, limits)
         self._search = searcher(pattern) if pattern is not None else None
         self._favorable_class = _class_index(bias, manifest)
-        self._classes = len(manifest.classes) if manifest else 0
+        self.classes = frozenset(str(c) for c in manifest.classes) if manifest else frozenset[str]()
+        """What a label may name; empty: not known."""
         self.labels = LabelJoin(label_capacity)
         self.alarm = Alarm(bias.action, bias.min_samples)
         self.roster = Roster()
@@ -138,7 +139,7 @@ class Fold:
     def settle(self, request: str, rows: Iterable[Row], dropped: str) -> None:
         """The ledger has told what becomes of a label: of one that waits, or of one that was joined and may be a
         repetition."""
-        for joined in self.labels.confirm(request, repeated=dropped == "repeated"):
+        for joined in self.labels.confirm(request, dropped if dropped in REPETITIONS else ""):
             self.window.correct(joined, back=True)
         for joined in self.labels.settle(request, list(rows), dropped):
             self.window.correct(joined)
@@ -179,7 +180,7 @@ class Fold:
             return 0
         if outcome.threshold is not None or word_of(target) == outcome.label:
             return 1
-        return -1 if self._classes == 2 else 0
+        return -1 if len(self.classes) == 2 else 0
 
     def scores(self, outputs: Mapping[str, Column], rows: int) -> NDArray[np.float32]:
         """Prediction of a regression, probability of the favourable class, or NaN where there is neither."""
@@ -212,11 +213,15 @@ class Fold:
         """None for a completion that isn't complete: what a person was told of it isn't known."""
         return outcomes_of(frame, search) if state_of(frame) == "complete" else None
 
+    def truth_of(self, event: EventRecord) -> RowTruths:
+        """A label event's truths. Raises ValueError, msgspec.DecodeError."""
+        return read_truth(self.bias.favorable_outcome, posted(event.body), self.classes)
+
     def _label(self, event: EventRecord) -> None:
         """It was validated when it was posted; what was posted under other rules, or written by others, may still be
         unreadable."""
         try:
-            truth = read_truth(self.bias.favorable_outcome, posted(event.body))
+            truth = self.truth_of(event)
         except (ValueError, msgspec.DecodeError):
             self.labels.dropped["unreadable"] += 1
             return

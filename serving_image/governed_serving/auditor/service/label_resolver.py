@@ -8,16 +8,20 @@ once, wherever it was posted. The row's place in the counts comes from the predi
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, Literal, NamedTuple
+
+import msgspec
 
 from governed_serving.archive.client import ArchiveClient
 from governed_serving.archive.errors import Refused
+from governed_serving.auditor.service.folding import Fold
 from governed_serving.auditor.service.labels import Row, Waiting
 from governed_serving.completions.generated import state_of
 from governed_serving.crypto import SegmentCipher
 from governed_serving.journal import open_chunk
 from governed_serving.journal.chunk import chunk_identity
-from governed_serving.records import Frame, PredictionFrame, timestamp
+from governed_serving.records import EventRecord, Frame, PredictionFrame, timestamp
 
 __all__ = ["CrossReplicaLabelResolver", "Settled"]
 
@@ -32,24 +36,23 @@ class Settled(NamedTuple):
 
     id: str
     rows: list[Row]
-    dropped: Literal["", "repeated", "otherRevision", "evicted"] = ""
+    dropped: Literal["", "repeated", "contradicting", "otherRevision", "evicted"] = ""
 
 
 class CrossReplicaLabelResolver:
-    """``rows_of(frame, number)`` gives the rows of a request in a frame; ``folded(identity)`` the next frame of an own
-    stream, or None."""
+    """``fold`` reads frames and labels, and is changed by nothing here; ``folded(identity)`` gives the next frame of an
+    own stream, or None."""
 
     def __init__(
         self,
         client: ArchiveClient,
         cipher: SegmentCipher,
-        revision: str,
-        rows_of: Callable[[PredictionFrame, int], list[Row]],
+        fold: Fold,
         folded: Callable[[str], int | None],
         clock: Callable[[], float] = time.time,
     ):
-        self._client, self._cipher, self._revision = client, cipher, revision
-        self._rows_of, self._folded, self._clock = rows_of, folded, clock
+        self._client, self._cipher, self._fold = client, cipher, fold
+        self._folded, self._clock = folded, clock
         self._again: dict[str, float] = {}
         self._chunks: OrderedDict[str, tuple[str, dict[int, Frame]]] = OrderedDict()
 
@@ -65,7 +68,7 @@ class CrossReplicaLabelResolver:
         for request in due[:PER_STEP]:
             self._again[request] = now + _PATIENCE
             try:
-                settled = self._settle(request, timestamp(labels[request].time), request in doubtful)
+                settled = self._settle(request, labels[request], request in doubtful)
             except Refused as error:
                 if error.status != 410:
                     raise
@@ -74,19 +77,20 @@ class CrossReplicaLabelResolver:
                 settlements.append(settled)
         return settlements
 
-    def _settle(self, request: str, stamp: str, joined: bool) -> Settled | None:
+    def _settle(self, request: str, waiting: Waiting, joined: bool) -> Settled | None:
+        stamp = timestamp(waiting.time)
         entries = [{"ledgerIndex": found.index, **found.fields()} for found in self._client.find(id=request)]
         labels = [entry for entry in entries if entry["type"] == "label"]
         predictions = [entry for entry in entries if entry["type"] == "prediction"]
         if not any(label["time"] == stamp for label in labels) or not predictions:
             return None
-        first, _ = self._chunk(labels[0])
+        first, recorded = self._chunk(labels[0])
         if self._folded(first) is None or labels[0]["time"] != stamp:
-            return Settled(request, [], "repeated")
+            return Settled(request, [], self._repetition(recorded.get(labels[0]["frame"]), waiting))
         if joined:
             return Settled(request, [])
         prediction = predictions[-1]
-        if self._revision and prediction.get("revision", "") != self._revision:
+        if self._fold.revision and prediction.get("revision", "") != self._fold.revision:
             return Settled(request, [], "otherRevision")
         identity, frames = self._chunk(prediction)
         place = self._folded(identity)
@@ -97,7 +101,14 @@ class CrossReplicaLabelResolver:
             return Settled(request, [])  # it was about somebody who is erased: there is nothing to join
         if state_of(frame) == "started":
             return None  # its completion is still to come
-        return Settled(request, self._rows_of(frame, prediction["index"]))
+        return Settled(request, self._fold.rows_of(frame, prediction["index"]))
+
+    def _repetition(self, first: Frame | None, label: Waiting) -> Literal["repeated", "contradicting"]:
+        """Whether a label says what the request's ``first`` one says."""
+        if isinstance(first, EventRecord):
+            with suppress(ValueError, msgspec.DecodeError):
+                return "repeated" if self._fold.truth_of(first).numbers == label.truths else "contradicting"
+        return "repeated"
 
     def _chunk(self, entry: Mapping[str, Any]) -> tuple[str, dict[int, Frame]]:
         blob = str(entry["blob"])

@@ -2,13 +2,14 @@
 
 The last requests are remembered in blocks, one per journal frame: an id costs one dictionary entry. A label may also
 come before its prediction was folded, or its prediction may be another replica's; it then waits. Both memories are
-bounded, and what falls out of them is counted. The first label of a request counts.
+bounded, and what falls out of them is counted. The first label of a request counts: a verdict that holds at any time
+can't rest on labels that were chosen after it was seen. The same label again is a repetition, another contradicts.
 """
 
 from bisect import bisect_right
 from collections import OrderedDict, deque
 from collections.abc import Mapping, Sequence
-from math import nan
+from math import isnan, nan
 from typing import Any, NamedTuple
 
 import msgspec
@@ -18,7 +19,10 @@ from numpy.typing import NDArray
 from governed_serving.fairness.counts.cells import CodedColumn, Key
 from governed_serving.fairness.counts.windows import Joined
 
-__all__ = ["Block", "LabelJoin", "Row", "Waiting"]
+__all__ = ["REPETITIONS", "Block", "LabelJoin", "Row", "Told", "Waiting"]
+
+REPETITIONS = ("repeated", "contradicting")
+"""Why a label that isn't its request's first is dropped: it is the same, or another."""
 
 
 class Row(NamedTuple):
@@ -47,8 +51,17 @@ class Waiting(msgspec.Struct, array_like=True):
         ]
 
 
+class Told(NamedTuple):
+    """What is known of a request: how many rows it has (None: its prediction isn't known yet), and the truths of its
+    first label (None: it has none, or they aren't known)."""
+
+    rows: int | None
+    truths: list[float] | None
+
+
 class Block(msgspec.Struct):
-    """The requests of one frame: ``first`` is the number of the first one, ``starts`` (requests + 1) their rows."""
+    """The requests of one frame: ``first`` is the number of the first one, ``starts`` (requests + 1) their rows;
+    ``truths`` float64 of each row, NaN without a label (empty: of an earlier version)."""
 
     first: int
     ids: list[str]
@@ -59,10 +72,30 @@ class Block(msgspec.Struct):
     bucket: bytes
     score: bytes
     labelled: bytearray
+    truths: bytearray = msgspec.field(default_factory=bytearray)
+
+    def span(self, request: int) -> tuple[int, int]:
+        """First row of a request, and the one after its last."""
+        start, end = np.frombuffer(self.starts, np.int64)[request : request + 2].tolist()
+        return start, end
+
+    def told(self, request: int) -> Told:
+        """What is known of a request."""
+        start, end = self.span(request)
+        truths = np.frombuffer(bytes(self.truths), np.float64)[start:end].tolist()
+        known = bool(self.labelled[request]) and bool(truths) and not any(map(isnan, truths))
+        return Told(end - start, truths if known else None)
+
+    def note(self, request: int, truths: Sequence[float]) -> None:
+        """A request has its label; ``truths``: NaN where they aren't known."""
+        self.labelled[request] = 1
+        if self.truths:
+            start, end = self.span(request)
+            self.truths[8 * start : 8 * end] = np.array(truths, np.float64).tobytes()
 
     def rows(self, request: int) -> list[Row]:
         """The rows of a request."""
-        start, end = np.frombuffer(self.starts, np.int64)[request : request + 2].tolist()
+        start, end = self.span(request)
         score = np.frombuffer(self.score, np.float32)
         columns = [np.frombuffer(codes, np.int32) for codes in self.codes]
         outcome, bucket = np.frombuffer(self.outcome, np.uint8), np.frombuffer(self.bucket, np.int64)
@@ -83,7 +116,8 @@ class LabelJoin:
     def __init__(self, capacity: int = 200_000):
         self.capacity = capacity
         self.joined = 0
-        self.dropped = {"evicted": 0, "repeated": 0, "rowsDiffer": 0, "otherRevision": 0, "unreadable": 0}
+        reasons = ("evicted", *REPETITIONS, "rowsDiffer", "otherRevision", "unreadable")
+        self.dropped = dict.fromkeys(reasons, 0)
         """Labels dropped (no matching prediction, or none that can be told from), by reason."""
         self.forgotten = 0
         """Requests that left the memory without a label."""
@@ -119,6 +153,7 @@ class LabelJoin:
             bucket.astype(np.int64).tobytes(),
             b"" if score is None else score.astype(np.float32).tobytes(),
             bytearray(len(ids)),
+            bytearray(np.full(int(starts[-1]), nan).tobytes()),
         )
         self._blocks.append(block)
         self._numbers.update(zip(ids, range(self._next, self._next + len(ids)), strict=True))
@@ -138,24 +173,24 @@ class LabelJoin:
     def _label(self, request: str, label: Waiting) -> list[Joined]:
         number = self._numbers.get(request)
         if number is None:
-            if request in self._early:
-                self.dropped["repeated"] += 1
+            if (before := self._early.get(request)) is not None:
+                self._again(label, before.truths)
                 return []
             self._early[request] = label
             if len(self._early) > self.capacity:
                 self._early.popitem(last=False)
                 self.dropped["evicted"] += 1
             return []
-        block = self._blocks[bisect_right(self._blocks, number, key=lambda b: b.first) - 1]
+        block = self._block_of(number)
         place = number - block.first
         if block.labelled[place]:
-            self.dropped["repeated"] += 1
+            self._again(label, block.told(place).truths)
             return []
         rows = label.joined(block.rows(place))
         if not rows:
             self.dropped["rowsDiffer"] += 1
             return []
-        block.labelled[place] = 1
+        block.note(place, label.truths)
         self.joined += len(rows)
         if self.doubt:
             self._doubtful[request] = label
@@ -163,15 +198,33 @@ class LabelJoin:
                 self._doubtful.popitem(last=False)
         return rows
 
-    def confirm(self, request: str, *, repeated: bool) -> list[Joined]:
-        """The ledger says whether a joined label was the request's first; the rows whose label is to be taken back."""
+    def _again(self, label: Waiting, first: list[float] | None) -> None:
+        """``first``: truths of the label that counts; None: not known."""
+        self.dropped["repeated" if first in (None, label.truths) else "contradicting"] += 1
+
+    def told(self, request: str) -> Told | None:
+        """What is known of a request; None: nothing."""
+        number = self._numbers.get(request)
+        if number is None:
+            early = self._early.get(request)
+            return None if early is None else Told(None, early.truths)
+        block = self._block_of(number)
+        return block.told(number - block.first)
+
+    def _block_of(self, number: int) -> Block:
+        return self._blocks[bisect_right(self._blocks, number, key=lambda b: b.first) - 1]
+
+    def confirm(self, request: str, dropped: str) -> list[Joined]:
+        """The ledger says whether a joined label was the request's first (``dropped`` empty), or why it is none of its
+        own; the rows whose label is to be taken back."""
         found, number = self._doubtful.pop(request, None), self._numbers.get(request)
-        if found is None or number is None or not repeated:
+        if found is None or number is None or not dropped:
             return []
-        block = self._blocks[bisect_right(self._blocks, number, key=lambda b: b.first) - 1]
+        block = self._block_of(number)
         rows = found.joined(block.rows(number - block.first))
+        block.note(number - block.first, [nan] * len(rows))
         self.joined -= len(rows)
-        self.dropped["repeated"] += 1
+        self.dropped[dropped] += 1
         return rows
 
     def rows_of(self, request: str) -> list[Row]:
@@ -179,7 +232,7 @@ class LabelJoin:
         number = self._numbers.get(request)
         if number is None:
             return []
-        block = self._blocks[bisect_right(self._blocks, number, key=lambda b: b.first) - 1]
+        block = self._block_of(number)
         return block.rows(number - block.first)
 
     def settle(self, request: str, rows: Sequence[Row], dropped: str = "") -> list[Joined]:
@@ -233,7 +286,8 @@ class LabelJoin:
     def load(self, dumped: Mapping[str, Any]) -> None:
         """Inverse of :meth:`dump`."""
         for one in dumped["blocks"]:
-            block = Block(**{**one, "labelled": bytearray(one["labelled"])})
+            kept = {name: bytearray(one.get(name, b"")) for name in ("labelled", "truths")}
+            block = Block(**{**one, **kept})
             self._blocks.append(block)
             self._numbers.update(zip(block.ids, range(block.first, block.first + len(block.ids)), strict=True))
         self._next = dumped["next"]

@@ -57,7 +57,13 @@ class Metrics:
         self._gauges[_VERDICT] = verdict.labels(*self._labels)
         self._dropped = Gauge(
             "governed_auditor_labels_dropped_total",
-            "Labels dropped (no matching prediction), by reason",
+            "Labels dropped (no matching prediction, or not its first label), by reason",
+            [*names, "reason"],
+            registry=self.registry,
+        )
+        self._refused = Gauge(
+            "governed_auditor_labels_refused_total",
+            "Labels turned away when they were posted: no label, or another than the prediction has, by reason",
             [*names, "reason"],
             registry=self.registry,
         )
@@ -91,6 +97,10 @@ class Metrics:
         """Values by name, without the prefix ``governed_``."""
         for name, value in values.items():
             self._gauges[f"governed_{name}"].set(value)
+
+    def refused(self, reasons: Mapping[str, int]) -> None:
+        for reason, count in reasons.items():
+            self._refused.labels(*self._labels, reason).set(count)
 
     def dropped(self, reasons: Mapping[str, int]) -> None:
         for reason, count in reasons.items():

@@ -218,9 +218,7 @@ class Service:
     def _resolver(self) -> CrossReplicaLabelResolver | None:
         if self.client is None or self.tail is None:
             return None
-        return CrossReplicaLabelResolver(
-            self.client, self.cipher, self.settings.revision, self.tail.fold.rows_of, self.tail.folded
-        )
+        return CrossReplicaLabelResolver(self.client, self.cipher, self.tail.fold, self.tail.folded)
 
     def _key_watch(self) -> KeyWatch | None:
         """The stable revision's auditors add the model's new keys."""
@@ -294,6 +292,8 @@ class Service:
             "auditor_bias_verdict": _CODES[verdict.verdict],
         }
         self.metrics.dropped(fold.labels.dropped)
+        if self.state.door is not None:
+            self.metrics.refused(self.state.door.refused)
         if self.checks is not None and self.live is not None:
             self.metrics.findings(self.checks.findings, self.live.alarms.raised)
             values["auditor_flip_failures_total"] = self.checks.flip_failures

@@ -3,12 +3,15 @@ lock."""
 
 import threading
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from governed_api.verdict import BiasVerdict
+from governed_serving.auditor.service.label_door import LabelDoor, UncheckedLabel
 from governed_serving.auditor.service.label_resolver import Settled
 from governed_serving.auditor.service.tail import Tail
+from governed_serving.fairness.counts.truth import PostedLabel
 from governed_serving.hosting.logs import log
 from governed_serving.journal import Journal, JournalError
 from governed_serving.records import EventRecord, Frame
@@ -40,6 +43,7 @@ class AuditState:
     def __init__(self, subject: Subject, journal: Journal, tail: Tail | None = None) -> None:
         self.subject, self.tail = subject, tail
         self.lock = threading.Lock()
+        self.door = LabelDoor(tail.fold) if tail is not None else None
         self.stopping = threading.Event()
         self.verdict = BiasVerdict(verdict="Unknown", summary="no samples yet", samples=0, metrics=[])
         self.catching_up = False
@@ -57,6 +61,18 @@ class AuditState:
         """The tail of a model that has bias rules."""
         assert self.tail is not None, "workers of counts run for models with bias rules alone"
         return self.tail
+
+    def admit_labels(self, labels: Sequence[UncheckedLabel]) -> list[PostedLabel]:
+        """Those that are to be recorded. Raises Unusable, Contradicting."""
+        assert self.door is not None, "labels are taken of models with bias rules alone"
+        with self.lock:
+            return self.door.admit(labels)
+
+    def forget_labels(self, labels: Sequence[PostedLabel]) -> None:
+        """They were admitted, and could not be recorded."""
+        assert self.door is not None, "labels are taken of models with bias rules alone"
+        with self.lock:
+            self.door.forget(labels)
 
     def shipped(self, record: Frame, index: int) -> None:
         """Told by the shipper: where a record is in the ledger."""

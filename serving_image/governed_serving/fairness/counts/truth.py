@@ -1,7 +1,7 @@
 """Late labels as counts and scores take them: what a person was told of a request, read against the favourable
 outcome."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from math import isfinite
 from typing import NamedTuple
 
@@ -15,6 +15,8 @@ __all__ = ["PostedLabel", "RowTruths", "Scalar", "label_of", "posted", "read_tru
 
 
 Scalar = str | int | float | bool
+SHOWN, SHOWN_CHARACTERS = 10, 60
+"""Classes in a message, and characters of a text that is none."""
 
 
 class PostedLabel(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,9 +45,12 @@ def posted(body: bytes) -> PostedLabel:
     return decode_json(body, type=PostedLabel)
 
 
-def read_truth(outcome: FavorableOutcome, label: PostedLabel) -> RowTruths:
+def read_truth(outcome: FavorableOutcome, label: PostedLabel, classes: Collection[str] = ()) -> RowTruths:
     """A posted label against the favourable outcome; the number is the value itself for a threshold, else 0 or 1.
-    Raises ValueError."""
+    ``classes``: of the model, which a class must be one of; empty: they aren't known. Raises ValueError."""
+    if outcome.label is not None and classes:
+        for value in label.values:
+            _check_class(value, classes)
     labels = label_of(outcome, label.values)
     if outcome.threshold is None:
         return RowTruths(labels, [float(one) for one in labels])
@@ -65,7 +70,20 @@ def label_of(outcome: FavorableOutcome, value: Scalar | Sequence[Scalar]) -> lis
     return [int(word_of(v) == outcome.label) for v in values]
 
 
+def _check_class(value: Scalar, classes: Collection[str]) -> None:
+    """What names no class would count as unfavourable. Raises ValueError."""
+    word = word_of(value)
+    if word in classes:
+        return
+    listed = ", ".join(sorted(classes)[:SHOWN]) + (f" and {len(classes) - SHOWN} more" if len(classes) > SHOWN else "")
+    alike = [one for one in classes if one.casefold() == word.strip().casefold()]
+    meant = f"; did you mean {alike[0]!r}?" if len(alike) == 1 else ""
+    raise ValueError(f"expected a class of the model ({listed}), found {word[:SHOWN_CHARACTERS]!r}{meant}")
+
+
 def _number(value: Scalar) -> float:
+    if isinstance(value, bool):  # it would count as 1 or 0, whatever the scale
+        raise ValueError(f"expected a number, found {str(value).lower()}")
     try:
         number = float(value)
     except OverflowError as error:
