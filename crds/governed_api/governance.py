@@ -10,6 +10,8 @@ from governed_api.resources import Resources
 from governed_api.rules import Rule
 from governed_api.storage import uri_pattern
 
+BiasAction = Literal["Alert", "BlockPromotion", "Rollback"]
+"""What a failed verdict demands."""
 ScoreMetric = Literal[
     "scoreMeanDifference",
     "scoreStandardizedMeanDifference",
@@ -284,7 +286,7 @@ class Bias(Part):
     """Below this BiasWithinThresholds stays Unknown; of a sliding window never more than it holds."""
     window: Window = Window()
     """How far back."""
-    action: Literal["Alert", "BlockPromotion", "Rollback"] = "Alert"
+    action: BiasAction = "Alert"
     """What a failed verdict does beyond the condition: BlockPromotion holds a canary, Rollback takes it back. A
     revision that serves alone stays."""
 

@@ -46,7 +46,10 @@ class Reason(StrEnum):
     ROLLING_OUT = "RollingOut", "The Deployment is on its way to the present revision."
     NO_PODS = "NoPods", "No serving pod runs yet."
     CONTAINER_NOT_READY = "ContainerNotReady", "That container is not ready in some serving pod."
-    NO_VERDICT = "NoVerdict", "The auditor has not reported yet."
+    NO_VERDICT = (
+        "NoVerdict",
+        "The auditor has not reported yet, or the archive does not have what it says in the ledger.",
+    )
     TOO_FEW_SAMPLES = "TooFewSamples", "Fewer samples than the bias metrics need for a verdict."
     CANARY_TRIAL = "CanaryTrial", "A revision is on trial with a share of the traffic."
     ARCHIVE_KEYS_PENDING = (

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from governed_api.base import OF_THE_MOMENT, Part, VerdictWord
+from governed_api.base import OF_THE_MOMENT, Part, RecordedPart, VerdictWord
 
 
 class ReportPart(Part):
@@ -97,6 +97,26 @@ class AuditorReport(ReportPart):
     """Of these, past their deadline."""
 
 
+class RecordedVerdict(RecordedPart):
+    """The newest verdict on a revision that is in the ledger, under the report's checkpoint: what the archive says of
+    it, not what a pod claims."""
+
+    model: str
+    """Whose."""
+    revision: str = ""
+    """On which."""
+    ledger_index: int
+    """The entry."""
+    verdict: VerdictWord = "Unknown"
+    """As the entry has it."""
+    samples: int = 0
+    """Predictions that it rests on."""
+    in_force: str = ""
+    """Action that the alarm demanded then; None when a person had acknowledged it; empty: the entry doesn't say."""
+    summary: str = ""
+    """Worst metric with its interval, the beginning of it."""
+
+
 class ArchiveReport(ReportPart):
     """Written by the namespace's archive."""
 
@@ -116,6 +136,8 @@ class ArchiveReport(ReportPart):
     """Who has a checkpoint by this log's key that the ledger doesn't go on from; nothing is appended then."""
     unstored: str = ""
     """Why object storage hasn't all of the ledger; an archive over an empty volume would start from what it has."""
+    verdicts: list[RecordedVerdict] = []
+    """The newest verdict on each revision, those of the models that were judged last first."""
 
 
 class ServerReport(ReportPart):
@@ -149,7 +171,7 @@ class PodVerdict(ReportPart):
     samples: int = 0
     """Predictions folded."""
     ledger_index: int | None = None
-    """Entry that proves it."""
+    """Entry that proves it, as the pod claims: what decides is what the archive reports of the ledger."""
     dead_letters: int = Field(default=0, ge=0)
     """Ledger entries of this pod that the archive refused for ever; a deadLetter entry stands in the place of each."""
     unreadable_frames: int = Field(default=0, ge=0)

@@ -20,6 +20,7 @@ __all__ = [
     "EVENT_TYPES",
     "RETENTION",
     "ROTATION",
+    "VERDICT",
     "AppendRequest",
     "Column",
     "Erasure",
@@ -33,6 +34,7 @@ __all__ = [
     "canonical",
     "decode_frame",
     "encode_frame",
+    "is_bias_verdict",
     "personal_key",
     "timestamp",
     "within_limit",
@@ -70,6 +72,9 @@ APPEND_BYTES = 16 << 20
 
 DECISION_STREAM = "decision-"
 """Begins the name of a stream of one entry, which closes the contest whose entry it names; no journal is behind it."""
+
+VERDICT = "verdict"
+"""Type of the entries of bias verdicts, and of alarms beside them: :func:`is_bias_verdict` tells them apart."""
 
 RETENTION = "retention"
 """Name of a model's reference in the archive: {"payloads": seconds or null}, how long what requests said is kept."""
@@ -223,6 +228,11 @@ class AppendRequest(msgspec.Struct, frozen=True):
     stream: str
     first_seq: int
     entries: list[bytes]
+
+
+def is_bias_verdict(entry: LedgerEntry) -> bool:
+    """Whether an entry says that bias metrics hold or don't; one of an alarm has the same type."""
+    return entry.type == VERDICT and "verdict" in entry.summary
 
 
 def canonical(entry: LedgerEntry) -> bytes:

@@ -77,7 +77,7 @@ class Observer:
             now=datetime.now(UTC).replace(microsecond=0),
             report=report,
             report_error=error,
-            archive_report=_archive_report(self._cache.report(namespace, ARCHIVE)),
+            archive_report=_archive_report(self._cache.report(namespace, ARCHIVE), name),
             children=self._cache.children(key),
             shared=self._cache.children((namespace, "")),
             outside=await self._outside(model),
@@ -202,10 +202,22 @@ def _report(raw: Object | None) -> tuple[GovernanceReportStatus | None, str | No
         return None, f"GovernanceReport: {'.'.join(str(p) for p in first['loc'])}: {first['msg']}"
 
 
-def _archive_report(raw: Object | None) -> ArchiveReport | None:
+def recorded_words(raw: Object | None) -> dict[str, set[tuple[str, str, str]]]:
+    """Of an archive's report: by model what decides of its verdicts, (revision, verdict, action in force)."""
+    words: dict[str, set[tuple[str, str, str]]] = {}
+    for said in ((raw or {}).get("archive") or {}).get("verdicts", ()):
+        words.setdefault(said["model"], set()).add(
+            (said.get("revision", ""), said.get("verdict", ""), said.get("inForce", ""))
+        )
+    return words
+
+
+def _archive_report(raw: Object | None, model: str) -> ArchiveReport | None:
+    """With the verdicts of ``model`` alone: of a namespace's many, the others are nobody's to look at here."""
     if not raw or "archive" not in raw:
         return None
+    own = [v for v in raw["archive"].get("verdicts", ()) if v["model"] == model]
     try:
-        return ArchiveReport.model_validate(raw["archive"])
+        return ArchiveReport.model_validate({**raw["archive"], "verdicts": own})
     except ValidationError:
         return None

@@ -4,6 +4,7 @@ after a crash anywhere."""
 import asyncio
 import logging
 import time
+from collections.abc import Mapping
 
 from governed_api import object_names
 from governed_api.model import GovernedModelStatus
@@ -17,7 +18,7 @@ from governed_operator.kube.kinds import MODEL, REPORT
 from governed_operator.loop.apply import Applier, Expected
 from governed_operator.loop.failures import Failure, Wait
 from governed_operator.loop.metrics import Metrics
-from governed_operator.loop.observe import Observer
+from governed_operator.loop.observe import Observer, recorded_words
 from governed_operator.loop.recorder import Recorder
 from governed_operator.loop.report_failure import FailureReporter, StatusWriter
 from governed_operator.loop.workqueue import WorkQueue
@@ -56,6 +57,7 @@ class Reconciler:
         self._status = StatusWriter(cluster, cache, metrics)
         self._failures = FailureReporter(self._status, cache, queue, self._recorder, metrics)
         self._archives: dict[str, bool] = {}
+        self._judged: dict[str, Mapping[str, object]] = {}
         self._figures: dict[ModelKey, float] = {}
         self._settled: dict[ModelKey, tuple[Token, tuple[Expected, ...]]] = {}
 
@@ -186,6 +188,7 @@ class Reconciler:
         models = [k for k, m in self._cache.models_of(namespace).items() if not m.deleting]
         if not models:
             self._archives.pop(namespace, None)
+            self._judged.pop(namespace, None)
             self._applier.forget(namespace)
             return
         wanted = [(m, Expected.of(m)) for m in archive_objects(namespace, self._settings)]
@@ -195,6 +198,11 @@ class Reconciler:
         if self._archives.get(namespace) != ready:
             self._archives[namespace] = ready
             for model in models:
+                self._queue.wake(model)
+        before, now = self._judged.get(namespace, {}), recorded_words(self._cache.report(namespace, ARCHIVE))
+        self._judged[namespace] = now
+        for model in models:
+            if before.get(model[1]) != now.get(model[1]):
                 self._queue.wake(model)
 
 

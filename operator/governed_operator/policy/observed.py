@@ -53,6 +53,7 @@ class Observed:
     report: GovernanceReportStatus | None = None
     report_error: str | None = None
     archive_report: ArchiveReport | None = None
+    """Of its verdicts, this model's alone."""
     children: Mapping[ChildKey, Child] = field(default_factory=dict)
     shared: Mapping[ChildKey, Child] = field(default_factory=dict)
     """Of the namespace's archive."""

@@ -5,11 +5,13 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from governed_api import latency
-from governed_api.report import PodVerdict, ReportPart, RevisionReport, ServerReport
+from governed_api.report import PodVerdict, RecordedVerdict, ReportPart, RevisionReport, ServerReport
 from governed_operator.policy.observed import Observed
 
 RevisionsPatch = dict[str, dict[str, dict[str, None]] | None]
 """Revision → role → pod → null, in JSON Merge Patch (RFC 7396): what it names goes."""
+WORST = ("Pass", "Unknown", "Fail")
+"""Verdicts, the worst last."""
 SETTLING = 60.0
 """Seconds for which an entry stays though its pod isn't known: the report may be seen before the pod is."""
 
@@ -47,22 +49,48 @@ def served(obs: Observed, revision: str | None) -> Served:
 def verdict(obs: Observed, revision: str | None) -> PodVerdict | None:
     """The bias verdict over a revision; None before any pod spoke.
 
-    Every pod judges what all of them counted, as far as it has heard. The newest one is that of the highest place in
-    the ledger, however many samples a pod says that it knows; before any has a place, that of the most samples, and
-    where two know as much, the worse.
+    What the archive says is the newest in the ledger decides, whatever index or count a pod claims: every pod of the
+    model may write its report. Before the archive says of any, what pods claim (:func:`unproved`), without an index;
+    of two, that of the most samples, and where they know as much, the worse.
     """
-    verdicts = _revision(obs, revision).auditor.values()
-    worst = ("Pass", "Unknown", "Fail")
-    return max(
-        verdicts,
-        key=lambda v: (-1 if v.ledger_index is None else v.ledger_index, v.samples, worst.index(v.verdict)),
-        default=None,
+    claims = _revision(obs, revision).auditor.values()
+    recorded = _recorded(obs, revision)
+    if recorded is None:
+        newest = max(claims, key=lambda v: (v.samples, WORST.index(v.verdict)), default=None)
+        return newest.model_copy(update={"ledger_index": None}) if newest else None
+    return PodVerdict(
+        verdict=recorded.verdict,
+        in_force=recorded.in_force,
+        samples=recorded.samples,
+        summary=recorded.summary,
+        ledger_index=recorded.ledger_index,
     )
 
 
 def unproved(obs: Observed, revision: str | None) -> list[PodVerdict]:
-    """What pods of a revision say that isn't in the ledger, or not yet."""
-    return [v for v in _revision(obs, revision).auditor.values() if v.ledger_index is None]
+    """What pods of a revision say that the archive doesn't say is in the ledger, or not yet; what an older entry than
+    the newest may have said is over."""
+    recorded = _recorded(obs, revision)
+    return [
+        claim
+        for claim in _revision(obs, revision).auditor.values()
+        if recorded is None
+        or claim.ledger_index is None
+        or (claim.ledger_index >= recorded.ledger_index and not _agrees(claim, recorded))
+    ]
+
+
+def _recorded(obs: Observed, revision: str | None) -> RecordedVerdict | None:
+    """The newest verdict over a revision in the ledger, as the archive reports it."""
+    told = obs.archive_report.verdicts if obs.archive_report else []
+    own = [v for v in told if (v.model, v.revision) == (obs.subject.name, revision)]
+    return max(own, key=lambda v: v.ledger_index, default=None)
+
+
+def _agrees(claim: PodVerdict, recorded: RecordedVerdict) -> bool:
+    """Whether a pod speaks of that entry, and says what it says."""
+    said = (claim.ledger_index, claim.verdict, claim.in_force)
+    return said == (recorded.ledger_index, recorded.verdict, recorded.in_force)
 
 
 def _auditors(obs: Observed) -> Iterator[tuple[str, PodVerdict]]:

@@ -9,7 +9,7 @@ from governed_api import object_names
 from governed_api.conditions import Condition, Truth, set_condition
 from governed_api.model import ArtefactStatus, BiasStatus, GovernedModelStatus, LedgerStatus
 from governed_api.reasons import Cause, Reason
-from governed_api.report import AuditorReport, PodVerdict
+from governed_api.report import PodVerdict
 from governed_operator.desired.decision import Decision
 from governed_operator.desired.inference import selector
 from governed_operator.desired.service import service_url
@@ -55,10 +55,14 @@ def status_of(obs: Observed, decision: Decision) -> GovernedModelStatus:
     )
 
 
-def _stable_verdict(obs: Observed) -> PodVerdict | AuditorReport | None:
+def _stable_verdict(obs: Observed) -> PodVerdict | None:
     """Over all pods of the revision that has the traffic."""
     workload = obs.workload()
-    return verdict(obs, workload.revision if workload else None) or (obs.report.auditor if obs.report else None)
+    found = verdict(obs, workload.revision if workload else None)
+    claimed = obs.report.auditor if obs.report and found is None else None
+    if claimed is None:
+        return found
+    return PodVerdict(verdict=claimed.verdict, summary=claimed.summary, samples=claimed.samples)
 
 
 def _bias(obs: Observed) -> BiasStatus | None:
@@ -249,6 +253,9 @@ def _bias_state(obs: Observed) -> State:
     if auditor.verdict == "Unknown":
         return "Unknown", Reason.TOO_FEW_SAMPLES, auditor.summary or f"{auditor.samples} samples"
     within = auditor.verdict == "Pass"
+    if within and auditor.ledger_index is None:
+        said = f"the ledger has no verdict yet, a pod says: {auditor.summary}"
+        return "Unknown", Reason.NO_VERDICT, said
     return (
         "True" if within else "False",
         Reason.WITHIN_THRESHOLDS if within else Reason.BEYOND_THRESHOLD,

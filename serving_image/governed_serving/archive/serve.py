@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from governed_api import runtime
-from governed_api.json_types import Json
 from governed_api.names import ANNOTATION_ACCEPT_LOSS, ARCHIVE
 from governed_serving.archive.app import create_app, create_public_app
 from governed_serving.archive.errors import ArchiveError, Busy, LedgerDamaged
@@ -280,18 +279,28 @@ async def _report(archive: Archive, url: str, copying: Copying | None) -> None:
     if not url:
         return
     writer, told = ReportWriter(url), ""
-    allowed = False
+    allowed, judged = False, frozenset[tuple[str, ...]]()
     while True:
         allowed = allowed or await asyncio.to_thread(_may_report, writer, archive)
         values = await asyncio.to_thread(_values, archive, copying) if allowed else {}
         said = repr(values)
         alarm = bool(values.get("message") or values.get("contradiction") or values.get("unstored"))
-        if values and said != told and await asyncio.to_thread(writer.update, "archive", values, at_once=alarm):
-            told = said
+        words = _words(values)
+        urgent = alarm or words != judged
+        if values and said != told and await asyncio.to_thread(writer.update, "archive", values, at_once=urgent):
+            told, judged = said, words
         await asyncio.sleep(_REPORT_SECONDS)
 
 
-def _values(archive: Archive, copying: Copying | None) -> dict[str, Json]:
+def _words(values: Mapping[str, object]) -> frozenset[tuple[str, ...]]:
+    """What of the verdicts decides: a change of it goes at once."""
+    verdicts = values.get("verdicts")
+    names = ("model", "revision", "verdict", "inForce")
+    told = verdicts if isinstance(verdicts, list) else []
+    return frozenset(tuple(str(v.get(name, "")) for name in names) for v in told if isinstance(v, dict))
+
+
+def _values(archive: Archive, copying: Copying | None) -> dict[str, object]:
     """The archive's section of the report; None takes a field away."""
     unstored = (copying.problem[:_MESSAGE] if copying else "") or None
     try:
@@ -310,4 +319,15 @@ def _values(archive: Archive, copying: Copying | None) -> dict[str, Json]:
         "lagging": witnessed.lagging[:_MESSAGE] or None,
         "contradiction": witnessed.contradiction[:_MESSAGE] or None,
         "unstored": unstored,
+        **_verdicts(archive, checkpoint.size),
     }
+
+
+def _verdicts(archive: Archive, size: int) -> dict[str, object]:
+    """The newest verdicts under the checkpoint; nothing new of them while the ledger can't be read."""
+    try:
+        newest = archive.verdicts.newest(size)
+    except (ArchiveError, OSError) as error:
+        log("error", "the ledger's verdicts couldn't be read, retrying", error=str(error))
+        return {}
+    return {"verdicts": [verdict.plain() for verdict in newest]}

@@ -30,6 +30,7 @@ from governed_serving.archive.store.references import References
 from governed_serving.archive.store.retention import Pace, Retention
 from governed_serving.archive.store.states import States
 from governed_serving.archive.times import RECEIVED, TimeBounds
+from governed_serving.archive.verdicts import Verdicts
 from governed_serving.crypto import (
     SUBJECT,
     DirectoryStore,
@@ -201,6 +202,7 @@ class Archive:
         self._payloads = threading.Lock()
         self.pace = Pace(time.monotonic if self._clock is time.time else self._clock)
         self._announced = ""
+        self.verdicts = Verdicts(self.ledger, self.models())
         if self.ledger.lost is not None:
             self._note_loss(self.ledger.lost)
         self._settle_witnessed()

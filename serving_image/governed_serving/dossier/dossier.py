@@ -38,7 +38,7 @@ from governed_serving.dossier.documents import (
 from governed_serving.dossier.served import JournalChunks, Served, ServedRules, fold_served
 from governed_serving.fairness.counts.grouping import Grouping
 from governed_serving.journal import JournalError
-from governed_serving.records import LedgerEntry
+from governed_serving.records import LedgerEntry, is_bias_verdict
 
 __all__ = ["Dossier", "Example", "LedgerView", "gather"]
 
@@ -229,7 +229,11 @@ def _hold_verdict(dossier: Dossier, view: LedgerView) -> None:
     told = dossier.report.auditor
     if told is None or view.error or told.verdict != "Pass":
         return
-    known = [(i, e) for i, e in view.entries.get("verdict", []) if not told.revision or e.revision == told.revision]
+    known = [
+        (i, e)
+        for i, e in view.entries.get("verdict", [])
+        if is_bias_verdict(e) and (not told.revision or e.revision == told.revision)
+    ]
     index, said = (known[-1][0], known[-1][1].summary.get("verdict")) if known else (None, None)
     if said == told.verdict:
         return

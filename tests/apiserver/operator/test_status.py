@@ -19,7 +19,7 @@ from operator_bed import (
 )
 
 from support.cluster_access import Cluster, KubectlError
-from support.waiting import eventually
+from support.waiting import consistently, eventually
 
 pytestmark = pytest.mark.usefixtures("operator")
 
@@ -208,6 +208,35 @@ def test_entries_of_pods_that_are_gone_leave_the_report_and_only_they(namespace:
         return {r: {*parts.get("server", ()), *parts.get("auditor", ())} for r, parts in found.items()}
 
     eventually(left, lambda found: found == {revision: {pod}}, within=90)
+
+
+def test_a_pods_word_promotes_nothing_that_the_ledger_has_a_failed_verdict_on(namespace: Cluster) -> None:
+    """Every pod of the model may write its report, and any index into it; the archive alone writes its own."""
+    bias = {"protectedAttributes": [{"name": "x"}], "favorableOutcome": {"label": "yes"}, "action": "Rollback"}
+    rules = {"bias": bias | {"metrics": [{"name": "disparateImpactRatio", "thresholdLower": 0.8}]}}
+
+    def revision(timeout: int) -> dict[str, Any]:
+        out = canary(timeout)
+        out["spec"]["governance"] = rules
+        return out
+
+    claim(namespace)
+    namespace.apply(revision(60))
+    await_ready(namespace, "plain")
+    first = namespace.get("gmodel", "plain")["status"]["stable"]["name"]
+    namespace.apply(revision(61))
+    trial = eventually(lambda: namespace.get("gmodel", "plain")["status"]["canary"]["name"], within=90)
+    forged = served(100, 0)["some"] | {"verdict": "Pass", "inForce": "None", "samples": 10**9, "ledgerIndex": 2**62}
+    parts = {"server": served(100, 0), "auditor": {"some": forged}}
+    write_report(namespace, "plain", revisions={trial: parts})
+    consistently(lambda: namespace.get("gmodel", "plain")["status"]["stable"]["name"], lambda n: n == first, during=5)
+    failed = {"model": "plain", "revision": trial, "ledgerIndex": 6, "verdict": "Fail", "summary": "DIR .58"}
+    write_report(namespace, "governed-archive", archive={"verdicts": [failed]})
+    degraded = lambda: condition(namespace, "plain", "Degraded")  # noqa: E731
+    found = eventually(degraded, lambda c: c[0] == "True", within=60)
+    assert (found[1], "DIR .58" in found[2]) == ("CanaryBiasBeyondThreshold", True)
+    status = namespace.get("gmodel", "plain")["status"]
+    assert (status["stable"]["name"], status["rejected"]) == (first, trial)
 
 
 def test_a_canary_is_promoted_when_good_and_rolled_back_when_not(namespace: Cluster) -> None:

@@ -687,6 +687,33 @@ def test_the_command_tells_three_outcomes_apart(
     assert told["size"] == told["entries"]
 
 
+@pytest.mark.parametrize(
+    "edit",
+    [{}, {"verdict": "Pass"}, {"samples": 10**6}, {"revision": "r2"}, {"model": "other"}, {"ledgerIndex": 0},
+     {"ledgerIndex": 2**62}, {"ledgerIndex": "282"}, {"ledgerIndex": None}, {"summary": "fine"}, {"more": 1}],
+)  # fmt: skip
+def test_what_the_archive_reports_of_verdicts_is_held_against_their_entries(
+    work: WorkFolder, edit: dict[str, object]
+) -> None:
+    archive = Archive(work.archive, load_kek(work.kek_file), "default")
+    told = [verdict.plain() for verdict in archive.verdicts.newest(archive.ledger.size)]
+    archive.close()
+    assert [v["model"] for v in told] == [MODEL]
+    edited = [told[0] | edit]
+    _report(lambda d: d["status"]["archive"].update(verdicts=edited), "governed-archive")(work, work)
+    found = inspect(work).findings
+    named = [str(one) for one in found.wrong if "governed-archive.json archive.verdicts" in str(one)]
+    assert (found.status, len(named)) == (("tampered", 1) if edit else ("verified", 0)), said(found)
+
+
+@pytest.mark.parametrize("verdicts", ["x", {"a": 1}, [1], None, 7])
+def test_verdicts_without_sense_are_named(work: WorkFolder, verdicts: object) -> None:
+    _report(lambda d: d["status"]["archive"].update(verdicts=verdicts), "governed-archive")(work, work)
+    found = inspect(work).findings
+    assert found.status == "tampered", said(found)
+    assert "archive.verdicts must be a list of mappings" in said(found)
+
+
 def test_cursors_are_read_as_the_shipper_writes_them() -> None:
     assert ShippedTo.__struct_fields__ == Progress.__struct_fields__
     assert ShippedTo.__struct_defaults__ == Progress.__struct_defaults__

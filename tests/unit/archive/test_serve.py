@@ -165,7 +165,7 @@ def test_the_reports_section_is_the_checkpoint_and_what_is_wrong(archive: Archiv
     note = archive.ledger.checkpoint()
     root = base64.b64encode(Checkpoint.unverified(note).root).decode()
     nothing_wrong = dict.fromkeys(("message", "cosigned", "lagging", "contradiction", "unstored"))
-    assert values == {"size": 3, "checkpoint": note, "rootHash": root, **nothing_wrong}
+    assert values == {"size": 3, "checkpoint": note, "rootHash": root, **nothing_wrong, "verdicts": []}
     archive.ledger.faults.update({0: "one fault", 256: "another"})
     assert serve._values(archive, None)["message"] == "one fault; another"
     archive.ledger.faults[512] = "f" * 2000

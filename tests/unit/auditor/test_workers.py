@@ -302,6 +302,9 @@ def test_a_verdict_that_the_archive_does_not_take_is_said_again(desk: Desk) -> N
     again = desk.events()[-1]
     assert again.id != first.id
     assert (again.time, again.summary) == (desk.now, first.summary)
+    assert first.summary["inForce"] == "Alert", (
+        "the ledger says what the alarm demands, so that no pod's word is needed"
+    )
     assert desk.state.verdict.id == again.id
     assert "ledger_index" not in desk.state.verdict.model_fields_set
     desk.state.refused(again)

@@ -51,6 +51,17 @@ def test_the_note_says_what_differs() -> None:
     assert held("Pass")[1] == ["The report says Pass, no entry of the ledger does: the ledger counts."]
 
 
+def test_an_alarm_after_the_verdict_changes_nothing_of_it() -> None:
+    """Its entry has the same type and no verdict in it."""
+    alarm = LedgerEntry(
+        "verdict", "default", "credit", "a", "2026-01-01T00:00:01.000Z", "r1", summary={"kind": "drift"}
+    )
+    verdict = BiasVerdict(verdict="Pass", summary="s", samples=9, metrics=[], revision="r1", ledger_index=0)
+    dossier = Dossier("credit", datetime.now(UTC), report=Report(auditor=verdict))
+    _hold_verdict(dossier, LedgerView(entries={"verdict": [(0, entry("Pass")), (1, alarm)]}))
+    assert (dossier.auditor and dossier.auditor.verdict, dossier.notes) == ("Pass", [])
+
+
 def test_entries_of_another_revision_prove_nothing_of_this_one() -> None:
     assert held("Pass", "Pass", revision="r2")[0] == "Unknown"
     assert held("Pass", "Pass", revision="")[0] == "Pass"

@@ -6,7 +6,7 @@ from typing import Any
 
 from governed_api.model import GovernedModel, GovernedModelStatus
 from governed_api.names import ARCHIVE
-from governed_api.report import GovernanceReportStatus
+from governed_api.report import ArchiveReport, GovernanceReportStatus, RecordedVerdict
 from governed_api.resolved import ResolvedModel
 from governed_operator.desired.manifest import Subject
 from governed_operator.policy.observed import Observed
@@ -62,7 +62,27 @@ def observed(spec: dict[str, Any] | None = None, *children: tuple[ChildKey, Chil
         children=dict([child("Secret", "m-kek"), *children]),
         shared=archive_ready(),
     )
+    if (told := changes.get("report")) and "archive_report" not in changes:
+        changes["archive_report"] = ArchiveReport(verdicts=recorded(told))
     return replace(base, **changes)
+
+
+def recorded(told: GovernanceReportStatus) -> list[RecordedVerdict]:
+    """What an archive reports whose ledger has all that honest pods name an entry for."""
+    return [
+        RecordedVerdict(
+            model="m",
+            revision=revision,
+            ledger_index=said.ledger_index,
+            verdict=said.verdict,
+            samples=said.samples,
+            in_force=said.in_force,
+            summary=said.summary,
+        )
+        for revision, parts in told.revisions.items()
+        for said in parts.auditor.values()
+        if said.ledger_index is not None
+    ]
 
 
 def report(**parts: Any) -> GovernanceReportStatus:
@@ -76,5 +96,5 @@ def trained_report(model: ResolvedModel, digest: str = DIGEST) -> GovernanceRepo
 
 __all__ = [
     "BIAS", "DIGEST", "IMPORTED", "NOW", "TRAINED", "JobFacts", "Problem", "archive_ready", "child", "observed", "pod",
-    "report", "resolved", "trained_report", "workload",
+    "recorded", "report", "resolved", "trained_report", "workload",
 ]  # fmt: skip

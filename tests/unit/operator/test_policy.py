@@ -180,8 +180,9 @@ def test_a_lost_key_is_never_replaced() -> None:
 def test_verdicts_become_a_condition_and_leave_ready_alone(verdict: str, want: tuple[str, str]) -> None:
     spec = {**TRAINED, "governance": {"bias": BIAS}}
     model = resolved(spec)
-    both = trained_report(model).model_copy(update={"auditor": report(auditor={"verdict": verdict}).auditor})
     revision = Revision.of(model, DIGEST).name
+    told = report(revisions={revision: {"auditor": {"p": {"verdict": verdict, "ledgerIndex": 7}}}})
+    both = trained_report(model).model_copy(update={"revisions": told.revisions})
     obs = observed(spec, child("Deployment", "m-predictor", workload(revision)), child("Pod", "p", pod()), report=both)
     assert condition(obs, "BiasWithinThresholds")[:2] == want
     assert condition(obs, "Ready")[0] == "True"

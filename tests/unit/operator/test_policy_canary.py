@@ -11,6 +11,7 @@ from governed_api.conditions import Condition
 from governed_api.latency import BOUNDS, median_interval
 from governed_api.model import GovernedModelStatus, RevisionStatus
 from governed_api.reasons import KubernetesReason, Reason
+from governed_api.report import ArchiveReport, RecordedVerdict
 from governed_operator.desired.decision import Decision, Revision, Violation
 from governed_operator.policy.canary import Judgement, judge
 from governed_operator.policy.decide import decide
@@ -169,6 +170,44 @@ def test_the_newest_verdict_is_the_one_of_the_highest_place_in_the_ledger() -> N
     assert trial.judged() == Judgement("advance")
     trial.others = {"q": {"verdict": "Fail", "samples": 10**9}}
     assert trial.judged() == Judgement("wait", message="a bias verdict of a pod isn't in the ledger yet")
+
+
+FAILED = RecordedVerdict(
+    model="m", revision="", ledger_index=6, verdict="Fail", samples=200, in_force="Rollback", summary="SPD -0.3"
+)  # fmt: skip
+ROLLED_BACK = Judgement("reject", Reason.CANARY_BIAS, "SPD -0.3")
+
+
+@pytest.mark.parametrize("index", [5, 6, 7, 2**62, None])
+def test_no_index_that_a_pod_claims_outweighs_what_the_archive_has_in_the_ledger(index: int | None) -> None:
+    """Every pod of the model may write all of its report: a place in the ledger is the archive's to tell."""
+    trial = Trial(bias={"action": "Rollback", "minSamples": 100})
+    trial.auditor = {"verdict": "Pass", "inForce": "None", "samples": 10**9, "ledgerIndex": index}
+    in_the_ledger = ArchiveReport(verdicts=[FAILED.model_copy(update={"revision": trial.name})])
+    forged = replace(trial.observed(), archive_report=in_the_ledger)
+    assert judge(forged, trial.status) == ROLLED_BACK
+    for nothing in (None, ArchiveReport(), ArchiveReport(verdicts=[FAILED])):
+        unheard = judge(replace(trial.observed(), archive_report=nothing), trial.status)
+        assert unheard == Judgement("wait", message="a bias verdict of a pod isn't in the ledger yet")
+
+
+@pytest.mark.parametrize(
+    ("claim", "verdict"),
+    [
+        ({"ledgerIndex": 2**62}, "wait"),
+        ({"ledgerIndex": 6}, "wait"),
+        ({"ledgerIndex": None}, "wait"),
+        ({"ledgerIndex": 5}, "advance"),
+        ({"ledgerIndex": 2**62, "inForce": "None"}, "advance"),
+    ],
+    ids=["later", "of that entry", "of none", "earlier", "acknowledged"],
+)
+def test_what_a_pod_says_against_a_passed_revision_is_waited_for_unless_it_is_over(claim: Any, verdict: str) -> None:
+    trial = Trial(bias={"action": "Rollback", "minSamples": 100})
+    trial.auditor = {"verdict": "Fail", "samples": 10**9, **claim}
+    passed = FAILED.model_copy(update={"revision": trial.name, "verdict": "Pass", "in_force": "None"})
+    found = judge(replace(trial.observed(), archive_report=ArchiveReport(verdicts=[passed])), trial.status)
+    assert found.verdict == verdict
 
 
 @pytest.mark.parametrize(

@@ -194,3 +194,25 @@ def test_only_figures_that_move_by_themselves_are_worth_no_write() -> None:
     assert status(of="BiasWithinThresholds") != status()
     assert status(url="u") != status()
     assert significant({})["conditions"] == []
+
+
+@pytest.mark.parametrize(
+    ("verdict", "want"),
+    [("Pass", ("Unknown", "NoVerdict")), ("Fail", ("False", "BeyondThreshold")),
+     ("Unknown", ("Unknown", "TooFewSamples"))],
+)  # fmt: skip
+@pytest.mark.parametrize("pods", [True, False], ids=["a pod's", "the revision's"])
+def test_a_verdict_that_the_archive_has_not_shows_what_speaks_against_the_model_alone(
+    verdict: str, want: tuple[str, str], pods: bool
+) -> None:
+    """Whatever index it claims: the status names no entry for it."""
+    claim = {"verdict": verdict, "summary": "s", "samples": 10**9, "ledgerIndex": 2**62}
+    parts: dict[str, Any] = {"revisions": {"r": {"auditor": {"p": claim}}}} if pods else {"auditor": claim}
+    spec = {**IMPORTED, "governance": {"bias": BIAS}}
+    deployed = child("Deployment", "m-predictor", workload("r"))
+    obs = observed(spec, deployed, report=report(**parts), archive_report=None)
+    found = status_of(obs, decide(obs))
+    condition = next(c for c in found.conditions if c.type == "BiasWithinThresholds")
+    assert (condition.status, condition.reason) == want
+    assert found.bias is not None
+    assert (found.bias.verdict, found.bias.ledger_index) == (verdict, None)

@@ -26,7 +26,7 @@ from governed_serving.archive.ledger.streams import Streams
 from governed_serving.archive.ledger.tiles import WIDTH, TiledTree
 from governed_serving.decoding import decode_msgpack, decode_with
 from governed_serving.durable import replace_file
-from governed_serving.records import LedgerEntry
+from governed_serving.records import VERDICT, LedgerEntry
 
 __all__ = ["INDEX_AAD", "LOSS", "STATE_AAD", "Anchor", "Appended", "Found", "Ledger", "Snapshot"]
 
@@ -118,6 +118,7 @@ class Ledger:
         self.faults: dict[int, str] = {}
         """What the last look found in the log itself, by the entry it began with: only a backup has it."""
         self.lost: Anchor | None = None
+        self._judged: set[str] = set()
         root.mkdir(parents=True, exist_ok=True)
         self._log = EntryLog(root / "log", cipher, signer.name)
         self._key = self._index_key()
@@ -232,6 +233,12 @@ class Ledger:
                     if len(found) >= limit:
                         break
             return found[::-1]
+
+    def take_judged(self) -> set[str]:
+        """Models about which a verdict has come since this was asked last."""
+        with self._lock:
+            judged, self._judged = self._judged, set()
+            return judged
 
     def next_seq(self, model: str, stream: str) -> int | None:
         """Number of the next entry of a stream; None for a stream never seen."""
@@ -370,6 +377,8 @@ class Ledger:
         for index, leaf in enumerate(batch.entries, first):
             entry = decode_with(_entry_decoder, leaf)
             self._index.add(self._index.hash(entry.model, entry.id), index)
+            if entry.type == VERDICT:
+                self._judged.add(entry.model)
             if entry.type != "prediction":
                 self._index.add(self._index.hash(entry.model, f"\1{entry.type}"), index)
 

@@ -14,13 +14,14 @@ from governed_api.runtime import LOCAL
 from governed_api.verdict import LEFT_OUT_OF_REPORT, BiasVerdict
 from governed_serving.archive.errors import ArchiveError
 from governed_serving.archive.ledger.note import Checkpoint
+from governed_serving.archive.verdicts import recorded_verdict
 from governed_serving.archive.verify.findings import Findings
 from governed_serving.archive.verify.record import opened_record
 from governed_serving.archive.verify.sources import LogSource
 from governed_serving.archive.verify.truth import Truth
 from governed_serving.crypto import Kek
 from governed_serving.decoding import decode_json
-from governed_serving.records import LedgerEntry
+from governed_serving.records import LedgerEntry, is_bias_verdict
 
 __all__ = ["Reports"]
 
@@ -38,7 +39,7 @@ class Reports:
         for place, path in paths.items():
             with findings.looking_at(place):
                 status = _read(path)
-                _verdicts(status)  # raises where a section has another form
+                _verdicts(status), _recorded(status)  # raises where a section has another form
                 self._documents[place] = status
         self.notes: dict[str, str] = {}
         """Checkpoints by the report that holds them."""
@@ -50,7 +51,8 @@ class Reports:
     @property
     def wanted(self) -> set[int]:
         """Indices of the entries that the reports name."""
-        indices = {v.get("ledgerIndex") for s in self._documents.values() for _, v in _verdicts(s)}
+        told = [v for s in self._documents.values() for v in (*(v for _, v in _verdicts(s)), *_recorded(s))]
+        indices = {v.get("ledgerIndex") for v in told}
         return {i for i in indices if isinstance(i, int)}
 
     def check(self, truth: Truth, source: LogSource, keks: Mapping[str, Kek]) -> None:
@@ -67,6 +69,7 @@ class Reports:
         for place, status in self._documents.items():
             with findings.looking_at(place):
                 self._check_archive(place, _section(status, "archive"), truth.size)
+                self._check_recorded(place, status, truth)
                 self._say_unknown(place, status)
                 model = Path(place).stem
                 if model not in models:
@@ -117,6 +120,16 @@ class Reports:
                 place,
                 f"has a checkpoint over {note.size} of the {size} entries: of later ones its folder alone tells",
             )
+
+    def _check_recorded(self, place: str, status: dict[str, Json], truth: Truth) -> None:
+        """What the archive says of the newest verdicts is what their entries say, each of its model and revision."""
+        for told in _recorded(status):
+            index = told.get("ledgerIndex")
+            entry, _ = truth.entries.get(index if isinstance(index, int) else -1, (None, ""))
+            if entry is None or not is_bias_verdict(entry) or told != recorded_verdict(entry, int(str(index))).plain():
+                self._findings.fault(
+                    f"{place} archive.verdicts", f"says of entry {index} what that isn't: it was edited"
+                )
 
     def _check_trained(self, place: str, section: dict[str, Json], entries: list[LedgerEntry]) -> None:
         """Every part that the trainer also put in the ledger is one that is there."""
@@ -212,6 +225,14 @@ def _verdicts(status: dict[str, Json]) -> list[tuple[str, dict[str, Json]]]:
                 if isinstance(head, dict):
                     found.append((f"revisions.{revision}.auditor.{pod}", head))
     return found
+
+
+def _recorded(status: dict[str, Json]) -> list[dict[str, Json]]:
+    """What an archive's report says of the newest verdicts."""
+    told = _section(status, "archive").get("verdicts", [])
+    if not isinstance(told, list) or not all(isinstance(one, dict) for one in told):
+        raise ArchiveError("archive.verdicts must be a list of mappings")
+    return [one for one in told if isinstance(one, dict)]
 
 
 def _without_nulls(value: dict[str, Json]) -> dict[str, Json]:

@@ -20,7 +20,7 @@ from governed_serving.archive.ledger.tiles import WIDTH, TiledTree, tile_path
 from governed_serving.archive.service import ERASURE, OWN_STREAM
 from governed_serving.archive.store.retention import Receipts
 from governed_serving.decoding import decode_with
-from governed_serving.records import DECISION_STREAM, LedgerEntry
+from governed_serving.records import DECISION_STREAM, LedgerEntry, is_bias_verdict
 
 __all__ = ["HeldTiles", "Shipped", "Truth"]
 
@@ -153,7 +153,7 @@ class Truth:
             self.trained.setdefault(entry.model, []).append(entry)
         if entry.type == LOSS and entry.model == ARCHIVE:
             self.losses.append(index)
-        if entry.type == "verdict":
+        if is_bias_verdict(entry):
             self.verdicts[entry.model, entry.revision] = index
         if entry.type == "key" and (stream == OWN_STREAM or entry.model == ARCHIVE):
             purpose = str(entry.summary.get("purpose", ""))

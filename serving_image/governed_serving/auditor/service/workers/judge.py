@@ -156,6 +156,7 @@ class JudgeWorker(Worker):
         now, subject, verdict = self._clock(), self._state.subject, self._state.verdict
         told = wire(verdict)
         summary = {name: told[name] for name in ("verdict", "samples", "summary", "evidence")}
+        summary["inForce"] = verdict.alarm.in_force
         body = msgspec.json.encode({"verdict": told, "counts": counts})
         name = f"verdict-{subject.revision or 'model'}-{timestamp(now)}"
         if self._state.record_verdict(
