@@ -199,6 +199,13 @@ class GovernedModelSpec(Part):
             "explainer.background goes with predictor.model.storageUri: a trained model's artefact has its own rows",
         ),
         Rule(
+            "!has(self.explainer) || has(self.explainer.background) || !has(self.predictor.model.storageUri) || "
+            "!(self.predictor.model.storageUri.matches('(?i)[.]onnx$') || has(self.predictor.model.inputs) || "
+            "has(self.predictor.model.outputs))",
+            "explainer of an ONNX file needs explainer.background, rows that explanations compare with: name a CSV "
+            "file of training rows (uri, digest) or give some (inline); an artefact folder has its own",
+        ),
+        Rule(
             "!has(self.explainer) || !has(self.predictor.model.inputs) || "
             "self.predictor.model.inputs.all(i, !has(i.role) || i.role == 'tabular')",
             "explainer needs a table: inputs of predictor.model.inputs with role tokens, image, audio or state are not "

@@ -72,6 +72,34 @@ class GroupShare(TypedDict, total=False):
     attribution: Json
 
 
+class Condition(TypedDict, total=False):
+    """What a rule asks of a feature: a category, None where it is missing; else an interval, None where it has no
+    end."""
+
+    equals: Json
+    above: float | None
+    up_to: float | None
+
+
+class RulePart(TypedDict, total=False):
+    """Conditions on the features of one player; of another's engine a rule in its words."""
+
+    player: str
+    conditions: dict[str, Condition]
+    rule: str
+
+
+Change = TypedDict("Change", {"feature": str, "from": Json, "to": Json})
+
+
+class Counterfactual(TypedDict):
+    """Changes that give the wanted outcome."""
+
+    changes: list[Change]
+    distance: float
+    prediction: float
+
+
 class Explanation(TypedDict, total=False):
     """One explained row, as far as a person is shown it."""
 
@@ -79,6 +107,14 @@ class Explanation(TypedDict, total=False):
     groups: list[GroupShare]
     interactions: list[Interaction]
     interactions_left_out: int
+    anchor: list[RulePart]
+    precision: float | None
+    interval: list[float]
+    coverage: float
+    certified: bool
+    threshold: float
+    counterfactuals: list[Counterfactual]
+    already: bool
     method: str
     target: Json
     base_value: Json

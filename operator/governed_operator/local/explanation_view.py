@@ -6,7 +6,7 @@ from rich.text import Text
 
 from governed_api.json_types import Json
 from governed_operator.local.bars import signed_bar
-from governed_operator.local.client import ExplainAnswer, Explanation
+from governed_operator.local.client import Condition, ExplainAnswer, Explanation
 
 PAIRS = 10
 """Interactions that are printed."""
@@ -16,7 +16,8 @@ GROUPS = 20
 
 
 def explanation_view(answer: ExplainAnswer) -> RenderableType:
-    """Every row of an explain answer: attributions as bars, largest first, with what vouches for them."""
+    """Every row of an explain answer: attributions as bars, largest first, a rule or changes, with what vouches for
+    them."""
     return Group(*(_one(e) for e in answer.get("explanations", [])))
 
 
@@ -30,7 +31,9 @@ def _one(explanation: Explanation) -> RenderableType:
         table.add_row(
             name, Text(str(attribution.get("value", "")), style="dim"), signed_bar(value, scale), f"{value:+.4f}"
         )
-    more = [*_groups(explanation), *_pairs(explanation, scale)]
+    more = [
+        *_groups(explanation), *_pairs(explanation, scale), *_rule(explanation), *_changes(explanation)
+    ]  # fmt: skip
     facts = [
         f"{label} {_short(value)}"
         for label, value in (
@@ -79,6 +82,55 @@ def _pairs(explanation: Explanation, scale: float) -> list[RenderableType]:
     rest = f"; {others} weaker pairs not shown" if others else ""
     words = f"interactions: what each of a pair has of it, part of the attributions above{rest}"
     return [Text(words, style="dim"), table]
+
+
+def _rule(explanation: Explanation) -> list[RenderableType]:
+    """An anchor, a condition a line, and how often it holds; nothing of other methods."""
+    if "anchor" not in explanation:
+        return []
+    conditions = [
+        words
+        for part in explanation["anchor"]
+        for words in ([part["rule"]] if "rule" in part else [_condition(*one) for one in part["conditions"].items()])
+    ]
+    if not conditions:
+        return [Text("no rule needed: the outcome stays whatever the features are")]
+    lines = [Text(f"{'if ' if k == 0 else 'and'} {words}") for k, words in enumerate(conditions)]
+    precision, ends = explanation.get("precision"), explanation.get("interval")
+    share = "an unknown share" if precision is None else f"{precision:.1%}".replace("%", " %")
+    within = f" ({ends[0] * 100:.1f} to {ends[1] * 100:.1f} %)" if ends and precision is not None else ""
+    facts = (
+        f"holds for {share}{within} of the rows that it fits, {explanation.get('coverage', 0.0) * 100:.3g} % of the "
+        "background"
+    )
+    if "certified" in explanation:
+        shown = "shown" if explanation["certified"] else "not shown"
+        facts += f"; {shown} to hold for at least {explanation.get('threshold', 0.0) * 100:.3g} %"
+    return [*lines, Text(facts, style="dim")]
+
+
+def _condition(feature: str, condition: Condition) -> str:
+    if "equals" in condition:
+        return f"{feature} is missing" if condition["equals"] is None else f"{feature} = {condition['equals']}"
+    above, up_to = condition.get("above"), condition.get("up_to")
+    if above is None:
+        return f"{feature} ≤ {up_to:.6g}" if up_to is not None else f"{feature} is any number"
+    return f"{feature} > {above:.6g}" if up_to is None else f"{above:.6g} < {feature} ≤ {up_to:.6g}"
+
+
+def _changes(explanation: Explanation) -> list[RenderableType]:
+    """Counterfactuals, nearest first; nothing of other methods."""
+    if "counterfactuals" not in explanation:
+        return []
+    if not explanation["counterfactuals"]:
+        already = explanation.get("already")
+        return [Text("the row has the outcome already" if already else "no change found that gives the outcome")]
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for one in explanation["counterfactuals"]:
+        changes = ", ".join(f"{c['feature']} {c['from']} → {c['to']}" for c in one["changes"])
+        facts = f"distance {one['distance']:.4g} prediction {one['prediction']:.4g}"
+        table.add_row(changes, Text(facts, style="dim"))
+    return [table]
 
 
 def _number(value: Json) -> float:

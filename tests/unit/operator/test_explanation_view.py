@@ -75,3 +75,38 @@ def test_the_command_asks_for_them(monkeypatch):
     assert result.exit_code == 0, result.output
     assert asked == [({"age": "30", "job": "nurse"}, {"interactions": True})]
     assert "age × job" in result.output
+
+
+def test_an_anchor_is_a_rule_with_how_often_it_holds():
+    conditions = [
+        {"player": "age", "conditions": {"age": {"above": 16.5, "up_to": 20.25}}},
+        {"player": "who", "conditions": {"job": {"equals": "nurse"}, "debt": {"above": None, "up_to": 3.0}}},
+        {"player": "pay", "conditions": {"pay": {"above": 1.0, "up_to": None}, "sex": {"equals": None}}},
+    ]
+    rule = {
+        "method": "anchors", "target": 1, "anchor": conditions, "precision": 0.957, "interval": [0.947, 0.966],
+        "coverage": 0.05, "certified": False, "threshold": 0.95,
+    }  # fmt: skip
+    text = " ".join(printed({"explanations": [rule]}).split())
+    for words in ("16.5 < age ≤ 20.25", "job = nurse", "debt ≤ 3", "pay > 1", "sex is missing", "target 1"):
+        assert words in text
+    assert "holds for 95.7 % (94.7 to 96.6 %) of the rows that it fits, 5 % of the background; not shown" in text
+    assert "at least 95 %" in text
+    theirs = {"method": "anchors", "anchor": [{"player": "age", "rule": "age > 28"}], "precision": 1.0, "coverage": 0.2}
+    text = " ".join(printed({"explanations": [theirs]}).split())
+    assert "if age > 28 holds for 100.0 % of the rows that it fits, 20 % of the background method" in text
+    empty = " ".join(printed({"explanations": [{**rule, "anchor": [], "precision": None}]}).split())
+    assert "no rule needed: the outcome stays whatever the features are" in empty
+
+
+def test_counterfactuals_are_changes_nearest_first():
+    changes = [{"feature": "age", "from": 30.0, "to": 41.5}, {"feature": "job", "from": "nurse", "to": "cook"}]
+    found = {"changes": changes, "distance": 0.0565, "prediction": 0.50001}
+    answer = {"method": "counterfactual", "target": 0, "already": False, "counterfactuals": [found]}
+    text = " ".join(printed({"explanations": [answer]}).split())
+    assert "age 30.0 → 41.5, job nurse → cook" in text
+    assert "distance 0.0565 prediction 0.5" in text
+    none = " ".join(printed({"explanations": [{**answer, "counterfactuals": []}]}).split())
+    assert "no change found that gives the outcome" in none
+    already = " ".join(printed({"explanations": [{**answer, "counterfactuals": [], "already": True}]}).split())
+    assert "the row has the outcome already" in already

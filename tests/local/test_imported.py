@@ -1,0 +1,112 @@
+"""A model that somebody else trained, from its file to an audited and explained service, as a person brings it."""
+
+import hashlib
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import onnxruntime as ort
+import pytest
+import yaml
+
+from support.waiting import eventually
+
+from .conftest import Served, governed, in_ledger, start
+
+COLUMNS = ["income", "age", "debt"]
+ROW = {"income": 1.5, "age": -0.5, "debt": 0.25}
+EXPORT = """
+import csv, numpy as np
+from skl2onnx import to_onnx
+from sklearn.linear_model import LogisticRegression
+rng = np.random.default_rng(0)
+rows = rng.normal(size=(200, 3)).astype(np.float32)
+model = LogisticRegression().fit(rows, rows[:, 0] - rows[:, 2] > 0)
+model.classes_ = np.array(["no", "yes"])
+open("loans.onnx", "wb").write(to_onnx(model, rows[:1]).SerializeToString())
+with open("rows.csv", "w", newline="") as file:
+    csv.writer(file).writerows([["income", "age", "debt"], *rows[:60].tolist()])
+"""
+
+
+def brought(folder: Path, **spec: Any) -> Path:
+    """What `governed init` wrote, with the columns' names, and ``spec`` beside the predictor."""
+    subprocess.run([sys.executable, "-c", EXPORT], cwd=folder, check=True, timeout=300)
+    path = folder / "loans.yaml"
+    assert governed("init", folder / "loans.onnx", "-o", path).returncode == 0
+    manifest = yaml.safe_load(path.read_text())
+    manifest["spec"]["predictor"]["model"]["inputs"][0]["columns"] = COLUMNS
+    manifest["spec"] |= spec
+    path.write_text(yaml.safe_dump(manifest))
+    return path
+
+
+@pytest.fixture(scope="module")
+def loans(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    folder = tmp_path_factory.mktemp("loans")
+    path = brought(folder)
+    rows = (folder / "rows.csv").read_bytes()
+    given = {"uri": f"file:{folder / 'rows.csv'}", "digest": f"sha256:{hashlib.sha256(rows).hexdigest()}"}
+    manifest = yaml.safe_load(path.read_text())
+    manifest["spec"] |= {
+        "explainer": {"background": given},
+        "governance": {
+            "bias": {
+                "protectedAttributes": [{"name": "age", "bands": [0.0]}],
+                "favorableOutcome": {"label": "yes"},
+                "metrics": [{"name": "statisticalParityDifference", "thresholdLower": -0.2, "thresholdUpper": 0.2}],
+            }
+        },
+    }
+    path.write_text(yaml.safe_dump(manifest))
+    served = start(path, folder / "work", folder / "log", "loans")
+    yield served
+    if served.process.poll() is None:
+        assert served.stop() == 0
+
+
+def asked(served: Served, rows: list[list[float]]) -> dict[str, Any]:
+    body = {"instances": [dict(zip(COLUMNS, row, strict=True)) for row in rows]}
+    url = served.url.replace("/v2/", "/v1/") + ":predict"
+    answer = httpx.post(url, json=body, timeout=30, trust_env=False)
+    assert answer.status_code == 200, answer.text
+    found: dict[str, Any] = answer.json()
+    return found
+
+
+def test_it_answers_as_the_bare_graph_does_and_is_audited(loans: Served) -> None:
+    bare = ort.InferenceSession(loans.workdir.parent / "loans.onnx", providers=["CPUExecutionProvider"])
+    rows = np.random.default_rng(1).normal(size=(40, 3)).astype(np.float32)
+    label, maps = bare.run(None, {"X": rows})
+    found = asked(loans, rows.tolist())
+    assert found["predictions"] == list(label)
+    assert found["probabilities"] == [[float(row["no"]), float(row["yes"])] for row in maps]
+    eventually(lambda: found["id"] in in_ledger(loans), within=60, what="the prediction is in the ledger")
+
+    def counted() -> bool:
+        verdict = httpx.get(f"{loans.auditor}/v1/verdict", timeout=10, trust_env=False).json()
+        return bool(verdict["samples"] >= len(rows))
+
+    eventually(counted, within=60, what="the auditor has counted the rows")
+
+
+@pytest.mark.parametrize("method", ["shap", "lime", "anchors", "counterfactual"])
+def test_it_is_explained(loans: Served, method: str) -> None:
+    url = f"http://127.0.0.1:{8080 + loans.offset}"
+    words = [f"{name}={value}" for name, value in ROW.items()]
+    done = governed("explain", "loans", *words, "--url", url, "--method", method)
+    assert done.returncode == 0, done.stderr
+    assert "income" in done.stdout
+    if method == "shap":
+        assert done.stdout.startswith("income")  # the heaviest first: of debt there is little, age counts for nothing
+        assert "target yes" in done.stdout
+
+
+def test_without_rows_to_compare_with_it_is_refused_before_it_runs(tmp_path: Path) -> None:
+    done = governed("validate", brought(tmp_path, explainer={}))
+    assert done.returncode != 0
+    assert "explainer.background" in done.stdout + done.stderr
