@@ -317,6 +317,11 @@ class Rollout(Part):
 
     RULES: ClassVar[tuple[Rule, ...]] = (
         Rule("self.steps.all(s, s >= 1 && s <= 99)", "each step must be between 1 and 99 per cent", ".steps"),
+        Rule(
+            "[1, 2, 3, 4, 5, 6, 7, 8, 9].all(i, i >= size(self.steps) || self.steps[i - 1] < self.steps[i])",
+            "steps must rise, each above the one before it",
+            ".steps",
+        ),
     )
 
 

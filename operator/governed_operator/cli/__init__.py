@@ -1,7 +1,10 @@
 """The ``governed`` command."""
 
+from typing import Annotated
+
 import typer
 
+from governed_api.version import __version__
 from governed_operator.cli import (
     acknowledge,
     archive,
@@ -10,6 +13,7 @@ from governed_operator.cli import (
     crd,
     decide,
     explain,
+    infer,
     init,
     inspect,
     render,
@@ -24,7 +28,6 @@ app = typer.Typer(
     name="governed",
     help="Accountable model services: validate, render and run GovernedModels; explain, verify, report.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
@@ -35,6 +38,7 @@ for module in (
     render,
     run,
     crd,
+    infer,
     explain,
     verify,
     report,
@@ -44,6 +48,23 @@ for module in (
     decide,
 ):
     app.command(module.__name__.rsplit(".", 1)[1])(module.command)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"governed {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    _: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
 app.add_typer(archive.app, name="archive")
 app.add_typer(subject.app, name="subject")
 

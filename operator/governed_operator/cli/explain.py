@@ -2,34 +2,54 @@
 
 import json
 import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from governed_api.json_types import Scalar
 from governed_api.printable import printable
 from governed_api.runtime import PORT_HTTP, on_this_machine
 from governed_operator.cli.fail import fail
+from governed_operator.cli.model_options import Instance, Name, Url, features
 
-_URL = f"Address of the model's server; in a cluster: kubectl port-forward deployment/NAME-predictor {PORT_HTTP}."
+_Method = Annotated[str | None, typer.Option(help="Explanation method; default: the manifest's.", show_default=False)]
+_Interactions = Annotated[bool, typer.Option("--interactions", help="Show the interactions of pairs of features, too.")]
+_Target = Annotated[
+    str | None, typer.Option(help="Class whose score is explained; default: the favourable, else the predicted.")
+]
+_Outcome = Annotated[str | None, typer.Option(help="Class that a counterfactual should reach.")]
+_Field = Annotated[str | None, typer.Option(help="Text feature that is explained by its parts.")]
+_Level = Annotated[str | None, typer.Option(help="Parts of a text: token, phrase, sentence or nested.")]
+_Group = Annotated[
+    list[str] | None, typer.Option(help="Features explained as one: NAME=FEATURE,FEATURE …; repeatable.")
+]
+_Scale = Annotated[str | None, typer.Option(help="output, or logit where probabilities are saturated.")]
+_Evaluations = Annotated[
+    int | None, typer.Option(help="Coalitions of a sampled method; samples of lime, anchors, counterfactual.")
+]
+_Budget = Annotated[int | None, typer.Option(help="Milliseconds; the best answer so far comes after them.")]
+_Precision = Annotated[float | None, typer.Option(help="Stop once half-widths are below this share of the range.")]
+_Confidence = Annotated[float | None, typer.Option(help="Of the intervals; default: 0.95.")]
+_Seed = Annotated[int | None, typer.Option(help="Repeats a sampled explanation number by number.")]
 
 
 def command(
-    name: Annotated[str, typer.Argument(help="Model.", show_default=False)],
-    instance: Annotated[
-        list[str],
-        typer.Argument(
-            help='Raw features: name=value …, or JSON such as {"sex": "female"}, or @FILE.', show_default=False
-        ),
-    ],
-    url: Annotated[str, typer.Option(help=_URL)] = on_this_machine(PORT_HTTP),
-    method: Annotated[
-        str | None, typer.Option(help="Explanation method; default: the manifest's.", show_default=False)
-    ] = None,
-    interactions: Annotated[
-        bool, typer.Option("--interactions", help="Show the interactions of pairs of features, too.")
-    ] = False,
+    name: Name,
+    instance: Instance,
+    url: Url = on_this_machine(PORT_HTTP),
+    *,
+    method: _Method = None,
+    interactions: _Interactions = False,
+    target: _Target = None,
+    outcome: _Outcome = None,
+    field: _Field = None,
+    level: _Level = None,
+    group: _Group = None,
+    scale: _Scale = None,
+    evaluations: _Evaluations = None,
+    budget: _Budget = None,
+    precision: _Precision = None,
+    confidence: _Confidence = None,
+    seed: _Seed = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the answer as received, as JSON.")] = False,
 ) -> None:
     """Explain one prediction of a model that serves here or in a cluster."""
@@ -37,10 +57,23 @@ def command(
     from governed_operator.local.explanation_view import explanation_view
     from governed_operator.local.plain_console import plain_console
 
-    row = _features(instance)
-    parameters: dict[str, str | bool] = {"method": method} if method else {}
-    if interactions:
-        parameters["interactions"] = True
+    row = features(instance)
+    asked = {
+        "method": method or None,
+        "interactions": interactions or None,
+        "target": target,
+        "outcome": outcome,
+        "field": field,
+        "level": level,
+        "groups": _groups(group or []) or None,
+        "scale": scale,
+        "max_evaluations": evaluations,
+        "budget_ms": budget,
+        "precision": precision,
+        "confidence": confidence,
+        "seed": seed,
+    }
+    parameters = {name: value for name, value in asked.items() if value is not None}
     try:
         with ModelClient(url, name) as client:
             answer = client.explain(row, parameters)
@@ -53,18 +86,15 @@ def command(
     plain_console().print(explanation_view(answer))
 
 
-def _features(words: list[str]) -> dict[str, Scalar]:
-    """name=value …, JSON, or @FILE of JSON; ends the command with what was expected otherwise."""
-    first = words[0]
-    if not first.startswith(("{", "@")):
-        lacking = next((word for word in words if not word.partition("=")[1]), None)
-        if lacking is not None:
-            fail(f"{lacking}: expected name=value, a JSON mapping of features, or @FILE")
-        return {name: value for name, _, value in (word.partition("=") for word in words)}
-    try:
-        row = json.loads(Path(first[1:]).read_text(encoding="utf-8") if first.startswith("@") else first)
-    except (OSError, ValueError) as error:
-        fail(f"{first}: {error}: expected a JSON mapping of features, or @FILE")
-    if not isinstance(row, dict):
-        fail(f"expected a JSON mapping of features, found {type(row).__name__}")
-    return row
+def _groups(words: list[str]) -> dict[str, list[str]]:
+    """NAME=FEATURE,FEATURE … → features by group; ends the command with what was expected otherwise."""
+    groups: dict[str, list[str]] = {}
+    for word in words:
+        name, _, members = word.partition("=")
+        features = [feature.strip() for feature in members.split(",") if feature.strip()]
+        if not name or not features:
+            fail(f"--group {word}: expected NAME=FEATURE,FEATURE …")
+        if name in groups:
+            fail(f"--group {word}: the group {name} is named twice; list its features once")
+        groups[name] = features
+    return groups

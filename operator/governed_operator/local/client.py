@@ -54,6 +54,7 @@ class Explained(TypedDict, total=False):
     group: str
     value: Json
     attribution: Json
+    interval: list[float | None]
     main_effect: Json
 
 
@@ -120,6 +121,7 @@ class Explanation(TypedDict, total=False):
     base_value: Json
     prediction: Json
     additivity_residual: Json
+    exact: bool
     evaluations: int
     seed: int
 
@@ -184,7 +186,8 @@ class ModelClient:
         )
         return answer
 
-    def explain(self, row: Row, parameters: Mapping[str, str | bool]) -> ExplainAnswer:
+    def explain(self, row: Row, parameters: Mapping[str, object]) -> ExplainAnswer:
+        """The explanation of ``row``; ``parameters`` as the explainer's README lists them. Raises ClientError."""
         body: dict[str, object] = {"inputs": self._columns([row])}
         if parameters:
             body["parameters"] = parameters

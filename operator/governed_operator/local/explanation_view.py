@@ -1,4 +1,4 @@
-"""Explanations as a person reads them."""
+"""Answers and explanations as a person reads them."""
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -6,13 +6,21 @@ from rich.text import Text
 
 from governed_api.json_types import Json
 from governed_operator.local.bars import signed_bar
-from governed_operator.local.client import Condition, ExplainAnswer, Explanation
+from governed_operator.local.client import Condition, ExplainAnswer, Explained, Explanation, InferAnswer
 
 PAIRS = 10
 """Interactions that are printed."""
 
 GROUPS = 20
 """Groups of a hierarchy that are printed."""
+
+
+def answer_view(answer: InferAnswer) -> RenderableType:
+    """Every output of a V2 answer, a line each, and the request's id."""
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for output in answer["outputs"]:
+        table.add_row(output["name"], Text(", ".join(_short(value) for value in output["data"]), style="bold"))
+    return Group(table, Text(f"request {answer['id']}", style="dim"))
 
 
 def explanation_view(answer: ExplainAnswer) -> RenderableType:
@@ -29,7 +37,11 @@ def _one(explanation: Explanation) -> RenderableType:
         value = _number(attribution.get("attribution"))
         name = str(attribution.get("feature") or attribution.get("group"))
         table.add_row(
-            name, Text(str(attribution.get("value", "")), style="dim"), signed_bar(value, scale), f"{value:+.4f}"
+            name,
+            Text(str(attribution.get("value", "")), style="dim"),
+            signed_bar(value, scale),
+            f"{value:+.4f}",
+            Text("" if explanation.get("exact", True) else _interval(attribution), style="dim"),
         )
     more = [
         *_groups(explanation), *_pairs(explanation, scale), *_rule(explanation), *_changes(explanation)
@@ -131,6 +143,12 @@ def _changes(explanation: Explanation) -> list[RenderableType]:
         facts = f"distance {one['distance']:.4g} prediction {one['prediction']:.4g}"
         table.add_row(changes, Text(facts, style="dim"))
     return [table]
+
+
+def _interval(attribution: Explained) -> str:
+    """``[low, high]`` of a sampled figure, or that nothing is known of its error."""
+    low, high = attribution.get("interval") or (None, None)
+    return "no estimate of error" if low is None or high is None else f"[{low:+.4f}, {high:+.4f}]"
 
 
 def _number(value: Json) -> float:

@@ -1,12 +1,17 @@
-"""Reads a user's manifest file: YAML → validated GovernedModel. Errors are one line each and name file and field."""
+"""Reads a user's manifest file: YAML → validated GovernedModel. Errors name file, line and field, and what to do."""
 
+import re
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from governed_api.model import GovernedModel
+from governed_api.schema import Schema
 from governed_api.validation import defaulted, model_schema, validate
+from governed_operator.local.manifest_text import Document, YamlFault, parsed
+
+_UNKNOWN = re.compile(r'unknown field "(?P<path>[^"]+)"')
+_AT = re.compile(r"(?P<path>[A-Za-z][\w.\[\]-]*): ")
 
 
 class ManifestError(Exception):
@@ -15,35 +20,103 @@ class ManifestError(Exception):
 
 def documents(path: Path) -> list[Any]:
     """All YAML documents of a file. Raises ManifestError."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise ManifestError(f"{path}: {error.strerror or error}: expected a readable manifest file") from error
-    except UnicodeDecodeError as error:
-        raise ManifestError(f"{path}: not UTF-8 at byte {error.start}: expected a YAML file") from error
-    try:
-        return [d for d in yaml.safe_load_all(text) if d is not None]
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f":{mark.line + 1}:{mark.column + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or "not YAML"
-        raise ManifestError(f"{path}{where}: {problem}: expected YAML") from error
+    return [document.value for document in _documents(path)]
 
 
 def findings(path: Path) -> list[str]:
-    """What an API server would say of every document of the file, each line led by the file's name."""
-    parsed = documents(path)
-    if not parsed:
+    """What an API server would say of every document of the file, each line led by the file's name and the field's
+    line, and followed by what may help."""
+    found = _documents(path)
+    if not found:
         return [f"{path}: empty: expected a GovernedModel"]
-    return [f"{path}: {line}" for document in parsed for line in validate(document)]
+    return [line for document in found for line in _told(path, document)]
 
 
 def load_model(path: Path) -> GovernedModel:
     """The one GovernedModel of a file, valid. Raises ManifestError with one line per finding."""
-    parsed = documents(path)
-    if len(parsed) != 1:
-        raise ManifestError(f"{path}: expected one GovernedModel, found {len(parsed)} documents")
-    problems = validate(parsed[0])
-    if problems:
-        raise ManifestError("\n".join(f"{path}: {p}" for p in problems))
-    return GovernedModel.model_validate(defaulted(parsed[0], model_schema()))
+    found = _documents(path)
+    if len(found) != 1:
+        raise ManifestError(f"{path}: expected one GovernedModel, found {len(found)} documents")
+    if problems := _told(path, found[0]):
+        raise ManifestError("\n".join(problems))
+    return GovernedModel.model_validate(defaulted(found[0].value, model_schema()))
+
+
+def _documents(path: Path) -> list[Document]:
+    try:
+        return parsed(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise ManifestError(f"{path}: {error.strerror or error}: expected a readable manifest file") from error
+    except UnicodeDecodeError as error:
+        raise ManifestError(f"{path}: not UTF-8 at byte {error.start}: expected a YAML file") from error
+    except YamlFault as fault:
+        where = f":{fault.line}:{fault.column}" if fault.line else ""
+        raise ManifestError(f"{path}{where}: {fault}: expected YAML") from fault
+
+
+def _told(path: Path, document: Document) -> list[str]:
+    return [_with_help(path, document, finding) for finding in validate(document.value)]
+
+
+def _with_help(path: Path, document: Document, finding: str) -> str:
+    """The API server's words between the place and what may help."""
+    words = finding.removeprefix("<nil>: ")  # how the API server names the whole object
+    if unknown := _UNKNOWN.match(words):
+        field = unknown["path"]
+        return f"{path}:{document.line(field)}: {words}{_nearest(field)}"
+    named = _AT.match(words)
+    if named is None:
+        return f"{path}: {words}"
+    about = _described(named["path"]) if "should match" in words else ""
+    return f"{path}:{document.line(named['path'])}: {words}{about}"
+
+
+def _nearest(path: str) -> str:
+    """A field of nearly that name in the same place, else a field of that name elsewhere."""
+    where, _, name = path.rpartition(".")
+    schema = _schema(where)
+    near = get_close_matches(name, schema.get("properties", {}) if schema else (), n=1, cutoff=0.7)
+    if near:
+        return f'; did you mean "{near[0]}"?'
+    elsewhere = [found for found in _fields(model_schema(), "") if found.rpartition(".")[2] == name][:2]
+    return f"; did you mean {' or '.join(elsewhere)}?" if elsewhere else ""
+
+
+def _described(path: str) -> str:
+    """First sentence of what the field is for: a pattern alone tells nobody."""
+    schema = _schema(path)
+    first = " ".join(schema.get("description", "").split()).partition(". ")[0].rstrip(".") if schema else ""
+    return f" ({first})" if first else ""
+
+
+def _schema(path: str) -> Schema | None:
+    """Of the field at ``path``; None where the schema knows none."""
+    schema: Schema | None = model_schema()
+    for name in filter(None, re.sub(r"\[\d+\]", ".[]", path).split(".")):
+        if schema is None:
+            return None
+        schema = (
+            schema.get("items")
+            if name == "[]"
+            else schema.get("properties", {}).get(name, schema.get("additionalProperties"))
+        )
+    return schema
+
+
+def _fields(schema: Schema, path: str) -> list[str]:
+    """Paths of all fields of the spec, shallow ones first."""
+    found = []
+    level = [(schema, path)]
+    while level:
+        below = []
+        for one, at in level:
+            for name, sub in one.get("properties", {}).items():
+                if not at and name != "spec":
+                    continue
+                here = f"{at}.{name}" if at else name
+                found.append(here)
+                below.append((sub, here))
+            if "items" in one:
+                below.append((one["items"], f"{at}[]"))
+        level = below
+    return found

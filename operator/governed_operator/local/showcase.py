@@ -17,7 +17,7 @@ from governed_api.verdict import WITHIN_THRESHOLDS
 from governed_operator.local.audit_view import bias_table, data_audit, gate_table
 from governed_operator.local.client import ClientError, ExplainAnswer, ModelClient, Row
 from governed_operator.local.errors import LocalError
-from governed_operator.local.explanation_view import explanation_view
+from governed_operator.local.explanation_view import answer_view, explanation_view
 from governed_operator.local.plain_console import plain_console
 from governed_operator.local.proof import answered, verify, wait_for_entry
 from governed_operator.local.reports import training_report
@@ -78,10 +78,8 @@ async def _predictions(console: Console, client: ModelClient, sample: Sample) ->
     answer = await asyncio.to_thread(client.infer, [example])
     taken = (time.perf_counter() - began) * 1000
     console.print(Text(" ".join(f"{k}={v}" for k, v in example.items())))
-    for output in answer["outputs"]:
-        values = [f"{v:.4f}" if isinstance(v, float) else str(v) for v in output["data"]]
-        console.print(Text.assemble(f"  {output['name']}: ", (", ".join(values), "bold")))
-    console.print(Text(f"request {answer['id']} · {taken:.1f} ms", style="dim"))
+    console.print(answer_view(answer))
+    console.print(Text(f"{taken:.1f} ms", style="dim"))
     for rows in batches:
         await asyncio.to_thread(client.infer, rows)
     console.print(Text(f"{sample.total:,} rows more in {len(batches):,} requests", style="dim"))

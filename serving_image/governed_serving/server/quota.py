@@ -100,7 +100,7 @@ class _Look(NamedTuple):
     key: str
 
 
-_Steps = Generator["_Hit | _Look", Any, _T]
+_Steps = Generator[_Hit | _Look, Any, _T]
 """What to ask of a storage, one step after the other, each sent its answer: the rules are the same for every
 storage."""
 
@@ -185,7 +185,7 @@ class LocalQuota:
         self._told_until = -math.inf
 
     def try_take(self, tokens: int) -> None:
-        if self._only is not None and not tokens and self._storage.acquire_sliding_window_entry(*self._only):
+        if self._only is not None and self._storage.acquire_sliding_window_entry(*self._only):
             return
         self._walk(self._windows.taking(tokens))
 

@@ -1,11 +1,17 @@
 """Explanations as the commands print them."""
 
+import json
+
+import msgspec
+import pytest
 from typer.testing import CliRunner
 
+from governed_api.version import __version__
 from governed_operator.cli import app
 from governed_operator.local.client import ModelClient
 from governed_operator.local.explanation_view import GROUPS, PAIRS, explanation_view
 from governed_operator.local.plain_console import plain_console
+from governed_serving.explainer.service.protocol import Parameters
 
 ANSWER = {
     "explanations": [
@@ -110,3 +116,91 @@ def test_counterfactuals_are_changes_nearest_first():
     assert "no change found that gives the outcome" in none
     already = " ".join(printed({"explanations": [{**answer, "counterfactuals": [], "already": True}]}).split())
     assert "the row has the outcome already" in already
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """Parameters that the command asks for."""
+    asked = []
+
+    def explain(_, __, parameters):
+        asked.append(parameters)
+        return ANSWER
+
+    monkeypatch.setattr(ModelClient, "explain", explain)
+    return asked
+
+
+def test_every_option_reaches_the_explainer_under_its_name_there(asked):
+    words = (
+        "--method sampled --target yes --outcome no --field note --level phrase --group who=age,sex --group where=town"
+        " --scale logit --evaluations 64 --budget 500 --precision 0.1 --confidence 0.9 --seed 0"
+    )
+    result = CliRunner().invoke(app, ["explain", "loans", "age=30", *words.split()])
+    assert result.exit_code == 0, result.output
+    assert asked == [
+        {
+            "method": "sampled",
+            "target": "yes",
+            "outcome": "no",
+            "field": "note",
+            "level": "phrase",
+            "groups": {"who": ["age", "sex"], "where": ["town"]},
+            "scale": "logit",
+            "max_evaluations": 64,
+            "budget_ms": 500,
+            "precision": 0.1,
+            "confidence": 0.9,
+            "seed": 0,
+        }
+    ]
+    known = {field.name for field in msgspec.structs.fields(Parameters)}
+    assert set(asked[0]) <= known  # what the explainer takes
+
+
+@pytest.mark.parametrize("word", ["who", "=age", "who=", "who=,"])
+def test_a_group_without_name_or_features_is_refused(asked, word):
+    result = CliRunner().invoke(app, ["explain", "loans", "age=30", "--group", word])
+    assert result.exit_code == 1
+    assert f"--group {word}: expected NAME=FEATURE,FEATURE" in result.output
+    assert not asked
+
+
+def test_a_group_that_is_named_twice_is_refused(asked):
+    result = CliRunner().invoke(app, ["explain", "loans", "a=1", "--group", "g=a", "--group", "g=b"])
+    assert "the group g is named twice" in result.output
+    assert (result.exit_code, asked) == (1, [])
+
+
+def test_sampled_attributions_have_their_intervals_or_say_that_there_is_none():
+    (plain,) = ANSWER["explanations"]
+    first, second = plain["attributions"]
+    sampled = [{**first, "interval": [0.1, 0.3]}, {**second, "interval": [None, None]}]
+    lines = printed({"explanations": [{**plain, "exact": False, "attributions": sampled}]}).splitlines()
+    assert "[+0.1000, +0.3000]" in next(line for line in lines if line.startswith("age "))
+    assert "no estimate of error" in next(line for line in lines if line.startswith("job "))
+    assert "estimate" not in printed({"explanations": [{**plain, "exact": True}]})
+
+
+def test_an_answer_is_printed_by_output(monkeypatch):
+    answer = {
+        "id": "r-1",
+        "outputs": [
+            {"name": "label", "datatype": "BYTES", "shape": [1, 1], "data": ["approve"]},
+            {"name": "score", "datatype": "FP32", "shape": [1, 2], "data": [0.25, 0.75]},
+        ],
+    }
+    monkeypatch.setattr(ModelClient, "infer", lambda *_: answer)
+    result = CliRunner().invoke(app, ["infer", "loans", "age=30"])
+    assert result.exit_code == 0, result.output
+    assert [" ".join(line.split()) for line in result.output.splitlines()] == [
+        "label approve",
+        "score 0.25, 0.75",
+        "request r-1",
+    ]
+    assert json.loads(CliRunner().invoke(app, ["infer", "loans", "age=30", "--json"]).output) == answer
+
+
+def test_the_version_is_that_of_the_distribution():
+    result = CliRunner().invoke(app, ["--version"])
+    assert (result.exit_code, result.output) == (0, f"governed {__version__}\n")

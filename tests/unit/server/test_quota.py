@@ -1,6 +1,7 @@
 """Quotas by the limits library: never more than the limit, reservations given back, a store that is away refuses."""
 
 import re
+import time
 from typing import Any
 
 import pytest
@@ -123,6 +124,70 @@ async def test_answers_tell_what_the_windows_still_hold() -> None:
     refused = {name.decode(): value.decode() for name, value in caught.value.headers}
     assert refused["ratelimit-policy"] == told["ratelimit-policy"]
     assert refused["ratelimit"] == f'"requests-1m";r=0;t={caught.value.retry_after}'
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The clock of quota, library and storage."""
+    clock = Clock()
+    monkeypatch.setattr(time, "time", clock)
+    return clock
+
+
+def the_reset(gate: LocalQuota) -> int:
+    """``t`` of the RateLimit header: seconds until the window has let go of all that it holds."""
+    told = dict(gate.headers())[b"ratelimit"].decode()
+    found = re.fullmatch(r'"requests-10s";r=\d+;t=(\d+)', told)
+    assert found is not None, told
+    return int(found[1])
+
+
+def test_a_refusal_says_to_the_second_when_the_window_has_let_go(clock: Clock) -> None:
+    """The clock stands at the start of a window of 10 s."""
+    gate = LocalQuota(spec(requests=[{"limit": 2, "window": "10s"}]), "k", WindowStorage(clock))
+    clock.now += 3.25
+    gate.try_take(0)
+    gate.try_take(0)
+    with pytest.raises(QuotaExceeded, match=r"retry in 7 s") as caught:
+        gate.try_take(0)
+    assert caught.value.retry_after == 7  # the window ends after 6.75 s, and then the first of the two fades
+    clock.now += 6.75
+    with pytest.raises(QuotaExceeded) as caught:  # on the very edge
+        gate.try_take(0)
+    assert caught.value.retry_after >= 1, "a client that waits 0 s asks again at once"
+    clock.now += 0.25
+    gate.try_take(0)
+
+
+def test_the_reset_that_is_told_is_never_in_the_past(clock: Clock) -> None:
+    gate = LocalQuota(spec(requests=[{"limit": 2, "window": "10s"}]), "k", WindowStorage(clock))
+    assert the_reset(gate) == 0
+    gate = LocalQuota(spec(requests=[{"limit": 2, "window": "10s"}]), "k", WindowStorage(clock))
+    clock.now += 4
+    gate.try_take(0)
+    assert the_reset(gate) == 6
+
+
+def test_a_store_that_stalls_tells_no_reset_before_now(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate = LocalQuota(spec(requests=[{"limit": 2, "window": "10s"}]), "k", WindowStorage(clock))
+    gate.try_take(0)
+    look = gate._limiter.get_window_stats
+
+    def stalled(*given: Any) -> Any:
+        stats = look(*given)
+        clock.now += 60
+        return stats
+
+    monkeypatch.setattr(gate._limiter, "get_window_stats", stalled)
+    assert the_reset(gate) == 0
+
+
+def test_what_counts_is_filed_under_our_name_and_the_model(clock: Clock) -> None:
+    """Replicas of another version, and others who use the same store, depend on it."""
+    storage = WindowStorage(clock)
+    LocalQuota(spec(requests=[{"limit": 2, "window": "10s"}]), "team/loans", storage).try_take(0)
+    (key,) = storage._windows
+    assert key == "governed/team/loans/requests/2/10/second"
 
 
 async def test_a_store_that_is_away_refuses() -> None:

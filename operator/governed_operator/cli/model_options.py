@@ -1,0 +1,39 @@
+"""How a command names a served model and a row for it."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from governed_api.json_types import Scalar
+from governed_api.runtime import PORT_HTTP
+from governed_operator.cli.fail import fail
+
+__all__ = ["Instance", "Name", "Url", "features"]
+
+_URL = f"Address of the model's server; in a cluster: kubectl port-forward deployment/NAME-predictor {PORT_HTTP}."
+
+Name = Annotated[str, typer.Argument(help="Model.", show_default=False)]
+Instance = Annotated[
+    list[str],
+    typer.Argument(help='Raw features: name=value …, or JSON such as {"sex": "female"}, or @FILE.', show_default=False),
+]
+Url = Annotated[str, typer.Option(help=_URL)]
+
+
+def features(words: list[str]) -> dict[str, Scalar]:
+    """name=value …, JSON, or @FILE of JSON; ends the command with what was expected otherwise."""
+    first = words[0]
+    if not first.startswith(("{", "@")):
+        lacking = next((word for word in words if not word.partition("=")[1]), None)
+        if lacking is not None:
+            fail(f"{lacking}: expected name=value, a JSON mapping of features, or @FILE")
+        return {name: value for name, _, value in (word.partition("=") for word in words)}
+    try:
+        row = json.loads(Path(first[1:]).read_text(encoding="utf-8") if first.startswith("@") else first)
+    except (OSError, ValueError) as error:
+        fail(f"{first}: {error}: expected a JSON mapping of features, or @FILE")
+    if not isinstance(row, dict):
+        fail(f"expected a JSON mapping of features, found {type(row).__name__}")
+    return row

@@ -1,0 +1,111 @@
+"""YAML as a person wrote it: what each document holds, and on which line each field stands."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import yaml
+
+__all__ = ["Document", "YamlFault", "parsed"]
+
+MOST_NODES = 200_000
+"""Values that the documents of one file may have once aliases are written out; the API server takes 3 MiB."""
+
+_STEP = re.compile(r"[^.\[\]]+|\[\d+\]")
+
+
+class YamlFault(Exception):
+    """What is wrong, and at which line and column (from 1); both 0 where no place is to blame."""
+
+    def __init__(self, problem: str, line: int = 0, column: int = 0) -> None:
+        super().__init__(problem)
+        self.line, self.column = line, column
+
+
+@dataclass(frozen=True)
+class Document:
+    """``value`` as ``yaml.safe_load`` gives it."""
+
+    value: object
+    node: yaml.Node
+
+    def line(self, path: str) -> int:
+        """Line (from 1) of the field at ``path`` (``spec.rules[0].name``), or of the nearest one that it lies in."""
+        node, line = self.node, self.node.start_mark.line + 1
+        for step in _STEP.findall(path):
+            found = _child(node, step)
+            if found is None:
+                break
+            node, line = found
+        return line
+
+
+def parsed(text: str) -> list[Document]:
+    """Documents of a file, empty ones left out. Raises YamlFault for what isn't YAML, for a key that is given twice in
+    one mapping (``kubectl`` refuses it too) and for aliases that unfold without bound."""
+    found = []
+    try:
+        for node in yaml.compose_all(text, Loader=yaml.SafeLoader):
+            _sizes(node, {}, ())
+            loader = yaml.SafeLoader("")
+            try:
+                value = loader.construct_document(node)
+            finally:
+                loader.dispose()
+            if value is not None:
+                found.append(Document(value, node))
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        raise YamlFault(error.problem or "not YAML", *((mark.line + 1, mark.column + 1) if mark else ())) from error
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a timestamp or number out of range
+        raise YamlFault(" ".join(str(error).split()) or "not YAML") from error
+    except RecursionError as error:
+        raise YamlFault("nested too deeply") from error
+    return found
+
+
+def _sizes(node: yaml.Node, known: dict[int, int], above: tuple[int, ...]) -> int:
+    """Values below ``node`` once its aliases are written out."""
+    if id(node) in above:
+        raise YamlFault("an alias refers to what it stands in", *_place(node))
+    if id(node) not in known:
+        size = 1
+        for child in _children(node):
+            size += _sizes(child, known, (*above, id(node)))
+            if size > MOST_NODES:
+                raise YamlFault(f"more than {MOST_NODES} values once aliases are written out", *_place(node))
+        known[id(node)] = size
+    return known[id(node)]
+
+
+def _children(node: yaml.Node) -> Iterator[yaml.Node]:
+    if isinstance(node, yaml.SequenceNode):
+        yield from node.value
+    elif isinstance(node, yaml.MappingNode):
+        seen: dict[str, yaml.Node] = {}
+        for key, value in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+                if key.value in seen:
+                    first = seen[key.value].start_mark.line + 1
+                    raise YamlFault(f'key "{key.value}" is given twice, first in line {first}', *_place(key))
+                seen[key.value] = key
+            yield key
+            yield value
+
+
+def _place(node: yaml.Node) -> tuple[int, int]:
+    return node.start_mark.line + 1, node.start_mark.column + 1
+
+
+def _child(node: yaml.Node, step: str) -> tuple[yaml.Node, int] | None:
+    """The value of one step of a path, and the line of its key."""
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value == step:
+                return value, key.start_mark.line + 1
+    elif isinstance(node, yaml.SequenceNode) and step.startswith("["):
+        place = int(step[1:-1])
+        if place < len(node.value):
+            item = node.value[place]
+            return item, item.start_mark.line + 1
+    return None
