@@ -11,6 +11,8 @@ from governed_serving.blackbox.errors import PredictorAway
 from governed_serving.crypto import DirectoryStore, Kek, Keyring
 from governed_serving.explainer.scales import logit
 from governed_serving.explainer.service.jobs import ATTEMPTS, Job, JobStore
+from governed_serving.explainer.service.live import chosen
+from governed_serving.explainer.service.protocol import seed_of
 from governed_serving.explainer.service.recorder import Recorder
 from governed_serving.explainer.service.watch import Watch
 from governed_serving.records import ExplanationRecord
@@ -67,6 +69,18 @@ async def test_seed_comes_from_the_id_unless_given(bed):
     assert two.content == same.content
     given = await bed.client.post(PATH, content=lime("b", seed=one.json()["explanations"][0]["seed"]))
     assert given.json()["explanations"][0]["attributions"] == one.json()["explanations"][0]["attributions"]
+
+
+@pytest.mark.parametrize("request_id", [*"abcdefgh", "0" * 128])
+def test_a_derived_seed_is_a_number_that_every_json_reader_keeps(request_id):
+    seed = seed_of(request_id)
+    assert int(float(seed)) == seed
+
+
+def test_a_share_of_requests_is_chosen_whatever_their_ids():
+    ids = [f"request-{number}" for number in range(4000)]
+    assert [sum(chosen(one, share) for one in ids) / 4000 for share in (0, 1)] == [0, 1]
+    assert 0.22 < sum(chosen(one, 0.25) for one in ids) / 4000 < 0.28
 
 
 async def test_budget_gives_the_best_answer_so_far_with_its_error(tmp_path):

@@ -17,7 +17,7 @@ from governed_serving.blackbox.columns import Columns
 from governed_serving.blackbox.errors import ExplainerError
 from governed_serving.explainer.service.lanes import Lane
 from governed_serving.explainer.service.metrics import Metrics
-from governed_serving.explainer.service.protocol import ExplainRequest, Parameters, seed_of
+from governed_serving.explainer.service.protocol import SEED_BITS, ExplainRequest, Parameters, seed_of
 from governed_serving.hosting import log
 from governed_serving.journal import (
     Cursor,
@@ -49,7 +49,7 @@ class Compute(Protocol):
 
 def chosen(request_id: str, share: float) -> bool:
     """Whether a request is in the sample of ``share`` (0 to 1): its hash, as a fraction, lies below."""
-    return seed_of(request_id) < share * (1 << 63)
+    return seed_of(request_id) < share * (1 << SEED_BITS)
 
 
 def requests_in(frame: PredictionFrame, features: list[Feature], share: float) -> list[tuple[str, Columns, int]]:

@@ -16,13 +16,17 @@ from governed_serving.decoding import NestedOtherwise, decode_json, flatten
 from governed_serving.explainer.scales import SCALES
 from governed_serving.explainer.service.rendering import Explanation
 
-__all__ = ["MAX_INTERACTIONS", "MAX_ROWS", "ExplainRequest", "Parameters", "parse", "seed_of"]
+__all__ = ["MAX_INTERACTIONS", "MAX_ROWS", "SEED_BITS", "ExplainRequest", "Parameters", "parse", "seed_of"]
 
 MAX_ROWS = 1024
 """Rows that one request may ask to have explained."""
 
 MAX_INTERACTIONS = 2016
 """Pairs that one explanation may show: all of 64 players."""
+
+SEED_BITS = 53
+"""Of a derived seed. Of more, readers of JSON that know doubles alone (RFC 8259, section 6) keep another number, and a
+replay gives another explanation; records from before this rule have up to 63."""
 
 _IGNORED = frozenset({"binary_data_output", "revision", "priority"})
 """Parameters of inference requests that say nothing about explaining."""
@@ -81,7 +85,7 @@ class ExplainRequest(msgspec.Struct, frozen=True):
 
     @property
     def seed(self) -> int:
-        """63 bits: the one asked for, else derived from the id."""
+        """The one asked for, else derived from the id; a number that every JSON reader keeps."""
         return seed_of(self.id) if self.parameters.seed is None else self.parameters.seed
 
 
@@ -99,8 +103,8 @@ class Answer(TypedDict):
 
 
 def seed_of(request_id: str) -> int:
-    """Seed of a request id: the first 63 bits of its SHA-256."""
-    return int.from_bytes(hashlib.sha256(request_id.encode()).digest()[:8], "big") >> 1
+    """Seed of a request id: the first ``SEED_BITS`` of its SHA-256."""
+    return int.from_bytes(hashlib.sha256(request_id.encode()).digest()[:8], "big") >> 64 - SEED_BITS
 
 
 def parse(body: bytes, features: list[Feature], fallback_id: str) -> ExplainRequest:
