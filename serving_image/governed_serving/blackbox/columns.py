@@ -76,7 +76,10 @@ def factorise(values: NDArray[np.generic]) -> tuple[NDArray[np.generic], NDArray
 
 
 def plain(value: object) -> object:
-    """A cell as JSON holds it: NaN and infinity become null."""
-    if isinstance(value, np.generic):
+    """A cell as JSON holds it: NaN and infinity become null, FP32 and FP16 the shortest number that is the same again
+    when it is read (0.85, not 0.8500000238418579)."""
+    if isinstance(value, (np.float32, np.float16)):
+        value = float(str(value))
+    elif isinstance(value, np.generic):
         value = value.item()
     return None if isinstance(value, float) and not np.isfinite(value) else value

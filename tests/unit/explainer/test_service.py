@@ -7,6 +7,7 @@ import httpx
 import numpy as np
 import pytest
 
+from governed_serving.blackbox.columns import plain
 from governed_serving.blackbox.errors import PredictorAway
 from governed_serving.crypto import DirectoryStore, Kek, Keyring
 from governed_serving.explainer.scales import logit
@@ -440,3 +441,18 @@ async def test_what_is_no_attribution_moves_no_importances(tmp_path):
     watch = Watch(("age", "income", "job", "sex"), Recorder(journal, "loans", "r1"), bed.metrics, tmp_path, Xor())
     await watch.observe(answer.json())
     assert watch.monitor.report()["reference"]["samples"] == 0
+
+
+@pytest.mark.parametrize("value", [0.85, 0.1, 1 / 3, 1e-45, 3.4e38, 16777217.0, -0.0, 5e-324])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_a_cell_is_told_as_the_shortest_number_that_reads_back_as_the_same(dtype, value):
+    with np.errstate(over="ignore"):
+        cell = dtype(value)
+    told = plain(cell)
+    if not np.isfinite(cell):
+        assert told is None
+        return
+    with np.errstate(over="ignore"):
+        assert dtype(told) == cell
+    assert len(repr(told)) <= len(repr(float(cell)))
+    assert dtype is not np.float32 or value != 0.85 or told == 0.85
