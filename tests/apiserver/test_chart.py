@@ -122,7 +122,7 @@ def rendered(helm: Helm, *args: str) -> list[dict[str, Any]]:
 
 
 EVERYTHING = (
-    "--set=serviceMonitor.create=true,dashboard.create=true,priorityClassName=p,image.tag=v1,gateway=edge/gw",
+    "--set=serviceMonitor.create=true,prometheusRule.create=true,dashboard.create=true,priorityClassName=p,image.tag=v1,gateway=edge/gw",
     "--set=apiServers[0]=10.0.0.1/32:6443,imagePullSecrets[0].name=mine,roles.pullSecrets[0]=theirs,replicas=1",
 )
 
@@ -131,11 +131,17 @@ def test_what_is_rendered_is_right_with_any_values(helm: Helm, bed: ApiServerBed
     bed.cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": OPERATOR_NAMESPACE}})
     eventually(lambda: helm.cluster.get("serviceaccount", "default"), within=90)
     for arguments in ((), EVERYTHING, ("--set=crds.install=false,rbac.create=false,networkPolicy.create=false",)):
-        objects = [o for o in rendered(helm, *arguments) if o["kind"] != "ServiceMonitor"]
+        objects = [o for o in rendered(helm, *arguments) if o["kind"] not in ("ServiceMonitor", "PrometheusRule")]
         helm.cluster.apply(objects, "--dry-run=server", "--server-side", "--force-conflicts")
     environment = {e["name"]: e.get("value") for e in container_of(rendered(helm, *EVERYTHING))["env"]}
     assert environment["GOVERNED_OPERATOR_PULL_SECRETS"] == "theirs"
     assert environment["GOVERNED_OPERATOR_API_SERVERS"] == "10.0.0.1/32:6443"
+
+
+def test_alerts_are_rendered_as_they_were_written(helm: Helm) -> None:
+    (rule,) = [o for o in rendered(helm, *EVERYTHING) if o["kind"] == "PrometheusRule"]
+    assert rule["spec"] == yaml.safe_load((CHART / "alerts" / "governed-models.yaml").read_text())
+    assert not [o for o in rendered(helm) if o["kind"] == "PrometheusRule"]
 
 
 def container_of(objects: list[dict[str, Any]]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from governed_api import runtime
@@ -166,6 +167,34 @@ def test_scaling_rules_ask_for_what_is_emitted(emitted: dict[str, set[str]]) -> 
         assert name in emitted
     for expression in autoscaling.QUERIES.values():
         assert unknown(asked_in(expression), emitted) == []
+
+
+def alerts() -> list[dict[str, Any]]:
+    rules = yaml.safe_load((ROOT / "charts/governed-models/alerts/governed-models.yaml").read_text())
+    return [alert for group in rules["groups"] for alert in group["rules"]]
+
+
+@pytest.mark.parametrize("alert", alerts(), ids=lambda alert: alert["alert"])
+def test_an_alert_asks_for_what_is_emitted(alert: dict[str, Any], emitted: dict[str, set[str]]) -> None:
+    asked = asked_in(alert["expr"])
+    assert asked
+    assert unknown(asked, emitted) == []
+    left = set(re.findall(r"\bby \(([^)]*)\)", alert["expr"]))  # one list of labels in all of its terms
+    assert len(left) <= 1
+    kept = {label.strip() for label in ",".join(left).split(",")}
+    words = alert["annotations"]["summary"] + alert["annotations"]["action"]
+    assert set(re.findall(r"\$labels\.(\w+)", words)) <= kept
+    assert (alert["labels"]["severity"] in ("critical", "warning"), set(alert["annotations"])) == (
+        True,
+        {"summary", "action"},
+    )
+
+
+def test_alerts_have_names_of_their_own_and_the_chart_makes_them() -> None:
+    names = [alert["alert"] for alert in alerts()]
+    assert len(set(names)) == len(names)
+    template = (ROOT / "charts/governed-models/templates/prometheusrule.yaml").read_text()
+    assert '.Files.Get "alerts/governed-models.yaml"' in template
 
 
 def prose() -> list[Path]:
