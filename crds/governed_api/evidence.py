@@ -241,7 +241,7 @@ class ConformalCoverage(RecordedPart):
     calibration_rows: int
     """That its threshold comes from."""
     threshold: float
-    """Least probability in the set, or half the interval's width."""
+    """Least probability in the set (0: all classes), or half the interval's width (FP32's largest: all numbers)."""
     own: bool
     """The threshold comes from the group's own rows."""
 

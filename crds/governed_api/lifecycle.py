@@ -219,7 +219,7 @@ class Conformal(Part):
     which the row's own features tell. Whether groups may be treated by different thresholds is a question of law."""
     min_group_rows: int = Field(default=100, ge=10, le=1_000_000)
     """Calibration rows that a group needs for a threshold of its own; smaller ones, unseen and missing values share
-    one, and where together they are too few, that of all rows."""
+    one, and where together they are too few for any, their set is everything."""
     share: float = Field(default=0.2, gt=0, lt=1)
     """Of the training rows, for calibration alone: nothing is fitted on them or chosen by them."""
 

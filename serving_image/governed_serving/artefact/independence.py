@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Independence", "covering", "row_independence"]
+__all__ = ["ROUNDING", "Independence", "covering", "row_independence"]
 
 Values = list[NDArray[np.generic]]
 Run = Callable[[Values], Values]

@@ -4,20 +4,22 @@ Rows that nothing was fitted on or chosen by set one threshold (Papadopoulos et 
 2005). Classes: the set has every class whose probability reaches it (LAC; Sadinle, Lei & Wasserman, JASA 2019), and the
 label always. Regression: prediction ± the threshold (Lei et al., JASA 2018). With n calibration rows the threshold is
 the ⌈(n + 1)·coverage⌉-th smallest nonconformity, so that a new row that is exchangeable with them is covered with at
-least that chance, whatever the model.
+least that chance, whatever the model. Where n is less than that rank only everything has this chance: all classes, or
+all numbers of float32.
 
 By group (Mondrian taxonomy; Vovk, ACML 2012): each group with enough calibration rows has a threshold of its own; all
-others of an attribute, values never seen and missing ones included, share one, and where together they are too few, the
-one of all rows. With several attributes a row takes the most careful of its groups' thresholds, so that the promise
-holds for each group of each attribute.
+others of an attribute, values never seen and missing ones included, share one. With several attributes a row takes the
+most careful of its groups' thresholds, so that the promise holds for each group of each attribute.
 
 The thresholds become nodes of the model's graph: what is served is a function of the row alone, and of the artefact.
+Rows that are alike tie, and a tie at the threshold is many rows: what rounding may move, another batch or another
+processor, is inside.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from math import floor
+from math import floor, inf
 from typing import Literal
 
 import numpy as np
@@ -29,12 +31,13 @@ from onnxruntime import InferenceSession
 from governed_api.evidence import ConformalCoverage, ConformalEvaluation
 from governed_api.lifecycle import Conformal
 from governed_api.report import GateResult
+from governed_serving.artefact.independence import ROUNDING
 from governed_serving.fairness.counts.grouping import Grouping
 from governed_serving.fairness.inference.contrasts import log_gamma
 from governed_serving.fairness.inference.intervals import clopper_pearson
 from governed_serving.fairness.metrics.metrics import is_group
 from governed_serving.trainer.dataset import Dataset
-from governed_serving.trainer.errors import InvalidTraining
+from governed_serving.trainer.errors import InvalidTraining, TrainingFailed
 from governed_serving.trainer.evaluation import CHUNK, Predictions
 from governed_serving.trainer.preprocessing import Graph, feeds
 
@@ -45,6 +48,10 @@ FIELD = "spec.lifecycle.training.conformal"
 ALARM = 0.01
 """Chance that a gate fails a model whose held-out rows are like its calibration rows."""
 _CALIBRATION = 1
+SHOWN = 5
+"""Groups in a message."""
+PROBABILITY_ROUNDING = 64 * ROUNDING
+"""Relative: a probability moves by as much as its score does, which is at most some 64."""
 LEVEL = 0.95
 """Of the intervals around coverage on held-out rows, all of them together."""
 
@@ -52,15 +59,13 @@ LEVEL = 0.95
 @dataclass(frozen=True)
 class GroupThresholds:
     """Of one protected attribute. ``own``: group → threshold; ``rest``: of all other rows, ``rest_rows`` in
-    calibration."""
+    calibration, which may be too few for anything but everything."""
 
     attribute: str
     own: dict[str, float]
     rows: dict[str, int]
     rest: float
     rest_rows: int
-    pooled: bool
-    """``rest`` comes from the other rows alone; otherwise they are too few, and it is that of all rows."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +79,7 @@ class Calibrated:
 
 
 def least_rows(coverage: float) -> int:
-    """Calibration rows below which only the set of everything has this coverage: the rank n + 1 isn't there."""
+    """Calibration rows below which only the set of everything has this coverage: the rank isn't there."""
     short = 1 - Fraction(str(coverage))
     return -(-short.denominator // short.numerator) - 1
 
@@ -109,8 +114,13 @@ def _drawn(rows: int, share: float, seed: int) -> NDArray[np.int64]:
 
 def calibrate(asked: Conformal, rows: Dataset, predictions: Predictions, attributes: Sequence[str]) -> Calibrated:
     """Thresholds from calibration ``rows`` and what the model that ships predicts for them. ``attributes``: whose
-    groups get thresholds of their own."""
+    groups get thresholds of their own. Raises TrainingFailed where the model predicts no number."""
     fit = _nonconformity(rows, predictions)
+    if odd := int((~np.isfinite(fit)).sum()):
+        raise TrainingFailed(
+            f"{FIELD}: expected a number predicted for each calibration row, found none for {odd} of {rows.rows}: "
+            "lower the learning rate, or look at the features' ranges"
+        )
     whole = _threshold(fit, asked.coverage)
     slack = _rounding(predictions) if not rows.classes else None
     groups = [_of_groups(asked, name, rows, fit, whole) for name in attributes]
@@ -125,10 +135,11 @@ def _nonconformity(rows: Dataset, predictions: Predictions) -> NDArray[np.float6
 
 
 def _threshold(nonconformity: NDArray[np.float64], coverage: float) -> float:
-    """The ⌈(n + 1)·coverage⌉-th smallest; counted in fractions, as floats would round 10 · .1 below 1."""
+    """The ⌈(n + 1)·coverage⌉-th smallest, infinite where there are fewer; counted in fractions, as floats would round
+    10 · .1 below 1."""
     n = len(nonconformity)
     beyond = floor((n + 1) * (1 - Fraction(str(coverage))))
-    return float(np.sort(nonconformity)[n - beyond])
+    return float(np.sort(nonconformity)[n - beyond]) if beyond else inf
 
 
 def _of_groups(
@@ -139,34 +150,34 @@ def _of_groups(
     names, counts = np.unique(column, return_counts=True)
     own = [str(n) for n, k in zip(names, counts, strict=True) if k >= least and is_group(str(n))]
     others = ~np.isin(column, own)
-    pooled = int(others.sum()) >= least
+    rest = _threshold(fit[others], asked.coverage)
     return GroupThresholds(
         attribute,
         {name: _threshold(fit[column == name], asked.coverage) for name in own},
         {name: int((column == name).sum()) for name in own},
-        _threshold(fit[others], asked.coverage) if pooled else whole,
+        rest if others.sum() >= asked.min_group_rows else max(rest, whole),  # few rows' threshold varies much
         int(others.sum()),
-        pooled,
     )
 
 
 def _rounding(predictions: Predictions) -> float:
-    """What float32 may take from an interval's end."""
-    return float(np.spacing(np.abs(predictions.scores).max(initial=0).astype(np.float32)))
+    """What rounding may move a prediction by, and float32 take from an interval's end."""
+    scores = predictions.scores.astype(np.float64)
+    return ROUNDING * float(np.ptp(scores)) + float(np.spacing(np.abs(predictions.scores).max()))
 
 
 def _as_served(found: Calibrated, slack: float | None) -> Calibrated:
-    """Thresholds as the graph compares: probabilities; or widths, rounded up so that float32 loses no row."""
+    """Thresholds as the graph compares: probabilities, or widths; widened so that rounding loses no row."""
 
     def served(value: float) -> float:
         if slack is None:
-            return -value
+            return max(-value, 0.0) * (1 - PROBABILITY_ROUNDING)
+        if value == inf:
+            return float(np.finfo(np.float32).max)
         return float(np.nextafter(np.float32(value + 2 * slack), np.float32(np.inf)))
 
     groups = [
-        GroupThresholds(
-            g.attribute, {n: served(v) for n, v in g.own.items()}, g.rows, served(g.rest), g.rest_rows, g.pooled
-        )
+        GroupThresholds(g.attribute, {n: served(v) for n, v in g.own.items()}, g.rows, served(g.rest), g.rest_rows)
         for g in found.groups
     ]
     return Calibrated(found.asked, found.rows, served(found.threshold), tuple(groups))
@@ -227,10 +238,12 @@ def _looked_up(g: Graph, at: str, name: str, own: Mapping[str, float] | Mapping[
 
 
 def _set_nodes(g: Graph, classes: int, threshold: str) -> onnx.ValueInfoProto:
-    reached = g.add("GreaterOrEqual", ["probabilities", threshold], "conformal/reached")
-    best = g.add("ArgMax", ["probabilities"], "conformal/best", axis=1, keepdims=1)
-    codes = g.constant("conformal/codes", np.arange(classes, dtype=np.int64)[None])
-    g.add("Or", [reached, g.add("Equal", [best, codes], "conformal/label")], SET)
+    """All that isn't below both the threshold and the likeliest: the label (of classes that round to one probability
+    any of them), and every class where probabilities aren't numbers."""
+    axis = g.constant("conformal/axis", np.array([1], np.int64))
+    best = g.add("ReduceMax", ["probabilities", axis], "conformal/best", keepdims=1)
+    least = g.add("Min", [threshold, best], "conformal/least")
+    g.add("Not", [g.add("Less", ["probabilities", least], "conformal/below")], SET)
     return helper.make_tensor_value_info(SET, TensorProto.BOOL, ["batch", classes])
 
 
@@ -276,7 +289,7 @@ def measure(
             told(
                 group,
                 columns[name] == group,
-                found.rows if rules is None else rules.rows.get(group, rules.rest_rows if rules.pooled else found.rows),
+                found.rows if rules is None else rules.rows.get(group, rules.rest_rows),
                 found.threshold if rules is None else rules.own.get(group, rules.rest),
                 rules is not None and group in rules.own,
             )
@@ -304,8 +317,22 @@ def gate(told: ConformalEvaluation) -> list[GateResult]:
     all rows, or of each group with a threshold of its own."""
     if not told.group_conditional:
         return [_gate("coverage", [told.overall], told.coverage)]
-    judged = {name: [one for one in groups if one.own and one.rows] for name, groups in told.groups.items()}
-    return [_gate(f"coverage/{name}", rows, told.coverage) for name, rows in judged.items() if rows]
+    return [_gate_of_groups(name, groups, told) for name, groups in told.groups.items()]
+
+
+def _gate_of_groups(attribute: str, groups: Sequence[ConformalCoverage], told: ConformalEvaluation) -> GateResult:
+    """Groups that share a threshold aren't judged, and are named."""
+    name, judged = f"coverage/{attribute}", [one for one in groups if one.own and one.rows]
+    shared = [one.group for one in groups if not one.own]
+    text = ""
+    if shared:
+        listed = ", ".join(shared[:SHOWN]) + (f" and {len(shared) - SHOWN} more" if len(shared) > SHOWN else "")
+        text = f"{listed}: fewer than {told.min_group_rows} calibration rows each, one threshold for all of them"
+    if not judged:
+        text = text or "no held-out row"
+        return GateResult(name=name, budget=told.coverage, verdict="not applicable", message=text)
+    found = _gate(name, judged, told.coverage)
+    return found.model_copy(update={"message": f"{found.message}; {text}"}) if text else found
 
 
 def _gate(name: str, rows: Sequence[ConformalCoverage], promised: float) -> GateResult:

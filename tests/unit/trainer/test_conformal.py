@@ -24,7 +24,7 @@ from governed_serving.server.signature import Signature
 from governed_serving.trainer import conformal
 from governed_serving.trainer.conformal import apart, calibrate, extend, measure
 from governed_serving.trainer.dataset import Dataset
-from governed_serving.trainer.errors import InvalidTraining
+from governed_serving.trainer.errors import InvalidTraining, TrainingFailed
 from governed_serving.trainer.evaluation import predict
 from governed_serving.trainer.export import decisions
 from governed_serving.trainer.preprocessing import session
@@ -36,8 +36,8 @@ from unit.trainer.neighbours import Workplace
 from unit.trainer.test_job import files
 from unit.trainer.test_job import predict as served
 
-SIZES = [20, 99, 100, 101, 399, 1000]
-COVERAGES = [0.5, 0.75, 0.8, 0.9, 0.95]
+SIZES = [0, 1, 2, 4, 5, 8, 9, 10, 19, 20, 99, 100, 101, 399, 998, 999, 1000]
+COVERAGES = [0.5, 0.501, 0.7, 0.75, 0.8, 0.9, 0.95, 0.999]
 
 
 def people(rows: int, seed: int = 0, shares: tuple[float, ...] = (0.5, 0.3, 0.2)) -> Dataset:
@@ -98,11 +98,11 @@ def test_the_threshold_is_the_rank_that_the_promise_needs(n: int, coverage: floa
     """An oracle of its own: the least threshold t for which #{nonconformity ≤ t} ≥ (n + 1)·coverage."""
     values = np.random.default_rng(n).normal(size=n)
     reached = [t for t in values if Fraction(int((values <= t).sum())) >= (n + 1) * Fraction(str(coverage))]
-    if not reached:
-        assert n < conformal.least_rows(coverage)
-        return
-    assert n >= conformal.least_rows(coverage)
-    assert conformal._threshold(values, coverage) == min(reached)
+    assert bool(reached) == (n >= conformal.least_rows(coverage))
+    assert conformal._threshold(values, coverage) == min(reached, default=np.inf)
+    tied = np.round(values)
+    reached = [t for t in tied if Fraction(int((tied <= t).sum())) >= (n + 1) * Fraction(str(coverage))]
+    assert conformal._threshold(tied, coverage) == min(reached, default=np.inf)
 
 
 @pytest.mark.parametrize(("coverage", "least"), [(0.5, 1), (0.75, 3), (0.8, 4), (0.9, 9), (0.95, 19), (0.999, 999)])
@@ -131,8 +131,8 @@ def brute(rows: Dataset, new: Dataset, model: bytes, coverage: float, attributes
     truth = np.array([fit[i, rows.label[i]] for i in range(rows.rows)])
 
     def cut(chosen: np.ndarray) -> float:
-        ordered = sorted(truth[chosen].tolist(), reverse=True)
-        return ordered[-(-(len(ordered) + 1) * round(coverage * 100) // 100) - 1]
+        ordered = [*sorted(truth[chosen].tolist(), reverse=True), 0.0]
+        return ordered[-(-len(ordered) * round(coverage * 100) // 100) - 1]
 
     sets = np.zeros(own.shape, bool)
     for i in range(new.rows):
@@ -142,9 +142,9 @@ def brute(rows: Dataset, new: Dataset, model: bytes, coverage: float, attributes
             large = {g for g in set(column) if (column == g).sum() >= least}
             group = new.groups[name][i]
             mask = column == group if group in large else ~np.isin(column.astype(str), list(large))
-            cuts.append(cut(mask) if mask.sum() >= least else cut(np.ones(rows.rows, bool)))
+            cuts.append(cut(mask) if mask.sum() >= least else min(cut(mask), cut(np.ones(rows.rows, bool))))
         threshold = min(cuts) if cuts else cut(np.ones(rows.rows, bool))
-        sets[i] = own[i] >= np.float32(threshold)
+        sets[i] = own[i] >= np.float32(threshold * (1 - 64 * 2e-6))
         sets[i, own[i].argmax()] = True
     return sets
 
@@ -170,7 +170,11 @@ def test_values_that_nobody_saw_and_missing_ones_take_the_shared_threshold() -> 
     whole, found = made(rows, asked(0.8), ["sex", "age", "floor"])
     by = {g.attribute: g for g in found.groups}
     assert set(by["sex"].own) == {"f", "m"}
-    assert (by["sex"].pooled, by["sex"].rest) == (False, found.threshold), "18 rows of x are too few for one"
+    others = rows.at(np.flatnonzero(rows.groups["sex"] == "x"))
+    assert by["sex"].rest_rows == others.rows < 30
+    alone = calibrate(asked(0.8), others, predict(session(graph(), "all"), others), [])
+    assert by["sex"].rest == min(alone.threshold, found.threshold), "the more careful: that of few rows varies much"
+    assert {by["age"].rest, by["floor"].rest} == {0.0}, "nobody is left: nothing but everything is promised"
     new = people(4, 4)
     odd = {"score": np.zeros(4, np.float32), "sex": np.array(["", "(missing)", "é", "X"], object)}
     odd |= {"age": np.full(4, np.nan, np.float32), "floor": np.full(4, 99, np.float32)}
@@ -186,11 +190,92 @@ def test_small_groups_share_a_threshold_where_together_they_are_enough() -> None
     rows = people(2000, 5, (0.9, 0.05, 0.05))
     _, found = made(rows, asked(0.8, minGroupRows=150), ["sex"])
     assert set(found.groups[0].own) == {"f"}
-    assert found.groups[0].pooled
     others = rows.at(np.flatnonzero(rows.groups["sex"] != "f"))
     alone = calibrate(asked(0.8), others, predict(session(graph(), "all"), others), [])
     assert found.groups[0].rest == alone.threshold
     assert found.groups[0].rest_rows == others.rows
+
+
+@pytest.mark.parametrize(("few", "whole"), [(0, True), (1, True), (5, True), (8, True), (9, False), (40, False)])
+@pytest.mark.parametrize("regression", [False, True])
+def test_a_group_with_too_few_rows_for_a_rank_gets_everything(few: int, whole: bool, regression: bool) -> None:
+    """Of a group with 0, 1 or 5 calibration rows nothing less is covered with a chance of .9. Group x is the hard one:
+    with the threshold of all its rows were covered in half of the cases."""
+    rows, new = people(400 + few, 21, (0.6, 0.4, 0.0)), people(300, 22, (0.0, 0.0, 1.0))
+    rows.features["sex"][:few] = rows.groups["sex"][:few] = "x"
+    if regression:
+        rows, new = (replace(r, classes=(), label=r.features["score"] * 2 + r.label) for r in (rows, new))
+    model, _ = made(rows, asked(0.9), ["sex"], graph(() if regression else ("a", "b", "c")))
+    (answers,) = session(model, "all").run(["prediction_interval" if regression else "prediction_set"], inputs(new))
+    if regression:
+        assert np.isfinite(answers).all()
+        assert (np.minimum(-answers[:, 0], answers[:, 1]) > 3e38).all() == whole
+    else:
+        assert answers.all() == whole
+
+
+def test_ties_at_the_threshold_are_inside_on_another_machine_as_well() -> None:
+    """Rows of a few categories have a few probabilities; the threshold is one of them, and most rows have it. Another
+    batch or processor may round it one step down, and all of them were out."""
+    rows = people(500, 23)
+    rows.features["score"][:] = np.float32(0.7)
+    told = predict(session(graph(), "all"), rows)
+    label = np.argsort(told.scores[0])[np.repeat([2, 1, 0], [250, 230, 20])]
+    rows = replace(rows, label=label.astype(np.int64))
+    for moved in (told.scores, np.nextafter(told.scores, 1), told.scores * np.float32(1 + 3e-6)):
+        found = calibrate(asked(0.9), rows, replace(told, scores=moved), [])
+        (sets,) = session(extend(graph(), found, rows), "all").run(["prediction_set"], inputs(rows))
+        assert sets[np.arange(500), rows.label].mean() == 0.96
+
+
+def test_the_label_is_in_the_set_where_probabilities_round_to_the_same_and_all_where_they_are_no_numbers() -> None:
+    rows = people(400, 24)
+    model, found = made(rows, asked(0.5), [])
+    assert found.threshold > 0.4
+    scores = np.concatenate([-np.logspace(-12, -5, 200), np.logspace(-12, -5, 200), [np.nan]]).astype(np.float32)
+    nearly = {**inputs(people(401, 24)), "score": scores[:, None]}
+    label, probabilities, sets = session(model, "all").run(["label", "probabilities", "prediction_set"], nearly)
+    place = np.array(["abc".index(one) for one in label])
+    assert (probabilities.argmax(1) != place).any(), "the label is of the scores, which round to equal probabilities"
+    assert sets[np.arange(401), place].all()
+    assert sets[-1].all()
+
+
+def test_a_model_that_predicts_no_numbers_promises_nothing() -> None:
+    rows = people(400, 25)
+    told = predict(session(graph(), "all"), rows)
+    told.scores[:3] = np.nan
+    with pytest.raises(TrainingFailed, match=r"none for 3 of 400: lower the learning rate"):
+        calibrate(asked(0.9), rows, told, [])
+
+
+def test_constant_residuals_give_intervals_that_hold_them() -> None:
+    """One residual for all rows: the interval's ends are the labels, and rounding decides."""
+    for shift in (0.0, 0.5, 1e6):
+        rows = people(500, 26)
+        model = graph(())
+        rows = replace(rows, classes=())
+        label = predict(session(model, "all"), rows).scores[:, 0] + np.float32(shift)
+        rows = replace(rows, label=label)
+        whole, found = made(rows, asked(0.999 if shift else 0.5, share=0.9), ["sex"], model)
+        (ends,) = session(whole, "all").run(["prediction_interval"], inputs(rows))
+        wide = (ends[:, 0] <= label) & (label <= ends[:, 1])
+        assert wide.all(), shift
+        if shift == 0.5:
+            assert {g.rest for g in found.groups} == {float(np.finfo(np.float32).max)}, "500 rows are too few for .999"
+
+
+def test_the_gate_names_who_shares_a_threshold_and_says_where_nobody_has_one() -> None:
+    rows, held = people(900, 3, (0.6, 0.38, 0.02)), people(900, 27, (0.6, 0.38, 0.02))
+    model, found = made(rows, asked(0.8), ["sex", "age"])
+    sex, age = conformal.gate(measure(session(model, "all"), found, held, ["sex", "age"]))
+    assert (sex.verdict, age.verdict) == ("pass", "pass")
+    assert sex.message.endswith("; x: fewer than 100 calibration rows each, one threshold for all of them")
+    assert age.message.endswith("if they are like the calibration rows")
+    model, found = made(rows, asked(0.8, minGroupRows=10_000), ["sex"])
+    (gate,) = conformal.gate(measure(session(model, "all"), found, held, ["sex"]))
+    assert (gate.name, gate.verdict, gate.measured) == ("coverage/sex", "not applicable", None)
+    assert gate.message.startswith("f, m, x: fewer than 10000 calibration rows each")
 
 
 def test_every_group_is_covered_where_one_threshold_leaves_one_behind() -> None:
@@ -306,6 +391,7 @@ def test_words_in_bands_of_numbers_are_refused() -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
+        ({"coverage": 0.9999}, "conformal.coverage"),
         ({"coverage": 0.4}, "conformal.coverage"),
         ({"coverage": 1}, "conformal.coverage"),
         ({"coverage": float("nan")}, "conformal.coverage"),
