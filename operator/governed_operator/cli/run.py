@@ -13,7 +13,6 @@ from governed_operator.cli.fail import fail
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from governed_api.model import GovernedModel
     from governed_operator.local.run import Running
 
 
@@ -75,6 +74,8 @@ def command(
     from governed_operator.local.manifest_file import ManifestError, load_model
     from governed_operator.local.plain_console import plain_console
     from governed_operator.local.run import LocalRun, Options, Running, until_signalled
+    from governed_operator.local.sample import load_sample, sample_path
+    from governed_operator.local.showcase import show
     from governed_operator.settings import Settings
 
     console = plain_console(stderr=True)
@@ -83,6 +84,7 @@ def command(
         model = ResolvedModel.of(manifest)
         if model.spec.suspend:
             fail(f"{file}: spec.suspend is true: nothing runs; set it to false")
+        sample = load_sample(sample_path(manifest, file)) if once else None
         folder = workdir or Path(".governed") / model.name
         settings = Settings(
             witnesses=tuple(witness or ()), witness_quorum=quorum or 0, objects=objects,
@@ -94,7 +96,7 @@ def command(
         )  # fmt: skip
 
         async def when_ready(running: Running) -> None:
-            await (_showcase(running, manifest, file) if once else _until_stopped(running, console))
+            await (show(running, sample) if sample else _until_stopped(running, console))
 
         interrupted = asyncio.run(until_signalled(LocalRun(model, options, console), when_ready))
     except (ManifestError, LocalError) as error:
@@ -111,12 +113,6 @@ def _given(keys: Path | None, ca: Path | None) -> dict[str, dict[str, bytes]]:
     """Secrets that a person gives by files. Raises OSError."""
     given = {OBJECTS: {p.name: p.read_bytes() for p in sorted(keys.iterdir()) if p.is_file()}} if keys else {}
     return given | ({OBJECTS_CA: {"ca.crt": ca.read_bytes()}} if ca else {})
-
-
-async def _showcase(running: "Running", manifest: "GovernedModel", file: Path) -> None:
-    from governed_operator.local.showcase import show
-
-    await show(running, manifest, file)
 
 
 async def _until_stopped(running: "Running", console: "Console") -> None:

@@ -6,6 +6,7 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeGuard
 
 from governed_api.model import GovernedModel
 from governed_api.names import ANNOTATION_SAMPLES
@@ -56,10 +57,20 @@ def load_sample(path: Path) -> Sample:
     if unknown:
         raise LocalError(f"{path}: {unknown[0]}: unknown field; known are {', '.join(sorted(KNOWN))}")
     instances = document["instances"]
+    strange = next((i for i, row in enumerate(instances) if not isinstance(row, dict)), None)
+    if strange is not None:
+        raise LocalError(f"{path}: instances[{strange}]: expected a mapping of features")
     counts = document.get("counts") or [1] * len(instances)
-    if len(counts) != len(instances) or not all(isinstance(c, int) and c >= 0 for c in counts):
-        raise LocalError(f"{path}: counts: expected {len(instances)} whole numbers, one per instance")
+    if not _whole(counts, least=0) or len(counts) != len(instances) or not sum(counts):
+        raise LocalError(f"{path}: counts: expected {len(instances)} whole numbers, one per instance, not all 0")
     explain = document.get("explain", [0])
-    if not all(isinstance(i, int) and 0 <= i < len(instances) for i in explain):
+    if not _whole(explain, least=0) or any(i >= len(instances) for i in explain):
         raise LocalError(f"{path}: explain: expected indices below {len(instances)}")
-    return Sample(instances, counts, int(document.get("rows", 64)), explain)
+    rows = document.get("rows", 64)
+    if not _whole([rows], least=1):
+        raise LocalError(f"{path}: rows: expected a whole number from 1 on, found {rows!r}")
+    return Sample(instances, counts, rows, explain)
+
+
+def _whole(values: object, least: int) -> TypeGuard[list[int]]:
+    return isinstance(values, list) and all(type(value) is int and value >= least for value in values)

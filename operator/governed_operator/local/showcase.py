@@ -3,7 +3,6 @@
 import asyncio
 import time
 from http import HTTPStatus
-from pathlib import Path
 
 import httpx
 from rich.console import Console
@@ -11,7 +10,6 @@ from rich.rule import Rule
 from rich.text import Text
 
 from governed_api import routes
-from governed_api.model import GovernedModel
 from governed_api.report import AuditorReport
 from governed_api.verdict import WITHIN_THRESHOLDS
 from governed_operator.local.audit_view import bias_table, data_audit, gate_table
@@ -22,7 +20,7 @@ from governed_operator.local.plain_console import plain_console
 from governed_operator.local.proof import answered, verify, wait_for_entry
 from governed_operator.local.reports import training_report
 from governed_operator.local.run import Running
-from governed_operator.local.sample import Sample, load_sample, sample_path
+from governed_operator.local.sample import Sample
 
 EXPLANATION_PATIENCE = 600.0
 """Seconds in which an explanation must be there."""
@@ -34,12 +32,11 @@ WIDTH = 130
 """Columns where no terminal says how many there are."""
 
 
-async def show(running: Running, manifest: GovernedModel, file: Path, console: Console | None = None) -> None:
-    """Send the sample, print everything in order. Raises LocalError when a step fails."""
+async def show(running: Running, sample: Sample, console: Console | None = None) -> None:
+    """Send ``sample``, print everything in order. Raises LocalError when a step fails."""
     console = console or plain_console()
     if not console.is_terminal:
         console = plain_console(width=WIDTH)
-    sample = load_sample(sample_path(manifest, file))
     _training(console, running)
     try:
         timeout = running.model.spec.predictor.timeout + MARGIN

@@ -124,3 +124,14 @@ def test_words_become_the_numbers_that_the_model_takes() -> None:
     assert ModelClient._column(declared, [{"age": "41"}, {"age": 2}])["data"] == [41.0, 2]
     with pytest.raises(ClientError, match="age: expected a number"):
         ModelClient._column(declared, [{"age": "old"}])
+
+
+def test_run_once_looks_for_its_requests_before_it_trains(
+    cli: CliRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = written(tmp_path, VALID)
+    monkeypatch.chdir(tmp_path)
+    result = cli.invoke(app, ["run", path, "--once"])
+    assert result.exit_code == 1
+    assert "model.requests.json: No such file or directory: --once sends the requests in this file" in result.stderr
+    assert not (tmp_path / ".governed").exists(), "nothing was begun"

@@ -109,7 +109,16 @@ def test_batches_hold_the_whole_population(counts: list[int], rows: int) -> None
         ({}, "list of instances"),
         ({"instances": [{}], "count": [1]}, "count: unknown field"),
         ({"instances": [{}], "counts": [1, 2]}, "counts: expected 1"),
+        ({"instances": [{}], "counts": [True]}, "counts: expected 1 whole"),
+        ({"instances": [{}], "counts": [0]}, "not all 0"),
+        ({"instances": [{}], "counts": {"a": 1}}, "counts: expected 1 whole"),
+        ({"instances": [{}, 3]}, r"instances\[1\]: expected a mapping"),
         ({"instances": [{}], "explain": [1]}, "explain: expected indices below 1"),
+        ({"instances": [{}], "explain": 0}, "explain: expected indices below 1"),
+        ({"instances": [{}], "explain": [-1]}, "explain: expected indices below 1"),
+        ({"instances": [{}], "rows": 0}, "rows: expected a whole number from 1 on, found 0"),
+        ({"instances": [{}], "rows": "many"}, "rows: expected a whole number from 1 on, found 'many'"),
+        ({"instances": [{}], "rows": 1.5}, "rows: expected"),
     ],
 )
 def test_bad_sample_names_the_field(tmp_path: Path, content: object, words: str) -> None:
