@@ -20,6 +20,8 @@ LABEL_REVISION = f"{GROUP}/revision"
 LABEL_TRACK = f"{GROUP}/track"
 ANNOTATION_ACCEPT_LOSS = f"{GROUP}/accept-loss"
 """On the archive's GovernanceReport: the loss, by the code that the archive gave it, that a person accepts."""
+ANNOTATION_LIFETIMES = f"{GROUP}/lifetimes"
+"""Of a model's GovernanceReport: :class:`governed_api.lifetimes.Lifetimes`."""
 ANNOTATION_SAMPLES = f"{GROUP}/sample-requests"
 
 ARCHIVE = "governed-archive"

@@ -1,7 +1,8 @@
 """ServiceAccount, Role, RoleBinding and the GovernanceReport that they open to the model's own pods."""
 
 from governed_api import object_names
-from governed_api.names import GROUP, REPORT_PLURAL
+from governed_api.lifetimes import Lifetimes
+from governed_api.names import ANNOTATION_LIFETIMES, GROUP, REPORT_PLURAL
 from governed_operator.desired.manifest import Manifest, Subject, manifest
 from governed_operator.kube.kinds import REPORT, ROLE, ROLE_BINDING, SERVICE_ACCOUNT
 
@@ -9,8 +10,9 @@ RBAC = "rbac.authorization.k8s.io"
 
 
 def governance_report(subject: Subject) -> Manifest:
-    """Made empty; the pods write its status."""
-    return manifest(REPORT, subject.name, subject, "report")
+    """Made empty; the pods write its status. Its annotation, which they may not write, is what the archive goes by."""
+    lifetimes = {ANNOTATION_LIFETIMES: Lifetimes.of(subject.model.spec).annotation()}
+    return manifest(REPORT, subject.name, subject, "report", annotations=lifetimes)
 
 
 def service_account(subject: Subject) -> Manifest:
@@ -18,14 +20,18 @@ def service_account(subject: Subject) -> Manifest:
 
 
 def role(subject: Subject) -> Manifest:
-    """Read and patch one report, by name."""
-    rule = {
-        "apiGroups": [GROUP],
-        "resources": [REPORT_PLURAL, f"{REPORT_PLURAL}/status"],
-        "resourceNames": [subject.name],
-        "verbs": ["get", "patch"],
-    }
-    return manifest(ROLE, object_names.account(subject.name), subject, "access", rules=[rule])
+    """Read one report, by name, and patch its status."""
+    rules = report_rules(subject.name)
+    return manifest(ROLE, object_names.account(subject.name), subject, "access", rules=rules)
+
+
+def report_rules(name: str) -> list[Manifest]:
+    """For whoever writes a report: its status alone; what the operator and persons say in its metadata stays theirs."""
+    rule: Manifest = {"apiGroups": [GROUP], "resourceNames": [name]}
+    return [
+        rule | {"resources": [REPORT_PLURAL], "verbs": ["get"]},
+        rule | {"resources": [f"{REPORT_PLURAL}/status"], "verbs": ["get", "patch"]},
+    ]
 
 
 def role_binding(subject: Subject) -> Manifest:

@@ -7,6 +7,7 @@ from governed_api import runtime as rt
 from governed_api.names import ARCHIVE, GROUP, LABEL_COMPONENT, PART_OF, REPORT_PLURAL
 from governed_operator.desired import environment as env
 from governed_operator.desired import keys, pod
+from governed_operator.desired.access import report_rules
 from governed_operator.desired.canonical import canonical
 from governed_operator.desired.manifest import Manifest, common_labels, shared
 from governed_operator.kube.kinds import REPORT, ROLE, ROLE_BINDING, SERVICE, SERVICE_ACCOUNT, STATEFUL_SET
@@ -153,17 +154,13 @@ def _claim(settings: Settings) -> Manifest:
 
 
 def archive_access(namespace: str) -> list[Manifest]:
-    """The archive may patch the report that bears its name, and nothing else."""
-    rule = {
-        "apiGroups": [GROUP],
-        "resources": [REPORT_PLURAL, f"{REPORT_PLURAL}/status"],
-        "resourceNames": [ARCHIVE],
-        "verbs": ["get", "patch"],
-    }
+    """The archive may patch the status of the report that bears its name, and read those of the namespace's models, by
+    name: how long their payloads are kept."""
+    reads = {"apiGroups": [GROUP], "resources": [REPORT_PLURAL], "verbs": ["get"]}
     return [
         shared(REPORT, ARCHIVE, namespace, COMPONENT),
         shared(SERVICE_ACCOUNT, ARCHIVE, namespace, COMPONENT),
-        shared(ROLE, ARCHIVE, namespace, COMPONENT, rules=[rule]),
+        shared(ROLE, ARCHIVE, namespace, COMPONENT, rules=[*report_rules(ARCHIVE), reads]),
         shared(
             ROLE_BINDING,
             ARCHIVE,

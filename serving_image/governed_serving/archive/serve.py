@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from governed_api import runtime
-from governed_api.names import ANNOTATION_ACCEPT_LOSS, ARCHIVE
+from governed_api.lifetimes import Lifetimes
+from governed_api.names import ANNOTATION_ACCEPT_LOSS, ANNOTATION_LIFETIMES, ARCHIVE
 from governed_serving.archive.app import create_app, create_public_app
 from governed_serving.archive.errors import ArchiveError, Busy, LedgerDamaged
 from governed_serving.archive.ledger.note import Checkpoint
@@ -85,6 +86,7 @@ async def serve(address: str, *, accept_loss: bool = False) -> None:
         told = await asyncio.to_thread(_told, settings)
         archive = _opened(settings, told, accept_loss=accept_loss)
         (settings.folder / RECOVERED).unlink(missing_ok=True)
+        archive.lifetimes = _lifetimes(settings.report)
         copying = _copying(archive, accept_loss=accept_loss or archive.ledger.lost is not None)
         if lost := archive.ledger.lost:
             log("error", "entries were let go", signed=lost.checkpoint.size, known=lost.place)
@@ -113,6 +115,23 @@ async def serve(address: str, *, accept_loss: bool = False) -> None:
             host.start(web_server(public, grace=5, timeout_keep_alive=30), listen(address, settings.public_port))
         await host.serve(server, sock, leave)
         log("info", "stopped")
+
+
+def _lifetimes(report: str) -> Callable[[str], Lifetimes | None]:
+    """What the operator says of a model's in the annotation of its report; without an API server, nothing."""
+    writer = ReportWriter(report) if report else None
+    if writer is None or writer.local:
+        return lambda _: None
+
+    def said(model: str) -> Lifetimes:
+        try:
+            return Lifetimes.parse(writer.annotation(ANNOTATION_LIFETIMES, report=model))
+        except (OSError, ValueError) as error:
+            what = "how long a model's payloads are kept couldn't be read: what is set stays"
+            log("warning", what, model=model, error=str(error))
+            raise OSError(str(error)) from None
+
+    return said
 
 
 def _copying(archive: Archive, *, accept_loss: bool) -> Copying | None:

@@ -14,6 +14,7 @@ from types import MappingProxyType
 
 import msgspec
 
+from governed_api.lifetimes import Lifetimes
 from governed_api.names import ARCHIVE
 from governed_serving.archive.errors import OTHER_MODEL, ArchiveError, Busy, LedgerDamaged, Refused
 from governed_serving.archive.ledger.appender import Appender
@@ -81,6 +82,8 @@ ANCHOR = "anchor"
 OWN_STREAM = "governed-archive"
 """Stream under which the archive itself writes entries about a model's keysets, references and states."""
 
+LIFETIMES = MappingProxyType({RETENTION: "payloads", ROTATION: "keys"})
+"""References that say how long something lasts, and of what."""
 ERASURE = "erasure"
 """Type of the entry that says whose data can't be opened any more; only the archive writes it."""
 
@@ -202,6 +205,9 @@ class Archive:
         self._payloads = threading.Lock()
         self.pace = Pace(time.monotonic if self._clock is time.time else self._clock)
         self._announced = ""
+        self.lifetimes: Callable[[str], Lifetimes | None] = lambda _: None
+        """What the operator says of a model's, which none of its pods may set to anything else; None: it says nothing.
+        Raises OSError where that can't be known."""
         self.verdicts = Verdicts(self.ledger, self.models())
         if self.ledger.lost is not None:
             self._note_loss(self.ledger.lost)
@@ -530,10 +536,27 @@ class Archive:
             raise Refused(400, "a reference must be a JSON object")
         if len(data) > References.MAX_BYTES:
             raise Refused(413, f"a reference may have at most {References.MAX_BYTES} bytes, found {len(data)}")
+        if name in LIFETIMES:
+            said = self._lifetime(model, name, data)
+            if said is None:
+                return
+            data = said
         with self._own:
             self._settle("ref", self._refs, model, name)
             if self._refs.get(model, name) != data:
                 self._replace("ref", self._refs, model, name, data, hashlib.sha256(data).hexdigest())
+
+    def _lifetime(self, model: str, name: str, claimed: bytes) -> bytes | None:
+        """What is set in place of what a pod claims: what the operator says; None while that can't be known, and what
+        is set stays."""
+        try:
+            said = self.lifetimes(model)
+        except OSError:
+            return None
+        if said is None:
+            return claimed
+        field = LIFETIMES[name]
+        return msgspec.json.encode({field: getattr(said, field)})
 
     # -- states -------------------------------------------------------------------------------------------------------
 

@@ -166,23 +166,29 @@ class ReportWriter:
             section = section.get(name) if isinstance(section, dict) else None
         return section if isinstance(section, dict) else {}
 
-    def annotation(self, name: str) -> str:
-        """An annotation of the report; "" where it has none. Raises OSError where it can't be known."""
+    @property
+    def local(self) -> bool:
+        """The report is a file."""
+        return self._local
+
+    def annotation(self, name: str, report: str = "") -> str:
+        """An annotation of the report, or of another ``report`` of its namespace; "" where it has none. Raises OSError
+        where it can't be known."""
         if self._local:
             return ""
         try:
-            value = self._get()
+            value = self._get(f"{self._url.removesuffix('/status').rpartition('/')[0]}/{report}" if report else "")
         except (ValueError, httpx.HTTPError) as error:
             raise OSError(f"report not read: {error}") from None
         for key in ("metadata", "annotations", name):
             value = value.get(key) if isinstance(value, dict) else None
         return value if isinstance(value, str) else ""
 
-    def _get(self) -> Json:
+    def _get(self, url: str = "") -> Json:
         retrying = Retrying(_BACKOFF, _RETRYABLE_STATUS, clock=self._clocks.monotonic, sleep=self._clocks.sleep)
         with self._client() as client:
             try:
-                answer = retrying.call(lambda: client.get(self._url))
+                answer = retrying.call(lambda: client.get(url or self._url))
             except GaveUp as error:
                 raise OSError(f"report not read: {error}") from None
         if answer.status_code == 404:

@@ -18,6 +18,7 @@ from operator_bed import (
     write_report,
 )
 
+from governed_api.object_names import account
 from support.cluster_access import Cluster, KubectlError
 from support.waiting import consistently, eventually
 
@@ -208,6 +209,35 @@ def test_entries_of_pods_that_are_gone_leave_the_report_and_only_they(namespace:
         return {r: {*parts.get("server", ()), *parts.get("auditor", ())} for r, parts in found.items()}
 
     eventually(left, lambda found: found == {revision: {pod}}, within=90)
+
+
+def test_how_long_payloads_are_kept_is_the_operators_to_say(namespace: Cluster) -> None:
+    """In the report's metadata: pods may patch its status alone, the archive may read it."""
+    manifest = imported()
+    manifest["spec"]["governance"] = {"privacy": {"retention": {"payloads": "90d"}}}
+    claim(namespace)
+    namespace.apply(manifest)
+    said = lambda: namespace.get("greport", "plain")["metadata"]["annotations"]["governedmodels.io/lifetimes"]  # noqa: E731
+    assert eventually(said, within=60) == '{"keys": null, "payloads": 7776000}'
+
+    def may(account: str, verb: str, what: str, *more: str) -> bool:
+        speaker = f"--as=system:serviceaccount:{namespace.namespace}:{account}"
+        try:
+            return namespace.kubectl("auth", "can-i", verb, what, *more, speaker).strip() == "yes"
+        except KubectlError:
+            return False
+
+    pods, archive, report = account("plain"), "governed-archive", "governancereports.governedmodels.io/plain"
+    eventually(lambda: may(pods, "patch", report, "--subresource=status"), within=30)
+    assert may(archive, "get", report)
+    assert may(archive, "patch", report.replace("plain", archive), "--subresource=status")
+    never = [(pods, report), (archive, report), (archive, report.replace("plain", archive))]
+    assert [may(who, "patch", what) for who, what in never] == [False] * 3
+    assert not may(archive, "patch", report, "--subresource=status")
+
+    manifest["spec"]["governance"]["privacy"]["retention"]["payloads"] = "7d"
+    namespace.apply(manifest)
+    eventually(said, lambda text: text == '{"keys": null, "payloads": 604800}', within=60)
 
 
 def test_a_pods_word_promotes_nothing_that_the_ledger_has_a_failed_verdict_on(namespace: Cluster) -> None:

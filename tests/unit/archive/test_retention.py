@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from governed_api.lifetimes import Lifetimes
 from governed_serving.archive.app import create_app
 from governed_serving.archive.client import ArchiveClient
 from governed_serving.archive.errors import Refused
@@ -216,6 +217,40 @@ def test_a_kill_between_receipt_and_deletion_is_made_good(bed: Bed, monkeypatch:
     assert bed.sweep(5) == 1
     assert not bed.there(digest)
     assert verify(bed.source()).deleted == 1
+
+
+@pytest.mark.parametrize("name", [RETENTION, ROTATION])
+@pytest.mark.parametrize("claimed", [b'{"payloads":1,"keys":1}', b'{"payloads":null,"keys":null}', b"{}", b'{"x":1}'])
+def test_what_a_pod_claims_of_lifetimes_is_not_set_where_the_operator_says_another(
+    bed: Bed, name: str, claimed: bytes
+) -> None:
+    """An auditor that was taken over would have all payloads deleted within a second, or kept for ever."""
+    bed.archive.lifetimes = lambda model: Lifetimes(7_776_000, 86_400) if model == "credit" else Lifetimes()
+    said = {RETENTION: {"payloads": 7_776_000}, ROTATION: {"keys": 86_400}}[name]
+    bed.archive.put_reference("credit", name, claimed)
+    assert msgspec.json.decode(bed.archive.reference("credit", name)) == said
+    size = bed.archive.ledger.size
+    bed.archive.put_reference("credit", name, claimed)
+    assert bed.archive.ledger.size == size, "said again, it changes nothing"
+    bed.archive.put_reference("other", name, claimed)
+    assert set(msgspec.json.decode(bed.archive.reference("other", name)).values()) == {None}
+
+
+def test_what_is_set_stays_while_the_operator_cannot_be_heard(bed: Bed) -> None:
+    """And nothing is refused: what the pod ships goes on."""
+
+    def away(_: str) -> Lifetimes:
+        raise OSError("connection refused")
+
+    bed.archive.put_reference("credit", RETENTION, b'{"payloads":86400}')
+    bed.archive.lifetimes = away
+    bed.archive.put_reference("credit", RETENTION, b'{"payloads":1}')
+    assert bed.archive.reference("credit", RETENTION) == b'{"payloads":86400}'
+    bed.archive.put_reference("new", RETENTION, b'{"payloads":1}')
+    with pytest.raises(Refused, match="has no reference"):
+        bed.archive.reference("new", RETENTION)
+    bed.archive.put_reference("credit", "artefact-1", b'{"blob":"x"}')
+    assert bed.archive.reference("credit", "artefact-1") == b'{"blob":"x"}'
 
 
 def test_over_http_a_deleted_payload_is_gone_for_good(bed: Bed, tmp_path: Path) -> None:

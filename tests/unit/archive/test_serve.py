@@ -15,6 +15,7 @@ import httpx
 import pytest
 
 from governed_api import runtime
+from governed_api.lifetimes import Lifetimes
 from governed_api.routes import CHECKPOINT, FIND, READY_PATH
 from governed_serving.archive import serve
 from governed_serving.archive.errors import ArchiveError
@@ -154,6 +155,39 @@ def test_older_tokens_are_taken_for_a_week_and_the_log_says_until_when(
     assert first == "tokens of the older form, without a role, are taken until 2026-01-08T00:00:00.000Z"
     assert then == "tokens of the older form, without a role, are not taken any more since 2026-01-08T00:00:00.000Z"
     assert logged[0][2] == {"until": "2026-01-08T00:00:00.000Z"}
+
+
+@pytest.mark.parametrize(
+    ("annotation", "said"),
+    [
+        ('{"keys": null, "payloads": 60}', Lifetimes(60, None)),
+        ("", None), ("{", None), ("[]", None), ('{"payloads": 60}', None), ('{"keys": 0, "payloads": 60}', None),
+        ('{"keys": true, "payloads": 60}', None), ('{"keys": 1e3, "payloads": 60}', None),
+    ],
+)  # fmt: skip
+def test_lifetimes_are_those_of_the_models_report_or_not_known(
+    monkeypatch: pytest.MonkeyPatch, logged: list[Any], annotation: str, said: Lifetimes | None
+) -> None:
+    asked: list[tuple[str, str]] = []
+
+    def read(_: ReportWriter, name: str, report: str = "") -> str:
+        asked.append((name, report))
+        return annotation
+
+    monkeypatch.setattr(ReportWriter, "annotation", read)
+    found = serve._lifetimes("https://kubernetes.default.svc/apis/x/namespaces/ns/governancereports/governed-archive")
+    if said is None:
+        with pytest.raises(OSError, match=r"."):
+            found("credit")
+        assert logged[0][:2] == ("warning", "how long a model's payloads are kept couldn't be read: what is set stays")
+    else:
+        assert found("credit") == said
+    assert asked == [("governedmodels.io/lifetimes", "credit")]
+
+
+@pytest.mark.parametrize("report", ["", "file:///tmp/report.json"])
+def test_without_an_api_server_the_pods_say_how_long(report: str) -> None:
+    assert serve._lifetimes(report)("credit") is None
 
 
 # -- the report -------------------------------------------------------------------------------------------------------

@@ -46,6 +46,19 @@ class Server:
         call()
 
 
+@pytest.mark.parametrize("status", ["", "/status"])
+def test_an_annotation_of_another_report_of_the_namespace(tmp_path: Path, status: str) -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        name = request.url.path.rpartition("/governancereports/")[2]
+        return httpx.Response(200, json={"metadata": {"annotations": {"a": f"of {name}"}}})
+
+    base = "https://kubernetes.default.svc/apis/governedmodels.io/v1alpha1/namespaces/ns/governancereports/credit"
+    writer = ReportWriter(base + status, account=tmp_path, transport=httpx.MockTransport(answer))
+    assert (writer.annotation("a", report="loans"), writer.annotation("b", report="loans")) == ("of loans", "")
+    assert writer.annotation("a") == f"of credit{status}"
+    assert not writer.local
+
+
 def test_what_waits_goes_out_when_it_is_due_without_another_change(tmp_path: Path) -> None:
     server = Server()
     writer = server.writer(tmp_path)

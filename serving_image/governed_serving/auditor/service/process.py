@@ -24,7 +24,7 @@ from governed_serving.auditor.service.persons import Persons
 from governed_serving.auditor.service.replicas import Replicas, group_of, replica_of
 from governed_serving.auditor.service.scheduling import Scheduler, Worker
 from governed_serving.auditor.service.settings import Settings
-from governed_serving.auditor.service.shipping import Lifetimes, Shipper
+from governed_serving.auditor.service.shipping import Shipper
 from governed_serving.auditor.service.state import AuditState, Subject
 from governed_serving.auditor.service.tail import Tail
 from governed_serving.auditor.service.workers.check import CheckWorker
@@ -157,7 +157,7 @@ class Service:
         settings = self.settings
         if self.client is None:
             return None
-        lifetimes = None if settings.on_trial else Lifetimes(settings.retention, settings.rotation)
+        lifetimes = None if settings.on_trial else settings.lifetimes
         return Shipper(
             settings.spool_dir,
             self.client,
@@ -222,7 +222,7 @@ class Service:
 
     def _key_watch(self) -> KeyWatch | None:
         """The stable revision's auditors add the model's new keys."""
-        period = self.settings.rotation
+        period = self.settings.lifetimes.keys
         if period is None:
             return None
 

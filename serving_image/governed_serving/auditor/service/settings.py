@@ -7,6 +7,7 @@ from pathlib import Path
 
 from governed_api import runtime
 from governed_api.governance import Bias
+from governed_api.lifetimes import Lifetimes
 from governed_api.quantities import seconds, whole_bytes
 from governed_api.resolved import ResolvedModel
 from governed_serving.environment import PodEnvironment, Token
@@ -50,16 +51,9 @@ class Settings:
         return self.resolved.spec.governance.bias
 
     @property
-    def retention(self) -> int | None:
-        """Seconds that the archive keeps payloads; None: for ever."""
-        payloads = self.resolved.spec.governance.privacy.retention.payloads
-        return seconds(payloads) if payloads else None
-
-    @property
-    def rotation(self) -> int | None:
-        """Seconds after which a new key takes over; None: never."""
-        period = self.resolved.spec.governance.encryption.rotation
-        return seconds(period) if period else None
+    def lifetimes(self) -> Lifetimes:
+        """How long the archive keeps payloads, and the model's keys last."""
+        return Lifetimes.of(self.resolved.spec)
 
     @property
     def contest_seconds(self) -> int:

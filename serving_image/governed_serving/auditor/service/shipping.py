@@ -23,6 +23,7 @@ from pathlib import Path
 
 import msgspec
 
+from governed_api.lifetimes import Lifetimes
 from governed_serving.archive.client import ArchiveClient
 from governed_serving.archive.errors import ENTRY_TYPE, OUT_OF_TIME, Refused
 from governed_serving.auditor.service.entries import Unreadable, dead_letter, entries_of
@@ -32,7 +33,7 @@ from governed_serving.hosting import log
 from governed_serving.journal import Chunk, Cursor, CursorFiles, Gap, JournalError, JournalReader, quarantine, streams
 from governed_serving.records import APPEND_BYTES, Frame
 
-__all__ = ["Lifetimes", "Progress", "Shipper"]
+__all__ = ["Progress", "Shipper"]
 
 TELL_SECONDS = 3600.0
 """How often the archive is told again how long payloads are kept and keys last: another revision's pod may have said
@@ -100,14 +101,6 @@ class _Batch:
     def part(self, start: int, end: int) -> "_Batch":
         entries = self.entries[start:end]
         return _Batch(self.first + start, entries, self.records[start:end], sum(map(len, entries)))
-
-
-@dataclass(frozen=True)
-class Lifetimes:
-    """Seconds that payloads are kept and keys last; None: for ever."""
-
-    payloads: int | None
-    keys: int | None
 
 
 class Shipper:
