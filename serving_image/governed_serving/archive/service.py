@@ -204,6 +204,7 @@ class Archive:
         self._own = threading.RLock()
         self._payloads = threading.Lock()
         self.pace = Pace(time.monotonic if self._clock is time.time else self._clock)
+        self.pace.lag(self._clock())
         self._announced = ""
         self.lifetimes: Callable[[str], Lifetimes | None] = lambda _: None
         """What the operator says of a model's, which none of its pods may set to anything else; None: it says nothing.
@@ -241,7 +242,8 @@ class Archive:
         if request.first_seq < 0:
             raise Refused(400, f"first_seq must be 0 or more, found {request.first_seq}")
         late: list[LedgerEntry] = []
-        bounds = TimeBounds(self._clock())
+        now = self._clock()
+        bounds = TimeBounds(now, self.pace.lag(now))
         known = self.ledger.next_seq(model, request.stream) or 0
         for number, entry in enumerate(request.entries, request.first_seq):
             taken = self._check_entry(speaker, number, entry)

@@ -29,12 +29,14 @@ their time they would hold up all that follows."""
 
 
 class TimeBounds:
-    """Of entries that come at ``now`` (seconds since the epoch). Times of one form compare as texts."""
+    """Of entries that come at ``now`` (seconds since the epoch), by a clock that may be ``lag`` seconds ahead of what
+    passed: of what is refused for being old, so much more is taken, and is late. Times of one form compare as texts.
+    """
 
-    def __init__(self, now: float):
+    def __init__(self, now: float, lag: float = 0.0):
         self._now = timestamp(now)
         self._most, self._late = timestamp(now + AHEAD), timestamp(now - LATE)
-        self._least = {type: timestamp(now - seconds) for type, seconds in BEHIND.items()}
+        self._least = {type: timestamp(now - lag - seconds) for type, seconds in BEHIND.items()}
 
     def check(self, number: int, entry: LedgerEntry) -> None:
         """Raises :class:`Refused` (422) for a time that can't be."""

@@ -1,7 +1,9 @@
 """What answers in the object storage's place means harm, or is something else: nothing is taken for stored, nothing
 fills the archive's volume, no list goes on for ever."""
 
+import errno
 import hashlib
+import io
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -79,6 +81,25 @@ class Storage:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
+
+
+class Full(io.RawIOBase):
+    """A file on a disk that has no room left."""
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, _: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_disk_that_is_full_is_not_told_as_the_storages_fault(storage: Storage, tmp_path: Path) -> None:
+    body = b"GMSEAL1\n" + b"x" * 100
+    storage.says(body)
+    with pytest.raises(Busy, match=r"couldn't be written on this machine's disk: .*No space left") as told:
+        storage.bucket(tmp_path).fetch(hashlib.sha256(body).hexdigest(), Full())
+    assert told.value.status == 507
+    assert "expected object storage to answer" not in str(told.value)
 
 
 @pytest.fixture

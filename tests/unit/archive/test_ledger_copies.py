@@ -25,7 +25,7 @@ from governed_serving.archive.mirror.manifest import RECOVERED, newest, numbers
 from governed_serving.archive.mirror.mirror import Mirror, Superseded
 from governed_serving.archive.service import Archive
 from governed_serving.archive.store.objects import Bucket, Place
-from governed_serving.archive.tokens import Tokens
+from governed_serving.archive.tokens import OLDER_SECONDS, Tokens, older_until
 from governed_serving.archive.verify import held_blobs
 from governed_serving.archive.verify.inspection import Asked, inspect_folder
 from governed_serving.crypto import SUBJECT, DirectoryStore, Kek, Keyring, load_kek
@@ -152,6 +152,17 @@ def test_an_archive_over_an_empty_volume_goes_on_from_what_is_stored(place: Site
     (tmp_path / "other" / RECOVERED).unlink()
     found = inspect_folder(tmp_path / "other", place.kek, Asked())
     assert found.findings.status == "verified", found.findings
+
+
+def test_a_recovery_renews_no_token_of_the_older_form(place: Site, tmp_path: Path) -> None:
+    """Since when the archive knows roles comes back with the ledger: a lost volume gives nobody another week."""
+    since = 1_700_000_000.0
+    with closing(place.archive()) as archive:
+        assert older_until(place.folder, since) == since + OLDER_SECONDS
+        archive.appender.submit(batch(0, 3)).result(10)
+        place.mirror(archive).round()
+    place.recover(tmp_path / "other")
+    assert older_until(tmp_path / "other", since + 30 * 86_400) == since + OLDER_SECONDS
 
 
 def test_nothing_is_recovered_where_something_lies_or_nothing_was_stored(place: Site, tmp_path: Path) -> None:

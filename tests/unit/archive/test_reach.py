@@ -19,7 +19,7 @@ from governed_serving.archive.client import ArchiveClient
 from governed_serving.archive.errors import ArchiveError, Refused
 from governed_serving.archive.metrics import ArchiveMetrics
 from governed_serving.archive.reach import ACTS, OLDER, PUBLIC, REACH, Act, Speaker
-from governed_serving.archive.store.retention import DELETION
+from governed_serving.archive.store.retention import DELETION, Pace
 from governed_serving.archive.tokens import OLDER_SECONDS, ROLES_SINCE, Tokens, model_token, older_until
 from governed_serving.archive.verify.sources import UrlSource
 from governed_serving.crypto import DirectoryStore, Keyring
@@ -431,6 +431,30 @@ def test_what_was_taken_is_answered_again_whenever_it_comes(tmp_path: Path) -> N
         with pytest.raises(Refused, match="behind"):
             auditor.append_batch("auditor-0", 1, [verdict])
         assert bed.archive.ledger.size == 1
+
+
+@pytest.mark.parametrize("hours", [2, 30 * 24])
+def test_a_clock_of_the_archive_that_jumps_ahead_refuses_no_verdict(tmp_path: Path, hours: int) -> None:
+    """The pods' clocks are right: what they say stands in the ledger, with when it came, and not as dead letters."""
+    now, passed = [NOW], [0.0]
+    with closing(Bed(tmp_path, lambda: now[0])) as bed:
+        bed.archive.pace = Pace(lambda: passed[0])
+        bed.archive.pace.lag(now[0])
+        bed.archive.sweep()
+        auditor = client(bed, Role.AUDITOR)
+        now[0] += hours * 3600.0
+        assert auditor.append("auditor-0", [at(0.0, "verdict")]) == 1
+        (said,) = auditor.find(type="received")
+        assert said.fields()["summary"]["oldest"] == timestamp(NOW)
+        passed[0] += 5 * 3600.0
+        now[0] += 5 * 3600.0
+        bed.archive.sweep()
+        assert auditor.append("auditor-0", [at(5 * 3600.0, "verdict")]), "it stays wrong for hours"
+        with pytest.raises(Refused, match="behind"):
+            auditor.append("auditor-0", [at(5 * 3600.0 - 3600.001, "verdict")])
+        now[0] -= hours * 3600.0
+        with pytest.raises(Refused, match="behind"):
+            auditor.append("auditor-0", [at(5 * 3600.0 - 3600.001, "verdict")])
 
 
 def test_the_clock_of_tokens_is_the_machines() -> None:

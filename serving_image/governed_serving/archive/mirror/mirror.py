@@ -34,6 +34,7 @@ from governed_serving.archive.mirror.manifest import (
 )
 from governed_serving.archive.service import Archive
 from governed_serving.archive.store.objects import Bucket
+from governed_serving.archive.tokens import ROLES_SINCE
 from governed_serving.decoding import decode_json
 from governed_serving.durable import is_regular, read_regular
 from governed_serving.records import timestamp
@@ -41,7 +42,7 @@ from governed_serving.records import timestamp
 __all__ = ["Mirror", "Superseded"]
 
 _NAMED = ("keys", "keysets", "refs", "states")
-_LEDGER = ("ledger/vkey", f"ledger/{WITNESSED}")
+_LEDGER = ("ledger/vkey", f"ledger/{WITNESSED}", ROLES_SINCE)
 _AT_ONCE = 8
 _LOOK = 600.0
 """Seconds after which the storage is asked what it really has."""

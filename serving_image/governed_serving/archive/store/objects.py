@@ -23,6 +23,7 @@ from governed_serving.archive.errors import ArchiveError, Busy, Unverified
 from governed_serving.environment import InvalidSettings, PodEnvironment
 
 if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
     from obstore import ObjectMeta
     from obstore.store import S3Store
 
@@ -115,6 +116,17 @@ class _Keys(TypedDict):
     expires_at: datetime | None
 
 
+class _NotWritten(Exception):
+    """A copy couldn't be written here."""
+
+
+def _write(into: IO[bytes], chunk: "ReadableBuffer") -> None:
+    try:
+        into.write(chunk)
+    except OSError as error:
+        raise _NotWritten(str(error)) from error
+
+
 class Bucket:
     """Blobs at ``place``. ``keys``: folder with the files access-key-id and secret-access-key; None: what the
     machine's surroundings give (a workload's identity). ``ca``: certificates to trust.
@@ -176,6 +188,12 @@ class Bucket:
             raise Busy(f"{self.place}: {SLOTS} requests are under way and none ended in {PATIENCE:g} s: retry later")
         try:
             yield
+        except _NotWritten as error:  # the storage has nothing to do with it
+            raise Busy(
+                f"what {self.place} answered couldn't be written on this machine's disk: {error}; free space there, or "
+                "enlarge the volume",
+                status=507,
+            ) from error
         except (BaseError, OSError) as error:
             words = " ".join(str(error).split()).partition(" Debug source:")[0][:500]
             raise Busy(
@@ -234,7 +252,7 @@ class Bucket:
 
     def fetch(self, digest: str, into: IO[bytes], room: int = BLOB_BYTES) -> None:
         """Write a blob to ``into``. Raises FileNotFoundError, Unverified for other bytes than its address says, Busy
-        for more than there is ``room``."""
+        for more than there is ``room``, and (507) where ``into`` can't be written to."""
         import obstore
         from obstore.exceptions import NotFoundError
 
@@ -245,7 +263,7 @@ class Bucket:
                     if (left := left - len(chunk)) < 0:
                         break
                     found.update(chunk)
-                    into.write(chunk)
+                    _write(into, chunk)
             except (NotFoundError, FileNotFoundError):
                 missing = True
         if missing:

@@ -63,6 +63,8 @@ class Pace:
 
     def __init__(self, passing: Callable[[], float]):
         self._passing, self._last = passing, passing()
+        self._reached = 0.0
+        self._began: tuple[float, float] | None = None
         self.behind = 0.0
         """Seconds by which the archive's clock was ahead of retention's moment at the last look."""
 
@@ -71,8 +73,17 @@ class Pace:
         passing = self._passing()
         passed, self._last = max(0.0, passing - self._last), passing
         moment = max(before, min(now, before + CATCH_UP * passed)) if before else now
-        self.behind = max(0.0, now - moment)
+        self.behind, self._reached = max(0.0, now - moment), moment
         return moment
+
+    def lag(self, now: float) -> float:
+        """Seconds by which the archive's clock, which says ``now``, is ahead of the moment (also between two looks), or
+        of what passed since this was asked first: a clock that stays wrong stays so after the moment caught up."""
+        passing = self._passing()
+        began, then = self._began = self._began or (passing, now)
+        jumped = now - then - (passing - began)
+        behind = now - self._reached - CATCH_UP * max(0.0, passing - self._last) if self._reached else 0.0
+        return max(0.0, jumped, behind)
 
     def problem(self) -> str:
         """What an operator should know of a clock that runs ahead, in words that stay the same for hours; or ""."""
@@ -103,6 +114,7 @@ class Retention:
         """Delete what is due by ``windows`` (seconds by model); the number of blobs. ``now`` is believed as far as
         ``pace`` lets it. Raises ArchiveError, OSError: what is left is found again."""
         if not windows:
+            self._moment(now, pace)
             return 0
         if not set(windows) <= set(self._state.models):  # entries of a model that had no window were passed over
             self._state = RetentionState(moment=self._state.moment)
