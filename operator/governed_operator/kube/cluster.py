@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from urllib.parse import urlencode, urlsplit
 
 import msgspec
+import yaml
 from kubernetes.aio import client, config
 
 from governed_api.names import FIELD_MANAGER
@@ -84,6 +85,33 @@ _page = msgspec.json.Decoder(_Page).decode
 _listed = msgspec.json.Decoder(_List).decode
 
 
+class NoCluster(Exception):
+    """Neither a pod's service account nor a kubeconfig that can be used; the message says what to do."""
+
+
+async def find_cluster() -> None:
+    """Take over the address and credentials of the pod's service account, else of the user's kubeconfig; nothing is
+    asked of the cluster yet. Raises NoCluster."""
+    try:
+        config.load_incluster_config()
+    except config.ConfigException as in_cluster:
+        # named explicitly: the library reads KUBECONFIG when it is imported
+        file = os.environ.get("KUBECONFIG") or None
+        try:
+            await config.load_kube_config(config_file=file)
+        except (
+            config.ConfigException,
+            OSError,
+            ValueError,
+            TypeError,
+            yaml.YAMLError,
+        ) as error:  # TypeError: no mapping
+            raise NoCluster(
+                f"no cluster: not in a pod ({in_cluster}), and {file or '~/.kube/config'} can't be used: "
+                f"{' '.join(str(error).split())}; set KUBECONFIG to a file with a current context"
+            ) from error
+
+
 class Cluster:
     """One API server."""
 
@@ -105,12 +133,8 @@ class Cluster:
 
     @classmethod
     async def connect(cls) -> "Cluster":
-        """With the pod's service account, otherwise the user's kubeconfig."""
-        try:
-            config.load_incluster_config()
-        except config.ConfigException:
-            # named explicitly: the library reads KUBECONFIG when it is imported
-            await config.load_kube_config(config_file=os.environ.get("KUBECONFIG"))
+        """With the pod's service account, otherwise the user's kubeconfig. Raises NoCluster."""
+        await find_cluster()
         return cls(client.ApiClient(client.Configuration.get_default_copy()))
 
     @property
