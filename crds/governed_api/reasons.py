@@ -78,6 +78,10 @@ class Reason(StrEnum):
     SCALE_TO_ZERO_UNAVAILABLE = "ScaleToZeroUnavailable", "Nothing would wake a model that is scaled to zero."
     REPORT_NOT_READABLE = "ReportNotReadable", "The GovernanceReport was written by an incompatible version."
     DIGEST_MISMATCH = "DigestMismatch", "A server refused the artefact: its digest is another one."
+    IMPORT_REFUSED = (
+        "ImportRefused",
+        "The file at storageUri can't be served under this spec: change it, or suspend and resume to try again.",
+    )
     BEYOND_THRESHOLD = "BeyondThreshold", "A bias metric is beyond its thresholds."
     SCALED_OBJECT_NOT_READY = "ScaledObjectNotReady", "KEDA does not scale the model, and gives no reason."
     SHIPPING_REFUSED = (
@@ -163,5 +167,5 @@ Cause = Reason | KubernetesReason | PassedOn
 
 
 def canary_problem(problem: Cause) -> PassedOn:
-    """Rolled back: pods of the canary didn't run, for a reason that Kubernetes gave."""
+    """Rolled back: pods of the canary didn't run, for that reason."""
     return PassedOn(f"Canary{problem}")

@@ -148,6 +148,9 @@ class ServerReport(ReportPart):
     """Serving."""
     verified: bool | None = None
     """Artefact digest matched; absent before that is known, and with a foreign runtime."""
+    refused: bool = False
+    """What was fetched can't be served under these rules, whatever happens beside: no pod of this revision tries
+    again."""
     message: str = ""
     """Why not."""
     requests: int = Field(default=0, ge=0)

@@ -132,6 +132,9 @@ MOUNT_ARCHIVE = "/var/lib/governed/archive"
 MOUNT_OBJECTS = "/var/run/governed/objects"
 MOUNT_OBJECTS_CA = "/var/run/governed/objects-ca"
 
+EXIT_REFUSED = 65
+"""EX_DATAERR: what a process was given can't be used, and trying again is useless."""
+
 LIVE_PATH = "/healthz/live"
 READY_PATH = "/healthz/ready"
 METRICS_PATH = "/metrics"

@@ -13,6 +13,7 @@ import onnxruntime as ort
 import pytest
 import yaml
 
+from support.model_ports import free_offset
 from support.waiting import eventually
 
 from .conftest import Served, governed, in_ledger, start
@@ -110,3 +111,19 @@ def test_without_rows_to_compare_with_it_is_refused_before_it_runs(tmp_path: Pat
     done = governed("validate", brought(tmp_path, explainer={}))
     assert done.returncode != 0
     assert "explainer.background" in done.stdout + done.stderr
+
+
+def test_what_cannot_be_served_is_said_once(tmp_path: Path) -> None:
+    (tmp_path / "m.onnx").write_bytes(b"junk")
+    digest = f"sha256:{hashlib.sha256(b'junk').hexdigest()}"
+    spec = {"predictor": {"model": {"storageUri": f"file:{tmp_path / 'm.onnx'}", "digest": digest}}}
+    manifest = {
+        "apiVersion": "governedmodels.io/v1alpha1", "kind": "GovernedModel", "metadata": {"name": "m"}, "spec": spec,
+    }  # fmt: skip
+    (tmp_path / "m.yaml").write_text(yaml.safe_dump(manifest))
+    done = governed("run", tmp_path / "m.yaml", "--workdir", tmp_path / "work", "--port-offset", str(free_offset()))
+    assert done.returncode != 0
+    said = done.stdout + done.stderr
+    assert said.count("fetch: m.onnx: ONNX file: expected a model as onnx.save writes it") <= 2, "as a log, as the end"
+    assert "keeps failing" not in said
+    assert "exited with code" not in said

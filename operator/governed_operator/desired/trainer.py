@@ -11,8 +11,8 @@ from governed_operator.desired.manifest import ANNOTATION_CREATE_ONCE, Manifest,
 from governed_operator.kube.kinds import JOB
 
 COMPONENT = "trainer"
-PERMANENT_FAILURES = [2, 65, 78]
-"""Exit codes for which trying again is useless: usage, data (EX_DATAERR), configuration (EX_CONFIG)."""
+PERMANENT_FAILURES = [2, rt.EXIT_REFUSED, 78]
+"""Exit codes for which trying again is useless: usage, data, configuration (EX_CONFIG)."""
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 
 

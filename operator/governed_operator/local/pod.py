@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from governed_api.runtime import EXIT_REFUSED
 from governed_operator.desired.manifest import Manifest
 from governed_operator.local.addresses import Addresses
 from governed_operator.local.errors import JobFailed, NotReady
@@ -59,7 +60,8 @@ class Pod:
         return process_spec(container, self._template, self.name, host.namespace, self._directories, host.addresses)
 
     async def start(self) -> None:
-        """Run init containers to completion and start the rest. Raises NotReady when one keeps failing."""
+        """Run init containers to completion and start the rest. Raises NotReady when one keeps failing, or says that
+        trying again is useless."""
         self._prepare()
         for container in self._template.get("initContainers", []):
             spec = self._spec(container)
@@ -84,6 +86,8 @@ class Pod:
             if code == 0:
                 self._initialising = None
                 return
+            if code == EXIT_REFUSED:
+                raise NotReady(f"init container {spec.name} failed: {self._host.logs.cause(spec.name)}")
             self._host.logs.note(f"{spec.name} exited with code {code}", "yellow")
             await asyncio.sleep(self._host.backoff.delay(attempt))
         raise NotReady(f"init container {spec.name} keeps failing: {self._host.logs.cause(spec.name)}")

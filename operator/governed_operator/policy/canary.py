@@ -12,7 +12,7 @@ from governed_api.report import PodVerdict
 from governed_api.runtime import TRACK_CANARY
 from governed_operator.policy.errors import MIN_FAILURES, MIN_REQUESTS, Failures, shown_worse
 from governed_operator.policy.observed import Observed
-from governed_operator.policy.revisions import Served, served, unproved, verdict
+from governed_operator.policy.revisions import Served, refusal, served, unproved, verdict
 
 Verdict = Literal["advance", "wait", "hold", "reject"]
 
@@ -57,6 +57,8 @@ def _broken(obs: Observed, trial: RevisionStatus) -> Judgement | None:
     for pod in obs.pods("predictor", TRACK_CANARY):
         if pod.problem:
             return Judgement("reject", canary_problem(pod.problem.reason), pod.problem.message)
+    if refused := refusal(obs, trial.name):
+        return Judgement("reject", canary_problem(Reason.IMPORT_REFUSED), refused)
     workload = obs.workload(TRACK_CANARY)
     if workload and workload.problem:
         return Judgement("reject", canary_problem(workload.problem.reason), workload.problem.message)

@@ -13,6 +13,7 @@ from governed_operator.policy.canary import judge
 from governed_operator.policy.gates import violations
 from governed_operator.policy.memory import next_memory
 from governed_operator.policy.observed import Observed
+from governed_operator.policy.revisions import refusal
 
 RECHECK = 5.0
 """Seconds between looks at objects that we don't watch, while one of them is missing."""
@@ -23,7 +24,9 @@ def decide(obs: Observed) -> Decision:
     decision, target = _decided(obs)
     memory = next_memory(obs.status, decision, target)
     violated = decision.violations
-    if memory.rejected and memory.rejected == obs.status.rejected:
+    if decision.stopped and _refused_import(obs):  # resumed, it is tried once more: the image may be another one
+        memory = replace(memory, rejected=None)
+    if memory.rejected and memory.rejected == obs.status.rejected and not _refused_import(obs):
         violated = (*_still_rejected(obs, memory.rejected), *violated)
     return replace(decision, memory=memory, violations=violated)
 
@@ -54,6 +57,8 @@ def _rollout(obs: Observed, target: Revision, violated: tuple[Violation, ...]) -
     rollout = obs.model.spec.lifecycle.rollout
     if obs.status.rejected == target.name:
         return _refused(obs, target, violated)
+    if _unservable(obs, target):
+        return Decision(rejected=target.name, violations=violated)
     trial_wanted = rollout.strategy == "Canary" and current is not None and current.name != target.name
     on_trial = trial is not None and trial.name == target.name
     if not trial_wanted or (obs.workload() is None and not on_trial):
@@ -65,8 +70,29 @@ def _rollout(obs: Observed, target: Revision, violated: tuple[Violation, ...]) -
     return replace(_trial(obs, target, trial, (*violated, *alone)), stable_gone=bool(alone))
 
 
+def _unservable(obs: Observed, target: Revision) -> bool:
+    """A pod was brought what can't be served, and none serves: nothing comes of more pods."""
+    workload = obs.workload()
+    if workload is None or workload.revision != target.name or workload.available:
+        return False
+    return bool(refusal(obs, target.name))
+
+
+def _refused_import(obs: Observed) -> Violation | None:
+    """Why nothing of the rejected revision runs, as it was said when a pod of it refused; None: that wasn't it."""
+    old = next((x for x in obs.status.conditions if x.type == c.MODEL_VERIFIED), None)
+    if old is None or old.reason != Reason.IMPORT_REFUSED:
+        return None
+    return Violation(c.MODEL_VERIFIED, Reason.IMPORT_REFUSED, old.message, stalled=True)
+
+
 def _refused(obs: Observed, target: Revision, violated: tuple[Violation, ...]) -> Decision:
-    if obs.workload() is not None:
+    workload, refused = obs.workload(), _refused_import(obs)
+    if refused and (workload is None or workload.revision == target.name):
+        message = "nothing runs: what storageUri brought can't be served under this spec"
+        idle = Violation(c.PREDICTOR_READY, Reason.NOT_DEPLOYED, message, stalled=True)
+        return Decision(rejected=target.name, violations=(refused, idle, *violated))
+    if workload is not None:
         return Decision(held=True, rejected=target.name, violations=violated)
     message = (
         f"revision {target.name} was rejected, and the Deployment of what served before is gone: change the spec to a "

@@ -10,7 +10,7 @@ from governed_operator.desired.autoscaling import cannot_wake
 from governed_operator.desired.decision import Violation
 from governed_operator.desired.trainer import job_name
 from governed_operator.policy.observed import Observed
-from governed_operator.policy.revisions import servers
+from governed_operator.policy.revisions import refusal, servers
 from governed_operator.watch.cache import ChildKey
 from governed_operator.watch.facts import FINAL, JobFacts, NeighbourFacts, PodFacts, Problem
 
@@ -164,7 +164,10 @@ def _stuck(condition: str, problem: Problem, overdue: bool = False) -> Violation
 def artefact_refused(obs: Observed) -> Violation | None:
     """By a pod of the stable revision: a canary that refuses is rolled back, and unmakes nothing."""
     workload = obs.workload()
-    for server in servers(obs, workload.revision if workload else None):
+    revision = workload.revision if workload else None
+    if refused := refusal(obs, revision):
+        return Violation(c.MODEL_VERIFIED, Reason.IMPORT_REFUSED, refused, stalled=True)
+    for server in servers(obs, revision):
         if server.verified is False:
             message = server.message or "the artefact differs from its digest"
             return Violation(c.MODEL_VERIFIED, Reason.DIGEST_MISMATCH, message, stalled=True)

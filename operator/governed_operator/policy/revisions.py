@@ -41,6 +41,14 @@ def servers(obs: Observed, revision: str | None) -> list[ServerReport]:
     return list(_revision(obs, revision).server.values())
 
 
+def refusal(obs: Observed, revision: str | None) -> str:
+    """Why a pod that is there refuses for good what it was brought; empty: none does."""
+    entries = sorted(_revision(obs, revision).server.items())
+    return next(
+        (s.message or "refused" for pod, s in entries if s.refused and not s.ready and ("Pod", pod) in obs.children), ""
+    )
+
+
 def served(obs: Observed, revision: str | None) -> Served:
     """Requests, errors and latencies of a revision's pods."""
     return Served.of(servers(obs, revision))

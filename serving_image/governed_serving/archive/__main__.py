@@ -195,9 +195,14 @@ def _serve(options: argparse.Namespace) -> int:
 
 
 def _fetch(_: argparse.Namespace) -> int:
-    from governed_serving.archive.fetching.fetch import fetch
+    """Exit status: runtime.EXIT_REFUSED where what was brought can't be served, however often it is asked for."""
+    from governed_serving.archive.fetching.fetch import fetch, final
 
-    say(f"fetch: {fetch()}", sys.stderr)
+    try:
+        say(f"fetch: {fetch()}", sys.stderr)
+    except expected_errors() as error:
+        code = fail("fetch", error)
+        return runtime.EXIT_REFUSED if final(error) else code
     return 0
 
 

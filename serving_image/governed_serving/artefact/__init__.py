@@ -1,6 +1,6 @@
 """The artefact format: manifest, deterministic tar, verified directory, shared input preparation."""
 
-from governed_serving.artefact.errors import ArtefactError, MalformedArtefact, TamperedArtefact
+from governed_serving.artefact.errors import ArtefactError, MalformedArtefact, TamperedArtefact, Untried
 from governed_serving.artefact.graph import Graph, Tensor
 from governed_serving.artefact.independence import Independence, covering, row_independence
 from governed_serving.artefact.manifest import (
@@ -29,6 +29,7 @@ __all__ = [
     "Output",
     "TamperedArtefact",
     "Tensor",
+    "Untried",
     "covering",
     "decode_manifest",
     "digest",

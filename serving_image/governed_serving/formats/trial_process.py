@@ -1,6 +1,7 @@
 """The trial of a model (importer) as a process of its own, bounded in time and memory: a graph may take all of either,
 or end the process that runs it."""
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from governed_api.json_types import Scalar
-from governed_serving.artefact import Graph, MalformedArtefact
+from governed_serving.artefact import Graph, MalformedArtefact, Untried
 from governed_serving.decoding import decode_json
 
 __all__ = ["Said", "TrialAnswer", "TrialRequest", "run_trial"]
@@ -41,14 +42,15 @@ class TrialAnswer(msgspec.Struct, frozen=True):
 
 
 def run_trial(path: Path, request: TrialRequest, seconds: float = SECONDS) -> TrialAnswer:
-    """What the trial of the file at ``path`` showed. Raises MalformedArtefact where it is refused."""
+    """What the trial of the file at ``path`` showed. Raises MalformedArtefact where it is refused, Untried where
+    time or the machine's memory ended first."""
     command = [sys.executable, "-m", PROGRAM, "trial"]
     try:
         done = subprocess.run(
             command, input=msgspec.json.encode(request), capture_output=True, timeout=seconds, check=False
         )
     except subprocess.TimeoutExpired:
-        raise MalformedArtefact(
+        raise Untried(
             f"{path.name}: expected an answer to a made-up request within {seconds:g} s, found none: a graph this slow "
             "is not served in process; compress it, narrow its shapes in predictor.model.inputs, or serve it by a "
             "predictor.model.runtime"
@@ -58,7 +60,8 @@ def run_trial(path: Path, request: TrialRequest, seconds: float = SECONDS) -> Tr
     except msgspec.DecodeError:
         how = f"signal {-done.returncode}" if done.returncode < 0 else f"exit status {done.returncode}"
         last = (done.stderr.decode(errors="replace").strip().splitlines() or [""])[-1][:300]
-        raise MalformedArtefact(
+        kind = Untried if done.returncode == -signal.SIGKILL else MalformedArtefact
+        raise kind(
             f"{path.name}: expected ONNX Runtime to run the graph, found that it ended the process that tried it "
             f"({how}{'; ' if last else ''}{last})"
         ) from None

@@ -14,13 +14,15 @@ from onnx import TensorProto, helper
 
 from governed_api import runtime
 from governed_api.resolved import ResolvedModel
+from governed_serving.archive.__main__ import main
 from governed_serving.archive.client import ArchiveClient
 from governed_serving.archive.errors import Refused, Unverified
 from governed_serving.archive.fetching import fetch as module
+from governed_serving.archive.fetching import imported as imported_module
 from governed_serving.archive.fetching.fetch import download, fetch, source_path
 from governed_serving.archive.fetching.imported import packed_import
 from governed_serving.archive.tokens import model_token
-from governed_serving.artefact import MalformedArtefact, TamperedArtefact, load, unpack, write
+from governed_serving.artefact import MalformedArtefact, TamperedArtefact, Untried, load, unpack, write
 from governed_serving.crypto import Keyring, load_kek
 from governed_serving.environment import InvalidSettings
 
@@ -156,6 +158,39 @@ def test_what_is_missing_is_named(fetching: Fetching, monkeypatch: pytest.Monkey
     monkeypatch.delenv(name)
     with pytest.raises(InvalidSettings, match=f"{name}: {what}"):
         fetch()
+
+
+def junk(fetching: Fetching, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that has its digest and is no model."""
+    (fetching.folder / "m.onnx").write_bytes(b"junk")
+    (fetching.folder / "spec.json").write_bytes(resolved("file:m.onnx", sha256(b"junk")).dump())
+    monkeypatch.setenv(runtime.SOURCE_DIR, str(fetching.folder))
+
+
+def test_what_cannot_be_served_is_refused_once_and_for_all(
+    fetching: Fetching, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    junk(fetching, monkeypatch)
+    assert main(["fetch"]) == runtime.EXIT_REFUSED
+    assert "expected a model as onnx.save writes it" in capsys.readouterr().err
+    assert fetching.told()["refused"] is True
+    (fetching.folder / "m.onnx").write_bytes(b"other")
+    assert main(["fetch"]) == runtime.EXIT_REFUSED, "another digest: whoever sits before it puts another file there"
+    assert fetching.told()["verified"] is False
+    assert not fetching.told().get("refused"), "in a cluster another file may be put there"
+
+
+def test_what_may_pass_is_tried_again(fetching: Fetching, monkeypatch: pytest.MonkeyPatch) -> None:
+    junk(fetching, monkeypatch)
+
+    def slow(*_: object) -> None:
+        raise Untried("expected an answer within 180 s, found none")
+
+    monkeypatch.setattr(imported_module, "run_trial", slow)
+    assert main(["fetch"]) == 1
+    assert not fetching.told().get("refused")
+    (fetching.folder / "m.onnx").unlink()
+    assert main(["fetch"]) == 1, "it may still be copied there"
 
 
 def test_a_model_of_its_own_comes_from_its_place(fetching: Fetching, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -63,6 +63,12 @@ def tampered(message: str) -> Observed:
     )
 
 
+def unservable(*children: Any) -> Observed:
+    """A pod was brought what can't be served."""
+    told = report(revisions={"r": {"server": {"p": {"refused": True, "message": "m.onnx: no model"}}}})
+    return observed(IMPORTED, child("Deployment", "m-predictor", workload("r")), *children, report=told)
+
+
 GATES: dict[str, tuple[Observed, tuple[Violation, ...]]] = {
     "none": (observed(), ()),
     "no Secret": (
@@ -145,6 +151,11 @@ GATES: dict[str, tuple[Observed, tuple[Violation, ...]]] = {
         tampered("got sha256:1"),
         (Violation("ModelVerified", Reason.DIGEST_MISMATCH, "got sha256:1", stalled=True),),
     ),
+    "an import that can't be served": (
+        unservable(child("Pod", "p", pod())),
+        (Violation("ModelVerified", Reason.IMPORT_REFUSED, "m.onnx: no model", stalled=True),),
+    ),
+    "an import that a pod refused which is gone": (unservable(), ()),
     "another artefact, without words": (
         tampered(""),
         (Violation("ModelVerified", Reason.DIGEST_MISMATCH, "the artefact differs from its digest", stalled=True),),

@@ -5,7 +5,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from builders import BIAS, DIGEST, IMPORTED, NOW, child, observed, report, resolved, workload
+from builders import BIAS, DIGEST, IMPORTED, NOW, child, observed, pod, report, resolved, workload
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -175,3 +175,51 @@ def test_a_revision_once_rejected_never_gets_traffic(looks: list[tuple[dict[str,
             rejected = rejected or status.rejected or ""
             assert (status.rejected or "") == rejected
             assert status.stable is not None
+
+
+REFUSED = {"server": {"p": {"refused": True, "message": "m.onnx: no model"}}}
+
+
+def unservable(status: GovernedModelStatus, *, pods: bool = True, spec: dict[str, Any] = IMPORTED) -> Observed:
+    """No pod serves; one, where there are ``pods``, was brought what can't be served."""
+    name = Revision.of(resolved({**spec, "suspend": False}), DIGEST).name
+    there = [child("Deployment", "m-predictor", workload(name, available=0)), child("Pod", "p", pod())] if pods else []
+    return observed(
+        spec,
+        *there,
+        status=GovernedModelStatus.model_validate(status.plain()),
+        report=report(revisions={name: REFUSED} if pods else {}),
+    )
+
+
+def causes(status: GovernedModelStatus) -> dict[str, tuple[str, str]]:
+    return {x.type: (x.status, x.reason) for x in status.conditions if x.type in ("Ready", "ModelVerified", "Degraded")}
+
+
+def test_an_import_that_cannot_be_served_runs_no_more_and_says_why_for_good() -> None:
+    decision, status = after(unservable(GovernedModelStatus()))
+    assert (decision.stable, decision.held) == (None, False), "its Deployment goes"
+    for _ in range(3):
+        decision, status = after(unservable(status, pods=False))
+        assert (decision.stable, decision.held) == (None, False)
+        refused = ("False", "ImportRefused")
+        assert causes(status) == {"Ready": refused, "ModelVerified": refused, "Degraded": ("False", "AsExpected")}
+        assert "m.onnx: no model" in next(x.message for x in status.conditions if x.type == "Ready")
+
+
+def test_a_changed_spec_or_a_resumed_model_is_tried_again() -> None:
+    _, refused = after(unservable(GovernedModelStatus()))
+    changed = {**IMPORTED, "quota": {"maxConcurrent": 3}}
+    decision, _ = after(unservable(refused, pods=False, spec=changed))
+    assert decision.stable is not None
+    _, suspended = after(unservable(refused, pods=False, spec={**IMPORTED, "suspend": True}))
+    decision, _ = after(unservable(suspended, pods=False))
+    assert decision.stable is not None
+
+
+def test_a_refusal_ends_nothing_that_serves() -> None:
+    obs = unservable(GovernedModelStatus())
+    serving = dict([child("Deployment", "m-predictor", workload(Revision.of(resolved(IMPORTED), DIGEST).name))])
+    decision, status = after(replace(obs, children={**obs.children, **serving}))
+    assert decision.stable is not None
+    assert status.rejected is None

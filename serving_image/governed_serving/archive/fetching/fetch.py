@@ -12,12 +12,12 @@ from governed_api.storage import file_of
 from governed_serving.archive.client import ArchiveClient
 from governed_serving.archive.errors import Refused, Unverified
 from governed_serving.archive.fetching.imported import packed_import
-from governed_serving.artefact import ArtefactError, MalformedArtefact, TamperedArtefact, load, write
+from governed_serving.artefact import ArtefactError, MalformedArtefact, TamperedArtefact, Untried, load, write
 from governed_serving.crypto import Keyring, Tampered, load_kek
 from governed_serving.environment import PodEnvironment
 from governed_serving.report.writer import ReportWriter, of_pod
 
-__all__ = ["fetch"]
+__all__ = ["fetch", "final"]
 
 
 def fetch() -> str:
@@ -27,14 +27,25 @@ def fetch() -> str:
     """
     env = PodEnvironment()
     resolved = env.model()
+    imported = bool(resolved.spec.predictor.model.storage_uri)
     try:
         return _fetched(resolved, env)
-    except (Unverified, TamperedArtefact) as error:
-        _report_refused({"ready": False, "verified": False, "message": str(error)}, env)
+    except Untried as error:
+        _report_refused({"ready": False, "refused": False, "message": str(error)}, env)
+        raise
+    except (Unverified, TamperedArtefact) as error:  # another file may be put in its place
+        _report_refused({"ready": False, "refused": False, "verified": False, "message": str(error)}, env)
         raise
     except MalformedArtefact as error:
-        _report_refused({"ready": False, "message": str(error)}, env)
+        _report_refused({"ready": False, "refused": imported, "message": str(error)}, env)
         raise
+
+
+def final(error: Exception) -> bool:
+    """Whether what :func:`fetch` raised is true of the very bytes at storageUri: asking again is useless."""
+    if isinstance(error, Untried) or not isinstance(error, Unverified | TamperedArtefact | MalformedArtefact):
+        return False
+    return bool(PodEnvironment().model().spec.predictor.model.storage_uri)
 
 
 def _report_refused(told: dict[str, object], env: PodEnvironment) -> None:

@@ -19,6 +19,7 @@ from governed_serving.artefact import (
     MalformedArtefact,
     Manifest,
     Output,
+    Untried,
     encode_manifest,
     load,
     pack,
@@ -98,7 +99,7 @@ def _background(manifest: Manifest, resolved: ResolvedModel, base: Path) -> byte
         try:
             content = file_of(given.uri, base).read_bytes()
         except (OSError, ValueError) as error:
-            raise MalformedArtefact(f"explainer.background.uri: expected a readable file, found: {error}") from error
+            raise Untried(f"explainer.background.uri: expected a readable file, found: {error}") from error
         digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
         if digest != given.digest:
             raise Unverified(f"{given.uri}: expected digest {given.digest}, found {digest}: nothing is explained by it")
