@@ -283,6 +283,10 @@ class AppliedMitigation(RecordedPart):
     """Which of the steps ships."""
     reached: bool | None = None
     """Of reductions: whether what ships is within maxDisparity on training and validation rows."""
+    effect: bool = True
+    """False: what ships is what the same training gives without it, and no answer names it."""
+    left_out: list[str] = []
+    """Of reductions: ATTRIBUTE=GROUP with too few training rows for a constraint, values that are missing included."""
 
 
 class Evaluation(RecordedPart):

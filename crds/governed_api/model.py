@@ -171,10 +171,11 @@ class GovernedModelSpec(Part):
             "governance.privacy.subject must be a feature of lifecycle.training.data.features",
         ),
         Rule(
-            "!has(self.lifecycle.training) || self.lifecycle.training.mitigation.method != 'reductions' || "
+            "!has(self.lifecycle.training) || self.lifecycle.training.mitigation.method == 'none' || "
             "(has(self.governance.bias) && has(self.governance.bias.favorableOutcome.label))",
-            "lifecycle.training.mitigation.method reductions needs governance.bias with favorableOutcome.label: "
-            "they say between whom decisions are to be alike, and which decision; declare them",
+            "lifecycle.training.mitigation.method reweighing and reductions need governance.bias with "
+            "favorableOutcome.label: they say between whom decisions are to be alike, and which decision; declare "
+            "them, or set method none",
         ),
         Rule(
             "!has(self.lifecycle.training) || !has(self.lifecycle.training.conformal) || "

@@ -227,8 +227,11 @@ def _mitigation(evaluation: Evaluation) -> Safe | None:
     if applied is None:
         return None
     name = f"{applied.method}, {applied.constraint}" if applied.constraint else applied.method
-    said = f"This model was trained with mitigation of bias ({name}), and every answer says so. What the same training "
-    said += "gives without it, and the change on held-out rows, is in the lines mitigation/… of the gates. "
+    said = f"This model was trained with mitigation of bias ({name}), and every answer says so. "
+    if not applied.effect:
+        said = f"Mitigation of bias ({name}) was asked for and changed nothing: what ships is the model without it. "
+    said += "What the same training gives without it, and the change on held-out rows, is in the lines mitigation/… of "
+    said += "the gates. "
     if applied.reached is False:
         said += f"The constraint ({number(applied.max_disparity)}) was not reached: the nearest network ships. "
     said += "Whether decisions may be shaped by protected attributes in this way is a question of law."

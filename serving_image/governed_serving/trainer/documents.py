@@ -10,8 +10,8 @@ from typing import Literal
 
 import numpy as np
 
+from governed_api.evidence import AppliedMitigation
 from governed_api.json_types import Scalar
-from governed_api.lifecycle import Mitigation, Reductions
 from governed_api.model import GovernedModelSpec
 from governed_serving import artefact
 from governed_serving.artefact import CJK_CHARACTERS, Feature, Lineage, Manifest, Output
@@ -60,6 +60,7 @@ class Shipped:
     variant: Variant
     lineage: Lineage
     files: dict[str, bytes]
+    mitigation: str = ""
 
 
 def lineage(dataset: str, key: str, code: str) -> Lineage:
@@ -92,20 +93,18 @@ def manifest(
         favorable=outcome.label if outcome else None,
         threshold=outcome.threshold if outcome else None,
         bands={name: list(edges) for name, edges in train.bands.items()},
-        mitigation=mitigation_name(training.mitigation),
+        mitigation=shipped.mitigation,
         coverage=training.conformal.coverage if training.conformal else None,
         settings={"level": spec.lifecycle.optimization.level, "threads": spec.lifecycle.optimization.threads},
     )
     return artefact.encode_manifest(described)
 
 
-def mitigation_name(asked: Mitigation) -> str:
-    """As answers, the artefact and the ledger name it; "" where there is none."""
-    if asked.method == "none":
+def mitigation_name(applied: AppliedMitigation | None) -> str:
+    """As answers, the artefact and the ledger name it; "" where there is none, or none that changed anything."""
+    if applied is None or not applied.effect:
         return ""
-    return (
-        f"reductions/{(asked.reductions or Reductions()).constraint}" if asked.method == "reductions" else asked.method
-    )
+    return f"{applied.method}/{applied.constraint}" if applied.constraint else applied.method
 
 
 def _outputs(classes: tuple[str | int, ...], conformal: bool) -> list[Output]:

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnxruntime import InferenceSession
 
+from governed_api.evidence import AppliedMitigation
 from governed_api.governance import Bias
 from governed_api.lifecycle import Gates
 from governed_api.report import GateResult
@@ -139,6 +140,29 @@ def mitigation(bias: Bias, rows: Dataset, before: Predictions, after: Prediction
         text = "; ".join(told) or "no group has enough held-out rows beside the reference"
         table.append(_gate(f"mitigation/{name}", largest, None, "not applicable", text))
     return table
+
+
+def constraint(applied: AppliedMitigation) -> GateResult:
+    """What mitigation came to; a constraint that wasn't reached holds nothing back."""
+    name = "mitigation/effect"
+    if applied.max_disparity is None:
+        text = "label and protected attributes are independent in the training rows as they are: nothing was changed"
+        text = "rows of each group and label weigh what makes them independent" if applied.effect else text
+        return _gate(name, None, None, "not applicable", text)
+    step, tried = applied.steps[applied.shipped], len(applied.steps) - 1
+    text = f"largest |rate of a group − rate of all| {step.training:.4f} on training rows, {step.validation:.4f} on "
+    text += "validation rows: "
+    if applied.effect:
+        text += f"network {applied.shipped} of {tried} ships"
+    elif applied.reached:
+        text += "within the constraint without mitigation, nothing was changed"
+    else:
+        text += f"none of {tried} networks came nearer than the one without mitigation, which ships"
+    if not applied.reached:
+        text += "; raise iterations or maxDisparity, or bring more rows"
+    if applied.left_out:
+        text += f"; too few rows for a constraint: {_listed(applied.left_out)}"
+    return at_most(name, max(step.training, step.validation), applied.max_disparity, text)
 
 
 def _shown(interval: Interval) -> str:

@@ -33,7 +33,7 @@ from governed_serving.trainer.loop import Curve, Rows, Trainer, build
 from governed_serving.trainer.networks import Network
 from governed_serving.trainer.prepare import Prepared
 from governed_serving.trainer.preprocessing import Encoded, encode, fit, session
-from governed_serving.trainer.reductions import Moments, Multipliers, Weighted, chosen
+from governed_serving.trainer.reductions import LEAST_ROWS, Moments, Multipliers, Weighted, chosen
 from governed_serving.trainer.sampling import sample
 from governed_serving.trainer.tables import Column
 from governed_serving.trainer.volume import DataVolume
@@ -110,7 +110,7 @@ class Pipeline:
         brought, seconds = gates.optimisation(shipped, self._test, optimise.level, optimise.threads)
         table.append(brought)
         packed = artefact.pack(self._files(shipped, variant, report, curve, table))
-        metrics, name = flat_metrics(report), documents.mitigation_name(self._training.mitigation)
+        metrics, name = flat_metrics(report), documents.mitigation_name(report.mitigation)
         return Made(
             packed, artefact.digest(packed), variant, metrics, table, {"latencySeconds": seconds}, len(curve), name
         )
@@ -152,28 +152,44 @@ class Pipeline:
         weights = self._weights()
         if bias is None or (method != "reductions" and weights is None):
             return *self._fit_network(self._key, weights, progress), None
+        moments = self._moments(bias) if method == "reductions" else None
         plain, curve = self._fit_network(f"{self._key}/unmitigated", None, progress)
         before = self._predictions(plain, self._encoded_test)
-        if method == "reductions":
-            network, curve, applied = self._reduce(bias, plain, curve, progress)
+        if moments is not None:
+            network, curve, applied = self._reduce(moments, bias, (plain, curve), progress)
             return network, curve, _Mitigated(applied, before)
-        network, curve = self._fit_network(self._key, weights, progress)
-        return network, curve, _Mitigated(AppliedMitigation(method=method), before)
+        effect = weights is not None and not np.allclose(weights, 1)
+        if effect:
+            plain, curve = self._fit_network(self._key, weights, progress)
+        return plain, curve, _Mitigated(AppliedMitigation(method=method, effect=effect), before)
+
+    def _moments(self, bias: Bias) -> tuple[Moments, Moments]:
+        """Of training and validation rows. Raises InvalidTraining where there is nothing to constrain."""
+        asked, field = self._training.mitigation.reductions or Reductions(), "spec.lifecycle.training.mitigation.method"
+        if len(self._classes) != 2:
+            found = len(self._classes)
+            raise InvalidTraining(field, f"reductions need a label with two classes, found {found}: use reweighing")
+        train, held = (
+            Moments(asked.constraint, favorable(bias, p.label, self._classes), self._protected(p))
+            for p in (self._train, self._validation)
+        )
+        if not train.constrained:
+            rows = f"{LEAST_ROWS} training rows each" + " of one label" * (asked.constraint == "equalizedOdds")
+            few = ", ".join(train.left_out[:10]) or "all but one"
+            raise InvalidTraining(
+                field,
+                f"reductions need two groups of a protected attribute with {rows}, found too few of {few}: bring more "
+                "rows, or set method none",
+            )
+        return train, held
 
     def _reduce(
-        self, bias: Bias, network: Network, curve: Curve, progress: Progress
+        self, moments: tuple[Moments, Moments], bias: Bias, plain: tuple[Network, Curve], progress: Progress
     ) -> tuple[Network, Curve, AppliedMitigation]:
         """Networks by the reductions approach until one is within the constraint; the first is the unmitigated one."""
-        asked = self._training.mitigation.reductions or Reductions()
-        if len(self._classes) != 2:
-            field, found = "spec.lifecycle.training.mitigation.method", len(self._classes)
-            raise InvalidTraining(field, f"reductions need a label with two classes, found {found}: use reweighing")
-        parts = self._train, self._validation
-        train, held = (
-            Moments(asked.constraint, favorable(bias, p.label, self._classes), self._protected(p)) for p in parts
-        )
+        asked, (train, held) = self._training.mitigation.reductions or Reductions(), moments
         encoded = self._encoded, encode(self._fitted, self._validation)
-        made, steps = [(network, curve)], list[MitigationStep]()
+        made, steps = [plain], list[MitigationStep]()
         multipliers: Multipliers = {}
         while True:
             decided = [favorable(bias, self._predictions(made[-1][0], e).decided, self._classes) for e in encoded]
@@ -189,7 +205,8 @@ class Pipeline:
         reached = max(steps[place].training, steps[place].validation) <= asked.max_disparity
         told = AppliedMitigation(
             method="reductions", constraint=asked.constraint, max_disparity=asked.max_disparity, steps=steps,
-            shipped=place, reached=reached,
+            shipped=place, reached=reached, effect=place > 0,
+            left_out=train.left_out + [f"{g} (validation)" for g in held.left_out if g not in train.left_out],
         )  # fmt: skip
         return *made[place], told
 
@@ -213,6 +230,7 @@ class Pipeline:
         before = mitigated.before
         after = evaluation.predict(self._session(model), self._test)
         table += gates.mitigation(bias, self._test, before, after)
+        table.append(gates.constraint(mitigated.applied))
         unmitigated = Unmitigated(
             metrics=evaluation.quality(before, self._test.label),
             largest_disparity=evaluation.largest_disparity(bias, self._test, before),
@@ -313,9 +331,8 @@ class Pipeline:
             "gates.json": documents.encode(wire(GateTable(gates=gates.reproducible(table)))),
         }
         origin = documents.lineage(self._prepared.manifest.digest, self._key, self._code)
-        files["model.json"] = documents.manifest(
-            self._name, self._spec, self._train, self._fitted, documents.Shipped(variant, origin, dict(files))
-        )
+        shipped = documents.Shipped(variant, origin, dict(files), documents.mitigation_name(report.mitigation))
+        files["model.json"] = documents.manifest(self._name, self._spec, self._train, self._fitted, shipped)
         return files
 
     def _reference(self, model: bytes) -> dict[str, object]:

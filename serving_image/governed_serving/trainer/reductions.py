@@ -15,6 +15,7 @@ ships whose moments are small enough on training and validation rows, else the o
 one network, whose answers don't depend on chance.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -25,7 +26,7 @@ from numpy.typing import NDArray
 from governed_serving.fairness.metrics.metrics import is_group
 from governed_serving.trainer.tables import Column
 
-__all__ = ["Constraint", "Moments", "Multipliers", "Weighted", "chosen"]
+__all__ = ["LEAST_ROWS", "Constraint", "Moments", "Multipliers", "Weighted", "chosen"]
 
 Flags = NDArray[np.bool_]
 Floats = NDArray[np.float64]
@@ -49,25 +50,34 @@ class Weighted:
 
 class Moments:
     """Of rows whose label was ``favorable``, for the groups of protected attributes. ``names``: (attribute, group,
-    event) of each moment."""
+    event) of each moment; ``left_out``: ATTRIBUTE=GROUP of those without one for some event, rising."""
 
     def __init__(self, constraint: Constraint, favorable: Flags, groups: Mapping[str, Column]) -> None:
         self._favorable = favorable
         whole = np.ones(len(favorable), bool)
         events = {"": whole} if constraint == "demographicParity" else {"favorable": favorable, "other": ~favorable}
         self.names: list[tuple[str, str, str]] = []
-        masks, sizes = [], []
+        masks, sizes, without = [], [], set[str]()
         for attribute, column in groups.items():
             texts = column.astype(str)
             for group in np.unique(texts).tolist():
                 for event, rows in events.items():
                     member = (texts == group) & rows
-                    if is_group(group) and member.sum() >= LEAST_ROWS:
+                    if not is_group(group) or member.sum() < LEAST_ROWS:
+                        without.add(f"{attribute}={group}")
+                    else:
                         self.names.append((attribute, group, event))
                         masks.append(member / member.sum() - rows / rows.sum())
                         sizes.append(float(member.mean()))
+        self.left_out = sorted(without)
         self._sizes: Floats = np.array(sizes, np.float64)
         self._shares: Floats = np.array(masks, np.float64).reshape(len(masks), len(favorable))
+
+    @property
+    def constrained(self) -> bool:
+        """Whether any two groups are held to each other: of one alone nothing is asked."""
+        alike = Counter((attribute, event) for attribute, _, event in self.names)
+        return any(groups > 1 for groups in alike.values())
 
     def of(self, decided: Flags) -> Floats:
         """γ of decisions, shape (moments,)."""

@@ -17,6 +17,7 @@ from governed_serving.server.predictors.onnx import OnnxPredictor
 from governed_serving.server.protocol.v1 import V1Codec
 from governed_serving.server.protocol.v2 import V2Codec
 from governed_serving.server.signature import Signature
+from governed_serving.trainer import pipeline
 from governed_serving.trainer.errors import InvalidTraining
 from governed_serving.trainer.reductions import Moments, chosen
 from support.model_manifests import valid
@@ -160,6 +161,9 @@ def test_training_reaches_the_constraint_and_leaves_evidence(tmp_path: Path) -> 
     metrics = place.report.parts[-1]["metrics"]
     assert abs(metrics["model.spd.g.u"]) < unmitigated["largestDisparity"]["g"] - 0.15
     gates = {g["name"]: g for g in content["gates.json"]["gates"]}
+    assert gates["mitigation/effect"]["verdict"] == "pass"
+    assert f"network {applied['shipped']} of {len(steps) - 1} ships" in gates["mitigation/effect"]["message"]
+    assert applied["effect"]
     cost = unmitigated["metrics"]["accuracy"] - metrics["accuracy"]
     assert gates["mitigation/accuracy"]["measured"] == pytest.approx(cost, abs=1e-9)
     assert gates["mitigation/g"]["measured"] < -0.15
@@ -178,7 +182,11 @@ def test_a_constraint_out_of_reach_is_told(tmp_path: Path) -> None:
     assert len(applied["steps"]) == 3
     validation = [step["validation"] for step in applied["steps"]]
     assert applied["shipped"] == int(np.argmin(validation))
-    assert content["model.json"]["mitigation"] == "reductions/equalizedOdds"
+    shipped = applied["shipped"]
+    assert content["model.json"].get("mitigation", "") == ("reductions/equalizedOdds" if shipped else "")
+    gate = next(g for g in content["gates.json"]["gates"] if g["name"] == "mitigation/effect")
+    assert (gate["verdict"], gate["budget"]) == ("fail", 0.0001)
+    assert "raise iterations or maxDisparity" in gate["message"]
 
 
 def test_more_than_two_classes_are_refused(tmp_path: Path) -> None:
@@ -204,12 +212,74 @@ def test_what_cannot_be_trained_is_refused(mitigation: dict[str, Any], said: str
     assert any(said in message for message in validate(resource)), validate(resource)
 
 
-def test_reductions_need_groups_and_a_decision() -> None:
+@pytest.mark.parametrize("method", ["reweighing", "reductions"])
+def test_mitigation_needs_groups_and_a_decision(method: str) -> None:
+    """Reweighing without rules, or of a regression, was silently without effect."""
     resource = valid()
-    resource["spec"]["lifecycle"]["training"]["mitigation"] = {"method": "reductions"}
+    resource["spec"]["lifecycle"]["training"]["mitigation"] = {"method": method}
     assert validate(resource) == []
+    bias = resource["spec"]["governance"].pop("bias")
+    said = "reweighing and reductions need governance.bias with favorableOutcome.label"
+    assert any(said in message for message in validate(resource))
+    resource["spec"]["governance"]["bias"] = {**bias, "favorableOutcome": {"threshold": 1}}
+    assert any(said in message for message in validate(resource))
+    resource["spec"]["lifecycle"]["training"]["mitigation"] = {"method": "none"}
     del resource["spec"]["governance"]["bias"]
-    assert any("reductions needs governance.bias with favorableOutcome.label" in m for m in validate(resource))
+    assert validate(resource) == []
+
+
+def drawn(groups: dict[str, int], gap: float = 0.0, seed: int = 11) -> str:
+    """Rows of each group; the label is favourable for x above ``gap`` times the group's place."""
+    rng, lines = np.random.default_rng(seed), ["x,g,y"]
+    for place, (name, rows) in enumerate(groups.items()):
+        x = rng.normal(size=rows)
+        y = x > gap * place
+        lines += [f"{a:.3f},{name},{'yes' if b else 'no'}" for a, b in zip(x, y, strict=True)]
+    return "\n".join(lines) + "\n"
+
+
+NOBODY = {"protectedAttributes": [{"name": "g"}], "favorableOutcome": {"label": "yes"}, "metrics": BIAS["metrics"]}
+
+
+@pytest.mark.parametrize(
+    ("groups", "said"),
+    [
+        ({"v": 600}, "found too few of all but one"),
+        ({"v": 600, "u": 12}, "found too few of g=u"),
+        ({"v": 600, "": 200}, r"found too few of g=\(missing\)"),
+        ({f"g{k}": 15 for k in range(40)}, "g=g0, g=g1, "),
+    ],
+)
+@pytest.mark.parametrize("constraint", CONSTRAINTS)
+def test_a_constraint_between_nobody_is_refused_before_anything_is_trained(
+    tmp_path: Path, groups: dict[str, int], said: str, constraint: str
+) -> None:
+    """Of one group nothing is asked, and that was "reached" at once."""
+    place = Workplace(tmp_path)
+    with pytest.raises(InvalidTraining, match=f"two groups of a protected attribute with 30 training rows.*{said}"):
+        place.job(resolved(plan(drawn(groups), constraint=constraint), governance={"bias": NOBODY})).run()
+    assert not any(part.get("progress") for part in place.report.parts)
+
+
+@pytest.mark.parametrize("method", ["reductions", "reweighing"])
+def test_mitigation_that_changes_nothing_is_said_and_named_by_no_answer(
+    tmp_path: Path, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = drawn({"v": 700}).splitlines()
+    rows = "\n".join([lines[0], *(line.replace(",v,", f",{g},") for line in lines[1:] for g in "uv")]) + "\n"
+    asked = plan(rows, maxDisparity=0.3) if method == "reductions" else plan(rows)
+    asked |= {"mitigation": asked["mitigation"] if method == "reductions" else {"method": method}}
+    place = Workplace(tmp_path)
+    if method == "reweighing":  # a split leaves no two groups quite alike
+        monkeypatch.setattr(pipeline, "reweighing", lambda label, _: np.ones(len(label), np.float32))
+    content = files(place, place.job(resolved(asked, governance={"bias": NOBODY})).run())
+    applied = content["evaluation.json"]["mitigation"]
+    assert applied["effect"] is False
+    assert content["model.json"].get("mitigation", "") == ""
+    gate = next(g for g in content["gates.json"]["gates"] if g["name"] == "mitigation/effect")
+    assert "nothing was changed" in gate["message"]
+    entries = [msgspec.json.decode(e, type=LedgerEntry) for e in place.archive.entries]
+    assert not any("mitigation" in entry.summary for entry in entries)
 
 
 # ---- every answer says it ----
