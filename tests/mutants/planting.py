@@ -1,7 +1,7 @@
 """The faults that are planted: one small change of one expression or statement, found in the syntax tree.
 
 Left out is what no test should pin: annotations, the words of a ``Literal``, docstrings, ``__all__``, decorators, log
-lines, the words of an error, of a command line's help and of a metric's description.
+lines, the words of an error, of a command line's help and of a metric's description, and the ``strict`` of a ``zip``.
 """
 
 import ast
@@ -11,6 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 __all__ = ["Mutant", "mutants"]
+
+DESCRIPTIVE = ("help", "strict")
+"""Keyword arguments that no test should pin: words for people; and of ``zip``, whose two sides are made of the same
+things, a guard like an assertion."""
 
 COMPARISONS: dict[type[ast.cmpop], type[ast.cmpop]] = {
     ast.Lt: ast.LtE,
@@ -115,7 +119,7 @@ def _children(node: ast.AST) -> Iterator[ast.AST]:
         if name in ("annotation", "returns", "decorator_list", "bases", "keywords") and not isinstance(node, ast.Call):
             continue
         children = [child for child in (value if isinstance(value, list) else [value]) if isinstance(child, ast.AST)]
-        if isinstance(node, ast.Raise) or (isinstance(node, ast.keyword) and node.arg == "help"):
+        if isinstance(node, ast.Raise) or (isinstance(node, ast.keyword) and node.arg in DESCRIPTIVE):
             continue
         if name == "args" and isinstance(node, ast.Call) and _makes_a_metric(node.func):
             children = children[:1] + children[2:]

@@ -42,6 +42,7 @@ def changes(tmp_path: Path, source: str) -> set[str]:
         ("T = Literal['b', 1]\nx = a['b']", {"'b' → 'bX'"}),
         ("log('info', 'the words', n=1)\nx = f'{a + 1} words'", set()),
         ("p.add_argument('-n', help='the words')\n", {"p.add_argument('-n', help='the words') → pass", "'-n' → '-nX'"}),
+        ("for a, b in zip(c, d, strict=True):\n    e = 0", {"0 → 1", "0 → (-1)"}),
         ("x = Gauge('rows', 'The words.', ['a'])", {"'rows' → 'rowsX'", "'a' → 'aX'"}),
         ("@cache\ndef f(a: int | None) -> int | None: ...", set()),
     ],
