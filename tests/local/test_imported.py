@@ -1,6 +1,8 @@
 """A model that somebody else trained, from its file to an audited and explained service, as a person brings it."""
 
 import hashlib
+import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,7 +18,7 @@ import yaml
 from support.model_ports import free_offset
 from support.waiting import eventually
 
-from .conftest import Served, governed, in_ledger, start
+from .conftest import ROOT, Served, governed, in_ledger, start
 
 COLUMNS = ["income", "age", "debt"]
 ROW = {"income": 1.5, "age": -0.5, "debt": 0.25}
@@ -44,6 +46,33 @@ def brought(folder: Path, **spec: Any) -> Path:
     manifest["spec"] |= spec
     path.write_text(yaml.safe_dump(manifest))
     return path
+
+
+def quick_start() -> tuple[str, list[list[str]]]:
+    """README's program, and its commands."""
+    text = (ROOT / "README.md").read_text().split("**Bring your own**")[1]
+    program, commands = (re.search(rf"```{kind}\n(.*?)```", text, re.DOTALL) for kind in ("python", "sh"))
+    assert program is not None
+    assert commands is not None
+    return program[1], [shlex.split(line, comments=True) for line in commands[1].splitlines()]
+
+
+def test_the_quick_start_of_the_readme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program, (init, run, infer, explain, verify) = quick_start()
+    assert len(program.splitlines()) <= 10
+    subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True, timeout=300)
+    monkeypatch.chdir(tmp_path)
+    assert governed(*init[1:]).returncode == 0
+    served = start(Path(run[2]), tmp_path / ".governed" / "cancer", tmp_path / "log", "cancer")
+    url = f"http://127.0.0.1:{8080 + served.offset}"
+    answered, explained = governed(*infer[1:], "--url", url), governed(*explain[1:], "--url", url)
+    assert "label          benign" in answered.stdout
+    assert "target benign" in explained.stdout
+    assert served.stop() == 0
+    (request,) = re.findall(r"request (\S+)", answered.stdout)
+    proved = governed(*verify[1:], "--id", request)
+    assert proved.returncode == 0, proved.stdout
+    assert request in proved.stdout
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,15 @@ from governed_operator.local.serving_side import module
 def serving_side(verb: str, file: str, *words: str) -> "subprocess.CompletedProcess[str]":
     """What the importer says of ``file``: the very trial that it has before it is served, where ONNX Runtime is; this
     side has none. Ends the command where there is nothing to ask."""
+    path = local_file(file)
+    program = module("governed_serving.importer", verb, str(path), *words)
+    if program is None:
+        fail("the serving side isn't installed: pip install 'governed-models[serving]'")
+    return subprocess.run([sys.executable, *program], check=False, text=True, stdout=subprocess.PIPE)
+
+
+def local_file(file: str) -> Path:
+    """A path or file: URI of a file that is there; ends the command otherwise."""
     local = SCHEMES[0].prefix
     scheme = next((s.prefix for s in SCHEMES if file.startswith(s.prefix)), "")
     if "://" in file and scheme != local:
@@ -22,10 +31,7 @@ def serving_side(verb: str, file: str, *words: str) -> "subprocess.CompletedProc
     path = Path(file.removeprefix(local).removeprefix("//") if scheme == local else file)
     if not path.is_file():
         fail(f"{path}: expected an ONNX file, found {'a folder' if path.is_dir() else 'none'}")
-    program = module("governed_serving.importer", verb, str(path), *words)
-    if program is None:
-        fail("the serving side isn't installed: pip install 'governed-models[serving]'")
-    return subprocess.run([sys.executable, *program], check=False, text=True, stdout=subprocess.PIPE)
+    return path
 
 
 def command(

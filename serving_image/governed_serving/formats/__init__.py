@@ -1,6 +1,6 @@
 """What a model's files are: read and judged before anything runs."""
 
-from governed_serving.formats.background import background_columns
+from governed_serving.formats.background import background_columns, header_of
 from governed_serving.formats.description import Declared, Node, describe, rowwise, settled
 from governed_serving.formats.onnx_file import MAX_BYTES, MAX_TENSORS, OnnxFile, read
 from governed_serving.formats.trial_process import Said, TrialAnswer, TrialRequest, run_trial
@@ -16,6 +16,7 @@ __all__ = [
     "TrialRequest",
     "background_columns",
     "describe",
+    "header_of",
     "read",
     "rowwise",
     "run_trial",

@@ -9,10 +9,23 @@ from governed_api.datatypes import BYTES
 from governed_api.json_types import Scalar
 from governed_serving.artefact import Feature, MalformedArtefact
 
-__all__ = ["MAX_ROWS", "background_columns"]
+__all__ = ["MAX_ROWS", "background_columns", "header_of"]
 
 MAX_ROWS = 10_000
 WHERE = "explainer.background"
+
+
+def header_of(content: bytes) -> list[str]:
+    """Names of the columns. Raises MalformedArtefact."""
+    try:
+        header = next(csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""), strict=True), [])
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise MalformedArtefact(f"{WHERE}: expected CSV in UTF-8, found: {error}") from error
+    if not header or not all(header) or len(set(header)) < len(header):
+        raise MalformedArtefact(
+            f"{WHERE}: expected a header that names each column once, found {', '.join(header)[:200] or 'none'}"
+        )
+    return header
 
 
 def background_columns(content: bytes, features: Sequence[Feature]) -> dict[str, list[Scalar]]:

@@ -2,11 +2,13 @@
 
 ``trial`` tries the model that standard input names (formats.TrialRequest), and answers with one line of JSON
 (formats.TrialAnswer). ``inspect FILE`` says on one screen what a file is and what can be done with it; ``manifest FILE
-NAME`` prints a manifest that serves it. Both run a trial as a process of its own.
+NAME URI [ROWS URI]`` prints a manifest that serves it, and explains it by ROWS. Both run a trial as a process of its
+own.
 """
 
 import resource
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -56,22 +58,27 @@ def _of_memory(text: str, memory: int) -> str:
     return text
 
 
-def _print(verb: str, path: Path, name: str) -> int:
-    from governed_serving.importer.inspection import inspected, manifest_of, screen
+def _print(verb: str, path: Path, words: Sequence[str]) -> int:
+    from governed_serving.importer.inspection import Rows, inspected, manifest_of, screen
 
     try:
         found = inspected(path)
+        if verb == "inspect":
+            text = screen(found)
+        else:
+            name, uri, *beside = words
+            text = manifest_of(found, name, uri, Rows.read(Path(beside[0]), beside[1]) if beside else None)
     except (MalformedArtefact, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    sys.stdout.write(screen(found) if verb == "inspect" else manifest_of(found, name))
+    sys.stdout.write(text)
     return 0
 
 
 def main() -> int:
     """0: the answer is on standard output; 1: it is refused, and why is on standard error."""
     if sys.argv[1] != "trial":
-        return _print(sys.argv[1], Path(sys.argv[2]), sys.argv[3] if len(sys.argv) > 3 else "")
+        return _print(sys.argv[1], Path(sys.argv[2]), sys.argv[3:])
     answer = _answer(decode_json(sys.stdin.buffer.read(), TrialRequest))
     sys.stdout.buffer.write(msgspec.json.encode(answer) + b"\n")
     return 0

@@ -2,16 +2,20 @@
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from governed_api.names import API_VERSION, KIND, MAX_MODEL_NAME
 from governed_api.printable import printable
-from governed_serving.artefact import Graph, Tensor
-from governed_serving.formats import TrialAnswer, TrialRequest, run_trial
+from governed_serving.artefact import Graph, MalformedArtefact, Tensor
+from governed_serving.formats import TrialAnswer, TrialRequest, header_of, run_trial
 
 __all__ = ["Inspected", "inspected", "manifest_of", "screen"]
 
+_PLAIN = re.compile(r"[A-Za-z_](?:[\w./-]|:(?! ))*", re.ASCII)
+_WORDS = frozenset({"y", "n", "yes", "no", "on", "off", "true", "false", "null"})
+"""What YAML would take for something else than text."""
 SHOWN = 12
 """Tensors, classes or columns that one screen has room for."""
 
@@ -46,6 +50,21 @@ class Inspected:
         return self.decides and all(t in matrices or t.columns or t.row in ((), (1,)) for t in self.graph.inputs)
 
 
+@dataclass(frozen=True)
+class Rows:
+    """Background rows, and how the manifest names their file."""
+
+    uri: str
+    digest: str
+    header: list[str]
+
+    @classmethod
+    def read(cls, path: Path, uri: str) -> "Rows":
+        """Raises MalformedArtefact where it has no header, OSError."""
+        data = path.read_bytes()
+        return cls(uri, f"sha256:{hashlib.sha256(data).hexdigest()}", header_of(data))
+
+
 def inspected(path: Path) -> Inspected:
     """Raises MalformedArtefact where it can't be served, OSError where it can't be read."""
     data = path.read_bytes()
@@ -72,7 +91,7 @@ def screen(found: Inspected) -> str:
         "",
         "Suggested manifest (governed init writes it):",
     ]
-    lines += ["", *manifest_of(found, "").splitlines()]
+    lines += ["", *manifest_of(found, "", f"file:{found.path}").splitlines()]
     return "\n".join(printable(line) for line in lines) + "\n"
 
 
@@ -118,8 +137,9 @@ def _audited(found: Inspected) -> str:
     return "Audited:   journalled, masked, proved; bias needs an output of role label, which the graph hasn't"
 
 
-def manifest_of(found: Inspected, name: str) -> str:
-    """A manifest that serves the file, as YAML; columns that nobody has named are x1, x2 …"""
+def manifest_of(found: Inspected, name: str, uri: str, rows: Rows | None = None) -> str:
+    """A manifest that serves the file, as YAML; columns that nobody has named are those of ``rows``, else x1, x2 …
+    Raises MalformedArtefact where ``rows`` don't fit."""
     called = _name(name or found.path.stem)
     lines = [
         f"apiVersion: {API_VERSION}",
@@ -128,23 +148,66 @@ def manifest_of(found: Inspected, name: str) -> str:
         "spec:",
         "  predictor:",
         "    model:",
-        f"      storageUri: {json.dumps('file:' + str(found.path), ensure_ascii=False)}",
+        f"      storageUri: {_quoted(uri)}",
         f"      digest: {found.digest}",
     ]
     matrices = found.matrices if found.table else []
+    columns = _columns(found, matrices, rows)
     if matrices:
-        lines.append("      inputs:   # name the columns in the graph's order: they are the features of requests")
-    for place, tensor in enumerate(matrices):
-        prefix = "x" if len(matrices) == 1 else f"{'xyzuvw'[place % 6]}{place // 6 or ''}_"
-        columns = ", ".join(f"{prefix}{k}" for k in range(1, tensor.shape[1] + 1))
-        named = json.dumps(tensor.name, ensure_ascii=False)
-        lines.append(f"      - {{name: {named}, role: tabular, columns: [{columns}]}}")
-    if found.table:
+        told = f"as {rows.uri} names them" if rows else "name the columns"
+        lines.append(f"      inputs:   # {told}, in the graph's order: they are the features of requests")
+    for tensor, names in zip(matrices, columns, strict=True):
+        lines.append(f"      - {{name: {_quoted(tensor.name)}, role: tabular, columns: [{', '.join(names)}]}}")
+    if rows:
+        lines += ["  explainer:", f"    background: {{uri: {_quoted(rows.uri)}, digest: {rows.digest}}}"]
+    elif found.table:
         lines += [
             "  # explainer:",
             "  #   background: {uri: file:rows.csv, digest: sha256:…}   # training rows, a column for each feature",
         ]
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *_bias(found)]) + "\n"
+
+
+def _bias(found: Inspected) -> list[str]:
+    """How bias would be audited, as a comment: whom it is about and what favours them only a person knows."""
+    served = {tensor.served: tensor for tensor in found.graph.outputs}
+    if not found.table or not served.keys() & {"label", "prediction"}:
+        return []
+    classes = served["probabilities"].classes if "probabilities" in served else []
+    outcome = f"label: {json.dumps(str(classes[-1]), ensure_ascii=False)}" if classes else "threshold: 0"
+    return [
+        "  # governance:",
+        "  #   bias:",
+        "  #     protectedAttributes: [{name: …}]",
+        f"  #     favorableOutcome: {{{outcome}}}",
+        "  #     metrics: [{name: disparateImpactRatio, thresholdLower: 0.8}]",
+    ]
+
+
+def _columns(found: Inspected, matrices: list[Tensor], rows: Rows | None) -> list[list[str]]:
+    """Names of each matrix's columns, as YAML has them. Raises MalformedArtefact."""
+    widths = [tensor.shape[1] for tensor in matrices]
+    if rows is None:
+        prefixes = ["x"] if len(widths) == 1 else [f"{'xyzuvw'[k % 6]}{k // 6 or ''}_" for k in range(len(widths))]
+        return [[f"{p}{k}" for k in range(1, width + 1)] for p, width in zip(prefixes, widths, strict=True)]
+    if not found.table:
+        raise MalformedArtefact(f"background: {_explained(found).removeprefix('Explained: ')}")
+    known = [tensor.served for tensor in found.graph.inputs if tensor not in matrices]
+    left = [name for name in rows.header if name not in known]
+    if absent := [name for name in known if name not in rows.header]:
+        raise MalformedArtefact(f"background: expected a column {absent[0]!r}, as the model's input is named")
+    if matrices and len(left) != sum(widths):
+        raise MalformedArtefact(
+            f"background: expected {sum(widths)} columns for the matrix that the graph takes, in its order, found "
+            f"{len(left)} ({', '.join(left)[:200]}); leave out what the model isn't given, such as the label"
+        )
+    names = iter(map(_quoted, left))
+    return [[next(names) for _ in range(width)] for width in widths]
+
+
+def _quoted(text: str) -> str:
+    """As YAML has it: plain where that is safe."""
+    return text if _PLAIN.fullmatch(text) and text.lower() not in _WORDS else json.dumps(text, ensure_ascii=False)
 
 
 def _name(text: str) -> str:

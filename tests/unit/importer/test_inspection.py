@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 import yaml
 from typer.testing import CliRunner
 
@@ -9,8 +10,9 @@ from governed_api.names import MAX_MODEL_NAME
 from governed_api.validation import validate
 from governed_operator.cli import app
 from governed_operator.cli.inspect import serving_side
+from governed_serving.artefact import MalformedArtefact
 from governed_serving.formats import TrialRequest, run_trial
-from governed_serving.importer.inspection import inspected, manifest_of, screen
+from governed_serving.importer.inspection import Rows, inspected, manifest_of, screen
 from unit.importer.graphs import model, node, recurrent, tensor
 from unit.importer.test_trial import classifier
 
@@ -25,7 +27,7 @@ def test_a_classifier_on_one_screen(tmp_path: Path) -> None:
     assert "Explained: yes, with columns named, with explainer.background" in text
     assert "Audited:   yes, by favorableOutcome.label" in text
     assert len(text.splitlines()) <= 40
-    written = yaml.safe_load(manifest_of(found, ""))
+    written = yaml.safe_load(manifest_of(found, "", f"file:{file}"))
     assert validate(written) == []
     asked = written["spec"]["predictor"]["model"]
     assert asked["inputs"] == [{"name": "x", "role": "tabular", "columns": ["x1", "x2", "x3"]}]
@@ -63,6 +65,44 @@ def test_init_writes_a_manifest_and_overwrites_none(tmp_path: Path) -> None:
     assert again.exit_code == 1
     assert "expected no file there, found one" in again.output
     assert out.read_text() == before
+
+
+def test_rows_name_the_columns_and_explain(tmp_path: Path) -> None:
+    file, rows = tmp_path / "in" / "m.onnx", tmp_path / "in" / "rows.csv"
+    file.parent.mkdir()
+    file.write_bytes(classifier(zipped=True))
+    rows.write_text("income,no,收入 x\n1,2,3\n")
+    run, out = CliRunner(), tmp_path / "m.yaml"
+    done = run.invoke(app, ["init", str(file), "--background", str(rows), "-o", str(out), "--name", "loans"])
+    assert done.exit_code == 0, done.output
+    manifest = yaml.safe_load(out.read_text())
+    assert validate(manifest) == []
+    asked = manifest["spec"]["predictor"]["model"]
+    assert asked["storageUri"] == "file:in/m.onnx", "from the manifest's folder, wherever it was written from"
+    assert asked["inputs"] == [{"name": "x", "role": "tabular", "columns": ["income", "no", "收入 x"]}]
+    assert manifest["spec"]["explainer"]["background"]["uri"] == "file:in/rows.csv"
+    assert 'favorableOutcome: {label: "1"}' in out.read_text()
+    elsewhere = tmp_path / "other" / "m.yaml"
+    elsewhere.parent.mkdir()
+    assert run.invoke(app, ["init", str(file), "-o", str(elsewhere)]).exit_code == 0
+    assert yaml.safe_load(elsewhere.read_text())["spec"]["predictor"]["model"]["storageUri"] == f"file:{file}"
+
+
+@pytest.mark.parametrize(
+    ("header", "words"),
+    [
+        ("a,b,c,label", "expected 3 columns for the matrix that the graph takes, in its order, found 4"),
+        ("a,b,b", "expected a header that names each column once, found a, b, b"),
+        ("", "expected a header that names each column once, found none"),
+    ],
+)
+def test_rows_that_do_not_fit(header: str, words: str, tmp_path: Path) -> None:
+    (tmp_path / "m.onnx").write_bytes(classifier(zipped=True))
+    (tmp_path / "rows.csv").write_text(f"{header}\n")
+    with pytest.raises(MalformedArtefact, match=words):
+        manifest_of(
+            inspected(tmp_path / "m.onnx"), "", "file:m.onnx", Rows.read(tmp_path / "rows.csv", "file:rows.csv")
+        )
 
 
 def test_what_is_no_model_is_refused_in_one_line(tmp_path: Path) -> None:
