@@ -1,8 +1,9 @@
 """Finding: one pass of RE2 over UTF-8 notices places worth a look; exact patterns and checks decide on the few of them.
 
-The first pass knows only cheap shapes (seven digits close together, an @ between letters, …) and is a DFA without
-captures, so its cost doesn't depend on the number of recognisers. It also notices characters that must be folded first
-(``folding.py``); then the text is folded and searched again, and offsets are led back to the original.
+The first pass knows only cheap shapes (seven digits close together, a dot between digits, …) and is a DFA without
+captures, so its cost doesn't depend on the number of recognisers. Where there is an @, another one finds addresses.
+Characters that must be folded first (``folding.py``) are noticed as well; then the text is folded and searched again,
+and offsets are led back to the original.
 """
 
 import re
@@ -12,8 +13,8 @@ from typing import NamedTuple
 
 import re2
 
-from governed_serving.privacy.folding import JOINERS, PUNCTUATION, fold, fold_table, offsets
-from governed_serving.privacy.recognisers import ENTITIES, PROVINCES, RECOGNISERS, Recogniser
+from governed_serving.privacy.folding import CONTROLS, JOINERS, PUNCTUATION, fold, fold_table, offsets
+from governed_serving.privacy.recognisers import ADDRESS, EMAIL, ENTITIES, PROVINCES, RECOGNISERS, Recogniser
 
 __all__ = ["Finder", "Finding", "Hook"]
 
@@ -53,24 +54,28 @@ _DIGITS = b"0123456789"
 _LONGEST = 400
 _STRIP = str.maketrans("", "", " -().+·•")
 _SEPARATOR = re.compile(rb"[ -]")
+_CONTROL = re.compile(b"[" + re.escape(CONTROLS) + b"]")
 
 
 def _first_pass() -> "re2._Regexp":
     joiners = _class(JOINERS)
     rest = _class(set(fold_table()) - JOINERS - set(PUNCTUATION))
     shapes = (
-        f"[0-9A-Za-z@.:]{joiners}|{joiners}[0-9@]|（[0-9+]|[0-9A-Fa-f：]：[0-9A-Fa-f：]|{rest}",
+        f"[0-9A-Za-z@.:]{joiners}|{joiners}[0-9@]|[0-9A-Za-z][。｡][0-9A-Za-z]|（[0-9+]|[0-9A-Fa-f：]：[0-9A-Fa-f：]|{rest}",
         "[0-9](?:[ ()-]{0,2}[0-9]){6}|[0-9]{6}[A-Ya-y]|[0-9]{3}[.][0-9]{3}[.][0-9]{4}",
         "[A-Z]{2}[0-9]{2} ?[0-9A-Z]{4} ?[0-9A-Z]{4}",
-        "[0-9A-Za-z_%+'-]@[0-9A-Za-z]",
         "[0-9][.][0-9]{1,3}[.][0-9]{1,3}[.][0-9]",
         "[0-9A-Fa-f]::|::[0-9A-Fa-f]|(?::[0-9A-Fa-f]{1,4}){3}:",
         f"[{PROVINCES}][A-Z]",
     )
+    return _compiled("|".join(shapes))
+
+
+def _compiled(pattern: str) -> "re2._Regexp":
     options = re2.Options()
     options.never_capture = True
     options.max_mem = 64 << 20  # the class of folded characters makes many DFA states
-    return re2.compile("|".join(shapes), options)
+    return re2.compile(pattern, options)
 
 
 def _class(codes: Iterable[int]) -> str:
@@ -90,7 +95,8 @@ class Finder:
             raise ValueError(f"unknown entity {unknown[0]!r}; there are {', '.join(ENTITIES)}")
         chosen = [r for r in RECOGNISERS if not entities or r.entity in entities]
         self._numbers = [r for r in chosen if r.family == "#"]
-        self._by_family = {f: [r for r in chosen if r.family == f] for f in ("@", ".", ":", "plate")}
+        self._by_family = {f: [r for r in chosen if r.family == f] for f in (".", ":", "plate")}
+        self._addresses = not entities or EMAIL in entities
         self._hooks = [h for h in hooks if not entities or h.entity in entities]
         self._pass = _PASS
 
@@ -146,12 +152,25 @@ class Finder:
         return findings
 
     def _spans(self, data: bytes) -> list[Span]:
+        found = self._numbered(data)
+        if not self._addresses or b"@" not in data:
+            return found
+        spans = [Span(EMAIL, *match.span()) for match in _ADDRESSES.finditer(data)]
+        ends = [span.end for span in spans]
+        for span in found:  # what lies in an address is a part of it
+            place = bisect_right(ends, span.start)
+            if place == len(ends) or spans[place].start >= span.end:
+                spans.append(span)
+        return sorted(spans, key=lambda span: span.start)
+
+    def _numbered(self, data: bytes) -> list[Span]:
+        """All but addresses."""
         spans: list[Span] = []
         done = 0
         for match in self._pass.finditer(data):
             start, end = match.span()
             plate = data[start] >= 0x80 and 0x41 <= data[end - 1] <= 0x5A
-            if not plate and not data[start:end].isascii():
+            if not plate and (not data[start:end].isascii() or _CONTROL.search(data, start, end)):
                 raise _MustFold  # never of a folded text: folding it again would change nothing
             if start < done:
                 continue
@@ -200,7 +219,7 @@ class Finder:
 
     def _candidates(self, region: bytes) -> Iterator[Recogniser]:
         """Recognisers that can find something in ``region``, by what is in it."""
-        for family in (b"@", b".", b":"):
+        for family in (b".", b":"):
             if family in region:
                 yield from self._by_family[family.decode()]
         digits = len(region) - len(region.translate(None, _DIGITS))
@@ -243,3 +262,4 @@ def _holds(recogniser: Recogniser, candidate: bytes) -> bool:
 
 
 _PASS = _first_pass()
+_ADDRESSES = _compiled(ADDRESS)

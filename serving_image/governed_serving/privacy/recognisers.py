@@ -8,13 +8,14 @@
 | CN_PASSPORT | ordinary, service and diplomatic passports of China | form |
 | CN_CREDIT_CODE | unified social credit code of organisations | GB 32100: check character |
 | CN_PLATE | vehicle number plates | form (GA 36), two digits or more |
-| EMAIL | addresses with an ASCII local part | form |
+| EMAIL | addresses of any script (RFC 6531), IDN, punycode, quoted local parts, address literals | form (``ADDRESS``) |
 | IP_ADDRESS | IPv4, IPv6 | ranges; RFC 4291 |
 | IBAN | international bank account numbers | ISO 13616: length, mod 97 |
 | US_SSN | social security numbers, written with separators | ranges |
 
 Not found: names, postal addresses (pass a hook), local phone numbers without an area code, social security numbers
-without separators, numbers spelled in words.
+without separators, numbers spelled in words; what is written without spaces (Chinese, Thai) before an ASCII local part,
+which is prose as a rule.
 """
 
 import re
@@ -24,7 +25,7 @@ from typing import NamedTuple
 
 from governed_serving.privacy import validators
 
-__all__ = ["ENTITIES", "PROVINCES", "RECOGNISERS", "Recogniser"]
+__all__ = ["ADDRESS", "EMAIL", "ENTITIES", "PROVINCES", "RECOGNISERS", "Recogniser"]
 
 PROVINCES = "京津沪渝冀豫云辽黑湘皖鲁新苏浙赣鄂桂甘晋蒙陕吉闽贵粤青藏川宁琼"
 
@@ -51,15 +52,12 @@ def _whole(body: str) -> re.Pattern[bytes]:
 
 _CODE = "[0-9A-HJ-NPQRTUWXYa-hj-npqrtuwxy]"
 _OCTET = "(?:25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
-_LOCAL = "[0-9A-Za-z_%+'-]"
-_LABEL = "[0-9A-Za-z](?:[0-9A-Za-z-]{0,61}[0-9A-Za-z])?"
 _MOBILE = r"1[3-9][0-9](?:[ -]?[0-9]{4}){2}|1[3-9][0-9]{2}[ -][0-9]{3}[ -][0-9]{4}"
 _LANDLINE = r"(?:0(?:10|2[0-9])|\(0(?:10|2[0-9])\) ?)[ -]?[0-9]{4}[ -]?[0-9]{4}|(?:0[3-9][0-9]{2}|\(0[3-9][0-9]{2}\) ?)[ -]?[0-9]{3,4}[ -]?[0-9]{4}"  # noqa: E501
 _PLATE_BODY = "[0-9A-HJ-NP-Z]"
 
 # In order: a number that several could claim belongs to the first whose check holds.
 RECOGNISERS: tuple[Recogniser, ...] = (
-    Recogniser("EMAIL", "@", re.compile(rf"(?<![0-9A-Za-z_%+'.-]){_LOCAL}{{1,64}}(?:\.{_LOCAL}{{1,64}})*@(?:{_LABEL}\.)+[A-Za-z]{{2,63}}(?![0-9A-Za-z_])".encode())),  # noqa: E501
     Recogniser("CN_PLATE", "plate", re.compile(rf"(?:{'|'.join(PROVINCES)})[A-HJ-NP-Z](?:[ .-]|·|•)?(?:{_PLATE_BODY}{{5,6}}|{_PLATE_BODY}{{4}}(?:学|挂|警|港|澳|领|使))(?![0-9A-Za-z_])".encode()), validators.plate),  # noqa: E501
     Recogniser("IP_ADDRESS", ".", re.compile(rf"(?<![0-9A-Za-z_.])(?:{_OCTET}\.){{3}}{_OCTET}(?![0-9A-Za-z_]|\.[0-9])".encode())),  # noqa: E501
     Recogniser("IP_ADDRESS", ":", re.compile(rb"(?<![0-9A-Za-z_:.])[0-9A-Fa-f:]{2,39}(?:(?:[0-9]{1,3}\.){3}[0-9]{1,3})?(?![0-9A-Za-z_:])"), validators.ipv6),  # noqa: E501
@@ -72,5 +70,33 @@ RECOGNISERS: tuple[Recogniser, ...] = (
     Recogniser("US_SSN", "#", _whole(r"[0-9]{3}([ -])[0-9]{2}\1[0-9]{4}"), validators.ssn, digits=9, bare=9),
 )  # fmt: skip
 
-ENTITIES: tuple[str, ...] = tuple(sorted({r.entity for r in RECOGNISERS}))
+_ASCII = "0-9A-Za-z_%+'"
+_LETTERS = (
+    r"\p{Latin}\p{Greek}\p{Cyrillic}\p{Armenian}\p{Georgian}\p{Hebrew}\p{Arabic}\p{Syriac}\p{Thaana}\p{Ethiopic}"
+    r"\p{Devanagari}\p{Bengali}\p{Gurmukhi}\p{Gujarati}\p{Oriya}\p{Tamil}\p{Telugu}\p{Kannada}\p{Malayalam}"
+    r"\p{Sinhala}\p{Cherokee}\p{Mongolian}\p{M}\p{Nd}"
+)
+"""Of scripts with spaces between words: they go on a local part."""
+_JOINED = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Bopomofo}\p{Hangul}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}\p{Yi}"
+"""Of scripts without, or whose words take endings of others: before an ASCII local part they are prose."""
+_ANY = r"\p{L}\p{M}\p{N}"
+_NAME = rf"[{_ASCII}{_LETTERS}.-]*[{_ASCII}{_LETTERS}-]"
+_LOCAL = rf'{_NAME}|[{_ASCII}{_ANY}.-]*[{_JOINED}]|"(?:[^"\\\r\n]|\\[^\r\n])+"'
+_TLD = r"(?:[Xx][Nn]--[0-9A-Za-z-]+|[A-Za-z]{2,63})"
+_HAN = "中国|中國|香港|台湾|台灣|澳门|澳門|新加坡|公司|集团|网络|網絡|网址|网店|网站|商城|商店|在线|中文网|公益|政务"
+"""Top-level domains of Han characters (IANA's root zone): elsewhere 。 ends a sentence."""
+_DOMAIN = "|".join(
+    (
+        rf"(?:[0-9A-Za-z-]+\.)+{_TLD}\b",
+        rf"(?:[{_ANY}-]+[.。｡])+(?:{_HAN}|{_TLD}\b)",
+        rf"(?:[{_ANY}-]+\.)+[{_ANY}]{{2,}}",
+        r"\[(?:IPv6:)?[0-9A-Fa-f:.]+\]",
+    )
+)
+ADDRESS = rf"(?:{_LOCAL})@(?:{_DOMAIN})"
+"""RE2 over folded UTF-8: e-mail addresses by RFC 5321, 4.1.2, and RFC 6531. The ASCII domain first: Chinese may follow
+it. A local part that ends in Chinese is taken with what is before it; one that ends in ASCII begins there."""
+EMAIL = "EMAIL"
+
+ENTITIES: tuple[str, ...] = tuple(sorted({EMAIL, *(r.entity for r in RECOGNISERS)}))
 """Every entity that has a recogniser; ``governed_api.governance.Entity`` names the same."""

@@ -180,25 +180,34 @@ def test_a_hook_may_begin_where_a_pattern_ended_and_end_where_one_begins() -> No
 
 
 def test_folding_is_unicodes_own_for_every_character() -> None:
-    """NFKC where that has ASCII that matters; spaces, dashes, digits and what can't be seen by their categories, marks
-    by their blocks."""
-    spaces = {c for c in range(sys.maxunicode) if unicodedata.category(chr(c)) == "Zs"} - {0x20, 0x1680}
-    dashes = {ord(c) for c in "‐‑‒–—―⁃−﹘﹣－"}
-    marks = {*range(0x300, 0x370), *range(0x20D0, 0x2100)}
-    assert {unicodedata.category(chr(c)) for c in marks} <= {"Mn", "Me", "Cn"}
-    unseen = {0xAD, *marks, 0x180E, *range(0x200B, 0x2010), *range(0x2060, 0x2065), 0xFEFF}
-    unseen |= {*range(0xFE00, 0xFE10), *range(0xE0000, 0xE0080), *range(0xE0100, 0xE01F0)}  # variation selectors, tags
-    wanted = dict.fromkeys(spaces, " ") | dict.fromkeys(dashes, "-") | dict.fromkeys(unseen, "")
-    wanted |= {ord("（"): "(", ord("）"): ")", ord("："): ":"}
+    """Digits of any form, NFKC where that has ASCII that matters; spaces, dashes and what shows nothing of its own by
+    their categories, and by name where Unicode calls them letters or symbols."""
+    wanted = {
+        ord("（"): "(",
+        ord("）"): ")",
+        ord("："): ":",
+        ord("。"): ".",
+        ord("｡"): ".",
+        ord("➕"): "+",
+        0x2800: " ",
+    }
+    wanted |= dict.fromkeys(map(ord, "˗⁃⁻₋−⎯─━➖ー"), "-")
+    wanted |= dict.fromkeys((0x115F, 0x1160, 0x3164, 0xFFA0, *range(0xE0000, 0xE1000)), "")
+    wanted |= {first + n: chr(65 + n) for first in map(ord, "🅐🅰🇦") for n in range(26)}
     for code in range(0x80, sys.maxunicode + 1):
-        char = chr(code)
+        char, category = chr(code), unicodedata.category(chr(code))
         normal = unicodedata.normalize("NFKC", char)
-        if code in wanted:
+        if code in wanted or code == 0x85:
             continue
-        if any(c.isascii() and (c.isalnum() or c in "@._+-") for c in normal):
+        if category in ("Mn", "Me", "Cf", "Cc"):
+            wanted[code] = ""
+        elif category in ("Zs", "Pd"):
+            wanted[code] = " " if category == "Zs" else "-"
+        elif (digit := unicodedata.digit(char, None)) is not None:
+            wanted[code] = str(digit)
+        elif any(c.isascii() and (c.isalnum() or c in "@._+-") for c in normal):
             wanted[code] = normal
-        elif unicodedata.category(char) == "Nd":
-            wanted[code] = str(unicodedata.digit(char))
+    wanted |= dict.fromkeys((*range(9), *range(14, 32), 127), "")
     assert fold_table() == wanted
 
 

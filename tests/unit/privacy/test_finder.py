@@ -1,5 +1,6 @@
 """What is planted is found, where it was planted; what isn't there isn't found."""
 
+import time
 import unicodedata
 from collections.abc import Iterable
 from typing import get_args
@@ -183,6 +184,88 @@ def test_only_the_hooks_asked_for():
 )
 def test_a_hook_s_place_outside_of_the_text_is_passed_over(places: list[tuple[int, int]]):
     assert Finder(hooks=[Hook("NAME", lambda _: places)]).find("abcde") == []
+
+
+ADDRESSES = [
+    "josé@example.com", "josé.garcía@example.com", "müller@example.de", "ışık@example.com.tr", "иван@пример.рф",
+    "νίκος@example.gr", "аlice@example.com", "محمد@example.com", "राम@उदाहरण.भारत",
+    "홍길동@example.kr", "สมชาย@example.co.th",
+    "用户@例子.中国", "用户@例子。中国", "张三@example.com",
+    "user@exämple.com", "user@mail.例子.香港",
+    "user@xn--fsqu00a.xn--0zwm56d", "alice＠example．com", "alice@example。com", "al\u00adice@exam\u200bple.com",
+    "alice\u202e@example.com", "ali\u2066ce@ex\u2069ample.com", "alice\x08@exam\x00ple.com", "ali\u1ab0ce@example.com",
+    "ali\ufe20ce@example.com", '"john doe"@example.com', '"a\\"b@c"@example.com', "alice@[192.168.1.1]",
+    "alice@[IPv6:2001:db8::1]", "𝒶𝓁𝒾𝒸𝑒@example.com",
+]  # fmt: skip
+"""By RFC 5321, 6531 and 3490, and as people hide them."""
+HIDDEN = {
+    "PHONE_NUMBER": [
+        "١٣٨٠٠١٣٨٠٠٠", "❶❸❽⓿⓿❶❸❽⓿⓿⓿", "➀➂➇00➀➂➇000", "⒈⒊⒏🄀🄀⒈⒊⒏🄀🄀🄀", "138\u202d0013\u202c8000",
+        "138\u2067 0013\u2069 8000",
+        "138\x000013\x7f8000", "138\x1b0013\x9f8000", "1\u1dc038\u1dc00013\u1dc08000", "138\ufe200013\ufe208000",
+        "138\u3164 0013\u3164 8000", "138\u16800013\u16808000", "138\u28000013\u28008000", "138ー0013ー8000",
+        "138֊0013֊8000",
+        "138⁻0013⁻8000", "138〜0013〜8000", "138\u061c00138\u180e000", "138\U000e0fff00138000", "➕8613800138000",
+    ],
+    "IBAN": [
+        "DE89\u202c3704\u202c0044\u202c0532\u202c0130\u202c00", "🅓🅔89370400440532013000", "🇩🇪89370400440532013000",
+        "ＤＥ❽❾370400440532013000", "DE\x0089370400440532013000",
+    ],
+    "CN_RESIDENT_ID": [
+        "11010519491231002\u2066X", "❶10105❶949❶23❶002X", "110105\x0019491231\x00002X", "110105ー19491231ー002X",
+    ],
+    "IP_ADDRESS": ["192。168。1。10", "192.168.\u20661.10"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("address", ADDRESSES)
+@pytest.mark.parametrize(("before", "behind"), [("", ""), ("to ", " now"), ("(", ")"), ("<", ">"), ("；", "，谢谢")])
+def test_addresses_of_any_script_and_form_are_found_whole(address: str, before: str, behind: str) -> None:
+    text = before + address + behind
+    assert found(text) == [("EMAIL", address)], [f"{ord(c):x}" for c in address]
+
+
+@pytest.mark.parametrize(("entity", "value"), [(e, v) for e, values in HIDDEN.items() for v in values])
+def test_what_shows_nothing_or_looks_like_ascii_hides_no_number(entity: str, value: str) -> None:
+    assert found(f"号码 {value}，ok") == [(entity, value)]
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("邮箱是zhang@example.com。谢谢", "zhang@example.com"),
+        ("写到zhang@example.com是我的", "zhang@example.com"),
+        ("métro, zhang@example.com, été", "zhang@example.com"),
+        ("13800138000@qq.com", "13800138000@qq.com"),
+    ],
+)
+def test_prose_around_an_address_stays(text: str, address: str) -> None:
+    assert found(text) == [("EMAIL", address)]
+
+
+@pytest.mark.parametrize(
+    "text", ["大家@张三。谢谢大家", "@用户 你好。", "é@", "@é.fr", '"@', "a@b", "tab\t123\t4567", "١٢٣"]
+)
+def test_what_is_no_address_is_none(text: str) -> None:
+    assert found(text) == []
+
+
+@pytest.mark.parametrize("part", ["a.b@", "é", '"@', "@。", "@a。", '"', "a@[1", '\\"', "用@", "é@é.", "\u202e1", "❶"])
+def test_time_grows_with_length_alone(part: str) -> None:
+    """An attacker's text costs what another costs: thirty-two times as long, far less than its square."""
+    finder = Finder()
+
+    def seconds(times: int) -> float:
+        text = part * times
+        took = []
+        for _ in range(3):
+            began = time.process_time()
+            finder.find(text)
+            took.append(time.process_time() - began)
+        return min(took)
+
+    seconds(64)
+    assert seconds(64_000) < 200 * max(seconds(2_000), 2e-4)
 
 
 @pytest.mark.parametrize("place", [(0, 1), (0, 5), (4, 5)])
