@@ -1,34 +1,72 @@
 """Where models and data may come from: the schemes of ``storageUri`` and ``data.uri``, and what each one means."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["SCHEMES", "Scheme", "claim_of", "file_of", "scheme_of", "uri_pattern"]
+__all__ = [
+    "SCHEMES",
+    "HubPlace",
+    "RegistryPlace",
+    "Scheme",
+    "claim_of",
+    "file_of",
+    "scheme_of",
+    "uri_pattern",
+]
+
+_BUCKET = r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}/[^\s?#]+"
+_HUB = r"(?P<repository>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)@(?P<revision>[A-Za-z0-9][\w.-]*)(/(?P<file>[^\s?#]+))?"
+_REGISTRY = (
+    r"(?P<registry>[A-Za-z0-9.-]+(:[0-9]+)?)/(?P<repository>[a-z0-9]+([._/-]+[a-z0-9]+)*)"
+    r"((:(?P<tag>\w[\w.-]{0,127}))?@(?P<digest>sha256:[0-9a-f]{64})|:(?P<only>\w[\w.-]{0,127}))"
+)
 
 
 @dataclass(frozen=True)
 class Scheme:
-    """``prefix`` begins a URI. ``claim``: what follows is a PersistentVolumeClaim of the model's namespace and a path
-    in it; else a path, which only ``governed run`` can reach."""
+    """``prefix`` begins a URI, ``rest`` (regular expression) goes on. ``claim``: what follows is a
+    PersistentVolumeClaim of the model's namespace and a path in it. ``remote``: files are fetched over the network.
+    Neither: a path, which only ``governed run`` can reach. ``form``: as people are told."""
 
     prefix: str
-    claim: bool
+    rest: str
+    form: str
+    claim: bool = False
+    remote: bool = False
+
+    @property
+    def name(self) -> str:
+        """Without punctuation: ``https``."""
+        return self.prefix.partition(":")[0]
 
 
-SCHEMES = (Scheme("file:", claim=False), Scheme("pvc://", claim=True))
+SCHEMES = (
+    Scheme("file:", r".+", "file:PATH"),
+    Scheme("pvc://", r".+", "pvc://CLAIM/PATH", claim=True),
+    Scheme("https://", r"[^\s/?#@]+/[^\s#]*[^\s#/]", "https://HOST/PATH", remote=True),
+    Scheme("http://", r"[^\s/?#@]+/[^\s#]*[^\s#/]", "http://HOST/PATH (HOST of the cluster)", remote=True),
+    Scheme("s3://", _BUCKET, "s3://BUCKET/KEY", remote=True),
+    Scheme("gs://", _BUCKET, "gs://BUCKET/KEY", remote=True),
+    Scheme("az://", _BUCKET, "az://CONTAINER/KEY", remote=True),
+    Scheme("hf://", _HUB, "hf://ORG/NAME@REVISION[/FILE]", remote=True),
+    Scheme("oci://", _REGISTRY, "oci://REGISTRY/REPOSITORY:TAG[@sha256:…]", remote=True),
+)
 
 
 def uri_pattern(ending: str = "") -> str:
-    """Regular expression (RE2) of the URIs that are known; ``ending``: how the path must end."""
-    return f"^({'|'.join(scheme.prefix for scheme in SCHEMES)}).+{ending}$"
+    """Regular expression (RE2) of the URIs on this machine and on volumes; ``ending``: how the path must end."""
+    return f"^({'|'.join(scheme.prefix for scheme in SCHEMES if not scheme.remote)}).+{ending}$"
 
 
 def scheme_of(uri: str) -> Scheme:
-    """Raises ValueError."""
+    """Raises ValueError, saying what was expected, for a URI that has none of the forms."""
     for scheme in SCHEMES:
         if uri.startswith(scheme.prefix):
+            if re.fullmatch(scheme.rest, uri.removeprefix(scheme.prefix)) is None:
+                raise ValueError(f"{uri[:300]}: expected {scheme.form}")
             return scheme
-    raise ValueError(f"{uri}: expected a URI that begins with {' or '.join(scheme.prefix for scheme in SCHEMES)}")
+    raise ValueError(f"{uri[:300]}: expected one of {', '.join(scheme.form for scheme in SCHEMES)}")
 
 
 def claim_of(uri: str | None) -> str | None:
@@ -40,9 +78,11 @@ def claim_of(uri: str | None) -> str | None:
 
 def file_of(uri: str, base: Path) -> Path:
     """The file, where ``base`` is the mounted claim, or what a relative path begins at. Raises ValueError for a path
-    that leaves its claim, through a symbolic link too."""
+    that leaves its claim, through a symbolic link too, and for what lies elsewhere."""
     scheme = scheme_of(uri)
     rest = uri.removeprefix(scheme.prefix)
+    if scheme.remote:
+        raise ValueError(f"{uri}: expected a file of this machine or of a volume")
     if not scheme.claim:
         return base / rest.removeprefix("//")
     claim, _, inside = rest.partition("/")
@@ -50,3 +90,38 @@ def file_of(uri: str, base: Path) -> Path:
     if not path.is_relative_to(base.resolve()):
         raise ValueError(f"{uri}: the path leaves the volume of claim {claim}")
     return path
+
+
+@dataclass(frozen=True)
+class HubPlace:
+    """``hf://ORG/NAME@REVISION[/FILE]``; the revision is a commit, tag or branch."""
+
+    repository: str
+    revision: str
+    file: str
+
+    @classmethod
+    def parse(cls, uri: str) -> "HubPlace":
+        """Raises ValueError."""
+        found = re.fullmatch(f"hf://{_HUB}", uri)
+        if found is None:
+            raise ValueError(f"{uri}: expected hf://ORG/NAME@REVISION[/FILE]")
+        return cls(found["repository"], found["revision"], found["file"] or "")
+
+
+@dataclass(frozen=True)
+class RegistryPlace:
+    """``oci://REGISTRY/REPOSITORY[:TAG][@sha256:…]``; the digest counts where there is one."""
+
+    registry: str
+    repository: str
+    tag: str
+    digest: str
+
+    @classmethod
+    def parse(cls, uri: str) -> "RegistryPlace":
+        """Raises ValueError."""
+        found = re.fullmatch(f"oci://{_REGISTRY}", uri)
+        if found is None:
+            raise ValueError(f"{uri}: expected oci://REGISTRY/REPOSITORY:TAG[@sha256:…]")
+        return cls(found["registry"], found["repository"], found["tag"] or found["only"] or "", found["digest"] or "")

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
-__all__ = ["LONGEST_URL", "Resolve", "Target", "Url", "is_internal", "parsed", "resolved", "target"]
+__all__ = ["LONGEST_URL", "Resolve", "Target", "Url", "is_internal", "is_public", "parsed", "resolved", "target"]
 
 LONGEST_URL = 2048
 _PORTS = {"http": 80, "https": 443}
@@ -75,7 +75,7 @@ async def target(text: str, resolve: Resolve = resolved, *, remedy: str) -> Targ
     (``remedy``: what to do then), OSError."""
     url = parsed(text)
     addresses = await resolve(url.host, url.port)
-    if not is_internal(url.host) and (private := [address for address in addresses if not _public(address)]):
+    if not is_internal(url.host) and (private := [address for address in addresses if not is_public(address)]):
         raise ValueError(f"expected a public address behind {url.host}, found {private[0]}; {remedy}")
     if not addresses:
         raise ValueError(f"expected an address of {url.host}, found none")
@@ -84,7 +84,8 @@ async def target(text: str, resolve: Resolve = resolved, *, remedy: str) -> Targ
     return Target(split._replace(netloc=f"{literal}:{url.port}").geturl(), split.netloc, url.host)
 
 
-def _public(address: str) -> bool:
+def is_public(address: str) -> bool:
+    """Whether anybody on the internet may be called there: not this machine, a private network or many at once."""
     parsed = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(parsed, ipaddress.IPv6Address) and parsed.ipv4_mapped is not None:
         parsed = parsed.ipv4_mapped

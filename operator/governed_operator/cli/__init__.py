@@ -16,6 +16,7 @@ from governed_operator.cli import (
     infer,
     init,
     inspect,
+    pin,
     render,
     report,
     run,
@@ -34,6 +35,7 @@ app = typer.Typer(
 for module in (
     validate,
     inspect,
+    pin,
     init,
     render,
     run,

@@ -117,12 +117,13 @@ def test_a_uri_leads_to_a_file(tmp_path: Path, uri: str, path: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "uri", ["pvc://c/../a.csv", "pvc://c/../../etc/passwd", "pvc://c/link/a.csv", "s3://b/a.csv", ""]
+    "uri", ["pvc://c/../a.csv", "pvc://c/../../etc/passwd", "pvc://c/link/a.csv", "s3://bucket/a.csv", ""]
 )
 def test_a_uri_out_of_its_claim_is_refused(tmp_path: Path, uri: str) -> None:
     (tmp_path / "inside").mkdir()
     (tmp_path / "inside" / "link").symlink_to(tmp_path)
     with pytest.raises(
-        ValueError, match=r"leaves the volume of claim c|expected a URI that begins with file: or pvc://"
+        ValueError,
+        match=r"leaves the volume of claim c|expected a file of this machine or|expected one of file:PATH, pvc:",
     ):
         file_of(uri, tmp_path / "inside")
