@@ -42,14 +42,12 @@ def shown_worse(canary: Failures, stable: Failures, budget: float) -> bool:
 def evidence_above(seen: Failures, budget: float) -> float:
     """Logarithm of the e-value against "at most ``budget``, in [0, 1], of the requests fail": the mean likelihood ratio
     over ODDS. Each ratio is a supermartingale under every share up to the budget (Wald 1945), so their mean is."""
-    good = seen.requests - seen.failed
     if budget >= 1:
         return -math.inf
     if budget <= 0:
         return math.inf if seen.failed else 0.0
-    odds = budget / (1 - budget)
-    shares = [odds * times / (1 + odds * times) for times in ODDS]
-    ratios = [seen.failed * math.log(q / budget) + good * math.log((1 - q) / (1 - budget)) for q in shares]
+    # a share whose odds are t times the budget's is b · t / (1 + b (t − 1)): it and its complement, over the budget's
+    ratios = [seen.failed * math.log(t) - seen.requests * math.log1p(budget * (t - 1)) for t in ODDS]
     top = max(ratios)
     return top + math.log(sum(math.exp(r - top) for r in ratios) / len(ratios))
 

@@ -12,7 +12,7 @@ from builders import DIGEST, IMPORTED, NOW, child, observed, report, resolved, w
 from governed_api.model import GovernedModelStatus, RevisionStatus
 from governed_operator.desired.decision import Revision
 from governed_operator.policy.canary import judge
-from governed_operator.policy.errors import LEVEL, Failures, evidence_above, evidence_worse, shown_worse
+from governed_operator.policy.errors import LEVEL, ODDS, Failures, evidence_above, evidence_worse, shown_worse
 
 Counts = tuple[int, int]
 
@@ -153,3 +153,17 @@ def test_a_canary_at_its_budget_is_seldom_rejected_however_often_one_looks() -> 
 
     assert ever(200, 0.01) <= 200 * LEVEL
     assert ever(20, 0.05) >= 19, "and one at five times its budget nearly always"
+
+
+@pytest.mark.parametrize("budget", [math.nextafter(1, 0), 1 - 1e-12, math.nextafter(0, 1), 1e-300])
+@pytest.mark.parametrize("failed", [0, 1, 999, 1000])
+def test_a_budget_next_to_an_end_is_judged_like_the_end(budget: float, failed: int) -> None:
+    evidence = evidence_above(Failures(failed, 1000), budget)
+    if budget > 0.5:
+        assert evidence <= 1e-6, "so large a budget is never shown to be exceeded"
+    elif failed > 1:
+        assert evidence >= math.log(1 / LEVEL)
+    elif failed:
+        assert evidence == pytest.approx(math.log(sum(ODDS) / len(ODDS))), "one is told from none, and decides nothing"
+    else:
+        assert evidence <= 1e-6
