@@ -26,11 +26,11 @@ def command(
     row = features(instance)
     try:
         with ModelClient(url, name) as client:
-            answer = client.infer([row])
+            answer, metadata = client.infer([row]), client.metadata()
     except ClientError as error:
         fail(str(error))
     if as_json:
         sys.stdout.write(printable(json.dumps(answer, ensure_ascii=False, indent=2), keep="\n"))
         print()
         return
-    plain_console().print(answer_view(answer))
+    plain_console().print(answer_view(answer, metadata))

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 from urllib.parse import quote
 
 import httpx
@@ -34,10 +34,25 @@ class Tensor(DeclaredTensor):
     data: list[Scalar]
 
 
+class ModelParameters(TypedDict, total=False):
+    """Beside V2: the classes, as probabilities order them, and the chance with which sets or intervals hold the
+    truth."""
+
+    classes: list[str | int]
+    coverage: float
+
+
 class Metadata(TypedDict):
     """What a client needs of a model's V2 metadata."""
 
     inputs: list[DeclaredTensor]
+    parameters: NotRequired[ModelParameters]
+
+
+class AnswerParameters(TypedDict, total=False):
+    """Of an answer: the mitigation of bias that the model was trained with."""
+
+    mitigation: str
 
 
 class InferAnswer(TypedDict):
@@ -45,6 +60,7 @@ class InferAnswer(TypedDict):
 
     id: str
     outputs: list[Tensor]
+    parameters: NotRequired[AnswerParameters]
 
 
 class Explained(TypedDict, total=False):

@@ -1,13 +1,25 @@
 """Answers and explanations as a person reads them."""
 
+from collections.abc import Sequence
+
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from governed_api.json_types import Json
 from governed_operator.local.bars import signed_bar
-from governed_operator.local.client import Condition, ExplainAnswer, Explained, Explanation, InferAnswer
+from governed_operator.local.client import (
+    Condition,
+    ExplainAnswer,
+    Explained,
+    Explanation,
+    InferAnswer,
+    Metadata,
+    Tensor,
+)
 
+SET, INTERVAL = "prediction_set", "prediction_interval"
+"""Outputs with a promised coverage."""
 PAIRS = 10
 """Interactions that are printed."""
 
@@ -15,12 +27,34 @@ GROUPS = 20
 """Groups of a hierarchy that are printed."""
 
 
-def answer_view(answer: InferAnswer) -> RenderableType:
-    """Every output of a V2 answer, a line each, and the request's id."""
+def answer_view(answer: InferAnswer, metadata: Metadata) -> RenderableType:
+    """Every output of a V2 answer, a line each, and the request's id. ``metadata``: of the model, which names what a
+    column of probabilities or of a set is about."""
+    known = metadata.get("parameters", {})
+    classes = [str(one) for one in known.get("classes", [])]
+    promise = f"holds the truth with a chance of {known['coverage']:g}" if "coverage" in known else ""
     table = Table(box=None, pad_edge=False, show_header=False)
     for output in answer["outputs"]:
-        table.add_row(output["name"], Text(", ".join(_short(value) for value in output["data"]), style="bold"))
-    return Group(table, Text(f"request {answer['id']}", style="dim"))
+        promised = promise if output["name"] in (SET, INTERVAL) else ""
+        table.add_row(output["name"], Text(_values(output, classes), style="bold"), Text(promised, style="dim"))
+    mitigation = answer.get("parameters", {}).get("mitigation", "")
+    told = f" · trained with mitigation of bias: {mitigation}" if mitigation else ""
+    return Group(table, Text(f"request {answer['id']}{told}", style="dim"))
+
+
+def _values(output: Tensor, classes: Sequence[str]) -> str:
+    """Classes by name: of probabilities before each, of a set those that are in it."""
+    data = output["data"]
+    if output["name"] not in (SET, "probabilities") or not classes or len(data) % len(classes):
+        return ", ".join(_short(value) for value in data)
+    parts = []
+    for start in range(0, len(data), len(classes)):
+        row = list(zip(classes, data[start : start + len(classes)], strict=True))
+        if output["name"] == SET:
+            parts.append("{" + ", ".join(name for name, inside in row if inside) + "}")
+        else:
+            parts.append(", ".join(f"{name} {_short(value)}" for name, value in row))
+    return "; ".join(parts)
 
 
 def explanation_view(answer: ExplainAnswer) -> RenderableType:

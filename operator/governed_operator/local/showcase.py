@@ -75,7 +75,7 @@ async def _predictions(console: Console, client: ModelClient, sample: Sample) ->
     answer = await asyncio.to_thread(client.infer, [example])
     taken = (time.perf_counter() - began) * 1000
     console.print(Text(" ".join(f"{k}={v}" for k, v in example.items())))
-    console.print(answer_view(answer))
+    console.print(answer_view(answer, await asyncio.to_thread(client.metadata)))
     console.print(Text(f"{taken:.1f} ms", style="dim"))
     for rows in batches:
         await asyncio.to_thread(client.infer, rows)

@@ -72,13 +72,14 @@ class Output:
 class Signature:
     """All inputs, in feature order, and all outputs. ``classes`` of a classifier, as ``label`` names them. ``graph``:
     how they fit a graph that others exported. ``mitigation``: of bias, applied in training, which every answer names;
-    "": none."""
+    "": none. ``coverage``: the chance with which a set or an interval holds the truth; None: there is none."""
 
     inputs: tuple[Input, ...]
     outputs: tuple[Output, ...]
     classes: tuple[str | int, ...] = ()
     graph: Graph | None = None
     mitigation: str = ""
+    coverage: float | None = None
     index: dict[str, int] = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -102,7 +103,7 @@ class Signature:
             for f in manifest.features
         )
         outputs = tuple(Output(o.name, o.dtype, tuple(o.shape[1:])) for o in manifest.outputs)
-        return cls(inputs, outputs, tuple(manifest.classes), mitigation=manifest.mitigation)
+        return cls(inputs, outputs, tuple(manifest.classes), mitigation=manifest.mitigation, coverage=manifest.coverage)
 
     @classmethod
     def of_graph(cls, graph: Graph) -> "Signature":

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from governed_api.version import __version__
 from governed_operator.cli import app
 from governed_operator.local.client import ModelClient
-from governed_operator.local.explanation_view import GROUPS, PAIRS, explanation_view
+from governed_operator.local.explanation_view import GROUPS, PAIRS, answer_view, explanation_view
 from governed_operator.local.plain_console import plain_console
 from governed_serving.explainer.service.protocol import Parameters
 
@@ -29,11 +29,37 @@ ANSWER = {
 }
 
 
-def printed(answer):
+def printed(answer, metadata=None):
+    """An explanation; with ``metadata`` an answer."""
     console = plain_console(width=100)
     with console.capture() as caught:
-        console.print(explanation_view(answer))
+        console.print(explanation_view(answer) if metadata is None else answer_view(answer, metadata))
     return caught.get()
+
+
+def words(text):
+    return " ".join(text.split())
+
+
+def output(name, *data):
+    return {"name": name, "datatype": "FP32", "shape": [1, len(data)], "data": list(data)}
+
+
+def test_an_answer_names_classes_what_is_promised_and_what_was_mitigated():
+    """A set as false, true said nothing to who doesn't know the order of classes."""
+    outputs = [output("probabilities", 0.25, 0.75), output("label", "refer"), output("prediction_set", True, True)]
+    known = {"parameters": {"classes": ["approve", "refer"], "coverage": 0.9}}
+    text = words(printed({"id": "1", "outputs": outputs, "parameters": {"mitigation": "reweighing"}}, known))
+    assert "approve 0.25, refer 0.75" in text
+    assert "{approve, refer} holds the truth with a chance of 0.9" in text
+    assert "trained with mitigation of bias: reweighing" in text
+    one = printed({"id": "1", "outputs": [output("prediction_set", 0, 1, 1, 0)]}, known)
+    assert "{refer}; {approve}" in one
+    regression = {"parameters": {"classes": [], "coverage": 0.5}}
+    text = words(printed({"id": "1", "outputs": [output("prediction_interval", -1.5, 2.0)]}, regression))
+    assert "-1.5, 2 holds the truth with a chance of 0.5" in text
+    bare = printed({"id": "1", "outputs": [output("probabilities", 0.5, 0.5), output("x", 7)]}, {"inputs": []})
+    assert ("0.5, 0.5" in bare, "chance" in bare, "mitigation" in bare) == (True, False, False)
 
 
 def test_interactions_stand_below_the_attributions_that_they_are_part_of():

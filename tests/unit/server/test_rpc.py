@@ -82,10 +82,11 @@ async def test_an_answer_names_the_mitigation_that_was_trained_with(rpc: Client)
     plain = await rpc("ModelInfer", model_name="credit", inputs=typed())
     assert "mitigation" not in plain.parameters
     data = rpc.gateway.serving().plane
-    data.signature = replace(data.signature, mitigation="reweighing")
+    data.signature = replace(data.signature, mitigation="reweighing", coverage=0.9)
     told = await rpc("ModelInfer", model_name="credit", inputs=typed())
     assert told.parameters["mitigation"].string_param == "reweighing"
-    assert rpc.gateway.serving().metadata()["parameters"]["mitigation"] == "reweighing"
+    told = rpc.gateway.serving().metadata()["parameters"]
+    assert (told["mitigation"], told["coverage"]) == ("reweighing", 0.9)
 
 
 async def test_health_and_metadata(rpc: Client) -> None:

@@ -240,6 +240,8 @@ class HttpService:
         parameters: dict[str, object] = {"artefact": identity.artefact, "classes": list(signature.classes)}
         if signature.mitigation:
             parameters["mitigation"] = signature.mitigation
+        if signature.coverage is not None:
+            parameters["coverage"] = signature.coverage
         return {
             "name": identity.model,
             "versions": [identity.revision] if identity.revision else [],
