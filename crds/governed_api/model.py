@@ -60,6 +60,9 @@ class Model(Part):
     makes the model."""
     digest: str | None = Field(default=None, pattern=r"^sha256:[0-9a-f]{64}$")
     """Expected SHA-256 of the file at storageUri; the model doesn't serve when it differs."""
+    volume_size: str | None = Field(default=None, pattern=r"^[1-9][0-9]*(Mi|Gi)$")
+    """Of the memory volume that holds the model's files in each pod, where they are more than 1Gi; `governed init`
+    takes it from the file."""
     inputs: list[TensorInput] | None = Field(default=None, max_length=256, json_schema_extra={"x-list-map-key": "name"})
     """Inputs of the ONNX file at storageUri, where more is to be said than the graph says; `governed inspect` suggests
     them."""
@@ -72,6 +75,11 @@ class Model(Part):
     resources: Resources = Resources()
     """Of the server's container."""
 
+    @property
+    def room(self) -> str:
+        """``volume_size``, or what it is without."""
+        return self.volume_size or "1Gi"
+
     RULES: ClassVar[tuple[Rule, ...]] = (
         Rule(
             "!has(self.storageUri) || has(self.digest)",
@@ -83,6 +91,11 @@ class Model(Part):
             "(!has(self.inputs) && !has(self.outputs)) || has(self.storageUri)",
             "inputs and outputs describe the ONNX file at storageUri: trained models and runtimes describe themselves",
             ".inputs",
+        ),
+        Rule(
+            "!has(self.volumeSize) || !has(self.runtime)",
+            "volumeSize is of a model that is served in process: a runtime brings its own volume",
+            ".volumeSize",
         ),
         Rule(
             "(self.modelFormat.name == 'runtime') == has(self.runtime)",

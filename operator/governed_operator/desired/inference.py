@@ -83,7 +83,7 @@ def _volumes(subject: Subject, revision: Revision) -> list[Manifest]:
     out = [
         pod.spec_volume(object_names.serving_config(revision.model.name, revision.document)),
         *(pod.keys_volume(subject.name, spec, role) for role in _roles(spec)),
-        pod.memory_volume("model", "1Gi"),
+        pod.memory_volume("model", canonical(spec.predictor.model.room)),
         {"name": "spool", "emptyDir": {"sizeLimit": canonical(spec.governance.audit.spool_size)}},
         pod.memory_volume("tmp", "64Mi"),
         pod.account_volume(),

@@ -2,7 +2,7 @@
 
 from governed_serving.formats.background import background_columns, header_of
 from governed_serving.formats.description import Declared, Node, describe, rowwise, settled
-from governed_serving.formats.onnx_file import MAX_BYTES, MAX_TENSORS, OnnxFile, read
+from governed_serving.formats.onnx_file import MAX_BYTES, MAX_TENSORS, OnnxFile, read, volume_for
 from governed_serving.formats.trial_process import Said, TrialAnswer, TrialRequest, run_trial
 
 __all__ = [
@@ -21,4 +21,5 @@ __all__ = [
     "rowwise",
     "run_trial",
     "settled",
+    "volume_for",
 ]

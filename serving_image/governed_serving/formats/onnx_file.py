@@ -12,15 +12,20 @@ from governed_serving.decoding import decode_json
 if TYPE_CHECKING:
     from onnx import AttributeProto, GraphProto, NodeProto, TensorProto
 
-__all__ = ["MAX_BYTES", "MAX_TENSORS", "OnnxFile", "read"]
+__all__ = ["MAX_BYTES", "MAX_TENSORS", "OnnxFile", "read", "volume_for"]
 
-MAX_BYTES = 900 << 20
-"""What an inference pod's memory volume for the model (1 GiB) has room for."""
+MAX_BYTES = 2**31 - 1
+"""A protobuf message can't be longer."""
 MAX_TENSORS = 256
 """Inputs or outputs: each is a column of every record of the journal."""
 _DEPTH = 16
 """Graphs within graphs."""
 _LEAVES = "save the model as one file, such as with onnx.save(model, path, save_as_external_data=False)"
+
+
+def volume_for(size: int) -> str:
+    """predictor.model.volumeSize that a file of so many bytes needs, with room for rows and a manifest beside it."""
+    return f"{-(-(size + size // 10) >> 20) + 16}Mi"
 
 
 @dataclass(frozen=True)
@@ -44,8 +49,8 @@ def read(data: bytes) -> OnnxFile:
 
     if len(data) > MAX_BYTES:
         raise MalformedArtefact(
-            f"ONNX file: expected at most {MAX_BYTES >> 20} MiB, found {len(data) >> 20}; compress it, or serve it "
-            "by a predictor.model.runtime"
+            f"ONNX file: expected at most {MAX_BYTES >> 20} MiB, as one file can hold, found {len(data) >> 20}; "
+            "compress it, or serve it by a predictor.model.runtime"
         )
     try:
         model = onnx.load_model_from_string(data)

@@ -6,10 +6,12 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from governed_api.model import Model
 from governed_api.names import API_VERSION, KIND, MAX_MODEL_NAME
 from governed_api.printable import printable
+from governed_api.quantities import whole_bytes
 from governed_serving.artefact import Graph, MalformedArtefact, Tensor
-from governed_serving.formats import TrialAnswer, TrialRequest, header_of, run_trial
+from governed_serving.formats import TrialAnswer, TrialRequest, header_of, run_trial, volume_for
 
 __all__ = ["Inspected", "inspected", "manifest_of", "screen"]
 
@@ -140,7 +142,7 @@ def _audited(found: Inspected) -> str:
 def manifest_of(found: Inspected, name: str, uri: str, rows: Rows | None = None) -> str:
     """A manifest that serves the file, as YAML; columns that nobody has named are those of ``rows``, else x1, x2 …
     Raises MalformedArtefact where ``rows`` don't fit."""
-    called = _name(name or found.path.stem)
+    called, needed = _name(name or found.path.stem), volume_for(found.size)
     lines = [
         f"apiVersion: {API_VERSION}",
         f"kind: {KIND}",
@@ -150,6 +152,7 @@ def manifest_of(found: Inspected, name: str, uri: str, rows: Rows | None = None)
         "    model:",
         f"      storageUri: {_quoted(uri)}",
         f"      digest: {found.digest}",
+        *([f"      volumeSize: {needed}"] if whole_bytes(needed) > whole_bytes(Model().room) else []),
     ]
     matrices = found.matrices if found.table else []
     columns = _columns(found, matrices, rows)

@@ -46,6 +46,17 @@ def test_an_onnx_file_becomes_an_artefact(tmp_path: Path, monkeypatch: pytest.Mo
     assert onnx.load_from_string(found.model).graph.name == "g"
 
 
+def test_a_pod_s_volume_has_room_for_the_file(tmp_path: Path) -> None:
+    digest = onnx_file(tmp_path / "m.onnx")
+    spec = {"predictor": {"model": {"storageUri": "file:m.onnx", "digest": digest, "volumeSize": "16Mi"}}}
+    small = ResolvedModel.model_validate({"name": "m", "namespace": "default", "spec": spec})
+    with pytest.raises(MalformedArtefact, match="volumeSize: expected room for the file's 0 MiB, found 16Mi; say 17Mi"):
+        packed_import(tmp_path / "m.onnx", digest, small)
+    spec["predictor"]["model"]["volumeSize"] = "17Mi"
+    enough = ResolvedModel.model_validate({"name": "m", "namespace": "default", "spec": spec})
+    assert unpack(packed_import(tmp_path / "m.onnx", digest, enough))
+
+
 def test_other_content_is_not_served(tmp_path: Path) -> None:
     digest = onnx_file(tmp_path / "m.onnx")
     model = resolved("file:m.onnx", digest)

@@ -1,5 +1,6 @@
 """`governed inspect` and `governed init`: one screen, and a manifest that validates and serves."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -86,6 +87,15 @@ def test_rows_name_the_columns_and_explain(tmp_path: Path) -> None:
     elsewhere.parent.mkdir()
     assert run.invoke(app, ["init", str(file), "-o", str(elsewhere)]).exit_code == 0
     assert yaml.safe_load(elsewhere.read_text())["spec"]["predictor"]["model"]["storageUri"] == f"file:{file}"
+
+
+def test_a_large_file_has_a_volume_of_its_size(tmp_path: Path) -> None:
+    (tmp_path / "m.onnx").write_bytes(classifier(zipped=True))
+    found = inspected(tmp_path / "m.onnx")
+    assert "volumeSize" not in manifest_of(found, "", "file:m.onnx")
+    written = yaml.safe_load(manifest_of(replace(found, size=1500 << 20), "", "file:m.onnx"))
+    assert validate(written) == []
+    assert written["spec"]["predictor"]["model"]["volumeSize"] == "1666Mi"
 
 
 @pytest.mark.parametrize(

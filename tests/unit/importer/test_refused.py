@@ -65,9 +65,9 @@ def test_what_is_no_model(data: bytes, message: str) -> None:
         read(data)
 
 
-def test_a_file_beyond_the_volume(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_longer_than_protobuf_holds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(onnx_file, "MAX_BYTES", 4)
-    with pytest.raises(MalformedArtefact, match="expected at most 0 MiB, found 0; compress it"):
+    with pytest.raises(MalformedArtefact, match="expected at most 0 MiB, as one file can hold, found 0; compress it"):
         read(b"12345")
 
 

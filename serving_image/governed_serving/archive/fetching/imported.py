@@ -25,7 +25,7 @@ from governed_serving.artefact import (
     pack,
 )
 from governed_serving.artefact.package import BACKGROUND, MANIFEST, MODEL
-from governed_serving.formats import Said, TrialRequest, background_columns, run_trial
+from governed_serving.formats import Said, TrialRequest, background_columns, run_trial, volume_for
 
 __all__ = ["packed_import"]
 
@@ -45,12 +45,23 @@ def packed_import(path: Path, expected: str, resolved: ResolvedModel, base: Path
     digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
     if digest != expected:
         raise Unverified(f"{path}: expected digest {expected}, found {digest}: it is not served")
+    _fits_volume(len(data), resolved)
     manifest, files = _manifest(path, data, resolved), {MODEL: data}
     _fits_rules(manifest, resolved)
     if (rows := _background(manifest, resolved, base)) is not None:
         files[BACKGROUND] = rows
     listed = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
     return pack({**files, MANIFEST: encode_manifest(msgspec.structs.replace(manifest, files=listed))})
+
+
+def _fits_volume(size: int, resolved: ResolvedModel) -> None:
+    """Raises MalformedArtefact where a pod's volume has no room for the file and what lies beside it."""
+    room, needed = resolved.spec.predictor.model.room, volume_for(size)
+    if whole_bytes(room) < whole_bytes(needed):
+        raise MalformedArtefact(
+            f"predictor.model.volumeSize: expected room for the file's {size >> 20} MiB, found {room}; say {needed}, "
+            "or compress it"
+        )
 
 
 def _fits_rules(manifest: Manifest, resolved: ResolvedModel) -> None:
