@@ -62,7 +62,7 @@ ERRORS = {
     "no inputs": (b"{}", "inputs"),
     "empty inputs": (b'{"inputs": []}', "'income'"),
     "wrong name": (with_tensor(0, name="salary"), "'salary': expected one of income"),
-    "missing feature": (json.dumps({"inputs": v2_body()["inputs"][1:]}).encode(), "'income': expected this feature"),
+    "missing feature": (json.dumps({"inputs": v2_body()["inputs"][1:]}).encode(), "'income': expected this input"),
     "string for a number": (with_tensor(0, data=["x"]), "'income': expected FP32 numbers, found a string at index 0"),
     "number for a string": (with_tensor(8, data=[1]), "'housing': expected strings, found int at index 0"),
     "BYTES for a number": (

@@ -46,7 +46,8 @@ def checked_whole(
         shape = fits(spec, given.shape)
         if shape is None:
             want = f"[{', '.join('any' if size < 0 else str(size) for size in spec.shape)}]"
-            raise InvalidRequest(f"input {spec.name!r}: expected shape {want}, found {quoted(given.shape)}")
+            least = " without a dimension of 0" if 0 in given.shape else ""
+            raise InvalidRequest(f"input {spec.name!r}: expected shape {want}{least}, found {quoted(given.shape)}")
         columns.append(_values(spec, given, data[places[spec.name]]))
         shapes.append(shape)
     return tuple(shapes), columns
@@ -73,7 +74,7 @@ def _places(signature: Signature, tensors: list[LooseTensor]) -> dict[str, int]:
         )
     if missing := [s.name for s in signature.inputs if s.name not in places]:
         raise InvalidRequest(
-            f"input {missing[0]!r}: expected this feature, found inputs without it; send all of {signature.names()}"
+            f"input {missing[0]!r}: expected this input, found inputs without it; send all of {signature.names()}"
         )
     return places
 
