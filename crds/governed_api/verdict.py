@@ -20,11 +20,13 @@ __all__ = [
     "BiasVerdict",
     "CalibrationBin",
     "CalibrationCurve",
+    "CoverageFinding",
     "GroupRate",
     "Intersections",
     "LabelledShare",
     "MetricFinding",
     "RecordedPart",
+    "SetCoverage",
     "Slice",
     "Slices",
     "StratifiedDifference",
@@ -226,6 +228,33 @@ class Intersections(RecordedPart):
     """Groups too small to be shown."""
 
 
+class CoverageFinding(RecordedPart):
+    """How many labelled rows' prediction sets or intervals hold the truth."""
+
+    group: str
+    rows: int = 0
+    """With a label and a set."""
+    covered: int = 0
+    coverage: float | None = None
+    """covered / rows."""
+    lower: float | None = None
+    """Lower end of its interval: all rows, groups and attributes together, at all looks."""
+    upper: float | None = None
+    """Upper end of the same."""
+    verdict: VerdictWord = "Unknown"
+    """Pass: shown to be as often as promised; Fail: shown to be less often. Unknown for long where it is just so."""
+
+
+class SetCoverage(RecordedPart):
+    """What was promised of the model's prediction sets or intervals, and what labelled rows that were served show; it
+    decides nothing."""
+
+    promised: float
+    overall: CoverageFinding
+    groups: dict[str, list[CoverageFinding]] = {}
+    """Attribute → its groups with support."""
+
+
 class AlarmState(RecordedPart):
     """What a failed verdict demands, and who has taken it over."""
 
@@ -284,6 +313,8 @@ class BiasVerdict(AuditorReport):
     come."""
     slices: Slices = Slices()
     """Of two or three protected attributes together: what is found is shown, and decides nothing."""
+    coverage: SetCoverage | None = None
+    """Absent: the model promises none."""
     outside_range: dict[str, int] = {}
     """scores, labels → how many lay outside favorableOutcome.range and count as the nearer end."""
     groups: dict[str, list[GroupRate]] = {}

@@ -136,6 +136,10 @@ def test_what_is_served_keeps_the_promises_and_takes_labels_once(served: Served)
         judged = eventually(verdict, lambda v: v.get("labelled") == len(rows), within=60, what="the labels are judged")
         values = {m["name"]: m["value"] for m in judged["metrics"] if m["group"] == "f"}
         assert values["equalOpportunityDifference"] is not None
+        overall, groups = judged["coverage"]["overall"], judged["coverage"]["groups"]["sex"]
+        assert (overall["rows"], overall["covered"]) == (len(rows), int(covered.sum()))
+        women = covered[[row["sex"] == "f" for row in rows]]
+        assert {g["group"]: g["covered"] for g in groups}["f"] == int(women.sum())
         lines = client.get(f"{served.auditor}/metrics").text.splitlines()
         counted = [line for line in lines if line.startswith("governed_auditor_labels_refused_total")]
         assert sorted(line.split()[-1] for line in counted) == ["1.0", "1.0"]

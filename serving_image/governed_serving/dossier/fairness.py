@@ -10,7 +10,7 @@ from governed_api.evidence import (
     StratumAudit,
     StratumDisparity,
 )
-from governed_api.verdict import WITHIN_THRESHOLDS, BiasVerdict, CalibrationCurve, MetricFinding, Slices
+from governed_api.verdict import WITHIN_THRESHOLDS, BiasVerdict, CalibrationCurve, MetricFinding, SetCoverage, Slices
 from governed_serving.dossier.dossier import Dossier
 from governed_serving.dossier.markup import Safe, tag, text
 from governed_serving.dossier.parts import figure, number, percent, pill, section, table
@@ -74,6 +74,7 @@ def _verdict(dossier: Dossier, auditor: BiasVerdict) -> Safe:
             *_metric_forests(differences, 0.0, "difference (unprivileged − privileged)"),
             *_metric_forests(ratios, 1.0, "ratio (unprivileged / privileged)"),
             _slices(auditor.slices),
+            _coverage(auditor.coverage),
             *[_calibration(attribute, shown) for attribute, shown in auditor.calibration.items()],
             tag(
                 "p",
@@ -210,6 +211,29 @@ def _slices(slices: Slices) -> Safe | None:
             table(headings, rows, numeric=(3, 4, 5, 7)) if rows else tag("p", "None was found.", class_="none"),
         ]
     )
+
+
+def _coverage(told: SetCoverage | None) -> Safe | None:
+    """How often prediction sets or intervals held the truth of what was served and labelled."""
+    if told is None:
+        return None
+    lines = [("all rows", told.overall)]
+    lines += [(f"{attribute} {one.group}", one) for attribute, groups in told.groups.items() for one in groups]
+    rows = [
+        [
+            about,
+            f"{one.covered:,} of {one.rows:,}",
+            percent(one.coverage),
+            f"[{percent(one.lower)}, {percent(one.upper)}]",
+            pill(one.verdict),
+        ]
+        for about, one in lines
+    ]
+    said = f"Prediction sets or intervals promise to hold the truth of {percent(told.promised)} of rows like the "
+    said += "calibration rows. Pass: shown to hold as many of the labelled rows that were served; Fail: shown to hold "
+    said += "fewer; Unknown for long where it is just so many. It decides nothing."
+    headings = ["rows", "covered", "share", "interval", "promise"]
+    return text([tag("h4", "Coverage"), tag("p", said), table(headings, rows, numeric=(1, 2))])
 
 
 def _calibration(attribute: str, shown: Sequence[CalibrationCurve]) -> Safe:

@@ -13,7 +13,7 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from governed_api import runtime
-from governed_api.verdict import MetricFinding
+from governed_api.verdict import CoverageFinding, MetricFinding, SetCoverage
 from governed_operator.desired import autoscaling
 from governed_operator.loop.metrics import Metrics as OperatorMetrics
 from governed_operator.loop.workqueue import WorkQueue
@@ -70,6 +70,7 @@ def _auditor() -> bytes:
     measured: Any = SimpleNamespace(name="statisticalParityDifference", attribute="sex", group="f", value=0.1)
     assert {"name", "attribute", "group", "value"} <= _fields(MetricFinding)
     metrics.bias([measured])
+    metrics.coverage(SetCoverage(promised=0.9, overall=CoverageFinding(group="(all)", rows=1, covered=1, coverage=1.0)))
     return metrics.text()
 
 

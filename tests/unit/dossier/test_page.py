@@ -408,6 +408,23 @@ def test_a_subgroup_says_in_which_stratum_and_by_what_it_differs() -> None:
     assert "selected of those who should be" in page
 
 
+def test_live_coverage_is_told_by_group() -> None:
+    def of(group: str, rows: int, covered: int, verdict: str) -> dict[str, object]:
+        found = {"group": group, "rows": rows, "covered": covered, "verdict": verdict, "lower": 0.7, "upper": 0.8}
+        return found | {"coverage": covered / rows if rows else None}
+
+    told = {
+        "promised": 0.9,
+        "overall": of("(all)", 0, 0, "Unknown"),
+        "groups": {"sex": [of(HOSTILE, 1234, 925, "Fail")]},
+    }
+    report = {"status": {"auditor": {"verdict": "Pass", "coverage": told}}}
+    page = render_page(gather("m", report=report, source=None, kek=None, made=NOW))
+    structure(page)
+    assert re.search(r"sex .{0,300}925 of 1,234.{0,200}75\.0 %.{0,200}Fail", page, re.S)
+    assert "90.0 % of rows like the calibration rows" in page.replace("90 %", "90.0 %")
+
+
 def test_subgroups_that_were_found_are_told() -> None:
     one = {"values": {"sex": "f", "race": HOSTILE}, "rows": 1234, "rate": 0.125, "difference": -0.375}
     one |= {"lower": -0.5, "upper": -0.25, "logEvidence": 12.5}

@@ -1,7 +1,7 @@
 """Journal records → counts: what a verdict rests on, and how far it has been read."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -9,14 +9,15 @@ from numpy.typing import NDArray
 
 from governed_api.governance import Bias
 from governed_serving.artefact import Manifest
-from governed_serving.auditor.service.labels import REPETITIONS, LabelJoin, Row
+from governed_serving.auditor.service.labels import REPETITIONS, LabelJoin, Read, Row
 from governed_serving.auditor.service.tally import Tally
 from governed_serving.completions.generated import Search, outcomes_of, searcher, state_of
 from governed_serving.decoding import decode_json
 from governed_serving.fairness.counts.cells import Cells, CodedColumn
+from governed_serving.fairness.counts.coverage import CoverageCounts, packed
 from governed_serving.fairness.counts.grouping import MISSING, Grouping, groupings, outcomes
 from governed_serving.fairness.counts.scores import plain_subject
-from governed_serving.fairness.counts.truth import RowTruths, posted, read_truth, word_of
+from governed_serving.fairness.counts.truth import RowTruths, places_of, posted, read_truth, word_of
 from governed_serving.fairness.counts.windows import Joined, Window
 from governed_serving.fairness.metrics.measures import SCORE_METRICS
 from governed_serving.fairness.metrics.roster import Roster
@@ -25,16 +26,6 @@ from governed_serving.journal import numbers
 from governed_serving.records import Column, EventRecord, Frame, PredictionFrame
 
 __all__ = ["Fold"]
-
-
-class Read(NamedTuple):
-    """A frame as the counts need it: coded columns of the axes, outcome, bucket, score (None: not kept), all shape
-    (rows,)."""
-
-    columns: dict[str, CodedColumn]
-    outcome: NDArray[np.bool_]
-    bucket: NDArray[np.int64]
-    score: NDArray[np.float32] | None
 
 
 class Fold:
@@ -57,8 +48,11 @@ class Fold:
         self.window = Window(self.axes, bias.window.samples if bias.window.type == "sliding" else None, scored, limits)
         self._search = searcher(pattern) if pattern is not None else None
         self._favorable_class = _class_index(bias, manifest)
-        self.classes = frozenset(str(c) for c in manifest.classes) if manifest else frozenset[str]()
-        """What a label may name; empty: not known."""
+        self.classes = {str(c): place for place, c in enumerate(manifest.classes)} if manifest else dict[str, int]()
+        """What a label may name → its place; empty: not known."""
+        self.promised = manifest.coverage if manifest else None
+        """Chance with which prediction sets or intervals hold the truth; None: there are none."""
+        self.coverage = CoverageCounts(self.axes, names)
         self.labels = LabelJoin(label_capacity)
         self.alarm = Alarm(bias.action, bias.min_samples)
         self.roster = Roster()
@@ -117,6 +111,7 @@ class Fold:
             sorted(self.absent),
             msgspec.structs.replace(self.alarm),
             roster=self.roster,
+            coverage=self.coverage.dump(),
         )
 
     def rows_of(self, frame: PredictionFrame, number: int) -> list[Row]:
@@ -132,6 +127,7 @@ class Fold:
                 tuple(words[int(codes[row])] for codes, words in (read.columns[axis] for axis in self.axes)),
                 int(read.outcome[row]),
                 float("nan") if read.score is None else float(read.score[row]),
+                b"" if read.held is None else read.held[row].tobytes(),
             )
             for row in rows
         ]
@@ -141,8 +137,10 @@ class Fold:
         repetition."""
         for joined in self.labels.confirm(request, dropped if dropped in REPETITIONS else ""):
             self.window.correct(joined, back=True)
+            self.coverage.add(joined.key, joined.covered, back=True)
         for joined in self.labels.settle(request, list(rows), dropped):
             self.window.correct(joined)
+            self.coverage.add(joined.key, joined.covered)
 
     def _predictions(self, frame: PredictionFrame) -> None:
         if self._search is not None and state_of(frame) == "started":
@@ -153,11 +151,10 @@ class Fold:
             self.unusable += int(rows.sum())
             return
         self.absent.update(axis for axis in self.axes if axis not in frame.features)
-        self.window.add(*read)
+        self.window.add(read.columns, read.outcome, read.bucket, read.score)
         self.requests += len(frame.ids)
         self.rows += len(read.outcome)
-        columns = [read.columns[axis] for axis in self.axes]
-        self._joined(self.labels.remember(frame.ids, rows, columns, read.outcome, read.bucket, read.score))
+        self._joined(self.labels.remember(frame.ids, rows, self.axes, read))
 
     def _read(self, frame: PredictionFrame) -> Read | None:
         """None when no output says whether it favours."""
@@ -170,7 +167,7 @@ class Fold:
         times = np.frombuffer(frame.times, "<f8")
         bucket = self.window.bucket_of(times if total == len(times) else np.repeat(times, rows))
         score = self.scores(frame.outputs, total) if self.window.scored else None
-        return Read(columns, favourable, bucket, score)
+        return Read(columns, favourable, bucket, score, self._held(frame.outputs, total))
 
     def direction(self, target: object) -> int:
         """Whether more of ``target`` (a class; None: a prediction) favours a person: 1, −1, or 0 when that can't be
@@ -191,6 +188,13 @@ class Fold:
         if probabilities is not None and place is not None and place < probabilities.width:
             return numbers(probabilities).reshape(rows, -1)[:, place].astype(np.float32)
         return np.full(rows, np.nan, np.float32)
+
+    def _held(self, outputs: Mapping[str, Column], rows: int) -> NDArray[np.uint8] | None:
+        """Prediction sets, or intervals, with a promised coverage."""
+        column = outputs.get("prediction_set" if self.classes else "prediction_interval")
+        if self.promised is None or column is None or column.width != (len(self.classes) or 2):
+            return None
+        return packed(numbers(column).reshape(rows, column.width))
 
     @staticmethod
     def _axis(grouping: Grouping, column: Column | None, rows: int) -> CodedColumn:
@@ -221,11 +225,12 @@ class Fold:
         """It was validated when it was posted; what was posted under other rules, or written by others, may still be
         unreadable."""
         try:
-            truth = self.truth_of(event)
+            label, truth = posted(event.body), self.truth_of(event)
         except (ValueError, msgspec.DecodeError):
             self.labels.dropped["unreadable"] += 1
             return
-        self._joined(self.labels.label(event.id, truth.labels, event.time, truth.numbers))
+        places = places_of(self.bias.favorable_outcome, label, self.classes) if self.promised is not None else ()
+        self._joined(self.labels.label(event.id, truth.labels, event.time, truth.numbers, places))
 
     def _acknowledge(self, event: EventRecord) -> None:
         if event.summary.get("kind") == "alarm":
@@ -235,6 +240,7 @@ class Fold:
     def _joined(self, rows: Iterable[Joined]) -> None:
         for row in rows:
             self.window.relabel(row)
+            self.coverage.add(row.key, row.covered)
 
     def dump(self) -> dict[str, object]:
         """For the snapshot."""
@@ -246,6 +252,7 @@ class Fold:
             "absent": sorted(self.absent),
             "alarm": msgspec.to_builtins(self.alarm),
             "roster": msgspec.to_builtins(self.roster),
+            "coverage": self.coverage.dump(),
         }
 
     def load(self, dumped: Mapping[str, Any]) -> bool:
@@ -261,6 +268,7 @@ class Fold:
         self.labels.load(dumped["labels"])
         self.requests, self.rows, self.unusable = dumped["counts"]
         self.roster = msgspec.convert(dumped.get("roster", {}), Roster)
+        self.coverage.load(dumped.get("coverage", {}))
         self.absent = set(dumped["absent"])
         self.alarm = msgspec.convert({**dumped["alarm"], "action": self.alarm.action, "calm": self.alarm.calm}, Alarm)
         return True

@@ -6,7 +6,7 @@ requests at once, let in all the same is told apart when it is counted (`LabelJo
 """
 
 from collections import Counter, OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -111,7 +111,7 @@ class LabelDoor:
 
 
 def checked(
-    outcome: FavorableOutcome, unchecked: UncheckedLabel, classes: frozenset[str]
+    outcome: FavorableOutcome, unchecked: UncheckedLabel, classes: Mapping[str, int]
 ) -> tuple[PostedLabel, RowTruths]:
     """The one place where a label is validated. Raises Unusable."""
     if fault := request_id_fault(unchecked.id):

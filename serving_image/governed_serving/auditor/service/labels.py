@@ -17,37 +17,54 @@ import numpy as np
 from numpy.typing import NDArray
 
 from governed_serving.fairness.counts.cells import CodedColumn, Key
+from governed_serving.fairness.counts.coverage import is_covered
 from governed_serving.fairness.counts.windows import Joined
 
-__all__ = ["REPETITIONS", "Block", "LabelJoin", "Row", "Told", "Waiting"]
+__all__ = ["REPETITIONS", "Block", "LabelJoin", "Read", "Row", "Told", "Waiting"]
 
 REPETITIONS = ("repeated", "contradicting")
 """Why a label that isn't its request's first is dropped: it is the same, or another."""
 
 
 class Row(NamedTuple):
-    """Where a row is in the counts; ``score`` NaN: not kept."""
+    """Where a row is in the counts; ``score`` NaN: not kept. ``held``: its prediction set or interval, as
+    :func:`packed`; empty: none."""
 
     bucket: int
     key: Key
     outcome: int
     score: float
+    held: bytes = b""
+
+
+class Read(NamedTuple):
+    """A frame as the counts need it: coded columns of the axes, outcome, bucket, score (None: not kept), all shape
+    (rows,); prediction sets or intervals as bytes, (rows, width) (None: none)."""
+
+    columns: dict[str, CodedColumn]
+    outcome: NDArray[np.bool_]
+    bucket: NDArray[np.int64]
+    score: NDArray[np.float32] | None
+    held: NDArray[np.uint8] | None = None
 
 
 class Waiting(msgspec.Struct, array_like=True):
-    """Labels of a request (favourable or not), when they came (seconds since the epoch), and the labels as numbers."""
+    """Labels of a request (favourable or not), when they came (seconds since the epoch), the labels as numbers, and as
+    places of classes (−1, or none: not known)."""
 
     labels: list[int]
     time: float
     truths: list[float]
+    places: list[int] = []
 
     def joined(self, rows: Sequence[Row]) -> list[Joined]:
         """The rows with their labels; empty when the numbers don't agree."""
         if len(rows) != len(self.labels):
             return []
+        places = self.places or [-1] * len(rows)
         return [
-            Joined(row.bucket, row.key, row.outcome, label, row.score, truth)
-            for row, label, truth in zip(rows, self.labels, self.truths, strict=True)
+            Joined(row.bucket, row.key, row.outcome, label, row.score, truth, is_covered(row.held, place, truth))
+            for row, label, truth, place in zip(rows, self.labels, self.truths, places, strict=True)
         ]
 
 
@@ -61,7 +78,8 @@ class Told(NamedTuple):
 
 class Block(msgspec.Struct):
     """The requests of one frame: ``first`` is the number of the first one, ``starts`` (requests + 1) their rows;
-    ``truths`` float64 of each row, NaN without a label (empty: of an earlier version)."""
+    ``truths`` float64 of each row, NaN without a label (empty: of an earlier version); ``held`` as many bytes of each
+    row as of any other."""
 
     first: int
     ids: list[str]
@@ -73,6 +91,7 @@ class Block(msgspec.Struct):
     score: bytes
     labelled: bytearray
     truths: bytearray = msgspec.field(default_factory=bytearray)
+    held: bytes = b""
 
     def span(self, request: int) -> tuple[int, int]:
         """First row of a request, and the one after its last."""
@@ -99,12 +118,14 @@ class Block(msgspec.Struct):
         score = np.frombuffer(self.score, np.float32)
         columns = [np.frombuffer(codes, np.int32) for codes in self.codes]
         outcome, bucket = np.frombuffer(self.outcome, np.uint8), np.frombuffer(self.bucket, np.int64)
+        width = len(self.held) // len(outcome) if len(outcome) else 0
         return [
             Row(
                 int(bucket[row]),
                 tuple(values[int(codes[row])] for codes, values in zip(columns, self.values, strict=True)),
                 int(outcome[row]),
                 float(score[row]) if len(score) else nan,
+                self.held[width * row : width * (row + 1)],
             )
             for row in range(start, end)
         ]
@@ -130,17 +151,9 @@ class LabelJoin:
         confirmed."""
         self._doubtful: OrderedDict[str, Waiting] = OrderedDict()
 
-    def remember(
-        self,
-        ids: Sequence[str],
-        rows: NDArray[np.int32],
-        columns: Sequence[CodedColumn],
-        outcome: NDArray[np.bool_],
-        bucket: NDArray[np.int64],
-        score: NDArray[np.floating] | None = None,
-    ) -> list[Joined]:
-        """A frame was folded; returns the rows whose labels were waiting for it. ``rows``: per request, the others per
-        row."""
+    def remember(self, ids: Sequence[str], rows: NDArray[np.int32], axes: Sequence[str], read: Read) -> list[Joined]:
+        """A frame was folded; returns the rows whose labels were waiting for it. ``rows``: of each request."""
+        columns = [read.columns[axis] for axis in axes]
         starts = np.zeros(len(ids) + 1, np.int64)
         np.cumsum(rows, out=starts[1:])
         block = Block(
@@ -149,11 +162,12 @@ class LabelJoin:
             starts.tobytes(),
             [codes.astype(np.int32).tobytes() for codes, _ in columns],
             [list(values) for _, values in columns],
-            outcome.astype(np.uint8).tobytes(),
-            bucket.astype(np.int64).tobytes(),
-            b"" if score is None else score.astype(np.float32).tobytes(),
+            read.outcome.astype(np.uint8).tobytes(),
+            read.bucket.astype(np.int64).tobytes(),
+            b"" if read.score is None else read.score.astype(np.float32).tobytes(),
             bytearray(len(ids)),
             bytearray(np.full(int(starts[-1]), nan).tobytes()),
+            b"" if read.held is None else read.held.tobytes(),
         )
         self._blocks.append(block)
         self._numbers.update(zip(ids, range(self._next, self._next + len(ids)), strict=True))
@@ -165,10 +179,16 @@ class LabelJoin:
         return [row for i, found in early for row in self._label(i, found)]
 
     def label(
-        self, request: str, labels: list[int], time: float = 0.0, truths: list[float] | None = None
+        self,
+        request: str,
+        labels: list[int],
+        time: float = 0.0,
+        truths: list[float] | None = None,
+        places: Sequence[int] = (),
     ) -> list[Joined]:
-        """Rows that get a label now; empty when it has to wait or is dropped (counted). ``time``: when it came."""
-        return self._label(request, Waiting(labels, time, truths or [float(label) for label in labels]))
+        """Rows that get a label now; empty when it has to wait or is dropped (counted). ``time``: when it came;
+        ``places``: of classes."""
+        return self._label(request, Waiting(labels, time, truths or [float(label) for label in labels], [*places]))
 
     def _label(self, request: str, label: Waiting) -> list[Joined]:
         number = self._numbers.get(request)
@@ -276,8 +296,8 @@ class LabelJoin:
         return {
             "blocks": [msgspec.structs.asdict(block) for block in self._blocks],
             "next": self._next,
-            "early": [[k, v.labels, v.time, v.truths] for k, v in self._early.items()],
-            "doubtful": [[k, v.labels, v.time, v.truths] for k, v in self._doubtful.items()],
+            "early": [[k, *msgspec.to_builtins(v)] for k, v in self._early.items()],
+            "doubtful": [[k, *msgspec.to_builtins(v)] for k, v in self._doubtful.items()],
             "joined": self.joined,
             "dropped": self.dropped,
             "forgotten": self.forgotten,

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 
 from prometheus_client import CollectorRegistry, Gauge, generate_latest
 
-from governed_api.verdict import MetricFinding
+from governed_api.verdict import MetricFinding, SetCoverage
 from governed_serving.auditor.service.checks import MonitoringFinding
 
 __all__ = ["Metrics"]
@@ -88,6 +88,11 @@ class Metrics:
             "governed_auditor_alarm", "1 while an alarm about a subject is raised",
             [*names, "kind", "subject"], registry=self.of_data,
         )  # fmt: skip
+        self._coverage = Gauge(
+            "governed_auditor_set_coverage",
+            "Share of labelled rows whose prediction set or interval holds the truth",
+            [*names, "attribute", "group"], registry=self.of_data,
+        )  # fmt: skip
         self._bias = Gauge(
             "governed_bias_metric", "Fairness metric of a group against the reference",
             [*names, "metric", "attribute", "group"], registry=self.of_data,
@@ -135,6 +140,15 @@ class Metrics:
             if metric.value is not None:
                 labels = (*self._labels, metric.name, metric.attribute, metric.group)
                 self._bias.labels(*labels).set(metric.value)
+
+    def coverage(self, found: SetCoverage | None) -> None:
+        """Of prediction sets or intervals; of all rows: without attribute."""
+        self._coverage.clear()
+        lines = [] if found is None else [("", found.overall)]
+        lines += [(name, one) for name, groups in (found.groups if found else {}).items() for one in groups]
+        for attribute, one in lines:
+            if one.coverage is not None:
+                self._coverage.labels(*self._labels, attribute, one.group).set(one.coverage)
 
     def turned_away(self) -> None:
         self._gauges["governed_auditor_unauthorized_total"].inc()

@@ -301,6 +301,7 @@ class Service:
             values["auditor_flip_prompts_total"] = self.checks.flip_prompts
         self.metrics.missing(verdict.missing)
         self.metrics.bias(verdict.metrics)
+        self.metrics.coverage(verdict.coverage)
         return values
 
     def close(self) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from governed_serving.fairness.counts.cells import Cells
+from governed_serving.fairness.counts.coverage import CoverageCounts
 from governed_serving.fairness.counts.windows import Window
 from governed_serving.fairness.metrics.roster import Roster, agreed
 from governed_serving.fairness.monitoring.alarms import Alarm
@@ -44,6 +45,8 @@ class Tally(msgspec.Struct, frozen=True):
     alarm: Alarm
     beside: SharedMonitoringState = SharedMonitoringState()
     roster: Roster = Roster()
+    coverage: dict[str, dict[str, list[int]]] = {}
+    """:meth:`CoverageCounts.dump`."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,7 @@ class Whole:
     unusable: int
     absent: frozenset[str]
     roster: Roster
+    coverage: dict[str, dict[str, list[int]]]
 
 
 def add_up(own: Tally, others: Sequence[Tally]) -> Whole:
@@ -76,4 +80,5 @@ def add_up(own: Tally, others: Sequence[Tally]) -> Whole:
         sum(t.unusable for t in every),
         frozenset(name for t in every for name in t.absent),
         agreed([t.roster for t in every]),
+        CoverageCounts.sum_of(t.coverage for t in every),
     )

@@ -1,7 +1,7 @@
 """Late labels as counts and scores take them: what a person was told of a request, read against the favourable
 outcome."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 from math import isfinite
 from typing import NamedTuple
 
@@ -11,7 +11,7 @@ from governed_api.governance import FavorableOutcome
 from governed_serving.completions.generated import searcher
 from governed_serving.decoding import decode_json
 
-__all__ = ["PostedLabel", "RowTruths", "Scalar", "label_of", "posted", "read_truth", "word_of"]
+__all__ = ["PostedLabel", "RowTruths", "Scalar", "label_of", "places_of", "posted", "read_truth", "word_of"]
 
 
 Scalar = str | int | float | bool
@@ -45,9 +45,9 @@ def posted(body: bytes) -> PostedLabel:
     return decode_json(body, type=PostedLabel)
 
 
-def read_truth(outcome: FavorableOutcome, label: PostedLabel, classes: Collection[str] = ()) -> RowTruths:
+def read_truth(outcome: FavorableOutcome, label: PostedLabel, classes: Mapping[str, int] | None = None) -> RowTruths:
     """A posted label against the favourable outcome; the number is the value itself for a threshold, else 0 or 1.
-    ``classes``: of the model, which a class must be one of; empty: they aren't known. Raises ValueError."""
+    ``classes``: of the model, which a class must be one of → places; none: they aren't known. Raises ValueError."""
     if outcome.label is not None and classes:
         for value in label.values:
             _check_class(value, classes)
@@ -55,6 +55,13 @@ def read_truth(outcome: FavorableOutcome, label: PostedLabel, classes: Collectio
     if outcome.threshold is None:
         return RowTruths(labels, [float(one) for one in labels])
     return RowTruths(labels, [_number(value) for value in label.values])
+
+
+def places_of(outcome: FavorableOutcome, label: PostedLabel, classes: Mapping[str, int]) -> list[int]:
+    """Place of each row's class among the model's; −1: it is none, or not known."""
+    if outcome.label is None:
+        return [-1] * len(label.values)
+    return [classes.get(word_of(value), -1) for value in label.values]
 
 
 def label_of(outcome: FavorableOutcome, value: Scalar | Sequence[Scalar]) -> list[int]:
@@ -70,7 +77,7 @@ def label_of(outcome: FavorableOutcome, value: Scalar | Sequence[Scalar]) -> lis
     return [int(word_of(v) == outcome.label) for v in values]
 
 
-def _check_class(value: Scalar, classes: Collection[str]) -> None:
+def _check_class(value: Scalar, classes: Mapping[str, int]) -> None:
     """What names no class would count as unfavourable. Raises ValueError."""
     word = word_of(value)
     if word in classes:

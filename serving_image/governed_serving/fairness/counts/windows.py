@@ -32,7 +32,8 @@ _WIDTH = 60.0
 
 
 class Joined(NamedTuple):
-    """A row whose label is known now; ``score`` NaN: not kept. ``truth``: the label as a number."""
+    """A row whose label is known now; ``score`` NaN: not kept. ``truth``: the label as a number. ``covered``: whether
+    its prediction set or interval holds the truth; −1: there is none."""
 
     bucket: int
     key: Key
@@ -40,6 +41,7 @@ class Joined(NamedTuple):
     label: int
     score: float = nan
     truth: float = nan
+    covered: int = -1
 
 
 class Window:

@@ -13,6 +13,7 @@ from governed_serving.auditor.service.replicas import NOBODY, OtherReplicas, Rep
 from governed_serving.auditor.service.scheduling import Worker
 from governed_serving.auditor.service.state import AuditState
 from governed_serving.auditor.service.tally import Tally, Whole, add_up
+from governed_serving.fairness.metrics.coverage import set_coverage
 from governed_serving.fairness.metrics.promise import promise_of
 from governed_serving.fairness.metrics.roster import enrolled
 from governed_serving.fairness.metrics.verdict import judge
@@ -126,6 +127,8 @@ class JudgeWorker(Worker):
         judged, counts = judge(bias, whole.cells, roster), whole.cells.dump()
         if bands := self._state.counted.fold.bands:
             judged = judged.changed(bands=bands)
+        if (promised := self._state.counted.fold.promised) is not None:
+            judged = judged.changed(coverage=set_coverage(bias, promised, whole.coverage, roster))
         verdict = self._state.replace_verdict(
             judged.changed(
                 summary=_summary(judged, whole.absent),
