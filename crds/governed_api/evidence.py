@@ -285,6 +285,8 @@ class AppliedMitigation(RecordedPart):
     """Of reductions: whether what ships is within maxDisparity on training and validation rows."""
     effect: bool = True
     """False: what ships is what the same training gives without it, and no answer names it."""
+    largest_weight: float | None = None
+    """Of reweighing: of a training row, where their mean is 1."""
     left_out: list[str] = []
     """Of reductions: ATTRIBUTE=GROUP with too few training rows for a constraint, values that are missing included."""
 

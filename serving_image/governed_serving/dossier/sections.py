@@ -217,7 +217,8 @@ def gates_section(dossier: Dossier) -> Safe:
         else None,
         _mitigation(dossier.evaluation),
         _coverage(dossier.evaluation.conformal),
-        lead="A compressed model ships only inside every budget of the manifest; otherwise the uncompressed one does.",
+        lead="A compressed model ships only inside every budget of the manifest; otherwise the uncompressed one does. "
+        "Lines of coverage and mitigation hold nothing back.",
     )
 
 

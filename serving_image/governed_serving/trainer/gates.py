@@ -21,6 +21,8 @@ from governed_serving.trainer.preprocessing import feeds, session
 
 Verdict = Literal["pass", "fail", "not applicable"]
 LATENCY, OPTIMIZATION, ROWS = "latency", "optimization", "rowIndependence"
+LARGE_WEIGHT = 10.0
+"""Of a training row, over the mean, from which on it is said."""
 MOST_TOLD = 8
 """Groups that a line of the table speaks of."""
 INDEPENDENCE_ROWS = 64
@@ -147,7 +149,11 @@ def constraint(applied: AppliedMitigation) -> GateResult:
     name = "mitigation/effect"
     if applied.max_disparity is None:
         text = "label and protected attributes are independent in the training rows as they are: nothing was changed"
-        text = "rows of each group and label weigh what makes them independent" if applied.effect else text
+        if applied.effect:
+            text = "rows of each group and label weigh what makes them independent"
+            if (most := applied.largest_weight or 0.0) > LARGE_WEIGHT:
+                text += f"; a row weighs up to {most:.0f} times the mean, so that few rows decide much: "
+                text += "bring more like them"
         return _gate(name, None, None, "not applicable", text)
     step, tried = applied.steps[applied.shipped], len(applied.steps) - 1
     text = f"largest |rate of a group − rate of all| {step.training:.4f} on training rows, {step.validation:.4f} on "

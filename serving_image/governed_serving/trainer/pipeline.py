@@ -158,10 +158,12 @@ class Pipeline:
         if moments is not None:
             network, curve, applied = self._reduce(moments, bias, (plain, curve), progress)
             return network, curve, _Mitigated(applied, before)
-        effect = weights is not None and not np.allclose(weights, 1)
+        assert weights is not None
+        effect = not np.allclose(weights, 1)
         if effect:
             plain, curve = self._fit_network(self._key, weights, progress)
-        return plain, curve, _Mitigated(AppliedMitigation(method=method, effect=effect), before)
+        applied = AppliedMitigation(method=method, effect=effect, largest_weight=float(weights.max()))
+        return plain, curve, _Mitigated(applied, before)
 
     def _moments(self, bias: Bias) -> tuple[Moments, Moments]:
         """Of training and validation rows. Raises InvalidTraining where there is nothing to constrain."""

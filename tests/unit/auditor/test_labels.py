@@ -1,5 +1,6 @@
 """A late label is validated once, at the door; what is in a journal all the same costs a label, never the counting."""
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from governed_serving.auditor.service.state import AuditState, Subject
 from governed_serving.auditor.service.tail import Tail
 from governed_serving.crypto import SegmentCipher
 from governed_serving.fairness.counts.truth import PostedLabel, read_truth
-from governed_serving.journal import Journal, JournalReader
+from governed_serving.journal import Journal, JournalFull, JournalReader
 from governed_serving.records import EventRecord
 
 from .records import SPEC, local_keyset, prediction
@@ -211,6 +212,29 @@ async def test_two_labels_of_one_prediction_in_one_body(tmp_path: Path) -> None:
     assert (answer.status_code, answer.json()["contradicting"], door.bodies()) == (409, ["a"], [])
     answer = await door.post(b'{"labels": [{"id": "a", "label": "yes"}, {"id": "a", "label": "yes"}]}')
     assert (answer.status_code, answer.json(), len(door.bodies())) == (202, {"accepted": 2, "repeated": 1}, 1)
+
+
+async def test_labels_that_could_not_be_recorded_may_come_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    door = Door(tmp_path)
+
+    async def full(_: EventRecord) -> None:
+        raise JournalFull("the spool is full")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(door.journal, "append", full)
+        assert (await door.labels(a="yes", b="no")).status_code == 503
+    again = await door.labels(a="no", b="no")
+    assert (again.status_code, again.json()) == (202, {"accepted": 2, "repeated": 0})
+
+
+async def test_of_two_labels_at_once_one_is_recorded(tmp_path: Path) -> None:
+    door = Door(tmp_path)
+    answers = await asyncio.gather(*(door.labels(a=word) for word in ("yes", "no") * 8))
+    codes = sorted(answer.status_code for answer in answers)
+    assert codes == [202] * 8 + [409] * 8
+    assert len(door.bodies()) == 1
 
 
 async def test_a_label_for_each_row(tmp_path: Path) -> None:

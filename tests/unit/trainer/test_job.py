@@ -295,6 +295,10 @@ def test_integer_classes_and_what_reweighing_brings(tmp_path: Path) -> None:
     made = place.job(resolved(plan | {"loop": {"epochs": 30, "batchSize": 32}}, governance={"bias": rules})).run()
     _, label = predict(files(place, made)["model.onnx"], x=[0.0, 9.0], g=["v", "u"])
     assert label.tolist() == [0, 7]
+    gate = next(g for g in files(place, made)["gates.json"]["gates"] if g["name"] == "mitigation/effect")
+    assert gate["message"] == "rows of each group and label weigh what makes them independent"
+    applied = files(place, made)["evaluation.json"]["mitigation"]
+    assert 1 < applied["largestWeight"] < 10
     found = place.report.parts[-1]["metrics"]
     assert abs(found["model.spd.g.v"]) < found["unmitigated.largestDisparity.g"] - 0.1
     offer = files(place, made)["evaluation.json"]["offers"]["g"]

@@ -10,6 +10,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from governed_api.evidence import AppliedMitigation
 from governed_api.validation import validate
 from governed_serving.artefact import decode_manifest
 from governed_serving.records import LedgerEntry
@@ -17,7 +18,8 @@ from governed_serving.server.predictors.onnx import OnnxPredictor
 from governed_serving.server.protocol.v1 import V1Codec
 from governed_serving.server.protocol.v2 import V2Codec
 from governed_serving.server.signature import Signature
-from governed_serving.trainer import pipeline
+from governed_serving.trainer import gates, pipeline
+from governed_serving.trainer.dataset import reweighing
 from governed_serving.trainer.errors import InvalidTraining
 from governed_serving.trainer.reductions import Moments, chosen
 from support.model_manifests import valid
@@ -280,6 +282,17 @@ def test_mitigation_that_changes_nothing_is_said_and_named_by_no_answer(
     assert "nothing was changed" in gate["message"]
     entries = [msgspec.json.decode(e, type=LedgerEntry) for e in place.archive.entries]
     assert not any("mitigation" in entry.summary for entry in entries)
+
+
+def test_weights_by_which_few_rows_decide_are_said() -> None:
+    """One favourable row of 1,000 of a group weighs what 250 others do."""
+    label, group = np.zeros(2000, np.int64), np.repeat(np.array(["u", "v"], object), 1000)
+    label[999:1500] = 1
+    most = float(reweighing(label, {"g": group}).max())
+    assert most > 200
+    told = gates.constraint(AppliedMitigation(method="reweighing", largest_weight=most))
+    assert f"a row weighs up to {most:.0f} times the mean, so that few rows decide much" in told.message
+    assert "weighs up to" not in gates.constraint(AppliedMitigation(method="reweighing", largest_weight=9.0)).message
 
 
 # ---- every answer says it ----

@@ -101,7 +101,7 @@ class Block(msgspec.Struct):
     def told(self, request: int) -> Told:
         """What is known of a request."""
         start, end = self.span(request)
-        truths = np.frombuffer(bytes(self.truths), np.float64)[start:end].tolist()
+        truths = np.frombuffer(self.truths[8 * start : 8 * end], np.float64).tolist()
         known = bool(self.labelled[request]) and bool(truths) and not any(map(isnan, truths))
         return Told(end - start, truths if known else None)
 
