@@ -1,7 +1,7 @@
 """The artefact format: manifest, deterministic tar, verified directory, shared input preparation."""
 
 from governed_serving.artefact.errors import ArtefactError, MalformedArtefact, TamperedArtefact, Untried
-from governed_serving.artefact.graph import Graph, Tensor
+from governed_serving.artefact.graph import NO_FILES, Graph, Tensor
 from governed_serving.artefact.independence import Independence, covering, row_independence
 from governed_serving.artefact.manifest import (
     FORMAT,
@@ -18,6 +18,7 @@ from governed_serving.artefact.segmentation import CJK_CHARACTERS, segment
 __all__ = [
     "CJK_CHARACTERS",
     "FORMAT",
+    "NO_FILES",
     "Artefact",
     "ArtefactError",
     "Feature",

@@ -5,7 +5,11 @@ from typing import Literal
 
 import msgspec
 
-__all__ = ["Graph", "Tensor"]
+__all__ = ["NO_FILES", "Graph", "Tensor"]
+
+NO_FILES = ("session.model_external_initializers_file_folder_path", "/dev/null/nothing")
+"""ONNX Runtime's setting for where values outside of a graph's bytes lie, and a folder that there can't be: else it
+reads them from the process's own."""
 
 
 class Tensor(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"):

@@ -2,7 +2,7 @@
 
 from governed_serving.formats.background import background_columns, header_of
 from governed_serving.formats.description import Declared, Node, describe, rowwise, settled
-from governed_serving.formats.onnx_file import MAX_BYTES, MAX_TENSORS, OnnxFile, read, volume_for
+from governed_serving.formats.onnx_file import MAX_BYTES, MAX_TENSORS, OnnxFile, content_of, read, volume_for
 from governed_serving.formats.trial_process import Said, TrialAnswer, TrialRequest, run_trial
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "TrialAnswer",
     "TrialRequest",
     "background_columns",
+    "content_of",
     "describe",
     "header_of",
     "read",

@@ -9,7 +9,7 @@ import msgspec
 from governed_api.datatypes import BYTES, DATATYPES, ONNX
 from governed_api.tensors import TensorInput, TensorOutput
 from governed_serving.artefact import Graph, MalformedArtefact, Tensor
-from governed_serving.formats.onnx_file import OnnxFile
+from governed_serving.formats.onnx_file import OnnxFile, check_name
 
 __all__ = ["Declared", "Node", "describe", "rowwise", "settled"]
 
@@ -220,6 +220,13 @@ def _classified(outputs: list[Tensor], file: OnnxFile) -> list[Tensor]:
         listed = list(range(width))
     if label is not None and DATATYPES[label.datatype].json == "integer":
         listed = _as(int, listed, label.name)
+    for name in listed:
+        check_name(f"class of {scores.name!r}", str(name))
+    if len(set(listed)) < len(listed):
+        raise MalformedArtefact(
+            f"predictor.model.outputs: {scores.name!r}: expected each class once, found "
+            f"{next(name for name in listed if listed.count(name) > 1)!r} more than once"
+        )
     if width > 0 and listed and len(listed) != width:
         raise MalformedArtefact(
             f"predictor.model.outputs: {scores.name!r}: expected {width} classes, one for each column, found "

@@ -1,7 +1,11 @@
 """An ONNX file as bytes, judged before any runtime is given it."""
 
+import errno
+import os
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -10,14 +14,17 @@ from governed_serving.artefact import MalformedArtefact
 from governed_serving.decoding import decode_json
 
 if TYPE_CHECKING:
-    from onnx import AttributeProto, GraphProto, NodeProto, TensorProto
+    from google.protobuf.message import Message
+    from onnx import NodeProto, TensorProto
 
-__all__ = ["MAX_BYTES", "MAX_TENSORS", "OnnxFile", "read", "volume_for"]
+__all__ = ["MAX_BYTES", "MAX_TENSORS", "OnnxFile", "check_name", "content_of", "read", "volume_for"]
 
 MAX_BYTES = 2**31 - 1
 """A protobuf message can't be longer."""
 MAX_TENSORS = 256
 """Inputs or outputs: each is a column of every record of the journal."""
+MAX_NAME = 256
+"""Characters of the name of an input, an output or a class: it is in every record of the journal, and in logs."""
 _DEPTH = 16
 """Graphs within graphs."""
 _LEAVES = "save the model as one file, such as with onnx.save(model, path, save_as_external_data=False)"
@@ -42,16 +49,41 @@ class OnnxFile:
     operators: frozenset[str] = frozenset()
 
 
+def _check_size(size: int) -> None:
+    if size > MAX_BYTES:
+        raise MalformedArtefact(
+            f"ONNX file: expected at most {MAX_BYTES >> 20} MiB, as one file can hold, found {size >> 20}; compress "
+            "it, or serve it by a predictor.model.runtime"
+        )
+
+
+def check_name(what: str, name: str) -> None:
+    """Raises MalformedArtefact for a name that can't be printed as it is, or is too long to be in every record."""
+    if not name or not name.isprintable() or len(name) > MAX_NAME:
+        raise MalformedArtefact(
+            f"ONNX file: {what}: expected a printable name of 1 to {MAX_NAME} characters, found {name[:80]!r}"
+            f"{f' and {len(name) - 80} more' if len(name) > 80 else ''}; rename it before the export"
+        )
+
+
+def content_of(path: Path) -> bytes:
+    """The bytes of a file, or of what a link leads to, read no further than a model may be long. Raises OSError,
+    also for a pipe or a device, which isn't waited for; MalformedArtefact."""
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise OSError(errno.EINVAL, "expected a file, found a folder, pipe or device", str(path))
+    with os.fdopen(handle, "rb") as file:
+        _check_size(os.fstat(handle).st_size)
+        return file.read(MAX_BYTES)
+
+
 def read(data: bytes) -> OnnxFile:
     """Raises MalformedArtefact with what is wrong and what to do."""
     import onnx
     from google.protobuf.message import DecodeError
 
-    if len(data) > MAX_BYTES:
-        raise MalformedArtefact(
-            f"ONNX file: expected at most {MAX_BYTES >> 20} MiB, as one file can hold, found {len(data) >> 20}; "
-            "compress it, or serve it by a predictor.model.runtime"
-        )
+    _check_size(len(data))
     try:
         model = onnx.load_model_from_string(data)
     except DecodeError as error:
@@ -69,15 +101,17 @@ def read(data: bytes) -> OnnxFile:
             raise MalformedArtefact(
                 f"ONNX file: expected at most {MAX_TENSORS} {what}, found {len(found)}; concatenate them to one tensor"
             )
-    nodes = [*_nodes(graph), *(node for function in model.functions for node in function.node)]
-    for tensor in _tensors(graph, nodes):
-        if tensor.data_location == tensor.EXTERNAL or tensor.external_data:
-            location = next((e.value for e in tensor.external_data if e.key == "location"), "")
-            raise MalformedArtefact(
-                f"ONNX file: {tensor.name!r}: expected its values in the file, found them in another one "
-                f"({location[:200]!r}); {_LEAVES}"
-            )
+    nodes: list[NodeProto] = []
+    for message in _messages(model):
+        if isinstance(message, onnx.NodeProto):
+            nodes.append(message)
+        elif isinstance(message, onnx.TensorProto):
+            _check_values(message)
     own = {tensor.name for tensor in graph.initializer}
+    for what, found in (("input", graph.input), ("output", graph.output)):
+        for one in found:
+            if what == "output" or one.name not in own:
+                check_name(what, one.name)
     return OnnxFile(
         inputs=tuple(i.name for i in graph.input if i.name not in own),
         outputs=tuple(o.name for o in graph.output),
@@ -109,31 +143,32 @@ def _zipped(node: "NodeProto") -> list[str | int]:
     return found
 
 
-def _graphs(attributes: "Iterator[AttributeProto]") -> "Iterator[GraphProto]":
-    for attribute in attributes:
-        if attribute.HasField("g"):
-            yield attribute.g
-        yield from attribute.graphs
+def _check_values(tensor: "TensorProto") -> None:
+    """Raises MalformedArtefact for values that lie elsewhere: the runtime would read any file of ours, or memory."""
+    if tensor.data_location == tensor.EXTERNAL or tensor.external_data:
+        location = next((e.value for e in tensor.external_data if e.key == "location"), "")
+        raise MalformedArtefact(
+            f"ONNX file: {tensor.name[:200]!r}: expected its values in the file, found them in another one "
+            f"({location[:200]!r}); {_LEAVES}"
+        )
 
 
-def _nodes(graph: "GraphProto", depth: int = 0) -> "Iterator[NodeProto]":
-    if depth > _DEPTH:
-        raise MalformedArtefact(f"ONNX file: expected at most {_DEPTH} graphs within each other, found more")
-    for node in graph.node:
-        yield node
-        for inner in _graphs(iter(node.attribute)):
-            yield from _nodes(inner, depth + 1)
+def _messages(root: "Message") -> "Iterator[Message]":
+    """Every message of the file, wherever it stands: a runtime looks in more places than one would list. Raises
+    MalformedArtefact for graphs nested too deep."""
+    from google.protobuf.message import Message
 
-
-def _tensors(graph: "GraphProto", nodes: "list[NodeProto]") -> "Iterator[TensorProto]":
-    """Every tensor with values: of the graph, of those within it, of attributes."""
-    yield from graph.initializer
-    for sparse in graph.sparse_initializer:
-        yield sparse.values
-    for node in nodes:
-        for attribute in node.attribute:
-            if attribute.HasField("t"):
-                yield attribute.t
-            yield from attribute.tensors
-        for inner in _graphs(iter(node.attribute)):
-            yield from inner.initializer
+    waiting: list[tuple[Message, int]] = [(root, 0)]
+    while waiting:
+        message, depth = waiting.pop()
+        depth += message.DESCRIPTOR.name == "GraphProto"
+        if depth > _DEPTH + 1:
+            raise MalformedArtefact(f"ONNX file: expected at most {_DEPTH} graphs within each other, found more")
+        yield message
+        for kind, value in message.ListFields():
+            if kind.message_type is not None:
+                waiting += [(one, depth) for one in ([value] if isinstance(value, Message) else value)]
+            elif kind.type == kind.TYPE_STRING and any(
+                isinstance(one, bytes) for one in ([value] if isinstance(value, str | bytes) else value)
+            ):
+                raise MalformedArtefact(f"ONNX file: {kind.name}: expected text in UTF-8, found bytes that are none")

@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 
 from governed_api.json_types import Scalar
+from governed_api.printable import printable
 from governed_serving.artefact import Graph, MalformedArtefact, Untried
 from governed_serving.decoding import decode_json
 
@@ -28,6 +29,8 @@ class TrialRequest(msgspec.Struct, frozen=True):
     inputs: list[Said] = []
     outputs: list[Said] = []
     memory: int = 0
+    digest: str = ""
+    """SHA-256 (hex) that the file's bytes must have; empty: any."""
 
 
 class TrialAnswer(msgspec.Struct, frozen=True):
@@ -63,8 +66,8 @@ def run_trial(path: Path, request: TrialRequest, seconds: float = SECONDS) -> Tr
         kind = Untried if done.returncode == -signal.SIGKILL else MalformedArtefact
         raise kind(
             f"{path.name}: expected ONNX Runtime to run the graph, found that it ended the process that tried it "
-            f"({how}{'; ' if last else ''}{last})"
+            f"({how}{'; ' if last else ''}{printable(last)})"
         ) from None
     if answer.refused or answer.graph is None:
-        raise MalformedArtefact(f"{path.name}: {answer.refused or 'expected a graph, found none'}")
+        raise MalformedArtefact(printable(f"{path.name}: {answer.refused or 'expected a graph, found none'}"))
     return answer

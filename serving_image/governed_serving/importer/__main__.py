@@ -6,6 +6,7 @@ NAME URI [ROWS URI]`` prints a manifest that serves it, and explains it by ROWS.
 own.
 """
 
+import hashlib
 import resource
 import sys
 from collections.abc import Sequence
@@ -13,13 +14,20 @@ from pathlib import Path
 
 import msgspec
 
+from governed_api.printable import printable
 from governed_api.tensors import TensorInput, TensorOutput
 from governed_serving.artefact import MalformedArtefact
 from governed_serving.decoding import decode_json
-from governed_serving.formats import Declared, TrialAnswer, TrialRequest
+from governed_serving.formats import Declared, TrialAnswer, TrialRequest, content_of
 from governed_serving.importer.trial import tried
 
 _PAGE = resource.getpagesize()
+
+
+def _available() -> int:
+    """Bytes that a graph may take where nobody says how many: most of what the machine has to spare."""
+    line = next(one for one in Path("/proc/meminfo").read_text().splitlines() if one.startswith("MemAvailable:"))
+    return int(line.split()[1]) * 1024 * 4 // 5
 
 
 def _bound_memory(more: int) -> None:
@@ -34,23 +42,26 @@ def _answer(request: TrialRequest) -> TrialAnswer:
         [TensorInput.model_validate(one) for one in request.inputs],
         [TensorOutput.model_validate(one) for one in request.outputs],
     )
-    if request.memory:
-        _bound_memory(request.memory)
+    memory = request.memory or _available()
+    _bound_memory(memory)
     try:
-        found = tried(Path(request.path).read_bytes(), declared)
+        data = content_of(Path(request.path))
+        if request.digest not in ("", hashlib.sha256(data).hexdigest()):
+            return TrialAnswer(
+                refused="expected the bytes that were verified, found others: the file changed meanwhile"
+            )
+        found = tried(data, declared)
     except MalformedArtefact as error:
-        return TrialAnswer(refused=_of_memory(str(error), request.memory))
+        return TrialAnswer(refused=_of_memory(str(error), memory))
     except MemoryError:
-        return TrialAnswer(refused=_of_memory("bad allocation", request.memory))
+        return TrialAnswer(refused=_of_memory("bad allocation", memory))
     except OSError as error:
         return TrialAnswer(refused=f"expected a file that can be read, found: {error.strerror or error}")
     return TrialAnswer(found.graph, found.merges, found.why, found.file.producer, found.file.opsets)
 
 
 def _of_memory(text: str, memory: int) -> str:
-    if memory and any(
-        sign in text.lower() for sign in ("bad alloc", "bad_alloc", "failed to allocate", "out of memory")
-    ):
+    if any(sign in text.lower() for sign in ("bad alloc", "bad_alloc", "failed to allocate", "out of memory")):
         return (
             f"expected a graph that runs in {memory >> 20} MiB of memory, found one that takes more; narrow its shapes "
             "in predictor.model.inputs, or raise predictor.model.resources.limits.memory"
@@ -69,7 +80,7 @@ def _print(verb: str, path: Path, words: Sequence[str]) -> int:
             name, uri, *beside = words
             text = manifest_of(found, name, uri, Rows.read(Path(beside[0]), beside[1]) if beside else None)
     except (MalformedArtefact, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(printable(f"error: {error}"), file=sys.stderr)
         return 1
     sys.stdout.write(text)
     return 0

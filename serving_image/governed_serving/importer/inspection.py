@@ -11,7 +11,7 @@ from governed_api.names import API_VERSION, KIND, MAX_MODEL_NAME
 from governed_api.printable import printable
 from governed_api.quantities import whole_bytes
 from governed_serving.artefact import Graph, MalformedArtefact, Tensor
-from governed_serving.formats import TrialAnswer, TrialRequest, header_of, run_trial, volume_for
+from governed_serving.formats import TrialAnswer, TrialRequest, content_of, header_of, run_trial, volume_for
 
 __all__ = ["Inspected", "inspected", "manifest_of", "screen"]
 
@@ -69,10 +69,11 @@ class Rows:
 
 def inspected(path: Path) -> Inspected:
     """Raises MalformedArtefact where it can't be served, OSError where it can't be read."""
-    data = path.read_bytes()
-    answer = run_trial(path, TrialRequest(str(path)))
+    data = content_of(path)
+    digest = hashlib.sha256(data).hexdigest()
+    answer = run_trial(path, TrialRequest(str(path), digest=digest))
     assert answer.graph is not None, "what isn't refused has a graph"
-    return Inspected(path, len(data), f"sha256:{hashlib.sha256(data).hexdigest()}", answer, answer.graph)
+    return Inspected(path, len(data), f"sha256:{digest}", answer, answer.graph)
 
 
 def screen(found: Inspected) -> str:

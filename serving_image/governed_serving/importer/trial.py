@@ -157,6 +157,11 @@ def _whole(tensor: Tensor) -> bool:
 def _run(opened: Session, graph: Graph, example: Example) -> list[NDArray[np.generic]]:
     """The graph's answer, maps as matrices. Raises MalformedArtefact."""
     feeds = {}
+    if (size := sum(math.prod(shape) for shape in example[0])) > LARGEST // 8:
+        raise MalformedArtefact(
+            f"ONNX file: expected inputs of at most {LARGEST // 8} values in one request, found {size}; narrow shapes "
+            "in predictor.model.inputs"
+        )
     for tensor, shape, fill in zip(graph.inputs, *example, strict=True):
         within = np.clip(fill, DATATYPES[tensor.datatype].least, DATATYPES[tensor.datatype].greatest)
         feeds[tensor.name] = (

@@ -14,7 +14,7 @@ from governed_operator.cli.inspect import serving_side
 from governed_serving.artefact import MalformedArtefact
 from governed_serving.formats import TrialRequest, run_trial
 from governed_serving.importer.inspection import Rows, inspected, manifest_of, screen
-from unit.importer.graphs import model, node, recurrent, tensor
+from unit.importer.graphs import node, proto, recurrent, tensor
 from unit.importer.test_trial import classifier
 
 
@@ -49,8 +49,12 @@ def test_states_are_neither_explained_nor_audited_for_bias(tmp_path: Path) -> No
 
 def test_names_that_a_terminal_would_act_on(tmp_path: Path) -> None:
     file = tmp_path / "m.onnx"
-    file.write_bytes(model([node("Neg", ["a\x1b[2J"], ["y"])], [tensor("a\x1b[2J", ["n"])], [tensor("y", ["n"])]))
-    assert "\x1b" not in screen(inspected(file))
+    made = proto([node("Neg", ["a"], ["y"])], [tensor("a", ["n"])], [tensor("y", ["n"])])
+    made.producer_name = "a\x1b[2J"
+    file.write_bytes(made.SerializeToString())
+    text = screen(inspected(file))
+    assert "written by a" in text
+    assert "\x1b" not in text
 
 
 def test_init_writes_a_manifest_and_overwrites_none(tmp_path: Path) -> None:

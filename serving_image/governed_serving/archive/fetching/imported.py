@@ -25,7 +25,7 @@ from governed_serving.artefact import (
     pack,
 )
 from governed_serving.artefact.package import BACKGROUND, MANIFEST, MODEL
-from governed_serving.formats import Said, TrialRequest, background_columns, run_trial, volume_for
+from governed_serving.formats import Said, TrialRequest, background_columns, content_of, run_trial, volume_for
 
 __all__ = ["packed_import"]
 
@@ -41,7 +41,7 @@ def packed_import(path: Path, expected: str, resolved: ResolvedModel, base: Path
     if path.is_dir():
         found = load(path, expected)
         return pack({p.name: p.read_bytes() for p in path.iterdir() if p.name in {*found.manifest.files, "model.json"}})
-    data = path.read_bytes()
+    data = content_of(path)
     digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
     if digest != expected:
         raise Unverified(f"{path}: expected digest {expected}, found {digest}: it is not served")
@@ -125,6 +125,7 @@ def _manifest(path: Path, data: bytes, resolved: ResolvedModel) -> Manifest:
         cast(list[Said], [tensor.plain() for tensor in model.inputs or ()]),
         cast(list[Said], [tensor.plain() for tensor in model.outputs or ()]),
         whole_bytes(limit) if limit else 0,
+        hashlib.sha256(data).hexdigest(),
     )
     graph = run_trial(path, request).graph
     assert graph is not None, "what isn't refused has a graph"

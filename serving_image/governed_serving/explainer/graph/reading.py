@@ -11,6 +11,7 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
+from governed_serving.artefact import NO_FILES
 from governed_serving.blackbox.columns import Columns
 from governed_serving.blackbox.errors import NotExplainable
 from governed_serving.explainer.players import Players
@@ -125,6 +126,7 @@ class Graph:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         options.log_severity_level = 3
+        options.add_session_config_entry(*NO_FILES)
         session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
         needed = {value.name for value in session.get_inputs()}
         computed = session.run(wanted, {name: value for name, value in feed.items() if name in needed})

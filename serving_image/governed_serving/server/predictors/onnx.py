@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from governed_api.datatypes import ONNX
 from governed_api.json_types import Scalar
-from governed_serving.artefact import Independence, covering, row_independence, segment
+from governed_serving.artefact import NO_FILES, Independence, covering, row_independence, segment
 from governed_serving.server.errors import PredictionFailed, Unavailable
 from governed_serving.server.predictors.binding import Binding
 from governed_serving.server.predictors.protocol import Columns, Outputs
@@ -240,6 +240,7 @@ def session(model: bytes, threads: int = 1) -> Any:
         "session.intra_op.allow_spinning", "0"
     )  # spinning threads would eat other pods' CPU
     options.log_severity_level = 3
+    options.add_session_config_entry(*NO_FILES)
     try:
         return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime raises a dozen classes of its own
