@@ -25,7 +25,7 @@ from governed_serving.explainer.engines.worker import INHERITED, Bounds, Matrix,
 from governed_serving.explainer.service.engine import Engine
 from governed_serving.explainer.service.lanes import Busy
 from governed_serving.explainer.service.methods import METHODS
-from governed_serving.explainer.service.overview import overview
+from governed_serving.explainer.service.overview import Whole, overview
 from governed_serving.explainer.service.process import engine_bounds
 from governed_serving.explainer.service.protocol import ExplainRequest, Parameters, parse
 from unit.explainer import models
@@ -45,9 +45,14 @@ def ask(matrix):
 if os.path.exists("slow"):
     import time
     time.sleep(1.5)
-send({"hello": {"alibi": "0.0", "pid": str(os.getpid()), "variables": " ".join(os.environ)}})
+more = json.load(open("hello.json")) if os.path.exists("hello.json") else {}
+send({"hello": {**more, "alibi": "0.0", "pid": str(os.getpid()), "variables": " ".join(os.environ)}})
 while (message := receive()) is not None:
     if "task" not in message:  # a stop that came twice
+        continue
+    if os.path.exists("done.json"):
+        with open("done.json") as file:
+            send({"done": json.load(file)})
         continue
     task = message["task"]
     how = task.get("how", "")
@@ -386,6 +391,85 @@ def test_a_text_is_asked_for_as_a_text(worker):
     assert seen[1] == ["good UNK"]
     assert row["anchor"][0]["rule"] in models.JOBS
     assert (row["coverage"], row["level"], row["placeholder"], row["evaluations"]) == (None, "token", "UNK", 1)
+
+
+def matrix(*values):
+    return msgspec.to_builtins(message_of(np.array(values, float)))
+
+
+ZEROS = np.zeros((4, 4))
+BASE = matrix([0, 0])
+RULE = {"features": [0], "rules": ["age > 3"], "precision": 0.9, "coverage": None, "success": True}
+HOSTILE_ANSWERS = [
+    *(("shap", {"values": values, "base": base}) for values, base in [
+        (matrix(*np.zeros((4, 3))), BASE), (matrix(*np.zeros((4, 5))), BASE), (matrix(*np.zeros((3, 4))), BASE),
+        (matrix(*np.full((4, 4), np.nan)), BASE), (matrix(*np.full((4, 4), np.inf)), BASE),
+        (matrix(*ZEROS), matrix([0])),
+        ({"shape": [], "data": matrix([0])["data"]}, BASE), (matrix(*ZEROS), {"shape": [1 << 70, 2], "data": ""}),
+        ({"shape": [0] * 70, "data": ""}, BASE), (matrix(*ZEROS), matrix([np.nan, 0])),
+    ]),
+    *(("anchors", {**RULE, **wrong}) for wrong in [
+        {"features": [4]}, {"features": [-1]}, {"features": [1 << 62]}, {"precision": 7.5}, {"coverage": -0.1},
+        {"rules": ["\x1b[2J"]}, {"rules": ["x" * 20_000]}, {"rules": ["a\nb"]},
+    ]),
+]  # fmt: skip
+"""Of a task with two rows, two outputs and four features."""
+
+
+@pytest.mark.parametrize(("method", "answer"), HOSTILE_ANSWERS)
+def test_answers_that_no_task_has_are_the_engines_fault(worker, tmp_path, method, answer):
+    """And end in a sentence: none of them is told, none is an error of ours."""
+    (tmp_path / "done.json").write_text(msgspec.json.encode(answer).decode())
+    with pytest.raises(EngineAway, match=r"expected .* from the engine|expected printable conditions"):
+        explained(worker, method=method)
+
+
+@pytest.mark.parametrize(
+    ("grid", "values"),
+    [
+        ([[0.0], [1.0]], [[0.0, 0.0]]), ([[0.0], [1.0]], [[0.0], [0.0]]), ([[2.0], [1.0]], [[0.0, 0.0]] * 2),
+        ([[np.nan], [1.0]], [[0.0, 0.0]] * 2), ([[-1.0], [99.0]], [[0.0, 0.0]] * 2),
+    ],
+)  # fmt: skip
+def test_curves_that_no_feature_has_are_the_engines_fault(worker, tmp_path, grid, values):
+    (tmp_path / "done.json").write_text(
+        msgspec.json.encode({"grid": matrix(*grid), "values": matrix(*values), "samples": matrix([0.0])}).decode()
+    )
+    engine = Engine(models.model(), models.probabilities, Explainer(), methods=alibi_methods(worker))
+    with pytest.raises(EngineAway, match="from the engine, found"):
+        overview(engine, alibi_overall(worker))
+    whole = Whole(engine.model, engine.box(None), 0, np.random.SeedSequence(0))
+    with pytest.raises(EngineAway, match="from the engine, found"):
+        alibi_overall(worker).effect(whole, "job")
+
+
+def test_a_greeting_overrides_nothing_and_stays_short(worker, tmp_path):
+    """It goes into every answer, and so into the ledger."""
+    told = {
+        "licence": "MIT",
+        "code": "sha256:0",
+        "name": "ours",
+        "x" * 65: "1",
+        "long": "1" * 65,
+        "esc": "\x1b[2J",
+        "e": "",
+    }
+    (tmp_path / "hello.json").write_text(msgspec.json.encode(told | {f"n{k}": "1" for k in range(1000)}).decode())
+    (first, _) = explained(worker, method="anchors")["explanations"]
+    engine = first["engine"]
+    assert (engine["name"], engine["licence"], engine["code"][:7]) == ("alibi", "BSL-1.1", "sha256:")
+    assert len(engine["code"]) > 40
+    assert len(engine) <= 3 + 16
+    assert not {"x" * 65, "long", "esc", "e"} & set(engine)
+
+
+def test_numbers_that_a_column_cannot_hold_are_refused():
+    rows = {"n": np.array([1, 2], np.int32), "b": np.array([True, False])}
+    coding = pipe_coding.Coding(("n", "b"), {name: values.dtype for name, values in rows.items()}, {})
+    assert coding.columns(np.array([[3.0, 1.0]]))["n"].tolist() == [3]
+    for wrong in ([np.nan, 1], [np.inf, 1], [1e300, 1], [1, np.nan], [1, 2]):
+        with pytest.raises(EngineAway, match=r"expected values of (int32|bool) for"):
+            coding.columns(np.array([wrong], float))
 
 
 @pytest.mark.parametrize("method", ["shap", "anchors"])

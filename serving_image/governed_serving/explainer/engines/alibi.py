@@ -35,6 +35,8 @@ PROGRAM = Path(__file__).with_name("alibi_worker.py")
 THRESHOLD = 0.95
 """Precision that an anchor should have."""
 
+LONGEST_RULE = 10_000
+"""Characters of a condition: it names a feature, and may name a value."""
 UNKNOWN = "UNK"
 """What alibi puts for a word."""
 
@@ -79,7 +81,7 @@ def _code() -> str:
 def _engine(worker: Worker) -> dict[str, str]:
     """What computed an answer: versions, licence, and the digest of the program, which the explainer's own code doesn't
     hold."""
-    return {"name": "alibi", "licence": LICENCE, "code": _code(), **worker.about}
+    return {**worker.about, "name": "alibi", "licence": LICENCE, "code": _code()}
 
 
 def _signed(worker: Worker, answers: Answers) -> Answers:
@@ -93,12 +95,12 @@ class _Values(msgspec.Struct):
     values: Matrix
     base: Matrix
 
-    def read(self, rows: int, outputs: int) -> tuple[Floats, Floats]:
+    def read(self, rows: int, outputs: int, columns: int) -> tuple[Floats, Floats]:
         """(rows, columns, outputs) and (outputs,)."""
-        values, base = matrix_of(self.values), matrix_of(self.base).reshape(-1)
-        if values.shape[0] != rows * outputs or len(base) != outputs:
-            raise EngineAway(f"expected values of {rows} rows and {outputs} outputs from the engine, found others")
-        return values.reshape(rows, outputs, -1).transpose(0, 2, 1), base
+        values, base = matrix_of(self.values, (rows * outputs, columns)), matrix_of(self.base, (1, outputs)).reshape(-1)
+        if not (np.isfinite(values).all() and np.isfinite(base).all()):
+            raise EngineAway("expected finite values from the engine, found others")
+        return values.reshape(rows, outputs, columns).transpose(0, 2, 1), base
 
 
 class _Rule(msgspec.Struct):
@@ -109,6 +111,15 @@ class _Rule(msgspec.Struct):
     precision: float | None
     coverage: float | None
     success: bool
+
+    def read(self, places: int) -> "_Rule":
+        """Itself, of ``places`` features or spans. Raises EngineAway for what no rule is."""
+        shares = [share for share in (self.precision, self.coverage) if share is not None]
+        if not (all(0 <= place < places for place in self.features) and all(0 <= share <= 1 for share in shares)):
+            raise EngineAway(f"expected a rule of some of {places} places from the engine, found another")
+        if not all(rule.isprintable() and len(rule) <= LONGEST_RULE for rule in self.rules):
+            raise EngineAway(f"expected printable conditions of at most {LONGEST_RULE} characters, found others")
+        return self
 
 
 class _Samples(msgspec.Struct):
@@ -188,7 +199,7 @@ def _kernel_shap(worker: Worker, task: Task) -> Answers:
     coding, before = Coding.of(task.model, task.rows), task.box.rows
     message = _task(task, coding, "shap", task.rows, samples=task.max_evaluations)
     answer = worker.run(message, _bounded(task, _of_rows(coding)), _Values, task.box.left())
-    values, base = answer.read(*task.outputs.shape)
+    values, base = answer.read(len(task.outputs), task.outputs.shape[1], len(coding.features))
     spent = task.box.rows - before
     unknown = np.full((len(coding.features), len(base)), np.inf)
     place = [coding.features.index(name) for name in task.players.names]
@@ -227,7 +238,9 @@ def _tree_shap(worker: Worker, task: Task) -> Answers:
             "seed": task.seed % (1 << 32),
             "trees": {name: message_of(values) for name, values in tree_structure(trees).items()},
         }
-        return worker.run(message, _nothing, _Values, task.box.left()).read(len(rows), trees.values.shape[1])
+        return worker.run(message, _nothing, _Values, task.box.left()).read(
+            len(rows), trees.values.shape[1], rows.shape[1]
+        )
 
     attributions, columns = task.forms.trees_by(explain, task.rows, task.players, task.outputs)
     background = row_count(task.model.background)
@@ -262,7 +275,7 @@ def _tabular_rule(worker: Worker, task: Task, coding: Coding, row: int) -> Expla
         task, coding, "anchors", task.row(row), categories=coding.categories(), **_wanted(task, cut := task.outcome())
     )
     ask = _bounded(task, _of_rows(coding), task.parameters.max_evaluations)
-    answer = worker.run(message, ask, _Rule, task.box.left())
+    answer = worker.run(message, ask, _Rule, task.box.left()).read(len(coding.features))
     anchor: list[dict[str, object]] = [
         {"player": coding.features[place], "rule": rule}
         for place, rule in zip(answer.features, answer.rules, strict=False)
@@ -288,7 +301,7 @@ def _text_rule(worker: Worker, task: Task, row: int) -> Explanation:
         **_wanted(task, cut := task.outcome()),
     }
     ask = _bounded(task, _of_texts(task.row(row), field), task.parameters.max_evaluations)
-    answer = worker.run(message, ask, _Rule, task.box.left())
+    answer = worker.run(message, ask, _Rule, task.box.left()).read(len(spans))
     anchor: list[dict[str, object]] = [
         {"span": list(spans.edges[place]), "rule": spans.words()[place]} for place in answer.features
     ]
@@ -328,7 +341,7 @@ def _importance(worker: Worker, whole: Whole) -> list[dict[str, object]]:
         lambda asked: whole.box(_of_rows(coding)(asked)),
         _Samples,
     )
-    samples = matrix_of(answer.samples)
+    samples = matrix_of(answer.samples, (len(places), REPEATS))
     mean, error = samples.mean(axis=1), samples.std(axis=1, ddof=1) / np.sqrt(samples.shape[1])
     half = student_quantile(0.95, samples.shape[1] - 1) * error
     order = np.argsort(-mean, kind="stable")
@@ -349,9 +362,15 @@ def _effect(worker: Worker, whole: Whole, feature: str) -> dict[str, object]:
         lambda asked: whole.box(_of_rows(coding)(asked)),
         _Curve,
     )
-    grid, curve = matrix_of(answer.grid).reshape(-1), matrix_of(answer.values)
+    grid = matrix_of(answer.grid).reshape(-1)
+    curve = matrix_of(answer.values, (len(grid), len(whole.model.outputs)))
     coded = coding.matrix(rows)[:, place]
     category = feature in coding.names
+    least, most = (0, len(coding.names[feature]) - 1) if category else (-np.inf, np.inf)
+    if not (
+        len(grid) and np.isfinite(grid).all() and (np.diff(grid) >= 0).all() and least <= grid[0] <= grid[-1] <= most
+    ):
+        raise EngineAway(f"expected an ascending grid of {feature} from the engine, found another")
     counts = (
         [int((coded == value).sum()) for value in grid]
         if category

@@ -49,13 +49,23 @@ class Coding:
 
     def _column(self, name: str, values: Floats) -> NDArray[np.generic]:
         if name not in self.names:
-            return values.astype(self.dtypes[name])
+            return self._numbers(name, values)
         known = np.empty(len(self.names[name]), object)
         known[:] = self.names[name]
         if not ((values >= 0) & (values < len(known))).all():
             raise EngineAway(f"expected a category of {name} from the engine, found a number that stands for none")
         column: NDArray[np.generic] = known[values.astype(np.int64)]
         return column
+
+    def _numbers(self, name: str, values: Floats) -> NDArray[np.generic]:
+        """Raises EngineAway for what the type doesn't hold: a cast would make other numbers of it."""
+        dtype = self.dtypes[name]
+        if np.issubdtype(dtype, np.floating):
+            return values.astype(dtype)
+        least, most = (0, 1) if dtype == np.bool_ else (np.iinfo(dtype.name).min, np.iinfo(dtype.name).max)
+        if not ((values >= least) & (values < float(most) + 1.0)).all():
+            raise EngineAway(f"expected values of {dtype} for {name} from the engine, found others")
+        return values.astype(dtype)
 
     def categories(self) -> dict[str, list[str]]:
         """By place, as alibi takes them."""

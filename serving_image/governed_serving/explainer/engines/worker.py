@@ -27,6 +27,7 @@ from typing import Literal, TypeVar
 import msgspec
 import numpy as np
 
+from governed_api.printable import printable
 from governed_serving.blackbox.columns import Floats
 from governed_serving.blackbox.errors import BudgetExhausted, EngineAway, ExplainerError, NotExplainable
 from governed_serving.decoding import decode_json
@@ -47,6 +48,9 @@ LONGEST_FRAME = 1 << 26
 
 LONGEST_MESSAGE = 500
 """Characters of an engine's own refusal that a caller is told."""
+
+LONGEST_GREETING = 16
+"""Libraries that a process may name."""
 
 LONGEST_PAUSE = 60.0
 """Seconds before a process that keeps ending is begun again."""
@@ -100,13 +104,24 @@ def message_of(matrix: Floats) -> Matrix:
     return Matrix(list(values.shape), base64.b64encode(values.tobytes()).decode())
 
 
-def matrix_of(message: Matrix) -> Floats:
-    """The matrix that travelled. Raises EngineAway where shape and data don't fit."""
+def matrix_of(message: Matrix, shape: tuple[int, ...] | None = None) -> Floats:
+    """The matrix that travelled, of this ``shape``. Raises EngineAway where shape and data don't fit."""
     try:
         flat: Floats = np.frombuffer(base64.b64decode(message.data, validate=True), np.float64)
-        return flat.reshape(message.shape)
-    except ValueError as error:
+        found = flat.reshape(message.shape)
+    except (ValueError, OverflowError) as error:
         raise EngineAway(f"expected a matrix from the engine: {error}") from error
+    if shape is not None and found.shape != shape:
+        raise EngineAway(f"expected a matrix {shape} from the engine, found {str(found.shape)[:80]}")
+    return found
+
+
+def _told(hello: Mapping[str, str]) -> dict[str, str]:
+    """Names and versions that go with every answer and into the ledger: few, short and printable."""
+    pairs = list(hello.items())[:LONGEST_GREETING]
+    return {
+        name: version for name, version in pairs if all(0 < len(w) <= 64 and w.isprintable() for w in (name, version))
+    }
 
 
 class Worker:
@@ -184,7 +199,7 @@ class Worker:
 
     def _refusal(self, failed: str) -> str:
         more = f"; it may have {self._bounds.memory >> 20} MiB, ask for less" if "MemoryError" in failed else ""
-        return f"the engine could not explain it: {failed[:LONGEST_MESSAGE]}{more}"
+        return f"the engine could not explain it: {printable(failed[:LONGEST_MESSAGE])}{more}"
 
     def _answer(self, asked: Asked, ask: Callable[[Asked], Floats], until: float) -> None:
         try:
@@ -238,7 +253,7 @@ class Worker:
                 )
             self._spawn()
         if not self.about:
-            self.about = self._receive(until, self._bounds.starting).hello or {}
+            self.about = _told(self._receive(until, self._bounds.starting).hello or {})
             if not self.about:
                 raise self._lost("it did not greet")
 
