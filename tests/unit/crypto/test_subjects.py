@@ -19,6 +19,7 @@ from governed_serving.crypto import (
     canonical,
     purposes_of,
 )
+from governed_serving.crypto.subjects import _aad, _event_aad
 from governed_serving.records import EventRecord, PredictionFrame, SubjectFrame
 from support.waiting import eventually
 
@@ -219,3 +220,13 @@ def test_a_record_whose_key_is_gone_stays_sealed(site: Site) -> None:
     assert site.subjects.opened(record) is record
     unknown = msgspec.structs.replace(record, key=f"subject-{'0' * 32}-1")
     assert site.subjects.opened(unknown) is unknown
+
+
+def test_what_records_are_bound_to_is_written_in_one_form() -> None:
+    """Associated data of what is sealed for years: another form would open none of it."""
+    event = EventRecord("label", "r-1", "loans", "rev", 1.0, b"{}")
+    decoded = [msgspec.msgpack.decode(one) for one in (_aad("loans", "s-1", ["r-1"]), _event_aad(event, "s-1"))]
+    assert decoded == [
+        ["governed subject 1", "loans", "s-1", ["r-1"]],
+        ["governed subject event 1", "label", "loans", "s-1", "r-1"],
+    ]
