@@ -68,7 +68,7 @@ def start_client(cluster: Cluster, name: str = CLIENT) -> None:
     volumes = [{"name": "scripts", "configMap": {"name": name}}, {"name": "work", "emptyDir": {}}]
     spec = workloads.pod_spec(main, volumes=volumes)
     cluster.apply({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec})
-    cluster.kubectl("wait", "--for=condition=Ready", f"pod/{name}", "--timeout=90s", timeout=100)
+    cluster.kubectl("wait", "--for=condition=Ready", f"pod/{name}", "--timeout=300s", timeout=310)
 
 
 ASK = """
