@@ -230,3 +230,10 @@ def test_what_records_are_bound_to_is_written_in_one_form() -> None:
         ["governed subject 1", "loans", "s-1", ["r-1"]],
         ["governed subject event 1", "label", "loans", "s-1", "r-1"],
     ]
+
+
+@pytest.mark.parametrize("kept", [*map(chr, range(33, 127)), "\u0008", "\u000e", "\u001b", "\u0084", "\u0086", "\u009f",
+                                  "\u00a1", "\u167f", "\u1681", "\u1fff", "\u200c", "\u2027", "\u202a", "\u202e",
+                                  "\u2030", "\u205e", "\u2061", "\u2fff", "\u3001", "\ufefe", "\uff00"])  # fmt: skip
+def test_nothing_else_is_taken_from_a_person(kept: str) -> None:
+    assert canonical(f"{kept}y{kept}") == f"{kept}y{kept}"
