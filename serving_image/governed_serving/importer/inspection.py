@@ -18,6 +18,7 @@ __all__ = ["Inspected", "inspected", "manifest_of", "screen"]
 _PLAIN = re.compile(r"[A-Za-z_](?:[\w./-]|:(?! ))*", re.ASCII)
 _WORDS = frozenset({"y", "n", "yes", "no", "on", "off", "true", "false", "null"})
 """What YAML would take for something else than text."""
+MAX_COLUMNS = 4096
 SHOWN = 12
 """Tensors, classes or columns that one screen has room for."""
 
@@ -39,17 +40,25 @@ class Inspected:
         return self.graph.unit == "row" and bool(served & {"probabilities", "prediction"})
 
     @property
+    def unnamed(self) -> Tensor | None:
+        """Of a graph whose exporter named its outputs otherwise: the only one that may be what it decides."""
+        floats = [t for t in self.graph.outputs if t.datatype.startswith("FP") and len(t.row) <= 1]
+        if self.decides or self.graph.unit != "row" or len(floats) != 1:
+            return None
+        return floats[0] if floats[0].row in ((), (1,)) or 2 <= floats[0].row[0] <= MAX_COLUMNS else None
+
+    @property
     def matrices(self) -> list[Tensor]:
         """Inputs that may be tables whose columns nobody has named."""
-        if not self.decides:
+        if not self.decides and self.unnamed is None:
             return []
-        return [t for t in self.graph.inputs if len(t.shape) == 2 and 1 < t.shape[1] <= 4096 and not t.columns]
+        return [t for t in self.graph.inputs if len(t.shape) == 2 and 1 < t.shape[1] <= MAX_COLUMNS and not t.columns]
 
     @property
     def table(self) -> bool:
-        """All inputs are columns, once those of matrices are named."""
-        matrices = self.matrices
-        return self.decides and all(t in matrices or t.columns or t.row in ((), (1,)) for t in self.graph.inputs)
+        """All inputs are columns, once those of matrices are named, and what it decides."""
+        matrices, decides = self.matrices, self.decides or self.unnamed is not None
+        return decides and all(t in matrices or t.columns or t.row in ((), (1,)) for t in self.graph.inputs)
 
 
 @dataclass(frozen=True)
@@ -123,14 +132,20 @@ def _answered(found: Inspected) -> str:
 
 def _explained(found: Inspected) -> str:
     if found.table:
-        name = " with columns named," if found.matrices else ""
-        return f"Explained: yes,{name} with explainer.background (rows to compare with)"
+        named = [
+            *(["columns named"] if found.matrices else []),
+            *([f"the role of {found.unnamed.name!r} said"] if found.unnamed else []),
+        ]
+        also = f" with {' and '.join(named)}," if named else ""
+        return f"Explained: yes,{also} with explainer.background (rows to compare with)"
     why = "it answers no class and no quantity for each row" if not found.decides else "an input is no table"
     return f"Explained: no: {why}; leave explainer out, or name roles in predictor.model.inputs and outputs"
 
 
 def _audited(found: Inspected) -> str:
     served = {tensor.served for tensor in found.graph.outputs}
+    if found.table and found.unnamed and found.unnamed.row in ((), (1,)):
+        return f"Audited:   yes, by favorableOutcome.threshold or range, with role score of {found.unnamed.name!r} said"
     if not found.table:
         return "Audited:   journalled, masked, proved; bias needs a table with a label or a score"
     if "prediction" in served:
@@ -162,6 +177,8 @@ def manifest_of(found: Inspected, name: str, uri: str, rows: Rows | None = None)
         lines.append(f"      inputs:   # {told}, in the graph's order: they are the features of requests")
     for tensor, names in zip(matrices, columns, strict=True):
         lines.append(f"      - {{name: {_quoted(tensor.name)}, role: tabular, columns: [{', '.join(names)}]}}")
+    if found.table and found.unnamed:
+        lines += _role(found.unnamed, asked=rows is not None)
     if rows:
         lines += ["  explainer:", f"    background: {{uri: {_quoted(rows.uri)}, digest: {rows.digest}}}"]
     elif found.table:
@@ -172,10 +189,22 @@ def manifest_of(found: Inspected, name: str, uri: str, rows: Rows | None = None)
     return "\n".join([*lines, *_bias(found)]) + "\n"
 
 
+def _role(output: Tensor, *, asked: bool) -> list[str]:
+    """What the graph decides, as its exporter didn't say; a comment where nothing needs it."""
+    role = "role: score"
+    if output.row not in ((), (1,)):
+        names = ", ".join(f'"{k}"' for k in range(output.row[0]))
+        role = f"role: probabilities, classes: [{names}]"
+    told = "what is explained: is it that? logits of classes aren't" if "classes" in role else "what is explained"
+    lines = [f"outputs:   # {told}", f"- {{name: {_quoted(output.name)}, {role}}}"]
+    return [f"      {'' if asked else '# '}{line}" for line in lines]
+
+
 def _bias(found: Inspected) -> list[str]:
     """How bias would be audited, as a comment: whom it is about and what favours them only a person knows."""
     served = {tensor.served: tensor for tensor in found.graph.outputs}
-    if not found.table or not served.keys() & {"label", "prediction"}:
+    score = found.unnamed is not None and found.unnamed.row in ((), (1,))
+    if not found.table or not (score or served.keys() & {"label", "prediction"}):
         return []
     classes = served["probabilities"].classes if "probabilities" in served else []
     outcome = f"label: {json.dumps(str(classes[-1]), ensure_ascii=False)}" if classes else "threshold: 0"

@@ -2,9 +2,11 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
+from onnx import TensorProto, helper
 from typer.testing import CliRunner
 
 from governed_api.names import MAX_MODEL_NAME
@@ -91,6 +93,28 @@ def test_rows_name_the_columns_and_explain(tmp_path: Path) -> None:
     elsewhere.parent.mkdir()
     assert run.invoke(app, ["init", str(file), "-o", str(elsewhere)]).exit_code == 0
     assert yaml.safe_load(elsewhere.read_text())["spec"]["predictor"]["model"]["storageUri"] == f"file:{file}"
+
+
+@pytest.mark.parametrize(
+    ("width", "role"), [(1, {"role": "score"}), (3, {"role": "probabilities", "classes": ["0", "1", "2"]})]
+)
+def test_an_output_that_its_exporter_named_otherwise(width: int, role: dict[str, Any], tmp_path: Path) -> None:
+    file, rows = tmp_path / "m.onnx", tmp_path / "rows.csv"
+    nodes = [node("MatMul", ["in", "w"], ["linear_1"])]
+    weights = helper.make_tensor("w", TensorProto.FLOAT, [2, width], [0.25] * 2 * width)
+    file.write_bytes(model(nodes, [tensor("in", ["n", 2])], [tensor("linear_1", ["n", width])], [weights]))
+    rows.write_text("a,b\n1,2\n3,4\n")
+    found = inspected(file)
+    assert "yes, with columns named and the role of 'linear_1' said" in screen(found)
+    plain = yaml.safe_load(manifest_of(found, "", f"file:{file}"))
+    assert "outputs" not in plain["spec"]["predictor"]["model"], "served as it is, unless a person says more"
+    written = yaml.safe_load(manifest_of(found, "m", f"file:{file}", Rows.read(rows, f"file:{rows}")))
+    assert validate(written) == []
+    asked = written["spec"]["predictor"]["model"]
+    assert asked["outputs"] == [{"name": "linear_1", **role}]
+    answer = run_trial(file, TrialRequest(str(file), asked["inputs"], asked["outputs"]))
+    assert answer.graph is not None
+    assert answer.graph.outputs[0].served == {1: "prediction", 3: "probabilities"}[width]
 
 
 def test_a_large_file_has_a_volume_of_its_size(tmp_path: Path) -> None:
