@@ -16,7 +16,7 @@ from governed_operator.cli.inspect import serving_side
 from governed_serving.artefact import MalformedArtefact
 from governed_serving.formats import TrialRequest, run_trial
 from governed_serving.importer.inspection import Rows, inspected, manifest_of, screen
-from unit.importer.graphs import node, proto, recurrent, tensor
+from unit.importer.graphs import model, node, proto, recurrent, tensor
 from unit.importer.test_trial import classifier
 
 
