@@ -26,6 +26,7 @@ from governed_serving.archive.tokens import Tokens, older_until
 from governed_serving.archive.witness.asking import Witnessing
 from governed_serving.archive.witness.policy import WitnessPolicy
 from governed_serving.crypto import CryptoError, load_kek
+from governed_serving.durable import fsync_folder
 from governed_serving.environment import PodEnvironment
 from governed_serving.hosting import Door, Host, listen, log, web_server
 from governed_serving.records import timestamp
@@ -85,7 +86,7 @@ async def serve(address: str, *, accept_loss: bool = False) -> None:
     with closing(listen(address, port)) as sock:
         told = await asyncio.to_thread(_told, settings)
         archive = _opened(settings, told, accept_loss=accept_loss)
-        (settings.folder / RECOVERED).unlink(missing_ok=True)
+        _keep(settings.folder)
         archive.lifetimes = _lifetimes(settings.report)
         copying = _copying(archive, accept_loss=accept_loss or archive.ledger.lost is not None)
         if lost := archive.ledger.lost:
@@ -115,6 +116,14 @@ async def serve(address: str, *, accept_loss: bool = False) -> None:
             host.start(web_server(public, grace=5, timeout_keep_alive=30), listen(address, settings.public_port))
         await host.serve(server, sock, leave)
         log("info", "stopped")
+
+
+def _keep(folder: Path) -> None:
+    """No start fills the folder anew from object storage any more: durable before anything is appended, or a loss of
+    power would bring the mark back, and the next start delete what was acknowledged since."""
+    if (folder / RECOVERED).exists():
+        (folder / RECOVERED).unlink()
+        fsync_folder(folder)
 
 
 def _lifetimes(report: str) -> Callable[[str], Lifetimes | None]:

@@ -3,8 +3,11 @@ nothing is acknowledged before it is there."""
 
 import asyncio
 import hashlib
+import os
+import time
 from collections.abc import Callable
 from contextlib import closing
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +17,7 @@ import pytest
 from obstore.store import MemoryStore
 
 from governed_api import runtime
-from governed_serving.archive import recovery
+from governed_serving.archive import recovery, serve
 from governed_serving.archive.app import create_app
 from governed_serving.archive.errors import ArchiveError, Busy, LedgerDamaged, Unreachable, Unverified
 from governed_serving.archive.ledger.note import Checkpoint
@@ -163,6 +166,38 @@ def test_a_recovery_renews_no_token_of_the_older_form(place: Site, tmp_path: Pat
         place.mirror(archive).round()
     place.recover(tmp_path / "other")
     assert older_until(tmp_path / "other", since + 30 * 86_400) == since + OLDER_SECONDS
+
+
+def test_a_clock_that_is_ahead_deletes_nothing_that_another_is_putting_there(place: Site) -> None:
+    """An archive whose clock is a century ahead beside the one in its place: what that stored would be gone."""
+    filled(place, 20)
+    data = b"just put, named by the next manifest"
+    address = hashlib.sha256(data).hexdigest()
+    place.volume.put_in(f"{address[:2]}/{address}", data)
+    with closing(place.archive()) as archive:
+        archive.appender.submit(batch(20, 3)).result(10)
+        place.mirror(archive, clock=lambda: 4e9).round()
+    assert f"{address[:2]}/{address}" in place.volume.paths()
+
+
+def test_what_was_recovered_is_kept_before_anything_is_appended(
+    place: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    filled(place, 20)
+    other = tmp_path / "other"
+    place.recover(other)
+    synced: list[tuple[str, bool]] = []
+    fsync = os.fsync
+
+    def noted(handle: int) -> None:
+        synced.append((os.readlink(f"/proc/self/fd/{handle}"), (other / RECOVERED).exists()))
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    serve._keep(other)
+    assert (str(other), False) in synced, "the mark's end is durable"
+    serve._keep(other)
+    assert place.recover(other) is None
 
 
 def test_nothing_is_recovered_where_something_lies_or_nothing_was_stored(place: Site, tmp_path: Path) -> None:
@@ -383,9 +418,29 @@ def test_an_erased_person_s_key_doesn_t_stay_there(place: Site, tmp_path: Path) 
     place.volume.put_in(f"{address[:2]}/{address}", document)
     place.recover(tmp_path / "other")
     with closing(place.archive(tmp_path / "other")) as archive:
-        later = place.mirror(archive, clock=lambda: 4e9)
+        now, passed = [time.time()], [0.0]
+        later = place.mirror(archive, clock=lambda: now[0], passing=lambda: passed[0])
+        for seconds in (0.0, 1800.0):
+            now[0], passed[0] = now[0] + seconds, passed[0] + seconds
+            later.round()
+            assert document in place.volume.copied().values()
+        now[0], passed[0] = now[0] + 1801.0, passed[0] + 1801.0
         later.round()
         assert document not in place.volume.copied().values()
+
+
+def test_what_a_kill_left_long_ago_by_the_storages_clock_goes_at_once(
+    place: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    filled(place, 20)
+    address = hashlib.sha256(b"left").hexdigest()
+    place.volume.put_in(f"{address[:2]}/{address}", b"left")
+    found = place.volume.modified()
+    found[address] -= timedelta(minutes=61)
+    monkeypatch.setattr(place.volume, "modified", lambda: found)
+    with closing(place.archive()) as archive:
+        place.mirror(archive).round()
+    assert f"{address[:2]}/{address}" not in place.volume.paths()
 
 
 def copied(place: Site, root: Path, body: Callable[[Bed, Copying], None], pace: float = 0.01) -> None:

@@ -66,6 +66,7 @@ class Mirror:
         *,
         accept_loss: bool = False,
         clock: Callable[[], float] = time.time,
+        passing: Callable[[], float] = time.monotonic,
     ) -> None:
         self.volume = bucket.below(FOLDER)
         self.size, self.checkpoint = 0, ""
@@ -74,6 +75,9 @@ class Mirror:
         self._referenced: set[str] = set()
         """What the last manifest names, its lists included."""
         self._there: set[str] = set()
+        self._passing = passing
+        self._nobodys: dict[str, float] = {}
+        """What no manifest names, and since when that is known."""
         self._looked = float("-inf")
         self._files: dict[str, tuple[_Sign, Stored]] = {}
 
@@ -149,12 +153,16 @@ class Mirror:
                 continue  # it is written anew
 
     def _look(self) -> None:
-        """What is really there; what no manifest names, and a kill left an hour ago, goes."""
+        """What is really there; what no manifest names, and a kill left an hour ago, goes. That hour is told by the
+        storage's clock, or by what really passed: by ours, were it ahead, what another archive just puts would go."""
         found = self.volume.modified()
         self._there = set(found)
-        old = datetime.fromtimestamp(self._clock(), UTC) - _ORPHAN
-        for address in sorted(self._there - self._referenced if self._last else ()):
-            if found[address] < old:
+        now = datetime.fromtimestamp(self._clock(), UTC)
+        old = min(now, max(found.values(), default=now)) - _ORPHAN
+        nobodys, passed = self._there - self._referenced if self._last else set[str](), self._passing()
+        self._nobodys = {address: self._nobodys.get(address, passed) for address in nobodys}
+        for address in sorted(nobodys):
+            if found[address] < old or passed - self._nobodys[address] > _ORPHAN.total_seconds():
                 self.volume.delete(address)
                 self._there.discard(address)
         self._looked = self._clock()
