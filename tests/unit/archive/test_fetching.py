@@ -295,12 +295,14 @@ def test_a_regressions_manifest_has_no_classes(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("outcome", [{"label": "good"}, {"threshold": 0.25}])
 def test_the_favourable_outcome_is_the_specs(tmp_path: Path, outcome: dict[str, object]) -> None:
-    digest = graph(tmp_path / "m.onnx")
+    path = tmp_path / "m.onnx"
+    kinds = {"labels": TensorProto.STRING, "classes": '["bad","good","fair"]'}
+    digest = graph(path, **kinds) if "label" in outcome else onnx_file(path)  # type: ignore[arg-type]
     spec = resolved("file:m.onnx", digest).model_dump(by_alias=True, exclude_none=True)
     spec["spec"]["governance"] = {
         "bias": {
             "favorableOutcome": outcome,
-            "protectedAttributes": [{"name": "age"}],
+            "protectedAttributes": [{"name": "age" if "label" in outcome else "a"}],
             "metrics": [{"name": "disparateImpactRatio", "thresholdLower": 0.8}],
         }
     }

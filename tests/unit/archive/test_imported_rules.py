@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from onnx import TensorProto
 
 from governed_api.resolved import ResolvedModel
 from governed_api.validation import validate
@@ -25,14 +26,23 @@ def regression() -> bytes:
     return graph_of(nodes, [tensor("x", ["n", 2])], [tensor("variable", ["n", 1])])
 
 
+def classifier() -> bytes:
+    nodes = [node("Softmax", ["x"], ["probabilities"]), node("ArgMax", ["x"], ["label"], axis=1, keepdims=0)]
+    outputs = [tensor("probabilities", ["n", 2]), tensor("label", ["n"], TensorProto.INT64)]
+    return graph_of(nodes, [tensor("x", ["n", 2])], outputs)
+
+
 def brought(data: bytes, folder: Path, inputs: list[dict[str, Any]], **spec: Any) -> bytes:
     (folder / "m.onnx").write_bytes(data)
     digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
-    model = {"storageUri": "file:m.onnx", "digest": digest, "inputs": inputs}
-    resolved = ResolvedModel.model_validate(
+    return packed_import(folder / "m.onnx", digest, of("m.onnx", digest, inputs, **spec), folder)
+
+
+def of(name: str, digest: str, inputs: list[dict[str, Any]], **spec: Any) -> ResolvedModel:
+    model = {"storageUri": f"file:{name}", "digest": digest, "inputs": inputs}
+    return ResolvedModel.model_validate(
         {"name": "m", "namespace": "default", "spec": {"predictor": {"model": model}, **spec}}
     )
-    return packed_import(folder / "m.onnx", digest, resolved, folder)
 
 
 def test_an_explainer_starts_beside_an_import(tmp_path: Path) -> None:
@@ -80,6 +90,34 @@ def test_rules_that_the_graph_cannot_keep(
 ) -> None:
     with pytest.raises(MalformedArtefact, match=message):
         brought(data, tmp_path, inputs, **spec)
+
+
+@pytest.mark.parametrize(
+    ("data", "outcome", "message"),
+    [
+        (classifier(), {"label": "yes"}, r"label: expected a class of the model \(0, 1\), found 'yes'; name the one"),
+        (classifier(), {"label": " 1"}, r"found ' 1'; did you mean '1'\?"),
+        (classifier(), {"threshold": 1}, r"label: expected a class of the model \(0, 1\), found none"),
+        (regression(), {"label": "1"}, "expected threshold, since the model predicts a number, found none"),
+    ],
+)
+@pytest.mark.parametrize("folder", [False, True])
+def test_an_outcome_that_no_answer_can_have_is_refused(
+    data: bytes, outcome: dict[str, Any], message: str, folder: bool, tmp_path: Path
+) -> None:
+    """Every answer would count as unfavourable, and parity would hold."""
+    fits = {"threshold": 1} if "label" in outcome and outcome["label"] == "1" else {"label": "1"}
+    fitting, rules = ({"bias": BIAS | {"favorableOutcome": one}} for one in (fits, outcome))
+    packed = brought(data, tmp_path, TABLE, governance=fitting)
+    if not folder:
+        with pytest.raises(MalformedArtefact, match=message):
+            brought(data, tmp_path, TABLE, governance=rules)
+        return
+    write(packed, tmp_path / "folder")
+    digest = f"sha256:{hashlib.sha256(packed).hexdigest()}"
+    with pytest.raises(MalformedArtefact, match=message):
+        packed_import(tmp_path / "folder", digest, of("folder", digest, TABLE, governance=rules), tmp_path)
+    assert packed_import(tmp_path / "folder", digest, of("folder", digest, TABLE, governance=fitting), tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from typing import Literal, cast
 import msgspec
 
 from governed_api.datatypes import BYTES
+from governed_api.governance import FavorableOutcome
 from governed_api.quantities import whole_bytes
 from governed_api.resolved import ResolvedModel
 from governed_api.storage import claim_of, file_of
@@ -40,6 +41,7 @@ def packed_import(path: Path, expected: str, resolved: ResolvedModel, base: Path
     """
     if path.is_dir():
         found = load(path, expected)
+        _fits_rules(found.manifest, resolved)
         return pack({p.name: p.read_bytes() for p in path.iterdir() if p.name in {*found.manifest.files, "model.json"}})
     data = content_of(path)
     digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
@@ -80,12 +82,28 @@ def _fits_rules(manifest: Manifest, resolved: ResolvedModel) -> None:
         raise MalformedArtefact(
             "governance.bias: expected an output of role label, found none; export the graph with its label"
         )
+    if bias is not None:
+        _fits_outcome(manifest, bias.favorable_outcome)
     for attribute in bias.protected_attributes if bias else ():
         if attribute.name not in names:
             raise MalformedArtefact(
                 "governance.bias.protectedAttributes: expected some of the model's columns "
                 f"({', '.join(names)[:400]}), found {attribute.name!r}"
             )
+
+
+def _fits_outcome(manifest: Manifest, outcome: FavorableOutcome) -> None:
+    """Raises MalformedArtefact where no answer could be favourable: all would count as unfavourable."""
+    field, classes = "governance.bias.favorableOutcome", [str(c) for c in manifest.classes]
+    if manifest.task == "regression" and outcome.threshold is None:
+        raise MalformedArtefact(f"{field}: expected threshold, since the model predicts a number, found none; name it")
+    if manifest.task == "classification" and outcome.label not in classes:
+        found = "none" if outcome.label is None else repr(outcome.label)
+        alike = [one for one in classes if one.casefold() == (outcome.label or "").strip().casefold()]
+        meant = f"; did you mean {alike[0]!r}?" if len(alike) == 1 else "; name the one that favours a person"
+        raise MalformedArtefact(
+            f"{field}.label: expected a class of the model ({', '.join(classes)[:400]}), found {found}{meant}"
+        )
 
 
 def _background(manifest: Manifest, resolved: ResolvedModel, base: Path) -> bytes | None:
