@@ -19,7 +19,7 @@ from governed_serving.crypto import (
     canonical,
     purposes_of,
 )
-from governed_serving.crypto.subjects import _aad, _event_aad
+from governed_serving.crypto.subjects import _aad, _event_aad, _number
 from governed_serving.records import EventRecord, PredictionFrame, SubjectFrame
 from support.waiting import eventually
 
@@ -237,3 +237,18 @@ def test_what_records_are_bound_to_is_written_in_one_form() -> None:
                                   "\u2030", "\u205e", "\u2061", "\u2fff", "\u3001", "\ufefe", "\uff00"])  # fmt: skip
 def test_nothing_else_is_taken_from_a_person(kept: str) -> None:
     assert canonical(f"{kept}y{kept}") == f"{kept}y{kept}"
+
+
+@pytest.mark.parametrize(
+    ("purpose", "number"),
+    [
+        ("s-abc-7", 7),
+        ("s-abc-999999999", 999_999_999),
+        ("s-abc-1000000000", 0),
+        ("s-abc-x", 0),
+        ("s-abc-", 0),
+        ("s", 0),
+    ],
+)
+def test_a_key_has_the_number_at_the_end_of_its_purpose(purpose: str, number: int) -> None:
+    assert _number(purpose) == number
