@@ -12,7 +12,7 @@ from governed_api.names import API_VERSION, KIND
 from governed_api.resources import Resources, Toleration
 from governed_api.rules import Rule
 from governed_api.runtime import PORTS, in_words
-from governed_api.storage import uri_pattern
+from governed_api.storage import any_uri_pattern, form_rule, is_remote, remote_rule
 from governed_api.tensors import TensorInput, TensorOutput
 
 
@@ -50,19 +50,63 @@ class Runtime(Part):
     )
 
 
+class SecretName(Part):
+    """A Secret of the model's namespace."""
+
+    name: str = Field(min_length=1, max_length=253, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")
+    """Its name."""
+
+
+class CaKey(SecretName):
+    """Certificates in a Secret of the model's namespace."""
+
+    key: str = Field(default="ca.crt", min_length=1, max_length=253, pattern=r"^[-._a-zA-Z0-9]+$")
+    """Key within it: PEM."""
+
+
+class WantedFile(Part):
+    """A file of what storageUri names."""
+
+    path: str = Field(min_length=1, max_length=1024)
+    """Its name, or a pattern with * and ?."""
+    digest: str | None = Field(default=None, pattern=r"^sha256:[0-9a-f]{64}$")
+    """Of this very file, so that one that differs is named."""
+
+
+class Storage(Part):
+    """How files behind a storageUri of a network are fetched."""
+
+    secret_ref: SecretName | None = None
+    """Credentials, mounted into the importer Job alone. Keys by scheme: s3 access-key-id, secret-access-key; gs
+    service-account.json; az account-name, account-key; hf token; https token, or username and password; oci username
+    and password."""
+    endpoint: str | None = Field(default=None, max_length=512, pattern=r"^https?://[^\s/?#@]+(/[^\s?#@]*)?$")
+    """Of one's own object storage, hub or registry; http for names of the cluster alone."""
+    region: str | None = Field(default=None, max_length=64, pattern=r"^[-a-z0-9]+$")
+    """Of object storage."""
+    ca_secret_ref: CaKey | None = None
+    """Certificates to trust beside the usual ones."""
+    files: list[WantedFile] = Field(default=[], max_length=256, json_schema_extra={"x-list-map-key": "path"})
+    """Which files are taken; all of them by default."""
+
+
 class Model(Part):
     """Which model."""
 
     model_format: ModelFormat = ModelFormat()
     """Format."""
-    storage_uri: str | None = Field(default=None, max_length=2048, pattern=uri_pattern())
-    """file:path (local runs) or pvc://claim/path of an ONNX file or an artefact folder; absent: lifecycle.training
-    makes the model."""
+    storage_uri: str | None = Field(default=None, max_length=2048, pattern=any_uri_pattern())
+    """file:PATH (local runs), pvc://CLAIM/PATH, https://HOST/PATH, s3://, gs:// or az://BUCKET/KEY,
+    hf://ORG/NAME@REVISION[/FILE] or oci://REGISTRY/REPOSITORY:TAG of an ONNX file or an artefact folder; absent:
+    lifecycle.training makes the model."""
+    storage: Storage | None = None
+    """How a storageUri of a network is reached."""
     digest: str | None = Field(default=None, pattern=r"^sha256:[0-9a-f]{64}$")
-    """Expected SHA-256 of the file at storageUri; the model doesn't serve when it differs."""
+    """What `governed pin` prints for storageUri: SHA-256 of a file, or the digest over a folder's files; the model
+    doesn't serve when it differs."""
     volume_size: str | None = Field(default=None, pattern=r"^[1-9][0-9]*(Mi|Gi)$")
-    """Of the memory volume that holds the model's files in each pod, where they are more than 1Gi; `governed init`
-    takes it from the file."""
+    """Of the memory volume that holds the model's files in each pod and while they are fetched, where they are more
+    than 1Gi; `governed init` takes it from the file."""
     inputs: list[TensorInput] | None = Field(default=None, max_length=256, json_schema_extra={"x-list-map-key": "name"})
     """Inputs of the ONNX file at storageUri, where more is to be said than the graph says; `governed inspect` suggests
     them."""
@@ -80,7 +124,19 @@ class Model(Part):
         """``volume_size``, or what it is without."""
         return self.volume_size or "1Gi"
 
+    @property
+    def is_fetched(self) -> bool:
+        """An importer Job fetches it over the network and puts its artefact into the archive."""
+        return is_remote(self.storage_uri)
+
+    @property
+    def is_mounted(self) -> bool:
+        """Each pod reads it from a volume or, in a local run, a folder."""
+        return bool(self.storage_uri) and not self.is_fetched
+
     RULES: ClassVar[tuple[Rule, ...]] = (
+        form_rule("storageUri"),
+        remote_rule("storage", "storageUri", "storage goes with a storageUri that is fetched over the network"),
         Rule(
             "!has(self.storageUri) || has(self.digest)",
             "storageUri needs digest: what serves must be verifiable",

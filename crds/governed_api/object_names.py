@@ -78,6 +78,11 @@ def data_claim(model: str) -> str:
     return component(model, "data")
 
 
+def importer_policy(model: str) -> str:
+    """NetworkPolicy of the importer Job's pod."""
+    return component(model, "importer")
+
+
 def compute_quota(model: str) -> str:
     """ResourceQuota of quota.compute."""
     return component(model, "compute")

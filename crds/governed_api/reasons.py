@@ -41,6 +41,7 @@ class Reason(StrEnum):
     KEY_PENDING = "KeyPending", "The Secret with the key-encryption key is being made."
     QUOTA_PENDING = "QuotaPending", "The ResourceQuota is being made."
     TRAINING = "Training", "The trainer Job has not answered this training spec yet."
+    FETCHING = "Fetching", "The importer Job has not brought the files of storageUri yet."
     NOT_SERVING = "NotServing", "No pod has verified the artefact yet."
     NOT_DEPLOYED = "NotDeployed", "There is no artefact to serve yet."
     ROLLING_OUT = "RollingOut", "The Deployment is on its way to the present revision."
@@ -63,7 +64,7 @@ class Reason(StrEnum):
     PREVIOUS_MODEL_REMAINS = "PreviousModelRemains", "An object of an earlier model of this name is not gone yet."
 
     # A person must act, or something must come
-    SECRET_NOT_FOUND = "SecretNotFound", "The Secret of governance.encryption.keyRef, or its key, is missing."
+    SECRET_NOT_FOUND = "SecretNotFound", "The Secret that the message names, or a key in it, is missing."
     KEY_LOST = "KeyLost", "The key-encryption key was there and is gone: restore it from a backup."
     STORAGE_CLASS_NOT_ENCRYPTED = "StorageClassNotEncrypted", "The StorageClass does not declare encryption."
     CLUSTER_RIGHTS_MISSING = (

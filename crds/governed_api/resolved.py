@@ -70,7 +70,8 @@ class ResolvedModel(Part):
         )
 
     def training_hash(self) -> str:
-        """Identity of what training would make: data → gates and what bias rules feed into them."""
+        """Identity of what the trainer or importer Job would make: data → gates and what bias rules feed into them, or
+        where a model comes from and what is said of it."""
         return self.training_identity
 
     @cached_property
@@ -85,9 +86,11 @@ class ResolvedModel(Part):
                 k: v for k, v in training.items() if k not in ("resources", "queueName", "volumeSize", "activeDeadline")
             }
         bias = plain.get("governance", {}).get("bias") or {}
-        basis = {
+        basis: dict[str, object] = {
             "name": self.name,
             "lifecycle": life,
             "bias": {k: bias.get(k) for k in ("protectedAttributes", "strata", "favorableOutcome")},
         }
+        if self.spec.predictor.model.is_fetched:
+            basis |= {"model": plain["predictor"]["model"], "explainer": plain.get("explainer")}
         return hashlib.sha256(json.dumps(basis, sort_keys=True).encode()).hexdigest()[:16]

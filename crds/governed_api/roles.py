@@ -19,6 +19,8 @@ class Role(StrEnum):
     EXPLAINER = "explainer"
     AUDITOR = "auditor"
     TRAINER = "trainer"
+    IMPORTER = "importer"
+    """The Job that brings a model from a network."""
     FETCH = "fetch"
     """The init container that brings the artefact."""
     OPERATOR = "operator"
@@ -29,7 +31,7 @@ class Role(StrEnum):
     """Whoever checks the whole log: reads what is all models'."""
 
 
-CONTAINERS = (Role.SERVER, Role.EXPLAINER, Role.AUDITOR, Role.TRAINER, Role.FETCH)
+CONTAINERS = (Role.SERVER, Role.EXPLAINER, Role.AUDITOR, Role.TRAINER, Role.IMPORTER, Role.FETCH)
 """Of a model's own pods."""
 _KEY = "-token"
 

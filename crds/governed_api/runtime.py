@@ -13,6 +13,10 @@ MODEL_DIR = "GOVERNED_MODEL_DIR"
 SPOOL_DIR = "GOVERNED_SPOOL_DIR"
 DATA_DIR = "GOVERNED_DATA_DIR"
 SOURCE_DIR = "GOVERNED_SAMPLES_DIR"
+FETCH_DIR = "GOVERNED_FETCH_DIR"
+"""Of the importer: where files are fetched to, in memory."""
+SOURCE_KEYS = "GOVERNED_SOURCE_KEYS"
+SOURCE_CA = "GOVERNED_SOURCE_CA"
 ARCHIVE_DIR = "GOVERNED_ARCHIVE_DIR"
 ARCHIVE_URL = "GOVERNED_ARCHIVE_URL"
 ARCHIVE_TOKEN_FILE = "GOVERNED_ARCHIVE_TOKEN_FILE"
@@ -64,6 +68,7 @@ class Kind(Enum):
 
 VARIABLES: Mapping[str, Kind] = {
     SPEC: Kind.PATH, KEK_FILE: Kind.PATH, MODEL_DIR: Kind.PATH, SPOOL_DIR: Kind.PATH, DATA_DIR: Kind.PATH,
+    FETCH_DIR: Kind.PATH, SOURCE_KEYS: Kind.PATH, SOURCE_CA: Kind.PATH,
     SOURCE_DIR: Kind.PATH, ARCHIVE_DIR: Kind.PATH, ARCHIVE_TOKEN_FILE: Kind.PATH, ARCHIVE_ROOT_FILE: Kind.PATH,
     POD_TOKENS: Kind.PATH, OBJECTS_KEYS: Kind.PATH, OBJECTS_CA: Kind.PATH,
     TEMPORARY_DIR: Kind.PATH, ALIBI_PYTHON: Kind.PATH,
@@ -128,6 +133,9 @@ MOUNT_MODEL = "/mnt/models"
 MOUNT_SPOOL = "/var/spool/governed"
 MOUNT_DATA = "/var/lib/governed/data"
 MOUNT_SOURCE = "/mnt/source"
+MOUNT_FETCH = "/mnt/fetched"
+MOUNT_SOURCE_KEYS = "/var/run/governed/source"
+MOUNT_SOURCE_CA = "/var/run/governed/source-ca"
 MOUNT_ARCHIVE = "/var/lib/governed/archive"
 MOUNT_OBJECTS = "/var/run/governed/objects"
 MOUNT_OBJECTS_CA = "/var/run/governed/objects-ca"

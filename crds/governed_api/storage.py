@@ -4,22 +4,33 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from governed_api.rules import Rule
+
 __all__ = [
     "SCHEMES",
     "HubPlace",
     "RegistryPlace",
     "Scheme",
+    "any_uri_pattern",
     "claim_of",
+    "default_endpoint",
     "file_of",
+    "form_rule",
+    "is_remote",
+    "remote_rule",
     "scheme_of",
     "uri_pattern",
 ]
 
 _BUCKET = r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}/[^\s?#]+"
-_HUB = r"(?P<repository>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)@(?P<revision>[A-Za-z0-9][\w.-]*)(/(?P<file>[^\s?#]+))?"
+_HUB = (
+    r"(?P<repository>[A-Za-z0-9][A-Za-z0-9_.-]*/[A-Za-z0-9][A-Za-z0-9_.-]*)@(?P<revision>[A-Za-z0-9][A-Za-z0-9_.-]*)"
+    r"(/(?P<file>[^\s?#]+))?"
+)
+_TAG = "[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}"
 _REGISTRY = (
     r"(?P<registry>[A-Za-z0-9.-]+(:[0-9]+)?)/(?P<repository>[a-z0-9]+([._/-]+[a-z0-9]+)*)"
-    r"((:(?P<tag>\w[\w.-]{0,127}))?@(?P<digest>sha256:[0-9a-f]{64})|:(?P<only>\w[\w.-]{0,127}))"
+    rf"((:(?P<tag>{_TAG}))?@(?P<digest>sha256:[0-9a-f]{{64}})|:(?P<only>{_TAG}))"
 )
 
 
@@ -59,6 +70,24 @@ def uri_pattern(ending: str = "") -> str:
     return f"^({'|'.join(scheme.prefix for scheme in SCHEMES if not scheme.remote)}).+{ending}$"
 
 
+def any_uri_pattern() -> str:
+    """Regular expression (RE2) of the beginnings of all URIs."""
+    return f"^({'|'.join(scheme.prefix for scheme in SCHEMES)}).+$"
+
+
+def form_rule(field: str) -> Rule:
+    """CEL: the URI in ``field`` has the form of its scheme, which the message says."""
+    forms = "|".join(scheme.prefix + re.sub(r"\?P<\w+>", "", scheme.rest) for scheme in SCHEMES)
+    told = ", ".join(scheme.form for scheme in SCHEMES)
+    return Rule(f"!has(self.{field}) || self.{field}.matches(r'^({forms})$')", f"expected one of {told}", f".{field}")
+
+
+def remote_rule(field: str, uri: str, message: str) -> Rule:
+    """CEL: ``field`` is set only where the URI in ``uri`` is fetched over the network."""
+    local = " && ".join(f"!self.{uri}.startsWith('{s.prefix}')" for s in SCHEMES if not s.remote)
+    return Rule(f"!has(self.{field}) || (has(self.{uri}) && {local})", message, f".{field}")
+
+
 def scheme_of(uri: str) -> Scheme:
     """Raises ValueError, saying what was expected, for a URI that has none of the forms."""
     for scheme in SCHEMES:
@@ -67,6 +96,20 @@ def scheme_of(uri: str) -> Scheme:
                 raise ValueError(f"{uri[:300]}: expected {scheme.form}")
             return scheme
     raise ValueError(f"{uri[:300]}: expected one of {', '.join(scheme.form for scheme in SCHEMES)}")
+
+
+def is_remote(uri: str | None) -> bool:
+    """Whether its files are fetched over the network. Raises ValueError."""
+    return bool(uri) and scheme_of(uri or "").remote
+
+
+def default_endpoint(uri: str) -> str:
+    """Address that a URI itself leads to: host and port of a page or registry, https of a provider otherwise. Raises
+    ValueError."""
+    scheme = scheme_of(uri)
+    if scheme.name in ("http", "https"):
+        return uri
+    return f"https://{RegistryPlace.parse(uri).registry}" if scheme.name == "oci" else "https:"
 
 
 def claim_of(uri: str | None) -> str | None:

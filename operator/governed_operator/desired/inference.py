@@ -90,7 +90,7 @@ def _volumes(subject: Subject, revision: Revision) -> list[Manifest]:
     ]
     if spec.predictor.model.runtime:
         out += [pod.memory_volume(RUNTIME_TMP, "64Mi"), pod.memory_volume(object_names.POD_TOKENS, "1Mi")]
-    if spec.predictor.model.storage_uri:
+    if spec.predictor.model.is_mounted:
         out.append(pod.source_volume(spec.predictor.model.storage_uri))
     return out
 
@@ -132,7 +132,7 @@ def _environment(subject: Subject, revision: Revision, track: str, port: int) ->
 
 def fetch_container(subject: Subject, revision: Revision) -> Manifest:
     """Artefact by digest → verified → decrypted into the memory-backed volume."""
-    imported = bool(revision.model.spec.predictor.model.storage_uri)
+    imported = revision.model.spec.predictor.model.is_mounted
     mounts = _mounts(Role.FETCH, model_writable=True, spool=False)
     variables = [
         *env.model_container(subject.namespace, subject.name),

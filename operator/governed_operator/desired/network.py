@@ -3,8 +3,11 @@ else."""
 
 from urllib.parse import parse_qsl, urlsplit
 
+from governed_api import object_names
 from governed_api import runtime as rt
 from governed_api.names import ARCHIVE, LABEL_COMPONENT, LABEL_MODEL, PART_OF
+from governed_api.storage import default_endpoint
+from governed_operator.desired import importer
 from governed_operator.desired.inference import serves_grpc
 from governed_operator.desired.manifest import Manifest, Subject, manifest, shared
 from governed_operator.kube.kinds import NETWORK_POLICY
@@ -70,6 +73,27 @@ def model_policy(subject: Subject) -> Manifest:
                 *_scrape(subject.settings, rt.PORT_EXPLAINER, rt.PORT_AUDITOR),
             ],
             "egress": egress,
+        },
+    )
+
+
+def importer_policy(subject: Subject) -> Manifest | None:
+    """Beside the model's: the importer's way out, by port as a NetworkPolicy knows no names. Which addresses are called
+    there, the importer itself judges. A redirect leads to https, or to the same host."""
+    model = subject.model.spec.predictor.model
+    if not model.is_fetched:
+        return None
+    named = (model.storage and model.storage.endpoint) or default_endpoint(model.storage_uri or "")
+    labels = {LABEL_MODEL: subject.name, LABEL_COMPONENT: importer.COMPONENT}
+    return manifest(
+        NETWORK_POLICY,
+        object_names.importer_policy(subject.name),
+        subject,
+        "network",
+        spec={
+            "podSelector": {"matchLabels": labels},
+            "policyTypes": ["Egress"],
+            "egress": [_dns(), {"ports": _ports(*sorted({443, _port(named)}))}],
         },
     )
 

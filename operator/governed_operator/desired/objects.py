@@ -9,6 +9,7 @@ from governed_operator.desired import (
     archive,
     autoscaling,
     disruption,
+    importer,
     inference,
     keys,
     monitoring,
@@ -49,9 +50,10 @@ def model_objects(subject: Subject, decision: Decision) -> list[Manifest]:
     ]
     if not decision.stopped:
         wanted += [access.service_account(subject), access.role(subject), access.role_binding(subject)]
-        wanted += [network.model_policy(subject)]
+        wanted += [network.model_policy(subject), network.importer_policy(subject)]
         if decision.train:
             wanted += [specification.training_config(subject), trainer.trainer_job(subject)]
+            wanted += [importer.importer_job(subject)]
         if decision.stable or decision.held:
             wanted += _serving(subject, decision)
     return [m for m in wanted if m is not None]

@@ -17,6 +17,7 @@ QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 
 
 def job_name(subject: Subject) -> str:
+    """Of the Job that makes the artefact: by training, or by an import."""
     return object_names.training_job(subject.name, subject.model.training_hash())
 
 
@@ -34,7 +35,7 @@ def trainer_job(subject: Subject) -> Manifest | None:
             "backoffLimit": 3,
             "activeDeadlineSeconds": seconds(training.active_deadline),
             "podReplacementPolicy": "Failed",
-            "podFailurePolicy": {"rules": _failure_rules()},
+            "podFailurePolicy": {"rules": failure_rules(COMPONENT)},
             "template": {"metadata": {"labels": model_labels(subject, COMPONENT)}, "spec": _pod(subject, training)},
         },
     )
@@ -43,8 +44,9 @@ def trainer_job(subject: Subject) -> Manifest | None:
     return job
 
 
-def _failure_rules() -> list[Manifest]:
-    codes = {"containerName": "trainer", "operator": "In", "values": PERMANENT_FAILURES}
+def failure_rules(container: str) -> list[Manifest]:
+    """Exit codes that are final, and what isn't the Job's fault."""
+    codes = {"containerName": container, "operator": "In", "values": PERMANENT_FAILURES}
     return [
         {"action": "FailJob", "onExitCodes": codes},
         {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},

@@ -38,7 +38,7 @@ def to_yaml(manifests: list[Manifest]) -> str:
 def render(model: ResolvedModel, artefact: str | None, settings: Settings, capabilities: Capabilities) -> str:
     """All objects of a model, those of before and after training together; an unknown digest reads sha256:unknown."""
     digest = artefact if artefact is not None else artefact_of(model, None)
-    train = model.spec.lifecycle.training is not None
+    train = model.spec.lifecycle.training is not None or model.spec.predictor.model.is_fetched
     stable = Revision.of(model, UNKNOWN if digest is None else digest)
     decision = Decision(train=train, stable=None if model.spec.suspend else stable, stopped=model.spec.suspend)
     return to_yaml(objects(Subject(model, settings=settings, capabilities=capabilities), decision))

@@ -131,7 +131,7 @@ class LocalRun:
             await self._train(manifests, host)
             artefact = self._artefact()
             if artefact is None:
-                raise LocalError("the trainer succeeded, but its report names no artefact for this training spec")
+                raise LocalError("the Job succeeded, but its report names no artefact for this spec")
             manifests = self._render(artefact)
             host = self._host(manifests, secrets, addresses, prober)
         revision = Revision.of(self.model, artefact)
@@ -177,11 +177,14 @@ class LocalRun:
 
     async def _train(self, manifests: list[Manifest], host: Host) -> None:
         state = training_state(lambda: raw_report(self.workdir, self.model.name))
-        async with waiting(self.logs.console, "training", state):
+        doing, done = (
+            ("importing", "imported") if self.model.spec.predictor.model.is_fetched else ("training", "trained")
+        )
+        async with waiting(self.logs.console, doing, state):
             began = time.monotonic()
             for job in by_kind(manifests, "Job"):
                 await run_job(job, host)
-            self.logs.note(f"trained in {time.monotonic() - began:.1f} s")
+            self.logs.note(f"{done} in {time.monotonic() - began:.1f} s")
 
     def kill(self) -> None:
         """End all processes at once."""

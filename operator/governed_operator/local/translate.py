@@ -14,6 +14,7 @@ from governed_operator.local.errors import LocalError
 
 INHERITED = (
     "PATH", "HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "SYSTEMROOT", "VIRTUAL_ENV", "TZ", "PYTHONPATH", ALIBI_PYTHON,
+    "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy",
 )  # fmt: skip
 """Of the runner's own environment; everything else comes from the template, as in a pod."""
 

@@ -56,9 +56,14 @@ class Secrets:
         path = self._folder / name / key
         if not path.is_file():
             raise LocalError(
-                f"Secret {name} has no key {key}: expected a file {path} (32 random bytes, mode 0600) for a local run"
+                f"Secret {name} has no key {key}: expected a file {path} (mode 0600; of a key-encryption key 32 random "
+                "bytes)"
             )
         return path.read_bytes()
+
+    def place(self, name: str) -> Path:
+        """Folder that a person puts a Secret's keys into."""
+        return self._folder / name
 
     def keys(self, name: str) -> list[str]:
         if name in self._brought:
@@ -128,6 +133,9 @@ class Volumes:
         raise LocalError(f"volume {volume['name']} of kind {kinds} has no meaning on one machine")
 
     def _secret(self, source: Manifest) -> dict[str, bytes]:
+        if not source.get("items") and not self._secrets.keys(source["name"]):
+            place = self._secrets.place(source["name"])
+            raise LocalError(f"Secret {source['name']} isn't there: make the folder {place} with a file for each key")
         items = source.get("items") or [{"key": k, "path": k} for k in self._secrets.keys(source["name"])]
         return {item["path"]: self._secrets.value(source["name"], item["key"]) for item in items}
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import msgspec
 from pydantic import ValidationError
 
-from governed_api.model import GovernedModelSpec, GovernedModelStatus
+from governed_api.model import CaKey, GovernedModelSpec, GovernedModelStatus
 from governed_api.names import ARCHIVE
 from governed_api.report import ArchiveReport, GovernanceReportStatus
 from governed_api.resolved import ResolvedModel
@@ -115,11 +115,13 @@ class Observer:
         training = model.spec.lifecycle.training
         uris = (training.data.uri if training else None, model.spec.predictor.model.storage_uri)
         claims = [claim for uri in uris if (claim := claim_of(uri))]
-        if not (claims or encryption.key_ref or encryption.mode == "storageClass"):
+        storage = model.spec.predictor.model.storage
+        if not (claims or storage or encryption.key_ref or encryption.mode == "storageClass"):
             return Outside()
         return Outside(
             missing_secret=await self._secret_problem(model),
             missing_claim=await self._claim_problem(model.namespace, claims),
+            missing_source=await self._source_problem(model),
             unencrypted_class=await self._class_problem(model),
         )
 
@@ -132,6 +134,20 @@ class Observer:
             return f"governance.encryption.keyRef: there is no Secret {ref.secret_name} in namespace {model.namespace}"
         if ref.key not in (secret.get("data") or {}):
             return f"governance.encryption.keyRef: Secret {ref.secret_name} has no key {ref.key}"
+        return None
+
+    async def _source_problem(self, model: ResolvedModel) -> str | None:
+        storage = model.spec.predictor.model.storage
+        named = {"secretRef": storage.secret_ref, "caSecretRef": storage.ca_secret_ref} if storage else {}
+        for field, ref in named.items():
+            if ref is None:
+                continue
+            where = f"predictor.model.storage.{field}"
+            secret = await self._cluster.get(SECRET, model.namespace, ref.name)
+            if secret is None:
+                return f"{where}: there is no Secret {ref.name} in namespace {model.namespace}"
+            if isinstance(ref, CaKey) and ref.key not in (secret.get("data") or {}):
+                return f"{where}: Secret {ref.name} has no key {ref.key}"
         return None
 
     async def _claim_problem(self, namespace: str, claims: list[str]) -> str | None:

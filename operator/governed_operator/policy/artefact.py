@@ -5,12 +5,12 @@ from governed_api.resolved import ResolvedModel
 
 
 def artefact_of(model: ResolvedModel, report: GovernanceReportStatus | None) -> str | None:
-    """Digest of what serves this spec; "" with a foreign runtime; None while training hasn't answered this very
-    training spec."""
+    """Digest of what serves this spec; "" with a foreign runtime; None while the trainer or importer Job hasn't
+    answered this very spec."""
     predictor = model.spec.predictor.model
     if predictor.runtime:
         return ""
-    if predictor.storage_uri:
+    if predictor.is_mounted:
         return predictor.digest
     trainer = report.trainer if report else None
     if trainer is None or trainer.phase != "Succeeded" or trainer.training_hash != model.training_hash():

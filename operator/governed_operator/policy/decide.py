@@ -41,8 +41,8 @@ def _decided(obs: Observed) -> tuple[Decision, str | None]:
         lost = any(v.reason == Reason.KEY_LOST for v in violated)
         return Decision(held=held, violations=violated, key_lost=lost, again_in=RECHECK), None
     artefact = artefact_of(obs.model, obs.report)
-    training = obs.model.spec.lifecycle.training is not None
-    train = training and (artefact is None or ("Job", job_name(obs.subject)) in obs.children)
+    made = obs.model.spec.lifecycle.training is not None or obs.model.spec.predictor.model.is_fetched
+    train = made and (artefact is None or ("Job", job_name(obs.subject)) in obs.children)
     if artefact is None:
         return Decision(train=train, held=held, violations=violated), None
     target = Revision.of(obs.model, artefact)

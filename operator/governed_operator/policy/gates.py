@@ -56,6 +56,11 @@ def source_claim_missing(obs: Observed) -> Violation | None:
     return Violation(c.READY, Reason.CLAIM_NOT_FOUND, problem, blocking=True) if problem else None
 
 
+def source_secret_missing(obs: Observed) -> Violation | None:
+    problem = obs.outside.missing_source
+    return Violation(c.MODEL_VERIFIED, Reason.SECRET_NOT_FOUND, problem, blocking=True) if problem else None
+
+
 def source_is_local(obs: Observed) -> Violation | None:
     training = obs.model.spec.lifecycle.training
     uris = {
@@ -63,7 +68,7 @@ def source_is_local(obs: Observed) -> Violation | None:
         "spec.predictor.model.storageUri": obs.model.spec.predictor.model.storage_uri,
     }
     for name, uri in uris.items():
-        if uri and not scheme_of(uri).claim:
+        if uri and not scheme_of(uri).claim and not scheme_of(uri).remote:
             message = (
                 f"{name}: {uri} works with governed run only: put the file on a volume and name it pvc://claim/path"
             )
@@ -99,7 +104,8 @@ def _refused(obs: Observed, place: ChildKey) -> Violation | None:
 
 
 def training_failed(obs: Observed) -> Violation | None:
-    if obs.model.spec.lifecycle.training is None:
+    fetched = obs.model.spec.predictor.model.is_fetched
+    if obs.model.spec.lifecycle.training is None and not fetched:
         return None
     child = obs.children.get(("Job", job_name(obs.subject)))
     trainer = obs.report.trainer if obs.report else None
@@ -107,16 +113,18 @@ def training_failed(obs: Observed) -> Violation | None:
     said = trainer.message if trainer and answers and trainer.phase == "Failed" else ""
     if child and isinstance(child.facts, JobFacts) and child.facts.failure:
         failure = child.facts.failure
-        words = next((p.last_words for p in obs.pods("trainer") if p.last_words), "")
-        message = f"{failure.message}; the trainer's last words: {words}" if words else failure.message
-        return Violation(c.TRAINING_SUCCEEDED, failure.reason, said or message, stalled=True)
+        maker, condition = ("importer", c.MODEL_VERIFIED) if fetched else ("trainer", c.TRAINING_SUCCEEDED)
+        words = next((p.last_words for p in obs.pods(maker) if p.last_words), "")
+        message = f"{failure.message}; the {maker}'s last words: {words}" if words else failure.message
+        return Violation(condition, failure.reason, said or message, stalled=True)
     return None
 
 
 def training_pod_stuck(obs: Observed) -> Violation | None:
-    for pod in obs.pods("trainer"):
-        if pod.problem:
-            return _stuck(c.TRAINING_SUCCEEDED, pod.problem)
+    for maker, condition in (("trainer", c.TRAINING_SUCCEEDED), ("importer", c.MODEL_VERIFIED)):
+        for pod in obs.pods(maker):
+            if pod.problem:
+                return _stuck(condition, pod.problem)
     return None
 
 
@@ -180,6 +188,7 @@ GATES: tuple[Gate, ...] = (
     storage_class_not_encrypted,
     cluster_rights_missing,
     source_claim_missing,
+    source_secret_missing,
     source_is_local,
     scaled_to_zero_for_ever,
     report_not_readable,

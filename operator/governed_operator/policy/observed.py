@@ -26,6 +26,8 @@ class Outside:
     """What is wrong with the Secret of governance.encryption.keyRef."""
     missing_claim: str | None = None
     """A PersistentVolumeClaim that data or model should come from, and that isn't there."""
+    missing_source: str | None = None
+    """What is wrong with a Secret of predictor.model.storage."""
     unencrypted_class: str | None = None
     """What is wrong with the StorageClass under encryption.mode storageClass."""
 

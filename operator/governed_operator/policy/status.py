@@ -213,6 +213,8 @@ def _verified(obs: Observed, decision: Decision) -> State:
     if obs.model.spec.predictor.model.runtime:
         return "Unknown", Reason.FOREIGN_RUNTIME, "what a foreign runtime loads is not verified"
     workload = obs.workload()
+    if decision.train and obs.model.spec.predictor.model.is_fetched and (told := _fetching(obs)) and workload is None:
+        return "Unknown", Reason.FETCHING, told
     if any(s.verified for s in servers(obs, workload.revision if workload else None)):
         return "True", Reason.DIGEST_MATCHED, "the server found the artefact's digest right"
     if workload and workload.observed and workload.wanted == 0:
@@ -220,6 +222,14 @@ def _verified(obs: Observed, decision: Decision) -> State:
     if decision.stable and workload and workload.observed and workload.available >= 1 and workload.updated >= 1:
         return "True", Reason.DIGEST_MATCHED, "pods serve only after their artefact matched its digest"
     return "Unknown", Reason.NOT_SERVING, "no pod has verified the artefact yet"
+
+
+def _fetching(obs: Observed) -> str:
+    """How far the importer Job is; "" when it is done."""
+    maker = obs.report.trainer if obs.report else None
+    if maker is None or maker.training_hash != obs.model.training_hash():
+        return "the importer Job has not reported yet"
+    return "" if maker.phase == "Succeeded" else maker.message
 
 
 def _predictor(obs: Observed, decision: Decision) -> State:

@@ -132,6 +132,17 @@ REACH: Mapping[Role, _Line] = {
         Act.GET_REF: _TRAINED,
         Act.PUT_REF: _TRAINED,
     },
+    Role.IMPORTER: {
+        Act.SPEAK: _ANY,
+        Act.APPEND: frozenset({"artefact"}),
+        Act.NEXT_SEQ: _ANY,
+        Act.PUT_BLOB: _ANY,
+        Act.GET_BLOB: _ANY,
+        Act.GET_KEYSET: frozenset({"artefact"}),
+        Act.CREATE_KEYSET: frozenset({"artefact"}),
+        Act.GET_REF: _TRAINED,
+        Act.PUT_REF: _TRAINED,
+    },
     Role.FETCH: {
         Act.SPEAK: _ANY,
         Act.GET_BLOB: _ANY,

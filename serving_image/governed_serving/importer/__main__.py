@@ -1,4 +1,4 @@
-"""``python -m governed_serving.importer trial|inspect|manifest``.
+"""``python -m governed_serving.importer trial|inspect|manifest|job``.
 
 ``trial`` tries the model that standard input names (formats.TrialRequest), and answers with one line of JSON
 (formats.TrialAnswer). ``inspect FILE`` says on one screen what a file is and what can be done with it; ``manifest FILE
@@ -88,6 +88,10 @@ def _print(verb: str, path: Path, words: Sequence[str]) -> int:
 
 def main() -> int:
     """0: the answer is on standard output; 1: it is refused, and why is on standard error."""
+    if sys.argv[1] == "job":
+        from governed_serving.importer.job import run
+
+        return run()
     if sys.argv[1] != "trial":
         return _print(sys.argv[1], Path(sys.argv[2]), sys.argv[3:])
     answer = _answer(decode_json(sys.stdin.buffer.read(), TrialRequest))

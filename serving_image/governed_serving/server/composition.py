@@ -33,8 +33,8 @@ def load_artefact(settings: Settings, resolved: ResolvedModel) -> Artefact:
     """The verified artefact. Raises ArtefactError, InvalidSettings."""
     if settings.model_dir is None:
         raise missing(runtime.MODEL_DIR, "the folder of the artefact")
-    # an imported model is packed where it is fetched: its digest is that of the file, and fetch has checked it
-    expected = "" if resolved.spec.predictor.model.storage_uri else settings.artefact_digest
+    # a mounted model is packed in the pod: its digest is that of the file, and fetch has checked it
+    expected = "" if resolved.spec.predictor.model.is_mounted else settings.artefact_digest
     return load(settings.model_dir, expected)
 
 

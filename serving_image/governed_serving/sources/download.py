@@ -88,7 +88,7 @@ class Download:
                 tries.again(error)
 
     def _too_large(self, path: str, size: int) -> str:
-        return f"{self._uri}: {path} has {size} bytes, at most {self._bounds.most} are taken in all; raise storage.size"
+        return f"{self._uri}: {path} has {size} bytes, at most {self._bounds.most} are taken in all; raise volumeSize"
 
 
 class _Tries:
@@ -215,6 +215,6 @@ def _of_disk(error: OSError, uri: str, listed: Listed, folder: Path) -> SourceEr
         free = ""
     size = f" of {listed.size} bytes" if listed.size else ""
     return NoRoom(
-        f"{uri}: no room for {listed.path}{size} on the volume ({os.strerror(error.errno)}{free}); raise storage.size, "
+        f"{uri}: no room for {listed.path}{size} on the volume ({os.strerror(error.errno)}{free}); raise volumeSize, "
         "or take fewer files by storage.files"
     )

@@ -116,14 +116,14 @@ def _refuse_size(listed: Sequence[Listed], uri: str, folder: Path, bounds: Bound
     total = sum(one.size or 0 for one in listed)
     if total > bounds.most:
         raise Refused(
-            f"{uri}: has {total} bytes in {len(listed)} files, at most {bounds.most} are taken; raise storage.size, or "
+            f"{uri}: has {total} bytes in {len(listed)} files, at most {bounds.most} are taken; raise volumeSize, or "
             "name the files that are needed in storage.files"
         )
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     free = shutil.disk_usage(folder).free
     begun = sum(part.stat().st_size for part in (folder / "parts").glob("*"))
     if total > free + begun:
-        raise NoRoom(f"{uri}: has {total} bytes, and {free} are free on the volume; raise storage.size")
+        raise NoRoom(f"{uri}: has {total} bytes, and {free} are free on the volume; raise volumeSize")
 
 
 def _place(part: Path, one: Listed, download: Download, uri: str, bounds: Bounds) -> None:

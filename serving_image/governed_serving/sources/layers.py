@@ -34,7 +34,7 @@ class _Counted:
         data = self._file.read(min(size, CHUNK))
         self._left -= len(data)
         if self._left < 0:
-            raise Refused(f"{self._what}: unpacks to more than may be taken; raise storage.size")
+            raise Refused(f"{self._what}: unpacks to more than may be taken; raise volumeSize")
         return data
 
 
@@ -57,7 +57,7 @@ def unpack(archive: Path, into: Path, below: str, most: int, what: str) -> int:
                         continue
                     taken, files = taken + member.size, files + 1
                     if taken > most or files > MAX_FILES:
-                        raise Refused(f"{what}: has more than {most} bytes or {MAX_FILES} files; raise storage.size")
+                        raise Refused(f"{what}: has more than {most} bytes or {MAX_FILES} files; raise volumeSize")
                     _take(tar, member, into, name, what)
         except (tarfile.TarError, gzip.BadGzipFile, EOFError, zlib.error) as error:
             raise Refused(f"{what}: expected a tar, plain or by gzip, found none that can be read ({error})") from error

@@ -28,7 +28,7 @@ from governed_serving.records import ENTRY_TYPES, EVENT_TYPES, AppendRequest, ti
 from .ledgers import leaf
 from .test_app import MODEL_KEK, ROOT, Bed, sealed
 
-CONTAINERS = (Role.SERVER, Role.EXPLAINER, Role.AUDITOR, Role.TRAINER, Role.FETCH)
+CONTAINERS = (Role.SERVER, Role.EXPLAINER, Role.AUDITOR, Role.TRAINER, Role.IMPORTER, Role.FETCH)
 OPEN = {"/healthz/live", "/healthz/ready", "/metrics"}
 
 
@@ -79,7 +79,8 @@ def test_every_role_and_every_entry_type_has_its_place() -> None:
     writers = {t: [r for r in Role if t in REACH[r].get(Act.APPEND, ())] for t in ENTRY_TYPES}
     nobody = {t for t, roles in writers.items() if not roles}
     assert nobody == {"key"}, "a new type of entry needs the one role that writes it"
-    assert {t for t, roles in writers.items() if len(roles) > 1} == set()
+    shared = {t: roles for t, roles in writers.items() if len(roles) > 1}
+    assert shared == {"artefact": [Role.TRAINER, Role.IMPORTER]}, "a model is trained or fetched, never both"
     assert all(writers[t] == [Role.AUDITOR] for t in EVENT_TYPES)
     assert all(names for line in (*REACH.values(), OLDER) for names in line.values())
 
@@ -151,7 +152,7 @@ def test_only_the_auditor_ships_what_is_judged_and_decided(bed: Bed, role: Role,
     body = msgspec.msgpack.encode(AppendRequest("server-0", 0, [leaf("x", type)]))
     answer = asked(bed, token, "POST", "/v1/ledger/entries", body)
     assert (answer.status_code, bed.archive.ledger.size) == (403, 0)
-    assert answer.json()["reason"] == ("type" if role is Role.TRAINER else "act")
+    assert answer.json()["reason"] == ("type" if role in (Role.TRAINER, Role.IMPORTER) else "act")
 
 
 @pytest.mark.parametrize("type", ["key", "artefact", "gates", "training", "dataset"])

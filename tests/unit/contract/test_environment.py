@@ -108,7 +108,7 @@ def test_a_container_is_given_what_its_process_reads(role: str, container: dict[
 
 def test_every_role_is_looked_at() -> None:
     roles = {role.removeprefix("governed_serving.") for _, role, _ in CONTAINERS}
-    assert roles == {"archive", "auditor", "explainer", "server", "trainer"}
+    assert roles == {"archive", "auditor", "explainer", "importer", "server", "trainer"}
     assert all(needs(f"governed_serving.{role}", "") for role in ("auditor", "explainer", "server", "trainer"))
 
 

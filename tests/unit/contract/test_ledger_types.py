@@ -70,7 +70,7 @@ def types(*rooms: str) -> set[str]:
 
 def test_the_archive_takes_what_pods_write() -> None:
     """An entry of a type that it refuses would hold up all that comes after it."""
-    assert types("server", "explainer", "auditor", "trainer", "crypto", "journal") == ENTRY_TYPES
+    assert types("server", "explainer", "auditor", "trainer", "importer", "crypto", "journal") == ENTRY_TYPES
 
 
 def test_events_are_those_that_are_journalled() -> None:

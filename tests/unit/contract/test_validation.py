@@ -11,6 +11,9 @@ from governed_api.validation import defaulted, model_schema, validate
 from governed_serving.fairness.metrics.measures import SCORE_METRICS
 from support.model_manifests import INVALID, Invalid, generative, valid
 
+FETCHED_NOW = "unsupported scheme"
+"""Of the list, which takes s3:// for a scheme that nobody knows; see test_every_form_of_a_uri."""
+
 
 def metric_names() -> list[str]:
     names: list[str] = model_schema()["properties"]["spec"]["properties"]["governance"]["properties"]["bias"][
@@ -31,10 +34,59 @@ def test_there_are_sixty_and_they_differ() -> None:
     assert len({i.name for i in INVALID}) == len(INVALID)
 
 
-@pytest.mark.parametrize("case", INVALID, ids=lambda c: c.name)
+@pytest.mark.parametrize("case", [c for c in INVALID if c.name != FETCHED_NOW], ids=lambda c: c.name)
 def test_each_invalid_manifest_is_refused_by_name(case: Invalid) -> None:
     messages = validate(case.manifest())
     assert any(case.expected in m for m in messages), messages
+
+
+HEX = "0" * 64
+URIS = {
+    "file:m.onnx": True, "pvc://claim/m.onnx": True, "https://h/m.onnx": True, "https://h:8443/a/m.onnx?v=1": True,
+    "http://models.team.svc/m.onnx": True, "s3://bucket/m": True, "gs://bucket/a/m.onnx": True,
+    "az://container/m": True,
+    "hf://org/name@main": True, "hf://org/name@v1.0/onnx/model.onnx": True, "oci://r.example:5000/a/b:v1": True,
+    f"oci://r/b@sha256:{HEX}": True, f"oci://r/a/b:v1@sha256:{HEX}": True,
+    "ftp://h/m": False, "s3://bucket": False, "s3://bucket/a b": False, "https://h": False, "https://u:p@h/m": False,
+    "https://h/m#f": False, "hf://org/name": False, "hf://name@main": False, "oci://r/b": False, "oci://b:v1": False,
+    "oci://r/b@sha256:12": False, "m.onnx": False,
+}  # fmt: skip
+
+
+def fetching(uri: str, **storage: Any) -> list[str]:
+    manifest = valid()
+    model = {"storageUri": uri, "digest": f"sha256:{HEX}", **({"storage": storage} if storage else {})}
+    manifest["spec"] = {"predictor": {"model": model}}
+    return validate(manifest)
+
+
+@pytest.mark.parametrize("uri", URIS)
+def test_every_form_of_a_uri(uri: str) -> None:
+    found = fetching(uri)
+    assert (found == []) == URIS[uri], found
+    if not URIS[uri]:
+        assert any("expected one of file:PATH, pvc://CLAIM/PATH, https://HOST/PATH" in line for line in found)
+
+
+@pytest.mark.parametrize(
+    ("storage", "message"),
+    [
+        ({"endpoint": "ftp://h"}, "storage.endpoint in body should match"),
+        ({"endpoint": "https://u@h"}, "storage.endpoint in body should match"),
+        ({"files": [{"path": "a"}, {"path": "a"}]}, "Duplicate value"),
+        ({"files": [{"path": "a", "digest": "md5:1"}]}, "should match"),
+        ({"secretRef": {}}, "secretRef.name: Required value"),
+        ({"token": "secret"}, "unknown field"),
+    ],
+)
+def test_how_a_source_is_reached(storage: dict[str, Any], message: str) -> None:
+    assert any(message in line for line in fetching("s3://bucket/m", **storage))
+
+
+def test_only_what_is_fetched_has_storage() -> None:
+    good = {"region": "eu-1", "endpoint": "http://minio.team.svc:9000", "caSecretRef": {"name": "ca"}}
+    assert fetching("s3://bucket/m", **good, secretRef={"name": "s"}, files=[{"path": "*.onnx"}]) == []
+    assert any("storage goes with a storageUri that is fetched" in line for line in fetching("file:m", **good))
 
 
 @pytest.mark.parametrize("kind", ["shap", "lime"])

@@ -87,6 +87,10 @@ GATES: dict[str, tuple[Observed, tuple[Violation, ...]]] = {
         observed(outside=Outside(missing_claim="no claim c")),
         (Violation("Ready", Reason.CLAIM_NOT_FOUND, "no claim c", blocking=True),),
     ),
+    "no Secret of the source": (
+        observed(outside=Outside(missing_source="no Secret s")),
+        (Violation("ModelVerified", Reason.SECRET_NOT_FOUND, "no Secret s", blocking=True),),
+    ),
     "report not readable": (
         observed(report_error="not JSON"),
         (Violation("Degraded", Reason.REPORT_NOT_READABLE, "not JSON", "True"),),

@@ -118,7 +118,7 @@ def test_other_bytes_are_refused_and_not_left_there(server: Bed, fetched: Fetche
 
 
 def test_a_body_beyond_its_bound_ends(server: Bed, fetched: Fetcher) -> None:
-    with pytest.raises(Refused, match=r"at most 1000 are taken in all; raise storage\.size"):
+    with pytest.raises(Refused, match=r"at most 1000 are taken in all; raise volumeSize"):
         fetched(server.at("/m.onnx", ranged(DATA)), most=1000)
     assert sum(path.stat().st_size for path in fetched.folder.rglob("*") if path.is_file()) < 1000
 
@@ -207,7 +207,7 @@ def test_a_full_disk_is_told_as_such(code: int, server: Bed, fetched: Fetcher, m
     monkeypatch.setattr(
         Path, "open", lambda path, mode="r", *a, **k: Full() if mode == "ab" else real(path, mode, *a, **k)
     )
-    with pytest.raises(NoRoom, match=r"no room for m\.onnx.*raise storage.size"):
+    with pytest.raises(NoRoom, match=r"no room for m\.onnx.*raise volumeSize"):
         fetched(server.at("/m.onnx", ranged(DATA)))
 
 

@@ -85,7 +85,7 @@ def test_a_branch_that_moves_midway_changes_nothing(server: Bed, fetched: Fetche
         ([entry("/etc/x", b"")], "file name"),
         ([entry("a", b""), entry("A", b"")], "letter case"),
         ([entry("pytorch_model.pt", b"")], "pickle, whose reading runs code"),
-        ([entry("a", b"", size=1 << 40)], "raise storage.size"),
+        ([entry("a", b"", size=1 << 40)], "raise volumeSize"),
         ([entry(f"f{n}", b"") for n in range(10_001)], "at most 10000 files"),
         ([], "expected files, found none"),
         ({"error": "no list"}, "expected files, found none"),

@@ -121,7 +121,7 @@ def test_a_body_beyond_the_size_that_the_manifest_says(server: Bed, fetched: Fet
         ({"digest": "sha256:../../x"}, "expected layers with sha256 digest"),
         ({"digest": "md5:1"}, "expected layers with sha256 digest"),
         ({"size": -1}, "expected layers with sha256 digest"),
-        ({"size": 1 << 50}, "raise storage.size"),
+        ({"size": 1 << 50}, "raise volumeSize"),
         ({"mediaType": "application/vnd.cncf.model.weight.v1.tar+zstd"}, "push it with gzip"),
         ({"annotations": {"org.cncf.model.filepath": "m.pkl"}}, "pickle"),
     ],

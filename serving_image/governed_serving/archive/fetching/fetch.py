@@ -27,7 +27,7 @@ def fetch() -> str:
     """
     env = PodEnvironment()
     resolved = env.model()
-    imported = bool(resolved.spec.predictor.model.storage_uri)
+    imported = resolved.spec.predictor.model.is_mounted
     try:
         return _fetched(resolved, env)
     except Untried as error:
@@ -45,7 +45,7 @@ def final(error: Exception) -> bool:
     """Whether what :func:`fetch` raised is true of the very bytes at storageUri: asking again is useless."""
     if isinstance(error, Untried) or not isinstance(error, Unverified | TamperedArtefact | MalformedArtefact):
         return False
-    return bool(PodEnvironment().model().spec.predictor.model.storage_uri)
+    return PodEnvironment().model().spec.predictor.model.is_mounted
 
 
 def _report_refused(told: dict[str, object], env: PodEnvironment) -> None:
@@ -58,7 +58,7 @@ def _report_refused(told: dict[str, object], env: PodEnvironment) -> None:
 def _fetched(resolved: ResolvedModel, env: PodEnvironment) -> str:
     target = env.required_path(runtime.MODEL_DIR, "the folder to write the artefact to")
     source = resolved.spec.predictor.model.storage_uri
-    if source:
+    if source and resolved.spec.predictor.model.is_mounted:
         expected = resolved.spec.predictor.model.digest or ""
         base = env.path(runtime.SOURCE_DIR) or Path()
         path = source_path(source, base)

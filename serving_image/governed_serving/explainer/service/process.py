@@ -48,8 +48,8 @@ class _Service:
         self.settings = settings
         spec, config = settings.resolved.spec, settings.explainer.config
         runtime_spec = spec.predictor.model.runtime
-        # an imported model is packed where it is fetched: its digest is that of the file, and fetch has checked it
-        expected = "" if spec.predictor.model.storage_uri else settings.artefact_digest
+        # a mounted model is packed in the pod: its digest is that of the file, and fetch has checked it
+        expected = "" if spec.predictor.model.is_mounted else settings.artefact_digest
         self.model = (
             ExplainedModel.read(settings.model_dir, expected, config.groups, config.background_rows, settings.protected)
             if runtime_spec is None
