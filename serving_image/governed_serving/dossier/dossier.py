@@ -38,7 +38,7 @@ from governed_serving.dossier.documents import (
 from governed_serving.dossier.served import JournalChunks, Served, ServedRules, fold_served
 from governed_serving.fairness.counts.grouping import Grouping
 from governed_serving.journal import JournalError
-from governed_serving.records import LedgerEntry, is_bias_verdict
+from governed_serving.records import VERDICT, LedgerEntry, is_bias_verdict
 
 __all__ = ["Dossier", "Example", "LedgerView", "gather"]
 
@@ -229,11 +229,7 @@ def _hold_verdict(dossier: Dossier, view: LedgerView) -> None:
     told = dossier.report.auditor
     if told is None or view.error or told.verdict != "Pass":
         return
-    known = [
-        (i, e)
-        for i, e in view.entries.get("verdict", [])
-        if is_bias_verdict(e) and (not told.revision or e.revision == told.revision)
-    ]
+    known = [(i, e) for i, e in view.entries.get(VERDICT, []) if not told.revision or e.revision == told.revision]
     index, said = (known[-1][0], known[-1][1].summary.get("verdict")) if known else (None, None)
     if said == told.verdict:
         return
@@ -288,7 +284,7 @@ def _note(view: LedgerView, index: int, entry: LedgerEntry) -> None:
     view.counts[entry.type] = view.counts.get(entry.type, 0) + 1
     view.first = view.first or entry.time
     view.last = max(view.last, entry.time)
-    if entry.type in KEPT:
+    if entry.type in KEPT and (entry.type != VERDICT or is_bias_verdict(entry)):
         kept = view.entries.setdefault(entry.type, [])
         kept.append((index, entry))
         del kept[:-_KEPT_EACH]

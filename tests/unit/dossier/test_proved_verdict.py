@@ -6,7 +6,7 @@ import pytest
 
 from governed_api.verdict import BiasVerdict
 from governed_serving.dossier.documents import Report
-from governed_serving.dossier.dossier import Dossier, LedgerView, _hold_verdict
+from governed_serving.dossier.dossier import Dossier, LedgerView, _hold_verdict, _note
 from governed_serving.records import LedgerEntry
 
 
@@ -51,15 +51,19 @@ def test_the_note_says_what_differs() -> None:
     assert held("Pass")[1] == ["The report says Pass, no entry of the ledger does: the ledger counts."]
 
 
-def test_an_alarm_after_the_verdict_changes_nothing_of_it() -> None:
-    """Its entry has the same type and no verdict in it."""
+@pytest.mark.parametrize("alarms", [1, 600])
+def test_alarms_after_the_verdict_change_nothing_of_it(alarms: int) -> None:
+    """Their entries have the same type and no verdict in them: no clause is proved by one, and none pushes it out."""
     alarm = LedgerEntry(
         "verdict", "default", "credit", "a", "2026-01-01T00:00:01.000Z", "r1", summary={"kind": "drift"}
     )
     verdict = BiasVerdict(verdict="Pass", summary="s", samples=9, metrics=[], revision="r1", ledger_index=0)
-    dossier = Dossier("credit", datetime.now(UTC), report=Report(auditor=verdict))
-    _hold_verdict(dossier, LedgerView(entries={"verdict": [(0, entry("Pass")), (1, alarm)]}))
+    dossier, view = Dossier("credit", datetime.now(UTC), report=Report(auditor=verdict)), LedgerView()
+    for index, one in enumerate([entry("Pass"), *[alarm] * alarms]):
+        _note(view, index, one)
+    _hold_verdict(dossier, view)
     assert (dossier.auditor and dossier.auditor.verdict, dossier.notes) == ("Pass", [])
+    assert (view.index("verdict"), view.counts["verdict"]) == (0, alarms + 1)
 
 
 def test_entries_of_another_revision_prove_nothing_of_this_one() -> None:
