@@ -183,7 +183,7 @@ class ModelClient:
         )
         self._timeout = timeout
         self._model = model
-        self._inputs: list[DeclaredTensor] | None = None
+        self._metadata: Metadata | None = None
 
     def __enter__(self) -> "ModelClient":
         return self
@@ -192,8 +192,10 @@ class ModelClient:
         self._http.close()
 
     def metadata(self) -> Metadata:
-        answer: Metadata = self._json("GET", routes.MODEL.format(model=self._model))
-        return answer
+        """Asked once. Raises ClientError."""
+        if self._metadata is None:
+            self._metadata = self._json("GET", routes.MODEL.format(model=self._model))
+        return self._metadata
 
     def infer(self, rows: Sequence[Row]) -> InferAnswer:
         """V2 answer for ``rows`` in one request. Raises ClientError."""
@@ -256,9 +258,7 @@ class ModelClient:
         return answer
 
     def _columns(self, rows: Sequence[Row]) -> list[Tensor]:
-        if self._inputs is None:
-            self._inputs = self.metadata()["inputs"]
-        return [self._column(declared, rows) for declared in self._inputs]
+        return [self._column(declared, rows) for declared in self.metadata()["inputs"]]
 
     @staticmethod
     def _column(declared: DeclaredTensor, rows: Sequence[Row]) -> Tensor:

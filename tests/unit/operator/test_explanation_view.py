@@ -217,6 +217,7 @@ def test_an_answer_is_printed_by_output(monkeypatch):
         ],
     }
     monkeypatch.setattr(ModelClient, "infer", lambda *_: answer)
+    monkeypatch.setattr(ModelClient, "metadata", lambda *_: {"inputs": []})
     result = CliRunner().invoke(app, ["infer", "loans", "age=30"])
     assert result.exit_code == 0, result.output
     assert [" ".join(line.split()) for line in result.output.splitlines()] == [
