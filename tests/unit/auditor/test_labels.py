@@ -38,7 +38,8 @@ class Door:
         self.fold = Fold(bias, "r1", msgspec.structs.replace(MANIFEST, classes=[*classes]))
         state = AuditState(Subject("loans", "r1"), self.journal, Tail(root, keyset, self.cipher, self.fold))
         assert state.door is not None
-        self.refused = state.door.refused
+        self.refused, recent = state.door.refused, state.door._recent
+        self.kept = lambda: sum(map(len, recent.values()))
         parts = Dependencies(state, self.journal, Metrics("default", "loans"), str, dict, lambda: None)
         self.client = httpx.AsyncClient(transport=httpx.ASGITransport(application(parts)), base_url="http://auditor")
 
@@ -227,6 +228,13 @@ async def test_labels_that_could_not_be_recorded_may_come_otherwise(
         assert (await door.labels(a="yes", b="no")).status_code == 503
     again = await door.labels(a="no", b="no")
     assert (again.status_code, again.json()) == (202, {"accepted": 2, "repeated": 0})
+
+
+async def test_what_is_kept_of_a_label_does_not_grow_with_its_rows(tmp_path: Path) -> None:
+    door = Door(tmp_path)
+    assert (await door.labels(a=["yes", "no"] * 100_000)).status_code == 202
+    assert (await door.labels(a=["no", "yes"] * 100_000)).status_code == 409
+    assert door.kept() < 200
 
 
 async def test_of_two_labels_at_once_one_is_recorded(tmp_path: Path) -> None:

@@ -5,11 +5,13 @@ verdict that holds at any time can't rest on labels that were chosen after it wa
 requests at once, let in all the same is told apart when it is counted (`LabelJoin.dropped`).
 """
 
+import hashlib
 from collections import Counter, OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
+import numpy as np
 
 from governed_api.governance import FavorableOutcome
 from governed_api.names import request_id_fault
@@ -63,22 +65,22 @@ class LabelDoor:
 
     def __init__(self, fold: Fold) -> None:
         self._fold = fold
-        self._recent: OrderedDict[str, list[float]] = OrderedDict()
+        self._recent: OrderedDict[str, bytes] = OrderedDict()
         self.refused: Counter[str] = Counter(unusable=0, contradicting=0)
         """Labels that were turned away, by reason."""
 
     def admit(self, labels: Sequence[UncheckedLabel]) -> list[PostedLabel]:
         """Those that are to be recorded: the ones that aren't known yet. All are let in or none. Raises Unusable,
         Contradicting."""
-        taken: dict[str, list[float]] = {}
+        taken: dict[str, bytes] = {}
         contradicting, accepted = list[str](), list[PostedLabel]()
         for unchecked in labels:
             label, truths = self._checked(unchecked)
-            first = taken.get(label.id) or self._first(label.id)
+            first, said = taken.get(label.id) or self._first(label.id), _digest(truths.numbers)
             if first is None:
-                taken[label.id] = truths.numbers
+                taken[label.id] = said
                 accepted.append(label)
-            elif first != truths.numbers:
+            elif first != said:
                 contradicting.append(label.id)
         if contradicting:
             self.refused["contradicting"] += len(contradicting)
@@ -93,10 +95,10 @@ class LabelDoor:
         for label in labels:
             self._recent.pop(label.id, None)
 
-    def _first(self, request: str) -> list[float] | None:
-        """Truths of the label that a request has; None: none, or they aren't known here."""
+    def _first(self, request: str) -> bytes | None:
+        """Of the truths of the label that a request has; None: it has none, or they aren't known here."""
         told = self._fold.labels.told(request)
-        return self._recent.get(request) if told is None or told.truths is None else told.truths
+        return self._recent.get(request) if told is None or told.truths is None else _digest(told.truths)
 
     def _checked(self, unchecked: UncheckedLabel) -> tuple[PostedLabel, RowTruths]:
         """Raises Unusable."""
@@ -125,6 +127,11 @@ def checked(
     except ValueError as error:
         why = str(error) if outcome.threshold is None else f"expected numbers, found {unchecked.label!r}"
         raise Unusable(f"labels: request {unchecked.id}: {why[:500]}") from None
+
+
+def _digest(truths: Sequence[float]) -> bytes:
+    """Of a label's truths: what is kept of it doesn't grow with its rows."""
+    return hashlib.blake2b(np.array(truths, "<f8").tobytes(), digest_size=16).digest()
 
 
 def _check_rows(known: LabelJoin, label: PostedLabel) -> None:
