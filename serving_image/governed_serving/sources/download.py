@@ -136,6 +136,8 @@ class _Part:
         except OSError:
             return
         self._version = begun.version
+        if not pinned and not self._listed.version and self._whole():
+            self._anew()  # nobody would be asked whether it still is the file
 
     def fetched(self) -> Path:
         tries, moved = _Tries(self._all._bounds), 0

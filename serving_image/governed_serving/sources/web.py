@@ -35,6 +35,7 @@ REDIRECTS = 5
 LONGEST_URL = 8192
 """Signed addresses of object storage are long."""
 MAX_DOCUMENT = 16 << 20
+_ELSEWHERE = "it isn't the host that was named: let that one serve the file itself"
 _PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
 _REMEDIES = {
     401: "expected credentials that it takes: name them in storage.secretRef",
@@ -137,7 +138,7 @@ class Web:
 
     def _send(self, url: str, origin: Origin, headers: Mapping[str, str]) -> httpx.Response:
         proxy = _proxy(origin)
-        addresses = [] if proxy else self._judged(url, origin)
+        addresses = self._judged_name(url, origin) if proxy else self._judged(url, origin)
         target, extensions = url, {}
         if addresses:  # the connection is made to what was judged, whatever the name says a moment later
             literal = f"[{addresses[0]}]" if ":" in addresses[0] else addresses[0]
@@ -163,6 +164,18 @@ class Web:
             )
         return self._clients[proxy]
 
+    def _judged_name(self, url: str, origin: Origin) -> list[str]:
+        """What is known before a proxy: it looks names up itself. Nothing to pin to."""
+        if origin.host in self._trusted:
+            return []
+        try:
+            private = not is_public(origin.host)
+        except ValueError:
+            private = is_internal(origin.host)
+        if private:
+            raise Refused(f"{shown(url)}: expected a public host, found {origin.host}; {_ELSEWHERE}")
+        return []
+
     def _judged(self, url: str, origin: Origin) -> list[str]:
         try:
             addresses = self._resolve(origin.host, origin.port)
@@ -174,7 +187,7 @@ class Web:
                 continue
             raise Refused(
                 f"{shown(url)}: expected a public address of {origin.host}, found {address}"
-                + ("" if named else "; it isn't the host that was named: let that one serve the file itself")
+                + ("" if named else f"; {_ELSEWHERE}")
             )
         return addresses
 

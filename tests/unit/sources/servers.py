@@ -2,11 +2,13 @@
 
 import hashlib
 import json
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 
 @dataclass
@@ -73,7 +75,8 @@ def sha256(data: bytes) -> str:
 
 
 @contextmanager
-def bed() -> Iterator[Bed]:
+def bed(certificate: Path | None = None, key: Path | None = None) -> Iterator[Bed]:
+    """By TLS where a certificate is given."""
     made = Bed()
 
     class Handler(BaseHTTPRequestHandler):
@@ -99,9 +102,13 @@ def bed() -> Iterator[Bed]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
     server.handle_error = lambda *_: None  # type: ignore[method-assign]  # clients that hang up are what is tested
+    if certificate:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate, key)
+        server.socket = context.wrap_socket(server.socket, server_side=True)
     thread = threading.Thread(target=server.serve_forever, args=(0.02,))
     thread.start()
-    made.url = f"http://127.0.0.1:{server.server_port}"
+    made.url = f"{'https' if certificate else 'http'}://127.0.0.1:{server.server_port}"
     try:
         yield made
     finally:

@@ -120,3 +120,13 @@ def test_a_document_without_end_is_refused(server: Bed, fetched: Fetcher) -> Non
     server.at("/api/models/org/name/revision/main", Answer(json.dumps("x" * (17 << 20)).encode()))
     with pytest.raises(Refused, match="at most 16 MiB"):
         fetched("hf://org/name@main", endpoint=server.url)
+
+
+def test_what_an_earlier_commit_left_is_not_taken_for_this_one(server: Bed, fetched: Fetcher) -> None:
+    repository(server)
+    server.at(f"/org/name/resolve/{COMMIT}/tokenizer.json", Answer(status=404))
+    with pytest.raises(Refused):
+        fetched("hf://org/name@main", endpoint=server.url)
+    repository(server, {**FILES, "config.json": b"[]"})  # as long as before
+    tree = fetched("hf://org/name@main", endpoint=server.url)
+    assert {f.path: f.sha256 for f in tree.files}["config.json"] == sha256(b"[]")
