@@ -66,11 +66,6 @@ def test_a_model_in_a_real_storage_is_served_and_one_changed_byte_is_not(
     path.write_text(yaml.safe_dump(manifest))
     (tmp_path / "churn.requests.json").write_text('{"instances": [{"a": 1.0, "b": 2.0}]}')
     work = tmp_path / "work"
-    without = governed("run", str(path), "--once", "--workdir", str(work))
-    assert without.returncode != 0
-    assert (
-        f"Secret reader isn't there: make the folder {work / 'secrets' / 'reader'}" in without.stderr + without.stdout
-    )
     reader = work / "secrets" / "reader"
     reader.mkdir(parents=True)
     for key in storage.keys.iterdir():

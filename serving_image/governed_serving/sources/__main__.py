@@ -2,6 +2,7 @@
 the digest over all, and what a manifest says."""
 
 import argparse
+import json
 import sys
 import tempfile
 from pathlib import Path
@@ -15,6 +16,8 @@ from governed_serving.sources.fetching import Wanted, fetch
 from governed_serving.sources.source import Access, Keys
 from governed_serving.sources.tree import Tree
 
+MOST_NAMED = 256
+"""Files that a manifest may name."""
 _STEP = 32 << 20
 """Bytes between two words about progress."""
 
@@ -48,7 +51,14 @@ def _print(tree: Tree, uri: str) -> None:
     for file in tree.files:
         print(printable(f"sha256:{file.sha256} {file.size:>12} {file.path}"))
     print(f"{len(tree.files)} {'file' if len(tree.files) == 1 else 'files'}, {tree.size} bytes; in a manifest:")
-    print(printable(f"      storageUri: {uri}\n      digest: {tree.digest}", keep="\n"))
+    lines = [f"      storageUri: {json.dumps(uri, ensure_ascii=False)}", f"      digest: {tree.digest}"]
+    if not tree.single and scheme_of(uri).remote and len(tree.files) <= MOST_NAMED:
+        lines += ["      storage:", "        files:  # so that one that differs is named"]
+        lines += [
+            f"          - {{path: {json.dumps(file.path, ensure_ascii=False)}, digest: 'sha256:{file.sha256}'}}"
+            for file in tree.files
+        ]
+    print(printable("\n".join(lines), keep="\n"))
 
 
 def main() -> int:

@@ -12,8 +12,11 @@ from governed_operator.desired.decision import Decision, Revision
 from governed_operator.desired.manifest import Subject
 from governed_operator.desired.objects import model_objects
 from governed_operator.desired.trainer import job_name
+from governed_operator.loop.observe import Observer
 from governed_operator.policy.decide import decide
 from governed_operator.policy.status import conditions
+from governed_operator.settings import Capabilities, Settings
+from governed_operator.watch.cache import Cache
 
 URI = "s3://bucket/m.onnx"
 ARTEFACT = "sha256:" + "cd" * 32
@@ -118,6 +121,29 @@ def test_what_serves_goes_on_while_another_is_fetched() -> None:
     serving = child("Deployment", "m-predictor", workload("old"))
     decision = decide(observed(spec(), serving))
     assert (decision.train, decision.held, decision.stable) == (True, True, None)
+
+
+class Secrets:
+    """A cluster with some Secrets."""
+
+    def __init__(self, **secrets: dict[str, str]) -> None:
+        self.secrets = secrets
+
+    async def get(self, _: Any, __: str, name: str) -> Any:
+        return {"data": self.secrets[name]} if name in self.secrets else None
+
+
+async def test_a_secret_that_is_not_there_is_said() -> None:
+    model = resolved(spec(secretRef={"name": "s"}, caSecretRef={"name": "ca"}))
+    for secrets, words in (
+        ({}, "predictor.model.storage.secretRef: there is no Secret s in namespace ns"),
+        ({"s": {}}, "predictor.model.storage.caSecretRef: there is no Secret ca in namespace ns"),
+        ({"s": {}, "ca": {}}, "predictor.model.storage.caSecretRef: Secret ca has no key ca.crt"),
+        ({"s": {}, "ca": {"ca.crt": "x"}}, None),
+    ):
+        cluster: Any = Secrets(**secrets)
+        observer = Observer(cluster, Cache(), Settings(), Capabilities())
+        assert (await observer._outside(model)).missing_source == words
 
 
 def test_a_stuck_importer_pod_is_told() -> None:

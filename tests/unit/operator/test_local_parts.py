@@ -22,7 +22,7 @@ from governed_operator.local.process_table import alive, known
 from governed_operator.local.sample import Sample, load_sample
 from governed_operator.local.supervision import Backoff
 from governed_operator.local.translate import process_spec
-from governed_operator.local.volumes import Secrets
+from governed_operator.local.volumes import Secrets, Volumes
 from governed_operator.local.workdir import Workdir
 
 GOLDEN = Path(__file__).parents[2] / "golden"
@@ -172,6 +172,17 @@ def test_scaling_and_suspending_make_no_new_revision() -> None:
     timeout = model.spec.predictor.model_copy(update={"timeout": 31})
     changed = model.model_copy(update={"spec": model.spec.model_copy(update={"predictor": timeout})})
     assert Revision.of(changed, "a").name != Revision.of(model, "a").name
+
+
+def test_a_secret_of_the_manifest_that_is_not_there_is_told_with_its_folder(tmp_path: Path) -> None:
+    workdir = Workdir(tmp_path)
+    volumes = Volumes("p", workdir, Secrets(workdir, ("archive-keys", "root")), {}, tmp_path)
+    volume = {"name": "source-keys", "secret": {"secretName": "reader"}}
+    with pytest.raises(LocalError, match=f"Secret reader isn't there: make the folder {workdir.secrets}/reader with"):
+        volumes.directory(volume)
+    (workdir.secrets / "reader").mkdir(parents=True)
+    (workdir.secrets / "reader" / "token").write_text("t")
+    assert (volumes.directory(volume) / "token").read_text() == "t"
 
 
 def test_a_run_leaves_tokens_where_pods_and_a_person_find_them(tmp_path: Path) -> None:
