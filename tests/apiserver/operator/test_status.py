@@ -194,6 +194,29 @@ def classes(cluster: Cluster) -> list[dict[str, Any]]:
     return cluster.list("priorityclass", "-l", f"governedmodels.io/namespace={cluster.namespace}")
 
 
+def test_an_import_that_cannot_be_served_is_taken_away_until_the_spec_changes(plain: Cluster) -> None:
+    (pod,) = pods(plain)
+    name, revision = pod["metadata"]["name"], plain.get("gmodel", "plain")["status"]["stable"]["name"]
+    unready = [
+        x | {"status": "False"} if x["type"] in ("Ready", "ContainersReady") else x for x in pod["status"]["conditions"]
+    ]
+    patch = json.dumps({"status": {"conditions": unready}})
+    plain.kubectl("patch", "pod", name, "--subresource=status", "--type=merge", "-p", patch)
+    refused = served(0, 0, name)
+    refused[name] |= {"ready": False, "refused": True, "message": "m.onnx: expected a model, found junk"}
+    write_report(plain, "plain", revisions={revision: {"server": refused}})
+    gone = lambda: plain.list("deploy", "-l", "governedmodels.io/model=plain") == []  # noqa: E731
+    eventually(gone, within=90, what="the Deployment is taken away")
+    found = eventually(lambda: condition(plain, "plain"), lambda c: c[:2] == ("False", "ImportRefused"), within=90)
+    assert "expected a model, found junk" in found[2]
+    eventually(lambda: pods(plain) == [], within=90, what="its pods are gone")
+    consistently(gone, during=5)
+    assert condition(plain, "plain")[:2] == ("False", "ImportRefused")
+    changed = json.dumps({"spec": {"quota": {"maxConcurrent": 3}}})
+    plain.kubectl("patch", "gmodel", "plain", "--type=merge", "-p", changed)
+    await_ready(plain, "plain")
+
+
 def test_entries_of_pods_that_are_gone_leave_the_report_and_only_they(namespace: Cluster) -> None:
     claim(namespace)
     namespace.apply(imported())

@@ -122,7 +122,7 @@ def test_other_bytes_than_were_sealed_for_it_are_not_served(fetching: Fetching) 
     fetching.store(bound_to="sha256:" + "0" * 64)
     with pytest.raises(Unverified, match=f"^artefact {fetching.digest}: .*; it is not served$") as refused:
         fetch()
-    assert fetching.told() == {"ready": False, "verified": False, "message": str(refused.value)}
+    assert fetching.told() == {"ready": False, "refused": False, "verified": False, "message": str(refused.value)}
     assert not fetching.target.exists()
 
 
@@ -130,7 +130,7 @@ def test_other_content_under_its_digest_is_not_served(fetching: Fetching, monkey
     fetching.store(fetching.packed[:-1] + b"x")
     with pytest.raises(TamperedArtefact) as refused:
         fetch()
-    assert fetching.told() == {"ready": False, "verified": False, "message": str(refused.value)}
+    assert fetching.told() == {"ready": False, "refused": False, "verified": False, "message": str(refused.value)}
     fetching.report.unlink()
     monkeypatch.delenv(runtime.REPORT)
     with pytest.raises(TamperedArtefact):
@@ -180,17 +180,22 @@ def test_what_cannot_be_served_is_refused_once_and_for_all(
     assert not fetching.told().get("refused"), "in a cluster another file may be put there"
 
 
-def test_what_may_pass_is_tried_again(fetching: Fetching, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("uri", "code"), [("pvc://c/m.onnx", 1), ("file:m.onnx", runtime.EXIT_REFUSED)])
+def test_what_may_pass_is_tried_again_where_nobody_sits_before_it(
+    uri: str, code: int, fetching: Fetching, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     junk(fetching, monkeypatch)
+    (fetching.folder / "spec.json").write_bytes(resolved(uri, sha256(b"junk")).dump())
 
     def slow(*_: object) -> None:
         raise Untried("expected an answer within 180 s, found none")
 
     monkeypatch.setattr(imported_module, "run_trial", slow)
-    assert main(["fetch"]) == 1
+    assert main(["fetch"]) == code
     assert not fetching.told().get("refused")
     (fetching.folder / "m.onnx").unlink()
-    assert main(["fetch"]) == 1, "it may still be copied there"
+    assert main(["fetch"]) == code
+    assert f"{uri}: expected a file or folder at {fetching.folder}/m.onnx, found none" in capsys.readouterr().err
 
 
 def test_a_model_of_its_own_comes_from_its_place(fetching: Fetching, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from governed_api import runtime
 from governed_api.resolved import ResolvedModel
-from governed_api.storage import file_of
+from governed_api.storage import claim_of, file_of
 from governed_serving.archive.client import ArchiveClient
 from governed_serving.archive.errors import Refused, Unverified
 from governed_serving.archive.fetching.imported import packed_import
@@ -42,10 +42,14 @@ def fetch() -> str:
 
 
 def final(error: Exception) -> bool:
-    """Whether what :func:`fetch` raised is true of the very bytes at storageUri: asking again is useless."""
-    if isinstance(error, Untried) or not isinstance(error, Unverified | TamperedArtefact | MalformedArtefact):
+    """Whether asking again is useless: what :func:`fetch` raised is true of the very bytes at storageUri, or it is a
+    person's own file, who sits before it."""
+    model = PodEnvironment().model().spec.predictor.model
+    if not model.is_mounted:
         return False
-    return PodEnvironment().model().spec.predictor.model.is_mounted
+    if not claim_of(model.storage_uri) and isinstance(error, Untried | FileNotFoundError):
+        return True
+    return isinstance(error, Unverified | TamperedArtefact | MalformedArtefact) and not isinstance(error, Untried)
 
 
 def _report_refused(told: dict[str, object], env: PodEnvironment) -> None:
@@ -62,6 +66,9 @@ def _fetched(resolved: ResolvedModel, env: PodEnvironment) -> str:
         expected = resolved.spec.predictor.model.digest or ""
         base = env.path(runtime.SOURCE_DIR) or Path()
         path = source_path(source, base)
+        if not path.exists():
+            where = "correct the path" if claim_of(source) else "a relative path begins at the manifest's folder"
+            raise FileNotFoundError(f"{source}: expected a file or folder at {path}, found none: {where}")
         write(packed_import(path, expected, resolved, base), target)
         return f"{path.name} ({expected}) is verified and in {target}"
     digest = env.required(runtime.ARTEFACT_DIGEST, "the artefact's digest")
