@@ -19,7 +19,8 @@ class Told:
         self.truth = Truth("default", None, HeldTiles(root, lambda *_: None), set(), set(wanted))
 
     def take(self, seq: int, stream: str, type: str = "prediction", model: str = "credit", count: int = 1) -> None:
-        entries = [leaf(f"{stream}/{seq + i}", type, model) for i in range(count)]
+        summary = {"verdict": "Pass"} if type == "verdict" else {}
+        entries = [leaf(f"{stream}/{seq + i}", type, model, summary=summary) for i in range(count)]
         self.truth.take(self.truth.size, Batch(model, stream, seq, entries))
 
 
@@ -88,5 +89,6 @@ def test_what_is_asked_for_is_kept(tmp_path: Path) -> None:
     assert {index: (entry.id, stream) for index, (entry, stream) in told.truth.entries.items()} == {
         1: ("a/1", "a"), 3: ("b/1", "b"),
     }  # fmt: skip
-    assert told.truth.verdicts == {("credit", ""): 1}
+    told.truth.take(4, Batch("credit", "a", 2, [leaf("alarm", "verdict", summary={"kind": "drift"})]))
+    assert told.truth.verdicts == {("credit", ""): 1}, "an alarm beside the verdicts is none"
     assert [entry.id for entry in told.truth.trained["credit"]] == ["b/0", "b/1"]
