@@ -133,7 +133,7 @@ def test_what_is_served_keeps_the_promises_and_takes_labels_once(served: Served)
             found: dict[str, Any] = client.get(f"{served.auditor}/v1/verdict").json()
             return found
 
-        judged = eventually(verdict, lambda v: v.get("labelled") == len(rows), within=60, what="the labels are judged")
+        judged = eventually(verdict, lambda v: v.get("labelled") == len(rows), within=180, what="the labels are judged")
         values = {m["name"]: m["value"] for m in judged["metrics"] if m["group"] == "f"}
         assert values["equalOpportunityDifference"] is not None
         overall, groups = judged["coverage"]["overall"], judged["coverage"]["groups"]["sex"]
