@@ -24,6 +24,9 @@ from governed_serving.sources.tree import CHUNK
 
 __all__ = ["Bounds", "Download", "Progress"]
 
+WINDOW, SLOWEST = 60.0, 1024
+"""Seconds over which a pace is looked at, and the least bytes a second."""
+
 Progress = Callable[[str, int, int], None]
 """Told the file, bytes of it so far, bytes of it in all (0: not known)."""
 
@@ -39,6 +42,7 @@ class Bounds:
     longest: float = 30.0
     patience: float = 600.0
     sleep: Callable[[float], None] = time.sleep
+    clock: Callable[[], float] = time.monotonic
 
 
 class _Begun(msgspec.Struct, frozen=True):
@@ -105,6 +109,22 @@ class _Tries:
         if self._failed >= bounds.attempts or error.after > bounds.patience:
             raise error
         bounds.sleep(pause)
+
+
+class _Pace:
+    """A server that drips bytes would hold us for ever."""
+
+    def __init__(self, bounds: Bounds, have: int) -> None:
+        self._bounds, self._since, self._have = bounds, bounds.clock(), have
+
+    def keep(self, have: int) -> None:
+        """Raises Unavailable where a minute brought less than SLOWEST bytes a second."""
+        elapsed = self._bounds.clock() - self._since
+        if elapsed < WINDOW:
+            return
+        if have - self._have < SLOWEST * elapsed:
+            raise Unavailable(f"it brings less than {SLOWEST} bytes a second")
+        self._since, self._have = self._bounds.clock(), have
 
 
 class _Part:
@@ -180,7 +200,9 @@ class _Part:
             self._note(part.version)
             size = listed.size if listed.size is not None else part.size
             with self._path.open("ab") as file:
+                pace = _Pace(self._all._bounds, self._have)
                 for chunk in part.chunks:
+                    pace.keep(self._have)
                     self._take(chunk, size)
                     file.write(chunk)
                     self._hash.update(chunk)

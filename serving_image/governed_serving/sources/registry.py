@@ -21,7 +21,7 @@ from governed_serving.sources.errors import Differs, Refused, Unavailable
 from governed_serving.sources.names import MAX_FILES, safe
 from governed_serving.sources.page import basic, bearer, ranged
 from governed_serving.sources.source import Access, Listed, Part
-from governed_serving.sources.web import Origin, Web, json_of, part_of
+from governed_serving.sources.web import Origin, Web, body_of, json_of, part_of
 
 __all__ = ["Registry"]
 
@@ -75,7 +75,7 @@ class Registry:
     def _manifest(self, reference: str, depth: int = 0) -> dict[str, Json]:
         url = f"{self._base}/manifests/{reference}"
         with self._get(url, {"accept": ", ".join((*_MANIFESTS, *_INDEXES))}) as answer:
-            data = b"".join(part_of(answer, 0, "").chunks) if answer.status_code == HTTPStatus.OK else b""
+            data = body_of(answer, url)
         found = f"sha256:{hashlib.sha256(data).hexdigest()}"
         if reference.startswith("sha256:") and found != reference:
             raise Differs(f"{self.uri}: expected the manifest {reference}, found {found}: it is not served")

@@ -11,6 +11,7 @@ import ipaddress
 import json
 import socket
 import ssl
+import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -34,7 +35,7 @@ CONNECT, READ = 10.0, 60.0
 REDIRECTS = 5
 LONGEST_URL = 8192
 """Signed addresses of object storage are long."""
-MAX_DOCUMENT = 16 << 20
+MAX_DOCUMENT, DOCUMENT_SECONDS = 16 << 20, 120.0
 _ELSEWHERE = "it isn't the host that was named: let that one serve the file itself"
 _PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
 _REMEDIES = {
@@ -245,10 +246,14 @@ def _judge(answer: httpx.Response, url: str) -> None:
 
 def body_of(answer: httpx.Response, url: str) -> bytes:
     """A small body. Raises Refused for a large one, Unavailable for one that is cut off."""
-    out = bytearray()
+    out, began = bytearray(), time.monotonic()
     try:
         for chunk in answer.iter_raw():
             out += chunk
+            if time.monotonic() - began > DOCUMENT_SECONDS:
+                raise Unavailable(
+                    f"{shown(url)}: expected a document within {DOCUMENT_SECONDS:g} s, found a part of it"
+                )
             if len(out) > MAX_DOCUMENT:
                 raise Refused(f"{shown(url)}: expected a document of at most {MAX_DOCUMENT >> 20} MiB, found more")
     except httpx.TransportError as error:

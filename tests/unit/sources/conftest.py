@@ -1,4 +1,5 @@
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,13 +36,15 @@ class Fetcher:
     def __init__(self, folder: Path) -> None:
         self.folder, self.slept, self.told = folder / "fetched", list[float](), list[tuple[str, int, int]]()
 
+    clock: Callable[[], float] = staticmethod(time.monotonic)
+
     def __call__(self, uri: str, digest: str = "", most: int = 1 << 20, files: Any = None, **access: Any) -> Tree:
         return fetch(
             uri,
             self.folder,
             Access(**access),
             Wanted(digest, files or {}),
-            Bounds(most, sleep=self.slept.append),
+            Bounds(most, sleep=self.slept.append, clock=self.clock),
             lambda *told: self.told.append(told),
         )
 

@@ -2,6 +2,7 @@
 
 import errno
 import io
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,14 @@ def test_tries_end(server: Bed, fetched: Fetcher) -> None:
 def test_a_drip_of_bytes_is_no_progress(server: Bed, fetched: Fetcher) -> None:
     with pytest.raises(Unavailable, match=f"of {len(DATA)} bytes|cut off"):
         fetched(server.at("/m.onnx", ranged(DATA, cut=10)))
+    assert len(server.asked) == 6
+
+
+def test_a_server_that_drips_for_ever_is_given_up(server: Bed, fetched: Fetcher) -> None:
+    hours = itertools.count(0, 3600)
+    fetched.clock = lambda: next(hours)
+    with pytest.raises(Unavailable, match="less than 1024 bytes a second"):
+        fetched(server.at("/m.onnx", ranged(DATA)))
     assert len(server.asked) == 6
 
 

@@ -1,11 +1,12 @@
 """Repositories of a hub: by commit, listed in pages, the token shown to the hub alone."""
 
+import itertools
 import json
 from typing import Any
 
 import pytest
 
-from governed_serving.sources import Differs, Refused
+from governed_serving.sources import Differs, Refused, Unavailable, web
 
 from .conftest import Fetcher
 from .servers import Answer, Bed, as_json, ranged, sha256
@@ -130,3 +131,11 @@ def test_what_an_earlier_commit_left_is_not_taken_for_this_one(server: Bed, fetc
     repository(server, {**FILES, "config.json": b"[]"})  # as long as before
     tree = fetched("hf://org/name@main", endpoint=server.url)
     assert {f.path: f.sha256 for f in tree.files}["config.json"] == sha256(b"[]")
+
+
+def test_a_document_that_drips_is_given_up(server: Bed, fetched: Fetcher, monkeypatch: pytest.MonkeyPatch) -> None:
+    repository(server)
+    hours = itertools.count(0, 3600)
+    monkeypatch.setattr(web.time, "monotonic", lambda: next(hours))
+    with pytest.raises(Unavailable, match="expected a document within 120 s"):
+        fetched("hf://org/name@main", endpoint=server.url)

@@ -93,6 +93,13 @@ def test_keys_of_a_secret_sign(server: Bed, fetched: Fetcher, keys: Any) -> None
     assert all("Credential=AK/" in asked.headers["authorization"] for asked in server.asked)
 
 
+def test_keys_stay_with_the_endpoint(server: Bed, other: Bed, fetched: Fetcher, keys: Any) -> None:
+    """obstore follows redirects by itself."""
+    server.at("/models/m.onnx", Answer(status=307, headers={"location": other.at("/x", given(DATA, None))}))
+    fetched("s3://models/m.onnx", endpoint=server.url, keys=keys(access_key_id="AK", secret_access_key="hunter2"))
+    assert {asked.headers.get("authorization") for asked in other.asked} == {None}
+
+
 @pytest.mark.parametrize(
     ("uri", "files", "words"),
     [

@@ -191,3 +191,9 @@ def test_a_layer_behind_a_redirect_is_not_shown_the_token(server: Bed, other: Be
     server.at(f"{REPOSITORY}/blobs/{one['digest']}", Answer(status=307, headers={"location": moved}))
     assert fetched(uri(server), keys=keys(token="t0ken")).files[0].size == 4
     assert "authorization" not in other.asked[0].headers
+
+
+def test_a_manifest_without_end_is_refused(server: Bed, fetched: Fetcher) -> None:
+    server.at(f"{REPOSITORY}/manifests/v1", Answer(json.dumps({"layers": [], "x": "y" * (17 << 20)}).encode()))
+    with pytest.raises(Refused, match="at most 16 MiB"):
+        fetched(uri(server))
