@@ -12,6 +12,7 @@ from governed_serving.archive.errors import Unverified
 from governed_serving.archive.fetching.fetch import fetch, source_path
 from governed_serving.archive.fetching.imported import packed_import
 from governed_serving.artefact import MalformedArtefact, TamperedArtefact, decode_manifest, load, unpack, write
+from governed_serving.sources import Tree
 
 
 def resolved(uri: str, digest: str) -> ResolvedModel:
@@ -108,6 +109,17 @@ def test_an_artefact_folder_is_taken_as_it_is(tmp_path: Path) -> None:
     (tmp_path / "folder" / "model.onnx").write_bytes(b"other")
     with pytest.raises(TamperedArtefact):
         packed_import(tmp_path / "folder", whole, resolved("file:folder", whole))
+
+
+def test_an_artefact_folder_is_taken_by_what_pin_prints(tmp_path: Path) -> None:
+    digest = onnx_file(tmp_path / "m.onnx")
+    packed = packed_import(tmp_path / "m.onnx", digest, resolved("file:m.onnx", digest))
+    write(packed, tmp_path / "folder")
+    pinned = Tree.of(tmp_path / "folder").digest
+    assert packed_import(tmp_path / "folder", pinned, resolved("file:folder", pinned)) == packed
+    (tmp_path / "folder" / "notes.txt").write_text("one file more")
+    with pytest.raises(TamperedArtefact):
+        packed_import(tmp_path / "folder", pinned, resolved("file:folder", pinned))
 
 
 def test_claim_paths_stay_in_their_volume(tmp_path: Path) -> None:

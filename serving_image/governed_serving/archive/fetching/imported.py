@@ -27,6 +27,7 @@ from governed_serving.artefact import (
 )
 from governed_serving.artefact.package import BACKGROUND, MANIFEST, MODEL
 from governed_serving.formats import Said, TrialRequest, background_columns, content_of, run_trial, volume_for
+from governed_serving.sources import SourceError, Tree
 
 __all__ = ["packed_import"]
 
@@ -40,7 +41,7 @@ def packed_import(path: Path, expected: str, resolved: ResolvedModel, base: Path
     TamperedArtefact, FileNotFoundError.
     """
     if path.is_dir():
-        found = load(path, expected)
+        found = load(path, "" if _is_pinned(path, expected) else expected)
         _fits_rules(found.manifest, resolved)
         return pack({p.name: p.read_bytes() for p in path.iterdir() if p.name in {*found.manifest.files, "model.json"}})
     data = content_of(path)
@@ -64,6 +65,14 @@ def _fits_volume(size: int, resolved: ResolvedModel) -> None:
             f"predictor.model.volumeSize: expected room for the file's {size >> 20} MiB, found {room}; say {needed}, "
             "or compress it"
         )
+
+
+def _is_pinned(folder: Path, expected: str) -> bool:
+    """Whether the digest is the one over the folder's files, as `governed pin` prints it, not that of the package."""
+    try:
+        return Tree.of(folder).digest == expected
+    except SourceError:
+        return False
 
 
 def _fits_rules(manifest: Manifest, resolved: ResolvedModel) -> None:
