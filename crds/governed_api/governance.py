@@ -449,7 +449,8 @@ class Background(Part):
     inline: str | None = Field(default=None, max_length=65536)
     """CSV text. Whoever may read this resource, or the model's ConfigMap, reads it."""
     uri: str | None = Field(default=None, max_length=2048, pattern=uri_pattern(r"\.csv"))
-    """file:path.csv (local runs), or pvc://claim/path.csv of the claim that storageUri lies on."""
+    """file:path.csv (local runs), or pvc://claim/path.csv: of the claim that storageUri lies on, of any where it is
+    fetched."""
     digest: str | None = Field(default=None, pattern=r"^sha256:[0-9a-f]{64}$")
     """Expected SHA-256 of the file at uri."""
 

@@ -46,13 +46,19 @@ def _pod(subject: Subject) -> Manifest:
         "volumes": [
             specification.training_volume(subject),
             pod.keys_volume(subject.name, subject.model.spec, Role.IMPORTER),
-            pod.source_volume(None),
+            pod.source_volume(_background(subject)),
             pod.memory_volume("fetched", canonical(subject.model.spec.predictor.model.room)),
             *_credentials(subject),
             pod.memory_volume("tmp", "1Gi"),
             pod.account_volume(),
         ],
     }
+
+
+def _background(subject: Subject) -> str | None:
+    """URI of the rows that explanations compare with, where they lie in a file."""
+    explainer = subject.model.spec.explainer
+    return explainer.background.uri if explainer and explainer.background else None
 
 
 def _credentials(subject: Subject) -> list[Manifest]:

@@ -113,7 +113,12 @@ class Observer:
     async def _outside(self, model: ResolvedModel) -> Outside:
         encryption = model.spec.governance.encryption
         training = model.spec.lifecycle.training
-        uris = (training.data.uri if training else None, model.spec.predictor.model.storage_uri)
+        background = model.spec.explainer.background if model.spec.explainer else None
+        uris = (
+            training.data.uri if training else None,
+            model.spec.predictor.model.storage_uri,
+            background.uri if background else None,
+        )
         claims = [claim for uri in uris if (claim := claim_of(uri))]
         storage = model.spec.predictor.model.storage
         if not (claims or storage or encryption.key_ref or encryption.mode == "storageClass"):

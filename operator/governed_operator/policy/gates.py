@@ -62,10 +62,12 @@ def source_secret_missing(obs: Observed) -> Violation | None:
 
 
 def source_is_local(obs: Observed) -> Violation | None:
+    background = obs.model.spec.explainer.background if obs.model.spec.explainer else None
     training = obs.model.spec.lifecycle.training
     uris = {
         "spec.lifecycle.training.data.uri": training.data.uri if training else None,
         "spec.predictor.model.storageUri": obs.model.spec.predictor.model.storage_uri,
+        "spec.explainer.background.uri": background.uri if background else None,
     }
     for name, uri in uris.items():
         if uri and not scheme_of(uri).claim and not scheme_of(uri).remote:

@@ -67,6 +67,18 @@ def test_background_rows_lie_beside_the_model(tmp_path: Path) -> None:
         brought(regression(), tmp_path, TABLE, explainer={"background": {**given, "uri": "pvc://c/rows.csv"}})
 
 
+def test_background_rows_of_a_fetched_model_lie_on_a_volume_of_their_own(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text(ROWS)
+    (tmp_path / "m.onnx").write_bytes(regression())
+    digest = f"sha256:{hashlib.sha256(regression()).hexdigest()}"
+    given = {"uri": "pvc://rows/rows.csv", "digest": f"sha256:{hashlib.sha256(ROWS.encode()).hexdigest()}"}
+    model = {"storageUri": "s3://bucket/m.onnx", "digest": digest, "inputs": TABLE}
+    spec = {"predictor": {"model": model}, "explainer": {"background": given}}
+    resolved = ResolvedModel.model_validate({"name": "m", "namespace": "default", "spec": spec})
+    write(packed_import(tmp_path / "m.onnx", digest, resolved, tmp_path), tmp_path / "model")
+    assert load(tmp_path / "model").background()["b"] == [1.0, 3.0]
+
+
 BIAS = {
     "protectedAttributes": [{"name": "a"}], "favorableOutcome": {"threshold": 0.5},
     "metrics": [{"name": "statisticalParityDifference", "thresholdLower": -0.1, "thresholdUpper": 0.1}],

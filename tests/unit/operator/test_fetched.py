@@ -94,6 +94,21 @@ def test_the_way_out_is_the_uris_port(uri: str, ports: list[int]) -> None:
     assert [p["port"] for p in policy["egress"][1]["ports"]] == ports
 
 
+def test_the_importer_reads_background_rows_from_their_volume() -> None:
+    background = {"uri": "pvc://rows/rows.csv", "digest": DIGEST}
+    given = {**spec(), "explainer": {"background": background}}
+    job = by_kind(rendered(given), "Job", job_name(Subject(resolved(given))))
+    volume = next(v for v in job["spec"]["template"]["spec"]["volumes"] if v["name"] == "source")
+    assert volume["persistentVolumeClaim"]["claimName"] == "rows"
+
+
+def test_rows_of_a_laptop_are_refused_at_once() -> None:
+    given = {**spec(), "explainer": {"background": {"uri": "file:rows.csv", "digest": DIGEST}}}
+    (violation,) = decide(observed(given)).violations
+    assert (violation.reason, violation.blocking) == (Reason.SOURCE_NOT_REACHABLE, True)
+    assert violation.message.startswith("spec.explainer.background.uri: file:rows.csv works with governed run only")
+
+
 def test_what_is_mounted_or_trained_gets_no_importer() -> None:
     found = rendered({"predictor": {"model": {"storageUri": "pvc://c/m.onnx", "digest": DIGEST}}})
     assert not any(m["kind"] == "Job" or m["metadata"]["name"] == "m-importer" for m in found)

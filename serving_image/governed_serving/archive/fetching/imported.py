@@ -129,7 +129,7 @@ def _background(manifest: Manifest, resolved: ResolvedModel, base: Path) -> byte
     if given.uri is None:
         content = (given.inline or "").encode()
     else:
-        if claim_of(given.uri) != claim_of(model.storage_uri):
+        if model.is_mounted and claim_of(given.uri) != claim_of(model.storage_uri):
             raise MalformedArtefact(
                 f"explainer.background.uri: expected a file on the volume of storageUri ({model.storage_uri}), found "
                 f"{given.uri}; put it beside the model"
