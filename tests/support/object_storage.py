@@ -1,4 +1,4 @@
-"""Object storage that speaks S3's API: versitygw over a folder, a process on loopback."""
+"""Object storage that speaks S3's API: versitygw over a folder, a process of this machine."""
 
 import os
 import shutil
@@ -17,9 +17,13 @@ ACCESS, SECRET, BUCKET = "tests", "tests-only-0123456789", "ledger"
 
 
 class ObjectStorage:
-    """One bucket; the objects are files below ``objects``, where a test can damage them."""
+    """One bucket; the objects are files below ``objects``, where a test can damage them. ``host``: the address that it
+    listens on."""
 
-    def __init__(self, root: Path, certificate: Path | None = None, key: Path | None = None) -> None:
+    def __init__(
+        self, root: Path, certificate: Path | None = None, key: Path | None = None, host: str = "127.0.0.1"
+    ) -> None:
+        self._host = host
         self._tls = ["--cert", str(certificate), "--key", str(key)] if certificate else []
         self.root, self.port = root, free_port()
         self.objects = root / "data" / BUCKET
@@ -32,7 +36,7 @@ class ObjectStorage:
 
     @property
     def url(self) -> str:
-        return f"{'https' if self._tls else 'http'}://127.0.0.1:{self.port}"
+        return f"{'https' if self._tls else 'http'}://{self._host}:{self.port}"
 
     def place(self, prefix: str = "team") -> str:
         """What GOVERNED_OBJECTS says."""
@@ -42,7 +46,7 @@ class ObjectStorage:
         """Returns once it answers."""
         environment = {"PATH": os.environ["PATH"], "ROOT_ACCESS_KEY": ACCESS, "ROOT_SECRET_KEY": SECRET}
         command = [
-            str(program("versitygw")), "--port", f"127.0.0.1:{self.port}", "--quiet", *self._tls,
+            str(program("versitygw")), "--port", f"{self._host}:{self.port}", "--quiet", *self._tls,
             "posix", "--sidecar", str(self.root / "meta"), str(self.objects.parent),
         ]  # fmt: skip
         with (self.root / "log").open("ab") as log:
@@ -76,9 +80,11 @@ class ObjectStorage:
 
 
 @contextmanager
-def object_storage(root: Path, certificate: Path | None = None, key: Path | None = None) -> Iterator[ObjectStorage]:
+def object_storage(
+    root: Path, certificate: Path | None = None, key: Path | None = None, host: str = "127.0.0.1"
+) -> Iterator[ObjectStorage]:
     """Running, and gone at the end; by TLS where a certificate is given."""
-    storage = ObjectStorage(root, certificate, key)
+    storage = ObjectStorage(root, certificate, key, host)
     storage.start()
     try:
         yield storage
