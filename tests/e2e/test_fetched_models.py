@@ -108,9 +108,9 @@ def test_with_one_byte_changed_nothing_serves_and_the_file_is_named(cluster: Clu
     path.write_bytes(data)
     cluster.apply(manifest(cluster, storage, "damaged", digest))
 
-    status, _, message = eventually(
-        lambda: condition(cluster, "damaged", "ModelVerified"), lambda found: "model.onnx" in found[2], within=300
+    *_, message = eventually(
+        lambda: condition(cluster, "damaged", "ModelVerified"), lambda found: found[0] == "False", within=300
     )
-    assert status == "False"
+    assert "damaged/model.onnx" in message, message
     assert digest in message, message
     assert [p for p in pods(cluster, "damaged") if p["status"].get("phase") == "Running"] == []

@@ -20,6 +20,7 @@ from governed_serving.archive.verify.verification import verify
 from governed_serving.auditor.service.app import Dependencies, application
 from governed_serving.auditor.service.entries import dead_letter, entries_of
 from governed_serving.auditor.service.errors import Unusable
+from governed_serving.auditor.service.label_door import LabelDoor
 from governed_serving.auditor.service.metrics import Metrics
 from governed_serving.auditor.service.reviews import MAX_BY, MAX_REASON, acknowledgement
 from governed_serving.auditor.service.shipping import Shipper
@@ -327,7 +328,8 @@ def test_the_longest_acknowledgement_is_taken_at_both_ends(tmp_path: Path, keyse
 
 @pytest.mark.parametrize("id", ["i" * 129, "a\nb", "\x00"])
 async def test_a_label_whose_id_no_request_can_have_is_refused_at_the_door(id: str) -> None:
-    state: Any = SimpleNamespace(tail=SimpleNamespace(fold=SimpleNamespace(bias=BIAS)), subject=None)
+    fold: Any = SimpleNamespace(bias=BIAS, classes={})
+    state: Any = SimpleNamespace(tail=SimpleNamespace(fold=fold), subject=None, admit_labels=LabelDoor(fold).admit)
     journal: Any = SimpleNamespace(append=None)
     app = application(Dependencies(state, journal, Metrics("default", "credit"), str, dict, lambda: None))
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://auditor") as client:
