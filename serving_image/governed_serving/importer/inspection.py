@@ -12,6 +12,7 @@ from governed_api.printable import printable
 from governed_api.quantities import whole_bytes
 from governed_serving.artefact import Graph, MalformedArtefact, Tensor
 from governed_serving.formats import TrialAnswer, TrialRequest, content_of, header_of, run_trial, volume_for
+from governed_serving.formats.description import PROBABILITIES, SCORES
 
 __all__ = ["Inspected", "inspected", "manifest_of", "screen"]
 
@@ -36,8 +37,8 @@ class Inspected:
     @property
     def decides(self) -> bool:
         """Answers a class or a quantity for each row."""
-        served = {tensor.served for tensor in self.graph.outputs}
-        return self.graph.unit == "row" and bool(served & {"probabilities", "prediction"})
+        roles = {tensor.role for tensor in self.graph.outputs}
+        return self.graph.unit == "row" and bool(roles & {"probabilities", "score"})
 
     @property
     def unnamed(self) -> Tensor | None:
@@ -45,7 +46,11 @@ class Inspected:
         floats = [t for t in self.graph.outputs if t.datatype.startswith("FP") and len(t.row) <= 1]
         if self.decides or self.graph.unit != "row" or len(floats) != 1:
             return None
-        return floats[0] if floats[0].row in ((), (1,)) or 2 <= floats[0].row[0] <= MAX_COLUMNS else None
+        only = floats[0]
+        wide = only.row not in ((), (1,))
+        if wide and only.name in (*PROBABILITIES, *SCORES):  # it was tried whether it is what it is called
+            return None
+        return only if not wide or 2 <= only.row[0] <= MAX_COLUMNS else None
 
     @property
     def matrices(self) -> list[Tensor]:
@@ -143,14 +148,14 @@ def _explained(found: Inspected) -> str:
 
 
 def _audited(found: Inspected) -> str:
-    served = {tensor.served for tensor in found.graph.outputs}
+    roles = {tensor.role for tensor in found.graph.outputs}
     if found.table and found.unnamed and found.unnamed.row in ((), (1,)):
         return f"Audited:   yes, by favorableOutcome.threshold or range, with role score of {found.unnamed.name!r} said"
     if not found.table:
         return "Audited:   journalled, masked, proved; bias needs a table with a label or a score"
-    if "prediction" in served:
+    if "score" in roles:
         return "Audited:   yes, by favorableOutcome.threshold or range of prediction"
-    if "label" in served:
+    if "label" in roles:
         return "Audited:   yes, by favorableOutcome.label"
     return "Audited:   journalled, masked, proved; bias needs an output of role label, which the graph hasn't"
 
@@ -202,11 +207,11 @@ def _role(output: Tensor, *, asked: bool) -> list[str]:
 
 def _bias(found: Inspected) -> list[str]:
     """How bias would be audited, as a comment: whom it is about and what favours them only a person knows."""
-    served = {tensor.served: tensor for tensor in found.graph.outputs}
+    roles = {tensor.role: tensor for tensor in found.graph.outputs}
     score = found.unnamed is not None and found.unnamed.row in ((), (1,))
-    if not found.table or not (score or served.keys() & {"label", "prediction"}):
+    if not found.table or not (score or roles.keys() & {"label", "score"}):
         return []
-    classes = served["probabilities"].classes if "probabilities" in served else []
+    classes = roles["probabilities"].classes if "probabilities" in roles else []
     outcome = f"label: {json.dumps(str(classes[-1]), ensure_ascii=False)}" if classes else "threshold: 0"
     return [
         "  # governance:",

@@ -30,6 +30,10 @@ LARGEST = 256 << 20
 """Bytes of an answer that is still served: the journal's frame."""
 
 
+NEARLY = 0.01
+"""How far probabilities of half precision, or of rounded shares, may be from a sum of 1."""
+
+
 class Session(Protocol):
     """ONNX Runtime's, as far as it is needed."""
 
@@ -59,7 +63,7 @@ def tried(data: bytes, declared: Declared) -> Trial:
     inputs = [Node(i.name, i.type, list(i.shape)) for i in opened.get_inputs()]
     outputs = [Node(o.name, o.type, list(o.shape)) for o in opened.get_outputs()]
     graph = describe(file, inputs, outputs, declared)
-    graph = _shown(opened, graph, inputs, file)
+    graph = _shown(opened, graph, inputs, file, {one.name for one in declared.outputs if one.role})
     signature = Signature.of_graph(graph)
     predictor = OnnxPredictor(data, signature)
     answered(predictor)
@@ -67,9 +71,15 @@ def tried(data: bytes, declared: Declared) -> Trial:
     return Trial(file, graph, predictor.merges, why)
 
 
-def _shown(opened: Session, graph: Graph, nodes: Sequence[Node], file: OnnxFile) -> Graph:
-    """The graph with an example that it answers, its unit and the shapes of its outputs."""
+def _shown(opened: Session, graph: Graph, nodes: Sequence[Node], file: OnnxFile, said: set[str]) -> Graph:
+    """The graph with an example that it answers, its unit and the shapes of its outputs; ``said``: of whose role the
+    manifest speaks."""
     if graph.unit == "row" and (shapes := _rows(opened, graph)) is not None:
+        outputs = [
+            tensor if tensor.name in said or _is_so(tensor, values) else _plain(tensor)
+            for tensor, values in zip(graph.outputs, _run(opened, graph, _rowwise_example(graph, 3)), strict=True)
+        ]
+        graph = Graph(graph.inputs, outputs, graph.unit)
         return settled(graph, "row", [[-1, *shape] for shape in shapes], file)
     if any(tensor.columns or tensor.role == "tabular" for tensor in graph.inputs) and graph.unit == "row":
         _run(opened, graph, _rowwise_example(graph, 1))  # its own words for what is wrong, where it fails
@@ -90,6 +100,25 @@ def _shown(opened: Session, graph: Graph, nodes: Sequence[Node], file: OnnxFile)
         for tensor, values in zip(graph.outputs, outputs, strict=True)
     ]
     return settled(graph, "request", sizes, file)
+
+
+def _is_so(tensor: Tensor, values: NDArray[np.generic]) -> bool:
+    """Whether an output is what exporters mean by its name: some call margins ``probabilities``, and several
+    quantities ``variable``."""
+    row = values.shape[1:]
+    if tensor.role == "score":
+        return row in ((), (1,))
+    if tensor.role != "probabilities" or tensor.maps:
+        return True
+    if len(row) != 1 or row[0] < 2:
+        return False
+    shares = values.astype(np.float64)
+    within = bool(np.all((shares > -NEARLY) & (shares < 1 + NEARLY)))
+    return not np.isfinite(shares).all() or (within and bool(np.all(np.abs(shares.sum(1) - 1) < NEARLY)))
+
+
+def _plain(tensor: Tensor) -> Tensor:
+    return msgspec.structs.replace(tensor, role="", classes=[], served=tensor.name)
 
 
 def _rowwise_example(graph: Graph, rows: int) -> Example:

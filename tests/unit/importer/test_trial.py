@@ -166,3 +166,17 @@ def test_sizes_are_looked_for_that_the_graph_answers() -> None:
     trial = tried(model(nodes, [tensor("x", ["batch", "length"])], [tensor("y", [None, 64])], [shape]), Declared())
     assert trial.graph.inputs[0].example == [1, 64]
     assert np.prod(trial.graph.inputs[0].example) % 64 == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "width", "kept"),
+    [("probabilities", 1, False), ("probabilities", 2, False), ("variable", 2, False), ("variable", 1, True)],
+)
+def test_a_name_is_believed_where_the_values_are_such(name: str, width: int, kept: bool) -> None:
+    """scikit-learn's margins are exported as probabilities, several quantities as one variable."""
+    weights = helper.make_tensor("w", TensorProto.FLOAT, [3, width], [1.0] * 3 * width)
+    data = model([node("MatMul", ["x", "w"], [name])], [tensor("x", ["n", 3])], [tensor(name, ["n", width])], [weights])
+    (output,) = tried(data, declared(TABLE)).graph.outputs
+    assert (output.role, output.served, output.classes) == (("score", "prediction", []) if kept else ("", name, []))
+    told = tried(data, declared(TABLE, [{"name": name, "role": "score"}])).graph.outputs
+    assert told[0].served == "prediction", "what a person says is believed"

@@ -162,11 +162,11 @@ def _manifest(path: Path, data: bytes, resolved: ResolvedModel) -> Manifest:
 def _described(graph: Graph, digest: str, resolved: ResolvedModel) -> Manifest:
     import onnxruntime
 
-    served = {tensor.served: tensor for tensor in graph.outputs}
+    roles = {tensor.role: tensor for tensor in graph.outputs}
     task: Literal["classification", "regression", "tensors"] = "tensors"
-    if graph.unit == "row" and "probabilities" in served and served["probabilities"].classes:
+    if graph.unit == "row" and "probabilities" in roles and roles["probabilities"].classes:
         task = "classification"
-    elif graph.unit == "row" and "prediction" in served:
+    elif graph.unit == "row" and "score" in roles:
         task = "regression"
     bias = resolved.spec.governance.bias
     outcome = bias.favorable_outcome if bias else None
@@ -184,7 +184,7 @@ def _described(graph: Graph, digest: str, resolved: ResolvedModel) -> Manifest:
             dataset="", training="imported", code=digest, versions={"onnxruntime": onnxruntime.__version__}
         ),
         files={"model.onnx": digest},
-        classes=served["probabilities"].classes if task == "classification" else [],
+        classes=roles["probabilities"].classes if task == "classification" else [],
         favorable=outcome.label if outcome else None,
         threshold=outcome.threshold if outcome else None,
         settings={"imported": True},
