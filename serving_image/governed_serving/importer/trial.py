@@ -75,11 +75,11 @@ def _shown(opened: Session, graph: Graph, nodes: Sequence[Node], file: OnnxFile,
     """The graph with an example that it answers, its unit and the shapes of its outputs; ``said``: of whose role the
     manifest speaks."""
     if graph.unit == "row" and (shapes := _rows(opened, graph)) is not None:
-        outputs = [
+        named = [
             tensor if tensor.name in said or _is_so(tensor, values) else _plain(tensor)
             for tensor, values in zip(graph.outputs, _run(opened, graph, _rowwise_example(graph, 3)), strict=True)
         ]
-        graph = Graph(graph.inputs, outputs, graph.unit)
+        graph = Graph(graph.inputs, named, graph.unit)
         return settled(graph, "row", [[-1, *shape] for shape in shapes], file)
     if any(tensor.columns or tensor.role == "tabular" for tensor in graph.inputs) and graph.unit == "row":
         _run(opened, graph, _rowwise_example(graph, 1))  # its own words for what is wrong, where it fails
