@@ -39,7 +39,7 @@ def test_a_valid_manifest_is_accepted_with_its_defaults(namespace: Cluster) -> N
     assert validate(stored) == []
 
 
-@pytest.mark.parametrize("case", [c for c in INVALID if c.name != "unsupported scheme"], ids=lambda c: c.name)
+@pytest.mark.parametrize("case", INVALID, ids=lambda c: c.name)
 def test_the_server_refuses_and_offline_says_the_same(case: Invalid, namespace_of_module: Cluster) -> None:
     offline = validate(case.manifest())
     server = server_messages(namespace_of_module, case)

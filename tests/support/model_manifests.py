@@ -185,7 +185,7 @@ INVALID: list[Invalid] = [
     Invalid("two sources of the model", _both(_put(f"{_P}.model.storageUri", "file:m.onnx"), _put(f"{_P}.model.digest", "sha256:" + "0" * 64)), "exactly one of lifecycle.training, predictor.model.storageUri and predictor.model.runtime"),
     Invalid("no source of the model", _put(_T), "exactly one of lifecycle.training, predictor.model.storageUri and predictor.model.runtime"),
     Invalid("storageUri without digest", _both(_put(_T), _put(f"{_P}.model.storageUri", "file:m.onnx")), "storageUri needs digest"),
-    Invalid("unsupported scheme", _put(f"{_P}.model.storageUri", "s3://bucket/model"), "spec.predictor.model.storageUri in body should match"),
+    Invalid("unsupported scheme", _put(f"{_P}.model.storageUri", "ftp://bucket/model"), "spec.predictor.model.storageUri in body should match"),
     Invalid("digest without storageUri", _put(f"{_P}.model.digest", "sha256:" + "0" * 64), "digest goes with storageUri"),
     Invalid("digest of another kind", _put(f"{_P}.model.digest", "md5:abc"), "spec.predictor.model.digest in body should match"),
     Invalid("runtime format without runtime", _put(f"{_P}.model.modelFormat.name", "runtime"), "modelFormat.name runtime and runtime go together"),
