@@ -140,22 +140,24 @@ class Web:
     def _send(self, url: str, origin: Origin, headers: Mapping[str, str]) -> httpx.Response:
         proxy = _proxy(origin)
         addresses = self._judged_name(url, origin) if proxy else self._judged(url, origin)
-        target, extensions = url, {}
-        if addresses:  # the connection is made to what was judged, whatever the name says a moment later
-            literal = f"[{addresses[0]}]" if ":" in addresses[0] else addresses[0]
-            target = urlsplit(url)._replace(netloc=f"{literal}:{origin.port}").geturl()
-            extensions = {"sni_hostname": origin.host}
-        client = self._client(proxy)
-        request = client.build_request(
-            "GET", target, headers={**headers, "host": urlsplit(url).netloc}, extensions=extensions
-        )
-        try:
-            return client.send(request, stream=True)
-        except httpx.TransportError as error:
-            certificate = "certificate" in str(error).lower()
-            if certificate:
-                raise Refused(f"{shown(url)}: {error}; name its authority in storage.caSecretRef") from error
-            raise Unavailable(f"{shown(url)}: {str(error) or type(error).__name__}") from error
+        client, failure = self._client(proxy), ""
+        for address in addresses or [""]:
+            target, extensions = _pinned(url, origin, address)
+            request = client.build_request(
+                "GET", target, headers={**headers, "host": urlsplit(url).netloc}, extensions=extensions
+            )
+            try:
+                return client.send(request, stream=True)
+            except (
+                httpx.ConnectError,
+                httpx.ConnectTimeout,
+            ) as error:  # the next address may be reached: a cluster without IPv6, say
+                if "certificate" in str(error).lower():
+                    raise Refused(f"{shown(url)}: {error}; name its authority in storage.caSecretRef") from error
+                failure = failure or str(error)
+            except httpx.TransportError as error:
+                raise Unavailable(f"{shown(url)}: {str(error) or type(error).__name__}") from error
+        raise Unavailable(f"{shown(url)}: {failure or 'no connection'}")
 
     def _client(self, proxy: str) -> httpx.Client:
         if proxy not in self._clients:
@@ -193,6 +195,15 @@ class Web:
         return addresses
 
 
+def _pinned(url: str, origin: Origin, address: str) -> tuple[str, dict[str, str]]:
+    """(URL, extensions) of a request to the address that was judged, whatever the name says a moment later; without
+    one, to the name."""
+    if not address:
+        return url, {}
+    literal = f"[{address}]" if ":" in address else address
+    return urlsplit(url)._replace(netloc=f"{literal}:{origin.port}").geturl(), {"sni_hostname": origin.host}
+
+
 @functools.cache
 def _context(ca: Path | None) -> ssl.SSLContext:
     context = ssl.create_default_context()
@@ -206,7 +217,8 @@ def _forbidden(address: str) -> bool:
     parsed = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(parsed, ipaddress.IPv6Address) and parsed.ipv4_mapped is not None:
         return _forbidden(str(parsed.ipv4_mapped))
-    return parsed.is_link_local or parsed.is_multicast or parsed.is_unspecified or parsed.is_reserved
+    reserved = parsed.is_reserved and not parsed.is_loopback  # ::1 is both
+    return parsed.is_link_local or parsed.is_multicast or parsed.is_unspecified or reserved
 
 
 def _proxy(origin: Origin) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from governed_serving.sources import Refused
+from governed_serving.sources import Refused, Unavailable
 from governed_serving.sources.web import Web
 from support.certificates import Authority
 
@@ -36,6 +36,16 @@ def test_a_host_with_an_authority_of_its_own(authority: Authority) -> None:
     with bed(*authority.issue("server", "server", hosts=[NAME])) as server:
         assert asked(web(authority.certificate), server) == b"model"
         assert server.asked[0].headers["host"].startswith(NAME)
+
+
+def test_an_address_that_nobody_answers_is_passed_over(authority: Authority) -> None:
+    """A name with IPv6 addresses, asked for in a cluster that has none."""
+    with bed(*authority.issue("server", "server", hosts=[NAME])) as server:
+        both = Web(f"https://{NAME}", ca=authority.certificate, resolve=lambda *_: ["::1", "127.0.0.2", "127.0.0.1"])
+        assert asked(both, server) == b"model"
+    none = Web(f"https://{NAME}", ca=authority.certificate, resolve=lambda *_: ["127.0.0.2", "127.0.0.3"])
+    with pytest.raises(Unavailable, match=f"https://{NAME}"):
+        asked(none, server)
 
 
 def test_certificates_that_are_not_the_hosts(authority: Authority, tmp_path: Path) -> None:
