@@ -233,7 +233,7 @@ def graph(path: Path, *, labels: Any = TensorProto.INT64, width: int = 3, classe
         helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["rows", width]),
     ]
     label = helper.make_tensor("l", labels, [1], [b"a"] if labels == TensorProto.STRING else [1])
-    row = helper.make_tensor("p", TensorProto.FLOAT, [1, width], [0.5] * width)
+    row = helper.make_tensor("p", TensorProto.FLOAT, [1, width], [1 / width] * width)
     nodes = [
         helper.make_node("Shape", ["town"], ["rows"], end=1),
         helper.make_node("Constant", [], ["one"], value=label),
@@ -319,7 +319,7 @@ def test_classes_are_those_that_the_file_lists(tmp_path: Path) -> None:
     digest = graph(tmp_path / "m.onnx", labels=TensorProto.STRING, classes='["bad","good",3]')
     assert manifest(tmp_path, digest)["classes"] == ["bad", "good", 3]
     digest = graph(tmp_path / "m.onnx", width=1)
-    assert manifest(tmp_path, digest)["classes"] == [0]
+    assert manifest(tmp_path, digest)["task"] == "tensors", "a lone column is nobody's probability"
     digest = graph(tmp_path / "m.onnx", labels=TensorProto.STRING)
     assert manifest(tmp_path, digest)["task"] == "tensors", "nobody says which column is whose"
     for wrong in ('["bad"]', '{"a":1}', "bad, good", "[[1]]"):

@@ -43,10 +43,10 @@ def test_a_field_like_no_other_gets_no_guess(told):
 
 
 def test_a_refused_pattern_says_what_the_field_is_for(told):
-    lines = told(f"{HEAD}spec:\n  predictor:\n    model:\n      storageUri: ftp//x\n")
+    lines = told(f"{HEAD}spec:\n  predictor:\n    model:\n      storageUri: file:m\n      digest: md5:1\n")
     (line,) = [line for line in lines if "should match" in line]
-    assert line.startswith(":7: spec.predictor.model.storageUri: Invalid value:")
-    assert "(file:path (local runs)" in line
+    assert line.startswith(":8: spec.predictor.model.digest: Invalid value:")
+    assert "(Expected SHA-256 of" in line
 
 
 def test_the_words_are_those_of_the_api_server(told):
