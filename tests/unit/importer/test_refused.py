@@ -153,7 +153,7 @@ def test_a_runtimes_words_cannot_draw_on_a_terminal(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_classes_that_no_record_can_hold(classes: str, message: str, tmp_path: Path) -> None:
     found = proto(
-        [node("Identity", ["x"], ["probabilities"])], [tensor("x", ["n", 3])], [tensor("probabilities", ["n", 3])]
+        [node("Softmax", ["x"], ["probabilities"])], [tensor("x", ["n", 3])], [tensor("probabilities", ["n", 3])]
     )
     found.metadata_props.add(key="classes", value=classes)
     assert message in refusal(found.SerializeToString(), tmp_path)
