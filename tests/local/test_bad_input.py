@@ -82,6 +82,7 @@ def test_a_taken_port_is_named_before_anything_starts(tmp_path: Path) -> None:
     offset = free_offset()
     path = tmp_path / "model.yaml"
     path.write_text(yaml.safe_dump(admissions()))
+    shutil.copy(SAMPLES / "admissions.requests.json", tmp_path)
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 8080 + offset))
         taken.listen()
