@@ -20,6 +20,7 @@ RESOURCES = st.fixed_dictionaries({"requests": st.fixed_dictionaries({"cpu": QUA
 SOURCES = st.sampled_from(
     [
         {"model": {"storageUri": "pvc://models/m.onnx", "digest": DIGEST}},
+        {"model": {"storageUri": "s3://models/m.onnx", "digest": DIGEST, "storage": {"secretRef": {"name": "reader"}}}},
         {"model": {"modelFormat": {"name": "runtime"}, "runtime": {"image": "vllm:1", "args": ["--port", "9000"]}}},
         None,
     ]
@@ -42,7 +43,8 @@ def specs(draw: st.DrawFn) -> dict[str, Any]:
     if source is None:
         spec["lifecycle"] = {"training": {**TRAINING, "resources": draw(RESOURCES)}}
     if source is None or "runtime" not in source["model"]:
-        spec |= draw(st.sampled_from([{}, {"explainer": {"type": "lime", "sampling": 0.5}}]))
+        rows = {"background": {"inline": "x\n0\n1\n"}} if source else {}  # a trained model's artefact has its own
+        spec |= draw(st.sampled_from([{}, {"explainer": {"type": "lime", "sampling": 0.5, **rows}}]))
     compute = st.fixed_dictionaries({"cpu": QUANTITIES, "memory": MEMORY})
     spec["quota"] = draw(st.sampled_from([{}, {"store": "redis://r.s.svc:6380"}])) | draw(
         st.one_of(st.just({}), st.fixed_dictionaries({"compute": compute}))
