@@ -122,7 +122,7 @@ class _Windows:
             for name, (item, key) in zip(rules.names, rules.items, strict=True):
                 stats = yield _Look(item, key)
                 wait = max(0, math.ceil(stats.reset_time - time.time()))
-                keys.append(name + b";r=%d;t=%d" % (max(0, int(stats.remaining)), wait))
+                keys.append(name + b";r=%d;t=%d" % (int(stats.remaining), wait))
         return (*self.policy, (b"ratelimit", b", ".join(keys)))
 
     def only(self) -> tuple[str, int, int] | None:
