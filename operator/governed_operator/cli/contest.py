@@ -1,14 +1,12 @@
 """`governed contest`: a person asks for the review of a single decision."""
 
-import json
-import sys
 from typing import Annotated
 
 import typer
 
-from governed_api.printable import printable
 from governed_operator.cli.auditor_access import AUDITOR, PodTokenFile, Url, WorkdirOption, auditor_client
 from governed_operator.cli.fail import fail
+from governed_operator.cli.model_options import print_json
 
 PATIENCE = 300.0
 """Seconds: an explanation, and two answers of a runtime that generates text."""
@@ -34,5 +32,4 @@ def command(
             answer = client.contest(request, by, reason)
     except ClientError as error:
         fail(str(error))
-    sys.stdout.write(printable(json.dumps(answer, ensure_ascii=False, indent=2), keep="\n"))
-    print()
+    print_json(answer)

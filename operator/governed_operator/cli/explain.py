@@ -1,15 +1,12 @@
 """`governed explain`: asks a served model for an explanation."""
 
-import json
-import sys
 from typing import Annotated
 
 import typer
 
-from governed_api.printable import printable
 from governed_api.runtime import PORT_HTTP, on_this_machine
 from governed_operator.cli.fail import fail
-from governed_operator.cli.model_options import Instance, Name, Url, features
+from governed_operator.cli.model_options import AsJson, Instance, Name, Url, features, print_json
 
 _Method = Annotated[str | None, typer.Option(help="Explanation method; default: the manifest's.", show_default=False)]
 _Interactions = Annotated[bool, typer.Option("--interactions", help="Show the interactions of pairs of features, too.")]
@@ -50,7 +47,7 @@ def command(
     precision: _Precision = None,
     confidence: _Confidence = None,
     seed: _Seed = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the answer as received, as JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Explain one prediction of a model that serves here or in a cluster."""
     from governed_operator.local.client import ClientError, ModelClient
@@ -80,8 +77,7 @@ def command(
     except ClientError as error:
         fail(str(error))
     if as_json:
-        sys.stdout.write(printable(json.dumps(answer, ensure_ascii=False, indent=2), keep="\n"))
-        print()
+        print_json(answer)
         return
     plain_console().print(explanation_view(answer))
 

@@ -1,4 +1,4 @@
-"""How a command names a served model and a row for it."""
+"""How a command names a served model and a row for it, and gives an answer as it came."""
 
 import json
 from pathlib import Path
@@ -7,10 +7,11 @@ from typing import Annotated
 import typer
 
 from governed_api.json_types import Scalar
+from governed_api.printable import printable
 from governed_api.runtime import PORT_HTTP
 from governed_operator.cli.fail import fail
 
-__all__ = ["Instance", "Name", "Url", "features"]
+__all__ = ["AsJson", "Instance", "Name", "Url", "features", "print_json"]
 
 _URL = f"Address of the model's server; in a cluster: kubectl port-forward deployment/NAME-predictor {PORT_HTTP}."
 
@@ -20,6 +21,12 @@ Instance = Annotated[
     typer.Argument(help='Raw features: name=value …, or JSON such as {"sex": "female"}, or @FILE.', show_default=False),
 ]
 Url = Annotated[str, typer.Option(help=_URL)]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the answer as received, as JSON.")]
+
+
+def print_json(answer: object) -> None:
+    """On stdout, indented; characters that a terminal would act on are escaped."""
+    print(printable(json.dumps(answer, ensure_ascii=False, indent=2), keep="\n"))
 
 
 def features(words: list[str]) -> dict[str, Scalar]:
