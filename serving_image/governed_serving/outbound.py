@@ -11,7 +11,19 @@ from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
-__all__ = ["LONGEST_URL", "Resolve", "Target", "Url", "is_internal", "is_public", "parsed", "resolved", "target"]
+__all__ = [
+    "LONGEST_URL",
+    "Resolve",
+    "Target",
+    "Url",
+    "address_of",
+    "at_address",
+    "is_internal",
+    "is_public",
+    "parsed",
+    "resolved",
+    "target",
+]
 
 LONGEST_URL = 2048
 _PORTS = {"http": 80, "https": 443}
@@ -79,14 +91,23 @@ async def target(text: str, resolve: Resolve = resolved, *, remedy: str) -> Targ
         raise ValueError(f"expected a public address behind {url.host}, found {private[0]}; {remedy}")
     if not addresses:
         raise ValueError(f"expected an address of {url.host}, found none")
-    literal = f"[{addresses[0]}]" if ":" in addresses[0] else addresses[0]
-    split = urlsplit(text)
-    return Target(split._replace(netloc=f"{literal}:{url.port}").geturl(), split.netloc, url.host)
+    return Target(at_address(text, addresses[0], url.port), urlsplit(text).netloc, url.host)
+
+
+def at_address(url: str, address: str, port: int) -> str:
+    """``url`` with an address that was judged in its name's place."""
+    literal = f"[{address}]" if ":" in address else address
+    return urlsplit(url)._replace(netloc=f"{literal}:{port}").geturl()
+
+
+def address_of(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """As it is called: without a zone, an IPv4 address that is written as IPv6 as that. Raises ValueError."""
+    address = ipaddress.ip_address(text.partition("%")[0])
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return mapped or address
 
 
 def is_public(address: str) -> bool:
     """Whether anybody on the internet may be called there: not this machine, a private network or many at once."""
-    parsed = ipaddress.ip_address(address.partition("%")[0])
-    if isinstance(parsed, ipaddress.IPv6Address) and parsed.ipv4_mapped is not None:
-        parsed = parsed.ipv4_mapped
-    return parsed.is_global and not parsed.is_multicast
+    called = address_of(address)
+    return called.is_global and not called.is_multicast

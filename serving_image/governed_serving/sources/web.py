@@ -7,7 +7,6 @@ the host that the manifest named (SSRF: OWASP API7).
 """
 
 import functools
-import ipaddress
 import json
 import socket
 import ssl
@@ -25,7 +24,7 @@ import httpx
 from governed_api.json_types import Json
 from governed_serving.decoding import decode_json
 from governed_serving.hosting.retrying import retry_after
-from governed_serving.outbound import is_internal, is_public
+from governed_serving.outbound import address_of, at_address, is_internal, is_public
 from governed_serving.sources.errors import Changed, Refused, Unavailable
 from governed_serving.sources.source import Part
 
@@ -200,8 +199,7 @@ def _pinned(url: str, origin: Origin, address: str) -> tuple[str, dict[str, str]
     one, to the name."""
     if not address:
         return url, {}
-    literal = f"[{address}]" if ":" in address else address
-    return urlsplit(url)._replace(netloc=f"{literal}:{origin.port}").geturl(), {"sni_hostname": origin.host}
+    return at_address(url, address, origin.port), {"sni_hostname": origin.host}
 
 
 @functools.cache
@@ -214,11 +212,9 @@ def _context(ca: Path | None) -> ssl.SSLContext:
 
 def _forbidden(address: str) -> bool:
     """Also for a host that was named: link-local (metadata of clouds), multicast, none at all."""
-    parsed = ipaddress.ip_address(address.partition("%")[0])
-    if isinstance(parsed, ipaddress.IPv6Address) and parsed.ipv4_mapped is not None:
-        return _forbidden(str(parsed.ipv4_mapped))
-    reserved = parsed.is_reserved and not parsed.is_loopback  # ::1 is both
-    return parsed.is_link_local or parsed.is_multicast or parsed.is_unspecified or reserved
+    called = address_of(address)
+    reserved = called.is_reserved and not called.is_loopback  # ::1 is both
+    return called.is_link_local or called.is_multicast or called.is_unspecified or reserved
 
 
 def _proxy(origin: Origin) -> str:
