@@ -13,7 +13,7 @@ from email.utils import parsedate_to_datetime
 
 import httpx
 
-__all__ = ["RETRYABLE_ERRORS", "RETRYABLE_STATUS", "Backoff", "GaveUp", "Retrying", "retry_after"]
+__all__ = ["RETRYABLE_ERRORS", "RETRYABLE_STATUS", "Backoff", "GaveUp", "Retrying", "pause", "retry_after"]
 
 RETRYABLE_STATUS = frozenset({429, 502, 503, 504})
 """Answers that another try may change: too many requests, bad gateway, unavailable, gateway timeout."""
@@ -70,11 +70,16 @@ class Retrying:
                 asked = retry_after(answer.headers.get("retry-after", "")) if bounds.heeds_retry_after else 0.0
             except RETRYABLE_ERRORS as error:
                 problem, asked = str(error) or type(error).__name__, 0.0
-            pause = max(asked, random.uniform(0, min(bounds.longest, bounds.first * 2.0 ** min(attempt, 62))))
+            seconds = pause(bounds.first, bounds.longest, attempt, asked)
             attempt += 1
-            if attempt == bounds.attempts or self._clock() + pause > deadline:
+            if attempt == bounds.attempts or self._clock() + seconds > deadline:
                 raise GaveUp(problem)
-            self._sleep(pause)
+            self._sleep(seconds)
+
+
+def pause(first: float, longest: float, attempt: int, asked: float) -> float:
+    """Seconds before another try: drawn from 0 to ``first``·2^``attempt``, at most ``longest``; at least ``asked``."""
+    return max(asked, random.uniform(0, min(longest, first * 2.0 ** min(attempt, 62))))
 
 
 def retry_after(value: str, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> float:

@@ -7,7 +7,6 @@ again goes on from there. Nobody reads ``files/`` before the digest over all of 
 import errno
 import hashlib
 import os
-import random
 import shutil
 import time
 from collections.abc import Callable
@@ -18,6 +17,7 @@ import msgspec
 
 from governed_serving.decoding import decode_json
 from governed_serving.durable import replace_file
+from governed_serving.hosting.retrying import pause
 from governed_serving.sources.errors import Changed, Differs, NoRoom, Refused, SourceError, Unavailable
 from governed_serving.sources.source import Listed, Source
 from governed_serving.sources.tree import CHUNK
@@ -105,10 +105,10 @@ class _Tries:
         """Wait before another try. Raises ``error`` where there is none left; ``brought``: bytes of the last one."""
         bounds = self._bounds
         self._failed = 1 if brought >= CHUNK else self._failed + 1
-        pause = max(error.after, random.uniform(0, min(bounds.longest, bounds.first * 2.0**self._failed)))
+        seconds = pause(bounds.first, bounds.longest, self._failed, error.after)
         if self._failed >= bounds.attempts or error.after > bounds.patience:
             raise error
-        bounds.sleep(pause)
+        bounds.sleep(seconds)
 
 
 class _Pace:
