@@ -62,7 +62,7 @@ def _pod(namespace: str, settings: Settings) -> Manifest:
         **({"imagePullSecrets": [{"name": s} for s in settings.pull_secrets]} if settings.pull_secrets else {}),
         "containers": [_container(namespace, settings)],
         "volumes": [
-            {"name": "keys", "secret": {"secretName": object_names.ARCHIVE_KEYS, "defaultMode": 0o440}},
+            pod.secret_volume("keys", object_names.ARCHIVE_KEYS),
             pod.memory_volume("tmp", "64Mi"),
             pod.account_volume(),
             *_objects_volumes(settings),
@@ -133,11 +133,7 @@ def _objects(namespace: str, settings: Settings) -> list[Manifest]:
 
 def _objects_volumes(settings: Settings) -> list[Manifest]:
     secrets = {"objects": settings.objects_secret, "objects-ca": settings.objects_ca_secret}
-    return [
-        {"name": name, "secret": {"secretName": secret, "defaultMode": 0o440}}
-        for name, secret in secrets.items()
-        if settings.objects and secret
-    ]
+    return [pod.secret_volume(name, secret) for name, secret in secrets.items() if settings.objects and secret]
 
 
 def _claim(settings: Settings) -> Manifest:

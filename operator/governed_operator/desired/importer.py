@@ -1,6 +1,8 @@
 """The importer Job: fetches what storageUri names over a network and puts its artefact into the archive. Its pod alone
 has the source's credentials and a way out to it; its name hashes what is imported, so that nothing is fetched twice."""
 
+from typing import NamedTuple
+
 from governed_api import object_names
 from governed_api import runtime as rt
 from governed_api.roles import Role
@@ -12,6 +14,8 @@ from governed_operator.desired.trainer import failure_rules, job_name
 from governed_operator.kube.kinds import JOB
 
 COMPONENT = "importer"
+KEYS, CA = "source-keys", "source-ca"
+"""Volumes."""
 DEADLINE = 24 * 3600
 """Seconds: an import that takes longer is given up."""
 
@@ -48,7 +52,7 @@ def _pod(subject: Subject) -> Manifest:
             pod.keys_volume(subject.name, subject.model.spec, Role.IMPORTER),
             pod.source_volume(_background(subject)),
             pod.memory_volume("fetched", canonical(subject.model.spec.predictor.model.room)),
-            *_credentials(subject),
+            *(secret.volume for secret in _secrets(subject)),
             pod.memory_volume("tmp", "1Gi"),
             pod.account_volume(),
         ],
@@ -61,27 +65,38 @@ def _background(subject: Subject) -> str | None:
     return explainer.background.uri if explainer and explainer.background else None
 
 
-def _credentials(subject: Subject) -> list[Manifest]:
-    storage, out = subject.model.spec.predictor.model.storage, list[Manifest]()
+class _Secret(NamedTuple):
+    """What of a Secret the container sees: a volume, where it is mounted, and the variable that says so."""
+
+    volume: Manifest
+    mount: Manifest
+    variable: Manifest
+
+
+def _secrets(subject: Subject) -> list[_Secret]:
+    storage, out = subject.model.spec.predictor.model.storage, list[_Secret]()
     if storage and storage.secret_ref:
-        secret = {"secretName": storage.secret_ref.name, "defaultMode": 0o440}
-        out.append({"name": "source-keys", "secret": secret})
+        out.append(
+            _Secret(
+                pod.secret_volume(KEYS, storage.secret_ref.name),
+                pod.mount(KEYS, rt.MOUNT_SOURCE_KEYS, read_only=True),
+                env.variable(rt.SOURCE_KEYS, rt.MOUNT_SOURCE_KEYS),
+            )
+        )
     if storage and storage.ca_secret_ref:
-        items = [{"key": storage.ca_secret_ref.key, "path": storage.ca_secret_ref.key}]
-        secret = {"secretName": storage.ca_secret_ref.name, "defaultMode": 0o440, "items": items}
-        out.append({"name": "source-ca", "secret": secret})
+        key = storage.ca_secret_ref.key
+        out.append(
+            _Secret(
+                pod.secret_volume(CA, storage.ca_secret_ref.name, items=[{"key": key, "path": key}]),
+                pod.mount(CA, rt.MOUNT_SOURCE_CA, read_only=True),
+                env.variable(rt.SOURCE_CA, f"{rt.MOUNT_SOURCE_CA}/{key}"),
+            )
+        )
     return out
 
 
 def _container(subject: Subject) -> Manifest:
-    storage, settings = subject.model.spec.predictor.model.storage, subject.settings
-    variables, mounts = list[Manifest](), list[Manifest]()
-    if storage and storage.secret_ref:
-        variables.append(env.variable(rt.SOURCE_KEYS, rt.MOUNT_SOURCE_KEYS))
-        mounts.append(pod.mount("source-keys", rt.MOUNT_SOURCE_KEYS, read_only=True))
-    if storage and storage.ca_secret_ref:
-        variables.append(env.variable(rt.SOURCE_CA, f"{rt.MOUNT_SOURCE_CA}/{storage.ca_secret_ref.key}"))
-        mounts.append(pod.mount("source-ca", rt.MOUNT_SOURCE_CA, read_only=True))
+    settings, secrets = subject.settings, _secrets(subject)
     return pod.container(
         COMPONENT,
         settings.images.server,
@@ -91,7 +106,7 @@ def _container(subject: Subject) -> Manifest:
             *env.model_container(subject.namespace, subject.name),
             env.variable(rt.FETCH_DIR, rt.MOUNT_FETCH),
             env.variable(rt.SOURCE_DIR, rt.MOUNT_SOURCE),
-            *variables,
+            *(secret.variable for secret in secrets),
         ],
         resources={"requests": {"cpu": "100m", "memory": "512Mi"}},
         volumeMounts=[
@@ -99,7 +114,7 @@ def _container(subject: Subject) -> Manifest:
             pod.keys_mount(Role.IMPORTER),
             pod.mount("fetched", rt.MOUNT_FETCH),
             pod.mount("source", rt.MOUNT_SOURCE, read_only=True),
-            *mounts,
+            *(secret.mount for secret in secrets),
             pod.mount("tmp", "/tmp"),
             pod.account_mount(),
         ],

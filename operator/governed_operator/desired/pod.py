@@ -118,6 +118,11 @@ def account_mount() -> Manifest:
     return mount(ACCOUNT, "/var/run/secrets/kubernetes.io/serviceaccount", read_only=True)
 
 
+def secret_volume(name: str, secret: str, **more: object) -> Manifest:
+    """Files that the pod's group alone reads; ``more``: of the volume's source, such as items."""
+    return {"name": name, "secret": {"secretName": secret, "defaultMode": 0o440, **more}}
+
+
 def spec_volume(config_map: str) -> Manifest:
     return {"name": "spec", "configMap": {"name": config_map}}
 

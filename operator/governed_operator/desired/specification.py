@@ -40,7 +40,7 @@ def training_volume(subject: Subject) -> Manifest:
     """The volume of the trainer's `training_config`."""
     name = object_names.training_config(subject.name, subject.model.training_hash())
     if holds_rows(subject.model):
-        return {"name": "spec", "secret": {"secretName": name, "defaultMode": 0o440}}
+        return pod.secret_volume("spec", name)
     return pod.spec_volume(name)
 
 
