@@ -31,10 +31,12 @@ __all__ = [
     "LedgerEntry",
     "PredictionFrame",
     "SubjectFrame",
+    "artefact_reference",
     "canonical",
     "decode_frame",
     "encode_frame",
     "is_bias_verdict",
+    "making_reference",
     "personal_key",
     "timestamp",
     "within_limit",
@@ -82,6 +84,16 @@ RETENTION = "retention"
 
 ROTATION = "rotation"
 """Likewise: {"keys": seconds or null}, how old a key may get before another one takes over."""
+
+
+def artefact_reference(digest: str) -> str:
+    """Name of the reference to the artefact with SHA-256 ``digest`` (``sha256:…``): {"blob": address, …}."""
+    return f"artefact-{digest.removeprefix('sha256:')}"
+
+
+def making_reference(key: str) -> str:
+    """Name of the reference to what the training or import with that key made: {"artefact": …, …}."""
+    return f"training-{key}"
 
 
 class Column(msgspec.Struct, array_like=True, frozen=True):

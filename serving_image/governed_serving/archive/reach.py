@@ -13,7 +13,7 @@ from governed_api import routes
 from governed_api.roles import Role
 from governed_serving.archive.errors import ACT, ENTRY_TYPE, OTHER_MODEL, Refused
 from governed_serving.crypto import SUBJECT
-from governed_serving.records import ENTRY_TYPES, EVENT_TYPES, RETENTION, ROTATION
+from governed_serving.records import ENTRY_TYPES, EVENT_TYPES, RETENTION, ROTATION, artefact_reference, making_reference
 
 __all__ = ["ACTS", "OLDER", "PUBLIC", "REACH", "Act", "Speaker"]
 
@@ -82,7 +82,8 @@ PUBLIC = frozenset(
 
 _Line = Mapping[Act, frozenset[str]]
 _ANY = frozenset({"*"})
-_TRAINED = frozenset({"artefact-*", "training-*"})
+_ARTEFACTS = f"{artefact_reference('')}*"
+_MADE = frozenset({_ARTEFACTS, f"{making_reference('')}*"})
 _SERVED = frozenset({"journal", "masking-*", f"{SUBJECT}*"})
 _READ: _Line = dict.fromkeys(
     (
@@ -129,8 +130,8 @@ REACH: Mapping[Role, _Line] = {
         Act.GET_BLOB: _ANY,
         Act.GET_KEYSET: frozenset({"artefact", "data", "masking-*"}),
         Act.CREATE_KEYSET: frozenset({"artefact", "data", "masking-*"}),
-        Act.GET_REF: _TRAINED,
-        Act.PUT_REF: _TRAINED,
+        Act.GET_REF: _MADE,
+        Act.PUT_REF: _MADE,
     },
     Role.IMPORTER: {
         Act.SPEAK: _ANY,
@@ -140,14 +141,14 @@ REACH: Mapping[Role, _Line] = {
         Act.GET_BLOB: _ANY,
         Act.GET_KEYSET: frozenset({"artefact"}),
         Act.CREATE_KEYSET: frozenset({"artefact"}),
-        Act.GET_REF: _TRAINED,
-        Act.PUT_REF: _TRAINED,
+        Act.GET_REF: _MADE,
+        Act.PUT_REF: _MADE,
     },
     Role.FETCH: {
         Act.SPEAK: _ANY,
         Act.GET_BLOB: _ANY,
         Act.GET_KEYSET: frozenset({"artefact"}),
-        Act.GET_REF: frozenset({"artefact-*"}),
+        Act.GET_REF: frozenset({_ARTEFACTS}),
     },
     Role.OPERATOR: {**_READ, Act.REPLACE_KEYSET: _ANY, Act.DESTROY_KEYSET: _ANY},
     Role.VERIFIER: _READ,

@@ -22,7 +22,14 @@ from governed_serving.artefact import ArtefactError, MalformedArtefact, Untried,
 from governed_serving.artefact.package import MANIFEST
 from governed_serving.crypto import CryptoError, Keyring, load_kek
 from governed_serving.environment import InvalidSettings, PodEnvironment
-from governed_serving.records import LedgerEntry, canonical, timestamp, within_limit
+from governed_serving.records import (
+    LedgerEntry,
+    artefact_reference,
+    canonical,
+    making_reference,
+    timestamp,
+    within_limit,
+)
 from governed_serving.report import ReportWriter
 from governed_serving.sources import (
     Access,
@@ -90,8 +97,8 @@ def _run(resolved: ResolvedModel, env: PodEnvironment, report: Callable[[dict[st
     with ArchiveClient(url, env.token(), resolved.name, awaits_token=True) as archive:
         rooms = _Neighbours(archive, Keyring(kek, archive.keysets()), report)
         key = resolved.training_hash()
-        kept = archive.ref(f"training-{key}")
-        if kept and archive.has_blob(kept["artefact"]["blob"], ref=f"training-{key}"):
+        name = making_reference(key)
+        if (kept := archive.ref(name)) and archive.has_blob(kept["artefact"]["blob"], ref=name):
             report({"phase": "Succeeded", "message": "the archive has it already", "progress": 1.0, **kept})
             _say(f"artefact {kept['artefact']['digest']} is in the archive already")
             return
@@ -169,8 +176,8 @@ def _keep(packed: bytes, tree: Tree, resolved: ResolvedModel, rooms: _Neighbours
         "artefact", resolved.namespace, resolved.name, found, now, digest=found, blob=blob, summary=dict(said)
     )
     rooms.archive.append(f"importer-{key}", [canonical(within_limit(entry))])
-    rooms.archive.put_ref(f"artefact-{found.removeprefix('sha256:')}", {"blob": blob, "training": key})
-    rooms.archive.put_ref(f"training-{key}", {"artefact": artefact})
+    rooms.archive.put_ref(artefact_reference(found), {"blob": blob, "training": key})
+    rooms.archive.put_ref(making_reference(key), {"artefact": artefact})
     message = f"{len(tree.files)} files, {tree.size} bytes, {tree.digest}"
     rooms.report({"phase": "Succeeded", "message": message, "progress": 1.0, "artefact": artefact})
     _say(f"imported as artefact {found}: {message}")

@@ -16,7 +16,14 @@ from governed_api.evidence import GateTable
 from governed_api.resolved import ResolvedModel
 from governed_api.version import __version__
 from governed_serving.code_closure import code_digest
-from governed_serving.records import LedgerEntry, canonical, timestamp, within_limit
+from governed_serving.records import (
+    LedgerEntry,
+    artefact_reference,
+    canonical,
+    making_reference,
+    timestamp,
+    within_limit,
+)
 from governed_serving.trainer.dataset import Masker, Scanner
 from governed_serving.trainer.errors import InvalidTraining
 from governed_serving.trainer.prepare import Prepared, plain, prepare
@@ -82,7 +89,7 @@ class Job:
         source = source_bytes(spec.lifecycle.training.data, self._source)
         code = code_version()
         key = training_key(self._resolved, source, code)
-        name = f"training-{key}"
+        name = making_reference(key)
         if (kept := self._rooms.archive.ref(name)) and self._rooms.archive.has_blob(kept["artefact"]["blob"], ref=name):
             self._narrator.say("model found in the archive", digest=kept["artefact"]["digest"])
             self._report("Succeeded", "the same training is in the archive already", progress=1.0, **kept)
@@ -105,8 +112,8 @@ class Job:
         table = GateTable(gates=made.gates)
         self._rooms.archive.append(f"trainer-{key}", self._entries(prepared, made, key, blob, table))
         kept = {"artefact": artefact, "metrics": made.metrics, **wire(table), "dataAudit": plain(prepared.audit)}
-        self._rooms.archive.put_ref(f"artefact-{made.digest.removeprefix('sha256:')}", {"blob": blob, "training": key})
-        self._rooms.archive.put_ref(f"training-{key}", within(REFERENCE_BYTES, kept))
+        self._rooms.archive.put_ref(artefact_reference(made.digest), {"blob": blob, "training": key})
+        self._rooms.archive.put_ref(making_reference(key), within(REFERENCE_BYTES, kept))
         volume.remove(CHECKPOINT)
         self._report("Succeeded", f"{made.variant} model after {made.epochs} epochs", progress=1.0, **kept)
         for gate in made.gates:

@@ -15,6 +15,7 @@ from governed_serving.archive.fetching.imported import packed_import
 from governed_serving.artefact import ArtefactError, MalformedArtefact, TamperedArtefact, Untried, load, write
 from governed_serving.crypto import Keyring, Tampered, load_kek
 from governed_serving.environment import PodEnvironment
+from governed_serving.records import artefact_reference
 from governed_serving.report.writer import ReportWriter, of_pod
 
 __all__ = ["fetch", "final"]
@@ -87,7 +88,7 @@ def download(client: ArchiveClient, digest: str, kek_file: Path) -> bytes:
     Raises :class:`Refused` when the archive has none, :class:`Unverified` when the archive's bytes are not what was
     sealed.
     """
-    name = f"artefact-{digest.removeprefix('sha256:')}"
+    name = artefact_reference(digest)
     pointer = client.ref(name)
     if pointer is None:
         raise Refused(404, f"the archive knows no artefact {digest} of {client.model}: has its training succeeded?")
