@@ -85,6 +85,10 @@ _page = msgspec.json.Decoder(_Page).decode
 _listed = msgspec.json.Decoder(_List).decode
 
 
+_UNUSABLE = (config.ConfigException, OSError, ValueError, TypeError, yaml.YAMLError)
+"""What the library raises for a kubeconfig; TypeError: it holds no mapping."""
+
+
 class NoCluster(Exception):
     """Neither a pod's service account nor a kubeconfig that can be used; the message says what to do."""
 
@@ -99,13 +103,7 @@ async def find_cluster() -> None:
         file = os.environ.get("KUBECONFIG") or None
         try:
             await config.load_kube_config(config_file=file)
-        except (
-            config.ConfigException,
-            OSError,
-            ValueError,
-            TypeError,
-            yaml.YAMLError,
-        ) as error:  # TypeError: no mapping
+        except _UNUSABLE as error:
             raise NoCluster(
                 f"no cluster: not in a pod ({in_cluster}), and {file or '~/.kube/config'} can't be used: "
                 f"{' '.join(str(error).split())}; set KUBECONFIG to a file with a current context"

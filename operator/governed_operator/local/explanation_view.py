@@ -77,9 +77,7 @@ def _one(explanation: Explanation) -> RenderableType:
             f"{value:+.4f}",
             Text("" if explanation.get("exact", True) else _interval(attribution), style="dim"),
         )
-    more = [
-        *_groups(explanation), *_pairs(explanation, scale), *_rule(explanation), *_changes(explanation)
-    ]  # fmt: skip
+    more = [*_groups(explanation), *_pairs(explanation, scale), *_rule(explanation), *_changes(explanation)]
     facts = [
         f"{label} {_short(value)}"
         for label, value in (

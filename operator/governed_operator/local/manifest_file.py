@@ -1,6 +1,7 @@
 """Reads a user's manifest file: YAML → validated GovernedModel. Errors name file, line and field, and what to do."""
 
 import re
+from collections.abc import Iterator
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -78,7 +79,9 @@ def _nearest(path: str) -> str:
     near = get_close_matches(name, schema.get("properties", {}) if schema else (), n=1, cutoff=0.7)
     if near:
         return f'; did you mean "{near[0]}"?'
-    elsewhere = [found for found in _fields(model_schema(), "") if found.rpartition(".")[2] == name][:2]
+    spec = model_schema()["properties"]["spec"]
+    elsewhere = [found for found in ("spec", *_fields(spec, "spec")) if found.rpartition(".")[2] == name]
+    elsewhere = sorted(elsewhere, key=lambda found: found.count(".") + found.count("[]"))[:2]  # shallow ones first
     return f"; did you mean {' or '.join(elsewhere)}?" if elsewhere else ""
 
 
@@ -103,20 +106,10 @@ def _schema(path: str) -> Schema | None:
     return schema
 
 
-def _fields(schema: Schema, path: str) -> list[str]:
-    """Paths of all fields of the spec, shallow ones first."""
-    found = []
-    level = [(schema, path)]
-    while level:
-        below = []
-        for one, at in level:
-            for name, sub in one.get("properties", {}).items():
-                if not at and name != "spec":
-                    continue
-                here = f"{at}.{name}" if at else name
-                found.append(here)
-                below.append((sub, here))
-            if "items" in one:
-                below.append((one["items"], f"{at}[]"))
-        level = below
-    return found
+def _fields(schema: Schema, path: str) -> Iterator[str]:
+    """Paths of all fields below ``path``."""
+    for name, sub in schema.get("properties", {}).items():
+        yield f"{path}.{name}"
+        yield from _fields(sub, f"{path}.{name}")
+    if "items" in schema:
+        yield from _fields(schema["items"], f"{path}[]")

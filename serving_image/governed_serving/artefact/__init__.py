@@ -9,6 +9,7 @@ from governed_serving.artefact.manifest import (
     Lineage,
     Manifest,
     Output,
+    class_meant,
     decode_manifest,
     encode_manifest,
 )
@@ -31,6 +32,7 @@ __all__ = [
     "TamperedArtefact",
     "Tensor",
     "Untried",
+    "class_meant",
     "covering",
     "decode_manifest",
     "digest",

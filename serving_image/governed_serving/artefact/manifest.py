@@ -1,5 +1,6 @@
 """model.json: what the artefact holds and how to talk to the model."""
 
+from collections.abc import Iterable
 from typing import Any, Literal
 
 import msgspec
@@ -95,3 +96,9 @@ def decode_manifest(data: bytes) -> Manifest:
     if manifest.format != FORMAT:
         raise MalformedArtefact(f"model.json: expected format {FORMAT}, found {manifest.format or 'none'}")
     return manifest
+
+
+def class_meant(word: str, classes: Iterable[str]) -> str | None:
+    """The one class that ``word`` names but for letter case and blanks around it; None where there isn't just one."""
+    alike = [one for one in classes if one.casefold() == word.strip().casefold()]
+    return alike[0] if len(alike) == 1 else None

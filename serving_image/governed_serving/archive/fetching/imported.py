@@ -21,6 +21,7 @@ from governed_serving.artefact import (
     Manifest,
     Output,
     Untried,
+    class_meant,
     encode_manifest,
     load,
     pack,
@@ -108,8 +109,8 @@ def _fits_outcome(manifest: Manifest, outcome: FavorableOutcome) -> None:
         raise MalformedArtefact(f"{field}: expected threshold, since the model predicts a number, found none; name it")
     if manifest.task == "classification" and outcome.label not in classes:
         found = "none" if outcome.label is None else repr(outcome.label)
-        alike = [one for one in classes if one.casefold() == (outcome.label or "").strip().casefold()]
-        meant = f"; did you mean {alike[0]!r}?" if len(alike) == 1 else "; name the one that favours a person"
+        alike = class_meant(outcome.label or "", classes)
+        meant = "; name the one that favours a person" if alike is None else f"; did you mean {alike!r}?"
         raise MalformedArtefact(
             f"{field}.label: expected a class of the model ({', '.join(classes)[:400]}), found {found}{meant}"
         )

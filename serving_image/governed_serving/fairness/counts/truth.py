@@ -8,6 +8,7 @@ from typing import NamedTuple
 import msgspec
 
 from governed_api.governance import FavorableOutcome
+from governed_serving.artefact import class_meant
 from governed_serving.completions.generated import searcher
 from governed_serving.decoding import decode_json
 
@@ -83,8 +84,8 @@ def _check_class(value: Scalar, classes: Mapping[str, int]) -> None:
     if word in classes:
         return
     listed = ", ".join(sorted(classes)[:SHOWN]) + (f" and {len(classes) - SHOWN} more" if len(classes) > SHOWN else "")
-    alike = [one for one in classes if one.casefold() == word.strip().casefold()]
-    meant = f"; did you mean {alike[0]!r}?" if len(alike) == 1 else ""
+    alike = class_meant(word, classes)
+    meant = "" if alike is None else f"; did you mean {alike!r}?"
     raise ValueError(f"expected a class of the model ({listed}), found {word[:SHOWN_CHARACTERS]!r}{meant}")
 
 
