@@ -250,6 +250,7 @@ def test_control_plane_restarts_are_not_noticed_by_clients(cluster: Cluster, kin
             within=60,
             what="a write",
         )
+    faults.await_nodes()
     assert (seen.failed, seen.refused, seen.lost) == ([], [], 0)
     _all_in_ledger(cluster, seen, tmp_path / "ledger.tar")
     generation = cluster.get("gmodel", NAME)["metadata"]["generation"]

@@ -7,15 +7,17 @@ import json
 import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import PurePosixPath
 
 from support.certificates import expired_copy
 from support.cluster_access import Cluster, Object
 from support.kind_bed import KindBed
-from support.waiting import eventually
+from support.waiting import comes_to_rest, eventually
 
 PKI = PurePosixPath("/etc/kubernetes/pki")
+UNFIT = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
 LARGEST_FILL = 1 << 30  # bytes: only volumes made to be filled are that small
 
 
@@ -25,6 +27,7 @@ class Faults:
 
     bed: KindBed
     cluster: Cluster
+    disturbed: list[str] = field(default_factory=list)
 
     # ------------------------------------------------------------ containers
 
@@ -81,6 +84,7 @@ class Faults:
             yield
         finally:
             self.bed.on_node(node, "systemctl", "start", "kubelet")
+            self.disturbed.append(node)
 
     # --------------------------------------------------------- control plane
 
@@ -103,6 +107,31 @@ class Faults:
         finally:
             self._write_certificate(good.decode())
             self.restart_api_server()
+
+    def await_nodes(self) -> None:
+        """Wait until pods may go to every node again; at once where nothing disturbed a node since the last call.
+
+        A kubelet that missed its API server for 40 s finds its node tainted after everything answers: the node
+        controller acts on leases it has yet to see renewed. So leases newer than now come first, then no taint for
+        longer than the controller's period of 5 s.
+        """
+        if not self.disturbed:
+            return
+        now = datetime.now(UTC)
+        leases = self.cluster.within("kube-node-lease")
+
+        def stale() -> list[str]:
+            return [x["metadata"]["name"] for x in leases.list("leases") if _time(x["spec"]["renewTime"]) <= now]
+
+        def tainted() -> list[str]:
+            nodes = self.cluster.list("nodes")
+            names = [x["metadata"]["name"] for x in nodes for t in x["spec"].get("taints", []) if t["key"] in UNFIT]
+            assert not names, f"nodes that take no pods: {names}"
+            return names
+
+        eventually(stale, lambda names: not names, within=120, every=1, what="leases that kubelets renewed")
+        comes_to_rest(tainted, during=6, within=120, what="nodes without a taint")
+        self.disturbed.clear()
 
     # --------------------------------------------------------------- volumes
 
@@ -181,6 +210,7 @@ class Faults:
         eventually(
             lambda: self._main_pid(node, unit) not in ("0", before), within=60, what=f"{unit}'s restart on {node}"
         )
+        self.disturbed.append(node)
 
     def _main_pid(self, node: str, unit: str) -> str:
         return self.bed.on_node(node, "systemctl", "show", "--property=MainPID", "--value", unit).strip()
@@ -199,9 +229,14 @@ class Faults:
         before = self._kill_static(name)
         eventually(lambda: self._static(name) != before, within=120, every=1, what=f"a new {name} container")
         eventually(lambda: self.cluster.raw("/readyz") == "ok", within=120, every=1, what="the API server's /readyz")
+        self.disturbed.append(name)
 
     def _read(self, path: PurePosixPath) -> bytes:
         return self.bed.on_node(self.bed.control_plane, "cat", str(path)).encode()
 
     def _write_certificate(self, text: str) -> None:
         self.bed.on_node(self.bed.control_plane, "sh", "-c", f"cat > {PKI}/apiserver.crt", stdin=text)
+
+
+def _time(text: str) -> datetime:
+    return datetime.fromisoformat(text.replace("Z", "+00:00"))

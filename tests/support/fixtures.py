@@ -207,9 +207,11 @@ def kind_namespace(kind_bed: KindBed, request: pytest.FixtureRequest) -> Iterato
 
 
 @pytest.fixture
-def faults(kind_bed: KindBed, kind_namespace: Cluster) -> Faults:
-    """Tools that break the kind bed, pods named within the test's namespace."""
-    return Faults(kind_bed, kind_namespace)
+def faults(kind_bed: KindBed, kind_namespace: Cluster) -> Iterator[Faults]:
+    """Tools that break the kind bed, pods named within the test's namespace; the next test finds every node fit."""
+    made = Faults(kind_bed, kind_namespace)
+    yield made
+    made.await_nodes()
 
 
 @pytest.fixture

@@ -50,7 +50,7 @@ def pod(name: str, script: str = IDLE, labels: dict[str, str] | None = None, **r
 
 
 def web(replicas: int = 1, name: str = "web") -> list[Object]:
-    """A Deployment of web servers that say their own name, and its Service on port 80."""
+    """A Deployment of web servers that say their own name, one on a node, and its Service on port 80."""
     serving = container(
         SERVE,
         ports=[{"name": "http", "containerPort": 8080}],
@@ -58,16 +58,12 @@ def web(replicas: int = 1, name: str = "web") -> list[Object]:
         volumeMounts=[{"name": "www", "mountPath": "/www"}],
         resources={"requests": {"cpu": "20m"}},
     )
-    spread = {
-        "maxSkew": 1,
-        "topologyKey": "kubernetes.io/hostname",
-        "whenUnsatisfiable": "DoNotSchedule",
-        "labelSelector": {"matchLabels": {"app": name}},
-        "nodeTaintsPolicy": "Honor",
-    }
+    # Required, so that a server waits for a node that has yet to come back instead of joining its peer.
+    apart = {"labelSelector": {"matchLabels": {"app": name}}, "topologyKey": "kubernetes.io/hostname"}
+    affinity = {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [apart]}}
     template = {
         "metadata": {"labels": {"app": name}},
-        "spec": pod_spec(serving, volumes=[{"name": "www", "emptyDir": {}}], topologySpreadConstraints=[spread]),
+        "spec": pod_spec(serving, volumes=[{"name": "www", "emptyDir": {}}], affinity=affinity),
     }
     return [
         {
