@@ -23,6 +23,7 @@ from governed_serving.archive.verify.printing import inspection_json, print_insp
 from governed_serving.archive.verify.sources import BundleSource, DirectorySource, UrlSource
 from governed_serving.archive.verify.verification import Proof, Verification, verify
 from governed_serving.crypto import Kek
+from governed_serving.records import ENTRY_BYTES
 
 from .ledgers import SIGNER, leaf
 from .test_verification import KEY, filled, growing, source
@@ -137,6 +138,20 @@ def refused(path: Path) -> str:
     with pytest.raises((ArchiveError, FileNotFoundError)) as caught, closing(BundleSource(path)) as bundle:
         verify(bundle)
     return str(caught.value)
+
+
+@pytest.mark.parametrize(("longer", "held"), [(0, True), (1, False), (1000, False)])
+def test_an_entry_of_a_bundle_is_as_long_as_one_of_a_ledger_at_most(
+    archive: Path, tmp_path: Path, longer: int, held: bool
+) -> None:
+    export(source(archive), tmp_path / "b.tar", id="req-1")
+    entry = b"x" * (ENTRY_BYTES + longer)
+    with closing(BundleSource(rewritten(tmp_path / "b.tar", entries_jsonl=entry + b"\n"))) as bundle:
+        if held:
+            assert [leaf.data for leaf in bundle.leaves(300)] == [entry]
+        else:
+            with pytest.raises(ArchiveError, match="found 0 or more of 300: it was changed"):
+                list(bundle.leaves(300))
 
 
 def test_a_bundle_that_contradicts_itself_is_named(archive: Path, tmp_path: Path) -> None:

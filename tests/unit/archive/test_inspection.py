@@ -23,6 +23,7 @@ from governed_serving.archive.verify.inspection import Asked, Inspection, inspec
 from governed_serving.archive.verify.opening import beside_workdir
 from governed_serving.auditor.service.shipping import Progress
 from governed_serving.crypto import DirectoryStore, Keyring, load_kek
+from governed_serving.journal.format import FRAME, parse_segment
 from support.work_folder import MODEL, POD, WorkFolder, made
 
 from .ledgers import SIGNER, leaf
@@ -334,6 +335,23 @@ def _marker_filled(work: WorkFolder, _: WorkFolder) -> None:
         marker.write_bytes(b"x")
 
 
+def _frame_flipped(at: int) -> Callable[[WorkFolder, WorkFolder], None]:
+    """A bit of the first frame of the journal's segment in the middle, ``at`` so many bytes from its beginning (or its
+    end)."""
+
+    def act(work: WorkFolder, _: WorkFolder) -> None:
+        path = work.root / JOURNAL / f"{130:020d}.seg"
+        data = bytearray(path.read_bytes())
+        parsed = parse_segment(bytes(data), path.parent.name)
+        assert parsed is not None
+        begin = parsed[1]
+        end = begin + FRAME.size + FRAME.unpack_from(data, begin)[0]
+        data[(begin if at >= 0 else end) + at] ^= 1
+        path.write_bytes(data)
+
+    return act
+
+
 def _run(number: int) -> str:
     return f"{A}/ledger/index/" + (f"{0:020d}-{281:020d}-304.run" if number == 0 else f"{282:020d}-{414:020d}-136.run")
 
@@ -442,6 +460,11 @@ WORDS: dict[str, Callable[[WorkFolder, WorkFolder], None]] = {
     ),
     "bytes behind the newest segment": _longer(f"{JOURNAL}/{260:020d}.seg", b"more"),
     "first header changed": _flipped(f"{JOURNAL}/{0:020d}.seg", 3),
+    "number of the first frame changed": _frame_flipped(FRAME.size - 1),
+    "length of the first frame changed": _frame_flipped(3),
+    "attempt of the first frame changed": _frame_flipped(7),
+    "tag of the first frame changed": _frame_flipped(-1),
+    "ciphertext of the first frame changed": _frame_flipped(FRAME.size),
     "frame in the middle changed": _flipped(f"{JOURNAL}/{130:020d}.seg", 8000),
     "mark of another stream": _copied(f"{JOURNAL}/.acknowledged", f"{SPOOL}/journal/auditor-{POD}/.acknowledged"),
     "mark without sense": _written(f"{JOURNAL}/.acknowledged", b"x"),

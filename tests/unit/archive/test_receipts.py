@@ -85,6 +85,7 @@ def test_it_is_verified_offline_by_a_key_kept_elsewhere(bed: Bed) -> None:
     assert "prediction server-0/7 of default/credit" in said
     assert "entry 7 of 300 of governedmodels.io/archive/default: proof of 9 hashes holds" in said
     assert "no witness cosigned" in said
+    assert [line[:12].strip() for line in said.splitlines()[:3]] == ["receipt", "signature", "inclusion"]
     code, said = bed.verify()
     assert (code, "no key to check it" in said) == (3, True)
     code, said = bed.verify("--key-file", bed.vkey, "--id", "server-0/8")

@@ -409,6 +409,19 @@ def test_a_cosignature_is_of_one_name_key_and_text() -> None:
         Cosigner.parse(str(Signer("log.example", bytes(32)).verifier))
 
 
+@pytest.mark.parametrize(("time", "holds"), [(0, False), (1, True), (2**63 - 1, True), (2**63, False)])
+def test_a_cosignature_says_a_time_that_posix_seconds_have(time: int, holds: bool) -> None:
+    witness, text = Witness(clock=time), "log.example\n1\nAAAA\n"
+    note = Signer("log.example", bytes(32)).sign(text) + witness.line(text)
+    if holds:
+        found = Cosigner.parse(witness.vkey).cosigned(note)
+        assert found is not None
+        assert found.time == time
+    else:
+        with pytest.raises(NoteError, match="has no time"):
+            Cosigner.parse(witness.vkey).cosigned(note)
+
+
 def settings(text: str, quorum: str = "") -> WitnessPolicy:
     return WitnessPolicy.from_environment(
         PodEnvironment({"GOVERNED_WITNESSES": text, "GOVERNED_WITNESS_QUORUM": quorum})

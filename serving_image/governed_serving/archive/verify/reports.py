@@ -88,7 +88,7 @@ class Reports:
         for revision, parts in _section(status, "revisions").items():
             for pod, head in _section(parts, "auditor").items() if isinstance(parts, dict) else ():
                 index = head.get("ledgerIndex") if isinstance(head, dict) else None
-                entry, stream = truth.entries.get(index if isinstance(index, int) else -1, (None, ""))
+                entry, stream = truth.entry(index)
                 if entry and (entry.revision or LOCAL, stream.rpartition(".")[0]) != (revision, f"auditor-{pod}"):
                     self._findings.fault(
                         f"{place} revisions.{revision}.auditor.{pod}",
@@ -125,7 +125,7 @@ class Reports:
         """What the archive says of the newest verdicts is what their entries say, each of its model and revision."""
         for told in _recorded(status):
             index = told.get("ledgerIndex")
-            entry, _ = truth.entries.get(index if isinstance(index, int) else -1, (None, ""))
+            entry, _ = truth.entry(index)
             if entry is None or not is_bias_verdict(entry) or told != recorded_verdict(entry, int(str(index))).plain():
                 self._findings.fault(
                     f"{place} archive.verdicts", f"says of entry {index} what that isn't: it was edited"
@@ -156,7 +156,7 @@ class Reports:
             if told.get("verdict") not in (None, "Unknown"):
                 self._findings.note(place, f"says {told['verdict']} and names no entry that proves it")
             return
-        entry, _ = truth.entries.get(index) or (None, "")
+        entry, _ = truth.entry(index)
         if entry is None or entry.type != "verdict" or entry.model != model:
             found = f"a {entry.type} of {entry.model}" if entry else "none"
             self._findings.fault(place, f"names entry {index} as its verdict's, which is {found}")

@@ -372,7 +372,7 @@ class BundleSource:
         """One after the other: a bundle may be larger than the memory, and a packed one larger than any."""
         count, line = 0, b"\n"
         with self._opened("entries.jsonl") as file:
-            while count <= self._about.entries and (line := file.readline(ENTRY_BYTES + 2)).endswith(b"\n"):
+            while count <= self._about.entries and (line := file.readline(ENTRY_BYTES + 1)).endswith(b"\n"):
                 count += 1
                 if count <= self._about.entries:
                     yield line.removesuffix(b"\n")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 
+from governed_api.json_types import Json
 from governed_api.names import ARCHIVE
 from governed_serving.archive.errors import ArchiveError
 from governed_serving.archive.ledger.entrylog import Batch
@@ -98,6 +99,10 @@ class Truth:
     @property
     def size(self) -> int:
         return self._frontier.size
+
+    def entry(self, index: Json) -> tuple[LedgerEntry | None, str]:
+        """The wanted entry that a report names by ``index``, with its stream; (None, "") where it names none."""
+        return (isinstance(index, int) and self.entries.get(index)) or (None, "")
 
     def keysets_of(self) -> set[str]:
         """Models that have, or had, a keyset."""
