@@ -29,6 +29,7 @@ from governed_serving.crypto import CryptoError, load_kek
 from governed_serving.durable import fsync_folder
 from governed_serving.environment import PodEnvironment
 from governed_serving.hosting import Door, Host, listen, log, web_server
+from governed_serving.hosting.supervision import kept_running
 from governed_serving.records import timestamp
 from governed_serving.report import ReportWriter
 
@@ -191,24 +192,15 @@ def _accepted(report: str) -> str:
 
 async def _beside(archive: Archive, report: str, witnessing: Witnessing, copying: Copying | None) -> None:
     """What runs beside the routes. An error that a loop doesn't know is told, and ends none of them."""
-    more = [_kept_running("copying", copying.run)] if copying else []
+    more = [kept_running("copying", copying.run)] if copying else []
     await asyncio.gather(
-        _kept_running("report", lambda: _report(archive, report, copying)),
-        _kept_running("retention and rotation", lambda: _upkeep(archive)),
-        _kept_running("inspection", lambda: _inspection(archive)),
-        _kept_running("object storage", lambda: _storage(archive)),
-        _kept_running("witnesses", witnessing.run),
+        kept_running("report", lambda: _report(archive, report, copying)),
+        kept_running("retention and rotation", lambda: _upkeep(archive)),
+        kept_running("inspection", lambda: _inspection(archive)),
+        kept_running("object storage", lambda: _storage(archive)),
+        kept_running("witnesses", witnessing.run),
         *more,
     )
-
-
-async def _kept_running(what: str, loop: Callable[[], Awaitable[None]]) -> None:
-    while True:
-        try:
-            return await loop()
-        except Exception as error:  # whatever it is: retention, say, must not end in silence
-            log("error", "a task beside the routes failed, starting it anew", what=what, exception=error)
-        await asyncio.sleep(_REPORT_SECONDS)
 
 
 def _told(settings: Settings) -> dict[str, str]:

@@ -23,7 +23,10 @@ from governed_serving.archive.ledger.note import Checkpoint
 from governed_serving.archive.service import Archive
 from governed_serving.archive.store.objects import Place
 from governed_serving.archive.tokens import OLDER_SECONDS
+from governed_serving.archive.witness.asking import Witnessing
+from governed_serving.archive.witness.policy import WitnessPolicy
 from governed_serving.crypto import Kek
+from governed_serving.hosting import supervision
 from governed_serving.report import ReportWriter
 from support.ports import free_port
 from support.waiting import eventually
@@ -384,29 +387,36 @@ def test_upkeep_says_what_it_did_and_is_tried_again(
     assert (swept, rotated, slept) == ([], [], [7.5] * 4)
 
 
-def test_an_error_that_a_loop_does_not_know_ends_nothing(
-    archive: Archive, pauses: Callable[..., list[float]], logged: list[Any], monkeypatch: pytest.MonkeyPatch
+def test_an_error_that_a_task_does_not_know_ends_neither_it_nor_another(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    outcomes: list[Any] = [ZeroDivisionError("odd"), 0, KeyError("odder"), 0]
+    monkeypatch.setattr(supervision, "FIRST_PAUSE", 0.001)
+    done: dict[str, int] = {}
 
-    def sweep() -> int:
-        done = outcomes.pop(0)
-        if isinstance(done, Exception):
-            raise done
-        return int(done)
+    def fails_at_first(name: str) -> Callable[..., int]:
+        def act(*_: object) -> int:
+            done[name] = done.get(name, 0) + 1
+            if done[name] < 3:
+                raise ZeroDivisionError(name)
+            return 0
 
-    monkeypatch.setattr(archive, "sweep", sweep)
-    monkeypatch.setattr(archive, "pause", lambda: 7.5)
-    slept = pauses(serve._kept_running("retention", lambda: serve._upkeep(archive)), nothing, nothing, nothing)
-    assert (outcomes, slept) == ([], [15.0, 7.5, 15.0, 7.5])
-    assert [(level, fields["what"], str(fields["exception"])) for level, _, fields in logged] == [
-        ("error", "retention", "odd"),
-        ("error", "retention", "'odder'"),
-    ]
+        return act
 
+    monkeypatch.setattr(archive, "sweep", fails_at_first("sweep"))
+    monkeypatch.setattr(archive.ledger, "inspect", fails_at_first("inspect"))
+    monkeypatch.setattr(serve, "_INSPECTION_SECONDS", 0.001)
 
-def test_a_loop_that_has_nothing_to_do_is_not_run_again(archive: Archive) -> None:
-    asyncio.run(serve._kept_running("storage", lambda: serve._storage(archive)))
+    async def run() -> None:
+        beside = asyncio.create_task(serve._beside(archive, "", Witnessing(archive, WitnessPolicy((), 0)), None))
+        async with asyncio.timeout(60):
+            while min(done.get("sweep", 0), done.get("inspect", 0)) < 3:
+                assert not beside.done()
+                await asyncio.sleep(0.01)
+        beside.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await beside
+
+    asyncio.run(run())
 
 
 # -- the whole --------------------------------------------------------------------------------------------------------

@@ -8,7 +8,6 @@ import pytest
 
 from governed_serving.blackbox.errors import NotExplainable
 from governed_serving.explainer.service.jobs import POSTS, JobQueue, JobStore
-from governed_serving.explainer.service.process import kept_running
 from governed_serving.explainer.service.webhooks import Poster, allowed
 from unit.explainer import models
 from unit.explainer.beds import Bed, Xor, until
@@ -166,20 +165,3 @@ async def test_a_bug_costs_one_job_not_the_queue(tmp_path: Any) -> None:
     assert "KeyError" in bed.jobs.get("bad").error
     assert not runner.done()
     runner.cancel()
-
-
-async def test_what_fails_beside_the_routes_is_begun_again_with_growing_pauses() -> None:
-    calls, pauses = list[int](), list[float]()
-
-    async def run() -> None:
-        calls.append(1)
-        raise RuntimeError("a bug")
-
-    async def pause(seconds: float) -> None:
-        pauses.append(seconds)
-        if len(pauses) == 9:
-            raise asyncio.CancelledError
-
-    with pytest.raises(asyncio.CancelledError):
-        await kept_running("sampling", run, pause)
-    assert (len(calls), pauses) == (9, [1, 2, 4, 8, 16, 32, 60, 60, 60])

@@ -1,8 +1,7 @@
 """The explainer's process: wires settings, keys, journal and engine together, serves, drains."""
 
 import asyncio
-import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 
 from governed_api.governance import Explainer
@@ -27,12 +26,11 @@ from governed_serving.explainer.service.watch import Watch
 from governed_serving.explainer.service.webhooks import Poster
 from governed_serving.explainer.text.completion import CompletionScorer
 from governed_serving.hosting import Door, Guard, Host, listen, log, web_server
+from governed_serving.hosting.supervision import kept_running
 from governed_serving.journal import Journal, JournalReader, streams
 
 __all__ = ["engine_bounds", "serve"]
 
-LONGEST_PAUSE = 60.0
-"""Seconds before something that failed is begun again."""
 OURS = 384 << 20
 """Bytes of the container's memory that stay the explainer's own beside another's engine."""
 ENGINE_LEAST = 512 << 20
@@ -167,22 +165,6 @@ def engine_bounds(explainer: Explainer) -> Bounds:
     if limit is None:
         return usual
     return replace(usual, memory=min(usual.memory, max(ENGINE_LEAST, whole_bytes(limit) - OURS)))
-
-
-async def kept_running(
-    name: str, run: Callable[[], Awaitable[None]], pause: Callable[[float], Awaitable[None]] = asyncio.sleep
-) -> None:
-    """``run`` until cancelled; one that fails is logged and begun again, after a second, then up to a minute: what is
-    asked at the port is answered meanwhile."""
-    failures = 0
-    while True:
-        began = time.monotonic()
-        try:
-            await run()
-        except Exception as error:
-            log("error", f"{name} failed unexpectedly, beginning again", exception=error)
-        failures = 1 if time.monotonic() - began > LONGEST_PAUSE else failures + 1
-        await pause(min(2.0 ** (failures - 1), LONGEST_PAUSE))
 
 
 async def serve() -> None:
