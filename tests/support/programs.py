@@ -131,18 +131,9 @@ MODULES: tuple[GoModule, ...] = (
 
 API_BED = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl", "etcd", "kwok")
 NODE_IMAGE = (
-    *(
-        "kube-apiserver",
-        "kube-controller-manager",
-        "kube-scheduler",
-        "kubectl",
-        "kubelet",
-        "kubeadm",
-        "kube-proxy",
-        "etcd",
-    ),
-    *("containerd", "containerd-shim-runc-v2", "ctr", "coredns", "local-path-provisioner", "crictl", "kind", "pause"),
-    "metrics-server",
+    *_KUBERNETES,
+    *("etcd", "containerd", "containerd-shim-runc-v2", "ctr", "coredns", "local-path-provisioner", "crictl", "kind"),
+    *("pause", "metrics-server"),
 )
 
 # How a program found elsewhere says its version; programs without an entry are always taken from the cache.
