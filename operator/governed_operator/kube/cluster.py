@@ -10,6 +10,7 @@ import time
 import urllib.request
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, TypeVar
 from urllib.parse import urlencode, urlsplit
@@ -33,8 +34,6 @@ SECONDS = 30.0
 """For an answer, the whole of it."""
 TOKEN_SECONDS = 10.0
 """Between two looks at the token."""
-REST = 0.2
-"""Seconds between two looks at a watch: events come in crowds."""
 LONGEST_LINE = 2**21
 """Bytes of one watch event; etcd takes no object above 1.5 MiB."""
 
@@ -87,6 +86,16 @@ _listed = msgspec.json.Decoder(_List).decode
 
 _UNUSABLE = (config.ConfigException, OSError, ValueError, TypeError, yaml.YAMLError)
 """What the library raises for a kubeconfig; TypeError: it holds no mapping."""
+
+
+@dataclass(frozen=True)
+class WatchTimes:
+    """Seconds: how long the API server keeps a watch open (``lasts``), how long it may say nothing (``silence``), and
+    between two looks at what came (``rest``): events come in crowds."""
+
+    lasts: int
+    silence: float
+    rest: float = 0.2
 
 
 class NoCluster(Exception):
@@ -260,23 +269,19 @@ class Cluster:
         kind: Kind,
         selector: str,
         version: str,
-        seconds: int,
-        silence: float,
-        rest: float = REST,
+        times: WatchTimes,
         *,
         namespace: str | None = None,
     ) -> AsyncIterator[bytes]:
-        """Watch events with bookmarks, undecoded, those of ``rest`` seconds together. Raises ApiError when it breaks,
-        or says nothing for ``silence`` seconds."""
-        query = {
-            "watch": "true", "allowWatchBookmarks": "true", "resourceVersion": version, "timeoutSeconds": str(seconds),
-        }  # fmt: skip
+        """Watch events with bookmarks, undecoded. Raises ApiError when it breaks."""
+        query = {"watch": "true", "allowWatchBookmarks": "true", "resourceVersion": version}
+        query["timeoutSeconds"] = str(times.lasts)
         if selector:
             query["labelSelector"] = selector
         path = f"{kind.path(namespace)}?{urlencode(query)}"
         headers = await self._headers("application/json", "application/json")
         try:
-            async with self._connections.stream("GET", path, headers, silence, rest) as (status, pieces):
+            async with self._connections.stream("GET", path, headers, times.silence, times.rest) as (status, pieces):
                 if status >= 400:
                     raise _refused(status, _json(b"".join([p async for p in pieces])))
                 async for line in _lines(pieces):

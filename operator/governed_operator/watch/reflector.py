@@ -8,15 +8,15 @@ from collections.abc import Callable
 import msgspec
 
 from governed_api.names import FIELD_MANAGER
-from governed_operator.kube.cluster import ApiError, Cluster
+from governed_operator.kube.cluster import ApiError, Cluster, WatchTimes
 from governed_operator.kube.kinds import Kind, Object
 from governed_operator.watch.cache import Cache, Headed, ModelKey, head_of
 
 logger = logging.getLogger("governed_operator.watch.reflector")
 
 SELECTOR = f"app.kubernetes.io/managed-by={FIELD_MANAGER}"
-WATCH_SECONDS = 290
 SILENCE = 150.0
+TIMES = WatchTimes(290, SILENCE)
 """Seconds without any event before a watch is given up; the API server sends a bookmark every minute."""
 
 
@@ -79,9 +79,7 @@ class Reflector:
             try:
                 if not version:
                     version = await self._list()
-                watching = self._cluster.watch(
-                    self.kind, SELECTOR, version, WATCH_SECONDS, SILENCE, namespace=self.namespace
-                )
+                watching = self._cluster.watch(self.kind, SELECTOR, version, TIMES, namespace=self.namespace)
                 async for line in watching:
                     version = self._take(line)
                     failures = 0

@@ -4,15 +4,15 @@ import argparse
 import sys
 from collections.abc import Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 from governed_serving.archive.errors import ArchiveError
 from governed_serving.archive.verify.command_line import add_checkpoint, add_keys, expected_errors, fail
 from governed_serving.archive.verify.opening import noted_checkpoint, open_source
 from governed_serving.crypto import load_kek
 from governed_serving.decoding import decode_json
-from governed_serving.dossier.dossier import document_files, gather
+from governed_serving.dossier.dossier import Archived, document_files, gather
 from governed_serving.dossier.page import render_page
 
 __all__ = ["main"]
@@ -37,18 +37,12 @@ def _page(options: argparse.Namespace) -> str:
     documents = document_files(options.artefact) if options.artefact else None
     kek = load_kek(options.model_key) if options.model_key else None
     earlier = tuple(noted_checkpoint(path) for path in options.checkpoint)
-    common: dict[str, Any] = {
-        "report": report,
-        "documents": documents,
-        "example": options.example,
-        "earlier": earlier,
-        "kek": kek,
-    }
+    collect = partial(gather, options.model, report=report, documents=documents, example=options.example, kek=kek)
     if not options.archive:
-        return render_page(gather(options.model, source=None, **common))
+        return render_page(collect())
     source, vkey = open_source(options.archive, options.key_file, options.token_file, options.model)
     with closing(source):
-        return render_page(gather(options.model, source=source, vkey=vkey, **common))
+        return render_page(collect(archive=Archived(source, vkey, earlier)))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -40,7 +40,7 @@ from governed_serving.fairness.counts.grouping import Grouping
 from governed_serving.journal import JournalError
 from governed_serving.records import VERDICT, LedgerEntry, is_bias_verdict
 
-__all__ = ["Dossier", "Example", "LedgerView", "gather"]
+__all__ = ["Archived", "Dossier", "Example", "LedgerView", "gather"]
 
 KEPT = {
     "dataset",
@@ -184,31 +184,41 @@ class Dossier:
         return self.ledger.dataset if self.ledger else None
 
 
+@dataclass(frozen=True)
+class Archived:
+    """An archive and what a person kept of it: ``vkey``, the verifier key that must have signed (default: the
+    archive's own), and ``earlier`` checkpoints, which must be of the same log."""
+
+    source: LogSource
+    vkey: str = ""
+    earlier: tuple[str, ...] = ()
+
+
 def gather(
     model: str,
     *,
     report: Mapping[str, object],
-    source: LogSource | None,
-    kek: Kek | None,
-    vkey: str = "",
-    earlier: tuple[str, ...] = (),
+    archive: Archived | None = None,
+    kek: Kek | None = None,
     documents: Mapping[str, object] | None = None,
     example: str = "",
     made: datetime | None = None,
 ) -> Dossier:
-    """Collect a dossier. What can't be read is noted in it, never guessed; a ledger that doesn't verify is said so in
-    it."""
+    """Collect a dossier. ``kek`` opens what is encrypted; ``documents`` are those of an artefact that is at hand;
+    ``example``: id of the request to show. What can't be read is noted in it, never guessed; a ledger that doesn't
+    verify is said so in it."""
     dossier = Dossier(model, made or datetime.now(UTC))
     dossier.report = read_report(report, dossier.notes)
     dossier.documents = read_documents(documents or {}, dossier.notes)
-    if source is None:
+    if archive is None:
         dossier.notes.append("No archive was given: what follows rests on the report alone and is not proved.")
         return dossier
+    source = archive.source
     dossier.ledger = _read_ledger(source, model)
     _read_summaries(dossier.ledger, dossier.notes)
     _hold_verdict(dossier, dossier.ledger)
     with_id = example or _example_id(dossier.ledger)
-    _verify(dossier, source, vkey, earlier, with_id)
+    _verify(dossier, archive, with_id)
     _attempt(dossier, "keys", lambda: _inventory(dossier, source))
     if kek is None:
         dossier.notes.append(
@@ -303,10 +313,10 @@ def _example_id(view: LedgerView) -> str:
     return chosen[1].id if chosen else ""
 
 
-def _verify(dossier: Dossier, source: LogSource, vkey: str, earlier: tuple[str, ...], id: str) -> None:
+def _verify(dossier: Dossier, archive: Archived, id: str) -> None:
     assert dossier.ledger is not None
     try:
-        dossier.ledger.verification = verify(source, vkey=vkey, earlier=earlier, id=id)
+        dossier.ledger.verification = verify(archive.source, vkey=archive.vkey, earlier=archive.earlier, id=id)
         if id:
             dossier.example = Example(id, dossier.ledger.verification.proofs)
     except _ERRORS as error:

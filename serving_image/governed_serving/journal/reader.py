@@ -339,7 +339,12 @@ class JournalReader:
         ends = [*(part[1] for part in parts[1:]), following.seq]
         return [
             Gap.of(
-                name, segment, (first, end), offset, self._bytes_from(segment, offset), tag=following.previous, why=why
+                name,
+                (first, end),
+                (segment, offset),
+                self._bytes_from(segment, offset),
+                tag=following.previous,
+                why=why,
             )
             for (segment, first, offset, why), end in zip(parts, ends, strict=True)
         ]

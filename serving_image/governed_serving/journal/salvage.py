@@ -58,15 +58,16 @@ class Gap(NamedTuple):
     def of(
         cls,
         name: tuple[str, str],
-        segment: int,
         seqs: tuple[int, int],
-        offset: int,
+        place: tuple[int, int],
         data: bytes,
         *,
         tag: bytes,
         why: str = "",
     ) -> "Gap":
-        """The gap of ``data``; ``name``: stream and identity, ``seqs``: the first frame and the one behind the last."""
+        """The gap of ``data``; ``name``: stream and identity, ``seqs``: the first frame and the one behind the last,
+        ``place``: segment and offset."""
+        segment, offset = place
         digest = hashlib.sha256(data).hexdigest()
         return cls(name[0], ".".join(name), segment, seqs[0], seqs[1] - 1, offset, len(data), digest, tag, why)
 
@@ -115,7 +116,7 @@ def salvage(data: bytes, place: Place, successor: bytes | None = None) -> RawFra
         return mended
     name = (place.header.stream, place.header.identity)
     seqs = (place.seq, behind.seq)
-    return Gap.of(name, place.header.first_seq, seqs, place.offset, data[:end], tag=behind.previous)
+    return Gap.of(name, seqs, (place.header.first_seq, place.offset), data[:end], tag=behind.previous)
 
 
 def whole_end(data: bytes, at: int, seq: int) -> int | None:

@@ -9,7 +9,7 @@ from table import best_ms, show
 
 from governed_serving.blackbox.box import BlackBox
 from governed_serving.explainer.shapley.sampled import Stopping
-from governed_serving.explainer.text.masking import lime_text, text_shapley
+from governed_serving.explainer.text.masking import RowText, lime_text, text_shapley
 
 GOOD, BAD = (
     ["good", "kind", "fast", "warm", "clean", "fresh", "bright", "lovely"],
@@ -106,11 +106,11 @@ def _column(text: str) -> dict[str, np.ndarray]:
 
 def _shapley(box: BlackBox, text: str, count: int) -> tuple[np.ndarray, int]:
     found, _ = text_shapley(
-        box, _column(text), "text", level="token", seed=np.random.SeedSequence(0), stopping=Stopping(count)
+        box, RowText(_column(text), "text"), seed=np.random.SeedSequence(0), stopping=Stopping(count)
     )
     return found.values[:, 1], found.evaluations
 
 
 def _lime(box: BlackBox, text: str) -> np.ndarray:
-    found, _ = lime_text(box, _column(text), "text", level="token", seed=np.random.SeedSequence(0), samples=1000)
+    found, _ = lime_text(box, RowText(_column(text), "text"), seed=np.random.SeedSequence(0), samples=1000)
     return found.values[:, 1]

@@ -14,7 +14,7 @@ from governed_api.resolved import ResolvedModel
 from governed_operator.desired import Subject, archive_objects, model_objects
 from governed_operator.desired.decision import Decision, Revision
 from governed_operator.desired.key_material import draw
-from governed_operator.kube.cluster import MERGE, ApiError, Cluster
+from governed_operator.kube.cluster import MERGE, ApiError, Cluster, WatchTimes
 from governed_operator.kube.kinds import BY_NAME, MODEL, Kind
 from governed_operator.settings import Settings
 
@@ -131,7 +131,7 @@ class Watch:
         version = (await self._cluster.request("GET", self._kind.path(), limit="1"))["metadata"]["resourceVersion"]
         while True:
             try:
-                async for line in self._cluster.watch(self._kind, "", version, 3600, 600, rest=0):
+                async for line in self._cluster.watch(self._kind, "", version, WatchTimes(3600, 600, rest=0)):
                     event = decode(line)
                     version = event.object.metadata.resource_version
                     if event.type != "BOOKMARK":

@@ -16,7 +16,7 @@ import pytest
 
 from governed_serving.archive.verify.sources import DirectorySource
 from governed_serving.crypto import SegmentCipher, load_kek
-from governed_serving.dossier.dossier import gather
+from governed_serving.dossier.dossier import Archived, gather
 from governed_serving.dossier.page import render_page
 from governed_serving.journal import open_chunk
 from governed_serving.records import EventRecord
@@ -173,7 +173,7 @@ def assert_reported(site: Site) -> None:
     report = json.loads((site.root / "report.json").read_bytes())
     source = DirectorySource(site.root / "archive", load_kek(site.root / "kek"))
     dossier = gather(
-        "loans", report=report, source=source, kek=load_kek(site.root / "model-kek"), made=datetime.now(UTC)
+        "loans", report=report, archive=Archived(source), kek=load_kek(site.root / "model-kek"), made=datetime.now(UTC)
     )
     assert dossier.served is not None
     assert dossier.served.cells is not None

@@ -33,7 +33,7 @@ from governed_serving.auditor.service.entries import entries_of
 from governed_serving.auditor.service.errors import NotFound, Unavailable
 from governed_serving.auditor.service.folding import Fold
 from governed_serving.auditor.service.label_resolver import CrossReplicaLabelResolver
-from governed_serving.auditor.service.reviews import contest
+from governed_serving.auditor.service.reviews import Reviewing, contest
 from governed_serving.auditor.service.state import Subject
 from governed_serving.crypto import (
     CryptoError,
@@ -280,7 +280,8 @@ AUDITED = Subject("credit", "r1", "pod")
 
 def contested(site: Site, id: str) -> None:
     body = msgspec.json.encode({"id": id, **WORDS})
-    event, _ = contest(AUDITED, site.client, None, body, site.bed.archive._clock(), 86_400, subjects=site.subjects)
+    reviewing = Reviewing(AUDITED, site.client, None, 86_400, site.subjects)
+    event, _ = contest(reviewing, body, site.bed.archive._clock())
     site.journal.append_blocking(event)
     everything(site.shipper)
 
@@ -364,7 +365,7 @@ def test_without_the_models_keys_nothing_is_said_about_a_person(site: Site) -> N
     site.ask("north")
     (held,) = site.person("north").held()
     with pytest.raises(Unavailable, match="can't be sealed"):
-        contest(AUDITED, site.client, None, msgspec.json.encode({"id": held.entry.id, **WORDS}), 0.0, 1)
+        contest(Reviewing(AUDITED, site.client, None, 1), msgspec.json.encode({"id": held.entry.id, **WORDS}), 0.0)
 
 
 # -- one person, however written --------------------------------------------------------------------------------------

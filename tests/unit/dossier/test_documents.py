@@ -18,7 +18,7 @@ DISPARITY = {"group": "f", "reference": "m", "spd": -0.1}
 
 
 def gathered(report: Any = None, documents: Any = None) -> Dossier:
-    return gather("m", report=report or {}, source=None, kek=None, documents=documents, made=NOW)
+    return gather("m", report=report or {}, documents=documents, made=NOW)
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from governed_serving.archive.verify.sources import DirectorySource
 from governed_serving.crypto import DirectoryStore, Kek, Keyring, SegmentCipher
 from governed_serving.dossier.__main__ import main
 from governed_serving.dossier.clauses import judge_clauses
-from governed_serving.dossier.dossier import Dossier, gather
+from governed_serving.dossier.dossier import Archived, Dossier, gather
 from governed_serving.dossier.markup import Safe, tag
 from governed_serving.dossier.page import render_page
 from governed_serving.dossier.svg import Estimate, Line, curves, dots, forest, signed_bars, ticks
@@ -183,7 +183,7 @@ async def root(tmp_path: Path) -> Path:
 
 def dossier(root: Path, kek: Kek | None = Kek(MODEL_KEY)) -> Dossier:
     source = DirectorySource(root, Kek(KEY))
-    return gather("admissions", report=REPORT, source=source, kek=kek, documents=documents(), made=NOW)
+    return gather("admissions", report=REPORT, archive=Archived(source), kek=kek, documents=documents(), made=NOW)
 
 
 class Structure(HTMLParser):
@@ -316,7 +316,7 @@ def test_clauses_name_what_is_there_and_what_is_missing(root: Path) -> None:
 
 
 def test_an_empty_dossier_still_makes_a_page() -> None:
-    page = render_page(gather("m", report={}, source=None, kek=None, made=NOW))
+    page = render_page(gather("m", report={}, made=NOW))
     structure(page)
     assert "No archive was given" in page
 
@@ -325,9 +325,9 @@ def test_the_page_says_the_bands_of_numbers() -> None:
     audit = {"age": {"groups": [{"group": "< 25", "rows": 9, "favorable": 3, "rate": 1 / 3}]}}
     status = {"auditor": {"verdict": "Unknown", "attributes": {"age": {}}, "bands": {"age": [25.0, 40.5]}}}
     told = {"status": {**status, "trainer": {"phase": "Succeeded", "dataAudit": audit}}}
-    page = render_page(gather("m", report=told, source=None, kek=None, made=NOW))
+    page = render_page(gather("m", report=told, made=NOW))
     assert "with borders at 25, 40.5; a value on a border belongs to the band above it" in page
-    assert "borders" not in render_page(gather("m", report=REPORT, source=None, kek=None, made=NOW))
+    assert "borders" not in render_page(gather("m", report=REPORT, made=NOW))
 
 
 def test_the_page_says_who_has_labels_and_what_the_others_could_make_of_a_metric() -> None:
@@ -341,25 +341,25 @@ def test_the_page_says_who_has_labels_and_what_the_others_could_make_of_a_metric
     share = {"group": "f", "outcome": "unfavorable", "rows": 1000, "labelled": 500, "share": 0.5}
     verdict = {"verdict": "Pass", "labels": {"sex": [share]}}
     told = {**verdict, "metrics": [{**metric, "worstCase": {"lower": -0.3125, "upper": 0.0}}]}
-    page = render_page(gather("m", report={"status": {"auditor": told}}, source=None, kek=None, made=NOW))
+    page = render_page(gather("m", report={"status": {"auditor": told}}, made=NOW))
     structure(page)
     assert "500 of 1,000" in page
     assert "−0.312" in page or "-0.312" in page
     silent = {"status": {"auditor": {**verdict, "metrics": [metric]}}}
-    assert "not come" not in render_page(gather("m", report=silent, source=None, kek=None, made=NOW))
+    assert "not come" not in render_page(gather("m", report=silent, made=NOW))
 
 
 def test_the_page_says_which_pass_rests_on_a_margin_and_what_it_promises() -> None:
     metric = {"name": "statisticalParityDifference", "attribute": "sex", "group": "f", "reference": "m"}
     metric |= {"verdict": "Pass", "value": -0.1, "lower": -0.115, "upper": -0.085, "thresholdLower": -0.1}
     told = {"verdict": "Pass", "metrics": [{**metric, "margin": 0.03, "withinMargin": True}]}
-    page = render_page(gather("m", report={"status": {"auditor": told}}, source=None, kek=None, made=NOW))
+    page = render_page(gather("m", report={"status": {"auditor": told}}, made=NOW))
     structure(page)
     assert "≥ −0.1; margin 0.03" in page
     assert re.search(r"Pass</span> within the margin", page)
     assert "within the allowed bounds widened by the margin" in page
     told["metrics"] = [metric]
-    without = render_page(gather("m", report={"status": {"auditor": told}}, source=None, kek=None, made=NOW))
+    without = render_page(gather("m", report={"status": {"auditor": told}}, made=NOW))
     assert "margin" not in without[without.index("<body") :]
 
 
@@ -373,7 +373,7 @@ def test_the_page_says_what_coverage_was_promised_and_what_was_found(by_group: b
         "groups": {"sex": [{**one, "group": HOSTILE, "own": False, "covered": 34, "rows": 40}]},
     }
     documents = {"evaluation.json": {"conformal": told}}
-    page = render_page(gather("m", report={}, source=None, kek=None, made=NOW, documents=documents))
+    page = render_page(gather("m", report={}, made=NOW, documents=documents))
     structure(page)
     assert re.search(r"912 of 1,000.{0,80}91\.2 %.{0,80}88\.5 %.{0,80}1\.25.{0,80}0\.312", page, re.S)
     assert "34 of 40" in page
@@ -390,19 +390,19 @@ def test_the_page_says_what_training_was_mitigated_by(reached: bool) -> None:
     ]
     told = {"method": "reductions", "constraint": "equalizedOdds", "maxDisparity": 0.0202, "steps": steps}
     documents = {"evaluation.json": {"mitigation": {**told, "shipped": 1, "reached": reached}}}
-    page = render_page(gather("m", report={}, source=None, kek=None, made=NOW, documents=documents))
+    page = render_page(gather("m", report={}, made=NOW, documents=documents))
     structure(page)
     assert "trained with mitigation of bias (reductions, equalizedOdds)" in page
     assert re.search(r"0\.25.{0,60}0\.26.{0,60}87\.5 %.{0,200}0\.01.{0,60}0\.03.{0,60}81\.2 %.{0,60}ships", page, re.S)
     assert ("(0.0202) was not reached" in page) is not reached
-    without = render_page(gather("m", report={}, source=None, kek=None, made=NOW, documents={"evaluation.json": {}}))
+    without = render_page(gather("m", report={}, made=NOW, documents={"evaluation.json": {}}))
     assert "mitigation of bias" not in without
 
 
 def test_a_subgroup_says_in_which_stratum_and_by_what_it_differs() -> None:
     one = {"measure": "truePositiveRate", "values": {"sex": "f"}, "within": {"department": "A"}, "rows": 40}
     told = {"verdict": "Pass", "slices": {"lookedAt": 9, "found": [one]}}
-    page = render_page(gather("m", report={"status": {"auditor": told}}, source=None, kek=None, made=NOW))
+    page = render_page(gather("m", report={"status": {"auditor": told}}, made=NOW))
     structure(page)
     assert "department A" in page
     assert "selected of those who should be" in page
@@ -419,7 +419,7 @@ def test_live_coverage_is_told_by_group() -> None:
         "groups": {"sex": [of(HOSTILE, 1234, 925, "Fail")]},
     }
     report = {"status": {"auditor": {"verdict": "Pass", "coverage": told}}}
-    page = render_page(gather("m", report=report, source=None, kek=None, made=NOW))
+    page = render_page(gather("m", report=report, made=NOW))
     structure(page)
     assert re.search(r"sex .{0,300}925 of 1,234.{0,200}75\.0 %.{0,200}Fail", page, re.S)
     assert "90.0 % of rows like the calibration rows" in page.replace("90 %", "90.0 %")
@@ -429,17 +429,17 @@ def test_subgroups_that_were_found_are_told() -> None:
     one = {"values": {"sex": "f", "race": HOSTILE}, "rows": 1234, "rate": 0.125, "difference": -0.375}
     one |= {"lower": -0.5, "upper": -0.25, "logEvidence": 12.5}
     told = {"verdict": "Pass", "slices": {"lookedAt": 90, "leftOut": 7, "found": [one]}}
-    page = render_page(gather("m", report={"status": {"auditor": told}}, source=None, kek=None, made=NOW))
+    page = render_page(gather("m", report={"status": {"auditor": told}}, made=NOW))
     structure(page)
     assert "90 combinations of two or three values, one protected at least," in page
     assert "7 smaller ones were not" in page
     assert re.search(r"sex f, race .{0,300}1,234.{0,200}12\.5 %.{0,200}0\.375.{0,200}0\.5.{0,20}0\.25", page, re.S)
     told["slices"] = {"lookedAt": 90, "leftOut": 0, "found": []}
-    nothing = render_page(gather("m", report={"status": {"auditor": told}}, source=None, kek=None, made=NOW))
+    nothing = render_page(gather("m", report={"status": {"auditor": told}}, made=NOW))
     assert "None was found." in nothing
     assert "smaller ones were not" not in nothing
     plain = {"status": {"auditor": {"verdict": "Pass"}}}
-    assert "Subgroups" not in render_page(gather("m", report=plain, source=None, kek=None, made=NOW))
+    assert "Subgroups" not in render_page(gather("m", report=plain, made=NOW))
 
 
 def test_calibration_is_drawn_with_its_bands() -> None:
@@ -448,13 +448,13 @@ def test_calibration_is_drawn_with_its_bands() -> None:
         {"low": 0.7, "high": 0.8, "rows": 60, "score": 0.75, "rate": 0.625, "lower": 0.375, "upper": 0.8125},
     ]
     told = {"verdict": "Pass", "calibration": {"sex": [{"group": HOSTILE, "bins": bins}, {"group": "m", "bins": []}]}}
-    page = render_page(gather("m", report={"status": {"auditor": told}}, source=None, kek=None, made=NOW))
+    page = render_page(gather("m", report={"status": {"auditor": told}}, made=NOW))
     structure(page)
     assert len(re.findall(r'<polygon points="[^"]+" class="reach s0"/?>', page)) == 1
     assert "Calibration by sex, of rows with labels" in page
     assert re.search(r"0\.2 to 0\.3.{0,200}40.{0,200}0\.25.{0,200}0\.5.{0,200}\[0\.125, 0\.875\]", page, re.S)
     plain = {"status": {"auditor": {"verdict": "Pass"}}}
-    assert "Calibration by" not in render_page(gather("m", report=plain, source=None, kek=None, made=NOW))
+    assert "Calibration by" not in render_page(gather("m", report=plain, made=NOW))
 
 
 def test_the_command_writes_the_page_or_one_line(

@@ -11,7 +11,7 @@ from governed_serving.archive.ledger.entrylog import Batch
 from governed_serving.archive.service import Archive
 from governed_serving.archive.verify.sources import DirectorySource
 from governed_serving.crypto import DirectoryStore, Kek, Keyring, SegmentCipher
-from governed_serving.dossier.dossier import gather
+from governed_serving.dossier.dossier import Archived, gather
 from governed_serving.dossier.page import render_page
 from governed_serving.dossier.served import REVISION, Served
 from governed_serving.journal import Journal, JournalReader
@@ -55,7 +55,7 @@ class Desk:
             self._archive.appender.submit(Batch("loans", stream, 0, [canonical(e) for e in entries])).result(10)
         self._archive.close()
         source = DirectorySource(self._root, Kek(KEY))
-        return gather("loans", report=REPORT, source=source, kek=Kek(MODEL_KEY), documents=DOCUMENTS)
+        return gather("loans", report=REPORT, archive=Archived(source), kek=Kek(MODEL_KEY), documents=DOCUMENTS)
 
 
 @pytest.fixture

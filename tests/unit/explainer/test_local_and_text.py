@@ -8,13 +8,13 @@ from hypothesis import strategies as st
 from governed_serving.blackbox.box import BlackBox
 from governed_serving.blackbox.errors import NotExplainable
 from governed_serving.explainer.local.anchors import Outcome, bernoulli_bounds, find_anchor
-from governed_serving.explainer.local.counterfactual import find_counterfactuals
+from governed_serving.explainer.local.counterfactual import Feasible, Goal, find_counterfactuals
 from governed_serving.explainer.local.lime_tabular import bins, lime_tabular
 from governed_serving.explainer.local.ridge import weighted_ridge
 from governed_serving.explainer.players import Players
 from governed_serving.explainer.quality import complexity, fidelity, rank_correlation
 from governed_serving.explainer.shapley.sampled import Stopping
-from governed_serving.explainer.text.masking import TextGame, lime_text, text_shapley
+from governed_serving.explainer.text.masking import RowText, TextGame, lime_text, text_shapley
 from governed_serving.explainer.text.spans import cut, render
 from unit.explainer import models, oracles
 
@@ -144,7 +144,7 @@ def test_anchor_that_cannot_be_certified_says_so():
 def test_counterfactual_is_near_the_boundary_and_valid():
     row = columns(np.array([[-1.0, 0.0, 0.0, 0.0, 0.0]]))
     background = columns(np.random.default_rng(3).normal(size=(200, WIDTH)))
-    found = find_counterfactuals(box(), row, background, 1, immutable=["f1"], ranges={}, categories={})
+    found = find_counterfactuals(box(), row, background, Goal(1), Feasible(["f1"]))
     assert found.found
     nearest = found.found[0]
     assert "f1" not in {feature for one in found.found for feature in one.changes}
@@ -169,10 +169,8 @@ def test_counterfactual_combines_when_no_single_change_is_enough():
         BlackBox(both),
         row,
         models.table(60, 1),
-        1,
-        immutable=["sex"],
-        ranges={"age": (18, 80)},
-        categories={"job": models.JOBS},
+        Goal(1),
+        Feasible(["sex"], {"age": (18, 80)}, {"job": models.JOBS}),
     )
     assert found.found[0].changes.keys() == {"age", "job"}
     assert found.found[0].changes["age"][1] == 51
@@ -180,14 +178,10 @@ def test_counterfactual_combines_when_no_single_change_is_enough():
 
 
 def test_counterfactual_of_a_row_that_has_the_outcome_says_so():
-    found = find_counterfactuals(
-        box(), columns(np.full((1, WIDTH), 2.0)), columns(np.eye(WIDTH)), 1, immutable=[], ranges={}, categories={}
-    )
+    found = find_counterfactuals(box(), columns(np.full((1, WIDTH), 2.0)), columns(np.eye(WIDTH)), Goal(1), Feasible())
     assert found.reached
     with pytest.raises(NotExplainable, match="no feature may change"):
-        find_counterfactuals(
-            box(), columns(np.ones((1, WIDTH))), columns(np.eye(WIDTH)), 0, immutable=NAMES, ranges={}, categories={}
-        )
+        find_counterfactuals(box(), columns(np.ones((1, WIDTH))), columns(np.eye(WIDTH)), Goal(0), Feasible(NAMES))
 
 
 def test_spans_of_chinese_english_and_masks():
@@ -226,9 +220,7 @@ def test_text_shapley_values_are_exact_for_short_texts_and_count_texts_once():
     one = BlackBox(words)
     found, game = text_shapley(
         one,
-        text_row("not bad but good"),
-        "text",
-        level="token",
+        RowText(text_row("not bad but good"), "text"),
         seed=np.random.SeedSequence(0),
         stopping=Stopping(1000),
     )
@@ -242,7 +234,7 @@ def test_text_shapley_values_are_exact_for_short_texts_and_count_texts_once():
 def test_long_texts_are_sampled_and_cover_the_truth():
     text = " ".join(["plain"] * 12 + ["not", "bad", "good"])
     found, _ = text_shapley(
-        BlackBox(words), text_row(text), "text", level="token", seed=np.random.SeedSequence(1), stopping=Stopping(400)
+        BlackBox(words), RowText(text_row(text), "text"), seed=np.random.SeedSequence(1), stopping=Stopping(400)
     )
     truth = np.array([0.0] * 12 + [0.1, -0.3, 0.3])
     assert not found.exact
@@ -259,15 +251,13 @@ def test_lime_for_text_is_the_lime_librarys_within_its_noise():
         text, lambda batch: words({"text": batch}), num_features=20, num_samples=4000, labels=(1,)
     )
     theirs = np.array([weight for _, weight in sorted(found.local_exp[1])])
-    ours, _ = lime_text(
-        BlackBox(words), text_row(text), "text", level="token", seed=np.random.SeedSequence(0), samples=4000
-    )
+    ours, _ = lime_text(BlackBox(words), RowText(text_row(text), "text"), seed=np.random.SeedSequence(0), samples=4000)
     np.testing.assert_allclose(ours.values[:, 1], theirs, atol=0.03)
 
 
 def test_empty_text_is_refused():
     with pytest.raises(NotExplainable, match="expected text to explain"):
-        TextGame(BlackBox(words), text_row(" "), "text", cut(" "))
+        TextGame(BlackBox(words), RowText(text_row(" "), "text"), cut(" "))
 
 
 def test_quality_figures():
@@ -368,10 +358,8 @@ def test_single_row_methods_never_ask_for_more_than_they_may(samples):
         BlackBox(counted),
         smith(),
         models.table(300, 1),
-        0,
-        immutable=["sex"],
-        ranges={},
-        categories={},
+        Goal(0),
+        Feasible(["sex"]),
         samples=samples,
     )
     assert asked[0] == near.evaluations <= samples
@@ -397,10 +385,8 @@ def test_no_advice_to_have_no_value_and_no_distance_from_none():
         BlackBox(wants_age),
         row,
         background,
-        1,
-        immutable=["sex"],
-        ranges={"age": (None, None)},
-        categories={"job": [*models.JOBS, "", " "]},
+        Goal(1),
+        Feasible(["sex"], {"age": (None, None)}, {"job": [*models.JOBS, "", " "]}),
     )
     assert found.found
     for one in found.found:

@@ -342,7 +342,7 @@ def test_bytes_before_a_frame_make_no_frame_of_a_gap() -> None:
     ],
 )
 def test_a_gap_says_what_it_is(seqs: tuple[int, int], data: bytes, why: str, words: str) -> None:
-    gap = Gap.of(("server-a", "0123"), 5, seqs, AT, data, tag=b"t", why=why)
+    gap = Gap.of(("server-a", "0123"), seqs, (5, AT), data, tag=b"t", why=why)
     assert str(gap) == words.format(sha256(data).hexdigest())
     assert (gap.stream, gap.identity, gap.tag, gap.end) == ("server-a", "server-a.0123", b"t", AT + len(data))
     assert (gap.clipped(4), gap.clipped(6).seq, gap.clipped(6).last_seq) == (gap, 6, seqs[1] - 1)

@@ -196,37 +196,37 @@ class _Stream:
             )
 
 
+@dataclass(frozen=True)
+class _Archive:
+    """What spools are held against: the archive's folder and blobs, what its entries say, keys by model."""
+
+    root: Path
+    blobs: HeldBlobs
+    truth: Truth
+    keks: Mapping[str, Kek]
+
+
 class _Spool:
     """One pod's spool."""
 
-    def __init__(
-        self,
-        place: str,
-        root: Path,
-        archive: Path,
-        truth: Truth,
-        beside: Beside,
-        findings: Findings,
-        *,
-        blobs: HeldBlobs,
-    ):
-        self._blobs = blobs
-        self.place, self.root, self._archive = place, root, archive
-        self.truth, self._beside, self.findings = truth, beside, findings
+    def __init__(self, place: str, root: Path, archive: _Archive, findings: Findings):
+        self.place, self.root, self._archive, self.findings = place, root, archive, findings
+        self.truth = archive.truth
         self.cursors: dict[str, ShippedTo] = {}
         self.identities: set[str] = set()
         self.frames = 0
 
     def cipher(self, model: str) -> SegmentCipher | None:
         """Of the model whose stream it is; where the ledger doesn't know the stream yet, of the only model there is."""
-        models = [model] if model else list(self._beside.keks)
-        if len(models) != 1 or (kek := self._beside.keks.get(models[0])) is None:
+        keks = self._archive.keks
+        models = [model] if model else list(keks)
+        if len(models) != 1 or (kek := keks.get(models[0])) is None:
             return None
-        store = DirectoryStore(self._archive / "keysets" / models[0])
+        store = DirectoryStore(self._archive.root / "keysets" / models[0])
         return SegmentCipher(Keyring(kek, store).keyset("journal", create=False))
 
     def blob(self, digest: str) -> bytes:
-        return self._blobs.content(digest)
+        return self._archive.blobs.content(digest)
 
     def check(self) -> None:
         self._read_cursors()
@@ -349,8 +349,9 @@ def _digests(truth: Truth, purpose: str) -> dict[str, bool]:
 def check_spools(archive: Path, truth: Truth, beside: Beside, findings: Findings, blobs: HeldBlobs) -> None:
     """Every journal that lies beside the archive; and which streams of the ledger have none here."""
     before, spools = len(findings.wrong) + len(findings.unchecked), []
+    held = _Archive(archive, blobs, truth, beside.keks)
     for place, root in beside.spools.items():
-        spool = _Spool(place, root, archive, truth, beside, findings, blobs=blobs)
+        spool = _Spool(place, root, held, findings)
         with findings.looking_at(place):
             spool.check()
         spools.append(spool)

@@ -144,15 +144,15 @@ def application(parts: Dependencies) -> FastAPI:
 
 def _add_review_routes(app: FastAPI, parts: Dependencies) -> None:
     """A single decision: contested by anyone, decided by who may."""
-    journal, subject = parts.journal, parts.state.subject
+    reviewing = reviews.Reviewing(
+        parts.state.subject, parts.archive, parts.decision_review, parts.contest_seconds, parts.subjects
+    )
 
     @app.post(routes.REVIEWS)
     async def contest(request: Request) -> Response:
-        body = await body_of(request)
-        reviewed = (subject, parts.archive, parts.decision_review, body, time.time(), parts.contest_seconds)
-        event, found = await asyncio.to_thread(reviews.contest, *reviewed, subjects=parts.subjects)
-        await journal.append(event)
-        return json_answer(found, 202)
+        event, review = await asyncio.to_thread(reviews.contest, reviewing, await body_of(request), time.time())
+        await parts.journal.append(event)
+        return json_answer(review, 202)
 
     @app.get(routes.REVIEW)
     async def review(request_id: str) -> Response:

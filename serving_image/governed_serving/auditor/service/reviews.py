@@ -2,6 +2,7 @@
 an entry in the ledger."""
 
 import unicodedata
+from dataclasses import dataclass
 from typing import Any, Literal, TypedDict, TypeVar
 
 import msgspec
@@ -16,7 +17,7 @@ from governed_serving.crypto import Subjects
 from governed_serving.decoding import decode_json
 from governed_serving.records import EventRecord, timestamp
 
-__all__ = ["OUTCOMES", "Decision", "acknowledgement", "contest", "parse_decision", "record_of"]
+__all__ = ["OUTCOMES", "Decision", "Reviewing", "acknowledgement", "contest", "parse_decision", "record_of"]
 
 T = TypeVar("T", bound=msgspec.Struct)
 MAX_BY = 256
@@ -79,25 +80,27 @@ def acknowledgement(state: AuditState, body: bytes, now: float) -> EventRecord:
     return EventRecord("acknowledgement", "alarm", about.model, about.revision, now, body, summary)
 
 
-def contest(
-    subject: Subject,
-    archive: ArchiveClient | None,
-    why: DecisionReview | None,
-    body: bytes,
-    now: float,
-    seconds: int,
-    *,
-    subjects: Subjects | None = None,
-) -> tuple[EventRecord, dict[str, object]]:
-    """The event of a contested decision, which is to be decided within ``seconds``, and what a reviewer needs: record,
-    explanation, counterfactual, deadline.
+@dataclass(frozen=True)
+class Reviewing:
+    """What it takes to have a decision reviewed: where it is recorded, who explains it, within how many ``seconds`` a
+    person decides it, and the keys under which what a person says is sealed."""
+
+    subject: Subject
+    archive: ArchiveClient | None
+    explanation: DecisionReview | None
+    seconds: int
+    subjects: Subjects | None = None
+
+
+def contest(reviewing: Reviewing, body: bytes, now: float) -> tuple[EventRecord, dict[str, object]]:
+    """The event of a contested decision, and what a reviewer needs: record, explanation, counterfactual, deadline.
 
     Raises Unusable, NotFound, Unavailable, ArchiveError, CryptoError.
     """
     asked = _parse(body, Contest)
-    record = record_of(archive, asked.id)
-    answers = why.of(record["prediction"]) if why is not None else {}
-    deadline = timestamp(now + seconds)
+    record, subject = record_of(reviewing.archive, asked.id), reviewing.subject
+    answers = reviewing.explanation.of(record["prediction"]) if reviewing.explanation is not None else {}
+    deadline = timestamp(now + reviewing.seconds)
     about = {"prediction": record["prediction"]["ledgerIndex"], "deadline": deadline}
     summary = {"kind": "review", "state": "open", **about}
     counterfactual = answers.get("counterfactual")
@@ -106,7 +109,7 @@ def contest(
     event = EventRecord("acknowledgement", asked.id, subject.model, subject.revision, now, body, summary)
     who = record["prediction"].get("summary", {}).get("subject", "")
     if who:
-        event = _sealed(event, who, subjects)
+        event = _sealed(event, who, reviewing.subjects)
     return event, {**record, **answers, "deadline": deadline}
 
 

@@ -6,8 +6,8 @@ distance): all single changes, then beams of combinations, then each numeric cha
 boundary by bisection. Distance is Gower's: |change| / range for numbers, 1 for a category, summed over features.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,7 @@ from governed_serving.blackbox.box import BlackBox
 from governed_serving.blackbox.columns import Columns, Floats, plain, repeat
 from governed_serving.blackbox.errors import BudgetExhausted, NotExplainable
 
-__all__ = ["Counterfactual", "Counterfactuals", "find_counterfactuals"]
+__all__ = ["Counterfactual", "Counterfactuals", "Feasible", "Goal", "find_counterfactuals"]
 
 GRID = 24
 BEAM = 24
@@ -80,17 +80,27 @@ class _Spent(Exception):
     """The evaluations are used up."""
 
 
+@dataclass(frozen=True)
+class Goal:
+    """``output``: the column that should win; of a single output: reach ``threshold`` (default 0.5)."""
+
+    output: int
+    threshold: float | None = None
+
+
+@dataclass(frozen=True)
+class Feasible:
+    """What may change: nothing in ``fixed`` (protected attributes, free text), numbers within what the background and
+    ``ranges`` (feature → least, greatest) span, categories to those of the background and ``categories``."""
+
+    fixed: Collection[str] = ()
+    ranges: Mapping[str, tuple[float | None, float | None]] = field(default_factory=dict)
+    categories: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+
 class _Search:
-    def __init__(
-        self,
-        box: BlackBox,
-        row: Columns,
-        wanted: int,
-        threshold: float | None,
-        scale: Mapping[str, float],
-        samples: int,
-    ) -> None:
-        self.box, self.row, self.wanted, self.threshold = box, row, wanted, threshold
+    def __init__(self, box: BlackBox, row: Columns, goal: Goal, scale: Mapping[str, float], samples: int) -> None:
+        self.box, self.row, self.goal = box, row, goal
         self.scale, self.samples, self.evaluations = scale, samples, 0
 
     def answers(self, changes: Sequence[Change]) -> tuple[Floats, NDArray[np.bool_]]:
@@ -110,10 +120,10 @@ class _Search:
                 columns[feature][index] = value
         self.evaluations += len(changes)
         outputs = ask(columns)
-        chosen = outputs[:, self.wanted]
+        chosen, threshold = outputs[:, self.goal.output], self.goal.threshold
         if outputs.shape[1] == 1:
-            return chosen, chosen >= (0.5 if self.threshold is None else self.threshold)
-        return chosen, outputs.argmax(axis=1) == self.wanted
+            return chosen, chosen >= (0.5 if threshold is None else threshold)
+        return chosen, outputs.argmax(axis=1) == self.goal.output
 
     def distance(self, change: Change) -> float:
         return sum(self._one(feature, value) for feature, value in change)
@@ -129,24 +139,20 @@ def find_counterfactuals(
     box: BlackBox,
     row: Columns,
     background: Columns,
-    wanted: int,
+    goal: Goal,
+    feasible: Feasible,
     *,
-    immutable: Sequence[str],
-    ranges: Mapping[str, tuple[float | None, float | None]],
-    categories: Mapping[str, Sequence[str]],
-    frozen: Sequence[str] = (),
-    threshold: float | None = None,
     samples: int = 2048,
 ) -> Counterfactuals:
-    """Up to three counterfactuals that change different sets of features.
+    """Up to three counterfactuals that change different sets of features, by ``samples`` evaluations at most.
 
-    ``wanted`` is the output column that should win (for a single output: reach ``threshold``); ``frozen`` are further
-    features left alone, such as free text. Raises :class:`NotExplainable` when nothing may change.
+    Raises :class:`NotExplainable` when nothing may change.
     """
+    ranges = feasible.ranges
     options = {
-        name: _options(name, values, row[name][0], ranges, categories)
+        name: _options(name, values, row[name][0], feasible)
         for name, values in background.items()
-        if name not in immutable and name not in frozen
+        if name not in feasible.fixed
     }
     options = {name: values for name, values in options.items() if len(values)}
     if not options:
@@ -156,7 +162,7 @@ def find_counterfactuals(
         for name in options
         if background[name].dtype != object
     }
-    search = _Search(box, row, wanted, threshold, scale, samples)
+    search = _Search(box, row, goal, scale, samples)
     if search.at_first():
         return Counterfactuals([], True, search.evaluations, "complete")
     reached: dict[frozenset[str], _Reached] = {}
@@ -255,21 +261,15 @@ def _told(search: _Search, candidate: _Reached) -> Counterfactual:
     return Counterfactual(changes, search.distance(candidate.change), candidate.output)
 
 
-def _options(
-    name: str,
-    values: NDArray[np.generic],
-    here: Cell,
-    ranges: Mapping[str, tuple[float | None, float | None]],
-    categories: Mapping[str, Sequence[str]],
-) -> list[Cell]:
+def _options(name: str, values: NDArray[np.generic], here: Cell, feasible: Feasible) -> list[Cell]:
     """Values to try: every category, or quantiles of the background and the training range's ends; never "no value",
     which nobody can be advised to have."""
     if values.dtype == object:
-        values_seen = dict.fromkeys([*categories.get(name, ()), *values.tolist()])
+        values_seen = dict.fromkeys([*feasible.categories.get(name, ()), *values.tolist()])
         return [value for value in values_seen if value != here and str(value or "").strip()]
     numbers = values.astype(float)
     numbers = numbers[np.isfinite(numbers)]
-    ends = [end for end in ranges.get(name, (None, None)) if end is not None]
+    ends = [end for end in feasible.ranges.get(name, (None, None)) if end is not None]
     distinct = np.unique(np.concatenate([numbers, ends])) if len(numbers) or ends else np.empty(0)
     if len(distinct) > GRID:
         distinct = np.unique(np.quantile(distinct, np.linspace(0, 1, GRID), method="nearest"))

@@ -12,7 +12,7 @@ from governed_serving.explainer.attribution import Attribution
 from governed_serving.explainer.game import Game, InterventionalGame, RowGame
 from governed_serving.explainer.hierarchy import Node
 from governed_serving.explainer.local.anchors import Outcome, find_anchor
-from governed_serving.explainer.local.counterfactual import find_counterfactuals
+from governed_serving.explainer.local.counterfactual import Feasible, Goal, find_counterfactuals
 from governed_serving.explainer.local.lime_tabular import lime_tabular
 from governed_serving.explainer.players import Players
 from governed_serving.explainer.quality import fidelity
@@ -27,7 +27,7 @@ from governed_serving.explainer.shapley.interactions import ROUNDS, interaction_
 from governed_serving.explainer.shapley.owen import coalitions_of, owen_rows
 from governed_serving.explainer.shapley.permutation import permutation_rows
 from governed_serving.explainer.shapley.sampled import Stopping, sampled_rows
-from governed_serving.explainer.text.masking import lime_text, text_owen, text_shapley
+from governed_serving.explainer.text.masking import RowText, lime_text, text_owen, text_shapley
 from governed_serving.explainer.text.spans import NESTED
 
 __all__ = [
@@ -210,13 +210,8 @@ def text(task: Task) -> Answers:
     """Shapley values of the tokens, phrases or sentences of one text; Owen values of tokens within them."""
     stopping = Stopping(task.max_evaluations, task.parameters.precision, task.parameters.confidence)
     if task.parameters.level == NESTED:
-        return _texts(task, lambda row, seed: text_owen(task.box, row, text_field(task), seed=seed, stopping=stopping))
-    return _texts(
-        task,
-        lambda row, seed: text_shapley(
-            task.box, row, text_field(task), level=task.parameters.level, seed=seed, stopping=stopping
-        ),
-    )
+        return _texts(task, lambda text, seed: text_owen(task.box, text, seed=seed, stopping=stopping))
+    return _texts(task, lambda text, seed: text_shapley(task.box, text, seed=seed, stopping=stopping))
 
 
 def anchors(task: Task) -> Answers:
@@ -254,18 +249,20 @@ def counterfactual(task: Task) -> Answers:
     """The nearest rows that get the other outcome, protected attributes left alone."""
     answers = []
     cut, said_by = task.outcome()
+    features = task.model.features
+    feasible = Feasible(
+        fixed=(*task.model.protected, *(f.name for f in features if f.type == "text")),
+        ranges={f.name: (f.min, f.max) for f in features if f.type == "numeric"},
+        categories={f.name: f.categories for f in features if f.type == "categorical"},
+    )
     for row in range(len(task.outputs)):
         wanted = _wanted(task, row)
         search = find_counterfactuals(
             task.box,
             task.row(row),
             task.model.background,
-            wanted,
-            immutable=task.model.protected,
-            ranges={f.name: (f.min, f.max) for f in task.model.features if f.type == "numeric"},
-            categories={f.name: f.categories for f in task.model.features if f.type == "categorical"},
-            frozen=tuple(f.name for f in task.model.features if f.type == "text"),
-            threshold=cut,
+            Goal(wanted, cut),
+            feasible,
             samples=task.samples(4000),
         )
         answers.append(
@@ -348,11 +345,11 @@ def _among_others(attribution: Attribution, game: InterventionalGame, row: int) 
     )
 
 
-def _texts(task: Task, explain: Callable[[Columns, np.random.SeedSequence], tuple[Attribution, Game]]) -> Answers:
-    answers = []
+def _texts(task: Task, explain: Callable[[RowText, np.random.SeedSequence], tuple[Attribution, Game]]) -> Answers:
+    answers, field = [], text_field(task)
     for row, stream in enumerate(task.streams().spawn(len(task.outputs))):
         target = task.targets[row]
-        attribution, game = explain(task.row(row), stream)
+        attribution, game = explain(RowText(task.row(row), field, task.parameters.level), stream)
         answer = rendered(attribution, target, task.model.outputs[target], None, task.row(row))
         if attribution.groups is not None:
             answer |= groups_of(attribution.groups, target, answer["attributions"])
@@ -392,11 +389,9 @@ def text_lime(task: Task) -> Answers:
     """LIME over the one text there is."""
     return _texts(
         task,
-        lambda row, seed: lime_text(
+        lambda text, seed: lime_text(
             task.box,
-            row,
-            text_field(task),
-            level=task.parameters.level,
+            text,
             seed=seed,
             samples=task.samples(1000),
             confidence=task.parameters.confidence,

@@ -1,6 +1,7 @@
 """The game whose players are the spans of one text; the other features stay as they are."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,22 +17,32 @@ from governed_serving.explainer.shapley.owen import OwenValues, owen_values
 from governed_serving.explainer.shapley.sampled import Estimator, Stopping, sampled_shapley
 from governed_serving.explainer.text.spans import NESTED, Spans, cut, nested, render
 
-__all__ = ["TextGame", "lime_text", "text_owen", "text_shapley"]
+__all__ = ["RowText", "TextGame", "lime_text", "text_owen", "text_shapley"]
 
 EXACT_SPANS = 10
 LIME_KERNEL_WIDTH = 25.0
 
 
+@dataclass(frozen=True)
+class RowText:
+    """One text to explain: feature ``field`` of ``row``, which holds one row. ``level``: what it is cut into (token,
+    phrase, sentence)."""
+
+    row: Columns
+    field: str
+    level: str = "token"
+
+    def __str__(self) -> str:
+        return str(self.row[self.field][0])
+
+
 class TextGame:
-    """``v(S)`` is the model's answer when only the spans in S stand. Equal texts are asked for once.
+    """``v(S)`` is the model's answer when only the spans in S stand. Equal texts are asked for once."""
 
-    ``row`` holds one row; ``field`` is the text feature that is cut; ``placeholder`` stands for what is masked.
-    """
-
-    def __init__(self, box: BlackBox, row: Columns, field: str, spans: Spans, placeholder: str = "") -> None:
+    def __init__(self, box: BlackBox, text: RowText, spans: Spans) -> None:
         if not len(spans):
-            raise NotExplainable(f"{field}: expected text to explain, found none")
-        self.box, self.row, self.field, self.spans, self.placeholder = box, row, field, spans, placeholder
+            raise NotExplainable(f"{text.field}: expected text to explain, found none")
+        self.box, self.text, self.spans = box, text, spans
         self._known: dict[str, Floats] = {}
 
     @property
@@ -43,12 +54,12 @@ class TextGame:
         return self._answers(masks, self.box)
 
     def _answers(self, masks: NDArray[np.bool_], ask: Callable[[Columns], Floats]) -> Floats:
-        texts = render(self.spans, masks, self.placeholder).tolist()
+        texts = render(self.spans, masks).tolist()
         new = [text for text in dict.fromkeys(texts) if text not in self._known]
         if new:
             column = np.empty(len(new), object)
             column[:] = new
-            answers = ask({**repeat(self.row, len(new)), self.field: column})
+            answers = ask({**repeat(self.text.row, len(new)), self.text.field: column})
             self._known.update(zip(new, answers, strict=True))
         return np.array([self._known[text] for text in texts])
 
@@ -60,20 +71,17 @@ class TextGame:
 
 def text_shapley(
     box: BlackBox,
-    row: Columns,
-    field: str,
+    text: RowText,
     *,
-    level: str,
     seed: np.random.SeedSequence,
     stopping: Stopping,
-    placeholder: str = "",
     estimator: Estimator = fit_gaussian,
 ) -> tuple[Attribution, TextGame]:
     """Shapley values of a text's spans: exact up to ten, else sampled with intervals. ``details`` holds the spans'
     offsets."""
     before = box.rows
-    spans = cut(str(row[field][0]), level, most=max(2, stopping.coalitions // 4))
-    game = TextGame(box, row, field, spans, placeholder)
+    spans = cut(str(text), text.level, most=max(2, stopping.coalitions // 4))
+    game = TextGame(box, text, spans)
     base, prediction = game.ends()
     half: Floats = np.zeros((game.size, len(base)))
     coalitions, stopped, exact = 1 << min(game.size, EXACT_SPANS), "complete", True
@@ -101,18 +109,19 @@ def text_shapley(
         coalitions=coalitions,
         confidence=stopping.confidence,
         exact=exact,
-        details={"field": field, "level": level, "spans": [list(edge) for edge in spans.edges], "stopped": stopped},
+        details={**_said_of(text.field, text.level, spans), "stopped": stopped},
     )
     return attribution, game
 
 
 def text_owen(
-    box: BlackBox, row: Columns, field: str, *, seed: np.random.SeedSequence, stopping: Stopping
+    box: BlackBox, text: RowText, *, seed: np.random.SeedSequence, stopping: Stopping
 ) -> tuple[Attribution, TextGame]:
-    """Owen values of a text's tokens within its phrases and sentences, which have values of their own."""
+    """Owen values of a text's tokens within its phrases and sentences, which have values of their own, whatever its
+    ``level``."""
     before = box.rows
-    spans, root = nested(str(row[field][0]), most=max(2, stopping.coalitions // 4))
-    game = TextGame(box, row, field, spans)
+    spans, root = nested(str(text), most=max(2, stopping.coalitions // 4))
+    game = TextGame(box, text, spans)
     base, prediction = game.ends()
     if game.size > 1:
         found = owen_values(game, (base, prediction), root, stopping.coalitions, seed, stopping.confidence)
@@ -120,7 +129,6 @@ def text_owen(
         none = np.zeros((0, len(base)))
         whole: Floats = (prediction - base)[None]
         found = OwenValues(whole, np.zeros_like(whole), 2, "complete", True, none, none)
-    details = {"field": field, "level": NESTED, "spans": [list(edge) for edge in spans.edges]}
     attribution = Attribution(
         method="text",
         names=tuple(spans.words()),
@@ -133,7 +141,7 @@ def text_owen(
         coalitions=found.coalitions,
         confidence=stopping.confidence,
         exact=found.exact,
-        details={**details, "stopped": found.stopped},
+        details={**_said_of(text.field, NESTED, spans), "stopped": found.stopped},
         groups=GroupValues(root, found.groups, found.groups - found.groups_half, found.groups + found.groups_half),
     )
     return attribution, game
@@ -141,10 +149,8 @@ def text_owen(
 
 def lime_text(
     box: BlackBox,
-    row: Columns,
-    field: str,
+    text: RowText,
     *,
-    level: str,
     seed: np.random.SeedSequence,
     samples: int,
     confidence: float = 0.95,
@@ -152,8 +158,8 @@ def lime_text(
 ) -> tuple[Attribution, TextGame]:
     """LIME for text with the lime library's sampling, cosine kernel and ridge penalty, and intervals beside."""
     before = box.rows
-    spans = cut(str(row[field][0]), level)
-    game = TextGame(box, row, field, spans)
+    spans = cut(str(text), text.level)
+    game = TextGame(box, text, spans)
     masks = _removals(len(spans), samples, np.random.default_rng(seed))
     outputs = _as_far(game, masks)
     masks = masks[: len(outputs)]
@@ -173,14 +179,16 @@ def lime_text(
         coalitions=len(outputs),
         confidence=confidence,
         details={
-            "field": field,
-            "level": level,
-            "spans": [list(edge) for edge in spans.edges],
+            **_said_of(text.field, text.level, spans),
             "score": [float(s) for s in fit.score],
             "stopped": "evaluations" if len(outputs) == samples else "budget",
         },
     )
     return attribution, game
+
+
+def _said_of(field: str, level: str, spans: Spans) -> dict[str, object]:
+    return {"field": field, "level": level, "spans": [list(edge) for edge in spans.edges]}
 
 
 def _as_far(game: TextGame, masks: NDArray[np.bool_]) -> Floats:

@@ -79,9 +79,8 @@ def _joined(name: str, children: list[Node]) -> Node:
     return children[0] if len(children) == 1 else Node(name, None, tuple(children))
 
 
-def render(spans: Spans, masks: NDArray[np.bool_], placeholder: str = "") -> NDArray[np.object_]:
-    """Texts in which only the chosen spans stand, shape (masks,): what is masked is left out, or replaced by
-    ``placeholder``."""
+def render(spans: Spans, masks: NDArray[np.bool_]) -> NDArray[np.object_]:
+    """Texts in which only the chosen spans stand, shape (masks,): what is masked is left out."""
     pieces, gaps, at = [], [], 0
     for start, end in spans.edges:
         gaps.append(spans.text[at:start])
@@ -90,7 +89,7 @@ def render(spans: Spans, masks: NDArray[np.bool_], placeholder: str = "") -> NDA
     gaps.append(spans.text[at:])
     texts = np.empty(len(masks), object)
     for index, mask in enumerate(masks.tolist()):
-        parts = [gap + (piece if kept else placeholder) for gap, piece, kept in zip(gaps, pieces, mask, strict=False)]
+        parts = [gap + (piece if kept else "") for gap, piece, kept in zip(gaps, pieces, mask, strict=False)]
         text = "".join(parts) + gaps[-1]
         texts[index] = text if all(mask) else " ".join(text.split())
     return texts
