@@ -335,10 +335,14 @@ class Bias(Part):
 
 
 class Masking(Part):
-    """Personal data in text is masked before the model, the journal and the ledger see it."""
+    """Personal data in text is masked before the model, the client, the journal and the ledger see it."""
 
+    direction: Literal["Request", "Response", "Both"] | None = None
+    """Request: what the model sees; Response: text in what the client gets, streams included. The journal holds what
+    the model saw and what the client got. Absent: Both before a runtime with protocol openai, whose answers are
+    generated text; Request otherwise, since the answers of a table's model are numbers and classes."""
     fields: list[str] = Field(default=[], max_length=64)
-    """Text features; empty: all of them."""
+    """Text features of requests; empty: all of them."""
     entities: list[Entity] = Field(default=[], max_length=32)
     """What is looked for; empty: every recogniser."""
     action: Literal["Redact", "Replace", "Hash", "Tokenize", "Partial"] = "Replace"
@@ -346,6 +350,14 @@ class Masking(Part):
     four kept."""
     failure_policy: Literal["Closed", "Open"] = "Closed"
     """Closed: a request whose masking errs is refused; Open: it passes, and is counted."""
+
+    def masks_requests(self) -> bool:
+        """Texts of requests are masked."""
+        return self.direction != "Response"
+
+    def masks_answers(self, generated: bool) -> bool:
+        """Texts of answers are masked. ``generated``: a language model writes them."""
+        return self.direction in ("Response", "Both") or (self.direction is None and generated)
 
 
 class Retention(Part):

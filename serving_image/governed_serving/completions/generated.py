@@ -5,7 +5,7 @@ The gateway journals each completion in frames of its own, ``started`` and then 
 one is a decision.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
@@ -21,6 +21,7 @@ from governed_serving.journal import numbers, strings
 from governed_serving.records import Column, PredictionFrame
 
 __all__ = [
+    "MASKED",
     "PARAMETERS",
     "PROMPT",
     "Asked",
@@ -28,6 +29,7 @@ __all__ = [
     "Search",
     "answer_of",
     "choice_text",
+    "choice_texts",
     "outcomes_of",
     "put_again",
     "searcher",
@@ -37,6 +39,9 @@ __all__ = [
 
 PROMPT, PARAMETERS = "prompt", "parameters"
 """Features of a completion's record beside its attributes."""
+MASKED = "masked"
+"""Output of a completion's record: JSON of where something was masked, in the request and in the answer → entity → how
+often; never what it was. Absent where nothing was."""
 
 CHAT, COMPLETIONS = routes.CHAT_COMPLETIONS, routes.COMPLETIONS
 
@@ -84,15 +89,25 @@ def searcher(pattern: str) -> Search:
     return lambda text: compiled.search(text) is not None
 
 
-def choice_text(choice: Mapping[str, Any], *, reasoning: bool = True) -> str:
-    """What was generated in a choice of an answer or of a chunk, with the ``reasoning`` beside the answer or
-    without."""
+_REASONING = ("reasoning_content", "reasoning")
+
+
+def choice_texts(choice: Mapping[str, Any], *, reasoning: bool = True) -> Iterator[tuple[str, str]]:
+    """(field, text) of what was generated in a choice of an answer or of a chunk, with the ``reasoning`` beside the
+    answer or without."""
     message = choice.get("delta") or choice.get("message") or {}
-    pieces = [choice.get("text"), message.get("content"), message.get("reasoning_content") if reasoning else None]
-    pieces.append(message.get("refusal"))
-    for call in message.get("tool_calls") or []:
-        pieces.append((call.get("function") or {}).get("arguments"))
-    return "".join(piece for piece in pieces if isinstance(piece, str))
+    found: list[tuple[str, Any]] = [("text", choice.get("text")), ("content", message.get("content"))]
+    found += [(field, message.get(field)) for field in _REASONING if reasoning]
+    found.append(("refusal", message.get("refusal")))
+    for place, call in enumerate(message.get("tool_calls") or []):
+        arguments = (call.get("function") or {}).get("arguments")
+        found.append((f"tool_calls[{call.get('index', place)}]", arguments))
+    return ((field, text) for field, text in found if isinstance(text, str) and text)
+
+
+def choice_text(choice: Mapping[str, Any], *, reasoning: bool = True) -> str:
+    """All of :func:`choice_texts`."""
+    return "".join(text for _, text in choice_texts(choice, reasoning=reasoning))
 
 
 def state_of(frame: PredictionFrame) -> State:

@@ -2,7 +2,21 @@
 
 from governed_serving.privacy.actions import ACTIONS, unmask
 from governed_serving.privacy.finder import Finder, Finding, Hook
-from governed_serving.privacy.masker import Masker, MaskingError, masker, scan
+from governed_serving.privacy.masker import Covered, Masker, MaskingError, masker, scan
 from governed_serving.privacy.recognisers import ENTITIES
+from governed_serving.privacy.stream import TextStream
 
-__all__ = ["ACTIONS", "ENTITIES", "Finder", "Finding", "Hook", "Masker", "MaskingError", "masker", "scan", "unmask"]
+__all__ = [
+    "ACTIONS",
+    "ENTITIES",
+    "Covered",
+    "Finder",
+    "Finding",
+    "Hook",
+    "Masker",
+    "MaskingError",
+    "TextStream",
+    "masker",
+    "scan",
+    "unmask",
+]

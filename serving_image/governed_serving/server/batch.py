@@ -52,7 +52,11 @@ class BatchPlan:
     ) -> None:
         self.signature = signature
         self.masking = masking
-        self.masked = masked_inputs(signature, fields) if masking else []
+        chosen = masked_inputs(signature, fields) if masking else []
+        self.masked = chosen if masking and masking.requests else []
+        self.masked_outputs = [
+            k for k, spec in enumerate(signature.outputs) if masking and masking.answers and spec.dtype == "BYTES"
+        ]
         self.recorder = recorder
         self.subjects = about[1] if about else None
         self.subject = [spec.name for spec in signature.inputs].index(about[0]) if about else -1
@@ -114,7 +118,8 @@ class Batch:
         """What clients call these requests, as the journal may know it. Raises MaskingFailed."""
         if not any(names):
             return []
-        return names if self.plan.masking is None else self.plan.masking.texts(names)
+        masking = self.plan.masking
+        return masking.texts(names) if masking and masking.requests else names
 
     def _numbers(self, columns: Columns, requests: list[InferRequest]) -> None:
         plan = self.plan
@@ -166,6 +171,16 @@ class Batch:
                     f"output {spec.name!r}: expected {rows} rows of {spec.width} values, found shape "
                     f"{list(values.shape)}"
                 )
+        self._take(self._hidden(outputs))
+
+    def _hidden(self, outputs: Outputs) -> Outputs:
+        """The answer as the client and the journal may see it. Raises MaskingFailed."""
+        plan, hidden = self.plan, list(outputs)
+        for k in plan.masked_outputs:
+            hidden[k] = plan.masking.column(outputs[k])  # type: ignore[union-attr]
+        return hidden
+
+    def _take(self, outputs: Outputs) -> None:
         self._outputs = outputs
         self._values = [values.ravel().tolist() for values in outputs]
         self._finite = [values.dtype.kind != "f" or bool(np.isfinite(values).all()) for values in outputs]
@@ -193,7 +208,7 @@ class Batch:
         self._rows = [item.rows for item in self.items]
         self._columns = [column[rows] for column in self._columns]
         shaped = [values.reshape(len(rows), *spec.shape) for spec, values in zip(specs, self._outputs, strict=True)]
-        self.finish([values[rows] for values in shaped])
+        self._take([values[rows] for values in shaped])
 
     def frame(self) -> PredictionFrame:
         """The journal frame of the whole batch."""

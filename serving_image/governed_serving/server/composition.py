@@ -81,7 +81,9 @@ def pipeline(
     masking, rules = None, spec.governance.privacy.masking
     if rules:
         made = masker(rules, keyring)
-        masking, metrics.masked = Masking(made), made.counts
+        foreign = spec.predictor.model.runtime
+        answers = rules.masks_answers(generated=foreign is not None and foreign.protocol == "openai")
+        masking, metrics.masked = Masking(made, requests=rules.masks_requests(), answers=answers), made.counts
     if journal is not None:
         text = "Bytes of this server's journal stream on disk."
         metrics.gauges["spool_bytes"] = (text, lambda: float(journal.stats.spool_bytes))

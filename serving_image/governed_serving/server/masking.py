@@ -1,16 +1,17 @@
-"""Masking in the path: which inputs, and how columns pass. What happens when it errs is the masker's to decide
-(privacy)."""
+"""Masking in the path: which inputs and outputs, and how columns pass. What happens when it errs is the masker's to
+decide (privacy)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 from numpy.typing import NDArray
 
-from governed_serving.privacy import Masker, MaskingError
+from governed_serving.privacy import Covered, Masker, MaskingError, TextStream
 from governed_serving.server.errors import MaskingFailed
 from governed_serving.server.signature import Signature
 
-__all__ = ["Masking", "masked_inputs"]
+__all__ = ["MaskedStream", "Masking", "masked_inputs"]
 
 
 def masked_inputs(signature: Signature, fields: Sequence[str]) -> list[int]:
@@ -33,10 +34,12 @@ def masked_inputs(signature: Signature, fields: Sequence[str]) -> list[int]:
 
 
 class Masking:
-    """``masker`` in the server's terms: columns, and a ServerError where its policy refuses."""
+    """``masker`` in the server's terms: columns, and a ServerError where its policy refuses. ``requests`` and
+    ``answers``: what is masked (governance.privacy.masking.direction)."""
 
-    def __init__(self, masker: Masker) -> None:
+    def __init__(self, masker: Masker, *, requests: bool = True, answers: bool = False) -> None:
         self._masker = masker
+        self.requests, self.answers = requests, answers
 
     @property
     def failures(self) -> int:
@@ -45,13 +48,44 @@ class Masking:
 
     def texts(self, texts: Sequence[str]) -> list[str]:
         """Masked texts. Raises MaskingFailed (failurePolicy Closed); the message never quotes the text."""
-        try:
+        with _refusing():
             return self._masker.mask_many(texts)
-        except MaskingError as error:
-            raise MaskingFailed(f"masking: {error} (failurePolicy Closed)") from error
+
+    def covered(self, text: str) -> Covered:
+        """A masked text, and what was masked in it. Raises MaskingFailed."""
+        with _refusing():
+            return self._masker.masked(text)
+
+    def covered_all(self, texts: Sequence[str]) -> list[Covered]:
+        """:meth:`covered` for each."""
+        return [self.covered(text) for text in texts]
+
+    def stream(self) -> "MaskedStream":
+        """For a text that comes in pieces."""
+        return MaskedStream(self._masker)
 
     def column(self, values: NDArray[np.generic]) -> NDArray[np.generic]:
         """An object array of str, masked, same shape."""
         out = np.empty(values.size, object)
         out[:] = self.texts(values.ravel().tolist())
         return out.reshape(values.shape)
+
+
+class MaskedStream(TextStream):
+    """Raises MaskingFailed where the masker refuses."""
+
+    def add(self, piece: str) -> Covered:
+        with _refusing():
+            return super().add(piece)
+
+    def flush(self) -> Covered:
+        with _refusing():
+            return super().flush()
+
+
+@contextmanager
+def _refusing() -> Iterator[None]:
+    try:
+        yield
+    except MaskingError as error:
+        raise MaskingFailed(f"masking: {error} (failurePolicy Closed)") from error

@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 from governed_serving.hosting.logs import log
 from governed_serving.journal.errors import JournalError
+from governed_serving.privacy import Covered
 from governed_serving.records import PredictionFrame, SubjectFrame
 from governed_serving.server.admission import Admission
 from governed_serving.server.errors import DeadlineExceeded, JournalUnavailable, NotFound, ServerError
@@ -169,12 +170,22 @@ class Pipeline:
 
     # mask
 
-    async def mask(self, texts: list[str]) -> list[str]:
-        """Masked texts, in order, off the event loop. Raises MaskingFailed (failurePolicy Closed)."""
-        if self.masking is None or not texts:
-            return texts
+    @property
+    def masks_requests(self) -> bool:
+        """The model sees masked texts."""
+        return self.masking is not None and self.masking.requests
+
+    @property
+    def masks_answers(self) -> bool:
+        """The client sees masked texts."""
+        return self.masking is not None and self.masking.answers
+
+    async def mask(self, texts: list[str]) -> list[Covered]:
+        """Masked texts of a request and what was found in them, in order, off the event loop. Raises MaskingFailed
+        (failurePolicy Closed)."""
+        assert self.masking is not None, "asked where requests are masked"
         try:
-            return await asyncio.to_thread(self.masking.texts, texts)
+            return await asyncio.to_thread(self.masking.covered_all, texts)
         finally:
             self.count_masking_failures()
 

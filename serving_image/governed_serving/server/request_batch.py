@@ -43,6 +43,9 @@ class RequestBatch(Batch):
                 raise PredictionFailed(
                     f"output {spec.name!r}: expected shape {list(spec.shape)}, found {list(values.shape)}"
                 )
+        self._take(self._hidden(outputs))
+
+    def _take(self, outputs: Outputs) -> None:
         self._outputs = outputs
         self._values = [values.ravel().tolist() for values in outputs]
         self._finite = [values.dtype.kind != "f" or bool(np.isfinite(values).all()) for values in outputs]

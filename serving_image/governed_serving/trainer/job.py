@@ -194,7 +194,7 @@ def training_key(resolved: ResolvedModel, source: bytes, code: str) -> str:
     parts = [
         resolved.training_hash(),
         hashlib.sha256(source).hexdigest(),
-        masking.model_dump_json() if masking else "",
+        masking.model_dump_json(exclude={"direction"}) if masking else "",
         code,
     ]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from corpus import KINDS, corpus
+from splits import sentences, split_leaks
 
 from governed_api.governance import Masking
 from governed_serving.privacy import Finder, Masker, masker, scan
@@ -68,10 +69,11 @@ def main() -> None:
     parser.add_argument(
         "--presidio-python", default="", help="interpreter of an environment that has presidio-analyzer"
     )
+    parser.add_argument("--splits", type=int, default=1000, help="texts that are cut at every place; 0: none")
     parser.add_argument("--smoke", action="store_true", help="seconds, to see that it runs: its numbers mean nothing")
     given = parser.parse_args()
     if given.smoke:
-        given.megabytes = 0.05
+        given.megabytes, given.splits = 0.05, min(given.splits, 20)
     finder, act = Finder(sorted(KINDS)), masker(Masking(entities=sorted(KINDS)))
     for density in (400, 4_000):
         texts, planted = corpus(given.megabytes, density)
@@ -92,6 +94,20 @@ def main() -> None:
                 rows.append(("presidio-analyzer, patterns only", answer, less))
         for name, (speed, found), of in rows:
             print(f"{name:<58}{speed:>12.1f}{found:>8}{found / of:>12.1%}")
+    if given.splits:
+        report_splits(given.splits)
+
+
+def report_splits(count: int) -> None:
+    """Every place of ``count`` streams."""
+    act, began = masker(Masking()), time.process_time()
+    texts = list(sentences(count, seed=1))
+    leaks = [leak for text in texts for leak in split_leaks(act, text)]
+    cuts = sum(len(text) + 2 for text in texts)
+    print(f"\n{count} streams cut at every place: {cuts} cuts, {len(leaks)} that give another text than the whole")
+    print(f"{(time.process_time() - began) / cuts * 1e6:.0f} µs of CPU a cut (two pieces or more)")
+    for leak in leaks[:5]:
+        print(f"  {leak}")
 
 
 if __name__ == "__main__":

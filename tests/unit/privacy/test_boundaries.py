@@ -241,11 +241,11 @@ def test_any_number_of_texts_is_scanned_in_pieces() -> None:
 def test_short_clean_texts_are_searched_once_and_memory_is_bounded() -> None:
     searched: Counter[str] = Counter()
 
-    def replace(text: str) -> str:
+    def find(text: str) -> list[Finding]:
         searched[text] += 1
-        return text.replace("secret", "")
+        return [Finding("SECRET", 0, 6)] if text == "secret" else []
 
-    masking = Masker(replace)
+    masking = Masker(find, lambda *_: "")
     short, long, secret = "x" * 48, "x" * 49, "secret"
     for _ in range(2):
         assert masking.mask_many([short, long, secret]) == [short, long, ""]

@@ -10,7 +10,6 @@ import httpx
 
 from governed_api.governance import Limit, Quota
 from governed_serving.journal import numbers, strings
-from governed_serving.privacy import Masker
 from governed_serving.server.admission import Admission
 from governed_serving.server.chat import ChatGateway
 from governed_serving.server.chat.request import CHAT
@@ -22,7 +21,7 @@ from governed_serving.server.messages import Stream
 from governed_serving.server.metrics import ServerMetrics
 from governed_serving.server.pipeline import PathRules, Pipeline, Stages
 from governed_serving.server.quota import LocalQuota
-from unit.server.planes import MemoryJournal, word_masker
+from unit.server.planes import MemoryJournal, masker_of
 
 ANSWER = {
     "id": "x",
@@ -68,6 +67,8 @@ class World:
         ready: Callable[[], str] = lambda: "",
         masker: Any = None,
         masking_policy: Any = "Closed",
+        requests: bool = True,
+        answers: bool = True,
         journal: MemoryJournal | None = None,
         explainer: ExplainerClient | None = None,
         **more: Any,
@@ -88,7 +89,7 @@ class World:
             self.admission,
             PathRules(**more),
             Stages(
-                masking=Masking(Masker(masker or word_masker, masking_policy)),
+                masking=Masking(masker_of(masker, masking_policy), requests=requests, answers=answers),
                 journal=self.journal,
                 explainer=explainer,
             ),

@@ -1,11 +1,12 @@
 """Data planes for tests: the real parts over the tabular model, with a journal and a masker that remember."""
 
 import asyncio
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from governed_serving.privacy import Masker
+from governed_serving.privacy import Finding, Masker
 from governed_serving.records import PredictionFrame
 from governed_serving.server.admission import Admission
 from governed_serving.server.dataplane import DataPlane
@@ -56,11 +57,16 @@ class MemoryJournal:
         return [i for frame in self.frames for i in frame.client_ids]
 
 
-def word_masker(text: str) -> str:
-    """Masks the word secret; errs on the word boom."""
+def word_finder(text: str) -> list[Finding]:
+    """Finds the word secret; errs on the word boom."""
     if "boom" in text:
         raise RuntimeError("secret must not appear")
-    return text.replace("secret", "<MASKED>")
+    return [Finding("MASKED", *match.span()) for match in re.finditer("secret", text)]
+
+
+def masker_of(find: Callable[[str], list[Finding]] | None = None, policy: Any = "Closed") -> Masker:
+    """Replaces what ``find`` finds, secret by default."""
+    return Masker(find or word_finder, lambda entity, _: f"<{entity}>", policy)
 
 
 def predictor(*, text: bool = False, impute: tuple[str, ...] = (), **more: Any) -> OnnxPredictor:
@@ -81,6 +87,7 @@ def plane(
     journal_policy: Any = "Closed",
     masker: Any = None,
     masking_policy: Any = "Closed",
+    answers: bool = False,
     quota: QuotaGate | None = None,
     max_concurrent: int | None = None,
     ready: Callable[[], str] = lambda: "",
@@ -89,7 +96,7 @@ def plane(
 ) -> DataPlane:
     compute = using or predictor(text=text)
     metrics = ServerMetrics("default", "credit")
-    masking = Masking(Masker(masker or word_masker, masking_policy)) if text else None
+    masking = Masking(masker_of(masker, masking_policy), answers=answers) if text else None
     admission = Admission(ready, metrics, quota=quota, max_concurrent=max_concurrent)
     rules = PathRules(journal_policy=journal_policy, **more)
     return DataPlane(Pipeline(IDENTITY, admission, rules, Stages(masking=masking, journal=journal)), compute)

@@ -32,7 +32,7 @@ async def test_masked_on_the_way_in_and_in_the_journal() -> None:
     identity, body = await world.chat()
     assert world.seen[0]["messages"][0]["content"] == "my <MASKED>"
     assert world.seen[0]["model"] == "inner"
-    assert json.loads(body)["choices"][0]["message"]["content"] == "a secret answer"
+    assert json.loads(body)["choices"][0]["message"]["content"] == "a <MASKED> answer"
     assert json.loads(body)["model"] == "chat"
     prompt = '[{"role":"user","content":"my <MASKED>"}]'
     assert world.records() == [(prompt, "started", "", 0), (prompt, "complete", "a <MASKED> answer", 8)]
@@ -186,8 +186,8 @@ async def test_streams_pass_and_are_recorded_before_they_end() -> None:
         pieces.append(piece)
         recorded.append(len(world.journal.frames))
     assert pieces[-1] == b"data: [DONE]\n\n"
-    assert recorded == [1, 1, 2]  # the completion is in the journal before the client learns of the end
-    assert len(pieces) == 3  # the client did not ask for usage
+    assert recorded == [1, 1, 1, 2]  # the completion is in the journal before the client learns of the end
+    assert len(pieces) == 4  # the client did not ask for usage, and what was held back has an event of its own
     assert world.seen[0]["stream_options"] == {"include_usage": True}
     assert world.records()[-1][1:] == ("complete", "a <MASKED>", 9)
     assert world.left() == 991
@@ -197,7 +197,7 @@ async def test_streams_pass_and_are_recorded_before_they_end() -> None:
 
 
 async def test_usage_passes_when_asked_for() -> None:
-    body = Pieces([chunk("a"), chunk(usage={"total_tokens": 9})])
+    body = Pieces([chunk("a "), chunk(usage={"total_tokens": 9})])
     world = World(lambda _: httpx.Response(200, stream=body))
     pieces = await read(await world.chat(stream=True, stream_options={"include_usage": True}))
     assert len(pieces) == 3
@@ -205,14 +205,14 @@ async def test_usage_passes_when_asked_for() -> None:
 
 async def test_a_client_that_leaves_is_recorded_and_settled() -> None:
     gate = asyncio.Event()
-    body = Pieces([chunk("begin"), chunk("never")], gate)
+    body = Pieces([chunk("begin "), chunk("never")], gate)
     world = World(lambda _: httpx.Response(200, stream=body), tokens=1000)
     stream = await world.chat("hi", stream=True)
     await anext(stream.pieces)
     await stream.pieces.aclose()  # type: ignore[attr-defined]
     await until(lambda: len(world.journal.frames) == 2)
     await world.gateway.close()
-    assert world.records()[-1][1:3] == ("cut", "begin")
+    assert world.records()[-1][1:3] == ("cut", "begin ")
     assert world.admission.open == 0
     assert world.left() > 980
     assert world.metrics.count["streams_cut"] == 1
@@ -220,12 +220,12 @@ async def test_a_client_that_leaves_is_recorded_and_settled() -> None:
 
 
 async def test_a_runtime_that_dies_midway_ends_the_stream_with_an_error() -> None:
-    body = Pieces([chunk("begin")], error=httpx.ReadError("gone"))
+    body = Pieces([chunk("begin "), chunk("undecided")], error=httpx.ReadError("gone"))
     world = World(lambda _: httpx.Response(200, stream=body))
     pieces = await read(await world.chat(stream=True))
     assert b"ReadError" in pieces[-1]
     await world.gateway.close()
-    assert world.records()[-1][1:3] == ("cut", "begin")
+    assert world.records()[-1][1:3] == ("cut", "begin ")
 
 
 async def test_a_journal_that_fills_midway_withholds_the_end() -> None:

@@ -14,6 +14,7 @@ import pytest
 from governed_api.governance import Limit, Quota
 from governed_serving.journal import numbers, strings
 from governed_serving.journal.errors import JournalFull
+from governed_serving.privacy import Finding
 from governed_serving.server.errors import (
     DeadlineExceeded,
     InvalidRequest,
@@ -28,7 +29,7 @@ from governed_serving.server.messages import ExplainRequest, InferRequest
 from governed_serving.server.protocol.v2 import V2Codec
 from governed_serving.server.quota import LocalQuota
 from unit.server.planes import MemoryJournal, plane, predictor, until, without_haste
-from unit.server.tabular_model import NUMBERS, ROW, tabular, v2_body
+from unit.server.tabular_model import CLASSES, NUMBERS, ROW, tabular, v2_body
 
 
 def request(rows: int = 1, *, text: str | None = None, identity: str = "", **changes: Any) -> InferRequest:
@@ -85,6 +86,21 @@ async def test_the_journal_holds_masked_text_and_the_answer() -> None:
     assert strings(frame.outputs["label"]).tolist() == response.outputs[1].values
     assert response.masked[-1] == ["my <MASKED> note"] * 2
     assert (frame.model, frame.revision, frame.artefact, frame.client_ids) == ("credit", "r1", "sha256:0", ["a"])
+
+
+async def test_texts_of_the_answer_are_masked_for_client_and_journal_where_asked_for() -> None:
+    journal = MemoryJournal()
+    for answers in (False, True):
+        data = plane(text=True, journal=journal, answers=answers, masker=approvals)
+        response = await data.infer(request(2, text="my note"))
+        assert strings(journal.frames[-1].outputs["label"]).tolist() == response.outputs[1].values
+        assert (
+            {"<LABEL>"} == set(response.outputs[1].values) if answers else "<LABEL>" not in response.outputs[1].values
+        )
+
+
+def approvals(text: str) -> list[Finding]:
+    return [Finding("LABEL", 0, len(text))] if text in CLASSES else []
 
 
 async def test_the_model_sees_masked_text() -> None:

@@ -13,9 +13,11 @@ import pytest
 
 from governed_api.governance import Limit, Quota
 from governed_serving.journal.errors import JournalFull
+from governed_serving.privacy import Finding
 from governed_serving.server.app.fast_path import FastPathApp
 from governed_serving.server.app.routes import application
 from governed_serving.server.app.service import Gateway, HttpService
+from governed_serving.server.chat.events import DONE
 from governed_serving.server.dataplane import DataPlane
 from governed_serving.server.errors import (
     DeadlineExceeded,
@@ -31,7 +33,7 @@ from governed_serving.server.pipeline import Pipeline
 from governed_serving.server.protocol.v2 import V2Codec
 from governed_serving.server.quota import LocalQuota
 from unit.server.conversations import ANSWER, Explainer, Pieces, World, chunk, read
-from unit.server.planes import MemoryJournal, plane, predictor, until, without_haste, word_masker
+from unit.server.planes import MemoryJournal, plane, predictor, until, without_haste, word_finder
 from unit.server.tabular_model import v2_body
 from unit.server.test_dataplane import request
 
@@ -57,12 +59,12 @@ class TracedJournal(MemoryJournal):
         return await super().append(record)
 
 
-def traced_masker(trace: Trace) -> Callable[[str], str]:
-    def replace(text: str) -> str:
+def traced_masker(trace: Trace) -> Callable[[str], list[Finding]]:
+    def find(text: str) -> list[Finding]:
         trace.events.append("mask")
-        return word_masker(text)
+        return word_finder(text)
 
-    return replace
+    return find
 
 
 class TracedQuota:
@@ -545,7 +547,7 @@ async def test_tokens_are_settled_though_the_completion_could_not_be_recorded() 
 
 async def test_a_stream_is_settled_once_and_counts_as_cut_only_when_it_was() -> None:
     gate = asyncio.Event()
-    bodies = [Pieces([chunk("a"), chunk("b")]), Pieces([chunk("a"), chunk("b")], gate)]
+    bodies = [Pieces([chunk("a"), chunk("b "), DONE]), Pieces([chunk("a"), chunk("b ")], gate)]
     quota = TracedQuota(Trace())
     world = World(lambda _: httpx.Response(200, stream=bodies.pop(0)), quota=quota, concurrency=1)
     await read(await world.chat(stream=True))
@@ -571,7 +573,7 @@ async def test_a_stream_nobody_reads_ends_by_itself(monkeypatch: pytest.MonkeyPa
 
 
 async def test_a_stream_whose_end_cannot_be_recorded_passes_when_open() -> None:
-    world = World(lambda _: httpx.Response(200, stream=Pieces([chunk("a")])), journal_policy="Open")
+    world = World(lambda _: httpx.Response(200, stream=Pieces([chunk("a"), DONE])), journal_policy="Open")
     stream = await world.chat(stream=True)
     world.journal.error = JournalFull("full")
     assert (await read(stream))[-1] == b"data: [DONE]\n\n"

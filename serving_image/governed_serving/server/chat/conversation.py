@@ -4,8 +4,12 @@ from array import array
 from time import time
 from typing import Literal
 
+import msgspec
+
+from governed_serving.completions.generated import MASKED
 from governed_serving.journal.columns import pack
 from governed_serving.records import Column, PredictionFrame
+from governed_serving.server.chat.answers import AnswerMask, Masked
 from governed_serving.server.chat.events import Completion
 from governed_serving.server.chat.request import budget
 from governed_serving.server.chat.runtime import Message
@@ -27,6 +31,8 @@ class Conversation(Exchange):
         "completion",
         "ended",
         "id",
+        "mask",
+        "masked",
         "max_tokens",
         "message",
         "path",
@@ -44,12 +50,19 @@ class Conversation(Exchange):
         """What the journal keeps of the request, once it is masked."""
         self.prompt_tokens = self.reserved - self.max_tokens
         self.completion = Completion()
+        self.mask: AnswerMask | None = None
+        """What masks the answer, where that is asked for."""
+        self.masked: Masked = {}
+        """What was masked of the request."""
         self.ended = False
         """Settled and recorded, or about to be."""
 
     def frame(self, identity: Identity, state: State, texts: list[str], tokens: int) -> PredictionFrame:
-        """``texts``: the completion, and where it differs the answer without reasoning, masked."""
+        """``texts``: the completion, and where it differs the answer without reasoning, as the client got them."""
         outputs = dict(zip(("completion", "answer"), texts, strict=False)) | {"state": state}
+        masked = {"request": self.masked, "answer": self.mask.masked if self.mask else {}}
+        if any(masked.values()):
+            outputs[MASKED] = msgspec.json.encode({part: where for part, where in masked.items() if where}).decode()
         return PredictionFrame(
             identity.model,
             identity.revision,

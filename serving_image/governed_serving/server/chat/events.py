@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from governed_serving.completions.generated import choice_text
+from governed_serving.completions.generated import choice_text, choice_texts
 
 __all__ = ["DONE", "Completion", "error_event"]
 
@@ -18,32 +18,39 @@ def error_event(message: str) -> bytes:
 
 
 class Completion:
-    """Gathers the text and the usage of an answer, whole or in chunks."""
+    """Gathers the text of an answer as the client gets it, and what the runtime used for it, whole or in chunks."""
 
     def __init__(self) -> None:
-        self._parts: dict[int, list[str]] = {}
+        self._parts: dict[int, dict[str, list[str]]] = {}
         self._answer: list[str] = []
-        self._chunks = 0
+        self._chunks = self._bytes = 0
         self.usage: int | None = None
 
-    def take(self, answer: Mapping[str, Any]) -> None:
-        """Add an answer or a chunk."""
+    def measure(self, answer: Mapping[str, Any]) -> None:
+        """Count what the runtime says in an answer or a chunk."""
         usage = answer.get("usage")
         if isinstance(usage, dict) and isinstance(usage.get("total_tokens"), int):
             self.usage = usage["total_tokens"]
         for choice in answer.get("choices") or []:
-            text = choice_text(choice)
-            if text:
+            if text := choice_text(choice):
                 self._chunks += 1
-                index = int(choice.get("index") or 0)
-                self._parts.setdefault(index, []).append(text)
-                if index == 0:
-                    self._answer.append(choice_text(choice, reasoning=False))
+                self._bytes += len(text.encode(errors="surrogatepass"))
+
+    def take(self, answer: Mapping[str, Any]) -> None:
+        """Add an answer or a chunk that the client gets."""
+        for choice in answer.get("choices") or []:
+            index = int(choice.get("index") or 0)
+            for field, text in choice_texts(choice):
+                self._parts.setdefault(index, {}).setdefault(field, []).append(text)
+            if index == 0:
+                self._answer.append(choice_text(choice, reasoning=False))
 
     @property
     def text(self) -> str:
-        """All choices, one after another."""
-        return "\n".join("".join(parts) for _, parts in sorted(self._parts.items()))
+        """All choices, one after another; of each its fields, as they began."""
+        return "\n".join(
+            "".join(part for parts in fields.values() for part in parts) for _, fields in sorted(self._parts.items())
+        )
 
     @property
     def answer(self) -> str:
@@ -54,4 +61,4 @@ class Completion:
         """The runtime's own count; without one, ``prompt`` and a token per chunk or three bytes, whichever is more."""
         if self.usage is not None:
             return self.usage
-        return prompt + max(self._chunks, -(-len(self.text.encode()) // 3))
+        return prompt + max(self._chunks, -(-self._bytes // 3))

@@ -1,12 +1,13 @@
-"""Conversations on the governed path: decode → admit → mask → journal the prompt → runtime → journal the completion →
-settle → end.
+"""Conversations on the governed path: decode → admit → mask → journal the prompt → runtime → mask the answer → journal
+the completion → settle → end.
 
 The prompt is in the journal before the runtime sees it, the completion before the client learns that it is complete.
+Both are there as they were seen: the prompt by the runtime, the completion by the client.
 """
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import msgspec
 
@@ -14,9 +15,11 @@ from governed_serving.completions.conversation import Spoken, last_spoken
 from governed_serving.hosting.logs import log
 from governed_serving.server.chat import explaining
 from governed_serving.server.chat import request as requests
+from governed_serving.server.chat.answers import AnswerMask
 from governed_serving.server.chat.attributes import Attributes, parameters_of
 from governed_serving.server.chat.conversation import Conversation, State
 from governed_serving.server.chat.events import DONE, error_event
+from governed_serving.server.chat.request import Message
 from governed_serving.server.chat.runtime import Runtime, RuntimeStream
 from governed_serving.server.errors import Headers, InvalidRequest, ServerError
 from governed_serving.server.explanation import ExplainedCompletion, Explainer
@@ -26,6 +29,8 @@ from governed_serving.server.pipeline import Pipeline
 __all__ = ["ChatGateway"]
 
 UNREAD_SECONDS = 10.0
+AT_ONCE = 4096
+"""Characters of an answer, or of a chunk, that are masked without a thread: a fraction of a millisecond."""
 PATIENCE = 0.5
 """Seconds that the explainer waits for a moment without requests, each time."""
 
@@ -60,7 +65,7 @@ class ChatGateway:
         _spoken(requests.prompt_text(path, call.message))
         answer = await self._run(call)
         assert isinstance(answer, Completed), "streams were refused"
-        (completion,) = await self.pipeline.mask([explaining.first_text(answer.body)])
+        completion = explaining.first_text(answer.body)
         question = explaining.question(call.id, _spoken(call.prompt), completion, options)
         return ExplainedCompletion(call.id, await explainer.explain(question, later=later))
 
@@ -84,7 +89,7 @@ class ChatGateway:
 
     def _decoded(self, path: str, body: bytes, request_id: str) -> Conversation:
         """The request, unmasked and not admitted. Raises InvalidRequest, NotFound."""
-        message = requests.decode(path, body, self._model, masked=self.pipeline.masking is not None)
+        message = requests.decode(path, body, self._model, masked=self.pipeline.masks_requests)
         message["model"] = self._runtime.model
         attributes = self._attributes.taken(message) if self._attributes else {}
         return Conversation(self.pipeline.new_id(), path, message, attributes, request_id)
@@ -105,9 +110,15 @@ class ChatGateway:
 
     async def _mask(self, call: Conversation) -> None:
         """From here on ``call`` is what the runtime and the journal may see."""
-        if self.pipeline.masking is not None:
-            texts = [*requests.strings(call.message), *call.attributes.values(), call.client_id]
-            *rest, call.client_id = await self.pipeline.mask(texts)
+        if self.pipeline.masking is not None and self.pipeline.masks_answers:
+            call.mask = AnswerMask(self.pipeline.masking)
+        if self.pipeline.masks_requests:
+            places = [*requests.places(call.message), *call.attributes.items(), ("id", call.client_id)]
+            covered = await self.pipeline.mask([text for _, text in places])
+            for (place, _), one in zip(places, covered, strict=True):
+                if one.findings:
+                    call.masked[place] = one.counts()
+            *rest, call.client_id = [one.text for one in covered]
             masked = iter(rest)
             call.message = requests.with_strings(call.message, masked)
             call.attributes = dict(zip(call.attributes, masked, strict=True))
@@ -120,10 +131,21 @@ class ChatGateway:
 
     async def _whole(self, call: Conversation) -> Completed:
         decoded = await self._runtime.complete(call.path, call.message)
+        call.completion.measure(decoded)
+        if call.mask is not None:
+            decoded = await self._masked(call.mask.whole, decoded)
         call.completion.take(decoded)
         await self._end(call, "complete", record=True)
         decoded["model"] = self._model
         return Completed(call.id, msgspec.json.encode(decoded))
+
+    async def _masked(self, mask: Callable[[Message], Message], answer: Message) -> Message:
+        """What is long is masked off the event loop. Raises MaskingFailed."""
+        try:
+            size = sum(map(len, requests.strings(answer)))
+            return mask(answer) if size <= AT_ONCE else await asyncio.to_thread(mask, answer)
+        finally:
+            self.pipeline.count_masking_failures()
 
     async def _stream(self, call: Conversation) -> Stream:
         given = call.message.get("stream_options")
@@ -144,10 +166,18 @@ class ChatGateway:
         try:
             async with contextlib.aclosing(answer.chunks()) as chunks:
                 async for chunk in chunks:
+                    call.completion.measure(chunk)
+                    if call.mask is not None:
+                        if chunk.get("usage") and not chunk.get("choices") and (rest := self._rest(call)):
+                            yield rest  # the usage comes last
+                        chunk = await self._masked(call.mask.chunk, chunk)
                     call.completion.take(chunk)
                     if asked or chunk.get("choices") or "usage" not in chunk:
-                        chunk["model"] = self._model
-                        yield b"data: " + msgspec.json.encode(chunk) + b"\n\n"
+                        yield self._event(chunk)
+            if call.mask is not None and call.mask.holds:
+                answer.check_ended()
+                if rest := self._rest(call):
+                    yield rest
             await self._end(call, "complete", record=True)
             yield DONE
         except ServerError as error:
@@ -159,6 +189,17 @@ class ChatGateway:
             if not call.ended:
                 self.pipeline.metrics.count["streams_cut"] += 1
             self.pipeline.spawn(self._close(answer, call))
+
+    def _rest(self, call: Conversation) -> bytes:
+        """An event of what was held back of an answer that is over; b"": nothing was. Raises MaskingFailed."""
+        if call.mask is None or (rest := call.mask.rest()) is None:
+            return b""
+        call.completion.take(rest)
+        return self._event(rest)
+
+    def _event(self, chunk: Message) -> bytes:
+        chunk["model"] = self._model
+        return b"data: " + msgspec.json.encode(chunk) + b"\n\n"
 
     async def _close(self, answer: RuntimeStream, call: Conversation) -> None:
         await answer.aclose()
@@ -188,8 +229,6 @@ class ChatGateway:
         texts = [call.completion.text]
         if self._attributes is not None and call.completion.answer != texts[0]:
             texts.append(call.completion.answer)
-        if texts[0]:
-            texts = await self.pipeline.mask(texts)
         await self.pipeline.record(call.frame(self.pipeline.identity, state, texts, tokens))
 
     async def close(self) -> None:

@@ -9,7 +9,7 @@ from governed_api.json_types import Json
 from governed_serving.server.errors import InvalidRequest, NotFound
 from governed_serving.server.protocol.json_errors import decode_object
 
-__all__ = ["CHAT", "COMPLETIONS", "Message", "budget", "decode", "prompt_text", "strings", "with_strings"]
+__all__ = ["CHAT", "COMPLETIONS", "Message", "budget", "decode", "places", "prompt_text", "strings", "with_strings"]
 
 Message = dict[str, Json]
 """A body of OpenAI's protocol: its fields are the runtime's, and more than we know."""
@@ -99,6 +99,18 @@ def strings(value: Json) -> Iterator[str]:
     elif isinstance(value, list):
         for item in value:
             yield from strings(item)
+
+
+def places(value: Json, at: str = "") -> Iterator[tuple[str, str]]:
+    """(place, text) of every string in ``value``, in the order of :func:`strings`: messages[0].content."""
+    if isinstance(value, str):
+        yield at, value
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield from places(item, f"{at}.{key}" if at else key)
+    elif isinstance(value, list):
+        for k, item in enumerate(value):
+            yield from places(item, f"{at}[{k}]")
 
 
 def with_strings(message: Message, replacements: Iterator[str]) -> Message:

@@ -20,16 +20,24 @@ class RuntimeStream:
 
     def __init__(self, stack: AsyncExitStack, answer: httpx.Response, runtime: "Runtime") -> None:
         self._stack, self._answer, self._runtime = stack, answer, runtime
+        self._ended = False
 
     async def chunks(self) -> AsyncGenerator[Message, None]:
         """Its events, decoded. Raises UpstreamFailed, DeadlineExceeded."""
         try:
             async for line in self._answer.aiter_lines():
                 data = line.removeprefix("data:").strip()
-                if line.startswith("data:") and data and data != "[DONE]":
+                if line.startswith("data:") and data == "[DONE]":
+                    self._ended = True
+                elif line.startswith("data:") and data:
                     yield decode_json(data)
         except (httpx.HTTPError, msgspec.DecodeError) as error:
             raise self._runtime.failure(error) from error
+
+    def check_ended(self) -> None:
+        """Raises UpstreamFailed where the connection closed before the runtime said that its answer was over."""
+        if not self._ended:
+            raise UpstreamFailed("runtime: expected the end of its answer ([DONE]), found the connection closed; retry")
 
     async def aclose(self) -> None:
         """Drop the connection."""

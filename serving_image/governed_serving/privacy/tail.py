@@ -1,0 +1,95 @@
+"""What of a growing text is undecided: the end of it that more text could still make an entity of.
+
+Nothing is longer than ``LONGEST`` characters (RFC 5321: a local part has 64 octets, a domain 255; the longest number is
+an IBAN of 34 characters in groups, or one written in escapes), so that is the most that is ever held back. Most text is
+decided by the next space or punctuation mark; writing without spaces (Chinese, Thai) could be a local part (RFC 6531)
+and is held for as long as that can be.
+"""
+
+import re
+import unicodedata
+from itertools import accumulate, takewhile
+
+from governed_serving.privacy.folding import PUNCTUATION, fold, offsets
+from governed_serving.privacy.recognisers import PROVINCES
+
+__all__ = ["LONGEST", "undecided"]
+
+LONGEST = 400
+"""Characters that are held back at most."""
+_LOCAL_OCTETS = 64
+_MOST_GAP = 3
+"""White space between two groups of a number."""
+
+_PIECE = re.compile(
+    rf"(?P<run>(?:[0-9A-Za-z_.%+'()@:/\\&#;\[\]·•-]|(?<=[0-9]),(?=[0-9]|\Z)|[{PROVINCES}](?=[A-Z]|\Z))+)"
+    r"|(?P<gap>\s+)|.",
+    re.DOTALL,
+)
+_GROUP = re.compile(rf"[^0-9]*[0-9].*(?<![.,:@%'])\Z|[0-9A-Z]{{4}}\Z|[(+]\Z|.*[{PROVINCES}][A-Z]?\Z", re.DOTALL)
+"""What a number may have before a space."""
+_NEXT = re.compile(r"[0-9A-Z(+\\&%]")
+"""How what is behind the space must begin."""
+_QUOTED = re.compile(r'"(?:[^"\\\r\n]|\\[^\r\n]){0,64}(?:\\?|"(?:@\S*)?)\Z')
+_LOCAL = frozenset("_.%+'@-")
+_LITERAL = frozenset(":[]")
+"""Of an address literal, alice@[192.168.1.1]."""
+
+
+def undecided(text: str, start: int = 0, *, addresses: bool = True) -> int:
+    """The place from which ``text`` may belong to an entity that isn't at its end yet; at least ``start``, and
+    ``len(text)`` where all is decided. ``addresses``: e-mail addresses are looked for."""
+    base = max(start, len(text) - LONGEST)
+    pending = text[base:]
+    folded = fold(pending)
+    places = range(len(pending) + 1) if folded.isascii() and len(folded) == len(pending) else offsets(pending)
+    first = _number(folded)
+    if addresses:
+        stops = {k for k, c in enumerate(folded) if c == "." and ord(pending[places[k]]) in PUNCTUATION}
+        first = min(first, _address(folded, stops if "@" not in folded else set()), _quoted(folded))
+    return base + places[first]
+
+
+def _number(text: str) -> int:
+    """Where a number begins that ``text`` ends in: groups with digits, and white space between them."""
+    pieces = [(match.lastgroup, *match.span()) for match in _PIECE.finditer(text)]
+    if not pieces or pieces[-1][0] is None:
+        return len(text)
+    first, place = len(text), len(pieces) - 1
+    if pieces[place][0] == "run":
+        first, place = len(text) - len(text[pieces[place][1] :].lstrip(".,;'")), place - 1  # none begins with these
+        if not _NEXT.match(text, first):
+            return first
+    while place >= 1:
+        (kind, gap, end), (before, start, _) = pieces[place], pieces[place - 1]
+        if kind != "gap" or end - gap > _MOST_GAP or before != "run" or not _GROUP.match(text[start:gap]):
+            break
+        first, place = start, place - 2
+    return first
+
+
+def _address(text: str, stops: set[int]) -> int:
+    """Where an e-mail address begins that ``text`` ends in, or could go on as; ``stops``: full stops that end
+    sentences."""
+    more = _LOCAL | _LITERAL if "@[" in text else _LOCAL
+    run = len(text)
+    while run and run - 1 not in stops and _joins(text[run - 1], more):
+        run -= 1
+    at = text.find("@", run)
+    local = text[run : at if at >= 0 else len(text)]
+    sizes = accumulate(len(char.encode(errors="surrogatepass")) for char in reversed(local))
+    return run + len(local) - sum(1 for _ in takewhile(lambda size: size <= _LOCAL_OCTETS, sizes))
+
+
+def _joins(char: str, more: frozenset[str]) -> bool:
+    return char.isalnum() or char in more or unicodedata.category(char)[0] == "M"
+
+
+def _quoted(text: str) -> int:
+    """Where a quoted local part begins (RFC 5321, 4.1.2)."""
+    place = text.find('"')
+    while place >= 0:
+        if _QUOTED.match(text, place):
+            return place
+        place = text.find('"', place + 1)
+    return len(text)
