@@ -129,7 +129,7 @@ class ArchiveMetrics:
                 status = answer.status_code
                 return answer
             except Exception as error:
-                status = getattr(error, "status", getattr(error, "status_code", 500))
+                status = getattr(error, "status", getattr(error, "status_code", status))
                 raise
             finally:
                 labels = {**self._common, "method": request.method, "route": route}

@@ -11,6 +11,9 @@ from pathlib import Path
 import httpx
 import msgspec
 import pytest
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
 
 from governed_serving.archive.app import create_app, parse_tile
 from governed_serving.archive.client import ArchiveClient
@@ -444,6 +447,47 @@ def test_the_client_tries_again_and_gives_up() -> None:
     )
     with pytest.raises(Unreachable, match="503 full"):
         client.next_seq("s")
+
+
+def test_a_client_says_who_asks_and_what_it_sends() -> None:
+    asked: list[httpx.Request] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(request)
+        return httpx.Response(200, json={"first_index": 0, "size": 1, "ranges": []})
+
+    client = ArchiveClient("http://archive", "t", "credit", transport=httpx.MockTransport(answer))
+    client.append_batch("s", 0, [leaf("x")])
+    (request,) = asked
+    assert (request.method, request.url.path) == ("POST", "/v1/ledger/entries")
+    said = ("authorization", "x-governed-model", "content-type")
+    assert [request.headers[name] for name in said] == ["Bearer t", "credit", "application/msgpack"]
+    assert request.content == msgspec.msgpack.encode(AppendRequest("s", 0, [leaf("x")]))
+
+
+class _Odd(Exception):
+    status = 418
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [(KeyError("a bug"), 500), (HTTPException(413), 413), (_Odd(), 418), (None, 204)]
+)
+async def test_a_request_is_counted_under_the_status_that_it_gets(error: Exception | None, status: int) -> None:
+    async def handler(_: Request) -> Response:
+        if error is not None:
+            raise error
+        return Response(status_code=204)
+
+    metrics, request = ArchiveMetrics("default"), Request({"type": "http", "method": "GET", "headers": []})
+    if error is None:
+        await metrics.timed("/v1/x", handler)(request)
+    else:
+        with pytest.raises(type(error)):
+            await metrics.timed("/v1/x", handler)(request)
+    labels = {"namespace": "default", "component": "archive", "method": "GET", "route": "/v1/x"}
+    value = metrics._registry.get_sample_value
+    assert value("governed_archive_requests_total", {**labels, "status": str(status)}) == 1
+    assert value("governed_archive_request_seconds_count", labels) == 1
 
 
 def test_append_requests_are_the_contracts_msgpack(bed: Bed) -> None:

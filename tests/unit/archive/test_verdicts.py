@@ -88,6 +88,16 @@ def test_an_alarm_of_no_known_word_is_not_told(archive: Archive, in_force: Any) 
     assert (found.verdict, found.in_force, found.samples) == ("Fail", "", 0)
 
 
+@pytest.mark.parametrize(
+    ("told", "samples"),
+    [(1, 1), (2**53 - 1, 2**53 - 1), (2**53, 0), (-1, 0), (1.5, 0), ("3", 0), ([3], 0), (None, 0)],
+)
+def test_samples_that_are_no_count_are_none(archive: Archive, told: Any, samples: int) -> None:
+    """Beyond 2^53 readers of JSON keep another number (RFC 8259, section 6)."""
+    judge(archive, verdict="Pass", samples=told)
+    assert [v.plain()["samples"] for v in archive.verdicts.newest(EVERYTHING)] == [samples]
+
+
 def test_invented_revisions_neither_fill_the_report_nor_say_anything_of_another(archive: Archive) -> None:
     judge(archive, model="other", verdict="Pass")
     for number in range(300):

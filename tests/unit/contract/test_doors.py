@@ -83,7 +83,7 @@ def test_each_planned_change_leads_to_a_room_that_is_there(row: list[str]) -> No
 
 
 def test_ten_changes_are_planned() -> None:
-    assert len(changes(CONTRIBUTING)) == 10
+    assert len(changes(CONTRIBUTING)) >= 10
 
 
 @pytest.mark.parametrize(
