@@ -23,6 +23,7 @@ __all__ = [
     "CoverageFinding",
     "GroupRate",
     "Intersections",
+    "LabelCorrections",
     "LabelledShare",
     "MetricFinding",
     "RecordedPart",
@@ -109,6 +110,18 @@ class LabelledShare(RecordedPart):
     labelled: int
     share: float | None = None
     """labelled / rows."""
+
+
+class LabelCorrections(RecordedPart):
+    """Labels that were corrected since the revision began. Values count the corrected ones; Pass and Fail need that the
+    first ones show the same."""
+
+    corrected: int = 0
+    """Rows whose label was replaced, counted each time."""
+    labelled: int = 0
+    """Rows that have a label."""
+    withheld: int = 0
+    """Metrics that are Unknown since the first labels show otherwise."""
 
 
 class StratifiedDifference(RecordedPart):
@@ -296,6 +309,8 @@ class BiasVerdict(AuditorReport):
     """Rows whose label is known."""
     labels: dict[str, list[LabelledShare]] = {}
     """Attribute → labelled rows of each group and outcome; empty: no metric of the manifest needs labels."""
+    corrections: LabelCorrections = LabelCorrections()
+    """Absent: no label was corrected."""
     favorable_outcome: RecordedOutcome | None = None
     """None: the auditor is older than this field, or has judged nothing yet."""
     confidence_level: float | None = None

@@ -10,7 +10,15 @@ from governed_api.evidence import (
     StratumAudit,
     StratumDisparity,
 )
-from governed_api.verdict import WITHIN_THRESHOLDS, BiasVerdict, CalibrationCurve, MetricFinding, SetCoverage, Slices
+from governed_api.verdict import (
+    WITHIN_THRESHOLDS,
+    BiasVerdict,
+    CalibrationCurve,
+    LabelCorrections,
+    MetricFinding,
+    SetCoverage,
+    Slices,
+)
 from governed_serving.dossier.dossier import Dossier
 from governed_serving.dossier.markup import Safe, tag, text
 from governed_serving.dossier.parts import figure, number, percent, pill, section, table
@@ -71,6 +79,7 @@ def _verdict(dossier: Dossier, auditor: BiasVerdict) -> Safe:
             _generated(dossier, auditor),
             _alarms(auditor),
             _labels(auditor),
+            _corrections(auditor.corrections),
             *_metric_forests(differences, 0.0, "difference (unprivileged − privileged)"),
             *_metric_forests(ratios, 1.0, "ratio (unprivileged / privileged)"),
             _slices(auditor.slices),
@@ -168,6 +177,16 @@ def _labels(auditor: BiasVerdict) -> Safe | None:
             table(["metric", "comparison", "value", "worst case"], worst, numeric=(2, 3)),
         ]
     )
+
+
+def _corrections(told: LabelCorrections) -> Safe | None:
+    """How many labels were corrected, and what that decides."""
+    if not told.corrected:
+        return None
+    said = f"Labels corrected: {told.corrected:,} of {told.labelled:,}. Values count the corrected ones; Pass and Fail "
+    said += "need that the first labels show the same, so that corrections can take a Pass or Fail away, never make "
+    said += f"one. Metrics that are Unknown for that: {told.withheld}. Each correction and its reason is in the ledger."
+    return text([tag("h4", "Labels that were corrected"), tag("p", said)])
 
 
 WORDS_OF_MEASURES = {

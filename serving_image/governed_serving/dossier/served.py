@@ -22,7 +22,7 @@ from governed_serving.decoding import decode_json
 from governed_serving.explainer.overall.quality_windows import QualityWindows
 from governed_serving.fairness.counts.cells import UNKNOWN, Cells, CodedColumn
 from governed_serving.fairness.counts.grouping import MISSING, Grouping, outcomes
-from governed_serving.fairness.counts.truth import posted, read_truth
+from governed_serving.fairness.counts.truth import PostedLabel, RowTruths, posted, read_truth
 from governed_serving.journal import numbers, open_chunk
 from governed_serving.records import Column, EventRecord, ExplanationRecord, Frame, PredictionFrame
 
@@ -114,19 +114,29 @@ def _opened(source: LogSource, cipher: SegmentCipher, address: str) -> list[Fram
 def _truths(
     source: LogSource, cipher: SegmentCipher, model: str, chunks: list[str], rules: ServedRules
 ) -> dict[str, list[int]]:
-    """Request → its labels (favourable or not); the first one in the ledger counts."""
+    """Request → its labels (favourable or not): the first one in the ledger counts, until a correction takes the place
+    of what counts."""
     named = {"label": rules.label, "threshold": rules.threshold, "pattern": rules.pattern}
     chosen = {name: value for name, value in named.items() if value not in (None, "")}
     if not chosen:
         return {}
     outcome = FavorableOutcome(**chosen)
-    truths: dict[str, list[int]] = {}
+    found: dict[str, RowTruths] = {}
+    corrections: list[PostedLabel] = []
     for address in chunks:
         for frame in _opened(source, cipher, address) or []:
             if isinstance(frame, EventRecord) and (frame.type, frame.model) == ("label", model):
                 with suppress(ValueError, msgspec.DecodeError):  # posted under other rules: the auditor drops it, too
-                    truths.setdefault(frame.id, read_truth(outcome, posted(frame.body)).labels)
-    return truths
+                    label = posted(frame.body)
+                    if label.correct:  # another replica may have shipped the label behind its correction
+                        corrections.append(msgspec.structs.replace(label, id=frame.id))
+                    else:
+                        found.setdefault(frame.id, read_truth(outcome, label))
+    for label in corrections:
+        with suppress(ValueError):
+            if found.get(label.id) == read_truth(outcome, label.before):
+                found[label.id] = read_truth(outcome, label)
+    return {request: truth.labels for request, truth in found.items()}
 
 
 def _fold(

@@ -5,7 +5,6 @@ import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from tempfile import mkdtemp
-from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -31,9 +30,9 @@ from governed_serving.fairness.monitoring.counterfactuals import swap_words
 from governed_serving.journal import Journal, JournalReader
 from governed_serving.journal.chunk import chunk_identity
 from governed_serving.journal.columns import pack
-from governed_serving.records import EventRecord, Frame, PredictionFrame, timestamp
+from governed_serving.records import EventRecord, PredictionFrame
 
-from .chunks import OneChunk
+from .chunks import Ledger, OneChunk
 from .desks import BIAS, NO, YES, Application, Decide, applications, bias, by_income, by_pronoun, serve
 from .workers import Workers
 
@@ -306,39 +305,11 @@ def test_the_sample_of_conversations_is_bounded_and_uniform() -> None:
     assert sample.take() == []
 
 
-class Ledger:
-    """Knows one label and the records of its completion as far as they have come; each is a chunk of its own."""
-
-    def __init__(self, cipher: SegmentCipher, root: Path) -> None:
-        self.cipher, self.root = cipher, root
-        self.entries: list[dict[str, Any]] = []
-        self.blobs: dict[str, bytes] = {}
-
-    def add(self, kind: str, record: Frame) -> None:
-        stream = f"server-{len(self.entries)}"
-        with Journal(self.root, stream, self.cipher, "PageCache") as journal:
-            journal.append_blocking(record)
-        chunk = JournalReader(self.root, stream, self.cipher).chunk(0)
-        assert chunk is not None
-        self.blobs[chunk.digest] = chunk.data
-        time = timestamp(record.time if isinstance(record, EventRecord) else 1.0)
-        fields = {"type": kind, "time": time, "revision": "r1", "blob": chunk.digest, "frame": 0, "index": 0}
-        self.entries.append(fields)
-
-    def find(self, *, id: str) -> list[Any]:
-        assert id == "request-1"
-        return [SimpleNamespace(index=i, fields=lambda one=one: one) for i, one in enumerate(self.entries)]
-
-    def get_blob(self, address: str, *, entry: int) -> bytes:
-        assert entry >= 0
-        return self.blobs[address]
-
-
 def test_a_label_waits_for_a_completion_that_another_replica_has_begun(tmp_path: Path, keyset: Keyset) -> None:
     cipher = SegmentCipher(keyset)
     ledger, fold = Ledger(cipher, tmp_path), Fold(bias(), "r1")
-    ledger.add("prediction", completion("may he?", state="started", said=""))
-    ledger.add("label", EventRecord("label", "request-1", "chat", "r1", 1.0, b"{}"))
+    ledger.add(completion("may he?", state="started", said=""))
+    ledger.add(EventRecord("label", "request-1", "chat", "r1", 1.0, b"{}"))
     own = {chunk_identity(ledger.blobs[ledger.entries[1]["blob"]])}
     now = [100.0]
     elsewhere = CrossReplicaLabelResolver(
@@ -346,7 +317,7 @@ def test_a_label_waits_for_a_completion_that_another_replica_has_begun(tmp_path:
     )  # fmt: skip
     waiting = {"request-1": Waiting([1], 1.0, [1.0])}
     assert elsewhere.look(waiting, {}) == []
-    ledger.add("prediction", completion("may he?"))
+    ledger.add(completion("may he?"))
     now[0] += 10
     (settled,) = elsewhere.look(waiting, {})
     assert (settled.dropped, [row.outcome for row in settled.rows]) == ("", [1])
@@ -358,11 +329,11 @@ def test_the_ledger_tells_whether_a_later_label_repeats_or_contradicts_the_first
 ) -> None:
     cipher = SegmentCipher(keyset)
     ledger, fold = Ledger(cipher, tmp_path), Fold(bias(), "r1")
-    ledger.add("prediction", completion("may he?"))
+    ledger.add(completion("may he?"))
     truths = [float(second)]
     for time, label in ((1.0, True), (2.0, second)):
         body = {"label": label}
-        ledger.add("label", EventRecord("label", "request-1", "chat", "r1", time, json.dumps(body).encode()))
+        ledger.add(EventRecord("label", "request-1", "chat", "r1", time, json.dumps(body).encode()))
     elsewhere = CrossReplicaLabelResolver(ledger, cipher, fold, lambda _: 1, lambda: 100.0)  # type: ignore[arg-type]
     waiting = {"request-1": Waiting([int(truths[0])], 2.0, truths)}
     assert [(one.rows, one.dropped) for one in elsewhere.look(waiting, {})] == [([], dropped)]

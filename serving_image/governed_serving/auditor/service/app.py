@@ -199,6 +199,6 @@ async def body_of(request: Request) -> bytes:
 
 
 def _event(subject: Subject, label: PostedLabel, now: float) -> EventRecord:
-    return EventRecord(
-        "label", label.id or str(uuid.uuid4()), subject.model, subject.revision, now, msgspec.json.encode(label)
-    )
+    summary = {"correct": True} if label.correct else {}
+    body = msgspec.json.encode(label)
+    return EventRecord("label", label.id or str(uuid.uuid4()), subject.model, subject.revision, now, body, summary)

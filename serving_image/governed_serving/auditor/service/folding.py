@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from governed_api.governance import Bias
 from governed_serving.artefact import Manifest
-from governed_serving.auditor.service.labels import REPETITIONS, LabelJoin, Read, Row
+from governed_serving.auditor.service.labels import REPETITIONS, Correction, LabelJoin, Read, Row, Waiting
 from governed_serving.auditor.service.tally import Tally
 from governed_serving.completions.generated import Search, outcomes_of, searcher, state_of
 from governed_serving.decoding import decode_json
@@ -17,7 +17,7 @@ from governed_serving.fairness.counts.cells import Cells, CodedColumn
 from governed_serving.fairness.counts.coverage import CoverageCounts, packed
 from governed_serving.fairness.counts.grouping import MISSING, Grouping, groupings, outcomes
 from governed_serving.fairness.counts.scores import plain_subject
-from governed_serving.fairness.counts.truth import RowTruths, places_of, posted, read_truth, word_of
+from governed_serving.fairness.counts.truth import PostedLabel, places_of, posted, read_truth, word_of
 from governed_serving.fairness.counts.windows import Joined, Window
 from governed_serving.fairness.metrics.measures import SCORE_METRICS
 from governed_serving.fairness.metrics.roster import Roster
@@ -112,6 +112,7 @@ class Fold:
             msgspec.structs.replace(self.alarm),
             roster=self.roster,
             coverage=self.coverage.dump(),
+            corrected=self.labels.corrected,
         )
 
     def rows_of(self, frame: PredictionFrame, number: int) -> list[Row]:
@@ -141,6 +142,11 @@ class Fold:
         for joined in self.labels.settle(request, list(rows), dropped):
             self.window.correct(joined)
             self.coverage.add(joined.key, joined.covered)
+
+    def settle_correction(self, request: str, rows: Iterable[Row], dropped: str) -> None:
+        """The ledger has told what becomes of a correction."""
+        self.labels.settle_correction(request, list(rows), dropped)
+        self._amended()
 
     def _predictions(self, frame: PredictionFrame) -> None:
         if self._search is not None and state_of(frame) == "started":
@@ -217,20 +223,32 @@ class Fold:
         """None for a completion that isn't complete: what a person was told of it isn't known."""
         return outcomes_of(frame, search) if state_of(frame) == "complete" else None
 
-    def truth_of(self, event: EventRecord) -> RowTruths:
-        """A label event's truths. Raises ValueError, msgspec.DecodeError."""
-        return read_truth(self.bias.favorable_outcome, posted(event.body), self.classes)
+    def label_of(self, event: EventRecord) -> Waiting | Correction:
+        """What a label event says. Raises ValueError, msgspec.DecodeError."""
+        label = posted(event.body)
+        now = self.read_label(label, event.time)
+        return Correction(self.read_label(label.before), now) if label.correct else now
+
+    def read_label(self, label: PostedLabel, time: float = 0.0) -> Waiting:
+        """A label as the counts need it. Raises ValueError."""
+        outcome = self.bias.favorable_outcome
+        truth = read_truth(outcome, label, self.classes)
+        places = places_of(outcome, label, self.classes) if self.promised is not None else []
+        return Waiting(truth.labels, time, truth.numbers, places)
 
     def _label(self, event: EventRecord) -> None:
         """It was validated when it was posted; what was posted under other rules, or written by others, may still be
         unreadable."""
         try:
-            label, truth = posted(event.body), self.truth_of(event)
+            label = self.label_of(event)
         except (ValueError, msgspec.DecodeError):
             self.labels.dropped["unreadable"] += 1
             return
-        places = places_of(self.bias.favorable_outcome, label, self.classes) if self.promised is not None else ()
-        self._joined(self.labels.label(event.id, truth.labels, event.time, truth.numbers, places))
+        if isinstance(label, Correction):
+            self.labels.correct(event.id, label)
+            self._amended()
+        else:
+            self._joined(self.labels.label(event.id, label.labels, label.time, label.truths, label.places))
 
     def _acknowledge(self, event: EventRecord) -> None:
         if event.summary.get("kind") == "alarm":
@@ -241,6 +259,13 @@ class Fold:
         for row in rows:
             self.window.relabel(row)
             self.coverage.add(row.key, row.covered)
+        self._amended()
+
+    def _amended(self) -> None:
+        for before, after in self.labels.amended():
+            self.window.amend(before, after)
+            self.coverage.add(before.key, before.covered, back=True)
+            self.coverage.add(after.key, after.covered)
 
     def dump(self) -> dict[str, object]:
         """For the snapshot."""

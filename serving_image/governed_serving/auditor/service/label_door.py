@@ -1,8 +1,10 @@
 """What is posted as a label: validated once, and held against the label that the prediction has.
 
 The first label of a prediction counts. The same one again is answered alike and recorded once; another is refused: a
-verdict that holds at any time can't rest on labels that were chosen after it was seen. What two replicas, or two
-requests at once, let in all the same is told apart when it is counted (`LabelJoin.dropped`).
+verdict that holds at any time can't rest on labels that were chosen after it was seen. A wrong one is corrected by
+naming it, with a reason: whoever doesn't know the label that counts can't replace it, the same correction again changes
+nothing, and of two at once one is refused. What two replicas, or two requests at once, let in all the same is told
+apart when it is counted (`LabelJoin.dropped`).
 """
 
 import hashlib
@@ -18,12 +20,14 @@ from governed_api.names import request_id_fault
 from governed_serving.auditor.service.errors import Contradicting, Unusable
 from governed_serving.auditor.service.folding import Fold
 from governed_serving.auditor.service.labels import LabelJoin
+from governed_serving.auditor.service.texts import text_fault
 from governed_serving.decoding import decode_json
 from governed_serving.fairness.counts.truth import PostedLabel, RowTruths, read_truth
 
 __all__ = ["MAX_LABELS", "LabelDoor", "UncheckedLabel", "parse_labels"]
 
 MAX_LABELS = 10_000
+MAX_REASON = 500
 RECENT = 50_000
 """Labels that were let in and may not have been counted yet."""
 SHOWN = 100
@@ -31,7 +35,8 @@ SHOWN = 100
 _SCALARS = (str, int, float, bool)
 REMEDY = (
     "the first label counts, since no verdict may rest on labels that were chosen after it was seen; leave these out "
-    "and post the others again, and record a wrong first label with `governed contest`"
+    'and post the others again, and correct a wrong label with {"id": …, "label": …, "correct": true, "was": …, '
+    '"reason": …}, where was is the label that the prediction has'
 )
 
 
@@ -40,6 +45,9 @@ class UncheckedLabel(msgspec.Struct):
 
     id: str
     label: Any
+    correct: bool = False
+    was: Any = None
+    reason: str = ""
 
 
 class Labels(msgspec.Struct):
@@ -75,13 +83,15 @@ class LabelDoor:
         taken: dict[str, bytes] = {}
         contradicting, accepted = list[str](), list[PostedLabel]()
         for unchecked in labels:
-            label, truths = self._checked(unchecked)
-            first, said = taken.get(label.id) or self._first(label.id), _digest(truths.numbers)
-            if first is None:
+            label, was, said = self._checked(unchecked)
+            counts = taken.get(label.id) or self._counting(label.id)
+            if counts == was if counts is not None else was is None or self._may_have_one(label.id):
                 taken[label.id] = said
                 accepted.append(label)
-            elif first != said:
+            elif counts != said and not (was is not None and self._fold.labels.is_doubtful(label.id)):
                 contradicting.append(label.id)
+            elif counts != said:
+                accepted.append(label)  # the ledger knows whether another replica has what it corrects
         if contradicting:
             self.refused["contradicting"] += len(contradicting)
             raise Contradicting(_contradiction(contradicting), contradicting[:SHOWN])
@@ -95,21 +105,55 @@ class LabelDoor:
         for label in labels:
             self._recent.pop(label.id, None)
 
-    def _first(self, request: str) -> bytes | None:
-        """Of the truths of the label that a request has; None: it has none, or they aren't known here."""
+    def _counting(self, request: str) -> bytes | None:
+        """Of what the label of a request says; None: it has none, or it isn't known here."""
+        if (recent := self._recent.get(request)) is not None:
+            return recent
         told = self._fold.labels.told(request)
-        return self._recent.get(request) if told is None or told.truths is None else _digest(told.truths)
+        return None if told is None or told.truths is None else _digest(told.truths, told.places)
 
-    def _checked(self, unchecked: UncheckedLabel) -> tuple[PostedLabel, RowTruths]:
-        """Raises Unusable."""
+    def _may_have_one(self, request: str) -> bool:
+        """Whether a label that isn't known here may be there all the same: another replica's, a forgotten one."""
+        told = self._fold.labels.told(request)
+        return told is None or told.labelled or self._fold.labels.doubt
+
+    def _checked(self, unchecked: UncheckedLabel) -> tuple[PostedLabel, bytes | None, bytes]:
+        """The label, and what it corrects (None: nothing) and says. Raises Unusable."""
         try:
-            fold = self._fold
-            label, truths = checked(fold.bias.favorable_outcome, unchecked, fold.classes)
-            _check_rows(fold.labels, label)
+            label, said = self._read(unchecked.id, unchecked.label)
+            if not unchecked.correct:
+                if unchecked.was is not None or unchecked.reason:
+                    raise Unusable(
+                        f'labels: request {label.id}: was and reason belong to a correction ("correct": true)'
+                    )
+                return label, None, said
+            was = self._corrected(unchecked, label, said)
         except Unusable:
             self.refused["unusable"] += 1
             raise
-        return label, truths
+        reason, before = unchecked.reason.strip(), unchecked.was
+        return PostedLabel(id=label.id, label=label.label, correct=True, was=before, reason=reason), was, said
+
+    def _corrected(self, unchecked: UncheckedLabel, label: PostedLabel, said: bytes) -> bytes:
+        """Of what a correction replaces. Raises Unusable."""
+        about = f"labels: correction of request {label.id}"
+        if fault := text_fault(unchecked.reason.strip(), MAX_REASON):
+            raise Unusable(f"{about}: reason: {fault}")
+        if unchecked.was is None:
+            raise Unusable(f"{about}: expected the label that it replaces, as was")
+        before, was = self._read(label.id, unchecked.was)
+        if len(before.values) != len(label.values):
+            raise Unusable(f"{about}: expected was and label of as many rows")
+        if was == said:
+            raise Unusable(f"{about}: was and label say the same of its outcome: there is nothing to correct")
+        return was
+
+    def _read(self, request: str, value: Any) -> tuple[PostedLabel, bytes]:
+        """A label, and what it says. Raises Unusable."""
+        fold = self._fold
+        label, truths = checked(fold.bias.favorable_outcome, UncheckedLabel(request, value), fold.classes)
+        _check_rows(fold.labels, label)
+        return label, _digest(truths.numbers, fold.read_label(label).places)
 
 
 def checked(
@@ -129,9 +173,10 @@ def checked(
         raise Unusable(f"labels: request {unchecked.id}: {why[:500]}") from None
 
 
-def _digest(truths: Sequence[float]) -> bytes:
-    """Of a label's truths: what is kept of it doesn't grow with its rows."""
-    return hashlib.blake2b(np.array(truths, "<f8").tobytes(), digest_size=16).digest()
+def _digest(truths: Sequence[float], places: Sequence[int]) -> bytes:
+    """Of what a label says: what is kept of it doesn't grow with its rows."""
+    said = np.array(truths, "<f8").tobytes() + np.array(places, "<i4").tobytes()
+    return hashlib.blake2b(said, digest_size=16).digest()
 
 
 def _check_rows(known: LabelJoin, label: PostedLabel) -> None:
@@ -142,4 +187,5 @@ def _check_rows(known: LabelJoin, label: PostedLabel) -> None:
 
 def _contradiction(requests: Sequence[str]) -> str:
     listed = ", ".join(requests[:3]) + (f" and {len(requests) - 3} more" if len(requests) > 3 else "")
-    return f"labels: another label than the one that the prediction has, for {listed}; nothing was recorded: {REMEDY}"
+    told = "another label than the one that the prediction has, or a correction of a label that it doesn't have"
+    return f"labels: {told}, for {listed}; nothing was recorded: {REMEDY}"

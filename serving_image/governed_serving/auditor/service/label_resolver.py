@@ -16,7 +16,7 @@ import msgspec
 from governed_serving.archive.client import ArchiveClient
 from governed_serving.archive.errors import Refused
 from governed_serving.auditor.service.folding import Fold
-from governed_serving.auditor.service.labels import Row, Waiting
+from governed_serving.auditor.service.labels import Correction, Row, Waiting
 from governed_serving.completions.generated import state_of
 from governed_serving.crypto import SegmentCipher
 from governed_serving.journal import open_chunk
@@ -30,13 +30,22 @@ _PATIENCE = 5.0
 """Seconds for a label's own prediction to be folded, and between looks for one that isn't in the ledger yet."""
 _CHUNKS = 8
 
+Entry = dict[str, Any]
+"""An entry of the ledger as it is there, with ``ledgerIndex``."""
+
+
+Dropped = Literal["", "repeated", "contradicting", "otherRevision", "evicted"]
+"""Why a label comes to nothing; "": it counts."""
+
 
 class Settled(NamedTuple):
     """``rows`` of a waiting label's request (none: a joined label is confirmed); or why the label comes to nothing."""
 
     id: str
     rows: list[Row]
-    dropped: Literal["", "repeated", "contradicting", "otherRevision", "evicted"] = ""
+    dropped: Dropped = ""
+    correction: bool = False
+    """It is about the oldest waiting correction of the request's label, not about the label."""
 
 
 class CrossReplicaLabelResolver:
@@ -56,32 +65,42 @@ class CrossReplicaLabelResolver:
         self._again: dict[str, float] = {}
         self._chunks: OrderedDict[str, tuple[str, dict[int, Frame]]] = OrderedDict()
 
-    def look(self, waiting: Mapping[str, Waiting], doubtful: Mapping[str, Waiting]) -> list[Settled]:
-        """What becomes of at most ``PER_STEP`` labels that wait, or were joined and may be repetitions.
+    def look(
+        self,
+        waiting: Mapping[str, Waiting],
+        doubtful: Mapping[str, Waiting],
+        corrections: Mapping[str, Correction] | None = None,
+    ) -> list[Settled]:
+        """What becomes of at most ``PER_STEP`` labels that wait, or were joined and may be repetitions, and of
+        corrections of labels that are settled.
 
         Raises ArchiveError, CryptoError, JournalError.
         """
-        now, labels = self._clock(), {**doubtful, **waiting}
-        self._again = {request: at for request, at in self._again.items() if request in labels}
-        due = [request for request, label in labels.items() if self._again.get(request, label.time + _PATIENCE) <= now]
+        now, labels, corrections = self._clock(), {**doubtful, **waiting}, corrections or {}
+        since = {request: label.time for request, label in labels.items()}
+        since |= {request: correction.now.time for request, correction in corrections.items()}
+        self._again = {request: at for request, at in self._again.items() if request in since}
+        due = [request for request, time in since.items() if self._again.get(request, time + _PATIENCE) <= now]
         settlements = []
         for request in due[:PER_STEP]:
             self._again[request] = now + _PATIENCE
+            correction = corrections.get(request)
             try:
-                settled = self._settle(request, labels[request], request in doubtful)
+                if correction is None:
+                    settled = self._settle(request, labels[request], request in doubtful)
+                else:
+                    settled = self._settle_correction(request, correction)
             except Refused as error:
                 if error.status != 410:
                     raise
-                settled = Settled(request, [], "" if request in doubtful else "evicted")  # past its retention
+                settled = Settled(request, [], "" if request in doubtful else "evicted", correction is not None)
             if settled is not None:
                 settlements.append(settled)
         return settlements
 
     def _settle(self, request: str, waiting: Waiting, joined: bool) -> Settled | None:
         stamp = timestamp(waiting.time)
-        entries = [{"ledgerIndex": found.index, **found.fields()} for found in self._client.find(id=request)]
-        labels = [entry for entry in entries if entry["type"] == "label"]
-        predictions = [entry for entry in entries if entry["type"] == "prediction"]
+        labels, _, predictions = self._entries(request)
         if not any(label["time"] == stamp for label in labels) or not predictions:
             return None
         first, recorded = self._chunk(labels[0])
@@ -89,28 +108,70 @@ class CrossReplicaLabelResolver:
             return Settled(request, [], self._repetition(recorded.get(labels[0]["frame"]), waiting))
         if joined:
             return Settled(request, [])
-        prediction = predictions[-1]
+        return self._placed(Settled(request, []), predictions[-1])
+
+    def _settle_correction(self, request: str, correction: Correction) -> Settled | None:
+        """Whether ours counts: of all that the ledger has, in its order, each must name the label that counts then."""
+        stamp = timestamp(correction.now.time)
+        labels, corrections, predictions = self._entries(request)
+        if not labels or not predictions or not any(entry["time"] == stamp for entry in corrections):
+            return None
+        counts: Waiting | None = None
+        for entry in [labels[0], *corrections]:
+            identity, frames = self._chunk(entry)
+            said = self._said(frames.get(entry["frame"]))
+            mine = said == correction and self._folded(identity) is not None
+            if isinstance(said, Correction):
+                taken = counts is not None and said.was.says(counts.truths, counts.places)
+                if mine and not taken:
+                    same = counts is not None and said.now.says(counts.truths, counts.places)
+                    return Settled(request, [], "repeated" if same else "contradicting", correction=True)
+                counts = said.now if taken else counts
+            elif said is not None:
+                counts = said
+            if mine:
+                return self._placed(Settled(request, [], correction=True), predictions[-1])
+        return None
+
+    def _said(self, frame: Frame | None) -> Waiting | Correction | None:
+        """What a label event says; None: it can't be read."""
+        if isinstance(frame, EventRecord):
+            with suppress(ValueError, msgspec.DecodeError):
+                return self._fold.label_of(frame)
+        return None
+
+    def _entries(self, request: str) -> tuple[list[Entry], list[Entry], list[Entry]]:
+        """A request's labels, their corrections and its predictions, in the ledger's order."""
+        entries = [{"ledgerIndex": found.index, **found.fields()} for found in self._client.find(id=request)]
+        labels = [entry for entry in entries if entry["type"] == "label"]
+        return (
+            [entry for entry in labels if not entry.get("summary", {}).get("correct")],
+            [entry for entry in labels if entry.get("summary", {}).get("correct")],
+            [entry for entry in entries if entry["type"] == "prediction"],
+        )
+
+    def _placed(self, settled: Settled, prediction: Entry) -> Settled | None:
+        """With the rows of the prediction; None: it is still to be folded."""
         if self._fold.revision and prediction.get("revision", "") != self._fold.revision:
-            return Settled(request, [], "otherRevision")
+            return settled._replace(dropped="otherRevision")
         identity, frames = self._chunk(prediction)
         place = self._folded(identity)
         if place is not None and prediction["frame"] >= place:
             return None  # ours, and still to be folded
         frame = frames[prediction["frame"]]
         if not isinstance(frame, PredictionFrame):
-            return Settled(request, [])  # it was about somebody who is erased: there is nothing to join
+            return settled  # it was about somebody who is erased: there is nothing to join
         if state_of(frame) == "started":
             return None  # its completion is still to come
-        return Settled(request, self._fold.rows_of(frame, prediction["index"]))
+        return settled._replace(rows=self._fold.rows_of(frame, prediction["index"]))
 
     def _repetition(self, first: Frame | None, label: Waiting) -> Literal["repeated", "contradicting"]:
         """Whether a label says what the request's ``first`` one says."""
-        if isinstance(first, EventRecord):
-            with suppress(ValueError, msgspec.DecodeError):
-                return "repeated" if self._fold.truth_of(first).numbers == label.truths else "contradicting"
-        return "repeated"
+        said = self._said(first)
+        same = not isinstance(said, Waiting) or label.says(said.truths, said.places)
+        return "repeated" if same else "contradicting"
 
-    def _chunk(self, entry: Mapping[str, Any]) -> tuple[str, dict[int, Frame]]:
+    def _chunk(self, entry: Entry) -> tuple[str, dict[int, Frame]]:
         blob = str(entry["blob"])
         chunk = self._chunks.get(blob)
         if chunk is None:

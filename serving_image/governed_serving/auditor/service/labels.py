@@ -3,7 +3,9 @@
 The last requests are remembered in blocks, one per journal frame: an id costs one dictionary entry. A label may also
 come before its prediction was folded, or its prediction may be another replica's; it then waits. Both memories are
 bounded, and what falls out of them is counted. The first label of a request counts: a verdict that holds at any time
-can't rest on labels that were chosen after it was seen. The same label again is a repetition, another contradicts.
+can't rest on labels that were chosen after it was seen. The same label again is a repetition, another contradicts,
+unless it says that it is a correction: it names the label that it replaces, and counts if the prediction has that one.
+Corrections whose label isn't known here, or that another replica may have corrected as well, wait for the ledger.
 """
 
 from bisect import bisect_right
@@ -20,8 +22,10 @@ from governed_serving.fairness.counts.cells import CodedColumn, Key
 from governed_serving.fairness.counts.coverage import is_covered
 from governed_serving.fairness.counts.windows import Joined
 
-__all__ = ["REPETITIONS", "Block", "LabelJoin", "Read", "Row", "Told", "Waiting"]
+__all__ = ["REPETITIONS", "Amended", "Block", "Correction", "LabelJoin", "Read", "Row", "Told", "Waiting"]
 
+CORRECTIONS_EACH = 16
+"""Corrections of one request that wait at once."""
 REPETITIONS = ("repeated", "contradicting")
 """Why a label that isn't its request's first is dropped: it is the same, or another."""
 
@@ -67,19 +71,40 @@ class Waiting(msgspec.Struct, array_like=True):
             for row, label, truth, place in zip(rows, self.labels, self.truths, places, strict=True)
         ]
 
+    def says(self, truths: Sequence[float], places: Sequence[int]) -> bool:
+        """Whether a label says the same; ``places``: empty where they weren't kept."""
+        alike = not (places and self.places) or [*places] == self.places
+        return [*truths] == self.truths and alike
+
+
+class Correction(msgspec.Struct, array_like=True):
+    """A label that is to take the place of another."""
+
+    was: Waiting
+    now: Waiting
+
+
+class Amended(NamedTuple):
+    """A row with the label that it had, and with the one that it has."""
+
+    before: Joined
+    after: Joined
+
 
 class Told(NamedTuple):
-    """What is known of a request: how many rows it has (None: its prediction isn't known yet), and the truths of its
-    first label (None: it has none, or they aren't known)."""
+    """What is known of a request: how many rows it has (None: its prediction isn't known yet), the truths of its label
+    and places of its classes (None: it has none, or they aren't known), and whether it has one."""
 
     rows: int | None
     truths: list[float] | None
+    places: list[int] = []
+    labelled: bool = True
 
 
 class Block(msgspec.Struct):
     """The requests of one frame: ``first`` is the number of the first one, ``starts`` (requests + 1) their rows;
-    ``truths`` float64 of each row, NaN without a label (empty: of an earlier version); ``held`` as many bytes of each
-    row as of any other."""
+    ``truths`` float64 of each row, NaN without a label (empty: of an earlier version), ``places`` int32 of its class
+    (empty: not kept); ``held`` as many bytes of each row as of any other."""
 
     first: int
     ids: list[str]
@@ -92,6 +117,7 @@ class Block(msgspec.Struct):
     labelled: bytearray
     truths: bytearray = msgspec.field(default_factory=bytearray)
     held: bytes = b""
+    places: bytearray = msgspec.field(default_factory=bytearray)
 
     def span(self, request: int) -> tuple[int, int]:
         """First row of a request, and the one after its last."""
@@ -103,14 +129,19 @@ class Block(msgspec.Struct):
         start, end = self.span(request)
         truths = np.frombuffer(self.truths[8 * start : 8 * end], np.float64).tolist()
         known = bool(self.labelled[request]) and bool(truths) and not any(map(isnan, truths))
-        return Told(end - start, truths if known else None)
+        places = np.frombuffer(self.places[4 * start : 4 * end], np.int32).tolist()
+        return Told(end - start, truths if known else None, places, bool(self.labelled[request]))
 
-    def note(self, request: int, truths: Sequence[float]) -> None:
+    def note(self, request: int, truths: Sequence[float], places: Sequence[int] = ()) -> None:
         """A request has its label; ``truths``: NaN where they aren't known."""
         self.labelled[request] = 1
+        start, end = self.span(request)
         if self.truths:
-            start, end = self.span(request)
             self.truths[8 * start : 8 * end] = np.array(truths, np.float64).tobytes()
+        if places and not self.places:
+            self.places = bytearray(np.full(len(self.outcome), -1, np.int32).tobytes())
+        if self.places:
+            self.places[4 * start : 4 * end] = np.array(places or [-1] * (end - start), np.int32).tobytes()
 
     def rows(self, request: int) -> list[Row]:
         """The rows of a request."""
@@ -137,6 +168,8 @@ class LabelJoin:
     def __init__(self, capacity: int = 200_000):
         self.capacity = capacity
         self.joined = 0
+        self.corrected = 0
+        """Rows whose label was replaced, each time."""
         reasons = ("evicted", *REPETITIONS, "rowsDiffer", "otherRevision", "unreadable")
         self.dropped = dict.fromkeys(reasons, 0)
         """Labels dropped (no matching prediction, or none that can be told from), by reason."""
@@ -150,6 +183,8 @@ class LabelJoin:
         """There are other replicas, where the same label may have been posted before: what is joined is to be
         confirmed."""
         self._doubtful: OrderedDict[str, Waiting] = OrderedDict()
+        self._corrections: OrderedDict[str, list[Correction]] = OrderedDict()
+        self._amended: list[Amended] = []
 
     def remember(self, ids: Sequence[str], rows: NDArray[np.int32], axes: Sequence[str], read: Read) -> list[Joined]:
         """A frame was folded; returns the rows whose labels were waiting for it. ``rows``: of each request."""
@@ -194,7 +229,7 @@ class LabelJoin:
         number = self._numbers.get(request)
         if number is None:
             if (before := self._early.get(request)) is not None:
-                self._again(label, before.truths)
+                self._again(label, Told(None, before.truths, before.places))
                 return []
             self._early[request] = label
             if len(self._early) > self.capacity:
@@ -204,30 +239,96 @@ class LabelJoin:
         block = self._block_of(number)
         place = number - block.first
         if block.labelled[place]:
-            self._again(label, block.told(place).truths)
+            self._again(label, block.told(place))
             return []
         rows = label.joined(block.rows(place))
         if not rows:
             self.dropped["rowsDiffer"] += 1
             return []
-        block.note(place, label.truths)
+        block.note(place, label.truths, label.places)
         self.joined += len(rows)
         if self.doubt:
             self._doubtful[request] = label
             if len(self._doubtful) > self.capacity:
                 self._doubtful.popitem(last=False)
+        elif (waiting := self._corrections.pop(request, None)) is not None:
+            for correction in waiting:
+                self._correct(block, place, correction)
         return rows
 
-    def _again(self, label: Waiting, first: list[float] | None) -> None:
-        """``first``: truths of the label that counts; None: not known."""
-        self.dropped["repeated" if first in (None, label.truths) else "contradicting"] += 1
+    def _again(self, label: Waiting, counts: Told) -> None:
+        """``counts``: what the label says that counts."""
+        same = counts.truths is None or label.says(counts.truths, counts.places)
+        self.dropped["repeated" if same else "contradicting"] += 1
+
+    def correct(self, request: str, correction: Correction) -> None:
+        """Another label takes the place of the one that counts; :meth:`amended` has the rows that it changes now."""
+        number = self._numbers.get(request)
+        if number is not None and not self.is_doubtful(request):
+            block = self._block_of(number)
+            if block.told(place := number - block.first).truths is not None:
+                self._correct(block, place, correction)
+                return
+        waiting = self._corrections.setdefault(request, [])
+        waiting.append(correction)
+        if len(waiting) > CORRECTIONS_EACH:
+            waiting.pop()
+            self.dropped["evicted"] += 1
+        if len(self._corrections) > self.capacity:
+            self.dropped["evicted"] += len(self._corrections.popitem(last=False)[1])
+
+    def _correct(self, block: Block, place: int, correction: Correction) -> None:
+        told = block.told(place)
+        assert told.truths is not None, "what isn't known waits"
+        if correction.was.says(told.truths, told.places):
+            if self._amend(block.rows(place), correction):
+                block.note(place, correction.now.truths, correction.now.places)
+        else:
+            self._again(correction.now, told)
+
+    def _amend(self, rows: Sequence[Row], correction: Correction) -> bool:
+        found = [Amended(*pair) for pair in zip(correction.was.joined(rows), correction.now.joined(rows), strict=False)]
+        if not found:
+            self.dropped["rowsDiffer"] += 1
+        self.corrected += len(found)
+        self._amended += found
+        return bool(found)
+
+    def amended(self) -> list[Amended]:
+        """Rows whose labels were corrected since this was asked."""
+        found, self._amended = self._amended, []
+        return found
+
+    def is_doubtful(self, request: str) -> bool:
+        """Whether other replicas may have a label, or a correction, that comes before ours."""
+        return self.doubt or request in self._doubtful
+
+    def settle_correction(self, request: str, rows: Sequence[Row], dropped: str = "") -> None:
+        """The ledger says that the oldest waiting correction of a request counts, of ``rows``, or why it doesn't."""
+        waiting = self._corrections.get(request)
+        if not waiting:
+            return
+        correction = waiting.pop(0)
+        if not waiting:
+            del self._corrections[request]
+        if dropped:
+            self.dropped[dropped] += 1
+        elif self._amend(rows, correction) and (number := self._numbers.get(request)) is not None:
+            block = self._block_of(number)
+            block.note(number - block.first, correction.now.truths, correction.now.places)
+
+    def all_corrections(self) -> dict[str, Correction]:
+        """Of each request the oldest correction that waits, without those whose label still waits or is to be
+        confirmed: a copy."""
+        unsettled = self._early.keys() | self._doubtful.keys()
+        return {request: waiting[0] for request, waiting in self._corrections.items() if request not in unsettled}
 
     def told(self, request: str) -> Told | None:
         """What is known of a request; None: nothing."""
         number = self._numbers.get(request)
         if number is None:
             early = self._early.get(request)
-            return None if early is None else Told(None, early.truths)
+            return None if early is None else Told(None, early.truths, early.places)
         block = self._block_of(number)
         return block.told(number - block.first)
 
@@ -298,7 +399,9 @@ class LabelJoin:
             "next": self._next,
             "early": [[k, *msgspec.to_builtins(v)] for k, v in self._early.items()],
             "doubtful": [[k, *msgspec.to_builtins(v)] for k, v in self._doubtful.items()],
+            "corrections": [[k, msgspec.to_builtins(v)] for k, v in self._corrections.items()],
             "joined": self.joined,
+            "corrected": self.corrected,
             "dropped": self.dropped,
             "forgotten": self.forgotten,
         }
@@ -306,12 +409,14 @@ class LabelJoin:
     def load(self, dumped: Mapping[str, Any]) -> None:
         """Inverse of :meth:`dump`."""
         for one in dumped["blocks"]:
-            kept = {name: bytearray(one.get(name, b"")) for name in ("labelled", "truths")}
+            kept = {name: bytearray(one.get(name, b"")) for name in ("labelled", "truths", "places")}
             block = Block(**{**one, **kept})
             self._blocks.append(block)
             self._numbers.update(zip(block.ids, range(block.first, block.first + len(block.ids)), strict=True))
         self._next = dumped["next"]
         self._early.update((k, Waiting(*waiting)) for k, *waiting in dumped["early"])
         self._doubtful.update((k, Waiting(*waiting)) for k, *waiting in dumped["doubtful"])
+        self._corrections.update((k, msgspec.convert(v, list[Correction])) for k, v in dumped.get("corrections", ()))
         self.joined, self.forgotten = dumped["joined"], dumped["forgotten"]
+        self.corrected = dumped.get("corrected", 0)
         self.dropped.update(dumped["dropped"])

@@ -25,6 +25,7 @@ _GAUGES = {
     ),
     "governed_auditor_unusable_rows_total": "Rows without an output that says whether it favours",
     "governed_auditor_labels_joined_total": "Rows whose label has been joined",
+    "governed_auditor_labels_corrected_total": "Rows whose label was replaced by a correction",
     "governed_auditor_labels_waiting": "Labels whose prediction isn't known yet",
     "governed_auditor_label_memory_requests": "Requests that a label can join from memory",
     "governed_auditor_unrecorded_verdicts_total": "Verdicts that the journal had no room for",
@@ -57,7 +58,7 @@ class Metrics:
         self._gauges[_VERDICT] = verdict.labels(*self._labels)
         self._dropped = Gauge(
             "governed_auditor_labels_dropped_total",
-            "Labels dropped (no matching prediction, or not its first label), by reason",
+            "Labels dropped (no matching prediction, not its first label, or no correction of it), by reason",
             [*names, "reason"],
             registry=self.registry,
         )

@@ -287,6 +287,7 @@ class Service:
             "auditor_records_total": tail.records,
             "auditor_unusable_rows_total": fold.unusable,
             "auditor_labels_joined_total": fold.labels.joined,
+            "auditor_labels_corrected_total": fold.labels.corrected,
             "auditor_labels_waiting": fold.labels.waiting,
             "auditor_label_memory_requests": fold.labels.remembered,
             "auditor_bias_verdict": _CODES[verdict.verdict],

@@ -1,7 +1,6 @@
 """Where people come in: acknowledging an alarm, contesting a single decision, deciding what was contested. Each leaves
 an entry in the ledger."""
 
-import unicodedata
 from dataclasses import dataclass
 from typing import Any, Literal, TypedDict, TypeVar
 
@@ -13,6 +12,7 @@ from governed_serving.auditor.service.contests import REVIEW
 from governed_serving.auditor.service.decision_review import SWAPPED_WORDS, DecisionReview
 from governed_serving.auditor.service.errors import NotFound, Unavailable, Unusable
 from governed_serving.auditor.service.state import AuditState, Subject
+from governed_serving.auditor.service.texts import text_fault
 from governed_serving.crypto import Subjects
 from governed_serving.decoding import decode_json
 from governed_serving.records import EventRecord, timestamp
@@ -22,7 +22,6 @@ __all__ = ["OUTCOMES", "Decision", "Reviewing", "acknowledgement", "contest", "p
 T = TypeVar("T", bound=msgspec.Struct)
 MAX_BY = 256
 MAX_REASON = 4096
-_LINES = frozenset("\n\r\t")
 
 
 Entry = dict[str, Any]
@@ -172,10 +171,5 @@ def _fault(name: str, value: str) -> str:
     """What is wrong with one of a body's texts; "" when nothing is."""
     if name == "id" and value:
         return request_id_fault(value)
-    most = MAX_BY if name == "by" else MAX_REASON
-    if not 0 < len(value) <= most:
-        return f"expected 1 to {most} characters, found {len(value)}"
-    # Not str.isprintable: joiners and marks of direction belong to Persian, Hindi or Arabic texts.
-    allowed = _LINES if name == "reason" else frozenset[str]()
-    bad = next((c for c in value if unicodedata.category(c) == "Cc" and c not in allowed), "")
-    return f"expected text without control characters, found U+{ord(bad):04X}" if bad else ""
+    lines = name == "reason"
+    return text_fault(value, MAX_REASON if lines else MAX_BY, lines=lines)

@@ -52,9 +52,9 @@ class Tail:
         self.behind = most in counts
         return sum(counts)
 
-    def settle(self, request: str, rows: list[Row], dropped: str) -> None:
-        """See :meth:`Fold.settle`."""
-        self.fold.settle(request, rows, dropped)
+    def settle(self, request: str, rows: list[Row], dropped: str, correction: bool = False) -> None:
+        """See :meth:`Fold.settle`, :meth:`Fold.settle_correction`."""
+        (self.fold.settle_correction if correction else self.fold.settle)(request, rows, dropped)
         self._changed = True
 
     def folded(self, identity: str) -> int | None:

@@ -12,6 +12,7 @@ import msgspec
 from governed_serving.fairness.counts.cells import Cells
 from governed_serving.fairness.counts.coverage import CoverageCounts
 from governed_serving.fairness.counts.windows import Window
+from governed_serving.fairness.metrics.corrections import Corrected
 from governed_serving.fairness.metrics.roster import Roster, agreed
 from governed_serving.fairness.monitoring.alarms import Alarm
 
@@ -47,6 +48,8 @@ class Tally(msgspec.Struct, frozen=True):
     roster: Roster = Roster()
     coverage: dict[str, dict[str, list[int]]] = {}
     """:meth:`CoverageCounts.dump`."""
+    corrected: int = 0
+    """Rows whose label was replaced."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,8 @@ class Whole:
     absent: frozenset[str]
     roster: Roster
     coverage: dict[str, dict[str, list[int]]]
+    corrected: Corrected | None
+    """None: no label was."""
 
 
 def add_up(own: Tally, others: Sequence[Tally]) -> Whole:
@@ -70,15 +75,18 @@ def add_up(own: Tally, others: Sequence[Tally]) -> Whole:
     for other in others:
         window.merge(Window.load(other.window))
     cells = window.total()
+    first = window.total(first=True) if window.amended else cells
     if others:
-        for table in cells.counts.values():
+        for table in [*cells.counts.values(), *first.counts.values()]:
             table.clip(0, out=table)
+    joined, corrected = sum(t.joined for t in every), sum(t.corrected for t in every)
     return Whole(
         cells,
         sum(t.rows for t in every),
-        sum(t.joined for t in every),
+        joined,
         sum(t.unusable for t in every),
         frozenset(name for t in every for name in t.absent),
         agreed([t.roster for t in every]),
         CoverageCounts.sum_of(t.coverage for t in every),
+        Corrected(first, corrected, joined) if corrected else None,
     )

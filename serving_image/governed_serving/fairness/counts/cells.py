@@ -122,8 +122,8 @@ class Cells:
 
     def relabel(self, key: Key, outcome: int, label: int) -> bool:
         """A late label: one row of ``key`` with this outcome moves from unknown to ``label``; False when there is
-        none."""
-        cell = self.counts.get(key)
+        none. A key beyond the limit is among the others."""
+        cell = self.counts.get(key, self.counts.get((OTHER,) * len(self.axes)) if self.overflow else None)
         if cell is None or cell[outcome, UNKNOWN] <= 0:
             return False
         cell[outcome, UNKNOWN] -= 1

@@ -20,17 +20,27 @@ SHOWN, SHOWN_CHARACTERS = 10, 60
 """Classes in a message, and characters of a text that is none."""
 
 
-class PostedLabel(msgspec.Struct, frozen=True, kw_only=True):
+class PostedLabel(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What was told of a request: a value, or one per row. As JSON it is the body of a label event, validated once,
-    when it was posted."""
+    when it was posted. ``correct``: it takes the place of the label ``was``, for ``reason``."""
 
     id: str = ""
     label: Scalar | list[Scalar]
+    correct: bool = False
+    was: Scalar | list[Scalar] | None = None
+    reason: str = ""
 
     @property
     def values(self) -> list[Scalar]:
         """One per row."""
         return self.label if isinstance(self.label, list) else [self.label]
+
+    @property
+    def before(self) -> "PostedLabel":
+        """Of a correction: the label that it replaces. Raises ValueError where it names none."""
+        if self.was is None:
+            raise ValueError("expected the label that is corrected, as was")
+        return PostedLabel(id=self.id, label=self.was)
 
 
 class RowTruths(NamedTuple):

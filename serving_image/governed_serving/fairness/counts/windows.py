@@ -64,6 +64,8 @@ class Window:
         self.joined_from: int | None = None
         """The first of the minutes that the oldest bucket stands for, when it is more than one."""
         self._rows: dict[int, int] = {}
+        self._undo: dict[int, Cells] = {}
+        """What takes the labels that were corrected back to the first ones: differences, by bucket."""
 
     def bucket_of(self, times: NDArray[np.float64]) -> NDArray[np.int64]:
         """The bucket of each row; ``times`` are seconds since the epoch, shape (rows,)."""
@@ -111,16 +113,37 @@ class Window:
         cells.put(joined.key, -change if back else change)
         self._learn(cells, joined, back)
 
+    def amend(self, before: Joined, after: Joined) -> None:
+        """A row's label is corrected. The counts take the corrected one alone; that the first labels can be judged as
+        well, what would undo it is kept beside."""
+        self.correct(before, back=True)
+        self.correct(after)
+        undo = self._undo.setdefault(self._place(before.bucket), self._empty())
+        for joined, sign in ((after, -1), (before, 1)):
+            change = np.zeros((2, 3), np.int64)
+            change[joined.outcome, joined.label] = sign
+            undo.put(joined.key, change)
+            self._learn(undo, joined, back=sign < 0)
+
+    @property
+    def amended(self) -> bool:
+        """A label in the window was corrected."""
+        return bool(self._undo)
+
+    def _empty(self) -> Cells:
+        return Cells(self.axes, scored=self.scored, limits=self.limits)
+
     def _learn(self, cells: Cells, joined: Joined, back: bool) -> None:
         if cells.scores is not None and joined.score == joined.score:
             values = dict(zip(self.axes, joined.key, strict=True))
             cells.scores.learn(values, joined.score, joined.truth, back=back)
 
-    def total(self) -> Cells:
-        """Counts of the window, from its beginning on."""
-        whole = Cells(self.axes, scored=self.scored, limits=self.limits)
+    def total(self, *, first: bool = False) -> Cells:
+        """Counts of the window, from its beginning on. ``first``: as if no label had been corrected."""
+        whole = self._empty()
         begin = self._begin()
-        for bucket, cells in sorted(self.buckets.items()):
+        parts = [*self.buckets.items(), *(self._undo.items() if first else ())]
+        for bucket, cells in sorted(parts, key=lambda part: part[0]):
             if bucket >= begin:
                 whole.merge(cells)
         return whole
@@ -152,6 +175,8 @@ class Window:
         """Add another replica's window; returns self."""
         for bucket, cells in sorted(other.buckets.items()):
             self._cells(bucket, other._rows[bucket]).merge(cells)
+        for bucket, cells in sorted(other._undo.items()):
+            self._undo.setdefault(bucket, self._empty()).merge(cells)
         self.gone += other.gone
         self._slide()
         return self
@@ -163,6 +188,8 @@ class Window:
         found: dict[str, object] = {"axes": axes, "scored": scored, "samples": self.samples, "buckets": buckets}
         if self.limits is not None:
             found["limits"] = list(self.limits)
+        if self._undo:
+            found["undo"] = [[bucket, cells.dump()] for bucket, cells in sorted(self._undo.items())]
         return found if self.samples is None else {**found, "gone": self.gone, "joinedFrom": self.joined_from}
 
     @classmethod
@@ -174,6 +201,7 @@ class Window:
         for bucket, cells in dumped["buckets"]:
             window.buckets[bucket] = Cells.load(cells)
             window._rows[bucket] = window.buckets[bucket].rows
+        window._undo = {bucket: Cells.load(cells) for bucket, cells in dumped.get("undo", ())}
         window.gone, window.joined_from = dumped.get("gone", 0), dumped.get("joinedFrom")
         return window
 
@@ -187,7 +215,7 @@ class Window:
     def _cells(self, bucket: int, rows: int) -> Cells:
         cells = self.buckets.get(bucket)
         if cells is None:
-            cells = self.buckets[bucket] = Cells(self.axes, scored=self.scored, limits=self.limits)
+            cells = self.buckets[bucket] = self._empty()
             self._rows[bucket] = 0
         self._rows[bucket] += rows
         return cells
@@ -207,11 +235,14 @@ class Window:
             for bucket in order[: self._unneeded(order, left)]:
                 self.gone += self._rows.pop(bucket)
                 del self.buckets[bucket]
+                self._undo.pop(bucket, None)
                 self.joined_from = None
         while len(self.buckets) > MAX_BUCKETS:
             first, second = sorted(self.buckets)[:2]
             self.buckets[second].merge(self.buckets.pop(first))
             self._rows[second] += self._rows.pop(first)
+            if (undo := self._undo.pop(first, None)) is not None:
+                self._undo[second] = self._undo.get(second, self._empty()).merge(undo)
             self.joined_from = first if self.joined_from is None else min(first, self.joined_from)
 
     def _unneeded(self, order: Sequence[int], left: int) -> int:

@@ -22,6 +22,7 @@ from governed_api.verdict import (
     ChiSquare,
     GroupRate,
     Intersections,
+    LabelCorrections,
     LabelledShare,
     MetricFinding,
     RecordedOutcome,
@@ -34,6 +35,7 @@ from governed_serving.fairness.counts.grouping import MISSING
 from governed_serving.fairness.inference.hypotheses import chi_square
 from governed_serving.fairness.inference.intervals import Interval
 from governed_serving.fairness.metrics.calibration import calibration_curves
+from governed_serving.fairness.metrics.corrections import Corrected, corrections_of, withheld
 from governed_serving.fairness.metrics.labelled import label_shares, uneven, unseen_outcome, worst_case
 from governed_serving.fairness.metrics.measures import (
     ALL,
@@ -143,9 +145,9 @@ def _two_digits(number: float) -> int:
     return ceil(number / unit) * unit
 
 
-def judge(bias: Bias, cells: Cells, roster: Roster | None = None) -> BiasVerdict:
+def judge(bias: Bias, cells: Cells, roster: Roster | None = None, corrected: Corrected | None = None) -> BiasVerdict:
     """Verdict over ``cells``. ``roster``: who is compared, as decided earlier; None: as if these counts were seen for
-    the first time.
+    the first time. ``corrected``: labels were, see :mod:`.corrections`.
 
     One false alarm (or a false Pass) overall, at any time (of a sliding window: as :mod:`.promise` says), has
     probability ≤ 1 − level: the level is shared among the metrics of the manifest, and of each metric among its
@@ -154,16 +156,22 @@ def judge(bias: Bias, cells: Cells, roster: Roster | None = None) -> BiasVerdict
     """
     roster = enrolled(roster or Roster(), bias, cells)
     cells, gone = pooled(cells, bias, roster)
-    panels = {joint_name(axes): panel_of(cells, axes, privileged, roster) for axes, privileged in subjects_of(bias)}
+    panels = _panels(bias, cells, roster)
     tables = {a.name: cells.by(a.name) for a in bias.protected_attributes}
     samples, least = cells.rows, bias.least_samples
     metrics = _metrics(bias, cells, panels, samples >= least)
+    corrections = LabelCorrections()
+    if corrected is not None:
+        first, _ = pooled(corrected.first, bias, roster)
+        told = withheld(metrics, _metrics(bias, first, _panels(bias, first, roster), samples >= least))
+        corrections, metrics = corrections_of(corrected, metrics, told), told
     awaited = any(m.name in NEED_LABELS for m in bias.metrics)
     labels = {name: label_shares(table) for name, table in tables.items()} if awaited else {}
     verdict = BiasVerdict(
         verdict=_overall([m.verdict for m in metrics if m.judged]) if samples >= least else "Unknown",
         summary=_summary(metrics, samples, least)
         + _unlabelled(metrics, cells, labels)
+        + _corrected(corrections)
         + _cut(bias, cells)
         + _promised(bias),
         samples=samples,
@@ -178,10 +186,15 @@ def judge(bias: Bias, cells: Cells, roster: Roster | None = None) -> BiasVerdict
         attributes={name: _attribute(table) for name, table in tables.items()},
         intersections=_intersections(bias, cells),
     )
-    told: dict[str, object] = {"pooled": gone, "labels": labels, "outside_range": _outside(cells)}
-    told["calibration"] = calibration_curves(bias, cells, panels, alpha_of(bias))
-    told["slices"] = slices_of(bias, cells, roster, alpha_of(bias)) if samples >= least else None
-    return verdict.changed(**{name: value for name, value in told.items() if value})
+    more: dict[str, object] = {"pooled": gone, "labels": labels, "outside_range": _outside(cells)}
+    more["calibration"] = calibration_curves(bias, cells, panels, alpha_of(bias))
+    more["slices"] = slices_of(bias, cells, roster, alpha_of(bias)) if samples >= least else None
+    more["corrections"] = corrections if corrections.corrected else None
+    return verdict.changed(**{name: value for name, value in more.items() if value})
+
+
+def _panels(bias: Bias, cells: Cells, roster: Roster) -> dict[str, Panel]:
+    return {joint_name(axes): panel_of(cells, axes, privileged, roster) for axes, privileged in subjects_of(bias)}
 
 
 def _metrics(bias: Bias, cells: Cells, panels: Mapping[str, Panel], enough: bool) -> list[MetricFinding]:
@@ -239,6 +252,16 @@ def _unlabelled(metrics: Sequence[MetricFinding], cells: Cells, labels: Mapping[
             text += f"; labels come unevenly: {told}"
             break
     return text
+
+
+def _corrected(told: LabelCorrections) -> str:
+    if not told.corrected:
+        return ""
+    text = f"; labels corrected: {told.corrected:,} of {told.labelled:,}"
+    many = "s are" if told.withheld > 1 else " is"
+    return text + (
+        f", {told.withheld} metric{many} Unknown as the first labels show otherwise" if told.withheld else ""
+    )
 
 
 def _crossing(metric: MetricFinding) -> list[tuple[float, float]]:

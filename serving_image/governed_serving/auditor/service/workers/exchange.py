@@ -61,8 +61,8 @@ class ExchangeWorker(Worker):
         with self._state.lock:
             labels = self._state.counted.fold.labels
             labels.doubt = bool(self._replicas.tallies)
-            waiting, doubtful = labels.all_waiting(), labels.all_doubtful()
-        settled = self._resolver.look(waiting, doubtful)
+            waiting, doubtful, corrections = labels.all_waiting(), labels.all_doubtful(), labels.all_corrections()
+        settled = self._resolver.look(waiting, doubtful, corrections)
         self._state.settled.extend(settled)
         return len(settled)
 
@@ -92,11 +92,14 @@ class _Outline(NamedTuple):
 
     rows: int
     joined: int
+    corrected: int
     absent: frozenset[str]
     alarm: bool
     acknowledged_by: str
 
 
 def _outline(fold: Fold) -> _Outline:
-    alarm = fold.alarm
-    return _Outline(fold.rows, fold.labels.joined, frozenset(fold.absent), alarm.active, alarm.acknowledged_by)
+    alarm, labels = fold.alarm, fold.labels
+    return _Outline(
+        fold.rows, labels.joined, labels.corrected, frozenset(fold.absent), alarm.active, alarm.acknowledged_by
+    )

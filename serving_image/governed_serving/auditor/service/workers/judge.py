@@ -70,8 +70,12 @@ class JudgeWorker(Worker):
         return self._judge_if_changed()
 
     def _due(self) -> float:
-        labelled = self._judged[1] if self._judged else 0
-        return self._again if self._state.counted.fold.labels.joined == labelled else self._with_labels
+        labelled = self._judged[1] if self._judged else (0, 0)
+        return self._again if self._labelled() == labelled else self._with_labels
+
+    def _labelled(self) -> tuple[int, int]:
+        labels = self._state.counted.fold.labels
+        return labels.joined, labels.corrected
 
     def finish(self) -> None:
         """The last verdict, recorded with the counts that it rests on, and kept."""
@@ -80,7 +84,7 @@ class JudgeWorker(Worker):
             others = self._others() or NOBODY
             with self._state.lock:
                 own = self._state.counted.fold.tally()
-            self._record(self._recorded.outline, add_up(own, others.tallies).cells.dump())
+            self._record(self._recorded.outline, _counts(add_up(own, others.tallies)))
         with self._state.lock:
             self._state.counted.save()
 
@@ -90,12 +94,12 @@ class JudgeWorker(Worker):
             return 0
         with self._state.lock:
             fold = self._state.counted.fold
-            counted = (fold.rows, fold.labels.joined, fold.alarm.acknowledged_by, others.sources)
+            counted = (fold.rows, self._labelled(), fold.alarm.acknowledged_by, others.sources)
             if counted == self._judged and not self._is_to_be_said_again():
                 return 0
             own = fold.tally()
         if counted == self._judged:
-            self._record(self._recorded.outline, add_up(own, others.tallies).cells.dump())
+            self._record(self._recorded.outline, _counts(add_up(own, others.tallies)))
             return 1
         began = self._monotonic()
         self._judge(own, others)
@@ -124,7 +128,7 @@ class JudgeWorker(Worker):
         roster = enrolled(whole.roster, bias, whole.cells, now)
         with self._state.lock:
             self._state.counted.fold.roster = roster
-        judged, counts = judge(bias, whole.cells, roster), whole.cells.dump()
+        judged, counts = judge(bias, whole.cells, roster, whole.corrected), _counts(whole)
         if bands := self._state.counted.fold.bands:
             judged = judged.changed(bands=bands)
         if (promised := self._state.counted.fold.promised) is not None:
@@ -166,6 +170,16 @@ class JudgeWorker(Worker):
             EventRecord("verdict", name, subject.model, subject.revision, now, body, summary)
         ):
             self._recorded = _Recorded(outline, now, verdict.evidence)
+
+
+def _counts(whole: Whole) -> dict[str, object]:
+    """All that the verdict is a function of, beside the manifest: plain data. With corrected labels also as if none
+    had been."""
+    counts = whole.cells.dump()
+    if whole.corrected is None:
+        return counts
+    first, rows, labelled = whole.corrected
+    return {**counts, "first": first.dump(), "corrected": [rows, labelled]}
 
 
 def _window(bias: Bias, rows: int, folded: int) -> CountedWindow:
