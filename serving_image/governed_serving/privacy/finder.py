@@ -14,7 +14,7 @@ from typing import NamedTuple
 import re2
 
 from governed_serving.privacy.folding import CONTROLS, JOINERS, PUNCTUATION, fold, fold_table, offsets
-from governed_serving.privacy.recognisers import ADDRESS, EMAIL, ENTITIES, PROVINCES, RECOGNISERS, Recogniser
+from governed_serving.privacy.recognisers import ADDRESS, EMAIL, ENTITIES, IP, PROVINCES, RECOGNISERS, Recogniser
 
 __all__ = ["Finder", "Finding", "Hook"]
 
@@ -53,6 +53,10 @@ _JOINED = frozenset(b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuv
 _DIGITS = b"0123456789"
 _LONGEST = 400
 _STRIP = str.maketrans("", "", " -().+·•")
+_VERSION = re.compile(
+    rb"(?:[A-Za-z]/|(?i:version|release|build|windows)[ =:]{1,2}|\xe7\x89\x88\xe6\x9c\xac[^0-9A-Za-z]{0,6})\Z"
+)
+"""Behind such words four numbers are a version (the last is \u7248\u672c)."""
 _SEPARATOR = re.compile(rb"[ -]")
 _CONTROL = re.compile(b"[" + re.escape(CONTROLS) + b"]")
 
@@ -196,7 +200,8 @@ class Finder:
         region = data[low:high].rstrip(b".'%-")
         taken = self._token(region) if region.isalnum() else self._search(region)
         for entity, first, last in taken:
-            spans.append(Span(entity, low + first, low + last))
+            if b"." not in region or entity != IP or not _VERSION.search(data, max(0, low + first - 12), low + first):
+                spans.append(Span(entity, low + first, low + last))
         return high
 
     def _token(self, region: bytes) -> list[Span]:

@@ -25,8 +25,9 @@ from typing import NamedTuple
 
 from governed_serving.privacy import validators
 
-__all__ = ["ADDRESS", "EMAIL", "ENTITIES", "PROVINCES", "RECOGNISERS", "Recogniser"]
+__all__ = ["ADDRESS", "EMAIL", "ENTITIES", "IP", "PROVINCES", "RECOGNISERS", "Recogniser"]
 
+IP = "IP_ADDRESS"
 PROVINCES = "京津沪渝冀豫云辽黑湘皖鲁新苏浙赣鄂桂甘晋蒙陕吉闽贵粤青藏川宁琼"
 
 
@@ -45,9 +46,14 @@ class Recogniser(NamedTuple):
     bare: float = 0
 
 
+_BEFORE, _BEHIND = r"(?<![0-9]\.)", r"(?!\.[0-9])"
+"""No fraction: 0.4111111111111111 is no card. A comma parts columns as often as thousands, which are three digits."""
+
+
 def _whole(body: str) -> re.Pattern[bytes]:
-    """Never inside a longer token: ASCII letters, digits and ``_`` go on a token, Chinese characters don't."""
-    return re.compile(rf"(?<![0-9A-Za-z_])(?:{body})(?![0-9A-Za-z_])".encode())
+    """Never inside a longer token: ASCII letters, digits and ``_`` go on a token, Chinese characters don't; nor in a
+    number that goes on behind a point."""
+    return re.compile(rf"(?<![0-9A-Za-z_]){_BEFORE}(?:{body})(?![0-9A-Za-z_]){_BEHIND}".encode())
 
 
 _CODE = "[0-9A-HJ-NPQRTUWXYa-hj-npqrtuwxy]"
@@ -59,13 +65,13 @@ _PLATE_BODY = "[0-9A-HJ-NP-Z]"
 # In order: a number that several could claim belongs to the first whose check holds.
 RECOGNISERS: tuple[Recogniser, ...] = (
     Recogniser("CN_PLATE", "plate", re.compile(rf"(?:{'|'.join(PROVINCES)})[A-HJ-NP-Z](?:[ .-]|·|•)?(?:{_PLATE_BODY}{{5,6}}|{_PLATE_BODY}{{4}}(?:学|挂|警|港|澳|领|使))(?![0-9A-Za-z_])".encode()), validators.plate),  # noqa: E501
-    Recogniser("IP_ADDRESS", ".", re.compile(rf"(?<![0-9A-Za-z_.])(?:{_OCTET}\.){{3}}{_OCTET}(?![0-9A-Za-z_]|\.[0-9])".encode())),  # noqa: E501
-    Recogniser("IP_ADDRESS", ":", re.compile(rb"(?<![0-9A-Za-z_:.])[0-9A-Fa-f:]{2,39}(?:(?:[0-9]{1,3}\.){3}[0-9]{1,3})?(?![0-9A-Za-z_:])"), validators.ipv6),  # noqa: E501
+    Recogniser(IP, ".", re.compile(rf"(?<![0-9A-Za-z_.])(?:{_OCTET}\.){{3}}{_OCTET}(?![0-9A-Za-z_]|\.[0-9])".encode())),
+    Recogniser(IP, ":", re.compile(rb"(?<![0-9A-Za-z_:.])[0-9A-Fa-f:]{2,39}(?:(?:[0-9]{1,3}\.){3}[0-9]{1,3})?(?![0-9A-Za-z_:])"), validators.ipv6),  # noqa: E501
     Recogniser("CN_RESIDENT_ID", "#", _whole(r"[1-9][0-9]{5}[ -]?[0-9]{8}[ -]?[0-9]{3}[0-9Xx]|[1-9][0-9]{14}"), validators.resident_id, digits=15, bare=15),  # noqa: E501
     Recogniser("CN_CREDIT_CODE", "#", _whole(rf"{_CODE}{{2}}[0-9]{{6}}{_CODE}{{10}}"), validators.credit_code, digits=6, bare=18),  # noqa: E501
     Recogniser("IBAN", "#", _whole(r"[A-Z]{2}[0-9]{2}(?: ?[0-9A-Z]{4}){2,7}(?: ?[0-9A-Z]{1,3})?"), validators.iban, digits=7, bare=inf),  # noqa: E501
     Recogniser("BANK_CARD", "#", _whole(r"[2-6][0-9]{3}(?:[ -]?[0-9]{4}){3}(?:[ -]?[0-9]{1,3})?|3[0-9]{3}[ -]?[0-9]{6}[ -]?[0-9]{4,5}|[2-6][0-9]{12,18}"), validators.payment_card, digits=13, bare=13),  # noqa: E501
-    Recogniser("PHONE_NUMBER", "#", re.compile(rf"(?<![0-9A-Za-z_+])(?:(?:\(?(?:\+|00)86\)?[ -]?|86[ -]?)?(?:{_MOBILE})|(?:(?:\+|00)86[ -]?)?(?:{_LANDLINE})(?:-[0-9]{{1,6}})?|[48]00[ -]?[0-9]{{3}}[ -]?[0-9]{{4}}|(?:\+?1[ .-])?(?:\([2-9][0-9]{{2}}\) ?|[2-9][0-9]{{2}}[.-])[2-9][0-9]{{2}}[ .-][0-9]{{4}}|\+[1-9][0-9]{{0,2}}(?:[ -]?\(?[0-9]{{1,5}}\)?){{2,6}})(?![0-9A-Za-z_])".encode()), lambda v: 7 <= len(v) <= 20, digits=7, bare=10),  # noqa: E501
+    Recogniser("PHONE_NUMBER", "#", re.compile(rf"(?<![0-9A-Za-z_+]){_BEFORE}(?:(?:\(?(?:\+|00)86\)?[ -]?|86[ -]?)?(?:{_MOBILE})|(?:(?:\+|00)86[ -]?)?(?:{_LANDLINE})(?:-[0-9]{{1,6}})?|[48]00[ -]?[0-9]{{3}}[ -]?[0-9]{{4}}|(?:\+?1[ .-])?(?:\([2-9][0-9]{{2}}\) ?|[2-9][0-9]{{2}}[.-])[2-9][0-9]{{2}}[ .-][0-9]{{4}}|\+[1-9][0-9]{{0,2}}(?:[ -]?\(?[0-9]{{1,5}}\)?){{2,6}})(?![0-9A-Za-z_]){_BEHIND}".encode()), lambda v: 7 <= len(v) <= 20, digits=7, bare=10),  # noqa: E501
     Recogniser("CN_PASSPORT", "#", _whole(r"[EGDSPegdsp][0-9]{8}|[Ee][A-HJ-NP-Za-hj-np-z][0-9]{7}"), digits=7, bare=inf),  # noqa: E501
     Recogniser("US_SSN", "#", _whole(r"[0-9]{3}([ -])[0-9]{2}\1[0-9]{4}"), validators.ssn, digits=9, bare=9),
 )  # fmt: skip

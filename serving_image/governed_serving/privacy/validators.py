@@ -12,6 +12,23 @@ _ID_CHECKS = "10X98765432"
 _CODE_ALPHABET = {c: i for i, c in enumerate("0123456789ABCDEFGHJKLMNPQRTUWXY")}
 _CODE_WEIGHTS = tuple(pow(3, i, 31) for i in range(17))
 _DOUBLED = bytes.maketrans(b"0123456789", bytes(sum(divmod(2 * d, 10)) for d in range(10)))
+_PROVINCES = frozenset(
+    map(
+        str,
+        (
+            *range(11, 16),
+            *range(21, 24),
+            *range(31, 38),
+            *range(41, 47),
+            *range(50, 55),
+            *range(61, 66),
+            71,
+            *range(81, 84),
+        ),
+    )
+)
+"""GB/T 2260; 83: residence permits of those from Taiwan."""
+_DEPARTMENTS = frozenset("123456789ANY")
 # Lengths of the ISO 13616 registry; countries that aren't listed are judged by the check digits alone.
 _IBAN_LENGTHS = {
     **{
@@ -61,11 +78,13 @@ _IBAN_LENGTHS = {
 
 
 def resident_id(value: str) -> bool:
-    """GB 11643-1999: 18 characters, birthday (4.2), check character by ISO 7064 MOD 11-2 (4.4); or 15 digits of before
-    1999."""
+    """GB 11643-1999: 18 characters, province (GB/T 2260), birthday (4.2), check character by
+    ISO 7064 MOD 11-2 (4.4); or 15 digits of before 1999."""
+    if value[:2] not in _PROVINCES:
+        return False
     if len(value) == 15:
-        return value[0] != "0" and _birthday("19" + value[6:12])
-    if value[0] == "0" or not _birthday(value[6:14]):
+        return _birthday("19" + value[6:12])
+    if not _birthday(value[6:14]):
         return False
     total = sum(map(mul, _ID_WEIGHTS, value.encode())) - 48 * sum(_ID_WEIGHTS)
     return _ID_CHECKS[total % 11] == value[17].upper()
@@ -80,15 +99,33 @@ def luhn(value: str) -> bool:
 
 
 def payment_card(value: str) -> bool:
-    """13 to 19 digits of a card issuer's range (ISO/IEC 7812-1: banking and financial 3 to 6, Mastercard's 2221–2720),
-    by Luhn."""
-    issuer = value[0] in "3456" or "2221" <= value[:4] <= "2720"
-    return issuer and len(set(value)) > 1 and luhn(value)
+    """13 to 19 digits of a card issuer's range and length (ISO/IEC 7812-1: banking and financial 3 to 6, Mastercard's
+    2221–2720), by Luhn. Of 13 digits none that is an EAN as well."""
+    length, first = len(value), value[:2]
+    if first == "62" or first in ("50", *map(str, range(56, 70))):  # UnionPay, Maestro, Discover
+        issued = length >= (13 if first == "62" else 16)
+    elif value[0] == "4":
+        issued = length in (13, 16, 19)
+    elif value[0] == "5" or "2221" <= value[:4] <= "2720":
+        issued = length == 16
+    elif first in ("34", "37"):
+        issued = length == 15
+    else:
+        issued = (first in ("30", "36", "38", "39") and length in (14, 16, 19)) or (first == "35" and length >= 16)
+    return issued and len(set(value)) > 1 and luhn(value) and not (length == 13 and _ean(value))
+
+
+def _ean(value: str) -> bool:
+    """GS1 General Specifications, 7.9: product codes of 13 digits."""
+    return sum(int(digit) * (3 if place % 2 else 1) for place, digit in enumerate(value)) % 10 == 0
 
 
 def credit_code(value: str) -> bool:
-    """GB 32100-2015, 4.6: unified social credit code, weights 3^i mod 31, check character C18 = 31 − (sum mod 31)."""
+    """GB 32100-2015, 4.6: unified social credit code, weights 3^i mod 31, check character C18 = 31 − (sum mod 31).
+    Its first character is that of an authority (4.2), its third to eighth a region (GB/T 2260; 100000: national)."""
     value = value.upper()
+    if value[0] not in _DEPARTMENTS or value[2:4] not in _PROVINCES | {"10"}:
+        return False
     total = sum(w * _CODE_ALPHABET[c] for w, c in zip(_CODE_WEIGHTS, value, strict=False))
     return _CODE_ALPHABET[value[17]] == (31 - total % 31) % 31
 

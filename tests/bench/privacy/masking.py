@@ -6,9 +6,11 @@ import re
 import subprocess
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+from benign import documents
 from corpus import KINDS, corpus
 from splits import sentences, split_leaks
 
@@ -70,10 +72,12 @@ def main() -> None:
         "--presidio-python", default="", help="interpreter of an environment that has presidio-analyzer"
     )
     parser.add_argument("--splits", type=int, default=1000, help="texts that are cut at every place; 0: none")
+    parser.add_argument("--benign", type=int, default=10_000, help="documents without personal data")
     parser.add_argument("--smoke", action="store_true", help="seconds, to see that it runs: its numbers mean nothing")
     given = parser.parse_args()
     if given.smoke:
         given.megabytes, given.splits = 0.05, min(given.splits, 20)
+        given.benign = min(given.benign, 100)
     finder, act = Finder(sorted(KINDS)), masker(Masking(entities=sorted(KINDS)))
     for density in (400, 4_000):
         texts, planted = corpus(given.megabytes, density)
@@ -96,6 +100,23 @@ def main() -> None:
             print(f"{name:<58}{speed:>12.1f}{found:>8}{found / of:>12.1%}")
     if given.splits:
         report_splits(given.splits)
+    report_benign(given.benign)
+
+
+def report_benign(count: int) -> None:
+    """The share of documents without personal data that masking changes."""
+    finder, seen, changed = Finder(), Counter[str](), Counter[str]()
+    blamed: dict[str, Counter[str]] = {}
+    for kind, text in documents(count, seed=1):
+        seen[kind] += 1
+        if findings := finder.find(text):
+            changed[kind] += 1
+            blamed.setdefault(kind, Counter()).update(finding.entity for finding in findings)
+    print(f"\n{count} documents without personal data          changed   by")
+    for kind in sorted(seen):
+        by = ", ".join(f"{entity} {times}" for entity, times in blamed.get(kind, Counter()).most_common())
+        print(f"ours, {kind:<38}{changed[kind] / seen[kind]:>12.2%}   {by}")
+    print(f"{'ours, all':<44}{changed.total() / seen.total():>12.2%}")
 
 
 def report_splits(count: int) -> None:

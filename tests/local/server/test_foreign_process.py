@@ -28,14 +28,16 @@ class Runtime(BaseHTTPRequestHandler):
         self.seen.append(message)
         if not message.get("stream"):
             self._reply(
-                json.dumps({"choices": [{"message": {"content": "hello"}}], "usage": {"total_tokens": 4}}).encode()
+                json.dumps(
+                    {"choices": [{"message": {"content": "hello 13812345678"}}], "usage": {"total_tokens": 4}}
+                ).encode()
             )
             return
         self.send_response(200)
         self.send_header("content-type", "text/event-stream")
         self.send_header("connection", "close")
         self.end_headers()
-        for text in ("hel", "lo"):
+        for text in ("hello 138", "12345678"):
             self.wfile.write(b"data: " + json.dumps({"choices": [{"delta": {"content": text}}]}).encode() + b"\n\n")
             self.wfile.flush()
         self.wfile.write(b"data: [DONE]\n\n")
@@ -84,10 +86,14 @@ def test_chat_is_masked_streamed_and_recorded(start: Callable[..., Server], tmp_
         foreign = server.http.post("/v2/models/credit/infer", json={"inputs": []})
         metrics = server.http.get("/metrics").text
         assert server.stop() == 0
-    assert whole.json()["choices"][0]["message"]["content"] == "hello"
+    assert whole.json()["choices"][0]["message"]["content"] == "hello <PHONE_NUMBER>"
     assert streamed.headers["content-type"].startswith("text/event-stream")
     events = [line for line in streamed.text.split("\n\n") if line]
-    assert [json.loads(e[6:])["choices"][0]["delta"]["content"] for e in events[:-1]] == ["hel", "lo"]
+    assert [json.loads(e[6:])["choices"][0]["delta"]["content"] for e in events[:-1]] == [
+        "hello ",
+        "",
+        "<PHONE_NUMBER>",
+    ]
     assert events[-1] == "data: [DONE]"
     assert [m["messages"][0]["content"] for m in Runtime.seen] == ["call <PHONE_NUMBER>"] * 2
     assert foreign.status_code == 404
@@ -105,9 +111,9 @@ def test_chat_is_masked_streamed_and_recorded(start: Callable[..., Server], tmp_
     first, second = whole.headers["x-request-id"], streamed.headers["x-request-id"]
     assert states == [
         (first, "started", ""),
-        (first, "complete", "hello"),
+        (first, "complete", "hello <PHONE_NUMBER>"),
         (second, "started", ""),
-        (second, "complete", "hello"),
+        (second, "complete", "hello <PHONE_NUMBER>"),
     ]
 
 
