@@ -68,6 +68,8 @@ _NOT_AGAIN = frozenset(
 
 State = Literal["", "started", "complete", "cut"]
 Search = Callable[[str], bool]
+Choice = Mapping[str, Any]
+"""Of an answer or a chunk, as the runtime shaped it."""
 
 
 class PatternRefused(ValueError):
@@ -92,11 +94,11 @@ def searcher(pattern: str) -> Search:
 _REASONING = ("reasoning_content", "reasoning")
 
 
-def choice_texts(choice: Mapping[str, Any], *, reasoning: bool = True) -> Iterator[tuple[str, str]]:
+def choice_texts(choice: Choice, *, reasoning: bool = True) -> Iterator[tuple[str, str]]:
     """(field, text) of what was generated in a choice of an answer or of a chunk, with the ``reasoning`` beside the
     answer or without."""
     message = choice.get("delta") or choice.get("message") or {}
-    found: list[tuple[str, Any]] = [("text", choice.get("text")), ("content", message.get("content"))]
+    found: list[tuple[str, object]] = [("text", choice.get("text")), ("content", message.get("content"))]
     found += [(field, message.get(field)) for field in _REASONING if reasoning]
     found.append(("refusal", message.get("refusal")))
     for place, call in enumerate(message.get("tool_calls") or []):
@@ -105,7 +107,7 @@ def choice_texts(choice: Mapping[str, Any], *, reasoning: bool = True) -> Iterat
     return ((field, text) for field, text in found if isinstance(text, str) and text)
 
 
-def choice_text(choice: Mapping[str, Any], *, reasoning: bool = True) -> str:
+def choice_text(choice: Choice, *, reasoning: bool = True) -> str:
     """All of :func:`choice_texts`."""
     return "".join(text for _, text in choice_texts(choice, reasoning=reasoning))
 

@@ -16,7 +16,7 @@ def _floats(rng: Rng) -> str:
 
 def _table(rng: Rng) -> str:
     rows = [
-        {"id": rng.getrandbits(20), "score": rng.random(), "price": round(9e3 * rng.random(), 2), "n": rng.getrandbits(29)}
+        {"id": rng.getrandbits(30), "score": rng.random(), "price": round(9 * rng.random(), 2), "n": rng.getrandbits(9)}
         for _ in range(rng.randint(3, 12))
     ]  # fmt: skip
     return json.dumps(rows)
