@@ -82,9 +82,10 @@ class ExplainerClient:
         except httpx.ConnectTimeout as error:
             raise ExplainerAway(f"explainer at {url}: expected a connection, found none; {kept}retry later") from error
         except httpx.TimeoutException as error:
-            raise ExplainerAway(
+            raise ExplanationRefused(
                 f"explainer at {url}: expected an answer within {self._timeout:g} s, found none; {kept}lower "
-                "max_evaluations or set budget_ms"
+                "max_evaluations, set budget_ms, or ask for it as a job",
+                "unanswered",
             ) from error
         except httpx.HTTPError as error:
             raise ExplainerAway(

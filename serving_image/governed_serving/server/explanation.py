@@ -26,7 +26,10 @@ __all__ = [
 ReportKind = Literal["importances", "quality", "overview"]
 """Global importances and quality of the explanations given; the model as a whole."""
 
-Reason = Literal["invalid", "unknown", "too-large", "overloaded", "failed", "misbehaved", "unavailable", "out-of-time"]
+Reason = Literal[
+    "invalid", "unknown", "too-large", "overloaded", "failed", "misbehaved", "unavailable", "out-of-time", "unanswered"
+]
+"""out-of-time: the budget that was asked for is over; unanswered: ours is, the explainer says nothing."""
 
 _STATUS: dict[Reason, int] = {
     "invalid": 400,
@@ -37,6 +40,7 @@ _STATUS: dict[Reason, int] = {
     "misbehaved": 502,
     "unavailable": 503,
     "out-of-time": 504,
+    "unanswered": 504,
 }
 
 

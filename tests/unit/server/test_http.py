@@ -283,6 +283,26 @@ async def test_explainer_away_is_503_naming_it() -> None:
     assert journal.called == ["e1"]
 
 
+@pytest.mark.parametrize(
+    ("fault", "status"), [(httpx.ReadTimeout, 504), (httpx.WriteTimeout, 504), (httpx.ConnectTimeout, 503)]
+)
+async def test_an_explainer_that_computes_for_too_long_is_no_explainer_that_is_away(
+    fault: type[httpx.TimeoutException], status: int
+) -> None:
+    """A client that is told 504 may ask for the explanation as a job; `governed run --once` does."""
+
+    def silent(request: httpx.Request) -> httpx.Response:
+        raise fault("silence", request=request)
+
+    made, journal = explaining(silent)
+    async with client(made) as http:
+        answer = await http.post("/v2/models/credit/explain", json=v2_body(identity="e1"))
+    assert answer.status_code == status
+    assert journal.called == ["e1"]
+    assert made.service is not None
+    assert made.service.plane.metrics.requests["explain", status] == 1
+
+
 async def test_the_explainers_own_refusal_passes() -> None:
     made, _ = explaining(lambda _: httpx.Response(400, json={"error": "parameters.method: expected shap"}))
     async with client(made) as http:
