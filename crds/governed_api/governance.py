@@ -9,6 +9,7 @@ from governed_api.quantities import Duration, Quantity
 from governed_api.resources import Resources
 from governed_api.rules import Rule
 from governed_api.storage import uri_pattern
+from governed_api.supervision import Supervision
 
 BiasAction = Literal["Alert", "BlockPromotion", "Rollback"]
 """What a failed verdict demands."""
@@ -437,6 +438,8 @@ class Governance(Part):
     """Keys."""
     audit: Audit = Audit()
     """Journal and ledger."""
+    supervision: Supervision = Supervision()
+    """What people supply: filing numbers, documents, assessments."""
 
 
 class ExplainerConfig(Part):

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from governed_api.base import Part
 from governed_api.lifecycle import Rollout
-from governed_api.model import GovernedModel, GovernedModelSpec
+from governed_api.model import GovernedModel, GovernedModelSpec, Model, Predictor
+from governed_api.supervision import Supervision
 
 
 class ResolvedModel(Part):
@@ -29,7 +30,7 @@ class ResolvedModel(Part):
     def __copy__(self) -> "ResolvedModel":
         """Without what was derived: `model_copy` changes fields of the copy."""
         copied = super().__copy__()
-        for name in ("document", "for_pods", "for_serving", "training_identity"):
+        for name in ("document", "for_pods", "for_report", "for_serving", "training_identity"):
             copied.__dict__.pop(name, None)
         return copied
 
@@ -54,7 +55,10 @@ class ResolvedModel(Part):
             }
         )
         lifecycle = self.spec.lifecycle.model_copy(update={"rollout": Rollout()})
-        spec = self.spec.model_copy(update={"predictor": neutral, "lifecycle": lifecycle, "suspend": False})
+        governance = self.spec.governance.model_copy(update={"supervision": Supervision()})
+        spec = self.spec.model_copy(
+            update={"predictor": neutral, "lifecycle": lifecycle, "governance": governance, "suspend": False}
+        )
         return ResolvedModel(name=self.name, namespace=self.namespace, spec=spec)
 
     @cached_property
@@ -68,6 +72,14 @@ class ResolvedModel(Part):
         return ResolvedModel(
             name=self.name, namespace=self.namespace, spec=seen.spec.model_copy(update={"lifecycle": lifecycle})
         )
+
+    @cached_property
+    def for_report(self) -> "ResolvedModel":
+        """What a governance report needs: the rules, and the runtime. No rows of any data, so that it may lie on a
+        disk."""
+        predictor = Predictor(model=Model(runtime=self.spec.predictor.model.runtime))
+        spec = GovernedModelSpec(predictor=predictor, governance=self.spec.governance)
+        return ResolvedModel(name=self.name, namespace=self.namespace, spec=spec)
 
     def training_hash(self) -> str:
         """Identity of what the trainer or importer Job would make: data → gates and what bias rules feed into them, or

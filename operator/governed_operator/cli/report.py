@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +11,7 @@ import typer
 
 from governed_api import object_names
 from governed_api import runtime as rt
+from governed_api.resolved import ResolvedModel
 from governed_operator.cli.fail import fail
 from governed_operator.local.serving_side import module
 
@@ -27,6 +29,16 @@ def command(
             show_default="of the local run",
         ),
     ] = None,
+    manifest: Annotated[
+        Path | None,
+        typer.Option(
+            help="GovernedModel whose rules and governance.supervision the clauses are held against.",
+            show_default="as last run",
+        ),
+    ] = None,
+    laws: Annotated[
+        Path | None, typer.Option(help="Folder of law packs (*.yaml) beside those of the project.", show_default=False)
+    ] = None,
 ) -> None:
     """Write data manifest, training curves, gates, group rates, explanations, keys and ledger as one HTML page."""
     from governed_operator.local.workdir import Workdir
@@ -43,8 +55,29 @@ def command(
     key = model_key or local.secrets / object_names.own_kek(name) / rt.KEK_NAME
     if key.is_file():
         words += ["--model-key", str(key)]
+    if laws is not None:
+        words += ["--laws", str(laws)]
     environment = dict(os.environ) | local.archive_environment()
-    done = subprocess.run([sys.executable, *program, *words], check=False, env=environment)
+    with tempfile.TemporaryDirectory(prefix="governed-report-") as folder:
+        rules = _rules(manifest, Path(folder)) or local.model_file
+        if rules.is_file():
+            words += ["--manifest", str(rules)]
+        done = subprocess.run([sys.executable, *program, *words], check=False, env=environment)
     if done.returncode == 0:
         print(target)
     raise typer.Exit(done.returncode)
+
+
+def _rules(manifest: Path | None, folder: Path) -> Path | None:
+    """The manifest's rules as the serving side reads them, in ``folder``; None where no manifest is named."""
+    if manifest is None:
+        return None
+    from governed_operator.local.manifest_file import ManifestError, load_model
+
+    try:
+        resolved = ResolvedModel.of(load_model(manifest))
+    except ManifestError as error:
+        fail(str(error))
+    rules = folder / "model.json"
+    rules.write_bytes(resolved.for_report.dump())
+    return rules

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import yaml
 
+from governed_api.yaml_loader import Loader
+
 __all__ = ["Document", "YamlFault", "parsed"]
 
 MOST_NODES = 200_000
@@ -24,7 +26,7 @@ class YamlFault(Exception):
 
 @dataclass(frozen=True)
 class Document:
-    """``value`` as ``yaml.safe_load`` gives it."""
+    """``value`` as ``yaml.safe_load`` gives it, but for days and times, which are strings."""
 
     value: object
     node: yaml.Node
@@ -45,9 +47,9 @@ def parsed(text: str) -> list[Document]:
     one mapping (``kubectl`` refuses it too) and for aliases that unfold without bound."""
     found = []
     try:
-        for node in yaml.compose_all(text, Loader=yaml.SafeLoader):
+        for node in yaml.compose_all(text, Loader=Loader):
             _sizes(node, {}, ())
-            loader = yaml.SafeLoader("")
+            loader = Loader("")
             try:
                 value = loader.construct_document(node)
             finally:
@@ -57,7 +59,7 @@ def parsed(text: str) -> list[Document]:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         raise YamlFault(error.problem or "not YAML", *((mark.line + 1, mark.column + 1) if mark else ())) from error
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: a timestamp or number out of range
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a number out of range
         raise YamlFault(" ".join(str(error).split()) or "not YAML") from error
     except RecursionError as error:
         raise YamlFault("nested too deeply") from error

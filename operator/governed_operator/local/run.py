@@ -116,6 +116,7 @@ class LocalRun:
             self.workdir.close()
 
     async def _start(self, prober: Prober) -> Running:
+        self.workdir.remember_model(self.model.for_report.dump())
         artefact = self._artefact()
         manifests = self._render(artefact)
         secrets = Secrets(self.workdir, (object_names.ARCHIVE_KEYS, rt.ROOT_NAME), self.options.given)

@@ -27,7 +27,7 @@ def pod_token_headers(path: Path) -> dict[str, str]:
 
 
 class Workdir:
-    """WORKDIR/{volumes,secrets,reports,run.json}; plaintext under ``memory``, gone when the run ends."""
+    """WORKDIR/{volumes,secrets,reports,run.json,model.json}; plaintext under ``memory``, gone when the run ends."""
 
     def __init__(self, root: Path) -> None:
         self.root = root.resolve()
@@ -35,6 +35,8 @@ class Workdir:
         self.secrets = self.root / "secrets"
         self.reports = self.root / "reports"
         self.run_file = self.root / "run.json"
+        self.model_file = self.root / "model.json"
+        """The rules that the model was last run under, for its report."""
         base = SHM if SHM.is_dir() and os.access(SHM, os.W_OK) else Path(tempfile.gettempdir())
         tag = hashlib.sha256(str(self.root).encode()).hexdigest()[:12]
         self.memory = base / f"governed-{os.getuid()}-{tag}"
@@ -54,6 +56,12 @@ class Workdir:
         """File of the token that the port of ``model``'s auditor asks for; there while it runs beside a foreign
         runtime."""
         return self.memory / object_names.local_pod(model) / object_names.POD_TOKENS / "auditor"
+
+    def remember_model(self, document: bytes) -> None:
+        """Keep the rules of this run."""
+        temporary = self.model_file.with_suffix(".tmp")
+        temporary.write_bytes(document)
+        temporary.replace(self.model_file)
 
     def archive_environment(self) -> dict[str, str]:
         """What a program needs to read that volume."""

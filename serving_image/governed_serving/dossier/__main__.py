@@ -7,12 +7,15 @@ from contextlib import closing
 from functools import partial
 from pathlib import Path
 
+from governed_api.model import GovernedModelSpec
+from governed_api.resolved import ResolvedModel
 from governed_serving.archive.errors import ArchiveError
 from governed_serving.archive.verify.command_line import add_checkpoint, add_keys, expected_errors, fail
 from governed_serving.archive.verify.opening import noted_checkpoint, open_source
 from governed_serving.crypto import load_kek
 from governed_serving.decoding import decode_json
 from governed_serving.dossier.dossier import Archived, document_files, gather
+from governed_serving.dossier.laws.pack import PackError, packs
 from governed_serving.dossier.page import render_page
 
 __all__ = ["main"]
@@ -21,10 +24,11 @@ __all__ = ["main"]
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write the page; 0, or 1 with one line on stderr."""
     options = _parser().parse_args(arguments)
+    expected: tuple[type[Exception], ...] = (*expected_errors(), PackError)
     try:
         page = _page(options)
         options.output.write_text(page, encoding="utf-8")
-    except expected_errors() as error:
+    except expected as error:
         return fail("report", error)
     print(f"{options.output}: {len(page.encode()) / 1024:.0f} KiB", file=sys.stderr)
     return 0
@@ -37,12 +41,29 @@ def _page(options: argparse.Namespace) -> str:
     documents = document_files(options.artefact) if options.artefact else None
     kek = load_kek(options.model_key) if options.model_key else None
     earlier = tuple(noted_checkpoint(path) for path in options.checkpoint)
-    collect = partial(gather, options.model, report=report, documents=documents, example=options.example, kek=kek)
+    manifest = _manifest(options.manifest) if options.manifest else None
+    laws = packs(options.laws)
+    collect = partial(
+        gather,
+        options.model,
+        report=report,
+        documents=documents,
+        example=options.example,
+        kek=kek,
+        manifest=manifest,
+    )
     if not options.archive:
-        return render_page(collect())
+        return render_page(collect(), laws)
     source, vkey = open_source(options.archive, options.key_file, options.token_file, options.model)
     with closing(source):
-        return render_page(collect(archive=Archived(source, vkey, earlier)))
+        return render_page(collect(archive=Archived(source, vkey, earlier)), laws)
+
+
+def _manifest(path: Path) -> GovernedModelSpec:
+    try:
+        return ResolvedModel.load(path).spec
+    except ValueError as error:
+        raise ArchiveError(f"{path}: expected a resolved GovernedModel (JSON): {error}") from error
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -58,6 +79,10 @@ def _parser() -> argparse.ArgumentParser:
     add_keys(html)
     html.add_argument("--artefact", type=Path, help="unpacked artefact, instead of the one in the archive")
     html.add_argument("--example", default="", help="id of the request to show (default: the newest explained one)")
+    html.add_argument(
+        "--manifest", type=Path, help="the resolved GovernedModel (JSON): rules, and what people supplied"
+    )
+    html.add_argument("--laws", type=Path, help="folder of law packs (*.yaml) beside those of the project")
     add_checkpoint(html)
     return parser
 

@@ -10,6 +10,7 @@ import msgspec
 
 from governed_api.base import VerdictWord
 from governed_api.evidence import DataAudit, DatasetManifest, Evaluation, GateTable, ShippedArtefact
+from governed_api.model import GovernedModelSpec
 from governed_api.report import GateResult
 from governed_api.verdict import BiasVerdict
 from governed_serving.archive.errors import ArchiveError
@@ -115,6 +116,22 @@ class Dossier:
     served: Served | None = None
     example: Example | None = None
     notes: list[str] = field(default_factory=list)
+    manifest: GovernedModelSpec | None = None
+    """What the model was declared to be; None: no manifest was given."""
+
+    @property
+    def generates(self) -> bool:
+        """It writes text: the manifest or what counts as favourable says so."""
+        runtime = self.manifest.predictor.model.runtime if self.manifest else None
+        return bool(self.pattern) or (runtime is not None and runtime.protocol == "openai")
+
+    @property
+    def decides(self) -> bool:
+        """It classifies or estimates: the artefact, the verdict or the manifest says so."""
+        outcome = self.auditor.favorable_outcome if self.auditor else None
+        said = outcome is not None and (outcome.label is not None or outcome.threshold is not None)
+        trained = bool(self.card.task) or self.documents.training is not None
+        return not self.generates and (trained or said or self.manifest is not None)
 
     @property
     def auditor(self) -> BiasVerdict | None:
@@ -203,11 +220,12 @@ def gather(
     documents: Mapping[str, object] | None = None,
     example: str = "",
     made: datetime | None = None,
+    manifest: GovernedModelSpec | None = None,
 ) -> Dossier:
     """Collect a dossier. ``kek`` opens what is encrypted; ``documents`` are those of an artefact that is at hand;
-    ``example``: id of the request to show. What can't be read is noted in it, never guessed; a ledger that doesn't
-    verify is said so in it."""
-    dossier = Dossier(model, made or datetime.now(UTC))
+    ``example``: id of the request to show; ``manifest``: what the model was declared to be. What can't be read is noted
+    in it, never guessed; a ledger that doesn't verify is said so in it."""
+    dossier = Dossier(model, made or datetime.now(UTC), manifest=manifest)
     dossier.report = read_report(report, dossier.notes)
     dossier.documents = read_documents(documents or {}, dossier.notes)
     if archive is None:

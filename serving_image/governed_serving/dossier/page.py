@@ -1,11 +1,13 @@
 """The page: one self-contained HTML file, no script, no external resource."""
 
+from collections.abc import Sequence
 from importlib.resources import files
 
-from governed_serving.dossier.clauses import judge_clauses
 from governed_serving.dossier.contests import contests_section
 from governed_serving.dossier.dossier import Dossier
 from governed_serving.dossier.fairness import fairness_section
+from governed_serving.dossier.laws.judging import judge_clauses
+from governed_serving.dossier.laws.pack import Pack, packs
 from governed_serving.dossier.markup import Safe, tag, text
 from governed_serving.dossier.parts import card, pill
 from governed_serving.dossier.sections import (
@@ -39,9 +41,9 @@ _CONTENTS = (
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
 
 
-def render_page(dossier: Dossier) -> str:
-    """The whole document."""
-    clauses = judge_clauses(dossier)
+def render_page(dossier: Dossier, laws: Sequence[Pack] | None = None) -> str:
+    """The whole document; ``laws``: packs to judge by, all of the project's by default."""
+    chosen = packs() if laws is None else laws
     head = tag(
         "head",
         tag("meta", charset="utf-8"),
@@ -62,7 +64,7 @@ def render_page(dossier: Dossier) -> str:
         privacy_section(dossier),
         keys_section(dossier),
         ledger_section(dossier),
-        clauses_section(clauses),
+        clauses_section(chosen, judge_clauses(dossier, chosen)),
     )
     made = dossier.made.strftime("%Y-%m-%d %H:%M UTC")
     footer = tag(

@@ -12,7 +12,6 @@ from governed_api.evidence import (
 )
 from governed_serving.archive.verify.verification import Proof, Verification
 from governed_serving.decoding import decode_json
-from governed_serving.dossier.clauses import Clause
 from governed_serving.dossier.documents import (
     CardFeature,
     CardLineage,
@@ -22,6 +21,8 @@ from governed_serving.dossier.documents import (
     ShownRequest,
 )
 from governed_serving.dossier.dossier import Dossier, LedgerView
+from governed_serving.dossier.laws.judging import Clause
+from governed_serving.dossier.laws.pack import Pack
 from governed_serving.dossier.markup import Safe, tag, text
 from governed_serving.dossier.parts import digest, facts, figure, number, percent, pill, section, table
 from governed_serving.dossier.served import Served
@@ -597,28 +598,40 @@ def _proof(proof: Proof) -> Safe:
     )
 
 
-def clauses_section(clauses: list[Clause]) -> Safe:
+def clauses_section(laws: Sequence[Pack], clauses: list[Clause]) -> Safe:
     """Clause → evidence."""
-    rows = [[str(c.number), tag("b", c.source), c.asks, pill(c.verdict), _evidence(c)] for c in clauses]
+    rows = [
+        [tag("b", c.source), tag("span", c.id, class_="entry"), c.since, c.asks, pill(c.verdict), _evidence(c)]
+        for c in clauses
+    ]
     tally = {v: sum(c.verdict == v for c in clauses) for v in ("pass", "fail", "no evidence", "not applicable")}
+    notes = [tag("li", tag("b", law.title), f" ({law.text}). {law.note}") for law in laws]
     return section(
         "clauses",
         "Clauses and their evidence",
         tag("p", [[pill(f"{v}"), f" {n}  "] for v, n in tally.items()]),
-        table(["#", "clause", "asks for", "verdict", "evidence"], rows),
+        table(["clause", "row", "applies", "asks for", "verdict", "evidence"], rows),
         tag(
             "p",
-            "A verdict says whether the evidence that the row names is present and current in this ledger. It is "
-            "no legal judgement.",
+            "A verdict says whether the evidence that the row names is present and current: pass, all of it is; no "
+            "evidence, a part is missing or outdated; fail, something contradicts it. It is no legal judgement.",
             class_="small",
         ),
+        tag("details", tag("summary", "Texts that the rows cite"), tag("ul", notes)),
     )
 
 
 def _evidence(clause: Clause) -> Safe:
-    present = [tag("li", words, " ", _entry_link(index)) for words, index in clause.present]
-    failed = [tag("li", words, class_="failed") for words in clause.failed]
-    if clause.verdict == "not applicable":
-        return text(clause.missing)
-    missing = [tag("li", f"missing: {words}", class_="missing") for words in clause.missing]
-    return tag("ul", failed, present, missing, class_="evidence")
+    if clause.why:
+        return text(clause.why)
+    shown = []
+    for state, class_, led in (
+        ("contradicted", "failed", ""),
+        ("present", None, ""),
+        ("outdated", "missing", "outdated: "),
+        ("missing", "missing", "missing: "),
+    ):
+        shown += [
+            tag("li", led, found.what, " ", _entry_link(found.index), class_=class_) for found in clause.in_state(state)
+        ]
+    return tag("ul", shown, class_="evidence")

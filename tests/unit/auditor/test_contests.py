@@ -13,6 +13,7 @@ import httpx
 import msgspec
 import pytest
 
+from governed_api.model import GovernedModelSpec
 from governed_api.report import PodVerdict
 from governed_api.roles import Role, bearer_token
 from governed_serving.archive.client import ArchiveClient, Found
@@ -29,9 +30,11 @@ from governed_serving.auditor.service.state import AuditState, Subject
 from governed_serving.auditor.service.workers.contest import ContestWorker
 from governed_serving.auditor.service.workers.report import ReportWorker
 from governed_serving.crypto import Keyset, SegmentCipher
-from governed_serving.dossier.clauses import judge_clauses
 from governed_serving.dossier.contests import contests, contests_section
+from governed_serving.dossier.documents import read_report
 from governed_serving.dossier.dossier import Dossier, LedgerView
+from governed_serving.dossier.laws.facts import Finding
+from governed_serving.dossier.laws.judging import judge_clauses
 from governed_serving.journal import Journal, open_chunk
 from governed_serving.records import EventRecord, LedgerEntry, timestamp
 from governed_serving.report.writer import ReportWriter
@@ -340,30 +343,48 @@ OPEN = _entry(1, "acknowledgement", "a", 0.0, kind="review", state="open", deadl
 CLOSED = _entry(2, "review", "a", 1.0, state="decided", outcome="Upheld", contests=[1], late=False)
 
 
+def _told(*found: Found) -> Dossier:
+    """A dossier over contests, of a model whose decisions can be contested."""
+    report = read_report({"auditor": {"verdict": "Pass"}}, [])
+    made = datetime.fromtimestamp(10.0 * DAY, UTC)
+    return Dossier("credit", made, report=report, ledger=_ledger(*found), manifest=GovernedModelSpec())
+
+
+def _review(dossier: Dossier) -> Finding:
+    (pipl,) = [c for c in judge_clauses(dossier) if c.id == "cn-pipl/automated-decisions"]
+    (found,) = [f for f in pipl.findings if "contest" in f.what]
+    return found
+
+
 @pytest.mark.parametrize(
-    ("found", "words", "missing"),
+    ("found", "words", "finding"),
     [
-        ((), "No decision was contested", ["a contested decision that a person decided"]),
-        ((OPEN, CLOSED), "1 contested, 0 not decided yet", []),
+        (
+            (),
+            "No decision was contested",
+            Finding("present", "no decision was contested; one that is has to be decided within 30d"),
+        ),
+        (
+            (OPEN, CLOSED),
+            "1 contested, 0 not decided yet",
+            Finding("present", "1 of 1 contested decisions decided by a person, none past its deadline", 2),
+        ),
         (
             (OPEN,),
             "1 not decided yet, of these 1 past the deadline",
-            ["a contested decision that a person decided", "decision of 1 contests that are past their deadline"],
+            Finding("contradicted", "1 contested decisions are past their deadline", 1),
         ),
     ],
 )
-def test_a_dossier_shows_what_became_of_contests(found: tuple[Found, ...], words: str, missing: list[str]) -> None:
-    dossier = Dossier("credit", datetime.fromtimestamp(10.0 * DAY, UTC), ledger=_ledger(*found))
+def test_a_dossier_shows_what_became_of_contests(found: tuple[Found, ...], words: str, finding: Finding) -> None:
+    dossier = _told(*found)
     assert words in contests_section(dossier)
-    (pipl,) = [c for c in judge_clauses(dossier) if "human review" in c.asks]
-    assert [m for m in pipl.missing if "contest" in m] == missing
+    assert _review(dossier) == finding
 
 
-def test_a_contest_is_no_acknowledged_block() -> None:
-    dossier = Dossier("credit", datetime.now(UTC), ledger=_ledger(OPEN))
-    said = [c for c in judge_clauses(dossier) if any("acknowledged block event" in m for m in c.missing)]
-    assert said, "what was contested was not stopped"
-    assert not any("acknowledged" in what for c in judge_clauses(dossier) for what, _ in c.present)
+def test_a_contest_is_no_acknowledged_alarm() -> None:
+    said = [f for c in judge_clauses(_told(OPEN)) for f in c.findings if "alarm" in f.what]
+    assert {f.what for f in said} == {"no alarm awaits acknowledgement"}
 
 
 def test_entries_that_contradict_each_other_are_no_traceback() -> None:

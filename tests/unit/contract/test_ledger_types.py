@@ -96,7 +96,7 @@ def test_a_dossier_knows_every_type() -> None:
 
 @pytest.mark.parametrize("kind", sorted(KEPT))
 def test_what_a_dossier_keeps_it_shows(kind: str) -> None:
-    text = "\n".join(path.read_text() for path in (SERVING / "dossier").glob("*.py"))
+    text = "\n".join(path.read_text() for path in (SERVING / "dossier").rglob("*.py"))
     asked = rf'(entries\.get|\.latest|\.index|_summary)\(\s*"{kind}"'
     assert re.search(asked, text) or re.search(rf'entry\.type == "{kind}"', text)
 

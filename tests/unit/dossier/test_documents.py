@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from governed_api.evidence import DatasetManifest, Evaluation, GateTable, TrainingReport
-from governed_serving.dossier.clauses import judge_clauses
 from governed_serving.dossier.documents import read_documents, read_report
 from governed_serving.dossier.dossier import Dossier, gather
+from governed_serving.dossier.laws.judging import judge_clauses
 from governed_serving.dossier.page import render_page
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
@@ -93,8 +93,8 @@ def test_what_an_earlier_release_left_out_is_no_evidence_and_no_error() -> None:
     page = render_page(found)
     assert "SPD −0.100000, DIR not defined" in page
     assert "No scan for personal data is recorded." in page
-    clauses = {c.number: c for c in judge_clauses(found)}
-    assert "scan for personal data" in clauses[2].missing
+    clauses = {c.id: c for c in judge_clauses(found)}
+    assert "scan for personal data" in [f.what for f in clauses["iso-42001/data"].in_state("missing")]
 
 
 def test_what_a_newer_release_adds_is_passed_over() -> None:

@@ -20,8 +20,8 @@ from governed_serving.archive.service import Archive
 from governed_serving.archive.verify.sources import DirectorySource
 from governed_serving.crypto import DirectoryStore, Kek, Keyring, SegmentCipher
 from governed_serving.dossier.__main__ import main
-from governed_serving.dossier.clauses import judge_clauses
 from governed_serving.dossier.dossier import Archived, Dossier, gather
+from governed_serving.dossier.laws.judging import judge_clauses
 from governed_serving.dossier.markup import Safe, tag
 from governed_serving.dossier.page import render_page
 from governed_serving.dossier.svg import Estimate, Line, curves, dots, forest, signed_bars, ticks
@@ -297,22 +297,25 @@ def test_a_tampered_ledger_heads_the_page(root: Path) -> None:
     page = render_page(dossier(root))
     assert "The ledger does not verify." in page
     assert page.index("does not verify") < page.index("Model and lineage")
-    verdicts = {c.number: c.verdict for c in judge_clauses(dossier(root))}
-    assert verdicts[16] == "fail"
+    verdicts = {c.id: c.verdict for c in judge_clauses(dossier(root))}
+    assert verdicts["eu-ai-act/logs"] == "fail"
 
 
 def test_clauses_name_what_is_there_and_what_is_missing(root: Path) -> None:
-    found = {c.number: c for c in judge_clauses(dossier(root))}
-    assert len(found) == 20
-    assert found[1].verdict == "fail"
-    assert "live bias verdict is Fail" in found[1].failed[0]
-    assert found[2].verdict == "no evidence"
-    assert "licence of the data" in found[2].missing
-    assert found[4].verdict == "not applicable"
-    assert found[13].present[-1][0] == "1 explanations by request id"
-    assert found[16].verdict == "pass"
-    assert found[19].verdict == "pass"
-    assert {c.verdict for c in judge_clauses(Dossier("m", NOW))} == {"no evidence", "not applicable"}
+    found = {c.id: c for c in judge_clauses(dossier(root))}
+    decisions = found["cn-pipl/automated-decisions"]
+    assert decisions.verdict == "fail"
+    assert "live bias verdict is Fail" in decisions.in_state("contradicted")[0].what
+    assert [f.what for f in decisions.in_state("present")] == ["1 explanations by request id"]
+    data = found["iso-42001/data"]
+    assert data.verdict == "no evidence"
+    assert "licence of the data" in [f.what for f in data.in_state("missing")]
+    assert found["cn-generative-ai/inputs"].verdict == "not applicable"
+    logs = found["eu-ai-act/logs"]
+    assert logs.verdict == "no evidence"
+    assert "log of 183 days (this one began 1970-01-01" not in logs.in_state("missing")[0].what
+    assert found["us-nyc-ll144/bias-audit"].verdict == "no evidence", "training labels are no impact ratios"
+    assert {c.verdict for c in judge_clauses(Dossier("m", NOW))} == {"no evidence"}
 
 
 def test_an_empty_dossier_still_makes_a_page() -> None:

@@ -1,0 +1,67 @@
+"""What the items of a law pack are judged by: the dossier, the manifest's rules, and what kind of model it is."""
+
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from typing import Literal
+
+from governed_api.governance import Governance
+from governed_api.supervision import Supervision
+from governed_serving.dossier.dossier import Dossier, LedgerView
+
+__all__ = ["Facts", "Finding", "Kind", "State"]
+
+Kind = Literal["decisions", "generation"]
+"""decisions: it classifies or estimates; generation: it writes text."""
+State = Literal["present", "outdated", "contradicted", "missing"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Of one item: ``what`` in words, ``index`` of the ledger entry that says it."""
+
+    state: State
+    what: str
+    index: int | None = None
+
+
+@dataclass(frozen=True)
+class Facts:
+    """``today``: the UTC day of the dossier."""
+
+    dossier: Dossier
+
+    @property
+    def today(self) -> date:
+        return self.dossier.made.astimezone(UTC).date()
+
+    @property
+    def governance(self) -> Governance | None:
+        """None: no manifest was given."""
+        return self.dossier.manifest.governance if self.dossier.manifest else None
+
+    @property
+    def supervision(self) -> Supervision:
+        return self.governance.supervision if self.governance else Supervision()
+
+    @property
+    def ledger(self) -> LedgerView:
+        """Empty where none was given."""
+        return self.dossier.ledger or LedgerView()
+
+    @property
+    def kinds(self) -> frozenset[Kind]:
+        """Empty: nothing says what the model does."""
+        if self.dossier.generates:
+            return frozenset({"generation"})
+        if self.dossier.decides:
+            return frozenset({"decisions"})
+        return frozenset()
+
+    def days_since(self, when: str) -> int | None:
+        """Whole days from an RFC 3339 time or day to the dossier's; None for what is neither."""
+        try:
+            then = datetime.fromisoformat(when)
+        except ValueError:
+            return None
+        then = then if then.tzinfo else then.replace(tzinfo=UTC)
+        return (self.dossier.made.astimezone(UTC) - then).days

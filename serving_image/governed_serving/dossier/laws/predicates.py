@@ -1,0 +1,387 @@
+"""What counts as evidence: each predicate is one kind of item that a row of a law pack may ask for.
+
+Evidence is what the ledger, the report or the artefact holds, what the manifest configures, or what a person supplied
+in ``governance.supervision``. No predicate is a constant, and none is true of an empty dossier. What a ledger says that
+does not verify is contradicted.
+"""
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from governed_api.base import Part
+from governed_api.quantities import seconds
+from governed_serving.dossier.contests import contests
+from governed_serving.dossier.laws.facts import Facts, Finding
+from governed_serving.fairness.inference.intervals import clopper_pearson
+
+__all__ = ["Item", "finding"]
+
+Days = Annotated[int, Field(ge=1, le=36_525)]
+Share = Annotated[float, Field(gt=0, lt=1)]
+DAY = 86400
+
+
+class _Item(Part):
+    """``of_ledger``: its evidence is worth nothing when the ledger doesn't verify."""
+
+    of_ledger: ClassVar[bool] = True
+
+    def judge(self, facts: Facts) -> Finding:
+        raise NotImplementedError
+
+
+class LedgerVerified(_Item):
+    """Every entry is where the checkpoint says, from the first to the last."""
+
+    predicate: Literal["ledgerVerified"]
+
+    def judge(self, facts: Facts) -> Finding:
+        verification = facts.ledger.verification
+        if verification is None:
+            return Finding("missing", "verified ledger")
+        return Finding("present", f"ledger of {verification.size:,} entries verified")
+
+
+class LogsReachBack(_Item):
+    """The log covers at least so many days: entries are never deleted, so its first one tells."""
+
+    predicate: Literal["logsReachBack"]
+    days: Days
+
+    def judge(self, facts: Facts) -> Finding:
+        first = facts.ledger.first
+        age = facts.days_since(first) if first else None
+        if age is None:
+            return Finding("missing", f"log of {self.days} days (there is none)")
+        if age < self.days:
+            return Finding("missing", f"log of {self.days} days (this one began {first[:10]}, {max(age, 0)} days ago)")
+        return Finding("present", f"entries since {first[:10]}, none ever deleted")
+
+
+class PayloadsKept(_Item):
+    """What requests said can be read for at least so many days."""
+
+    predicate: Literal["payloadsKept"]
+    days: Days
+    of_ledger: ClassVar[bool] = False
+
+    def judge(self, facts: Facts) -> Finding:
+        if facts.governance is None:
+            return Finding("missing", "manifest, which says how long payloads are kept")
+        kept = facts.governance.privacy.retention.payloads
+        if kept is None:
+            return Finding("present", "payloads are never deleted (governance.privacy.retention)")
+        if seconds(kept) < self.days * DAY:
+            return Finding("contradicted", f"payloads are deleted after {kept}, before {self.days} days have passed")
+        return Finding("present", f"payloads are kept for {kept}")
+
+
+class PayloadsDeleted(_Item):
+    """What requests said is deleted after a time."""
+
+    predicate: Literal["payloadsDeleted"]
+    of_ledger: ClassVar[bool] = False
+
+    def judge(self, facts: Facts) -> Finding:
+        kept = facts.governance.privacy.retention.payloads if facts.governance else None
+        if kept is None:
+            return Finding("missing", "time after which payloads are deleted (governance.privacy.retention.payloads)")
+        return Finding("present", f"payloads are deleted after {kept}, with a receipt in the ledger")
+
+
+class DataSet(_Item):
+    """A fact of the data-set manifest."""
+
+    predicate: Literal["dataSet"]
+    fact: Literal["digest", "licence", "consentBasis", "scan", "audit"]
+
+    def judge(self, facts: Facts) -> Finding:
+        data, index = facts.dossier.data, facts.ledger.index("dataset")
+        words = {
+            "digest": "data-set manifest with digest",
+            "licence": "licence of the data",
+            "consentBasis": "consent basis",
+            "scan": "scan for personal data",
+            "audit": "label audit per group",
+        }
+        said: str | None = None
+        if self.fact == "audit":
+            said = words["audit"] if facts.dossier.data_audit else None
+        elif data is not None:
+            told = {
+                "digest": words["digest"] if data.digest else None,
+                "licence": f"licence: {data.licence}" if data.licence else None,
+                "consentBasis": f"basis: {data.consent_basis}" if data.consent_basis else None,
+                "scan": words["scan"] if data.personal_data is not None else None,
+            }
+            said = told[self.fact]
+        return Finding("present", said, index) if said else Finding("missing", words[self.fact])
+
+
+class HeldOut(_Item):
+    """Measured on rows that training didn't see."""
+
+    predicate: Literal["heldOut"]
+    fact: Literal["groups", "metrics"]
+
+    def judge(self, facts: Facts) -> Finding:
+        what = {"groups": "held-out rates per group", "metrics": "quality on held-out rows"}[self.fact]
+        there = facts.dossier.evaluation.groups if self.fact == "groups" else facts.dossier.metrics
+        ledger = facts.ledger
+        index = ledger.index("artefact") if self.fact == "groups" else ledger.index("training")
+        return Finding("present", what, index) if there else Finding("missing", what)
+
+
+class Documentation(_Item):
+    """Algorithm and lineage, as the artefact tells them."""
+
+    predicate: Literal["documentation"]
+
+    def judge(self, facts: Facts) -> Finding:
+        what = "algorithm and lineage of the artefact"
+        if facts.dossier.card.lineage is None:
+            return Finding("missing", what)
+        return Finding("present", f"{what} (this page)", facts.ledger.index("artefact"))
+
+
+class BiasVerdict(_Item):
+    """The live verdict: Pass or Fail was shown, and not longer ago than ``withinDays``."""
+
+    predicate: Literal["biasVerdict"]
+    within_days: Days = 31
+
+    def judge(self, facts: Facts) -> Finding:
+        auditor, index = facts.dossier.auditor, facts.ledger.index("verdict")
+        word = auditor.verdict if auditor else None
+        if auditor is None or word not in ("Pass", "Fail"):
+            return Finding("missing", f"live bias verdict (now {word or 'none'})")
+        if word == "Fail":
+            return Finding("contradicted", f"live bias verdict is Fail: {auditor.summary}", index)
+        age = facts.days_since(auditor.observed_at)
+        if age is None or age > self.within_days:
+            when = auditor.observed_at[:10] or "an unknown day"
+            return Finding(
+                "outdated", f"live bias verdict Pass of {when}, wanted within {self.within_days} days", index
+            )
+        if index is None:
+            return Finding("missing", "live bias verdict in the ledger (only the report says Pass)")
+        return Finding("present", f"live bias verdict Pass of {auditor.observed_at[:10]}", index)
+
+
+class ImpactRatios(_Item):
+    """Of what the model itself selected: per category of at least so many attributes and, where there are several, of
+    their intersections; training labels are none. And how many people are of unknown category."""
+
+    predicate: Literal["impactRatios"]
+    attributes: Annotated[int, Field(ge=1, le=8)] = 2
+
+    def judge(self, facts: Facts) -> Finding:
+        auditor = facts.dossier.auditor
+        told = auditor.attributes if auditor else {}
+        with_ratios = [
+            name for name, figures in told.items() if any(v is not None for v in figures.impact_ratios.values())
+        ]
+        if auditor is None or len(with_ratios) < self.attributes:
+            found = ", ".join(with_ratios) or "none"
+            return Finding(
+                "missing", f"impact ratios of what was selected, by {self.attributes} attributes (found: {found})"
+            )
+        crossed = any(g.impact_ratio is not None for g in auditor.intersections.groups)
+        if self.attributes > 1 and not crossed:
+            return Finding("missing", f"impact ratios by {' and '.join(with_ratios)} together (none has support)")
+        unknown = ", ".join(f"{auditor.missing.get(name, 0):,} without {name}" for name in with_ratios)
+        said = f"impact ratios by {', '.join(with_ratios)}{' and together' if crossed else ''}; {unknown}"
+        return Finding("present", said, facts.ledger.index("verdict"))
+
+
+class Explanations(_Item):
+    """Decisions were explained, by request id."""
+
+    predicate: Literal["explanations"]
+
+    def judge(self, facts: Facts) -> Finding:
+        count = facts.ledger.counts.get("explanation", 0)
+        if not count:
+            return Finding("missing", "explanation by request id")
+        index = facts.ledger.explained[0] if facts.ledger.explained else None
+        return Finding("present", f"{count:,} explanations by request id", index)
+
+
+class Masking(_Item):
+    """Personal data in requests is masked, and a request that can't be masked is refused."""
+
+    predicate: Literal["masking"]
+    of_ledger: ClassVar[bool] = False
+
+    def judge(self, facts: Facts) -> Finding:
+        masking = facts.governance.privacy.masking if facts.governance else None
+        if masking is None:
+            return Finding("missing", "masking of personal data (governance.privacy.masking)")
+        if masking.failure_policy == "Open":
+            return Finding("contradicted", "masking has failurePolicy Open: what can't be masked passes")
+        served = facts.dossier.served
+        masked = sum(n for by_entity in served.masked.values() for n in by_entity.values()) if served else 0
+        said = f", {masked:,} placeholders in what was served" if served else ""
+        return Finding("present", f"masking of personal data configured{said}")
+
+
+class Keys(_Item):
+    """Data keys are wrapped, and there is an inventory of them."""
+
+    predicate: Literal["keys"]
+
+    def judge(self, facts: Facts) -> Finding:
+        if not facts.dossier.keys:
+            return Finding("missing", "key inventory")
+        return Finding("present", f"inventory of {len(facts.dossier.keys)} keys, wrapped", facts.ledger.index("key"))
+
+
+class SubjectKeys(_Item):
+    """What was asked and answered about a person is under a key of that person's own: found, exported, erased."""
+
+    predicate: Literal["subjectKeys"]
+    of_ledger: ClassVar[bool] = False
+
+    def judge(self, facts: Facts) -> Finding:
+        subject = facts.governance.privacy.subject if facts.governance else None
+        if not subject:
+            return Finding("missing", "index of data subjects (governance.privacy.subject)")
+        return Finding("present", f"a key for each {subject}: governed subject find, export, erase")
+
+
+class HumanReview(_Item):
+    """Decisions can be contested, and what was contested a person decided in time."""
+
+    predicate: Literal["humanReview"]
+
+    def judge(self, facts: Facts) -> Finding:
+        if facts.dossier.auditor is None or facts.governance is None:
+            return Finding("missing", "way to contest a decision (governance.bias, and the manifest)")
+        every = contests(facts.ledger, facts.dossier.made)
+        late = [c for c in every if c.decided is None and c.late]
+        if late:
+            said = f"{len(late):,} contested decisions are past their deadline"
+            return Finding("contradicted", said, late[0].index)
+        decided = [c.decided for c in every if c.decided is not None]
+        if not every:
+            deadline = facts.governance.audit.contest_deadline
+            return Finding("present", f"no decision was contested; one that is has to be decided within {deadline}")
+        said = f"{len(decided):,} of {len(every):,} contested decisions decided by a person, none past its deadline"
+        return Finding("present", said, decided[-1][0] if decided else every[-1].index)
+
+
+class AlarmsHandled(_Item):
+    """An alarm was taken over by a person."""
+
+    predicate: Literal["alarmsHandled"]
+
+    def judge(self, facts: Facts) -> Finding:
+        auditor = facts.dossier.auditor
+        if auditor is None:
+            return Finding("missing", "watch over the model that raises alarms (governance.bias)")
+        taken = [
+            (i, e) for i, e in facts.ledger.entries.get("acknowledgement", []) if e.summary.get("kind") != "review"
+        ]
+        index = taken[-1][0] if taken else None
+        if auditor.alarm.active and not auditor.alarm.acknowledged_by:
+            return Finding("contradicted", "an alarm is active and nobody has acknowledged it", index)
+        if taken:
+            return Finding("present", f"{len(taken):,} alarms acknowledged by a person", index)
+        return Finding("present", "no alarm awaits acknowledgement")
+
+
+class Supplied(_Item):
+    """A number or document that a person answers for, within its time."""
+
+    predicate: Literal["supplied"]
+    document: str
+    asks: str
+    """In words: what it is."""
+    within_days: Days | None = None
+    of_ledger: ClassVar[bool] = False
+
+    def judge(self, facts: Facts) -> Finding:
+        there = facts.supervision.document(self.document)
+        if there is None:
+            return Finding("missing", f"{self.asks} (governance.supervision.documents: {self.document})")
+        today = facts.today.isoformat()
+        named = f"{self.asks}: {there.reference or there.digest}, {there.owner}, {there.issued}"
+        if there.issued > today:
+            return Finding("contradicted", f"{named}: issued on a day that is yet to come")
+        if there.expires is not None and there.expires <= today:
+            return Finding("outdated", f"{named}: expired {there.expires}")
+        age = facts.days_since(there.issued)
+        if self.within_days is not None and (age is None or age > self.within_days):
+            return Finding("outdated", f"{named}: older than {self.within_days} days")
+        return Finding("present", named)
+
+
+class Assessed(_Item):
+    """Sampled answers: their share reaches a threshold, and is shown to with 95 % confidence.
+
+    The bound is one-sided (Clopper & Pearson 1934): of 300 answers 285 are 95 %, and 292 show it.
+    """
+
+    predicate: Literal["assessed"]
+    assessment: str
+    asks: str
+    at_least: Share
+    sampled: Annotated[int, Field(ge=1)]
+    held: Annotated[int, Field(ge=1)] | None = None
+    risks: Annotated[int, Field(ge=1)] | None = None
+    within_days: Days | None = None
+    of_ledger: ClassVar[bool] = False
+
+    def judge(self, facts: Facts) -> Finding:
+        there = facts.supervision.assessment(self.assessment)
+        if there is None:
+            return Finding("missing", f"{self.asks} (governance.supervision.assessments: {self.assessment})")
+        lower = clopper_pearson(there.met, there.sampled, 0.90).lower
+        said = f"{self.asks}: {there.met:,} of {there.sampled:,}, at least {lower:.1%} with 95 % confidence"
+        if there.performed > facts.today.isoformat():
+            return Finding("contradicted", f"{said}: performed on a day that is yet to come")
+        if there.met < self.at_least * there.sampled:
+            return Finding("contradicted", f"{said}: below {self.at_least:.0%}")
+        age = facts.days_since(there.performed)
+        if self.within_days is not None and (age is None or age > self.within_days):
+            return Finding("outdated", f"{said}: of {there.performed}, wanted within {self.within_days} days")
+        for name, found, wanted in (
+            ("sampled", there.sampled, self.sampled),
+            ("held", there.held, self.held),
+            ("risks", there.risks, self.risks),
+        ):
+            if wanted is not None and (found or 0) < wanted:
+                return Finding("missing", f"{said}: {name} is {found or 'not said'}, {wanted:,} are asked for")
+        if lower < self.at_least:
+            return Finding("missing", f"{said}: {self.at_least:.0%} is reached and not shown; sample more")
+        return Finding("present", said)
+
+
+Item = Annotated[
+    LedgerVerified
+    | LogsReachBack
+    | PayloadsKept
+    | PayloadsDeleted
+    | DataSet
+    | HeldOut
+    | Documentation
+    | BiasVerdict
+    | ImpactRatios
+    | Explanations
+    | Masking
+    | Keys
+    | SubjectKeys
+    | HumanReview
+    | AlarmsHandled
+    | Supplied
+    | Assessed,
+    Field(discriminator="predicate"),
+]
+
+
+def finding(item: Item, facts: Facts) -> Finding:
+    """Judge one item. What a ledger says that doesn't verify is contradicted, whatever it says."""
+    if item.of_ledger and facts.ledger.error:
+        return Finding("contradicted", f"the ledger does not verify: {facts.ledger.error}")
+    return item.judge(facts)
