@@ -7,7 +7,7 @@ import yaml
 
 from governed_api.validation import validate
 from governed_operator.local.manifest_file import ManifestError, documents, findings, load_model
-from governed_operator.local.manifest_text import MOST_NODES
+from governed_operator.local.manifest_text import MOST_NODES, parsed
 
 HEAD = "apiVersion: governedmodels.io/v1alpha1\nkind: GovernedModel\nmetadata: {name: tiny}\n"
 
@@ -71,7 +71,6 @@ def test_the_lines_are_those_of_each_document(told):
         ("l:\n- {k: 1}\n- {k: 1, 'k': 2}\n", ':3:10: key "k" is given twice, first in line 3'),
         ("a: &a [*a]\n", ":1:4: an alias refers to what it stands in"),
         ("a: &a {b: {c: *a}}\n", ":1:4: an alias refers to what it stands in"),
-        ("a: 2001-99-99\n", "month must be in 1..12"),
         ("a: !!python/object/apply:os.system [ls]\n", "could not determine a constructor"),
         ("? [a, b]\n: 1\n", "unhashable"),
         ("[" * 3000 + "]" * 3000, "nested too deeply"),
@@ -85,6 +84,11 @@ def test_what_is_no_manifest_is_one_line_with_its_place(told, text, words):
     assert isinstance(said, str)
     assert words in said
     assert len(said.splitlines()) == 1
+
+
+@pytest.mark.parametrize("day", ["2026-11-01", "2001-99-99", "2026-11-01T12:00:00Z"])
+def test_a_day_without_quotes_is_a_string_as_it_is_to_kubectl(day):
+    assert [document.value for document in parsed(f"a: {day}\n")] == [{"a": day}]
 
 
 def test_aliases_that_unfold_without_bound_are_refused_at_once(told):
