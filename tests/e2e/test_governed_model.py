@@ -23,6 +23,7 @@ from support.governed import (
     condition,
     entries,
     export_ledger,
+    from_outside,
     pods,
     predictions,
     row,
@@ -170,6 +171,32 @@ def test_ledger_verifies_away_from_the_cluster(cluster: Cluster, tmp_path: Path)
 
 
 @pytest.mark.usefixtures("one_pod")
+def test_a_person_with_a_kubeconfig_needs_no_pod_and_no_bundle(
+    cluster: Cluster, audited: tuple[str, str, str], tmp_path: Path
+) -> None:
+    """Ports are forwarded and Secrets read with the caller's own rights."""
+    asked = from_outside(cluster, "infer", NAME, "department=A", "sex=male", folder=tmp_path)
+    assert (asked.returncode, "admitted" in asked.stdout) == (0, True), asked.stdout + asked.stderr
+    explained = from_outside(cluster, "explain", NAME, "department=A", "sex=male", folder=tmp_path)
+    assert explained.returncode == 0, explained.stderr
+    verified = from_outside(cluster, "verify", NAME, folder=tmp_path)
+    assert verified.returncode in (0, 3), verified.stdout + verified.stderr
+    assert "checkpoint" in verified.stdout
+    told = from_outside(cluster, "report", NAME, folder=tmp_path)
+    assert told.returncode == 0, told.stdout + told.stderr
+    page = (tmp_path / f"{NAME}.html").read_text()
+    assert "Simpson&#x27;s paradox" in page
+    assert "masking of personal data (governance.privacy.masking)" in page, "the clauses read the model's own rules"
+    assert "No model key was given" not in page
+    assert "No archive was given" not in page
+    assert f"live bias verdict is Fail: {audited[2]}"[:40] in page
+    waiting = from_outside(cluster, "contests", NAME, folder=tmp_path)
+    assert (waiting.returncode, waiting.stdout) == (0, f"{NAME}: no contested decision is open\n"), waiting.stderr
+    away = from_outside(cluster, "verify", "nobody", folder=tmp_path)
+    assert away.returncode == 1
+    assert "no Secret nobody-operator" in away.stderr
+
+
 def test_model_scales_out_under_load_and_in_after_it(cluster: Cluster) -> None:
     change(cluster, NAME, {"predictor": {"maxReplicas": 2, "scaleTarget": 40}})
     eventually(lambda: cluster.get("hpa", f"{NAME}-predictor"), within=90)

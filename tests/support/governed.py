@@ -15,6 +15,7 @@ from support import workloads
 from support.cluster_access import Cluster, KubectlError, Object
 from support.images import IMAGES
 from support.places import ROOT, SUPPORT
+from support.programs import program
 from support.waiting import eventually
 
 SAMPLES = ROOT / "crds" / "samples"
@@ -194,6 +195,16 @@ def verify(bundle: Path, *words: str) -> subprocess.CompletedProcess[str]:
     """`governed verify`, as a person runs it, nothing of the cluster at hand."""
     command = [str(Path(sys.executable).with_name("governed")), "verify", str(bundle), *words]
     return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+
+
+def from_outside(cluster: Cluster, *words: str, folder: Path) -> "subprocess.CompletedProcess[str]":
+    """A `governed` command about a model of the cluster's namespace, as a person runs it who has a kubeconfig."""
+    command = [str(Path(sys.executable).with_name("governed")), *words, "--namespace", cluster.namespace]
+    path = f"{program('kubectl').parent}:{cluster.environment['PATH']}"
+    environment = cluster.environment | {"PATH": path}
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=300, check=False, env=environment, cwd=folder
+    )
 
 
 def entries(bundle: Path) -> list[Object]:

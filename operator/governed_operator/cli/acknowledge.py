@@ -4,8 +4,9 @@ from typing import Annotated
 
 import typer
 
-from governed_operator.cli.auditor_access import AUDITOR, PodTokenFile, Url, WorkdirOption, auditor_client
+from governed_operator.cli.auditor_access import AUDITOR, PodToken, PodTokenFile, Url, WorkdirOption, auditor_client
 from governed_operator.cli.fail import fail
+from governed_operator.cli.in_cluster import Context, Namespace, in_cluster
 
 
 def command(
@@ -15,12 +16,15 @@ def command(
     url: Url = AUDITOR,
     pod_token_file: PodTokenFile = None,
     workdir: WorkdirOption = None,
+    namespace: Namespace = None,
+    context: Context = None,
 ) -> None:
     """Acknowledge the alarm of a failed verdict: its action is lifted, the verdict stays; recorded in the ledger."""
     from governed_operator.local.client import ClientError
 
+    cluster = in_cluster(name, namespace, context)
     try:
-        with auditor_client(url, name, pod_token_file, workdir) as client:
+        with auditor_client(url, name, PodToken(pod_token_file, workdir), cluster) as client:
             client.acknowledge(by, reason)
     except ClientError as error:
         fail(str(error))

@@ -4,8 +4,9 @@ from typing import Annotated
 
 import typer
 
-from governed_operator.cli.auditor_access import AUDITOR, PodTokenFile, Url, WorkdirOption, auditor_client
+from governed_operator.cli.auditor_access import AUDITOR, PodToken, PodTokenFile, Url, WorkdirOption, auditor_client
 from governed_operator.cli.fail import fail
+from governed_operator.cli.in_cluster import Context, Namespace, in_cluster
 from governed_operator.cli.model_options import print_json
 
 PATIENCE = 300.0
@@ -23,12 +24,15 @@ def command(
     url: Url = AUDITOR,
     pod_token_file: PodTokenFile = None,
     workdir: WorkdirOption = None,
+    namespace: Namespace = None,
+    context: Context = None,
 ) -> None:
     """Contest a decision: prints its record, an explanation and a counterfactual as JSON; recorded in the ledger."""
     from governed_operator.local.client import ClientError
 
+    cluster = in_cluster(name, namespace, context)
     try:
-        with auditor_client(url, name, pod_token_file, workdir, timeout=PATIENCE) as client:
+        with auditor_client(url, name, PodToken(pod_token_file, workdir), cluster, timeout=PATIENCE) as client:
             answer = client.contest(request, by, reason)
     except ClientError as error:
         fail(str(error))

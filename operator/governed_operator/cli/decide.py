@@ -7,8 +7,9 @@ from typing import Annotated
 import typer
 
 from governed_api.printable import printable
-from governed_operator.cli.auditor_access import AUDITOR, PodTokenFile, Url, WorkdirOption, auditor_client
+from governed_operator.cli.auditor_access import AUDITOR, PodToken, PodTokenFile, Url, WorkdirOption, auditor_client
 from governed_operator.cli.fail import fail
+from governed_operator.cli.in_cluster import ClusterError, ClusterModel, Context, Namespace, in_cluster
 
 
 class Outcome(StrEnum):
@@ -38,28 +39,42 @@ def command(
     token_file: Annotated[
         Path | None,
         typer.Option(
-            help="The operator's token; in a cluster: key operator-token of the Secret NAME-operator.",
-            show_default="of the local run",
+            help="The operator's token.",
+            show_default="of the local run; in a cluster key operator-token of the Secret NAME-operator",
         ),
     ] = None,
     workdir: WorkdirOption = None,
     url: Url = AUDITOR,
     pod_token_file: PodTokenFile = None,
+    namespace: Namespace = None,
+    context: Context = None,
 ) -> None:
     """Close a contest: decider, outcome and reason, and whether it was in time, are recorded in the ledger."""
     from governed_operator.local.client import ClientError
-    from governed_operator.local.workdir import Workdir
 
-    path = token_file or Workdir(workdir or Path(".governed") / name).operator_token(name)
+    cluster = in_cluster(name, namespace, context)
+    token = _token(token_file, name, workdir, cluster)
     try:
-        token = path.read_text().strip()
-    except OSError as error:
-        fail(f"{path}: {error.strerror}: expected the operator's token, which the model's containers don't have")
-    try:
-        with auditor_client(url, name, pod_token_file, workdir) as client:
+        with auditor_client(url, name, PodToken(pod_token_file, workdir), cluster) as client:
             answer = client.decide(request, by, outcome.value, reason, token)
     except ClientError as error:
         fail(str(error))
     late = f", after its deadline {answer['deadline']}" if answer["late"] else ""
     done = f"{name}: the contest of {request} was decided by {by}: {outcome.value}{late}"
     print(printable(f"{done}; it is recorded in the ledger"))
+
+
+def _token(file: Path | None, name: str, workdir: Path | None, cluster: ClusterModel | None) -> str:
+    """Ends the command when it can't be read."""
+    from governed_operator.local.workdir import Workdir
+
+    if file is None and cluster is not None:
+        try:
+            return cluster.token().decode("ascii", "replace").strip()
+        except ClusterError as error:
+            fail(str(error))
+    path = file or Workdir(workdir or Path(".governed") / name).operator_token(name)
+    try:
+        return path.read_text().strip()
+    except OSError as error:
+        fail(f"{path}: {error.strerror}: expected the operator's token, which the model's containers don't have")

@@ -6,6 +6,7 @@ import typer
 
 from governed_api.runtime import PORT_HTTP, on_this_machine
 from governed_operator.cli.fail import fail
+from governed_operator.cli.in_cluster import Context, Namespace, in_cluster, reached
 from governed_operator.cli.model_options import AsJson, Instance, Name, Url, features, print_json
 
 _Method = Annotated[str | None, typer.Option(help="Explanation method; default: the manifest's.", show_default=False)]
@@ -34,6 +35,8 @@ def command(
     instance: Instance,
     url: Url = on_this_machine(PORT_HTTP),
     *,
+    namespace: Namespace = None,
+    context: Context = None,
     method: _Method = None,
     interactions: _Interactions = False,
     target: _Target = None,
@@ -72,7 +75,7 @@ def command(
     }
     parameters = {name: value for name, value in asked.items() if value is not None}
     try:
-        with ModelClient(url, name) as client:
+        with reached(url, PORT_HTTP, in_cluster(name, namespace, context)) as at, ModelClient(at, name) as client:
             answer = client.explain(row, parameters)
     except ClientError as error:
         fail(str(error))

@@ -1,9 +1,13 @@
 """`governed report`: one self-contained HTML page about a model (a subprocess of the serving side)."""
 
+import json
 import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -11,8 +15,10 @@ import typer
 
 from governed_api import object_names
 from governed_api import runtime as rt
+from governed_api.printable import printable
 from governed_api.resolved import ResolvedModel
 from governed_operator.cli.fail import fail
+from governed_operator.cli.in_cluster import ClusterError, ClusterModel, Context, Namespace, in_cluster, kept
 from governed_operator.local.serving_side import module
 
 
@@ -39,33 +45,99 @@ def command(
     laws: Annotated[
         Path | None, typer.Option(help="Folder of law packs (*.yaml) beside those of the project.", show_default=False)
     ] = None,
+    archive: Annotated[
+        str | None,
+        typer.Option(help="Exported bundle or archive folder, instead of the local run's.", show_default=False),
+    ] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(help="GovernanceReport (JSON), instead of the local run's.", show_default=False),
+    ] = None,
+    namespace: Namespace = None,
+    context: Context = None,
 ) -> None:
     """Write data manifest, training curves, gates, group rates, explanations, keys and ledger as one HTML page."""
-    from governed_operator.local.workdir import Workdir
-
-    local = Workdir(workdir or Path(".governed") / name)
-    report = local.reports / f"{name}.json"
-    if not report.is_file():
-        fail(f"{report}: no such report: run the model first (governed run), or name its --workdir")
     program = module("governed_serving.dossier", "html")
     if program is None:
         fail("the serving side isn't installed: pip install 'governed-models[serving]'")
     target = output or Path(f"{name}.html")
-    words = ["--model", name, "--report", str(report), "--archive", str(local.archive_folder), "--output", str(target)]
-    key = model_key or local.secrets / object_names.own_kek(name) / rt.KEK_NAME
-    if key.is_file():
-        words += ["--model-key", str(key)]
-    if laws is not None:
-        words += ["--laws", str(laws)]
-    environment = dict(os.environ) | local.archive_environment()
+    cluster = in_cluster(name, namespace, context)
     with tempfile.TemporaryDirectory(prefix="governed-report-") as folder:
-        rules = _rules(manifest, Path(folder)) or local.model_file
-        if rules.is_file():
-            words += ["--manifest", str(rules)]
-        done = subprocess.run([sys.executable, *program, *words], check=False, env=environment)
+        given = _Given(_rules(manifest, Path(folder)), report, archive, model_key)
+        gathered = _of_cluster(cluster, given, Path(folder)) if cluster else _of_run(name, workdir, given)
+        words = ["--model", name, "--output", str(target)]
+        words += ["--laws", str(laws)] if laws else []
+        with gathered as (more, environment):
+            done = subprocess.run([sys.executable, *program, *words, *more], check=False, env=environment)
     if done.returncode == 0:
         print(target)
     raise typer.Exit(done.returncode)
+
+
+@dataclass(frozen=True)
+class _Given:
+    """What the command names itself."""
+
+    rules: Path | None
+    report: Path | None
+    archive: str | None
+    model_key: Path | None
+
+
+_Gathered = tuple[list[str], dict[str, str]]
+"""Words for the serving side, and its environment."""
+
+
+@contextmanager
+def _of_run(name: str, workdir: Path | None, given: _Given) -> Iterator[_Gathered]:
+    from governed_operator.local.workdir import Workdir
+
+    local = Workdir(workdir or Path(".governed") / name)
+    report = given.report or local.reports / f"{name}.json"
+    if not report.is_file() and (given.report or not given.archive):
+        fail(
+            f"{report}: no such report: run the model first (governed run), name its --workdir or a --report, or the "
+            "--namespace of a cluster that it serves in"
+        )
+    key = given.model_key or local.secrets / object_names.own_kek(name) / rt.KEK_NAME
+    rules = given.rules or local.model_file
+    words = ["--archive", given.archive or str(local.archive_folder)]
+    for option, file in (("--report", report), ("--model-key", key), ("--manifest", rules)):
+        words += [option, str(file)] if file.is_file() else []
+    yield words, dict(os.environ) | local.archive_environment()
+
+
+@contextmanager
+def _of_cluster(cluster: ClusterModel, given: _Given, folder: Path) -> Iterator[_Gathered]:
+    """Report, rules, token and, where the caller may read its Secret, the model's key; the archive by a forwarded
+    port."""
+    try:
+        model = cluster.model()
+        told = cluster.report()
+        report = given.report or kept(folder, "report.json", json.dumps(told).encode())
+        rules = given.rules or kept(folder, "model.json", model.for_report.dump())
+        words = ["--report", str(report), "--manifest", str(rules)]
+        words += ["--checkpoint", str(report)] if cluster.anchors(told) and not given.report else []
+        if key := given.model_key or _model_key(cluster, model, folder):
+            words += ["--model-key", str(key)]
+        if given.archive:
+            yield [*words, "--archive", given.archive], dict(os.environ)
+            return
+        words += ["--token-file", str(kept(folder, "token", cluster.token()))]
+        with cluster.forwarded(f"pod/{object_names.ARCHIVE_POD}", rt.PORT_ARCHIVE) as address:
+            yield [*words, "--archive", address], dict(os.environ)
+    except ClusterError as error:
+        fail(str(error))
+
+
+def _model_key(cluster: ClusterModel, model: ResolvedModel, folder: Path) -> Path | None:
+    """None, and said, where the caller may not read it: what is encrypted stays closed."""
+    try:
+        key = cluster.secret(*object_names.key_encryption_key(model.name, model.spec))
+    except ClusterError as error:
+        print(printable(f"{error}: what is encrypted stays closed"), file=sys.stderr)
+        return None
+    return kept(folder, "kek", key) if key is not None else None
 
 
 def _rules(manifest: Path | None, folder: Path) -> Path | None:
@@ -78,6 +150,4 @@ def _rules(manifest: Path | None, folder: Path) -> Path | None:
         resolved = ResolvedModel.of(load_model(manifest))
     except ManifestError as error:
         fail(str(error))
-    rules = folder / "model.json"
-    rules.write_bytes(resolved.for_report.dump())
-    return rules
+    return kept(folder, "model.json", resolved.for_report.dump())

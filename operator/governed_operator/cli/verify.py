@@ -1,14 +1,21 @@
 """`governed verify`: recomputes a ledger offline (a subprocess of the serving side)."""
 
+import json
 import os
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from governed_api import object_names
+from governed_api import runtime as rt
 from governed_operator.cli.fail import fail
+from governed_operator.cli.in_cluster import ClusterError, ClusterModel, Context, Namespace, in_cluster, kept
 from governed_operator.local.serving_side import module
 
 WitnessKeys = Annotated[
@@ -28,7 +35,8 @@ def command(
     target: Annotated[
         str,
         typer.Argument(
-            help="Archive folder, exported bundle, URL, the --workdir of a local run, or a receipt.",
+            help="Archive folder, exported bundle, URL, the --workdir of a local run, or a receipt; with --namespace "
+            "a model.",
             show_default=False,
         ),
     ],
@@ -52,6 +60,8 @@ def command(
     request: Annotated[
         str | None, typer.Option("--id", help="Prove that this request is in the ledger.", show_default=False)
     ] = None,
+    namespace: Namespace = None,
+    context: Context = None,
 ) -> None:
     """Recompute the Merkle tree and hold all that is kept against it: signatures, blobs, keysets, journals, reports.
 
@@ -76,5 +86,26 @@ def command(
     program = module("governed_serving.archive", "verify")
     if program is None:
         fail("the serving side isn't installed: pip install 'governed-models[serving]'")
-    done = subprocess.run([sys.executable, *program, *words], check=False, env=environment)
+    with _source(words, target, in_cluster(target, namespace, context)) as chosen:
+        done = subprocess.run([sys.executable, *program, *chosen], check=False, env=environment)
     raise typer.Exit(done.returncode)
+
+
+@contextmanager
+def _source(words: list[str], target: str, cluster: ClusterModel | None) -> Iterator[list[str]]:
+    """``words``, or with the archive of a model's namespace in the place of ``target``, held against the checkpoint in
+    the model's report."""
+    if cluster is None:
+        yield words
+        return
+    with tempfile.TemporaryDirectory(prefix="governed-verify-") as name:
+        folder = Path(name)
+        try:
+            report, token = cluster.report(), cluster.token()
+            with cluster.forwarded(f"pod/{object_names.ARCHIVE_POD}", rt.PORT_ARCHIVE) as address:
+                more = ["--token-file", str(kept(folder, "token", token)), "--model", target]
+                if cluster.anchors(report):
+                    more += ["--checkpoint", str(kept(folder, "report.json", json.dumps(report).encode()))]
+                yield [address if word == target else word for word in words] + more
+        except ClusterError as error:
+            fail(str(error))

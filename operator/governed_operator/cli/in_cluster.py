@@ -1,0 +1,210 @@
+"""How commands reach a model in a cluster: through ``kubectl``, with the caller's own kubeconfig and rights."""
+
+import base64
+import json
+import os
+import re
+import selectors
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Annotated, Any
+
+import typer
+
+from governed_api import object_names
+from governed_api import runtime as rt
+from governed_api.model import GovernedModel
+from governed_api.names import GROUP, LABEL_MODEL, LABEL_TRACK, PLURAL, REPORT_PLURAL
+from governed_api.resolved import ResolvedModel
+from governed_api.roles import Role, token_key
+from governed_operator.cli.fail import fail
+
+__all__ = ["ClusterError", "ClusterModel", "Context", "Namespace", "in_cluster", "kept", "reached"]
+
+LOOPBACK = "127.0.0.1"
+
+Namespace = Annotated[
+    str | None,
+    typer.Option(
+        "--namespace", "-n", help="The model serves in this namespace of a cluster, not here.", show_default=False
+    ),
+]
+Context = Annotated[
+    str | None,
+    typer.Option(help="Context of the kubeconfig; the model serves in a cluster, not here.", show_default=False),
+]
+PATIENCE = 20.0
+"""Seconds: for one answer of kubectl, and for a port to be forwarded."""
+_FORWARDING = re.compile(rb"Forwarding from 127\.0\.0\.1:(\d+) -> ")
+
+
+class ClusterError(Exception):
+    """What kubectl said, or that there is none."""
+
+
+@dataclass(frozen=True)
+class ClusterModel:
+    """A model that serves in a cluster. ``namespace``, ``context``: None, the kubeconfig's own."""
+
+    name: str
+    namespace: str | None = None
+    context: str | None = None
+
+    def model(self) -> ResolvedModel:
+        """Raises ClusterError."""
+        found = self._get(f"{PLURAL}.{GROUP}", self.name)
+        if found is None:
+            raise ClusterError(f"no GovernedModel {self.name} in {self.place}: see kubectl get gmodel -A")
+        try:
+            return ResolvedModel.of(GovernedModel.model_validate(found))
+        except ValueError as error:
+            first = " ".join(str(error).split())[:300]
+            raise ClusterError(
+                f"GovernedModel {self.name} isn't of the version that this command knows: {first}"
+            ) from error
+
+    def report(self) -> dict[str, Any]:
+        """The GovernanceReport; empty where there is none. Raises ClusterError."""
+        return self._get(f"{REPORT_PLURAL}.{GROUP}", self.name) or {}
+
+    def anchors(self, report: dict[str, Any]) -> bool:
+        """Whether a report holds a checkpoint of the ledger."""
+        archive = (report.get("status") or {}).get("archive") or {}
+        return bool(archive.get("checkpoint"))
+
+    def secret(self, name: str, key: str) -> bytes | None:
+        """A Secret's content; None where it isn't there. Raises ClusterError: among others, when it may not be read."""
+        data = (self._get("secrets", name) or {}).get("data")
+        value = data.get(key) if isinstance(data, dict) else None
+        return base64.b64decode(value) if isinstance(value, str) else None
+
+    def token(self) -> bytes:
+        """Of whoever answers for the model. Raises ClusterError."""
+        secret = object_names.operator_token(self.name)
+        found = self.secret(secret, token_key(Role.OPERATOR))
+        if found is None:
+            raise ClusterError(f"no Secret {secret} in {self.place}: the operator makes it with the model")
+        return found
+
+    @property
+    def place(self) -> str:
+        return f"namespace {self.namespace}" if self.namespace else "the kubeconfig's namespace"
+
+    @contextmanager
+    def forwarded(self, target: str, port: int) -> Iterator[str]:
+        """Address on loopback of a port of ``target`` (``deployment/NAME``) while the block runs. Raises
+        ClusterError."""
+        words = [*self._kubectl(), "port-forward", "--address", LOOPBACK, target, f":{port}"]
+        with tempfile.TemporaryFile() as said:
+            process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=said)
+            try:
+                yield f"http://{LOOPBACK}:{_local_port(process, said)}"
+            finally:
+                process.terminate()
+                try:
+                    process.wait(5)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    process.wait()
+                if process.stdout:
+                    process.stdout.close()
+
+    def pod(self) -> str:
+        """A ready pod of the stable revision. Raises ClusterError."""
+        labels = f"{LABEL_MODEL}={self.name},{LABEL_TRACK}={rt.TRACK_STABLE}"
+        listed = self._kubectl_json("get", "pods", "-l", labels, "-o", "json") or {}
+        pods = listed.get("items")
+        for pod in pods if isinstance(pods, list) else []:
+            conditions = pod.get("status", {}).get("conditions", [])
+            if any(c.get("type") == "Ready" and c.get("status") == "True" for c in conditions):
+                return f"pod/{pod['metadata']['name']}"
+        raise ClusterError(f"no pod of {self.name} is ready in {self.place}: see kubectl describe gmodel {self.name}")
+
+    def pod_token(self, pod: str) -> str:
+        """What the auditor's port of ``pod`` asks for. Raises ClusterError."""
+        path = f"{rt.MOUNT_POD_TOKENS}/auditor"
+        return self._said("exec", pod, "-c", "auditor", "--", "cat", path).decode("ascii", "replace").strip()
+
+    def _get(self, kind: str, name: str) -> dict[str, Any] | None:
+        return self._kubectl_json("get", kind, name, "-o", "json", "--ignore-not-found")
+
+    def _kubectl_json(self, *words: str) -> dict[str, Any] | None:
+        said = self._said(*words)
+        try:
+            found = json.loads(said) if said.strip() else None
+        except ValueError as error:
+            raise ClusterError("kubectl: expected JSON, found something else") from error
+        return found if isinstance(found, dict) else None
+
+    def _said(self, *words: str) -> bytes:
+        try:
+            done = subprocess.run([*self._kubectl(), *words], check=False, capture_output=True, timeout=PATIENCE)
+        except subprocess.TimeoutExpired as error:
+            raise ClusterError(f"kubectl: expected an answer within {PATIENCE:g} s, found none") from error
+        if done.returncode != 0:
+            raise ClusterError(f"kubectl: {_words(done.stderr)}")
+        return done.stdout
+
+    def _kubectl(self) -> list[str]:
+        program = shutil.which("kubectl")
+        if program is None:
+            raise ClusterError("--namespace and --context need kubectl on the PATH, and there is none")
+        words = [program]
+        words += ["--context", self.context] if self.context else []
+        return [*words, "--namespace", self.namespace] if self.namespace else words
+
+
+def _local_port(process: "subprocess.Popen[bytes]", said: IO[bytes]) -> int:
+    """As kubectl tells it. Raises ClusterError."""
+    assert process.stdout is not None
+    told, until = b"", time.monotonic() + PATIENCE
+    with selectors.DefaultSelector() as selector:
+        selector.register(process.stdout, selectors.EVENT_READ)
+        while time.monotonic() < until:
+            if selector.select(until - time.monotonic()):
+                piece = os.read(process.stdout.fileno(), 4096)
+                told += piece
+                if found := _FORWARDING.search(told):
+                    return int(found[1])
+                if not piece:
+                    break
+    said.seek(0)
+    why = _words(said.read()) or f"expected a forwarded port within {PATIENCE:g} s, found none"
+    raise ClusterError(f"kubectl port-forward: {why}")
+
+
+def _words(data: bytes) -> str:
+    return " ".join(data.decode(errors="replace").split())[:500]
+
+
+def in_cluster(name: str, namespace: str | None, context: str | None) -> ClusterModel | None:
+    """The model in a cluster, where an option says that it is in one."""
+    return ClusterModel(name, namespace, context) if namespace or context else None
+
+
+@contextmanager
+def reached(url: str, port: int, cluster: ClusterModel | None) -> Iterator[str]:
+    """``url``, or where ``port`` of the model's pods in ``cluster`` is forwarded to; ends the command with what kubectl
+    said."""
+    if cluster is None:
+        yield url
+        return
+    try:
+        with cluster.forwarded(cluster.pod(), port) as address:
+            yield address
+    except ClusterError as error:
+        fail(str(error))
+
+
+def kept(folder: Path, name: str, content: bytes) -> Path:
+    """A file of ``folder`` that only the caller may read."""
+    path = folder / name
+    path.touch(mode=0o600)
+    path.write_bytes(content)
+    return path
