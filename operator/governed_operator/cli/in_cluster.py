@@ -13,17 +13,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Annotated, Any
+from typing import IO, TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from governed_api import object_names
 from governed_api import runtime as rt
-from governed_api.model import GovernedModel
 from governed_api.names import GROUP, LABEL_MODEL, LABEL_TRACK, PLURAL, REPORT_PLURAL
-from governed_api.resolved import ResolvedModel
 from governed_api.roles import Role, token_key
 from governed_operator.cli.fail import fail
+
+if TYPE_CHECKING:
+    from governed_api.resolved import ResolvedModel
 
 __all__ = ["ClusterError", "ClusterModel", "Context", "Namespace", "in_cluster", "kept", "reached"]
 
@@ -56,8 +57,11 @@ class ClusterModel:
     namespace: str | None = None
     context: str | None = None
 
-    def model(self) -> ResolvedModel:
+    def model(self) -> "ResolvedModel":
         """Raises ClusterError."""
+        from governed_api.model import GovernedModel
+        from governed_api.resolved import ResolvedModel
+
         found = self._get(f"{PLURAL}.{GROUP}", self.name)
         if found is None:
             raise ClusterError(f"no GovernedModel {self.name} in {self.place}: see kubectl get gmodel -A")

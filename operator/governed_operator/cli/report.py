@@ -9,17 +9,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from governed_api import object_names
 from governed_api import runtime as rt
 from governed_api.printable import printable
-from governed_api.resolved import ResolvedModel
 from governed_operator.cli.fail import fail
 from governed_operator.cli.in_cluster import ClusterError, ClusterModel, Context, Namespace, in_cluster, kept
 from governed_operator.local.serving_side import module
+
+if TYPE_CHECKING:
+    from governed_api.resolved import ResolvedModel
 
 
 def command(
@@ -130,7 +132,7 @@ def _of_cluster(cluster: ClusterModel, given: _Given, folder: Path) -> Iterator[
         fail(str(error))
 
 
-def _model_key(cluster: ClusterModel, model: ResolvedModel, folder: Path) -> Path | None:
+def _model_key(cluster: ClusterModel, model: "ResolvedModel", folder: Path) -> Path | None:
     """None, and said, where the caller may not read it: what is encrypted stays closed."""
     try:
         key = cluster.secret(*object_names.key_encryption_key(model.name, model.spec))
@@ -144,6 +146,7 @@ def _rules(manifest: Path | None, folder: Path) -> Path | None:
     """The manifest's rules as the serving side reads them, in ``folder``; None where no manifest is named."""
     if manifest is None:
         return None
+    from governed_api.resolved import ResolvedModel
     from governed_operator.local.manifest_file import ManifestError, load_model
 
     try:
