@@ -13,6 +13,7 @@ def command(
     name: Annotated[str, typer.Argument(help="Model.", show_default=False)],
     by: Annotated[str, typer.Option(help="Who acknowledges.", show_default=False)],
     reason: Annotated[str, typer.Option(help="Why the model may keep serving.", show_default=False)],
+    *,
     url: Url = AUDITOR,
     pod_token_file: PodTokenFile = None,
     workdir: WorkdirOption = None,

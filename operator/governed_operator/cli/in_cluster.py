@@ -13,12 +13,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Annotated, Any
+from typing import IO, TYPE_CHECKING, Annotated
 
 import typer
 
 from governed_api import object_names
 from governed_api import runtime as rt
+from governed_api.json_types import Json
 from governed_api.names import GROUP, LABEL_MODEL, LABEL_TRACK, PLURAL, REPORT_PLURAL
 from governed_api.roles import Role, token_key
 from governed_operator.cli.fail import fail
@@ -73,19 +74,17 @@ class ClusterModel:
                 f"GovernedModel {self.name} isn't of the version that this command knows: {first}"
             ) from error
 
-    def report(self) -> dict[str, Any]:
+    def report(self) -> dict[str, Json]:
         """The GovernanceReport; empty where there is none. Raises ClusterError."""
         return self._get(f"{REPORT_PLURAL}.{GROUP}", self.name) or {}
 
-    def anchors(self, report: dict[str, Any]) -> bool:
+    def anchors(self, report: dict[str, Json]) -> bool:
         """Whether a report holds a checkpoint of the ledger."""
-        archive = (report.get("status") or {}).get("archive") or {}
-        return bool(archive.get("checkpoint"))
+        return bool(_at(report, "status", "archive", "checkpoint"))
 
     def secret(self, name: str, key: str) -> bytes | None:
         """A Secret's content; None where it isn't there. Raises ClusterError: among others, when it may not be read."""
-        data = (self._get("secrets", name) or {}).get("data")
-        value = data.get(key) if isinstance(data, dict) else None
+        value = _at(self._get("secrets", name), "data", key)
         return base64.b64decode(value) if isinstance(value, str) else None
 
     def token(self) -> bytes:
@@ -123,11 +122,10 @@ class ClusterModel:
         """A ready pod of the stable revision. Raises ClusterError."""
         labels = f"{LABEL_MODEL}={self.name},{LABEL_TRACK}={rt.TRACK_STABLE}"
         listed = self._kubectl_json("get", "pods", "-l", labels, "-o", "json") or {}
-        pods = listed.get("items")
-        for pod in pods if isinstance(pods, list) else []:
-            conditions = pod.get("status", {}).get("conditions", [])
-            if any(c.get("type") == "Ready" and c.get("status") == "True" for c in conditions):
-                return f"pod/{pod['metadata']['name']}"
+        for pod in _all(listed.get("items")):
+            conditions = _all(_at(pod, "status", "conditions"))
+            if any((_at(c, "type"), _at(c, "status")) == ("Ready", "True") for c in conditions):
+                return f"pod/{_at(pod, 'metadata', 'name')}"
         raise ClusterError(f"no pod of {self.name} is ready in {self.place}: see kubectl describe gmodel {self.name}")
 
     def pod_token(self, pod: str) -> str:
@@ -135,10 +133,10 @@ class ClusterModel:
         path = f"{rt.MOUNT_POD_TOKENS}/auditor"
         return self._said("exec", pod, "-c", "auditor", "--", "cat", path).decode("ascii", "replace").strip()
 
-    def _get(self, kind: str, name: str) -> dict[str, Any] | None:
+    def _get(self, kind: str, name: str) -> dict[str, Json] | None:
         return self._kubectl_json("get", kind, name, "-o", "json", "--ignore-not-found")
 
-    def _kubectl_json(self, *words: str) -> dict[str, Any] | None:
+    def _kubectl_json(self, *words: str) -> dict[str, Json] | None:
         said = self._said(*words)
         try:
             found = json.loads(said) if said.strip() else None
@@ -162,6 +160,17 @@ class ClusterModel:
         words = [program]
         words += ["--context", self.context] if self.context else []
         return [*words, "--namespace", self.namespace] if self.namespace else words
+
+
+def _at(value: Json, *path: str) -> Json:
+    """What lies at ``path``; None where nothing does."""
+    for name in path:
+        value = value.get(name) if isinstance(value, dict) else None
+    return value
+
+
+def _all(value: Json) -> list[Json]:
+    return value if isinstance(value, list) else []
 
 
 def _local_port(process: "subprocess.Popen[bytes]", said: IO[bytes]) -> int:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 def command(
     name: Annotated[str, typer.Argument(help="Model.", show_default=False)],
+    *,
     workdir: Annotated[
         Path | None, typer.Option(help="Working directory of the local run.", show_default=".governed/NAME")
     ] = None,
