@@ -19,7 +19,7 @@ import pytest
 from governed_serving.archive import restore as restoring
 from governed_serving.archive import service
 from governed_serving.archive.__main__ import main
-from governed_serving.archive.backup.members import END, MANIFEST, Manifest, header, padding
+from governed_serving.archive.backup.members import END, MANIFEST, BadBackup, Manifest, header, members, padding
 from governed_serving.archive.backup.snapshot import Snapshot
 from governed_serving.archive.errors import ArchiveError, Busy, LedgerDamaged
 from governed_serving.archive.ledger.entrylog import Batch
@@ -321,6 +321,21 @@ def test_nothing_comes_of_what_is_no_whole_backup(
     assert isinstance(caught.value, (ArchiveError, *_crypto())), repr(caught.value)
     assert_empty(folder)
     assert sorted(p.name for p in tmp_path.rglob("*") if "evil" in p.name) == []
+
+
+def test_the_longest_name_of_a_model_and_a_state_is_read() -> None:
+    name = f"states/{'m' * 63}/{'s' * 128}"
+    member = next(members(io.BytesIO(header(name, 3) + b"abc" + padding(3))))
+    assert (member.name, b"".join(member.chunks())) == (name, b"abc")
+
+
+@pytest.mark.parametrize(
+    ("length", "told"),
+    [(511, "is no file that a backup of ours holds"), (512, "name may have at most 512 bytes, found 513")],
+)
+def test_a_members_name_has_so_many_bytes_with_its_zero_at_most(length: int, told: str) -> None:
+    with pytest.raises(BadBackup, match=told):
+        next(members(io.BytesIO(header("x" * length, 0))))
 
 
 class Counting(io.BytesIO):

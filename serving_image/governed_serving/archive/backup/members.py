@@ -153,7 +153,7 @@ def members(file: BinaryIO) -> Iterator[Member]:
         info = _info(block)
         name = info.name
         if info.type == tarfile.GNUTYPE_LONGNAME:
-            if not 0 < info.size <= _NAME_BYTES:
+            if info.size > _NAME_BYTES:
                 raise BadBackup(f"a member's name may have at most {_NAME_BYTES} bytes, found {info.size}")
             long = Member("a name", info.size, file).content(_NAME_BYTES)
             name = long.rstrip(b"\0").decode("ascii", "replace")
