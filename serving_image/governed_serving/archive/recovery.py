@@ -77,22 +77,22 @@ def _is_empty(folder: Path) -> bool:
     return True
 
 
-def _fill(volume: Bucket, found: Manifest, staging: Path) -> Restorable:
+def _fill(volume: Bucket, manifest: Manifest, staging: Path) -> Restorable:
     """Raises Unverified, ArchiveError, OSError."""
-    for name, pieces in found.segments.items():
+    for name, pieces in manifest.segments.items():
         with _made(staging / "ledger" / "log" / name) as file:
             for piece in pieces:
                 _fetch(volume, piece.sha256, piece.end - piece.start, file, f"a piece of ledger/log/{name}")
-    for address in found.lists:
-        for one in _listed(volume, address).files:
-            blob_or_log = one.path.startswith(("blobs/", "ledger/log/")) or one.path == CHECKPOINT
-            if blob_or_log or not PLACES.fullmatch(one.path) or not 0 <= one.bytes <= _FILE_BYTES:
-                raise Unverified(f"{volume.place}: {one.path[:200]!r} is no file that a copy of ours has")
-            with _made(staging / one.path) as file:
-                _fetch(volume, one.sha256, one.bytes, file, one.path)
+    for address in manifest.lists:
+        for stored in _listed(volume, address).files:
+            blob_or_log = stored.path.startswith(("blobs/", "ledger/log/")) or stored.path == CHECKPOINT
+            if blob_or_log or not PLACES.fullmatch(stored.path) or not 0 <= stored.bytes <= _FILE_BYTES:
+                raise Unverified(f"{volume.place}: {stored.path[:200]!r} is no file that a copy of ours has")
+            with _made(staging / stored.path) as file:
+                _fetch(volume, stored.sha256, stored.bytes, file, stored.path)
     with _made(staging / CHECKPOINT) as file:
-        file.write(found.checkpoint.encode())
-    return Restorable(found.origin, found.size, found.checkpoint, found.time, [], 0, 0)
+        file.write(manifest.checkpoint.encode())
+    return Restorable(manifest.origin, manifest.size, manifest.checkpoint, manifest.time, [], 0, 0)
 
 
 def _made(path: Path) -> IO[bytes]:

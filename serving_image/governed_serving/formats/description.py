@@ -79,13 +79,13 @@ T = TypeVar("T", TensorInput, TensorOutput)
 
 def _declared(said: Sequence[T], nodes: Sequence[Node], where: str) -> dict[str, T]:
     known = [node.name for node in nodes]
-    for one in said:
-        if one.name not in known:
+    for tensor in said:
+        if tensor.name not in known:
             raise MalformedArtefact(
                 f"predictor.model.{where}: expected names of the graph's {where} ({', '.join(known)[:400]}), found "
-                f"{one.name!r}"
+                f"{tensor.name!r}"
             )
-    return {one.name: one for one in said}
+    return {tensor.name: tensor for tensor in said}
 
 
 def _input(node: Node, said: TensorInput | None) -> Tensor:

@@ -39,8 +39,8 @@ def _bound_memory(more: int) -> None:
 
 def _answer(request: TrialRequest) -> TrialAnswer:
     declared = Declared(
-        [TensorInput.model_validate(one) for one in request.inputs],
-        [TensorOutput.model_validate(one) for one in request.outputs],
+        [TensorInput.model_validate(said) for said in request.inputs],
+        [TensorOutput.model_validate(said) for said in request.outputs],
     )
     memory = request.memory or _available()
     _bound_memory(memory)
@@ -50,14 +50,14 @@ def _answer(request: TrialRequest) -> TrialAnswer:
             return TrialAnswer(
                 refused="expected the bytes that were verified, found others: the file changed meanwhile"
             )
-        found = tried(data, declared)
+        trial = tried(data, declared)
     except MalformedArtefact as error:
         return TrialAnswer(refused=_of_memory(str(error), memory))
     except MemoryError:
         return TrialAnswer(refused=_of_memory("bad allocation", memory))
     except OSError as error:
         return TrialAnswer(refused=f"expected a file that can be read, found: {error.strerror or error}")
-    return TrialAnswer(found.graph, found.merges, found.why, found.file.producer, found.file.opsets)
+    return TrialAnswer(trial.graph, trial.merges, trial.why, trial.file.producer, trial.file.opsets)
 
 
 def _of_memory(text: str, memory: int) -> str:

@@ -90,25 +90,25 @@ def inspected(path: Path) -> Inspected:
     return Inspected(path, len(data), f"sha256:{digest}", answer, answer.graph)
 
 
-def screen(found: Inspected) -> str:
+def screen(inspected: Inspected) -> str:
     """The signature, what will and will not be explained and audited, the suggested manifest."""
-    opsets = ", ".join(f"{domain} {version}" for domain, version in sorted(found.answer.opsets.items()))
-    size = f"{found.size / 1024:,.0f} KiB"
-    by = f"written by {found.answer.producer}, " if found.answer.producer else ""
-    lines = [f"{found.path.name}: {by}opset {opsets}, {size}", found.digest, ""]
-    lines += [_line("in ", tensor, found.graph.unit) for tensor in found.graph.inputs[:SHOWN]]
-    lines += [_line("out", tensor, found.graph.unit) for tensor in found.graph.outputs[:SHOWN]]
-    left = max(0, len(found.graph.inputs) - SHOWN) + max(0, len(found.graph.outputs) - SHOWN)
+    opsets = ", ".join(f"{domain} {version}" for domain, version in sorted(inspected.answer.opsets.items()))
+    size = f"{inspected.size / 1024:,.0f} KiB"
+    by = f"written by {inspected.answer.producer}, " if inspected.answer.producer else ""
+    lines = [f"{inspected.path.name}: {by}opset {opsets}, {size}", inspected.digest, ""]
+    lines += [_line("in ", tensor, inspected.graph.unit) for tensor in inspected.graph.inputs[:SHOWN]]
+    lines += [_line("out", tensor, inspected.graph.unit) for tensor in inspected.graph.outputs[:SHOWN]]
+    left = max(0, len(inspected.graph.inputs) - SHOWN) + max(0, len(inspected.graph.outputs) - SHOWN)
     lines += [f"     … and {left} more"] if left else []
     lines += [
         "",
-        _answered(found),
-        _explained(found),
-        _audited(found),
+        _answered(inspected),
+        _explained(inspected),
+        _audited(inspected),
         "",
         "Suggested manifest (governed init writes it):",
     ]
-    lines += ["", *manifest_of(found, "", f"file:{found.path}").splitlines()]
+    lines += ["", *manifest_of(inspected, "", f"file:{inspected.path}").splitlines()]
     return "\n".join(printable(line) for line in lines) + "\n"
 
 
@@ -125,33 +125,34 @@ def _line(way: str, tensor: Tensor, unit: str) -> str:
     return f"{way}  {tensor.name[:40]:<24} {tensor.datatype:<6} [{', '.join(shape)}]{more}"
 
 
-def _answered(found: Inspected) -> str:
-    if found.graph.unit == "request":
+def _answered(inspected: Inspected) -> str:
+    if inspected.graph.unit == "request":
         return "Served:    each request is one call of the graph, bit for bit; no rows, so that nothing is merged"
-    if found.answer.merges:
+    if inspected.answer.merges:
         return (
             "Served:    rows; requests that wait together share a call, shown to give each the bits that it gets alone"
         )
-    return f"Served:    rows; each request is a call of its own ({found.answer.why})"
+    return f"Served:    rows; each request is a call of its own ({inspected.answer.why})"
 
 
-def _explained(found: Inspected) -> str:
-    if found.table:
+def _explained(inspected: Inspected) -> str:
+    if inspected.table:
         named = [
-            *(["columns named"] if found.matrices else []),
-            *([f"the role of {found.unnamed.name!r} said"] if found.unnamed else []),
+            *(["columns named"] if inspected.matrices else []),
+            *([f"the role of {inspected.unnamed.name!r} said"] if inspected.unnamed else []),
         ]
         also = f" with {' and '.join(named)}," if named else ""
         return f"Explained: yes,{also} with explainer.background (rows to compare with)"
-    why = "it answers no class and no quantity for each row" if not found.decides else "an input is no table"
+    why = "it answers no class and no quantity for each row" if not inspected.decides else "an input is no table"
     return f"Explained: no: {why}; leave explainer out, or name roles in predictor.model.inputs and outputs"
 
 
-def _audited(found: Inspected) -> str:
-    roles = {tensor.role for tensor in found.graph.outputs}
-    if found.table and found.unnamed and found.unnamed.row in ((), (1,)):
-        return f"Audited:   yes, by favorableOutcome.threshold or range, with role score of {found.unnamed.name!r} said"
-    if not found.table:
+def _audited(inspected: Inspected) -> str:
+    roles = {tensor.role for tensor in inspected.graph.outputs}
+    if inspected.table and inspected.unnamed and inspected.unnamed.row in ((), (1,)):
+        name = inspected.unnamed.name
+        return f"Audited:   yes, by favorableOutcome.threshold or range, with role score of {name!r} said"
+    if not inspected.table:
         return "Audited:   journalled, masked, proved; bias needs a table with a label or a score"
     if "score" in roles:
         return "Audited:   yes, by favorableOutcome.threshold or range of prediction"
@@ -160,10 +161,10 @@ def _audited(found: Inspected) -> str:
     return "Audited:   journalled, masked, proved; bias needs an output of role label, which the graph hasn't"
 
 
-def manifest_of(found: Inspected, name: str, uri: str, rows: Rows | None = None) -> str:
+def manifest_of(inspected: Inspected, name: str, uri: str, rows: Rows | None = None) -> str:
     """A manifest that serves the file, as YAML; columns that nobody has named are those of ``rows``, else x1, x2 …
     Raises MalformedArtefact where ``rows`` don't fit."""
-    called, needed = _name(name or found.path.stem), volume_for(found.size)
+    called, needed = _name(name or inspected.path.stem), volume_for(inspected.size)
     lines = [
         f"apiVersion: {API_VERSION}",
         f"kind: {KIND}",
@@ -172,26 +173,26 @@ def manifest_of(found: Inspected, name: str, uri: str, rows: Rows | None = None)
         "  predictor:",
         "    model:",
         f"      storageUri: {_quoted(uri)}",
-        f"      digest: {found.digest}",
+        f"      digest: {inspected.digest}",
         *([f"      volumeSize: {needed}"] if whole_bytes(needed) > whole_bytes(Model().room) else []),
     ]
-    matrices = found.matrices if found.table else []
-    columns = _columns(found, matrices, rows)
+    matrices = inspected.matrices if inspected.table else []
+    columns = _columns(inspected, matrices, rows)
     if matrices:
         told = f"as {rows.uri} names them" if rows else "name the columns"
         lines.append(f"      inputs:   # {told}, in the graph's order: they are the features of requests")
     for tensor, names in zip(matrices, columns, strict=True):
         lines.append(f"      - {{name: {_quoted(tensor.name)}, role: tabular, columns: [{', '.join(names)}]}}")
-    if found.table and found.unnamed:
-        lines += _role(found.unnamed, asked=rows is not None)
+    if inspected.table and inspected.unnamed:
+        lines += _role(inspected.unnamed, asked=rows is not None)
     if rows:
         lines += ["  explainer:", f"    background: {{uri: {_quoted(rows.uri)}, digest: {rows.digest}}}"]
-    elif found.table:
+    elif inspected.table:
         lines += [
             "  # explainer:",
             "  #   background: {uri: file:rows.csv, digest: sha256:…}   # training rows, a column for each feature",
         ]
-    return "\n".join([*lines, *_bias(found)]) + "\n"
+    return "\n".join([*lines, *_bias(inspected)]) + "\n"
 
 
 def _role(output: Tensor, *, asked: bool) -> list[str]:
@@ -205,11 +206,11 @@ def _role(output: Tensor, *, asked: bool) -> list[str]:
     return [f"      {'' if asked else '# '}{line}" for line in lines]
 
 
-def _bias(found: Inspected) -> list[str]:
+def _bias(inspected: Inspected) -> list[str]:
     """How bias would be audited, as a comment: whom it is about and what favours them only a person knows."""
-    roles = {tensor.role: tensor for tensor in found.graph.outputs}
-    score = found.unnamed is not None and found.unnamed.row in ((), (1,))
-    if not found.table or not (score or roles.keys() & {"label", "score"}):
+    roles = {tensor.role: tensor for tensor in inspected.graph.outputs}
+    score = inspected.unnamed is not None and inspected.unnamed.row in ((), (1,))
+    if not inspected.table or not (score or roles.keys() & {"label", "score"}):
         return []
     classes = roles["probabilities"].classes if "probabilities" in roles else []
     outcome = f"label: {json.dumps(str(classes[-1]), ensure_ascii=False)}" if classes else "threshold: 0"
@@ -222,15 +223,15 @@ def _bias(found: Inspected) -> list[str]:
     ]
 
 
-def _columns(found: Inspected, matrices: list[Tensor], rows: Rows | None) -> list[list[str]]:
+def _columns(inspected: Inspected, matrices: list[Tensor], rows: Rows | None) -> list[list[str]]:
     """Names of each matrix's columns, as YAML has them. Raises MalformedArtefact."""
     widths = [tensor.shape[1] for tensor in matrices]
     if rows is None:
         prefixes = ["x"] if len(widths) == 1 else [f"{'xyzuvw'[k % 6]}{k // 6 or ''}_" for k in range(len(widths))]
         return [[f"{p}{k}" for k in range(1, width + 1)] for p, width in zip(prefixes, widths, strict=True)]
-    if not found.table:
-        raise MalformedArtefact(f"background: {_explained(found).removeprefix('Explained: ')}")
-    known = [tensor.served for tensor in found.graph.inputs if tensor not in matrices]
+    if not inspected.table:
+        raise MalformedArtefact(f"background: {_explained(inspected).removeprefix('Explained: ')}")
+    known = [tensor.served for tensor in inspected.graph.inputs if tensor not in matrices]
     left = [name for name in rows.header if name not in known]
     if absent := [name for name in known if name not in rows.header]:
         raise MalformedArtefact(f"background: expected a column {absent[0]!r}, as the model's input is named")

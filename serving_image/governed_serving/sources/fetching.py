@@ -102,14 +102,14 @@ def _checked(tree: Tree, uri: str, wanted: Wanted) -> Tree:
 
 
 def _refuse_names(listed: Sequence[Listed], wanted: Wanted, uri: str) -> None:
-    names = [safe(one.path) for one in listed]
+    names = [safe(file.path) for file in listed]
     together(names)
-    archives = any(one.archive for one in listed)
+    archives = any(file.archive for file in listed)
     if not archives and (lacking := wanted.lacking(names)):
         raise Refused(f"{uri}: expected the file {lacking[0]!r} of storage.files, found none")
-    for one in listed:
-        if not one.archive and is_pickle_name(one.path):
-            raise Refused(f"{uri}: {one.path} is a pickle, whose reading runs code; {REMEDY}")
+    for file in listed:
+        if not file.archive and is_pickle_name(file.path):
+            raise Refused(f"{uri}: {file.path} is a pickle, whose reading runs code; {REMEDY}")
 
 
 def _refuse_size(listed: Sequence[Listed], uri: str, folder: Path, bounds: Bounds) -> None:

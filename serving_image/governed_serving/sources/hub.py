@@ -42,13 +42,13 @@ class Hub:
         self._commit = _text(about, "sha")
         if not self._commit.isalnum():
             raise Refused(f"{self.uri}: expected the commit of revision {place.revision}, found {self._commit[:80]!r}")
-        found = [_listed(one) for one in self._tree() if isinstance(one, dict) and one.get("type") == "file"]
+        listed = [_listed(file) for file in self._tree() if isinstance(file, dict) and file.get("type") == "file"]
         if self.single:
-            found = [one for one in found if one.path == place.file]
-        found = [one for one in found if self.single or wanted(safe(one.path))]
-        if not found:
+            listed = [file for file in listed if file.path == place.file]
+        listed = [file for file in listed if self.single or wanted(safe(file.path))]
+        if not listed:
             raise Refused(f"{self.uri}: expected {place.file or 'files'}, found none at commit {self._commit}")
-        return found
+        return listed
 
     def _tree(self) -> list[Json]:
         url = f"{self._endpoint}/api/models/{self._place.repository}/tree/{self._commit}?recursive=true"

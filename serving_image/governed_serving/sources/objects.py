@@ -56,7 +56,7 @@ class Objects:
         """The object, or those below the prefix."""
         import obstore
 
-        found: list[Listed] = []
+        listed: list[Listed] = []
         with _asking(self.uri):
             try:
                 meta = obstore.head(self._store, self._key)
@@ -67,15 +67,15 @@ class Objects:
                 return [_listed(safe(self._key.rpartition("/")[2]), meta)]
             prefix = f"{self._key}/"
             for page in obstore.list(self._store, prefix, chunk_size=1000):
-                for one in page:
-                    name = str(one["path"]).removeprefix(prefix)
+                for object_ in page:
+                    name = str(object_["path"]).removeprefix(prefix)
                     if name and wanted(safe(name)):
-                        found.append(_listed(name, one))
-                if len(found) > MAX_FILES:
+                        listed.append(_listed(name, object_))
+                if len(listed) > MAX_FILES:
                     break
-        if not found:
+        if not listed:
             raise Refused(f"{self.uri}: expected an object, or objects below it, found none; look at the key")
-        return found
+        return listed
 
     @contextmanager
     def read(self, file: Listed, offset: int, version: str) -> Iterator[Part]:

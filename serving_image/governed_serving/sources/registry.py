@@ -54,14 +54,14 @@ class Registry:
     def files(self, wanted: Callable[[str], bool]) -> list[Listed]:
         """Layers of the manifest; a tar's files are known once it is unpacked."""
         manifest = self._manifest(self._place.digest or self._place.tag)
-        layers = [one for one in _list(manifest, "layers") if isinstance(one, dict)]
+        layers = [layer for layer in _list(manifest, "layers") if isinstance(layer, dict)]
         if len(layers) > MOST_LAYERS:
             raise Refused(f"{self.uri}: expected at most {MOST_LAYERS} layers, found {len(layers)}")
-        found = [self._listed(one, number) for number, one in enumerate(layers)]
-        found = [one for one in found if one.archive or wanted(safe(one.path))]
-        if not found or len(found) > MAX_FILES:
+        listed = [self._listed(layer, number) for number, layer in enumerate(layers)]
+        listed = [file for file in listed if file.archive or wanted(safe(file.path))]
+        if not listed or len(listed) > MAX_FILES:
             raise Refused(f"{self.uri}: expected layers with files, found none that is wanted")
-        return found
+        return listed
 
     @contextmanager
     def read(self, file: Listed, offset: int, version: str) -> Iterator[Part]:

@@ -259,7 +259,7 @@ def _interval_nodes(g: Graph, threshold: str) -> onnx.ValueInfoProto:
 
 
 def measure(
-    running: InferenceSession, found: Calibrated, held: Dataset, attributes: Sequence[str]
+    running: InferenceSession, calibrated: Calibrated, held: Dataset, attributes: Sequence[str]
 ) -> ConformalEvaluation:
     """Coverage on rows that neither fitting nor calibration saw, of all and of each group of ``attributes``."""
     answers = _answers(running, held)
@@ -281,7 +281,7 @@ def measure(
             calibration_rows=calibration, threshold=threshold, own=own,
         )  # fmt: skip
 
-    by = {g.attribute: g for g in found.groups}
+    by = {g.attribute: g for g in calibrated.groups}
     groups = {}
     for name, listed in names.items():
         rules = by.get(name)
@@ -289,17 +289,17 @@ def measure(
             told(
                 group,
                 columns[name] == group,
-                found.rows if rules is None else rules.rows.get(group, rules.rest_rows),
-                found.threshold if rules is None else rules.own.get(group, rules.rest),
+                calibrated.rows if rules is None else rules.rows.get(group, rules.rest_rows),
+                calibrated.threshold if rules is None else rules.own.get(group, rules.rest),
                 rules is not None and group in rules.own,
             )
             for group in listed
         ]
-    everybody = told("(all)", np.ones(held.rows, bool), found.rows, found.threshold, True)
+    everybody = told("(all)", np.ones(held.rows, bool), calibrated.rows, calibrated.threshold, True)
     method = "LAC" if held.classes else "absoluteResidual"
     return ConformalEvaluation(
-        coverage=found.asked.coverage, method=method, output=SET if held.classes else INTERVAL,
-        group_conditional=found.asked.group_conditional, min_group_rows=found.asked.min_group_rows,
+        coverage=calibrated.asked.coverage, method=method, output=SET if held.classes else INTERVAL,
+        group_conditional=calibrated.asked.group_conditional, min_group_rows=calibrated.asked.min_group_rows,
         overall=everybody, groups=groups,
     )  # fmt: skip
 
@@ -322,8 +322,8 @@ def gate(told: ConformalEvaluation) -> list[GateResult]:
 
 def _gate_of_groups(attribute: str, groups: Sequence[ConformalCoverage], told: ConformalEvaluation) -> GateResult:
     """Groups that share a threshold aren't judged, and are named."""
-    name, judged = f"coverage/{attribute}", [one for one in groups if one.own and one.rows]
-    shared = [one.group for one in groups if not one.own]
+    name, judged = f"coverage/{attribute}", [group for group in groups if group.own and group.rows]
+    shared = [group.group for group in groups if not group.own]
     text = ""
     if shared:
         listed = ", ".join(shared[:SHOWN]) + (f" and {len(shared) - SHOWN} more" if len(shared) > SHOWN else "")
@@ -331,8 +331,8 @@ def _gate_of_groups(attribute: str, groups: Sequence[ConformalCoverage], told: C
     if not judged:
         text = text or "no held-out row"
         return GateResult(name=name, budget=told.coverage, verdict="not applicable", message=text)
-    found = _gate(name, judged, told.coverage)
-    return found.model_copy(update={"message": f"{found.message}; {text}"}) if text else found
+    gate = _gate(name, judged, told.coverage)
+    return gate.model_copy(update={"message": f"{gate.message}; {text}"}) if text else gate
 
 
 def _gate(name: str, rows: Sequence[ConformalCoverage], promised: float) -> GateResult:

@@ -134,11 +134,11 @@ def mitigation(bias: Bias, rows: Dataset, before: Predictions, after: Prediction
     table = [_gate("mitigation/accuracy", figures[0] - figures[1], None, "not applicable", text)]
     for name, change in attribute_changes(bias, rows, before, after).items():
         told = [
-            f"{one.group}: SPD {one.before:+.4f} without, {one.after:+.4f} with mitigation, change in "
-            f"{_shown(one.interval)}"
-            for one in change.judged[:MOST_TOLD]
+            f"{group.group}: SPD {group.before:+.4f} without, {group.after:+.4f} with mitigation, change in "
+            f"{_shown(group.interval)}"
+            for group in change.judged[:MOST_TOLD]
         ]
-        largest = max((abs(one.after) - abs(one.before) for one in change.judged), default=None)
+        largest = max((abs(group.after) - abs(group.before) for group in change.judged), default=None)
         text = "; ".join(told) or "no group has enough held-out rows beside the reference"
         table.append(_gate(f"mitigation/{name}", largest, None, "not applicable", text))
     return table

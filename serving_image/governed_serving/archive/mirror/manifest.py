@@ -91,14 +91,16 @@ def newest(volume: Bucket) -> Manifest | None:
 def _parsed(data: bytes, number: int, where: str) -> Manifest:
     """Raises Unverified for one that names what no archive of ours has."""
     try:
-        found = decode_json(data, type=Manifest)
+        manifest = decode_json(data, type=Manifest)
     except msgspec.DecodeError as error:
         raise Unverified(f"{where} is damaged: {error}; put the bucket's earlier version of it back") from None
-    if found.format != FORMAT:
-        raise Unverified(f"{where}: expected a {FORMAT}, found a {found.format[:40]!r}: use the version that wrote it")
-    if found.number != number:
-        raise Unverified(f"{where} says that it is number {found.number}: it was copied")
-    for name, pieces in found.segments.items():
+    if manifest.format != FORMAT:
+        raise Unverified(
+            f"{where}: expected a {FORMAT}, found a {manifest.format[:40]!r}: use the version that wrote it"
+        )
+    if manifest.number != number:
+        raise Unverified(f"{where} says that it is number {manifest.number}: it was copied")
+    for name, pieces in manifest.segments.items():
         reached = 0
         for piece in pieces:
             if not (piece.start == reached < piece.end <= reached + PIECE_BYTES and is_address(piece.sha256)):
@@ -106,6 +108,6 @@ def _parsed(data: bytes, number: int, where: str) -> Manifest:
             reached = piece.end
         if not PLACES.fullmatch(f"ledger/log/{name}"):
             raise Unverified(f"{where}: {name[:80]!r} is no segment of a ledger: it was put together")
-    if not all(map(is_address, found.lists)):
+    if not all(map(is_address, manifest.lists)):
         raise Unverified(f"{where}: its lists have addresses of another form: it was put together")
-    return found
+    return manifest

@@ -120,27 +120,27 @@ class Mirror:
 
     def _begin(self) -> None:
         """Go on from what is stored, if this ledger does. Raises Superseded."""
-        found, ledger = newest(self.volume), self._archive.ledger
-        if found is None:
+        stored, ledger = newest(self.volume), self._archive.ledger
+        if stored is None:
             self._last, self._referenced = None, set()
             return
-        where = f"{self.volume.place} has a ledger of {found.size} entries"
-        if found.origin != ledger.origin:
-            raise Superseded(f"{where} of {found.origin}, this one is {ledger.origin}: give each a place of its own")
+        where = f"{self.volume.place} has a ledger of {stored.size} entries"
+        if stored.origin != ledger.origin:
+            raise Superseded(f"{where} of {stored.origin}, this one is {ledger.origin}: give each a place of its own")
         if not self._accept_loss:
             try:
-                other = ledger.contradicting(found.checkpoint)
+                other = ledger.contradicting(stored.checkpoint)
             except NoteError as error:
                 raise Superseded(f"{where} that another key signed ({error}): give each a place of its own") from None
             if other is not None:
                 raise Superseded(
-                    f"{where}, stored by {found.writer} at {found.time}, that this volume's ledger of {ledger.size} "
+                    f"{where}, stored by {stored.writer} at {stored.time}, that this volume's ledger of {ledger.size} "
                     "doesn't go on from: another archive wrote there, or this volume is an older copy. Move away what "
                     "is on the volume (an archive over an empty one starts from what is stored), or serve it with "
                     "--accept-loss, which lets go of what is stored"
                 )
-        self._referenced = found.addresses() | {one.sha256 for one in self._listed(found)}
-        self._last = found
+        self._referenced = stored.addresses() | {file.sha256 for file in self._listed(stored)}
+        self._last = stored
 
     def _listed(self, found: Manifest) -> Iterator[Stored]:
         for address in found.lists:

@@ -111,12 +111,12 @@ class NamedFiles:
         ``last``: (model, name) → digest that the newest entry about it says, "" when there is none. Raises OSError.
         """
         finished = []
-        for one in list(self.prepared(model, name)):
-            if last(one.model, one.name) == one.digest:
-                put_in_place(one)
-                finished.append(f"{one.name} of {one.model}")
+        for prepared in list(self.prepared(model, name)):
+            if last(prepared.model, prepared.name) == prepared.digest:
+                put_in_place(prepared)
+                finished.append(f"{prepared.name} of {prepared.model}")
             else:
-                one.discard()
+                prepared.discard()
         return finished
 
     def prepared(self, model: str = "*", name: str = "*") -> Iterator[Prepared]:

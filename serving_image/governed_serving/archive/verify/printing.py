@@ -25,49 +25,51 @@ _OUTCOMES = {
 }
 
 
-def print_inspection(found: Inspection, *, trusted: bool) -> None:
+def print_inspection(inspection: Inspection, *, trusted: bool) -> None:
     """What was found, a line each; the last one is the outcome. What is wrong first is also said on stderr."""
-    findings = found.findings
-    if found.log is not None:
-        _print_log(found.log, trusted=trusted)
+    findings = inspection.findings
+    if inspection.log is not None:
+        _print_log(inspection.log, trusted=trusted)
     for held in findings.holds:
         say(f"{held.place:<11} {held.problem}")
     for what, those in (("unchecked", findings.unchecked), ("wrong", findings.wrong)):
-        for one in those[:_NAMED]:
-            say(f"{what:<11} {one}")
+        for finding in those[:_NAMED]:
+            say(f"{what:<11} {finding}")
         if len(those) > _NAMED:
             say(f"{what:<11} and {len(those) - _NAMED:,} more: --json lists them")
-    for one in findings.beyond:
-        say(f"not checked {one}")
+    for finding in findings.beyond:
+        say(f"not checked {finding}")
     say(_OUTCOMES[findings.status])
     if findings.wrong:
         say(f"verify: {findings.wrong[0]}", sys.stderr)
 
 
-def inspection_json(found: Inspection) -> bytes:
+def inspection_json(inspection: Inspection) -> bytes:
     """``status``, the findings and what holds of the log, in one object."""
-    log = decode_json(msgspec.json.encode(found.log)) if found.log is not None else {}
-    return msgspec.json.encode({"status": found.findings.status, **log, **msgspec.to_builtins(found.findings)})
+    log = decode_json(msgspec.json.encode(inspection.log)) if inspection.log is not None else {}
+    return msgspec.json.encode(
+        {"status": inspection.findings.status, **log, **msgspec.to_builtins(inspection.findings)}
+    )
 
 
-def _print_log(found: Verification, *, trusted: bool) -> None:
+def _print_log(verified: Verification, *, trusted: bool) -> None:
     """A line for each thing that holds of the entries."""
-    say(f"log         {found.origin}, {found.size:,} entries, root {found.root}")
+    say(f"log         {verified.origin}, {verified.size:,} entries, root {verified.root}")
     whose = (
         "the key that you gave" if trusted else "its own key (give --key-file VKEY to check against one kept elsewhere)"
     )
     say(f"signature   holds, by {whose}")
-    if found.complete:
-        say(f"tree        recomputed from all {found.entries:,} entries: has the signed root")
+    if verified.complete:
+        say(f"tree        recomputed from all {verified.entries:,} entries: has the signed root")
     else:
-        say(f"proofs      each of the {found.entries:,} entries in the bundle is in the signed tree")
-    say(f"blobs       {found.of_blobs()}")
-    say(f"held        {found.of_holdings()}")
-    if found.deleted:
-        say(f"deleted     {found.deleted:,} payload blobs under retention, each with a receipt in this log")
-    for size in found.earlier:
+        say(f"proofs      each of the {verified.entries:,} entries in the bundle is in the signed tree")
+    say(f"blobs       {verified.of_blobs()}")
+    say(f"held        {verified.of_holdings()}")
+    if verified.deleted:
+        say(f"deleted     {verified.deleted:,} payload blobs under retention, each with a receipt in this log")
+    for size in verified.earlier:
         say(f"earlier     the checkpoint over {size:,} entries is a prefix of this log")
-    for proof in found.proofs:
+    for proof in verified.proofs:
         entry = decode_json(proof.entry, type=LedgerEntry)
         say(
             f"inclusion   id {entry.id} is entry {proof.index:,} ({entry.type}, {entry.time}): proof of {len(proof.hashes)} hashes holds"  # noqa: E501

@@ -55,15 +55,15 @@ def check_witnesses(note: str, size: int, rule: WitnessRule, findings: Findings)
         names = sorted({line.split(" ")[1] for line in split_note(note)[1]} - {note.split("\n", 1)[0]})
         findings.note(_OTHERS, f"cosignatures by {', '.join(names)} are here, no key to check them: --witness-key VKEY")
         return
-    found, signed = cosignatures(note, rule), Checkpoint.parse(split_note(note)[0])
-    if len(found) < rule.quorum:
-        lacking = ", ".join(sorted({one.name for one in rule.cosigners} - found.keys()))
+    cosigned, signed = cosignatures(note, rule), Checkpoint.parse(split_note(note)[0])
+    if len(cosigned) < rule.quorum:
+        lacking = ", ".join(sorted({one.name for one in rule.cosigners} - cosigned.keys()))
         findings.fault(
-            "witnesses", f"{len(found)} cosigned the checkpoint over {signed.size} entries, expected {rule.quorum}: "
+            "witnesses", f"{len(cosigned)} cosigned the checkpoint over {signed.size} entries, expected {rule.quorum}: "
             f"none by {lacking}"
         )  # fmt: skip
         return
-    newest = timestamp(max(one.time for one in found.values()))
-    findings.hold("witnesses", f"{', '.join(sorted(found))} cosigned {signed.size:,} entries, at {newest} last")
+    newest = timestamp(max(one.time for one in cosigned.values()))
+    findings.hold("witnesses", f"{', '.join(sorted(cosigned))} cosigned {signed.size:,} entries, at {newest} last")
     if signed.size < size:
         findings.note(f"entries {signed.size} to {size - 1}", "no quorum of witnesses has cosigned them yet")

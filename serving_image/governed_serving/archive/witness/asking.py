@@ -115,12 +115,12 @@ class Witnessing:
         if await asyncio.to_thread(archive.witnessed.restored):
             archive.ledger.say("witnessed wasn't what was cosigned: it was written anew")
         wanted = _Round(await asyncio.to_thread(archive.show))
-        due = [one for one in self._asked if self._is_due(one, wanted)]
-        await asyncio.gather(*(self._ask(one, wanted) for one in due))
-        found = [one.cosignature for one in self._asked if one.cosignature and one.text == wanted.text]
-        lines = tuple(one.line for one in found)
+        due = [asked for asked in self._asked if self._is_due(asked, wanted)]
+        await asyncio.gather(*(self._ask(asked, wanted) for asked in due))
+        cosignatures = [asked.cosignature for asked in self._asked if asked.cosignature and asked.text == wanted.text]
+        lines = tuple(cosignature.line for cosignature in cosignatures)
         archive.witnessed.add(wanted.note, lines)
-        if due and found and len(found) >= self._policy.quorum:
+        if due and cosignatures and len(cosignatures) >= self._policy.quorum:
             await asyncio.to_thread(archive.witnessed.keep, wanted.note + "".join(f"{line}\n" for line in lines))
 
     def _is_due(self, asked: _Asked, wanted: _Round) -> bool:

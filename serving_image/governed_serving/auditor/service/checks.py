@@ -105,18 +105,18 @@ class Checks:
         """A window of drift has closed."""
         self._latest["drift"] = [
             MonitoringFinding(
-                f"drift/{one.column}",
-                one.psi,
-                one.psi >= PSI_SHIFTED and one.shown,
-                one.psi < PSI_STABLE or one.log_evidence < CALM_EVIDENCE,
+                f"drift/{column.column}",
+                column.psi,
+                column.psi >= PSI_SHIFTED and column.shown,
+                column.psi < PSI_STABLE or column.log_evidence < CALM_EVIDENCE,
                 {
-                    "psi": one.psi,
-                    "ks": _known(one.ks),
-                    "pValue": _known(one.p_value),
-                    "logEvidence": one.log_evidence,
+                    "psi": column.psi,
+                    "ks": _known(column.ks),
+                    "pValue": _known(column.p_value),
+                    "logEvidence": column.log_evidence,
                 },
             )
-            for one in closed
+            for column in closed
         ]
 
     def gaps(self, gaps: list[Gap]) -> None:

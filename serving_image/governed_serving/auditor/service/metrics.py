@@ -142,14 +142,14 @@ class Metrics:
                 labels = (*self._labels, metric.name, metric.attribute, metric.group)
                 self._bias.labels(*labels).set(metric.value)
 
-    def coverage(self, found: SetCoverage | None) -> None:
+    def coverage(self, sets: SetCoverage | None) -> None:
         """Of prediction sets or intervals; of all rows: without attribute."""
         self._coverage.clear()
-        lines = [] if found is None else [("", found.overall)]
-        lines += [(name, one) for name, groups in (found.groups if found else {}).items() for one in groups]
-        for attribute, one in lines:
-            if one.coverage is not None:
-                self._coverage.labels(*self._labels, attribute, one.group).set(one.coverage)
+        lines = [] if sets is None else [("", sets.overall)]
+        lines += [(name, group) for name, groups in (sets.groups if sets else {}).items() for group in groups]
+        for attribute, group in lines:
+            if group.coverage is not None:
+                self._coverage.labels(*self._labels, attribute, group.group).set(group.coverage)
 
     def turned_away(self) -> None:
         self._gauges["governed_auditor_unauthorized_total"].inc()

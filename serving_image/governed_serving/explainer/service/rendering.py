@@ -66,23 +66,26 @@ def interactions_of(
     An interaction is what both of a pair have of it, as shap gives it: together they move the output by twice as much,
     and a player's attribution is its main effect and its interactions.
     """
-    found = attribution.interactions
-    assert found is not None
+    interactions = attribution.interactions
+    assert interactions is not None
     for index, entry in enumerate(entries):
-        entry["main_effect"] = float(found.main[index, target])
-        entry["main_interval"] = [plain(found.main_lower[index, target]), plain(found.main_upper[index, target])]
+        entry["main_effect"] = float(interactions.main[index, target])
+        entry["main_interval"] = [
+            plain(interactions.main_lower[index, target]),
+            plain(interactions.main_upper[index, target]),
+        ]
     names, (first, second) = attribution.names, above_diagonal(len(attribution.names))
-    values = found.pairs[:, target]
+    values = interactions.pairs[:, target]
     shown = np.argsort(-np.abs(values), kind="stable")[:most]
     pairs: list[dict[str, object]] = []
     for place in shown:
         pair: dict[str, object] = {
             "between": [names[first[place]], names[second[place]]],
             "interaction": float(values[place]),
-            "interval": [plain(found.lower[place, target]), plain(found.upper[place, target])],
+            "interval": [plain(interactions.lower[place, target]), plain(interactions.upper[place, target])],
         }
-        if found.background_error is not None:
-            pair["background_error"] = float(found.background_error[place, target])
+        if interactions.background_error is not None:
+            pair["background_error"] = float(interactions.background_error[place, target])
         pairs.append(pair)
     return {"interactions": pairs, "interactions_left_out": len(values) - len(shown)}
 

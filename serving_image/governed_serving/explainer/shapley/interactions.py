@@ -223,12 +223,12 @@ def _row(
     if row.size == 1:
         both[row.active[0]] = prediction - base
     elif row.size:
-        found = sampled_interactions(row, ends, coalitions, seed, confidence)
+        sampled = sampled_interactions(row, ends, coalitions, seed, confidence)
         at = cells.of(row.active[None])[0]
-        both[at] = np.concatenate([found.values, found.pairs])
-        half[at] = np.concatenate([found.half_width, found.pairs_half])
-        main_half[row.active] = found.main_half
-        used, stopped, exact = found.coalitions, found.stopped, found.exact
+        both[at] = np.concatenate([sampled.values, sampled.pairs])
+        half[at] = np.concatenate([sampled.half_width, sampled.pairs_half])
+        main_half[row.active] = sampled.main_half
+        used, stopped, exact = sampled.coalitions, sampled.stopped, sampled.exact
     values, pairs = both[: cells.players], both[cells.players :]
     main = with_main(values, pairs)
     low, high = both - half, both + half

@@ -201,15 +201,18 @@ def owen_rows(
 
     def solve(row: RowGame, ends: tuple[Floats, Floats], stream: np.random.SeedSequence) -> OwenValues:
         part = root.among({int(player): place for place, player in enumerate(row.active)})
-        found = owen_values(row, ends, part, coalitions, stream, confidence)
+        solution = owen_values(row, ends, part, coalitions, stream, confidence)
         names = [group.name for group, _ in root.groups()]
         at = [names.index(group.name) for group, _ in part.groups()]
         groups, half = np.zeros((2, len(names), len(ends[0])))
-        groups[at], half[at] = found.groups, found.groups_half
-        return replace(found, groups=groups, groups_half=half)
+        groups[at], half[at] = solution.groups, solution.groups_half
+        return replace(solution, groups=groups, groups_half=half)
 
     rows = solved_rows("owen", game, solve, seed, confidence)
-    return [replace(one, groups=_groups(root, member @ one.values, found)) for one, found in rows]
+    return [
+        replace(attribution, groups=_groups(root, member @ attribution.values, solution))
+        for attribution, solution in rows
+    ]
 
 
 def _groups(root: Node, shares: Floats, found: OwenValues | None) -> GroupValues:

@@ -177,12 +177,12 @@ def _row(
     before = row.box.rows
     values = np.zeros((len(row.game.players), len(base)))
     half = np.zeros_like(values)
-    found: G | None = None
+    solution: G | None = None
     if row.size == 1:
         values[row.active[0]] = prediction - base
     elif row.size > 1:
-        found = solve(row, (base, prediction))
-        values[row.active], half[row.active] = found.values, found.half_width
+        solution = solve(row, (base, prediction))
+        values[row.active], half[row.active] = solution.values, solution.half_width
     return Attribution(
         method=method,
         names=row.game.players.names,
@@ -192,8 +192,8 @@ def _row(
         base=base,
         prediction=prediction,
         evaluations=row.box.rows - before,
-        coalitions=found.coalitions if found else 0,
+        coalitions=solution.coalitions if solution else 0,
         confidence=confidence,
-        exact=found.exact if found else True,
-        details={"stopped": found.stopped if found else "complete"},
-    ), found
+        exact=solution.exact if solution else True,
+        details={"stopped": solution.stopped if solution else "complete"},
+    ), solution

@@ -124,25 +124,25 @@ def text_owen(
     game = TextGame(box, text, spans)
     base, prediction = game.ends()
     if game.size > 1:
-        found = owen_values(game, (base, prediction), root, stopping.coalitions, seed, stopping.confidence)
+        owen = owen_values(game, (base, prediction), root, stopping.coalitions, seed, stopping.confidence)
     else:
         none = np.zeros((0, len(base)))
         whole: Floats = (prediction - base)[None]
-        found = OwenValues(whole, np.zeros_like(whole), 2, "complete", True, none, none)
+        owen = OwenValues(whole, np.zeros_like(whole), 2, "complete", True, none, none)
     attribution = Attribution(
         method="text",
         names=tuple(spans.words()),
-        values=found.values,
-        lower=found.values - found.half_width,
-        upper=found.values + found.half_width,
+        values=owen.values,
+        lower=owen.values - owen.half_width,
+        upper=owen.values + owen.half_width,
         base=base,
         prediction=prediction,
         evaluations=box.rows - before,
-        coalitions=found.coalitions,
+        coalitions=owen.coalitions,
         confidence=stopping.confidence,
-        exact=found.exact,
-        details={**_said_of(text.field, NESTED, spans), "stopped": found.stopped},
-        groups=GroupValues(root, found.groups, found.groups - found.groups_half, found.groups + found.groups_half),
+        exact=owen.exact,
+        details={**_said_of(text.field, NESTED, spans), "stopped": owen.stopped},
+        groups=GroupValues(root, owen.groups, owen.groups - owen.groups_half, owen.groups + owen.groups_half),
     )
     return attribution, game
 

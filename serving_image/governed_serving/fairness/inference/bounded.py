@@ -133,10 +133,10 @@ def difference_sequence(one: Sample, other: Sample, alpha: float) -> Interval:
     if min(one.n, other.n) < 1:
         return widest
     aim, step = np.log(2 / alpha), float(np.hypot(_error(one), _error(other)))
-    found, difference = [], one.mean - other.mean
+    ends, difference = [], one.mean - other.mean
     for a, b, least, most in ((one, other, widest.lower, difference), (other, one, -widest.upper, -difference)):
-        found.append(_last_excluded(lambda h, a=a, b=b: _evidence_above(a, b, h), least, most, step, aim))  # type: ignore[misc]
-    return Interval(found[0], -found[1])
+        ends.append(_last_excluded(lambda h, a=a, b=b: _evidence_above(a, b, h), least, most, step, aim))  # type: ignore[misc]
+    return Interval(ends[0], -ends[1])
 
 
 def difference_evidence(one: Sample, other: Sample, lower: float, upper: float) -> float:

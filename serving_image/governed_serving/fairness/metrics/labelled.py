@@ -43,11 +43,11 @@ def label_shares(table: GroupTable) -> list[LabelledShare]:
 
 def uneven(shares: Sequence[LabelledShare]) -> tuple[LabelledShare, LabelledShare] | None:
     """The group and outcome with the smallest share of labels and the one with the largest; None: no telling apart."""
-    large = [one for one in shares if one.rows >= SMALLEST_GROUP and is_group(one.group)]
+    large = [share for share in shares if share.rows >= SMALLEST_GROUP and is_group(share.group)]
     if len(large) < 2:
         return None
-    low, high = (pick(large, key=lambda one: one.labelled / one.rows) for pick in (min, max))
-    test = chi_square(np.array([[one.labelled, one.rows - one.labelled] for one in large]))
+    low, high = (pick(large, key=lambda share: share.labelled / share.rows) for pick in (min, max))
+    test = chi_square(np.array([[share.labelled, share.rows - share.labelled] for share in large]))
     apart = high.labelled / high.rows - low.labelled / low.rows >= UNEVEN_GAP
     return (low, high) if apart and test.p_value < UNEVEN_LEVEL else None
 

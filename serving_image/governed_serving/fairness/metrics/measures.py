@@ -125,19 +125,27 @@ class Finding:
         return bound_evidence([self], [(lower, upper)])[0]
 
 
-def sequences(found: Sequence[Finding], levels: Sequence[float]) -> list[Interval]:
+def sequences(compared: Sequence[Finding], levels: Sequence[float]) -> list[Interval]:
     """The interval of each at its level; those of rates are solved together."""
-    questions = [(one.question, 1 - level) for one, level in zip(found, levels, strict=True) if one.question]
+    questions = [
+        (finding.question, 1 - level) for finding, level in zip(compared, levels, strict=True) if finding.question
+    ]
     exact = iter(intervals([q for q, _ in questions], [alpha for _, alpha in questions]))
-    return [next(exact) if one.question else one.own_sequence(level) for one, level in zip(found, levels, strict=True)]
+    return [
+        next(exact) if finding.question else finding.own_sequence(level)
+        for finding, level in zip(compared, levels, strict=True)
+    ]
 
 
-def bound_evidence(found: Sequence[Finding], bounds: Sequence[tuple[float, float]]) -> list[float]:
+def bound_evidence(compared: Sequence[Finding], bounds: Sequence[tuple[float, float]]) -> list[float]:
     """The log e-value of each against its bounds; those of rates are solved together."""
-    questions = [(one.question, limits) for one, limits in zip(found, bounds, strict=True) if one.question]
+    questions = [
+        (finding.question, limits) for finding, limits in zip(compared, bounds, strict=True) if finding.question
+    ]
     exact = iter(evidences([q for q, _ in questions], [limits for _, limits in questions]))
     return [
-        next(exact) if one.question else one.own_evidence(*limits) for one, limits in zip(found, bounds, strict=True)
+        next(exact) if finding.question else finding.own_evidence(*limits)
+        for finding, limits in zip(compared, bounds, strict=True)
     ]
 
 
@@ -203,23 +211,23 @@ def findings(
 
 
 def _pairs(name: str, table: GroupTable, base: Sequence[str], panel: Panel) -> list[Finding]:
-    judged, found = set(panel.judged.groups), []
-    for one in compare(table, base, [name]):
-        u, p = one.counts, one.against
-        found.append(
+    judged, pairs = set(panel.judged.groups), []
+    for comparison in compare(table, base, [name]):
+        u, p = comparison.counts, comparison.against
+        pairs.append(
             Finding(
-                one.group,
-                one.reference,
-                one.metrics[name],
+                comparison.group,
+                comparison.reference,
+                comparison.metrics[name],
                 METRICS[name].support(u, p),
                 int(u.sum() + p.sum()),
                 metric_question(name, u, p),
-                share=panel.share(one.group, base[0] if base else None),
-                judged=one.group in judged,
+                share=panel.share(comparison.group, base[0] if base else None),
+                judged=comparison.group in judged,
                 fixed=partial(_fixed, name, u, p),
             )
         )
-    return found
+    return pairs
 
 
 def _fixed(name: str, u: Array, p: Array, level: float) -> Interval | None:

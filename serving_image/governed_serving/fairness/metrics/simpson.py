@@ -80,20 +80,25 @@ def simpson(
     if not base:
         return []
     wholes = compare(table, base, ("statisticalParityDifference",))
-    counts = within_strata(cells, (attribute,), (by,), [one.group for one in wholes], base)
+    counts = within_strata(cells, (attribute,), (by,), [whole.group for whole in wholes], base)
     contrasts = {group: _contrasts(within) for group, within in counts.items()}
-    asked = [(group, one) for group, three in contrasts.items() for one in three if isinstance(one, RateContrast)]
+    asked = [
+        (group, contrast)
+        for group, three in contrasts.items()
+        for contrast in three
+        if isinstance(contrast, RateContrast)
+    ]
     part = {group: (1 - (level if isinstance(level, float) else level[group])) / 3 for group in counts}
     questions = [Question((contrast,), "difference") for _, contrast in asked]
     solved = iter(intervals(questions, [part[group] for group, _ in asked]))
-    found, values = [], cells.values(by)
+    findings, values = [], cells.values(by)
     for whole in wholes:
         within = counts[whole.group]
-        ends = [one if isinstance(one, Interval) else next(solved) for one in contrasts[whole.group]]
+        ends = [contrast if isinstance(contrast, Interval) else next(solved) for contrast in contrasts[whole.group]]
         told = _told(within, values, least)
         head = (attribute, whole.group, whole.reference, by, whole.metrics["statisticalParityDifference"])
-        found.append(_finding(head, overlap(selected, within).value, told, ends))
-    return found
+        findings.append(_finding(head, overlap(selected, within).value, told, ends))
+    return findings
 
 
 def _told(within: Within, values: Sequence[str], least: int) -> dict[str, float]:

@@ -84,33 +84,36 @@ def slices_of(bias: Bias, cells: Cells, roster: Roster, alpha: float) -> Slices 
     coded = _coded(cells, roster)
     part = 1 / (len(combined) * len(measures))
     every = [
-        one for axes in combined for measure in measures for one in _candidates(coded, axes, measure, roster, part)
+        candidate
+        for axes in combined
+        for measure in measures
+        for candidate in _candidates(coded, axes, measure, roster, part)
     ]
-    every.sort(key=lambda one: (-one.rows, one.axes, one.values, one.measure))
+    every.sort(key=lambda candidate: (-candidate.rows, candidate.axes, candidate.values, candidate.measure))
     looked_at, left_out = every[:MOST_SLICES], len(every) - min(len(every), MOST_SLICES)
-    questions = [one.question() for one in looked_at]
-    evidence = evidences(questions, [_bounds(bias, MEASURES[one.measure]) for one in looked_at])
-    weighted = [log_value + log(one.share) for log_value, one in zip(evidence, looked_at, strict=True)]
-    found = _e_bh(weighted, alpha)
-    level = alpha * len(found)
-    told = found[:MOST_SHOWN]
+    questions = [candidate.question() for candidate in looked_at]
+    evidence = evidences(questions, [_bounds(bias, MEASURES[candidate.measure]) for candidate in looked_at])
+    weighted = [log_value + log(candidate.share) for log_value, candidate in zip(evidence, looked_at, strict=True)]
+    discovered = _e_bh(weighted, alpha)
+    level = alpha * len(discovered)
+    told = discovered[:MOST_SHOWN]
     ends = intervals([questions[i] for i in told], [level * looked_at[i].share for i in told])
     return Slices(
         looked_at=len(looked_at),
         left_out=left_out,
         found=[
             Slice(
-                measure=one.measure,
-                values=dict(zip(one.axes.protected, one.values, strict=False)),
-                within=dict(zip(one.axes.strata, one.values[len(one.axes.protected) :], strict=True)),
-                rows=one.rows,
-                rate=one.cases / one.rows,
-                difference=one.difference,
+                measure=candidate.measure,
+                values=dict(zip(candidate.axes.protected, candidate.values, strict=False)),
+                within=dict(zip(candidate.axes.strata, candidate.values[len(candidate.axes.protected) :], strict=True)),
+                rows=candidate.rows,
+                rate=candidate.cases / candidate.rows,
+                difference=candidate.difference,
                 lower=interval.lower,
                 upper=interval.upper,
                 log_evidence=evidence[i],
             )
-            for i, one, interval in zip(told, (looked_at[i] for i in told), ends, strict=True)
+            for i, candidate, interval in zip(told, (looked_at[i] for i in told), ends, strict=True)
         ],
     )
 

@@ -115,23 +115,25 @@ def overlap(rate: Rate, counts: Within) -> Overlap:
 def adjusted(name: str, counts: Within) -> Adjusted:
     """Metric ``name`` of :data:`ADJUSTED`, with what is asked about it."""
     metric = METRICS[ADJUSTED[name]]
-    found = [overlap(rate, counts) for rate in metric.rates]
-    samples = sum(int(rows.sum()) for one in found for rows in (one.n1, one.n0))
-    if not all(len(one.weight) for one in found):
+    overlaps = [overlap(rate, counts) for rate in metric.rates]
+    samples = sum(int(rows.sum()) for shared in overlaps for rows in (shared.n1, shared.n0))
+    if not all(len(shared.weight) for shared in overlaps):
         apart = sum(int(rate(side)[1].sum()) for rate in metric.rates for side in counts)
         return Adjusted(nan, 0, apart, None)
-    support = min(one.support for one in found)
-    none = [np.zeros(())] * len(found)
-    value = float(metric.combine([np.array(one.value) for one in found], none))
-    few = max(len(one.weight) for one in found) <= MOST_STRATA
-    return Adjusted(value, support, samples, _question(name, found) if few else None)
+    support = min(shared.support for shared in overlaps)
+    none = [np.zeros(())] * len(overlaps)
+    value = float(metric.combine([np.array(shared.value) for shared in overlaps], none))
+    few = max(len(shared.weight) for shared in overlaps) <= MOST_STRATA
+    return Adjusted(value, support, samples, _question(name, overlaps) if few else None)
 
 
-def _question(name: str, found: Sequence[Overlap]) -> Question:
-    if len(found) == 1:
-        return Question((found[0].contrast(),), "difference")
+def _question(name: str, overlaps: Sequence[Overlap]) -> Question:
+    if len(overlaps) == 1:
+        return Question((overlaps[0].contrast(),), "difference")
     if name == "adjustedEqualizedOddsDifference":
-        return Question(tuple(one.contrast() for one in found), "largestDifference", (1 / len(found),) * len(found))
-    parts = [one.contrast(1 / len(found)) for one in found]
+        return Question(
+            tuple(shared.contrast() for shared in overlaps), "largestDifference", (1 / len(overlaps),) * len(overlaps)
+        )
+    parts = [shared.contrast(1 / len(overlaps)) for shared in overlaps]
     cases, rows, weights = (tuple(x for part in parts for x in part[i] or ()) for i in range(3))
     return Question((RateContrast(cases, rows, weights),), "difference")

@@ -85,44 +85,44 @@ def _inside(interval: Interval, limits: tuple[float, float]) -> bool:
     return limits[0] <= interval.lower and interval.upper <= limits[1]
 
 
-def _metric_verdict(name: str, one: Finding, bounds: MetricBounds, interval: Interval) -> tuple[VerdictWord, str]:
+def _metric_verdict(name: str, finding: Finding, bounds: MetricBounds, interval: Interval) -> tuple[VerdictWord, str]:
     low, high = _limits(bounds)
-    if one.support < SMALLEST_GROUP and one.within is not None and one.samples > 0:
+    if finding.support < SMALLEST_GROUP and finding.within is not None and finding.samples > 0:
         return "Unknown", f"fewer than {SMALLEST_GROUP} rows on a side, in strata that both sides have"
-    if one.support < SMALLEST_GROUP:
-        return "Unknown", "no labels yet" if one.support == 0 and name in NEED_LABELS else FEW
-    if one.value != one.value:
+    if finding.support < SMALLEST_GROUP:
+        return "Unknown", "no labels yet" if finding.support == 0 and name in NEED_LABELS else FEW
+    if finding.value != finding.value:
         return "Unknown", "a rate is not defined"
-    if not one.judged:
-        few = f"fewer than {LEAST_SHARE:.0%} of the rows" if is_group(one.group) else "not people of one kind"
+    if not finding.judged:
+        few = f"fewer than {LEAST_SHARE:.0%} of the rows" if is_group(finding.group) else "not people of one kind"
         return "Unknown", f"{few}: shown, not judged"
-    if one.within is not None and one.question is None:
+    if finding.within is not None and finding.question is None:
         return "Unknown", f"more than {MOST_STRATA:,} strata that both sides have: no interval, and so no judgement"
     if interval.upper < low or interval.lower > high:
-        about = ", as far as is known for many rows: the interval is asymptotic" if one.asymptotic else ""
+        about = ", as far as is known for many rows: the interval is asymptotic" if finding.asymptotic else ""
         return "Fail", f"the whole interval lies outside the bounds{about}"
     if _inside(interval, (low, high)):
         return "Pass", ""
     if _inside(interval, _widened(bounds)):
         return "Pass", f"{WITHIN_MARGIN} of {bounds.margin:g}: not shown to lie within the bounds alone"
-    inside = low <= one.value <= high
+    inside = low <= finding.value <= high
     return (
         "Unknown",
         f"the estimate lies {'inside' if inside else 'outside'} the bounds, its interval reaches across them",
     )
 
 
-def _rows_to_decide(one: Finding, bounds: MetricBounds, interval: Interval, rows: int) -> int | None:
+def _rows_to_decide(finding: Finding, bounds: MetricBounds, interval: Interval, rows: int) -> int | None:
     """About how many more rows, of ``rows`` so far: an interval is as wide as the root of 1/rows. None: hardly ever, or
     it can't be told."""
     (low, high), (least, most) = _limits(bounds), _widened(bounds)
-    below, above = one.value - interval.lower, interval.upper - one.value
-    sides = ((below, one.value - least), (above, most - one.value))
+    below, above = finding.value - interval.lower, interval.upper - finding.value
+    sides = ((below, finding.value - least), (above, most - finding.value))
     ratio = max(wide / room if room > 0 else inf for wide, room in sides)
-    if one.value > high:
-        ratio = min(ratio, below / (one.value - high))
-    elif one.value < low:
-        ratio = min(ratio, above / (low - one.value))
+    if finding.value > high:
+        ratio = min(ratio, below / (finding.value - high))
+    elif finding.value < low:
+        ratio = min(ratio, above / (low - finding.value))
     more = (ratio * ratio - 1) * rows
     if not 0 < more < MOST_ROWS_TO_DECIDE:
         return None
@@ -201,35 +201,40 @@ def _metrics(bias: Bias, cells: Cells, panels: Mapping[str, Panel], enough: bool
     compared = _compared(bias, cells, panels)
     # Fixed by the manifest: figures over all rows once, all others once per subject.
     families = sum(1 if m.name in ENTROPIES else len(panels) for m in bias.metrics)
-    found = [one for *_, one in compared]
+    looked_at = [finding for *_, finding in compared]
     limits = [_limits(bounds) for _, bounds, _ in compared]
     alpha = alpha_of(bias)
-    intervals = sequences(found, [1 - alpha / families * one.share for one in found])
-    evidence = bound_evidence(found, limits)
-    judged = [place for place, one in enumerate(found) if one.judged and one.support >= SMALLEST_GROUP]
+    intervals = sequences(looked_at, [1 - alpha / families * finding.share for finding in looked_at])
+    evidence = bound_evidence(looked_at, limits)
+    judged = [place for place, finding in enumerate(looked_at) if finding.judged and finding.support >= SMALLEST_GROUP]
     rejected = e_benjamini_hochberg([evidence[place] for place in judged], 1 - alpha)
     discovered = {judged[i] for i in rejected}
     metrics = []
-    for place, (attribute, bounds, one) in enumerate(compared):
-        metric = _metric(attribute, one, bounds, intervals[place], bias.confidence_level, enough)
+    for place, (attribute, bounds, finding) in enumerate(compared):
+        metric = _metric(attribute, finding, bounds, intervals[place], bias.confidence_level, enough)
         told: dict[str, object] = {
             "log_evidence": _number(evidence[place]),
             "discovered": enough and place in discovered,
         }
-        if metric.verdict == "Unknown" and metric.value is not None and one.judged and enough:
-            told |= _what_decides(bias, _rows_to_decide(one, bounds, intervals[place], cells.rows), cells.rows)
+        if metric.verdict == "Unknown" and metric.value is not None and finding.judged and enough:
+            told |= _what_decides(bias, _rows_to_decide(finding, bounds, intervals[place], cells.rows), cells.rows)
         if attribute in panels:
-            told |= _of_labels(metric, one, panels[attribute])
+            told |= _of_labels(metric, finding, panels[attribute])
         metrics.append(metric.model_copy(update=told))
     return metrics
 
 
-def _of_labels(metric: MetricFinding, one: Finding, panel: Panel) -> dict[str, object]:
+def _of_labels(metric: MetricFinding, finding: Finding, panel: Panel) -> dict[str, object]:
     """What rows without labels leave open; a rate of which one outcome has no label at all isn't judged."""
     told: dict[str, object] = {}
-    if metric.value is not None and (found := worst_case(metric.name, panel, one.group, one.within)) is not None:
-        told["worst_case"] = Bounds(lower=_number(found.lower), upper=_number(found.upper))
-    if metric.verdict in ("Pass", "Fail") and (unseen := unseen_outcome(metric.name, panel, one.group, one.within)):
+    if (
+        metric.value is not None
+        and (worst := worst_case(metric.name, panel, finding.group, finding.within)) is not None
+    ):
+        told["worst_case"] = Bounds(lower=_number(worst.lower), upper=_number(worst.upper))
+    if metric.verdict in ("Pass", "Fail") and (
+        unseen := unseen_outcome(metric.name, panel, finding.group, finding.within)
+    ):
         told |= {"verdict": "Unknown", "message": f"{unseen}: the rate can't be known"}
         told |= {"within_margin": False} if metric.within_margin else {}
     return told
@@ -239,7 +244,7 @@ def _unlabelled(metrics: Sequence[MetricFinding], cells: Cells, labels: Mapping[
     """A warning where labels are missing and could move what is judged over a bound; empty otherwise."""
     width, worst, ends = max(
         ((high - low, m, f"{low:+.4f} to {high:+.4f}") for m in metrics if m.judged for low, high in _crossing(m)),
-        key=lambda one: one[0],
+        key=lambda crossing: crossing[0],
         default=(0.0, None, ""),
     )
     if worst is None or not width:
@@ -279,19 +284,21 @@ def _crossing(metric: MetricFinding) -> list[tuple[float, float]]:
 def _compared(bias: Bias, cells: Cells, panels: Mapping[str, Panel]) -> list[tuple[str, MetricBounds, Finding]]:
     """(attribute, bounds, finding) of everything that is looked at; of intersections only what is judged."""
     probabilities = bias.favorable_outcome.threshold is None
-    found = [
-        (subject, bounds, one)
+    of_rates = [
+        (subject, bounds, finding)
         for subject, panel in panels.items()
         for bounds in bias.metrics
         if bounds.name not in ENTROPIES
-        for one in findings(bounds.name, cells, panel.axes, panel.base, bias.strata, panel, probabilities=probabilities)
-        if len(panel.axes) == 1 or (one.judged and one.support >= SMALLEST_GROUP)
+        for finding in findings(
+            bounds.name, cells, panel.axes, panel.base, bias.strata, panel, probabilities=probabilities
+        )
+        if len(panel.axes) == 1 or (finding.judged and finding.support >= SMALLEST_GROUP)
     ]
-    return found + [
-        (ALL, bounds, one)
+    return of_rates + [
+        (ALL, bounds, finding)
         for bounds in bias.metrics
         if bounds.name in ENTROPIES
-        for one in findings(bounds.name, cells, cells.axes, ())
+        for finding in findings(bounds.name, cells, cells.axes, ())
     ]
 
 
@@ -359,39 +366,39 @@ def _number(value: float) -> float | None:
 
 
 def _metric(
-    attribute: str, one: Finding, bounds: MetricBounds, interval: Interval, fixed_level: float, enough: bool
+    attribute: str, finding: Finding, bounds: MetricBounds, interval: Interval, fixed_level: float, enough: bool
 ) -> MetricFinding:
-    verdict, why = _metric_verdict(bounds.name, one, bounds, interval) if enough else ("Unknown", "too few samples")
-    shown = one.support >= SMALLEST_GROUP
-    found = MetricFinding(
+    verdict, why = _metric_verdict(bounds.name, finding, bounds, interval) if enough else ("Unknown", "too few samples")
+    shown = finding.support >= SMALLEST_GROUP
+    metric = MetricFinding(
         name=bounds.name,
         attribute=attribute,
-        group=one.group,
-        reference=one.reference,
-        value=_number(one.value) if shown else None,
+        group=finding.group,
+        reference=finding.reference,
+        value=_number(finding.value) if shown else None,
         lower=_number(interval.lower) if shown else None,
         upper=_number(interval.upper) if shown else None,
         threshold_lower=bounds.threshold_lower,
         threshold_upper=bounds.threshold_upper,
-        samples=one.samples,
+        samples=finding.samples,
         verdict=verdict,
         message=why,
     )
-    more: dict[str, object] = {} if one.judged and one.support >= SMALLEST_GROUP else {"judged": one.judged}
-    fixed = one.fixed(fixed_level) if shown else None
+    more: dict[str, object] = {} if finding.judged and finding.support >= SMALLEST_GROUP else {"judged": finding.judged}
+    fixed = finding.fixed(fixed_level) if shown else None
     if fixed is not None:
         more["fixed_sample"] = Bounds(lower=_number(fixed.lower), upper=_number(fixed.upper))
     if bounds.margin is not None:
         more["margin"] = bounds.margin
         if verdict == "Pass" and not _inside(interval, _limits(bounds)):
             more["within_margin"] = True
-    if one.excluded:
-        more["excluded"] = list(one.excluded)
-    if one.asymptotic:
+    if finding.excluded:
+        more["excluded"] = list(finding.excluded)
+    if finding.asymptotic:
         more["asymptotic"] = True
-    if one.resolution is not None and shown and one.resolution.upper > one.resolution.lower:
-        more["resolution"] = Bounds(lower=one.resolution.lower, upper=one.resolution.upper)
-    return found.model_copy(update=more)
+    if finding.resolution is not None and shown and finding.resolution.upper > finding.resolution.lower:
+        more["resolution"] = Bounds(lower=finding.resolution.lower, upper=finding.resolution.upper)
+    return metric.model_copy(update=more)
 
 
 def _group_rates(table: GroupTable) -> list[GroupRate]:
