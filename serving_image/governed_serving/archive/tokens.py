@@ -90,7 +90,8 @@ class Tokens:
         return self._of_role(token) if "/" in token else self._of_older_form(token, named)
 
     def _of_role(self, token: str) -> Speaker:
-        model, name, _ = (*token.split("/", 2), "", "")[:3]
+        model, _, rest = token.partition("/")
+        name, _, _ = rest.partition("/")
         role = Role(name) if name in tuple(Role) else None
         if role is not None and is_model(model) and (model == ARCHIVE) == (role is Role.READER):
             expected = bearer_token(self._root, self._namespace, model, role)

@@ -9,6 +9,7 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -417,6 +418,26 @@ def test_an_error_that_a_task_does_not_know_ends_neither_it_nor_another(
             await beside
 
     asyncio.run(run())
+
+
+def test_each_task_that_fails_is_named(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
+    tasks: list[str] = []
+    monkeypatch.setattr(supervision, "log", lambda *_, **fields: tasks.append(fields["task"]))
+
+    async def fails(*_: object) -> None:
+        raise ZeroDivisionError("odd")
+
+    for name in ("_report", "_upkeep", "_inspection", "_storage"):
+        monkeypatch.setattr(serve, name, fails)
+    failing: Any = SimpleNamespace(run=fails)
+
+    async def run() -> None:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(serve._beside(archive, "", failing, failing), 0.2)
+
+    asyncio.run(run())
+    expected = ["copying", "inspection", "object storage", "report", "retention and rotation", "witnesses"]
+    assert sorted(tasks) == expected
 
 
 # -- the whole --------------------------------------------------------------------------------------------------------

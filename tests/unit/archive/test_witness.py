@@ -392,6 +392,21 @@ def test_verify_names_what_was_changed_in_it(bed: Bed, witness: Witness) -> None
     bed.archive = Archive(bed.root, KEK, "default")
 
 
+@pytest.mark.parametrize("behind", [True, False], ids=["behind the cosignature", "before it"])
+def test_verify_names_a_signature_of_anybody_else_in_it(bed: Bed, witness: Witness, behind: bool) -> None:
+    bed.append(0, 5)
+    bed.round()
+    path = bed.root / "ledger" / "witnessed"
+    text, _, lines = path.read_text().rpartition("\n\n")
+    foreign = Signer("log.example", bytes(32)).line(f"{text}\n")
+    path.write_text(f"{text}\n\n{lines}{foreign}" if behind else f"{text}\n\n{foreign}{lines}")
+    bed.archive.close()
+    found = inspect_folder(bed.root, KEK, Asked(witnesses=rule(witness))).findings
+    bed.archive = Archive(bed.root, KEK, "default")
+    assert found.status == "tampered"
+    assert any("isn't by one of the archive's keys" in str(one) for one in found.wrong)
+
+
 # -- keys and addresses -----------------------------------------------------------------------------------------------
 
 
