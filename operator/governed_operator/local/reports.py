@@ -10,7 +10,7 @@ from governed_api.evidence import TrainingReport
 from governed_api.json_types import Json
 from governed_api.report import GovernanceReportStatus
 from governed_operator.local.errors import LocalError
-from governed_operator.local.workdir import Workdir
+from governed_operator.local.workdir import Workdir, replace_content
 
 T = TypeVar("T", bound=Part)
 
@@ -60,6 +60,4 @@ def forget_other_revisions(workdir: Workdir, name: str, revision: str) -> None:
         return
     document = json.loads(path.read_bytes())
     document.get("status", document)["revisions"] = {r: v for r, v in revisions.items() if r == revision}
-    aside = path.with_suffix(".aside")
-    aside.write_text(json.dumps(document, indent=1, ensure_ascii=False))
-    aside.rename(path)
+    replace_content(path, json.dumps(document, indent=1, ensure_ascii=False).encode())

@@ -26,6 +26,13 @@ def pod_token_headers(path: Path) -> dict[str, str]:
     return {rt.POD_TOKEN_HEADER: path.read_text("ascii").strip()}
 
 
+def replace_content(path: Path, content: bytes) -> None:
+    """Whoever reads meanwhile sees the old content or the new one, whole."""
+    temporary = path.with_suffix(".tmp")
+    temporary.write_bytes(content)
+    temporary.replace(path)
+
+
 class Workdir:
     """WORKDIR/{volumes,secrets,reports,run.json,model.json}; plaintext under ``memory``, gone when the run ends."""
 
@@ -59,9 +66,7 @@ class Workdir:
 
     def remember_model(self, document: bytes) -> None:
         """Keep the rules of this run."""
-        temporary = self.model_file.with_suffix(".tmp")
-        temporary.write_bytes(document)
-        temporary.replace(self.model_file)
+        replace_content(self.model_file, document)
 
     def archive_environment(self) -> dict[str, str]:
         """What a program needs to read that volume."""
@@ -122,9 +127,7 @@ class Workdir:
             self._save()
 
     def _save(self) -> None:
-        temporary = self.run_file.with_suffix(".tmp")
-        temporary.write_text(json.dumps(self._known))
-        temporary.replace(self.run_file)
+        replace_content(self.run_file, json.dumps(self._known).encode())
 
     def _refuse_stale(self) -> None:
         living = {name: entry for name, entry in self._earlier().items() if alive(entry)}

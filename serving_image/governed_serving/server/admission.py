@@ -1,4 +1,4 @@
-"""Who gets in: readiness, concurrency, quotas. The cheapest refusal first."""
+"""Admission control: readiness, concurrency, quotas. The cheapest refusal first."""
 
 from collections.abc import Callable
 
@@ -59,7 +59,7 @@ class Admission:
 
     def _room(self) -> None:
         if why := self._not_ready():
-            raise Unavailable(f"model: expected it to be ready, found: {why}; retry in a moment")
+            raise Unavailable(f"the model is not ready: {why}; retry in a moment")
         if self._max is not None and self.open >= self._max:
             self.metrics.refusals["concurrency"] += 1
             raise QuotaExceeded(

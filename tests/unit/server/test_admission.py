@@ -52,7 +52,7 @@ def admission(why: Callable[[], str] = lambda: "", limits: Quota | None = None, 
 def test_a_model_that_is_not_ready_admits_nobody() -> None:
     why = ["it is loading"]
     gate = admission(lambda: why[0])
-    words = r"^model: expected it to be ready, found: it is loading; retry in a moment$"
+    words = r"^the model is not ready: it is loading; retry in a moment$"
     with pytest.raises(Unavailable, match=words):
         gate.enter(3)
     with pytest.raises(Unavailable, match=words):

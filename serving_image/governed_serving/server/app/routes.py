@@ -139,7 +139,7 @@ def _chat(gateway: Gateway, model: str) -> JsonRoute | None:
     """The way to a runtime that speaks OpenAI's protocol, if that is what is served. Raises NotFound, Unavailable."""
     gateway.named(model)
     if why := gateway.refusal():
-        raise Unavailable(f"model {gateway.model!r}: expected it to be ready, found: {why}; retry in a moment")
+        raise Unavailable(f"model {gateway.model!r} is not ready: {why}; retry in a moment")
     return gateway.chat
 
 

@@ -7,6 +7,7 @@ from typing import TypedDict
 
 import msgspec
 
+from governed_api import routes
 from governed_serving.hosting.door import unexpected
 from governed_serving.hosting.logs import log
 from governed_serving.server.app.json_route import JsonRoute
@@ -99,7 +100,7 @@ class Gateway:
         if self.chat is not None:
             raise NotFound(
                 f"model {self.model!r}: expected the V2 or V1 protocol, found a runtime that speaks OpenAI's; "
-                "POST /v1/chat/completions"
+                f"POST {routes.CHAT_COMPLETIONS}"
             )
         if self.service is None:
             raise self._not_ready()
@@ -112,7 +113,7 @@ class Gateway:
         return self.rows
 
     def _not_ready(self) -> Unavailable:
-        return Unavailable(f"model {self.model!r}: expected it to be ready, found: {self.why}; retry in a moment")
+        return Unavailable(f"model {self.model!r} is not ready: {self.why}; retry in a moment")
 
     def named(self, model: str) -> None:
         """Raises NotFound for another name."""
