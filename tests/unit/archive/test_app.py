@@ -454,7 +454,7 @@ def test_a_client_says_who_asks_and_what_it_sends() -> None:
 
     def answer(request: httpx.Request) -> httpx.Response:
         asked.append(request)
-        return httpx.Response(200, json={"first_index": 0, "size": 1, "ranges": []})
+        return httpx.Response(200, json={"first_index": 0, "size": 1, "ranges": [], "next_seq": 1})
 
     client = ArchiveClient("http://archive", "t", "credit", transport=httpx.MockTransport(answer))
     client.append_batch("s", 0, [leaf("x")])
@@ -463,6 +463,8 @@ def test_a_client_says_who_asks_and_what_it_sends() -> None:
     said = ("authorization", "x-governed-model", "content-type")
     assert [request.headers[name] for name in said] == ["Bearer t", "credit", "application/msgpack"]
     assert request.content == msgspec.msgpack.encode(AppendRequest("s", 0, [leaf("x")]))
+    ArchiveClient("http://archive", "t", transport=httpx.MockTransport(answer)).next_seq("s")
+    assert "x-governed-model" not in asked[-1].headers, "a token of a role says itself whose it is"
 
 
 class _Odd(Exception):
