@@ -413,6 +413,16 @@ class Encryption(Part):
     )
 
 
+class Promises(Part):
+    """Signed promises in answers: that the record will be in the ledger, by a key that the ledger announced before."""
+
+    given: Literal["OnRequest", "Always"] = "OnRequest"
+    """OnRequest: with answers to requests that ask (header X-Governed-Promise: 1), which are refused (503) while none
+    can be given; Always: with all others too, as soon as the pod's key is in the ledger."""
+    maximum_delay: Duration = "24h"
+    """Within this time of the answer its record is in the ledger, or the promise is broken."""
+
+
 class Audit(Part):
     """The journal and the ledger."""
 
@@ -425,6 +435,8 @@ class Audit(Part):
     """Room for records that the archive hasn't taken yet."""
     contest_deadline: Duration = "30d"
     """A contested decision is to be decided by a person within this time; later it counts as overdue."""
+    promises: Promises | None = None
+    """Absent: answers carry no promise; receipts are there once they are shipped."""
 
 
 class Governance(Part):

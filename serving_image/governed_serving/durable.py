@@ -15,6 +15,7 @@ __all__ = [
     "fsync_folder",
     "is_regular",
     "open_new",
+    "open_regular",
     "put_in_place",
     "read_regular",
     "replace_file",
@@ -84,11 +85,13 @@ def is_regular(path: Path) -> bool:
         return False
 
 
-def read_regular(path: Path) -> bytes:
-    """The bytes of a regular file. Raises FileNotFoundError also for what is there and none, without waiting for a
-    pipe or following a link; OSError."""
+def open_regular(path: Path, *, follow: bool = False) -> BinaryIO:
+    """A regular file to read from, in a folder that others may fill: never waits for a pipe, opens no device, and
+    follows a link only where ``follow`` says so. Raises FileNotFoundError also for what is there and no regular file;
+    OSError."""
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
     try:
-        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        handle = os.open(path, flags)
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.ENXIO, errno.ENOTDIR):
             raise FileNotFoundError(error.errno, "is no regular file", str(path)) from None
@@ -96,8 +99,19 @@ def read_regular(path: Path) -> bytes:
     if not stat.S_ISREG(os.fstat(handle).st_mode):
         os.close(handle)
         raise FileNotFoundError(errno.ENOENT, "is no regular file", str(path))
-    with os.fdopen(handle, "rb") as file:
-        return file.read()
+    return os.fdopen(handle, "rb")
+
+
+def read_regular(path: Path, limit: int | None = None, *, follow: bool = False) -> bytes:
+    """The bytes of a regular file, as :func:`open_regular` opens it; of more than ``limit`` nothing is kept (OSError,
+    EFBIG), whatever its size says."""
+    with open_regular(path, follow=follow) as file:
+        if limit is None:
+            return file.read()
+        data = file.read(limit + 1)
+    if len(data) > limit:
+        raise OSError(errno.EFBIG, f"is longer than the {limit} bytes that are read of it", str(path))
+    return data
 
 
 def write_new(path: Path, data: bytes) -> None:

@@ -43,7 +43,9 @@ __all__ = [
 ]
 
 
-_EventType = Literal["acknowledgement", "explanationQuality", "importanceDrift", "label", "review", "verdict"]
+_EventType = Literal[
+    "acknowledgement", "explanationQuality", "importanceDrift", "label", "promiseKey", "review", "verdict"
+]
 if TYPE_CHECKING:
     EventType = _EventType
 else:  # what another version wrote can be read all the same

@@ -1,4 +1,4 @@
-"""An answer's receipt, from the model that gave it to a machine that has nothing but two keys."""
+"""An answer's receipt and its promise, from the model that gave them to a machine that has nothing but keys."""
 
 import shutil
 from pathlib import Path
@@ -6,12 +6,13 @@ from typing import Any
 
 import httpx
 import pytest
+import yaml
 
 from support.waiting import eventually
 from support.witness import Witness, serving
 
 from .conftest import SAMPLES, governed, start
-from .test_kill import answered
+from .test_kill import BODY, answered
 
 pytestmark = pytest.mark.slow
 
@@ -49,3 +50,41 @@ def test_an_answer_has_a_receipt_that_witnesses_cosigned(admissions_once: tuple[
     done = governed("verify", receipt, "--against", workdir, "--key-file", tmp_path / "vkey")
     assert done.returncode == 0, done.stdout + done.stderr
     assert governed("verify", receipt, *keys[:-1], "another").returncode == 1
+
+
+def test_a_promise_in_the_answer_is_kept_by_the_ledger(admissions_once: tuple[Path, Any], tmp_path: Path) -> None:
+    """In a copy: the other tests' model makes no promises."""
+    workdir, manifest = tmp_path / "work", tmp_path / "admissions.yaml"
+    shutil.copytree(admissions_once[0], workdir)
+    resource = yaml.safe_load((SAMPLES / "admissions.yaml").read_text())
+    resource["spec"]["governance"].setdefault("audit", {})["promises"] = {"maximumDelay": "1h"}
+    manifest.write_text(yaml.safe_dump(resource))
+    for beside in SAMPLES.glob("admissions.*"):
+        if beside.name != manifest.name:
+            shutil.copy(beside, tmp_path)
+    served = start(manifest, workdir, tmp_path / "log", "admissions")
+    promise, asking = tmp_path / "answer.promise", {"x-governed-promise": "1"}
+    try:
+        with httpx.Client(trust_env=False, timeout=30) as client:
+            found = eventually(
+                lambda: client.post(f"{served.url}/infer", json=BODY, headers=asking),
+                lambda answer: answer.status_code == 200,
+                within=120,
+                what="an answer with a promise, once the key is announced",
+            )
+            promise.write_text(found.headers["x-governed-promise"])
+            id = found.headers["x-prediction-id"]
+            eventually(
+                lambda: client.get(f"{served.url}/predictions/{id}/receipt"),
+                lambda answer: answer.status_code == 200,
+                within=120,
+                what="the record in the ledger",
+            )
+    finally:
+        assert served.stop() == 0
+    done = governed("verify", promise, "--against", workdir, "--id", id)
+    assert done.returncode == 0, done.stdout + done.stderr
+    for word in (f"record of answer {id} of default/admissions", "kept: entry", "bit for bit"):
+        assert word in done.stdout, done.stdout
+    done = governed("verify", promise, "--against", workdir, "--id", "another")
+    assert (done.returncode, "given for another answer" in done.stdout) == (1, True)

@@ -27,7 +27,7 @@ Quorum = Annotated[
 ]
 Against = Annotated[
     str | None,
-    typer.Option(help="For a receipt: the ledger, named as above, that must still have it.", show_default=False),
+    typer.Option(help="For a receipt or promise: the ledger, named as above, that must have it.", show_default=False),
 ]
 
 
@@ -35,7 +35,7 @@ def command(
     target: Annotated[
         str,
         typer.Argument(
-            help="Archive folder, exported bundle, URL, the --workdir of a local run, or a receipt; with --namespace "
+            help="Archive folder, exported bundle, URL, the --workdir of a local run, a receipt or promise; with --namespace "
             "a model.",
             show_default=False,
         ),

@@ -82,7 +82,9 @@ def _add_verify(verify: argparse.ArgumentParser) -> None:
     )
     verify.add_argument("--no-blobs", action="store_true", help="don't check that the blobs are present and unchanged")
     verify.add_argument(
-        "--against", default="", help="for a receipt: the folder, bundle or URL of the ledger that must still have it"
+        "--against",
+        default="",
+        help="for a receipt or promise: the folder, bundle or URL of the ledger that must have it",
     )
     _add_witnesses(verify)
     verify.add_argument("--json", action="store_true", help="print the findings as JSON")
@@ -173,7 +175,8 @@ def _add_subject(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -
 
 def _add_source(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "source", help="an archive's folder, an exported bundle, or the archive's URL; for verify a receipt"
+        "source",
+        help="an archive's folder, an exported bundle, or the archive's URL; for verify a receipt or promise",
     )
     add_keys(parser)
     parser.add_argument("--model", default="", help="the model that the token belongs to")
@@ -211,6 +214,7 @@ def _verify(options: argparse.Namespace) -> int:
     from governed_serving.archive.verify.findings import EXIT_STATUS
     from governed_serving.archive.verify.inspection import Asked
     from governed_serving.archive.verify.opening import noted_checkpoint, trusted_vkey
+    from governed_serving.archive.verify.promise import is_promise
     from governed_serving.archive.verify.receipt import is_receipt
     from governed_serving.archive.verify.witnesses import witness_rule
 
@@ -220,8 +224,10 @@ def _verify(options: argparse.Namespace) -> int:
     asked = Asked(vkey, earlier, options.id, blobs=not options.no_blobs, witnesses=witnesses)
     if Path(options.source).is_file() and is_receipt(Path(options.source)):
         return EXIT_STATUS[_verify_receipt(options, asked)]
+    if Path(options.source).is_file() and is_promise(Path(options.source)):
+        return EXIT_STATUS[_verify_promise(options, asked)]
     if options.against:
-        raise ArchiveError(f"--against is for a receipt, {options.source} is none")
+        raise ArchiveError(f"--against is for a receipt or a promise, {options.source} is none")
     return EXIT_STATUS[_verify_log(options.source, options, asked)]
 
 
@@ -269,6 +275,31 @@ def _verify_receipt(options: argparse.Namespace, asked: "Asked") -> str:
     return _verify_log(
         options.against, options, replace(asked, earlier=earlier, id="", witnesses=type(asked.witnesses)())
     )
+
+
+def _verify_promise(options: argparse.Namespace, asked: "Asked") -> str:
+    """Offline, by the ledger that ``--against`` names, which is verified first."""
+    from governed_serving.archive.verify.findings import Findings
+    from governed_serving.archive.verify.inspection import Inspection
+    from governed_serving.archive.verify.opening import open_source
+    from governed_serving.archive.verify.promise import check_promise, read_promise
+
+    findings = Findings()
+    status = "verified"
+    with findings.looking_at("promise"):
+        signed = read_promise(Path(options.source))
+        if not options.against:
+            findings.skip("key", "nothing tells who signed: name the ledger (folder, bundle or URL) as --against")
+        else:
+            alone = argparse.Namespace(**vars(options) | {"workdir": None})  # what lies beside a ledger shows nothing
+            status = _verify_log(options.against, alone, replace(asked, id=""))
+            if status == "tampered":
+                raise ArchiveError("the ledger that it is held against isn't what was signed: it shows nothing")
+            source, _ = open_source(options.against, options.key_file, options.token_file, options.model)
+            with closing(source):
+                check_promise(signed, asked.id, source, findings)
+    _print(Inspection(findings), options, asked)
+    return status if findings.status == "verified" else findings.status
 
 
 def _print(found: "Inspection", options: argparse.Namespace, asked: "Asked") -> None:

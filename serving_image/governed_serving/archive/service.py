@@ -101,8 +101,9 @@ class _Pointer(msgspec.Struct):
 
 _entry_decoder = msgspec.json.Decoder(LedgerEntry)
 _NEWEST = 16
-_RECEIPTS = ("prediction", "deadLetter")
-"""Types of entries that stand for an answer; the second one where the first was refused."""
+_RECEIPTS = ("prediction", "promiseKey", "deadLetter")
+"""Types of entries that stand for an answer, or announce the key of promises; the last one where the first was
+refused."""
 _PATIENCE = 10.0
 _FOR_EVER = 100 * 365.25 * 86_400
 """Seconds: a retention or rotation of a century or more is none. Dates that far away can't be reckoned with."""

@@ -17,7 +17,9 @@ HEAD_LIMIT = 32 * 1024
 
 _FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):([\t\x20-\x7e\x80-\xff]*)")
 _LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+) ([\x21-\x7e]+) HTTP/([0-9])\.([0-9])")
-_FOR_UVICORN = frozenset({b"expect", b"upgrade", b"content-encoding", b"trailer", b"te", b"http2-settings"})
+_FOR_UVICORN = frozenset(
+    {b"expect", b"upgrade", b"content-encoding", b"trailer", b"te", b"http2-settings", b"x-governed-promise"}
+)
 
 
 class BadHead(Exception):

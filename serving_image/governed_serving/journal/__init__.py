@@ -1,6 +1,6 @@
 """The encrypted journal; see README.md."""
 
-from governed_serving.journal.chunk import Chunk, chunk_of, open_chunk
+from governed_serving.journal.chunk import Chunk, chunk_of, frame_of_chunk, open_chunk
 from governed_serving.journal.columns import numbers, strings
 from governed_serving.journal.cursor import Cursor, CursorFiles
 from governed_serving.journal.errors import (
@@ -40,6 +40,7 @@ __all__ = [
     "RawFrame",
     "RecordRefused",
     "chunk_of",
+    "frame_of_chunk",
     "numbers",
     "open_chunk",
     "quarantine",

@@ -14,10 +14,10 @@ from governed_serving.crypto import SegmentCipher, Tampered
 from governed_serving.crypto.sealed import JOURNAL_CHUNK
 from governed_serving.crypto.segment import TAG_BYTES
 from governed_serving.journal.errors import JournalDamaged
-from governed_serving.journal.format import NO_TAG, Header, RawFrame, frame_aad, frames_in, parse_header
+from governed_serving.journal.format import FRAME, NO_TAG, Header, RawFrame, frame_aad, frames_in, parse_header
 from governed_serving.records import Frame, encode_frame
 
-__all__ = ["Chunk", "chunk_identity", "chunk_of", "open_chunk", "pack_chunk"]
+__all__ = ["Chunk", "chunk_identity", "chunk_of", "frame_of_chunk", "open_chunk", "pack_chunk"]
 
 _SEQ = struct.Struct(">Q")
 
@@ -89,3 +89,19 @@ def open_chunk(data: bytes, cipher: SegmentCipher) -> Iterator[tuple[int, Frame]
         raise JournalDamaged(
             header.stream, seq, f"chunk was cut: {len(body) - end} bytes of an unfinished frame at its end"
         )
+
+
+def frame_of_chunk(data: bytes, seq: int) -> bytes | None:
+    """Frame ``seq`` as it lies in a chunk, ciphertext, for whom has no key; None where it isn't there. Raises
+    Tampered, JournalDamaged."""
+    parsed = parse_header(data[len(JOURNAL_CHUNK) :], "chunk") if data.startswith(JOURNAL_CHUNK) else None
+    if parsed is None:
+        raise Tampered(f"expected a journal chunk, found {len(data)} bytes that begin otherwise")
+    offset = len(JOURNAL_CHUNK) + parsed[1] + TAG_BYTES + _SEQ.size
+    while offset + FRAME.size <= len(data):
+        length, _, number = FRAME.unpack_from(data, offset)
+        end = offset + FRAME.size + length
+        if number == seq and end <= len(data):
+            return data[offset:end]
+        offset = end
+    return None

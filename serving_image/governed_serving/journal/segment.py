@@ -15,7 +15,7 @@ from governed_serving.journal.errors import JournalDamaged
 from governed_serving.journal.format import FRAME, NO_TAG, Header, RawFrame, frame_aad, parse_segment
 from governed_serving.journal.salvage import Gap, Place, heads_in, salvage, whole_end
 
-__all__ = ["Chain", "SegmentFile", "quarantine", "recover", "segment_path", "segments", "write_probe"]
+__all__ = ["Chain", "SegmentFile", "Written", "quarantine", "recover", "segment_path", "segments", "write_probe"]
 
 QUARANTINED = 64
 QUARANTINED_BYTES = 64 << 20
@@ -45,6 +45,14 @@ def segment_path(folder: Path, first_seq: int) -> Path:
 def segments(folder: Path) -> list[int]:
     """First frame of every segment in ``folder``, ascending."""
     return sorted(int(p.stem) for p in folder.glob("*.seg"))
+
+
+class Written(NamedTuple):
+    """A frame as it was written: its number, and its bytes in two parts."""
+
+    seq: int
+    head: bytes
+    ciphertext: bytes
 
 
 class SegmentFile:
@@ -77,19 +85,20 @@ class SegmentFile:
         """What the next frame, here or in the next segment, follows."""
         return Chain(self._header.identity, self.next_seq, self._previous)
 
-    def append(self, plaintext: bytes) -> int:
-        """Write one frame and return its number. On OSError the file is as before; the frame's nonce isn't used
+    def append(self, plaintext: bytes) -> Written:
+        """Write one frame. On OSError the file is as before; the frame's nonce isn't used
         again."""
         seq = self.next_seq
         ciphertext = self._key.seal(self._attempt, seq, plaintext, frame_aad(self._header, seq, self._previous))
         try:
-            self._write([FRAME.pack(len(ciphertext), self._attempt, seq), ciphertext])
+            head = FRAME.pack(len(ciphertext), self._attempt, seq)
+            self._write([head, ciphertext])
         except OSError:
             self._attempt += 1
             self._take_back()
             raise
         self.next_seq, self._previous = seq + 1, ciphertext[-TAG_BYTES:]
-        return seq
+        return Written(seq, head, ciphertext)
 
     def _take_back(self) -> None:
         try:

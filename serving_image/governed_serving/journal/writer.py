@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from hashlib import sha256
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, Literal, NamedTuple
@@ -35,7 +36,7 @@ from governed_serving.journal.errors import (
     RecordRefused,
 )
 from governed_serving.journal.format import FRAME_LIMIT
-from governed_serving.journal.segment import SegmentFile, recover, write_probe
+from governed_serving.journal.segment import SegmentFile, Written, recover, write_probe
 from governed_serving.records import EventRecord, ExplanationRecord, PredictionFrame, SubjectFrame, encode_frame
 
 __all__ = ["PROBE_SECONDS", "STALL_SECONDS", "Ack", "Durability", "Journal", "JournalStats", "Record"]
@@ -55,10 +56,18 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Ack(msgspec.Struct, frozen=True, gc=False):
-    """Where a record is: frame ``seq`` of ``stream``."""
+    """Where a record is: frame ``seq`` of ``stream``, and the frame's bytes as they lie there, in two parts."""
 
     stream: str
     seq: int
+    head: bytes = b""
+    ciphertext: bytes = b""
+
+    def digest(self) -> str:
+        """SHA-256 (hex) of the frame, which is ciphertext: what a chunk that is shipped has of it."""
+        whole = sha256(self.head)
+        whole.update(self.ciphertext)
+        return whole.hexdigest()
 
 
 class JournalStats(msgspec.Struct):
@@ -450,11 +459,11 @@ class Journal:
         except Exception as error:  # whatever a caller's record makes of the encoder
             return RecordRefused(f"the record can't be encoded: {error}")
         try:
-            return Ack(self.stream, self._write(plaintext))
+            return Ack(self.stream, *self._write(plaintext))
         except JournalError as error:
             return error
 
-    def _write(self, plaintext: bytes) -> int:
+    def _write(self, plaintext: bytes) -> Written:
         """Append a frame, rolling to a new segment when due; raises JournalFull or JournalError."""
         self._make_room(len(plaintext))
         try:
@@ -465,7 +474,7 @@ class Journal:
                 self._segment = SegmentFile(self.folder, self.stream, self._chain, self._cipher, self._fsync)
                 self._spool_bytes += self._segment.end
             before = self._segment.end
-            seq = self._segment.append(plaintext)
+            written = self._segment.append(plaintext)
         except OSError as error:
             raise self._trouble(error) from None
         except CryptoError as error:
@@ -474,7 +483,7 @@ class Journal:
         self._stats.frames += 1
         self._stats.written_bytes += self._segment.end - before
         self._spool_bytes += self._segment.end - before
-        return seq
+        return written
 
     def _make_room(self, size: int) -> None:
         if size > FRAME_LIMIT:

@@ -210,6 +210,10 @@ class Batch:
         shaped = [values.reshape(len(rows), *spec.shape) for spec, values in zip(specs, self._outputs, strict=True)]
         self._take([values[rows] for values in shaped])
 
+    def promised(self) -> list[str]:
+        """Ids of the requests that ask for a promise."""
+        return [item.request.id for item in self.items if item.request.promise]
+
     def frame(self) -> PredictionFrame:
         """The journal frame of the whole batch."""
         assert self._frame is not None, "the plan has no recorder"

@@ -2,7 +2,7 @@
 
 from governed_api import runtime
 from governed_api.governance import Audit
-from governed_api.quantities import whole_bytes
+from governed_api.quantities import seconds, whole_bytes
 from governed_api.resolved import ResolvedModel
 from governed_serving.archive.keysets import model_keyring, subject_keys
 from governed_serving.artefact import Artefact, load
@@ -22,11 +22,13 @@ from governed_serving.server.masking import Masking
 from governed_serving.server.metrics import ServerMetrics
 from governed_serving.server.pipeline import PathRules, Pipeline, Stages
 from governed_serving.server.predictors import Predictor
+from governed_serving.server.promises import Promises
 from governed_serving.server.protocol.v2 import V2Codec
 from governed_serving.server.quota import quota_gate
+from governed_serving.server.receipts import Receipts
 from governed_serving.server.settings import Settings
 
-__all__ = ["chat_gateway", "http_service", "load_artefact", "open_journal", "open_keyring", "pipeline"]
+__all__ = ["chat_gateway", "http_service", "load_artefact", "open_journal", "open_keyring", "open_promises", "pipeline"]
 
 
 def load_artefact(settings: Settings, resolved: ResolvedModel) -> Artefact:
@@ -66,6 +68,17 @@ def open_journal(settings: Settings, audit: Audit, keyring: Keyring) -> Journal:
     )
 
 
+def open_promises(
+    settings: Settings, resolved: ResolvedModel, journal: Journal | None, receipts: Receipts | None
+) -> Promises | None:
+    """Who signs answers; None where the spec asks for no promises, or there is no ledger that could keep them."""
+    rules = resolved.spec.governance.audit.promises
+    if rules is None or journal is None or receipts is None:
+        return None
+    identity = Identity(resolved.name, resolved.namespace, settings.revision)
+    return Promises(identity, journal, receipts, seconds(rules.maximum_delay), always=rules.given == "Always")
+
+
 def pipeline(
     settings: Settings,
     resolved: ResolvedModel,
@@ -74,6 +87,7 @@ def pipeline(
     artefact: str = "",
     keyring: Keyring | None = None,
     journal: Journal | None = None,
+    promises: Promises | None = None,
 ) -> Pipeline:
     """What the spec asks for above any kind of payload. Raises ValueError, CryptoError."""
     spec = resolved.spec
@@ -100,7 +114,7 @@ def pipeline(
             timeout=spec.predictor.timeout,
             concurrency=spec.predictor.container_concurrency,
         ),
-        Stages(masking=masking, journal=journal, explainer=explainer),
+        Stages(masking=masking, journal=journal, explainer=explainer, promises=promises),
     )
 
 

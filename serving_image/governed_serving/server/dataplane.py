@@ -10,11 +10,11 @@ from governed_serving.archive.errors import ArchiveError
 from governed_serving.crypto import CryptoError, Subjects
 from governed_serving.hosting.logs import log
 from governed_serving.server.batch import Batch, BatchPlan, PendingRequest
-from governed_serving.server.errors import JournalUnavailable, PredictionFailed, ServerError
+from governed_serving.server.errors import JournalUnavailable, PredictionFailed, PromiseUnavailable, ServerError
 from governed_serving.server.explanation import Accepted, Column, Explained, Question
 from governed_serving.server.lane import ComputeLane
 from governed_serving.server.messages import ExplainRequest, InferRequest, InferResponse
-from governed_serving.server.pipeline import Pipeline
+from governed_serving.server.pipeline import NOT_RECORDED, Pipeline, Recorded
 from governed_serving.server.predictors import Predictor
 from governed_serving.server.recording import Recorder
 from governed_serving.server.request_batch import RequestBatch
@@ -61,6 +61,8 @@ class DataPlane:
         """Admit ``request`` and call ``done`` once, on the event loop, with its answer or error. Raises what refuses it
         at once."""
         pipeline = self.pipeline
+        if request.promise:
+            pipeline.check_promise()
         request.id = pipeline.new_id()
         item = PendingRequest(request, done, self._plan.tokens(request) if pipeline.counts_tokens else 0, keep_masked)
         if pipeline.immediate:
@@ -121,7 +123,7 @@ class DataPlane:
         if not batch.keep_open():
             return
         if not pipeline.journalled:
-            self._reply(batch, "")
+            self._reply(batch, NOT_RECORDED)
         elif seconds < QUICK_SECONDS:  # what arrives while this is being written shares the next call and record
             await self._record(batch)
         else:  # the next batch computes while this one is being written
@@ -145,16 +147,16 @@ class DataPlane:
     async def _record(self, batch: Batch) -> None:
         try:
             if self._plan.subjects is None:
-                ledger = await self.pipeline.record(batch.frame(), len(batch.items))
+                recorded = await self.pipeline.record(batch.frame(), len(batch.items), batch.promised())
             else:
-                ledger = await self._record_sealed(batch)
+                recorded = await self._record_sealed(batch)
         except JournalUnavailable as error:
             for item in batch.items:
                 self._answer(item, error)
         else:
-            self._reply(batch, ledger)
+            self._reply(batch, recorded)
 
-    async def _record_sealed(self, batch: Batch) -> str:
+    async def _record_sealed(self, batch: Batch) -> Recorded:
         """Keys of persons who are new come from the archive: without it there is no record. Raises
         JournalUnavailable."""
         try:
@@ -163,12 +165,22 @@ class DataPlane:
             raise JournalUnavailable(
                 f"journal: expected the key of the person whom the request is about, found: {error}; not answered"
             ) from error
-        ledgers = await asyncio.gather(*(self.pipeline.record(*frame) for frame in frames))
-        return "pending" if all(ledgers) else ""
+        promised = batch.promised()
+        all_ = await asyncio.gather(*(self.pipeline.record(*frame, promised) for frame in frames))
+        ledger = all_[0].ledger if all(one.ledger for one in all_) else ""
+        return Recorded(ledger, {id: given for one in all_ for id, given in one.promises.items()})
 
-    def _reply(self, batch: Batch, ledger: str) -> None:
-        for item, response in batch.responses(ledger):
-            self._answer(item, response)
+    def _reply(self, batch: Batch, recorded: Recorded) -> None:
+        for item, response in batch.responses(recorded.ledger):
+            answer: InferResponse | ServerError = response
+            if item.request.promise:
+                try:
+                    response.promise = recorded.promise(response.id)
+                except PromiseUnavailable as error:
+                    answer = error
+            elif recorded.promises:
+                response.promise = recorded.promises.get(response.id, "")
+            self._answer(item, answer)
 
     def _answer(self, item: PendingRequest, answer: InferResponse | ServerError) -> None:
         pipeline = self.pipeline

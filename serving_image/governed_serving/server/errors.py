@@ -12,6 +12,7 @@ ServerError
 │   ├── NoRoom              for the bodies that clients send at a time
 │   ├── MaskingFailed       personal data could not be masked, and the policy is Closed
 │   ├── JournalUnavailable  the record could not be written, and the policy is Closed
+│   ├── PromiseUnavailable  asked for, and none can be given
 │   └── ExplainerAway
 └── DeadlineExceeded 504
 """
@@ -99,6 +100,12 @@ class MaskingFailed(Unavailable):
 
 class JournalUnavailable(Unavailable):
     """The journal can't be written under failurePolicy Closed."""
+
+    retry_after = 5
+
+
+class PromiseUnavailable(Unavailable):
+    """A promise was asked for, and the process has no announced key, or no record to promise."""
 
     retry_after = 5
 

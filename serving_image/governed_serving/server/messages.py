@@ -37,6 +37,8 @@ class InferRequest:
     """Bytes of the body it came in."""
     request_id: str = ""
     """X-Request-Id, which the answer repeats; kept where the body has no id."""
+    promise: bool = False
+    """It asks for a signed promise (X-Governed-Promise)."""
     id: str = ""
     """Ours (UUIDv7), given when it is admitted: the prediction's name in journal and ledger."""
 
@@ -76,6 +78,8 @@ class InferResponse:
     client_id: str = ""
     """As the request had it."""
     masked: Sequence[list[Scalar]] = ()
+    promise: str = ""
+    """Signed: that the ledger will have its record; "": none was asked for, or can be given."""
 
 
 @dataclass(slots=True)
@@ -89,10 +93,12 @@ class ExplainRequest:
 
 
 class Completed(NamedTuple):
-    """A whole completion: its request's id, and the runtime's answer as JSON."""
+    """A whole completion: its request's id, the runtime's answer as JSON, and a promise if there is one (of a stream,
+    its last event but one has it)."""
 
     id: str
     body: bytes
+    promise: str = ""
 
 
 @dataclass(frozen=True)

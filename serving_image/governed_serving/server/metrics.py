@@ -23,6 +23,7 @@ _COUNTERS = {
     "request_rows": "Rows predicted for answered requests.",
     "journal_records": "Requests written to the journal before their answer.",
     "journal_lost_records": "Requests answered though the journal could not be written (failurePolicy Open).",
+    "promises": "Answers that carried a signed promise.",
     "masking_failures": "Times that masking erred.",
     "tokens": "Tokens that requests used.",
     "tokens_overrun": "Tokens used beyond a quota because a reservation was too small.",

@@ -9,9 +9,9 @@ is a field of :class:`Exchange`.
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import takewhile
 from typing import Any, Literal
 
@@ -20,14 +20,21 @@ from governed_serving.journal.errors import JournalError
 from governed_serving.privacy import Covered
 from governed_serving.records import PredictionFrame, SubjectFrame
 from governed_serving.server.admission import Admission
-from governed_serving.server.errors import DeadlineExceeded, JournalUnavailable, NotFound, ServerError
+from governed_serving.server.errors import (
+    DeadlineExceeded,
+    JournalUnavailable,
+    NotFound,
+    PromiseUnavailable,
+    ServerError,
+)
 from governed_serving.server.explanation import Explainer
 from governed_serving.server.identifiers import Identifiers
 from governed_serving.server.identity import Identity
 from governed_serving.server.masking import Masking
+from governed_serving.server.promises import NO_PROMISES, Promised
 from governed_serving.server.recording import Journal
 
-__all__ = ["Counted", "Exchange", "PathRules", "Pipeline", "Stages"]
+__all__ = ["NOT_RECORDED", "Counted", "Exchange", "PathRules", "Pipeline", "Recorded", "Stages"]
 
 SWEEP_SECONDS = 0.1
 """How often requests past their deadline are looked for."""
@@ -46,11 +53,12 @@ class PathRules:
 @dataclass(frozen=True, kw_only=True)
 class Stages:
     """What the spec switched on: without ``masking`` nothing is masked, without ``journal`` recorded, without
-    ``explainer`` explained."""
+    ``explainer`` explained, without ``promises`` promised."""
 
     masking: Masking | None = None
     journal: Journal | None = None
     explainer: Explainer | None = None
+    promises: Promised | None = None
 
 
 class Exchange:
@@ -70,6 +78,28 @@ class Exchange:
     deciding: bool
     """Its record is on the way to the journal: whatever the time, its answer is what becomes of that. A record that
     was followed by a 504 would be a decision of which nobody was told."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """What became of a record. ``ledger``: how the answers' field reads: pending when the journal has them, "" when
+    nothing is journalled, or nothing could be (failurePolicy Open); ``promises``: by id of the request."""
+
+    ledger: str = ""
+    promises: Mapping[str, str] = field(default_factory=dict)
+
+    def promise(self, id: str) -> str:
+        """To a request that asked. Raises PromiseUnavailable."""
+        if not (given := self.promises.get(id, "")):
+            raise PromiseUnavailable(
+                "X-Governed-Promise: expected a record in the journal and a key in its time, found one missing; the "
+                "answer is withheld; retry, or ask without a promise"
+            )
+        return given
+
+
+NOT_RECORDED = Recorded()
+_PENDING = Recorded("pending")
 
 
 @dataclass(slots=True)
@@ -96,6 +126,7 @@ class Pipeline:
         self.masking, self.explainer, self._journal = stages.masking, stages.explainer, stages.journal
         self.immediate, self.counts_tokens = admission.immediate, admission.counts_tokens
         self.journalled = stages.journal is not None
+        self._promises = stages.promises if stages.journal is not None else None
         self.new_id = Identifiers()
         self.idle = asyncio.Event()
         """Set while no request is open."""
@@ -197,13 +228,27 @@ class Pipeline:
 
     # journal
 
-    async def record(self, frame: PredictionFrame | SubjectFrame, requests: int = 1) -> str:
-        """How the answers' ledger field reads: pending when the journal has them, "" when nothing is journalled, or
-        nothing could be (failurePolicy Open). Raises JournalUnavailable (Closed)."""
+    def check_promise(self) -> None:
+        """For a request that asks for a promise, before anything is computed. Raises InvalidRequest,
+        PromiseUnavailable."""
+        if self._promises is None:
+            raise NO_PROMISES
+        self._promises.check()
+
+    async def record(
+        self,
+        frame: PredictionFrame | SubjectFrame,
+        requests: int = 1,
+        promised: Collection[str] = (),
+        *,
+        final: bool = True,
+    ) -> Recorded:
+        """``promised``: ids of the requests that ask for a promise; ``final``: the answer goes out behind this record.
+        Raises JournalUnavailable (failurePolicy Closed)."""
         if self._journal is None:
-            return ""
+            return NOT_RECORDED
         try:
-            await self._journal.append(frame)
+            kept = await self._journal.append(frame)
         except JournalError as error:
             if self.rules.journal_policy == "Closed":
                 raise JournalUnavailable(
@@ -211,9 +256,13 @@ class Pipeline:
                     "(failurePolicy Closed)"
                 ) from error
             self.metrics.count["journal_lost_records"] += requests
-            return ""
+            return NOT_RECORDED
         self.metrics.count["journal_records"] += requests
-        return "pending"
+        if self._promises is None or not final or not (promised or self._promises.always):
+            return _PENDING
+        given = await self._promises.give(frame, kept, frame.ids if self._promises.always else promised)
+        self.metrics.count["promises"] += len(given)
+        return Recorded(_PENDING.ledger, given)
 
     # settle and leave
 

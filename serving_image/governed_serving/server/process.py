@@ -29,6 +29,7 @@ from governed_serving.server.chat import ChatGateway
 from governed_serving.server.pipeline import Pipeline
 from governed_serving.server.predictors import Columns, Outputs
 from governed_serving.server.predictors.onnx import OnnxPredictor
+from governed_serving.server.promises import Promises
 from governed_serving.server.receipts import ArchiveReceipts
 from governed_serving.server.reporting import Reporting
 from governed_serving.server.rows import Rows
@@ -54,6 +55,8 @@ class Process:
         self._reporting = Reporting(settings, lambda: self._gateway.metrics)
         self._rpc: Any = None
         self._receipts: ArchiveReceipts | None = None
+        self._promises: Promises | None = None
+        self._announcing: asyncio.Task[None] | None = None
         if settings.archive_url:
             self._receipts = ArchiveReceipts(settings.archive_url, settings.archive_token, resolved.name)
         self._gateway.receipts = self._receipts
@@ -121,6 +124,8 @@ class Process:
             await self._gateway.service.plane.warm_up()
         if self._background_process is not None:
             self._background_process.start()
+        if self._promises is not None:
+            self._announcing = asyncio.create_task(self._promises.run())
         start_is_over()
         self._gateway.why = ""
         seconds = round(time.monotonic() - self._started, 3)
@@ -158,6 +163,7 @@ class Process:
             artefact=artefact,
             keyring=self._keyring,
             journal=self._journal,
+            promises=self._promises,
         )
 
     async def _foreign(self, runtime_spec: Runtime) -> None:
@@ -211,6 +217,7 @@ class Process:
         try:
             self._keyring = composition.open_keyring(settings, resolved.name)
             self._journal = composition.open_journal(settings, resolved.spec.governance.audit, self._keyring)
+            self._promises = composition.open_promises(settings, resolved, self._journal, self._receipts)
             if self._journal.damage:
                 log("error", self._journal.damage)
             if period := resolved.spec.governance.encryption.rotation:
@@ -225,6 +232,8 @@ class Process:
             await asyncio.sleep(self._settings.drain)
         ended = [] if self._rpc is None else [self._rpc.stop(self._resolved.spec.predictor.timeout)]
         await asyncio.gather(host.drain(), *ended)
+        if self._announcing is not None:
+            self._announcing.cancel()
         if self._background_process is not None:
             await self._background_process.stop()
         if self._gateway.service is not None:

@@ -13,13 +13,29 @@ from governed_serving.records import Column, Frame, PredictionFrame
 from governed_serving.server.identity import Identity
 from governed_serving.server.signature import Signature
 
-__all__ = ["Journal", "Recorder"]
+__all__ = ["Journal", "Kept", "Recorder"]
+
+
+class Kept(Protocol):
+    """Where a record lies: frame ``seq`` of ``stream``."""
+
+    @property
+    def stream(self) -> str: ...
+
+    @property
+    def seq(self) -> int: ...
+
+    @property
+    def ciphertext(self) -> bytes: ...
+
+    def digest(self) -> str:
+        """SHA-256 (hex) of the frame, as the archive will have it."""
 
 
 class Journal(Protocol):
     """What the server needs of governed_serving.journal."""
 
-    async def append(self, record: Frame) -> object:
+    async def append(self, record: Frame) -> Kept:
         """Returns when the record is as durable as the spec asks. Raises JournalError."""
 
 

@@ -30,6 +30,7 @@ COUNTED_ALONE = {
     "erasure": "whose data can't be opened any more: a keyed digest, and how many predictions it was",
     "loss": "what a person let go: how many entries had been signed is in the entry",
     RECEIVED: "when entries came that claim an older time: verification and readers of single entries look at it",
+    "promiseKey": "which key signs promises: whoever verifies one looks the entry up",
     "unreadable": "frames of a journal that nobody can open any more: which they were is in the entry",
     "ref": "a holding that verification compares",
     "state": "a holding that verification compares; it says nothing to a reader",

@@ -32,7 +32,7 @@ def began(spool: Path) -> SegmentFile:
     folder = spool / "journal" / "server-a"
     folder.mkdir(parents=True)
     file = SegmentFile(folder, "server-a", Chain("0123456789ab", 0, NO_TAG), cipher(spool), durable=False)
-    assert [file.append(b"one"), file.append(b"two")] == [0, 1]
+    assert [file.append(b"one").seq, file.append(b"two").seq] == [0, 1]
     return file
 
 
@@ -87,7 +87,7 @@ def test_a_frame_that_could_not_be_written_uses_up_its_nonce(tmp_path: Path, mon
             broken.setattr(segment_module.os, "pwritev", failing)
             with pytest.raises(OSError, match="the disk is gone"):
                 file.append(b"lost")
-    assert (file.append(b"three"), file.broken) == (2, False)
+    assert (file.append(b"three").seq, file.broken) == (2, False)
     assert [(frame.seq, frame.attempt) for frame in reader(tmp_path).frames()] == [(0, 0), (1, 0), (2, 2)]
 
 

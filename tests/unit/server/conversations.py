@@ -71,6 +71,7 @@ class World:
         answers: bool = True,
         journal: MemoryJournal | None = None,
         explainer: ExplainerClient | None = None,
+        promises: Any = None,
         **more: Any,
     ) -> None:
         self.seen: list[dict[str, Any]] = []
@@ -92,6 +93,7 @@ class World:
                 masking=Masking(masker_of(masker, masking_policy), requests=requests, answers=answers),
                 journal=self.journal,
                 explainer=explainer,
+                promises=promises,
             ),
         )
         self.gateway = ChatGateway(self.pipeline, Runtime(client, "inner", self.pipeline.rules.timeout))

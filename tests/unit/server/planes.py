@@ -92,6 +92,7 @@ def plane(
     max_concurrent: int | None = None,
     ready: Callable[[], str] = lambda: "",
     using: Any = None,
+    promises: Any = None,
     **more: Any,
 ) -> DataPlane:
     compute = using or predictor(text=text)
@@ -99,4 +100,5 @@ def plane(
     masking = Masking(masker_of(masker, masking_policy), answers=answers) if text else None
     admission = Admission(ready, metrics, quota=quota, max_concurrent=max_concurrent)
     rules = PathRules(journal_policy=journal_policy, **more)
-    return DataPlane(Pipeline(IDENTITY, admission, rules, Stages(masking=masking, journal=journal)), compute)
+    stages = Stages(masking=masking, journal=journal, promises=promises)
+    return DataPlane(Pipeline(IDENTITY, admission, rules, stages), compute)

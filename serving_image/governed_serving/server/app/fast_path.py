@@ -11,6 +11,8 @@ from governed_serving.hosting.door import App, Door, Message, Receive, Scope, Se
 from governed_serving.hosting.http_head import Head
 from governed_serving.server.app.service import Gateway, Reply, failure
 from governed_serving.server.errors import BodyTooLarge, InvalidRequest, NoRoom, ServerError
+from governed_serving.server.promises import HEADER as PROMISE
+from governed_serving.server.promises import wants_promise
 from governed_serving.server.protocol.shapes import identity
 
 __all__ = ["Asked", "BodyRoom", "FastPathApp", "body_header", "check_length", "too_long"]
@@ -66,7 +68,7 @@ class FastPathApp(Door):
             check_length(asked.length, self.max_body)
             service = self.gateway.serving()
             body = await read_body(receive, held.add, InvalidRequest)
-            reply = await service.infer(body, asked.header, asked.request_id)
+            reply = await service.infer(body, asked.header, asked.request_id, promise=asked.promise)
         except ServerError as error:
             reply = failure(error)
         finally:
@@ -116,16 +118,26 @@ class _Held:
 
 class Asked(NamedTuple):
     """What a request's headers say: Content-Length or 0, Inference-Header-Content-Length or None, X-Request-Id or
-    ""."""
+    "", whether X-Governed-Promise asks for one."""
 
     length: int
     header: int | None
     request_id: str
+    promise: bool = False
+
+    def without_promise(self) -> "Asked":
+        """For routes whose answers carry none. Raises InvalidRequest."""
+        if self.promise:
+            raise InvalidRequest(
+                "X-Governed-Promise: expected a route that predicts or completes, found one that explains, whose "
+                "answers carry no promise; leave it out, or ask for the prediction by itself"
+            )
+        return self
 
 
 def body_header(headers: list[tuple[bytes, bytes]]) -> Asked:
     """What concerns us of ``headers``. Raises InvalidRequest."""
-    length, header, request_id = 0, None, ""
+    length, header, request_id, promise = 0, None, "", False
     for name, value in headers:
         if name == b"content-length":
             length = int(value) if value.isdigit() else 0  # the connection has judged it
@@ -141,7 +153,9 @@ def body_header(headers: list[tuple[bytes, bytes]]) -> Asked:
             if not value.isascii():
                 raise InvalidRequest("X-Request-Id: expected ASCII characters, found others; leave them out")
             request_id = identity(value.decode(), "X-Request-Id")
-    return Asked(length, header, request_id)
+        elif name == PROMISE:
+            promise = wants_promise(value)
+    return Asked(length, header, request_id, promise)
 
 
 def check_length(length: int, limit: int) -> None:

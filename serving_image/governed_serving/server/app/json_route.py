@@ -13,8 +13,10 @@ class JsonRoute(Protocol):
     """Answers POST bodies; ``path`` is below the upstream, such as ``/v1/chat/completions``, ``request_id`` what the
     client calls its request."""
 
-    async def answer(self, path: str, body: bytes, request_id: str = "") -> Completed | Stream:
-        """A whole answer, or a stream. Raises ServerError."""
+    async def answer(
+        self, path: str, body: bytes, request_id: str = "", *, promise: bool = False
+    ) -> Completed | Stream:
+        """A whole answer, or a stream; ``promise``: with a signed one. Raises ServerError."""
 
     async def internal(self, path: str, body: bytes) -> bytes:
         """The runtime's own answer for the explainer, ungoverned and behind every request. Raises ServerError."""

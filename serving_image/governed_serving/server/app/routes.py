@@ -17,7 +17,8 @@ from governed_serving.server.app.json_route import JsonRoute
 from governed_serving.server.app.service import Gateway, HttpService, Reply, explained, failure, named
 from governed_serving.server.errors import InvalidRequest, NotFound, ServerError, Unavailable
 from governed_serving.server.explanation import Explainer, ReportKind
-from governed_serving.server.messages import Stream
+from governed_serving.server.messages import Completed, Stream
+from governed_serving.server.promises import HEADER as PROMISE
 
 __all__ = ["application"]
 
@@ -150,7 +151,7 @@ def _explainer(gateway: Gateway, model: str) -> Explainer:
 
 
 async def _explained(gateway: Gateway, request: Request, model: str, revision: str | None, *, later: bool) -> Response:
-    asked = body_header(request.scope["headers"])
+    asked = body_header(request.scope["headers"]).without_promise()
     if (chat := _chat(gateway, model)) is not None:
         answer = await chat.explain(await request.body(), asked.request_id, later=later)
         return _response(explained(answer.answer, (*named(answer.id, asked.request_id), *chat.limits())))
@@ -167,7 +168,9 @@ def _inference(app: FastAPI, gateway: Gateway) -> None:
         """Predict. The unversioned path is answered before FastAPI, by the same function."""
         service = _versioned(gateway, model, revision)
         asked = body_header(request.scope["headers"])
-        return _response(await service.infer(await request.body(), asked.header, asked.request_id))
+        return _response(
+            await service.infer(await request.body(), asked.header, asked.request_id, promise=asked.promise)
+        )
 
     @app.post(routes.EXPLAIN, tags=["inference"], openapi_extra=explain_docs)
     @app.post(routes.VERSION_EXPLAIN, tags=["inference"], openapi_extra=explain_docs)
@@ -211,13 +214,13 @@ def _v1(app: FastAPI, gateway: Gateway) -> None:
         """KServe's V1 protocol."""
         service = _versioned(gateway, model, None)
         asked = body_header(request.scope["headers"])
-        return _response(await service.predict_v1(await request.body(), asked.request_id))
+        return _response(await service.predict_v1(await request.body(), asked.request_id, promise=asked.promise))
 
     @app.post(routes.V1_EXPLAIN, tags=["v1"], openapi_extra=docs)
     async def explain(request: Request, model: str) -> Response:
         """KServe's V1 protocol; the answer is the V2 explanation."""
         service = _versioned(gateway, model, None)
-        asked = body_header(request.scope["headers"])
+        asked = body_header(request.scope["headers"]).without_promise()
         return _response(await service.explain_v1(await request.body(), asked.request_id))
 
     @app.post(routes.CHAT_COMPLETIONS, tags=["openai"], openapi_extra=openapi.any_json())
@@ -230,9 +233,11 @@ def _v1(app: FastAPI, gateway: Gateway) -> None:
                 f"{request.url.path}: expected predictor.model.runtime with protocol openai, found another kind "
                 "of model"
             )
-        request_id = body_header(request.scope["headers"]).request_id
-        answer = await chat.answer(request.url.path, await request.body(), request_id)
-        fields = (*named(answer.id, request_id), *chat.limits())
+        asked = body_header(request.scope["headers"])
+        answer = await chat.answer(request.url.path, await request.body(), asked.request_id, promise=asked.promise)
+        fields = (*named(answer.id, asked.request_id), *chat.limits())
+        if isinstance(answer, Completed) and answer.promise:
+            fields = (*fields, (PROMISE, answer.promise.encode()))
         headers = {name.decode(): value.decode() for name, value in fields}
         if isinstance(answer, Stream):
             headers["cache-control"] = "no-cache"

@@ -16,6 +16,7 @@ from governed_serving.server.errors import Headers, NotFound, ServerError, Unava
 from governed_serving.server.explanation import Accepted, Explained, Report
 from governed_serving.server.messages import ExplainRequest, InferResponse
 from governed_serving.server.metrics import ServerMetrics
+from governed_serving.server.promises import HEADER as PROMISE
 from governed_serving.server.protocol.v1 import V1Codec
 from governed_serving.server.protocol.v2 import OutputEncoding, V2Codec
 from governed_serving.server.receipts import Receipts
@@ -151,15 +152,21 @@ class HttpService:
         self._counted = plane.metrics.counted
 
     def submit_infer(
-        self, body: bytes, header: int | None, done: Callable[[Reply], None], request_id: str = ""
+        self,
+        body: bytes,
+        header: int | None,
+        done: Callable[[Reply], None],
+        request_id: str = "",
+        *,
+        promise: bool = False,
     ) -> None:
         """V2 infer; ``done`` is called once, perhaps before this returns. Never raises.
 
-        ``header`` is Inference-Header-Content-Length, ``request_id`` X-Request-Id.
+        ``header`` is Inference-Header-Content-Length, ``request_id`` X-Request-Id, ``promise`` X-Governed-Promise.
         """
         try:
             request, form = self.v2.decode(body, header)
-            request.request_id = request_id
+            request.request_id, request.promise = request_id, promise
             self.plane.submit(request, lambda answer: done(self._infer_reply(answer, form, request_id)))
         except ServerError as error:
             self._counted("infer", error.status, client_made=error.client_made)
@@ -177,6 +184,8 @@ class HttpService:
             return self._unexpected(error)
         self._counted("infer", 200)
         names = (*named(answer.id, request_id or answer.client_id), *self._limits())
+        if answer.promise:
+            names = (*names, (PROMISE, answer.promise.encode()))
         if not encoded.header:
             return Reply(200, encoded.body, (_JSON, *names))
         length = (b"inference-header-content-length", str(encoded.header).encode())
@@ -187,7 +196,7 @@ class HttpService:
         self._counted("infer", 500)
         return failure(ServerError(unexpected(error)))
 
-    async def infer(self, body: bytes, header: int | None, request_id: str = "") -> Reply:
+    async def infer(self, body: bytes, header: int | None, request_id: str = "", *, promise: bool = False) -> Reply:
         """:meth:`submit_infer` awaited."""
         future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
 
@@ -195,7 +204,7 @@ class HttpService:
             if not future.done():
                 future.set_result(reply)
 
-        self.submit_infer(body, header, done, request_id)
+        self.submit_infer(body, header, done, request_id, promise=promise)
         return await future
 
     async def explain(self, body: bytes, header: int | None, request_id: str = "", *, later: bool = False) -> Reply:
@@ -208,13 +217,15 @@ class HttpService:
 
         return await self._explain(decode)
 
-    async def predict_v1(self, body: bytes, request_id: str = "") -> Reply:
+    async def predict_v1(self, body: bytes, request_id: str = "", *, promise: bool = False) -> Reply:
         """V1 :predict. Raises ServerError."""
         with self.plane.pipeline.counting("predict"):
             request = self.v1.decode(body)
-            request.request_id = request_id
+            request.request_id, request.promise = request_id, promise
             response = await self.plane.infer(request)
         names = (*named(response.id, request_id or response.client_id), *self._limits())
+        if response.promise:
+            names = (*names, (PROMISE, response.promise.encode()))
         return Reply(200, self.v1.encode(response), (_JSON, *names))
 
     async def explain_v1(self, body: bytes, request_id: str = "") -> Reply:

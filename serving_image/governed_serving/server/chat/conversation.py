@@ -36,6 +36,7 @@ class Conversation(Exchange):
         "max_tokens",
         "message",
         "path",
+        "promise",
         "prompt",
         "prompt_tokens",
     )
@@ -54,6 +55,8 @@ class Conversation(Exchange):
         """What masks the answer, where that is asked for."""
         self.masked: Masked = {}
         """What was masked of the request."""
+        self.promise = False
+        """It asks for a signed promise."""
         self.ended = False
         """Settled and recorded, or about to be."""
 

@@ -7,7 +7,7 @@ import msgspec
 
 from governed_serving.completions.generated import choice_text, choice_texts
 
-__all__ = ["DONE", "Completion", "error_event"]
+__all__ = ["DONE", "Completion", "error_event", "promise_event"]
 
 DONE = b"data: [DONE]\n\n"
 
@@ -15,6 +15,13 @@ DONE = b"data: [DONE]\n\n"
 def error_event(message: str) -> bytes:
     """An event that tells the client that the stream went wrong."""
     return b"data: " + msgspec.json.encode({"error": {"message": message, "type": "server_error"}}) + b"\n\n"
+
+
+def promise_event(id: str, model: str, promise: str, *, chat: bool) -> bytes:
+    """The event before the last one: a chunk without choices, as that of the usage is, with ``governed_promise``."""
+    kind = "chat.completion.chunk" if chat else "text_completion"
+    chunk = {"id": id, "object": kind, "model": model, "choices": [], "governed_promise": promise}
+    return b"data: " + msgspec.json.encode(chunk) + b"\n\n"
 
 
 class Completion:

@@ -18,13 +18,13 @@ from governed_serving.server.chat import request as requests
 from governed_serving.server.chat.answers import AnswerMask
 from governed_serving.server.chat.attributes import Attributes, parameters_of
 from governed_serving.server.chat.conversation import Conversation, State
-from governed_serving.server.chat.events import DONE, error_event
+from governed_serving.server.chat.events import DONE, error_event, promise_event
 from governed_serving.server.chat.request import Message
 from governed_serving.server.chat.runtime import Runtime, RuntimeStream
 from governed_serving.server.errors import Headers, InvalidRequest, ServerError
 from governed_serving.server.explanation import ExplainedCompletion, Explainer
 from governed_serving.server.messages import Completed, Stream
-from governed_serving.server.pipeline import Pipeline
+from governed_serving.server.pipeline import NOT_RECORDED, Pipeline, Recorded
 
 __all__ = ["ChatGateway"]
 
@@ -45,10 +45,16 @@ class ChatGateway:
         self._model = pipeline.identity.model
         self._internal = asyncio.Semaphore(1)
 
-    async def answer(self, path: str, body: bytes, request_id: str = "") -> Completed | Stream:
-        """A whole completion, or a stream of server-sent events. Raises ServerError."""
+    async def answer(
+        self, path: str, body: bytes, request_id: str = "", *, promise: bool = False
+    ) -> Completed | Stream:
+        """A whole completion, or a stream of server-sent events; ``promise``: with a signed one. Raises
+        ServerError."""
         with self.pipeline.counting("chat"):
             call = self._decoded(path, body, request_id)
+            call.promise = promise
+            if promise:
+                self.pipeline.check_promise()
             return await self._run(call)
 
     async def explain(self, body: bytes, request_id: str = "", *, later: bool) -> ExplainedCompletion:
@@ -135,9 +141,15 @@ class ChatGateway:
         if call.mask is not None:
             decoded = await self._masked(call.mask.whole, decoded)
         call.completion.take(decoded)
-        await self._end(call, "complete", record=True)
+        promise = await self._completed(call)
         decoded["model"] = self._model
-        return Completed(call.id, msgspec.json.encode(decoded))
+        return Completed(call.id, msgspec.json.encode(decoded), promise)
+
+    async def _completed(self, call: Conversation) -> str:
+        """End ``call``; the promise of its record, if it asks for one or the spec does. Raises what _end raises, and
+        PromiseUnavailable."""
+        recorded = await self._end(call, "complete", record=True)
+        return recorded.promise(call.id) if call.promise else recorded.promises.get(call.id, "")
 
     async def _masked(self, mask: Callable[[Message], Message], answer: Message) -> Message:
         """What is long is masked off the event loop. Raises MaskingFailed."""
@@ -178,7 +190,8 @@ class ChatGateway:
                 answer.check_ended()
                 if rest := self._rest(call):
                     yield rest
-            await self._end(call, "complete", record=True)
+            if promise := await self._completed(call):
+                yield promise_event(call.id, self._model, promise, chat=call.path == requests.CHAT)
             yield DONE
         except ServerError as error:
             log("warning", "a stream was cut", kind=type(error.__cause__ or error).__name__)
@@ -205,31 +218,35 @@ class ChatGateway:
         await answer.aclose()
         await self._end(call, "cut", record=True)
 
-    async def _end(self, call: Conversation, state: State, *, record: bool) -> None:
+    async def _end(self, call: Conversation, state: State, *, record: bool) -> Recorded:
         """Record what was generated, settle, and leave, once. Raises JournalUnavailable, MaskingFailed, Unavailable."""
         if call.ended:
-            return
+            return NOT_RECORDED
         call.ended = True
-        pipeline = self.pipeline
+        pipeline, recorded = self.pipeline, NOT_RECORDED
         pipeline.free_slot(call)
         used = call.completion.tokens(call.prompt_tokens) if record else 0
         try:
             if record:
-                await self._record(call, state, used)
+                recorded = await self._record(call, state, used)
         finally:
             try:
                 await pipeline.settle(call, used)
             finally:
                 if pipeline.leave(call):
                     pipeline.metrics.seconds.observe(pipeline.clock() - call.since)
+        return recorded
 
-    async def _record(self, call: Conversation, state: State, tokens: int) -> None:
+    async def _record(self, call: Conversation, state: State, tokens: int) -> Recorded:
+        """Only what completes an answer is promised."""
         if not self.pipeline.journalled:
-            return
+            return NOT_RECORDED
         texts = [call.completion.text]
         if self._attributes is not None and call.completion.answer != texts[0]:
             texts.append(call.completion.answer)
-        await self.pipeline.record(call.frame(self.pipeline.identity, state, texts, tokens))
+        frame = call.frame(self.pipeline.identity, state, texts, tokens)
+        asking = [call.id] if call.promise and state == "complete" else []
+        return await self.pipeline.record(frame, promised=asking, final=state == "complete")
 
     async def close(self) -> None:
         """Wait for what is open, drop connections."""

@@ -15,6 +15,8 @@ from governed_serving.server.app.fast_path import BodyRoom
 from governed_serving.server.app.service import Gateway
 from governed_serving.server.errors import InvalidRequest, NotFound, ServerError
 from governed_serving.server.messages import InferResponse
+from governed_serving.server.promises import HEADER as PROMISE
+from governed_serving.server.promises import wants_promise
 from governed_serving.server.protocol import binary
 from governed_serving.server.protocol.v2_messages import LooseRequest, LooseTensor, RequestedOutput
 from governed_serving.server.rpc.messages import MESSAGES, SERVICES
@@ -102,7 +104,9 @@ class RpcServer:
         """No new calls; those in flight have ``grace`` seconds."""
         await self._server.stop(grace)
 
-    def _handler(self, answer: Callable[[Message], Awaitable[Message]], request: str, response: str) -> Message:
+    def _handler(
+        self, answer: Callable[[Message, Message], Awaitable[Message]], request: str, response: str
+    ) -> Message:
         parse = MESSAGES[request].FromString
 
         async def handle(raw: bytes, context: Message) -> Message:
@@ -110,7 +114,7 @@ class RpcServer:
             try:
                 self._room.take(len(raw))
                 held = len(raw)
-                return await answer(parse(raw))
+                return await answer(parse(raw), context)
             except ServerError as error:
                 await context.abort(getattr(codes, _CODES.get(error.status, "INTERNAL")), str(error)[:LONGEST_DETAILS])
             except DecodeError:
@@ -124,20 +128,20 @@ class RpcServer:
             response_serializer=MESSAGES[response].SerializeToString,
         )
 
-    async def _server_live(self, _: Message) -> Message:
+    async def _server_live(self, _: Message, context: Message) -> Message:  # noqa: ARG002
         return MESSAGES["ServerLiveResponse"](live=True)
 
-    async def _server_ready(self, _: Message) -> Message:
+    async def _server_ready(self, _: Message, context: Message) -> Message:  # noqa: ARG002
         return MESSAGES["ServerReadyResponse"](ready=not self._gateway.not_ready)
 
-    async def _model_ready(self, message: Message) -> Message:
+    async def _model_ready(self, message: Message, context: Message) -> Message:  # noqa: ARG002
         self._named(message.name, message.version)
         return MESSAGES["ModelReadyResponse"](ready=not self._gateway.not_ready)
 
-    async def _server_metadata(self, _: Message) -> Message:
+    async def _server_metadata(self, _: Message, context: Message) -> Message:  # noqa: ARG002
         return MESSAGES["ServerMetadataResponse"](name="governed-models", version=__version__)
 
-    async def _model_metadata(self, message: Message) -> Message:
+    async def _model_metadata(self, message: Message, context: Message) -> Message:  # noqa: ARG002
         self._named(message.name, message.version)
         metadata = self._gateway.serving().metadata()
         tensors = {
@@ -148,7 +152,7 @@ class RpcServer:
             name=metadata["name"], versions=metadata["versions"], platform=metadata["platform"], **tensors
         )
 
-    async def _check(self, message: Message) -> Message:
+    async def _check(self, message: Message, context: Message) -> Message:  # noqa: ARG002
         status = self._status(message.service)
         if status == _UNKNOWN:
             names = f"{self._gateway.model}, {', '.join(SERVICES)}"
@@ -207,17 +211,28 @@ class RpcServer:
         if revision and service is not None and revision != service.plane.identity.revision:
             raise NotFound(f"model {model!r}, version {revision!r}: expected {service.plane.identity.revision!r}")
 
-    async def _model_infer(self, message: Message) -> Message:
+    async def _model_infer(self, message: Message, context: Message) -> Message:
         self._named(message.model_name, message.model_version)
         service = self._gateway.serving()
         with service.plane.pipeline.counting("infer"):
             request, _ = service.v2.decode_tensors(*_loose(message))
+            request.promise = _promised(context)
             response = await service.plane.infer(request)
+        if response.promise:
+            context.set_trailing_metadata(((PROMISE.decode(), response.promise),))
         raw = bool(message.raw_input_contents)
         answer = _answer(response, self._gateway.model, service.plane.identity.revision, raw)
         if mitigation := service.plane.signature.mitigation:
             answer.parameters["mitigation"].string_param = mitigation
         return answer
+
+
+def _promised(context: Message) -> bool:
+    """Whether the call's metadata ask for a promise. Raises InvalidRequest."""
+    for name, value in context.invocation_metadata() or ():
+        if name == PROMISE.decode():
+            return wants_promise(value if isinstance(value, bytes) else value.encode())
+    return False
 
 
 def _described(asked: Message) -> Message:
