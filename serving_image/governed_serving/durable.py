@@ -1,6 +1,5 @@
 """Files that are either the old or the new one, never half of each, whatever happens to the power."""
 
-import errno
 import os
 import secrets
 import stat
@@ -8,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
+
+from governed_api.regular_files import open_regular, read_regular
 
 __all__ = [
     "discard_partial",
@@ -83,35 +84,6 @@ def is_regular(path: Path) -> bool:
         return stat.S_ISREG(path.lstat().st_mode)
     except (FileNotFoundError, NotADirectoryError):
         return False
-
-
-def open_regular(path: Path, *, follow: bool = False) -> BinaryIO:
-    """A regular file to read from, in a folder that others may fill: never waits for a pipe, opens no device, and
-    follows a link only where ``follow`` says so. Raises FileNotFoundError also for what is there and no regular file;
-    OSError."""
-    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
-    try:
-        handle = os.open(path, flags)
-    except OSError as error:
-        if error.errno in (errno.ELOOP, errno.ENXIO, errno.ENOTDIR):
-            raise FileNotFoundError(error.errno, "is no regular file", str(path)) from None
-        raise
-    if not stat.S_ISREG(os.fstat(handle).st_mode):
-        os.close(handle)
-        raise FileNotFoundError(errno.ENOENT, "is no regular file", str(path))
-    return os.fdopen(handle, "rb")
-
-
-def read_regular(path: Path, limit: int | None = None, *, follow: bool = False) -> bytes:
-    """The bytes of a regular file, as :func:`open_regular` opens it; of more than ``limit`` nothing is kept (OSError,
-    EFBIG), whatever its size says."""
-    with open_regular(path, follow=follow) as file:
-        if limit is None:
-            return file.read()
-        data = file.read(limit + 1)
-    if len(data) > limit:
-        raise OSError(errno.EFBIG, f"is longer than the {limit} bytes that are read of it", str(path))
-    return data
 
 
 def write_new(path: Path, data: bytes) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from governed_api import routes
+from governed_api.regular_files import KEY_BYTES, read_regular
 from governed_api.runtime import PORTS, in_words
 from governed_operator.cli.fail import fail
 
@@ -111,8 +112,12 @@ def command(
 
 def _given(keys: Path | None, ca: Path | None) -> dict[str, dict[str, bytes]]:
     """Secrets that a person gives by files. Raises OSError."""
-    given = {OBJECTS: {p.name: p.read_bytes() for p in sorted(keys.iterdir()) if p.is_file()}} if keys else {}
-    return given | ({OBJECTS_CA: {"ca.crt": ca.read_bytes()}} if ca else {})
+    given = {OBJECTS: {p.name: _key(p) for p in sorted(keys.iterdir()) if p.is_file()}} if keys else {}
+    return given | ({OBJECTS_CA: {"ca.crt": _key(ca)}} if ca else {})
+
+
+def _key(path: Path) -> bytes:
+    return read_regular(path, KEY_BYTES, follow=True)
 
 
 async def _until_stopped(running: "Running", console: "Console") -> None:

@@ -8,6 +8,7 @@ from pydantic import ValidationError
 from governed_api.base import Part
 from governed_api.evidence import TrainingReport
 from governed_api.json_types import Json
+from governed_api.regular_files import read_regular
 from governed_api.report import GovernanceReportStatus
 from governed_operator.local.errors import LocalError
 from governed_operator.local.workdir import Workdir, replace_content
@@ -19,7 +20,7 @@ def raw_report(workdir: Workdir, name: str) -> dict[str, Json]:
     """The report's status as it was written; empty before the first write."""
     path = workdir.reports / f"{name}.json"
     try:
-        document = json.loads(path.read_bytes())
+        document = json.loads(read_regular(path, follow=True))
     except FileNotFoundError:
         return {}
     except ValueError as error:
@@ -58,6 +59,6 @@ def forget_other_revisions(workdir: Workdir, name: str, revision: str) -> None:
     revisions = status.get("revisions")
     if not isinstance(revisions, dict) or set(revisions) <= {revision}:
         return
-    document = json.loads(path.read_bytes())
+    document = json.loads(read_regular(path, follow=True))
     document.get("status", document)["revisions"] = {r: v for r, v in revisions.items() if r == revision}
     replace_content(path, json.dumps(document, indent=1, ensure_ascii=False).encode())

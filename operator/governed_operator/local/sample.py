@@ -10,9 +10,12 @@ from typing import TypeGuard
 
 from governed_api.model import GovernedModel
 from governed_api.names import ANNOTATION_SAMPLES
+from governed_api.regular_files import read_regular
 from governed_operator.local.client import Row
 from governed_operator.local.errors import LocalError
 
+SAMPLE_BYTES = 256 << 20
+"""Largest file of requests that is read."""
 KNOWN = {"instances", "counts", "labels", "rows", "explain"}
 
 
@@ -46,7 +49,7 @@ def sample_path(model: GovernedModel, file: Path) -> Path:
 def load_sample(path: Path) -> Sample:
     """Raises LocalError naming the field."""
     try:
-        document = json.loads(path.read_bytes())
+        document = json.loads(read_regular(path, SAMPLE_BYTES, follow=True))
     except OSError as error:
         raise LocalError(f"{path}: {error.strerror}: --once sends the requests in this file") from error
     except ValueError as error:

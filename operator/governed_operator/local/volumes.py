@@ -4,6 +4,7 @@ import base64
 from collections.abc import Mapping
 from pathlib import Path
 
+from governed_api.regular_files import KEY_BYTES, read_regular
 from governed_operator.desired.key_material import derives, draw, wanted
 from governed_operator.desired.manifest import Manifest
 from governed_operator.local.errors import LocalError
@@ -59,7 +60,7 @@ class Secrets:
                 f"Secret {name} has no key {key}: expected a file {path} (mode 0600; of a key-encryption key 32 random "
                 "bytes)"
             )
-        return path.read_bytes()
+        return read_regular(path, KEY_BYTES, follow=True)
 
     def place(self, name: str) -> Path:
         """Folder that a person puts a Secret's keys into."""
@@ -73,7 +74,7 @@ class Secrets:
 
     def _root_key(self) -> bytes | None:
         path = self._folder.joinpath(*self._root)
-        return path.read_bytes() if path.is_file() else None
+        return read_regular(path, KEY_BYTES, follow=True) if path.is_file() else None
 
 
 def write_private(path: Path, content: bytes) -> None:

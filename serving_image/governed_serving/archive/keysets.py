@@ -14,7 +14,7 @@ from governed_serving.crypto import (
     KeyWatch,
     Subjects,
 )
-from governed_serving.durable import replace_file
+from governed_serving.durable import read_regular, replace_file
 from governed_serving.environment import Token
 from governed_serving.hosting.logs import log
 from governed_serving.journal import Journal
@@ -74,7 +74,7 @@ class CachedStore:
             if not copy.is_file():
                 raise
             log("warning", "archive unreachable; using the keyset's copy in the spool", purpose=purpose)
-            return copy.read_bytes()
+            return read_regular(copy)
         except Exception:
             copy.unlink(missing_ok=True)
             raise

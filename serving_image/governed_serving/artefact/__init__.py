@@ -13,7 +13,7 @@ from governed_serving.artefact.manifest import (
     decode_manifest,
     encode_manifest,
 )
-from governed_serving.artefact.package import Artefact, digest, load, pack, unpack, write
+from governed_serving.artefact.package import Artefact, digest, load, pack, packed_folder, unpack, write
 from governed_serving.artefact.segmentation import CJK_CHARACTERS, segment
 
 __all__ = [
@@ -39,6 +39,7 @@ __all__ = [
     "encode_manifest",
     "load",
     "pack",
+    "packed_folder",
     "row_independence",
     "segment",
     "unpack",

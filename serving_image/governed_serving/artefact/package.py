@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from governed_api.json_types import Json, Scalar
+from governed_api.regular_files import read_regular
 from governed_serving.artefact.errors import MalformedArtefact, TamperedArtefact
 from governed_serving.artefact.manifest import Manifest, decode_manifest
 from governed_serving.decoding import decode_json
@@ -31,6 +32,8 @@ REFERENCE = "reference.json"
 measured against."""
 NAMES = frozenset({MODEL, MANIFEST, BACKGROUND, TRAINING, EVALUATION, GATES, REFERENCE})
 """Every file that an artefact may hold; all but the manifest are listed in it with their digest."""
+MOST_BYTES = 2 << 30
+"""Largest file of an artefact: protobuf, and so ONNX, holds no more."""
 
 
 def digest(data: bytes) -> str:
@@ -62,7 +65,7 @@ def unpack(data: bytes, expected: str = "") -> dict[str, bytes]:
         raise TamperedArtefact(f"artefact: expected digest {expected}, found {actual}: it must not be served")
     try:
         with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as archive:
-            files = {entry.name: _content(archive, entry) for entry in archive}
+            files = {entry.name: _content(archive, entry, len(data)) for entry in archive}
     except tarfile.TarError as error:
         raise MalformedArtefact(f"artefact: expected a tar, found {len(data)} bytes that are none: {error}") from error
     _check_names(files)
@@ -70,8 +73,9 @@ def unpack(data: bytes, expected: str = "") -> dict[str, bytes]:
     return files
 
 
-def _content(archive: tarfile.TarFile, entry: tarfile.TarInfo) -> bytes:
-    stream = archive.extractfile(entry) if entry.isreg() else None
+def _content(archive: tarfile.TarFile, entry: tarfile.TarInfo, most: int) -> bytes:
+    """``most``: bytes of the whole tar, of which a sparse file claims more."""
+    stream = archive.extractfile(entry) if entry.isreg() and entry.size <= most else None
     if stream is None:
         raise MalformedArtefact(f"artefact: expected plain files, found {entry.name!r} which is none")
     return stream.read()
@@ -121,7 +125,7 @@ class Artefact:
         path = self.directory / name
         if name not in self.manifest.files:
             return None
-        data = path.read_bytes()
+        data = _read(path)
         _verify_one(self.manifest, name, data)
         return decode_json(data)
 
@@ -148,13 +152,28 @@ def load(directory: Path, expected: str = "") -> Artefact:
     ``expected``: the digest that the packed artefact must have (recomputed from the files), when known.
     Raises MalformedArtefact (nothing there, other format), TamperedArtefact.
     """
+    packed, files = packed_folder(directory, expected)
+    return Artefact(directory, decode_manifest(files[MANIFEST]), digest(packed), files[MODEL])
+
+
+def packed_folder(directory: Path, expected: str = "") -> tuple[bytes, dict[str, bytes]]:
+    """(packed artefact, its files) of an unpacked one, read once and verified as :func:`load` does. Links are followed;
+    pipes, devices and what is longer than an artefact's file may be aren't read. Raises MalformedArtefact,
+    TamperedArtefact."""
     if not (directory / MANIFEST).is_file():
         raise MalformedArtefact(f"{directory}: expected an artefact with {MANIFEST}, found none")
-    files = {path.name: path.read_bytes() for path in directory.iterdir() if path.name in NAMES}
+    files = {path.name: _read(path) for path in directory.iterdir() if path.name in NAMES}
     _check_names(files)
-    manifest = decode_manifest(files[MANIFEST])
-    _verify(manifest, files)
-    actual = digest(pack(files))
+    _verify(decode_manifest(files[MANIFEST]), files)
+    packed = pack(files)
+    actual = digest(packed)
     if expected and actual.removeprefix("sha256:") != expected.removeprefix("sha256:"):
         raise TamperedArtefact(f"artefact: expected digest {expected}, found {actual}: it must not be served")
-    return Artefact(directory, manifest, actual, files[MODEL])
+    return packed, files
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return read_regular(path, MOST_BYTES, follow=True)
+    except OSError as error:
+        raise MalformedArtefact(f"{path.name}: expected a file of the artefact; it {error.strerror}") from error

@@ -8,6 +8,7 @@ from pathlib import Path
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from governed_api.regular_files import KEY_BYTES, read_regular
 from governed_serving.crypto.errors import KekError, WrongKek
 
 __all__ = ["KEK_BYTES", "Kek", "load_kek"]
@@ -51,8 +52,11 @@ def load_kek(path: Path | str) -> Kek:
     """
     path = Path(path)
     try:
-        mode = stat.S_IMODE(path.stat().st_mode)
-        key = path.read_bytes()
+        found = path.stat().st_mode
+        if not stat.S_ISREG(found):
+            raise KekError(f"key file {path}: is no regular file; expected {KEK_BYTES} bytes in one (mode 0600)")
+        mode = stat.S_IMODE(found)
+        key = read_regular(path, KEY_BYTES, follow=True)
     except FileNotFoundError:
         raise KekError(
             f"key file {path}: not found; restore it from your backup (nothing sealed under it opens without it), "

@@ -11,6 +11,7 @@ import msgspec
 from governed_api.base import VerdictWord
 from governed_api.evidence import DataAudit, DatasetManifest, Evaluation, GateTable, ShippedArtefact
 from governed_api.model import GovernedModelSpec
+from governed_api.regular_files import read_regular
 from governed_api.report import GateResult
 from governed_api.verdict import BiasVerdict
 from governed_serving.archive.errors import ArchiveError
@@ -397,4 +398,4 @@ def _open_example(dossier: Dossier, source: LogSource, kek: Kek) -> None:
 
 def document_files(folder: Path) -> dict[str, object]:
     """JSON files of an unpacked artefact."""
-    return {path.name: decode_json(path.read_bytes()) for path in sorted(folder.glob("*.json"))}
+    return {path.name: decode_json(read_regular(path, follow=True)) for path in sorted(folder.glob("*.json"))}

@@ -1,11 +1,12 @@
 """What a model's files are: read and judged before anything runs."""
 
-from governed_serving.formats.background import background_columns, header_of
+from governed_serving.formats.background import BACKGROUND_BYTES, background_columns, header_of
 from governed_serving.formats.description import Declared, Node, describe, rowwise, settled
 from governed_serving.formats.onnx_file import MAX_BYTES, MAX_TENSORS, OnnxFile, content_of, read, volume_for
 from governed_serving.formats.trial_process import Said, TrialAnswer, TrialRequest, run_trial
 
 __all__ = [
+    "BACKGROUND_BYTES",
     "MAX_BYTES",
     "MAX_TENSORS",
     "Declared",

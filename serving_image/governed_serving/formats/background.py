@@ -9,9 +9,11 @@ from governed_api.datatypes import BYTES
 from governed_api.json_types import Scalar
 from governed_serving.artefact import Feature, MalformedArtefact
 
-__all__ = ["MAX_ROWS", "background_columns", "header_of"]
+__all__ = ["BACKGROUND_BYTES", "MAX_ROWS", "background_columns", "header_of"]
 
 MAX_ROWS = 10_000
+BACKGROUND_BYTES = 256 << 20
+"""Largest file of background rows that is read."""
 WHERE = "explainer.background"
 
 

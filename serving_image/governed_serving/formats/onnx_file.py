@@ -1,8 +1,6 @@
 """An ONNX file as bytes, judged before any runtime is given it."""
 
-import errno
 import os
-import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from governed_api.regular_files import open_regular
 from governed_serving.artefact import MalformedArtefact
 from governed_serving.decoding import decode_json
 
@@ -69,12 +68,8 @@ def check_name(what: str, name: str) -> None:
 def content_of(path: Path) -> bytes:
     """The bytes of a file, or of what a link leads to, read no further than a model may be long. Raises OSError,
     also for a pipe or a device, which isn't waited for; MalformedArtefact."""
-    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    if not stat.S_ISREG(os.fstat(handle).st_mode):
-        os.close(handle)
-        raise OSError(errno.EINVAL, "expected a file, found a folder, pipe or device", str(path))
-    with os.fdopen(handle, "rb") as file:
-        _check_size(os.fstat(handle).st_size)
+    with open_regular(path, follow=True) as file:
+        _check_size(os.fstat(file.fileno()).st_size)
         return file.read(MAX_BYTES)
 
 

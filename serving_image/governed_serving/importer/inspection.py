@@ -10,8 +10,17 @@ from governed_api.model import Model
 from governed_api.names import API_VERSION, KIND, MAX_MODEL_NAME
 from governed_api.printable import printable
 from governed_api.quantities import whole_bytes
+from governed_api.regular_files import read_regular
 from governed_serving.artefact import Graph, MalformedArtefact, Tensor
-from governed_serving.formats import TrialAnswer, TrialRequest, content_of, header_of, run_trial, volume_for
+from governed_serving.formats import (
+    BACKGROUND_BYTES,
+    TrialAnswer,
+    TrialRequest,
+    content_of,
+    header_of,
+    run_trial,
+    volume_for,
+)
 from governed_serving.formats.description import PROBABILITIES, SCORES
 
 __all__ = ["Inspected", "inspected", "manifest_of", "screen"]
@@ -77,7 +86,7 @@ class Rows:
     @classmethod
     def read(cls, path: Path, uri: str) -> "Rows":
         """Raises MalformedArtefact where it has no header, OSError."""
-        data = path.read_bytes()
+        data = read_regular(path, BACKGROUND_BYTES, follow=True)
         return cls(uri, f"sha256:{hashlib.sha256(data).hexdigest()}", header_of(data))
 
 

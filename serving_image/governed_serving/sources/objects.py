@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from governed_api.regular_files import KEY_BYTES, read_regular
 from governed_serving.sources.errors import Changed, Refused, Unavailable
 from governed_serving.sources.names import MAX_FILES, safe
 from governed_serving.sources.source import Access, Listed, Part
@@ -138,7 +139,7 @@ def _brief(error: BaseException) -> str:
 
 def _options(access: Access) -> dict[str, object]:
     plain = access.endpoint.startswith("http:")
-    authority = {"root_certificate": access.ca.read_bytes()} if access.ca else {}
+    authority = {"root_certificate": read_regular(access.ca, KEY_BYTES, follow=True)} if access.ca else {}
     return {"client_options": {**_CLIENT, "allow_http": plain, **authority}, "retry_config": _RETRY}
 
 

@@ -7,6 +7,7 @@ object arrays hold it behind a header of their own.
 import zipfile
 from pathlib import Path
 
+from governed_api.regular_files import open_regular
 from governed_serving.sources.errors import Refused
 
 __all__ = ["is_pickle_name", "refuse_pickle"]
@@ -28,7 +29,7 @@ def refuse_pickle(path: Path, name: str) -> None:
 
 
 def _holds_pickle(path: Path) -> bool:
-    with path.open("rb") as file:
+    with open_regular(path, follow=True) as file:
         head = file.read(_HEAD)
     if len(head) > 2 and head[0] == 0x80 and 2 <= head[1] <= 5 and _stops(path):
         return True
@@ -52,6 +53,6 @@ def _objects(archive: zipfile.ZipFile, name: str) -> bool:
 
 def _stops(path: Path) -> bool:
     """A pickle's last opcode; other formats may begin with the same byte."""
-    with path.open("rb") as file:
+    with open_regular(path, follow=True) as file:
         file.seek(-1, 2)
         return file.read(1) == b"."

@@ -6,6 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+from governed_api.regular_files import KEY_BYTES, read_regular
+from governed_serving.sources.errors import Refused
+
 __all__ = ["Access", "Keys", "Listed", "Part", "Source"]
 
 
@@ -55,10 +58,14 @@ class Keys:
         self._folder = folder
 
     def get(self, *names: str) -> str:
-        """The first one that is there and not empty, or "". Raises OSError."""
+        """The first one that is there and not empty, or "". Raises Refused, OSError."""
         for name in names if self._folder else ():
             path = Path(self._folder or "") / name
-            if path.is_file() and (text := path.read_text().strip()):
+            try:
+                text = read_regular(path, KEY_BYTES, follow=True).decode().strip() if path.is_file() else ""
+            except UnicodeDecodeError as error:
+                raise Refused(f"{name}: expected text in the Secret, found byte {error.start} that is none") from None
+            if text:
                 return text
         return ""
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from governed_api.regular_files import open_regular
 from governed_serving.sources.errors import Differs, Refused
 from governed_serving.sources.names import safe, together
 from governed_serving.sources.pickles import refuse_pickle
@@ -100,7 +101,7 @@ def _in_words(parts: Iterable[str], most: int = 5) -> str:
 def sha256_of(path: Path) -> tuple[int, str]:
     """(bytes, SHA-256 in hex). Raises OSError."""
     found, size = hashlib.sha256(), 0
-    with path.open("rb") as file:
+    with open_regular(path, follow=True) as file:
         while chunk := file.read(CHUNK):
             found.update(chunk)
             size += len(chunk)

@@ -2,16 +2,20 @@
 
 import gzip
 import hashlib
+import io
 import zlib
 from pathlib import Path
 
 from governed_api.lifecycle import Data
+from governed_api.regular_files import read_regular
 from governed_api.storage import file_of
 from governed_serving.trainer.errors import InvalidTraining
 from governed_serving.trainer.generators import GENERATORS
 from governed_serving.trainer.tables import Table, parse_csv, with_counts
 
 DATA = "spec.lifecycle.training.data"
+DATA_BYTES = 8 << 30
+"""Most of a source that is read, packed or unpacked: all of it is held in memory."""
 
 
 def source_bytes(data: Data, directory: Path) -> bytes:
@@ -27,7 +31,7 @@ def source_bytes(data: Data, directory: Path) -> bytes:
     else:
         path = _path(data.uri or "", directory)
         try:
-            content = path.read_bytes()
+            content = read_regular(path, DATA_BYTES, follow=True)
         except OSError as error:
             raise InvalidTraining(
                 f"{DATA}.uri", f"expected a readable file, found {error.strerror} at {path}"
@@ -52,7 +56,7 @@ def read(data: Data, content: bytes) -> Table:
     path = f"{DATA}.inline" if data.inline is not None else f"{DATA}.uri"
     if data.uri is not None and data.uri.endswith(".gz"):
         try:
-            content = gzip.decompress(content)
+            content = _unpacked(content, path)
         except (OSError, EOFError, zlib.error) as error:
             raise InvalidTraining(path, f"expected gzip, found {error}") from error
     try:
@@ -61,3 +65,12 @@ def read(data: Data, content: bytes) -> Table:
         raise InvalidTraining(path, f"expected UTF-8, found byte {error.start} that is none") from error
     table = parse_csv(text, path)
     return with_counts(table, data.count_column, f"{DATA}.countColumn") if data.count_column else table
+
+
+def _unpacked(content: bytes, path: str) -> bytes:
+    """Raises InvalidTraining before a bomb fills the memory; OSError, EOFError, zlib.error."""
+    with gzip.GzipFile(fileobj=io.BytesIO(content)) as file:
+        data = file.read(DATA_BYTES + 1)
+    if len(data) > DATA_BYTES:
+        raise InvalidTraining(path, f"expected at most {DATA_BYTES >> 30} GiB once unpacked, found more")
+    return data

@@ -1,6 +1,8 @@
 """Models from storageUri: an ONNX file or an artefact folder with the expected digest, nothing else."""
 
 import hashlib
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import onnx
@@ -109,6 +111,28 @@ def test_an_artefact_folder_is_taken_as_it_is(tmp_path: Path) -> None:
     (tmp_path / "folder" / "model.onnx").write_bytes(b"other")
     with pytest.raises(TamperedArtefact):
         packed_import(tmp_path / "folder", whole, resolved("file:folder", whole))
+
+
+def _of_zeros(path: Path) -> None:
+    path.symlink_to("/dev/zero")
+
+
+def _sparse(path: Path) -> None:
+    with path.open("wb") as file:
+        file.truncate(3 << 30)
+
+
+@pytest.mark.parametrize("kind", [os.mkfifo, Path.mkdir, _of_zeros, _sparse], ids=["pipe", "folder", "zeros", "sparse"])
+@pytest.mark.parametrize("name", ["model.onnx", "model.json", "gates.json"])
+def test_what_is_no_file_in_an_artefact_s_folder_is_not_waited_for(
+    kind: Callable[[Path], object], name: str, tmp_path: Path
+) -> None:
+    digest = onnx_file(tmp_path / "m.onnx")
+    write(packed_import(tmp_path / "m.onnx", digest, resolved("file:m.onnx", digest)), tmp_path / "folder")
+    (tmp_path / "folder" / name).unlink(missing_ok=True)
+    kind(tmp_path / "folder" / name)
+    with pytest.raises((MalformedArtefact, TamperedArtefact), match=name):
+        packed_import(tmp_path / "folder", digest, resolved("file:folder", digest))
 
 
 def test_an_artefact_folder_is_taken_by_what_pin_prints(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import msgspec
 from governed_api.datatypes import BYTES
 from governed_api.governance import FavorableOutcome
 from governed_api.quantities import whole_bytes
+from governed_api.regular_files import read_regular
 from governed_api.resolved import ResolvedModel
 from governed_api.storage import claim_of, file_of
 from governed_serving.archive.errors import Unverified
@@ -22,12 +23,21 @@ from governed_serving.artefact import (
     Output,
     Untried,
     class_meant,
+    decode_manifest,
     encode_manifest,
-    load,
     pack,
+    packed_folder,
 )
 from governed_serving.artefact.package import BACKGROUND, MANIFEST, MODEL
-from governed_serving.formats import Said, TrialRequest, background_columns, content_of, run_trial, volume_for
+from governed_serving.formats import (
+    BACKGROUND_BYTES,
+    Said,
+    TrialRequest,
+    background_columns,
+    content_of,
+    run_trial,
+    volume_for,
+)
 from governed_serving.sources import SourceError, Tree
 
 __all__ = ["packed_import"]
@@ -42,9 +52,13 @@ def packed_import(path: Path, expected: str, resolved: ResolvedModel, base: Path
     TamperedArtefact, FileNotFoundError.
     """
     if path.is_dir():
-        found = load(path, "" if _is_pinned(path, expected) else expected)
-        _fits_rules(found.manifest, resolved)
-        return pack({p.name: p.read_bytes() for p in path.iterdir() if p.name in {*found.manifest.files, "model.json"}})
+        pinned = _pinned(path, expected)
+        packed, held = packed_folder(path, "" if pinned else expected)
+        for name, content in held.items() if pinned else ():
+            if pinned.get(name) != hashlib.sha256(content).hexdigest():
+                raise Unverified(f"{path / name}: it was changed while it was read: it is not served")
+        _fits_rules(decode_manifest(held[MANIFEST]), resolved)
+        return packed
     data = content_of(path)
     digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
     if digest != expected:
@@ -68,12 +82,14 @@ def _fits_volume(size: int, resolved: ResolvedModel) -> None:
         )
 
 
-def _is_pinned(folder: Path, expected: str) -> bool:
-    """Whether the digest is the one over the folder's files, as `governed pin` prints it, not that of the package."""
+def _pinned(folder: Path, expected: str) -> dict[str, str]:
+    """SHA-256 by file, where the digest is the one over the folder's files, as `governed pin` prints it, and not that
+    of the package."""
     try:
-        return Tree.of(folder).digest == expected
+        tree = Tree.of(folder)
     except SourceError:
-        return False
+        return {}
+    return {file.path: file.sha256 for file in tree.files} if tree.digest == expected else {}
 
 
 def _fits_rules(manifest: Manifest, resolved: ResolvedModel) -> None:
@@ -136,7 +152,7 @@ def _background(manifest: Manifest, resolved: ResolvedModel, base: Path) -> byte
                 f"{given.uri}; put it beside the model"
             )
         try:
-            content = file_of(given.uri, base).read_bytes()
+            content = read_regular(file_of(given.uri, base), BACKGROUND_BYTES, follow=True)
         except (OSError, ValueError) as error:
             raise Untried(f"explainer.background.uri: expected a readable file, found: {error}") from error
         digest = f"sha256:{hashlib.sha256(content).hexdigest()}"

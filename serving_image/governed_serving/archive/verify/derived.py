@@ -58,7 +58,7 @@ def files_below(root: Path, findings: Findings) -> set[str]:
 def is_running(root: Path) -> bool:
     """Whether an archive process has the folder open."""
     try:
-        handle = os.open(root / ".lock", os.O_RDONLY)
+        handle = os.open(root / ".lock", os.O_RDONLY | os.O_NONBLOCK)  # whatever lies there isn't waited for
     except OSError:
         return False
     try:
