@@ -35,8 +35,8 @@ def command(
     target: Annotated[
         str,
         typer.Argument(
-            help="Archive folder, exported bundle, URL, the --workdir of a local run, a receipt or promise; with --namespace "
-            "a model.",
+            help="Archive folder, exported bundle, URL, the --workdir of a local run, a receipt or promise; with "
+            "--namespace a model.",
             show_default=False,
         ),
     ],

@@ -265,7 +265,7 @@ async def test_a_stream_carries_it_in_its_last_event_but_one(journal: Kept) -> N
     *_, last, done = await read(stream)
     said = json.loads(last.removeprefix(b"data: "))
     assert (done, said["choices"], said["object"]) == (b"data: [DONE]\n\n", [], "chat.completion.chunk")
-    assert checked(said["governed_promise"], journal).promise.id == stream.id
+    assert checked(said["ledger_promise"], journal).promise.id == stream.id
 
 
 async def test_a_stream_that_could_not_be_recorded_ends_with_an_error_and_no_promise(journal: Kept) -> None:
@@ -275,7 +275,7 @@ async def test_a_stream_that_could_not_be_recorded_ends_with_an_error_and_no_pro
     journal.full = True
     pieces = b"".join(await read(stream))
     assert b"error" in pieces
-    assert b"governed_promise" not in pieces
+    assert b"ledger_promise" not in pieces
     assert b"[DONE]" not in pieces
 
 

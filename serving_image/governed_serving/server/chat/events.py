@@ -18,9 +18,9 @@ def error_event(message: str) -> bytes:
 
 
 def promise_event(id: str, model: str, promise: str, *, chat: bool) -> bytes:
-    """The event before the last one: a chunk without choices, as that of the usage is, with ``governed_promise``."""
+    """The event before the last one: a chunk without choices, as that of the usage is, with ``ledger_promise``."""
     kind = "chat.completion.chunk" if chat else "text_completion"
-    chunk = {"id": id, "object": kind, "model": model, "choices": [], "governed_promise": promise}
+    chunk = {"id": id, "object": kind, "model": model, "choices": [], "ledger_promise": promise}
     return b"data: " + msgspec.json.encode(chunk) + b"\n\n"
 
 
