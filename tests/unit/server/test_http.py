@@ -3,6 +3,7 @@
 import asyncio
 import gzip
 import json
+import re
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from governed_api.governance import Limit, Quota
+from governed_serving.hosting.documented import ASSETS
 from governed_serving.journal.errors import JournalFull
 from governed_serving.server.app.fast_path import FastPathApp
 from governed_serving.server.app.internal import MAX_OPEN, InternalApp
@@ -235,7 +237,19 @@ async def test_openapi_has_the_hot_routes(http: httpx.AsyncClient) -> None:
     assert "inputs" in operation["requestBody"]["content"]["application/json"]["schema"]["properties"]
     assert {"model", "Inference-Header-Content-Length"} <= {p["name"] for p in operation["parameters"]}
     assert "/v2/models/{model}/explain" in document["paths"]
-    assert (await http.get("/docs")).status_code == 200
+
+
+async def test_the_page_of_the_routes_loads_nothing_from_elsewhere(http: httpx.AsyncClient) -> None:
+    page = await http.get("/docs")
+    assert page.status_code == 200
+    named = re.findall(r"""(?:src|href)=["']([^"']+)""", page.text)
+    assert len(named) == 3
+    for path in named:
+        assert path.startswith(f"{ASSETS}/"), path
+        assert (await http.get(path)).status_code == 200
+    assert "://" not in re.sub(r"window\.location\.\w+", "", page.text)
+    assert (await http.get(f"{ASSETS}/../core.py")).status_code == 404
+    assert (await http.get("/redoc")).status_code == 404
 
 
 def explaining(answer: Any, *, text: bool = False) -> tuple[Gateway, MemoryJournal]:

@@ -34,9 +34,9 @@ from governed_serving.auditor.service.persons import Persons
 from governed_serving.auditor.service.state import AuditState, Subject
 from governed_serving.crypto import CryptoError, Subjects
 from governed_serving.fairness.counts.truth import PostedLabel
-from governed_serving.hosting import exception_handlers
 from governed_serving.hosting.answers import add_probes, json_answer, problem
 from governed_serving.hosting.bodies import BodyLimit, read_body
+from governed_serving.hosting.documented import documented
 from governed_serving.journal import Journal, JournalError
 from governed_serving.records import EventRecord
 
@@ -81,14 +81,7 @@ class Dependencies:
 
 def _application() -> FastAPI:
     """Without routes; domain errors become their statuses."""
-    app = FastAPI(
-        title="Governed Models auditor",
-        version="1",
-        docs_url="/docs",
-        redoc_url=None,
-        exception_handlers=exception_handlers(),
-        redirect_slashes=False,
-    )
+    app = documented("Governed Models auditor", "1")
 
     for kind in (AuditorError, JournalError, ArchiveError, CryptoError):
         app.add_exception_handler(kind, told)

@@ -25,9 +25,9 @@ from governed_serving.explainer.service.overview import Overall, overview
 from governed_serving.explainer.service.protocol import Answer, ExplainRequest, parse
 from governed_serving.explainer.service.recorder import Recorder
 from governed_serving.explainer.service.webhooks import allowed
-from governed_serving.hosting import exception_handlers
 from governed_serving.hosting.answers import JSON, add_probes, problem
 from governed_serving.hosting.bodies import BodyLimit, read_body
+from governed_serving.hosting.documented import documented
 from governed_serving.journal import JournalError
 
 __all__ = ["MAX_BODY", "Explanations", "application", "status_of"]
@@ -114,14 +114,7 @@ class Dependencies:
 def application(parts: Dependencies) -> FastAPI:
     """All routes."""
     explanations, jobs = parts.explanations, parts.jobs
-    app = FastAPI(
-        title="Governed Models explainer",
-        version="1",
-        docs_url="/docs",
-        redoc_url=None,
-        exception_handlers=exception_handlers(),
-        redirect_slashes=False,
-    )
+    app = documented("Governed Models explainer", "1")
     _explain_routes(app, explanations, parts.slow)
     _report_routes(app, explanations, {routes.IMPORTANCES: parts.importances, routes.QUALITY: parts.quality})
     _job_routes(app, explanations, jobs, parts.webhooks)

@@ -10,7 +10,7 @@ from starlette.exceptions import HTTPException
 
 from governed_api import routes
 from governed_api.version import __version__
-from governed_serving.hosting import exception_handlers
+from governed_serving.hosting.documented import documented
 from governed_serving.server.app import openapi
 from governed_serving.server.app.fast_path import body_header
 from governed_serving.server.app.json_route import JsonRoute
@@ -25,18 +25,13 @@ __all__ = ["application"]
 
 def application(gateway: Gateway) -> FastAPI:
     """The cold routes of ``gateway``; every error has V2's form."""
-    app = FastAPI(
-        title=f"Governed model {gateway.model}",
-        version=__version__,
-        description=(
-            "Open Inference Protocol V2, KServe V1 and explanations, under the quotas, masking and audit "
-            "of the model's spec."
-        ),
-        responses={"4XX": {"model": openapi.Problem}, "5XX": {"model": openapi.Problem}},
-        redirect_slashes=False,
+    app = documented(
+        f"Governed model {gateway.model}",
+        __version__,
+        "Open Inference Protocol V2, KServe V1 and explanations, under the quotas, masking and audit of the model's "
+        "spec.",
+        {"4XX": {"model": openapi.Problem}, "5XX": {"model": openapi.Problem}},
     )
-    for kind, handler in exception_handlers().items():
-        app.add_exception_handler(kind, handler)
     _errors(app)
     _health(app, gateway)
     _metadata(app, gateway)
