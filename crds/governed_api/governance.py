@@ -454,8 +454,32 @@ class Governance(Part):
     """What people supply: filing numbers, documents, assessments."""
 
 
+HierarchyGroup = Annotated[list[Annotated[str, Field(min_length=1, max_length=63)]], Field(min_length=1, max_length=24)]
+
+
 class ExplainerConfig(Part):
-    """How explanations are computed."""
+    """How explanations are computed, where a request doesn't say otherwise by parameters of these names (there in
+    snake case). What counterfactuals may not change binds requests too: they can add to it."""
+
+    RULES: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "!has(self.hierarchy) || self.hierarchy.size() == 0 || !has(self.groups) || self.groups.size() == 0",
+            "hierarchy and groups exclude each other: features are attributed apart, and add up in the hierarchy's "
+            "groups, or together",
+            ".hierarchy",
+        ),
+        Rule(
+            "!has(self.hierarchy) || self.hierarchy.size() == 0 || !has(self.interactions) || self.interactions == 0",
+            "hierarchy and interactions exclude each other: Owen values have no interactions of pairs",
+            ".hierarchy",
+        ),
+        Rule(
+            "!has(self.hierarchy) || self.hierarchy.all(g, self.hierarchy[g].all(m, "
+            "self.hierarchy.exists_one(h, m in self.hierarchy[h])))",
+            "hierarchy must not have a feature or group in two groups",
+            ".hierarchy",
+        ),
+    )
 
     max_evaluations: int = Field(default=2048, ge=16, le=10_000_000)
     """Most coalitions of a sampled explanation."""
@@ -467,6 +491,24 @@ class ExplainerConfig(Part):
     """Best answer within this time, with its error; absent: run to the end."""
     kernel_width: float | None = Field(default=None, gt=0)
     """Of lime; absent: 0.75 × √features."""
+    hierarchy: dict[str, HierarchyGroup] = Field(default={}, max_length=20)
+    """Group → features, or other groups, that belong together: type shap gives Owen values (method owen), each group
+    with what it has together."""
+    interactions: int = Field(default=0, ge=0, le=2016)
+    """Pairs whose SHAP interaction values an explanation shows, the strongest first; 0: none."""
+    scale: Literal["output", "logit"] = "output"
+    """Of attributions: logit gives log-odds, in which probabilities near 0 and 1 still have some. Of classifiers."""
+    confidence: float = Field(default=0.95, ge=0.5, le=0.9999)
+    """Of intervals."""
+    precision: float | None = Field(default=None, gt=0, le=1)
+    """Sampling stops when intervals are this narrow, as a share of the attributions' range; absent: at
+    maxEvaluations."""
+    immutable: list[Annotated[str, Field(min_length=1, max_length=63)]] = Field(default=[], max_length=64)
+    """Features that a counterfactual leaves alone, beside governance.bias.protectedAttributes."""
+    direction: dict[str, Literal["increase", "decrease"]] = Field(default={}, max_length=64)
+    """Numeric feature → the only way in which a counterfactual may move it (an age only rises)."""
+    step: dict[str, Annotated[float, Field(gt=0)]] = Field(default={}, max_length=64)
+    """Numeric feature → a counterfactual moves it by multiples of this; absent: 1 where its values are whole."""
 
 
 class Background(Part):

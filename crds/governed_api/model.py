@@ -265,6 +265,39 @@ class GovernedModelSpec(Part):
             "explainer of predictor.model.runtime needs protocol openai, type shap or lime, and no config.groups: the words of a prompt are explained",  # noqa: E501
         ),
         Rule(
+            "!has(self.explainer) || !has(self.explainer.config.hierarchy) || self.explainer.config.hierarchy.size() == 0 || "  # noqa: E501
+            "(self.explainer.type == 'shap' && !has(self.explainer.engine) && !has(self.predictor.model.runtime))",
+            "explainer.config.hierarchy needs type shap, without engine and predictor.model.runtime: only our own "
+            "Shapley values of a table have it",
+        ),
+        Rule(
+            "!has(self.explainer) || !has(self.lifecycle.training) || !has(self.explainer.config.hierarchy) || "
+            "self.explainer.config.hierarchy.all(g, "
+            "!self.lifecycle.training.data.features.exists(f, f.name == g) && "
+            "self.explainer.config.hierarchy[g].all(m, m in self.explainer.config.hierarchy || "
+            "self.lifecycle.training.data.features.exists(f, f.name == m)))",
+            "explainer.config.hierarchy must have groups of lifecycle.training.data.features or of its own groups, "
+            "none with the name of a feature",
+        ),
+        Rule(
+            "!has(self.explainer) || !has(self.lifecycle.training) || !has(self.explainer.config.immutable) || "
+            "self.explainer.config.immutable.all(n, "
+            "self.lifecycle.training.data.features.exists(f, f.name == n))",
+            "explainer.config.immutable must name lifecycle.training.data.features",
+        ),
+        Rule(
+            "!has(self.explainer) || !has(self.lifecycle.training) || !has(self.explainer.config.direction) || "
+            "self.explainer.config.direction.all(n, self.lifecycle.training.data.features.exists(f, f.name == n && "
+            "(!has(f.type) || f.type == 'numeric')))",
+            "explainer.config.direction must name numeric lifecycle.training.data.features",
+        ),
+        Rule(
+            "!has(self.explainer) || !has(self.lifecycle.training) || !has(self.explainer.config.step) || "
+            "self.explainer.config.step.all(n, self.lifecycle.training.data.features.exists(f, f.name == n && "
+            "(!has(f.type) || f.type == 'numeric')))",
+            "explainer.config.step must name numeric lifecycle.training.data.features",
+        ),
+        Rule(
             "!has(self.explainer) || !has(self.explainer.background) || has(self.predictor.model.storageUri)",
             "explainer.background goes with predictor.model.storageUri: a trained model's artefact has its own rows",
         ),

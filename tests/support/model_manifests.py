@@ -159,6 +159,53 @@ _P, _T, _B = "spec.predictor", "spec.lifecycle.training", "spec.governance.bias"
 _LONG = "x" * 70
 
 INVALID: list[Invalid] = [
+    Invalid(
+        "hierarchy names no feature", _put("spec.explainer.config.hierarchy", {"person": ["sex", "wealth"]}),
+        "hierarchy must have groups of lifecycle.training.data.features",
+    ),
+    Invalid(
+        "hierarchy group has the name of a feature", _put("spec.explainer.config.hierarchy", {"sex": ["income"]}),
+        "none with the name of a feature",
+    ),
+    Invalid(
+        "feature in two groups of the hierarchy",
+        _put("spec.explainer.config.hierarchy", {"person": ["sex"], "other": ["sex", "income"]}),
+        "must not have a feature or group in two groups",
+    ),
+    Invalid(
+        "hierarchy beside groups",
+        _both(
+            _put("spec.explainer.config.hierarchy", {"person": ["sex"]}),
+            _put("spec.explainer.config.groups", [["sex", "income"]]),
+        ),
+        "hierarchy and groups exclude each other",
+    ),
+    Invalid(
+        "hierarchy beside interactions",
+        _both(
+            _put("spec.explainer.config.hierarchy", {"person": ["sex"]}),
+            _put("spec.explainer.config.interactions", 3),
+        ),
+        "hierarchy and interactions exclude each other",
+    ),
+    Invalid(
+        "hierarchy of rules",
+        _both(_put("spec.explainer.config.hierarchy", {"person": ["sex"]}), _put("spec.explainer.type", "anchors")),
+        "explainer.config.hierarchy needs type shap",
+    ),
+    Invalid(
+        "immutable names no feature", _put("spec.explainer.config.immutable", ["wealth"]),
+        "explainer.config.immutable must name",
+    ),
+    Invalid(
+        "direction of words", _put("spec.explainer.config.direction", {"sex": "increase"}),
+        "explainer.config.direction must name numeric",
+    ),
+    Invalid("no direction", _put("spec.explainer.config.direction", {"income": "up"}), "explainer.config.direction"),
+    Invalid(
+        "step of no feature", _put("spec.explainer.config.step", {"wealth": 1}), "explainer.config.step must name numeric"
+    ),
+    Invalid("step of nothing", _put("spec.explainer.config.step", {"income": 0}), "explainer.config.step"),
     Invalid("unknown field at the top", _put("spec.colour", "red"), 'unknown field "spec.colour"'),
     Invalid("unknown field below", _put(f"{_P}.replicas", 3), 'unknown field "spec.predictor.replicas"'),
     Invalid("mistyped field", _put(f"{_P}.minreplicas", 3), 'unknown field "spec.predictor.minreplicas"'),

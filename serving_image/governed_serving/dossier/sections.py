@@ -297,8 +297,8 @@ def explanations_section(dossier: Dossier) -> Safe:
     """Global importances, and one request explained."""
     blocks: list[Safe | None] = [_held_out_importance(dossier.evaluation.importances)]
     served = dossier.served
-    if served and served.importances:
-        blocks.append(_served_importance(served))
+    for kind, sizes in sorted(served.kinds.items()) if served else ():
+        blocks.append(_served_importance(kind, sizes))
     if served and served.explanations:
         blocks += [_quality(served.quality), _drift(dossier.ledger)]
     example = dossier.example
@@ -321,12 +321,14 @@ def _held_out_importance(importances: list[Importance]) -> Safe:
     return figure(plot, "Permutation importance on held-out rows (Breiman 2001).")
 
 
-def _served_importance(served: Served) -> Safe:
-    means = {name: sum(v) / len(v) for name, v in served.importances.items()}
+def _served_importance(kind: str, sizes: Mapping[str, Sequence[float]]) -> Safe:
+    """Of one kind of attribution: others have another unit."""
+    means = {name: sum(v) / len(v) for name, v in sizes.items()}
     top = sorted(means.items(), key=lambda item: -item[1])[:20]
     bars = [Estimate(n, v, note=number(v)) for n, v in top]
-    plot = signed_bars("Global importance (explanations served)", bars, "mean |attribution|")
-    return figure(plot, f"Mean absolute attribution over {served.explanations:,} explanations in the ledger.")
+    plot = signed_bars(f"Global importance (explanations served: {kind})", bars, "mean |attribution|")
+    most = max(map(len, sizes.values()))
+    return figure(plot, f"Mean absolute attribution ({kind}) over {most:,} explanations in the ledger.")
 
 
 def _quality(windows: QualityWindows) -> Safe:

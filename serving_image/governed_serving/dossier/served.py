@@ -37,8 +37,8 @@ _PLACEHOLDER = re.compile(r"<([A-Z][A-Z0-9_]{2,30})>")
 @dataclass
 class Served:
     """Counts over the opened chunks, whose last axis is ``REVISION``. ``labels``: rows whose label is known.
-    ``masked``: field → entity → placeholders seen; ``importances``: |attribution|; ``quality``: of the explanations, by
-    hour."""
+    ``masked``: field → entity → placeholders seen; ``kinds``: kind of attribution → feature → sizes; ``quality``: of
+    the explanations, by hour."""
 
     cells: Cells | None = None
     requests: int = 0
@@ -48,7 +48,7 @@ class Served:
     chunks_known: int = 0
     masked: dict[str, dict[str, int]] = field(default_factory=dict)
     explanations: int = 0
-    importances: dict[str, list[float]] = field(default_factory=dict)
+    kinds: dict[str, dict[str, list[float]]] = field(default_factory=dict)
     quality: QualityWindows = field(default_factory=QualityWindows)
 
 
@@ -203,6 +203,7 @@ def _favourable(frame: PredictionFrame, rules: ServedRules) -> NDArray[np.bool_]
 
 
 def _importances(served: Served, frame: ExplanationRecord) -> None:
+    """Attributions of one kind alone can be averaged: those of outputs don't add up with log-odds or coefficients."""
     try:
         explanations = decode_json(frame.body).get("explanations", [])
     except (msgspec.DecodeError, AttributeError):
@@ -213,4 +214,13 @@ def _importances(served: Served, frame: ExplanationRecord) -> None:
         for entry in explanation.get("attributions", []):
             name = entry.get("feature") or entry.get("group")
             if name and isinstance(entry.get("attribution"), int | float):
-                served.importances.setdefault(str(name), []).append(abs(float(entry["attribution"])))
+                kind = ", ".join([_KINDS.get(explanation.get("method"), "Shapley values"), *_scale(explanation)])
+                sizes = served.kinds.setdefault(kind, {})
+                sizes.setdefault(str(name), []).append(abs(float(entry["attribution"])))
+
+
+_KINDS = {"lime": "coefficients of lime", "owen": "Owen values", "text": "values of a text's parts"}
+
+
+def _scale(explanation: Mapping[str, object]) -> list[str]:
+    return ["in log-odds"] if explanation.get("scale") == "logit" else []

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 from governed_serving.blackbox.columns import plain
-from governed_serving.blackbox.errors import PredictorAway
+from governed_serving.blackbox.errors import NotExplainable, PredictorAway
 from governed_serving.crypto import DirectoryStore, Kek, Keyring
 from governed_serving.explainer.scales import logit
 from governed_serving.explainer.service.jobs import ATTEMPTS, Job, JobStore
 from governed_serving.explainer.service.live import chosen
 from governed_serving.explainer.service.protocol import seed_of
 from governed_serving.explainer.service.recorder import Recorder
-from governed_serving.explainer.service.watch import Watch
+from governed_serving.explainer.service.watch import Counted, Watch
 from governed_serving.records import ExplanationRecord
 from support.asgi import cut_short
 from unit.explainer import models
@@ -441,6 +441,165 @@ async def test_what_is_no_attribution_moves_no_importances(tmp_path):
     watch = Watch(("age", "income", "job", "sex"), Recorder(journal, "loans", "r1"), bed.metrics, tmp_path, Xor())
     await watch.observe(answer.json())
     assert watch.monitor.report()["reference"]["samples"] == 0
+
+
+HIERARCHY = {"person": ["age", "sex"], "money": ["income", "job"]}
+
+
+@pytest.mark.parametrize(
+    ("counted", "asked", "samples"),
+    [
+        (Counted(), {}, 1),
+        (Counted(), {"scale": "logit"}, 0),
+        (Counted("logit"), {"scale": "logit"}, 1),
+        (Counted("logit"), {}, 0),
+        (Counted(), {"method": "sampled"}, 1),
+        (Counted(), {"method": "lime"}, 0),
+        (Counted(), {"hierarchy": HIERARCHY}, 0),
+        (Counted(owen=HIERARCHY), {"hierarchy": HIERARCHY}, 1),
+        (Counted(owen=HIERARCHY), {}, 0),
+    ],
+    ids=range(9),
+)
+async def test_importances_count_attributions_of_one_kind_and_say_which(tmp_path, counted, asked, samples):
+    bed, journal = Bed(tmp_path), MemoryJournal()
+    answer = await bed.client.post(PATH, content=models.request(models.table(1, 9), max_evaluations=400, **asked))
+    names = ("age", "income", "job", "sex")
+    watch = Watch(names, Recorder(journal, "loans", "r1"), bed.metrics, tmp_path, Xor(), counted=counted)
+    await watch.observe(answer.json())
+    found = watch.importances()
+    assert (found["reference"]["samples"], found["left_out"]) == (samples, 1 - samples)
+    assert found["unit"].startswith("mean share")
+    assert (found["scale"], found["values"]) == (counted.scale, "Owen" if counted.owen else "Shapley")
+    other = await bed.client.post(PATH, content=models.request(models.table(1, 9), "q", method="anchors"))
+    await watch.observe(other.json())
+    assert watch.left_out == 1 - samples, "a rule is no attribution that was left out"
+
+
+async def test_an_overview_says_the_unit_of_each_figure(tmp_path):
+    plain, logit = Bed(tmp_path / "a"), Bed(tmp_path / "b", config={"scale": "logit"})
+    one, other = [(await bed.client.get("/v2/models/loans/overview")).json() for bed in (plain, logit)]
+    figures = {
+        "mean_absolute_attribution",
+        "permutation_importance",
+        "mean_absolute_interaction",
+        "effects",
+        "surrogate",
+    }
+    assert set(one["units"]) == figures & one.keys()
+    assert set(one["units"].values()) == {"output"}
+    assert {k for k, unit in other["units"].items() if unit == "log-odds"} >= {"mean_absolute_attribution"}
+    assert one["permutation_importance"] == other["permutation_importance"]
+    assert one["mean_absolute_attribution"] != other["mean_absolute_attribution"]
+
+
+# ---- what the manifest declares ----
+
+
+DECLARED = [
+    {"hierarchy": HIERARCHY},
+    {"interactions": 3},
+    {"scale": "logit"},
+    {"confidence": 0.8},
+    {"precision": 0.5},
+]
+
+
+@pytest.mark.parametrize("config", DECLARED, ids=[next(iter(c)) for c in DECLARED])
+async def test_what_the_manifest_declares_is_what_a_request_would_ask_and_is_replayed(tmp_path, config):
+    def content(**asked):
+        return models.request(models.table(1, 9), "r-1", **{"max_evaluations": 64, **asked})
+
+    name, value = next(iter(config.items()))
+    method = {"method": "sampled"} if name in ("confidence", "precision") else {}
+    declaring, plain = Bed(tmp_path / "a", config=config), Bed(tmp_path / "b")
+    declared = (await declaring.client.post(PATH, content=content(**method))).json()
+    asked = (await plain.client.post(PATH, content=content(**method, **config))).json()
+    assert declared == asked
+    assert declared["parameters"][name] == value, "in the ledger"
+    replayed = (await plain.client.post(PATH, content=content(**declared["parameters"]))).json()
+    assert replayed == declared
+    other = {"hierarchy": {}, "interactions": False, "scale": "output", "confidence": 0.99, "precision": 1.0}[name]
+    own = (await declaring.client.post(PATH, content=content(**method, **{name: other}))).json()
+    alone = (await plain.client.post(PATH, content=content(**method, **{name: other}))).json()
+    assert own["explanations"] == alone["explanations"], "a request may ask otherwise"
+
+
+@pytest.mark.parametrize("config", DECLARED, ids=[next(iter(c)) for c in DECLARED])
+@pytest.mark.parametrize(
+    "asked",
+    [{"method": m} for m in ("lime", "anchors", "counterfactual", "exact", "owen")]
+    + [{"interactions": True}, {"groups": {"both": ["age", "sex"]}}, {"scale": "logit"}],
+    ids=str,
+)
+async def test_a_declaration_hinders_no_request_that_has_no_use_for_it(tmp_path, config, asked):
+    content = models.request(models.table(1, 9), "r-1", max_evaluations=64, **asked)
+    answers = [
+        await Bed(tmp_path / str(i), config=c).client.post(PATH, content=content) for i, c in enumerate((config, {}))
+    ]
+    needs = asked == {"method": "owen"} and "hierarchy" in config
+    assert answers[0].status_code == (200 if needs else answers[1].status_code), answers[0].text
+
+
+CONSTRAINTS = {"immutable": ["job"], "direction": {"age": "increase"}, "step": {"income": 5.0}}
+
+
+@pytest.mark.parametrize("declared", [CONSTRAINTS, {}], ids=["manifest", "request"])
+async def test_counterfactuals_keep_to_what_was_declared(tmp_path, declared):
+    bed, rows = Bed(tmp_path, config=declared), models.table(12, 5)
+    asked = {} if declared else CONSTRAINTS
+    answer = await bed.client.post(PATH, content=models.request(rows, method="counterfactual", **asked))
+    assert answer.status_code == 200, answer.text
+    changed = [c for e in answer.json()["explanations"] for one in e["counterfactuals"] for c in one["changes"]]
+    assert {c["feature"] for c in changed} == {"age", "income"}
+    assert answer.json()["explanations"][0]["immutable"] == ["sex", "job"]
+    for change in changed:
+        if change["feature"] == "age":
+            assert change["to"] > change["from"]
+        else:
+            steps = (change["to"] - change["from"]) / 5
+            assert abs(steps - round(steps)) < 1e-4
+            assert round(steps) != 0
+    assert answer.json()["parameters"]["direction"] == {"age": "increase"}
+
+
+@pytest.mark.parametrize(
+    ("config", "asked", "why"),
+    [
+        ({"direction": {"age": "increase"}}, {"direction": {"age": "decrease"}}, "the manifest has another one"),
+        ({"step": {"income": 5.0}}, {"step": {"income": 1}}, "the manifest has another one"),
+        ({}, {"direction": {"job": "increase"}}, "expected numeric features"),
+        ({}, {"step": {"wealth": 1}}, "expected numeric features"),
+        ({}, {"step": {"age": 0}}, "above 0"),
+        ({}, {"step": {"age": -1.5}}, "above 0"),
+        ({}, {"direction": {"age": "up"}}, "direction"),
+        ({}, {"immutable": ["wealth"]}, "no feature 'wealth'"),
+        ({}, {"immutable": ["age", "income", "job"]}, "no feature may change"),
+    ],
+    ids=range(9),
+)
+async def test_constraints_that_bind_or_name_nothing_are_refused(tmp_path, config, asked, why):
+    bed = Bed(tmp_path, config=config)
+    answer = await bed.client.post(PATH, content=models.request(models.table(1, 5), method="counterfactual", **asked))
+    assert (answer.status_code, why in answer.json()["error"]) == (400, True), answer.text
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"hierarchy": {"person": ["age", "wealth"]}},
+        {"hierarchy": {"a": ["b"], "b": ["a"]}},
+        {"hierarchy": {"age": ["income"]}},
+        {"immutable": ["wealth"]},
+        {"direction": {"job": "increase"}},
+        {"step": {"wealth": 1.0}},
+    ],
+    ids=range(6),
+)
+def test_an_explainer_does_not_start_with_what_its_model_does_not_have(tmp_path, config):
+    with pytest.raises(NotExplainable):
+        Bed(tmp_path, config=config).engine.check()
+    Bed(tmp_path, config={"hierarchy": HIERARCHY} | CONSTRAINTS).engine.check()
 
 
 @pytest.mark.parametrize("value", [0.85, 0.1, 1 / 3, 1e-45, 3.4e38, 16777217.0, -0.0, 5e-324])

@@ -310,7 +310,7 @@ def _text_rule(worker: Worker, task: Task, row: int) -> Explanation:
 
 
 def _wanted(task: Task, cut: tuple[float | None, str]) -> dict[str, object]:
-    return {"threshold": THRESHOLD, "delta": 1 - task.parameters.confidence, "cut": cut[0]}
+    return {"threshold": THRESHOLD, "delta": 1 - task.confidence, "cut": cut[0]}
 
 
 def _ruled(task: Task, row: int, cut: tuple[float | None, str], answer: _Rule, more: dict[str, object]) -> Explanation:

@@ -91,11 +91,15 @@ class Goal:
 @dataclass(frozen=True)
 class Feasible:
     """What may change: nothing in ``fixed`` (protected attributes, free text), numbers within what the background and
-    ``ranges`` (feature → least, greatest) span, categories to those of the background and ``categories``."""
+    ``ranges`` (feature → least, greatest) span, categories to those of the background and ``categories``.
+    ``direction``: number → "increase" or "decrease", the only way in which it may move; ``step``: number → it moves by
+    multiples of this (by 1 where its values are whole). A number that is missing may become any."""
 
     fixed: Collection[str] = ()
     ranges: Mapping[str, tuple[float | None, float | None]] = field(default_factory=dict)
     categories: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    direction: Mapping[str, str] = field(default_factory=dict)
+    step: Mapping[str, float] = field(default_factory=dict)
 
 
 class _Search:
@@ -170,7 +174,7 @@ def find_counterfactuals(
     try:
         _by_size(search, options, reached)
         for features, one in list(reached.items()):
-            reached[features] = _nearer(search, one)
+            reached[features] = _nearer(search, one, feasible.step)
     except (BudgetExhausted, _Spent) as end:  # what was found is valid as it is, only farther than need be
         stopped = "budget" if isinstance(end, BudgetExhausted) else "evaluations"
     finished = [_told(search, one) for one in reached.values()]
@@ -228,23 +232,26 @@ def _grown(
     return list(seen)
 
 
-def _nearer(search: _Search, candidate: _Reached) -> _Reached:
+def _nearer(search: _Search, candidate: _Reached, steps: Mapping[str, float]) -> _Reached:
     """Numeric changes drawn back towards the row, one feature after another, as far as the outcome stays."""
     best = candidate
     for feature in sorted(name for name, _ in candidate.change):
         if feature in search.scale and np.isfinite(float(search.row[feature][0])):
-            best = _drawn_back(search, best, feature)
+            best = _drawn_back(search, best, feature, steps.get(feature))
     return best
 
 
-def _drawn_back(search: _Search, candidate: _Reached, feature: str) -> _Reached:
+def _drawn_back(search: _Search, candidate: _Reached, feature: str, step: float | None) -> _Reached:
     """Raises _Spent and BudgetExhausted, which leave the change as it was before."""
     change = dict(candidate.change)
     near, far = float(search.row[feature][0]), float(change[feature])
-    whole = near.is_integer() and far.is_integer()
+    here = near
+    unit = step or (1.0 if near.is_integer() and far.is_integer() else None)
     for _ in range(BISECTIONS):
         middle = (near + far) / 2
-        middle = float(np.ceil(middle) if far > near else np.floor(middle)) if whole else middle
+        if unit is not None:  # the same steps as in what is tried, away from the row
+            steps = (middle - here) / unit
+            middle = _moved(here, float(np.ceil(steps - 1e-9) if far > near else np.floor(steps + 1e-9)), unit)
         if middle in (near, far):
             break
         tried = tuple(sorted({**change, feature: middle}.items()))
@@ -273,7 +280,27 @@ def _options(name: str, values: NDArray[np.generic], here: Cell, feasible: Feasi
     distinct = np.unique(np.concatenate([numbers, ends])) if len(numbers) or ends else np.empty(0)
     if len(distinct) > GRID:
         distinct = np.unique(np.quantile(distinct, np.linspace(0, 1, GRID), method="nearest"))
-    return [value for value in distinct.tolist() if value != float(here)]
+    return [value for value in _allowed(name, distinct, float(here), feasible) if value != float(here)]
+
+
+def _allowed(name: str, values: NDArray[np.float64], here: float, feasible: Feasible) -> list[float]:
+    """Of values to try those that direction and step leave; what is off the steps goes to the next one towards the
+    row."""
+    if not np.isfinite(here):
+        return list(values.tolist())
+    way, step = feasible.direction.get(name), feasible.step.get(name)
+    if way is not None:
+        values = values[values > here] if way == "increase" else values[values < here]
+    if step is None:
+        return list(values.tolist())
+    return list(
+        dict.fromkeys(_moved(here, float(np.trunc((v - here) / step + 1e-9 * np.sign(v - here))), step) for v in values)
+    )
+
+
+def _moved(here: float, steps: float, unit: float) -> float:
+    """Rounded, as 0.1 + 0.2 isn't 0.3."""
+    return float(round(here + steps * unit, 9))
 
 
 def _scale(values: NDArray[np.generic], given: tuple[float | None, float | None]) -> float:

@@ -25,7 +25,7 @@ from governed_serving.explainer.service.methods import (
     method,
 )
 from governed_serving.explainer.service.model import ExplainedModel, explainer_code
-from governed_serving.explainer.service.protocol import MAX_INTERACTIONS, Answer, ExplainRequest
+from governed_serving.explainer.service.protocol import MAX_INTERACTIONS, Answer, ExplainRequest, Parameters
 from governed_serving.explainer.shapley.interactions import MAX_INTERACTING
 
 __all__ = ["Engine"]
@@ -72,6 +72,7 @@ class Engine:
 
     def explain(self, request: ExplainRequest) -> Answer:
         """The answer's JSON. Raises :class:`governed_serving.blackbox.errors.ExplainerError`."""
+        request = msgspec.structs.replace(request, parameters=self._in_force(request.parameters))
         task = self._task(request)
         name = request.parameters.method or self.config.type
         compute = method(name, self._methods)
@@ -109,6 +110,46 @@ class Engine:
             clock=self._clock,
         )
 
+    def _in_force(self, asked: Parameters) -> Parameters:
+        """A request's parameters, with those of the manifest that its method knows where it has none. What the manifest
+        says of counterfactuals binds. Raises NotExplainable."""
+        config, name = self.config.config, asked.method or self.config.type
+        compute = method(name, self._methods)
+        told: dict[str, object] = {"confidence": config.confidence, "precision": config.precision}
+        attributes = name not in WITHOUT_ATTRIBUTIONS
+        if self.model.manifest.task == "classification" and len(self.model.outputs) > 1 and attributes:
+            told["scale"] = config.scale if config.scale != OUTPUT else None
+        if asked.hierarchy is None and compute in INTERACTING:
+            told["interactions"] = config.interactions or None
+        if compute in OF_HIERARCHIES and not asked.interactions and asked.groups is None:
+            told["hierarchy"] = config.hierarchy or None
+        chosen = {key: value for key, value in told.items() if getattr(asked, key) is None}
+        if name == "counterfactual":
+            chosen |= self._constraints(asked)
+        return msgspec.structs.replace(asked, **chosen)
+
+    def _constraints(self, asked: Parameters) -> dict[str, object]:
+        """What counterfactuals may not change: the manifest's and the request's. Raises NotExplainable."""
+        config, kinds = self.config.config, {f.name: f.type for f in self.model.features}
+        immutable = [*dict.fromkeys([*config.immutable, *(asked.immutable or ())])]
+        direction, step = {**(asked.direction or {}), **config.direction}, {**(asked.step or {}), **config.step}
+        for field, found, own in (("direction", direction, asked.direction), ("step", step, asked.step)):
+            if strange := [n for n in found if kinds.get(n) != "numeric"]:
+                raise NotExplainable(f"{field}: expected numeric features of the model, found {strange[0]!r}")
+            if other := [n for n, value in (own or {}).items() if found[n] != value]:
+                raise NotExplainable(
+                    f"parameters.{field}: the manifest has another one for {other[0]!r}, which binds; leave it out"
+                )
+        if unknown := [n for n in immutable if n not in kinds]:
+            raise NotExplainable(f"immutable: the model has no feature {unknown[0]!r}; it has {', '.join(kinds)}")
+        return {"immutable": immutable or None, "direction": direction or None, "step": step or None}
+
+    def check(self) -> None:
+        """Whether what the manifest declares fits the model. Raises NotExplainable."""
+        if declared := self.config.config.hierarchy:
+            hierarchy_of(self.model.players(None).names, declared)
+        self._constraints(Parameters())
+
     def _task(self, request: ExplainRequest) -> Task:
         parameters = request.parameters
         budget = self._budget if parameters.budget_ms is None else parameters.budget_ms
@@ -125,12 +166,13 @@ class Engine:
             players=players,
             parameters=parameters,
             seed=request.seed,
+            confidence=self.config.config.confidence if parameters.confidence is None else parameters.confidence,
             max_evaluations=parameters.max_evaluations or self.config.config.max_evaluations,
             kernel_width=self.config.config.kernel_width,
             targets=self._targets(request, outputs),
             outputs=outputs,
             scale=scale,
-            hierarchy=None if declared is None else hierarchy_of(players.names, declared),
+            hierarchy=hierarchy_of(players.names, declared) if declared else None,
         )
 
     def interacts(self) -> bool:

@@ -77,6 +77,7 @@ class Task:
     outputs: Floats
     scale: str = OUTPUT
     hierarchy: Node | None = None
+    confidence: float = 0.95
 
     def streams(self) -> np.random.SeedSequence:
         return np.random.SeedSequence(self.seed)
@@ -153,7 +154,7 @@ def owen(task: Task) -> Answers:
     game = task.game()
     needed = coalitions_of(root)
     coalitions = task.coalitions(needed if needed <= FULL_TABLE else 0)
-    return tabular(task, game, owen_rows(game, root, coalitions, task.streams(), task.parameters.confidence))
+    return tabular(task, game, owen_rows(game, root, coalitions, task.streams(), task.confidence))
 
 
 def sampled(task: Task) -> Answers:
@@ -166,7 +167,7 @@ def permutation(task: Task) -> Answers:
     game = task.game()
     if task.interacting:
         return _interacting(task, game)
-    return tabular(task, game, permutation_rows(game, task.max_evaluations, task.streams(), task.parameters.confidence))
+    return tabular(task, game, permutation_rows(game, task.max_evaluations, task.streams(), task.confidence))
 
 
 def tree(task: Task) -> Answers:
@@ -201,14 +202,14 @@ def lime(task: Task) -> Answers:
         samples=task.samples(5000),
         seed=task.streams(),
         kernel_width=task.kernel_width,
-        confidence=task.parameters.confidence,
+        confidence=task.confidence,
     )
     return tabular(task, task.game(), surrogates)
 
 
 def text(task: Task) -> Answers:
     """Shapley values of the tokens, phrases or sentences of one text; Owen values of tokens within them."""
-    stopping = Stopping(task.max_evaluations, task.parameters.precision, task.parameters.confidence)
+    stopping = Stopping(task.max_evaluations, task.parameters.precision, task.confidence)
     if task.parameters.level == NESTED:
         return _texts(task, lambda text, seed: text_owen(task.box, text, seed=seed, stopping=stopping))
     return _texts(task, lambda text, seed: text_shapley(task.box, text, seed=seed, stopping=stopping))
@@ -230,7 +231,7 @@ def anchors(task: Task) -> Answers:
                 task.players,
                 samples=task.samples(20_000),
                 seed=stream,
-                confidence=task.parameters.confidence,
+                confidence=task.confidence,
                 outcome=Outcome(cut),
             ).as_json(),
         }
@@ -250,10 +251,13 @@ def counterfactual(task: Task) -> Answers:
     answers = []
     cut, said_by = task.outcome()
     features = task.model.features
+    immutable = [*dict.fromkeys([*task.model.protected, *(task.parameters.immutable or ())])]
     feasible = Feasible(
-        fixed=(*task.model.protected, *(f.name for f in features if f.type == "text")),
+        fixed=(*immutable, *(f.name for f in features if f.type == "text")),
         ranges={f.name: (f.min, f.max) for f in features if f.type == "numeric"},
         categories={f.name: f.categories for f in features if f.type == "categorical"},
+        direction=task.parameters.direction or {},
+        step=task.parameters.step or {},
     )
     for row in range(len(task.outputs)):
         wanted = _wanted(task, row)
@@ -270,7 +274,7 @@ def counterfactual(task: Task) -> Answers:
                 "method": "counterfactual",
                 "target": task.model.outputs[wanted],
                 "prediction": float(task.outputs[row, wanted]),
-                "immutable": list(task.model.protected),
+                "immutable": immutable,
                 **({} if cut is None else {"outcome": {"at_least": cut, "according_to": said_by}}),
                 **search.as_json(),
             }
@@ -297,7 +301,7 @@ def _sampled(task: Task, game: InterventionalGame) -> Answers:
         return _interacting(task, game)
     widest = _widest(game)
     whole = 1 << widest if task.box.deadline is not None and widest <= MAX_PLAYERS else 0
-    stopping = Stopping(task.coalitions(whole), parameters.precision, parameters.confidence)
+    stopping = Stopping(task.coalitions(whole), parameters.precision, task.confidence)
     return tabular(task, game, sampled_rows(game, task.streams(), stopping))
 
 
@@ -306,7 +310,7 @@ def _interacting(task: Task, game: InterventionalGame) -> Answers:
     widest = _widest(game)
     whole = 1 << widest if widest <= MAX_PLAYERS else 0
     coalitions = task.coalitions(max(whole, ROUNDS * round_cost(widest)))
-    return tabular(task, game, interaction_rows(game, coalitions, task.streams(), task.parameters.confidence))
+    return tabular(task, game, interaction_rows(game, coalitions, task.streams(), task.confidence))
 
 
 def _widest(game: InterventionalGame) -> int:
@@ -394,7 +398,7 @@ def text_lime(task: Task) -> Answers:
             text,
             seed=seed,
             samples=task.samples(1000),
-            confidence=task.parameters.confidence,
+            confidence=task.confidence,
             kernel_width=task.kernel_width,
         ),
     )

@@ -13,6 +13,7 @@ from governed_serving.blackbox.errors import NotExplainable
 from governed_serving.explainer.overall.effects import Effect, accumulated_local_effects, partial_dependence
 from governed_serving.explainer.overall.importance import permutation_importance
 from governed_serving.explainer.overall.surrogate import surrogate_tree
+from governed_serving.explainer.scales import OUTPUT
 from governed_serving.explainer.service.engine import Engine
 from governed_serving.explainer.service.model import ExplainedModel
 from governed_serving.explainer.service.protocol import (
@@ -92,6 +93,7 @@ def overview(engine: Engine, overall: Overall | None = None) -> dict[str, Any]:
         "id": identifier,
         "target": model.outputs[target],
         "rows": row_count(rows),
+        "units": _units(answer, pairs.shown),
         "mean_absolute_attribution": _mean_absolute(answer),
         "permutation_importance": importances,
         **pairs.shown,
@@ -136,6 +138,17 @@ def _interactions(engine: Engine, request: ExplainRequest, answer: Answer) -> _P
     return _Pairs(
         {"mean_absolute_interaction": shown, "interactions_left_out": len(ranked) - len(shown)}, found["evaluations"]
     )
+
+
+def _units(answer: Answer, pairs: Mapping[str, object]) -> dict[str, str]:
+    """Figure → what its values are in: the output that is explained (a probability, or the predicted quantity), its
+    log-odds, or the coefficients of lime."""
+    first = answer["explanations"][0]
+    scale = "log-odds" if first.get("scale", OUTPUT) != OUTPUT else "output"
+    attributed = "coefficients of lime" if first["method"] == "lime" else scale
+    found = {"mean_absolute_attribution": attributed, "permutation_importance": "output"}
+    found |= {"mean_absolute_interaction": scale} if "mean_absolute_interaction" in pairs else {}
+    return found | {"effects": "output", "surrogate": "output"}
 
 
 def _has_values(column: NDArray[np.generic]) -> bool:

@@ -22,7 +22,7 @@ from governed_serving.explainer.service.metrics import Metrics
 from governed_serving.explainer.service.model import ExplainedModel
 from governed_serving.explainer.service.recorder import Recorder
 from governed_serving.explainer.service.settings import Settings
-from governed_serving.explainer.service.watch import Watch
+from governed_serving.explainer.service.watch import Counted, Watch
 from governed_serving.explainer.service.webhooks import Poster
 from governed_serving.explainer.text.completion import CompletionScorer
 from governed_serving.hosting import Door, Guard, Host, listen, log, web_server
@@ -84,7 +84,10 @@ class _Service:
         self.engine = self._engine()
         self.lane, self.slow = Lane("request", 2, 64), Lane("slow", 1, 8)
         kept = settings.spool_dir / "explanations"
-        self.watch = Watch(self.model.players(None).names, self.recorder, self.metrics, kept, self.keyset)
+        counted = Counted(config.scale, config.hierarchy)
+        self.watch = Watch(
+            self.model.players(None).names, self.recorder, self.metrics, kept, self.keyset, counted=counted
+        )
         self.explanations = Explanations(
             self.engine,
             self.recorder,
@@ -100,7 +103,9 @@ class _Service:
     def _engine(self) -> Engine:
         spec = self.settings.resolved.spec
         if spec.predictor.model.runtime is None:
-            return Engine(self.model, self.predictor, self.settings.explainer, methods=self._methods())
+            engine = Engine(self.model, self.predictor, self.settings.explainer, methods=self._methods())
+            engine.check()
+            return engine
         return Engine(
             self.model,
             CompletionScorer(self.predictor.json),
@@ -181,7 +186,7 @@ async def serve() -> None:
             service.why_not_ready,
             service.slow,
             webhooks=tuple(settings.explainer.webhooks),
-            importances=service.watch.monitor.report,
+            importances=service.watch.importances,
             quality=service.watch.windows.report,
         )
     )

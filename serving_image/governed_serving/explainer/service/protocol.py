@@ -1,7 +1,7 @@
 """Open Inference Protocol V2 bodies of explanation requests → columns and parameters."""
 
 import hashlib
-from typing import Any, TypedDict
+from typing import Any, Literal, TypedDict
 
 import msgspec
 import numpy as np
@@ -41,7 +41,8 @@ class Parameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     this share of the range. ``outcome``: the class that a counterfactual should reach. ``scale``: "output" (default) or
     "logit", in which saturated probabilities still have attributions. ``interactions``: those of pairs as well, all
     that there is room for, or as many as it says. ``hierarchy``: group → names of features (or ``groups``) and of
-    other groups: Owen values.
+    other groups: Owen values. Of counterfactuals: ``immutable`` features, ``direction`` (feature → "increase" or
+    "decrease") and ``step`` (feature → multiples of what it moves by).
     """
 
     method: str = ""
@@ -49,7 +50,7 @@ class Parameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     target: str | int | None = None
     seed: int | None = None
     budget_ms: float | None = None
-    confidence: float = 0.95
+    confidence: float | None = None
     precision: float | None = None
     groups: dict[str, list[str]] | None = None
     outcome: str | int | None = None
@@ -59,6 +60,9 @@ class Parameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     scale: str | None = None
     interactions: bool | int | None = None
     hierarchy: dict[str, list[str]] | None = None
+    immutable: list[str] | None = None
+    direction: dict[str, Literal["increase", "decrease"]] | None = None
+    step: dict[str, float] | None = None
 
 
 class _Tensor(msgspec.Struct):
@@ -130,7 +134,7 @@ def _check(parameters: Parameters) -> None:
         raise NotExplainable(f"parameters.max_evaluations: expected 4 to 10000000, found {parameters.max_evaluations}")
     if parameters.budget_ms is not None and not 0 < parameters.budget_ms <= 600_000:
         raise NotExplainable(f"parameters.budget_ms: expected up to 600000, found {parameters.budget_ms}")
-    if not 0.5 <= parameters.confidence < 1:
+    if parameters.confidence is not None and not 0.5 <= parameters.confidence < 1:
         raise NotExplainable(f"parameters.confidence: expected 0.5 up to below 1, found {parameters.confidence}")
     if parameters.precision is not None and not 0 < parameters.precision <= 1:
         raise NotExplainable(f"parameters.precision: expected above 0 and up to 1, found {parameters.precision}")
@@ -141,6 +145,9 @@ def _check(parameters: Parameters) -> None:
             f"parameters.interactions: expected true, false or up to {MAX_INTERACTIONS}, "
             f"found {parameters.interactions}"
         )
+    for name, step in (parameters.step or {}).items():
+        if not 0 < step < float("inf"):
+            raise NotExplainable(f"parameters.step: {name}: expected a finite number above 0, found {step}")
     if parameters.seed is not None and not 0 <= parameters.seed < 1 << 63:
         raise NotExplainable(f"parameters.seed: expected 0 to 2^63 − 1, found {parameters.seed}")
 

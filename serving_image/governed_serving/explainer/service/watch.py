@@ -2,7 +2,8 @@
 restart."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
@@ -12,6 +13,7 @@ from governed_serving.crypto import CryptoError
 from governed_serving.durable import replace_file, set_aside
 from governed_serving.explainer.overall.drift import ImportanceMonitor
 from governed_serving.explainer.overall.quality_windows import QualityWindow, QualityWindows
+from governed_serving.explainer.scales import OUTPUT
 from governed_serving.explainer.service.jobs import Sealer
 from governed_serving.explainer.service.metrics import Metrics
 from governed_serving.explainer.service.protocol import Answer
@@ -19,7 +21,28 @@ from governed_serving.explainer.service.recorder import Recorder
 from governed_serving.explainer.service.rendering import Explanation
 from governed_serving.hosting import log
 
-__all__ = ["Watch"]
+__all__ = ["Counted", "Watch"]
+
+
+@dataclass(frozen=True)
+class Counted:
+    """Whose attributions importances count: values of one ``scale``, Shapley values of single players or, with
+    ``owen``, Owen values of the manifest's hierarchy. Others don't add up with them."""
+
+    scale: str = OUTPUT
+    owen: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+    def has(self, explanation: Explanation) -> bool:
+        """Whether its attributions are of this kind."""
+        scale, method = explanation.get("scale", OUTPUT), explanation["method"]
+        return scale == self.scale and method not in NO_SHAPLEY and (method == "owen") == bool(self.owen)
+
+    def told(self) -> dict[str, object]:
+        return {"scale": self.scale, "values": "Owen" if self.owen else "Shapley"}
+
+
+NO_SHAPLEY = frozenset({"lime", "text"})
+"""Methods whose attributions are coefficients, or of tokens."""
 
 
 class Watch:
@@ -34,11 +57,15 @@ class Watch:
         folder: Path,
         sealer: Sealer,
         *,
+        counted: Counted = Counted(),
         monitor: ImportanceMonitor | None = None,
         windows: QualityWindows | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.monitor, self.windows = monitor or ImportanceMonitor(players), windows or QualityWindows()
+        self.left_out = 0
+        """Explanations since the start that importances don't count, as their values are of another kind."""
+        self._counted = counted
         self._players, self._recorder, self._metrics, self._sealer, self._clock = (
             players,
             recorder,
@@ -70,14 +97,14 @@ class Watch:
         self._metrics.graded(self.windows.latest())
 
     async def _drift(self, explanation: Explanation) -> None:
-        """Attributions over the model's own players move the global importances; guesses without an interval don't."""
+        """Attributions over the model's own players, of the kind that the manifest asks for, move the global
+        importances; guesses without an interval don't."""
         entries = explanation.get("attributions", [])
         names = tuple(entry.get("feature", entry.get("group")) for entry in entries)
-        if (
-            explanation["method"] == "lime"
-            or names != self._players
-            or any(None in entry.get("interval", ()) for entry in entries)
-        ):
+        if entries and not self._counted.has(explanation):
+            self.left_out += 1
+            return
+        if names != self._players or any(None in entry.get("interval", ()) for entry in entries):
             return
         alarm = self.monitor.observe(np.array([entry["attribution"] for entry in entries]))
         self._metrics.drift.set(self.monitor.distance)
@@ -89,6 +116,11 @@ class Watch:
         identifier = f"importance-drift-{alarm.window}"
         summary = {"kind": "importanceDrift", **plain}
         await self._recorder.event("importanceDrift", identifier, msgspec.json.encode(plain), summary)
+
+    def importances(self) -> dict[str, object]:
+        """Of /importances: shares, with their unit and what they are of."""
+        told = {"unit": "mean share of the sum of |attributions|, 0 to 1", **self._counted.told()}
+        return {**self.monitor.report(), **told, "left_out": self.left_out}
 
     async def _closed(self, window: QualityWindow) -> None:
         report = window.report()
