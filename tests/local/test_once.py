@@ -116,3 +116,37 @@ def test_report_is_one_page_without_outside_resources(admissions_once: Once, tmp
     assert not re.search(r"""(src|href)=["']https?://""", html)
     for shown in ("-0.1416", "department", "sha256:"):
         assert shown in html.replace("−", "-")
+    assert "payloads are never deleted (governance.privacy.retention)" in html, "clauses read the rules of the run"
+    assert "riskRegister)" in html
+
+
+def test_report_takes_what_people_supply_from_a_manifest_and_rows_from_law_packs(
+    admissions_once: Once, tmp_path: Path
+) -> None:
+    page, manifest, laws = tmp_path / "report.html", tmp_path / "admissions.yaml", tmp_path / "laws"
+    supplied = "    supervision:\n      documents:\n      - {name: boardDecision, reference: B-7, owner: b, issued: 2026-01-02}\n"  # noqa: E501
+    text = (SAMPLES / "admissions.yaml").read_text()
+    manifest.write_text(text.replace("  governance:\n", f"  governance:\n{supplied}", 1))
+    laws.mkdir()
+    (laws / "own.yaml").write_text(PACK)
+    words = ("--workdir", admissions_once[0], "--output", page, "--manifest", manifest, "--laws", laws)
+    done = governed("report", "admissions", *words)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "decision of the board: B-7, b, 2026-01-02" in page.read_text()
+    other = governed("report", "admissions", *words[:4], "--manifest", SAMPLES / "credit.yaml")
+    assert (other.returncode, "expected the manifest of admissions, found that of credit" in other.stderr) == (1, True)
+    (laws / "own.yaml").write_text(PACK.replace("supplied", "believed"))
+    broken = governed("report", "admissions", *words)
+    assert broken.returncode == 1
+    assert "own.yaml: rows.0.evidence.0: " in broken.stderr
+
+
+PACK = """
+id: house-rules
+title: House rules
+text: second edition
+jurisdiction: here
+appliesFrom: {day: 2026-01-01, verified: true}
+rows:
+- {id: board, clause: "1", asks: a decision, evidence: [{predicate: supplied, document: boardDecision, asks: decision of the board}]}
+"""  # noqa: E501

@@ -66,7 +66,7 @@ def command(
     target = output or Path(f"{name}.html")
     cluster = in_cluster(name, namespace, context)
     with tempfile.TemporaryDirectory(prefix="governed-report-") as folder:
-        given = _Given(_rules(manifest, Path(folder)), report, archive, model_key)
+        given = _Given(_rules(manifest, name, Path(folder)), report, archive, model_key)
         gathered = _of_cluster(cluster, given, Path(folder)) if cluster else _of_run(name, workdir, given)
         words = ["--model", name, "--output", str(target)]
         words += ["--laws", str(laws)] if laws else []
@@ -143,7 +143,7 @@ def _model_key(cluster: ClusterModel, model: "ResolvedModel", folder: Path) -> P
     return kept(folder, "kek", key) if key is not None else None
 
 
-def _rules(manifest: Path | None, folder: Path) -> Path | None:
+def _rules(manifest: Path | None, name: str, folder: Path) -> Path | None:
     """The manifest's rules as the serving side reads them, in ``folder``; None where no manifest is named."""
     if manifest is None:
         return None
@@ -154,4 +154,6 @@ def _rules(manifest: Path | None, folder: Path) -> Path | None:
         resolved = ResolvedModel.of(load_model(manifest))
     except ManifestError as error:
         fail(str(error))
+    if resolved.name != name:
+        fail(f"{manifest}: expected the manifest of {name}, found that of {resolved.name}")
     return kept(folder, "model.json", resolved.for_report.dump())

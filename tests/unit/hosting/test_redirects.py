@@ -72,7 +72,8 @@ def test_every_application_of_ours_is_asked() -> None:
         file.relative_to(room).as_posix()
         for file in sorted(room.rglob("*.py"))
         for node in ast.walk(ast.parse(file.read_text()))
-        if isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("FastAPI", "FastAPIOffline", "Starlette", "documented")
+        if isinstance(node, ast.Call)
+        and getattr(node.func, "id", "") in ("FastAPI", "FastAPIOffline", "Starlette", "documented")
     ]
     assert made == ["archive/app.py"] * 2 + [
         "auditor/service/app.py",
