@@ -76,7 +76,7 @@ def command(
     parameters = {name: value for name, value in asked.items() if value is not None}
     try:
         with reached(url, PORT_HTTP, in_cluster(name, namespace, context)) as at, ModelClient(at, name) as client:
-            answer = client.explain(row, parameters)
+            answer = client.explain_in_time(row, parameters)
     except ClientError as error:
         fail(str(error))
     if as_json:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
+from http import HTTPStatus
 from types import TracebackType
 from typing import Any, NotRequired, TypedDict
 from urllib.parse import quote
@@ -15,6 +16,8 @@ from governed_api.printable import printable
 
 TIMEOUT = 75.0
 """Seconds; a model's own timeout is 60 where its manifest names none."""
+EXPLANATION_PATIENCE = 600.0
+"""Seconds in which an explanation that is computed as a job must be there."""
 
 Row = dict[str, Scalar]
 """Raw features of one instance, by name."""
@@ -212,10 +215,24 @@ class ModelClient:
         answer: ExplainAnswer = self._json("POST", routes.EXPLAIN.format(model=self._model), body)
         return answer
 
-    def explain_later(self, row: Row, *, patience: float, every: float = 1.0) -> ExplainAnswer:
+    def explain_in_time(self, row: Row, parameters: Mapping[str, object]) -> ExplainAnswer:
+        """As `explain`; on a busy machine an explanation takes longer than a request may: then it is asked for as a
+        job, unless the request bounds the time itself. Raises ClientError."""
+        try:
+            return self.explain(row, parameters)
+        except ClientError as error:
+            if error.status != HTTPStatus.GATEWAY_TIMEOUT or "budget_ms" in parameters:
+                raise
+        return self.explain_later(row, parameters, patience=EXPLANATION_PATIENCE)
+
+    def explain_later(
+        self, row: Row, parameters: Mapping[str, object], *, patience: float, every: float = 1.0
+    ) -> ExplainAnswer:
         """The explanation of a row that takes longer than a request may: asked for, and fetched once it is there,
         within ``patience`` seconds. Raises ClientError."""
-        body = {"inputs": self._columns([row])}
+        body: dict[str, object] = {"inputs": self._columns([row])}
+        if parameters:
+            body["parameters"] = parameters
         ticket: Ticket = self._json("POST", routes.EXPLANATIONS.format(model=self._model), body)
         path = routes.EXPLANATION.format(model=self._model, ticket=quote(ticket["id"], safe=""))
         deadline = time.monotonic() + patience

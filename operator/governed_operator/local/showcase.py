@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from http import HTTPStatus
 
 import httpx
 from rich.console import Console
@@ -13,7 +12,7 @@ from governed_api import routes
 from governed_api.report import AuditorReport
 from governed_api.verdict import WITHIN_THRESHOLDS
 from governed_operator.local.audit_view import bias_table, data_audit, gate_table
-from governed_operator.local.client import ClientError, ExplainAnswer, ModelClient, Row
+from governed_operator.local.client import ClientError, ModelClient
 from governed_operator.local.errors import LocalError
 from governed_operator.local.explanation_view import answer_view, explanation_view
 from governed_operator.local.plain_console import plain_console
@@ -22,8 +21,6 @@ from governed_operator.local.reports import training_report
 from governed_operator.local.run import Running
 from governed_operator.local.sample import Sample
 
-EXPLANATION_PATIENCE = 600.0
-"""Seconds in which an explanation must be there."""
 MARGIN = 15.0
 """Seconds that we wait beyond the model's own timeout, whose 504 says more than silence."""
 VERDICT_PATIENCE = 60.0
@@ -88,17 +85,7 @@ async def _explanations(console: Console, client: ModelClient, sample: Sample) -
         row = sample.instances[index]
         title = " ".join(f"{k}={_clip(v)}" for k, v in row.items())
         console.print(Rule(f"explanation: {title}", align="left"))
-        console.print(explanation_view(await asyncio.to_thread(_explained, client, row)))
-
-
-def _explained(client: ModelClient, row: Row) -> ExplainAnswer:
-    """On a busy machine an exact explanation takes longer than a request may; then it is asked for as a job."""
-    try:
-        return client.explain(row, {})
-    except ClientError as error:
-        if error.status != HTTPStatus.GATEWAY_TIMEOUT:
-            raise
-    return client.explain_later(row, patience=EXPLANATION_PATIENCE)
+        console.print(explanation_view(await asyncio.to_thread(client.explain_in_time, row, {})))
 
 
 def _clip(value: object) -> str:
