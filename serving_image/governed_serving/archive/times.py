@@ -33,7 +33,7 @@ class TimeBounds:
     passed: of what is refused for being old, so much more is taken, and is late. Times of one form compare as texts.
     """
 
-    def __init__(self, now: float, lag: float = 0.0):
+    def __init__(self, now: float, lag: float):
         self._now = timestamp(now)
         self._most, self._late = timestamp(now + AHEAD), timestamp(now - LATE)
         self._least = {type: timestamp(now - lag - seconds) for type, seconds in BEHIND.items()}

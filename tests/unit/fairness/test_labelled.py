@@ -3,14 +3,16 @@
 from itertools import product
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
 from governed_api.governance import Bias
 from governed_api.verdict import MetricFinding, wire
 from governed_serving.fairness.counts.cells import Cells
+from governed_serving.fairness.counts.truth import PostedLabel
 from governed_serving.fairness.inference.intervals import Interval
-from governed_serving.fairness.metrics.labelled import label_shares, uneven, worst_case
+from governed_serving.fairness.metrics.labelled import _greatest_quotient, label_shares, uneven, worst_case
 from governed_serving.fairness.metrics.measures import NEED_LABELS, SPREADS, largest_gap, least_ratio
 from governed_serving.fairness.metrics.metrics import LABEL_METRICS, METRICS, GroupTable, spread
 from governed_serving.fairness.metrics.roster import panel_of
@@ -274,3 +276,24 @@ def test_the_ends_of_a_spread_are_those_of_all_corners(seed: int) -> None:
     assert found.lower == pytest.approx(max(ends[:, 0].max() - ends[:, 1].min(), 0.0))
     ratios = np.divide(corners.min(1), greatest, out=np.zeros(len(corners)), where=greatest > 0)
     assert least_ratio(ranges).lower == pytest.approx(ratios.min())
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_the_greatest_quotient_of_sums_is_that_of_every_choice(seed: int) -> None:
+    """Where weights are far below 1 too, as those of strata with a row on each side are."""
+    rng = np.random.default_rng(seed)
+    strata, ways = int(rng.integers(1, 4)), int(rng.integers(1, 4))
+    under = rng.integers(0, 4, (strata, ways)) * rng.choice([0.05, 0.25, 3.0])
+    over = under * rng.uniform(-1, 1, (strata, ways))
+    quotients = [
+        over[range(strata), chosen].sum() / below
+        for chosen in product(range(ways), repeat=strata)
+        if (below := under[range(strata), chosen].sum()) > 0
+    ]
+    assert _greatest_quotient(over, under) == pytest.approx(max(quotients, default=1.0))
+
+
+def test_what_a_posted_label_leaves_out_is_empty() -> None:
+    label = msgspec.json.decode(b'{"label":1}', type=PostedLabel)
+    assert (label.id, label.correct, label.was, label.reason) == ("", False, None, "")
+    assert msgspec.json.encode(label) == b'{"label":1}'

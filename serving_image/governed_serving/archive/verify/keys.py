@@ -46,7 +46,7 @@ def check_own_keys(root: Path, kek: Kek, truth: Truth, findings: Findings) -> se
 
 
 def check_keysets(
-    root: Path, truth: Truth, findings: Findings, files: Iterable[str], *, running: bool = False
+    root: Path, truth: Truth, findings: Findings, files: Iterable[str], *, running: bool
 ) -> set[str]:
     """``keysets/``: what lies there is what the last entry about it says, and what should lie there does."""
     known, held = set(), 0

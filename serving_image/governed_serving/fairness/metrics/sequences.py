@@ -257,7 +257,7 @@ def mixture_radius(variance: float, alpha: float, mixture: Mixture) -> float:
     return high
 
 
-def e_benjamini_hochberg(log_values: Mapping[str, float] | Sequence[float], level: float = 0.95) -> list[Any]:
+def e_benjamini_hochberg(log_values: Mapping[str, float] | Sequence[float], level: float) -> list[Any]:
     """Keys (or places) of the hypotheses rejected with false discovery rate ≤ 1 − ``level``, under any dependence (Wang
     & Ramdas 2022)."""
     items = list(log_values.items()) if isinstance(log_values, Mapping) else list(enumerate(log_values))

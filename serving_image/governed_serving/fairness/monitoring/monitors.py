@@ -74,8 +74,8 @@ class ColumnDrift:
     psi: float
     ks: float
     p_value: float
-    log_evidence: float = 0.0
-    shown: bool = False
+    log_evidence: float
+    shown: bool
 
 
 class DriftMonitor:
