@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable
 
-from governed_serving.hosting.door import Receive
+from starlette.types import Receive
 
 __all__ = ["CUT", "BodyLimit", "body_chunks", "read_body"]
 

@@ -6,36 +6,19 @@ logged once with its traceback, counted, and answered with 500 in the form of th
 """
 
 import zlib
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Callable
 from typing import Any
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from governed_api import routes
 from governed_serving.hosting.answers import problem
 from governed_serving.hosting.guard import Guard
 from governed_serving.hosting.logs import log
 
-__all__ = [
-    "App",
-    "BadBody",
-    "Door",
-    "Guard",
-    "Message",
-    "Receive",
-    "Scope",
-    "Send",
-    "exception_handlers",
-    "unexpected",
-]
-
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-"""An event of ASGI, whose keys depend on its type."""
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
+__all__ = ["BadBody", "Door", "exception_handlers", "unexpected"]
 
 PIECE = 256 * 1024
 """Bytes that are unpacked at a time."""
@@ -80,7 +63,7 @@ class Door:
 
     def __init__(
         self,
-        app: App,
+        app: ASGIApp,
         count: Callable[[], None] = lambda: None,
         most: int | None = None,
         guard: Guard | None = None,

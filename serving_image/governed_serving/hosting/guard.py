@@ -8,16 +8,13 @@ judge; for a process of this pod without what they tell of data.
 import errno
 import socket
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from starlette.responses import Response
+from starlette.types import Scope
 
 from governed_api import routes, runtime
 from governed_serving.hosting.answers import STRANGER, problem
 from governed_serving.pod_token import PodToken
-
-if TYPE_CHECKING:
-    from governed_serving.hosting.door import Scope
 
 __all__ = ["Guard", "is_own"]
 
@@ -38,7 +35,7 @@ class Guard:
         """None where the pod has no token: its ports are asked by ours alone."""
         return None if token is None else cls(token, refused)
 
-    def refusal(self, scope: "Scope") -> Response | None:
+    def refusal(self, scope: Scope) -> Response | None:
         """401, or None for a request that may go on; ``scope`` then says whether it is a stranger's."""
         if self._token.shown_in(scope["headers"]):
             return None

@@ -45,9 +45,7 @@ def check_own_keys(root: Path, kek: Kek, truth: Truth, findings: Findings) -> se
     return known
 
 
-def check_keysets(
-    root: Path, truth: Truth, findings: Findings, files: Iterable[str], *, running: bool
-) -> set[str]:
+def check_keysets(root: Path, truth: Truth, findings: Findings, files: Iterable[str], *, running: bool) -> set[str]:
     """``keysets/``: what lies there is what the last entry about it says, and what should lie there does."""
     known, held = set(), 0
     for (model, purpose), entries in sorted(truth.keysets.items()):

@@ -5,9 +5,11 @@ The hot route costs one dictionary lookup; what it answers is the same function 
 
 from typing import NamedTuple
 
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
 from governed_api import routes
 from governed_serving.hosting.bodies import CUT, read_body
-from governed_serving.hosting.door import App, Door, Message, Receive, Scope, Send
+from governed_serving.hosting.door import Door
 from governed_serving.hosting.http_head import Head
 from governed_serving.server.app.service import Gateway, Reply, failure
 from governed_serving.server.errors import BodyTooLarge, InvalidRequest, NoRoom, ServerError
@@ -41,7 +43,7 @@ class BodyRoom:
 class FastPathApp(Door):
     """Wraps ``rest``. ``max_body`` in bytes holds for every route; four such bodies may be held at a time, in all."""
 
-    def __init__(self, gateway: Gateway, rest: App, max_body: int) -> None:
+    def __init__(self, gateway: Gateway, rest: ASGIApp, max_body: int) -> None:
         self.gateway, self.max_body = gateway, max_body
         self.room = BodyRoom(4 * max_body)
         self.path = routes.INFER.format(model=gateway.model)

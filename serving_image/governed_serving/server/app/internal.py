@@ -4,9 +4,11 @@ request."""
 import asyncio
 from collections.abc import Callable
 
+from starlette.types import Receive, Scope, Send
+
 from governed_api import routes
 from governed_serving.hosting.bodies import BodyLimit, read_body
-from governed_serving.hosting.door import Door, Receive, Scope, Send
+from governed_serving.hosting.door import Door
 from governed_serving.hosting.guard import Guard
 from governed_serving.pod_token import PodToken
 from governed_serving.server.app.fast_path import body_header, check_length, respond, too_long
