@@ -34,7 +34,13 @@ ROOMS = {
     ),
     "fairness": Room(
         f"{SERVING}/fairness",
-        (f"{UNIT}/fairness", *(f"{UNIT}/auditor/test_{name}.py" for name in ("measures", "monitors", "generated"))),
+        (
+            f"{UNIT}/fairness",
+            *(
+                f"{UNIT}/auditor/test_{name}.py"
+                for name in ("measures", "monitors", "coverage", "corrections", "drift_alarms", "generated")
+            ),
+        ),
     ),
     "policy": Room(
         f"{OPERATOR}/policy",

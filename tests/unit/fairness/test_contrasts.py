@@ -11,8 +11,9 @@ from scipy.optimize import minimize
 from scipy.stats import binom
 
 from governed_serving.fairness.inference.contrasts import _marginals, _Paired, log_evidence, lower_end
-from governed_serving.fairness.inference.intervals import katz
+from governed_serving.fairness.inference.intervals import Interval, katz
 from governed_serving.fairness.metrics.sequences import (
+    Form,
     Question,
     RateContrast,
     evidences,
@@ -317,3 +318,8 @@ def test_groups_of_other_shares_in_each_stratum_are_served() -> None:
     (found,) = intervals([question], [0.05])
     error = np.sqrt((w**2 * (k / n) * (1 - k / n) / n).sum())
     assert found.upper - found.lower < 2.6 * 2 * 1.96 * error
+
+
+@pytest.mark.parametrize("form", ["largestDifference", "leastRatio"])
+def test_of_nothing_compared_anything_may_hold(form: Form) -> None:
+    assert intervals([Question((), form, ())], [0.05]) == [Interval(0.0, 1.0)]
