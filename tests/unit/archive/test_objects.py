@@ -15,7 +15,7 @@ from governed_serving.archive.backup.snapshot import Snapshot
 from governed_serving.archive.errors import ArchiveError, Busy, Refused, Unreachable, Unverified
 from governed_serving.archive.service import Archive
 from governed_serving.archive.store.blobs import BlobStore, settle_place
-from governed_serving.archive.store.objects import OBJECTS, Place
+from governed_serving.archive.store.objects import OBJECTS, LedgerCopy, Place, bucket_from_environment
 from governed_serving.archive.verify import held_blobs
 from governed_serving.archive.verify.held_blobs import MISSING, HeldBlobs
 from governed_serving.environment import InvalidSettings, PodEnvironment
@@ -111,6 +111,9 @@ def test_places(text: str) -> None:
         ("s3://b?regoin=x", "s3://BUCKET"),
         ("s3://b#f", "s3://BUCKET"),
         ("s3://b?endpoint=ftp://x", "an endpoint https"),
+        ("s3://b?endpoint=https://", "an endpoint https"),
+        ("s3://b?ledger=sometimes", r"ledger=stored\|behind\|volume in the address, found ledger='sometimes'"),
+        ("s3://b?ledger=", "ledger=stored"),
         ("s3://b?endpoint=http://s3.team.svc", "http=allowed insists"),
         ("s3://b?endpoint=http://127.0.0.1.example", "http=allowed insists"),
     ],
@@ -120,13 +123,45 @@ def test_what_is_no_place_is_said_to_be_none(text: str, words: str) -> None:
         Place.parse(text)
 
 
-def test_keys_that_are_not_there_are_named(tmp_path: Path) -> None:
-    from governed_serving.archive.store.objects import bucket_from_environment
+def test_a_place_says_what_of_the_ledger_is_there_and_reads_back_as_words() -> None:
+    copies = [Place.parse(f"s3://b/p{query}").ledger for query in ("", "?ledger=behind", "?ledger=volume")]
+    assert copies == [LedgerCopy.STORED, LedgerCopy.BEHIND, LedgerCopy.VOLUME]
+    assert str(Place.parse("s3://b/a/c/?endpoint=https://s3.example/")) == "s3://b/a/c at https://s3.example"
+    assert str(Place.parse("s3://b")) == "s3://b"
+    assert Place.parse("s3://b/p?endpoint=https://one.example").key == Place.parse("s3://b/p").key == ("b", "p")
 
+
+def test_keys_that_are_not_there_are_named(tmp_path: Path) -> None:
     env = PodEnvironment({runtime.OBJECTS: PLACE, runtime.OBJECTS_KEYS: str(tmp_path)})
-    with pytest.raises(InvalidSettings, match="expected a file access-key-id"):
-        bucket_from_environment(env)
+    for name in ("access-key-id", "secret-access-key"):
+        with pytest.raises(InvalidSettings, match=f"expected a file {name} in {tmp_path}, found none"):
+            bucket_from_environment(env)
+        (tmp_path / name).write_text("x")
+    bucket = bucket_from_environment(env)
+    assert bucket is not None
+    assert bucket.place == Place.parse(PLACE)
     assert bucket_from_environment(PodEnvironment({})) is None
+
+
+def test_a_place_that_the_caller_names_counts_where_the_environment_has_none() -> None:
+    named, other = bucket_from_environment(PodEnvironment({}), "s3://b/p"), PodEnvironment({runtime.OBJECTS: PLACE})
+    assert named is not None
+    assert named.place.bucket == "b"
+    bucket = bucket_from_environment(other, "s3://b/p")
+    assert bucket is not None
+    assert bucket.place.text == PLACE
+
+
+@pytest.mark.parametrize(
+    ("variables", "told"),
+    [
+        ({runtime.OBJECTS: "gs://b"}, f"{runtime.OBJECTS}: expected s3://BUCKET/PREFIX.*; found 'gs://b'"),
+        ({runtime.OBJECTS: "s3://b", runtime.OBJECTS_CA: "/nowhere/ca"}, f"{runtime.OBJECTS_CA}: /nowhere/ca: No such"),
+    ],
+)
+def test_what_the_environment_has_wrong_of_object_storage_is_named(variables: dict[str, str], told: str) -> None:
+    with pytest.raises(InvalidSettings, match=told):
+        bucket_from_environment(PodEnvironment(variables))
 
 
 def test_a_blob_is_in_the_bucket_and_not_on_the_volume(blobs: BlobStore, bucket: Any, tmp_path: Path) -> None:

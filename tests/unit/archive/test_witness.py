@@ -443,6 +443,24 @@ def settings(text: str, quorum: str = "") -> WitnessPolicy:
     )
 
 
+def test_key_files_of_witnesses_make_a_rule(tmp_path: Path) -> None:
+    one, other = Witness(), Witness("witness.example/w2", bytes(32))
+    (tmp_path / "one").write_text(f"{one.vkey}\n\n")
+    (tmp_path / "both").write_text(f"{one.vkey}\n{other.vkey}\n")
+    files = [tmp_path / "one"]
+    assert witness_rule([]) == WitnessRule()
+    assert witness_rule(files) == rule(one)
+    assert [witness_rule([tmp_path / "both"], quorum).quorum for quorum in (0, 1, 2)] == [2, 1, 2]
+    with pytest.raises(ArchiveError, match="the same witness key was given twice"):
+        witness_rule([*files, tmp_path / "both"])
+    for quorum in (-1, 2):
+        with pytest.raises(ArchiveError, match=f"--quorum must be 1 to 1, the witness keys given, found {quorum}"):
+            witness_rule(files, quorum)
+    (tmp_path / "none").write_text("x\n")
+    with pytest.raises(NoteError):
+        witness_rule([tmp_path / "none"])
+
+
 def test_witnesses_are_read_from_the_environment() -> None:
     one, other = Witness(), Witness("witness.example/w2", bytes(32))
     found = settings(f"{one.vkey} https://witness.example/submit/\n\n{other.vkey} http://10.0.0.7:8080\n", "1")
