@@ -6,6 +6,7 @@ Characters that must be folded first (``folding.py``) are noticed as well; then 
 and offsets are led back to the original.
 """
 
+import base64
 import re
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -13,7 +14,7 @@ from typing import NamedTuple
 
 import re2
 
-from governed_serving.privacy.folding import CONTROLS, JOINERS, PUNCTUATION, fold, fold_table, offsets
+from governed_serving.privacy.folding import CONTROLS, JOINERS, PUNCTUATION, Folded, fold, fold_table
 from governed_serving.privacy.recognisers import ADDRESS, EMAIL, ENTITIES, IP, PROVINCES, RECOGNISERS, Recogniser
 
 __all__ = ["Finder", "Finding", "Hook"]
@@ -58,7 +59,25 @@ _VERSION = re.compile(
 )
 """Behind such words four numbers are a version (the last is \u7248\u672c)."""
 _SEPARATOR = re.compile(rb"[ -]")
-_CONTROL = re.compile(b"[" + re.escape(CONTROLS) + b"]")
+_ODD = re.compile(b"[\\\\&%\n\x80-\xff" + re.escape(CONTROLS) + b"]")
+"""What the first pass notices since it is to be folded."""
+
+
+_URL_SAFE = bytes.maketrans(b"-_", b"+/")
+_MOST_ENCODED = 400
+"""Bytes of a run of base64 that is looked into."""
+
+
+def _decoded(run: bytes) -> str:
+    """The text that a run of base64 is, "" where it is none. Hexadecimal hashes and words have no capitals."""
+    if run.islower() or run.isalpha():
+        return ""
+    bare = run.rstrip(b"=").translate(_URL_SAFE)
+    try:
+        text = base64.b64decode(bare + b"=" * (-len(bare) % 4), validate=True).decode()
+    except ValueError:
+        return ""
+    return text if all(char.isprintable() or char.isspace() for char in text) else ""
 
 
 def _first_pass() -> "re2._Regexp":
@@ -71,6 +90,8 @@ def _first_pass() -> "re2._Regexp":
         "[0-9][.][0-9]{1,3}[.][0-9]{1,3}[.][0-9]",
         "[0-9A-Fa-f]::|::[0-9A-Fa-f]|(?::[0-9A-Fa-f]{1,4}){3}:",
         f"[{PROVINCES}][A-Z]",
+        r"\\u[0-9A-Fa-f]{4}|\\x[0-9A-Fa-f]{2}|\\[nrt][0-9A-Za-z]|\\\"@|&#[0-9xX]|%(?:3[0-9]|[4-7][0-9A-Fa-f])",
+        r"[0-9]%2[0DEde][0-9]|%2[Bb][0-9]|[0-9][ \t-]{0,2}\r?\n[ \t]{0,2}[0-9]",
     )
     return _compiled("|".join(shapes))
 
@@ -103,16 +124,18 @@ class Finder:
         self._addresses = not entities or EMAIL in entities
         self._hooks = [h for h in hooks if not entities or h.entity in entities]
         self._pass = _PASS
+        fold("")  # its tables are made now, not in the first request
 
     def find(self, text: str) -> list[Finding]:
         """Findings in ``text``, by offsets of the original characters."""
         data = text.encode(errors="surrogatepass")
         try:
-            spans, places = self._spans(data), None
+            findings = self._characters(data, self._spans(data))
         except _MustFold:
-            data = fold(text).encode(errors="surrogatepass")
-            spans, places = self._spans(data), offsets(text)
-        findings = self._characters(data, spans, places) if spans else []
+            seen = Folded(text)
+            data = seen.text.encode(errors="surrogatepass")
+            found = self._characters(data, self._spans(data, folded=True))
+            findings = [Finding(entity, seen.start(start), seen.end(end - 1)) for entity, start, end in found]
         return self._with_hooks(text, findings) if self._hooks else findings
 
     def count(self, text: str) -> dict[str, int]:
@@ -124,23 +147,20 @@ class Finder:
             try:
                 spans = self._spans(data)
             except _MustFold:
-                spans = self._spans(fold(text).encode(errors="surrogatepass"))
+                spans = self._spans(fold(text).encode(errors="surrogatepass"), folded=True)
         counts: dict[str, int] = {}
         for span in spans:
             counts[span.entity] = counts.get(span.entity, 0) + 1
         return counts
 
-    def _characters(self, data: bytes, spans: list[Span], places: list[int] | None) -> list[Finding]:
+    def _characters(self, data: bytes, spans: list[Span]) -> list[Finding]:
         findings: list[Finding] = []
         byte = char = 0
         for entity, start, end in spans:
             first = char + len(data[byte:start].decode(errors="surrogatepass"))
             char = first + len(data[start:end].decode(errors="surrogatepass"))
             byte = end
-            if places is None:
-                findings.append(Finding(entity, first, char))
-            else:
-                findings.append(Finding(entity, places[first], places[char - 1] + 1))
+            findings.append(Finding(entity, first, char))
         return findings
 
     def _with_hooks(self, text: str, findings: list[Finding]) -> list[Finding]:
@@ -155,27 +175,34 @@ class Finder:
                     findings.insert(place, Finding(hook.entity, start, end))
         return findings
 
-    def _spans(self, data: bytes) -> list[Span]:
-        found = self._numbered(data)
-        if not self._addresses or b"@" not in data:
-            return found
-        spans = [Span(EMAIL, *match.span()) for match in _ADDRESSES.finditer(data)]
-        ends = [span.end for span in spans]
-        for span in found:  # what lies in an address is a part of it
-            place = bisect_right(ends, span.start)
-            if place == len(ends) or spans[place].start >= span.end:
-                spans.append(span)
-        return sorted(spans, key=lambda span: span.start)
+    def _spans(self, data: bytes, *, folded: bool = False, encoded: bool = False) -> list[Span]:
+        found = self._numbered(data, folded)
+        if self._addresses and b"@" in data:  # what lies in an address is a part of it
+            found = _beside([Span(EMAIL, *match.span()) for match in _ADDRESSES.finditer(data)], found)
+        if not encoded and (runs := list(self._encoded(data))):
+            found = _beside(found, runs)
+        return found
 
-    def _numbered(self, data: bytes) -> list[Span]:
+    def _encoded(self, data: bytes) -> Iterator[Span]:
+        """Runs of base64 (RFC 4648) that hold an entity, read once."""
+        for match in _ENCODED.finditer(data):
+            start, end = match.span()
+            if end - start <= _MOST_ENCODED and (read := _decoded(data[start:end])):
+                inner = self._spans(fold(read).encode(), folded=True, encoded=True)
+                if inner:
+                    yield Span(inner[0].entity, start, end)
+
+    def _numbered(self, data: bytes, folded: bool) -> list[Span]:
         """All but addresses."""
         spans: list[Span] = []
         done = 0
         for match in self._pass.finditer(data):
             start, end = match.span()
             plate = data[start] >= 0x80 and 0x41 <= data[end - 1] <= 0x5A
-            if not plate and (not data[start:end].isascii() or _CONTROL.search(data, start, end)):
-                raise _MustFold  # never of a folded text: folding it again would change nothing
+            if not plate and _ODD.search(data, start, end):
+                if not folded:
+                    raise _MustFold
+                continue  # an escape within an escape: read once
             if start < done:
                 continue
             look = self._plate if plate else self._region
@@ -234,6 +261,17 @@ class Finder:
                 yield recogniser
 
 
+def _beside(spans: list[Span], others: list[Span]) -> list[Span]:
+    """``spans``, which are in order, and those of ``others`` that overlap none of them."""
+    ends = [span.end for span in spans]
+    joined = list(spans)
+    for span in others:
+        place = bisect_right(ends, span.start)
+        if place == len(ends) or spans[place].start >= span.end:
+            joined.append(span)
+    return sorted(joined, key=lambda span: span.start)
+
+
 def _collect(recogniser: Recogniser, region: bytes, taken: list[Span]) -> None:
     """Add what ``recogniser`` finds in ``region`` where nothing was found yet."""
     position = 0
@@ -268,3 +306,4 @@ def _holds(recogniser: Recogniser, candidate: bytes) -> bool:
 
 _PASS = _first_pass()
 _ADDRESSES = _compiled(ADDRESS)
+_ENCODED = _compiled("[0-9A-Za-z+/_-]{12,}={0,2}")

@@ -1,7 +1,7 @@
 """A text that comes in pieces, masked on its way: what is decided is let go, what is not is held back (``tail.py``)."""
 
 from governed_serving.privacy.finder import Finding
-from governed_serving.privacy.masker import Covered, Masker
+from governed_serving.privacy.masker import Covered, Masker, looks_like_json
 from governed_serving.privacy.tail import LONGEST, undecided
 
 __all__ = ["TextStream"]
@@ -18,13 +18,14 @@ class TextStream:
     and a little before it.
     """
 
-    __slots__ = ("_done", "_hidden", "_masker", "_passed", "_text")
+    __slots__ = ("_done", "_hidden", "_json", "_masker", "_passed", "_text")
 
     def __init__(self, masker: Masker) -> None:
         self._masker = masker
         self._text = ""
         self._done = self._passed = 0  # of _text let go; characters before _text
         self._hidden: list[tuple[int, int]] = []
+        self._json = False
 
     @property
     def taken(self) -> int:
@@ -45,6 +46,8 @@ class TextStream:
     def add(self, piece: str) -> Covered:
         """What ``piece`` decides, masked."""
         self._text += piece
+        if not self._passed:
+            self._json = looks_like_json(self._text)
         return self._release(undecided(self._text, self._done, addresses=self._masker.addresses))
 
     def flush(self) -> Covered:
@@ -54,9 +57,9 @@ class TextStream:
     def _release(self, end: int) -> Covered:
         text, findings = "", list[Finding]()
         if end > self._done:
-            covered = self._masker.covered(self._text, self._done, end)
+            covered = self._masker.covered(self._text, self._done, end, json=self._json)
             if covered.end < end and len(self._text) - covered.end > LONGEST:  # longer than anything can be
-                covered = self._masker.covered(self._text, self._done, len(self._text))
+                covered = self._masker.covered(self._text, self._done, len(self._text), json=self._json)
             text, self._done = covered.text, covered.end
             findings = [Finding(f.entity, self._passed + f.start, self._passed + f.end) for f in covered.findings]
             self._hidden += ((f.start, f.end) for f in findings)

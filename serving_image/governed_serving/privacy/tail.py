@@ -10,7 +10,7 @@ import re
 import unicodedata
 from itertools import accumulate, takewhile
 
-from governed_serving.privacy.folding import PUNCTUATION, fold, offsets
+from governed_serving.privacy.folding import PUNCTUATION, Folded
 from governed_serving.privacy.recognisers import PROVINCES
 
 __all__ = ["LONGEST", "undecided"]
@@ -22,7 +22,7 @@ _MOST_GAP = 3
 """White space between two groups of a number."""
 
 _PIECE = re.compile(
-    rf"(?P<run>(?:[0-9A-Za-z_.%+'()@:/\\&#;\[\]·•-]|(?<=[0-9]),(?=[0-9]|\Z)|[{PROVINCES}](?=[A-Z]|\Z))+)"
+    rf"(?P<run>(?:[0-9A-Za-z_.%+'()@:/\\&#;\[\]·•-]|(?<=[0-9]),(?=[0-9]|\Z)|(?<=[0-9A-Za-z+/_=-]{{12}})=|[{PROVINCES}](?=[A-Z]|\Z))+)"
     r"|(?P<gap>\s+)|.",
     re.DOTALL,
 )
@@ -31,6 +31,8 @@ _GROUP = re.compile(rf"[^0-9]*[0-9].*(?<![.,:@%'])\Z|[0-9A-Z]{{4}}\Z|[(+]\Z|.*[{
 _NEXT = re.compile(r"[0-9A-Z(+\\&%]")
 """How what is behind the space must begin."""
 _QUOTED = re.compile(r'"(?:[^"\\\r\n]|\\[^\r\n]){0,64}(?:\\?|"(?:@\S*)?)\Z')
+_OPEN = re.compile(r"(?:\\(?:u[0-9A-Fa-f]{0,3}|x[0-9A-Fa-f]?)?|&(?:#(?:[xX][0-9A-Fa-f]{0,6}|[0-9]{0,7}))?|%[2-7]?)\Z")
+"""An escape that has begun."""
 _LOCAL = frozenset("_.%+'@-")
 _LITERAL = frozenset(":[]")
 """Of an address literal, alice@[192.168.1.1]."""
@@ -40,14 +42,13 @@ def undecided(text: str, start: int = 0, *, addresses: bool = True) -> int:
     """The place from which ``text`` may belong to an entity that isn't at its end yet; at least ``start``, and
     ``len(text)`` where all is decided. ``addresses``: e-mail addresses are looked for."""
     base = max(start, len(text) - LONGEST)
-    pending = text[base:]
-    folded = fold(pending)
-    places = range(len(pending) + 1) if folded.isascii() and len(folded) == len(pending) else offsets(pending)
-    first = _number(folded)
+    pending = _OPEN.sub("0", text[base:], count=1)  # whatever it will be, it goes on what is before it
+    seen = Folded(pending)
+    first = _number(seen.text)
     if addresses:
-        stops = {k for k, c in enumerate(folded) if c == "." and ord(pending[places[k]]) in PUNCTUATION}
-        first = min(first, _address(folded, stops if "@" not in folded else set()), _quoted(folded))
-    return base + places[first]
+        stops = {k for k, c in enumerate(seen.text) if c == "." and ord(pending[seen.start(k)]) in PUNCTUATION}
+        first = min(first, _address(seen.text, stops if "@" not in seen.text else set()), _quoted(seen.text))
+    return len(text) if first == len(seen.text) else base + seen.start(first)
 
 
 def _number(text: str) -> int:

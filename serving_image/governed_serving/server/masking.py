@@ -56,9 +56,13 @@ class Masking:
         with _refusing():
             return self._masker.masked(text)
 
-    def covered_all(self, texts: Sequence[str]) -> list[Covered]:
-        """:meth:`covered` for each."""
-        return [self.covered(text) for text in texts]
+    def covered_all(self, texts: Sequence[str], together: Sequence[int] = ()) -> list[Covered]:
+        """:meth:`covered` for each; those at the places ``together`` are read one after another, and something may be
+        split over them."""
+        with _refusing():
+            joined = iter(self._masker.together([texts[place] for place in together]))
+        chosen = set(together)
+        return [next(joined) if place in chosen else self.covered(text) for place, text in enumerate(texts)]
 
     def stream(self) -> "MaskedStream":
         """For a text that comes in pieces."""

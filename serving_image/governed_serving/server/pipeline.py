@@ -9,7 +9,7 @@ is a field of :class:`Exchange`.
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping
+from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import takewhile
@@ -211,12 +211,12 @@ class Pipeline:
         """The client sees masked texts."""
         return self.masking is not None and self.masking.answers
 
-    async def mask(self, texts: list[str]) -> list[Covered]:
-        """Masked texts of a request and what was found in them, in order, off the event loop. Raises MaskingFailed
-        (failurePolicy Closed)."""
+    async def mask(self, texts: list[str], together: Sequence[int] = ()) -> list[Covered]:
+        """Masked texts of a request and what was found in them, in order, off the event loop; ``together``: places of
+        those that are read one after another. Raises MaskingFailed (failurePolicy Closed)."""
         assert self.masking is not None, "asked where requests are masked"
         try:
-            return await asyncio.to_thread(self.masking.covered_all, texts)
+            return await asyncio.to_thread(self.masking.covered_all, texts, together)
         finally:
             self.count_masking_failures()
 

@@ -13,6 +13,7 @@ from governed_serving.journal import strings
 from governed_serving.privacy import Finder, Finding
 from governed_serving.server.chat.events import DONE
 from governed_serving.server.chat.request import COMPLETIONS
+from governed_serving.server.errors import InvalidRequest, UpstreamFailed
 from unit.server.conversations import Pieces, World, chunk, read
 
 PHONE, CARD = "13812345678", "4111 1111 1111 1111"
@@ -276,3 +277,53 @@ async def test_without_rules_for_answers_chunks_pass_as_they_come() -> None:
     got = events(await read(await world.chat(stream=True)))
     assert [one["choices"] for one in got] == [json.loads(piece[6:])["choices"] for piece in pieces]
     await world.gateway.close()
+
+
+async def test_a_request_is_searched_in_all_its_parts() -> None:
+    content = [{"type": "text", "text": f"my number is {PHONE[:5]}"}, {"type": "text", "text": f"{PHONE[5:]}, ok"}]
+    arguments = f'{{"to": {PHONE}, "note": "\\u0031{PHONE[1:]}"}}'
+    asked = {
+        "messages": [
+            {"role": "assistant", "content": "4111 1111 ", "tool_calls": [{"function": {"arguments": arguments}}]},
+            {"role": "user", "content": "1111 1111"},
+            {"role": "user", "name": PHONE, "content": content},
+        ],
+        "user": "zhang@example.com",
+        "metadata": {PHONE: "x", "number": int(PHONE), "encoded": "MTM4MTIzNDU2Nzg="},
+        "max_tokens": 4,
+    }  # fmt: skip
+    world = World(masker=FIND)
+    await world.gateway.answer("/v1/chat/completions", json.dumps(asked).encode())
+    (seen,) = world.seen
+    first, second, third = seen["messages"]
+    assert (first["content"], second["content"]) == ("<BANK_CARD>", "")
+    assert json.loads(first["tool_calls"][0]["function"]["arguments"]) == {
+        "to": "<PHONE_NUMBER>",
+        "note": "<PHONE_NUMBER>",
+    }
+    assert (third["name"], [part["text"] for part in third["content"]]) == (
+        "<PHONE_NUMBER>",
+        ["my number is <PHONE_NUMBER>", ", ok"],
+    )
+    assert seen["user"] == "<EMAIL>"
+    assert seen["metadata"] == {"<PHONE_NUMBER>": "x", "number": "<PHONE_NUMBER>", "encoded": "<PHONE_NUMBER>"}
+    assert seen["max_tokens"] == 4
+    masked = recorded(world)[1]["request"]
+    assert masked["metadata.* (key)"] == {"PHONE_NUMBER": 1}
+    assert not any(value in repr(world.journal.frames) for value in (PHONE, "4111", "zhang@"))
+
+
+async def test_what_a_runtime_says_of_a_failure_is_masked() -> None:
+    for status in (400, 500):
+        world = World(
+            lambda _, status=status: httpx.Response(status, json={"error": {"message": f"no {PHONE}"}}), masker=FIND
+        )
+        for stream in (False, True):
+            with pytest.raises((InvalidRequest, UpstreamFailed), match="no <PHONE_NUMBER>"):
+                await world.chat(stream=stream)
+        assert world.admission.open == 0
+
+
+async def test_a_value_that_is_no_number_is_not_quoted() -> None:
+    with pytest.raises(InvalidRequest, match=r"^max_tokens: expected a whole number from 1 to 1000000, found str$"):
+        await World(masker=FIND).chat(max_tokens=PHONE)

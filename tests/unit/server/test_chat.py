@@ -11,7 +11,7 @@ from governed_serving.journal.errors import JournalFull
 from governed_serving.server.app.internal import InternalApp
 from governed_serving.server.app.routes import application
 from governed_serving.server.app.service import Gateway
-from governed_serving.server.chat.request import CHAT, COMPLETIONS, with_strings
+from governed_serving.server.chat.request import CHAT, COMPLETIONS, places, with_places
 from governed_serving.server.chat.request import strings as strings_of
 from governed_serving.server.errors import (
     DeadlineExceeded,
@@ -239,11 +239,16 @@ async def test_a_journal_that_fills_midway_withholds_the_end() -> None:
     await world.gateway.close()
 
 
-def test_strings_and_their_replacement_agree() -> None:
-    value = {"a": ["x", {"b": "y", "c": 1}], "d": None, "e": "z"}
-    found = list(strings_of(value))
-    assert found == ["x", "y", "z"]
-    assert with_strings(value, iter(["1", "2", "3"])) == {"a": ["1", {"b": "2", "c": 1}], "d": None, "e": "3"}
+def test_places_and_their_replacement_agree() -> None:
+    value = {"a": ["x", {"b": "y", "c": 1}], "d": None, "e": "z", "f": {"g": 13800138000, "138 key": 2}, "seed": 10**9}
+    assert list(strings_of(value)) == ["x", "y", "z"]
+    found = list(places(value))
+    assert [place for place, _ in found if not place.endswith("(key)")] == ["a[0]", "a[1].b", "e", "f.g"]
+    assert [text for place, text in found if place.endswith("(key)")] == [*"abcdefg", "138 key", "seed"]
+    assert with_places(value, iter([text for _, text in found])) == value
+    changed = with_places(value, iter([f"<{text}>" for _, text in found]))
+    assert changed["<f>"] == {"<g>": "<13800138000>", "<138 key>": 2}
+    assert with_places({"m": {"1": 1, "2": 2}}, iter(["m", "<X>", "<X>"])) == {"m": {"<X>": 1, "<X> 2": 2}}
 
 
 async def test_container_concurrency_makes_the_rest_wait() -> None:

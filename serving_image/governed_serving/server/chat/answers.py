@@ -11,7 +11,7 @@ from itertools import pairwise
 
 from governed_api.json_types import Json
 from governed_serving.privacy import Covered, TextStream
-from governed_serving.server.chat.request import Message
+from governed_serving.server.chat.request import Message, is_long, unused
 from governed_serving.server.masking import Masking
 
 __all__ = ["AnswerMask", "Masked"]
@@ -25,7 +25,9 @@ _PROTOCOL = frozenset(
     ["id", "object", "model", "created", "system_fingerprint", "service_tier", "role", "type", "index", "finish_reason"]
 )
 """Fields that the runtime fills in by itself, or that say what an item is."""
-_AT_ONCE = frozenset(["name", "stop_reason"])
+_KEY = "(key)"
+"""At the end of a path to a key, or to a number."""
+_AT_ONCE = frozenset(["name", "stop_reason", _KEY])
 """Texts that come in one piece."""
 _SHOWN_AGAIN = ("logprobs", "token_ids")
 """Fields of a choice that hold its text once more, in tokens."""
@@ -174,7 +176,7 @@ def _index(choice: dict[str, Json], place: int) -> int:
 
 def _label(path: Path) -> str:
     """As people write it; what a chunk calls delta is the message."""
-    names = ["message" if part == "delta" else part for part in path]
+    names = ["message" if part == "delta" else part for part in path if isinstance(part, int) or part.isidentifier()]
     return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in names).removeprefix(".")
 
 
@@ -183,9 +185,16 @@ def _mapped(value: Json, path: Path, change: Callable[[Path, str], str]) -> Json
     if isinstance(value, str):
         return change(path, value)
     if isinstance(value, dict):
-        return {key: _mapped(item, (*path, key), change) for key, item in value.items()}
+        out: dict[str, Json] = {}
+        for key, item in value.items():
+            plain = key.replace("_", "").isalpha()  # as the protocol's are
+            out[key if plain else unused(change((*path, _KEY), key), out)] = _mapped(item, (*path, key), change)
+        return out
     if isinstance(value, list):
         return [_mapped(item, (*path, _place(item, k)), change) for k, item in enumerate(value)]
+    if is_long(value) and path[-1] not in _PROTOCOL:
+        text = change((*path, _KEY), str(value))
+        return value if text == str(value) else text
     return value
 
 

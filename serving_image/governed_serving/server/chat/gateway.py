@@ -21,7 +21,7 @@ from governed_serving.server.chat.conversation import Conversation, State
 from governed_serving.server.chat.events import DONE, error_event, promise_event
 from governed_serving.server.chat.request import Message
 from governed_serving.server.chat.runtime import Runtime, RuntimeStream
-from governed_serving.server.errors import Headers, InvalidRequest, ServerError
+from governed_serving.server.errors import Headers, InvalidRequest, ServerError, UpstreamFailed
 from governed_serving.server.explanation import ExplainedCompletion, Explainer
 from governed_serving.server.messages import Completed, Stream
 from governed_serving.server.pipeline import NOT_RECORDED, Pipeline, Recorded
@@ -110,9 +110,18 @@ class ChatGateway:
             if call.message.get("stream"):
                 return await self._stream(call)
             return await self._whole(call)
+        except (InvalidRequest, UpstreamFailed) as error:
+            await self._end(call, "cut", record=False)
+            raise self._hidden(error) from error
         except BaseException:
             await self._end(call, "cut", record=False)
             raise
+
+    def _hidden(self, error: ServerError) -> ServerError:
+        """What a runtime says of a failure is an answer, too."""
+        if self.pipeline.masking is None or not self.pipeline.masks_answers:
+            return error
+        return type(error)(self.pipeline.masking.covered(str(error)).text)
 
     async def _mask(self, call: Conversation) -> None:
         """From here on ``call`` is what the runtime and the journal may see."""
@@ -120,13 +129,15 @@ class ChatGateway:
             call.mask = AnswerMask(self.pipeline.masking)
         if self.pipeline.masks_requests:
             places = [*requests.places(call.message), *call.attributes.items(), ("id", call.client_id)]
-            covered = await self.pipeline.mask([text for _, text in places])
+            spoken = [k for k, (place, _) in enumerate(places) if requests.SPOKEN.fullmatch(place)]
+            covered = await self.pipeline.mask([text for _, text in places], spoken)
             for (place, _), one in zip(places, covered, strict=True):
-                if one.findings:
-                    call.masked[place] = one.counts()
+                if counts := one.counts():
+                    known = call.masked.setdefault(place, {})
+                    known.update({entity: known.get(entity, 0) + times for entity, times in counts.items()})
             *rest, call.client_id = [one.text for one in covered]
             masked = iter(rest)
-            call.message = requests.with_strings(call.message, masked)
+            call.message = requests.with_places(call.message, masked)
             call.attributes = dict(zip(call.attributes, masked, strict=True))
         call.prompt = requests.prompt_text(call.path, call.message)
         if self.pipeline.counts_tokens:
@@ -195,7 +206,7 @@ class ChatGateway:
             yield DONE
         except ServerError as error:
             log("warning", "a stream was cut", kind=type(error.__cause__ or error).__name__)
-            yield error_event(str(error))
+            yield error_event(str(self._hidden(error)) if isinstance(error, UpstreamFailed) else str(error))
         finally:
             # The client may have left: what was generated is still recorded and settled, in a task that can't be
             # cancelled with us.

@@ -1,6 +1,8 @@
 """Bodies of /v1/chat/completions and /v1/completions: which strings they hold, what they may cost."""
 
-from collections.abc import Iterator
+import re
+from collections.abc import Container, Iterator
+from itertools import chain, count
 
 import msgspec
 
@@ -9,7 +11,9 @@ from governed_api.json_types import Json
 from governed_serving.server.errors import InvalidRequest, NotFound
 from governed_serving.server.protocol.json_errors import decode_object
 
-__all__ = ["CHAT", "COMPLETIONS", "Message", "budget", "decode", "places", "prompt_text", "strings", "with_strings"]
+__all__ = [
+    "CHAT", "COMPLETIONS", "SPOKEN", "Message", "budget", "decode", "is_long", "places", "prompt_text", "strings", "unused", "with_places"  # noqa: E501
+]  # fmt: skip
 
 Message = dict[str, Json]
 """A body of OpenAI's protocol: its fields are the runtime's, and more than we know."""
@@ -90,7 +94,7 @@ def _listed(message: Message) -> list[Json]:
 
 
 def strings(value: Json) -> Iterator[str]:
-    """Every string in ``value``, in order; keys of objects are the protocol's."""
+    """Every string in ``value``, in order."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict):
@@ -101,30 +105,64 @@ def strings(value: Json) -> Iterator[str]:
             yield from strings(item)
 
 
+SPOKEN = re.compile(r"messages\[\d+\]\.content(\[\d+\]\.text)?")
+"""Places of what is read one after another."""
+_WORD = re.compile(r"[A-Za-z_][A-Za-z_-]{0,63}")
+_LEAST_NUMBER = 10**6
+"""A number with fewer digits is nobody's."""
+
+
 def places(value: Json, at: str = "") -> Iterator[tuple[str, str]]:
-    """(place, text) of every string in ``value``, in the order of :func:`strings`: messages[0].content."""
+    """(place, text) of all that personal data can be in: texts, keys, and numbers but those of the protocol itself;
+    messages[0].content. A place names no key that isn't a word."""
     if isinstance(value, str):
         yield at, value
     elif isinstance(value, dict):
         for key, item in value.items():
-            yield from places(item, f"{at}.{key}" if at else key)
+            inner = key if _WORD.fullmatch(key) else "*"
+            place = f"{at}.{inner}" if at else inner
+            yield f"{place} (key)", key
+            yield from places(item, place)
     elif isinstance(value, list):
         for k, item in enumerate(value):
             yield from places(item, f"{at}[{k}]")
+    elif is_long(value) and "." in at:
+        yield at, str(value)
 
 
-def with_strings(message: Message, replacements: Iterator[str]) -> Message:
-    """``message`` with its strings replaced in the order of :func:`strings`."""
-    return {key: _replaced(item, replacements) for key, item in message.items()}
+def is_long(value: Json) -> bool:
+    """A number of so many digits that it could be an entity."""
+    return isinstance(value, int | float) and abs(value) >= _LEAST_NUMBER
 
 
-def _replaced(value: Json, replacements: Iterator[str]) -> Json:
+def with_places(message: Message, replacements: Iterator[str]) -> Message:
+    """``message`` with what :func:`places` gives replaced, in its order; a number that is changed becomes a text."""
+    return _object(message, "", replacements)
+
+
+def _object(value: dict[str, Json], at: str, replacements: Iterator[str]) -> dict[str, Json]:
+    out: dict[str, Json] = {}
+    for key, item in value.items():
+        name = unused(next(replacements), out) if key else next(replacements)
+        out[name] = _replaced(item, f"{at}.{key}" if at else key, replacements)
+    return out
+
+
+def unused(name: str, taken: Container[str]) -> str:
+    """``name``, or, where two keys are masked alike, one that isn't taken."""
+    return next(one for one in chain([name], (f"{name} {k}" for k in count(2))) if one not in taken)
+
+
+def _replaced(value: Json, at: str, replacements: Iterator[str]) -> Json:
     if isinstance(value, str):
         return next(replacements)
     if isinstance(value, dict):
-        return {key: _replaced(item, replacements) for key, item in value.items()}
+        return _object(value, at, replacements)
     if isinstance(value, list):
-        return [_replaced(item, replacements) for item in value]
+        return [_replaced(item, f"{at}[]", replacements) for item in value]
+    if is_long(value) and "." in at:
+        text = next(replacements)
+        return value if text == str(value) else text
     return value
 
 
@@ -149,5 +187,6 @@ def budget(path: str, message: Message) -> tuple[int, int]:
 
 def _count(value: Json, name: str) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= _LARGEST:
-        raise InvalidRequest(f"{name}: expected a whole number from 1 to {_LARGEST}, found {value!r}")
+        found = repr(value) if isinstance(value, int | float) else type(value).__name__
+        raise InvalidRequest(f"{name}: expected a whole number from 1 to {_LARGEST}, found {found}")
     return value
