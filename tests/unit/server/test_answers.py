@@ -63,7 +63,7 @@ async def test_a_whole_answer_is_masked_for_the_client_and_recorded_as_the_clien
         "usage": {"total_tokens": 9},
     }
     world = World(lambda _: httpx.Response(200, json=answer), masker=FIND)
-    _, body = await world.chat(f"my card is {CARD}")
+    body = (await world.chat(f"my card is {CARD}")).body
     sent = json.loads(body)
     message = sent["choices"][0]["message"]
     assert message["content"] == "call <PHONE_NUMBER> or <EMAIL>"
@@ -253,7 +253,7 @@ async def test_log_probabilities_of_a_whole_completion(text: str, tokens: list[s
     }
     answer = {"choices": [choice], "prompt_token_ids": [1]}
     world = World(lambda _: httpx.Response(200, json=answer), masker=FIND)
-    _, body = await world.gateway.answer(COMPLETIONS, b'{"prompt": "x", "max_tokens": 4}')
+    body = (await world.gateway.answer(COMPLETIONS, b'{"prompt": "x", "max_tokens": 4}')).body
     sent = json.loads(body)
     assert PHONE not in body.decode()
     assert (sent["choices"][0]["logprobs"], sent["choices"][0]["token_ids"]) == (

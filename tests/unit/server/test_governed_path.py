@@ -323,7 +323,7 @@ async def test_masking_that_errs_passes_when_open(path: Path) -> None:
 async def test_one_who_is_refused_leaves_no_trace(path: Path) -> None:
     trace = Trace()
     loading = path(trace, ready=lambda: "loading")
-    with pytest.raises(Unavailable, match="found: loading"):
+    with pytest.raises(Unavailable, match="not ready: loading"):
         await loading.ask()
     used_up = path(trace, quota=LocalQuota(Quota(requests=[Limit(limit=1, window="1h")]), "k"))
     await used_up.ask()
