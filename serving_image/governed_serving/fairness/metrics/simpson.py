@@ -2,8 +2,11 @@
 
 Three linear contrasts of the same rates in strata: the difference of all rows together, which is the mean of the
 strata's rates, weighted by each group's own rows; the adjusted difference, whose weights are common to both groups
-(:mod:`.stratified`); and how far the first is from the second. Each has an exact confidence sequence
-(:mod:`..inference.contrasts`); of the change it is about the true rates and the shares of strata as they were counted.
+(:mod:`.stratified`); and how far the first is from the second. The first two have the exact confidence sequences of
+:mod:`..inference.contrasts`, whose bets are by the signs of the weights: of these two they never change. Those of the
+change do, whence it has that of :mod:`..inference.regions`, which holds for weights of any sign at each look. It is
+about the true rates and the shares of strata as they were counted; every stratum that a side ever had a row of counts
+in it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,8 +17,8 @@ import numpy as np
 
 from governed_serving.fairness.counts.cells import Cells
 from governed_serving.fairness.inference.intervals import Interval
+from governed_serving.fairness.inference.regions import contrast_region
 from governed_serving.fairness.metrics.metrics import (
-    Floats,
     compare,
     ratio,
     reference_groups,
@@ -83,10 +86,7 @@ def simpson(
     counts = within_strata(cells, (attribute,), (by,), [whole.group for whole in wholes], base)
     contrasts = {group: _contrasts(within) for group, within in counts.items()}
     asked = [
-        (group, contrast)
-        for group, three in contrasts.items()
-        for contrast in three
-        if isinstance(contrast, RateContrast)
+        (group, contrast) for group, two in contrasts.items() for contrast in two if isinstance(contrast, RateContrast)
     ]
     part = {group: (1 - (level if isinstance(level, float) else level[group])) / 3 for group in counts}
     questions = [Question((contrast,), "difference") for _, contrast in asked]
@@ -96,6 +96,8 @@ def simpson(
         within = counts[whole.group]
         ends = [contrast if isinstance(contrast, Interval) else next(solved) for contrast in contrasts[whole.group]]
         told = _told(within, values, least)
+        all_rows, around = ends
+        ends.append(_change(within, all_rows, around, part[whole.group]))
         head = (attribute, whole.group, whole.reference, by, whole.metrics["statisticalParityDifference"])
         findings.append(_finding(head, overlap(selected, within).value, told, ends))
     return findings
@@ -135,29 +137,29 @@ def _excludes_zero(interval: Interval) -> bool:
     return not interval.lower <= 0 <= interval.upper
 
 
-_NOTHING = 1e-12
-"""A weight that is as small is one that rounding left."""
-
-
-def _contrasts(within: Within) -> tuple[RateContrast | Interval, ...]:
-    """The difference in all, the adjusted one, and the former less the latter: what is to be solved, or is known."""
+def _contrasts(within: Within) -> tuple[RateContrast, RateContrast | Interval]:
+    """The difference in all and the adjusted one: what is to be solved, or is known."""
     (k1, n1), (k0, n0) = selected(within.u), selected(within.p)
     whole = RateContrast(tuple(map(float, (k1.sum(), k0.sum()))), tuple(map(float, (n1.sum(), n0.sum()))))
     both = overlap(selected, within)
-    if not 0 < len(both.places) <= MOST_STRATA:
-        return whole, Interval(-1.0, 1.0), Interval(-2.0, 2.0)
-    rest = np.setdiff1d(np.arange(len(n1)), both.places)
-    sides = []
-    for k, n, sign in ((k1, n1, 1.0), (k0, n0, -1.0)):
-        # strata that only one side has: the adjusted difference gives them no weight
-        rows = np.append(n[both.places], n[rest].sum())
-        weights = rows / rows.sum() - np.append(both.weight, 0.0)
-        sides.append((np.append(k[both.places], k[rest].sum()), rows, sign * weights))
-    return whole, both.contrast(), _without_zeros(*(np.stack(pair, 1).ravel() for pair in zip(*sides, strict=True)))
+    return whole, both.contrast() if 0 < len(both.places) <= MOST_STRATA else Interval(-1.0, 1.0)
 
 
-def _without_zeros(cases: Floats, rows: Floats, weights: Floats) -> RateContrast | Interval:
-    kept = np.flatnonzero((np.abs(weights) > _NOTHING) & (rows > 0))
-    if not len(kept):
-        return Interval(0.0, 0.0)  # both groups are spread alike over the strata
-    return RateContrast(*(tuple(float(v) for v in some[kept]) for some in (cases, rows, weights)))
+def _change(within: Within, whole: Interval, around: Interval, alpha: float) -> Interval:
+    """Of the difference in all less the adjusted one. A stratum weighs what it has of the group's rows less its weight
+    in the adjusted difference, which may be of either sign and change it from look to look. What the two intervals
+    leave to their difference holds with them."""
+    (k1, n1), (k0, n0) = selected(within.u), selected(within.p)
+    both = overlap(selected, within)
+    if not len(both.places):
+        return Interval(-2.0, 2.0)
+    weight = np.zeros(len(n1))
+    weight[both.places] = both.weight
+    weights = np.concatenate([n1 / n1.sum() - weight, weight - n0 / n0.sum()])
+    cases, rows = (np.concatenate(pair).astype(float) for pair in ((k1, k0), (n1, n0)))
+    region = contrast_region(cases, rows, np.where(np.abs(weights) > _NOTHING, weights, 0.0), alpha)
+    return Interval(max(region.lower, whole.lower - around.upper), min(region.upper, whole.upper - around.lower))
+
+
+_NOTHING = 1e-12
+"""A weight that is as small is one that rounding left."""
