@@ -255,6 +255,33 @@ def test_shipping_again_after_an_erasure_says_the_same(site: Site) -> None:
     assert made() == before
 
 
+def test_what_was_deleted_under_retention_is_left_out_and_nothing_else(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.ask("north")
+    person = site.person("north")
+    statuses = iter([410, 403])
+    asked: list[tuple[str, int | None]] = []
+
+    def refused(digest: str, *, entry: int | None = None) -> bytes:
+        asked.append((digest, entry))
+        raise Refused(next(statuses), "refused")
+
+    monkeypatch.setattr(person._client, "get_blob", refused)
+    assert list(person.content()) == []
+    with pytest.raises(Refused, match="refused"):
+        list(person.content())
+    (held,) = person.held()
+    assert asked == [(held.entry.blob, held.index)] * 2
+
+
+def test_what_is_told_of_a_person_names_its_entry(site: Site) -> None:
+    site.ask("south", "north")
+    person = site.person("north")
+    (held,), (told,) = person.held(), list(person.content())
+    assert (told["ledgerIndex"], told["time"], told["id"]) == (held.index, held.entry.time, held.entry.id)
+
+
 def test_readers_of_the_ledger_say_that_a_person_is_erased(site: Site) -> None:
     site.ask("north")
     (held,) = site.person("north").held()
