@@ -95,6 +95,8 @@ def test_labels_that_are_missing_of_one_outcome_leave_no_pass_within_a_margin() 
     assert (found.verdict, found.within_margin) == ("Pass", False)
     unseen = line(judge(rules(0.05, name=eod), granted), "f")
     assert (unseen.verdict, unseen.within_margin) == ("Unknown", False)
+    unseen = line(judge(rules(0.05, low=0.001, high=0.2, name=eod), granted), "f")
+    assert (unseen.verdict, unseen.within_margin) == ("Unknown", False), "it would have passed by the margin"
 
 
 def test_a_ratio_takes_its_margin_as_a_ratio() -> None:

@@ -118,6 +118,10 @@ def test_rows_before_the_beginning_are_kept_only_as_long_as_a_sum_over_replicas_
     assert window.gone + sum(c.rows for c in window.buckets.values()) == 5000
 
 
+def test_windows_without_rows_are_merged_into_one_without_rows() -> None:
+    assert not Window(("g",), 200).merge(Window(("g",), 200)).buckets
+
+
 # ---- Fail and back ----
 
 
