@@ -15,7 +15,16 @@ from typing import NamedTuple
 import re2
 
 from governed_serving.privacy.folding import CONTROLS, JOINERS, PUNCTUATION, Folded, fold, fold_table
-from governed_serving.privacy.recognisers import ADDRESS, EMAIL, ENTITIES, IP, PROVINCES, RECOGNISERS, Recogniser
+from governed_serving.privacy.recognisers import (
+    ADDRESS,
+    EMAIL,
+    ENTITIES,
+    IP,
+    LOCAL_OCTETS,
+    PROVINCES,
+    RECOGNISERS,
+    Recogniser,
+)
 
 __all__ = ["Finder", "Finding", "Hook"]
 
@@ -58,6 +67,7 @@ _VERSION = re.compile(
     rb"(?:[A-Za-z]/|(?i:version|release|build|windows)[ =:]{1,2}|\xe7\x89\x88\xe6\x9c\xac[^0-9A-Za-z]{0,6})\Z"
 )
 """Behind such words four numbers are a version (the last is \u7248\u672c)."""
+_QUOTE = ord('"')
 _SEPARATOR = re.compile(rb"[ -]")
 _ODD = re.compile(b"[\\\\&%\n\x80-\xff" + re.escape(CONTROLS) + b"]")
 """What the first pass notices since it is to be folded."""
@@ -178,7 +188,8 @@ class Finder:
     def _spans(self, data: bytes, *, folded: bool = False, encoded: bool = False) -> list[Span]:
         found = self._numbered(data, folded)
         if self._addresses and b"@" in data:  # what lies in an address is a part of it
-            found = _beside([Span(EMAIL, *match.span()) for match in _ADDRESSES.finditer(data)], found)
+            matches = _ADDRESSES.finditer(data)
+            found = _beside([Span(EMAIL, _local(data, *match.span()), match.end()) for match in matches], found)
         if not encoded and (runs := list(self._encoded(data))):
             found = _beside(found, runs)
         return found
@@ -259,6 +270,17 @@ class Finder:
         for recogniser in self._numbers:
             if digits >= (recogniser.bare if bare else recogniser.digits):
                 yield recogniser
+
+
+def _local(data: bytes, start: int, end: int) -> int:
+    """Where the local part begins of an address that lies between: prose without spaces before one in Chinese is cut
+    at the octets that a local part may have."""
+    least = data.rindex(b"@", start, end) - LOCAL_OCTETS
+    if least <= start or data[start:end].isascii() or data[start] == _QUOTE:
+        return start
+    while data[least] & 0xC0 == 0x80:  # within a character
+        least += 1
+    return least
 
 
 def _beside(spans: list[Span], others: list[Span]) -> list[Span]:

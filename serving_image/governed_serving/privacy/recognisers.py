@@ -14,8 +14,10 @@
 | US_SSN | social security numbers, written with separators | ranges |
 
 Not found: names, postal addresses (pass a hook), local phone numbers without an area code, social security numbers
-without separators, numbers spelled in words; what is written without spaces (Chinese, Thai) before an ASCII local part,
-which is prose as a rule.
+without separators, numbers spelled in words; what is written without spaces (Chinese, Thai) before an ASCII local part
+of an ASCII domain, which is prose as a rule: of 张三88@example.com the name stays. Before a domain that isn't Latin all
+of it goes (张三88@例子.公司), and with it prose that no separator parts from it. The marks of RFC 5322 that also part
+words, keys or paths (= & ? # / ! | * ` { } $ ^ ~) begin an address anew.
 """
 
 import re
@@ -25,7 +27,7 @@ from typing import NamedTuple
 
 from governed_serving.privacy import validators
 
-__all__ = ["ADDRESS", "EMAIL", "ENTITIES", "IP", "PROVINCES", "RECOGNISERS", "Recogniser"]
+__all__ = ["ADDRESS", "EMAIL", "ENTITIES", "IP", "LOCAL_OCTETS", "PROVINCES", "RECOGNISERS", "Recogniser"]
 
 IP = "IP_ADDRESS"
 PROVINCES = "京津沪渝冀豫云辽黑湘皖鲁新苏浙赣鄂桂甘晋蒙陕吉闽贵粤青藏川宁琼"
@@ -77,11 +79,12 @@ RECOGNISERS: tuple[Recogniser, ...] = (
 )  # fmt: skip
 
 _ASCII = "0-9A-Za-z_%+'"
-_LETTERS = (
-    r"\p{Latin}\p{Greek}\p{Cyrillic}\p{Armenian}\p{Georgian}\p{Hebrew}\p{Arabic}\p{Syriac}\p{Thaana}\p{Ethiopic}"
+_NOT_LATIN = (
+    r"\p{Greek}\p{Cyrillic}\p{Armenian}\p{Georgian}\p{Hebrew}\p{Arabic}\p{Syriac}\p{Thaana}\p{Ethiopic}"
     r"\p{Devanagari}\p{Bengali}\p{Gurmukhi}\p{Gujarati}\p{Oriya}\p{Tamil}\p{Telugu}\p{Kannada}\p{Malayalam}"
-    r"\p{Sinhala}\p{Cherokee}\p{Mongolian}\p{M}\p{Nd}"
+    r"\p{Sinhala}\p{Cherokee}\p{Mongolian}"
 )
+_LETTERS = rf"\p{{Latin}}{_NOT_LATIN}\p{{M}}\p{{Nd}}"
 """Of scripts with spaces between words: they go on a local part."""
 _JOINED = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Bopomofo}\p{Hangul}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}\p{Yi}"
 """Of scripts without, or whose words take endings of others: before an ASCII local part they are prose."""
@@ -99,9 +102,26 @@ _DOMAIN = "|".join(
         r"\[(?:IPv6:)?[0-9A-Fa-f:.]+\]",
     )
 )
-ADDRESS = rf"(?:{_LOCAL})@(?:{_DOMAIN})"
+_LABEL = rf"[0-9A-Za-z-]*[{_NOT_LATIN}{_JOINED}][{_ANY}-]*"
+_INTERNATIONAL = "|".join(
+    (
+        rf"(?:[{_ANY}-]+[.。｡])*{_LABEL}[.。｡](?:{_HAN})",
+        rf"(?:[{_ANY}-]+\.)*{_LABEL}\.(?:[0-9A-Za-z-]+\.)*{_TLD}\b",
+        rf"(?:[{_ANY}-]+\.)+[{_NOT_LATIN}{_JOINED}][{_ANY}]+",
+        r"(?:[0-9A-Za-z-]+\.)*[Xx][Nn]--[0-9A-Za-z-]+(?:\.[0-9A-Za-z-]+)+",
+    )
+)
+"""Domains with a label that isn't Latin, as it is or in punycode: whoever has one takes local parts of any script."""
+_BEHIND_JOINED = rf"[{_ASCII}{_ANY}.-]*[{_JOINED}][._+%][{_ASCII}.-]*[{_ASCII}-]"
+"""A local part that ends in ASCII which can't, or hardly, begin one."""
+ADDRESS = rf"(?:[{_ASCII}{_ANY}.-]+@(?:{_INTERNATIONAL}))|(?:(?:{_LOCAL}|{_BEHIND_JOINED})@(?:{_DOMAIN}))"
 """RE2 over folded UTF-8: e-mail addresses by RFC 5321, 4.1.2, and RFC 6531. The ASCII domain first: Chinese may follow
-it. A local part that ends in Chinese is taken with what is before it; one that ends in ASCII begins there."""
+it. Before an international domain the whole run goes, up to the 64 octets of a local part: prose that is written
+before it without a separator is masked with it, rather than a name shown. Before an ASCII domain a local part that ends
+in Chinese is taken with what is before it; one that ends in ASCII letters or digits begins there, which is prose as a
+rule (我的邮箱是12345678@qq.com)."""
+LOCAL_OCTETS = 64
+"""Longest local part (RFC 5321, 4.5.3.1.1)."""
 EMAIL = "EMAIL"
 
 ENTITIES: tuple[str, ...] = tuple(sorted({EMAIL, *(r.entity for r in RECOGNISERS)}))

@@ -11,13 +11,12 @@ import unicodedata
 from itertools import accumulate, takewhile
 
 from governed_serving.privacy.folding import PUNCTUATION, Folded
-from governed_serving.privacy.recognisers import PROVINCES
+from governed_serving.privacy.recognisers import LOCAL_OCTETS, PROVINCES
 
 __all__ = ["LONGEST", "undecided"]
 
 LONGEST = 400
 """Characters that are held back at most."""
-_LOCAL_OCTETS = 64
 _MOST_GAP = 3
 """White space between two groups of a number."""
 
@@ -79,7 +78,7 @@ def _address(text: str, stops: set[int]) -> int:
     at = text.find("@", run)
     local = text[run : at if at >= 0 else len(text)]
     sizes = accumulate(len(char.encode(errors="surrogatepass")) for char in reversed(local))
-    return run + len(local) - sum(1 for _ in takewhile(lambda size: size <= _LOCAL_OCTETS, sizes))
+    return run + len(local) - sum(1 for _ in takewhile(lambda size: size <= LOCAL_OCTETS, sizes))
 
 
 def _joins(char: str, more: frozenset[str]) -> bool:

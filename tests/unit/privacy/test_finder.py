@@ -225,6 +225,37 @@ def test_addresses_of_any_script_and_form_are_found_whole(address: str, before: 
     assert found(text) == [("EMAIL", address)], [f"{ord(c):x}" for c in address]
 
 
+@pytest.mark.parametrize(
+    "address",
+    [
+        "张三88@例子.公司", "张三.li@例子.公司", "88张三@例子.公司", "张三88li@例子.公司", "张三_88@例子.中国",
+        "张三+tag@例子.中国", "张三-88@例子.公司", "张三%88@例子.公司", "zhang三88@例子.公司", "a张b三c@例子.公司",
+        "张三88@例子。公司", "张三88@mail.例子.公司", "张三88@例子.com", "张三88@例子.mail.com",
+        "张三88@xn--fsqu00a.xn--55qx5d", "山田taro@例え.jp", "田中1@例え.テスト", "홍길동99@예시.한국",
+        "สมชาย9@ตัวอย่าง.ไทย", "𠮷野1@例え.jp", "张三_88@example.com", "张三.li@example.com", "张三+x@example.com",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize(
+    ("before", "behind"), [("", ""), ("邮箱：", "，谢谢"), ("mailto:", " "), ("邮箱 ", "。"), ("<", ">")]
+)
+def test_a_local_part_that_mixes_scripts_goes_as_a_whole(address: str, before: str, behind: str) -> None:
+    assert found(before + address + behind) == [("EMAIL", address)]
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("请联系张三88@例子.公司谢谢", "请联系张三88@例子.公司"),  # nothing parts prose from it: all of it goes
+        ("字" * 60 + "三88@例子.公司", "字" * 19 + "三88@例子.公司"),  # but no more than the 64 octets of a local part
+        ("我的邮箱是12345678@qq.com", "12345678@qq.com"),  # an ASCII domain: prose, as a rule
+        ("张三88@example.com", "88@example.com"),
+    ],
+    ids=["prose", "octets", "ascii domain", "a name before it"],
+)
+def test_what_precedes_without_a_separator(text: str, address: str) -> None:
+    assert found(text) == [("EMAIL", address)]
+
+
 @pytest.mark.parametrize(("entity", "value"), [(e, v) for e, values in HIDDEN.items() for v in values])
 def test_what_shows_nothing_or_looks_like_ascii_hides_no_number(entity: str, value: str) -> None:
     assert found(f"号码 {value}，ok") == [(entity, value)]
