@@ -39,6 +39,7 @@ from governed_serving.dossier.documents import (
 )
 from governed_serving.dossier.served import JournalChunks, Served, ServedRules, fold_served
 from governed_serving.fairness.counts.grouping import Grouping
+from governed_serving.fairness.counts.truth import word_of
 from governed_serving.journal import JournalError
 from governed_serving.records import VERDICT, LedgerEntry, is_bias_verdict
 
@@ -373,6 +374,7 @@ def _fold(dossier: Dossier, source: LogSource, kek: Kek) -> None:
         label=card.favorable,
         threshold=card.threshold,
         pattern=dossier.pattern or None,
+        classes=frozenset(word_of(name) for name in card.classes),
     )
     chunks = JournalChunks(dossier.ledger.chunks, dossier.ledger.labelled)
     dossier.served = fold_served(source, kek, dossier.model, chunks, rules)

@@ -1,6 +1,6 @@
 """The page's section on groups: what was decided in the data, by the model on held-out rows, and in service."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from governed_api.evidence import (
     AdjustedDifference,
@@ -57,6 +57,8 @@ def fairness_section(dossier: Dossier) -> Safe:
     blocks = [
         _verdict(dossier, auditor) if auditor else tag("p", "No live verdict has been reported yet.", class_="none")
     ]
+    if dossier.served is not None and dossier.served.strange:
+        blocks.append(_strange(dossier.served.strange))
     attributes = list(dict.fromkeys([*dossier.data_audit, *dossier.evaluation.groups, *dossier.watched]))
     for attribute in attributes:
         blocks.append(_attribute(dossier, attribute))
@@ -177,6 +179,18 @@ def _labels(auditor: BiasVerdict) -> Safe | None:
             table(["metric", "comparison", "value", "worst case"], worst, numeric=(2, 3)),
         ]
     )
+
+
+def _strange(found: Mapping[str, int]) -> Safe:
+    """Labels of a ledger that was written before labels were held against the model's classes."""
+    said = (
+        "These labels name no class of the model. They count neither as favourable nor as unfavourable; post what was "
+    )
+    said += "meant as a correction."
+    rows = [[word, f"{count:,}"] for word, count in sorted(found.items(), key=lambda one: (-one[1], one[0]))[:20]]
+    if len(found) > len(rows):
+        said += f" {len(found) - len(rows)} more texts are not shown."
+    return text([tag("h4", "Labels of no class"), tag("p", said), table(["label", "rows"], rows, numeric=(1,))])
 
 
 def _corrections(told: LabelCorrections) -> Safe | None:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from governed_api.governance import FavorableOutcome
+from governed_api.printable import printable
 from governed_serving.archive.verify.sources import LogSource
 from governed_serving.completions.generated import outcomes_of, searcher, state_of
 from governed_serving.crypto import Kek, Keyring, SegmentCipher, Subjects
@@ -22,12 +23,14 @@ from governed_serving.decoding import decode_json
 from governed_serving.explainer.overall.quality_windows import QualityWindows
 from governed_serving.fairness.counts.cells import UNKNOWN, Cells, CodedColumn
 from governed_serving.fairness.counts.grouping import MISSING, Grouping, outcomes
-from governed_serving.fairness.counts.truth import PostedLabel, RowTruths, posted, read_truth
+from governed_serving.fairness.counts.truth import SHOWN_CHARACTERS, PostedLabel, RowTruths, posted, read_truth, word_of
 from governed_serving.journal import numbers, open_chunk
 from governed_serving.records import Column, EventRecord, ExplanationRecord, Frame, PredictionFrame
 
 __all__ = ["REVISION", "JournalChunks", "Served", "ServedRules", "fold_served"]
 
+MOST_STRANGE, OTHERS = 100, "(others)"
+"""Texts that are told apart of labels that name no class, and what the rest is called."""
 REVISION = "(revision)"
 """The axis of who decided."""
 
@@ -36,7 +39,8 @@ _PLACEHOLDER = re.compile(r"<([A-Z][A-Z0-9_]{2,30})>")
 
 @dataclass
 class Served:
-    """Counts over the opened chunks, whose last axis is ``REVISION``. ``labels``: rows whose label is known.
+    """Counts over the opened chunks, whose last axis is ``REVISION``. ``labels``: rows whose label is known;
+    ``strange``: labels that name no class of the model, by what they say, counted in nothing else (rows).
     ``masked``: field → entity → placeholders seen; ``kinds``: kind of attribution → feature → sizes; ``quality``: of
     the explanations, by hour."""
 
@@ -44,6 +48,7 @@ class Served:
     requests: int = 0
     rows: int = 0
     labels: int = 0
+    strange: dict[str, int] = field(default_factory=dict)
     chunks: int = 0
     chunks_known: int = 0
     masked: dict[str, dict[str, int]] = field(default_factory=dict)
@@ -55,13 +60,15 @@ class Served:
 @dataclass(frozen=True)
 class ServedRules:
     """What is counted: ``axes`` (protected attributes, then strata), the ``groupings`` of numeric ones, and what is
-    favourable: a class, a score from a threshold on, or generated text in which a pattern is found."""
+    favourable: a class (one of ``classes``, where they are known), a score from a threshold on, or generated text in
+    which a pattern is found."""
 
     axes: Sequence[str]
     groupings: Mapping[str, Grouping] = field(default_factory=dict)
     label: str | None = None
     threshold: float | None = None
     pattern: str | None = None
+    classes: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -90,7 +97,8 @@ def fold_served(
     axes = list(dict.fromkeys(rules.axes))
     served = Served(Cells([*axes, REVISION]) if axes else None, chunks_known=len(addresses))
     groupings = [rules.groupings.get(name, Grouping(name)) for name in axes]
-    truths = _truths(source, cipher, model, list(dict.fromkeys(chunks.labelled))[-limit:], rules) if axes else {}
+    labelled = list(dict.fromkeys(chunks.labelled))[-limit:]
+    truths = _truths(source, cipher, model, labelled, rules, served.strange) if axes else {}
     for address in addresses[-limit:]:
         frames = _opened(source, cipher, address)
         served.chunks += frames is not None
@@ -112,10 +120,16 @@ def _opened(source: LogSource, cipher: SegmentCipher, address: str) -> list[Fram
 
 
 def _truths(
-    source: LogSource, cipher: SegmentCipher, model: str, chunks: list[str], rules: ServedRules
+    source: LogSource,
+    cipher: SegmentCipher,
+    model: str,
+    chunks: list[str],
+    rules: ServedRules,
+    strange: dict[str, int],
 ) -> dict[str, list[int]]:
     """Request → its labels (favourable or not): the first one in the ledger counts, until a correction takes the place
-    of what counts."""
+    of what counts. Older ledgers have labels that name no class: they would count as unfavourable, so they are counted
+    in ``strange`` alone."""
     named = {"label": rules.label, "threshold": rules.threshold, "pattern": rules.pattern}
     chosen = {name: value for name, value in named.items() if value not in (None, "")}
     if not chosen:
@@ -128,15 +142,34 @@ def _truths(
             if isinstance(frame, EventRecord) and (frame.type, frame.model) == ("label", model):
                 with suppress(ValueError, msgspec.DecodeError):  # posted under other rules: the auditor drops it, too
                     label = posted(frame.body)
+                    if words := _strange_words(label, rules):
+                        _count(words, strange)
+                        continue
                     if label.correct:  # another replica may have shipped the label behind its correction
                         corrections.append(msgspec.structs.replace(label, id=frame.id))
                     else:
                         found.setdefault(frame.id, read_truth(outcome, label))
     for label in corrections:
         with suppress(ValueError):
-            if found.get(label.id) == read_truth(outcome, label.before):
+            known = found.get(label.id)
+            of_a_class = not _strange_words(label.before, rules)
+            if known == read_truth(outcome, label.before) if of_a_class else known is None:
                 found[label.id] = read_truth(outcome, label)
     return {request: truth.labels for request, truth in found.items()}
+
+
+def _strange_words(label: PostedLabel, rules: ServedRules) -> list[str]:
+    """What a label says that is no class of the model, where these are known."""
+    if rules.label is None or not rules.classes:
+        return []
+    return [word for word in map(word_of, label.values) if word not in rules.classes]
+
+
+def _count(words: list[str], strange: dict[str, int]) -> None:
+    for word in words:
+        shown = printable(word[:SHOWN_CHARACTERS])
+        shown = shown if shown in strange or len(strange) < MOST_STRANGE else OTHERS
+        strange[shown] = strange.get(shown, 0) + 1
 
 
 def _fold(

@@ -469,7 +469,7 @@ def test_a_reader_of_the_ledger_counts_as_the_auditor_does(tmp_path: Path) -> No
         ledger.add(event)
     source: Any = SimpleNamespace(blob_bytes=ledger.blobs.__getitem__)
     chunks = [entry["blob"] for entry in ledger.entries]
-    found = _truths(source, cipher, "loans", chunks, ServedRules(["sex"], label="yes"))
+    found = _truths(source, cipher, "loans", chunks, ServedRules(["sex"], label="yes"), {})
     assert found == {request: [1], other: [0]}
 
 

@@ -29,7 +29,7 @@ class Desk:
     """An archive; what the server answered and what people said of it later, each in a stream of its own."""
 
     def __init__(self, root: Path) -> None:
-        self._root, self._spool = root / "archive", root / "spool"
+        self._root, self._spool, self.documents = root / "archive", root / "spool", DOCUMENTS
         self._archive = Archive(self._root, Kek(KEY), "default")
         store = DirectoryStore(root / "keys")
         self._cipher = SegmentCipher(Keyring(Kek(MODEL_KEY), store).keyset("journal"))
@@ -43,8 +43,8 @@ class Desk:
         sexes, labels = ([row[place] for row in rows] for place in (0, 1))
         await self._served.append(framed(Prediction(schema, request, 0.0, len(rows), [sexes], [labels])))
 
-    async def label(self, request: str, label: Any) -> None:
-        body = msgspec.json.encode({"id": request, "label": label})
+    async def label(self, request: str, label: Any, **more: Any) -> None:
+        body = msgspec.json.encode({"id": request, "label": label} | more)
         await self._said.append(EventRecord("label", request, "loans", "r2", 1.0, body))
 
     def gathered(self) -> Any:
@@ -55,7 +55,8 @@ class Desk:
             self._archive.appender.submit(Batch("loans", stream, 0, [canonical(e) for e in entries])).result(10)
         self._archive.close()
         source = DirectorySource(self._root, Kek(KEY))
-        return gather("loans", report=REPORT, archive=Archived(source), kek=Kek(MODEL_KEY), documents=DOCUMENTS)
+        documents = self.documents
+        return gather("loans", report=REPORT, archive=Archived(source), kek=Kek(MODEL_KEY), documents=documents)
 
 
 @pytest.fixture
@@ -94,6 +95,36 @@ async def test_the_first_label_counts_and_what_does_not_fit_is_left_out(desk: De
     served = desk.gathered().served
     assert served.labels == 1
     assert counts(served, "r1") == {"f": [[0, 0, 0], [0, 1, 0]], "m": [[0, 0, 0], [0, 0, 2]]}
+
+
+async def test_labels_that_name_no_class_are_told_apart_and_count_in_nothing(desk: Desk) -> None:
+    """As older ledgers have them: they would all count as unfavourable."""
+    desk.documents = {"model.json": DOCUMENTS["model.json"] | {"classes": ["no", "yes"]}}
+    for request in ("right", "typo", "typo too", "mixed", "corrected", "corrected wrongly"):
+        await desk.decide(request, "r1", [("f", "yes"), ("m", "yes")])
+    await desk.label("right", ["yes", "no"])
+    await desk.label("typo", ["Yes", "Yes"])
+    await desk.label("typo too", [True, "\u202eyes"])
+    await desk.label("mixed", ["yes", "approved"])
+    await desk.label("corrected", ["Yes", "Yes"])
+    await desk.label("corrected", ["yes", "no"], correct=True, was=["Yes", "Yes"], reason="spelt as the model does")
+    await desk.label("corrected wrongly", ["yes", "yes"])
+    await desk.label("corrected wrongly", ["Nope", "yes"], correct=True, was=["yes", "yes"], reason="?")
+    found = desk.gathered()
+    assert found.served.labels == 6
+    assert found.served.strange == {"Yes": 4, "true": 1, "\\u202eyes": 1, "approved": 1, "Nope": 1}
+    assert counts(found.served, "r1") == {"f": [[0, 0, 0], [0, 3, 3]], "m": [[0, 0, 0], [2, 1, 3]]}
+    page = re.sub(r"<[^>]+>", " ", render_page(found))
+    assert "Labels of no class" in page
+    assert "approved" in page
+
+
+async def test_of_many_texts_that_name_no_class_some_are_told(desk: Desk) -> None:
+    desk.documents = {"model.json": DOCUMENTS["model.json"] | {"classes": ["no", "yes"]}}
+    await desk.label("flood", [f"w{n}" for n in range(500)])
+    found = desk.gathered()
+    assert (len(found.served.strange), found.served.strange["(others)"]) == (101, 400)
+    assert "81 more texts are not shown" in render_page(found)
 
 
 async def test_the_page_tells_error_rates_by_revision_and_shows_no_small_groups(desk: Desk) -> None:

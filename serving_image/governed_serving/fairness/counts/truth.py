@@ -12,7 +12,17 @@ from governed_serving.artefact import class_meant
 from governed_serving.completions.generated import searcher
 from governed_serving.decoding import decode_json
 
-__all__ = ["PostedLabel", "RowTruths", "Scalar", "label_of", "places_of", "posted", "read_truth", "word_of"]
+__all__ = [
+    "SHOWN_CHARACTERS",
+    "PostedLabel",
+    "RowTruths",
+    "Scalar",
+    "label_of",
+    "places_of",
+    "posted",
+    "read_truth",
+    "word_of",
+]
 
 
 Scalar = str | int | float | bool
