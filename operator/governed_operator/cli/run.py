@@ -140,5 +140,6 @@ def _first(group: BaseException) -> BaseException:
 
 def _disk(error: BaseException, workdir: Path | None) -> str:
     """A volume that is full or can't be written, in words."""
-    what = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else str(error)
+    where = f"{error.filename}: " if isinstance(error, OSError) and error.filename else ""
+    what = f"{where}{error.strerror}" if isinstance(error, OSError) and error.strerror else str(error)
     return f"{what} (work directory {workdir or '.governed'}); free space on its disk, or give another with --workdir"

@@ -11,9 +11,20 @@ SAMPLE = Path(__file__).parents[3] / "crds" / "samples" / "credit.yaml"
 FULL = OSError(28, "No space left on device", "/somewhere/pids")
 
 
-@pytest.mark.parametrize("error", [FULL, ExceptionGroup("of tasks", [ExceptionGroup("below", [FULL])])])
+NAMED = "/somewhere/pids: No space left on device (work directory"
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (FULL, NAMED),
+        (ExceptionGroup("of tasks", [ExceptionGroup("below", [FULL])]), NAMED),
+        (OSError(28, "No space left on device"), "No space left on device (work directory"),  # of a write
+    ],
+    ids=["named", "of tasks", "of a write"],
+)
 def test_it_ends_with_a_sentence(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, error: Exception
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, error: Exception, told: str
 ) -> None:
     def fails(*_: object, **__: object) -> None:
         raise error
@@ -24,6 +35,7 @@ def test_it_ends_with_a_sentence(
         main()
     assert ended.value.code == 1
     said = "".join(capsys.readouterr())
-    assert "/somewhere/pids: No space left on device" in " ".join(said.split())
+    assert told in " ".join(said.split())
+    assert "Errno" not in said
     assert "--workdir" in said
     assert "Traceback" not in said
