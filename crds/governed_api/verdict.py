@@ -255,7 +255,10 @@ class CoverageFinding(RecordedPart):
     upper: float | None = None
     """Upper end of the same."""
     verdict: VerdictWord = "Unknown"
-    """Pass: shown to be as often as promised; Fail: shown to be less often. Unknown for long where it is just so."""
+    """Pass: shown to be as often as promised; Fail: shown to be less often than least. Unknown for long between."""
+    least: float | None = None
+    """What the luck of so few calibration rows may leave of the promise, were the rows served like them. null: it isn't
+    known, or nothing is promised of this group; Fail is then below the promise."""
 
 
 class SetCoverage(RecordedPart):

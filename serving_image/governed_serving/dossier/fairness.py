@@ -264,7 +264,7 @@ def _coverage(told: SetCoverage | None) -> Safe | None:
     ]
     said = f"Prediction sets or intervals promise to hold the truth of {percent(told.promised)} of rows like the "
     said += "calibration rows. Pass: shown to hold as many of the labelled rows that were served; Fail: shown to hold "
-    said += "fewer; Unknown for long where it is just so many. It decides nothing."
+    said += "fewer than the luck of so few calibration rows leaves; Unknown for long between. It decides nothing."
     headings = ["rows", "covered", "share", "interval", "promise"]
     return text([tag("h4", "Coverage"), tag("p", said), table(headings, rows, numeric=(1, 2))])
 

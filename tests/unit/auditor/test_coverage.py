@@ -2,20 +2,24 @@
 
 import json
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
+from scipy.stats import beta
 
+from governed_api.evidence import ConformalCoverage, ConformalEvaluation
 from governed_api.governance import Bias
 from governed_api.verdict import wire
 from governed_serving.auditor.service.folding import Fold
 from governed_serving.auditor.service.metrics import Metrics
+from governed_serving.auditor.service.process import _calibration
 from governed_serving.auditor.service.tally import add_up
 from governed_serving.fairness.counts.coverage import CoverageCounts, is_covered, packed
-from governed_serving.fairness.metrics.coverage import set_coverage
-from governed_serving.fairness.metrics.roster import Roster
+from governed_serving.fairness.metrics.coverage import calibration_of, set_coverage
+from governed_serving.fairness.metrics.roster import Roster, place_share
 from governed_serving.records import EventRecord, PredictionFrame
 from support.predictions import Field, Prediction, PredictionSchema, framed
 
@@ -160,7 +164,7 @@ def test_what_is_shown_and_what_is_not() -> None:
     assert (nothing.overall.coverage, nothing.overall.verdict, nothing.groups) == (None, "Unknown", {})
     assert wire(found)["overall"] == {
         "group": "(all)", "rows": 10_000, "covered": 9200, "coverage": 0.92,
-        "lower": found.overall.lower, "upper": found.overall.upper, "verdict": "Pass",
+        "lower": found.overall.lower, "upper": found.overall.upper, "verdict": "Pass", "least": None,
     }  # fmt: skip
     metrics = Metrics("default", "loans")
     metrics.coverage(found)
@@ -181,3 +185,64 @@ def test_a_promise_that_is_kept_is_hardly_ever_found_broken() -> None:
             said |= {found.overall.verdict, *(one.verdict for one in found.groups["sex"])}
         failed += "Fail" in said
     assert failed <= 6
+
+
+def test_what_the_luck_of_a_calibration_explains_is_no_fail() -> None:
+    """500 calibration rows, then 100,000 labelled ones: most of those below the promise would be told as Fail."""
+    rng, roster, told = np.random.default_rng(5), Roster(), {"": {"(all)": [500]}}
+    law = beta(451, 50)
+    words: dict[bool, list[str]] = {True: [], False: []}
+    for share in law.rvs(200, random_state=rng):
+        counts = {"": {"(all)": [int(rng.binomial(100_000, share)), 100_000]}}
+        for known in words:
+            words[known].append(set_coverage(BIAS, 0.9, counts, roster, told if known else None).overall.verdict)
+    assert words[True].count("Fail") <= 10
+    assert words[False].count("Fail") > 60
+    found = set_coverage(BIAS, 0.9, {"": {"(all)": [85_000, 100_000]}}, roster, told).overall
+    assert found.least == pytest.approx(law.ppf(0.0125), abs=1e-9)
+    assert found.verdict == "Fail"
+
+
+def test_of_groups_with_thresholds_of_their_own_each_has_its_law() -> None:
+    def line(group: str, rows: int, own: bool) -> ConformalCoverage:
+        return ConformalCoverage(
+            group=group, rows=0, covered=0, lower=0.0, upper=1.0, calibration_rows=rows, threshold=0.5, own=own
+        )
+
+    everybody = line("(all)", 1000, True)
+    groups = {"sex": [line("F", 200, True), line("M", 750, True), line("x", 50, False), line("y", 3, False)]}
+    told = ConformalEvaluation(
+        coverage=0.9, method="LAC", output="prediction_set", group_conditional=True, overall=everybody, groups=groups
+    )
+    by = calibration_of(told)
+    assert by == {"": {"(all)": [3, 50, 200, 750]}, "sex": {"F": [200], "M": [750]}}
+    counts = {"": {"(all)": [80, 100]}, "sex": {g: [80, 100] for g in "FMx"}}
+    roster = Roster({"sex": {"F": 0.0, "M": 1.0, "x": 2.0}})
+    found = set_coverage(BIAS, 0.9, counts, roster, by)
+    least = {one.group: one.least for one in found.groups["sex"]}
+    assert least["x"] is None
+    assert least["F"] == pytest.approx(beta(181, 20).ppf(0.0125 * place_share(1)), abs=1e-9)
+    assert found.overall.least == pytest.approx(beta(46, 5).ppf(0.0125 / 3), abs=1e-9), "3 rows leave everything"
+    assert calibration_of(told.model_copy(update={"group_conditional": False})) == {"": {"(all)": [1000]}}
+    assert calibration_of(None) == {}
+
+
+def test_the_artefact_says_what_was_calibrated_on_and_what_it_does_not_say_is_not_known() -> None:
+    def artefact(document: Any) -> Any:
+        return SimpleNamespace(document=lambda name: document if name == "evaluation.json" else None)
+
+    everybody = {
+        "group": "(all)",
+        "rows": 5,
+        "covered": 4,
+        "lower": 0.5,
+        "upper": 0.9,
+        "calibrationRows": 70,
+        "threshold": 0.5,
+        "own": True,
+    }
+    told = {"coverage": 0.9, "method": "LAC", "output": "prediction_set", "overall": everybody}
+    assert _calibration(artefact({"conformal": told})) == {"": {"(all)": [70]}}
+    for other in (None, {}, [], {"conformal": None}, {"conformal": {"coverage": "?"}}):
+        assert _calibration(artefact(other)) == {}
+    assert _calibration(None) == {}

@@ -19,6 +19,7 @@ from governed_serving.fairness.counts.grouping import MISSING, Grouping, groupin
 from governed_serving.fairness.counts.scores import plain_subject
 from governed_serving.fairness.counts.truth import PostedLabel, places_of, posted, read_truth, word_of
 from governed_serving.fairness.counts.windows import Joined, Window
+from governed_serving.fairness.metrics.coverage import Calibration
 from governed_serving.fairness.metrics.measures import SCORE_METRICS
 from governed_serving.fairness.metrics.roster import Roster
 from governed_serving.fairness.monitoring.alarms import Alarm
@@ -52,6 +53,8 @@ class Fold:
         """What a label may name → its place; empty: not known."""
         self.promised = manifest.coverage if manifest else None
         """Chance with which prediction sets or intervals hold the truth; None: there are none."""
+        self.calibration: Calibration = {}
+        """Rows that the thresholds of these come from; empty: not known."""
         self.coverage = CoverageCounts(self.axes, names)
         self.labels = LabelJoin(label_capacity)
         self.alarm = Alarm(bias.action, bias.min_samples)

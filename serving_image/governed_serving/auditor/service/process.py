@@ -3,7 +3,10 @@
 import asyncio
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from governed_api import runtime
+from governed_api.evidence import ConformalEvaluation
 from governed_api.governance import Bias
 from governed_api.verdict import VerdictWord
 from governed_serving import artefact
@@ -11,6 +14,7 @@ from governed_serving.archive.client import ArchiveClient
 from governed_serving.archive.errors import ArchiveError
 from governed_serving.archive.keysets import key_watch, model_keyring, subject_keys
 from governed_serving.artefact import Artefact
+from governed_serving.artefact.package import EVALUATION
 from governed_serving.auditor.service.app import Dependencies, application
 from governed_serving.auditor.service.checks import Checks
 from governed_serving.auditor.service.decision_review import DecisionReview
@@ -37,6 +41,7 @@ from governed_serving.auditor.service.workers.ship import ShipWorker, backlog
 from governed_serving.crypto import CryptoError, KeyWatch, SegmentCipher, Subjects, load_kek, rotate_due
 from governed_serving.durable import replace_file
 from governed_serving.environment import PodEnvironment
+from governed_serving.fairness.metrics.coverage import Calibration, calibration_of
 from governed_serving.fairness.monitoring.reference import read
 from governed_serving.hosting import Door, Guard, Host, listen, log, web_server
 from governed_serving.journal import Journal, JournalError
@@ -108,6 +113,7 @@ class Service:
         loaded = _artefact(self.settings.model_dir)
         manifest = loaded.manifest if loaded else None
         fold = Fold(bias, self.settings.revision, manifest)
+        fold.calibration = _calibration(loaded)
         self.live = Live(fold, manifest, read(loaded.reference() if loaded else {}))
         self.tail = Tail(self.settings.spool_dir, self.keyset, self.cipher, fold, self.live)
         self.checks = self._checks(fold, self.live, loaded)
@@ -320,6 +326,16 @@ def _artefact(folder: Path) -> Artefact | None:
     """The model's own description, for bands of numeric attributes and what training looked like; None where the model
     isn't ours."""
     return artefact.load(folder) if (folder / "model.json").is_file() else None
+
+
+def _calibration(loaded: Artefact | None) -> Calibration:
+    """What the artefact's sets or intervals were calibrated on; empty where it doesn't say."""
+    document = loaded.document(EVALUATION) if loaded else None
+    found = document.get("conformal") if isinstance(document, dict) else None
+    try:
+        return calibration_of(ConformalEvaluation.model_validate(found) if found else None)
+    except ValidationError:  # of another release: Fail is then below the promise itself
+        return {}
 
 
 def _client(settings: Settings) -> ArchiveClient | None:

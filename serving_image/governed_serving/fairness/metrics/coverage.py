@@ -3,43 +3,88 @@
 Each rate has an exact confidence sequence (:func:`binomial_sequence`); half the level is for all rows, the other half
 is shared among attributes and, by the order in which they were enrolled, their groups: all intervals hold together, at
 all looks, of the rows that have labels.
+
+What is promised is a chance over calibration rows and the new row. Of one calibration set of n rows, and as many rows
+served as one likes, the share that is covered follows a law at or above Beta(n + 1 − l, l), l = ⌊(n + 1)(1 − promise)⌋
+(Vovk 2012; ties only raise it): about √(c(1 − c)/n) beside the promise, below it every other time. So where n is known
+Fail needs an interval below what that law leaves, each with half of the part of the level: were the rows like the
+calibration rows, any Fail is told with a chance of 1 − confidenceLevel at most. Of several thresholds (by group) all
+rows together have at least the least of their laws.
 """
 
 from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from math import floor
 
+from governed_api.evidence import ConformalEvaluation
 from governed_api.governance import Bias
 from governed_api.verdict import CoverageFinding, SetCoverage, VerdictWord
 from governed_serving.fairness.counts.coverage import ALL
 from governed_serving.fairness.inference.intervals import binomial_sequence
+from governed_serving.fairness.inference.special import beta_quantile
 from governed_serving.fairness.metrics.roster import Roster, place_share
 
-__all__ = ["set_coverage"]
+__all__ = ["Calibration", "calibration_of", "set_coverage"]
+
+Calibration = Mapping[str, Mapping[str, Sequence[int]]]
+"""Attribute ("": all rows) → group → calibration rows of the thresholds that its rows have; of whom is promised."""
+
+
+def calibration_of(told: ConformalEvaluation | None) -> Calibration:
+    """Whom the artefact's evaluation says that it promises to: everybody, or each group that has a threshold of its
+    own."""
+    if told is None:
+        return {}
+    if not told.group_conditional:
+        return {"": {ALL: [told.overall.calibration_rows]}}
+    every = [one.calibration_rows for groups in told.groups.values() for one in groups]
+    own = {
+        name: {one.group: [one.calibration_rows] for one in groups if one.own} for name, groups in told.groups.items()
+    }
+    return {"": {ALL: sorted(set(every))}, **own}
 
 
 def set_coverage(
-    bias: Bias, promised: float, counts: Mapping[str, Mapping[str, Sequence[int]]], roster: Roster
+    bias: Bias,
+    promised: float,
+    counts: Mapping[str, Mapping[str, Sequence[int]]],
+    roster: Roster,
+    calibration: Calibration | None = None,
 ) -> SetCoverage:
-    """``counts``: attribute ("": all rows) → group → (covered, rows); of groups those that are enrolled."""
+    """``counts``: attribute ("": all rows) → group → (covered, rows); of groups those that are enrolled.
+    ``calibration`` None: of an artefact that doesn't say."""
+    calibrated = calibration or {}
     alpha = (1 - bias.confidence_level) / 2
     part = alpha / len(bias.protected_attributes)
     groups = {}
     for attribute in bias.protected_attributes:
         known = counts.get(attribute.name, {})
         listed = [
-            _finding(group, known[group], promised, part * place_share(place))
+            _finding(
+                group,
+                known[group],
+                promised,
+                part * place_share(place),
+                calibrated.get(attribute.name, {}).get(group, ()),
+            )
             for place, group in enumerate(roster.order(attribute.name), 1)
             if group in known
         ]
         if listed:
             groups[attribute.name] = listed
     overall = counts.get("", {}).get(ALL, (0, 0))
-    return SetCoverage(promised=promised, overall=_finding(ALL, overall, promised, alpha), groups=groups)
+    everybody = _finding(ALL, overall, promised, alpha, calibrated.get("", {}).get(ALL, ()))
+    return SetCoverage(promised=promised, overall=everybody, groups=groups)
 
 
-def _finding(group: str, counted: Sequence[int], promised: float, alpha: float) -> CoverageFinding:
+def _finding(
+    group: str, counted: Sequence[int], promised: float, alpha: float, calibration: Sequence[int] = ()
+) -> CoverageFinding:
     covered, rows = counted
-    ends = binomial_sequence(covered, rows, 1 - alpha)
-    word: VerdictWord = "Fail" if ends.upper < promised else "Pass" if ends.lower >= promised else "Unknown"
+    least = _least(promised, calibration, alpha / 2)
+    ends = binomial_sequence(covered, rows, 1 - alpha / (1 if least is None else 2))
+    bound = promised if least is None else least
+    word: VerdictWord = "Fail" if ends.upper < bound else "Pass" if ends.lower >= promised else "Unknown"
     return CoverageFinding(
         group=group,
         rows=rows,
@@ -48,4 +93,13 @@ def _finding(group: str, counted: Sequence[int], promised: float, alpha: float) 
         lower=ends.lower,
         upper=ends.upper,
         verdict=word,
+        least=least,
     )
+
+
+def _least(promised: float, calibration: Sequence[int], alpha: float) -> float | None:
+    """Below what share of all rows served a calibration of so many rows leads with a chance of ``alpha``; None: it
+    isn't known."""
+    beyond = {n: floor((n + 1) * (1 - Fraction(str(promised)))) for n in calibration}
+    laws = [(n + 1 - short, short) for n, short in beyond.items() if short]
+    return min((beta_quantile(alpha / len(laws), a, b) for a, b in laws), default=None)

@@ -131,8 +131,10 @@ class JudgeWorker(Worker):
         judged, counts = judge(bias, whole.cells, roster, whole.corrected), _counts(whole)
         if bands := self._state.counted.fold.bands:
             judged = judged.changed(bands=bands)
-        if (promised := self._state.counted.fold.promised) is not None:
-            judged = judged.changed(coverage=set_coverage(bias, promised, whole.coverage, roster))
+        fold = self._state.counted.fold
+        if fold.promised is not None:
+            covered = set_coverage(bias, fold.promised, whole.coverage, roster, fold.calibration)
+            judged = judged.changed(coverage=covered)
         verdict = self._state.replace_verdict(
             judged.changed(
                 summary=_summary(judged, whole.absent),
