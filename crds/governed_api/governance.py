@@ -68,6 +68,13 @@ Entity = Literal[
     "IP_ADDRESS",
     "IBAN",
     "US_SSN",
+    "MAC_ADDRESS",
+    "API_KEY",
+    "PRIVATE_KEY",
+    "URL_CREDENTIALS",
+    "CN_RESIDENT_ID_UNCHECKED",
+    "CN_TRAVEL_PERMIT",
+    "DATE_OF_BIRTH",
 ]
 
 

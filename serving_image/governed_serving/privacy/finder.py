@@ -15,6 +15,7 @@ from typing import NamedTuple
 import re2
 
 from governed_serving.privacy.folding import CONTROLS, JOINERS, PUNCTUATION, Folded, fold, fold_table
+from governed_serving.privacy.marked import FIRST, LATER, Mark
 from governed_serving.privacy.recognisers import (
     ADDRESS,
     EMAIL,
@@ -57,12 +58,12 @@ class _MustFold(Exception):
     """The text holds characters that have to be folded first."""
 
 
-_JOIN = rb"0-9A-Za-z_.%+'()@:-"
-_RUN = re.compile(rb"[" + _JOIN + rb"]*(?: (?=[0-9(+]|[0-9A-Z]{4})[" + _JOIN + rb"]+)*")
-_JOINED = frozenset(b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz_.%+'()@:-")
+_JOIN = rb"0-9A-Za-z_.%+'()@:/-"
+_RUN = re.compile(rb"[" + _JOIN + rb"]*(?: (?=[0-9(+]|[0-9A-Z]{4}|[a-z]{4}[ -]?[0-9])[" + _JOIN + rb"]+)*")
+_JOINED = frozenset(b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz_.%+'()@:/-")
 _DIGITS = b"0123456789"
 _LONGEST = 400
-_STRIP = str.maketrans("", "", " -().+·•")
+_STRIP = str.maketrans("", "", " -().+·•/")
 _VERSION = re.compile(
     rb"(?:[A-Za-z]/|(?i:version|release|build|windows)[ =:]{1,2}|\xe7\x89\x88\xe6\x9c\xac[^0-9A-Za-z]{0,6})\Z"
 )
@@ -95,8 +96,8 @@ def _first_pass() -> "re2._Regexp":
     rest = _class(set(fold_table()) - JOINERS - set(PUNCTUATION))
     shapes = (
         f"[0-9A-Za-z@.:]{joiners}|{joiners}[0-9@]|[0-9A-Za-z][。｡][0-9A-Za-z]|（[0-9+]|[0-9A-Fa-f：]：[0-9A-Fa-f：]|{rest}",
-        "[0-9](?:[ ()-]{0,2}[0-9]){6}|[0-9]{6}[A-Ya-y]|[0-9]{3}[.][0-9]{3}[.][0-9]{4}",
-        "[A-Z]{2}[0-9]{2} ?[0-9A-Z]{4} ?[0-9A-Z]{4}",
+        "[0-9](?:[ ()-]{0,2}[0-9]){6}|[0-9]{6}[A-Ya-y]|[0-9]{3}[./][0-9]{3,4}[./][0-9]{4}",
+        "[A-Z]{2}[0-9]{2}[ -]?[0-9A-Z]{4}[ -]?[0-9A-Z]{4}|[a-z]{2}[0-9]{2}[ -]?[0-9a-z]{4}[ -]?[0-9a-z]{4}",
         "[0-9][.][0-9]{1,3}[.][0-9]{1,3}[.][0-9]",
         "[0-9A-Fa-f]::|::[0-9A-Fa-f]|(?::[0-9A-Fa-f]{1,4}){3}:",
         f"[{PROVINCES}][A-Z]",
@@ -131,6 +132,7 @@ class Finder:
         chosen = [r for r in RECOGNISERS if not entities or r.entity in entities]
         self._numbers = [r for r in chosen if r.family == "#"]
         self._by_family = {f: [r for r in chosen if r.family == f] for f in (".", ":", "plate")}
+        self._marks = {mark.entity for mark in (*FIRST, *LATER) if not entities or mark.entity in entities}
         self._addresses = not entities or EMAIL in entities
         self._hooks = [h for h in hooks if not entities or h.entity in entities]
         self._pass = _PASS
@@ -190,9 +192,23 @@ class Finder:
         if self._addresses and b"@" in data:  # what lies in an address is a part of it
             matches = _ADDRESSES.finditer(data)
             found = _beside([Span(EMAIL, _local(data, *match.span()), match.end()) for match in matches], found)
+        found = _beside(self._marked(data, FIRST, _FIRST), found)
+        found = _beside(found, self._marked(data, LATER, _LATER))
         if not encoded and (runs := list(self._encoded(data))):
             found = _beside(found, runs)
         return found
+
+    def _marked(self, data: bytes, marks: Sequence[Mark], scan: "re2._Regexp") -> list[Span]:
+        """What a mark gives away."""
+        spans: list[Span] = []
+        for match in scan.finditer(data):
+            for mark in marks:
+                exact = mark.pattern.match(data, match.start())
+                if exact is not None:
+                    if mark.entity in self._marks:
+                        spans.append(Span(mark.entity, *exact.span(1)))
+                    break
+        return spans
 
     def _encoded(self, data: bytes) -> Iterator[Span]:
         """Runs of base64 (RFC 4648) that hold an entity, read once."""
@@ -328,4 +344,5 @@ def _holds(recogniser: Recogniser, candidate: bytes) -> bool:
 
 _PASS = _first_pass()
 _ADDRESSES = _compiled(ADDRESS)
+_FIRST, _LATER = (_compiled("|".join(f"(?:{mark.scan})" for mark in marks)) for marks in (FIRST, LATER))
 _ENCODED = _compiled("[0-9A-Za-z+/_-]{12,}={0,2}")

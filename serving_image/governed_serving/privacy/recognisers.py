@@ -26,6 +26,7 @@ from math import inf
 from typing import NamedTuple
 
 from governed_serving.privacy import validators
+from governed_serving.privacy.marked import FIRST, LATER
 
 __all__ = ["ADDRESS", "EMAIL", "ENTITIES", "IP", "LOCAL_OCTETS", "PROVINCES", "RECOGNISERS", "Recogniser"]
 
@@ -60,7 +61,11 @@ def _whole(body: str) -> re.Pattern[bytes]:
 
 _CODE = "[0-9A-HJ-NPQRTUWXYa-hj-npqrtuwxy]"
 _OCTET = "(?:25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
-_MOBILE = r"1[3-9][0-9](?:[ -]?[0-9]{4}){2}|1[3-9][0-9]{2}[ -][0-9]{3}[ -][0-9]{4}"
+_MOBILE = (
+    r"1[3-9][0-9](?:[ -]?[0-9]{4}){2}|1[3-9][0-9]{2}[ -][0-9]{3}[ -][0-9]{4}"
+    r"|1[3-9][0-9][./][0-9]{4}[./][0-9]{4}"
+    r"|1(?=(?:[ -]?[0-9]){10}(?![ -]?[0-9]))[0-9]{0,5}(?:[ -][0-9]{2,6}){1,4}"  # odd groups
+)
 _LANDLINE = r"(?:0(?:10|2[0-9])|\(0(?:10|2[0-9])\) ?)[ -]?[0-9]{4}[ -]?[0-9]{4}|(?:0[3-9][0-9]{2}|\(0[3-9][0-9]{2}\) ?)[ -]?[0-9]{3,4}[ -]?[0-9]{4}"  # noqa: E501
 _PLATE_BODY = "[0-9A-HJ-NP-Z]"
 
@@ -71,7 +76,7 @@ RECOGNISERS: tuple[Recogniser, ...] = (
     Recogniser(IP, ":", re.compile(rb"(?<![0-9A-Za-z_:.])[0-9A-Fa-f:]{2,39}(?:(?:[0-9]{1,3}\.){3}[0-9]{1,3})?(?![0-9A-Za-z_:])"), validators.ipv6),  # noqa: E501
     Recogniser("CN_RESIDENT_ID", "#", _whole(r"[1-9][0-9]{5}[ -]?[0-9]{8}[ -]?[0-9]{3}[0-9Xx]|[1-9][0-9]{14}"), validators.resident_id, digits=15, bare=15),  # noqa: E501
     Recogniser("CN_CREDIT_CODE", "#", _whole(rf"{_CODE}{{2}}[0-9]{{6}}{_CODE}{{10}}"), validators.credit_code, digits=6, bare=18),  # noqa: E501
-    Recogniser("IBAN", "#", _whole(r"[A-Z]{2}[0-9]{2}(?: ?[0-9A-Z]{4}){2,7}(?: ?[0-9A-Z]{1,3})?"), validators.iban, digits=7, bare=inf),  # noqa: E501
+    Recogniser("IBAN", "#", _whole(r"[A-Z]{2}[0-9]{2}(?:[ -]?[0-9A-Z]{4}){2,7}(?:[ -]?[0-9A-Z]{1,3})?|[a-z]{2}[0-9]{2}(?:[ -]?[0-9a-z]{4}){2,7}(?:[ -]?[0-9a-z]{1,3})?"), validators.iban, digits=7, bare=inf),  # noqa: E501
     Recogniser("BANK_CARD", "#", _whole(r"[2-6][0-9]{3}(?:[ -]?[0-9]{4}){3}(?:[ -]?[0-9]{1,3})?|3[0-9]{3}[ -]?[0-9]{6}[ -]?[0-9]{4,5}|[2-6][0-9]{12,18}"), validators.payment_card, digits=13, bare=13),  # noqa: E501
     Recogniser("PHONE_NUMBER", "#", re.compile(rf"(?<![0-9A-Za-z_+]){_BEFORE}(?:(?:\(?(?:\+|00)86\)?[ -]?|86[ -]?)?(?:{_MOBILE})|(?:(?:\+|00)86[ -]?)?(?:{_LANDLINE})(?:-[0-9]{{1,6}})?|[48]00[ -]?[0-9]{{3}}[ -]?[0-9]{{4}}|(?:\+?1[ .-])?(?:\([2-9][0-9]{{2}}\) ?|[2-9][0-9]{{2}}[.-])[2-9][0-9]{{2}}[ .-][0-9]{{4}}|\+[1-9][0-9]{{0,2}}(?:[ -]?\(?[0-9]{{1,5}}\)?){{2,6}})(?![0-9A-Za-z_]){_BEHIND}".encode()), lambda v: 7 <= len(v) <= 20, digits=7, bare=10),  # noqa: E501
     Recogniser("CN_PASSPORT", "#", _whole(r"[EGDSPegdsp][0-9]{8}|[Ee][A-HJ-NP-Za-hj-np-z][0-9]{7}"), digits=7, bare=inf),  # noqa: E501
@@ -124,5 +129,7 @@ LOCAL_OCTETS = 64
 """Longest local part (RFC 5321, 4.5.3.1.1)."""
 EMAIL = "EMAIL"
 
-ENTITIES: tuple[str, ...] = tuple(sorted({EMAIL, *(r.entity for r in RECOGNISERS)}))
+ENTITIES: tuple[str, ...] = tuple(
+    sorted({EMAIL, *(r.entity for r in RECOGNISERS), *(m.entity for m in (*FIRST, *LATER))})
+)
 """Every entity that has a recogniser; ``governed_api.governance.Entity`` names the same."""

@@ -2,7 +2,7 @@
 
 from governed_serving.privacy.finder import Finding
 from governed_serving.privacy.masker import Covered, Masker, looks_like_json
-from governed_serving.privacy.tail import LONGEST, undecided
+from governed_serving.privacy.tail import LONGEST_SECRET, undecided
 
 __all__ = ["TextStream"]
 
@@ -58,7 +58,7 @@ class TextStream:
         text, findings = "", list[Finding]()
         if end > self._done:
             covered = self._masker.covered(self._text, self._done, end, json=self._json)
-            if covered.end < end and len(self._text) - covered.end > LONGEST:  # longer than anything can be
+            if covered.end < end and len(self._text) - covered.end > LONGEST_SECRET:  # longer than anything can be
                 covered = self._masker.covered(self._text, self._done, len(self._text), json=self._json)
             text, self._done = covered.text, covered.end
             findings = [Finding(f.entity, self._passed + f.start, self._passed + f.end) for f in covered.findings]

@@ -11,12 +11,17 @@ import unicodedata
 from itertools import accumulate, takewhile
 
 from governed_serving.privacy.folding import PUNCTUATION, Folded
+from governed_serving.privacy.marked import OPEN, OPEN_WORDS
 from governed_serving.privacy.recognisers import LOCAL_OCTETS, PROVINCES
 
-__all__ = ["LONGEST", "undecided"]
+__all__ = ["LONGEST", "LONGEST_SECRET", "undecided"]
 
 LONGEST = 400
-"""Characters that are held back at most."""
+"""Characters that are held back at most, but of secrets."""
+LONGEST_SECRET = 8192
+"""Of a private key, a token or a URL's credentials: an RSA key of 8,192 bits has some 6,400 characters."""
+_SAID = 96
+_IBAN = re.compile(r"(?<![0-9A-Za-z])[A-Za-z]{2}[0-9]{2}(?:[ -]?[0-9A-Za-z]{4})*[ -]?[0-9A-Za-z]{0,3}\Z")
 _MOST_GAP = 3
 """White space between two groups of a number."""
 
@@ -47,7 +52,18 @@ def undecided(text: str, start: int = 0, *, addresses: bool = True) -> int:
     if addresses:
         stops = {k for k, c in enumerate(seen.text) if c == "." and ord(pending[seen.start(k)]) in PUNCTUATION}
         first = min(first, _address(seen.text, stops if "@" not in seen.text else set()), _quoted(seen.text))
-    return len(text) if first == len(seen.text) else base + seen.start(first)
+    end = len(text) if first == len(seen.text) else base + seen.start(first)
+    return max(start, min(end, _marked(text)))
+
+
+def _marked(text: str) -> int:
+    """Where something begins that a mark has given away (``marked.py``)."""
+    low = max(0, len(text) - LONGEST_SECRET)
+    opened = OPEN.search(text, low) if "-----BEGIN" in text or "://" in text or "eyJ" in text else None
+    said = OPEN_WORDS.search(text, max(0, len(text) - _SAID))
+    iban = _IBAN.search(text, max(0, len(text) - _SAID))
+    starts = [opened.start() if opened else len(text), said.start("rest") if said else len(text)]
+    return min(*starts, iban.start() if iban else len(text))
 
 
 def _number(text: str) -> int:

@@ -132,6 +132,9 @@ def credit_code(value: str) -> bool:
 
 def iban(value: str) -> bool:
     """ISO 13616-1, 5: registered length, and ISO 7064 MOD 97-10 of the rearranged number is 1."""
+    if value[:2].islower() and value[:2].upper() not in _IBAN_LENGTHS:  # a hash may begin so
+        return False
+    value = value.upper()
     if len(value) != _IBAN_LENGTHS.get(value[:2], len(value)):
         return False
     return int("".join(str(int(c, 36)) for c in value[4:] + value[:4])) % 97 == 1
