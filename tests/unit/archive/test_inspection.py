@@ -352,6 +352,16 @@ def _frame_flipped(at: int) -> Callable[[WorkFolder, WorkFolder], None]:
     return act
 
 
+def _edge_written_another_way(work: WorkFolder, _: WorkFolder) -> None:
+    """The same number, in the longest form that MessagePack has."""
+    path = work.archive / "ledger" / "edge"
+    size = msgspec.msgpack.decode(path.read_bytes())[0]
+    short = msgspec.msgpack.encode(size)
+    data = path.read_bytes()
+    assert data[1 : 1 + len(short)] == short
+    path.write_bytes(data[:1] + b"\xcf" + size.to_bytes(8, "big") + data[1 + len(short) :])
+
+
 def _run(number: int) -> str:
     return f"{A}/ledger/index/" + (f"{0:020d}-{281:020d}-304.run" if number == 0 else f"{282:020d}-{414:020d}-136.run")
 
@@ -387,6 +397,8 @@ WORDS: dict[str, Callable[[WorkFolder, WorkFolder], None]] = {
     "state deleted": _deleted(f"{A}/ledger/state"),
     "edge rolled back": _rolled_back(f"{A}/ledger/edge"),
     "edge deleted": _deleted(f"{A}/ledger/edge"),
+    "edge written another way": _edge_written_another_way,
+    "empty folder": lambda work, _: (work.archive / "ledger" / "more").mkdir(),
     "edge that was edited": _longer(f"{A}/ledger/edge", b"x"),
     "checkpoint and anchor rolled back": _rolled_back(f"{A}/ledger/checkpoint", f"{A}/anchor", "reports"),
     "checkpoint, anchor and state rolled back": _rolled_back(
