@@ -728,16 +728,21 @@ def command(site: Site, tmp_path_factory: pytest.TempPathFactory, monkeypatch: p
 
 def test_the_command_finds_exports_and_erases(site: Site, command: Any, capsys: pytest.CaptureFixture[str]) -> None:
     site.ask("north", "south")
+    person = site.person("north")
+    (held,) = person.held()
+    where = f"{person.subject}: 1 predictions in the ledger ({held.index})"
     assert command("find", "north") == 0
-    assert "1 predictions in the ledger" in capsys.readouterr().out
+    assert capsys.readouterr().out == f"{where}; can be opened\n"
     assert command("export", "north") == 0
     (line,) = capsys.readouterr().out.splitlines()
     assert json.loads(line)["features"][FIELD] == ["north"]
     assert command("erase", "north", "--by", "officer") == 1
     assert "needs --by and --reason" in capsys.readouterr().err
     assert command("erase", "north", "--by", "officer", "--reason", "asked") == 0
+    said = "erased; 1 predictions can't be opened by anyone any more, the ledger says so"
+    assert capsys.readouterr().out == f"{person.subject}: {said}\n"
     assert command("find", "north") == 0
-    assert "nothing can be opened" in capsys.readouterr().out
+    assert capsys.readouterr().out == f"{where}; nothing can be opened\n"
     assert command("export", "north") == 0
     assert capsys.readouterr().out == ""
     assert command("erase", "nobody", "--by", "o", "--reason", "r") == 1
