@@ -2,7 +2,12 @@
 
 import base64
 import json
+import os
+import signal
 import stat
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +16,7 @@ from typer.testing import CliRunner
 
 from governed_operator.cli import app
 from governed_operator.cli.in_cluster import ClusterError, ClusterModel
+from governed_operator.local.workdir import Workdir
 
 Kubectl = Callable[[str], None]
 
@@ -121,7 +127,7 @@ def test_a_port_that_cannot_be_forwarded_is_said_so(kubectl: Kubectl) -> None:
 def test_each_command_ends_with_what_kubectl_said(kubectl: Kubectl, words: list[str]) -> None:
     kubectl("echo 'error: You must be logged in to the server (Unauthorized)' >&2; exit 1")
     done = CliRunner().invoke(app, [*words, "--namespace", "team"])
-    assert done.exit_code == 1
+    assert done.exit_code == (3 if words[0] == "verify" else 1), "of a ledger that wasn't seen, nothing is wrong"
     assert done.stderr == "governed: kubectl: error: You must be logged in to the server (Unauthorized)\n"
 
 
@@ -131,3 +137,135 @@ def test_a_command_outside_a_cluster_asks_kubectl_nothing(kubectl: Kubectl, tmp_
     assert done.exit_code == 1
     assert "name its --workdir or a --report, or the --namespace of a cluster" in done.stderr
     assert not (tmp_path / "asked").exists()
+
+
+NO_NAMES = ["", "-A", "--kubeconfig=mine", "a,b", "a b", "../x", "Team", "a\n", "x" * 64, "pod/b"]
+
+
+@pytest.mark.parametrize("word", NO_NAMES)
+def test_what_is_no_name_never_reaches_kubectl(kubectl: Kubectl, tmp_path: Path, word: str) -> None:
+    """Neither as an option of its own, nor as a selector; and an empty variable doesn't mean what serves here."""
+    kubectl("true")
+    for words in (["-n", word, "--", "credit"], ["-n", "team", "--", word]):
+        done = CliRunner().invoke(app, ["contests", *words])
+        assert (done.exit_code, "expected the name of a" in done.stderr) == (1, True), done.stderr
+    done = CliRunner().invoke(app, ["contests", "credit", "--context", ""])
+    assert (done.exit_code, "expected the name of a context" in done.stderr) == (1, True)
+    assert not (tmp_path / "asked").exists()
+
+
+FORWARDS = "echo 'Forwarding from 127.0.0.1:9 -> 8443'"
+
+
+def _as_in_a_cluster(kubectl: Kubectl, then: str, first: str = "") -> None:
+    """Has the model's Secret, and forwards a port; ``first``, ``then``: what it does before and behind."""
+    token = base64.b64encode(b"credit/operator/ab").decode()
+    secret = json.dumps({"data": {"operator-token": token}})
+    kubectl(f"""case "$*" in *port-forward*) {first}{FORWARDS}; {then};; *secrets*) echo '{secret}';; esac""")
+
+
+@pytest.fixture
+def verifier(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """The words that the serving side gets."""
+    asked: list[list[str]] = []
+
+    def run(words: list[str], **_: object) -> "subprocess.CompletedProcess[bytes]":
+        asked.append(words)
+        return subprocess.CompletedProcess(words, 0)
+
+    real = subprocess.run
+    monkeypatch.setattr(
+        "governed_operator.cli.verify.subprocess.run",
+        lambda words, **more: run(words, **more) if words[0] == sys.executable else real(words, **more),
+    )
+    return asked
+
+
+def test_a_receipt_is_held_against_the_ledger_of_a_model(
+    kubectl: Kubectl, verifier: list[list[str]], tmp_path: Path
+) -> None:
+    _as_in_a_cluster(kubectl, "exec sleep 30")
+    done = CliRunner().invoke(app, ["verify", "answer.receipt", "--against", "credit", "-n", "team", "--id", "credit"])
+    assert done.exit_code == 0, done.stderr
+    (words,) = verifier
+    assert words[-3:] == ["--against=http://127.0.0.1:9", "--", "answer.receipt"]
+    assert words[words.index("--model") + 1] == "credit"
+    assert "--id=credit" in words
+    assert "get secrets credit-operator" in (tmp_path / "asked").read_text()
+
+
+def test_a_folder_of_the_models_name_is_not_what_is_verified(
+    kubectl: Kubectl, verifier: list[list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Workdir(tmp_path / "credit").archive_folder.mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    _as_in_a_cluster(kubectl, "exec sleep 30")
+    assert CliRunner().invoke(app, ["verify", "credit", "-n", "team"]).exit_code == 0
+    assert CliRunner().invoke(app, ["verify", "credit"]).exit_code == 0
+    there, here = verifier
+    assert there[-2:] == ["--", "http://127.0.0.1:9"]
+    assert "--workdir" not in there
+    assert "--workdir" in here, "it is one that a command without --namespace takes"
+
+
+def test_kubectl_may_print_as_much_as_it_likes(kubectl: Kubectl, tmp_path: Path) -> None:
+    """A line for each connection: a pipe holds about two thousand of them."""
+    line = "Handling connection for 8443" + "x" * 200
+    kubectl(f"{FORWARDS}; i=0; while [ $i -lt 500 ]; do echo {line}; i=$((i+1)); done; echo > {tmp_path}/done; "
+            "exec sleep 30")  # fmt: skip
+    with MODEL.forwarded("pod/b", 8443):
+        assert _until((tmp_path / "done").exists)
+
+
+def test_a_port_that_dies_in_the_middle_is_the_cause(kubectl: Kubectl) -> None:
+    kubectl(f"{FORWARDS}; echo 'error: lost connection to pod' >&2; exit 1")
+
+    def lost() -> None:
+        with MODEL.forwarded("pod/b", 8443):
+            time.sleep(0.5)
+            raise ConnectionRefusedError
+
+    with pytest.raises(ClusterError, match="port-forward ended: error: lost connection to pod"):
+        lost()
+
+
+def test_an_error_that_has_another_cause_stays(kubectl: Kubectl) -> None:
+    kubectl(f"{FORWARDS}; exec sleep 30")
+    with pytest.raises(ConnectionRefusedError), MODEL.forwarded("pod/b", 8443):
+        raise ConnectionRefusedError
+
+
+def test_a_pod_that_is_being_deleted_is_not_asked(kubectl: Kubectl) -> None:
+    going = _pod("a", "True") | {"metadata": {"name": "a", "deletionTimestamp": "2026-11-29T00:00:00Z"}}
+    kubectl(f"""echo '{json.dumps({"items": [going, _pod("b", "True")]})}'""")
+    assert MODEL.pod() == "pod/b"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT], ids=lambda n: str(n.name))
+def test_a_command_that_is_ended_leaves_neither_token_nor_process(
+    kubectl: Kubectl, tmp_path: Path, number: signal.Signals
+) -> None:
+    _as_in_a_cluster(kubectl, "exec sleep 60", f"echo $$ > {tmp_path}/pid; ")
+    (tmp_path / "temporary").mkdir()
+    environment = dict(os.environ) | {"TMPDIR": str(tmp_path / "temporary")}
+    governed = [sys.executable, "-c", "from governed_operator.cli import main; main()"]
+    process = subprocess.Popen(
+        [*governed, "verify", "credit", "-n", "team"], env=environment, stderr=subprocess.DEVNULL
+    )
+    held = tmp_path / "temporary"
+    assert _until(lambda: any(held.glob("governed-verify-*/token")))
+    (token,) = held.glob("governed-verify-*/token")
+    assert stat.S_IMODE(token.stat().st_mode) == 0o600
+    process.send_signal(number)
+    assert process.wait(20) != 0
+    assert list(held.iterdir()) == []
+    forwards = int((tmp_path / "pid").read_text())
+    with pytest.raises(ProcessLookupError):
+        os.kill(forwards, 0)
+
+
+def _until(holds: Callable[[], bool], seconds: float = 20.0) -> bool:
+    end = time.monotonic() + seconds
+    while not holds() and time.monotonic() < end:
+        time.sleep(0.02)
+    return holds()

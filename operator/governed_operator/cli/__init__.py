@@ -1,6 +1,9 @@
 """The ``governed`` command."""
 
-from typing import Annotated
+import signal
+import sys
+from types import FrameType
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -72,8 +75,16 @@ app.add_typer(subject.app, name="subject")
 
 
 def main() -> None:
-    """Entry point of the console script."""
+    """Entry point of the console script. A command that is told to end lets go of what it holds, as at Ctrl-C: a
+    forwarded port, a file with a token."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_DFL:  # nohup's stays
+            signal.signal(number, _end)
     app()
+
+
+def _end(number: int, _: FrameType | None) -> NoReturn:
+    sys.exit(128 + number)
 
 
 __all__ = ["app", "main"]

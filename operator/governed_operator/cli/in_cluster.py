@@ -2,9 +2,7 @@
 
 import base64
 import json
-import os
 import re
-import selectors
 import shutil
 import subprocess
 import tempfile
@@ -43,6 +41,10 @@ Context = Annotated[
 ]
 PATIENCE = 20.0
 """Seconds: for one answer of kubectl, and for a port to be forwarded."""
+_LOOK = 0.05
+"""Seconds between two looks at what kubectl has printed."""
+_NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+"""What Kubernetes takes for a namespace, and no model's name is other: none of them is an option or a selector."""
 _FORWARDING = re.compile(rb"Forwarding from 127\.0\.0\.1:(\d+) -> ")
 
 
@@ -101,13 +103,20 @@ class ClusterModel:
 
     @contextmanager
     def forwarded(self, target: str, port: int) -> Iterator[str]:
-        """Address on loopback of a port of ``target`` (``deployment/NAME``) while the block runs. Raises
-        ClusterError."""
+        """Address on loopback of a port of ``target`` (``deployment/NAME``) while the block runs. Raises ClusterError:
+        also for an error of the block once kubectl has ended, which is then its cause."""
         words = [*self._kubectl(), "port-forward", "--address", LOOPBACK, target, f":{port}"]
-        with tempfile.TemporaryFile() as said:
-            process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=said)
+        # Files: kubectl prints a line for each connection, and would stand still at a pipe that nobody empties.
+        with tempfile.TemporaryFile() as told, tempfile.TemporaryFile() as said:
+            process = subprocess.Popen(words, stdout=told, stderr=said)
             try:
-                yield f"http://{LOOPBACK}:{_local_port(process, said)}"
+                yield f"http://{LOOPBACK}:{_local_port(process, told, said)}"
+            except ClusterError:
+                raise
+            except Exception as error:
+                if process.poll() is None:
+                    raise
+                raise ClusterError(f"kubectl port-forward ended: {_printed(said) or 'it said nothing'}") from error
             finally:
                 process.terminate()
                 try:
@@ -115,14 +124,14 @@ class ClusterModel:
                 except subprocess.TimeoutExpired:
                     process.kill()
                     process.wait()
-                if process.stdout:
-                    process.stdout.close()
 
     def pod(self) -> str:
         """A ready pod of the stable revision. Raises ClusterError."""
         labels = f"{LABEL_MODEL}={self.name},{LABEL_TRACK}={rt.TRACK_STABLE}"
         listed = self._kubectl_json("get", "pods", "-l", labels, "-o", "json") or {}
         for pod in _all(listed.get("items")):
+            if _at(pod, "metadata", "deletionTimestamp") is not None:
+                continue  # it is ready still, and gone before it answers
             conditions = _all(_at(pod, "status", "conditions"))
             if any((_at(c, "type"), _at(c, "status")) == ("Ready", "True") for c in conditions):
                 return f"pod/{_at(pod, 'metadata', 'name')}"
@@ -173,23 +182,22 @@ def _all(value: Json) -> list[Json]:
     return value if isinstance(value, list) else []
 
 
-def _local_port(process: "subprocess.Popen[bytes]", said: IO[bytes]) -> int:
-    """As kubectl tells it. Raises ClusterError."""
-    assert process.stdout is not None
-    told, until = b"", time.monotonic() + PATIENCE
-    with selectors.DefaultSelector() as selector:
-        selector.register(process.stdout, selectors.EVENT_READ)
-        while time.monotonic() < until:
-            if selector.select(until - time.monotonic()):
-                piece = os.read(process.stdout.fileno(), 4096)
-                told += piece
-                if found := _FORWARDING.search(told):
-                    return int(found[1])
-                if not piece:
-                    break
-    said.seek(0)
-    why = _words(said.read()) or f"expected a forwarded port within {PATIENCE:g} s, found none"
+def _local_port(process: "subprocess.Popen[bytes]", told: IO[bytes], said: IO[bytes]) -> int:
+    """As kubectl tells it in ``told``. Raises ClusterError."""
+    until, ended = time.monotonic() + PATIENCE, False
+    while not ended and time.monotonic() < until:
+        ended = process.poll() is not None  # before the look: what it said last is seen as well
+        told.seek(0)
+        if found := _FORWARDING.search(told.read()):
+            return int(found[1])
+        time.sleep(0 if ended else _LOOK)
+    why = _printed(said) or f"expected a forwarded port within {PATIENCE:g} s, found none"
     raise ClusterError(f"kubectl port-forward: {why}")
+
+
+def _printed(said: IO[bytes]) -> str:
+    said.seek(0)
+    return _words(said.read())
 
 
 def _words(data: bytes) -> str:
@@ -197,8 +205,18 @@ def _words(data: bytes) -> str:
 
 
 def in_cluster(name: str, namespace: str | None, context: str | None) -> ClusterModel | None:
-    """The model in a cluster, where an option says that it is in one."""
-    return ClusterModel(name, namespace, context) if namespace or context else None
+    """The model in a cluster, where an option says that it is in one. Ends the command for names that Kubernetes has
+    none of: a word that begins with a dash would be an option of kubectl's, and an empty one would mean what serves
+    here."""
+    if namespace is None and context is None:
+        return None
+    if not _NAME.fullmatch(name):
+        fail(f"{name!r}: expected the name of a model, as in kubectl get gmodel -A (a receipt's with --against)")
+    if namespace is not None and not _NAME.fullmatch(namespace):
+        fail(f"--namespace {namespace!r}: expected the name of a namespace, as in kubectl get namespaces")
+    if context is not None and not context:
+        fail("--context '': expected the name of a context, as in kubectl config get-contexts")
+    return ClusterModel(name, namespace, context)
 
 
 @contextmanager

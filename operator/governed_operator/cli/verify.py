@@ -30,6 +30,9 @@ Against = Annotated[
     typer.Option(help="For a receipt or promise: the ledger, named as above, that must have it.", show_default=False),
 ]
 
+UNCHECKED = 3
+"""Exit status where something could not be checked."""
+
 
 def command(
     target: Annotated[
@@ -69,43 +72,44 @@ def command(
     """
     from governed_operator.local.workdir import Workdir
 
-    environment = dict(os.environ)
-    words, ledger = list[str](), against or target
+    environment, more = dict(os.environ), list[str]()
+    ledger = against or target
+    cluster = in_cluster(ledger, namespace, context)
     workdir = Workdir(Path(ledger))
-    if "://" not in ledger and workdir.archive_folder.is_dir():
+    if cluster is None and "://" not in ledger and workdir.archive_folder.is_dir():
         ledger = str(workdir.archive_folder)
         environment |= workdir.archive_environment()
-        words = ["--workdir", str(workdir.root)]
-    words += [target, "--against", ledger] if against else [ledger]
+        more = ["--workdir", str(workdir.root)]
     for name, files in (("--key-file", key_file), ("--checkpoint", checkpoint), ("--witness-key", witness_key)):
-        words += [word for file in files or [] for word in (name, str(file))]
+        more += [word for file in files or [] for word in (name, str(file))]
     if quorum:
-        words += ["--quorum", str(quorum)]
+        more += ["--quorum", str(quorum)]
     if request:
-        words += ["--id", request]
+        more += [f"--id={request}"]
     program = module("governed_serving.archive", "verify")
     if program is None:
         fail("the serving side isn't installed: pip install 'governed-models[serving]'")
-    with _source(words, target, in_cluster(target, namespace, context)) as chosen:
-        done = subprocess.run([sys.executable, *program, *chosen], check=False, env=environment)
+    with _source(ledger, cluster) as (where, access):
+        words = [f"--against={where}", "--", target] if against else ["--", where]
+        done = subprocess.run([sys.executable, *program, *more, *access, *words], check=False, env=environment)
     raise typer.Exit(done.returncode)
 
 
 @contextmanager
-def _source(words: list[str], target: str, cluster: ClusterModel | None) -> Iterator[list[str]]:
-    """``words``, or with the archive of a model's namespace in the place of ``target``, held against the checkpoint in
-    the model's report."""
+def _source(ledger: str, cluster: ClusterModel | None) -> Iterator[tuple[str, list[str]]]:
+    """Where the ledger is, and the words that open it: as it was named, or the archive of a model's namespace, held
+    against the checkpoint in the model's report. Of a cluster that says no, nothing could be checked: exit status 3."""
     if cluster is None:
-        yield words
+        yield ledger, []
         return
     with tempfile.TemporaryDirectory(prefix="governed-verify-") as name:
         folder = Path(name)
         try:
             report, token = cluster.report(), cluster.token()
             with cluster.forwarded(f"pod/{object_names.ARCHIVE_POD}", rt.PORT_ARCHIVE) as address:
-                more = ["--token-file", str(kept(folder, "token", token)), "--model", target]
+                access = ["--token-file", str(kept(folder, "token", token)), "--model", cluster.name]
                 if cluster.anchors(report):
-                    more += ["--checkpoint", str(kept(folder, "report.json", json.dumps(report).encode()))]
-                yield [address if word == target else word for word in words] + more
+                    access += ["--checkpoint", str(kept(folder, "report.json", json.dumps(report).encode()))]
+                yield address, access
         except ClusterError as error:
-            fail(str(error))
+            fail(str(error), UNCHECKED)

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import msgspec
 
 from governed_api.printable import printable
-from governed_serving.archive.errors import Busy
+from governed_serving.archive.errors import Busy, Unreachable
 
 __all__ = ["EXIT_STATUS", "Finding", "Findings"]
 
@@ -59,10 +59,10 @@ class Findings(msgspec.Struct):
     @contextmanager
     def looking_at(self, place: str) -> Iterator[None]:
         """Whatever reading ``place`` raises is a finding about it: bytes that were changed may raise anything. What
-        can't be read for now (Busy) is unchecked."""
+        can't be read for now (Busy, Unreachable) is unchecked."""
         try:
             yield
-        except Busy as error:
+        except (Busy, Unreachable) as error:
             self.skip(place, str(error))
         except Exception as error:
             self.fault(place, " ".join(str(error).split()) or f"can't be read ({type(error).__name__})")
