@@ -9,7 +9,8 @@ from typing import Any
 from governed_api.model import GovernedModel
 from governed_api.schema import Schema
 from governed_api.validation import defaulted, model_schema, validate
-from governed_operator.local.manifest_text import Document, YamlFault, parsed
+from governed_api.yaml_loader import YamlFault
+from governed_operator.local.manifest_text import Document, parsed
 
 _UNKNOWN = re.compile(r'unknown field "(?P<path>[^"]+)"')
 _AT = re.compile(r"(?P<path>[A-Za-z][\w.\[\]-]*): ")

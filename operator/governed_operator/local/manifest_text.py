@@ -1,27 +1,15 @@
 """YAML as a person wrote it: what each document holds, and on which line each field stands."""
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import yaml
 
-from governed_api.yaml_loader import Loader
+from governed_api.yaml_loader import Loader, YamlFault, check_node
 
-__all__ = ["Document", "YamlFault", "parsed"]
-
-MOST_NODES = 200_000
-"""Values that the documents of one file may have once aliases are written out; the API server takes 3 MiB."""
+__all__ = ["Document", "parsed"]
 
 _STEP = re.compile(r"[^.\[\]]+|\[\d+\]")
-
-
-class YamlFault(Exception):
-    """What is wrong, and at which line and column (from 1); both 0 where no place is to blame."""
-
-    def __init__(self, problem: str, line: int = 0, column: int = 0) -> None:
-        super().__init__(problem)
-        self.line, self.column = line, column
 
 
 @dataclass(frozen=True)
@@ -48,7 +36,7 @@ def parsed(text: str) -> list[Document]:
     found = []
     try:
         for node in yaml.compose_all(text, Loader=Loader):
-            _sizes(node, {}, ())
+            check_node(node)
             loader = Loader("")
             try:
                 value = loader.construct_document(node)
@@ -64,39 +52,6 @@ def parsed(text: str) -> list[Document]:
     except RecursionError as error:
         raise YamlFault("nested too deeply") from error
     return found
-
-
-def _sizes(node: yaml.Node, known: dict[int, int], above: tuple[int, ...]) -> int:
-    """Values below ``node`` once its aliases are written out."""
-    if id(node) in above:
-        raise YamlFault("an alias refers to what it stands in", *_place(node))
-    if id(node) not in known:
-        size = 1
-        for child in _children(node):
-            size += _sizes(child, known, (*above, id(node)))
-            if size > MOST_NODES:
-                raise YamlFault(f"more than {MOST_NODES} values once aliases are written out", *_place(node))
-        known[id(node)] = size
-    return known[id(node)]
-
-
-def _children(node: yaml.Node) -> Iterator[yaml.Node]:
-    if isinstance(node, yaml.SequenceNode):
-        yield from node.value
-    elif isinstance(node, yaml.MappingNode):
-        seen: dict[str, yaml.Node] = {}
-        for key, value in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
-                if key.value in seen:
-                    first = seen[key.value].start_mark.line + 1
-                    raise YamlFault(f'key "{key.value}" is given twice, first in line {first}', *_place(key))
-                seen[key.value] = key
-            yield key
-            yield value
-
-
-def _place(node: yaml.Node) -> tuple[int, int]:
-    return node.start_mark.line + 1, node.start_mark.column + 1
 
 
 def _child(node: yaml.Node, step: str) -> tuple[yaml.Node, int] | None:

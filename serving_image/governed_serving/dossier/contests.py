@@ -37,17 +37,21 @@ def contests(ledger: LedgerView | None, now: datetime) -> list[Contest]:
         for one in closed if isinstance(closed, list) else []:
             if one in found:
                 found[one].outcome, found[one].decided = str(entry.summary.get("outcome", "")), (index, entry.time)
-                found[one].late = bool(entry.summary.get("late"))
+                found[one].late = bool(entry.summary.get("late")) or _past(found[one].deadline, entry.time)
     return list(found.values())
 
 
 def _opened(index: int, entry: LedgerEntry, now: datetime) -> Contest:
     deadline = str(entry.summary.get("deadline", ""))
+    return Contest(index, entry.time, deadline, late=_past(deadline, now.astimezone(UTC).isoformat()))
+
+
+def _past(deadline: str, time: str) -> bool:
+    """False where either is no time."""
     try:
-        late = bool(deadline) and datetime.fromisoformat(deadline) < now.astimezone(UTC)
-    except ValueError:
-        late = False
-    return Contest(index, entry.time, deadline, late=late)
+        return datetime.fromisoformat(deadline) < datetime.fromisoformat(time)
+    except (ValueError, TypeError):  # TypeError: one of the two without a zone
+        return False
 
 
 def contests_section(dossier: Dossier) -> Safe:

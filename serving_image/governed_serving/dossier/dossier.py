@@ -58,6 +58,8 @@ KEPT = {
     "importanceDrift",
 }
 _KEPT_EACH = 500
+_KEPT = dict.fromkeys(("acknowledgement", "review"), 20_000)
+"""Of these more: a contest that nobody decided is none of the newest."""
 _ERRORS = (ArchiveError, ArtefactError, CryptoError, JournalError, NoteError, OSError, msgspec.DecodeError)
 
 
@@ -76,6 +78,10 @@ class LedgerView:
     labelled: list[str] = field(default_factory=list)
     """Chunks in which labels are."""
     explained: tuple[int, LedgerEntry] | None = None
+    explained_of: dict[str, tuple[int, LedgerEntry]] = field(default_factory=dict)
+    """Revision → its newest explanation, of the revisions that were explained last."""
+    dropped: dict[str, int] = field(default_factory=dict)
+    """Type → entries that ``entries`` no longer holds."""
     predicted: tuple[int, LedgerEntry] | None = None
     dataset: DatasetManifest | None = None
     """What the newest dataset entry says."""
@@ -317,9 +323,15 @@ def _note(view: LedgerView, index: int, entry: LedgerEntry) -> None:
     if entry.type in KEPT and (entry.type != VERDICT or is_bias_verdict(entry)):
         kept = view.entries.setdefault(entry.type, [])
         kept.append((index, entry))
-        del kept[:-_KEPT_EACH]
+        if len(kept) > _KEPT.get(entry.type, _KEPT_EACH):
+            del kept[0]
+            view.dropped[entry.type] = view.dropped.get(entry.type, 0) + 1
     elif entry.type == "explanation":
         view.explained = (index, entry)
+        view.explained_of.pop(entry.revision, None)
+        view.explained_of[entry.revision] = view.explained
+        if len(view.explained_of) > _KEPT_EACH:
+            del view.explained_of[next(iter(view.explained_of))]
     elif entry.type == "prediction":
         view.predicted = (index, entry)
     if entry.blob and entry.frame is not None and (not view.chunks or view.chunks[-1] != entry.blob):

@@ -196,7 +196,7 @@ def announce(bed: Bed, private: Ed25519PrivateKey, **fields: Any) -> None:
 FORGED: dict[str, tuple[Callable[[Bed], None], str]] = {
     "by another key": (lambda b: signed(b, Ed25519PrivateKey.generate()), "was forged or changed"),
     "by a key that nobody announced": (
-        lambda b: signed(b, Ed25519PrivateKey.generate(), "nobody"),
+        lambda b: (b.other(601.0), signed(b, Ed25519PrivateKey.generate(), "nobody"))[0],
         "no entry announces key nobody",
     ),
     "by another model's key": (
@@ -216,6 +216,7 @@ FORGED: dict[str, tuple[Callable[[Bed], None], str]] = {
         "not before it was used",
     ),
     "a clock that jumped": (lambda b: signed(b, time=at(1000.0)), "a clock jumped between them"),
+    "a time without a zone": (lambda b: signed(b, time=at(0.0).removesuffix("Z")), "is no time"),
     "a time that is none": (lambda b: signed(b, time="yesterday"), "is no time"),
     "another record": (lambda b: signed(b, record="0" * 64), "another record took its place"),
     "another time of the record": (lambda b: signed(b, recorded=at(1.0)), "not what was promised"),
@@ -240,7 +241,19 @@ def test_a_ledger_older_than_the_promise_decides_nothing(bed: Bed) -> None:
     bed.answer()
     signed(bed, KEY, "to-come", time=at(5000.0), recorded=at(5000.0))
     code, said = bed.verify()
-    assert (code, "before the promise was made: take a newer one" in said) == (3, True), said
+    assert (code, "before the promise was made or about then: take a newer" in said) == (3, True), said
+
+
+def test_a_ledger_that_was_copied_about_when_the_promise_was_made_accuses_nobody(bed: Bed) -> None:
+    """A pod that had just started: its key came behind the copy, whose newest entry is minutes old, or ahead."""
+    bed.answer()
+    signed(bed, KEY, "announced-since", time=at(300.0), recorded=at(300.0))
+    assert bed.verify()[0] == 3
+    bed.other(900.0)
+    assert bed.verify()[0] == 3, "clocks may differ by ten minutes"
+    bed.other(901.0)
+    code, said = bed.verify()
+    assert (code, "no entry announces key announced-since" in said) == (1, True), said
 
 
 def test_a_damaged_frame_and_a_dead_letter_are_told_apart(bed: Bed) -> None:

@@ -384,7 +384,7 @@ def test_a_dossier_shows_what_became_of_contests(found: tuple[Found, ...], words
 
 def test_a_contest_is_no_acknowledged_alarm() -> None:
     said = [f for c in judge_clauses(_told(OPEN)) for f in c.findings if "alarm" in f.what]
-    assert {f.what for f in said} == {"no alarm awaits acknowledgement"}
+    assert {f.what for f in said} == {"watch for alarms, last of an unknown day, wanted within 31 days"}
 
 
 def test_entries_that_contradict_each_other_are_no_traceback() -> None:

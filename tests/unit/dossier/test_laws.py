@@ -1,11 +1,13 @@
 """Law packs: every row can pass, and falls when any one thing that it asks for is taken away."""
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import yaml
 
@@ -14,7 +16,7 @@ from governed_api.model import GovernedModelSpec
 from governed_serving.archive.verify.verification import Verification
 from governed_serving.crypto.document import KeyInfo
 from governed_serving.dossier.documents import Documents, Report, read_documents, read_report
-from governed_serving.dossier.dossier import Dossier, LedgerView
+from governed_serving.dossier.dossier import Dossier, LedgerView, _note
 from governed_serving.dossier.laws.facts import Facts
 from governed_serving.dossier.laws.judging import Clause, judge_clauses
 from governed_serving.dossier.laws.pack import Pack, PackError, Row, packs, read_pack
@@ -287,7 +289,8 @@ def test_an_assessment_must_be_large_enough_recent_and_of_the_past() -> None:
     assert assessed(300, held=499).state == "missing"
     assert assessed(300, held=None).what.endswith("held is not said, 500 are asked for")
     assert assessed(300, performed="2026-10-01").state == "outdated"
-    assert assessed(300, performed="2026-11-21").state == "contradicted"
+    assert assessed(300, performed="2026-11-21").state == "present", "it is the 21st in Auckland"
+    assert assessed(300, performed="2026-11-22").state == "contradicted"
     assert assessed(300, performed=TODAY).state == "present"
 
 
@@ -304,7 +307,8 @@ def supplied(**changes: Any) -> Any:
         ({"expires": "2026-11-21"}, "present"),
         ({"expires": TODAY}, "outdated"),
         ({"issued": TODAY}, "present"),
-        ({"issued": "2026-11-21"}, "contradicted"),
+        ({"issued": "2026-11-21"}, "present"),
+        ({"issued": "2026-11-22"}, "contradicted"),
         ({"issued": "2025-11-01"}, "outdated"),
         ({"name": "someOther"}, "missing"),
         ({"reference": None, "digest": "sha256:" + "a" * 64}, "present"),
@@ -343,6 +347,92 @@ def test_what_is_no_evidence_is_none() -> None:
     assert finding(items("alarmsHandled")[0], Facts(contested)).what == "no alarm awaits acknowledgement"
     assert state_of("humanReview", contested) == "present"
     assert state_of("humanReview", replace(whole(), report=Report())) == "missing"
+
+
+def found_of(predicate: str, dossier: Dossier) -> Any:
+    return finding(items(predicate)[0], Facts(dossier))
+
+
+def test_explanations_are_of_the_revision_that_serves_and_not_long_ago() -> None:
+    assert state_of("explanations", viewed(whole(), explained=(4, old("explanation")))) == "outdated"
+    serving = reported(whole(), revision="r2")
+    other = {"r1": (4, entry("explanation"))}
+    assert "none of revision r2, which serves" in found_of("explanations", viewed(serving, explained_of=other)).what
+    assert state_of("explanations", viewed(serving, explained_of={"r2": (7, entry("explanation"))})) == "present"
+    answered = (8, msgspec.structs.replace(entry("prediction"), revision="r3"))
+    silent = replace(viewed(whole(), predicted=answered, explained_of=other), report=Report())
+    assert "none of revision r3" in found_of("explanations", silent).what
+
+
+def old(type: str, time: str = "2024-11-19T00:00:00.000Z", **summary: Any) -> LedgerEntry:
+    return msgspec.structs.replace(entry(type, **summary), time=time)
+
+
+def test_what_is_to_come_is_not_recent() -> None:
+    assert state_of("biasVerdict", reported(whole(), observedAt="2999-01-01T00:00:00Z")) == "outdated"
+    assert state_of("biasVerdict", reported(whole(), observedAt="2026-11-20T12:05:00Z")) == "present", "clocks differ"
+
+
+def test_impact_ratios_are_of_the_last_year_and_in_the_ledger() -> None:
+    assert state_of("impactRatios", reported(whole(), observedAt="2025-11-19T00:00:00Z")) == "outdated"
+    assert state_of("impactRatios", viewed(whole(), entries={})) == "missing"
+
+
+def test_masking_of_answers_alone_leaves_requests_and_what_is_left_out_is_told() -> None:
+    assert state_of("masking", governed(whole(), "privacy.masking", {"direction": "Response"})) == "missing"
+    some = found_of("masking", governed(whole(), "privacy.masking", {"fields": ["note"]}))
+    assert some.what.startswith("masking of personal data configured, of the fields note alone")
+
+
+def test_keys_that_were_destroyed_protect_nothing() -> None:
+    gone = [msgspec.structs.replace(key, status="destroyed") for key in whole().keys]
+    assert found_of("keys", replace(whole(), keys=gone)).what == "key inventory (1 keys, all destroyed)"
+    assert found_of("keys", replace(whole(), keys=[*gone, *whole().keys])).what == "inventory of 1 keys, wrapped"
+
+
+def contested(deadline: str, decided: str, **told: Any) -> Dossier:
+    opened = entry("acknowledgement", kind="review", deadline=deadline)
+    review = old("review", decided, contests=[5], outcome="Upheld", **told)
+    return viewed(whole(), entries={"acknowledgement": [(5, opened)], "review": [(6, review)]})
+
+
+def test_a_contest_that_was_decided_late_was_not_decided_in_time() -> None:
+    """By the ledger's own times, too, whatever the decision says of itself."""
+    assert state_of("humanReview", contested("2026-11-10T00:00:00+00:00", "2026-11-09T00:00:00.000Z")) == "present"
+    late = contested("2026-11-10T00:00:00+00:00", "2026-11-11T00:00:00.000Z", late=False)
+    assert "1 contested decisions were decided after their deadline" in found_of("humanReview", late).what
+    assert found_of("humanReview", late).state == "contradicted"
+    long_ago = contested("2024-11-10T00:00:00+00:00", "2024-11-11T00:00:00.000Z", late=True)
+    assert found_of("humanReview", long_ago).state == "present"
+    assert found_of("humanReview", long_ago).what.endswith("1 after their deadline, long ago")
+
+
+def test_a_contest_that_nobody_decided_is_not_forgotten_for_newer_ones() -> None:
+    view, waiting = LedgerView(), entry("acknowledgement", kind="review", deadline="2026-11-01T00:00:00+00:00")
+    _note(view, 0, waiting)
+    for index in range(1, 20_000):
+        _note(view, index, entry("acknowledgement"))
+    assert state_of("humanReview", replace(whole(), ledger=view)) == "contradicted"
+    _note(view, 20_000, entry("acknowledgement"))
+    assert "1 are older" in found_of("humanReview", replace(whole(), ledger=view)).what
+    assert state_of("humanReview", replace(whole(), ledger=view)) == "missing"
+
+
+def test_the_newest_explanation_of_each_revision_is_known() -> None:
+    view = LedgerView()
+    for index in range(700):
+        _note(view, index, msgspec.structs.replace(entry("explanation"), revision=f"r{index % 600}"))
+    assert len(view.explained_of) == 500
+    assert view.explained_of["r99"][0] == 699
+
+
+def test_an_alarm_is_acknowledged_in_the_ledger_and_its_watch_goes_on() -> None:
+    alarm = {"active": True, "acknowledgedBy": "board"}
+    assert state_of("alarmsHandled", reported(whole(), alarm=alarm)) == "missing", "only the report says so"
+    taken = {"acknowledgement": [(9, msgspec.structs.replace(entry("acknowledgement"), revision="r1"))]}
+    assert state_of("alarmsHandled", viewed(reported(whole(), alarm=alarm, revision="r2"), entries=taken)) == "missing"
+    assert state_of("alarmsHandled", viewed(reported(whole(), alarm=alarm, revision="r1"), entries=taken)) == "present"
+    assert state_of("alarmsHandled", reported(whole(), observedAt="2026-09-01T00:00:00Z")) == "outdated"
 
 
 def test_an_alarm_that_a_person_took_over_is_handled() -> None:
@@ -403,6 +493,19 @@ def test_a_law_that_is_repealed_is_not_applicable() -> None:
         (OWN + "  - {id: b, clause: x, asks: y, evidence: []}", "evidence: List should have at least 1 item"),
         ("&a [*a]", "p.yaml"),
         ("[" * 3000, "p.yaml"),
+        (OWN.replace("title: House", "title: Garden rules\ntitle: House"), 'key "title" is given twice'),
+        (
+            OWN
+            + "\nnote: &a [x]\n"
+            + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 9)).replace("*a0", "*a"),
+            "values once aliases are written out",
+        ),
+        (
+            OWN
+            + "m0: &m0 {a: 1}\n"
+            + "".join(f"m{n}: &m{n} {{<<: [{', '.join([f'*m{n - 1}'] * 9)}]}}\n" for n in range(1, 9)),
+            "values once aliases are written out",
+        ),
         ("!!python/object:os.system {}", "p.yaml: could not determine a constructor"),
     ],
 )
@@ -422,6 +525,18 @@ def test_a_folder_without_packs_and_a_pack_without_end_are_refused(tmp_path: Pat
     (tmp_path / "a.yaml").write_text("#" * ((1 << 20) + 1))
     with pytest.raises(PackError, match="larger than 1 MiB"):
         packs(tmp_path)
+    (tmp_path / "a.yaml").unlink()
+    os.mkfifo(tmp_path / "a.yaml")
+    with pytest.raises(PackError, match=r"a\.yaml: expected a file"):
+        packs(tmp_path)
+    (tmp_path / "a.yaml").unlink()
+    (tmp_path / "a.yaml").symlink_to("/dev/zero")
+    with pytest.raises(PackError, match=r"a\.yaml: expected a file"):
+        packs(tmp_path)
+    (tmp_path / "a.yaml").unlink()
+    (tmp_path / "own").write_text(OWN)
+    (tmp_path / "a.yaml").symlink_to(tmp_path / "own")
+    assert "house-rules" in {p.id for p in packs(tmp_path)}, "as a mounted ConfigMap has them"
 
 
 def test_ids_are_unique_and_texts_are_whole() -> None:

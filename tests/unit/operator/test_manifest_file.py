@@ -6,8 +6,9 @@ import pytest
 import yaml
 
 from governed_api.validation import validate
+from governed_api.yaml_loader import MOST_NODES
 from governed_operator.local.manifest_file import ManifestError, documents, findings, load_model
-from governed_operator.local.manifest_text import MOST_NODES, parsed
+from governed_operator.local.manifest_text import parsed
 
 HEAD = "apiVersion: governedmodels.io/v1alpha1\nkind: GovernedModel\nmetadata: {name: tiny}\n"
 

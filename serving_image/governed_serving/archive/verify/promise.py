@@ -120,8 +120,8 @@ def _check_key(signed: SignedPromise, seen: _Seen, source: LogSource, findings: 
         findings.fault("time", f"{promise.time!r} is no time: the promise was changed")
         return False
     if seen.key is None:
-        if seen.reached < made - AHEAD:
-            why = f"this ledger ends at {_shown(seen.reached)}, before the promise was made: take a newer one"
+        if seen.reached <= made + AHEAD:  # entries may be as far ahead: this ledger may be older than key and promise
+            why = f"this ledger ends at {_shown(seen.reached)}, before the promise was made or about then: take a newer"
             findings.skip("key", why)
         elif not source.complete:
             findings.skip("key", _CHOSEN)
@@ -217,8 +217,10 @@ def _covers(entry: LedgerEntry, promise: Promise) -> bool:
 
 
 def _seconds(time: str) -> float | None:
+    """Since the epoch; None for what is no time, also for one without a zone: it would be another one elsewhere."""
     try:
-        return datetime.fromisoformat(time).timestamp()
+        read = datetime.fromisoformat(time)
+        return read.timestamp() if read.tzinfo is not None else None
     except (ValueError, OverflowError):
         return None
 

@@ -1,7 +1,7 @@
 """What the items of a law pack are judged by: the dossier, the manifest's rules, and what kind of model it is."""
 
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from typing import Literal
 
 from governed_api.governance import Governance
@@ -35,6 +35,18 @@ class Facts:
         return self.dossier.made.astimezone(UTC).date()
 
     @property
+    def latest(self) -> date:
+        """The day where it is latest (UTC+14): what a person dates is a day of that person's own calendar."""
+        return (self.dossier.made.astimezone(UTC) + timedelta(hours=14)).date()
+
+    @property
+    def revision(self) -> str:
+        """The one that serves: which the live verdict is about, else who answered last; "" where neither says."""
+        if self.dossier.auditor is not None and self.dossier.auditor.revision:
+            return self.dossier.auditor.revision
+        return self.ledger.predicted[1].revision if self.ledger.predicted else ""
+
+    @property
     def governance(self) -> Governance | None:
         """None: no manifest was given."""
         return self.dossier.manifest.governance if self.dossier.manifest else None
@@ -56,6 +68,11 @@ class Facts:
         if self.dossier.decides:
             return frozenset({"decisions"})
         return frozenset()
+
+    def within(self, when: str, days: int) -> bool:
+        """Whether a time is one, and not longer ago; clocks may differ, so what is to come counts for a day."""
+        age = self.days_since(when)
+        return age is not None and -1 <= age <= days
 
     def days_since(self, when: str) -> int | None:
         """Whole days from an RFC 3339 time or day to the dossier's; None for what is neither."""

@@ -1,5 +1,7 @@
 """Law packs: YAML files that say what a law asks, of whom and since when, and what counts as evidence for it."""
 
+import errno
+from collections import Counter
 from collections.abc import Iterable
 from importlib import resources
 from pathlib import Path
@@ -10,9 +12,10 @@ from pydantic import Field, ValidationError
 
 from governed_api.base import Part
 from governed_api.supervision import Day
-from governed_api.yaml_loader import Loader
+from governed_api.yaml_loader import Loader, YamlFault, check_node
 from governed_serving.dossier.laws.facts import Kind
 from governed_serving.dossier.laws.predicates import Item
+from governed_serving.durable import read_regular
 
 __all__ = ["MOST_BYTES", "Pack", "PackError", "Row", "packs", "read_pack"]
 
@@ -66,10 +69,14 @@ class Pack(Part):
 def read_pack(text: str, name: str) -> Pack:
     """Read one pack; ``name`` is for messages. Raises PackError."""
     try:
+        if (node := yaml.compose(text, Loader=Loader)) is not None:
+            check_node(node)
         pack = Pack.model_validate(yaml.load(text, Loader=Loader))
+    except YamlFault as error:
+        raise PackError(f"{name}: line {error.line}: {error}") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise PackError(f"{name}: {_first(error)}") from error
-    repeated = {row.id for row in pack.rows if sum(other.id == row.id for other in pack.rows) > 1}
+    repeated = {id for id, times in Counter(row.id for row in pack.rows).items() if times > 1}
     if repeated:
         raise PackError(f"{name}: rows: the id {sorted(repeated)[0]} is given twice")
     return pack
@@ -95,12 +102,16 @@ def _read(files: Iterable[tuple[str, str]]) -> list[Pack]:
 
 
 def _bounded(path: Path) -> str:
-    if path.stat().st_size > MOST_BYTES:
-        raise PackError(f"{path}: larger than {MOST_BYTES >> 20} MiB")
     try:
-        return path.read_text("utf-8")
+        return read_regular(path, MOST_BYTES, follow=True).decode()
     except UnicodeDecodeError as error:
         raise PackError(f"{path}: not UTF-8") from error
+    except FileNotFoundError as error:
+        raise PackError(f"{path}: expected a file, found none, or something else of this name") from error
+    except OSError as error:
+        if error.errno == errno.EFBIG:
+            raise PackError(f"{path}: larger than {MOST_BYTES >> 20} MiB") from error
+        raise
 
 
 def _first(error: Exception) -> str:

@@ -158,8 +158,7 @@ class BiasVerdict(_Item):
             return Finding("missing", f"live bias verdict (now {word or 'none'})")
         if word == "Fail":
             return Finding("contradicted", f"live bias verdict is Fail: {auditor.summary}", index)
-        age = facts.days_since(auditor.observed_at)
-        if age is None or age > self.within_days:
+        if not facts.within(auditor.observed_at, self.within_days):
             when = auditor.observed_at[:10] or "an unknown day"
             return Finding(
                 "outdated", f"live bias verdict Pass of {when}, wanted within {self.within_days} days", index
@@ -175,6 +174,7 @@ class ImpactRatios(_Item):
 
     predicate: Literal["impactRatios"]
     attributes: Annotated[int, Field(ge=1, le=8)] = 2
+    within_days: Days = 365
 
     def judge(self, facts: Facts) -> Finding:
         auditor = facts.dossier.auditor
@@ -190,22 +190,38 @@ class ImpactRatios(_Item):
         crossed = any(g.impact_ratio is not None for g in auditor.intersections.groups)
         if self.attributes > 1 and not crossed:
             return Finding("missing", f"impact ratios by {' and '.join(with_ratios)} together (none has support)")
+        index = facts.ledger.index("verdict")
+        if index is None:
+            return Finding("missing", "impact ratios with a verdict in the ledger (only the report has them)")
+        if not facts.within(auditor.observed_at, self.within_days):
+            when = auditor.observed_at[:10] or "an unknown day"
+            return Finding("outdated", f"impact ratios of {when}, wanted within {self.within_days} days", index)
         unknown = ", ".join(f"{auditor.missing.get(name, 0):,} without {name}" for name in with_ratios)
         said = f"impact ratios by {', '.join(with_ratios)}{' and together' if crossed else ''}; {unknown}"
-        return Finding("present", said, facts.ledger.index("verdict"))
+        return Finding("present", said, index)
 
 
 class Explanations(_Item):
-    """Decisions were explained, by request id."""
+    """Decisions of the revision that serves were explained, by request id, not longer ago than ``withinDays``."""
 
     predicate: Literal["explanations"]
+    within_days: Days = 366
 
     def judge(self, facts: Facts) -> Finding:
         count = facts.ledger.counts.get("explanation", 0)
         if not count:
             return Finding("missing", "explanation by request id")
-        index = facts.ledger.explained[0] if facts.ledger.explained else None
-        return Finding("present", f"{count:,} explanations by request id", index)
+        revision = facts.revision
+        newest = facts.ledger.explained_of.get(revision) if revision else facts.ledger.explained
+        said = f"{count:,} explanations by request id"
+        if newest is None:
+            return Finding("outdated", f"{said}, none of revision {revision}, which serves")
+        index, entry = newest
+        if not facts.within(entry.time, self.within_days):
+            return Finding(
+                "outdated", f"{said}, newest of {entry.time[:10]}, wanted within {self.within_days} days", index
+            )
+        return Finding("present", said, index)
 
 
 class Masking(_Item):
@@ -218,12 +234,19 @@ class Masking(_Item):
         masking = facts.governance.privacy.masking if facts.governance else None
         if masking is None:
             return Finding("missing", "masking of personal data (governance.privacy.masking)")
+        if not masking.masks_requests():
+            return Finding("missing", "masking of requests (governance.privacy.masking has direction Response)")
         if masking.failure_policy == "Open":
             return Finding("contradicted", "masking has failurePolicy Open: what can't be masked passes")
         served = facts.dossier.served
         masked = sum(n for by_entity in served.masked.values() for n in by_entity.values()) if served else 0
         said = f", {masked:,} placeholders in what was served" if served else ""
-        return Finding("present", f"masking of personal data configured{said}")
+        only = "".join(
+            f", of the {what} {', '.join(chosen)} alone"
+            for what, chosen in (("fields", masking.fields), ("entities", masking.entities))
+            if chosen
+        )
+        return Finding("present", f"masking of personal data configured{only}{said}")
 
 
 class Keys(_Item):
@@ -232,9 +255,11 @@ class Keys(_Item):
     predicate: Literal["keys"]
 
     def judge(self, facts: Facts) -> Finding:
-        if not facts.dossier.keys:
-            return Finding("missing", "key inventory")
-        return Finding("present", f"inventory of {len(facts.dossier.keys)} keys, wrapped", facts.ledger.index("key"))
+        held = [key for key in facts.dossier.keys if key.status != "destroyed"]
+        gone = len(facts.dossier.keys) - len(held)
+        if not held:
+            return Finding("missing", f"key inventory{f' ({gone} keys, all destroyed)' if gone else ''}")
+        return Finding("present", f"inventory of {len(held)} keys, wrapped", facts.ledger.index("key"))
 
 
 class SubjectKeys(_Item):
@@ -251,30 +276,43 @@ class SubjectKeys(_Item):
 
 
 class HumanReview(_Item):
-    """Decisions can be contested, and what was contested a person decided in time."""
+    """Decisions can be contested, and what was contested a person decided in time: in the last ``withinDays`` at
+    least."""
 
     predicate: Literal["humanReview"]
+    within_days: Days = 366
 
     def judge(self, facts: Facts) -> Finding:
         if facts.dossier.auditor is None or facts.governance is None:
             return Finding("missing", "way to contest a decision (governance.bias, and the manifest)")
         every = contests(facts.ledger, facts.dossier.made)
+        if (dropped := facts.ledger.dropped.get("acknowledgement", 0)) != 0:
+            return Finding("missing", f"all contests of the ledger (this page reads the newest, {dropped:,} are older)")
         late = [c for c in every if c.decided is None and c.late]
         if late:
             said = f"{len(late):,} contested decisions are past their deadline"
             return Finding("contradicted", said, late[0].index)
+        behind = [c.decided for c in every if c.decided is not None and c.late]
+        if recent := [one for one in behind if facts.within(one[1], self.within_days)]:
+            said = (
+                f"{len(recent):,} contested decisions were decided after their deadline within {self.within_days} days"
+            )
+            return Finding("contradicted", said, recent[-1][0])
         decided = [c.decided for c in every if c.decided is not None]
         if not every:
             deadline = facts.governance.audit.contest_deadline
             return Finding("present", f"no decision was contested; one that is has to be decided within {deadline}")
-        said = f"{len(decided):,} of {len(every):,} contested decisions decided by a person, none past its deadline"
+        ever = f"{len(behind):,} after their deadline, long ago" if behind else "none past its deadline"
+        said = f"{len(decided):,} of {len(every):,} contested decisions decided by a person, {ever}"
         return Finding("present", said, decided[-1][0] if decided else every[-1].index)
 
 
 class AlarmsHandled(_Item):
-    """An alarm was taken over by a person."""
+    """Somebody watches, as of the last ``withinDays``, and an alarm was taken over by a person: in the ledger, of the
+    revision that it is about."""
 
     predicate: Literal["alarmsHandled"]
+    within_days: Days = 31
 
     def judge(self, facts: Facts) -> Finding:
         auditor = facts.dossier.auditor
@@ -284,8 +322,16 @@ class AlarmsHandled(_Item):
             (i, e) for i, e in facts.ledger.entries.get("acknowledgement", []) if e.summary.get("kind") != "review"
         ]
         index = taken[-1][0] if taken else None
-        if auditor.alarm.active and not auditor.alarm.acknowledged_by:
-            return Finding("contradicted", "an alarm is active and nobody has acknowledged it", index)
+        if auditor.alarm.active:
+            if not auditor.alarm.acknowledged_by:
+                return Finding("contradicted", "an alarm is active and nobody has acknowledged it", index)
+            if not any(not auditor.revision or e.revision == auditor.revision for _, e in taken):
+                return Finding("missing", "acknowledgement of the active alarm in the ledger (only the report has one)")
+        if not facts.within(auditor.observed_at, self.within_days):
+            when = auditor.observed_at[:10] or "an unknown day"
+            return Finding(
+                "outdated", f"watch for alarms, last of {when}, wanted within {self.within_days} days", index
+            )
         if taken:
             return Finding("present", f"{len(taken):,} alarms acknowledged by a person", index)
         return Finding("present", "no alarm awaits acknowledgement")
@@ -307,7 +353,7 @@ class Supplied(_Item):
             return Finding("missing", f"{self.asks} (governance.supervision.documents: {self.document})")
         today = facts.today.isoformat()
         named = f"{self.asks}: {there.reference or there.digest}, {there.owner}, {there.issued}"
-        if there.issued > today:
+        if there.issued > facts.latest.isoformat():
             return Finding("contradicted", f"{named}: issued on a day that is yet to come")
         if there.expires is not None and there.expires <= today:
             return Finding("outdated", f"{named}: expired {there.expires}")
@@ -339,7 +385,7 @@ class Assessed(_Item):
             return Finding("missing", f"{self.asks} (governance.supervision.assessments: {self.assessment})")
         lower = clopper_pearson(there.met, there.sampled, 0.90).lower
         said = f"{self.asks}: {there.met:,} of {there.sampled:,}, at least {lower:.1%} with 95 % confidence"
-        if there.performed > facts.today.isoformat():
+        if there.performed > facts.latest.isoformat():
             return Finding("contradicted", f"{said}: performed on a day that is yet to come")
         if there.met < self.at_least * there.sampled:
             return Finding("contradicted", f"{said}: below {self.at_least:.0%}")
