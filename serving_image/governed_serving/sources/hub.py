@@ -19,6 +19,8 @@ from governed_serving.sources.web import Origin, Web, part_of
 __all__ = ["Hub"]
 
 ENDPOINT = "https://huggingface.co"
+MOST_PAGES = 100
+"""Of a list of files; the hub has a thousand in each."""
 
 
 class Hub:
@@ -53,16 +55,20 @@ class Hub:
     def _tree(self) -> list[Json]:
         url = f"{self._endpoint}/api/models/{self._place.repository}/tree/{self._commit}?recursive=true"
         out: list[Json] = []
-        while url:
+        for _ in range(MOST_PAGES):
             page, headers = self._web.json(url, {}, self._authorise)
-            out += page if isinstance(page, list) else []
+            if not isinstance(page, list):
+                raise Refused(f"{self.uri}: expected a list of files, found other JSON")
+            out += page
             if len(out) > 2 * MAX_FILES or not page:
-                break
+                return out
             following = _following(headers.get("link", ""))
             url = urljoin(url, following) if following else ""
             if url and Origin.of(url) != Origin.of(self._endpoint):
                 raise Refused(f"{self.uri}: expected the list's next page at {self._endpoint}, found {url[:200]}")
-        return out
+            if not url:
+                return out
+        raise Refused(f"{self.uri}: expected a list of files of at most {MOST_PAGES} pages, found more")
 
     @contextmanager
     def read(self, file: Listed, offset: int, version: str) -> Iterator[Part]:

@@ -10,7 +10,7 @@ import shutil
 import tarfile
 import zlib
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, Self, cast
 
 from governed_serving.sources.errors import Refused
 from governed_serving.sources.names import MAX_FILES, safe
@@ -22,6 +22,26 @@ _WHITEOUT, _OPAQUE = ".wh.", ".wh..wh..opq"
 RATIO, HEADERS = 64, 16 << 20
 """A layer may unpack to so many times ``most``, what is passed over counted too, and to so much more: a bomb ends
 there."""
+
+
+LONGEST_HEADER = 1 << 20
+"""Bytes of an extended header (long name, PAX), which is read into memory whatever it claims to have."""
+MOST_MEMBERS = 1_000_000
+"""Of a layer, what is passed over counted too."""
+_EXTENDED = frozenset(
+    {tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE}
+)
+
+
+class _Header(tarfile.TarInfo):
+    """A member's header, judged before what it announces is read."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        found = super().frombuf(buf, encoding, errors)
+        if found.type in _EXTENDED and not 0 <= found.size <= LONGEST_HEADER:
+            raise Refused(f"a header of a layer claims {found.size} bytes, at most {LONGEST_HEADER} are read")
+        return found
 
 
 class _Counted:
@@ -50,8 +70,11 @@ def unpack(archive: Path, into: Path, below: str, most: int, what: str) -> int:
         stream: IO[bytes] = cast(IO[bytes], gzip.GzipFile(fileobj=raw)) if zipped else raw
         counted = cast(IO[bytes], _Counted(stream, most * RATIO + HEADERS, what))
         try:
-            with tarfile.open(fileobj=counted, mode="r|") as tar:
-                for member in tar:
+            with tarfile.open(fileobj=counted, mode="r|", tarinfo=_Header) as tar:
+                for number, member in enumerate(tar):
+                    tar.members = []  # type: ignore[attr-defined]  # it would keep each one
+                    if number >= MOST_MEMBERS:
+                        raise Refused(f"{what}: has more than {MOST_MEMBERS} members")
                     name = _inside(member.name, below)
                     if name is None or member.isdir():
                         continue

@@ -6,10 +6,12 @@ from collections.abc import Iterable
 from governed_api.printable import printable
 from governed_serving.sources.errors import Refused
 
-__all__ = ["MAX_FILES", "safe", "together"]
+__all__ = ["MAX_FILES", "MOST_LISTED", "safe", "together"]
 
 MAX_FILES = 10_000
 """In a folder."""
+MOST_LISTED = 20 * MAX_FILES
+"""In a list, those that aren't wanted counted too."""
 MAX_DEPTH, MAX_PART, MAX_PATH = 32, 255, 1024
 
 

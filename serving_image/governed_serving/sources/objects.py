@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from governed_api.regular_files import KEY_BYTES, read_regular
 from governed_serving.sources.errors import Changed, Refused, Unavailable
-from governed_serving.sources.names import MAX_FILES, safe
+from governed_serving.sources.names import MAX_FILES, MOST_LISTED, safe
 from governed_serving.sources.source import Access, Listed, Part
 from governed_serving.sources.web import Web
 
@@ -67,7 +67,11 @@ class Objects:
                 self.single = True
                 return [_listed(safe(self._key.rpartition("/")[2]), meta)]
             prefix = f"{self._key}/"
+            seen = 0
             for page in obstore.list(self._store, prefix, chunk_size=1000):
+                seen += len(page)
+                if seen > MOST_LISTED:
+                    raise Refused(f"{self.uri}: expected at most {MOST_LISTED} objects below it, found more")
                 for object_ in page:
                     name = str(object_["path"]).removeprefix(prefix)
                     if name and wanted(safe(name)):

@@ -8,11 +8,12 @@ decimal, each line ended by a line feed. So ``sha256sum`` and a few lines of any
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from governed_api.regular_files import open_regular
 from governed_serving.sources.errors import Differs, Refused
-from governed_serving.sources.names import safe, together
+from governed_serving.sources.names import MOST_LISTED, safe, together
 from governed_serving.sources.pickles import refuse_pickle
 
 __all__ = ["CHUNK", "File", "Tree", "sha256_of"]
@@ -45,7 +46,10 @@ class Tree:
             size, sha256 = sha256_of(place)
             refuse_pickle(place, place.name)
             return cls(place, (File(place.name, size, sha256),), single=True)
-        found = {path.relative_to(place).as_posix(): path for path in place.rglob("*") if not path.is_dir()}
+        every = list(islice((path for path in place.rglob("*") if not path.is_dir()), MOST_LISTED + 1))
+        if len(every) > MOST_LISTED:
+            raise Refused(f"{place}: expected at most {MOST_LISTED} files below it, found more")
+        found = {path.relative_to(place).as_posix(): path for path in every}
         paths = {safe(name): path for name, path in found.items() if wanted(name)}
         together(paths)
         root = place.resolve()

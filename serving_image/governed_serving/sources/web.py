@@ -67,7 +67,7 @@ class Origin(NamedTuple):
         host = (split.hostname or "").lower().removesuffix(".")
         plain = url.isascii() and url.isprintable() and " " not in url and "\\" not in url
         if not plain or len(url) > LONGEST_URL or not host or not port or "@" in split.netloc:
-            raise Refused(f"{url[:200]!r}: expected an address https://HOST/PATH without user and password")
+            raise Refused(f"{_bare(url)!r}: expected an address https://HOST/PATH without user and password")
         if split.scheme == "http" and not is_internal(host):
             raise Refused(f"{url[:200]}: expected https; http is for names of the cluster and of this machine")
         return cls(split.scheme, host, port)
@@ -230,6 +230,13 @@ def _next(url: str, location: str) -> str:
     if not location or now not in ("https", was):
         raise Refused(f"{shown(url)}: expected a redirect to an https address, found {location[:200]!r}")
     return target
+
+
+def _bare(url: str) -> str:
+    """What is told of an address that may hold a password: neither that nor its query."""
+    scheme, separator, rest = url.partition("?")[0].partition("://")
+    place, slash, path = rest.partition("/")
+    return f"{scheme}{separator}{place.rpartition('@')[2]}{slash}{path}"[:200]
 
 
 def shown(url: str) -> str:

@@ -89,7 +89,7 @@ def test_a_branch_that_moves_midway_changes_nothing(server: Bed, fetched: Fetche
         ([entry("a", b"", size=1 << 40)], "raise volumeSize"),
         ([entry(f"f{n}", b"") for n in range(10_001)], "at most 10000 files"),
         ([], "expected files, found none"),
-        ({"error": "no list"}, "expected files, found none"),
+        ({"error": "no list"}, "expected a list of files, found other JSON"),
     ],
     ids=lambda value: str(value)[:20],
 )
