@@ -140,6 +140,22 @@ def test_what_is_served_keeps_the_promises_and_takes_labels_once(served: Served)
         assert (overall["rows"], overall["covered"]) == (len(rows), int(covered.sum()))
         women = covered[[row["sex"] == "f" for row in rows]]
         assert {g["group"]: g["covered"] for g in groups}["f"] == int(women.sum())
+        assert 0.5 < {g["group"]: g["least"] for g in groups}["f"] < 0.9, (
+            "the artefact says how many rows calibrated it"
+        )
+        wrong = {
+            "id": answer["id"],
+            "label": ["approve"] * len(truth),
+            "correct": True,
+            "was": truth,
+            "reason": "a slip",
+        }
+        for repeated in (0, 1):
+            corrected = client.post(f"{served.auditor}/v1/labels", json={"labels": [wrong]})
+            assert (corrected.status_code, corrected.json()) == (202, {"accepted": 1, "repeated": repeated})
+        judged = eventually(verdict, lambda v: "corrections" in v, within=180, what="the correction is judged")
+        assert judged["corrections"]["corrected"] == len(truth)
+        assert f"labels corrected: {len(truth)} of {len(rows)}" in judged["summary"]
         lines = client.get(f"{served.auditor}/metrics").text.splitlines()
         counted = [line for line in lines if line.startswith("governed_auditor_labels_refused_total")]
         assert sorted(line.split()[-1] for line in counted) == ["1.0", "1.0"]
