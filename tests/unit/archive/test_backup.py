@@ -100,6 +100,13 @@ def test_what_comes_back_is_what_left(work: WorkFolder, tmp_path: Path) -> None:
     assert (tmp_path / "b.tar").stat().st_mode & 0o777 == 0o600
 
 
+def test_what_comes_back_is_its_owners_alone(whole: bytes, pristine: WorkFolder, tmp_path: Path) -> None:
+    back(whole, tmp_path / "new" / "there", pristine)
+    folder = tmp_path / "new" / "there"
+    places = [folder, folder / "keys", *(folder / kind / MODEL for kind in ("keysets", "refs", "states"))]
+    assert {place.stat().st_mode & 0o777 for place in places} == {0o700}
+
+
 def test_a_backup_holds_no_key_and_no_plaintext(whole: bytes, pristine: WorkFolder) -> None:
     for secret in (pristine.root / "secrets").rglob("*"):
         if secret.is_file():
