@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+import recall
 from benign import documents
 from corpus import KINDS, corpus
 from splits import sentences, split_leaks
@@ -73,11 +74,12 @@ def main() -> None:
     )
     parser.add_argument("--splits", type=int, default=1000, help="texts that are cut at every place; 0: none")
     parser.add_argument("--benign", type=int, default=10_000, help="documents without personal data")
+    parser.add_argument("--sentences", type=int, default=100_000, help="sentences with one planted value each")
     parser.add_argument("--smoke", action="store_true", help="seconds, to see that it runs: its numbers mean nothing")
     given = parser.parse_args()
     if given.smoke:
         given.megabytes, given.splits = 0.05, min(given.splits, 20)
-        given.benign = min(given.benign, 100)
+        given.benign, given.sentences = min(given.benign, 100), min(given.sentences, 500)
     finder, act = Finder(sorted(KINDS)), masker(Masking(entities=sorted(KINDS)))
     for density in (400, 4_000):
         texts, planted = corpus(given.megabytes, density)
@@ -101,6 +103,24 @@ def main() -> None:
     if given.splits:
         report_splits(given.splits)
     report_benign(given.benign)
+    report_recall(given.sentences)
+
+
+def report_recall(count: int) -> None:
+    """The share of planted values that are masked as what they are."""
+    finder, planted, found = Finder(), Counter[str](), Counter[str]()
+    missed: dict[str, str] = {}
+    for entity, value, text in recall.sentences(count, seed=3):
+        planted[entity] += 1
+        start = text.index(value)
+        if any(f.start <= start and start + len(value) <= f.end for f in finder.find(text)):
+            found[entity] += 1
+        else:
+            missed.setdefault(entity, text)
+    print(f"\n{count} sentences with one value each               masked   first missed")
+    for entity in sorted(planted):
+        print(f"ours, {entity:<38}{found[entity] / planted[entity]:>12.2%}   {missed.get(entity, '')!r}")
+    print(f"{'ours, all':<44}{found.total() / planted.total():>12.2%}")
 
 
 def report_benign(count: int) -> None:
