@@ -5,7 +5,7 @@ The gateway journals each completion in frames of its own, ``started`` and then 
 one is a decision.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
@@ -91,20 +91,22 @@ def searcher(pattern: str) -> Search:
     return lambda text: compiled.search(text) is not None
 
 
-_REASONING = ("reasoning_content", "reasoning")
+_ANSWERED = ("content", "refusal")
+_SAID = ("content", "reasoning_content", "reasoning", "refusal")
 
 
-def choice_texts(choice: Choice, *, reasoning: bool = True) -> Iterator[tuple[str, str]]:
+def choice_texts(choice: Choice, *, reasoning: bool = True) -> list[tuple[str, str]]:
     """(field, text) of what was generated in a choice of an answer or of a chunk, with the ``reasoning`` beside the
     answer or without."""
     message = choice.get("delta") or choice.get("message") or {}
-    found: list[tuple[str, object]] = [("text", choice.get("text")), ("content", message.get("content"))]
-    found += [(field, message.get(field)) for field in _REASONING if reasoning]
-    found.append(("refusal", message.get("refusal")))
-    for place, call in enumerate(message.get("tool_calls") or []):
-        arguments = (call.get("function") or {}).get("arguments")
-        found.append((f"tool_calls[{call.get('index', place)}]", arguments))
-    return ((field, text) for field, text in found if isinstance(text, str) and text)
+    found = [("text", text)] if isinstance(text := choice.get("text"), str) and text else []
+    for field in _SAID if reasoning else _ANSWERED:
+        if isinstance(text := message.get(field), str) and text:
+            found.append((field, text))
+    for place, call in enumerate(message.get("tool_calls") or ()):
+        if isinstance(text := (call.get("function") or {}).get("arguments"), str) and text:
+            found.append((f"tool_calls[{call.get('index', place)}]", text))
+    return found
 
 
 def choice_text(choice: Choice, *, reasoning: bool = True) -> str:

@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from governed_serving.completions.generated import choice_text, choice_texts
+from governed_serving.completions.generated import choice_texts
 
 __all__ = ["DONE", "Completion", "error_event", "promise_event"]
 
@@ -34,23 +34,36 @@ class Completion:
         self.usage: int | None = None
 
     def measure(self, answer: Mapping[str, Any]) -> None:
-        """Count what the runtime says in an answer or a chunk."""
+        """Count what the runtime says in an answer or a chunk that the client gets otherwise."""
+        self._used(answer)
+        for choice in answer.get("choices") or ():
+            self._count(choice_texts(choice))
+
+    def take(self, answer: Mapping[str, Any], *, measured: bool = False) -> None:
+        """Add an answer or a chunk that the client gets. ``measured``: what it comes from was counted."""
+        if not measured:
+            self._used(answer)
+        for choice in answer.get("choices") or ():
+            index = int(choice.get("index") or 0)
+            if not (texts := choice_texts(choice)):
+                continue
+            if not measured:
+                self._count(texts)
+            fields = self._parts.setdefault(index, {})
+            for field, text in texts:
+                fields.setdefault(field, []).append(text)
+                if index == 0 and not field.startswith("reasoning"):
+                    self._answer.append(text)
+
+    def _used(self, answer: Mapping[str, Any]) -> None:
         usage = answer.get("usage")
         if isinstance(usage, dict) and isinstance(usage.get("total_tokens"), int):
             self.usage = usage["total_tokens"]
-        for choice in answer.get("choices") or []:
-            if text := choice_text(choice):
-                self._chunks += 1
-                self._bytes += len(text.encode(errors="surrogatepass"))
 
-    def take(self, answer: Mapping[str, Any]) -> None:
-        """Add an answer or a chunk that the client gets."""
-        for choice in answer.get("choices") or []:
-            index = int(choice.get("index") or 0)
-            for field, text in choice_texts(choice):
-                self._parts.setdefault(index, {}).setdefault(field, []).append(text)
-            if index == 0:
-                self._answer.append(choice_text(choice, reasoning=False))
+    def _count(self, texts: list[tuple[str, str]]) -> None:
+        if texts:
+            self._chunks += 1
+            self._bytes += sum(len(text.encode(errors="surrogatepass")) for _, text in texts)
 
     @property
     def text(self) -> str:

@@ -148,10 +148,10 @@ class ChatGateway:
 
     async def _whole(self, call: Conversation) -> Completed:
         decoded = await self._runtime.complete(call.path, call.message)
-        call.completion.measure(decoded)
         if call.mask is not None:
+            call.completion.measure(decoded)
             decoded = await self._masked(call.mask.whole, decoded)
-        call.completion.take(decoded)
+        call.completion.take(decoded, measured=call.mask is not None)
         promise = await self._completed(call)
         decoded["model"] = self._model
         return Completed(call.id, msgspec.json.encode(decoded), promise)
@@ -189,12 +189,12 @@ class ChatGateway:
         try:
             async with contextlib.aclosing(answer.chunks()) as chunks:
                 async for chunk in chunks:
-                    call.completion.measure(chunk)
                     if call.mask is not None:
+                        call.completion.measure(chunk)
                         if chunk.get("usage") and not chunk.get("choices") and (rest := self._rest(call)):
                             yield rest  # the usage comes last
                         chunk = await self._masked(call.mask.chunk, chunk)
-                    call.completion.take(chunk)
+                    call.completion.take(chunk, measured=call.mask is not None)
                     if asked or chunk.get("choices") or "usage" not in chunk:
                         yield self._event(chunk)
             if call.mask is not None and call.mask.holds:
@@ -218,7 +218,7 @@ class ChatGateway:
         """An event of what was held back of an answer that is over; b"": nothing was. Raises MaskingFailed."""
         if call.mask is None or (rest := call.mask.rest()) is None:
             return b""
-        call.completion.take(rest)
+        call.completion.take(rest, measured=True)
         return self._event(rest)
 
     def _event(self, chunk: Message) -> bytes:
