@@ -14,6 +14,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from governed_api import runtime as rt
+from governed_api.names import ARCHIVE
+from governed_api.roles import Role, bearer_token
 from governed_operator.cli import app
 from governed_operator.cli.in_cluster import ClusterError, ClusterModel
 from governed_operator.local.workdir import Workdir
@@ -48,8 +51,23 @@ def test_words_and_options_reach_kubectl(kubectl: Kubectl, tmp_path: Path) -> No
 
 def test_the_kubeconfigs_own_namespace_is_taken_where_none_is_named(kubectl: Kubectl, tmp_path: Path) -> None:
     kubectl("true")
-    assert ClusterModel("credit", None, "prod").report() == {}
-    assert "--namespace" not in (tmp_path / "asked").read_text()
+    assert (ClusterModel("credit", None, "prod").report(), MODEL.anchor()) == ({}, {})
+    first, second = (tmp_path / "asked").read_text().splitlines()
+    assert "--namespace" not in first
+    assert second.startswith("--context prod --namespace team get governancereports.governedmodels.io governed-archive")
+
+
+def test_the_readers_token_is_made_as_the_archive_makes_it(kubectl: Kubectl) -> None:
+    root = bytes(range(32))
+    kubectl(f"""echo '{json.dumps({"data": {rt.ROOT_NAME: base64.b64encode(root).decode()}})}'""")
+    assert MODEL.reader_token().decode() == bearer_token(root, "team", ARCHIVE, Role.READER)
+
+
+def test_only_a_report_with_a_checkpoint_is_an_anchor(kubectl: Kubectl) -> None:
+    kubectl("""echo '{"status": {"archive": {"size": 3}}}'""")
+    assert MODEL.anchor() == {}
+    kubectl("""echo '{"status": {"archive": {"checkpoint": "note"}}}'""")
+    assert MODEL.anchor() == {"status": {"archive": {"checkpoint": "note"}}}
 
 
 @pytest.mark.parametrize(
@@ -158,9 +176,8 @@ FORWARDS = "echo 'Forwarding from 127.0.0.1:9 -> 8443'"
 
 
 def _as_in_a_cluster(kubectl: Kubectl, then: str, first: str = "") -> None:
-    """Has the model's Secret, and forwards a port; ``first``, ``then``: what it does before and behind."""
-    token = base64.b64encode(b"credit/operator/ab").decode()
-    secret = json.dumps({"data": {"operator-token": token}})
+    """Has the archive's Secret, and forwards a port; ``first``, ``then``: what it does before and behind."""
+    secret = json.dumps({"data": {rt.ROOT_NAME: base64.b64encode(bytes(32)).decode()}})
     kubectl(f"""case "$*" in *port-forward*) {first}{FORWARDS}; {then};; *secrets*) echo '{secret}';; esac""")
 
 
@@ -189,9 +206,9 @@ def test_a_receipt_is_held_against_the_ledger_of_a_model(
     assert done.exit_code == 0, done.stderr
     (words,) = verifier
     assert words[-3:] == ["--against=http://127.0.0.1:9", "--", "answer.receipt"]
-    assert words[words.index("--model") + 1] == "credit"
+    assert "--token-file" in words
     assert "--id=credit" in words
-    assert "get secrets credit-operator" in (tmp_path / "asked").read_text()
+    assert "get secrets governed-archive-keys" in (tmp_path / "asked").read_text()
 
 
 def test_a_folder_of_the_models_name_is_not_what_is_verified(

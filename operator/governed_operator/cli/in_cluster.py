@@ -18,8 +18,8 @@ import typer
 from governed_api import object_names
 from governed_api import runtime as rt
 from governed_api.json_types import Json
-from governed_api.names import GROUP, LABEL_MODEL, LABEL_TRACK, PLURAL, REPORT_PLURAL
-from governed_api.roles import Role, token_key
+from governed_api.names import ARCHIVE, GROUP, LABEL_MODEL, LABEL_TRACK, PLURAL, REPORT_PLURAL
+from governed_api.roles import Role, bearer_token, token_key
 from governed_operator.cli.fail import fail
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ _LOOK = 0.05
 """Seconds between two looks at what kubectl has printed."""
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 """What Kubernetes takes for a namespace, and no model's name is other: none of them is an option or a selector."""
+_REPORTS = f"{REPORT_PLURAL}.{GROUP}"
 _FORWARDING = re.compile(rb"Forwarding from 127\.0\.0\.1:(\d+) -> ")
 
 
@@ -78,11 +79,19 @@ class ClusterModel:
 
     def report(self) -> dict[str, Json]:
         """The GovernanceReport; empty where there is none. Raises ClusterError."""
-        return self._get(f"{REPORT_PLURAL}.{GROUP}", self.name) or {}
+        return self._get(_REPORTS, self.name) or {}
 
-    def anchors(self, report: dict[str, Json]) -> bool:
-        """Whether a report holds a checkpoint of the ledger."""
-        return bool(_at(report, "status", "archive", "checkpoint"))
+    def anchor(self) -> dict[str, Json]:
+        """The archive's own report where it holds a checkpoint of the ledger, else empty. Raises ClusterError."""
+        found = self._get(_REPORTS, ARCHIVE) or {}
+        return found if _at(found, "status", "archive", "checkpoint") else {}
+
+    def reader_token(self) -> bytes:
+        """Of whoever checks the whole log, made of the archive's root as the archive makes it. Raises ClusterError."""
+        root = self.secret(object_names.ARCHIVE_KEYS, rt.ROOT_NAME)
+        if root is None:
+            raise ClusterError(f"no Secret {object_names.ARCHIVE_KEYS} in {self.place}: is there a model?")
+        return bearer_token(root, self.namespace or self.model().namespace, ARCHIVE, Role.READER).encode()
 
     def secret(self, name: str, key: str) -> bytes | None:
         """A Secret's content; None where it isn't there. Raises ClusterError: among others, when it may not be read."""

@@ -116,17 +116,17 @@ def _of_cluster(cluster: ClusterModel, given: _Given, folder: Path) -> Iterator[
     port."""
     try:
         model = cluster.model()
-        told = cluster.report()
-        report = given.report or kept(folder, "report.json", json.dumps(told).encode())
+        report = given.report or kept(folder, "report.json", json.dumps(cluster.report()).encode())
         rules = given.rules or kept(folder, "model.json", model.for_report.dump())
         words = ["--report", str(report), "--manifest", str(rules)]
-        words += ["--checkpoint", str(report)] if cluster.anchors(told) and not given.report else []
+        if anchor := cluster.anchor():
+            words += ["--checkpoint", str(kept(folder, "anchor.json", json.dumps(anchor).encode()))]
         if key := given.model_key or _model_key(cluster, model, folder):
             words += ["--model-key", str(key)]
         if given.archive:
             yield [*words, "--archive", given.archive], dict(os.environ)
             return
-        words += ["--token-file", str(kept(folder, "token", cluster.token()))]
+        words += ["--token-file", str(kept(folder, "token", cluster.reader_token()))]
         with cluster.forwarded(f"pod/{object_names.ARCHIVE_POD}", rt.PORT_ARCHIVE) as address:
             yield [*words, "--archive", address], dict(os.environ)
     except ClusterError as error:

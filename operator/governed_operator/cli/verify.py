@@ -105,11 +105,11 @@ def _source(ledger: str, cluster: ClusterModel | None) -> Iterator[tuple[str, li
     with tempfile.TemporaryDirectory(prefix="governed-verify-") as name:
         folder = Path(name)
         try:
-            report, token = cluster.report(), cluster.token()
+            anchor, token = cluster.anchor(), cluster.reader_token()
             with cluster.forwarded(f"pod/{object_names.ARCHIVE_POD}", rt.PORT_ARCHIVE) as address:
-                access = ["--token-file", str(kept(folder, "token", token)), "--model", cluster.name]
-                if cluster.anchors(report):
-                    access += ["--checkpoint", str(kept(folder, "report.json", json.dumps(report).encode()))]
+                access = ["--token-file", str(kept(folder, "token", token))]
+                if anchor:
+                    access += ["--checkpoint", str(kept(folder, "anchor.json", json.dumps(anchor).encode()))]
                 yield address, access
         except ClusterError as error:
             fail(str(error), UNCHECKED)
