@@ -49,8 +49,9 @@ class Recogniser(NamedTuple):
     bare: float = 0
 
 
-_BEFORE, _BEHIND = r"(?<![0-9]\.)", r"(?!\.[0-9])"
-"""No fraction: 0.4111111111111111 is no card. A comma parts columns as often as thousands, which are three digits."""
+_BEFORE, _BEHIND = r"(?:(?<![0-9]\.)|(?<=[0-9]{8}\.))", r"(?!\.[0-9]{1,6}(?![0-9]))"
+"""No fraction: 0.4111111111111111 is no card; but two long numbers may stand around a 。, which
+is seen so. A comma parts columns as often as thousands, which are three digits."""
 
 
 def _whole(body: str) -> re.Pattern[bytes]:

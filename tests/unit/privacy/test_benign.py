@@ -38,6 +38,8 @@ def test_numbers_that_are_nobodys_stay(text: str) -> None:
         ("http://10.1.2.3/a 10.1.2.4/24", ["IP_ADDRESS"] * 2),
         ("4111111111111111.", ["BANK_CARD"]),
         ("手机.13800138000", ["PHONE_NUMBER"]),
+        ("13800138000。13900139000", ["PHONE_NUMBER"] * 2),
+        ("E12973926。GB82WEST12345698765432", ["CN_PASSPORT", "IBAN"]),
     ],
 )
 def test_what_is_beside_a_point_or_a_comma_is_found(text: str, entities: list[str]) -> None:
