@@ -226,7 +226,7 @@ class Held:
 
 
 async def test_not_ready_is_503() -> None:
-    with pytest.raises(Unavailable, match="found: loading"):
+    with pytest.raises(Unavailable, match="the model is not ready: loading; retry"):
         await plane(ready=lambda: "loading").infer(request())
 
 
