@@ -16,8 +16,8 @@ logger = logging.getLogger("governed_operator.watch.reflector")
 
 SELECTOR = f"app.kubernetes.io/managed-by={FIELD_MANAGER}"
 SILENCE = 150.0
-TIMES = WatchTimes(290, SILENCE)
 """Seconds without any event before a watch is given up; the API server sends a bookmark every minute."""
+TIMES = WatchTimes(290, SILENCE)
 
 
 class Event(msgspec.Struct):
