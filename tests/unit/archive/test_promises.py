@@ -5,6 +5,7 @@ import base64
 import random
 import struct
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -66,8 +67,8 @@ class Bed:
         await until(lambda: self.promises._key is not None)
         task.cancel()
 
-    def archive(self) -> "Opened":
-        return Opened(self.folder, self.root / "kek")
+    def archive(self) -> closing[Archive]:
+        return closing(Archive(self.folder, load_kek(self.root / "kek"), "default"))
 
     def answer(self, number: int = 11) -> str:
         """A journalled answer's promise, kept in a file."""
@@ -106,17 +107,6 @@ class Bed:
         code = main(["verify", str(self.file), *ledger, *words])
         said = self._capsys.readouterr()
         return code, said.out + said.err
-
-
-class Opened:
-    def __init__(self, folder: Path, kek: Path) -> None:
-        self._archive = Archive(folder, load_kek(kek), "default")
-
-    def __enter__(self) -> Archive:
-        return self._archive
-
-    def __exit__(self, *_: object) -> None:
-        self._archive.close()
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import base64
 import random
 import shutil
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -35,8 +36,8 @@ class Bed:
             archive.ledger.append(batch(0, 300))
             self.vkey.write_text(archive.ledger.vkey)
 
-    def archive(self) -> "Opened":
-        return Opened(self.folder, self.root / "kek")
+    def archive(self) -> closing[Archive]:
+        return closing(Archive(self.folder, load_kek(self.root / "kek"), "default"))
 
     def keep(self, id: str = "server-0/7") -> str:
         """Get a receipt and keep it."""
@@ -49,17 +50,6 @@ class Bed:
         code = main(["verify", str(self.file), *map(str, words)])
         said = self._capsys.readouterr()
         return code, said.out + said.err
-
-
-class Opened:
-    def __init__(self, folder: Path, kek: Path) -> None:
-        self._archive = Archive(folder, load_kek(kek), "default")
-
-    def __enter__(self) -> Archive:
-        return self._archive
-
-    def __exit__(self, *_: object) -> None:
-        self._archive.close()
 
 
 @pytest.fixture
