@@ -69,6 +69,15 @@ class Facts:
             return frozenset({"decisions"})
         return frozenset()
 
+    def to_come(self, day: str) -> bool:
+        """Whether a day that a person wrote is yet to come everywhere."""
+        return day > self.latest.isoformat()
+
+    def older_than(self, day: str, days: int | None) -> bool:
+        """Whether a day that a person wrote is longer ago; never, where no time is asked for."""
+        age = self.days_since(day)
+        return days is not None and (age is None or age > days)
+
     def within(self, when: str, days: int) -> bool:
         """Whether a time is one, and not longer ago; clocks may differ, so what is to come counts for a day."""
         age = self.days_since(when)

@@ -27,9 +27,6 @@ class _Item(Part):
 
     of_ledger: ClassVar[bool] = True
 
-    def judge(self, facts: Facts) -> Finding:
-        raise NotImplementedError
-
 
 class LedgerVerified(_Item):
     """Every entry is where the checkpoint says, from the first to the last."""
@@ -353,12 +350,11 @@ class Supplied(_Item):
             return Finding("missing", f"{self.asks} (governance.supervision.documents: {self.document})")
         today = facts.today.isoformat()
         named = f"{self.asks}: {there.reference or there.digest}, {there.owner}, {there.issued}"
-        if there.issued > facts.latest.isoformat():
+        if facts.to_come(there.issued):
             return Finding("contradicted", f"{named}: issued on a day that is yet to come")
         if there.expires is not None and there.expires <= today:
             return Finding("outdated", f"{named}: expired {there.expires}")
-        age = facts.days_since(there.issued)
-        if self.within_days is not None and (age is None or age > self.within_days):
+        if facts.older_than(there.issued, self.within_days):
             return Finding("outdated", f"{named}: older than {self.within_days} days")
         return Finding("present", named)
 
@@ -385,12 +381,11 @@ class Assessed(_Item):
             return Finding("missing", f"{self.asks} (governance.supervision.assessments: {self.assessment})")
         lower = clopper_pearson(there.met, there.sampled, 0.90).lower
         said = f"{self.asks}: {there.met:,} of {there.sampled:,}, at least {lower:.1%} with 95 % confidence"
-        if there.performed > facts.latest.isoformat():
+        if facts.to_come(there.performed):
             return Finding("contradicted", f"{said}: performed on a day that is yet to come")
         if there.met < self.at_least * there.sampled:
             return Finding("contradicted", f"{said}: below {self.at_least:.0%}")
-        age = facts.days_since(there.performed)
-        if self.within_days is not None and (age is None or age > self.within_days):
+        if facts.older_than(there.performed, self.within_days):
             return Finding("outdated", f"{said}: of {there.performed}, wanted within {self.within_days} days")
         for name, found, wanted in (
             ("sampled", there.sampled, self.sampled),
