@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import yaml
 
-__all__ = ["MOST_NODES", "Loader", "YamlFault", "check_node"]
+__all__ = ["MOST_NODES", "Loader", "YamlFault", "value_of"]
 
 MOST_NODES = 200_000
 """Values that a document may have once aliases are written out; the API server takes 3 MiB."""
@@ -29,10 +29,16 @@ def _text(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> object:
 Loader.add_constructor("tag:yaml.org,2002:timestamp", _text)
 
 
-def check_node(node: yaml.Node) -> None:
-    """Raises YamlFault for a key that is given twice in one mapping (``kubectl`` refuses it too) and for aliases that
-    unfold without bound: before anything is made of ``node``. RecursionError."""
+def value_of(node: yaml.Node) -> object:
+    """What a document holds. Raises YamlFault, before anything is made of it, for a key that is given twice in one
+    mapping (``kubectl`` refuses it too) and for aliases that unfold without bound; yaml.YAMLError, ValueError (a number
+    out of range), RecursionError."""
     _sizes(node, {}, ())
+    loader = Loader("")
+    try:
+        return loader.construct_document(node)
+    finally:
+        loader.dispose()
 
 
 def _sizes(node: yaml.Node, known: dict[int, int], above: tuple[int, ...]) -> int:

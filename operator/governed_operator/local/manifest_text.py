@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import yaml
 
-from governed_api.yaml_loader import Loader, YamlFault, check_node
+from governed_api.yaml_loader import Loader, YamlFault, value_of
 
 __all__ = ["Document", "parsed"]
 
@@ -36,12 +36,7 @@ def parsed(text: str) -> list[Document]:
     found = []
     try:
         for node in yaml.compose_all(text, Loader=Loader):
-            check_node(node)
-            loader = Loader("")
-            try:
-                value = loader.construct_document(node)
-            finally:
-                loader.dispose()
+            value = value_of(node)
             if value is not None:
                 found.append(Document(value, node))
     except yaml.MarkedYAMLError as error:

@@ -11,11 +11,11 @@ import yaml
 from pydantic import Field, ValidationError
 
 from governed_api.base import Part
+from governed_api.regular_files import read_regular
 from governed_api.supervision import Day
-from governed_api.yaml_loader import Loader, YamlFault, check_node
+from governed_api.yaml_loader import Loader, YamlFault, value_of
 from governed_serving.dossier.laws.facts import Kind
 from governed_serving.dossier.laws.predicates import Item
-from governed_serving.durable import read_regular
 
 __all__ = ["MOST_BYTES", "Pack", "PackError", "Row", "packs", "read_pack"]
 
@@ -69,9 +69,8 @@ class Pack(Part):
 def read_pack(text: str, name: str) -> Pack:
     """Read one pack; ``name`` is for messages. Raises PackError."""
     try:
-        if (node := yaml.compose(text, Loader=Loader)) is not None:
-            check_node(node)
-        pack = Pack.model_validate(yaml.load(text, Loader=Loader))
+        node = yaml.compose(text, Loader=Loader)
+        pack = Pack.model_validate(None if node is None else value_of(node))
     except YamlFault as error:
         raise PackError(f"{name}: line {error.line}: {error}") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:
