@@ -117,9 +117,13 @@ def in_words(ports: Sequence[int]) -> str:
     return f"{', '.join(words)} and {last}" if words else last
 
 
+LOOPBACK = "127.0.0.1"
+"""Where a local run's processes listen, and a forwarded port."""
+
+
 def on_this_machine(port: int) -> str:
     """Address of a process of ``governed run``, or of a forwarded port."""
-    return f"http://127.0.0.1:{port}"
+    return f"http://{LOOPBACK}:{port}"
 
 
 MOUNT_SPEC = "/etc/governed"

@@ -11,12 +11,10 @@ import typer
 
 from governed_api import runtime as rt
 from governed_operator.cli.fail import fail
-from governed_operator.cli.in_cluster import ClusterError, ClusterModel
+from governed_operator.cli.in_cluster import POD_TOKEN_FILE, ClusterError, ClusterModel
 
 if TYPE_CHECKING:
     from governed_operator.local.client import ModelClient
-
-_POD_FILE = f"{rt.MOUNT_POD_TOKENS}/auditor"
 
 Url = Annotated[
     str,
@@ -29,7 +27,7 @@ PodTokenFile = Annotated[
     Path | None,
     typer.Option(
         help="The token of the auditor's port, beside a foreign runtime; in a cluster: "
-        f"kubectl exec POD -c auditor -- cat {_POD_FILE}.",
+        f"kubectl exec POD -c auditor -- cat {POD_TOKEN_FILE}.",
         envvar="GOVERNED_POD_TOKEN_FILE",
         show_default="of the local run",
     ),
@@ -84,6 +82,7 @@ class PodToken:
             if self.file is not None:
                 found = error.strerror if isinstance(error, OSError) else "bytes that are none"
                 fail(
-                    f"{path}: {found}: expected the token of the auditor's port, which is {_POD_FILE} in its container"
+                    f"{path}: {found}: expected the token of the auditor's port, which is {POD_TOKEN_FILE} in its "
+                    "container"
                 )
         return {}

@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
 __all__ = ["ClusterError", "ClusterModel", "Context", "Namespace", "in_cluster", "kept", "reached"]
 
-LOOPBACK = "127.0.0.1"
-
 Namespace = Annotated[
     str | None,
     typer.Option(
@@ -39,6 +37,8 @@ Context = Annotated[
     str | None,
     typer.Option(help="Context of the kubeconfig; the model serves in a cluster, not here.", show_default=False),
 ]
+POD_TOKEN_FILE = f"{rt.MOUNT_POD_TOKENS}/auditor"
+"""In the auditor's container."""
 PATIENCE = 20.0
 """Seconds: for one answer of kubectl, and for a port to be forwarded."""
 _LOOK = 0.05
@@ -114,12 +114,12 @@ class ClusterModel:
     def forwarded(self, target: str, port: int) -> Iterator[str]:
         """Address on loopback of a port of ``target`` (``deployment/NAME``) while the block runs. Raises ClusterError:
         also for an error of the block once kubectl has ended, which is then its cause."""
-        words = [*self._kubectl(), "port-forward", "--address", LOOPBACK, target, f":{port}"]
+        words = [*self._kubectl(), "port-forward", "--address", rt.LOOPBACK, target, f":{port}"]
         # Files: kubectl prints a line for each connection, and would stand still at a pipe that nobody empties.
         with tempfile.TemporaryFile() as told, tempfile.TemporaryFile() as said:
             process = subprocess.Popen(words, stdout=told, stderr=said)
             try:
-                yield f"http://{LOOPBACK}:{_local_port(process, told, said)}"
+                yield rt.on_this_machine(_local_port(process, told, said))
             except ClusterError:
                 raise
             except Exception as error:
@@ -148,8 +148,7 @@ class ClusterModel:
 
     def pod_token(self, pod: str) -> str:
         """What the auditor's port of ``pod`` asks for. Raises ClusterError."""
-        path = f"{rt.MOUNT_POD_TOKENS}/auditor"
-        return self._said("exec", pod, "-c", "auditor", "--", "cat", path).decode("ascii", "replace").strip()
+        return self._said("exec", pod, "-c", "auditor", "--", "cat", POD_TOKEN_FILE).decode("ascii", "replace").strip()
 
     def _get(self, kind: str, name: str) -> dict[str, Json] | None:
         return self._kubectl_json("get", kind, name, "-o", "json", "--ignore-not-found")
@@ -244,7 +243,8 @@ def reached(url: str, port: int, cluster: ClusterModel | None) -> Iterator[str]:
 
 def kept(folder: Path, name: str, content: bytes) -> Path:
     """A file of ``folder`` that only the caller may read."""
+    from governed_operator.local.volumes import write_private
+
     path = folder / name
-    path.touch(mode=0o600)
-    path.write_bytes(content)
+    write_private(path, content)
     return path

@@ -6,11 +6,10 @@ from collections.abc import Iterable
 from urllib.parse import urlsplit, urlunsplit
 
 from governed_api.names import REPORT_PLURAL
+from governed_api.runtime import LOOPBACK
 from governed_operator.desired.manifest import Manifest
 from governed_operator.local.errors import PortTaken
 from governed_operator.local.workdir import Workdir
-
-LOOPBACK = "127.0.0.1"
 
 
 class Addresses:

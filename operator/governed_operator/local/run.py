@@ -15,7 +15,7 @@ from governed_api import runtime as rt
 from governed_api.resolved import ResolvedModel
 from governed_operator.desired import Manifest, Subject, objects
 from governed_operator.desired.decision import Decision, Revision
-from governed_operator.local.addresses import LOOPBACK, Addresses, refuse_taken
+from governed_operator.local.addresses import Addresses, refuse_taken
 from governed_operator.local.errors import LocalError
 from governed_operator.local.logs import Logs
 from governed_operator.local.pod import Host, Pod, run_job
@@ -40,7 +40,7 @@ class Options:
     source: Path
     """Folder that relative file: URIs resolve against."""
     port_offset: int = 0
-    host: str = LOOPBACK
+    host: str = rt.LOOPBACK
     """Address that the server listens on; all else stays on loopback."""
     quiet: bool = False
     settings: Settings = field(default_factory=Settings)
@@ -61,15 +61,15 @@ class Running:
 
     @property
     def url(self) -> str:
-        return f"http://{LOOPBACK}:{self.addresses.port(rt.PORT_HTTP)}"
+        return rt.on_this_machine(self.addresses.port(rt.PORT_HTTP))
 
     @property
     def auditor_url(self) -> str:
-        return f"http://{LOOPBACK}:{self.addresses.port(rt.PORT_AUDITOR)}"
+        return rt.on_this_machine(self.addresses.port(rt.PORT_AUDITOR))
 
     @property
     def archive_url(self) -> str:
-        return f"http://{LOOPBACK}:{self.addresses.port(rt.PORT_ARCHIVE)}"
+        return rt.on_this_machine(self.addresses.port(rt.PORT_ARCHIVE))
 
     @property
     def auditor_headers(self) -> dict[str, str]:

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from governed_api.runtime import ALIBI_PYTHON, HOST, VARIABLES, Kind
+from governed_api.runtime import ALIBI_PYTHON, HOST, VARIABLES, Kind, on_this_machine
 from governed_operator.desired.manifest import Manifest
-from governed_operator.local.addresses import LOOPBACK, Addresses
+from governed_operator.local.addresses import Addresses
 from governed_operator.local.errors import LocalError
 
 INHERITED = (
@@ -39,7 +39,7 @@ class Probe:
         named = {p["name"]: p["containerPort"] for p in container.get("ports", [])}
         number = get["port"] if isinstance(get["port"], int) else named[get["port"]]
         return cls(
-            url=f"http://{LOOPBACK}:{addresses.port(number)}{get['path']}",
+            url=on_this_machine(addresses.port(number)) + get["path"],
             period=probe.get("periodSeconds", 10),
             failures=probe.get("failureThreshold", 3),
             timeout=probe.get("timeoutSeconds", 1),
