@@ -30,6 +30,8 @@ MEANING = {
     conditions.TRAINING_SUCCEEDED: "The trainer Job answered this training spec.",
     conditions.DEGRADED: "Something is wrong, whether or not the model serves.",
     conditions.RECONCILING: "kstatus: work is under way that time alone will finish. Present only while True.",
+    conditions.KEY_READY: "All its keys are its own, and one at least lets somebody in.",
+    conditions.MODELS_FOUND: "Every model that it names is there.",
     conditions.STALLED: "kstatus: nothing gets better until a person acts. Present only while True.",
 }
 """What each condition says when it is True."""
@@ -92,10 +94,16 @@ def generated() -> str:
     table = "| field | values | default | meaning |\n|---|---|---|---|"
     model = schema.model_crd()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
     report = schema.report_crd()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+    consumer = schema.consumer_crd()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+    told = {"model": model, "consumer": consumer}
+    rows = {k: "\n".join(rules(v, "")).replace("| `` |", "| the resource |") for k, v in told.items()}
+    consumers = (conditions.KEY_READY, conditions.MODELS_FOUND)
     parts = [
         MARK,
         "## Conditions\n\nAll are `metav1.Condition`s with `observedGeneration`. `kubectl wait --for=condition=Ready`.",
         "| condition | True means |\n|---|---|\n" + "\n".join(f"| `{k}` | {MEANING[k]} |" for k in conditions.TYPES),
+        "Of a ModelConsumer:",
+        "| condition | True means |\n|---|---|\n" + "\n".join(f"| `{k}` | {MEANING[k]} |" for k in consumers),
         "## Reasons\n\nA reason is stable; its message is for people and may change.",
         "| reason | meaning |\n|---|---|\n" + "\n".join(f"| `{r.value}` | {cell(r.description)} |" for r in Reason),
         "Kubernetes' own words that the operator tells apart; any other word of its or of a neighbour's is passed on:",
@@ -103,8 +111,12 @@ def generated() -> str:
         + "\n".join(f"| `{r.value}` | {cell(r.description)} |" for r in KubernetesReason),
         "## GovernedModel: spec\n\n" + table + "\n" + "\n".join(fields(model["properties"]["spec"], "spec")),
         "## GovernedModel: rules across fields\n\nChecked by the API server (CEL) and by `governed validate`.",
-        "| at | message |\n|---|---|\n" + "\n".join(rules(model, "")).replace("| `` |", "| the resource |"),
+        f"| at | message |\n|---|---|\n{rows['model']}",
         "## GovernedModel: status\n\n" + table + "\n" + "\n".join(fields(model["properties"]["status"], "status")),
+        "## ModelConsumer: spec\n\n" + table + "\n" + "\n".join(fields(consumer["properties"]["spec"], "spec")),
+        "## ModelConsumer: rules across fields",
+        f"| at | message |\n|---|---|\n{rows['consumer']}",
+        "## ModelConsumer: status\n\n" + table + "\n" + "\n".join(fields(consumer["properties"]["status"], "status")),
         "## GovernanceReport: status\n\n" + table + "\n" + "\n".join(fields(report["properties"]["status"], "status")),
     ]
     return "\n\n".join(parts) + "\n"

@@ -24,6 +24,11 @@ RECONCILING = "Reconciling"
 STALLED = "Stalled"
 """kstatus: nothing gets better until a person acts. Present only while True."""
 
+KEY_READY = "KeyReady"
+"""Of a ModelConsumer: all its keys are its own, and one at least lets somebody in."""
+MODELS_FOUND = "ModelsFound"
+"""Of a ModelConsumer: every model that it names is there."""
+
 TYPES = (
     READY,
     PREDICTOR_READY,

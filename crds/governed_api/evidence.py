@@ -21,7 +21,9 @@ __all__ = [
     "ErrorRates",
     "ErrorTable",
     "Evaluation",
+    "FittedThresholds",
     "GateTable",
+    "GroupRule",
     "Importance",
     "LabelColumn",
     "Mitigation",
@@ -271,6 +273,53 @@ class MitigationStep(RecordedPart):
     """On validation rows."""
 
 
+class GroupRule(RecordedPart):
+    """When a group is favoured: with chance ignored · chance + (1 - ignored) · (upperShare · [score > upper] +
+    lowerShare · [score > lower])."""
+
+    group: str
+    """ATTRIBUTE=GROUP, of several attributes joined by " & "."""
+    rows: int
+    """That it was fitted on."""
+    favorable: int
+    """Of these, with a favourable label."""
+    ignored: float = 0.0
+    """With this chance the score isn't looked at, and who is favoured is drawn with ``chance``."""
+    chance: float = 0.0
+    upper: float
+    """Above 1: nobody's score reaches it."""
+    upper_share: float
+    lower: float
+    """Below 0: everybody's score is above it."""
+    lower_share: float
+    selection_rate: float
+    """Expected on the rows that it was fitted on."""
+    true_positive_rate: float | None = None
+    false_positive_rate: float | None = None
+
+
+class FittedThresholds(RecordedPart):
+    """Randomised thresholds by group. Who is in none of ``groups`` has the model's own threshold."""
+
+    objective: str
+    attributes: list[str]
+    subject: str = ""
+    """Input that the draw depends on; "": on all of the row."""
+    key: str = ""
+    """SHA-256 of the sealed key of the draws."""
+    rows: int
+    """That they were fitted on; they neither fitted the network nor judge it."""
+    accuracy: float
+    """Expected on these rows."""
+    groups: list[GroupRule] = []
+    held_out_accuracy: float | None = None
+    """Expected on held-out rows: over all draws, where the metrics have one."""
+    held_out_drawn: int = 0
+    """Held-out rows whose decision is drawn."""
+    held_out_base: int = 0
+    """Held-out rows with the model's own threshold: of groups without thresholds, and missing values."""
+
+
 class AppliedMitigation(RecordedPart):
     """Mitigation that the model was trained with; what the same training gives without it is under unmitigated."""
 
@@ -288,7 +337,10 @@ class AppliedMitigation(RecordedPart):
     largest_weight: float | None = None
     """Of reweighing: of a training row, where their mean is 1."""
     left_out: list[str] = []
-    """Of reductions: ATTRIBUTE=GROUP with too few training rows for a constraint, values that are missing included."""
+    """Of reductions: ATTRIBUTE=GROUP with too few training rows for a constraint, values that are missing included. Of
+    thresholds: those with too few for thresholds of their own."""
+    thresholds: FittedThresholds | None = None
+    """Of method thresholds."""
 
 
 class Evaluation(RecordedPart):

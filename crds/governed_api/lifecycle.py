@@ -1,6 +1,6 @@
 """spec.lifecycle: data → training → compression F(θ) → optimisation G(θ) → gates → rollout."""
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -189,17 +189,50 @@ class Reductions(Part):
     """Most networks trained beside the unmitigated one. The first within maxDisparity ships, else the nearest."""
 
 
+class Thresholds(Part):
+    """Thresholds by group on the score of the trained model, with a drawn decision between two of them (Hardt, Price &
+    Srebro 2016)."""
+
+    constraint: Literal["demographicParity", "equalOpportunity", "equalizedOdds"] = "demographicParity"
+    """demographicParity: each group is favoured as often; equalOpportunity: so among those who deserve it;
+    equalizedOdds: so among those who deserve it, and among those who don't."""
+    objective: Literal["accuracy", "balancedAccuracy"] = "accuracy"
+    """What is greatest within the constraint."""
+    attributes: list[Annotated[str, Field(min_length=1, max_length=63)]] = Field(default=[], max_length=3)
+    """Of governance.bias.protectedAttributes, those whose groups have thresholds; of several, each intersection of
+    their groups. Empty: all of them."""
+    subject: str | None = Field(default=None, min_length=1, max_length=63)
+    """Categorical feature that says whom a decision is about, such as an account's number. The network doesn't see it,
+    and a drawn decision depends on it alone, so that who asks again with another row can't draw again. Absent: the draw
+    depends on all of the row."""
+    share: float = Field(default=0.2, gt=0, lt=1)
+    """Share of the training rows, drawn by loop.seed, that thresholds are fitted on and the network isn't."""
+    min_group_rows: int = Field(default=100, ge=10, le=1_000_000)
+    """Such rows that a group needs for thresholds of its own (equalOpportunity: with a favourable label; equalizedOdds:
+    of each label). Smaller groups, unseen and missing values keep the model's own threshold, and every answer says
+    so."""
+
+
 class Mitigation(Part):
     """Bias mitigation, never applied unless asked for; its effect is measured and recorded, and every answer says that
     it was applied."""
 
-    method: Literal["none", "reweighing", "reductions"] = "none"
+    method: Literal["none", "reweighing", "reductions", "thresholds"] = "none"
     """reweighing: weights that make label and protected attributes independent in training (Kamiran & Calders 2012).
-    reductions: weights and labels that lead to a fairness constraint (Agarwal et al. 2018)."""
+    reductions: weights and labels that lead to a fairness constraint (Agarwal et al. 2018). thresholds: randomised
+    thresholds by group after training (Hardt, Price & Srebro 2016); treating groups by different thresholds is
+    unlawful disparate treatment in some jurisdictions."""
     reductions: Reductions | None = None
     """Of method reductions; absent: its defaults."""
+    thresholds: Thresholds | None = None
+    """Of method thresholds; absent: its defaults."""
 
     RULES: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "!has(self.thresholds) || self.method == 'thresholds'",
+            "thresholds needs method thresholds: set it, or leave thresholds out",
+            ".thresholds",
+        ),
         Rule(
             "!has(self.reductions) || self.method == 'reductions'",
             "reductions needs method reductions: set it, or leave reductions out",

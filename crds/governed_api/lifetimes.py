@@ -26,11 +26,11 @@ class Lifetimes:
     @classmethod
     def parse(cls, text: str) -> "Lifetimes":
         """What :meth:`annotation` wrote. Raises ValueError."""
-        found = json.loads(text)
-        known = isinstance(found, dict) and found.keys() == {"payloads", "keys"}
-        if not known or not all(v is None or (type(v) is int and v > 0) for v in found.values()):
+        parsed = json.loads(text)
+        well_formed = isinstance(parsed, dict) and parsed.keys() == {"payloads", "keys"}
+        if not well_formed or not all(v is None or (type(v) is int and v > 0) for v in parsed.values()):
             raise ValueError(f"expected seconds or null for payloads and keys, found {text[:80]!r}")
-        return cls(**found)
+        return cls(**parsed)
 
     def annotation(self) -> str:
         """As JSON."""

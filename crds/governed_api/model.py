@@ -4,6 +4,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
+from governed_api.access import Access
 from governed_api.base import Part, VerdictWord
 from governed_api.conditions import Condition
 from governed_api.governance import Explainer, Governance, Quota
@@ -12,7 +13,7 @@ from governed_api.names import API_VERSION, KIND
 from governed_api.resources import Resources, Toleration
 from governed_api.rules import Rule
 from governed_api.runtime import PORTS, in_words
-from governed_api.storage import any_uri_pattern, form_rule, is_remote, remote_rule
+from governed_api.storage import any_uri_pattern, form_rule, is_remote, local_rule, remote_rule
 from governed_api.tensors import TensorInput, TensorOutput
 
 
@@ -21,6 +22,15 @@ class ModelFormat(Part):
 
     name: Literal["onnx", "runtime"] = "onnx"
     """onnx: served in process; runtime: served by the foreign container in runtime."""
+
+
+class Variable(Part):
+    """A variable of the runtime's environment."""
+
+    name: str = Field(min_length=1, max_length=256, pattern=r"^[A-Za-z_][A-Za-z0-9_.-]*$")
+    """Its name."""
+    value: str = Field(default="", max_length=4096)
+    """Its value, in clear in the manifest: nothing secret."""
 
 
 class Runtime(Part):
@@ -40,6 +50,13 @@ class Runtime(Part):
     """Answers 200 when the runtime can serve."""
     model: str = Field(default="", max_length=253)
     """Model name inside the runtime; empty: the resource's name."""
+    env: list[Variable] = Field(default=[], max_length=64, json_schema_extra={"x-list-map-key": "name"})
+    """Its environment beside the image's."""
+    shared_memory: str | None = Field(default=None, pattern=r"^[1-9][0-9]*(Mi|Gi)$")
+    """Of a memory volume at /dev/shm, for processes that share tensors; counts toward limits.memory."""
+    resources: Resources | None = None
+    """Of its container, accelerators included; absent: predictor.model.resources, which the server then shares in cpu
+    and memory alone."""
 
     RULES: ClassVar[tuple[Rule, ...]] = (
         Rule(
@@ -98,7 +115,8 @@ class Model(Part):
     storage_uri: str | None = Field(default=None, max_length=2048, pattern=any_uri_pattern())
     """file:PATH (local runs), pvc://CLAIM/PATH, https://HOST/PATH, s3://, gs:// or az://BUCKET/KEY,
     hf://ORG/NAME@REVISION[/FILE] or oci://REGISTRY/REPOSITORY:TAG of an ONNX file or an artefact folder; absent:
-    lifecycle.training makes the model."""
+    lifecycle.training makes the model. With a runtime: file: or pvc:// of its weights, which it finds at /mnt/models
+    (that file, or that folder), read-only, once each pod has checked their digest."""
     storage: Storage | None = None
     """How a storageUri of a network is reached."""
     digest: str | None = Field(default=None, pattern=r"^sha256:[0-9a-f]{64}$")
@@ -144,9 +162,15 @@ class Model(Part):
         ),
         Rule("!has(self.digest) || has(self.storageUri)", "digest goes with storageUri", ".digest"),
         Rule(
-            "(!has(self.inputs) && !has(self.outputs)) || has(self.storageUri)",
+            "(!has(self.inputs) && !has(self.outputs)) || (has(self.storageUri) && !has(self.runtime))",
             "inputs and outputs describe the ONNX file at storageUri: trained models and runtimes describe themselves",
             ".inputs",
+        ),
+        local_rule(
+            "storageUri",
+            "runtime",
+            "a runtime reads its weights from a volume: put them on a PersistentVolumeClaim of the namespace and name "
+            "pvc://CLAIM/PATH",
         ),
         Rule(
             "!has(self.volumeSize) || !has(self.runtime)",
@@ -214,14 +238,23 @@ class GovernedModelSpec(Part):
     """Rules."""
     quota: Quota = Quota()
     """What it may consume."""
+    access: Access | None = None
+    """Who may call it; absent: as authentication "Off"."""
     suspend: bool = False
     """True: nothing runs; volumes, keys and ledger stay."""
 
+    @property
+    def authenticates(self) -> bool:
+        """Every caller must say who they are."""
+        return self.access is not None and self.access.required
+
     RULES: ClassVar[tuple[Rule, ...]] = (
         Rule(
-            "[has(self.lifecycle) && has(self.lifecycle.training), has(self.predictor) && has(self.predictor.model) && has(self.predictor.model.storageUri), "  # noqa: E501
-            "has(self.predictor) && has(self.predictor.model) && has(self.predictor.model.runtime)].filter(x, x).size() == 1",  # noqa: E501
-            "exactly one of lifecycle.training, predictor.model.storageUri and predictor.model.runtime must say where the model comes from",  # noqa: E501
+            "(has(self.lifecycle) && has(self.lifecycle.training)) != "
+            "(has(self.predictor) && has(self.predictor.model) && "
+            "(has(self.predictor.model.storageUri) || has(self.predictor.model.runtime)))",
+            "exactly one of lifecycle.training, predictor.model.storageUri and predictor.model.runtime must say where the model comes from; "  # noqa: E501
+            "storageUri beside runtime names the runtime's weights",
         ),
         Rule(
             "has(oldSelf.governance.encryption.keyRef) == has(self.governance.encryption.keyRef) && "
@@ -242,9 +275,52 @@ class GovernedModelSpec(Part):
         Rule(
             "!has(self.lifecycle.training) || self.lifecycle.training.mitigation.method == 'none' || "
             "(has(self.governance.bias) && has(self.governance.bias.favorableOutcome.label))",
-            "lifecycle.training.mitigation.method reweighing and reductions need governance.bias with "
+            "lifecycle.training.mitigation.method reweighing, reductions and thresholds need governance.bias with "
             "favorableOutcome.label: they say between whom decisions are to be alike, and which decision; declare "
             "them, or set method none",
+        ),
+        Rule(
+            "!has(self.lifecycle.training) || self.lifecycle.training.mitigation.method != 'thresholds' || "
+            "self.lifecycle.training.loss.name != 'mse'",
+            "lifecycle.training.mitigation.method thresholds decides between two classes: a regression "
+            "(loss.name mse) has none; give it a label with two classes, or set method none",
+        ),
+        Rule(
+            "!has(self.lifecycle.training) || self.lifecycle.training.mitigation.method != 'thresholds' || "
+            "!has(self.lifecycle.training.conformal)",
+            "lifecycle.training.mitigation.method thresholds doesn't go with conformal: a drawn label needn't be "
+            "in the set of likely ones; leave one of them out",
+        ),
+        Rule(
+            "!has(self.lifecycle.training) || self.lifecycle.training.mitigation.method != 'thresholds' || "
+            "!has(self.governance.bias) || self.governance.bias.protectedAttributes.all(a, "
+            "(has(self.lifecycle.training.mitigation.thresholds) && has(self.lifecycle.training.mitigation.thresholds.attributes) && self.lifecycle.training.mitigation.thresholds.attributes.size() > 0 && !(a.name in self.lifecycle.training.mitigation.thresholds.attributes)) || "  # noqa: E501
+            "self.lifecycle.training.data.features.exists(f, f.name == a.name && f.type != 'text'))",
+            "lifecycle.training.mitigation.method thresholds needs each of governance.bias.protectedAttributes (or of thresholds.attributes) as a numeric or categorical feature of "  # noqa: E501
+            "lifecycle.training.data.features: a row's group is told by its own features; add the features, or name "
+            "others in thresholds.attributes",
+        ),
+        Rule(
+            "!has(self.lifecycle.training) || !has(self.lifecycle.training.mitigation.thresholds) || !has(self.lifecycle.training.mitigation.thresholds.attributes) || "  # noqa: E501
+            "self.lifecycle.training.mitigation.thresholds.attributes.all(n, has(self.governance.bias) && "
+            "self.governance.bias.protectedAttributes.exists(a, a.name == n))",
+            "lifecycle.training.mitigation.thresholds.attributes must name governance.bias.protectedAttributes",
+        ),
+        Rule(
+            "!has(self.lifecycle.training) || !has(self.lifecycle.training.mitigation.thresholds) || !has(self.lifecycle.training.mitigation.thresholds.subject) || "  # noqa: E501
+            "(self.lifecycle.training.data.features.exists(f, f.name == self.lifecycle.training.mitigation.thresholds.subject && f.type == 'categorical') && "  # noqa: E501
+            "self.lifecycle.training.data.features.size() > 1 && "
+            "!(has(self.governance.bias) && (self.governance.bias.protectedAttributes.exists(a, a.name == self.lifecycle.training.mitigation.thresholds.subject) || "  # noqa: E501
+            "(has(self.governance.bias.strata) && self.lifecycle.training.mitigation.thresholds.subject in self.governance.bias.strata))))",  # noqa: E501
+            "lifecycle.training.mitigation.thresholds.subject must be a categorical feature of lifecycle.training.data.features, neither a protected attribute nor a stratum, and not the only one: "  # noqa: E501
+            "it says whom a decision is about, and the network doesn't see it",
+        ),
+        Rule(
+            "!has(self.lifecycle.training) || !has(self.lifecycle.training.mitigation.thresholds) || !has(self.lifecycle.training.mitigation.thresholds.subject) || "  # noqa: E501
+            "!has(self.governance.privacy.masking) || !has(self.governance.privacy.masking.fields) || "
+            "!(self.lifecycle.training.mitigation.thresholds.subject in self.governance.privacy.masking.fields)",
+            "lifecycle.training.mitigation.thresholds.subject must not be masked (governance.privacy.masking.fields): "
+            "people whose values are masked alike would share their draws",
         ),
         Rule(
             "!has(self.lifecycle.training) || !has(self.lifecycle.training.conformal) || "
@@ -298,11 +374,13 @@ class GovernedModelSpec(Part):
             "explainer.config.step must name numeric lifecycle.training.data.features",
         ),
         Rule(
-            "!has(self.explainer) || !has(self.explainer.background) || has(self.predictor.model.storageUri)",
+            "!has(self.explainer) || !has(self.explainer.background) || "
+            "(has(self.predictor.model.storageUri) && !has(self.predictor.model.runtime))",
             "explainer.background goes with predictor.model.storageUri: a trained model's artefact has its own rows",
         ),
         Rule(
             "!has(self.explainer) || has(self.explainer.background) || !has(self.predictor.model.storageUri) || "
+            "has(self.predictor.model.runtime) || "
             "!(self.predictor.model.storageUri.matches('(?i)[.]onnx$') || has(self.predictor.model.inputs) || "
             "has(self.predictor.model.outputs))",
             "explainer of an ONNX file needs explainer.background, rows that explanations compare with: name a CSV "
@@ -316,7 +394,27 @@ class GovernedModelSpec(Part):
         ),
         Rule(
             "!has(self.explainer) || !has(self.explainer.engine) || !has(self.predictor.model.runtime)",
-            "explainer.engine alibi needs a model with background rows, not predictor.model.runtime",
+            "explainer.engine needs a model with background rows, not predictor.model.runtime",
+        ),
+        Rule(
+            "!has(self.explainer) || !has(self.explainer.engine) || self.explainer.engine != 'captum' || "
+            "has(self.lifecycle.training)",
+            "explainer.engine captum takes gradients of a network trained here (lifecycle.training); imports "
+            "(trees) have none: leave engine out (type shap), or take engine alibi",
+        ),
+        Rule(
+            "!has(self.explainer) || !has(self.explainer.engine) || self.explainer.engine != 'captum' || "
+            "!has(self.lifecycle.compression) || !has(self.lifecycle.compression.method) || "
+            "!(self.lifecycle.compression.method in ['dynamicInt8', 'staticInt8'])",
+            "explainer.engine captum needs floating-point weights: lifecycle.compression.method dynamicInt8 and "
+            "staticInt8 round, which has no gradient; take magnitudePruning or none, or leave engine out",
+        ),
+        Rule(
+            "!has(self.explainer) || !has(self.explainer.engine) || self.explainer.engine != 'captum' || "
+            "!has(self.lifecycle.training) || self.lifecycle.training.mitigation.method != 'thresholds'",
+            "explainer.engine captum doesn't go with lifecycle.training.mitigation.method thresholds: what is answered "
+            "is the chance of a draw, which steps at each threshold and has no gradient; leave engine out, or take "
+            "another method of mitigation",
         ),
         Rule(
             "!has(self.governance.bias) || !has(self.predictor.model.runtime) || self.predictor.model.runtime.protocol == 'openai'",  # noqa: E501
@@ -434,3 +532,7 @@ class GovernedModel(Part):
     @property
     def namespace(self) -> str:
         return str(self.metadata.get("namespace", "default"))
+
+    @property
+    def labels(self) -> dict[str, str]:
+        return {str(name): str(value) for name, value in (self.metadata.get("labels") or {}).items()}

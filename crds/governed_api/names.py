@@ -10,6 +10,8 @@ KIND = "GovernedModel"
 PLURAL = "governedmodels"
 REPORT_KIND = "GovernanceReport"
 REPORT_PLURAL = "governancereports"
+CONSUMER_KIND = "ModelConsumer"
+CONSUMER_PLURAL = "modelconsumers"
 
 FIELD_MANAGER = "governed-operator"
 PART_OF = "governed-models"

@@ -38,6 +38,11 @@ def operator_token(model: str) -> str:
     return component(model, "operator")
 
 
+def callers(model: str) -> str:
+    """ConfigMap of who may call it, and Secret of the key that authenticates that document."""
+    return component(model, "callers")
+
+
 def account(model: str) -> str:
     """ServiceAccount of the model's pods, its Role and RoleBinding."""
     return component(model, "pods")

@@ -36,6 +36,9 @@ class Reason(StrEnum):
     WITHIN_THRESHOLDS = "WithinThresholds", "Every bias metric is within its thresholds."
     SUSPENDED = "Suspended", "Nothing runs, for spec.suspend is true; keys, volumes and ledger stay."
 
+    KEYS_ACCEPTED = "KeysAccepted", "Who shows one of the consumer's keys or tokens is let in."
+    FOUND = "Found", "Every model that the consumer names is there."
+
     # Under way
     ARCHIVE_NOT_READY = "ArchiveNotReady", "The namespace's archive has no ready pod."
     KEY_PENDING = "KeyPending", "The Secret with the key-encryption key is being made."
@@ -92,6 +95,18 @@ class Reason(StrEnum):
     LEDGER_FAULTS = "LedgerFaults", "Something of the ledger's log can't be read, or isn't what was signed."
     JOB_FAILED = "JobFailed", "The trainer Job failed, and Kubernetes gives no reason."
     REPLICA_FAILURE = "ReplicaFailure", "Replicas can't be made, and Kubernetes gives no reason."
+
+    # A ModelConsumer whom nobody is let in by, or not everywhere
+    NO_KEYS = "NoKeys", "The consumer lists no key, and names no token."
+    KEYS_EXPIRED = "KeysExpired", "Every key of the consumer has expired."
+    KEY_ID_TAKEN = "KeyIdTaken", "An older consumer lists a key of the same id, whose it stays."
+    TOKEN_TAKEN = "TokenTaken", "An older consumer has the tokens of the same issuer, audience and subject or claim."
+    ISSUER_KEYS_MISSING = "IssuerKeysMissing", "Public keys of the tokens' issuer can't be had, as the message says."
+    CONSUMER_EXPIRED = "ConsumerExpired", "The consumer's spec.expires has passed."
+    CONSUMER_SUSPENDED = "ConsumerSuspended", "The consumer's spec.suspend is true."
+    TOO_MANY_CALLERS = "TooManyCallers", "Older consumers leave no room in the document of a model's callers."
+    MODEL_NOT_FOUND = "ModelNotFound", "A model that the consumer names isn't in its namespace."
+    NO_MODELS = "NoModels", "The consumer names no model, or selects none."
 
     LEDGER_CONTRADICTED = (
         "LedgerContradicted",

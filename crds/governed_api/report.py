@@ -137,7 +137,9 @@ class ArchiveReport(ReportPart):
     unstored: str = ""
     """Why object storage hasn't all of the ledger; an archive over an empty volume would start from what it has."""
     verdicts: list[RecordedVerdict] = []
-    """The newest verdict on each revision, those of the models that were judged last first."""
+    """The newest verdict on each revision, at most four of a model, those of the models that were judged last first."""
+    verdicts_left_out: int = 0
+    """Older verdicts for which the list had no room: each model's newest come before any model's older ones."""
 
 
 class ServerReport(ReportPart):

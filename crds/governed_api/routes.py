@@ -11,6 +11,9 @@ WITHOUT_POD_TOKEN = (LIVE_PATH, READY_PATH, METRICS_PATH)
 """What the inner ports answer though nobody shows the pod's token: kubelet's probes and scrapers have none. A process
 of the same pod learns by them how its neighbours fare, and nothing of rows, groups and verdicts."""
 
+ASSETS = "/docs-assets"
+"""Script and style of a process's page ``/docs``."""
+
 # Open Inference Protocol V2 (server; the explainer for its part)
 ROOT = "/"
 V2 = "/v2"
@@ -44,6 +47,9 @@ V1_EXPLAIN = f"{V1_MODEL}:explain"
 # OpenAI's (server, foreign runtimes)
 COMPLETIONS = "/v1/completions"
 CHAT_COMPLETIONS = "/v1/chat/completions"
+EMBEDDINGS = "/v1/embeddings"
+OPENAI = (COMPLETIONS, CHAT_COMPLETIONS, EMBEDDINGS)
+"""Whose errors are OpenAI's error object."""
 
 # Auditor
 VERDICT = "/v1/verdict"

@@ -29,6 +29,12 @@ REPORT = "GOVERNED_REPORT"
 POD_TOKENS = "GOVERNED_POD_TOKENS"
 """Folder of what the inner ports ask for in a pod with a foreign runtime: files server, explainer, auditor. Each port
 has a token of its own: who took one while it was free would be shown what opens no other."""
+CALLERS = "GOVERNED_CALLERS"
+"""The document of callers (governed_api.callers)."""
+CALLERS_KEY_FILE = "GOVERNED_CALLERS_KEY_FILE"
+CALLERS_URL = "GOVERNED_CALLERS_URL"
+"""Of the auditor: the document's ConfigMap at the API server. What is heard of it, the auditor puts beside the pod's
+tokens."""
 WITNESSES = "GOVERNED_WITNESSES"
 """Witnesses of the ledger: VKEY URL, one a line."""
 WITNESS_QUORUM = "GOVERNED_WITNESS_QUORUM"
@@ -55,6 +61,8 @@ OPENMP_THREADS = "OMP_NUM_THREADS"
 OPENBLAS_THREADS = "OPENBLAS_NUM_THREADS"
 ALIBI_PYTHON = "GOVERNED_ALIBI_PYTHON"
 """Interpreter of an environment that has alibi: whoever runs a model on a laptop names it, no template does."""
+CAPTUM_PYTHON = "GOVERNED_CAPTUM_PYTHON"
+"""Interpreter of an environment that has captum, as of the one with alibi."""
 
 
 class Kind(Enum):
@@ -70,9 +78,10 @@ VARIABLES: Mapping[str, Kind] = {
     SPEC: Kind.PATH, KEK_FILE: Kind.PATH, MODEL_DIR: Kind.PATH, SPOOL_DIR: Kind.PATH, DATA_DIR: Kind.PATH,
     FETCH_DIR: Kind.PATH, SOURCE_KEYS: Kind.PATH, SOURCE_CA: Kind.PATH,
     SOURCE_DIR: Kind.PATH, ARCHIVE_DIR: Kind.PATH, ARCHIVE_TOKEN_FILE: Kind.PATH, ARCHIVE_ROOT_FILE: Kind.PATH,
+    CALLERS: Kind.PATH, CALLERS_KEY_FILE: Kind.PATH,
     POD_TOKENS: Kind.PATH, OBJECTS_KEYS: Kind.PATH, OBJECTS_CA: Kind.PATH,
-    TEMPORARY_DIR: Kind.PATH, ALIBI_PYTHON: Kind.PATH,
-    ARCHIVE_URL: Kind.URL, REPORT: Kind.URL, PREDICTOR_URL: Kind.URL, EXPLAINER_URL: Kind.URL,
+    TEMPORARY_DIR: Kind.PATH, ALIBI_PYTHON: Kind.PATH, CAPTUM_PYTHON: Kind.PATH,
+    ARCHIVE_URL: Kind.URL, REPORT: Kind.URL, CALLERS_URL: Kind.URL, PREDICTOR_URL: Kind.URL, EXPLAINER_URL: Kind.URL,
     UPSTREAM_URL: Kind.URL,
     HTTP_PORT: Kind.PORT, GRPC_PORT: Kind.PORT, INTERNAL_PORT: Kind.PORT, LEDGER_PORT: Kind.PORT,
     ARTEFACT_DIGEST: Kind.TEXT, REVISION: Kind.TEXT, TRACK: Kind.TEXT, POD_NAME: Kind.TEXT, NAMESPACE: Kind.TEXT,
@@ -103,6 +112,8 @@ PORTS = (PORT_HTTP, PORT_GRPC, PORT_INTERNAL, PORT_EXPLAINER, PORT_AUDITOR, PORT
 """All of them: a foreign runtime in the same pod must keep off."""
 POD_TOKEN_HEADER = "x-governed-pod-token"
 """In which a container of ours shows the token of the port that it asks."""
+BEFORE_HEADER = "x-governed-before"
+"""Of an answer of routes.FIND that isn't all: what to give as ``before`` to go on."""
 
 
 def in_words(ports: Sequence[int]) -> str:
@@ -132,8 +143,11 @@ MOUNT_KEYS = "/var/run/governed/keys"
 KEK_NAME = "kek"
 TOKEN_NAME = "archive-token"
 MOUNT_POD_TOKENS = "/var/run/governed/pod"
+MOUNT_CALLERS = "/etc/governed-callers"
+MOUNT_CALLERS_KEY = "/var/run/governed/callers"
 ROOT_NAME = "root"
 MOUNT_MODEL = "/mnt/models"
+"""Also of a foreign runtime's weights, as KServe has it."""
 MOUNT_SPOOL = "/var/spool/governed"
 MOUNT_DATA = "/var/lib/governed/data"
 MOUNT_SOURCE = "/mnt/source"

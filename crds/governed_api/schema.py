@@ -10,8 +10,20 @@ from typing import Any
 import yaml
 
 from governed_api.base import Part
+from governed_api.consumer import ModelConsumerSpec, ModelConsumerStatus
 from governed_api.model import GovernedModelSpec, GovernedModelStatus
-from governed_api.names import ARCHIVE, GROUP, KIND, MAX_MODEL_NAME, PLURAL, REPORT_KIND, REPORT_PLURAL, VERSION
+from governed_api.names import (
+    ARCHIVE,
+    CONSUMER_KIND,
+    CONSUMER_PLURAL,
+    GROUP,
+    KIND,
+    MAX_MODEL_NAME,
+    PLURAL,
+    REPORT_KIND,
+    REPORT_PLURAL,
+    VERSION,
+)
 from governed_api.report import GovernanceReportStatus
 from governed_api.rules import Rule
 from governed_api.runtime import TRACK_CANARY, TRACK_STABLE
@@ -39,6 +51,12 @@ RESERVED_NAME_RULE = Rule(
     f" && !self.metadata.name.endsWith('-{TRACK_STABLE}')",
     f"metadata.name must neither begin with {ARCHIVE} nor end with -{TRACK_CANARY} or -{TRACK_STABLE}: "
     "such names belong to the namespace's archive and to other models' tracks",
+)
+
+
+CONSUMER_NAME_RULE = Rule(
+    "self.metadata.name.size() <= 253 && self.metadata.name.matches('^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$')",
+    "metadata.name must be of at most 253 lower-case letters, digits, dashes and dots",
 )
 
 
@@ -215,9 +233,40 @@ def report_crd() -> Schema:
     )
 
 
+def consumer_crd() -> Schema:
+    """CustomResourceDefinition of ModelConsumer."""
+    ready = ".status.conditions[?(@.type=='KeyReady')]"
+    return _crd(
+        CONSUMER_KIND,
+        CONSUMER_PLURAL,
+        "gconsumer",
+        {
+            "subresources": {"status": {}},
+            "additionalPrinterColumns": [
+                _column("Ready", f"{ready}.status"),
+                _column("Reason", f"{ready}.reason"),
+                _column("Keys", ".status.keys", "integer"),
+                _column("Models", ".status.models", "integer"),
+                _column("Expires", ".spec.expires"),
+                _column("Age", ".metadata.creationTimestamp", "date"),
+                _column("CostCentre", ".spec.costCentre", priority=1),
+                _column("Message", f"{ready}.message", priority=1),
+            ],
+            "schema": {
+                "openAPIV3Schema": _root(
+                    "Who may call which models of a namespace, as what, and how much.",
+                    {"spec": structural(ModelConsumerSpec), "status": structural(ModelConsumerStatus) | UNOBSERVED},
+                    ["spec"],
+                    [CONSUMER_NAME_RULE],
+                )
+            },
+        },
+    )
+
+
 def crd_documents() -> list[Schema]:
-    """Both CRDs."""
-    return [model_crd(), report_crd()]
+    """All CRDs."""
+    return [model_crd(), report_crd(), consumer_crd()]
 
 
 class _Dumper(yaml.SafeDumper):
@@ -245,7 +294,7 @@ def check(folder: Path) -> list[str]:
 
 
 def write(folder: Path) -> list[Path]:
-    """Write both CRD files; returns their paths."""
+    """Write the CRD files; returns their paths."""
     paths = []
     for document in crd_documents():
         path = folder / file_name(document)

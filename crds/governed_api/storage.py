@@ -16,7 +16,9 @@ __all__ = [
     "default_endpoint",
     "file_of",
     "form_rule",
+    "inside_of",
     "is_remote",
+    "local_rule",
     "remote_rule",
     "scheme_of",
     "uri_pattern",
@@ -88,6 +90,12 @@ def remote_rule(field: str, uri: str, message: str) -> Rule:
     return Rule(f"!has(self.{field}) || (has(self.{uri}) && {local})", message, f".{field}")
 
 
+def local_rule(uri: str, beside: str, message: str) -> Rule:
+    """CEL: where ``beside`` is set, the URI in ``uri`` lies on this machine or on a volume."""
+    local = " || ".join(f"self.{uri}.startsWith('{s.prefix}')" for s in SCHEMES if not s.remote)
+    return Rule(f"!has(self.{beside}) || !has(self.{uri}) || {local}", message, f".{uri}")
+
+
 def scheme_of(uri: str) -> Scheme:
     """Raises ValueError, saying what was expected, for a URI that has none of the forms."""
     for scheme in SCHEMES:
@@ -114,9 +122,18 @@ def default_endpoint(uri: str) -> str:
 
 def claim_of(uri: str | None) -> str | None:
     """Name of the claim that ``uri`` lies on; None for what lies on none."""
-    if not uri or not scheme_of(uri).claim:
-        return None
-    return uri.removeprefix(scheme_of(uri).prefix).partition("/")[0]
+    return _claimed(uri)[0] if uri and scheme_of(uri).claim else None
+
+
+def inside_of(uri: str) -> str:
+    """Path within the claim that ``uri`` lies on; "" for all of it, and for what lies on none."""
+    return _claimed(uri)[1].strip("/") if scheme_of(uri).claim else ""
+
+
+def _claimed(uri: str) -> tuple[str, str]:
+    """(claim, path within it) of a URI that lies on one."""
+    claim, _, inside = uri.removeprefix(scheme_of(uri).prefix).partition("/")
+    return claim, inside
 
 
 def file_of(uri: str, base: Path) -> Path:
@@ -128,7 +145,7 @@ def file_of(uri: str, base: Path) -> Path:
         raise ValueError(f"{uri}: expected a file of this machine or of a volume")
     if not scheme.claim:
         return base / rest.removeprefix("//")
-    claim, _, inside = rest.partition("/")
+    claim, inside = _claimed(uri)
     path = (base / inside.lstrip("/")).resolve()
     if not path.is_relative_to(base.resolve()):
         raise ValueError(f"{uri}: the path leaves the volume of claim {claim}")
@@ -146,10 +163,10 @@ class HubPlace:
     @classmethod
     def parse(cls, uri: str) -> "HubPlace":
         """Raises ValueError."""
-        found = re.fullmatch(f"hf://{_HUB}", uri)
-        if found is None:
+        match = re.fullmatch(f"hf://{_HUB}", uri)
+        if match is None:
             raise ValueError(f"{uri}: expected hf://ORG/NAME@REVISION[/FILE]")
-        return cls(found["repository"], found["revision"], found["file"] or "")
+        return cls(match["repository"], match["revision"], match["file"] or "")
 
 
 @dataclass(frozen=True)
@@ -164,7 +181,7 @@ class RegistryPlace:
     @classmethod
     def parse(cls, uri: str) -> "RegistryPlace":
         """Raises ValueError."""
-        found = re.fullmatch(f"oci://{_REGISTRY}", uri)
-        if found is None:
+        match = re.fullmatch(f"oci://{_REGISTRY}", uri)
+        if match is None:
             raise ValueError(f"{uri}: expected oci://REGISTRY/REPOSITORY:TAG[@sha256:…]")
-        return cls(found["registry"], found["repository"], found["tag"] or found["only"] or "", found["digest"] or "")
+        return cls(match["registry"], match["repository"], match["tag"] or match["only"] or "", match["digest"] or "")

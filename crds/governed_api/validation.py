@@ -15,7 +15,7 @@ from typing import Any
 import cel
 
 from governed_api import schema as generated
-from governed_api.names import API_VERSION, KIND
+from governed_api.names import API_VERSION, CONSUMER_KIND, KIND
 from governed_api.quantities import QUANTITY, quantity
 from governed_api.schema import Schema
 
@@ -25,21 +25,27 @@ NOT_CHECKED = (
 )
 
 
-class Finding(str):
+class FieldError(str):
     """One message; ``blocking`` ones keep CEL rules from running."""
 
     blocking: bool
 
-    def __new__(cls, text: str, blocking: bool = False) -> "Finding":
+    def __new__(cls, text: str, blocking: bool = False) -> "FieldError":
         out = super().__new__(cls, text)
         out.blocking = blocking
         return out
 
 
+_CRDS: Mapping[str, Callable[[], Schema]] = {KIND: generated.model_crd, CONSUMER_KIND: generated.consumer_crd}
+"""What people write, by kind."""
+
+
 @cache
-def model_schema() -> Schema:
-    """Structural schema of GovernedModel, as the CRD has it."""
-    root: Schema = generated.model_crd()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+def schema_of(kind: str) -> Schema:
+    """Structural schema of a kind that people write, as its CRD has it; an empty one for any other kind."""
+    if kind not in _CRDS:
+        return {}
+    root: Schema = _CRDS[kind]()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
     return root
 
 
@@ -50,13 +56,14 @@ def validate(manifest: object, old: Mapping[str, object] | None = None) -> list[
     """
     if not isinstance(manifest, dict):
         return [f"expected a mapping with apiVersion, kind, metadata and spec, found {_type(manifest)}"]
-    if manifest.get("apiVersion") != API_VERSION or manifest.get("kind") != KIND:
-        named = f"{manifest.get('apiVersion')!s} {manifest.get('kind')!s}"
-        return [f"no matches for kind: expected {API_VERSION} {KIND}, found {named}"]
+    kind = manifest.get("kind")
+    if manifest.get("apiVersion") != API_VERSION or not isinstance(kind, str) or kind not in _CRDS:
+        named = f"{manifest.get('apiVersion')!s} {kind!s}"
+        return [f"no matches for kind: expected {API_VERSION} {' or '.join(_CRDS)}, found {named}"]
     metadata = manifest.get("metadata")
     if not isinstance(metadata, dict) or not isinstance(metadata.get("name"), str):
         return ["metadata.name: Required value: name or generateName is required"]
-    root = model_schema()
+    root = schema_of(kind)
     body = {k: v for k, v in manifest.items() if k != "status"}
     unknown = [f'unknown field "{p}"' for p in _unknown(body, root, "", top=True)]
     if unknown:
@@ -64,7 +71,7 @@ def validate(manifest: object, old: Mapping[str, object] | None = None) -> list[
     body = defaulted(body, root)
     findings = list(_structure(body, root, ""))
     findings += _list_maps(body, root, "")
-    findings += _scale(body)
+    findings += _scale(body) if kind == KIND else []
     blocked = any(f.blocking for f in findings)
     return [*findings, NOT_CHECKED] if blocked else [*findings, *_rules(body, old, root, "")]
 
@@ -135,7 +142,7 @@ def _shown(value: object) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
-def _structure(value: object, schema: Schema, path: str) -> Iterator[Finding]:
+def _structure(value: object, schema: Schema, path: str) -> Iterator[FieldError]:
     if schema.get("x-kubernetes-int-or-string"):
         kinds = ["integer", "string"]
     else:
@@ -143,13 +150,17 @@ def _structure(value: object, schema: Schema, path: str) -> Iterator[Finding]:
     if kinds and not any(_fits(value, k) for k in kinds):
         expected = kinds[0] if len(kinds) == 1 else "[" + " ".join(kinds) + "]"
         actual = _type(value)
-        yield Finding(f'{path}: Invalid value: "{actual}": {path} in body must be of type {expected}: "{actual}"', True)
+        yield FieldError(
+            f'{path}: Invalid value: "{actual}": {path} in body must be of type {expected}: "{actual}"', True
+        )
         if kinds == ["integer"] and isinstance(value, float):
-            yield Finding(f'<nil>: Invalid value: "": Checked value must be of type integer (default format) in {path}')
+            yield FieldError(
+                f'<nil>: Invalid value: "": Checked value must be of type integer (default format) in {path}'
+            )
         return
     if "enum" in schema and value not in schema["enum"]:
         supported = ", ".join(_shown(v) for v in schema["enum"])
-        yield Finding(f"{path}: Unsupported value: {_shown(value)}: supported values: {supported}", True)
+        yield FieldError(f"{path}: Unsupported value: {_shown(value)}: supported values: {supported}", True)
     if isinstance(value, str):
         yield from _string(value, schema, path)
     elif isinstance(value, (int, float)) and not isinstance(value, bool):
@@ -160,21 +171,21 @@ def _structure(value: object, schema: Schema, path: str) -> Iterator[Finding]:
         yield from _object(value, schema, path)
 
 
-def _string(value: str, schema: Schema, path: str) -> Iterator[Finding]:
+def _string(value: str, schema: Schema, path: str) -> Iterator[FieldError]:
     where = f"{path} in body"
     if len(value) > schema.get("maxLength", len(value)):
-        yield Finding(f"{path}: Too long: may not be more than {schema['maxLength']} bytes", True)
+        yield FieldError(f"{path}: Too long: may not be more than {schema['maxLength']} bytes", True)
     if len(value) < schema.get("minLength", 0):
-        yield Finding(
+        yield FieldError(
             f"{path}: Invalid value: {_shown(value)}: {where} should be at least {schema['minLength']} chars long"
         )
     if "pattern" in schema and not re.search(schema["pattern"], value):
-        yield Finding(f"{path}: Invalid value: {_shown(value)}: {where} should match '{schema['pattern']}'")
+        yield FieldError(f"{path}: Invalid value: {_shown(value)}: {where} should match '{schema['pattern']}'")
 
 
-def _number(value: float, schema: Schema, path: str) -> Iterator[Finding]:
+def _number(value: float, schema: Schema, path: str) -> Iterator[FieldError]:
     if not isfinite(value):  # kubectl can't send it either: JSON has no word for it
-        yield Finding(f"{path}: Invalid value: {value}: {path} in body must be a finite number", True)
+        yield FieldError(f"{path}: Invalid value: {value}: {path} in body must be a finite number", True)
         return
     tests: list[tuple[str, Callable[[float, float], bool], str]] = [
         ("minimum", lambda v, b: v >= b, "greater than or equal to"),
@@ -187,33 +198,33 @@ def _number(value: float, schema: Schema, path: str) -> Iterator[Finding]:
         exclusive = schema.get(f"exclusive{name.capitalize()}")
         if not holds(value, bound) or (exclusive and value == bound):
             text = words.removesuffix(" or equal to") if exclusive else words
-            yield Finding(f"{path}: Invalid value: {_shown(value)}: {path} in body should be {text} {_shown(bound)}")
+            yield FieldError(f"{path}: Invalid value: {_shown(value)}: {path} in body should be {text} {_shown(bound)}")
 
 
-def _array(value: list[object], schema: Schema, path: str) -> Iterator[Finding]:
+def _array(value: list[object], schema: Schema, path: str) -> Iterator[FieldError]:
     if len(value) > schema.get("maxItems", len(value)):
-        yield Finding(f"{path}: Too many: {len(value)}: must have at most {schema['maxItems']} items", True)
+        yield FieldError(f"{path}: Too many: {len(value)}: must have at most {schema['maxItems']} items", True)
     if len(value) < schema.get("minItems", 0):
-        yield Finding(
+        yield FieldError(
             f"{path}: Invalid value: {len(value)}: {path} in body should have at least {schema['minItems']} items"
         )
     for n, item in enumerate(value):
         yield from _structure(item, schema.get("items", {}), f"{path}[{n}]")
 
 
-def _object(value: dict[str, object], schema: Schema, path: str) -> Iterator[Finding]:
+def _object(value: dict[str, object], schema: Schema, path: str) -> Iterator[FieldError]:
     if len(value) > schema.get("maxProperties", len(value)):
-        yield Finding(f"{path}: Too many: {len(value)}: must have at most {schema['maxProperties']} items", True)
+        yield FieldError(f"{path}: Too many: {len(value)}: must have at most {schema['maxProperties']} items", True)
     for name in schema.get("required", []):
         if name not in value:
-            yield Finding(f"{_join(path, name)}: Required value", True)
+            yield FieldError(f"{_join(path, name)}: Required value", True)
     for name, item in value.items():
         sub = schema.get("properties", {}).get(name) or schema.get("additionalProperties")
         if isinstance(sub, dict) and not (path == "" and name == "metadata"):
             yield from _structure(item, sub, _join(path, name))
 
 
-def _scale(body: Mapping[str, object]) -> list[Finding]:
+def _scale(body: Mapping[str, object]) -> list[FieldError]:
     """What the scale subresource says of the field that it reads."""
     path = generated.SCALE_PATH
     value: object = body
@@ -222,17 +233,19 @@ def _scale(body: Mapping[str, object]) -> list[Finding]:
     if value is None or (isinstance(value, int) and value >= 0):
         return []
     if isinstance(value, int):
-        return [Finding(f"{path}: Invalid value: {value}: should be a non-negative integer")]
+        return [FieldError(f"{path}: Invalid value: {value}: should be a non-negative integer")]
     kind = {"number": "float64", "string": "string", "boolean": "bool"}.get(_type(value), _type(value))
-    return [Finding(f"{path}: Invalid value: 0: {path} accessor error: {value} is of the type {kind}, expected int64")]
+    return [
+        FieldError(f"{path}: Invalid value: 0: {path} accessor error: {value} is of the type {kind}, expected int64")
+    ]
 
 
 def _join(path: str, name: str) -> str:
     return f"{path}.{name}" if path else name
 
 
-def _list_maps(value: object, schema: Schema, path: str) -> list[Finding]:
-    findings: list[Finding] = []
+def _list_maps(value: object, schema: Schema, path: str) -> list[FieldError]:
+    findings: list[FieldError] = []
     if isinstance(value, dict):
         for name, item in value.items():
             sub = schema.get("properties", {}).get(name)
@@ -245,7 +258,7 @@ def _list_maps(value: object, schema: Schema, path: str) -> list[Finding]:
             if schema.get("x-kubernetes-list-type") == "map" and isinstance(item, dict):
                 key = {k: item.get(k) for k in schema["x-kubernetes-list-map-keys"]}
                 if key in seen:
-                    findings.append(Finding(f"{path}[{n}]: Duplicate value: {_shown(key)}"))
+                    findings.append(FieldError(f"{path}[{n}]: Duplicate value: {_shown(key)}"))
                 seen.append(key)
     return findings
 
@@ -266,7 +279,7 @@ def _compare(a: float, b: float) -> int:
     return int(a > b) - int(a < b)
 
 
-def _rules(value: object, old: object, schema: Schema, path: str) -> Iterator[Finding]:
+def _rules(value: object, old: object, schema: Schema, path: str) -> Iterator[FieldError]:
     for rule in schema.get("x-kubernetes-validations", []):
         if "oldSelf" in rule["rule"] and old is None:
             continue
@@ -278,10 +291,10 @@ def _rules(value: object, old: object, schema: Schema, path: str) -> Iterator[Fi
             kept = cel.evaluate(rule["rule"], context)
         except RuntimeError as error:  # such as an expression that doesn't compile
             why = " ".join(str(error).split())
-            yield Finding(f'{path}: Invalid value: "{_type(value)}": {why} evaluating rule: {rule["message"]}')
+            yield FieldError(f'{path}: Invalid value: "{_type(value)}": {why} evaluating rule: {rule["message"]}')
             continue
         if not kept:
-            yield Finding(f"{(path + rule.get('fieldPath', '')) or '<nil>'}: Invalid value: {rule['message']}")
+            yield FieldError(f"{(path + rule.get('fieldPath', '')) or '<nil>'}: Invalid value: {rule['message']}")
     if isinstance(value, dict):
         for name, item in value.items():
             sub = schema.get("properties", {}).get(name)

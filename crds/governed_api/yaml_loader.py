@@ -41,18 +41,18 @@ def value_of(node: yaml.Node) -> object:
         loader.dispose()
 
 
-def _sizes(node: yaml.Node, known: dict[int, int], above: tuple[int, ...]) -> int:
+def _sizes(node: yaml.Node, sizes: dict[int, int], above: tuple[int, ...]) -> int:
     """Values below ``node`` once its aliases are written out."""
     if id(node) in above:
         raise YamlFault("an alias refers to what it stands in", *_place(node))
-    if id(node) not in known:
+    if id(node) not in sizes:
         size = 1
         for child in _children(node):
-            size += _sizes(child, known, (*above, id(node)))
+            size += _sizes(child, sizes, (*above, id(node)))
             if size > MOST_NODES:
                 raise YamlFault(f"more than {MOST_NODES} values once aliases are written out", *_place(node))
-        known[id(node)] = size
-    return known[id(node)]
+        sizes[id(node)] = size
+    return sizes[id(node)]
 
 
 def _children(node: yaml.Node) -> Iterator[yaml.Node]:
