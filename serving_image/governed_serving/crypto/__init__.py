@@ -1,5 +1,6 @@
 """Keys and what they seal; see README.md."""
 
+from governed_serving.crypto.coins import COIN, COINS, Coins, coin_key
 from governed_serving.crypto.document import KeyInfo, is_keyset_document, is_purpose
 from governed_serving.crypto.errors import (
     CryptoError,
@@ -20,7 +21,10 @@ from governed_serving.crypto.store import DirectoryStore, KeysetStore
 from governed_serving.crypto.subjects import SUBJECT, Subjects, canonical, purposes_of
 
 __all__ = [
+    "COIN",
+    "COINS",
     "SUBJECT",
+    "Coins",
     "CryptoError",
     "DirectoryStore",
     "Kek",
@@ -40,6 +44,7 @@ __all__ = [
     "Tampered",
     "WrongKek",
     "canonical",
+    "coin_key",
     "is_keyset_document",
     "is_purpose",
     "is_sealed",

@@ -52,10 +52,10 @@ def load_kek(path: Path | str) -> Kek:
     """
     path = Path(path)
     try:
-        found = path.stat().st_mode
-        if not stat.S_ISREG(found):
+        status = path.stat().st_mode
+        if not stat.S_ISREG(status):
             raise KekError(f"key file {path}: is no regular file; expected {KEK_BYTES} bytes in one (mode 0600)")
-        mode = stat.S_IMODE(found)
+        mode = stat.S_IMODE(status)
         key = read_regular(path, KEY_BYTES, follow=True)
     except FileNotFoundError:
         raise KekError(

@@ -21,6 +21,7 @@ TEMPLATES: dict[str, Any] = {
     "masking-tokens": daead.deterministic_aead_key_templates.AES256_SIV,
     "masking-digests": prf.prf_key_templates.HMAC_SHA256,
     "subject-index": prf.prf_key_templates.HMAC_SHA256,
+    "decision-coins": prf.prf_key_templates.HMAC_SHA256,
 }
 """Key types by purpose; every other purpose is AES256_GCM."""
 

@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
 
+from governed_serving.containment import contained
 from governed_serving.crypto.errors import KeyDestroyed, KeyMissing, KeysetChanged
 from governed_serving.crypto.keyring import KeyEvent, Keyring
 from governed_serving.crypto.keyset import Keyset
@@ -12,7 +13,8 @@ from governed_serving.crypto.keyset import Keyset
 __all__ = ["ROTATED", "KeyWatch", "rotate_due"]
 
 ROTATED = ("artefact", "data", "journal")
-"""A model's keysets that encrypt. Those of masking stay: the same value must go on giving the same token and digest."""
+"""A model's keysets that encrypt. Those of masking stay: the same value must go on giving the same token and
+digest. So do those of draws: a person's must stay what it was."""
 LONGEST_LOOK = 300.0
 
 
@@ -73,6 +75,6 @@ class KeyWatch:
     def _run(self) -> None:
         while not self._stop.wait(self.pause):
             try:
-                self.look()
+                contained(self.look)
             except Exception as error:  # stores have errors of their own; none may end the watch
                 self._on_trouble(error)

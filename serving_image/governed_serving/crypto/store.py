@@ -10,8 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
+from governed_api.regular_files import read_regular
 from governed_serving.crypto.errors import KeyDestroyed, KeysetChanged
-from governed_serving.durable import fsync_folder, is_regular, read_regular, replace_file
+from governed_serving.durable import fsync_folder, is_regular, replace_file
 
 __all__ = ["DirectoryStore", "KeysetStore"]
 

@@ -79,9 +79,9 @@ def canonical(who: object) -> str:
 
 def _former(who: str) -> list[str]:
     """How versions before :func:`canonical` may have recorded ``who``: as it came."""
-    one = canonical(who)
-    forms = (who, unicodedata.normalize("NFC", who), unicodedata.normalize("NFD", one), f"{one}.0")
-    return [form for form in dict.fromkeys(forms) if form and form != one]
+    written = canonical(who)
+    forms = (who, unicodedata.normalize("NFC", who), unicodedata.normalize("NFD", written), f"{written}.0")
+    return [form for form in dict.fromkeys(forms) if form and form != written]
 
 
 def purposes_of(subject: str, purposes: list[str]) -> list[str]:
@@ -133,7 +133,7 @@ class Subjects:
         sealed = held.keyset.seal(content, _aad(frame.model, held.purpose, frame.ids))
         return SubjectFrame(
             frame.model, frame.revision, frame.artefact, frame.ids, frame.times, frame.rows, subject, held.purpose,
-            sealed,
+            sealed, frame.callers, frame.units,
         )  # fmt: skip
 
     def seal_event(self, event: EventRecord, subject: str) -> EventRecord | None:
@@ -158,7 +158,7 @@ class Subjects:
         content = decode_with(_decoder, plain)
         return PredictionFrame(
             record.model, record.revision, record.artefact, record.ids, record.times, record.rows, content.features,
-            content.outputs, content.client_ids,
+            content.outputs, content.client_ids, record.callers, record.units,
         )  # fmt: skip
 
     def _opened_event(self, record: EventRecord) -> EventRecord:
@@ -172,9 +172,9 @@ class Subjects:
 
     def _current(self, subject: str) -> _Held:
         """The subject's newest keyset that isn't destroyed; made where all are."""
-        known = self._known(subject)
-        if known is not None:
-            return known
+        key = self._known(subject)
+        if key is not None:
+            return key
         for number in count(1):
             purpose = f"{SUBJECT}{subject}-{number}"
             try:
@@ -184,9 +184,9 @@ class Subjects:
         raise AssertionError("there is always a next number")
 
     def _of(self, purpose: str) -> _Held:
-        known = self._known(purpose)
-        if known is not None:
-            return known
+        key = self._known(purpose)
+        if key is not None:
+            return key
         try:
             keyset: Keyset | None = self._keyset(purpose, create=False)
         except (KeyDestroyed, KeyMissing):

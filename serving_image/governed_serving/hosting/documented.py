@@ -3,12 +3,10 @@
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
+from governed_api import routes
 from governed_serving.hosting.door import exception_handlers
 
-__all__ = ["ASSETS", "documented"]
-
-ASSETS = "/docs-assets"
-"""Path of the page's script and style."""
+__all__ = ["documented"]
 
 
 def documented(
@@ -25,5 +23,5 @@ def documented(
         exception_handlers=exception_handlers(),
         redirect_slashes=False,
         redoc_url=None,
-        static_url=ASSETS,
+        static_url=routes.ASSETS,
     )

@@ -7,7 +7,7 @@ logged once with its traceback, counted, and answered with 500 in the form of th
 
 import zlib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -15,10 +15,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from governed_api import routes
 from governed_serving.hosting.answers import problem
-from governed_serving.hosting.guard import Guard
 from governed_serving.hosting.logs import log
 
-__all__ = ["BadBody", "Door", "exception_handlers", "unexpected"]
+__all__ = ["BadBody", "Door", "DoorGuard", "exception_handlers", "unexpected"]
 
 PIECE = 256 * 1024
 """Bytes that are unpacked at a time."""
@@ -53,11 +52,18 @@ def exception_handlers() -> dict[Any, Any]:
     return {BadBody: bad_body, Exception: bug}
 
 
+class DoorGuard(Protocol):
+    """Judges a request by its head."""
+
+    async def refusal(self, scope: Scope) -> Response | None:
+        """The answer that turns it away; None: it may go on."""
+
+
 class Door:
     """``app`` behind it. ``count`` is called once for each exception that ``app`` lets through.
 
     ``most`` requests are under way at a time, more are 503 but for liveness; connections without one don't count.
-    ``guard`` turns away who doesn't show the port's token, before a byte of the body is read.
+    ``guard`` turns away who may not ask the port, before a byte of the body is read.
     HEAD is answered like GET (RFC 9110, 9.3.2), without the body.
     """
 
@@ -66,7 +72,7 @@ class Door:
         app: ASGIApp,
         count: Callable[[], None] = lambda: None,
         most: int | None = None,
-        guard: Guard | None = None,
+        guard: DoorGuard | None = None,
     ) -> None:
         self._behind, self._count_bug, self._guard = app, count, guard
         self._most, self._open = most, 0
@@ -75,13 +81,12 @@ class Door:
         if scope["type"] != "http":
             await self._behind(scope, receive, send)
             return
-        if self._guard is not None and (refusal := self._guard.refusal(scope)) is not None:
+        if self._guard is not None and (refusal := await self._guard.refusal(scope)) is not None:
             await refusal(scope, receive, send)
             return
         if self._most is not None and self._open >= self._most and scope["path"] != routes.LIVE_PATH:
-            await problem(503, f"server: expected at most {self._most} requests at a time, found more; retry later")(
-                scope, receive, send
-            )
+            busy = f"server: expected at most {self._most} requests at a time, found more; retry later"
+            await problem(503, busy, scope["path"])(scope, receive, send)
             return
         self._open += 1
         try:
@@ -107,14 +112,14 @@ class Door:
         except BadBody as error:
             if started:
                 raise
-            await problem(error.status, str(error))(scope, receive, send)
+            await problem(error.status, str(error), scope["path"])(scope, receive, send)
         except ClientDisconnect:
             log("info", "a client left before its request had arrived")
         except Exception as error:
             log("error", "a request failed unexpectedly", exception=error, path=scope["path"])
             self._count_bug()
             if not started:
-                await problem(500, unexpected(error))(scope, receive, send)
+                await problem(500, unexpected(error), scope["path"])(scope, receive, send)
 
 
 def _unpacked(scope: Scope, receive: Receive) -> tuple[Scope, Receive]:

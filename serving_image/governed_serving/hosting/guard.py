@@ -35,7 +35,7 @@ class Guard:
         """None where the pod has no token: its ports are asked by ours alone."""
         return None if token is None else cls(token, refused)
 
-    def refusal(self, scope: Scope) -> Response | None:
+    async def refusal(self, scope: Scope) -> Response | None:
         """401, or None for a request that may go on; ``scope`` then says whether it is a stranger's."""
         if self._token.shown_in(scope["headers"]):
             return None

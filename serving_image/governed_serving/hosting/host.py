@@ -11,16 +11,17 @@ import uvicorn
 import uvloop
 
 from governed_api import runtime
+from governed_serving.containment import Threads
 from governed_serving.environment import InvalidSettings
 from governed_serving.hosting.connection import BoundedConnection
 from governed_serving.hosting.door import Door
 from governed_serving.hosting.heap import start_is_over
 from governed_serving.hosting.logs import install, log
 
-__all__ = ["Host", "Problem", "listen", "run", "web_server"]
+__all__ = ["CannotServe", "Host", "listen", "run", "web_server"]
 
 
-class Problem(Exception):
+class CannotServe(Exception):
     """What keeps a process from serving, such as a port that is taken; one line for a person."""
 
 
@@ -29,21 +30,32 @@ def run(
 ) -> int:
     """Run a role until it is drained. Exit code: 0, or 1 with one line that says why it could not serve.
 
-    ``expected`` are the errors that speak for themselves; another one is a bug and keeps its traceback.
+    ``expected`` are the errors that speak for themselves; another one is a bug, or a library that panicked, and its
+    line has the traceback.
     """
     install(component)
-    told: tuple[type[Exception], ...] = (Problem, InvalidSettings, OSError, *expected)
+    told: tuple[type[Exception], ...] = (CannotServe, InvalidSettings, OSError, *expected)
     try:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        with asyncio.Runner(loop_factory=_loop) as runner:
             runner.run(work())
     except told as error:
         log("error", f"not serving: {_in_words(error)}", kind=type(error).__name__)
+    except BaseException as error:  # SystemExit too: a role ends with a code of ours, and says why
+        log("error", f"not serving: it failed unexpectedly: {_in_words(error)}", exception=error)
     else:
         return 0
     return 1
 
 
-def _in_words(error: Exception) -> str:
+def _loop() -> asyncio.AbstractEventLoop:
+    """Whose threads contain what they are given: nothing that is raised there ends the loop, or is waited for for
+    ever."""
+    loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
+    loop.set_default_executor(Threads(thread_name_prefix="work"))
+    return loop
+
+
+def _in_words(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
@@ -56,7 +68,7 @@ def listen(host: str, port: int, variable: str = runtime.HTTP_PORT) -> socket.so
         sock.bind((host, port))
     except OSError as error:
         sock.close()
-        raise Problem(
+        raise CannotServe(
             f"port {port} on {host}: expected it to be free, found {error.strerror}; stop the other process or set {variable}"  # noqa: E501
         ) from error
     sock.set_inheritable(True)
@@ -114,7 +126,7 @@ class Host:
             server.should_exit = True
         await asyncio.gather(*self._tasks)
         if failed:
-            raise Problem("the HTTP server ended before it had started; its log line says why")
+            raise CannotServe("the HTTP server ended before it had started; its log line says why")
 
     async def serve(self, server: uvicorn.Server, sock: socket.socket, leaving: Callable[[], None]) -> None:
         """The whole life of a process with one server: ``leaving`` is called when readiness must go, then it drains."""

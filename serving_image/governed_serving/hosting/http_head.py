@@ -8,12 +8,15 @@ that it came in (RFC 9110, 7.8).
 import re
 from typing import NamedTuple
 
+from governed_api.callers import API_KEY_HEADER
 from governed_api.names import MAX_REQUEST_ID
 
-__all__ = ["HEAD_LIMIT", "BadHead", "Head", "parse_head", "without_upgrade"]
+__all__ = ["CREDENTIAL_HEADERS", "HEAD_LIMIT", "BadHead", "Head", "parse_head", "without_upgrade"]
 
 HEAD_LIMIT = 32 * 1024
 """Bytes of request line and header fields."""
+CREDENTIAL_HEADERS = frozenset({b"authorization", API_KEY_HEADER.encode(), b"api-key"})
+"""In which a credential may stand: OpenAI's clients send the first, Azure's the last."""
 
 _FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):([\t\x20-\x7e\x80-\xff]*)")
 _LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+) ([\x21-\x7e]+) HTTP/([0-9])\.([0-9])")
@@ -44,6 +47,8 @@ class Head(NamedTuple):
     """X-Request-Id, at most 128 printable ASCII characters."""
     plain: bool = True
     """POST-like: a Content-Length, and nothing that the fast path doesn't understand."""
+    credentials: tuple[tuple[bytes, bytes], ...] = ()
+    """Fields that may hold one, names in lower case."""
 
 
 def parse_head(head: bytes) -> Head:
@@ -58,6 +63,7 @@ def parse_head(head: bytes) -> Head:
         raise BadHead(501, "CONNECT: expected a request for this server, found one for a tunnel")
     current = line[4] != b"0"
     length, header, hosts, codings, upgrade, plain, request_id = -1, None, 0, 0, False, current, ""
+    credentials: tuple[tuple[bytes, bytes], ...] = ()
     for text in lines:
         field = _FIELD.fullmatch(text)
         if field is None:
@@ -82,6 +88,8 @@ def parse_head(head: bytes) -> Head:
         elif name == b"x-request-id":
             plain = plain and not request_id and len(value) <= MAX_REQUEST_ID and value.isascii() and b"\t" not in value
             request_id = value.decode("latin-1")
+        elif name in CREDENTIAL_HEADERS:
+            credentials = (*credentials, (name, value))
         elif name in _FOR_UVICORN:
             plain = False
             upgrade = upgrade or name == b"upgrade"
@@ -91,7 +99,7 @@ def parse_head(head: bytes) -> Head:
         raise BadHead(400, f"Host: expected exactly one, found {hosts}")
     if codings and (codings > 1 or length >= 0 or not current):
         raise BadHead(400, "Transfer-Encoding: expected it once, alone, in HTTP/1.1; found it beside another framing")
-    return Head(length, header, bool(codings), upgrade, request_id, plain and length >= 0)
+    return Head(length, header, bool(codings), upgrade, request_id, plain and length >= 0, credentials)
 
 
 def _length(before: int, value: bytes) -> int:

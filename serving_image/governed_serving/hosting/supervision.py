@@ -5,6 +5,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 
+from governed_serving.containment import is_own_cancellation
 from governed_serving.hosting.logs import log
 
 __all__ = ["kept_running"]
@@ -23,7 +24,9 @@ async def kept_running(
         began = time.monotonic()
         try:
             return await run()
-        except Exception as error:  # whatever it is: none may end in silence
+        except BaseException as error:  # whatever it is, a panic too: none may end in silence
+            if is_own_cancellation(error):
+                raise
             log("error", "a background task failed unexpectedly, restarting it", task=task, exception=error)
         failures = 1 if time.monotonic() - began > LONGEST_PAUSE else failures + 1
         await pause(min(FIRST_PAUSE * 2.0 ** (failures - 1), LONGEST_PAUSE))

@@ -12,12 +12,12 @@ from governed_api import runtime
 from governed_api.model import GovernedModel
 from governed_api.quantities import whole_bytes
 from governed_api.resolved import ResolvedModel
-from governed_serving.archive.serve import Settings as ArchiveSettings
-from governed_serving.auditor.service.settings import Settings as AuditorSettings
+from governed_serving.archive.serve import ArchiveSettings
+from governed_serving.auditor.service.settings import AuditorSettings
 from governed_serving.environment import InvalidSettings, PodEnvironment
-from governed_serving.explainer.service.settings import Settings as ExplainerSettings
+from governed_serving.explainer.service.settings import ExplainerSettings
 from governed_serving.records import timestamp
-from governed_serving.server.settings import Settings as ServerSettings
+from governed_serving.server.settings import ServerSettings
 
 ROLES: dict[str, Callable[[Mapping[str, str]], Any]] = {
     "archive": ArchiveSettings.from_environment,

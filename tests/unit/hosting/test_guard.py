@@ -15,11 +15,11 @@ from fastapi import FastAPI
 from governed_api import routes, runtime
 from governed_api.runtime import POD_TOKEN_HEADER
 from governed_serving.auditor.service import app as auditor_app
-from governed_serving.auditor.service.metrics import Metrics as AuditorMetrics
+from governed_serving.auditor.service.metrics import AuditorMetrics
 from governed_serving.auditor.service.process import make_pod_tokens
 from governed_serving.environment import InvalidSettings, PodEnvironment
 from governed_serving.explainer.service import app as explainer_app
-from governed_serving.explainer.service.metrics import Metrics as ExplainerMetrics
+from governed_serving.explainer.service.metrics import ExplainerMetrics
 from governed_serving.hosting import Door, Guard
 from governed_serving.hosting.guard import is_own
 from governed_serving.pod_token import PodToken, PodTokens

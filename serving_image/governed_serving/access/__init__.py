@@ -1,0 +1,1 @@
+"""Who calls: one check of a credential for every port and protocol."""
