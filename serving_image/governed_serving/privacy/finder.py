@@ -27,7 +27,7 @@ from governed_serving.privacy.recognisers import (
     Recogniser,
 )
 
-__all__ = ["Finder", "Finding", "Hook"]
+__all__ = ["Finder", "Finding", "Hook", "decoded_runs"]
 
 
 class Finding(NamedTuple):
@@ -89,6 +89,14 @@ def _decoded(run: bytes) -> str:
     except ValueError:
         return ""
     return text if all(char.isprintable() or char.isspace() for char in text) else ""
+
+
+def decoded_runs(data: bytes) -> Iterator[tuple[int, int, str]]:
+    """Runs of base64 (RFC 4648) in ``data``: from, to, and the text that each is."""
+    for match in _ENCODED.finditer(data):
+        start, end = match.span()
+        if end - start <= _MOST_ENCODED and (read := _decoded(data[start:end])):
+            yield start, end, read
 
 
 def _first_pass() -> "re2._Regexp":
@@ -212,12 +220,10 @@ class Finder:
 
     def _encoded(self, data: bytes) -> Iterator[Span]:
         """Runs of base64 (RFC 4648) that hold an entity, read once."""
-        for match in _ENCODED.finditer(data):
-            start, end = match.span()
-            if end - start <= _MOST_ENCODED and (read := _decoded(data[start:end])):
-                inner = self._spans(fold(read).encode(), folded=True, encoded=True)
-                if inner:
-                    yield Span(inner[0].entity, start, end)
+        for start, end, read in decoded_runs(data):
+            inner = self._spans(fold(read).encode(), folded=True, encoded=True)
+            if inner:
+                yield Span(inner[0].entity, start, end)
 
     def _numbered(self, data: bytes, folded: bool) -> list[Span]:
         """All but addresses."""

@@ -3,7 +3,7 @@ pattern, whose group is the value.
 
 | entity | what is found |
 |---|---|
-| API_KEY | keys with well-known prefixes (OpenAI, Anthropic, GitHub, GitLab, AWS, Google, Slack, …), JSON Web Tokens |
+| API_KEY | keys with well-known prefixes (ours, OpenAI, GitHub, GitLab, AWS, Google, …), JSON Web Tokens |
 | PRIVATE_KEY | PEM (RFC 7468), to its end or that of the text |
 | URL_CREDENTIALS | user:password of a URL (RFC 3986, 3.2.1) |
 | MAC_ADDRESS | EUI-48, with colons, dashes, or in three groups |
@@ -29,7 +29,7 @@ class Mark(NamedTuple):
 _KEYS = (
     r"sk-[0-9A-Za-z_-]{20,}", r"[sr]k_live_[0-9A-Za-z]{16,}", r"gh[pousr]_[0-9A-Za-z]{36,}",
     r"github_pat_[0-9A-Za-z_]{22,}", r"glpat-[0-9A-Za-z_-]{20,}", r"A(?:KIA|SIA)[0-9A-Z]{16}", r"AIza[0-9A-Za-z_-]{35}",
-    r"xox[abprs]-[0-9A-Za-z-]{10,}",
+    r"xox[abprs]-[0-9A-Za-z-]{10,}", r"gmk_[0-9a-z]{16}_[0-9A-Za-z_-]{43}",
     r"hf_[0-9A-Za-z]{30,}", r"npm_[0-9A-Za-z]{36}", r"pypi-[0-9A-Za-z_-]{50,}",
     r"SG\.[0-9A-Za-z_-]{22}\.[0-9A-Za-z_-]{43}",
     r"LTAI[0-9A-Za-z]{12,26}", r"AKID[0-9A-Za-z]{32}", r"eyJ[0-9A-Za-z_-]{10,}\.eyJ[0-9A-Za-z_-]{10,}\.[0-9A-Za-z_-]*",

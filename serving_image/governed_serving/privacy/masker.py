@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from itertools import accumulate, pairwise, product
 from json import dumps as encode_json
 from typing import Literal, NamedTuple
@@ -10,11 +11,14 @@ from typing import Literal, NamedTuple
 from governed_api.governance import Masking
 from governed_serving.crypto import Keyring
 from governed_serving.privacy.actions import Action, action
+from governed_serving.privacy.errors import NamesFailed
 from governed_serving.privacy.finder import Finder, Finding, Hook
 from governed_serving.privacy.folding import unescaped
 from governed_serving.privacy.recognisers import EMAIL
+from governed_serving.privacy.ruled import NameSearch, RuledFinder
+from governed_serving.privacy.scores import LEAST_SCORE
 
-__all__ = ["Covered", "Masker", "MaskingError", "looks_like_json", "masker", "scan"]
+__all__ = ["Covered", "Masker", "MaskingError", "looks_like_json", "masker", "names_of", "scan"]
 
 _SCANNED_TOGETHER = 1 << 16
 _SPLIT = 128
@@ -48,8 +52,11 @@ class Masker:
     masked.
 
     Both may raise whatever they like. With ``failure_policy`` Closed that raises MaskingError, with Open this text
-    alone passes as it is. ``failures`` counts both; ``counts`` are findings per entity. Short texts in which nothing
-    was found are remembered: categories come again and again. ``addresses``: e-mail addresses are among what is found.
+    alone passes as it is, or, where names alone couldn't be searched, without what else is found. ``failures`` counts
+    both; ``counts`` are findings per entity. Short texts in which nothing
+    was found are remembered: categories come again and again. ``addresses``: e-mail addresses are among what is found;
+    ``hold``: the longest of what else is found, in characters. ``names``: the model that ``find`` asks, too; ``across``
+    finds what is split over texts: without that model, which would read one message's end with another's beginning.
     """
 
     def __init__(
@@ -59,13 +66,21 @@ class Masker:
         failure_policy: Literal["Closed", "Open"] = "Closed",
         *,
         addresses: bool = True,
+        hold: int = 0,
+        names: NameSearch | None = None,
+        across: Callable[[str], Sequence[Finding]] | None = None,
     ):
         self._find, self._act = find, act
         self._closed = failure_policy == "Closed"
         self._clean: set[str] = set()
         self.counts: Counter[str] = Counter()
         self.failures = 0
-        self.addresses = addresses
+        self.addresses, self.hold, self.names = addresses, hold, names
+        self._across = across or find
+
+    def request(self) -> AbstractContextManager[None]:
+        """Around the texts of one request, on one thread: they share the budget for names."""
+        return self.names.request() if self.names else nullcontext()
 
     def mask(self, text: str) -> str:
         """``text`` without personal data; the very same object when there is none. Raises MaskingError."""
@@ -75,13 +90,18 @@ class Masker:
         """:meth:`mask`, and what was found. Raises MaskingError."""
         if text in self._clean:
             return Covered(text, len(text))
-        failures = self.failures
+        failures = self.failures if self.names is None else self._failed()
         covered = self.covered(text)
-        if not covered.findings and self.failures == failures and len(text) <= REMEMBERED_CHARACTERS:
+        if covered.findings or len(text) > REMEMBERED_CHARACTERS:
+            return covered
+        if failures == (self.failures if self.names is None else self._failed()):
             if len(self._clean) >= REMEMBERED_TEXTS:
                 self._clean.clear()
             self._clean.add(text)
         return covered
+
+    def _failed(self) -> int:
+        return self.failures + (self.names.failures.total() if self.names else 0)
 
     def covered(self, text: str, start: int = 0, end: int | None = None, *, json: bool | None = None) -> Covered:
         """``text[start:end]``, masked by what is found in all of ``text``; it ends before a finding that reaches beyond
@@ -96,6 +116,8 @@ class Masker:
     def _refused(self, error: Exception) -> list[Finding]:
         """Nothing is found (failurePolicy Open). Raises MaskingError (Closed)."""
         self.failures += 1
+        if self._closed and isinstance(error, NamesFailed):
+            raise MaskingError(str(error)) from error
         if self._closed:
             raise MaskingError(
                 f"expected a text that can be searched for personal data, found {type(error).__name__}; the request is refused"  # noqa: E501
@@ -115,7 +137,7 @@ class Masker:
             begin = max(finding.start, done)
             stands = self._act(finding.entity, unescaped(text[begin : finding.end]))
             if json:
-                begin, stands = _in_json(text, begin, finding.end, stands, done)
+                begin, stands = _in_json(text, begin, finding.end, stands)
             parts += (text[done:begin], stands)
             findings.append(finding)
             done = finding.end
@@ -141,7 +163,7 @@ class Masker:
                 lows.add(max(*lows, edge - len(text)))
                 highs.add(min(*highs, end))
             for low, high in product(lows, highs):
-                for found in self._searched(whole[low:high]):
+                for found in self._searched(whole[low:high], self._across):
                     finding = Finding(found.entity, low + found.start, low + found.end)
                     if finding.start < edge < finding.end:
                         split.setdefault(finding.start, finding)
@@ -161,9 +183,9 @@ class Masker:
         """What is found in a text by itself, by places in all of them."""
         return [Finding(f.entity, start + f.start, start + f.end) for f in self._searched(text)]
 
-    def _searched(self, text: str) -> Sequence[Finding]:
+    def _searched(self, text: str, find: Callable[[str], Sequence[Finding]] | None = None) -> Sequence[Finding]:
         try:
-            return self._find(text)
+            return (find or self._find)(text)
         except Exception as error:  # as in covered
             return self._refused(error)
 
@@ -192,19 +214,43 @@ def looks_like_json(text: str) -> bool:
     return text[:64].lstrip()[:1] in ("{", "[")
 
 
-def _in_json(text: str, begin: int, end: int, stands: str, least: int) -> tuple[int, str]:
+def _in_json(text: str, begin: int, end: int, stands: str) -> tuple[int, str]:
     """Where what stands for ``text[begin:end]`` begins, and how it is written: a number becomes a string, sign and
     all."""
     stands = encode_json(stands)[1:-1]
     if not _NUMBER_BEGINS.search(text, max(0, begin - 64), begin) or not _NUMBER_ENDS.match(text, end):
         return begin, stands
-    return (begin - 1 if text[begin - 1] == "-" and begin > least else begin), f'"{stands}"'
+    return (begin - 1 if text[begin - 1] == "-" else begin), f'"{stands}"'
 
 
-def masker(rules: Masking, keyring: Keyring | None = None, hooks: Sequence[Hook] = ()) -> Masker:
-    """The masker of a spec. Raises ValueError (unknown entity, key needed) or CryptoError."""
-    find, act = Finder(rules.entities, hooks).find, action(rules.action, keyring)
-    return Masker(find, act, rules.failure_policy, addresses=not rules.entities or EMAIL in rules.entities)
+def names_of(rules: Masking) -> NameSearch | None:
+    """The model that ``rules`` name, loaded. Raises ValueError, which says what to install."""
+    if rules.names is None:
+        return None
+    from governed_serving.privacy.names import opened
+
+    return opened(rules.names)
+
+
+def masker(
+    rules: Masking, keyring: Keyring | None = None, hooks: Sequence[Hook] = (), names: NameSearch | None = None
+) -> Masker:
+    """The masker of a spec; ``names``: its model, where it is loaded already. Raises ValueError (unknown entity, key
+    or model needed) or CryptoError."""
+    act, addresses = action(rules.action, keyring), not rules.entities or EMAIL in rules.entities
+    names = names or names_of(rules)
+    if not (names or rules.custom or rules.deny or rules.allow or rules.threshold > LEAST_SCORE):
+        return Masker(Finder(rules.entities, hooks).find, act, rules.failure_policy, addresses=addresses)
+    ruled = RuledFinder(rules, hooks, names)
+    return Masker(
+        ruled.find,
+        act,
+        rules.failure_policy,
+        addresses=addresses,
+        hold=ruled.hold,
+        names=names,
+        across=ruled.find_by_form,
+    )
 
 
 def scan(texts: Iterable[str], finder: Finder | None = None) -> Counter[str]:

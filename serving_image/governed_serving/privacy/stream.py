@@ -14,7 +14,8 @@ class TextStream:
     """``masker`` over one growing text. Places are counted in characters of the text as it came.
 
     What ``add`` and ``flush`` answer is, joined, the masked text; ``end`` is :attr:`released` then. Raises MaskingError
-    (failurePolicy Closed); then nothing more of this text may be let go. A masker's hooks see no more than what is held
+    (failurePolicy Closed); then nothing more of this text may be let go. Where a model finds names, a sentence is held
+    until it is whole. A masker's hooks see no more than what is held
     and a little before it.
     """
 
@@ -48,7 +49,10 @@ class TextStream:
         self._text += piece
         if not self._passed:
             self._json = looks_like_json(self._text)
-        return self._release(undecided(self._text, self._done, addresses=self._masker.addresses))
+        end = undecided(self._text, self._done, addresses=self._masker.addresses, hold=self._masker.hold)
+        if self._masker.names is not None and end > self._done:
+            end = min(end, self._masker.names.undecided(self._text, self._done))
+        return self._release(end)
 
     def flush(self) -> Covered:
         """The rest, masked: nothing comes behind it."""

@@ -21,6 +21,7 @@ LONGEST = 400
 LONGEST_SECRET = 8192
 """Of a private key, a token or a URL's credentials: an RSA key of 8,192 bits has some 6,400 characters."""
 _SAID = 96
+_ESCAPED = len("\\u0031")
 _IBAN = re.compile(r"(?<![0-9A-Za-z])[A-Za-z]{2}[0-9]{2}(?:[ -]?[0-9A-Za-z]{4})*[ -]?[0-9A-Za-z]{0,3}\Z")
 _MOST_GAP = 3
 """White space between two groups of a number."""
@@ -42,13 +43,14 @@ _LITERAL = frozenset(":[]")
 """Of an address literal, alice@[192.168.1.1]."""
 
 
-def undecided(text: str, start: int = 0, *, addresses: bool = True) -> int:
+def undecided(text: str, start: int = 0, *, addresses: bool = True, hold: int = 0) -> int:
     """The place from which ``text`` may belong to an entity that isn't at its end yet; at least ``start``, and
-    ``len(text)`` where all is decided. ``addresses``: e-mail addresses are looked for."""
-    base = max(start, len(text) - LONGEST)
+    ``len(text)`` where all is decided. ``addresses``: e-mail addresses are looked for;
+    ``hold``: the longest of a manifest's own entities, of which each character may be an escape."""
+    base = max(start, len(text) - max(LONGEST, _ESCAPED * hold))
     pending = _OPEN.sub("0", text[base:], count=1)  # whatever it will be, it goes on what is before it
     seen = Folded(pending)
-    first = _number(seen.text)
+    first = min(_number(seen.text), max(0, len(seen.text) - hold))
     if addresses:
         stops = {k for k, c in enumerate(seen.text) if c == "." and ord(pending[seen.start(k)]) in PUNCTUATION}
         first = min(first, _address(seen.text, stops if "@" not in seen.text else set()), _quoted(seen.text))

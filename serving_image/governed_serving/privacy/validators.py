@@ -1,11 +1,12 @@
 """Checksums and ranges of identifiers: what tells a number from a number that looks like one. Input: separators
 stripped."""
 
+from collections.abc import Callable, Mapping
 from datetime import date
 from ipaddress import IPv6Address
 from operator import mul
 
-__all__ = ["credit_code", "iban", "ipv6", "luhn", "payment_card", "plate", "resident_id", "ssn"]
+__all__ = ["CHECKS", "credit_code", "iban", "ipv6", "luhn", "payment_card", "plate", "resident_id", "ssn"]
 
 _ID_WEIGHTS = (7, 9, 10, 5, 8, 4, 2, 1, 6, 3, 7, 9, 10, 5, 8, 4, 2)
 _ID_CHECKS = "10X98765432"
@@ -29,6 +30,7 @@ _PROVINCES = frozenset(
 )
 """GB/T 2260; 83: residence permits of those from Taiwan."""
 _DEPARTMENTS = frozenset("123456789ANY")
+_PERMUTED = (1, 5, 7, 6, 2, 8, 3, 0, 9, 4)
 # Lengths of the ISO 13616 registry; countries that aren't listed are judged by the check digits alone.
 _IBAN_LENGTHS = {
     **{
@@ -168,3 +170,59 @@ def _birthday(value: str) -> bool:
     except ValueError:
         return False
     return 1850 <= born.year <= 2100
+
+
+def mod_11_2(value: str) -> bool:
+    """ISO/IEC 7064, MOD 11-2, over digits and a check character that may be X (ISNI, ORCID, GB 11643)."""
+    body, check = value[:-1], value[-1:].upper()
+    if not _digits(body) or check not in tuple("0123456789X"):
+        return False
+    total = 0
+    for digit in body:
+        total = (total + int(digit)) * 2
+    return (total + (10 if check == "X" else int(check))) % 11 == 1
+
+
+def mod_97_10(value: str) -> bool:
+    """ISO/IEC 7064, MOD 97-10, with letters as 10 to 35 (LEI, ISO 17442; of an IBAN the rearranged number)."""
+    if len(value) < 3 or not (value.isascii() and value.isalnum()) or not _digits(value[-2:]):
+        return False
+    return int("".join(str(int(char, 36)) for char in value)) % 97 == 1
+
+
+def verhoeff(value: str) -> bool:
+    """J. Verhoeff, Error Detecting Decimal Codes (1969): a sum in the dihedral group of order 10."""
+    if not _digits(value) or len(value) < 2:
+        return False
+    total = 0
+    for place, digit in enumerate(reversed(value)):
+        number = int(digit)
+        for _ in range(place % 8):
+            number = _PERMUTED[number]
+        total = _product(total, number)
+    return total == 0
+
+
+def _product(one: int, other: int) -> int:
+    """In the dihedral group of order 10, with 0 to 4 as rotations."""
+    turned = (one + other if one < 5 else one - other) % 5
+    return turned if (one < 5) == (other < 5) else turned + 5
+
+
+def gs1(value: str) -> bool:
+    """GS1 General Specifications, 7.9: keys of 8, 12, 13, 14, 17 or 18 digits."""
+    return _digits(value) and len(value) in (8, 12, 13, 14, 17, 18) and _ean(value.zfill(19))
+
+
+def _digits(value: str) -> bool:
+    return value.isascii() and value.isdecimal()
+
+
+CHECKS: Mapping[str, Callable[[str], bool]] = {
+    "luhn": lambda value: _digits(value) and luhn(value),
+    "mod11-2": mod_11_2,
+    "mod97-10": mod_97_10,
+    "verhoeff": verhoeff,
+    "gs1": gs1,
+}
+"""``governed_api.governance.EntityCheck`` → over letters and digits alone."""

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+import names
 import recall
 from benign import documents
 from corpus import KINDS, corpus
@@ -75,10 +76,13 @@ def main() -> None:
     parser.add_argument("--splits", type=int, default=1000, help="texts that are cut at every place; 0: none")
     parser.add_argument("--benign", type=int, default=10_000, help="documents without personal data")
     parser.add_argument("--sentences", type=int, default=100_000, help="sentences with one planted value each")
+    parser.add_argument("--names", type=int, default=1000, help="sentences in which names are looked for")
+    parser.add_argument("--ner", type=Path, help="annotated text of others: BIO columns, or CLUENER's .json")
     parser.add_argument("--smoke", action="store_true", help="seconds, to see that it runs: its numbers mean nothing")
     given = parser.parse_args()
     if given.smoke:
         given.megabytes, given.splits = 0.05, min(given.splits, 20)
+        given.names = min(given.names, 20)
         given.benign, given.sentences = min(given.benign, 100), min(given.sentences, 500)
     finder, act = Finder(sorted(KINDS)), masker(Masking(entities=sorted(KINDS)))
     for density in (400, 4_000):
@@ -104,6 +108,9 @@ def main() -> None:
         report_splits(given.splits)
     report_benign(given.benign)
     report_recall(given.sentences)
+    names.report(None, given.names)
+    if given.ner is not None:
+        names.report(given.ner, given.names)
 
 
 def report_recall(count: int) -> None:

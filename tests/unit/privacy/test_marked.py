@@ -20,6 +20,7 @@ VALUES = [
     ("API_KEY", "sk-proj-abcdefghij0123456789ABCD"), ("API_KEY", "ghp_" + "a1B2" * 9),
     ("API_KEY", "AKIAIOSFODNN7EXAMPLE"),
     ("API_KEY", "glpat-abcdefghij0123456789"), ("API_KEY", "xoxb-123456789012-abcdef"), ("API_KEY", TOKEN),
+    ("API_KEY", f"gmk_{'a2' * 8}_{'-Z9_' * 10}abc"),
     ("PRIVATE_KEY", PEM), ("PRIVATE_KEY", PEM[:400].rstrip()),
 ]  # fmt: skip
 SAID = [
