@@ -4,7 +4,10 @@ from governed_serving.artefact.errors import ArtefactError, MalformedArtefact, T
 from governed_serving.artefact.graph import NO_FILES, Graph, Tensor
 from governed_serving.artefact.independence import Independence, covering, row_independence
 from governed_serving.artefact.manifest import (
+    BASE_RULE,
     FORMAT,
+    RULE,
+    Coin,
     Feature,
     Lineage,
     Manifest,
@@ -13,15 +16,23 @@ from governed_serving.artefact.manifest import (
     decode_manifest,
     encode_manifest,
 )
-from governed_serving.artefact.package import Artefact, digest, load, pack, packed_folder, unpack, write
+from governed_serving.artefact.package import COIN_KEY, Artefact, digest, load, pack, packed_folder, unpack, write
 from governed_serving.artefact.segmentation import CJK_CHARACTERS, segment
+from governed_serving.artefact.text import TOKEN_INPUTS, TOKENS_READ, TOKENS_TRUNCATED, Pooling, Text
 
 __all__ = [
+    "BASE_RULE",
     "CJK_CHARACTERS",
+    "COIN_KEY",
     "FORMAT",
     "NO_FILES",
+    "RULE",
+    "TOKENS_READ",
+    "TOKENS_TRUNCATED",
+    "TOKEN_INPUTS",
     "Artefact",
     "ArtefactError",
+    "Coin",
     "Feature",
     "Graph",
     "Independence",
@@ -29,8 +40,10 @@ __all__ = [
     "MalformedArtefact",
     "Manifest",
     "Output",
+    "Pooling",
     "TamperedArtefact",
     "Tensor",
+    "Text",
     "Untried",
     "class_meant",
     "covering",

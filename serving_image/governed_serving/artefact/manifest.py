@@ -7,9 +7,12 @@ import msgspec
 
 from governed_serving.artefact.errors import MalformedArtefact
 from governed_serving.artefact.graph import Graph
+from governed_serving.artefact.text import Text
 from governed_serving.decoding import decode_json
 
 FORMAT = "governedmodels.io/artefact/v1"
+RULE, BASE_RULE = "decision_rule", "base"
+"""Output that says whose thresholds decided about a row, and what it says where its group has none of its own."""
 
 
 class Feature(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"):
@@ -17,6 +20,7 @@ class Feature(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"):
 
     ``categories`` are those seen in training (others count as unknown). ``min``, ``max``, ``mean`` describe the
     training split. ``missing`` says whether NaN (numeric) or "" is imputed or refused: imputed where training had gaps.
+    ``about``: it says whom a decision is about; the network doesn't see it, and background.json doesn't hold it.
     ``segmentation`` names what :func:`governed_serving.artefact.segment` must do to a text before ONNX Runtime sees it.
     """
 
@@ -30,6 +34,13 @@ class Feature(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"):
     missing: Literal["refuse", "impute"] = "refuse"
     segmentation: str = ""
     max_tokens: int | None = None
+    about: bool = False
+
+
+class Coin(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What draws depend on: the input ``subject``, or "": all of the row."""
+
+    subject: str = ""
 
 
 class Output(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -57,9 +68,11 @@ class Manifest(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"):
     the score that favours a person. ``variant`` is what shipped: float, int8 or pruned. ``bands``: protected attribute
     or stratum of numbers → inner borders of its bands, ascending; empty: each value is a group. ``coverage``: the least
     chance that ``prediction_set`` BOOL [-1, classes] or ``prediction_interval`` FP32 [-1, 2] holds the truth; None:
-    there is no such output. ``mitigation``: of bias, applied in training, as answers name it; "": none. ``graph``: of a
-    model that others exported, whose ``features`` are the columns of its tables (none where it takes none) and whose
-    task is ``tensors`` where it is neither.
+    there is no such output. ``coin``: the graph takes draws as a further input (``coin.key``); None: it doesn't.
+    ``mitigation``: of bias, as answers name it; "": none. ``graph``: of a model that others exported, whose
+    ``features`` are the columns of its tables (none where it takes none) and whose task is ``tensors`` where it is
+    neither. ``text``: of a folder with a tokenizer; its first feature is the text, further ones are attributes of
+    requests that the graph isn't given.
     """
 
     name: str
@@ -78,7 +91,9 @@ class Manifest(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"):
     bands: dict[str, list[float]] = {}
     coverage: float | None = None
     graph: Graph | None = None
+    text: Text | None = None
     mitigation: str = ""
+    coin: Coin | None = None
     format: str = ""
 
 
@@ -100,5 +115,5 @@ def decode_manifest(data: bytes) -> Manifest:
 
 def class_meant(word: str, classes: Iterable[str]) -> str | None:
     """The one class that ``word`` names but for letter case and blanks around it; None where there isn't just one."""
-    alike = [one for one in classes if one.casefold() == word.strip().casefold()]
+    alike = [label for label in classes if label.casefold() == word.strip().casefold()]
     return alike[0] if len(alike) == 1 else None

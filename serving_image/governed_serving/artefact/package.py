@@ -30,7 +30,11 @@ GATES = "gates.json"
 REFERENCE = "reference.json"
 """{"rows", "columns"}: histograms of training rows, see governed_serving.fairness.monitoring.reference; what drift is
 measured against."""
-NAMES = frozenset({MODEL, MANIFEST, BACKGROUND, TRAINING, EVALUATION, GATES, REFERENCE})
+TOKENIZER = "tokenizer.json"
+"""What makes tokens of a text, in the format of Hugging Face's tokenizers."""
+COIN_KEY = "coin.key"
+"""Key of the draws that decide between thresholds (governed_serving.crypto.coins)."""
+NAMES = frozenset({MODEL, MANIFEST, BACKGROUND, TRAINING, EVALUATION, GATES, REFERENCE, TOKENIZER, COIN_KEY})
 """Every file that an artefact may hold; all but the manifest are listed in it with their digest."""
 MOST_BYTES = 2 << 30
 """Largest file of an artefact: protobuf, and so ONNX, holds no more."""
@@ -120,14 +124,18 @@ class Artefact:
     model: bytes
     """ONNX bytes as verified: build the session from these, so that nothing can change in between."""
 
-    def document(self, name: str) -> Any:
-        """A JSON document of the artefact, such as evaluation.json; None when it has none."""
-        path = self.directory / name
+    def content(self, name: str) -> bytes | None:
+        """A file of the artefact, verified; None when it has none. Raises MalformedArtefact, TamperedArtefact."""
         if name not in self.manifest.files:
             return None
-        data = _read(path)
+        data = _read(self.directory / name)
         _verify_one(self.manifest, name, data)
-        return decode_json(data)
+        return data
+
+    def document(self, name: str) -> Any:
+        """A JSON document of the artefact, such as evaluation.json; None when it has none."""
+        data = self.content(name)
+        return None if data is None else decode_json(data)
 
     def reference(self) -> dict[str, Json]:
         """Histograms of training rows; empty when the artefact has none."""

@@ -45,8 +45,8 @@ def background_columns(content: bytes, features: Sequence[Feature]) -> dict[str,
             f"{', '.join(header)[:200] or 'of no column'}"
         )
     if not 1 <= len(rows) <= MAX_ROWS:
-        found = "none" if not rows else "more"
-        raise MalformedArtefact(f"{WHERE}: expected 1 to {MAX_ROWS} rows below its header, found {found}")
+        count = "none" if not rows else "more"
+        raise MalformedArtefact(f"{WHERE}: expected 1 to {MAX_ROWS} rows below its header, found {count}")
     return {
         feature.name: [_value(row.get(feature.name), feature, number) for number, row in enumerate(rows, 2)]
         for feature in features

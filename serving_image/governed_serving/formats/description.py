@@ -46,8 +46,8 @@ def describe(file: OnnxFile, inputs: Sequence[Node], outputs: Sequence[Node], de
     taken = [_input(node, ins.get(node.name)) for node in inputs]
     given = [_output(node, outs.get(node.name), file) for node in outputs]
     names = [name for tensor in taken for name in (tensor.columns or [tensor.served])]
-    for what, found in (("input or column", names), ("output", [tensor.served for tensor in given])):
-        if twice := sorted({name for name in found if found.count(name) > 1}) if len(found) > len(set(found)) else []:
+    for what, named in (("input or column", names), ("output", [tensor.served for tensor in given])):
+        if twice := sorted({name for name in named if named.count(name) > 1}) if len(named) > len(set(named)) else []:
             raise MalformedArtefact(
                 f"predictor.model: expected each {what} once, found {twice[0]!r} more than once; name columns apart, "
                 "or give a role to one output alone"
@@ -78,11 +78,11 @@ T = TypeVar("T", TensorInput, TensorOutput)
 
 
 def _declared(said: Sequence[T], nodes: Sequence[Node], where: str) -> dict[str, T]:
-    known = [node.name for node in nodes]
+    names = [node.name for node in nodes]
     for tensor in said:
-        if tensor.name not in known:
+        if tensor.name not in names:
             raise MalformedArtefact(
-                f"predictor.model.{where}: expected names of the graph's {where} ({', '.join(known)[:400]}), found "
+                f"predictor.model.{where}: expected names of the graph's {where} ({', '.join(names)[:400]}), found "
                 f"{tensor.name!r}"
             )
     return {tensor.name: tensor for tensor in said}
@@ -139,10 +139,10 @@ def _columns(name: str, shape: list[int], said: TensorInput) -> list[str]:
 
 def _output(node: Node, said: TensorOutput | None, file: OnnxFile) -> Tensor:
     classes = file.classes.get(node.name, [])
-    if found := _MAP.fullmatch(node.type.replace(" ", "")):
+    if mapped := _MAP.fullmatch(node.type.replace(" ", "")):
         width = len(classes) or -1
         tensor = Tensor(
-            node.name, {"float": "FP32", "double": "FP64"}[found[2]], [-1, width], node.name,
+            node.name, {"float": "FP32", "double": "FP64"}[mapped[2]], [-1, width], node.name,
             role="probabilities", classes=classes, maps=True,
         )  # fmt: skip
     elif node.type in ONNX:

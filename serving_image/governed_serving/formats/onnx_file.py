@@ -91,10 +91,10 @@ def read(data: bytes) -> OnnxFile:
             f"ONNX file: expected a graph that computes something, found {len(graph.node)} nodes and "
             f"{len(graph.output)} outputs"
         )
-    for what, found in (("inputs", graph.input), ("outputs", graph.output)):
-        if len(found) > MAX_TENSORS:
+    for what, values in (("inputs", graph.input), ("outputs", graph.output)):
+        if len(values) > MAX_TENSORS:
             raise MalformedArtefact(
-                f"ONNX file: expected at most {MAX_TENSORS} {what}, found {len(found)}; concatenate them to one tensor"
+                f"ONNX file: expected at most {MAX_TENSORS} {what}, found {len(values)}; concatenate them to one tensor"
             )
     nodes: list[NodeProto] = []
     for message in _messages(model):
@@ -103,10 +103,10 @@ def read(data: bytes) -> OnnxFile:
         elif isinstance(message, onnx.TensorProto):
             _check_values(message)
     own = {tensor.name for tensor in graph.initializer}
-    for what, found in (("input", graph.input), ("output", graph.output)):
-        for one in found:
-            if what == "output" or one.name not in own:
-                check_name(what, one.name)
+    for what, values in (("input", graph.input), ("output", graph.output)):
+        for value in values:
+            if what == "output" or value.name not in own:
+                check_name(what, value.name)
     return OnnxFile(
         inputs=tuple(i.name for i in graph.input if i.name not in own),
         outputs=tuple(o.name for o in graph.output),
@@ -132,10 +132,12 @@ def _listed(text: str) -> list[str | int]:
 def _zipped(node: "NodeProto") -> list[str | int]:
     if node.op_type != "ZipMap":
         return []
-    found: list[str | int] = []
+    classes: list[str | int] = []
     for attribute in node.attribute:
-        found += [name.decode(errors="replace") for name in attribute.strings] if attribute.strings else attribute.ints
-    return found
+        classes += (
+            [name.decode(errors="replace") for name in attribute.strings] if attribute.strings else attribute.ints
+        )
+    return classes
 
 
 def _check_values(tensor: "TensorProto") -> None:
@@ -162,8 +164,8 @@ def _messages(root: "Message") -> "Iterator[Message]":
         yield message
         for kind, value in message.ListFields():
             if kind.message_type is not None:
-                waiting += [(one, depth) for one in ([value] if isinstance(value, Message) else value)]
+                waiting += [(part, depth) for part in ([value] if isinstance(value, Message) else value)]
             elif kind.type == kind.TYPE_STRING and any(
-                isinstance(one, bytes) for one in ([value] if isinstance(value, str | bytes) else value)
+                isinstance(part, bytes) for part in ([value] if isinstance(value, str | bytes) else value)
             ):
                 raise MalformedArtefact(f"ONNX file: {kind.name}: expected text in UTF-8, found bytes that are none")

@@ -5,15 +5,16 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
 from governed_api.json_types import Scalar
 from governed_api.printable import printable
-from governed_serving.artefact import Graph, MalformedArtefact, Untried
+from governed_serving.artefact import Graph, MalformedArtefact, Text, Untried
 from governed_serving.decoding import decode_json
 
-__all__ = ["Said", "TrialAnswer", "TrialRequest", "run_trial"]
+__all__ = ["Said", "TextAnswer", "TrialAnswer", "TrialRequest", "run_trial"]
 
 PROGRAM = "governed_serving.importer"
 Said = dict[str, Scalar | list[Scalar]]
@@ -31,6 +32,18 @@ class TrialRequest(msgspec.Struct, frozen=True):
     memory: int = 0
     digest: str = ""
     """SHA-256 (hex) that the file's bytes must have; empty: any."""
+    digests: dict[str, str] = {}
+    """Of a folder with a tokenizer, likewise of each file; empty: any."""
+
+
+class TextAnswer(msgspec.Struct, frozen=True):
+    """Of a folder with a tokenizer: ``model``, the path of its graph; ``width`` of the vector or classes answered."""
+
+    text: Text
+    task: Literal["classification", "regression", "embedding"]
+    model: str
+    width: int
+    classes: list[str] = []
 
 
 class TrialAnswer(msgspec.Struct, frozen=True):
@@ -42,6 +55,7 @@ class TrialAnswer(msgspec.Struct, frozen=True):
     producer: str = ""
     opsets: dict[str, int] = {}
     refused: str = ""
+    text: TextAnswer | None = None
 
 
 def run_trial(path: Path, request: TrialRequest, seconds: float = SECONDS) -> TrialAnswer:
@@ -68,6 +82,6 @@ def run_trial(path: Path, request: TrialRequest, seconds: float = SECONDS) -> Tr
             f"{path.name}: expected ONNX Runtime to run the graph, found that it ended the process that tried it "
             f"({how}{'; ' if last else ''}{printable(last)})"
         ) from None
-    if answer.refused or answer.graph is None:
+    if answer.refused or (answer.graph is None and answer.text is None):
         raise MalformedArtefact(printable(f"{path.name}: {answer.refused or 'expected a graph, found none'}"))
     return answer

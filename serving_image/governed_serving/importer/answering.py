@@ -12,7 +12,7 @@ from governed_serving.server.identity import Identity
 from governed_serving.server.messages import InferResponse
 from governed_serving.server.predictors.onnx import OnnxPredictor
 from governed_serving.server.protocol.v2 import V2Codec
-from governed_serving.server.recording import Recorder
+from governed_serving.server.recording import PredictionRecorder
 from governed_serving.server.request_batch import RequestBatch
 
 __all__ = ["answered"]
@@ -43,7 +43,7 @@ def _asked(predictor: OnnxPredictor, requests: int) -> list[InferResponse]:
         items = [PendingRequest(codec.decode(body)[0], lambda _: None, 0, False) for _ in range(requests)]
         for place, item in enumerate(items):
             item.request.id, item.over = f"trial-{place}", False
-        plan = BatchPlan(signature, None, Recorder(signature, Identity("trial", "default", "", "")))
+        plan = BatchPlan(signature, None, PredictionRecorder(signature, Identity("trial", "default", "", "")))
         batch = (RequestBatch if signature.whole else Batch)(plan, items)
         batch.finish(predictor.answer(batch.columns()))
         decode_frame(encode_frame(batch.frame()))

@@ -23,7 +23,7 @@ from governed_serving.formats import (
 )
 from governed_serving.formats.description import PROBABILITIES, SCORES
 
-__all__ = ["Inspected", "inspected", "manifest_of", "screen"]
+__all__ = ["Inspected", "inspected", "manifest_of", "model_name", "quoted", "screen"]
 
 _PLAIN = re.compile(r"[A-Za-z_](?:[\w./-]|:(?! ))*", re.ASCII)
 _WORDS = frozenset({"y", "n", "yes", "no", "on", "off", "true", "false", "null"})
@@ -173,7 +173,7 @@ def _audited(inspected: Inspected) -> str:
 def manifest_of(inspected: Inspected, name: str, uri: str, rows: Rows | None = None) -> str:
     """A manifest that serves the file, as YAML; columns that nobody has named are those of ``rows``, else x1, x2 …
     Raises MalformedArtefact where ``rows`` don't fit."""
-    called, needed = _name(name or inspected.path.stem), volume_for(inspected.size)
+    called, needed = model_name(name or inspected.path.stem), volume_for(inspected.size)
     lines = [
         f"apiVersion: {API_VERSION}",
         f"kind: {KIND}",
@@ -181,7 +181,7 @@ def manifest_of(inspected: Inspected, name: str, uri: str, rows: Rows | None = N
         "spec:",
         "  predictor:",
         "    model:",
-        f"      storageUri: {_quoted(uri)}",
+        f"      storageUri: {quoted(uri)}",
         f"      digest: {inspected.digest}",
         *([f"      volumeSize: {needed}"] if whole_bytes(needed) > whole_bytes(Model().room) else []),
     ]
@@ -191,11 +191,11 @@ def manifest_of(inspected: Inspected, name: str, uri: str, rows: Rows | None = N
         told = f"as {rows.uri} names them" if rows else "name the columns"
         lines.append(f"      inputs:   # {told}, in the graph's order: they are the features of requests")
     for tensor, names in zip(matrices, columns, strict=True):
-        lines.append(f"      - {{name: {_quoted(tensor.name)}, role: tabular, columns: [{', '.join(names)}]}}")
+        lines.append(f"      - {{name: {quoted(tensor.name)}, role: tabular, columns: [{', '.join(names)}]}}")
     if inspected.table and inspected.unnamed:
         lines += _role(inspected.unnamed, asked=rows is not None)
     if rows:
-        lines += ["  explainer:", f"    background: {{uri: {_quoted(rows.uri)}, digest: {rows.digest}}}"]
+        lines += ["  explainer:", f"    background: {{uri: {quoted(rows.uri)}, digest: {rows.digest}}}"]
     elif inspected.table:
         lines += [
             "  # explainer:",
@@ -211,7 +211,7 @@ def _role(output: Tensor, *, asked: bool) -> list[str]:
         names = ", ".join(f'"{k}"' for k in range(output.row[0]))
         role = f"role: probabilities, classes: [{names}]"
     told = "what is explained: is it that? logits of classes aren't" if "classes" in role else "what is explained"
-    lines = [f"outputs:   # {told}", f"- {{name: {_quoted(output.name)}, {role}}}"]
+    lines = [f"outputs:   # {told}", f"- {{name: {quoted(output.name)}, {role}}}"]
     return [f"      {'' if asked else '# '}{line}" for line in lines]
 
 
@@ -240,25 +240,25 @@ def _columns(inspected: Inspected, matrices: list[Tensor], rows: Rows | None) ->
         return [[f"{p}{k}" for k in range(1, width + 1)] for p, width in zip(prefixes, widths, strict=True)]
     if not inspected.table:
         raise MalformedArtefact(f"background: {_explained(inspected).removeprefix('Explained: ')}")
-    known = [tensor.served for tensor in inspected.graph.inputs if tensor not in matrices]
-    left = [name for name in rows.header if name not in known]
-    if absent := [name for name in known if name not in rows.header]:
+    columns = [tensor.served for tensor in inspected.graph.inputs if tensor not in matrices]
+    left = [name for name in rows.header if name not in columns]
+    if absent := [name for name in columns if name not in rows.header]:
         raise MalformedArtefact(f"background: expected a column {absent[0]!r}, as the model's input is named")
     if matrices and len(left) != sum(widths):
         raise MalformedArtefact(
             f"background: expected {sum(widths)} columns for the matrix that the graph takes, in its order, found "
             f"{len(left)} ({', '.join(left)[:200]}); leave out what the model isn't given, such as the label"
         )
-    names = iter(map(_quoted, left))
+    names = iter(map(quoted, left))
     return [[next(names) for _ in range(width)] for width in widths]
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
     """As YAML has it: plain where that is safe."""
     return text if _PLAIN.fullmatch(text) and text.lower() not in _WORDS else json.dumps(text, ensure_ascii=False)
 
 
-def _name(text: str) -> str:
+def model_name(text: str) -> str:
     """A name that a model may have."""
-    plain = "".join(c if c.isascii() and c.isalnum() else "-" for c in text.lower()).strip("-0123456789")
-    return plain[:MAX_MODEL_NAME].strip("-") or "model"
+    plain = "".join(c if c.isascii() and c.isalnum() else "-" for c in text.lower()).lstrip("-0123456789")
+    return plain[:MAX_MODEL_NAME].rstrip("-") or "model"

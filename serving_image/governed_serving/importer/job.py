@@ -22,6 +22,7 @@ from governed_serving.artefact import ArtefactError, MalformedArtefact, Untried,
 from governed_serving.artefact.package import MANIFEST
 from governed_serving.crypto import CryptoError, Keyring, load_kek
 from governed_serving.environment import InvalidSettings, PodEnvironment
+from governed_serving.formats import is_text_folder
 from governed_serving.records import (
     LedgerEntry,
     artefact_reference,
@@ -144,6 +145,8 @@ def _packed(tree: Tree, resolved: ResolvedModel, env: PodEnvironment) -> bytes:
     base = env.path(runtime.SOURCE_DIR) or Path()
     if not tree.single and (tree.place / MANIFEST).is_file():
         return packed_import(tree.place, "", resolved, base)
+    if not tree.single and is_text_folder(tree.place):
+        return packed_import(tree.place, tree.digest, resolved, base)
     models = [file for file in tree.files if file.path.endswith(".onnx")]
     if tree.single:
         models = list(tree.files)
@@ -163,9 +166,9 @@ def _listed(files: "list[File] | tuple[File, ...]") -> str:
 
 
 def _keep(packed: bytes, tree: Tree, resolved: ResolvedModel, rooms: _Neighbours) -> None:
-    found, key = digest(packed), resolved.training_hash()
-    blob = rooms.archive.put_blob(rooms.keyring.keyset("artefact").seal(packed, found.encode()))
-    artefact = {"digest": found, "blob": blob, "variant": "float"}
+    artefact_digest, key = digest(packed), resolved.training_hash()
+    blob = rooms.archive.put_blob(rooms.keyring.keyset("artefact").seal(packed, artefact_digest.encode()))
+    artefact = {"digest": artefact_digest, "blob": blob, "variant": "float"}
     said = {
         "imported": resolved.spec.predictor.model.storage_uri,
         "pinned": tree.digest,
@@ -173,14 +176,21 @@ def _keep(packed: bytes, tree: Tree, resolved: ResolvedModel, rooms: _Neighbours
     }
     now = timestamp(time.time())
     entry = LedgerEntry(
-        "artefact", resolved.namespace, resolved.name, found, now, digest=found, blob=blob, summary=dict(said)
+        "artefact",
+        resolved.namespace,
+        resolved.name,
+        artefact_digest,
+        now,
+        digest=artefact_digest,
+        blob=blob,
+        summary=dict(said),
     )
     rooms.archive.append(f"importer-{key}", [canonical(within_limit(entry))])
-    rooms.archive.put_ref(artefact_reference(found), {"blob": blob, "training": key})
+    rooms.archive.put_ref(artefact_reference(artefact_digest), {"blob": blob, "training": key})
     rooms.archive.put_ref(making_reference(key), {"artefact": artefact})
     message = f"{len(tree.files)} files, {tree.size} bytes, {tree.digest}"
     rooms.report({"phase": "Succeeded", "message": message, "progress": 1.0, "artefact": artefact})
-    _say(f"imported as artefact {found}: {message}")
+    _say(f"imported as artefact {artefact_digest}: {message}")
 
 
 def _say(message: str) -> None:

@@ -34,10 +34,22 @@ NEARLY = 0.01
 """How far probabilities of half precision, or of rounded shares, may be from a sum of 1."""
 
 
+class SessionNode(Protocol):
+    """An input, likewise."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def type(self) -> str: ...
+
+
 class Session(Protocol):
     """ONNX Runtime's, as far as it is needed."""
 
     def run(self, names: list[str], feeds: Mapping[str, object]) -> Sequence[object]: ...
+
+    def get_inputs(self) -> Sequence["SessionNode"]: ...
 
 
 Example = tuple[list[list[int]], list[float]]
@@ -94,7 +106,7 @@ def _shown(opened: Session, graph: Graph, nodes: Sequence[Node], file: OnnxFile,
     ]
     graph = Graph(inputs, graph.outputs, graph.unit)
     sizes = [
-        [size if size > 0 and size == found else -1 for size, found in zip(tensor.shape, values.shape, strict=True)]
+        [size if size > 0 and size == length else -1 for size, length in zip(tensor.shape, values.shape, strict=True)]
         if len(tensor.shape) == values.ndim
         else [-1] * values.ndim
         for tensor, values in zip(graph.outputs, outputs, strict=True)

@@ -9,13 +9,13 @@ from governed_serving.crypto import CryptoError
 from governed_serving.environment import read_model
 from governed_serving.journal.errors import JournalError
 from governed_serving.server.process import Process
-from governed_serving.server.settings import Settings
+from governed_serving.server.settings import ServerSettings
 
 EXPECTED = (ArtefactError, CryptoError, JournalError, ValueError)
 
 
 async def _serve(started: float) -> None:
-    settings = Settings.from_environment()
+    settings = ServerSettings.from_environment()
     await Process(settings, read_model(settings.spec), started).run()
 
 

@@ -3,29 +3,31 @@
 Runs on the predictor's thread, except ``responses``.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from governed_api.json_types import Scalar
+from governed_serving.artefact import BASE_RULE, RULE
 from governed_serving.crypto import Subjects, canonical
 from governed_serving.records import PredictionFrame, SubjectFrame
-from governed_serving.server.errors import InvalidRequest, PredictionFailed, ServerError
+from governed_serving.server.errors import InvalidRequest, PredictionFailed, ServerError, Unavailable
 from governed_serving.server.masking import Masking, masked_inputs
 from governed_serving.server.messages import InferRequest, InferResponse, OutputValues
 from governed_serving.server.pipeline import Exchange
 from governed_serving.server.predictors import Columns, Outputs
-from governed_serving.server.recording import Recorder
+from governed_serving.server.recording import PredictionRecorder
 from governed_serving.server.signature import Input, Signature, array
 
-__all__ = ["Batch", "BatchPlan", "PendingRequest", "check_values", "whom"]
+__all__ = ["Batch", "BatchPlan", "PendingRequest", "array_of", "callers_of", "check_values", "whom"]
 
 
 class PendingRequest(Exchange):
     """A request for rows on its way; ``done`` is called once, with its answer or error."""
 
-    __slots__ = ("done", "keep_masked", "request", "rows")
+    __slots__ = ("done", "keep_masked", "request", "rows", "used")
 
     def __init__(
         self,
@@ -35,7 +37,10 @@ class PendingRequest(Exchange):
         keep_masked: bool,
     ) -> None:
         self.request, self.done, self.reserved, self.keep_masked = request, done, reserved, keep_masked
-        self.rows = request.rows
+        self.rows, self.caller, self.account = request.rows, request.caller, None
+
+    used: int
+    """Tokens that were read, of a model of texts, once they are counted."""
 
 
 class BatchPlan:
@@ -46,17 +51,22 @@ class BatchPlan:
         self,
         signature: Signature,
         masking: Masking | None,
-        recorder: Recorder | None,
+        recorder: PredictionRecorder | None,
         fields: tuple[str, ...] = (),
         about: tuple[str, Subjects] | None = None,
+        *,
+        audited: Collection[str] = (),
     ) -> None:
         self.signature = signature
+        self.audited = {name: signature.index[name] for name in audited if name in signature.index}
         self.masking = masking
         chosen = masked_inputs(signature, fields) if masking else []
         self.masked = chosen if masking and masking.requests else []
         self.masked_outputs = [
             k for k, spec in enumerate(signature.outputs) if masking and masking.answers and spec.dtype == "BYTES"
         ]
+        outputs = [spec.name for spec in signature.outputs]
+        self.rule = outputs.index(RULE) if RULE in outputs else None
         self.recorder = recorder
         self.subjects = about[1] if about else None
         self.subject = [spec.name for spec in signature.inputs].index(about[0]) if about else -1
@@ -70,6 +80,13 @@ class BatchPlan:
         self.others = [k for k in range(len(signature.inputs)) if k not in set(self.plain)]
         self.complete = np.array([not signature.inputs[k].impute for k in self.plain])
         self.all_complete = bool(self.complete.all())
+
+    def impose(self, request: InferRequest, attributes: Mapping[str, str]) -> None:
+        """Who calls says what the audited attributes are, whatever the request says. Raises Unavailable."""
+        for name in attributes.keys() & self.audited.keys():
+            k = self.audited[name]
+            value = _typed(self.signature.inputs[k], attributes[name])
+            request.columns[k] = [value] * len(request.columns[k])
 
     def tokens(self, request: InferRequest) -> int:
         """Words of the text inputs; a CJK character counts as a word."""
@@ -95,6 +112,8 @@ class Batch:
         self._client_ids: list[str] = []
         self._about: list[str] = []
         self._frame: PredictionFrame | None = None
+        self.seconds = 0.0
+        """That the model worked on it."""
 
     def columns(self) -> Columns:
         """Checked and masked columns of all requests. Raises InvalidRequest, MaskingFailed."""
@@ -107,8 +126,8 @@ class Batch:
             check_values(spec, columns[k])
         if plan.subjects is not None:
             self._about = whom(columns[plan.subject], self._rows, plan.signature.inputs[plan.subject].name)
-        for k in plan.masked:
-            columns[k] = plan.masking.column(columns[k])  # type: ignore[union-attr]
+        if plan.masking is not None and plan.masked:
+            plan.masking.columns(columns, plan.masked)
         self._columns = columns
         if plan.recorder is not None:
             self._client_ids = self._called([request.client_id or request.request_id for request in requests])
@@ -176,8 +195,8 @@ class Batch:
     def _hidden(self, outputs: Outputs) -> Outputs:
         """The answer as the client and the journal may see it. Raises MaskingFailed."""
         plan, hidden = self.plan, list(outputs)
-        for k in plan.masked_outputs:
-            hidden[k] = plan.masking.column(outputs[k])  # type: ignore[union-attr]
+        if plan.masking is not None:
+            plan.masking.columns(hidden, plan.masked_outputs)
         return hidden
 
     def _take(self, outputs: Outputs) -> None:
@@ -186,7 +205,9 @@ class Batch:
         self._finite = [values.dtype.kind != "f" or bool(np.isfinite(values).all()) for values in outputs]
         if self.plan.recorder is not None and self.plan.subjects is None:
             ids = [item.request.id for item in self.items]
-            self._frame = self.plan.recorder.frame(ids, self._rows, self._columns, outputs, self._client_ids)
+            self._frame = self.plan.recorder.frame(
+                ids, self._rows, self._columns, outputs, self._client_ids, callers=callers_of(self.items)
+            )
 
     def keep_open(self) -> bool:
         """Leave out requests that were answered while the model computed (504): nobody is told their decisions.
@@ -210,6 +231,19 @@ class Batch:
         shaped = [values.reshape(len(rows), *spec.shape) for spec, values in zip(specs, self._outputs, strict=True)]
         self._take([values[rows] for values in shaped])
 
+    def used(self, output: int) -> list[tuple[PendingRequest, int]]:
+        """Each request with the sum of an output of whole numbers, such as the tokens that were read."""
+        ends = np.cumsum(self._rows).tolist()
+        counts = np.cumsum([0, *self._values[output]]).tolist()
+        return [
+            (item, counts[end] - counts[end - rows])
+            for item, end, rows in zip(self.items, ends, self._rows, strict=True)
+        ]
+
+    def base_decisions(self) -> int:
+        """Rows that no group's thresholds decided about, of a model that has some."""
+        return 0 if self.plan.rule is None else self._values[self.plan.rule].count(BASE_RULE)
+
     def promised(self) -> list[str]:
         """Ids of the requests that ask for a promise."""
         return [item.request.id for item in self.items if item.request.promise]
@@ -217,7 +251,17 @@ class Batch:
     def frame(self) -> PredictionFrame:
         """The journal frame of the whole batch."""
         assert self._frame is not None, "the plan has no recorder"
-        return self._frame
+        return self._metered(self._frame, self.items) if self._frame.callers else self._frame
+
+    def _metered(self, frame: PredictionFrame, items: Sequence[PendingRequest]) -> PredictionFrame:
+        """``frame``, of ``items``, with what their callers used."""
+        if not frame.callers:
+            return frame
+        share = 1e6 * self.seconds / max(1, sum(self._rows))
+        units = {"microseconds": [round(share * item.rows) for item in items]}
+        if self.plan.signature.text is not None:
+            units["tokensIn"] = [item.used for item in items]
+        return msgspec.structs.replace(frame, units={name: array_of(values) for name, values in units.items()})
 
     def sealed_frames(self) -> list[tuple[PredictionFrame | SubjectFrame, int]]:
         """A journal frame for each person whom the batch is about, under that person's key, and one for the requests
@@ -239,7 +283,9 @@ class Batch:
                 [column[rows] for column in self._columns],
                 [values[rows] for values in shaped],
                 [self._client_ids[place] for place in places] if self._client_ids else [],
+                callers=callers_of([self.items[place] for place in places]),
             )
+            frame = self._metered(frame, [self.items[place] for place in places])
             sealed = plan.subjects.seal(frame, plan.subjects.digest(who)) if who else frame
             frames.append((sealed, len(places)))
         return frames
@@ -264,6 +310,18 @@ class Batch:
             start = end
 
 
+def array_of(values: Sequence[int]) -> bytes:
+    """Of :attr:`PredictionFrame.units`."""
+    return np.array(values, "<i8").tobytes()
+
+
+def callers_of(items: Sequence[PendingRequest]) -> list[str]:
+    """How the record calls those who asked; none where that isn't known."""
+    if not items or items[0].account is None:
+        return []
+    return ["" if item.account is None else item.account.pseudonym for item in items]
+
+
 def whom(column: NDArray[np.generic], rows: list[int], name: str) -> list[str]:
     """Whom each request is about; "": nobody is named. Raises InvalidRequest."""
     values, people, start = column.reshape(sum(rows), -1), list[str](), 0
@@ -282,10 +340,15 @@ def whom(column: NDArray[np.generic], rows: list[int], name: str) -> list[str]:
 def check_values(spec: Input, values: NDArray[np.generic]) -> None:
     """Raises InvalidRequest for what is missing or infinite."""
     if values.dtype == object:
-        if spec.kind == "categorical" and not spec.impute and "" in values.ravel().tolist():
-            row = values.ravel().tolist().index("") // spec.width
+        texts = values.ravel().tolist()
+        if spec.kind == "categorical" and not spec.impute and "" in texts:
+            row = texts.index("") // spec.width
             raise InvalidRequest(
                 f'input {spec.name!r}: expected a category in row {row}, found a missing value (null or "")'
+            )
+        if spec.about and "" in (named := [canonical(text) for text in texts]):
+            raise InvalidRequest(
+                f"input {spec.name!r}: expected whom row {named.index('') // spec.width} is about, found blanks alone"
             )
     elif values.dtype.kind == "f" and not np.isfinite(values).all():
         floats: NDArray[np.floating] = values  # type: ignore[assignment]
@@ -293,6 +356,19 @@ def check_values(spec: Input, values: NDArray[np.generic]) -> None:
         if bad.any():
             row = int(np.argwhere(bad)[0][0]) if bad.ndim else 0
             raise InvalidRequest(f"input {spec.name!r}: expected finite numbers in row {row}, found NaN or infinity")
+
+
+def _typed(spec: Input, text: str) -> Scalar:
+    """A caller's attribute as an input. Raises Unavailable."""
+    if spec.textual:
+        return text
+    try:
+        return int(text) if spec.dtype.startswith(("INT", "UINT")) else float(text)
+    except ValueError:
+        raise Unavailable(
+            f"consumer's attribute {spec.name!r}: expected {spec.dtype}, found another value; correct "
+            "spec.attributes of the ModelConsumer"
+        ) from None
 
 
 def _words(text: str) -> int:

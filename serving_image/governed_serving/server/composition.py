@@ -10,6 +10,7 @@ from governed_serving.crypto import Keyring, SegmentCipher, Subjects, load_kek
 from governed_serving.environment import missing
 from governed_serving.journal import Journal
 from governed_serving.privacy import masker
+from governed_serving.server.accounts import Accounts
 from governed_serving.server.admission import Admission
 from governed_serving.server.app.service import Gateway, HttpService
 from governed_serving.server.chat import ChatGateway
@@ -26,12 +27,12 @@ from governed_serving.server.promises import Promises
 from governed_serving.server.protocol.v2 import V2Codec
 from governed_serving.server.quota import quota_gate
 from governed_serving.server.receipts import Receipts
-from governed_serving.server.settings import Settings
+from governed_serving.server.settings import ServerSettings
 
 __all__ = ["chat_gateway", "http_service", "load_artefact", "open_journal", "open_keyring", "open_promises", "pipeline"]
 
 
-def load_artefact(settings: Settings, resolved: ResolvedModel) -> Artefact:
+def load_artefact(settings: ServerSettings, resolved: ResolvedModel) -> Artefact:
     """The verified artefact. Raises ArtefactError, InvalidSettings."""
     if settings.model_dir is None:
         raise missing(runtime.MODEL_DIR, "the folder of the artefact")
@@ -40,7 +41,7 @@ def load_artefact(settings: Settings, resolved: ResolvedModel) -> Artefact:
     return load(settings.model_dir, expected)
 
 
-def open_keyring(settings: Settings, model: str) -> Keyring:
+def open_keyring(settings: ServerSettings, model: str) -> Keyring:
     """The model's keysets. Raises KekError, InvalidSettings, OSError."""
     if settings.kek_file is None:
         raise missing(runtime.KEK_FILE, "the key-encryption key's file")
@@ -50,7 +51,7 @@ def open_keyring(settings: Settings, model: str) -> Keyring:
     return model_keyring(kek, settings.spool_dir, model, settings.archive_url, settings.archive_token)
 
 
-def open_subjects(settings: Settings, resolved: ResolvedModel) -> Subjects | None:
+def open_subjects(settings: ServerSettings, resolved: ResolvedModel) -> Subjects | None:
     """Keys of those whom the model's requests are about; None where no input says so. Raises KekError."""
     if not resolved.spec.governance.privacy.subject or settings.kek_file is None or settings.spool_dir is None:
         return None
@@ -58,7 +59,7 @@ def open_subjects(settings: Settings, resolved: ResolvedModel) -> Subjects | Non
     return subject_keys(kek, settings.spool_dir, resolved.name, settings.archive_url, settings.archive_token)
 
 
-def open_journal(settings: Settings, audit: Audit, keyring: Keyring) -> Journal:
+def open_journal(settings: ServerSettings, audit: Audit, keyring: Keyring) -> Journal:
     """The server's own stream. Raises JournalError, CryptoError, OSError, InvalidSettings."""
     if settings.spool_dir is None:
         raise missing(runtime.SPOOL_DIR, "the spool's folder, without which nothing is served")
@@ -69,7 +70,7 @@ def open_journal(settings: Settings, audit: Audit, keyring: Keyring) -> Journal:
 
 
 def open_promises(
-    settings: Settings, resolved: ResolvedModel, journal: Journal | None, receipts: Receipts | None
+    settings: ServerSettings, resolved: ResolvedModel, journal: Journal | None, receipts: Receipts | None
 ) -> Promises | None:
     """Who signs answers; None where the spec asks for no promises, or there is no ledger that could keep them."""
     rules = resolved.spec.governance.audit.promises
@@ -80,7 +81,7 @@ def open_promises(
 
 
 def pipeline(
-    settings: Settings,
+    settings: ServerSettings,
     resolved: ResolvedModel,
     gateway: Gateway,
     *,
@@ -98,11 +99,17 @@ def pipeline(
         foreign = spec.predictor.model.runtime
         answers = rules.masks_answers(generated=foreign is not None and foreign.protocol == "openai")
         masking, metrics.masked = Masking(made, requests=rules.masks_requests(), answers=answers), made.counts
+        if (names := made.names) is not None:
+            metrics.names = names.failures
+            metrics.gauges["names_waiting"] = ("Texts that wait for the model of names.", lambda: float(names.waiting))
     if journal is not None:
         text = "Bytes of this server's journal stream on disk."
         metrics.gauges["spool_bytes"] = (text, lambda: float(journal.stats.spool_bytes))
-    quota = quota_gate(spec.quota, f"{resolved.namespace}/{resolved.name}")
-    explainer = None
+    key = f"{resolved.namespace}/{resolved.name}"
+    quota = quota_gate(spec.quota, key)
+    accounts, explainer = None, None
+    if gateway.gate is not None:
+        accounts = Accounts(key, gateway.gate.pseudonym, metrics, spec.quota.store)
     if settings.explainer_url:
         timeout, token = spec.predictor.timeout, settings.pod_tokens.explainer
         explainer = ExplainerClient(settings.explainer_url, resolved.name, timeout=timeout, token=token)
@@ -114,7 +121,7 @@ def pipeline(
             timeout=spec.predictor.timeout,
             concurrency=spec.predictor.container_concurrency,
         ),
-        Stages(masking=masking, journal=journal, explainer=explainer, promises=promises),
+        Stages(masking=masking, journal=journal, explainer=explainer, promises=promises, accounts=accounts),
     )
 
 
@@ -130,7 +137,9 @@ def http_service(
             f"governance.privacy.subject: expected an input of the model ({', '.join(names)}), found {field}"
         )
     about = (field, subjects) if field and subjects else None
-    plane = DataPlane(path, predictor, masked=masking.fields if masking else (), about=about)
+    bias, fields = resolved.spec.governance.bias, masking.fields if masking else ()
+    audited = [*(attribute.name for attribute in bias.protected_attributes), *bias.strata] if bias else []
+    plane = DataPlane(path, predictor, masked=fields, about=about, audited=audited)
     return HttpService(plane, V2Codec(predictor.signature, path.identity.model, path.identity.revision))
 
 

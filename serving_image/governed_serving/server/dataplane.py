@@ -4,19 +4,27 @@ Each gets its answer only after that record.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from governed_serving.archive.errors import ArchiveError
+from governed_serving.artefact import TOKENS_READ
+from governed_serving.containment import is_own_cancellation
 from governed_serving.crypto import CryptoError, Subjects
 from governed_serving.hosting.logs import log
 from governed_serving.server.batch import Batch, BatchPlan, PendingRequest
-from governed_serving.server.errors import JournalUnavailable, PredictionFailed, PromiseUnavailable, ServerError
+from governed_serving.server.errors import (
+    JournalUnavailable,
+    PredictionFailed,
+    PromiseUnavailable,
+    ServerError,
+    Unavailable,
+)
 from governed_serving.server.explanation import Accepted, Column, Explained, Question
 from governed_serving.server.lane import ComputeLane
 from governed_serving.server.messages import ExplainRequest, InferRequest, InferResponse
 from governed_serving.server.pipeline import NOT_RECORDED, Pipeline, Recorded
 from governed_serving.server.predictors import Predictor
-from governed_serving.server.recording import Recorder
+from governed_serving.server.recording import PredictionRecorder
 from governed_serving.server.request_batch import RequestBatch
 
 __all__ = ["DataPlane"]
@@ -31,7 +39,8 @@ QUICK_SECONDS = 0.002
 
 class DataPlane:
     """Serves one model. Lives on one event loop. ``masked``: inputs to mask, none for all texts. Raises ValueError for
-    those that are none. ``about``: the input that says whom a request is about, and their keys."""
+    those that are none. ``about``: the input that says whom a request is about, and their keys; ``audited``: attributes
+    by which decisions are audited, which a known caller may bring."""
 
     def __init__(
         self,
@@ -40,18 +49,21 @@ class DataPlane:
         *,
         masked: Sequence[str] = (),
         about: tuple[str, Subjects] | None = None,
+        audited: Collection[str] = (),
     ) -> None:
         self.pipeline, self.predictor, self.signature = pipeline, predictor, predictor.signature
         self.identity, self.admission, self.metrics = pipeline.identity, pipeline.admission, pipeline.metrics
-        recorder = Recorder(predictor.signature, pipeline.identity) if pipeline.journalled else None
-        self._plan = BatchPlan(
-            predictor.signature, pipeline.masking, recorder, tuple(masked), about if recorder else None
-        )
+        recorder = PredictionRecorder(predictor.signature, pipeline.identity) if pipeline.journalled else None
+        masking, about = pipeline.masking, about if recorder else None
+        self._plan = BatchPlan(predictor.signature, masking, recorder, tuple(masked), about, audited=audited)
         concurrency = pipeline.rules.concurrency
         slots = predictor.slots if predictor.merges or not concurrency else min(predictor.slots, concurrency)
         together = (concurrency or MAX_BATCH_REQUESTS) if predictor.merges else 1
         self._lane = ComputeLane(self._compute, slots=slots, max_requests=together, max_rows=MAX_BATCH_ROWS)
+        outputs = [spec.name for spec in predictor.signature.outputs]
+        self._tokens = outputs.index(TOKENS_READ) if predictor.signature.text is not None else None
         self._batch = RequestBatch if predictor.signature.whole else Batch
+        self._counts_tokens = pipeline.counts_tokens(None)
         pipeline.watch_deadline(self._answer)
         self.metrics.gauges["requests_waiting"] = ("Waiting for the predictor.", lambda: float(self._lane.waiting))
 
@@ -64,7 +76,12 @@ class DataPlane:
         if request.promise:
             pipeline.check_promise()
         request.id = pipeline.new_id()
-        item = PendingRequest(request, done, self._plan.tokens(request) if pipeline.counts_tokens else 0, keep_masked)
+        caller, counted = request.caller, self._counts_tokens
+        if caller is not None:
+            counted = pipeline.counts_tokens(caller)
+            if caller.attributes:
+                self._plan.impose(request, caller.attributes)
+        item = PendingRequest(request, done, self._plan.tokens(request) if counted else 0, keep_masked)
         if pipeline.immediate:
             pipeline.admit(item)
             self._lane.put(item)
@@ -76,6 +93,10 @@ class DataPlane:
             await self.pipeline.admit_shared(item)
         except ServerError as error:
             item.done(error)
+        except BaseException as error:  # of any kind: who waits is told
+            item.done(self._unexpected(error))
+            if is_own_cancellation(error):
+                raise
         else:
             self._lane.put(item)
 
@@ -105,6 +126,15 @@ class DataPlane:
         return await explainer.explain(Question(response.id, columns, request.options), later=request.later)
 
     async def _compute(self, items: list[PendingRequest]) -> None:
+        """Whatever is raised on the way, each of ``items`` is answered, and the lane goes on."""
+        try:
+            await self._computed(items)
+        except BaseException as error:
+            self._abandon(items, error)
+            if is_own_cancellation(error):
+                raise
+
+    async def _computed(self, items: list[PendingRequest]) -> None:
         items = [item for item in items if not item.over]
         if not items:
             return
@@ -113,13 +143,18 @@ class DataPlane:
         batch = self._batch(self._plan, items)
         try:
             await self.predictor.predict(batch.columns, batch.finish, batch.size)
-        except Exception as error:
+        except BaseException as error:  # a library in Rust panics, a model's code may call sys.exit
+            if is_own_cancellation(error):
+                raise
             await self._failed(items, error)
             return
         seconds = pipeline.clock() - started
         self.metrics.predict_seconds.observe(seconds)
         self.metrics.batch_requests.observe(len(items))
+        batch.seconds = seconds
         pipeline.count_masking_failures()
+        if self._tokens is not None and not await self._settled(batch, self._tokens):
+            return
         if not batch.keep_open():
             return
         if not pipeline.journalled:
@@ -129,7 +164,20 @@ class DataPlane:
         else:  # the next batch computes while this one is being written
             pipeline.spawn(self._record(batch))
 
-    async def _failed(self, items: list[PendingRequest], error: Exception) -> None:
+    async def _settled(self, batch: Batch, output: int) -> bool:
+        """Count the tokens that a tokenizer found, in place of the words that requests were admitted with; False where
+        that can't be counted, and nobody is answered."""
+        try:
+            for item, tokens in batch.used(output):
+                item.used = tokens
+                await self.pipeline.settle(item, tokens)
+        except ServerError as error:
+            for item in batch.items:
+                self._answer(item, error)
+            return False
+        return True
+
+    async def _failed(self, items: list[PendingRequest], error: BaseException) -> None:
         """Among several requests only the guilty one fails: the others are computed alone."""
         self.pipeline.count_masking_failures()
         if len(items) > 1:
@@ -139,12 +187,33 @@ class DataPlane:
         if not isinstance(error, ServerError):
             log("error", "prediction failed unexpectedly", exception=error)
             error = PredictionFailed(
-                f"model: expected an answer, found {type(error).__name__}; the server's log has the details"
+                f"model: expected an answer, found {type(error.__cause__ or error).__name__}; the server's log has the "
+                "details"
             )
         for item in items:
             self._answer(item, error)
 
+    def _unexpected(self, error: BaseException) -> Unavailable:
+        log("error", "answering failed unexpectedly", exception=error)
+        return Unavailable(
+            f"server: expected to answer, found {type(error).__name__}; the server's log has the details; retry"
+        )
+
+    def _abandon(self, items: list[PendingRequest], error: BaseException) -> None:
+        if left := [item for item in items if not item.over]:
+            answer = self._unexpected(error)
+            for item in left:
+                self._answer(item, answer)
+
     async def _record(self, batch: Batch) -> None:
+        try:
+            await self._recorded(batch)
+        except BaseException as error:
+            self._abandon(batch.items, error)
+            if is_own_cancellation(error):
+                raise
+
+    async def _recorded(self, batch: Batch) -> None:
         try:
             if self._plan.subjects is None:
                 recorded = await self.pipeline.record(batch.frame(), len(batch.items), batch.promised())
@@ -167,10 +236,11 @@ class DataPlane:
             ) from error
         promised = batch.promised()
         all_ = await asyncio.gather(*(self.pipeline.record(*frame, promised) for frame in frames))
-        ledger = all_[0].ledger if all(one.ledger for one in all_) else ""
-        return Recorded(ledger, {id: given for one in all_ for id, given in one.promises.items()})
+        ledger = all_[0].ledger if all(sealed.ledger for sealed in all_) else ""
+        return Recorded(ledger, {id: given for sealed in all_ for id, given in sealed.promises.items()})
 
     def _reply(self, batch: Batch, recorded: Recorded) -> None:
+        self.metrics.count["base_decisions"] += batch.base_decisions()
         for item, response in batch.responses(recorded.ledger):
             answer: InferResponse | ServerError = response
             if item.request.promise:

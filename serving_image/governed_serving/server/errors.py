@@ -2,6 +2,7 @@
 
 ServerError
 ├── InvalidRequest 400      body, tensor names, shapes, dtypes, values
+│   └── RuntimeRefused      by a foreign runtime, with its own status (400 to 499)
 ├── NotFound 404            no such model, version or explainer
 ├── BodyTooLarge 413
 ├── TooManyTokens 413       more than the quota's window ever holds
@@ -13,6 +14,7 @@ ServerError
 │   ├── MaskingFailed       personal data could not be masked, and the policy is Closed
 │   ├── JournalUnavailable  the record could not be written, and the policy is Closed
 │   ├── PromiseUnavailable  asked for, and none can be given
+│   ├── RuntimeBusy         a foreign runtime has no room: its own status (429, 503) and Retry-After
 │   └── ExplainerAway
 └── DeadlineExceeded 504
 """
@@ -37,6 +39,14 @@ class InvalidRequest(ServerError):
     """The client must change the request."""
 
     status = 400
+
+
+class RuntimeRefused(InvalidRequest):
+    """The foreign runtime says that the request must change; ``status`` is its own."""
+
+    def __init__(self, message: str, status: int = 400) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class NotFound(ServerError):
@@ -108,6 +118,17 @@ class PromiseUnavailable(Unavailable):
     """A promise was asked for, and the process has no announced key, or no record to promise."""
 
     retry_after = 5
+
+
+class RuntimeBusy(Unavailable):
+    """The foreign runtime takes no more for now; ``status`` is its own, ``wait`` what it wrote as Retry-After: of
+    whole seconds, an hour at most, it is told on."""
+
+    def __init__(self, message: str, status: int = 503, wait: str = "") -> None:
+        super().__init__(message)
+        self.status = status
+        if wait.isascii() and wait.isdigit() and len(wait) < 10:
+            self.retry_after = max(1, min(int(wait), 3600))
 
 
 class ExplainerAway(Unavailable):

@@ -84,7 +84,7 @@ class ExplainerClient:
         except httpx.TimeoutException as error:
             raise ExplanationRefused(
                 f"explainer at {url}: expected an answer within {self._timeout:g} s, found none; {kept}lower "
-                "max_evaluations, set budget_ms, or ask for it as a job",
+                "maxEvaluations, set budgetMilliseconds, or ask for it as a job",
                 "unanswered",
             ) from error
         except httpx.HTTPError as error:

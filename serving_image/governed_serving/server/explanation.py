@@ -54,8 +54,8 @@ class Column(msgspec.Struct, frozen=True):
 
 
 class Question(msgspec.Struct, frozen=True):
-    """The answered and journalled request ``id``, to be explained; V2's field names. ``parameters``: method,
-    max_evaluations, target …"""
+    """The answered and journalled request ``id``, to be explained; V2's field names. ``parameters``: the
+    options of governed_api.explaining."""
 
     id: str
     inputs: list[Column]

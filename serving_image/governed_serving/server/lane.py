@@ -9,6 +9,8 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Generic, Protocol, TypeVar
 
+from governed_serving.hosting.logs import log
+
 __all__ = ["ComputeLane", "Work"]
 
 
@@ -91,5 +93,5 @@ class ComputeLane(Generic[W]):
         self._busy -= 1
         if self._waiting:
             self._pump()
-        if not task.cancelled():
-            task.result()  # whatever escapes is a bug and belongs in the log
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log("error", "a batch failed unexpectedly", exception=error)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from governed_api.json_types import Json, Scalar
+from governed_serving.access.directory import Known
 from governed_serving.server.signature import Output, Values
 
 __all__ = [
@@ -39,6 +40,8 @@ class InferRequest:
     """X-Request-Id, which the answer repeats; kept where the body has no id."""
     promise: bool = False
     """It asks for a signed promise (X-Governed-Promise)."""
+    caller: Known | None = None
+    """Who sent it, where that is asked."""
     id: str = ""
     """Ours (UUIDv7), given when it is admitted: the prediction's name in journal and ledger."""
 
@@ -84,7 +87,7 @@ class InferResponse:
 
 @dataclass(slots=True)
 class ExplainRequest:
-    """An inference request and how its answer is to be explained: method, max_evaluations, target, seed, budget_ms …"""
+    """An inference request and how its answer is to be explained: governed_api.explaining has the options."""
 
     infer: InferRequest
     options: dict[str, Json]

@@ -7,12 +7,14 @@ from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from itertools import accumulate
+from typing import get_args
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from governed_api.latency import BOUNDS, SECONDS, STEPS
+from governed_serving.privacy.errors import Reason
 
 __all__ = ["Histogram", "ServerMetrics"]
 
@@ -32,6 +34,7 @@ _COUNTERS = {
     "internal_unauthorized": "Calls of the internal lane turned away since they didn't show its token.",
     "internal_restarts": "Times that the process for the explainer's rows ended by itself.",
     "attributes_missing": "Attributes that a request's metadata didn't name; the auditor counts it among the missing.",
+    "base_decisions": "Rows of groups without thresholds of their own, decided by the model's own.",
     "client_made_errors": "Answers of status 500 or more that a client alone brought about.",
     "streams_cut": "Streams whose client left before the end.",
 }
@@ -71,6 +74,8 @@ class ServerMetrics(Collector):
         self.batch_requests = Histogram(_SIZES)
         self.masked: Mapping[str, int] = {}
         """Entity → findings masked; set by who makes the masker."""
+        self.names: Mapping[str, int] = {}
+        """Reason → texts whose names could not be searched; set likewise."""
         self.gauges: dict[str, tuple[str, Callable[[], float]]] = {}
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
@@ -95,7 +100,7 @@ class ServerMetrics(Collector):
         refusals = CounterMetricFamily(
             "governed_quota_refusals", "Requests refused by a quota.", labels=[*_LABELS, "quota"]
         )
-        for quota in ("requests", "tokens", "concurrency"):
+        for quota in ("requests", "tokens", "concurrency", "caller_requests", "caller_tokens", "caller_concurrency"):
             refusals.add_metric([*self._values, quota], self.refusals[quota])
         yield refusals
         masked = CounterMetricFamily(
@@ -104,6 +109,7 @@ class ServerMetrics(Collector):
         for entity, number in sorted(self.masked.items()):
             masked.add_metric([*self._values, entity], number)
         yield masked
+        yield self._names()
         for key, text, histogram in (
             ("request_duration_seconds", "From the request's arrival in the data plane to its answer.", self.seconds),
             ("predict_duration_seconds", "Masking, model and record of one batch.", self.predict_seconds),
@@ -117,6 +123,16 @@ class ServerMetrics(Collector):
             gauge = GaugeMetricFamily(f"governed_{key}", text, labels=_LABELS)
             gauge.add_metric(self._values, read())
             yield gauge
+
+    def _names(self) -> Metric:
+        family = CounterMetricFamily(
+            "governed_names_failures",
+            "Texts whose names could not be searched, by reason.",
+            labels=[*_LABELS, "reason"],
+        )
+        for reason in get_args(Reason):
+            family.add_metric([*self._values, reason], self.names.get(reason, 0))
+        return family
 
     def _requests(self) -> Metric:
         family = CounterMetricFamily("governed_requests", "Answered requests.", labels=[*_LABELS, "verb", "code"])

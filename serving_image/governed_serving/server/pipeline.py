@@ -15,13 +15,16 @@ from dataclasses import dataclass, field
 from itertools import takewhile
 from typing import Any, Literal
 
+from governed_serving.access.directory import Known
 from governed_serving.hosting.logs import log
 from governed_serving.journal.errors import JournalError
 from governed_serving.privacy import Covered
 from governed_serving.records import PredictionFrame, SubjectFrame
+from governed_serving.server.accounts import Account, Accounts
 from governed_serving.server.admission import Admission
 from governed_serving.server.errors import (
     DeadlineExceeded,
+    Headers,
     JournalUnavailable,
     NotFound,
     PromiseUnavailable,
@@ -53,20 +56,25 @@ class PathRules:
 @dataclass(frozen=True, kw_only=True)
 class Stages:
     """What the spec switched on: without ``masking`` nothing is masked, without ``journal`` recorded, without
-    ``explainer`` explained, without ``promises`` promised."""
+    ``explainer`` explained, without ``promises`` promised, without ``accounts`` nobody is asked who they are."""
 
     masking: Masking | None = None
     journal: Journal | None = None
     explainer: Explainer | None = None
     promises: Promised | None = None
+    accounts: Accounts | None = None
 
 
 class Exchange:
     """One request on its way to its answer. A payload adds what it needs, and says what to reserve; admission fills in
     the rest."""
 
-    __slots__ = ("deciding", "over", "reserved", "since", "slot")
+    __slots__ = ("account", "caller", "deciding", "over", "reserved", "since", "slot")
 
+    caller: Known | None
+    """Whose request it is, where that is asked."""
+    account: Account | None
+    """Theirs, once it is admitted."""
     reserved: int
     """Tokens that it is admitted with."""
     since: float
@@ -124,7 +132,8 @@ class Pipeline:
         self.identity, self.admission, self.metrics = identity, admission, admission.metrics
         self.rules, self.clock = rules, clock
         self.masking, self.explainer, self._journal = stages.masking, stages.explainer, stages.journal
-        self.immediate, self.counts_tokens = admission.immediate, admission.counts_tokens
+        self.accounts = stages.accounts
+        self.immediate = admission.immediate and (stages.accounts is None or stages.accounts.immediate)
         self.journalled = stages.journal is not None
         self._promises = stages.promises if stages.journal is not None else None
         self.new_id = Identifiers()
@@ -140,14 +149,52 @@ class Pipeline:
 
     # admit
 
+    def account_of(self, caller: Known | None) -> Account | None:
+        """None where nobody is asked who they are."""
+        return None if caller is None or self.accounts is None else self.accounts.of(caller)
+
+    def counts_tokens(self, caller: Known | None) -> bool:
+        """Tokens are limited, for all or for ``caller``."""
+        if caller is None or self.admission.counts_tokens:
+            return self.admission.counts_tokens
+        account = self.account_of(caller)
+        return account is not None and account.counts_tokens
+
+    def limits(self, caller: Known | None) -> Headers:
+        """What answers tell of limits: the caller's own, else the model's."""
+        if caller is None:
+            return self.admission.limits()
+        account = self.account_of(caller)
+        own = None if account is None else account.headers()
+        return self.admission.limits() if own is None else own
+
     def admit(self, exchange: Exchange) -> None:
-        """Where ``immediate``. Raises Unavailable, QuotaExceeded; then there is nothing to leave."""
-        self.admission.enter(exchange.reserved)
+        """Where ``immediate``. Raises Unavailable, QuotaExceeded, TooManyTokens; then there is nothing to leave."""
+        if exchange.caller is None or self.accounts is None:
+            exchange.account = None
+            self.admission.enter(exchange.reserved)
+        else:
+            account = exchange.account = self.accounts.of(exchange.caller)
+            self.accounts.enter(account, exchange.reserved)
+            try:
+                self.admission.enter(exchange.reserved)
+            except BaseException:
+                self.accounts.turn_back(account, exchange.reserved)
+                raise
         self._enter(exchange)
 
     async def admit_shared(self, exchange: Exchange) -> None:
-        """As :meth:`admit`, wherever the quota lives."""
-        await self.admission.enter_shared(exchange.reserved)
+        """As :meth:`admit`, wherever the quotas live."""
+        account = exchange.account = self.account_of(exchange.caller)
+        if account is None or self.accounts is None:
+            await self.admission.enter_shared(exchange.reserved)
+        else:
+            await self.accounts.enter_shared(account, exchange.reserved)
+            try:
+                await self.admission.enter_shared(exchange.reserved)
+            except BaseException:
+                self.spawn(self.accounts.turn_back_shared(account, exchange.reserved))
+                raise
         self._enter(exchange)
 
     def _enter(self, exchange: Exchange) -> None:
@@ -268,6 +315,10 @@ class Pipeline:
 
     async def settle(self, exchange: Exchange, used: int) -> None:
         """It used ``used`` tokens: give back, or take, what differs from those reserved. Once. Raises Unavailable."""
+        account = exchange.account
+        if account is not None and account.quota is not None and account.quota.limits_tokens:
+            overrun = await account.quota.settle(exchange.reserved, used)
+            self.metrics.count["tokens_overrun"] += overrun
         await self.admission.settle(exchange.reserved, used)
 
     def leave(self, exchange: Exchange) -> bool:
@@ -278,6 +329,8 @@ class Pipeline:
         if exchange.slot:
             self.free_slot(exchange)
         del self._open[exchange]
+        if exchange.account is not None:
+            exchange.account.open -= 1
         self.admission.leave()
         if not self._open:
             self.idle.set()

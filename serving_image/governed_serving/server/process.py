@@ -10,6 +10,7 @@ from governed_api import runtime
 from governed_api.model import Runtime
 from governed_api.quantities import seconds
 from governed_api.resolved import ResolvedModel
+from governed_serving.access.document import Documents, opened
 from governed_serving.archive.errors import ArchiveError
 from governed_serving.archive.keysets import key_watch
 from governed_serving.artefact import TamperedArtefact
@@ -17,6 +18,7 @@ from governed_serving.crypto import Keyring, KeyWatch, Subjects
 from governed_serving.environment import missing
 from governed_serving.hosting import Door, Host, listen, log, start_is_over, web_server
 from governed_serving.hosting.connection import BoundedConnection
+from governed_serving.hosting.supervision import kept_running
 from governed_serving.journal import PROBE_SECONDS, Journal
 from governed_serving.server import composition
 from governed_serving.server.app.connection import FastPathConnection
@@ -28,13 +30,12 @@ from governed_serving.server.background.supervisor import Supervisor
 from governed_serving.server.chat import ChatGateway
 from governed_serving.server.pipeline import Pipeline
 from governed_serving.server.predictors import Columns, Outputs
-from governed_serving.server.predictors.onnx import OnnxPredictor
+from governed_serving.server.predictors.loading import predictor_of
 from governed_serving.server.promises import Promises
 from governed_serving.server.receipts import ArchiveReceipts
 from governed_serving.server.reporting import Reporting
 from governed_serving.server.rows import Rows
-from governed_serving.server.settings import Settings
-from governed_serving.server.signature import Signature
+from governed_serving.server.settings import ServerSettings
 
 __all__ = ["Process"]
 
@@ -42,7 +43,7 @@ __all__ = ["Process"]
 class Process:
     """``started``: reading of time.monotonic() at the process's beginning."""
 
-    def __init__(self, settings: Settings, resolved: ResolvedModel, started: float) -> None:
+    def __init__(self, settings: ServerSettings, resolved: ResolvedModel, started: float) -> None:
         self._settings, self._resolved, self._started = settings, resolved, started
         self._gateway = Gateway(resolved.name)
         self._journal: Journal | None = None
@@ -57,6 +58,7 @@ class Process:
         self._receipts: ArchiveReceipts | None = None
         self._promises: Promises | None = None
         self._announcing: asyncio.Task[None] | None = None
+        self._documents: Documents | None = None
         if settings.archive_url:
             self._receipts = ArchiveReceipts(settings.archive_url, settings.archive_token, resolved.name)
         self._gateway.receipts = self._receipts
@@ -65,6 +67,7 @@ class Process:
         """Until SIGTERM. Raises what keeps it from serving: Problem, InvalidSettings, ArtefactError, CryptoError,
         JournalError, ValueError, OSError."""
         settings, host = self._settings, Host()
+        self._documents = self._open_gate()
         app = FastPathApp(self._gateway, application(self._gateway), settings.max_body)
         servers = {listen(settings.host, settings.http_port): self._http(app, http=FastPathConnection)}
         if settings.internal_port:
@@ -80,8 +83,8 @@ class Process:
         for sock, server in servers.items():
             host.start(server, sock)
         loading = asyncio.create_task(self._load())
-        reporting = asyncio.create_task(self._reporting.run())
-        watching = asyncio.create_task(self._watch_journal())
+        reporting = asyncio.create_task(kept_running("reporting", self._reporting.run))
+        watching = asyncio.create_task(kept_running("journal's watch", self._watch_journal))
         stopping = asyncio.create_task(host.stop.wait())
         await asyncio.wait([loading, stopping], return_when=asyncio.FIRST_COMPLETED)
         try:
@@ -97,6 +100,15 @@ class Process:
             for task in (loading, stopping, reporting, watching):
                 task.cancel()
             await self._stop(host)
+
+    def _open_gate(self) -> Documents | None:
+        """Where the spec asks who calls. Raises InvalidSettings."""
+        settings = self._settings
+        documents = opened(self._resolved, "server", settings.callers, settings.pod_tokens.server)
+        if documents is not None:
+            self._gateway.gate = documents.gate
+            self._gateway.extra_metrics.append(documents.gate.text)
+        return documents
 
     def _http(self, app: Door, http: Any = BoundedConnection) -> uvicorn.Server:
         grace = self._resolved.spec.predictor.timeout
@@ -125,7 +137,7 @@ class Process:
         if self._background_process is not None:
             self._background_process.start()
         if self._promises is not None:
-            self._announcing = asyncio.create_task(self._promises.run())
+            self._announcing = asyncio.create_task(kept_running("promises", self._promises.run))
         start_is_over()
         self._gateway.why = ""
         seconds = round(time.monotonic() - self._started, 3)
@@ -144,9 +156,7 @@ class Process:
         settings, resolved = self._settings, self._resolved
         artefact = composition.load_artefact(settings, resolved)
         self._artefact, self._verified = artefact.digest, True
-        predictor = OnnxPredictor(
-            artefact.model, Signature.of(artefact.manifest), threads=settings.threads, held=artefact.background()
-        )
+        predictor = predictor_of(artefact, threads=settings.threads, seconds=resolved.spec.predictor.timeout)
         if not predictor.independence.independent:
             log("warning", "each row is computed alone: no independence shown", found=predictor.independence.first)
         self._open()
@@ -228,6 +238,8 @@ class Process:
 
     async def _stop(self, host: Host) -> None:
         """Requests that still come, and those in flight, are answered and journalled; then the journal is flushed."""
+        if self._documents is not None:
+            self._documents.stop()
         if self._settings.drain:
             await asyncio.sleep(self._settings.drain)
         ended = [] if self._rpc is None else [self._rpc.stop(self._resolved.spec.predictor.timeout)]

@@ -16,7 +16,7 @@ from governed_api.quantities import seconds
 from governed_serving.server.errors import Headers, QuotaExceeded, ServerError, TooManyTokens, Unavailable
 from governed_serving.server.window_storage import WindowStorage
 
-__all__ = ["LocalQuota", "QuotaGate", "SharedQuota", "quota_gate"]
+__all__ = ["LocalQuota", "QuotaGate", "SharedQuota", "quota_gate", "quota_storage"]
 
 
 _T = TypeVar("_T")
@@ -42,15 +42,21 @@ class QuotaGate(Protocol):
     async def settle(self, reserved: int, used: int) -> int:
         """Give back or add the difference; returns tokens used beyond what the windows still held."""
 
+    def try_give_back(self, tokens: int) -> None:
+        """Undo a :meth:`try_take`."""
+
+    async def give_back(self, tokens: int) -> None:
+        """Undo a :meth:`take`."""
+
     def headers(self) -> Headers:
         """What an answer tells of the limits, as far as that is known without waiting."""
 
 
 class _Rules:
-    """The limits of one kind, as items of the library."""
+    """The limits of one kind, as items of the library. ``of``: whose they are, for messages."""
 
-    def __init__(self, kind: str, limits: Sequence[Limit], key: str) -> None:
-        self.kind = kind
+    def __init__(self, kind: str, limits: Sequence[Limit], key: str, of: str) -> None:
+        self.kind, self._of = kind, of
         self.items: list[tuple[RateLimitItem, str]] = [
             (RateLimitItemPerSecond(limit.limit, seconds(limit.window), "governed"), f"{key}/{kind}")
             for limit in limits
@@ -69,7 +75,7 @@ class _Rules:
         wait = max(1, math.ceil(reset - time.time()))
         asked = f"{cost} more" if self.kind == "tokens" else "one more"
         return QuotaExceeded(
-            f"quota.{self.kind}: expected at most {self.texts[position]}, found {asked}; retry in {wait} s",
+            f"{self._of}.{self.kind}: expected at most {self.texts[position]}, found {asked}; retry in {wait} s",
             quota=self.kind,
             retry_after=wait,
             headers=(*self.policy, (b"ratelimit", self.names[position] + b";r=0;t=%d" % wait)),
@@ -80,8 +86,8 @@ class _Rules:
         for text, (item, _) in zip(self.texts, self.items, strict=True):
             if cost > item.amount:
                 raise TooManyTokens(
-                    f"quota.{self.kind}: expected at most {text}, found {cost} in one request; the request alone is "
-                    "larger than the window: send less at once"
+                    f"{self._of}.{self.kind}: expected at most {text}, found {cost} in one request; the request alone "
+                    "is larger than the window: send less at once"
                 )
 
 
@@ -108,8 +114,9 @@ storage."""
 class _Windows:
     """Request and token windows of one model, without a storage."""
 
-    def __init__(self, quota: Quota, key: str) -> None:
-        self._requests, self._tokens = _Rules("requests", quota.requests, key), _Rules("tokens", quota.tokens, key)
+    def __init__(self, quota: Quota, key: str, of: str) -> None:
+        self._requests = _Rules("requests", quota.requests, key, of)
+        self._tokens = _Rules("tokens", quota.tokens, key, of)
         self.limits_tokens = bool(quota.tokens)
         policies = b", ".join([*self._requests.policies, *self._tokens.policies])
         self.policy: Headers = ((b"ratelimit-policy", policies),)
@@ -146,6 +153,13 @@ class _Windows:
                 yield _Hit(item, key, -1)
             raise
 
+    def returning(self, tokens: int) -> _Steps[None]:
+        """What :meth:`taking` took."""
+        for item, key in self._requests.items:
+            yield _Hit(item, key, -1)
+        for item, key in self._tokens.items if tokens else ():
+            yield _Hit(item, key, -tokens)
+
     @staticmethod
     def _all_of(rules: _Rules, cost: int) -> _Steps[None]:
         for position, (item, key) in enumerate(rules.items):
@@ -173,12 +187,12 @@ class LocalQuota:
 
     immediate = True
 
-    def __init__(self, quota: Quota, key: str, storage: WindowStorage | None = None) -> None:
+    def __init__(self, quota: Quota, key: str, storage: WindowStorage | None = None, *, of: str = "quota") -> None:
         from limits.strategies import SlidingWindowCounterRateLimiter
 
         self._storage = storage or WindowStorage()
         self._limiter = SlidingWindowCounterRateLimiter(self._storage)
-        self._windows = _Windows(quota, key)
+        self._windows = _Windows(quota, key, of)
         self.limits_tokens = self._windows.limits_tokens
         self._only = self._windows.only()
         self._told: Headers = ()
@@ -194,6 +208,12 @@ class LocalQuota:
 
     async def settle(self, reserved: int, used: int) -> int:
         return self._walk(self._windows.settling(reserved, used))
+
+    def try_give_back(self, tokens: int) -> None:
+        self._walk(self._windows.returning(tokens))
+
+    async def give_back(self, tokens: int) -> None:
+        self.try_give_back(tokens)
 
     def headers(self) -> Headers:
         now = time.monotonic()
@@ -221,21 +241,27 @@ class SharedQuota:
 
     immediate = False
 
-    def __init__(self, quota: Quota, key: str, storage: Any) -> None:
+    def __init__(self, quota: Quota, key: str, storage: Any, *, of: str = "quota") -> None:
         from limits.aio.strategies import SlidingWindowCounterRateLimiter
 
         self._limiter = SlidingWindowCounterRateLimiter(storage)
-        self._windows = _Windows(quota, key)
+        self._windows = _Windows(quota, key, of)
         self.limits_tokens = self._windows.limits_tokens
 
     def try_take(self, tokens: int) -> None:
         raise RuntimeError(f"a shared quota needs the network: await take({tokens})")
+
+    def try_give_back(self, tokens: int) -> None:
+        raise RuntimeError(f"a shared quota needs the network: await give_back({tokens})")
 
     async def take(self, tokens: int) -> None:
         await self._walk(self._windows.taking(tokens))
 
     async def settle(self, reserved: int, used: int) -> int:
         return await self._walk(self._windows.settling(reserved, used))
+
+    async def give_back(self, tokens: int) -> None:
+        await self._walk(self._windows.returning(tokens))
 
     def headers(self) -> Headers:
         return self._windows.policy
@@ -264,20 +290,25 @@ class SharedQuota:
             ) from error
 
 
-def quota_gate(quota: Quota, key: str) -> QuotaGate | None:
-    """The gate that the spec asks for, None without limits. ``key`` is namespace/name. Raises ValueError for a store
-    without its driver."""
+def quota_gate(quota: Quota, key: str, *, of: str = "quota", storage: Any = None) -> QuotaGate | None:
+    """The gate that the spec asks for, None without limits. ``key`` is namespace/name, ``of`` whose quota it is,
+    ``storage`` that of the store. Raises ValueError for a store without its driver."""
     if not quota.requests and not quota.tokens:
         return None
     if not quota.store:
-        return LocalQuota(quota, key)
+        return LocalQuota(quota, key, of=of)
+    return SharedQuota(quota, key, quota_storage(quota.store) if storage is None else storage, of=of)
+
+
+def quota_storage(store: str) -> Any:
+    """The store at an address of spec.quota.store. Raises ValueError without its driver."""
     from limits.aio.storage import RedisSentinelStorage, RedisStorage
     from limits.errors import ConfigurationError
 
-    kind = RedisSentinelStorage if quota.store.startswith("redis+sentinel") else RedisStorage
-    uri = quota.store if quota.store.startswith("async+") else f"async+{quota.store}"
+    kind = RedisSentinelStorage if store.startswith("redis+sentinel") else RedisStorage
+    uri = store if store.startswith("async+") else f"async+{store}"
     try:
-        return SharedQuota(quota, key, kind(uri, implementation="redispy", wrap_exceptions=True))
+        return kind(uri, implementation="redispy", wrap_exceptions=True)
     except ConfigurationError as error:
         raise ValueError(
             f"quota.store: expected the redis driver, found none ({error}); install redis or leave quota.store out"

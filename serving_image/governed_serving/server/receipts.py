@@ -4,12 +4,17 @@ import re
 from typing import Protocol
 
 import httpx
+import msgspec
 
 from governed_api import routes
+from governed_serving.archive.ledger.note import NoteError
+from governed_serving.archive.ledger.proof import LogProof
+from governed_serving.decoding import decode_json
 from governed_serving.environment import Token, token_reader
+from governed_serving.records import LedgerEntry
 from governed_serving.server.errors import NotFound, Unavailable
 
-__all__ = ["ArchiveReceipts", "Receipts"]
+__all__ = ["ArchiveReceipts", "Receipts", "check_own"]
 
 _SECONDS = 5.0
 _AT_A_TIME = 8
@@ -29,6 +34,20 @@ class _NotYet(NotFound):
     """Waiting helps, if there was such an answer: the server keeps no list of them."""
 
     retry_after = _RETRY
+
+
+def _none(id: str) -> str:
+    return f"receipt: no answer {id} is in the ledger; one that was just given will be: retry after {_RETRY} s"
+
+
+def check_own(proof: bytes, id: str, caller: str) -> None:
+    """That the answer was given to ``caller`` (a pseudonym). Raises NotFound, as for one that nobody was given."""
+    try:
+        entry = decode_json(LogProof.parse(proof.decode()).extra, type=LedgerEntry)
+    except (NoteError, UnicodeDecodeError, msgspec.DecodeError):
+        raise _NotYet(_none(id)) from None
+    if entry.summary.get("caller") != caller:
+        raise _NotYet(_none(id))
 
 
 class ArchiveReceipts:
@@ -64,10 +83,7 @@ class ArchiveReceipts:
         finally:
             self._asking -= 1
         if answer.status_code == 404:
-            raise _NotYet(
-                f"receipt: no answer {id} of {self._model!r} is in the ledger; one that was just given will be: "
-                f"retry after {_RETRY} s"
-            )
+            raise _NotYet(_none(id))
         if answer.status_code != 200 or len(answer.content) > _MOST:
             raise Unavailable(f"receipt: expected a proof from the archive, found status {answer.status_code}")
         return answer.content

@@ -13,7 +13,7 @@ from governed_serving.records import Column, Frame, PredictionFrame
 from governed_serving.server.identity import Identity
 from governed_serving.server.signature import Signature
 
-__all__ = ["Journal", "Kept", "Recorder"]
+__all__ = ["Journal", "Kept", "PredictionRecorder"]
 
 
 class Kept(Protocol):
@@ -39,7 +39,7 @@ class Journal(Protocol):
         """Returns when the record is as durable as the spec asks. Raises JournalError."""
 
 
-class Recorder:
+class PredictionRecorder:
     """Builds PredictionFrames of one model revision."""
 
     def __init__(self, signature: Signature, identity: Identity) -> None:
@@ -54,9 +54,11 @@ class Recorder:
         columns: Sequence[NDArray[np.generic]],
         outputs: Sequence[NDArray[np.generic]],
         client_ids: list[str],
+        *,
+        callers: Sequence[str] = (),
     ) -> PredictionFrame:
         """``columns`` (masked) and ``outputs`` hold sum(rows) rows, in the signature's order; ``client_ids``, masked as
-        well, one per request or none."""
+        well, and ``callers``, one per request or none."""
         times = np.full(len(ids), time.time(), "<f8").tobytes()
         return PredictionFrame(
             self._identity.model,
@@ -68,6 +70,7 @@ class Recorder:
             _packed(self._features, columns),
             _packed(self._outputs, outputs),
             client_ids,
+            list(callers),
         )
 
     def whole(
@@ -76,6 +79,8 @@ class Recorder:
         columns: Sequence[NDArray[np.generic]],
         outputs: Sequence[NDArray[np.generic]],
         client_ids: list[str],
+        *,
+        callers: Sequence[str] = (),
     ) -> PredictionFrame:
         """Of one request to a graph whose shapes requests choose: a row that holds its tensors."""
         return PredictionFrame(
@@ -88,6 +93,7 @@ class Recorder:
             _whole(self._features, columns),
             _whole(self._outputs, outputs),
             client_ids,
+            list(callers),
         )
 
 

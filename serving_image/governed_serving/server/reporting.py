@@ -7,7 +7,7 @@ from governed_api import runtime
 from governed_serving.report.writer import ReportWriter, of_pod
 from governed_serving.server.figures import Figures, ServedFigures
 from governed_serving.server.metrics import ServerMetrics
-from governed_serving.server.settings import Settings
+from governed_serving.server.settings import ServerSettings
 
 __all__ = ["Reporting"]
 
@@ -19,7 +19,7 @@ class Reporting:
     """Without GOVERNED_REPORT nothing is written."""
 
     def __init__(
-        self, settings: Settings, metrics: Callable[[], ServerMetrics | None], writer: ReportWriter | None = None
+        self, settings: ServerSettings, metrics: Callable[[], ServerMetrics | None], writer: ReportWriter | None = None
     ) -> None:
         self._path = of_pod(settings.revision, "server", settings.pod)
         self._trial = settings.track == runtime.TRACK_CANARY

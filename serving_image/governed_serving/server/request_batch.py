@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from governed_serving.records import PredictionFrame, SubjectFrame
-from governed_serving.server.batch import Batch, PendingRequest, check_values, whom
+from governed_serving.server.batch import Batch, PendingRequest, callers_of, check_values, whom
 from governed_serving.server.errors import PredictionFailed
 from governed_serving.server.messages import InferResponse, OutputValues
 from governed_serving.server.predictors import Columns, Outputs
@@ -26,8 +26,8 @@ class RequestBatch(Batch):
         if plan.subjects is not None:
             spec, values = plan.signature.inputs[plan.subject], columns[plan.subject]
             self._about = whom(values.reshape(1, -1), [1], spec.name)
-        for k in plan.masked:
-            columns[k] = plan.masking.column(columns[k])  # type: ignore[union-attr]
+        if plan.masking is not None and plan.masked:
+            plan.masking.columns(columns, plan.masked)
         self._columns = columns
         if plan.recorder is not None:
             self._client_ids = self._called([request.client_id or request.request_id])
@@ -54,11 +54,17 @@ class RequestBatch(Batch):
 
     def _record(self) -> PredictionFrame:
         assert self.plan.recorder is not None, "asked where requests are recorded"
-        return self.plan.recorder.whole(self.items[0].request.id, self._columns, self._outputs, self._client_ids)
+        return self.plan.recorder.whole(
+            self.items[0].request.id,
+            self._columns,
+            self._outputs,
+            self._client_ids,
+            callers=callers_of(self.items),
+        )
 
     def sealed_frames(self) -> list[tuple[PredictionFrame | SubjectFrame, int]]:
         assert self.plan.subjects is not None, "asked where requests are about somebody"
-        who, frame = self._about[0], self._record()
+        who, frame = self._about[0], self._metered(self._record(), self.items)
         return [(self.plan.subjects.seal(frame, self.plan.subjects.digest(who)) if who else frame, 1)]
 
     def _select(self, kept: list[bool]) -> None:

@@ -6,14 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from governed_api import runtime
+from governed_serving.access.document import Sources
 from governed_serving.environment import PodEnvironment, Token
 from governed_serving.pod_token import NO_POD_TOKENS, PodTokens
 
-__all__ = ["Settings", "available_cores"]
+__all__ = ["ServerSettings", "available_cores"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class ServerSettings:
     """Paths, ports and sizes of one process."""
 
     spec: Path
@@ -41,9 +42,10 @@ class Settings:
     drain: float
     """Seconds between readiness going 503 and the port being closed."""
     pod_tokens: PodTokens = NO_POD_TOKENS
+    callers: Sources | None = None
 
     @classmethod
-    def from_environment(cls, variables: Mapping[str, str] = os.environ) -> "Settings":
+    def from_environment(cls, variables: Mapping[str, str] = os.environ) -> "ServerSettings":
         """Raises InvalidSettings."""
         env = PodEnvironment(variables)
         url, token = env.archive()
@@ -70,6 +72,7 @@ class Settings:
             threads=env.number(runtime.THREADS, available_cores()),
             drain=env.number(runtime.DRAIN_SECONDS, 0),
             pod_tokens=env.pod_tokens(),
+            callers=Sources.of(env),
         )
 
 

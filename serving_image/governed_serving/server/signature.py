@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from governed_api.datatypes import BYTES
 from governed_api.json_types import Scalar
-from governed_serving.artefact import Graph, Manifest
+from governed_serving.artefact import Graph, Manifest, Text
 from governed_serving.journal.columns import DTYPES
 from governed_serving.server.errors import InvalidRequest
 
@@ -42,6 +42,8 @@ class Input:
     """Of a graph that others exported: a shape, and what to fill it with, that it answers."""
     segmentation: str = ""
     max_tokens: int | None = None
+    about: bool = False
+    """It says whom a decision is about, which blanks don't."""
 
     @cached_property
     def width(self) -> int:
@@ -71,13 +73,15 @@ class Output:
 @dataclass(frozen=True)
 class Signature:
     """All inputs, in feature order, and all outputs. ``classes`` of a classifier, as ``label`` names them. ``graph``:
-    how they fit a graph that others exported. ``mitigation``: of bias, applied in training, which every answer names;
-    "": none. ``coverage``: the chance with which a set or an interval holds the truth; None: there is none."""
+    how they fit a graph that others exported; ``text``: how texts fit one of tokens. ``mitigation``:
+    of bias, applied in training, which every answer names; "": none. ``coverage``: the chance with which a set or an
+    interval holds the truth; None: there is none."""
 
     inputs: tuple[Input, ...]
     outputs: tuple[Output, ...]
     classes: tuple[str | int, ...] = ()
     graph: Graph | None = None
+    text: Text | None = None
     mitigation: str = ""
     coverage: float | None = None
     index: dict[str, int] = field(init=False, compare=False)
@@ -99,11 +103,19 @@ class Signature:
                 f.missing == "impute",
                 segmentation=f.segmentation,
                 max_tokens=f.max_tokens,
+                about=f.about,
             )
             for f in manifest.features
         )
         outputs = tuple(Output(o.name, o.dtype, tuple(o.shape[1:])) for o in manifest.outputs)
-        return cls(inputs, outputs, tuple(manifest.classes), mitigation=manifest.mitigation, coverage=manifest.coverage)
+        return cls(
+            inputs,
+            outputs,
+            tuple(manifest.classes),
+            text=manifest.text,
+            mitigation=manifest.mitigation,
+            coverage=manifest.coverage,
+        )
 
     @classmethod
     def of_graph(cls, graph: Graph) -> "Signature":

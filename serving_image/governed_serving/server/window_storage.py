@@ -28,9 +28,11 @@ class WindowStorage(Storage, SlidingWindowCounterSupport):
         window = self._windows.get(key)
         if window is None:
             window = self._windows[key] = [number, 0, 0]
+        elif number < window[0]:  # a clock that is set back gives nothing back
+            window[0] = number
         elif window[0] != number:
-            previous = window[1] if window[0] == number - 1 else 0
-            window[:] = [number, 0, max(0, previous)]
+            previous = max(0, window[1]) if window[0] == number - 1 else 0
+            window[:] = [number, 0, previous]
         return window
 
     def acquire_sliding_window_entry(self, key: str, limit: int, expiry: int, amount: int = 1) -> bool:

@@ -173,11 +173,11 @@ class _Part:
                     raise Refused(f"{self._all._uri}: {self._listed.path} changes while it is read: {error}") from error
             except Unavailable as error:
                 tries.again(error, self._have - before)
-        found = self._hash.hexdigest()
-        if self._listed.sha256 and found != self._listed.sha256:
+        hexdigest = self._hash.hexdigest()
+        if self._listed.sha256 and hexdigest != self._listed.sha256:
             self._anew()
             raise Differs(
-                f"{self._all._uri}: {self._listed.path} has SHA-256 {found}, and the source lists it with "
+                f"{self._all._uri}: {self._listed.path} has SHA-256 {hexdigest}, and the source lists it with "
                 f"{self._listed.sha256}: it is not served"
             )
         return self._path

@@ -86,8 +86,8 @@ def fetch(
         _refuse_size(listed, uri, folder, bounds)
         shutil.rmtree(download.files, ignore_errors=True)
         download.files.mkdir(parents=True, mode=0o700)
-        for one in listed:
-            _place(download.fetch(one), one, download, uri, bounds)
+        for file in listed:
+            _place(download.fetch(file), file, download, uri, bounds)
         place = download.files / listed[0].path if source.single else download.files
     tree = _checked(Tree.of(place, wanted=wanted.has), uri, wanted)
     shutil.rmtree(folder / "parts")
@@ -113,7 +113,7 @@ def _refuse_names(listed: Sequence[Listed], wanted: Wanted, uri: str) -> None:
 
 
 def _refuse_size(listed: Sequence[Listed], uri: str, folder: Path, bounds: Bounds) -> None:
-    total = sum(one.size or 0 for one in listed)
+    total = sum(file.size or 0 for file in listed)
     if total > bounds.most:
         raise Refused(
             f"{uri}: has {total} bytes in {len(listed)} files, at most {bounds.most} are taken; raise volumeSize, or "
@@ -126,12 +126,12 @@ def _refuse_size(listed: Sequence[Listed], uri: str, folder: Path, bounds: Bound
         raise NoRoom(f"{uri}: has {total} bytes, and {free} are free on the volume; raise volumeSize")
 
 
-def _place(part: Path, one: Listed, download: Download, uri: str, bounds: Bounds) -> None:
+def _place(part: Path, file: Listed, download: Download, uri: str, bounds: Bounds) -> None:
     """Parts stay until all is verified, so that a process that starts again has them."""
-    if one.archive:
-        unpack(part, download.files, one.below, bounds.most, f"{uri}, {one.path}")
+    if file.archive:
+        unpack(part, download.files, file.below, bounds.most, f"{uri}, {file.path}")
         return
-    target = download.files / one.path
+    target = download.files / file.path
     target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     target.unlink(missing_ok=True)
     os.link(part, target)

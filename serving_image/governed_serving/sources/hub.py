@@ -85,15 +85,15 @@ class Hub:
 
 
 def _text(value: Json, key: str) -> str:
-    found = value.get(key) if isinstance(value, dict) else None
-    return found if isinstance(found, str) else ""
+    text = value.get(key) if isinstance(value, dict) else None
+    return text if isinstance(text, str) else ""
 
 
 def _listed(entry: dict[str, Json]) -> Listed:
     large, size = entry.get("lfs"), entry.get("size")
     sha256 = _text(large, "oid") or _text(large, "sha256")
-    known = size if isinstance(size, int) and size >= 0 else None
-    return Listed(_text(entry, "path"), known, sha256.removeprefix("sha256:").lower())
+    bytes_told = size if isinstance(size, int) and size >= 0 else None
+    return Listed(_text(entry, "path"), bytes_told, sha256.removeprefix("sha256:").lower())
 
 
 def _following(link: str) -> str:

@@ -38,10 +38,10 @@ class _Header(tarfile.TarInfo):
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
-        found = super().frombuf(buf, encoding, errors)
-        if found.type in _EXTENDED and not 0 <= found.size <= LONGEST_HEADER:
-            raise Refused(f"a header of a layer claims {found.size} bytes, at most {LONGEST_HEADER} are read")
-        return found
+        member = super().frombuf(buf, encoding, errors)
+        if member.type in _EXTENDED and not 0 <= member.size <= LONGEST_HEADER:
+            raise Refused(f"a header of a layer claims {member.size} bytes, at most {LONGEST_HEADER} are read")
+        return member
 
 
 class _Counted:

@@ -76,9 +76,9 @@ class Registry:
         url = f"{self._base}/manifests/{reference}"
         with self._get(url, {"accept": ", ".join((*_MANIFESTS, *_INDEXES))}) as answer:
             data = body_of(answer, url)
-        found = f"sha256:{hashlib.sha256(data).hexdigest()}"
-        if reference.startswith("sha256:") and found != reference:
-            raise Differs(f"{self.uri}: expected the manifest {reference}, found {found}: it is not served")
+        manifest_digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
+        if reference.startswith("sha256:") and manifest_digest != reference:
+            raise Differs(f"{self.uri}: expected the manifest {reference}, found {manifest_digest}: it is not served")
         manifest = json_of(data, url)
         if not isinstance(manifest, dict):
             raise Refused(f"{self.uri}: expected a manifest, found other JSON")
@@ -172,8 +172,8 @@ def _plain(host: str) -> bool:
 
 
 def _list(value: dict[str, Json], key: str) -> list[Json]:
-    found = value.get(key)
-    return found if isinstance(found, list) else []
+    listed = value.get(key)
+    return listed if isinstance(listed, list) else []
 
 
 def _platform(manifest: dict[str, Json]) -> tuple[str, str]:

@@ -49,8 +49,8 @@ class Tree:
         every = list(islice((path for path in place.rglob("*") if not path.is_dir()), MOST_LISTED + 1))
         if len(every) > MOST_LISTED:
             raise Refused(f"{place}: expected at most {MOST_LISTED} files below it, found more")
-        found = {path.relative_to(place).as_posix(): path for path in every}
-        paths = {safe(name): path for name, path in found.items() if wanted(name)}
+        by_name = {path.relative_to(place).as_posix(): path for path in every}
+        paths = {safe(name): path for name, path in by_name.items() if wanted(name)}
         together(paths)
         root = place.resolve()
         for name, path in paths.items():
@@ -104,9 +104,9 @@ def _in_words(parts: Iterable[str], most: int = 5) -> str:
 
 def sha256_of(path: Path) -> tuple[int, str]:
     """(bytes, SHA-256 in hex). Raises OSError."""
-    found, size = hashlib.sha256(), 0
+    hashed, size = hashlib.sha256(), 0
     with open_regular(path, follow=True) as file:
         while chunk := file.read(CHUNK):
-            found.update(chunk)
+            hashed.update(chunk)
             size += len(chunk)
-    return size, found.hexdigest()
+    return size, hashed.hexdigest()

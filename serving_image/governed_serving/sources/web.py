@@ -133,8 +133,8 @@ class Web:
         self, url: str, headers: Mapping[str, str], authorise: Authorise | None = None
     ) -> tuple[Json, httpx.Headers]:
         """A small JSON answer: (value, headers)."""
-        data, found = self.document(url, headers, authorise)
-        return json_of(data, url), found
+        data, answer = self.document(url, headers, authorise)
+        return json_of(data, url), answer
 
     def _send(self, url: str, origin: Origin, headers: Mapping[str, str]) -> httpx.Response:
         proxy = _proxy(origin)
@@ -279,19 +279,19 @@ def body_of(answer: httpx.Response, url: str) -> bytes:
 def json_of(data: bytes, url: str) -> Json:
     """Raises Refused."""
     try:
-        found: Json = decode_json(data)
+        parsed: Json = decode_json(data)
     except ValueError as error:
         raise Refused(f"{shown(url)}: expected JSON, found {json.dumps(data[:60].decode(errors='replace'))}") from error
-    return found
+    return parsed
 
 
 def part_of(answer: httpx.Response, asked: int, version: str) -> Part:
     """What an answer to a request from byte ``asked`` on brings. Raises Refused, Changed, and Unavailable as it is
     read."""
     etag = answer.headers.get("etag", "")
-    found = "" if etag.startswith("W/") else etag or answer.headers.get("last-modified", "")
-    if asked and version and found != version:
-        raise Changed(f"it is another file than a moment ago (ETag {found[:80] or 'none'}, was {version[:80]})")
+    validator = "" if etag.startswith("W/") else etag or answer.headers.get("last-modified", "")
+    if asked and version and validator != version:
+        raise Changed(f"it is another file than a moment ago (ETag {validator[:80] or 'none'}, was {version[:80]})")
     length = answer.headers.get("content-length", "")
     size = int(length) if length.isascii() and length.isdecimal() else None
     offset = 0
@@ -302,7 +302,7 @@ def part_of(answer: httpx.Response, asked: int, version: str) -> Part:
         if unit != "bytes" or first != str(asked):
             raise Refused(f"expected bytes from {asked} on, found content-range {rest[:60]!r}")
         offset, size = asked, int(total) if total.isascii() and total.isdecimal() else None
-    return Part(offset, size, found, _chunks(answer))
+    return Part(offset, size, validator, _chunks(answer))
 
 
 def _chunks(answer: httpx.Response) -> Iterator[bytes]:

@@ -10,6 +10,7 @@ import httpx
 
 from governed_api.governance import Limit, Quota
 from governed_serving.journal import numbers, strings
+from governed_serving.privacy import Masker
 from governed_serving.server.admission import Admission
 from governed_serving.server.chat import ChatGateway
 from governed_serving.server.chat.request import CHAT
@@ -72,6 +73,7 @@ class World:
         journal: MemoryJournal | None = None,
         explainer: ExplainerClient | None = None,
         promises: Any = None,
+        accounts: Callable[[ServerMetrics], Any] = lambda _: None,
         **more: Any,
     ) -> None:
         self.seen: list[dict[str, Any]] = []
@@ -90,10 +92,15 @@ class World:
             self.admission,
             PathRules(**more),
             Stages(
-                masking=Masking(masker_of(masker, masking_policy), requests=requests, answers=answers),
+                masking=Masking(
+                    masker if isinstance(masker, Masker) else masker_of(masker, masking_policy),
+                    requests=requests,
+                    answers=answers,
+                ),
                 journal=self.journal,
                 explainer=explainer,
                 promises=promises,
+                accounts=accounts(self.metrics),
             ),
         )
         self.gateway = ChatGateway(self.pipeline, Runtime(client, "inner", self.pipeline.rules.timeout))

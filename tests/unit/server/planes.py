@@ -8,6 +8,7 @@ from typing import Any
 
 from governed_serving.privacy import Finding, Masker
 from governed_serving.records import PredictionFrame
+from governed_serving.server.accounts import Accounts
 from governed_serving.server.admission import Admission
 from governed_serving.server.dataplane import DataPlane
 from governed_serving.server.identity import Identity
@@ -93,6 +94,8 @@ def plane(
     ready: Callable[[], str] = lambda: "",
     using: Any = None,
     promises: Any = None,
+    accounts: Callable[[ServerMetrics], Accounts] = lambda _: None,  # type: ignore[assignment,return-value]
+    audited: tuple[str, ...] = (),
     **more: Any,
 ) -> DataPlane:
     compute = using or predictor(text=text)
@@ -100,5 +103,5 @@ def plane(
     masking = Masking(masker_of(masker, masking_policy), answers=answers) if text else None
     admission = Admission(ready, metrics, quota=quota, max_concurrent=max_concurrent)
     rules = PathRules(journal_policy=journal_policy, **more)
-    stages = Stages(masking=masking, journal=journal, promises=promises)
-    return DataPlane(Pipeline(IDENTITY, admission, rules, stages), compute)
+    stages = Stages(masking=masking, journal=journal, promises=promises, accounts=accounts(metrics))
+    return DataPlane(Pipeline(IDENTITY, admission, rules, stages), compute, audited=audited)

@@ -221,6 +221,42 @@ async def test_log_probabilities_show_nothing_that_the_text_hides() -> None:
     await world.gateway.close()
 
 
+SHOWN = [" it", PHONE, PHONE[7:], " at", f"to {PHONE}!", "\uff11" + PHONE[1:], ""]
+"""Alternatives behind the first seven digits of a phone number, the second, third, fifth and sixth of which give one
+away."""
+KEPT = [" it", " at", ""]
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+async def test_alternatives_to_a_token_show_nothing_that_would_be_masked(stream: bool) -> None:
+    tokens = ["call ", PHONE[:7], " then"]
+    told_again: dict[str, Any] = logprobs(*tokens)
+    told_again["content"][2]["top_logprobs"] = [{"token": token, "logprob": -1.0, "bytes": [1]} for token in SHOWN]
+    if stream:
+        parts = [{"content": [one]} for one in told_again["content"]]
+        pieces = [event(0, delta={"content": t}, logprobs=p) for t, p in zip(tokens, parts, strict=True)]
+        world = streaming([*pieces, event(0, "stop", delta={})])
+        got = events(await read(await world.chat(stream=True, logprobs=True)))
+        sent = [one for e in got for c in e["choices"] for one in (c.get("logprobs") or {}).get("content", [])]
+    else:
+        choice = {"index": 0, "message": {"content": "".join(tokens)}, "logprobs": told_again}
+        world = World(lambda _: httpx.Response(200, json={"choices": [choice]}), masker=FIND)
+        sent = json.loads((await world.chat()).body)["choices"][0]["logprobs"]["content"]
+    assert [one["token"] for one in sent] == tokens
+    assert [one["token"] for one in sent[2]["top_logprobs"]] == KEPT
+    await world.gateway.close()
+
+
+async def test_alternatives_of_a_completion_are_searched_too() -> None:
+    tops = [None, {"a": -1.0}, dict.fromkeys(SHOWN, -1.0)]
+    told_again = {"tokens": ["call ", PHONE[:7], " then"], "top_logprobs": tops}
+    choice = {"index": 0, "text": f"call {PHONE[:7]} then", "logprobs": told_again}
+    world = World(lambda _: httpx.Response(200, json={"choices": [choice]}), masker=FIND)
+    sent = json.loads((await world.gateway.answer(COMPLETIONS, b'{"prompt": "x", "max_tokens": 4}')).body)
+    assert sent["choices"][0]["logprobs"]["top_logprobs"] == [None, {"a": -1.0}, dict.fromkeys(KEPT, -1.0)]
+    await world.gateway.close()
+
+
 @pytest.mark.parametrize(
     "beside",
     [

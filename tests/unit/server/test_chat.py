@@ -197,10 +197,11 @@ async def test_streams_pass_and_are_recorded_before_they_end() -> None:
 
 
 async def test_usage_passes_when_asked_for() -> None:
-    body = Pieces([chunk("a "), chunk(usage={"total_tokens": 9})])
+    body = Pieces([chunk("a "), chunk(usage={"total_tokens": 9}), b"data: [DONE]\n\n"])
     world = World(lambda _: httpx.Response(200, stream=body))
     pieces = await read(await world.chat(stream=True, stream_options={"include_usage": True}))
     assert len(pieces) == 3
+    assert pieces[-1] == b"data: [DONE]\n\n"
 
 
 async def test_a_client_that_leaves_is_recorded_and_settled() -> None:
@@ -226,6 +227,106 @@ async def test_a_runtime_that_dies_midway_ends_the_stream_with_an_error() -> Non
     assert b"ReadError" in pieces[-1]
     await world.gateway.close()
     assert world.records()[-1][1:3] == ("cut", "begin ")
+
+
+FINISHED = chunk(choices=[{"index": 0, "delta": {}, "finish_reason": "stop"}])
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        [],
+        [b": ping\n\n"],
+        [chunk(usage={"total_tokens": 9})],
+        [chunk(error={"message": "out of memory"}, choices=[])],
+        [b'data: {"error": "out of memory"}\n\n', FINISHED, b"data: [DONE]\n\n"],
+        [chunk(choices=[{"index": 1, "delta": {"content": "other"}}]), FINISHED],
+        [b"data: {\n\n", b"data: [DONE]\n\n"],
+        [b"data: [1]\n\n"],
+        [chunk(choices=7)],
+        [chunk(choices=[[1]])],
+        [chunk(choices=[{"index": "x"}])],
+        [b"data: \xff\n\n"],
+        [b"event: [DONE]\n\n"],
+        [b"data: [DON"],
+    ],
+)
+async def test_a_stream_that_is_not_over_is_cut(end: list[bytes]) -> None:
+    """Neither told to the client as complete, nor kept as such."""
+    world = World(lambda _: httpx.Response(200, stream=Pieces([chunk("begin "), *end])))
+    pieces = await read(await world.chat(stream=True))
+    assert b'"server_error"' in pieces[-1]
+    assert b"data: [DONE]\n\n" not in pieces
+    await world.gateway.close()
+    assert world.records()[-1][1] == "cut"
+    assert world.metrics.count["streams_cut"] == 1
+
+
+async def test_a_stream_whose_choices_are_finished_is_over_without_a_word() -> None:
+    world = World(lambda _: httpx.Response(200, stream=Pieces([chunk("all "), FINISHED])))
+    assert (await read(await world.chat(stream=True)))[-1] == b"data: [DONE]\n\n"
+    assert world.records()[-1][1:3] == ("complete", "all ")
+
+
+async def test_what_comes_behind_the_end_is_not_read() -> None:
+    body = Pieces([chunk("all "), b"data: [DONE]\n\n" + chunk("more"), chunk("still more")], error=httpx.ReadError("x"))
+    world = World(lambda _: httpx.Response(200, stream=body))
+    assert (await read(await world.chat(stream=True)))[-1] == b"data: [DONE]\n\n"
+    assert world.records()[-1][1:3] == ("complete", "all ")
+
+
+@pytest.mark.parametrize("separator", ["\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1c"])
+async def test_only_cr_and_lf_end_a_line_of_a_stream(separator: str) -> None:
+    text = f"one{separator}two "
+    raw = json.dumps({"choices": [{"index": 0, "delta": {"content": text}}]}, ensure_ascii=False).encode()
+    world = World(lambda _: httpx.Response(200, stream=Pieces([b"data: " + raw + b"\n\n", b"data: [DONE]\n\n"])))
+    pieces = await read(await world.chat(stream=True))
+    assert pieces[-1] == b"data: [DONE]\n\n"
+    assert world.records()[-1][1:3] == ("complete", text)
+
+
+@pytest.mark.parametrize(
+    ("status", "fields", "told", "wait"),
+    [
+        (400, {}, 400, None), (404, {}, 404, None), (413, {}, 413, None), (422, {}, 422, None), (401, {}, 502, None),
+        (403, {}, 502, None), (500, {}, 502, None), (302, {}, 502, None), (429, {"retry-after": "7"}, 429, "7"),
+        (429, {}, 429, "1"), (503, {"retry-after": "30"}, 503, "30"), (503, {"retry-after": "99999999"}, 503, "3600"),
+        (429, {"retry-after": "Wed, 21 Oct 2026 07:28:00 GMT"}, 429, "1"), (429, {"retry-after": "-5"}, 429, "1"),
+        (429, {"retry-after": "0"}, 429, "1"), (429, {"retry-after": "\u0665"}, 429, "1"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("stream", [False, True])
+async def test_what_a_runtime_refuses_is_told_with_its_own_status(
+    status: int, fields: dict[str, str], told: int, wait: str | None, stream: bool
+) -> None:
+    headers = {name: value.encode() for name, value in fields.items()}
+    error = {"error": {"message": "no secret here"}}
+    world = World(lambda _: httpx.Response(status, json=error, headers=headers), tokens=1000)
+    app = application(Gateway("chat", why="", chat=world.gateway))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://server") as http:
+        body = {"messages": [{"role": "user", "content": "x"}], "stream": stream, "max_tokens": 10}
+        answer = await http.post(CHAT, json=body)
+    assert (answer.status_code, answer.headers.get("retry-after")) == (told, wait)
+    assert "no <MASKED> here" in answer.json()["error"]["message"]
+    assert set(answer.json()["error"]) == {"message", "type", "param", "code"}
+    assert world.left() == 1000
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "kind"),
+    [(CHAT, 400, "invalid_request_error"), (COMPLETIONS, 400, "invalid_request_error"),
+     ("/v1/embeddings", 404, "invalid_request_error"), ("/v2/models/chat/infer", 404, None)],
+)  # fmt: skip
+async def test_errors_have_the_form_of_their_protocol(path: str, status: int, kind: str | None) -> None:
+    app = application(Gateway("chat", why="", chat=World().gateway))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://server") as http:
+        answer = await http.post(path, content=b"{")
+        wrong = await http.get(path)
+    assert (answer.status_code, wrong.status_code) == (status, 405)
+    for one in (answer, wrong):
+        error = one.json()["error"]
+        assert isinstance(error, dict) == (kind is not None), error
+        assert kind is None or error["type"] == kind
 
 
 async def test_a_journal_that_fills_midway_withholds_the_end() -> None:

@@ -1,6 +1,7 @@
 """Spec to data plane: each field that this room accepts has its effect."""
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,12 @@ from governed_serving.records import PredictionFrame
 from governed_serving.server import composition
 from governed_serving.server.app.service import Gateway, HttpService
 from governed_serving.server.predictors.onnx import OnnxPredictor
-from governed_serving.server.settings import Settings, available_cores
+from governed_serving.server.settings import ServerSettings, available_cores
 from governed_serving.server.signature import Signature
 from unit.server.tabular_model import v2_body, write_artefact
 
 
-def settings(folder: Path, **env: str) -> Settings:
+def settings(folder: Path, **env: str) -> ServerSettings:
     kek = folder / "kek"
     kek.write_bytes(os.urandom(32))
     kek.chmod(0o600)
@@ -30,7 +31,7 @@ def settings(folder: Path, **env: str) -> Settings:
         "GOVERNED_SPOOL_DIR": "spool",
         "GOVERNED_MODEL_DIR": "artefact",
     }
-    return Settings.from_environment({k: str(folder / v) for k, v in places.items()} | env)
+    return ServerSettings.from_environment({k: str(folder / v) for k, v in places.items()} | env)
 
 
 def resolved(**spec: Any) -> ResolvedModel:
@@ -70,6 +71,29 @@ async def test_personal_data_is_masked_by_the_real_recognisers_into_the_real_jou
     assert b'governed_masked_entities_total{component="server",entity="EMAIL"' in service.plane.metrics.text()
 
 
+async def test_names_are_masked_for_model_and_journal_and_refused_when_they_cannot_be_found(tmp_path: Path) -> None:
+    masking = {"privacy": {"masking": {"names": {"budget": "60s"}}}}
+    service, journal = build(tmp_path, governance=masking)
+    reply = await service.infer(msgspec.json.encode(v2_body(text="联系人欧阳修")), None)
+    assert reply.status == 200
+    finder = service.plane.pipeline.masking
+    assert finder is not None
+    assert finder.texts(["联系人欧阳修"]) == ["联系人<PERSON>"]
+    names: Any = finder.names
+    names._stage.budget = 0.0
+    late = await service.infer(msgspec.json.encode(v2_body(text="联系人司马光")), None)
+    assert late.status == 503
+    assert b"masking.names.budget" in late.body
+    assert "司马光".encode() not in late.body
+    text = service.plane.metrics.text()
+    assert b'governed_masked_entities_total{component="server",entity="PERSON"' in text
+    assert re.search(rb'governed_names_failures_total{[^}]*reason="budget"} 1\.0', text)
+    assert re.search(rb"governed_masking_failures_total{[^}]*} 1\.0", text)
+    assert b"governed_names_waiting{" in text
+    await service.plane.close()
+    journal.close()
+
+
 async def test_without_masking_rules_text_passes(tmp_path: Path) -> None:
     service, journal = build(tmp_path)
     reply = await service.infer(msgspec.json.encode(v2_body(text="13812345678")), None)
@@ -95,7 +119,7 @@ async def test_quota_concurrency_and_timeout_reach_the_plane(tmp_path: Path) -> 
 
 def test_settings_name_what_is_missing_or_wrong(tmp_path: Path) -> None:
     with pytest.raises(InvalidSettings, match="GOVERNED_SPEC"):
-        Settings.from_environment({})
+        ServerSettings.from_environment({})
     with pytest.raises(InvalidSettings, match="GOVERNED_HTTP_PORT: expected a whole number, found 'http'"):
         settings(tmp_path, GOVERNED_HTTP_PORT="http")
 

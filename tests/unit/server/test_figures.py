@@ -21,7 +21,7 @@ from governed_serving.server.explanation import ExplanationRefused
 from governed_serving.server.figures import SNAPSHOT, WINDOW, Figures
 from governed_serving.server.metrics import ServerMetrics
 from governed_serving.server.reporting import TICK, Reporting
-from governed_serving.server.settings import Settings
+from governed_serving.server.settings import ServerSettings
 
 Status = dict[str, Any]
 
@@ -45,7 +45,7 @@ class Bed:
             clocks=Clocks(lambda: self.clock, lambda _: None, later=lambda *_: None),
             transport=httpx.MockTransport(self._answer),
         )  # fmt: skip
-        self.reporting = Reporting(Settings.from_environment(environment), lambda: self.metrics, writer)
+        self.reporting = Reporting(ServerSettings.from_environment(environment), lambda: self.metrics, writer)
 
     def _answer(self, request: httpx.Request) -> httpx.Response:
         if not self.up:
@@ -138,7 +138,7 @@ def test_figures_are_taken_only_where_there_is_a_report(tmp_path: Path, told: bo
     environment = {"GOVERNED_SPEC": str(tmp_path)}
     if told:
         environment["GOVERNED_REPORT"] = (tmp_path / "report.json").as_uri()
-    reporting = Reporting(Settings.from_environment(environment), lambda: asked.append(True))
+    reporting = Reporting(ServerSettings.from_environment(environment), lambda: asked.append(True))
     reporting.say(ready=True, verified=None)
     reporting.look()
     assert (bool(asked), (tmp_path / "report.json").exists()) == (told, told)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from governed_api.governance import Limit, Quota
-from governed_serving.hosting.documented import ASSETS
+from governed_api.routes import ASSETS
 from governed_serving.journal.errors import JournalFull
 from governed_serving.server.app.fast_path import FastPathApp
 from governed_serving.server.app.internal import MAX_OPEN, InternalApp

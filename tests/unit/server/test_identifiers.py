@@ -114,6 +114,8 @@ async def test_chats_too() -> None:
 
 def test_a_record_from_before_has_no_names() -> None:
     frame = PredictionFrame("m", "r", "a", ["1"], b"", b"", {}, {}, ["mine"])
-    old = encode_frame(frame).replace(b"\x9a", b"\x99", 1).removesuffix(b"\x91\xa4mine")
+    old = encode_frame(frame).replace(b"\x9c", b"\x99", 1).removesuffix(b"\x91\xa4mine\x90\x80")
     assert decode_frame(old) == PredictionFrame("m", "r", "a", ["1"], b"", b"", {}, {})
+    before_units = encode_frame(frame).replace(b"\x9c", b"\x9b", 1).removesuffix(b"\x80")
+    assert decode_frame(before_units) == frame
     assert decode_frame(encode_frame(frame)) == frame

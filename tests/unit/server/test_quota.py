@@ -50,6 +50,46 @@ def test_a_window_slides() -> None:
     assert storage.acquire_sliding_window_entry("k", 10, 10, 10)
 
 
+@pytest.mark.parametrize("back", [0.5, 3.0, 10.0, 25.0, 1e6])
+def test_a_clock_that_is_set_back_gives_nothing_back_and_locks_nobody_out(back: float) -> None:
+    clock = Clock()
+    storage = WindowStorage(clock)
+    assert storage.acquire_sliding_window_entry("k", 10, 10, 10)
+    clock.now -= back
+    assert not storage.acquire_sliding_window_entry("k", 10, 10, 1)
+    clock.now += 20
+    assert storage.acquire_sliding_window_entry("k", 10, 10, 10)
+
+
+WINDOWS: dict[str, tuple[list[tuple[float, int]], float, tuple[int, float, int, float]]] = {
+    # name: (seconds that pass and what is then taken, seconds until it is asked, what is told)
+    "nothing was taken": ([], 0.0, (0, 0.0, 0, 20.0)),
+    "in this window": ([(0.0, 3)], 4.0, (0, 0.0, 3, 16.0)),
+    "in the window before": ([(0.0, 3)], 12.0, (3, 8.0, 0, 18.0)),
+    "in both": ([(0.0, 3), (10.0, 2)], 2.5, (3, 7.5, 2, 17.5)),
+    "two windows ago": ([(0.0, 3)], 20.0, (0, 0.0, 0, 20.0)),
+    "more was given back than taken": ([(0.0, 3), (0.0, -5)], 1.0, (0, 0.0, 0, 19.0)),
+    "more was given back in the window before": ([(0.0, 3), (0.0, -5)], 10.0, (0, 0.0, 0, 20.0)),
+    "all was given back in the window before": ([(0.0, 3), (0.0, -3)], 10.0, (0, 0.0, 0, 20.0)),
+}
+
+
+@pytest.mark.parametrize("name", WINDOWS)
+def test_what_a_window_has_and_when_it_counts_nothing(name: str) -> None:
+    steps, wait, told = WINDOWS[name]
+    clock = Clock()
+    storage = WindowStorage(clock)
+    for passed, amount in steps:
+        clock.now += passed
+        assert storage.acquire_sliding_window_entry("k", 10, 10, amount)
+    clock.now += wait
+    assert storage.get_sliding_window("k", 10) == pytest.approx(told)
+    assert storage.acquire_sliding_window_entry("k", 10 + told[0], 10, 10 - told[2]), "there is that much room"
+    storage.clear_sliding_window("k", 10)
+    storage.clear_sliding_window("k", 10)
+    assert storage.get_sliding_window("k", 10)[:3] == (0, 0.0, 0)
+
+
 def spec(**more: Any) -> Quota:
     return Quota.model_validate(more)
 

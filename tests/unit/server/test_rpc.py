@@ -1,6 +1,11 @@
 """gRPC: every method of the service, raw and typed contents, errors as status codes."""
 
+import asyncio
+import gc
+import time
+from collections import Counter
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -17,16 +22,17 @@ from governed_serving.server.app.service import Gateway, HttpService
 from governed_serving.server.protocol import binary
 from governed_serving.server.protocol.v2 import V2Codec
 from governed_serving.server.quota import LocalQuota
-from governed_serving.server.rpc import service
+from governed_serving.server.rpc import receiving, service
 from governed_serving.server.rpc.messages import MESSAGES
 from governed_serving.server.rpc.service import RpcServer
-from unit.server.planes import MemoryJournal, plane
+from support import raw_http2
+from unit.server.planes import MemoryJournal, plane, until
 from unit.server.tabular_model import NUMBERS, ROW
 
 
 class Client:
-    def __init__(self, channel: Any, gateway: Gateway, journal: MemoryJournal, room: BodyRoom) -> None:
-        self.channel, self.gateway, self.journal, self.room = channel, gateway, journal, room
+    def __init__(self, channel: Any, gateway: Gateway, journal: MemoryJournal, room: BodyRoom, port: int = 0) -> None:
+        self.channel, self.gateway, self.journal, self.room, self.port = channel, gateway, journal, room, port
 
     async def __call__(
         self, method: str, message: str = "", service: str = "inference.GRPCInferenceService", **fields: Any
@@ -45,12 +51,13 @@ async def rpc() -> AsyncIterator[Client]:
     journal = MemoryJournal()
     quota = LocalQuota(Quota(requests=[Limit(limit=3, window="1h")]), "k")
     data = plane(journal=journal, quota=quota)
-    gateway = Gateway("credit", why="", service=HttpService(data, V2Codec(data.signature, "credit", "r1")))
+    http = HttpService(data, V2Codec(data.signature, "credit", "r1"))
+    gateway = Gateway("credit", why="", service=http, metrics=data.metrics)
     room = BodyRoom(1 << 22)
     server = RpcServer(gateway, 1 << 20, room)
     port = await server.start("127.0.0.1", 0)
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-        yield Client(channel, gateway, journal, room)
+        yield Client(channel, gateway, journal, room, port)
     await server.stop(0)
     await data.close()
 
@@ -201,10 +208,74 @@ async def test_messages_share_the_room_of_bodies(rpc: Client) -> None:
     rpc.room.take(rpc.room.limit)
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await rpc("ModelInfer", model_name="credit", inputs=typed())
-    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert rpc.gateway.metrics is not None
+    assert rpc.gateway.metrics.requests["infer", 503] == rpc.gateway.metrics.count["client_made_errors"] == 1
     rpc.room.give(rpc.room.limit)
     await rpc("ModelInfer", model_name="credit", inputs=typed())
     assert rpc.room.held == 0
+
+
+async def test_few_messages_may_take_long_and_small_ones_wait_for_none(
+    rpc: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """grpcio keeps what came of each: a thousand calls that send 64 MiB slowly would hold 64 GiB."""
+    begun = raw_http2.call(raw_http2.INFER, (), bytes(500_000))[:20_000]
+    answers = [bytearray() for _ in range(12)]
+
+    async def slow(answer: bytearray) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", rpc.port)
+        writer.write(begun)
+        while raw_http2.status_of(bytes(answer)) is None and (more := await reader.read(65_536)):
+            answer += more
+        writer.close()
+
+    def ended() -> list[int]:
+        return [status for answer in answers if (status := raw_http2.status_of(bytes(answer))) is not None]
+
+    clients = [asyncio.create_task(slow(answer)) for answer in answers]
+    await until(lambda: len(ended()) == 12 - receiving.LONG)
+    assert set(ended()) == {8}
+    for _ in range(3):
+        await rpc("ModelInfer", model_name="credit", inputs=typed())
+    assert rpc.gateway.metrics is not None
+    assert rpc.gateway.metrics.requests["infer", 503] == 12 - receiving.LONG
+    monkeypatch.setattr(receiving, "LONGEST_SECONDS", 0.1)
+    await asyncio.wait_for(asyncio.gather(*clients), 60)
+    assert sorted(ended()) == [4] * receiving.LONG + [8] * (12 - receiving.LONG)
+    await rpc("ServerLive")
+
+
+async def test_a_loop_that_stands_still_makes_nobody_s_message_late(rpc: Client) -> None:
+    """A model that computes on the loop, or a machine with too little time: what comes meanwhile isn't slow."""
+    message = MESSAGES["ModelInferRequest"](model_name="none", id="x" * 600_000).SerializeToString()
+
+    def call() -> list[str]:
+        with grpc.insecure_channel(f"127.0.0.1:{rpc.port}", [("grpc.use_local_subchannel_pool", 1)]) as channel:
+            ask = channel.unary_unary(raw_http2.INFER.decode())
+            return [_ended(ask, message) for _ in range(4)]
+
+    number = 2 * (receiving.PLACES + receiving.LONG)
+    with ThreadPoolExecutor(number) as threads:
+        clients = [threads.submit(call) for _ in range(number)]
+        while not all(client.done() for client in clients):
+            time.sleep(3 * receiving.SHORT_SECONDS)  # noqa: ASYNC251  the loop stands still
+            await asyncio.sleep(0.01)
+    codes = Counter(code for client in clients for code in client.result())
+    assert codes == {"NOT_FOUND": 4 * number}
+
+
+def _ended(ask: Any, message: bytes) -> str:
+    with pytest.raises(grpc.RpcError) as caught:
+        ask(message, timeout=60)
+    return str(caught.value.code().name)
+
+
+async def test_a_call_without_a_message_is_the_client_s_fault(rpc: Client) -> None:
+    call = rpc.channel.stream_unary(raw_http2.INFER.decode())
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await call(iter(()), timeout=20)
+    assert caught.value.code() in (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.INVALID_ARGUMENT)
 
 
 async def test_a_status_quotes_no_more_than_a_client_takes(rpc: Client) -> None:
@@ -212,3 +283,40 @@ async def test_a_status_quotes_no_more_than_a_client_takes(rpc: Client) -> None:
         await rpc("ModelReady", name="模" * 200_000)
     assert caught.value.code() is grpc.StatusCode.NOT_FOUND
     assert len(caught.value.details() or "") <= 500
+
+
+async def test_calls_in_flight_outlive_a_call_that_ends_the_server(rpc: Client) -> None:
+    """grpcio's loop ends at a path that is no UTF-8, before anything of ours sees it; what it had accepted goes on."""
+    rpc.journal.gate = asyncio.Event()
+    calls = [asyncio.create_task(rpc("ModelInfer", model_name="credit", inputs=typed())) for _ in range(3)]
+    watch = rpc.channel.unary_stream("/grpc.health.v1.Health/Watch")(b"", timeout=60)
+    assert await watch.read()
+    await until(lambda: rpc.journal.frames)
+    for _ in range(3):
+        _, writer = await asyncio.open_connection("127.0.0.1", rpc.port)
+        writer.write(raw_http2.call(b"/\xff"))
+        writer.close()
+        await asyncio.sleep(0.5)
+        gc.collect()
+    codes = Counter[str]()
+    for _ in range(40):
+        codes[await _code(rpc)] += 1
+        if codes["OK"]:
+            break
+        await asyncio.sleep(0.1)
+    assert codes["OK"]
+    assert set(codes) <= {"OK", "UNAVAILABLE", "CANCELLED"}
+    rpc.journal.gate.set()
+    answers = await asyncio.gather(*calls)
+    assert sorted(answer.parameters["prediction_id"].string_param for answer in answers) == sorted(rpc.journal.ids)
+    assert rpc.gateway.metrics is not None
+    assert rpc.gateway.metrics.requests == {("infer", 200): 3}
+    watch.cancel()
+
+
+async def _code(rpc: Client) -> str:
+    try:
+        await rpc("ServerLive")
+    except grpc.aio.AioRpcError as error:
+        return str(error.code().name)
+    return "OK"

@@ -11,16 +11,21 @@ from typing import cast
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
+from governed_api.callers import CallerRole
+from governed_serving.access.directory import Known
+from governed_serving.access.refusals import AccessRefused
 from governed_serving.hosting.arrival import BODY_LATE, HEAD_LATE, HEAD_SECONDS, Progress, Unread
 from governed_serving.hosting.connection import BoundedConnection, linger, refusal
 from governed_serving.hosting.http_head import HEAD_LIMIT, BadHead, Head, parse_head
 from governed_serving.server.app.fast_path import FastPathApp
-from governed_serving.server.app.service import Reply, failure
+from governed_serving.server.app.service import HttpReply, failure, turned_away
 from governed_serving.server.errors import BodyTooLarge, ServerError
 
 __all__ = ["FastPathConnection"]
 
 _CACHED_HEADS = 512
+_CACHED_HEAD = 4096
+"""Bytes of one: a token of an issuer takes a kilobyte or two."""
 _READ_AHEAD = 256 * 1024
 """Bytes beyond the request being answered that are read before the socket is left alone."""
 _STATUS = {200: b"HTTP/1.1 200 OK\r\n"}
@@ -45,6 +50,9 @@ class FastPathConnection(asyncio.Protocol):
         self._state, self._keep_alive = server_state, config.timeout_keep_alive
         self._start = b"POST " + self._app.path.encode() + b" HTTP/1.1\r\n"
         self._heads = self._app.heads
+        self._gate, self._peer = self._app.gateway.gate, ""
+        self._admitted: Known | None = None
+        """Whose request it is, of which the body hasn't come as a whole."""
         self._buffer = b""
         self._parts: list[bytes] = []
         """Of a request whose end hasn't come."""
@@ -59,6 +67,8 @@ class FastPathConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is none of asyncio's classes
         self._state.connections.add(self)  # type: ignore[arg-type]
+        if self._gate is not None:
+            self._peer = str((transport.get_extra_info("peername") or ("",))[0])
         self._last = self._loop.time()
         self._timer = self._loop.call_later(min(HEAD_SECONDS, self._keep_alive), self._check_idle)
 
@@ -143,12 +153,20 @@ class FastPathConnection(asyncio.Protocol):
             if head is None:
                 self._hand_over()
                 return
+            needed, caller = end + 4 + head.length, self._admitted
+            self._admitted = None
+            if self._gate is not None and caller is None:
+                try:
+                    caller = self._gate.admit(head.credentials, self._peer, CallerRole.CALL)
+                except AccessRefused as refused:
+                    self._turn_away(refused, needed)
+                    continue
             if head.length > self._app.max_body:
                 self._refuse(head.length)
                 return
-            needed = end + 4 + head.length
             if len(buffer) < needed:
                 self._parts, self._have, self._needed, self._buffer = [buffer], len(buffer), needed, b""
+                self._admitted = caller
                 self._progress = Progress(self._loop.time())
                 self._hold(self._have)
                 return
@@ -156,7 +174,7 @@ class FastPathConnection(asyncio.Protocol):
                 return
             body = buffer[end + 4 : needed]
             self._buffer = buffer[needed:]
-            self._answer(body, head.header, head.request_id)
+            self._answer(body, head, caller)
 
     def _head(self, raw: bytes) -> Head | None:
         """None where BoundedConnection must look at it. Clients repeat themselves: a head seen before needs no
@@ -169,22 +187,29 @@ class FastPathConnection(asyncio.Protocol):
                 return None
             if not head.plain:
                 return None
-            if len(raw) < 1024:
+            if len(raw) < _CACHED_HEAD:
                 if len(self._heads) >= _CACHED_HEADS:
                     self._heads.clear()
                 self._heads[raw] = head
         return head
 
-    def _answer(self, body: bytes, header: int | None, request_id: str) -> None:
+    def _turn_away(self, refused: AccessRefused, needed: int) -> None:
+        """Of a body that hasn't come, nothing more is read."""
+        if len(self._buffer) < needed:
+            self._closing = self._cut = True
+        self._buffer = self._buffer[needed:]
+        self._send(turned_away(refused))
+
+    def _answer(self, body: bytes, head: Head, caller: Known | None) -> None:
         self._busy = True
         try:
             service = self._app.gateway.serving()
         except ServerError as error:
             self._send(failure(error))
         else:
-            service.submit_infer(body, header, self._send, request_id)
+            service.submit_infer(body, head.header, self._send, head.request_id, caller=caller)
 
-    def _send(self, reply: Reply) -> None:
+    def _send(self, reply: HttpReply) -> None:
         self._busy = False
         self._release()
         self._state.total_requests += 1

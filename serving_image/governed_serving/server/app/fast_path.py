@@ -8,10 +8,12 @@ from typing import NamedTuple
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from governed_api import routes
+from governed_api.route_roles import SERVER_ROLES
+from governed_serving.access.guard import CALLER, CallerGuard
 from governed_serving.hosting.bodies import CUT, read_body
 from governed_serving.hosting.door import Door
 from governed_serving.hosting.http_head import Head
-from governed_serving.server.app.service import Gateway, Reply, failure
+from governed_serving.server.app.service import Gateway, HttpReply, failure
 from governed_serving.server.errors import BodyTooLarge, InvalidRequest, NoRoom, ServerError
 from governed_serving.server.promises import HEADER as PROMISE
 from governed_serving.server.promises import wants_promise
@@ -41,7 +43,8 @@ class BodyRoom:
 
 
 class FastPathApp(Door):
-    """Wraps ``rest``. ``max_body`` in bytes holds for every route; four such bodies may be held at a time, in all."""
+    """Wraps ``rest``. ``max_body`` in bytes holds for every route; four such bodies may be held at a time, in all.
+    Where ``gateway`` has a gate, it says who may call."""
 
     def __init__(self, gateway: Gateway, rest: ASGIApp, max_body: int) -> None:
         self.gateway, self.max_body = gateway, max_body
@@ -49,7 +52,8 @@ class FastPathApp(Door):
         self.path = routes.INFER.format(model=gateway.model)
         self.heads: dict[bytes, Head] = {}
         self._rest = rest
-        super().__init__(self._routed, self._count)
+        guard = CallerGuard(gateway.gate, SERVER_ROLES) if gateway.gate is not None else None
+        super().__init__(self._routed, self._count, guard=guard)
 
     def _count(self) -> None:
         if self.gateway.metrics is not None:
@@ -70,7 +74,8 @@ class FastPathApp(Door):
             check_length(asked.length, self.max_body)
             service = self.gateway.serving()
             body = await read_body(receive, held.add, InvalidRequest)
-            reply = await service.infer(body, asked.header, asked.request_id, promise=asked.promise)
+            caller = scope.get(CALLER)
+            reply = await service.infer(body, asked.header, asked.request_id, promise=asked.promise, caller=caller)
         except ServerError as error:
             reply = failure(error)
         finally:
@@ -173,7 +178,7 @@ def too_long(length: int, limit: int) -> BodyTooLarge:
     )
 
 
-async def respond(send: Send, reply: Reply) -> None:
+async def respond(send: Send, reply: HttpReply) -> None:
     """Send a whole answer."""
     headers = [*reply.headers, (b"content-length", str(len(reply.body)).encode())]
     await send({"type": "http.response.start", "status": reply.status, "headers": headers})

@@ -12,7 +12,7 @@ from governed_serving.hosting.door import Door
 from governed_serving.hosting.guard import Guard
 from governed_serving.pod_token import PodToken
 from governed_serving.server.app.fast_path import body_header, check_length, respond, too_long
-from governed_serving.server.app.service import Gateway, Reply, failure
+from governed_serving.server.app.service import Gateway, HttpReply, failure
 from governed_serving.server.errors import InvalidRequest, NotFound, ServerError, Unavailable
 
 __all__ = ["InternalApp"]
@@ -49,12 +49,12 @@ class InternalApp(Door):
             reply = failure(error)
         await respond(send, reply)
 
-    async def _answer(self, scope: Scope, receive: Receive) -> Reply:
+    async def _answer(self, scope: Scope, receive: Receive) -> HttpReply:
         path = scope["path"]
         if scope["method"] == "GET" and path in (routes.V2_READY, routes.READY_PATH):
             if self._gateway.chat is None:
                 self._gateway.computing()
-            return Reply(200, b'{"ready":true}')
+            return HttpReply(200, b'{"ready":true}')
         chat = self._gateway.chat
         expected = (self._path,) if chat is None else _OPENAI
         if scope["method"] != "POST" or path not in expected:
@@ -70,12 +70,12 @@ class InternalApp(Door):
             asked = body_header(scope["headers"])
             check_length(asked.length, self._max_body)
             if chat is not None:
-                return Reply(200, await chat.internal(path, await self._body(receive)))
+                return HttpReply(200, await chat.internal(path, await self._body(receive)))
             encoded = await self._gateway.computing().answer(await self._body(receive), asked.header)
         if not encoded.header:
-            return Reply(200, encoded.body)
+            return HttpReply(200, encoded.body)
         size = (b"inference-header-content-length", str(encoded.header).encode())
-        return Reply(200, encoded.body, ((b"content-type", b"application/octet-stream"), size))
+        return HttpReply(200, encoded.body, ((b"content-type", b"application/octet-stream"), size))
 
     async def _body(self, receive: Receive) -> bytes:
         return await read_body(receive, BodyLimit(self._max_body, self._too_long), InvalidRequest)

@@ -3,6 +3,7 @@
 import msgspec
 from pydantic import BaseModel
 
+from governed_api.explaining import request_schema
 from governed_api.json_types import Json
 from governed_serving.server.protocol.v1 import V1Request
 from governed_serving.server.protocol.v2_messages import LooseRequest, Reply
@@ -37,8 +38,8 @@ def _inlined(schema: dict[str, Json]) -> dict[str, object]:
     return inlined
 
 
-def _body(kind: type[msgspec.Struct], *, binary: bool) -> dict[str, object]:
-    content: dict[str, object] = {"application/json": {"schema": _schema(kind)}}
+def _body(schema: dict[str, object], *, binary: bool) -> dict[str, object]:
+    content: dict[str, object] = {"application/json": {"schema": schema}}
     if binary:
         content["application/octet-stream"] = {"schema": {"type": "string", "format": "binary"}}
     return {"required": True, "content": content}
@@ -56,18 +57,27 @@ _LENGTH = {
 def infer_operation() -> dict[str, object]:
     """V2 infer."""
     answer = {"description": "The prediction", "content": {"application/json": {"schema": _schema(Reply)}}}
-    return {"requestBody": _body(LooseRequest, binary=True), "parameters": [_LENGTH], "responses": {"200": answer}}
+    return {
+        "requestBody": _body(_schema(LooseRequest), binary=True),
+        "parameters": [_LENGTH],
+        "responses": {"200": answer},
+    }
 
 
 def explain_operation() -> dict[str, object]:
     """V2 explain."""
     answer = {"description": "One explanation per row", "content": {"application/json": {"schema": {"type": "object"}}}}
-    return {"requestBody": _body(LooseRequest, binary=True), "parameters": [_LENGTH], "responses": {"200": answer}}
+    asked = _schema(LooseRequest)
+    properties = asked["properties"]
+    assert isinstance(properties, dict)
+    properties["parameters"] = request_schema()
+    body = _body(asked, binary=True)
+    return {"requestBody": body, "parameters": [_LENGTH], "responses": {"200": answer}}
 
 
 def v1_operation() -> dict[str, object]:
     """V1 predict and explain."""
-    return {"requestBody": _body(V1Request, binary=False)}
+    return {"requestBody": _body(_schema(V1Request), binary=False)}
 
 
 def any_json() -> dict[str, object]:

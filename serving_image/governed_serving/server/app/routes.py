@@ -9,22 +9,27 @@ from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
 from starlette.exceptions import HTTPException
 
 from governed_api import routes
+from governed_api.callers import CallerRole
 from governed_api.version import __version__
+from governed_serving.access.directory import Known
+from governed_serving.access.guard import CALLER
+from governed_serving.hosting.answers import JSON, STRANGER, error_body
 from governed_serving.hosting.documented import documented
 from governed_serving.server.app import openapi
 from governed_serving.server.app.fast_path import body_header
 from governed_serving.server.app.json_route import JsonRoute
-from governed_serving.server.app.service import Gateway, HttpService, Reply, explained, failure, named
+from governed_serving.server.app.service import Gateway, HttpReply, HttpService, explained, failure, named
 from governed_serving.server.errors import InvalidRequest, NotFound, ServerError, Unavailable
 from governed_serving.server.explanation import Explainer, ReportKind
 from governed_serving.server.messages import Completed, Stream
 from governed_serving.server.promises import HEADER as PROMISE
+from governed_serving.server.receipts import check_own
 
 __all__ = ["application"]
 
 
 def application(gateway: Gateway) -> FastAPI:
-    """The cold routes of ``gateway``; every error has V2's form."""
+    """The cold routes of ``gateway``; an error has the form of its route's protocol."""
     app = documented(
         f"Governed model {gateway.model}",
         __version__,
@@ -42,31 +47,40 @@ def application(gateway: Gateway) -> FastAPI:
 
 def _errors(app: FastAPI) -> None:
     @app.exception_handler(ServerError)
-    async def known(request: Request, error: ServerError) -> Response:  # noqa: ARG001
-        return _response(failure(error))
+    async def known(request: Request, error: ServerError) -> Response:
+        return _response(failure(error, request.url.path))
 
     @app.exception_handler(HTTPException)
     async def routing(request: Request, error: HTTPException) -> Response:
         text = f"{request.method} {request.url.path}: {error.detail}; GET /openapi.json lists what there is"
-        return JSONResponse({"error": text}, error.status_code, error.headers)
+        body = error_body(text, error.status_code, request.url.path)
+        return Response(body, error.status_code, error.headers, JSON)
 
     @app.exception_handler(RequestValidationError)
-    async def invalid(request: Request, error: RequestValidationError) -> Response:  # noqa: ARG001
-        return _response(failure(InvalidRequest("; ".join(str(e["msg"]) for e in error.errors()))))
+    async def invalid(request: Request, error: RequestValidationError) -> Response:
+        why = InvalidRequest("; ".join(str(e["msg"]) for e in error.errors()))
+        return _response(failure(why, request.url.path))
 
 
-def _response(reply: Reply) -> Response:
+def _response(reply: HttpReply) -> Response:
     headers = {name.decode(): value.decode("latin-1") for name, value in reply.headers}
     return Response(reply.body, reply.status, headers)
+
+
+def _caller(request: Request) -> Known | None:
+    """Who sent it, where that is asked."""
+    caller: Known | None = request.scope.get(CALLER)
+    return caller
 
 
 def _health(app: FastAPI, gateway: Gateway) -> None:
     async def live() -> dict[str, bool]:
         return {"live": True}
 
-    async def ready() -> Response:
+    async def ready(request: Request) -> Response:
         if why := gateway.not_ready:
-            return JSONResponse({"error": f"model {gateway.model!r}: {why}", "ready": False}, 503)
+            told = "not ready" if request.scope.get(STRANGER) else f"model {gateway.model!r}: {why}"
+            return JSONResponse({"error": told, "ready": False}, 503)
         return JSONResponse({"ready": True})
 
     for path in (routes.LIVE_PATH, routes.V2_LIVE):
@@ -148,10 +162,15 @@ def _explainer(gateway: Gateway, model: str) -> Explainer:
 async def _explained(gateway: Gateway, request: Request, model: str, revision: str | None, *, later: bool) -> Response:
     asked = body_header(request.scope["headers"]).without_promise()
     if (chat := _chat(gateway, model)) is not None:
-        answer = await chat.explain(await request.body(), asked.request_id, later=later)
-        return _response(explained(answer.answer, (*named(answer.id, asked.request_id), *chat.limits())))
+        caller = _caller(request)
+        answer = await chat.explain(await request.body(), asked.request_id, later=later, caller=caller)
+        return _response(explained(answer.answer, (*named(answer.id, asked.request_id), *chat.limits(caller))))
     service = _versioned(gateway, model, revision)
-    return _response(await service.explain(await request.body(), asked.header, asked.request_id, later=later))
+    return _response(
+        await service.explain(
+            await request.body(), asked.header, asked.request_id, later=later, caller=_caller(request)
+        )
+    )
 
 
 def _inference(app: FastAPI, gateway: Gateway) -> None:
@@ -164,7 +183,9 @@ def _inference(app: FastAPI, gateway: Gateway) -> None:
         service = _versioned(gateway, model, revision)
         asked = body_header(request.scope["headers"])
         return _response(
-            await service.infer(await request.body(), asked.header, asked.request_id, promise=asked.promise)
+            await service.infer(
+                await request.body(), asked.header, asked.request_id, promise=asked.promise, caller=_caller(request)
+            )
         )
 
     @app.post(routes.EXPLAIN, tags=["inference"], openapi_extra=explain_docs)
@@ -185,12 +206,16 @@ def _inference(app: FastAPI, gateway: Gateway) -> None:
         return _response(explained(await _explainer(gateway, model).ticket(ticket)))
 
     @app.get(routes.RECEIPT, tags=["inference"], response_model=None)
-    async def receipt(model: str, id: str) -> Response:
+    async def receipt(request: Request, model: str, id: str) -> Response:
         """That the answer with this X-Prediction-Id is in the ledger: a C2SP tlog-proof, for ``governed verify``."""
         gateway.named(model)
         if gateway.receipts is None:
             raise NotFound(f"model {model!r}: expected an archive beside this server, found none: it has no ledger")
-        return PlainTextResponse(await gateway.receipts.receipt(id))
+        proof = await gateway.receipts.receipt(id)
+        caller = _caller(request)
+        if gateway.gate is not None and caller is not None and CallerRole.AUDIT not in caller.roles:
+            check_own(proof, id, gateway.gate.pseudonym(caller))
+        return PlainTextResponse(proof)
 
     async def over_time(request: Request, model: str) -> Response:
         """The explainer's own: global importances and quality of the explanations given; the model as a whole."""
@@ -209,14 +234,26 @@ def _v1(app: FastAPI, gateway: Gateway) -> None:
         """KServe's V1 protocol."""
         service = _versioned(gateway, model, None)
         asked = body_header(request.scope["headers"])
-        return _response(await service.predict_v1(await request.body(), asked.request_id, promise=asked.promise))
+        body, caller = await request.body(), _caller(request)
+        return _response(await service.predict_v1(body, asked.request_id, promise=asked.promise, caller=caller))
 
     @app.post(routes.V1_EXPLAIN, tags=["v1"], openapi_extra=docs)
     async def explain(request: Request, model: str) -> Response:
         """KServe's V1 protocol; the answer is the V2 explanation."""
         service = _versioned(gateway, model, None)
         asked = body_header(request.scope["headers"]).without_promise()
-        return _response(await service.explain_v1(await request.body(), asked.request_id))
+        return _response(await service.explain_v1(await request.body(), asked.request_id, caller=_caller(request)))
+
+    @app.post(routes.EMBEDDINGS, tags=["openai"], openapi_extra=openapi.any_json())
+    async def embeddings(request: Request) -> Response:
+        """Vectors of texts, in OpenAI's form."""
+        service = _versioned(gateway, gateway.model, None)
+        asked = body_header(request.scope["headers"])
+        return _response(
+            await service.embeddings(
+                await request.body(), asked.request_id, promise=asked.promise, caller=_caller(request)
+            )
+        )
 
     @app.post(routes.CHAT_COMPLETIONS, tags=["openai"], openapi_extra=openapi.any_json())
     @app.post(routes.COMPLETIONS, tags=["openai"], openapi_extra=openapi.any_json())
@@ -229,8 +266,9 @@ def _v1(app: FastAPI, gateway: Gateway) -> None:
                 "of model"
             )
         asked = body_header(request.scope["headers"])
-        answer = await chat.answer(request.url.path, await request.body(), asked.request_id, promise=asked.promise)
-        fields = (*named(answer.id, asked.request_id), *chat.limits())
+        body, caller = await request.body(), _caller(request)
+        answer = await chat.answer(request.url.path, body, asked.request_id, promise=asked.promise, caller=caller)
+        fields = (*named(answer.id, asked.request_id), *chat.limits(caller))
         if isinstance(answer, Completed) and answer.promise:
             fields = (*fields, (PROMISE, answer.promise.encode()))
         headers = {name.decode(): value.decode() for name, value in fields}

@@ -5,9 +5,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypedDict
 
-import msgspec
-
 from governed_api import routes
+from governed_serving.access.directory import Known
+from governed_serving.access.gate import Gate
+from governed_serving.access.refusals import AccessRefused, body_of
+from governed_serving.hosting.answers import error_body
 from governed_serving.hosting.door import unexpected
 from governed_serving.hosting.logs import log
 from governed_serving.server.app.json_route import JsonRoute
@@ -17,21 +19,20 @@ from governed_serving.server.explanation import Accepted, Explained, Report
 from governed_serving.server.messages import ExplainRequest, InferResponse
 from governed_serving.server.metrics import ServerMetrics
 from governed_serving.server.promises import HEADER as PROMISE
+from governed_serving.server.protocol.embeddings import EmbeddingsCodec
 from governed_serving.server.protocol.v1 import V1Codec
 from governed_serving.server.protocol.v2 import OutputEncoding, V2Codec
 from governed_serving.server.receipts import Receipts
 from governed_serving.server.rows import Rows
 
-__all__ = ["Gateway", "HttpService", "Reply", "explained", "failure", "named"]
+__all__ = ["Gateway", "HttpReply", "HttpService", "explained", "failure", "named", "turned_away"]
 
-LONGEST_MESSAGE = 2000
-"""Characters of an error that a client is told: what it quotes of a request may be of any length."""
 _JSON = (b"content-type", b"application/json")
 _OCTETS = (b"content-type", b"application/octet-stream")
 
 
 @dataclass(slots=True, frozen=True)
-class Reply:
+class HttpReply:
     """An HTTP answer but its transport."""
 
     status: int
@@ -45,20 +46,22 @@ def _header_value(text: str) -> bytes:
     return raw if text.isprintable() else bytes(c if 32 <= c < 127 else 63 for c in raw)
 
 
-def failure(error: ServerError) -> Reply:
-    """V2's error body, and Retry-After where waiting helps."""
+def failure(error: ServerError, path: str = "") -> HttpReply:
+    """The error body of ``path``'s protocol (V2's without one), and Retry-After where waiting helps."""
     headers: Headers = (_JSON, *error.headers)
     if error.retry_after is not None:
         headers = (*headers, (b"retry-after", str(error.retry_after).encode()))
-    text = str(error)
-    if len(text) > LONGEST_MESSAGE:
-        text = f"{text[:LONGEST_MESSAGE]}… ({len(text)} characters)"
-    return Reply(error.status, msgspec.json.encode({"error": text}), headers)
+    return HttpReply(error.status, error_body(str(error), error.status, path), headers)
 
 
-def explained(answer: Explained | Accepted | Report, names: Headers = ()) -> Reply:
+def turned_away(refused: AccessRefused) -> HttpReply:
+    """V2's error body for who may not call."""
+    return HttpReply(refused.status, body_of(refused), (_JSON, *refused.headers))
+
+
+def explained(answer: Explained | Accepted | Report, names: Headers = ()) -> HttpReply:
     """What the explainer answered, over HTTP; ``names`` as :func:`named` makes them."""
-    return Reply(answer.status, answer.document, (_JSON, *names))
+    return HttpReply(answer.status, answer.document, (_JSON, *names))
 
 
 def named(prediction: str, client_id: str = "") -> Headers:
@@ -85,6 +88,8 @@ class Gateway:
     """Of the internal lane."""
     metrics: ServerMetrics | None = None
     receipts: Receipts | None = None
+    gate: Gate | None = None
+    """Who may call; None: anyone."""
     extra_metrics: list[Callable[[], bytes]] = field(default_factory=list)
 
     @property
@@ -148,33 +153,38 @@ class HttpService:
         self.plane = plane
         self.v2 = v2
         self.v1 = V1Codec(plane.signature)
-        self._limits = plane.admission.limits
+        self.vectors = EmbeddingsCodec(plane.signature, plane.identity.model)
+        self._limits, self._own_limits = plane.admission.limits, plane.pipeline.limits
         self._counted = plane.metrics.counted
 
     def submit_infer(
         self,
         body: bytes,
         header: int | None,
-        done: Callable[[Reply], None],
+        done: Callable[[HttpReply], None],
         request_id: str = "",
         *,
         promise: bool = False,
+        caller: Known | None = None,
     ) -> None:
         """V2 infer; ``done`` is called once, perhaps before this returns. Never raises.
 
-        ``header`` is Inference-Header-Content-Length, ``request_id`` X-Request-Id, ``promise`` X-Governed-Promise.
+        ``header`` is Inference-Header-Content-Length, ``request_id`` X-Request-Id, ``promise`` X-Governed-Promise,
+        ``caller`` who calls, where that is asked.
         """
         try:
             request, form = self.v2.decode(body, header)
-            request.request_id, request.promise = request_id, promise
-            self.plane.submit(request, lambda answer: done(self._infer_reply(answer, form, request_id)))
+            request.request_id, request.promise, request.caller = request_id, promise, caller
+            self.plane.submit(request, lambda answer: done(self._infer_reply(answer, form, request_id, caller)))
         except ServerError as error:
             self._counted("infer", error.status, client_made=error.client_made)
             done(failure(error))
         except Exception as error:  # a bug of ours must not leave the client without an answer
             done(self._unexpected(error))
 
-    def _infer_reply(self, answer: InferResponse | ServerError, form: OutputEncoding, request_id: str) -> Reply:
+    def _infer_reply(
+        self, answer: InferResponse | ServerError, form: OutputEncoding, request_id: str, caller: Known | None
+    ) -> HttpReply:
         if isinstance(answer, ServerError):
             self._counted("infer", answer.status, client_made=answer.client_made)
             return failure(answer)
@@ -183,68 +193,101 @@ class HttpService:
         except Exception as error:  # as above, and the other requests of the batch go on
             return self._unexpected(error)
         self._counted("infer", 200)
-        names = (*named(answer.id, request_id or answer.client_id), *self._limits())
+        limits = self._limits() if caller is None else self._own_limits(caller)
+        names = (*named(answer.id, request_id or answer.client_id), *limits)
         if answer.promise:
             names = (*names, (PROMISE, answer.promise.encode()))
         if not encoded.header:
-            return Reply(200, encoded.body, (_JSON, *names))
+            return HttpReply(200, encoded.body, (_JSON, *names))
         length = (b"inference-header-content-length", str(encoded.header).encode())
-        return Reply(200, encoded.body, (_OCTETS, *names, length))
+        return HttpReply(200, encoded.body, (_OCTETS, *names, length))
 
-    def _unexpected(self, error: Exception) -> Reply:
+    def _unexpected(self, error: Exception) -> HttpReply:
         log("error", "a request failed unexpectedly", exception=error)
         self._counted("infer", 500)
         return failure(ServerError(unexpected(error)))
 
-    async def infer(self, body: bytes, header: int | None, request_id: str = "", *, promise: bool = False) -> Reply:
+    async def infer(
+        self,
+        body: bytes,
+        header: int | None,
+        request_id: str = "",
+        *,
+        promise: bool = False,
+        caller: Known | None = None,
+    ) -> HttpReply:
         """:meth:`submit_infer` awaited."""
-        future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[HttpReply] = asyncio.get_running_loop().create_future()
 
-        def done(reply: Reply) -> None:
+        def done(reply: HttpReply) -> None:
             if not future.done():
                 future.set_result(reply)
 
-        self.submit_infer(body, header, done, request_id, promise=promise)
+        self.submit_infer(body, header, done, request_id, promise=promise, caller=caller)
         return await future
 
-    async def explain(self, body: bytes, header: int | None, request_id: str = "", *, later: bool = False) -> Reply:
+    async def explain(
+        self,
+        body: bytes,
+        header: int | None,
+        request_id: str = "",
+        *,
+        later: bool = False,
+        caller: Known | None = None,
+    ) -> HttpReply:
         """V2 explain; ``later``: a ticket now, the explanation under its id. Raises ServerError."""
 
         def decode() -> ExplainRequest:
             request, _ = self.v2.decode(body, header)
-            request.request_id = request_id
+            request.request_id, request.caller = request_id, caller
             return ExplainRequest(request, request.parameters, later)
 
         return await self._explain(decode)
 
-    async def predict_v1(self, body: bytes, request_id: str = "", *, promise: bool = False) -> Reply:
+    async def predict_v1(
+        self, body: bytes, request_id: str = "", *, promise: bool = False, caller: Known | None = None
+    ) -> HttpReply:
         """V1 :predict. Raises ServerError."""
         with self.plane.pipeline.counting("predict"):
             request = self.v1.decode(body)
-            request.request_id, request.promise = request_id, promise
+            request.request_id, request.promise, request.caller = request_id, promise, caller
             response = await self.plane.infer(request)
-        names = (*named(response.id, request_id or response.client_id), *self._limits())
+        names = (*named(response.id, request_id or response.client_id), *self._own_limits(caller))
         if response.promise:
             names = (*names, (PROMISE, response.promise.encode()))
-        return Reply(200, self.v1.encode(response), (_JSON, *names))
+        return HttpReply(200, self.v1.encode(response), (_JSON, *names))
 
-    async def explain_v1(self, body: bytes, request_id: str = "") -> Reply:
+    async def embeddings(
+        self, body: bytes, request_id: str = "", *, promise: bool = False, caller: Known | None = None
+    ) -> HttpReply:
+        """OpenAI's embeddings. Raises ServerError."""
+        with self.plane.pipeline.counting("embeddings"):
+            wanted = self.vectors.decode(body)
+            request = wanted.request
+            request.request_id, request.promise, request.caller = request_id, promise, caller
+            response = await self.plane.infer(request)
+        names = (*named(response.id, request_id), *self._own_limits(caller))
+        if response.promise:
+            names = (*names, (PROMISE, response.promise.encode()))
+        return HttpReply(200, self.vectors.encode(response, wanted), (_JSON, *names))
+
+    async def explain_v1(self, body: bytes, request_id: str = "", *, caller: Known | None = None) -> HttpReply:
         """V1 :explain. Raises ServerError."""
 
         def decode() -> ExplainRequest:
             request = self.v1.decode(body)
-            request.request_id = request_id
+            request.request_id, request.caller = request_id, caller
             return ExplainRequest(request, request.parameters)
 
         return await self._explain(decode)
 
-    async def _explain(self, decode: Callable[[], ExplainRequest]) -> Reply:
+    async def _explain(self, decode: Callable[[], ExplainRequest]) -> HttpReply:
         with self.plane.pipeline.counting("explain") as counted:
             asked = decode()
             answer = await self.plane.explain(asked)
             counted.status = answer.status
         names = named(asked.infer.id, asked.infer.request_id or asked.infer.client_id)
-        return explained(answer, (*names, *self._limits()))
+        return explained(answer, (*names, *self._own_limits(asked.infer.caller)))
 
     def metadata(self) -> ModelMetadata:
         """$metadata_model_response."""

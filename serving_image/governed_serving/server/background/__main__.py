@@ -10,11 +10,11 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 
 from governed_api.resolved import ResolvedModel
 from governed_serving import hosting
 from governed_serving.artefact import ArtefactError
+from governed_serving.containment import Threads
 from governed_serving.environment import read_model
 from governed_serving.hosting import web_server
 from governed_serving.server import composition
@@ -25,11 +25,10 @@ from governed_serving.server.background.texts import RememberedTexts
 from governed_serving.server.background.throttle import CpuThrottle, cpu_of, piece_rows
 from governed_serving.server.batch import BatchPlan
 from governed_serving.server.predictors import Columns, Outputs
-from governed_serving.server.predictors.onnx import OnnxPredictor
+from governed_serving.server.predictors.loading import predictor_of
 from governed_serving.server.protocol.v2 import V2Codec
 from governed_serving.server.rows import Rows
-from governed_serving.server.settings import Settings
-from governed_serving.server.signature import Signature
+from governed_serving.server.settings import ServerSettings
 
 EXPECTED = (ArtefactError, ValueError)
 
@@ -51,19 +50,13 @@ def _counter() -> Callable[[str, int], None]:
     return count
 
 
-def _rows(settings: Settings, resolved: ResolvedModel, server: int, count: Callable[[str, int], None]) -> Rows:
+def _rows(settings: ServerSettings, resolved: ResolvedModel, server: int, count: Callable[[str, int], None]) -> Rows:
     """Verify the artefact, load the model. Raises ArtefactError, InvalidSettings, ValueError, OSError."""
     artefact = composition.load_artefact(settings, resolved)
-    signature = Signature.of(artefact.manifest)
-    predictor = OnnxPredictor(
-        artefact.model,
-        signature,
-        threads=settings.threads,
-        segmented=RememberedTexts(),
-        held=artefact.background(),
-    )
+    predictor = predictor_of(artefact, threads=settings.threads, segmented=RememberedTexts())
+    signature = predictor.signature
     pace = CpuThrottle(piece_rows(len(artefact.model)), cpu_of(server), threads=settings.threads)
-    pool = ThreadPoolExecutor(1, thread_name_prefix="onnxruntime")
+    pool = Threads(1, thread_name_prefix="onnxruntime")
 
     async def compute(columns: Columns) -> Outputs:
         loop = asyncio.get_running_loop()
@@ -85,10 +78,12 @@ async def _ended(fd: int) -> None:
 
 
 async def _serve(sock: socket.socket, server: int) -> None:
-    settings = Settings.from_environment()
+    settings = ServerSettings.from_environment()
     resolved, count = read_model(settings.spec), _counter()
     gateway = Gateway(resolved.name, why="", rows=_rows(settings, resolved, server, count))
-    web = web_server(InternalApp(gateway, settings.max_body, count), grace=GRACE, timeout_keep_alive=75)
+    web = web_server(
+        InternalApp(gateway, settings.max_body, count, settings.pod_tokens.server), grace=GRACE, timeout_keep_alive=75
+    )
     hosting.start_is_over()
     take_what_is_left()  # not before: a start that gets only what is left never ends on a busy machine
     serving, ended = asyncio.create_task(web.serve([sock])), asyncio.create_task(_ended(sys.stdin.fileno()))

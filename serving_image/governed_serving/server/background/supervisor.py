@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from governed_serving.hosting import give_way, log
+from governed_serving.hosting.supervision import kept_running
 
 __all__ = ["Supervisor"]
 
@@ -49,7 +50,7 @@ class Supervisor:
         """Listen; from now on whoever asks is answered."""
         self._sock.setblocking(False)
         self._sock.listen(QUEUE)
-        self._task = asyncio.create_task(self._keep())
+        self._task = asyncio.create_task(kept_running("the process for the explainer's rows", self._keep))
 
     async def stop(self) -> None:
         """Let calls in flight finish, for at most ``PATIENCE`` seconds."""

@@ -1,11 +1,13 @@
 """Answers of a runtime, masked on their way to the client: whole, or in the chunks of a stream.
 
 Each text of each choice is a stream of its own (content, reasoning, the arguments of every tool call). What shows the
-text a second time (log-probabilities, token ids) goes out with the text, and not where something of it is masked.
+text a second time (log-probabilities, token ids) goes out with the text, and not where something of it is masked. Of
+the alternatives that log-probabilities show, those are left out that would make something to mask of the text before
+them, or are that by themselves.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -31,6 +33,8 @@ _AT_ONCE = frozenset(["name", "stop_reason", _KEY])
 """Texts that come in one piece."""
 _SHOWN_AGAIN = ("logprobs", "token_ids")
 """Fields of a choice that hold its text once more, in tokens."""
+_BEFORE = 64
+"""Characters before an alternative token that are searched with it."""
 _PROMPT_AGAIN = frozenset(["prompt_logprobs", "prompt_token_ids"])
 """Fields that hold the prompt in tokens, in which nothing can be masked: left out."""
 
@@ -49,6 +53,8 @@ class _Choice:
 
     texts: dict[Path, TextStream] = field(default_factory=dict)
     again: list[_Again] = field(default_factory=list)
+    before: str = ""
+    """What the log-probabilities so far spell, its end."""
 
 
 class AnswerMask:
@@ -109,10 +115,51 @@ class AnswerMask:
         }
         again = {key: choice[key] for key in _SHOWN_AGAIN if choice.get(key) is not None}
         clean = before == sum(map(Counter.total, self._totals.values())) and not self._found(_spelled(again))
-        return out | {key: again.get(key) if clean else None for key in _SHOWN_AGAIN if key in choice}
+        again = self._without_alternatives(again, "") if clean else {}
+        return out | {key: again.get(key) for key in _SHOWN_AGAIN if key in choice}
 
     def _found(self, text: str) -> bool:
         return bool(text) and bool(self._masking.covered(text).findings)
+
+    def _without_alternatives(self, again: dict[str, Json], before: str) -> dict[str, Json]:
+        """``again``, less the alternatives that show something behind ``before``."""
+        logprobs = again.get("logprobs")
+        if not isinstance(logprobs, dict):
+            return again
+        out, texts = dict(logprobs), logprobs.get("tokens")
+        for key in ("content", "refusal"):
+            if isinstance(items := logprobs.get(key), list):
+                told = [item.get("token") if isinstance(item, dict) else None for item in items]
+                pairs = zip(items, _befores(told, before), strict=True)
+                out[key] = [self._one(item, "top_logprobs", said) for item, said in pairs]
+        if isinstance(tops := logprobs.get("top_logprobs"), list):
+            told = [*(texts if isinstance(texts, list) else []), *[None] * len(tops)]
+            pairs = zip(tops, _befores(told, before), strict=False)
+            out["top_logprobs"] = [self._harmless(top, said) for top, said in pairs]
+        return again | {"logprobs": out}
+
+    def _one(self, item: Json, key: str, before: str) -> Json:
+        return item | {key: self._harmless(item[key], before)} if isinstance(item, dict) and key in item else item
+
+    def _harmless(self, alternatives: Json, before: str) -> Json:
+        """Chat's list of objects, or completions' token → logarithm."""
+        if isinstance(alternatives, dict):
+            return {token: value for token, value in alternatives.items() if not self._shows(token, before)}
+        if isinstance(alternatives, list):
+            tokens = [one.get("token") if isinstance(one, dict) else None for one in alternatives]
+            return [
+                one
+                for one, token in zip(alternatives, tokens, strict=True)
+                if not isinstance(token, str) or not self._shows(token, before)
+            ]
+        return alternatives
+
+    def _shows(self, token: str, before: str) -> bool:
+        """An alternative token is something to mask, by itself or as the end of what is said before it."""
+        if not any(map(str.isalnum, token)):
+            return False
+        findings = self._masking.covered(before + token).findings
+        return any(found.end > len(before) for found in findings) or self._found(token)
 
     def _part(self, choice: dict[str, Json], place: int) -> dict[str, Json]:
         index = _index(choice, place)
@@ -133,7 +180,8 @@ class AnswerMask:
         out = {key: _mapped(value, (key,), take) for key, value in texts.items()}
         again = {key: choice[key] for key in _SHOWN_AGAIN if choice.get(key) is not None}
         if again and any(said) and _spelled(again) in ("", "".join(said)):  # else what is whose can't be told
-            held.again.append(_Again(spans, again))
+            held.again.append(_Again(spans, self._without_alternatives(again, held.before)))
+            held.before = (held.before + _spelled(again))[-_BEFORE:]
         if choice.get("finish_reason") is not None:
             self._flush(index, held, out)
         self._show_again(held, out)
@@ -150,9 +198,9 @@ class AnswerMask:
     def _show_again(self, held: _Choice, out: dict[str, Json]) -> None:
         """Tokens whose text is decided, in order."""
         while held.again and all(stream.released >= end for stream, _, end in held.again[0].spans):
-            one = held.again.pop(0)
-            if not any(stream.hides(start, end) for stream, start, end in one.spans):
-                for key, value in one.fields.items():
+            again = held.again.pop(0)
+            if not any(stream.hides(start, end) for stream, start, end in again.spans):
+                for key, value in again.fields.items():
                     out[key] = _joined(out.get(key), value)
 
     def _at_once(self, path: Path, text: str, prefix: str = "") -> str:
@@ -214,11 +262,11 @@ def _append(out: dict[str, Json], path: Path, text: str) -> None:
 
 def _within(here: Json, part: str | int, fresh: Json) -> Json:
     if isinstance(here, list):
-        found: Json = next((item for k, item in enumerate(here) if _place(item, k) == part), None)
-        if found is None:
-            found = {"index": part}
-            here.append(found)
-        return found
+        part_there: Json = next((item for k, item in enumerate(here) if _place(item, k) == part), None)
+        if part_there is None:
+            part_there = {"index": part}
+            here.append(part_there)
+        return part_there
     assert isinstance(here, dict), "a path goes through objects and lists"
     if not isinstance(here.get(str(part)), dict | list):
         here[str(part)] = fresh
@@ -232,11 +280,18 @@ def _spelled(again: dict[str, Json]) -> str:
         return ""
     content = logprobs.get("content")
     tokens = (
-        [one.get("token") for one in content if isinstance(one, dict)]
+        [piece.get("token") for piece in content if isinstance(piece, dict)]
         if isinstance(content, list)
         else logprobs.get("tokens")
     )
     return "".join(token for token in tokens if isinstance(token, str)) if isinstance(tokens, list) else ""
+
+
+def _befores(tokens: Sequence[Json], before: str) -> Iterator[str]:
+    """For each token the end of what is spelled before it."""
+    for token in tokens:
+        yield before
+        before = (before + token)[-_BEFORE:] if isinstance(token, str) else before
 
 
 def _joined(before: Json, more: Json) -> Json:

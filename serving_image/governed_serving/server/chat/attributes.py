@@ -1,6 +1,8 @@
 """The protected attributes of whom a completion is about: from the request's metadata into its record, and not to the
 runtime."""
 
+from collections.abc import Mapping
+
 import msgspec
 
 from governed_api.governance import Bias
@@ -26,15 +28,17 @@ class Attributes:
         self._strata = [name for name in bias.strata if name not in self._protected]
         self._metrics = metrics
 
-    def taken(self, message: Message) -> dict[str, str]:
+    def taken(self, message: Message, attributes: Mapping[str, str] = {}) -> dict[str, str]:
         """Columns of the record ("": missing). Strata stay in the message, protected attributes are taken out of it.
-        Raises InvalidRequest."""
+        ``attributes`` of who calls count, whatever the message says. Raises InvalidRequest."""
         metadata = message.get("metadata")
         if metadata is not None and not isinstance(metadata, dict):
             raise InvalidRequest(f"metadata: expected an object of strings, found {type(metadata).__name__}")
         rest = dict(metadata or {})
         values = {name: _value(name, rest.pop(name, None)) for name in self._protected}
         values |= {name: _value(name, rest.get(name)) for name in self._strata}
+        values |= {name: attributes[name] for name in attributes.keys() & values.keys()}
+        rest |= {name: attributes[name] for name in self._strata if name in attributes and name in rest}
         if metadata is not None:
             message["metadata"] = rest
             if not rest:

@@ -27,6 +27,7 @@ class Conversation(Exchange):
 
     __slots__ = (
         "attributes",
+        "began",
         "client_id",
         "completion",
         "ended",
@@ -45,7 +46,7 @@ class Conversation(Exchange):
         self, identity: str, path: str, message: Message, attributes: dict[str, str], client_id: str = ""
     ) -> None:
         self.reserved, self.max_tokens = budget(path, message)
-        self.id, self.client_id = identity, client_id
+        self.id, self.client_id, self.account = identity, client_id, None
         self.path, self.message, self.attributes = path, message, attributes
         self.prompt = ""
         """What the journal keeps of the request, once it is masked."""
@@ -57,11 +58,16 @@ class Conversation(Exchange):
         """What was masked of the request."""
         self.promise = False
         """It asks for a signed promise."""
+        self.began = 0.0
+        """Reading of the pipeline's clock when the runtime was about to be asked."""
         self.ended = False
         """Settled and recorded, or about to be."""
 
-    def frame(self, identity: Identity, state: State, texts: list[str], tokens: int) -> PredictionFrame:
-        """``texts``: the completion, and where it differs the answer without reasoning, as the client got them."""
+    def frame(
+        self, identity: Identity, state: State, texts: list[str], tokens: int, *, seconds: float = 0.0
+    ) -> PredictionFrame:
+        """``texts``: the completion, and where it differs the answer without reasoning, as the client got them;
+        ``seconds`` since the runtime was asked."""
         outputs = dict(zip(("completion", "answer"), texts, strict=False)) | {"state": state}
         masked = {"request": self.masked, "answer": self.mask.masked if self.mask else {}}
         if any(masked.values()):
@@ -76,7 +82,22 @@ class Conversation(Exchange):
             _texts({"prompt": self.prompt} | self.attributes),
             _texts(outputs) | {"tokens": pack("INT64", 1, [[tokens]], 1)},
             [self.client_id] if self.client_id else [],
+            [self.account.pseudonym] if self.account is not None else [],
+            self._units(state, tokens, seconds) if self.account is not None else {},
         )
+
+    def _units(self, state: State, tokens: int, seconds: float) -> dict[str, bytes]:
+        if state == "started":
+            units = {"started": 1}
+        else:
+            read, cached = self.completion.read(self.prompt_tokens, tokens)
+            units = {
+                "microseconds": max(0, round(1e6 * seconds)),
+                "tokensIn": read,
+                "tokensOut": tokens - read,
+                **({"cached": cached} if cached else {}),
+            }
+        return {name: pack("INT64", 1, [[value]], 1).data for name, value in units.items()}
 
 
 def _texts(values: dict[str, str]) -> dict[str, Column]:

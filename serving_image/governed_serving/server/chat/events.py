@@ -6,15 +6,18 @@ from typing import Any
 import msgspec
 
 from governed_serving.completions.generated import choice_texts
+from governed_serving.hosting.answers import openai_error
 
 __all__ = ["DONE", "Completion", "error_event", "promise_event"]
 
 DONE = b"data: [DONE]\n\n"
+_MOST = 1 << 40
+"""Tokens of an answer that a runtime is believed."""
 
 
 def error_event(message: str) -> bytes:
     """An event that tells the client that the stream went wrong."""
-    return b"data: " + msgspec.json.encode({"error": {"message": message, "type": "server_error"}}) + b"\n\n"
+    return b"data: " + openai_error(message, 500) + b"\n\n"
 
 
 def promise_event(id: str, model: str, promise: str, *, chat: bool) -> bytes:
@@ -32,6 +35,7 @@ class Completion:
         self._answer: list[str] = []
         self._chunks = self._bytes = 0
         self.usage: int | None = None
+        self._told: Mapping[str, object] = {}
 
     def measure(self, answer: Mapping[str, Any]) -> None:
         """Count what the runtime says in an answer or a chunk that the client gets otherwise."""
@@ -57,8 +61,9 @@ class Completion:
 
     def _used(self, answer: Mapping[str, Any]) -> None:
         usage = answer.get("usage")
-        if isinstance(usage, dict) and isinstance(usage.get("total_tokens"), int):
-            self.usage = usage["total_tokens"]
+        if isinstance(usage, dict) and type(total := usage.get("total_tokens")) is int and 0 <= total <= _MOST:
+            self.usage = total
+            self._told = usage
 
     def _count(self, texts: list[tuple[str, str]]) -> None:
         if texts:
@@ -82,3 +87,11 @@ class Completion:
         if self.usage is not None:
             return self.usage
         return prompt + max(self._chunks, -(-self._bytes // 3))
+
+    def read(self, prompt: int, total: int) -> tuple[int, int]:
+        """Of ``total`` tokens those that the runtime read (without its word ``prompt``), and of them those that it says
+        it had cached."""
+        told, details = self._told.get("prompt_tokens"), self._told.get("prompt_tokens_details")
+        cached = details.get("cached_tokens") if isinstance(details, dict) else 0
+        read = min(max(told if type(told) is int else prompt, 0), total)
+        return read, min(max(cached if type(cached) is int else 0, 0), read)

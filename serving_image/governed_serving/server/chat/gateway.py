@@ -8,9 +8,11 @@ Both are there as they were seen: the prompt by the runtime, the completion by t
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
+from copy import copy
 
 import msgspec
 
+from governed_serving.access.directory import Known
 from governed_serving.completions.conversation import Spoken, last_spoken
 from governed_serving.hosting.logs import log
 from governed_serving.server.chat import explaining
@@ -21,7 +23,7 @@ from governed_serving.server.chat.conversation import Conversation, State
 from governed_serving.server.chat.events import DONE, error_event, promise_event
 from governed_serving.server.chat.request import Message
 from governed_serving.server.chat.runtime import Runtime, RuntimeStream
-from governed_serving.server.errors import Headers, InvalidRequest, ServerError, UpstreamFailed
+from governed_serving.server.errors import Headers, InvalidRequest, RuntimeBusy, ServerError, UpstreamFailed
 from governed_serving.server.explanation import ExplainedCompletion, Explainer
 from governed_serving.server.messages import Completed, Stream
 from governed_serving.server.pipeline import NOT_RECORDED, Pipeline, Recorded
@@ -46,28 +48,30 @@ class ChatGateway:
         self._internal = asyncio.Semaphore(1)
 
     async def answer(
-        self, path: str, body: bytes, request_id: str = "", *, promise: bool = False
+        self, path: str, body: bytes, request_id: str = "", *, promise: bool = False, caller: Known | None = None
     ) -> Completed | Stream:
         """A whole completion, or a stream of server-sent events; ``promise``: with a signed one. Raises
         ServerError."""
         with self.pipeline.counting("chat"):
-            call = self._decoded(path, body, request_id)
+            call = self._decoded(path, body, request_id, caller)
             call.promise = promise
             if promise:
                 self.pipeline.check_promise()
             return await self._run(call)
 
-    async def explain(self, body: bytes, request_id: str = "", *, later: bool) -> ExplainedCompletion:
+    async def explain(
+        self, body: bytes, request_id: str = "", *, later: bool, caller: Known | None = None
+    ) -> ExplainedCompletion:
         """A governed completion and its explanation, or a ticket for it. Raises ServerError."""
         with self.pipeline.counting("explain") as counted:
-            explained = await self._explain(body, request_id, later=later)
+            explained = await self._explain(body, request_id, caller, later=later)
             counted.status = explained.answer.status
             return explained
 
-    async def _explain(self, body: bytes, request_id: str, *, later: bool) -> ExplainedCompletion:
+    async def _explain(self, body: bytes, request_id: str, caller: Known | None, *, later: bool) -> ExplainedCompletion:
         explainer = self.explaining()
         path, asked, options = explaining.taken_apart(body)
-        call = self._decoded(path, asked, request_id)
+        call = self._decoded(path, asked, request_id, caller)
         _spoken(requests.prompt_text(path, call.message))
         answer = await self._run(call)
         assert isinstance(answer, Completed), "streams were refused"
@@ -75,9 +79,9 @@ class ChatGateway:
         question = explaining.question(call.id, _spoken(call.prompt), completion, options)
         return ExplainedCompletion(call.id, await explainer.explain(question, later=later))
 
-    def limits(self) -> Headers:
+    def limits(self, caller: Known | None = None) -> Headers:
         """What answers tell of the quota."""
-        return self.pipeline.admission.limits()
+        return self.pipeline.limits(caller)
 
     def explaining(self) -> Explainer:
         """Raises NotFound for a model without explainer."""
@@ -93,12 +97,15 @@ class ChatGateway:
                 await asyncio.wait_for(self.pipeline.idle.wait(), PATIENCE)
             return await self._runtime.post(path, message)
 
-    def _decoded(self, path: str, body: bytes, request_id: str) -> Conversation:
+    def _decoded(self, path: str, body: bytes, request_id: str, caller: Known | None) -> Conversation:
         """The request, unmasked and not admitted. Raises InvalidRequest, NotFound."""
         message = requests.decode(path, body, self._model, masked=self.pipeline.masks_requests)
         message["model"] = self._runtime.model
-        attributes = self._attributes.taken(message) if self._attributes else {}
-        return Conversation(self.pipeline.new_id(), path, message, attributes, request_id)
+        caller_attributes = {} if caller is None else caller.attributes
+        attributes = self._attributes.taken(message, caller_attributes) if self._attributes else {}
+        call = Conversation(self.pipeline.new_id(), path, message, attributes, request_id)
+        call.caller = caller
+        return call
 
     async def _run(self, call: Conversation) -> Completed | Stream:
         pipeline = self.pipeline
@@ -106,22 +113,27 @@ class ChatGateway:
         try:
             await self._mask(call)
             await pipeline.take_slot(call)
+            call.began = pipeline.clock()
             await self._record(call, "started", 0)
             if call.message.get("stream"):
                 return await self._stream(call)
             return await self._whole(call)
-        except (InvalidRequest, UpstreamFailed) as error:
+        except (InvalidRequest, UpstreamFailed, RuntimeBusy) as error:
             await self._end(call, "cut", record=False)
-            raise self._hidden(error) from error
+            raise await self._hidden(error) from error
         except BaseException:
             await self._end(call, "cut", record=False)
             raise
 
-    def _hidden(self, error: ServerError) -> ServerError:
+    async def _hidden(self, error: ServerError) -> ServerError:
         """What a runtime says of a failure is an answer, too."""
         if self.pipeline.masking is None or not self.pipeline.masks_answers:
             return error
-        return type(error)(self.pipeline.masking.covered(str(error)).text)
+        hidden = copy(error)
+        covered = self.pipeline.masking.covered
+        said = await asyncio.to_thread(covered, str(error)) if self._asks_a_model else covered(str(error))
+        hidden.args = (said.text,)
+        return hidden
 
     async def _mask(self, call: Conversation) -> None:
         """From here on ``call`` is what the runtime and the journal may see."""
@@ -133,14 +145,14 @@ class ChatGateway:
             covered = await self.pipeline.mask([text for _, text in places], spoken)
             for (place, _), one in zip(places, covered, strict=True):
                 if counts := one.counts():
-                    known = call.masked.setdefault(place, {})
-                    known.update({entity: known.get(entity, 0) + times for entity, times in counts.items()})
+                    by_entity = call.masked.setdefault(place, {})
+                    by_entity.update({entity: by_entity.get(entity, 0) + times for entity, times in counts.items()})
             *rest, call.client_id = [one.text for one in covered]
             masked = iter(rest)
             call.message = requests.with_places(call.message, masked)
             call.attributes = dict(zip(call.attributes, masked, strict=True))
         call.prompt = requests.prompt_text(call.path, call.message)
-        if self.pipeline.counts_tokens:
+        if self.pipeline.counts_tokens(call.caller):
             # under the older name too: a runtime that knows only that one would go on and on
             call.message["max_tokens"] = call.max_tokens
         if self._attributes is not None:
@@ -163,12 +175,23 @@ class ChatGateway:
         return recorded.promise(call.id) if call.promise else recorded.promises.get(call.id, "")
 
     async def _masked(self, mask: Callable[[Message], Message], answer: Message) -> Message:
-        """What is long is masked off the event loop. Raises MaskingFailed."""
+        """What is long is masked off the event loop, and whatever a model looks at. Raises MaskingFailed."""
         try:
             size = sum(map(len, requests.strings(answer)))
-            return mask(answer) if size <= AT_ONCE else await asyncio.to_thread(mask, answer)
+            apart = size > AT_ONCE or self._asks_a_model
+            return await asyncio.to_thread(self._together, mask, answer) if apart else mask(answer)
         finally:
             self.pipeline.count_masking_failures()
+
+    @property
+    def _asks_a_model(self) -> bool:
+        return self.pipeline.masking is not None and self.pipeline.masking.names is not None
+
+    def _together(self, mask: Callable[[Message], Message], answer: Message) -> Message:
+        """The texts of one answer, or chunk, share the budget for names."""
+        assert self.pipeline.masking is not None, "asked where answers are masked"
+        with self.pipeline.masking.request():
+            return mask(answer)
 
     async def _stream(self, call: Conversation) -> Stream:
         given = call.message.get("stream_options")
@@ -191,22 +214,20 @@ class ChatGateway:
                 async for chunk in chunks:
                     if call.mask is not None:
                         call.completion.measure(chunk)
-                        if chunk.get("usage") and not chunk.get("choices") and (rest := self._rest(call)):
+                        if chunk.get("usage") and not chunk.get("choices") and (rest := await self._rest(call)):
                             yield rest  # the usage comes last
                         chunk = await self._masked(call.mask.chunk, chunk)
                     call.completion.take(chunk, measured=call.mask is not None)
                     if asked or chunk.get("choices") or "usage" not in chunk:
                         yield self._event(chunk)
-            if call.mask is not None and call.mask.holds:
-                answer.check_ended()
-                if rest := self._rest(call):
-                    yield rest
+            if call.mask is not None and call.mask.holds and (rest := await self._rest(call)):
+                yield rest
             if promise := await self._completed(call):
                 yield promise_event(call.id, self._model, promise, chat=call.path == requests.CHAT)
             yield DONE
         except ServerError as error:
             log("warning", "a stream was cut", kind=type(error.__cause__ or error).__name__)
-            yield error_event(str(self._hidden(error)) if isinstance(error, UpstreamFailed) else str(error))
+            yield error_event(str(await self._hidden(error) if isinstance(error, UpstreamFailed) else error))
         finally:
             # The client may have left: what was generated is still recorded and settled, in a task that can't be
             # cancelled with us.
@@ -214,9 +235,12 @@ class ChatGateway:
                 self.pipeline.metrics.count["streams_cut"] += 1
             self.pipeline.spawn(self._close(answer, call))
 
-    def _rest(self, call: Conversation) -> bytes:
+    async def _rest(self, call: Conversation) -> bytes:
         """An event of what was held back of an answer that is over; b"": nothing was. Raises MaskingFailed."""
-        if call.mask is None or (rest := call.mask.rest()) is None:
+        if call.mask is None:
+            return b""
+        rest = await asyncio.to_thread(call.mask.rest) if self._asks_a_model else call.mask.rest()
+        if rest is None:
             return b""
         call.completion.take(rest, measured=True)
         return self._event(rest)
@@ -255,7 +279,8 @@ class ChatGateway:
         texts = [call.completion.text]
         if self._attributes is not None and call.completion.answer != texts[0]:
             texts.append(call.completion.answer)
-        frame = call.frame(self.pipeline.identity, state, texts, tokens)
+        seconds = self.pipeline.clock() - call.began
+        frame = call.frame(self.pipeline.identity, state, texts, tokens, seconds=seconds)
         asking = [call.id] if call.promise and state == "complete" else []
         return await self.pipeline.record(frame, promised=asking, final=state == "complete")
 

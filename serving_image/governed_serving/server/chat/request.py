@@ -150,7 +150,7 @@ def _object(value: dict[str, Json], at: str, replacements: Iterator[str]) -> dic
 
 def unused(name: str, taken: Container[str]) -> str:
     """``name``, or, where two keys are masked alike, one that isn't taken."""
-    return next(one for one in chain([name], (f"{name} {k}" for k in count(2))) if one not in taken)
+    return next(candidate for candidate in chain([name], (f"{name} {k}" for k in count(2))) if candidate not in taken)
 
 
 def _replaced(value: Json, at: str, replacements: Iterator[str]) -> Json:
@@ -187,6 +187,6 @@ def budget(path: str, message: Message) -> tuple[int, int]:
 
 def _count(value: Json, name: str) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= _LARGEST:
-        found = repr(value) if isinstance(value, int | float) else type(value).__name__
-        raise InvalidRequest(f"{name}: expected a whole number from 1 to {_LARGEST}, found {found}")
+        shown = repr(value) if isinstance(value, int | float) else type(value).__name__
+        raise InvalidRequest(f"{name}: expected a whole number from 1 to {_LARGEST}, found {shown}")
     return value

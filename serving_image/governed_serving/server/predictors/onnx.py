@@ -3,7 +3,6 @@
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import numpy as np
@@ -13,6 +12,8 @@ from numpy.typing import NDArray
 from governed_api.datatypes import ONNX
 from governed_api.json_types import Scalar
 from governed_serving.artefact import NO_FILES, Independence, covering, row_independence, segment
+from governed_serving.containment import Threads, contained
+from governed_serving.crypto import COIN, Coins
 from governed_serving.server.errors import PredictionFailed, Unavailable
 from governed_serving.server.predictors.binding import Binding
 from governed_serving.server.predictors.protocol import Columns, Outputs
@@ -92,25 +93,41 @@ class OnnxPredictor:
         threads: int = 1,
         segmented: Callable[[NDArray[np.generic], str], NDArray[np.generic]] = segmented,
         held: Mapping[str, Sequence[Scalar]] | None = None,
+        coins: Coins | None = None,
     ) -> None:
         """``model``: ONNX bytes that somebody verified; ``segmented`` prepares texts; ``held``: raw rows of the
-        artefact (feature → values, None: missing) that independence is checked on. Raises ValueError when ONNX Runtime
-        can't load it, or it doesn't fit ``signature``."""
+        artefact (feature → values, None: missing) that independence is checked on; ``coins``: draws, of a graph that
+        takes some. Raises ValueError when ONNX Runtime can't load it, or it doesn't fit ``signature``."""
         self._session = session(model, threads)
         self.signature = signature or signature_of(self._session)
         graph = self.signature.graph
         self._binding = Binding(graph) if graph is not None else None
         self._names = [spec.name for spec in self.signature.inputs]
         self._outputs = self._binding.names if self._binding else [spec.name for spec in self.signature.outputs]
-        self._prepared = segmented
+        self._prepared, self._coins = segmented, coins
         self._segmented = [(k, s.segmentation) for k, s in enumerate(self.signature.inputs) if s.segmentation]
-        _check(self._session, self.signature)
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="onnxruntime")
+        self._check()
+        self._pool = Threads(1, thread_name_prefix="onnxruntime")
         self._cost = _Cost()
         self._closed = False
         self._paired = False
         self.independence = self._shown(model, held or {})
         self.merges = graph is None or (self.independence.independent and not self._paired)
+
+    def _check(self) -> None:
+        """Raises ValueError where the graph has other inputs or outputs than model.json says."""
+        graph = self.signature.graph
+        wanted = [tensor.name for tensor in (graph.inputs if graph else self.signature.inputs)]
+        given = [spec.name for spec in (graph.outputs if graph else self.signature.outputs)]
+        self._has(wanted if self._coins is None else [*wanted, COIN], given)
+
+    def _has(self, wanted: Sequence[str], given: Sequence[str]) -> None:
+        inputs = {node.name for node in self._session.get_inputs()}
+        if inputs != set(wanted):
+            raise ValueError(f"model.onnx: expected inputs {sorted(wanted)} (model.json), found {sorted(inputs)}")
+        outputs = {node.name for node in self._session.get_outputs()}
+        if missing := [name for name in given if name not in outputs]:
+            raise ValueError(f"model.onnx: expected output {missing[0]!r} (model.json), found {sorted(outputs)}")
 
     def _shown(self, model: bytes, held: Mapping[str, Sequence[Scalar]]) -> Independence:
         if scaled := [name.decode() for name in BATCH_SCALED if name in model]:
@@ -190,10 +207,13 @@ class OnnxPredictor:
     def _called(self, columns: Columns) -> Outputs:
         try:
             if self._binding is None:
-                return list(self._session.run(self._outputs, dict(zip(self._names, columns, strict=True))))
+                feeds = dict(zip(self._names, columns, strict=True))
+                if self._coins is not None:
+                    feeds[COIN] = self._coins.draw(columns)
+                return list(self._session.run(self._outputs, feeds))
             return self._binding.outputs(self._session.run(self._outputs, self._binding.feeds(columns)))
         except Exception as error:  # ONNX Runtime raises a dozen classes of its own
-            raise PredictionFailed(f"model: expected an answer from ONNX Runtime, found: {_line(error)}") from error
+            raise no_answer(error) from error
 
     async def predict(self, make: Callable[[], Columns], finish: Callable[[Outputs], T], size: int) -> T:
         self._refuse_closed()
@@ -205,7 +225,7 @@ class OnnxPredictor:
             return answer
 
         if self._cost.expected(size) < INLINE_SECONDS:
-            return work()
+            return contained(work)
         return await asyncio.get_running_loop().run_in_executor(self._pool, work)
 
     def _refuse_closed(self) -> None:
@@ -305,15 +325,9 @@ def _row_shape(node: Any) -> tuple[int, ...]:
     return tuple(shape[1:])
 
 
-def _check(session: Any, signature: Signature) -> None:
-    graph = signature.graph
-    inputs = {node.name for node in session.get_inputs()}
-    wanted = {tensor.name for tensor in (graph.inputs if graph else signature.inputs)}
-    if inputs != wanted:
-        raise ValueError(f"model.onnx: expected inputs {sorted(wanted)} (model.json), found {sorted(inputs)}")
-    outputs = {node.name for node in session.get_outputs()}
-    if missing := [spec.name for spec in (graph.outputs if graph else signature.outputs) if spec.name not in outputs]:
-        raise ValueError(f"model.onnx: expected output {missing[0]!r} (model.json), found {sorted(outputs)}")
+def no_answer(error: Exception) -> PredictionFailed:
+    """What ONNX Runtime raised in place of an answer."""
+    return PredictionFailed(f"model: expected an answer from ONNX Runtime, found: {_line(error)}")
 
 
 def _line(error: Exception) -> str:

@@ -2,29 +2,42 @@
 reflection."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextvars import ContextVar
 from importlib import import_module
 from typing import Any
 
 from google.protobuf.message import DecodeError
 
+from governed_api.callers import CallerRole
 from governed_api.datatypes import DATATYPES
+from governed_api.route_roles import RPC_ROLES
 from governed_api.version import __version__
+from governed_serving.access.credentials import credential
+from governed_serving.access.directory import Known
+from governed_serving.access.refusals import AccessRefused, Unknown
 from governed_serving.environment import InvalidSettings
+from governed_serving.hosting.http_head import HEAD_LIMIT
+from governed_serving.hosting.logs import log
+from governed_serving.hosting.supervision import kept_running
 from governed_serving.server.app.fast_path import BodyRoom
 from governed_serving.server.app.service import Gateway
-from governed_serving.server.errors import InvalidRequest, NotFound, ServerError
+from governed_serving.server.errors import InvalidRequest, NoRoom, NotFound, ServerError
 from governed_serving.server.messages import InferResponse
 from governed_serving.server.promises import HEADER as PROMISE
 from governed_serving.server.promises import wants_promise
 from governed_serving.server.protocol import binary
 from governed_serving.server.protocol.v2_messages import LooseRequest, LooseTensor, RequestedOutput
 from governed_serving.server.rpc.messages import MESSAGES, SERVICES
+from governed_serving.server.rpc.receiving import WINDOW_OPTIONS, Receiving
 
 __all__ = ["RpcServer"]
 
 _CODES = {
     400: "INVALID_ARGUMENT",
+    401: "UNAUTHENTICATED",
+    403: "PERMISSION_DENIED",
     404: "NOT_FOUND",
     413: "RESOURCE_EXHAUSTED",
     429: "RESOURCE_EXHAUSTED",
@@ -34,10 +47,13 @@ _CODES = {
 }
 _CONTENTS = {name: datatype.contents for name, datatype in DATATYPES.items() if datatype.contents}
 _SERVING, _NOT_SERVING, _UNKNOWN = 1, 2, 3
+INFERENCE, HEALTH = "inference.GRPCInferenceService", "grpc.health.v1.Health"
 MAX_CALLS = 1024
 """Calls under way at a time; more are RESOURCE_EXHAUSTED."""
 MAX_STREAMS = 64
 """Of which streams (Watch, reflection), which a client may leave open."""
+KEEP_SECONDS = 0.1
+"""Between looks at whether the server still runs."""
 WATCH_SECONDS = 0.5
 """Between looks at what a watcher is told of."""
 LONGEST_DETAILS = 500
@@ -45,6 +61,18 @@ LONGEST_DETAILS = 500
 
 Message = Any
 """Of grpc and protobuf, which come without types: messages, contexts, handlers."""
+
+
+def _quotes_no_metadata(record: logging.LogRecord) -> bool:
+    """grpcio logs a value of metadata that is no UTF-8 whole, with a traceback, each time that it is read: any stranger
+    could fill the log, and a key with a slip in it would stand there."""
+    return not str(record.msg).startswith("Invalid encoding on")
+
+
+def _ends_no_server(record: logging.LogRecord) -> bool:
+    """grpcio's loop ends at a call whose path is no UTF-8; that is told once, where the server is started anew."""
+    error = record.exc_info[1] if record.exc_info else None
+    return not (isinstance(error, UnicodeDecodeError) and "coroutine without __name__" in record.getMessage())
 
 
 class RpcServer:
@@ -60,20 +88,35 @@ class RpcServer:
                 "GOVERNED_GRPC_PORT: expected grpcio to be installed, found none; install it or unset the port"
             ) from error
         self._gateway, self._room, self._streams = gateway, room, 0
+        self._receiving = Receiving(self._refuse)
+        self._caller: ContextVar[Known | None] = ContextVar("caller", default=None)
         limits = [
             ("grpc.max_receive_message_length", max_body),
             ("grpc.max_send_message_length", -1),
             ("grpc.so_reuseport", 0),
+            *WINDOW_OPTIONS,
+            ("grpc.max_metadata_size", HEAD_LIMIT),  # else, from 8 KiB on, a call with a long token is lost at random
+            ("grpc.absolute_max_metadata_size", HEAD_LIMIT),
         ]
-        self._server = aio.server(options=limits, maximum_concurrent_rpcs=MAX_CALLS)
+        logging.getLogger("grpc._cython.cygrpc").addFilter(_quotes_no_metadata)
+        logging.getLogger("asyncio").addFilter(_ends_no_server)
+        guard = type("CallerInterceptor", (aio.ServerInterceptor,), {"intercept_service": self._guarded})
+        guards = [guard()] if gateway.gate is not None else []
         methods = ("ServerLive", "ServerReady", "ModelReady", "ServerMetadata", "ModelMetadata", "ModelInfer")
         inference = {
             name: self._handler(getattr(self, f"_{_snake(name)}"), f"{name}Request", f"{name}Response")
             for name in methods
         }
-        self._server.add_generic_rpc_handlers(
-            tuple(self._grpc.method_handlers_generic_handler(*service) for service in self._services(inference))
-        )
+        handlers = tuple(self._grpc.method_handlers_generic_handler(*service) for service in self._services(inference))
+
+        def made() -> Message:
+            server = aio.server(options=limits, maximum_concurrent_rpcs=MAX_CALLS, interceptors=guards)
+            server.add_generic_rpc_handlers(handlers)
+            return server
+
+        self._made = made
+        self._keeper: asyncio.Task[None] | None = None
+        self._server = made()
 
     def _services(self, inference: dict[str, Message]) -> list[tuple[str, dict[str, Message]]]:
         """(name, methods) of each."""
@@ -84,13 +127,17 @@ class RpcServer:
         reflect = self._grpc.stream_stream_rpc_method_handler(
             self._reflect, None, MESSAGES["ServerReflectionResponse"].SerializeToString
         )
-        services = [("inference.GRPCInferenceService", inference)]
-        services.append(("grpc.health.v1.Health", {"Check": check, "Watch": watch}))
+        services = [(INFERENCE, inference), (HEALTH, {"Check": check, "Watch": watch})]
         services += [(name, {"ServerReflectionInfo": reflect}) for name in SERVICES if "reflection" in name]
         return services
 
     async def start(self, host: str, port: int) -> int:
         """The port bound. Raises OSError naming GOVERNED_GRPC_PORT."""
+        bound = await self._bind(host, port)
+        self._keeper = asyncio.create_task(kept_running("the gRPC server", lambda: self._keep(host, bound)))
+        return bound
+
+    async def _bind(self, host: str, port: int) -> int:
         try:
             bound = int(self._server.add_insecure_port(f"{host}:{port}"))
         except RuntimeError as error:
@@ -100,8 +147,23 @@ class RpcServer:
         await self._server.start()
         return bound
 
+    async def _keep(self, host: str, port: int) -> None:
+        """Starts the server anew where it has ended by itself: one call whose path is no UTF-8 ends grpcio's."""
+        while True:
+            await asyncio.sleep(KEEP_SECONDS)
+            if self._server._server.is_running():
+                continue
+            log("warning", "the gRPC server was ended by a call that is none; it is started anew", port=port)
+            self._server = self._made()
+            try:
+                await self._bind(host, port)
+            except OSError as error:
+                log("error", "the gRPC server can't be started anew yet, retrying", why=str(error))
+
     async def stop(self, grace: float) -> None:
         """No new calls; those in flight have ``grace`` seconds."""
+        if self._keeper is not None:
+            self._keeper.cancel()
         await self._server.stop(grace)
 
     def _handler(
@@ -109,12 +171,15 @@ class RpcServer:
     ) -> Message:
         parse = MESSAGES[request].FromString
 
-        async def handle(raw: bytes, context: Message) -> Message:
+        async def handle(_: AsyncIterator[bytes], context: Message) -> Message:
             codes, held = self._grpc.StatusCode, 0
+            raw = await self._receiving.message(context)
             try:
-                self._room.take(len(raw))
+                self._take(len(raw))
                 held = len(raw)
                 return await answer(parse(raw), context)
+            except NoRoom as error:
+                await context.abort(codes.RESOURCE_EXHAUSTED, str(error))
             except ServerError as error:
                 await context.abort(getattr(codes, _CODES.get(error.status, "INTERNAL")), str(error)[:LONGEST_DETAILS])
             except DecodeError:
@@ -122,11 +187,75 @@ class RpcServer:
             finally:
                 self._room.give(held)
 
-        return self._grpc.unary_unary_rpc_method_handler(
+        # of a stream: a unary call's handler is only called once all of its message is in memory
+        return self._grpc.stream_unary_rpc_method_handler(
             handle,
             request_deserializer=None,
             response_serializer=MESSAGES[response].SerializeToString,
         )
+
+    def _take(self, size: int) -> None:
+        """Raises NoRoom, counted."""
+        try:
+            self._room.take(size)
+        except NoRoom as error:
+            self._count(error)
+            raise
+
+    def _count(self, error: ServerError) -> None:
+        if (metrics := self._gateway.metrics) is not None:
+            metrics.counted("infer", error.status, client_made=error.client_made)
+
+    async def _refuse(self, context: Message, error: ServerError) -> None:
+        """A call whose message is still coming."""
+        self._count(error)
+        code = "RESOURCE_EXHAUSTED" if isinstance(error, NoRoom) else _CODES[error.status]
+        try:
+            await context.abort(getattr(self._grpc.StatusCode, code), str(error))
+        except Exception:  # grpcio raises here what it ends the call with, or what had ended it before
+            return
+
+    async def _guarded(self, behind: Callable[[Message], Awaitable[Message]], details: Message) -> Message:
+        """Where callers must say who they are: what handles a call, or turns it away before a byte of its message is
+        read."""
+        role = RPC_ROLES.get(details.method)
+        if role is None:
+            return await behind(details)
+        try:
+            self._know(details.invocation_metadata, role)
+        except AccessRefused as refused:
+            return self._turning_away(refused)
+        return await behind(details)
+
+    def _turning_away(self, refused: AccessRefused) -> Message:
+        """A handler of any call."""
+
+        async def turn_away(_: Message, context: Message) -> None:
+            await self._end(refused, context)
+
+        return self._grpc.stream_stream_rpc_method_handler(turn_away)
+
+    def _know(self, metadata: Message, role: CallerRole) -> None:
+        """Who calls. Raises AccessRefused."""
+        gate = self._gateway.gate
+        assert gate is not None
+        headers = [(name.encode(), value if isinstance(value, bytes) else value.encode()) for name, value in metadata]
+        self._caller.set(gate.allow(gate.known(credential(headers)), role))
+
+    async def _end(self, refused: AccessRefused, context: Message) -> None:
+        gate = self._gateway.gate
+        if gate is not None and isinstance(refused, Unknown):
+            refused = gate.turned_away(refused, _address(context.peer()))
+        await context.abort(getattr(self._grpc.StatusCode, _CODES[refused.status]), str(refused))
+
+    async def _admit(self, context: Message, role: CallerRole) -> None:
+        """Where that is asked, know who calls. Raises what ends the call."""
+        if self._gateway.gate is None:
+            return
+        try:
+            self._know(context.invocation_metadata() or (), role)
+        except AccessRefused as refused:
+            await self._end(refused, context)
 
     async def _server_live(self, _: Message, context: Message) -> Message:  # noqa: ARG002
         return MESSAGES["ServerLiveResponse"](live=True)
@@ -152,7 +281,9 @@ class RpcServer:
             name=metadata["name"], versions=metadata["versions"], platform=metadata["platform"], **tensors
         )
 
-    async def _check(self, message: Message, context: Message) -> Message:  # noqa: ARG002
+    async def _check(self, message: Message, context: Message) -> Message:
+        if message.service:
+            await self._admit(context, CallerRole.CALL)
         status = self._status(message.service)
         if status == _UNKNOWN:
             names = f"{self._gateway.model}, {', '.join(SERVICES)}"
@@ -174,6 +305,8 @@ class RpcServer:
     async def _watch(self, raw: bytes, context: Message) -> AsyncIterator[Message]:
         """The status, and each change of it, until the client or the server leaves."""
         message = await self._read(raw, "HealthCheckRequest", context)
+        if message.service:
+            await self._admit(context, CallerRole.CALL)
         await self._enter_stream(context)
         try:
             told = -1
@@ -216,7 +349,7 @@ class RpcServer:
         service = self._gateway.serving()
         with service.plane.pipeline.counting("infer"):
             request, _ = service.v2.decode_tensors(*_loose(message))
-            request.promise = _promised(context)
+            request.promise, request.caller = _promised(context), self._caller.get()
             response = await service.plane.infer(request)
         if response.promise:
             context.set_trailing_metadata(((PROMISE.decode(), response.promise),))
@@ -225,6 +358,11 @@ class RpcServer:
         if mitigation := service.plane.signature.mitigation:
             answer.parameters["mitigation"].string_param = mitigation
         return answer
+
+
+def _address(peer: str) -> str:
+    """Of ``ipv4:192.0.2.1:5000``, ``ipv6:%5B2001:db8::1%5D:5000``."""
+    return peer.partition(":")[2].rpartition(":")[0].replace("%5B", "").replace("%5D", "").strip("[]")
 
 
 def _promised(context: Message) -> bool:
